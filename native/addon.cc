@@ -1,0 +1,13 @@
+// The export table of the addon: one line per group of functions, and nothing else.
+#include "binding/handles.h"
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  zi::InitAsync(env);
+  zi::InitSystem(env, exports);  // nowMs, instructionSets, residentBytes …
+  zi::InitMemory(env, exports);  // allocate → NativeMemory
+  zi::InitIo(env, exports);      // createIo → NativeIo
+  zi::InitStream(env, exports);  // createStream → NativeStream, NativeEvent
+  return exports;
+}
+
+NODE_API_MODULE(zero_inference, Init)

@@ -1,0 +1,2 @@
+#include "binding/handles.h"
+namespace zi { void InitIo(Napi::Env, Napi::Object) {} }

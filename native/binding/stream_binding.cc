@@ -1,0 +1,2 @@
+#include "binding/handles.h"
+namespace zi { void InitStream(Napi::Env, Napi::Object) {} }

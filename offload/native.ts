@@ -1,0 +1,130 @@
+// The typed surface of the native addon; the only file that loads it.
+
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+/** A page-aligned block of host memory; stays mapped while queued work or a view refers to it. */
+export interface NativeMemory {
+  readonly id: number;
+  readonly sizeBytes: number;
+  view(offsetBytes: number, sizeBytes: number): ArrayBuffer;
+  /** Touches every page with that many threads. */
+  populate(threads: number): void;
+  free(): void;
+}
+
+export type IoEngine = 'io_uring' | 'threads';
+
+export interface IoOptions {
+  /** `auto` takes io_uring and falls back to threads where it is not allowed. */
+  readonly engine: 'auto' | IoEngine;
+  /** Reads in flight at once. */
+  readonly queueDepth: number;
+  /** Larger reads are split into pieces of this size. A multiple of 4096. */
+  readonly blockBytes: number;
+  /** Try O_DIRECT; files that refuse it are read buffered. */
+  readonly direct: boolean;
+  /** Try to register memory blocks with the ring. */
+  readonly fixedBuffers: boolean;
+}
+
+export interface OpenedFile {
+  readonly file: number;
+  readonly sizeBytes: number;
+  /** False: buffered reads, because O_DIRECT was not asked for or was refused. */
+  readonly direct: boolean;
+  /** Offsets, sizes and addresses of reads must be multiples of this (1 when buffered). */
+  readonly alignmentBytes: number;
+}
+
+export interface IoStats {
+  readonly bytes: number;
+  readonly reads: number;
+  /** Reads that ended early and were continued. */
+  readonly shortReads: number;
+  /** Reads retried after EAGAIN or EINTR. */
+  readonly retries: number;
+  readonly maxInFlight: number;
+}
+
+/** When a batch of reads started and ended, in milliseconds of `nowMs`. */
+export interface IoSpan {
+  readonly startMs: number;
+  readonly endMs: number;
+  readonly bytes: number;
+}
+
+/** Reason with which `read` rejects: a plain Error with these fields. */
+export interface IoFailure {
+  /** `EIO`, …; `ESHORT` when the file ended before the required bytes; `ECANCELED` after close(). */
+  readonly errnoName: string;
+  readonly file: number;
+  readonly fileOffset: number;
+  readonly message: string;
+}
+
+export const READ_WORDS = 6;
+
+export interface NativeIo {
+  readonly engine: IoEngine;
+  /** Sentences that say what was lost and why (no io_uring, no registration, …); empty when nothing was. */
+  readonly notes: readonly string[];
+  open(path: string): OpenedFile;
+  closeFile(file: number): void;
+  /** Registers a block as a fixed buffer; false when the kernel refuses (a note says why). */
+  register(memory: NativeMemory): boolean;
+  unregister(memory: NativeMemory): void;
+  /**
+   * Queues a batch of reads, READ_WORDS numbers each: file, fileOffset, sizeBytes, requiredBytes, memory id, memoryOffset.
+   * A read may end at the end of the file once requiredBytes have arrived. Resolves when all are done.
+   */
+  read(requests: Float64Array): Promise<IoSpan>;
+  stats(): IoStats;
+  /** Rejects what is queued, waits for what is in flight, frees the ring. */
+  close(): Promise<void>;
+}
+
+export interface NativeEvent {
+  readonly done: boolean;
+  /** When the event was reached, in milliseconds of `nowMs`; NaN before. */
+  readonly timeMs: number;
+  /** Resolves when the event is reached; rejects when its stream failed or was closed. */
+  promise(): Promise<void>;
+}
+
+export interface NativeStream {
+  /** Queues one operation encoded by backends/cpu-encoding.ts. Throws on operands that do not fit. */
+  launch(words: Float64Array): void;
+  record(): NativeEvent;
+  wait(event: NativeEvent): void;
+  /** Drops queued work, stops running kernels between tiles; events then reject. Returns when the thread has ended. */
+  close(): void;
+}
+
+export interface NativeAddon {
+  nowMs(): number;
+  /** Instruction sets of this processor that the kernels know, best last: e.g. ['avx2', 'avx512', 'avx512bf16']. */
+  instructionSets(): string[];
+  /** Pool that all streams share; call before the first launch. `isa` forces a kernel set (tests). */
+  configureCpu(options: { readonly threads: number; readonly isa?: string }): void;
+  readonly NativeMemory: new (sizeBytes: number, hugePages: boolean) => NativeMemory;
+  createIo(options: IoOptions): NativeIo;
+  createStream(name: string): NativeStream;
+}
+
+let loaded: NativeAddon | undefined;
+
+/** Loads the addon once. Throws with the build command when it has not been built. */
+export function native(): NativeAddon {
+  if (loaded) return loaded;
+  // Both the sources (vitest) and dist/ reach the build folder at the project's root.
+  for (const up of ['../', '../../']) {
+    const path = fileURLToPath(new URL(`${up}native/build/Release/zero_inference.node`, import.meta.url));
+    if (existsSync(path)) {
+      loaded = createRequire(import.meta.url)(path) as NativeAddon;
+      return loaded;
+    }
+  }
+  throw new Error('the native addon is not built: run `npm run setup`');
+}

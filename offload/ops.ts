@@ -1,0 +1,163 @@
+// The kernel vocabulary: every operation a device can run, as plain data that names what it reads and writes.
+
+import { DTYPE_BYTES, type DType } from './dtype.js';
+
+/** Memory of one device (or of the host, where the device computes in place). Opaque to everything but its backend. */
+export interface Memory {
+  readonly id: number;
+  readonly sizeBytes: number;
+}
+
+/** A view of memory: element (i, j, k) lies at `offsetBytes + (i·s0 + j·s1 + k·s2) · elementBytes`. */
+export interface Tensor {
+  readonly memory: Memory;
+  readonly offsetBytes: number;
+  readonly dtype: DType;
+  /** One to four dimensions. */
+  readonly shape: readonly number[];
+  /** In elements, one per dimension; the innermost stride is always 1. */
+  readonly strides: readonly number[];
+}
+
+export type Activation = 'none' | 'relu' | 'gelu' | 'gelu_tanh' | 'gelu_quick' | 'silu';
+
+/**
+ * Which tokens of a micro-batch belong to which sequence, and where the sequences' cached keys and values lie.
+ * Tokens of all sequences are packed without padding: T = Σ query counts.
+ */
+export interface AttentionTables {
+  /** i32 [S, 4] per sequence: first token in the micro-batch, token count, context length after it, first entry in `pages`. */
+  readonly sequences: Tensor;
+  /** i32 [P]: page numbers of each sequence, in order of context position. */
+  readonly pages: Tensor;
+  /** i32 [T]: slot = page · pageTokens + offset, where each token's key and value are stored. */
+  readonly slots: Tensor;
+  /** i32 [T]: position of each token in its sequence. */
+  readonly positions: Tensor;
+  readonly maxContextTokens: number;
+}
+
+/** One operation. Activations are f32; weights keep their stored type. T tokens, H hidden size, N outputs. */
+export type Op =
+  /** out[t] (+)= table[rows[t]] · scale; `out` [T, H] f32, `table` [R, H] any type, `rows` i32 [T]. */
+  | { readonly op: 'gather_rows'; out: Tensor; table: Tensor; rows: Tensor; accumulate: boolean; scale: number }
+  /** Over the last dimension of x: (x − mean) / sqrt(var + eps) · weight + bias. x, out [T, H] or [T, heads, D]. */
+  | { readonly op: 'layer_norm'; out: Tensor; x: Tensor; weight: Tensor; bias: Tensor | null; eps: number }
+  /** Over the last dimension of x: x / sqrt(mean(x²) + eps) · (weight + weightOffset). */
+  | { readonly op: 'rms_norm'; out: Tensor; x: Tensor; weight: Tensor; eps: number; weightOffset: number }
+  /** out[T, N] = act(x[T, K] · Wᵀ + bias) (+ out when accumulate). W is [N, K], or [K, N] when inputMajor. */
+  | {
+      readonly op: 'linear';
+      out: Tensor;
+      x: Tensor;
+      weight: Tensor;
+      bias: Tensor | null;
+      inputMajor: boolean;
+      activation: Activation;
+      accumulate: boolean;
+    }
+  /** out[T, I] = act(gate) · up. */
+  | { readonly op: 'gated'; out: Tensor; gate: Tensor; up: Tensor; activation: Activation }
+  /** out = a + b, all of one shape. */
+  | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor }
+  /**
+   * Rotates the first 2·F of each head's D values in place: x [T, heads, D], positions i32 [T],
+   * inverseFrequencies f32 [F]; pairs are (i, i+F), or (2i, 2i+1) when interleaved; cos and sin are times `scale`.
+   */
+  | {
+      readonly op: 'rotary';
+      x: Tensor;
+      positions: Tensor;
+      inverseFrequencies: Tensor;
+      interleaved: boolean;
+      scale: number;
+    }
+  /** Stores k, v [T, kvHeads, D] at their slots of keys, values f32 [pages, kvHeads, pageTokens, D]. */
+  | { readonly op: 'kv_store'; k: Tensor; v: Tensor; keys: Tensor; values: Tensor; slots: Tensor }
+  /**
+   * out[T, heads, D] = causal attention of q [T, heads, D] over each sequence's pages; head h reads
+   * kv head ⌊h · kvHeads / heads⌋. Score = scale · q·k (+ slope · key position; then softCap · tanh(score / softCap)).
+   * With window w > 0 a token sees the w latest positions, itself included.
+   */
+  | {
+      readonly op: 'attention';
+      out: Tensor;
+      q: Tensor;
+      keys: Tensor;
+      values: Tensor;
+      tables: AttentionTables;
+      scale: number;
+      alibiSlopes: Tensor | null;
+      windowTokens: number;
+      softCap: number;
+    }
+  /** out i32 [R] = column of the largest of logits [R, V]; the lowest column wins a tie. */
+  | { readonly op: 'argmax'; out: Tensor; logits: Tensor }
+  /**
+   * Streams a log-softmax over pieces of the vocabulary: folds logits [R, piece] into state f32 [R, 3] =
+   * (maximum, Σ exp(logit − maximum), logit of the target). targets i32 [R]; columns start at firstColumn.
+   * A state starts as (−inf, 0, 0): pass `first` with the first piece.
+   */
+  | { readonly op: 'nll_fold'; state: Tensor; logits: Tensor; targets: Tensor; firstColumn: number; first: boolean }
+  /** x = softCap · tanh(x · scale / softCap), or x · scale when softCap is 0. */
+  | { readonly op: 'scale_cap'; x: Tensor; scale: number; softCap: number };
+
+/** Bytes from the first to one past the last element. */
+export function spanBytes(tensor: Tensor): number {
+  let last = 0;
+  for (let i = 0; i < tensor.shape.length; i++) {
+    const dimension = tensor.shape[i] ?? 0;
+    if (dimension === 0) return 0;
+    last += (dimension - 1) * (tensor.strides[i] ?? 0);
+  }
+  return (last + 1) * DTYPE_BYTES[tensor.dtype];
+}
+
+/** Row-major strides of a contiguous tensor, in elements. */
+export function contiguousStrides(shape: readonly number[]): number[] {
+  const strides = new Array<number>(shape.length);
+  let stride = 1;
+  for (let i = shape.length - 1; i >= 0; i--) {
+    strides[i] = stride;
+    stride *= shape[i] ?? 1;
+  }
+  return strides;
+}
+
+/** What an operation reads and writes; tensors written and read (accumulation, in place) appear in both. */
+export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly writes: readonly Tensor[] } {
+  switch (op.op) {
+    case 'gather_rows':
+      return { reads: op.accumulate ? [op.table, op.rows, op.out] : [op.table, op.rows], writes: [op.out] };
+    case 'layer_norm':
+      return { reads: op.bias ? [op.x, op.weight, op.bias] : [op.x, op.weight], writes: [op.out] };
+    case 'rms_norm':
+      return { reads: [op.x, op.weight], writes: [op.out] };
+    case 'linear': {
+      const reads = [op.x, op.weight];
+      if (op.bias) reads.push(op.bias);
+      if (op.accumulate) reads.push(op.out);
+      return { reads, writes: [op.out] };
+    }
+    case 'gated':
+      return { reads: [op.gate, op.up], writes: [op.out] };
+    case 'add':
+      return { reads: [op.a, op.b], writes: [op.out] };
+    case 'rotary':
+      return { reads: [op.x, op.positions, op.inverseFrequencies], writes: [op.x] };
+    case 'kv_store':
+      return { reads: [op.k, op.v, op.slots], writes: [op.keys, op.values] };
+    case 'attention': {
+      const { sequences, pages, positions } = op.tables;
+      const reads = [op.q, op.keys, op.values, sequences, pages, positions];
+      if (op.alibiSlopes) reads.push(op.alibiSlopes);
+      return { reads, writes: [op.out] };
+    }
+    case 'argmax':
+      return { reads: [op.logits], writes: [op.out] };
+    case 'nll_fold':
+      return { reads: [op.logits, op.targets, op.state], writes: [op.state] };
+    case 'scale_cap':
+      return { reads: [op.x], writes: [op.x] };
+  }
+}
