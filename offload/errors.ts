@@ -1,0 +1,51 @@
+// Operating errors: one table of codes, and one class that carries a code and a sentence with the numbers in it.
+
+/** What each code means and the exit status it gives at the command line. Documented in README.md; a test compares. */
+export const ERROR_CODES = {
+  BAD_OPTION: { exitStatus: 2, meaning: 'an option is unknown, malformed, or contradicts another' },
+  BAD_INPUT: { exitStatus: 2, meaning: 'a prompt, prompts file, or text file cannot be used' },
+  NOT_FOUND: { exitStatus: 3, meaning: 'a file or folder does not exist or cannot be opened' },
+  BAD_CONFIG: { exitStatus: 4, meaning: 'config.json or another configuration file is malformed or misses a value' },
+  UNSUPPORTED: { exitStatus: 4, meaning: 'the architecture, or a value in the configuration, is not supported' },
+  BAD_SAFETENSORS: { exitStatus: 5, meaning: 'a safetensors file is malformed or truncated' },
+  BAD_INDEX: { exitStatus: 5, meaning: 'model.safetensors.index.json is malformed or names a shard that is absent' },
+  MISSING_TENSOR: { exitStatus: 5, meaning: 'the checkpoint lacks a tensor that the architecture needs' },
+  WRONG_SHAPE: { exitStatus: 5, meaning: 'a tensor has another shape or type than the configuration implies' },
+  BAD_TOKENIZER: { exitStatus: 5, meaning: 'tokenizer.json is absent or malformed' },
+  DOES_NOT_FIT: { exitStatus: 6, meaning: 'the plan needs more memory than the budget allows' },
+  NO_SPACE: { exitStatus: 6, meaning: 'the disk has too little space for the copy of the weights' },
+  PROMPT_TOO_LONG: { exitStatus: 7, meaning: 'prompt and new tokens do not fit the model’s context' },
+  EMPTY_PROMPT: { exitStatus: 7, meaning: 'the prompt has no tokens and the model has no start token' },
+  READ_FAILED: { exitStatus: 8, meaning: 'reading weights from the drive failed' },
+  FILE_CHANGED: { exitStatus: 8, meaning: 'a weight file shrank or changed while it was in use' },
+  WRITE_FAILED: { exitStatus: 8, meaning: 'an output file or a copy of the weights cannot be written' },
+  NO_DEVICE: { exitStatus: 9, meaning: 'the requested device is not present or not usable' },
+  DEVICE_FAILED: { exitStatus: 9, meaning: 'a device failed while it was working' },
+  INTERRUPTED: { exitStatus: 130, meaning: 'stopped by Ctrl-C or SIGTERM' },
+} as const;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/**
+ * Something outside the program is wrong: the message is one sentence with the numbers and what to change.
+ * Shown at the command line without a stack trace. Everything else that is thrown is a programming error.
+ */
+export class OperatingError extends Error {
+  readonly code: ErrorCode;
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'OperatingError';
+    this.code = code;
+  }
+}
+
+/** Programmer errors: always on. */
+export function assert(condition: unknown, message: string): asserts condition {
+  if (!condition) throw new Error(`assertion failed: ${message}`);
+}
+
+/** The value, or a programming error when it is absent. */
+export function present<T>(value: T | undefined | null, what: string): T {
+  assert(value !== undefined && value !== null, `${what} is absent`);
+  return value;
+}
