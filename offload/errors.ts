@@ -5,12 +5,24 @@ export const ERROR_CODES = {
   BAD_OPTION: { exitStatus: 2, meaning: 'an option is unknown, malformed, or contradicts another' },
   BAD_INPUT: { exitStatus: 2, meaning: 'a prompt, prompts file, or text file cannot be used' },
   NOT_FOUND: { exitStatus: 3, meaning: 'a file or folder does not exist or cannot be opened' },
-  BAD_CONFIG: { exitStatus: 4, meaning: 'config.json or another configuration file is malformed or misses a value' },
-  UNSUPPORTED: { exitStatus: 4, meaning: 'the architecture, or a value in the configuration, is not supported' },
+  BAD_CONFIG: {
+    exitStatus: 4,
+    meaning: 'config.json or another configuration file is malformed or misses a value',
+  },
+  UNSUPPORTED: {
+    exitStatus: 4,
+    meaning: 'the architecture, or a value in the configuration, is not supported',
+  },
   BAD_SAFETENSORS: { exitStatus: 5, meaning: 'a safetensors file is malformed or truncated' },
-  BAD_INDEX: { exitStatus: 5, meaning: 'model.safetensors.index.json is malformed or names a shard that is absent' },
+  BAD_INDEX: {
+    exitStatus: 5,
+    meaning: 'model.safetensors.index.json is malformed or names a shard that is absent',
+  },
   MISSING_TENSOR: { exitStatus: 5, meaning: 'the checkpoint lacks a tensor that the architecture needs' },
-  WRONG_SHAPE: { exitStatus: 5, meaning: 'a tensor has another shape or type than the configuration implies' },
+  WRONG_SHAPE: {
+    exitStatus: 5,
+    meaning: 'a tensor has another shape or type than the configuration implies',
+  },
   BAD_TOKENIZER: { exitStatus: 5, meaning: 'tokenizer.json is absent or malformed' },
   DOES_NOT_FIT: { exitStatus: 6, meaning: 'the plan needs more memory than the budget allows' },
   NO_SPACE: { exitStatus: 6, meaning: 'the disk has too little space for the copy of the weights' },

@@ -40,7 +40,14 @@ export interface AttentionTables {
 /** One operation. Activations are f32; weights keep their stored type. T tokens, H hidden size, N outputs. */
 export type Op =
   /** out[t] (+)= table[rows[t]] · scale; `out` [T, H] f32, `table` [R, H] any type, `rows` i32 [T]. */
-  | { readonly op: 'gather_rows'; out: Tensor; table: Tensor; rows: Tensor; accumulate: boolean; scale: number }
+  | {
+      readonly op: 'gather_rows';
+      out: Tensor;
+      table: Tensor;
+      rows: Tensor;
+      accumulate: boolean;
+      scale: number;
+    }
   /** Over the last dimension of x: (x − mean) / sqrt(var + eps) · weight + bias. x, out [T, H] or [T, heads, D]. */
   | { readonly op: 'layer_norm'; out: Tensor; x: Tensor; weight: Tensor; bias: Tensor | null; eps: number }
   /** Over the last dimension of x: x / sqrt(mean(x²) + eps) · (weight + weightOffset). */
@@ -98,7 +105,14 @@ export type Op =
    * (maximum, Σ exp(logit − maximum), logit of the target). targets i32 [R]; columns start at firstColumn.
    * A state starts as (−inf, 0, 0): pass `first` with the first piece.
    */
-  | { readonly op: 'nll_fold'; state: Tensor; logits: Tensor; targets: Tensor; firstColumn: number; first: boolean }
+  | {
+      readonly op: 'nll_fold';
+      state: Tensor;
+      logits: Tensor;
+      targets: Tensor;
+      firstColumn: number;
+      first: boolean;
+    }
   /** x = softCap · tanh(x · scale / softCap), or x · scale when softCap is 0. */
   | { readonly op: 'scale_cap'; x: Tensor; scale: number; softCap: number };
 

@@ -1,0 +1,102 @@
+// The port every kind of device implements: memory, streams with events, copies, kernels, and reads from files.
+
+import type { DType } from './dtype.js';
+import type { Memory, Op, Tensor } from './ops.js';
+
+/** A point in a stream's work, as in CUDA. */
+export interface DeviceEvent {
+  /** When the stream reached it, in milliseconds of `Backend.nowMs`; NaN before. */
+  readonly timeMs: number;
+  /** Resolves when the stream reaches it; rejects when the device failed or the backend was closed. */
+  reached(): Promise<void>;
+}
+
+/** A queue of work that runs in order, beside other streams. No call here waits for the device. */
+export interface DeviceStream {
+  launch(op: Op): void;
+  /** Copies between any two memories the device can reach: its own, the host's, a peer's. */
+  copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void;
+  record(): DeviceEvent;
+  /** Work queued after this runs only once `event` is reached; the event may be of another device. */
+  wait(event: DeviceEvent): void;
+}
+
+export interface Device {
+  /** `cpu`, `cuda:0`, … */
+  readonly name: string;
+  /** The device computes on host buffers where they lie: no dram→gpu hop, no layer buffers of its own. */
+  readonly computesInPlace: boolean;
+  readonly compute: DeviceStream;
+  /** Carries the dram→gpu hop. */
+  readonly fetch: DeviceStream;
+  /** Carries the gather hop. */
+  readonly gather: DeviceStream;
+  allocate(sizeBytes: number): Memory;
+}
+
+/** Memory that JavaScript, the drives and every device's kernels and copies can reach. */
+export interface HostMemory extends Memory {
+  /** The bytes themselves; one stable view per block. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+export interface FileRef {
+  readonly file: number;
+  readonly path: string;
+  readonly sizeBytes: number;
+  /** Reads bypass the page cache. */
+  readonly direct: boolean;
+}
+
+/** One contiguous read. It may stop at the end of the file once `requiredBytes` have arrived. */
+export interface ReadRequest {
+  readonly file: FileRef;
+  readonly fileOffset: number;
+  readonly sizeBytes: number;
+  readonly requiredBytes: number;
+  readonly memoryOffset: number;
+}
+
+export interface ReadSpan {
+  readonly startMs: number;
+  readonly endMs: number;
+  readonly bytes: number;
+}
+
+export type HostPurpose =
+  /** A stream buffer: reused all the time, so registered with the ring and pinned. */
+  | 'stream'
+  /** A layer that rests in DRAM: written once, touched by the read itself. */
+  | 'resident'
+  /** Small tables that JavaScript writes or reads. */
+  | 'control';
+
+export interface Backend {
+  readonly kind: 'cpu' | 'cuda' | 'simulated';
+  readonly devices: readonly Device[];
+  /** What was lost on this machine and why, a sentence each. */
+  readonly notes: readonly string[];
+  nowMs(): number;
+  allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory;
+  openFile(path: string): FileRef;
+  /** Resolves when all requests are done; rejects with an OperatingError that names file and offset. */
+  read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan>;
+  /** Stops all work: queued reads and kernels are dropped, running ones end soon, waiting promises reject. */
+  close(): Promise<void>;
+}
+
+/** Offsets and sizes of reads are multiples of this: what O_DIRECT needs on every drive we know. */
+export const READ_ALIGNMENT_BYTES = 4096;
+
+/** Tensors on a device begin at multiples of this. */
+export const DEVICE_ALIGNMENT_BYTES = 256;
+
+export function tensorAt(
+  memory: Memory,
+  offsetBytes: number,
+  dtype: DType,
+  shape: readonly number[],
+  strides: readonly number[],
+): Tensor {
+  return { memory, offsetBytes, dtype, shape, strides };
+}

@@ -1,0 +1,112 @@
+// Everything one device holds beside the streamed layers: states, cache, logits, tables; allocated once from the plan.
+
+import type { Backend, Device, HostMemory } from './backend.js';
+import { headInputColumns } from './dry-run.js';
+import { DTYPE_BYTES } from './dtype.js';
+import { assert, present } from './errors.js';
+import { type BlockCache, Kernels, Workspace } from './kernels.js';
+import { blockCache, type KvShape, pageBytes, pagesFor } from './kv-cache.js';
+import type { LayerLayout, Placement } from './layout.js';
+import type { ModelSpec, Weights } from './model.js';
+import type { Memory, Tensor } from './ops.js';
+import { controlWords } from './pass.js';
+import type { Plan } from './plan.js';
+import { tensor } from './tensor.js';
+
+export interface DeviceState {
+  readonly device: Device;
+  readonly kernels: Kernels;
+  /** [passTokens, H] f32 */
+  readonly hidden: Tensor;
+  /** [rows, K] f32: what the head's projection takes, kept while the head's pieces go by. */
+  readonly headRows: Tensor;
+  /** [logitRows, logitColumns] f32 */
+  readonly logits: Tensor;
+  /** [rows] i32 */
+  readonly ids: Tensor;
+  /** [rows, 3] f32 */
+  readonly nllState: Tensor;
+  /** Where JavaScript writes tables, and where the device reads them (the same memory, in place). */
+  readonly controlHost: HostMemory;
+  readonly controlWords: Int32Array;
+  readonly controlDevice: Memory;
+  /** Where results are copied for JavaScript. */
+  readonly results: HostMemory;
+  readonly fixed: Weights;
+  cache(blockIndex: number): BlockCache;
+}
+
+export function makeDeviceState(
+  backend: Backend,
+  device: Device,
+  model: ModelSpec,
+  plan: Plan,
+  contextTokens: number,
+  fixed: { readonly layout: LayerLayout; readonly host: HostMemory },
+): DeviceState {
+  const floats = (rows: number, columns: number) =>
+    tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
+  const headRowCount = Math.max(plan.sequences, plan.logitRows, plan.passTokens * Number(plan.nll));
+  const words = controlWords(plan, model.tables.length, pagesFor(contextTokens));
+  const controlHost = backend.allocateHost(words * DTYPE_BYTES.i32, 'control');
+  const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);
+  const kvShape: KvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+  const kv = device.allocate(Math.max(1, plan.kvPages * pageBytes(kvShape)));
+  const workspace = new Workspace(device.allocate(plan.workspaceBytes));
+  const resultBytes = Math.max(
+    headRowCount * 3 * DTYPE_BYTES.f32,
+    plan.readLogits ? plan.logitRows * plan.logitColumns * DTYPE_BYTES.f32 : 0,
+  );
+  return {
+    device,
+    kernels: new Kernels(device.compute, workspace, uploadConstants(backend, device, model)),
+    hidden: floats(plan.passTokens, model.hiddenSize),
+    headRows: floats(headRowCount, headInputColumns(model)),
+    logits: floats(plan.logitRows, plan.logitColumns),
+    ids: tensor(device.allocate(headRowCount * DTYPE_BYTES.i32), 0, 'i32', [headRowCount]),
+    nllState: floats(headRowCount, 3),
+    controlHost,
+    controlWords: new Int32Array(controlHost.bytes.buffer, controlHost.bytes.byteOffset, words),
+    controlDevice,
+    results: backend.allocateHost(resultBytes, 'control'),
+    fixed: placeFixed(device, fixed.layout, fixed.host),
+    cache: (blockIndex) => blockCache(kv, kvShape, plan.kvPages, blockIndex),
+  };
+}
+
+/** Weights by key, where `placements` say they lie in `memory`. */
+export function weightsAt(memory: Memory, placements: readonly Placement[], layerName: string): Weights {
+  const byKey = new Map(
+    placements.map(({ weight, offsetBytes }) => [
+      weight.key,
+      tensor(memory, offsetBytes, weight.dtype, weight.shape),
+    ]),
+  );
+  const find = (key: string) => byKey.get(key) ?? null;
+  return Object.assign((key: string) => present(find(key), `${layerName}: weight ${key}`), {
+    optional: find,
+  });
+}
+
+function placeFixed(device: Device, layout: LayerLayout, host: HostMemory): Weights {
+  if (device.computesInPlace) return weightsAt(host, layout.host.placements, layout.layer.name);
+  const memory = device.allocate(Math.max(1, layout.device.sizeBytes));
+  for (const piece of layout.device.copies) {
+    device.compute.copy(memory, piece.deviceOffset, host, piece.hostOffset, piece.sizeBytes);
+  }
+  return weightsAt(memory, layout.device.placements, layout.layer.name);
+}
+
+function uploadConstants(backend: Backend, device: Device, model: ModelSpec): Map<string, Tensor> {
+  return new Map(
+    Object.entries(model.constants).map(([name, values]) => {
+      assert(values.length > 0, `constant ${name} has values`);
+      const host = backend.allocateHost(values.byteLength, 'control');
+      host.bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+      if (device.computesInPlace) return [name, tensor(host, 0, 'f32', [values.length])];
+      const memory = device.allocate(values.byteLength);
+      device.compute.copy(memory, 0, host, 0, values.byteLength);
+      return [name, tensor(memory, 0, 'f32', [values.length])];
+    }),
+  );
+}

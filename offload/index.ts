@@ -1,0 +1,35 @@
+// What the application may use of the runtime; everything else in this folder is internal.
+
+export type {
+  Backend,
+  Device,
+  DeviceEvent,
+  DeviceStream,
+  FileRef,
+  HostMemory,
+  ReadRequest,
+  ReadSpan,
+} from './backend.js';
+export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
+export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
+export { Executor, type PassResult } from './executor.js';
+export { detectHardware, type Hardware } from './hardware.js';
+export type { BlockCache, Kernels } from './kernels.js';
+export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
+export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './layout.js';
+export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
+export type { Activation, Tensor } from './ops.js';
+export { type MicroBatch, type Pass, type SequenceSlice, tokenCount } from './pass.js';
+export {
+  makePlan,
+  type Offload,
+  type Plan,
+  type PlannedLayer,
+  type PlanOptions,
+  type PlanTerm,
+  type Tier,
+  type Workload,
+} from './plan.js';
+export { columns, dimension, heads, rows } from './tensor.js';
+export { type Lane, type LaneSummary, Trace } from './trace.js';
+export { formatBytes, formatRate, GiB, KiB, MiB, parseBytes, roundDown, roundUp } from './units.js';

@@ -1,0 +1,182 @@
+// The words a model's forward is written in: each allocates its result in the workspace and queues one operation.
+
+import type { DeviceStream } from './backend.js';
+import { assert, present } from './errors.js';
+import type { Activation, AttentionTables, Memory, Tensor } from './ops.js';
+import { dimension, heads, tensor } from './tensor.js';
+import { roundUp } from './units.js';
+
+const WORKSPACE_ALIGNMENT_BYTES = 64;
+
+/** Scratch of one layer and micro-batch: a bump allocator over memory that the plan sized by a dry run. */
+export class Workspace {
+  readonly #memory: Memory;
+  #usedBytes = 0;
+  #peakBytes = 0;
+
+  constructor(memory: Memory) {
+    this.#memory = memory;
+  }
+
+  get peakBytes(): number {
+    return this.#peakBytes;
+  }
+
+  /** Everything handed out before becomes free; queued operations of one stream keep their order, so this is safe. */
+  reset(): void {
+    this.#usedBytes = 0;
+  }
+
+  allocate(shape: readonly number[]): Tensor {
+    const result = tensor(this.#memory, this.#usedBytes, 'f32', shape);
+    const sizeBytes = shape.reduce((product, size) => product * size, 4);
+    this.#usedBytes = roundUp(this.#usedBytes + sizeBytes, WORKSPACE_ALIGNMENT_BYTES);
+    this.#peakBytes = Math.max(this.#peakBytes, this.#usedBytes);
+    assert(this.#usedBytes <= this.#memory.sizeBytes, 'the workspace holds what the dry run measured');
+    return result;
+  }
+}
+
+/** Keys and values of one block's cache: f32 [pages, kvHeads, pageTokens, headDim] each. */
+export interface BlockCache {
+  readonly keys: Tensor;
+  readonly values: Tensor;
+}
+
+export interface LinearOptions {
+  readonly bias?: Tensor | null;
+  readonly activation?: Activation;
+  /** Adds the product to this tensor (the residual) instead of making a new one. */
+  readonly addTo?: Tensor;
+  /** The weight is stored [inputs, outputs]. */
+  readonly inputMajor?: boolean;
+}
+
+export interface AttentionOptions {
+  readonly scale: number;
+  readonly alibiSlopes?: Tensor;
+  /** A token sees this many latest positions, itself included; 0 for all. */
+  readonly windowTokens?: number;
+  readonly softCap?: number;
+}
+
+/** Builds the operations of one micro-batch on one stream. T tokens, H hidden size. */
+export class Kernels {
+  readonly #stream: DeviceStream;
+  readonly #workspace: Workspace;
+  readonly #constants: ReadonlyMap<string, Tensor>;
+  #tables: AttentionTables | undefined;
+  #cache: BlockCache | undefined;
+
+  constructor(stream: DeviceStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
+    this.#stream = stream;
+    this.#workspace = workspace;
+    this.#constants = constants;
+  }
+
+  /** Starts a layer for a micro-batch: the workspace is free again. */
+  enter(tables: AttentionTables | undefined, cache: BlockCache | undefined): void {
+    this.#tables = tables;
+    this.#cache = cache;
+    this.#workspace.reset();
+  }
+
+  /** A constant of the model, f32, already on the device. */
+  constant(name: string): Tensor {
+    return present(this.#constants.get(name), `constant ${name}`);
+  }
+
+  /** A new f32 tensor; its content is undefined. */
+  empty(shape: readonly number[]): Tensor {
+    return this.#workspace.allocate(shape);
+  }
+
+  /** out[t] (+)= table[rows[t]] · scale. */
+  gather(
+    out: Tensor,
+    table: Tensor,
+    rows: Tensor,
+    options: { accumulate?: boolean; scale?: number } = {},
+  ): Tensor {
+    const { accumulate = false, scale = 1 } = options;
+    this.#stream.launch({ op: 'gather_rows', out, table, rows, accumulate, scale });
+    return out;
+  }
+
+  layerNorm(x: Tensor, weight: Tensor, bias: Tensor | null, eps: number, out = this.empty(x.shape)): Tensor {
+    this.#stream.launch({ op: 'layer_norm', out, x, weight, bias, eps });
+    return out;
+  }
+
+  /** `weightOffset` is 1 for models that store the deviation of the weight from one. */
+  rmsNorm(x: Tensor, weight: Tensor, eps: number, weightOffset = 0, out = this.empty(x.shape)): Tensor {
+    this.#stream.launch({ op: 'rms_norm', out, x, weight, eps, weightOffset });
+    return out;
+  }
+
+  /** x [T, K] → [T, N]. */
+  linear(x: Tensor, weight: Tensor, options: LinearOptions = {}, into?: Tensor): Tensor {
+    const { bias = null, activation = 'none', addTo, inputMajor = false } = options;
+    const out = addTo ?? into ?? this.empty([dimension(x, 0), dimension(weight, inputMajor ? 1 : 0)]);
+    const accumulate = addTo !== undefined;
+    this.#stream.launch({ op: 'linear', out, x, weight, bias, inputMajor, activation, accumulate });
+    return out;
+  }
+
+  /** act(gate) · up, both [T, I]. */
+  gated(gate: Tensor, up: Tensor, activation: Activation): Tensor {
+    const out = this.empty(gate.shape);
+    this.#stream.launch({ op: 'gated', out, gate, up, activation });
+    return out;
+  }
+
+  add(a: Tensor, b: Tensor, out = this.empty(a.shape)): Tensor {
+    this.#stream.launch({ op: 'add', out, a, b });
+    return out;
+  }
+
+  /** Rotates x [T, heads, D] in place by the tokens' positions. */
+  rotary(
+    x: Tensor,
+    inverseFrequencies: Tensor,
+    options: { interleaved?: boolean; scale?: number } = {},
+  ): void {
+    const { interleaved = false, scale = 1 } = options;
+    const { positions } = present(this.#tables, 'attention tables');
+    this.#stream.launch({ op: 'rotary', x, positions, inverseFrequencies, interleaved, scale });
+  }
+
+  /** Stores k, v [T, kvHeads, D] in the cache, then attends with q [T, heads, D] → [T, heads · D]. */
+  attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
+    const tables = present(this.#tables, 'attention tables');
+    const { keys, values } = present(this.#cache, 'key and value cache');
+    const [tokens, count, headDim] = [dimension(q, 0), dimension(q, 1), dimension(q, 2)];
+    const flat = this.empty([tokens, count * headDim]);
+    this.#stream.launch({ op: 'kv_store', k, v, keys, values, slots: tables.slots });
+    this.#stream.launch({
+      op: 'attention',
+      out: heads(flat, count, headDim),
+      q,
+      keys,
+      values,
+      tables,
+      scale: options.scale,
+      alibiSlopes: options.alibiSlopes ?? null,
+      windowTokens: options.windowTokens ?? 0,
+      softCap: options.softCap ?? 0,
+    });
+    return flat;
+  }
+
+  scaleCap(x: Tensor, scale: number, softCap: number): void {
+    this.#stream.launch({ op: 'scale_cap', x, scale, softCap });
+  }
+
+  argmax(logits: Tensor, out: Tensor): void {
+    this.#stream.launch({ op: 'argmax', out, logits });
+  }
+
+  nllFold(state: Tensor, logits: Tensor, targets: Tensor, firstColumn: number): void {
+    this.#stream.launch({ op: 'nll_fold', state, logits, targets, firstColumn, first: firstColumn === 0 });
+  }
+}

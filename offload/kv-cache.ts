@@ -1,0 +1,68 @@
+// Pages of cached keys and values: allocated once, handed out as sequences grow, given back when they end.
+
+import { DTYPE_BYTES } from './dtype.js';
+import { assert, present } from './errors.js';
+import type { BlockCache } from './kernels.js';
+import type { Memory } from './ops.js';
+import { tensor } from './tensor.js';
+
+/** Tokens in a page. Sequences of different lengths waste less than one page each. */
+export const PAGE_TOKENS = 16;
+
+export interface KvShape {
+  readonly blocks: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
+
+/** Bytes of one page in all blocks: blocks · 2 (keys, values) · kvHeads · PAGE_TOKENS · headDim · 4. */
+export function pageBytes(shape: KvShape): number {
+  return shape.blocks * 2 * shape.kvHeads * PAGE_TOKENS * shape.headDim * DTYPE_BYTES.f32;
+}
+
+export function pagesFor(tokens: number): number {
+  return Math.ceil(tokens / PAGE_TOKENS);
+}
+
+/** Which pages are free. Page numbers are the same in every block. */
+export class PageAllocator {
+  readonly pageCount: number;
+  #free: number[];
+
+  constructor(pageCount: number) {
+    this.pageCount = pageCount;
+    this.#free = Array.from({ length: pageCount }, (_, index) => pageCount - 1 - index);
+  }
+
+  get freePages(): number {
+    return this.#free.length;
+  }
+
+  canAllocate(pages: number): boolean {
+    return pages <= this.#free.length;
+  }
+
+  /** Ask `canAllocate` first. */
+  allocate(pages: number): number[] {
+    assert(this.canAllocate(pages), `${pages} pages are free`);
+    return Array.from({ length: pages }, () => present(this.#free.pop(), 'free page'));
+  }
+
+  free(pages: readonly number[]): void {
+    this.#free.push(...pages);
+    assert(this.#free.length <= this.pageCount, 'pages are freed once');
+  }
+}
+
+/** The cache tensors of one block inside the memory that holds all of them, block after block. */
+export function blockCache(
+  memory: Memory,
+  shape: KvShape,
+  pageCount: number,
+  blockIndex: number,
+): BlockCache {
+  const dims = [pageCount, shape.kvHeads, PAGE_TOKENS, shape.headDim];
+  const halfBytes = dims.reduce((product, size) => product * size, DTYPE_BYTES.f32);
+  const start = blockIndex * 2 * halfBytes;
+  return { keys: tensor(memory, start, 'f32', dims), values: tensor(memory, start + halfBytes, 'f32', dims) };
+}

@@ -1,0 +1,106 @@
+// One traversal of all layers: its micro-batches, and the integer tables that kernels read about them.
+
+import { DTYPE_BYTES } from './dtype.js';
+import { assert, present } from './errors.js';
+import { PAGE_TOKENS, pagesFor } from './kv-cache.js';
+import type { AttentionTables, Memory, Tensor } from './ops.js';
+import type { Plan } from './plan.js';
+import { tensor } from './tensor.js';
+
+/** Consecutive tokens of one sequence. */
+export interface SequenceSlice {
+  /** Position of the first token. */
+  readonly startPosition: number;
+  /** Row of the token table, per token. */
+  readonly tokens: Int32Array;
+  /** Cache pages of the sequence, in order; they cover all positions up to the slice's last. */
+  readonly pages: readonly number[];
+}
+
+/** Sequences computed together, packed without padding. */
+export interface MicroBatch {
+  readonly slices: readonly SequenceSlice[];
+  /** Tokens (by index in the micro-batch) whose next token is wanted. */
+  readonly outputs: Int32Array;
+  /** For output `nll`: the token that follows, per output. */
+  readonly targets?: Int32Array;
+}
+
+/** A block of micro-batches per device; all pass through each residency of a layer. */
+export interface Pass {
+  readonly perDevice: readonly (readonly MicroBatch[])[];
+}
+
+export function tokenCount(microBatch: MicroBatch): number {
+  return microBatch.slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
+}
+
+/** Int32 words that the tables of all micro-batches of a pass need at most. */
+export function controlWords(plan: Plan, tableCount: number, pagesPerSequence: number): number {
+  const microBatches = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
+  const slices = plan.sequences + microBatches;
+  const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
+  return plan.passTokens * perToken + slices * (4 + pagesPerSequence);
+}
+
+/** The tables of one micro-batch as tensors over one run of int32 words. */
+export interface ControlTables {
+  readonly firstWord: number;
+  readonly words: number;
+  readonly attention: AttentionTables;
+  /** [T] per table of the model. */
+  readonly rows: readonly Tensor[];
+  /** [R] */
+  readonly outputs: Tensor;
+  /** [R] */
+  readonly targets: Tensor;
+}
+
+/**
+ * Writes a micro-batch's tables at `firstWord` of the host's words; the tensors refer to the same place in `memory`.
+ * @param rows per table of the model, the row of each token in its look-up
+ */
+export function writeControl(
+  microBatch: MicroBatch,
+  rows: readonly Int32Array[],
+  words: Int32Array,
+  firstWord: number,
+  memory: Memory,
+): ControlTables {
+  let next = firstWord;
+  const put = (values: ArrayLike<number>, shape: readonly number[] = [values.length]): Tensor => {
+    assert(next + values.length <= words.length, 'the control tables hold the pass');
+    words.set(values, next);
+    const result = tensor(memory, next * DTYPE_BYTES.i32, 'i32', shape);
+    next += values.length;
+    return result;
+  };
+  const positions: number[] = [];
+  const slots: number[] = [];
+  const sequences: number[] = [];
+  const pages: number[] = [];
+  let maxContextTokens = 0;
+  for (const slice of microBatch.slices) {
+    const context = slice.startPosition + slice.tokens.length;
+    assert(slice.pages.length >= pagesFor(context), 'a sequence has pages for all its positions');
+    sequences.push(positions.length, slice.tokens.length, context, pages.length);
+    for (let position = slice.startPosition; position < context; position++) {
+      positions.push(position);
+      const page = present(slice.pages[Math.floor(position / PAGE_TOKENS)], 'page');
+      slots.push(page * PAGE_TOKENS + (position % PAGE_TOKENS));
+    }
+    for (let index = 0; index < pagesFor(context); index++) pages.push(present(slice.pages[index], 'page'));
+    maxContextTokens = Math.max(maxContextTokens, context);
+  }
+  const attention = {
+    sequences: put(sequences, [microBatch.slices.length, 4]),
+    pages: put(pages),
+    slots: put(slots),
+    positions: put(positions),
+    maxContextTokens,
+  };
+  const rowTensors = rows.map((indices) => put(indices));
+  const outputs = put(microBatch.outputs);
+  const targets = put(microBatch.targets ?? new Int32Array(microBatch.outputs.length));
+  return { firstWord, words: next - firstWord, attention, rows: rowTensors, outputs, targets };
+}

@@ -1,0 +1,373 @@
+// Decides, before anything is allocated, where each layer rests and how large every buffer is; each size with its reason.
+
+import { dryRun, headInputColumns } from './dry-run.js';
+import { OperatingError, present } from './errors.js';
+import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
+import { type LayerLayout, layoutLayer } from './layout.js';
+import { cutHead, type ModelSpec } from './model.js';
+import { formatBytes } from './units.js';
+import { rowSlotBytes } from './weight-source.js';
+
+export type Tier = 'gpu' | 'dram' | 'nvme';
+
+/** `auto`: as much in DRAM as the budget holds, the rest on the drive. */
+export type Offload = 'auto' | 'dram' | 'nvme';
+
+/** What is to be computed, as upper bounds. */
+export interface Workload {
+  /** Sequences that are alive at once. */
+  readonly sequences: number;
+  /** Prompt and new tokens of the longest sequence. */
+  readonly contextTokens: number;
+  /** Tokens of all prompts together: what a prefill pass brings at most. */
+  readonly promptTokens: number;
+  /** `tokens`: the next token per sequence; `nll`: the likelihood of every token; `logits`: rows of logits. */
+  readonly output: 'tokens' | 'nll' | 'logits';
+}
+
+/** What the caller fixes; the rest is the planner's choice. */
+export interface PlanOptions {
+  readonly offload: Offload;
+  readonly dramBudgetBytes: number;
+  /** How the budget came about, for messages: `--dram_memory` or `the memory available on this machine`. */
+  readonly dramBudgetName: string;
+  readonly deviceCount: number;
+  readonly computesInPlace: boolean;
+  /** Host buffers: how many layers nvme→dram may run ahead. */
+  readonly hostWindowLayers?: number;
+  /** Device buffers: how many layers dram→gpu may run ahead. */
+  readonly deviceWindowLayers?: number;
+  readonly microBatchTokens?: number;
+  /** At most that many sequences are computed together. */
+  readonly microBatchSequences?: number;
+}
+
+export interface PlannedLayer {
+  readonly layout: LayerLayout;
+  readonly tier: Tier;
+  readonly kind: 'block' | 'head';
+  /** Of the blocks, or of the head's pieces. */
+  readonly index: number;
+  /** Head pieces: the logits' columns they make. */
+  readonly firstColumn: number;
+  readonly columns: number;
+}
+
+/** One summand of a memory budget. */
+export interface PlanTerm {
+  readonly tier: 'dram' | 'gpu';
+  readonly name: string;
+  readonly bytes: number;
+  readonly reason: string;
+}
+
+export interface BufferPlan {
+  readonly count: number;
+  readonly sizeBytes: number;
+}
+
+/** Immutable result of planning. */
+export interface Plan {
+  readonly layers: readonly PlannedLayer[];
+  readonly hostBuffers: BufferPlan;
+  readonly deviceBuffers: BufferPlan;
+  readonly microBatchTokens: number;
+  readonly microBatchSequences: number;
+  /** Tokens that one pass may bring: their hidden states are kept while the layers go by. */
+  readonly passTokens: number;
+  readonly sequences: number;
+  readonly kvPages: number;
+  readonly workspaceBytes: number;
+  /** Rows whose logits one pass makes. */
+  readonly logitRows: number;
+  readonly logitColumns: number;
+  readonly rowCacheBytes: readonly number[];
+  /** Passes yield likelihoods of given tokens; the head's pieces are folded one by one. */
+  readonly nll: boolean;
+  /** Passes yield whole rows of logits. */
+  readonly readLogits: boolean;
+  readonly terms: readonly PlanTerm[];
+  readonly dramBudgetBytes: number;
+  readonly blockFlopsPerToken: number;
+}
+
+const MICRO_BATCH_TOKENS = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+/** Reading two layers ahead keeps the drive busy while buffers change hands; more buys nothing that DRAM tier would not. */
+const HOST_WINDOW_LAYERS = 4;
+const DEVICE_WINDOW_LAYERS = 2;
+
+export function makePlan(model: ModelSpec, workload: Workload, options: PlanOptions): Plan {
+  const blocks = model.blocks.map(layoutLayer);
+  const largestBlock = blocks.reduce((max, { host }) => Math.max(max, host.sizeBytes), 0);
+  const pieces = cutHead(model, largestBlock);
+  const head = pieces.map(({ layer }) => layoutLayer(layer));
+  const sizing: Sizing = {
+    model,
+    workload,
+    options,
+    hostBufferBytes: [...blocks, ...head].reduce((max, { host }) => Math.max(max, host.sizeBytes), 0),
+    deviceBufferBytes: [...blocks, ...head].reduce((max, { device }) => Math.max(max, device.sizeBytes), 0),
+    pieceColumns: pieces.reduce((max, { columns }) => Math.max(max, columns), 0),
+  };
+  const layers = [
+    ...blocks.map((layout, index) => ({ layout, kind: 'block' as const, index, firstColumn: 0, columns: 0 })),
+    ...pieces.map(({ firstColumn, columns }, index) => ({
+      layout: present(head[index], 'layout'),
+      kind: 'head' as const,
+      index,
+      firstColumn,
+      columns,
+    })),
+  ];
+  const layerBytes = layers.map(({ layout }) => layout.host.sizeBytes);
+  const choice = chooseSizes(sizing, layerBytes);
+  const tiers = spreadTiers(layers.length, choice.residentLayers);
+  return {
+    layers: layers.map((layer, index) => ({ ...layer, tier: tiers[index] ? 'dram' : 'nvme' })),
+    hostBuffers: { count: choice.hostWindowLayers, sizeBytes: sizing.hostBufferBytes },
+    deviceBuffers: deviceBuffers(sizing),
+    ...choice.sizes,
+    sequences: workload.sequences,
+    nll: workload.output === 'nll',
+    readLogits: workload.output === 'logits',
+    terms: choice.terms,
+    dramBudgetBytes: options.dramBudgetBytes,
+  };
+}
+
+interface Sizing {
+  readonly model: ModelSpec;
+  readonly workload: Workload;
+  readonly options: PlanOptions;
+  readonly hostBufferBytes: number;
+  readonly deviceBufferBytes: number;
+  readonly pieceColumns: number;
+}
+
+interface Choice {
+  readonly hostWindowLayers: number;
+  readonly residentLayers: number;
+  readonly sizes: Sizes;
+  readonly terms: PlanTerm[];
+}
+
+/** Everything that does not depend on where the weights rest. */
+interface Sizes {
+  readonly microBatchTokens: number;
+  readonly microBatchSequences: number;
+  readonly passTokens: number;
+  readonly kvPages: number;
+  readonly workspaceBytes: number;
+  readonly logitRows: number;
+  readonly logitColumns: number;
+  readonly rowCacheBytes: readonly number[];
+  readonly blockFlopsPerToken: number;
+}
+
+/**
+ * The largest micro-batch with which the working memory and two host buffers fit; then one buffer. What is left
+ * holds layers (or, with everything on the drive, more buffers).
+ */
+function chooseSizes(sizing: Sizing, layerBytes: readonly number[]): Choice {
+  const { options } = sizing;
+  const totalBytes = layerBytes.reduce((sum, bytes) => sum + bytes, 0);
+  const candidates = microBatchCandidates(sizing);
+  const windows = options.hostWindowLayers ? [options.hostWindowLayers] : [2, 1];
+  let smallest: { bytes: number; terms: PlanTerm[] } | undefined;
+
+  if (options.offload !== 'nvme') {
+    // Everything in DRAM needs no host buffers at all.
+    for (const tokens of candidates) {
+      const { sizes, terms } = workingMemory(sizing, tokens);
+      const needed = sum(terms) + totalBytes;
+      if (needed <= options.dramBudgetBytes) {
+        const all = residentTerm(layerBytes, layerBytes.length);
+        return { hostWindowLayers: 0, residentLayers: layerBytes.length, sizes, terms: [...terms, all] };
+      }
+      if (options.offload === 'dram') smallest = { bytes: needed, terms };
+    }
+  }
+  if (options.offload !== 'dram') {
+    for (const window of windows) {
+      for (const tokens of candidates) {
+        const { sizes, terms } = workingMemory(sizing, tokens);
+        const needed = sum(terms) + window * sizing.hostBufferBytes;
+        if (needed <= options.dramBudgetBytes) return spendTheRest(sizing, layerBytes, sizes, terms, window);
+        smallest = { bytes: needed, terms: [...terms, bufferTerm(sizing, window)] };
+      }
+    }
+  }
+  throw refusal(sizing, present(smallest, 'a candidate'), totalBytes);
+}
+
+function spendTheRest(
+  sizing: Sizing,
+  layerBytes: readonly number[],
+  sizes: Sizes,
+  terms: PlanTerm[],
+  smallestWindow: number,
+): Choice {
+  const { options } = sizing;
+  const left = options.dramBudgetBytes - sum(terms);
+  const affordable = Math.floor(left / sizing.hostBufferBytes);
+  const window =
+    options.hostWindowLayers ??
+    Math.max(smallestWindow, Math.min(HOST_WINDOW_LAYERS, affordable, Math.max(2, layerBytes.length)));
+  let residentLayers = 0;
+  if (options.offload === 'auto') {
+    const forLayers = left - window * sizing.hostBufferBytes;
+    while (residentLayers < layerBytes.length - 1) {
+      if (residentBytes(layerBytes, residentLayers + 1) > forLayers) break;
+      residentLayers++;
+    }
+  }
+  const all = [...terms, bufferTerm(sizing, window)];
+  if (residentLayers > 0) all.push(residentTerm(layerBytes, residentLayers));
+  return { hostWindowLayers: window, residentLayers, sizes, terms: all };
+}
+
+function microBatchCandidates({ workload, options }: Sizing): number[] {
+  if (options.microBatchTokens) return [options.microBatchTokens];
+  const most = Math.max(1, workload.promptTokens);
+  const useful = MICRO_BATCH_TOKENS.filter((tokens) => tokens <= most);
+  return useful.length === 0 || (useful[0] ?? 0) < Math.min(most, 512)
+    ? [Math.min(most, 512), ...useful]
+    : useful;
+}
+
+function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes: Sizes; terms: PlanTerm[] } {
+  const { model, workload, options, pieceColumns } = sizing;
+  const tier = options.computesInPlace ? 'dram' : 'gpu';
+  const microBatchSequences = Math.min(options.microBatchSequences ?? workload.sequences, microBatchTokens);
+  // Two micro-batches at least, so that a pass never has to split below one.
+  const passTokens = Math.max(
+    Math.min(workload.promptTokens, 64 * microBatchTokens),
+    workload.sequences,
+    microBatchTokens,
+  );
+  const logitRows = workload.output === 'nll' ? microBatchTokens : workload.sequences;
+  const logitColumns = workload.output === 'nll' ? pieceColumns : model.vocabSize;
+  const { workspaceBytes, blockFlopsPerToken } = dryRun(model, microBatchTokens, Math.max(logitRows, 1));
+  const kvPages = workload.sequences * pagesFor(workload.contextTokens);
+  const kvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+  const headRows = workload.output === 'nll' ? passTokens : workload.sequences;
+  const rowCacheBytes = model.tables.map(
+    (table) => Math.min(table.rowCount, Math.max(2 * microBatchTokens, 64)) * rowSlotBytes(table),
+  );
+  const hidden = (passTokens * model.hiddenSize + headRows * headInputColumns(model)) * 4;
+  const terms: PlanTerm[] = [
+    {
+      tier,
+      name: 'key-value cache',
+      bytes: kvPages * pageBytes(kvShape),
+      reason: `${workload.sequences} sequences · ${pagesFor(workload.contextTokens)} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(kvShape))} a page in all blocks`,
+    },
+    {
+      tier,
+      name: 'hidden states',
+      bytes: hidden,
+      reason: `(${passTokens} tokens of a pass · ${model.hiddenSize} + ${headRows} rows for the head · ${headInputColumns(model)}) · 4 bytes`,
+    },
+    {
+      tier,
+      name: 'workspace',
+      bytes: workspaceBytes,
+      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch`,
+    },
+    {
+      tier,
+      name: 'logits',
+      bytes: logitRows * logitColumns * 4,
+      reason: `${logitRows} rows · ${logitColumns} columns · 4 bytes`,
+    },
+    {
+      tier: 'dram',
+      name: 'embedding rows',
+      bytes: rowCacheBytes.reduce((a, b) => a + b, 0),
+      reason: 'recently used rows of the tables, in aligned slots',
+    },
+    {
+      tier,
+      name: 'fixed weights',
+      bytes: layoutLayer(model.fixed).host.sizeBytes,
+      reason: 'norms of embedding and head stay on the device',
+    },
+  ];
+  const sizes = {
+    microBatchTokens,
+    microBatchSequences,
+    passTokens,
+    kvPages,
+    workspaceBytes,
+    logitRows,
+    logitColumns,
+    rowCacheBytes,
+    blockFlopsPerToken,
+  };
+  return { sizes, terms };
+}
+
+function deviceBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan {
+  if (options.computesInPlace) return { count: 0, sizeBytes: 0 };
+  return { count: options.deviceWindowLayers ?? DEVICE_WINDOW_LAYERS, sizeBytes: deviceBufferBytes };
+}
+
+/** Which layers rest in DRAM: spread evenly between streamed ones, so that the drive never idles for long. */
+export function spreadTiers(layerCount: number, residentLayers: number): boolean[] {
+  return Array.from(
+    { length: layerCount },
+    (_, index) =>
+      Math.floor(((index + 1) * residentLayers) / layerCount) >
+      Math.floor((index * residentLayers) / layerCount),
+  );
+}
+
+function residentBytes(layerBytes: readonly number[], residentLayers: number): number {
+  const resident = spreadTiers(layerBytes.length, residentLayers);
+  return layerBytes.reduce((total, bytes, index) => total + (resident[index] ? bytes : 0), 0);
+}
+
+function residentTerm(layerBytes: readonly number[], residentLayers: number): PlanTerm {
+  return {
+    tier: 'dram',
+    name: 'resident layers',
+    bytes: residentBytes(layerBytes, residentLayers),
+    reason: `${residentLayers} of ${layerBytes.length} layers rest in DRAM`,
+  };
+}
+
+function bufferTerm({ hostBufferBytes }: Sizing, window: number): PlanTerm {
+  return {
+    tier: 'dram',
+    name: 'host buffers',
+    bytes: window * hostBufferBytes,
+    reason: `${window} buffers of the largest layer, ${formatBytes(hostBufferBytes)}: one computes, the others fill`,
+  };
+}
+
+function sum(terms: readonly PlanTerm[]): number {
+  return terms.reduce((total, term) => total + (term.tier === 'dram' ? term.bytes : 0), 0);
+}
+
+function refusal(
+  sizing: Sizing,
+  smallest: { bytes: number; terms: PlanTerm[] },
+  totalBytes: number,
+): OperatingError {
+  const { options, workload } = sizing;
+  const parts = smallest.terms
+    .filter((term) => term.tier === 'dram' && term.bytes > 0)
+    .map((term) => `${term.name} ${formatBytes(term.bytes)}`);
+  const smallestMiB = Math.ceil(smallest.bytes / 1024 ** 2);
+  const remedies = [`give --dram_memory ${smallestMiB}MiB or more`];
+  if (options.offload === 'dram') {
+    parts.push(`weights ${formatBytes(totalBytes)}`);
+    remedies.push('use --nvme_offload_path DIR instead of --cpu_offload');
+  }
+  if (workload.sequences > 1) remedies.push('lower --batch_size');
+  return new OperatingError(
+    'DOES_NOT_FIT',
+    `${options.dramBudgetName} is ${formatBytes(options.dramBudgetBytes)}, but the smallest plan needs ` +
+      `${formatBytes(smallest.bytes)} (${smallestMiB} MiB): ${parts.join(', ')}; ${remedies.join(', or ')}`,
+  );
+}

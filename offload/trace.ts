@@ -1,0 +1,106 @@
+// What happened when: spans per hop and stream, their sums for the report, and a Chrome/Perfetto file.
+
+export type Lane = 'nvme→dram' | 'dram→gpu' | 'gather' | 'compute' | 'rows';
+
+export interface Span {
+  readonly lane: Lane;
+  /** Device or drive the lane belongs to. */
+  readonly owner: string;
+  readonly name: string;
+  readonly startMs: number;
+  readonly endMs: number;
+  readonly bytes: number;
+}
+
+export interface LaneSummary {
+  readonly lane: Lane;
+  readonly owner: string;
+  readonly bytes: number;
+  readonly spans: number;
+  /** Time in which at least one span was running. */
+  readonly busyMs: number;
+}
+
+interface LaneTotal {
+  bytes: number;
+  spans: number;
+  busyMs: number;
+  coveredUntilMs: number;
+}
+
+/** Sums are always kept; the spans themselves only when a trace file was asked for. */
+export class Trace {
+  readonly #keepSpans: boolean;
+  readonly #spans: Span[] = [];
+  readonly #totals = new Map<string, LaneTotal>();
+  readonly #laneOf = new Map<string, { lane: Lane; owner: string }>();
+  #computeStallMs = 0;
+
+  constructor(keepSpans: boolean) {
+    this.#keepSpans = keepSpans;
+  }
+
+  /** Spans of one lane and owner arrive ordered by end. */
+  add(span: Span): void {
+    if (this.#keepSpans) this.#spans.push(span);
+    const key = `${span.lane} ${span.owner}`;
+    let total = this.#totals.get(key);
+    if (!total) {
+      total = { bytes: 0, spans: 0, busyMs: 0, coveredUntilMs: Number.NEGATIVE_INFINITY };
+      this.#totals.set(key, total);
+      this.#laneOf.set(key, { lane: span.lane, owner: span.owner });
+    }
+    total.bytes += span.bytes;
+    total.spans++;
+    total.busyMs += Math.max(0, span.endMs - Math.max(span.startMs, total.coveredUntilMs));
+    total.coveredUntilMs = Math.max(total.coveredUntilMs, span.endMs);
+  }
+
+  /** Compute had nothing to do because weights were still on their way. */
+  addComputeStall(ms: number): void {
+    this.#computeStallMs += ms;
+  }
+
+  get computeStallMs(): number {
+    return this.#computeStallMs;
+  }
+
+  summaries(): LaneSummary[] {
+    return [...this.#totals].map(([key, total]) => {
+      const { lane, owner } = this.#laneOf.get(key) ?? { lane: 'compute', owner: '' };
+      return { lane, owner, bytes: total.bytes, spans: total.spans, busyMs: total.busyMs };
+    });
+  }
+
+  /** Forgets the sums (after warm-up); spans stay. */
+  resetSums(): void {
+    this.#totals.clear();
+    this.#computeStallMs = 0;
+  }
+
+  /** The Trace Event Format that chrome://tracing and ui.perfetto.dev open: one row per lane and owner. */
+  toChromeJson(): string {
+    const rows = [...this.#laneOf.keys()];
+    const names = rows.map((row, tid) => ({
+      ph: 'M',
+      pid: 1,
+      tid,
+      name: 'thread_name',
+      args: { name: row },
+    }));
+    const epochMs = this.#spans.reduce(
+      (first, span) => Math.min(first, span.startMs),
+      Number.POSITIVE_INFINITY,
+    );
+    const events = this.#spans.map((span) => ({
+      ph: 'X',
+      pid: 1,
+      tid: rows.indexOf(`${span.lane} ${span.owner}`),
+      name: span.name,
+      ts: Math.round((span.startMs - epochMs) * 1e3),
+      dur: Math.round((span.endMs - span.startMs) * 1e3),
+      args: { bytes: span.bytes },
+    }));
+    return JSON.stringify({ traceEvents: [...names, ...events], displayTimeUnit: 'ms' });
+  }
+}
