@@ -1,0 +1,18 @@
+// A folder for one test (or, called outside a test, one file of tests) that disappears afterwards.
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, onTestFinished } from 'vitest';
+
+export function tempFolder(parent: string = tmpdir()): string {
+  const folder = mkdtempSync(join(parent, 'zero-inference-test-'));
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  try {
+    onTestFinished(remove);
+  } catch {
+    // Only possible inside a test.
+    afterAll(remove);
+  }
+  return folder;
+}
