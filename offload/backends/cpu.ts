@@ -1,0 +1,241 @@
+// The CPU as a device: native worker threads behind streams and events, and reads through the ring.
+
+import {
+  type Backend,
+  type Device,
+  type DeviceEvent,
+  type DeviceStream,
+  type FileRef,
+  type HostMemory,
+  type HostPurpose,
+  READ_ALIGNMENT_BYTES,
+  type ReadRequest,
+  type ReadSpan,
+} from '../backend.js';
+import { assert, OperatingError } from '../errors.js';
+import { DEFAULT_IO_OPTIONS } from '../io-defaults.js';
+import {
+  type IoFailure,
+  type IoOptions,
+  type NativeEvent,
+  type NativeIo,
+  type NativeMemory,
+  type NativeStream,
+  native,
+  READ_WORDS,
+} from '../native.js';
+import type { Memory, Op } from '../ops.js';
+import { formatBytes } from '../units.js';
+import { encodeCopy, encodeOp } from './cpu-encoding.js';
+
+export interface CpuBackendOptions {
+  /** Virtual devices with memory of their own, reached by copies and gathers; default one that computes in place. */
+  readonly virtualDevices?: number;
+  /** Threads that compute; default one per core. */
+  readonly threads?: number;
+  /** Forces a kernel set by name. */
+  readonly isa?: string;
+  readonly io?: Partial<IoOptions>;
+}
+
+class CpuMemory implements HostMemory {
+  readonly native: NativeMemory;
+  readonly id: number;
+  readonly sizeBytes: number;
+  #bytes: Uint8Array<ArrayBuffer> | undefined;
+
+  constructor(sizeBytes: number, hugePages: boolean) {
+    try {
+      this.native = new (native().NativeMemory)(sizeBytes, hugePages);
+    } catch (error) {
+      throw new OperatingError(
+        'DOES_NOT_FIT',
+        `${formatBytes(sizeBytes)} of memory cannot be allocated: ${String(error)}`,
+      );
+    }
+    this.id = this.native.id;
+    this.sizeBytes = sizeBytes;
+  }
+
+  /** Made at first use: a view is limited to 4 GiB, and only small control memory needs one. */
+  get bytes(): Uint8Array<ArrayBuffer> {
+    this.#bytes ??= new Uint8Array(this.native.view(0, this.sizeBytes));
+    return this.#bytes;
+  }
+}
+
+class CpuEvent implements DeviceEvent {
+  readonly native: NativeEvent;
+  constructor(event: NativeEvent) {
+    this.native = event;
+  }
+  get timeMs(): number {
+    return this.native.timeMs;
+  }
+  reached(): Promise<void> {
+    return this.native.promise();
+  }
+}
+
+class CpuStream implements DeviceStream {
+  readonly native: NativeStream;
+  constructor(name: string) {
+    this.native = native().createStream(name);
+  }
+  launch(op: Op): void {
+    this.native.launch(encodeOp(op));
+  }
+  copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
+    if (sizeBytes > 0) this.native.launch(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
+  }
+  record(): DeviceEvent {
+    return new CpuEvent(this.native.record());
+  }
+  wait(event: DeviceEvent): void {
+    assert(event instanceof CpuEvent, 'events of one backend stay together');
+    this.native.wait(event.native);
+  }
+}
+
+class CpuDevice implements Device {
+  readonly name: string;
+  readonly computesInPlace: boolean;
+  readonly compute: CpuStream;
+  readonly fetch: CpuStream;
+  readonly gather: CpuStream;
+  readonly #memories: CpuMemory[] = [];
+
+  constructor(name: string, computesInPlace: boolean) {
+    this.name = name;
+    this.computesInPlace = computesInPlace;
+    this.compute = new CpuStream(`${name} compute`);
+    // In place nothing is copied to the device, so one stream serves.
+    this.fetch = computesInPlace ? this.compute : new CpuStream(`${name} fetch`);
+    this.gather = computesInPlace ? this.compute : new CpuStream(`${name} gather`);
+  }
+
+  allocate(sizeBytes: number): Memory {
+    const memory = new CpuMemory(sizeBytes, true);
+    this.#memories.push(memory);
+    return memory;
+  }
+
+  close(): void {
+    for (const stream of new Set([this.compute, this.fetch, this.gather])) stream.native.close();
+    for (const memory of this.#memories.splice(0)) memory.native.free();
+  }
+}
+
+export class CpuBackend implements Backend {
+  readonly kind = 'cpu';
+  readonly devices: readonly CpuDevice[];
+  readonly #io: NativeIo;
+  readonly #files: FileRef[] = [];
+  readonly #memories: CpuMemory[] = [];
+  #closing: Promise<void> | undefined;
+
+  constructor(options: CpuBackendOptions = {}) {
+    const { virtualDevices = 0, threads, isa, io } = options;
+    if (threads !== undefined || isa !== undefined) {
+      native().configureCpu({ threads: threads ?? 0, ...(isa === undefined ? {} : { isa }) });
+    }
+    this.#io = native().createIo({ ...DEFAULT_IO_OPTIONS, ...io });
+    this.devices =
+      virtualDevices === 0
+        ? [new CpuDevice('cpu', true)]
+        : Array.from({ length: virtualDevices }, (_, index) => new CpuDevice(`cpu:${index}`, false));
+  }
+
+  get notes(): readonly string[] {
+    const buffered = this.#files.filter((file) => !file.direct).map((file) => file.path);
+    const said =
+      buffered.length > 0 ? [`${buffered[0]} and its file system refuse O_DIRECT: reads are buffered`] : [];
+    return [...this.#io.notes, ...said];
+  }
+
+  get ioEngine(): string {
+    return this.#io.engine;
+  }
+
+  nowMs(): number {
+    return native().nowMs();
+  }
+
+  allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
+    const memory = new CpuMemory(sizeBytes, purpose !== 'control');
+    this.#memories.push(memory);
+    if (purpose === 'stream') {
+      // Registering memory that was never touched takes seconds per gigabyte; touched first, milliseconds.
+      memory.native.populate(4);
+      this.#io.register(memory.native);
+    }
+    return memory;
+  }
+
+  openFile(path: string): FileRef {
+    try {
+      const { file, sizeBytes, direct, alignmentBytes } = this.#io.open(path);
+      assert(READ_ALIGNMENT_BYTES % alignmentBytes === 0, 'reads are aligned for this file');
+      const ref = { file, path, sizeBytes, direct };
+      this.#files.push(ref);
+      return ref;
+    } catch (error) {
+      throw new OperatingError('NOT_FOUND', `${path} cannot be opened: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
+    const words = new Float64Array(requests.length * READ_WORDS);
+    requests.forEach((request, index) => {
+      const { file, fileOffset, sizeBytes, requiredBytes, memoryOffset } = request;
+      words.set([file.file, fileOffset, sizeBytes, requiredBytes, into.id, memoryOffset], index * READ_WORDS);
+    });
+    try {
+      return await this.#io.read(words);
+    } catch (error) {
+      throw this.#explain(error);
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    for (const device of this.devices) device.close();
+    await this.#io.close();
+    for (const memory of this.#memories.splice(0)) memory.native.free();
+  }
+
+  #explain(error: unknown): unknown {
+    if (!isIoFailure(error)) return error;
+    const path = this.#files.find((file) => file.file === error.file)?.path ?? `file ${error.file}`;
+    switch (error.errnoName) {
+      case 'ECANCELED':
+        return new OperatingError('INTERRUPTED', 'reading was stopped', { cause: error });
+      case 'ESHORT':
+        return new OperatingError(
+          'FILE_CHANGED',
+          `${path} ended at offset ${error.fileOffset} although its header promises more: the file shrank while it was in use`,
+          { cause: error },
+        );
+      default:
+        return new OperatingError(
+          'READ_FAILED',
+          `${path} cannot be read at offset ${error.fileOffset} (${error.errnoName}): check the drive and the kernel log`,
+          { cause: error },
+        );
+    }
+  }
+}
+
+function isIoFailure(error: unknown): error is Error & IoFailure {
+  return error instanceof Error && 'errnoName' in error;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

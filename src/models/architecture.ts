@@ -1,0 +1,57 @@
+// What one architecture file provides: dimensions, the tensors of each layer, and the forward.
+
+import type { LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from './config-reader.js';
+
+/** A tensor as the checkpoint names it, without the model's prefix, and the key the forward uses. */
+export interface TensorDef {
+  readonly key: string;
+  readonly name: string;
+  readonly shape: readonly number[];
+}
+
+export interface TableDef extends TensorDef {
+  readonly rowsFrom: 'token' | 'position';
+  readonly rowOffset: number;
+}
+
+/** An architecture applied to one configuration. */
+export interface ArchitectureModel {
+  readonly architecture: string;
+  readonly hiddenSize: number;
+  readonly vocabSize: number;
+  /** Undefined where positions are not limited. */
+  readonly maxContextTokens: number | undefined;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly blockCount: number;
+  /** Prefixes that checkpoints of this architecture put before names, most usual first; '' is always tried last. */
+  readonly prefixes: readonly string[];
+  readonly tables: readonly TableDef[];
+  readonly fixed: readonly TensorDef[];
+  block(index: number): readonly TensorDef[];
+  /** Full names; a tied head names the token table. */
+  readonly head: { readonly projection: TensorDef; readonly bias?: TensorDef; readonly tied: boolean };
+  readonly logits: { readonly scale: number; readonly softCap: number };
+  readonly constants: Readonly<Record<string, Float32Array>>;
+  readonly forward: LayerForward;
+}
+
+export interface Architecture {
+  /** Values of `model_type` in config.json. */
+  readonly modelTypes: readonly string[];
+  /** Reads the configuration; throws an OperatingError for what is malformed or not supported. */
+  build(config: ConfigReader): ArchitectureModel;
+}
+
+/** `{ 'ln_1.weight': [H] }` under `h.0.` → definitions whose key is the short name. */
+export function tensorsUnder(
+  path: string,
+  shapes: Readonly<Record<string, readonly number[] | undefined>>,
+): TensorDef[] {
+  return Object.entries(shapes).flatMap(([key, shape]) =>
+    shape ? [{ key, name: `${path}${key}`, shape }] : [],
+  );
+}
+
+export const PLAIN_LOGITS = { scale: 1, softCap: 0 } as const;

@@ -1,0 +1,88 @@
+// Typed access to config.json: the first of several names that is present, with a clear error for anything else.
+
+import { OperatingError } from '../../offload/index.js';
+
+/** Reads values by any of their names, since config keys changed between generations of checkpoints. */
+export class ConfigReader {
+  readonly #values: Readonly<Record<string, unknown>>;
+  readonly #path: string;
+
+  /** @param path where the values came from, for messages */
+  constructor(values: Readonly<Record<string, unknown>>, path: string) {
+    this.#values = values;
+    this.#path = path;
+  }
+
+  get path(): string {
+    return this.#path;
+  }
+
+  /** The first name that is present and not null. */
+  raw(...names: readonly string[]): unknown {
+    for (const name of names) {
+      const value = this.#values[name];
+      if (value !== undefined && value !== null) return value;
+    }
+    return undefined;
+  }
+
+  /** A whole number of at least 1; without a fallback it must be there. */
+  count(names: readonly string[], fallback?: number): number {
+    const value = this.raw(...names) ?? fallback;
+    if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 1) return value;
+    throw this.#bad(names, 'a whole number of at least 1', value);
+  }
+
+  optionalCount(names: readonly string[]): number | undefined {
+    return this.raw(...names) === undefined ? undefined : this.count(names);
+  }
+
+  /** A finite number. */
+  number(names: readonly string[], fallback?: number): number {
+    const value = this.raw(...names) ?? fallback;
+    if (typeof value === 'number' && Number.isFinite(value)) return value;
+    throw this.#bad(names, 'a number', value);
+  }
+
+  flag(names: readonly string[], fallback: boolean): boolean {
+    const value = this.raw(...names) ?? fallback;
+    if (typeof value === 'boolean') return value;
+    throw this.#bad(names, 'true or false', value);
+  }
+
+  text(names: readonly string[], fallback?: string): string {
+    const value = this.raw(...names) ?? fallback;
+    if (typeof value === 'string') return value;
+    throw this.#bad(names, 'a text', value);
+  }
+
+  /** A nested object as a reader of its own; undefined when absent. */
+  object(...names: readonly string[]): ConfigReader | undefined {
+    const value = this.raw(...names);
+    if (value === undefined) return undefined;
+    if (typeof value !== 'object' || Array.isArray(value)) throw this.#bad(names, 'an object', value);
+    return new ConfigReader(value as Record<string, unknown>, `${this.#path}: ${names[0]}`);
+  }
+
+  /** Refuses a value by name; for fields that change the arithmetic in a way that is not implemented. */
+  unsupported(name: string, value: unknown, supported: string): OperatingError {
+    return new OperatingError(
+      'UNSUPPORTED',
+      `${this.#path}: ${name} ${JSON.stringify(value)} is not supported; supported: ${supported}`,
+    );
+  }
+
+  /** Refuses when the whole does not divide into that many parts. */
+  divided(whole: number, parts: number, what: string): number {
+    if (whole % parts === 0) return whole / parts;
+    throw new OperatingError('BAD_CONFIG', `${this.#path}: ${what}: ${whole} is not a multiple of ${parts}`);
+  }
+
+  #bad(names: readonly string[], wanted: string, value: unknown): OperatingError {
+    const found = value === undefined ? 'it is absent' : `it is ${JSON.stringify(value)}`;
+    return new OperatingError(
+      'BAD_CONFIG',
+      `${this.#path}: ${names.join(' or ')} must be ${wanted}; ${found}`,
+    );
+  }
+}

@@ -1,0 +1,112 @@
+// GPT-2 (Radford et al. 2019): learned positions, weights stored [inputs, outputs], head tied to the embedding.
+
+import { columns, heads, type LayerForward } from '../../offload/index.js';
+import { readActivation } from './activations.js';
+import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import type { ConfigReader } from './config-reader.js';
+
+export const gpt2: Architecture = { modelTypes: ['gpt2'], build };
+
+function build(config: ConfigReader): ArchitectureModel {
+  const H = config.count(['n_embd', 'hidden_size']);
+  const nHeads = config.count(['n_head', 'num_attention_heads']);
+  const V = config.count(['vocab_size']);
+  const I = config.count(['n_inner'], 4 * H);
+  const context = config.count(['n_positions', 'max_position_embeddings'], 1024);
+  const D = config.divided(H, nHeads, 'n_embd over n_head');
+  if (config.flag(['add_cross_attention'], false))
+    throw config.unsupported('add_cross_attention', true, 'false');
+  const scaleWeights = config.flag(['scale_attn_weights'], true);
+  const scaleByLayer = config.flag(['scale_attn_by_inverse_layer_idx'], false);
+  return {
+    architecture: 'gpt2',
+    hiddenSize: H,
+    vocabSize: V,
+    maxContextTokens: context,
+    kvHeads: nHeads,
+    headDim: D,
+    blockCount: config.count(['n_layer', 'num_hidden_layers']),
+    prefixes: ['transformer.'],
+    tables: [
+      { key: 'tokens', name: 'wte.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 },
+      { key: 'positions', name: 'wpe.weight', shape: [context, H], rowsFrom: 'position', rowOffset: 0 },
+    ],
+    fixed: tensorsUnder('', { 'ln_f.weight': [H], 'ln_f.bias': [H] }),
+    block: (index) =>
+      tensorsUnder(`h.${index}.`, {
+        'ln_1.weight': [H],
+        'ln_1.bias': [H],
+        'attn.c_attn.weight': [H, 3 * H],
+        'attn.c_attn.bias': [3 * H],
+        'attn.c_proj.weight': [H, H],
+        'attn.c_proj.bias': [H],
+        'ln_2.weight': [H],
+        'ln_2.bias': [H],
+        'mlp.c_fc.weight': [H, I],
+        'mlp.c_fc.bias': [I],
+        'mlp.c_proj.weight': [I, H],
+        'mlp.c_proj.bias': [H],
+      }),
+    head: {
+      projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
+      tied: config.flag(['tie_word_embeddings'], true),
+    },
+    logits: PLAIN_LOGITS,
+    constants: {},
+    forward: forward({
+      nHeads,
+      D,
+      H,
+      eps: config.number(['layer_norm_epsilon'], 1e-5),
+      activation: readActivation(config, ['activation_function'], 'gelu_new'),
+      scale: (index) => (scaleWeights ? 1 / Math.sqrt(D) : 1) / (scaleByLayer ? index + 1 : 1),
+    }),
+  };
+}
+
+interface Dimensions {
+  readonly nHeads: number;
+  readonly D: number;
+  readonly H: number;
+  readonly eps: number;
+  readonly activation: ReturnType<typeof readActivation>;
+  readonly scale: (blockIndex: number) => number;
+}
+
+/** T tokens, H hidden size, D head dimension, I inner size. */
+function forward({ nHeads, D, H, eps, activation, scale }: Dimensions): LayerForward {
+  return {
+    embed(k, _w, rows, x) {
+      const [tokens, positions] = [rows('tokens'), rows('positions')];
+      k.gather(x, tokens.table, tokens.rows); // [T, H]
+      k.gather(x, positions.table, positions.rows, { accumulate: true });
+    },
+
+    block(k, w, x, blockIndex) {
+      const normed = k.layerNorm(x, w('ln_1.weight'), w('ln_1.bias'), eps); // [T, H]
+      const qkv = k.linear(normed, w('attn.c_attn.weight'), {
+        bias: w('attn.c_attn.bias'),
+        inputMajor: true,
+      }); // [T, 3H]
+      const part = (index: number) => heads(columns(qkv, index * H, H), nHeads, D); // [T, nHeads, D]
+      const attended = k.attention(part(0), part(1), part(2), { scale: scale(blockIndex) }); // [T, H]
+      k.linear(attended, w('attn.c_proj.weight'), {
+        bias: w('attn.c_proj.bias'),
+        inputMajor: true,
+        addTo: x,
+      });
+
+      const after = k.layerNorm(x, w('ln_2.weight'), w('ln_2.bias'), eps); // [T, H]
+      const inner = k.linear(after, w('mlp.c_fc.weight'), {
+        bias: w('mlp.c_fc.bias'),
+        inputMajor: true,
+        activation,
+      }); // [T, I]
+      k.linear(inner, w('mlp.c_proj.weight'), { bias: w('mlp.c_proj.bias'), inputMajor: true, addTo: x });
+    },
+
+    headInput(k, w, x, out) {
+      k.layerNorm(x, w('ln_f.weight'), w('ln_f.bias'), eps, out); // [R, H]
+    },
+  };
+}

@@ -1,0 +1,122 @@
+// All architectures, and the step from a configuration and a checkpoint to a ModelSpec. A new one is one line here.
+
+import {
+  DTYPE_BYTES,
+  type DType,
+  elementCount,
+  type LayerSpec,
+  type ModelSpec,
+  OperatingError,
+  type WeightSpec,
+} from '../../offload/index.js';
+import type { Checkpoint, StoredTensor } from '../checkpoint.js';
+import type { Architecture, ArchitectureModel, TensorDef } from './architecture.js';
+import { bloom } from './bloom.js';
+import { ConfigReader } from './config-reader.js';
+import { gpt2 } from './gpt2.js';
+import { llama } from './llama.js';
+
+export const ARCHITECTURES: readonly Architecture[] = [bloom, gpt2, llama];
+
+/** The architecture that config.json names, applied to it. Throws BAD_CONFIG or UNSUPPORTED. */
+export function buildArchitecture(
+  config: Readonly<Record<string, unknown>>,
+  path: string,
+): ArchitectureModel {
+  const reader = new ConfigReader(config, path);
+  const modelType = reader.text(['model_type']);
+  const architecture = ARCHITECTURES.find(({ modelTypes }) => modelTypes.includes(modelType));
+  if (!architecture) {
+    const known = ARCHITECTURES.flatMap(({ modelTypes }) => modelTypes).join(', ');
+    throw reader.unsupported('model_type', modelType, known);
+  }
+  return architecture.build(reader);
+}
+
+const STORED_TYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+
+/** Finds every tensor of the architecture in the checkpoint. Throws MISSING_TENSOR, WRONG_SHAPE or UNSUPPORTED. */
+export function bindModel(model: ArchitectureModel, checkpoint: Checkpoint): ModelSpec {
+  const bind = (def: TensorDef): WeightSpec => bindTensor(def, model, checkpoint);
+  const layer = (name: string, defs: readonly TensorDef[]): LayerSpec => ({ name, weights: defs.map(bind) });
+  const tables = model.tables.map((def) => {
+    const { dtype, extent } = bind(def);
+    const [rowCount = 0, columns = 0] = def.shape;
+    return {
+      key: def.key,
+      rowCount,
+      columns,
+      dtype,
+      extent,
+      rowsFrom: def.rowsFrom,
+      rowOffset: def.rowOffset,
+    };
+  });
+  const { projection, bias, tied } = model.head;
+  const tokenTable = model.tables.find(({ rowsFrom }) => rowsFrom === 'token');
+  const headDef = tied && tokenTable ? { ...tokenTable, key: projection.key } : projection;
+  return {
+    architecture: model.architecture,
+    hiddenSize: model.hiddenSize,
+    vocabSize: model.vocabSize,
+    maxContextTokens: model.maxContextTokens,
+    kvHeads: model.kvHeads,
+    headDim: model.headDim,
+    tables,
+    fixed: layer('fixed weights', model.fixed),
+    blocks: Array.from({ length: model.blockCount }, (_, index) =>
+      layer(`block ${index}`, model.block(index)),
+    ),
+    head: { projection: bind(headDef), ...(bias ? { bias: bind(bias) } : {}) },
+    logits: model.logits,
+    constants: model.constants,
+    forward: model.forward,
+  };
+}
+
+/** Every tensor that a checkpoint of this architecture holds, with full names; what a random checkpoint is made of. */
+export function tensorList(model: ArchitectureModel): { name: string; shape: readonly number[] }[] {
+  const prefix = model.prefixes[0] ?? '';
+  const inner = [...model.tables, ...model.fixed];
+  for (let index = 0; index < model.blockCount; index++) inner.push(...(model.block(index) as typeof inner));
+  const named = inner.map(({ name, shape }) => ({ name: `${prefix}${name}`, shape }));
+  const { projection, bias, tied } = model.head;
+  if (!tied) named.push({ name: projection.name, shape: projection.shape });
+  if (bias) named.push({ name: bias.name, shape: bias.shape });
+  return named;
+}
+
+function bindTensor(def: TensorDef, model: ArchitectureModel, checkpoint: Checkpoint): WeightSpec {
+  const stored = findTensor(def.name, model, checkpoint);
+  const dtype = STORED_TYPES[stored.dtype];
+  if (!dtype) {
+    throw new OperatingError(
+      'UNSUPPORTED',
+      `${checkpoint.folder}: tensor ${stored.name} is stored as ${stored.dtype}; supported: F32, F16, BF16`,
+    );
+  }
+  const same =
+    stored.shape.length === def.shape.length && stored.shape.every((size, i) => size === def.shape[i]);
+  if (!same || stored.sizeBytes !== elementCount(def.shape) * DTYPE_BYTES[dtype]) {
+    throw new OperatingError(
+      'WRONG_SHAPE',
+      `${checkpoint.folder}: tensor ${stored.name} has shape [${stored.shape.join(', ')}], ` +
+        `but config.json implies [${def.shape.join(', ')}]`,
+    );
+  }
+  const { fileIndex, fileOffset, sizeBytes } = stored;
+  return { key: def.key, dtype, shape: def.shape, extent: { fileIndex, fileOffset, sizeBytes } };
+}
+
+/** Checkpoints name tensors with the model's prefix, or without it. */
+function findTensor(name: string, model: ArchitectureModel, checkpoint: Checkpoint): StoredTensor {
+  const names = [...model.prefixes, ''].map((prefix) => `${prefix}${name}`);
+  for (const candidate of names) {
+    const stored = checkpoint.find(candidate);
+    if (stored) return stored;
+  }
+  throw new OperatingError(
+    'MISSING_TENSOR',
+    `${checkpoint.folder}: the checkpoint has no tensor ${names.join(' or ')}, which ${model.architecture} needs`,
+  );
+}
