@@ -10,6 +10,7 @@ export type {
   ReadRequest,
   ReadSpan,
 } from './backend.js';
+export { CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
 export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
 export { Executor, type PassResult } from './executor.js';

@@ -1,0 +1,101 @@
+// Cuts sequences into passes and micro-batches of the planned sizes.
+
+import { type MicroBatch, type Plan, present, type SequenceSlice } from '../offload/index.js';
+
+/** A piece of one sequence's work in a pass. */
+export interface Work<S> {
+  readonly sequence: S;
+  readonly slice: SequenceSlice;
+  /** Indices of the slice's tokens whose output is wanted. */
+  readonly outputs: readonly number[];
+  /** Output `nll`: the token that follows, per output. */
+  readonly targets?: readonly number[];
+}
+
+/** Micro-batches of one pass, and whose outputs they yield, in the order of the pass's results. */
+export interface PackedPass<S> {
+  readonly microBatches: readonly MicroBatch[];
+  readonly outputsOf: readonly S[];
+}
+
+type PlannedSizes = Pick<Plan, 'microBatchTokens' | 'microBatchSequences' | 'passTokens'>;
+
+/** Work on consecutive tokens from `start`, cut so that no piece is larger than a micro-batch. */
+export function cutSequence<S>(
+  sequence: S,
+  tokens: Int32Array,
+  start: number,
+  pages: readonly number[],
+  plan: PlannedSizes,
+  wanted: (position: number) => boolean,
+  target?: (position: number) => number,
+): Work<S>[] {
+  const work: Work<S>[] = [];
+  for (let first = 0; first < tokens.length; first += plan.microBatchTokens) {
+    const piece = tokens.subarray(first, first + plan.microBatchTokens);
+    const outputs = [...piece.keys()].filter((index) => wanted(start + first + index));
+    work.push({
+      sequence,
+      slice: { startPosition: start + first, tokens: piece, pages },
+      outputs,
+      ...(target ? { targets: outputs.map((index) => target(start + first + index)) } : {}),
+    });
+  }
+  return work;
+}
+
+/** Groups work into passes of at most `passTokens`; the order is kept, so a sequence's pieces follow each other. */
+export function cutPasses<S>(work: readonly Work<S>[], plan: PlannedSizes): Work<S>[][] {
+  const passes: Work<S>[][] = [];
+  let tokens = Number.POSITIVE_INFINITY;
+  for (const item of work) {
+    if (tokens + item.slice.tokens.length > plan.passTokens) {
+      passes.push([]);
+      tokens = 0;
+    }
+    present(passes.at(-1), 'pass').push(item);
+    tokens += item.slice.tokens.length;
+  }
+  return passes;
+}
+
+/** Packs a pass's work into micro-batches, first come first packed; two pieces of a sequence never share one. */
+export function packPass<S>(work: readonly Work<S>[], plan: PlannedSizes): PackedPass<S> {
+  const groups: Work<S>[][] = [];
+  let tokens = Number.POSITIVE_INFINITY;
+  for (const item of work) {
+    const group = groups.at(-1);
+    const full =
+      !group ||
+      tokens + item.slice.tokens.length > plan.microBatchTokens ||
+      group.length >= plan.microBatchSequences ||
+      group.some(({ sequence }) => sequence === item.sequence);
+    if (full) {
+      groups.push([item]);
+      tokens = item.slice.tokens.length;
+    } else {
+      group.push(item);
+      tokens += item.slice.tokens.length;
+    }
+  }
+  return {
+    microBatches: groups.map(toMicroBatch),
+    outputsOf: work.flatMap(({ sequence, outputs }) => outputs.map(() => sequence)),
+  };
+}
+
+function toMicroBatch<S>(group: readonly Work<S>[]): MicroBatch {
+  const outputs: number[] = [];
+  const targets: number[] = [];
+  let first = 0;
+  for (const { slice, outputs: wanted, targets: follow } of group) {
+    outputs.push(...wanted.map((index) => first + index));
+    targets.push(...(follow ?? []));
+    first += slice.tokens.length;
+  }
+  return {
+    slices: group.map(({ slice }) => slice),
+    outputs: Int32Array.from(outputs),
+    ...(targets.length > 0 ? { targets: Int32Array.from(targets) } : {}),
+  };
+}

@@ -1,0 +1,130 @@
+// Puts the parts together: checkpoint and tokenizer → model → plan → backend → executor. Opening reads no layer.
+
+import {
+  type Backend,
+  CpuBackend,
+  type CpuBackendOptions,
+  detectHardware,
+  Executor,
+  formatBytes,
+  type ModelSpec,
+  makePlan,
+  type Offload,
+  OperatingError,
+  type Plan,
+  type PlanOptions,
+  Trace,
+  type Workload,
+} from '../offload/index.js';
+import { type Checkpoint, openCheckpoint } from './checkpoint.js';
+import { bindModel, buildArchitecture } from './models/registry.js';
+
+export interface OpenedModel {
+  readonly checkpoint: Checkpoint;
+  readonly model: ModelSpec;
+}
+
+/** Reads configuration and headers only. Throws an OperatingError for anything that is missing or unsupported. */
+export async function openModel(folder: string): Promise<OpenedModel> {
+  const checkpoint = await openCheckpoint(folder);
+  const architecture = buildArchitecture(checkpoint.config, `${folder}/config.json`);
+  return { checkpoint, model: bindModel(architecture, checkpoint) };
+}
+
+export interface EngineOptions {
+  readonly offload: Offload;
+  /** Undefined: most of what is available on this machine. */
+  readonly dramBudgetBytes?: number;
+  readonly workload: Workload;
+  readonly plan?: Partial<PlanOptions>;
+  readonly cpu?: CpuBackendOptions;
+  /** Keep every span for a trace file. */
+  readonly keepSpans?: boolean;
+  /** Weight files to read instead of the checkpoint's own: a copy on another drive, same content and order. */
+  readonly files?: readonly string[];
+}
+
+/** Share of the available memory that is taken when no budget is given; the rest stays with the system. */
+const DRAM_SHARE = 0.85;
+
+export class Engine {
+  readonly model: ModelSpec;
+  readonly plan: Plan;
+  readonly backend: Backend;
+  readonly executor: Executor;
+  readonly trace: Trace;
+
+  private constructor(model: ModelSpec, plan: Plan, backend: Backend, executor: Executor, trace: Trace) {
+    this.model = model;
+    this.plan = plan;
+    this.backend = backend;
+    this.executor = executor;
+    this.trace = trace;
+  }
+
+  /** Plans, allocates and opens the files. Rejects with an OperatingError and leaves nothing behind. */
+  static async open({ checkpoint, model }: OpenedModel, options: EngineOptions): Promise<Engine> {
+    const plan = planFor(model, options);
+    const trace = new Trace(options.keepSpans ?? false);
+    const backend = new CpuBackend(options.cpu);
+    try {
+      const paths = options.files ?? checkpoint.files;
+      const executor = await Executor.create(
+        model,
+        plan,
+        backend,
+        paths,
+        trace,
+        options.workload.contextTokens,
+      );
+      return new Engine(model, plan, backend, executor, trace);
+    } catch (error) {
+      await backend.close();
+      throw error;
+    }
+  }
+
+  /** Stops all work; safe at any time and more than once. */
+  close(): Promise<void> {
+    return this.backend.close();
+  }
+}
+
+export function planFor(model: ModelSpec, options: EngineOptions): Plan {
+  checkContext(model, options.workload);
+  const available = options.dramBudgetBytes === undefined;
+  const virtualDevices = options.cpu?.virtualDevices ?? 0;
+  return makePlan(model, options.workload, {
+    offload: options.offload,
+    dramBudgetBytes: options.dramBudgetBytes ?? Math.floor(detectHardware().dramAvailableBytes * DRAM_SHARE),
+    dramBudgetName: available
+      ? `the memory that may be used on this machine (${DRAM_SHARE * 100} % of what is available)`
+      : '--dram_memory',
+    deviceCount: Math.max(1, virtualDevices),
+    computesInPlace: virtualDevices === 0,
+    ...options.plan,
+  });
+}
+
+function checkContext(model: ModelSpec, workload: Workload): void {
+  const limit = model.maxContextTokens;
+  if (limit !== undefined && workload.contextTokens > limit) {
+    throw new OperatingError(
+      'PROMPT_TOO_LONG',
+      `the longest prompt and its new tokens need ${workload.contextTokens} positions, but ${model.architecture} ` +
+        `has a context of ${limit}: shorten the prompt or lower --max_new_tokens`,
+    );
+  }
+}
+
+/** For logs: `12 of 32 layers in DRAM, 20 on the drive through 4 buffers of 436 MiB`. */
+export function describePlacement(plan: Plan): string {
+  const resident = plan.layers.filter(({ tier }) => tier === 'dram').length;
+  const streamed = plan.layers.length - resident;
+  if (streamed === 0) return `all ${plan.layers.length} layers rest in DRAM`;
+  const { count, sizeBytes } = plan.hostBuffers;
+  return (
+    `${resident} of ${plan.layers.length} layers rest in DRAM, ${streamed} stream from the drive ` +
+    `through ${count} buffers of ${formatBytes(sizeBytes)}`
+  );
+}

@@ -1,0 +1,167 @@
+// Greedy generation: prefill passes, then one decode pass per new token, for groups of at most `batchSize` prompts.
+
+import { type Executor, PageAllocator, pagesFor, present } from '../offload/index.js';
+import { cutPasses, cutSequence, packPass, type Work } from './batch.js';
+
+export interface GenerationRequest {
+  /** Identifies the prompt in results. */
+  readonly index: number;
+  /** At least one. */
+  readonly promptTokens: Int32Array;
+}
+
+export interface GenerationResult {
+  readonly index: number;
+  readonly tokens: readonly number[];
+  readonly finishReason: 'stop' | 'length';
+}
+
+export interface GenerationOptions {
+  readonly batchSize: number;
+  readonly maxNewTokens: number;
+  /** A sequence ends after one of these, which is not part of its result; empty to ignore them. */
+  readonly stopTokens: ReadonlySet<number>;
+  readonly signal?: AbortSignal;
+  /** Each new token as it is known, in the order of the batch. */
+  readonly onToken?: (index: number, token: number) => void;
+  readonly onFinished?: (result: GenerationResult) => void;
+  /** After each pass. */
+  readonly onPass?: (pass: PassProgress) => void;
+}
+
+export interface PassProgress {
+  readonly phase: 'prefill' | 'decode';
+  readonly tokens: number;
+  readonly finishedPrompts: number;
+  readonly totalPrompts: number;
+}
+
+interface Sequence {
+  readonly request: GenerationRequest;
+  readonly pages: readonly number[];
+  readonly tokens: number[];
+  finishReason: 'stop' | 'length' | undefined;
+}
+
+/** Results in the order of the requests. Rejects with the signal's reason when aborted between passes. */
+export async function generate(
+  executor: Executor,
+  requests: readonly GenerationRequest[],
+  options: GenerationOptions,
+): Promise<GenerationResult[]> {
+  const groups: GenerationRequest[][] = [];
+  for (let first = 0; first < requests.length; first += options.batchSize) {
+    groups.push(requests.slice(first, first + options.batchSize));
+  }
+  const passes = groups.map((group) => passCount(executor, group, options));
+  const run = new Run(executor, requests.length, options);
+  executor.begin(passes.reduce((sum, count) => sum + count, 0));
+  try {
+    const results: GenerationResult[] = [];
+    for (const [index, group] of groups.entries()) {
+      const after = passes.slice(index + 1).reduce((sum, count) => sum + count, 0);
+      results.push(...(await run.group(group, after)));
+    }
+    return results;
+  } finally {
+    await executor.end();
+  }
+}
+
+function passCount(
+  executor: Executor,
+  group: readonly GenerationRequest[],
+  options: GenerationOptions,
+): number {
+  const work = group.flatMap((request) =>
+    cutSequence(request, request.promptTokens, 0, [], executor.plan, () => false),
+  );
+  return cutPasses(work, executor.plan).length + options.maxNewTokens - 1;
+}
+
+class Run {
+  readonly #executor: Executor;
+  readonly #options: GenerationOptions;
+  readonly #totalPrompts: number;
+  readonly #pages: PageAllocator;
+  #finishedPrompts = 0;
+
+  constructor(executor: Executor, totalPrompts: number, options: GenerationOptions) {
+    this.#executor = executor;
+    this.#totalPrompts = totalPrompts;
+    this.#options = options;
+    this.#pages = new PageAllocator(executor.plan.kvPages);
+  }
+
+  /** @param passesAfter passes that later groups may need */
+  async group(requests: readonly GenerationRequest[], passesAfter: number): Promise<GenerationResult[]> {
+    const { maxNewTokens } = this.#options;
+    const sequences = requests.map((request): Sequence => {
+      const pages = this.#pages.allocate(pagesFor(request.promptTokens.length + maxNewTokens));
+      return { request, pages, tokens: [], finishReason: undefined };
+    });
+    await this.#prefill(sequences);
+    for (let made = 1; made < maxNewTokens; made++) {
+      const alive = sequences.filter(({ finishReason }) => finishReason === undefined);
+      if (alive.length === 0) break;
+      await this.#pass(
+        'decode',
+        alive.flatMap((sequence) => this.#decodeWork(sequence)),
+      );
+    }
+    // Sequences that ended early leave passes unused.
+    this.#executor.limitPasses(passesAfter);
+    for (const { pages } of sequences) this.#pages.free(pages);
+    return sequences.map(toResult);
+  }
+
+  async #prefill(sequences: readonly Sequence[]): Promise<void> {
+    const { plan } = this.#executor;
+    const work = sequences.flatMap((sequence) => {
+      const { promptTokens } = sequence.request;
+      const last = promptTokens.length - 1;
+      return cutSequence(sequence, promptTokens, 0, sequence.pages, plan, (position) => position === last);
+    });
+    for (const pass of cutPasses(work, plan)) await this.#pass('prefill', pass);
+  }
+
+  #decodeWork(sequence: Sequence): Work<Sequence>[] {
+    const { promptTokens } = sequence.request;
+    const position = promptTokens.length + sequence.tokens.length - 1;
+    const tokens = Int32Array.of(present(sequence.tokens.at(-1), 'last token'));
+    return cutSequence(sequence, tokens, position, sequence.pages, this.#executor.plan, () => true);
+  }
+
+  async #pass(phase: 'prefill' | 'decode', work: readonly Work<Sequence>[]): Promise<void> {
+    this.#options.signal?.throwIfAborted();
+    const { microBatches, outputsOf } = packPass(work, this.#executor.plan);
+    const [result] = await this.#executor.run({ perDevice: [microBatches] });
+    outputsOf.forEach((sequence, index) => {
+      this.#take(sequence, present(result?.tokens[index], 'token'));
+    });
+    this.#options.onPass?.({
+      phase,
+      tokens: work.reduce((sum, { slice }) => sum + slice.tokens.length, 0),
+      finishedPrompts: this.#finishedPrompts,
+      totalPrompts: this.#totalPrompts,
+    });
+  }
+
+  #take(sequence: Sequence, token: number): void {
+    const { stopTokens, maxNewTokens, onToken, onFinished } = this.#options;
+    if (stopTokens.has(token)) {
+      sequence.finishReason = 'stop';
+    } else {
+      sequence.tokens.push(token);
+      onToken?.(sequence.request.index, token);
+      if (sequence.tokens.length === maxNewTokens) sequence.finishReason = 'length';
+    }
+    if (sequence.finishReason === undefined) return;
+    this.#finishedPrompts++;
+    onFinished?.(toResult(sequence));
+  }
+}
+
+function toResult({ request, tokens, finishReason }: Sequence): GenerationResult {
+  return { index: request.index, tokens, finishReason: finishReason ?? 'length' };
+}

@@ -1,0 +1,75 @@
+// Mean negative log-likelihood of a token sequence, in windows of the model's context.
+
+import { type Executor, OperatingError, PageAllocator, pagesFor, present } from '../offload/index.js';
+import { cutPasses, cutSequence, packPass, type Work } from './batch.js';
+
+export interface Score {
+  /** Mean over predicted tokens, in nats. */
+  readonly nll: number;
+  readonly perplexity: number;
+  /** Predicted tokens: all but the first. */
+  readonly tokens: number;
+}
+
+export interface ScoreOptions {
+  /** Tokens of a window. A window begins with the last token of the one before, so each token is predicted once. */
+  readonly windowTokens: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (doneTokens: number, totalTokens: number) => void;
+}
+
+/** Windows that a score of that many tokens needs. */
+export function windowCount(tokenCount: number, windowTokens: number): number {
+  return Math.ceil((tokenCount - 1) / (windowTokens - 1));
+}
+
+/** @param ids at least two tokens */
+export async function score(executor: Executor, ids: Int32Array, options: ScoreOptions): Promise<Score> {
+  const { windowTokens, signal, onProgress } = options;
+  if (ids.length < 2) {
+    throw new OperatingError('BAD_INPUT', `scoring needs at least 2 tokens, and the text has ${ids.length}`);
+  }
+  const batches = windowBatches(executor, ids, windowTokens);
+  executor.begin(batches.reduce((sum, passes) => sum + passes.length, 0));
+  try {
+    let total = 0;
+    let predicted = 0;
+    for (const pass of batches.flat()) {
+      signal?.throwIfAborted();
+      const [result] = await executor.run({ perDevice: [packPass(pass, executor.plan).microBatches] });
+      const likelihoods = present(result, 'result').nll;
+      for (const nll of likelihoods) total += nll;
+      predicted += likelihoods.length;
+      onProgress?.(predicted, ids.length - 1);
+    }
+    const nll = total / predicted;
+    return { nll, perplexity: Math.exp(nll), tokens: predicted };
+  } finally {
+    await executor.end();
+  }
+}
+
+/** Windows in groups that the cache holds at once; each group as passes. */
+function windowBatches(executor: Executor, ids: Int32Array, windowTokens: number): Work<number>[][][] {
+  const { plan } = executor;
+  const batches: Work<number>[][][] = [];
+  let work: Work<number>[] = [];
+  let pages = new PageAllocator(plan.kvPages);
+  let windows = 0;
+  const flush = () => {
+    if (work.length > 0) batches.push(cutPasses(work, plan));
+    work = [];
+    pages = new PageAllocator(plan.kvPages);
+    windows = 0;
+  };
+  for (let start = 0; start < ids.length - 1; start += windowTokens - 1) {
+    // The window's last token is only predicted, so it is not fed.
+    const fed = ids.subarray(start, Math.min(start + windowTokens, ids.length) - 1);
+    if (windows === plan.sequences || !pages.canAllocate(pagesFor(fed.length))) flush();
+    const next = (position: number) => present(ids[start + position + 1], 'target');
+    work.push(...cutSequence(start, fed, 0, pages.allocate(pagesFor(fed.length)), plan, () => true, next));
+    windows++;
+  }
+  flush();
+  return batches;
+}
