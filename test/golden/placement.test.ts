@@ -1,0 +1,70 @@
+// Offloading must not change tokens: every tier, window, micro-batch split and device count gives the same.
+
+import { describe, expect, it } from 'vitest';
+import { GiB, MiB } from '../../offload/index.js';
+import {
+  ALL_DRAM,
+  ALL_NVME,
+  generateFixture,
+  type Placement,
+  readGolden,
+  scoreFixture,
+} from './run-model.js';
+
+const NEW_TOKENS = 8;
+
+function placements(layerCount: number): [string, Placement][] {
+  const windows = Array.from({ length: layerCount }, (_, index) => index + 1);
+  return [
+    ['all in DRAM', ALL_DRAM],
+    ['mixed', { offload: 'auto', dramBudgetBytes: 3 * MiB }],
+    ...windows.map((hostWindowLayers): [string, Placement] => [
+      `window ${hostWindowLayers}`,
+      { ...ALL_NVME, plan: { hostWindowLayers } },
+    ]),
+    ...[1, 2, 3].map((microBatchSequences): [string, Placement] => [
+      `${microBatchSequences} sequences a micro-batch`,
+      { ...ALL_NVME, plan: { microBatchSequences } },
+    ]),
+    ...[1, 7, 16, 40].map((microBatchTokens): [string, Placement] => [
+      `${microBatchTokens} tokens a micro-batch`,
+      { ...ALL_NVME, plan: { microBatchTokens } },
+    ]),
+    ...[1, 2, 3].map((virtualDevices): [string, Placement] => [
+      `${virtualDevices} devices with copies and gathers`,
+      {
+        offload: 'nvme',
+        dramBudgetBytes: GiB,
+        cpu: { virtualDevices },
+        plan: { deviceWindowLayers: virtualDevices },
+      },
+    ]),
+    ['one thread', { ...ALL_NVME, cpu: { threads: 1 } }],
+    ['threads instead of io_uring', { ...ALL_NVME, cpu: { io: { engine: 'threads' } } }],
+    ['buffered reads', { ...ALL_NVME, cpu: { io: { direct: false } } }],
+    ['buffers not registered', { ...ALL_NVME, cpu: { io: { fixedBuffers: false } } }],
+  ];
+}
+
+describe.each([
+  ['bloom-6-heads', 4],
+  ['llama', 5],
+  ['gpt2', 5],
+])('%s', (name, layerCount) => {
+  const golden = readGolden(name);
+
+  it.each(placements(layerCount))('%s', async (_, placement) => {
+    const expected = await generateFixture(name, golden.input_ids, NEW_TOKENS, ALL_NVME);
+    const actual = await generateFixture(name, golden.input_ids, NEW_TOKENS, placement);
+    expect(actual).toEqual(expected);
+  });
+
+  it('a score does not depend on the micro-batch', async () => {
+    const expected = await scoreFixture(name, golden.nll_ids, 64, ALL_DRAM);
+    const actual = await scoreFixture(name, golden.nll_ids, 64, {
+      ...ALL_NVME,
+      plan: { microBatchTokens: 5 },
+    });
+    expect(actual).toEqual(expected);
+  });
+});

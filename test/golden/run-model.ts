@@ -1,0 +1,150 @@
+// Runs a fixture through the whole engine under a chosen placement: what the golden tests compare.
+
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import {
+  type CpuBackendOptions,
+  GiB,
+  type Offload,
+  PageAllocator,
+  type PlanOptions,
+  pagesFor,
+  present,
+} from '../../offload/index.js';
+import { cutPasses, cutSequence, packPass } from '../../src/batch.js';
+import { Engine, openModel } from '../../src/engine.js';
+import { type GenerationResult, generate } from '../../src/generate.js';
+import { type Score, score, windowCount } from '../../src/score.js';
+
+export interface Golden {
+  readonly prompts: readonly string[];
+  readonly input_ids: readonly (readonly number[])[];
+  readonly last_logits: readonly (readonly number[])[];
+  readonly greedy: readonly (readonly number[])[];
+  readonly batch_greedy?: readonly (readonly number[])[];
+  readonly greedy_margins?: readonly (readonly number[])[];
+  readonly nll_ids: readonly number[];
+  readonly nll: number;
+  readonly texts?: readonly string[];
+}
+
+export interface Placement {
+  readonly offload: Offload;
+  readonly dramBudgetBytes?: number;
+  readonly plan?: Partial<PlanOptions>;
+  readonly cpu?: CpuBackendOptions;
+}
+
+export const ALL_DRAM: Placement = { offload: 'dram', dramBudgetBytes: GiB };
+export const ALL_NVME: Placement = { offload: 'nvme', dramBudgetBytes: GiB };
+
+export function fixtureFolder(name: string): string {
+  return fileURLToPath(new URL(`../fixtures/models/${name}`, import.meta.url));
+}
+
+export function readGolden(name: string): Golden {
+  return JSON.parse(readFileSync(`${fixtureFolder(name)}/golden.json`, 'utf8')) as Golden;
+}
+
+/** Greedy tokens of each prompt; all in one batch, or one after the other. */
+export async function generateFixture(
+  name: string,
+  prompts: readonly (readonly number[])[],
+  newTokens: number,
+  placement: Placement,
+  batchSize = prompts.length,
+): Promise<GenerationResult[]> {
+  const opened = await openModel(fixtureFolder(name));
+  const lengths = prompts.map((prompt) => prompt.length);
+  const workload = {
+    sequences: batchSize,
+    contextTokens: Math.max(...lengths) + newTokens,
+    promptTokens: lengths.reduce((sum, length) => sum + length, 0),
+    output: 'tokens' as const,
+  };
+  const engine = await Engine.open(opened, { ...placement, workload });
+  try {
+    const requests = prompts.map((prompt, index) => ({ index, promptTokens: Int32Array.from(prompt) }));
+    return await generate(engine.executor, requests, {
+      batchSize,
+      maxNewTokens: newTokens,
+      stopTokens: new Set(),
+    });
+  } finally {
+    await engine.close();
+  }
+}
+
+/** Logits after each prompt's last token. */
+export async function lastLogits(
+  name: string,
+  prompts: readonly (readonly number[])[],
+  placement: Placement,
+): Promise<Float32Array[]> {
+  const opened = await openModel(fixtureFolder(name));
+  const contextTokens = Math.max(...prompts.map((prompt) => prompt.length));
+  const promptTokens = prompts.reduce((sum, prompt) => sum + prompt.length, 0);
+  const workload = { sequences: prompts.length, contextTokens, promptTokens, output: 'logits' as const };
+  const engine = await Engine.open(opened, { ...placement, workload });
+  try {
+    const pages = new PageAllocator(engine.plan.kvPages);
+    const work = prompts.flatMap((prompt, index) => {
+      const last = prompt.length - 1;
+      const own = pages.allocate(pagesFor(prompt.length));
+      return cutSequence(
+        index,
+        Int32Array.from(prompt),
+        0,
+        own,
+        engine.plan,
+        (position) => position === last,
+      );
+    });
+    const passes = cutPasses(work, engine.plan);
+    engine.executor.begin(passes.length);
+    const rows: Float32Array[] = [];
+    for (const pass of passes) {
+      const [result] = await engine.executor.run({ perDevice: [packPass(pass, engine.plan).microBatches] });
+      const { logits } = present(result, 'result');
+      const width = opened.model.vocabSize;
+      for (let row = 0; row < logits.length / width; row++)
+        rows.push(logits.slice(row * width, (row + 1) * width));
+    }
+    await engine.executor.end();
+    return rows;
+  } finally {
+    await engine.close();
+  }
+}
+
+export async function scoreFixture(
+  name: string,
+  ids: readonly number[],
+  windowTokens: number,
+  placement: Placement,
+): Promise<Score> {
+  const opened = await openModel(fixtureFolder(name));
+  const windows = windowCount(ids.length, windowTokens);
+  const workload = {
+    sequences: windows,
+    contextTokens: windowTokens,
+    promptTokens: ids.length,
+    output: 'nll' as const,
+  };
+  const engine = await Engine.open(opened, { ...placement, workload });
+  try {
+    return await score(engine.executor, Int32Array.from(ids), { windowTokens });
+  } finally {
+    await engine.close();
+  }
+}
+
+/** Steps that must agree: those before the first whose margin is so small that rounding alone may change it. */
+export function certainSteps(
+  margins: readonly number[] | undefined,
+  steps: number,
+  threshold = 0.05,
+): number {
+  const first = margins?.findIndex((margin) => margin < threshold) ?? -1;
+  return first === -1 ? steps : first;
+}
