@@ -10,6 +10,7 @@ import { type ControlTables, type MicroBatch, type Pass, tokenCount, writeContro
 import type { Plan, PlannedLayer } from './plan.js';
 import { BufferPool } from './pool.js';
 import { type Buffers, type DeviceCopy, Prefetcher } from './prefetch.js';
+import { measureReadLimit, type ReadLimit } from './read-limit.js';
 import { RowCache } from './row-cache.js';
 import { Schedule } from './schedule.js';
 import { columns, dimension, rows } from './tensor.js';
@@ -122,6 +123,19 @@ export class Executor {
   limitPasses(passes: number): void {
     const session = present(this.#session, 'session');
     session.schedule.limitPasses(session.nextPass + passes);
+  }
+
+  /** The drive's rate with the streamed layers and this executor's own host buffers; between sessions. */
+  async measureReadLimit(maxMs: number): Promise<ReadLimit> {
+    assert(!this.#session, 'no session runs');
+    const pool = present(this.#buffers.host, 'host buffers');
+    const leases = await Promise.all(Array.from({ length: pool.count }, () => pool.acquire()));
+    try {
+      const buffers = leases.map(({ buffer }) => buffer);
+      return await measureReadLimit(this.#backend, this.#source, this.#plan, buffers, maxMs);
+    } finally {
+      for (const lease of leases) lease.release();
+    }
   }
 
   /** Ends the session; buffers return to their pools. */

@@ -31,6 +31,7 @@ export {
   type Tier,
   type Workload,
 } from './plan.js';
+export type { ReadLimit } from './read-limit.js';
 export { columns, dimension, heads, rows } from './tensor.js';
 export { type Lane, type LaneSummary, Trace } from './trace.js';
 export { formatBytes, formatRate, GiB, KiB, MiB, parseBytes, roundDown, roundUp } from './units.js';

@@ -1,0 +1,67 @@
+// Shared by the benchmarks: random checkpoints made once, medians of paired runs, and results as JSON and a line.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { formatBytes } from '../offload/index.js';
+import { writeDummyCheckpoint } from '../src/dummy-weights.js';
+import { buildArchitecture, tensorList } from '../src/models/registry.js';
+
+/** `--shape NAME` (of configs/models) and `--dir FOLDER` for the checkpoint; `--runs N` pairs. */
+export function readArguments(defaults: { shape: string; runs: number }): {
+  shape: string;
+  folder: string;
+  runs: number;
+} {
+  const { values } = parseArgs({
+    options: {
+      shape: { type: 'string', default: defaults.shape },
+      dir: { type: 'string', default: 'out/bench' },
+      runs: { type: 'string', default: String(defaults.runs) },
+    },
+  });
+  return { shape: values.shape, folder: join(values.dir, values.shape), runs: Number(values.runs) };
+}
+
+/** A random bf16 checkpoint of that shape; made at the first call, then reused. */
+export async function dummyCheckpoint(shape: string, folder: string): Promise<string> {
+  if (existsSync(join(folder, 'config.json'))) return folder;
+  const path = `configs/models/${shape}.json`;
+  const config = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+  const tensors = tensorList(buildArchitecture(config, path)).map(({ name, shape: dims }) => ({
+    name,
+    shape: dims,
+    dtype: 'BF16' as const,
+  }));
+  let said = 0;
+  await writeDummyCheckpoint({
+    config,
+    tensors,
+    folder,
+    seed: 1,
+    onProgress: (bytesDone, bytesTotal) => {
+      if (bytesDone - said < 2 ** 30 && bytesDone < bytesTotal) return;
+      said = bytesDone;
+      process.stderr.write(`writing ${folder}: ${formatBytes(bytesDone)} of ${formatBytes(bytesTotal)}\n`);
+    },
+  });
+  return folder;
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const [low = Number.NaN, high = low] =
+    sorted.length % 2 === 1 ? [sorted[middle]] : [sorted[middle - 1], sorted[middle]];
+  return (low + high) / 2;
+}
+
+/** The result for programs on stdout, for people on stderr. */
+export function printResult(
+  question: string,
+  line: string,
+  figures: Readonly<Record<string, unknown>>,
+): void {
+  process.stderr.write(`${question}: ${line}\n`);
+  process.stdout.write(`${JSON.stringify({ question, ...figures })}\n`);
+}
