@@ -31,7 +31,7 @@ export function parseBytes(text: string, name: string): number {
   if (!Number.isSafeInteger(bytes) || bytes <= 0) {
     throw new OperatingError(
       'BAD_OPTION',
-      `${name} is '${text}': write a size such as 512MiB, 2GiB or 4e9 as 4GB`,
+      `${name} is '${text}': write a size such as 512MiB, 2GiB or 4GB`,
     );
   }
   return bytes;
