@@ -1,0 +1,208 @@
+// Style as tests: rules about the sources themselves, which may be tightened and never loosened.
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { ERROR_CODES } from '../offload/errors.js';
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const MAX_LINES = 400;
+
+interface Source {
+  /** Relative to the project's root. */
+  readonly path: string;
+  readonly text: string;
+  /** The text without comments, and with the contents of its strings blanked. */
+  readonly code: string;
+}
+
+const COMMENT_OR_STRING =
+  /\/\*[\s\S]*?\*\/|\/\/[^\n]*|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`/g;
+
+function codeOf(text: string): string {
+  return text.replace(COMMENT_OR_STRING, (match) => (match.startsWith('/') ? '' : "''"));
+}
+
+function below(folder: string): Source[] {
+  const absolute = join(ROOT, folder);
+  if (!existsSync(absolute)) return [];
+  return readdirSync(absolute, { withFileTypes: true }).flatMap((entry) => {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory()) return ['build', 'fixtures'].includes(entry.name) ? [] : below(path);
+    if (!/\.(ts|mjs|cc|h|cu|cuh)$/.test(entry.name)) return [];
+    const text = readFileSync(join(ROOT, path), 'utf8');
+    return [{ path, text, code: codeOf(text) }];
+  });
+}
+
+const SOURCES = ['src', 'offload', 'native', 'test', 'bench'].flatMap(below);
+const TYPESCRIPT = SOURCES.filter((source) => source.path.endsWith('.ts'));
+const SHIPPED = SOURCES.filter((source) => /^(src|offload|native)\//.test(source.path));
+
+function inFolder(folder: string): Source[] {
+  return SOURCES.filter((source) => source.path.startsWith(`${folder}/`));
+}
+
+/** `path:line` of every match of `pattern` in `text(source)`. */
+function matches(sources: readonly Source[], pattern: RegExp, text: (source: Source) => string): string[] {
+  return sources.flatMap((source) =>
+    [...text(source).matchAll(new RegExp(pattern, 'gm'))].map(
+      (match) => `${source.path}: ${match[0].trim()}`,
+    ),
+  );
+}
+
+interface Import {
+  readonly specifier: string;
+  /** Leaves no trace at run time. */
+  readonly typeOnly: boolean;
+}
+
+function importsOf(source: Source): Import[] {
+  const statements = source.text.matchAll(
+    /^(?:import|export)\s+(type\s)?(?:[^'";]*?\sfrom\s+)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/gm,
+  );
+  return [...statements].map((match) => ({
+    specifier: (match[2] ?? match[3]) as string,
+    typeOnly: match[1] !== undefined,
+  }));
+}
+
+/** Where a relative import leads, from the project's root and as a source: `offload/plan.ts`. */
+function target(source: Source, specifier: string): string | undefined {
+  if (!specifier.startsWith('.')) return undefined;
+  return relative(ROOT, join(ROOT, dirname(source.path), specifier)).replace(/\.js$/, '.ts');
+}
+
+function wrongImports(sources: readonly Source[], allowed: (target: string) => boolean): string[] {
+  return sources.flatMap((source) =>
+    importsOf(source).flatMap(({ specifier }) => {
+      const path = target(source, specifier);
+      return path === undefined || allowed(path) ? [] : [`${source.path} imports ${path}`];
+    }),
+  );
+}
+
+/** The first cycle of run-time imports, as a list of files, or an empty list. */
+function findCycle(sources: readonly Source[]): string[] {
+  const byPath = new Map(sources.map((source) => [source.path, source]));
+  const done = new Set<string>();
+  const visit = (path: string, above: readonly string[]): string[] => {
+    if (above.includes(path)) return [...above.slice(above.indexOf(path)), path];
+    const source = byPath.get(path);
+    if (source === undefined || done.has(path)) return [];
+    for (const { specifier, typeOnly } of importsOf(source)) {
+      const next = target(source, specifier);
+      if (next === undefined || typeOnly) continue;
+      const cycle = visit(next, [...above, path]);
+      if (cycle.length > 0) return cycle;
+    }
+    done.add(path);
+    return [];
+  };
+  for (const { path } of sources) {
+    const cycle = visit(path, []);
+    if (cycle.length > 0) return cycle;
+  }
+  return [];
+}
+
+describe('imports point one way', () => {
+  it('offload imports nothing outside itself', () => {
+    expect(wrongImports(inFolder('offload'), (path) => path.startsWith('offload/'))).toEqual([]);
+  });
+
+  it('src reaches offload through its index only, and neither tests nor benchmarks nor native', () => {
+    const allowed = (path: string) =>
+      path === 'offload/index.ts' || !/^(offload|test|bench|native)\//.test(path);
+    expect(wrongImports(inFolder('src'), allowed)).toEqual([]);
+  });
+
+  it('no cycles at run time', () => {
+    expect(findCycle([...inFolder('src'), ...inFolder('offload')])).toEqual([]);
+  });
+
+  it('the addon is loaded by offload/native.ts alone', () => {
+    const others = [...inFolder('src'), ...inFolder('offload')].filter(
+      (source) => source.path !== 'offload/native.ts',
+    );
+    const loading = /^.*(zero_inference\.node|\bcreateRequire\b|process\.dlopen).*$/;
+    expect(matches(others, loading, (source) => source.text)).toEqual([]);
+  });
+});
+
+describe('native includes', () => {
+  const included = /^\s*#\s*include\s*[<"]([^>"]+)[>"]/gm;
+  const including = (folder: string, pattern: RegExp) =>
+    inFolder(folder).flatMap((source) =>
+      [...source.text.matchAll(included)]
+        .filter((match) => pattern.test(match[1] as string))
+        .map((match) => `${source.path} includes ${match[1]}`),
+    );
+
+  it('napi.h only below native/binding', () => {
+    const wrong = including('native', /napi|node_api/).filter((line) => !line.startsWith('native/binding/'));
+    expect(wrong).toEqual([]);
+  });
+
+  it('core and kernels know no bindings, and core knows no kernels', () => {
+    for (const folder of ['core', 'cpu', 'cuda'])
+      expect(including(`native/${folder}`, /binding\//)).toEqual([]);
+    expect(including('native/core', /^(\.\.\/)?(cpu|cuda)\//)).toEqual([]);
+  });
+});
+
+describe('every source', () => {
+  it(`has at most ${MAX_LINES} lines`, () => {
+    const lines = (source: Source) => source.text.trimEnd().split('\n').length;
+    const long = SOURCES.filter((source) => lines(source) > MAX_LINES);
+    expect(long.map((source) => `${source.path}: ${lines(source)}`)).toEqual([]);
+  });
+
+  it('of the product begins with a sentence that says its responsibility', () => {
+    const silent = SHIPPED.filter(({ text }) => {
+      const comment = /^(?:#!.*\n)?((?:\/\/.*\n)+)/.exec(text)?.[1] ?? '';
+      return !/^\/\/ \S[\s\S]*[.!?:]\s*$/m.test(comment);
+    });
+    expect(silent.map((source) => source.path)).toEqual([]);
+  });
+
+  it('is finished: no notes to self, no tests left out or run alone', () => {
+    const notes = new RegExp(`\\b(${['TO' + 'DO', 'FIX' + 'ME', 'X' + 'XX', 'HA' + 'CK'].join('|')})\\b`);
+    expect(matches(SOURCES, notes, (source) => source.text)).toEqual([]);
+    const leftOut = /\b(it|test|describe|suite)\.(only|skip|todo)\b|\b(xit|xdescribe|fit|fdescribe)\(/;
+    expect(matches(inFolder('test'), leftOut, (source) => source.code)).toEqual([]);
+  });
+});
+
+describe('TypeScript', () => {
+  it('has no any, no enum and no default export', () => {
+    const any = /[:<,|&(=]\s*any\b(?!\s*[:(])|\bas\s+any\b|\bextends\s+any\b/;
+    expect(matches(TYPESCRIPT, any, (source) => source.code)).toEqual([]);
+    expect(matches(TYPESCRIPT, /\benum\s+\w+\s*\{/, (source) => source.code)).toEqual([]);
+    const defaults = /^export\s+default\b|\bexport\s*\{[^}]*\bas\s+default\b/;
+    expect(matches(TYPESCRIPT, defaults, (source) => source.code)).toEqual([]);
+  });
+
+  it('silences no checker', () => {
+    const silencers = new RegExp(`^.*(@ts-(ignore|nocheck|expect-error)|${'biome'}-ignore).*$`);
+    const others = SOURCES.filter((source) => source.path !== 'test/style.test.ts');
+    expect(matches(others, silencers, (source) => source.text)).toEqual([]);
+  });
+});
+
+describe('README.md', () => {
+  /** Rows of the table of errors: `| \`CODE\` | exit status | … |`. */
+  function documentedCodes(): Map<string, number> {
+    const path = join(ROOT, 'README.md');
+    const readme = existsSync(path) ? readFileSync(path, 'utf8') : '';
+    const rows = readme.matchAll(/^\|\s*`([A-Z]+(?:_[A-Z]+)*)`\s*\|\s*(\d+)\s*\|/gm);
+    return new Map([...rows].map((row) => [row[1] as string, Number(row[2])]));
+  }
+
+  it('documents every error code with its exit status, and no other', () => {
+    const codes = Object.entries(ERROR_CODES).map(([code, { exitStatus }]) => [code, exitStatus] as const);
+    expect(Object.fromEntries(documentedCodes())).toEqual(Object.fromEntries(codes));
+  });
+});
