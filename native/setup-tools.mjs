@@ -12,6 +12,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   writeFileSync,
   writeSync,
@@ -20,8 +21,7 @@ import { delimiter, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-// cmake-js, CMake and the shebangs of npm's programs look for `node` on the path; it must be the one that runs this.
-export const PATH = [dirname(process.execPath), process.env.PATH ?? ''].join(delimiter);
+export const PATH = pathWithNode(process.env.PATH ?? '');
 const ENVIRONMENT = { ...process.env, PATH };
 const STAMPS = join(ROOT, '.setup');
 const VERBOSE = process.env.ZI_VERBOSE === '1';
@@ -46,6 +46,13 @@ export function seconds(sinceMs) {
 
 // ---------------------------------------------------------------------------------------------- running programs
 
+/** cmake-js, CMake and npm's programs look for `node` on the path: it must be the one that runs this. */
+function pathWithNode(path) {
+  const first = path.split(delimiter).find((folder) => existsSync(join(folder, 'node')));
+  const isOurs = first !== undefined && realpathSync(join(first, 'node')) === realpathSync(process.execPath);
+  return isOurs ? path : [dirname(process.execPath), path].join(delimiter);
+}
+
 /** Standard output of a short command, or undefined when it is absent or fails. */
 export function capture(command, args, input = '') {
   const result = spawnSync(command, args, { env: ENVIRONMENT, input, encoding: 'utf8' });
@@ -66,13 +73,14 @@ export function onPath(program) {
 /** Runs one program of a step. Its output goes to `log`, or straight through when ZI_VERBOSE=1. */
 function runProgram(command, args, log, onLine) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd: ROOT, env: ENVIRONMENT, stdio: ['ignore', 'pipe', 'pipe'] });
     let interrupted = false;
     const stop = (signal) => {
       interrupted = true;
       child.kill(signal);
     };
+    // Before the program starts, so that no signal finds us without; it is delivered after this function.
     process.once('SIGTERM', stop).once('SIGINT', stop);
+    const child = spawn(command, args, { cwd: ROOT, env: ENVIRONMENT, stdio: ['ignore', 'pipe', 'pipe'] });
     const take = (chunk) => {
       writeSync(log, chunk);
       if (VERBOSE) process.stderr.write(chunk);
