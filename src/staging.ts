@@ -1,0 +1,250 @@
+// Puts the weights on the drive they are to stream from: in place where they lie there already, else by one copy.
+//
+// The copy lies in DIR/zero-inference-<id>/ with a manifest, and is used again at the next start: at once when the
+// source files are the ones that were copied, after hashing them once when they were touched or moved.
+
+import { createHash } from 'node:crypto';
+import { mkdir, open, rm, stat, statfs } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { OperatingError } from '../offload/errors.js';
+import { formatBytes, KiB, MiB } from '../offload/units.js';
+import { reason, systemCode } from './json-file.js';
+import { readSafetensorsHeader } from './safetensors.js';
+import { copyFile, hashFile, sizeOf } from './staging-copy.js';
+import { takeLock } from './staging-lock.js';
+import {
+  isIntact,
+  readManifest,
+  type SourceState,
+  type StagedFile,
+  sameState,
+  sourceState,
+  writeFailure,
+  writeManifest,
+} from './staging-manifest.js';
+
+export interface StageOptions {
+  /** `compare` reads sources that were touched since they were copied; `copy` reads and writes. */
+  readonly onProgress?: (bytesDone: number, bytesTotal: number, phase: 'compare' | 'copy') => void;
+  /** Stops between two chunks with INTERRUPTED; the next start goes on from there. */
+  readonly signal?: AbortSignal;
+  readonly log?: (message: string) => void;
+}
+
+export interface StagedWeights {
+  /** Absolute, in the order of the checkpoint's files. */
+  readonly files: readonly string[];
+  /** Where they lie: the checkpoint's own folder when they are read in place. */
+  readonly folder: string;
+  /** Whether this call wrote any of them. */
+  readonly copied: boolean;
+}
+
+/** Left free beside the copy: for the manifest, the file system's own tables, and whoever else writes there. */
+const MARGIN_BYTES = 256 * MiB;
+const SAMPLE_BYTES = 4 * KiB;
+
+/**
+ * Makes `checkpoint`'s weight files readable from the drive of `dir`, which is created if it does not exist.
+ * Errors: NO_SPACE, WRITE_FAILED, READ_FAILED, FILE_CHANGED, NOT_FOUND, INTERRUPTED.
+ */
+export async function stageCheckpoint(
+  checkpoint: { readonly folder: string; readonly files: readonly string[] },
+  dir: string,
+  options: StageOptions = {},
+): Promise<StagedWeights> {
+  const root = resolve(dir);
+  await makeFolder(root);
+  const sources = await Promise.all(checkpoint.files.map(sourceState));
+  if (await lieOnDriveOf(sources, root)) {
+    return { files: checkpoint.files, folder: checkpoint.folder, copied: false };
+  }
+  const folder = join(root, `zero-inference-${await contentId(checkpoint.files)}`);
+  const staged = checkpoint.files.map((file) => join(folder, basename(file)));
+  if (await isComplete(folder, sources, staged)) return { files: staged, folder, copied: false };
+  await makeFolder(folder);
+  const unlock = await takeLock(join(folder, 'lock'), {
+    signal: options.signal,
+    onWait: (pid) => options.log?.(`process ${pid} is copying the same weights to ${folder}: waiting for it`),
+  });
+  try {
+    return { files: staged, folder, copied: await bringUpToDate(folder, sources, staged, options) };
+  } finally {
+    await unlock();
+  }
+}
+
+/** With its parents; not by mkdir's `recursive`, which never returns where a file system refuses with ENOENT. */
+async function makeFolder(path: string): Promise<void> {
+  const entry = await stat(path).catch(() => undefined);
+  if (entry?.isDirectory()) return;
+  if (entry) throw new OperatingError('WRITE_FAILED', `${path} is a file: give a folder for the weights`);
+  if (dirname(path) !== path) await makeFolder(dirname(path));
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const rival = systemCode(error) === 'EEXIST' && (await stat(path).catch(() => undefined))?.isDirectory();
+    if (rival) return; // made by another process just now
+    throw new OperatingError('WRITE_FAILED', `the folder ${path} cannot be made: ${reason(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** Compares device numbers. Subvolumes of one drive have different ones: they are treated as different drives. */
+async function lieOnDriveOf(sources: readonly SourceState[], dir: string): Promise<boolean> {
+  const { dev } = await stat(dir);
+  const devices = await Promise.all(sources.map(async ({ path }) => (await stat(path)).dev));
+  return devices.every((device) => device === dev);
+}
+
+/**
+ * Names the copy: from file names, sizes, headers, and 4 KiB from the middle of each file, since a fine-tuned model
+ * has the names, sizes and headers of its base. Were two models to agree in all that, they would take turns in one
+ * folder, each copied again; the manifest's hashes decide what is used.
+ */
+async function contentId(files: readonly string[]): Promise<string> {
+  const hash = createHash('sha256');
+  for (const path of files) {
+    const { sizeBytes, dataOffset } = await readSafetensorsHeader(path);
+    hash.update(`${basename(path)}\0${sizeBytes}\0`);
+    const file = await open(path, 'r');
+    try {
+      const header = await file.read(Buffer.alloc(dataOffset), 0, dataOffset, 0);
+      hash.update(header.buffer);
+      const middle = dataOffset + Math.floor((sizeBytes - dataOffset) / 2);
+      const sample = await file.read(Buffer.alloc(SAMPLE_BYTES), 0, SAMPLE_BYTES, middle);
+      hash.update(sample.buffer);
+    } catch (error) {
+      throw new OperatingError('READ_FAILED', `${path} cannot be read: ${reason(error)}`, { cause: error });
+    } finally {
+      await file.close();
+    }
+  }
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** Whether all files were copied from exactly these sources. Takes no lock: manifests are replaced in one step. */
+async function isComplete(
+  folder: string,
+  sources: readonly SourceState[],
+  staged: readonly string[],
+): Promise<boolean> {
+  const manifest = await readManifest(folder);
+  const ready = await Promise.all(
+    sources.map(async (source, i) => {
+      const entry = manifest.get(basename(staged[i] ?? ''));
+      return entry !== undefined && sameState(entry.source, source) && (await isIntact(folder, entry));
+    }),
+  );
+  return ready.every(Boolean);
+}
+
+interface Job {
+  readonly source: SourceState;
+  readonly target: string;
+}
+
+/** Compares and copies what has to be. Returns whether anything was written. */
+async function bringUpToDate(
+  folder: string,
+  sources: readonly SourceState[],
+  staged: readonly string[],
+  options: StageOptions,
+): Promise<boolean> {
+  const jobs = sources.map((source, i) => ({ source, target: staged[i] ?? '' }));
+  const finished = await compareTouched(folder, jobs, options);
+  const missing = jobs.filter((job) => !finished.has(basename(job.target)));
+  if (missing.length > 0) {
+    await checkSpace(folder, missing);
+    await copyMissing(folder, missing, finished, totalBytes(jobs), options);
+  }
+  await writeManifest(folder, finished.values());
+  return missing.length > 0;
+}
+
+/** The files whose copy is right, by name; sources that were touched or moved since are read once to find out. */
+async function compareTouched(
+  folder: string,
+  jobs: readonly Job[],
+  { onProgress, signal, log }: StageOptions,
+): Promise<Map<string, StagedFile>> {
+  const manifest = await readManifest(folder);
+  const finished = new Map<string, StagedFile>();
+  const touched: { job: Job; entry: StagedFile }[] = [];
+  for (const job of jobs) {
+    const entry = manifest.get(basename(job.target));
+    if (!entry || !(await isIntact(folder, entry))) await discard(job.target);
+    else if (sameState(entry.source, job.source)) finished.set(entry.name, entry);
+    else if (entry.source.sizeBytes === job.source.sizeBytes) touched.push({ job, entry });
+  }
+  if (touched.length === 0) return finished;
+  const bytesTotal = totalBytes(touched.map(({ job }) => job));
+  log?.(
+    `${touched.length} weight files were touched since they were copied: comparing ${formatBytes(bytesTotal)}`,
+  );
+  let bytesDone = 0;
+  const onBytes = (bytes: number) => {
+    bytesDone += bytes;
+    onProgress?.(bytesDone, bytesTotal, 'compare');
+  };
+  for (const { job, entry } of touched) {
+    const sha256 = await hashFile(job.source, { signal, onBytes });
+    if (sha256 === entry.sha256) finished.set(entry.name, { ...entry, source: job.source });
+  }
+  return finished;
+}
+
+/**
+ * Removes a file that the manifest does not vouch for: it was written to, or its copying ended in a crash. Removed, not
+ * overwritten, because a running process may still read from it.
+ */
+async function discard(target: string): Promise<void> {
+  try {
+    await rm(target, { force: true });
+  } catch (error) {
+    throw writeFailure(target, error);
+  }
+}
+
+async function checkSpace(folder: string, missing: readonly Job[]): Promise<void> {
+  let neededBytes = MARGIN_BYTES;
+  for (const { source, target } of missing) {
+    neededBytes += Math.max(0, source.sizeBytes - (await sizeOf(`${target}.partial`)));
+  }
+  const { bavail, bsize } = await statfs(folder);
+  const freeBytes = bavail * bsize;
+  if (neededBytes <= freeBytes) return;
+  throw new OperatingError(
+    'NO_SPACE',
+    `${folder} has ${formatBytes(freeBytes)} free, but copying the weights needs ${formatBytes(neededBytes)}: free ` +
+      'space, or give a folder on the drive that holds the checkpoint, where nothing is copied',
+  );
+}
+
+async function copyMissing(
+  folder: string,
+  missing: readonly Job[],
+  finished: Map<string, StagedFile>,
+  bytesTotal: number,
+  { onProgress, signal, log }: StageOptions,
+): Promise<void> {
+  let bytesDone = bytesTotal - totalBytes(missing);
+  log?.(`copying ${formatBytes(bytesTotal - bytesDone)} of weights to ${folder}, once`);
+  const onBytes = (bytes: number) => {
+    bytesDone += bytes;
+    onProgress?.(bytesDone, bytesTotal, 'copy');
+  };
+  for (const { source, target } of missing) {
+    const sha256 = await copyFile(source, target, { signal, onBytes });
+    const { mtimeNs } = await stat(target, { bigint: true });
+    const name = basename(target);
+    finished.set(name, { name, sha256, mtimeNs: String(mtimeNs), source });
+    // After each file, so that a killed copy keeps it.
+    await writeManifest(folder, finished.values());
+  }
+}
+
+function totalBytes(jobs: readonly Job[]): number {
+  return jobs.reduce((bytes, { source }) => bytes + source.sizeBytes, 0);
+}

@@ -1,0 +1,397 @@
+// Staging weights on another drive: in place if possible, else one copy that survives kills, touches and rivals.
+
+import { spawnSync } from 'node:child_process';
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { hostname } from 'node:os';
+import { basename, join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { OperatingError } from '../offload/errors.js';
+import { stageCheckpoint } from '../src/staging.js';
+import { CHUNK_BYTES } from '../src/staging-copy.js';
+import { takeLock } from '../src/staging-lock.js';
+import { randomFrom } from './helpers/random.js';
+import { safetensorsBytes, writeSafetensors } from './helpers/safetensors.js';
+import { tempFolder } from './helpers/temp-folder.js';
+
+/** A memory file system, as a drive other than the one of the temporary folder. */
+const OTHER = '/dev/shm';
+const hasOther = existsSync(OTHER) && statSync(OTHER).dev !== statSync(tempFolder()).dev;
+
+interface Source {
+  readonly folder: string;
+  readonly files: readonly string[];
+}
+
+/** Weight files of the given sizes (in chunks) with random content. */
+function sourceOf(chunks: readonly number[], seed = 1): Source {
+  const folder = tempFolder();
+  const random = randomFrom(seed);
+  const files = chunks.map((count, i) => {
+    const path = join(folder, `model-${i}.safetensors`);
+    const data = Buffer.alloc(Math.floor(count * CHUNK_BYTES));
+    for (let at = 0; at + 4 <= data.length; at += 512) data.writeInt32LE(random() * 2 ** 31, at);
+    writeSafetensors(path, [{ name: `t${i}`, dtype: 'U8', shape: [data.length], data }]);
+    return path;
+  });
+  return { folder, files };
+}
+
+function expectCopyOf(source: Source, files: readonly string[]): void {
+  expect(files.map((file) => basename(file))).toEqual(source.files.map((file) => basename(file)));
+  for (const [i, file] of files.entries()) {
+    expect(readFileSync(file).equals(readFileSync(source.files[i] ?? ''))).toBe(true);
+  }
+}
+
+async function failureOf(work: Promise<unknown>): Promise<OperatingError> {
+  const error: unknown = await work.catch((thrown: unknown) => thrown);
+  if (!(error instanceof OperatingError))
+    throw new Error(`expected an operating error, got ${String(error)}`);
+  return error;
+}
+
+/** Counts bytes by phase. */
+function meter() {
+  const bytes = { compare: 0, copy: 0 };
+  const calls: number[] = [];
+  return {
+    bytes,
+    calls,
+    onProgress: (done: number, total: number, phase: 'compare' | 'copy') => {
+      expect(done).toBeLessThanOrEqual(total);
+      bytes[phase] = done;
+      calls.push(done);
+    },
+  };
+}
+
+test('on the same drive the files are used where they lie', async () => {
+  const source = sourceOf([0.01]);
+  const dir = join(tempFolder(), 'new', 'folder');
+  const staged = await stageCheckpoint(source, dir);
+  expect(staged).toEqual({ files: source.files, folder: source.folder, copied: false });
+  expect(readdirSync(dir)).toEqual([]);
+});
+
+test('a file in place of the folder', async () => {
+  const file = join(tempFolder(), 'file');
+  writeFileSync(file, '');
+  for (const dir of [file, join(file, 'below')]) {
+    const error = await failureOf(stageCheckpoint(sourceOf([0.01]), dir));
+    expect(error.code).toBe('WRITE_FAILED');
+    expect(error.message).toMatch(/give a folder for the weights/);
+  }
+});
+
+test('a weight file that is gone', async () => {
+  const source = sourceOf([0.01]);
+  rmSync(source.files[0] ?? '');
+  expect((await failureOf(stageCheckpoint(source, tempFolder()))).code).toBe('NOT_FOUND');
+});
+
+describe.skipIf(!hasOther)('on another drive (needs /dev/shm)', () => {
+  test('copies once, then uses the copy; progress ends at the total', async () => {
+    const source = sourceOf([2.5, 1, 0.001]);
+    const dir = tempFolder(OTHER);
+    const first = meter();
+    const staged = await stageCheckpoint(source, dir, first);
+    expect(staged.copied).toBe(true);
+    expect(staged.folder).toMatch(/\/zero-inference-[0-9a-f]{16}$/);
+    expectCopyOf(source, staged.files);
+    const total = source.files.reduce((bytes, file) => bytes + statSync(file).size, 0);
+    expect(first.bytes).toEqual({ compare: 0, copy: total });
+    expect(first.calls).toEqual([...first.calls].sort((a, b) => a - b));
+    expect(readdirSync(staged.folder).sort()).toEqual([
+      'manifest.json',
+      ...staged.files.map((f) => basename(f)),
+    ]);
+
+    const second = meter();
+    expect(await stageCheckpoint(source, dir, second)).toEqual({ ...staged, copied: false });
+    expect(second.calls).toEqual([]);
+  });
+
+  test('mixed drives: one file elsewhere is enough to copy all', async () => {
+    const source = sourceOf([0.1, 0.1]);
+    const dir = tempFolder(OTHER);
+    const onTarget = join(dir, 'blob');
+    cpSync(source.files[0] ?? '', onTarget);
+    rmSync(source.files[0] ?? '');
+    symlinkSync(onTarget, source.files[0] ?? '');
+    const staged = await stageCheckpoint(source, dir);
+    expect(staged.copied).toBe(true);
+    expectCopyOf(source, staged.files);
+  });
+
+  test('a touched source is compared and the copy kept; then it counts as unchanged again', async () => {
+    const source = sourceOf([1.5, 0.5]);
+    const dir = tempFolder(OTHER);
+    await stageCheckpoint(source, dir);
+    utimesSync(source.files[0] ?? '', 1, 1);
+    const touched = meter();
+    expect((await stageCheckpoint(source, dir, touched)).copied).toBe(false);
+    expect(touched.bytes).toEqual({ compare: statSync(source.files[0] ?? '').size, copy: 0 });
+    const again = meter();
+    await stageCheckpoint(source, dir, again);
+    expect(again.calls).toEqual([]);
+  });
+
+  test('a moved checkpoint finds its copy by content', async () => {
+    const source = sourceOf([0.5, 0.5]);
+    const dir = tempFolder(OTHER);
+    const staged = await stageCheckpoint(source, dir);
+    const moved = join(tempFolder(), 'moved');
+    renameSync(source.folder, moved);
+    const files = source.files.map((file) => join(moved, basename(file)));
+    expect(await stageCheckpoint({ folder: moved, files }, dir)).toEqual({ ...staged, copied: false });
+  });
+
+  test('changed content with the same header is copied again', async () => {
+    const source = sourceOf([1.5, 0.5]);
+    const dir = tempFolder(OTHER);
+    const before = await stageCheckpoint(source, dir);
+    const path = source.files[0] ?? '';
+    const bytes = readFileSync(path);
+    bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1; // not in the sample: the same folder
+    writeFileSync(path, bytes);
+    const after = await stageCheckpoint(source, dir);
+    expect(after).toEqual({ ...before, copied: true });
+    expectCopyOf(source, after.files);
+  });
+
+  test('models that differ in content only have folders of their own', async () => {
+    const dir = tempFolder(OTHER);
+    const one = await stageCheckpoint(sourceOf([0.1], 1), dir);
+    const two = await stageCheckpoint(sourceOf([0.1], 2), dir);
+    expect(one.folder).not.toBe(two.folder);
+  });
+
+  test('a copy that was cut or written to is made again', async () => {
+    const source = sourceOf([0.5, 0.5]);
+    const dir = tempFolder(OTHER);
+    const staged = await stageCheckpoint(source, dir);
+    truncateSync(staged.files[0] ?? '', 1000);
+    appendFileSync(staged.files[1] ?? '', 'x');
+    expect((await stageCheckpoint(source, dir)).copied).toBe(true);
+    expectCopyOf(source, staged.files);
+    rmSync(staged.files[1] ?? '');
+    expect((await stageCheckpoint(source, dir)).copied).toBe(true);
+    expectCopyOf(source, staged.files);
+  });
+
+  test.each([
+    '',
+    '{',
+    '[]',
+    '{"format":"other"}',
+    '{"format":"zero-inference staging 1","files":[{},1,null]}',
+  ])('a manifest that says %j is not trusted', async (text) => {
+    const source = sourceOf([0.1]);
+    const dir = tempFolder(OTHER);
+    const { folder } = await stageCheckpoint(source, dir);
+    writeFileSync(join(folder, 'manifest.json'), text);
+    const staged = await stageCheckpoint(source, dir);
+    expect(staged.copied).toBe(true);
+    expectCopyOf(source, staged.files);
+  });
+
+  /** Stages until `stopBytes` are done, then aborts. Returns the staging folder. */
+  async function abortAfter(source: Source, dir: string, stopBytes: number): Promise<string> {
+    const controller = new AbortController();
+    const error = await failureOf(
+      stageCheckpoint(source, dir, {
+        signal: controller.signal,
+        onProgress: (done) => done >= stopBytes && controller.abort(),
+      }),
+    );
+    expect(error.code).toBe('INTERRUPTED');
+    return join(dir, readdirSync(dir)[0] ?? '');
+  }
+
+  test('an aborted copy leaves finished files and a partial one, and goes on from there', async () => {
+    const source = sourceOf([1.5, 3.5, 1]);
+    const dir = tempFolder(OTHER);
+    const firstBytes = statSync(source.files[0] ?? '').size;
+    const folder = await abortAfter(source, dir, firstBytes + 2 * CHUNK_BYTES);
+    expect(readdirSync(folder).sort()).toEqual([
+      'manifest.json',
+      'model-0.safetensors',
+      'model-1.safetensors.partial',
+    ]);
+    const inodeOf = (name: string) => statSync(join(folder, name)).ino;
+    const [kept, partial] = [inodeOf('model-0.safetensors'), inodeOf('model-1.safetensors.partial')];
+    const rest = meter();
+    const staged = await stageCheckpoint(source, dir, rest);
+    expectCopyOf(source, staged.files);
+    expect(inodeOf('model-0.safetensors')).toBe(kept);
+    expect(inodeOf('model-1.safetensors')).toBe(partial);
+    expect(rest.calls[0]).toBeGreaterThan(firstBytes);
+    const manifest = readFileSync(join(folder, 'manifest.json'), 'utf8');
+    const fresh = await stageCheckpoint(source, tempFolder(OTHER));
+    const shaOf = (text: string) => [...text.matchAll(/"sha256": "(\w+)"/g)].map((match) => match[1]);
+    expect(shaOf(manifest)).toEqual(shaOf(readFileSync(join(fresh.folder, 'manifest.json'), 'utf8')));
+  });
+
+  test.each<[string, (path: string) => void]>([
+    ['cut within a chunk', (path) => truncateSync(path, CHUNK_BYTES + 5)],
+    ['empty', (path) => truncateSync(path, 0)],
+    ['longer than the source', (path) => truncateSync(path, 5 * CHUNK_BYTES)],
+    ['of zeros, as after a power failure', (path) => writeFileSync(path, Buffer.alloc(2 * CHUNK_BYTES))],
+  ])('a partial file that is %s is set right', async (_what, damage) => {
+    const source = sourceOf([3.5]);
+    const dir = tempFolder(OTHER);
+    const folder = await abortAfter(source, dir, 2 * CHUNK_BYTES);
+    damage(join(folder, 'model-0.safetensors.partial'));
+    expectCopyOf(source, (await stageCheckpoint(source, dir)).files);
+  });
+
+  test('a source that changes between the attempts is not mixed', async () => {
+    const source = sourceOf([3.5]);
+    const dir = tempFolder(OTHER);
+    await abortAfter(source, dir, 2 * CHUNK_BYTES);
+    const path = source.files[0] ?? '';
+    const bytes = readFileSync(path);
+    bytes.fill(7, CHUNK_BYTES + 100, CHUNK_BYTES + 200);
+    writeFileSync(path, bytes);
+    expectCopyOf(source, (await stageCheckpoint(source, dir)).files);
+  });
+
+  test('a source that changes during the copy is refused', async () => {
+    const source = sourceOf([2.5]);
+    const path = source.files[0] ?? '';
+    const onProgress = (done: number) => done === CHUNK_BYTES && utimesSync(path, 1, 1);
+    const error = await failureOf(stageCheckpoint(source, tempFolder(OTHER), { onProgress }));
+    expect(error.code).toBe('FILE_CHANGED');
+    const shrink = (done: number) => done === CHUNK_BYTES && truncateSync(path, CHUNK_BYTES + 1);
+    const shrunk = await failureOf(stageCheckpoint(source, tempFolder(OTHER), { onProgress: shrink }));
+    expect(shrunk.code).toBe('FILE_CHANGED');
+  });
+
+  test('too little space is said before anything is copied', async () => {
+    const folder = tempFolder();
+    const path = join(folder, 'model.safetensors');
+    const huge = 2 ** 40; // a sparse file: takes no space
+    writeFileSync(
+      path,
+      safetensorsBytes(`{"w":{"dtype":"U8","shape":[${huge}],"data_offsets":[0,${huge}]}}`, 0),
+    );
+    truncateSync(path, statSync(path).size + huge);
+    const dir = tempFolder(OTHER);
+    const error = await failureOf(stageCheckpoint({ folder, files: [path] }, dir));
+    expect(error.code).toBe('NO_SPACE');
+    expect(error.message).toMatch(
+      /has [\d.]+ \w+ free, but copying the weights needs 1.00 TiB: free space, or/,
+    );
+    expect(readdirSync(join(dir, readdirSync(dir)[0] ?? ''))).toEqual([]);
+  });
+
+  test('two at once: one copies, the other waits and uses the copy', async () => {
+    const source = sourceOf([2.5, 1]);
+    const dir = tempFolder(OTHER);
+    const said: string[] = [];
+    const options = { log: (message: string) => void said.push(message) };
+    const both = await Promise.all([
+      stageCheckpoint(source, dir, options),
+      stageCheckpoint(source, dir, options),
+    ]);
+    expect(both.map(({ copied }) => copied).sort()).toEqual([false, true]);
+    expectCopyOf(source, both[0].files);
+    expect(said.filter((message) => /is copying the same weights/.test(message))).toHaveLength(1);
+  });
+
+  test('a lock left by a killed process is taken over', async () => {
+    const source = sourceOf([0.1]);
+    const dir = tempFolder(OTHER);
+    const { folder } = await stageCheckpoint(source, dir);
+    rmSync(join(folder, 'manifest.json'));
+    writeFileSync(join(folder, 'lock'), JSON.stringify({ host: hostname(), pid: deadPid(), started: '1' }));
+    const staged = await stageCheckpoint(source, dir);
+    expect(staged.copied).toBe(true);
+    expect(readdirSync(folder).sort()).toEqual(['manifest.json', 'model-0.safetensors']);
+  });
+
+  test('a drive that refuses writes', async () => {
+    const error = await failureOf(stageCheckpoint(sourceOf([0.1]), '/proc/zero-inference'));
+    expect(error.code).toBe('WRITE_FAILED');
+  });
+});
+
+/** The id of a process that has ended. */
+function deadPid(): number {
+  return spawnSync(process.execPath, ['--version']).pid;
+}
+
+describe('the lock', () => {
+  const lockPath = () => join(tempFolder(), 'lock');
+
+  test('is given back, and can be taken again', async () => {
+    const path = lockPath();
+    for (let i = 0; i < 2; i++) {
+      const unlock = await takeLock(path);
+      expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({ pid: process.pid });
+      await unlock();
+      expect(existsSync(path)).toBe(false);
+    }
+  });
+
+  test('many at once: never two holders', async () => {
+    const path = lockPath();
+    writeFileSync(path, JSON.stringify({ host: hostname(), pid: deadPid(), started: '1' }));
+    let holders = 0;
+    const hold = async () => {
+      const unlock = await takeLock(path);
+      expect(++holders).toBe(1);
+      await new Promise(setImmediate);
+      holders--;
+      await unlock();
+    };
+    await Promise.all(Array.from({ length: 8 }, hold));
+  });
+
+  test('a process id that is used again does not hold it', async () => {
+    const path = lockPath();
+    writeFileSync(path, JSON.stringify({ host: hostname(), pid: process.pid, started: '1' }));
+    await (await takeLock(path))();
+  });
+
+  test('waiting can be aborted', async () => {
+    const path = lockPath();
+    const unlock = await takeLock(path);
+    const controller = new AbortController();
+    const waiting = takeLock(path, { signal: controller.signal, onWait: () => controller.abort() });
+    expect((await failureOf(waiting)).code).toBe('INTERRUPTED');
+    await unlock();
+  });
+
+  test('another machine’s lock, and one that names nobody, are refused with the file to delete', async () => {
+    for (const text of ['{"host":"elsewhere","pid":1,"started":""}', '{}', 'x', '']) {
+      const path = lockPath();
+      writeFileSync(path, text);
+      const error = await failureOf(takeLock(path));
+      expect(error.code).toBe('WRITE_FAILED');
+      expect(error.message).toContain(path);
+      expect(error.message).toMatch(/delete/);
+    }
+  });
+
+  test('a folder in its place, and a folder that is absent', async () => {
+    const path = lockPath();
+    mkdirSync(path);
+    expect((await failureOf(takeLock(path))).code).toBe('WRITE_FAILED');
+    expect((await failureOf(takeLock(join(path, 'no', 'lock')))).code).toBe('WRITE_FAILED');
+  });
+});
