@@ -27,6 +27,29 @@ export interface IoOptions {
   readonly direct: boolean;
   /** Try to register memory blocks with the ring. */
   readonly fixedBuffers: boolean;
+  readonly faults?: IoFaults;
+}
+
+/**
+ * Test only: conditions that real machines show rarely, injected where the system calls return. Errno values are
+ * `os.constants.errno`'s. Bytes that a fault withholds are overwritten, so a reader that does not fetch them again is
+ * caught.
+ */
+export interface IoFaults {
+  /** The ring cannot be created. */
+  readonly ringInitErrno?: number;
+  /** The kernel refuses to register buffers. */
+  readonly registerErrno?: number;
+  /** Opening with O_DIRECT fails. */
+  readonly directOpenErrno?: number;
+  /** Opening with O_DIRECT works, the first read fails. */
+  readonly directReadErrno?: number;
+  /** Every n-th read brings an odd half of its bytes. */
+  readonly shortEveryN?: number;
+  /** Every n-th read fails with EAGAIN. */
+  readonly eagainEveryN?: number;
+  /** The read that covers this byte of any file fails. */
+  readonly errorAtFileOffset?: { readonly offset: number; readonly errno: number };
 }
 
 export interface OpenedFile {
@@ -70,14 +93,19 @@ export interface NativeIo {
   readonly engine: IoEngine;
   /** Sentences that say what was lost and why (no io_uring, no registration, …); empty when nothing was. */
   readonly notes: readonly string[];
+  /** Throws an Error with `code` ('ENOENT', …) where the file cannot be read. */
   open(path: string): OpenedFile;
+  /** Reads already queued still finish. */
   closeFile(file: number): void;
   /** Registers a block as a fixed buffer; false when the kernel refuses (a note says why). */
   register(memory: NativeMemory): boolean;
+  /** A registered block stays mapped until this or close(), even after its free(). */
   unregister(memory: NativeMemory): void;
   /**
    * Queues a batch of reads, READ_WORDS numbers each: file, fileOffset, sizeBytes, requiredBytes, memory id, memoryOffset.
-   * A read may end at the end of the file once requiredBytes have arrived. Resolves when all are done.
+   * A read may end at the end of the file once requiredBytes have arrived. Resolves when all are done; when one fails,
+   * rejects with an IoFailure once nothing writes into the batch's memory any more. Other batches go on.
+   * Misuse (unknown ids, out of bounds, misaligned direct reads) throws TypeError or RangeError at once.
    */
   read(requests: Float64Array): Promise<IoSpan>;
   stats(): IoStats;

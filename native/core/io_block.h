@@ -1,0 +1,43 @@
+// A block: the piece of a read that is one kernel read, and the rules by which it continues, ends or fails.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "core/io_types.h"
+
+namespace zi {
+
+struct IoBatch;
+
+/// EAGAIN and EINTR in a row before a block gives up; after the first few it sleeps between attempts.
+constexpr uint32_t kMaxRetries = 1000;
+
+struct IoBlock {
+  std::shared_ptr<IoBatch> batch;
+  const IoRead* read = nullptr;
+  uint64_t start = 0;           // within the read
+  uint64_t size_bytes = 0;
+  uint64_t arrived_bytes = 0;   // contiguous from start
+  uint64_t resume_bytes = 0;    // where the current attempt begins; at most arrived_bytes, aligned for direct files
+  uint32_t retries = 0;         // in a row
+
+  uint64_t file_offset() const;
+  uint8_t* destination() const;
+  size_t length() const { return size_bytes - resume_bytes; }
+  /// How many bytes of this block the caller insists on.
+  uint64_t required_bytes() const;
+};
+
+enum class IoVerdict {
+  kDone,
+  kRetry,     // EAGAIN, EINTR: the same attempt again
+  kContinue,  // short: the rest
+  kEnded,     // the file ended before the required bytes
+  kFailed,    // any other errno
+};
+
+/// Applies what the kernel returned (bytes or -errno) to the block, ready for its next attempt if there is one.
+IoVerdict Advance(IoBlock& block, int64_t result);
+
+}  // namespace zi

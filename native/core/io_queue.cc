@@ -1,0 +1,210 @@
+// Implements core/io_queue.h.
+#include "core/io_queue.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "core/clock.h"
+#include "core/io_file.h"
+
+namespace zi {
+namespace {
+
+constexpr uint32_t kRetriesBeforeSleep = 16;
+constexpr useconds_t kRetrySleepUs = 200;
+
+IoFailure Failed(const IoBlock& block, int error) {
+  return {ErrnoName(error), block.read->file->id(), block.file_offset(),
+          "reading " + std::to_string(block.length()) + " bytes of '" + block.read->file->path() + "' at byte " +
+              std::to_string(block.file_offset()) + " failed (" + DescribeErrno(error) + ")"};
+}
+
+IoFailure Ended(const IoBlock& block) {
+  const uint64_t block_offset = block.read->file_offset + block.start;
+  const uint64_t end = block_offset + block.arrived_bytes;
+  return {"ESHORT", block.read->file->id(), end,
+          "'" + block.read->file->path() + "' ends at or before byte " + std::to_string(end) + ", but bytes up to " +
+              std::to_string(block.read->file_offset + block.read->required_bytes) +
+              " are needed: it was truncated, or its download is incomplete"};
+}
+
+IoFailure Canceled(const IoBatch& batch) {
+  if (batch.reads.empty()) return {"ECANCELED", 0, 0, "read canceled: the reader was closed"};
+  const IoRead& read = batch.reads[std::min(batch.next_read, batch.reads.size() - 1)];
+  return {"ECANCELED", read.file->id(), read.file_offset,
+          "reading '" + read.file->path() + "' was canceled: the reader was closed"};
+}
+
+}  // namespace
+
+std::string ErrnoName(int error) {
+  const char* name = strerrorname_np(error);
+  return name ? name : std::to_string(error);
+}
+
+std::string DescribeErrno(int error) {
+  const char* text = strerrordesc_np(error);
+  return ErrnoName(error) + ": " + (text ? text : "unknown error");
+}
+
+void IoQueue::Push(std::vector<IoRead> reads, IoDone done) {
+  auto batch = std::make_shared<IoBatch>();
+  batch->reads = std::move(reads);
+  batch->done = std::move(done);
+  for (const IoRead& read : batch->reads) batch->uncut_bytes += read.size_bytes;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_) {
+      batch->outcome.failure = Canceled(*batch);
+    } else if (batch->uncut_bytes > 0) {
+      batches_.push_back(std::move(batch));
+      changed_.notify_all();
+      return;
+    }
+  }
+  Settle(*batch);
+}
+
+std::optional<IoBlock> IoQueue::TryTake() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return TakeLocked();
+}
+
+std::optional<IoBlock> IoQueue::Take() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    if (auto block = TakeLocked()) return block;
+    // A block that needs another attempt is taken again by the thread that completed it, so none is stranded here.
+    if (closed_) return std::nullopt;
+    changed_.wait(lock);
+  }
+}
+
+std::optional<IoBlock> IoQueue::TakeLocked() {
+  std::optional<IoBlock> block;
+  if (!again_.empty()) {
+    block = std::move(again_.front());
+    again_.pop_front();
+  } else {
+    while (!block && !batches_.empty()) {
+      block = Cut(batches_.front());
+      if (!block) batches_.pop_front();
+    }
+  }
+  if (block) stats_.max_in_flight = std::max(stats_.max_in_flight, ++in_flight_);
+  return block;
+}
+
+/// The next block of the batch; nothing when all have been handed out.
+std::optional<IoBlock> IoQueue::Cut(const std::shared_ptr<IoBatch>& batch) {
+  while (batch->next_read < batch->reads.size()) {
+    const IoRead& read = batch->reads[batch->next_read];
+    if (batch->next_start >= read.size_bytes) {
+      ++batch->next_read;
+      batch->next_start = 0;
+      continue;
+    }
+    // Blocks begin at aligned offsets also where a file system wants more than the block size is a multiple of.
+    const uint64_t alignment = read.file->alignment_bytes();
+    const uint64_t step = (block_bytes_ + alignment - 1) / alignment * alignment;
+    IoBlock block;
+    block.batch = batch;
+    block.read = &read;
+    block.start = batch->next_start;
+    block.size_bytes = std::min(step, read.size_bytes - block.start);
+    batch->next_start += block.size_bytes;
+    batch->uncut_bytes -= block.size_bytes;
+    ++batch->open_blocks;
+    if (!batch->started) {
+      batch->started = true;
+      batch->outcome.start_ms = NowMs();
+    }
+    return block;
+  }
+  return std::nullopt;
+}
+
+void IoQueue::Complete(IoBlock block, int64_t result) {
+  result = faults_.Returned(block.file_offset(), block.destination(), block.length(), result);
+  if (block.retries > kRetriesBeforeSleep) usleep(kRetrySleepUs);
+  const std::shared_ptr<IoBatch> batch = block.batch;
+  bool finished = false;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    --in_flight_;
+    --batch->open_blocks;
+    if (result >= 0) ++stats_.reads;
+    const bool dropped = batch->outcome.failure.has_value();
+    switch (Advance(block, result)) {
+      case IoVerdict::kDone:
+        batch->outcome.bytes += block.arrived_bytes;
+        stats_.bytes += block.arrived_bytes;
+        break;
+      case IoVerdict::kRetry:
+      case IoVerdict::kContinue:
+        if (dropped) break;
+        ++(result < 0 ? stats_.retries : stats_.short_reads);
+        ++batch->open_blocks;
+        again_.push_back(std::move(block));
+        break;
+      case IoVerdict::kEnded:
+        if (!dropped) Fail(batch, Ended(block));
+        break;
+      case IoVerdict::kFailed:
+        if (!dropped) Fail(batch, Failed(block, static_cast<int>(-result)));
+        break;
+    }
+    finished = batch->open_blocks == 0 && (batch->outcome.failure || batch->uncut_bytes == 0);
+  }
+  if (finished) Settle(*batch);
+}
+
+/// Drops what has not been handed to the kernel; what has is awaited by Complete() before the batch settles.
+void IoQueue::Fail(const std::shared_ptr<IoBatch>& batch, IoFailure failure) {
+  batch->outcome.failure = std::move(failure);
+  std::erase(batches_, batch);
+  batch->open_blocks -= std::erase_if(again_, [&](const IoBlock& block) { return block.batch == batch; });
+}
+
+void IoQueue::Close() {
+  std::vector<std::shared_ptr<IoBatch>> idle;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_) return;
+    closed_ = true;
+    while (!batches_.empty()) {
+      const std::shared_ptr<IoBatch> batch = batches_.front();
+      if (batch->uncut_bytes == 0) {
+        batches_.pop_front();  // all of it is in flight already
+        continue;
+      }
+      Fail(batch, Canceled(*batch));
+      if (batch->open_blocks == 0) idle.push_back(batch);
+    }
+    changed_.notify_all();
+  }
+  for (const auto& batch : idle) Settle(*batch);
+}
+
+bool IoQueue::closed() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return closed_;
+}
+
+IoStats IoQueue::stats() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return stats_;
+}
+
+/// Outside the mutex: the callback and the last reference to a block of memory may do anything.
+void IoQueue::Settle(IoBatch& batch) {
+  batch.outcome.end_ms = NowMs();
+  if (!batch.started) batch.outcome.start_ms = batch.outcome.end_ms;
+  batch.done(std::move(batch.outcome));
+  for (const IoRead& read : batch.reads) read.file->DropCache(read.file_offset, read.size_bytes);
+}
+
+}  // namespace zi

@@ -1,0 +1,16 @@
+// The engine for machines that do not allow io_uring: a few threads that pread.
+#pragma once
+#include <memory>
+
+#include "core/io_engine.h"
+#include "core/io_queue.h"
+
+namespace zi {
+
+/// At most this many threads, and no more than `queue_depth`: what one drive needs to be busy with large blocks.
+constexpr uint64_t kReadThreads = 8;
+
+/// `queue` must outlive the engine.
+std::unique_ptr<IoEngine> StartThreadEngine(IoQueue& queue, uint64_t queue_depth);
+
+}  // namespace zi
