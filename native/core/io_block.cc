@@ -1,4 +1,4 @@
-// Implements core/io_block.h: the four cases of a completion, free of threads and system calls.
+// Implements core/io_block.h: the four cases of a completion.
 #include "core/io_block.h"
 
 #include <algorithm>
@@ -22,23 +22,21 @@ IoVerdict Advance(IoBlock& block, int64_t result) {
     return ++block.retries < kMaxRetries ? IoVerdict::kRetry : IoVerdict::kFailed;
   }
   if (result < 0) return IoVerdict::kFailed;
-  block.retries = 0;
 
-  const uint64_t reached = block.resume_bytes + static_cast<uint64_t>(result);
-  // A direct read that resumes at an aligned offset reads the odd tail of the file again, so stopping twice at the same
-  // byte says end of file where a buffered read would return 0. Stopping before it proves nothing: what lay behind
-  // counts as not arrived, and is read once more.
-  const bool no_progress = result == 0 || reached == block.arrived_bytes;
-  block.arrived_bytes = reached;
-  if (block.arrived_bytes >= block.size_bytes) return IoVerdict::kDone;
-
-  const bool has_required = block.arrived_bytes >= block.required_bytes();
-  if (no_progress) return has_required ? IoVerdict::kDone : IoVerdict::kEnded;
   const IoFile& file = *block.read->file;
-  // Where the file ended at open, the end is no surprise: spare the read that would only confirm it.
-  const bool at_known_end = block.read->file_offset + block.start + block.arrived_bytes >= file.size_bytes();
-  if (has_required && at_known_end) return IoVerdict::kDone;
-  block.resume_bytes = block.arrived_bytes / file.alignment_bytes() * file.alignment_bytes();
+  const uint64_t reached = block.resume_bytes + static_cast<uint64_t>(result);
+  const bool progress = reached > block.arrived_bytes;
+  // Less than before is possible, as a direct read resumes before the byte where it stopped; only the last count holds.
+  block.arrived_bytes = reached;
+  if (reached >= block.size_bytes) return IoVerdict::kDone;
+
+  // A direct read never returns 0 behind an odd last byte, because it resumes before it; so ask for the size as well.
+  if (result == 0 || file.EndsBy(block.read->file_offset + block.start + reached)) {
+    return reached >= block.required_bytes() ? IoVerdict::kDone : IoVerdict::kEnded;
+  }
+  block.retries = progress ? 0 : block.retries + 1;
+  if (block.retries >= kMaxRetries) return IoVerdict::kFailed;
+  block.resume_bytes = reached / file.alignment_bytes() * file.alignment_bytes();
   return IoVerdict::kContinue;
 }
 

@@ -10,7 +10,7 @@ namespace zi {
 
 struct IoBatch;
 
-/// EAGAIN and EINTR in a row before a block gives up; after the first few it sleeps between attempts.
+/// Attempts in a row that may bring nothing (EAGAIN, EINTR) before a block gives up.
 constexpr uint32_t kMaxRetries = 1000;
 
 struct IoBlock {
@@ -18,7 +18,7 @@ struct IoBlock {
   const IoRead* read = nullptr;
   uint64_t start = 0;           // within the read
   uint64_t size_bytes = 0;
-  uint64_t arrived_bytes = 0;   // contiguous from start
+  uint64_t arrived_bytes = 0;   // contiguous from start, as of the last attempt
   uint64_t resume_bytes = 0;    // where the current attempt begins; at most arrived_bytes, aligned for direct files
   uint32_t retries = 0;         // in a row
 
@@ -34,7 +34,7 @@ enum class IoVerdict {
   kRetry,     // EAGAIN, EINTR: the same attempt again
   kContinue,  // short: the rest
   kEnded,     // the file ended before the required bytes
-  kFailed,    // any other errno
+  kFailed,    // any other errno, or attempts without end
 };
 
 /// Applies what the kernel returned (bytes or -errno) to the block, ready for its next attempt if there is one.

@@ -91,6 +91,11 @@ bool IoFile::Refuse(int error) {
   return false;
 }
 
+bool IoFile::EndsBy(uint64_t offset) const {
+  struct stat facts {};
+  return fstat(fd_, &facts) == 0 && static_cast<uint64_t>(facts.st_size) <= offset;
+}
+
 void IoFile::DropCache(uint64_t offset, uint64_t size_bytes) const {
   if (direct_refused_errno_ == 0 || size_bytes == 0) return;
   posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(size_bytes), POSIX_FADV_DONTNEED);

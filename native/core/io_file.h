@@ -19,7 +19,10 @@ class IoFile {
   uint32_t id() const { return id_; }
   const std::string& path() const { return path_; }
   int fd() const { return fd_; }
+  /// As of open.
   uint64_t size_bytes() const { return size_bytes_; }
+  /// Whether the file, as it is now, holds nothing from `offset` on.
+  bool EndsBy(uint64_t offset) const;
   bool direct() const { return direct_; }
   /// Offsets, sizes and addresses of reads are multiples of this; 1 when buffered.
   uint64_t alignment_bytes() const { return alignment_bytes_; }

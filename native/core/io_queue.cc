@@ -154,7 +154,7 @@ void IoQueue::Complete(IoBlock block, int64_t result) {
         if (!dropped) Fail(batch, Ended(block));
         break;
       case IoVerdict::kFailed:
-        if (!dropped) Fail(batch, Failed(block, static_cast<int>(-result)));
+        if (!dropped) Fail(batch, Failed(block, result < 0 ? static_cast<int>(-result) : EIO));
         break;
     }
     finished = batch->open_blocks == 0 && (batch->outcome.failure || batch->uncut_bytes == 0);

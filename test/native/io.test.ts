@@ -101,7 +101,8 @@ function same(actual: Uint8Array, expected: Uint8Array): void {
 }
 
 beforeAll(() => {
-  folder = mkdtempSync(join(process.cwd(), '.io-test-'));
+  // Beside the addon rather than in the system's temporary folder, which may be in memory.
+  folder = mkdtempSync(fileURLToPath(new URL('../../native/build/io-test-', import.meta.url)));
   memoryFolder = mkdtempSync(join('/dev/shm', 'io-test-'));
 });
 
@@ -190,6 +191,20 @@ describe.each(ENGINES)('reads through %s', (engine) => {
     expect(stats.maxInFlight).toBeGreaterThan(1);
     expect(stats.maxInFlight).toBeLessThanOrEqual(16);
     expect(stats.shortReads).toBe(0);
+  });
+
+  it('batches finish in the order in which they were queued', async () => {
+    const io = makeIo({ engine, queueDepth: 1, blockBytes: 4096 });
+    const file = io.open(makeFile(65_536).path);
+    const { memory } = allocate(65_536);
+    const order: number[] = [];
+    const sizes = [65_536, 4096, 32_768, 4096];
+    await Promise.all(
+      sizes.map((size, index) =>
+        io.read(batch([file.file, 0, size, size, memory.id, 0])).then(() => order.push(index)),
+      ),
+    );
+    expect(order).toEqual([0, 1, 2, 3]);
   });
 
   it('an empty batch, and reads of nothing', async () => {
@@ -391,6 +406,22 @@ describe('fallbacks', () => {
     expect(io.notes).toEqual([]);
   });
 
+  it('memory beyond the size of one registered buffer', async () => {
+    const io = makeIo({ engine: 'io_uring' });
+    const data = makeFile(200_704);
+    const file = io.open(data.path);
+    const sizeBytes = 2 ** 30 + 2 ** 21;
+    const memory = new (native().NativeMemory)(sizeBytes, true);
+    expect(io.register(memory)).toBe(true);
+    // Before, across and behind the boundary between the two slots.
+    for (const start of [2 ** 30 - 200_704, 2 ** 30 - 102_400, 2 ** 30, sizeBytes - 200_704]) {
+      await io.read(batch([file.file, 0, 200_704, 200_704, memory.id, start]));
+      same(new Uint8Array(memory.view(start, 200_704)), data.bytes);
+    }
+    io.unregister(memory);
+    memory.free();
+  });
+
   it('more files than the ring has slots for', async () => {
     const io = makeIo({ engine: 'io_uring' });
     const data = makeFile(4096);
@@ -484,7 +515,7 @@ describe.each(ENGINES)('close of %s', (engine) => {
     expect(io.stats().bytes).toBeGreaterThanOrEqual(0);
   });
 
-  it('frees its threads and descriptors', async () => {
+  it('frees its descriptors', async () => {
     const data = makeFile(20_000);
     const countOf = (what: string) =>
       Number(execFileSync('sh', ['-c', `ls /proc/${process.pid}/${what} | wc -l`]));
@@ -497,7 +528,7 @@ describe.each(ENGINES)('close of %s', (engine) => {
     await round();
     const before = countOf('fd');
     for (let count = 0; count < 20; count++) await round();
-    expect(countOf('fd')).toBeLessThan(before + 20);
+    expect(countOf('fd')).toBeLessThan(before + 10);
   });
 
   it('a reader that is never closed neither holds the process nor crashes its exit', () => {
@@ -513,24 +544,6 @@ describe.each(ENGINES)('close of %s', (engine) => {
     runScript(
       `${script(engine, data.path)}
        start(); process.exit(0);`,
-    );
-  });
-
-  it('a worker terminated while reads are in flight', () => {
-    const data = makeFile(1 << 20);
-    runScript(
-      `const { Worker } = require('node:worker_threads');
-       const source = ${JSON.stringify(`${script(engine, data.path)}
-         start();
-         require('node:worker_threads').parentPort.postMessage('reading');
-         const again = () => start().then(again, () => {}); again();`)};
-       (async () => {
-         for (let round = 0; round < 15; round++) {
-           const worker = new Worker(source, { eval: true });
-           await new Promise((resolve, reject) => worker.on('message', resolve).on('error', reject));
-           await worker.terminate();
-         }
-       })();`,
     );
   });
 });
