@@ -134,11 +134,15 @@ export interface NativeAddon {
   nowMs(): number;
   /** Instruction sets of this processor that the kernels know, best last: e.g. ['avx2', 'avx512', 'avx512bf16']. */
   instructionSets(): string[];
-  /** Pool that all streams share; call before the first launch. `isa` forces a kernel set (tests). */
+  /** Pool that all streams share, used from the next operation on; 0 threads: one per processor. `isa` forces a kernel set. */
   configureCpu(options: { readonly threads: number; readonly isa?: string }): void;
   readonly NativeMemory: new (sizeBytes: number, hugePages: boolean) => NativeMemory;
   createIo(options: IoOptions): NativeIo;
   createStream(name: string): NativeStream;
+  /** Bytes per second at which that many threads read cold memory. Blocks; for benchmarks. */
+  measureReadBandwidth(bytes: number, threads: number): number;
+  /** f32 operations per second of that many threads, a multiply-add counting two. Blocks; for benchmarks. */
+  measureFlops(threads: number): number;
 }
 
 let loaded: NativeAddon | undefined;

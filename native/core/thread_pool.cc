@@ -1,0 +1,116 @@
+// Implements core/thread_pool.h: a list of open loops, workers that spin briefly and then sleep.
+#include "core/thread_pool.h"
+
+#include <algorithm>
+
+#include "core/spin.h"
+
+namespace zi {
+
+/// Lives on its caller's stack; `helpers` workers may still touch it, so the caller leaves last.
+struct ThreadPool::Loop {
+  Body body;
+  void* context;
+  size_t count;
+  size_t chunk;
+  const CancelFlag& cancel;
+  std::atomic<size_t> next{0};
+  std::atomic<unsigned> helpers{0};  // changed under the pool's mutex, read without it while spinning
+
+  bool HasChunks() const { return next.load(std::memory_order_relaxed) < count; }
+
+  void Drain() {
+    while (!cancel.load(std::memory_order_relaxed)) {
+      const size_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
+      if (begin >= count) return;
+      body(context, begin, std::min(count, begin + chunk));
+    }
+    next.store(count, std::memory_order_relaxed);
+  }
+};
+
+ThreadPool::ThreadPool(unsigned threads) {
+  for (unsigned i = 1; i < threads; ++i) workers_.emplace_back([this] { Work(); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+    ++generation_;
+  }
+  work_arrived_.notify_all();
+  for (auto& worker : workers_) worker.join();
+}
+
+unsigned ThreadPool::threads() const { return static_cast<unsigned>(workers_.size()) + 1; }
+
+void ThreadPool::ParallelFor(size_t count, size_t chunk, const CancelFlag& cancel, Body body, void* context) {
+  if (count == 0) return;
+  chunk = std::max<size_t>(chunk, 1);
+  Loop loop{body, context, count, chunk, cancel};
+  if (workers_.empty() || count <= chunk) {
+    loop.Drain();
+    return;
+  }
+  unsigned sleepers;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    loops_.push_back(&loop);
+    sleepers = sleepers_;
+    generation_.fetch_add(1, std::memory_order_release);
+  }
+  const size_t useful = (count - 1) / chunk;
+  if (sleepers > useful) {
+    for (size_t i = 0; i < useful; ++i) work_arrived_.notify_one();
+  } else if (sleepers > 0) {
+    work_arrived_.notify_all();
+  }
+  loop.Drain();
+  {
+    // From here no worker can join; those inside are finishing their last chunk.
+    std::lock_guard<std::mutex> lock(mutex_);
+    std::erase(loops_, &loop);
+  }
+  auto left = [&] { return loop.helpers.load(std::memory_order_acquire) == 0; };
+  if (SpinBriefly(left)) return;
+  std::unique_lock<std::mutex> lock(mutex_);
+  loop_left_.wait(lock, left);
+}
+
+void ThreadPool::Work() {
+  while (Loop* loop = Take()) {
+    loop->Drain();
+    Leave(loop);
+  }
+}
+
+ThreadPool::Loop* ThreadPool::Take() {
+  for (;;) {
+    uint64_t seen;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (stopping_) return nullptr;
+      for (Loop* loop : loops_) {
+        if (!loop->HasChunks()) continue;
+        loop->helpers.fetch_add(1, std::memory_order_relaxed);
+        return loop;
+      }
+      seen = generation_.load(std::memory_order_relaxed);
+    }
+    auto changed = [&] { return generation_.load(std::memory_order_acquire) != seen; };
+    if (SpinBriefly(changed)) continue;
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++sleepers_;
+    work_arrived_.wait(lock, changed);
+    --sleepers_;
+  }
+}
+
+void ThreadPool::Leave(Loop* loop) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  // After this the caller may return and the loop be gone: nothing below touches it.
+  if (loop->helpers.fetch_sub(1, std::memory_order_acq_rel) == 1) loop_left_.notify_all();
+}
+
+}  // namespace zi

@@ -1,0 +1,10 @@
+// Moving and setting bytes of host memory as stream work.
+#pragma once
+#include "cpu/kernels.h"
+
+namespace zi {
+
+void CopyBytes(const CopyOp& op, Run& run);
+void FillBytes(const FillOp& op, Run& run);
+
+}  // namespace zi

@@ -1,0 +1,64 @@
+// Implements cpu/isa.h with cpuid, through the compiler's builtins (which also ask the system whether it saves zmm).
+#include "cpu/isa.h"
+
+#include <algorithm>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+
+namespace zi {
+namespace {
+
+std::mutex setup_mutex;
+
+/// Never destroyed: at process exit its threads may still be asleep in it.
+CpuSetup& Setup() {
+  static auto* setup = new CpuSetup{nullptr, nullptr};
+  return *setup;
+}
+
+CpuSetup MakeSetup(unsigned threads, const std::string& isa) {
+  const std::vector<std::string> known = InstructionSets();
+  if (known.empty()) throw std::invalid_argument("this processor lacks AVX2, FMA or F16C, which the kernels need");
+  const std::string chosen = isa.empty() ? known.back() : isa;
+  if (std::find(known.begin(), known.end(), chosen) == known.end()) {
+    throw std::invalid_argument("this processor has no kernels for instruction set '" + chosen + "'");
+  }
+  // Activations stay f32, so bf16 products bring nothing: that set uses the kernels of plain AVX-512.
+  const Kernels& kernels = chosen == "avx2" ? KernelsAvx2() : KernelsAvx512();
+  const unsigned count = threads ? threads : std::max(1u, std::thread::hardware_concurrency());
+  return {&kernels, std::make_shared<ThreadPool>(count)};
+}
+
+}  // namespace
+
+std::vector<std::string> InstructionSets() {
+  __builtin_cpu_init();
+  std::vector<std::string> sets;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
+    return sets;
+  }
+  sets.push_back("avx2");
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq")) {
+    return sets;
+  }
+  sets.push_back("avx512");
+  if (__builtin_cpu_supports("avx512bf16")) sets.push_back("avx512bf16");
+  return sets;
+}
+
+void ConfigureCpu(unsigned threads, const std::string& isa) {
+  CpuSetup setup = MakeSetup(threads, isa);
+  std::lock_guard<std::mutex> lock(setup_mutex);
+  std::swap(Setup(), setup);
+}
+
+CpuSetup CurrentCpu() {
+  std::lock_guard<std::mutex> lock(setup_mutex);
+  CpuSetup& setup = Setup();
+  if (!setup.kernels) setup = MakeSetup(0, "");
+  return setup;
+}
+
+}  // namespace zi

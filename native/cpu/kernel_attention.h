@@ -1,0 +1,222 @@
+// attention over paged keys and values: one task per (sequence, kv head, tile of query tokens), online softmax over
+// blocks of keys that begin at multiples of kKeyBlock, so that a token's result does not depend on its neighbours.
+#pragma once
+#include "cpu/kernel_attention_tiles.h"
+
+namespace zi::ZI_ISA {
+
+/// Query rows (tokens × heads of one kv head) that share a transposed block of keys.
+constexpr int64_t kQueryRows = 24;
+
+struct SequenceRow {
+  int64_t first, tokens, context, first_page;
+};
+inline SequenceRow ReadSequence(const View& sequences, int64_t s) {
+  const int32_t* row = reinterpret_cast<const int32_t*>(sequences.data) + s * sequences.strides[0];
+  return {row[0], row[1], row[2], row[3]};
+}
+
+/// The tables are data: checked before any page is touched.
+inline void CheckTables(const AttentionOp& op) {
+  const int64_t page_tokens = op.keys.shape[2];
+  for (int64_t s = 0; s < op.sequences.shape[0]; ++s) {
+    const SequenceRow row = ReadSequence(op.sequences, s);
+    if (row.first < 0 || row.tokens < 0 || row.first + row.tokens > op.q.shape[0]) {
+      FailOp("sequence %ld: tokens %ld … +%ld are outside the %ld of the batch", s, row.first, row.tokens,
+             op.q.shape[0]);
+    }
+    const int64_t pages = row.context < 0 ? 0 : (row.context + page_tokens - 1) / page_tokens;
+    if (row.context < 0 || row.first_page < 0 || row.first_page + pages > op.pages.shape[0]) {
+      FailOp("sequence %ld: a context of %ld tokens from page entry %ld is outside the %ld entries", s, row.context,
+             row.first_page, op.pages.shape[0]);
+    }
+    for (int64_t p = row.first_page; p < row.first_page + pages; ++p) {
+      if (Int(op.pages, p) < 0 || Int(op.pages, p) >= op.keys.shape[0]) {
+        FailOp("page entry %ld is %d, outside the %ld pages", p, Int(op.pages, p), op.keys.shape[0]);
+      }
+    }
+  }
+}
+
+/// The work and scratch of one task. Rows are numbered token-major: row = token · heads + head.
+struct QueryTile {
+  const AttentionOp& op;
+  SequenceRow sequence;
+  int64_t kv_head;
+  int64_t first_head, heads;    // those that read kv_head
+  int64_t first_token, tokens;  // in the micro-batch
+  int64_t rows;
+
+  float* keys;    // [D][kKeyBlock], transposed
+  float* scores;  // [rows][kKeyBlock]
+  float* sums;    // [rows][padded D]: Σ p · v
+  float* maxima;  // [rows]
+  float* totals;  // [rows]: Σ p
+  float* zeros;   // [padded D]: stands in for keys no row sees
+  int64_t padded_depth;
+
+  int64_t Token(int64_t row) const { return first_token + row / heads; }
+  int64_t Head(int64_t row) const { return first_head + row % heads; }
+  /// Last key position that the token sees; −1 when none.
+  int64_t Last(int64_t token) const { return Smaller(Int(op.positions, token), sequence.context - 1); }
+  int64_t First(int64_t token) const {
+    return op.window_tokens > 0 ? Larger(0, Int(op.positions, token) - op.window_tokens + 1) : 0;
+  }
+};
+
+inline size_t TileFloats(int64_t rows, int64_t padded_depth) {
+  return static_cast<size_t>(padded_depth * kKeyBlock + rows * (kKeyBlock + padded_depth + 2) + padded_depth);
+}
+
+inline void PlaceScratch(QueryTile& tile) {
+  const int64_t depth = tile.padded_depth, rows = tile.rows;
+  float* at = static_cast<float*>(Scratch(ScratchUse::kTile, TileFloats(rows, depth) * sizeof(float)));
+  tile.keys = at;
+  tile.scores = tile.keys + depth * kKeyBlock;
+  tile.sums = tile.scores + rows * kKeyBlock;
+  tile.zeros = tile.sums + rows * depth;
+  tile.maxima = tile.zeros + depth;
+  tile.totals = tile.maxima + rows;
+  std::memset(tile.sums, 0, static_cast<size_t>((rows + 1) * depth) * sizeof(float));
+  for (int64_t row = 0; row < rows; ++row) {
+    tile.maxima[row] = -__builtin_inff();
+    tile.totals[row] = 0;
+  }
+}
+
+/// Scores of one row in one block become probabilities; sums so far are rescaled to the new maximum.
+inline void SoftmaxRow(QueryTile& tile, int64_t row, int64_t block_start) {
+  const AttentionOp& op = tile.op;
+  const int64_t token = tile.Token(row);
+  float* scores = tile.scores + row * kKeyBlock;
+  const float first = static_cast<float>(tile.First(token)), last = static_cast<float>(tile.Last(token));
+  const Vec lowest = Set(-__builtin_inff());
+  const Vec slope =
+      Set(op.alibi_slopes.data ? reinterpret_cast<const float*>(op.alibi_slopes.data)[tile.Head(row)] : 0.0f);
+  Vec value[kKeyVecs], largest = lowest;
+  for (int v = 0; v < kKeyVecs; ++v) {
+    const Vec key = Add(Set(static_cast<float>(block_start + v * kWidth)), Iota());
+    Vec score = Mul(Load(scores + v * kWidth), Set(op.scale));
+    if (op.alibi_slopes.data) score = Fma(slope, key, score);
+    if (op.soft_cap != 0) score = Mul(Set(op.soft_cap), Tanh(Div(score, Set(op.soft_cap))));
+    score = SelectLess(key, Set(first), lowest, score);
+    value[v] = SelectLess(Set(last), key, lowest, score);
+    largest = Max(largest, value[v]);
+  }
+  const float before = tile.maxima[row], here = MaxLane(largest);
+  const float maximum = here > before ? here : before;
+  if (maximum == -__builtin_inff()) {
+    for (int v = 0; v < kKeyVecs; ++v) Store(scores + v * kWidth, Zero());
+    return;
+  }
+  Vec total = Zero();
+  for (int v = 0; v < kKeyVecs; ++v) {
+    const Vec p = Exp(Sub(value[v], Set(maximum)));
+    Store(scores + v * kWidth, p);
+    total = Add(total, p);
+  }
+  float rescale = 1;
+  if (maximum != before) {
+    float lanes[kWidth];
+    Store(lanes, Exp(Set(before - maximum)));
+    rescale = lanes[0];
+    float* sums = tile.sums + row * tile.padded_depth;
+    for (int64_t d = 0; d < tile.padded_depth; d += kWidth) Store(sums + d, Mul(Load(sums + d), Set(rescale)));
+  }
+  tile.maxima[row] = maximum;
+  tile.totals[row] = tile.totals[row] * rescale + Sum(total);
+}
+
+/// Folds keys [begin, end), all within one block, into every row.
+inline void FoldBlock(QueryTile& tile, int64_t block_start, int64_t begin, int64_t end) {
+  const AttentionOp& op = tile.op;
+  const int64_t depth = op.q.shape[2], page_tokens = op.keys.shape[2];
+  const float* keys[kKeyBlock];
+  const float* values[kKeyBlock];
+  for (int j = 0; j < kKeyBlock; ++j) {
+    const int64_t position = block_start + j;
+    keys[j] = values[j] = tile.zeros;
+    if (position < begin || position >= end) continue;
+    const int64_t page = Int(op.pages, tile.sequence.first_page + position / page_tokens);
+    const int64_t offset = position % page_tokens;
+    keys[j] = Row(op.keys, page, tile.kv_head) + offset * op.keys.strides[2];
+    values[j] = Row(op.values, page, tile.kv_head) + offset * op.values.strides[2];
+  }
+  TransposeKeys(keys, depth, tile.keys);
+  for (int64_t row = 0; row < tile.rows; row += kTokenTile) {
+    const float* q[kTokenTile];
+    for (int c = 0; c < kTokenTile; ++c) {
+      const int64_t r = Smaller(row + c, tile.rows - 1);
+      q[c] = Row(op.q, tile.Token(r), tile.Head(r));
+    }
+    ScoreRows(tile.rows - row, q, tile.keys, depth, tile.scores + row * kKeyBlock);
+  }
+  for (int64_t row = 0; row < tile.rows; ++row) SoftmaxRow(tile, row, block_start);
+  const int from = static_cast<int>(begin - block_start), to = static_cast<int>(end - block_start);
+  for (int64_t row = 0; row < tile.rows; row += kTokenTile) {
+    WeighRows(tile.rows - row, tile.scores + row * kKeyBlock, values, from, to, depth,
+              tile.sums + row * tile.padded_depth, tile.padded_depth);
+  }
+}
+
+inline void AttendTile(QueryTile& tile, Run& run) {
+  const AttentionOp& op = tile.op;
+  const int64_t depth = op.q.shape[2];
+  tile.padded_depth = RoundUp(depth, kWidth);
+  PlaceScratch(tile);
+  int64_t first = tile.sequence.context, end = 0;
+  for (int64_t t = tile.first_token; t < tile.first_token + tile.tokens; ++t) {
+    first = Smaller(first, tile.First(t));
+    end = Larger(end, tile.Last(t) + 1);
+  }
+  for (int64_t block = first / kKeyBlock * kKeyBlock; block < end; block += kKeyBlock) {
+    if (run.cancel.load(std::memory_order_relaxed)) return;
+    FoldBlock(tile, block, Larger(block, first), Smaller(block + kKeyBlock, end));
+  }
+  for (int64_t row = 0; row < tile.rows; ++row) {
+    // A token that sees nothing gets zeros.
+    const Vec inverse = Set(tile.totals[row] != 0 ? 1.0f / tile.totals[row] : 0.0f);
+    float* out = Row(op.out, tile.Token(row), tile.Head(row));
+    const float* sums = tile.sums + row * tile.padded_depth;
+    for (int64_t d = 0; d < depth; d += kWidth) StoreUpTo(out + d, Mul(Load(sums + d), inverse), depth - d);
+  }
+}
+
+inline void AttentionKernel(const AttentionOp& op, Run& run) {
+  CheckTables(op);
+  const int64_t heads = op.q.shape[1], kv_heads = op.keys.shape[1], sequences = op.sequences.shape[0];
+  if (heads == 0 || op.q.shape[2] == 0) return;
+  const int64_t group = (heads + kv_heads - 1) / kv_heads;
+  const int64_t tile_tokens = Larger(1, kQueryRows / group);
+  // first_tile[s]: tiles of the sequences before s.
+  int64_t* first_tile = static_cast<int64_t*>(
+      Scratch(ScratchUse::kOperation, static_cast<size_t>(sequences + 1) * sizeof(int64_t)));
+  int64_t context = 0;
+  first_tile[0] = 0;
+  for (int64_t s = 0; s < sequences; ++s) {
+    const SequenceRow row = ReadSequence(op.sequences, s);
+    first_tile[s + 1] = first_tile[s] + (row.tokens + tile_tokens - 1) / tile_tokens;
+    context = Larger(context, row.context);
+  }
+  const int64_t work = group * context * op.q.shape[2] / kWidth;
+  ForEach(run, first_tile[sequences] * kv_heads, work, [&](int64_t task) {
+    const int64_t index = task / kv_heads, kv_head = task % kv_heads;
+    int64_t s = 0, above = sequences;
+    while (above - s > 1) {
+      const int64_t middle = (s + above) / 2;
+      (first_tile[middle] <= index ? s : above) = middle;
+    }
+    const SequenceRow row = ReadSequence(op.sequences, s);
+    const int64_t offset = (index - first_tile[s]) * tile_tokens;
+    const int64_t tokens = Smaller(tile_tokens, row.tokens - offset);
+    // Head h reads kv head ⌊h · kv_heads / heads⌋.
+    const int64_t first_head = (kv_head * heads + kv_heads - 1) / kv_heads;
+    const int64_t count = ((kv_head + 1) * heads + kv_heads - 1) / kv_heads - first_head;
+    if (count == 0) return;
+    QueryTile tile{op, row, kv_head, first_head, count, row.first + offset, tokens, tokens * count,
+                   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0};
+    AttendTile(tile, run);
+  });
+}
+
+}  // namespace zi::ZI_ISA

@@ -1,0 +1,99 @@
+// Shared by all kernels of an instruction set: weight types, rows of views, parallel loops. Include a simd header first.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels.h"
+
+namespace zi::ZI_ISA {
+
+// Weights lie at any byte offset, so they are only ever reached through unaligned vector loads.
+struct F32 {
+  static constexpr int kBytes = 4;
+  static Vec LoadFull(const uint8_t* p) { return Load(reinterpret_cast<const float*>(p)); }
+  static Vec LoadFirst(const uint8_t* p, int n) { return LoadPartial(reinterpret_cast<const float*>(p), n); }
+};
+struct F16 {
+  static constexpr int kBytes = 2;
+  static Vec LoadFull(const uint8_t* p) { return WidenF16(LoadHalves(p)); }
+  static Vec LoadFirst(const uint8_t* p, int n) { return WidenF16(LoadHalvesPartial(p, n)); }
+};
+struct BF16 {
+  static constexpr int kBytes = 2;
+  static Vec LoadFull(const uint8_t* p) { return WidenBF16(LoadHalves(p)); }
+  static Vec LoadFirst(const uint8_t* p, int n) { return WidenBF16(LoadHalvesPartial(p, n)); }
+};
+
+/// Calls f with the tag of a float type.
+template <class F>
+inline void WithType(DType dtype, F f) {
+  switch (dtype) {
+    case DType::kF16:
+      return f(F16{});
+    case DType::kBF16:
+      return f(BF16{});
+    default:
+      return f(F32{});
+  }
+}
+
+/// n values (kWidth or fewer) of type W.
+template <class W>
+inline Vec LoadUpTo(const uint8_t* p, int64_t n) {
+  return n >= kWidth ? W::LoadFull(p) : W::LoadFirst(p, static_cast<int>(n));
+}
+inline Vec LoadUpTo(const float* p, int64_t n) { return n >= kWidth ? Load(p) : LoadPartial(p, static_cast<int>(n)); }
+inline void StoreUpTo(float* p, Vec v, int64_t n) {
+  if (n >= kWidth) {
+    Store(p, v);
+  } else {
+    StorePartial(p, v, static_cast<int>(n));
+  }
+}
+
+inline int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t Larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t RoundUp(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+/// Start of row (i) or (i, j) of a float view.
+inline float* Row(const View& view, int64_t i) {
+  return reinterpret_cast<float*>(view.data) + i * view.strides[0];
+}
+inline float* Row(const View& view, int64_t i, int64_t j) {
+  return reinterpret_cast<float*>(view.data) + i * view.strides[0] + j * view.strides[1];
+}
+inline int32_t Int(const View& view, int64_t i) {
+  return reinterpret_cast<const int32_t*>(view.data)[i * view.strides[0]];
+}
+
+/// All dimensions but the innermost, taken as one.
+inline int64_t RowCount(const View& view) {
+  int64_t rows = 1;
+  for (int d = 0; d + 1 < view.rank; ++d) rows *= view.shape[d];
+  return rows;
+}
+inline int64_t RowLength(const View& view) { return view.shape[view.rank - 1]; }
+inline float* FlatRow(const View& view, int64_t row) {
+  int64_t offset = 0;
+  for (int d = view.rank - 2; d >= 0; --d) {
+    offset += row % view.shape[d] * view.strides[d];
+    row /= view.shape[d];
+  }
+  return reinterpret_cast<float*>(view.data) + offset;
+}
+
+/// f(i) for all i < count, in parallel. `work` is the rough cost of one item in simple vector operations: chunks are
+/// made large enough to be worth handing to another thread, and small operations stay on the calling one.
+template <class F>
+inline void ForEach(Run& run, int64_t count, int64_t work, F f) {
+  constexpr int64_t kChunkWork = 4096;
+  const int64_t chunk = Larger(1, kChunkWork / Larger(1, work));
+  run.pool.ParallelFor(
+      static_cast<size_t>(count), static_cast<size_t>(chunk), run.cancel,
+      [](void* context, size_t begin, size_t end) {
+        for (size_t i = begin; i < end; ++i) (*static_cast<F*>(context))(static_cast<int64_t>(i));
+      },
+      &f);
+}
+
+}  // namespace zi::ZI_ISA

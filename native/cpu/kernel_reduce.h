@@ -1,0 +1,81 @@
+// argmax and nll_fold: reductions over rows of logits.
+#pragma once
+#include "cpu/kernel_math.h"
+
+namespace zi::ZI_ISA {
+
+/// Largest of a row, NaN ignored; −inf when there is nothing else. Two chains hide the latency of max.
+inline float RowMaximum(const float* row, int64_t length) {
+  const float lowest = -__builtin_inff();
+  Vec best[2] = {Set(lowest), Set(lowest)};
+  int64_t i = 0;
+  // Max returns its second argument when either is NaN: a NaN in the row leaves the maximum as it was.
+  for (; i + 2 * kWidth <= length; i += 2 * kWidth) {
+    best[0] = Max(Load(row + i), best[0]);
+    best[1] = Max(Load(row + i + kWidth), best[1]);
+  }
+  float result = MaxLane(Max(best[0], best[1]));
+  for (; i < length; ++i) result = row[i] > result ? row[i] : result;
+  return result;
+}
+
+/// First column that holds the largest value; 0 for a row of NaN.
+inline int32_t RowArgmax(const float* row, int64_t length) {
+  const float largest = RowMaximum(row, length);
+  for (int64_t i = 0; i < length; ++i) {
+    if (row[i] == largest) return static_cast<int32_t>(i);
+  }
+  return 0;
+}
+
+inline void ArgmaxKernel(const ArgmaxOp& op, Run& run) {
+  const int64_t length = op.logits.shape[1];
+  ForEach(run, op.logits.shape[0], length / kWidth, [&](int64_t r) {
+    reinterpret_cast<int32_t*>(op.out.data)[r * op.out.strides[0]] = RowArgmax(Row(op.logits, r), length);
+  });
+}
+
+/// Σ exp(x − maximum): f32 within blocks of 1024, double across them.
+inline double SumExp(const float* row, int64_t length, float maximum) {
+  constexpr int64_t kBlock = 1024;
+  const Vec shift = Set(maximum);
+  double total = 0;
+  for (int64_t begin = 0; begin < length; begin += kBlock) {
+    const int64_t end = Smaller(length, begin + kBlock);
+    Vec sum = Zero();
+    int64_t i = begin;
+    for (; i + kWidth <= end; i += kWidth) sum = Add(sum, Exp(Sub(Load(row + i), shift)));
+    total += static_cast<double>(Sum(sum));
+    if (i < end) {
+      float lanes[kWidth];
+      Store(lanes, Exp(Sub(LoadPartial(row + i, static_cast<int>(end - i)), shift)));
+      for (int64_t j = 0; j < end - i; ++j) total += static_cast<double>(lanes[j]);
+    }
+  }
+  return total;
+}
+
+inline void NllFoldRow(float* state, const float* row, int64_t length, int64_t target, bool first) {
+  const float before = first ? -__builtin_inff() : state[0];
+  const double sum_before = first ? 0.0 : static_cast<double>(state[1]);
+  if (first) state[2] = 0;
+  if (target >= 0 && target < length) state[2] = row[target];
+  const float here = RowMaximum(row, length);
+  const float maximum = here > before ? here : before;
+  double sum = 0;
+  if (maximum != -__builtin_inff()) {
+    sum = SumExp(row, length, maximum);
+    if (sum_before > 0) sum += sum_before * __builtin_exp(static_cast<double>(before) - static_cast<double>(maximum));
+  }
+  state[0] = maximum;
+  state[1] = static_cast<float>(sum);
+}
+
+inline void NllFoldKernel(const NllFoldOp& op, Run& run) {
+  const int64_t length = op.logits.shape[1];
+  ForEach(run, op.logits.shape[0], length / kWidth * 8, [&](int64_t r) {
+    NllFoldRow(Row(op.state, r), Row(op.logits, r), length, Int(op.targets, r) - op.first_column, op.first);
+  });
+}
+
+}  // namespace zi::ZI_ISA

@@ -1,0 +1,30 @@
+// Every kernel of one instruction set, gathered; each per-instruction-set file includes its simd header and then this.
+#pragma once
+#include "cpu/kernel_attention.h"
+#include "cpu/kernel_elementwise.h"
+#include "cpu/kernel_linear_columns.h"
+#include "cpu/kernel_measure.h"
+#include "cpu/kernel_norm.h"
+#include "cpu/kernel_reduce.h"
+#include "cpu/kernel_rows.h"
+
+namespace zi::ZI_ISA {
+
+constexpr Kernels kTable = {
+    .gather_rows = GatherRowsKernel,
+    .layer_norm = LayerNormKernel,
+    .rms_norm = RmsNormKernel,
+    .linear = LinearKernel,
+    .gated = GatedKernel,
+    .add = AddKernel,
+    .rotary = RotaryKernel,
+    .kv_store = KvStoreKernel,
+    .attention = AttentionKernel,
+    .argmax = ArgmaxKernel,
+    .nll_fold = NllFoldKernel,
+    .scale_cap = ScaleCapKernel,
+    .read_all = ReadAll,
+    .multiply_add = MultiplyAdd,
+};
+
+}  // namespace zi::ZI_ISA

@@ -1,0 +1,50 @@
+// The kernels of one instruction set as a table of functions, and what they may call outside their own files.
+#pragma once
+#include <atomic>
+#include <cstddef>
+
+#include "core/thread_pool.h"
+#include "cpu/operand.h"
+
+namespace zi {
+
+/// Where a kernel runs.
+struct Run {
+  ThreadPool& pool;
+  const CancelFlag& cancel;
+};
+
+struct Kernels {
+  void (*gather_rows)(const GatherRowsOp&, Run&);
+  void (*layer_norm)(const LayerNormOp&, Run&);
+  void (*rms_norm)(const RmsNormOp&, Run&);
+  void (*linear)(const LinearOp&, Run&);
+  void (*gated)(const GatedOp&, Run&);
+  void (*add)(const AddOp&, Run&);
+  void (*rotary)(const RotaryOp&, Run&);
+  void (*kv_store)(const KvStoreOp&, Run&);
+  void (*attention)(const AttentionOp&, Run&);
+  void (*argmax)(const ArgmaxOp&, Run&);
+  void (*nll_fold)(const NllFoldOp&, Run&);
+  void (*scale_cap)(const ScaleCapOp&, Run&);
+  /// Sum of `count` floats: how fast memory can be read at all.
+  float (*read_all)(const float* data, size_t count);
+  /// Runs about `steps` rounds of independent multiply-adds and returns how many operations that was.
+  double (*multiply_add)(size_t steps, float* sink);
+};
+
+const Kernels& KernelsAvx2();
+const Kernels& KernelsAvx512();
+
+/// Ends the operation, and with it the stream, with a sentence (printf format).
+[[noreturn]] void FailOp(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+/// Scratch of the calling thread: 64-byte aligned, kept between calls, contents undefined. Two blocks, because the
+/// thread that packs operands for a whole operation also takes part in its tiles.
+enum class ScratchUse { kOperation, kTile };
+void* Scratch(ScratchUse use, size_t size);
+
+/// cos and sin of an angle in double precision, out of the per-instruction-set files.
+void CosSin(double angle, float scale, float* cosine, float* sine);
+
+}  // namespace zi

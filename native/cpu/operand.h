@@ -1,0 +1,85 @@
+// What kernels receive: views of memory with everything checked, and one plain struct per operation.
+// Plain data only: code in a header shared by instruction sets would be compiled with the flags of one of them.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace zi {
+
+enum class DType : uint8_t { kF32, kF16, kBF16, kI32 };
+enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kGeluQuick, kSilu };
+
+/// A view whose every element lies inside live memory. `data` is null when an optional operand is absent.
+struct View {
+  uint8_t* data;
+  DType dtype;
+  int rank;
+  int64_t shape[4];
+  int64_t strides[4];  // in elements; the innermost is 1
+};
+
+// Shapes and meanings: offload/ops.ts. T tokens, H hidden size, N outputs, K inputs.
+struct GatherRowsOp {
+  View out, table, rows;
+  bool accumulate;
+  float scale;
+};
+struct LayerNormOp {
+  View out, x, weight, bias;
+  float eps;
+};
+struct RmsNormOp {
+  View out, x, weight;
+  float eps, weight_offset;
+};
+struct LinearOp {
+  View out, x, weight, bias;
+  bool input_major;
+  Activation activation;
+  bool accumulate;
+};
+struct GatedOp {
+  View out, gate, up;
+  Activation activation;
+};
+struct AddOp {
+  View out, a, b;
+};
+struct RotaryOp {
+  View x, positions, inverse_frequencies;
+  bool interleaved;
+  float scale;
+};
+struct KvStoreOp {
+  View k, v, keys, values, slots;
+};
+struct AttentionOp {
+  View out, q, keys, values, sequences, pages, positions, alibi_slopes;
+  float scale;
+  int64_t window_tokens;
+  float soft_cap;
+};
+struct ArgmaxOp {
+  View out, logits;
+};
+struct NllFoldOp {
+  View state, logits, targets;
+  int64_t first_column;
+  bool first;
+};
+struct ScaleCapOp {
+  View x;
+  float scale, soft_cap;
+};
+struct CopyOp {
+  uint8_t* to;
+  const uint8_t* from;
+  size_t size;
+};
+struct FillOp {
+  uint8_t* to;
+  size_t size;
+  uint8_t value;
+};
+
+}  // namespace zi

@@ -1,0 +1,101 @@
+// The small vector vocabulary that all kernels are written in, in AVX2 + FMA + F16C: 8 floats.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#define ZI_ISA avx2
+
+namespace zi::avx2 {
+
+constexpr int kWidth = 8;
+/// Accumulators of a product tile are 4 × kTokenTile; with the operands they fill the 16 registers.
+constexpr int kTokenTile = 3;
+
+using Vec = __m256;
+
+inline Vec Zero() { return _mm256_setzero_ps(); }
+inline Vec Set(float x) { return _mm256_set1_ps(x); }
+inline Vec Load(const float* p) { return _mm256_loadu_ps(p); }
+inline void Store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
+inline Vec Add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+inline Vec Sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+inline Vec Mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
+inline Vec Div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+/// a · b + c
+inline Vec Fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+/// c − a · b
+inline Vec Fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a, b, c); }
+// Min and Max return `b` when either is NaN.
+inline Vec Min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+inline Vec Max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+inline Vec Abs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+inline Vec CopySign(Vec magnitude, Vec sign) {
+  const Vec bit = _mm256_set1_ps(-0.0f);
+  return _mm256_or_ps(_mm256_andnot_ps(bit, magnitude), _mm256_and_ps(bit, sign));
+}
+inline Vec RoundNearest(Vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/// 2^n for whole n in [−126, 127].
+inline Vec PowerOfTwo(Vec n) {
+  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+/// a < b ? yes : no
+inline Vec SelectLess(Vec a, Vec b, Vec yes, Vec no) {
+  return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+}
+/// 0, 1, 2, …
+inline Vec Iota() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
+
+inline __m256i FirstLanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+/// The first n < kWidth values, zeros after; touches no byte beyond them.
+inline Vec LoadPartial(const float* p, int n) { return _mm256_maskload_ps(p, FirstLanes(n)); }
+inline void StorePartial(float* p, Vec v, int n) { _mm256_maskstore_ps(p, FirstLanes(n), v); }
+
+inline Vec WidenF16(__m128i halves) { return _mm256_cvtph_ps(halves); }
+inline Vec WidenBF16(__m128i halves) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+inline __m128i LoadHalves(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+inline __m128i LoadHalvesPartial(const uint8_t* p, int n) {
+  alignas(16) uint8_t bytes[16] = {};
+  std::memcpy(bytes, p, static_cast<size_t>(n) * 2);
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
+}
+
+// Sums and Sums4 add the lanes of a vector in one and the same tree.
+inline __m128 Sums4(Vec a, Vec b, Vec c, Vec d) {
+  const Vec pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+}
+inline float Sum(Vec a) { return _mm_cvtss_f32(Sums4(a, a, a, a)); }
+inline float MaxLane(Vec a) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
+
+/// rows[i][j] → to[j · stride + i]: a kWidth × kWidth block of floats, transposed.
+inline void Transpose(const float* const* rows, float* to, int64_t stride) {
+  Vec r[8], s[8];
+  for (int i = 0; i < 8; ++i) r[i] = Load(rows[i]);
+  for (int i = 0; i < 8; i += 2) {
+    s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    r[i] = _mm256_shuffle_ps(s[i], s[i + 2], 0x44);
+    r[i + 1] = _mm256_shuffle_ps(s[i], s[i + 2], 0xEE);
+    r[i + 2] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0x44);
+    r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xEE);
+  }
+  for (int i = 0; i < 4; ++i) {
+    Store(to + i * stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+    Store(to + (i + 4) * stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+  }
+}
+
+}  // namespace zi::avx2

@@ -1,0 +1,108 @@
+// The small vector vocabulary that all kernels are written in, in AVX-512 (F, BW, VL, DQ): 16 floats.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#define ZI_ISA avx512
+
+namespace zi::avx512 {
+
+constexpr int kWidth = 16;
+/// Accumulators of a product tile are 4 × kTokenTile; with the operands they fit the 32 registers.
+constexpr int kTokenTile = 6;
+
+using Vec = __m512;
+
+inline Vec Zero() { return _mm512_setzero_ps(); }
+inline Vec Set(float x) { return _mm512_set1_ps(x); }
+inline Vec Load(const float* p) { return _mm512_loadu_ps(p); }
+inline void Store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+inline Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+inline Vec Sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+inline Vec Mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+inline Vec Div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+/// a · b + c
+inline Vec Fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+/// c − a · b
+inline Vec Fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a, b, c); }
+// Min and Max return `b` when either is NaN.
+inline Vec Min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+inline Vec Max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+inline Vec Abs(Vec a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
+inline Vec CopySign(Vec magnitude, Vec sign) {
+  const Vec bit = _mm512_set1_ps(-0.0f);
+  return _mm512_or_ps(_mm512_andnot_ps(bit, magnitude), _mm512_and_ps(bit, sign));
+}
+inline Vec RoundNearest(Vec a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/// 2^n for whole n in [−126, 127].
+inline Vec PowerOfTwo(Vec n) {
+  const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
+}
+/// a < b ? yes : no
+inline Vec SelectLess(Vec a, Vec b, Vec yes, Vec no) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+/// 0, 1, 2, …
+inline Vec Iota() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+
+inline __mmask16 FirstLanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+/// The first n < kWidth values, zeros after; touches no byte beyond them.
+inline Vec LoadPartial(const float* p, int n) { return _mm512_maskz_loadu_ps(FirstLanes(n), p); }
+inline void StorePartial(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, FirstLanes(n), v); }
+
+inline Vec WidenF16(__m256i halves) { return _mm512_cvtph_ps(halves); }
+inline Vec WidenBF16(__m256i halves) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+inline __m256i LoadHalves(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline __m256i LoadHalvesPartial(const uint8_t* p, int n) { return _mm256_maskz_loadu_epi16(FirstLanes(n), p); }
+
+// Sums and Sums4 add the lanes of a vector in one and the same tree.
+inline __m256 FoldHalves(Vec a) { return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)); }
+inline __m128 Sums4(Vec a, Vec b, Vec c, Vec d) {
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(FoldHalves(a), FoldHalves(b)),
+                                      _mm256_hadd_ps(FoldHalves(c), FoldHalves(d)));
+  return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+}
+inline float Sum(Vec a) { return _mm_cvtss_f32(Sums4(a, a, a, a)); }
+inline float MaxLane(Vec a) {
+  const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
+
+/// rows[i][j] → to[j · stride + i]: a kWidth × kWidth block of floats, transposed.
+inline void Transpose(const float* const* rows, float* to, int64_t stride) {
+  Vec r[16], s[16];
+  for (int i = 0; i < 16; ++i) r[i] = Load(rows[i]);
+  // Within each 128-bit part: 4 × 4 blocks.
+  for (int i = 0; i < 16; i += 2) {
+    s[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    s[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_shuffle_ps(s[i], s[i + 2], 0x44);
+    r[i + 1] = _mm512_shuffle_ps(s[i], s[i + 2], 0xEE);
+    r[i + 2] = _mm512_shuffle_ps(s[i + 1], s[i + 3], 0x44);
+    r[i + 3] = _mm512_shuffle_ps(s[i + 1], s[i + 3], 0xEE);
+  }
+  // r[4b + c], part p: column 4p + c of rows 4b … 4b + 3. Gather the four b of each column.
+  for (int c = 0; c < 4; ++c) {
+    const Vec low01 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x44);         // parts 0, 1 of b = 0, then of b = 1
+    const Vec low23 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x44);    // the same of b = 2, 3
+    const Vec high01 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xEE);        // parts 2, 3
+    const Vec high23 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xEE);
+    Store(to + c * stride, _mm512_shuffle_f32x4(low01, low23, 0x88));
+    Store(to + (4 + c) * stride, _mm512_shuffle_f32x4(low01, low23, 0xDD));
+    Store(to + (8 + c) * stride, _mm512_shuffle_f32x4(high01, high23, 0x88));
+    Store(to + (12 + c) * stride, _mm512_shuffle_f32x4(high01, high23, 0xDD));
+  }
+}
+
+}  // namespace zi::avx512

@@ -1,0 +1,142 @@
+// Implements cpu/words.h.
+#include "cpu/words.h"
+
+#include <stdexcept>
+
+namespace zi {
+namespace {
+
+constexpr uint64_t kElementBytes[] = {4, 2, 2, 4};
+constexpr const char* kDTypeNames[] = {"f32", "f16", "bf16", "i32"};
+
+std::string Describe(const View& view) {
+  std::string text = std::string(kDTypeNames[static_cast<int>(view.dtype)]) + " [";
+  for (int d = 0; d < view.rank; ++d) text += (d ? ", " : "") + std::to_string(view.shape[d]);
+  return text + "]";
+}
+
+}  // namespace
+
+void WordReader::Fail(const std::string& what) const { throw std::invalid_argument(operation_ + ": " + what); }
+
+double WordReader::Word() {
+  if (words_ == end_) Fail("the encoded operation ends too early");
+  return *words_++;
+}
+
+uint64_t WordReader::Size(const char* name) {
+  const double word = Word();
+  // Not written as a range check alone: NaN must fail too, and whole numbers up to 2^53 are exact.
+  if (!(word >= 0 && word <= 9007199254740991.0) || word != static_cast<double>(static_cast<uint64_t>(word))) {
+    Fail(std::string(name) + " holds " + std::to_string(word) + ", which is no size");
+  }
+  return static_cast<uint64_t>(word);
+}
+
+void WordReader::ExpectEnd() {
+  if (words_ != end_) Fail("the encoded operation is " + std::to_string(end_ - words_) + " words too long");
+}
+
+HostMemory& WordReader::Memory(const char* name, uint64_t id) {
+  for (const auto& memory : memories_) {
+    if (memory->id() == id) return *memory;
+  }
+  auto found = id <= UINT32_MAX ? FindMemory(static_cast<uint32_t>(id)) : nullptr;
+  if (!found) Fail(std::string(name) + " refers to memory " + std::to_string(id) + ", which does not exist or was freed");
+  memories_.push_back(std::move(found));
+  return *memories_.back();
+}
+
+uint8_t* WordReader::Bytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size) {
+  HostMemory& memory = Memory(name, memory_id);
+  if (offset > memory.size() || size > memory.size() - offset) {
+    Fail(std::string(name) + " reaches from byte " + std::to_string(offset) + " to " + std::to_string(offset + size) +
+         " of memory " + std::to_string(memory_id) + ", which has " + std::to_string(memory.size()));
+  }
+  return memory.data() + offset;
+}
+
+View WordReader::Tensor(const char* name) {
+  const uint64_t id = Size(name), offset = Size(name), dtype = Size(name), rank = Size(name);
+  View view{};
+  uint64_t dimensions[8];
+  for (auto& dimension : dimensions) dimension = Size(name);
+  if (id == 0) return view;
+  if (dtype > 3 || rank < 1 || rank > 4) Fail(std::string(name) + " has an unknown type or rank");
+  view.dtype = static_cast<DType>(dtype);
+  view.rank = static_cast<int>(rank);
+  // In 128 bits: four products of 53-bit numbers cannot wrap around.
+  unsigned __int128 last = 0;
+  bool empty = false;
+  for (int d = 0; d < view.rank; ++d) {
+    view.shape[d] = static_cast<int64_t>(dimensions[d]);
+    view.strides[d] = static_cast<int64_t>(dimensions[4 + d]);
+    if (dimensions[d] == 0) {
+      empty = true;
+    } else {
+      last += static_cast<unsigned __int128>(dimensions[d] - 1) * dimensions[4 + d];
+    }
+  }
+  if (view.strides[view.rank - 1] != 1) Fail(std::string(name) + " must have an innermost stride of 1");
+  const unsigned __int128 span = empty ? 0 : (last + 1) * kElementBytes[dtype];
+  constexpr uint64_t kMost = uint64_t{1} << 53;
+  view.data = Bytes((std::string(name) + " " + Describe(view)).c_str(), id, offset,
+                    span > kMost ? kMost : static_cast<uint64_t>(span));
+  return view;
+}
+
+View WordReader::Checked(View view, const char* name, int rank, bool aligned) {
+  if (rank != 0 && view.rank != rank) {
+    Fail(std::string(name) + " " + Describe(view) + " must have " + std::to_string(rank) + " dimensions");
+  }
+  if (aligned && reinterpret_cast<uintptr_t>(view.data) % 4 != 0) {
+    Fail(std::string(name) + " must begin at a multiple of 4 bytes");
+  }
+  return view;
+}
+
+View WordReader::Activation(const char* name, int rank) {
+  const View view = Checked(Tensor(name), name, rank, true);
+  if (!view.data || view.dtype != DType::kF32) Fail(std::string(name) + " must be f32");
+  return view;
+}
+
+View WordReader::Weight(const char* name, int rank) {
+  const View view = Checked(Tensor(name), name, rank, false);
+  if (!view.data || view.dtype == DType::kI32) Fail(std::string(name) + " must be f32, f16 or bf16");
+  return view;
+}
+
+View WordReader::OptionalWeight(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype == DType::kI32) Fail(std::string(name) + " must be f32, f16 or bf16");
+  return Checked(view, name, 1, false);
+}
+
+View WordReader::OptionalActivation(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype != DType::kF32) Fail(std::string(name) + " must be f32");
+  return Checked(view, name, 1, true);
+}
+
+View WordReader::Index(const char* name) {
+  const View view = Checked(Tensor(name), name, 1, true);
+  if (!view.data || view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");
+  return view;
+}
+
+View WordReader::IndexTable(const char* name) {
+  const View view = Checked(Tensor(name), name, 2, true);
+  if (!view.data || view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");
+  return view;
+}
+
+void WordReader::CheckSize(const View& view, int dimension, int64_t size, const char* name) const {
+  if (view.shape[dimension] == size) return;
+  Fail(std::string(name) + " " + Describe(view) + " must have " + std::to_string(size) + " in dimension " +
+       std::to_string(dimension));
+}
+
+}  // namespace zi

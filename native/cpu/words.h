@@ -1,0 +1,55 @@
+// Reads the numbers that offload/backends/cpu-encoding.ts wrote, and checks that every view lies inside live memory.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/memory.h"
+#include "cpu/operand.h"
+
+namespace zi {
+
+class WordReader {
+ public:
+  WordReader(const double* words, size_t count) : words_(words), end_(words + count) {}
+
+  /// Prefixes the errors that follow.
+  void SetOperation(const char* name) { operation_ = name; }
+
+  // Each throws std::invalid_argument that names the operand.
+  View Activation(const char* name, int rank);        // f32, at a multiple of 4 bytes
+  View Weight(const char* name, int rank);            // f32, f16 or bf16 at any offset
+  View Index(const char* name);                       // i32 [n], at a multiple of 4 bytes
+  View IndexTable(const char* name);                  // i32 [n, m]
+  View OptionalWeight(const char* name);              // rank 1; data is null when absent
+  View OptionalActivation(const char* name);          // the same, f32
+  uint64_t Size(const char* name);
+  float Number() { return static_cast<float>(Word()); }
+  bool Flag() { return Word() != 0; }
+  /// `size` bytes at `offset` of a memory: three words.
+  uint8_t* Bytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size);
+  void ExpectEnd();
+
+  [[noreturn]] void Fail(const std::string& what) const;
+  void Check(bool holds, const char* what) const {
+    if (!holds) Fail(what);
+  }
+  /// Requires dimension `dimension` of `view` to be `size`.
+  void CheckSize(const View& view, int dimension, int64_t size, const char* name) const;
+
+  /// The memories that the views lie in; holding them keeps the views valid.
+  std::vector<std::shared_ptr<HostMemory>> TakeMemories() { return std::move(memories_); }
+
+ private:
+  double Word();
+  View Tensor(const char* name);
+  View Checked(View view, const char* name, int rank, bool aligned);
+  HostMemory& Memory(const char* name, uint64_t id);
+
+  const double* words_;
+  const double* end_;
+  std::string operation_ = "operation";
+  std::vector<std::shared_ptr<HostMemory>> memories_;
+};
+
+}  // namespace zi
