@@ -1,0 +1,86 @@
+// The end of the read engine: close, exit and teardown while reads are in flight.
+
+import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import type { IoEngine } from '../../offload/native.js';
+import { allocate, batch, ENGINES, failure, makeFile, makeIo, readWhole, useIo } from './io-helpers.js';
+
+useIo();
+
+describe.each(ENGINES)('close of %s', (engine) => {
+  it('rejects what is queued, finishes what is in flight, and may be called again', async () => {
+    const io = makeIo({ engine, queueDepth: 2, blockBytes: 4096 });
+    const data = makeFile(1 << 20);
+    const file = io.open(data.path);
+    const { memory } = allocate(1 << 20);
+    const words = batch([file.file, 0, 1 << 20, 1 << 20, memory.id, 0]);
+    const reads = Array.from({ length: 20 }, () => io.read(words));
+    const outcomes = Promise.allSettled(reads);
+    const closing = [io.close(), io.close()];
+    const settled = await outcomes;
+    await Promise.all(closing);
+    const last = settled.at(-1);
+    expect(last).toMatchObject({ status: 'rejected', reason: { errnoName: 'ECANCELED' } });
+    await io.close();
+    expect(await failure(io.read(words))).toMatchObject({ errnoName: 'ECANCELED' });
+    expect(() => io.open(data.path)).toThrow(expect.objectContaining({ code: 'ECANCELED' }));
+    expect(() => io.register(memory)).toThrow(expect.objectContaining({ code: 'ECANCELED' }));
+    io.unregister(memory);
+    io.closeFile(file.file);
+    expect(io.stats().bytes).toBeGreaterThanOrEqual(0);
+  });
+
+  it('frees its descriptors', async () => {
+    const data = makeFile(20_000);
+    const countOf = (what: string) =>
+      Number(execFileSync('sh', ['-c', `ls /proc/${process.pid}/${what} | wc -l`]));
+    const round = async () => {
+      const io = makeIo({ engine });
+      io.open(data.path);
+      await readWhole(io, data);
+      await io.close();
+    };
+    await round();
+    const before = countOf('fd');
+    for (let count = 0; count < 20; count++) await round();
+    expect(countOf('fd')).toBeLessThan(before + 10);
+  });
+
+  it('a reader that is never closed neither holds the process nor crashes its exit', () => {
+    const data = makeFile(1 << 20);
+    runScript(
+      `${script(engine, data.path)}
+       start();`,
+    );
+  });
+
+  it('process.exit while reads are in flight', () => {
+    const data = makeFile(1 << 20);
+    runScript(
+      `${script(engine, data.path)}
+       start(); process.exit(0);`,
+    );
+  });
+});
+
+const ADDON = fileURLToPath(new URL('../../native/build/Release/zero_inference.node', import.meta.url));
+
+/** Plain JavaScript that loads the addon and defines start(), which queues 64 MiB of reads. */
+function script(engine: IoEngine, path: string): string {
+  return `
+    const addon = require(${JSON.stringify(ADDON)});
+    const io = addon.createIo({ engine: '${engine}', queueDepth: 8, blockBytes: 16384, direct: true, fixedBuffers: true });
+    const memory = new addon.NativeMemory(1 << 20, false);
+    io.register(memory);
+    const { file } = io.open(${JSON.stringify(path)});
+    function start() {
+      const words = Array.from({ length: 64 }, () => [file, 0, 1 << 20, 1 << 20, memory.id, 0]).flat();
+      return io.read(new Float64Array(words));
+    }`;
+}
+
+/** In a process of its own, so that a crash or a hang is this test's failure and no other's. */
+function runScript(source: string): void {
+  execFileSync(process.execPath, ['-e', source], { timeout: 30_000, stdio: ['ignore', 'pipe', 'inherit'] });
+}
