@@ -1,0 +1,145 @@
+// Operations as numbers for the native streams. This file is the definition of the layout; native/cpu/decode.cc reads it.
+//
+// Word 0 is the opcode. Then the operands follow in the order of the encoder below:
+//   tensor    12 words: memory id, offset in bytes, type, rank, shape (4), strides in elements (4); unused are 0.
+//             An absent optional tensor has memory id 0.
+//   number    itself; a flag is 0 or 1; an activation is its index in ACTIVATIONS.
+// `copy`: to memory id, to offset, from memory id, from offset, bytes. `fill`: memory id, offset, bytes, byte value.
+
+import type { DType } from '../dtype.js';
+import type { Activation, Memory, Op, Tensor } from '../ops.js';
+
+const OPCODES = {
+  gather_rows: 0,
+  layer_norm: 1,
+  rms_norm: 2,
+  linear: 3,
+  gated: 4,
+  add: 5,
+  rotary: 6,
+  kv_store: 7,
+  attention: 8,
+  argmax: 9,
+  nll_fold: 10,
+  scale_cap: 11,
+  copy: 12,
+  fill: 13,
+} as const satisfies Record<Op['op'] | 'copy' | 'fill', number>;
+
+const DTYPES: Readonly<Record<DType, number>> = { f32: 0, f16: 1, bf16: 2, i32: 3 };
+const ACTIVATIONS: readonly Activation[] = ['none', 'relu', 'gelu', 'gelu_tanh', 'gelu_quick', 'silu'];
+const TENSOR_WORDS = 12;
+const MAX_RANK = 4;
+
+// Longest: attention, with 8 tensors, 3 numbers and the opcode.
+const words = new Float64Array(1 + 8 * TENSOR_WORDS + 3);
+/** Views of `words` by length: each operation has one length, so launching allocates nothing. */
+const views: Float64Array[] = [];
+let at = 0;
+
+/** The encoded operation, in scratch that the next call overwrites: launch it at once. */
+export function encodeOp(op: Op): Float64Array {
+  begin(OPCODES[op.op]);
+  switch (op.op) {
+    case 'gather_rows':
+      tensors(op.out, op.table, op.rows);
+      numbers(Number(op.accumulate), op.scale);
+      break;
+    case 'layer_norm':
+      tensors(op.out, op.x, op.weight, op.bias);
+      numbers(op.eps);
+      break;
+    case 'rms_norm':
+      tensors(op.out, op.x, op.weight);
+      numbers(op.eps, op.weightOffset);
+      break;
+    case 'linear':
+      tensors(op.out, op.x, op.weight, op.bias);
+      numbers(Number(op.inputMajor), ACTIVATIONS.indexOf(op.activation), Number(op.accumulate));
+      break;
+    case 'gated':
+      tensors(op.out, op.gate, op.up);
+      numbers(ACTIVATIONS.indexOf(op.activation));
+      break;
+    case 'add':
+      tensors(op.out, op.a, op.b);
+      break;
+    case 'rotary':
+      tensors(op.x, op.positions, op.inverseFrequencies);
+      numbers(Number(op.interleaved), op.scale);
+      break;
+    case 'kv_store':
+      tensors(op.k, op.v, op.keys, op.values, op.slots);
+      break;
+    case 'attention': {
+      const { sequences, pages, positions } = op.tables;
+      tensors(op.out, op.q, op.keys, op.values, sequences, pages, positions, op.alibiSlopes);
+      numbers(op.scale, op.windowTokens, op.softCap);
+      break;
+    }
+    case 'argmax':
+      tensors(op.out, op.logits);
+      break;
+    case 'nll_fold':
+      tensors(op.state, op.logits, op.targets);
+      numbers(op.firstColumn, Number(op.first));
+      break;
+    case 'scale_cap':
+      tensors(op.x);
+      numbers(op.scale, op.softCap);
+      break;
+  }
+  return encoded();
+}
+
+/** Copies bytes between memories (of virtual devices); the two ranges must not overlap. */
+export function encodeCopy(
+  to: Memory,
+  toOffsetBytes: number,
+  from: Memory,
+  fromOffsetBytes: number,
+  sizeBytes: number,
+): Float64Array {
+  begin(OPCODES.copy);
+  numbers(to.id, toOffsetBytes, from.id, fromOffsetBytes, sizeBytes);
+  return encoded();
+}
+
+/** Sets every byte of a range to `byte`. */
+export function encodeFill(to: Memory, offsetBytes: number, sizeBytes: number, byte: number): Float64Array {
+  begin(OPCODES.fill);
+  numbers(to.id, offsetBytes, sizeBytes, byte);
+  return encoded();
+}
+
+function begin(opcode: number): void {
+  words[0] = opcode;
+  at = 1;
+}
+
+function numbers(...values: readonly number[]): void {
+  for (const value of values) words[at++] = value;
+}
+
+function tensors(...operands: readonly (Tensor | null)[]): void {
+  for (const tensor of operands) {
+    words.fill(0, at, at + TENSOR_WORDS);
+    if (tensor) {
+      words[at] = tensor.memory.id;
+      words[at + 1] = tensor.offsetBytes;
+      words[at + 2] = DTYPES[tensor.dtype];
+      words[at + 3] = tensor.shape.length;
+      for (let i = 0; i < MAX_RANK && i < tensor.shape.length; i++) {
+        words[at + 4 + i] = tensor.shape[i] ?? 0;
+        words[at + 8 + i] = tensor.strides[i] ?? 0;
+      }
+    }
+    at += TENSOR_WORDS;
+  }
+}
+
+function encoded(): Float64Array {
+  const view = views[at] ?? words.subarray(0, at);
+  views[at] = view;
+  return view;
+}

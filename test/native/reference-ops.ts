@@ -1,0 +1,293 @@
+// Every operation in float64 and plain loops: what the kernels are compared with.
+
+import { elementCount } from '../../offload/dtype.js';
+import type { Activation, Op, Tensor } from '../../offload/ops.js';
+import { type Bytes, readElement } from './tensor-bytes.js';
+
+/** What a tensor holds afterwards, in row-major order. */
+export interface Written {
+  readonly tensor: Tensor;
+  readonly values: Float64Array;
+}
+
+/** A tensor as an array indexed by its coordinates. */
+class Values {
+  readonly tensor: Tensor;
+  readonly shape: readonly number[];
+  readonly values: Float64Array;
+
+  constructor(tensor: Tensor, bytes: Bytes) {
+    this.tensor = tensor;
+    this.shape = tensor.shape;
+    this.values = new Float64Array(elementCount(tensor.shape));
+    for (let i = 0; i < this.values.length; i++) {
+      this.values[i] = readElement(tensor, bytes(tensor.memory), this.#coordinates(i));
+    }
+  }
+
+  size(dimension: number): number {
+    return this.shape[dimension] ?? 0;
+  }
+
+  get(...at: number[]): number {
+    return this.values[this.#flat(at)] ?? Number.NaN;
+  }
+
+  set(value: number, ...at: number[]): void {
+    this.values[this.#flat(at)] = value;
+  }
+
+  get written(): Written {
+    return { tensor: this.tensor, values: this.values };
+  }
+
+  #flat(at: readonly number[]): number {
+    return at.reduce((index, coordinate, dimension) => index * this.size(dimension) + coordinate, 0);
+  }
+
+  #coordinates(flat: number): number[] {
+    const at: number[] = [];
+    for (let d = this.shape.length - 1; d >= 0; d--) {
+      at.unshift(flat % this.size(d));
+      flat = Math.floor(flat / this.size(d));
+    }
+    return at;
+  }
+}
+
+export function referenceOp(op: Op, bytes: Bytes): Written[] {
+  const read = (tensor: Tensor): Values => new Values(tensor, bytes);
+  const readOptional = (tensor: Tensor | null): Values | null => (tensor ? read(tensor) : null);
+  switch (op.op) {
+    case 'gather_rows': {
+      const [out, table, rows] = [read(op.out), read(op.table), read(op.rows)];
+      for (let t = 0; t < out.size(0); t++) {
+        for (let i = 0; i < out.size(1); i++) {
+          const base = op.accumulate ? out.get(t, i) : 0;
+          out.set(base + table.get(rows.get(t), i) * op.scale, t, i);
+        }
+      }
+      return [out.written];
+    }
+    case 'layer_norm':
+      return [normRows(read(op.out), read(op.x), read(op.weight), readOptional(op.bias), op.eps, true, 0)];
+    case 'rms_norm':
+      return [normRows(read(op.out), read(op.x), read(op.weight), null, op.eps, false, op.weightOffset)];
+    case 'linear': {
+      const [out, x, weight] = [read(op.out), read(op.x), read(op.weight)];
+      const bias = readOptional(op.bias);
+      for (let t = 0; t < out.size(0); t++) {
+        for (let n = 0; n < out.size(1); n++) {
+          let sum = bias?.get(n) ?? 0;
+          for (let k = 0; k < x.size(1); k++) {
+            sum += x.get(t, k) * (op.inputMajor ? weight.get(k, n) : weight.get(n, k));
+          }
+          out.set(activate(op.activation, sum) + (op.accumulate ? out.get(t, n) : 0), t, n);
+        }
+      }
+      return [out.written];
+    }
+    case 'gated': {
+      const [out, gate, up] = [read(op.out), read(op.gate), read(op.up)];
+      map(out, (i) => activate(op.activation, gate.values[i] ?? 0) * (up.values[i] ?? 0));
+      return [out.written];
+    }
+    case 'add': {
+      const [out, a, b] = [read(op.out), read(op.a), read(op.b)];
+      map(out, (i) => (a.values[i] ?? 0) + (b.values[i] ?? 0));
+      return [out.written];
+    }
+    case 'rotary':
+      return [rotate(read(op.x), read(op.positions), read(op.inverseFrequencies), op.interleaved, op.scale)];
+    case 'kv_store': {
+      const [k, v, keys, values, slots] = [op.k, op.v, op.keys, op.values, op.slots].map(read) as Five;
+      const pageTokens = keys.size(2);
+      for (let t = 0; t < k.size(0); t++) {
+        const [page, offset] = [Math.floor(slots.get(t) / pageTokens), slots.get(t) % pageTokens];
+        for (let h = 0; h < k.size(1); h++) {
+          for (let d = 0; d < k.size(2); d++) {
+            keys.set(k.get(t, h, d), page, h, offset, d);
+            values.set(v.get(t, h, d), page, h, offset, d);
+          }
+        }
+      }
+      return [keys.written, values.written];
+    }
+    case 'attention':
+      return [attend(op, read)];
+    case 'argmax': {
+      const [out, logits] = [read(op.out), read(op.logits)];
+      for (let r = 0; r < logits.size(0); r++) {
+        let best = 0;
+        let largest = Number.NEGATIVE_INFINITY;
+        for (let c = 0; c < logits.size(1); c++) {
+          if (logits.get(r, c) > largest) {
+            largest = logits.get(r, c);
+            best = c;
+          }
+        }
+        out.set(best, r);
+      }
+      return [out.written];
+    }
+    case 'nll_fold': {
+      const [state, logits, targets] = [read(op.state), read(op.logits), read(op.targets)];
+      for (let r = 0; r < logits.size(0); r++) {
+        const row = Array.from({ length: logits.size(1) }, (_, c) => logits.get(r, c));
+        const before = op.first ? Number.NEGATIVE_INFINITY : state.get(r, 0);
+        const maximum = row.reduce((a, b) => Math.max(a, b), before);
+        const kept = op.first || state.get(r, 1) === 0 ? 0 : state.get(r, 1) * Math.exp(before - maximum);
+        const column = targets.get(r) - op.firstColumn;
+        if (op.first) state.set(0, r, 2);
+        if (column >= 0 && column < row.length) state.set(row[column] ?? 0, r, 2);
+        state.set(maximum, r, 0);
+        state.set(
+          row.reduce(
+            (sum, logit) => sum + (logit === Number.NEGATIVE_INFINITY ? 0 : Math.exp(logit - maximum)),
+            kept,
+          ),
+          r,
+          1,
+        );
+      }
+      return [state.written];
+    }
+    case 'scale_cap': {
+      const x = read(op.x);
+      map(x, (i) => capped((x.values[i] ?? 0) * op.scale, op.softCap));
+      return [x.written];
+    }
+  }
+}
+
+type Five = [Values, Values, Values, Values, Values];
+
+function map(out: Values, value: (index: number) => number): void {
+  for (let i = 0; i < out.values.length; i++) out.values[i] = value(i);
+}
+
+function capped(x: number, cap: number): number {
+  return cap === 0 ? x : cap * Math.tanh(x / cap);
+}
+
+function normRows(
+  out: Values,
+  x: Values,
+  weight: Values,
+  bias: Values | null,
+  eps: number,
+  center: boolean,
+  weightOffset: number,
+): Written {
+  const length = weight.size(0);
+  for (let start = 0; start < x.values.length; start += length) {
+    const row = x.values.slice(start, start + length);
+    const mean = center ? row.reduce((sum, v) => sum + v, 0) / length : 0;
+    const variance = row.reduce((sum, v) => sum + (v - mean) ** 2, 0) / length;
+    for (let i = 0; i < length; i++) {
+      const normal = ((row[i] ?? 0) - mean) / Math.sqrt(variance + eps);
+      out.values[start + i] = normal * (weight.get(i) + weightOffset) + (bias?.get(i) ?? 0);
+    }
+  }
+  return out.written;
+}
+
+function rotate(
+  x: Values,
+  positions: Values,
+  frequencies: Values,
+  interleaved: boolean,
+  scale: number,
+): Written {
+  const pairs = frequencies.size(0);
+  for (let t = 0; t < x.size(0); t++) {
+    for (let h = 0; h < x.size(1); h++) {
+      for (let i = 0; i < pairs; i++) {
+        const [first, second] = interleaved ? [2 * i, 2 * i + 1] : [i, i + pairs];
+        const angle = positions.get(t) * frequencies.get(i);
+        const [cosine, sine] = [Math.cos(angle) * scale, Math.sin(angle) * scale];
+        const [a, b] = [x.get(t, h, first), x.get(t, h, second)];
+        x.set(a * cosine - b * sine, t, h, first);
+        x.set(b * cosine + a * sine, t, h, second);
+      }
+    }
+  }
+  return x.written;
+}
+
+function attend(op: Extract<Op, { op: 'attention' }>, read: (tensor: Tensor) => Values): Written {
+  const [out, q, keys, values] = [read(op.out), read(op.q), read(op.keys), read(op.values)];
+  const [sequences, pages, positions] = [op.tables.sequences, op.tables.pages, op.tables.positions].map(
+    read,
+  ) as [Values, Values, Values];
+  const slopes = op.alibiSlopes ? read(op.alibiSlopes) : null;
+  const pageTokens = keys.size(2);
+  for (let s = 0; s < sequences.size(0); s++) {
+    const [firstToken, count, context, firstPage] = [0, 1, 2, 3].map((i) => sequences.get(s, i)) as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    for (let t = firstToken; t < firstToken + count; t++) {
+      const last = Math.min(positions.get(t), context - 1);
+      const first = op.windowTokens > 0 ? Math.max(0, positions.get(t) - op.windowTokens + 1) : 0;
+      for (let h = 0; h < q.size(1); h++) {
+        const kvHead = Math.floor((h * keys.size(1)) / q.size(1));
+        const place = (j: number): [number, number, number] => [
+          pages.get(firstPage + Math.floor(j / pageTokens)),
+          kvHead,
+          j % pageTokens,
+        ];
+        const scores: number[] = [];
+        for (let j = first; j <= last; j++) {
+          let product = 0;
+          for (let d = 0; d < q.size(2); d++) product += q.get(t, h, d) * keys.get(...place(j), d);
+          scores.push(capped(op.scale * product + (slopes?.get(h) ?? 0) * j, op.softCap));
+        }
+        const maximum = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+        const weights = scores.map((score) => Math.exp(score - maximum));
+        const total = weights.reduce((a, b) => a + b, 0);
+        for (let d = 0; d < q.size(2); d++) {
+          const sum = weights.reduce((acc, p, i) => acc + p * values.get(...place(first + i), d), 0);
+          out.set(weights.length === 0 ? 0 : sum / total, t, h, d);
+        }
+      }
+    }
+  }
+  return out.written;
+}
+
+function activate(activation: Activation, x: number): number {
+  switch (activation) {
+    case 'none':
+      return x;
+    case 'relu':
+      return Math.max(0, x);
+    case 'gelu':
+      return 0.5 * x * erfc(-x / Math.SQRT2);
+    case 'gelu_tanh':
+      return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+    case 'gelu_quick':
+      return x / (1 + Math.exp(-1.702 * x));
+    case 'silu':
+      return x / (1 + Math.exp(-x));
+  }
+}
+
+/** Maclaurin series of erf near 0; the continued fraction of erfc (Abramowitz & Stegun 7.1.14) beyond. */
+function erfc(x: number): number {
+  if (x < 0) return 2 - erfc(-x);
+  if (x < 2.5) {
+    let term = x;
+    let sum = x;
+    for (let n = 1; n < 80; n++) {
+      term *= (-x * x) / n;
+      sum += term / (2 * n + 1);
+    }
+    return 1 - (2 / Math.sqrt(Math.PI)) * sum;
+  }
+  let fraction = x;
+  for (let n = 80; n > 0; n--) fraction = x + n / 2 / fraction;
+  return Math.exp(-x * x) / fraction / Math.sqrt(Math.PI);
+}
