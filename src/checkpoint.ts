@@ -4,7 +4,7 @@
 
 import { readdir, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
-import { OperatingError } from '../offload/errors.js';
+import { OperatingError } from '../offload/index.js';
 import { isJsonObject, type JsonObject, readOptionalJsonObject, reason, systemCode } from './json-file.js';
 import { type HeaderTensor, readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
 

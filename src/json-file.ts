@@ -1,7 +1,7 @@
 // Reading a file that must hold one JSON object, with errors that name the file.
 
 import { readFile } from 'node:fs/promises';
-import { type ErrorCode, OperatingError } from '../offload/errors.js';
+import { type ErrorCode, OperatingError } from '../offload/index.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 

@@ -4,7 +4,7 @@
 // a file can be wrong. A header that passes describes the whole file, without holes and without overlap.
 
 import { type FileHandle, open } from 'node:fs/promises';
-import { OperatingError } from '../offload/errors.js';
+import { OperatingError } from '../offload/index.js';
 import { isJsonObject, type JsonObject, reason } from './json-file.js';
 
 export interface HeaderTensor {

@@ -7,8 +7,7 @@ import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { OperatingError } from '../offload/errors.js';
-import { MiB } from '../offload/units.js';
+import { MiB, OperatingError } from '../offload/index.js';
 import { reason } from './json-file.js';
 import { type SourceState, sameState, sourceState, syncFolder, writeFailure } from './staging-manifest.js';
 

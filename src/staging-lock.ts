@@ -3,7 +3,7 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { OperatingError } from '../offload/errors.js';
+import { OperatingError } from '../offload/index.js';
 import { isJsonObject, systemCode } from './json-file.js';
 import { writeFailure } from './staging-manifest.js';
 

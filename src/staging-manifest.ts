@@ -2,7 +2,7 @@
 
 import { open, realpath, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { OperatingError } from '../offload/errors.js';
+import { OperatingError } from '../offload/index.js';
 import { isJsonObject, readOptionalJsonObject, reason, systemCode } from './json-file.js';
 
 /** One state of a source file, told apart from others without reading it. */

@@ -6,8 +6,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, open, rm, stat, statfs } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { OperatingError } from '../offload/errors.js';
-import { formatBytes, KiB, MiB } from '../offload/units.js';
+import { formatBytes, KiB, MiB, OperatingError } from '../offload/index.js';
 import { reason, systemCode } from './json-file.js';
 import { readSafetensorsHeader } from './safetensors.js';
 import { copyFile, hashFile, sizeOf } from './staging-copy.js';

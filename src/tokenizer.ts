@@ -6,7 +6,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Tokenizer as RustTokenizer } from 'tokenizers';
-import { OperatingError } from '../offload/errors.js';
+import { OperatingError } from '../offload/index.js';
 import { isJsonObject, type JsonObject, readOptionalJsonObject, reason, systemCode } from './json-file.js';
 
 export interface Tokenizer {
