@@ -111,7 +111,10 @@ export async function runStep(name, programs) {
   const log = openSync(logPath, 'w');
   say(`${name} …`);
   let latest = '';
-  const heartbeat = setInterval(() => say(`  ${seconds(startMs)} ${latest.slice(0, 100)}`), HEARTBEAT_MS);
+  const heartbeat = setInterval(
+    () => say(`  ${seconds(startMs)} ${latest.slice(0, 100)}`.trimEnd()),
+    HEARTBEAT_MS,
+  );
   try {
     for (const { command, args, optional = false } of programs) {
       writeSync(log, `$ ${[command, ...args].join(' ')}\n`);
