@@ -1,7 +1,7 @@
 // Offloading must not change tokens: every tier, window, micro-batch split and device count gives the same.
 
 import { describe, expect, it } from 'vitest';
-import { GiB, MiB } from '../../offload/index.js';
+import { GiB } from '../../offload/index.js';
 import {
   ALL_DRAM,
   ALL_NVME,
@@ -17,7 +17,6 @@ function placements(layerCount: number): [string, Placement][] {
   const windows = Array.from({ length: layerCount }, (_, index) => index + 1);
   return [
     ['all in DRAM', ALL_DRAM],
-    ['mixed', { offload: 'auto', dramBudgetBytes: 3 * MiB }],
     ...windows.map((hostWindowLayers): [string, Placement] => [
       `window ${hostWindowLayers}`,
       { ...ALL_NVME, plan: { hostWindowLayers } },
@@ -57,6 +56,13 @@ describe.each([
     const expected = await generateFixture(name, golden.input_ids, NEW_TOKENS, ALL_NVME);
     const actual = await generateFixture(name, golden.input_ids, NEW_TOKENS, placement);
     expect(actual).toEqual(expected);
+  });
+
+  it('some layers in DRAM, some on the drive', async () => {
+    const expected = await generateFixture(name, golden.input_ids, NEW_TOKENS, ALL_NVME);
+    const { placement, plan } = await mixedPlacement(name, golden.input_ids, NEW_TOKENS);
+    expect(new Set(plan.layers.map(({ tier }) => tier))).toEqual(new Set(['dram', 'nvme']));
+    expect(await generateFixture(name, golden.input_ids, NEW_TOKENS, placement)).toEqual(expected);
   });
 
   it('a score does not depend on the micro-batch', async () => {

@@ -7,12 +7,14 @@ import {
   GiB,
   type Offload,
   PageAllocator,
+  type Plan,
   type PlanOptions,
   pagesFor,
   present,
+  type Workload,
 } from '../../offload/index.js';
 import { cutPasses, cutSequence, packPass } from '../../src/batch.js';
-import { Engine, openModel } from '../../src/engine.js';
+import { Engine, openModel, planFor } from '../../src/engine.js';
 import { type GenerationResult, generate } from '../../src/generate.js';
 import { type Score, score, windowCount } from '../../src/score.js';
 
@@ -55,13 +57,7 @@ export async function generateFixture(
   batchSize = prompts.length,
 ): Promise<GenerationResult[]> {
   const opened = await openModel(fixtureFolder(name));
-  const lengths = prompts.map((prompt) => prompt.length);
-  const workload = {
-    sequences: batchSize,
-    contextTokens: Math.max(...lengths) + newTokens,
-    promptTokens: lengths.reduce((sum, length) => sum + length, 0),
-    output: 'tokens' as const,
-  };
+  const workload = generationWorkload(prompts, newTokens, batchSize);
   const engine = await Engine.open(opened, { ...placement, workload });
   try {
     const requests = prompts.map((prompt, index) => ({ index, promptTokens: Int32Array.from(prompt) }));
@@ -73,6 +69,38 @@ export async function generateFixture(
   } finally {
     await engine.close();
   }
+}
+
+function generationWorkload(
+  prompts: readonly (readonly number[])[],
+  newTokens: number,
+  batchSize: number,
+): Workload {
+  const lengths = prompts.map((prompt) => prompt.length);
+  return {
+    sequences: batchSize,
+    contextTokens: Math.max(...lengths) + newTokens,
+    promptTokens: lengths.reduce((sum, length) => sum + length, 0),
+    output: 'tokens',
+  };
+}
+
+/** A budget one byte short of all layers, so that some must stay on the drive. */
+export async function mixedPlacement(
+  name: string,
+  prompts: readonly (readonly number[])[],
+  newTokens: number,
+): Promise<{ placement: Placement; plan: Plan }> {
+  const { model } = await openModel(fixtureFolder(name));
+  const workload = generationWorkload(prompts, newTokens, prompts.length);
+  const all = planFor(model, { ...ALL_DRAM, workload });
+  const needed = all.terms.reduce((sum, term) => sum + term.bytes, 0);
+  const placement: Placement = {
+    offload: 'auto',
+    dramBudgetBytes: needed - 1,
+    plan: { hostWindowLayers: 1 },
+  };
+  return { placement, plan: planFor(model, { ...placement, workload }) };
 }
 
 /** Logits after each prompt's last token. */
