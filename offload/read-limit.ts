@@ -29,7 +29,8 @@ export async function measureReadLimit(
   const reader = async (buffer: HostMemory) => {
     while (next < layers.length && backend.nowMs() - startMs < maxMs) {
       const { layout } = present(layers[next++], 'layer');
-      bytes += (await source.readLayer(layout.host, buffer)).bytes;
+      const span = await source.readLayer(layout.host, buffer);
+      bytes += span.bytes;
     }
   };
   await Promise.all(buffers.map(reader));

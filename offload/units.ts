@@ -29,10 +29,7 @@ export function parseBytes(text: string, name: string): number {
   const unit = match ? UNIT_BYTES[(match[2] ?? '').toLowerCase()] : undefined;
   const bytes = match && unit !== undefined ? Math.floor(Number(match[1]) * unit) : Number.NaN;
   if (!Number.isSafeInteger(bytes) || bytes <= 0) {
-    throw new OperatingError(
-      'BAD_OPTION',
-      `${name} is '${text}': write a size such as 512MiB, 2GiB or 4GB`,
-    );
+    throw new OperatingError('BAD_OPTION', `${name} is '${text}': write a size such as 512MiB, 2GiB or 4GB`);
   }
   return bytes;
 }

@@ -6,6 +6,7 @@ import {
   ALL_DRAM,
   ALL_NVME,
   generateFixture,
+  mixedPlacement,
   type Placement,
   readGolden,
   scoreFixture,
