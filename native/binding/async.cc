@@ -65,7 +65,11 @@ void Deliver(Napi::Env env, Napi::Function, Bridge* bridge, Settlement* raw) {
       settlement->deferred->Reject(value);
     }
   } catch (const Napi::Error& error) {
-    settlement->deferred->Reject(error.Value());
+    try {
+      settlement->deferred->Reject(error.Value());
+    } catch (const Napi::Error&) {
+      // The environment is terminating: JS can neither run nor see the promise.
+    }
   }
 }
 

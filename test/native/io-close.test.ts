@@ -62,6 +62,24 @@ describe.each(ENGINES)('close of %s', (engine) => {
        start(); process.exit(0);`,
     );
   });
+
+  it('a worker terminated while reads are in flight', () => {
+    const data = makeFile(1 << 20);
+    runScript(
+      `const { Worker } = require('node:worker_threads');
+       const source = ${JSON.stringify(`${script(engine, data.path)}
+         start();
+         require('node:worker_threads').parentPort.postMessage('reading');
+         const again = () => start().then(again, () => {}); again(); again(); again();`)};
+       (async () => {
+         for (let round = 0; round < 15; round++) {
+           const worker = new Worker(source, { eval: true });
+           await new Promise((resolve, reject) => worker.on('message', resolve).on('error', reject));
+           await worker.terminate();
+         }
+       })();`,
+    );
+  });
 });
 
 const ADDON = fileURLToPath(new URL('../../native/build/Release/zero_inference.node', import.meta.url));
