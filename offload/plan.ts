@@ -91,6 +91,8 @@ export interface Plan {
   readonly blockFlopsPerToken: number;
 }
 
+/** Below this, prefill reads weights from memory so often that streaming a few layers is the better choice. */
+const SMALLEST_USEFUL_TOKENS = 64;
 const MICRO_BATCH_TOKENS = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /** Reading two layers ahead keeps the drive busy while buffers change hands; more buys nothing that DRAM tier would not. */
 const HOST_WINDOW_LAYERS = 4;
@@ -177,7 +179,8 @@ function chooseSizes(sizing: Sizing, layerBytes: readonly number[]): Choice {
 
   if (options.offload !== 'nvme') {
     // Everything in DRAM needs no host buffers at all.
-    for (const tokens of candidates) {
+    const worthwhile = options.offload === 'dram' ? 1 : Math.min(SMALLEST_USEFUL_TOKENS, candidates[0] ?? 1);
+    for (const tokens of candidates.filter((count) => count >= worthwhile)) {
       const { sizes, terms } = workingMemory(sizing, tokens);
       const needed = sum(terms) + totalBytes;
       if (needed <= options.dramBudgetBytes) {

@@ -93,7 +93,8 @@ export async function mixedPlacement(
 ): Promise<{ placement: Placement; plan: Plan }> {
   const { model } = await openModel(fixtureFolder(name));
   const workload = generationWorkload(prompts, newTokens, prompts.length);
-  const all = planFor(model, { ...ALL_DRAM, workload });
+  const plan = { microBatchTokens: 32, hostWindowLayers: 1 };
+  const all = planFor(model, { ...ALL_DRAM, workload, plan });
   const needed = all.terms.reduce((sum, term) => sum + term.bytes, 0);
   const placement: Placement = {
     offload: 'auto',
