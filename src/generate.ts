@@ -32,6 +32,8 @@ export interface GenerationOptions {
 export interface PassProgress {
   readonly phase: 'prefill' | 'decode';
   readonly tokens: number;
+  /** How often each layer's weights were read by compute. */
+  readonly microBatches: number;
   readonly finishedPrompts: number;
   readonly totalPrompts: number;
 }
@@ -142,6 +144,7 @@ class Run {
     this.#options.onPass?.({
       phase,
       tokens: work.reduce((sum, { slice }) => sum + slice.tokens.length, 0),
+      microBatches: microBatches.length,
       finishedPrompts: this.#finishedPrompts,
       totalPrompts: this.#totalPrompts,
     });

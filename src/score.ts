@@ -15,7 +15,8 @@ export interface ScoreOptions {
   /** Tokens of a window. A window begins with the last token of the one before, so each token is predicted once. */
   readonly windowTokens: number;
   readonly signal?: AbortSignal;
-  readonly onProgress?: (doneTokens: number, totalTokens: number) => void;
+  /** After each pass, with the number of micro-batches that read the weights in it. */
+  readonly onProgress?: (doneTokens: number, totalTokens: number, microBatches: number) => void;
 }
 
 /** Windows that a score of that many tokens needs. */
@@ -36,11 +37,12 @@ export async function score(executor: Executor, ids: Int32Array, options: ScoreO
     let predicted = 0;
     for (const pass of batches.flat()) {
       signal?.throwIfAborted();
-      const [result] = await executor.run({ perDevice: [packPass(pass, executor.plan).microBatches] });
+      const { microBatches } = packPass(pass, executor.plan);
+      const [result] = await executor.run({ perDevice: [microBatches] });
       const likelihoods = present(result, 'result').nll;
       for (const nll of likelihoods) total += nll;
       predicted += likelihoods.length;
-      onProgress?.(predicted, ids.length - 1);
+      onProgress?.(predicted, ids.length - 1, microBatches.length);
     }
     const nll = total / predicted;
     return { nll, perplexity: Math.exp(nll), tokens: predicted };
