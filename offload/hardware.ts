@@ -1,7 +1,9 @@
 // What the machine has: memory that may be used, and measured rates.
 
 import { readFileSync } from 'node:fs';
-import { GiB } from './units.js';
+import { availableParallelism } from 'node:os';
+import { native } from './native.js';
+import { GiB, MiB } from './units.js';
 
 export interface Hardware {
   /** Memory that may be taken without swapping: the smaller of what is available and what the control group allows. */
@@ -12,6 +14,24 @@ export function detectHardware(): Hardware {
   const available = meminfo('MemAvailable') ?? 4 * GiB;
   const limit = cgroupLeft();
   return { dramAvailableBytes: limit === undefined ? available : Math.min(available, limit) };
+}
+
+export interface ComputeLimits {
+  /** Reading cold memory. */
+  readonly memoryBytesPerSecond: number;
+  /** f32 multiply-adds on registers, counting two each. */
+  readonly flopsPerSecond: number;
+}
+
+/** More than the caches of the processors we know hold. */
+const COLD_BYTES = 256 * MiB;
+
+/** With as many threads as compute has. Blocks for some tenths of a second and takes COLD_BYTES of memory meanwhile. */
+export function measureComputeLimits(threads = availableParallelism()): ComputeLimits {
+  return {
+    memoryBytesPerSecond: native().measureReadBandwidth(COLD_BYTES, threads),
+    flopsPerSecond: native().measureFlops(threads),
+  };
 }
 
 function meminfo(field: string): number | undefined {

@@ -14,7 +14,7 @@ export { CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
 export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
 export { Executor, type PassResult } from './executor.js';
-export { detectHardware, type Hardware } from './hardware.js';
+export { type ComputeLimits, detectHardware, type Hardware, measureComputeLimits } from './hardware.js';
 export type { BlockCache, Kernels } from './kernels.js';
 export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './layout.js';
