@@ -1,0 +1,159 @@
+// Where prompts come from (options, files, fixed sentences, synthetic ids) and how they become token ids.
+
+import { OperatingError, present } from '../offload/index.js';
+import { isJsonObject, reason } from './json-file.js';
+import type { Tokenizer } from './tokenizer.js';
+
+/** As given: text, or token ids. */
+export type Prompt = { readonly text: string } | { readonly tokenIds: readonly number[] };
+
+/** What the model continues. */
+export interface EncodedPrompt {
+  /** Position in the input; results carry it. */
+  readonly index: number;
+  /** Undefined where only ids are known and nothing can decode them. */
+  readonly text: string | undefined;
+  readonly tokens: Int32Array;
+}
+
+/** What a model and its tokenizer allow; the tokenizer is absent in checkpoints of random weights. */
+export interface Vocabulary {
+  readonly size: number;
+  readonly startToken: number | undefined;
+  readonly tokenizer: Tokenizer | undefined;
+}
+
+/** For runs without input; of different length, so that a batch is never uniform. */
+export const DEFAULT_PROMPTS: readonly string[] = [
+  'The lighthouse keeper opened the door and',
+  'A good recipe for bread begins with',
+  'In the year 2150, the first city on Mars',
+  'The three most important rules of chess are',
+  'Dear colleagues, I am writing to tell you that',
+  'Rivers flow to the sea because',
+  'When the train finally arrived, everyone',
+  'My grandmother used to say',
+];
+
+/** `count` prompts, by repeating the given ones in turn. */
+export function repeatPrompts(prompts: readonly Prompt[], count: number): Prompt[] {
+  return Array.from({ length: count }, (_, index) => present(prompts[index % prompts.length], 'prompt'));
+}
+
+const SYNTHETIC_TOKENS = 16;
+
+/** Prompts of token ids for checkpoints without a tokenizer: the same on every machine, spread over the vocabulary. */
+export function syntheticPrompts(vocabSize: number): Prompt[] {
+  return DEFAULT_PROMPTS.map((_, prompt) => ({
+    // Multiplying by the golden ratio's bits scatters consecutive numbers evenly.
+    tokenIds: Array.from(
+      { length: SYNTHETIC_TOKENS },
+      (_, i) => (Math.imul(prompt * SYNTHETIC_TOKENS + i + 1, 0x9e3779b1) >>> 0) % vocabSize,
+    ),
+  }));
+}
+
+/** Prompts of a file: JSON Lines by its name, otherwise a prompt a line. Blank lines are skipped in both. */
+export function parsePromptsFile(content: string, path: string): Prompt[] {
+  const jsonLines = /\.(jsonl|ndjson)$/i.test(path);
+  const prompts: Prompt[] = [];
+  for (const [index, line] of content.split(/\r?\n/).entries()) {
+    if (line.trim() === '') continue;
+    prompts.push(jsonLines ? parseJsonLine(line, `line ${index + 1} of ${path}`) : { text: line });
+  }
+  if (prompts.length === 0) {
+    throw new OperatingError('BAD_INPUT', `${path} has no prompts: write one a line`);
+  }
+  return prompts;
+}
+
+function parseJsonLine(line: string, where: string): Prompt {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch (error) {
+    throw new OperatingError('BAD_INPUT', `${where} is not JSON: ${reason(error)}`, { cause: error });
+  }
+  if (!isJsonObject(value)) throw new OperatingError('BAD_INPUT', `${where} is JSON, but not an object`);
+  // null counts as absent: results of checkpoints without a tokenizer have it, and can be fed again.
+  const text = value.prompt ?? undefined;
+  const ids = value.prompt_token_ids ?? undefined;
+  if ((text === undefined) === (ids === undefined)) {
+    const both = text === undefined ? 'neither' : 'both';
+    throw new OperatingError(
+      'BAD_INPUT',
+      `${where} has ${both} 'prompt' and 'prompt_token_ids': give one of them`,
+    );
+  }
+  if (text !== undefined) {
+    if (typeof text !== 'string') throw new OperatingError('BAD_INPUT', `${where}: 'prompt' is no string`);
+    return { text };
+  }
+  return { tokenIds: parseTokenIds(ids, `${where}: 'prompt_token_ids'`) };
+}
+
+/** A list of whole numbers that may be token ids. */
+export function parseTokenIds(value: unknown, what: string): number[] {
+  if (!Array.isArray(value)) throw new OperatingError('BAD_INPUT', `${what} is no list of token ids`);
+  value.forEach((id: unknown, index) => {
+    if (!Number.isSafeInteger(id) || Number(id) < 0) {
+      throw new OperatingError(
+        'BAD_INPUT',
+        `${what} has ${JSON.stringify(id)} at ${index}: ids are whole numbers`,
+      );
+    }
+  });
+  return value as number[];
+}
+
+/** Prompts as token ids that the model can take. Throws BAD_INPUT, BAD_TOKENIZER or EMPTY_PROMPT. */
+export async function encodePrompts(
+  prompts: readonly Prompt[],
+  vocabulary: Vocabulary,
+): Promise<EncodedPrompt[]> {
+  const texts = prompts.flatMap((prompt) => ('text' in prompt ? [prompt.text] : []));
+  const encoded = texts.length > 0 ? await present(vocabulary.tokenizer, 'tokenizer').encodeBatch(texts) : [];
+  let next = 0;
+  return prompts.map((prompt, index) => {
+    const ids = 'text' in prompt ? present(encoded[next++], 'encoded prompt') : prompt.tokenIds;
+    checkIds(ids, vocabulary.size, `prompt ${index}`);
+    const text = 'text' in prompt ? prompt.text : vocabulary.tokenizer?.decode(ids);
+    return { index, text, tokens: Int32Array.from(withStart(ids, vocabulary.startToken, index)) };
+  });
+}
+
+/** Ids must be rows of the embedding table. */
+export function checkIds(ids: readonly number[], vocabSize: number, what: string): void {
+  const index = ids.findIndex((id) => id >= vocabSize);
+  if (index < 0) return;
+  throw new OperatingError(
+    'BAD_INPUT',
+    `${what} has token id ${ids[index]} at ${index}, but the model's vocabulary has ${vocabSize} tokens (0 to ${vocabSize - 1})`,
+  );
+}
+
+/** Something must be fed for the first token to come out. */
+function withStart(ids: readonly number[], startToken: number | undefined, index: number): readonly number[] {
+  if (ids.length > 0) return ids;
+  if (startToken !== undefined) return [startToken];
+  throw new OperatingError(
+    'EMPTY_PROMPT',
+    `prompt ${index} has no tokens, and the model has no start token to begin with: give some text`,
+  );
+}
+
+/** Throws PROMPT_TOO_LONG for the first prompt that does not fit, with all numbers. */
+export function checkLengths(
+  prompts: readonly EncodedPrompt[],
+  maxNewTokens: number,
+  maxContextTokens: number | undefined,
+): void {
+  if (maxContextTokens === undefined) return;
+  const long = prompts.find(({ tokens }) => tokens.length + maxNewTokens > maxContextTokens);
+  if (!long) return;
+  throw new OperatingError(
+    'PROMPT_TOO_LONG',
+    `prompt ${long.index} has ${long.tokens.length} tokens and is to get ${maxNewTokens} more, but the model's ` +
+      `context is ${maxContextTokens}: shorten the prompt or lower --max_new_tokens`,
+  );
+}
