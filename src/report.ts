@@ -1,0 +1,210 @@
+// Figures of a run beside the limits measured in it: as lines for people, and as JSON for programs.
+
+import { formatBytes, formatRate, type LaneSummary, type Plan } from '../offload/index.js';
+import { describePlacement } from './engine.js';
+import type { Limits } from './limits.js';
+import type { Meter, Phase, PhaseFigures } from './meter.js';
+
+/** One timed run over all prompts, tokenizing included. */
+export interface Cycle {
+  readonly seconds: number;
+  readonly newTokens: number;
+}
+
+export interface BenchmarkFigures {
+  readonly batchSize: number;
+  /** From the start of the process until it could generate. */
+  readonly readySeconds: number;
+  readonly cycles: readonly Cycle[];
+}
+
+const PHASES: readonly Phase[] = ['prefill', 'decode', 'score'];
+
+/**
+ * The block that transformers-bloom-inference prints. Tokens and seconds are those of all timed cycles together;
+ * warm-up cycles and what is between cycles are in none of the lines.
+ */
+export function performanceBlock({ batchSize, readySeconds, cycles }: BenchmarkFigures): string {
+  const seconds = cycles.reduce((sum, cycle) => sum + cycle.seconds, 0);
+  const tokens = cycles.reduce((sum, cycle) => sum + cycle.newTokens, 0);
+  const perTokenMs = tokens > 0 ? (seconds * 1e3) / tokens : 0;
+  return [
+    '*** Performance stats:',
+    `Throughput per token including tokenize: ${perTokenMs.toFixed(2)} msecs`,
+    `Start to ready to generate: ${readySeconds.toFixed(3)} secs`,
+    `Tokenize and generate ${tokens} (bs=${batchSize}) tokens: ${seconds.toFixed(3)} secs`,
+    `Start to finish: ${(readySeconds + seconds).toFixed(3)} secs`,
+    '',
+  ].join('\n');
+}
+
+/** A line per hop and per phase of compute: bytes, rate, limit of the same run, stall. */
+export function streamingBlock(meter: Meter, limits: Limits): string {
+  const lines = meter
+    .lanes()
+    .filter(isHop)
+    .map((lane) => hopLine(lane, limits));
+  for (const phase of PHASES) {
+    const figures = meter.phase(phase);
+    if (figures) lines.push(...phaseLines(phase, figures, limits));
+  }
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+/** What was streamed, in a sentence for the end of a run. */
+export function streamingSentence(meter: Meter, plan: Plan): string {
+  const drive = meter.lanes().find(({ lane }) => lane === 'nvme→dram');
+  const { seconds, stallSeconds } = totals(meter);
+  const read = drive
+    ? `read ${formatBytes(drive.bytes)} from the drive at ${formatRate(rate(drive.bytes, drive.busyMs / 1e3))}`
+    : 'read nothing from the drive';
+  return (
+    `${describePlacement(plan)}; ${read} in ${meter.passes} passes; ` +
+    `compute waited for weights ${percent(stallSeconds, seconds)} of ${seconds.toFixed(1)} s`
+  );
+}
+
+export interface ReportContext {
+  readonly command: string;
+  readonly model: Readonly<Record<string, unknown>>;
+  readonly plan: Plan;
+  readonly meter: Meter;
+  readonly limits: Limits;
+  readonly notes: readonly string[];
+  readonly readySeconds: number;
+}
+
+/** The same figures as JSON; names end in their unit. `extra` are the command's own. */
+export function reportJson(context: ReportContext, extra: Readonly<Record<string, unknown>>): string {
+  const { plan, meter, limits } = context;
+  const { seconds, stallSeconds } = totals(meter);
+  const report = {
+    command: context.command,
+    model: context.model,
+    ready_seconds: context.readySeconds,
+    ...extra,
+    plan: planJson(plan),
+    hops: meter
+      .lanes()
+      .filter(isHop)
+      .map((lane) => hopJson(lane, limits)),
+    compute: Object.fromEntries(
+      PHASES.flatMap((phase) => {
+        const figures = meter.phase(phase);
+        return figures ? [[phase, phaseJson(figures, limits)]] : [];
+      }),
+    ),
+    stall_seconds: stallSeconds,
+    stall_share: share(stallSeconds, seconds),
+    notes: context.notes,
+  };
+  return `${JSON.stringify(report, undefined, 2)}\n`;
+}
+
+function isHop({ lane }: LaneSummary): boolean {
+  return lane !== 'compute';
+}
+
+/** The drive's limit holds for whole layers; rows of the embedding are tiny reads. */
+function limitOf({ lane }: LaneSummary, limits: Limits): number | undefined {
+  return lane === 'nvme→dram' ? limits.driveBytesPerSecond : undefined;
+}
+
+function hopLine(lane: LaneSummary, limits: Limits): string {
+  const achieved = rate(lane.bytes, lane.busyMs / 1e3);
+  const name = lane.lane === 'rows' ? 'embedding rows' : lane.lane;
+  return `${name} (${lane.owner}): ${formatBytes(lane.bytes)} at ${formatRate(achieved)}${ofLimit(achieved, limitOf(lane, limits))}`;
+}
+
+function phaseLines(phase: Phase, figures: PhaseFigures, limits: Limits): string[] {
+  const { tokens, passes, seconds, computeSeconds, stallSeconds } = figures;
+  const weights = rate(figures.weightBytes, computeSeconds);
+  const flops = rate(figures.blockFlops, computeSeconds);
+  return [
+    `${phase}: ${tokens} tokens in ${passes} passes, ${seconds.toFixed(3)} s, ` +
+      `of which compute was busy ${percent(computeSeconds, seconds)} and waited for weights ${percent(stallSeconds, seconds)}`,
+    `${phase} compute: ${formatBytes(figures.weightBytes)} of weights at ${formatRate(weights)}` +
+      `${ofLimit(weights, limits.memoryBytesPerSecond)}, ${formatFlops(flops, limits.flopsPerSecond)}`,
+  ];
+}
+
+function formatFlops(achieved: number, limit: number | undefined): string {
+  const giga = (flops: number) => `${(flops / 1e9).toFixed(1)} GFLOP/s`;
+  return limit ? `${giga(achieved)} (${percent(achieved, limit)} of ${giga(limit)})` : giga(achieved);
+}
+
+function ofLimit(achieved: number, limit: number | undefined): string {
+  return limit ? ` (${percent(achieved, limit)} of ${formatRate(limit)}, the limit in this run)` : '';
+}
+
+function hopJson(lane: LaneSummary, limits: Limits) {
+  const achieved = rate(lane.bytes, lane.busyMs / 1e3);
+  const limit = limitOf(lane, limits);
+  return {
+    hop: lane.lane,
+    owner: lane.owner,
+    bytes: lane.bytes,
+    reads: lane.spans,
+    busy_seconds: lane.busyMs / 1e3,
+    bytes_per_second: achieved,
+    limit_bytes_per_second: limit ?? null,
+    of_limit: limit ? achieved / limit : null,
+  };
+}
+
+function phaseJson(figures: PhaseFigures, limits: Limits) {
+  const achieved = rate(figures.weightBytes, figures.computeSeconds);
+  const flops = rate(figures.blockFlops, figures.computeSeconds);
+  const limit = limits.memoryBytesPerSecond;
+  return {
+    passes: figures.passes,
+    tokens: figures.tokens,
+    seconds: figures.seconds,
+    busy_seconds: figures.computeSeconds,
+    stall_seconds: figures.stallSeconds,
+    weight_bytes: figures.weightBytes,
+    weight_bytes_per_second: achieved,
+    limit_bytes_per_second: limit ?? null,
+    of_limit: limit ? achieved / limit : null,
+    block_flops_per_second: flops,
+    limit_flops_per_second: limits.flopsPerSecond ?? null,
+    of_flops_limit: limits.flopsPerSecond ? flops / limits.flopsPerSecond : null,
+  };
+}
+
+function planJson(plan: Plan) {
+  const inDram = plan.layers.filter(({ tier }) => tier === 'dram').length;
+  return {
+    placement: describePlacement(plan),
+    layers: plan.layers.length,
+    layers_in_dram: inDram,
+    layers_on_drive: plan.layers.length - inDram,
+    host_buffers: plan.hostBuffers.count,
+    host_buffer_bytes: plan.hostBuffers.sizeBytes,
+    micro_batch_tokens: plan.microBatchTokens,
+    micro_batch_sequences: plan.microBatchSequences,
+    dram_budget_bytes: plan.dramBudgetBytes,
+    memory: plan.terms.map(({ tier, name, bytes, reason }) => ({ tier, name, bytes, reason })),
+  };
+}
+
+function totals(meter: Meter): { seconds: number; stallSeconds: number } {
+  let [seconds, stallSeconds] = [0, 0];
+  for (const phase of PHASES) {
+    seconds += meter.phase(phase)?.seconds ?? 0;
+    stallSeconds += meter.phase(phase)?.stallSeconds ?? 0;
+  }
+  return { seconds, stallSeconds };
+}
+
+function rate(amount: number, seconds: number): number {
+  return seconds > 0 ? amount / seconds : 0;
+}
+
+function share(part: number, whole: number): number {
+  return whole > 0 ? part / whole : 0;
+}
+
+function percent(part: number, whole: number): string {
+  return `${(share(part, whole) * 100).toFixed(0)} %`;
+}
