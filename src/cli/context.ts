@@ -1,0 +1,15 @@
+// What a command gets from the program around it: where to write, how to report progress, and when to stop.
+
+import type { Logger } from 'pino';
+import type { Progress } from '../progress.js';
+import type { Interrupt } from './interrupt.js';
+
+export interface CommandContext {
+  readonly log: Logger;
+  readonly progress: Progress;
+  readonly interrupt: Interrupt;
+  /** Results go to stdout, and nothing else does. */
+  readonly write: (text: string) => void;
+  /** Stdout is a terminal: what is written appears between the lines of stderr. */
+  readonly writesToTerminal: boolean;
+}

@@ -1,0 +1,25 @@
+// How the program says why it failed: one line with a code, and the exit status that belongs to it.
+
+import { ERROR_CODES, OperatingError } from '../../offload/index.js';
+import { StdoutClosed } from './interrupt.js';
+
+const INTERNAL_STATUS = 1;
+
+/** What goes to stderr, and the exit status. */
+export function describeFailure(error: unknown, withStack: boolean): { text: string; exitStatus: number } {
+  if (error instanceof StdoutClosed) return { text: '', exitStatus: 0 };
+  const stack = withStack ? `${stackOf(error)}\n` : '';
+  const message = (error instanceof Error ? error.message : String(error)).replaceAll(/\s*\n\s*/g, ' ');
+  if (error instanceof OperatingError) {
+    const { exitStatus } = ERROR_CODES[error.code];
+    return { text: `zero-inference: ${error.code}: ${message}\n${stack}`, exitStatus };
+  }
+  const hint = withStack ? '' : ' (a fault of this program; ZI_DEBUG=1 shows where)';
+  return { text: `zero-inference: INTERNAL: ${message}${hint}\n${stack}`, exitStatus: INTERNAL_STATUS };
+}
+
+function stackOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause === undefined ? '' : `\ncaused by ${stackOf(error.cause)}`;
+  return `${error.stack}${cause}`;
+}

@@ -1,0 +1,64 @@
+// Options of `generate`.
+
+import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
+import { readSharedOptions, SHARED_OPTIONS, type SharedOptions } from './shared-options.js';
+
+const GENERATION = 'Generation';
+const BENCHMARK = 'Benchmark';
+
+export const GENERATE_OPTIONS = {
+  prompt: { kind: 'list', group: GENERATION, describe: 'text to continue; may be repeated' },
+  prompts_file: {
+    kind: 'value',
+    group: GENERATION,
+    describe: 'a prompt a line, or FILE.jsonl with "prompt" or "prompt_token_ids" in each line',
+  },
+  batch_size: { kind: 'value', group: GENERATION, describe: 'prompts that run together', default: '1' },
+  max_new_tokens: { kind: 'value', group: GENERATION, describe: 'new tokens per prompt', default: '100' },
+  ignore_eos: { kind: 'flag', group: GENERATION, describe: 'go on after an end-of-text token' },
+  output: { kind: 'value', group: GENERATION, describe: 'write a JSON line per prompt to this file' },
+  benchmark: { kind: 'flag', group: BENCHMARK, describe: 'repeat the run and print how fast it was' },
+  warmup_cycles: { kind: 'value', group: BENCHMARK, describe: 'runs before the timed ones', default: '1' },
+  cycles: { kind: 'value', group: BENCHMARK, describe: 'timed runs', default: '5' },
+  ...SHARED_OPTIONS,
+} as const satisfies OptionTable;
+
+export const GENERATE_EXAMPLES = [
+  ['$0 --name FOLDER --prompt "Once upon a time"', 'what fits rests in DRAM, the rest streams'],
+  ['$0 --name FOLDER --cpu_offload --batch_size 8', 'all weights in DRAM'],
+  ['$0 --name FOLDER --nvme_offload_path . --benchmark', 'all weights on the drive, timed'],
+  ['$0 --name FOLDER --dram_memory 4GiB --prompts_file in.jsonl --output out.jsonl', 'many prompts'],
+  ['$0 --name configs/models/llama-4b.json --dummy_weights --benchmark', 'a shape, with random weights'],
+] as const;
+
+export interface GenerateOptions extends SharedOptions {
+  readonly prompts: readonly string[];
+  readonly promptsFile: string | undefined;
+  readonly batchSize: number;
+  readonly maxNewTokens: number;
+  readonly ignoreEos: boolean;
+  readonly output: string | undefined;
+  /** Undefined without --benchmark. */
+  readonly benchmark: { readonly warmupCycles: number; readonly cycles: number } | undefined;
+}
+
+/** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
+export function readGenerateOptions(options: OptionReader): GenerateOptions {
+  options.exclude('prompt', 'prompts_file', 'give the prompts in one way');
+  const benchmark = options.flag('benchmark');
+  for (const name of ['warmup_cycles', 'cycles']) {
+    if (options.has(name) && !benchmark) throw badOption(`--${name} is for --benchmark: add it`);
+  }
+  return {
+    ...readSharedOptions(options),
+    prompts: options.list('prompt'),
+    promptsFile: options.path('prompts_file'),
+    batchSize: options.count('batch_size') ?? 1,
+    maxNewTokens: options.count('max_new_tokens') ?? 100,
+    ignoreEos: options.flag('ignore_eos'),
+    output: options.path('output'),
+    benchmark: benchmark
+      ? { warmupCycles: options.count('warmup_cycles', 0) ?? 1, cycles: options.count('cycles') ?? 5 }
+      : undefined,
+  };
+}

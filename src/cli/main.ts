@@ -1,0 +1,67 @@
+// The program: reads the command line, runs the command, and turns whatever goes wrong into a line and a status.
+
+import { createLogger } from '../log.js';
+import { Progress, StatusLine } from '../progress.js';
+import { type ParsedCommandLine, parseCommandLine } from './command-line.js';
+import type { CommandContext } from './context.js';
+import { describeFailure } from './failure.js';
+import { Interrupt } from './interrupt.js';
+import type { OptionReader } from './option-reader.js';
+import { readLogLevel } from './shared-options.js';
+
+const HELP_WIDTH = 100;
+
+/** @param words the command line without node and script. Sets the exit status; the process ends by itself. */
+export async function main(words: readonly string[]): Promise<void> {
+  const status = new StatusLine(process.stderr);
+  const interrupt = new Interrupt(() => status.clear());
+  let debug = process.env.ZI_DEBUG === '1';
+  try {
+    const parsed = parseCommandLine(words, process.stdout.columns ?? HELP_WIDTH);
+    if (parsed.kind === 'run') debug ||= ['debug', 'trace'].includes(readLogLevel(parsed.options));
+    await execute(parsed, status, interrupt);
+  } catch (error) {
+    status.clear();
+    // After an interruption whatever was going on fails in its own way; the interruption is why.
+    const reason: unknown = interrupt.signal.aborted ? interrupt.signal.reason : error;
+    const { text, exitStatus } = describeFailure(reason, debug);
+    process.stderr.write(text);
+    process.exitCode = exitStatus;
+  }
+}
+
+async function execute(parsed: ParsedCommandLine, status: StatusLine, interrupt: Interrupt): Promise<void> {
+  if (parsed.kind === 'print') {
+    process.stdout.write(parsed.text);
+    return;
+  }
+  const log = createLogger(readLogLevel(parsed.options), status);
+  const writesToTerminal = process.stdout.isTTY === true;
+  const write = (text: string) => {
+    if (writesToTerminal) status.clear();
+    process.stdout.write(text);
+  };
+  const context = { log, progress: new Progress(status, log), interrupt, write, writesToTerminal };
+  await runCommand(parsed.command, parsed.options, context);
+  interrupt.signal.throwIfAborted();
+}
+
+/** Commands are loaded when they run: the help needs no runtime. */
+async function runCommand(name: 'generate' | 'score', options: OptionReader, context: CommandContext) {
+  switch (name) {
+    case 'generate': {
+      const [{ runGenerate }, { readGenerateOptions }] = await Promise.all([
+        import('./generate.js'),
+        import('./generate-options.js'),
+      ]);
+      return runGenerate(readGenerateOptions(options), context);
+    }
+    case 'score': {
+      const [{ runScore }, { readScoreOptions }] = await Promise.all([
+        import('./score.js'),
+        import('./score-options.js'),
+      ]);
+      return runScore(readScoreOptions(options), context);
+    }
+  }
+}

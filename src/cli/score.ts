@@ -1,0 +1,150 @@
+// `score`: how well the model predicts a text, streamed like generation.
+
+import { OperatingError, type Workload } from '../../offload/index.js';
+import { planFor } from '../engine.js';
+import { reason } from '../json-file.js';
+import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
+import { checkIds, parseTokenIds } from '../prompts.js';
+import { type Score, score, windowCount } from '../score.js';
+import { readTextFile } from '../text-file.js';
+import { loadTokenizer } from '../tokenizer.js';
+import type { CommandContext } from './context.js';
+import { badOption } from './option-reader.js';
+import type { ScoreCommandOptions, ScoreInput } from './score-options.js';
+import { checkOutputs, finishSession, type Session, withSession } from './session.js';
+import { openSource, type Source } from './source.js';
+
+const MOST_CONTEXT = 2048;
+/** More windows at once share each read of a layer, but need more memory. */
+const WINDOWS_AT_ONCE = [8, 4, 2, 1];
+
+export async function runScore(options: ScoreCommandOptions, context: CommandContext): Promise<void> {
+  checkOutputs(options);
+  const content = await readTextFile(options.input.path, inputOption(options.input));
+  const source = await openSource(options, context);
+  const ids = await readIds(content, options.input, source);
+  const windowTokens = windowOf(options, source);
+  const workload = workloadOf(ids.length, windowTokens, source, options);
+  const { session, result, drive } = await withSession(
+    source,
+    options,
+    workload,
+    context,
+    async (session) => {
+      const result = await scoreAll(session, ids, windowTokens, context);
+      context.write(options.json ? jsonLine(result) : textLine(result));
+      const measured = options.report !== undefined;
+      return {
+        session,
+        result,
+        drive: measured ? await measureDriveLimit(session.engine.executor) : undefined,
+      };
+    },
+  );
+  const limits =
+    options.report === undefined ? UNKNOWN_LIMITS : withComputeLimits(drive, options.cpu.threads);
+  const extra = { context: windowTokens, batch_size: workload.sequences, ...result };
+  finishSession('score', source, session, options, context, limits, extra);
+}
+
+function inputOption(input: ScoreInput): string {
+  return input.kind === 'text' ? '--text_file' : '--token_ids';
+}
+
+async function readIds(content: string, input: ScoreInput, source: Source): Promise<Int32Array> {
+  const ids =
+    input.kind === 'ids'
+      ? parseTokenIds(parseJson(content, input.path), input.path)
+      : await (await loadTokenizer(source.opened.checkpoint.folder)).encode(content);
+  checkIds(ids, source.opened.model.vocabSize, input.path);
+  if (ids.length < 2) {
+    throw new OperatingError(
+      'BAD_INPUT',
+      `${input.path} has ${ids.length} tokens: scoring needs at least 2, as the first is only given`,
+    );
+  }
+  return Int32Array.from(ids);
+}
+
+function parseJson(content: string, path: string): unknown {
+  try {
+    return JSON.parse(content);
+  } catch (error) {
+    throw new OperatingError('BAD_INPUT', `${path} is not JSON: ${reason(error)}`, { cause: error });
+  }
+}
+
+function windowOf({ context }: ScoreCommandOptions, { opened }: Source): number {
+  const most = opened.model.maxContextTokens;
+  if (context !== undefined && most !== undefined && context > most) {
+    throw badOption(`--context is ${context}, but the model's context is ${most}`);
+  }
+  return context ?? Math.min(most ?? MOST_CONTEXT, MOST_CONTEXT);
+}
+
+/** As many windows at once as were asked for, or as fit. */
+function workloadOf(
+  tokenCount: number,
+  windowTokens: number,
+  { opened }: Source,
+  options: ScoreCommandOptions,
+): Workload {
+  const windows = windowCount(tokenCount, windowTokens);
+  const workload = (atOnce: number): Workload => {
+    const sequences = Math.min(atOnce, windows);
+    const contextTokens = Math.min(windowTokens, tokenCount);
+    return { sequences, contextTokens, promptTokens: sequences * contextTokens, output: 'nll' };
+  };
+  if (options.batchSize !== undefined) return workload(options.batchSize);
+  for (const atOnce of WINDOWS_AT_ONCE) {
+    if (fits(workload(atOnce), opened, options)) return workload(atOnce);
+  }
+  // The planner's refusal says what is missing.
+  return workload(1);
+}
+
+function fits(workload: Workload, opened: Source['opened'], options: ScoreCommandOptions): boolean {
+  try {
+    planFor(opened.model, {
+      offload: options.offload,
+      ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
+      workload,
+      plan: options.plan,
+      cpu: options.cpu,
+    });
+    return true;
+  } catch (error) {
+    if (error instanceof OperatingError && error.code === 'DOES_NOT_FIT') return false;
+    throw error;
+  }
+}
+
+function scoreAll(
+  { engine, meter }: Session,
+  ids: Int32Array,
+  windowTokens: number,
+  { progress, interrupt }: CommandContext,
+): Promise<Score> {
+  let scored = 0;
+  const total = ids.length - 1;
+  meter.resume();
+  const work = score(engine.executor, ids, {
+    windowTokens,
+    signal: interrupt.signal,
+    onProgress: (done, _total, microBatches) => {
+      meter.pass({ phase: 'score', tokens: done - scored, microBatches });
+      scored = done;
+    },
+  });
+  const share = () => ((scored / total) * 100).toFixed(0);
+  return progress.during(() => `scoring: ${scored} of ${total} tokens (${share()} %)`, work);
+}
+
+function jsonLine({ nll, perplexity, tokens }: Score): string {
+  const number = (value: number) => (Number.isFinite(value) ? String(value) : 'null');
+  return `{"nll": ${number(nll)}, "perplexity": ${number(perplexity)}, "tokens": ${tokens}}\n`;
+}
+
+function textLine({ nll, perplexity, tokens }: Score): string {
+  return `negative log-likelihood ${nll.toFixed(5)} per token, perplexity ${perplexity.toFixed(3)}, ${tokens} tokens\n`;
+}

@@ -1,0 +1,91 @@
+// An engine for a command's work: opened with its options, closed with it or by an interruption.
+
+import type { Workload } from '../../offload/index.js';
+import { describePlacement, Engine } from '../engine.js';
+import type { Limits } from '../limits.js';
+import { Meter } from '../meter.js';
+import { checkWritable, writeWhole } from '../output-file.js';
+import { reportJson, streamingSentence } from '../report.js';
+import type { CommandContext } from './context.js';
+import type { SharedOptions } from './shared-options.js';
+import type { Source } from './source.js';
+
+export interface Session {
+  readonly engine: Engine;
+  readonly meter: Meter;
+  readonly notes: readonly string[];
+  /** From the start of the process until work could begin. */
+  readonly readySeconds: number;
+}
+
+/** Before anything is loaded: a run of hours must not end with a file that cannot be written. */
+export function checkOutputs(options: SharedOptions): void {
+  if (options.report !== undefined) checkWritable(options.report, '--report');
+  if (options.trace !== undefined) checkWritable(options.trace, '--trace');
+}
+
+/** Runs `work` with an engine and closes it in any case. */
+export async function withSession<T>(
+  source: Source,
+  options: SharedOptions,
+  workload: Workload,
+  context: CommandContext,
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
+  const { log, interrupt, progress } = context;
+  interrupt.signal.throwIfAborted();
+  const engine = await Engine.open(source.opened, {
+    offload: options.offload,
+    ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
+    workload,
+    plan: options.plan,
+    cpu: options.cpu,
+    keepSpans: options.trace !== undefined,
+    files: source.files,
+  });
+  const forget = interrupt.onStop(() => engine.close());
+  try {
+    const readySeconds = performance.now() / 1e3;
+    const notes = [...engine.backend.notes];
+    for (const note of notes) log.warn(note);
+    log.info(`ready in ${readySeconds.toFixed(2)} s: ${describePlacement(engine.plan)}`);
+    return await work({ engine, meter: new Meter(engine.trace, engine.plan), notes, readySeconds });
+  } finally {
+    progress.stop();
+    forget();
+    await engine.close();
+  }
+}
+
+/** After the engine is closed: the sentence about what was streamed, and the files that were asked for. */
+export function finishSession(
+  command: string,
+  source: Source,
+  { engine, meter, notes, readySeconds }: Session,
+  options: SharedOptions,
+  { log }: CommandContext,
+  limits: Limits,
+  /** The command's own figures. */
+  extra: Readonly<Record<string, unknown>>,
+): void {
+  log.info(streamingSentence(meter, engine.plan));
+  if (options.trace !== undefined) writeWhole(options.trace, engine.trace.toChromeJson(), '--trace');
+  if (options.report === undefined) return;
+  const { checkpoint, model } = source.opened;
+  const context = {
+    command,
+    model: {
+      name: options.name,
+      folder: checkpoint.folder,
+      architecture: model.architecture,
+      blocks: model.blocks.length,
+      weight_bytes: checkpoint.totalBytes,
+    },
+    plan: engine.plan,
+    meter,
+    limits,
+    notes,
+    readySeconds,
+  };
+  writeWhole(options.report, reportJson(context, extra), '--report');
+}

@@ -1,0 +1,145 @@
+// Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
+
+import type { CpuBackendOptions, Offload, PlanOptions } from '../../offload/index.js';
+import { OperatingError } from '../../offload/index.js';
+import { LOG_LEVELS, type LogLevel } from '../log.js';
+import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
+
+const MODEL = 'Model';
+const PLACEMENT = 'Where weights rest';
+const TUNING = 'Tuning';
+const OUTPUT = 'Output';
+
+export const SHARED_OPTIONS = {
+  name: {
+    kind: 'value',
+    group: MODEL,
+    describe: 'folder of a checkpoint; with --dummy_weights a shape such as configs/models/llama-4b.json',
+  },
+  dummy_weights: {
+    kind: 'optional',
+    group: MODEL,
+    describe: 'random weights for the shape, made once below this folder (default: the cache folder)',
+  },
+  dtype: {
+    kind: 'value',
+    group: MODEL,
+    describe: 'float16, bfloat16 or float32: type of dummy weights; a real checkpoint must have it already',
+  },
+  device: { kind: 'value', group: MODEL, describe: 'auto, cpu or cuda', default: 'auto' },
+  num_gpus: { kind: 'value', group: MODEL, describe: 'this version computes on one device: 1' },
+  cpu_offload: { kind: 'flag', group: PLACEMENT, describe: 'all in DRAM' },
+  nvme_offload_path: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe:
+      "all on the drive of this folder; read in place if it is the checkpoint's drive, else copied once",
+  },
+  dram_memory: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe: 'bound on all large memory, such as 2GiB',
+    default: '85 % of what is available',
+  },
+  threads: { kind: 'value', group: TUNING, describe: 'threads that compute', default: 'one per core' },
+  prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
+  micro_batch_size: { kind: 'value', group: TUNING, describe: 'sequences computed together, at most' },
+  micro_batch_tokens: { kind: 'value', group: TUNING, describe: 'tokens computed together, at most' },
+  io_engine: { kind: 'value', group: TUNING, describe: 'auto, io_uring or threads', default: 'auto' },
+  no_direct_io: { kind: 'flag', group: TUNING, describe: 'read through the page cache' },
+  report: { kind: 'value', group: OUTPUT, describe: 'write the figures of the run to this file, as JSON' },
+  trace: { kind: 'value', group: OUTPUT, describe: 'write a trace to this file, for ui.perfetto.dev' },
+  log_level: { kind: 'value', group: OUTPUT, describe: LOG_LEVELS.join(', '), default: 'info' },
+} as const satisfies OptionTable;
+
+export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' } as const;
+export type TypeName = keyof typeof STORED_TYPES;
+
+export interface SharedOptions {
+  readonly name: string;
+  /** Random weights below `folder`; undefined folder: the cache. */
+  readonly dummyWeights: { readonly folder: string | undefined } | undefined;
+  readonly dtype: TypeName | undefined;
+  readonly offload: Offload;
+  /** With offload `nvme`: the weights are to lie on this folder's drive. */
+  readonly offloadFolder: string | undefined;
+  readonly dramBudgetBytes: number | undefined;
+  readonly plan: Partial<PlanOptions>;
+  readonly cpu: CpuBackendOptions;
+  readonly report: string | undefined;
+  readonly trace: string | undefined;
+}
+
+/** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
+export function readSharedOptions(options: OptionReader): SharedOptions {
+  refuseOtherDevices(options);
+  const name = options.path('name');
+  if (name === undefined) throw badOption('--name is missing: give the folder of a checkpoint');
+  options.exclude('cpu_offload', 'nvme_offload_path', 'weights rest either in DRAM or on the drive');
+  const offloadFolder = options.path('nvme_offload_path');
+  const placed = offloadFolder === undefined ? 'auto' : 'nvme';
+  const dummyFolder = options.text('dummy_weights');
+  return {
+    name,
+    dummyWeights: dummyFolder === undefined ? undefined : { folder: dummyFolder || undefined },
+    dtype: readType(options),
+    offload: options.flag('cpu_offload') ? 'dram' : placed,
+    offloadFolder,
+    dramBudgetBytes: options.bytes('dram_memory'),
+    plan: readPlanOptions(options),
+    cpu: readCpuOptions(options),
+    report: options.path('report'),
+    trace: options.path('trace'),
+  };
+}
+
+/** Needed before anything else can be said. */
+export function readLogLevel(options: OptionReader): LogLevel {
+  return options.choice('log_level', LOG_LEVELS) ?? 'info';
+}
+
+function refuseOtherDevices(options: OptionReader): void {
+  if (options.choice('device', ['auto', 'cpu', 'cuda']) === 'cuda') {
+    throw new OperatingError(
+      'NO_DEVICE',
+      '--device is cuda, but this version computes on the CPU only: use --device cpu or leave it out',
+    );
+  }
+  const devices = options.count('num_gpus') ?? 1;
+  if (devices !== 1) {
+    throw new OperatingError(
+      'NO_DEVICE',
+      `--num_gpus is ${devices}, but this version computes on one device, the CPU: leave it out`,
+    );
+  }
+}
+
+function readType(options: OptionReader): TypeName | undefined {
+  const type = options.choice('dtype', ['float16', 'bfloat16', 'float32', 'int8']);
+  if (type !== 'int8') return type;
+  throw new OperatingError(
+    'UNSUPPORTED',
+    '--dtype is int8, but this version does not quantize: weights are used as stored (float16, bfloat16, float32)',
+  );
+}
+
+function readPlanOptions(options: OptionReader): Partial<PlanOptions> {
+  const hostWindowLayers = options.count('prefetch_layers');
+  const microBatchSequences = options.count('micro_batch_size');
+  const microBatchTokens = options.count('micro_batch_tokens');
+  return {
+    ...(hostWindowLayers === undefined ? {} : { hostWindowLayers }),
+    ...(microBatchSequences === undefined ? {} : { microBatchSequences }),
+    ...(microBatchTokens === undefined ? {} : { microBatchTokens }),
+  };
+}
+
+function readCpuOptions(options: OptionReader): CpuBackendOptions {
+  const threads = options.count('threads');
+  const engine = options.choice('io_engine', ['auto', 'io_uring', 'threads']);
+  const direct = options.flag('no_direct_io') ? { direct: false } : {};
+  return {
+    ...(threads === undefined ? {} : { threads }),
+    io: { ...(engine === undefined ? {} : { engine }), ...direct },
+  };
+}

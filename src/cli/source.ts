@@ -1,0 +1,148 @@
+// From --name to an opened model: a checkpoint's folder or a shape with random weights, on the drive that was asked for.
+
+import { createHash } from 'node:crypto';
+import { existsSync, statSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { basename, join } from 'node:path';
+import { formatBytes, OperatingError } from '../../offload/index.js';
+import { type OpenedModel, openModel } from '../engine.js';
+import { type JsonObject, readOptionalJsonObject } from '../json-file.js';
+import { buildArchitecture, tensorList } from '../models/registry.js';
+import { loadTokenizer, type Tokenizer } from '../tokenizer.js';
+import type { CommandContext } from './context.js';
+import { badOption } from './option-reader.js';
+import { type SharedOptions, STORED_TYPES, type TypeName } from './shared-options.js';
+
+export interface Source {
+  readonly opened: OpenedModel;
+  /** Where the weights are read from; the checkpoint's own files unless they were copied to another drive. */
+  readonly files: readonly string[];
+}
+
+/** Reads headers only, unless weights have to be made or copied first. */
+export async function openSource(options: SharedOptions, context: CommandContext): Promise<Source> {
+  const folder = options.dummyWeights
+    ? await dummyCheckpoint(options, options.dummyWeights.folder, context)
+    : options.name;
+  if (!options.dummyWeights) refuseShape(options.name);
+  const opened = await openModel(folder);
+  checkType(opened, options.dtype);
+  const files = await stage(opened, options.offloadFolder, context);
+  return { opened, files };
+}
+
+/** The tokenizer beside the weights; undefined where there is none, as with random weights. */
+export async function openTokenizer(folder: string): Promise<Tokenizer | undefined> {
+  return existsSync(join(folder, 'tokenizer.json')) ? loadTokenizer(folder) : undefined;
+}
+
+/** Ids that generation_config.json or config.json give for a role such as `eos`; for checkpoints without a tokenizer. */
+export function configuredIds({ checkpoint }: OpenedModel, role: 'bos' | 'eos'): number[] {
+  const key = `${role}_token_id`;
+  const value = checkpoint.generationConfig[key] ?? checkpoint.config[key];
+  const list: unknown[] = Array.isArray(value) ? value : [value];
+  return list.filter((id): id is number => Number.isSafeInteger(id) && Number(id) >= 0);
+}
+
+function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+}
+
+function refuseShape(name: string): void {
+  if (name.endsWith('.json') && isFile(name)) {
+    throw badOption(`--name is the shape ${name}, which has no weights: add --dummy_weights for random ones`);
+  }
+}
+
+/** Makes the checkpoint at the first call; later calls find it by shape, type and configuration. */
+async function dummyCheckpoint(
+  options: SharedOptions,
+  parent: string | undefined,
+  { log, progress, interrupt }: CommandContext,
+): Promise<string> {
+  const path = options.name;
+  const shape = path.endsWith('.json') ? await readOptionalJsonObject(path, 'BAD_CONFIG') : undefined;
+  if (!shape) {
+    const problem = path.endsWith('.json') ? 'there is no such file' : 'that is no .json file';
+    throw new OperatingError(
+      'NOT_FOUND',
+      `--dummy_weights makes weights for a shape, and --name is '${path}': ${problem}; see configs/models`,
+    );
+  }
+  const type = options.dtype ?? shapeType(shape);
+  const { torch_dtype: _, ...rest } = shape;
+  const config = { ...rest, dtype: type };
+  const hash = createHash('sha256').update(JSON.stringify(config)).digest('hex').slice(0, 8);
+  const folder = join(parent ?? cacheFolder(), `${basename(path, '.json')}-${type}-${hash}`);
+  if (existsSync(join(folder, 'config.json'))) return folder;
+  const tensors = tensorList(buildArchitecture(config, path)).map((tensor) => ({
+    ...tensor,
+    dtype: STORED_TYPES[type],
+  }));
+  const { writeDummyCheckpoint } = await import('../dummy-weights.js');
+  log.info(`writing random weights to ${folder}`);
+  let [written, total] = [0, 0];
+  const onProgress = (done: number, all: number) => {
+    [written, total] = [done, all];
+  };
+  const work = writeDummyCheckpoint({
+    config,
+    tensors,
+    folder,
+    seed: 1,
+    onProgress,
+    signal: interrupt.signal,
+  });
+  await progress.during(
+    () => `random weights: ${formatBytes(written)} of ${formatBytes(total)} written`,
+    work,
+  );
+  return folder;
+}
+
+function shapeType(shape: JsonObject): TypeName {
+  const named = shape.dtype ?? shape.torch_dtype;
+  return named === 'float16' || named === 'float32' ? named : 'bfloat16';
+}
+
+function cacheFolder(): string {
+  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
+  return join(cache, 'zero-inference', 'dummy');
+}
+
+/** Weights stay as they are stored, so another type can only be refused. */
+function checkType({ checkpoint }: OpenedModel, wanted: TypeName | undefined): void {
+  if (wanted === undefined) return;
+  const other = [...checkpoint.tensors.values()].find(({ dtype }) => dtype !== STORED_TYPES[wanted]);
+  if (!other) return;
+  throw new OperatingError(
+    'UNSUPPORTED',
+    `--dtype is ${wanted}, but ${checkpoint.folder} stores ${other.name} as ${other.dtype}, and weights are used ` +
+      `as stored: leave --dtype out or convert the checkpoint`,
+  );
+}
+
+async function stage(
+  { checkpoint }: OpenedModel,
+  folder: string | undefined,
+  { log, progress, interrupt }: CommandContext,
+): Promise<readonly string[]> {
+  if (folder === undefined) return checkpoint.files;
+  const { stageCheckpoint } = await import('../staging.js');
+  let line = 'looking at the weights';
+  const work = stageCheckpoint(checkpoint, folder, {
+    onProgress: (done, total, phase) => {
+      const verb = phase === 'copy' ? 'copied' : 'compared';
+      line = `weights: ${formatBytes(done)} of ${formatBytes(total)} ${verb}`;
+    },
+    signal: interrupt.signal,
+    log: (message) => log.info(message),
+  });
+  const staged = await progress.during(() => line, work);
+  log.info(
+    staged.folder === checkpoint.folder
+      ? `weights are read in place from ${staged.folder}`
+      : `weights are read from the copy in ${staged.folder}${staged.copied ? ', made now' : ''}`,
+  );
+  return staged.files;
+}
