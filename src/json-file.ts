@@ -43,3 +43,9 @@ export async function readOptionalJsonObject(path: string, code: ErrorCode): Pro
   }
   return parseJsonObject(text, path, code);
 }
+
+/** Names and values of a file as messages show them: escaped and cut, so that a message stays one short line. */
+export function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? 'nothing';
+  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
+}

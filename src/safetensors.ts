@@ -3,9 +3,9 @@
 // The checks are those of the format's reference reader (huggingface/safetensors, tensor.rs): one error per way
 // a file can be wrong. A header that passes describes the whole file, without holes and without overlap.
 
-import { type FileHandle, open } from 'node:fs/promises';
 import { OperatingError } from '../offload/index.js';
-import { isJsonObject, type JsonObject, reason } from './json-file.js';
+import { type ByteSource, withFile } from './byte-source.js';
+import { isJsonObject, type JsonObject, reason, show } from './json-file.js';
 
 export interface HeaderTensor {
   readonly name: string;
@@ -58,24 +58,10 @@ const LENGTH_BYTES = 8;
 const MAX_HEADER_BYTES = 100_000_000;
 
 /** Reads and checks the header of one file. Errors: NOT_FOUND, BAD_SAFETENSORS, READ_FAILED, FILE_CHANGED. */
-export async function readSafetensorsHeader(path: string): Promise<SafetensorsHeader> {
-  let file: FileHandle;
-  try {
-    file = await open(path, 'r');
-  } catch (error) {
-    throw new OperatingError('NOT_FOUND', `${path} cannot be opened: ${reason(error)}`, { cause: error });
-  }
-  try {
-    const stat = await file.stat();
-    if (!stat.isFile()) throw bad(path, 'is not a regular file');
-    const header = await readHeaderBytes(file, path, stat.size);
-    return parseSafetensorsHeader(header, path, stat.size);
-  } catch (error) {
-    if (error instanceof OperatingError) throw error;
-    throw new OperatingError('READ_FAILED', `${path} cannot be read: ${reason(error)}`, { cause: error });
-  } finally {
-    await file.close();
-  }
+export function readSafetensorsHeader(path: string): Promise<SafetensorsHeader> {
+  return withFile(path, 'BAD_SAFETENSORS', async (source) =>
+    parseSafetensorsHeader(await readHeaderBytes(source), path, source.sizeBytes),
+  );
 }
 
 /** Checks the JSON part of a header (`bytes`) of a file of `sizeBytes`; `path` is for messages. */
@@ -101,14 +87,14 @@ function bad(path: string, problem: string): OperatingError {
   return new OperatingError('BAD_SAFETENSORS', `${path} ${problem}`);
 }
 
-async function readHeaderBytes(file: FileHandle, path: string, fileBytes: number): Promise<Buffer> {
-  if (fileBytes < LENGTH_BYTES) {
+async function readHeaderBytes({ path, sizeBytes, read }: ByteSource): Promise<Buffer> {
+  if (sizeBytes < LENGTH_BYTES) {
     throw bad(
       path,
-      `has ${fileBytes} bytes, fewer than the ${LENGTH_BYTES} of a header length: copy it again`,
+      `has ${sizeBytes} bytes, fewer than the ${LENGTH_BYTES} of a header length: copy it again`,
     );
   }
-  const lengthField = await readExactly(file, path, 0, LENGTH_BYTES);
+  const lengthField = await read(0, LENGTH_BYTES);
   // A clone without git-lfs leaves a three-line text in place of each weight file.
   if (lengthField.toString('latin1') === 'version ') {
     throw bad(path, 'is a Git LFS pointer, not the weights: fetch them with `git lfs pull`');
@@ -118,22 +104,10 @@ async function readHeaderBytes(file: FileHandle, path: string, fileBytes: number
   if (length > MAX_HEADER_BYTES) {
     throw bad(path, `claims a header of ${length} bytes, above the format's limit of ${MAX_HEADER_BYTES}`);
   }
-  if (LENGTH_BYTES + Number(length) > fileBytes) {
-    throw bad(path, `is truncated: its header ends at byte ${8n + length}, the file has ${fileBytes} bytes`);
+  if (LENGTH_BYTES + Number(length) > sizeBytes) {
+    throw bad(path, `is truncated: its header ends at byte ${8n + length}, the file has ${sizeBytes} bytes`);
   }
-  return readExactly(file, path, LENGTH_BYTES, Number(length));
-}
-
-async function readExactly(file: FileHandle, path: string, offset: number, bytes: number): Promise<Buffer> {
-  const buffer = Buffer.allocUnsafe(bytes);
-  for (let done = 0; done < bytes; ) {
-    const { bytesRead } = await file.read(buffer, done, bytes - done, offset + done);
-    if (bytesRead === 0) {
-      throw new OperatingError('FILE_CHANGED', `${path} shrank to ${offset + done} bytes while it was read`);
-    }
-    done += bytesRead;
-  }
-  return buffer;
+  return read(LENGTH_BYTES, Number(length));
 }
 
 function parseHeaderJson(bytes: Uint8Array, path: string): JsonObject {
@@ -260,10 +234,4 @@ function checkTiling(
     next = fileOffset + sizeBytes;
   }
   if (next < fileBytes) throw bad(path, `has ${fileBytes - next} bytes after its last tensor`);
-}
-
-/** Names and values come from the file: shown escaped and cut, so that a message stays one short line. */
-function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'nothing';
-  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
 }
