@@ -14,9 +14,13 @@ export const ERROR_CODES = {
     meaning: 'the architecture, or a value in the configuration, is not supported',
   },
   BAD_SAFETENSORS: { exitStatus: 5, meaning: 'a safetensors file is malformed or truncated' },
+  BAD_TORCH_FILE: {
+    exitStatus: 5,
+    meaning: 'a PyTorch .bin file is malformed, truncated, or holds more than plain tensors',
+  },
   BAD_INDEX: {
     exitStatus: 5,
-    meaning: 'model.safetensors.index.json is malformed or names a shard that is absent',
+    meaning: 'the index of a sharded checkpoint is malformed or names a shard that is absent',
   },
   MISSING_TENSOR: { exitStatus: 5, meaning: 'the checkpoint lacks a tensor that the architecture needs' },
   WRONG_SHAPE: {

@@ -4,7 +4,8 @@ import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { OperatingError } from '../offload/errors.js';
-import { openCheckpoint, parseWeightMap } from '../src/checkpoint.js';
+import { openCheckpoint } from '../src/checkpoint.js';
+import { parseWeightMap } from '../src/weight-files.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { randomFrom, randomInt } from './helpers/random.js';
 import { writeSafetensors } from './helpers/safetensors.js';
@@ -103,7 +104,13 @@ test.each<[string, Record<string, unknown>, string, RegExp]>([
     /generation_config.json is not/,
   ],
   ['no weights', {}, 'NOT_FOUND', /no weights: neither model.safetensors nor/],
-  ['only .bin', { 'pytorch_model.bin': 'x' }, 'UNSUPPORTED', /\.bin files.*convert them to safetensors/],
+  ['a .bin file that is none', { 'pytorch_model.bin': 'x' }, 'BAD_TORCH_FILE', /is no PyTorch file/],
+  [
+    'only other .bin files',
+    { 'optimizer.bin': 'x' },
+    'UNSUPPORTED',
+    /optimizer.bin.*convert them to safetensors/,
+  ],
   [
     'shards without an index',
     { 'a.safetensors': ['a'], 'b.safetensors': ['b'] },
