@@ -132,6 +132,8 @@ export class CpuBackend implements Backend {
   readonly #io: NativeIo;
   readonly #files: FileRef[] = [];
   readonly #memories: CpuMemory[] = [];
+  /** Stream buffers that are still to be registered with the ring. */
+  readonly #registration = new Map<HostMemory, 'untouched' | 'touched'>();
   #closing: Promise<void> | undefined;
 
   constructor(options: CpuBackendOptions = {}) {
@@ -164,11 +166,7 @@ export class CpuBackend implements Backend {
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
     const memory = new CpuMemory(sizeBytes, purpose !== 'control');
     this.#memories.push(memory);
-    if (purpose === 'stream') {
-      // Registering memory that was never touched takes seconds per gigabyte; touched first, milliseconds.
-      memory.native.populate(4);
-      this.#io.register(memory.native);
-    }
+    if (purpose === 'stream') this.#registration.set(memory, 'untouched');
     return memory;
   }
 
@@ -187,16 +185,29 @@ export class CpuBackend implements Backend {
   }
 
   async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
+    this.#registerOnceTouched(into);
     const words = new Float64Array(requests.length * READ_WORDS);
     requests.forEach((request, index) => {
       const { file, fileOffset, sizeBytes, requiredBytes, memoryOffset } = request;
       words.set([file.file, fileOffset, sizeBytes, requiredBytes, into.id, memoryOffset], index * READ_WORDS);
     });
     try {
-      return await this.#io.read(words);
+      const span = await this.#io.read(words);
+      if (this.#registration.get(into) === 'untouched') this.#registration.set(into, 'touched');
+      return span;
     } catch (error) {
       throw this.#explain(error);
     }
+  }
+
+  /**
+   * Registering memory that was never touched costs a second per gigabyte, and so does touching it beforehand; so the
+   * first read of a stream buffer, which touches it anyway, goes without, and then registration is a matter of milliseconds.
+   */
+  #registerOnceTouched(memory: HostMemory): void {
+    if (!(memory instanceof CpuMemory) || this.#registration.get(memory) !== 'touched') return;
+    this.#registration.delete(memory);
+    this.#io.register(memory.native);
   }
 
   close(): Promise<void> {
