@@ -50,10 +50,12 @@ export function dryRun(model: ModelSpec, tokens: number, rows: number): DryRun {
   k.enter(undefined, undefined);
   model.forward.embed(k, fixed, (key) => lookedUp(model, key, tokens), x);
   stream.flops = 0;
-  const first = present(model.blocks[0], 'a block');
-  k.enter(tablesFor(tokens), cacheFor(model));
-  model.forward.block(k, weightsOf(first), x, 0);
-  const blockFlopsPerToken = (stream.flops / tokens) * model.blocks.length;
+  // Every block, since one may be wider than the others.
+  model.blocks.forEach((block, index) => {
+    k.enter(tablesFor(tokens), cacheFor(model));
+    model.forward.block(k, weightsOf(block), x, index);
+  });
+  const blockFlopsPerToken = stream.flops / tokens;
   k.enter(undefined, undefined);
   const wanted = k.empty([rows, model.hiddenSize]);
   model.forward.headInput(k, fixed, wanted, floats([rows, headInputColumns(model)]));
