@@ -170,7 +170,10 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
     case 'argmax':
       return { reads: [op.logits], writes: [op.out] };
     case 'nll_fold':
-      return { reads: [op.logits, op.targets, op.state], writes: [op.state] };
+      return {
+        reads: op.first ? [op.logits, op.targets] : [op.logits, op.targets, op.state],
+        writes: [op.state],
+      };
     case 'scale_cap':
       return { reads: [op.x], writes: [op.x] };
   }
