@@ -11,7 +11,7 @@ import type { Plan, PlannedLayer } from './plan.js';
 import { BufferPool } from './pool.js';
 import { type Buffers, type DeviceCopy, Prefetcher } from './prefetch.js';
 import { measureReadLimit, type ReadLimit } from './read-limit.js';
-import { RowCache } from './row-cache.js';
+import { RowCache, type RowLease } from './row-cache.js';
 import { Schedule } from './schedule.js';
 import { columns, dimension, rows } from './tensor.js';
 import type { Trace } from './trace.js';
@@ -185,6 +185,22 @@ export class Executor {
     );
   }
 
+  /** Rows of a micro-batch, per table. Rejects when no look-up is under way any more, and holds none then. */
+  async #lookup(microBatch: MicroBatch): Promise<RowLease[]> {
+    const lookups = await Promise.allSettled(
+      this.#model.tables.map((table, index) =>
+        present(this.#rowCaches[index], 'row cache').lookup(
+          tableRows(table.rowsFrom, table.rowOffset, microBatch),
+        ),
+      ),
+    );
+    const failure = lookups.find((lookup) => lookup.status === 'rejected');
+    const leases = lookups.flatMap((lookup) => (lookup.status === 'fulfilled' ? [lookup.value] : []));
+    if (!failure) return leases;
+    for (const lease of leases) lease.release();
+    throw failure.reason;
+  }
+
   /** Looks up the rows of each micro-batch, writes its tables, and queues the embedding. */
   async #embed(state: DeviceState, microBatches: readonly MicroBatch[]): Promise<Running[]> {
     const running: Running[] = [];
@@ -193,13 +209,7 @@ export class Executor {
       const tokens = tokenCount(microBatch);
       assert(tokens > 0 && tokens <= this.#plan.microBatchTokens, 'a micro-batch has the planned size');
       assert(firstToken + tokens <= this.#plan.passTokens, 'a pass has the planned size');
-      const leases = await Promise.all(
-        this.#model.tables.map((table, index) =>
-          present(this.#rowCaches[index], 'row cache').lookup(
-            tableRows(table.rowsFrom, table.rowOffset, microBatch),
-          ),
-        ),
-      );
+      const leases = await this.#lookup(microBatch);
       const control = writeControl(
         microBatch,
         leases.map((lease) => lease.indices),

@@ -8,10 +8,13 @@ import type { Tensor } from './ops.js';
 import { rowPlace, rowSlotBytes, type WeightSource } from './weight-source.js';
 
 interface Slot {
+  readonly row: number;
   readonly offsetBytes: number;
   /** Look-ups whose kernels may still read it. */
   pins: number;
-  loaded: Promise<ReadSpan | undefined>;
+  loaded: Promise<unknown>;
+  /** Its read failed: it is in the cache no more, and free as soon as nobody holds it. */
+  failed: boolean;
 }
 
 /** Rows for one micro-batch; `release` once the kernel that reads them has been queued. */
@@ -19,18 +22,22 @@ export interface RowLease {
   /** A view in which row r of `indices` begins at element indices[r]: stride 1, since slots hold unaligned rows. */
   readonly table: Tensor;
   readonly indices: Int32Array;
-  release(after: DeviceEvent): void;
+  /** Rows may leave once `after` is reached; at once without it. */
+  release(after?: DeviceEvent): void;
 }
 
-/** Least recently used rows leave first. Capacity is fixed; a look-up never needs more than `slotCount` rows. */
+/**
+ * Least recently used rows leave first. Capacity is fixed; a look-up never needs more than `slotCount` rows.
+ * One look-up at a time, but many leases may be out, released in any order.
+ */
 export class RowCache {
   readonly #table: RowTable;
   readonly #source: WeightSource;
   readonly #memory: HostMemory;
   readonly #onRead: (span: ReadSpan) => void;
   readonly #slots = new Map<number, Slot>(); // by row, least recently used first
+  readonly #uses = new Set<Promise<void>>(); // of kernels that are queued
   #unused: number[];
-  #lastUse: Promise<void> = Promise.resolve();
 
   constructor(table: RowTable, source: WeightSource, memory: HostMemory, onRead: (span: ReadSpan) => void) {
     this.#table = table;
@@ -45,31 +52,50 @@ export class RowCache {
 
   /** Resolves when all rows are in memory. Rejects with an OperatingError when a read fails. */
   async lookup(rows: Int32Array): Promise<RowLease> {
-    const distinct = new Set(rows);
     const wanted = new Map<number, Slot>();
-    const missing: { row: number; slot: Slot }[] = [];
-    for (const row of distinct) {
+    const missing: Slot[] = [];
+    for (const row of new Set(rows)) {
       let slot = this.#slots.get(row);
       if (slot) {
         this.#slots.delete(row);
       } else {
-        slot = { offsetBytes: await this.#takeSlot(), pins: 0, loaded: Promise.resolve(undefined) };
-        missing.push({ row, slot });
+        const offsetBytes = await this.#takeSlot();
+        slot = { row, offsetBytes, pins: 0, loaded: Promise.resolve(), failed: false };
+        missing.push(slot);
       }
       slot.pins++;
       this.#slots.set(row, slot);
       wanted.set(row, slot);
     }
     if (missing.length > 0) this.#load(missing);
-    await Promise.all([...wanted.values()].map((slot) => slot.loaded));
+    try {
+      await Promise.all([...wanted.values()].map((slot) => slot.loaded));
+    } catch (error) {
+      this.#unpin(wanted);
+      throw error;
+    }
     return this.#lease(rows, wanted);
   }
 
-  #load(missing: readonly { row: number; slot: Slot }[]): void {
-    const reads = missing.map(({ row, slot }) => ({ row, slotOffset: slot.offsetBytes }));
+  #load(missing: readonly Slot[]): void {
+    const reads = missing.map(({ row, offsetBytes }) => ({ row, slotOffset: offsetBytes }));
     const loaded = this.#source.readRows(this.#table, reads, this.#memory);
-    loaded.then(this.#onRead, () => undefined);
-    for (const { slot } of missing) slot.loaded = loaded;
+    for (const slot of missing) slot.loaded = loaded;
+    loaded.then(this.#onRead, () => {
+      // A later look-up reads them again.
+      for (const slot of missing) {
+        slot.failed = true;
+        this.#slots.delete(slot.row);
+        if (slot.pins === 0) this.#unused.push(slot.offsetBytes);
+      }
+    });
+  }
+
+  #unpin(slots: ReadonlyMap<number, Slot>): void {
+    for (const slot of slots.values()) {
+      slot.pins--;
+      if (slot.pins === 0 && slot.failed) this.#unused.push(slot.offsetBytes);
+    }
   }
 
   #lease(rows: Int32Array, slots: ReadonlyMap<number, Slot>): RowLease {
@@ -92,10 +118,18 @@ export class RowCache {
       },
       indices,
       release: (after) => {
-        const unpin = () => {
-          for (const slot of slots.values()) slot.pins--;
-        };
-        this.#lastUse = after.reached().then(unpin, unpin);
+        if (!after) {
+          this.#unpin(slots);
+          return;
+        }
+        const unpin = () => this.#unpin(slots);
+        const use = after
+          .reached()
+          .then(unpin, unpin)
+          .then(() => {
+            this.#uses.delete(use);
+          });
+        this.#uses.add(use);
       },
     };
   }
@@ -105,19 +139,16 @@ export class RowCache {
     for (;;) {
       const unused = this.#unused.pop();
       if (unused !== undefined) return unused;
-      for (const [row, slot] of this.#slots) {
-        if (slot.pins > 0) continue;
-        await slot.loaded.catch(() => undefined);
-        if (slot.pins > 0) continue;
-        this.#slots.delete(row);
-        return slot.offsetBytes;
+      const idle = [...this.#slots.values()].find((slot) => slot.pins === 0);
+      if (idle) {
+        // A look-up that failed for another row may have left its read running.
+        await idle.loaded.catch(() => undefined);
+        if (idle.pins > 0 || idle.failed) continue;
+        this.#slots.delete(idle.row);
+        return idle.offsetBytes;
       }
-      const use = this.#lastUse;
-      await use;
-      assert(
-        use !== this.#lastUse || [...this.#slots.values()].some((slot) => slot.pins === 0),
-        'a row can leave',
-      );
+      assert(this.#uses.size > 0, 'a row can leave');
+      await Promise.race(this.#uses);
     }
   }
 }
