@@ -104,6 +104,12 @@ export class Executor {
     return this.#plan;
   }
 
+  /** Buffers that are out: none between sessions. */
+  get leasedBuffers(): number {
+    const { host, device } = this.#buffers;
+    return device.reduce((sum, pool) => sum + pool.leased, host?.leased ?? 0);
+  }
+
   /** Starts the stream of layers for at most `passLimit` passes: fetching begins now. */
   begin(passLimit: number): void {
     assert(!this.#session, 'one session at a time');
@@ -138,11 +144,13 @@ export class Executor {
     }
   }
 
-  /** Ends the session; buffers return to their pools. */
+  /** Ends the session: buffers are back in their pools, and no queued work reads the tables any more. */
   async end(): Promise<void> {
     const session = this.#session;
     this.#session = undefined;
     await session?.prefetcher.stop();
+    // After a pass that failed half way, kernels of its first layers may still run. A failed device was reported there.
+    await Promise.allSettled(this.#states.map(({ device }) => device.compute.record().reached()));
   }
 
   /** Runs every micro-batch of the pass through all layers. One pass at a time. */

@@ -63,6 +63,8 @@ export class Prefetcher {
   readonly #hostLayers: Channel<HostLayer>;
   readonly #staged: Channel<StagedLayer>;
   readonly #stages: Promise<void>[];
+  /** Host buffers that somebody still reads or fills, on their way back to the pool. */
+  readonly #returning = new Set<Promise<void>>();
   #stopped: { readonly reason: unknown } | undefined;
 
   constructor(
@@ -93,6 +95,7 @@ export class Prefetcher {
   async stop(reason: unknown = STOPPED): Promise<void> {
     this.#end(reason);
     await Promise.all(this.#stages);
+    await Promise.all(this.#returning);
   }
 
   /** A stage that fails ends the others and whoever waits for a layer. */
@@ -109,13 +112,26 @@ export class Prefetcher {
     this.#hostLayers.fail(this.#stopped.reason);
     this.#staged.fail(this.#stopped.reason);
     for (const item of this.#staged.drain()) item.release([]);
-    for (const item of this.#hostLayers.drain()) void this.#giveBack(item);
+    for (const item of this.#hostLayers.drain()) this.#giveBack(item);
   }
 
-  async #giveBack(item: HostLayer): Promise<void> {
-    // A buffer that a read still fills must not be leased again.
-    await item.ready.catch(() => undefined);
-    item.lease?.release();
+  /** A buffer that a read still fills must not be leased again. */
+  #giveBack({ ready, lease }: HostLayer): void {
+    this.#returnAfter(ready, lease);
+  }
+
+  /** The host waits for the device only here: a host buffer is refilled by a drive, which cannot wait for events. */
+  #releaseWhen(lease: Lease<HostMemory> | null, done: readonly DeviceEvent[]): void {
+    if (done.length === 0) lease?.release();
+    else this.#returnAfter(Promise.all(done.map((event) => event.reached())), lease);
+  }
+
+  #returnAfter(settled: Promise<unknown>, lease: Lease<HostMemory> | null): void {
+    const release = () => lease?.release();
+    const returning = settled.then(release, release).then(() => {
+      this.#returning.delete(returning);
+    });
+    this.#returning.add(returning);
   }
 
   /** nvme→dram: as many layers ahead as there are host buffers; reads of several layers overlap. */
@@ -174,7 +190,7 @@ export class Prefetcher {
         if (this.#stopped) staged.release([]);
         else this.#staged.push(staged);
       } catch (error) {
-        await this.#giveBack(item);
+        this.#giveBack(item);
         throw error;
       }
     }
@@ -186,7 +202,7 @@ export class Prefetcher {
       step: item.step,
       hostReadyMs,
       perDevice: this.#backend.devices.map(() => copy),
-      release: (done) => releaseWhen(item.lease, done),
+      release: (done) => this.#releaseWhen(item.lease, done),
     };
   }
 
@@ -217,7 +233,7 @@ export class Prefetcher {
       return ended;
     });
     const ready = devices.length === 1 ? fetched : this.#gather(devices, leases, shards, fetched, name);
-    releaseWhen(item.lease, fetched);
+    this.#releaseWhen(item.lease, fetched);
     return {
       step: item.step,
       hostReadyMs,
@@ -282,12 +298,4 @@ export class Prefetcher {
       () => undefined,
     );
   }
-}
-
-/** The host waits for the device only here: a host buffer is refilled by a drive, which cannot wait for events. */
-function releaseWhen(lease: Lease<HostMemory> | null, done: readonly DeviceEvent[]): void {
-  if (!lease) return;
-  const release = () => lease.release();
-  if (done.length === 0) release();
-  else Promise.all(done.map((event) => event.reached())).then(release, release);
 }
