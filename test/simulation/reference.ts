@@ -1,0 +1,174 @@
+// What a pass must yield: the same forward, one token batch after the other, on memory that nothing else touches.
+
+import type { DeviceEvent, DeviceStream } from '../../offload/backend.js';
+import { SimulatedMemory } from '../../offload/backends/simulated-memory.js';
+import { applyOp, tensorHash } from '../../offload/backends/simulated-ops.js';
+import { headInputColumns } from '../../offload/dry-run.js';
+import { DTYPE_BYTES } from '../../offload/dtype.js';
+import { assert, present } from '../../offload/errors.js';
+import { Kernels, Workspace } from '../../offload/kernels.js';
+import { blockCache, pageBytes } from '../../offload/kv-cache.js';
+import type { WeightSpec } from '../../offload/layout.js';
+import type { Weights } from '../../offload/model.js';
+import type { Op, Tensor } from '../../offload/ops.js';
+import { type MicroBatch, tokenCount, writeControl } from '../../offload/pass.js';
+import { tensor } from '../../offload/tensor.js';
+import type { ToyModel } from './toy-model.js';
+
+/** Per output of a micro-batch. */
+export interface ReferenceOutput {
+  readonly token: number;
+  readonly nll: number;
+  readonly logits: Float32Array;
+}
+
+class ImmediateStream implements DeviceStream {
+  launch(op: Op): void {
+    applyOp(op);
+  }
+  copy(): void {
+    assert(false, 'the reference copies nothing');
+  }
+  record(): DeviceEvent {
+    return { timeMs: 0, reached: () => Promise.resolve() };
+  }
+  wait(): void {}
+}
+
+/** A memory's worth of zeros. */
+function memory(sizeBytes: number): SimulatedMemory {
+  return new SimulatedMemory(0, Math.max(1, sizeBytes), 'reference', 'control', undefined, 0);
+}
+
+function floats(...shape: number[]): Tensor {
+  return tensor(memory(shape.reduce((product, size) => product * size, 4)), 0, 'f32', shape);
+}
+
+export class Reference {
+  readonly #toy: ToyModel;
+  readonly #kernels: Kernels;
+  readonly #weights = new Map<string, Weights>();
+  readonly #hashes = new Map<string, number>();
+  /** Of each device: its sequences' keys and values. */
+  readonly #caches = new Map<number, SimulatedMemory>();
+  readonly #pages: number;
+
+  constructor(toy: ToyModel, pages: number) {
+    this.#toy = toy;
+    this.#pages = pages;
+    const { model } = toy;
+    const constants = new Map(
+      Object.entries(model.constants).map(([name, values]) => {
+        const constant = floats(values.length);
+        (constant.memory as SimulatedMemory).floats.set(values);
+        return [name, constant];
+      }),
+    );
+    this.#kernels = new Kernels(new ImmediateStream(), new Workspace(memory(1 << 17)), constants);
+    for (const layer of [...model.blocks, model.fixed]) {
+      this.#weights.set(layer.name, this.#load(layer.name, layer.weights));
+    }
+    const { projection, bias } = model.head;
+    const named = [{ ...projection, key: 'projection' }, ...(bias ? [{ ...bias, key: 'bias' }] : [])];
+    this.#weights.set('head', this.#load('head', named));
+  }
+
+  /** Of the bytes that a weight has in its file. */
+  hash(layerName: string, key: string): number {
+    return present(this.#hashes.get(`${layerName}/${key}`), `${layerName} ${key}`);
+  }
+
+  run(device: number, microBatch: MicroBatch): ReferenceOutput[] {
+    const { model } = this.#toy;
+    const k = this.#kernels;
+    const tokens = tokenCount(microBatch);
+    const words = memory(4 * (16 * tokens + 64));
+    const rowsOf = model.tables.map(({ rowsFrom, rowOffset }) =>
+      Int32Array.from(
+        microBatch.slices.flatMap(({ startPosition, tokens: ids }) =>
+          Array.from(ids, (id, index) => (rowsFrom === 'token' ? id : startPosition + index + rowOffset)),
+        ),
+      ),
+    );
+    const control = writeControl(microBatch, rowsOf, words.words, 0, words);
+    const x = floats(tokens, model.hiddenSize);
+    k.enter(undefined, undefined);
+    const find = (key: string) => {
+      const index = model.tables.findIndex((table) => table.key === key);
+      return { table: this.#table(index), rows: present(control.rows[index], 'rows') };
+    };
+    model.forward.embed(k, this.#of('fixed'), find, x);
+    model.blocks.forEach(({ name }, index) => {
+      k.enter(control.attention, this.#cache(device, index));
+      model.forward.block(k, this.#of(name), x, index);
+    });
+    const count = microBatch.outputs.length;
+    return count === 0 ? [] : this.#outputs(x, control.outputs, count, microBatch.targets);
+  }
+
+  #outputs(x: Tensor, wanted: Tensor, count: number, targets: Int32Array | undefined): ReferenceOutput[] {
+    const { model } = this.#toy;
+    const k = this.#kernels;
+    k.enter(undefined, undefined);
+    const taken = floats(count, model.hiddenSize);
+    k.gather(taken, x, wanted);
+    const headRows = floats(count, headInputColumns(model));
+    model.forward.headInput(k, this.#of('fixed'), taken, headRows);
+    const logits = floats(count, model.vocabSize);
+    const w = this.#of('head');
+    k.linear(headRows, w('projection'), { bias: w.optional('bias') }, logits);
+    const { scale, softCap } = model.logits;
+    if (scale !== 1 || softCap !== 0) k.scaleCap(logits, scale, softCap);
+    const values = (logits.memory as SimulatedMemory).floats;
+    return Array.from({ length: count }, (_, row) => {
+      const line = values.slice(row * model.vocabSize, (row + 1) * model.vocabSize);
+      const most = Math.max(...line);
+      const total = line.reduce((sum, logit) => sum + Math.exp(logit - most), 0);
+      const target = line[targets?.[row] ?? 0] ?? 0;
+      return { token: line.indexOf(most), nll: most + Math.log(total) - target, logits: line };
+    });
+  }
+
+  #load(layerName: string, weights: readonly WeightSpec[]): Weights {
+    const byKey = new Map<string, Tensor>();
+    for (const weight of weights) {
+      const { fileIndex, fileOffset, sizeBytes } = weight.extent;
+      const place = memory(sizeBytes);
+      place.bytes.set(this.#file(fileIndex).subarray(fileOffset, fileOffset + sizeBytes));
+      const loaded = tensor(place, 0, weight.dtype, weight.shape);
+      byKey.set(weight.key, loaded);
+      this.#hashes.set(`${layerName}/${weight.key}`, tensorHash(loaded));
+    }
+    const find = (key: string) => byKey.get(key) ?? null;
+    return Object.assign((key: string) => present(find(key), key), { optional: find });
+  }
+
+  #table(index: number): Tensor {
+    const { extent, dtype, rowCount, columns } = present(this.#toy.model.tables[index], 'table');
+    const place = memory(extent.sizeBytes);
+    place.bytes.set(
+      this.#file(extent.fileIndex).subarray(extent.fileOffset, extent.fileOffset + extent.sizeBytes),
+    );
+    assert(extent.sizeBytes === rowCount * columns * DTYPE_BYTES[dtype], 'table size');
+    return tensor(place, 0, dtype, [rowCount, columns]);
+  }
+
+  #cache(device: number, blockIndex: number) {
+    const { model } = this.#toy;
+    const shape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+    let cache = this.#caches.get(device);
+    if (!cache) {
+      cache = memory(this.#pages * pageBytes(shape));
+      this.#caches.set(device, cache);
+    }
+    return blockCache(cache, shape, this.#pages, blockIndex);
+  }
+
+  #file(index: number): Uint8Array {
+    return present(this.#toy.files.get(present(this.#toy.paths[index], 'path')), 'file');
+  }
+
+  #of(layerName: string): Weights {
+    return present(this.#weights.get(layerName), layerName);
+  }
+}

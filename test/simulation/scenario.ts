@@ -1,0 +1,202 @@
+// One seed's world: a model, a machine, a plan, and passes of uneven work with the results they must yield.
+
+import { Random } from '../../offload/backends/simulated-random.js';
+import { present } from '../../offload/errors.js';
+import { pagesFor } from '../../offload/kv-cache.js';
+import type { MicroBatch, Pass, SequenceSlice } from '../../offload/pass.js';
+import { makePlan, type Plan, type Workload } from '../../offload/plan.js';
+import { rowSlotBytes } from '../../offload/weight-source.js';
+import { Reference, type ReferenceOutput } from './reference.js';
+import { CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
+
+export interface ExpectedPass {
+  readonly pass: Pass;
+  /** Per device, per output. */
+  readonly expected: readonly (readonly ReferenceOutput[])[];
+}
+
+export interface Scenario {
+  readonly seed: number;
+  readonly toy: ToyModel;
+  readonly reference: Reference;
+  readonly deviceCount: number;
+  readonly computesInPlace: boolean;
+  readonly plan: Plan;
+  readonly passes: readonly ExpectedPass[];
+  /** Said in every failure, so that it can be repeated and pictured. */
+  readonly summary: string;
+}
+
+/** What a test fixes; the rest is drawn from the seed. */
+export interface ScenarioOptions {
+  readonly deviceCount?: number;
+  readonly computesInPlace?: boolean;
+  readonly tiers?: 'dram' | 'nvme' | 'mixed';
+  readonly blocks?: number;
+  readonly passes?: number;
+  readonly hostWindow?: number;
+  readonly deviceWindow?: number;
+  readonly output?: Workload['output'];
+  /** Every device has work in every pass. */
+  readonly busy?: boolean;
+  readonly hook?: WeightHook;
+}
+
+export function drawScenario(seed: number, options: ScenarioOptions = {}): Scenario {
+  const random = new Random(seed);
+  // Small worlds mostly: a hazard needs few layers, and a second of testing holds more of them.
+  const blocks = options.blocks ?? (random.chance(0.6) ? random.between(1, 3) : random.between(1, 7));
+  const toy = makeToyModel(random.fork(), blocks, options.hook);
+  const drawnInPlace = random.chance(0.3);
+  const computesInPlace = options.computesInPlace ?? drawnInPlace;
+  const drawnDevices = random.chance(0.6) ? random.between(1, 3) : random.between(1, 8);
+  const deviceCount = options.deviceCount ?? drawnDevices;
+  const tiers = options.tiers ?? random.pick(['dram', 'nvme', 'mixed', 'mixed']);
+  const workload: Workload = {
+    sequences: random.between(1, 4),
+    contextTokens: CONTEXT_TOKENS,
+    promptTokens: random.between(1, 20),
+    output: options.output ?? random.pick(['tokens', 'tokens', 'tokens', 'nll', 'logits']),
+  };
+  const microBatchTokens = random.between(1, 8);
+  const hostWindow = options.hostWindow ?? random.between(1, blocks + 1);
+  const base = makePlan(toy.model, workload, {
+    offload: 'nvme',
+    dramBudgetBytes: 1e12,
+    dramBudgetName: '--dram_memory',
+    deviceCount,
+    computesInPlace,
+    hostWindowLayers: Math.max(1, hostWindow),
+    deviceWindowLayers: options.deviceWindow ?? random.between(1, blocks + 1),
+    microBatchTokens,
+  });
+  const allResident = tiers === 'dram' && random.chance(0.7);
+  const plan: Plan = {
+    ...base,
+    layers: base.layers.map((layer) => {
+      const tier = tiers === 'mixed' ? random.pick(['dram', 'nvme'] as const) : tiers;
+      return { ...layer, tier };
+    }),
+    hostBuffers: { ...base.hostBuffers, count: allResident || hostWindow === 0 ? 0 : base.hostBuffers.count },
+    rowCacheBytes: toy.model.tables.map(
+      (table) => rowSlotBytes(table) * random.between(microBatchTokens, 2 * microBatchTokens),
+    ),
+  };
+  const reference = new Reference(toy, plan.kvPages);
+  const passCount = options.passes ?? random.between(1, 5);
+  const workers = Array.from({ length: deviceCount }, (_, device) => new Worker(random, device, plan, toy));
+  const passes = Array.from({ length: passCount }, (): ExpectedPass => {
+    const perDevice = workers.map((worker) =>
+      options.busy || !random.chance(0.2) ? worker.work(workload.output) : [],
+    );
+    const expected = workers.map((worker, device) => worker.expect(reference, perDevice[device] ?? []));
+    return { pass: { perDevice }, expected };
+  });
+  const summary =
+    `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : ''}, ${plan.layers.length} layers ` +
+    `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}, ` +
+    `${passCount} passes of ${workload.output}`;
+  return { seed, toy, reference, deviceCount, computesInPlace, plan, passes, summary };
+}
+
+interface Sequence {
+  readonly pages: readonly number[];
+  length: number;
+  lastOutput: number | undefined;
+}
+
+/** One device's sequences, which grow from pass to pass by what the model said. */
+class Worker {
+  readonly #random: Random;
+  readonly #device: number;
+  readonly #plan: Plan;
+  readonly #vocabSize: number;
+  readonly #sequences: Sequence[];
+  #outputsOf: Sequence[] = [];
+
+  constructor(random: Random, device: number, plan: Plan, toy: ToyModel) {
+    this.#random = random;
+    this.#device = device;
+    this.#plan = plan;
+    this.#vocabSize = toy.model.vocabSize;
+    const pages = random.shuffled(Array.from({ length: plan.kvPages }, (_, page) => page));
+    const each = pagesFor(CONTEXT_TOKENS);
+    this.#sequences = Array.from({ length: plan.sequences }, (_, index) => ({
+      pages: pages.slice(index * each, (index + 1) * each),
+      length: 0,
+      lastOutput: undefined,
+    }));
+  }
+
+  work(output: Workload['output']): MicroBatch[] {
+    const random = this.#random;
+    const plan = this.#plan;
+    this.#outputsOf = [];
+    const groups: Piece[][] = [];
+    const groupLimit = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
+    let left = plan.passTokens;
+    for (const sequence of random.shuffled(this.#sequences)) {
+      if (random.chance(0.25)) continue;
+      let wanted = Math.min(left, CONTEXT_TOKENS - sequence.length, random.between(1, 9));
+      while (wanted > 0) {
+        const count = Math.min(wanted, plan.microBatchTokens);
+        const last = groups.at(-1);
+        const joins =
+          last &&
+          last.reduce((sum, piece) => sum + piece.slice.tokens.length, count) <= plan.microBatchTokens &&
+          !last.some((piece) => piece.sequence === sequence) &&
+          random.chance(0.8);
+        if (!joins && groups.length === groupLimit) break;
+        const piece = this.#piece(sequence, count, wanted === count, output);
+        if (joins) last.push(piece);
+        else groups.push([piece]);
+        wanted -= count;
+        left -= count;
+      }
+    }
+    return groups.map((group) => this.#pack(group));
+  }
+
+  /** Runs the reference and remembers what each sequence goes on with. */
+  expect(reference: Reference, microBatches: readonly MicroBatch[]): ReferenceOutput[] {
+    const outputs = microBatches.flatMap((microBatch) => reference.run(this.#device, microBatch));
+    outputs.forEach(({ token }, index) => {
+      present(this.#outputsOf[index], 'sequence').lastOutput = token;
+    });
+    return outputs;
+  }
+
+  #piece(sequence: Sequence, count: number, last: boolean, output: Workload['output']): Piece {
+    const random = this.#random;
+    const tokens = Int32Array.from({ length: count }, () => random.between(0, this.#vocabSize - 1));
+    if (sequence.lastOutput !== undefined) tokens[0] = sequence.lastOutput;
+    sequence.lastOutput = undefined;
+    const slice = { startPosition: sequence.length, tokens, pages: sequence.pages };
+    sequence.length += count;
+    const everywhere = [...tokens.keys()].filter(() => random.chance(0.6));
+    const atEnd = last && random.chance(0.85) ? [count - 1] : [];
+    return { sequence, slice, outputs: output === 'nll' ? everywhere : atEnd };
+  }
+
+  #pack(group: readonly Piece[]): MicroBatch {
+    const outputs: number[] = [];
+    let first = 0;
+    for (const { sequence, slice, outputs: wanted } of group) {
+      for (const index of wanted) {
+        outputs.push(first + index);
+        this.#outputsOf.push(sequence);
+      }
+      first += slice.tokens.length;
+    }
+    const slices = group.map(({ slice }) => slice);
+    if (!this.#plan.nll) return { slices, outputs: Int32Array.from(outputs) };
+    const targets = outputs.map(() => this.#random.between(0, this.#vocabSize - 1));
+    return { slices, outputs: Int32Array.from(outputs), targets: Int32Array.from(targets) };
+  }
+}
+
+interface Piece {
+  readonly sequence: Sequence;
+  readonly slice: SequenceSlice;
+  readonly outputs: readonly number[];
+}

@@ -1,0 +1,194 @@
+// A small random transformer whose weights lie anywhere in a few random files: all the runtime sees of a real one.
+
+import { Random } from '../../offload/backends/simulated-random.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../../offload/dtype.js';
+import { present } from '../../offload/errors.js';
+import type { Extent, LayerSpec, WeightSpec } from '../../offload/layout.js';
+import type { LayerForward, ModelSpec, RowTable, Weights } from '../../offload/model.js';
+import type { Tensor } from '../../offload/ops.js';
+import { heads } from '../../offload/tensor.js';
+
+export interface ToyModel {
+  readonly model: ModelSpec;
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  readonly paths: readonly string[];
+  readonly contextTokens: number;
+}
+
+/** Called with each weight that a block's forward takes, so that a test can say what it must hold. */
+export type WeightHook = (weight: Tensor, layerName: string, key: string) => void;
+
+export const HIDDEN = 16;
+const HEADS = 2;
+const HEAD_DIM = 8;
+export const CONTEXT_TOKENS = 40;
+
+const NOISE_BYTES = 1 << 21;
+let noise: Uint8Array | undefined;
+
+/** Bytes of a file: nowhere the same as at other offsets or in other files. */
+function content(random: Random, sizeBytes: number): Uint8Array {
+  if (!noise) {
+    const generator = new Random(7);
+    const words = new Int32Array(NOISE_BYTES / 4).map(() => generator.bits());
+    noise = new Uint8Array(words.buffer);
+  }
+  const start = random.between(0, NOISE_BYTES - sizeBytes);
+  return noise.subarray(start, start + sizeBytes);
+}
+
+/** Hands out places in files: dense, with small odd gaps, or far apart. */
+class Places {
+  readonly #random: Random;
+  readonly #used: number[];
+
+  constructor(random: Random, fileCount: number) {
+    this.#random = random;
+    this.#used = Array.from({ length: fileCount }, () => random.between(0, 5000));
+  }
+
+  get sizes(): readonly number[] {
+    return this.#used;
+  }
+
+  take(sizeBytes: number): Extent {
+    const random = this.#random;
+    const fileIndex = random.between(0, this.#used.length - 1);
+    const gap = random.chance(0.7) ? 0 : random.chance(0.8) ? random.between(1, 700) : 17_000;
+    const fileOffset = present(this.#used[fileIndex], 'file') + gap;
+    this.#used[fileIndex] = fileOffset + sizeBytes;
+    return { fileIndex, fileOffset, sizeBytes };
+  }
+}
+
+export function makeToyModel(
+  random: Random,
+  blockCount: number,
+  hook: WeightHook = () => undefined,
+): ToyModel {
+  const places = new Places(random, random.between(1, 3));
+  const kvHeads = random.between(1, HEADS);
+  const vocabSize = random.between(20, 90);
+  const weight = (key: string, shape: readonly number[]): WeightSpec => {
+    const dtype: DType = random.pick(['f32', 'f16', 'bf16']);
+    return { key, dtype, shape, extent: places.take(elementCount(shape) * DTYPE_BYTES[dtype]) };
+  };
+  const table = (key: string, rowCount: number, from: RowTable['rowsFrom'], rowOffset: number): RowTable => {
+    const { dtype, extent } = weight(key, [rowCount, HIDDEN]);
+    return { key, rowCount, columns: HIDDEN, dtype, extent, rowsFrom: from, rowOffset };
+  };
+  const parts = random.shuffled([
+    ...Array.from({ length: blockCount }, (_, index) => ({ kind: 'block' as const, index })),
+    { kind: 'tables' as const, index: 0 },
+    { kind: 'fixed' as const, index: 0 },
+    { kind: 'head' as const, index: 0 },
+  ]);
+  const blocks: LayerSpec[] = [];
+  let tables: RowTable[] = [];
+  let fixed: LayerSpec | undefined;
+  let head: ModelSpec['head'] | undefined;
+  for (const { kind, index } of parts) {
+    if (kind === 'block') {
+      blocks[index] = { name: `block ${index}`, weights: blockWeights(random, kvHeads, weight) };
+    } else if (kind === 'tables') {
+      tables = [table('tokens', vocabSize, 'token', 0)];
+      if (random.chance(0.5)) tables.push(table('positions', CONTEXT_TOKENS + 2, 'position', 2));
+    } else if (kind === 'fixed') {
+      fixed = {
+        name: 'fixed',
+        weights: random.shuffled([weight('embed norm', [HIDDEN]), weight('norm', [HIDDEN])]),
+      };
+    } else {
+      const projection = weight('projection', [vocabSize, HIDDEN]);
+      head = random.chance(0.5) ? { projection, bias: weight('bias', [vocabSize]) } : { projection };
+    }
+  }
+  const model: ModelSpec = {
+    architecture: 'Toy',
+    hiddenSize: HIDDEN,
+    vocabSize,
+    maxContextTokens: CONTEXT_TOKENS,
+    kvHeads,
+    headDim: HEAD_DIM,
+    tables,
+    fixed: present(fixed, 'fixed weights'),
+    blocks,
+    head: present(head, 'head'),
+    logits: { scale: random.pick([1, 0.5]), softCap: random.pick([0, 30]) },
+    constants: { frequencies: Float32Array.of(1, 0.1, 0.01, 0.001), slopes: Float32Array.of(0.5, 0.25) },
+    forward: toyForward(tables, kvHeads, blocks, hook),
+  };
+  const paths = places.sizes.map((_, index) => `/weights-${index}.safetensors`);
+  const files = new Map(
+    places.sizes.map((sizeBytes, index) => [
+      present(paths[index], 'path'),
+      // Files end anywhere, also right after the last weight.
+      content(random, sizeBytes + (random.chance(0.5) ? 0 : random.between(1, 6000))),
+    ]),
+  );
+  return { model, files, paths, contextTokens: CONTEXT_TOKENS };
+}
+
+function blockWeights(
+  random: Random,
+  kvHeads: number,
+  weight: (key: string, shape: readonly number[]) => WeightSpec,
+): WeightSpec[] {
+  // Now and then a layer is several times larger than its neighbours.
+  const inner = random.chance(0.15) ? 96 : random.between(8, 32);
+  const keyValue = kvHeads * HEAD_DIM;
+  const weights = [
+    () => weight('norm', [HIDDEN]),
+    () => weight('qkv', [HIDDEN + 2 * keyValue, HIDDEN]),
+    () => weight('out', [HIDDEN, HIDDEN]),
+    () => weight('gate', [inner, HIDDEN]),
+    () => weight('up', [inner, HIDDEN]),
+    () => weight('down', [inner, HIDDEN]),
+  ];
+  if (random.chance(0.5)) weights.push(() => weight('qkv bias', [HIDDEN + 2 * keyValue]));
+  return random.shuffled(weights).map((make) => make());
+}
+
+function toyForward(
+  tables: readonly RowTable[],
+  kvHeads: number,
+  blocks: readonly LayerSpec[],
+  hook: WeightHook,
+): LayerForward {
+  const keyValue = kvHeads * HEAD_DIM;
+  return {
+    embed(k, w, rows, x) {
+      tables.forEach(({ key }, index) => {
+        const { table, rows: wanted } = rows(key);
+        k.gather(x, table, wanted, { accumulate: index > 0 });
+      });
+      k.rmsNorm(x, w('embed norm'), 1e-5, 0, x);
+    },
+    block(k, weights, x, blockIndex) {
+      const name = present(blocks[blockIndex], 'block').name;
+      const watch = (key: string, tensor: Tensor | null) => {
+        if (tensor) hook(tensor, name, key);
+        return tensor;
+      };
+      const w = Object.assign((key: string) => present(watch(key, weights(key)), key), {
+        optional: (key: string) => watch(key, weights.optional(key)),
+      }) satisfies Weights;
+      const norm = w('norm');
+      const qkv = k.linear(k.rmsNorm(x, norm, 1e-5), w('qkv'), { bias: w.optional('qkv bias') });
+      const q = heads(qkv, HEADS, HEAD_DIM);
+      const key = heads(qkv, kvHeads, HEAD_DIM, HIDDEN);
+      const value = heads(qkv, kvHeads, HEAD_DIM, HIDDEN + keyValue);
+      k.rotary(q, k.constant('frequencies'));
+      k.rotary(key, k.constant('frequencies'));
+      const attended = k.attention(q, key, value, { scale: 0.3, alibiSlopes: k.constant('slopes') });
+      const projected = k.linear(attended, w('out'));
+      k.add(projected, x, x);
+      const y = k.layerNorm(x, norm, null, 1e-5);
+      const inner = k.gated(k.linear(y, w('gate')), k.linear(y, w('up')), 'silu');
+      k.linear(inner, w('down'), { inputMajor: true, addTo: x });
+    },
+    headInput(k, w, x, out) {
+      k.rmsNorm(x, w('norm'), 1e-5, 1, out);
+    },
+  };
+}

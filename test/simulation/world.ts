@@ -1,0 +1,143 @@
+// Plays a scenario on the simulated backend and compares every result with the reference.
+
+import type { Backend } from '../../offload/backend.js';
+import { SimulatedBackend } from '../../offload/backends/simulated.js';
+import { present } from '../../offload/errors.js';
+import { Executor, type PassResult } from '../../offload/executor.js';
+import { Trace } from '../../offload/trace.js';
+import type { ReferenceOutput } from './reference.js';
+import { drawScenario, type ExpectedPass, type Scenario, type ScenarioOptions } from './scenario.js';
+
+/** A pass yielded something else than the reference. */
+export class WrongResultError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'WrongResultError';
+  }
+}
+
+export interface WorldOptions extends ScenarioOptions {
+  readonly failsRead?: (request: number) => boolean;
+  /** Puts something between the executor and the backend. */
+  readonly wrap?: (backend: SimulatedBackend) => Backend;
+  /** Changes the scenario's plan before anything is allocated. */
+  readonly alter?: (scenario: Scenario) => Scenario;
+}
+
+export class World {
+  readonly scenario: Scenario;
+  readonly backend: SimulatedBackend;
+  readonly #seen: Backend;
+  #executor: Executor | undefined;
+
+  constructor(seed: number, options: WorldOptions = {}) {
+    const drawn = drawScenario(seed, {
+      ...options,
+      hook: (weight, layerName, key) => {
+        // The forward also runs when the plan is made and in the reference, before there is a backend.
+        if (!this.#executor) return;
+        const { reference } = this.scenario;
+        this.backend.expectContent(weight, `${key} of ${layerName}`, reference.hash(layerName, key));
+      },
+    });
+    this.scenario = options.alter?.(drawn) ?? drawn;
+    const { deviceCount, computesInPlace, toy } = this.scenario;
+    this.backend = new SimulatedBackend({
+      seed,
+      deviceCount,
+      computesInPlace,
+      files: toy.files,
+      ...(options.failsRead ? { failsRead: options.failsRead } : {}),
+    });
+    this.#seen = options.wrap?.(this.backend) ?? this.backend;
+  }
+
+  get executor(): Executor {
+    return present(this.#executor, 'executor');
+  }
+
+  async create(): Promise<void> {
+    const { toy, plan } = this.scenario;
+    const created = Executor.create(
+      toy.model,
+      plan,
+      this.#seen,
+      toy.paths,
+      new Trace(false),
+      toy.contextTokens,
+    );
+    this.#executor = await this.backend.until(created, 'Executor.create');
+  }
+
+  /** Runs one of the scenario's passes and compares. */
+  async run(index: number): Promise<void> {
+    const expected = present(this.scenario.passes[index], `pass ${index}`);
+    const results = await this.backend.until(this.executor.run(expected.pass), `pass ${index}`);
+    compare(expected, results, this.scenario, index);
+  }
+
+  /** Ends the session; every buffer must be back. */
+  async end(): Promise<void> {
+    await this.backend.until(this.executor.end(), 'Executor.end');
+    const { leasedBuffers } = this.executor;
+    if (leasedBuffers > 0) throw new Error(`${leasedBuffers} leases leaked`);
+  }
+
+  /** One session over all passes. */
+  async playAll(): Promise<void> {
+    await this.create();
+    this.executor.begin(this.scenario.passes.length);
+    for (const index of this.scenario.passes.keys()) await this.run(index);
+    await this.end();
+    await this.backend.close();
+  }
+}
+
+function compare({ expected }: ExpectedPass, results: PassResult[], { plan }: Scenario, pass: number): void {
+  const wrong = (what: string) => new WrongResultError(`pass ${pass}: ${what}`);
+  if (results.length !== expected.length) throw wrong('a result per device is missing');
+  expected.forEach((outputs, device) => {
+    const { tokens, nll, logits } = present(results[device], 'result');
+    const count = plan.nll ? nll.length : plan.readLogits ? logits.length : tokens.length;
+    const perOutput = plan.readLogits && !plan.nll ? plan.logitColumns : 1;
+    if (count !== outputs.length * perOutput) throw wrong(`device ${device} has ${count} results`);
+    outputs.forEach((output, index) => {
+      if (!sameOutput(output, index, { tokens, nll, logits }, plan)) {
+        throw wrong(`device ${device}, output ${index} differs`);
+      }
+    });
+  });
+}
+
+function sameOutput(
+  output: ReferenceOutput,
+  index: number,
+  { tokens, nll, logits }: PassResult,
+  plan: Scenario['plan'],
+): boolean {
+  // Pieces of the vocabulary are summed in f32, one after the other.
+  if (plan.nll) return Math.abs((nll[index] ?? Number.NaN) - output.nll) < 1e-4;
+  if (!plan.readLogits) return tokens[index] === output.token;
+  const columns = plan.logitColumns;
+  return output.logits.every((logit, column) => logit === logits[index * columns + column]);
+}
+
+/** How many seeds each sweep plays; more with ZI_SIM_SEEDS. */
+export const SEEDS = Number(process.env.ZI_SIM_SEEDS ?? 2000);
+
+/** Plays many seeds; a failure names the seed and its world. */
+export async function sweep(
+  count: number,
+  firstSeed: number,
+  play: (seed: number) => Promise<void>,
+): Promise<void> {
+  for (let seed = firstSeed; seed < firstSeed + count; seed++) {
+    try {
+      await play(seed);
+    } catch (error) {
+      throw new Error(`seed ${seed}: ${error instanceof Error ? error.message : String(error)}`, {
+        cause: error,
+      });
+    }
+  }
+}
