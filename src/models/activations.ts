@@ -4,16 +4,22 @@ import type { Activation } from '../../offload/index.js';
 import type { ConfigReader } from './config-reader.js';
 
 const ACTIVATIONS: Readonly<Record<string, Activation>> = {
+  linear: 'none',
   relu: 'relu',
   gelu: 'gelu',
+  gelu_python: 'gelu',
+  // One formula under many names: they differ in how it is evaluated.
   gelu_new: 'gelu_tanh',
   gelu_fast: 'gelu_tanh',
+  gelu_accurate: 'gelu_tanh',
   gelu_pytorch_tanh: 'gelu_tanh',
+  gelu_python_tanh: 'gelu_tanh',
   quick_gelu: 'gelu_quick',
   silu: 'silu',
   swish: 'silu',
 };
 
+/** The activation that the first of `names` that is present names. */
 export function readActivation(config: ConfigReader, names: readonly string[], fallback: string): Activation {
   const name = config.text(names, fallback);
   const activation = ACTIVATIONS[name];

@@ -37,11 +37,36 @@ export class ConfigReader {
     return this.raw(...names) === undefined ? undefined : this.count(names);
   }
 
+  /** Whether the name is there at all, be it null: families give null and absence different meanings. */
+  has(name: string): boolean {
+    return Object.hasOwn(this.#values, name);
+  }
+
   /** A finite number. */
   number(names: readonly string[], fallback?: number): number {
     const value = this.raw(...names) ?? fallback;
     if (typeof value === 'number' && Number.isFinite(value)) return value;
     throw this.#bad(names, 'a number', value);
+  }
+
+  optionalNumber(names: readonly string[]): number | undefined {
+    return this.raw(...names) === undefined ? undefined : this.number(names);
+  }
+
+  /** Exactly `length` finite numbers. */
+  numbers(names: readonly string[], length: number): number[] {
+    const value = this.raw(...names);
+    if (Array.isArray(value) && value.length === length && value.every(Number.isFinite)) return value;
+    throw this.#bad(names, `a list of ${length} numbers`, value);
+  }
+
+  /** Exactly `length` texts; undefined when absent. */
+  optionalTexts(names: readonly string[], length: number): string[] | undefined {
+    const value = this.raw(...names);
+    if (value === undefined) return undefined;
+    const isText = (item: unknown) => typeof item === 'string';
+    if (Array.isArray(value) && value.length === length && value.every(isText)) return value;
+    throw this.#bad(names, `a list of ${length} texts`, value);
   }
 
   flag(names: readonly string[], fallback: boolean): boolean {
@@ -70,6 +95,15 @@ export class ConfigReader {
       'UNSUPPORTED',
       `${this.#path}: ${name} ${JSON.stringify(value)} is not supported; supported: ${supported}`,
     );
+  }
+
+  /** Refuses fields that change the arithmetic in a way that is not implemented, unless absent, null or `neutral`. */
+  refuseUnless(neutral: unknown, ...names: readonly string[]): void {
+    for (const name of names) {
+      const value = this.raw(name);
+      if (value !== undefined && value !== neutral)
+        throw this.unsupported(name, value, JSON.stringify(neutral));
+    }
   }
 
   /** Refuses when the whole does not divide into that many parts. */

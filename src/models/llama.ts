@@ -1,47 +1,76 @@
 // Llama (Touvron et al. 2023): RMS norm, rotary positions, grouped-query attention, gated feed-forward.
 
-import { heads, type LayerForward } from '../../offload/index.js';
+import type { LayerForward } from '../../offload/index.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import type { ConfigReader } from './config-reader.js';
+import {
+  attentionShapes,
+  project,
+  type RotaryAttention,
+  readGroupedHeads,
+  separateAttention,
+} from './decoder-parts.js';
+import { readLayerWindows } from './layer-windows.js';
 import { readRope } from './rope.js';
 
-export const llama: Architecture = { modelTypes: ['llama'], build };
+export const llama: Architecture = {
+  modelTypes: ['llama'],
+  build: (config) => {
+    const attentionBias = config.flag(['attention_bias'], false);
+    return buildLlama(config, {
+      architecture: 'llama',
+      qkvBias: attentionBias,
+      outBias: attentionBias,
+      mlpBias: config.flag(['mlp_bias'], false),
+      defaultContext: 2048,
+    });
+  },
+};
 
-function build(config: ConfigReader): ArchitectureModel {
+/** What the families that share Llama's block differ in. */
+export interface LlamaTraits {
+  readonly architecture: string;
+  readonly qkvBias: boolean;
+  readonly outBias: boolean;
+  readonly mlpBias: boolean;
+  readonly defaultContext: number;
+  /** Where the configuration names none; otherwise hidden_size over num_attention_heads. */
+  readonly defaultHeadDim?: number;
+  /** Queries and keys are normed head by head. */
+  readonly headNorms?: boolean;
+  /** Tokens that a layer sees; 0 or absent for all. */
+  readonly windowTokens?: (blockIndex: number) => number;
+}
+
+export function buildLlama(config: ConfigReader, traits: LlamaTraits): ArchitectureModel {
+  config.refuseUnless(null, 'clip_qkv', 'attn_logit_softcapping', 'final_logit_softcapping');
   const H = config.count(['hidden_size']);
   const I = config.count(['intermediate_size']);
   const V = config.count(['vocab_size']);
-  const nHeads = config.count(['num_attention_heads']);
-  const nKv = config.count(['num_key_value_heads'], nHeads);
-  const D =
-    config.optionalCount(['head_dim']) ?? config.divided(H, nHeads, 'hidden_size over num_attention_heads');
-  config.divided(nHeads, nKv, 'num_attention_heads over num_key_value_heads');
-  const attentionBias = config.flag(['attention_bias'], false);
-  const mlpBias = config.flag(['mlp_bias'], false);
-  const rope = readRope(config, D);
+  const blockCount = config.count(['num_hidden_layers']);
+  const grouped = readGroupedHeads(config, H, traits.defaultHeadDim);
+  const { nKv, D } = grouped;
+  const rope = readRope(config, { headDim: D, defaultContext: traits.defaultContext });
+  const eps = config.number(['rms_norm_eps'], 1e-6);
+  const { mlpBias, headNorms = false } = traits;
   return {
-    architecture: 'llama',
+    architecture: traits.architecture,
     hiddenSize: H,
     vocabSize: V,
-    maxContextTokens: config.count(['max_position_embeddings'], 2048),
+    maxContextTokens: rope.contextTokens,
     kvHeads: nKv,
     headDim: D,
-    blockCount: config.count(['num_hidden_layers']),
+    blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'norm.weight': [H] }),
     block: (index) =>
       tensorsUnder(`layers.${index}.`, {
         'input_layernorm.weight': [H],
-        'self_attn.q_proj.weight': [nHeads * D, H],
-        'self_attn.q_proj.bias': attentionBias ? [nHeads * D] : undefined,
-        'self_attn.k_proj.weight': [nKv * D, H],
-        'self_attn.k_proj.bias': attentionBias ? [nKv * D] : undefined,
-        'self_attn.v_proj.weight': [nKv * D, H],
-        'self_attn.v_proj.bias': attentionBias ? [nKv * D] : undefined,
-        'self_attn.o_proj.weight': [H, nHeads * D],
-        'self_attn.o_proj.bias': attentionBias ? [H] : undefined,
+        ...attentionShapes(H, grouped, { qkv: traits.qkvBias, out: traits.outBias }),
+        'self_attn.q_norm.weight': headNorms ? [D] : undefined,
+        'self_attn.k_norm.weight': headNorms ? [D] : undefined,
         'post_attention_layernorm.weight': [H],
         'mlp.gate_proj.weight': [I, H],
         'mlp.gate_proj.bias': mlpBias ? [I] : undefined,
@@ -57,52 +86,42 @@ function build(config: ConfigReader): ArchitectureModel {
     logits: PLAIN_LOGITS,
     constants: { inverse_frequencies: rope.inverseFrequencies },
     forward: forward({
-      nHeads,
-      nKv,
-      D,
-      eps: config.number(['rms_norm_eps'], 1e-6),
+      attention: {
+        ...grouped,
+        scale: 1 / Math.sqrt(D),
+        ropeScale: rope.scale,
+        windowTokens: traits.windowTokens ?? readLayerWindows(config, blockCount, () => false),
+        ...(headNorms ? { headNormEps: eps } : {}),
+      },
+      eps,
       activation: readActivation(config, ['hidden_act'], 'silu'),
-      ropeScale: rope.scale,
     }),
   };
 }
 
 interface Dimensions {
-  readonly nHeads: number;
-  readonly nKv: number;
-  readonly D: number;
+  readonly attention: RotaryAttention;
   readonly eps: number;
   readonly activation: ReturnType<typeof readActivation>;
-  readonly ropeScale: number;
 }
 
 /** T tokens, H hidden size, D head dimension, I inner size. */
-function forward({ nHeads, nKv, D, eps, activation, ropeScale }: Dimensions): LayerForward {
+function forward({ attention, eps, activation }: Dimensions): LayerForward {
   return {
     embed(k, _w, rows, x) {
       const { table, rows: indices } = rows('tokens');
       k.gather(x, table, indices); // [T, H]
     },
 
-    block(k, w, x) {
-      const project = (from: typeof x, name: string) =>
-        k.linear(from, w(`${name}.weight`), { bias: w.optional(`${name}.bias`) });
-      const addProjected = (from: typeof x, name: string) =>
-        k.linear(from, w(`${name}.weight`), { bias: w.optional(`${name}.bias`), addTo: x });
-
+    block(k, w, x, blockIndex) {
       const normed = k.rmsNorm(x, w('input_layernorm.weight'), eps); // [T, H]
-      const q = heads(project(normed, 'self_attn.q_proj'), nHeads, D); // [T, nHeads, D]
-      const key = heads(project(normed, 'self_attn.k_proj'), nKv, D); // [T, nKv, D]
-      const value = heads(project(normed, 'self_attn.v_proj'), nKv, D); // [T, nKv, D]
-      const frequencies = k.constant('inverse_frequencies'); // [D / 2]
-      k.rotary(q, frequencies, { scale: ropeScale });
-      k.rotary(key, frequencies, { scale: ropeScale });
-      const attended = k.attention(q, key, value, { scale: 1 / Math.sqrt(D) }); // [T, nHeads · D]
-      addProjected(attended, 'self_attn.o_proj');
+      const attended = separateAttention(k, w, normed, attention, blockIndex); // [T, nHeads · D]
+      project(k, w, attended, 'self_attn.o_proj', x);
 
       const after = k.rmsNorm(x, w('post_attention_layernorm.weight'), eps); // [T, H]
-      const inner = k.gated(project(after, 'mlp.gate_proj'), project(after, 'mlp.up_proj'), activation); // [T, I]
-      addProjected(inner, 'mlp.down_proj');
+      const gate = project(k, w, after, 'mlp.gate_proj'); // [T, I]
+      const inner = k.gated(gate, project(k, w, after, 'mlp.up_proj'), activation); // [T, I]
+      project(k, w, inner, 'mlp.down_proj', x);
     },
 
     headInput(k, w, x, out) {

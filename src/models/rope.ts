@@ -1,47 +1,70 @@
-// Rotary position frequencies and their scalings, from either generation of config keys.
+// Rotary position frequencies (Su et al. 2021) from either generation of config keys.
 
 import type { ConfigReader } from './config-reader.js';
+import { SCALINGS } from './rope-scaling.js';
 
 export interface Rope {
   /** f32 [rotated dimensions / 2] */
   readonly inverseFrequencies: Float32Array;
   /** Factor on cos and sin. */
   readonly scale: number;
+  /** Longest sequence they hold for. */
+  readonly contextTokens: number;
 }
 
-/**
- * Su et al. 2021: θᵢ = base^(−2i/d). `rope_parameters` (or the older `rope_scaling` beside `rope_theta`) may scale it:
- * `linear` divides all frequencies; `llama3` divides the low ones and blends between two wavelengths.
- * @param rotatedDims dimensions of a head that rotate
- */
-export function readRope(config: ConfigReader, rotatedDims: number): Rope {
-  const scaling = config.object('rope_parameters', 'rope_scaling');
-  const base =
-    scaling?.raw('rope_theta') !== undefined
-      ? scaling.number(['rope_theta'])
-      : config.number(['rope_theta'], 10000);
-  const plain = Float64Array.from({ length: rotatedDims / 2 }, (_, i) => base ** ((-2 * i) / rotatedDims));
-  const type = scaling?.text(['rope_type', 'type'], 'default') ?? 'default';
-  if (!scaling || type === 'default') return { inverseFrequencies: Float32Array.from(plain), scale: 1 };
-  if (type === 'linear') {
-    const factor = scaling.number(['factor']);
-    return { inverseFrequencies: Float32Array.from(plain, (frequency) => frequency / factor), scale: 1 };
+export interface RopeOptions {
+  readonly headDim: number;
+  /** Where the configuration gives no `max_position_embeddings`. */
+  readonly defaultContext: number;
+  /** Older names of the base at the top level. */
+  readonly baseNames?: readonly string[];
+  /** Older names of the part of a head that rotates. A family without any rotates whole heads. */
+  readonly partNames?: readonly string[];
+  readonly defaultPart?: number;
+  /** For families whose `rope_parameters` may hold one object per kind of layer. */
+  readonly layerType?: 'full_attention' | 'sliding_attention';
+}
+
+/** θᵢ = base^(−2i/d) for the d dimensions of a head that rotate. @returns [d / 2] */
+export function plainFrequencies(rotatedDims: number, base: number): Float64Array {
+  return Float64Array.from({ length: rotatedDims / 2 }, (_, i) => base ** ((-2 * i) / rotatedDims));
+}
+
+/** `rope_parameters`, or the older `rope_scaling` beside `rope_theta` at the top level. */
+export function readRope(config: ConfigReader, options: RopeOptions): Rope {
+  const parameters = ropeParameters(config, options.layerType);
+  const within = (name: string) =>
+    parameters?.raw(name) === undefined ? undefined : parameters.number([name]);
+  const base = within('rope_theta') ?? config.number(options.baseNames ?? ['rope_theta'], 10000);
+  if (base <= 1) throw config.unsupported('rope_theta', base, 'numbers above 1');
+  const { headDim, partNames = ['partial_rotary_factor'], defaultPart = 1 } = options;
+  const part = within('partial_rotary_factor') ?? config.number(partNames, defaultPart);
+  const rotatedDims = Math.trunc(headDim * part);
+  if (part > 1 || rotatedDims < 2 || rotatedDims % 2 !== 0 || (!options.partNames && part !== 1)) {
+    const supported = options.partNames ? `parts that make an even number of ${headDim} dimensions` : '1';
+    throw config.unsupported(partNames[0] ?? 'partial_rotary_factor', part, supported);
   }
-  if (type === 'llama3') return { inverseFrequencies: scaleLlama3(scaling, plain), scale: 1 };
-  throw scaling.unsupported('rope_type', type, 'default, linear, llama3');
+  const frequencies = plainFrequencies(rotatedDims, base);
+  const contextTokens = config.count(['max_position_embeddings'], options.defaultContext);
+  const type = parameters?.text(['rope_type', 'type'], 'default') ?? 'default';
+  if (!parameters || type === 'default')
+    return { inverseFrequencies: Float32Array.from(frequencies), scale: 1, contextTokens };
+
+  // Phi-3's first checkpoints call LongRoPE's pairs of divisors `yarn`.
+  const scaling = SCALINGS[type === 'yarn' && parameters.has('short_factor') ? 'longrope' : type];
+  if (!scaling) {
+    throw parameters.unsupported('rope_type', type, ['default', ...Object.keys(SCALINGS)].join(', '));
+  }
+  const trained = ['original_max_position_embeddings'];
+  const trainedTokens = config.optionalCount(trained) ?? parameters.count(trained, contextTokens);
+  const scaled = scaling(parameters, { frequencies, base, contextTokens, trainedTokens });
+  return { ...scaled, inverseFrequencies: Float32Array.from(scaled.frequencies) };
 }
 
-/** Dubey et al. 2024 (Llama 3.1): wavelengths beyond the original context are stretched, short ones kept. */
-function scaleLlama3(scaling: ConfigReader, plain: Float64Array): Float32Array {
-  const factor = scaling.number(['factor']);
-  const low = scaling.number(['low_freq_factor']);
-  const high = scaling.number(['high_freq_factor']);
-  const context = scaling.count(['original_max_position_embeddings']);
-  return Float32Array.from(plain, (frequency) => {
-    const turns = (context * frequency) / (2 * Math.PI);
-    if (turns < low) return frequency / factor;
-    if (turns > high) return frequency;
-    const smooth = (turns - low) / (high - low);
-    return ((1 - smooth) * frequency) / factor + smooth * frequency;
-  });
+function ropeParameters(config: ConfigReader, layerType: RopeOptions['layerType']): ConfigReader | undefined {
+  const parameters = config.object('rope_scaling', 'rope_parameters');
+  const kinds = ['full_attention', 'sliding_attention'].filter((kind) => parameters?.has(kind));
+  if (!parameters || kinds.length === 0) return parameters;
+  if (layerType) return parameters.object(layerType);
+  throw parameters.unsupported('rope_parameters', kinds, 'one set of parameters for all layers');
 }
