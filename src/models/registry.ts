@@ -13,10 +13,26 @@ import type { Checkpoint, StoredTensor } from '../checkpoint.js';
 import type { Architecture, ArchitectureModel, TensorDef } from './architecture.js';
 import { bloom } from './bloom.js';
 import { ConfigReader } from './config-reader.js';
+import { gemma2 } from './gemma2.js';
 import { gpt2 } from './gpt2.js';
 import { llama } from './llama.js';
+import { mistral } from './mistral.js';
+import { phi3 } from './phi3.js';
+import { qwen2 } from './qwen2.js';
+import { qwen3 } from './qwen3.js';
+import { starcoder2 } from './starcoder2.js';
 
-export const ARCHITECTURES: readonly Architecture[] = [bloom, gpt2, llama];
+export const ARCHITECTURES: readonly Architecture[] = [
+  bloom,
+  gemma2,
+  gpt2,
+  llama,
+  mistral,
+  phi3,
+  qwen2,
+  qwen3,
+  starcoder2,
+];
 
 /** The architecture that config.json names, applied to it. Throws BAD_CONFIG or UNSUPPORTED. */
 export function buildArchitecture(

@@ -12,7 +12,18 @@ import {
   scoreFixture,
 } from './run-model.js';
 
-const FIXTURES = ['bloom', 'bloom-6-heads', 'shakespeare-bloom', 'llama', 'llama3-rope', 'gpt2'];
+const FIXTURES = [
+  'bloom',
+  'bloom-6-heads',
+  'shakespeare-bloom',
+  'llama',
+  'llama3-rope',
+  'gpt2',
+  'mistral',
+  'qwen2',
+  'qwen3',
+  'phi3',
+];
 
 describe.each(FIXTURES)('%s', (name) => {
   const golden = readGolden(name);

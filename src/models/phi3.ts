@@ -1,0 +1,101 @@
+// Phi-3 (Abdin et al. 2024): Llama's block with fused projections; part of a head may rotate.
+
+import { columns, heads, type LayerForward } from '../../offload/index.js';
+import { readActivation } from './activations.js';
+import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import type { ConfigReader } from './config-reader.js';
+import { type RotaryAttention, readGroupedHeads, rotateAndAttend } from './decoder-parts.js';
+import { readLayerWindows } from './layer-windows.js';
+import { readRope } from './rope.js';
+
+export const phi3: Architecture = { modelTypes: ['phi3'], build };
+
+function build(config: ConfigReader): ArchitectureModel {
+  config.refuseUnless(false, 'attention_bias', 'mlp_bias');
+  const H = config.count(['hidden_size']);
+  const I = config.count(['intermediate_size']);
+  const V = config.count(['vocab_size']);
+  const blockCount = config.count(['num_hidden_layers']);
+  const grouped = readGroupedHeads(config, H);
+  const { nHeads, nKv, D } = grouped;
+  const rope = readRope(config, {
+    headDim: D,
+    defaultContext: 4096,
+    partNames: ['partial_rotary_factor'],
+  });
+  return {
+    architecture: 'phi3',
+    hiddenSize: H,
+    vocabSize: V,
+    maxContextTokens: rope.contextTokens,
+    kvHeads: nKv,
+    headDim: D,
+    blockCount,
+    prefixes: ['model.'],
+    tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
+    fixed: tensorsUnder('', { 'norm.weight': [H] }),
+    block: (index) =>
+      tensorsUnder(`layers.${index}.`, {
+        'input_layernorm.weight': [H],
+        'self_attn.qkv_proj.weight': [(nHeads + 2 * nKv) * D, H],
+        'self_attn.o_proj.weight': [H, nHeads * D],
+        'post_attention_layernorm.weight': [H],
+        'mlp.gate_up_proj.weight': [2 * I, H],
+        'mlp.down_proj.weight': [H, I],
+      }),
+    head: {
+      projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
+      tied: config.flag(['tie_word_embeddings'], false),
+    },
+    logits: PLAIN_LOGITS,
+    constants: { inverse_frequencies: rope.inverseFrequencies },
+    forward: forward({
+      I,
+      attention: {
+        ...grouped,
+        scale: 1 / Math.sqrt(D),
+        ropeScale: rope.scale,
+        windowTokens: readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined),
+      },
+      eps: config.number(['rms_norm_eps'], 1e-5),
+      activation: readActivation(config, ['hidden_act'], 'silu'),
+    }),
+  };
+}
+
+interface Dimensions {
+  readonly I: number;
+  readonly attention: RotaryAttention;
+  readonly eps: number;
+  readonly activation: ReturnType<typeof readActivation>;
+}
+
+/** T tokens, H hidden size, D head dimension, I inner size. */
+function forward({ I, attention, eps, activation }: Dimensions): LayerForward {
+  const { nHeads, nKv, D } = attention;
+  return {
+    embed(k, _w, rows, x) {
+      const { table, rows: indices } = rows('tokens');
+      k.gather(x, table, indices); // [T, H]
+    },
+
+    block(k, w, x, blockIndex) {
+      const normed = k.rmsNorm(x, w('input_layernorm.weight'), eps); // [T, H]
+      const qkv = k.linear(normed, w('self_attn.qkv_proj.weight')); // [T, (nHeads + 2 nKv) · D]
+      const q = heads(qkv, nHeads, D); // [T, nHeads, D]
+      const key = heads(qkv, nKv, D, nHeads * D); // [T, nKv, D]
+      const value = heads(qkv, nKv, D, (nHeads + nKv) * D); // [T, nKv, D]
+      const attended = rotateAndAttend(k, q, key, value, attention, blockIndex); // [T, nHeads · D]
+      k.linear(attended, w('self_attn.o_proj.weight'), { addTo: x });
+
+      const after = k.rmsNorm(x, w('post_attention_layernorm.weight'), eps); // [T, H]
+      const gateUp = k.linear(after, w('mlp.gate_up_proj.weight')); // [T, 2I]
+      const inner = k.gated(columns(gateUp, 0, I), columns(gateUp, I, I), activation); // [T, I]
+      k.linear(inner, w('mlp.down_proj.weight'), { addTo: x });
+    },
+
+    headInput(k, w, x, out) {
+      k.rmsNorm(x, w('norm.weight'), eps, 0, out); // [R, H]
+    },
+  };
+}

@@ -1,0 +1,33 @@
+// Qwen2 (Yang et al. 2024): Llama's block with biased queries, keys and values; upper layers may slide.
+
+import type { Architecture } from './architecture.js';
+import type { ConfigReader } from './config-reader.js';
+import { hasWindow, readLayerWindows } from './layer-windows.js';
+import { buildLlama } from './llama.js';
+
+export const qwen2: Architecture = {
+  modelTypes: ['qwen2'],
+  build: (config) =>
+    buildLlama(config, {
+      architecture: 'qwen2',
+      qkvBias: true,
+      outBias: false,
+      mlpBias: false,
+      defaultContext: 32768,
+      windowTokens: qwenWindows(config),
+    }),
+};
+
+/** With `use_sliding_window`, layers from `max_window_layers` on slide, unless `layer_types` says which do. */
+export function qwenWindows(config: ConfigReader): (blockIndex: number) => number {
+  const slides = config.flag(['use_sliding_window'], false) && hasWindow(config);
+  const first = config.number(['max_window_layers'], 28);
+  const blockCount = config.count(['num_hidden_layers']);
+  const windows = readLayerWindows(config, blockCount, (index) => slides && index >= first, 4096);
+  if (
+    !slides &&
+    Array.from({ length: blockCount }, (_, index) => windows(index)).some((tokens) => tokens > 0)
+  )
+    throw config.unsupported('layer_types', 'sliding_attention', 'full_attention without use_sliding_window');
+  return windows;
+}

@@ -1,0 +1,22 @@
+// Qwen3 (Yang et al. 2025): Llama's block, queries and keys normed head by head; upper layers may slide.
+
+import type { Architecture } from './architecture.js';
+import { buildLlama } from './llama.js';
+import { qwenWindows } from './qwen2.js';
+
+export const qwen3: Architecture = {
+  modelTypes: ['qwen3'],
+  build: (config) => {
+    const attentionBias = config.flag(['attention_bias'], false);
+    return buildLlama(config, {
+      architecture: 'qwen3',
+      qkvBias: attentionBias,
+      outBias: attentionBias,
+      mlpBias: false,
+      headNorms: true,
+      defaultHeadDim: 128,
+      defaultContext: 32768,
+      windowTokens: qwenWindows(config),
+    });
+  },
+};
