@@ -14,9 +14,13 @@ import type { Architecture, ArchitectureModel, TensorDef } from './architecture.
 import { bloom } from './bloom.js';
 import { ConfigReader } from './config-reader.js';
 import { gemma2 } from './gemma2.js';
+import { gptNeo } from './gpt-neo.js';
+import { gptNeox } from './gpt-neox.js';
 import { gpt2 } from './gpt2.js';
+import { gptj } from './gptj.js';
 import { llama } from './llama.js';
 import { mistral } from './mistral.js';
+import { opt } from './opt.js';
 import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
 import { qwen3 } from './qwen3.js';
@@ -26,8 +30,12 @@ export const ARCHITECTURES: readonly Architecture[] = [
   bloom,
   gemma2,
   gpt2,
+  gptNeo,
+  gptNeox,
+  gptj,
   llama,
   mistral,
+  opt,
   phi3,
   qwen2,
   qwen3,
