@@ -13,6 +13,7 @@ import type { Checkpoint, StoredTensor } from '../checkpoint.js';
 import type { Architecture, ArchitectureModel, TensorDef } from './architecture.js';
 import { bloom } from './bloom.js';
 import { ConfigReader } from './config-reader.js';
+import { falcon } from './falcon.js';
 import { gemma2 } from './gemma2.js';
 import { gptNeo } from './gpt-neo.js';
 import { gptNeox } from './gpt-neox.js';
@@ -28,6 +29,7 @@ import { starcoder2 } from './starcoder2.js';
 
 export const ARCHITECTURES: readonly Architecture[] = [
   bloom,
+  falcon,
   gemma2,
   gpt2,
   gptNeo,

@@ -25,6 +25,7 @@ const FIXTURES = [
   'mistral',
   'qwen2',
   'qwen3',
+  'falcon-7b-style',
   'phi3',
 ];
 

@@ -1,0 +1,158 @@
+// Falcon (Almazrouei et al. 2023): multi-query or grouped attention beside the feed-forward; early ones use ALiBi.
+
+import type { LayerForward } from '../../offload/index.js';
+import { readActivation } from './activations.js';
+import { alibiSlopes } from './alibi.js';
+import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import type { ConfigReader } from './config-reader.js';
+import { project, rotateAndAttend } from './decoder-parts.js';
+import { type FusedHeads, splitFused } from './falcon-heads.js';
+import { readRope } from './rope.js';
+
+/** The first releases called the 40B style `RefinedWeb` and the others `RefinedWebModel`. */
+export const falcon: Architecture = { modelTypes: ['falcon', 'RefinedWeb', 'RefinedWebModel'], build };
+
+function build(config: ConfigReader): ArchitectureModel {
+  config.refuseUnless(false, 'apply_residual_connection_post_layernorm');
+  const H = config.count(['hidden_size', 'n_embed']);
+  const nHeads = config.count(['num_attention_heads', 'n_head']);
+  const V = config.count(['vocab_size']);
+  const D = config.divided(H, nHeads, 'hidden_size over num_attention_heads');
+  const I = config.count(['ffn_hidden_size'], 4 * H);
+  const layout = readLayout(config);
+  const nKv = {
+    groups: config.count(['num_kv_heads', 'n_head_kv'], nHeads),
+    'multi-query': 1,
+    heads: nHeads,
+  }[layout];
+  config.divided(nHeads, nKv, 'num_attention_heads over num_kv_heads');
+  const parallel = config.flag(['parallel_attn'], true);
+  if (layout === 'groups' && !parallel)
+    throw config.unsupported('parallel_attn', false, 'true with new_decoder_architecture');
+  const normCount = layout === 'groups' ? config.count(['num_ln_in_parallel_attn'], 2) : parallel ? 1 : 2;
+  if (normCount > 2) throw config.unsupported('num_ln_in_parallel_attn', normCount, '1, 2');
+  const names = normNames(layout, normCount);
+  const biased = config.flag(['bias'], false);
+  const alibi = config.flag(['alibi'], false);
+  const rope = alibi ? undefined : readRope(config, { headDim: D, defaultContext: 2048 });
+  const norms = names.flatMap((name) => [`${name}.weight`, `${name}.bias`]);
+  return {
+    architecture: 'falcon',
+    hiddenSize: H,
+    vocabSize: V,
+    maxContextTokens: rope?.contextTokens, // ALiBi has no positions to run out of
+    kvHeads: nKv,
+    headDim: D,
+    blockCount: config.count(['num_hidden_layers', 'n_layer']),
+    prefixes: ['transformer.'],
+    tables: [
+      { key: 'tokens', name: 'word_embeddings.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 },
+    ],
+    fixed: tensorsUnder('', { 'ln_f.weight': [H], 'ln_f.bias': [H] }),
+    block: (index) =>
+      tensorsUnder(`h.${index}.`, {
+        ...Object.fromEntries(norms.map((name) => [name, [H]])),
+        'self_attention.query_key_value.weight': [(nHeads + 2 * nKv) * D, H],
+        'self_attention.query_key_value.bias': biased ? [(nHeads + 2 * nKv) * D] : undefined,
+        'self_attention.dense.weight': [H, H],
+        'self_attention.dense.bias': biased ? [H] : undefined,
+        'mlp.dense_h_to_4h.weight': [I, H],
+        'mlp.dense_h_to_4h.bias': biased ? [I] : undefined,
+        'mlp.dense_4h_to_h.weight': [H, I],
+        'mlp.dense_4h_to_h.bias': biased ? [H] : undefined,
+      }),
+    head: {
+      projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
+      tied: config.flag(['tie_word_embeddings'], true),
+    },
+    logits: PLAIN_LOGITS,
+    constants: rope ? { inverse_frequencies: rope.inverseFrequencies } : { alibi: scaledSlopes(nHeads, D) },
+    forward: forward({
+      fused: { layout, nHeads, nKv, D },
+      attentionNorm: names[0] ?? 'input_layernorm',
+      mlpNorm: names[1],
+      parallel,
+      ropeScale: rope?.scale,
+      eps: config.number(['layer_norm_epsilon'], 1e-5),
+      activation: readActivation(config, ['activation'], 'gelu'),
+    }),
+  };
+}
+
+function readLayout(config: ConfigReader): FusedHeads['layout'] {
+  const isGrouped = config.flag(['new_decoder_architecture'], config.text(['model_type']) === 'RefinedWeb');
+  if (isGrouped) return 'groups';
+  return config.flag(['multi_query'], true) ? 'multi-query' : 'heads';
+}
+
+/** Norms of a block: that of the attention, then that of the feed-forward where it has its own. */
+function normNames(layout: FusedHeads['layout'], count: number): string[] {
+  if (count === 1) return ['input_layernorm'];
+  return layout === 'groups' ? ['ln_attn', 'ln_mlp'] : ['input_layernorm', 'post_attention_layernorm'];
+}
+
+/** The bias is added before scores are scaled, with slopes of eight significant bits: both as it was trained. */
+function scaledSlopes(nHeads: number, D: number): Float32Array {
+  return alibiSlopes(nHeads).map((slope) => roundToBf16(slope) / Math.sqrt(D));
+}
+
+function roundToBf16(value: number): number {
+  const bits = new Uint32Array(Float32Array.of(value).buffer);
+  bits[0] = ((bits[0] ?? 0) + 0x7fff + (((bits[0] ?? 0) >>> 16) & 1)) & 0xffff0000;
+  return new Float32Array(bits.buffer)[0] ?? 0;
+}
+
+interface Dimensions {
+  readonly fused: FusedHeads;
+  readonly attentionNorm: string;
+  /** Undefined where the feed-forward reads the attention's norm. */
+  readonly mlpNorm: string | undefined;
+  /** The feed-forward reads the block's input, not the attention's output. */
+  readonly parallel: boolean;
+  /** Undefined with ALiBi. */
+  readonly ropeScale: number | undefined;
+  readonly eps: number;
+  readonly activation: ReturnType<typeof readActivation>;
+}
+
+/** T tokens, H hidden size, D head dimension, I inner size. */
+function forward(dimensions: Dimensions): LayerForward {
+  const { fused, attentionNorm, mlpNorm, parallel, ropeScale, eps, activation } = dimensions;
+  const scale = 1 / Math.sqrt(fused.D);
+  return {
+    embed(k, _w, rows, x) {
+      const { table, rows: indices } = rows('tokens');
+      k.gather(x, table, indices); // [T, H]
+    },
+
+    block(k, w, x, blockIndex) {
+      const norm = (name: string) => k.layerNorm(x, w(`${name}.weight`), w(`${name}.bias`), eps); // [T, H]
+      const normed = norm(attentionNorm);
+      const beside = mlpNorm && parallel ? norm(mlpNorm) : normed; // [T, H]
+      const [q, key, value] = splitFused(k, w, normed, fused);
+      const attended =
+        ropeScale === undefined
+          ? k.attention(q, key, value, { scale, alibiSlopes: k.constant('alibi') })
+          : rotateAndAttend(
+              k,
+              q,
+              key,
+              value,
+              { ...fused, scale, ropeScale, windowTokens: () => 0 },
+              blockIndex,
+            ); // [T, H]
+      project(k, w, attended, 'self_attention.dense', x);
+
+      const after = mlpNorm && !parallel ? norm(mlpNorm) : beside; // [T, H]
+      const inner = k.linear(after, w('mlp.dense_h_to_4h.weight'), {
+        bias: w.optional('mlp.dense_h_to_4h.bias'),
+        activation,
+      }); // [T, I]
+      project(k, w, inner, 'mlp.dense_4h_to_h', x);
+    },
+
+    headInput(k, w, x, out) {
+      k.layerNorm(x, w('ln_f.weight'), w('ln_f.bias'), eps, out); // [R, H]
+    },
+  };
+}
