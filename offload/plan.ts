@@ -1,12 +1,10 @@
 // Decides, before anything is allocated, where each layer rests and how large every buffer is; each size with its reason.
 
-import { dryRun, headInputColumns } from './dry-run.js';
 import { OperatingError, present } from './errors.js';
-import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { type LayerLayout, layoutLayer } from './layout.js';
 import { cutHead, type ModelSpec } from './model.js';
+import { microBatchCandidates, type Sizes, type Sizing, workingMemory } from './plan-sizes.js';
 import { formatBytes } from './units.js';
-import { rowSlotBytes } from './weight-source.js';
 
 export type Tier = 'gpu' | 'dram' | 'nvme';
 
@@ -93,7 +91,6 @@ export interface Plan {
 
 /** Below this, prefill reads weights from memory so often that streaming a few layers is the better choice. */
 const SMALLEST_USEFUL_TOKENS = 64;
-const MICRO_BATCH_TOKENS = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /** Reading two layers ahead keeps the drive busy while buffers change hands; more buys nothing that DRAM tier would not. */
 const HOST_WINDOW_LAYERS = 4;
 const DEVICE_WINDOW_LAYERS = 2;
@@ -137,33 +134,11 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   };
 }
 
-interface Sizing {
-  readonly model: ModelSpec;
-  readonly workload: Workload;
-  readonly options: PlanOptions;
-  readonly hostBufferBytes: number;
-  readonly deviceBufferBytes: number;
-  readonly pieceColumns: number;
-}
-
 interface Choice {
   readonly hostWindowLayers: number;
   readonly residentLayers: number;
   readonly sizes: Sizes;
   readonly terms: PlanTerm[];
-}
-
-/** Everything that does not depend on where the weights rest. */
-interface Sizes {
-  readonly microBatchTokens: number;
-  readonly microBatchSequences: number;
-  readonly passTokens: number;
-  readonly kvPages: number;
-  readonly workspaceBytes: number;
-  readonly logitRows: number;
-  readonly logitColumns: number;
-  readonly rowCacheBytes: readonly number[];
-  readonly blockFlopsPerToken: number;
 }
 
 /**
@@ -227,87 +202,6 @@ function spendTheRest(
   const all = [...terms, bufferTerm(sizing, window)];
   if (residentLayers > 0) all.push(residentTerm(layerBytes, residentLayers));
   return { hostWindowLayers: window, residentLayers, sizes, terms: all };
-}
-
-function microBatchCandidates({ workload, options }: Sizing): number[] {
-  if (options.microBatchTokens) return [options.microBatchTokens];
-  const most = Math.max(1, workload.promptTokens);
-  const useful = MICRO_BATCH_TOKENS.filter((tokens) => tokens <= most);
-  return useful.length === 0 || (useful[0] ?? 0) < Math.min(most, 512)
-    ? [Math.min(most, 512), ...useful]
-    : useful;
-}
-
-function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes: Sizes; terms: PlanTerm[] } {
-  const { model, workload, options, pieceColumns } = sizing;
-  const tier = options.computesInPlace ? 'dram' : 'gpu';
-  const microBatchSequences = Math.min(options.microBatchSequences ?? workload.sequences, microBatchTokens);
-  // Two micro-batches at least, so that a pass never has to split below one.
-  const passTokens = Math.max(
-    Math.min(workload.promptTokens, 64 * microBatchTokens),
-    workload.sequences,
-    microBatchTokens,
-  );
-  const logitRows = workload.output === 'nll' ? microBatchTokens : workload.sequences;
-  const logitColumns = workload.output === 'nll' ? pieceColumns : model.vocabSize;
-  const { workspaceBytes, blockFlopsPerToken } = dryRun(model, microBatchTokens, Math.max(logitRows, 1));
-  const kvPages = workload.sequences * pagesFor(workload.contextTokens);
-  const kvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
-  const headRows = workload.output === 'nll' ? passTokens : workload.sequences;
-  const rowCacheBytes = model.tables.map(
-    (table) => Math.min(table.rowCount, Math.max(2 * microBatchTokens, 64)) * rowSlotBytes(table),
-  );
-  const hidden = (passTokens * model.hiddenSize + headRows * headInputColumns(model)) * 4;
-  const terms: PlanTerm[] = [
-    {
-      tier,
-      name: 'key-value cache',
-      bytes: kvPages * pageBytes(kvShape),
-      reason: `${workload.sequences} sequences · ${pagesFor(workload.contextTokens)} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(kvShape))} a page in all blocks`,
-    },
-    {
-      tier,
-      name: 'hidden states',
-      bytes: hidden,
-      reason: `(${passTokens} tokens of a pass · ${model.hiddenSize} + ${headRows} rows for the head · ${headInputColumns(model)}) · 4 bytes`,
-    },
-    {
-      tier,
-      name: 'workspace',
-      bytes: workspaceBytes,
-      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch`,
-    },
-    {
-      tier,
-      name: 'logits',
-      bytes: logitRows * logitColumns * 4,
-      reason: `${logitRows} rows · ${logitColumns} columns · 4 bytes`,
-    },
-    {
-      tier: 'dram',
-      name: 'embedding rows',
-      bytes: rowCacheBytes.reduce((a, b) => a + b, 0),
-      reason: 'recently used rows of the tables, in aligned slots',
-    },
-    {
-      tier,
-      name: 'fixed weights',
-      bytes: layoutLayer(model.fixed).host.sizeBytes,
-      reason: 'norms of embedding and head stay on the device',
-    },
-  ];
-  const sizes = {
-    microBatchTokens,
-    microBatchSequences,
-    passTokens,
-    kvPages,
-    workspaceBytes,
-    logitRows,
-    logitColumns,
-    rowCacheBytes,
-    blockFlopsPerToken,
-  };
-  return { sizes, terms };
 }
 
 function deviceBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan {

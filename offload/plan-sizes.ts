@@ -1,0 +1,116 @@
+// What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
+
+import { dryRun, headInputColumns } from './dry-run.js';
+import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
+import { layoutLayer } from './layout.js';
+import type { ModelSpec } from './model.js';
+import type { PlanOptions, PlanTerm, Workload } from './plan.js';
+import { formatBytes } from './units.js';
+import { rowSlotBytes } from './weight-source.js';
+
+const MICRO_BATCH_TOKENS = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+
+export interface Sizing {
+  readonly model: ModelSpec;
+  readonly workload: Workload;
+  readonly options: PlanOptions;
+  readonly hostBufferBytes: number;
+  readonly deviceBufferBytes: number;
+  readonly pieceColumns: number;
+}
+
+/** Everything that does not depend on where the weights rest. */
+export interface Sizes {
+  readonly microBatchTokens: number;
+  readonly microBatchSequences: number;
+  readonly passTokens: number;
+  readonly kvPages: number;
+  readonly workspaceBytes: number;
+  readonly logitRows: number;
+  readonly logitColumns: number;
+  readonly rowCacheBytes: readonly number[];
+  readonly blockFlopsPerToken: number;
+}
+
+/** Tokens computed together, most first. */
+export function microBatchCandidates({ workload, options }: Sizing): number[] {
+  if (options.microBatchTokens) return [options.microBatchTokens];
+  const most = Math.max(1, workload.promptTokens);
+  const useful = MICRO_BATCH_TOKENS.filter((tokens) => tokens <= most);
+  return useful.length === 0 || (useful[0] ?? 0) < Math.min(most, 512)
+    ? [Math.min(most, 512), ...useful]
+    : useful;
+}
+
+/** All memory for micro-batches of that size, but for weights and their buffers. */
+export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes: Sizes; terms: PlanTerm[] } {
+  const { model, workload, options, pieceColumns } = sizing;
+  const tier = options.computesInPlace ? 'dram' : 'gpu';
+  const microBatchSequences = Math.min(options.microBatchSequences ?? workload.sequences, microBatchTokens);
+  // Two micro-batches at least, so that a pass never has to split below one.
+  const passTokens = Math.max(
+    Math.min(workload.promptTokens, 64 * microBatchTokens),
+    workload.sequences,
+    microBatchTokens,
+  );
+  const logitRows = workload.output === 'nll' ? microBatchTokens : workload.sequences;
+  const logitColumns = workload.output === 'nll' ? pieceColumns : model.vocabSize;
+  const { workspaceBytes, blockFlopsPerToken } = dryRun(model, microBatchTokens, Math.max(logitRows, 1));
+  const kvPages = workload.sequences * pagesFor(workload.contextTokens);
+  const kvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+  const headRows = workload.output === 'nll' ? passTokens : workload.sequences;
+  const rowCacheBytes = model.tables.map(
+    (table) => Math.min(table.rowCount, Math.max(2 * microBatchTokens, 64)) * rowSlotBytes(table),
+  );
+  const hidden = (passTokens * model.hiddenSize + headRows * headInputColumns(model)) * 4;
+  const terms: PlanTerm[] = [
+    {
+      tier,
+      name: 'key-value cache',
+      bytes: kvPages * pageBytes(kvShape),
+      reason: `${workload.sequences} sequences · ${pagesFor(workload.contextTokens)} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(kvShape))} a page in all blocks`,
+    },
+    {
+      tier,
+      name: 'hidden states',
+      bytes: hidden,
+      reason: `(${passTokens} tokens of a pass · ${model.hiddenSize} + ${headRows} rows for the head · ${headInputColumns(model)}) · 4 bytes`,
+    },
+    {
+      tier,
+      name: 'workspace',
+      bytes: workspaceBytes,
+      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch`,
+    },
+    {
+      tier,
+      name: 'logits',
+      bytes: logitRows * logitColumns * 4,
+      reason: `${logitRows} rows · ${logitColumns} columns · 4 bytes`,
+    },
+    {
+      tier: 'dram',
+      name: 'embedding rows',
+      bytes: rowCacheBytes.reduce((a, b) => a + b, 0),
+      reason: 'recently used rows of the tables, in aligned slots',
+    },
+    {
+      tier,
+      name: 'fixed weights',
+      bytes: layoutLayer(model.fixed).host.sizeBytes,
+      reason: 'norms of embedding and head stay on the device',
+    },
+  ];
+  const sizes = {
+    microBatchTokens,
+    microBatchSequences,
+    passTokens,
+    kvPages,
+    workspaceBytes,
+    logitRows,
+    logitColumns,
+    rowCacheBytes,
+    blockFlopsPerToken,
+  };
+  return { sizes, terms };
+}
