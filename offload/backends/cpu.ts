@@ -130,6 +130,7 @@ export class CpuBackend implements Backend {
   readonly kind = 'cpu';
   readonly devices: readonly CpuDevice[];
   readonly #io: NativeIo;
+  readonly #wantsDirect: boolean;
   readonly #files: FileRef[] = [];
   readonly #memories: CpuMemory[] = [];
   /** Stream buffers that are still to be registered with the ring. */
@@ -141,7 +142,9 @@ export class CpuBackend implements Backend {
     if (threads !== undefined || isa !== undefined) {
       native().configureCpu({ threads: threads ?? 0, ...(isa === undefined ? {} : { isa }) });
     }
-    this.#io = native().createIo({ ...DEFAULT_IO_OPTIONS, ...io });
+    const ioOptions = { ...DEFAULT_IO_OPTIONS, ...io };
+    this.#wantsDirect = ioOptions.direct;
+    this.#io = createIo(ioOptions);
     this.devices =
       virtualDevices === 0
         ? [new CpuDevice('cpu', true)]
@@ -149,6 +152,7 @@ export class CpuBackend implements Backend {
   }
 
   get notes(): readonly string[] {
+    if (!this.#wantsDirect) return this.#io.notes;
     const buffered = this.#files.filter((file) => !file.direct).map((file) => file.path);
     const said =
       buffered.length > 0 ? [`${buffered[0]} and its file system refuse O_DIRECT: reads are buffered`] : [];
@@ -240,6 +244,19 @@ export class CpuBackend implements Backend {
           { cause: error },
         );
     }
+  }
+}
+
+function createIo(options: IoOptions): NativeIo {
+  try {
+    return native().createIo(options);
+  } catch (error) {
+    if (options.engine === 'auto') throw error;
+    throw new OperatingError(
+      'NO_DEVICE',
+      `--io_engine ${options.engine} cannot be used on this machine: ${messageOf(error)}; use --io_engine auto`,
+      { cause: error },
+    );
   }
 }
 
