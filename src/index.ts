@@ -1,0 +1,42 @@
+// What programs may import from this package: opening a model, generating, scoring, and the errors they meet.
+
+export {
+  ERROR_CODES,
+  type ErrorCode,
+  formatBytes,
+  type LaneSummary,
+  type ModelSpec,
+  type Offload,
+  OperatingError,
+  type Plan,
+  parseBytes,
+  Trace,
+  type Workload,
+} from '../offload/index.js';
+export { type Checkpoint, openCheckpoint } from './checkpoint.js';
+export {
+  type DummyCheckpoint,
+  type DummyCheckpointOptions,
+  type DummyTensor,
+  writeDummyCheckpoint,
+} from './dummy-weights.js';
+export {
+  describePlacement,
+  Engine,
+  type EngineOptions,
+  type OpenedModel,
+  openModel,
+  planFor,
+} from './engine.js';
+export {
+  type GenerationOptions,
+  type GenerationRequest,
+  type GenerationResult,
+  generate,
+  type PassProgress,
+} from './generate.js';
+export { buildArchitecture, tensorList } from './models/registry.js';
+export { type Score, type ScoreOptions, score, windowCount } from './score.js';
+export { type StagedWeights, type StageOptions, stageCheckpoint } from './staging.js';
+export { TextStream } from './text-stream.js';
+export { loadTokenizer, type Tokenizer } from './tokenizer.js';
