@@ -27,7 +27,7 @@ export class StatusLine {
   show(text: string): void {
     if (!this.isTerminal) return;
     // A line that wraps could not be erased.
-    const line = text.slice(0, (this.#output.columns ?? 80) - 1);
+    const line = text.slice(0, (this.#output.columns || 80) - 1);
     if (line === this.#shown) return;
     this.#output.write(ERASE_LINE + line);
     this.#shown = line;

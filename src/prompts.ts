@@ -79,10 +79,10 @@ function parseJsonLine(line: string, where: string): Prompt {
   const text = value.prompt ?? undefined;
   const ids = value.prompt_token_ids ?? undefined;
   if ((text === undefined) === (ids === undefined)) {
-    const both = text === undefined ? 'neither' : 'both';
+    const found = text === undefined ? 'neither' : 'both';
     throw new OperatingError(
       'BAD_INPUT',
-      `${where} has ${both} 'prompt' and 'prompt_token_ids': give one of them`,
+      `${where} has ${found} of 'prompt' and 'prompt_token_ids': give one`,
     );
   }
   if (text !== undefined) {

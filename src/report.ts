@@ -55,11 +55,12 @@ export function streamingBlock(meter: Meter, limits: Limits): string {
 export function streamingSentence(meter: Meter, plan: Plan): string {
   const drive = meter.lanes().find(({ lane }) => lane === 'nvme→dram');
   const { seconds, stallSeconds } = totals(meter);
+  const passes = `${meter.passes} ${meter.passes === 1 ? 'pass' : 'passes'}`;
   const read = drive
     ? `read ${formatBytes(drive.bytes)} from the drive at ${formatRate(rate(drive.bytes, drive.busyMs / 1e3))}`
     : 'read nothing from the drive';
   return (
-    `${describePlacement(plan)}; ${read} in ${meter.passes} passes; ` +
+    `${describePlacement(plan)}; ${read} in ${passes}; ` +
     `compute waited for weights ${percent(stallSeconds, seconds)} of ${seconds.toFixed(1)} s`
   );
 }

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import yargs, { type Options } from 'yargs';
 import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './generate-options.js';
-import { badOption, OptionReader, type OptionTable } from './option-reader.js';
+import { badOption, OptionReader, type OptionSpec, type OptionTable } from './option-reader.js';
 import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score-options.js';
 import { suggest } from './suggest.js';
 
@@ -58,9 +58,6 @@ export function parseCommandLine(words: readonly string[], width: number): Parse
     .help('help', 'Show this help')
     .alias('help', 'h')
     .version('version', 'Show the version', packageVersion())
-    .epilogue(
-      'Dashes may stand for underscores. Errors carry a code; README.md lists them with their exit status.',
-    )
     .fail((message, error) => {
       failure = message ?? error.message;
     });
@@ -69,7 +66,7 @@ export function parseCommandLine(words: readonly string[], width: number): Parse
     parser.command(
       name === 'generate' ? [name, '$0'] : name,
       describe,
-      (builder) => builder.options(toYargs(options)).example(examples.map(([line, what]) => [line, what])),
+      (builder) => builder.options(toYargs(options)).epilogue(epilogue(examples)),
       (values) => {
         chosen = { command: name, values };
       },
@@ -85,6 +82,24 @@ export function parseCommandLine(words: readonly string[], width: number): Parse
   return { kind: 'run', command, options: new OptionReader(values) };
 }
 
+/** Values without a type: the parser is told to leave words alone, and the help then says only what is useful. */
+const YARGS_KINDS: Readonly<Record<OptionSpec['kind'], Options>> = {
+  value: { requiresArg: true },
+  list: { requiresArg: true, array: true, string: true },
+  flag: { boolean: true },
+  optional: { string: true },
+};
+
+function epilogue(examples: Command['examples']): string {
+  const lines = examples.map(([line, what]) => `  ${what}:\n    ${line}`);
+  return [
+    'Examples:',
+    ...lines,
+    '',
+    'Dashes may stand for underscores. Errors carry a code; README.md lists them with their exit status.',
+  ].join('\n');
+}
+
 function toYargs(table: OptionTable): Record<string, Options> {
   return Object.fromEntries(
     Object.entries(table).map(([name, { kind, describe, group, default: shown }]): [string, Options] => [
@@ -93,10 +108,7 @@ function toYargs(table: OptionTable): Record<string, Options> {
         describe,
         group: `${group}:`,
         ...(shown === undefined ? {} : { defaultDescription: shown }),
-        ...(kind === 'flag' ? { boolean: true } : kind === 'list' ? { array: true } : {}),
-        // Without this, yargs would make numbers of words.
-        ...(kind === 'flag' ? {} : { string: true }),
-        ...(kind === 'value' || kind === 'list' ? { requiresArg: true } : {}),
+        ...YARGS_KINDS[kind],
       },
     ]),
   );

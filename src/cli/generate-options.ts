@@ -5,6 +5,8 @@ import { readSharedOptions, SHARED_OPTIONS, type SharedOptions } from './shared-
 
 const GENERATION = 'Generation';
 const BENCHMARK = 'Benchmark';
+/** Built-in prompts are repeated that often; far more than any memory holds. */
+const MOST_SEQUENCES = 65_536;
 
 export const GENERATE_OPTIONS = {
   prompt: { kind: 'list', group: GENERATION, describe: 'text to continue; may be repeated' },
@@ -24,11 +26,17 @@ export const GENERATE_OPTIONS = {
 } as const satisfies OptionTable;
 
 export const GENERATE_EXAMPLES = [
-  ['$0 --name FOLDER --prompt "Once upon a time"', 'what fits rests in DRAM, the rest streams'],
-  ['$0 --name FOLDER --cpu_offload --batch_size 8', 'all weights in DRAM'],
-  ['$0 --name FOLDER --nvme_offload_path . --benchmark', 'all weights on the drive, timed'],
-  ['$0 --name FOLDER --dram_memory 4GiB --prompts_file in.jsonl --output out.jsonl', 'many prompts'],
-  ['$0 --name configs/models/llama-4b.json --dummy_weights --benchmark', 'a shape, with random weights'],
+  ['zero-inference --name FOLDER --prompt "Once upon a time"', 'what fits rests in DRAM, the rest streams'],
+  ['zero-inference --name FOLDER --cpu_offload --batch_size 8', 'all weights in DRAM'],
+  ['zero-inference --name FOLDER --nvme_offload_path . --benchmark', 'all weights on the drive, timed'],
+  [
+    'zero-inference --name FOLDER --dram_memory 4GiB --prompts_file in.jsonl --output out.jsonl',
+    'many prompts',
+  ],
+  [
+    'zero-inference --name configs/models/llama-4b.json --dummy_weights --benchmark',
+    'a shape, with random weights',
+  ],
 ] as const;
 
 export interface GenerateOptions extends SharedOptions {
@@ -53,7 +61,7 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     ...readSharedOptions(options),
     prompts: options.list('prompt'),
     promptsFile: options.path('prompts_file'),
-    batchSize: options.count('batch_size') ?? 1,
+    batchSize: options.count('batch_size', 1, MOST_SEQUENCES) ?? 1,
     maxNewTokens: options.count('max_new_tokens') ?? 100,
     ignoreEos: options.flag('ignore_eos'),
     output: options.path('output'),

@@ -1,6 +1,6 @@
 // How far a generation is, in a few words for the status line.
 
-import { formatBytes } from '../../offload/index.js';
+import { formatBytes, formatRate } from '../../offload/index.js';
 import type { PassProgress } from '../generate.js';
 import type { Meter } from '../meter.js';
 
@@ -11,18 +11,22 @@ export interface GenerationStatus {
 }
 
 export function generationStatus(meter: Meter, totalPrompts: number): GenerationStatus {
-  let last: PassProgress | undefined;
+  const startMs = performance.now();
   const startBytes = meter.streamedBytes;
+  let last: PassProgress | undefined;
+  let passes = 0;
   return {
     onPass: (pass) => {
       last = pass;
+      passes++;
     },
     describe: () => {
       // Before the first result, the prompts are on their way through the layers.
       const phase = last?.phase === 'decode' ? 'generating' : 'prefill';
-      const read = formatBytes(meter.streamedBytes - startBytes);
-      const finished = `${last?.finishedPrompts ?? 0} of ${totalPrompts} prompts finished`;
-      return `${phase}: ${meter.passes} passes, ${read} read from the drive, ${finished}`;
+      const bytes = meter.streamedBytes - startBytes;
+      const rate = formatRate(bytes / ((performance.now() - startMs) / 1e3));
+      const finished = `${last?.finishedPrompts ?? 0} of ${totalPrompts} prompts`;
+      return `${phase}: pass ${passes + 1}, ${formatBytes(bytes)} read (${rate}), ${finished} finished`;
     },
   };
 }

@@ -53,13 +53,13 @@ export class OptionReader {
     return Array.isArray(value) ? value.map(String) : [String(value)];
   }
 
-  /** A whole number of at least `least`. */
-  count(name: string, least = 1): number | undefined {
+  /** A whole number from `least` to `most`. */
+  count(name: string, least = 1, most = MOST): number | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-    if (value >= least && value <= MOST) return value;
-    throw badOption(`--${name} is '${text}': give a whole number from ${least} to ${MOST}`);
+    if (value >= least && value <= most) return value;
+    throw badOption(`--${name} is '${text}': give a whole number from ${least} to ${most}`);
   }
 
   bytes(name: string): number | undefined {

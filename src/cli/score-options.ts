@@ -20,8 +20,11 @@ export const SCORE_OPTIONS = {
 } as const satisfies OptionTable;
 
 export const SCORE_EXAMPLES = [
-  ['$0 score --name FOLDER --text_file book.txt', 'with as much in DRAM as fits'],
-  ['$0 score --name FOLDER --token_ids ids.json --nvme_offload_path . --json', 'all weights on the drive'],
+  ['zero-inference score --name FOLDER --text_file book.txt', 'with as much in DRAM as fits'],
+  [
+    'zero-inference score --name FOLDER --token_ids ids.json --nvme_offload_path . --json',
+    'all weights on the drive',
+  ],
 ] as const;
 
 export type ScoreInput =
