@@ -1,0 +1,96 @@
+// Runs an architecture's forward on a stream that only writes down: what a configuration makes of the arithmetic.
+
+import type { DeviceEvent, DeviceStream } from '../../offload/backend.js';
+import { Kernels, Workspace } from '../../offload/kernels.js';
+import type { Weights } from '../../offload/model.js';
+import type { AttentionTables, Memory, Op, Tensor } from '../../offload/ops.js';
+import { tensor } from '../../offload/tensor.js';
+import type { ArchitectureModel, TensorDef } from '../../src/models/architecture.js';
+
+const NOWHERE: Memory = { id: -1, sizeBytes: Number.MAX_SAFE_INTEGER };
+const REACHED: DeviceEvent = { timeMs: 0, reached: () => Promise.resolve() };
+const TOKENS = 3;
+
+export interface RecordedForward {
+  readonly embed: readonly Op[];
+  /** By block. */
+  readonly blocks: readonly (readonly Op[])[];
+  readonly head: readonly Op[];
+}
+
+export function recordForward(model: ArchitectureModel): RecordedForward {
+  let ops: Op[] = [];
+  const stream: DeviceStream = {
+    launch: (op) => void ops.push(op),
+    copy: () => undefined,
+    record: () => REACHED,
+    wait: () => undefined,
+  };
+  const recorded = (queue: () => void): Op[] => {
+    ops = [];
+    queue();
+    return ops;
+  };
+  const constants = Object.entries(model.constants).map(
+    ([name, values]) => [name, floats([values.length])] as const,
+  );
+  const k = new Kernels(stream, new Workspace(NOWHERE), new Map(constants));
+  const x = floats([TOKENS, model.hiddenSize]);
+  const fixed = weightsOf(model.fixed);
+  const cache = floats([1, model.kvHeads, 16, model.headDim]);
+  return {
+    embed: recorded(() => model.forward.embed(k, fixed, (key) => lookedUp(model, key), x)),
+    blocks: Array.from({ length: model.blockCount }, (_, index) =>
+      recorded(() => {
+        k.enter(TABLES, { keys: cache, values: cache });
+        model.forward.block(k, weightsOf(model.block(index)), x, index);
+      }),
+    ),
+    head: recorded(() => {
+      const columns = model.head.projection.shape[1] ?? 0;
+      model.forward.headInput(k, fixed, x, floats([TOKENS, columns]));
+    }),
+  };
+}
+
+/** One field of every operation of a kind, block by block: `fields(model, 'attention', 'windowTokens')`. */
+export function fieldOf<Kind extends Op['op'], Field extends keyof Extract<Op, { op: Kind }>>(
+  model: ArchitectureModel,
+  kind: Kind,
+  field: Field,
+): Extract<Op, { op: Kind }>[Field][] {
+  return recordForward(model)
+    .blocks.flat()
+    .filter((op): op is Extract<Op, { op: Kind }> => op.op === kind)
+    .map((op) => op[field]);
+}
+
+const ints = (shape: readonly number[]): Tensor => tensor(NOWHERE, 0, 'i32', shape);
+const floats = (shape: readonly number[]): Tensor => tensor(NOWHERE, 0, 'f32', shape);
+
+const TABLES: AttentionTables = {
+  sequences: ints([1, 4]),
+  pages: ints([1]),
+  slots: ints([TOKENS]),
+  positions: ints([TOKENS]),
+  maxContextTokens: TOKENS,
+};
+
+function lookedUp(model: ArchitectureModel, key: string): { table: Tensor; rows: Tensor } {
+  const table = model.tables.find((candidate) => candidate.key === key);
+  if (!table) throw new Error(`no table ${key}`);
+  return { table: floats(table.shape), rows: ints([TOKENS]) };
+}
+
+function weightsOf(defs: readonly TensorDef[]): Weights {
+  const find = (key: string) => {
+    const def = defs.find((candidate) => candidate.key === key);
+    return def ? floats(def.shape) : null;
+  };
+  const get = (key: string) => {
+    const found = find(key);
+    if (!found) throw new Error(`the forward asks for ${key}, which the layer does not list`);
+    return found;
+  };
+  return Object.assign(get, { optional: find });
+}

@@ -1,0 +1,102 @@
+// Old and new spellings of the same configuration give the same model: tensors, constants and arithmetic.
+
+import { describe, expect, it } from 'vitest';
+import { buildArchitecture } from '../../src/models/registry.js';
+import { recordForward } from '../helpers/recorded-forward.js';
+import { type Config, SMALL, variant } from './small-configs.js';
+
+/** Everything that a configuration decides, as data. */
+function decided(config: Config): unknown {
+  const { forward: _, block, ...rest } = buildArchitecture(config, 'config.json');
+  const blocks = Array.from({ length: rest.blockCount }, (__, index) => block(index));
+  return { ...rest, blocks, recorded: recordForward(buildArchitecture(config, 'config.json')) };
+}
+
+const LINEAR = { rope_type: 'linear', rope_theta: 500, factor: 2 };
+const OLD_LINEAR = {
+  rope_scaling: { type: 'linear', factor: 2 },
+  rope_theta: 500,
+  rope_parameters: undefined,
+};
+
+/** What is compared, the family, the changes to the newest spelling, the changes that make the older one of it. */
+const SPELLINGS: readonly (readonly [string, string, Config, Config])[] = [
+  ['base', 'llama', {}, { rope_parameters: undefined, rope_theta: 10000, rope_scaling: null }],
+  ['default base', 'llama', {}, { rope_parameters: undefined }],
+  ['scaling', 'llama', { rope_parameters: LINEAR }, OLD_LINEAR],
+  ['scaling', 'mistral', { rope_parameters: LINEAR }, OLD_LINEAR],
+  ['scaling', 'falcon', { rope_parameters: LINEAR }, OLD_LINEAR],
+  ['head size left out', 'llama', { head_dim: 8 }, { head_dim: null }],
+  [
+    'rotary part and base',
+    'gpt_neox',
+    { rope_parameters: { rope_type: 'default', rope_theta: 500, partial_rotary_factor: 0.5 } },
+    { rope_parameters: undefined, rotary_pct: 0.5, rotary_emb_base: 500 },
+  ],
+  ['default part', 'gpt_neox', {}, { rope_parameters: undefined }],
+  [
+    'rotary part',
+    'phi3',
+    { rope_parameters: { rope_type: 'default', rope_theta: 10000, partial_rotary_factor: 0.5 } },
+    { rope_parameters: undefined, rope_theta: 10000, partial_rotary_factor: 0.5 },
+  ],
+  [
+    'listed layers',
+    'qwen2',
+    {
+      use_sliding_window: true,
+      sliding_window: 16,
+      layer_types: ['full_attention', 'full_attention', 'sliding_attention', 'sliding_attention'],
+    },
+    { use_sliding_window: true, sliding_window: 16, layer_types: undefined, max_window_layers: 2 },
+  ],
+  [
+    'listed layers',
+    'gemma2',
+    { layer_types: ['sliding_attention', 'full_attention', 'sliding_attention', 'full_attention'] },
+    { layer_types: undefined },
+  ],
+  [
+    'one rope per kind of layer',
+    'gemma2',
+    {},
+    {
+      rope_parameters: {
+        full_attention: { rope_type: 'default', rope_theta: 10000 },
+        sliding_attention: { rope_type: 'default', rope_theta: 10000 },
+      },
+    },
+  ],
+  ['kinds by group', 'gpt_neo', {}, { attention_types: [[['global', 'local', 'global', 'local'], 1]] }],
+  ['counts', 'gpt2', {}, { n_embd: undefined, hidden_size: 32, n_head: undefined, num_attention_heads: 4 }],
+  ['counts', 'bloom', {}, { hidden_size: undefined, n_embed: 32, n_layer: undefined, num_hidden_layers: 2 }],
+  [
+    'RefinedWebModel',
+    'falcon',
+    { multi_query: true, parallel_attn: true },
+    {
+      model_type: 'RefinedWebModel',
+      num_hidden_layers: undefined,
+      n_layer: 2,
+      num_attention_heads: undefined,
+      n_head: 4,
+      multi_query: true,
+    },
+  ],
+  [
+    'RefinedWeb',
+    'falcon',
+    { new_decoder_architecture: true, num_kv_heads: 2 },
+    { model_type: 'RefinedWeb', num_hidden_layers: undefined, n_layer: 2, n_head_kv: 2 },
+  ],
+];
+
+describe('both spellings agree', () => {
+  it.each(SPELLINGS)('%s of %s', (_, family, changes, older) => {
+    expect(decided(variant(family, { ...changes, ...older }))).toEqual(decided(variant(family, changes)));
+  });
+});
+
+it.each(Object.keys(SMALL))('%s asks only for tensors it lists', (family) => {
+  expect(() => decided(variant(family))).not.toThrow();
+});

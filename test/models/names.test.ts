@@ -1,0 +1,81 @@
+// Checkpoints as the hub has them: with the model's prefix or without, with buffers that are no parameters, tied heads.
+
+import { describe, expect, it } from 'vitest';
+import { elementCount } from '../../offload/index.js';
+import type { Checkpoint, StoredTensor } from '../../src/checkpoint.js';
+import type { ArchitectureModel } from '../../src/models/architecture.js';
+import { bindModel, tensorList } from '../../src/models/registry.js';
+import { build, SMALL } from './small-configs.js';
+
+type Named = { readonly name: string; readonly shape: readonly number[] };
+
+function checkpointOf(stored: readonly Named[]): Checkpoint {
+  let fileOffset = 0;
+  const tensors = new Map<string, StoredTensor>();
+  for (const { name, shape } of stored) {
+    const sizeBytes = elementCount(shape) * 2;
+    tensors.set(name, { name, dtype: 'BF16', shape, fileIndex: 0, fileOffset, sizeBytes });
+    fileOffset += sizeBytes;
+  }
+  return {
+    folder: '/checkpoint',
+    config: {},
+    generationConfig: {},
+    files: ['/checkpoint/model.safetensors'],
+    totalBytes: fileOffset,
+    tensors,
+    find: (name) => tensors.get(name),
+  };
+}
+
+/** The model's tensors, named by `rename`. */
+function renamed(model: ArchitectureModel, rename: (name: string) => string): Named[] {
+  return tensorList(model).map(({ name, shape }) => ({ name: rename(name), shape }));
+}
+
+const BUFFERS: Readonly<Record<string, readonly string[]>> = {
+  gpt2: ['h.0.attn.bias', 'h.0.attn.masked_bias'],
+  gptj: ['transformer.h.0.attn.bias', 'transformer.h.0.attn.masked_bias'],
+  gpt_neo: ['transformer.h.0.attn.attention.bias', 'transformer.h.0.attn.attention.masked_bias'],
+  gpt_neox: ['gpt_neox.layers.0.attention.bias', 'gpt_neox.layers.0.attention.rotary_emb.inv_freq'],
+  llama: ['model.layers.0.self_attn.rotary_emb.inv_freq'],
+};
+
+describe.each(Object.keys(SMALL))('%s', (family) => {
+  const model = build(family);
+
+  it('binds with its prefix', () => {
+    const bound = bindModel(model, checkpointOf(renamed(model, (name) => name)));
+    expect(bound.blocks).toHaveLength(model.blockCount);
+  });
+
+  it('binds without a prefix, and with every other prefix it knows', () => {
+    const [usual = '', ...others] = model.prefixes;
+    for (const prefix of ['', ...others]) {
+      const rename = (name: string) => (name.startsWith(usual) ? prefix + name.slice(usual.length) : name);
+      expect(() => bindModel(model, checkpointOf(renamed(model, rename)))).not.toThrow();
+    }
+  });
+
+  it('ignores buffers that are no parameters', () => {
+    const buffers = (BUFFERS[family] ?? []).map((name) => ({ name, shape: [1, 1, 8, 8] }));
+    const stored = [...buffers, ...renamed(model, (name) => name)];
+    expect(() => bindModel(model, checkpointOf(stored))).not.toThrow();
+  });
+
+  it('takes a tied head from the embedding, whether or not the checkpoint repeats it', () => {
+    const tied = build(family, { tie_word_embeddings: true });
+    const { projection } = tied.head;
+    const alone = renamed(tied, (name) => name);
+    const bound = bindModel(tied, checkpointOf(alone));
+    expect(bound.head.projection.extent).toEqual(bound.tables[0]?.extent);
+    const repeated = bindModel(tied, checkpointOf([...alone, projection]));
+    expect(repeated.head.projection.extent).toEqual(repeated.tables[0]?.extent);
+  });
+
+  it('reads a head of its own where it is not tied', () => {
+    const own = build(family, { tie_word_embeddings: false });
+    const bound = bindModel(own, checkpointOf(renamed(own, (name) => name)));
+    expect(bound.head.projection.extent).not.toEqual(bound.tables[0]?.extent);
+  });
+});

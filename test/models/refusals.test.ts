@@ -1,0 +1,85 @@
+// A value that is not supported is refused by its name, never ignored.
+
+import { describe, expect, it } from 'vitest';
+import { OperatingError } from '../../offload/index.js';
+import { build, type Config } from './small-configs.js';
+
+const ROPE = { rope_theta: 10000 };
+const LAYERS = ['full_attention', 'full_attention', 'full_attention', 'chunked_attention'];
+
+/** Family, the changes, and the name that the message must hold. */
+const UNSUPPORTED: readonly (readonly [string, Config, string])[] = [
+  ['llama', { model_type: 'mamba' }, 'model_type'],
+  ['llama', { hidden_act: 'xielu' }, 'hidden_act'],
+  ['llama', { clip_qkv: 8 }, 'clip_qkv'],
+  ['llama', { attn_logit_softcapping: 50 }, 'attn_logit_softcapping'],
+  ['llama', { partial_rotary_factor: 0.5, rope_parameters: undefined }, 'partial_rotary_factor'],
+  ['llama', { head_dim: 7 }, 'head_dim'],
+  ['llama', { layer_types: LAYERS }, 'chunked_attention'],
+  ['llama', { rope_parameters: { ...ROPE, rope_type: 'proportional' } }, 'proportional'],
+  ['llama', { rope_parameters: { rope_type: 'default', rope_theta: 0 } }, 'rope_theta'],
+  ['llama', { rope_parameters: { full_attention: ROPE, sliding_attention: ROPE } }, 'rope_parameters'],
+  ['qwen2', { layer_types: [...LAYERS.slice(1), 'sliding_attention'], sliding_window: 8 }, 'layer_types'],
+  ['gpt2', { add_cross_attention: true }, 'add_cross_attention'],
+  ['gptj', { rotary_dim: null }, 'rotary_dim'],
+  ['gptj', { rotary_dim: 16 }, 'rotary_dim'],
+  ['gptj', { rope_scaling: { type: 'linear', factor: 2 } }, 'rope_scaling'],
+  ['gpt_neo', { attention_types: [[['global', 'sparse'], 2]] }, 'attention_types'],
+  ['gpt_neo', { attention_types: [[['global', 'local'], 3]] }, 'attention_types'],
+  ['gpt_neox', { rope_parameters: undefined, rotary_pct: 0.3, hidden_size: 40 }, 'partial_rotary_factor'],
+  ['falcon', { apply_residual_connection_post_layernorm: true }, 'apply_residual_connection_post_layernorm'],
+  ['falcon', { new_decoder_architecture: true, parallel_attn: false }, 'parallel_attn'],
+  ['falcon', { new_decoder_architecture: true, num_ln_in_parallel_attn: 3 }, 'num_ln_in_parallel_attn'],
+  ['phi3', { attention_bias: true }, 'attention_bias'],
+  ['gemma2', { use_bidirectional_attention: true }, 'use_bidirectional_attention'],
+  ['starcoder2', { mlp_type: 'gated' }, 'mlp_type'],
+  ['starcoder2', { norm_type: 'rms_norm' }, 'norm_type'],
+];
+
+/** Family, the changes, and the name that the message must hold. */
+const MALFORMED: readonly (readonly [string, Config, string])[] = [
+  ['llama', { hidden_size: undefined }, 'hidden_size'],
+  ['llama', { num_key_value_heads: 3 }, 'num_key_value_heads'],
+  ['llama', { rope_parameters: { ...ROPE, rope_type: 'linear' } }, 'factor'],
+  [
+    'llama',
+    { rope_parameters: { ...ROPE, rope_type: 'longrope', short_factor: [1], long_factor: [1] } },
+    'short_factor',
+  ],
+  [
+    'qwen2',
+    { use_sliding_window: true, sliding_window: null, layer_types: ['sliding_attention'] },
+    'layer_types',
+  ],
+  ['gemma2', { sliding_window: null }, 'sliding_window'],
+  ['gemma2', { layer_types: 'sliding_attention' }, 'layer_types'],
+  ['opt', { num_attention_heads: 5 }, 'num_attention_heads'],
+  ['falcon', { multi_query: 'yes' }, 'multi_query'],
+];
+
+function refusal(family: string, changes: Config): OperatingError {
+  try {
+    build(family, changes);
+  } catch (error) {
+    if (error instanceof OperatingError) return error;
+    throw error;
+  }
+  throw new Error('the configuration was accepted');
+}
+
+describe('refused by name', () => {
+  it.each(UNSUPPORTED)('%s with %j: %s', (family, changes, name) => {
+    const { code, message } = refusal(family, changes);
+    expect(message).toContain(name);
+    expect(message).toContain('config.json');
+    expect(code).toBe('UNSUPPORTED');
+  });
+});
+
+describe('malformed', () => {
+  it.each(MALFORMED)('%s with %j: %s', (family, changes, name) => {
+    const { code, message } = refusal(family, changes);
+    expect(message).toContain(name);
+    expect(code).toBe('BAD_CONFIG');
+  });
+});

@@ -1,0 +1,88 @@
+// One small configuration per family, as the newest generation of checkpoints writes it.
+
+import type { ArchitectureModel } from '../../src/models/architecture.js';
+import { buildArchitecture } from '../../src/models/registry.js';
+
+export type Config = Readonly<Record<string, unknown>>;
+
+const ROPE = { rope_type: 'default', rope_theta: 10000 };
+const GROUPED = {
+  vocab_size: 64,
+  hidden_size: 32,
+  intermediate_size: 48,
+  num_hidden_layers: 4,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  max_position_embeddings: 128,
+  rope_parameters: ROPE,
+};
+
+export const SMALL: Readonly<Record<string, Config>> = {
+  bloom: { model_type: 'bloom', vocab_size: 64, hidden_size: 32, n_layer: 2, n_head: 4 },
+  gpt2: { model_type: 'gpt2', vocab_size: 64, n_embd: 32, n_layer: 2, n_head: 4, n_positions: 128 },
+  gptj: {
+    model_type: 'gptj',
+    vocab_size: 64,
+    n_embd: 32,
+    n_layer: 2,
+    n_head: 4,
+    n_positions: 128,
+    rotary_dim: 4,
+  },
+  gpt_neo: {
+    model_type: 'gpt_neo',
+    vocab_size: 64,
+    hidden_size: 32,
+    num_layers: 4,
+    num_heads: 4,
+    attention_types: [[['global', 'local'], 2]],
+    window_size: 16,
+    max_position_embeddings: 128,
+  },
+  gpt_neox: {
+    model_type: 'gpt_neox',
+    vocab_size: 64,
+    hidden_size: 32,
+    intermediate_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    max_position_embeddings: 128,
+    rope_parameters: { ...ROPE, partial_rotary_factor: 0.25 },
+  },
+  opt: {
+    model_type: 'opt',
+    vocab_size: 64,
+    hidden_size: 32,
+    ffn_dim: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    max_position_embeddings: 128,
+    word_embed_proj_dim: 32,
+  },
+  llama: { model_type: 'llama', ...GROUPED },
+  mistral: { model_type: 'mistral', ...GROUPED, sliding_window: 16 },
+  qwen2: { model_type: 'qwen2', ...GROUPED, sliding_window: null, use_sliding_window: false },
+  qwen3: { model_type: 'qwen3', ...GROUPED, head_dim: 16, sliding_window: null },
+  falcon: {
+    model_type: 'falcon',
+    vocab_size: 64,
+    hidden_size: 32,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    max_position_embeddings: 128,
+    rope_parameters: ROPE,
+  },
+  phi3: { model_type: 'phi3', ...GROUPED, sliding_window: null },
+  gemma2: { model_type: 'gemma2', ...GROUPED, head_dim: 16, query_pre_attn_scalar: 64, sliding_window: 16 },
+  starcoder2: { model_type: 'starcoder2', ...GROUPED, sliding_window: null },
+};
+
+/** The small configuration of a family with some values replaced; `undefined` removes one. */
+export function variant(family: string, changes: Config = {}): Config {
+  const entries = Object.entries({ ...SMALL[family], ...changes });
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
+}
+
+export function build(family: string, changes: Config = {}): ArchitectureModel {
+  return buildArchitecture(variant(family, changes), 'config.json');
+}
