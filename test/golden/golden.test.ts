@@ -1,33 +1,23 @@
 // The fixtures' logits, tokens and likelihoods, from transformers, must come out of the engine.
 
+import { existsSync, readdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/index.js';
 import {
   ALL_DRAM,
   ALL_NVME,
   certainSteps,
+  fixtureFolder,
   generateFixture,
   lastLogits,
   readGolden,
   scoreFixture,
 } from './run-model.js';
 
-const FIXTURES = [
-  'bloom',
-  'bloom-6-heads',
-  'shakespeare-bloom',
-  'llama',
-  'llama3-rope',
-  'gpt2',
-  'gptj',
-  'gpt_neox',
-  'opt',
-  'mistral',
-  'qwen2',
-  'qwen3',
-  'falcon-7b-style',
-  'phi3',
-];
+/** Every folder with golden results. */
+const FIXTURES = readdirSync(fixtureFolder('.')).filter((name) =>
+  existsSync(`${fixtureFolder(name)}/golden.json`),
+);
 
 describe.each(FIXTURES)('%s', (name) => {
   const golden = readGolden(name);
