@@ -11,9 +11,10 @@ export type {
   ReadSpan,
 } from './backend.js';
 export { CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
+export type { PassResult } from './device-pass.js';
 export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
-export { Executor, type PassResult } from './executor.js';
+export { Executor } from './executor.js';
 export { type ComputeLimits, detectHardware, type Hardware, measureComputeLimits } from './hardware.js';
 export type { BlockCache, Kernels } from './kernels.js';
 export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';

@@ -2,8 +2,9 @@
 
 import type { Backend } from '../../offload/backend.js';
 import { SimulatedBackend } from '../../offload/backends/simulated.js';
+import type { PassResult } from '../../offload/device-pass.js';
 import { present } from '../../offload/errors.js';
-import { Executor, type PassResult } from '../../offload/executor.js';
+import { Executor } from '../../offload/executor.js';
 import { Trace } from '../../offload/trace.js';
 import type { ReferenceOutput } from './reference.js';
 import { drawScenario, type ExpectedPass, type Scenario, type ScenarioOptions } from './scenario.js';
