@@ -24,6 +24,7 @@ export class Executor {
   readonly #buffers: Buffers;
   readonly #devices: readonly DevicePass[];
   #session: { readonly schedule: Schedule; readonly prefetcher: Prefetcher; nextPass: number } | undefined;
+  #running: Promise<unknown> | undefined;
 
   private constructor(
     model: ModelSpec,
@@ -120,11 +121,19 @@ export class Executor {
     const session = this.#session;
     this.#session = undefined;
     await session?.prefetcher.stop();
+    // A pass that is cut off queues nothing more once it knows. Why it failed, it said itself.
+    await Promise.allSettled([this.#running]);
     await Promise.all(this.#devices.map((device) => device.idle()));
   }
 
   /** Runs every micro-batch of the pass through all layers. One pass at a time. */
-  async run(pass: Pass): Promise<PassResult[]> {
+  run(pass: Pass): Promise<PassResult[]> {
+    const running = this.#run(pass);
+    this.#running = running;
+    return running;
+  }
+
+  async #run(pass: Pass): Promise<PassResult[]> {
     const session = present(this.#session, 'session');
     assert(session.nextPass < session.schedule.passLimit, 'the session has passes left');
     session.nextPass++;

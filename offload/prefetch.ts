@@ -112,7 +112,8 @@ export class Prefetcher {
 
   /** The host waits for the device only here: a host buffer is refilled by a drive, which cannot wait for events. */
   #releaseWhen(lease: Lease<HostMemory> | null, done: readonly DeviceEvent[]): void {
-    if (done.length === 0) lease?.release();
+    if (!lease) return;
+    if (done.length === 0) lease.release();
     else this.#returnAfter(Promise.all(done.map((event) => event.reached())), lease);
   }
 
