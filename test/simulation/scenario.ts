@@ -87,7 +87,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const workers = Array.from({ length: deviceCount }, (_, device) => new Worker(random, device, plan, toy));
   const passes = Array.from({ length: passCount }, (): ExpectedPass => {
     const perDevice = workers.map((worker) =>
-      options.busy || !random.chance(0.2) ? worker.work(workload.output) : [],
+      options.busy || !random.chance(0.2) ? worker.work(workload.output, options.busy ?? false) : [],
     );
     const expected = workers.map((worker, device) => worker.expect(reference, perDevice[device] ?? []));
     return { pass: { perDevice }, expected };
@@ -128,7 +128,8 @@ class Worker {
     }));
   }
 
-  work(output: Workload['output']): MicroBatch[] {
+  /** @param busy at least one sequence goes on */
+  work(output: Workload['output'], busy: boolean): MicroBatch[] {
     const random = this.#random;
     const plan = this.#plan;
     this.#outputsOf = [];
@@ -136,7 +137,7 @@ class Worker {
     const groupLimit = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
     let left = plan.passTokens;
     for (const sequence of random.shuffled(this.#sequences)) {
-      if (random.chance(0.25)) continue;
+      if (random.chance(0.25) && !(busy && groups.length === 0)) continue;
       let wanted = Math.min(left, CONTEXT_TOKENS - sequence.length, random.between(1, 9));
       while (wanted > 0) {
         const count = Math.min(wanted, plan.microBatchTokens);

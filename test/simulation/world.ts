@@ -17,6 +17,14 @@ export class WrongResultError extends Error {
   }
 }
 
+/** A buffer did not come back to its pool. */
+export class LeakError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'LeakError';
+  }
+}
+
 export interface WorldOptions extends ScenarioOptions {
   readonly failsRead?: (request: number) => boolean;
   /** Puts something between the executor and the backend. */
@@ -57,6 +65,10 @@ export class World {
     return present(this.#executor, 'executor');
   }
 
+  get isCreated(): boolean {
+    return this.#executor !== undefined;
+  }
+
   async create(): Promise<void> {
     const { toy, plan } = this.scenario;
     const created = Executor.create(
@@ -81,7 +93,7 @@ export class World {
   async end(): Promise<void> {
     await this.backend.until(this.executor.end(), 'Executor.end');
     const { leasedBuffers } = this.executor;
-    if (leasedBuffers > 0) throw new Error(`${leasedBuffers} leases leaked`);
+    if (leasedBuffers > 0) throw new LeakError(`${leasedBuffers} buffers are still leased`);
   }
 
   /** One session over all passes. */
