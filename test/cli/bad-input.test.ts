@@ -137,6 +137,12 @@ describe.concurrent('outputs and options', () => {
     expectFailure(['--name', MODEL, option, '/no/such/folder/file'], 'WRITE_FAILED', /no folder \/no\/such/),
   );
 
+  it('a file that is both read and written', () => {
+    const file = fileWith('p.jsonl', '{"prompt": "x"}');
+    const args = ['--prompts_file', file, '--output', file];
+    return expectFailure(['--name', MODEL, ...args], 'BAD_OPTION', /--prompts_file and --output are both/);
+  });
+
   it('a file that fills the drive', async () => {
     const result = await runCli(['--name', MODEL, '--output', '/dev/full', '--max_new_tokens', '2']);
     expect(result.errors[0]).toMatch(/WRITE_FAILED: --output: \/dev\/full cannot be written: ENOSPC/);
