@@ -229,29 +229,38 @@ inline int64_t TaskRows(int64_t outputs, int64_t token_blocks, const Run& run) {
   return rows;
 }
 
+/// Products of weight rows [row, row + rows) and tokens [token, token + tokens) of `x` as [tokens][kPanelRows], in
+/// scratch of the calling thread.
+template <class W>
+inline const float* PanelSums(const LinearOp& op, const PackedInputs& x, int64_t row, int64_t rows, int64_t token,
+                              int64_t tokens) {
+  const bool direct = x.tokens <= kDirectTokens;
+  const size_t sum_count = static_cast<size_t>(tokens * kPanelRows);
+  const size_t panel_count = direct ? 0 : static_cast<size_t>(kPanelRows * kPitch);
+  float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
+  float* sums = panel + panel_count;
+  std::memset(sums, 0, sum_count * sizeof(float));
+  if (x.tokens == 1) {
+    DirectPanel<W, 2>(op, x, row, rows, sums);
+  } else if (direct) {
+    DirectPanel<W, 1>(op, x, row, rows, sums);
+  } else {
+    WidenedPanel<W>(op, x, row, rows, token, tokens, sums, panel);
+  }
+  return sums;
+}
+
 template <class W>
 inline void LinearSlice(const LinearOp& op, int64_t first, const PackedInputs& x, Run& run) {
   const int64_t outputs = op.weight.shape[0];
   const int64_t token_blocks = (x.tokens + kTaskTokens - 1) / kTaskTokens;
   const int64_t rows = TaskRows(outputs, token_blocks, run), panels = (outputs + rows - 1) / rows;
-  const bool direct = x.tokens <= kDirectTokens;
   const int64_t work = rows * op.weight.shape[1] / kWidth * Smaller(x.tokens, kTaskTokens) / 2;
   // Token blocks of one panel are neighbours, so that the second finds the panel's weights in the cache.
   ForEach(run, panels * token_blocks, work, [&](int64_t task) {
     const int64_t row = task / token_blocks * rows, token = task % token_blocks * kTaskTokens;
     const int64_t tokens = Smaller(kTaskTokens, x.tokens - token);
-    const size_t sum_count = static_cast<size_t>(tokens * kPanelRows);
-    const size_t panel_count = direct ? 0 : static_cast<size_t>(kPanelRows * kPitch);
-    float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
-    float* sums = panel + panel_count;
-    std::memset(sums, 0, sum_count * sizeof(float));
-    if (tokens == 1) {
-      DirectPanel<W, 2>(op, x, row, rows, sums);
-    } else if (direct) {
-      DirectPanel<W, 1>(op, x, row, rows, sums);
-    } else {
-      WidenedPanel<W>(op, x, row, rows, token, tokens, sums, panel);
-    }
+    const float* sums = PanelSums<W>(op, x, row, rows, token, tokens);
     for (int64_t t = 0; t < tokens; ++t) {
       FinishRow(op, first + token + t, row, Smaller(rows, outputs - row), sums + t * kPanelRows);
     }
