@@ -35,8 +35,17 @@ export function tokenCount(microBatch: MicroBatch): number {
   return microBatch.slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
 }
 
+/** Bytes of what one pass yields at most: a row of likelihood sums per output, or whole rows of logits. */
+export function resultBytes(headRows: number, logitsRead: number): number {
+  return Math.max(headRows * 3, logitsRead) * DTYPE_BYTES.f32;
+}
+
 /** Int32 words that the tables of all micro-batches of a pass need at most. */
-export function controlWords(plan: Plan, tableCount: number, pagesPerSequence: number): number {
+export function controlWords(
+  plan: Pick<Plan, 'passTokens' | 'microBatchTokens' | 'sequences'>,
+  tableCount: number,
+  pagesPerSequence: number,
+): number {
   const microBatches = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
   const slices = plan.sequences + microBatches;
   const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
