@@ -21,6 +21,7 @@ export interface Scenario {
   readonly reference: Reference;
   readonly deviceCount: number;
   readonly computesInPlace: boolean;
+  readonly workload: Workload;
   readonly plan: Plan;
   readonly passes: readonly ExpectedPass[];
   /** Said in every failure, so that it can be repeated and pictured. */
@@ -96,7 +97,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : ''}, ${plan.layers.length} layers ` +
     `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}, ` +
     `${passCount} passes of ${workload.output}`;
-  return { seed, toy, reference, deviceCount, computesInPlace, plan, passes, summary };
+  return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
 }
 
 interface Sequence {
