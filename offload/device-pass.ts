@@ -167,7 +167,7 @@ export class DevicePass {
 
   #queueBlock(index: number, weights: Weights): void {
     for (const { control, firstToken, tokens } of this.#running) {
-      this.#state.kernels.enter(control.attention, this.#state.cache(index));
+      this.#state.kernels.enter(control.attention, this.#state.cache(index), control.lengths);
       this.#model.forward.block(
         this.#state.kernels,
         weights,

@@ -61,7 +61,7 @@ function build(config: ConfigReader): ArchitectureModel {
         nKv: nHeads,
         D,
         scale: 1 / Math.sqrt(D),
-        ropeScale: rope.scale,
+        rope: rope.use,
         windowTokens: () => 0,
       },
       parallel: config.flag(['use_parallel_residual'], true),

@@ -91,7 +91,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
       attention: {
         ...grouped,
         scale: 1 / Math.sqrt(D),
-        ropeScale: rope.scale,
+        rope: rope.use,
         windowTokens: traits.windowTokens ?? readLayerWindows(config, blockCount, () => false),
         ...(headNorms ? { headNormEps: eps } : {}),
       },

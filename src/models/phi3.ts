@@ -54,7 +54,7 @@ function build(config: ConfigReader): ArchitectureModel {
       attention: {
         ...grouped,
         scale: 1 / Math.sqrt(D),
-        ropeScale: rope.scale,
+        rope: rope.use,
         windowTokens: readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined),
       },
       eps: config.number(['rms_norm_eps'], 1e-5),
