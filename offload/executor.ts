@@ -17,6 +17,7 @@ import type { Trace } from './trace.js';
 import { WeightSource } from './weight-source.js';
 
 export class Executor {
+  readonly #model: ModelSpec;
   readonly #plan: Plan;
   readonly #backend: Backend;
   readonly #source: WeightSource;
@@ -35,6 +36,7 @@ export class Executor {
     fixedHost: HostMemory,
     contextTokens: number,
   ) {
+    this.#model = model;
     this.#plan = plan;
     this.#backend = backend;
     this.#source = source;
@@ -75,6 +77,10 @@ export class Executor {
 
   get plan(): Plan {
     return this.#plan;
+  }
+
+  get model(): ModelSpec {
+    return this.#model;
   }
 
   /** Buffers that are out: none between sessions. */

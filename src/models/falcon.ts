@@ -41,6 +41,7 @@ function build(config: ConfigReader): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: rope?.contextTokens, // ALiBi has no positions to run out of
+    recomputeAtTokens: rope?.recomputeAtTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount: config.count(['num_hidden_layers', 'n_layer']),

@@ -46,6 +46,7 @@ function build(config: ConfigReader): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: Math.min(full.contextTokens, sliding.contextTokens),
+    recomputeAtTokens: full.recomputeAtTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount,

@@ -28,6 +28,7 @@ function build(config: ConfigReader): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: rope.contextTokens,
+    recomputeAtTokens: rope.recomputeAtTokens,
     kvHeads: nHeads,
     headDim: D,
     blockCount: config.count(['num_hidden_layers']),

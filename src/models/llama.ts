@@ -65,6 +65,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: rope.contextTokens,
+    recomputeAtTokens: rope.recomputeAtTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount,

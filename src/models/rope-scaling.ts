@@ -19,6 +19,8 @@ export interface ScaledRope {
   readonly frequencies: Float64Array;
   /** Frequencies depend on the length of a sequence: the first row up to this length, then one per token more. */
   readonly firstLength?: number;
+  /** A sequence that reaches this length is computed again. */
+  readonly recomputeAtTokens?: number;
   readonly scale: number;
   readonly contextTokens: number;
 }
@@ -101,20 +103,25 @@ function yarnScale(parameters: ConfigReader, factor: number): number {
 }
 
 /**
- * Ding et al. 2024 (LongRoPE): each pair has a divisor, one for short contexts and one for long. Which holds depends
- * on the length a sequence will reach, and keys in the cache cannot change theirs: the context ends at the trained
- * length, where the short divisors end.
+ * Ding et al. 2024 (LongRoPE): each pair has a divisor for sequences within the trained length and one for longer ones.
+ * A sequence that outgrows it is computed again, since its cached keys were divided for a short one.
  */
 const longrope: Scaling = (parameters, { frequencies, contextTokens, trainedTokens }) => {
-  const pairs = frequencies.length;
-  const short = parameters.numbers(['short_factor'], pairs);
-  parameters.numbers(['long_factor'], pairs);
+  const divided = (name: string) => {
+    const divisors = parameters.numbers([name], frequencies.length);
+    return [...frequencies].map((frequency, i) => frequency / (divisors[i] ?? 1));
+  };
+  const [short, long] = [divided('short_factor'), divided('long_factor')];
   const factor = parameters.optionalNumber(['factor']) ?? contextTokens / trainedTokens;
   const stretch = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(trainedTokens));
+  const scale = parameters.number(['attention_factor'], stretch);
+  if (contextTokens <= trainedTokens) return { frequencies: Float64Array.from(short), scale, contextTokens };
   return {
-    frequencies: frequencies.map((frequency, i) => frequency / (short[i] ?? 1)),
-    scale: parameters.number(['attention_factor'], stretch),
-    contextTokens: Math.min(contextTokens, trainedTokens),
+    frequencies: Float64Array.from([...short, ...long]),
+    firstLength: trainedTokens,
+    recomputeAtTokens: trainedTokens + 1,
+    scale,
+    contextTokens,
   };
 };
 

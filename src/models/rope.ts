@@ -10,6 +10,8 @@ export interface Rope {
   readonly use: RopeUse;
   /** Longest sequence they hold for. */
   readonly contextTokens: number;
+  /** See ModelSpec. */
+  readonly recomputeAtTokens?: number | undefined;
 }
 
 /** What the forward needs to know beside the frequencies. */
@@ -75,6 +77,7 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
     use:
       firstLength === undefined ? { scale } : { scale, byLength: { pairs: frequencies.length, firstLength } },
     contextTokens: scaled.contextTokens,
+    recomputeAtTokens: scaled.recomputeAtTokens,
   };
 }
 

@@ -6,15 +6,16 @@ import { fieldOf, recordForward } from '../helpers/recorded-forward.js';
 import { build } from './small-configs.js';
 
 /** A Llama with heads of 64 dimensions, trained on 128 tokens. */
-function scaled(rope_type: string, parameters: Record<string, unknown> = {}, context = 128) {
+function scaled(rope_type: string, parameters: Record<string, unknown> = {}) {
   const model = build('llama', {
     head_dim: 64,
-    max_position_embeddings: context,
+    max_position_embeddings: 128,
     rope_parameters: { rope_type, rope_theta: 10000, ...parameters },
   });
   const frequencies = [...present(model.constants.inverse_frequencies, 'frequencies')];
   const scale = present(fieldOf(model, 'rotary', 'scale')[0], 'scale');
-  return { frequencies, scale, context: model.maxContextTokens };
+  const { maxContextTokens: context, recomputeAtTokens: recomputeAt } = model;
+  return { frequencies, scale, context, recomputeAt };
 }
 
 const plain = scaled('default').frequencies;
@@ -108,7 +109,7 @@ describe('rotary scalings', () => {
     expect(all.at(-1)).toBeCloseTo(1 / 8, 6);
   });
 
-  it('longrope divides by its short factors up to the trained length', () => {
+  it('longrope divides by its short factors up to the trained length, by its long ones beyond', () => {
     const short = plain.map((_, i) => 1 + i / 10);
     const given = {
       short_factor: short,
@@ -117,13 +118,19 @@ describe('rotary scalings', () => {
     };
     const stretch = Math.sqrt(1 + Math.log(2) / Math.log(64)); // 128 tokens after 64
     for (const type of ['longrope', 'su', 'yarn']) {
-      const { frequencies, scale, context } = scaled(type, given);
+      const { frequencies, scale, context, recomputeAt } = scaled(type, given);
       expect(scale).toBeCloseTo(stretch, 12);
-      ratios(frequencies).forEach((ratio, i) => {
-        expect(ratio).toBeCloseTo(1 / present(short[i], 'factor'), 5);
+      const [within, beyond] = [ratios(frequencies.slice(0, 32)), ratios(frequencies.slice(32))];
+      expect(frequencies).toHaveLength(64);
+      short.forEach((divisor, i) => {
+        expect(within[i]).toBeCloseTo(1 / divisor, 5);
+        expect(beyond[i]).toBeCloseTo(1 / (2 * divisor), 5);
       });
-      expect(context).toBe(64);
+      expect(context).toBe(128);
+      expect(recomputeAt).toBe(65);
     }
+    const unscaled = scaled('longrope', { ...given, original_max_position_embeddings: 128 });
+    expect([unscaled.frequencies.length, unscaled.recomputeAt]).toEqual([32, undefined]);
     expect(scaled('longrope', { ...given, attention_factor: 1.5 }).scale).toBe(1.5);
     expect(scaled('longrope', { ...given, factor: 0.5 }).scale).toBe(1);
   });
