@@ -72,7 +72,7 @@ describe('meter', () => {
     meter.pass({ phase: 'decode', tokens: 1, microBatches: 1 });
     const limits = { driveBytesPerSecond: 2e9, memoryBytesPerSecond: 4000, flopsPerSecond: 100 };
     const block = streamingBlock(meter, limits);
-    expect(block).toContain('1.40 GiB at 1.50 GB/s (75 % of 2.00 GB/s, the limit in this run)\n');
+    expect(block).toContain('1.40 GiB at 1.50 GB/s (75 % of 2.00 GB/s, the limit in this run)');
     expect(block).toContain('decode compute: 1000 B of weights at 0.0 MB/s (25 % of');
   });
 });
