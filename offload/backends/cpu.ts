@@ -65,35 +65,51 @@ class CpuMemory implements HostMemory {
 }
 
 class CpuEvent implements DeviceEvent {
-  readonly native: NativeEvent;
-  constructor(event: NativeEvent) {
+  /** Null when the stream was closed before. */
+  readonly native: NativeEvent | null;
+  readonly #stream: CpuStream;
+  constructor(event: NativeEvent | null, stream: CpuStream) {
     this.native = event;
+    this.#stream = stream;
   }
   get timeMs(): number {
-    return this.native.timeMs;
+    return this.native?.timeMs ?? Number.NaN;
   }
-  reached(): Promise<void> {
-    return this.native.promise();
+  async reached(): Promise<void> {
+    try {
+      if (!this.native) throw new Error('recorded on a closed stream');
+      await this.native.promise();
+    } catch (error) {
+      if (!this.#stream.closed) throw error;
+      throw new OperatingError('INTERRUPTED', 'computing was stopped', { cause: error });
+    }
   }
 }
 
+/** After close() nothing runs any more: what is still queued by a pass that has not noticed yet is dropped. */
 class CpuStream implements DeviceStream {
-  readonly native: NativeStream;
+  readonly #native: NativeStream;
+  closed = false;
   constructor(name: string) {
-    this.native = native().createStream(name);
+    this.#native = native().createStream(name);
   }
   launch(op: Op): void {
-    this.native.launch(encodeOp(op));
+    if (!this.closed) this.#native.launch(encodeOp(op));
   }
   copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
-    if (sizeBytes > 0) this.native.launch(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
+    if (this.closed || sizeBytes === 0) return;
+    this.#native.launch(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
   }
   record(): DeviceEvent {
-    return new CpuEvent(this.native.record());
+    return new CpuEvent(this.closed ? null : this.#native.record(), this);
   }
   wait(event: DeviceEvent): void {
     assert(event instanceof CpuEvent, 'events of one backend stay together');
-    this.native.wait(event.native);
+    if (!this.closed && event.native) this.#native.wait(event.native);
+  }
+  close(): void {
+    this.closed = true;
+    this.#native.close();
   }
 }
 
@@ -121,7 +137,7 @@ class CpuDevice implements Device {
   }
 
   close(): void {
-    for (const stream of new Set([this.compute, this.fetch, this.gather])) stream.native.close();
+    for (const stream of new Set([this.compute, this.fetch, this.gather])) stream.close();
     for (const memory of this.#memories.splice(0)) memory.native.free();
   }
 }
@@ -189,6 +205,7 @@ export class CpuBackend implements Backend {
   }
 
   async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
+    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
     this.#registerOnceTouched(into);
     const words = new Float64Array(requests.length * READ_WORDS);
     requests.forEach((request, index) => {
