@@ -10,10 +10,17 @@ import { originOf, type StreamPlants, withLeases, withPlants } from './plants.js
 import type { Scenario } from './scenario.js';
 import { LeakError, World, type WorldOptions, WrongResultError } from './world.js';
 
-const SEEDS_EACH = 40;
+const SEEDS_EACH = 30;
 
 /** Long enough that every buffer is used several times. */
-const STREAMING: WorldOptions = { blocks: 5, passes: 3, tiers: 'nvme', busy: true, output: 'tokens' };
+const STREAMING: WorldOptions = {
+  blocks: 5,
+  passes: 3,
+  tiers: 'nvme',
+  deviceCount: 2,
+  busy: true,
+  output: 'tokens',
+};
 const COPYING: WorldOptions = { ...STREAMING, computesInPlace: false };
 const GATHERING: WorldOptions = { ...COPYING, deviceCount: 3, deviceWindow: 2 };
 
