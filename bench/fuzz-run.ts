@@ -21,8 +21,8 @@ export interface FuzzRange {
   readonly seed: number;
   readonly from: number;
   readonly to: number;
-  /** Called before every case. */
-  readonly onCase?: (caseNumber: number) => void;
+  /** Called before every case, with what there is so far. */
+  readonly onCase?: (caseNumber: number, soFar: FuzzResult) => void;
 }
 
 const MOST_FAILURES = 20;
@@ -32,7 +32,7 @@ export async function runCases(target: FuzzTarget, range: FuzzRange): Promise<Fu
   const failures: FuzzFailure[] = [];
   const run = await target.prepare();
   for (let caseNumber = range.from; caseNumber < range.to && failures.length < MOST_FAILURES; caseNumber++) {
-    range.onCase?.(caseNumber);
+    range.onCase?.(caseNumber, { counts, failures });
     let outcome = 'read';
     try {
       await run(randomFrom(Math.imul(range.seed, 0x9e3779b1) ^ Math.imul(caseNumber + 1, 0x85ebca6b)));

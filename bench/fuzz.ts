@@ -15,6 +15,7 @@ const MEMORY_LIMIT_KIB = 1.5 * 1024 * 1024;
 /** A case takes milliseconds at most. */
 const HANG_MS = 20_000;
 const REPORT_EVERY = 500;
+const MOST_FAILURES = 20;
 
 const { values } = parseArgs({
   options: {
@@ -28,16 +29,20 @@ const { values } = parseArgs({
 const seed = Number(values.seed);
 
 interface ChildEnd {
-  readonly result: FuzzResult | undefined;
+  /** Of all cases, or of those before the last report when the process did not come so far. */
+  readonly result: FuzzResult;
+  /** Cases up to here are in the result. */
+  readonly next: number;
   readonly memoryKib: number;
-  /** The last case that is known to have begun. */
-  readonly lastCase: number;
-  readonly ending: string;
+  /** Why the process ended before its last case; undefined when it did not. */
+  readonly ending: string | undefined;
 }
 
-type Message =
-  | { readonly kind: 'case'; readonly caseNumber: number }
-  | { readonly kind: 'end'; readonly result: FuzzResult; readonly memoryKib: number };
+interface Message {
+  readonly next: number;
+  readonly result: FuzzResult;
+  readonly memoryKib: number;
+}
 
 function runChild(target: FuzzTarget, from: number, to: number, every: number): Promise<ChildEnd> {
   const range = JSON.stringify({ target: target.name, from, to, every });
@@ -47,8 +52,8 @@ function runChild(target: FuzzTarget, from: number, to: number, every: number): 
     stdio: ['ignore', 'inherit', 'ignore', 'ipc'],
   });
   return new Promise((resolve) => {
-    let [lastCase, memoryKib, hung] = [from, 0, false];
-    let result: FuzzResult | undefined;
+    let last: Message = { next: from, result: { counts: {}, failures: [] }, memoryKib: 0 };
+    let hung = false;
     const hang = () => {
       hung = true;
       child.kill('SIGKILL');
@@ -57,59 +62,59 @@ function runChild(target: FuzzTarget, from: number, to: number, every: number): 
     child.on('message', (message: Message) => {
       clearTimeout(timer);
       timer = setTimeout(hang, HANG_MS);
-      if (message.kind === 'case') lastCase = message.caseNumber;
-      else ({ result, memoryKib } = message);
+      last = message;
     });
     child.on('exit', (code, signal) => {
       clearTimeout(timer);
-      const ending = hung ? `no progress for ${HANG_MS / 1000} s` : `process ended with ${signal ?? code}`;
-      resolve({ result, memoryKib, lastCase, ending });
+      const ending = hung
+        ? `no progress for ${HANG_MS / 1000} s`
+        : `the process ended with ${signal ?? code}`;
+      resolve({ ...last, ending: code === 0 && last.next === to ? undefined : ending });
     });
   });
 }
 
-/** In pieces, so that a crash costs little and the cases after it are run as well. */
+/** One process as long as all goes well; after a crash or hang, the cases around it one by one, and then on. */
 async function runTarget(target: FuzzTarget, cases: number) {
   const counts: Record<string, number> = {};
   const failures: FuzzFailure[] = [];
-  let [memoryKib, next] = [0, 0];
   const started = performance.now();
-  while (next < cases && failures.length < 20) {
-    let end = await runChild(target, next, cases, REPORT_EVERY);
-    // Once more from the last report on, saying each case, to find the one that ends the process.
-    if (!end.result)
-      end = await runChild(target, end.lastCase, Math.min(cases, end.lastCase + REPORT_EVERY + 1), 1);
+  let [memoryKib, next, oneByOneUntil] = [0, 0, 0];
+  while (next < cases && failures.length < MOST_FAILURES) {
+    const careful = next < oneByOneUntil;
+    const end = await runChild(target, next, careful ? oneByOneUntil : cases, careful ? 1 : REPORT_EVERY);
     memoryKib = Math.max(memoryKib, end.memoryKib);
-    for (const [code, count] of Object.entries(end.result?.counts ?? {}))
-      counts[code] = (counts[code] ?? 0) + count;
-    failures.push(...(end.result?.failures ?? []));
-    if (!end.result)
-      failures.push({ target: target.name, seed, caseNumber: end.lastCase, problem: end.ending });
-    next = end.result ? cases : end.lastCase + 1;
+    for (const [code, count] of Object.entries(end.result.counts)) counts[code] = (counts[code] ?? 0) + count;
+    failures.push(...end.result.failures);
+    next = end.next;
+    if (end.ending === undefined) continue;
+    if (careful) failures.push({ target: target.name, seed, caseNumber: next++, problem: end.ending });
+    else oneByOneUntil = Math.min(cases, next + REPORT_EVERY + 1);
   }
   if (memoryKib > MEMORY_LIMIT_KIB) {
     failures.push({ target: target.name, seed, caseNumber: -1, problem: `${memoryKib} KiB of memory` });
   }
-  return {
-    target: target.name,
-    cases,
-    counts,
-    failures,
-    memoryKib,
-    seconds: (performance.now() - started) / 1e3,
-  };
+  const seconds = (performance.now() - started) / 1e3;
+  return { target: target.name, cases: next, counts, failures, memoryKib, seconds };
 }
 
 async function beChild(text: string): Promise<void> {
   const { target: name, from, to, every } = JSON.parse(text) as Record<string, number> & { target: string };
   const target = FUZZ_TARGETS.find((one) => one.name === name);
   if (!target || from === undefined || to === undefined || every === undefined) throw new Error(text);
-  const onCase = (caseNumber: number) => {
-    if ((caseNumber - from) % every === 0) process.send?.({ kind: 'case', caseNumber } satisfies Message);
+  const report = (next: number, result: FuzzResult, sent?: () => void) => {
+    const message: Message = { next, result, memoryKib: process.resourceUsage().maxRSS };
+    process.send?.(message, undefined, undefined, sent);
   };
-  const result = await runCases(target, { seed, from, to, onCase });
-  const { maxRSS: memoryKib } = process.resourceUsage();
-  process.send?.({ kind: 'end', result, memoryKib } satisfies Message, () => process.exit(0));
+  const result = await runCases(target, {
+    seed,
+    from,
+    to,
+    onCase: (caseNumber, soFar) => {
+      if ((caseNumber - from) % every === 0) report(caseNumber, soFar);
+    },
+  });
+  report(to, result, () => process.exit(0));
 }
 
 async function main(): Promise<void> {
