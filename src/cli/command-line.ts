@@ -18,7 +18,7 @@ interface Command {
 
 const COMMANDS: Readonly<Record<CommandName, Command>> = {
   generate: {
-    describe: 'Continue prompts, greedily (the default command)',
+    describe: 'Continue prompts (the default command)',
     options: GENERATE_OPTIONS,
     examples: GENERATE_EXAMPLES,
   },
