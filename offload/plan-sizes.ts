@@ -1,7 +1,8 @@
 // What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
 
-import { dryRun, headInputColumns } from './dry-run.js';
+import { dryRun } from './dry-run.js';
 import { DTYPE_BYTES } from './dtype.js';
+import { headInputColumns } from './forward-walk.js';
 import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
 import type { ModelSpec } from './model.js';
