@@ -39,6 +39,7 @@ export {
   type PredictedPass,
   predictPass,
 } from './predict.js';
+export { type IoProbe, instructionSets, probeDirect, probeIo } from './probe.js';
 export { type HardwareProfile, parseProfile, profileText, renameKeys, toSnake } from './profile.js';
 export type { ReadLimit } from './read-limit.js';
 export { columns, dimension, heads, rows } from './tensor.js';

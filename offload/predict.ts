@@ -48,13 +48,16 @@ export function predictPass(
   const streams = plan.layers.some(({ tier }) => tier === 'nvme');
   if (streams && !drive) return undefined;
   const cost = new Cost(model, compute);
+  const shapes = distinctShapes(microBatches);
+  const sumOver = (ms: (shape: MicroBatchShape, times: number) => number) =>
+    shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
   const layers = plan.layers.map((layer): LayerTimes => {
-    const computeMs = microBatches.reduce((sum, microBatch) => sum + cost.layer(layer, microBatch), 0);
+    const computeMs = sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.layout.host.sizeBytes;
     const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
     return { driveMs, linkMs: linkMs(layer, profile), computeMs };
   });
-  const startMs = microBatches.reduce((sum, microBatch) => sum + cost.start(microBatch), 0);
+  const startMs = sumOver((shape, times) => cost.start(shape, times));
   const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;
   const betweenMs = compute.passMs + rowsMs + startMs;
   const inPlace = profile.devices.kind === 'cpu';
@@ -95,6 +98,7 @@ class Cost {
   readonly #compute: HardwareProfile['compute'];
   readonly #walk: ForwardWalk;
   #slices: readonly SliceShape[] = [];
+  #times = 1;
   #ms = 0;
   /** Of products, and of reading their weights from memory alone. */
   productMs = 0;
@@ -107,9 +111,10 @@ class Cost {
     this.#walk = new ForwardWalk(model, (op) => this.#hear(op));
   }
 
-  layer(layer: PlannedLayer, { slices, outputs }: MicroBatchShape): number {
+  /** Of `times` micro-batches of that shape. */
+  layer(layer: PlannedLayer, { slices, outputs }: MicroBatchShape, times: number): number {
     const tokens = slices.reduce((sum, slice) => sum + slice.tokens, 0);
-    return this.#of(slices, () => {
+    return this.#of(slices, times, () => {
       if (layer.kind === 'block') this.#walk.block(layer.index, tokens);
       else if (outputs > 0) {
         const projection = layer.layout.layer.weights.find(({ key }) => key === 'projection');
@@ -120,28 +125,45 @@ class Cost {
   }
 
   /** Before the first layer. */
-  start({ slices }: MicroBatchShape): number {
-    return this.#of(slices, () => this.#walk.embed(slices.reduce((sum, slice) => sum + slice.tokens, 0)));
+  start({ slices }: MicroBatchShape, times: number): number {
+    return this.#of(slices, times, () =>
+      this.#walk.embed(slices.reduce((sum, slice) => sum + slice.tokens, 0)),
+    );
   }
 
-  #of(slices: readonly SliceShape[], walk: () => void): number {
+  #of(slices: readonly SliceShape[], times: number, walk: () => void): number {
     this.#slices = slices;
+    this.#times = times;
     this.#ms = 0;
     walk();
     return this.#ms;
   }
 
   #hear(op: Op): void {
-    const ms = opMs(op, this.#slices, this.#compute);
+    const ms = opMs(op, this.#slices, this.#compute) * this.#times;
     this.#ms += ms;
     if (op.op !== 'linear') return;
     const elements = elementCount(op.weight.shape);
-    const bytes = elements * DTYPE_BYTES[op.weight.dtype];
+    const bytes = elements * DTYPE_BYTES[op.weight.dtype] * this.#times;
     this.productMs += ms;
     this.weightMs += (bytes / this.#compute.memoryBytesPerSecond) * 1e3;
     this.weightBytes += bytes;
-    this.flops += 2 * elements * dimension(op.x, 0);
+    this.flops += 2 * elements * dimension(op.x, 0) * this.#times;
   }
+}
+
+/** A prompt's passes hold many micro-batches of few shapes. */
+function distinctShapes(
+  microBatches: readonly MicroBatchShape[],
+): { shape: MicroBatchShape; times: number }[] {
+  const found = new Map<string, { shape: MicroBatchShape; times: number }>();
+  for (const shape of microBatches) {
+    const key = JSON.stringify(shape);
+    const known = found.get(key);
+    if (known) known.times++;
+    else found.set(key, { shape, times: 1 });
+  }
+  return [...found.values()];
 }
 
 /** Each device pulls its shard over its own link, then the others' from its peers; without a fast link, all of it. */

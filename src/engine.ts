@@ -45,7 +45,7 @@ export interface EngineOptions {
 }
 
 /** Share of the available memory that is taken when no budget is given; the rest stays with the system. */
-const DRAM_SHARE = 0.85;
+export const DRAM_SHARE = 0.85;
 
 export class Engine {
   readonly model: ModelSpec;

@@ -1,0 +1,75 @@
+// `plan`: where everything would rest and how long a step would take, without reading weights.
+
+import { elementCount, type HardwareProfile, type ModelSpec, type WeightType } from '../../offload/index.js';
+import type { OpenedModel } from '../engine.js';
+import { readOptionalJsonObject } from '../json-file.js';
+import { measureMachine, readMachine } from '../machine.js';
+import { makePlanReport } from '../plan-report.js';
+import { type PlannedModel, planJson, planText } from '../plan-text.js';
+import { shapeModel } from '../shape.js';
+import type { CommandContext } from './context.js';
+import type { PlanCommandOptions } from './plan-options.js';
+import { openSource } from './source.js';
+
+export async function runPlan(options: PlanCommandOptions, context: CommandContext): Promise<void> {
+  const opened = await openModelOrShape(options, context);
+  const machine = await machineFor(options, opened, context);
+  const { offload, dramBudgetBytes, plan, batchSize, promptTokens, newTokens } = options;
+  const report = makePlanReport({
+    model: opened.model,
+    offload,
+    dramBudgetBytes,
+    plan,
+    machine,
+    batchSize,
+    promptTokens,
+    newTokens,
+  });
+  const model = describeModel(options.name, opened);
+  context.write(options.json ? planJson(model, report) : planText(model, report));
+}
+
+/** A configuration alone is enough: there is nothing to read from its weights. */
+async function openModelOrShape(options: PlanCommandOptions, context: CommandContext): Promise<OpenedModel> {
+  const { name, dtype } = options;
+  const shape = name.endsWith('.json') ? await readOptionalJsonObject(name, 'BAD_CONFIG') : undefined;
+  if (shape) return shapeModel(shape, name, dtype);
+  // Nothing is copied to the drive that was asked for: that is for a run to do.
+  const { opened } = await openSource({ ...options, offloadFolder: undefined }, context);
+  return opened;
+}
+
+async function machineFor(
+  options: PlanCommandOptions,
+  { model }: OpenedModel,
+  { log }: CommandContext,
+): Promise<HardwareProfile> {
+  if (options.machine !== undefined) return readMachine(options.machine);
+  log.info('measuring what this machine computes');
+  return measureMachine({ weightTypes: matrixTypes(model), cpu: options.cpu });
+}
+
+/** Types of the weights that products read. */
+function matrixTypes({ blocks, head }: ModelSpec): WeightType[] {
+  const all = [head.projection, ...blocks.flatMap(({ weights }) => weights)];
+  const types = all.filter(({ shape }) => shape.length > 1).map(({ dtype }) => dtype);
+  return [...new Set(types)].filter((type): type is WeightType => type !== 'i32');
+}
+
+function describeModel(name: string, { checkpoint, model }: OpenedModel): PlannedModel {
+  let parameters = 0;
+  const seen = new Set<number>();
+  const layers = [...model.blocks, model.fixed].flatMap(({ weights }) => weights);
+  const head = [model.head.projection, ...(model.head.bias ? [model.head.bias] : [])];
+  const tables = model.tables.map(({ extent, rowCount, columns }) => ({
+    extent,
+    shape: [rowCount, columns],
+  }));
+  for (const { extent, shape } of [...tables, ...layers, ...head]) {
+    const place = extent.fileIndex * 2 ** 48 + extent.fileOffset;
+    if (seen.has(place)) continue; // a tied head is the table's own bytes
+    seen.add(place);
+    parameters += elementCount(shape);
+  }
+  return { name, architecture: model.architecture, parameters, weightBytes: checkpoint.totalBytes };
+}
