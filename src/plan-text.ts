@@ -112,14 +112,14 @@ function stepTable({ request, plan, predicted, loadMs }: PlanReport): string {
     name,
     String(pass.tokens),
     formatMs(pass.totalMs),
-    `${perSecond(pass).toFixed(1)}/s`,
+    formatRateOfTokens(pass),
     formatMs(pass.driveMs),
     ...(machine.devices.kind === 'gpu' ? [formatMs(pass.linkMs)] : []),
     formatMs(pass.computeMs),
     BOUND_BY[pass.bound],
   ];
   const link = machine.devices.kind === 'gpu' ? ['link'] : [];
-  const head = ['predicted', 'tokens', 'time', 'tokens', 'drive', ...link, 'compute', 'bound by'];
+  const head = ['predicted', 'tokens', 'time', 'tokens/s', 'drive', ...link, 'compute', 'bound by'];
   const align = head.map((name) => (name === 'predicted' || name === 'bound by' ? 'left' : 'right'));
   const table = textTable(
     [head, row('prefill', predicted.prefill), row('decode step', predicted.decode)],
@@ -135,13 +135,19 @@ function stepTable({ request, plan, predicted, loadMs }: PlanReport): string {
 function largestText({ largestBatch: { batchSize, decode, plan } }: PlanReport): string {
   const size = batchSize === LARGEST_BATCH ? `${batchSize} or more` : String(batchSize);
   const step = decode
-    ? `: ${formatMs(decode.totalMs)} a decode step, ${perSecond(decode).toFixed(1)} tokens/s, bound by ${BOUND_BY[decode.bound]}`
+    ? `: ${formatMs(decode.totalMs)} a decode step, ${formatRateOfTokens(decode)} tokens/s, bound by ${BOUND_BY[decode.bound]}`
     : '';
   return `Largest batch: ${size}${step} (${describePlacement(plan)}).\n`;
 }
 
 function perSecond({ tokens, totalMs }: PredictedPass): number {
   return (tokens / totalMs) * 1e3;
+}
+
+/** Three digits: batch 1 of a huge model makes thousandths of a token per second. */
+function formatRateOfTokens(pass: PredictedPass): string {
+  const rate = perSecond(pass);
+  return rate >= 100 ? rate.toFixed(0) : rate.toPrecision(3);
 }
 
 function formatMs(ms: number): string {
