@@ -22,8 +22,10 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: HardwareProfile[
   switch (op.op) {
     case 'linear': {
       const activated = op.activation === 'none' ? 0 : elementwiseMs([op.out], compute);
-      return productMs(op.weight, dimension(op.x, 0), compute) + activated;
+      return productMs(op, compute) + activated;
     }
+    case 'expert_linear':
+      return productMs(op, compute);
     case 'attention':
       return attentionMs(op, slices, compute);
     case 'kv_store':
@@ -37,11 +39,28 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: HardwareProfile[
   }
 }
 
-/** x [T, K] with a weight of N · K elements. */
-function productMs(weight: Tensor, tokens: number, { products }: HardwareProfile['compute']): number {
+/** What an operation multiplies: so many weights of one shape, each with so many rows. */
+export interface Product {
+  readonly weight: Tensor;
+  readonly weightCount: number;
+  readonly rowsEach: number;
+}
+
+export type ProductOp = Extract<Op, { op: 'linear' | 'expert_linear' }>;
+
+/** Of the experts, those that an even choice is expected to touch; the rest is not read. */
+export function productOf(op: ProductOp): Product {
+  if (op.op === 'linear') return { weight: op.weight, weightCount: 1, rowsEach: dimension(op.x, 0) };
+  const [experts, choices] = [op.weights.length, dimension(op.out, 0)];
+  const touched = experts * (1 - (1 - 1 / experts) ** choices);
+  return { weight: present(op.weights[0], 'an expert'), weightCount: touched, rowsEach: choices / touched };
+}
+
+function productMs(op: ProductOp, { products }: HardwareProfile['compute']): number {
+  const { weight, weightCount, rowsEach } = productOf(op);
   const rates =
     products.find(({ weightType }) => weightType === weight.dtype) ?? present(products[0], 'rates');
-  return elementCount(weight.shape) * secondsPerWeight(rates, tokens) * 1e3;
+  return weightCount * elementCount(weight.shape) * secondsPerWeight(rates, rowsEach) * 1e3;
 }
 
 /** Time per element of a weight grows with the tokens: linearly between measured points, at the last rate beyond. */

@@ -5,12 +5,11 @@ import { present } from './errors.js';
 import { ForwardWalk } from './forward-walk.js';
 import { cutShards } from './layout.js';
 import type { ModelSpec } from './model.js';
-import { opMs, type SliceShape } from './op-cost.js';
+import { opMs, productOf, type SliceShape } from './op-cost.js';
 import type { Op } from './ops.js';
 import { type LayerTimes, simulatePasses } from './pipeline.js';
 import type { Plan, PlannedLayer } from './plan.js';
 import type { HardwareProfile } from './profile.js';
-import { dimension } from './tensor.js';
 
 /** A micro-batch as far as its cost depends on it. */
 export interface MicroBatchShape {
@@ -142,13 +141,14 @@ class Cost {
   #hear(op: Op): void {
     const ms = opMs(op, this.#slices, this.#compute) * this.#times;
     this.#ms += ms;
-    if (op.op !== 'linear') return;
-    const elements = elementCount(op.weight.shape);
-    const bytes = elements * DTYPE_BYTES[op.weight.dtype] * this.#times;
+    if (op.op !== 'linear' && op.op !== 'expert_linear') return;
+    const { weight, weightCount, rowsEach } = productOf(op);
+    const elements = weightCount * elementCount(weight.shape) * this.#times;
+    const bytes = elements * DTYPE_BYTES[weight.dtype];
     this.productMs += ms;
     this.weightMs += (bytes / this.#compute.memoryBytesPerSecond) * 1e3;
     this.weightBytes += bytes;
-    this.flops += 2 * elements * dimension(op.x, 0) * this.#times;
+    this.flops += 2 * elements * rowsEach;
   }
 }
 
