@@ -7,11 +7,11 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import {
   type HardwareProfile,
-  type MicroBatchShape,
   MiB,
+  type MicroBatchShape,
   type Offload,
-  type Pass,
   PageAllocator,
+  type Pass,
   pagesFor,
   predictPass,
   present,
@@ -33,7 +33,14 @@ interface Case {
 }
 
 const CASES: Readonly<Record<string, Case>> = {
-  dram: { name: 'decode from DRAM', shape: 'llama-0.85b', offload: 'dram', sequences: 1, tokens: 1, startPosition: 64 },
+  dram: {
+    name: 'decode from DRAM',
+    shape: 'llama-0.85b',
+    offload: 'dram',
+    sequences: 1,
+    tokens: 1,
+    startPosition: 64,
+  },
   drive: {
     name: 'decode from the drive',
     shape: 'llama-4b',
@@ -43,8 +50,22 @@ const CASES: Readonly<Record<string, Case>> = {
     tokens: 1,
     startPosition: 64,
   },
-  batch: { name: 'decode, batch 32', shape: 'llama-0.85b', offload: 'dram', sequences: 32, tokens: 1, startPosition: 64 },
-  prefill: { name: 'prefill of 256', shape: 'llama-0.85b', offload: 'dram', sequences: 1, tokens: 256, startPosition: 0 },
+  batch: {
+    name: 'decode, batch 32',
+    shape: 'llama-0.85b',
+    offload: 'dram',
+    sequences: 32,
+    tokens: 1,
+    startPosition: 64,
+  },
+  prefill: {
+    name: 'prefill of 256',
+    shape: 'llama-0.85b',
+    offload: 'dram',
+    sequences: 1,
+    tokens: 256,
+    startPosition: 0,
+  },
 };
 
 const { values } = parseArgs({
@@ -90,10 +111,12 @@ async function runCase(one: Case): Promise<Pair[]> {
   try {
     const microBatches = pack(engine, one);
     const pass: Pass = { perDevice: [microBatches] };
-    const shapes = microBatches.map(({ slices, outputs }): MicroBatchShape => ({
-      slices: slices.map((slice) => ({ tokens: slice.tokens.length, startPosition: slice.startPosition })),
-      outputs: outputs.length,
-    }));
+    const shapes = microBatches.map(
+      ({ slices, outputs }): MicroBatchShape => ({
+        slices: slices.map((slice) => ({ tokens: slice.tokens.length, startPosition: slice.startPosition })),
+        outputs: outputs.length,
+      }),
+    );
     const predict = (machine: HardwareProfile) =>
       present(predictPass(opened.model, engine.plan, machine, shapes), 'a prediction').totalMs;
     await timePasses(engine, pass, 1); // loads what rests in DRAM

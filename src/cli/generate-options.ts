@@ -72,13 +72,14 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     if (options.has(name) && !benchmark) throw badOption(`--${name} is for --benchmark: add it`);
   }
   if (options.has('system') && !options.flag('chat')) throw badOption('--system is for --chat: add it');
+  const shared = readSharedOptions(options);
   return {
-    ...readSharedOptions(options),
+    ...shared,
     ...readSamplingOptions(options),
     prompts: options.list('prompt'),
     promptsFile: options.path('prompts_file'),
     chat: options.flag('chat') ? { system: options.text('system') } : undefined,
-    batchSize: options.count('batch_size', 1, MOST_SEQUENCES) ?? 1,
+    batchSize: options.count('batch_size', 1, MOST_SEQUENCES) ?? shared.dsConfig?.batchSize ?? 1,
     maxNewTokens: options.count('max_new_tokens') ?? 100,
     ignoreEos: options.flag('ignore_eos'),
     output: options.path('output'),

@@ -38,9 +38,10 @@ export interface PlanCommandOptions extends SharedOptions {
 
 /** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
 export function readPlanCommandOptions(options: OptionReader): PlanCommandOptions {
+  const shared = readSharedOptions(options);
   return {
-    ...readSharedOptions(options),
-    batchSize: options.count('batch_size') ?? 1,
+    ...shared,
+    batchSize: options.count('batch_size') ?? shared.dsConfig?.batchSize ?? 1,
     promptTokens: options.count('prompt_tokens') ?? 128,
     newTokens: options.count('max_new_tokens') ?? 100,
     machine: options.path('machine'),

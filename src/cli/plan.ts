@@ -2,41 +2,32 @@
 
 import { elementCount, type HardwareProfile, type ModelSpec, type WeightType } from '../../offload/index.js';
 import type { OpenedModel } from '../engine.js';
-import { readOptionalJsonObject } from '../json-file.js';
 import { measureMachine, readMachine } from '../machine.js';
 import { makePlanReport } from '../plan-report.js';
 import { type PlannedModel, planJson, planText } from '../plan-text.js';
-import { shapeModel } from '../shape.js';
 import type { CommandContext } from './context.js';
+import { planOptionsFor, warningsFor } from './ds-config-options.js';
 import type { PlanCommandOptions } from './plan-options.js';
-import { openSource } from './source.js';
+import { openPlanned } from './planned-model.js';
 
 export async function runPlan(options: PlanCommandOptions, context: CommandContext): Promise<void> {
-  const opened = await openModelOrShape(options, context);
+  for (const warning of options.warnings) context.log.warn(warning);
+  const opened = await openPlanned(options, context);
   const machine = await machineFor(options, opened, context);
-  const { offload, dramBudgetBytes, plan, batchSize, promptTokens, newTokens } = options;
+  const { offload, dramBudgetBytes, batchSize, promptTokens, newTokens } = options;
   const report = makePlanReport({
     model: opened.model,
     offload,
     dramBudgetBytes,
-    plan,
+    plan: planOptionsFor(options, opened.model),
     machine,
     batchSize,
     promptTokens,
     newTokens,
   });
+  for (const line of warningsFor(options, opened.model, report.plan)) context.log.warn(line);
   const model = describeModel(options.name, opened);
   context.write(options.json ? planJson(model, report) : planText(model, report));
-}
-
-/** A configuration alone is enough: there is nothing to read from its weights. */
-async function openModelOrShape(options: PlanCommandOptions, context: CommandContext): Promise<OpenedModel> {
-  const { name, dtype } = options;
-  const shape = name.endsWith('.json') ? await readOptionalJsonObject(name, 'BAD_CONFIG') : undefined;
-  if (shape) return shapeModel(shape, name, dtype);
-  // Nothing is copied to the drive that was asked for: that is for a run to do.
-  const { opened } = await openSource({ ...options, offloadFolder: undefined }, context);
-  return opened;
 }
 
 async function machineFor(

@@ -2,7 +2,10 @@
 
 import type { CpuBackendOptions, Offload, PlanOptions } from '../../offload/index.js';
 import { OperatingError } from '../../offload/index.js';
+import type { DsSettings } from '../ds-config.js';
 import { LOG_LEVELS, type LogLevel } from '../log.js';
+import type { TypeName } from '../shape.js';
+import { readDsConfig, withDsConfig } from './ds-config-options.js';
 import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
 
 const MODEL = 'Model';
@@ -44,6 +47,11 @@ export const SHARED_OPTIONS = {
     describe: 'bound on all large memory, such as 2GiB',
     default: '85 % of what is available',
   },
+  ds_config: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe: "a DeepSpeed configuration: what applies of it is applied, what doesn't is named; options win",
+  },
   threads: { kind: 'value', group: TUNING, describe: 'threads that compute', default: 'one per core' },
   prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
   micro_batch_size: { kind: 'value', group: TUNING, describe: 'sequences computed together, at most' },
@@ -55,8 +63,11 @@ export const SHARED_OPTIONS = {
   log_level: { kind: 'value', group: OUTPUT, describe: LOG_LEVELS.join(', '), default: 'info' },
 } as const satisfies OptionTable;
 
-export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' } as const;
-export type TypeName = keyof typeof STORED_TYPES;
+export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' } as const satisfies Record<
+  TypeName,
+  string
+>;
+export type { TypeName };
 
 export interface SharedOptions {
   readonly name: string;
@@ -71,6 +82,10 @@ export interface SharedOptions {
   readonly dramBudgetBytes: number | undefined;
   readonly plan: Partial<PlanOptions>;
   readonly cpu: CpuBackendOptions;
+  /** What --ds_config says, as far as it needs the model's sizes or belongs to a command. */
+  readonly dsConfig: DsSettings | undefined;
+  /** To be logged before work begins. */
+  readonly warnings: readonly string[];
   readonly report: string | undefined;
   readonly trace: string | undefined;
 }
@@ -86,7 +101,7 @@ export function readSharedOptions(options: OptionReader): SharedOptions {
   const offloadFolder = options.path('nvme_offload_path');
   const placed = offloadFolder === undefined ? 'auto' : 'nvme';
   const dummyFolder = options.text('dummy_weights');
-  return {
+  const shared: SharedOptions = {
     name,
     revision: options.text('revision'),
     dummyWeights: dummyFolder === undefined ? undefined : { folder: dummyFolder || undefined },
@@ -96,9 +111,12 @@ export function readSharedOptions(options: OptionReader): SharedOptions {
     dramBudgetBytes: options.bytes('dram_memory'),
     plan: readPlanOptions(options),
     cpu: readCpuOptions(options),
+    dsConfig: undefined,
+    warnings: [],
     report: options.path('report'),
     trace: options.path('trace'),
   };
+  return withDsConfig(shared, options, readDsConfig(options.path('ds_config')));
 }
 
 /** Needed before anything else can be said. */
