@@ -111,7 +111,6 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
   const historyTokens = workload.history ? workload.sequences * workload.contextTokens : 0;
   const rowsOfPass = { passTokens, headRows, logitRows, logitColumns, historyTokens };
   terms.push(...tableTerms(sizing, { ...rowsOfPass, microBatchTokens }));
-  terms.push(...tableTerms(sizing, { passTokens, microBatchTokens, headRows, logitRows, logitColumns }));
   const buffers = deviceBuffers(sizing);
   if (buffers.count > 0) {
     terms.push({
