@@ -19,7 +19,9 @@ const TOPICS = [
   'O_DIRECT',
 ];
 
-test('measures a folder’s drive, leaves nothing there, and describes the machine for plans', async () => {
+test('measures a folder’s drive, leaves nothing there, and describes the machine for plans', {
+  timeout: 180_000,
+}, async () => {
   const folder = tempFolder();
   mkdirSync(folder, { recursive: true });
   const save = join(tempFolder(), 'machine.json');
@@ -47,7 +49,7 @@ test('measures a folder’s drive, leaves nothing there, and describes the machi
   expect(JSON.parse(plan.stdout).predicted.decode_step.total_ms).toBeGreaterThan(0);
 });
 
-test('reads a file that is there, and says so in words', async () => {
+test('reads a file that is there, and says so in words', { timeout: 180_000 }, async () => {
   const file = join(modelFolder('shakespeare-bloom'), 'model.safetensors');
   const { stdout, status } = await runCli(['doctor', '--path', file]);
   expect(status).toBe(0);
