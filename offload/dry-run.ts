@@ -18,7 +18,10 @@ class CountingStream implements DeviceStream {
   launches = 0;
   launch(op: Op): void {
     this.launches++;
-    if (op.op === 'linear') this.flops += 2 * dimension(op.x, 0) * dimension(op.x, 1) * dimension(op.out, 1);
+    // A row of the result is one product, also with experts: however many there are, each choice is computed once.
+    if (op.op === 'linear' || op.op === 'expert_linear') {
+      this.flops += 2 * dimension(op.out, 0) * dimension(op.out, 1) * dimension(op.x, 1);
+    }
   }
   copy(): void {
     assert(false, 'a forward does not copy');
@@ -99,8 +102,10 @@ function cacheFor(model: ModelSpec): BlockCache {
 }
 
 function weightsOf(layer: LayerSpec): Weights {
+  // By key, because a mixture has hundreds of them.
+  const byKey = new Map(layer.weights.map((weight) => [weight.key, weight]));
   const find = (key: string) => {
-    const weight = layer.weights.find((candidate) => candidate.key === key);
+    const weight = byKey.get(key);
     return weight ? tensor(NOWHERE, 0, weight.dtype, weight.shape) : null;
   };
   return Object.assign((key: string) => present(find(key), `${layer.name}: weight ${key}`), {

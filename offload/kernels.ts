@@ -1,6 +1,7 @@
 // The words a model's forward is written in: each allocates its result in the workspace and queues one operation.
 
 import type { DeviceStream } from './backend.js';
+import { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 import { assert, present } from './errors.js';
 import type { Activation, AttentionTables, Memory, Tensor } from './ops.js';
 import { dimension, heads, tensor } from './tensor.js';
@@ -27,9 +28,9 @@ export class Workspace {
     this.#usedBytes = 0;
   }
 
-  allocate(shape: readonly number[]): Tensor {
-    const result = tensor(this.#memory, this.#usedBytes, 'f32', shape);
-    const sizeBytes = shape.reduce((product, size) => product * size, 4);
+  allocate(shape: readonly number[], dtype: DType = 'f32'): Tensor {
+    const result = tensor(this.#memory, this.#usedBytes, dtype, shape);
+    const sizeBytes = elementCount(shape) * DTYPE_BYTES[dtype];
     this.#usedBytes = roundUp(this.#usedBytes + sizeBytes, WORKSPACE_ALIGNMENT_BYTES);
     this.#peakBytes = Math.max(this.#peakBytes, this.#usedBytes);
     assert(this.#usedBytes <= this.#memory.sizeBytes, 'the workspace holds what the dry run measured');
@@ -58,6 +59,14 @@ export interface AttentionOptions {
   /** A token sees this many latest positions, itself included; 0 for all. */
   readonly windowTokens?: number;
   readonly softCap?: number;
+}
+
+/** Which k experts each token of a mixture goes to, and how much each of them counts. */
+export interface Routing {
+  /** i32 [T, k] */
+  readonly experts: Tensor;
+  /** f32 [T, k] */
+  readonly weights: Tensor;
 }
 
 /** Builds the operations of one micro-batch on one stream. T tokens, H hidden size. */
@@ -128,6 +137,27 @@ export class Kernels {
     const out = this.empty(gate.shape);
     this.#stream.launch({ op: 'gated', out, gate, up, activation });
     return out;
+  }
+
+  /** The `count` best experts per row of logits [T, E]; `normalize` makes their weights sum to one. */
+  route(logits: Tensor, count: number, normalize: boolean): Routing {
+    const shape = [dimension(logits, 0), count];
+    const routing = { experts: this.#workspace.allocate(shape, 'i32'), weights: this.empty(shape) };
+    this.#stream.launch({ op: 'route', ...routing, logits, normalize });
+    return routing;
+  }
+
+  /** x [T, K] or [T · k, K] through the chosen ones of `weights`, one [N, K] per expert → [T · k, N]. */
+  expertLinear(x: Tensor, { experts }: Routing, weights: readonly Tensor[]): Tensor {
+    const choices = dimension(experts, 0) * dimension(experts, 1);
+    const out = this.empty([choices, dimension(present(weights[0], 'an expert'), 0)]);
+    this.#stream.launch({ op: 'expert_linear', out, x, experts, weights });
+    return out;
+  }
+
+  /** x[t] += the weighted sum of its k rows of y [T · k, H]. */
+  combine(x: Tensor, y: Tensor, { weights }: Routing): void {
+    this.#stream.launch({ op: 'combine', x, y, weights });
   }
 
   add(a: Tensor, b: Tensor, out = this.empty(a.shape)): Tensor {

@@ -65,6 +65,19 @@ export type Op =
     }
   /** out[T, I] = act(gate) · up. */
   | { readonly op: 'gated'; out: Tensor; gate: Tensor; up: Tensor; activation: Activation }
+  /**
+   * A mixture's choice: per row of logits [T, E] the k largest of softmax(logits), largest first, the lowest expert
+   * first in a tie. experts i32 [T, k], weights f32 [T, k]; weights are divided by their sum when `normalize`.
+   * NaN counts as the smallest logit.
+   */
+  | { readonly op: 'route'; experts: Tensor; weights: Tensor; logits: Tensor; normalize: boolean }
+  /**
+   * out[t·k + j, N] = x[t] · Wₑᵀ with e = experts[t, j]; x [T, K], or [T·k, K] with a row of its own for every choice.
+   * One weight [N, K] per expert, all of one type and with equal strides; only those that are chosen are read.
+   */
+  | { readonly op: 'expert_linear'; out: Tensor; x: Tensor; experts: Tensor; weights: readonly Tensor[] }
+  /** x[t] += Σⱼ weights[t, j] · y[t·k + j], in order of j; x [T, H], y [T·k, H], weights f32 [T, k]. */
+  | { readonly op: 'combine'; x: Tensor; y: Tensor; weights: Tensor }
   /** out = a + b, all of one shape. */
   | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor }
   /**
@@ -155,6 +168,12 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
     }
     case 'gated':
       return { reads: [op.gate, op.up], writes: [op.out] };
+    case 'route':
+      return { reads: [op.logits], writes: [op.experts, op.weights] };
+    case 'expert_linear':
+      return { reads: [op.x, op.experts, ...op.weights], writes: [op.out] };
+    case 'combine':
+      return { reads: [op.x, op.y, op.weights], writes: [op.x] };
     case 'add':
       return { reads: [op.a, op.b], writes: [op.out] };
     case 'rotary':

@@ -154,6 +154,37 @@ Stream::Work ScaleCap(WordReader& in, const char* name) {
   return WorkFor(op, name, in, [](const Kernels& k) { return k.scale_cap; });
 }
 
+Stream::Work Route(WordReader& in, const char* name) {
+  RouteOp op{in.IndexTable("experts"), in.Activation("weights", 2), in.Activation("logits", 2), in.Flag()};
+  CheckSameShape(in, op.weights, op.experts, "weights");
+  in.CheckSize(op.logits, 0, op.experts.shape[0], "logits");
+  in.Check(op.experts.shape[1] <= op.logits.shape[1], "more choices than experts");
+  return WorkFor(op, name, in, [](const Kernels& k) { return k.route; });
+}
+
+Stream::Work ExpertLinear(WordReader& in, const char* name) {
+  ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, nullptr, 0};
+  op.expert_count = static_cast<int64_t>(in.Size("experts"));
+  op.weight = in.Weight("weight", 2);
+  auto weights = std::make_shared<std::vector<const uint8_t*>>(1, op.weight.data);
+  for (int64_t i = 1; i < op.expert_count; ++i) weights->push_back(in.Same(op.weight, "weight"));
+  op.weights = weights->data();
+  const int64_t tokens = op.experts.shape[0], choices = tokens * op.experts.shape[1];
+  in.CheckSize(op.out, 0, choices, "out");
+  in.CheckSize(op.out, 1, op.weight.shape[0], "out");
+  in.CheckSize(op.x, 0, op.x.shape[0] == tokens ? tokens : choices, "x");
+  in.CheckSize(op.x, 1, op.weight.shape[1], "x");
+  return WorkFor(op, name, in, [weights](const Kernels& k) { return k.expert_linear; });
+}
+
+Stream::Work Combine(WordReader& in, const char* name) {
+  CombineOp op{in.Activation("x", 2), in.Activation("y", 2), in.Activation("weights", 2)};
+  in.CheckSize(op.weights, 0, op.x.shape[0], "weights");
+  in.CheckSize(op.y, 0, op.weights.shape[0] * op.weights.shape[1], "y");
+  in.CheckSize(op.y, 1, op.x.shape[1], "y");
+  return WorkFor(op, name, in, [](const Kernels& k) { return k.combine; });
+}
+
 Stream::Work Copy(WordReader& in, const char* name) {
   const uint64_t to = in.Size("to"), to_offset = in.Size("to"), from = in.Size("from"), from_offset = in.Size("from");
   const uint64_t size = in.Size("size");
@@ -177,7 +208,8 @@ constexpr Opcode kOpcodes[] = {
     {"gather_rows", GatherRows}, {"layer_norm", LayerNorm}, {"rms_norm", RmsNorm}, {"linear", Linear},
     {"gated", Gated},            {"add", AddWork},          {"rotary", Rotary},    {"kv_store", KvStore},
     {"attention", Attention},    {"argmax", Argmax},        {"nll_fold", NllFold}, {"scale_cap", ScaleCap},
-    {"copy", Copy},              {"fill", Fill},
+    {"copy", Copy},              {"fill", Fill},            {"route", Route},      {"expert_linear", ExpertLinear},
+    {"combine", Combine},
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/kernel_attention.h"
 #include "cpu/kernel_elementwise.h"
+#include "cpu/kernel_experts.h"
 #include "cpu/kernel_linear_columns.h"
 #include "cpu/kernel_measure.h"
 #include "cpu/kernel_norm.h"
@@ -23,6 +24,9 @@ constexpr Kernels kTable = {
     .argmax = ArgmaxKernel,
     .nll_fold = NllFoldKernel,
     .scale_cap = ScaleCapKernel,
+    .route = RouteKernel,
+    .expert_linear = ExpertLinearKernel,
+    .combine = CombineKernel,
     .read_all = ReadAll,
     .multiply_add = MultiplyAdd,
 };

@@ -27,6 +27,9 @@ struct Kernels {
   void (*argmax)(const ArgmaxOp&, Run&);
   void (*nll_fold)(const NllFoldOp&, Run&);
   void (*scale_cap)(const ScaleCapOp&, Run&);
+  void (*route)(const RouteOp&, Run&);
+  void (*expert_linear)(const ExpertLinearOp&, Run&);
+  void (*combine)(const CombineOp&, Run&);
   /// Sum of `count` floats: how fast memory can be read at all.
   float (*read_all)(const float* data, size_t count);
   /// Runs about `steps` rounds of independent multiply-adds and returns how many operations that was.

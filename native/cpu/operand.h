@@ -71,6 +71,20 @@ struct ScaleCapOp {
   View x;
   float scale, soft_cap;
 };
+struct RouteOp {
+  View experts, weights, logits;
+  bool normalize;
+};
+struct ExpertLinearOp {
+  View out, x, experts;
+  /// Of the first expert; the others are like it and lie at `weights`.
+  View weight;
+  const uint8_t* const* weights;
+  int64_t expert_count;
+};
+struct CombineOp {
+  View x, y, weights;
+};
 struct CopyOp {
   uint8_t* to;
   const uint8_t* from;

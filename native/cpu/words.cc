@@ -15,6 +15,19 @@ std::string Describe(const View& view) {
   return text + "]";
 }
 
+/// Bytes from the first to one past the last element; 2^53 for more than that.
+uint64_t SpanBytes(const View& view) {
+  // In 128 bits: four products of 53-bit numbers cannot wrap around.
+  unsigned __int128 last = 0;
+  for (int d = 0; d < view.rank; ++d) {
+    if (view.shape[d] == 0) return 0;
+    last += static_cast<unsigned __int128>(view.shape[d] - 1) * static_cast<uint64_t>(view.strides[d]);
+  }
+  const unsigned __int128 span = (last + 1) * kElementBytes[static_cast<int>(view.dtype)];
+  constexpr uint64_t kMost = uint64_t{1} << 53;
+  return span > kMost ? kMost : static_cast<uint64_t>(span);
+}
+
 }  // namespace
 
 void WordReader::Fail(const std::string& what) const { throw std::invalid_argument(operation_ + ": " + what); }
@@ -65,24 +78,18 @@ View WordReader::Tensor(const char* name) {
   if (dtype > 3 || rank < 1 || rank > 4) Fail(std::string(name) + " has an unknown type or rank");
   view.dtype = static_cast<DType>(dtype);
   view.rank = static_cast<int>(rank);
-  // In 128 bits: four products of 53-bit numbers cannot wrap around.
-  unsigned __int128 last = 0;
-  bool empty = false;
   for (int d = 0; d < view.rank; ++d) {
     view.shape[d] = static_cast<int64_t>(dimensions[d]);
     view.strides[d] = static_cast<int64_t>(dimensions[4 + d]);
-    if (dimensions[d] == 0) {
-      empty = true;
-    } else {
-      last += static_cast<unsigned __int128>(dimensions[d] - 1) * dimensions[4 + d];
-    }
   }
   if (view.strides[view.rank - 1] != 1) Fail(std::string(name) + " must have an innermost stride of 1");
-  const unsigned __int128 span = empty ? 0 : (last + 1) * kElementBytes[dtype];
-  constexpr uint64_t kMost = uint64_t{1} << 53;
-  view.data = Bytes((std::string(name) + " " + Describe(view)).c_str(), id, offset,
-                    span > kMost ? kMost : static_cast<uint64_t>(span));
+  view.data = Bytes((std::string(name) + " " + Describe(view)).c_str(), id, offset, SpanBytes(view));
   return view;
+}
+
+const uint8_t* WordReader::Same(const View& first, const char* name) {
+  const uint64_t id = Size(name), offset = Size(name);
+  return Bytes(name, id, offset, SpanBytes(first));
 }
 
 View WordReader::Checked(View view, const char* name, int rank, bool aligned) {

@@ -3,10 +3,12 @@
 // Word 0 is the opcode. Then the operands follow in the order of the encoder below:
 //   tensor    12 words: memory id, offset in bytes, type, rank, shape (4), strides in elements (4); unused are 0.
 //             An absent optional tensor has memory id 0.
+//   same      the place of a further tensor that is like the one before: memory id, offset in bytes.
 //   number    itself; a flag is 0 or 1; an activation is its index in ACTIVATIONS.
 // `copy`: to memory id, to offset, from memory id, from offset, bytes. `fill`: memory id, offset, bytes, byte value.
 
 import type { DType } from '../dtype.js';
+import { assert, present } from '../errors.js';
 import type { Activation, Memory, Op, Tensor } from '../ops.js';
 
 const OPCODES = {
@@ -24,6 +26,9 @@ const OPCODES = {
   scale_cap: 11,
   copy: 12,
   fill: 13,
+  route: 14,
+  expert_linear: 15,
+  combine: 16,
 } as const satisfies Record<Op['op'] | 'copy' | 'fill', number>;
 
 const DTYPES: Readonly<Record<DType, number>> = { f32: 0, f16: 1, bf16: 2, i32: 3 };
@@ -31,8 +36,10 @@ const ACTIVATIONS: readonly Activation[] = ['none', 'relu', 'gelu', 'gelu_tanh',
 const TENSOR_WORDS = 12;
 const MAX_RANK = 4;
 
-// Longest: attention, with 8 tensors, 3 numbers and the opcode.
-const words = new Float64Array(1 + 8 * TENSOR_WORDS + 3);
+const MAX_EXPERTS = 1024;
+
+// Longest: expert_linear, with the opcode, 4 tensors, a number, and the places of the other experts.
+const words = new Float64Array(1 + 4 * TENSOR_WORDS + 1 + 2 * MAX_EXPERTS);
 /** Views of `words` by length: each operation has one length, so launching allocates nothing. */
 const views: Float64Array[] = [];
 let at = 0;
@@ -60,6 +67,17 @@ export function encodeOp(op: Op): Float64Array {
     case 'gated':
       tensors(op.out, op.gate, op.up);
       numbers(ACTIVATIONS.indexOf(op.activation));
+      break;
+    case 'route':
+      tensors(op.experts, op.weights, op.logits);
+      numbers(Number(op.normalize));
+      break;
+    case 'expert_linear':
+      tensors(op.out, op.x, op.experts);
+      expertWeights(op.weights);
+      break;
+    case 'combine':
+      tensors(op.x, op.y, op.weights);
       break;
     case 'add':
       tensors(op.out, op.a, op.b);
@@ -135,6 +153,22 @@ function tensors(...operands: readonly (Tensor | null)[]): void {
       }
     }
     at += TENSOR_WORDS;
+  }
+}
+
+/** The number of experts, the first one's weight, and the places of the others, which must be like it. */
+function expertWeights(weights: readonly Tensor[]): void {
+  const first = present(weights[0], 'an expert');
+  assert(weights.length <= MAX_EXPERTS, `at most ${MAX_EXPERTS} experts`);
+  numbers(weights.length);
+  tensors(first);
+  for (const weight of weights.slice(1)) {
+    const like =
+      weight.dtype === first.dtype &&
+      weight.shape.length === first.shape.length &&
+      weight.shape.every((size, i) => size === first.shape[i] && weight.strides[i] === first.strides[i]);
+    assert(like, 'all experts have one type and shape');
+    numbers(weight.memory.id, weight.offsetBytes);
   }
 }
 

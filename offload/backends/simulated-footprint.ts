@@ -20,6 +20,9 @@ export function footprint(op: Op): Footprint {
   if (op.op === 'gather_rows') {
     special.add(op.table);
     for (const row of integers(op.rows)) result.reads.push(tableRow(op.table, row));
+  } else if (op.op === 'expert_linear') {
+    for (const weight of op.weights) special.add(weight);
+    for (const expert of new Set(integers(op.experts))) result.reads.push(...runsOf(chosen(op, expert)));
   } else if (op.op === 'kv_store') {
     special.add(op.keys).add(op.values);
     for (const slot of integers(op.slots)) {
@@ -41,10 +44,11 @@ export function footprint(op: Op): Footprint {
   return { reads: joined(result.reads), writes: joined(result.writes) };
 }
 
-/** What is read whatever the tables say: everything but table rows and the cache. */
+/** What is read whatever the tables say: everything but table rows, experts and the cache. */
 export function tensorsReadWhole(op: Op): readonly Tensor[] {
   const { reads } = effects(op);
   if (op.op === 'gather_rows') return reads.filter((tensor) => tensor !== op.table);
+  if (op.op === 'expert_linear') return reads.filter((tensor) => !op.weights.includes(tensor));
   if (op.op === 'attention') return reads.filter((tensor) => tensor !== op.keys && tensor !== op.values);
   return reads;
 }
@@ -98,6 +102,13 @@ export function tableRow(table: Tensor, row: number): ByteRun {
   const elementBytes = DTYPE_BYTES[table.dtype];
   const start = table.offsetBytes + row * present(table.strides[0], 'row stride') * elementBytes;
   return { memory, start, end: start + dimension(table, 1) * elementBytes };
+}
+
+/** The weight of an expert that a table names. */
+export function chosen({ weights }: Op & { op: 'expert_linear' }, expert: number): Tensor {
+  const weight = weights[expert];
+  if (!weight) throw new HazardError(`expert ${expert} of ${weights.length} is wanted`);
+  return weight;
 }
 
 /** Keys (or values) of tokens in one page: one stretch per head. keys f32 [pages, kvHeads, pageTokens, D]. */

@@ -4,7 +4,15 @@ import { present } from '../errors.js';
 import { PAGE_TOKENS } from '../kv-cache.js';
 import type { Op, Tensor } from '../ops.js';
 import { dimension } from '../tensor.js';
-import { cachedSequences, innerRows, integers, runsOf, slotRuns, tableRow } from './simulated-footprint.js';
+import {
+  cachedSequences,
+  chosen,
+  innerRows,
+  integers,
+  runsOf,
+  slotRuns,
+  tableRow,
+} from './simulated-footprint.js';
 import { contentHash, type SimulatedMemory, simulated } from './simulated-memory.js';
 
 /** Results of a token depend on that token's inputs only, as in the real kernels, so batching cannot change them. */
@@ -24,6 +32,15 @@ export function applyOp(op: Op): void {
       break;
     case 'gated':
       perElement(op.out, [op.gate, op.up], hashOf([], [op.activation.length, 2]));
+      break;
+    case 'route':
+      route(op);
+      break;
+    case 'expert_linear':
+      expertLinear(op);
+      break;
+    case 'combine':
+      combine(op);
       break;
     case 'add':
       perElement(op.out, [op.a, op.b], 3);
@@ -160,6 +177,32 @@ function linear(op: OpOf<'linear'>): void {
       words[start + n] = floatBits(hash);
     }
   });
+}
+
+function route({ experts, weights, logits, normalize }: OpOf<'route'>): void {
+  const { floats, starts, length } = floatRows(logits);
+  const [ids, each] = [wordRows(experts), dimension(experts, 1)];
+  starts.forEach((start, row) => {
+    const order = Array.from({ length }, (_, e) => e);
+    order.sort((a, b) => (floats[start + b] ?? 0) - (floats[start + a] ?? 0) || a - b);
+    ids.words.set(order.slice(0, each), ids.starts[row] ?? 0);
+  });
+  perRow(weights, logits, hashOf([], [Number(normalize), 6]));
+}
+
+function expertLinear(op: OpOf<'expert_linear'>): void {
+  const { out, x, experts } = op;
+  const ids = integers(experts);
+  const shared = dimension(out, 0) / dimension(x, 0);
+  const weights = new Map<number, number>();
+  for (const expert of new Set(ids)) weights.set(expert, tensorHash(chosen(op, expert)));
+  const xs = rowHashes(x);
+  fillRows(out, (row) => mix(xs[Math.floor(row / shared)] ?? 0, weights.get(ids[row] ?? -1) ?? 0));
+}
+
+function combine({ x, y, weights }: OpOf<'combine'>): void {
+  const [ys, shares, each] = [rowHashes(y), rowHashes(weights), dimension(weights, 1)];
+  fillRows(x, (row) => ys.slice(row * each, (row + 1) * each).reduce(mix, shares[row] ?? 0), true);
 }
 
 /** Of each element of a vector of any type, at any address. */

@@ -1,73 +1,11 @@
 // Every kernel against float64, on odd shapes, strided views, misaligned weights, all weight types and instruction sets.
 
-import { afterAll, describe, expect, it } from 'vitest';
-import { encodeOp } from '../../offload/backends/cpu-encoding.js';
-import type { DType } from '../../offload/dtype.js';
+import { describe, expect, it } from 'vitest';
 import { native } from '../../offload/native.js';
-import type { Activation, AttentionTables, Op, Tensor } from '../../offload/ops.js';
-import { randomFrom, randomInt } from '../helpers/random.js';
-import { referenceOp } from './reference-ops.js';
-import { TestMemory } from './tensor-bytes.js';
+import type { Activation, AttentionTables, Tensor } from '../../offload/ops.js';
+import { check, ISAS, rowsOf, run, WEIGHT_TYPES, type Workbench, workbench } from './workbench.js';
 
-const WEIGHT_TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
 const ACTIVATIONS: readonly Activation[] = ['none', 'relu', 'gelu', 'gelu_tanh', 'gelu_quick', 'silu'];
-const ISAS = ['avx2', 'avx512', 'avx512bf16'];
-
-const stream = native().createStream('kernels');
-afterAll(() => {
-  stream.close();
-  native().configureCpu({ threads: 0 });
-});
-
-async function run(op: Op): Promise<void> {
-  stream.launch(encodeOp(op));
-  await stream.record().promise();
-}
-
-/** A fresh memory with helpers that make filled tensors. */
-function workbench(seed: number) {
-  const random = randomFrom(seed);
-  const memory = new TestMemory(16 << 20);
-  const normal = () => random() * 2 + random() * 2 - 2;
-  return {
-    memory,
-    random,
-    int: (below: number) => randomInt(random, below),
-    /** f32 at a multiple of four bytes, with gaps between rows. */
-    activation: (shape: readonly number[], scale = 1) =>
-      memory.fill(
-        memory.tensor('f32', shape, 4 * randomInt(random, 3), randomInt(random, 4)),
-        () => normal() * scale,
-      ),
-    /** Any type at any byte. */
-    weight: (dtype: DType, shape: readonly number[], scale = 1) =>
-      memory.fill(
-        memory.tensor(dtype, shape, randomInt(random, 7), randomInt(random, 4)),
-        () => normal() * scale,
-      ),
-    vector: (dtype: DType, length: number) =>
-      memory.fill(memory.tensor(dtype, [length], randomInt(random, 7)), normal),
-    index: (values: readonly number[]) =>
-      memory.fill(memory.tensor('i32', [values.length]), (i) => values[i] ?? 0),
-    table: (rows: readonly (readonly number[])[]) =>
-      memory.fill(memory.tensor('i32', [rows.length, rows[0]?.length ?? 0]), (i) => rows.flat()[i] ?? 0),
-  };
-}
-type Workbench = ReturnType<typeof workbench>;
-
-async function check(bench: Workbench, op: Op, tolerance = 1e-5): Promise<void> {
-  const expected = referenceOp(op, bench.memory.bytes);
-  await run(op);
-  for (const { tensor, values } of expected) {
-    const actual = bench.memory.read(tensor);
-    const scale = values.reduce((largest, v) => Math.max(largest, Number.isFinite(v) ? Math.abs(v) : 0), 1);
-    for (let i = 0; i < values.length; i++) {
-      const [got, want] = [actual[i] ?? 0, values[i] ?? 0];
-      if (Object.is(got, want) || got === want || Math.abs(got - want) <= tolerance * scale) continue;
-      expect.fail(`${op.op}: element ${i} of [${tensor.shape}] is ${got}, not ${want} (scale ${scale})`);
-    }
-  }
-}
 
 /** Ragged sequences over shuffled pages: `lengths` are [new tokens, context after them]. */
 function attentionCase(
@@ -440,9 +378,4 @@ for (const isa of ISAS) {
       await check(bench, { op: 'nll_fold', state, logits, targets, firstColumn: 9, first: false }, 1e-6);
     });
   });
-}
-
-function rowsOf(tensor: Tensor, first: number, count: number): Tensor {
-  const offsetBytes = tensor.offsetBytes + first * (tensor.strides[0] ?? 0) * 4;
-  return { ...tensor, offsetBytes, shape: [count, ...tensor.shape.slice(1)] };
 }

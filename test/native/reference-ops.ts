@@ -1,59 +1,9 @@
 // Every operation in float64 and plain loops: what the kernels are compared with.
 
-import { elementCount } from '../../offload/dtype.js';
 import type { Activation, Op, Tensor } from '../../offload/ops.js';
-import { type Bytes, readElement } from './tensor-bytes.js';
-
-/** What a tensor holds afterwards, in row-major order. */
-export interface Written {
-  readonly tensor: Tensor;
-  readonly values: Float64Array;
-}
-
-/** A tensor as an array indexed by its coordinates. */
-class Values {
-  readonly tensor: Tensor;
-  readonly shape: readonly number[];
-  readonly values: Float64Array;
-
-  constructor(tensor: Tensor, bytes: Bytes) {
-    this.tensor = tensor;
-    this.shape = tensor.shape;
-    this.values = new Float64Array(elementCount(tensor.shape));
-    for (let i = 0; i < this.values.length; i++) {
-      this.values[i] = readElement(tensor, bytes(tensor.memory), this.#coordinates(i));
-    }
-  }
-
-  size(dimension: number): number {
-    return this.shape[dimension] ?? 0;
-  }
-
-  get(...at: number[]): number {
-    return this.values[this.#flat(at)] ?? Number.NaN;
-  }
-
-  set(value: number, ...at: number[]): void {
-    this.values[this.#flat(at)] = value;
-  }
-
-  get written(): Written {
-    return { tensor: this.tensor, values: this.values };
-  }
-
-  #flat(at: readonly number[]): number {
-    return at.reduce((index, coordinate, dimension) => index * this.size(dimension) + coordinate, 0);
-  }
-
-  #coordinates(flat: number): number[] {
-    const at: number[] = [];
-    for (let d = this.shape.length - 1; d >= 0; d--) {
-      at.unshift(flat % this.size(d));
-      flat = Math.floor(flat / this.size(d));
-    }
-    return at;
-  }
-}
+import { combineChoices, expertProducts, routeTokens } from './reference-experts.js';
+import { Values, type Written } from './reference-values.js';
+import type { Bytes } from './tensor-bytes.js';
 
 export function referenceOp(op: Op, bytes: Bytes): Written[] {
   const read = (tensor: Tensor): Values => new Values(tensor, bytes);
@@ -92,6 +42,12 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
       map(out, (i) => activate(op.activation, gate.values[i] ?? 0) * (up.values[i] ?? 0));
       return [out.written];
     }
+    case 'route':
+      return routeTokens(read(op.experts), read(op.weights), read(op.logits), op.normalize);
+    case 'expert_linear':
+      return [expertProducts(read(op.out), read(op.x), read(op.experts), op.weights.map(read))];
+    case 'combine':
+      return [combineChoices(read(op.x), read(op.y), read(op.weights))];
     case 'add': {
       const [out, a, b] = [read(op.out), read(op.a), read(op.b)];
       map(out, (i) => (a.values[i] ?? 0) + (b.values[i] ?? 0));

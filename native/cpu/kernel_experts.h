@@ -1,0 +1,196 @@
+// route, expert_linear and combine: a mixture of experts, of which each token uses a few.
+#pragma once
+#include "cpu/kernel_linear.h"
+#include "cpu/kernel_reduce.h"
+
+namespace zi::ZI_ISA {
+
+/// The choices of one token, largest first. Each is the best of those that come after the one before in the order of
+/// falling logit and rising expert, so nothing has to be marked.
+inline void RouteRow(const RouteOp& op, int64_t t) {
+  const int64_t experts = op.logits.shape[1], choices = op.experts.shape[1];
+  const float* logits = Row(op.logits, t);
+  int32_t* chosen = reinterpret_cast<int32_t*>(op.experts.data) + t * op.experts.strides[0];
+  float* weights = Row(op.weights, t);
+  const float lowest = -__builtin_inff(), maximum = RowMaximum(logits, experts);
+  const auto logit = [&](int64_t e) { return logits[e] == logits[e] ? logits[e] : lowest; };
+  double total = 0;
+  for (int64_t j = 0, before = -1; j < choices; ++j) {
+    int64_t best = -1;
+    for (int64_t e = 0; e < experts; ++e) {
+      const bool after = before < 0 || logit(e) < logit(before) || (logit(e) == logit(before) && e > before);
+      if (after && (best < 0 || logit(e) > logit(best))) best = e;
+    }
+    chosen[j] = static_cast<int32_t>(best);
+    const double weight = __builtin_exp(static_cast<double>(logit(best)) - static_cast<double>(maximum));
+    weights[j] = static_cast<float>(weight);
+    total += weight;
+    before = best;
+  }
+  if (!op.normalize) total = SumExp(logits, experts, maximum);
+  for (int64_t j = 0; j < choices; ++j) weights[j] = static_cast<float>(weights[j] / total);
+}
+
+inline void RouteKernel(const RouteOp& op, Run& run) {
+  const int64_t work = op.logits.shape[1] * (op.experts.shape[1] + 1);
+  ForEach(run, op.logits.shape[0], work, [&](int64_t t) { RouteRow(op, t); });
+}
+
+/// The choices that fell on one expert, and its share of the tasks.
+struct ExpertGroup {
+  int64_t expert, first, count, first_task;
+};
+
+/// What sorting the choices [first, first + choices) by expert gives; experts without any have no group.
+struct ExpertGroups {
+  ExpertGroup* groups;
+  int64_t group_count, task_count;
+  /// Choices by group, in their own order within each.
+  int32_t* order;
+
+  const ExpertGroup& OfTask(int64_t task) const {
+    int64_t low = 0, high = group_count - 1;
+    while (low < high) {
+      const int64_t middle = (low + high + 1) / 2;
+      if (groups[middle].first_task <= task) {
+        low = middle;
+      } else {
+        high = middle - 1;
+      }
+    }
+    return groups[low];
+  }
+};
+
+inline int32_t ExpertOf(const ExpertLinearOp& op, int64_t choice) {
+  const int64_t each = op.experts.shape[1];
+  return reinterpret_cast<const int32_t*>(op.experts.data)[choice / each * op.experts.strides[0] + choice % each];
+}
+
+/// Weight panels of an expert times blocks of its choices.
+inline int64_t TaskCount(const ExpertLinearOp& op, int64_t choices) {
+  return (op.weight.shape[0] + kPanelRows - 1) / kPanelRows * ((choices + kTaskTokens - 1) / kTaskTokens);
+}
+
+/// A counting sort. `groups` has room for every expert and `order` for every choice.
+inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_t choices, ExpertGroup* groups,
+                                 int32_t* order) {
+  for (int64_t e = 0; e < op.expert_count; ++e) groups[e] = {e, 0, 0, 0};
+  for (int64_t i = 0; i < choices; ++i) ++groups[ExpertOf(op, first + i)].count;
+  int64_t begin = 0, tasks = 0;
+  for (int64_t e = 0; e < op.expert_count; ++e) {
+    groups[e].first = begin;
+    groups[e].first_task = tasks;
+    begin += groups[e].count;
+    tasks += TaskCount(op, groups[e].count);
+  }
+  for (int64_t i = 0; i < choices; ++i) order[groups[ExpertOf(op, first + i)].first++] = static_cast<int32_t>(i);
+  int64_t used = 0;
+  for (int64_t e = 0; e < op.expert_count; ++e) {
+    if (groups[e].count == 0) continue;
+    ExpertGroup group = groups[e];
+    group.first -= group.count;  // filling moved it to the group's end
+    groups[used++] = group;
+  }
+  return {groups, used, tasks, order};
+}
+
+/// Floats from one packed row to the next, as kernel_linear.h lays them out.
+inline int64_t PackedPitch(float* anywhere) {
+  const PackedInputs two{anywhere, 2};
+  return two.At(0, 1) - two.At(0, 0);
+}
+
+/// One panel of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
+template <class W>
+inline void ExpertTask(const ExpertLinearOp& op, const ExpertGroups& sorted, int64_t first, int64_t task,
+                       float* packed, int64_t row_floats) {
+  const ExpertGroup& group = sorted.OfTask(task);
+  const int64_t token_blocks = (group.count + kTaskTokens - 1) / kTaskTokens, local = task - group.first_task;
+  const int64_t row = local / token_blocks * kPanelRows, token = local % token_blocks * kTaskTokens;
+  const int64_t tokens = Smaller(kTaskTokens, group.count - token);
+  LinearOp linear{op.out, op.x, op.weight, View{}, false, Activation::kNone, false};
+  linear.weight.data = const_cast<uint8_t*>(op.weights[group.expert]);
+  const PackedInputs x{packed + group.first * row_floats, group.count};
+  const bool direct = group.count <= kDirectTokens;
+  const size_t sum_count = static_cast<size_t>(tokens * kPanelRows);
+  const size_t panel_count = direct ? 0 : static_cast<size_t>(kPanelRows * PackedPitch(packed));
+  float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
+  float* sums = panel + panel_count;
+  std::memset(sums, 0, sum_count * sizeof(float));
+  if (direct) {
+    DirectPanel<W>(linear, x, row, sums);
+  } else {
+    WidenedPanel<W>(linear, x, row, token, tokens, sums, panel);
+  }
+  const int64_t count = Smaller(kPanelRows, op.weight.shape[0] - row);
+  for (int64_t t = 0; t < tokens; ++t) {
+    FinishRow(linear, first + sorted.order[group.first + token + t], row, count, sums + t * kPanelRows);
+  }
+}
+
+/// Choices [first, first + choices): sorted by expert, their inputs packed group by group, then one loop over all
+/// panels of all experts that are used.
+template <class W>
+inline void ExpertSlice(const ExpertLinearOp& op, int64_t first, int64_t choices, Run& run) {
+  const int64_t inputs = op.x.shape[1], blocks = (inputs + kDepth - 1) / kDepth;
+  const int64_t each = op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
+  float probe = 0;
+  const int64_t row_floats = blocks * PackedPitch(&probe);
+  const int64_t group_bytes = op.expert_count * int64_t{sizeof(ExpertGroup)};
+  const int64_t head_bytes = RoundUp(group_bytes + choices * int64_t{sizeof(int32_t)}, 64);
+  const int64_t size = head_bytes + choices * row_floats * int64_t{sizeof(float)};
+  uint8_t* scratch = static_cast<uint8_t*>(Scratch(ScratchUse::kOperation, static_cast<size_t>(size)));
+  float* packed = reinterpret_cast<float*>(scratch + head_bytes);
+  const ExpertGroups sorted = GroupChoices(op, first, choices, reinterpret_cast<ExpertGroup*>(scratch),
+                                           reinterpret_cast<int32_t*>(scratch + group_bytes));
+  for (int64_t g = 0; g < sorted.group_count; ++g) {
+    const ExpertGroup& group = sorted.groups[g];
+    const PackedInputs x{packed + group.first * row_floats, group.count};
+    ForEach(run, group.count, inputs / kWidth, [&](int64_t t) {
+      const float* from = Row(op.x, (first + sorted.order[group.first + t]) / each);
+      for (int64_t k = 0; k < inputs; k += kWidth) {
+        float* to = const_cast<float*>(x.At(k / kDepth, t)) + k % kDepth;
+        Store(to, LoadUpTo(from + k, inputs - k));
+      }
+    });
+  }
+  const int64_t work = kPanelRows * inputs / kWidth * Larger(1, choices / Larger(1, sorted.group_count)) / 2;
+  ForEach(run, sorted.task_count, work,
+          [&](int64_t task) { ExpertTask<W>(op, sorted, first, task, packed, row_floats); });
+}
+
+inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
+  const int64_t choices = op.out.shape[0];
+  // Indices are data: checked here, before any weight is touched.
+  for (int64_t i = 0; i < choices; ++i) {
+    const int32_t expert = ExpertOf(op, i);
+    if (expert < 0 || expert >= op.expert_count) {
+      FailOp("expert %d of choice %ld is none of %ld", expert, i, op.expert_count);
+    }
+  }
+  const int64_t row_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
+  const int64_t slice = Larger(kTaskTokens, kPackedBytes / row_bytes);
+  WithType(op.weight.dtype, [&]<class W>(W) {
+    for (int64_t first = 0; first < choices; first += slice) {
+      ExpertSlice<W>(op, first, Smaller(slice, choices - first), run);
+    }
+  });
+}
+
+inline void CombineKernel(const CombineOp& op, Run& run) {
+  const int64_t length = op.x.shape[1], each = op.weights.shape[1];
+  ForEach(run, op.x.shape[0], length / kWidth * each, [&](int64_t t) {
+    float* x = Row(op.x, t);
+    const float* weights = Row(op.weights, t);
+    for (int64_t i = 0; i < length; i += kWidth) {
+      Vec sum = LoadUpTo(x + i, length - i);
+      for (int64_t j = 0; j < each; ++j) {
+        sum = Fma(Set(weights[j]), LoadUpTo(Row(op.y, t * each + j) + i, length - i), sum);
+      }
+      StoreUpTo(x + i, sum, length - i);
+    }
+  });
+}
+
+}  // namespace zi::ZI_ISA
