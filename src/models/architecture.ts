@@ -8,6 +8,18 @@ export interface TensorDef {
   readonly key: string;
   readonly name: string;
   readonly shape: readonly number[];
+  /** Where checkpoints that lack that name keep it, in the order of trying. */
+  readonly elsewhere?: readonly TensorSource[];
+}
+
+/** A whole stored tensor, or a contiguous part of one. */
+export interface TensorSource {
+  /** Without the model's prefix. */
+  readonly name: string;
+  /** Of the stored tensor. */
+  readonly shape: readonly number[];
+  /** Where in it the part begins. */
+  readonly firstElement: number;
 }
 
 export interface TableDef extends TensorDef {

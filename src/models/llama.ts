@@ -11,6 +11,7 @@ import {
   readGroupedHeads,
   separateAttention,
 } from './decoder-parts.js';
+import { denseFeedForward, type FeedForward } from './feed-forward.js';
 import { readLayerWindows } from './layer-windows.js';
 import { readRope } from './rope.js';
 
@@ -41,19 +42,24 @@ export interface LlamaTraits {
   readonly headNorms?: boolean;
   /** Tokens that a layer sees; 0 or absent for all. */
   readonly windowTokens?: (blockIndex: number) => number;
+  /** Otherwise a dense one in every layer. */
+  readonly feedForward?: (blockIndex: number) => FeedForward;
+  /** Where the configuration gives none. */
+  readonly defaultEps?: number;
+  readonly defaultRopeBase?: number;
 }
 
 export function buildLlama(config: ConfigReader, traits: LlamaTraits): ArchitectureModel {
   config.refuseUnless(null, 'clip_qkv', 'attn_logit_softcapping', 'final_logit_softcapping');
   const H = config.count(['hidden_size']);
-  const I = config.count(['intermediate_size']);
   const V = config.count(['vocab_size']);
   const blockCount = config.count(['num_hidden_layers']);
   const grouped = readGroupedHeads(config, H, traits.defaultHeadDim);
   const { nKv, D } = grouped;
-  const rope = readRope(config, { headDim: D, defaultContext: traits.defaultContext });
-  const eps = config.number(['rms_norm_eps'], 1e-6);
-  const { mlpBias, headNorms = false } = traits;
+  const { headNorms = false, defaultContext, defaultRopeBase = 10000, defaultEps = 1e-6 } = traits;
+  const rope = readRope(config, { headDim: D, defaultContext, defaultBase: defaultRopeBase });
+  const eps = config.number(['rms_norm_eps'], defaultEps);
+  const feedForward = traits.feedForward ?? everywhere(readDense(config, H, traits.mlpBias));
   return {
     architecture: traits.architecture,
     hiddenSize: H,
@@ -65,20 +71,16 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'norm.weight': [H] }),
-    block: (index) =>
-      tensorsUnder(`layers.${index}.`, {
+    block: (index) => [
+      ...tensorsUnder(`layers.${index}.`, {
         'input_layernorm.weight': [H],
         ...attentionShapes(H, grouped, { qkv: traits.qkvBias, out: traits.outBias }),
         'self_attn.q_norm.weight': headNorms ? [D] : undefined,
         'self_attn.k_norm.weight': headNorms ? [D] : undefined,
         'post_attention_layernorm.weight': [H],
-        'mlp.gate_proj.weight': [I, H],
-        'mlp.gate_proj.bias': mlpBias ? [I] : undefined,
-        'mlp.up_proj.weight': [I, H],
-        'mlp.up_proj.bias': mlpBias ? [I] : undefined,
-        'mlp.down_proj.weight': [H, I],
-        'mlp.down_proj.bias': mlpBias ? [H] : undefined,
       }),
+      ...feedForward(index).tensors(`layers.${index}.`),
+    ],
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
       tied: config.flag(['tie_word_embeddings'], false),
@@ -93,20 +95,29 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
         windowTokens: traits.windowTokens ?? readLayerWindows(config, blockCount, () => false),
         ...(headNorms ? { headNormEps: eps } : {}),
       },
+      feedForward,
       eps,
-      activation: readActivation(config, ['hidden_act'], 'silu'),
     }),
   };
 }
 
-interface Dimensions {
-  readonly attention: RotaryAttention;
-  readonly eps: number;
-  readonly activation: ReturnType<typeof readActivation>;
+function readDense(config: ConfigReader, H: number, bias: boolean): FeedForward {
+  const activation = readActivation(config, ['hidden_act'], 'silu');
+  return denseFeedForward(H, config.count(['intermediate_size']), activation, bias);
 }
 
-/** T tokens, H hidden size, D head dimension, I inner size. */
-function forward({ attention, eps, activation }: Dimensions): LayerForward {
+function everywhere(feedForward: FeedForward): (blockIndex: number) => FeedForward {
+  return () => feedForward;
+}
+
+interface Dimensions {
+  readonly attention: RotaryAttention;
+  readonly feedForward: (blockIndex: number) => FeedForward;
+  readonly eps: number;
+}
+
+/** T tokens, H hidden size, D head dimension. */
+function forward({ attention, feedForward, eps }: Dimensions): LayerForward {
   return {
     embed(k, _w, rows, x) {
       const { table, rows: indices } = rows('tokens');
@@ -119,9 +130,7 @@ function forward({ attention, eps, activation }: Dimensions): LayerForward {
       project(k, w, attended, 'self_attn.o_proj', x);
 
       const after = k.rmsNorm(x, w('post_attention_layernorm.weight'), eps); // [T, H]
-      const gate = project(k, w, after, 'mlp.gate_proj'); // [T, I]
-      const inner = k.gated(gate, project(k, w, after, 'mlp.up_proj'), activation); // [T, I]
-      project(k, w, inner, 'mlp.down_proj', x);
+      feedForward(blockIndex).add(k, w, after, x);
     },
 
     headInput(k, w, x, out) {

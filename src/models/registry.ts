@@ -10,7 +10,7 @@ import {
   type WeightSpec,
 } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint.js';
-import type { Architecture, ArchitectureModel, TensorDef } from './architecture.js';
+import type { Architecture, ArchitectureModel, TensorDef, TensorSource } from './architecture.js';
 import { bloom } from './bloom.js';
 import { ConfigReader } from './config-reader.js';
 import { falcon } from './falcon.js';
@@ -21,10 +21,12 @@ import { gpt2 } from './gpt2.js';
 import { gptj } from './gptj.js';
 import { llama } from './llama.js';
 import { mistral } from './mistral.js';
+import { mixtral } from './mixtral.js';
 import { opt } from './opt.js';
 import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
 import { qwen3 } from './qwen3.js';
+import { qwen3Moe } from './qwen3-moe.js';
 import { starcoder2 } from './starcoder2.js';
 
 export const ARCHITECTURES: readonly Architecture[] = [
@@ -37,10 +39,12 @@ export const ARCHITECTURES: readonly Architecture[] = [
   gptj,
   llama,
   mistral,
+  mixtral,
   opt,
   phi3,
   qwen2,
   qwen3,
+  qwen3Moe,
   starcoder2,
 ];
 
@@ -113,7 +117,7 @@ export function tensorList(model: ArchitectureModel): { name: string; shape: rea
 }
 
 function bindTensor(def: TensorDef, model: ArchitectureModel, checkpoint: Checkpoint): WeightSpec {
-  const stored = findTensor(def.name, model, checkpoint);
+  const { stored, source } = findTensor(def, model, checkpoint);
   const dtype = STORED_TYPES[stored.dtype];
   if (!dtype) {
     throw new OperatingError(
@@ -121,28 +125,41 @@ function bindTensor(def: TensorDef, model: ArchitectureModel, checkpoint: Checkp
       `${checkpoint.folder}: tensor ${stored.name} is stored as ${stored.dtype}; supported: F32, F16, BF16`,
     );
   }
-  const same =
-    stored.shape.length === def.shape.length && stored.shape.every((size, i) => size === def.shape[i]);
-  if (!same || stored.sizeBytes !== elementCount(def.shape) * DTYPE_BYTES[dtype]) {
+  const elementBytes = DTYPE_BYTES[dtype];
+  const { shape } = source;
+  const same = stored.shape.length === shape.length && stored.shape.every((size, i) => size === shape[i]);
+  if (!same || stored.sizeBytes !== elementCount(shape) * elementBytes) {
     throw new OperatingError(
       'WRONG_SHAPE',
       `${checkpoint.folder}: tensor ${stored.name} has shape [${stored.shape.join(', ')}], ` +
-        `but config.json implies [${def.shape.join(', ')}]`,
+        `but config.json implies [${shape.join(', ')}]`,
     );
   }
-  const { fileIndex, fileOffset, sizeBytes } = stored;
-  return { key: def.key, dtype, shape: def.shape, extent: { fileIndex, fileOffset, sizeBytes } };
+  const extent = {
+    fileIndex: stored.fileIndex,
+    fileOffset: stored.fileOffset + source.firstElement * elementBytes,
+    sizeBytes: elementCount(def.shape) * elementBytes,
+  };
+  return { key: def.key, dtype, shape: def.shape, extent };
 }
 
 /** Checkpoints name tensors with the model's prefix, or without it. */
-function findTensor(name: string, model: ArchitectureModel, checkpoint: Checkpoint): StoredTensor {
-  const names = [...model.prefixes, ''].map((prefix) => `${prefix}${name}`);
-  for (const candidate of names) {
-    const stored = checkpoint.find(candidate);
-    if (stored) return stored;
+function findTensor(
+  def: TensorDef,
+  model: ArchitectureModel,
+  checkpoint: Checkpoint,
+): { stored: StoredTensor; source: TensorSource } {
+  const tried: string[] = [];
+  for (const source of [{ ...def, firstElement: 0 }, ...(def.elsewhere ?? [])]) {
+    for (const prefix of [...model.prefixes, '']) {
+      const name = `${prefix}${source.name}`;
+      const stored = checkpoint.find(name);
+      if (stored) return { stored, source };
+      tried.push(name);
+    }
   }
   throw new OperatingError(
     'MISSING_TENSOR',
-    `${checkpoint.folder}: the checkpoint has no tensor ${names.join(' or ')}, which ${model.architecture} needs`,
+    `${checkpoint.folder}: the checkpoint has no tensor ${[...new Set(tried)].join(' or ')}, which ${model.architecture} needs`,
   );
 }

@@ -16,6 +16,8 @@ export interface RopeOptions {
   readonly headDim: number;
   /** Where the configuration gives no `max_position_embeddings`. */
   readonly defaultContext: number;
+  /** Where the configuration gives no base; otherwise 10,000. */
+  readonly defaultBase?: number;
   /** Older names of the base at the top level. */
   readonly baseNames?: readonly string[];
   /** Older names of the part of a head that rotates. A family without any rotates whole heads. */
@@ -35,7 +37,8 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
   const parameters = ropeParameters(config, options.layerType);
   const within = (name: string) =>
     parameters?.raw(name) === undefined ? undefined : parameters.number([name]);
-  const base = within('rope_theta') ?? config.number(options.baseNames ?? ['rope_theta'], 10000);
+  const base =
+    within('rope_theta') ?? config.number(options.baseNames ?? ['rope_theta'], options.defaultBase ?? 10000);
   if (base <= 1) throw config.unsupported('rope_theta', base, 'numbers above 1');
   const { headDim, partNames = ['partial_rotary_factor'], defaultPart = 1 } = options;
   const part = within('partial_rotary_factor') ?? config.number(partNames, defaultPart);

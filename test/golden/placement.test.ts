@@ -50,6 +50,7 @@ describe.each([
   ['bloom-6-heads', 4],
   ['llama', 5],
   ['gpt2', 5],
+  ['mixtral', 5],
 ])('%s', (name, layerCount) => {
   const golden = readGolden(name);
 
