@@ -9,7 +9,7 @@ import { blockCache, type KvShape, pageBytes, pagesFor } from './kv-cache.js';
 import type { LayerLayout, Placement } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
 import type { Memory, Tensor } from './ops.js';
-import { controlWords } from './pass.js';
+import { controlWords, resultBytes } from './pass.js';
 import type { Plan } from './plan.js';
 import { tensor } from './tensor.js';
 
@@ -53,10 +53,7 @@ export function makeDeviceState(
   const kvShape: KvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
   const kv = device.allocate(Math.max(1, plan.kvPages * pageBytes(kvShape)));
   const workspace = new Workspace(device.allocate(plan.workspaceBytes));
-  const resultBytes = Math.max(
-    headRowCount * 3 * DTYPE_BYTES.f32,
-    plan.readLogits ? plan.logitRows * plan.logitColumns * DTYPE_BYTES.f32 : 0,
-  );
+  const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
   return {
     device,
     kernels: new Kernels(device.compute, workspace, uploadConstants(backend, device, model)),
@@ -68,7 +65,7 @@ export function makeDeviceState(
     controlHost,
     controlWords: new Int32Array(controlHost.bytes.buffer, controlHost.bytes.byteOffset, words),
     controlDevice,
-    results: backend.allocateHost(resultBytes, 'control'),
+    results: backend.allocateHost(resultBytes(headRowCount, logitsRead), 'control'),
     fixed: placeFixed(device, fixed.layout, fixed.host),
     cache: (blockIndex) => blockCache(kv, kvShape, plan.kvPages, blockIndex),
   };

@@ -12,11 +12,12 @@ export type {
 } from './backend.js';
 export { CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
 export { CudaBackend, type CudaBackendOptions, cudaStatus } from './backends/cuda.js';
+export type { PassResult } from './device-pass.js';
 export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
-export { Executor, type PassResult } from './executor.js';
+export { Executor } from './executor.js';
 export { type ComputeLimits, detectHardware, type Hardware, measureComputeLimits } from './hardware.js';
-export type { BlockCache, Kernels } from './kernels.js';
+export type { BlockCache, FrequenciesByLength, Kernels } from './kernels.js';
 export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './layout.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';

@@ -4,7 +4,7 @@ import type { DeviceStream } from './backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 import { assert, present } from './errors.js';
 import type { Activation, AttentionTables, Memory, Tensor } from './ops.js';
-import { dimension, heads, tensor } from './tensor.js';
+import { dimension, heads, rows, tensor } from './tensor.js';
 import { roundUp } from './units.js';
 
 const WORKSPACE_ALIGNMENT_BYTES = 64;
@@ -44,6 +44,18 @@ export interface BlockCache {
   readonly values: Tensor;
 }
 
+/** How many tokens of the micro-batch the next sequence has, and how many are known of it in all. */
+export interface SequenceLength {
+  readonly tokens: number;
+  readonly knownTokens: number;
+}
+
+/** A table [rows · pairs] of frequencies: the first row up to `firstLength` tokens, then one per token more. */
+export interface FrequenciesByLength {
+  readonly pairs: number;
+  readonly firstLength: number;
+}
+
 export interface LinearOptions {
   readonly bias?: Tensor | null;
   readonly activation?: Activation;
@@ -76,6 +88,7 @@ export class Kernels {
   readonly #constants: ReadonlyMap<string, Tensor>;
   #tables: AttentionTables | undefined;
   #cache: BlockCache | undefined;
+  #lengths: readonly SequenceLength[] = [];
 
   constructor(stream: DeviceStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
     this.#stream = stream;
@@ -84,7 +97,12 @@ export class Kernels {
   }
 
   /** Starts a layer for a micro-batch: the workspace is free again. */
-  enter(tables: AttentionTables | undefined, cache: BlockCache | undefined): void {
+  enter(
+    tables: AttentionTables | undefined,
+    cache: BlockCache | undefined,
+    lengths: readonly SequenceLength[] = [],
+  ): void {
+    this.#lengths = lengths;
     this.#tables = tables;
     this.#cache = cache;
     this.#workspace.reset();
@@ -174,6 +192,37 @@ export class Kernels {
     const { interleaved = false, scale = 1 } = options;
     const { positions } = present(this.#tables, 'attention tables');
     this.#stream.launch({ op: 'rotary', x, positions, inverseFrequencies, interleaved, scale });
+  }
+
+  /** Rotates each sequence of x by the row of the table that its length picks; neighbours of one row go together. */
+  rotaryByLength(
+    x: Tensor,
+    table: Tensor,
+    { pairs, firstLength }: FrequenciesByLength,
+    options: { interleaved?: boolean; scale?: number } = {},
+  ): void {
+    const { interleaved = false, scale = 1 } = options;
+    const { positions } = present(this.#tables, 'attention tables');
+    const lastRow = dimension(table, 0) / pairs - 1;
+    const runs: { row: number; first: number; count: number }[] = [];
+    let first = 0;
+    for (const { tokens, knownTokens } of this.#lengths) {
+      const row = Math.min(Math.max(knownTokens - firstLength, 0), lastRow);
+      const run = runs.at(-1);
+      if (run?.row === row) run.count += tokens;
+      else runs.push({ row, first, count: tokens });
+      first += tokens;
+    }
+    for (const run of runs) {
+      this.#stream.launch({
+        op: 'rotary',
+        x: rows(x, run.first, run.count),
+        positions: rows(positions, run.first, run.count),
+        inverseFrequencies: rows(table, run.row * pairs, pairs),
+        interleaved,
+        scale,
+      });
+    }
   }
 
   /** Stores k, v [T, kvHeads, D] in the cache, then attends with q [T, heads, D] → [T, heads · D]. */

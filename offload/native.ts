@@ -178,7 +178,10 @@ export interface NativeAddon {
   cudaStatus(): CudaStatus;
   cudaFreeBytes(device: number): number;
   /** Throws where the device has too little left. */
-  readonly NativeDeviceMemory: new (device: number, sizeBytes: number) => NativeDeviceMemory;
+  readonly NativeDeviceMemory: new (
+    device: number,
+    sizeBytes: number,
+  ) => NativeDeviceMemory;
   readonly NativeCudaStream: new (device: number, name: string) => NativeCudaStream;
   /** Page-locks host memory for all GPUs; kernels and copies at full rate reach it then. */
   pinMemory(id: number): void;

@@ -2,6 +2,7 @@
 
 import { DTYPE_BYTES } from './dtype.js';
 import { assert, present } from './errors.js';
+import type { SequenceLength } from './kernels.js';
 import { PAGE_TOKENS, pagesFor } from './kv-cache.js';
 import type { AttentionTables, Memory, Tensor } from './ops.js';
 import type { Plan } from './plan.js';
@@ -13,6 +14,11 @@ export interface SequenceSlice {
   readonly startPosition: number;
   /** Row of the token table, per token. */
   readonly tokens: Int32Array;
+  /**
+   * Tokens of the sequence that are known when these are computed, however its work is cut; absent where these are the
+   * last. Only rotations that depend on the length ask for it.
+   */
+  readonly knownTokens?: number;
   /** Cache pages of the sequence, in order; they cover all positions up to the slice's last. */
   readonly pages: readonly number[];
 }
@@ -35,8 +41,17 @@ export function tokenCount(microBatch: MicroBatch): number {
   return microBatch.slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
 }
 
+/** Bytes of what one pass yields at most: a row of likelihood sums per output, or whole rows of logits. */
+export function resultBytes(headRows: number, logitsRead: number): number {
+  return Math.max(headRows * 3, logitsRead) * DTYPE_BYTES.f32;
+}
+
 /** Int32 words that the tables of all micro-batches of a pass need at most. */
-export function controlWords(plan: Plan, tableCount: number, pagesPerSequence: number): number {
+export function controlWords(
+  plan: Pick<Plan, 'passTokens' | 'microBatchTokens' | 'sequences'>,
+  tableCount: number,
+  pagesPerSequence: number,
+): number {
   const microBatches = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
   const slices = plan.sequences + microBatches;
   const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
@@ -48,6 +63,8 @@ export interface ControlTables {
   readonly firstWord: number;
   readonly words: number;
   readonly attention: AttentionTables;
+  /** By sequence. */
+  readonly lengths: readonly SequenceLength[];
   /** [T] per table of the model. */
   readonly rows: readonly Tensor[];
   /** [R] */
@@ -102,5 +119,9 @@ export function writeControl(
   const rowTensors = rows.map((indices) => put(indices));
   const outputs = put(microBatch.outputs);
   const targets = put(microBatch.targets ?? new Int32Array(microBatch.outputs.length));
-  return { firstWord, words: next - firstWord, attention, rows: rowTensors, outputs, targets };
+  const lengths = microBatch.slices.map(({ tokens, startPosition, knownTokens }) => ({
+    tokens: tokens.length,
+    knownTokens: knownTokens ?? startPosition + tokens.length,
+  }));
+  return { firstWord, words: next - firstWord, attention, lengths, rows: rowTensors, outputs, targets };
 }

@@ -1,9 +1,11 @@
 // What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
 
 import { dryRun, headInputColumns } from './dry-run.js';
+import { DTYPE_BYTES } from './dtype.js';
 import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
 import type { ModelSpec } from './model.js';
+import { controlWords, resultBytes } from './pass.js';
 import type { PlanOptions, PlanTerm, Workload } from './plan.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
@@ -97,10 +99,11 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     {
       tier,
       name: 'fixed weights',
-      bytes: layoutLayer(model.fixed).host.sizeBytes,
+      bytes: layoutLayer(model.fixed)[options.computesInPlace ? 'host' : 'device'].sizeBytes,
       reason: 'norms of embedding and head stay on the device',
     },
   ];
+  terms.push(...tableTerms(sizing, { passTokens, microBatchTokens, headRows, logitRows, logitColumns }));
   const sizes = {
     microBatchTokens,
     microBatchSequences,
@@ -113,4 +116,33 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     blockFlopsPerToken,
   };
   return { sizes, terms };
+}
+
+/** Where JavaScript writes tables and reads results, and the small vectors beside the weights. */
+function tableTerms(
+  { model, workload, options }: Sizing,
+  sizes: {
+    readonly passTokens: number;
+    readonly microBatchTokens: number;
+    readonly headRows: number;
+    readonly logitRows: number;
+    readonly logitColumns: number;
+  },
+): PlanTerm[] {
+  const { sequences, contextTokens, output } = workload;
+  const words = controlWords({ ...sizes, sequences }, model.tables.length, pagesFor(contextTokens));
+  const constants = Object.values(model.constants).reduce((total, { byteLength }) => total + byteLength, 0);
+  const tables = words * DTYPE_BYTES.i32 + constants;
+  const results = resultBytes(sizes.headRows, output === 'logits' ? sizes.logitRows * sizes.logitColumns : 0);
+  const kept = sizes.headRows * (DTYPE_BYTES.i32 + 3 * DTYPE_BYTES.f32);
+  const name = 'tables and results';
+  const reason = `integer tables for ${sizes.passTokens} tokens, constants, results of ${sizes.headRows} outputs`;
+  if (options.computesInPlace) return [{ tier: 'dram', name, bytes: tables + results + kept, reason }];
+  // The host keeps what it uploads, the fixed weights among it.
+  const uploaded = layoutLayer(model.fixed).host.sizeBytes;
+  const bytes = (tables + results) * options.deviceCount + uploaded;
+  return [
+    { tier: 'dram', name, bytes, reason },
+    { tier: 'gpu', name, bytes: tables + kept, reason },
+  ];
 }

@@ -1,12 +1,13 @@
 // The hops as bounded stages: each runs ahead of the next by as many layers as its pool has buffers.
 
 import type { Backend, Device, DeviceEvent, HostMemory } from './backend.js';
+import type { Buffers } from './buffers.js';
 import { Channel } from './channel.js';
 import { present } from './errors.js';
 import { copiesOfShard, cutShards, type LayerLayout, type Placement } from './layout.js';
 import type { Memory } from './ops.js';
 import type { Plan } from './plan.js';
-import type { BufferPool, Lease } from './pool.js';
+import type { Lease } from './pool.js';
 import type { Schedule, Step } from './schedule.js';
 import type { Trace } from './trace.js';
 import type { WeightSource } from './weight-source.js';
@@ -38,17 +39,6 @@ interface HostLayer {
   readonly ready: Promise<number>;
   /** Null for a layer that rests in DRAM. */
   readonly lease: Lease<HostMemory> | null;
-}
-
-/** Buffers of all hops, allocated once; prefetchers of consecutive sessions share them. */
-export interface Buffers {
-  readonly host: BufferPool<HostMemory> | null;
-  /** One pool per device; empty where the device computes in place. */
-  readonly device: readonly BufferPool<Memory>[];
-  /** Memory of the layers that rest in DRAM, by layer index. */
-  readonly residents: ReadonlyMap<number, HostMemory>;
-  /** Fills begun, by layer index: the first pass is the load. */
-  readonly filled: Map<number, Promise<number>>;
 }
 
 const STOPPED = new Error('the prefetcher was stopped');
@@ -122,7 +112,8 @@ export class Prefetcher {
 
   /** The host waits for the device only here: a host buffer is refilled by a drive, which cannot wait for events. */
   #releaseWhen(lease: Lease<HostMemory> | null, done: readonly DeviceEvent[]): void {
-    if (done.length === 0) lease?.release();
+    if (!lease) return;
+    if (done.length === 0) lease.release();
     else this.#returnAfter(Promise.all(done.map((event) => event.reached())), lease);
   }
 

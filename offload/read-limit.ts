@@ -11,8 +11,12 @@ export interface ReadLimit {
   readonly bytesPerSecond: number;
 }
 
+/** Below this a rate says little, so the layers of small models are read again and again. */
+const MIN_MS = 200;
+
 /**
- * Reads the streamed layers in the order of the schedule until `maxMs` have passed or all were read.
+ * Reads the streamed layers in the order of the schedule until all were read or `maxMs` have passed, but for
+ * MIN_MS at least.
  * @param buffers as many reads of layers overlap as there are buffers
  */
 export async function measureReadLimit(
@@ -27,8 +31,10 @@ export async function measureReadLimit(
   let next = 0;
   let bytes = 0;
   const reader = async (buffer: HostMemory) => {
-    while (next < layers.length && backend.nowMs() - startMs < maxMs) {
-      const { layout } = present(layers[next++], 'layer');
+    for (;;) {
+      const elapsedMs = backend.nowMs() - startMs;
+      if (elapsedMs >= MIN_MS && (next >= layers.length || elapsedMs >= maxMs)) return;
+      const { layout } = present(layers[next++ % layers.length], 'layer');
       const span = await source.readLayer(layout.host, buffer);
       bytes += span.bytes;
     }

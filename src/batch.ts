@@ -29,6 +29,7 @@ export function cutSequence<S>(
   plan: PlannedSizes,
   wanted: (position: number) => boolean,
   target?: (position: number) => number,
+  knownTokens = start + tokens.length,
 ): Work<S>[] {
   const work: Work<S>[] = [];
   for (let first = 0; first < tokens.length; first += plan.microBatchTokens) {
@@ -36,7 +37,7 @@ export function cutSequence<S>(
     const outputs = [...piece.keys()].filter((index) => wanted(start + first + index));
     work.push({
       sequence,
-      slice: { startPosition: start + first, tokens: piece, pages },
+      slice: { startPosition: start + first, tokens: piece, knownTokens, pages },
       outputs,
       ...(target ? { targets: outputs.map((index) => target(start + first + index)) } : {}),
     });

@@ -75,7 +75,7 @@ async function checkFolder(root: string, given: string): Promise<void> {
       throw new OperatingError(
         'NOT_FOUND',
         absent
-          ? `there is no folder '${given}': give the folder of a checkpoint (download one from the hub first)`
+          ? `there is no folder '${given}': give the folder of a checkpoint, or a model of the hub as organisation/name`
           : `${root} cannot be opened: ${reason(error)}`,
         { cause: error },
       );

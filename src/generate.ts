@@ -70,15 +70,25 @@ export async function generate(
   }
 }
 
+/** Passes that a group takes at most. */
 function passCount(
   executor: Executor,
   group: readonly GenerationRequest[],
   options: GenerationOptions,
 ): number {
+  const { plan, model } = executor;
   const work = group.flatMap((request) =>
-    cutSequence(request, request.promptTokens, 0, [], executor.plan, () => false),
+    cutSequence(request, request.promptTokens, 0, [], plan, () => false),
   );
-  return cutPasses(work, executor.plan).length + options.maxNewTokens - 1;
+  const passes = cutPasses(work, plan).length + options.maxNewTokens - 1;
+  const { recomputeAtTokens: again = Number.POSITIVE_INFINITY } = model;
+  const outgrow = group.filter(({ promptTokens }) => {
+    return promptTokens.length < again && promptTokens.length + options.maxNewTokens > again;
+  });
+  if (outgrow.length === 0) return passes;
+  // Each of them fills passes of its own, and may part the other sequences' tokens of that step.
+  const whole = cutSequence(undefined, new Int32Array(again), 0, [], plan, () => false);
+  return passes + outgrow.length * (cutPasses(whole, plan).length + 1);
 }
 
 class Run {
@@ -106,10 +116,8 @@ class Run {
     for (let made = 1; made < maxNewTokens; made++) {
       const alive = sequences.filter(({ finishReason }) => finishReason === undefined);
       if (alive.length === 0) break;
-      await this.#pass(
-        'decode',
-        alive.flatMap((sequence) => this.#decodeWork(sequence)),
-      );
+      const work = alive.flatMap((sequence) => this.#decodeWork(sequence));
+      for (const pass of cutPasses(work, this.#executor.plan)) await this.#pass('decode', pass);
     }
     // Sequences that ended early leave passes unused.
     this.#executor.limitPasses(passesAfter);
@@ -128,10 +136,15 @@ class Run {
   }
 
   #decodeWork(sequence: Sequence): Work<Sequence>[] {
+    const { plan, model } = this.#executor;
     const { promptTokens } = sequence.request;
-    const position = promptTokens.length + sequence.tokens.length - 1;
-    const tokens = Int32Array.of(present(sequence.tokens.at(-1), 'last token'));
-    return cutSequence(sequence, tokens, position, sequence.pages, this.#executor.plan, () => true);
+    const last = promptTokens.length + sequence.tokens.length - 1;
+    const outgrown = last + 1 === model.recomputeAtTokens;
+    const tokens = outgrown
+      ? Int32Array.from([...promptTokens, ...sequence.tokens])
+      : Int32Array.of(present(sequence.tokens.at(-1), 'last token'));
+    const start = outgrown ? 0 : last;
+    return cutSequence(sequence, tokens, start, sequence.pages, plan, (position) => position === last);
   }
 
   async #pass(phase: 'prefill' | 'decode', work: readonly Work<Sequence>[]): Promise<void> {

@@ -35,6 +35,7 @@ export {
   generate,
   type PassProgress,
 } from './generate.js';
+export { type DownloadProgress, type ResolveOptions, resolveModelFolder } from './hub.js';
 export { buildArchitecture, tensorList } from './models/registry.js';
 export { type Score, type ScoreOptions, score, windowCount } from './score.js';
 export { type StagedWeights, type StageOptions, stageCheckpoint } from './staging.js';

@@ -40,10 +40,11 @@ export function performanceBlock({ batchSize, readySeconds, cycles }: BenchmarkF
 
 /** A line per hop and per phase of compute: bytes, rate, limit of the same run, stall. */
 export function streamingBlock(meter: Meter, limits: Limits): string {
+  const { seconds } = totals(meter);
   const lines = meter
     .lanes()
     .filter(isHop)
-    .map((lane) => hopLine(lane, limits));
+    .map((lane) => hopLine(lane, limits, seconds));
   for (const phase of PHASES) {
     const figures = meter.phase(phase);
     if (figures) lines.push(...phaseLines(phase, figures, limits));
@@ -88,7 +89,7 @@ export function reportJson(context: ReportContext, extra: Readonly<Record<string
     hops: meter
       .lanes()
       .filter(isHop)
-      .map((lane) => hopJson(lane, limits)),
+      .map((lane) => hopJson(lane, limits, seconds)),
     compute: Object.fromEntries(
       PHASES.flatMap((phase) => {
         const figures = meter.phase(phase);
@@ -111,10 +112,15 @@ function limitOf({ lane }: LaneSummary, limits: Limits): number | undefined {
   return lane === 'nvme→dram' ? limits.driveBytesPerSecond : undefined;
 }
 
-function hopLine(lane: LaneSummary, limits: Limits): string {
+/** A hop stalls while nothing is on its way: every buffer is full, or nothing is left to fetch. */
+function hopLine(lane: LaneSummary, limits: Limits, seconds: number): string {
   const achieved = rate(lane.bytes, lane.busyMs / 1e3);
   const name = lane.lane === 'rows' ? 'embedding rows' : lane.lane;
-  return `${name} (${lane.owner}): ${formatBytes(lane.bytes)} at ${formatRate(achieved)}${ofLimit(achieved, limitOf(lane, limits))}`;
+  return `${name} (${lane.owner}): ${formatBytes(lane.bytes)} at ${formatRate(achieved)}${ofLimit(achieved, limitOf(lane, limits))}, stalled ${percent(stallOf(lane, seconds), seconds)} of the time`;
+}
+
+function stallOf(lane: LaneSummary, seconds: number): number {
+  return Math.max(0, seconds - lane.busyMs / 1e3);
 }
 
 function phaseLines(phase: Phase, figures: PhaseFigures, limits: Limits): string[] {
@@ -138,7 +144,7 @@ function ofLimit(achieved: number, limit: number | undefined): string {
   return limit ? ` (${percent(achieved, limit)} of ${formatRate(limit)}, the limit in this run)` : '';
 }
 
-function hopJson(lane: LaneSummary, limits: Limits) {
+function hopJson(lane: LaneSummary, limits: Limits, seconds: number) {
   const achieved = rate(lane.bytes, lane.busyMs / 1e3);
   const limit = limitOf(lane, limits);
   return {
@@ -147,6 +153,7 @@ function hopJson(lane: LaneSummary, limits: Limits) {
     bytes: lane.bytes,
     reads: lane.spans,
     busy_seconds: lane.busyMs / 1e3,
+    stall_seconds: stallOf(lane, seconds),
     bytes_per_second: achieved,
     limit_bytes_per_second: limit ?? null,
     of_limit: limit ? achieved / limit : null,

@@ -69,7 +69,8 @@ function windowBatches(executor: Executor, ids: Int32Array, windowTokens: number
     const fed = ids.subarray(start, Math.min(start + windowTokens, ids.length) - 1);
     if (windows === plan.sequences || !pages.canAllocate(pagesFor(fed.length))) flush();
     const next = (position: number) => present(ids[start + position + 1], 'target');
-    work.push(...cutSequence(start, fed, 0, pages.allocate(pagesFor(fed.length)), plan, () => true, next));
+    const own = pages.allocate(pagesFor(fed.length));
+    work.push(...cutSequence(start, fed, 0, own, plan, () => true, next, fed.length + 1));
     windows++;
   }
   flush();

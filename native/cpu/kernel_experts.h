@@ -95,12 +95,6 @@ inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_
   return {groups, used, tasks, order};
 }
 
-/// Floats from one packed row to the next, as kernel_linear.h lays them out.
-inline int64_t PackedPitch(float* anywhere) {
-  const PackedInputs two{anywhere, 2};
-  return two.At(0, 1) - two.At(0, 0);
-}
-
 /// One panel of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
 template <class W>
 inline void ExpertTask(const ExpertLinearOp& op, const ExpertGroups& sorted, int64_t first, int64_t task,
@@ -112,17 +106,7 @@ inline void ExpertTask(const ExpertLinearOp& op, const ExpertGroups& sorted, int
   LinearOp linear{op.out, op.x, op.weight, View{}, false, Activation::kNone, false};
   linear.weight.data = const_cast<uint8_t*>(op.weights[group.expert]);
   const PackedInputs x{packed + group.first * row_floats, group.count};
-  const bool direct = group.count <= kDirectTokens;
-  const size_t sum_count = static_cast<size_t>(tokens * kPanelRows);
-  const size_t panel_count = direct ? 0 : static_cast<size_t>(kPanelRows * PackedPitch(packed));
-  float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
-  float* sums = panel + panel_count;
-  std::memset(sums, 0, sum_count * sizeof(float));
-  if (direct) {
-    DirectPanel<W>(linear, x, row, sums);
-  } else {
-    WidenedPanel<W>(linear, x, row, token, tokens, sums, panel);
-  }
+  const float* sums = PanelSums<W>(linear, x, row, kPanelRows, token, tokens);
   const int64_t count = Smaller(kPanelRows, op.weight.shape[0] - row);
   for (int64_t t = 0; t < tokens; ++t) {
     FinishRow(linear, first + sorted.order[group.first + token + t], row, count, sums + t * kPanelRows);
@@ -135,8 +119,7 @@ template <class W>
 inline void ExpertSlice(const ExpertLinearOp& op, int64_t first, int64_t choices, Run& run) {
   const int64_t inputs = op.x.shape[1], blocks = (inputs + kDepth - 1) / kDepth;
   const int64_t each = op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
-  float probe = 0;
-  const int64_t row_floats = blocks * PackedPitch(&probe);
+  const int64_t row_floats = blocks * kPitch;
   const int64_t group_bytes = op.expert_count * int64_t{sizeof(ExpertGroup)};
   const int64_t head_bytes = RoundUp(group_bytes + choices * int64_t{sizeof(int32_t)}, 64);
   const int64_t size = head_bytes + choices * row_floats * int64_t{sizeof(float)};

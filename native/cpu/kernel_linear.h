@@ -10,27 +10,30 @@ namespace zi::ZI_ISA {
 
 /// Inputs per block: rows of this many floats keep a 4-row weight tile and a few tokens in the L1 cache.
 constexpr int64_t kDepth = 64 * kWidth;
+/// Distance of packed rows: one vector more than a block, so that loads of several rows at the same place in a block
+/// fall into different banks and sets of the L1 cache.
+constexpr int64_t kPitch = kDepth + kWidth;
 /// Weight rows whose sums are reduced together.
 constexpr int kRowTile = 4;
-/// Weight rows per task.
-constexpr int64_t kPanelRows = 32;
+/// Weight rows per task, unless that would leave threads without work.
+constexpr int64_t kPanelRows = 64;
 /// Tokens per task: bounds the scratch for sums, and how long a task runs after a cancel.
 constexpr int64_t kTaskTokens = 256;
 /// Up to this many tokens weights are widened in registers, each time they are used; beyond, once into scratch.
-constexpr int64_t kDirectTokens = 2 * kTokenTile;
+constexpr int64_t kDirectTokens = 4 * kTokenTile;
 /// Packed inputs take at most this much scratch; larger batches are done in slices.
 constexpr int64_t kPackedBytes = int64_t{32} << 20;
 
-/// x[T, K] as [blocks of K][T][kDepth], rows zero-padded to whole vectors: tiles read it in order and need no tail.
+/// x[T, K] as [blocks of K][T][kPitch], rows zero-padded to whole vectors: tiles read it in order and need no tail.
 struct PackedInputs {
   float* data;
   int64_t tokens;
-  const float* At(int64_t block, int64_t token) const { return data + (block * tokens + token) * kDepth; }
+  const float* At(int64_t block, int64_t token) const { return data + (block * tokens + token) * kPitch; }
 };
 
 inline PackedInputs PackInputs(const View& x, int64_t first, int64_t tokens, Run& run) {
   const int64_t inputs = x.shape[1], blocks = (inputs + kDepth - 1) / kDepth;
-  const size_t size = static_cast<size_t>(blocks * tokens * kDepth) * sizeof(float);
+  const size_t size = static_cast<size_t>(blocks * tokens * kPitch) * sizeof(float);
   PackedInputs packed{static_cast<float*>(Scratch(ScratchUse::kOperation, size)), tokens};
   ForEach(run, tokens, inputs / kWidth, [&](int64_t t) {
     const float* from = Row(x, first + t);
@@ -44,30 +47,52 @@ inline PackedInputs PackInputs(const View& x, int64_t first, int64_t tokens, Run
 }
 
 /// sums[c · sums_stride + r] += dot(weight row r, token c) over one block, for 4·G rows and C tokens.
-/// Tokens are kDepth apart. `length` inputs of type W are read from each row.
-template <class W, int G, int C>
-inline void DotTile(const uint8_t* const* rows, const float* x, int64_t length, float* sums, int64_t sums_stride) {
+/// Tokens are kPitch apart. `length` inputs of type W are read from each row. When `next` is given, the lines at the
+/// same places behind those pointers (the weights needed after this block) are on their way when the tile is done.
+template <class W, int G, int C, bool kAhead>
+__attribute__((noinline)) void DotTile(const uint8_t* const* rows, const uint8_t* const* next, const float* x, int64_t length, float* sums,
+                    int64_t sums_stride) {
   constexpr int R = kRowTile * G;
   Vec acc[R][C];
+  // Unrolled by pragma so that every accumulator is a register from beginning to end.
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int c = 0; c < C; ++c) acc[r][c] = Zero();
   }
-  int64_t k = 0;
-  for (; k + kWidth <= length; k += kWidth) {
+  const auto step = [&](int64_t k) __attribute__((always_inline)) {
     Vec in[C];
-    for (int c = 0; c < C; ++c) in[c] = Load(x + c * kDepth + k);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) in[c] = Load(x + c * kPitch + k);
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Vec w = W::LoadFull(rows[r] + k * W::kBytes);
+#pragma GCC unroll 8
       for (int c = 0; c < C; ++c) acc[r][c] = Fma(w, in[c], acc[r][c]);
     }
+  };
+  constexpr int64_t kLine = 64 / W::kBytes;  // inputs per cache line of a row
+  int64_t k = 0;
+  for (; k + kLine <= length; k += kLine) {
+    if constexpr (kAhead) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) _mm_prefetch(reinterpret_cast<const char*>(next[r] + k * W::kBytes), _MM_HINT_T0);
+    }
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kLine; i += kWidth) step(k + i);
   }
+  for (; k + kWidth <= length; k += kWidth) step(k);
   if (k < length) {
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Vec w = W::LoadFirst(rows[r] + k * W::kBytes, static_cast<int>(length - k));
-      for (int c = 0; c < C; ++c) acc[r][c] = Fma(w, Load(x + c * kDepth + k), acc[r][c]);
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) acc[r][c] = Fma(w, Load(x + c * kPitch + k), acc[r][c]);
     }
   }
+#pragma GCC unroll 8
   for (int c = 0; c < C; ++c) {
+#pragma GCC unroll 8
     for (int g = 0; g < G; ++g) {
       float* sum = sums + c * sums_stride + g * kRowTile;
       const __m128 add = Sums4(acc[g * 4][c], acc[g * 4 + 1][c], acc[g * 4 + 2][c], acc[g * 4 + 3][c]);
@@ -76,98 +101,168 @@ inline void DotTile(const uint8_t* const* rows, const float* x, int64_t length, 
   }
 }
 
+/// Tokens of the next tile when `left` remain: two middling tiles rather than a full one and a sliver.
+inline int64_t TileTokens(int64_t left) {
+  return left > kTokenTile && left < 2 * kTokenTile ? (left + 1) / 2 : Smaller(left, kTokenTile);
+}
+
 /// DotTile for up to kTokenTile tokens.
-template <class W, int C = kTokenTile>
-inline void DotTokens(int64_t tokens, const uint8_t* const* rows, const float* x, int64_t length, float* sums,
-                      int64_t sums_stride) {
+template <class W, bool kAhead, int C = kTokenTile>
+inline void DotTokens(int64_t tokens, const uint8_t* const* rows, const uint8_t* const* next, const float* x,
+                      int64_t length, float* sums, int64_t sums_stride) {
   if (tokens >= C) {
-    DotTile<W, 1, C>(rows, x, length, sums, sums_stride);
+    DotTile<W, 1, C, kAhead>(rows, next, x, length, sums, sums_stride);
   } else if constexpr (C > 1) {
-    DotTokens<W, C - 1>(tokens, rows, x, length, sums, sums_stride);
+    DotTokens<W, kAhead, C - 1>(tokens, rows, next, x, length, sums, sums_stride);
   }
 }
 
 /// A few tokens: each weight is read from memory once, widened in registers, and used for all of them.
-template <class W>
-inline void DirectPanel(const LinearOp& op, const PackedInputs& x, int64_t first_row, float* sums) {
+/// G · 4 rows are walked together: more for a single token, which has no other independent chains of additions.
+template <class W, int G>
+inline void DirectPanel(const LinearOp& op, const PackedInputs& x, int64_t first_row, int64_t count, float* sums) {
+  constexpr int R = kRowTile * G;
   const int64_t inputs = op.weight.shape[1], last = op.weight.shape[0] - 1;
-  constexpr int G = 2, R = kRowTile * G;
-  for (int64_t r0 = 0; r0 < kPanelRows && first_row + r0 <= last; r0 += R) {
-    const uint8_t* start[R];
-    // Rows beyond the last repeat it; their sums are never read.
-    for (int r = 0; r < R; ++r) {
-      start[r] = op.weight.data + Smaller(first_row + r0 + r, last) * op.weight.strides[0] * W::kBytes;
-    }
+  // Rows beyond the last repeat it; their sums are never read.
+  const auto at = [&](int64_t row, int64_t k) {
+    return op.weight.data + (Smaller(row, last) * op.weight.strides[0] + k) * W::kBytes;
+  };
+  for (int64_t row = first_row; row < first_row + count && row <= last; row += R) {
     for (int64_t k = 0, block = 0; k < inputs; k += kDepth, ++block) {
       const int64_t length = Smaller(kDepth, inputs - k);
+      const bool more = k + kDepth < inputs;
       const uint8_t* rows[R];
-      for (int r = 0; r < R; ++r) rows[r] = start[r] + k * W::kBytes;
-      if (x.tokens == 1) {
-        DotTile<W, G, 1>(rows, x.At(block, 0), length, sums + r0, kPanelRows);
-        continue;
+      const uint8_t* next[R];
+      for (int r = 0; r < R; ++r) {
+        rows[r] = at(row + r, k);
+        next[r] = more ? at(row + r, k + kDepth) : at(row + R + r, 0);
       }
-      for (int64_t t = 0; t < x.tokens; t += kTokenTile) {
-        for (int g = 0; g < G; ++g) {
-          DotTokens<W>(x.tokens - t, rows + g * kRowTile, x.At(block, t), length,
-                       sums + t * kPanelRows + r0 + g * kRowTile, kPanelRows);
+      float* to = sums + (row - first_row);
+      if constexpr (G > 1) {
+        DotTile<W, G, 1, true>(rows, next, x.At(block, 0), length, to, kPanelRows);
+      } else {
+        int64_t t = TileTokens(x.tokens);
+        DotTokens<W, true>(t, rows, next, x.At(block, 0), length, to, kPanelRows);
+        for (int64_t tile; t < x.tokens; t += tile) {
+          tile = TileTokens(x.tokens - t);
+          DotTokens<W, false>(tile, rows, next, x.At(block, t), length, to + t * kPanelRows, kPanelRows);
         }
       }
     }
   }
 }
 
+/// Asks for the lines of `rows` runs of memory a few at a time, so that they arrive while tiles compute.
+struct Ahead {
+  const uint8_t* data;
+  int64_t rows, row_bytes, row_distance;
+  int64_t row = 0, at = 0;
+
+  void Request(int64_t lines) {
+    for (; lines > 0 && row < rows; --lines) {
+      _mm_prefetch(reinterpret_cast<const char*>(data + row * row_distance + at), _MM_HINT_T1);
+      at += 64;
+      if (at >= row_bytes) {
+        at = 0;
+        ++row;
+      }
+    }
+  }
+};
+
+/// Rows [first, first + count) of the weights over inputs [k, k + kDepth), or the start of the rows below at the end.
+template <class W>
+inline Ahead WeightsAhead(const View& weight, int64_t first, int64_t count, int64_t k) {
+  if (k >= weight.shape[1]) {
+    first += count;
+    k = 0;
+  }
+  const int64_t distance = weight.strides[0] * W::kBytes;
+  return {weight.data + first * distance + k * W::kBytes, Smaller(count, weight.shape[0] - first),
+          Smaller(kDepth, weight.shape[1] - k) * W::kBytes, distance};
+}
+
 /// Many tokens: a panel of weights is widened to f32 once per block of inputs and used for all tokens of the task.
 template <class W>
-inline void WidenedPanel(const LinearOp& op, const PackedInputs& x, int64_t first_row, int64_t first_token,
+inline void WidenedPanel(const LinearOp& op, const PackedInputs& x, int64_t first_row, int64_t rows, int64_t first_token,
                          int64_t tokens, float* sums, float* panel) {
-  // A block of tokens small enough to stay in the L1 cache beside a weight tile.
+  // Tokens that stay in the L1 cache beside a weight tile.
   constexpr int64_t kTokenBlock = 2 * kTokenTile;
   const int64_t inputs = op.weight.shape[1], last = op.weight.shape[0] - 1;
-  const int64_t row_count = RoundUp(Smaller(kPanelRows, last + 1 - first_row), kRowTile);
+  const int64_t row_count = RoundUp(Smaller(rows, last + 1 - first_row), kRowTile);
+  const int64_t tiles = row_count / kRowTile * ((tokens + kTokenTile - 1) / kTokenTile);
   for (int64_t k = 0, block = 0; k < inputs; k += kDepth, ++block) {
     const int64_t length = Smaller(kDepth, inputs - k), padded = RoundUp(length, kWidth);
     for (int64_t r = 0; r < row_count; ++r) {
-      const uint8_t* from =
-          op.weight.data + (Smaller(first_row + r, last) * op.weight.strides[0] + k) * W::kBytes;
-      float* to = panel + r * kDepth;
+      const uint8_t* from = op.weight.data + (Smaller(first_row + r, last) * op.weight.strides[0] + k) * W::kBytes;
+      float* to = panel + r * kPitch;
       for (int64_t i = 0; i < length; i += kWidth) Store(to + i, LoadUpTo<W>(from + i * W::kBytes, length - i));
     }
+    Ahead weights = WeightsAhead<W>(op.weight, first_row, row_count, k + kDepth);
+    const int64_t weight_lines = row_count * kDepth * W::kBytes / 64 / tiles + 1;
     for (int64_t t0 = 0; t0 < tokens; t0 += kTokenBlock) {
       const int64_t t1 = Smaller(tokens, t0 + kTokenBlock);
+      const int64_t block_bytes = Smaller(kTokenBlock, tokens - t1) * kPitch * int64_t{sizeof(float)};
+      Ahead inputs_ahead{reinterpret_cast<const uint8_t*>(x.At(block, first_token + t1)), 1, block_bytes, 0};
+      if (block_bytes == 0) inputs_ahead.rows = 0;
+      constexpr int64_t kInputLines = kTokenTile * kPitch * int64_t{sizeof(float)} / 64 / 8;
       for (int64_t r = 0; r < row_count; r += kRowTile) {
-        const uint8_t* rows[kRowTile];
-        for (int i = 0; i < kRowTile; ++i) rows[i] = reinterpret_cast<const uint8_t*>(panel + (r + i) * kDepth);
-        for (int64_t t = t0; t < t1; t += kTokenTile) {
-          DotTokens<F32>(t1 - t, rows, x.At(block, first_token + t), padded, sums + t * kPanelRows + r, kPanelRows);
+        const uint8_t* tile[kRowTile];
+        for (int i = 0; i < kRowTile; ++i) tile[i] = reinterpret_cast<const uint8_t*>(panel + (r + i) * kPitch);
+        for (int64_t t = t0, count; t < t1; t += count) {
+          count = TileTokens(t1 - t);
+          weights.Request(weight_lines);
+          inputs_ahead.Request(kInputLines);
+          DotTokens<F32, false>(count, tile, tile, x.At(block, first_token + t), padded, sums + t * kPanelRows + r,
+                                kPanelRows);
         }
       }
     }
   }
+}
+
+/// Rows per task: a panel, or less where that would leave threads without work.
+inline int64_t TaskRows(int64_t outputs, int64_t token_blocks, const Run& run) {
+  const int64_t wanted = 4 * static_cast<int64_t>(run.pool.threads());
+  int64_t rows = kPanelRows;
+  while (rows > 2 * kRowTile && outputs * token_blocks < rows * wanted) rows /= 2;
+  return rows;
+}
+
+/// Products of weight rows [row, row + rows) and tokens [token, token + tokens) of `x` as [tokens][kPanelRows], in
+/// scratch of the calling thread.
+template <class W>
+inline const float* PanelSums(const LinearOp& op, const PackedInputs& x, int64_t row, int64_t rows, int64_t token,
+                              int64_t tokens) {
+  const bool direct = x.tokens <= kDirectTokens;
+  const size_t sum_count = static_cast<size_t>(tokens * kPanelRows);
+  const size_t panel_count = direct ? 0 : static_cast<size_t>(kPanelRows * kPitch);
+  float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
+  float* sums = panel + panel_count;
+  std::memset(sums, 0, sum_count * sizeof(float));
+  if (x.tokens == 1) {
+    DirectPanel<W, 2>(op, x, row, rows, sums);
+  } else if (direct) {
+    DirectPanel<W, 1>(op, x, row, rows, sums);
+  } else {
+    WidenedPanel<W>(op, x, row, rows, token, tokens, sums, panel);
+  }
+  return sums;
 }
 
 template <class W>
 inline void LinearSlice(const LinearOp& op, int64_t first, const PackedInputs& x, Run& run) {
   const int64_t outputs = op.weight.shape[0];
-  const int64_t panels = (outputs + kPanelRows - 1) / kPanelRows;
   const int64_t token_blocks = (x.tokens + kTaskTokens - 1) / kTaskTokens;
-  const bool direct = x.tokens <= kDirectTokens;
-  const int64_t work = kPanelRows * op.weight.shape[1] / kWidth * Smaller(x.tokens, kTaskTokens) / 2;
+  const int64_t rows = TaskRows(outputs, token_blocks, run), panels = (outputs + rows - 1) / rows;
+  const int64_t work = rows * op.weight.shape[1] / kWidth * Smaller(x.tokens, kTaskTokens) / 2;
   // Token blocks of one panel are neighbours, so that the second finds the panel's weights in the cache.
   ForEach(run, panels * token_blocks, work, [&](int64_t task) {
-    const int64_t row = task / token_blocks * kPanelRows, token = task % token_blocks * kTaskTokens;
+    const int64_t row = task / token_blocks * rows, token = task % token_blocks * kTaskTokens;
     const int64_t tokens = Smaller(kTaskTokens, x.tokens - token);
-    const size_t sum_count = static_cast<size_t>(tokens * kPanelRows);
-    const size_t panel_count = direct ? 0 : static_cast<size_t>(kPanelRows * kDepth);
-    float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
-    float* sums = panel + panel_count;
-    std::memset(sums, 0, sum_count * sizeof(float));
-    if (direct) {
-      DirectPanel<W>(op, x, row, sums);
-    } else {
-      WidenedPanel<W>(op, x, row, token, tokens, sums, panel);
-    }
+    const float* sums = PanelSums<W>(op, x, row, rows, token, tokens);
     for (int64_t t = 0; t < tokens; ++t) {
-      FinishRow(op, first + token + t, row, Smaller(kPanelRows, outputs - row), sums + t * kPanelRows);
+      FinishRow(op, first + token + t, row, Smaller(rows, outputs - row), sums + t * kPanelRows);
     }
   });
 }

@@ -1,6 +1,8 @@
 // What kernels share across instruction sets: failing an operation, scratch memory, exact cos and sin.
 #include "cpu/kernels.h"
 
+#include <sys/mman.h>
+
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
@@ -11,17 +13,21 @@
 namespace zi {
 namespace {
 
+constexpr size_t kHugePage = size_t{2} << 20;
+
 class ScratchBlock {
  public:
   ~ScratchBlock() { std::free(data_); }
   void* AtLeast(size_t size) {
     if (size > size_) {
-      constexpr size_t kAlignment = 64;
-      const size_t rounded = (size + kAlignment - 1) / kAlignment * kAlignment;
+      // Packed inputs are walked in short pieces far apart: with small pages that misses the TLB all the time.
+      const size_t alignment = size >= kHugePage ? kHugePage : 64;
+      const size_t rounded = (size + alignment - 1) / alignment * alignment;
       std::free(data_);
-      data_ = std::aligned_alloc(kAlignment, rounded);
+      data_ = std::aligned_alloc(alignment, rounded);
       size_ = data_ ? rounded : 0;
       if (!data_) throw std::bad_alloc();
+      if (alignment == kHugePage) madvise(data_, size_, MADV_HUGEPAGE);
     }
     return data_;
   }

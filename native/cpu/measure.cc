@@ -46,7 +46,7 @@ double MeasureReadBandwidth(size_t size, unsigned threads) {
 }
 
 double MeasureFlops(unsigned threads) {
-  constexpr size_t kSteps = 2'000'000;
+  constexpr size_t kSteps = 10'000'000;
   const Kernels& kernels = *CurrentCpu().kernels;
   ThreadPool pool(threads);
   std::vector<float> sinks(threads);

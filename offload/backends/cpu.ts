@@ -1,22 +1,12 @@
 // The CPU as a device: native worker threads behind streams and events, and reads through the ring.
 
-import type {
-  Backend,
-  Device,
-  DeviceEvent,
-  DeviceStream,
-  FileRef,
-  HostMemory,
-  HostPurpose,
-  ReadRequest,
-  ReadSpan,
-} from '../backend.js';
-import { assert } from '../errors.js';
-import { type IoOptions, type NativeEvent, type NativeStream, native } from '../native.js';
-import type { Memory, Op } from '../ops.js';
+import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
+import { assert, OperatingError } from '../errors.js';
+import { type IoOptions, native } from '../native.js';
+import type { Memory } from '../ops.js';
 import { FileReads } from './file-reads.js';
 import { HostBlock } from './host-block.js';
-import { encodeCopy, encodeOp } from './op-encoding.js';
+import { QueueStream } from './native-stream.js';
 
 export interface CpuBackendOptions {
   /** Virtual devices with memory of their own, reached by copies and gathers; default one that computes in place. */
@@ -28,54 +18,21 @@ export interface CpuBackendOptions {
   readonly io?: Partial<IoOptions>;
 }
 
-class CpuEvent implements DeviceEvent {
-  readonly native: NativeEvent;
-  constructor(event: NativeEvent) {
-    this.native = event;
-  }
-  get timeMs(): number {
-    return this.native.timeMs;
-  }
-  reached(): Promise<void> {
-    return this.native.promise();
-  }
-}
-
-class CpuStream implements DeviceStream {
-  readonly native: NativeStream;
-  constructor(name: string) {
-    this.native = native().createStream(name);
-  }
-  launch(op: Op): void {
-    this.native.launch(encodeOp(op));
-  }
-  copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
-    if (sizeBytes > 0) this.native.launch(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
-  }
-  record(): DeviceEvent {
-    return new CpuEvent(this.native.record());
-  }
-  wait(event: DeviceEvent): void {
-    assert(event instanceof CpuEvent, 'events of one backend stay together');
-    this.native.wait(event.native);
-  }
-}
-
 class CpuDevice implements Device {
   readonly name: string;
   readonly computesInPlace: boolean;
-  readonly compute: CpuStream;
-  readonly fetch: CpuStream;
-  readonly gather: CpuStream;
+  readonly compute: QueueStream;
+  readonly fetch: QueueStream;
+  readonly gather: QueueStream;
   readonly #memories: HostBlock[] = [];
 
   constructor(name: string, computesInPlace: boolean) {
     this.name = name;
     this.computesInPlace = computesInPlace;
-    this.compute = new CpuStream(`${name} compute`);
+    this.compute = openStream(`${name} compute`);
     // In place nothing is copied to the device, so one stream serves.
-    this.fetch = computesInPlace ? this.compute : new CpuStream(`${name} fetch`);
-    this.gather = computesInPlace ? this.compute : new CpuStream(`${name} gather`);
+    this.fetch = computesInPlace ? this.compute : openStream(`${name} fetch`);
+    this.gather = computesInPlace ? this.compute : openStream(`${name} gather`);
   }
 
   allocate(sizeBytes: number): Memory {
@@ -85,9 +42,13 @@ class CpuDevice implements Device {
   }
 
   close(): void {
-    for (const stream of new Set([this.compute, this.fetch, this.gather])) stream.native.close();
+    for (const stream of new Set([this.compute, this.fetch, this.gather])) void stream.close();
     for (const memory of this.#memories.splice(0)) memory.native.free();
   }
+}
+
+function openStream(name: string): QueueStream {
+  return new QueueStream(native().createStream(name));
 }
 
 export class CpuBackend implements Backend {
@@ -132,8 +93,9 @@ export class CpuBackend implements Backend {
     return this.#reads.open(path);
   }
 
-  read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
+  async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
     assert(into instanceof HostBlock, 'memory of this backend');
+    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
     return this.#reads.read(requests, into);
   }
 

@@ -1,30 +1,13 @@
 // NVIDIA GPUs as devices: streams and events of the driver, memory of their own, page-locked host buffers.
 
-import type {
-  Backend,
-  Device,
-  DeviceEvent,
-  DeviceStream,
-  FileRef,
-  HostMemory,
-  HostPurpose,
-  ReadRequest,
-  ReadSpan,
-} from '../backend.js';
+import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
 import { assert, OperatingError } from '../errors.js';
-import {
-  type CudaStatus,
-  type IoOptions,
-  type NativeCudaStream,
-  type NativeDeviceMemory,
-  type NativeEvent,
-  native,
-} from '../native.js';
-import type { Memory, Op } from '../ops.js';
+import { type CudaStatus, type IoOptions, type NativeDeviceMemory, native } from '../native.js';
+import type { Memory } from '../ops.js';
 import { formatBytes } from '../units.js';
 import { FileReads, messageOf } from './file-reads.js';
 import { HostBlock } from './host-block.js';
-import { encodeCopy, encodeOp } from './op-encoding.js';
+import { QueueStream } from './native-stream.js';
 
 export interface CudaBackendOptions {
   /** GPUs by their number, as CUDA counts them; default the first one. */
@@ -37,54 +20,21 @@ export function cudaStatus(): CudaStatus {
   return native().cudaStatus();
 }
 
-class CudaEvent implements DeviceEvent {
-  readonly native: NativeEvent;
-  constructor(event: NativeEvent) {
-    this.native = event;
-  }
-  get timeMs(): number {
-    return this.native.timeMs;
-  }
-  reached(): Promise<void> {
-    return this.native.promise();
-  }
-}
-
-class CudaStream implements DeviceStream {
-  readonly native: NativeCudaStream;
-  constructor(device: number, name: string) {
-    this.native = new (native().NativeCudaStream)(device, name);
-  }
-  launch(op: Op): void {
-    this.native.launch(encodeOp(op));
-  }
-  copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
-    if (sizeBytes > 0) this.native.launch(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
-  }
-  record(): DeviceEvent {
-    return new CudaEvent(this.native.record());
-  }
-  wait(event: DeviceEvent): void {
-    assert(event instanceof CudaEvent, 'events of one backend stay together');
-    this.native.wait(event.native);
-  }
-}
-
 class CudaDevice implements Device {
   readonly name: string;
   readonly computesInPlace = false;
-  readonly compute: CudaStream;
-  readonly fetch: CudaStream;
-  readonly gather: CudaStream;
+  readonly compute: QueueStream;
+  readonly fetch: QueueStream;
+  readonly gather: QueueStream;
   readonly #index: number;
   readonly #memories: NativeDeviceMemory[] = [];
 
   constructor(index: number) {
     this.#index = index;
     this.name = `cuda:${index}`;
-    this.compute = new CudaStream(index, `${this.name} compute`);
-    this.fetch = new CudaStream(index, `${this.name} fetch`);
-    this.gather = new CudaStream(index, `${this.name} gather`);
+    this.compute = openStream(index, `${this.name} compute`);
+    this.fetch = openStream(index, `${this.name} fetch`);
+    this.gather = openStream(index, `${this.name} gather`);
   }
 
   /** Bytes handed out; the streams' own workspaces come on top. */
@@ -108,9 +58,13 @@ class CudaDevice implements Device {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.compute, this.fetch, this.gather].map((stream) => stream.native.close()));
+    await Promise.all([this.compute, this.fetch, this.gather].map((stream) => stream.close()));
     for (const memory of this.#memories.splice(0)) memory.free();
   }
+}
+
+function openStream(device: number, name: string): QueueStream {
+  return new QueueStream(new (native().NativeCudaStream)(device, name));
 }
 
 export class CudaBackend implements Backend {
@@ -171,6 +125,7 @@ export class CudaBackend implements Backend {
 
   async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
     assert(into instanceof HostBlock, 'memory of this backend');
+    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
     const span = await this.#reads.read(requests, into);
     await this.#pinOnceTouched(into);
     return span;

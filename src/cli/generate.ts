@@ -3,7 +3,7 @@
 import type { Workload } from '../../offload/index.js';
 import { type GenerationResult, generate, type PassProgress } from '../generate.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
-import { checkWritable, JsonLinesFile } from '../output-file.js';
+import { JsonLinesFile } from '../output-file.js';
 import {
   checkLengths,
   DEFAULT_PROMPTS,
@@ -28,7 +28,7 @@ import {
   StreamingSink,
 } from './generation-output.js';
 import { generationStatus } from './generation-status.js';
-import { checkOutputs, finishSession, type Session, withSession } from './session.js';
+import { checkFiles, finishSession, type Session, withSession } from './session.js';
 import { configuredIds, openSource, openTokenizer, type Source } from './source.js';
 
 /** What is to be generated; nothing of it changes from cycle to cycle. */
@@ -42,11 +42,11 @@ interface Job {
 }
 
 export async function runGenerate(options: GenerateOptions, context: CommandContext): Promise<void> {
-  checkOutputs(options);
-  if (options.output !== undefined) {
-    checkWritable(options.output, '--output');
-    context.interrupt.ignoreClosedStdout();
-  }
+  checkFiles(
+    { '--prompts_file': options.promptsFile },
+    { '--output': options.output, '--report': options.report, '--trace': options.trace },
+  );
+  if (options.output !== undefined) context.interrupt.ignoreClosedStdout();
   const given = await givenPrompts(options);
   const source = await openSource(options, context);
   const job = await prepare(source, given, options);

@@ -11,11 +11,11 @@ const PATIENCE_MS = 800;
 export class Interrupt {
   readonly #controller = new AbortController();
   readonly #stops = new Set<() => unknown>();
-  readonly #beforeExit: () => void;
+  readonly #beforeExit: (reason: unknown) => void;
   #ignoreStdout = false;
 
-  /** @param beforeExit leaves terminal and files in order; must not wait */
-  constructor(beforeExit: () => void) {
+  /** @param beforeExit leaves the terminal in order and says why; must not wait */
+  constructor(beforeExit: (reason: unknown) => void) {
     this.#beforeExit = beforeExit;
     process.on('SIGINT', () => this.#onSignal('Ctrl-C'));
     process.on('SIGTERM', () => this.#onSignal('SIGTERM'));
@@ -63,7 +63,7 @@ export class Interrupt {
   }
 
   #exit(): never {
-    this.#beforeExit();
+    this.#beforeExit(this.signal.reason);
     process.exit(ERROR_CODES.INTERRUPTED.exitStatus);
   }
 }

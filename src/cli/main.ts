@@ -14,19 +14,22 @@ const HELP_WIDTH = 100;
 /** @param words the command line without node and script. Sets the exit status; the process ends by itself. */
 export async function main(words: readonly string[]): Promise<void> {
   const status = new StatusLine(process.stderr);
-  const interrupt = new Interrupt(() => status.clear());
   let debug = process.env.ZI_DEBUG === '1';
+  /** Says why the program ends, and returns the exit status. */
+  const tell = (reason: unknown): number => {
+    status.clear();
+    const { text, exitStatus } = describeFailure(reason, debug);
+    process.stderr.write(text);
+    return exitStatus;
+  };
+  const interrupt = new Interrupt(tell);
   try {
     const parsed = parseCommandLine(words, process.stdout.columns ?? HELP_WIDTH);
     if (parsed.kind === 'run') debug ||= ['debug', 'trace'].includes(readLogLevel(parsed.options));
     await execute(parsed, status, interrupt);
   } catch (error) {
-    status.clear();
     // After an interruption whatever was going on fails in its own way; the interruption is why.
-    const reason: unknown = interrupt.signal.aborted ? interrupt.signal.reason : error;
-    const { text, exitStatus } = describeFailure(reason, debug);
-    process.stderr.write(text);
-    process.exitCode = exitStatus;
+    process.exitCode = tell(interrupt.signal.aborted ? interrupt.signal.reason : error);
   }
 }
 

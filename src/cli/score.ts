@@ -1,6 +1,6 @@
 // `score`: how well the model predicts a text, streamed like generation.
 
-import { OperatingError, type Workload } from '../../offload/index.js';
+import { formatBytes, OperatingError, type Workload } from '../../offload/index.js';
 import { planFor } from '../engine.js';
 import { reason } from '../json-file.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
@@ -11,7 +11,7 @@ import { loadTokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
 import { badOption } from './option-reader.js';
 import type { ScoreCommandOptions, ScoreInput } from './score-options.js';
-import { checkOutputs, finishSession, type Session, withSession } from './session.js';
+import { checkFiles, finishSession, type Session, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
 
 const MOST_CONTEXT = 2048;
@@ -19,8 +19,9 @@ const MOST_CONTEXT = 2048;
 const WINDOWS_AT_ONCE = [8, 4, 2, 1];
 
 export async function runScore(options: ScoreCommandOptions, context: CommandContext): Promise<void> {
-  checkOutputs(options);
-  const content = await readTextFile(options.input.path, inputOption(options.input));
+  const inputName = options.input.kind === 'text' ? '--text_file' : '--token_ids';
+  checkFiles({ [inputName]: options.input.path }, { '--report': options.report, '--trace': options.trace });
+  const content = await readTextFile(options.input.path, inputName);
   const source = await openSource(options, context);
   const ids = await readIds(content, options.input, source);
   const windowTokens = windowOf(options, source);
@@ -45,10 +46,6 @@ export async function runScore(options: ScoreCommandOptions, context: CommandCon
     options.report === undefined ? UNKNOWN_LIMITS : withComputeLimits(drive, options.cpu.threads);
   const extra = { context: windowTokens, batch_size: workload.sequences, ...result };
   finishSession('score', source, session, options, context, limits, extra);
-}
-
-function inputOption(input: ScoreInput): string {
-  return input.kind === 'text' ? '--text_file' : '--token_ids';
 }
 
 async function readIds(content: string, input: ScoreInput, source: Source): Promise<Int32Array> {
@@ -136,8 +133,10 @@ function scoreAll(
       scored = done;
     },
   });
-  const share = () => ((scored / total) * 100).toFixed(0);
-  return progress.during(() => `scoring: ${scored} of ${total} tokens (${share()} %)`, work);
+  const describe = () =>
+    `scoring: ${scored} of ${total} tokens (${((scored / total) * 100).toFixed(0)} %), ` +
+    `${formatBytes(meter.streamedBytes)} read`;
+  return progress.during(describe, work);
 }
 
 function jsonLine({ nll, perplexity, tokens }: Score): string {

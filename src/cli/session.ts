@@ -1,5 +1,6 @@
 // An engine for a command's work: opened with its options, closed with it or by an interruption.
 
+import { resolve } from 'node:path';
 import type { Workload } from '../../offload/index.js';
 import { describePlacement, Engine } from '../engine.js';
 import type { Limits } from '../limits.js';
@@ -7,6 +8,7 @@ import { Meter } from '../meter.js';
 import { checkWritable, writeWhole } from '../output-file.js';
 import { reportJson, streamingSentence } from '../report.js';
 import type { CommandContext } from './context.js';
+import { badOption } from './option-reader.js';
 import type { SharedOptions } from './shared-options.js';
 import type { Source } from './source.js';
 
@@ -18,10 +20,25 @@ export interface Session {
   readonly readySeconds: number;
 }
 
-/** Before anything is loaded: a run of hours must not end with a file that cannot be written. */
-export function checkOutputs(options: SharedOptions): void {
-  if (options.report !== undefined) checkWritable(options.report, '--report');
-  if (options.trace !== undefined) checkWritable(options.trace, '--trace');
+/**
+ * Before anything is loaded: a run of hours must not end with a file that cannot be written, nor one option's file
+ * take the place of another's. Both lists are of option names and their paths.
+ */
+export function checkFiles(
+  inputs: Readonly<Record<string, string | undefined>>,
+  outputs: Readonly<Record<string, string | undefined>>,
+): void {
+  const seen = new Map<string, string>();
+  for (const [option, path] of [...Object.entries(inputs), ...Object.entries(outputs)]) {
+    if (path === undefined) continue;
+    if (option in outputs) checkWritable(path, option);
+    const other = seen.get(resolve(path));
+    // Devices such as /dev/null take whatever they are given.
+    if (other && !path.startsWith('/dev/')) {
+      throw badOption(`${other} and ${option} are both ${path}: give each a file of its own`);
+    }
+    seen.set(resolve(path), option);
+  }
 }
 
 /** Runs `work` with an engine and closes it in any case. */

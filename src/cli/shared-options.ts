@@ -14,8 +14,11 @@ export const SHARED_OPTIONS = {
   name: {
     kind: 'value',
     group: MODEL,
-    describe: 'folder of a checkpoint; with --dummy_weights a shape such as configs/models/llama-4b.json',
+    describe:
+      'folder of a checkpoint, or a model of the hub such as bigscience/bloom-560m; with --dummy_weights a ' +
+      'shape such as configs/models/llama-4b.json',
   },
+  revision: { kind: 'value', group: MODEL, describe: 'branch, tag or commit on the hub', default: 'main' },
   dummy_weights: {
     kind: 'optional',
     group: MODEL,
@@ -57,6 +60,8 @@ export type TypeName = keyof typeof STORED_TYPES;
 
 export interface SharedOptions {
   readonly name: string;
+  /** On the hub. */
+  readonly revision: string | undefined;
   /** Random weights below `folder`; undefined folder: the cache. */
   readonly dummyWeights: { readonly folder: string | undefined } | undefined;
   readonly dtype: TypeName | undefined;
@@ -74,13 +79,16 @@ export interface SharedOptions {
 export function readSharedOptions(options: OptionReader): SharedOptions {
   refuseOtherDevices(options);
   const name = options.path('name');
-  if (name === undefined) throw badOption('--name is missing: give the folder of a checkpoint');
+  if (name === undefined)
+    throw badOption('--name is missing: give the folder of a checkpoint, or a model of the hub');
   options.exclude('cpu_offload', 'nvme_offload_path', 'weights rest either in DRAM or on the drive');
+  options.exclude('revision', 'dummy_weights', 'a shape has no revisions');
   const offloadFolder = options.path('nvme_offload_path');
   const placed = offloadFolder === undefined ? 'auto' : 'nvme';
   const dummyFolder = options.text('dummy_weights');
   return {
     name,
+    revision: options.text('revision'),
     dummyWeights: dummyFolder === undefined ? undefined : { folder: dummyFolder || undefined },
     dtype: readType(options),
     offload: options.flag('cpu_offload') ? 'dram' : placed,

@@ -10,6 +10,7 @@ import { type JsonObject, readOptionalJsonObject } from '../json-file.js';
 import { buildArchitecture, tensorList } from '../models/registry.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
+import { modelFolder } from './hub-model.js';
 import { badOption } from './option-reader.js';
 import { type SharedOptions, STORED_TYPES, type TypeName } from './shared-options.js';
 
@@ -23,12 +24,16 @@ export interface Source {
 export async function openSource(options: SharedOptions, context: CommandContext): Promise<Source> {
   const folder = options.dummyWeights
     ? await dummyCheckpoint(options, options.dummyWeights.folder, context)
-    : options.name;
-  if (!options.dummyWeights) refuseShape(options.name);
+    : await realModel(options, context);
   const opened = await openModel(folder);
   checkType(opened, options.dtype);
   const files = await stage(opened, options.offloadFolder, context);
   return { opened, files };
+}
+
+function realModel({ name, revision }: SharedOptions, context: CommandContext): Promise<string> {
+  refuseShape(name);
+  return modelFolder(name, revision, context);
 }
 
 /** The tokenizer beside the weights; undefined where there is none, as with random weights. */

@@ -1,7 +1,9 @@
 // The known word that was probably meant.
 
-/** The nearest candidate, or undefined when none is near: more than a third of the letters would have to change. */
+/** The candidate that begins so, or the nearest one; undefined when more than a third of the letters would change. */
 export function suggest(word: string, candidates: readonly string[]): string | undefined {
+  const begun = candidates.find((candidate) => word.length > 2 && candidate.startsWith(word));
+  if (begun) return begun;
   const most = Math.max(1, Math.floor(word.length / 3));
   let best: { candidate: string; distance: number } | undefined;
   for (const candidate of candidates) {
@@ -10,8 +12,7 @@ export function suggest(word: string, candidates: readonly string[]): string | u
       best = { candidate, distance };
     }
   }
-  // Half an option's name is a common slip, too.
-  return best?.candidate ?? candidates.find((candidate) => word.length > 2 && candidate.startsWith(word));
+  return best?.candidate;
 }
 
 /** Letters to insert, delete or replace (Levenshtein). */

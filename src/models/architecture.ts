@@ -34,6 +34,8 @@ export interface ArchitectureModel {
   readonly vocabSize: number;
   /** Undefined where positions are not limited. */
   readonly maxContextTokens: number | undefined;
+  /** See ModelSpec. */
+  readonly recomputeAtTokens?: number | undefined;
   readonly kvHeads: number;
   readonly headDim: number;
   readonly blockCount: number;

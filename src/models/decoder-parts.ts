@@ -2,6 +2,7 @@
 
 import { heads, type Kernels, type Tensor, type Weights } from '../../offload/index.js';
 import type { ConfigReader } from './config-reader.js';
+import type { RopeUse } from './rope.js';
 
 /** Ainslie et al. 2023: groups of query heads share a key and a value head. */
 export interface GroupedHeads {
@@ -48,8 +49,7 @@ export function project(k: Kernels, w: Weights, x: Tensor, name: string, addTo?:
 export interface RotaryAttention extends GroupedHeads {
   /** On the product of a query and a key. */
   readonly scale: number;
-  /** On cos and sin. */
-  readonly ropeScale: number;
+  readonly rope: RopeUse;
   /** Tokens that a layer sees; 0 for all. */
   readonly windowTokens: (blockIndex: number) => number;
   /** Queries and keys are normed head by head with this epsilon (Dehghani et al. 2023). */
@@ -87,9 +87,11 @@ export function rotateAndAttend(
   attention: RotaryAttention,
   blockIndex: number,
 ): Tensor {
-  const { scale, ropeScale, windowTokens, softCap = 0, frequencies } = attention;
+  const { scale, rope, windowTokens, softCap = 0, frequencies } = attention;
   const inverse = k.constant(frequencies?.(blockIndex) ?? 'inverse_frequencies'); // [≤ D / 2]
-  k.rotary(q, inverse, { scale: ropeScale });
-  k.rotary(key, inverse, { scale: ropeScale });
+  for (const x of [q, key]) {
+    if (rope.byLength) k.rotaryByLength(x, inverse, rope.byLength, { scale: rope.scale });
+    else k.rotary(x, inverse, { scale: rope.scale });
+  }
   return k.attention(q, key, value, { scale, windowTokens: windowTokens(blockIndex), softCap });
 }

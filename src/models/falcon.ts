@@ -7,7 +7,7 @@ import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder }
 import type { ConfigReader } from './config-reader.js';
 import { project, rotateAndAttend } from './decoder-parts.js';
 import { type FusedHeads, splitFused } from './falcon-heads.js';
-import { readRope } from './rope.js';
+import { type RopeUse, readRope } from './rope.js';
 
 /** The first releases called the 40B style `RefinedWeb` and the others `RefinedWebModel`. */
 export const falcon: Architecture = { modelTypes: ['falcon', 'RefinedWeb', 'RefinedWebModel'], build };
@@ -41,6 +41,7 @@ function build(config: ConfigReader): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: rope?.contextTokens, // ALiBi has no positions to run out of
+    recomputeAtTokens: rope?.recomputeAtTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount: config.count(['num_hidden_layers', 'n_layer']),
@@ -72,7 +73,7 @@ function build(config: ConfigReader): ArchitectureModel {
       attentionNorm: names[0] ?? 'input_layernorm',
       mlpNorm: names[1],
       parallel,
-      ropeScale: rope?.scale,
+      rope: rope?.use,
       eps: config.number(['layer_norm_epsilon'], 1e-5),
       activation: readActivation(config, ['activation'], 'gelu'),
     }),
@@ -110,14 +111,14 @@ interface Dimensions {
   /** The feed-forward reads the block's input, not the attention's output. */
   readonly parallel: boolean;
   /** Undefined with ALiBi. */
-  readonly ropeScale: number | undefined;
+  readonly rope: RopeUse | undefined;
   readonly eps: number;
   readonly activation: ReturnType<typeof readActivation>;
 }
 
 /** T tokens, H hidden size, D head dimension, I inner size. */
 function forward(dimensions: Dimensions): LayerForward {
-  const { fused, attentionNorm, mlpNorm, parallel, ropeScale, eps, activation } = dimensions;
+  const { fused, attentionNorm, mlpNorm, parallel, rope, eps, activation } = dimensions;
   const scale = 1 / Math.sqrt(fused.D);
   return {
     embed(k, _w, rows, x) {
@@ -131,16 +132,9 @@ function forward(dimensions: Dimensions): LayerForward {
       const beside = mlpNorm && parallel ? norm(mlpNorm) : normed; // [T, H]
       const [q, key, value] = splitFused(k, w, normed, fused);
       const attended =
-        ropeScale === undefined
+        rope === undefined
           ? k.attention(q, key, value, { scale, alibiSlopes: k.constant('alibi') })
-          : rotateAndAttend(
-              k,
-              q,
-              key,
-              value,
-              { ...fused, scale, ropeScale, windowTokens: () => 0 },
-              blockIndex,
-            ); // [T, H]
+          : rotateAndAttend(k, q, key, value, { ...fused, scale, rope, windowTokens: () => 0 }, blockIndex); // [T, H]
       project(k, w, attended, 'self_attention.dense', x);
 
       const after = mlpNorm && !parallel ? norm(mlpNorm) : beside; // [T, H]

@@ -1,5 +1,6 @@
 // Gemma 2 (Riviere et al. 2024): norms before and after each half, capped scores and logits, every other layer slides.
 
+import { isDeepStrictEqual } from 'node:util';
 import type { LayerForward } from '../../offload/index.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, tensorsUnder } from './architecture.js';
@@ -34,13 +35,18 @@ function build(config: ConfigReader): ArchitectureModel {
   const rope = (layerType: 'full_attention' | 'sliding_attention') =>
     readRope(config, { headDim: D, defaultContext: 8192, layerType });
   const [full, sliding] = [rope('full_attention'), rope('sliding_attention')];
-  if (full.scale !== sliding.scale)
-    throw config.unsupported('rope_parameters', 'unequal attention factors', 'equal ones');
+  if (!isDeepStrictEqual(full.use, sliding.use))
+    throw config.unsupported(
+      'rope_parameters',
+      'scalings of two kinds',
+      'one kind of scaling, with any bases',
+    );
   return {
     architecture: 'gemma2',
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: Math.min(full.contextTokens, sliding.contextTokens),
+    recomputeAtTokens: full.recomputeAtTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount,
@@ -69,7 +75,7 @@ function build(config: ConfigReader): ArchitectureModel {
       attention: {
         ...grouped,
         scale: 1 / Math.sqrt(config.number(['query_pre_attn_scalar'], 256)),
-        ropeScale: full.scale,
+        rope: full.use,
         windowTokens: readLayerWindows(config, blockCount, slidesByDefault, 4096),
         softCap: readCap(config, 'attn_logit_softcapping'),
         frequencies: (index) => types[index] ?? 'full_attention',

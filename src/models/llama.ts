@@ -65,6 +65,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: rope.contextTokens,
+    recomputeAtTokens: rope.recomputeAtTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount,
@@ -91,7 +92,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
       attention: {
         ...grouped,
         scale: 1 / Math.sqrt(D),
-        ropeScale: rope.scale,
+        rope: rope.use,
         windowTokens: traits.windowTokens ?? readLayerWindows(config, blockCount, () => false),
         ...(headNorms ? { headNormEps: eps } : {}),
       },

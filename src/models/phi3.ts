@@ -28,6 +28,7 @@ function build(config: ConfigReader): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: rope.contextTokens,
+    recomputeAtTokens: rope.recomputeAtTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount,
@@ -54,7 +55,7 @@ function build(config: ConfigReader): ArchitectureModel {
       attention: {
         ...grouped,
         scale: 1 / Math.sqrt(D),
-        ropeScale: rope.scale,
+        rope: rope.use,
         windowTokens: readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined),
       },
       eps: config.number(['rms_norm_eps'], 1e-5),

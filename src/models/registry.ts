@@ -90,6 +90,7 @@ export function bindModel(model: ArchitectureModel, checkpoint: Checkpoint): Mod
     hiddenSize: model.hiddenSize,
     vocabSize: model.vocabSize,
     maxContextTokens: model.maxContextTokens,
+    recomputeAtTokens: model.recomputeAtTokens,
     kvHeads: model.kvHeads,
     headDim: model.headDim,
     tables,

@@ -15,7 +15,12 @@ export interface PlainRope {
 
 /** A scaled rope: frequencies, the factor on cos and sin, and the longest context they hold for. */
 export interface ScaledRope {
+  /** [rows · pairs]; one row unless `firstLength` is given. */
   readonly frequencies: Float64Array;
+  /** Frequencies depend on the length of a sequence: the first row up to this length, then one per token more. */
+  readonly firstLength?: number;
+  /** A sequence that reaches this length is computed again. */
+  readonly recomputeAtTokens?: number;
   readonly scale: number;
   readonly contextTokens: number;
 }
@@ -29,13 +34,27 @@ const linear: Scaling = (parameters, { frequencies, contextTokens }) => {
   return { frequencies: frequencies.map((f) => f / factor), scale: 1, contextTokens: longest };
 };
 
+/** How far beyond its configured context a model may run: a row of frequencies is kept per token of it. */
+const DYNAMIC_TOKENS = 16384;
+const DYNAMIC_STRETCH = 8;
+
 /**
- * Dynamic NTK (Emozilla 2023): plain up to the configured context. Beyond it every frequency would depend on the
- * length reached, so that keys already in the cache would be rotated wrongly: the context ends there instead.
+ * Dynamic NTK (Emozilla 2023): plain up to the configured context; beyond it the base grows with the length that a
+ * sequence has. Cached keys keep the rotation of the length at which they were made, as in transformers.
  */
-const dynamic: Scaling = (parameters, { frequencies, contextTokens }) => {
-  readFactor(parameters);
-  return { frequencies, scale: 1, contextTokens };
+const dynamic: Scaling = (parameters, { frequencies, base, contextTokens }) => {
+  const factor = readFactor(parameters);
+  const pairs = frequencies.length;
+  if (pairs < 2)
+    throw parameters.unsupported('rope_type', 'dynamic', 'other types for heads of two dimensions');
+  const beyond = Math.min(DYNAMIC_TOKENS, (DYNAMIC_STRETCH - 1) * contextTokens);
+  const table = new Float64Array((beyond + 1) * pairs);
+  for (let row = 0; row <= beyond; row++) {
+    const growth = (factor * (contextTokens + row)) / contextTokens - (factor - 1);
+    const grown = base * growth ** (pairs / (pairs - 1));
+    for (let i = 0; i < pairs; i++) table[row * pairs + i] = grown ** (-i / pairs);
+  }
+  return { frequencies: table, firstLength: contextTokens, scale: 1, contextTokens: contextTokens + beyond };
 };
 
 /** Dubey et al. 2024 (Llama 3.1): wavelengths beyond the trained context are stretched, short ones kept. */
@@ -84,20 +103,25 @@ function yarnScale(parameters: ConfigReader, factor: number): number {
 }
 
 /**
- * Ding et al. 2024 (LongRoPE): each pair has a divisor, one for short contexts and one for long. Which holds depends
- * on the length a sequence will reach, and keys in the cache cannot change theirs: the context ends at the trained
- * length, where the short divisors end.
+ * Ding et al. 2024 (LongRoPE): each pair has a divisor for sequences within the trained length and one for longer ones.
+ * A sequence that outgrows it is computed again, since its cached keys were divided for a short one.
  */
 const longrope: Scaling = (parameters, { frequencies, contextTokens, trainedTokens }) => {
-  const pairs = frequencies.length;
-  const short = parameters.numbers(['short_factor'], pairs);
-  parameters.numbers(['long_factor'], pairs);
+  const divided = (name: string) => {
+    const divisors = parameters.numbers([name], frequencies.length);
+    return [...frequencies].map((frequency, i) => frequency / (divisors[i] ?? 1));
+  };
+  const [short, long] = [divided('short_factor'), divided('long_factor')];
   const factor = parameters.optionalNumber(['factor']) ?? contextTokens / trainedTokens;
   const stretch = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(trainedTokens));
+  const scale = parameters.number(['attention_factor'], stretch);
+  if (contextTokens <= trainedTokens) return { frequencies: Float64Array.from(short), scale, contextTokens };
   return {
-    frequencies: frequencies.map((frequency, i) => frequency / (short[i] ?? 1)),
-    scale: parameters.number(['attention_factor'], stretch),
-    contextTokens: Math.min(contextTokens, trainedTokens),
+    frequencies: Float64Array.from([...short, ...long]),
+    firstLength: trainedTokens,
+    recomputeAtTokens: trainedTokens + 1,
+    scale,
+    contextTokens,
   };
 };
 

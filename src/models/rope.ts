@@ -1,15 +1,25 @@
 // Rotary position frequencies (Su et al. 2021) from either generation of config keys.
 
+import type { FrequenciesByLength } from '../../offload/index.js';
 import type { ConfigReader } from './config-reader.js';
 import { SCALINGS } from './rope-scaling.js';
 
 export interface Rope {
-  /** f32 [rotated dimensions / 2] */
+  /** f32 [rows · pairs]: half the dimensions that rotate, in one row unless `byLength` says otherwise. */
   readonly inverseFrequencies: Float32Array;
-  /** Factor on cos and sin. */
-  readonly scale: number;
+  readonly use: RopeUse;
   /** Longest sequence they hold for. */
   readonly contextTokens: number;
+  /** See ModelSpec. */
+  readonly recomputeAtTokens?: number | undefined;
+}
+
+/** What the forward needs to know beside the frequencies. */
+export interface RopeUse {
+  /** Factor on cos and sin. */
+  readonly scale: number;
+  /** Present where frequencies depend on the length of a sequence. */
+  readonly byLength?: FrequenciesByLength;
 }
 
 export interface RopeOptions {
@@ -51,7 +61,7 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
   const contextTokens = config.count(['max_position_embeddings'], options.defaultContext);
   const type = parameters?.text(['rope_type', 'type'], 'default') ?? 'default';
   if (!parameters || type === 'default')
-    return { inverseFrequencies: Float32Array.from(frequencies), scale: 1, contextTokens };
+    return { inverseFrequencies: Float32Array.from(frequencies), use: { scale: 1 }, contextTokens };
 
   // Phi-3's first checkpoints call LongRoPE's pairs of divisors `yarn`.
   const scaling = SCALINGS[type === 'yarn' && parameters.has('short_factor') ? 'longrope' : type];
@@ -61,7 +71,14 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
   const trained = ['original_max_position_embeddings'];
   const trainedTokens = config.optionalCount(trained) ?? parameters.count(trained, contextTokens);
   const scaled = scaling(parameters, { frequencies, base, contextTokens, trainedTokens });
-  return { ...scaled, inverseFrequencies: Float32Array.from(scaled.frequencies) };
+  const { scale, firstLength } = scaled;
+  return {
+    inverseFrequencies: Float32Array.from(scaled.frequencies),
+    use:
+      firstLength === undefined ? { scale } : { scale, byLength: { pairs: frequencies.length, firstLength } },
+    contextTokens: scaled.contextTokens,
+    recomputeAtTokens: scaled.recomputeAtTokens,
+  };
 }
 
 function ropeParameters(config: ConfigReader, layerType: RopeOptions['layerType']): ConfigReader | undefined {

@@ -49,14 +49,24 @@ export function readGolden(name: string): Golden {
 }
 
 /** Greedy tokens of each prompt; all in one batch, or one after the other. */
-export async function generateFixture(
+export function generateFixture(
   name: string,
   prompts: readonly (readonly number[])[],
   newTokens: number,
   placement: Placement,
   batchSize = prompts.length,
 ): Promise<GenerationResult[]> {
-  const opened = await openModel(fixtureFolder(name));
+  return generateFolder(fixtureFolder(name), prompts, newTokens, placement, batchSize);
+}
+
+export async function generateFolder(
+  folder: string,
+  prompts: readonly (readonly number[])[],
+  newTokens: number,
+  placement: Placement,
+  batchSize = prompts.length,
+): Promise<GenerationResult[]> {
+  const opened = await openModel(folder);
   const workload = generationWorkload(prompts, newTokens, batchSize);
   const engine = await Engine.open(opened, { ...placement, workload });
   try {

@@ -1,7 +1,7 @@
 // Runs an architecture's forward on a stream that only writes down: what a configuration makes of the arithmetic.
 
 import type { DeviceEvent, DeviceStream } from '../../offload/backend.js';
-import { Kernels, Workspace } from '../../offload/kernels.js';
+import { Kernels, type SequenceLength, Workspace } from '../../offload/kernels.js';
 import type { Weights } from '../../offload/model.js';
 import type { AttentionTables, Memory, Op, Tensor } from '../../offload/ops.js';
 import { tensor } from '../../offload/tensor.js';
@@ -18,7 +18,11 @@ export interface RecordedForward {
   readonly head: readonly Op[];
 }
 
-export function recordForward(model: ArchitectureModel): RecordedForward {
+/** @param lengths sequences that the three tokens belong to */
+export function recordForward(
+  model: ArchitectureModel,
+  lengths: readonly SequenceLength[] = [{ tokens: TOKENS, knownTokens: TOKENS }],
+): RecordedForward {
   let ops: Op[] = [];
   const stream: DeviceStream = {
     launch: (op) => void ops.push(op),
@@ -42,7 +46,7 @@ export function recordForward(model: ArchitectureModel): RecordedForward {
     embed: recorded(() => model.forward.embed(k, fixed, (key) => lookedUp(model, key), x)),
     blocks: Array.from({ length: model.blockCount }, (_, index) =>
       recorded(() => {
-        k.enter(TABLES, { keys: cache, values: cache });
+        k.enter(TABLES, { keys: cache, values: cache }, lengths);
         model.forward.block(k, weightsOf(model.block(index)), x, index);
       }),
     ),

@@ -16,3 +16,9 @@ export function tempFolder(parent: string = tmpdir()): string {
   }
   return folder;
 }
+
+/** For tests that run side by side, where no test can say when another ends: new folders that live as long as the file. */
+export function sharedFolder(): () => string {
+  const parent = tempFolder();
+  return () => mkdtempSync(join(parent, 'test-'));
+}

@@ -30,6 +30,8 @@ const SHAPE_FILES: readonly (readonly [string, number])[] = [
   ['llama-2-70b', 68_976_648_192],
   ['llama-3-8b', 8_030_261_248],
   ['llama-3-70b', 70_553_706_496],
+  ['mixtral-8x7b', 46_702_792_704],
+  ['qwen3-30b-a3b', 30_532_122_624],
   ['falcon-40b', 41_303_293_952],
 ];
 

@@ -32,6 +32,10 @@ const UNSUPPORTED: readonly (readonly [string, Config, string])[] = [
   ['falcon', { new_decoder_architecture: true, num_ln_in_parallel_attn: 3 }, 'num_ln_in_parallel_attn'],
   ['phi3', { attention_bias: true }, 'attention_bias'],
   ['gemma2', { use_bidirectional_attention: true }, 'use_bidirectional_attention'],
+  ['mixtral', { num_experts_per_tok: 5 }, 'num_experts_per_tok'],
+  ['mixtral', { num_shared_experts: 1 }, 'num_shared_experts'],
+  ['qwen3_moe', { shared_expert_intermediate_size: 24 }, 'shared_expert_intermediate_size'],
+  ['qwen3_moe', { mlp_only_layers: [4] }, 'mlp_only_layers'],
   ['starcoder2', { mlp_type: 'gated' }, 'mlp_type'],
   ['starcoder2', { norm_type: 'rms_norm' }, 'norm_type'],
 ];
@@ -53,6 +57,8 @@ const MALFORMED: readonly (readonly [string, Config, string])[] = [
   ],
   ['gemma2', { sliding_window: null }, 'sliding_window'],
   ['gemma2', { layer_types: 'sliding_attention' }, 'layer_types'],
+  ['mixtral', { num_local_experts: 0 }, 'num_local_experts'],
+  ['qwen3_moe', { norm_topk_prob: 1 }, 'norm_topk_prob'],
   ['opt', { num_attention_heads: 5 }, 'num_attention_heads'],
   ['falcon', { multi_query: 'yes' }, 'multi_query'],
 ];

@@ -2,19 +2,20 @@
 
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/index.js';
-import { fieldOf } from '../helpers/recorded-forward.js';
+import { fieldOf, recordForward } from '../helpers/recorded-forward.js';
 import { build } from './small-configs.js';
 
 /** A Llama with heads of 64 dimensions, trained on 128 tokens. */
-function scaled(rope_type: string, parameters: Record<string, unknown> = {}, context = 128) {
+function scaled(rope_type: string, parameters: Record<string, unknown> = {}) {
   const model = build('llama', {
     head_dim: 64,
-    max_position_embeddings: context,
+    max_position_embeddings: 128,
     rope_parameters: { rope_type, rope_theta: 10000, ...parameters },
   });
   const frequencies = [...present(model.constants.inverse_frequencies, 'frequencies')];
   const scale = present(fieldOf(model, 'rotary', 'scale')[0], 'scale');
-  return { frequencies, scale, context: model.maxContextTokens };
+  const { maxContextTokens: context, recomputeAtTokens: recomputeAt } = model;
+  return { frequencies, scale, context, recomputeAt };
 }
 
 const plain = scaled('default').frequencies;
@@ -34,10 +35,33 @@ describe('rotary scalings', () => {
     expect(context).toBe(512);
   });
 
-  it('dynamic equals the default up to the configured context, which is where it ends', () => {
+  it('dynamic equals the default up to the configured context, then has a row per token more', () => {
     const { frequencies, context } = scaled('dynamic', { factor: 4 });
-    expect(frequencies).toEqual(plain);
-    expect(context).toBe(128);
+    const row = (length: number) => frequencies.slice((length - 128) * 32, (length - 127) * 32);
+    expect(row(128)).toEqual(plain);
+    const base = 10000 * (4 * (200 / 128) - 3) ** (64 / 62);
+    row(200).forEach((frequency, i) => {
+      expect(frequency / base ** ((-2 * i) / 64)).toBeCloseTo(1, 5);
+    });
+    expect(context).toBe(8 * 128);
+    expect(frequencies).toHaveLength((7 * 128 + 1) * 32);
+  });
+
+  it('dynamic rotates each sequence by the length that is known of it, neighbours of one row together', () => {
+    const model = build('llama', { rope_parameters: { rope_type: 'dynamic', rope_theta: 10000, factor: 2 } });
+    const rotations = (known: readonly number[]) => {
+      const lengths = known.map((knownTokens) => ({ tokens: 1, knownTokens }));
+      const block = present(recordForward(model, lengths).blocks[0], 'block');
+      const ofQueries = block.flatMap((op) => (op.op === 'rotary' && op.x.shape[1] === 4 ? [op] : []));
+      return ofQueries.map(({ x, inverseFrequencies: f }) => [x.shape[0], f.offsetBytes / 4 / 4, f.shape[0]]);
+    };
+    // Heads of 8 dimensions, so rows of 4; the first row holds up to 128 tokens.
+    expect(rotations([5, 128, 100])).toEqual([[3, 0, 4]]);
+    expect(rotations([129, 129, 7])).toEqual([
+      [2, 1, 4],
+      [1, 0, 4],
+    ]);
+    expect(rotations([5000, 1024, 1024])).toEqual([[3, 896, 4]]);
   });
 
   it('yarn keeps pairs that turn often, divides those that turn seldom, and blends between', () => {
@@ -85,7 +109,7 @@ describe('rotary scalings', () => {
     expect(all.at(-1)).toBeCloseTo(1 / 8, 6);
   });
 
-  it('longrope divides by its short factors up to the trained length', () => {
+  it('longrope divides by its short factors up to the trained length, by its long ones beyond', () => {
     const short = plain.map((_, i) => 1 + i / 10);
     const given = {
       short_factor: short,
@@ -94,13 +118,19 @@ describe('rotary scalings', () => {
     };
     const stretch = Math.sqrt(1 + Math.log(2) / Math.log(64)); // 128 tokens after 64
     for (const type of ['longrope', 'su', 'yarn']) {
-      const { frequencies, scale, context } = scaled(type, given);
+      const { frequencies, scale, context, recomputeAt } = scaled(type, given);
       expect(scale).toBeCloseTo(stretch, 12);
-      ratios(frequencies).forEach((ratio, i) => {
-        expect(ratio).toBeCloseTo(1 / present(short[i], 'factor'), 5);
+      const [within, beyond] = [ratios(frequencies.slice(0, 32)), ratios(frequencies.slice(32))];
+      expect(frequencies).toHaveLength(64);
+      short.forEach((divisor, i) => {
+        expect(within[i]).toBeCloseTo(1 / divisor, 5);
+        expect(beyond[i]).toBeCloseTo(1 / (2 * divisor), 5);
       });
-      expect(context).toBe(64);
+      expect(context).toBe(128);
+      expect(recomputeAt).toBe(65);
     }
+    const unscaled = scaled('longrope', { ...given, original_max_position_embeddings: 128 });
+    expect([unscaled.frequencies.length, unscaled.recomputeAt]).toEqual([32, undefined]);
     expect(scaled('longrope', { ...given, attention_factor: 1.5 }).scale).toBe(1.5);
     expect(scaled('longrope', { ...given, factor: 0.5 }).scale).toBe(1);
   });

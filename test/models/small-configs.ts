@@ -63,6 +63,16 @@ export const SMALL: Readonly<Record<string, Config>> = {
   mistral: { model_type: 'mistral', ...GROUPED, sliding_window: 16 },
   qwen2: { model_type: 'qwen2', ...GROUPED, sliding_window: null, use_sliding_window: false },
   qwen3: { model_type: 'qwen3', ...GROUPED, head_dim: 16, sliding_window: null },
+  mixtral: { model_type: 'mixtral', ...GROUPED, num_local_experts: 4, num_experts_per_tok: 2 },
+  qwen3_moe: {
+    model_type: 'qwen3_moe',
+    ...GROUPED,
+    head_dim: 16,
+    moe_intermediate_size: 24,
+    num_experts: 6,
+    num_experts_per_tok: 3,
+    norm_topk_prob: true,
+  },
   falcon: {
     model_type: 'falcon',
     vocab_size: 64,

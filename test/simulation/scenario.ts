@@ -21,6 +21,7 @@ export interface Scenario {
   readonly reference: Reference;
   readonly deviceCount: number;
   readonly computesInPlace: boolean;
+  readonly workload: Workload;
   readonly plan: Plan;
   readonly passes: readonly ExpectedPass[];
   /** Said in every failure, so that it can be repeated and pictured. */
@@ -87,7 +88,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const workers = Array.from({ length: deviceCount }, (_, device) => new Worker(random, device, plan, toy));
   const passes = Array.from({ length: passCount }, (): ExpectedPass => {
     const perDevice = workers.map((worker) =>
-      options.busy || !random.chance(0.2) ? worker.work(workload.output) : [],
+      options.busy || !random.chance(0.2) ? worker.work(workload.output, options.busy ?? false) : [],
     );
     const expected = workers.map((worker, device) => worker.expect(reference, perDevice[device] ?? []));
     return { pass: { perDevice }, expected };
@@ -96,7 +97,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : ''}, ${plan.layers.length} layers ` +
     `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}, ` +
     `${passCount} passes of ${workload.output}`;
-  return { seed, toy, reference, deviceCount, computesInPlace, plan, passes, summary };
+  return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
 }
 
 interface Sequence {
@@ -128,7 +129,8 @@ class Worker {
     }));
   }
 
-  work(output: Workload['output']): MicroBatch[] {
+  /** @param busy at least one sequence goes on */
+  work(output: Workload['output'], busy: boolean): MicroBatch[] {
     const random = this.#random;
     const plan = this.#plan;
     this.#outputsOf = [];
@@ -136,7 +138,7 @@ class Worker {
     const groupLimit = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
     let left = plan.passTokens;
     for (const sequence of random.shuffled(this.#sequences)) {
-      if (random.chance(0.25)) continue;
+      if (random.chance(0.25) && !(busy && groups.length === 0)) continue;
       let wanted = Math.min(left, CONTEXT_TOKENS - sequence.length, random.between(1, 9));
       while (wanted > 0) {
         const count = Math.min(wanted, plan.microBatchTokens);

@@ -69,6 +69,7 @@ export function makeToyModel(
   const places = new Places(random, random.between(1, 3));
   const kvHeads = random.between(1, HEADS);
   const vocabSize = random.between(20, 90);
+  const biased = random.chance(0.5);
   const weight = (key: string, shape: readonly number[]): WeightSpec => {
     const dtype: DType = random.pick(['f32', 'f16', 'bf16']);
     return { key, dtype, shape, extent: places.take(elementCount(shape) * DTYPE_BYTES[dtype]) };
@@ -89,7 +90,7 @@ export function makeToyModel(
   let head: ModelSpec['head'] | undefined;
   for (const { kind, index } of parts) {
     if (kind === 'block') {
-      blocks[index] = { name: `block ${index}`, weights: blockWeights(random, kvHeads, weight) };
+      blocks[index] = { name: `block ${index}`, weights: blockWeights(random, kvHeads, biased, weight) };
     } else if (kind === 'tables') {
       tables = [table('tokens', vocabSize, 'token', 0)];
       if (random.chance(0.5)) tables.push(table('positions', CONTEXT_TOKENS + 2, 'position', 2));
@@ -132,6 +133,7 @@ export function makeToyModel(
 function blockWeights(
   random: Random,
   kvHeads: number,
+  biased: boolean,
   weight: (key: string, shape: readonly number[]) => WeightSpec,
 ): WeightSpec[] {
   // Now and then a layer is several times larger than its neighbours.
@@ -145,7 +147,7 @@ function blockWeights(
     () => weight('up', [inner, HIDDEN]),
     () => weight('down', [inner, HIDDEN]),
   ];
-  if (random.chance(0.5)) weights.push(() => weight('qkv bias', [HIDDEN + 2 * keyValue]));
+  if (biased) weights.push(() => weight('qkv bias', [HIDDEN + 2 * keyValue]));
   return random.shuffled(weights).map((make) => make());
 }
 

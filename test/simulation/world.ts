@@ -2,8 +2,9 @@
 
 import type { Backend } from '../../offload/backend.js';
 import { SimulatedBackend } from '../../offload/backends/simulated.js';
+import type { PassResult } from '../../offload/device-pass.js';
 import { present } from '../../offload/errors.js';
-import { Executor, type PassResult } from '../../offload/executor.js';
+import { Executor } from '../../offload/executor.js';
 import { Trace } from '../../offload/trace.js';
 import type { ReferenceOutput } from './reference.js';
 import { drawScenario, type ExpectedPass, type Scenario, type ScenarioOptions } from './scenario.js';
@@ -13,6 +14,14 @@ export class WrongResultError extends Error {
   constructor(message: string) {
     super(message);
     this.name = 'WrongResultError';
+  }
+}
+
+/** A buffer did not come back to its pool. */
+export class LeakError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'LeakError';
   }
 }
 
@@ -56,6 +65,10 @@ export class World {
     return present(this.#executor, 'executor');
   }
 
+  get isCreated(): boolean {
+    return this.#executor !== undefined;
+  }
+
   async create(): Promise<void> {
     const { toy, plan } = this.scenario;
     const created = Executor.create(
@@ -80,7 +93,7 @@ export class World {
   async end(): Promise<void> {
     await this.backend.until(this.executor.end(), 'Executor.end');
     const { leasedBuffers } = this.executor;
-    if (leasedBuffers > 0) throw new Error(`${leasedBuffers} leases leaked`);
+    if (leasedBuffers > 0) throw new LeakError(`${leasedBuffers} buffers are still leased`);
   }
 
   /** One session over all passes. */

@@ -1,0 +1,178 @@
+// Rewrites a Llama checkpoint as a GGUF file, so that llama.cpp can be measured on the very same weights' sizes and types.
+//
+// Format: the GGUF specification of the ggml project. Rows of query and key are not permuted as its converter does:
+// that changes text, not speed.
+
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { type Checkpoint, openCheckpoint, type StoredTensor } from '../src/checkpoint.js';
+
+const ALIGNMENT_BYTES = 32;
+const TYPES = { F32: 0, F16: 1, BF16: 30 } as const;
+const CHUNK_BYTES = 8 * 1024 * 1024;
+
+const NAMES: readonly (readonly [RegExp, string])[] = [
+  [/^model\.embed_tokens\.weight$/, 'token_embd.weight'],
+  [/^model\.norm\.weight$/, 'output_norm.weight'],
+  [/^lm_head\.weight$/, 'output.weight'],
+  [/^model\.layers\.(\d+)\.input_layernorm\.weight$/, 'blk.$1.attn_norm.weight'],
+  [/^model\.layers\.(\d+)\.post_attention_layernorm\.weight$/, 'blk.$1.ffn_norm.weight'],
+  [/^model\.layers\.(\d+)\.self_attn\.(q|k|v)_proj\.weight$/, 'blk.$1.attn_$2.weight'],
+  [/^model\.layers\.(\d+)\.self_attn\.o_proj\.weight$/, 'blk.$1.attn_output.weight'],
+  [/^model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight$/, 'blk.$1.ffn_$2.weight'],
+];
+
+interface Entry {
+  readonly name: string;
+  readonly stored: StoredTensor;
+  /** llama.cpp wants one-dimensional weights in float32. */
+  readonly widened: boolean;
+  readonly offset: number;
+  readonly sizeBytes: number;
+}
+
+/** @param folder a Llama checkpoint in safetensors */
+export async function writeGguf(folder: string, path: string): Promise<void> {
+  const checkpoint = await openCheckpoint(folder);
+  let offset = 0;
+  const entries: Entry[] = [];
+  for (const stored of checkpoint.tensors.values()) {
+    const widened = stored.shape.length === 1;
+    const sizeBytes = widened ? (stored.shape[0] ?? 0) * 4 : stored.sizeBytes;
+    entries.push({ name: ggufName(stored.name), stored, widened, offset, sizeBytes });
+    offset += padded(sizeBytes);
+  }
+  const head = header(checkpoint.config, entries);
+  const out = openSync(path, 'w');
+  writeSync(out, head);
+  const start = padded(head.length);
+  for (const entry of entries) copyTensor(checkpoint, entry, out, start + entry.offset);
+  closeSync(out);
+}
+
+function ggufName(name: string): string {
+  for (const [pattern, replacement] of NAMES)
+    if (pattern.test(name)) return name.replace(pattern, replacement);
+  throw new Error(`no GGUF name for ${name}`);
+}
+
+function padded(bytes: number): number {
+  return Math.ceil(bytes / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+}
+
+function header(config: Readonly<Record<string, unknown>>, entries: readonly Entry[]): Buffer {
+  const number = (key: string) => Number(config[key]);
+  const heads = number('num_attention_heads');
+  const values = [
+    text('general.architecture', 'llama'),
+    u32('llama.context_length', number('max_position_embeddings')),
+    u32('llama.embedding_length', number('hidden_size')),
+    u32('llama.block_count', number('num_hidden_layers')),
+    u32('llama.feed_forward_length', number('intermediate_size')),
+    u32('llama.attention.head_count', heads),
+    u32('llama.attention.head_count_kv', Number(config.num_key_value_heads ?? heads)),
+    u32('llama.rope.dimension_count', number('hidden_size') / heads),
+    f32('llama.attention.layer_norm_rms_epsilon', number('rms_norm_eps')),
+    u32('llama.vocab_size', number('vocab_size')),
+    ...vocabulary(number('vocab_size')),
+  ];
+  const tensors = entries.map(({ name, stored, widened, offset }) => {
+    const type = widened ? TYPES.F32 : TYPES[stored.dtype as keyof typeof TYPES];
+    const dims = [...stored.shape].reverse().map((size) => u64(size));
+    return Buffer.concat([string(name), word(dims.length), ...dims, word(type), u64(offset)]);
+  });
+  const counts = [Buffer.from('GGUF'), word(3), u64(entries.length), u64(values.length)];
+  return Buffer.concat([...counts, ...values, ...tensors]);
+}
+
+/** Made-up pieces: only token ids are ever used. */
+function vocabulary(size: number): Buffer[] {
+  const [NORMAL, UNKNOWN, CONTROL, BYTE] = [1, 2, 3, 6];
+  const special = ['<unk>', '<s>', '</s>'];
+  const bytes = Array.from(
+    { length: 256 },
+    (_, value) => `<0x${value.toString(16).toUpperCase().padStart(2, '0')}>`,
+  );
+  const rest = Array.from({ length: size - 259 }, (_, index) => `piece${index}`);
+  const types = [UNKNOWN, CONTROL, CONTROL, ...bytes.map(() => BYTE), ...rest.map(() => NORMAL)];
+  const array = (key: string, type: number, items: Buffer[]) =>
+    Buffer.concat([string(key), word(9), word(type), u64(items.length), ...items]);
+  return [
+    text('tokenizer.ggml.model', 'llama'),
+    array('tokenizer.ggml.tokens', 8, [...special, ...bytes, ...rest].map(string)),
+    array(
+      'tokenizer.ggml.scores',
+      6,
+      Array.from({ length: size }, () => float(0)),
+    ),
+    array(
+      'tokenizer.ggml.token_type',
+      5,
+      types.map((type) => word(type ?? 1)),
+    ),
+    u32('tokenizer.ggml.bos_token_id', 1),
+    u32('tokenizer.ggml.eos_token_id', 2),
+  ];
+}
+
+function copyTensor(checkpoint: Checkpoint, entry: Entry, out: number, position: number): void {
+  const { stored, widened } = entry;
+  const from = openSync(checkpoint.files[stored.fileIndex] ?? '', 'r');
+  try {
+    if (widened) {
+      // Norms of a random checkpoint are ones; what they are does not matter for speed.
+      writeSync(
+        out,
+        Buffer.from(new Float32Array(entry.sizeBytes / 4).fill(1).buffer),
+        0,
+        entry.sizeBytes,
+        position,
+      );
+      return;
+    }
+    const chunk = Buffer.alloc(CHUNK_BYTES);
+    for (let done = 0; done < stored.sizeBytes; ) {
+      const wanted = Math.min(CHUNK_BYTES, stored.sizeBytes - done);
+      const got = readSync(from, chunk, 0, wanted, stored.fileOffset + done);
+      if (got === 0) throw new Error(`${stored.name} ends early`);
+      writeSync(out, chunk, 0, got, position + done);
+      done += got;
+    }
+  } finally {
+    closeSync(from);
+  }
+}
+
+function word(value: number): Buffer {
+  const buffer = Buffer.alloc(4);
+  buffer.writeUInt32LE(value);
+  return buffer;
+}
+
+function float(value: number): Buffer {
+  const buffer = Buffer.alloc(4);
+  buffer.writeFloatLE(value);
+  return buffer;
+}
+
+function u64(value: number): Buffer {
+  const buffer = Buffer.alloc(8);
+  buffer.writeBigUInt64LE(BigInt(value));
+  return buffer;
+}
+
+function string(value: string): Buffer {
+  const bytes = Buffer.from(value);
+  return Buffer.concat([u64(bytes.length), bytes]);
+}
+
+function text(key: string, value: string): Buffer {
+  return Buffer.concat([string(key), word(8), string(value)]);
+}
+
+function u32(key: string, value: number): Buffer {
+  return Buffer.concat([string(key), word(4), word(value)]);
+}
+
+function f32(key: string, value: number): Buffer {
+  return Buffer.concat([string(key), word(6), float(value)]);
+}

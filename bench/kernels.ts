@@ -1,0 +1,98 @@
+// How near do the CPU's products come to what memory and registers allow?
+//
+// node dist/bench/kernels.js [--runs 7] [--threads N]
+//
+// Products [T, 4096] · [4096, 4096]ᵀ with cold weights: each run passes over more than 256 MB of them. Limits are
+// measured beside every run, because neighbours on a shared machine change them from one second to the next.
+
+import { availableParallelism } from 'node:os';
+import { parseArgs } from 'node:util';
+import { encodeOp } from '../offload/backends/op-encoding.js';
+import { DTYPE_BYTES, type DType } from '../offload/dtype.js';
+import { native } from '../offload/native.js';
+import { contiguousStrides, type Memory, type Op, type Tensor } from '../offload/ops.js';
+import { median, printResult } from './common.js';
+
+const SIZE = 4096;
+const WEIGHT_BYTES = 320 * 2 ** 20;
+const READ_BYTES = 2 ** 28;
+const TOKENS = [1, 2, 4, 8, 64, 512];
+const TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
+
+const { values } = parseArgs({
+  options: { runs: { type: 'string', default: '7' }, threads: { type: 'string', default: '0' } },
+});
+const runs = Number(values.runs);
+const threads = Number(values.threads) || availableParallelism();
+
+const addon = native();
+addon.configureCpu({ threads });
+const stream = addon.createStream('bench');
+const weights = allocate(WEIGHT_BYTES);
+const activations = allocate(2 * Math.max(...TOKENS) * SIZE * 4);
+
+function allocate(sizeBytes: number): Memory {
+  const memory = new addon.NativeMemory(sizeBytes, true);
+  memory.populate(threads);
+  return memory;
+}
+
+function tensor(memory: Memory, offsetBytes: number, dtype: DType, shape: readonly number[]): Tensor {
+  return { memory, offsetBytes, dtype, shape, strides: contiguousStrides(shape) };
+}
+
+/** Seconds per product over `count` products, each with other weights. */
+async function productSeconds(
+  dtype: DType,
+  tokens: number,
+  inputMajor: boolean,
+  count: number,
+): Promise<number> {
+  const matrixBytes = SIZE * SIZE * DTYPE_BYTES[dtype];
+  const matrices = Math.floor(WEIGHT_BYTES / matrixBytes);
+  const op: Omit<Extract<Op, { op: 'linear' }>, 'weight'> = {
+    op: 'linear',
+    out: tensor(activations, 0, 'f32', [tokens, SIZE]),
+    x: tensor(activations, activations.sizeBytes / 2, 'f32', [tokens, SIZE]),
+    bias: null,
+    inputMajor,
+    activation: 'none',
+    accumulate: false,
+  };
+  const start = stream.record();
+  for (let i = 0; i < count; i++) {
+    const weight = tensor(weights, (i % matrices) * matrixBytes, dtype, [SIZE, SIZE]);
+    stream.launch(encodeOp({ ...op, weight }));
+  }
+  const end = stream.record();
+  await end.promise();
+  return (end.timeMs - start.timeMs) / 1e3 / count;
+}
+
+for (const inputMajor of [false, true]) {
+  for (const dtype of TYPES) {
+    for (const tokens of TOKENS) {
+      const bytes = SIZE * SIZE * DTYPE_BYTES[dtype];
+      const operations = 2 * SIZE * SIZE * tokens;
+      // Enough products to pass over all weights; fewer where they reuse what they read hundreds of times.
+      const count = tokens > 8 ? 2 : Math.floor(WEIGHT_BYTES / bytes);
+      const [ofRead, ofFlops, seconds]: [number[], number[], number[]] = [[], [], []];
+      for (let run = 0; run < runs; run++) {
+        const read = addon.measureReadBandwidth(READ_BYTES, threads);
+        const flops = addon.measureFlops(threads);
+        const took = await productSeconds(dtype, tokens, inputMajor, count);
+        seconds.push(took);
+        ofRead.push(bytes / took / read);
+        ofFlops.push(operations / took / flops);
+      }
+      const name = `linear ${inputMajor ? '[K, N]' : '[N, K]'} ${dtype} T=${tokens}`;
+      const [read, flops] = [median(ofRead), median(ofFlops)];
+      printResult(
+        name,
+        `${(median(seconds) * 1e3).toFixed(2)} ms, ${(read * 100).toFixed(0)} % of read bandwidth, ${(flops * 100).toFixed(0)} % of multiply-add peak`,
+        { threads, seconds, ofRead, ofFlops },
+      );
+    }
+  }
+}
+stream.close();

@@ -1,0 +1,302 @@
+// What one device does in a pass: embeds its micro-batches, queues each layer on all of them, reads the results.
+
+import type { DeviceEvent } from './backend.js';
+import { type DeviceState, weightsAt } from './device-state.js';
+import { DTYPE_BYTES } from './dtype.js';
+import { assert, OperatingError, present } from './errors.js';
+import type { ModelSpec, Weights } from './model.js';
+import type { Tensor } from './ops.js';
+import { type ControlTables, type MicroBatch, tokenCount, writeControl } from './pass.js';
+import type { Plan, PlannedLayer } from './plan.js';
+import type { DeviceCopy } from './prefetch.js';
+import type { RowCache, RowLease } from './row-cache.js';
+import { columns, dimension, rows } from './tensor.js';
+import type { Trace } from './trace.js';
+
+/** What a pass yields for one device, in the order of its micro-batches' outputs. */
+export interface PassResult {
+  /** Output `tokens`: the most likely next token per output. */
+  readonly tokens: Int32Array;
+  /** Output `nll`: negative log-likelihood of the target per output. */
+  readonly nll: Float64Array;
+  /** Output `logits`: [R, V] row by row. */
+  readonly logits: Float32Array;
+}
+
+/** A micro-batch on its way through the layers. */
+interface Running {
+  readonly microBatch: MicroBatch;
+  readonly control: ControlTables;
+  readonly firstToken: number;
+  readonly tokens: number;
+  readonly firstOutput: number;
+}
+
+interface LayerTiming {
+  readonly name: string;
+  readonly start: DeviceEvent;
+  readonly end: DeviceEvent;
+}
+
+/** Passes of one device, one after the other: `begin`, then `queueLayer` for every layer, then `finish`. */
+export class DevicePass {
+  readonly #model: ModelSpec;
+  readonly #plan: Plan;
+  readonly #state: DeviceState;
+  readonly #rowCaches: readonly RowCache[];
+  readonly #trace: Trace;
+  #running: readonly Running[] = [];
+  #begun: DeviceEvent | undefined;
+  #timings: LayerTiming[] = [];
+
+  constructor(
+    model: ModelSpec,
+    plan: Plan,
+    state: DeviceState,
+    rowCaches: readonly RowCache[],
+    trace: Trace,
+  ) {
+    this.#model = model;
+    this.#plan = plan;
+    this.#state = state;
+    this.#rowCaches = rowCaches;
+    this.#trace = trace;
+  }
+
+  /** Queues the embedding of every micro-batch. Rejects when rows cannot be read. */
+  async begin(microBatches: readonly MicroBatch[]): Promise<void> {
+    this.#timings = [];
+    this.#running = await this.#embed(microBatches);
+    this.#begun = this.#state.device.compute.record();
+  }
+
+  /** Queues a layer on every micro-batch; the event is reached when its bytes are no longer read. */
+  queueLayer(layer: PlannedLayer, copy: DeviceCopy): DeviceEvent {
+    const { compute } = this.#state.device;
+    const { name } = layer.layout.layer;
+    for (const event of copy.ready) compute.wait(event);
+    const start = compute.record();
+    const weights = weightsAt(copy.memory, copy.placements, name);
+    if (layer.kind === 'block') this.#queueBlock(layer.index, weights);
+    else this.#queueHeadPiece(layer, weights);
+    const end = compute.record();
+    this.#timings.push({ name, start, end });
+    return end;
+  }
+
+  /** Waits for the device. Rejects with an OperatingError when it failed. */
+  async finish(): Promise<PassResult> {
+    const result = await this.#readResults();
+    this.#account();
+    return result;
+  }
+
+  /** Resolves when nothing queued runs any more, also after a pass that failed half way. */
+  async idle(): Promise<void> {
+    await this.#state.device.compute
+      .record()
+      .reached()
+      .catch(() => undefined); // a failed device was reported by its pass
+  }
+
+  /** Rows of a micro-batch, per table. Rejects when no look-up is under way any more, and holds none then. */
+  async #lookup(microBatch: MicroBatch): Promise<RowLease[]> {
+    const lookups = await Promise.allSettled(
+      this.#model.tables.map((table, index) =>
+        present(this.#rowCaches[index], 'row cache').lookup(
+          tableRows(table.rowsFrom, table.rowOffset, microBatch),
+        ),
+      ),
+    );
+    const failure = lookups.find((lookup) => lookup.status === 'rejected');
+    const leases = lookups.flatMap((lookup) => (lookup.status === 'fulfilled' ? [lookup.value] : []));
+    if (!failure) return leases;
+    for (const lease of leases) lease.release();
+    throw failure.reason;
+  }
+
+  /** Looks up the rows of each micro-batch, writes its tables, and queues the embedding. */
+  async #embed(microBatches: readonly MicroBatch[]): Promise<Running[]> {
+    const running: Running[] = [];
+    let [firstToken, firstOutput, firstWord] = [0, 0, 0];
+    for (const microBatch of microBatches) {
+      const tokens = tokenCount(microBatch);
+      assert(tokens > 0 && tokens <= this.#plan.microBatchTokens, 'a micro-batch has the planned size');
+      assert(firstToken + tokens <= this.#plan.passTokens, 'a pass has the planned size');
+      const leases = await this.#lookup(microBatch);
+      const control = writeControl(
+        microBatch,
+        leases.map((lease) => lease.indices),
+        this.#state.controlWords,
+        firstWord,
+        this.#state.controlDevice,
+      );
+      if (this.#state.controlDevice !== this.#state.controlHost) {
+        const [offset, sizeBytes] = [firstWord * DTYPE_BYTES.i32, control.words * DTYPE_BYTES.i32];
+        this.#state.device.compute.copy(
+          this.#state.controlDevice,
+          offset,
+          this.#state.controlHost,
+          offset,
+          sizeBytes,
+        );
+      }
+      this.#state.kernels.enter(undefined, undefined);
+      const find = (key: string) => {
+        const index = this.#model.tables.findIndex((table) => table.key === key);
+        return {
+          table: present(leases[index], `table ${key}`).table,
+          rows: present(control.rows[index], 'rows'),
+        };
+      };
+      this.#model.forward.embed(
+        this.#state.kernels,
+        this.#state.fixed,
+        find,
+        rows(this.#state.hidden, firstToken, tokens),
+      );
+      const embedded = this.#state.device.compute.record();
+      for (const lease of leases) lease.release(embedded);
+      running.push({ microBatch, control, firstToken, tokens, firstOutput });
+      firstToken += tokens;
+      firstOutput += microBatch.outputs.length;
+      firstWord += control.words;
+    }
+    return running;
+  }
+
+  #queueBlock(index: number, weights: Weights): void {
+    for (const { control, firstToken, tokens } of this.#running) {
+      this.#state.kernels.enter(control.attention, this.#state.cache(index), control.lengths);
+      this.#model.forward.block(
+        this.#state.kernels,
+        weights,
+        rows(this.#state.hidden, firstToken, tokens),
+        index,
+      );
+    }
+  }
+
+  #queueHeadPiece(layer: PlannedLayer, weights: Weights): void {
+    const { kernels } = this.#state;
+    if (layer.index === 0) for (const running of this.#running) this.#queueHeadInput(running);
+    const outputs = this.#outputCount();
+    if (outputs === 0) return;
+    const last = layer.firstColumn + layer.columns === this.#model.vocabSize;
+    if (!this.#plan.nll) {
+      const logits = columns(rows(this.#state.logits, 0, outputs), layer.firstColumn, layer.columns);
+      this.#queueLogits(weights, rows(this.#state.headRows, 0, outputs), logits);
+      if (last) kernels.argmax(rows(this.#state.logits, 0, outputs), rows(this.#state.ids, 0, outputs));
+      return;
+    }
+    for (const { microBatch, control, firstOutput } of this.#running) {
+      const count = microBatch.outputs.length;
+      if (count === 0) continue;
+      kernels.enter(undefined, undefined);
+      const logits = columns(rows(this.#state.logits, 0, count), 0, layer.columns);
+      this.#queueLogits(weights, rows(this.#state.headRows, firstOutput, count), logits);
+      kernels.nllFold(
+        rows(this.#state.nllState, firstOutput, count),
+        logits,
+        control.targets,
+        layer.firstColumn,
+      );
+    }
+  }
+
+  #queueHeadInput({ microBatch, control, firstToken, tokens, firstOutput }: Running): void {
+    const count = microBatch.outputs.length;
+    if (count === 0) return;
+    const { kernels } = this.#state;
+    kernels.enter(undefined, undefined);
+    const wanted = kernels.empty([count, this.#model.hiddenSize]);
+    kernels.gather(wanted, rows(this.#state.hidden, firstToken, tokens), control.outputs);
+    this.#model.forward.headInput(
+      kernels,
+      this.#state.fixed,
+      wanted,
+      rows(this.#state.headRows, firstOutput, count),
+    );
+  }
+
+  #queueLogits(weights: Weights, x: Tensor, out: Tensor): void {
+    const { scale, softCap } = this.#model.logits;
+    this.#state.kernels.linear(x, weights('projection'), { bias: weights.optional('bias') }, out);
+    if (scale !== 1 || softCap !== 0) this.#state.kernels.scaleCap(out, scale, softCap);
+  }
+
+  async #readResults(): Promise<PassResult> {
+    const outputs = this.#outputCount();
+    const { compute } = this.#state.device;
+    const from = this.#plan.nll
+      ? this.#state.nllState
+      : this.#plan.readLogits
+        ? this.#state.logits
+        : this.#state.ids;
+    const perRow = from.shape.length === 1 ? 1 : dimension(from, 1);
+    if (outputs > 0) compute.copy(this.#state.results, 0, from.memory, 0, outputs * perRow * 4);
+    try {
+      await compute.record().reached();
+    } catch (error) {
+      if (error instanceof OperatingError) throw error;
+      throw new OperatingError('DEVICE_FAILED', `${this.#state.device.name} failed: ${String(error)}`, {
+        cause: error,
+      });
+    }
+    const { buffer, byteOffset } = this.#state.results.bytes;
+    const count = outputs * perRow;
+    if (this.#plan.nll) {
+      const folded = new Float32Array(buffer, byteOffset, count);
+      return { tokens: EMPTY_IDS, logits: EMPTY_FLOATS, nll: nllOf(folded) };
+    }
+    if (this.#plan.readLogits) {
+      return {
+        tokens: EMPTY_IDS,
+        nll: EMPTY_DOUBLES,
+        logits: new Float32Array(buffer, byteOffset, count).slice(),
+      };
+    }
+    return {
+      tokens: new Int32Array(buffer, byteOffset, count).slice(),
+      logits: EMPTY_FLOATS,
+      nll: EMPTY_DOUBLES,
+    };
+  }
+
+  #outputCount(): number {
+    return this.#running.reduce((sum, { microBatch }) => sum + microBatch.outputs.length, 0);
+  }
+
+  #account(): void {
+    let free = present(this.#begun, 'begin of the pass').timeMs;
+    for (const { name, start, end } of this.#timings) {
+      this.#trace.addComputeStall(Math.max(0, start.timeMs - free));
+      free = end.timeMs;
+      const span = { name, startMs: start.timeMs, endMs: end.timeMs, bytes: 0 };
+      this.#trace.add({ lane: 'compute', owner: this.#state.device.name, ...span });
+    }
+  }
+}
+
+const EMPTY_IDS = new Int32Array(0);
+const EMPTY_FLOATS = new Float32Array(0);
+const EMPTY_DOUBLES = new Float64Array(0);
+
+/** −log softmax of the target: maximum + log Σ exp(logit − maximum) − logit. */
+function nllOf(folded: Float32Array): Float64Array {
+  return Float64Array.from({ length: folded.length / 3 }, (_, row) => {
+    const [maximum = 0, total = 0, target = 0] = folded.subarray(row * 3, row * 3 + 3);
+    return maximum + Math.log(total) - target;
+  });
+}
+
+function tableRows(from: 'token' | 'position', offset: number, microBatch: MicroBatch): Int32Array {
+  const result = new Int32Array(tokenCount(microBatch));
+  let next = 0;
+  for (const { tokens, startPosition } of microBatch.slices) {
+    if (from === 'token') result.set(tokens, next);
+    else for (let i = 0; i < tokens.length; i++) result[next + i] = startPosition + i + offset;
+    next += tokens.length;
+  }
+  return result;
+}

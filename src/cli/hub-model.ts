@@ -1,0 +1,39 @@
+// From what --name says to a folder: one that exists, or a model of the hub, downloaded with progress where need be.
+
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { formatBytes } from '../../offload/index.js';
+import { type DownloadProgress, resolveModelFolder } from '../hub.js';
+import { readOptionalJsonObject } from '../json-file.js';
+import { buildArchitecture } from '../models/registry.js';
+import type { CommandContext } from './context.js';
+import { badOption } from './option-reader.js';
+
+/** Errors: those of `resolveModelFolder`; BAD_CONFIG or UNSUPPORTED before the weights of such a model are downloaded. */
+export async function modelFolder(
+  name: string,
+  revision: string | undefined,
+  { log, progress, interrupt }: CommandContext,
+): Promise<string> {
+  if (revision !== undefined && (await stat(name).catch(() => undefined))) {
+    throw badOption(`--revision is for models of the hub, and --name is the folder ${name}: leave it out`);
+  }
+  let state: DownloadProgress | undefined;
+  const work = resolveModelFolder(name, {
+    revision,
+    signal: interrupt.signal,
+    onDownload: (cacheFolder) => log.info(`downloading ${name} into ${cacheFolder}`),
+    onProgress: (now) => {
+      state = now;
+    },
+    beforeWeights: async (folder) => {
+      const path = join(folder, 'config.json');
+      buildArchitecture((await readOptionalJsonObject(path, 'BAD_CONFIG')) ?? {}, path);
+    },
+  });
+  return progress.during(() => (state ? describe(state) : 'asking the hub'), work);
+}
+
+function describe({ doneBytes, totalBytes, doneFiles, totalFiles }: DownloadProgress): string {
+  return `download: ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${doneFiles} of ${totalFiles} files`;
+}

@@ -1,0 +1,150 @@
+// `generate` as users run it, against the golden texts of a small trained model.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { DEFAULT_PROMPTS } from '../../src/prompts.js';
+import { runCli } from '../helpers/cli.js';
+import { goldenOf, modelFolder } from '../helpers/fixtures.js';
+import { sharedFolder } from '../helpers/temp-folder.js';
+
+const newFolder = sharedFolder();
+
+const MODEL = modelFolder('shakespeare-bloom');
+const GOLDEN = goldenOf('shakespeare-bloom');
+const [PROMPT = ''] = GOLDEN.prompts;
+const [TEXT = ''] = GOLDEN.texts ?? [];
+const RULE = '-'.repeat(60);
+
+function jsonLines(path: string) {
+  const content = readFileSync(path, 'utf8');
+  expect(content.endsWith('\n')).toBe(true);
+  return content
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+}
+
+describe.concurrent('generate', () => {
+  it('streams the text of one prompt to stdout, and nothing else', async () => {
+    const result = await runCli(['--name', MODEL, '--prompt', PROMPT, '--nvme_offload_path', MODEL]);
+    expect(result.errors).toEqual([]);
+    expect(result.status).toBe(0);
+    expect(result.stdout).toBe(`${TEXT}\n`);
+    expect(result.logs.at(-1)).toMatch(/9 stream from the drive.*read .* from the drive at .* in 100 passes/);
+  });
+
+  it('shows several prompts below each other, streamed or as a batch, the same', async () => {
+    const prompts = GOLDEN.prompts.flatMap((prompt) => ['--prompt', prompt]);
+    const layout = GOLDEN.prompts
+      .map((prompt, index) => `${RULE}\nin=${prompt}\nout=${prompt}${GOLDEN.texts?.[index]}\n\n`)
+      .join('');
+    const [streamed, batch] = await Promise.all([
+      runCli(['generate', '--name', MODEL, ...prompts]),
+      runCli(['generate', '--name', MODEL, ...prompts, '--batch_size', '3', '--cpu_offload']),
+    ]);
+    expect(streamed.stdout).toBe(layout);
+    expect(batch.stdout).toBe(layout);
+  });
+
+  it('writes a JSON line per prompt, with texts or ids as prompts', async () => {
+    const folder = newFolder();
+    const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')];
+    const lines = GOLDEN.prompts.map((prompt, index) =>
+      JSON.stringify(index % 2 === 0 ? { prompt } : { prompt_token_ids: GOLDEN.input_ids[index] }),
+    );
+    writeFileSync(input, lines.join('\n'));
+    const args = ['--prompts_file', input, '--output', output, '--batch_size', '4', '--dram_memory', '10MiB'];
+    const result = await runCli(['--name', MODEL, ...args]);
+    expect(result.errors).toEqual([]);
+    const records = jsonLines(output).sort((a, b) => a.index - b.index);
+    expect(records).toEqual(
+      GOLDEN.prompts.map((prompt, index) => ({
+        index,
+        prompt,
+        text: GOLDEN.texts?.[index],
+        token_ids: GOLDEN.greedy[index],
+        finish_reason: 'length',
+        prompt_tokens: GOLDEN.input_ids[index]?.length,
+        new_tokens: 100,
+      })),
+    );
+  });
+
+  it('fills the batch with built-in prompts and shows each once', async () => {
+    const result = await runCli(['--name', MODEL, '--batch_size', '9', '--max_new_tokens', '2']);
+    expect(result.stdout.split(`${RULE}\n`)).toHaveLength(9);
+    for (const prompt of DEFAULT_PROMPTS) expect(result.stdout).toContain(`in=${prompt}\nout=${prompt}`);
+  });
+
+  it('keeps the space with which a SentencePiece continuation begins', async () => {
+    const { prompt, begins } = JSON.parse(
+      readFileSync(join(modelFolder('stories260K'), 'expected.json'), 'utf8'),
+    );
+    const args = ['--prompt', prompt, '--max_new_tokens', '40'];
+    const result = await runCli(['--name', modelFolder('stories260K'), ...args]);
+    expect(begins.startsWith(prompt + result.stdout.trimEnd())).toBe(true);
+    expect(result.stdout.startsWith(',')).toBe(true);
+  });
+
+  it('an empty prompt is the start token', async () => {
+    const output = join(newFolder(), 'out.jsonl');
+    const args = ['--prompt', '', '--max_new_tokens', '1', '--output', output];
+    const result = await runCli(['--name', MODEL, ...args]);
+    expect(result.status).toBe(0);
+    expect(jsonLines(output)[0]).toMatchObject({ prompt: '', prompt_tokens: 1 });
+  });
+});
+
+describe.concurrent('benchmark and reports', () => {
+  it('prints the block of the scripts that it replaces, with tokens and seconds of the same cycles', async () => {
+    const folder = newFolder();
+    const [report, trace] = [join(folder, 'report.json'), join(folder, 'trace.json')];
+    const size = ['--batch_size', '3', '--prompt', 'ROMEO:', '--max_new_tokens', '4'];
+    const files = ['--report', report, '--trace', trace];
+    const args = [...size, ...files, '--benchmark', '--cycles', '2', '--nvme_offload_path', MODEL];
+    const result = await runCli(['--name', MODEL, ...args]);
+    expect(result.errors).toEqual([]);
+    const block =
+      /\*\*\* Performance stats:\nThroughput per token including tokenize: (\S+) msecs\nStart to ready to generate: (\S+) secs\nTokenize and generate 24 \(bs=3\) tokens: (\S+) secs\nStart to finish: (\S+) secs\n/;
+    const [perTokenMs = 0, ready = 0, seconds = 0, finish = 0] =
+      block.exec(result.stdout)?.slice(1).map(Number) ?? [];
+    expect(perTokenMs).toBeCloseTo((seconds * 1e3) / 24, 0);
+    expect(finish).toBeCloseTo(ready + seconds, 2);
+    expect(result.stdout).toMatch(/^nvme→dram \(drive\): .* of .*, the limit in this run\)/m);
+    expect(result.stdout).toMatch(/^decode: 18 tokens in 6 passes/m);
+
+    const figures = JSON.parse(readFileSync(report, 'utf8'));
+    expect(figures).toMatchObject({ command: 'generate', batch_size: 3, new_tokens: 24, warmup_cycles: 1 });
+    expect(figures.cycles).toHaveLength(2);
+    expect(figures.seconds).toBeCloseTo(seconds, 2);
+    expect(figures.ready_seconds).toBeCloseTo(ready, 2);
+    const hop = figures.hops.find((one: { hop: string }) => one.hop === 'nvme→dram');
+    expect(hop.limit_bytes_per_second).toBeGreaterThan(0);
+    expect(hop.of_limit).toBeCloseTo(hop.bytes_per_second / hop.limit_bytes_per_second, 6);
+    expect(figures.compute.decode).toMatchObject({ passes: 6, tokens: 18 });
+    expect(figures.compute.decode.limit_bytes_per_second).toBeGreaterThan(0);
+
+    const { traceEvents } = JSON.parse(readFileSync(trace, 'utf8'));
+    const rows = traceEvents.filter((event: { ph: string }) => event.ph === 'M');
+    const names = rows.map((row: { args: { name: string } }) => row.args.name);
+    expect(names).toEqual(expect.arrayContaining(['nvme→dram drive', 'compute cpu']));
+  });
+
+  it('makes random weights for a shape once, and takes and prints token ids', async () => {
+    const cache = newFolder();
+    const shape = join(cache, 'tiny.json');
+    const { dtype: _, ...config } = JSON.parse(
+      readFileSync(join(modelFolder('llama'), 'config.json'), 'utf8'),
+    );
+    writeFileSync(shape, JSON.stringify(config));
+    const args = ['--name', shape, '--dummy_weights', '--max_new_tokens', '3', '--dtype', 'float16'];
+    const first = await runCli(args, { env: { XDG_CACHE_HOME: cache } });
+    const again = await runCli(args, { env: { XDG_CACHE_HOME: cache } });
+    expect(first.errors).toEqual([]);
+    expect(first.logs.join()).toMatch(/writing random weights to .*tiny-float16-[0-9a-f]{8}/);
+    expect(again.logs.join()).not.toMatch(/writing random weights/);
+    expect(first.stdout).toMatch(/^-{60}\nin=[\d ]+\nout=[\d ]+\n\n$/);
+    expect(again.stdout).toBe(first.stdout);
+  });
+});

@@ -1,0 +1,147 @@
+// What is wrong with a command line is said in one sentence; what is right becomes typed options.
+
+import { describe, expect, it } from 'vitest';
+import { OperatingError } from '../../offload/index.js';
+import { parseCommandLine } from '../../src/cli/command-line.js';
+import { readGenerateOptions } from '../../src/cli/generate-options.js';
+import { readScoreOptions } from '../../src/cli/score-options.js';
+import { readLogLevel } from '../../src/cli/shared-options.js';
+
+/** The options of the command that the words name. */
+function read(words: readonly string[]) {
+  const parsed = parseCommandLine(words, 100);
+  if (parsed.kind !== 'run') throw new Error('help was printed');
+  readLogLevel(parsed.options);
+  return parsed.command === 'score'
+    ? { command: parsed.command, ...readScoreOptions(parsed.options) }
+    : { command: parsed.command, ...readGenerateOptions(parsed.options) };
+}
+
+function generateOptions(...words: string[]) {
+  const parsed = parseCommandLine(['--name', 'm', ...words], 100);
+  if (parsed.kind !== 'run') throw new Error('help was printed');
+  return readGenerateOptions(parsed.options);
+}
+
+const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
+  [[], 'BAD_OPTION', /--name is missing/],
+  [['--name'], 'BAD_OPTION', /--name needs a value/],
+  [['--name='], 'BAD_OPTION', /--name is empty/],
+  [['--name', 'm', '--name', 'n'], 'BAD_OPTION', /--name is given 2 times/],
+  [['--name', 'm', '--batch_size', '0'], 'BAD_OPTION', /--batch_size is '0': .* from 1 to 65536/],
+  [['--name', 'm', '--batch_size', '1e9'], 'BAD_OPTION', /--batch_size is '1e9'/],
+  [['--name', 'm', '--batch_size', 'two'], 'BAD_OPTION', /--batch_size is 'two'/],
+  [['--name', 'm', '--batch_size', '-1'], 'BAD_OPTION', /--batch_size is '-1'/],
+  [['--name', 'm', '--batch_size', '2', '--batch-size=2'], 'BAD_OPTION', /--batch_size is given 2 times/],
+  [['--name', 'm', '--max_new_tokens', '0'], 'BAD_OPTION', /--max_new_tokens is '0'/],
+  [['--name', 'm', '--dram_memory', 'lots'], 'BAD_OPTION', /--dram_memory is 'lots'/],
+  [['--name', 'm', '--dram_memory', '0'], 'BAD_OPTION', /--dram_memory is '0'/],
+  [['--name', 'm', '--threads', '0'], 'BAD_OPTION', /--threads is '0'/],
+  [['--name', 'm', '--io_engine', 'aio'], 'BAD_OPTION', /--io_engine is 'aio': give one of auto, io_uring/],
+  [['--name', 'm', '--log_level', 'loud'], 'BAD_OPTION', /--log_level is 'loud'/],
+  [['--name', 'm', '--bach_size', '2'], 'BAD_OPTION', /no option --bach_size .*did you mean --batch_size/],
+  [['--name', 'm', '--nvme', 'x'], 'BAD_OPTION', /no option --nvme .*did you mean --nvme_offload_path/],
+  [['--name', 'm', '--frobnicate'], 'BAD_OPTION', /no option --frobnicate .*see --help/],
+  [['--name', 'm', '--json'], 'BAD_OPTION', /no option --json of generate: it belongs to score/],
+  [['generat', '--name', 'm'], 'BAD_OPTION', /no command 'generat': did you mean generate/],
+  [['--name', 'm', '--prompt', 'one', 'two'], 'BAD_OPTION', /'two' belongs to no option/],
+  [['--name', 'm', '--prompt', '--benchmark'], 'BAD_OPTION', /--prompt needs a value.*--prompt=VALUE/],
+  [['--name', 'm', '--prompt', 'x', '--prompts_file', 'f'], 'BAD_OPTION', /--prompt and --prompts_file/],
+  [
+    ['--name', 'm', '--cpu_offload', '--nvme_offload_path', 'd'],
+    'BAD_OPTION',
+    /--cpu_offload and --nvme_off/,
+  ],
+  [['--name', 'm', '--cycles', '3'], 'BAD_OPTION', /--cycles is for --benchmark/],
+  [['--name', 'm', '--device', 'tpu'], 'BAD_OPTION', /--device is 'tpu': give one of auto, cpu, cuda/],
+  [['--name', 'm', '--device', 'cuda'], 'NO_DEVICE', /--device is cuda/],
+  [['--name', 'm', '--num_gpus', '2'], 'NO_DEVICE', /--num_gpus is 2/],
+  [['--name', 'm', '--dtype', 'int8'], 'UNSUPPORTED', /--dtype is int8/],
+  [['score', '--name', 'm'], 'BAD_OPTION', /--text_file or --token_ids/],
+  [['score', '--name', 'm', '--text_file', 'a', '--token_ids', 'b'], 'BAD_OPTION', /--text_file and --token/],
+  [['score', '--name', 'm', '--text_file', 'a', '--context', '1'], 'BAD_OPTION', /--context is '1'/],
+];
+
+describe('bad command lines', () => {
+  it.each(BAD)('%j', (words, code, message) => {
+    let error: unknown;
+    try {
+      read(words);
+    } catch (thrown) {
+      error = thrown;
+    }
+    expect(error).toBeInstanceOf(OperatingError);
+    expect(error).toMatchObject({ code, message: expect.stringMatching(message) });
+  });
+});
+
+describe('good command lines', () => {
+  it('has the defaults of the scripts that it replaces', () => {
+    const options = generateOptions();
+    expect(options).toMatchObject({ name: 'm', batchSize: 1, maxNewTokens: 100, offload: 'auto' });
+    expect(options).toMatchObject({ prompts: [], ignoreEos: false, benchmark: undefined });
+  });
+
+  it('takes their command lines', () => {
+    const words = '--batch_size 8 --benchmark --cpu_offload --num_gpus 1 --dtype float16'.split(' ');
+    expect(generateOptions(...words)).toMatchObject({
+      batchSize: 8,
+      benchmark: { warmupCycles: 1, cycles: 5 },
+      offload: 'dram',
+      dtype: 'float16',
+    });
+    const offload = generateOptions('--nvme_offload_path', 'd');
+    expect(offload).toMatchObject({ offload: 'nvme', offloadFolder: 'd' });
+  });
+
+  it('takes dashes for underscores in names, not in values', () => {
+    const options = generateOptions('--batch-size', '2', '--prompt=--batch-size', '--max-new-tokens=5');
+    expect(options).toMatchObject({ batchSize: 2, prompts: ['--batch-size'], maxNewTokens: 5 });
+  });
+
+  it('keeps prompts as they are: empty, numeric, repeated', () => {
+    const options = generateOptions('--prompt', '', '--prompt', '007', '--prompt', 'a  b', '--prompt=-x');
+    expect(options.prompts).toEqual(['', '007', 'a  b', '-x']);
+  });
+
+  it('knows --dummy_weights with and without a folder', () => {
+    expect(generateOptions('--dummy_weights').dummyWeights).toEqual({ folder: undefined });
+    expect(generateOptions('--dummy_weights', 'd').dummyWeights).toEqual({ folder: 'd' });
+    expect(generateOptions().dummyWeights).toBeUndefined();
+  });
+
+  it('passes tuning on, and leaves out what was not given', () => {
+    const words = '--prefetch_layers 3 --micro_batch_size 2 --micro_batch_tokens 64 --threads 2'.split(' ');
+    const options = generateOptions(...words, '--io_engine', 'threads', '--no_direct_io');
+    expect(options.plan).toEqual({ hostWindowLayers: 3, microBatchSequences: 2, microBatchTokens: 64 });
+    expect(options.cpu).toEqual({ threads: 2, io: { engine: 'threads', direct: false } });
+    expect(generateOptions().plan).toEqual({});
+    expect(generateOptions().cpu).toEqual({ io: {} });
+  });
+
+  it('generate is the default command, and may be named', () => {
+    expect(read(['--name', 'm']).command).toBe('generate');
+    expect(read(['generate', '--name', 'm']).command).toBe('generate');
+    expect(read(['score', '--name', 'm', '--token_ids', 'f'])).toMatchObject({
+      command: 'score',
+      input: { kind: 'ids', path: 'f' },
+      batchSize: undefined,
+      json: false,
+    });
+  });
+});
+
+describe('help', () => {
+  it.each([[['--help']], [['score', '-h']]])('%j lists options, groups and examples', (words) => {
+    const parsed = parseCommandLine(words, 100);
+    expect(parsed.kind).toBe('print');
+    const text = parsed.kind === 'print' ? parsed.text : '';
+    for (const part of ['--nvme_offload_path', 'Where weights rest:', 'Examples:'])
+      expect(text).toContain(part);
+  });
+
+  it('says the version', () => {
+    const parsed = parseCommandLine(['--version'], 100);
+    expect(parsed).toMatchObject({ kind: 'print', text: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
+  });
+});

@@ -1,0 +1,140 @@
+// Mixtures of experts: which layers have them, how their weights are found, and what a plan makes of their arithmetic.
+
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { dryRun } from '../../offload/dry-run.js';
+import { present } from '../../offload/index.js';
+import { type Checkpoint, openCheckpoint } from '../../src/checkpoint.js';
+import { openModel } from '../../src/engine.js';
+import { ALL_NVME, fixtureFolder, generateFolder, readGolden } from '../golden/run-model.js';
+import { fieldOf, recordForward } from '../helpers/recorded-forward.js';
+import { type TestTensor, writeSafetensors } from '../helpers/safetensors.js';
+import { tempFolder } from '../helpers/temp-folder.js';
+import { build } from './small-configs.js';
+
+const sparse = (changes: Record<string, unknown>) =>
+  recordForward(build('qwen3_moe', changes)).blocks.map((ops) => ops.some(({ op }) => op === 'route'));
+
+describe('layers of Qwen3-MoE', () => {
+  it('have experts in every layer, or in every so-manieth', () => {
+    expect(sparse({})).toEqual([true, true, true, true]);
+    expect(sparse({ decoder_sparse_step: 2 })).toEqual([false, true, false, true]);
+    expect(sparse({ decoder_sparse_step: 3 })).toEqual([false, false, true, false]);
+  });
+
+  it('are dense where mlp_only_layers says so', () => {
+    expect(sparse({ mlp_only_layers: [0, 3] })).toEqual([false, true, true, false]);
+    expect(sparse({ mlp_only_layers: null })).toEqual([true, true, true, true]);
+  });
+
+  it('slide all together, and only where the configuration asks for it', () => {
+    const windows = (changes: Record<string, unknown>) =>
+      fieldOf(build('qwen3_moe', changes), 'attention', 'windowTokens');
+    expect(windows({ sliding_window: 8 })).toEqual([0, 0, 0, 0]);
+    expect(windows({ sliding_window: 8, use_sliding_window: true })).toEqual([8, 8, 8, 8]);
+  });
+});
+
+it('weights of the chosen experts sum to one in Mixtral, and where Qwen3-MoE says so', () => {
+  const normalize = (family: string, changes: Record<string, unknown> = {}) =>
+    new Set(fieldOf(build(family, changes), 'route', 'normalize'));
+  expect(normalize('mixtral')).toEqual(new Set([true]));
+  expect(normalize('qwen3_moe')).toEqual(new Set([true]));
+  expect(normalize('qwen3_moe', { norm_topk_prob: false })).toEqual(new Set([false]));
+  expect(normalize('qwen3_moe', { norm_topk_prob: undefined })).toEqual(new Set([false]));
+});
+
+it('Mixtral slides where it has a window', () => {
+  const windows = (changes: Record<string, unknown>) =>
+    fieldOf(build('mixtral', changes), 'attention', 'windowTokens');
+  expect(windows({})).toEqual([0, 0, 0, 0]);
+  expect(windows({ sliding_window: null })).toEqual([0, 0, 0, 0]);
+  expect(windows({ sliding_window: 8 })).toEqual([8, 8, 8, 8]);
+});
+
+it('every expert is an extent of its own', async () => {
+  const { model } = await openModel(fixtureFolder('mixtral'));
+  const experts = present(model.blocks[0], 'a block').weights.filter(({ key }) => key.includes('experts'));
+  expect(experts).toHaveLength(4 * 3);
+  const places = experts.map(({ extent }) => `${extent.fileIndex}:${extent.fileOffset}`);
+  expect(new Set(places).size).toBe(experts.length);
+});
+
+it('a plan counts the chosen experts only', async () => {
+  const { model } = await openModel(fixtureFolder('mixtral'));
+  const [H, I, layers, kv, chosen, experts] = [64, 160, 4, 32, 2, 4];
+  const perToken = layers * 2 * (2 * H * H + 2 * H * kv + H * experts + chosen * 3 * H * I);
+  expect(dryRun(model, 16, 1).blockFlopsPerToken).toBe(perToken);
+});
+
+describe('a checkpoint with the experts of a layer in one tensor', () => {
+  it('gives the same tokens', async () => {
+    const { input_ids: prompts } = readGolden('mixtral');
+    const fused = await fuse(fixtureFolder('mixtral'), 4);
+    const expected = await generateFolder(fixtureFolder('mixtral'), prompts, 8, ALL_NVME);
+    expect(await generateFolder(fused, prompts, 8, ALL_NVME)).toEqual(expected);
+  });
+
+  it('is told when a tensor has another shape', async () => {
+    const fused = await fuse(fixtureFolder('mixtral'), 3);
+    await expect(openModel(fused)).rejects.toMatchObject({ code: 'WRONG_SHAPE' });
+  });
+});
+
+it('a checkpoint without an expert is told what was looked for', async () => {
+  const checkpoint = await openCheckpoint(fixtureFolder('mixtral'));
+  const wanted = 'layers.2.block_sparse_moe.experts.3.w2.weight';
+  const folder = copyWithout(checkpoint, `model.${wanted}`);
+  const failure = openModel(folder);
+  await expect(failure).rejects.toMatchObject({ code: 'MISSING_TENSOR' });
+  await expect(failure).rejects.toThrow(`${wanted} or model.layers.2.mlp.experts.down_proj`);
+});
+
+function readTensors({ tensors, files }: Checkpoint): TestTensor[] {
+  const contents = files.map((path) => readFileSync(path));
+  return [...tensors.values()].map(({ name, dtype, shape, fileIndex, fileOffset, sizeBytes }) => {
+    const data = present(contents[fileIndex], 'file').subarray(fileOffset, fileOffset + sizeBytes);
+    return { name, dtype, shape, data };
+  });
+}
+
+function writeCheckpoint(from: Checkpoint, tensors: readonly TestTensor[]): string {
+  const folder = join(tempFolder(), 'model');
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(from.config));
+  writeSafetensors(join(folder, 'model.safetensors'), tensors);
+  return folder;
+}
+
+function copyWithout(checkpoint: Checkpoint, name: string): string {
+  return writeCheckpoint(
+    checkpoint,
+    readTensors(checkpoint).filter((tensor) => tensor.name !== name),
+  );
+}
+
+/** As transformers 5 holds a Mixtral in memory, with the first `expertCount` experts. */
+async function fuse(folder: string, expertCount: number): Promise<string> {
+  const checkpoint = await openCheckpoint(folder);
+  const stored = new Map(readTensors(checkpoint).map((tensor) => [tensor.name, tensor]));
+  const tensors = [...stored.values()].filter(({ name }) => !name.includes('block_sparse_moe'));
+  for (let layer = 0; layer < 4; layer++) {
+    const find = (rest: string) =>
+      present(stored.get(`model.layers.${layer}.block_sparse_moe.${rest}`), rest);
+    const experts = Array.from({ length: expertCount }, (_, e) => e);
+    const join = (name: string, parts: readonly TestTensor[], rows: number, columns: number): TestTensor => ({
+      name: `model.layers.${layer}.mlp.${name}`,
+      dtype: 'BF16',
+      shape: [expertCount, rows, columns],
+      data: Buffer.concat(parts.map(({ data }) => present(data, 'data'))),
+    });
+    const part = (e: number, name: string) => find(`experts.${e}.${name}.weight`);
+    const gateUp = experts.flatMap((e) => [part(e, 'w1'), part(e, 'w3')]);
+    tensors.push({ ...find('gate.weight'), name: `model.layers.${layer}.mlp.gate.weight` });
+    tensors.push(join('experts.gate_up_proj', gateUp, 320, 64));
+    const down = experts.map((e) => part(e, 'w2'));
+    tensors.push(join('experts.down_proj', down, 64, 160));
+  }
+  return writeCheckpoint(checkpoint, tensors);
+}

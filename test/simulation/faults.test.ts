@@ -1,0 +1,144 @@
+// Failures, early ends and second sessions: nothing hangs, nothing leaks, and the next session works.
+
+import { expect, it } from 'vitest';
+import { simulated } from '../../offload/backends/simulated-memory.js';
+import { Random } from '../../offload/backends/simulated-random.js';
+import { OperatingError } from '../../offload/errors.js';
+import { withPlants } from './plants.js';
+import { SEEDS, sweep, World } from './world.js';
+
+const COUNT = Math.ceil(SEEDS / 8);
+
+/** Whether the promise was rejected by a failed read; anything else is thrown on. */
+async function readFailed(promise: Promise<void>): Promise<boolean> {
+  try {
+    await promise;
+    return false;
+  } catch (error) {
+    if (!(error instanceof OperatingError && error.code === 'READ_FAILED')) throw error;
+    expect(error.message).toMatch(/^\/weights-\d\.safetensors cannot be read at offset \d+/);
+    return true;
+  }
+}
+
+it('a read that fails ends the pass with its error; the next session reads again and goes on', async () => {
+  let failures = 0;
+  await sweep(COUNT, 100_001, async (seed) => {
+    const random = new Random(seed);
+    const failing = new Set(Array.from({ length: random.between(1, 4) }, () => random.between(1, 120)));
+    const world = new World(seed, { failsRead: (request) => failing.delete(request) });
+    if (await readFailed(world.create())) return;
+    const passCount = world.scenario.passes.length;
+    world.executor.begin(passCount);
+    for (let index = 0; index < passCount; index++) {
+      if (!(await readFailed(world.run(index)))) continue;
+      failures++;
+      await world.end();
+      // The same pass again, or all from the start, with other tables than those of the pass that failed.
+      if (random.chance(0.3)) index = 0;
+      world.executor.begin(passCount - index);
+      index--;
+    }
+    await world.end();
+    await world.backend.close();
+  });
+  expect(failures).toBeGreaterThan(COUNT / 20);
+}, 600_000);
+
+it('a failed read of the fixed weights rejects the creation', async () => {
+  const world = new World(1, { failsRead: (request) => request === 0 });
+  expect(await readFailed(world.create())).toBe(true);
+});
+
+it('a session can end while a pass runs and fetches are in flight; the next one starts over', async () => {
+  let interrupted = 0;
+  await sweep(COUNT, 200_001, async (seed) => {
+    const random = new Random(seed);
+    const world = new World(seed);
+    await world.create();
+    const { executor, backend, scenario } = world;
+    const passCount = scenario.passes.length;
+    executor.begin(passCount);
+    const before = random.between(0, passCount - 1);
+    for (let index = 0; index < before; index++) await world.run(index);
+    const running = world.run(before).then(
+      () => false,
+      (error: unknown) => {
+        expect(String(error)).toContain('the prefetcher was stopped');
+        return true;
+      },
+    );
+    await backend.until(backend.sleep(random.spread(0.01, 20)), 'some time');
+    await world.end();
+    if (await running) interrupted++;
+    executor.begin(passCount);
+    for (const index of scenario.passes.keys()) await world.run(index);
+    await world.end();
+    await backend.close();
+  });
+  expect(interrupted).toBeGreaterThan(COUNT / 10);
+}, 600_000);
+
+it('a backend that is closed in the middle rejects what waits for it, and ending still works', async () => {
+  let rejected = 0;
+  await sweep(COUNT, 300_001, async (seed) => {
+    const random = new Random(seed);
+    const world = new World(seed);
+    const { backend, scenario } = world;
+    const interruptible = async () => {
+      await world.create();
+      world.executor.begin(scenario.passes.length);
+      for (const index of scenario.passes.keys()) await world.run(index);
+    };
+    const played = interruptible().then(
+      () => undefined,
+      (error: unknown) => {
+        rejected++;
+        expect(error).toBeInstanceOf(OperatingError);
+        expect(['INTERRUPTED', 'DEVICE_FAILED']).toContain((error as OperatingError).code);
+      },
+    );
+    const closing = backend.sleep(random.spread(0.01, 30)).then(() => backend.close());
+    await Promise.all([backend.until(closing, 'closing'), played]);
+    await backend.close();
+    if (world.isCreated) await world.end();
+  });
+  expect(rejected).toBeGreaterThan(COUNT / 5);
+}, 600_000);
+
+it('sessions share buffers and the layers in DRAM, each of which is read once; early stops fetch no further pass', async () => {
+  await sweep(COUNT, 400_001, async (seed) => {
+    const random = new Random(seed);
+    let residentReads = 0;
+    const world = new World(seed, {
+      wrap: (backend) =>
+        withPlants(
+          backend,
+          {},
+          {
+            read: (requests, into) => {
+              if (simulated(into).purpose === 'resident') residentReads++;
+              return backend.read(requests, into);
+            },
+          },
+        ),
+    });
+    await world.create();
+    const { executor, scenario } = world;
+    const passCount = scenario.passes.length;
+    for (let index = 0; index < passCount; ) {
+      // More passes are announced than will be run.
+      executor.begin(passCount - index + random.between(0, 3));
+      const wanted = random.between(1, passCount - index);
+      for (let i = 0; i < wanted; i++) {
+        if (random.chance(0.3)) executor.limitPasses(wanted - i);
+        await world.run(index++);
+      }
+      if (random.chance(0.5)) executor.limitPasses(0);
+      await world.end();
+    }
+    const residents = scenario.plan.layers.filter(({ tier }) => tier === 'dram').length;
+    expect(residentReads).toBe(residents);
+    await world.backend.close();
+  });
+}, 600_000);
