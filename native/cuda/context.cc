@@ -77,6 +77,12 @@ std::shared_ptr<Context> Context::Of(int device) {
   return context;
 }
 
+void Context::UseAny() {
+  auto& [mutex, by_device] = AllContexts();
+  std::lock_guard<std::mutex> lock(mutex);
+  if (!by_device.empty() && cudaSetDevice(by_device.begin()->first) != cudaSuccess) cudaGetLastError();
+}
+
 void Context::SynchronizeAll() {
   auto& [mutex, by_device] = AllContexts();
   std::lock_guard<std::mutex> lock(mutex);

@@ -42,6 +42,9 @@ class Context {
   /// The one of that device, made at first use and kept: contexts outlive streams and memories. Throws.
   static std::shared_ptr<Context> Of(int device);
 
+  /// Makes some device in use the calling thread's, so that none is opened only to lock host memory.
+  /// Never throws.
+  static void UseAny();
   /// Waits for everything queued on every device in use. Never throws.
   static void SynchronizeAll();
 

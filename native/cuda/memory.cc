@@ -76,6 +76,7 @@ void Pin(const std::shared_ptr<HostMemory>& memory) {
   std::atomic<int> refused{cudaSuccess};
   std::vector<char> done(pieces.size(), 0);
   const auto work = [&] {
+    Context::UseAny();
     for (size_t i = next++; i < pieces.size() && refused == cudaSuccess; i = next++) {
       const cudaError_t code =
           cudaHostRegister(pieces[i].first, pieces[i].second, cudaHostRegisterPortable | cudaHostRegisterMapped);

@@ -11,7 +11,7 @@ using Operation = decltype(Decoded::op);
 /// Collects what an operation holds beside its operands.
 struct Reader : WordReader {
   using WordReader::WordReader;
-  std::vector<const uint8_t*> expert_weights;
+  std::shared_ptr<const std::vector<const uint8_t*>> expert_weights;
 };
 
 void CheckSameShape(const WordReader& in, const View& view, const View& like, const char* name) {
@@ -155,9 +155,10 @@ Operation ExpertLinear(Reader& in) {
   ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, nullptr, 0};
   op.expert_count = static_cast<int64_t>(in.Size("experts"));
   op.weight = in.Weight("weight", 2);
-  in.expert_weights.push_back(op.weight.data);
-  for (int64_t i = 1; i < op.expert_count; ++i) in.expert_weights.push_back(in.Same(op.weight, "weight"));
-  op.weights = in.expert_weights.data();
+  auto weights = std::make_shared<std::vector<const uint8_t*>>(1, op.weight.data);
+  for (int64_t i = 1; i < op.expert_count; ++i) weights->push_back(in.Same(op.weight, "weight"));
+  op.weights = weights->data();
+  in.expert_weights = std::move(weights);
   const int64_t tokens = op.experts.shape[0], choices = tokens * op.experts.shape[1];
   in.CheckSize(op.out, 0, choices, "out");
   in.CheckSize(op.out, 1, op.weight.shape[0], "out");

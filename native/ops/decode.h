@@ -13,11 +13,8 @@ struct Decoded {
       op;
   /// Holding them keeps the operands' views valid.
   std::vector<std::shared_ptr<Memory>> memories;
-  /// ExpertLinearOp::weights points here.
-  std::vector<const uint8_t*> expert_weights;
-
-  Decoded(const Decoded&) = delete;
-  Decoded(Decoded&&) = default;
+  /// ExpertLinearOp::weights points into it; null for other operations.
+  std::shared_ptr<const std::vector<const uint8_t*>> expert_weights;
 };
 
 /// Checks everything that does not depend on the contents of memory; what does (indices, tables) is checked when the

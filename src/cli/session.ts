@@ -55,8 +55,11 @@ export async function withSession<T>(
     offload: options.offload,
     ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
     workload,
+    ...(options.deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes: options.deviceBudgetBytes }),
+    device: options.device,
     plan: options.plan,
     cpu: options.cpu,
+    cuda: { ...(options.cpu.io === undefined ? {} : { io: options.cpu.io }) },
     keepSpans: options.trace !== undefined,
     files: source.files,
   });
