@@ -15,7 +15,7 @@ import type { Trace } from './trace.js';
 
 /** What a pass yields for one device, in the order of its micro-batches' outputs. */
 export interface PassResult {
-  /** Output `tokens`: the most likely next token per output. */
+  /** Output `tokens`: the likeliest, or the drawn, next token per output. */
   readonly tokens: Int32Array;
   /** Output `nll`: negative log-likelihood of the target per output. */
   readonly nll: Float64Array;
@@ -186,7 +186,7 @@ export class DevicePass {
     if (!this.#plan.nll) {
       const logits = columns(rows(this.#state.logits, 0, outputs), layer.firstColumn, layer.columns);
       this.#queueLogits(weights, rows(this.#state.headRows, 0, outputs), logits);
-      if (last) kernels.argmax(rows(this.#state.logits, 0, outputs), rows(this.#state.ids, 0, outputs));
+      if (last) for (const running of this.#running) this.#queueTokens(running);
       return;
     }
     for (const { microBatch, control, firstOutput } of this.#running) {
@@ -202,6 +202,15 @@ export class DevicePass {
         layer.firstColumn,
       );
     }
+  }
+
+  #queueTokens({ microBatch, control, firstOutput }: Running): void {
+    const count = microBatch.outputs.length;
+    if (count === 0) return;
+    const logits = rows(this.#state.logits, firstOutput, count);
+    const ids = rows(this.#state.ids, firstOutput, count);
+    if (control.sampling) this.#state.kernels.sample(logits, ids, control.sampling);
+    else this.#state.kernels.argmax(logits, ids);
   }
 
   #queueHeadInput({ microBatch, control, firstToken, tokens, firstOutput }: Running): void {

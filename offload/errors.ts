@@ -51,10 +51,20 @@ export type ErrorCode = keyof typeof ERROR_CODES;
 export class OperatingError extends Error {
   readonly code: ErrorCode;
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
+    super(printable(message), options);
     this.name = 'OperatingError';
     this.code = code;
   }
+}
+
+const MAX_MESSAGE = 1000;
+
+/** Messages quote files, and control characters of a file must not reach a terminal. Escaped, and cut as a last resort. */
+function printable(message: string): string {
+  const text = message.length > MAX_MESSAGE ? `${message.slice(0, MAX_MESSAGE - 1)}…` : message;
+  return text.replaceAll(/[^\P{Cc}\n]/gu, (character) => {
+    return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
+  });
 }
 
 /** Programmer errors: always on. */

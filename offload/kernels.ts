@@ -3,7 +3,7 @@
 import type { DeviceStream } from './backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 import { assert, present } from './errors.js';
-import type { Activation, AttentionTables, Memory, Tensor } from './ops.js';
+import type { Activation, AttentionTables, Memory, SamplingTables, Tensor } from './ops.js';
 import { dimension, heads, rows, tensor } from './tensor.js';
 import { roundUp } from './units.js';
 
@@ -253,6 +253,11 @@ export class Kernels {
 
   argmax(logits: Tensor, out: Tensor): void {
     this.#stream.launch({ op: 'argmax', out, logits });
+  }
+
+  /** Draws a token per row of logits [R, V]. */
+  sample(logits: Tensor, out: Tensor, tables: SamplingTables): void {
+    this.#stream.launch({ op: 'sample', out, logits, tables });
   }
 
   nllFold(state: Tensor, logits: Tensor, targets: Tensor, firstColumn: number): void {

@@ -41,6 +41,16 @@ export interface AttentionTables {
   readonly maxContextTokens: number;
 }
 
+/** How each row's token is drawn. */
+export interface SamplingTables {
+  /** f32 [R, 4]: temperature (0 takes the largest), top-p, min-p, repetition penalty. */
+  readonly settings: Tensor;
+  /** i32 [R, 4]: top-k (0 for all), 32 random bits, first entry in `history`, number of entries. */
+  readonly draws: Tensor;
+  /** i32 [H]: tokens that the repetition penalty applies to. */
+  readonly history: Tensor;
+}
+
 /** One operation. Activations are f32; weights keep their stored type. T tokens, H hidden size, N outputs. */
 export type Op =
   /** out[t] (+)= table[rows[t]] · scale; `out` [T, H] f32, `table` [R, H] any type, `rows` i32 [T]. */
@@ -118,6 +128,14 @@ export type Op =
   /** out i32 [R] = column of the largest of logits [R, V]; the lowest column wins a tie. */
   | { readonly op: 'argmax'; out: Tensor; logits: Tensor }
   /**
+   * out i32 [R] = a token drawn from softmax(logits / temperature), logits [R, V], among those that stay. In this order
+   * (that of transformers): logits of tokens in the history are divided by the penalty if positive, else multiplied;
+   * the k largest stay, with all that equal the k-th; then the likeliest that together reach top-p; then those at
+   * least min-p times as likely as the likeliest. The first token whose cumulative probability, in order of ids,
+   * exceeds (bits + ½) / 2³² is it. NaN counts as −∞; of +∞, all are equally likely; a row of −∞ gives 0.
+   */
+  | { readonly op: 'sample'; out: Tensor; logits: Tensor; tables: SamplingTables }
+  /**
    * Streams a log-softmax over pieces of the vocabulary: folds logits [R, piece] into state f32 [R, 3] =
    * (maximum, Σ exp(logit − maximum), logit of the target). targets i32 [R]; columns start at firstColumn.
    * A state starts as (−inf, 0, 0): pass `first` with the first piece.
@@ -192,6 +210,10 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
     }
     case 'argmax':
       return { reads: [op.logits], writes: [op.out] };
+    case 'sample': {
+      const { settings, draws, history } = op.tables;
+      return { reads: [op.logits, settings, draws, history], writes: [op.out] };
+    }
     case 'nll_fold':
       return {
         reads: op.first ? [op.logits, op.targets] : [op.logits, op.targets, op.state],

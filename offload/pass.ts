@@ -4,7 +4,7 @@ import { DTYPE_BYTES } from './dtype.js';
 import { assert, present } from './errors.js';
 import type { SequenceLength } from './kernels.js';
 import { PAGE_TOKENS, pagesFor } from './kv-cache.js';
-import type { AttentionTables, Memory, Tensor } from './ops.js';
+import type { AttentionTables, Memory, SamplingTables, Tensor } from './ops.js';
 import type { Plan } from './plan.js';
 import { tensor } from './tensor.js';
 
@@ -23,6 +23,21 @@ export interface SequenceSlice {
   readonly pages: readonly number[];
 }
 
+/** How the token of an output is drawn; meanings as in the `sample` operation. */
+export interface SamplingRow {
+  /** 0 takes the likeliest. */
+  readonly temperature: number;
+  /** 0 for all. */
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
+  /** Tokens that the penalty applies to; empty where it is 1. */
+  readonly history: Int32Array;
+  /** 32 of them. */
+  readonly randomBits: number;
+}
+
 /** Sequences computed together, packed without padding. */
 export interface MicroBatch {
   readonly slices: readonly SequenceSlice[];
@@ -30,6 +45,8 @@ export interface MicroBatch {
   readonly outputs: Int32Array;
   /** For output `nll`: the token that follows, per output. */
   readonly targets?: Int32Array;
+  /** For output `tokens`, per output; absent: the likeliest token. */
+  readonly sampling?: readonly SamplingRow[];
 }
 
 /** A block of micro-batches per device; all pass through each residency of a layer. */
@@ -46,16 +63,20 @@ export function resultBytes(headRows: number, logitsRead: number): number {
   return Math.max(headRows * 3, logitsRead) * DTYPE_BYTES.f32;
 }
 
+/** Settings and draw of an output. */
+const SAMPLING_WORDS = 8;
+
 /** Int32 words that the tables of all micro-batches of a pass need at most. */
 export function controlWords(
-  plan: Pick<Plan, 'passTokens' | 'microBatchTokens' | 'sequences'>,
+  plan: Pick<Plan, 'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens'>,
   tableCount: number,
   pagesPerSequence: number,
 ): number {
   const microBatches = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
   const slices = plan.sequences + microBatches;
   const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
-  return plan.passTokens * perToken + slices * (4 + pagesPerSequence);
+  const sampling = plan.sequences * SAMPLING_WORDS + plan.historyTokens;
+  return plan.passTokens * perToken + slices * (4 + pagesPerSequence) + sampling;
 }
 
 /** The tables of one micro-batch as tensors over one run of int32 words. */
@@ -71,6 +92,7 @@ export interface ControlTables {
   readonly outputs: Tensor;
   /** [R] */
   readonly targets: Tensor;
+  readonly sampling: SamplingTables | undefined;
 }
 
 /**
@@ -123,5 +145,32 @@ export function writeControl(
     tokens: tokens.length,
     knownTokens: knownTokens ?? startPosition + tokens.length,
   }));
-  return { firstWord, words: next - firstWord, attention, lengths, rows: rowTensors, outputs, targets };
+  const sampling = microBatch.sampling && putSampling(microBatch.sampling, put);
+  const written = next - firstWord;
+  return { firstWord, words: written, attention, lengths, rows: rowTensors, outputs, targets, sampling };
+}
+
+function putSampling(
+  sampling: readonly SamplingRow[],
+  put: (values: ArrayLike<number>, shape?: readonly number[]) => Tensor,
+): SamplingTables {
+  const settings = Float32Array.from(
+    sampling.flatMap((row) => [row.temperature, row.topP, row.minP, row.repetitionPenalty]),
+  );
+  let entries = 0;
+  const draws = sampling.flatMap(({ topK, randomBits, history }) => {
+    entries += history.length;
+    return [topK, randomBits | 0, entries - history.length, history.length];
+  });
+  const history = new Int32Array(entries);
+  sampling.reduce((at, row) => {
+    history.set(row.history, at);
+    return at + row.history.length;
+  }, 0);
+  return {
+    // The same words, seen as floats by the kernel.
+    settings: { ...put(new Int32Array(settings.buffer), [sampling.length, 4]), dtype: 'f32' },
+    draws: put(draws, [sampling.length, 4]),
+    history: put(history),
+  };
 }

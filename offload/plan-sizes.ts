@@ -33,6 +33,8 @@ export interface Sizes {
   readonly workspaceBytes: number;
   readonly logitRows: number;
   readonly logitColumns: number;
+  /** Room for the tokens of all sequences, where drawing looks at them. */
+  readonly historyTokens: number;
   readonly rowCacheBytes: readonly number[];
   readonly blockFlopsPerToken: number;
 }
@@ -105,7 +107,9 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
       reason: 'norms of embedding and head stay on the device',
     },
   ];
-  terms.push(...tableTerms(sizing, { passTokens, microBatchTokens, headRows, logitRows, logitColumns }));
+  const historyTokens = workload.history ? workload.sequences * workload.contextTokens : 0;
+  const rowsOfPass = { passTokens, headRows, logitRows, logitColumns, historyTokens };
+  terms.push(...tableTerms(sizing, { ...rowsOfPass, microBatchTokens }));
   const sizes = {
     microBatchTokens,
     microBatchSequences,
@@ -114,6 +118,7 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     workspaceBytes,
     logitRows,
     logitColumns,
+    historyTokens,
     rowCacheBytes,
     blockFlopsPerToken,
   };
@@ -129,6 +134,7 @@ function tableTerms(
     readonly headRows: number;
     readonly logitRows: number;
     readonly logitColumns: number;
+    readonly historyTokens: number;
   },
 ): PlanTerm[] {
   const { sequences, contextTokens, output } = workload;

@@ -21,6 +21,8 @@ export interface Workload {
   readonly promptTokens: number;
   /** `tokens`: the next token per sequence; `nll`: the likelihood of every token; `logits`: rows of logits. */
   readonly output: 'tokens' | 'nll' | 'logits';
+  /** Drawing a token looks at all tokens of its sequence: a repetition penalty. */
+  readonly history?: boolean;
 }
 
 /** What the caller fixes; the rest is the planner's choice. */
@@ -79,6 +81,8 @@ export interface Plan {
   /** Rows whose logits one pass makes. */
   readonly logitRows: number;
   readonly logitColumns: number;
+  /** Room for the tokens of all sequences, where drawing looks at them. */
+  readonly historyTokens: number;
   readonly rowCacheBytes: readonly number[];
   /** Passes yield likelihoods of given tokens; the head's pieces are folded one by one. */
   readonly nll: boolean;

@@ -1,6 +1,12 @@
 // Cuts sequences into passes and micro-batches of the planned sizes.
 
-import { type MicroBatch, type Plan, present, type SequenceSlice } from '../offload/index.js';
+import {
+  type MicroBatch,
+  type Plan,
+  present,
+  type SamplingRow,
+  type SequenceSlice,
+} from '../offload/index.js';
 
 /** A piece of one sequence's work in a pass. */
 export interface Work<S> {
@@ -60,8 +66,15 @@ export function cutPasses<S>(work: readonly Work<S>[], plan: PlannedSizes): Work
   return passes;
 }
 
-/** Packs a pass's work into micro-batches, first come first packed; two pieces of a sequence never share one. */
-export function packPass<S>(work: readonly Work<S>[], plan: PlannedSizes): PackedPass<S> {
+/**
+ * Packs a pass's work into micro-batches, first come first packed; two pieces of a sequence never share one.
+ * @param sampling how the token of an output is drawn; absent: the likeliest
+ */
+export function packPass<S>(
+  work: readonly Work<S>[],
+  plan: PlannedSizes,
+  sampling?: (sequence: S) => SamplingRow,
+): PackedPass<S> {
   const groups: Work<S>[][] = [];
   let tokens = Number.POSITIVE_INFINITY;
   for (const item of work) {
@@ -80,12 +93,15 @@ export function packPass<S>(work: readonly Work<S>[], plan: PlannedSizes): Packe
     }
   }
   return {
-    microBatches: groups.map(toMicroBatch),
+    microBatches: groups.map((group) => toMicroBatch(group, sampling)),
     outputsOf: work.flatMap(({ sequence, outputs }) => outputs.map(() => sequence)),
   };
 }
 
-function toMicroBatch<S>(group: readonly Work<S>[]): MicroBatch {
+function toMicroBatch<S>(
+  group: readonly Work<S>[],
+  sampling: ((sequence: S) => SamplingRow) | undefined,
+): MicroBatch {
   const outputs: number[] = [];
   const targets: number[] = [];
   let first = 0;
@@ -97,6 +113,9 @@ function toMicroBatch<S>(group: readonly Work<S>[]): MicroBatch {
   return {
     slices: group.map(({ slice }) => slice),
     outputs: Int32Array.from(outputs),
+    ...(sampling
+      ? { sampling: group.flatMap(({ sequence, outputs: own }) => own.map(() => sampling(sequence))) }
+      : {}),
     ...(targets.length > 0 ? { targets: Int32Array.from(targets) } : {}),
   };
 }

@@ -1,17 +1,24 @@
-// Greedy generation: prefill passes, then one decode pass per new token, for groups of at most `batchSize` prompts.
+// Generation: prefill passes, then one decode pass per new token, for groups of at most `batchSize` prompts.
 
-import { type Executor, PageAllocator, pagesFor, present } from '../offload/index.js';
+import { type Executor, PageAllocator, pagesFor, present, type SamplingRow } from '../offload/index.js';
 import { cutPasses, cutSequence, packPass, type Work } from './batch.js';
+import { GREEDY, isGreedy, type SamplingSettings, samplingRow } from './sampler.js';
 
 export interface GenerationRequest {
-  /** Identifies the prompt in results. */
+  /** Identifies the prompt in results, and in what is random. */
   readonly index: number;
+  /** Which of a prompt's continuations this is; 0 where there is one. */
+  readonly sample?: number;
   /** At least one. */
   readonly promptTokens: Int32Array;
+  /** Absent: the likeliest token at every step. A repetition penalty must have been planned for (`history`). */
+  readonly sampling?: SamplingSettings;
 }
 
 export interface GenerationResult {
   readonly index: number;
+  readonly sample: number;
+  /** With the one that completed a stop string, without a stop token. */
   readonly tokens: readonly number[];
   readonly finishReason: 'stop' | 'length';
 }
@@ -21,9 +28,11 @@ export interface GenerationOptions {
   readonly maxNewTokens: number;
   /** A sequence ends after one of these, which is not part of its result; empty to ignore them. */
   readonly stopTokens: ReadonlySet<number>;
+  /** Made for every sequence and told of its tokens: true ends it, and the token stays part of its result. */
+  readonly stopsAfter?: (request: GenerationRequest) => (token: number) => boolean;
   readonly signal?: AbortSignal;
   /** Each new token as it is known, in the order of the batch. */
-  readonly onToken?: (index: number, token: number) => void;
+  readonly onToken?: (index: number, token: number, sample: number) => void;
   readonly onFinished?: (result: GenerationResult) => void;
   /** After each pass. */
   readonly onPass?: (pass: PassProgress) => void;
@@ -42,6 +51,7 @@ interface Sequence {
   readonly request: GenerationRequest;
   readonly pages: readonly number[];
   readonly tokens: number[];
+  readonly stopsAfter: ((token: number) => boolean) | undefined;
   finishReason: 'stop' | 'length' | undefined;
 }
 
@@ -110,7 +120,8 @@ class Run {
     const { maxNewTokens } = this.#options;
     const sequences = requests.map((request): Sequence => {
       const pages = this.#pages.allocate(pagesFor(request.promptTokens.length + maxNewTokens));
-      return { request, pages, tokens: [], finishReason: undefined };
+      const stopsAfter = this.#options.stopsAfter?.(request);
+      return { request, pages, tokens: [], stopsAfter, finishReason: undefined };
     });
     await this.#prefill(sequences);
     for (let made = 1; made < maxNewTokens; made++) {
@@ -149,7 +160,8 @@ class Run {
 
   async #pass(phase: 'prefill' | 'decode', work: readonly Work<Sequence>[]): Promise<void> {
     this.#options.signal?.throwIfAborted();
-    const { microBatches, outputsOf } = packPass(work, this.#executor.plan);
+    const draws = work.some(({ sequence }) => !isGreedy(sequence.request.sampling ?? GREEDY));
+    const { microBatches, outputsOf } = packPass(work, this.#executor.plan, draws ? drawOf : undefined);
     const [result] = await this.#executor.run({ perDevice: [microBatches] });
     outputsOf.forEach((sequence, index) => {
       this.#take(sequence, present(result?.tokens[index], 'token'));
@@ -169,8 +181,10 @@ class Run {
       sequence.finishReason = 'stop';
     } else {
       sequence.tokens.push(token);
-      onToken?.(sequence.request.index, token);
-      if (sequence.tokens.length === maxNewTokens) sequence.finishReason = 'length';
+      const { index, sample = 0 } = sequence.request;
+      onToken?.(index, token, sample);
+      if (sequence.stopsAfter?.(token)) sequence.finishReason = 'stop';
+      else if (sequence.tokens.length === maxNewTokens) sequence.finishReason = 'length';
     }
     if (sequence.finishReason === undefined) return;
     this.#finishedPrompts++;
@@ -178,6 +192,25 @@ class Run {
   }
 }
 
+/** How the sequence's next token is drawn. */
+function drawOf({ request, tokens }: Sequence): SamplingRow {
+  const { index, sample = 0, promptTokens, sampling = GREEDY } = request;
+  const draw = { prompt: index, sample, step: tokens.length };
+  return samplingRow(sampling, draw, () => joined(promptTokens, tokens));
+}
+
 function toResult({ request, tokens, finishReason }: Sequence): GenerationResult {
-  return { index: request.index, tokens, finishReason: finishReason ?? 'length' };
+  return {
+    index: request.index,
+    sample: request.sample ?? 0,
+    tokens,
+    finishReason: finishReason ?? 'length',
+  };
+}
+
+function joined(prompt: Int32Array, tokens: readonly number[]): Int32Array {
+  const all = new Int32Array(prompt.length + tokens.length);
+  all.set(prompt);
+  all.set(tokens, prompt.length);
+  return all;
 }

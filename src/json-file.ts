@@ -14,9 +14,10 @@ export function systemCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** What went wrong, in the words of whoever threw it. */
+/** What went wrong, in the words of whoever threw it, who may have quoted much of a file. */
 export function reason(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  const text = error instanceof Error ? error.message : String(error);
+  return text.length > 300 ? `${text.slice(0, 300)}…` : text;
 }
 
 /** Parses `text` as one JSON object; `code` is the error's code when it is none. */

@@ -59,9 +59,12 @@ const MAX_HEADER_BYTES = 100_000_000;
 
 /** Reads and checks the header of one file. Errors: NOT_FOUND, BAD_SAFETENSORS, READ_FAILED, FILE_CHANGED. */
 export function readSafetensorsHeader(path: string): Promise<SafetensorsHeader> {
-  return withFile(path, 'BAD_SAFETENSORS', async (source) =>
-    parseSafetensorsHeader(await readHeaderBytes(source), path, source.sizeBytes),
-  );
+  return withFile(path, 'BAD_SAFETENSORS', parseSafetensorsFile);
+}
+
+/** The same for any source of bytes. */
+export async function parseSafetensorsFile(source: ByteSource): Promise<SafetensorsHeader> {
+  return parseSafetensorsHeader(await readHeaderBytes(source), source.path, source.sizeBytes);
 }
 
 /** Checks the JSON part of a header (`bytes`) of a file of `sizeBytes`; `path` is for messages. */

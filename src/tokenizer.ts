@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import type { Tokenizer as RustTokenizer } from 'tokenizers';
 import { OperatingError } from '../offload/index.js';
 import { isJsonObject, type JsonObject, readOptionalJsonObject, reason, systemCode } from './json-file.js';
+import { checkForCore, sectionOf } from './tokenizer-file.js';
 
 export interface Tokenizer {
   /** With added tokens. The model's own vocabulary may be padded to more. */
@@ -92,6 +93,7 @@ async function readTokenizerFile(path: string): Promise<string> {
 async function parse(text: string, path: string): Promise<RustTokenizer> {
   // Loaded here because it costs some 25 ms, which commands that need no tokens should not pay.
   const { Tokenizer: Rust } = await import('tokenizers');
+  checkForCore(text, path);
   try {
     return Rust.fromString(text);
   } catch (error) {
@@ -99,32 +101,13 @@ async function parse(text: string, path: string): Promise<RustTokenizer> {
   }
 }
 
-/**
- * Ids of the tokens marked special. Only the list of added tokens is parsed: a vocabulary of 250,000 entries takes
- * JSON.parse longer than all else here, and the Rust core has checked the file already. The key cannot be mistaken:
- * within a string its quotes would be escaped, and vocabularies map to numbers, not to lists.
- */
+/** Ids of the tokens marked special. */
 function specialTokens(tokenizerJson: string): ReadonlySet<number> {
-  const key = /"added_tokens"\s*:\s*(?=\[)/.exec(tokenizerJson);
-  const list: unknown = key ? JSON.parse(listAt(tokenizerJson, key.index + key[0].length)) : [];
+  const list = sectionOf(tokenizerJson, 'added_tokens');
   const ids = (Array.isArray(list) ? list : []).map((token: unknown) =>
     isJsonObject(token) && token.special === true ? token.id : undefined,
   );
   return new Set(ids.filter((id) => typeof id === 'number'));
-}
-
-/** The JSON list that starts at `start`. */
-function listAt(text: string, start: number): string {
-  let depth = 0;
-  let end = start;
-  do {
-    const character = text[end];
-    if (character === '[') depth++;
-    else if (character === ']') depth--;
-    else if (character === '"') for (end++; text[end] !== '"'; end++) if (text[end] === '\\') end++;
-    end++;
-  } while (depth > 0);
-  return text.slice(start, end);
 }
 
 function specialIds(rust: RustTokenizer, settings: JsonObject, config: JsonObject, generation: JsonObject) {

@@ -25,6 +25,7 @@ auto KernelOf(const Kernels& k, const ScaleCapOp&) { return k.scale_cap; }
 auto KernelOf(const Kernels& k, const RouteOp&) { return k.route; }
 auto KernelOf(const Kernels& k, const ExpertLinearOp&) { return k.expert_linear; }
 auto KernelOf(const Kernels& k, const CombineOp&) { return k.combine; }
+auto KernelOf(const Kernels& k, const SampleOp&) { return k.sample; }
 auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }
 auto KernelOf(const Kernels&, const FillOp&) { return FillBytes; }
 

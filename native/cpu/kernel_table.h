@@ -8,6 +8,7 @@
 #include "cpu/kernel_norm.h"
 #include "cpu/kernel_reduce.h"
 #include "cpu/kernel_rows.h"
+#include "cpu/kernel_sample.h"
 
 namespace zi::ZI_ISA {
 
@@ -27,6 +28,7 @@ constexpr Kernels kTable = {
     .route = RouteKernel,
     .expert_linear = ExpertLinearKernel,
     .combine = CombineKernel,
+    .sample = SampleKernel,
     .read_all = ReadAll,
     .multiply_add = MultiplyAdd,
 };

@@ -30,6 +30,7 @@ struct Kernels {
   void (*route)(const RouteOp&, Run&);
   void (*expert_linear)(const ExpertLinearOp&, Run&);
   void (*combine)(const CombineOp&, Run&);
+  void (*sample)(const SampleOp&, Run&);
   /// Sum of `count` floats: how fast memory can be read at all.
   float (*read_all)(const float* data, size_t count);
   /// Runs about `steps` rounds of independent multiply-adds and returns how many operations that was.

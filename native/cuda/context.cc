@@ -24,6 +24,8 @@ std::string Describe(const Fault& fault) {
       return "attention: page entry " + index + " is " + value + ", outside the " + limit + " there are";
     case kSequenceOutside:
       return "attention: sequence " + index + " reaches to " + value + ", outside the " + limit + " there are";
+    case kHistoryOutside:
+      return "sample: row " + index + " names " + value + " in its history, outside the " + limit + " there are";
     default:
       return "expert_linear: expert " + value + " of choice " + index + " is none of " + limit;
   }

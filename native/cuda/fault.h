@@ -4,7 +4,7 @@
 
 namespace zi::cuda {
 
-enum FaultCode : int { kNoFault, kRowOutside, kSlotOutside, kPageOutside, kSequenceOutside, kExpertOutside };
+enum FaultCode : int { kNoFault, kRowOutside, kSlotOutside, kPageOutside, kSequenceOutside, kExpertOutside, kHistoryOutside };
 
 /// In host memory that the device writes; the first report stays.
 struct Fault {

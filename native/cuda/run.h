@@ -33,7 +33,7 @@ class Run {
   const cudaStream_t stream;
   Fault* const fault;
   const int multiprocessors;
-  /// For partial results of attention; for inputs of products in the weight's type; for products before their epilogue.
+  /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for products before their epilogue.
   Scratch partials, inputs, sums;
   /// Loaded at the first product: streams that only copy need no library.
   Products& products();
@@ -66,6 +66,7 @@ void Launch(const ScaleCapOp& op, Run& run);
 void Launch(const RouteOp& op, Run& run);
 void Launch(const ExpertLinearOp& op, Run& run);
 void Launch(const CombineOp& op, Run& run);
+void Launch(const SampleOp& op, Run& run);
 void Launch(const CopyOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 

@@ -175,6 +175,19 @@ Operation Combine(Reader& in) {
   return op;
 }
 
+Operation Sample(Reader& in) {
+  SampleOp op{in.Index("out"), in.Activation("logits", 2), in.Activation("settings", 2), in.IndexTable("draws"),
+              in.Index("history")};
+  const int64_t rows = op.logits.shape[0];
+  in.CheckSize(op.out, 0, rows, "out");
+  in.CheckSize(op.settings, 0, rows, "settings");
+  in.CheckSize(op.settings, 1, 4, "settings");
+  in.CheckSize(op.draws, 0, rows, "draws");
+  in.CheckSize(op.draws, 1, 4, "draws");
+  in.Check(op.logits.shape[1] > 0, "there must be something to draw from");
+  return op;
+}
+
 Operation Copy(Reader& in) {
   const uint64_t to = in.Size("to"), to_offset = in.Size("to"), from = in.Size("from"), from_offset = in.Size("from");
   const uint64_t size = in.Size("size");
@@ -199,7 +212,7 @@ constexpr Opcode kOpcodes[] = {
     {"gated", Gated},            {"add", Add},              {"rotary", Rotary},    {"kv_store", KvStore},
     {"attention", Attention},    {"argmax", Argmax},        {"nll_fold", NllFold}, {"scale_cap", ScaleCap},
     {"copy", Copy},              {"fill", Fill},            {"route", Route},      {"expert_linear", ExpertLinear},
-    {"combine", Combine},
+    {"combine", Combine},        {"sample", Sample},
 };
 
 }  // namespace

@@ -87,6 +87,9 @@ struct ExpertLinearOp {
 struct CombineOp {
   View x, y, weights;
 };
+struct SampleOp {
+  View out, logits, settings, draws, history;
+};
 struct CopyOp {
   uint8_t* to;
   const uint8_t* from;

@@ -29,6 +29,7 @@ const OPCODES = {
   route: 14,
   expert_linear: 15,
   combine: 16,
+  sample: 17,
 } as const satisfies Record<Op['op'] | 'copy' | 'fill', number>;
 
 const DTYPES: Readonly<Record<DType, number>> = { f32: 0, f16: 1, bf16: 2, i32: 3 };
@@ -97,6 +98,9 @@ export function encodeOp(op: Op): Float64Array {
     }
     case 'argmax':
       tensors(op.out, op.logits);
+      break;
+    case 'sample':
+      tensors(op.out, op.logits, op.tables.settings, op.tables.draws, op.tables.history);
       break;
     case 'nll_fold':
       tensors(op.state, op.logits, op.targets);

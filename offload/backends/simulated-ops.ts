@@ -57,6 +57,9 @@ export function applyOp(op: Op): void {
     case 'argmax':
       argmax(op);
       break;
+    case 'sample':
+      sample(op);
+      break;
     case 'nll_fold':
       foldNll(op);
       break;
@@ -299,6 +302,19 @@ function argmax({ out, logits }: OpOf<'argmax'>): void {
       if ((floats[start + i] ?? 0) > (floats[start + best] ?? 0)) best = i;
     }
     words[to + row] = best;
+  });
+}
+
+function sample({ out, logits, tables }: OpOf<'sample'>): void {
+  const { words, starts: to } = idWords(out);
+  const { settings, draws, history } = tables;
+  const [hashes, chosen, past] = [rowHashes(logits), rowHashes(settings), integers(history)];
+  const draw = integers(draws);
+  hashes.forEach((logitHash, row) => {
+    const [topK = 0, bits = 0, first = 0, count = 0] = draw.subarray(row * 4, row * 4 + 4);
+    let hash = mix(mix(mix(logitHash, chosen[row] ?? 0), topK), bits);
+    for (const token of past.subarray(first, first + count)) hash = mix(hash, token);
+    words[to + row] = (hash >>> 0) % dimension(logits, 1);
   });
 }
 

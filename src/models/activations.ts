@@ -1,7 +1,7 @@
 // Names that configurations give to activation functions.
 
 import type { Activation } from '../../offload/index.js';
-import type { ConfigReader } from './config-reader.js';
+import { type ConfigReader, named } from './config-reader.js';
 
 const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   linear: 'none',
@@ -22,7 +22,7 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
 /** The activation that the first of `names` that is present names. */
 export function readActivation(config: ConfigReader, names: readonly string[], fallback: string): Activation {
   const name = config.text(names, fallback);
-  const activation = ACTIVATIONS[name];
+  const activation = named(ACTIVATIONS, name);
   if (!activation)
     throw config.unsupported(names[0] ?? 'activation', name, Object.keys(ACTIVATIONS).join(', '));
   return activation;

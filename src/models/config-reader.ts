@@ -1,6 +1,22 @@
 // Typed access to config.json: the first of several names that is present, with a clear error for anything else.
 
 import { OperatingError } from '../../offload/index.js';
+import { show } from '../json-file.js';
+
+/**
+ * Far above every published model. Tables are made from these numbers before any weight is looked at, and a damaged
+ * file must not make them endless.
+ */
+const MOST: readonly (readonly [RegExp, number])[] = [
+  [/layers?$|experts$|heads?$|groups$/, 10_000],
+  [/position|window|context/, 2 ** 40],
+];
+const MOST_OTHERS = 2 ** 24;
+
+/** The table's own entry; `constructor` and its like, which every object has, are none. */
+export function named<T>(table: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(table, name) ? table[name] : undefined;
+}
 
 /** Reads values by any of their names, since config keys changed between generations of checkpoints. */
 export class ConfigReader {
@@ -26,11 +42,12 @@ export class ConfigReader {
     return undefined;
   }
 
-  /** A whole number of at least 1; without a fallback it must be there. */
+  /** A whole number from 1 to what any model could have; without a fallback it must be there. */
   count(names: readonly string[], fallback?: number): number {
     const value = this.raw(...names) ?? fallback;
-    if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 1) return value;
-    throw this.#bad(names, 'a whole number of at least 1', value);
+    const most = MOST.find(([pattern]) => names.some((name) => pattern.test(name)))?.[1] ?? MOST_OTHERS;
+    if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 1 && value <= most) return value;
+    throw this.#bad(names, `a whole number from 1 to ${most}`, value);
   }
 
   optionalCount(names: readonly string[]): number | undefined {
@@ -93,7 +110,7 @@ export class ConfigReader {
   unsupported(name: string, value: unknown, supported: string): OperatingError {
     return new OperatingError(
       'UNSUPPORTED',
-      `${this.#path}: ${name} ${JSON.stringify(value)} is not supported; supported: ${supported}`,
+      `${this.#path}: ${name} ${show(value)} is not supported; supported: ${supported}`,
     );
   }
 
@@ -113,7 +130,7 @@ export class ConfigReader {
   }
 
   #bad(names: readonly string[], wanted: string, value: unknown): OperatingError {
-    const found = value === undefined ? 'it is absent' : `it is ${JSON.stringify(value)}`;
+    const found = value === undefined ? 'it is absent' : `it is ${show(value)}`;
     return new OperatingError(
       'BAD_CONFIG',
       `${this.#path}: ${names.join(' or ')} must be ${wanted}; ${found}`,

@@ -1,7 +1,7 @@
 // Rotary position frequencies (Su et al. 2021) from either generation of config keys.
 
 import type { FrequenciesByLength } from '../../offload/index.js';
-import type { ConfigReader } from './config-reader.js';
+import { type ConfigReader, named } from './config-reader.js';
 import { SCALINGS } from './rope-scaling.js';
 
 export interface Rope {
@@ -64,7 +64,7 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
     return { inverseFrequencies: Float32Array.from(frequencies), use: { scale: 1 }, contextTokens };
 
   // Phi-3's first checkpoints call LongRoPE's pairs of divisors `yarn`.
-  const scaling = SCALINGS[type === 'yarn' && parameters.has('short_factor') ? 'longrope' : type];
+  const scaling = named(SCALINGS, type === 'yarn' && parameters.has('short_factor') ? 'longrope' : type);
   if (!scaling) {
     throw parameters.unsupported('rope_type', type, ['default', ...Object.keys(SCALINGS)].join(', '));
   }

@@ -2,6 +2,7 @@
 
 import type { Activation, Op, Tensor } from '../../offload/ops.js';
 import { combineChoices, expertProducts, routeTokens } from './reference-experts.js';
+import { drawTokens } from './reference-sample.js';
 import { Values, type Written } from './reference-values.js';
 import type { Bytes } from './tensor-bytes.js';
 
@@ -85,6 +86,10 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
         out.set(best, r);
       }
       return [out.written];
+    }
+    case 'sample': {
+      const { settings, draws, history } = op.tables;
+      return [drawTokens(read(op.out), read(op.logits), read(settings), read(draws), read(history))];
     }
     case 'nll_fold': {
       const [state, logits, targets] = [read(op.state), read(op.logits), read(op.targets)];

@@ -48,8 +48,10 @@ export function workbench(seed: number) {
       memory.fill(memory.tensor(dtype, [length], randomInt(random, 7)), normal),
     index: (values: readonly number[]) =>
       memory.fill(memory.tensor('i32', [values.length]), (i) => values[i] ?? 0),
-    table: (rows: readonly (readonly number[])[]) =>
-      memory.fill(memory.tensor('i32', [rows.length, rows[0]?.length ?? 0]), (i) => rows.flat()[i] ?? 0),
+    table: (rows: readonly (readonly number[])[]) => {
+      const values = rows.flat();
+      return memory.fill(memory.tensor('i32', [rows.length, rows[0]?.length ?? 0]), (i) => values[i] ?? 0);
+    },
   };
 }
 export type Workbench = ReturnType<typeof workbench>;

@@ -54,12 +54,12 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const deviceCount = options.deviceCount ?? drawnDevices;
   const tiers = options.tiers ?? random.pick(['dram', 'nvme', 'mixed', 'mixed']);
   const workload: Workload = {
-    sequences: random.between(1, 4),
+    sequences: random.between(1, 3),
     contextTokens: CONTEXT_TOKENS,
     promptTokens: random.between(1, 20),
     output: options.output ?? random.pick(['tokens', 'tokens', 'tokens', 'nll', 'logits']),
   };
-  const microBatchTokens = random.between(1, 8);
+  const microBatchTokens = random.chance(0.1) ? 1 : random.between(3, 8);
   const hostWindow = options.hostWindow ?? random.between(1, blocks + 1);
   const base = makePlan(toy.model, workload, {
     offload: 'nvme',
@@ -139,7 +139,7 @@ class Worker {
     let left = plan.passTokens;
     for (const sequence of random.shuffled(this.#sequences)) {
       if (random.chance(0.25) && !(busy && groups.length === 0)) continue;
-      let wanted = Math.min(left, CONTEXT_TOKENS - sequence.length, random.between(1, 9));
+      let wanted = Math.min(left, CONTEXT_TOKENS - sequence.length, random.between(1, 7));
       while (wanted > 0) {
         const count = Math.min(wanted, plan.microBatchTokens);
         const last = groups.at(-1);

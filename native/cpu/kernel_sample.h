@@ -1,0 +1,88 @@
+// sample: one token per row of logits, drawn with the row's own settings and random bits.
+#pragma once
+#include "cpu/draw.h"
+#include "cpu/kernel_reduce.h"
+
+namespace zi::ZI_ISA {
+
+/// Columns of `settings` and of `draws`.
+enum { kTemperature, kTopP, kMinP, kPenalty };
+enum { kTopK, kRandomBits, kHistoryBegin, kHistoryCount };
+
+inline const int32_t* DrawOf(const SampleOp& op, int64_t r) {
+  return reinterpret_cast<const int32_t*>(op.draws.data) + r * op.draws.strides[0];
+}
+
+/// The tables are data: checked before any row is touched.
+inline void CheckDraws(const SampleOp& op) {
+  const int64_t entries = op.history.shape[0], vocabulary = op.logits.shape[1];
+  for (int64_t r = 0; r < op.draws.shape[0]; ++r) {
+    const int64_t begin = DrawOf(op, r)[kHistoryBegin], count = DrawOf(op, r)[kHistoryCount];
+    if (begin < 0 || count < 0 || begin + count > entries) {
+      FailOp("history of row %ld reaches from %ld to %ld, but there are %ld entries", r, begin, begin + count, entries);
+    }
+  }
+  for (int64_t i = 0; i < entries; ++i) {
+    const int32_t token = Int(op.history, i);
+    if (token < 0 || token >= vocabulary) {
+      FailOp("token %d at %ld of the history is none of %ld", token, i, vocabulary);
+    }
+  }
+}
+
+/// Logits without NaN, those of the history moved away from being chosen.
+inline void PenalizedLogits(const SampleOp& op, int64_t r, float* to) {
+  const int64_t length = op.logits.shape[1];
+  const float* from = Row(op.logits, r);
+  const Vec lowest = Set(-__builtin_inff());
+  // Max returns its second argument when the first is NaN.
+  for (int64_t i = 0; i < length; i += kWidth) {
+    StoreUpTo(to + i, Max(LoadUpTo(from + i, length - i), lowest), length - i);
+  }
+  const float penalty = Row(op.settings, r)[kPenalty];
+  if (penalty == 1) return;
+  const int32_t* draw = DrawOf(op, r);
+  for (int64_t i = 0; i < draw[kHistoryCount]; ++i) {
+    const int32_t token = Int(op.history, draw[kHistoryBegin] + i);
+    // From the original, so that a token that occurs twice is penalized once.
+    const float logit = from[token];
+    if (logit == logit) to[token] = logit > 0 ? logit / penalty : logit * penalty;
+  }
+}
+
+/// exp((logit − maximum) / temperature): the largest is 1.
+inline void DrawWeights(const float* logits, int64_t length, float maximum, float temperature, float* to) {
+  const Vec shift = Set(maximum), divisor = Set(temperature);
+  for (int64_t i = 0; i < length; i += kWidth) {
+    const Vec scaled = Div(Sub(LoadUpTo(logits + i, length - i), shift), divisor);
+    StoreUpTo(to + i, Exp(scaled), length - i);
+  }
+  if (maximum == __builtin_inff()) {
+    for (int64_t i = 0; i < length; ++i) to[i] = logits[i] == maximum ? 1 : 0;
+  }
+}
+
+inline int32_t SampleRow(const SampleOp& op, int64_t r) {
+  const int64_t length = op.logits.shape[1], padded = RoundUp(length, 16);
+  const size_t size = static_cast<size_t>(padded) * (2 * sizeof(float) + sizeof(uint64_t));
+  float* logits = static_cast<float*>(Scratch(ScratchUse::kTile, size));
+  float* weights = logits + padded;
+  uint64_t* keys = reinterpret_cast<uint64_t*>(weights + padded);
+  PenalizedLogits(op, r, logits);
+  const float* settings = Row(op.settings, r);
+  const float maximum = RowMaximum(logits, length);
+  if (settings[kTemperature] == 0 || maximum == -__builtin_inff()) return RowArgmax(logits, length);
+  DrawWeights(logits, length, maximum, settings[kTemperature], weights);
+  const int32_t* draw = DrawOf(op, r);
+  const DrawSettings chosen{draw[kTopK], settings[kTopP], settings[kMinP], static_cast<uint32_t>(draw[kRandomBits])};
+  return DrawToken(logits, weights, length, chosen, keys);
+}
+
+inline void SampleKernel(const SampleOp& op, Run& run) {
+  CheckDraws(op);
+  ForEach(run, op.logits.shape[0], op.logits.shape[1], [&](int64_t r) {
+    reinterpret_cast<int32_t*>(op.out.data)[r * op.out.strides[0]] = SampleRow(op, r);
+  });
+}
+
+}  // namespace zi::ZI_ISA

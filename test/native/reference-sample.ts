@@ -1,0 +1,83 @@
+// Drawing a token in float64, step by step as transformers' processors do it.
+
+import type { Values, Written } from './reference-values.js';
+
+interface Candidate {
+  readonly token: number;
+  readonly logit: number;
+}
+
+/** Tables as in offload/ops.ts. */
+export function drawTokens(
+  out: Values,
+  logits: Values,
+  settings: Values,
+  draws: Values,
+  history: Values,
+): Written {
+  for (let r = 0; r < logits.size(0); r++) {
+    const [temperature, topP, minP, penalty] = fourOf(settings, r);
+    const [topK, bits, first, count] = fourOf(draws, r);
+    const seen = new Set(Array.from({ length: count }, (_, i) => history.get(first + i)));
+    const candidates = Array.from({ length: logits.size(1) }, (_, token): Candidate => {
+      const logit = logits.get(r, token);
+      if (Number.isNaN(logit)) return { token, logit: Number.NEGATIVE_INFINITY };
+      if (!seen.has(token)) return { token, logit };
+      return { token, logit: Math.fround(logit > 0 ? logit / penalty : logit * penalty) };
+    });
+    const uniform = ((bits >>> 0) + 0.5) / 2 ** 32;
+    out.set(draw(candidates, { temperature, topK, topP, minP, uniform }), r);
+  }
+  return out.written;
+}
+
+export interface DrawOptions {
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly uniform: number;
+}
+
+function draw(candidates: readonly Candidate[], options: DrawOptions): number {
+  const ranked = [...candidates].sort((a, b) => compare(b.logit, a.logit) || a.token - b.token);
+  const best = ranked[0] ?? { token: 0, logit: 0 };
+  if (options.temperature === 0 || best.logit === Number.NEGATIVE_INFINITY) return best.token;
+  let kept = weighted(ranked, best.logit, options.temperature);
+  if (options.topK > 0) {
+    const least = ranked[Math.min(options.topK, ranked.length) - 1]?.logit ?? Number.NEGATIVE_INFINITY;
+    kept = kept.filter(({ logit }) => logit >= least);
+  }
+  if (options.topP < 1) {
+    const total = kept.reduce((sum, { weight }) => sum + weight, 0);
+    let before = 0;
+    kept = kept.filter(({ weight }, index) => {
+      const stays = index === 0 || before < options.topP * total;
+      before += weight;
+      return stays;
+    });
+  }
+  kept = kept.filter(({ weight }) => weight >= options.minP);
+  const total = kept.reduce((sum, { weight }) => sum + weight, 0);
+  let sum = 0;
+  for (const { token, weight } of kept.sort((a, b) => a.token - b.token)) {
+    sum += weight;
+    if (sum > options.uniform * total) return token;
+  }
+  return -1;
+}
+
+function compare(a: number, b: number): number {
+  return a < b ? -1 : Number(a > b);
+}
+
+function weighted(ranked: readonly Candidate[], maximum: number, temperature: number) {
+  return ranked.map((candidate) => {
+    const distance = candidate.logit === maximum ? 0 : candidate.logit - maximum;
+    return { ...candidate, weight: Math.exp(distance / temperature) };
+  });
+}
+
+function fourOf(table: Values, row: number): [number, number, number, number] {
+  return [table.get(row, 0), table.get(row, 1), table.get(row, 2), table.get(row, 3)];
+}
