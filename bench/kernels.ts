@@ -7,7 +7,7 @@
 
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
-import { encodeOp } from '../offload/backends/cpu-encoding.js';
+import { encodeOp } from '../offload/backends/op-encoding.js';
 import { DTYPE_BYTES, type DType } from '../offload/dtype.js';
 import { native } from '../offload/native.js';
 import { contiguousStrides, type Memory, type Op, type Tensor } from '../offload/ops.js';

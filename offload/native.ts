@@ -122,12 +122,47 @@ export interface NativeEvent {
 }
 
 export interface NativeStream {
-  /** Queues one operation encoded by backends/cpu-encoding.ts. Throws on operands that do not fit. */
+  /** Queues one operation encoded by backends/op-encoding.ts. Throws on operands that do not fit. */
   launch(words: Float64Array): void;
   record(): NativeEvent;
   wait(event: NativeEvent): void;
   /** Drops queued work, stops running kernels between tiles; events then reject. Returns when the thread has ended. */
   close(): void;
+}
+
+/** Memory of a GPU. */
+export interface NativeDeviceMemory {
+  readonly id: number;
+  readonly sizeBytes: number;
+  /** Waits for what still uses it. */
+  free(): void;
+}
+
+/** As NativeStream, on a GPU; `launch` also drops work after a failure, which events then reject with. */
+export interface NativeCudaStream {
+  launch(words: Float64Array): void;
+  record(): NativeEvent;
+  wait(event: NativeEvent): void;
+  /** Rejects the promises that wait; resolves when what was queued has run and its memory may be freed. */
+  close(): Promise<void>;
+}
+
+export interface CudaDeviceInfo {
+  readonly name: string;
+  readonly busId: string;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  /** `9.0` */
+  readonly computeCapability: string;
+  readonly multiprocessors: number;
+}
+
+export interface CudaStatus {
+  /** A sentence about what is missing; empty when all devices can be used. */
+  readonly problem: string;
+  /** Where the library for matrix products was found. */
+  readonly products: string;
+  readonly devices: readonly CudaDeviceInfo[];
 }
 
 export interface NativeAddon {
@@ -139,6 +174,19 @@ export interface NativeAddon {
   readonly NativeMemory: new (sizeBytes: number, hugePages: boolean) => NativeMemory;
   createIo(options: IoOptions): NativeIo;
   createStream(name: string): NativeStream;
+  /** Never throws: says what is missing instead. */
+  cudaStatus(): CudaStatus;
+  cudaFreeBytes(device: number): number;
+  /** Throws where the device has too little left. */
+  readonly NativeDeviceMemory: new (
+    device: number,
+    sizeBytes: number,
+  ) => NativeDeviceMemory;
+  readonly NativeCudaStream: new (device: number, name: string) => NativeCudaStream;
+  /** Page-locks host memory for all GPUs; kernels and copies at full rate reach it then. */
+  pinMemory(id: number): void;
+  /** The same beside the event loop: it takes tens of milliseconds per gigabyte that was touched, more where not. */
+  pinMemorySoon(id: number): Promise<void>;
   /** Bytes per second at which that many threads read cold memory. Blocks; for benchmarks. */
   measureReadBandwidth(bytes: number, threads: number): number;
   /** f32 operations per second of that many threads, a multiply-add counting two. Blocks; for benchmarks. */

@@ -26,7 +26,10 @@ export type Activation = 'none' | 'relu' | 'gelu' | 'gelu_tanh' | 'gelu_quick' |
  * Tokens of all sequences are packed without padding: T = Σ query counts.
  */
 export interface AttentionTables {
-  /** i32 [S, 4] per sequence: first token in the micro-batch, token count, context length after it, first entry in `pages`. */
+  /**
+   * i32 [S, 4] per sequence: first token in the micro-batch, token count, context length after it, first entry in
+   * `pages`; in order of the first token.
+   */
   readonly sequences: Tensor;
   /** i32 [P]: page numbers of each sequence, in order of context position. */
   readonly pages: Tensor;
@@ -34,6 +37,7 @@ export interface AttentionTables {
   readonly slots: Tensor;
   /** i32 [T]: position of each token in its sequence. */
   readonly positions: Tensor;
+  /** No sequence has a longer context. */
   readonly maxContextTokens: number;
 }
 

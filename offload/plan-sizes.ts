@@ -11,7 +11,10 @@ import type { BufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
-const MICRO_BATCH_TOKENS = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+const MICRO_BATCH_TOKENS = [2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+/** Beyond these, products gain nothing and scratch grows. */
+const MOST_IN_PLACE = 512;
+const MOST_ON_DEVICE = 2048;
 
 const DEVICE_WINDOW_LAYERS = 2;
 
@@ -42,11 +45,10 @@ export interface Sizes {
 /** Tokens computed together, most first. */
 export function microBatchCandidates({ workload, options }: Sizing): number[] {
   if (options.microBatchTokens) return [options.microBatchTokens];
-  const most = Math.max(1, workload.promptTokens);
+  const limit = options.computesInPlace ? MOST_IN_PLACE : MOST_ON_DEVICE;
+  const most = Math.min(limit, Math.max(1, workload.promptTokens));
   const useful = MICRO_BATCH_TOKENS.filter((tokens) => tokens <= most);
-  return useful.length === 0 || (useful[0] ?? 0) < Math.min(most, 512)
-    ? [Math.min(most, 512), ...useful]
-    : useful;
+  return useful.length === 0 || (useful[0] ?? 0) < most ? [most, ...useful] : useful;
 }
 
 /** All memory for micro-batches of that size, but for weights and their buffers. */

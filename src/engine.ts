@@ -4,9 +4,13 @@ import {
   type Backend,
   CpuBackend,
   type CpuBackendOptions,
+  CudaBackend,
+  type CudaBackendOptions,
+  cudaStatus,
   detectHardware,
   Executor,
   formatBytes,
+  MiB,
   type ModelSpec,
   makePlan,
   type Offload,
@@ -31,13 +35,20 @@ export async function openModel(folder: string): Promise<OpenedModel> {
   return { checkpoint, model: bindModel(architecture, checkpoint) };
 }
 
+export type DeviceKind = 'cpu' | 'cuda';
+
 export interface EngineOptions {
+  /** Default: the CPU. */
+  readonly device?: DeviceKind;
   readonly offload: Offload;
   /** Undefined: most of what is available on this machine. */
   readonly dramBudgetBytes?: number;
   readonly workload: Workload;
   readonly plan?: Partial<PlanOptions>;
   readonly cpu?: CpuBackendOptions;
+  readonly cuda?: CudaBackendOptions;
+  /** Of each GPU; undefined: most of what is free. */
+  readonly deviceBudgetBytes?: number;
   /** Keep every span for a trace file. */
   readonly keepSpans?: boolean;
   /** Weight files to read instead of the checkpoint's own: a copy on another drive, same content and order. */
@@ -66,7 +77,7 @@ export class Engine {
   static async open({ checkpoint, model }: OpenedModel, options: EngineOptions): Promise<Engine> {
     const plan = planFor(model, options);
     const trace = new Trace(options.keepSpans ?? false);
-    const backend = new CpuBackend(options.cpu);
+    const backend = openBackend(options);
     try {
       const paths = options.files ?? checkpoint.files;
       const executor = await Executor.create(
@@ -90,20 +101,60 @@ export class Engine {
   }
 }
 
+/** The GPU where there is one that can be used. */
+export function chooseDevice(): DeviceKind {
+  return cudaStatus().problem === '' ? 'cuda' : 'cpu';
+}
+
+function openBackend({ device, cpu, cuda }: EngineOptions): Backend {
+  return device === 'cuda' ? new CudaBackend(cuda) : new CpuBackend(cpu);
+}
+
 export function planFor(model: ModelSpec, options: EngineOptions): Plan {
   checkContext(model, options.workload);
   const available = options.dramBudgetBytes === undefined;
-  const virtualDevices = options.cpu?.virtualDevices ?? 0;
-  return makePlan(model, options.workload, {
+  const plan = makePlan(model, options.workload, {
     offload: options.offload,
     dramBudgetBytes: options.dramBudgetBytes ?? Math.floor(detectHardware().dramAvailableBytes * DRAM_SHARE),
     dramBudgetName: available
       ? `the memory that may be used on this machine (${DRAM_SHARE * 100} % of what is available)`
       : '--dram_memory',
-    deviceCount: Math.max(1, virtualDevices),
-    computesInPlace: virtualDevices === 0,
+    ...placeOfCompute(options),
     ...options.plan,
   });
+  if (options.device === 'cuda') checkDeviceMemory(plan, options);
+  return plan;
+}
+
+function placeOfCompute({ device, cpu, cuda }: EngineOptions): {
+  deviceCount: number;
+  computesInPlace: boolean;
+} {
+  if (device === 'cuda') return { deviceCount: cuda?.devices?.length ?? 1, computesInPlace: false };
+  const virtualDevices = cpu?.virtualDevices ?? 0;
+  return { deviceCount: Math.max(1, virtualDevices), computesInPlace: virtualDevices === 0 };
+}
+
+/** What the driver and the streams' own workspaces take beside what the plan states. */
+const DEVICE_MARGIN_BYTES = 512 * MiB;
+
+function checkDeviceMemory(plan: Plan, { cuda, deviceBudgetBytes, workload }: EngineOptions): void {
+  const { problem, devices } = cudaStatus();
+  if (problem !== '') throw new OperatingError('NO_DEVICE', `CUDA cannot be used: ${problem}`);
+  const free = Math.min(...(cuda?.devices ?? [0]).map((index) => devices[index]?.freeBytes ?? 0));
+  const budget = Math.max(0, Math.min(deviceBudgetBytes ?? free, free) - DEVICE_MARGIN_BYTES);
+  const { count, sizeBytes } = plan.deviceBuffers;
+  const parts = plan.terms.filter(({ tier, bytes }) => tier === 'gpu' && bytes > 0);
+  const needed = parts.reduce((sum, { bytes }) => sum + bytes, count * sizeBytes);
+  if (needed <= budget) return;
+  const listed = parts.map(({ name, bytes }) => `${name} ${formatBytes(bytes)}`);
+  throw new OperatingError(
+    'DOES_NOT_FIT',
+    `${deviceBudgetBytes === undefined ? 'the free memory of the GPU' : '--gpu_memory'} less a margin of ` +
+      `${formatBytes(DEVICE_MARGIN_BYTES)} is ${formatBytes(budget)}, but the plan needs ${formatBytes(needed)}: ` +
+      `${count} layer buffers of ${formatBytes(sizeBytes)}, ${listed.join(', ')}; ` +
+      (workload.sequences > 1 ? 'lower --batch_size or --micro_batch_tokens' : 'lower --micro_batch_tokens'),
+  );
 }
 
 function checkContext(model: ModelSpec, workload: Workload): void {

@@ -14,6 +14,7 @@ void InitSystem(Napi::Env env, Napi::Object exports);
 void InitMemory(Napi::Env env, Napi::Object exports);
 void InitIo(Napi::Env env, Napi::Object exports);
 void InitStream(Napi::Env env, Napi::Object exports);
+void InitCuda(Napi::Env env, Napi::Object exports);
 
 /// Makes the value a promise resolves with; runs on the JS thread.
 using MakeValue = std::function<Napi::Value(Napi::Env)>;

@@ -1,4 +1,5 @@
 // Event: a point in a stream's work that other streams and promises can wait for. Settles once, never undone.
+// What is virtual, devices override: they know by themselves whether they got there.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -15,13 +16,18 @@ class Event {
   /// Called once, from the settling thread or at once when already settled. `failure` is empty when reached.
   using Observer = std::function<void(const std::string& failure)>;
 
-  State state() const;
+  Event() = default;
+  virtual ~Event() = default;
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  virtual State state() const;
   /// Milliseconds of NowMs when reached; NaN while pending or when failed.
-  double time_ms() const;
+  virtual double time_ms() const;
 
   void Reach();
   void Fail(const std::string& failure);
-  void Observe(Observer observer);
+  virtual void Observe(Observer observer);
 
   /// Blocks until settled or `cancel` is set (whoever sets it calls Wake). True when reached; `failure` says why not.
   bool Wait(const std::atomic<bool>& cancel, std::string* failure);

@@ -46,8 +46,8 @@ uint32_t ToId(double number, const char* name) {
 }
 
 std::shared_ptr<HostMemory> RequireMemory(uint32_t id) {
-  auto memory = FindMemory(id);
-  if (!memory) throw std::invalid_argument("unknown or freed memory " + std::to_string(id));
+  auto memory = FindHostMemory(id);
+  if (!memory) throw std::invalid_argument("unknown, freed or no host memory " + std::to_string(id));
   return memory;
 }
 

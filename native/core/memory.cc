@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -17,42 +18,39 @@ constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kPage = 4096;
 
 std::mutex table_mutex;
-std::unordered_map<uint32_t, std::weak_ptr<HostMemory>> table;
-uint32_t next_id = 1;
+std::unordered_map<uint32_t, std::weak_ptr<Memory>> table;
+std::atomic<uint32_t> next_id{1};
 
 size_t RoundUp(size_t value, size_t to) { return (value + to - 1) / to * to; }
 
 }  // namespace
 
-HostMemory::HostMemory(size_t size, bool huge_pages) : size_(size) {
+Memory::Memory(int place, size_t size) : size_(size), id_(next_id++), place_(place) {}
+
+HostMemory::HostMemory(size_t size, bool huge_pages) : Memory(kHostPlace, size) {
   const bool align_huge = huge_pages && size >= kHugePage;
   const size_t alignment = align_huge ? kHugePage : kPage;
   mapped_size_ = RoundUp(std::max(size, size_t{1}), kPage) + (align_huge ? kHugePage : 0);
   mapping_ = mmap(nullptr, mapped_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping_ == MAP_FAILED) throw std::bad_alloc();
-  data_ = reinterpret_cast<uint8_t*>(RoundUp(reinterpret_cast<uintptr_t>(mapping_), alignment));
-  if (align_huge) madvise(data_, RoundUp(size, kPage), MADV_HUGEPAGE);
-  std::lock_guard<std::mutex> lock(table_mutex);
-  id_ = next_id++;
+  set_data(reinterpret_cast<uint8_t*>(RoundUp(reinterpret_cast<uintptr_t>(mapping_), alignment)));
+  if (align_huge) madvise(data(), RoundUp(size, kPage), MADV_HUGEPAGE);
 }
 
 HostMemory::~HostMemory() {
-  {
-    std::lock_guard<std::mutex> lock(table_mutex);
-    table.erase(id_);
-  }
+  if (unpin_) unpin_();
   munmap(mapping_, mapped_size_);
 }
 
 void HostMemory::Populate(unsigned threads) {
-  const size_t pages = RoundUp(size_, kPage) / kPage;
+  const size_t pages = RoundUp(size(), kPage) / kPage;
   const size_t per_thread = (pages + std::max(threads, 1u) - 1) / std::max(threads, 1u);
   std::vector<std::thread> workers;
   for (size_t first = 0; first < pages; first += per_thread) {
     const size_t last = std::min(pages, first + per_thread);
     workers.emplace_back([this, first, last] {
       for (size_t page = first; page < last; ++page) {
-        volatile uint8_t* byte = data_ + page * kPage;
+        volatile uint8_t* byte = data() + page * kPage;
         *byte = *byte;
       }
     });
@@ -62,15 +60,25 @@ void HostMemory::Populate(unsigned threads) {
 
 std::shared_ptr<HostMemory> AllocateHost(size_t size, bool huge_pages) {
   auto memory = std::make_shared<HostMemory>(size, huge_pages);
-  std::lock_guard<std::mutex> lock(table_mutex);
-  table[memory->id()] = memory;
+  EnterMemory(memory);
   return memory;
 }
 
-std::shared_ptr<HostMemory> FindMemory(uint32_t id) {
+void EnterMemory(const std::shared_ptr<Memory>& memory) {
+  std::lock_guard<std::mutex> lock(table_mutex);
+  // Ids are never used twice, so blocks that are gone only take room.
+  std::erase_if(table, [](const auto& entry) { return entry.second.expired(); });
+  table[memory->id()] = memory;
+}
+
+std::shared_ptr<Memory> FindMemory(uint32_t id) {
   std::lock_guard<std::mutex> lock(table_mutex);
   auto found = table.find(id);
   return found == table.end() ? nullptr : found->second.lock();
+}
+
+std::shared_ptr<HostMemory> FindHostMemory(uint32_t id) {
+  return std::dynamic_pointer_cast<HostMemory>(FindMemory(id));
 }
 
 }  // namespace zi

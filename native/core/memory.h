@@ -1,38 +1,68 @@
-// Host memory: page-aligned blocks allocated once, named by an id so that queued work refers to them safely.
+// Memory: blocks allocated once, named by an id so that queued work refers to them safely, on the host or a device.
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 namespace zi {
 
-/// An anonymous mapping of `size` bytes, 2 MiB aligned. Unmapped when the last owner (JS handle or queued work) drops it.
-class HostMemory {
+/// Index of the place where the processor computes; devices with memory of their own count from 0.
+constexpr int kHostPlace = -1;
+
+/// A block at one place. `data` is an address there, not necessarily one that the host can read.
+class Memory {
  public:
-  HostMemory(size_t size, bool huge_pages);
-  ~HostMemory();
-  HostMemory(const HostMemory&) = delete;
-  HostMemory& operator=(const HostMemory&) = delete;
+  virtual ~Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
 
   uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
   uint32_t id() const { return id_; }
+  int place() const { return place_; }
+
+ protected:
+  Memory(int place, size_t size);
+  /// The derived class allocates after its base is made.
+  void set_data(uint8_t* data) { data_ = data; }
+
+ private:
+  uint8_t* data_ = nullptr;
+  size_t size_;
+  uint32_t id_;
+  int place_;
+};
+
+/// An anonymous mapping of `size` bytes, 2 MiB aligned. Unmapped when the last owner (JS handle or queued work) drops it.
+class HostMemory final : public Memory {
+ public:
+  HostMemory(size_t size, bool huge_pages);
+  ~HostMemory() override;
 
   /// Touches every page with `threads` threads, so that later reads and registrations find it populated.
   void Populate(unsigned threads);
 
+  /// Devices can reach the block where it lies; `unpin` runs before the block is unmapped.
+  void SetPinned(std::function<void()> unpin) { unpin_ = std::move(unpin); }
+  bool pinned() const { return unpin_ != nullptr; }
+
  private:
-  uint8_t* data_ = nullptr;
-  size_t size_ = 0;
   size_t mapped_size_ = 0;
   void* mapping_ = nullptr;
-  uint32_t id_ = 0;
+  std::function<void()> unpin_;
 };
 
 /// Allocates and enters the block into the process-wide table. Throws std::bad_alloc when the system refuses.
 std::shared_ptr<HostMemory> AllocateHost(size_t size, bool huge_pages);
 
-/// The live block with that id, or null. Holding the result keeps the block mapped.
-std::shared_ptr<HostMemory> FindMemory(uint32_t id);
+/// Enters a block into the table; it is found until its last owner drops it.
+void EnterMemory(const std::shared_ptr<Memory>& memory);
+
+/// The live block with that id, or null. Holding the result keeps the block alive.
+std::shared_ptr<Memory> FindMemory(uint32_t id);
+
+/// The same, null also when the block is not the host's.
+std::shared_ptr<HostMemory> FindHostMemory(uint32_t id);
 
 }  // namespace zi

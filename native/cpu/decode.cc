@@ -1,239 +1,49 @@
-// Implements cpu/decode.h: one function per operation, in the order of the opcodes of cpu-encoding.ts.
+// Implements cpu/decode.h: which kernel of the table each operation takes.
 #include "cpu/decode.h"
 
-#include <algorithm>
 #include <stdexcept>
 
 #include "cpu/copy.h"
 #include "cpu/isa.h"
-#include "cpu/words.h"
+#include "ops/decode.h"
 
 namespace zi {
 namespace {
 
-/// Work that runs one kernel on `op`, with whatever setup is current then.
-template <class Op, class Select>
-Stream::Work WorkFor(const Op& op, const char* name, WordReader& in, Select select) {
-  in.ExpectEnd();
-  return [op, name, select, memories = in.TakeMemories()](const CancelFlag& cancel) {
-    const CpuSetup cpu = CurrentCpu();
-    Run run{*cpu.pool, cancel};
-    try {
-      select(*cpu.kernels)(op, run);
-    } catch (const std::exception& error) {
-      throw std::runtime_error(std::string(name) + ": " + error.what());
-    }
-  };
-}
-
-void CheckSameShape(const WordReader& in, const View& view, const View& like, const char* name) {
-  in.Check(view.rank == like.rank, "operands differ in their number of dimensions");
-  for (int d = 0; d < like.rank; ++d) in.CheckSize(view, d, like.shape[d], name);
-}
-
-void CheckInnermost(const WordReader& in, const View& vector, const View& x, const char* name) {
-  if (vector.data) in.CheckSize(vector, 0, x.shape[x.rank - 1], name);
-}
-
-Activation ReadActivation(WordReader& in) {
-  const uint64_t value = in.Size("activation");
-  in.Check(value <= static_cast<uint64_t>(Activation::kSilu), "unknown activation");
-  return static_cast<Activation>(value);
-}
-
-Stream::Work GatherRows(WordReader& in, const char* name) {
-  GatherRowsOp op{in.Activation("out", 2), in.Weight("table", 2), in.Index("rows"), in.Flag(), in.Number()};
-  in.CheckSize(op.table, 1, op.out.shape[1], "table");
-  in.CheckSize(op.rows, 0, op.out.shape[0], "rows");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.gather_rows; });
-}
-
-Stream::Work LayerNorm(WordReader& in, const char* name) {
-  LayerNormOp op{in.Activation("out", 0), in.Activation("x", 0), in.Weight("weight", 1), in.OptionalWeight("bias"),
-                 in.Number()};
-  CheckSameShape(in, op.out, op.x, "out");
-  CheckInnermost(in, op.weight, op.x, "weight");
-  CheckInnermost(in, op.bias, op.x, "bias");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.layer_norm; });
-}
-
-Stream::Work RmsNorm(WordReader& in, const char* name) {
-  RmsNormOp op{in.Activation("out", 0), in.Activation("x", 0), in.Weight("weight", 1), in.Number(), in.Number()};
-  CheckSameShape(in, op.out, op.x, "out");
-  CheckInnermost(in, op.weight, op.x, "weight");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.rms_norm; });
-}
-
-Stream::Work Linear(WordReader& in, const char* name) {
-  LinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.Weight("weight", 2), in.OptionalWeight("bias"),
-              in.Flag(),               ReadActivation(in),    in.Flag()};
-  in.CheckSize(op.x, 0, op.out.shape[0], "x");
-  in.CheckSize(op.weight, op.input_major ? 1 : 0, op.out.shape[1], "weight");
-  in.CheckSize(op.weight, op.input_major ? 0 : 1, op.x.shape[1], "weight");
-  CheckInnermost(in, op.bias, op.out, "bias");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.linear; });
-}
-
-Stream::Work Gated(WordReader& in, const char* name) {
-  GatedOp op{in.Activation("out", 0), in.Activation("gate", 0), in.Activation("up", 0), ReadActivation(in)};
-  CheckSameShape(in, op.gate, op.out, "gate");
-  CheckSameShape(in, op.up, op.out, "up");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.gated; });
-}
-
-Stream::Work AddWork(WordReader& in, const char* name) {
-  AddOp op{in.Activation("out", 0), in.Activation("a", 0), in.Activation("b", 0)};
-  CheckSameShape(in, op.a, op.out, "a");
-  CheckSameShape(in, op.b, op.out, "b");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.add; });
-}
-
-Stream::Work Rotary(WordReader& in, const char* name) {
-  RotaryOp op{in.Activation("x", 3), in.Index("positions"), in.Activation("inverseFrequencies", 1), in.Flag(),
-              in.Number()};
-  in.CheckSize(op.positions, 0, op.x.shape[0], "positions");
-  in.Check(op.inverse_frequencies.shape[0] <= op.x.shape[2] / 2, "more frequencies than pairs in a head");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.rotary; });
-}
-
-/// keys and values [pages, kvHeads, pageTokens, D].
-void CheckCache(const WordReader& in, const View& keys, const View& values, int64_t depth) {
-  CheckSameShape(in, values, keys, "values");
-  in.CheckSize(keys, 3, depth, "keys");
-  in.Check(keys.shape[2] > 0, "pages must hold at least one token");
-}
-
-Stream::Work KvStore(WordReader& in, const char* name) {
-  KvStoreOp op{in.Activation("k", 3), in.Activation("v", 3), in.Activation("keys", 4), in.Activation("values", 4),
-               in.Index("slots")};
-  CheckSameShape(in, op.v, op.k, "v");
-  CheckCache(in, op.keys, op.values, op.k.shape[2]);
-  in.CheckSize(op.keys, 1, op.k.shape[1], "keys");
-  in.CheckSize(op.slots, 0, op.k.shape[0], "slots");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.kv_store; });
-}
-
-Stream::Work Attention(WordReader& in, const char* name) {
-  AttentionOp op{in.Activation("out", 3),
-                 in.Activation("q", 3),
-                 in.Activation("keys", 4),
-                 in.Activation("values", 4),
-                 in.IndexTable("sequences"),
-                 in.Index("pages"),
-                 in.Index("positions"),
-                 in.OptionalActivation("alibiSlopes"),
-                 in.Number(),
-                 static_cast<int64_t>(in.Size("windowTokens")),
-                 in.Number()};
-  CheckSameShape(in, op.q, op.out, "q");
-  CheckCache(in, op.keys, op.values, op.q.shape[2]);
-  in.Check(op.keys.shape[1] > 0, "keys must have at least one head");
-  in.CheckSize(op.sequences, 1, 4, "sequences");
-  in.CheckSize(op.positions, 0, op.q.shape[0], "positions");
-  if (op.alibi_slopes.data) in.CheckSize(op.alibi_slopes, 0, op.q.shape[1], "alibiSlopes");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.attention; });
-}
-
-Stream::Work Argmax(WordReader& in, const char* name) {
-  ArgmaxOp op{in.Index("out"), in.Activation("logits", 2)};
-  in.CheckSize(op.out, 0, op.logits.shape[0], "out");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.argmax; });
-}
-
-Stream::Work NllFold(WordReader& in, const char* name) {
-  NllFoldOp op{in.Activation("state", 2), in.Activation("logits", 2), in.Index("targets"),
-               static_cast<int64_t>(in.Size("firstColumn")), in.Flag()};
-  in.CheckSize(op.state, 0, op.logits.shape[0], "state");
-  in.CheckSize(op.state, 1, 3, "state");
-  in.CheckSize(op.targets, 0, op.logits.shape[0], "targets");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.nll_fold; });
-}
-
-Stream::Work ScaleCap(WordReader& in, const char* name) {
-  ScaleCapOp op{in.Activation("x", 0), in.Number(), in.Number()};
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.scale_cap; });
-}
-
-Stream::Work Route(WordReader& in, const char* name) {
-  RouteOp op{in.IndexTable("experts"), in.Activation("weights", 2), in.Activation("logits", 2), in.Flag()};
-  CheckSameShape(in, op.weights, op.experts, "weights");
-  in.CheckSize(op.logits, 0, op.experts.shape[0], "logits");
-  in.Check(op.experts.shape[1] <= op.logits.shape[1], "more choices than experts");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.route; });
-}
-
-Stream::Work ExpertLinear(WordReader& in, const char* name) {
-  ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, nullptr, 0};
-  op.expert_count = static_cast<int64_t>(in.Size("experts"));
-  op.weight = in.Weight("weight", 2);
-  auto weights = std::make_shared<std::vector<const uint8_t*>>(1, op.weight.data);
-  for (int64_t i = 1; i < op.expert_count; ++i) weights->push_back(in.Same(op.weight, "weight"));
-  op.weights = weights->data();
-  const int64_t tokens = op.experts.shape[0], choices = tokens * op.experts.shape[1];
-  in.CheckSize(op.out, 0, choices, "out");
-  in.CheckSize(op.out, 1, op.weight.shape[0], "out");
-  in.CheckSize(op.x, 0, op.x.shape[0] == tokens ? tokens : choices, "x");
-  in.CheckSize(op.x, 1, op.weight.shape[1], "x");
-  return WorkFor(op, name, in, [weights](const Kernels& k) { return k.expert_linear; });
-}
-
-Stream::Work Combine(WordReader& in, const char* name) {
-  CombineOp op{in.Activation("x", 2), in.Activation("y", 2), in.Activation("weights", 2)};
-  in.CheckSize(op.weights, 0, op.x.shape[0], "weights");
-  in.CheckSize(op.y, 0, op.weights.shape[0] * op.weights.shape[1], "y");
-  in.CheckSize(op.y, 1, op.x.shape[1], "y");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.combine; });
-}
-
-Stream::Work Sample(WordReader& in, const char* name) {
-  SampleOp op{in.Index("out"), in.Activation("logits", 2), in.Activation("settings", 2), in.IndexTable("draws"),
-              in.Index("history")};
-  const int64_t rows = op.logits.shape[0];
-  in.CheckSize(op.out, 0, rows, "out");
-  in.CheckSize(op.settings, 0, rows, "settings");
-  in.CheckSize(op.settings, 1, 4, "settings");
-  in.CheckSize(op.draws, 0, rows, "draws");
-  in.CheckSize(op.draws, 1, 4, "draws");
-  in.Check(op.logits.shape[1] > 0, "there must be something to draw from");
-  return WorkFor(op, name, in, [](const Kernels& k) { return k.sample; });
-}
-
-Stream::Work Copy(WordReader& in, const char* name) {
-  const uint64_t to = in.Size("to"), to_offset = in.Size("to"), from = in.Size("from"), from_offset = in.Size("from");
-  const uint64_t size = in.Size("size");
-  CopyOp op{in.Bytes("to", to, to_offset, size), in.Bytes("from", from, from_offset, size), size};
-  in.Check(op.to + size <= op.from || op.from + size <= op.to, "source and destination overlap");
-  return WorkFor(op, name, in, [](const Kernels&) { return CopyBytes; });
-}
-
-Stream::Work Fill(WordReader& in, const char* name) {
-  const uint64_t to = in.Size("to"), offset = in.Size("to"), size = in.Size("size"), value = in.Size("value");
-  in.Check(value <= 255, "the value must be a byte");
-  FillOp op{in.Bytes("to", to, offset, size), size, static_cast<uint8_t>(value)};
-  return WorkFor(op, name, in, [](const Kernels&) { return FillBytes; });
-}
-
-struct Opcode {
-  const char* name;
-  Stream::Work (*decode)(WordReader&, const char*);
-};
-constexpr Opcode kOpcodes[] = {
-    {"gather_rows", GatherRows}, {"layer_norm", LayerNorm}, {"rms_norm", RmsNorm}, {"linear", Linear},
-    {"gated", Gated},            {"add", AddWork},          {"rotary", Rotary},    {"kv_store", KvStore},
-    {"attention", Attention},    {"argmax", Argmax},        {"nll_fold", NllFold}, {"scale_cap", ScaleCap},
-    {"copy", Copy},              {"fill", Fill},            {"route", Route},      {"expert_linear", ExpertLinear},
-    {"combine", Combine},        {"sample", Sample},
-};
+auto KernelOf(const Kernels& k, const GatherRowsOp&) { return k.gather_rows; }
+auto KernelOf(const Kernels& k, const LayerNormOp&) { return k.layer_norm; }
+auto KernelOf(const Kernels& k, const RmsNormOp&) { return k.rms_norm; }
+auto KernelOf(const Kernels& k, const LinearOp&) { return k.linear; }
+auto KernelOf(const Kernels& k, const GatedOp&) { return k.gated; }
+auto KernelOf(const Kernels& k, const AddOp&) { return k.add; }
+auto KernelOf(const Kernels& k, const RotaryOp&) { return k.rotary; }
+auto KernelOf(const Kernels& k, const KvStoreOp&) { return k.kv_store; }
+auto KernelOf(const Kernels& k, const AttentionOp&) { return k.attention; }
+auto KernelOf(const Kernels& k, const ArgmaxOp&) { return k.argmax; }
+auto KernelOf(const Kernels& k, const NllFoldOp&) { return k.nll_fold; }
+auto KernelOf(const Kernels& k, const ScaleCapOp&) { return k.scale_cap; }
+auto KernelOf(const Kernels& k, const RouteOp&) { return k.route; }
+auto KernelOf(const Kernels& k, const ExpertLinearOp&) { return k.expert_linear; }
+auto KernelOf(const Kernels& k, const CombineOp&) { return k.combine; }
+auto KernelOf(const Kernels& k, const SampleOp&) { return k.sample; }
+auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }
+auto KernelOf(const Kernels&, const FillOp&) { return FillBytes; }
 
 }  // namespace
 
-Stream::Work DecodeOperation(const double* words, size_t count) {
-  WordReader in(words, count);
-  const uint64_t code = in.Size("opcode");
-  in.Check(code < std::size(kOpcodes), "unknown opcode");
-  const Opcode& opcode = kOpcodes[code];
-  in.SetOperation(opcode.name);
-  return opcode.decode(in, opcode.name);
+Stream::Work WorkFor(const double* words, size_t count) {
+  // Shared, because a function object must be copyable.
+  auto decoded = std::make_shared<const Decoded>(DecodeOperation(words, count, kHostPlace));
+  return [decoded](const CancelFlag& cancel) {
+    // With whatever setup is current when it runs.
+    const CpuSetup cpu = CurrentCpu();
+    Run run{*cpu.pool, cancel};
+    try {
+      std::visit([&](const auto& op) { KernelOf(*cpu.kernels, op)(op, run); }, decoded->op);
+    } catch (const std::exception& error) {
+      throw std::runtime_error(std::string(decoded->name) + ": " + error.what());
+    }
+  };
 }
 
 }  // namespace zi

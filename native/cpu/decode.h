@@ -1,4 +1,4 @@
-// Turns one encoded operation into work for a stream.
+// Turns one encoded operation into work for a stream of the processor.
 #pragma once
 #include <cstddef>
 
@@ -6,8 +6,7 @@
 
 namespace zi {
 
-/// Checks everything that does not depend on the contents of memory; what does (indices, tables) is checked when the
-/// work runs and fails the stream. The work holds the memories it uses. Throws std::invalid_argument.
-Stream::Work DecodeOperation(const double* words, size_t count);
+/// Checked as ops/decode.h says; the work holds the memories it uses. Throws std::invalid_argument.
+Stream::Work WorkFor(const double* words, size_t count);
 
 }  // namespace zi

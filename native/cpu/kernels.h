@@ -4,7 +4,7 @@
 #include <cstddef>
 
 #include "core/thread_pool.h"
-#include "cpu/operand.h"
+#include "ops/operand.h"
 
 namespace zi {
 

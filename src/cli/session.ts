@@ -57,7 +57,10 @@ export async function withSession<T>(
     ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
     workload,
     plan: planOptionsFor(options, source.opened.model),
+    ...(options.deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes: options.deviceBudgetBytes }),
+    device: options.device,
     cpu: options.cpu,
+    cuda: { ...(options.cpu.io === undefined ? {} : { io: options.cpu.io }) },
     keepSpans: options.trace !== undefined,
     files: source.files,
   });

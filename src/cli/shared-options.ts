@@ -1,8 +1,9 @@
 // Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
 
 import type { CpuBackendOptions, Offload, PlanOptions } from '../../offload/index.js';
-import { OperatingError } from '../../offload/index.js';
+import { cudaStatus, OperatingError } from '../../offload/index.js';
 import type { DsSettings } from '../ds-config.js';
+import { chooseDevice, type DeviceKind } from '../engine.js';
 import { LOG_LEVELS, type LogLevel } from '../log.js';
 import type { TypeName } from '../shape.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
@@ -32,7 +33,12 @@ export const SHARED_OPTIONS = {
     group: MODEL,
     describe: 'float16, bfloat16 or float32: type of dummy weights; a real checkpoint must have it already',
   },
-  device: { kind: 'value', group: MODEL, describe: 'auto, cpu or cuda', default: 'auto' },
+  device: {
+    kind: 'value',
+    group: MODEL,
+    describe: 'auto (a GPU where there is one), cpu or cuda',
+    default: 'auto',
+  },
   num_gpus: { kind: 'value', group: MODEL, describe: 'this version computes on one device: 1' },
   cpu_offload: { kind: 'flag', group: PLACEMENT, describe: 'all in DRAM' },
   nvme_offload_path: {
@@ -51,6 +57,12 @@ export const SHARED_OPTIONS = {
     kind: 'value',
     group: PLACEMENT,
     describe: "a DeepSpeed configuration: what applies of it is applied, what doesn't is named; options win",
+  },
+  gpu_memory: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe: 'bound on what is taken of the GPU, such as 4GiB',
+    default: 'what is free',
   },
   threads: { kind: 'value', group: TUNING, describe: 'threads that compute', default: 'one per core' },
   prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
@@ -80,6 +92,8 @@ export interface SharedOptions {
   /** With offload `nvme`: the weights are to lie on this folder's drive. */
   readonly offloadFolder: string | undefined;
   readonly dramBudgetBytes: number | undefined;
+  readonly device: DeviceKind;
+  readonly deviceBudgetBytes: number | undefined;
   readonly plan: Partial<PlanOptions>;
   readonly cpu: CpuBackendOptions;
   /** What --ds_config says, as far as it needs the model's sizes or belongs to a command. */
@@ -92,7 +106,7 @@ export interface SharedOptions {
 
 /** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
 export function readSharedOptions(options: OptionReader): SharedOptions {
-  refuseOtherDevices(options);
+  const device = readDevice(options);
   const name = options.path('name');
   if (name === undefined)
     throw badOption('--name is missing: give the folder of a checkpoint, or a model of the hub');
@@ -109,6 +123,8 @@ export function readSharedOptions(options: OptionReader): SharedOptions {
     offload: options.flag('cpu_offload') ? 'dram' : placed,
     offloadFolder,
     dramBudgetBytes: options.bytes('dram_memory'),
+    device,
+    deviceBudgetBytes: options.bytes('gpu_memory'),
     plan: readPlanOptions(options),
     cpu: readCpuOptions(options),
     dsConfig: undefined,
@@ -124,20 +140,23 @@ export function readLogLevel(options: OptionReader): LogLevel {
   return options.choice('log_level', LOG_LEVELS) ?? 'info';
 }
 
-function refuseOtherDevices(options: OptionReader): void {
-  if (options.choice('device', ['auto', 'cpu', 'cuda']) === 'cuda') {
-    throw new OperatingError(
-      'NO_DEVICE',
-      '--device is cuda, but this version computes on the CPU only: use --device cpu or leave it out',
-    );
-  }
+function readDevice(options: OptionReader): DeviceKind {
+  const wanted = options.choice('device', ['auto', 'cpu', 'cuda']) ?? 'auto';
   const devices = options.count('num_gpus') ?? 1;
   if (devices !== 1) {
     throw new OperatingError(
       'NO_DEVICE',
-      `--num_gpus is ${devices}, but this version computes on one device, the CPU: leave it out`,
+      `--num_gpus is ${devices}, but this version computes on one device: leave it out`,
     );
   }
+  if (wanted === 'auto') return chooseDevice();
+  if (wanted === 'cpu') return wanted;
+  const { problem } = cudaStatus();
+  if (problem === '') return wanted;
+  throw new OperatingError(
+    'NO_DEVICE',
+    `--device is cuda, but ${problem}; or use --device cpu or leave it out`,
+  );
 }
 
 function readType(options: OptionReader): TypeName | undefined {

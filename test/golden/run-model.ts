@@ -14,7 +14,7 @@ import {
   type Workload,
 } from '../../offload/index.js';
 import { cutPasses, cutSequence, packPass } from '../../src/batch.js';
-import { Engine, openModel, planFor } from '../../src/engine.js';
+import { type DeviceKind, Engine, openModel, planFor } from '../../src/engine.js';
 import { type GenerationResult, generate } from '../../src/generate.js';
 import { type Score, score, windowCount } from '../../src/score.js';
 
@@ -35,6 +35,8 @@ export interface Placement {
   readonly dramBudgetBytes?: number;
   readonly plan?: Partial<PlanOptions>;
   readonly cpu?: CpuBackendOptions;
+  readonly device?: DeviceKind;
+  readonly deviceBudgetBytes?: number;
 }
 
 export const ALL_DRAM: Placement = { offload: 'dram', dramBudgetBytes: GiB };

@@ -1,7 +1,7 @@
 // Mixtures of experts: routing, grouped products and their sum, against float64 and bit for bit.
 
 import { describe, expect, it } from 'vitest';
-import { encodeOp } from '../../offload/backends/cpu-encoding.js';
+import { encodeOp } from '../../offload/backends/op-encoding.js';
 import { native } from '../../offload/native.js';
 import type { Tensor } from '../../offload/ops.js';
 import { check, ISAS, rowsOf, run, WEIGHT_TYPES, type Workbench, workbench } from './workbench.js';

@@ -1,7 +1,7 @@
 // What kernel tests share: tensors at awkward places, running an operation, comparing it with its reference.
 
 import { afterAll, expect } from 'vitest';
-import { encodeOp } from '../../offload/backends/cpu-encoding.js';
+import { encodeOp } from '../../offload/backends/op-encoding.js';
 import type { DType } from '../../offload/dtype.js';
 import { native } from '../../offload/native.js';
 import type { Op, Tensor } from '../../offload/ops.js';

@@ -1,17 +1,19 @@
-// Reads the numbers that offload/backends/cpu-encoding.ts wrote, and checks that every view lies inside live memory.
+// Reads the numbers that offload/backends/op-encoding.ts wrote, and checks that every view lies inside live
+// memory that the device can reach.
 #pragma once
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/memory.h"
-#include "cpu/operand.h"
+#include "ops/operand.h"
 
 namespace zi {
 
 class WordReader {
  public:
-  WordReader(const double* words, size_t count) : words_(words), end_(words + count) {}
+  /// `place`: where the operation runs.
+  WordReader(const double* words, size_t count, int place) : words_(words), end_(words + count), place_(place) {}
 
   /// Prefixes the errors that follow.
   void SetOperation(const char* name) { operation_ = name; }
@@ -28,7 +30,7 @@ class WordReader {
   uint64_t Size(const char* name);
   float Number() { return static_cast<float>(Word()); }
   bool Flag() { return Word() != 0; }
-  /// `size` bytes at `offset` of a memory: three words.
+  /// What copies move: `size` bytes at `offset` of a memory of any place that copies of this device reach.
   uint8_t* Bytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size);
   void ExpectEnd();
 
@@ -40,18 +42,21 @@ class WordReader {
   void CheckSize(const View& view, int dimension, int64_t size, const char* name) const;
 
   /// The memories that the views lie in; holding them keeps the views valid.
-  std::vector<std::shared_ptr<HostMemory>> TakeMemories() { return std::move(memories_); }
+  std::vector<std::shared_ptr<Memory>> TakeMemories() { return std::move(memories_); }
 
  private:
   double Word();
   View Tensor(const char* name);
   View Checked(View view, const char* name, int rank, bool aligned);
-  HostMemory& Memory(const char* name, uint64_t id);
+  Memory& Find(const char* name, uint64_t id);
+  /// The bytes, where kernels read and write them.
+  uint8_t* KernelBytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size);
 
   const double* words_;
   const double* end_;
+  int place_;
   std::string operation_ = "operation";
-  std::vector<std::shared_ptr<HostMemory>> memories_;
+  std::vector<std::shared_ptr<Memory>> memories_;
 };
 
 }  // namespace zi

@@ -1,4 +1,4 @@
-// What kernels receive: views of memory with everything checked, and one plain struct per operation.
+// What kernels of every device receive: views of memory with everything checked, and one plain struct per operation.
 // Plain data only: code in a header shared by instruction sets would be compiled with the flags of one of them.
 #pragma once
 #include <cstddef>
@@ -58,6 +58,8 @@ struct AttentionOp {
   float scale;
   int64_t window_tokens;
   float soft_cap;
+  /// No sequence's context is longer.
+  int64_t max_context;
 };
 struct ArgmaxOp {
   View out, logits;

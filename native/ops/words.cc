@@ -1,5 +1,5 @@
-// Implements cpu/words.h.
-#include "cpu/words.h"
+// Implements ops/words.h.
+#include "ops/words.h"
 
 #include <stdexcept>
 
@@ -50,7 +50,7 @@ void WordReader::ExpectEnd() {
   if (words_ != end_) Fail("the encoded operation is " + std::to_string(end_ - words_) + " words too long");
 }
 
-HostMemory& WordReader::Memory(const char* name, uint64_t id) {
+Memory& WordReader::Find(const char* name, uint64_t id) {
   for (const auto& memory : memories_) {
     if (memory->id() == id) return *memory;
   }
@@ -61,12 +61,23 @@ HostMemory& WordReader::Memory(const char* name, uint64_t id) {
 }
 
 uint8_t* WordReader::Bytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size) {
-  HostMemory& memory = Memory(name, memory_id);
+  const Memory& memory = Find(name, memory_id);
+  if (place_ == kHostPlace && memory.place() != kHostPlace) Fail(std::string(name) + " lies in memory of a device");
   if (offset > memory.size() || size > memory.size() - offset) {
     Fail(std::string(name) + " reaches from byte " + std::to_string(offset) + " to " + std::to_string(offset + size) +
          " of memory " + std::to_string(memory_id) + ", which has " + std::to_string(memory.size()));
   }
   return memory.data() + offset;
+}
+
+uint8_t* WordReader::KernelBytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size) {
+  uint8_t* bytes = Bytes(name, memory_id, offset, size);
+  const Memory& memory = Find(name, memory_id);
+  if (memory.place() == place_) return bytes;
+  const auto* host = dynamic_cast<const HostMemory*>(&memory);
+  if (!host) Fail(std::string(name) + " lies in memory of another device");
+  if (!host->pinned()) Fail(std::string(name) + " lies in host memory that is not pinned");
+  return bytes;
 }
 
 View WordReader::Tensor(const char* name) {
@@ -83,13 +94,13 @@ View WordReader::Tensor(const char* name) {
     view.strides[d] = static_cast<int64_t>(dimensions[4 + d]);
   }
   if (view.strides[view.rank - 1] != 1) Fail(std::string(name) + " must have an innermost stride of 1");
-  view.data = Bytes((std::string(name) + " " + Describe(view)).c_str(), id, offset, SpanBytes(view));
+  view.data = KernelBytes((std::string(name) + " " + Describe(view)).c_str(), id, offset, SpanBytes(view));
   return view;
 }
 
 const uint8_t* WordReader::Same(const View& first, const char* name) {
   const uint64_t id = Size(name), offset = Size(name);
-  return Bytes(name, id, offset, SpanBytes(first));
+  return KernelBytes(name, id, offset, SpanBytes(first));
 }
 
 View WordReader::Checked(View view, const char* name, int rank, bool aligned) {

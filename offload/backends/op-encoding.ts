@@ -1,4 +1,4 @@
-// Operations as numbers for the native streams. This file is the definition of the layout; native/cpu/decode.cc reads it.
+// Operations as numbers for the native streams of every device. This file is the definition of the layout; native/ops/decode.cc reads it.
 //
 // Word 0 is the opcode. Then the operands follow in the order of the encoder below:
 //   tensor    12 words: memory id, offset in bytes, type, rank, shape (4), strides in elements (4); unused are 0.
@@ -93,7 +93,7 @@ export function encodeOp(op: Op): Float64Array {
     case 'attention': {
       const { sequences, pages, positions } = op.tables;
       tensors(op.out, op.q, op.keys, op.values, sequences, pages, positions, op.alibiSlopes);
-      numbers(op.scale, op.windowTokens, op.softCap);
+      numbers(op.scale, op.windowTokens, op.softCap, op.tables.maxContextTokens);
       break;
     }
     case 'argmax':

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Packs what a GPU host needs that has CUDA but neither Node nor a network: Node, the built addon, sources, tests.
+# usage: bench/gpu/pack.sh OUT.tar.xz [FIXTURES=1]     (after npm run setup; FIXTURES=0 leaves test/fixtures out)
+# there: mkdir app && tar -xJf OUT.tar.xz -C app && cd app && bench/gpu/run.sh
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=$(realpath -m "$1")
+fixtures=${2:-1}
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+
+mkdir -p "$stage/.node" "$stage/native/build/Release"
+cp "$(readlink -f "$(command -v node)")" "$stage/.node/node"
+strip "$stage/.node/node" 2>/dev/null || true
+cp native/build/Release/zero_inference.node "$stage/native/build/Release/"
+cp package.json tsconfig.json vitest.config.ts "$stage/"
+exclude=()
+[ "$fixtures" = 1 ] || exclude=(--exclude test/fixtures)
+tar -cf - "${exclude[@]}" --exclude '*.map' --exclude '*.d.ts' dist src offload test configs bench | tar -xf - -C "$stage"
+
+# Only what the tests run with: no compilers, linters, types, nor binaries for other platforms.
+mkdir "$stage/node_modules"
+tar -chf - -C node_modules \
+  --exclude './@biomejs' --exclude './@typescript' --exclude './typescript' --exclude './@types' --exclude './cmake-js' \
+  --exclude './tar' --exclude './.cache' --exclude './.vite' --exclude '*.map' --exclude '*.d.ts' --exclude '*.d.cts' \
+  --exclude '*darwin*.node' --exclude '*win32*.node' --exclude '*musl*.node' --exclude '*android*.node' \
+  --exclude '*freebsd*.node' --exclude '*arm*.node' --exclude '*riscv*.node' --exclude '*ia32*.node' \
+  . | tar -xf - -C "$stage/node_modules"
+
+mkdir -p "$(dirname "$out")"
+tar -C "$stage" -cf - . | xz -T0 -6 >"$out"
+ls -l "$out"

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# On a GPU host, in an unpacked pack.sh archive or a built checkout: kernel and golden tests, then the sanitizer on the
+# kernels, then a first benchmark. Each part may be named alone: bench/gpu/run.sh tests sanitize bench
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+[ -d .node ] && export PATH="$PWD/.node:$PATH"
+parts=${*:-tests sanitize bench}
+shape=${SHAPE:-opt-1.3b}
+vitest=(node node_modules/vitest/vitest.mjs run --reporter=dot)
+status=0
+
+part() { # name, command …
+  local name=$1 start=$SECONDS
+  shift
+  echo "== $name"
+  "$@" || { status=1 && echo "== $name FAILED"; }
+  echo "== $name: $((SECONDS - start)) s"
+}
+
+for name in $parts; do
+  case $name in
+    tests)
+      part 'kernels and contract' "${vitest[@]}" test/native/cuda test/backend-contract.test.ts
+      part 'golden results' "${vitest[@]}" test/golden/cuda.test.ts
+      ;;
+    sanitize)
+      # Vitest's workers are child processes; kernels alone, since a checked kernel is a hundred times slower.
+      part 'memcheck' compute-sanitizer --tool memcheck --target-processes all --error-exitcode 9 \
+        "${vitest[@]}" --testTimeout 600000 test/native/cuda-kernels.test.ts test/native/cuda-attention.test.ts
+      part 'racecheck' compute-sanitizer --tool racecheck --target-processes all --error-exitcode 9 \
+        "${vitest[@]}" --testTimeout 600000 test/native/cuda-attention.test.ts
+      ;;
+    bench)
+      part 'decode, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32
+      part 'prefill 64×512' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 3
+      ;;
+    *)
+      echo "unknown part $name" && status=2
+      ;;
+  esac
+done
+exit $status

@@ -1,0 +1,162 @@
+// The GPU part's surface: what is there, device memory, page-locking of host memory, and streams.
+#include <thread>
+
+#include "binding/events.h"
+#include "core/memory.h"
+#include "cuda/api.h"
+
+namespace zi {
+namespace {
+
+int ReadDevice(const Napi::Value& value) { return static_cast<int>(ReadSize(value, "device")); }
+
+std::shared_ptr<HostMemory> ReadHostMemory(const Napi::Value& value) {
+  auto memory = FindHostMemory(static_cast<uint32_t>(ReadSize(value, "memory id")));
+  if (!memory) throw Napi::TypeError::New(value.Env(), "no host memory with this id");
+  return memory;
+}
+
+class NativeDeviceMemory : public Napi::ObjectWrap<NativeDeviceMemory> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "NativeDeviceMemory",
+                       {InstanceAccessor<&NativeDeviceMemory::Id>("id"),
+                        InstanceAccessor<&NativeDeviceMemory::SizeBytes>("sizeBytes"),
+                        InstanceMethod<&NativeDeviceMemory::Free>("free")});
+  }
+  /// new NativeDeviceMemory(device, sizeBytes)
+  explicit NativeDeviceMemory(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeDeviceMemory>(info) {
+    const int device = ReadDevice(info[0]);
+    const uint64_t size = ReadSize(info[1], "sizeBytes");
+    Guarded(info.Env(), [&] {
+      try {
+        memory_ = cuda::Allocate(device, size);
+      } catch (const std::bad_alloc&) {
+        throw std::runtime_error("the device has less than that free");
+      }
+    });
+  }
+
+ private:
+  Memory& Live(Napi::Env env) {
+    if (!memory_) throw Napi::Error::New(env, "memory used after free()");
+    return *memory_;
+  }
+  Napi::Value Id(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), Live(info.Env()).id()); }
+  Napi::Value SizeBytes(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(Live(info.Env()).size()));
+  }
+  void Free(const Napi::CallbackInfo&) { memory_.reset(); }
+
+  std::shared_ptr<Memory> memory_;
+};
+
+/// The classes of one environment, for the functions that make instances.
+struct CudaClasses {
+  Napi::FunctionReference stream, event, memory;
+};
+
+class NativeCudaStream : public Napi::ObjectWrap<NativeCudaStream> {
+ public:
+  static Napi::Function Define(Napi::Env env, CudaClasses* classes) {
+    return DefineClass(env, "NativeCudaStream",
+                       {InstanceMethod<&NativeCudaStream::Launch>("launch"),
+                        InstanceMethod<&NativeCudaStream::Record>("record", napi_default, classes),
+                        InstanceMethod<&NativeCudaStream::Wait>("wait"),
+                        InstanceMethod<&NativeCudaStream::Close>("close")});
+  }
+  /// new NativeCudaStream(device, name)
+  explicit NativeCudaStream(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeCudaStream>(info) {
+    const int device = ReadDevice(info[0]);
+    const std::string name = info[1].ToString();
+    Guarded(info.Env(), [&] { queue_ = cuda::OpenQueue(device, name); });
+  }
+
+ private:
+  void Launch(const Napi::CallbackInfo& info) {
+    if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
+      throw Napi::TypeError::New(info.Env(), "an encoded operation is a Float64Array");
+    }
+    const auto words = info[0].As<Napi::Float64Array>();
+    Guarded(info.Env(), [&] { queue_->Launch(words.Data(), words.ElementLength()); });
+  }
+  Napi::Value Record(const Napi::CallbackInfo& info) {
+    auto event = Guarded(info.Env(), [&] { return queue_->Record(); });
+    return NativeEvent::Make(static_cast<CudaClasses*>(info.Data())->event, std::move(event));
+  }
+  void Wait(const Napi::CallbackInfo& info) {
+    auto event = NativeEvent::Read(info[0]);
+    Guarded(info.Env(), [&] { queue_->Wait(event); });
+  }
+  Napi::Value Close(const Napi::CallbackInfo& info) {
+    const PendingPromise pending = NewPromise(info.Env());
+    queue_->Close([completion = pending.completion] { completion->Resolve(nullptr); });
+    return pending.promise;
+  }
+
+  std::shared_ptr<cuda::Queue> queue_;
+};
+
+Napi::Value StatusBinding(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const cuda::Status status = cuda::Probe();
+  auto devices = Napi::Array::New(env, status.devices.size());
+  for (uint32_t i = 0; i < status.devices.size(); ++i) {
+    const auto& from = status.devices[i];
+    auto to = Napi::Object::New(env);
+    to.Set("name", from.name);
+    to.Set("busId", from.bus_id);
+    to.Set("totalBytes", static_cast<double>(from.total_bytes));
+    to.Set("freeBytes", static_cast<double>(from.free_bytes));
+    to.Set("computeCapability", std::to_string(from.major) + "." + std::to_string(from.minor));
+    to.Set("multiprocessors", from.multiprocessors);
+    devices.Set(i, to);
+  }
+  auto result = Napi::Object::New(env);
+  result.Set("problem", status.problem);
+  result.Set("products", status.products);
+  result.Set("devices", devices);
+  return result;
+}
+
+Napi::Value FreeBytesBinding(const Napi::CallbackInfo& info) {
+  const int device = ReadDevice(info[0]);
+  return Guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), static_cast<double>(cuda::FreeBytes(device))); });
+}
+
+void PinBinding(const Napi::CallbackInfo& info) {
+  const auto memory = ReadHostMemory(info[0]);
+  Guarded(info.Env(), [&] { cuda::Pin(memory); });
+}
+
+/// On a thread of its own: it takes tens of milliseconds per gigabyte.
+Napi::Value PinSoonBinding(const Napi::CallbackInfo& info) {
+  const PendingPromise pending = NewPromise(info.Env());
+  std::thread([memory = ReadHostMemory(info[0]), completion = pending.completion] {
+    try {
+      cuda::Pin(memory);
+      completion->Resolve(nullptr);
+    } catch (const std::exception& error) {
+      completion->Reject([text = std::string(error.what())](Napi::Env env) { return Napi::Error::New(env, text).Value(); });
+    }
+  }).detach();
+  return pending.promise;
+}
+
+}  // namespace
+
+void InitCuda(Napi::Env env, Napi::Object exports) {
+  auto* classes = new CudaClasses();
+  classes->event = Napi::Persistent(NativeEvent::Define(env));
+  classes->stream = Napi::Persistent(NativeCudaStream::Define(env, classes));
+  classes->memory = Napi::Persistent(NativeDeviceMemory::Define(env));
+  env.AddCleanupHook([classes] { delete classes; });
+  exports.Set("NativeCudaStream", classes->stream.Value());
+  exports.Set("NativeDeviceMemory", classes->memory.Value());
+  exports.Set("cudaStatus", Napi::Function::New(env, StatusBinding));
+  exports.Set("cudaFreeBytes", Napi::Function::New(env, FreeBytesBinding));
+  exports.Set("pinMemory", Napi::Function::New(env, PinBinding));
+  exports.Set("pinMemorySoon", Napi::Function::New(env, PinSoonBinding));
+}
+
+}  // namespace zi

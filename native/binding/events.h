@@ -1,0 +1,66 @@
+// NativeEvent: the JS handle of an event of any stream; and how core's exceptions become JS errors.
+#pragma once
+#include <stdexcept>
+
+#include "binding/handles.h"
+#include "core/event.h"
+
+namespace zi {
+
+inline constexpr napi_type_tag kEventTag = {0x7a65726f2d696e66, 0x6576656e74000001};
+
+/// Calls `f`; what core throws becomes a JS error.
+template <class F>
+auto Guarded(Napi::Env env, F f) {
+  try {
+    return f();
+  } catch (const std::invalid_argument& error) {
+    throw Napi::RangeError::New(env, error.what());
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(env, error.what());
+  }
+}
+
+class NativeEvent : public Napi::ObjectWrap<NativeEvent> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "NativeEvent",
+                       {InstanceAccessor<&NativeEvent::Done>("done"), InstanceAccessor<&NativeEvent::TimeMs>("timeMs"),
+                        InstanceMethod<&NativeEvent::Promise>("promise")});
+  }
+  static Napi::Object Make(Napi::FunctionReference& constructor, std::shared_ptr<Event> event) {
+    Napi::Object object = constructor.New({});
+    object.TypeTag(&kEventTag);
+    Unwrap(object)->event_ = std::move(event);
+    return object;
+  }
+  static std::shared_ptr<Event> Read(const Napi::Value& value) {
+    if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kEventTag)) {
+      throw Napi::TypeError::New(value.Env(), "not an event of a stream");
+    }
+    return Unwrap(value.As<Napi::Object>())->event_;
+  }
+  using Napi::ObjectWrap<NativeEvent>::ObjectWrap;
+
+ private:
+  Napi::Value Done(const Napi::CallbackInfo& info) {
+    return Napi::Boolean::New(info.Env(), event_->state() == Event::State::kReached);
+  }
+  Napi::Value TimeMs(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), event_->time_ms()); }
+  Napi::Value Promise(const Napi::CallbackInfo& info) {
+    PendingPromise pending = NewPromise(info.Env());
+    event_->Observe([completion = pending.completion](const std::string& failure) {
+      if (failure.empty()) {
+        completion->Resolve(nullptr);
+      } else {
+        completion->Reject([failure](Napi::Env env) { return Napi::Error::New(env, failure).Value(); });
+      }
+    });
+    return pending.promise;
+  }
+
+  // An event that JS made itself never settles.
+  std::shared_ptr<Event> event_ = std::make_shared<Event>();
+};
+
+}  // namespace zi

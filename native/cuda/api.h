@@ -1,0 +1,54 @@
+// What the bindings see of CUDA: plain C++ without a CUDA header, implemented by the GPU part or by absent.cc.
+#pragma once
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/event.h"
+#include "core/memory.h"
+
+namespace zi::cuda {
+
+struct DeviceInfo {
+  std::string name, bus_id;
+  size_t total_bytes, free_bytes;
+  int major, minor;  // compute capability
+  int multiprocessors;
+};
+
+struct Status {
+  /// A sentence about what is missing; empty when the devices can be used.
+  std::string problem;
+  std::vector<DeviceInfo> devices;
+  /// Where the library for products was found.
+  std::string products;
+};
+
+/// Never throws. Looks at the driver, the devices and the library for products.
+Status Probe();
+
+/// A CUDA stream. Nothing here waits for the device but the destructor.
+class Queue {
+ public:
+  virtual ~Queue() = default;
+  /// One operation of op-encoding.ts. Throws std::invalid_argument on operands that do not fit; what the driver refuses
+  /// fails the device: later work is dropped and later events fail with the same sentence.
+  virtual void Launch(const double* words, size_t count) = 0;
+  virtual std::shared_ptr<Event> Record() = 0;
+  virtual void Wait(const std::shared_ptr<Event>& event) = 0;
+  /// Refuses new work and fails the promises that wait; calls `closed` when what was queued has run. Idempotent.
+  virtual void Close(std::function<void()> closed) = 0;
+};
+
+/// Each throws std::runtime_error with a sentence.
+std::shared_ptr<Queue> OpenQueue(int device, const std::string& name);
+/// In the table of memories. Throws std::bad_alloc when the device has too little left.
+std::shared_ptr<Memory> Allocate(int device, size_t size);
+/// Bytes that are free on the device, as the driver counts them.
+size_t FreeBytes(int device);
+/// Page-locks a block for all devices, several pieces at a time; fastest when its pages were touched before.
+void Pin(const std::shared_ptr<HostMemory>& memory);
+
+}  // namespace zi::cuda

@@ -1,0 +1,80 @@
+// What the attention kernels share: arguments, finding a token's sequence and a position's page, and scores.
+#pragma once
+#include "cuda/fault.h"
+#include "cuda/math.h"
+#include "cuda/views.h"
+
+namespace zi::cuda {
+
+struct AttentionArguments {
+  float* out;
+  const float* q;
+  int64_t out_token, out_head, q_token, q_head;  // strides
+  const float *keys, *values;
+  int64_t key_page, key_head, key_token, value_page, value_head, value_token;  // strides
+  const int32_t *sequences, *pages, *positions;
+  int64_t sequences_stride;
+  const float* slopes;
+  int sequence_count, page_entries, page_count, page_tokens;
+  int tokens, heads, kv_heads, depth;
+  float scale, soft_cap;
+  int window;
+  Fault* fault;
+
+  explicit AttentionArguments(const AttentionOp& op, Fault* faults);
+
+  struct Sequence {
+    int first, tokens, context, first_page;
+  };
+  /// False (and reported) when the table's row cannot be.
+  __device__ bool ReadSequence(int s, Sequence& sequence) const {
+    const int32_t* row = sequences + s * sequences_stride;
+    sequence = {row[0], row[1], row[2], row[3]};
+    if (sequence.first < 0 || sequence.tokens < 0 || sequence.first + sequence.tokens > tokens) {
+      Report(fault, kSequenceOutside, s, sequence.first + sequence.tokens, tokens);
+      return false;
+    }
+    const int needed = (sequence.context + page_tokens - 1) / page_tokens;
+    if (sequence.context < 0 || sequence.first_page < 0 || sequence.first_page + needed > page_entries) {
+      Report(fault, kSequenceOutside, s, sequence.first_page + needed, page_entries);
+      return false;
+    }
+    return true;
+  }
+  /// The last sequence whose key is at most `value`, keys rising with s; −1 when there is none.
+  template <class F>
+  __device__ int LastSequence(int value, F key) const {
+    int low = -1, high = sequence_count;
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      if (key(middle) <= value) {
+        low = middle;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+  /// Page and offset of a key position, or false (and reported).
+  __device__ bool Place(const Sequence& sequence, int position, int& page, int& offset) const {
+    const int entry = sequence.first_page + position / page_tokens;
+    page = pages[entry];
+    offset = position % page_tokens;
+    if (page >= 0 && page < page_count) return true;
+    Report(fault, kPageOutside, entry, page, page_count);
+    return false;
+  }
+  __device__ int FirstKey(int position) const {
+    return window > 0 && position >= window ? position - window + 1 : 0;
+  }
+  __device__ int LastKey(const Sequence& sequence, int position) const {
+    return position < sequence.context ? position : sequence.context - 1;
+  }
+  __device__ float Score(float product, float slope, int key) const {
+    float score = product * scale;
+    if (slopes) score = fmaf(slope, static_cast<float>(key), score);
+    return soft_cap != 0 ? soft_cap * tanhf(score / soft_cap) : score;
+  }
+};
+
+}  // namespace zi::cuda

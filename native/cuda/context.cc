@@ -1,0 +1,124 @@
+// Implements cuda/context.h.
+#include "cuda/context.h"
+
+#include <cstring>
+#include <map>
+
+#include "core/clock.h"
+
+namespace zi::cuda {
+namespace {
+
+/// At 30 s a float still tells 2 µs apart, and the two clocks have hardly drifted.
+constexpr double kRenewMs = 30'000;
+
+std::string Describe(const Fault& fault) {
+  const std::string index = std::to_string(fault.index), value = std::to_string(fault.value);
+  const std::string limit = std::to_string(fault.limit);
+  switch (fault.code) {
+    case kRowOutside:
+      return "gather_rows: row " + value + " of token " + index + " is outside the table of " + limit + " rows";
+    case kSlotOutside:
+      return "kv_store: slot " + value + " of token " + index + " is outside the cache of " + limit + " slots";
+    case kPageOutside:
+      return "attention: page entry " + index + " is " + value + ", outside the " + limit + " there are";
+    case kSequenceOutside:
+      return "attention: sequence " + index + " reaches to " + value + ", outside the " + limit + " there are";
+    case kHistoryOutside:
+      return "sample: row " + index + " names " + value + " in its history, outside the " + limit + " there are";
+    default:
+      return "expert_linear: expert " + value + " of choice " + index + " is none of " + limit;
+  }
+}
+
+std::shared_ptr<const ClockBase> Calibrate(cudaStream_t stream) {
+  auto best = std::make_shared<ClockBase>();
+  double best_ms = 1e9;
+  for (int i = 0; i < 3; ++i) {
+    auto base = std::make_shared<ClockBase>();
+    Check(cudaEventCreate(&base->event), "cudaEventCreate");
+    base->host_ms = NowMs();
+    Check(cudaEventRecord(base->event, stream), "cudaEventRecord");
+    Check(cudaEventSynchronize(base->event), "cudaEventSynchronize");
+    const double round_trip_ms = NowMs() - base->host_ms;
+    // The time before is kept: an event never seems later than the moment its promise resolves.
+    if (round_trip_ms < best_ms) best_ms = round_trip_ms, best = base;
+  }
+  return best;
+}
+
+/// Never destroyed: at process exit the driver may be gone before static objects are.
+struct Contexts {
+  std::mutex mutex;
+  std::map<int, std::shared_ptr<Context>> by_device;
+};
+
+Contexts& AllContexts() {
+  static auto* contexts = new Contexts();
+  return *contexts;
+}
+
+/// Where peers cannot reach each other, copies between them go through the host by themselves.
+void EnablePeers(int device, int other) {
+  for (const auto& [from, to] : {std::pair(device, other), std::pair(other, device)}) {
+    if (cudaSetDevice(from) == cudaSuccess) cudaDeviceEnablePeerAccess(to, 0);
+    cudaGetLastError();
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<Context> Context::Of(int device) {
+  auto& [mutex, by_device] = AllContexts();
+  std::lock_guard<std::mutex> lock(mutex);
+  if (const auto found = by_device.find(device); found != by_device.end()) return found->second;
+  auto context = std::make_shared<Context>(device);
+  for (const auto& [other, ignored] : by_device) EnablePeers(device, other);
+  context->Use();
+  by_device.emplace(device, context);
+  return context;
+}
+
+void Context::UseAny() {
+  auto& [mutex, by_device] = AllContexts();
+  std::lock_guard<std::mutex> lock(mutex);
+  if (!by_device.empty() && cudaSetDevice(by_device.begin()->first) != cudaSuccess) cudaGetLastError();
+}
+
+void Context::SynchronizeAll() {
+  auto& [mutex, by_device] = AllContexts();
+  std::lock_guard<std::mutex> lock(mutex);
+  for (const auto& [device, ignored] : by_device) {
+    if (cudaSetDevice(device) == cudaSuccess) cudaDeviceSynchronize();
+  }
+  cudaGetLastError();
+}
+
+Context::Context(int device) : device_(device) {
+  Use();
+  Check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  Check(cudaHostAlloc(reinterpret_cast<void**>(&fault_), sizeof(Fault), cudaHostAllocPortable | cudaHostAllocMapped),
+        "cudaHostAlloc");
+  std::memset(fault_, 0, sizeof(Fault));
+  Check(cudaStreamCreateWithFlags(&clock_stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+  base_ = Calibrate(clock_stream_);
+}
+
+void Context::Fail(const std::string& sentence) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (failure_.empty()) failure_ = sentence;
+}
+
+std::string Context::failure() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (failure_.empty() && reinterpret_cast<volatile int&>(fault_->code) != kNoFault) failure_ = Describe(*fault_);
+  return failure_;
+}
+
+std::shared_ptr<const ClockBase> Context::clock() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (NowMs() - base_->host_ms > kRenewMs) base_ = Calibrate(clock_stream_);
+  return base_;
+}
+
+}  // namespace zi::cuda

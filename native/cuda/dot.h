@@ -1,0 +1,98 @@
+// Dot products of a few weight rows with a few tokens by one block: each weight is read from memory once.
+//
+// Thread i takes inputs 8i … 8i+7 of every 1024, the warps' sums are added in their order: an output depends on K and
+// on how operands are aligned, not on how many tokens there are.
+#pragma once
+#include "cuda/math.h"
+#include "cuda/views.h"
+
+namespace zi::cuda {
+
+constexpr int kDotThreads = 128;
+/// Weight rows per block.
+constexpr int kDotRows = 4;
+constexpr int kDotWidth = 8;
+
+template <class W>
+__device__ inline float Widen(W value);
+template <>
+__device__ inline float Widen(float value) {
+  return value;
+}
+template <>
+__device__ inline float Widen(__half value) {
+  return __half2float(value);
+}
+template <>
+__device__ inline float Widen(__nv_bfloat16 value) {
+  return __bfloat162float(value);
+}
+
+/// Eight weights at a multiple of 16 bytes.
+template <class W>
+__device__ inline void LoadEight(const W* from, float* to) {
+  constexpr int kLoads = sizeof(W) / 2;
+  uint4 words[kLoads];
+  for (int i = 0; i < kLoads; ++i) words[i] = __ldcs(reinterpret_cast<const uint4*>(from) + i);
+  const W* values = reinterpret_cast<const W*>(words);
+  for (int i = 0; i < kDotWidth; ++i) to[i] = Widen(values[i]);
+}
+
+/// Leaves act-free sums of row r and token t in sums[r · T + t]; call with all threads, then read after a barrier.
+/// `rows[r]` and `x + t · x_stride` begin at multiples of 16 bytes when `aligned`.
+template <class W, int T>
+__device__ inline void DotRows(const W* const* rows, const float* x, int64_t x_stride, int64_t inputs, bool aligned,
+                               float* sums) {
+  __shared__ float parts[kDotThreads / 32][kDotRows * T];
+  float acc[kDotRows][T];
+  for (int r = 0; r < kDotRows; ++r) {
+    for (int t = 0; t < T; ++t) acc[r][t] = 0;
+  }
+  int64_t done = 0;
+  if (aligned) {
+    const int64_t whole = inputs / kDotWidth * kDotWidth;
+#pragma unroll 2
+    for (int64_t k = threadIdx.x * kDotWidth; k < whole; k += kDotThreads * kDotWidth) {
+      float w[kDotRows][kDotWidth];
+#pragma unroll
+      for (int r = 0; r < kDotRows; ++r) LoadEight(rows[r] + k, w[r]);
+#pragma unroll
+      for (int t = 0; t < T; ++t) {
+        const float4 a = *reinterpret_cast<const float4*>(x + t * x_stride + k);
+        const float4 b = *reinterpret_cast<const float4*>(x + t * x_stride + k + 4);
+        const float in[kDotWidth] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+        for (int r = 0; r < kDotRows; ++r) {
+#pragma unroll
+          for (int i = 0; i < kDotWidth; ++i) acc[r][t] = fmaf(w[r][i], in[i], acc[r][t]);
+        }
+      }
+    }
+    done = whole;
+  }
+  for (int64_t k = done + threadIdx.x; k < inputs; k += kDotThreads) {
+#pragma unroll
+    for (int r = 0; r < kDotRows; ++r) {
+      const float w = Widen(rows[r][k]);
+#pragma unroll
+      for (int t = 0; t < T; ++t) acc[r][t] = fmaf(w, x[t * x_stride + k], acc[r][t]);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kDotRows; ++r) {
+#pragma unroll
+    for (int t = 0; t < T; ++t) {
+      const float sum = WarpSum(acc[r][t]);
+      if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32][r * T + t] = sum;
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x < kDotRows * T) {
+    float sum = 0;
+    for (int warp = 0; warp < kDotThreads / 32; ++warp) sum += parts[warp][threadIdx.x];
+    sums[threadIdx.x] = sum;
+  }
+  __syncthreads();
+}
+
+}  // namespace zi::cuda

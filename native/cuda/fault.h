@@ -1,0 +1,25 @@
+// Faults that kernels find in tables: indices are data, checked where they are used, and reported through mapped memory.
+#pragma once
+#include <cstdint>
+
+namespace zi::cuda {
+
+enum FaultCode : int { kNoFault, kRowOutside, kSlotOutside, kPageOutside, kSequenceOutside, kExpertOutside, kHistoryOutside };
+
+/// In host memory that the device writes; the first report stays.
+struct Fault {
+  int code;
+  int64_t index, value, limit;
+};
+
+#ifdef __CUDACC__
+__device__ inline void Report(Fault* fault, FaultCode code, int64_t index, int64_t value, int64_t limit) {
+  if (atomicCAS(&fault->code, static_cast<int>(kNoFault), static_cast<int>(code)) != kNoFault) return;
+  fault->index = index;
+  fault->value = value;
+  fault->limit = limit;
+  __threadfence_system();
+}
+#endif
+
+}  // namespace zi::cuda

@@ -1,0 +1,101 @@
+// Device memory, and page-locking of host memory, behind cuda/api.h.
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "cuda/api.h"
+#include "cuda/context.h"
+#include "cuda/pieces.h"
+
+namespace zi::cuda {
+namespace {
+
+class DeviceMemory final : public Memory {
+ public:
+  DeviceMemory(int device, size_t size) : Memory(device, size), context_(Context::Of(device)) {
+    context_->Use();
+    void* data = nullptr;
+    // A block of no bytes still has an address: null means an absent operand.
+    const cudaError_t code = cudaMalloc(&data, std::max<size_t>(size, 1));
+    if (code == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      throw std::bad_alloc();
+    }
+    Check(code, "cudaMalloc");
+    set_data(static_cast<uint8_t*>(data));
+  }
+  /// Waits for what still uses it, as cudaFree does.
+  ~DeviceMemory() override {
+    if (cudaSetDevice(place()) == cudaSuccess) cudaFree(data());
+    cudaGetLastError();
+  }
+
+ private:
+  const std::shared_ptr<Context> context_;
+};
+
+/// [begin, end) of a block, cut where a copy may be cut.
+std::vector<std::pair<uint8_t*, size_t>> PiecesOf(uint8_t* begin, size_t size) {
+  std::vector<std::pair<uint8_t*, size_t>> pieces;
+  uint8_t* const end = begin + size;
+  while (begin < end) {
+    uint8_t* const next = std::min(end, PieceEnd(begin));
+    pieces.emplace_back(begin, static_cast<size_t>(next - begin));
+    begin = next;
+  }
+  return pieces;
+}
+
+void Unpin(const std::vector<std::pair<uint8_t*, size_t>>& pieces) {
+  Context::SynchronizeAll();  // copies that were queued may still be under way
+  for (const auto& piece : pieces) cudaHostUnregister(piece.first);
+  cudaGetLastError();
+}
+
+}  // namespace
+
+std::shared_ptr<Memory> Allocate(int device, size_t size) {
+  auto memory = std::make_shared<DeviceMemory>(device, size);
+  EnterMemory(memory);
+  return memory;
+}
+
+size_t FreeBytes(int device) {
+  Context::Of(device)->Use();
+  size_t free = 0, total = 0;
+  Check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return free;
+}
+
+void Pin(const std::shared_ptr<HostMemory>& memory) {
+  if (memory->pinned()) return;
+  const auto pieces = PiecesOf(memory->data(), std::max<size_t>(memory->size(), 1));
+  std::atomic<size_t> next{0};
+  std::atomic<int> refused{cudaSuccess};
+  std::vector<char> done(pieces.size(), 0);
+  const auto work = [&] {
+    Context::UseAny();
+    for (size_t i = next++; i < pieces.size() && refused == cudaSuccess; i = next++) {
+      const cudaError_t code =
+          cudaHostRegister(pieces[i].first, pieces[i].second, cudaHostRegisterPortable | cudaHostRegisterMapped);
+      done[i] = code == cudaSuccess;
+      if (code != cudaSuccess) refused = code;
+    }
+  };
+  constexpr size_t kMaxThreads = 8;
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < std::min(kMaxThreads, pieces.size()); ++i) threads.emplace_back(work);
+  work();
+  for (auto& thread : threads) thread.join();
+  if (refused != cudaSuccess) {
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      if (done[i]) cudaHostUnregister(pieces[i].first);
+    }
+    Check(static_cast<cudaError_t>(refused.load()), "cudaHostRegister");
+  }
+  memory->SetPinned([pieces] { Unpin(pieces); });
+}
+
+}  // namespace zi::cuda

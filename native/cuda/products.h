@@ -1,0 +1,53 @@
+// Matrix products through cuBLASLt, with what it decided remembered per shape.
+#pragma once
+#include <map>
+#include <tuple>
+
+#include "cuda/context.h"
+#include "cuda/library.h"
+#include "ops/operand.h"
+
+namespace zi::cuda {
+
+/// out[T, N] = x[T, K] · W (+ out), W as LinearOp has it; x is of the weight's type.
+struct Product {
+  const uint8_t* weight;
+  const uint8_t* x;
+  float* out;
+  DType dtype;
+  bool input_major, accumulate;
+  int64_t tokens, outputs, inputs;
+  int64_t weight_stride, x_stride, out_stride;  // elements between rows
+};
+
+/// One per stream, since products in flight at once need a workspace each.
+class Products {
+ public:
+  /// Throws std::runtime_error when the library is missing.
+  explicit Products(Context& context);
+  ~Products();
+  Products(const Products&) = delete;
+
+  /// False when the library has nothing for these operands. Throws when the device fails.
+  bool Multiply(const Product& product, cudaStream_t stream);
+
+ private:
+  /// Shape, strides and alignments: what the library chooses by.
+  using Key = std::tuple<int, bool, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, uint32_t, uint32_t,
+                         uint32_t>;
+  /// What a shape's products are called with; `found` is false when there is nothing.
+  struct Prepared {
+    lt::MatmulDesc desc = nullptr;
+    lt::MatrixLayout weight = nullptr, x = nullptr, out = nullptr;
+    lt::Algorithm algorithm{};
+    bool found = false;
+  };
+  Prepared Prepare(const Product& product, uint32_t weight_alignment, uint32_t x_alignment, uint32_t out_alignment);
+
+  const lt::Functions& functions_;
+  lt::Handle handle_ = nullptr;
+  void* workspace_ = nullptr;
+  std::map<Key, Prepared> prepared_;
+};
+
+}  // namespace zi::cuda

@@ -1,0 +1,142 @@
+// argmax, nll_fold and route: reductions over rows of logits.
+#include "cuda/math.h"
+#include "cuda/run.h"
+#include "cuda/views.h"
+
+namespace zi::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr float kLowest = -INFINITY;
+
+/// The larger value, or of equal ones the lower column.
+__device__ void Better(float& value, int& column, float other, int other_column) {
+  if (other > value || (other == value && other_column < column)) value = other, column = other_column;
+}
+
+__device__ void WarpBest(float& value, int& column) {
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, value, offset);
+    const int other_column = __shfl_xor_sync(0xffffffffu, column, offset);
+    Better(value, column, other, other_column);
+  }
+}
+
+__global__ void Argmax(int32_t* out, int64_t out_stride, const float* logits, int64_t stride, int columns) {
+  __shared__ float values[kThreads / 32];
+  __shared__ int at[kThreads / 32];
+  const float* row = logits + blockIdx.x * stride;
+  // NaN is never larger, and a row without anything larger gives column 0.
+  float best = kLowest;
+  int column = 0;
+  for (int i = threadIdx.x; i < columns; i += kThreads) {
+    if (row[i] > best) best = row[i], column = i;
+  }
+  if (best == kLowest) column = 0;
+  WarpBest(best, column);
+  if (threadIdx.x % 32 == 0) values[threadIdx.x / 32] = best, at[threadIdx.x / 32] = column;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int i = 1; i < kThreads / 32; ++i) Better(best, column, values[i], at[i]);
+  out[blockIdx.x * out_stride] = column;
+}
+
+__global__ void NllFold(float* states, int64_t state_stride, const float* logits, int64_t stride,
+                        const int32_t* targets, int64_t first_column, int columns, bool first) {
+  __shared__ float shared[32];
+  __shared__ double sums[32];
+  float* state = states + blockIdx.x * state_stride;
+  const float* row = logits + blockIdx.x * stride;
+  const float before = first ? kLowest : state[0];
+  const double sum_before = first ? 0.0 : static_cast<double>(state[1]);
+  float here = kLowest;
+  for (int i = threadIdx.x; i < columns; i += kThreads) here = row[i] > here ? row[i] : here;
+  const float maximum = fmaxf(BlockMax(here, shared), before);
+  double sum = 0;
+  if (maximum != kLowest) {
+    for (int i = threadIdx.x; i < columns; i += kThreads) sum += static_cast<double>(expf(row[i] - maximum));
+  }
+  sum = BlockSum(sum, sums);
+  if (threadIdx.x != 0) return;
+  if (sum_before > 0) sum += sum_before * exp(static_cast<double>(before) - static_cast<double>(maximum));
+  const int64_t target = targets[blockIdx.x] - first_column;
+  if (first) state[2] = 0;
+  if (target >= 0 && target < columns) state[2] = row[target];
+  state[0] = maximum;
+  state[1] = static_cast<float>(sum);
+}
+
+/// A warp per token. Each choice is the best of those that come after the one before in the order of falling logit and
+/// rising expert, so nothing has to be marked. NaN counts as the smallest logit.
+__global__ void Route(int32_t* experts, int64_t experts_stride, float* weights, int64_t weights_stride,
+                      const float* logits, int64_t stride, int64_t tokens, int count, int choices, bool normalize) {
+  const int64_t t = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  if (t >= tokens) return;
+  const int lane = threadIdx.x % 32;
+  const float* row = logits + t * stride;
+  const auto logit = [&](int e) { return row[e] == row[e] ? row[e] : kLowest; };
+  float maximum = kLowest;
+  for (int e = lane; e < count; e += 32) maximum = fmaxf(maximum, logit(e));
+  maximum = WarpMax(maximum);
+  double total = 0;
+  float before = 0;
+  int before_expert = -1;
+  for (int j = 0; j < choices; ++j) {
+    float best = kLowest;
+    int expert = 0x7fffffff;
+    for (int e = lane; e < count; e += 32) {
+      const float value = logit(e);
+      const bool after = before_expert < 0 || value < before || (value == before && e > before_expert);
+      if (after) Better(best, expert, value, e);
+    }
+    WarpBest(best, expert);
+    const double weight = exp(static_cast<double>(best) - static_cast<double>(maximum));
+    if (lane == 0) {
+      experts[t * experts_stride + j] = expert;
+      weights[t * weights_stride + j] = static_cast<float>(weight);
+    }
+    total += weight;
+    before = best;
+    before_expert = expert;
+  }
+  if (!normalize) {
+    total = 0;
+    for (int e = lane; e < count; e += 32) total += static_cast<double>(expf(row[e] - maximum));
+    total = WarpSum(total);
+  }
+  if (lane != 0) return;
+  for (int j = 0; j < choices; ++j) {
+    float& weight = weights[t * weights_stride + j];
+    weight = static_cast<float>(weight / total);
+  }
+}
+
+const float* Floats(const View& view) { return reinterpret_cast<const float*>(view.data); }
+
+}  // namespace
+
+void Launch(const ArgmaxOp& op, Run& run) {
+  if (op.logits.shape[0] == 0) return;
+  Argmax<<<Blocks(op.logits.shape[0], 1), kThreads, 0, run.stream>>>(
+      reinterpret_cast<int32_t*>(op.out.data), op.out.strides[0], Floats(op.logits), op.logits.strides[0],
+      static_cast<int>(op.logits.shape[1]));
+}
+
+void Launch(const NllFoldOp& op, Run& run) {
+  if (op.logits.shape[0] == 0) return;
+  NllFold<<<Blocks(op.logits.shape[0], 1), kThreads, 0, run.stream>>>(
+      reinterpret_cast<float*>(op.state.data), op.state.strides[0], Floats(op.logits), op.logits.strides[0],
+      reinterpret_cast<const int32_t*>(op.targets.data), op.first_column, static_cast<int>(op.logits.shape[1]),
+      op.first);
+}
+
+void Launch(const RouteOp& op, Run& run) {
+  const int64_t tokens = op.logits.shape[0];
+  if (tokens == 0) return;
+  Route<<<Blocks(tokens, kThreads / 32), kThreads, 0, run.stream>>>(
+      reinterpret_cast<int32_t*>(op.experts.data), op.experts.strides[0], reinterpret_cast<float*>(op.weights.data),
+      op.weights.strides[0], Floats(op.logits), op.logits.strides[0], tokens, static_cast<int>(op.logits.shape[1]),
+      static_cast<int>(op.experts.shape[1]), op.normalize);
+}
+
+}  // namespace zi::cuda

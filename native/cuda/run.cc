@@ -1,0 +1,51 @@
+// Implements cuda/run.h, and the operations that are calls of the runtime: copy and fill.
+#include "cuda/run.h"
+
+#include <algorithm>
+
+#include "cuda/pieces.h"
+#include "cuda/products.h"
+
+namespace zi::cuda {
+
+uint8_t* Scratch::AtLeast(size_t size) {
+  if (size <= size_) return data_;
+  // cudaFree waits for the kernels that still use it.
+  Check(cudaFree(data_), "cudaFree");
+  data_ = nullptr;
+  size_ = 0;
+  Check(cudaMalloc(reinterpret_cast<void**>(&data_), size), "cudaMalloc of scratch");
+  size_ = size;
+  return data_;
+}
+
+Run::Run(cudaStream_t on, Context& context)
+    : stream(on), fault(context.fault()), multiprocessors(context.multiprocessors()), context_(context) {}
+
+Run::~Run() = default;
+
+Products& Run::products() {
+  if (!products_) products_ = std::make_unique<Products>(context_);
+  return *products_;
+}
+
+void Run::Execute(const Decoded& decoded) {
+  if (!std::holds_alternative<LinearOp>(decoded.op)) converted = {};
+  std::visit([this](const auto& op) { Launch(op, *this); }, decoded.op);
+}
+
+void Launch(const CopyOp& op, Run& run) {
+  for (size_t done = 0; done < op.size;) {
+    // Neither side may cross the end of a page-locked piece; on a device the cut does no harm.
+    const size_t piece = std::min({op.size - done, static_cast<size_t>(PieceEnd(op.to + done) - (op.to + done)),
+                                   static_cast<size_t>(PieceEnd(op.from + done) - (op.from + done))});
+    Check(cudaMemcpyAsync(op.to + done, op.from + done, piece, cudaMemcpyDefault, run.stream), "cudaMemcpyAsync");
+    done += piece;
+  }
+}
+
+void Launch(const FillOp& op, Run& run) {
+  Check(cudaMemsetAsync(op.to, op.value, op.size, run.stream), "cudaMemsetAsync");
+}
+
+}  // namespace zi::cuda

@@ -1,0 +1,89 @@
+// What kernels of one stream run with, and the launch function of each operation.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <memory>
+
+#include "cuda/context.h"
+#include "ops/decode.h"
+
+namespace zi::cuda {
+
+class Products;
+
+/// Device memory that grows to the largest need of the first passes and is kept; contents are undefined.
+class Scratch {
+ public:
+  ~Scratch() { cudaFree(data_); }
+  uint8_t* AtLeast(size_t size);
+
+ private:
+  uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+class Run {
+ public:
+  Run(cudaStream_t stream, Context& context);
+  ~Run();
+
+  /// Throws CudaError or what products throw.
+  void Execute(const Decoded& decoded);
+
+  const cudaStream_t stream;
+  Fault* const fault;
+  const int multiprocessors;
+  /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for products before their epilogue.
+  Scratch partials, inputs, sums;
+  /// Loaded at the first product: streams that only copy need no library.
+  Products& products();
+
+  /// Which x lies in `inputs` already: the projections of one layer read the same.
+  struct Converted {
+    const uint8_t* x = nullptr;
+    int64_t rows = 0, columns = 0, stride = 0;
+    DType dtype = DType::kF32;
+  } converted;
+
+ private:
+  Context& context_;
+  std::unique_ptr<Products> products_;
+};
+
+// One per operation, on views that lie where the device reaches them.
+void Launch(const GatherRowsOp& op, Run& run);
+void Launch(const LayerNormOp& op, Run& run);
+void Launch(const RmsNormOp& op, Run& run);
+void Launch(const LinearOp& op, Run& run);
+void Launch(const GatedOp& op, Run& run);
+void Launch(const AddOp& op, Run& run);
+void Launch(const RotaryOp& op, Run& run);
+void Launch(const KvStoreOp& op, Run& run);
+void Launch(const AttentionOp& op, Run& run);
+void Launch(const ArgmaxOp& op, Run& run);
+void Launch(const NllFoldOp& op, Run& run);
+void Launch(const ScaleCapOp& op, Run& run);
+void Launch(const RouteOp& op, Run& run);
+void Launch(const ExpertLinearOp& op, Run& run);
+void Launch(const CombineOp& op, Run& run);
+void Launch(const SampleOp& op, Run& run);
+void Launch(const CopyOp& op, Run& run);
+void Launch(const FillOp& op, Run& run);
+
+// Parts of linear and attention, each in a file of its own.
+/// A few tokens times [N, K] weights, whole epilogue included.
+void LaunchFewTokens(const LinearOp& op, Run& run);
+/// Any types, strides and addresses; for what the library refuses.
+void LaunchPlainProduct(const LinearOp& op, Run& run);
+/// out = act(from + bias) (+ out). `from` may be out itself.
+void LaunchFinish(const LinearOp& op, const float* from, int64_t from_stride, Run& run);
+/// x as packed rows of a 16-bit type, `stride` elements apart.
+void LaunchConvert(const View& x, DType to_type, uint8_t* to, int64_t stride, Run& run);
+/// Sequences with at most `most_tokens` new tokens, a warp per token and head.
+void LaunchAttentionRows(const AttentionOp& op, int64_t most_tokens, Run& run);
+/// Sequences with more than `fewer_tokens` new tokens, on tensor cores.
+void LaunchAttentionTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
+/// Largest head the tiles take.
+constexpr int64_t kTileDepth = 128;
+
+}  // namespace zi::cuda

@@ -1,0 +1,86 @@
+// A CUDA stream with the events recorded on it, and the thread that settles their promises.
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <thread>
+
+#include "cuda/api.h"
+#include "cuda/context.h"
+#include "cuda/run.h"
+
+namespace zi::cuda {
+
+class Stream;
+
+/// Knows by itself whether it was reached; the stream's watcher waits for it only when somebody observes it.
+class StreamEvent final : public Event, public std::enable_shared_from_this<StreamEvent> {
+ public:
+  StreamEvent(std::shared_ptr<Context> context, std::weak_ptr<class Watcher> watcher);
+  ~StreamEvent() override;
+
+  State state() const override;
+  double time_ms() const override;
+  void Observe(Observer observer) override;
+
+  cudaEvent_t handle() const { return handle_; }
+  Context& context() const { return *context_; }
+
+ private:
+  const std::shared_ptr<Context> context_;
+  const std::shared_ptr<const ClockBase> base_;
+  const std::weak_ptr<Watcher> watcher_;
+  cudaEvent_t handle_ = nullptr;
+};
+
+/// Waits for a stream's observed events in the order they were recorded, and settles them.
+class Watcher {
+ public:
+  Watcher(std::shared_ptr<Context> context, cudaStream_t stream, std::string name);
+  ~Watcher();
+
+  /// Fails the event at once when closed.
+  void Watch(std::shared_ptr<StreamEvent> event);
+  void Close(std::function<void()> closed);
+  const std::string& name() const { return name_; }
+
+ private:
+  void Loop();
+  void Settle(StreamEvent& event);
+
+  const std::shared_ptr<Context> context_;
+  const cudaStream_t stream_;
+  const std::string name_;
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::deque<std::shared_ptr<StreamEvent>> waiting_;  // guarded by mutex_
+  std::shared_ptr<StreamEvent> current_;              // guarded by mutex_
+  std::vector<std::function<void()>> on_closed_;      // guarded by mutex_
+  bool closing_ = false, closed_ = false;             // guarded by mutex_
+  std::thread thread_;
+};
+
+class Stream final : public Queue {
+ public:
+  Stream(int device, const std::string& name);
+  ~Stream() override;
+
+  void Launch(const double* words, size_t count) override;
+  std::shared_ptr<Event> Record() override;
+  void Wait(const std::shared_ptr<Event>& event) override;
+  void Close(std::function<void()> closed) override;
+
+ private:
+  void RequireOpen() const;
+  /// Runs `call` on the device unless it failed; what the runtime refuses becomes the device's failure.
+  template <class F>
+  void Try(const char* what, F call);
+
+  const std::shared_ptr<Context> context_;
+  const std::string name_;
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<Run> run_;
+  std::shared_ptr<Watcher> watcher_;
+  bool closing_ = false;
+};
+
+}  // namespace zi::cuda

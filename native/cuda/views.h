@@ -1,0 +1,69 @@
+// Views as kernels take them: rows of the innermost dimension, and weights of three types.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "ops/operand.h"
+
+namespace zi::cuda {
+
+/// All dimensions but the innermost, as one index of rows.
+struct RowView {
+  uint8_t* data;
+  int64_t middle, inner;            // sizes of the last two of three outer dimensions
+  int64_t stride0, stride1, stride2;  // in elements
+
+  explicit RowView(const View& view) : data(view.data), middle(1), inner(1), stride0(0), stride1(0), stride2(0) {
+    const int outer = view.rank - 1;
+    if (outer > 0) inner = view.shape[outer - 1], stride2 = view.strides[outer - 1];
+    if (outer > 1) middle = view.shape[outer - 2], stride1 = view.strides[outer - 2];
+    if (outer > 2) stride0 = view.strides[0];
+  }
+  __host__ __device__ int64_t Offset(int64_t row) const {
+    if (middle == 1 && row < inner) return row * stride2;
+    const int64_t i = row % inner, rest = row / inner;
+    return rest / middle * stride0 + rest % middle * stride1 + i * stride2;
+  }
+  __device__ float* Row(int64_t row) const { return reinterpret_cast<float*>(data) + Offset(row); }
+};
+
+inline int64_t RowCount(const View& view) {
+  int64_t count = 1;
+  for (int d = 0; d + 1 < view.rank; ++d) count *= view.shape[d];
+  return count;
+}
+inline int64_t RowLength(const View& view) { return view.shape[view.rank - 1]; }
+
+/// Every row begins at a multiple of `bytes`.
+inline bool RowsAligned(const View& view, int64_t bytes) {
+  const int64_t element = view.dtype == DType::kF32 || view.dtype == DType::kI32 ? 4 : 2;
+  bool aligned = reinterpret_cast<uintptr_t>(view.data) % bytes == 0;
+  for (int d = 0; d + 1 < view.rank; ++d) aligned = aligned && (view.shape[d] <= 1 || view.strides[d] * element % bytes == 0);
+  return aligned;
+}
+
+/// A vector of weights of any type; `data` may be null.
+struct WeightVector {
+  const uint8_t* data;
+  DType dtype;
+  explicit WeightVector(const View& view) : data(view.data), dtype(view.dtype) {}
+  __host__ __device__ WeightVector(const uint8_t* at, DType type) : data(at), dtype(type) {}
+  __device__ float At(int64_t i) const {
+    switch (dtype) {
+      case DType::kF16:
+        return __half2float(reinterpret_cast<const __half*>(data)[i]);
+      case DType::kBF16:
+        return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(data)[i]);
+      default:
+        return reinterpret_cast<const float*>(data)[i];
+    }
+  }
+};
+
+inline unsigned Blocks(int64_t work, int64_t each, int64_t most = 0x7fffffff) {
+  const int64_t blocks = (work + each - 1) / each;
+  return static_cast<unsigned>(blocks < most ? blocks : most);
+}
+constexpr int64_t kMostGridRows = 65535;  // of a grid's second and third dimension
+
+}  // namespace zi::cuda

@@ -1,0 +1,231 @@
+// Implements ops/decode.h: one function per operation, in the order of the opcodes of op-encoding.ts.
+#include "ops/decode.h"
+
+#include <iterator>
+
+namespace zi {
+namespace {
+
+using Operation = decltype(Decoded::op);
+
+/// Collects what an operation holds beside its operands.
+struct Reader : WordReader {
+  using WordReader::WordReader;
+  std::shared_ptr<const std::vector<const uint8_t*>> expert_weights;
+};
+
+void CheckSameShape(const WordReader& in, const View& view, const View& like, const char* name) {
+  in.Check(view.rank == like.rank, "operands differ in their number of dimensions");
+  for (int d = 0; d < like.rank; ++d) in.CheckSize(view, d, like.shape[d], name);
+}
+
+void CheckInnermost(const WordReader& in, const View& vector, const View& x, const char* name) {
+  if (vector.data) in.CheckSize(vector, 0, x.shape[x.rank - 1], name);
+}
+
+Activation ReadActivation(WordReader& in) {
+  const uint64_t value = in.Size("activation");
+  in.Check(value <= static_cast<uint64_t>(Activation::kSilu), "unknown activation");
+  return static_cast<Activation>(value);
+}
+
+Operation GatherRows(Reader& in) {
+  GatherRowsOp op{in.Activation("out", 2), in.Weight("table", 2), in.Index("rows"), in.Flag(), in.Number()};
+  in.CheckSize(op.table, 1, op.out.shape[1], "table");
+  in.CheckSize(op.rows, 0, op.out.shape[0], "rows");
+  return op;
+}
+
+Operation LayerNorm(Reader& in) {
+  LayerNormOp op{in.Activation("out", 0), in.Activation("x", 0), in.Weight("weight", 1), in.OptionalWeight("bias"),
+                 in.Number()};
+  CheckSameShape(in, op.out, op.x, "out");
+  CheckInnermost(in, op.weight, op.x, "weight");
+  CheckInnermost(in, op.bias, op.x, "bias");
+  return op;
+}
+
+Operation RmsNorm(Reader& in) {
+  RmsNormOp op{in.Activation("out", 0), in.Activation("x", 0), in.Weight("weight", 1), in.Number(), in.Number()};
+  CheckSameShape(in, op.out, op.x, "out");
+  CheckInnermost(in, op.weight, op.x, "weight");
+  return op;
+}
+
+Operation Linear(Reader& in) {
+  LinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.Weight("weight", 2), in.OptionalWeight("bias"),
+              in.Flag(),               ReadActivation(in),    in.Flag()};
+  in.CheckSize(op.x, 0, op.out.shape[0], "x");
+  in.CheckSize(op.weight, op.input_major ? 1 : 0, op.out.shape[1], "weight");
+  in.CheckSize(op.weight, op.input_major ? 0 : 1, op.x.shape[1], "weight");
+  CheckInnermost(in, op.bias, op.out, "bias");
+  return op;
+}
+
+Operation Gated(Reader& in) {
+  GatedOp op{in.Activation("out", 0), in.Activation("gate", 0), in.Activation("up", 0), ReadActivation(in)};
+  CheckSameShape(in, op.gate, op.out, "gate");
+  CheckSameShape(in, op.up, op.out, "up");
+  return op;
+}
+
+Operation Add(Reader& in) {
+  AddOp op{in.Activation("out", 0), in.Activation("a", 0), in.Activation("b", 0)};
+  CheckSameShape(in, op.a, op.out, "a");
+  CheckSameShape(in, op.b, op.out, "b");
+  return op;
+}
+
+Operation Rotary(Reader& in) {
+  RotaryOp op{in.Activation("x", 3), in.Index("positions"), in.Activation("inverseFrequencies", 1), in.Flag(),
+              in.Number()};
+  in.CheckSize(op.positions, 0, op.x.shape[0], "positions");
+  in.Check(op.inverse_frequencies.shape[0] <= op.x.shape[2] / 2, "more frequencies than pairs in a head");
+  return op;
+}
+
+/// keys and values [pages, kvHeads, pageTokens, D].
+void CheckCache(const WordReader& in, const View& keys, const View& values, int64_t depth) {
+  CheckSameShape(in, values, keys, "values");
+  in.CheckSize(keys, 3, depth, "keys");
+  in.Check(keys.shape[2] > 0, "pages must hold at least one token");
+}
+
+Operation KvStore(Reader& in) {
+  KvStoreOp op{in.Activation("k", 3), in.Activation("v", 3), in.Activation("keys", 4), in.Activation("values", 4),
+               in.Index("slots")};
+  CheckSameShape(in, op.v, op.k, "v");
+  CheckCache(in, op.keys, op.values, op.k.shape[2]);
+  in.CheckSize(op.keys, 1, op.k.shape[1], "keys");
+  in.CheckSize(op.slots, 0, op.k.shape[0], "slots");
+  return op;
+}
+
+Operation Attention(Reader& in) {
+  AttentionOp op{in.Activation("out", 3),
+                 in.Activation("q", 3),
+                 in.Activation("keys", 4),
+                 in.Activation("values", 4),
+                 in.IndexTable("sequences"),
+                 in.Index("pages"),
+                 in.Index("positions"),
+                 in.OptionalActivation("alibiSlopes"),
+                 in.Number(),
+                 static_cast<int64_t>(in.Size("windowTokens")),
+                 in.Number(),
+                 static_cast<int64_t>(in.Size("maxContextTokens"))};
+  CheckSameShape(in, op.q, op.out, "q");
+  CheckCache(in, op.keys, op.values, op.q.shape[2]);
+  in.Check(op.keys.shape[1] > 0, "keys must have at least one head");
+  in.CheckSize(op.sequences, 1, 4, "sequences");
+  in.CheckSize(op.positions, 0, op.q.shape[0], "positions");
+  if (op.alibi_slopes.data) in.CheckSize(op.alibi_slopes, 0, op.q.shape[1], "alibiSlopes");
+  return op;
+}
+
+Operation Argmax(Reader& in) {
+  ArgmaxOp op{in.Index("out"), in.Activation("logits", 2)};
+  in.CheckSize(op.out, 0, op.logits.shape[0], "out");
+  return op;
+}
+
+Operation NllFold(Reader& in) {
+  NllFoldOp op{in.Activation("state", 2), in.Activation("logits", 2), in.Index("targets"),
+               static_cast<int64_t>(in.Size("firstColumn")), in.Flag()};
+  in.CheckSize(op.state, 0, op.logits.shape[0], "state");
+  in.CheckSize(op.state, 1, 3, "state");
+  in.CheckSize(op.targets, 0, op.logits.shape[0], "targets");
+  return op;
+}
+
+Operation ScaleCap(Reader& in) {
+  ScaleCapOp op{in.Activation("x", 0), in.Number(), in.Number()};
+  return op;
+}
+
+Operation Route(Reader& in) {
+  RouteOp op{in.IndexTable("experts"), in.Activation("weights", 2), in.Activation("logits", 2), in.Flag()};
+  CheckSameShape(in, op.weights, op.experts, "weights");
+  in.CheckSize(op.logits, 0, op.experts.shape[0], "logits");
+  in.Check(op.experts.shape[1] <= op.logits.shape[1], "more choices than experts");
+  return op;
+}
+
+Operation ExpertLinear(Reader& in) {
+  ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, nullptr, 0};
+  op.expert_count = static_cast<int64_t>(in.Size("experts"));
+  op.weight = in.Weight("weight", 2);
+  auto weights = std::make_shared<std::vector<const uint8_t*>>(1, op.weight.data);
+  for (int64_t i = 1; i < op.expert_count; ++i) weights->push_back(in.Same(op.weight, "weight"));
+  op.weights = weights->data();
+  in.expert_weights = std::move(weights);
+  const int64_t tokens = op.experts.shape[0], choices = tokens * op.experts.shape[1];
+  in.CheckSize(op.out, 0, choices, "out");
+  in.CheckSize(op.out, 1, op.weight.shape[0], "out");
+  in.CheckSize(op.x, 0, op.x.shape[0] == tokens ? tokens : choices, "x");
+  in.CheckSize(op.x, 1, op.weight.shape[1], "x");
+  return op;
+}
+
+Operation Combine(Reader& in) {
+  CombineOp op{in.Activation("x", 2), in.Activation("y", 2), in.Activation("weights", 2)};
+  in.CheckSize(op.weights, 0, op.x.shape[0], "weights");
+  in.CheckSize(op.y, 0, op.weights.shape[0] * op.weights.shape[1], "y");
+  in.CheckSize(op.y, 1, op.x.shape[1], "y");
+  return op;
+}
+
+Operation Sample(Reader& in) {
+  SampleOp op{in.Index("out"), in.Activation("logits", 2), in.Activation("settings", 2), in.IndexTable("draws"),
+              in.Index("history")};
+  const int64_t rows = op.logits.shape[0];
+  in.CheckSize(op.out, 0, rows, "out");
+  in.CheckSize(op.settings, 0, rows, "settings");
+  in.CheckSize(op.settings, 1, 4, "settings");
+  in.CheckSize(op.draws, 0, rows, "draws");
+  in.CheckSize(op.draws, 1, 4, "draws");
+  in.Check(op.logits.shape[1] > 0, "there must be something to draw from");
+  return op;
+}
+
+Operation Copy(Reader& in) {
+  const uint64_t to = in.Size("to"), to_offset = in.Size("to"), from = in.Size("from"), from_offset = in.Size("from");
+  const uint64_t size = in.Size("size");
+  CopyOp op{in.Bytes("to", to, to_offset, size), in.Bytes("from", from, from_offset, size), size};
+  in.Check(op.to + size <= op.from || op.from + size <= op.to, "source and destination overlap");
+  return op;
+}
+
+Operation Fill(Reader& in) {
+  const uint64_t to = in.Size("to"), offset = in.Size("to"), size = in.Size("size"), value = in.Size("value");
+  in.Check(value <= 255, "the value must be a byte");
+  FillOp op{in.Bytes("to", to, offset, size), size, static_cast<uint8_t>(value)};
+  return op;
+}
+
+struct Opcode {
+  const char* name;
+  Operation (*decode)(Reader&);
+};
+constexpr Opcode kOpcodes[] = {
+    {"gather_rows", GatherRows}, {"layer_norm", LayerNorm}, {"rms_norm", RmsNorm}, {"linear", Linear},
+    {"gated", Gated},            {"add", Add},              {"rotary", Rotary},    {"kv_store", KvStore},
+    {"attention", Attention},    {"argmax", Argmax},        {"nll_fold", NllFold}, {"scale_cap", ScaleCap},
+    {"copy", Copy},              {"fill", Fill},            {"route", Route},      {"expert_linear", ExpertLinear},
+    {"combine", Combine},        {"sample", Sample},
+};
+
+}  // namespace
+
+Decoded DecodeOperation(const double* words, size_t count, int place) {
+  Reader in(words, count, place);
+  const uint64_t code = in.Size("opcode");
+  in.Check(code < std::size(kOpcodes), "unknown opcode");
+  const Opcode& opcode = kOpcodes[code];
+  in.SetOperation(opcode.name);
+  Operation op = opcode.decode(in);
+  in.ExpectEnd();
+  return {opcode.name, op, in.TakeMemories(), std::move(in.expert_weights)};
+}
+
+}  // namespace zi

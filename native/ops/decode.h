@@ -1,0 +1,25 @@
+// One encoded operation, read and checked: what a stream of any kind of device runs.
+#pragma once
+#include <variant>
+
+#include "ops/words.h"
+
+namespace zi {
+
+struct Decoded {
+  const char* name;
+  std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, GatedOp, AddOp, RotaryOp, KvStoreOp, AttentionOp,
+               ArgmaxOp, NllFoldOp, ScaleCapOp, RouteOp, ExpertLinearOp, CombineOp, SampleOp, CopyOp,
+               FillOp>
+      op;
+  /// Holding them keeps the operands' views valid.
+  std::vector<std::shared_ptr<Memory>> memories;
+  /// ExpertLinearOp::weights points into it; null for other operations.
+  std::shared_ptr<const std::vector<const uint8_t*>> expert_weights;
+};
+
+/// Checks everything that does not depend on the contents of memory; what does (indices, tables) is checked when the
+/// operation runs and fails its stream. `place`: where it is to run. Throws std::invalid_argument.
+Decoded DecodeOperation(const double* words, size_t count, int place);
+
+}  // namespace zi

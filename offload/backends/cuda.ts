@@ -1,0 +1,158 @@
+// NVIDIA GPUs as devices: streams and events of the driver, memory of their own, page-locked host buffers.
+
+import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
+import { assert, OperatingError } from '../errors.js';
+import { type CudaStatus, type IoOptions, type NativeDeviceMemory, native } from '../native.js';
+import type { Memory } from '../ops.js';
+import { formatBytes } from '../units.js';
+import { FileReads, messageOf } from './file-reads.js';
+import { HostBlock } from './host-block.js';
+import { QueueStream } from './native-stream.js';
+
+export interface CudaBackendOptions {
+  /** GPUs by their number, as CUDA counts them; default the first one. */
+  readonly devices?: readonly number[];
+  readonly io?: Partial<IoOptions>;
+}
+
+/** What this build and machine have; never throws. */
+export function cudaStatus(): CudaStatus {
+  return native().cudaStatus();
+}
+
+class CudaDevice implements Device {
+  readonly name: string;
+  readonly computesInPlace = false;
+  readonly compute: QueueStream;
+  readonly fetch: QueueStream;
+  readonly gather: QueueStream;
+  readonly #index: number;
+  readonly #memories: NativeDeviceMemory[] = [];
+
+  constructor(index: number) {
+    this.#index = index;
+    this.name = `cuda:${index}`;
+    this.compute = openStream(index, `${this.name} compute`);
+    this.fetch = openStream(index, `${this.name} fetch`);
+    this.gather = openStream(index, `${this.name} gather`);
+  }
+
+  /** Bytes handed out; the streams' own workspaces come on top. */
+  get allocatedBytes(): number {
+    return this.#memories.reduce((sum, memory) => sum + memory.sizeBytes, 0);
+  }
+
+  allocate(sizeBytes: number): Memory {
+    try {
+      const memory = new (native().NativeDeviceMemory)(this.#index, sizeBytes);
+      this.#memories.push(memory);
+      return memory;
+    } catch (error) {
+      throw new OperatingError(
+        'DOES_NOT_FIT',
+        `${formatBytes(sizeBytes)} cannot be allocated on ${this.name}, which has ` +
+          `${formatBytes(native().cudaFreeBytes(this.#index))} free: ${messageOf(error)}; give a smaller --gpu_memory`,
+        { cause: error },
+      );
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.compute, this.fetch, this.gather].map((stream) => stream.close()));
+    for (const memory of this.#memories.splice(0)) memory.free();
+  }
+}
+
+function openStream(device: number, name: string): QueueStream {
+  return new QueueStream(new (native().NativeCudaStream)(device, name));
+}
+
+export class CudaBackend implements Backend {
+  readonly kind = 'cuda';
+  readonly devices: readonly CudaDevice[];
+  readonly #reads: FileReads;
+  readonly #memories: HostBlock[] = [];
+  /** Blocks whose pages the first read touches, so that locking them costs little afterwards. */
+  readonly #toPin = new Map<HostBlock, Promise<void> | undefined>();
+  #pinRefusal: string | undefined;
+  #closing: Promise<void> | undefined;
+
+  /** Throws NO_DEVICE with a sentence about what is missing. */
+  constructor(options: CudaBackendOptions = {}) {
+    const { devices = [0], io } = options;
+    const { problem, devices: found } = cudaStatus();
+    if (problem !== '') throw new OperatingError('NO_DEVICE', `CUDA cannot be used: ${problem}`);
+    const absent = devices.find((index) => index >= found.length);
+    if (absent !== undefined) {
+      throw new OperatingError(
+        'NO_DEVICE',
+        `cuda:${absent} was asked for, but this machine has ${found.length} GPUs, numbered from 0`,
+      );
+    }
+    this.#reads = new FileReads(io);
+    this.devices = devices.map((index) => new CudaDevice(index));
+  }
+
+  get notes(): readonly string[] {
+    if (this.#pinRefusal === undefined) return this.#reads.notes;
+    return [
+      ...this.#reads.notes,
+      `host memory could not be page-locked (${this.#pinRefusal}): copies to the GPU run at a fraction of the link's rate`,
+    ];
+  }
+
+  get ioEngine(): string {
+    return this.#reads.engine;
+  }
+
+  nowMs(): number {
+    return native().nowMs();
+  }
+
+  allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
+    const memory = new HostBlock(sizeBytes, purpose !== 'control');
+    this.#memories.push(memory);
+    if (purpose === 'stream') this.#reads.reuse(memory);
+    // Kernels read tables and embedding rows where they lie, so these are locked before anything else.
+    if (purpose === 'control') native().pinMemory(memory.id);
+    else this.#toPin.set(memory, undefined);
+    return memory;
+  }
+
+  openFile(path: string): FileRef {
+    return this.#reads.open(path);
+  }
+
+  async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
+    assert(into instanceof HostBlock, 'memory of this backend');
+    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
+    const span = await this.#reads.read(requests, into);
+    await this.#pinOnceTouched(into);
+    return span;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  #pinOnceTouched(memory: HostBlock): Promise<void> | undefined {
+    if (!this.#toPin.has(memory)) return undefined;
+    const pinning =
+      this.#toPin.get(memory) ??
+      native()
+        .pinMemorySoon(memory.id)
+        .catch((error: unknown) => {
+          this.#pinRefusal ??= messageOf(error);
+        })
+        .finally(() => this.#toPin.delete(memory));
+    if (this.#toPin.has(memory)) this.#toPin.set(memory, pinning);
+    return pinning;
+  }
+
+  async #close(): Promise<void> {
+    const pinning = [...this.#toPin.values()];
+    await Promise.all([...this.devices.map((device) => device.close()), this.#reads.close(), ...pinning]);
+    for (const memory of this.#memories.splice(0)) memory.native.free();
+  }
+}

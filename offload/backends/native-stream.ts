@@ -1,0 +1,65 @@
+// A native queue of work as a stream of the port, for every native backend.
+
+import type { DeviceEvent, DeviceStream } from '../backend.js';
+import { assert, OperatingError } from '../errors.js';
+import type { NativeEvent } from '../native.js';
+import type { Memory, Op } from '../ops.js';
+import { encodeCopy, encodeOp } from './op-encoding.js';
+
+/** What the addon's streams have in common. */
+export interface NativeQueue {
+  launch(words: Float64Array): void;
+  record(): NativeEvent;
+  wait(event: NativeEvent): void;
+  close(): void | Promise<void>;
+}
+
+class QueueEvent implements DeviceEvent {
+  /** Null when the stream was closed before. */
+  readonly native: NativeEvent | null;
+  readonly #stream: QueueStream;
+  constructor(event: NativeEvent | null, stream: QueueStream) {
+    this.native = event;
+    this.#stream = stream;
+  }
+  get timeMs(): number {
+    return this.native?.timeMs ?? Number.NaN;
+  }
+  async reached(): Promise<void> {
+    try {
+      if (!this.native) throw new Error('recorded on a closed stream');
+      await this.native.promise();
+    } catch (error) {
+      if (!this.#stream.closed) throw error;
+      throw new OperatingError('INTERRUPTED', 'computing was stopped', { cause: error });
+    }
+  }
+}
+
+/** After close() nothing runs any more: what is still queued by a pass that has not noticed yet is dropped. */
+export class QueueStream implements DeviceStream {
+  readonly #native: NativeQueue;
+  closed = false;
+  constructor(queue: NativeQueue) {
+    this.#native = queue;
+  }
+  launch(op: Op): void {
+    if (!this.closed) this.#native.launch(encodeOp(op));
+  }
+  copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
+    if (this.closed || sizeBytes === 0) return;
+    this.#native.launch(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
+  }
+  record(): DeviceEvent {
+    return new QueueEvent(this.closed ? null : this.#native.record(), this);
+  }
+  wait(event: DeviceEvent): void {
+    assert(event instanceof QueueEvent, 'events of one backend stay together');
+    if (!this.closed && event.native) this.#native.wait(event.native);
+  }
+  /** Resolves when nothing that was queued touches memory any more. */
+  async close(): Promise<void> {
+    this.closed = true;
+    await this.#native.close();
+  }
+}
