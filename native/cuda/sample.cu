@@ -124,7 +124,8 @@ __device__ Cut FindCut(const Row& row, int top_k, float top_p) {
   if (top_p >= 1) return cut;
   const Cut largest = cut;
   const auto kept = [&](int i) { return largest.Keeps(rank(i), i); };
-  const double wanted = row.Sum(kept, weight) * static_cast<double>(top_p);
+  // Above zero, since the likeliest token stays in any case.
+  const double wanted = fmax(row.Sum(kept, weight) * static_cast<double>(top_p), 1e-300);
   const auto above = [&](uint32_t r) { return row.Sum([&](int i) { return kept(i) && rank(i) >= r; }, weight); };
   cut.rank = max(largest.rank, Bisect(32, [&](uint32_t r) { return r <= largest.rank || above(r) >= wanted; }));
   // Of equal logits the lowest tokens are likeliest: as many of them as are still wanted.

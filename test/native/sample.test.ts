@@ -1,7 +1,7 @@
 // Drawing tokens: every filter against float64 with the same random bits, and the edges of each setting.
 
 import { describe, expect, it } from 'vitest';
-import { encodeOp } from '../../offload/backends/cpu-encoding.js';
+import { encodeOp } from '../../offload/backends/op-encoding.js';
 import { native } from '../../offload/native.js';
 import type { SamplingTables, Tensor } from '../../offload/ops.js';
 import { check, ISAS, rowsOf, run, type Workbench, workbench } from './workbench.js';
