@@ -83,7 +83,7 @@ export function mutateJson(random: Random, original: unknown): unknown {
 }
 
 function changeJson(random: Random, root: unknown): unknown {
-  if (random() < 0.01) return pick(random, VALUES);
+  if (random() < 0.01) return structuredClone(pick(random, VALUES));
   // Walks down and changes where it stops.
   let node = root;
   for (;;) {

@@ -3,6 +3,7 @@
 // node dist/bench/fuzz.js [--mutations 1000000] [--seed 1] [--target NAME] [--case N]
 
 import { fork } from 'node:child_process';
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { printResult } from './common.js';
@@ -37,6 +38,8 @@ interface ChildEnd {
   /** Why the process ended before its last case; undefined when it did not. */
   readonly ending: string | undefined;
 }
+
+type TargetResult = Awaited<ReturnType<typeof runTarget>>;
 
 interface Message {
   readonly next: number;
@@ -117,6 +120,17 @@ async function beChild(text: string): Promise<void> {
   report(to, result, () => process.exit(0));
 }
 
+function say({ target, cases, seconds, memoryKib, counts, failures }: TargetResult): void {
+  const codes = Object.entries(counts).map(([code, count]) => `${code} ${count}`);
+  process.stderr.write(
+    `${target}: ${cases} in ${seconds.toFixed(0)} s, ${Math.round(memoryKib / 1024)} MiB; ` +
+      `${codes.join(', ')}; ${failures.length} failures\n`,
+  );
+  for (const { seed, caseNumber, problem } of failures) {
+    process.stderr.write(`  FAILURE --seed ${seed} --target '${target}' --case ${caseNumber}: ${problem}\n`);
+  }
+}
+
 async function main(): Promise<void> {
   const targets = FUZZ_TARGETS.filter(({ name }) => values.target === undefined || name === values.target);
   if (values.case !== undefined) {
@@ -128,21 +142,16 @@ async function main(): Promise<void> {
     }
     return;
   }
-  const results = [];
-  for (const target of targets) {
-    const result = await runTarget(target, Math.round(Number(values.mutations) * target.share));
-    results.push(result);
-    const counts = Object.entries(result.counts).map(([code, count]) => `${code} ${count}`);
-    process.stderr.write(
-      `${target.name}: ${result.cases} in ${result.seconds.toFixed(0)} s, ${Math.round(result.memoryKib / 1024)} MiB; ` +
-        `${counts.join(', ')}; ${result.failures.length} failures\n`,
-    );
-    for (const { seed, caseNumber, problem } of result.failures) {
-      process.stderr.write(
-        `  FAILURE --seed ${seed} --target '${target.name}' --case ${caseNumber}: ${problem}\n`,
-      );
+  const results: TargetResult[] = [];
+  const queue = [...targets];
+  const worker = async () => {
+    for (let target = queue.shift(); target; target = queue.shift()) {
+      const result = await runTarget(target, Math.round(Number(values.mutations) * target.share));
+      results.push(result);
+      say(result);
     }
-  }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
   const failures = results.reduce((sum, { failures }) => sum + failures.length, 0);
   const cases = results.reduce((sum, one) => sum + one.cases, 0);
   printResult('fuzzing', `${cases} mutations, ${failures} failures`, { seed, results });

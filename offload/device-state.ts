@@ -1,9 +1,9 @@
 // Everything one device holds beside the streamed layers: states, cache, logits, tables; allocated once from the plan.
 
 import type { Backend, Device, HostMemory } from './backend.js';
-import { headInputColumns } from './dry-run.js';
 import { DTYPE_BYTES } from './dtype.js';
 import { assert, present } from './errors.js';
+import { headInputColumns } from './forward-walk.js';
 import { type BlockCache, Kernels, Workspace } from './kernels.js';
 import { blockCache, type KvShape, pageBytes, pagesFor } from './kv-cache.js';
 import type { LayerLayout, Placement } from './layout.js';

@@ -8,12 +8,17 @@ import { GiB, MiB } from './units.js';
 export interface Hardware {
   /** Memory that may be taken without swapping: the smaller of what is available and what the control group allows. */
   readonly dramAvailableBytes: number;
+  /** What the control group allows in all; undefined without a limit. */
+  readonly limitBytes: number | undefined;
 }
 
 export function detectHardware(): Hardware {
   const available = meminfo('MemAvailable') ?? 4 * GiB;
-  const limit = cgroupLeft();
-  return { dramAvailableBytes: limit === undefined ? available : Math.min(available, limit) };
+  const group = tightestGroup(readText);
+  return {
+    dramAvailableBytes: group ? Math.min(available, group.leftBytes) : available,
+    limitBytes: group?.limitBytes,
+  };
 }
 
 export interface ComputeLimits {
@@ -39,19 +44,49 @@ function meminfo(field: string): number | undefined {
   return match ? Number(match[1]) * 1024 : undefined;
 }
 
-/** Bytes left under the control group's limit (version 2, then 1); undefined without a limit. */
-function cgroupLeft(): number | undefined {
-  const pairs = [
-    ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory.current'],
-    ['/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory/memory.usage_in_bytes'],
-  ] as const;
-  for (const [limitPath, usedPath] of pairs) {
-    const limit = Number(readText(limitPath)?.trim());
-    const used = Number(readText(usedPath)?.trim());
-    // Version 1 writes a number near 2⁶³ for "no limit".
-    if (limit > 0 && limit < 2 ** 60 && Number.isFinite(used)) return Math.max(0, limit - used);
+export interface GroupLimit {
+  readonly limitBytes: number;
+  /** Less what is used and cannot be dropped at once. */
+  readonly leftBytes: number;
+}
+
+/**
+ * The control group around this process that leaves least, of version 2 or 1; undefined without a limit. Inside a
+ * container the group is at the root of what is mounted, outside it has a path; groups above it limit as well.
+ * @param read a file's text, or undefined where there is none
+ */
+export function tightestGroup(read: (path: string) => string | undefined): GroupLimit | undefined {
+  let tightest: GroupLimit | undefined;
+  for (const line of (read('/proc/self/cgroup') ?? '0::/\n0:memory:/').split('\n')) {
+    const match = /^\d+:([^:]*):(.*)$/.exec(line);
+    const [, controllers = '', path = '/'] = match ?? [];
+    if (!match || (controllers !== '' && !controllers.split(',').includes('memory'))) continue;
+    const root = controllers === '' ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory';
+    for (const folder of [root, ...foldersOf(path).map((inner) => `${root}${inner}`)]) {
+      const group = groupLimit(read, folder);
+      if (group && (!tightest || group.leftBytes < tightest.leftBytes)) tightest = group;
+    }
   }
-  return undefined;
+  return tightest;
+}
+
+/** `/a/b` → `/a`, `/a/b`. */
+function foldersOf(path: string): string[] {
+  const names = path.split('/').filter((name) => name !== '' && name !== '..');
+  return names.map((_, index) => `/${names.slice(0, index + 1).join('/')}`);
+}
+
+function groupLimit(read: (path: string) => string | undefined, folder: string): GroupLimit | undefined {
+  const limitText = read(`${folder}/memory.max`) ?? read(`${folder}/memory.limit_in_bytes`);
+  const usedText = read(`${folder}/memory.current`) ?? read(`${folder}/memory.usage_in_bytes`);
+  const [limit, used] = [Number(limitText?.trim()), Number(usedText?.trim())];
+  // Version 1 writes a number near 2⁶³ for "no limit", version 2 the word max.
+  if (!(limit > 0 && limit < 2 ** 60) || !Number.isFinite(used)) return undefined;
+  const stat = read(`${folder}/memory.stat`) ?? '';
+  // Version 1 counts a group alone in inactive_file, and with the groups below it in total_inactive_file.
+  const droppable = (/^total_inactive_file (\d+)$/m.exec(stat) ?? /^inactive_file (\d+)$/m.exec(stat))?.[1];
+  const leftBytes = limit - Math.max(0, used - Number(droppable ?? 0));
+  return { limitBytes: limit, leftBytes: Math.max(0, leftBytes) };
 }
 
 function readText(path: string): string | undefined {

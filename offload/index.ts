@@ -20,6 +20,7 @@ export { type ComputeLimits, detectHardware, type Hardware, measureComputeLimits
 export type { BlockCache, FrequenciesByLength, Kernels } from './kernels.js';
 export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './layout.js';
+export { type DriveMeasurement, measureCompute, measureDrive, type WeightType } from './measure.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
 export type { Activation, Tensor } from './ops.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
@@ -33,6 +34,14 @@ export {
   type Tier,
   type Workload,
 } from './plan.js';
+export {
+  type Bound,
+  type MicroBatchShape,
+  type PredictedPass,
+  predictPass,
+} from './predict.js';
+export { type IoProbe, instructionSets, probeDirect, probeIo } from './probe.js';
+export { type HardwareProfile, parseProfile, profileText, renameKeys, toSnake } from './profile.js';
 export type { ReadLimit } from './read-limit.js';
 export { columns, dimension, heads, rows } from './tensor.js';
 export { type Lane, type LaneSummary, Trace } from './trace.js';

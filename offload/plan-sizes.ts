@@ -1,12 +1,13 @@
 // What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
 
-import { dryRun, headInputColumns } from './dry-run.js';
+import { dryRun } from './dry-run.js';
 import { DTYPE_BYTES } from './dtype.js';
+import { headInputColumns } from './forward-walk.js';
 import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
 import type { ModelSpec } from './model.js';
 import { controlWords, resultBytes } from './pass.js';
-import type { PlanOptions, PlanTerm, Workload } from './plan.js';
+import type { BufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
@@ -14,6 +15,8 @@ const MICRO_BATCH_TOKENS = [2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /** Beyond these, products gain nothing and scratch grows. */
 const MOST_IN_PLACE = 512;
 const MOST_ON_DEVICE = 2048;
+
+const DEVICE_WINDOW_LAYERS = 2;
 
 export interface Sizing {
   readonly model: ModelSpec;
@@ -110,6 +113,15 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
   const historyTokens = workload.history ? workload.sequences * workload.contextTokens : 0;
   const rowsOfPass = { passTokens, headRows, logitRows, logitColumns, historyTokens };
   terms.push(...tableTerms(sizing, { ...rowsOfPass, microBatchTokens }));
+  const buffers = deviceBuffers(sizing);
+  if (buffers.count > 0) {
+    terms.push({
+      tier: 'gpu',
+      name: 'layer buffers',
+      bytes: buffers.count * buffers.sizeBytes,
+      reason: `${buffers.count} buffers of the largest layer, ${formatBytes(buffers.sizeBytes)}: one computes, the others fill`,
+    });
+  }
   const sizes = {
     microBatchTokens,
     microBatchSequences,
@@ -153,4 +165,10 @@ function tableTerms(
     { tier: 'dram', name, bytes, reason },
     { tier: 'gpu', name, bytes: tables + kept, reason },
   ];
+}
+
+/** Where a device has memory of its own; none where it computes in place. */
+export function deviceBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan {
+  if (options.computesInPlace) return { count: 0, sizeBytes: 0 };
+  return { count: options.deviceWindowLayers ?? DEVICE_WINDOW_LAYERS, sizeBytes: deviceBufferBytes };
 }

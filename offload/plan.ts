@@ -3,7 +3,7 @@
 import { OperatingError, present } from './errors.js';
 import { type LayerLayout, layoutLayer } from './layout.js';
 import { cutHead, type ModelSpec } from './model.js';
-import { microBatchCandidates, type Sizes, type Sizing, workingMemory } from './plan-sizes.js';
+import { deviceBuffers, microBatchCandidates, type Sizes, type Sizing, workingMemory } from './plan-sizes.js';
 import { formatBytes } from './units.js';
 
 export type Tier = 'gpu' | 'dram' | 'nvme';
@@ -40,6 +40,12 @@ export interface PlanOptions {
   readonly microBatchTokens?: number;
   /** At most that many sequences are computed together. */
   readonly microBatchSequences?: number;
+  /** With offload `auto`: at most that many bytes of layers rest in DRAM; default whatever the budget holds. */
+  readonly residentBytes?: number;
+  /** Memory of one device with memory of its own; default unchecked. */
+  readonly deviceBudgetBytes?: number;
+  /** How that budget came about, for messages. */
+  readonly deviceBudgetName?: string;
 }
 
 export interface PlannedLayer {
@@ -97,7 +103,6 @@ export interface Plan {
 const SMALLEST_USEFUL_TOKENS = 64;
 /** Reading two layers ahead keeps the drive busy while buffers change hands; more buys nothing that DRAM tier would not. */
 const HOST_WINDOW_LAYERS = 4;
-const DEVICE_WINDOW_LAYERS = 2;
 
 export function makePlan(model: ModelSpec, workload: Workload, options: PlanOptions): Plan {
   const blocks = model.blocks.map(layoutLayer);
@@ -138,6 +143,12 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   };
 }
 
+/** What a candidate needs, and what of it. */
+interface Needs {
+  readonly bytes: number;
+  readonly terms: readonly PlanTerm[];
+}
+
 interface Choice {
   readonly hostWindowLayers: number;
   readonly residentLayers: number;
@@ -152,15 +163,22 @@ interface Choice {
 function chooseSizes(sizing: Sizing, layerBytes: readonly number[]): Choice {
   const { options } = sizing;
   const totalBytes = layerBytes.reduce((sum, bytes) => sum + bytes, 0);
-  const candidates = microBatchCandidates(sizing);
+  const candidates = microBatchCandidates(sizing).map((tokens) => ({
+    tokens,
+    ...workingMemory(sizing, tokens),
+  }));
   const windows = options.hostWindowLayers ? [options.hostWindowLayers] : [2, 1];
-  let smallest: { bytes: number; terms: PlanTerm[] } | undefined;
+  const usable = candidates.filter(
+    ({ terms }) => deviceBytes(terms) <= (options.deviceBudgetBytes ?? Infinity),
+  );
+  let smallest: Needs | undefined;
 
-  if (options.offload !== 'nvme') {
+  if (options.offload !== 'nvme' && totalBytes <= (options.residentBytes ?? Infinity)) {
     // Everything in DRAM needs no host buffers at all.
-    const worthwhile = options.offload === 'dram' ? 1 : Math.min(SMALLEST_USEFUL_TOKENS, candidates[0] ?? 1);
-    for (const tokens of candidates.filter((count) => count >= worthwhile)) {
-      const { sizes, terms } = workingMemory(sizing, tokens);
+    const worthwhile =
+      options.offload === 'dram' ? 1 : Math.min(SMALLEST_USEFUL_TOKENS, candidates[0]?.tokens ?? 1);
+    for (const { tokens, sizes, terms } of usable) {
+      if (tokens < worthwhile) break;
       const needed = sum(terms) + totalBytes;
       if (needed <= options.dramBudgetBytes) {
         const all = residentTerm(layerBytes, layerBytes.length);
@@ -171,22 +189,22 @@ function chooseSizes(sizing: Sizing, layerBytes: readonly number[]): Choice {
   }
   if (options.offload !== 'dram') {
     for (const window of windows) {
-      for (const tokens of candidates) {
-        const { sizes, terms } = workingMemory(sizing, tokens);
+      for (const { sizes, terms } of usable) {
         const needed = sum(terms) + window * sizing.hostBufferBytes;
         if (needed <= options.dramBudgetBytes) return spendTheRest(sizing, layerBytes, sizes, terms, window);
         smallest = { bytes: needed, terms: [...terms, bufferTerm(sizing, window)] };
       }
     }
   }
-  throw refusal(sizing, present(smallest, 'a candidate'), totalBytes);
+  if (!smallest) throw deviceRefusal(sizing, present(candidates.at(-1), 'a candidate').terms);
+  throw refusal(sizing, smallest, totalBytes);
 }
 
 function spendTheRest(
   sizing: Sizing,
   layerBytes: readonly number[],
   sizes: Sizes,
-  terms: PlanTerm[],
+  terms: readonly PlanTerm[],
   smallestWindow: number,
 ): Choice {
   const { options } = sizing;
@@ -197,7 +215,7 @@ function spendTheRest(
     Math.max(smallestWindow, Math.min(HOST_WINDOW_LAYERS, affordable, Math.max(2, layerBytes.length)));
   let residentLayers = 0;
   if (options.offload === 'auto') {
-    const forLayers = left - window * sizing.hostBufferBytes;
+    const forLayers = Math.min(left - window * sizing.hostBufferBytes, options.residentBytes ?? Infinity);
     while (residentLayers < layerBytes.length - 1) {
       if (residentBytes(layerBytes, residentLayers + 1) > forLayers) break;
       residentLayers++;
@@ -206,11 +224,6 @@ function spendTheRest(
   const all = [...terms, bufferTerm(sizing, window)];
   if (residentLayers > 0) all.push(residentTerm(layerBytes, residentLayers));
   return { hostWindowLayers: window, residentLayers, sizes, terms: all };
-}
-
-function deviceBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan {
-  if (options.computesInPlace) return { count: 0, sizeBytes: 0 };
-  return { count: options.deviceWindowLayers ?? DEVICE_WINDOW_LAYERS, sizeBytes: deviceBufferBytes };
 }
 
 /** Which layers rest in DRAM: spread evenly between streamed ones, so that the drive never idles for long. */
@@ -246,19 +259,17 @@ function bufferTerm({ hostBufferBytes }: Sizing, window: number): PlanTerm {
   };
 }
 
-function sum(terms: readonly PlanTerm[]): number {
-  return terms.reduce((total, term) => total + (term.tier === 'dram' ? term.bytes : 0), 0);
+function sum(terms: readonly PlanTerm[], tier: PlanTerm['tier'] = 'dram'): number {
+  return terms.reduce((total, term) => total + (term.tier === tier ? term.bytes : 0), 0);
 }
 
-function refusal(
-  sizing: Sizing,
-  smallest: { bytes: number; terms: PlanTerm[] },
-  totalBytes: number,
-): OperatingError {
+function deviceBytes(terms: readonly PlanTerm[]): number {
+  return sum(terms, 'gpu');
+}
+
+function refusal(sizing: Sizing, smallest: Needs, totalBytes: number): OperatingError {
   const { options, workload } = sizing;
-  const parts = smallest.terms
-    .filter((term) => term.tier === 'dram' && term.bytes > 0)
-    .map((term) => `${term.name} ${formatBytes(term.bytes)}`);
+  const parts = partsOf(smallest.terms, 'dram');
   const smallestMiB = Math.ceil(smallest.bytes / 1024 ** 2);
   const remedies = [`give --dram_memory ${smallestMiB}MiB or more`];
   if (options.offload === 'dram') {
@@ -271,4 +282,19 @@ function refusal(
     `${options.dramBudgetName} is ${formatBytes(options.dramBudgetBytes)}, but the smallest plan needs ` +
       `${formatBytes(smallest.bytes)} (${smallestMiB} MiB): ${parts.join(', ')}; ${remedies.join(', or ')}`,
   );
+}
+
+function deviceRefusal({ options, workload }: Sizing, terms: readonly PlanTerm[]): OperatingError {
+  const remedies = workload.sequences > 1 ? 'lower --batch_size, or shorten prompts' : 'shorten the prompt';
+  return new OperatingError(
+    'DOES_NOT_FIT',
+    `${options.deviceBudgetName ?? 'the memory of a device'} is ${formatBytes(options.deviceBudgetBytes ?? 0)}, but the smallest plan needs ` +
+      `${formatBytes(deviceBytes(terms))} of it: ${partsOf(terms, 'gpu').join(', ')}; ${remedies}`,
+  );
+}
+
+function partsOf(terms: readonly PlanTerm[], tier: PlanTerm['tier']): string[] {
+  return terms
+    .filter((term) => term.tier === tier && term.bytes > 0)
+    .map((term) => `${term.name} ${formatBytes(term.bytes)}`);
 }

@@ -13,6 +13,7 @@ export {
   Trace,
   type Workload,
 } from '../offload/index.js';
+export { type ChatTemplate, loadChatTemplate, type Message } from './chat.js';
 export { type Checkpoint, openCheckpoint } from './checkpoint.js';
 export {
   type DummyCheckpoint,
@@ -37,7 +38,9 @@ export {
 } from './generate.js';
 export { type DownloadProgress, type ResolveOptions, resolveModelFolder } from './hub.js';
 export { buildArchitecture, tensorList } from './models/registry.js';
+export { GREEDY, type SamplingSettings } from './sampler.js';
 export { type Score, type ScoreOptions, score, windowCount } from './score.js';
 export { type StagedWeights, type StageOptions, stageCheckpoint } from './staging.js';
+export { StoppingStream } from './stop-strings.js';
 export { TextStream } from './text-stream.js';
 export { loadTokenizer, type Tokenizer } from './tokenizer.js';

@@ -47,6 +47,14 @@ export async function readOptionalJsonObject(path: string, code: ErrorCode): Pro
 
 /** Names and values of a file as messages show them: escaped and cut, so that a message stays one short line. */
 export function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'nothing';
+  const text = textOf(value);
   return text.length > 200 ? `${text.slice(0, 200)}…` : text;
+}
+
+function textOf(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? 'nothing';
+  } catch {
+    return 'a value of too many levels'; // which JSON.parse reads, but nothing can write
+  }
 }

@@ -5,12 +5,20 @@ import { isJsonObject, reason } from './json-file.js';
 import type { Tokenizer } from './tokenizer.js';
 
 /** As given: text, or token ids. */
-export type Prompt = { readonly text: string } | { readonly tokenIds: readonly number[] };
+export type Prompt =
+  | {
+      readonly text: string;
+      /** The text in its chat, with all special tokens written out. */
+      readonly chat?: string;
+    }
+  | { readonly tokenIds: readonly number[] };
 
 /** What the model continues. */
 export interface EncodedPrompt {
   /** Position in the input; results carry it. */
   readonly index: number;
+  /** Which of several texts for it. */
+  readonly sample?: number;
   /** Undefined where only ids are known and nothing can decode them. */
   readonly text: string | undefined;
   readonly tokens: Int32Array;
@@ -38,6 +46,15 @@ export const DEFAULT_PROMPTS: readonly string[] = [
 /** `count` prompts, by repeating the given ones in turn. */
 export function repeatPrompts(prompts: readonly Prompt[], count: number): Prompt[] {
   return Array.from({ length: count }, (_, index) => present(prompts[index % prompts.length], 'prompt'));
+}
+
+/** Each prompt `samples` times, one after the other; as they are where nobody asked for several texts. */
+export function repeatForSamples(
+  prompts: readonly EncodedPrompt[],
+  samples: number | undefined,
+): readonly EncodedPrompt[] {
+  if (samples === undefined) return prompts;
+  return prompts.flatMap((prompt) => Array.from({ length: samples }, (_, sample) => ({ ...prompt, sample })));
 }
 
 const SYNTHETIC_TOKENS = 16;
@@ -111,15 +128,32 @@ export async function encodePrompts(
   prompts: readonly Prompt[],
   vocabulary: Vocabulary,
 ): Promise<EncodedPrompt[]> {
-  const texts = prompts.flatMap((prompt) => ('text' in prompt ? [prompt.text] : []));
-  const encoded = texts.length > 0 ? await present(vocabulary.tokenizer, 'tokenizer').encodeBatch(texts) : [];
-  let next = 0;
+  const encoded = await encodeTexts(prompts, vocabulary.tokenizer);
   return prompts.map((prompt, index) => {
-    const ids = 'text' in prompt ? present(encoded[next++], 'encoded prompt') : prompt.tokenIds;
+    const ids = 'text' in prompt ? present(encoded.get(prompt), 'encoded prompt') : prompt.tokenIds;
     checkIds(ids, vocabulary.size, `prompt ${index}`);
     const text = 'text' in prompt ? prompt.text : vocabulary.tokenizer?.decode(ids);
     return { index, text, tokens: Int32Array.from(withStart(ids, vocabulary.startToken, index)) };
   });
+}
+
+async function encodeTexts(
+  prompts: readonly Prompt[],
+  tokenizer: Tokenizer | undefined,
+): Promise<Map<Prompt, readonly number[]>> {
+  const encoded = new Map<Prompt, readonly number[]>();
+  const plain: (Prompt & { readonly text: string })[] = [];
+  for (const prompt of prompts) {
+    if (!('text' in prompt)) continue;
+    if (prompt.chat === undefined) plain.push(prompt);
+    else encoded.set(prompt, await present(tokenizer, 'tokenizer').encodeBare(prompt.chat));
+  }
+  const texts = plain.map(({ text }) => text);
+  const ids = texts.length > 0 ? await present(tokenizer, 'tokenizer').encodeBatch(texts) : [];
+  plain.forEach((prompt, index) => {
+    encoded.set(prompt, present(ids[index], 'encoded prompt'));
+  });
+  return encoded;
 }
 
 /** Ids must be rows of the embedding table. */

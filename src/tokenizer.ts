@@ -20,6 +20,8 @@ export interface Tokenizer {
   /** With the special tokens that the checkpoint puts around a text. `<s>` within a text is that token, too. */
   encode(text: string): Promise<number[]>;
   encodeBatch(texts: readonly string[]): Promise<number[][]>;
+  /** Without special tokens around it: for text that has them written out. */
+  encodeBare(text: string): Promise<number[]>;
   /** Ids that the tokenizer does not know (a padded vocabulary has some) give no text. */
   decode(ids: readonly number[], options?: { readonly skipSpecialTokens?: boolean }): string;
   isSpecial(id: number): boolean;
@@ -63,6 +65,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
       const encoding = await rust.encode(one, null, { addSpecialTokens: false });
       return [...before, ...encoding.getIds(), ...after];
     },
+    encodeBare: async (one) => (await rust.encode(one, null, { addSpecialTokens: false })).getIds(),
     isSpecial: (id) => special.has(id),
     // The library's own decode does the same three steps, but only asynchronously.
     decode: (tokenIds, { skipSpecialTokens = true } = {}) => {

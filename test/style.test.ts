@@ -28,6 +28,7 @@ function below(folder: string): Source[] {
   const absolute = join(ROOT, folder);
   if (!existsSync(absolute)) return [];
   return readdirSync(absolute, { withFileTypes: true }).flatMap((entry) => {
+    if (entry.name === 'node_modules') return [];
     const path = `${folder}/${entry.name}`;
     if (entry.isDirectory()) return ['build', 'fixtures'].includes(entry.name) ? [] : below(path);
     if (!/\.(ts|mjs|cc|h|cu|cuh)$/.test(entry.name)) return [];

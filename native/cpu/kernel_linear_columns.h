@@ -2,6 +2,7 @@
 // The chain is the same however K, N and T are cut into tiles, so an element's bits do not depend on the batch.
 #pragma once
 #include "cpu/kernel_linear.h"
+#include "cpu/kernel_linear_runs.h"
 
 namespace zi::ZI_ISA {
 
@@ -79,39 +80,19 @@ inline void ColumnTask(const LinearOp& op, int64_t column, int64_t first, int64_
   for (int64_t t = 0; t < tokens; ++t) FinishRow(op, first + t, column, count, sums + t * kTaskColumns);
 }
 
-/// Few tokens: sums of a wide run of columns stay in the cache while weights pass by once, in long runs.
-template <class W>
-inline void ColumnRun(const LinearOp& op, int64_t column, int64_t count) {
-  const int64_t inputs = op.weight.shape[0], tokens = op.x.shape[0], stride = RoundUp(count, kWidth);
-  const size_t sum_count = static_cast<size_t>(tokens * stride);
-  float* sums = static_cast<float*>(Scratch(ScratchUse::kTile, sum_count * sizeof(float)));
-  std::memset(sums, 0, sum_count * sizeof(float));
-  constexpr int kStep = 4;
-  for (int64_t k = 0; k < inputs; k += kStep) {
-    const int depth = static_cast<int>(Smaller(kStep, inputs - k));
-    const uint8_t* rows = op.weight.data + (k * op.weight.strides[0] + column) * W::kBytes;
-    const int64_t row_bytes = op.weight.strides[0] * W::kBytes;
-    for (int64_t n = 0; n < count; n += kWidth) {
-      Vec w[kStep];
-      for (int i = 0; i < depth; ++i) w[i] = LoadUpTo<W>(rows + i * row_bytes + n * W::kBytes, count - n);
-      for (int64_t t = 0; t < tokens; ++t) {
-        const float* x = Row(op.x, t) + k;
-        Vec acc = Load(sums + t * stride + n);
-        for (int i = 0; i < depth; ++i) acc = Fma(Set(x[i]), w[i], acc);
-        Store(sums + t * stride + n, acc);
-      }
-    }
-  }
-  for (int64_t t = 0; t < tokens; ++t) FinishRow(op, t, column, count, sums + t * stride);
-}
-
 inline void LinearColumns(const LinearOp& op, Run& run) {
   const int64_t tokens = op.x.shape[0], outputs = op.weight.shape[1], inputs = op.weight.shape[0];
   WithType(op.weight.dtype, [&]<class W>(W) {
-    if (tokens <= 4) {
-      constexpr int64_t kRun = 512;
-      ForEach(run, (outputs + kRun - 1) / kRun, inputs * kRun / kWidth, [&](int64_t i) {
-        ColumnRun<W>(op, i * kRun, Smaller(kRun, outputs - i * kRun));
+    if (tokens <= kRunMaxTokens) {
+      const int64_t columns = RunColumns(outputs, tokens, run);
+      ForEach(run, (outputs + columns - 1) / columns, inputs * columns / kWidth, [&](int64_t i) {
+        const int64_t column = i * columns, count = Smaller(columns, outputs - column);
+        // More inputs at once save passes over the sums; with more tokens those lie in registers for longer anyway.
+        if (tokens <= 2) {
+          ColumnRun<W, 8>(op, column, count);
+        } else {
+          ColumnRun<W, 4>(op, column, count);
+        }
       });
       return;
     }

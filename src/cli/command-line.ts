@@ -2,12 +2,14 @@
 
 import { readFileSync } from 'node:fs';
 import yargs, { type Options } from 'yargs';
+import { DOCTOR_EXAMPLES, DOCTOR_OPTIONS } from './doctor-options.js';
 import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './generate-options.js';
 import { badOption, OptionReader, type OptionSpec, type OptionTable } from './option-reader.js';
+import { PLAN_EXAMPLES, PLAN_OPTIONS } from './plan-options.js';
 import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score-options.js';
 import { suggest } from './suggest.js';
 
-export type CommandName = 'generate' | 'score';
+export type CommandName = 'generate' | 'score' | 'plan' | 'doctor';
 
 interface Command {
   readonly describe: string;
@@ -18,7 +20,7 @@ interface Command {
 
 const COMMANDS: Readonly<Record<CommandName, Command>> = {
   generate: {
-    describe: 'Continue prompts, greedily (the default command)',
+    describe: 'Continue prompts (the default command)',
     options: GENERATE_OPTIONS,
     examples: GENERATE_EXAMPLES,
   },
@@ -26,6 +28,16 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
     describe: 'Mean negative log-likelihood and perplexity of a text',
     options: SCORE_OPTIONS,
     examples: SCORE_EXAMPLES,
+  },
+  plan: {
+    describe: 'Where everything would rest and how long a step would take; reads no weights',
+    options: PLAN_OPTIONS,
+    examples: PLAN_EXAMPLES,
+  },
+  doctor: {
+    describe: 'What this machine allows, what it lacks, and how to mend it',
+    options: DOCTOR_OPTIONS,
+    examples: DOCTOR_EXAMPLES,
   },
 };
 

@@ -1,6 +1,7 @@
 // Options of `generate`.
 
 import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
+import { readSamplingOptions, SAMPLING_OPTIONS, type SamplingOptions } from './sampling-options.js';
 import { readSharedOptions, SHARED_OPTIONS, type SharedOptions } from './shared-options.js';
 
 const GENERATION = 'Generation';
@@ -15,13 +16,20 @@ export const GENERATE_OPTIONS = {
     group: GENERATION,
     describe: 'a prompt a line, or FILE.jsonl with "prompt" or "prompt_token_ids" in each line',
   },
-  batch_size: { kind: 'value', group: GENERATION, describe: 'prompts that run together', default: '1' },
-  max_new_tokens: { kind: 'value', group: GENERATION, describe: 'new tokens per prompt', default: '100' },
+  chat: {
+    kind: 'flag',
+    group: GENERATION,
+    describe: "each prompt is a user's message, put into the checkpoint's chat template",
+  },
+  system: { kind: 'value', group: GENERATION, describe: 'with --chat: a system message before it' },
+  batch_size: { kind: 'value', group: GENERATION, describe: 'texts that are made together', default: '1' },
+  max_new_tokens: { kind: 'value', group: GENERATION, describe: 'new tokens per text', default: '100' },
   ignore_eos: { kind: 'flag', group: GENERATION, describe: 'go on after an end-of-text token' },
-  output: { kind: 'value', group: GENERATION, describe: 'write a JSON line per prompt to this file' },
+  output: { kind: 'value', group: GENERATION, describe: 'write a JSON line per text to this file' },
   benchmark: { kind: 'flag', group: BENCHMARK, describe: 'repeat the run and print how fast it was' },
   warmup_cycles: { kind: 'value', group: BENCHMARK, describe: 'runs before the timed ones', default: '1' },
   cycles: { kind: 'value', group: BENCHMARK, describe: 'timed runs', default: '5' },
+  ...SAMPLING_OPTIONS,
   ...SHARED_OPTIONS,
 } as const satisfies OptionTable;
 
@@ -34,14 +42,20 @@ export const GENERATE_EXAMPLES = [
     'many prompts',
   ],
   [
+    'zero-inference --name FOLDER --chat --prompt "Who are you?" --temperature 0.7 --top_p 0.9',
+    'a chat, drawn',
+  ],
+  [
     'zero-inference --name configs/models/llama-4b.json --dummy_weights --benchmark',
     'a shape, with random weights',
   ],
 ] as const;
 
-export interface GenerateOptions extends SharedOptions {
+export interface GenerateOptions extends SharedOptions, SamplingOptions {
   readonly prompts: readonly string[];
   readonly promptsFile: string | undefined;
+  /** Undefined without --chat. */
+  readonly chat: { readonly system: string | undefined } | undefined;
   readonly batchSize: number;
   readonly maxNewTokens: number;
   readonly ignoreEos: boolean;
@@ -57,11 +71,15 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
   for (const name of ['warmup_cycles', 'cycles']) {
     if (options.has(name) && !benchmark) throw badOption(`--${name} is for --benchmark: add it`);
   }
+  if (options.has('system') && !options.flag('chat')) throw badOption('--system is for --chat: add it');
+  const shared = readSharedOptions(options);
   return {
-    ...readSharedOptions(options),
+    ...shared,
+    ...readSamplingOptions(options),
     prompts: options.list('prompt'),
     promptsFile: options.path('prompts_file'),
-    batchSize: options.count('batch_size', 1, MOST_SEQUENCES) ?? 1,
+    chat: options.flag('chat') ? { system: options.text('system') } : undefined,
+    batchSize: options.count('batch_size', 1, MOST_SEQUENCES) ?? shared.dsConfig?.batchSize ?? 1,
     maxNewTokens: options.count('max_new_tokens') ?? 100,
     ignoreEos: options.flag('ignore_eos'),
     output: options.path('output'),

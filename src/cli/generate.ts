@@ -1,25 +1,19 @@
 // `generate`: prompts in, continuations out; once, or in timed cycles.
 
-import type { Workload } from '../../offload/index.js';
 import { type GenerationResult, generate, type PassProgress } from '../generate.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
 import { JsonLinesFile } from '../output-file.js';
-import {
-  checkLengths,
-  DEFAULT_PROMPTS,
-  type EncodedPrompt,
-  encodePrompts,
-  type Prompt,
-  parsePromptsFile,
-  repeatPrompts,
-  syntheticPrompts,
-  type Vocabulary,
-} from '../prompts.js';
 import { type Cycle, performanceBlock, streamingBlock } from '../report.js';
-import { readTextFile } from '../text-file.js';
-import { loadTokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
+import {
+  givenPrompts,
+  type Job,
+  makeRequests,
+  prepareJob,
+  stopsAfter,
+  workloadOf,
+} from './generation-job.js';
 import {
   BatchSink,
   type GenerationSink,
@@ -29,17 +23,7 @@ import {
 } from './generation-output.js';
 import { generationStatus } from './generation-status.js';
 import { checkFiles, finishSession, type Session, withSession } from './session.js';
-import { configuredIds, openSource, openTokenizer, type Source } from './source.js';
-
-/** What is to be generated; nothing of it changes from cycle to cycle. */
-interface Job {
-  readonly prompts: readonly Prompt[];
-  readonly encoded: readonly EncodedPrompt[];
-  readonly vocabulary: Vocabulary;
-  readonly stopTokens: ReadonlySet<number>;
-  /** The prompts are the user's own, not the built-in ones. */
-  readonly given: boolean;
-}
+import { openSource } from './source.js';
 
 export async function runGenerate(options: GenerateOptions, context: CommandContext): Promise<void> {
   checkFiles(
@@ -49,7 +33,8 @@ export async function runGenerate(options: GenerateOptions, context: CommandCont
   if (options.output !== undefined) context.interrupt.ignoreClosedStdout();
   const given = await givenPrompts(options);
   const source = await openSource(options, context);
-  const job = await prepare(source, given, options);
+  const job = await prepareJob(source, given, options);
+  if (options.sampling) context.log.info(`tokens are drawn with --seed ${options.sampling.seed}`);
   const measured = options.benchmark !== undefined || options.report !== undefined;
   const workload = workloadOf(job.encoded, options);
   const { session, cycles, drive } = await withSession(
@@ -76,6 +61,7 @@ export async function runGenerate(options: GenerateOptions, context: CommandCont
     batch_size: batchSize,
     max_new_tokens: options.maxNewTokens,
     prompts: job.prompts.length,
+    ...samplingFigures(options),
     warmup_cycles: benchmark?.warmupCycles ?? 0,
     cycles: cycles.map(({ seconds, newTokens }) => ({ seconds, new_tokens: newTokens })),
     new_tokens: cycles.reduce((sum, { newTokens }) => sum + newTokens, 0),
@@ -83,51 +69,12 @@ export async function runGenerate(options: GenerateOptions, context: CommandCont
   });
 }
 
-/** Read before the model is opened, because mistakes in them are common. */
-async function givenPrompts({ prompts, promptsFile }: GenerateOptions): Promise<Prompt[]> {
-  if (promptsFile === undefined) return prompts.map((text) => ({ text }));
-  return parsePromptsFile(await readTextFile(promptsFile, '--prompts_file'), promptsFile);
-}
-
-async function prepare(source: Source, given: readonly Prompt[], options: GenerateOptions): Promise<Job> {
-  const { checkpoint, model } = source.opened;
-  const needsTokenizer = given.some((prompt) => 'text' in prompt);
-  // Loading it where it is absent says what is missing.
-  const tokenizer = await (needsTokenizer ? loadTokenizer : openTokenizer)(checkpoint.folder);
-  const vocabulary = {
-    size: model.vocabSize,
-    startToken: tokenizer?.bosTokenId ?? configuredIds(source.opened, 'bos')[0],
-    tokenizer,
-  };
-  const fallback = tokenizer ? DEFAULT_PROMPTS.map((text) => ({ text })) : syntheticPrompts(model.vocabSize);
-  const own = given.length > 0;
-  // The scripts that this program replaces always fill the batch; with prompts of one's own, only to measure.
-  const fill = !own || (options.benchmark && given.length < options.batchSize);
-  const prompts = fill ? repeatPrompts(own ? given : fallback, options.batchSize) : given;
-  const encoded = await encodePrompts(prompts, vocabulary);
-  checkLengths(encoded, options.maxNewTokens, model.maxContextTokens);
-  const ends = tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos');
-  const stopTokens = new Set(options.ignoreEos ? [] : ends);
-  return { prompts, encoded, vocabulary, stopTokens, given: own };
-}
-
-function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateOptions): Workload {
-  const { batchSize, maxNewTokens } = options;
-  let [longest, promptTokens] = [0, 0];
-  for (let first = 0; first < encoded.length; first += batchSize) {
-    const lengths = encoded.slice(first, first + batchSize).map(({ tokens }) => tokens.length);
-    promptTokens = Math.max(
-      promptTokens,
-      lengths.reduce((sum, length) => sum + length, 0),
-    );
-    longest = lengths.reduce((max, length) => Math.max(max, length), longest);
-  }
-  return {
-    sequences: Math.min(batchSize, encoded.length),
-    contextTokens: longest + maxNewTokens,
-    promptTokens,
-    output: 'tokens',
-  };
+/** What has to be known to make the same texts again. */
+function samplingFigures({ sampling, samples = 1 }: GenerateOptions) {
+  if (!sampling) return {};
+  const { temperature, topK, topP, minP, repetitionPenalty, seed } = sampling;
+  const settings = { temperature, top_k: topK, top_p: topP, min_p: minP };
+  return { sampling: { ...settings, repetition_penalty: repetitionPenalty, seed }, num_samples: samples };
 }
 
 /** The timed cycles. */
@@ -159,8 +106,8 @@ async function runCycle(
   sinks: readonly GenerationSink[],
 ): Promise<Cycle> {
   const startMs = performance.now();
-  const encoded = await encodePrompts(job.prompts, job.vocabulary);
-  const requests = encoded.map(({ index, tokens }) => ({ index, promptTokens: tokens }));
+  const requests = await makeRequests(job, options);
+  const { samples = 1, stopStrings } = options;
   const status = generationStatus(meter, requests.length);
   progress.start(status.describe);
   meter.resume();
@@ -169,12 +116,14 @@ async function runCycle(
       batchSize: options.batchSize,
       maxNewTokens: options.maxNewTokens,
       stopTokens: job.stopTokens,
+      ...(stopStrings.length > 0 ? { stopsAfter: stopsAfter(job, stopStrings) } : {}),
       signal: interrupt.signal,
-      onToken: (index, token) => {
-        for (const sink of sinks) sink.onToken(index, token);
+      onToken: (index, token, sample) => {
+        for (const sink of sinks) sink.onToken(index * samples + sample, token);
       },
       onFinished: (result) => {
-        for (const sink of sinks) sink.onFinished(result);
+        const place = result.index * samples + result.sample;
+        for (const sink of sinks) sink.onFinished(place, result);
       },
       onPass: (pass: PassProgress) => {
         meter.pass(pass);
@@ -182,7 +131,7 @@ async function runCycle(
       },
     });
     // Where nothing was shown, making text of the tokens still belongs to what is timed.
-    if (sinks.length === 0) renderAll(job, results);
+    if (sinks.length === 0) renderAll(job, results, samples);
     const newTokens = results.reduce((sum, { tokens }) => sum + tokens.length, 0);
     return { seconds: (performance.now() - startMs) / 1e3, newTokens };
   } finally {
@@ -191,17 +140,18 @@ async function runCycle(
   }
 }
 
-function renderAll(job: Job, results: readonly GenerationResult[]): void {
+function renderAll(job: Job, results: readonly GenerationResult[], samples: number): void {
   const rendering = new Rendering(job.vocabulary.tokenizer);
-  for (const { index, tokens } of results) {
-    const prompt = job.encoded[index];
+  for (const { index, sample, tokens } of results) {
+    const prompt = job.encoded[index * samples + sample];
     if (prompt) rendering.continuation(prompt, tokens);
   }
 }
 
 function makeSinks(job: Job, options: GenerateOptions, context: CommandContext): GenerationSink[] {
   const { encoded } = job;
-  const rendering = new Rendering(job.vocabulary.tokenizer);
+  const isChat = options.chat !== undefined;
+  const rendering = new Rendering(job.vocabulary.tokenizer, options.stopStrings, isChat);
   const bare = job.given && encoded.length === 1;
   // A line that is still growing must not be interrupted by a status line on the same terminal.
   const write = (text: string) => {

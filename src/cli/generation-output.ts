@@ -4,12 +4,14 @@ import { present } from '../../offload/index.js';
 import type { GenerationResult } from '../generate.js';
 import type { JsonLinesFile } from '../output-file.js';
 import type { EncodedPrompt } from '../prompts.js';
+import { StoppingStream } from '../stop-strings.js';
 import { TextStream } from '../text-stream.js';
 import type { Tokenizer } from '../tokenizer.js';
 
+/** Texts are known by their place among all of them: prompt by prompt, and sample by sample within each. */
 export interface GenerationSink {
-  onToken(index: number, token: number): void;
-  onFinished(result: GenerationResult): void;
+  onToken(place: number, token: number): void;
+  onFinished(place: number, result: GenerationResult): void;
   /** No more will come, be it for an error. */
   end(): void;
 }
@@ -20,9 +22,14 @@ type Stream = Pick<TextStream, 'push' | 'end'>;
 /** Tokens as text; as numbers with spaces between them where no tokenizer knows better. */
 export class Rendering {
   readonly #tokenizer: Tokenizer | undefined;
+  readonly #stopStrings: readonly string[];
+  readonly #isChat: boolean;
 
-  constructor(tokenizer: Tokenizer | undefined) {
+  /** @param isChat the text answers the prompt, rather than going on with it */
+  constructor(tokenizer: Tokenizer | undefined, stopStrings: readonly string[] = [], isChat = false) {
     this.#tokenizer = tokenizer;
+    this.#stopStrings = stopStrings;
+    this.#isChat = isChat;
   }
 
   get isText(): boolean {
@@ -35,11 +42,14 @@ export class Rendering {
 
   /** What is to be written between the prompt and its continuation. */
   get joint(): string {
+    if (this.#isChat) return '\n';
     return this.isText ? '' : ' ';
   }
 
   stream({ tokens }: EncodedPrompt): Stream {
-    if (this.#tokenizer) return new TextStream(this.#tokenizer, [...tokens]);
+    if (this.#tokenizer) {
+      return new StoppingStream(new TextStream(this.#tokenizer, [...tokens]), this.#stopStrings);
+    }
     let between = '';
     const push = (token: number) => {
       const text = `${between}${token}`;
@@ -64,7 +74,7 @@ export class StreamingSink implements GenerationSink {
   readonly #write: Write;
   readonly #bare: boolean;
   readonly #seen = new Set<string>();
-  #open: { readonly index: number; readonly stream: Stream | undefined } | undefined;
+  #open: { readonly place: number; readonly stream: Stream | undefined } | undefined;
 
   constructor(prompts: readonly EncodedPrompt[], rendering: Rendering, write: Write, bare: boolean) {
     this.#prompts = prompts;
@@ -73,13 +83,13 @@ export class StreamingSink implements GenerationSink {
     this.#bare = bare;
   }
 
-  onToken(index: number, token: number): void {
-    const text = this.#streamOf(index)?.push(token);
+  onToken(place: number, token: number): void {
+    const text = this.#streamOf(place)?.push(token);
     if (text) this.#write(text);
   }
 
-  onFinished({ index }: GenerationResult): void {
-    this.#streamOf(index);
+  onFinished(place: number): void {
+    this.#streamOf(place);
     this.end();
   }
 
@@ -89,14 +99,13 @@ export class StreamingSink implements GenerationSink {
     if (stream) this.#write(`${stream.end()}\n${this.#bare ? '' : '\n'}`);
   }
 
-  #streamOf(index: number): Stream | undefined {
-    if (this.#open?.index === index) return this.#open.stream;
-    const prompt = present(this.#prompts[index], 'prompt');
+  #streamOf(place: number): Stream | undefined {
+    if (this.#open?.place === place) return this.#open.stream;
+    const prompt = present(this.#prompts[place], 'prompt');
     const shown = this.#rendering.prompt(prompt);
-    const fresh = !this.#seen.has(shown);
-    this.#seen.add(shown);
+    const fresh = isFresh(this.#seen, shown, prompt);
     if (fresh && !this.#bare) this.#write(`${RULE}\nin=${shown}\nout=${shown}${this.#rendering.joint}`);
-    this.#open = { index, stream: fresh ? this.#rendering.stream(prompt) : undefined };
+    this.#open = { place, stream: fresh ? this.#rendering.stream(prompt) : undefined };
     return this.#open.stream;
   }
 }
@@ -118,9 +127,9 @@ export class BatchSink implements GenerationSink {
 
   onToken(): void {}
 
-  onFinished(result: GenerationResult): void {
-    this.#waiting.set(result.index, result);
-    for (let ready = this.#take(); ready; ready = this.#take()) this.#print(ready);
+  onFinished(place: number, result: GenerationResult): void {
+    this.#waiting.set(place, result);
+    for (let ready = this.#take(); ready; ready = this.#take()) this.#print(this.#next - 1, ready);
   }
 
   end(): void {}
@@ -131,17 +140,24 @@ export class BatchSink implements GenerationSink {
     return result;
   }
 
-  #print({ index, tokens }: GenerationResult): void {
-    const prompt = present(this.#prompts[index], 'prompt');
+  #print(place: number, { tokens }: GenerationResult): void {
+    const prompt = present(this.#prompts[place], 'prompt');
     const shown = this.#rendering.prompt(prompt);
-    if (this.#seen.has(shown)) return;
-    this.#seen.add(shown);
+    if (!isFresh(this.#seen, shown, prompt)) return;
     const out = `${shown}${this.#rendering.joint}${this.#rendering.continuation(prompt, tokens)}`;
     this.#write(`${RULE}\nin=${shown}\nout=${out}\n\n`);
   }
 }
 
-/** A line per prompt as it finishes. */
+/** Remembers a prompt; false for one that was there before, unless several texts are wanted for it. */
+function isFresh(seen: Set<string>, shown: string, { sample = 0 }: EncodedPrompt): boolean {
+  const key = `${sample} ${shown}`;
+  const fresh = !seen.has(key);
+  seen.add(key);
+  return fresh;
+}
+
+/** A line per text as it finishes. */
 export class JsonLinesSink implements GenerationSink {
   readonly #prompts: readonly EncodedPrompt[];
   readonly #rendering: Rendering;
@@ -156,10 +172,11 @@ export class JsonLinesSink implements GenerationSink {
 
   onToken(): void {}
 
-  onFinished({ index, tokens, finishReason }: GenerationResult): void {
-    const prompt = present(this.#prompts[index], 'prompt');
+  onFinished(place: number, { index, tokens, finishReason }: GenerationResult): void {
+    const prompt = present(this.#prompts[place], 'prompt');
     this.#file.write({
       index,
+      ...(prompt.sample === undefined ? {} : { sample: prompt.sample }),
       prompt: prompt.text ?? null,
       text: this.#rendering.isText ? this.#rendering.continuation(prompt, tokens) : null,
       token_ids: tokens,

@@ -2,7 +2,7 @@
 
 import { createLogger } from '../log.js';
 import { Progress, StatusLine } from '../progress.js';
-import { type ParsedCommandLine, parseCommandLine } from './command-line.js';
+import { type CommandName, type ParsedCommandLine, parseCommandLine } from './command-line.js';
 import type { CommandContext } from './context.js';
 import { describeFailure } from './failure.js';
 import { Interrupt } from './interrupt.js';
@@ -50,7 +50,7 @@ async function execute(parsed: ParsedCommandLine, status: StatusLine, interrupt:
 }
 
 /** Commands are loaded when they run: the help needs no runtime. */
-async function runCommand(name: 'generate' | 'score', options: OptionReader, context: CommandContext) {
+async function runCommand(name: CommandName, options: OptionReader, context: CommandContext) {
   switch (name) {
     case 'generate': {
       const [{ runGenerate }, { readGenerateOptions }] = await Promise.all([
@@ -65,6 +65,20 @@ async function runCommand(name: 'generate' | 'score', options: OptionReader, con
         import('./score-options.js'),
       ]);
       return runScore(readScoreOptions(options), context);
+    }
+    case 'plan': {
+      const [{ runPlan }, { readPlanCommandOptions }] = await Promise.all([
+        import('./plan.js'),
+        import('./plan-options.js'),
+      ]);
+      return runPlan(readPlanCommandOptions(options), context);
+    }
+    case 'doctor': {
+      const [{ runDoctor }, { readDoctorOptions }] = await Promise.all([
+        import('./doctor.js'),
+        import('./doctor-options.js'),
+      ]);
+      return runDoctor(readDoctorOptions(options), context);
     }
   }
 }

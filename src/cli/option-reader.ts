@@ -62,6 +62,15 @@ export class OptionReader {
     throw badOption(`--${name} is '${text}': give a whole number from ${least} to ${most}`);
   }
 
+  /** A finite number; which of them make sense is the caller's business. */
+  number(name: string): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = text.trim() === '' ? Number.NaN : Number(text);
+    if (Number.isFinite(value)) return value;
+    throw badOption(`--${name} is '${text}': give a number`);
+  }
+
   bytes(name: string): number | undefined {
     const text = this.text(name);
     return text === undefined ? undefined : parseBytes(text, `--${name}`);

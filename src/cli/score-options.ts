@@ -51,7 +51,7 @@ export function readScoreOptions(options: OptionReader): ScoreCommandOptions {
     ...shared,
     input: text === undefined ? { kind: 'ids', path: ids ?? '' } : { kind: 'text', path: text },
     context: options.count('context', 2),
-    batchSize: options.count('batch_size'),
+    batchSize: options.count('batch_size') ?? shared.dsConfig?.batchSize,
     json: options.flag('json'),
   };
 }

@@ -9,6 +9,7 @@ import { type Score, score, windowCount } from '../score.js';
 import { readTextFile } from '../text-file.js';
 import { loadTokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
+import { planOptionsFor } from './ds-config-options.js';
 import { badOption } from './option-reader.js';
 import type { ScoreCommandOptions, ScoreInput } from './score-options.js';
 import { checkFiles, finishSession, type Session, withSession } from './session.js';
@@ -106,7 +107,7 @@ function fits(workload: Workload, opened: Source['opened'], options: ScoreComman
       offload: options.offload,
       ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
       workload,
-      plan: options.plan,
+      plan: planOptionsFor(options, opened.model),
       cpu: options.cpu,
     });
     return true;

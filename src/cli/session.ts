@@ -8,6 +8,7 @@ import { Meter } from '../meter.js';
 import { checkWritable, writeWhole } from '../output-file.js';
 import { reportJson, streamingSentence } from '../report.js';
 import type { CommandContext } from './context.js';
+import { planOptionsFor, warningsFor } from './ds-config-options.js';
 import { badOption } from './option-reader.js';
 import type { SharedOptions } from './shared-options.js';
 import type { Source } from './source.js';
@@ -57,7 +58,7 @@ export async function withSession<T>(
     workload,
     ...(options.deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes: options.deviceBudgetBytes }),
     device: options.device,
-    plan: options.plan,
+    plan: planOptionsFor(options, source.opened.model),
     cpu: options.cpu,
     cuda: { ...(options.cpu.io === undefined ? {} : { io: options.cpu.io }) },
     keepSpans: options.trace !== undefined,
@@ -68,6 +69,7 @@ export async function withSession<T>(
     const readySeconds = performance.now() / 1e3;
     const notes = [...engine.backend.notes];
     for (const note of notes) log.warn(note);
+    for (const line of warningsFor(options, engine.model, engine.plan)) log.warn(line);
     log.info(`ready in ${readySeconds.toFixed(2)} s: ${describePlacement(engine.plan)}`);
     return await work({ engine, meter: new Meter(engine.trace, engine.plan), notes, readySeconds });
   } finally {

@@ -2,8 +2,11 @@
 
 import type { CpuBackendOptions, Offload, PlanOptions } from '../../offload/index.js';
 import { cudaStatus, OperatingError } from '../../offload/index.js';
+import type { DsSettings } from '../ds-config.js';
 import { chooseDevice, type DeviceKind } from '../engine.js';
 import { LOG_LEVELS, type LogLevel } from '../log.js';
+import type { TypeName } from '../shape.js';
+import { readDsConfig, withDsConfig } from './ds-config-options.js';
 import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
 
 const MODEL = 'Model';
@@ -56,6 +59,11 @@ export const SHARED_OPTIONS = {
     describe: 'bound on what is taken of the GPU, such as 4GiB',
     default: 'what is free',
   },
+  ds_config: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe: "a DeepSpeed configuration: what applies of it is applied, what doesn't is named; options win",
+  },
   threads: { kind: 'value', group: TUNING, describe: 'threads that compute', default: 'one per core' },
   prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
   micro_batch_size: { kind: 'value', group: TUNING, describe: 'sequences computed together, at most' },
@@ -67,8 +75,11 @@ export const SHARED_OPTIONS = {
   log_level: { kind: 'value', group: OUTPUT, describe: LOG_LEVELS.join(', '), default: 'info' },
 } as const satisfies OptionTable;
 
-export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' } as const;
-export type TypeName = keyof typeof STORED_TYPES;
+export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' } as const satisfies Record<
+  TypeName,
+  string
+>;
+export type { TypeName };
 
 export interface SharedOptions {
   readonly name: string;
@@ -85,6 +96,10 @@ export interface SharedOptions {
   readonly deviceBudgetBytes: number | undefined;
   readonly plan: Partial<PlanOptions>;
   readonly cpu: CpuBackendOptions;
+  /** What --ds_config says, as far as it needs the model's sizes or belongs to a command. */
+  readonly dsConfig: DsSettings | undefined;
+  /** To be logged before work begins. */
+  readonly warnings: readonly string[];
   readonly report: string | undefined;
   readonly trace: string | undefined;
 }
@@ -100,7 +115,7 @@ export function readSharedOptions(options: OptionReader): SharedOptions {
   const offloadFolder = options.path('nvme_offload_path');
   const placed = offloadFolder === undefined ? 'auto' : 'nvme';
   const dummyFolder = options.text('dummy_weights');
-  return {
+  const shared: SharedOptions = {
     name,
     revision: options.text('revision'),
     dummyWeights: dummyFolder === undefined ? undefined : { folder: dummyFolder || undefined },
@@ -112,9 +127,12 @@ export function readSharedOptions(options: OptionReader): SharedOptions {
     deviceBudgetBytes: options.bytes('gpu_memory'),
     plan: readPlanOptions(options),
     cpu: readCpuOptions(options),
+    dsConfig: undefined,
+    warnings: [],
     report: options.path('report'),
     trace: options.path('trace'),
   };
+  return withDsConfig(shared, options, readDsConfig(options.path('ds_config')));
 }
 
 /** Needed before anything else can be said. */

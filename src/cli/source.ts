@@ -6,8 +6,9 @@ import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { formatBytes, OperatingError } from '../../offload/index.js';
 import { type OpenedModel, openModel } from '../engine.js';
-import { type JsonObject, readOptionalJsonObject } from '../json-file.js';
+import { readOptionalJsonObject } from '../json-file.js';
 import { buildArchitecture, tensorList } from '../models/registry.js';
+import { shapeType } from '../shape.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
 import { modelFolder } from './hub-model.js';
@@ -22,6 +23,7 @@ export interface Source {
 
 /** Reads headers only, unless weights have to be made or copied first. */
 export async function openSource(options: SharedOptions, context: CommandContext): Promise<Source> {
+  for (const warning of options.warnings) context.log.warn(warning);
   const folder = options.dummyWeights
     ? await dummyCheckpoint(options, options.dummyWeights.folder, context)
     : await realModel(options, context);
@@ -105,18 +107,13 @@ async function dummyCheckpoint(
   return folder;
 }
 
-function shapeType(shape: JsonObject): TypeName {
-  const named = shape.dtype ?? shape.torch_dtype;
-  return named === 'float16' || named === 'float32' ? named : 'bfloat16';
-}
-
 function cacheFolder(): string {
   const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
   return join(cache, 'zero-inference', 'dummy');
 }
 
 /** Weights stay as they are stored, so another type can only be refused. */
-function checkType({ checkpoint }: OpenedModel, wanted: TypeName | undefined): void {
+export function checkType({ checkpoint }: OpenedModel, wanted: TypeName | undefined): void {
   if (wanted === undefined) return;
   const other = [...checkpoint.tensors.values()].find(({ dtype }) => dtype !== STORED_TYPES[wanted]);
   if (!other) return;

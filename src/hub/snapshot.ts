@@ -38,6 +38,7 @@ const SMALL_FILES = [
   'tokenizer_config.json',
   'special_tokens_map.json',
   'chat_template.jinja',
+  'chat_template.json',
 ];
 /** As many as Python's client; the hub's answers take longer than their bytes. */
 const FILES_AT_ONCE = 8;

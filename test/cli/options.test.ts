@@ -52,6 +52,20 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
     'BAD_OPTION',
     /--cpu_offload and --nvme_off/,
   ],
+  [['--name', 'm', '--top_k', '5'], 'BAD_OPTION', /--top_k is for drawing tokens: add --temperature/],
+  [['--name', 'm', '--num_samples', '2'], 'BAD_OPTION', /--num_samples is for drawing/],
+  [['--name', 'm', '--temperature', 'hot'], 'BAD_OPTION', /--temperature is 'hot': give a number/],
+  [['--name', 'm', '--temperature', '-1'], 'BAD_OPTION', /--temperature is -1: give a number from 0/],
+  [
+    ['--name', 'm', '--temperature', '1', '--top_p', '0'],
+    'BAD_OPTION',
+    /--top_p is 0: give a number above 0/,
+  ],
+  [['--name', 'm', '--temperature', '1', '--top_k', '1.5'], 'BAD_OPTION', /--top_k is 1.5: give a whole/],
+  [['--name', 'm', '--temperature', '1', '--seed', '-3'], 'BAD_OPTION', /--seed is -3/],
+  [['--name', 'm', '--repetition_penalty', '0'], 'BAD_OPTION', /--repetition_penalty is 0/],
+  [['--name', 'm', '--stop', ''], 'BAD_OPTION', /--stop is empty/],
+  [['--name', 'm', '--system', 'Be brief.'], 'BAD_OPTION', /--system is for --chat/],
   [['--name', 'm', '--cycles', '3'], 'BAD_OPTION', /--cycles is for --benchmark/],
   [['--name', 'm', '--device', 'tpu'], 'BAD_OPTION', /--device is 'tpu': give one of auto, cpu, cuda/],
   [['--name', 'm', '--device', 'cuda'], 'NO_DEVICE', /--device is cuda/],
@@ -92,6 +106,27 @@ describe('good command lines', () => {
     });
     const offload = generateOptions('--nvme_offload_path', 'd');
     expect(offload).toMatchObject({ offload: 'nvme', offloadFolder: 'd' });
+  });
+
+  it('is greedy unless asked, and draws with a seed of its own unless given one', () => {
+    expect(generateOptions()).toMatchObject({ sampling: undefined, samples: undefined, stopStrings: [] });
+    expect(generateOptions('--temperature', '0')).toMatchObject({ sampling: undefined });
+    const words = '--temperature 0.7 --top_k 40 --top_p 0.9 --min_p 0.05 --repetition_penalty 1.1 --seed 12';
+    expect(generateOptions(...words.split(' '), '--num_samples', '3')).toMatchObject({
+      sampling: { temperature: 0.7, topK: 40, topP: 0.9, minP: 0.05, repetitionPenalty: 1.1, seed: 12 },
+      samples: 3,
+    });
+    const seeds = [1, 2].map(() => generateOptions('--temperature', '1').sampling?.seed);
+    expect(seeds[0]).not.toBe(seeds[1]);
+    // A penalty changes what is likeliest, so it needs no temperature.
+    expect(generateOptions('--repetition_penalty', '1.2').sampling).toMatchObject({ temperature: 0 });
+  });
+
+  it('takes several stop strings, and a chat with a system message', () => {
+    expect(generateOptions('--stop', 'a', '--stop', '\n\n').stopStrings).toEqual(['a', '\n\n']);
+    expect(generateOptions('--chat', '--system', '').chat).toEqual({ system: '' });
+    expect(generateOptions('--chat').chat).toEqual({ system: undefined });
+    expect(generateOptions().chat).toBeUndefined();
   });
 
   it('takes dashes for underscores in names, not in values', () => {

@@ -38,4 +38,6 @@ test.each(['constructor', '__proto__', 'toString'])('the name %s', async (name) 
 
 test('a value of any length is quoted in part', async () => {
   expect((await failureOf('llama', { vocab_size: 'x'.repeat(1e5) })).length).toBeLessThan(400);
+  const deep: unknown = JSON.parse('['.repeat(1e5) + ']'.repeat(1e5));
+  expect(await failureOf('llama', { vocab_size: deep })).toMatch(/vocab_size .* a value of too many levels/);
 });

@@ -3,9 +3,9 @@
 import type { DeviceEvent, DeviceStream } from '../../offload/backend.js';
 import { SimulatedMemory } from '../../offload/backends/simulated-memory.js';
 import { applyOp, tensorHash } from '../../offload/backends/simulated-ops.js';
-import { headInputColumns } from '../../offload/dry-run.js';
 import { DTYPE_BYTES } from '../../offload/dtype.js';
 import { assert, present } from '../../offload/errors.js';
+import { headInputColumns } from '../../offload/forward-walk.js';
 import { Kernels, Workspace } from '../../offload/kernels.js';
 import { blockCache, pageBytes } from '../../offload/kv-cache.js';
 import type { WeightSpec } from '../../offload/layout.js';

@@ -1,0 +1,29 @@
+// `doctor`: what this machine allows, what it lacks and how to mend it; and its description, for plans.
+
+import { OperatingError, profileText, renameKeys, toSnake } from '../../offload/index.js';
+import { diagnose, doctorText } from '../doctor.js';
+import { checkWritable, writeWhole } from '../output-file.js';
+import type { CommandContext } from './context.js';
+import type { DoctorOptions } from './doctor-options.js';
+
+export async function runDoctor(options: DoctorOptions, context: CommandContext): Promise<void> {
+  const { path, save, json } = options;
+  if (save !== undefined) checkWritable(save, '--save');
+  const work = diagnose(path, context.interrupt.signal);
+  const { findings, machine } = await context.progress.during(() => 'measuring this machine', work);
+  if (json) {
+    const all = renameKeys({ findings, machine: machine ?? null }, toSnake);
+    context.write(`${JSON.stringify(all, undefined, 2)}\n`);
+  } else {
+    context.write(doctorText(findings));
+  }
+  if (save === undefined) return;
+  if (!machine) {
+    throw new OperatingError(
+      'NO_DEVICE',
+      'nothing is saved, because this processor lacks the instructions that the kernels need',
+    );
+  }
+  writeWhole(save, profileText(machine), '--save');
+  context.log.info(`wrote ${save}: give it to plan --machine`);
+}

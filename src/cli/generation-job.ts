@@ -1,0 +1,131 @@
+// What `generate` is to do: prompts from options or files, as token ids, and what that needs at most.
+
+import { present, type Workload } from '../../offload/index.js';
+import { loadChatTemplate } from '../chat.js';
+import type { GenerationRequest } from '../generate.js';
+import {
+  checkLengths,
+  DEFAULT_PROMPTS,
+  type EncodedPrompt,
+  encodePrompts,
+  type Prompt,
+  parsePromptsFile,
+  repeatForSamples,
+  repeatPrompts,
+  syntheticPrompts,
+  type Vocabulary,
+} from '../prompts.js';
+import { StoppingStream } from '../stop-strings.js';
+import { readTextFile } from '../text-file.js';
+import { TextStream } from '../text-stream.js';
+import { loadTokenizer } from '../tokenizer.js';
+import type { GenerateOptions } from './generate-options.js';
+import { badOption } from './option-reader.js';
+import { configuredIds, openTokenizer, type Source } from './source.js';
+
+/** What is to be generated; nothing of it changes from cycle to cycle. */
+export interface Job {
+  readonly prompts: readonly Prompt[];
+  /** Each as often as there are to be texts for it. */
+  readonly encoded: readonly EncodedPrompt[];
+  readonly vocabulary: Vocabulary;
+  readonly stopTokens: ReadonlySet<number>;
+  /** The prompts are the user's own, not the built-in ones. */
+  readonly given: boolean;
+}
+
+/** Read before the model is opened, because mistakes in them are common. */
+export async function givenPrompts({ prompts, promptsFile }: GenerateOptions): Promise<Prompt[]> {
+  if (promptsFile === undefined) return prompts.map((text) => ({ text }));
+  return parsePromptsFile(await readTextFile(promptsFile, '--prompts_file'), promptsFile);
+}
+
+export async function prepareJob(
+  source: Source,
+  given: readonly Prompt[],
+  options: GenerateOptions,
+): Promise<Job> {
+  const { checkpoint, model } = source.opened;
+  const needsTokenizer =
+    given.some((prompt) => 'text' in prompt) || options.chat !== undefined || options.stopStrings.length > 0;
+  // Loading it where it is absent says what is missing.
+  const tokenizer = await (needsTokenizer ? loadTokenizer : openTokenizer)(checkpoint.folder);
+  const vocabulary = {
+    size: model.vocabSize,
+    startToken: tokenizer?.bosTokenId ?? configuredIds(source.opened, 'bos')[0],
+    tokenizer,
+  };
+  const fallback = tokenizer ? DEFAULT_PROMPTS.map((text) => ({ text })) : syntheticPrompts(model.vocabSize);
+  const own = given.length > 0;
+  // The scripts that this program replaces always fill the batch; with prompts of one's own, only to measure.
+  const fill = !own || (options.benchmark && given.length < options.batchSize);
+  const wanted = own ? given : fallback;
+  const single = options.chat ? await asChats(wanted, options.chat, checkpoint.folder) : wanted;
+  const prompts = fill ? repeatPrompts(single, options.batchSize) : single;
+  const encoded = repeatForSamples(await encodePrompts(prompts, vocabulary), options.samples);
+  checkLengths(encoded, options.maxNewTokens, model.maxContextTokens);
+  const ends = tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos');
+  const stopTokens = new Set(options.ignoreEos ? [] : ends);
+  return { prompts, encoded, vocabulary, stopTokens, given: own };
+}
+
+/** Each prompt as a user's message in the checkpoint's chat template. */
+async function asChats(
+  prompts: readonly Prompt[],
+  { system }: { readonly system: string | undefined },
+  folder: string,
+): Promise<Prompt[]> {
+  const template = await loadChatTemplate(folder);
+  const before = system === undefined ? [] : [{ role: 'system', content: system } as const];
+  return prompts.map((prompt) => {
+    if (!('text' in prompt)) throw badOption('--chat is for prompts of text, and one is a list of token ids');
+    const chat = template.render([...before, { role: 'user', content: prompt.text }]);
+    return { text: prompt.text, chat };
+  });
+}
+
+export function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateOptions): Workload {
+  const { batchSize, maxNewTokens } = options;
+  let [longest, promptTokens] = [0, 0];
+  for (let first = 0; first < encoded.length; first += batchSize) {
+    const lengths = encoded.slice(first, first + batchSize).map(({ tokens }) => tokens.length);
+    promptTokens = Math.max(
+      promptTokens,
+      lengths.reduce((sum, length) => sum + length, 0),
+    );
+    longest = lengths.reduce((max, length) => Math.max(max, length), longest);
+  }
+  return {
+    sequences: Math.min(batchSize, encoded.length),
+    contextTokens: longest + maxNewTokens,
+    promptTokens,
+    output: 'tokens',
+    history: options.sampling !== undefined && options.sampling.repetitionPenalty !== 1,
+  };
+}
+
+/** Made anew for every cycle, from text, because encoding belongs to what is timed. */
+export async function makeRequests(
+  { prompts, vocabulary }: Job,
+  { samples, sampling }: GenerateOptions,
+): Promise<GenerationRequest[]> {
+  const encoded = repeatForSamples(await encodePrompts(prompts, vocabulary), samples);
+  return encoded.map(({ index, sample = 0, tokens }) => ({
+    index,
+    sample,
+    promptTokens: tokens,
+    ...(sampling ? { sampling } : {}),
+  }));
+}
+
+/** Watches the text of each sequence for the first stop string. */
+export function stopsAfter({ vocabulary }: Job, stopStrings: readonly string[]) {
+  const tokenizer = present(vocabulary.tokenizer, 'tokenizer');
+  return ({ promptTokens }: GenerationRequest) => {
+    const stream = new StoppingStream(new TextStream(tokenizer, [...promptTokens]), stopStrings);
+    return (token: number) => {
+      stream.push(token);
+      return stream.stopped;
+    };
+  };
+}

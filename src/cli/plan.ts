@@ -1,0 +1,66 @@
+// `plan`: where everything would rest and how long a step would take, without reading weights.
+
+import { elementCount, type HardwareProfile, type ModelSpec, type WeightType } from '../../offload/index.js';
+import type { OpenedModel } from '../engine.js';
+import { measureMachine, readMachine } from '../machine.js';
+import { makePlanReport } from '../plan-report.js';
+import { type PlannedModel, planJson, planText } from '../plan-text.js';
+import type { CommandContext } from './context.js';
+import { planOptionsFor, warningsFor } from './ds-config-options.js';
+import type { PlanCommandOptions } from './plan-options.js';
+import { openPlanned } from './planned-model.js';
+
+export async function runPlan(options: PlanCommandOptions, context: CommandContext): Promise<void> {
+  for (const warning of options.warnings) context.log.warn(warning);
+  const opened = await openPlanned(options, context);
+  const machine = await machineFor(options, opened, context);
+  const { offload, dramBudgetBytes, batchSize, promptTokens, newTokens } = options;
+  const report = makePlanReport({
+    model: opened.model,
+    offload,
+    dramBudgetBytes,
+    plan: planOptionsFor(options, opened.model),
+    machine,
+    batchSize,
+    promptTokens,
+    newTokens,
+  });
+  for (const line of warningsFor(options, opened.model, report.plan)) context.log.warn(line);
+  const model = describeModel(options.name, opened);
+  context.write(options.json ? planJson(model, report) : planText(model, report));
+}
+
+async function machineFor(
+  options: PlanCommandOptions,
+  { model }: OpenedModel,
+  { log }: CommandContext,
+): Promise<HardwareProfile> {
+  if (options.machine !== undefined) return readMachine(options.machine);
+  log.info('measuring what this machine computes');
+  return measureMachine({ weightTypes: matrixTypes(model), cpu: options.cpu });
+}
+
+/** Types of the weights that products read. */
+function matrixTypes({ blocks, head }: ModelSpec): WeightType[] {
+  const all = [head.projection, ...blocks.flatMap(({ weights }) => weights)];
+  const types = all.filter(({ shape }) => shape.length > 1).map(({ dtype }) => dtype);
+  return [...new Set(types)].filter((type): type is WeightType => type !== 'i32');
+}
+
+function describeModel(name: string, { checkpoint, model }: OpenedModel): PlannedModel {
+  let parameters = 0;
+  const seen = new Set<number>();
+  const layers = [...model.blocks, model.fixed].flatMap(({ weights }) => weights);
+  const head = [model.head.projection, ...(model.head.bias ? [model.head.bias] : [])];
+  const tables = model.tables.map(({ extent, rowCount, columns }) => ({
+    extent,
+    shape: [rowCount, columns],
+  }));
+  for (const { extent, shape } of [...tables, ...layers, ...head]) {
+    const place = extent.fileIndex * 2 ** 48 + extent.fileOffset;
+    if (seen.has(place)) continue; // a tied head is the table's own bytes
+    seen.add(place);
+    parameters += elementCount(shape);
+  }
+  return { name, architecture: model.architecture, parameters, weightBytes: checkpoint.totalBytes };
+}

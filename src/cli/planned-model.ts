@@ -1,0 +1,42 @@
+// The model that `plan` looks at: a folder's headers, a shape, or no more of a hub's model than its configuration.
+
+import { join } from 'node:path';
+import { type OpenedModel, openModel } from '../engine.js';
+import { resolveModelFolder } from '../hub.js';
+import { readOptionalJsonObject } from '../json-file.js';
+import { shapeModel } from '../shape.js';
+import type { CommandContext } from './context.js';
+import type { SharedOptions } from './shared-options.js';
+import { checkType } from './source.js';
+
+/** Ends a download before the weights: they are not needed to plan. */
+class ConfigurationIsEnough extends Error {
+  readonly folder: string;
+  constructor(folder: string) {
+    super('the configuration is enough');
+    this.folder = folder;
+  }
+}
+
+/** Errors: those of opening a model, a shape, or the hub. */
+export async function openPlanned(options: SharedOptions, context: CommandContext): Promise<OpenedModel> {
+  const { name, dtype, revision } = options;
+  const shape = name.endsWith('.json') ? await readOptionalJsonObject(name, 'BAD_CONFIG') : undefined;
+  if (shape) return shapeModel(shape, name, dtype);
+  try {
+    const folder = await resolveModelFolder(name, {
+      revision,
+      signal: context.interrupt.signal,
+      beforeWeights: (started) => {
+        throw new ConfigurationIsEnough(started);
+      },
+    });
+    const opened = await openModel(folder);
+    checkType(opened, dtype);
+    return opened;
+  } catch (error) {
+    if (!(error instanceof ConfigurationIsEnough)) throw error;
+    const path = join(error.folder, 'config.json');
+    return shapeModel((await readOptionalJsonObject(path, 'BAD_CONFIG')) ?? {}, path, dtype);
+  }
+}

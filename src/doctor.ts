@@ -1,0 +1,212 @@
+// Looks at this machine as the runtime would use it: findings with how to mend them, and its description for plans.
+
+import { randomFillSync } from 'node:crypto';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statfsSync, statSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { availableParallelism, cpus, release } from 'node:os';
+import { join } from 'node:path';
+import {
+  CpuBackend,
+  type DriveMeasurement,
+  detectHardware,
+  formatBytes,
+  formatRate,
+  type HardwareProfile,
+  instructionSets,
+  MiB,
+  measureDrive,
+  OperatingError,
+  probeDirect,
+  probeIo,
+  roundDown,
+} from '../offload/index.js';
+import {
+  checkCuda,
+  checkDirect,
+  checkHugePages,
+  checkInstructionSets,
+  checkIoUring,
+  checkMemory,
+  checkProcessor,
+  checkRegistration,
+  type Finding,
+  type System,
+} from './doctor-checks.js';
+import { reason, systemCode } from './json-file.js';
+import { measureMachine } from './machine.js';
+import { textTable } from './text-table.js';
+
+export interface Diagnosis {
+  readonly findings: readonly Finding[];
+  /** Undefined where the processor lacks what the kernels need. */
+  readonly machine: HardwareProfile | undefined;
+}
+
+/** A temporary file is at most this large, and at most a quarter of the free space. */
+const PROBE_FILE_BYTES = 512 * MiB;
+const SMALLEST_PROBE_BYTES = 16 * MiB;
+const DRIVE_MS = 3000;
+
+const SYSTEM: System = { readText, exists: existsSync };
+
+/**
+ * @param path a file to read, or a folder to write a temporary file in; undefined: the drive is left alone
+ * Rejects with NOT_FOUND, NO_SPACE or WRITE_FAILED for what is wrong with the path.
+ */
+export async function diagnose(path: string | undefined, signal: AbortSignal): Promise<Diagnosis> {
+  const io = await probeIo();
+  const sets = instructionSets();
+  const findings = [
+    checkProcessor(cpus()[0]?.model.trim() ?? 'processor', cpus().length, availableParallelism()),
+    checkInstructionSets(sets),
+    checkMemory(detectHardware()),
+    checkHugePages(SYSTEM),
+    checkIoUring(io, release(), SYSTEM),
+    checkRegistration(io, SYSTEM),
+  ];
+  const drive = path === undefined ? undefined : await onFile(path, signal, findings);
+  findings.push(driveFinding(path, drive));
+  signal.throwIfAborted();
+  const machine =
+    sets.length > 0
+      ? await measureMachine({ weightTypes: ['bf16', 'f16', 'f32'], ...(drive ? { drive } : {}) })
+      : undefined;
+  if (machine) findings.push(...rateFindings(machine));
+  findings.push(checkCuda(SYSTEM, process.env.LD_LIBRARY_PATH));
+  return { findings, machine };
+}
+
+async function onFile(path: string, signal: AbortSignal, findings: Finding[]): Promise<DriveMeasurement> {
+  const folder = statOf(path).isDirectory() ? makeFolder(path) : undefined;
+  try {
+    const file = folder === undefined ? path : await writeProbeFile(folder, signal);
+    const { direct, note } = await probeDirect(file);
+    findings.push(checkDirect(path, direct, note));
+    const backend = new CpuBackend();
+    try {
+      return await measureDrive(backend, file, DRIVE_MS);
+    } finally {
+      await backend.close();
+    }
+  } finally {
+    if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function statOf(path: string) {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found) return found;
+  throw new OperatingError('NOT_FOUND', `--path is ${path}, and there is no such file or folder`);
+}
+
+function makeFolder(parent: string): string {
+  try {
+    return mkdtempSync(join(parent, '.zero-inference-doctor-'));
+  } catch (error) {
+    throw writeFailed(parent, error);
+  }
+}
+
+/** Random bytes, so that no drive can compress them; flushed, so that reads find them on the drive. */
+async function writeProbeFile(folder: string, signal: AbortSignal): Promise<string> {
+  const { bavail, bsize } = statfsSync(folder);
+  const sizeBytes = roundDown(Math.min(PROBE_FILE_BYTES, (bavail * bsize) / 4), MiB);
+  if (sizeBytes < SMALLEST_PROBE_BYTES) {
+    throw new OperatingError(
+      'NO_SPACE',
+      `${folder} has ${formatBytes(bavail * bsize)} free, too little to measure the drive with a file: free some, or give --path a file`,
+    );
+  }
+  const path = join(folder, 'random');
+  try {
+    const file = await open(path, 'wx');
+    try {
+      const chunk = randomFillSync(Buffer.allocUnsafe(8 * MiB));
+      for (let written = 0; written < sizeBytes; written += chunk.length) {
+        signal.throwIfAborted();
+        // No two chunks are alike: some drives store what they have seen before only once.
+        chunk.writeUInt32LE(written / MiB, 0);
+        await file.write(chunk, 0, Math.min(chunk.length, sizeBytes - written));
+      }
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    return path;
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw writeFailed(folder, error);
+  }
+}
+
+function writeFailed(folder: string, error: unknown): OperatingError {
+  const full = systemCode(error) === 'ENOSPC';
+  return new OperatingError(
+    full ? 'NO_SPACE' : 'WRITE_FAILED',
+    `no temporary file can be written in ${folder} (${reason(error)}): give --path another folder, or a file to read`,
+    { cause: error },
+  );
+}
+
+function driveFinding(path: string | undefined, drive: DriveMeasurement | undefined): Finding {
+  const topic = 'drive';
+  if (!drive) {
+    return {
+      topic,
+      state: 'unknown',
+      finding: 'not measured',
+      mend: 'give --path FOLDER, or --path FILE to read a file that is there',
+    };
+  }
+  const { bytesPerSecond, latencyMs, bytes } = drive;
+  return {
+    topic,
+    state: 'good',
+    finding:
+      `${formatRate(bytesPerSecond)} at ${path} (${formatBytes(bytes)} read ${drive.direct ? 'past' : 'through'} the page cache), ` +
+      `${latencyMs.toFixed(2)} ms for 4 KiB`,
+  };
+}
+
+function rateFindings({ compute }: HardwareProfile): Finding[] {
+  const giga = (flops: number) => `${(flops / 1e9).toFixed(1)} GFLOP/s`;
+  const products = compute.products.map(({ weightType, points }) => {
+    const best = points.reduce((most, { flopsPerSecond }) => Math.max(most, flopsPerSecond), 0);
+    return `${weightType} ${giga(best)}`;
+  });
+  return [
+    {
+      topic: 'memory rate',
+      state: 'good',
+      finding: `${formatRate(compute.memoryBytesPerSecond)} read by all threads`,
+    },
+    {
+      topic: 'arithmetic',
+      state: 'good',
+      finding: `${giga(compute.peakFlopsPerSecond)} on registers; products of matrices at best: ${products.join(', ')}`,
+    },
+  ];
+}
+
+const MARKS: Readonly<Record<Finding['state'], string>> = {
+  good: 'ok',
+  limited: 'limited',
+  absent: 'absent',
+  unknown: '?',
+};
+
+export function doctorText(findings: readonly Finding[]): string {
+  const rows = findings.flatMap(({ topic, state, finding, mend }) => [
+    [MARKS[state], topic, finding],
+    ...(mend === undefined ? [] : [['', '', `→ ${mend}`]]),
+  ]);
+  return textTable(rows, ['left', 'left', 'left']);
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}

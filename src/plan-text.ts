@@ -1,0 +1,199 @@
+// A plan's report as tables for people and as JSON for programs.
+
+import {
+  type Bound,
+  formatBytes,
+  formatRate,
+  type HardwareProfile,
+  type Plan,
+  type PlannedLayer,
+  type PredictedPass,
+  renameKeys,
+  toSnake,
+} from '../offload/index.js';
+import { describePlacement } from './engine.js';
+import { LARGEST_BATCH, type PlanReport } from './plan-report.js';
+import { textTable } from './text-table.js';
+
+const BOUND_BY: Readonly<Record<Bound, string>> = {
+  drive: 'the drive',
+  link: 'the link to the device',
+  memory: 'reading weights from memory',
+  arithmetic: 'arithmetic',
+  turns: 'taking turns: more buffers would let hops and compute overlap',
+};
+
+const LAYERS_PER_LINE = 64;
+
+export interface PlannedModel {
+  readonly name: string;
+  readonly architecture: string;
+  readonly parameters: number;
+  readonly weightBytes: number;
+}
+
+export function planText(model: PlannedModel, report: PlanReport): string {
+  const { plan, request } = report;
+  return [
+    `${model.name}: ${model.architecture}, ${model.parameters.toLocaleString('en-US')} parameters, ` +
+      `${formatBytes(model.weightBytes)} of weights\n${machineText(request.machine)}\n`,
+    `${sentence(describePlacement(plan))}\n${layerMap(plan)}`,
+    tierTable(plan),
+    memoryTable(plan),
+    stepTable(report),
+    largestText(report),
+  ].join('\n');
+}
+
+function machineText({ name, dramBytes, drive, devices }: HardwareProfile): string {
+  const rate = drive ? `drive ${formatRate(drive.bytesPerSecond)}` : "the drive's rate is not known";
+  const link =
+    devices.kind === 'gpu' && devices.linkBytesPerSecond !== null
+      ? `, ${devices.count} × ${formatBytes(devices.memoryBytes ?? 0)} behind ${formatRate(devices.linkBytesPerSecond)}`
+      : '';
+  return `on ${name}: ${formatBytes(dramBytes)} of memory, ${rate}${link}`;
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}
+
+/** A character per layer, so that a spread is seen at a glance. */
+function layerMap({ layers }: Plan): string {
+  const marks = (kind: PlannedLayer['kind']) =>
+    layers.filter((layer) => layer.kind === kind).map(({ tier }) => (tier === 'dram' ? '#' : '.'));
+  const lines = (kind: PlannedLayer['kind'], name: string) => {
+    const all = marks(kind);
+    const rows: string[] = [];
+    for (let first = 0; first < all.length; first += LAYERS_PER_LINE) {
+      rows.push(
+        `  ${name} ${String(first).padStart(3)}  ${all.slice(first, first + LAYERS_PER_LINE).join('')}\n`,
+      );
+    }
+    return rows.join('');
+  };
+  return `${lines('block', 'block')}${lines('head', 'head ')}  # in DRAM, . on the drive\n`;
+}
+
+function tierTable(plan: Plan): string {
+  const rows = (['dram', 'nvme'] as const).map((tier) => {
+    const bytes = tierBytes(plan, tier);
+    return [tier, String(plan.layers.filter((layer) => layer.tier === tier).length), formatBytes(bytes)];
+  });
+  return textTable([['tier', 'layers', 'weights'], ...rows], ['left', 'right', 'right']);
+}
+
+function tierBytes({ layers }: Plan, tier: PlannedLayer['tier']): number {
+  return layers.reduce((sum, layer) => sum + (layer.tier === tier ? layer.layout.host.sizeBytes : 0), 0);
+}
+
+function memoryTable(plan: Plan): string {
+  const rows = plan.terms.map(({ tier, name, bytes, reason }) => [tier, name, formatBytes(bytes), reason]);
+  const total = plan.terms.reduce((sum, { tier, bytes }) => sum + (tier === 'dram' ? bytes : 0), 0);
+  const budget = `of a budget of ${formatBytes(plan.dramBudgetBytes)}`;
+  return textTable(
+    [['memory', 'for', 'bytes', 'why'], ...rows, ['dram', 'all', formatBytes(total), budget]],
+    ['left', 'left', 'right', 'left'],
+  );
+}
+
+function stepTable({ request, plan, predicted, loadMs }: PlanReport): string {
+  const { batchSize, promptTokens, machine } = request;
+  const header =
+    `Batch ${batchSize}, prompts of ${promptTokens} tokens; micro-batches of at most ${plan.microBatchTokens} tokens ` +
+    `and ${plan.microBatchSequences} sequences.\n`;
+  if (!predicted.decode || !predicted.prefill) {
+    return (
+      `${header}Times cannot be predicted: layers stream, and the rate of the drive is not known. ` +
+      'Measure it with doctor --path FOLDER --save machine.json, then give --machine machine.json.\n'
+    );
+  }
+  const row = (name: string, pass: PredictedPass) => [
+    name,
+    String(pass.tokens),
+    formatMs(pass.totalMs),
+    formatRateOfTokens(pass),
+    formatMs(pass.driveMs),
+    ...(machine.devices.kind === 'gpu' ? [formatMs(pass.linkMs)] : []),
+    formatMs(pass.computeMs),
+    BOUND_BY[pass.bound],
+  ];
+  const link = machine.devices.kind === 'gpu' ? ['link'] : [];
+  const head = ['predicted', 'tokens', 'time', 'tokens/s', 'drive', ...link, 'compute', 'bound by'];
+  const align = head.map((name) => (name === 'predicted' || name === 'bound by' ? 'left' : 'right'));
+  const table = textTable(
+    [head, row('prefill', predicted.prefill), row('decode step', predicted.decode)],
+    align,
+  );
+  const load =
+    loadMs !== undefined && loadMs > 0
+      ? `The first pass also loads what rests in DRAM: ${formatMs(loadMs)}.\n`
+      : '';
+  return `${header}${table}${load}`;
+}
+
+function largestText({ largestBatch: { batchSize, decode, plan } }: PlanReport): string {
+  const size = batchSize === LARGEST_BATCH ? `${batchSize} or more` : String(batchSize);
+  const step = decode
+    ? `: ${formatMs(decode.totalMs)} a decode step, ${formatRateOfTokens(decode)} tokens/s, bound by ${BOUND_BY[decode.bound]}`
+    : '';
+  return `Largest batch: ${size}${step} (${describePlacement(plan)}).\n`;
+}
+
+function perSecond({ tokens, totalMs }: PredictedPass): number {
+  return (tokens / totalMs) * 1e3;
+}
+
+/** Three digits: batch 1 of a huge model makes thousandths of a token per second. */
+function formatRateOfTokens(pass: PredictedPass): string {
+  const rate = perSecond(pass);
+  return rate >= 100 ? rate.toFixed(0) : rate.toPrecision(3);
+}
+
+function formatMs(ms: number): string {
+  if (ms >= 1e4) return `${(ms / 1e3).toFixed(1)} s`;
+  return ms >= 100 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(1)} ms`;
+}
+
+/** Names end in their unit. */
+export function planJson(model: PlannedModel, report: PlanReport): string {
+  const { plan, request, predicted, loadMs, largestBatch } = report;
+  const { machine, batchSize, promptTokens, newTokens } = request;
+  const json = {
+    model,
+    machine,
+    workload: { batchSize, promptTokens, newTokens },
+    placement: describePlacement(plan),
+    layers: plan.layers.map(({ layout, tier, kind, index }) => ({
+      name: layout.layer.name,
+      kind,
+      index,
+      tier,
+      bytes: layout.host.sizeBytes,
+    })),
+    tiers: { dramBytes: tierBytes(plan, 'dram'), nvmeBytes: tierBytes(plan, 'nvme') },
+    hostBuffers: { count: plan.hostBuffers.count, bytesEach: plan.hostBuffers.sizeBytes },
+    deviceBuffers: { count: plan.deviceBuffers.count, bytesEach: plan.deviceBuffers.sizeBytes },
+    memory: plan.terms,
+    dramBudgetBytes: plan.dramBudgetBytes,
+    microBatchTokens: plan.microBatchTokens,
+    microBatchSequences: plan.microBatchSequences,
+    passTokens: plan.passTokens,
+    predicted: {
+      prefill: passJson(predicted.prefill),
+      decodeStep: passJson(predicted.decode),
+      loadMs: loadMs ?? null,
+    },
+    largestBatch: {
+      batchSize: largestBatch.batchSize,
+      atSearchLimit: largestBatch.batchSize === LARGEST_BATCH,
+      placement: describePlacement(largestBatch.plan),
+      decodeStep: passJson(largestBatch.decode),
+    },
+  };
+  return `${JSON.stringify(renameKeys(json, toSnake), undefined, 2)}\n`;
+}
+
+function passJson(pass: PredictedPass | undefined) {
+  return pass ? { ...pass, tokensPerSecond: perSecond(pass) } : null;
+}

@@ -1,0 +1,67 @@
+// `doctor` as a process: findings for people and programs, a saved description that `plan` takes, nothing left behind.
+
+import { mkdirSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+import { runCli } from '../helpers/cli.js';
+import { modelFolder } from '../helpers/fixtures.js';
+import { tempFolder } from '../helpers/temp-folder.js';
+
+const SHAPE = fileURLToPath(new URL('../../configs/models/llama-0.85b.json', import.meta.url));
+const TOPICS = [
+  'processor',
+  'instruction sets',
+  'memory',
+  'huge pages',
+  'io_uring',
+  'locked memory',
+  'O_DIRECT',
+];
+
+test('measures a folder’s drive, leaves nothing there, and describes the machine for plans', {
+  timeout: 180_000,
+}, async () => {
+  const folder = tempFolder();
+  mkdirSync(folder, { recursive: true });
+  const save = join(tempFolder(), 'machine.json');
+  const { status, stdout, errors } = await runCli(['doctor', '--path', folder, '--save', save, '--json']);
+  expect(errors).toEqual([]);
+  expect(status).toBe(0);
+  expect(readdirSync(folder)).toEqual([]);
+  const { findings, machine } = JSON.parse(stdout);
+  const topics = findings.map(({ topic }: { topic: string }) => topic);
+  for (const topic of [...TOPICS, 'drive', 'memory rate', 'arithmetic', 'CUDA'])
+    expect(topics).toContain(topic);
+  for (const { state, mend } of findings) if (state === 'absent') expect(mend).toBeDefined();
+  expect(machine.drive.bytes_per_second).toBeGreaterThan(0);
+  const plan = await runCli([
+    'plan',
+    '--name',
+    SHAPE,
+    '--machine',
+    save,
+    '--nvme_offload_path',
+    folder,
+    '--json',
+  ]);
+  expect(plan.status).toBe(0);
+  expect(JSON.parse(plan.stdout).predicted.decode_step.total_ms).toBeGreaterThan(0);
+});
+
+test('reads a file that is there, and says so in words', { timeout: 180_000 }, async () => {
+  const file = join(modelFolder('shakespeare-bloom'), 'model.safetensors');
+  const { stdout, status } = await runCli(['doctor', '--path', file]);
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/^\S+ +drive +[\d.]+ [MG]B\/s at .*model\.safetensors/m);
+  expect(stdout).toMatch(/^\S+ +CUDA +\S/m);
+});
+
+test('a path that is nowhere, and a file that cannot be saved', async () => {
+  const nowhere = await runCli(['doctor', '--path', '/nowhere/at/all']);
+  expect(nowhere.status).toBe(3);
+  expect(nowhere.errors.join()).toMatch(/NOT_FOUND: --path is \/nowhere\/at\/all/);
+  const unsaved = await runCli(['doctor', '--save', '/nowhere/at/all/machine.json']);
+  expect(unsaved.status).toBe(8);
+  expect(unsaved.errors.join()).toMatch(/WRITE_FAILED: --save/);
+});

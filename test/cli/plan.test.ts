@@ -1,0 +1,121 @@
+// `plan` as a process: tables and JSON, shapes on described machines, refusals that say what to change, no weights read.
+
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, onTestFinished, test } from 'vitest';
+import { runCli } from '../helpers/cli.js';
+import { modelFolder } from '../helpers/fixtures.js';
+import { FakeHub } from '../helpers/hub-server.js';
+import { tempFolder } from '../helpers/temp-folder.js';
+
+const CONFIGS = fileURLToPath(new URL('../../configs', import.meta.url));
+const LAPTOP = ['--machine', join(CONFIGS, 'machines/laptop.json')];
+const shape = (name: string) => ['--name', join(CONFIGS, `models/${name}.json`)];
+
+test('a shape on a described machine, as tables', async () => {
+  const { status, stdout, errors } = await runCli([
+    'plan',
+    ...shape('llama-3-8b'),
+    ...LAPTOP,
+    '--batch_size',
+    '4',
+  ]);
+  expect(errors).toEqual([]);
+  expect(status).toBe(0);
+  expect(stdout).toContain('8,030,261,248 parameters');
+  expect(stdout).toMatch(/^ {2}block {3}0 {2}[#.]{32}$/m);
+  expect(stdout).toMatch(/^dram +key-value cache +\S+ \w+ +4 sequences/m);
+  expect(stdout).toMatch(/^decode step +4 .*the drive$/m);
+  expect(stdout).toMatch(/^Largest batch: \d+: /m);
+});
+
+test('as JSON, whose bytes add up', async () => {
+  const { stdout } = await runCli(['plan', ...shape('llama-3-8b'), ...LAPTOP, '--json']);
+  const plan = JSON.parse(stdout);
+  const bytes = plan.layers.reduce((sum: number, layer: { bytes: number }) => sum + layer.bytes, 0);
+  expect(plan.tiers.dram_bytes + plan.tiers.nvme_bytes).toBe(bytes);
+  expect(plan.predicted.decode_step.total_ms).toBeGreaterThan(plan.predicted.decode_step.compute_ms);
+  expect(plan.predicted.decode_step.bound).toBe('drive');
+  expect(plan.largest_batch.batch_size).toBeGreaterThan(1);
+  expect(plan.memory.every(({ reason }: { reason: string }) => reason.length > 0)).toBe(true);
+});
+
+test('everything that fits streams nothing, and the drive bounds nothing', async () => {
+  const words = ['plan', ...shape('bloom-560m'), ...LAPTOP, '--cpu_offload', '--json'];
+  const plan = JSON.parse((await runCli(words)).stdout);
+  expect(plan.tiers.nvme_bytes).toBe(0);
+  expect(plan.predicted.decode_step.drive_ms).toBe(0);
+  expect(plan.predicted.decode_step.bound).toBe('memory');
+});
+
+test('what cannot fit is refused with what to change', async () => {
+  const whole = await runCli(['plan', ...shape('bloom-176b'), ...LAPTOP, '--cpu_offload']);
+  expect(whole.status).toBe(6);
+  expect(whole.errors.join()).toMatch(
+    /DOES_NOT_FIT: .* use --nvme_offload_path DIR instead of --cpu_offload/,
+  );
+  const batch = await runCli(['plan', ...shape('llama-3-8b'), ...LAPTOP, '--batch_size', '5000']);
+  expect(batch.status).toBe(6);
+  expect(batch.errors.join()).toMatch(/lower --batch_size; the largest batch that fits is \d+/);
+});
+
+test('a checkpoint whose weights cannot be read is planned all the same', async () => {
+  const folder = tempFolder();
+  const from = modelFolder('shakespeare-bloom');
+  for (const name of readdirSync(from)) {
+    const bytes = readFileSync(join(from, name));
+    // Right header and length, but no weight has its value.
+    const header = name.endsWith('.safetensors') ? 8 + Number(bytes.readBigUInt64LE(0)) : bytes.length;
+    writeFileSync(join(folder, name), bytes.fill(0xff, header));
+  }
+  const words = ['plan', '--name', folder, ...LAPTOP, '--json'];
+  const broken = JSON.parse((await runCli(words)).stdout);
+  const whole = JSON.parse((await runCli(['plan', '--name', from, ...LAPTOP, '--json'])).stdout);
+  expect(broken.layers).toEqual(whole.layers);
+});
+
+test('a model of the hub is planned without downloading its weights', async () => {
+  const from = modelFolder('shakespeare-bloom');
+  const hub = await FakeHub.start(
+    Object.fromEntries(readdirSync(from).map((name) => [name, readFileSync(join(from, name))])),
+  );
+  onTestFinished(() => hub.stop());
+  const cache = tempFolder();
+  const env = { HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: cache, HF_HOME: cache, HF_HUB_OFFLINE: '' };
+  const { status, stdout } = await runCli(['plan', '--name', 'org/model', ...LAPTOP, '--json'], { env });
+  expect(status).toBe(0);
+  expect(JSON.parse(stdout).layers.length).toBeGreaterThan(1);
+  expect(hub.downloads('model.safetensors')).toEqual([]);
+});
+
+test('a DeepSpeed file says how, and its other keys are named', async () => {
+  const folder = tempFolder();
+  mkdirSync(folder, { recursive: true });
+  const file = join(folder, 'ds.json');
+  const offload = { device: 'nvme', nvme_path: folder, buffer_count: 3 };
+  writeFileSync(
+    file,
+    JSON.stringify({ zero_optimization: { stage: 3, offload_param: offload, overlap_comm: true } }),
+  );
+  const words = ['plan', ...shape('llama-0.85b'), ...LAPTOP, '--ds_config', file, '--json'];
+  const { stdout, logs } = await runCli(words);
+  expect(JSON.parse(stdout)).toMatchObject({ tiers: { dram_bytes: 0 }, host_buffers: { count: 3 } });
+  expect(logs.filter((line) => line.includes('cannot apply'))).toEqual([
+    expect.stringContaining('zero_optimization.overlap_comm'),
+  ]);
+});
+
+test('a machine that is none', async () => {
+  const missing = await runCli(['plan', ...shape('llama-0.85b'), '--machine', '/nowhere.json']);
+  expect(missing.status).toBe(3);
+  expect(missing.errors.join()).toMatch(/NOT_FOUND: --machine is \/nowhere.json/);
+  const wrong = await runCli([
+    'plan',
+    ...shape('llama-0.85b'),
+    '--machine',
+    join(CONFIGS, 'models/llama-4b.json'),
+  ]);
+  expect(wrong.status).toBe(4);
+  expect(wrong.errors.join()).toMatch(/BAD_CONFIG: .* describes no machine/);
+});
