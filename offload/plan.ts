@@ -44,6 +44,8 @@ export interface PlanOptions {
   readonly residentBytes?: number;
   /** Memory of one device with memory of its own; default unchecked. */
   readonly deviceBudgetBytes?: number;
+  /** How that budget came about, for messages. */
+  readonly deviceBudgetName?: string;
 }
 
 export interface PlannedLayer {
@@ -286,7 +288,7 @@ function deviceRefusal({ options, workload }: Sizing, terms: readonly PlanTerm[]
   const remedies = workload.sequences > 1 ? 'lower --batch_size, or shorten prompts' : 'shorten the prompt';
   return new OperatingError(
     'DOES_NOT_FIT',
-    `the memory of a device is ${formatBytes(options.deviceBudgetBytes ?? 0)}, but the smallest plan needs ` +
+    `${options.deviceBudgetName ?? 'the memory of a device'} is ${formatBytes(options.deviceBudgetBytes ?? 0)}, but the smallest plan needs ` +
       `${formatBytes(deviceBytes(terms))} of it: ${partsOf(terms, 'gpu').join(', ')}; ${remedies}`,
   );
 }

@@ -113,48 +113,45 @@ function openBackend({ device, cpu, cuda }: EngineOptions): Backend {
 export function planFor(model: ModelSpec, options: EngineOptions): Plan {
   checkContext(model, options.workload);
   const available = options.dramBudgetBytes === undefined;
-  const plan = makePlan(model, options.workload, {
+  return makePlan(model, options.workload, {
     offload: options.offload,
     dramBudgetBytes: options.dramBudgetBytes ?? Math.floor(detectHardware().dramAvailableBytes * DRAM_SHARE),
     dramBudgetName: available
       ? `the memory that may be used on this machine (${DRAM_SHARE * 100} % of what is available)`
       : '--dram_memory',
-    ...placeOfCompute(options),
+    ...(options.device === 'cuda' ? gpuOptions(options) : cpuOptions(options)),
     ...options.plan,
   });
-  if (options.device === 'cuda') checkDeviceMemory(plan, options);
-  return plan;
 }
 
-function placeOfCompute({ device, cpu, cuda }: EngineOptions): {
-  deviceCount: number;
-  computesInPlace: boolean;
-} {
-  if (device === 'cuda') return { deviceCount: cuda?.devices?.length ?? 1, computesInPlace: false };
+type DeviceOptions = Pick<
+  PlanOptions,
+  'deviceCount' | 'computesInPlace' | 'deviceBudgetBytes' | 'deviceBudgetName'
+>;
+
+function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
   const virtualDevices = cpu?.virtualDevices ?? 0;
   return { deviceCount: Math.max(1, virtualDevices), computesInPlace: virtualDevices === 0 };
 }
 
-/** What the driver and the streams' own workspaces take beside what the plan states. */
+/** What the streams' own workspaces take beside what the plan states, and what others may take meanwhile. */
 const DEVICE_MARGIN_BYTES = 512 * MiB;
 
-function checkDeviceMemory(plan: Plan, { cuda, deviceBudgetBytes, workload }: EngineOptions): void {
+/** Throws NO_DEVICE. */
+function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
   const { problem, devices } = cudaStatus();
   if (problem !== '') throw new OperatingError('NO_DEVICE', `CUDA cannot be used: ${problem}`);
-  const free = Math.min(...(cuda?.devices ?? [0]).map((index) => devices[index]?.freeBytes ?? 0));
-  const budget = Math.max(0, Math.min(deviceBudgetBytes ?? free, free) - DEVICE_MARGIN_BYTES);
-  const { count, sizeBytes } = plan.deviceBuffers;
-  const parts = plan.terms.filter(({ tier, bytes }) => tier === 'gpu' && bytes > 0);
-  const needed = parts.reduce((sum, { bytes }) => sum + bytes, count * sizeBytes);
-  if (needed <= budget) return;
-  const listed = parts.map(({ name, bytes }) => `${name} ${formatBytes(bytes)}`);
-  throw new OperatingError(
-    'DOES_NOT_FIT',
-    `${deviceBudgetBytes === undefined ? 'the free memory of the GPU' : '--gpu_memory'} less a margin of ` +
-      `${formatBytes(DEVICE_MARGIN_BYTES)} is ${formatBytes(budget)}, but the plan needs ${formatBytes(needed)}: ` +
-      `${count} layer buffers of ${formatBytes(sizeBytes)}, ${listed.join(', ')}; ` +
-      (workload.sequences > 1 ? 'lower --batch_size or --micro_batch_tokens' : 'lower --micro_batch_tokens'),
-  );
+  const used = cuda?.devices ?? [0];
+  const free = Math.min(...used.map((index) => devices[index]?.freeBytes ?? 0));
+  const named = deviceBudgetBytes !== undefined && deviceBudgetBytes <= free;
+  return {
+    deviceCount: used.length,
+    computesInPlace: false,
+    deviceBudgetBytes: Math.max(0, (named ? deviceBudgetBytes : free) - DEVICE_MARGIN_BYTES),
+    deviceBudgetName:
+      `${named ? '--gpu_memory' : 'what is free on the GPU'} less a margin of ` +
+      formatBytes(DEVICE_MARGIN_BYTES),
+  };
 }
 
 function checkContext(model: ModelSpec, workload: Workload): void {

@@ -28,5 +28,5 @@ tar -chf - -C node_modules \
   . | tar -xf - -C "$stage/node_modules"
 
 mkdir -p "$(dirname "$out")"
-tar -C "$stage" -cf - . | xz -T0 -6 >"$out"
+tar -C "$stage" -cf - . | xz -T0 -3 >"$out"
 ls -l "$out"

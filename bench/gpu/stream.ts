@@ -40,7 +40,10 @@ const { plan } = engine;
 const streamedBytes = plan.layers.reduce((sum, { layout }) => sum + layout.device.sizeBytes, 0);
 
 const first = await passes();
+engine.trace.resetSums();
 const [prefill, ...decode] = await passes();
+const lanes = engine.trace.summaries().map(({ lane, busyMs, bytes }) => ({ lane, busyMs, bytes }));
+const stallMs = engine.trace.computeStallMs;
 await engine.close();
 const decodeMs = median(decode);
 const prefillMs = present(prefill, 'prefill');
@@ -50,8 +53,19 @@ printResult(
   `streaming ${values.shape} to a GPU`,
   `decode, batch ${batch}: ${decodeMs.toFixed(1)} ms a step, ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} ` +
     `(${((reached / linkBytesPerSecond) * 100).toFixed(1)} %); prefill ${batch}×${promptTokens}: ` +
-    `${prefillMs.toFixed(0)} ms, ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms`,
-  { ...values, streamedBytes, linkBytesPerSecond, decodeMs, prefillMs, decode, prefillFlops: flops },
+    `${prefillMs.toFixed(0)} ms, ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; busy ` +
+    lanes.map(({ lane, busyMs }) => `${lane} ${busyMs.toFixed(0)} ms`).join(', '),
+  {
+    ...values,
+    streamedBytes,
+    linkBytesPerSecond,
+    decodeMs,
+    prefillMs,
+    decode,
+    prefillFlops: flops,
+    lanes,
+    stallMs,
+  },
 );
 
 /** Milliseconds of each pass of one generation: the prefill, then the decode steps. */

@@ -6,19 +6,22 @@ namespace zi::cuda {
 
 enum FaultCode : int { kNoFault, kRowOutside, kSlotOutside, kPageOutside, kSequenceOutside, kExpertOutside, kHistoryOutside };
 
-/// In host memory that the device writes; the first report stays.
+/// In host memory that the device writes; the first report stays. The host may look while kernels run, so `code` is
+/// written when the rest can be read.
 struct Fault {
+  int claimed;
   int code;
   int64_t index, value, limit;
 };
 
 #ifdef __CUDACC__
 __device__ inline void Report(Fault* fault, FaultCode code, int64_t index, int64_t value, int64_t limit) {
-  if (atomicCAS(&fault->code, static_cast<int>(kNoFault), static_cast<int>(code)) != kNoFault) return;
+  if (atomicCAS(&fault->claimed, 0, 1) != 0) return;
   fault->index = index;
   fault->value = value;
   fault->limit = limit;
   __threadfence_system();
+  *reinterpret_cast<volatile int*>(&fault->code) = code;
 }
 #endif
 
