@@ -30,6 +30,8 @@ interface Case {
   /** Tokens that each sequence brings to a pass, and positions before them. */
   readonly tokens: number;
   readonly startPosition: number;
+  /** Timed together: about as long as the rates take to measure. */
+  readonly passes: number;
 }
 
 const CASES: Readonly<Record<string, Case>> = {
@@ -40,6 +42,7 @@ const CASES: Readonly<Record<string, Case>> = {
     sequences: 1,
     tokens: 1,
     startPosition: 64,
+    passes: 16,
   },
   drive: {
     name: 'decode from the drive',
@@ -49,6 +52,7 @@ const CASES: Readonly<Record<string, Case>> = {
     sequences: 1,
     tokens: 1,
     startPosition: 64,
+    passes: 1,
   },
   batch: {
     name: 'decode, batch 32',
@@ -57,6 +61,7 @@ const CASES: Readonly<Record<string, Case>> = {
     sequences: 32,
     tokens: 1,
     startPosition: 64,
+    passes: 3,
   },
   prefill: {
     name: 'prefill of 256',
@@ -65,6 +70,7 @@ const CASES: Readonly<Record<string, Case>> = {
     sequences: 1,
     tokens: 256,
     startPosition: 0,
+    passes: 1,
   },
 };
 
@@ -123,7 +129,7 @@ async function runCase(one: Case): Promise<Pair[]> {
     const pairs: Pair[] = [];
     let before = predict(await describe(engine));
     for (let run = 0; run < runs; run++) {
-      const measuredMs = await timePasses(engine, pass, one.offload === 'nvme' ? 1 : 3);
+      const measuredMs = await timePasses(engine, pass, one.passes);
       const after = predict(await describe(engine));
       pairs.push({ predictedMs: (before + after) / 2, measuredMs });
       process.stderr.write(
@@ -149,21 +155,17 @@ function pack(engine: Engine, { sequences, tokens, startPosition }: Case) {
   return packPass(work, plan).microBatches;
 }
 
-/** Median milliseconds of `count` passes after one that fills the windows. */
+/** Mean milliseconds of `count` passes after one that fills the windows. */
 async function timePasses(engine: Engine, pass: Pass, count: number): Promise<number> {
-  const times: number[] = [];
   engine.executor.begin(count + 2);
   try {
     await engine.executor.run(pass);
-    for (let i = 0; i < count; i++) {
-      const startMs = engine.backend.nowMs();
-      await engine.executor.run(pass);
-      times.push(engine.backend.nowMs() - startMs);
-    }
+    const startMs = engine.backend.nowMs();
+    for (let i = 0; i < count; i++) await engine.executor.run(pass);
+    return (engine.backend.nowMs() - startMs) / count;
   } finally {
     await engine.executor.end();
   }
-  return median(times);
 }
 
 /** This machine as it is now; the drive through the engine's own buffers. */
