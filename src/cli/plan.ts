@@ -1,6 +1,12 @@
 // `plan`: where everything would rest and how long a step would take, without reading weights.
 
-import { elementCount, type HardwareProfile, type ModelSpec, type WeightType } from '../../offload/index.js';
+import {
+  elementCount,
+  type HardwareProfile,
+  type ModelSpec,
+  type PlanOptions,
+  type WeightType,
+} from '../../offload/index.js';
 import type { OpenedModel } from '../engine.js';
 import { measureMachine, readMachine } from '../machine.js';
 import { makePlanReport } from '../plan-report.js';
@@ -19,7 +25,7 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
     model: opened.model,
     offload,
     dramBudgetBytes,
-    plan: planOptionsFor(options, opened.model),
+    plan: { ...deviceBudget(options), ...planOptionsFor(options, opened.model) },
     machine,
     batchSize,
     promptTokens,
@@ -28,6 +34,10 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
   for (const line of warningsFor(options, opened.model, report.plan)) context.log.warn(line);
   const model = describeModel(options.name, opened);
   context.write(options.json ? planJson(model, report) : planText(model, report));
+}
+
+function deviceBudget({ deviceBudgetBytes }: PlanCommandOptions): Partial<PlanOptions> {
+  return deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes, deviceBudgetName: '--gpu_memory' };
 }
 
 async function machineFor(
