@@ -31,19 +31,34 @@ const generateOnce = () =>
   });
 
 const passBytes = engine.plan.layers.reduce((sum, { layout }) => sum + layout.host.sizeBytes, 0);
-const pairs: { streaming: number; alone: number; ratio: number; computeShare: number }[] = [];
+interface Pair {
+  readonly streaming: number;
+  readonly alone: number;
+  readonly ratio: number;
+  readonly computeShare: number;
+  /** Time with a read in flight: what is missing to one is the pipeline's fault, the rest is the drive's mood. */
+  readonly driveShare: number;
+}
+
+const alone = async () => (await engine.executor.measureReadLimit(Number.POSITIVE_INFINITY)).bytesPerSecond;
+const pairs: Pair[] = [];
 for (let run = 0; run < runs; run++) {
+  // Either comes first in turn, since the rate of a shared drive drifts.
+  const before = run % 2 === 1 ? await alone() : 0;
   engine.trace.resetSums();
   const startMs = engine.backend.nowMs();
   await generateOnce();
   const elapsedMs = engine.backend.nowMs() - startMs;
+  const busy = (name: string) =>
+    (engine.trace.summaries().find(({ lane }) => lane === name)?.busyMs ?? 0) / elapsedMs;
+  const [computeShare, driveShare] = [busy('compute'), busy('nvme→dram')];
   const streaming = ((passBytes * NEW_TOKENS) / elapsedMs) * 1e3;
-  const { bytesPerSecond: alone } = await engine.executor.measureReadLimit(Number.POSITIVE_INFINITY);
-  const busyMs = engine.trace.summaries().find(({ lane }) => lane === 'compute')?.busyMs ?? 0;
-  pairs.push({ streaming, alone, ratio: streaming / alone, computeShare: busyMs / elapsedMs });
+  const limit = before || (await alone());
+  pairs.push({ streaming, alone: limit, ratio: streaming / limit, computeShare, driveShare });
   process.stderr.write(
-    `run ${run + 1}: ${formatRate(streaming)} while generating, ${formatRate(alone)} alone, ` +
-      `${((streaming / alone) * 100).toFixed(1)} %, compute busy ${((busyMs / elapsedMs) * 100).toFixed(0)} %\n`,
+    `run ${run + 1}: ${formatRate(streaming)} while generating, ${formatRate(limit)} alone, ` +
+      `${((streaming / limit) * 100).toFixed(1)} %; drive busy ${(driveShare * 100).toFixed(1)} %, ` +
+      `compute busy ${(computeShare * 100).toFixed(0)} %\n`,
   );
 }
 await engine.close();
