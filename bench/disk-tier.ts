@@ -15,7 +15,7 @@ const { shape, folder, runs } = readArguments({ shape: 'llama-4b', runs: 5 });
 const opened = await openModel(await dummyCheckpoint(shape, folder));
 const engine = await Engine.open(opened, {
   offload: 'nvme',
-  // With a thread on every core, completions of the drive wait for a core: measured, some 10 to 20 % of its rate here.
+  // A core is left to the drive's completions, which would otherwise wait for compute.
   cpu: { threads: Math.max(1, cpus().length - 1) },
   dramBudgetBytes: 1536 * MiB,
   workload: {
