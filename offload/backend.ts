@@ -1,7 +1,6 @@
 // The port every kind of device implements: memory, streams with events, copies, kernels, and reads from files.
 
-import type { DType } from './dtype.js';
-import type { Memory, Op, Tensor } from './ops.js';
+import type { Memory, Op } from './ops.js';
 
 /** A point in a stream's work, as in CUDA. */
 export interface DeviceEvent {
@@ -90,13 +89,3 @@ export const READ_ALIGNMENT_BYTES = 4096;
 
 /** Tensors on a device begin at multiples of this. */
 export const DEVICE_ALIGNMENT_BYTES = 256;
-
-export function tensorAt(
-  memory: Memory,
-  offsetBytes: number,
-  dtype: DType,
-  shape: readonly number[],
-  strides: readonly number[],
-): Tensor {
-  return { memory, offsetBytes, dtype, shape, strides };
-}
