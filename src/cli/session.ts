@@ -60,7 +60,10 @@ export async function withSession<T>(
     ...(options.deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes: options.deviceBudgetBytes }),
     device: options.device,
     cpu: options.cpu,
-    cuda: { ...(options.cpu.io === undefined ? {} : { io: options.cpu.io }) },
+    cuda: {
+      devices: [...Array(options.deviceCount).keys()],
+      ...(options.cpu.io === undefined ? {} : { io: options.cpu.io }),
+    },
     keepSpans: options.trace !== undefined,
     files: source.files,
   });
