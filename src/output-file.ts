@@ -56,10 +56,12 @@ export class JsonLinesFile {
     this.#option = option;
   }
 
-  /** Empties or makes the file. */
-  open(): void {
+  /** Makes the file, or keeps that many bytes of what it holds: whole lines, after which it goes on. */
+  open(keptBytes = 0): void {
     try {
-      this.#file = openSync(this.#path, 'w');
+      this.#file = openSync(this.#path, keptBytes === 0 ? 'w' : 'a');
+      if (keptBytes > 0) ftruncateSync(this.#file, keptBytes);
+      this.#writtenBytes = keptBytes;
     } catch (error) {
       throw writeError(this.#path, this.#option, error);
     }
