@@ -53,7 +53,11 @@ function contentOf(prompt: Prompt): unknown {
 }
 
 /** Throws BAD_INPUT when the results belong to another run. */
-export function finishedTexts(output: string, settings: RunSettings, job: Job): FinishedTexts {
+export function finishedTexts(
+  output: string,
+  settings: RunSettings,
+  job: Pick<Job, 'encoded'>,
+): FinishedTexts {
   const found = readSettings(output);
   if (!found) return NOTHING_FINISHED;
   checkSettings(output, found, settings);
@@ -61,7 +65,11 @@ export function finishedTexts(output: string, settings: RunSettings, job: Job): 
   return readFinished(output, (record) => placeOf(record, samples, job));
 }
 
-function placeOf({ index, sample = 0, prompt }: JsonObject, samples: number, { encoded }: Job) {
+function placeOf(
+  { index, sample = 0, prompt }: JsonObject,
+  samples: number,
+  { encoded }: Pick<Job, 'encoded'>,
+) {
   const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
   if (!isCount(index) || !isCount(sample) || sample >= samples) return 'has no index of a text';
   const place = index * samples + sample;

@@ -177,12 +177,14 @@ function readDevices(options: OptionReader): Pick<SharedOptions, 'device' | 'dev
     throw new OperatingError('NO_DEVICE', `${option}, but ${problem}; or ${instead}`);
   }
   const deviceCount = gpus ?? 1;
-  if (deviceCount > devices.length) throw tooFewGpus(deviceCount, devices.length);
+  if (deviceCount > devices.length) {
+    throw tooFewGpus(deviceCount, devices.length, process.env.CUDA_VISIBLE_DEVICES);
+  }
   return { device: 'cuda', deviceCount };
 }
 
-function tooFewGpus(wanted: number, found: number): OperatingError {
-  const visible = process.env.CUDA_VISIBLE_DEVICES;
+/** @param visible the environment's list of GPUs, which CUDA has applied already */
+export function tooFewGpus(wanted: number, found: number, visible: string | undefined): OperatingError {
   const why = visible === undefined ? '' : ` (CUDA_VISIBLE_DEVICES is '${visible}')`;
   return new OperatingError(
     'NO_DEVICE',

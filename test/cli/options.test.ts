@@ -5,7 +5,7 @@ import { OperatingError } from '../../offload/index.js';
 import { parseCommandLine } from '../../src/cli/command-line.js';
 import { readGenerateOptions } from '../../src/cli/generate-options.js';
 import { readScoreOptions } from '../../src/cli/score-options.js';
-import { readLogLevel } from '../../src/cli/shared-options.js';
+import { readLogLevel, tooFewGpus } from '../../src/cli/shared-options.js';
 
 /** The options of the command that the words name. */
 function read(words: readonly string[]) {
@@ -69,7 +69,26 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   [['--name', 'm', '--cycles', '3'], 'BAD_OPTION', /--cycles is for --benchmark/],
   [['--name', 'm', '--device', 'tpu'], 'BAD_OPTION', /--device is 'tpu': give one of auto, cpu, cuda/],
   [['--name', 'm', '--device', 'cuda'], 'NO_DEVICE', /--device is cuda/],
-  [['--name', 'm', '--num_gpus', '2'], 'NO_DEVICE', /--num_gpus is 2/],
+  [['--name', 'm', '--num_gpus', '64'], 'NO_DEVICE', /--num_gpus is 64, but /],
+  [['--name', 'm', '--num_gpus', '0'], 'BAD_OPTION', /--num_gpus is '0'/],
+  [
+    ['--name', 'm', '--num_gpus', '2', '--device', 'cpu'],
+    'BAD_OPTION',
+    /--device is cpu and --num_gpus is 2/,
+  ],
+  [
+    ['--name', 'm', '--num_gpus', '2', '--virtual_devices', '2'],
+    'BAD_OPTION',
+    /--num_gpus and --virtual_dev/,
+  ],
+  [['--name', 'm', '--virtual_devices', '17'], 'BAD_OPTION', /--virtual_devices is '17': .* from 1 to 16/],
+  [
+    ['--name', 'm', '--virtual_devices', '2', '--device', 'cuda'],
+    'BAD_OPTION',
+    /--device is cuda and --virt/,
+  ],
+  [['--name', 'm', '--resume'], 'BAD_OPTION', /--resume goes on with a file of results: add --output/],
+  [['--name', 'm', '--resume', '--output', 'o', '--benchmark'], 'BAD_OPTION', /--resume and --benchmark/],
   [['--name', 'm', '--dtype', 'int8'], 'UNSUPPORTED', /--dtype is int8/],
   [['score', '--name', 'm'], 'BAD_OPTION', /--text_file or --token_ids/],
   [['score', '--name', 'm', '--text_file', 'a', '--token_ids', 'b'], 'BAD_OPTION', /--text_file and --token/],
@@ -106,6 +125,20 @@ describe('good command lines', () => {
     });
     const offload = generateOptions('--nvme_offload_path', 'd');
     expect(offload).toMatchObject({ offload: 'nvme', offloadFolder: 'd' });
+  });
+
+  it('knows on how many devices: one unless asked', () => {
+    expect(generateOptions('--device', 'cpu')).toMatchObject({ device: 'cpu', deviceCount: 1 });
+    expect(generateOptions('--num_gpus', '1', '--device', 'cpu')).toMatchObject({ deviceCount: 1 });
+    const virtual = generateOptions('--virtual_devices', '3');
+    expect(virtual).toMatchObject({ device: 'cpu', deviceCount: 3, cpu: { virtualDevices: 3 } });
+  });
+
+  it('says how many GPUs there are, and which list of them is in force', () => {
+    expect(tooFewGpus(4, 1, undefined).message).toBe('--num_gpus is 4, but CUDA finds 1 GPU: give at most 1');
+    expect(tooFewGpus(4, 2, '0,3').message).toBe(
+      "--num_gpus is 4, but CUDA finds 2 GPUs (CUDA_VISIBLE_DEVICES is '0,3'): give at most 2",
+    );
   });
 
   it('is greedy unless asked, and draws with a seed of its own unless given one', () => {
