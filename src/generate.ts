@@ -1,7 +1,7 @@
 // Generation: passes through all layers, in which every device takes the next prompt as soon as one of its own has ended.
 
 import { type Executor, present } from '../offload/index.js';
-import { DeviceStream, type Sequence, type StreamPass } from './device-stream.js';
+import { PromptStream, type Sequence, type StreamPass } from './prompt-stream.js';
 import type { SamplingSettings } from './sampler.js';
 
 export interface GenerationRequest {
@@ -85,7 +85,7 @@ class Run {
   readonly #executor: Executor;
   readonly #options: GenerationOptions;
   readonly #requests: readonly GenerationRequest[];
-  readonly #streams: readonly DeviceStream[];
+  readonly #streams: readonly PromptStream[];
   readonly #results = new Map<GenerationRequest, GenerationResult>();
   /** The next request that no stream has taken. */
   #next = 0;
@@ -94,7 +94,7 @@ class Run {
     this.#executor = executor;
     this.#options = options;
     this.#requests = requests;
-    this.#streams = Array.from({ length: executor.deviceCount }, () => new DeviceStream(executor, options));
+    this.#streams = Array.from({ length: executor.deviceCount }, () => new PromptStream(executor, options));
     this.#admit();
   }
 

@@ -20,7 +20,7 @@ export interface StreamPass extends PackedPass<Sequence> {
   readonly work: readonly Work<Sequence>[];
 }
 
-export class DeviceStream {
+export class PromptStream {
   readonly #executor: Executor;
   readonly #options: GenerationOptions;
   readonly #pages: PageAllocator;
