@@ -107,6 +107,18 @@ describe('settings', () => {
   });
 });
 
+it('a second run on the same results notices the first', () => {
+  writeFileSync(output, line(0, 0));
+  const { wholeBytes } = readFinished(output, () => 0);
+  const [one, other] = [0, 1].map(() => new JsonLinesFile(output, '--output'));
+  for (const file of [one, other]) file?.open(wholeBytes);
+  one?.write({ index: 0, sample: 1, prompt: 'a' });
+  expect(() => other?.write({ index: 0, sample: 1, prompt: 'a' })).toThrow(/another program writes to it/);
+  one?.write({ index: 1, sample: 0, prompt: 'b' });
+  for (const file of [one, other]) file?.close();
+  expect(finishedTexts(output, SETTINGS, { encoded }).places.size).toBe(3);
+});
+
 it('a file that goes on keeps its whole lines and nothing else', () => {
   writeFileSync(output, `${line(0, 0)}{"ind`);
   const { wholeBytes } = readFinished(output, () => 0);
