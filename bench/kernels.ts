@@ -1,6 +1,6 @@
 // How near do the CPU's products come to what memory and registers allow?
 //
-// node dist/bench/kernels.js [--runs 7] [--threads N] [--tokens 1,8,512] [--libraries out/bench/products]
+// node dist/bench/kernels.js [--runs 7] [--threads N] [--tokens 1,8,512] [--isa avx512bf16] [--libraries out/bench/products]
 //
 // With `--libraries` (see bench/peers/products.cc) products of installed libraries are timed beside every run.
 // Products [T, 4096] · [4096, 4096]ᵀ with cold weights: each run passes over more than 256 MB of them. Limits are
@@ -26,6 +26,7 @@ const { values } = parseArgs({
     runs: { type: 'string', default: '7' },
     threads: { type: 'string', default: '0' },
     tokens: { type: 'string', default: '1,2,4,8,64,512' },
+    isa: { type: 'string' },
     libraries: { type: 'string' },
   },
 });
@@ -34,7 +35,7 @@ const TOKENS = values.tokens.split(',').map(Number);
 const threads = Number(values.threads) || availableParallelism();
 
 const addon = native();
-addon.configureCpu({ threads });
+addon.configureCpu({ threads, ...(values.isa === undefined ? {} : { isa: values.isa }) });
 const stream = addon.createStream('bench');
 const weights = allocate(WEIGHT_BYTES);
 const activations = allocate(2 * Math.max(...TOKENS) * SIZE * 4);
