@@ -32,6 +32,7 @@ export function settingsOf(source: Source, job: Job, options: GenerateOptions): 
   return {
     model: `${model.architecture} ${digest([checkpoint.config, checkpoint.totalBytes])}`,
     prompts: `${job.prompts.length} ${digest(job.prompts.map(contentOf))}`,
+    compute_dtype: options.cpu.computeType ?? 'float32',
     chat: options.chat !== undefined,
     system: options.chat?.system ?? null,
     max_new_tokens: options.maxNewTokens,

@@ -1,6 +1,6 @@
 // Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
 
-import type { CpuBackendOptions, Offload, PlanOptions } from '../../offload/index.js';
+import type { ComputeType, CpuBackendOptions, Offload, PlanOptions } from '../../offload/index.js';
 import { cudaStatus, OperatingError } from '../../offload/index.js';
 import type { DsSettings } from '../ds-config.js';
 import { chooseDevice, type DeviceKind } from '../engine.js';
@@ -70,6 +70,13 @@ export const SHARED_OPTIONS = {
     group: PLACEMENT,
     describe: 'bound on what is taken of the GPU, such as 4GiB',
     default: 'what is free',
+  },
+  compute_dtype: {
+    kind: 'value',
+    group: TUNING,
+    describe:
+      'float32, or bfloat16 on processors that multiply it: products with bfloat16 weights round their inputs',
+    default: 'float32',
   },
   threads: { kind: 'value', group: TUNING, describe: 'threads that compute', default: 'one per core' },
   virtual_devices: {
@@ -142,7 +149,7 @@ export function readSharedOptions(options: OptionReader): SharedOptions {
     deviceBudgetBytes: options.bytes('gpu_memory'),
     deviceCount,
     plan: readPlanOptions(options),
-    cpu: readCpuOptions(options),
+    cpu: readCpuOptions(options, device),
     dsConfig: undefined,
     warnings: [],
     report: options.path('report'),
@@ -212,13 +219,22 @@ function readPlanOptions(options: OptionReader): Partial<PlanOptions> {
   };
 }
 
-function readCpuOptions(options: OptionReader): CpuBackendOptions {
+function readComputeType(options: OptionReader, device: DeviceKind): ComputeType {
+  const type = options.choice('compute_dtype', ['float32', 'bfloat16']);
+  if (type === undefined || device === 'cpu') return type ?? 'float32';
+  throw badOption(
+    '--compute_dtype is for --device cpu: a GPU computes in the type of the weights; leave it out',
+  );
+}
+
+function readCpuOptions(options: OptionReader, device: DeviceKind): CpuBackendOptions {
   const threads = options.count('threads');
   const engine = options.choice('io_engine', ['auto', 'io_uring', 'threads']);
   const direct = options.flag('no_direct_io') ? { direct: false } : {};
   const virtualDevices = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
   return {
     ...(virtualDevices === undefined ? {} : { virtualDevices }),
+    computeType: readComputeType(options, device),
     ...(threads === undefined ? {} : { threads }),
     io: { ...(engine === undefined ? {} : { engine }), ...direct },
   };

@@ -37,6 +37,7 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   [['--name', 'm', '--dram_memory', 'lots'], 'BAD_OPTION', /--dram_memory is 'lots'/],
   [['--name', 'm', '--dram_memory', '0'], 'BAD_OPTION', /--dram_memory is '0'/],
   [['--name', 'm', '--threads', '0'], 'BAD_OPTION', /--threads is '0'/],
+  [['--name', 'm', '--compute_dtype', 'float16'], 'BAD_OPTION', /--compute_dtype is 'float16'/],
   [['--name', 'm', '--io_engine', 'aio'], 'BAD_OPTION', /--io_engine is 'aio': give one of auto, io_uring/],
   [['--name', 'm', '--log_level', 'loud'], 'BAD_OPTION', /--log_level is 'loud'/],
   [['--name', 'm', '--bach_size', '2'], 'BAD_OPTION', /no option --bach_size .*did you mean --batch_size/],
@@ -182,9 +183,16 @@ describe('good command lines', () => {
     const words = '--prefetch_layers 3 --micro_batch_size 2 --micro_batch_tokens 64 --threads 2'.split(' ');
     const options = generateOptions(...words, '--io_engine', 'threads', '--no_direct_io');
     expect(options.plan).toEqual({ hostWindowLayers: 3, microBatchSequences: 2, microBatchTokens: 64 });
-    expect(options.cpu).toEqual({ threads: 2, io: { engine: 'threads', direct: false } });
+    expect(options.cpu).toEqual({
+      threads: 2,
+      computeType: 'float32',
+      io: { engine: 'threads', direct: false },
+    });
     expect(generateOptions().plan).toEqual({});
-    expect(generateOptions().cpu).toEqual({ io: {} });
+    expect(generateOptions().cpu).toEqual({ computeType: 'float32', io: {} });
+    expect(generateOptions('--device', 'cpu', '--compute_dtype', 'bfloat16').cpu.computeType).toBe(
+      'bfloat16',
+    );
   });
 
   it('generate is the default command, and may be named', () => {
