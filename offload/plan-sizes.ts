@@ -1,7 +1,7 @@
 // What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
 
 import { dryRun } from './dry-run.js';
-import { DTYPE_BYTES } from './dtype.js';
+import { DTYPE_BYTES, type DType } from './dtype.js';
 import { headInputColumns } from './forward-walk.js';
 import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
@@ -25,6 +25,7 @@ export interface Sizing {
   readonly hostBufferBytes: number;
   readonly deviceBufferBytes: number;
   readonly pieceColumns: number;
+  readonly activationType: DType;
 }
 
 /** Everything that does not depend on where the weights rest. */
@@ -53,7 +54,7 @@ export function microBatchCandidates({ workload, options }: Sizing): number[] {
 
 /** All memory for micro-batches of that size, but for weights and their buffers. */
 export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes: Sizes; terms: PlanTerm[] } {
-  const { model, workload, options, pieceColumns } = sizing;
+  const { model, workload, options, pieceColumns, activationType } = sizing;
   const tier = options.computesInPlace ? 'dram' : 'gpu';
   const microBatchSequences = Math.min(options.microBatchSequences ?? workload.sequences, microBatchTokens);
   // Two micro-batches at least, so that a pass never has to split below one.
@@ -64,9 +65,19 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
   );
   const logitRows = workload.output === 'nll' ? microBatchTokens : workload.sequences;
   const logitColumns = workload.output === 'nll' ? pieceColumns : model.vocabSize;
-  const { workspaceBytes, blockFlopsPerToken } = dryRun(model, microBatchTokens, Math.max(logitRows, 1));
+  const { workspaceBytes, blockFlopsPerToken } = dryRun(
+    model,
+    microBatchTokens,
+    Math.max(logitRows, 1),
+    activationType,
+  );
   const kvPages = workload.sequences * pagesFor(workload.contextTokens);
-  const kvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+  const kvShape = {
+    blocks: model.blocks.length,
+    kvHeads: model.kvHeads,
+    headDim: model.headDim,
+    dtype: activationType,
+  };
   const headRows = workload.output === 'nll' ? passTokens : workload.sequences;
   const rowCacheBytes = model.tables.map(
     (table) => Math.min(table.rowCount, Math.max(2 * microBatchTokens, 64)) * rowSlotBytes(table),
@@ -77,7 +88,7 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
       tier,
       name: 'key-value cache',
       bytes: kvPages * pageBytes(kvShape),
-      reason: `${workload.sequences} sequences · ${pagesFor(workload.contextTokens)} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(kvShape))} a page in all blocks`,
+      reason: `${workload.sequences} sequences · ${pagesFor(workload.contextTokens)} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(kvShape))} a page in all blocks, ${activationType}`,
     },
     {
       tier,
@@ -89,7 +100,7 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
       tier,
       name: 'workspace',
       bytes: workspaceBytes,
-      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch`,
+      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch, ${activationType}`,
     },
     {
       tier,
