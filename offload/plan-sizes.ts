@@ -2,6 +2,7 @@
 
 import { dryRun } from './dry-run.js';
 import { DTYPE_BYTES, type DType } from './dtype.js';
+import { present } from './errors.js';
 import { headInputColumns } from './forward-walk.js';
 import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
@@ -17,6 +18,7 @@ const MOST_IN_PLACE = 512;
 const MOST_ON_DEVICE = 2048;
 
 const DEVICE_WINDOW_LAYERS = 2;
+const ROWS_TERM = 'embedding rows';
 
 export interface Sizing {
   readonly model: ModelSpec;
@@ -110,7 +112,7 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     },
     {
       tier: 'dram',
-      name: 'embedding rows',
+      name: ROWS_TERM,
       bytes: rowCacheBytes.reduce((a, b) => a + b, 0),
       reason: 'recently used rows of the tables, in aligned slots',
     },
@@ -146,6 +148,32 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     blockFlopsPerToken,
   };
   return { sizes, terms };
+}
+
+/**
+ * The rows of a whole pass, where all layers rest in DRAM and its budget leaves `freeBytes`: else a long prompt's rows
+ * push each other out, and the drive is read at every pass.
+ */
+export function keepRowsOfPass(
+  { model }: Sizing,
+  sizes: Sizes,
+  terms: readonly PlanTerm[],
+  freeBytes: number,
+): { sizes: Sizes; terms: PlanTerm[] } {
+  let left = freeBytes;
+  const rowCacheBytes = model.tables.map((table, index) => {
+    const planned = present(sizes.rowCacheBytes[index], 'row cache');
+    const slotBytes = rowSlotBytes(table);
+    const wanted = Math.min(table.rowCount, sizes.passTokens) * slotBytes;
+    const more = Math.max(0, Math.min(wanted - planned, Math.floor(left / slotBytes) * slotBytes));
+    left -= more;
+    return planned + more;
+  });
+  const bytes = rowCacheBytes.reduce((a, b) => a + b, 0);
+  return {
+    sizes: { ...sizes, rowCacheBytes },
+    terms: terms.map((term) => (term.name === ROWS_TERM ? { ...term, bytes } : term)),
+  };
 }
 
 /** Where JavaScript writes tables and reads results, and the small vectors beside the weights. */

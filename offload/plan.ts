@@ -4,7 +4,14 @@ import type { DType } from './dtype.js';
 import { OperatingError, present } from './errors.js';
 import { type LayerLayout, layoutLayer } from './layout.js';
 import { cutHead, type ModelSpec, weightType } from './model.js';
-import { deviceBuffers, microBatchCandidates, type Sizes, type Sizing, workingMemory } from './plan-sizes.js';
+import {
+  deviceBuffers,
+  keepRowsOfPass,
+  microBatchCandidates,
+  type Sizes,
+  type Sizing,
+  workingMemory,
+} from './plan-sizes.js';
 import { formatBytes } from './units.js';
 
 export type Tier = 'gpu' | 'dram' | 'nvme';
@@ -190,7 +197,13 @@ function chooseSizes(sizing: Sizing, layerBytes: readonly number[]): Choice {
       const needed = sum(terms) + totalBytes;
       if (needed <= options.dramBudgetBytes) {
         const all = residentTerm(layerBytes, layerBytes.length);
-        return { hostWindowLayers: 0, residentLayers: layerBytes.length, sizes, terms: [...terms, all] };
+        const kept = keepRowsOfPass(sizing, sizes, terms, options.dramBudgetBytes - needed);
+        return {
+          hostWindowLayers: 0,
+          residentLayers: layerBytes.length,
+          sizes: kept.sizes,
+          terms: [...kept.terms, all],
+        };
       }
       if (options.offload === 'dram') smallest = { bytes: needed, terms };
     }

@@ -46,34 +46,40 @@ __device__ void LoadKeys(const AttentionArguments& a, const CacheLayout& layout,
     }
     return;
   }
-  const int column = threadIdx.x % kGroups * 8;
+  // All places first, so that their loads wait for memory together.
+  constexpr int kEach = kKeys * kGroups / kThreads;
+  const int column = threadIdx.x % kGroups * 8, row = threadIdx.x / kGroups;
+  int64_t places[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int position = block + row + i * (kThreads / kGroups);
+    places[i] = -1;
+    if (column >= a.depth || position < begin || position >= end) continue;
+    if (layout.page_shift >= 0) {
+      const int entry = sequence.first_page + (position >> layout.page_shift), page = __ldg(a.pages + entry);
+      if (page < 0 || page >= a.page_count) {
+        Report(a.fault, kPageOutside, entry, page, a.page_count);
+      } else {
+        places[i] = page * a.key_page + (position & (a.page_tokens - 1)) * a.key_token;
+      }
+    } else {
+      int page, offset;
+      if (a.Place(sequence, position, page, offset)) places[i] = page * a.key_page + offset * a.key_token;
+    }
+  }
   const T* const keys = reinterpret_cast<const T*>(a.keys) + kv_head * a.key_head + column;
   const T* const values = reinterpret_cast<const T*>(a.values) + kv_head * a.key_head + column;
 #pragma unroll
-  for (int j = threadIdx.x / kGroups; j < kKeys; j += kThreads / kGroups) {
-    const int position = block + j;
-    bool inside = column < a.depth && position >= begin && position < end;
-    int64_t at = 0;
-    if (inside) {
-      int page, offset;
-      if (layout.page_shift >= 0) {
-        const int entry = sequence.first_page + (position >> layout.page_shift);
-        page = a.pages[entry];
-        offset = position & (a.page_tokens - 1);
-        inside = page >= 0 && page < a.page_count;
-        if (!inside) Report(a.fault, kPageOutside, entry, page, a.page_count);
-      } else {
-        inside = a.Place(sequence, position, page, offset);
-      }
-      if (inside) at = page * a.key_page + offset * a.key_token;
-    }
-    CopyGroup(&shared.keys[stage][j][column], keys + at, inside);
-    CopyGroup(&shared.values[stage][j][column], values + at, inside);
+  for (int i = 0; i < kEach; ++i) {
+    const int j = row + i * (kThreads / kGroups);
+    const bool inside = places[i] >= 0;
+    CopyGroup(&shared.keys[stage][j][column], keys + (inside ? places[i] : 0), inside);
+    CopyGroup(&shared.values[stage][j][column], values + (inside ? places[i] : 0), inside);
   }
 }
 
 /// A warp's 16 rows; each lane has parts of rows g and g + 8, as in tensor_cores.h.
-template <class T, int kDepth>
+template <class T, int kDepth, bool kCapped>
 struct WarpRows {
   static constexpr int kKeys = Shared<T, kDepth>::kKeys;
   uint32_t q[kDepth / 16][4];
@@ -87,15 +93,21 @@ struct WarpRows {
                         const Shared<T, kDepth>& shared) {
     const int lane = threadIdx.x % 32, t = lane % 4;
     row = threadIdx.x / 32 * 16 + lane / 4;
+    const T* const from = a.Query<T>(first_token, head);
+    const bool pairs = reinterpret_cast<uintptr_t>(from) % 4 == 0 && a.q_token % 2 == 0 && a.depth % 2 == 0;
 #pragma unroll
     for (int k = 0; k < kDepth / 16; ++k) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int r = row + i % 2 * 8, d = k * 16 + 2 * t + i / 2 * 8;
-        const T* from = a.Query<T>(first_token + r, head) + d;
-        const T low = r < tokens && d < a.depth ? from[0] : Narrow<T>(0.0f);
-        const T high = r < tokens && d + 1 < a.depth ? from[1] : Narrow<T>(0.0f);
-        q[k][i] = Pair(low, high);
+        const T* const at = from + r * a.q_token + d;
+        q[k][i] = 0;
+        if (r >= tokens || d >= a.depth) continue;
+        if (pairs) {
+          q[k][i] = *reinterpret_cast<const uint32_t*>(at);
+        } else {
+          q[k][i] = Pair(at[0], d + 1 < a.depth ? at[1] : Narrow<T>(0.0f));
+        }
       }
     }
 #pragma unroll
@@ -141,22 +153,32 @@ struct WarpRows {
     float scores[kKeys / 8][4];
     Multiply(stage, shared, scores);
     const float scale = a.scale * kLog2E, slope2 = slope * kLog2E;
-    const bool whole = block >= all_first && block + kKeys - 1 <= all_last;
-    float largest[2] = {maximum[0], maximum[1]};
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int key = block + n * 8 + 2 * t + i % 2;
-        float score = a.soft_cap == 0 ? fmaf(slope2, static_cast<float>(key), scores[n][i] * scale)
-                                      : a.Score(scores[n][i], slope, key) * kLog2E;
-        if (!whole) {
-          const int r = row + i / 2 * 8;
-          if (key < shared.first[r] || key > shared.last[r]) score = -INFINITY;
-        }
-        scores[n][i] = score;
-        largest[i / 2] = fmaxf(largest[i / 2], score);
+        scores[n][i] = kCapped ? a.Score(scores[n][i], slope, key) * kLog2E
+                               : fmaf(slope2, static_cast<float>(key), scores[n][i] * scale);
       }
+    }
+    if (block < all_first || block + kKeys - 1 > all_last) {
+      const int first[2] = {shared.first[row] - block, shared.first[row + 8] - block};
+      const int last[2] = {shared.last[row] - block, shared.last[row + 8] - block};
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int key = n * 8 + 2 * t + i % 2;
+          if (key < first[i / 2] || key > last[i / 2]) scores[n][i] = -INFINITY;
+        }
+      }
+    }
+    float largest[2] = {maximum[0], maximum[1]};
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) largest[i / 2] = fmaxf(largest[i / 2], scores[n][i]);
     }
     float rescale[2], base[2];
 #pragma unroll
@@ -226,7 +248,7 @@ struct WarpRows {
 
 /// Tile i of sequence s is block ⌊first / 64⌋ + s + i: different for all, and known without adding up. The last tiles
 /// of a prompt, which see most, come first.
-template <class T, int kDepth>
+template <class T, int kDepth, bool kCapped>
 __global__ void __launch_bounds__(kThreads, kDepth > 128 ? 2 : 3)
     AttendTiles(const AttentionArguments a, const CacheLayout layout, int fewer_tokens) {
   extern __shared__ __align__(128) uint8_t bytes[];
@@ -248,15 +270,19 @@ __global__ void __launch_bounds__(kThreads, kDepth > 128 ? 2 : 3)
     shared.last[threadIdx.x] = valid ? a.LastKey(sequence, position) : -1;
   }
   __syncthreads();
+  // Of all rows; a row beyond the tokens sees nothing and counts for nothing.
   int begin = sequence.context, end = 0;
-  for (int r = 0; r < tokens; ++r) {
-    begin = min(begin, shared.first[r]);
+#pragma unroll
+  for (int r = threadIdx.x % 32; r < kQueries; r += 32) {
+    if (r < tokens) begin = min(begin, shared.first[r]);
     end = max(end, shared.last[r] + 1);
   }
+  begin = __reduce_min_sync(0xffffffffu, begin);
+  end = __reduce_max_sync(0xffffffffu, end);
   int block = begin / kKeys * kKeys, stage = 0;
   if (block < end) LoadKeys<T, kDepth>(a, layout, sequence, kv_head, block, begin, end, 0, shared);
   CommitCopies();
-  WarpRows<T, kDepth> rows;
+  WarpRows<T, kDepth, kCapped> rows;
   rows.Start(a, head, first_token, tokens, shared);
   const float slope = a.slopes ? a.slopes[head] : 0.0f;
   for (; block < end; block += kKeys, stage ^= 1) {
@@ -278,25 +304,33 @@ int ShiftOf(int64_t page_tokens) {
   return -1;
 }
 
-template <class T, int kDepth>
+template <class T, int kDepth, bool kCapped>
 void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
   const AttentionArguments a(op, run.fault);
   const bool alike = a.key_page == a.value_page && a.key_head == a.value_head && a.key_token == a.value_token;
   const bool groups = alike && a.depth % 8 == 0 && RowsAligned(op.keys, 16) && RowsAligned(op.values, 16);
   const CacheLayout layout{groups, ShiftOf(op.keys.shape[2])};
   const dim3 grid(static_cast<unsigned>(a.tokens / kQueries + a.sequence_count), static_cast<unsigned>(a.heads));
-  const auto kernel = AttendTiles<T, kDepth>;
+  const auto kernel = AttendTiles<T, kDepth, kCapped>;
   constexpr int kSize = sizeof(Shared<T, kDepth>);
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSize), "cudaFuncSetAttribute");
+  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+        "cudaFuncSetAttribute");
   kernel<<<grid, kThreads, kSize, run.stream>>>(a, layout, static_cast<int>(fewer_tokens));
+}
+
+template <class T, int kDepth>
+void LaunchDepth(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
+  if (op.soft_cap == 0) return LaunchTiles<T, kDepth, false>(op, fewer_tokens, run);
+  LaunchTiles<T, kDepth, true>(op, fewer_tokens, run);
 }
 
 template <class T>
 void LaunchTyped(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
   const int64_t depth = op.q.shape[2];
-  if (depth <= 64) return LaunchTiles<T, 64>(op, fewer_tokens, run);
-  if (depth <= 128) return LaunchTiles<T, 128>(op, fewer_tokens, run);
-  LaunchTiles<T, kHalfTileDepth>(op, fewer_tokens, run);
+  if (depth <= 64) return LaunchDepth<T, 64>(op, fewer_tokens, run);
+  if (depth <= 128) return LaunchDepth<T, 128>(op, fewer_tokens, run);
+  LaunchDepth<T, kHalfTileDepth>(op, fewer_tokens, run);
 }
 
 }  // namespace
