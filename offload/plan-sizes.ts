@@ -12,10 +12,10 @@ import type { BufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
-const MICRO_BATCH_TOKENS = [2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+const MICRO_BATCH_TOKENS = [4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /** Beyond these, products gain nothing and scratch grows. */
 const MOST_IN_PLACE = 512;
-const MOST_ON_DEVICE = 2048;
+const MOST_ON_DEVICE = 4096;
 
 const DEVICE_WINDOW_LAYERS = 2;
 const ROWS_TERM = 'embedding rows';

@@ -1,6 +1,6 @@
-// attention of sequences with many new tokens in 16-bit types: 64 query rows of one head per block, 16 per warp,
-// products on tensor cores with f32 sums (Dao 2023). Blocks of keys begin at multiples of their size, so that a row does
-// not depend on its neighbours; while one is multiplied the next is on its way into the other half of shared memory.
+// attention of sequences with many new tokens in 16-bit types: a tile of query rows of one head per block, products on
+// tensor cores with f32 sums (Dao 2023). Blocks of keys begin at multiples of their size, so that a row does not depend
+// on its neighbours; while one is multiplied the next two are on their way into shared memory.
 #include "cuda/attention.h"
 #include "cuda/run.h"
 #include "cuda/tensor_cores.h"
@@ -9,16 +9,28 @@ namespace zi::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kQueries = 64;
+constexpr int kWarps = kThreads / 32;
+constexpr int kStages = 3;
 constexpr float kLog2E = 1.44269504f;
+
+/// Sizes for heads of up to kDepth values, such that sums stay in registers and tiles in the shared memory of any GPU.
+template <int kDepth>
+struct Sizes {
+  /// Matrices of 16 rows that a warp has: each key that it loads is used for all of them.
+  static constexpr int kTiles = kDepth > 128 ? 1 : 2;
+  static constexpr int kWarpRows = 16 * kTiles;
+  static constexpr int kQueries = kWarps * kWarpRows;
+  static constexpr int kKeys = kDepth > 128 ? 16 : kDepth > 64 ? 32 : 64;
+};
 
 template <class T, int kDepth>
 struct Shared {
-  static constexpr int kKeys = kDepth > 128 ? 32 : 64;
+  using Size = Sizes<kDepth>;
   /// 16 bytes more than a row, so that the eight rows of a matrix fall into different banks.
   static constexpr int kStride = kDepth + 8;
-  T keys[2][kKeys][kStride], values[2][kKeys][kStride];
-  int first[kQueries], last[kQueries];  // keys that each row sees; last < first when none
+  T q[Size::kQueries][kStride];
+  T keys[kStages][Size::kKeys][kStride], values[kStages][Size::kKeys][kStride];
+  int first[Size::kQueries], last[Size::kQueries];  // keys that each row sees; last < first when none
 };
 
 /// What loading keys needs to know of the cache beside the arguments.
@@ -35,7 +47,7 @@ template <class T, int kDepth>
 __device__ void LoadKeys(const AttentionArguments& a, const CacheLayout& layout,
                          const AttentionArguments::Sequence& sequence, int kv_head, int block, int begin, int end,
                          int stage, Shared<T, kDepth>& shared) {
-  constexpr int kKeys = Shared<T, kDepth>::kKeys, kGroups = kDepth / 8;
+  constexpr int kKeys = Sizes<kDepth>::kKeys, kGroups = kDepth / 8;
   if (!layout.groups) {
     for (int i = threadIdx.x; i < kKeys * kDepth; i += kThreads) {
       const int j = i / kDepth, d = i % kDepth, position = block + j;
@@ -78,91 +90,109 @@ __device__ void LoadKeys(const AttentionArguments& a, const CacheLayout& layout,
   }
 }
 
-/// A warp's 16 rows; each lane has parts of rows g and g + 8, as in tensor_cores.h.
+/// Starts copying the queries of a tile; rows beyond its tokens become zeros.
+template <class T, int kDepth>
+__device__ void LoadQueries(const AttentionArguments& a, int head, int first_token, int tokens,
+                            Shared<T, kDepth>& shared) {
+  constexpr int kQueries = Sizes<kDepth>::kQueries, kGroups = kDepth / 8;
+  const T* const from = a.Query<T>(first_token, head);
+  if (reinterpret_cast<uintptr_t>(from) % 16 == 0 && a.q_token % 8 == 0 && a.depth % 8 == 0) {
+    const int column = threadIdx.x % kGroups * 8;
+#pragma unroll 8
+    for (int r = threadIdx.x / kGroups; r < kQueries; r += kThreads / kGroups) {
+      const bool inside = r < tokens && column < a.depth;
+      CopyGroup(&shared.q[r][column], from + (inside ? r * a.q_token + column : 0), inside);
+    }
+    return;
+  }
+  for (int i = threadIdx.x; i < kQueries * kDepth; i += kThreads) {
+    const int r = i / kDepth, d = i % kDepth;
+    shared.q[r][d] = r < tokens && d < a.depth ? from[r * a.q_token + d] : Narrow<T>(0.0f);
+  }
+}
+
+/// A warp's rows; of each matrix a lane has parts of rows g and g + 8, as in tensor_cores.h.
 template <class T, int kDepth, bool kCapped>
 struct WarpRows {
-  static constexpr int kKeys = Shared<T, kDepth>::kKeys;
-  uint32_t q[kDepth / 16][4];
-  float sums[kDepth / 8][4];
-  float maximum[2], total[2];  // of scores times log2 e
-  int row;                     // g, within the tile
-  int some_first, some_last;   // keys that any of the rows sees
-  int all_first, all_last;     // keys that all of them see
+  static constexpr int kTiles = Sizes<kDepth>::kTiles, kKeys = Sizes<kDepth>::kKeys;
+  float sums[kTiles][kDepth / 8][4];
+  float maximum[kTiles][2], total[kTiles][2];  // of scores times log2 e
+  int first_row;                               // of the warp, within the tile
+  int some_first, some_last;                   // keys that any of the rows sees
+  int all_first, all_last;                     // keys that all of them see
 
-  __device__ void Start(const AttentionArguments& a, int head, int first_token, int tokens,
-                        const Shared<T, kDepth>& shared) {
-    const int lane = threadIdx.x % 32, t = lane % 4;
-    row = threadIdx.x / 32 * 16 + lane / 4;
-    const T* const from = a.Query<T>(first_token, head);
-    const bool pairs = reinterpret_cast<uintptr_t>(from) % 4 == 0 && a.q_token % 2 == 0 && a.depth % 2 == 0;
+  __device__ void Start(const Shared<T, kDepth>& shared) {
+    const int lane = threadIdx.x % 32;
+    first_row = static_cast<int>(threadIdx.x) / 32 * Sizes<kDepth>::kWarpRows;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int d = 0; d < kDepth / 8; ++d) {
+        for (int i = 0; i < 4; ++i) sums[m][d][i] = 0;
+      }
+      maximum[m][0] = maximum[m][1] = -INFINITY;
+      total[m][0] = total[m][1] = 0;
+    }
+    const int row = first_row + lane % Sizes<kDepth>::kWarpRows;
+    some_first = __reduce_min_sync(0xffffffffu, shared.first[row]);
+    all_first = __reduce_max_sync(0xffffffffu, shared.first[row]);
+    some_last = __reduce_max_sync(0xffffffffu, shared.last[row]);
+    all_last = __reduce_min_sync(0xffffffffu, shared.last[row]);
+  }
+
+  using Scores = float[kTiles][kKeys / 8][4];
+
+  /// scores[m][n] becomes q · k of matrix m and keys 8n … 8n + 7 of the block.
+  __device__ void Multiply(int stage, const Shared<T, kDepth>& shared, Scores& scores) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+        for (int i = 0; i < 4; ++i) scores[m][n][i] = 0;
+      }
+    }
 #pragma unroll
     for (int k = 0; k < kDepth / 16; ++k) {
+      uint32_t a[kTiles][4], b[kKeys / 16][4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int r = row + i % 2 * 8, d = k * 16 + 2 * t + i / 2 * 8;
-        const T* const at = from + r * a.q_token + d;
-        q[k][i] = 0;
-        if (r >= tokens || d >= a.depth) continue;
-        if (pairs) {
-          q[k][i] = *reinterpret_cast<const uint32_t*>(at);
-        } else {
-          q[k][i] = Pair(at[0], d + 1 < a.depth ? at[1] : Narrow<T>(0.0f));
+      for (int m = 0; m < kTiles; ++m) {
+        LoadMatrices(a[m], &shared.q[first_row + m * 16 + lane % 16][k * 16 + lane / 16 * 8]);
+      }
+#pragma unroll
+      for (int n = 0; n < kKeys / 16; ++n) {
+        LoadMatrices(b[n], &shared.keys[stage][n * 16 + lane / 16 * 8 + lane % 8][k * 16 + lane / 8 % 2 * 8]);
+      }
+#pragma unroll
+      for (int n = 0; n < kKeys / 16; ++n) {
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+          MultiplyAdd<T>(scores[m][2 * n], a[m], b[n][0], b[n][1]);
+          MultiplyAdd<T>(scores[m][2 * n + 1], a[m], b[n][2], b[n][3]);
         }
       }
     }
-#pragma unroll
-    for (auto& sum : sums) {
-      for (float& value : sum) value = 0;
-    }
-    maximum[0] = maximum[1] = -INFINITY;
-    total[0] = total[1] = 0;
-    const int other = lane % 16 + threadIdx.x / 32 * 16;
-    some_first = all_first = shared.first[other];
-    some_last = all_last = shared.last[other];
-    for (int offset = 8; offset > 0; offset /= 2) {
-      some_first = min(some_first, __shfl_xor_sync(0xffffffffu, some_first, offset));
-      all_first = max(all_first, __shfl_xor_sync(0xffffffffu, all_first, offset));
-      some_last = max(some_last, __shfl_xor_sync(0xffffffffu, some_last, offset));
-      all_last = min(all_last, __shfl_xor_sync(0xffffffffu, all_last, offset));
-    }
   }
 
-  /// scores[n] becomes q · k for keys 8n … 8n + 7 of the block.
-  __device__ void Multiply(int stage, const Shared<T, kDepth>& shared, float (&scores)[kKeys / 8][4]) const {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (auto& score : scores) {
-      for (float& value : score) value = 0;
-    }
-#pragma unroll
-    for (int k = 0; k < kDepth / 16; ++k) {
-#pragma unroll
-      for (int n = 0; n < kKeys / 16; ++n) {
-        uint32_t b[4];
-        LoadMatrices(b, &shared.keys[stage][n * 16 + lane / 16 * 8 + lane % 8][k * 16 + lane / 8 % 2 * 8]);
-        MultiplyAdd<T>(scores[2 * n], q[k], b[0], b[1]);
-        MultiplyAdd<T>(scores[2 * n + 1], q[k], b[2], b[3]);
-      }
-    }
-  }
-
-  __device__ void FoldBlock(const AttentionArguments& a, float slope, int block, int stage,
-                            const Shared<T, kDepth>& shared) {
-    if (block > some_last || block + kKeys <= some_first) return;
-    const int lane = threadIdx.x % 32, t = lane % 4;
-    float scores[kKeys / 8][4];
-    Multiply(stage, shared, scores);
+  /// Products become scores times log2 e; −∞ where a row does not see the key.
+  __device__ void Score(const AttentionArguments& a, float slope, int block, const Shared<T, kDepth>& shared,
+                        Scores& scores) const {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const float scale = a.scale * kLog2E, slope2 = slope * kLog2E;
+    const bool whole = block >= all_first && block + kKeys - 1 <= all_last;
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
+    for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int key = block + n * 8 + 2 * t + i % 2;
-        scores[n][i] = kCapped ? a.Score(scores[n][i], slope, key) * kLog2E
-                               : fmaf(slope2, static_cast<float>(key), scores[n][i] * scale);
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int key = block + n * 8 + 2 * t + i % 2;
+          scores[m][n][i] = kCapped ? a.Score(scores[m][n][i], slope, key) * kLog2E
+                                    : fmaf(slope2, static_cast<float>(key), scores[m][n][i] * scale);
+        }
       }
-    }
-    if (block < all_first || block + kKeys - 1 > all_last) {
+      if (whole) continue;
+      const int row = first_row + m * 16 + g;
       const int first[2] = {shared.first[row] - block, shared.first[row + 8] - block};
       const int last[2] = {shared.last[row] - block, shared.last[row + 8] - block};
 #pragma unroll
@@ -170,90 +200,126 @@ struct WarpRows {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int key = n * 8 + 2 * t + i % 2;
-          if (key < first[i / 2] || key > last[i / 2]) scores[n][i] = -INFINITY;
+          if (key < first[i / 2] || key > last[i / 2]) scores[m][n][i] = -INFINITY;
         }
       }
     }
-    float largest[2] = {maximum[0], maximum[1]};
+  }
+
+  /// Brings sums to the maximum that these scores lead to, and makes the scores weights.
+  __device__ void Weigh(Scores& scores) {
+    float rescale[kTiles][2];
+    bool same = true;
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
+    for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) largest[i / 2] = fmaxf(largest[i / 2], scores[n][i]);
+      for (int h = 0; h < 2; ++h) {
+        float largest = maximum[m][h];
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n) {
+          largest = fmaxf(largest, fmaxf(scores[m][n][2 * h], scores[m][n][2 * h + 1]));
+        }
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+        const float base = largest == -INFINITY ? 0.0f : largest;
+        same = same && largest == maximum[m][h];
+        rescale[m][h] = Exp2(maximum[m][h] - base);
+        maximum[m][h] = largest;
+        float sum = total[m][h] * rescale[m][h];
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+          for (int i = 2 * h; i < 2 * h + 2; ++i) {
+            scores[m][n][i] = Exp2(scores[m][n][i] - base);
+            sum += scores[m][n][i];
+          }
+        }
+        total[m][h] = sum;
+      }
     }
-    float rescale[2], base[2];
+    // Multiplying by one would change nothing.
+    if (__all_sync(0xffffffffu, same)) return;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      largest[h] = fmaxf(largest[h], __shfl_xor_sync(0xffffffffu, largest[h], 1));
-      largest[h] = fmaxf(largest[h], __shfl_xor_sync(0xffffffffu, largest[h], 2));
-      base[h] = largest[h] == -INFINITY ? 0.0f : largest[h];
-      rescale[h] = Exp2(maximum[h] - base[h]);
-      maximum[h] = largest[h];
-      total[h] *= rescale[h];
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int d = 0; d < kDepth / 8; ++d) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[m][d][i] *= rescale[m][i / 2];
+      }
     }
-#pragma unroll
-    for (auto& sum : sums) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sum[i] *= rescale[i / 2];
-    }
+  }
+
+  __device__ void FoldBlock(const AttentionArguments& a, float slope, int block, int stage,
+                            const Shared<T, kDepth>& shared) {
+    if (block > some_last || block + kKeys <= some_first) return;
+    const int lane = threadIdx.x % 32;
+    Scores scores;
+    Multiply(stage, shared, scores);
+    Score(a, slope, block, shared, scores);
+    Weigh(scores);
 #pragma unroll
     for (int n = 0; n < kKeys / 16; ++n) {
-      uint32_t p[4];
+      uint32_t p[kTiles][4];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float e[4];
+      for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          e[i] = Exp2(scores[2 * n + half][i] - base[i / 2]);
-          total[i / 2] += e[i];
+          const float* const pair = &scores[m][2 * n + i / 2][i % 2 * 2];
+          p[m][i] = Pair(Narrow<T>(pair[0]), Narrow<T>(pair[1]));
         }
-        p[2 * half] = Pair(Narrow<T>(e[0]), Narrow<T>(e[1]));
-        p[2 * half + 1] = Pair(Narrow<T>(e[2]), Narrow<T>(e[3]));
       }
 #pragma unroll
       for (int d = 0; d < kDepth / 16; ++d) {
         uint32_t b[4];
         LoadTransposed(b, &shared.values[stage][n * 16 + lane / 8 % 2 * 8 + lane % 8][d * 16 + lane / 16 * 8]);
-        MultiplyAdd<T>(sums[2 * d], p, b[0], b[1]);
-        MultiplyAdd<T>(sums[2 * d + 1], p, b[2], b[3]);
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+          MultiplyAdd<T>(sums[m][2 * d], p[m], b[0], b[1]);
+          MultiplyAdd<T>(sums[m][2 * d + 1], p[m], b[2], b[3]);
+        }
       }
     }
   }
 
   __device__ void WriteOut(const AttentionArguments& a, int head, int first_token, int tokens) {
-    const int t = threadIdx.x % 4;
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      total[h] += __shfl_xor_sync(0xffffffffu, total[h], 1);
-      total[h] += __shfl_xor_sync(0xffffffffu, total[h], 2);
-      const int r = row + h * 8;
-      if (r >= tokens) continue;
-      // A token that sees nothing gets zeros.
-      const float inverse = total[h] != 0 ? 1.0f / total[h] : 0.0f;
-      T* out = a.Out<T>(first_token + r, head);
-      const bool pairs = reinterpret_cast<uintptr_t>(out) % 4 == 0 && a.depth % 2 == 0;
+    for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
-      for (int k = 0; k < kDepth / 8; ++k) {
-        const int d = k * 8 + 2 * t;
-        const T low = Narrow<T>(sums[k][2 * h] * inverse), high = Narrow<T>(sums[k][2 * h + 1] * inverse);
-        if (pairs && d < a.depth) {
-          *reinterpret_cast<uint32_t*>(out + d) = Pair(low, high);
-        } else {
-          if (d < a.depth) out[d] = low;
-          if (d + 1 < a.depth) out[d + 1] = high;
+      for (int h = 0; h < 2; ++h) {
+        float all = total[m][h];
+        all += __shfl_xor_sync(0xffffffffu, all, 1);
+        all += __shfl_xor_sync(0xffffffffu, all, 2);
+        const int r = first_row + m * 16 + h * 8 + g;
+        if (r >= tokens) continue;
+        // A token that sees nothing gets zeros.
+        const float inverse = all != 0 ? 1.0f / all : 0.0f;
+        T* const out = a.Out<T>(first_token + r, head);
+        const bool pairs = reinterpret_cast<uintptr_t>(out) % 4 == 0 && a.depth % 2 == 0;
+#pragma unroll
+        for (int k = 0; k < kDepth / 8; ++k) {
+          const int d = k * 8 + 2 * t;
+          const T low = Narrow<T>(sums[m][k][2 * h] * inverse), high = Narrow<T>(sums[m][k][2 * h + 1] * inverse);
+          if (pairs && d < a.depth) {
+            *reinterpret_cast<uint32_t*>(out + d) = Pair(low, high);
+          } else {
+            if (d < a.depth) out[d] = low;
+            if (d + 1 < a.depth) out[d + 1] = high;
+          }
         }
       }
     }
   }
 };
 
-/// Tile i of sequence s is block ⌊first / 64⌋ + s + i: different for all, and known without adding up. The last tiles
-/// of a prompt, which see most, come first.
+/// Tile i of sequence s is block ⌊first / kQueries⌋ + s + i: different for all, and known without adding up. The last
+/// tiles of a prompt, which see most, come first.
 template <class T, int kDepth, bool kCapped>
-__global__ void __launch_bounds__(kThreads, kDepth > 128 ? 2 : 3)
+__global__ void __launch_bounds__(kThreads, 2)
     AttendTiles(const AttentionArguments a, const CacheLayout layout, int fewer_tokens) {
   extern __shared__ __align__(128) uint8_t bytes[];
   auto& shared = *reinterpret_cast<Shared<T, kDepth>*>(bytes);
-  constexpr int kKeys = Shared<T, kDepth>::kKeys;
+  constexpr int kKeys = Sizes<kDepth>::kKeys, kQueries = Sizes<kDepth>::kQueries;
   const int index = static_cast<int>(gridDim.x - 1 - blockIdx.x);
   const auto first_block = [&](int s) { return a.sequences[s * a.sequences_stride] / kQueries + s; };
   const int s = a.LastSequence(index, first_block);
@@ -263,36 +329,39 @@ __global__ void __launch_bounds__(kThreads, kDepth > 128 ? 2 : 3)
   if (tile >= sequence.tokens) return;
   const int first_token = sequence.first + tile, tokens = min(kQueries, sequence.tokens - tile);
   const int head = blockIdx.y, kv_head = static_cast<int>(static_cast<int64_t>(head) * a.kv_heads / a.heads);
-  if (threadIdx.x < kQueries) {
-    const bool valid = static_cast<int>(threadIdx.x) < tokens;
-    const int position = valid ? a.positions[first_token + threadIdx.x] : 0;
-    shared.first[threadIdx.x] = valid ? a.FirstKey(position) : 0;
-    shared.last[threadIdx.x] = valid ? a.LastKey(sequence, position) : -1;
+  LoadQueries<T, kDepth>(a, head, first_token, tokens, shared);
+  for (int r = threadIdx.x; r < kQueries; r += kThreads) {
+    const int position = r < tokens ? a.positions[first_token + r] : 0;
+    shared.first[r] = r < tokens ? a.FirstKey(position) : 0;
+    shared.last[r] = r < tokens ? a.LastKey(sequence, position) : -1;
   }
   __syncthreads();
   // Of all rows; a row beyond the tokens sees nothing and counts for nothing.
   int begin = sequence.context, end = 0;
-#pragma unroll
   for (int r = threadIdx.x % 32; r < kQueries; r += 32) {
     if (r < tokens) begin = min(begin, shared.first[r]);
     end = max(end, shared.last[r] + 1);
   }
   begin = __reduce_min_sync(0xffffffffu, begin);
   end = __reduce_max_sync(0xffffffffu, end);
-  int block = begin / kKeys * kKeys, stage = 0;
-  if (block < end) LoadKeys<T, kDepth>(a, layout, sequence, kv_head, block, begin, end, 0, shared);
-  CommitCopies();
-  WarpRows<T, kDepth, kCapped> rows;
-  rows.Start(a, head, first_token, tokens, shared);
-  const float slope = a.slopes ? a.slopes[head] : 0.0f;
-  for (; block < end; block += kKeys, stage ^= 1) {
-    const int next = block + kKeys;
-    if (next < end) LoadKeys<T, kDepth>(a, layout, sequence, kv_head, next, begin, end, stage ^ 1, shared);
+  const int first = begin / kKeys * kKeys;
+  const auto load = [&](int block, int stage) {
+    if (block < end) LoadKeys<T, kDepth>(a, layout, sequence, kv_head, block, begin, end, stage, shared);
     CommitCopies();
+  };
+  load(first, 0);
+  load(first + kKeys, 1);
+  WarpRows<T, kDepth, kCapped> rows;
+  rows.Start(shared);
+  const float slope = a.slopes ? a.slopes[head] : 0.0f;
+  int stage = 0, ahead = 2;
+  for (int block = first; block < end; block += kKeys) {
     WaitForAllCopiesBut<1>();
-    __syncthreads();
+    __syncthreads();  // and nobody reads the stage before any more
+    load(block + 2 * kKeys, ahead);
     rows.FoldBlock(a, slope, block, stage, shared);
-    __syncthreads();
+    stage = stage == kStages - 1 ? 0 : stage + 1;
+    ahead = ahead == kStages - 1 ? 0 : ahead + 1;
   }
   rows.WriteOut(a, head, first_token, tokens);
 }
@@ -310,7 +379,8 @@ void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
   const bool alike = a.key_page == a.value_page && a.key_head == a.value_head && a.key_token == a.value_token;
   const bool groups = alike && a.depth % 8 == 0 && RowsAligned(op.keys, 16) && RowsAligned(op.values, 16);
   const CacheLayout layout{groups, ShiftOf(op.keys.shape[2])};
-  const dim3 grid(static_cast<unsigned>(a.tokens / kQueries + a.sequence_count), static_cast<unsigned>(a.heads));
+  const dim3 grid(static_cast<unsigned>(a.tokens / Sizes<kDepth>::kQueries + a.sequence_count),
+                  static_cast<unsigned>(a.heads));
   const auto kernel = AttendTiles<T, kDepth, kCapped>;
   constexpr int kSize = sizeof(Shared<T, kDepth>);
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSize), "cudaFuncSetAttribute");
