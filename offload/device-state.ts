@@ -50,9 +50,15 @@ export function makeDeviceState(
   const words = controlWords(plan, model.tables.length, pagesFor(contextTokens));
   const controlHost = backend.allocateHost(words * DTYPE_BYTES.i32, 'control');
   const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);
-  const kvShape: KvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+  const dtype = plan.activationType;
+  const kvShape: KvShape = {
+    blocks: model.blocks.length,
+    kvHeads: model.kvHeads,
+    headDim: model.headDim,
+    dtype,
+  };
   const kv = device.allocate(Math.max(1, plan.kvPages * pageBytes(kvShape)));
-  const workspace = new Workspace(device.allocate(plan.workspaceBytes));
+  const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
   const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
   return {
     device,

@@ -1,6 +1,6 @@
 // Pages of cached keys and values: allocated once, handed out as sequences grow, given back when they end.
 
-import { DTYPE_BYTES } from './dtype.js';
+import { DTYPE_BYTES, type DType } from './dtype.js';
 import { assert, present } from './errors.js';
 import type { BlockCache } from './kernels.js';
 import type { Memory } from './ops.js';
@@ -13,11 +13,13 @@ export interface KvShape {
   readonly blocks: number;
   readonly kvHeads: number;
   readonly headDim: number;
+  /** Of keys and values: the activations'. */
+  readonly dtype: DType;
 }
 
-/** Bytes of one page in all blocks: blocks · 2 (keys, values) · kvHeads · PAGE_TOKENS · headDim · 4. */
+/** Bytes of one page in all blocks: blocks · 2 (keys, values) · kvHeads · PAGE_TOKENS · headDim · element bytes. */
 export function pageBytes(shape: KvShape): number {
-  return shape.blocks * 2 * shape.kvHeads * PAGE_TOKENS * shape.headDim * DTYPE_BYTES.f32;
+  return shape.blocks * 2 * shape.kvHeads * PAGE_TOKENS * shape.headDim * DTYPE_BYTES[shape.dtype];
 }
 
 export function pagesFor(tokens: number): number {
@@ -62,7 +64,8 @@ export function blockCache(
   blockIndex: number,
 ): BlockCache {
   const dims = [pageCount, shape.kvHeads, PAGE_TOKENS, shape.headDim];
-  const halfBytes = dims.reduce((product, size) => product * size, DTYPE_BYTES.f32);
+  const halfBytes = dims.reduce((product, size) => product * size, DTYPE_BYTES[shape.dtype]);
   const start = blockIndex * 2 * halfBytes;
-  return { keys: tensor(memory, start, 'f32', dims), values: tensor(memory, start + halfBytes, 'f32', dims) };
+  const { dtype } = shape;
+  return { keys: tensor(memory, start, dtype, dims), values: tensor(memory, start + halfBytes, dtype, dims) };
 }

@@ -1,7 +1,8 @@
 // What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
 
 import { dryRun } from './dry-run.js';
-import { DTYPE_BYTES } from './dtype.js';
+import { DTYPE_BYTES, type DType } from './dtype.js';
+import { present } from './errors.js';
 import { headInputColumns } from './forward-walk.js';
 import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
@@ -11,12 +12,13 @@ import type { BufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
-const MICRO_BATCH_TOKENS = [2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+const MICRO_BATCH_TOKENS = [4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /** Beyond these, products gain nothing and scratch grows. */
 const MOST_IN_PLACE = 512;
-const MOST_ON_DEVICE = 2048;
+const MOST_ON_DEVICE = 4096;
 
 const DEVICE_WINDOW_LAYERS = 2;
+const ROWS_TERM = 'embedding rows';
 
 export interface Sizing {
   readonly model: ModelSpec;
@@ -25,6 +27,7 @@ export interface Sizing {
   readonly hostBufferBytes: number;
   readonly deviceBufferBytes: number;
   readonly pieceColumns: number;
+  readonly activationType: DType;
 }
 
 /** Everything that does not depend on where the weights rest. */
@@ -53,7 +56,7 @@ export function microBatchCandidates({ workload, options }: Sizing): number[] {
 
 /** All memory for micro-batches of that size, but for weights and their buffers. */
 export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes: Sizes; terms: PlanTerm[] } {
-  const { model, workload, options, pieceColumns } = sizing;
+  const { model, workload, options, pieceColumns, activationType } = sizing;
   const tier = options.computesInPlace ? 'dram' : 'gpu';
   const microBatchSequences = Math.min(options.microBatchSequences ?? workload.sequences, microBatchTokens);
   // Two micro-batches at least, so that a pass never has to split below one.
@@ -64,9 +67,19 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
   );
   const logitRows = workload.output === 'nll' ? microBatchTokens : workload.sequences;
   const logitColumns = workload.output === 'nll' ? pieceColumns : model.vocabSize;
-  const { workspaceBytes, blockFlopsPerToken } = dryRun(model, microBatchTokens, Math.max(logitRows, 1));
+  const { workspaceBytes, blockFlopsPerToken } = dryRun(
+    model,
+    microBatchTokens,
+    Math.max(logitRows, 1),
+    activationType,
+  );
   const kvPages = workload.sequences * pagesFor(workload.contextTokens);
-  const kvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+  const kvShape = {
+    blocks: model.blocks.length,
+    kvHeads: model.kvHeads,
+    headDim: model.headDim,
+    dtype: activationType,
+  };
   const headRows = workload.output === 'nll' ? passTokens : workload.sequences;
   const rowCacheBytes = model.tables.map(
     (table) => Math.min(table.rowCount, Math.max(2 * microBatchTokens, 64)) * rowSlotBytes(table),
@@ -77,7 +90,7 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
       tier,
       name: 'key-value cache',
       bytes: kvPages * pageBytes(kvShape),
-      reason: `${workload.sequences} sequences · ${pagesFor(workload.contextTokens)} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(kvShape))} a page in all blocks`,
+      reason: `${workload.sequences} sequences · ${pagesFor(workload.contextTokens)} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(kvShape))} a page in all blocks, ${activationType}`,
     },
     {
       tier,
@@ -89,7 +102,7 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
       tier,
       name: 'workspace',
       bytes: workspaceBytes,
-      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch`,
+      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch, ${activationType}`,
     },
     {
       tier,
@@ -99,7 +112,7 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     },
     {
       tier: 'dram',
-      name: 'embedding rows',
+      name: ROWS_TERM,
       bytes: rowCacheBytes.reduce((a, b) => a + b, 0),
       reason: 'recently used rows of the tables, in aligned slots',
     },
@@ -135,6 +148,32 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     blockFlopsPerToken,
   };
   return { sizes, terms };
+}
+
+/**
+ * The rows of a whole pass, where all layers rest in DRAM and its budget leaves `freeBytes`: else a long prompt's rows
+ * push each other out, and the drive is read at every pass.
+ */
+export function keepRowsOfPass(
+  { model }: Sizing,
+  sizes: Sizes,
+  terms: readonly PlanTerm[],
+  freeBytes: number,
+): { sizes: Sizes; terms: PlanTerm[] } {
+  let left = freeBytes;
+  const rowCacheBytes = model.tables.map((table, index) => {
+    const planned = present(sizes.rowCacheBytes[index], 'row cache');
+    const slotBytes = rowSlotBytes(table);
+    const wanted = Math.min(table.rowCount, sizes.passTokens) * slotBytes;
+    const more = Math.max(0, Math.min(wanted - planned, Math.floor(left / slotBytes) * slotBytes));
+    left -= more;
+    return planned + more;
+  });
+  const bytes = rowCacheBytes.reduce((a, b) => a + b, 0);
+  return {
+    sizes: { ...sizes, rowCacheBytes },
+    terms: terms.map((term) => (term.name === ROWS_TERM ? { ...term, bytes } : term)),
+  };
 }
 
 /** Where JavaScript writes tables and reads results, and the small vectors beside the weights. */

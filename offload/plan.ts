@@ -1,9 +1,17 @@
 // Decides, before anything is allocated, where each layer rests and how large every buffer is; each size with its reason.
 
+import type { DType } from './dtype.js';
 import { OperatingError, present } from './errors.js';
 import { type LayerLayout, layoutLayer } from './layout.js';
-import { cutHead, type ModelSpec } from './model.js';
-import { deviceBuffers, microBatchCandidates, type Sizes, type Sizing, workingMemory } from './plan-sizes.js';
+import { cutHead, type ModelSpec, weightType } from './model.js';
+import {
+  deviceBuffers,
+  keepRowsOfPass,
+  microBatchCandidates,
+  type Sizes,
+  type Sizing,
+  workingMemory,
+} from './plan-sizes.js';
 import { formatBytes } from './units.js';
 
 export type Tier = 'gpu' | 'dram' | 'nvme';
@@ -33,6 +41,8 @@ export interface PlanOptions {
   readonly dramBudgetName: string;
   readonly deviceCount: number;
   readonly computesInPlace: boolean;
+  /** The devices take activations in the 16-bit type of a model's weights; default f32 always. */
+  readonly halfActivations?: boolean;
   /** Host buffers: how many layers nvme→dram may run ahead. */
   readonly hostWindowLayers?: number;
   /** Device buffers: how many layers dram→gpu may run ahead. */
@@ -77,6 +87,8 @@ export interface Plan {
   readonly layers: readonly PlannedLayer[];
   readonly hostBuffers: BufferPlan;
   readonly deviceBuffers: BufferPlan;
+  /** Of what blocks make and of the cache; the residual stream and logits are f32. */
+  readonly activationType: DType;
   readonly microBatchTokens: number;
   readonly microBatchSequences: number;
   /** Tokens that one pass may bring: their hidden states are kept while the layers go by. */
@@ -109,8 +121,10 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   const largestBlock = blocks.reduce((max, { host }) => Math.max(max, host.sizeBytes), 0);
   const pieces = cutHead(model, largestBlock);
   const head = pieces.map(({ layer }) => layoutLayer(layer));
+  const activationType = options.halfActivations ? weightType(model) : 'f32';
   const sizing: Sizing = {
     model,
+    activationType,
     workload,
     options,
     hostBufferBytes: [...blocks, ...head].reduce((max, { host }) => Math.max(max, host.sizeBytes), 0),
@@ -134,6 +148,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     layers: layers.map((layer, index) => ({ ...layer, tier: tiers[index] ? 'dram' : 'nvme' })),
     hostBuffers: { count: choice.hostWindowLayers, sizeBytes: sizing.hostBufferBytes },
     deviceBuffers: deviceBuffers(sizing),
+    activationType,
     ...choice.sizes,
     sequences: workload.sequences,
     nll: workload.output === 'nll',
@@ -182,7 +197,13 @@ function chooseSizes(sizing: Sizing, layerBytes: readonly number[]): Choice {
       const needed = sum(terms) + totalBytes;
       if (needed <= options.dramBudgetBytes) {
         const all = residentTerm(layerBytes, layerBytes.length);
-        return { hostWindowLayers: 0, residentLayers: layerBytes.length, sizes, terms: [...terms, all] };
+        const kept = keepRowsOfPass(sizing, sizes, terms, options.dramBudgetBytes - needed);
+        return {
+          hostWindowLayers: 0,
+          residentLayers: layerBytes.length,
+          sizes: kept.sizes,
+          terms: [...kept.terms, all],
+        };
       }
       if (options.offload === 'dram') smallest = { bytes: needed, terms };
     }

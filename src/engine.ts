@@ -126,7 +126,7 @@ export function planFor(model: ModelSpec, options: EngineOptions): Plan {
 
 type DeviceOptions = Pick<
   PlanOptions,
-  'deviceCount' | 'computesInPlace' | 'deviceBudgetBytes' | 'deviceBudgetName'
+  'deviceCount' | 'computesInPlace' | 'halfActivations' | 'deviceBudgetBytes' | 'deviceBudgetName'
 >;
 
 function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
@@ -147,6 +147,7 @@ function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
   return {
     deviceCount: used.length,
     computesInPlace: false,
+    halfActivations: true,
     deviceBudgetBytes: Math.max(0, (named ? deviceBudgetBytes : free) - DEVICE_MARGIN_BYTES),
     deviceBudgetName:
       `${named ? '--gpu_memory' : 'what is free on the GPU'} less a margin of ` +

@@ -61,8 +61,8 @@ describe('pages', () => {
     expect(pagesFor(tokens)).toBe(pages);
   });
 
-  it('keys and values of all blocks fill their memory exactly, side by side', () => {
-    const shape: KvShape = { blocks: 3, kvHeads: 2, headDim: 8 };
+  it.each(['f32', 'bf16'] as const)('%s keys and values of all blocks fill their memory exactly', (dtype) => {
+    const shape: KvShape = { blocks: 3, kvHeads: 2, headDim: 8, dtype };
     const pageCount = 5;
     const memory = { id: 0, sizeBytes: pageCount * pageBytes(shape) };
     const ranges = Array.from({ length: shape.blocks }, (_, index) => {

@@ -39,9 +39,16 @@ const engine = await Engine.open(opened, {
 const { plan } = engine;
 const streamedBytes = plan.layers.reduce((sum, { layout }) => sum + layout.device.sizeBytes, 0);
 
+let prefillParts: { readonly computeMs: number; readonly stallMs: number } | undefined;
 const first = await passes();
 engine.trace.resetSums();
-const [prefill, ...decode] = await passes();
+const [prefill, ...decode] = await passes(() => {
+  // At the end of the prefill: what of it the GPU computed, and what it waited for layers.
+  prefillParts ??= {
+    computeMs: engine.trace.summaries().find(({ lane }) => lane === 'compute')?.busyMs ?? 0,
+    stallMs: engine.trace.computeStallMs,
+  };
+});
 const lanes = engine.trace.summaries().map(({ lane, busyMs, bytes }) => ({ lane, busyMs, bytes }));
 const stallMs = engine.trace.computeStallMs;
 await engine.close();
@@ -53,7 +60,8 @@ printResult(
   `streaming ${values.shape} to a GPU`,
   `decode, batch ${batch}: ${decodeMs.toFixed(1)} ms a step, ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} ` +
     `(${((reached / linkBytesPerSecond) * 100).toFixed(1)} %); prefill ${batch}×${promptTokens}: ` +
-    `${prefillMs.toFixed(0)} ms, ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; busy ` +
+    `${prefillMs.toFixed(0)} ms (computing ${prefillParts?.computeMs.toFixed(0)}, waiting for layers ` +
+    `${prefillParts?.stallMs.toFixed(0)}), ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; busy ` +
     lanes.map(({ lane, busyMs }) => `${lane} ${busyMs.toFixed(0)} ms`).join(', '),
   {
     ...values,
@@ -61,6 +69,7 @@ printResult(
     linkBytesPerSecond,
     decodeMs,
     prefillMs,
+    prefillParts,
     decode,
     prefillFlops: flops,
     lanes,
@@ -69,7 +78,7 @@ printResult(
 );
 
 /** Milliseconds of each pass of one generation: the prefill, then the decode steps. */
-async function passes(): Promise<number[]> {
+async function passes(onPass: () => void = () => undefined): Promise<number[]> {
   const spent: number[] = [];
   let last = performance.now();
   const requests = Array.from({ length: batch }, (_, index) => ({
@@ -87,6 +96,7 @@ async function passes(): Promise<number[]> {
       const now = performance.now();
       spent.push(now - last);
       last = now;
+      onPass();
     },
   });
   return spent;
