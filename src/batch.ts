@@ -40,7 +40,8 @@ export function cutSequence<S>(
   const work: Work<S>[] = [];
   for (let first = 0; first < tokens.length; first += plan.microBatchTokens) {
     const piece = tokens.subarray(first, first + plan.microBatchTokens);
-    const outputs = [...piece.keys()].filter((index) => wanted(start + first + index));
+    const outputs: number[] = [];
+    for (let index = 0; index < piece.length; index++) if (wanted(start + first + index)) outputs.push(index);
     work.push({
       sequence,
       slice: { startPosition: start + first, tokens: piece, knownTokens, pages },

@@ -3,7 +3,8 @@
 import { describe, expect, it } from 'vitest';
 import { SimulatedBackend } from '../offload/backends/simulated.js';
 import { Random } from '../offload/backends/simulated-random.js';
-import { OperatingError } from '../offload/errors.js';
+import { elementCount } from '../offload/dtype.js';
+import { OperatingError, present } from '../offload/errors.js';
 import { Executor } from '../offload/executor.js';
 import type { ModelSpec } from '../offload/model.js';
 import {
@@ -16,6 +17,7 @@ import {
 } from '../offload/plan.js';
 import { Trace } from '../offload/trace.js';
 import { MiB } from '../offload/units.js';
+import { rowSlotBytes } from '../offload/weight-source.js';
 import { drawScenario } from './simulation/scenario.js';
 import { CONTEXT_TOKENS, makeToyModel } from './simulation/toy-model.js';
 import { World } from './simulation/world.js';
@@ -174,6 +176,51 @@ describe('what a plan states', () => {
       });
       await world.playAll();
     }
+  });
+});
+
+describe('what a plan keeps', () => {
+  const drawn = Array.from({ length: 20 }, (_, seed) => makeToyModel(new Random(seed), 4).model);
+  // More rows than a cache has without need.
+  const model = present(
+    drawn.find(({ vocabSize }) => vocabSize > 80),
+    'a model with many rows',
+  );
+  const workload: Workload = { sequences: 4, contextTokens: 30, promptTokens: 200, output: 'tokens' };
+  const termBytes = (plan: Plan, term: string) => plan.terms.find(({ name }) => name === term)?.bytes ?? 0;
+
+  it('rows of a whole pass where all layers rest in DRAM and the budget has room, else few', () => {
+    const options = { microBatchTokens: 4 };
+    const roomy = makePlan(model, workload, optionsFor('dram', options));
+    const streamed = makePlan(model, workload, optionsFor('nvme', options));
+    model.tables.forEach((table, index) => {
+      const wanted = Math.min(table.rowCount, roomy.passTokens) * rowSlotBytes(table);
+      expect(roomy.rowCacheBytes[index]).toBe(Math.max(wanted, streamed.rowCacheBytes[index] ?? 0));
+    });
+    expect(termBytes(roomy, 'embedding rows')).toBe(roomy.rowCacheBytes.reduce((a, b) => a + b, 0));
+    const dramBudgetBytes = dramBytes(roomy) - 1;
+    const tight = makePlan(model, workload, optionsFor('dram', { ...options, dramBudgetBytes }));
+    expect(dramBytes(tight)).toBeLessThanOrEqual(dramBudgetBytes);
+    expect(tight.rowCacheBytes[0]).toBeLessThan(roomy.rowCacheBytes[0] ?? 0);
+  });
+
+  it('activations and cache in the 16 bits of most weights, where devices take them', () => {
+    const blocks = model.blocks.map((block) => ({
+      ...block,
+      weights: block.weights.map((weight) => ({
+        ...weight,
+        dtype: 'f16' as const,
+        extent: { ...weight.extent, sizeBytes: 2 * elementCount(weight.shape) },
+      })),
+    }));
+    const half: ModelSpec = { ...model, blocks };
+    const options = optionsFor('dram', { computesInPlace: false, microBatchTokens: 4 });
+    const floats = makePlan(half, workload, options);
+    const halves = makePlan(half, workload, { ...options, halfActivations: true });
+    expect([floats.activationType, halves.activationType]).toEqual(['f32', 'f16']);
+    expect(termBytes(halves, 'key-value cache')).toBe(termBytes(floats, 'key-value cache') / 2);
+    expect(termBytes(halves, 'hidden states')).toBe(termBytes(floats, 'hidden states'));
+    expect(halves.workspaceBytes).toBeLessThan(floats.workspaceBytes);
   });
 });
 

@@ -97,7 +97,7 @@ function generationWorkload(
   };
 }
 
-/** A budget one byte short of all layers, so that some must stay on the drive. */
+/** A budget one byte short of all layers and few embedding rows, so that some layers must stay on the drive. */
 export async function mixedPlacement(
   name: string,
   prompts: readonly (readonly number[])[],
@@ -107,7 +107,11 @@ export async function mixedPlacement(
   const workload = generationWorkload(prompts, newTokens, prompts.length);
   const plan = { microBatchTokens: 32, hostWindowLayers: 1 };
   const all = planFor(model, { ...ALL_DRAM, workload, plan });
-  const needed = all.terms.reduce((sum, term) => sum + term.bytes, 0);
+  // What all layers leave of a large budget keeps more rows of the embedding, which give way to layers.
+  const streamed = planFor(model, { ...ALL_NVME, workload, plan });
+  const rowBytes = (of: Plan) => of.terms.find(({ name: term }) => term === 'embedding rows')?.bytes ?? 0;
+  const terms = all.terms.reduce((sum, term) => sum + term.bytes, 0);
+  const needed = terms - rowBytes(all) + rowBytes(streamed);
   const placement: Placement = {
     offload: 'auto',
     dramBudgetBytes: needed - 1,
