@@ -25,6 +25,8 @@ export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from '.
 export type { Activation, Tensor } from './ops.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
 export {
+  type BufferPlan,
+  type DeviceResident,
   makePlan,
   type Offload,
   type Plan,

@@ -7,7 +7,7 @@ import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
 import type { ModelSpec } from './model.js';
 import { controlWords, resultBytes } from './pass.js';
-import type { BufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
+import type { PlanOptions, PlanTerm, Workload } from './plan.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
@@ -16,8 +16,6 @@ const MICRO_BATCH_TOKENS = [2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 const MOST_IN_PLACE = 512;
 const MOST_ON_DEVICE = 2048;
 
-const DEVICE_WINDOW_LAYERS = 2;
-
 export interface Sizing {
   readonly model: ModelSpec;
   readonly workload: Workload;
@@ -25,6 +23,9 @@ export interface Sizing {
   readonly hostBufferBytes: number;
   readonly deviceBufferBytes: number;
   readonly pieceColumns: number;
+  /** By layer, in host memory and in a device's. */
+  readonly hostLayerBytes: readonly number[];
+  readonly deviceLayerBytes: readonly number[];
 }
 
 /** Everything that does not depend on where the weights rest. */
@@ -113,15 +114,6 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
   const historyTokens = workload.history ? workload.sequences * workload.contextTokens : 0;
   const rowsOfPass = { passTokens, headRows, logitRows, logitColumns, historyTokens };
   terms.push(...tableTerms(sizing, { ...rowsOfPass, microBatchTokens }));
-  const buffers = deviceBuffers(sizing);
-  if (buffers.count > 0) {
-    terms.push({
-      tier: 'gpu',
-      name: 'layer buffers',
-      bytes: buffers.count * buffers.sizeBytes,
-      reason: `${buffers.count} buffers of the largest layer, ${formatBytes(buffers.sizeBytes)}: one computes, the others fill`,
-    });
-  }
   const sizes = {
     microBatchTokens,
     microBatchSequences,
@@ -165,10 +157,4 @@ function tableTerms(
     { tier: 'dram', name, bytes, reason },
     { tier: 'gpu', name, bytes: tables + kept, reason },
   ];
-}
-
-/** Where a device has memory of its own; none where it computes in place. */
-export function deviceBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan {
-  if (options.computesInPlace) return { count: 0, sizeBytes: 0 };
-  return { count: options.deviceWindowLayers ?? DEVICE_WINDOW_LAYERS, sizeBytes: deviceBufferBytes };
 }

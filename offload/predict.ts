@@ -9,6 +9,7 @@ import { opMs, productOf, type SliceShape } from './op-cost.js';
 import type { Op } from './ops.js';
 import { type LayerTimes, simulatePasses } from './pipeline.js';
 import type { Plan, PlannedLayer } from './plan.js';
+import { prefetchSteps } from './prefetch.js';
 import type { HardwareProfile } from './profile.js';
 
 /** A micro-batch as far as its cost depends on it. */
@@ -60,7 +61,9 @@ export function predictPass(
   const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;
   const betweenMs = compute.passMs + rowsMs + startMs;
   const inPlace = profile.devices.kind === 'cpu';
+  const { hostSteps, deviceSteps } = prefetchSteps(plan);
   const windows = {
+    ahead: Math.max(hostSteps, 2) + Math.max(deviceSteps, 2) + 1,
     host: plan.hostBuffers.count,
     device: inPlace ? 0 : plan.deviceBuffers.count,
     betweenMs,
@@ -167,9 +170,9 @@ function distinctShapes(
 }
 
 /** Each device pulls its shard over its own link, then the others' from its peers; without a fast link, all of it. */
-function linkMs({ layout }: PlannedLayer, { devices }: HardwareProfile): number {
+function linkMs({ layout, tier }: PlannedLayer, { devices }: HardwareProfile): number {
   const { count, linkBytesPerSecond, peerBytesPerSecond } = devices;
-  if (devices.kind === 'cpu' || linkBytesPerSecond === null) return 0;
+  if (devices.kind === 'cpu' || tier === 'gpu' || linkBytesPerSecond === null) return 0;
   const bytes = layout.device.sizeBytes;
   if (count === 1 || peerBytesPerSecond === null) return (bytes / linkBytesPerSecond) * 1e3;
   const [first] = cutShards(bytes, count);

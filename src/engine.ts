@@ -2,6 +2,7 @@
 
 import {
   type Backend,
+  type BufferPlan,
   CpuBackend,
   type CpuBackendOptions,
   CudaBackend,
@@ -17,6 +18,7 @@ import {
   OperatingError,
   type Plan,
   type PlanOptions,
+  type Tier,
   Trace,
   type Workload,
 } from '../offload/index.js';
@@ -165,14 +167,27 @@ function checkContext(model: ModelSpec, workload: Workload): void {
   }
 }
 
-/** For logs: `12 of 32 layers in DRAM, 20 on the drive through 4 buffers of 436 MiB`. */
-export function describePlacement(plan: Plan): string {
-  const resident = plan.layers.filter(({ tier }) => tier === 'dram').length;
-  const streamed = plan.layers.length - resident;
-  if (streamed === 0) return `all ${plan.layers.length} layers rest in DRAM`;
-  const { count, sizeBytes } = plan.hostBuffers;
-  return (
-    `${resident} of ${plan.layers.length} layers rest in DRAM, ${streamed} stream from the drive ` +
-    `through ${count} buffers of ${formatBytes(sizeBytes)}`
-  );
+/** For logs: `12 of 32 layers rest in DRAM, 20 stream from the drive through 4 buffers of 436 MiB`. */
+export function describePlacement({ layers, hostBuffers, deviceBuffers }: Plan): string {
+  const count = (wanted: Tier) => layers.filter(({ tier }) => tier === wanted).length;
+  const [onDevice, inDram, onDrive] = [count('gpu'), count('dram'), count('nvme')];
+  const all = `all ${layers.length} layers rest`;
+  const some = (number: number) => `${number} of ${layers.length} layers rest`;
+  if (onDevice === layers.length) return `${all} on the device: nothing streams`;
+  const through = ({ count: buffers, sizeBytes }: BufferPlan) =>
+    `through ${buffers} buffers of ${formatBytes(sizeBytes)}`;
+  const toDevice =
+    deviceBuffers.count > 0
+      ? `${onDrive > 0 ? 'and on' : 'and stream'} to the device ${through(deviceBuffers)}`
+      : '';
+  const parts: string[] = [];
+  if (onDevice > 0) parts.push(`${some(onDevice)} on the device`);
+  if (onDrive === 0) {
+    const resting = onDevice > 0 ? `${inDram} in DRAM` : `${all} in DRAM`;
+    parts.push([resting, toDevice].filter((part) => part !== '').join(' '));
+    return parts.join(', ');
+  }
+  parts.push(onDevice > 0 ? `${inDram} in DRAM` : `${some(inDram)} in DRAM`);
+  const drive = `${onDrive} stream from the drive ${through(hostBuffers)}`;
+  return [...parts, [drive, toDevice].filter((part) => part !== '').join(' ')].join(', ');
 }

@@ -28,7 +28,7 @@ export interface PlanRequest {
 }
 
 export interface PredictedPhases {
-  /** All passes that the prompts take, after the first run has loaded what rests in DRAM. */
+  /** All passes that the prompts take, after the first run has loaded what rests in DRAM or on devices. */
   readonly prefill: PredictedPass | undefined;
   /** One pass with half of the new tokens already there. */
   readonly decode: PredictedPass | undefined;
@@ -38,7 +38,7 @@ export interface PlanReport {
   readonly request: PlanRequest;
   readonly plan: Plan;
   readonly predicted: PredictedPhases;
-  /** Reading what then rests in DRAM; undefined where the drive's rate is not known. */
+  /** Reading what then rests in DRAM or on devices; undefined where the drive's rate is not known. */
   readonly loadMs: number | undefined;
   readonly largestBatch: {
     readonly batchSize: number;
@@ -65,7 +65,7 @@ export function makePlanReport(request: PlanRequest): PlanReport {
     );
   }
   const resident = plan.layers.reduce(
-    (sum, { tier, layout }) => sum + (tier === 'dram' ? layout.host.sizeBytes : 0),
+    (sum, { tier, layout }) => sum + (tier === 'nvme' ? 0 : layout.host.sizeBytes),
     0,
   );
   const roomy = present(largest, 'a batch that fits');

@@ -7,8 +7,10 @@ import {
   type HardwareProfile,
   type Plan,
   type PlannedLayer,
+  type PlanTerm,
   type PredictedPass,
   renameKeys,
+  type Tier,
   toSnake,
 } from '../offload/index.js';
 import { describePlacement } from './engine.js';
@@ -24,6 +26,8 @@ const BOUND_BY: Readonly<Record<Bound, string>> = {
 };
 
 const LAYERS_PER_LINE = 64;
+const TIERS: readonly Tier[] = ['gpu', 'dram', 'nvme'];
+const TIER_MARKS: Readonly<Record<Tier, string>> = { gpu: '@', dram: '#', nvme: '.' };
 
 export interface PlannedModel {
   readonly name: string;
@@ -61,7 +65,7 @@ function sentence(text: string): string {
 /** A character per layer, so that a spread is seen at a glance. */
 function layerMap({ layers }: Plan): string {
   const marks = (kind: PlannedLayer['kind']) =>
-    layers.filter((layer) => layer.kind === kind).map(({ tier }) => (tier === 'dram' ? '#' : '.'));
+    layers.filter((layer) => layer.kind === kind).map(({ tier }) => TIER_MARKS[tier]);
   const lines = (kind: PlannedLayer['kind'], name: string) => {
     const all = marks(kind);
     const rows: string[] = [];
@@ -72,11 +76,13 @@ function layerMap({ layers }: Plan): string {
     }
     return rows.join('');
   };
-  return `${lines('block', 'block')}${lines('head', 'head ')}  # in DRAM, . on the drive\n`;
+  const onDevice = layers.some(({ tier }) => tier === 'gpu') ? `${TIER_MARKS.gpu} on the device, ` : '';
+  const legend = `${onDevice}${TIER_MARKS.dram} in DRAM, ${TIER_MARKS.nvme} on the drive`;
+  return `${lines('block', 'block')}${lines('head', 'head ')}  ${legend}\n`;
 }
 
 function tierTable(plan: Plan): string {
-  const rows = (['dram', 'nvme'] as const).map((tier) => {
+  const rows = TIERS.filter((tier) => tier !== 'gpu' || tierBytes(plan, tier) > 0).map((tier) => {
     const bytes = tierBytes(plan, tier);
     return [tier, String(plan.layers.filter((layer) => layer.tier === tier).length), formatBytes(bytes)];
   });
@@ -89,10 +95,19 @@ function tierBytes({ layers }: Plan, tier: PlannedLayer['tier']): number {
 
 function memoryTable(plan: Plan): string {
   const rows = plan.terms.map(({ tier, name, bytes, reason }) => [tier, name, formatBytes(bytes), reason]);
-  const total = plan.terms.reduce((sum, { tier, bytes }) => sum + (tier === 'dram' ? bytes : 0), 0);
-  const budget = `of a budget of ${formatBytes(plan.dramBudgetBytes)}`;
+  const all = (wanted: PlanTerm['tier'], budget: number | undefined) => {
+    const terms = plan.terms.filter(({ tier }) => tier === wanted);
+    const total = terms.reduce((sum, { bytes }) => sum + bytes, 0);
+    const of = budget === undefined ? '' : `of a budget of ${formatBytes(budget)}`;
+    return terms.length > 0 ? [[wanted, 'all', formatBytes(total), of]] : [];
+  };
   return textTable(
-    [['memory', 'for', 'bytes', 'why'], ...rows, ['dram', 'all', formatBytes(total), budget]],
+    [
+      ['memory', 'for', 'bytes', 'why'],
+      ...rows,
+      ...all('gpu', plan.deviceBudgetBytes),
+      ...all('dram', plan.dramBudgetBytes),
+    ],
     ['left', 'left', 'right', 'left'],
   );
 }
@@ -127,7 +142,7 @@ function stepTable({ request, plan, predicted, loadMs }: PlanReport): string {
   );
   const load =
     loadMs !== undefined && loadMs > 0
-      ? `The first pass also loads what rests in DRAM: ${formatMs(loadMs)}.\n`
+      ? `The first pass also loads what rests in DRAM or on the device: ${formatMs(loadMs)}.\n`
       : '';
   return `${header}${table}${load}`;
 }
@@ -171,11 +186,16 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
       tier,
       bytes: layout.host.sizeBytes,
     })),
-    tiers: { dramBytes: tierBytes(plan, 'dram'), nvmeBytes: tierBytes(plan, 'nvme') },
+    tiers: {
+      gpuBytes: tierBytes(plan, 'gpu'),
+      dramBytes: tierBytes(plan, 'dram'),
+      nvmeBytes: tierBytes(plan, 'nvme'),
+    },
     hostBuffers: { count: plan.hostBuffers.count, bytesEach: plan.hostBuffers.sizeBytes },
     deviceBuffers: { count: plan.deviceBuffers.count, bytesEach: plan.deviceBuffers.sizeBytes },
     memory: plan.terms,
     dramBudgetBytes: plan.dramBudgetBytes,
+    deviceBudgetBytes: plan.deviceBudgetBytes ?? null,
     microBatchTokens: plan.microBatchTokens,
     microBatchSequences: plan.microBatchSequences,
     passTokens: plan.passTokens,

@@ -192,6 +192,79 @@ describe('placement', () => {
     }
   });
 
+  describe('on devices', () => {
+    const apart = (more: Partial<PlanOptions>) => optionsFor('auto', { computesInPlace: false, ...more });
+    const gpuBytes = (plan: Plan) =>
+      plan.terms.reduce((sum, { tier, bytes }) => sum + (tier === 'gpu' ? bytes : 0), 0);
+    const onDevice = (plan: Plan) => plan.layers.filter(({ tier }) => tier === 'gpu').length;
+
+    it('is everything where it fits: nothing streams, no buffers on the device, no layer in DRAM', () => {
+      const plan = makePlan(model, workload, apart({ deviceBudgetBytes: PLENTY }));
+      expect(onDevice(plan)).toBe(plan.layers.length);
+      expect(plan.deviceBuffers.count).toBe(0);
+      expect(plan.hostBuffers.count).toBeGreaterThan(0);
+      expect(plan.terms.filter(({ name, tier }) => name === 'resident layers' && tier === 'dram')).toEqual(
+        [],
+      );
+    });
+
+    it('never exceeds the budget; more memory never means fewer layers at rest; the last byte is enough', () => {
+      const most = gpuBytes(makePlan(model, workload, apart({ deviceBudgetBytes: PLENTY })));
+      const counts: number[] = [];
+      for (let deviceBudgetBytes = 0; deviceBudgetBytes <= most; deviceBudgetBytes += Math.ceil(most / 97)) {
+        const options = apart({ deviceBudgetBytes, microBatchTokens: 8 });
+        let plan: Plan;
+        try {
+          plan = makePlan(model, workload, options);
+        } catch {
+          expect(counts).toEqual([]);
+          continue;
+        }
+        expect(gpuBytes(plan)).toBeLessThanOrEqual(deviceBudgetBytes);
+        counts.push(onDevice(plan));
+        const exact = makePlan(model, workload, { ...options, deviceBudgetBytes: gpuBytes(plan) });
+        expect(onDevice(exact)).toBe(onDevice(plan));
+      }
+      expect(counts).toEqual([...counts].sort((a, b) => a - b));
+      expect(new Set(counts).size).toBeGreaterThan(3);
+    });
+
+    it('is nothing with an offload asked for, unless layers or bytes are asked for as well', () => {
+      for (const offload of ['dram', 'nvme'] as const) {
+        const budget = { ...apart({ deviceBudgetBytes: PLENTY }), offload };
+        expect(onDevice(makePlan(model, workload, budget))).toBe(0);
+        for (let layers = 0; layers <= 6; layers++) {
+          const plan = makePlan(model, workload, { ...budget, deviceResident: { layers } });
+          expect(onDevice(plan)).toBe(layers);
+          expect(plan.layers.filter(({ tier }) => tier === offload)).toHaveLength(
+            plan.layers.length - layers,
+          );
+        }
+        const bytes = Math.max(
+          ...makePlan(model, workload, budget).layers.map((l) => l.layout.device.sizeBytes),
+        );
+        const some = makePlan(model, workload, { ...budget, deviceResident: { bytes } });
+        expect(onDevice(some)).toBeGreaterThan(0);
+        const resting = some.layers.filter(({ tier }) => tier === 'gpu');
+        expect(resting.reduce((sum, { layout }) => sum + layout.device.sizeBytes, 0)).toBeLessThanOrEqual(
+          bytes,
+        );
+      }
+    });
+
+    it('is refused with the numbers when more layers are asked for than fit, or where the device is the CPU', () => {
+      const tight = gpuBytes(makePlan(model, workload, apart({ deviceResident: { layers: 2 } })));
+      const asked = (layers: number) =>
+        apart({ deviceResident: { layers }, deviceBudgetBytes: tight, deviceBudgetName: '--gpu_memory' });
+      expect(onDevice(makePlan(model, workload, asked(1)))).toBe(1);
+      const { message } = refusal(() => makePlan(model, workload, asked(5)));
+      expect(message).toMatch(/^--gpu_memory is .* resident layers .* lower --gpu_resident$/);
+      expect(() => makePlan(model, workload, optionsFor('auto', { deviceResident: 'auto' }))).toThrow(
+        '--gpu_resident is for a GPU',
+      );
+    });
+  });
+
   it('takes the windows it is given, and needs no device buffers in place', () => {
     const apart = optionsFor('nvme', { computesInPlace: false, hostWindowLayers: 3, deviceWindowLayers: 5 });
     const plan = makePlan(model, workload, apart);

@@ -1,7 +1,7 @@
 // Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
 
-import type { CpuBackendOptions, Offload, PlanOptions } from '../../offload/index.js';
-import { cudaStatus, OperatingError } from '../../offload/index.js';
+import type { CpuBackendOptions, DeviceResident, Offload, PlanOptions } from '../../offload/index.js';
+import { cudaStatus, OperatingError, parseBytes } from '../../offload/index.js';
 import type { DsSettings } from '../ds-config.js';
 import { chooseDevice, type DeviceKind } from '../engine.js';
 import { LOG_LEVELS, type LogLevel } from '../log.js';
@@ -63,6 +63,14 @@ export const SHARED_OPTIONS = {
     group: PLACEMENT,
     describe: 'bound on what is taken of the GPU, such as 4GiB',
     default: 'what is free',
+  },
+  gpu_resident: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe:
+      'layers that rest on the GPU: auto (as many as fit), a number of layers such as 12, or at most that many ' +
+      'bytes, such as 8GiB',
+    default: 'auto; 0 with --cpu_offload or --nvme_offload_path',
   },
   threads: { kind: 'value', group: TUNING, describe: 'threads that compute', default: 'one per core' },
   prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
@@ -172,11 +180,26 @@ function readPlanOptions(options: OptionReader): Partial<PlanOptions> {
   const hostWindowLayers = options.count('prefetch_layers');
   const microBatchSequences = options.count('micro_batch_size');
   const microBatchTokens = options.count('micro_batch_tokens');
+  const deviceResident = readDeviceResident(options);
   return {
+    ...(deviceResident === undefined ? {} : { deviceResident }),
     ...(hostWindowLayers === undefined ? {} : { hostWindowLayers }),
     ...(microBatchSequences === undefined ? {} : { microBatchSequences }),
     ...(microBatchTokens === undefined ? {} : { microBatchTokens }),
   };
+}
+
+function readDeviceResident(options: OptionReader): DeviceResident | undefined {
+  const text = options.text('gpu_resident');
+  if (text === undefined || text === 'auto') return text;
+  if (/^\d+$/.test(text)) return { layers: options.count('gpu_resident', 0) ?? 0 };
+  try {
+    return { bytes: parseBytes(text, '--gpu_resident') };
+  } catch {
+    throw badOption(
+      `--gpu_resident is '${text}': give auto, a number of layers such as 12, or a size such as 8GiB`,
+    );
+  }
 }
 
 function readCpuOptions(options: OptionReader): CpuBackendOptions {

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { DeadlockError, HazardError } from '../../offload/backends/simulated.js';
 import { simulated } from '../../offload/backends/simulated-memory.js';
 import { OperatingError, present } from '../../offload/errors.js';
+import type { Memory } from '../../offload/ops.js';
 import type { RowLease } from '../../offload/row-cache.js';
 import { RowCache } from '../../offload/row-cache.js';
 import { originOf, type StreamPlants, withLeases, withPlants } from './plants.js';
@@ -23,6 +24,7 @@ const STREAMING: WorldOptions = {
 };
 const COPYING: WorldOptions = { ...STREAMING, computesInPlace: false };
 const GATHERING: WorldOptions = { ...COPYING, deviceCount: 3, deviceWindow: 2 };
+const RESTING: WorldOptions = { ...COPYING, tiers: 'gpu' };
 
 type Play = (world: World) => Promise<void>;
 
@@ -62,7 +64,7 @@ function nth(n: number): () => boolean {
 }
 
 it('finds nothing where nothing is planted', async () => {
-  for (const options of [STREAMING, COPYING, GATHERING]) {
+  for (const options of [STREAMING, COPYING, GATHERING, RESTING]) {
     const { share } = await caught({ ...options, ...streams(() => ({})) });
     expect(share).toBe(0);
   }
@@ -90,6 +92,13 @@ describe('waits left out', () => {
     };
     const { share } = await caught({ ...COPYING, deviceCount: 1, ...streams(plants) });
     expect(share).toBeGreaterThan(0.5);
+  });
+
+  it('compute does not wait for a layer that comes to rest on the device', async () => {
+    const dropWait: StreamPlants['dropWait'] = (on) => on.kind === 'compute';
+    const options = { ...RESTING, deviceCount: 1, passes: 1, ...streams(() => ({ dropWait })) };
+    const { share } = await caught(options);
+    expect(share).toBeGreaterThan(0.6);
   });
 
   it('a gather does not wait for the peers to have fetched', async () => {
@@ -174,6 +183,45 @@ describe('bytes that are not there', () => {
       return { dropCopy: (on) => on.kind === 'fetch' && chosen() };
     };
     const { share } = await caught({ ...COPYING, ...streams(plants) });
+    expect(share).toBe(1);
+  });
+
+  it('a layer that rests on the device is overwritten by another', async () => {
+    let resting = new Set<number>();
+    const alter = (scenario: Scenario): Scenario => {
+      resting = new Set(scenario.plan.layers.map(({ layout }) => layout.device.sizeBytes));
+      return scenario;
+    };
+    const wrap: WorldOptions['wrap'] = (backend) => {
+      // The first layers are allocated first; the second one that fits is put where one rests already.
+      let place: Memory | undefined;
+      let planted = false;
+      return withPlants(
+        backend,
+        {},
+        {
+          allocate: (device, sizeBytes) => {
+            if (!resting.has(sizeBytes) || planted) return device.allocate(sizeBytes);
+            if (!place || place.sizeBytes < sizeBytes) {
+              place = device.allocate(sizeBytes);
+              return place;
+            }
+            planted = true;
+            return place;
+          },
+        },
+      );
+    };
+    const { share } = await caught({ ...RESTING, deviceCount: 1, alter, wrap });
+    expect(share).toBeGreaterThan(0.9);
+  });
+
+  it('a layer that comes to rest on the device lacks a piece', async () => {
+    const plants = (): StreamPlants => {
+      const chosen = nth(2);
+      return { dropCopy: (on) => on.kind === 'fetch' && chosen() };
+    };
+    const { share } = await caught({ ...RESTING, deviceCount: 1, ...streams(plants) });
     expect(share).toBe(1);
   });
 

@@ -4,7 +4,7 @@ import { Random } from '../../offload/backends/simulated-random.js';
 import { present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/kv-cache.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/pass.js';
-import { makePlan, type Plan, type Workload } from '../../offload/plan.js';
+import { makePlan, type Plan, type Tier, type Workload } from '../../offload/plan.js';
 import { rowSlotBytes } from '../../offload/weight-source.js';
 import { Reference, type ReferenceOutput } from './reference.js';
 import { CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
@@ -32,7 +32,7 @@ export interface Scenario {
 export interface ScenarioOptions {
   readonly deviceCount?: number;
   readonly computesInPlace?: boolean;
-  readonly tiers?: 'dram' | 'nvme' | 'mixed';
+  readonly tiers?: 'gpu' | 'dram' | 'nvme' | 'mixed';
   readonly blocks?: number;
   readonly passes?: number;
   readonly hostWindow?: number;
@@ -52,7 +52,14 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const computesInPlace = options.computesInPlace ?? drawnInPlace;
   const drawnDevices = random.chance(0.6) ? random.between(1, 3) : random.between(1, 8);
   const deviceCount = options.deviceCount ?? drawnDevices;
-  const tiers = options.tiers ?? random.pick(['dram', 'nvme', 'mixed', 'mixed']);
+  const tiers =
+    options.tiers ??
+    random.pick<Required<ScenarioOptions>['tiers']>(
+      computesInPlace
+        ? ['dram', 'nvme', 'mixed', 'mixed']
+        : ['gpu', 'dram', 'nvme', 'mixed', 'mixed', 'mixed'],
+    );
+  const mixed: readonly Tier[] = computesInPlace ? ['dram', 'nvme'] : ['gpu', 'dram', 'nvme'];
   const workload: Workload = {
     sequences: random.between(1, 3),
     contextTokens: CONTEXT_TOKENS,
@@ -75,7 +82,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const plan: Plan = {
     ...base,
     layers: base.layers.map((layer) => {
-      const tier = tiers === 'mixed' ? random.pick(['dram', 'nvme'] as const) : tiers;
+      const tier = tiers === 'mixed' ? random.pick(mixed) : tiers;
       return { ...layer, tier };
     }),
     hostBuffers: { ...base.hostBuffers, count: allResident || hostWindow === 0 ? 0 : base.hostBuffers.count },
