@@ -1,5 +1,6 @@
 // What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
 
+import { cudaCosts } from './device-costs.js';
 import { dryRun } from './dry-run.js';
 import { DTYPE_BYTES } from './dtype.js';
 import { headInputColumns } from './forward-walk.js';
@@ -15,6 +16,9 @@ const MICRO_BATCH_TOKENS = [2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /** Beyond these, products gain nothing and scratch grows. */
 const MOST_IN_PLACE = 512;
 const MOST_ON_DEVICE = 2048;
+
+/** Prompts that need more take several passes, so that hidden states stay bounded however long they are. */
+const MOST_MICRO_BATCHES = 64;
 
 export interface Sizing {
   readonly model: ModelSpec;
@@ -57,9 +61,8 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
   const { model, workload, options, pieceColumns } = sizing;
   const tier = options.computesInPlace ? 'dram' : 'gpu';
   const microBatchSequences = Math.min(options.microBatchSequences ?? workload.sequences, microBatchTokens);
-  // Two micro-batches at least, so that a pass never has to split below one.
   const passTokens = Math.max(
-    Math.min(workload.promptTokens, 64 * microBatchTokens),
+    Math.min(workload.promptTokens, MOST_MICRO_BATCHES * microBatchTokens),
     workload.sequences,
     microBatchTokens,
   );
@@ -73,6 +76,10 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     (table) => Math.min(table.rowCount, Math.max(2 * microBatchTokens, 64)) * rowSlotBytes(table),
   );
   const hidden = (passTokens * model.hiddenSize + headRows * headInputColumns(model)) * 4;
+  const chunked =
+    passTokens < workload.promptTokens
+      ? `, since a pass takes at most ${MOST_MICRO_BATCHES} micro-batches and longer prompts several passes,`
+      : '';
   const terms: PlanTerm[] = [
     {
       tier,
@@ -84,7 +91,7 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
       tier,
       name: 'hidden states',
       bytes: hidden,
-      reason: `(${passTokens} tokens of a pass · ${model.hiddenSize} + ${headRows} rows for the head · ${headInputColumns(model)}) · 4 bytes`,
+      reason: `(${passTokens} tokens of a pass${chunked} · ${model.hiddenSize} + ${headRows} rows for the head · ${headInputColumns(model)}) · 4 bytes`,
     },
     {
       tier,
@@ -114,6 +121,11 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
   const historyTokens = workload.history ? workload.sequences * workload.contextTokens : 0;
   const rowsOfPass = { passTokens, headRows, logitRows, logitColumns, historyTokens };
   terms.push(...tableTerms(sizing, { ...rowsOfPass, microBatchTokens }));
+  if (options.cuda) {
+    const drawnRows = workload.output === 'tokens' ? microBatchSequences : 0;
+    const { contextTokens } = workload;
+    terms.push(...cudaCosts(model, { tokens: microBatchTokens, contextTokens, logitRows, drawnRows }));
+  }
   const sizes = {
     microBatchTokens,
     microBatchSequences,

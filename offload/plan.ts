@@ -1,11 +1,13 @@
 // Decides, before anything is allocated, where each layer rests and how large every buffer is; each size with its reason.
 
+import { ALLOCATION_BYTES } from './device-costs.js';
 import { OperatingError, present } from './errors.js';
 import { type LayerLayout, layoutLayer } from './layout.js';
 import { cutHead, type ModelSpec } from './model.js';
 import { choosePlaces } from './plan-choice.js';
 import type { DeviceResident } from './plan-device.js';
 import type { Sizing } from './plan-sizes.js';
+import { roundUp } from './units.js';
 
 export { spreadTiers } from './plan-device.js';
 export type { DeviceResident };
@@ -50,6 +52,8 @@ export interface PlanOptions {
   readonly deviceBudgetBytes?: number;
   /** How that budget came about, for messages. */
   readonly deviceBudgetName?: string;
+  /** Devices are CUDA's: what they take beside what is asked of them is part of the plan. */
+  readonly cuda?: boolean;
   /**
    * Layers that rest on every device with memory of its own; default as many as fit with offload `auto` and a budget,
    * none otherwise.
@@ -121,15 +125,17 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
       '--gpu_resident is for a GPU, but the device is the CPU, which computes on DRAM: leave it out',
     );
   }
+  const allocated = options.cuda ? ALLOCATION_BYTES : 1;
+  const deviceLayerBytes = [...blocks, ...head].map(({ device }) => roundUp(device.sizeBytes, allocated));
   const sizing: Sizing = {
     model,
     workload,
     options,
     hostBufferBytes: [...blocks, ...head].reduce((max, { host }) => Math.max(max, host.sizeBytes), 0),
-    deviceBufferBytes: [...blocks, ...head].reduce((max, { device }) => Math.max(max, device.sizeBytes), 0),
+    deviceBufferBytes: deviceLayerBytes.reduce((max, bytes) => Math.max(max, bytes), 0),
     pieceColumns: pieces.reduce((max, { columns }) => Math.max(max, columns), 0),
     hostLayerBytes: [...blocks, ...head].map(({ host }) => host.sizeBytes),
-    deviceLayerBytes: [...blocks, ...head].map(({ device }) => device.sizeBytes),
+    deviceLayerBytes,
   };
   const layers = [
     ...blocks.map((layout, index) => ({ layout, kind: 'block' as const, index, firstColumn: 0, columns: 0 })),

@@ -128,7 +128,7 @@ export function planFor(model: ModelSpec, options: EngineOptions): Plan {
 
 type DeviceOptions = Pick<
   PlanOptions,
-  'deviceCount' | 'computesInPlace' | 'deviceBudgetBytes' | 'deviceBudgetName'
+  'deviceCount' | 'computesInPlace' | 'cuda' | 'deviceBudgetBytes' | 'deviceBudgetName'
 >;
 
 function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
@@ -136,8 +136,8 @@ function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
   return { deviceCount: Math.max(1, virtualDevices), computesInPlace: virtualDevices === 0 };
 }
 
-/** What the streams' own workspaces take beside what the plan states, and what others may take meanwhile. */
-const DEVICE_MARGIN_BYTES = 512 * MiB;
+/** What others may take meanwhile, where the budget is what is free. */
+const DEVICE_MARGIN_BYTES = 256 * MiB;
 
 /** Throws NO_DEVICE. */
 function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
@@ -149,10 +149,11 @@ function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
   return {
     deviceCount: used.length,
     computesInPlace: false,
-    deviceBudgetBytes: Math.max(0, (named ? deviceBudgetBytes : free) - DEVICE_MARGIN_BYTES),
-    deviceBudgetName:
-      `${named ? '--gpu_memory' : 'what is free on the GPU'} less a margin of ` +
-      formatBytes(DEVICE_MARGIN_BYTES),
+    cuda: true,
+    deviceBudgetBytes: named ? deviceBudgetBytes : Math.max(0, free - DEVICE_MARGIN_BYTES),
+    deviceBudgetName: named
+      ? '--gpu_memory'
+      : `what is free on the GPU less a margin of ${formatBytes(DEVICE_MARGIN_BYTES)}`,
   };
 }
 

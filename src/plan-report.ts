@@ -100,6 +100,7 @@ function planBatch(request: PlanRequest, sequences: number): Plan {
       ...(given ? {} : { dramBudgetName: `what may be used of the memory of ${machine.name}` }),
       deviceCount: count,
       computesInPlace: kind === 'cpu',
+      cuda: kind === 'gpu',
       ...(memoryBytes === null ? {} : { deviceBudgetBytes: memoryBytes }),
       ...request.plan,
     },

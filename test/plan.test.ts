@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { SimulatedBackend } from '../offload/backends/simulated.js';
 import { Random } from '../offload/backends/simulated-random.js';
-import { OperatingError } from '../offload/errors.js';
+import { OperatingError, present } from '../offload/errors.js';
 import { Executor } from '../offload/executor.js';
 import type { ModelSpec } from '../offload/model.js';
 import {
@@ -16,6 +16,7 @@ import {
 } from '../offload/plan.js';
 import { Trace } from '../offload/trace.js';
 import { MiB } from '../offload/units.js';
+import { ALL_NVME, generateFixture } from './golden/run-model.js';
 import { drawScenario } from './simulation/scenario.js';
 import { CONTEXT_TOKENS, makeToyModel } from './simulation/toy-model.js';
 import { World } from './simulation/world.js';
@@ -174,6 +175,39 @@ describe('what a plan states', () => {
       });
       await world.playAll();
     }
+  });
+});
+
+describe('prompts of any length', () => {
+  const { model } = makeToyModel(new Random(3), 2);
+  const planFor = (promptTokens: number) =>
+    makePlan(
+      model,
+      { sequences: 2, contextTokens: 40, promptTokens, output: 'tokens' },
+      optionsFor('nvme', { microBatchTokens: 4 }),
+    );
+  const hiddenTerm = (plan: Plan) =>
+    present(
+      plan.terms.find(({ name }) => name === 'hidden states'),
+      'term',
+    );
+
+  it('take passes of bounded size, and the plan says why', () => {
+    expect(planFor(200).passTokens).toBe(200);
+    expect(hiddenTerm(planFor(200)).reason).not.toContain('several passes');
+    for (const promptTokens of [257, 10_000, 1_000_000]) {
+      const plan = planFor(promptTokens);
+      expect(plan.passTokens).toBe(64 * 4);
+      expect(hiddenTerm(plan).bytes).toBe(hiddenTerm(planFor(256)).bytes);
+      expect(hiddenTerm(plan).reason).toContain('longer prompts several passes');
+    }
+  });
+
+  it('yield the same tokens in many passes as in one', async () => {
+    const prompts = [Array.from({ length: 180 }, (_, index) => 3 + ((index * 37) % 90)), [5, 6, 7]];
+    const whole = await generateFixture('llama', prompts, 5, ALL_NVME);
+    const chunked = { ...ALL_NVME, plan: { microBatchTokens: 2 } };
+    expect(await generateFixture('llama', prompts, 5, chunked)).toEqual(whole);
   });
 });
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a GPU host, in an unpacked pack.sh archive or a built checkout: kernel and golden tests, then the sanitizer on the
-# kernels, then a first benchmark. Each part may be named alone: bench/gpu/run.sh tests sanitize bench
+# kernels, then a first benchmark. Each part may be named alone: bench/gpu/run.sh tests sanitize bench resident memory
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 [ -d .node ] && export PATH="$PWD/.node:$PATH"
@@ -33,6 +33,13 @@ for name in $parts; do
     bench)
       part 'decode, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32
       part 'prefill 64×512' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 3
+      ;;
+    resident)
+      part 'all layers at rest, batch 1' node dist/bench/gpu/stream.js --shape "$shape" --batch 1 --prompt 32 --tokens 16 --resident auto
+      part 'half the layers at rest, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --resident "${HALF:-17}"
+      ;;
+    memory)
+      part 'memory of the GPU' node dist/bench/gpu/memory-budget.js --shape "$shape"
       ;;
     *)
       echo "unknown part $name" && status=2

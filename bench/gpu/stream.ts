@@ -1,9 +1,11 @@
-// How near does one GPU come to its link when every layer streams from DRAM? Decode and prefill beside their limits.
+// How near does one GPU come to its link when layers stream from DRAM, and to its memory when they rest on it? Decode
+// and prefill beside their limits.
 //
 // node dist/bench/gpu/stream.js [--shape opt-1.3b] [--dir out/bench] [--batch 8] [--prompt 32] [--tokens 8]
+//   [--resident 0|auto|12]
 
 import { parseArgs } from 'node:util';
-import { CudaBackend, formatRate, MiB, present } from '../../offload/index.js';
+import { CudaBackend, formatRate, type Memory, MiB, present } from '../../offload/index.js';
 import { Engine, openModel } from '../../src/engine.js';
 import { generate, type PassProgress } from '../../src/generate.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
@@ -15,6 +17,7 @@ const { values } = parseArgs({
     batch: { type: 'string', default: '8' },
     prompt: { type: 'string', default: '32' },
     tokens: { type: 'string', default: '8' },
+    resident: { type: 'string', default: '0' },
   },
 });
 const [batch, promptTokens, newTokens] = [values.batch, values.prompt, values.tokens].map(Number) as [
@@ -23,12 +26,13 @@ const [batch, promptTokens, newTokens] = [values.batch, values.prompt, values.to
   number,
 ];
 
-const linkBytesPerSecond = await measureLink();
+const { linkBytesPerSecond, memoryBytesPerSecond } = await measureRates();
 const folder = await dummyCheckpoint(values.shape, `${values.dir}/${values.shape}`);
 const opened = await openModel(folder);
 const engine = await Engine.open(opened, {
   device: 'cuda',
   offload: 'dram',
+  plan: { deviceResident: values.resident === 'auto' ? 'auto' : { layers: Number(values.resident) } },
   workload: {
     sequences: batch,
     contextTokens: promptTokens + newTokens,
@@ -37,7 +41,13 @@ const engine = await Engine.open(opened, {
   },
 });
 const { plan } = engine;
-const streamedBytes = plan.layers.reduce((sum, { layout }) => sum + layout.device.sizeBytes, 0);
+const bytesIn = (resting: boolean) =>
+  plan.layers.reduce(
+    (sum, { tier, layout }) => sum + ((tier === 'gpu') === resting ? layout.device.sizeBytes : 0),
+    0,
+  );
+const [streamedBytes, residentBytes] = [bytesIn(false), bytesIn(true)];
+const resting = plan.layers.filter(({ tier }) => tier === 'gpu').length;
 
 const first = await passes();
 engine.trace.resetSums();
@@ -48,17 +58,22 @@ await engine.close();
 const decodeMs = median(decode);
 const prefillMs = present(prefill, 'prefill');
 const reached = streamedBytes / (decodeMs / 1e3);
+const read = (streamedBytes + residentBytes) / (decodeMs / 1e3);
+const percent = (part: number, whole: number) => `${((part / whole) * 100).toFixed(1)} %`;
 const flops = plan.blockFlopsPerToken * batch * promptTokens;
 printResult(
   `streaming ${values.shape} to a GPU`,
-  `decode, batch ${batch}: ${decodeMs.toFixed(1)} ms a step, ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} ` +
-    `(${((reached / linkBytesPerSecond) * 100).toFixed(1)} %); prefill ${batch}×${promptTokens}: ` +
+  `${resting} of ${plan.layers.length} layers at rest; decode, batch ${batch}: ${decodeMs.toFixed(2)} ms a step, ` +
+    `link ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} (${percent(reached, linkBytesPerSecond)}), ` +
+    `weights ${formatRate(read)} of ${formatRate(memoryBytesPerSecond)} (${percent(read, memoryBytesPerSecond)}); prefill ${batch}×${promptTokens}: ` +
     `${prefillMs.toFixed(0)} ms, ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; busy ` +
     lanes.map(({ lane, busyMs }) => `${lane} ${busyMs.toFixed(0)} ms`).join(', '),
   {
     ...values,
     streamedBytes,
+    residentBytes,
     linkBytesPerSecond,
+    memoryBytesPerSecond,
     decodeMs,
     prefillMs,
     decode,
@@ -92,21 +107,27 @@ async function passes(): Promise<number[]> {
   return spent;
 }
 
-/** Page-locked host memory to the device in copies of 256 MiB, by the device's own clock. */
-async function measureLink(): Promise<number> {
+/** Copies of 256 MiB by the device's own clock: from page-locked host memory, and within its memory (read and written). */
+async function measureRates(): Promise<{ linkBytesPerSecond: number; memoryBytesPerSecond: number }> {
   const backend = new CudaBackend();
   const device = present(backend.devices[0], 'device');
   const sizeBytes = 256 * MiB;
   const host = backend.allocateHost(sizeBytes, 'control');
   const memory = device.allocate(sizeBytes);
-  const rates: number[] = [];
-  for (let run = 0; run < 8; run++) {
-    const start = device.fetch.record();
-    device.fetch.copy(memory, 0, host, 0, sizeBytes);
-    const end = device.fetch.record();
-    await end.reached();
-    rates.push(sizeBytes / ((end.timeMs - start.timeMs) / 1e3));
-  }
+  const other = device.allocate(sizeBytes);
+  const rate = async (from: Memory, bytes: number) => {
+    const rates: number[] = [];
+    for (let run = 0; run < 8; run++) {
+      const start = device.fetch.record();
+      device.fetch.copy(memory, 0, from, 0, sizeBytes);
+      const end = device.fetch.record();
+      await end.reached();
+      rates.push(bytes / ((end.timeMs - start.timeMs) / 1e3));
+    }
+    return median(rates.slice(2));
+  };
+  const linkBytesPerSecond = await rate(host, sizeBytes);
+  const memoryBytesPerSecond = await rate(other, 2 * sizeBytes);
   await backend.close();
-  return median(rates.slice(2));
+  return { linkBytesPerSecond, memoryBytesPerSecond };
 }

@@ -1,0 +1,63 @@
+// What the kernels of a GPU allocate for themselves beside the plan's memories: bounds of what native/cuda/run.h grows.
+
+import { ForwardWalk, headInputColumns } from './forward-walk.js';
+import type { ModelSpec } from './model.js';
+import type { Op } from './ops.js';
+import { dimension } from './tensor.js';
+import { MiB, roundUp } from './units.js';
+
+/** Of the library that makes products, per stream that computes. */
+const PRODUCTS_WORKSPACE_BYTES = 32 * MiB;
+/** Rows of converted inputs are that many elements long, or a multiple. */
+const ROW_ELEMENTS = 8;
+/** Attention of few tokens cuts contexts there, and only while it has fewer warps (token · head) than this. */
+const SPLIT_TOKENS = 256;
+const ENOUGH_WARPS = 2048;
+
+export interface KernelScratch {
+  readonly productsBytes: number;
+  /** Inputs of a product in its weights' 16-bit type, and sums that an activation still has to pass. */
+  readonly inputsBytes: number;
+  /** Parts of attention over long contexts, or logits that a token is drawn from. */
+  readonly partialsBytes: number;
+  readonly bytes: number;
+}
+
+export interface ScratchWorkload {
+  /** Of a micro-batch, at most. */
+  readonly tokens: number;
+  readonly contextTokens: number;
+  /** Rows that the head computes at once. */
+  readonly logitRows: number;
+  /** Rows whose tokens are drawn at once; 0 where none are. */
+  readonly drawnRows: number;
+}
+
+export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): KernelScratch {
+  const { tokens, contextTokens, logitRows, drawnRows } = workload;
+  let [inputs, sums, parts] = [0, 0, 0];
+  const hear = (op: Op) => {
+    if (op.op === 'linear') {
+      inputs = Math.max(inputs, 2 * tokens * roundUp(dimension(op.x, 1), ROW_ELEMENTS));
+      const apart = op.accumulate && op.activation !== 'none';
+      if (apart) sums = Math.max(sums, 4 * tokens * roundUp(dimension(op.out, 1), ROW_ELEMENTS));
+    } else if (op.op === 'attention') {
+      const warps = Math.min(tokens * dimension(op.q, 1), ENOUGH_WARPS - 1);
+      const splits = Math.ceil(contextTokens / SPLIT_TOKENS);
+      // A maximum, a sum, and values in whole groups of 32, whose number is a power of two.
+      const values = 32 * 2 ** Math.ceil(Math.log2(Math.max(1, dimension(op.q, 2) / 32)));
+      if (splits > 1) parts = Math.max(parts, 4 * warps * splits * (2 + values));
+    }
+  };
+  const walk = new ForwardWalk(model, hear);
+  for (let index = 0; index < model.blocks.length; index++) walk.block(index, tokens);
+  inputs = Math.max(inputs, 2 * logitRows * roundUp(headInputColumns(model), ROW_ELEMENTS));
+  const partialsBytes = Math.max(parts, 4 * drawnRows * model.vocabSize);
+  const inputsBytes = inputs + sums;
+  return {
+    productsBytes: PRODUCTS_WORKSPACE_BYTES,
+    inputsBytes,
+    partialsBytes,
+    bytes: PRODUCTS_WORKSPACE_BYTES + inputsBytes + partialsBytes,
+  };
+}
