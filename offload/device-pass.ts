@@ -66,7 +66,7 @@ export class DevicePass {
   /** Queues the embedding of every micro-batch. Rejects when rows cannot be read. */
   async begin(microBatches: readonly MicroBatch[]): Promise<void> {
     this.#timings = [];
-    this.#running = await this.#embed(microBatches);
+    this.#running = await this.#embed(this.#state.kv.begin(microBatches));
     this.#begun = this.#state.device.compute.record();
   }
 
@@ -97,6 +97,7 @@ export class DevicePass {
       .record()
       .reached()
       .catch(() => undefined); // a failed device was reported by its pass
+    await this.#state.kv.idle();
   }
 
   /** Rows of a micro-batch, per table. Rejects when no look-up is under way any more, and holds none then. */
@@ -166,14 +167,15 @@ export class DevicePass {
   }
 
   #queueBlock(index: number, weights: Weights): void {
-    for (const { control, firstToken, tokens } of this.#running) {
-      this.#state.kernels.enter(control.attention, this.#state.cache(index), control.lengths);
+    for (const [turn, { control, firstToken, tokens }] of this.#running.entries()) {
+      this.#state.kernels.enter(control.attention, this.#state.kv.enter(index, turn), control.lengths);
       this.#model.forward.block(
         this.#state.kernels,
         weights,
         rows(this.#state.hidden, firstToken, tokens),
         index,
       );
+      this.#state.kv.leave(index, turn);
     }
   }
 

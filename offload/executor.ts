@@ -50,7 +50,7 @@ export class Executor {
     });
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     this.#devices = backend.devices.map((device) => {
-      const state = makeDeviceState(backend, device, model, plan, contextTokens, fixed);
+      const state = makeDeviceState(backend, device, model, plan, contextTokens, fixed, trace);
       return new DevicePass(model, plan, state, rowCaches, trace);
     });
   }

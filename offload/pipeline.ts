@@ -64,7 +64,7 @@ export function simulatePasses(layers: readonly LayerTimes[], windows: Windows):
       }
       let onDevice = inDram;
       if (linkMs > 0) {
-        const before = copied[copied.length - windows.device];
+        const before = windows.device > 0 ? copied[copied.length - windows.device] : undefined;
         const leftBuffer = before === undefined ? 0 : present(computeDone[before], 'step');
         copied.push(step);
         linkFree = Math.max(linkFree, inDram, leftBuffer) + linkMs;

@@ -3,7 +3,7 @@
 import { OperatingError, present } from './errors.js';
 import type { BufferPlan, PlanTerm, Tier } from './plan.js';
 import { type DevicePlace, placeOnDevice, smallestDeviceTerms, spreadTiers } from './plan-device.js';
-import { microBatchCandidates, type Sizes, type Sizing, workingMemory } from './plan-sizes.js';
+import { microBatchCandidates, type Sizes, type Sizing, type Work, workingMemory } from './plan-sizes.js';
 import { formatBytes } from './units.js';
 
 /** Below this, prefill reads weights from memory so often that streaming a few layers is the better choice. */
@@ -60,7 +60,7 @@ export function choosePlaces(sizing: Sizing): Choice {
       for (const window of candidate.place.resident.includes(true) ? windows : [0]) {
         const needed = sum(terms) + weightBytes + window * sizing.hostBufferBytes;
         if (needed <= options.dramBudgetBytes) return choice(sizing, candidate, window, restBytes.length);
-        if (options.offload === 'dram') smallest = { bytes: needed, terms, weightBytes };
+        if (options.offload === 'dram') smallest = lesser(smallest, { bytes: needed, terms, weightBytes });
       }
     }
   }
@@ -71,26 +71,50 @@ export function choosePlaces(sizing: Sizing): Choice {
         const needed = sum(terms) + window * sizing.hostBufferBytes;
         if (needed <= options.dramBudgetBytes) return spendTheRest(sizing, candidate, window);
         const withBuffers = [...terms, bufferTerm(sizing, window, false)];
-        smallest = { bytes: needed, terms: withBuffers, weightBytes: 0 };
+        smallest = lesser(smallest, { bytes: needed, terms: withBuffers, weightBytes: 0 });
       }
     }
   }
   throw refusal(sizing, present(smallest, 'a plan that is too large'));
 }
 
-/** Those that devices can hold, best first. */
+/** Those that devices can hold, best first: keys and values on the device if that leaves micro-batches of a useful size. */
 function candidatesOf(sizing: Sizing): Candidate[] {
-  const candidates = microBatchCandidates(sizing).flatMap((tokens): Candidate[] => {
-    const { sizes, terms } = workingMemory(sizing, tokens);
-    const place = placeOnDevice(sizing, terms);
-    if (!place) return [];
-    const restBytes = sizing.hostLayerBytes.filter((_, index) => !place.resident[index]);
-    return [{ tokens, sizes, terms: [...terms, ...place.terms], place, restBytes }];
-  });
+  const { options } = sizing;
+  const onDevice = options.kvOffload && !options.computesInPlace ? [] : candidatesWith(sizing, 'device');
+  const most = microBatchCandidates(sizing)[0] ?? 1;
+  const useful = Math.min(SMALLEST_USEFUL_ON_DEVICE, most);
+  const enough = options.computesInPlace || onDevice.some(({ tokens }) => tokens >= useful);
+  const candidates = enough ? onDevice : [...candidatesWith(sizing, 'dram'), ...onDevice];
   // A micro-batch that is somewhat smaller is worth it when nothing has to stream then.
-  const useful = Math.min(SMALLEST_USEFUL_ON_DEVICE, candidates[0]?.tokens ?? 0);
   const whole = candidates.filter(({ tokens, restBytes }) => restBytes.length === 0 && tokens >= useful);
   return [...whole, ...candidates.filter((candidate) => !whole.includes(candidate))];
+}
+
+function candidatesWith(sizing: Sizing, kv: Work['kv']): Candidate[] {
+  return microBatchCandidates(sizing).flatMap((tokens) =>
+    sequenceCandidates(sizing, kv, tokens).flatMap((sequences): Candidate[] => {
+      const { sizes, terms } = workingMemory(sizing, { tokens, sequences, kv });
+      const place = placeOnDevice(sizing, terms);
+      if (!place) return [];
+      const restBytes = sizing.hostLayerBytes.filter((_, index) => !place.resident[index]);
+      return [{ tokens, sizes, terms: [...terms, ...place.terms], place, restBytes }];
+    }),
+  );
+}
+
+/** How many sequences a micro-batch may have: fewer need smaller buffers for keys and values that rest in DRAM. */
+function sequenceCandidates({ workload, options }: Sizing, kv: Work['kv'], tokens: number): number[] {
+  const most = Math.min(options.microBatchSequences ?? workload.sequences, tokens);
+  if (kv === 'device') return [most];
+  const candidates: number[] = [];
+  for (let sequences = most; sequences >= 1; sequences = Math.floor(sequences / 2))
+    candidates.push(sequences);
+  return candidates;
+}
+
+function lesser(known: Needs | undefined, other: Needs): Needs {
+  return known && known.bytes <= other.bytes ? known : other;
 }
 
 function spendTheRest(sizing: Sizing, candidate: Candidate, smallestWindow: number): Choice {
@@ -185,7 +209,13 @@ function refusal(sizing: Sizing, smallest: Needs): OperatingError {
 function deviceRefusal(sizing: Sizing): OperatingError {
   const { options, workload } = sizing;
   const tokens = present(microBatchCandidates(sizing).at(-1), 'a candidate');
-  const terms = [...workingMemory(sizing, tokens).terms, ...smallestDeviceTerms(sizing)];
+  const needs = (['device', 'dram'] as const)
+    .map((kv) => [
+      ...workingMemory(sizing, { tokens, sequences: 1, kv }).terms,
+      ...smallestDeviceTerms(sizing),
+    ])
+    .sort((a, b) => sum(a, 'gpu') - sum(b, 'gpu'));
+  const terms = present(needs[0], 'needs');
   const remedies = [workload.sequences > 1 ? 'lower --batch_size, or shorten prompts' : 'shorten the prompt'];
   if (options.deviceResident) remedies.push('lower --gpu_resident');
   return new OperatingError(

@@ -1,14 +1,14 @@
 // What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
 
 import { cudaCosts } from './device-costs.js';
-import { dryRun } from './dry-run.js';
+import { type DryRun, dryRun } from './dry-run.js';
 import { DTYPE_BYTES } from './dtype.js';
 import { headInputColumns } from './forward-walk.js';
-import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
+import { blockPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
 import type { ModelSpec } from './model.js';
 import { controlWords, resultBytes } from './pass.js';
-import type { PlanOptions, PlanTerm, Workload } from './plan.js';
+import type { KvBufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
@@ -27,6 +27,8 @@ export interface Sizing {
   readonly hostBufferBytes: number;
   readonly deviceBufferBytes: number;
   readonly pieceColumns: number;
+  /** Made so far, by tokens and rows. */
+  readonly dryRuns: Map<string, DryRun>;
   /** By layer, in host memory and in a device's. */
   readonly hostLayerBytes: readonly number[];
   readonly deviceLayerBytes: readonly number[];
@@ -38,6 +40,7 @@ export interface Sizes {
   readonly microBatchSequences: number;
   readonly passTokens: number;
   readonly kvPages: number;
+  readonly kvBuffers: KvBufferPlan;
   readonly workspaceBytes: number;
   readonly logitRows: number;
   readonly logitColumns: number;
@@ -56,11 +59,20 @@ export function microBatchCandidates({ workload, options }: Sizing): number[] {
   return useful.length === 0 || (useful[0] ?? 0) < most ? [most, ...useful] : useful;
 }
 
+/** How much is computed together, and where keys and values rest. */
+export interface Work {
+  /** Of a micro-batch. */
+  readonly tokens: number;
+  readonly sequences: number;
+  readonly kv: 'device' | 'dram';
+}
+
 /** All memory for micro-batches of that size, but for weights and their buffers. */
-export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes: Sizes; terms: PlanTerm[] } {
+export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms: PlanTerm[] } {
   const { model, workload, options, pieceColumns } = sizing;
   const tier = options.computesInPlace ? 'dram' : 'gpu';
-  const microBatchSequences = Math.min(options.microBatchSequences ?? workload.sequences, microBatchTokens);
+  const microBatchTokens = work.tokens;
+  const microBatchSequences = Math.min(work.sequences, microBatchTokens);
   const passTokens = Math.max(
     Math.min(workload.promptTokens, MOST_MICRO_BATCHES * microBatchTokens),
     workload.sequences,
@@ -68,9 +80,8 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
   );
   const logitRows = workload.output === 'nll' ? microBatchTokens : workload.sequences;
   const logitColumns = workload.output === 'nll' ? pieceColumns : model.vocabSize;
-  const { workspaceBytes, blockFlopsPerToken } = dryRun(model, microBatchTokens, Math.max(logitRows, 1));
-  const kvPages = workload.sequences * pagesFor(workload.contextTokens);
-  const kvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+  const { workspaceBytes, blockFlopsPerToken } = dryRunOnce(sizing, microBatchTokens, Math.max(logitRows, 1));
+  const kv = kvMemory(sizing, work.kv, microBatchSequences);
   const headRows = workload.output === 'nll' ? passTokens : workload.sequences;
   const rowCacheBytes = model.tables.map(
     (table) => Math.min(table.rowCount, Math.max(2 * microBatchTokens, 64)) * rowSlotBytes(table),
@@ -81,12 +92,7 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
       ? `, since a pass takes at most ${MOST_MICRO_BATCHES} micro-batches and longer prompts several passes,`
       : '';
   const terms: PlanTerm[] = [
-    {
-      tier,
-      name: 'key-value cache',
-      bytes: kvPages * pageBytes(kvShape),
-      reason: `${workload.sequences} sequences · ${pagesFor(workload.contextTokens)} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(kvShape))} a page in all blocks`,
-    },
+    ...kv.terms,
     {
       tier,
       name: 'hidden states',
@@ -130,7 +136,8 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     microBatchTokens,
     microBatchSequences,
     passTokens,
-    kvPages,
+    kvPages: kv.pages,
+    kvBuffers: kv.buffers,
     workspaceBytes,
     logitRows,
     logitColumns,
@@ -139,6 +146,52 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     blockFlopsPerToken,
   };
   return { sizes, terms };
+}
+
+/** Candidates differ in other things than what the forward depends on. */
+function dryRunOnce({ model, dryRuns }: Sizing, tokens: number, rows: number): DryRun {
+  const key = `${tokens} ${rows}`;
+  const known = dryRuns.get(key) ?? dryRun(model, tokens, rows);
+  dryRuns.set(key, known);
+  return known;
+}
+
+/** Loads run ahead and stores behind while a third one computes. */
+const KV_BUFFERS = 3;
+
+/** Pages of all sequences, and of one micro-batch where they rest in DRAM. */
+function kvMemory(
+  { model, workload, options }: Sizing,
+  rests: Work['kv'],
+  microBatchSequences: number,
+): { pages: number; buffers: KvBufferPlan; terms: PlanTerm[] } {
+  const { sequences, contextTokens } = workload;
+  const shape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+  const each = pagesFor(contextTokens);
+  const pages = sequences * each;
+  const bytes = pages * pageBytes(shape);
+  const perToken = formatBytes(pageBytes(shape) / PAGE_TOKENS);
+  const name = 'key-value cache';
+  const reason = `${sequences} sequences · ${each} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks (${perToken} a token)`;
+  if (options.computesInPlace || rests === 'device') {
+    const tier = options.computesInPlace ? 'dram' : 'gpu';
+    return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
+  }
+  const buffers = { count: KV_BUFFERS, pages: microBatchSequences * each };
+  const buffersBytes = buffers.count * buffers.pages * blockPageBytes(shape);
+  return {
+    pages,
+    buffers,
+    terms: [
+      { tier: 'dram', name, bytes: bytes * options.deviceCount, reason },
+      {
+        tier: 'gpu',
+        name: 'key-value buffers',
+        bytes: buffersBytes,
+        reason: `${KV_BUFFERS} buffers for ${microBatchSequences} sequences of a micro-batch in one block: one computes, the others load and store`,
+      },
+    ],
+  };
 }
 
 /** Where JavaScript writes tables and reads results, and the small vectors beside the weights. */

@@ -52,6 +52,8 @@ export interface PlanOptions {
   readonly deviceBudgetBytes?: number;
   /** How that budget came about, for messages. */
   readonly deviceBudgetName?: string;
+  /** Keys and values rest in DRAM, also where devices could hold them; without meaning where they compute in place. */
+  readonly kvOffload?: boolean;
   /** Devices are CUDA's: what they take beside what is asked of them is part of the plan. */
   readonly cuda?: boolean;
   /**
@@ -85,6 +87,12 @@ export interface BufferPlan {
   readonly sizeBytes: number;
 }
 
+export interface KvBufferPlan {
+  readonly count: number;
+  /** Of each. */
+  readonly pages: number;
+}
+
 /** Immutable result of planning. */
 export interface Plan {
   readonly layers: readonly PlannedLayer[];
@@ -95,7 +103,10 @@ export interface Plan {
   /** Tokens that one pass may bring: their hidden states are kept while the layers go by. */
   readonly passTokens: number;
   readonly sequences: number;
+  /** Of each device's sequences, in every block. */
   readonly kvPages: number;
+  /** Where keys and values rest in DRAM: a device's buffers for one block of a micro-batch; none where they lie ready. */
+  readonly kvBuffers: KvBufferPlan;
   readonly workspaceBytes: number;
   /** Rows whose logits one pass makes. */
   readonly logitRows: number;
@@ -136,6 +147,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     pieceColumns: pieces.reduce((max, { columns }) => Math.max(max, columns), 0),
     hostLayerBytes: [...blocks, ...head].map(({ host }) => host.sizeBytes),
     deviceLayerBytes,
+    dryRuns: new Map(),
   };
   const layers = [
     ...blocks.map((layout, index) => ({ layout, kind: 'block' as const, index, firstColumn: 0, columns: 0 })),

@@ -3,6 +3,7 @@
 import { DTYPE_BYTES, elementCount } from './dtype.js';
 import { present } from './errors.js';
 import { ForwardWalk } from './forward-walk.js';
+import { blockPageBytes, pagesFor } from './kv-cache.js';
 import { cutShards } from './layout.js';
 import type { ModelSpec } from './model.js';
 import { opMs, productOf, type SliceShape } from './op-cost.js';
@@ -51,11 +52,12 @@ export function predictPass(
   const shapes = distinctShapes(microBatches);
   const sumOver = (ms: (shape: MicroBatchShape, times: number) => number) =>
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
+  const kvMs = keyValueMs(model, plan, profile, microBatches);
   const layers = plan.layers.map((layer): LayerTimes => {
     const computeMs = sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.layout.host.sizeBytes;
     const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
-    return { driveMs, linkMs: linkMs(layer, profile), computeMs };
+    return { driveMs, linkMs: linkMs(layer, profile) + (layer.kind === 'block' ? kvMs : 0), computeMs };
   });
   const startMs = sumOver((shape, times) => cost.start(shape, times));
   const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;
@@ -178,6 +180,22 @@ function linkMs({ layout, tier }: PlannedLayer, { devices }: HardwareProfile): n
   const [first] = cutShards(bytes, count);
   const shard = first ? first.endBytes - first.startBytes : 0;
   return (shard / linkBytesPerSecond + (bytes - shard) / peerBytesPerSecond) * 1e3;
+}
+
+/** Keys and values that a block's attention reads, where they come from DRAM; what is stored goes the other way. */
+function keyValueMs(
+  { kvHeads, headDim }: ModelSpec,
+  { kvBuffers }: Plan,
+  { devices }: HardwareProfile,
+  microBatches: readonly MicroBatchShape[],
+): number {
+  if (kvBuffers.count === 0 || devices.linkBytesPerSecond === null) return 0;
+  let pages = 0;
+  for (const { slices } of microBatches) {
+    for (const { startPosition } of slices) pages += pagesFor(startPosition);
+  }
+  const bytes = pages * blockPageBytes({ blocks: 1, kvHeads, headDim });
+  return (bytes / devices.linkBytesPerSecond) * 1e3;
 }
 
 /** The busiest of the three, if it is busy most of the time. */

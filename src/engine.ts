@@ -169,7 +169,12 @@ function checkContext(model: ModelSpec, workload: Workload): void {
 }
 
 /** For logs: `12 of 32 layers rest in DRAM, 20 stream from the drive through 4 buffers of 436 MiB`. */
-export function describePlacement({ layers, hostBuffers, deviceBuffers }: Plan): string {
+export function describePlacement(plan: Plan): string {
+  const kv = plan.kvBuffers.count > 0 ? '; keys and values rest in DRAM' : '';
+  return `${describeLayers(plan)}${kv}`;
+}
+
+function describeLayers({ layers, hostBuffers, deviceBuffers }: Plan): string {
   const count = (wanted: Tier) => layers.filter(({ tier }) => tier === wanted).length;
   const [onDevice, inDram, onDrive] = [count('gpu'), count('dram'), count('nvme')];
   const all = `all ${layers.length} layers rest`;

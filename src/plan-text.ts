@@ -199,6 +199,11 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
     microBatchTokens: plan.microBatchTokens,
     microBatchSequences: plan.microBatchSequences,
     passTokens: plan.passTokens,
+    keyValues: {
+      tier: plan.kvBuffers.count > 0 || machine.devices.kind === 'cpu' ? 'dram' : 'gpu',
+      pages: plan.kvPages,
+      buffers: plan.kvBuffers,
+    },
     predicted: {
       prefill: passJson(predicted.prefill),
       decodeStep: passJson(predicted.decode),

@@ -255,6 +255,8 @@ describe('placement', () => {
           continue;
         }
         expect(gpuBytes(plan)).toBeLessThanOrEqual(deviceBudgetBytes);
+        // Keys and values that leave for DRAM make room for layers.
+        if (plan.kvBuffers.count > 0) continue;
         counts.push(onDevice(plan));
         const exact = makePlan(model, workload, { ...options, deviceBudgetBytes: gpuBytes(plan) });
         expect(onDevice(exact)).toBe(onDevice(plan));
@@ -287,7 +289,9 @@ describe('placement', () => {
     });
 
     it('is refused with the numbers when more layers are asked for than fit, or where the device is the CPU', () => {
-      const tight = gpuBytes(makePlan(model, workload, apart({ deviceResident: { layers: 2 } })));
+      const tight = gpuBytes(
+        makePlan(model, workload, apart({ deviceResident: { layers: 2 }, kvOffload: true })),
+      );
       const asked = (layers: number) =>
         apart({ deviceResident: { layers }, deviceBudgetBytes: tight, deviceBudgetName: '--gpu_memory' });
       expect(onDevice(makePlan(model, workload, asked(1)))).toBe(1);
@@ -296,6 +300,48 @@ describe('placement', () => {
       expect(() => makePlan(model, workload, optionsFor('auto', { deviceResident: 'auto' }))).toThrow(
         '--gpu_resident is for a GPU',
       );
+    });
+  });
+
+  describe('of keys and values', () => {
+    const apart = (more: Partial<PlanOptions>) => optionsFor('dram', { computesInPlace: false, ...more });
+    const bytes = (plan: Plan, tier: string, name: string) =>
+      plan.terms.reduce((sum, term) => sum + (term.tier === tier && term.name === name ? term.bytes : 0), 0);
+
+    it('is the device where it has room, DRAM when asked, and DRAM in any case in place', () => {
+      const resting = makePlan(model, workload, apart({}));
+      const moved = makePlan(model, workload, apart({ kvOffload: true, deviceCount: 3 }));
+      expect(resting.kvBuffers.count).toBe(0);
+      expect(bytes(resting, 'dram', 'key-value cache')).toBe(0);
+      expect(moved.kvBuffers.count).toBe(3);
+      expect(bytes(moved, 'gpu', 'key-value cache')).toBe(0);
+      expect(bytes(moved, 'dram', 'key-value cache')).toBe(3 * bytes(resting, 'gpu', 'key-value cache'));
+      const inPlace = makePlan(model, workload, optionsFor('dram', { kvOffload: true }));
+      expect(inPlace).toEqual(makePlan(model, workload, optionsFor('dram')));
+    });
+
+    it('leaves the device when it cannot hold them, with micro-batches as small as the buffers must be', () => {
+      const many: Workload = { sequences: 64, contextTokens: 40, promptTokens: 64 * 20, output: 'tokens' };
+      const held = makePlan(model, many, apart({ microBatchTokens: 64 }));
+      const cacheBytes = bytes(held, 'gpu', 'key-value cache');
+      const others = held.terms.reduce(
+        (sum, { tier, bytes: b }) => sum + (tier === 'gpu' ? b : 0),
+        -cacheBytes,
+      );
+      const sequences = [0.9, 0.5, 0.25, 0.05].map((share) => {
+        const plan = makePlan(
+          model,
+          many,
+          apart({ deviceBudgetBytes: others + Math.floor(share * cacheBytes), microBatchTokens: 64 }),
+        );
+        expect(plan.kvBuffers.count).toBe(3);
+        expect(plan.kvBuffers.pages).toBe(3 * plan.microBatchSequences);
+        const gpu = plan.terms.reduce((sum, { tier, bytes: b }) => sum + (tier === 'gpu' ? b : 0), 0);
+        expect(gpu).toBeLessThanOrEqual(others + share * cacheBytes);
+        return plan.microBatchSequences;
+      });
+      expect(sequences).toEqual([...sequences].sort((a, b) => b - a));
+      expect(sequences[0]).toBeGreaterThan(present(sequences.at(-1), 'last'));
     });
   });
 

@@ -2,11 +2,11 @@
 // and prefill beside their limits.
 //
 // node dist/bench/gpu/stream.js [--shape opt-1.3b] [--dir out/bench] [--batch 8] [--prompt 32] [--tokens 8]
-//   [--resident 0|auto|12]
+//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB]
 
 import { parseArgs } from 'node:util';
-import { CudaBackend, formatRate, type Memory, MiB, present } from '../../offload/index.js';
-import { Engine, openModel } from '../../src/engine.js';
+import { CudaBackend, formatRate, type Memory, MiB, parseBytes, present } from '../../offload/index.js';
+import { describePlacement, Engine, openModel } from '../../src/engine.js';
 import { generate, type PassProgress } from '../../src/generate.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
 
@@ -18,6 +18,8 @@ const { values } = parseArgs({
     prompt: { type: 'string', default: '32' },
     tokens: { type: 'string', default: '8' },
     resident: { type: 'string', default: '0' },
+    kv: { type: 'string', default: 'auto' },
+    gpu_memory: { type: 'string' },
   },
 });
 const [batch, promptTokens, newTokens] = [values.batch, values.prompt, values.tokens].map(Number) as [
@@ -32,7 +34,13 @@ const opened = await openModel(folder);
 const engine = await Engine.open(opened, {
   device: 'cuda',
   offload: 'dram',
-  plan: { deviceResident: values.resident === 'auto' ? 'auto' : { layers: Number(values.resident) } },
+  ...(values.gpu_memory === undefined
+    ? {}
+    : { deviceBudgetBytes: parseBytes(values.gpu_memory, '--gpu_memory') }),
+  plan: {
+    deviceResident: values.resident === 'auto' ? 'auto' : { layers: Number(values.resident) },
+    kvOffload: values.kv === 'dram',
+  },
   workload: {
     sequences: batch,
     contextTokens: promptTokens + newTokens,
@@ -47,23 +55,24 @@ const bytesIn = (resting: boolean) =>
     0,
   );
 const [streamedBytes, residentBytes] = [bytesIn(false), bytesIn(true)];
-const resting = plan.layers.filter(({ tier }) => tier === 'gpu').length;
 
 const first = await passes();
 engine.trace.resetSums();
 const [prefill, ...decode] = await passes();
 const lanes = engine.trace.summaries().map(({ lane, busyMs, bytes }) => ({ lane, busyMs, bytes }));
+const kvBytes =
+  lanes.reduce((sum, { lane, bytes }) => sum + (lane === 'kv dram→gpu' ? bytes : 0), 0) / decode.length;
 const stallMs = engine.trace.computeStallMs;
 await engine.close();
 const decodeMs = median(decode);
 const prefillMs = present(prefill, 'prefill');
-const reached = streamedBytes / (decodeMs / 1e3);
+const reached = (streamedBytes + kvBytes) / (decodeMs / 1e3);
 const read = (streamedBytes + residentBytes) / (decodeMs / 1e3);
 const percent = (part: number, whole: number) => `${((part / whole) * 100).toFixed(1)} %`;
 const flops = plan.blockFlopsPerToken * batch * promptTokens;
 printResult(
   `streaming ${values.shape} to a GPU`,
-  `${resting} of ${plan.layers.length} layers at rest; decode, batch ${batch}: ${decodeMs.toFixed(2)} ms a step, ` +
+  `${describePlacement(plan)}; decode, batch ${batch}: ${decodeMs.toFixed(2)} ms a step, ` +
     `link ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} (${percent(reached, linkBytesPerSecond)}), ` +
     `weights ${formatRate(read)} of ${formatRate(memoryBytesPerSecond)} (${percent(read, memoryBytesPerSecond)}); prefill ${batch}×${promptTokens}: ` +
     `${prefillMs.toFixed(0)} ms, ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; busy ` +
@@ -72,6 +81,9 @@ printResult(
     ...values,
     streamedBytes,
     residentBytes,
+    kvBytes,
+    placement: describePlacement(plan),
+    microBatchSequences: plan.microBatchSequences,
     linkBytesPerSecond,
     memoryBytesPerSecond,
     decodeMs,

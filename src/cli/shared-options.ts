@@ -72,6 +72,12 @@ export const SHARED_OPTIONS = {
       'bytes, such as 8GiB',
     default: 'auto; 0 with --cpu_offload or --nvme_offload_path',
   },
+  kv_offload: {
+    kind: 'flag',
+    group: PLACEMENT,
+    describe:
+      'cached keys and values rest in DRAM, which is where they go by themselves when the GPU cannot hold them',
+  },
   threads: { kind: 'value', group: TUNING, describe: 'threads that compute', default: 'one per core' },
   prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
   micro_batch_size: { kind: 'value', group: TUNING, describe: 'sequences computed together, at most' },
@@ -183,6 +189,7 @@ function readPlanOptions(options: OptionReader): Partial<PlanOptions> {
   const deviceResident = readDeviceResident(options);
   return {
     ...(deviceResident === undefined ? {} : { deviceResident }),
+    ...(options.flag('kv_offload') ? { kvOffload: true } : {}),
     ...(hostWindowLayers === undefined ? {} : { hostWindowLayers }),
     ...(microBatchSequences === undefined ? {} : { microBatchSequences }),
     ...(microBatchTokens === undefined ? {} : { microBatchTokens }),

@@ -85,7 +85,10 @@ describe.skipIf(!HAS_GPU).each(['bloom-6-heads', 'llama', 'gpt2'])('%s: every pl
       ),
     );
     const decided: Placement = { ...ON_GPU, offload: 'auto' };
-    for (const placement of [ON_GPU, ...windows, ...resting, decided]) {
+    const kvInDram = [{}, { microBatchSequences: 1 }, { deviceResident: { layers: 2 } }].map(
+      (plan): Placement => ({ ...FROM_DRAM, plan: { ...plan, kvOffload: true } }),
+    );
+    for (const placement of [ON_GPU, ...windows, ...resting, ...kvInDram, decided]) {
       expect(await generateFixture(name, golden.input_ids, 8, placement)).toEqual(tokens);
     }
     expect(await scoreFixture(name, golden.nll_ids, 64, ON_GPU)).toEqual(score);

@@ -40,6 +40,17 @@ function placements(layerCount: number): [string, Placement][] {
       },
     ]),
     ...residents(layerCount),
+    ...[1, 2, 3].flatMap((virtualDevices) =>
+      [{}, { microBatchTokens: 7 }, { microBatchSequences: 1 }].map((plan): [string, Placement] => [
+        `keys and values in DRAM, ${virtualDevices} devices, ${JSON.stringify(plan)}`,
+        {
+          offload: 'nvme',
+          dramBudgetBytes: GiB,
+          cpu: { virtualDevices },
+          plan: { ...plan, kvOffload: true, deviceResident: { layers: 1 } },
+        },
+      ]),
+    ),
     ['one thread', { ...ALL_NVME, cpu: { threads: 1 } }],
     ['threads instead of io_uring', { ...ALL_NVME, cpu: { io: { engine: 'threads' } } }],
     ['buffered reads', { ...ALL_NVME, cpu: { io: { direct: false } } }],

@@ -6,7 +6,7 @@ import { present } from '../../offload/errors.js';
 import type { Memory, Op } from '../../offload/ops.js';
 import { BufferPool, type Lease } from '../../offload/pool.js';
 
-export type StreamKind = 'compute' | 'fetch' | 'gather';
+export type StreamKind = 'compute' | 'fetch' | 'gather' | 'load' | 'store';
 
 /** Where an event was recorded. */
 export interface Origin {
@@ -85,6 +85,8 @@ export function withPlants(
       compute: watch('compute'),
       fetch: watch('fetch'),
       gather: watch('gather'),
+      load: watch('load'),
+      store: watch('store'),
       allocate: (sizeBytes) => (replaced.allocate ?? allocateOn)(device, sizeBytes),
     };
   });

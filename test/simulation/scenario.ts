@@ -38,6 +38,7 @@ export interface ScenarioOptions {
   readonly hostWindow?: number;
   readonly deviceWindow?: number;
   readonly output?: Workload['output'];
+  readonly kvOffload?: boolean;
   /** Every device has work in every pass. */
   readonly busy?: boolean;
   readonly hook?: WeightHook;
@@ -68,6 +69,8 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   };
   const microBatchTokens = random.chance(0.1) ? 1 : random.between(3, 8);
   const hostWindow = options.hostWindow ?? random.between(1, blocks + 1);
+  const drawnKv = random.chance(0.4);
+  const kvOffload = options.kvOffload ?? drawnKv;
   const base = makePlan(toy.model, workload, {
     offload: 'nvme',
     dramBudgetBytes: 1e12,
@@ -77,6 +80,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     hostWindowLayers: Math.max(1, hostWindow),
     deviceWindowLayers: options.deviceWindow ?? random.between(1, blocks + 1),
     microBatchTokens,
+    kvOffload,
   });
   const allResident = tiers === 'dram' && random.chance(0.7);
   const plan: Plan = {
@@ -86,6 +90,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
       return { ...layer, tier };
     }),
     hostBuffers: { ...base.hostBuffers, count: allResident || hostWindow === 0 ? 0 : base.hostBuffers.count },
+    kvBuffers: { ...base.kvBuffers, count: base.kvBuffers.count && random.between(1, base.kvBuffers.count) },
     rowCacheBytes: toy.model.tables.map(
       (table) => rowSlotBytes(table) * random.between(microBatchTokens, 2 * microBatchTokens),
     ),
@@ -102,7 +107,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   });
   const summary =
     `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : ''}, ${plan.layers.length} layers ` +
-    `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}, ` +
+    `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}/${plan.kvBuffers.count}, ` +
     `${passCount} passes of ${workload.output}`;
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
 }
