@@ -33,31 +33,49 @@ export interface ScratchWorkload {
   readonly drawnRows: number;
 }
 
+/** Of a model's operations, whatever the number of tokens. */
+interface Widths {
+  /** Elements of the widest input of a product, and of sums that an activation still has to pass. */
+  readonly input: number;
+  readonly apart: number;
+  readonly heads: number;
+  readonly headDim: number;
+}
+
+const known = new WeakMap<ModelSpec, Widths>();
+
 export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): KernelScratch {
   const { tokens, contextTokens, logitRows, drawnRows } = workload;
-  let [inputs, sums, parts] = [0, 0, 0];
-  const hear = (op: Op) => {
-    if (op.op === 'linear') {
-      inputs = Math.max(inputs, 2 * tokens * roundUp(dimension(op.x, 1), ROW_ELEMENTS));
-      const apart = op.accumulate && op.activation !== 'none';
-      if (apart) sums = Math.max(sums, 4 * tokens * roundUp(dimension(op.out, 1), ROW_ELEMENTS));
-    } else if (op.op === 'attention') {
-      const warps = Math.min(tokens * dimension(op.q, 1), ENOUGH_WARPS - 1);
-      const splits = Math.ceil(contextTokens / SPLIT_TOKENS);
-      // A maximum, a sum, and values in whole groups of 32, whose number is a power of two.
-      const values = 32 * 2 ** Math.ceil(Math.log2(Math.max(1, dimension(op.q, 2) / 32)));
-      if (splits > 1) parts = Math.max(parts, 4 * warps * splits * (2 + values));
-    }
-  };
-  const walk = new ForwardWalk(model, hear);
-  for (let index = 0; index < model.blocks.length; index++) walk.block(index, tokens);
-  inputs = Math.max(inputs, 2 * logitRows * roundUp(headInputColumns(model), ROW_ELEMENTS));
-  const partialsBytes = Math.max(parts, 4 * drawnRows * model.vocabSize);
-  const inputsBytes = inputs + sums;
+  const widths = known.get(model) ?? widthsOf(model);
+  known.set(model, widths);
+  const inputs = Math.max(tokens * widths.input, logitRows * roundUp(headInputColumns(model), ROW_ELEMENTS));
+  const inputsBytes = 2 * inputs + 4 * tokens * widths.apart;
+  const splits = Math.ceil(contextTokens / SPLIT_TOKENS);
+  const warps = Math.min(tokens * widths.heads, ENOUGH_WARPS - 1);
+  // A maximum, a sum, and values in whole groups of 32, whose number is a power of two.
+  const values = 32 * 2 ** Math.ceil(Math.log2(Math.max(1, widths.headDim / 32)));
+  const partsBytes = splits > 1 ? 4 * warps * splits * (2 + values) : 0;
+  const partialsBytes = Math.max(partsBytes, 4 * drawnRows * model.vocabSize);
   return {
     productsBytes: PRODUCTS_WORKSPACE_BYTES,
     inputsBytes,
     partialsBytes,
     bytes: PRODUCTS_WORKSPACE_BYTES + inputsBytes + partialsBytes,
   };
+}
+
+function widthsOf(model: ModelSpec): Widths {
+  let [input, apart, heads, headDim] = [0, 0, 0, 0];
+  const walk = new ForwardWalk(model, (op: Op) => {
+    if (op.op === 'linear') {
+      input = Math.max(input, roundUp(dimension(op.x, 1), ROW_ELEMENTS));
+      const waits = op.accumulate && op.activation !== 'none';
+      if (waits) apart = Math.max(apart, roundUp(dimension(op.out, 1), ROW_ELEMENTS));
+    } else if (op.op === 'attention') {
+      heads = Math.max(heads, dimension(op.q, 1));
+      headDim = Math.max(headDim, dimension(op.q, 2));
+    }
+  });
+  for (let index = 0; index < model.blocks.length; index++) walk.block(index, 1);
+  return { input, apart, heads, headDim };
 }

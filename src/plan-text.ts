@@ -14,7 +14,8 @@ import {
   toSnake,
 } from '../offload/index.js';
 import { describePlacement } from './engine.js';
-import { LARGEST_BATCH, type PlanReport } from './plan-report.js';
+import { LARGEST_BATCH } from './largest-batch.js';
+import type { PlanReport } from './plan-report.js';
 import { textTable } from './text-table.js';
 
 const BOUND_BY: Readonly<Record<Bound, string>> = {
@@ -112,8 +113,8 @@ function memoryTable(plan: Plan): string {
   );
 }
 
-function stepTable({ request, plan, predicted, loadMs }: PlanReport): string {
-  const { batchSize, promptTokens, machine } = request;
+function stepTable({ request, batchSize, plan, predicted, loadMs }: PlanReport): string {
+  const { promptTokens, machine } = request;
   const header =
     `Batch ${batchSize}, prompts of ${promptTokens} tokens; micro-batches of at most ${plan.microBatchTokens} tokens ` +
     `and ${plan.microBatchSequences} sequences.\n`;
@@ -147,12 +148,13 @@ function stepTable({ request, plan, predicted, loadMs }: PlanReport): string {
   return `${header}${table}${load}`;
 }
 
-function largestText({ largestBatch: { batchSize, decode, plan } }: PlanReport): string {
+function largestText({ largestBatch: { batchSize, decode, plan, refusal } }: PlanReport): string {
   const size = batchSize === LARGEST_BATCH ? `${batchSize} or more` : String(batchSize);
   const step = decode
     ? `: ${formatMs(decode.totalMs)} a decode step, ${formatRateOfTokens(decode)} tokens/s, bound by ${BOUND_BY[decode.bound]}`
     : '';
-  return `Largest batch: ${size}${step} (${describePlacement(plan)}).\n`;
+  const why = refusal === undefined ? '' : `One more does not fit: ${refusal}.\n`;
+  return `Largest batch: ${size}${step} (${describePlacement(plan)}).\n${why}`;
 }
 
 function perSecond({ tokens, totalMs }: PredictedPass): number {
@@ -172,8 +174,8 @@ function formatMs(ms: number): string {
 
 /** Names end in their unit. */
 export function planJson(model: PlannedModel, report: PlanReport): string {
-  const { plan, request, predicted, loadMs, largestBatch } = report;
-  const { machine, batchSize, promptTokens, newTokens } = request;
+  const { plan, request, batchSize, predicted, loadMs, largestBatch } = report;
+  const { machine, promptTokens, newTokens } = request;
   const json = {
     model,
     machine,
@@ -212,6 +214,7 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
     largestBatch: {
       batchSize: largestBatch.batchSize,
       atSearchLimit: largestBatch.batchSize === LARGEST_BATCH,
+      refusal: largestBatch.refusal ?? null,
       placement: describePlacement(largestBatch.plan),
       decodeStep: passJson(largestBatch.decode),
     },

@@ -181,13 +181,14 @@ export function checkLengths(
   prompts: readonly EncodedPrompt[],
   maxNewTokens: number,
   maxContextTokens: number | undefined,
+  limitName = "the model's context",
 ): void {
   if (maxContextTokens === undefined) return;
   const long = prompts.find(({ tokens }) => tokens.length + maxNewTokens > maxContextTokens);
   if (!long) return;
   throw new OperatingError(
     'PROMPT_TOO_LONG',
-    `prompt ${long.index} has ${long.tokens.length} tokens and is to get ${maxNewTokens} more, but the model's ` +
-      `context is ${maxContextTokens}: shorten the prompt or lower --max_new_tokens`,
+    `prompt ${long.index} has ${long.tokens.length} tokens and is to get ${maxNewTokens} more, but ${limitName} ` +
+      `is ${maxContextTokens}: shorten the prompt or lower --max_new_tokens`,
   );
 }

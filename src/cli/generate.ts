@@ -4,6 +4,7 @@ import { type GenerationResult, generate, type PassProgress } from '../generate.
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
 import { JsonLinesFile } from '../output-file.js';
 import { type Cycle, performanceBlock, streamingBlock } from '../report.js';
+import { withAutoBatch } from './auto-batch.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
 import {
@@ -25,14 +26,15 @@ import { generationStatus } from './generation-status.js';
 import { checkFiles, finishSession, type Session, withSession } from './session.js';
 import { openSource } from './source.js';
 
-export async function runGenerate(options: GenerateOptions, context: CommandContext): Promise<void> {
+export async function runGenerate(asked: GenerateOptions, context: CommandContext): Promise<void> {
   checkFiles(
-    { '--prompts_file': options.promptsFile },
-    { '--output': options.output, '--report': options.report, '--trace': options.trace },
+    { '--prompts_file': asked.promptsFile },
+    { '--output': asked.output, '--report': asked.report, '--trace': asked.trace },
   );
-  if (options.output !== undefined) context.interrupt.ignoreClosedStdout();
-  const given = await givenPrompts(options);
-  const source = await openSource(options, context);
+  if (asked.output !== undefined) context.interrupt.ignoreClosedStdout();
+  const given = await givenPrompts(asked);
+  const source = await openSource(asked, context);
+  const options = await withAutoBatch(source, given, asked, context);
   const job = await prepareJob(source, given, options);
   if (options.sampling) context.log.info(`tokens are drawn with --seed ${options.sampling.seed}`);
   const measured = options.benchmark !== undefined || options.report !== undefined;

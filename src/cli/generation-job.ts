@@ -63,10 +63,19 @@ export async function prepareJob(
   const single = options.chat ? await asChats(wanted, options.chat, checkpoint.folder) : wanted;
   const prompts = fill ? repeatPrompts(single, options.batchSize) : single;
   const encoded = repeatForSamples(await encodePrompts(prompts, vocabulary), options.samples);
-  checkLengths(encoded, options.maxNewTokens, model.maxContextTokens);
+  const limit = contextLimit(options.maxContext, model.maxContextTokens);
+  const limitName = options.maxContext === undefined ? undefined : '--max_context';
+  checkLengths(encoded, options.maxNewTokens, limit, limitName);
   const ends = tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos');
   const stopTokens = new Set(options.ignoreEos ? [] : ends);
   return { prompts, encoded, vocabulary, stopTokens, given: own };
+}
+
+function contextLimit(wanted: number | undefined, possible: number | undefined): number | undefined {
+  if (wanted !== undefined && possible !== undefined && wanted > possible) {
+    throw badOption(`--max_context is ${wanted}, but the model has a context of ${possible}: lower it`);
+  }
+  return wanted ?? possible;
 }
 
 /** Each prompt as a user's message in the checkpoint's chat template. */
@@ -97,7 +106,7 @@ export function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateO
   }
   return {
     sequences: Math.min(batchSize, encoded.length),
-    contextTokens: longest + maxNewTokens,
+    contextTokens: Math.max(longest + maxNewTokens, options.maxContext ?? 0),
     promptTokens,
     output: 'tokens',
     history: options.sampling !== undefined && options.sampling.repetitionPenalty !== 1,

@@ -14,6 +14,14 @@ const PLACEMENT = 'Where weights rest';
 const TUNING = 'Tuning';
 const OUTPUT = 'Output';
 
+/** Of the commands that generate, or plan to. */
+export const MAX_CONTEXT = {
+  kind: 'value',
+  group: TUNING,
+  describe: 'tokens of a text, its prompt among them, that keys and values are to have room for',
+  default: 'what the longest prompt and its new tokens need',
+} as const satisfies OptionTable[string];
+
 export const SHARED_OPTIONS = {
   name: {
     kind: 'value',

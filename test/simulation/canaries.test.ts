@@ -1,76 +1,15 @@
 // Planted bugs: the simulator must catch each, or its silence about the real code would mean nothing.
 
 import { describe, expect, it } from 'vitest';
-import { DeadlockError, HazardError } from '../../offload/backends/simulated.js';
 import { simulated } from '../../offload/backends/simulated-memory.js';
 import { OperatingError, present } from '../../offload/errors.js';
 import type { Memory } from '../../offload/ops.js';
 import type { RowLease } from '../../offload/row-cache.js';
 import { RowCache } from '../../offload/row-cache.js';
+import { COPYING, caught, GATHERING, KEEPING, nth, RESTING, STREAMING, streams } from './caught.js';
 import { originOf, type StreamPlants, withLeases, withPlants } from './plants.js';
 import type { Scenario } from './scenario.js';
-import { LeakError, World, type WorldOptions, WrongResultError } from './world.js';
-
-const SEEDS_EACH = 30;
-
-/** Long enough that every buffer is used several times. */
-const STREAMING: WorldOptions = {
-  blocks: 5,
-  passes: 3,
-  tiers: 'nvme',
-  deviceCount: 2,
-  busy: true,
-  output: 'tokens',
-};
-const COPYING: WorldOptions = { ...STREAMING, computesInPlace: false };
-const GATHERING: WorldOptions = { ...COPYING, deviceCount: 3, deviceWindow: 2 };
-/** Keys and values rest in DRAM. */
-const KEEPING: WorldOptions = {
-  ...COPYING,
-  tiers: 'gpu',
-  kvOffload: true,
-  deviceCount: 1,
-  passes: 5,
-  output: 'tokens',
-};
-const RESTING: WorldOptions = { ...COPYING, tiers: 'gpu' };
-
-type Play = (world: World) => Promise<void>;
-
-/** Share of seeds in which a bug is caught, and by what. */
-async function caught(
-  options: WorldOptions,
-  play: Play = (world) => world.playAll(),
-): Promise<{ share: number; by: Set<string> }> {
-  let count = 0;
-  const by = new Set<string>();
-  for (let seed = 1; seed <= SEEDS_EACH; seed++) {
-    try {
-      await play(new World(seed, options));
-    } catch (error) {
-      const known = [HazardError, DeadlockError, WrongResultError, LeakError].some(
-        (kind) => error instanceof kind,
-      );
-      if (!known) throw error;
-      count++;
-      by.add((error as Error).name);
-    }
-  }
-  if (process.env.ZI_SIM_RATES) {
-    console.info(`${expect.getState().currentTestName}: ${count}/${SEEDS_EACH} by ${[...by].join(', ')}`);
-  }
-  return { share: count / SEEDS_EACH, by };
-}
-
-function streams(plants: () => StreamPlants): Pick<WorldOptions, 'wrap'> {
-  return { wrap: (backend) => withPlants(backend, plants()) };
-}
-
-/** True for the n-th call only. */
-function nth(n: number): () => boolean {
-  let calls = 0;
-  return () => calls++ === n;
-}
+import { World, type WorldOptions } from './world.js';
 
 it('finds nothing where nothing is planted', async () => {
   for (const options of [STREAMING, COPYING, GATHERING, RESTING, KEEPING]) {
@@ -130,42 +69,6 @@ describe('waits left out', () => {
       on.kind !== 'compute' && event.device !== on.device && event.kind !== 'fetch';
     const { share } = await caught({ ...GATHERING, ...streams(() => ({ dropWait })) });
     expect(share).toBeGreaterThan(0.4);
-  });
-});
-
-describe('keys and values between DRAM and a device', () => {
-  const dropped = async (dropWait: Required<StreamPlants>['dropWait']) =>
-    (await caught({ ...KEEPING, ...streams(() => ({ dropWait })) })).share;
-
-  it('compute does not wait for them', async () => {
-    expect(await dropped((on, event) => on.kind === 'compute' && event.kind === 'load')).toBeGreaterThan(0.6);
-  });
-
-  it('they are stored before compute has made them', async () => {
-    expect(await dropped((on, event) => on.kind === 'store' && event.kind === 'compute')).toBeGreaterThan(
-      0.8,
-    );
-  });
-
-  it('a buffer is filled, or written by compute, before its former content is stored', async () => {
-    expect(await dropped((on, event) => on.kind !== 'store' && event.kind === 'store')).toBeGreaterThan(0.5);
-  });
-
-  it.each(['load', 'store'] as const)('a %s leaves out one run of pages', async (kind) => {
-    const plants = (): StreamPlants => {
-      const chosen = nth(3);
-      return { dropCopy: (on) => on.kind === kind && chosen() };
-    };
-    const { share } = await caught({ ...KEEPING, ...streams(plants) });
-    expect(share).toBeGreaterThan(0.5);
-  });
-
-  it('pages are loaded before the micro-batch before has stored them', async () => {
-    // Several micro-batches of one sequence in a pass: only the wait for this pass's stores keeps them in order.
-    let stores = 0;
-    const dropWait: StreamPlants['dropWait'] = (on, event) =>
-      on.kind === 'load' && event.kind === 'store' && ++stores % 2 === 0;
-    expect(await dropped(dropWait)).toBeGreaterThan(0.2);
   });
 });
 
