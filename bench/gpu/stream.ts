@@ -58,7 +58,10 @@ const [streamedBytes, residentBytes] = [bytesIn(false), bytesIn(true)];
 
 const first = await passes();
 engine.trace.resetSums();
+const idle = performance.eventLoopUtilization();
 const [prefill, ...decode] = await passes();
+const { active } = performance.eventLoopUtilization(idle);
+const javascriptMs = active / (1 + decode.length);
 const lanes = engine.trace.summaries().map(({ lane, busyMs, bytes }) => ({ lane, busyMs, bytes }));
 const kvBytes =
   lanes.reduce((sum, { lane, bytes }) => sum + (lane === 'kv dram→gpu' ? bytes : 0), 0) / decode.length;
@@ -75,7 +78,7 @@ printResult(
   `${describePlacement(plan)}; decode, batch ${batch}: ${decodeMs.toFixed(2)} ms a step, ` +
     `link ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} (${percent(reached, linkBytesPerSecond)}), ` +
     `weights ${formatRate(read)} of ${formatRate(memoryBytesPerSecond)} (${percent(read, memoryBytesPerSecond)}); prefill ${batch}×${promptTokens}: ` +
-    `${prefillMs.toFixed(0)} ms, ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; busy ` +
+    `${prefillMs.toFixed(0)} ms, ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; JavaScript busy ${javascriptMs.toFixed(2)} ms a pass; busy ` +
     lanes.map(({ lane, busyMs }) => `${lane} ${busyMs.toFixed(0)} ms`).join(', '),
   {
     ...values,
@@ -92,6 +95,7 @@ printResult(
     prefillFlops: flops,
     lanes,
     stallMs,
+    javascriptMs,
   },
 );
 
