@@ -142,7 +142,12 @@ describe('what a plan states', () => {
       const workload = drawWorkload(random);
       const computesInPlace = random.chance(0.5);
       const deviceCount = computesInPlace ? 1 : random.between(1, 4);
-      const options = optionsFor(random.pick(OFFLOADS), { computesInPlace, deviceCount });
+      const apart = { kvOffload: random.chance(0.5), deviceResident: { layers: random.between(0, 4) } };
+      const options = optionsFor(random.pick(OFFLOADS), {
+        computesInPlace,
+        deviceCount,
+        ...(computesInPlace ? {} : apart),
+      });
       const dramBudgetBytes = smallestBudget(model, workload, options) + random.between(0, 30_000);
       const plan = makePlan(model, workload, { ...options, dramBudgetBytes });
       const backend = new SimulatedBackend({ seed, deviceCount, computesInPlace, files });
@@ -153,9 +158,7 @@ describe('what a plan states', () => {
       );
       expect(backend.allocated.hostBytes, `seed ${seed}`).toBe(dramBytes(plan));
       if (computesInPlace) continue;
-      const ownBytes = plan.terms
-        .filter(({ tier, name }) => tier === 'gpu' && name !== 'layer buffers')
-        .reduce((sum, { bytes }) => sum + bytes, plan.deviceBuffers.count * plan.deviceBuffers.sizeBytes);
+      const ownBytes = plan.terms.reduce((sum, { tier, bytes }) => sum + (tier === 'gpu' ? bytes : 0), 0);
       expect(backend.allocated.deviceBytes, `seed ${seed}`).toBe(ownBytes * deviceCount);
     }
   });
