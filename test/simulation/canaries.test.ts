@@ -39,7 +39,7 @@ describe('waits left out', () => {
       return { dropWait: (on) => on.kind === 'compute' && waits.map((chosen) => chosen()).includes(true) };
     };
     const { share } = await caught({ ...COPYING, deviceCount: 1, ...streams(plants) });
-    expect(share).toBeGreaterThan(0.5);
+    expect(share).toBeGreaterThan(0.4);
   });
 
   it('compute does not wait for a layer that comes to rest on the device', async () => {
