@@ -23,15 +23,19 @@ export function readArguments(defaults: { shape: string; runs: number }): {
   return { shape: values.shape, folder: join(values.dir, values.shape), runs: Number(values.runs) };
 }
 
-/** A random bf16 checkpoint of that shape; made at the first call, then reused. */
-export async function dummyCheckpoint(shape: string, folder: string): Promise<string> {
+/** A random checkpoint of that shape; made at the first call, then reused. */
+export async function dummyCheckpoint(
+  shape: string,
+  folder: string,
+  dtype: 'BF16' | 'F16' = 'BF16',
+): Promise<string> {
   if (existsSync(join(folder, 'config.json'))) return folder;
   const path = `configs/models/${shape}.json`;
   const config = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
   const tensors = tensorList(buildArchitecture(config, path)).map(({ name, shape: dims }) => ({
     name,
     shape: dims,
-    dtype: 'BF16' as const,
+    dtype,
   }));
   let said = 0;
   await writeDummyCheckpoint({

@@ -1,11 +1,14 @@
 // How near do the CPU's products come to what memory and registers allow?
 //
-// node dist/bench/kernels.js [--runs 7] [--threads N]
+// node dist/bench/kernels.js [--runs 7] [--threads N] [--tokens 1,8,512] [--isa avx512bf16] [--libraries out/bench/products]
 //
+// With `--libraries` (see bench/peers/products.cc) products of installed libraries are timed beside every run.
 // Products [T, 4096] · [4096, 4096]ᵀ with cold weights: each run passes over more than 256 MB of them. Limits are
 // measured beside every run, because neighbours on a shared machine change them from one second to the next.
 
+import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
+import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { encodeOp } from '../offload/backends/op-encoding.js';
 import { DTYPE_BYTES, type DType } from '../offload/dtype.js';
@@ -16,17 +19,23 @@ import { median, printResult } from './common.js';
 const SIZE = 4096;
 const WEIGHT_BYTES = 320 * 2 ** 20;
 const READ_BYTES = 2 ** 28;
-const TOKENS = [1, 2, 4, 8, 64, 512];
 const TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
 
 const { values } = parseArgs({
-  options: { runs: { type: 'string', default: '7' }, threads: { type: 'string', default: '0' } },
+  options: {
+    runs: { type: 'string', default: '7' },
+    threads: { type: 'string', default: '0' },
+    tokens: { type: 'string', default: '1,2,4,8,64,512' },
+    isa: { type: 'string' },
+    libraries: { type: 'string' },
+  },
 });
 const runs = Number(values.runs);
+const TOKENS = values.tokens.split(',').map(Number);
 const threads = Number(values.threads) || availableParallelism();
 
 const addon = native();
-addon.configureCpu({ threads });
+addon.configureCpu({ threads, ...(values.isa === undefined ? {} : { isa: values.isa }) });
 const stream = addon.createStream('bench');
 const weights = allocate(WEIGHT_BYTES);
 const activations = allocate(2 * Math.max(...TOKENS) * SIZE * 4);
@@ -69,6 +78,28 @@ async function productSeconds(
   return (end.timeMs - start.timeMs) / 1e3 / count;
 }
 
+/** Seconds of one product by the fastest library that has it; NaN where none was asked for or has it. */
+type LibrarySeconds = (dtype: DType, tokens: number, count: number) => Promise<number>;
+
+function openLibraries(path: string | undefined): { readonly seconds: LibrarySeconds; close(): void } {
+  if (path === undefined) return { seconds: async () => Number.NaN, close: () => undefined };
+  const child = spawn(path, { stdio: ['pipe', 'pipe', 'inherit'] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const ask = async (library: string, dtype: DType, tokens: number, count: number) => {
+    child.stdin.write(`${library} ${dtype} ${tokens} ${SIZE} ${SIZE} ${count} ${threads}\n`);
+    return Number((await lines.next()).value);
+  };
+  return {
+    seconds: async (dtype, tokens, count) => {
+      const took = [await ask('openblas', dtype, tokens, count), await ask('onednn', dtype, tokens, count)];
+      const present = took.filter((seconds) => !Number.isNaN(seconds));
+      return present.length === 0 ? Number.NaN : Math.min(...present);
+    },
+    close: () => child.stdin.end(),
+  };
+}
+
+const libraries = openLibraries(values.libraries);
 for (const inputMajor of [false, true]) {
   for (const dtype of TYPES) {
     for (const tokens of TOKENS) {
@@ -76,7 +107,10 @@ for (const inputMajor of [false, true]) {
       const operations = 2 * SIZE * SIZE * tokens;
       // Enough products to pass over all weights; fewer where they reuse what they read hundreds of times.
       const count = tokens > 8 ? 2 : Math.floor(WEIGHT_BYTES / bytes);
-      const [ofRead, ofFlops, seconds]: [number[], number[], number[]] = [[], [], []];
+      const ofRead: number[] = [];
+      const ofFlops: number[] = [];
+      const ofLibrary: number[] = [];
+      const seconds: number[] = [];
       for (let run = 0; run < runs; run++) {
         const read = addon.measureReadBandwidth(READ_BYTES, threads);
         const flops = addon.measureFlops(threads);
@@ -84,15 +118,21 @@ for (const inputMajor of [false, true]) {
         seconds.push(took);
         ofRead.push(bytes / took / read);
         ofFlops.push(operations / took / flops);
+        const library = inputMajor ? Number.NaN : await libraries.seconds(dtype, tokens, count);
+        if (!Number.isNaN(library)) ofLibrary.push(library / took);
       }
       const name = `linear ${inputMajor ? '[K, N]' : '[N, K]'} ${dtype} T=${tokens}`;
       const [read, flops] = [median(ofRead), median(ofFlops)];
       printResult(
         name,
-        `${(median(seconds) * 1e3).toFixed(2)} ms, ${(read * 100).toFixed(0)} % of read bandwidth, ${(flops * 100).toFixed(0)} % of multiply-add peak`,
-        { threads, seconds, ofRead, ofFlops },
+        `${(median(seconds) * 1e3).toFixed(2)} ms, ${(read * 100).toFixed(0)} % of read bandwidth, ${(flops * 100).toFixed(0)} % of multiply-add peak` +
+          (ofLibrary.length > 0
+            ? `, ${(median(ofLibrary) * 100).toFixed(0)} % of the best library's rate`
+            : ''),
+        { threads, seconds, ofRead, ofFlops, ofLibrary },
       );
     }
   }
 }
+libraries.close();
 stream.close();

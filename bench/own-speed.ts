@@ -27,7 +27,7 @@ async function timed(
   tokens: number,
 ): Promise<{ prefillMs: number; decodeMs: number }> {
   let last = performance.now();
-  const spent = { prefill: 0, decode: 0 };
+  const spent = { prefill: 0, mixed: 0, decode: 0 };
   await generate(
     engine.executor,
     prompts.map((promptIds, index) => ({ index, promptTokens: promptIds })),

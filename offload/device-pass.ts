@@ -247,7 +247,7 @@ export class DevicePass {
     if (count === 0) return;
     const { kernels } = this.#state;
     kernels.enter(undefined, undefined);
-    const wanted = kernels.empty([count, this.#model.hiddenSize]);
+    const wanted = kernels.floats([count, this.#model.hiddenSize]);
     kernels.gather(wanted, rows(this.#state.hidden, firstToken, tokens), control.outputs);
     this.#model.forward.headInput(
       kernels,

@@ -53,8 +53,14 @@ export function makeDeviceState(
   const words = controlWords(plan, model.tables.length, pagesFor(contextTokens));
   const controlHost = backend.allocateHost(words * DTYPE_BYTES.i32, 'control');
   const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);
-  const kvShape: KvShape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
-  const workspace = new Workspace(device.allocate(plan.workspaceBytes));
+  const dtype = plan.activationType;
+  const kvShape: KvShape = {
+    blocks: model.blocks.length,
+    kvHeads: model.kvHeads,
+    headDim: model.headDim,
+    dtype,
+  };
+  const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
   const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
   return {
     device,

@@ -1,5 +1,6 @@
 // Runs a model's forward without data: how much scratch it needs and how much arithmetic it is.
 
+import type { DType } from './dtype.js';
 import { ForwardWalk } from './forward-walk.js';
 import type { ModelSpec } from './model.js';
 import { dimension } from './tensor.js';
@@ -11,10 +12,10 @@ export interface DryRun {
   readonly blockFlopsPerToken: number;
 }
 
-/** @param tokens of a micro-batch; @param rows of it whose logits are wanted */
-export function dryRun(model: ModelSpec, tokens: number, rows: number): DryRun {
+/** @param tokens of a micro-batch; @param rows of it whose logits are wanted; @param activationType what it makes */
+export function dryRun(model: ModelSpec, tokens: number, rows: number, activationType: DType): DryRun {
   let flops = 0;
-  const walk = new ForwardWalk(model, (op) => {
+  const walk = new ForwardWalk(model, activationType, (op) => {
     // A row of the result is one product, also with experts: however many there are, each choice is computed once.
     if (op.op === 'linear' || op.op === 'expert_linear') {
       flops += 2 * dimension(op.out, 0) * dimension(op.out, 1) * dimension(op.x, 1);

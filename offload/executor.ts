@@ -83,6 +83,11 @@ export class Executor {
     return this.#model;
   }
 
+  /** Each has its own block of micro-batches in a pass. */
+  get deviceCount(): number {
+    return this.#devices.length;
+  }
+
   /** Buffers that are out: none between sessions. */
   get leasedBuffers(): number {
     return leasedCount(this.#buffers);

@@ -1,6 +1,7 @@
 // Walks through a model's forward without data, layer by layer: whoever listens is told every operation.
 
 import type { DeviceEvent, DeviceStream } from './backend.js';
+import type { DType } from './dtype.js';
 import { assert, present } from './errors.js';
 import { type BlockCache, Kernels, Workspace } from './kernels.js';
 import { PAGE_TOKENS } from './kv-cache.js';
@@ -15,13 +16,14 @@ const REACHED: DeviceEvent = { timeMs: 0, reached: () => Promise.resolve() };
 /** The order is the executor's: embedding, blocks, the head's input, pieces of the head. */
 export class ForwardWalk {
   readonly #model: ModelSpec;
-  readonly #workspace = new Workspace(NOWHERE);
+  readonly #workspace: Workspace;
   readonly #kernels: Kernels;
   readonly #fixed: Weights;
 
   /** @param hear is called for every operation, before the call that makes it returns */
-  constructor(model: ModelSpec, hear: (op: Op) => void) {
+  constructor(model: ModelSpec, activationType: DType, hear: (op: Op) => void) {
     this.#model = model;
+    this.#workspace = new Workspace(NOWHERE, activationType);
     const constants = new Map(
       Object.entries(model.constants).map(([name, values]) => [name, floats([values.length])] as const),
     );
@@ -42,7 +44,7 @@ export class ForwardWalk {
 
   block(index: number, tokens: number): void {
     const block = present(this.#model.blocks[index], 'a block');
-    this.#kernels.enter(tablesFor(tokens), cacheFor(this.#model));
+    this.#kernels.enter(tablesFor(tokens), cacheFor(this.#model, this.#workspace.activationType));
     const x = floats([tokens, this.#model.hiddenSize]);
     this.#model.forward.block(this.#kernels, weightsOf(block), x, index);
   }
@@ -51,7 +53,7 @@ export class ForwardWalk {
   headInput(rows: number): void {
     const k = this.#kernels;
     k.enter(undefined, undefined);
-    const wanted = k.empty([rows, this.#model.hiddenSize]);
+    const wanted = k.floats([rows, this.#model.hiddenSize]);
     const out = floats([rows, headInputColumns(this.#model)]);
     this.#model.forward.headInput(k, this.#fixed, wanted, out);
   }
@@ -106,8 +108,8 @@ function tablesFor(tokens: number): AttentionTables {
   };
 }
 
-function cacheFor(model: ModelSpec): BlockCache {
-  const cache = floats([1, model.kvHeads, PAGE_TOKENS, model.headDim]);
+function cacheFor(model: ModelSpec, dtype: DType): BlockCache {
+  const cache = tensor(NOWHERE, 0, dtype, [1, model.kvHeads, PAGE_TOKENS, model.headDim]);
   return { keys: cache, values: cache };
 }
 

@@ -10,7 +10,7 @@ export type {
   ReadRequest,
   ReadSpan,
 } from './backend.js';
-export { CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
+export { type ComputeType, CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
 export { CudaBackend, type CudaBackendOptions, cudaStatus } from './backends/cuda.js';
 export type { PassResult } from './device-pass.js';
 export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';

@@ -1,7 +1,7 @@
 // What the kernels of a GPU allocate for themselves beside the plan's memories: bounds of what native/cuda/run.h grows.
 
 import { ForwardWalk, headInputColumns } from './forward-walk.js';
-import type { ModelSpec } from './model.js';
+import { type ModelSpec, weightType } from './model.js';
 import type { Op } from './ops.js';
 import { dimension } from './tensor.js';
 import { MiB, roundUp } from './units.js';
@@ -10,6 +10,7 @@ import { MiB, roundUp } from './units.js';
 const PRODUCTS_WORKSPACE_BYTES = 32 * MiB;
 /** Rows of converted inputs are that many elements long, or a multiple. */
 const ROW_ELEMENTS = 8;
+const FEW_TOKENS = 8;
 /** Attention of few tokens cuts contexts there, and only while it has fewer warps (token · head) than this. */
 const SPLIT_TOKENS = 256;
 const ENOUGH_WARPS = 2048;
@@ -38,6 +39,8 @@ interface Widths {
   /** Elements of the widest input of a product, and of sums that an activation still has to pass. */
   readonly input: number;
   readonly apart: number;
+  /** Of the widest result, whose bias may have to be converted. */
+  readonly output: number;
   readonly heads: number;
   readonly headDim: number;
 }
@@ -48,8 +51,11 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
   const { tokens, contextTokens, logitRows, drawnRows } = workload;
   const widths = known.get(model) ?? widthsOf(model);
   known.set(model, widths);
-  const inputs = Math.max(tokens * widths.input, logitRows * roundUp(headInputColumns(model), ROW_ELEMENTS));
-  const inputsBytes = 2 * inputs + 4 * tokens * widths.apart;
+  const inputs = Math.max(
+    convertedBytes(tokens) * widths.input,
+    convertedBytes(logitRows) * roundUp(headInputColumns(model), ROW_ELEMENTS),
+  );
+  const inputsBytes = inputs + 4 * tokens * widths.apart + 4 * widths.output;
   const splits = Math.ceil(contextTokens / SPLIT_TOKENS);
   const warps = Math.min(tokens * widths.heads, ENOUGH_WARPS - 1);
   // A maximum, a sum, and values in whole groups of 32, whose number is a power of two.
@@ -64,18 +70,29 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
   };
 }
 
+/** Of one element of all rows: f32 for the few tokens whose products are our own, else the weights' 16 bits. */
+function convertedBytes(rows: number): number {
+  return Math.max(2 * rows, 4 * Math.min(rows, FEW_TOKENS));
+}
+
 function widthsOf(model: ModelSpec): Widths {
-  let [input, apart, heads, headDim] = [0, 0, 0, 0];
-  const walk = new ForwardWalk(model, (op: Op) => {
+  let [input, apart, output, heads, headDim] = [0, 0, 0, 0, 0];
+  const walk = new ForwardWalk(model, weightType(model), (op: Op) => {
     if (op.op === 'linear') {
       input = Math.max(input, roundUp(dimension(op.x, 1), ROW_ELEMENTS));
-      const waits = op.accumulate && op.activation !== 'none';
+      output = Math.max(output, dimension(op.out, 1));
+      const { dtype } = op.out;
+      const waits =
+        (op.accumulate && op.activation !== 'none') || (dtype !== 'f32' && dtype !== op.weight.dtype);
       if (waits) apart = Math.max(apart, roundUp(dimension(op.out, 1), ROW_ELEMENTS));
+    } else if (op.op === 'expert_linear' && op.x.dtype !== 'f32' && op.x.dtype !== op.weights[0]?.dtype) {
+      // Converted to f32, twice the bytes of an element, and a row per choice.
+      input = Math.max(input, 2 * dimension(op.x, 0) * roundUp(dimension(op.x, 1), ROW_ELEMENTS));
     } else if (op.op === 'attention') {
       heads = Math.max(heads, dimension(op.q, 1));
       headDim = Math.max(headDim, dimension(op.q, 2));
     }
   });
   for (let index = 0; index < model.blocks.length; index++) walk.block(index, 1);
-  return { input, apart, heads, headDim };
+  return { input, apart, output, heads, headDim };
 }

@@ -11,12 +11,15 @@ const WORKSPACE_ALIGNMENT_BYTES = 64;
 
 /** Scratch of one layer and micro-batch: a bump allocator over memory that the plan sized by a dry run. */
 export class Workspace {
+  /** Of what a forward makes between its layers' weights; the residual stream is f32 whatever it is. */
+  readonly activationType: DType;
   readonly #memory: Memory;
   #usedBytes = 0;
   #peakBytes = 0;
 
-  constructor(memory: Memory) {
+  constructor(memory: Memory, activationType: DType) {
     this.#memory = memory;
+    this.activationType = activationType;
   }
 
   get peakBytes(): number {
@@ -28,7 +31,7 @@ export class Workspace {
     this.#usedBytes = 0;
   }
 
-  allocate(shape: readonly number[], dtype: DType = 'f32'): Tensor {
+  allocate(shape: readonly number[], dtype: DType): Tensor {
     const result = tensor(this.#memory, this.#usedBytes, dtype, shape);
     const sizeBytes = elementCount(shape) * DTYPE_BYTES[dtype];
     this.#usedBytes = roundUp(this.#usedBytes + sizeBytes, WORKSPACE_ALIGNMENT_BYTES);
@@ -38,7 +41,7 @@ export class Workspace {
   }
 }
 
-/** Keys and values of one block's cache: f32 [pages, kvHeads, pageTokens, headDim] each. */
+/** Keys and values of one block's cache: [pages, kvHeads, pageTokens, headDim] each, of the activations' type. */
 export interface BlockCache {
   readonly keys: Tensor;
   readonly values: Tensor;
@@ -113,9 +116,14 @@ export class Kernels {
     return present(this.#constants.get(name), `constant ${name}`);
   }
 
-  /** A new f32 tensor; its content is undefined. */
+  /** A new tensor of the activations' type; its content is undefined. */
   empty(shape: readonly number[]): Tensor {
-    return this.#workspace.allocate(shape);
+    return this.#workspace.allocate(shape, this.#workspace.activationType);
+  }
+
+  /** A new f32 tensor, for what decides or must not be rounded. */
+  floats(shape: readonly number[]): Tensor {
+    return this.#workspace.allocate(shape, 'f32');
   }
 
   /** out[t] (+)= table[rows[t]] · scale. */
@@ -157,10 +165,10 @@ export class Kernels {
     return out;
   }
 
-  /** The `count` best experts per row of logits [T, E]; `normalize` makes their weights sum to one. */
+  /** The `count` best experts per row of f32 logits [T, E]; `normalize` makes their weights sum to one. */
   route(logits: Tensor, count: number, normalize: boolean): Routing {
     const shape = [dimension(logits, 0), count];
-    const routing = { experts: this.#workspace.allocate(shape, 'i32'), weights: this.empty(shape) };
+    const routing = { experts: this.#workspace.allocate(shape, 'i32'), weights: this.floats(shape) };
     this.#stream.launch({ op: 'route', ...routing, logits, normalize });
     return routing;
   }

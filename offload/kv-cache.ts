@@ -1,6 +1,6 @@
 // Pages of cached keys and values: allocated once, handed out as sequences grow, given back when they end.
 
-import { DTYPE_BYTES } from './dtype.js';
+import { DTYPE_BYTES, type DType } from './dtype.js';
 import { assert, present } from './errors.js';
 import type { BlockCache } from './kernels.js';
 import type { Memory } from './ops.js';
@@ -13,16 +13,18 @@ export interface KvShape {
   readonly blocks: number;
   readonly kvHeads: number;
   readonly headDim: number;
+  /** Of keys and values: the activations'. */
+  readonly dtype: DType;
 }
 
-/** Bytes of one page in all blocks: blocks · 2 (keys, values) · kvHeads · PAGE_TOKENS · headDim · 4. */
+/** Bytes of one page in all blocks: blocks · 2 (keys, values) · kvHeads · PAGE_TOKENS · headDim · element bytes. */
 export function pageBytes(shape: KvShape): number {
   return shape.blocks * blockPageBytes(shape);
 }
 
 /** Bytes of one page in one block, keys and values. */
-export function blockPageBytes({ kvHeads, headDim }: KvShape): number {
-  return 2 * kvHeads * PAGE_TOKENS * headDim * DTYPE_BYTES.f32;
+export function blockPageBytes({ kvHeads, headDim, dtype }: Omit<KvShape, 'blocks'>): number {
+  return 2 * kvHeads * PAGE_TOKENS * headDim * DTYPE_BYTES[dtype];
 }
 
 export function pagesFor(tokens: number): number {
@@ -69,13 +71,13 @@ export function blockCache(
   pageCount: number,
   blockIndex: number,
 ): BlockCache {
-  const { kvHeads, headDim } = shape;
+  const { kvHeads, headDim, dtype } = shape;
   const half = kvHeads * PAGE_TOKENS * headDim;
   const strides = [2 * half, PAGE_TOKENS * headDim, headDim, 1];
   const at = (offsetBytes: number) => ({
-    ...tensor(memory, offsetBytes, 'f32', [pageCount, kvHeads, PAGE_TOKENS, headDim]),
+    ...tensor(memory, offsetBytes, dtype, [pageCount, kvHeads, PAGE_TOKENS, headDim]),
     strides,
   });
   const start = blockIndex * pageCount * blockPageBytes(shape);
-  return { keys: at(start), values: at(start + half * DTYPE_BYTES.f32) };
+  return { keys: at(start), values: at(start + half * DTYPE_BYTES[dtype]) };
 }

@@ -64,6 +64,16 @@ export interface ModelSpec {
   readonly forward: LayerForward;
 }
 
+/** The type that most of the blocks' bytes have: what their products are best fed with. */
+export function weightType(model: ModelSpec): DType {
+  const bytes = new Map<DType, number>();
+  for (const { dtype, extent } of model.blocks.flatMap((block) => block.weights)) {
+    bytes.set(dtype, (bytes.get(dtype) ?? 0) + extent.sizeBytes);
+  }
+  const [most] = [...bytes].sort(([, a], [, b]) => b - a);
+  return most?.[0] ?? 'f32';
+}
+
 /** Rows [firstRow, firstRow + count) of a weight, as a weight of its own. */
 export function sliceRows(weight: WeightSpec, firstRow: number, count: number): WeightSpec {
   const [rowCount = 0, ...rest] = weight.shape;

@@ -169,7 +169,10 @@ export interface NativeAddon {
   nowMs(): number;
   /** Instruction sets of this processor that the kernels know, best last: e.g. ['avx2', 'avx512', 'avx512bf16']. */
   instructionSets(): string[];
-  /** Pool that all streams share, used from the next operation on; 0 threads: one per processor. `isa` forces a kernel set. */
+  /**
+   * Pool that all streams share, used from the next operation on; 0 threads: one per processor. `isa` forces a kernel
+   * set; by default the best that rounds no inputs, so never 'avx512bf16'.
+   */
   configureCpu(options: { readonly threads: number; readonly isa?: string }): void;
   readonly NativeMemory: new (sizeBytes: number, hugePages: boolean) => NativeMemory;
   createIo(options: IoOptions): NativeIo;

@@ -51,9 +51,12 @@ export interface SamplingTables {
   readonly history: Tensor;
 }
 
-/** One operation. Activations are f32; weights keep their stored type. T tokens, H hidden size, N outputs. */
+/**
+ * One operation. Activations are f32 where a device computes on host memory; elsewhere each may also be f16 or bf16, and
+ * sums are f32 all the same. Weights keep their stored type. T tokens, H hidden size, N outputs.
+ */
 export type Op =
-  /** out[t] (+)= table[rows[t]] · scale; `out` [T, H] f32, `table` [R, H] any type, `rows` i32 [T]. */
+  /** out[t] (+)= table[rows[t]] · scale; `out` [T, H], `table` [R, H] any type, `rows` i32 [T]. */
   | {
       readonly op: 'gather_rows';
       out: Tensor;
@@ -80,7 +83,7 @@ export type Op =
   /** out[T, I] = act(gate) · up. */
   | { readonly op: 'gated'; out: Tensor; gate: Tensor; up: Tensor; activation: Activation }
   /**
-   * A mixture's choice: per row of logits [T, E] the k largest of softmax(logits), largest first, the lowest expert
+   * A mixture's choice: per row of f32 logits [T, E] the k largest of softmax(logits), largest first, the lowest expert
    * first in a tie. experts i32 [T, k], weights f32 [T, k]; weights are divided by their sum when `normalize`.
    * NaN counts as the smallest logit.
    */
@@ -106,12 +109,12 @@ export type Op =
       interleaved: boolean;
       scale: number;
     }
-  /** Stores k, v [T, kvHeads, D] at their slots of keys, values f32 [pages, kvHeads, pageTokens, D]. */
+  /** Stores k, v [T, kvHeads, D] at their slots of keys, values [pages, kvHeads, pageTokens, D], of one type. */
   | { readonly op: 'kv_store'; k: Tensor; v: Tensor; keys: Tensor; values: Tensor; slots: Tensor }
   /**
    * out[T, heads, D] = causal attention of q [T, heads, D] over each sequence's pages; head h reads
    * kv head ⌊h · kvHeads / heads⌋. Score = scale · q·k (+ slope · key position; then softCap · tanh(score / softCap)).
-   * With window w > 0 a token sees the w latest positions, itself included.
+   * With window w > 0 a token sees the w latest positions, itself included. out, q, keys and values are of one type.
    */
   | {
       readonly op: 'attention';
@@ -125,10 +128,10 @@ export type Op =
       windowTokens: number;
       softCap: number;
     }
-  /** out i32 [R] = column of the largest of logits [R, V]; the lowest column wins a tie. */
+  /** out i32 [R] = column of the largest of f32 logits [R, V]; the lowest column wins a tie. */
   | { readonly op: 'argmax'; out: Tensor; logits: Tensor }
   /**
-   * out i32 [R] = a token drawn from softmax(logits / temperature), logits [R, V], among those that stay. In this order
+   * out i32 [R] = a token drawn from softmax(logits / temperature), logits f32 [R, V], among those that stay. In this order
    * (that of transformers): logits of tokens in the history are divided by the penalty if positive, else multiplied;
    * the k largest stay, with all that equal the k-th; then the likeliest that together reach top-p; then those at
    * least min-p times as likely as the likeliest. The first token whose cumulative probability, in order of ids,
@@ -136,7 +139,7 @@ export type Op =
    */
   | { readonly op: 'sample'; out: Tensor; logits: Tensor; tables: SamplingTables }
   /**
-   * Streams a log-softmax over pieces of the vocabulary: folds logits [R, piece] into state f32 [R, 3] =
+   * Streams a log-softmax over pieces of the vocabulary: folds f32 logits [R, piece] into state f32 [R, 3] =
    * (maximum, Σ exp(logit − maximum), logit of the target). targets i32 [R]; columns start at firstColumn.
    * A state starts as (−inf, 0, 0): pass `first` with the first piece.
    */
@@ -148,7 +151,7 @@ export type Op =
       firstColumn: number;
       first: boolean;
     }
-  /** x = softCap · tanh(x · scale / softCap), or x · scale when softCap is 0. */
+  /** x = softCap · tanh(x · scale / softCap), x f32, or x · scale when softCap is 0. */
   | { readonly op: 'scale_cap'; x: Tensor; scale: number; softCap: number };
 
 /** Bytes from the first to one past the last element. */

@@ -3,7 +3,14 @@
 import { OperatingError, present } from './errors.js';
 import type { BufferPlan, PlanTerm, Tier } from './plan.js';
 import { type DevicePlace, placeOnDevice, smallestDeviceTerms, spreadTiers } from './plan-device.js';
-import { microBatchCandidates, type Sizes, type Sizing, type Work, workingMemory } from './plan-sizes.js';
+import {
+  keepRowsOfPass,
+  microBatchCandidates,
+  type Sizes,
+  type Sizing,
+  type Work,
+  workingMemory,
+} from './plan-sizes.js';
 import { formatBytes } from './units.js';
 
 /** Below this, prefill reads weights from memory so often that streaming a few layers is the better choice. */
@@ -59,7 +66,10 @@ export function choosePlaces(sizing: Sizing): Choice {
       // Nothing passes through host buffers then, but for layers on their way to rest on devices.
       for (const window of candidate.place.resident.includes(true) ? windows : [0]) {
         const needed = sum(terms) + weightBytes + window * sizing.hostBufferBytes;
-        if (needed <= options.dramBudgetBytes) return choice(sizing, candidate, window, restBytes.length);
+        if (needed <= options.dramBudgetBytes) {
+          const kept = keepRowsOfPass(sizing, candidate.sizes, terms, options.dramBudgetBytes - needed);
+          return choice(sizing, { ...candidate, ...kept }, window, restBytes.length);
+        }
         if (options.offload === 'dram') smallest = lesser(smallest, { bytes: needed, terms, weightBytes });
       }
     }

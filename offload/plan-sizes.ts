@@ -2,7 +2,8 @@
 
 import { cudaCosts } from './device-costs.js';
 import { type DryRun, dryRun } from './dry-run.js';
-import { DTYPE_BYTES } from './dtype.js';
+import { DTYPE_BYTES, type DType } from './dtype.js';
+import { present } from './errors.js';
 import { headInputColumns } from './forward-walk.js';
 import { blockPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
@@ -12,13 +13,14 @@ import type { KvBufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
-const MICRO_BATCH_TOKENS = [2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+const MICRO_BATCH_TOKENS = [4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /** Beyond these, products gain nothing and scratch grows. */
 const MOST_IN_PLACE = 512;
-const MOST_ON_DEVICE = 2048;
+const MOST_ON_DEVICE = 4096;
 
 /** Prompts that need more take several passes, so that hidden states stay bounded however long they are. */
 const MOST_MICRO_BATCHES = 64;
+const ROWS_TERM = 'embedding rows';
 
 export interface Sizing {
   readonly model: ModelSpec;
@@ -32,6 +34,7 @@ export interface Sizing {
   /** By layer, in host memory and in a device's. */
   readonly hostLayerBytes: readonly number[];
   readonly deviceLayerBytes: readonly number[];
+  readonly activationType: DType;
 }
 
 /** Everything that does not depend on where the weights rest. */
@@ -69,7 +72,7 @@ export interface Work {
 
 /** All memory for micro-batches of that size, but for weights and their buffers. */
 export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms: PlanTerm[] } {
-  const { model, workload, options, pieceColumns } = sizing;
+  const { model, workload, options, pieceColumns, activationType } = sizing;
   const tier = options.computesInPlace ? 'dram' : 'gpu';
   const microBatchTokens = work.tokens;
   const microBatchSequences = Math.min(work.sequences, microBatchTokens);
@@ -103,7 +106,7 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
       tier,
       name: 'workspace',
       bytes: workspaceBytes,
-      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch`,
+      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch, ${activationType}`,
     },
     {
       tier,
@@ -113,7 +116,7 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
     },
     {
       tier: 'dram',
-      name: 'embedding rows',
+      name: ROWS_TERM,
       bytes: rowCacheBytes.reduce((a, b) => a + b, 0),
       reason: 'recently used rows of the tables, in aligned slots',
     },
@@ -149,9 +152,9 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
 }
 
 /** Candidates differ in other things than what the forward depends on. */
-function dryRunOnce({ model, dryRuns }: Sizing, tokens: number, rows: number): DryRun {
+function dryRunOnce({ model, activationType, dryRuns }: Sizing, tokens: number, rows: number): DryRun {
   const key = `${tokens} ${rows}`;
-  const known = dryRuns.get(key) ?? dryRun(model, tokens, rows);
+  const known = dryRuns.get(key) ?? dryRun(model, tokens, rows, activationType);
   dryRuns.set(key, known);
   return known;
 }
@@ -161,18 +164,19 @@ const KV_BUFFERS = 3;
 
 /** Pages of all sequences, and of one micro-batch where they rest in DRAM. */
 function kvMemory(
-  { model, workload, options }: Sizing,
+  { model, workload, options, activationType }: Sizing,
   rests: Work['kv'],
   microBatchSequences: number,
 ): { pages: number; buffers: KvBufferPlan; terms: PlanTerm[] } {
   const { sequences, contextTokens } = workload;
-  const shape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+  const { kvHeads, headDim } = model;
+  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: activationType };
   const each = pagesFor(contextTokens);
   const pages = sequences * each;
   const bytes = pages * pageBytes(shape);
   const perToken = formatBytes(pageBytes(shape) / PAGE_TOKENS);
   const name = 'key-value cache';
-  const reason = `${sequences} sequences · ${each} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks (${perToken} a token)`;
+  const reason = `${sequences} sequences · ${each} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
   if (options.computesInPlace || rests === 'device') {
     const tier = options.computesInPlace ? 'dram' : 'gpu';
     return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
@@ -191,6 +195,32 @@ function kvMemory(
         reason: `${KV_BUFFERS} buffers for ${microBatchSequences} sequences of a micro-batch in one block: one computes, the others load and store`,
       },
     ],
+  };
+}
+
+/**
+ * The rows of a whole pass, where all layers rest in DRAM and its budget leaves `freeBytes`: else a long prompt's rows
+ * push each other out, and the drive is read at every pass.
+ */
+export function keepRowsOfPass(
+  { model }: Sizing,
+  sizes: Sizes,
+  terms: readonly PlanTerm[],
+  freeBytes: number,
+): { sizes: Sizes; terms: PlanTerm[] } {
+  let left = freeBytes;
+  const rowCacheBytes = model.tables.map((table, index) => {
+    const planned = present(sizes.rowCacheBytes[index], 'row cache');
+    const slotBytes = rowSlotBytes(table);
+    const wanted = Math.min(table.rowCount, sizes.passTokens) * slotBytes;
+    const more = Math.max(0, Math.min(wanted - planned, Math.floor(left / slotBytes) * slotBytes));
+    left -= more;
+    return planned + more;
+  });
+  const bytes = rowCacheBytes.reduce((a, b) => a + b, 0);
+  return {
+    sizes: { ...sizes, rowCacheBytes },
+    terms: terms.map((term) => (term.name === ROWS_TERM ? { ...term, bytes } : term)),
   };
 }
 

@@ -1,9 +1,10 @@
 // Decides, before anything is allocated, where each layer rests and how large every buffer is; each size with its reason.
 
 import { ALLOCATION_BYTES } from './device-costs.js';
+import type { DType } from './dtype.js';
 import { OperatingError, present } from './errors.js';
 import { type LayerLayout, layoutLayer } from './layout.js';
-import { cutHead, type ModelSpec } from './model.js';
+import { cutHead, type ModelSpec, weightType } from './model.js';
 import { choosePlaces } from './plan-choice.js';
 import type { DeviceResident } from './plan-device.js';
 import type { Sizing } from './plan-sizes.js';
@@ -39,6 +40,8 @@ export interface PlanOptions {
   readonly dramBudgetName: string;
   readonly deviceCount: number;
   readonly computesInPlace: boolean;
+  /** The devices take activations in the 16-bit type of a model's weights; default f32 always. */
+  readonly halfActivations?: boolean;
   /** Host buffers: how many layers nvme→dram may run ahead. */
   readonly hostWindowLayers?: number;
   /** Device buffers: how many layers dram→gpu may run ahead. */
@@ -98,6 +101,8 @@ export interface Plan {
   readonly layers: readonly PlannedLayer[];
   readonly hostBuffers: BufferPlan;
   readonly deviceBuffers: BufferPlan;
+  /** Of what blocks make and of the cache; the residual stream and logits are f32. */
+  readonly activationType: DType;
   readonly microBatchTokens: number;
   readonly microBatchSequences: number;
   /** Tokens that one pass may bring: their hidden states are kept while the layers go by. */
@@ -138,8 +143,10 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   }
   const allocated = options.cuda ? ALLOCATION_BYTES : 1;
   const deviceLayerBytes = [...blocks, ...head].map(({ device }) => roundUp(device.sizeBytes, allocated));
+  const activationType = options.halfActivations ? weightType(model) : 'f32';
   const sizing: Sizing = {
     model,
+    activationType,
     workload,
     options,
     hostBufferBytes: [...blocks, ...head].reduce((max, { host }) => Math.max(max, host.sizeBytes), 0),
@@ -164,6 +171,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     layers: layers.map((layer, index) => ({ ...layer, tier: present(choice.tiers[index], 'tier') })),
     hostBuffers: { count: choice.hostWindowLayers, sizeBytes: sizing.hostBufferBytes },
     deviceBuffers: choice.deviceBuffers,
+    activationType,
     ...choice.sizes,
     sequences: workload.sequences,
     nll: workload.output === 'nll',

@@ -1,6 +1,6 @@
 // Predicts what a pass takes from the plan and a machine's rates, and says what bounds it. Reads no weights.
 
-import { DTYPE_BYTES, elementCount } from './dtype.js';
+import { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 import { present } from './errors.js';
 import { ForwardWalk } from './forward-walk.js';
 import { blockPageBytes, pagesFor } from './kv-cache.js';
@@ -48,7 +48,7 @@ export function predictPass(
   const { drive, compute } = profile;
   const streams = plan.layers.some(({ tier }) => tier === 'nvme');
   if (streams && !drive) return undefined;
-  const cost = new Cost(model, compute);
+  const cost = new Cost(model, plan.activationType, compute);
   const shapes = distinctShapes(microBatches);
   const sumOver = (ms: (shape: MicroBatchShape, times: number) => number) =>
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
@@ -110,9 +110,9 @@ class Cost {
   weightBytes = 0;
   flops = 0;
 
-  constructor(model: ModelSpec, compute: HardwareProfile['compute']) {
+  constructor(model: ModelSpec, activationType: DType, compute: HardwareProfile['compute']) {
     this.#compute = compute;
-    this.#walk = new ForwardWalk(model, (op) => this.#hear(op));
+    this.#walk = new ForwardWalk(model, activationType, (op) => this.#hear(op));
   }
 
   /** Of `times` micro-batches of that shape. */
@@ -185,7 +185,7 @@ function linkMs({ layout, tier }: PlannedLayer, { devices }: HardwareProfile): n
 /** Keys and values that a block's attention reads, where they come from DRAM; what is stored goes the other way. */
 function keyValueMs(
   { kvHeads, headDim }: ModelSpec,
-  { kvBuffers }: Plan,
+  { kvBuffers, activationType }: Plan,
   { devices }: HardwareProfile,
   microBatches: readonly MicroBatchShape[],
 ): number {
@@ -194,7 +194,7 @@ function keyValueMs(
   for (const { slices } of microBatches) {
     for (const { startPosition } of slices) pages += pagesFor(startPosition);
   }
-  const bytes = pages * blockPageBytes({ blocks: 1, kvHeads, headDim });
+  const bytes = pages * blockPageBytes({ kvHeads, headDim, dtype: activationType });
   return (bytes / devices.linkBytesPerSecond) * 1e3;
 }
 

@@ -2,7 +2,7 @@
 
 import type { DeviceEvent, HostMemory, ReadSpan } from './backend.js';
 import { DTYPE_BYTES } from './dtype.js';
-import { assert, present } from './errors.js';
+import { assert } from './errors.js';
 import type { RowTable } from './model.js';
 import type { Tensor } from './ops.js';
 import { rowPlace, rowSlotBytes, type WeightSource } from './weight-source.js';
@@ -10,12 +10,18 @@ import { rowPlace, rowSlotBytes, type WeightSource } from './weight-source.js';
 interface Slot {
   readonly row: number;
   readonly offsetBytes: number;
+  /** Where the row begins, in elements of the leases' views. */
+  readonly firstElement: number;
+  /** The last look-up that wanted it. */
+  lookup: number;
   /** Look-ups whose kernels may still read it. */
   pins: number;
   loaded: Promise<unknown>;
   /** Its read failed: it is in the cache no more, and free as soon as nobody holds it. */
   failed: boolean;
 }
+
+const LOADED = Promise.resolve();
 
 /** Rows for one micro-batch; `release` once the kernel that reads them has been queued. */
 export interface RowLease {
@@ -35,9 +41,11 @@ export class RowCache {
   readonly #source: WeightSource;
   readonly #memory: HostMemory;
   readonly #onRead: (span: ReadSpan) => void;
-  readonly #slots = new Map<number, Slot>(); // by row, least recently used first
+  readonly #slots = new Map<number, Slot>(); // by row
+  readonly #idle = new Set<Slot>(); // those that nobody holds, least recently held first
   readonly #uses = new Set<Promise<void>>(); // of kernels that are queued
-  #unused: number[];
+  readonly #unused: number[];
+  #lookups = 0;
 
   constructor(table: RowTable, source: WeightSource, memory: HostMemory, onRead: (span: ReadSpan) => void) {
     this.#table = table;
@@ -52,29 +60,47 @@ export class RowCache {
 
   /** Resolves when all rows are in memory. Rejects with an OperatingError when a read fails. */
   async lookup(rows: Int32Array): Promise<RowLease> {
-    const wanted = new Map<number, Slot>();
+    const held: Slot[] = [];
     const missing: Slot[] = [];
-    for (const row of new Set(rows)) {
+    const indices = new Int32Array(rows.length);
+    const lookup = ++this.#lookups;
+    // Once for every token of a prompt, so nothing here may cost more than a look into a map.
+    for (let at = 0; at < rows.length; at++) {
+      const row = rows[at] ?? 0;
       let slot = this.#slots.get(row);
-      if (slot) {
-        this.#slots.delete(row);
-      } else {
-        const offsetBytes = await this.#takeSlot();
-        slot = { row, offsetBytes, pins: 0, loaded: Promise.resolve(), failed: false };
-        missing.push(slot);
+      if (slot?.lookup !== lookup) {
+        if (!slot) {
+          slot = this.#place(row, this.#unused.pop() ?? (await this.#takeSlot()));
+          missing.push(slot);
+        }
+        slot.lookup = lookup;
+        slot.pins++;
+        this.#idle.delete(slot);
+        held.push(slot);
       }
-      slot.pins++;
-      this.#slots.set(row, slot);
-      wanted.set(row, slot);
+      indices[at] = slot.firstElement;
     }
     if (missing.length > 0) this.#load(missing);
     try {
-      await Promise.all([...wanted.values()].map((slot) => slot.loaded));
+      await Promise.all(new Set(held.map((slot) => slot.loaded)));
     } catch (error) {
-      this.#unpin(wanted);
+      this.#unpin(held);
       throw error;
     }
-    return this.#lease(rows, wanted);
+    return this.#lease(indices, held);
+  }
+
+  #place(row: number, offsetBytes: number): Slot {
+    const start = offsetBytes + rowPlace(this.#table, row).offsetInSlot - this.#misalignment;
+    const firstElement = start / DTYPE_BYTES[this.#table.dtype];
+    const slot = { row, offsetBytes, firstElement, lookup: 0, pins: 0, loaded: LOADED, failed: false };
+    this.#slots.set(row, slot);
+    return slot;
+  }
+
+  /** Every row of a table has the same offset modulo the element size. */
+  get #misalignment(): number {
+    return this.#table.extent.fileOffset % DTYPE_BYTES[this.#table.dtype];
   }
 
   #load(missing: readonly Slot[]): void {
@@ -86,26 +112,26 @@ export class RowCache {
       for (const slot of missing) {
         slot.failed = true;
         this.#slots.delete(slot.row);
-        if (slot.pins === 0) this.#unused.push(slot.offsetBytes);
+        if (slot.pins === 0) {
+          this.#idle.delete(slot);
+          this.#unused.push(slot.offsetBytes);
+        }
       }
     });
   }
 
-  #unpin(slots: ReadonlyMap<number, Slot>): void {
-    for (const slot of slots.values()) {
+  #unpin(slots: readonly Slot[]): void {
+    for (const slot of slots) {
       slot.pins--;
-      if (slot.pins === 0 && slot.failed) this.#unused.push(slot.offsetBytes);
+      if (slot.pins > 0) continue;
+      if (slot.failed) this.#unused.push(slot.offsetBytes);
+      else this.#idle.add(slot);
     }
   }
 
-  #lease(rows: Int32Array, slots: ReadonlyMap<number, Slot>): RowLease {
+  #lease(indices: Int32Array, slots: readonly Slot[]): RowLease {
     const elementBytes = DTYPE_BYTES[this.#table.dtype];
-    // Every row of a table has the same offset modulo the element size.
-    const misalignment = this.#table.extent.fileOffset % elementBytes;
-    const indices = rows.map((row) => {
-      const slot = present(slots.get(row), `row ${row}`);
-      return (slot.offsetBytes + rowPlace(this.#table, row).offsetInSlot - misalignment) / elementBytes;
-    });
+    const misalignment = this.#misalignment;
     const { columns, dtype } = this.#table;
     const starts = Math.floor((this.#memory.sizeBytes - misalignment) / elementBytes) - columns + 1;
     return {
@@ -139,8 +165,9 @@ export class RowCache {
     for (;;) {
       const unused = this.#unused.pop();
       if (unused !== undefined) return unused;
-      const idle = [...this.#slots.values()].find((slot) => slot.pins === 0);
+      const [idle] = this.#idle;
       if (idle) {
+        this.#idle.delete(idle);
         // A look-up that failed for another row may have left its read running.
         await idle.loaded.catch(() => undefined);
         if (idle.pins > 0 || idle.failed) continue;

@@ -66,6 +66,64 @@ export function cutPasses<S>(work: readonly Work<S>[], plan: PlannedSizes): Work
   return passes;
 }
 
+/** What a sequence is to take in next: tokens from position `start`, of whose last one the output is wanted. */
+export interface Feed<S> {
+  readonly sequence: S;
+  readonly tokens: Int32Array;
+  readonly start: number;
+  readonly pages: readonly number[];
+}
+
+/**
+ * The work of one pass: as much of the feeds, in their order, as it takes. Pieces end where a micro-batch is full, so
+ * that `packPass` fills every one but those that reach the limit of sequences first. A feed that is cut short yields
+ * no output; it goes on in a later pass.
+ */
+export function fillPass<S>(feeds: readonly Feed<S>[], plan: PlannedSizes): Work<S>[] {
+  const work: Work<S>[] = [];
+  let left = plan.passTokens;
+  let [room, places] = [plan.microBatchTokens, plan.microBatchSequences];
+  for (const { sequence, tokens, start, pages } of feeds) {
+    for (let first = 0; first < tokens.length && left > 0; ) {
+      if (room === 0 || places === 0) [room, places] = [plan.microBatchTokens, plan.microBatchSequences];
+      const piece = tokens.subarray(first, first + Math.min(left, room));
+      const slice = {
+        startPosition: start + first,
+        tokens: piece,
+        knownTokens: start + tokens.length,
+        pages,
+      };
+      first += piece.length;
+      work.push({ sequence, slice, outputs: first === tokens.length ? [piece.length - 1] : [] });
+      left -= piece.length;
+      room -= piece.length;
+      places--;
+    }
+  }
+  return work;
+}
+
+/**
+ * Passes until each feed is taken in whole, when all sequences whose feed is one token go on to the end.
+ * @param feedTokens lengths of the feeds, in the order in which `fillPass` is given them: single tokens first
+ */
+export function passesToFeed(feedTokens: readonly number[], plan: PlannedSizes): number[] {
+  let [pass, left] = [1, plan.passTokens];
+  let going = 0;
+  return feedTokens.map((tokens) => {
+    for (let wanted = tokens; ; ) {
+      const taken = Math.min(wanted, left);
+      wanted -= taken;
+      left -= taken;
+      if (wanted === 0) break;
+      pass++;
+      left = Math.max(1, plan.passTokens - going);
+    }
+    going++;
+    return pass;
+  });
+}
+
 /**
  * Packs a pass's work into micro-batches, first come first packed; two pieces of a sequence never share one.
  * @param sampling how the token of an output is drawn; absent: the likeliest

@@ -1,8 +1,8 @@
-// Generation: prefill passes, then one decode pass per new token, for groups of at most `batchSize` prompts.
+// Generation: passes through all layers, in which every device takes the next prompt as soon as one of its own has ended.
 
-import { type Executor, PageAllocator, pagesFor, present, type SamplingRow } from '../offload/index.js';
-import { cutPasses, cutSequence, packPass, type Work } from './batch.js';
-import { GREEDY, isGreedy, type SamplingSettings, samplingRow } from './sampler.js';
+import { type Executor, present } from '../offload/index.js';
+import { PromptStream, type Sequence, type StreamPass } from './prompt-stream.js';
+import type { SamplingSettings } from './sampler.js';
 
 export interface GenerationRequest {
   /** Identifies the prompt in results, and in what is random. */
@@ -24,6 +24,7 @@ export interface GenerationResult {
 }
 
 export interface GenerationOptions {
+  /** Sequences that each device works on at once. */
   readonly batchSize: number;
   readonly maxNewTokens: number;
   /** A sequence ends after one of these, which is not part of its result; empty to ignore them. */
@@ -31,7 +32,7 @@ export interface GenerationOptions {
   /** Made for every sequence and told of its tokens: true ends it, and the token stays part of its result. */
   readonly stopsAfter?: (request: GenerationRequest) => (token: number) => boolean;
   readonly signal?: AbortSignal;
-  /** Each new token as it is known, in the order of the batch. */
+  /** Each new token as it is known. */
   readonly onToken?: (index: number, token: number, sample: number) => void;
   readonly onFinished?: (result: GenerationResult) => void;
   /** After each pass. */
@@ -39,178 +40,135 @@ export interface GenerationOptions {
 }
 
 export interface PassProgress {
-  readonly phase: 'prefill' | 'decode';
+  /** `mixed`: prompts of newcomers beside new tokens of others. */
+  readonly phase: 'prefill' | 'decode' | 'mixed';
   readonly tokens: number;
-  /** How often each layer's weights were read by compute. */
+  /** How often each layer's weights were read by compute, on all devices together. */
   readonly microBatches: number;
+  /** With tokens in this pass, on all devices together, */
+  readonly sequences: number;
+  /** of so many that could have had some. */
+  readonly capacity: number;
+  /** Prompts that nobody had begun when the pass was made. */
+  readonly waitingPrompts: number;
   readonly finishedPrompts: number;
   readonly totalPrompts: number;
+  /** Of those that are finished, and of those under way as if each became as long as it may. */
+  readonly doneShare: number;
 }
 
-interface Sequence {
-  readonly request: GenerationRequest;
-  readonly pages: readonly number[];
-  readonly tokens: number[];
-  readonly stopsAfter: ((token: number) => boolean) | undefined;
-  finishReason: 'stop' | 'length' | undefined;
-}
-
-/** Results in the order of the requests. Rejects with the signal's reason when aborted between passes. */
+/**
+ * Each device runs a stream of its own; all take their prompts from one queue, in its order. Results in the order of
+ * the requests. Rejects with the signal's reason when aborted between passes.
+ */
 export async function generate(
   executor: Executor,
   requests: readonly GenerationRequest[],
   options: GenerationOptions,
 ): Promise<GenerationResult[]> {
-  const groups: GenerationRequest[][] = [];
-  for (let first = 0; first < requests.length; first += options.batchSize) {
-    groups.push(requests.slice(first, first + options.batchSize));
-  }
-  const passes = groups.map((group) => passCount(executor, group, options));
-  const run = new Run(executor, requests.length, options);
-  executor.begin(passes.reduce((sum, count) => sum + count, 0));
+  if (requests.length === 0) return [];
+  const run = new Run(executor, requests, options);
+  executor.begin(run.passLimit() ?? Number.POSITIVE_INFINITY);
   try {
-    const results: GenerationResult[] = [];
-    for (const [index, group] of groups.entries()) {
-      const after = passes.slice(index + 1).reduce((sum, count) => sum + count, 0);
-      results.push(...(await run.group(group, after)));
+    while (run.isBusy) {
+      await run.pass();
+      const limit = run.passLimit();
+      if (limit !== undefined) executor.limitPasses(limit);
     }
-    return results;
+    return run.results();
   } finally {
     await executor.end();
   }
 }
 
-/** Passes that a group takes at most. */
-function passCount(
-  executor: Executor,
-  group: readonly GenerationRequest[],
-  options: GenerationOptions,
-): number {
-  const { plan, model } = executor;
-  const work = group.flatMap((request) =>
-    cutSequence(request, request.promptTokens, 0, [], plan, () => false),
-  );
-  const passes = cutPasses(work, plan).length + options.maxNewTokens - 1;
-  const { recomputeAtTokens: again = Number.POSITIVE_INFINITY } = model;
-  const outgrow = group.filter(({ promptTokens }) => {
-    return promptTokens.length < again && promptTokens.length + options.maxNewTokens > again;
-  });
-  if (outgrow.length === 0) return passes;
-  // Each of them fills passes of its own, and may part the other sequences' tokens of that step.
-  const whole = cutSequence(undefined, new Int32Array(again), 0, [], plan, () => false);
-  return passes + outgrow.length * (cutPasses(whole, plan).length + 1);
-}
-
 class Run {
   readonly #executor: Executor;
   readonly #options: GenerationOptions;
-  readonly #totalPrompts: number;
-  readonly #pages: PageAllocator;
-  #finishedPrompts = 0;
+  readonly #requests: readonly GenerationRequest[];
+  readonly #streams: readonly PromptStream[];
+  readonly #results = new Map<GenerationRequest, GenerationResult>();
+  /** The next request that no stream has taken. */
+  #next = 0;
 
-  constructor(executor: Executor, totalPrompts: number, options: GenerationOptions) {
+  constructor(executor: Executor, requests: readonly GenerationRequest[], options: GenerationOptions) {
     this.#executor = executor;
-    this.#totalPrompts = totalPrompts;
     this.#options = options;
-    this.#pages = new PageAllocator(executor.plan.kvPages);
+    this.#requests = requests;
+    this.#streams = Array.from({ length: executor.deviceCount }, () => new PromptStream(executor, options));
+    this.#admit();
   }
 
-  /** @param passesAfter passes that later groups may need */
-  async group(requests: readonly GenerationRequest[], passesAfter: number): Promise<GenerationResult[]> {
-    const { maxNewTokens } = this.#options;
-    const sequences = requests.map((request): Sequence => {
-      const pages = this.#pages.allocate(pagesFor(request.promptTokens.length + maxNewTokens));
-      const stopsAfter = this.#options.stopsAfter?.(request);
-      return { request, pages, tokens: [], stopsAfter, finishReason: undefined };
-    });
-    await this.#prefill(sequences);
-    for (let made = 1; made < maxNewTokens; made++) {
-      const alive = sequences.filter(({ finishReason }) => finishReason === undefined);
-      if (alive.length === 0) break;
-      const work = alive.flatMap((sequence) => this.#decodeWork(sequence));
-      for (const pass of cutPasses(work, this.#executor.plan)) await this.#pass('decode', pass);
-    }
-    // Sequences that ended early leave passes unused.
-    this.#executor.limitPasses(passesAfter);
-    for (const { pages } of sequences) this.#pages.free(pages);
-    return sequences.map(toResult);
+  get isBusy(): boolean {
+    return this.#streams.some(({ alive }) => alive.length > 0);
   }
 
-  async #prefill(sequences: readonly Sequence[]): Promise<void> {
-    const { plan } = this.#executor;
-    const work = sequences.flatMap((sequence) => {
-      const { promptTokens } = sequence.request;
-      const last = promptTokens.length - 1;
-      return cutSequence(sequence, promptTokens, 0, sequence.pages, plan, (position) => position === last);
-    });
-    for (const pass of cutPasses(work, plan)) await this.#pass('prefill', pass);
+  /** Passes to come at most; undefined while prompts wait, whose passes depend on how soon the others end. */
+  passLimit(): number | undefined {
+    if (this.#next < this.#requests.length) return undefined;
+    return Math.max(...this.#streams.map((stream) => stream.passesLeft()));
   }
 
-  #decodeWork(sequence: Sequence): Work<Sequence>[] {
-    const { plan, model } = this.#executor;
-    const { promptTokens } = sequence.request;
-    const last = promptTokens.length + sequence.tokens.length - 1;
-    const outgrown = last + 1 === model.recomputeAtTokens;
-    const tokens = outgrown
-      ? Int32Array.from([...promptTokens, ...sequence.tokens])
-      : Int32Array.of(present(sequence.tokens.at(-1), 'last token'));
-    const start = outgrown ? 0 : last;
-    return cutSequence(sequence, tokens, start, sequence.pages, plan, (position) => position === last);
+  results(): GenerationResult[] {
+    return this.#requests.map((request) => present(this.#results.get(request), 'result'));
   }
 
-  async #pass(phase: 'prefill' | 'decode', work: readonly Work<Sequence>[]): Promise<void> {
+  async pass(): Promise<void> {
     this.#options.signal?.throwIfAborted();
-    const draws = work.some(({ sequence }) => !isGreedy(sequence.request.sampling ?? GREEDY));
-    const { microBatches, outputsOf } = packPass(work, this.#executor.plan, draws ? drawOf : undefined);
-    const [result] = await this.#executor.run({ perDevice: [microBatches] });
-    outputsOf.forEach((sequence, index) => {
-      this.#take(sequence, present(result?.tokens[index], 'token'));
-    });
+    const waitingPrompts = this.#requests.length - this.#next;
+    const passes = this.#streams.map((stream) => stream.nextPass());
+    const results = await this.#executor.run({ perDevice: passes.map(({ microBatches }) => microBatches) });
+    const phase = phaseOf(passes);
+    for (const [index, stream] of this.#streams.entries()) {
+      const pass = present(passes[index], 'pass');
+      for (const ended of stream.take(pass, present(results[index], 'result').tokens)) this.#finish(ended);
+    }
+    this.#admit();
     this.#options.onPass?.({
       phase,
-      tokens: work.reduce((sum, { slice }) => sum + slice.tokens.length, 0),
-      microBatches: microBatches.length,
-      finishedPrompts: this.#finishedPrompts,
-      totalPrompts: this.#totalPrompts,
+      waitingPrompts,
+      tokens: sum(passes.flatMap(({ work }) => work.map(({ slice }) => slice.tokens.length))),
+      microBatches: sum(passes.map(({ microBatches }) => microBatches.length)),
+      sequences: sum(passes.map(({ work }) => new Set(work.map(({ sequence }) => sequence)).size)),
+      capacity: sum(this.#streams.map(({ capacity }) => capacity)),
+      finishedPrompts: this.#results.size,
+      totalPrompts: this.#requests.length,
+      doneShare: this.#doneShare(),
     });
   }
 
-  #take(sequence: Sequence, token: number): void {
-    const { stopTokens, maxNewTokens, onToken, onFinished } = this.#options;
-    if (stopTokens.has(token)) {
-      sequence.finishReason = 'stop';
-    } else {
-      sequence.tokens.push(token);
-      const { index, sample = 0 } = sequence.request;
-      onToken?.(index, token, sample);
-      if (sequence.stopsAfter?.(token)) sequence.finishReason = 'stop';
-      else if (sequence.tokens.length === maxNewTokens) sequence.finishReason = 'length';
+  /** The emptiest stream takes the next prompt, until none has room for it or none waits. */
+  #admit(): void {
+    for (; this.#next < this.#requests.length; this.#next++) {
+      const request = present(this.#requests[this.#next], 'request');
+      const roomy = this.#streams.filter((stream) => stream.hasRoomFor(request));
+      // A stream without sequences says why the request is too large for it.
+      const able = roomy.length > 0 || this.isBusy ? roomy : this.#streams;
+      if (able.length === 0) return;
+      able.reduce((best, stream) => (stream.alive.length < best.alive.length ? stream : best)).admit(request);
     }
-    if (sequence.finishReason === undefined) return;
-    this.#finishedPrompts++;
-    onFinished?.(toResult(sequence));
+  }
+
+  #finish(sequence: Sequence): void {
+    const { request, tokens, finishReason = 'length' } = sequence;
+    const result = { index: request.index, sample: request.sample ?? 0, tokens, finishReason };
+    this.#results.set(request, result);
+    this.#options.onFinished?.(result);
+  }
+
+  #doneShare(): number {
+    const alive = this.#streams.flatMap((stream) => stream.alive);
+    const underWay = sum(alive.map(({ tokens }) => tokens.length)) / this.#options.maxNewTokens;
+    return (this.#results.size + underWay) / this.#requests.length;
   }
 }
 
-/** How the sequence's next token is drawn. */
-function drawOf({ request, tokens }: Sequence): SamplingRow {
-  const { index, sample = 0, promptTokens, sampling = GREEDY } = request;
-  const draw = { prompt: index, sample, step: tokens.length };
-  return samplingRow(sampling, draw, () => joined(promptTokens, tokens));
+function phaseOf(passes: readonly StreamPass[]): PassProgress['phase'] {
+  const work = passes.flatMap((pass) => pass.work);
+  const goesOn = ({ sequence }: { readonly sequence: Sequence }) => sequence.tokens.length > 0;
+  if (work.every(goesOn)) return 'decode';
+  return work.some(goesOn) ? 'mixed' : 'prefill';
 }
 
-function toResult({ request, tokens, finishReason }: Sequence): GenerationResult {
-  return {
-    index: request.index,
-    sample: request.sample ?? 0,
-    tokens,
-    finishReason: finishReason ?? 'length',
-  };
-}
-
-function joined(prompt: Int32Array, tokens: readonly number[]): Int32Array {
-  const all = new Int32Array(prompt.length + tokens.length);
-  all.set(prompt);
-  all.set(tokens, prompt.length);
-  return all;
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }

@@ -9,12 +9,15 @@ import {
   formatBytes,
   type HardwareProfile,
   measureCompute,
+  measureDrive,
   OperatingError,
   parseProfile,
   present,
   type WeightType,
 } from '../offload/index.js';
 import { readOptionalJsonObject } from './json-file.js';
+
+const DRIVE_MS = 1000;
 
 /** Throws NOT_FOUND or BAD_CONFIG. */
 export async function readMachine(path: string): Promise<HardwareProfile> {
@@ -29,17 +32,20 @@ export async function readMachine(path: string): Promise<HardwareProfile> {
 export interface MeasureMachineOptions {
   readonly weightTypes: readonly WeightType[];
   readonly cpu?: CpuBackendOptions;
-  /** Measured elsewhere, because it needs a file. */
+  /** Measured elsewhere. */
   readonly drive?: DriveMeasurement;
+  /** A large file to measure its drive with, for a second; one that cannot be read leaves the drive unknown. */
+  readonly driveFile?: string;
 }
 
 /** Takes seconds and 250 MiB of memory meanwhile. */
 export async function measureMachine(options: MeasureMachineOptions): Promise<HardwareProfile> {
-  const { weightTypes, cpu = {}, drive } = options;
+  const { weightTypes, cpu = {}, driveFile } = options;
   const { dramAvailableBytes } = detectHardware();
   const backend = new CpuBackend(cpu);
   try {
     const device = present(backend.devices[0], 'device');
+    const drive = options.drive ?? (driveFile === undefined ? undefined : await driveOf(backend, driveFile));
     return {
       name: `${cpuName()}, ${formatBytes(dramAvailableBytes)} of memory available`,
       dramBytes: dramAvailableBytes,
@@ -55,6 +61,15 @@ export async function measureMachine(options: MeasureMachineOptions): Promise<Ha
     };
   } finally {
     await backend.close();
+  }
+}
+
+async function driveOf(backend: CpuBackend, path: string): Promise<DriveMeasurement | undefined> {
+  try {
+    return await measureDrive(backend, path, DRIVE_MS);
+  } catch (error) {
+    if (error instanceof OperatingError) return undefined;
+    throw error;
   }
 }
 

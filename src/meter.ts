@@ -9,17 +9,19 @@ export interface MeteredPass {
   readonly microBatches: number;
 }
 
-export type Phase = 'prefill' | 'decode' | 'score';
+/** `mixed`: prompts of newcomers beside new tokens of others. */
+export type Phase = 'prefill' | 'mixed' | 'decode' | 'score';
 
 /** Sums over the passes of a phase. */
 export interface PhaseFigures {
   readonly passes: number;
   readonly tokens: number;
   readonly seconds: number;
+  /** On average over the devices, as is the next. */
   readonly computeSeconds: number;
   /** Compute waited for weights. */
   readonly stallSeconds: number;
-  /** Weights that compute read: all layers, once per micro-batch. */
+  /** Weights that compute read on all devices: all layers, once per micro-batch. */
   readonly weightBytes: number;
   /** Of the blocks' products. */
   readonly blockFlops: number;
@@ -101,10 +103,11 @@ export class Meter {
 
   #marks(): Marks {
     const compute = this.lanes().filter(({ lane }) => lane === 'compute');
+    const devices = Math.max(1, compute.length);
     return {
       nowMs: performance.now(),
-      computeMs: compute.reduce((sum, { busyMs }) => sum + busyMs, 0),
-      stallMs: this.#trace.computeStallMs,
+      computeMs: compute.reduce((sum, { busyMs }) => sum + busyMs, 0) / devices,
+      stallMs: this.#trace.computeStallMs / devices,
     };
   }
 }

@@ -4,6 +4,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  fstatSync,
   ftruncateSync,
   openSync,
   renameSync,
@@ -49,6 +50,8 @@ export class JsonLinesFile {
   readonly #path: string;
   readonly #option: string;
   #file: number | undefined;
+  /** Devices and pipes have no size. */
+  #hasSize = false;
   #writtenBytes = 0;
 
   constructor(path: string, option: string) {
@@ -56,10 +59,13 @@ export class JsonLinesFile {
     this.#option = option;
   }
 
-  /** Empties or makes the file. */
-  open(): void {
+  /** Makes the file, or keeps that many bytes of what it holds: whole lines, after which it goes on. */
+  open(keptBytes = 0): void {
     try {
-      this.#file = openSync(this.#path, 'w');
+      this.#file = openSync(this.#path, keptBytes === 0 ? 'w' : 'a');
+      if (keptBytes > 0) ftruncateSync(this.#file, keptBytes);
+      this.#hasSize = fstatSync(this.#file).isFile();
+      this.#writtenBytes = keptBytes;
     } catch (error) {
       throw writeError(this.#path, this.#option, error);
     }
@@ -67,6 +73,7 @@ export class JsonLinesFile {
 
   write(record: Readonly<Record<string, unknown>>): void {
     if (this.#file === undefined) return;
+    this.#refuseOthers(this.#file);
     const line = Buffer.from(`${JSON.stringify(record)}\n`);
     try {
       for (let done = 0; done < line.length; ) done += writeSync(this.#file, line, done);
@@ -80,6 +87,12 @@ export class JsonLinesFile {
   close(): void {
     if (this.#file !== undefined) closeSync(this.#file);
     this.#file = undefined;
+  }
+
+  /** Two runs that write the same results would have texts twice. */
+  #refuseOthers(file: number): void {
+    if (!this.#hasSize || fstatSync(file).size === this.#writtenBytes) return;
+    throw writeError(this.#path, this.#option, 'another program writes to it');
   }
 
   #dropHalfLine(): void {

@@ -120,6 +120,7 @@ function planBatch(request: PlanRequest, sequences: number): Plan {
       deviceCount: count,
       computesInPlace: kind === 'cpu',
       cuda: kind === 'gpu',
+      halfActivations: kind !== 'cpu',
       ...(memoryBytes === null ? {} : { deviceBudgetBytes: memoryBytes }),
       ...request.plan,
     },

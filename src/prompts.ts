@@ -22,6 +22,8 @@ export interface EncodedPrompt {
   /** Undefined where only ids are known and nothing can decode them. */
   readonly text: string | undefined;
   readonly tokens: Int32Array;
+  /** Why the model cannot continue it. */
+  readonly problem?: OperatingError;
 }
 
 /** What a model and its tokenizer allow; the tokenizer is absent in checkpoints of random weights. */
@@ -128,12 +130,29 @@ export async function encodePrompts(
   prompts: readonly Prompt[],
   vocabulary: Vocabulary,
 ): Promise<EncodedPrompt[]> {
+  const encoded = await encodeEachPrompt(prompts, vocabulary);
+  const failure = encoded.find(({ problem }) => problem);
+  if (failure?.problem) throw failure.problem;
+  return encoded;
+}
+
+/** The same, but a prompt that the model cannot take only carries its problem. Throws BAD_TOKENIZER. */
+export async function encodeEachPrompt(
+  prompts: readonly Prompt[],
+  vocabulary: Vocabulary,
+): Promise<EncodedPrompt[]> {
   const encoded = await encodeTexts(prompts, vocabulary.tokenizer);
   return prompts.map((prompt, index) => {
     const ids = 'text' in prompt ? present(encoded.get(prompt), 'encoded prompt') : prompt.tokenIds;
-    checkIds(ids, vocabulary.size, `prompt ${index}`);
-    const text = 'text' in prompt ? prompt.text : vocabulary.tokenizer?.decode(ids);
-    return { index, text, tokens: Int32Array.from(withStart(ids, vocabulary.startToken, index)) };
+    try {
+      checkIds(ids, vocabulary.size, `prompt ${index}`);
+      const text = 'text' in prompt ? prompt.text : vocabulary.tokenizer?.decode(ids);
+      return { index, text, tokens: Int32Array.from(withStart(ids, vocabulary.startToken, index)) };
+    } catch (error) {
+      if (!(error instanceof OperatingError)) throw error;
+      const text = 'text' in prompt ? prompt.text : undefined;
+      return { index, text, tokens: Int32Array.from(ids), problem: error };
+    }
   });
 }
 
@@ -176,19 +195,20 @@ function withStart(ids: readonly number[], startToken: number | undefined, index
   );
 }
 
-/** Throws PROMPT_TOO_LONG for the first prompt that does not fit, with all numbers. */
-export function checkLengths(
+/** Prompts that do not fit carry PROMPT_TOO_LONG with all numbers. */
+export function checkEachLength(
   prompts: readonly EncodedPrompt[],
   maxNewTokens: number,
   maxContextTokens: number | undefined,
   limitName = "the model's context",
-): void {
-  if (maxContextTokens === undefined) return;
-  const long = prompts.find(({ tokens }) => tokens.length + maxNewTokens > maxContextTokens);
-  if (!long) return;
-  throw new OperatingError(
-    'PROMPT_TOO_LONG',
-    `prompt ${long.index} has ${long.tokens.length} tokens and is to get ${maxNewTokens} more, but ${limitName} ` +
-      `is ${maxContextTokens}: shorten the prompt or lower --max_new_tokens`,
-  );
+): EncodedPrompt[] {
+  return prompts.map((prompt) => {
+    const { index, tokens, problem } = prompt;
+    if (problem || maxContextTokens === undefined) return prompt;
+    if (tokens.length + maxNewTokens <= maxContextTokens) return prompt;
+    const sentence =
+      `prompt ${index} has ${tokens.length} tokens and is to get ${maxNewTokens} more, but ${limitName} ` +
+      `is ${maxContextTokens}: shorten the prompt or lower --max_new_tokens`;
+    return { ...prompt, problem: new OperatingError('PROMPT_TOO_LONG', sentence) };
+  });
 }

@@ -18,7 +18,7 @@ export interface BenchmarkFigures {
   readonly cycles: readonly Cycle[];
 }
 
-const PHASES: readonly Phase[] = ['prefill', 'decode', 'score'];
+const PHASES: readonly Phase[] = ['prefill', 'mixed', 'decode', 'score'];
 
 /**
  * The block that transformers-bloom-inference prints. Tokens and seconds are those of all timed cycles together;

@@ -2,7 +2,8 @@
 
 import { describe, expect, it } from 'vitest';
 import { PAGE_TOKENS, pagesFor, tokenCount } from '../offload/index.js';
-import { cutPasses, cutSequence, packPass } from '../src/batch.js';
+import { cutPasses, cutSequence, type Feed, fillPass, packPass, passesToFeed } from '../src/batch.js';
+import { randomFrom, randomInt } from './helpers/random.js';
 
 const lengths = [1, 40, 7, 16, 129, 3, 64];
 
@@ -90,4 +91,76 @@ it('targets follow their outputs', () => {
     [2, 3, 4, 5, 6],
     [7, 8],
   ]);
+});
+
+describe('passes that are filled', () => {
+  const plans = Array.from({ length: 200 }, (_, seed) => {
+    const random = randomFrom(seed + 1);
+    const count = 1 + randomInt(random, 12);
+    const microBatchTokens = 1 + randomInt(random, 20);
+    const passTokens = Math.max(count, microBatchTokens) + randomInt(random, 60);
+    const plan = { microBatchTokens, microBatchSequences: 1 + randomInt(random, count), passTokens };
+    const lengths = Array.from({ length: count }, () =>
+      random() < 0.5 ? 1 : 1 + randomInt(random, 70),
+    ).sort((a, b) => Number(a > 1) - Number(b > 1));
+    return { plan, lengths };
+  });
+  const feedsOf = (lengths: readonly number[], fed: readonly number[]): Feed<number>[] =>
+    lengths.map((length, sequence) => {
+      const start = fed[sequence] ?? 0;
+      const tokens = Int32Array.from({ length: length - start }, (_, i) => sequence * 1000 + start + i);
+      return { sequence, tokens, start, pages: [] };
+    });
+
+  it('take as much as fits, in order, cut where micro-batches are full', () => {
+    for (const { plan, lengths } of plans) {
+      const work = fillPass(feedsOf(lengths, []), plan);
+      const all = lengths.flatMap((length, name) => Array.from({ length }, (_, i) => name * 1000 + i));
+      const seen = work.flatMap(({ slice }) => [...slice.tokens]);
+      expect(seen).toEqual(all.slice(0, plan.passTokens));
+      const { microBatches, outputsOf } = packPass(work, plan);
+      for (const [index, { slices }] of microBatches.entries()) {
+        const tokens = slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
+        expect(tokens).toBeLessThanOrEqual(plan.microBatchTokens);
+        const full = tokens === plan.microBatchTokens || slices.length === plan.microBatchSequences;
+        if (index < microBatches.length - 1) expect(full).toBe(true);
+      }
+      // What the tables of a pass have room for.
+      const most = Math.ceil(plan.passTokens / plan.microBatchTokens) + lengths.length;
+      expect(microBatches.length).toBeLessThanOrEqual(most);
+      expect(work.length).toBeLessThanOrEqual(most + lengths.length);
+      let end = 0;
+      const whole = lengths.flatMap((length, name) => {
+        end += length;
+        return end <= plan.passTokens ? [name] : [];
+      });
+      expect(outputsOf).toEqual(whole);
+    }
+  });
+
+  it('all know how long their sequence is, however it is cut', () => {
+    for (const { plan, lengths } of plans) {
+      for (const { sequence, slice } of fillPass(feedsOf(lengths, []), plan)) {
+        expect(slice.knownTokens).toBe(lengths[sequence]);
+      }
+    }
+  });
+
+  it('are as many as were foretold', () => {
+    for (const { plan, lengths } of plans) {
+      const foretold = passesToFeed(lengths, plan);
+      const fed = lengths.map(() => 0);
+      for (let pass = 1; pass <= Math.max(...foretold); pass++) {
+        // Those that are taken in go on with a token in every pass.
+        const going = lengths.map((length, name) => fed[name] === length);
+        const room = { ...plan, passTokens: plan.passTokens - going.filter(Boolean).length };
+        for (const { sequence, slice } of fillPass(feedsOf(lengths, fed), room)) {
+          fed[sequence] = slice.startPosition + slice.tokens.length;
+        }
+        foretold.forEach((last, name) => {
+          expect(fed[name] === lengths[name]).toBe(pass >= last);
+        });
+      }
+    }
+  });
 });

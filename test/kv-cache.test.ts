@@ -1,6 +1,7 @@
 // Pages are handed out once, come back, and lie in memory without overlapping.
 
 import { describe, expect, it } from 'vitest';
+import { DTYPE_BYTES } from '../offload/dtype.js';
 import { present } from '../offload/errors.js';
 import {
   blockCache,
@@ -62,8 +63,8 @@ describe('pages', () => {
     expect(pagesFor(tokens)).toBe(pages);
   });
 
-  it('keys and values of all blocks fill their memory exactly, side by side', () => {
-    const shape: KvShape = { blocks: 3, kvHeads: 2, headDim: 8 };
+  it.each(['f32', 'bf16'] as const)('%s keys and values of all blocks fill their memory exactly', (dtype) => {
+    const shape: KvShape = { blocks: 3, kvHeads: 2, headDim: 8, dtype };
     const pageCount = 5;
     const memory = { id: 0, sizeBytes: pageCount * pageBytes(shape) };
     const half = pageBytes(shape) / shape.blocks / 2;
@@ -72,7 +73,7 @@ describe('pages', () => {
       return [keys, values].flatMap((cache) => {
         expect(cache.offsetBytes + spanBytes(cache)).toBeLessThanOrEqual(memory.sizeBytes);
         return Array.from({ length: pageCount }, (__, page) => {
-          const start = cache.offsetBytes + page * present(cache.strides[0], 'stride') * 4;
+          const start = cache.offsetBytes + page * present(cache.strides[0], 'stride') * DTYPE_BYTES[dtype];
           return [start, start + half] as const;
         });
       });

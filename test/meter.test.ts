@@ -50,6 +50,21 @@ describe('meter', () => {
     expect(meter.passes).toBe(3);
   });
 
+  it('takes the average of devices that compute side by side, and the sum of what they read', () => {
+    const trace = new Trace(false);
+    const meter = new Meter(trace, smallPlan());
+    for (const [owner, endMs] of [
+      ['cuda:0', 400],
+      ['cuda:1', 200],
+    ] as const) {
+      trace.add({ lane: 'compute', owner, name: 'block 0', startMs: 0, endMs, bytes: 0 });
+      trace.addComputeStall(100);
+    }
+    meter.pass({ phase: 'mixed', tokens: 8, microBatches: 2 });
+    const figures = { computeSeconds: 0.3, stallSeconds: 0.1, weightBytes: 2000, tokens: 8 };
+    expect(meter.phase('mixed')).toMatchObject(figures);
+  });
+
   it('forgets what was before a reset', () => {
     const trace = new Trace(false);
     const meter = new Meter(trace, smallPlan());

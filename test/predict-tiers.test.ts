@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { GiB, type PlanOptions, parseProfile, present } from '../offload/index.js';
+import { DTYPE_BYTES, GiB, type PlanOptions, parseProfile, present } from '../offload/index.js';
 import { makePlanReport } from '../src/plan-report.js';
 import { shapeModel } from '../src/shape.js';
 
@@ -47,8 +47,8 @@ describe('a decode step', () => {
 
   it('takes the link for keys and values as well where they come from DRAM', () => {
     const moved = decode({ kvOffload: true });
-    // 512 + 16 tokens are 33 pages of 16 tokens, of 2 · 32 heads · 128 values of 4 bytes in each of 32 blocks.
-    const kvBytes = 8 * 33 * 16 * 2 * 4096 * 4 * 32;
+    // 512 + 16 tokens are 33 pages of 16 tokens, of 2 · 32 heads · 128 values in each of 32 blocks.
+    const kvBytes = 8 * 33 * 16 * 2 * 4096 * 32 * DTYPE_BYTES[moved.plan.activationType];
     expect(moved.pass.linkMs - streamed.pass.linkMs).toBeCloseTo((kvBytes / LINK) * 1e3, 5);
     expect(moved.pass.totalMs).toBeGreaterThan(streamed.pass.totalMs + 0.95 * (kvBytes / LINK) * 1e3);
   });

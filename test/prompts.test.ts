@@ -2,8 +2,9 @@
 
 import { describe, expect, it } from 'vitest';
 import {
-  checkLengths,
+  checkEachLength,
   DEFAULT_PROMPTS,
+  encodeEachPrompt,
   encodePrompts,
   parsePromptsFile,
   repeatPrompts,
@@ -69,6 +70,21 @@ describe('encoding', () => {
   });
 });
 
+describe('prompts that cannot be continued, among others', () => {
+  it('carry their problem, and the others are as they are', async () => {
+    const vocabulary = { ...VOCABULARY, startToken: undefined };
+    const prompts = [{ tokenIds: [5] }, { tokenIds: [] }, { tokenIds: [100] }, { tokenIds: [7] }];
+    const encoded = await encodeEachPrompt(prompts, vocabulary);
+    expect(encoded.map(({ problem }) => problem?.code)).toEqual([
+      undefined,
+      'EMPTY_PROMPT',
+      'BAD_INPUT',
+      undefined,
+    ]);
+    expect(encoded.map(({ tokens }) => [...tokens])).toEqual([[5], [], [100], [7]]);
+  });
+});
+
 describe('lengths', () => {
   const prompts = [8, 5].map((length, index) => ({
     index,
@@ -76,13 +92,16 @@ describe('lengths', () => {
     tokens: new Int32Array(length),
   }));
   it('names the prompt that does not fit, with the numbers', () => {
-    expect(() => checkLengths(prompts, 3, 10)).toThrow(
-      /prompt 0 has 8 tokens and is to get 3 more.*context is 10/,
-    );
+    const [long, short] = checkEachLength(prompts, 3, 10);
+    expect(long?.problem).toMatchObject({
+      code: 'PROMPT_TOO_LONG',
+      message: expect.stringMatching(/prompt 0 has 8 tokens and is to get 3 more.*context is 10/),
+    });
+    expect(short).toEqual(prompts[1]);
   });
   it('a prompt may fill the context to the last position; without a limit all fit', () => {
-    expect(() => checkLengths(prompts, 2, 10)).not.toThrow();
-    expect(() => checkLengths(prompts, 1e9, undefined)).not.toThrow();
+    expect(checkEachLength(prompts, 2, 10)).toEqual(prompts);
+    expect(checkEachLength(prompts, 1e9, undefined)).toEqual(prompts);
   });
 });
 

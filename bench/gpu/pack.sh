@@ -14,8 +14,8 @@ cp "$(readlink -f "$(command -v node)")" "$stage/.node/node"
 strip "$stage/.node/node" 2>/dev/null || true
 cp native/build/Release/zero_inference.node "$stage/native/build/Release/"
 cp package.json tsconfig.json vitest.config.ts "$stage/"
-exclude=()
-[ "$fixtures" = 1 ] || exclude=(--exclude test/fixtures)
+exclude=(--exclude node_modules)
+[ "$fixtures" = 1 ] || exclude+=(--exclude test/fixtures)
 tar -cf - "${exclude[@]}" --exclude '*.map' --exclude '*.d.ts' --exclude dist/test dist src offload test configs bench | tar -xf - -C "$stage"
 
 # Only what the tests run with: no compilers, linters, types, nor binaries for other platforms.

@@ -32,6 +32,7 @@ for name in $parts; do
       ;;
     bench)
       part 'decode, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32
+      part 'a block' node dist/bench/gpu/block.js --shape "$shape"
       part 'prefill 64×512' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 3
       ;;
     resident)

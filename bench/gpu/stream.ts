@@ -56,10 +56,17 @@ const bytesIn = (resting: boolean) =>
   );
 const [streamedBytes, residentBytes] = [bytesIn(false), bytesIn(true)];
 
+let prefillParts: { readonly computeMs: number; readonly stallMs: number } | undefined;
 const first = await passes();
 engine.trace.resetSums();
 const idle = performance.eventLoopUtilization();
-const [prefill, ...decode] = await passes();
+const [prefill, ...decode] = await passes(() => {
+  // At the end of the prefill: what of it the GPU computed, and what it waited for layers.
+  prefillParts ??= {
+    computeMs: engine.trace.summaries().find(({ lane }) => lane === 'compute')?.busyMs ?? 0,
+    stallMs: engine.trace.computeStallMs,
+  };
+});
 const { active } = performance.eventLoopUtilization(idle);
 const javascriptMs = active / (1 + decode.length);
 const lanes = engine.trace.summaries().map(({ lane, busyMs, bytes }) => ({ lane, busyMs, bytes }));
@@ -78,7 +85,8 @@ printResult(
   `${describePlacement(plan)}; decode, batch ${batch}: ${decodeMs.toFixed(2)} ms a step, ` +
     `link ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} (${percent(reached, linkBytesPerSecond)}), ` +
     `weights ${formatRate(read)} of ${formatRate(memoryBytesPerSecond)} (${percent(read, memoryBytesPerSecond)}); prefill ${batch}×${promptTokens}: ` +
-    `${prefillMs.toFixed(0)} ms, ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; JavaScript busy ${javascriptMs.toFixed(2)} ms a pass; busy ` +
+    `${prefillMs.toFixed(0)} ms (computing ${prefillParts?.computeMs.toFixed(0)}, waiting for layers ` +
+    `${prefillParts?.stallMs.toFixed(0)}), ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; JavaScript busy ${javascriptMs.toFixed(2)} ms a pass; busy ` +
     lanes.map(({ lane, busyMs }) => `${lane} ${busyMs.toFixed(0)} ms`).join(', '),
   {
     ...values,
@@ -91,6 +99,7 @@ printResult(
     memoryBytesPerSecond,
     decodeMs,
     prefillMs,
+    prefillParts,
     decode,
     prefillFlops: flops,
     lanes,
@@ -100,7 +109,7 @@ printResult(
 );
 
 /** Milliseconds of each pass of one generation: the prefill, then the decode steps. */
-async function passes(): Promise<number[]> {
+async function passes(onPass: () => void = () => undefined): Promise<number[]> {
   const spent: number[] = [];
   let last = performance.now();
   const requests = Array.from({ length: batch }, (_, index) => ({
@@ -118,6 +127,7 @@ async function passes(): Promise<number[]> {
       const now = performance.now();
       spent.push(now - last);
       last = now;
+      onPass();
     },
   });
   return spent;

@@ -17,15 +17,21 @@ CpuSetup& Setup() {
   return *setup;
 }
 
+/// The last that rounds nothing.
+std::string BestExact(const std::vector<std::string>& known) {
+  return known.back() == "avx512bf16" ? known[known.size() - 2] : known.back();
+}
+
 CpuSetup MakeSetup(unsigned threads, const std::string& isa) {
   const std::vector<std::string> known = InstructionSets();
   if (known.empty()) throw std::invalid_argument("this processor lacks AVX2, FMA or F16C, which the kernels need");
-  const std::string chosen = isa.empty() ? known.back() : isa;
+  const std::string chosen = isa.empty() ? BestExact(known) : isa;
   if (std::find(known.begin(), known.end(), chosen) == known.end()) {
     throw std::invalid_argument("this processor has no kernels for instruction set '" + chosen + "'");
   }
-  // Activations stay f32, so bf16 products bring nothing: that set uses the kernels of plain AVX-512.
-  const Kernels& kernels = chosen == "avx2" ? KernelsAvx2() : KernelsAvx512();
+  const Kernels& kernels = chosen == "avx2"     ? KernelsAvx2()
+                           : chosen == "avx512" ? KernelsAvx512()
+                                                : KernelsAvx512Bf16();
   const unsigned count = threads ? threads : std::max(1u, std::thread::hardware_concurrency());
   return {&kernels, std::make_shared<ThreadPool>(count)};
 }

@@ -7,22 +7,47 @@
 
 namespace zi::ZI_ISA {
 
+/// n values (kWidth or fewer).
+inline Vec LoadUpTo(const float* p, int64_t n) { return n >= kWidth ? Load(p) : LoadPartial(p, static_cast<int>(n)); }
+
 // Weights lie at any byte offset, so they are only ever reached through unaligned vector loads.
+// A lane takes kInputs of them, kBytes in all. Wide: what scratch of widened weights holds.
 struct F32 {
-  static constexpr int kBytes = 4;
+  static constexpr int kBytes = 4, kInputs = 1;
+  using Wide = F32;
+  static Vec MultiplyAdd(Vec w, Vec x, Vec sum) { return Fma(w, x, sum); }
+  static Vec TakeInputs(const float* x, int64_t n) { return LoadUpTo(x, n); }
   static Vec LoadFull(const uint8_t* p) { return Load(reinterpret_cast<const float*>(p)); }
   static Vec LoadFirst(const uint8_t* p, int n) { return LoadPartial(reinterpret_cast<const float*>(p), n); }
 };
 struct F16 {
-  static constexpr int kBytes = 2;
+  static constexpr int kBytes = 2, kInputs = 1;
+  using Wide = F32;
+  static Vec MultiplyAdd(Vec w, Vec x, Vec sum) { return Fma(w, x, sum); }
+  static Vec TakeInputs(const float* x, int64_t n) { return LoadUpTo(x, n); }
   static Vec LoadFull(const uint8_t* p) { return WidenF16(LoadHalves(p)); }
   static Vec LoadFirst(const uint8_t* p, int n) { return WidenF16(LoadHalvesPartial(p, n)); }
 };
 struct BF16 {
-  static constexpr int kBytes = 2;
+  static constexpr int kBytes = 2, kInputs = 1;
+  using Wide = F32;
+  static Vec MultiplyAdd(Vec w, Vec x, Vec sum) { return Fma(w, x, sum); }
+  static Vec TakeInputs(const float* x, int64_t n) { return LoadUpTo(x, n); }
   static Vec LoadFull(const uint8_t* p) { return WidenBF16(LoadHalves(p)); }
   static Vec LoadFirst(const uint8_t* p, int n) { return WidenBF16(LoadHalvesPartial(p, n)); }
 };
+
+#ifdef ZI_PAIR_PRODUCTS
+/// Two bf16 in a lane, as they lie; inputs come as pairs too.
+struct BF16Pairs {
+  static constexpr int kBytes = 4, kInputs = 2;
+  using Wide = BF16Pairs;
+  static Vec MultiplyAdd(Vec w, Vec x, Vec sum) { return DotPairs(w, x, sum); }
+  static Vec TakeInputs(const float* x, int64_t n) { return RoundPairs(x, n); }
+  static Vec LoadFull(const uint8_t* p) { return Load(reinterpret_cast<const float*>(p)); }
+  static Vec LoadFirst(const uint8_t* p, int n) { return LoadPartial(reinterpret_cast<const float*>(p), n); }
+};
+#endif
 
 /// Calls f with the tag of a float type.
 template <class F>
@@ -42,7 +67,6 @@ template <class W>
 inline Vec LoadUpTo(const uint8_t* p, int64_t n) {
   return n >= kWidth ? W::LoadFull(p) : W::LoadFirst(p, static_cast<int>(n));
 }
-inline Vec LoadUpTo(const float* p, int64_t n) { return n >= kWidth ? Load(p) : LoadPartial(p, static_cast<int>(n)); }
 inline void StoreUpTo(float* p, Vec v, int64_t n) {
   if (n >= kWidth) {
     Store(p, v);

@@ -117,7 +117,7 @@ inline void ExpertTask(const ExpertLinearOp& op, const ExpertGroups& sorted, int
 /// panels of all experts that are used.
 template <class W>
 inline void ExpertSlice(const ExpertLinearOp& op, int64_t first, int64_t choices, Run& run) {
-  const int64_t inputs = op.x.shape[1], blocks = (inputs + kDepth - 1) / kDepth;
+  const int64_t inputs = op.x.shape[1], blocks = (inputs / W::kInputs + kDepth - 1) / kDepth;
   const int64_t each = op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
   const int64_t row_floats = blocks * kPitch;
   const int64_t group_bytes = op.expert_count * int64_t{sizeof(ExpertGroup)};
@@ -131,11 +131,7 @@ inline void ExpertSlice(const ExpertLinearOp& op, int64_t first, int64_t choices
     const ExpertGroup& group = sorted.groups[g];
     const PackedInputs x{packed + group.first * row_floats, group.count};
     ForEach(run, group.count, inputs / kWidth, [&](int64_t t) {
-      const float* from = Row(op.x, (first + sorted.order[group.first + t]) / each);
-      for (int64_t k = 0; k < inputs; k += kWidth) {
-        float* to = const_cast<float*>(x.At(k / kDepth, t)) + k % kDepth;
-        Store(to, LoadUpTo(from + k, inputs - k));
-      }
+      PackRow<W>(Row(op.x, (first + sorted.order[group.first + t]) / each), inputs, x, t);
     });
   }
   const int64_t work = kPanelRows * inputs / kWidth * Larger(1, choices / Larger(1, sorted.group_count)) / 2;
@@ -154,9 +150,11 @@ inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
   }
   const int64_t row_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
   const int64_t slice = Larger(kTaskTokens, kPackedBytes / row_bytes);
-  WithType(op.weight.dtype, [&]<class W>(W) {
+  WithProductType(op.weight, [&]<class W>(W, const View& weight) {
+    ExpertLinearOp in_lanes = op;
+    in_lanes.weight = weight;
     for (int64_t first = 0; first < choices; first += slice) {
-      ExpertSlice<W>(op, first, Smaller(slice, choices - first), run);
+      ExpertSlice<W>(in_lanes, first, Smaller(slice, choices - first), run);
     }
   });
 }

@@ -18,6 +18,25 @@ constexpr int64_t kDirectTokens = 4 * kTokenTile;
 /// Packed inputs take at most this much scratch; larger batches are done in slices.
 constexpr int64_t kPackedBytes = int64_t{32} << 20;
 
+/// From lane k on of a row of weights.
+template <class W>
+inline const uint8_t* WeightsAt(const View& weight, int64_t row, int64_t k) {
+  return weight.data + row * weight.strides[0] * (W::kBytes / W::kInputs) + k * W::kBytes;
+}
+
+/// Calls f with the tag of how products with that weight are computed, and the weight with its inputs counted in lanes.
+template <class F>
+inline void WithProductType(const View& weight, F f) {
+#ifdef ZI_PAIR_PRODUCTS
+  if (weight.dtype == DType::kBF16 && weight.shape[1] % BF16Pairs::kInputs == 0) {
+    View pairs = weight;
+    pairs.shape[1] /= BF16Pairs::kInputs;
+    return f(BF16Pairs{}, pairs);
+  }
+#endif
+  WithType(weight.dtype, [&](auto type) { f(type, weight); });
+}
+
 /// A few tokens: each weight is read from memory once, widened in registers, and used for all of them.
 /// G · 4 rows are walked together: more for a single token, which has no other independent chains of additions.
 template <class W, int G>
@@ -26,7 +45,7 @@ inline void DirectPanel(const LinearOp& op, const PackedInputs& x, int64_t first
   const int64_t inputs = op.weight.shape[1], last = op.weight.shape[0] - 1;
   // Rows beyond the last repeat it; their sums are never read.
   const auto at = [&](int64_t row, int64_t k) {
-    return op.weight.data + (Smaller(row, last) * op.weight.strides[0] + k) * W::kBytes;
+    return WeightsAt<W>(op.weight, Smaller(row, last), k);
   };
   for (int64_t row = first_row; row < first_row + count && row <= last; row += R) {
     for (int64_t k = 0, block = 0; k < inputs; k += kDepth, ++block) {
@@ -78,8 +97,8 @@ inline Ahead WeightsAhead(const View& weight, int64_t first, int64_t count, int6
     first += count;
     k = 0;
   }
-  const int64_t distance = weight.strides[0] * W::kBytes;
-  return {weight.data + first * distance + k * W::kBytes, Smaller(count, weight.shape[0] - first),
+  const int64_t distance = weight.strides[0] * W::kBytes / W::kInputs;
+  return {WeightsAt<W>(weight, first, k), Smaller(count, weight.shape[0] - first),
           Smaller(kDepth, weight.shape[1] - k) * W::kBytes, distance};
 }
 
@@ -95,7 +114,7 @@ inline void WidenedPanel(const LinearOp& op, const PackedInputs& x, int64_t firs
   for (int64_t k = 0, block = 0; k < inputs; k += kDepth, ++block) {
     const int64_t length = Smaller(kDepth, inputs - k), padded = RoundUp(length, kWidth);
     for (int64_t r = 0; r < row_count; ++r) {
-      const uint8_t* from = op.weight.data + (Smaller(first_row + r, last) * op.weight.strides[0] + k) * W::kBytes;
+      const uint8_t* from = WeightsAt<W>(op.weight, Smaller(first_row + r, last), k);
       float* to = panel + r * kPitch;
       for (int64_t i = 0; i < length; i += kWidth) Store(to + i, LoadUpTo<W>(from + i * W::kBytes, length - i));
     }
@@ -114,7 +133,7 @@ inline void WidenedPanel(const LinearOp& op, const PackedInputs& x, int64_t firs
           count = TileTokens(t1 - t);
           weights.Request(weight_lines);
           inputs_ahead.Request(kInputLines);
-          DotTokens<F32, false>(count, tile, tile, x.At(block, first_token + t), padded, sums + t * kPanelRows + r,
+          DotTokens<typename W::Wide, false>(count, tile, tile, x.At(block, first_token + t), padded, sums + t * kPanelRows + r,
                                 kPanelRows);
         }
       }
@@ -172,10 +191,12 @@ inline void LinearRows(const LinearOp& op, Run& run) {
   const int64_t tokens = op.x.shape[0];
   const int64_t token_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
   const int64_t slice = Larger(kTaskTokens, kPackedBytes / token_bytes);
-  WithType(op.weight.dtype, [&]<class W>(W) {
+  WithProductType(op.weight, [&]<class W>(W, const View& weight) {
+    LinearOp in_lanes = op;
+    in_lanes.weight = weight;
     for (int64_t first = 0; first < tokens; first += slice) {
-      const PackedInputs x = PackInputs(op.x, first, Smaller(slice, tokens - first), run);
-      LinearSlice<W>(op, first, x, run);
+      const PackedInputs x = PackInputs<W>(op.x, first, Smaller(slice, tokens - first), run);
+      LinearSlice<W>(in_lanes, first, x, run);
     }
   });
 }

@@ -12,24 +12,31 @@ constexpr int64_t kPitch = kDepth + kWidth;
 /// Weight rows whose sums are reduced together.
 constexpr int kRowTile = 4;
 
-/// x[T, K] as [blocks of K][T][kPitch], rows zero-padded to whole vectors: tiles read it in order and need no tail.
+/// x[T, K] as [blocks of K][T][kPitch lanes], rows zero-padded to whole vectors: tiles read it in order and need no tail.
 struct PackedInputs {
   float* data;
   int64_t tokens;
   const float* At(int64_t block, int64_t token) const { return data + (block * tokens + token) * kPitch; }
 };
 
+/// The row of `inputs` floats as row t.
+template <class W>
+inline void PackRow(const float* from, int64_t inputs, const PackedInputs& packed, int64_t t) {
+  constexpr int64_t kStep = kWidth * W::kInputs;
+  for (int64_t i = 0; i < inputs; i += kStep) {
+    const int64_t lane = i / W::kInputs;
+    float* to = const_cast<float*>(packed.At(lane / kDepth, t)) + lane % kDepth;
+    Store(to, W::TakeInputs(from + i, inputs - i));
+  }
+}
+
+template <class W>
 inline PackedInputs PackInputs(const View& x, int64_t first, int64_t tokens, Run& run) {
-  const int64_t inputs = x.shape[1], blocks = (inputs + kDepth - 1) / kDepth;
+  const int64_t inputs = x.shape[1], blocks = (inputs / W::kInputs + kDepth - 1) / kDepth;
   const size_t size = static_cast<size_t>(blocks * tokens * kPitch) * sizeof(float);
   PackedInputs packed{static_cast<float*>(Scratch(ScratchUse::kOperation, size)), tokens};
   ForEach(run, tokens, inputs / kWidth, [&](int64_t t) {
-    const float* from = Row(x, first + t);
-    for (int64_t block = 0; block < blocks; ++block) {
-      float* to = const_cast<float*>(packed.At(block, t));
-      const int64_t length = Smaller(kDepth, inputs - block * kDepth);
-      for (int64_t k = 0; k < length; k += kWidth) Store(to + k, LoadUpTo(from + block * kDepth + k, length - k));
-    }
+    PackRow<W>(Row(x, first + t), inputs, packed, t);
   });
   return packed;
 }
@@ -56,7 +63,7 @@ __attribute__((noinline)) void DotTile(const uint8_t* const* rows, const uint8_t
     for (int r = 0; r < R; ++r) {
       const Vec w = W::LoadFull(rows[r] + k * W::kBytes);
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) acc[r][c] = Fma(w, in[c], acc[r][c]);
+      for (int c = 0; c < C; ++c) acc[r][c] = W::MultiplyAdd(w, in[c], acc[r][c]);
     }
   };
   constexpr int64_t kLine = 64 / W::kBytes;  // inputs per cache line of a row
@@ -75,7 +82,7 @@ __attribute__((noinline)) void DotTile(const uint8_t* const* rows, const uint8_t
     for (int r = 0; r < R; ++r) {
       const Vec w = W::LoadFirst(rows[r] + k * W::kBytes, static_cast<int>(length - k));
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) acc[r][c] = Fma(w, Load(x + c * kPitch + k), acc[r][c]);
+      for (int c = 0; c < C; ++c) acc[r][c] = W::MultiplyAdd(w, Load(x + c * kPitch + k), acc[r][c]);
     }
   }
 #pragma GCC unroll 8

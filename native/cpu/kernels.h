@@ -39,6 +39,8 @@ struct Kernels {
 
 const Kernels& KernelsAvx2();
 const Kernels& KernelsAvx512();
+/// As those of AVX-512, but products with bf16 weights take their inputs as bf16 too.
+const Kernels& KernelsAvx512Bf16();
 
 /// Ends the operation, and with it the stream, with a sentence (printf format).
 [[noreturn]] void FailOp(const char* format, ...) __attribute__((format(printf, 1, 2)));

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <cstring>
 
+#ifndef ZI_ISA
 #define ZI_ISA avx512
+#endif
 
-namespace zi::avx512 {
+namespace zi::ZI_ISA {
 
 constexpr int kWidth = 16;
 /// Accumulators of a product tile are 4 × kTokenTile; with the operands they fit the 32 registers.
@@ -105,4 +107,4 @@ inline void Transpose(const float* const* rows, float* to, int64_t stride) {
   }
 }
 
-}  // namespace zi::avx512
+}  // namespace zi::ZI_ISA

@@ -6,11 +6,12 @@
 
 namespace zi::cuda {
 
+/// q, keys, values and out are of one type, which the kernels are compiled for.
 struct AttentionArguments {
-  float* out;
-  const float* q;
+  uint8_t* out;
+  const uint8_t* q;
   int64_t out_token, out_head, q_token, q_head;  // strides
-  const float *keys, *values;
+  const uint8_t *keys, *values;
   int64_t key_page, key_head, key_token, value_page, value_head, value_token;  // strides
   const int32_t *sequences, *pages, *positions;
   int64_t sequences_stride;
@@ -22,6 +23,23 @@ struct AttentionArguments {
   Fault* fault;
 
   explicit AttentionArguments(const AttentionOp& op, Fault* faults);
+
+  template <class T>
+  __device__ const T* Query(int64_t token, int head) const {
+    return reinterpret_cast<const T*>(q) + token * q_token + head * q_head;
+  }
+  template <class T>
+  __device__ T* Out(int64_t token, int head) const {
+    return reinterpret_cast<T*>(out) + token * out_token + head * out_head;
+  }
+  template <class T>
+  __device__ const T* Key(int page, int kv_head, int offset) const {
+    return reinterpret_cast<const T*>(keys) + page * key_page + kv_head * key_head + offset * key_token;
+  }
+  template <class T>
+  __device__ const T* Value(int page, int kv_head, int offset) const {
+    return reinterpret_cast<const T*>(values) + page * value_page + kv_head * value_head + offset * value_token;
+  }
 
   struct Sequence {
     int first, tokens, context, first_page;

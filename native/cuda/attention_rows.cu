@@ -33,7 +33,7 @@ struct Partial {
 };
 
 /// Folds keys [begin, end) of a split.
-template <int kPer>
+template <class T, int kPer>
 __device__ void FoldSplit(const AttentionArguments& a, const AttentionArguments::Sequence& sequence, int kv_head,
                           const float* q, float slope, int begin, int end, Partial<kPer>& part) {
   constexpr int kKeys = 4;
@@ -52,16 +52,16 @@ __device__ void FoldSplit(const AttentionArguments& a, const AttentionArguments:
 #pragma unroll
       for (int u = 0; u < kKeys; ++u) {
         const int key = (j + u) % 32;
-        const float* k = a.keys + __shfl_sync(0xffffffffu, key_at, key);
-        const float* value = a.values + __shfl_sync(0xffffffffu, value_at, key);
+        const T* k = reinterpret_cast<const T*>(a.keys) + __shfl_sync(0xffffffffu, key_at, key);
+        const T* value = reinterpret_cast<const T*>(a.values) + __shfl_sync(0xffffffffu, value_at, key);
         const bool valid = j + u < count && (usable >> key & 1);
         float product = 0;
 #pragma unroll
         for (int i = 0; i < kPer; ++i) {
           const int d = lane + 32 * i;
           const bool inside = valid && d < a.depth;
-          product = fmaf(q[i], inside ? k[d] : 0.0f, product);
-          v[u][i] = inside ? value[d] : 0.0f;
+          product = fmaf(q[i], inside ? Widen(k[d]) : 0.0f, product);
+          v[u][i] = inside ? Widen(value[d]) : 0.0f;
         }
         scores[u] = product;
       }
@@ -89,20 +89,33 @@ __device__ void FoldSplit(const AttentionArguments& a, const AttentionArguments:
   }
 }
 
+/// A warp's place among all tokens and heads, or, where the tiles do the sequences with more than `most_tokens`, among
+/// that many tokens of every sequence.
+struct Reach {
+  int most_tokens;
+  bool by_sequence;
+};
+
 /// What a warp works on; false when it has nothing to do.
 struct Task {
   int token, head, kv_head, begin, end;
   AttentionArguments::Sequence sequence;
 };
-__device__ bool FindTask(const AttentionArguments& a, int most_tokens, Task& task) {
+__device__ bool FindTask(const AttentionArguments& a, const Reach& reach, Task& task) {
   const int index = blockIdx.x * (kThreads / 32) + threadIdx.x / 32;
-  task.token = index / a.heads;
   task.head = index % a.heads;
-  if (task.token >= a.tokens) return false;
-  const int s = a.LastSequence(task.token, [&](int i) { return a.sequences[i * a.sequences_stride]; });
-  if (s < 0 || !a.ReadSequence(s, task.sequence)) return false;
   const auto& sequence = task.sequence;
-  if (task.token >= sequence.first + sequence.tokens || sequence.tokens > most_tokens) return false;
+  if (reach.by_sequence) {
+    const int s = index / a.heads / reach.most_tokens, t = index / a.heads % reach.most_tokens;
+    if (s >= a.sequence_count || !a.ReadSequence(s, task.sequence)) return false;
+    task.token = sequence.first + t;
+  } else {
+    task.token = index / a.heads;
+    if (task.token >= a.tokens) return false;
+    const int s = a.LastSequence(task.token, [&](int i) { return a.sequences[i * a.sequences_stride]; });
+    if (s < 0 || !a.ReadSequence(s, task.sequence)) return false;
+  }
+  if (task.token >= sequence.first + sequence.tokens || sequence.tokens > reach.most_tokens) return false;
   task.kv_head = static_cast<int>(static_cast<int64_t>(task.head) * a.kv_heads / a.heads);
   const int position = a.positions[task.token];
   task.begin = a.FirstKey(position);
@@ -110,27 +123,27 @@ __device__ bool FindTask(const AttentionArguments& a, int most_tokens, Task& tas
   return true;
 }
 
-template <int kPer>
+template <class T, int kPer>
 __device__ void WriteOut(const AttentionArguments& a, const Task& task, const Partial<kPer>& result) {
   // A token that sees nothing gets zeros.
   const float inverse = result.total != 0 ? 1.0f / result.total : 0.0f;
-  float* out = a.out + task.token * a.out_token + task.head * a.out_head;
+  T* out = a.Out<T>(task.token, task.head);
   for (int i = 0; i < kPer; ++i) {
     const int d = threadIdx.x % 32 + 32 * i;
-    if (d < a.depth) out[d] = result.sums[i] * inverse;
+    if (d < a.depth) out[d] = Narrow<T>(result.sums[i] * inverse);
   }
 }
 
 /// partials [token · heads + head][split][2 + 32 · kPer]: what MergeSplits takes; null when a warp does all splits.
-template <int kPer>
-__global__ void __launch_bounds__(kThreads) AttendRows(const AttentionArguments a, int most_tokens, float* partials) {
+template <class T, int kPer>
+__global__ void __launch_bounds__(kThreads) AttendRows(const AttentionArguments a, const Reach reach, float* partials) {
   Task task;
-  if (!FindTask(a, most_tokens, task)) return;
+  if (!FindTask(a, reach, task)) return;
   const int lane = threadIdx.x % 32;
   float q[kPer];
   for (int i = 0; i < kPer; ++i) {
     const int d = lane + 32 * i;
-    q[i] = d < a.depth ? a.q[task.token * a.q_token + task.head * a.q_head + d] : 0.0f;
+    q[i] = d < a.depth ? Widen(a.Query<T>(task.token, task.head)[d]) : 0.0f;
   }
   const float slope = a.slopes ? a.slopes[task.head] : 0.0f;
   Partial<kPer> total, part;
@@ -139,7 +152,7 @@ __global__ void __launch_bounds__(kThreads) AttendRows(const AttentionArguments 
   for (int split = partials ? blockIdx.y : first; split <= last && task.begin < task.end; ++split) {
     if (split < first) return;
     const int begin = max(task.begin, split * kSplit), end = min(task.end, (split + 1) * kSplit);
-    FoldSplit<kPer>(a, task.sequence, task.kv_head, q, slope, begin, end, part);
+    FoldSplit<T, kPer>(a, task.sequence, task.kv_head, q, slope, begin, end, part);
     if (!partials) {
       total.Merge(part);
       continue;
@@ -150,14 +163,14 @@ __global__ void __launch_bounds__(kThreads) AttendRows(const AttentionArguments 
     for (int i = 0; i < kPer; ++i) to[2 + lane + 32 * i] = part.sums[i];
     return;
   }
-  if (!partials) WriteOut(a, task, total);
+  if (!partials) WriteOut<T>(a, task, total);
 }
 
-template <int kPer>
+template <class T, int kPer>
 __global__ void __launch_bounds__(kThreads)
-    MergeSplits(const AttentionArguments a, int most_tokens, const float* partials, int splits) {
+    MergeSplits(const AttentionArguments a, const Reach reach, const float* partials, int splits) {
   Task task;
-  if (!FindTask(a, most_tokens, task)) return;
+  if (!FindTask(a, reach, task)) return;
   Partial<kPer> total, part;
   total.Clear();
   const int64_t row = static_cast<int64_t>(task.token) * a.heads + task.head;
@@ -168,37 +181,46 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < kPer; ++i) part.sums[i] = from[2 + threadIdx.x % 32 + 32 * i];
     total.Merge(part);
   }
-  WriteOut(a, task, total);
+  WriteOut<T>(a, task, total);
 }
 
-template <int kPer>
-void LaunchRows(const AttentionArguments& a, int64_t most_tokens, int64_t max_context, Run& run) {
-  const int64_t warps = static_cast<int64_t>(a.tokens) * a.heads;
+template <class T, int kPer>
+void LaunchRows(const AttentionArguments& a, const Reach& reach, int64_t max_context, Run& run) {
+  const int64_t tokens = reach.by_sequence ? int64_t{a.sequence_count} * reach.most_tokens : a.tokens;
+  const int64_t warps = tokens * a.heads;
   const int64_t splits = (max_context + kSplit - 1) / kSplit;
   const unsigned blocks = Blocks(warps, kThreads / 32);
-  const int most = static_cast<int>(most_tokens);
   if (splits <= 1 || warps >= kEnoughWarps || splits > kMostGridRows) {
-    AttendRows<kPer><<<blocks, kThreads, 0, run.stream>>>(a, most, nullptr);
+    AttendRows<T, kPer><<<blocks, kThreads, 0, run.stream>>>(a, reach, nullptr);
     return;
   }
-  const size_t size = static_cast<size_t>(warps * splits * (2 + 32 * kPer)) * sizeof(float);
+  const size_t size = static_cast<size_t>(a.tokens * a.heads * splits * (2 + 32 * kPer)) * sizeof(float);
   float* partials = reinterpret_cast<float*>(run.partials.AtLeast(size));
   const dim3 grid(blocks, static_cast<unsigned>(splits));
-  AttendRows<kPer><<<grid, kThreads, 0, run.stream>>>(a, most, partials);
-  MergeSplits<kPer><<<blocks, kThreads, 0, run.stream>>>(a, most, partials, static_cast<int>(splits));
+  AttendRows<T, kPer><<<grid, kThreads, 0, run.stream>>>(a, reach, partials);
+  MergeSplits<T, kPer><<<blocks, kThreads, 0, run.stream>>>(a, reach, partials, static_cast<int>(splits));
+}
+
+template <class T>
+void LaunchTyped(const AttentionArguments& a, const Reach& reach, int64_t max_context, Run& run) {
+  if (a.depth <= 32) return LaunchRows<T, 1>(a, reach, max_context, run);
+  if (a.depth <= 64) return LaunchRows<T, 2>(a, reach, max_context, run);
+  if (a.depth <= 128) return LaunchRows<T, 4>(a, reach, max_context, run);
+  if (a.depth <= 256) return LaunchRows<T, 8>(a, reach, max_context, run);
+  throw std::runtime_error("heads of more than 256 values are not computed on CUDA");
 }
 
 }  // namespace
 
 AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
-    : out(reinterpret_cast<float*>(op.out.data)),
-      q(reinterpret_cast<const float*>(op.q.data)),
+    : out(op.out.data),
+      q(op.q.data),
       out_token(op.out.strides[0]),
       out_head(op.out.strides[1]),
       q_token(op.q.strides[0]),
       q_head(op.q.strides[1]),
-      keys(reinterpret_cast<const float*>(op.keys.data)),
-      values(reinterpret_cast<const float*>(op.values.data)),
+      keys(op.keys.data),
+      values(op.values.data),
       key_page(op.keys.strides[0]),
       key_head(op.keys.strides[1]),
       key_token(op.keys.strides[2]),
@@ -225,12 +247,15 @@ AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
 
 void LaunchAttentionRows(const AttentionOp& op, int64_t most_tokens, Run& run) {
   const AttentionArguments a(op, run.fault);
-  const int64_t depth = op.q.shape[2];
-  if (depth <= 32) return LaunchRows<1>(a, most_tokens, op.max_context, run);
-  if (depth <= 64) return LaunchRows<2>(a, most_tokens, op.max_context, run);
-  if (depth <= 128) return LaunchRows<4>(a, most_tokens, op.max_context, run);
-  if (depth <= 256) return LaunchRows<8>(a, most_tokens, op.max_context, run);
-  throw std::runtime_error("heads of more than 256 values are not computed on CUDA");
+  const Reach reach{static_cast<int>(most_tokens), most_tokens < op.q.shape[0]};
+  switch (op.q.dtype) {
+    case DType::kF16:
+      return LaunchTyped<__half>(a, reach, op.max_context, run);
+    case DType::kBF16:
+      return LaunchTyped<__nv_bfloat16>(a, reach, op.max_context, run);
+    default:
+      return LaunchTyped<float>(a, reach, op.max_context, run);
+  }
 }
 
 }  // namespace zi::cuda

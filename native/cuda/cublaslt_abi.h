@@ -24,8 +24,13 @@ constexpr int32_t kOpN = 0, kOpT = 1;
 
 // cublasLtMatmulDescAttributes_t, cublasLtMatmulPreferenceAttributes_t
 constexpr int kDescTransA = 3, kDescTransB = 4;
+constexpr int kDescEpilogue = 7, kDescBiasPointer = 8, kDescBiasDataType = 26;
 constexpr int kPrefMaxWorkspaceBytes = 1;
 constexpr int kPrefMinAlignmentA = 5, kPrefMinAlignmentB = 6, kPrefMinAlignmentC = 7, kPrefMinAlignmentD = 8;
+
+// cublasLtEpilogue_t; its GELU is the tanh approximation.
+constexpr int kEpilogueDefault = 1, kEpilogueRelu = 2, kEpilogueBias = 4, kEpilogueReluBias = 6;
+constexpr int kEpilogueGelu = 32, kEpilogueGeluBias = 36;
 
 /// Opaque words of cublasLtMatmulAlgo_t.
 struct Algorithm {

@@ -13,21 +13,6 @@ constexpr int kDotThreads = 128;
 constexpr int kDotRows = 4;
 constexpr int kDotWidth = 8;
 
-template <class W>
-__device__ inline float Widen(W value);
-template <>
-__device__ inline float Widen(float value) {
-  return value;
-}
-template <>
-__device__ inline float Widen(__half value) {
-  return __half2float(value);
-}
-template <>
-__device__ inline float Widen(__nv_bfloat16 value) {
-  return __bfloat162float(value);
-}
-
 /// Eight weights at a multiple of 16 bytes.
 template <class W>
 __device__ inline void LoadEight(const W* from, float* to) {
@@ -40,8 +25,8 @@ __device__ inline void LoadEight(const W* from, float* to) {
 
 /// Leaves act-free sums of row r and token t in sums[r · T + t]; call with all threads, then read after a barrier.
 /// `rows[r]` and `x + t · x_stride` begin at multiples of 16 bytes when `aligned`.
-template <class W, int T>
-__device__ inline void DotRows(const W* const* rows, const float* x, int64_t x_stride, int64_t inputs, bool aligned,
+template <class W, class X, int T>
+__device__ inline void DotRows(const W* const* rows, const X* x, int64_t x_stride, int64_t inputs, bool aligned,
                                float* sums) {
   __shared__ float parts[kDotThreads / 32][kDotRows * T];
   float acc[kDotRows][T];
@@ -58,9 +43,8 @@ __device__ inline void DotRows(const W* const* rows, const float* x, int64_t x_s
       for (int r = 0; r < kDotRows; ++r) LoadEight(rows[r] + k, w[r]);
 #pragma unroll
       for (int t = 0; t < T; ++t) {
-        const float4 a = *reinterpret_cast<const float4*>(x + t * x_stride + k);
-        const float4 b = *reinterpret_cast<const float4*>(x + t * x_stride + k + 4);
-        const float in[kDotWidth] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+        float in[kDotWidth];
+        GetEight(x + t * x_stride + k, in);
 #pragma unroll
         for (int r = 0; r < kDotRows; ++r) {
 #pragma unroll
@@ -75,7 +59,7 @@ __device__ inline void DotRows(const W* const* rows, const float* x, int64_t x_s
     for (int r = 0; r < kDotRows; ++r) {
       const float w = Widen(rows[r][k]);
 #pragma unroll
-      for (int t = 0; t < T; ++t) acc[r][t] = fmaf(w, x[t * x_stride + k], acc[r][t]);
+      for (int t = 0; t < T; ++t) acc[r][t] = fmaf(w, Widen(x[t * x_stride + k]), acc[r][t]);
     }
   }
 #pragma unroll

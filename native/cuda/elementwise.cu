@@ -8,109 +8,145 @@ namespace {
 
 constexpr int kThreads = 256;
 
-/// f(row, column) for every element; rows beyond the grid's limit are taken in turns.
+/// f(row, column) for every column, or for every eighth where it takes eight neighbours at once; rows beyond the grid's
+/// limit are taken in turns.
 template <class F>
-__global__ void ForEach(F f, int64_t rows, int64_t columns) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+__global__ void ForEach(const F f, int64_t rows, int64_t columns) {
+  const int64_t column = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * F::kWidth;
   if (column >= columns) return;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) f(row, column);
 }
 
-/// `f.template operator()` takes V neighbouring columns at once; V is 4 where every operand allows it.
 template <class F>
-void LaunchForEach(F f, int64_t rows, int64_t columns, Run& run) {
+void LaunchForEach(const F& f, int64_t rows, int64_t columns, Run& run) {
   if (rows == 0 || columns == 0) return;
-  const dim3 grid(Blocks(columns, kThreads), Blocks(rows, 1, kMostGridRows));
+  const dim3 grid(Blocks(columns, kThreads * F::kWidth), Blocks(rows, 1, kMostGridRows));
   ForEach<<<grid, kThreads, 0, run.stream>>>(f, rows, columns);
 }
 
+/// One value, or eight neighbours, of a row.
+template <int W>
+__device__ void Read(const RowView& view, int64_t row, int64_t column, float (&to)[W]) {
+  if constexpr (W == 8) {
+    view.GetEight(row, column, to);
+  } else {
+    to[0] = view.Get(row, column);
+  }
+}
+template <int W>
+__device__ void Write(const RowView& view, int64_t row, int64_t column, const float (&from)[W]) {
+  if constexpr (W == 8) {
+    view.PutEight(row, column, from);
+  } else {
+    view.Put(row, column, from[0]);
+  }
+}
+
+template <int W>
 struct AddF {
-  RowView out, a, b;
-  __device__ void operator()(int64_t r, int64_t c) const { out.Row(r)[c] = a.Row(r)[c] + b.Row(r)[c]; }
-};
-struct Add4F {
+  static constexpr int kWidth = W;
   RowView out, a, b;
   __device__ void operator()(int64_t r, int64_t c) const {
-    const float4 x = reinterpret_cast<const float4*>(a.Row(r))[c], y = reinterpret_cast<const float4*>(b.Row(r))[c];
-    reinterpret_cast<float4*>(out.Row(r))[c] = make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
+    float x[W], y[W];
+    Read(a, r, c, x);
+    Read(b, r, c, y);
+    for (int i = 0; i < W; ++i) x[i] += y[i];
+    Write(out, r, c, x);
   }
 };
+template <int W>
 struct GatedF {
+  static constexpr int kWidth = W;
   RowView out, gate, up;
   Activation activation;
   __device__ void operator()(int64_t r, int64_t c) const {
-    out.Row(r)[c] = Activate(activation, gate.Row(r)[c]) * up.Row(r)[c];
+    float x[W], y[W];
+    Read(gate, r, c, x);
+    Read(up, r, c, y);
+    for (int i = 0; i < W; ++i) x[i] = Activate(activation, x[i]) * y[i];
+    Write(out, r, c, x);
   }
 };
 struct ScaleCapF {
+  static constexpr int kWidth = 1;
   RowView x;
   float scale, cap;
   __device__ void operator()(int64_t r, int64_t c) const {
-    float& value = x.Row(r)[c];
+    float& value = x.Row<float>(r)[c];
     value = cap == 0 ? value * scale : cap * tanhf(value * (scale / cap));
   }
 };
+template <int W>
 struct CombineF {
+  static constexpr int kWidth = W;
   RowView x, y, weights;
   int64_t each;
   __device__ void operator()(int64_t t, int64_t c) const {
-    float sum = x.Row(t)[c];
-    for (int64_t j = 0; j < each; ++j) sum = fmaf(weights.Row(t)[j], y.Row(t * each + j)[c], sum);
-    x.Row(t)[c] = sum;
+    float sum[W], part[W];
+    Read(x, t, c, sum);
+    for (int64_t j = 0; j < each; ++j) {
+      const float weight = weights.Row<float>(t)[j];
+      Read(y, t * each + j, c, part);
+      for (int i = 0; i < W; ++i) sum[i] = fmaf(weight, part[i], sum[i]);
+    }
+    Write(x, t, c, sum);
   }
 };
+template <int W>
 struct FinishF {
-  RowView out;
-  const float* from;
-  int64_t from_stride;
+  static constexpr int kWidth = W;
+  RowView out, from;
   WeightVector bias;
   Activation activation;
   bool accumulate;
   __device__ void operator()(int64_t r, int64_t c) const {
-    float value = from[r * from_stride + c];
-    if (bias.data) value += bias.At(c);
-    value = Activate(activation, value);
-    float* to = out.Row(r) + c;
-    *to = accumulate ? value + *to : value;
+    float value[W];
+    Read(from, r, c, value);
+    for (int i = 0; i < W; ++i) {
+      if (bias.data) value[i] += bias.At(c + i);
+      value[i] = Activate(activation, value[i]);
+    }
+    if (accumulate) {
+      float before[W];
+      Read(out, r, c, before);
+      for (int i = 0; i < W; ++i) value[i] += before[i];
+    }
+    Write(out, r, c, value);
   }
 };
-template <class T>
-__device__ T Narrow(float value);
-template <>
-__device__ __half Narrow(float value) {
-  return __float2half_rn(value);
-}
-template <>
-__device__ __nv_bfloat16 Narrow(float value) {
-  return __float2bfloat16_rn(value);
-}
-/// Pairs, so that stores are of 4 bytes; the stride is even.
-template <class T>
+template <int W>
 struct ConvertF {
-  RowView x;
-  T* to;
-  int64_t stride, columns;
-  __device__ void operator()(int64_t r, int64_t pair) const {
-    const float* from = x.Row(r) + 2 * pair;
-    T* at = to + r * stride + 2 * pair;
-    at[0] = Narrow<T>(from[0]);
-    if (2 * pair + 1 < columns) at[1] = Narrow<T>(from[1]);
+  static constexpr int kWidth = W;
+  RowView to, from;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    float value[W];
+    Read(from, r, c, value);
+    Write(to, r, c, value);
   }
 };
+
+/// Rows of these can be taken in groups of eight.
+template <class... Views>
+bool Eights(int64_t length, const Views&... views) {
+  return length % 8 == 0 && (RowsAligned(views, 16) && ...);
+}
 
 }  // namespace
 
 void Launch(const AddOp& op, Run& run) {
-  const int64_t length = RowLength(op.out);
-  if (length % 4 == 0 && RowsAligned(op.out, 16) && RowsAligned(op.a, 16) && RowsAligned(op.b, 16)) {
-    return LaunchForEach(Add4F{RowView(op.out), RowView(op.a), RowView(op.b)}, RowCount(op.out), length / 4, run);
-  }
-  LaunchForEach(AddF{RowView(op.out), RowView(op.a), RowView(op.b)}, RowCount(op.out), length, run);
+  const int64_t rows = RowCount(op.out), length = RowLength(op.out);
+  const RowView out(op.out), a(op.a), b(op.b);
+  if (Eights(length, op.out, op.a, op.b)) return LaunchForEach(AddF<8>{out, a, b}, rows, length, run);
+  LaunchForEach(AddF<1>{out, a, b}, rows, length, run);
 }
 
 void Launch(const GatedOp& op, Run& run) {
-  LaunchForEach(GatedF{RowView(op.out), RowView(op.gate), RowView(op.up), op.activation}, RowCount(op.out),
-                RowLength(op.out), run);
+  const int64_t rows = RowCount(op.out), length = RowLength(op.out);
+  const RowView out(op.out), gate(op.gate), up(op.up);
+  if (Eights(length, op.out, op.gate, op.up)) {
+    return LaunchForEach(GatedF<8>{out, gate, up, op.activation}, rows, length, run);
+  }
+  LaunchForEach(GatedF<1>{out, gate, up, op.activation}, rows, length, run);
 }
 
 void Launch(const ScaleCapOp& op, Run& run) {
@@ -118,23 +154,26 @@ void Launch(const ScaleCapOp& op, Run& run) {
 }
 
 void Launch(const CombineOp& op, Run& run) {
-  LaunchForEach(CombineF{RowView(op.x), RowView(op.y), RowView(op.weights), op.weights.shape[1]}, op.x.shape[0],
-                op.x.shape[1], run);
+  const int64_t tokens = op.x.shape[0], length = op.x.shape[1], each = op.weights.shape[1];
+  const RowView x(op.x), y(op.y), weights(op.weights);
+  if (Eights(length, op.x, op.y)) return LaunchForEach(CombineF<8>{x, y, weights, each}, tokens, length, run);
+  LaunchForEach(CombineF<1>{x, y, weights, each}, tokens, length, run);
 }
 
-void LaunchFinish(const LinearOp& op, const float* from, int64_t from_stride, Run& run) {
-  LaunchForEach(FinishF{RowView(op.out), from, from_stride, WeightVector(op.bias), op.activation, op.accumulate},
-                op.out.shape[0], op.out.shape[1], run);
-}
-
-void LaunchConvert(const View& x, DType to_type, uint8_t* to, int64_t stride, Run& run) {
-  const int64_t columns = x.shape[1], pairs = (columns + 1) / 2;
-  if (to_type == DType::kF16) {
-    LaunchForEach(ConvertF<__half>{RowView(x), reinterpret_cast<__half*>(to), stride, columns}, x.shape[0], pairs, run);
-  } else {
-    LaunchForEach(ConvertF<__nv_bfloat16>{RowView(x), reinterpret_cast<__nv_bfloat16*>(to), stride, columns},
-                  x.shape[0], pairs, run);
+void LaunchFinish(const LinearOp& op, const View& from, Run& run) {
+  const int64_t tokens = op.out.shape[0], length = op.out.shape[1];
+  const RowView out(op.out), sums(from);
+  const WeightVector bias(op.bias);
+  if (Eights(length, op.out, from)) {
+    return LaunchForEach(FinishF<8>{out, sums, bias, op.activation, op.accumulate}, tokens, length, run);
   }
+  LaunchForEach(FinishF<1>{out, sums, bias, op.activation, op.accumulate}, tokens, length, run);
+}
+
+void LaunchConvert(const View& from, const View& to, Run& run) {
+  const int64_t rows = RowCount(from), length = RowLength(from);
+  if (Eights(length, from, to)) return LaunchForEach(ConvertF<8>{RowView(to), RowView(from)}, rows, length, run);
+  LaunchForEach(ConvertF<1>{RowView(to), RowView(from)}, rows, length, run);
 }
 
 }  // namespace zi::cuda

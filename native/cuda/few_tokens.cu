@@ -8,17 +8,16 @@ namespace {
 struct FewArguments {
   const uint8_t* weight;
   int64_t weight_stride, outputs, inputs;
-  const float* x;
+  RowView x;
   int64_t x_stride;
-  int tokens;
-  float* out;
-  int64_t out_stride;
+  int tokens, first_token;
+  RowView out;
   WeightVector bias;
   Activation activation;
   bool accumulate, aligned;
 };
 
-template <class W, int T>
+template <class W, class X, int T>
 __global__ void __launch_bounds__(kDotThreads) FewTokens(const FewArguments a) {
   __shared__ float sums[kDotRows * T];
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kDotRows;
@@ -29,17 +28,17 @@ __global__ void __launch_bounds__(kDotThreads) FewTokens(const FewArguments a) {
     const int64_t row = first + r < a.outputs ? first + r : a.outputs - 1;
     rows[r] = reinterpret_cast<const W*>(a.weight) + row * a.weight_stride;
   }
-  DotRows<W, T>(rows, a.x, a.x_stride, a.inputs, a.aligned, sums);
+  DotRows<W, X, T>(rows, a.x.Row<X>(a.first_token), a.x_stride, a.inputs, a.aligned, sums);
   const int r = threadIdx.x / T, t = threadIdx.x % T;
   if (r >= kDotRows || t >= a.tokens || first + r >= a.outputs) return;
   float value = sums[threadIdx.x];
   if (a.bias.data) value += a.bias.At(first + r);
   value = Activate(a.activation, value);
-  float* to = a.out + t * a.out_stride + first + r;
-  *to = a.accumulate ? value + *to : value;
+  if (a.accumulate) value += a.out.Get(a.first_token + t, first + r);
+  a.out.Put(a.first_token + t, first + r, value);
 }
 
-template <class W>
+template <class W, class X>
 void LaunchTyped(const FewArguments& a, cudaStream_t stream) {
   const unsigned blocks = Blocks(a.outputs, kDotRows);
   FewArguments part = a;
@@ -47,17 +46,16 @@ void LaunchTyped(const FewArguments& a, cudaStream_t stream) {
   while (part.tokens > 0) {
     int count = 1;
     if (part.tokens >= 8) {
-      FewTokens<W, 8><<<blocks, kDotThreads, 0, stream>>>(part), count = 8;
+      FewTokens<W, X, 8><<<blocks, kDotThreads, 0, stream>>>(part), count = 8;
     } else if (part.tokens >= 4) {
-      FewTokens<W, 4><<<blocks, kDotThreads, 0, stream>>>(part), count = 4;
+      FewTokens<W, X, 4><<<blocks, kDotThreads, 0, stream>>>(part), count = 4;
     } else if (part.tokens >= 2) {
-      FewTokens<W, 2><<<blocks, kDotThreads, 0, stream>>>(part), count = 2;
+      FewTokens<W, X, 2><<<blocks, kDotThreads, 0, stream>>>(part), count = 2;
     } else {
-      FewTokens<W, 1><<<blocks, kDotThreads, 0, stream>>>(part);
+      FewTokens<W, X, 1><<<blocks, kDotThreads, 0, stream>>>(part);
     }
     part.tokens -= count;
-    part.x += count * part.x_stride;
-    part.out += count * part.out_stride;
+    part.first_token += count;
   }
 }
 
@@ -69,22 +67,24 @@ void LaunchFewTokens(const LinearOp& op, Run& run) {
                                op.weight.strides[0],
                                op.weight.shape[0],
                                op.weight.shape[1],
-                               reinterpret_cast<const float*>(op.x.data),
+                               RowView(op.x),
                                op.x.strides[0],
                                static_cast<int>(op.x.shape[0]),
-                               reinterpret_cast<float*>(op.out.data),
-                               op.out.strides[0],
+                               0,
+                               RowView(op.out),
                                WeightVector(op.bias),
                                op.activation,
                                op.accumulate,
                                aligned};
+  const bool same = op.x.dtype == op.weight.dtype;
   switch (op.weight.dtype) {
     case DType::kF16:
-      return LaunchTyped<__half>(arguments, run.stream);
+      return same ? LaunchTyped<__half, __half>(arguments, run.stream) : LaunchTyped<__half, float>(arguments, run.stream);
     case DType::kBF16:
-      return LaunchTyped<__nv_bfloat16>(arguments, run.stream);
+      return same ? LaunchTyped<__nv_bfloat16, __nv_bfloat16>(arguments, run.stream)
+                  : LaunchTyped<__nv_bfloat16, float>(arguments, run.stream);
     default:
-      return LaunchTyped<float>(arguments, run.stream);
+      return LaunchTyped<float, float>(arguments, run.stream);
   }
 }
 

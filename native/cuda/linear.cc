@@ -7,67 +7,119 @@ namespace {
 
 /// Up to this many tokens reading the weights rules, and our kernel reads them once at full rate in full precision.
 constexpr int64_t kFewTokens = 8;
+/// A product of f32 inputs with this few outputs is small beside the others, and may be a mixture's router, whose
+/// nearly even choices must not hang on rounding: it is computed in full precision.
+constexpr int64_t kFewOutputs = 256;
 
-bool Overlaps(const View& view, const Run::Converted& c) {
-  const uint8_t* end = c.x + c.rows * c.stride * int64_t{sizeof(float)};
-  const uint8_t* view_end = view.data + view.shape[0] * view.strides[0] * int64_t{sizeof(float)};
-  return view.data < end && c.x < view_end;
+int64_t Bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+
+bool Overlaps(const View& a, const View& b) {
+  const uint8_t* a_end = a.data + a.shape[0] * a.strides[0] * Bytes(a.dtype);
+  const uint8_t* b_end = b.data + b.shape[0] * b.strides[0] * Bytes(b.dtype);
+  return a.data < b_end && b.data < a_end;
 }
 
-/// x in the weight's type, packed; the same x of the projection before is not converted again.
-const uint8_t* ConvertInputs(const LinearOp& op, Run& run, int64_t stride) {
-  const Run::Converted wanted{op.x.data, op.x.shape[0], op.x.shape[1], op.x.strides[0], op.weight.dtype};
-  const auto& c = run.converted;
-  uint8_t* to = run.inputs.AtLeast(static_cast<size_t>(op.x.shape[0] * stride) * 2);
-  if (c.x != wanted.x || c.rows != wanted.rows || c.columns != wanted.columns || c.stride != wanted.stride ||
-      c.dtype != wanted.dtype) {
-    LaunchConvert(op.x, op.weight.dtype, to, stride, run);
-    run.converted = wanted;
+bool SamePlace(const View& a, const View& b) {
+  return a.data == b.data && a.dtype == b.dtype && a.shape[0] == b.shape[0] && a.shape[1] == b.shape[1] &&
+         a.strides[0] == b.strides[0];
+}
+
+/// Rows of eight elements keep the 16-byte alignment that the fast kernels want.
+View Packed(const View& like, DType type, Scratch& scratch) {
+  View view = like;
+  view.dtype = type;
+  view.strides[0] = (like.shape[1] + 7) / 8 * 8;
+  view.strides[1] = 1;
+  view.data = scratch.AtLeast(static_cast<size_t>(view.shape[0] * view.strides[0] * Bytes(type)));
+  return view;
+}
+
+/// The bias as the library takes it: of the type of the result, at a multiple of 16 bytes.
+const uint8_t* BiasFor(const View& bias, DType type, Run& run) {
+  if (!bias.data || (bias.dtype == type && reinterpret_cast<uintptr_t>(bias.data) % 16 == 0)) return bias.data;
+  View to = bias;
+  to.dtype = type;
+  to.data = run.bias.AtLeast(static_cast<size_t>(bias.shape[0] * Bytes(type)));
+  LaunchConvert(bias, to, run);
+  return to.data;
+}
+
+Epilogue EpilogueOf(const LinearOp& op) {
+  const bool bias = op.bias.data;
+  switch (op.activation) {
+    case Activation::kRelu:
+      return bias ? Epilogue::kReluBias : Epilogue::kRelu;
+    case Activation::kGeluTanh:
+      if (op.out.dtype != DType::kF32) return bias ? Epilogue::kGeluTanhBias : Epilogue::kGeluTanh;
+      [[fallthrough]];
+    default:
+      return bias ? Epilogue::kBias : Epilogue::kNone;
   }
-  return to;
+}
+
+/// Whether the activation comes out of the product itself. The library approximates the hyperbolic tangent, which only
+/// a 16-bit result hides.
+bool IsFused(const LinearOp& op) {
+  return op.activation == Activation::kNone || op.activation == Activation::kRelu ||
+         (op.activation == Activation::kGeluTanh && op.out.dtype != DType::kF32);
 }
 
 bool LibraryProduct(const LinearOp& op, Run& run) {
-  const bool half = op.weight.dtype != DType::kF32;
-  // Rows of eight elements keep the 16-byte alignment that the fast kernels want.
-  const int64_t packed_stride = (op.x.shape[1] + 7) / 8 * 8;
-  const bool has_epilogue = op.bias.data || op.activation != Activation::kNone;
-  const bool apart = op.accumulate && op.activation != Activation::kNone;
+  const DType type = op.weight.dtype;
+  // Nothing can be added after the activation by the library, and it writes f32 or its inputs' type.
+  const bool apart = (op.accumulate && op.activation != Activation::kNone) ||
+                     (op.out.dtype != DType::kF32 && op.out.dtype != type);
   Product product{};
-  product.weight = op.weight.data;
-  product.dtype = op.weight.dtype;
+  product.weight = op.weight;
+  product.x = op.x.dtype == type ? op.x : ConvertInputs(op.x, type, run);
+  product.out = apart ? Packed(op.out, DType::kF32, run.sums) : op.out;
   product.input_major = op.input_major;
-  product.tokens = op.x.shape[0];
-  product.outputs = op.out.shape[1];
-  product.inputs = op.x.shape[1];
-  product.weight_stride = op.weight.strides[0];
-  product.x = half ? ConvertInputs(op, run, packed_stride) : op.x.data;
-  product.x_stride = half ? packed_stride : op.x.strides[0];
-  product.out = reinterpret_cast<float*>(op.out.data);
-  product.out_stride = op.out.strides[0];
   product.accumulate = op.accumulate && !apart;
-  if (apart) {
-    product.out_stride = (product.outputs + 3) / 4 * 4;
-    const size_t size = static_cast<size_t>(product.tokens * product.out_stride) * sizeof(float);
-    product.out = reinterpret_cast<float*>(run.sums.AtLeast(size));
+  LinearOp finish = op;
+  finish.accumulate = apart && op.accumulate;
+  if (!apart) {
+    product.epilogue = EpilogueOf(op);
+    if (op.bias.data) product.bias = BiasFor(op.bias, op.out.dtype, run);
+    if (run.products().Multiply(product, run.stream)) {
+      if (IsFused(op)) return true;
+      finish.bias = View{};
+      LaunchFinish(finish, product.out, run);
+      return true;
+    }
+    product.epilogue = Epilogue::kNone;
   }
   if (!run.products().Multiply(product, run.stream)) return false;
-  if (!has_epilogue) return true;
-  LinearOp finish = op;
-  finish.accumulate = apart;
-  LaunchFinish(finish, product.out, product.out_stride, run);
+  if (apart || op.bias.data || op.activation != Activation::kNone) LaunchFinish(finish, product.out, run);
   return true;
 }
 
 }  // namespace
 
+View ConvertInputs(const View& x, DType type, Run& run) {
+  auto& there = run.converted;
+  const bool found = there.x.data && there.type == type && SamePlace(there.x, x);
+  const View to = Packed(x, type, run.inputs);
+  if (!found) LaunchConvert(x, to, run);
+  there = {x, type};
+  return to;
+}
+
 void Launch(const LinearOp& op, Run& run) {
   const int64_t tokens = op.x.shape[0], outputs = op.out.shape[1], inputs = op.x.shape[1];
   if (tokens == 0 || outputs == 0) return;
-  if (run.converted.x && Overlaps(op.out, run.converted)) run.converted = {};
-  if (inputs == 0) return LaunchPlainProduct(op, run);
-  if (tokens <= kFewTokens && !op.input_major) return LaunchFewTokens(op, run);
-  if (!LibraryProduct(op, run)) LaunchPlainProduct(op, run);
+  const DType x = op.x.dtype, w = op.weight.dtype;
+  if (inputs == 0) {
+    LaunchPlainProduct(op, run);
+  } else if (tokens <= kFewTokens && !op.input_major) {
+    LinearOp few = op;
+    if (x != w && x != DType::kF32) few.x = ConvertInputs(op.x, DType::kF32, run);
+    LaunchFewTokens(few, run);
+  } else if (x == DType::kF32 && w != DType::kF32 && outputs <= kFewOutputs) {
+    LaunchPlainProduct(op, run);
+  } else if (!LibraryProduct(op, run)) {
+    LaunchPlainProduct(op, run);
+  }
+  if (run.converted.x.data && Overlaps(op.out, run.converted.x)) run.converted = {};
 }
 
 }  // namespace zi::cuda

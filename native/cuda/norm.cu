@@ -1,4 +1,4 @@
-// layer_norm and rms_norm: a warp per short row, a block per long one.
+// layer_norm and rms_norm: a warp per short row, a block per long one, which keeps the row in registers where it can.
 #include "cuda/math.h"
 #include "cuda/run.h"
 #include "cuda/views.h"
@@ -10,6 +10,13 @@ constexpr int kThreads = 256;
 /// Up to this length (heads, small models) a warp does a row.
 constexpr int64_t kWarpLength = 512;
 
+struct NormArguments {
+  RowView out, x;
+  WeightVector weight, bias;
+  float eps, weight_offset;
+  int64_t rows, length;
+};
+
 /// Sum over the threads of a row: 32 of them, or the whole block.
 template <int kRowThreads>
 __device__ float RowSum(float value, float* shared) {
@@ -20,41 +27,95 @@ __device__ float RowSum(float value, float* shared) {
   }
 }
 
+/// Any length and alignment.
 template <int kRowThreads, bool kCenter>
-__global__ void Norm(RowView out, RowView x, WeightVector weight, WeightVector bias, float eps, float weight_offset,
-                     int64_t rows, int64_t length) {
+__global__ void Norm(const NormArguments a) {
   __shared__ float shared[32];
   const int lane = threadIdx.x % kRowThreads;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kRowThreads) + threadIdx.x / kRowThreads;
-  if (row >= rows) return;  // whole warps or whole blocks
-  const float* from = x.Row(row);
+  if (row >= a.rows) return;  // whole warps or whole blocks
   float mean = 0;
   if constexpr (kCenter) {
     float sum = 0;
-    for (int64_t i = lane; i < length; i += kRowThreads) sum += from[i];
-    mean = RowSum<kRowThreads>(sum, shared) / static_cast<float>(length);
+    for (int64_t i = lane; i < a.length; i += kRowThreads) sum += a.x.Get(row, i);
+    mean = RowSum<kRowThreads>(sum, shared) / static_cast<float>(a.length);
   }
   float squares = 0;
-  for (int64_t i = lane; i < length; i += kRowThreads) squares = fmaf(from[i] - mean, from[i] - mean, squares);
+  for (int64_t i = lane; i < a.length; i += kRowThreads) {
+    const float apart = a.x.Get(row, i) - mean;
+    squares = fmaf(apart, apart, squares);
+  }
   squares = RowSum<kRowThreads>(squares, shared);
-  const float inverse = 1.0f / sqrtf(squares / static_cast<float>(length) + eps);
-  float* to = out.Row(row);
-  for (int64_t i = lane; i < length; i += kRowThreads) {
-    const float value = (from[i] - mean) * inverse * (weight.At(i) + weight_offset);
-    to[i] = bias.data ? value + bias.At(i) : value;
+  const float inverse = 1.0f / sqrtf(squares / static_cast<float>(a.length) + a.eps);
+  for (int64_t i = lane; i < a.length; i += kRowThreads) {
+    const float value = (a.x.Get(row, i) - mean) * inverse * (a.weight.At(i) + a.weight_offset);
+    a.out.Put(row, i, a.bias.data ? value + a.bias.At(i) : value);
   }
 }
 
+/// A block per row of at most 8 · kThreads · kGroups values, in groups of eight, read once.
+template <int kGroups, bool kCenter>
+__global__ void __launch_bounds__(kThreads) NormInRegisters(const NormArguments a) {
+  __shared__ float shared[32];
+  const int64_t row = blockIdx.x;
+  float values[kGroups][8];
+  float sum = 0;
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) {
+    const int64_t at = 8 * (static_cast<int64_t>(g) * kThreads + threadIdx.x);
+    if (at < a.length) {
+      a.x.GetEight(row, at, values[g]);
+    } else {
+      for (float& value : values[g]) value = 0;
+    }
+    for (const float value : values[g]) sum += value;
+  }
+  const float mean = kCenter ? BlockSum(sum, shared) / static_cast<float>(a.length) : 0.0f;
+  float squares = 0;
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) {
+    if (8 * (static_cast<int64_t>(g) * kThreads + threadIdx.x) >= a.length) continue;
+    for (const float value : values[g]) squares = fmaf(value - mean, value - mean, squares);
+  }
+  squares = BlockSum(squares, shared);
+  const float inverse = 1.0f / sqrtf(squares / static_cast<float>(a.length) + a.eps);
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) {
+    const int64_t at = 8 * (static_cast<int64_t>(g) * kThreads + threadIdx.x);
+    if (at >= a.length) continue;
+    float weight[8], bias[8] = {};
+    GetEightAs(a.weight.data, a.weight.dtype, at, weight);
+    if (a.bias.data) GetEightAs(a.bias.data, a.bias.dtype, at, bias);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      values[g][i] = fmaf((values[g][i] - mean) * inverse, weight[i] + a.weight_offset, bias[i]);
+    }
+    a.out.PutEight(row, at, values[g]);
+  }
+}
+
+bool Aligned(const uint8_t* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
 template <bool kCenter>
 void LaunchNorm(const View& out, const View& x, const View& weight, const View& bias, float eps, float offset, Run& run) {
-  const int64_t rows = RowCount(x), length = RowLength(x);
-  if (rows == 0 || length == 0) return;
-  const RowView to(out), from(x);
-  const WeightVector w(weight), b(bias);
-  if (length <= kWarpLength) {
-    Norm<32, kCenter><<<Blocks(rows, kThreads / 32), kThreads, 0, run.stream>>>(to, from, w, b, eps, offset, rows, length);
+  const NormArguments a{RowView(out), RowView(x), WeightVector(weight), WeightVector(bias),
+                        eps,          offset,     RowCount(x),          RowLength(x)};
+  if (a.rows == 0 || a.length == 0) return;
+  const unsigned blocks = Blocks(a.rows, 1);
+  const bool eights = a.length % 8 == 0 && RowsAligned(out, 16) && RowsAligned(x, 16) && Aligned(weight.data) &&
+                      Aligned(bias.data);
+  if (a.length <= kWarpLength) {
+    Norm<32, kCenter><<<Blocks(a.rows, kThreads / 32), kThreads, 0, run.stream>>>(a);
+  } else if (eights && a.length <= 8 * kThreads) {
+    NormInRegisters<1, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
+  } else if (eights && a.length <= 16 * kThreads) {
+    NormInRegisters<2, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
+  } else if (eights && a.length <= 32 * kThreads) {
+    NormInRegisters<4, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
+  } else if (eights && a.length <= 64 * kThreads) {
+    NormInRegisters<8, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
   } else {
-    Norm<kThreads, kCenter><<<Blocks(rows, 1), kThreads, 0, run.stream>>>(to, from, w, b, eps, offset, rows, length);
+    Norm<kThreads, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
   }
 }
 

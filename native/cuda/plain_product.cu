@@ -27,7 +27,7 @@ __global__ void Plain(const PlainArguments a) {
     const int64_t token = first + j;
     float sum = 0;
     for (int64_t k = 0; k < a.inputs; k += kTile) {
-      xs[j][i] = token < a.tokens && k + i < a.inputs ? a.x.Row(token)[k + i] : 0.0f;
+      xs[j][i] = token < a.tokens && k + i < a.inputs ? a.x.Get(token, k + i) : 0.0f;
       const int64_t row = first_output + j;
       ws[j][i] = row < a.outputs && k + i < a.inputs ? a.weight.At(row * a.output_stride + (k + i) * a.input_stride) : 0.0f;
       __syncthreads();
@@ -37,8 +37,8 @@ __global__ void Plain(const PlainArguments a) {
     if (token < a.tokens && output < a.outputs) {
       if (a.bias.data) sum += a.bias.At(output);
       sum = Activate(a.activation, sum);
-      float* to = a.out.Row(token) + output;
-      *to = a.accumulate ? sum + *to : sum;
+      if (a.accumulate) sum += a.out.Get(token, output);
+      a.out.Put(token, output, sum);
     }
   }
 }

@@ -17,6 +17,23 @@ int TypeOf(DType dtype) {
   return dtype == DType::kF16 ? lt::kR16F : dtype == DType::kBF16 ? lt::kR16BF : lt::kR32F;
 }
 
+int EpilogueOf(Epilogue epilogue) {
+  switch (epilogue) {
+    case Epilogue::kBias:
+      return lt::kEpilogueBias;
+    case Epilogue::kRelu:
+      return lt::kEpilogueRelu;
+    case Epilogue::kReluBias:
+      return lt::kEpilogueReluBias;
+    case Epilogue::kGeluTanh:
+      return lt::kEpilogueGelu;
+    case Epilogue::kGeluTanhBias:
+      return lt::kEpilogueGeluBias;
+    default:
+      return lt::kEpilogueDefault;
+  }
+}
+
 /// Largest power of two up to 256 that divides the address.
 uint32_t AlignmentOf(const void* address) {
   const auto bits = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(address) | 256u);
@@ -43,29 +60,35 @@ Products::~Products() {
   cudaFree(workspace_);
 }
 
-Products::Prepared Products::Prepare(const Product& p, uint32_t weight_alignment, uint32_t x_alignment,
-                                     uint32_t out_alignment) {
+Products::Prepared Products::Prepare(const Product& p, const Key& key) {
   const auto& f = functions_;
   Prepared made;
-  const auto [n, t, k] = std::tuple(uint64_t(p.outputs), uint64_t(p.tokens), uint64_t(p.inputs));
+  const auto [n, t, k] = std::tuple(uint64_t(p.out.shape[1]), uint64_t(p.x.shape[0]), uint64_t(p.x.shape[1]));
   CheckLt(f.MatmulDescCreate(&made.desc, lt::kCompute32F, lt::kR32F), "cublasLtMatmulDescCreate");
-  const int32_t transpose = p.input_major ? lt::kOpN : lt::kOpT;
-  CheckLt(f.MatmulDescSetAttribute(made.desc, lt::kDescTransA, &transpose, sizeof transpose), "TRANSA");
-  const int type = TypeOf(p.dtype);
+  const auto describe = [&](int attribute, const auto& value) {
+    CheckLt(f.MatmulDescSetAttribute(made.desc, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
+  };
+  describe(lt::kDescTransA, p.input_major ? lt::kOpN : lt::kOpT);
+  describe(lt::kDescEpilogue, int32_t{EpilogueOf(p.epilogue)});
+  if (p.bias && p.epilogue != Epilogue::kNone) {
+    describe(lt::kDescBiasPointer, p.bias);
+    describe(lt::kDescBiasDataType, int32_t{TypeOf(p.out.dtype)});
+  }
+  const int type = TypeOf(p.weight.dtype);
   const uint64_t rows = p.input_major ? n : k, columns = p.input_major ? k : n;
-  CheckLt(f.MatrixLayoutCreate(&made.weight, type, rows, columns, p.weight_stride), "cublasLtMatrixLayoutCreate");
-  CheckLt(f.MatrixLayoutCreate(&made.x, type, k, t, p.x_stride), "cublasLtMatrixLayoutCreate");
-  CheckLt(f.MatrixLayoutCreate(&made.out, lt::kR32F, n, t, p.out_stride), "cublasLtMatrixLayoutCreate");
+  CheckLt(f.MatrixLayoutCreate(&made.weight, type, rows, columns, p.weight.strides[0]), "cublasLtMatrixLayoutCreate");
+  CheckLt(f.MatrixLayoutCreate(&made.x, type, k, t, p.x.strides[0]), "cublasLtMatrixLayoutCreate");
+  CheckLt(f.MatrixLayoutCreate(&made.out, TypeOf(p.out.dtype), n, t, p.out.strides[0]), "cublasLtMatrixLayoutCreate");
   lt::Preference preference = nullptr;
   CheckLt(f.MatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   const auto set = [&](int attribute, const auto& value) {
     CheckLt(f.MatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "preference");
   };
   set(lt::kPrefMaxWorkspaceBytes, uint64_t{kWorkspaceBytes});
-  set(lt::kPrefMinAlignmentA, weight_alignment);
-  set(lt::kPrefMinAlignmentB, x_alignment);
-  set(lt::kPrefMinAlignmentC, out_alignment);
-  set(lt::kPrefMinAlignmentD, out_alignment);
+  set(lt::kPrefMinAlignmentA, std::get<11>(key));
+  set(lt::kPrefMinAlignmentB, std::get<12>(key));
+  set(lt::kPrefMinAlignmentC, std::get<13>(key));
+  set(lt::kPrefMinAlignmentD, std::get<13>(key));
   lt::HeuristicResult result{};
   int count = 0;
   const lt::Result answer = f.MatmulAlgoGetHeuristic(handle_, made.desc, made.weight, made.x, made.out, made.out,
@@ -77,16 +100,31 @@ Products::Prepared Products::Prepare(const Product& p, uint32_t weight_alignment
 }
 
 bool Products::Multiply(const Product& p, cudaStream_t stream) {
-  const uint32_t wa = AlignmentOf(p.weight), xa = AlignmentOf(p.x), oa = AlignmentOf(p.out);
-  const Key key{static_cast<int>(p.dtype), p.input_major, p.accumulate, p.tokens, p.outputs, p.inputs,
-                p.weight_stride,           p.x_stride,    p.out_stride, wa,       xa,        oa};
+  const Key key{static_cast<int>(p.weight.dtype),
+                static_cast<int>(p.out.dtype),
+                static_cast<int>(p.epilogue),
+                p.input_major,
+                p.accumulate,
+                p.x.shape[0],
+                p.out.shape[1],
+                p.x.shape[1],
+                p.weight.strides[0],
+                p.x.strides[0],
+                p.out.strides[0],
+                AlignmentOf(p.weight.data),
+                AlignmentOf(p.x.data),
+                AlignmentOf(p.out.data)};
   auto found = prepared_.find(key);
-  if (found == prepared_.end()) found = prepared_.emplace(key, Prepare(p, wa, xa, oa)).first;
+  if (found == prepared_.end()) found = prepared_.emplace(key, Prepare(p, key)).first;
   const Prepared& prepared = found->second;
   if (!prepared.found) return false;
+  if (p.bias && p.epilogue != Epilogue::kNone) {
+    CheckLt(functions_.MatmulDescSetAttribute(prepared.desc, lt::kDescBiasPointer, &p.bias, sizeof p.bias), "bias");
+  }
   const float alpha = 1, beta = p.accumulate ? 1.0f : 0.0f;
-  CheckLt(functions_.Matmul(handle_, prepared.desc, &alpha, p.weight, prepared.weight, p.x, prepared.x, &beta, p.out,
-                            prepared.out, p.out, prepared.out, &prepared.algorithm, workspace_, kWorkspaceBytes, stream),
+  CheckLt(functions_.Matmul(handle_, prepared.desc, &alpha, p.weight.data, prepared.weight, p.x.data, prepared.x, &beta,
+                            p.out.data, prepared.out, p.out.data, prepared.out, &prepared.algorithm, workspace_,
+                            kWorkspaceBytes, stream),
           "cublasLtMatmul");
   return true;
 }

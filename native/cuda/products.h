@@ -9,15 +9,16 @@
 
 namespace zi::cuda {
 
-/// out[T, N] = x[T, K] · W (+ out), W as LinearOp has it; x is of the weight's type.
+/// What the library does to a product before it is stored.
+enum class Epilogue { kNone, kBias, kRelu, kReluBias, kGeluTanh, kGeluTanhBias };
+
+/// out[T, N] = epilogue(x[T, K] · W (+ out)), W as LinearOp has it; x is of the weight's type, out too or f32.
 struct Product {
-  const uint8_t* weight;
-  const uint8_t* x;
-  float* out;
-  DType dtype;
+  View weight, x, out;
+  /// [N] of the type of `out`, at a multiple of 16 bytes; null without one.
+  const uint8_t* bias;
+  Epilogue epilogue;
   bool input_major, accumulate;
-  int64_t tokens, outputs, inputs;
-  int64_t weight_stride, x_stride, out_stride;  // elements between rows
 };
 
 /// One per stream, since products in flight at once need a workspace each.
@@ -32,9 +33,9 @@ class Products {
   bool Multiply(const Product& product, cudaStream_t stream);
 
  private:
-  /// Shape, strides and alignments: what the library chooses by.
-  using Key = std::tuple<int, bool, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, uint32_t, uint32_t,
-                         uint32_t>;
+  /// Types, shape, strides and alignments: what the library chooses by.
+  using Key = std::tuple<int, int, int, bool, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, uint32_t,
+                         uint32_t, uint32_t>;
   /// What a shape's products are called with; `found` is false when there is nothing.
   struct Prepared {
     lt::MatmulDesc desc = nullptr;
@@ -42,7 +43,7 @@ class Products {
     lt::Algorithm algorithm{};
     bool found = false;
   };
-  Prepared Prepare(const Product& product, uint32_t weight_alignment, uint32_t x_alignment, uint32_t out_alignment);
+  Prepared Prepare(const Product& product, const Key& key);
 
   const lt::Functions& functions_;
   lt::Handle handle_ = nullptr;

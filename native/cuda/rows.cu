@@ -7,19 +7,49 @@ namespace {
 
 constexpr int kThreads = 128;
 
-__global__ void GatherRows(RowView out, const uint8_t* table, DType dtype, int64_t table_rows, int64_t table_stride,
-                           const int32_t* rows, int64_t columns, bool accumulate, float scale, Fault* fault) {
-  const int64_t token = blockIdx.x, row = rows[token];
-  if (row < 0 || row >= table_rows) {
-    if (threadIdx.x == 0) Report(fault, kRowOutside, token, row, table_rows);
+struct GatherArguments {
+  RowView out;
+  const uint8_t* table;
+  DType dtype;
+  int64_t table_rows, table_stride;
+  const int32_t* rows;
+  int64_t columns;
+  bool accumulate;
+  float scale;
+  Fault* fault;
+};
+
+/// Four values of a row of two-byte ones, or two of a float row, per access: the table may lie beyond the link, which
+/// wants few and large reads.
+__global__ void GatherRows(const GatherArguments a) {
+  const int64_t token = blockIdx.x, row = a.rows[token];
+  if (row < 0 || row >= a.table_rows) {
+    if (threadIdx.x == 0) Report(a.fault, kRowOutside, token, row, a.table_rows);
     return;
   }
-  const WeightVector values(table + row * table_stride * (dtype == DType::kF32 ? 4 : 2), dtype);
-  float* to = out.Row(token);
-  for (int64_t i = threadIdx.x; i < columns; i += kThreads) {
-    const float value = values.At(i) * scale;
-    to[i] = accumulate ? to[i] + value : value;
-  }
+  const int64_t offset = row * a.table_stride;
+  const auto put = [&](int64_t i, float read) {
+    const float value = read * a.scale;
+    a.out.Put(token, i, a.accumulate ? a.out.Get(token, i) + value : value);
+  };
+  WithType(a.dtype, [&](auto* type) {
+    using T = std::decay_t<decltype(*type)>;
+    const T* from = reinterpret_cast<const T*>(a.table) + offset;
+    constexpr int kEach = 8 / sizeof(T);
+    int64_t done = 0;
+    if (reinterpret_cast<uintptr_t>(from) % 8 == 0) {
+      const int64_t whole = a.columns / kEach * kEach;
+#pragma unroll 4
+      for (int64_t i = threadIdx.x * kEach; i < whole; i += kThreads * kEach) {
+        const uint2 word = *reinterpret_cast<const uint2*>(from + i);
+        const T* values = reinterpret_cast<const T*>(&word);
+#pragma unroll
+        for (int j = 0; j < kEach; ++j) put(i + j, Widen(values[j]));
+      }
+      done = whole;
+    }
+    for (int64_t i = done + threadIdx.x; i < a.columns; i += kThreads) put(i, Widen(from[i]));
+  });
 }
 
 __global__ void Rotary(RowView x, const int32_t* positions, const float* frequencies, int64_t tokens, int64_t heads,
@@ -33,37 +63,58 @@ __global__ void Rotary(RowView x, const int32_t* positions, const float* frequen
   const float c = static_cast<float>(cosine * scale), s = static_cast<float>(sine * scale);
   const int64_t first = interleaved ? 2 * i : i, second = interleaved ? 2 * i + 1 : i + pairs;
   for (int64_t head = 0; head < heads; ++head) {
-    float* values = x.Row(token * heads + head);
-    const float a = values[first], b = values[second];
-    values[first] = a * c - b * s;
-    values[second] = b * c + a * s;
+    const int64_t row = token * heads + head;
+    const float a = x.Get(row, first), b = x.Get(row, second);
+    x.Put(row, first, a * c - b * s);
+    x.Put(row, second, b * c + a * s);
   }
 }
 
 struct CacheView {
-  float* data;
+  uint8_t* data;
+  DType dtype;
   int64_t page_stride, head_stride, token_stride;
   explicit CacheView(const View& view)
-      : data(reinterpret_cast<float*>(view.data)),
+      : data(view.data),
+        dtype(view.dtype),
         page_stride(view.strides[0]),
         head_stride(view.strides[1]),
         token_stride(view.strides[2]) {}
 };
 
-__global__ void KvStore(RowView k, RowView v, CacheView keys, CacheView values, const int32_t* slots, int64_t slot_count,
-                        int64_t page_tokens, int64_t heads, int64_t depth, Fault* fault) {
-  const int64_t token = blockIdx.x, slot = slots[token];
-  if (slot < 0 || slot >= slot_count) {
-    if (threadIdx.x == 0) Report(fault, kSlotOutside, token, slot, slot_count);
+struct StoreArguments {
+  RowView k, v;
+  CacheView keys, values;
+  const int32_t* slots;
+  int64_t slot_count, page_tokens, heads, depth;
+  Fault* fault;
+};
+
+/// W neighbours of a head at once: 8 where everything is aligned, else 1.
+template <int W>
+__global__ void KvStore(const StoreArguments a) {
+  const int64_t token = blockIdx.x, slot = a.slots[token];
+  if (slot < 0 || slot >= a.slot_count) {
+    if (threadIdx.x == 0) Report(a.fault, kSlotOutside, token, slot, a.slot_count);
     return;
   }
-  const int64_t page = slot / page_tokens, offset = slot % page_tokens;
-  for (int64_t i = threadIdx.x; i < heads * depth; i += kThreads) {
-    const int64_t head = i / depth, d = i % depth;
-    keys.data[page * keys.page_stride + head * keys.head_stride + offset * keys.token_stride + d] =
-        k.Row(token * heads + head)[d];
-    values.data[page * values.page_stride + head * values.head_stride + offset * values.token_stride + d] =
-        v.Row(token * heads + head)[d];
+  const int64_t page = slot / a.page_tokens, offset = slot % a.page_tokens;
+  const int groups = static_cast<int>(a.depth / W), count = static_cast<int>(a.heads) * groups;
+  const auto store = [&](const RowView& from, const CacheView& to, int head, int d) {
+    const int64_t at = page * to.page_stride + head * to.head_stride + offset * to.token_stride + d;
+    const int64_t row = token * a.heads + head;
+    if constexpr (W == 8) {
+      float value[8];
+      from.GetEight(row, d, value);
+      PutEightAs(to.data, to.dtype, at, value);
+    } else {
+      PutAs(to.data, to.dtype, at, from.Get(row, d));
+    }
+  };
+  for (int i = threadIdx.x; i < count; i += kThreads) {
+    const int head = i / groups, d = i % groups * W;
+    store(a.k, a.keys, head, d);
+    store(a.v, a.values, head, d);
   }
 }
 
@@ -74,9 +125,10 @@ const int32_t* Ints(const View& view) { return reinterpret_cast<const int32_t*>(
 void Launch(const GatherRowsOp& op, Run& run) {
   const int64_t tokens = op.out.shape[0], columns = op.out.shape[1];
   if (tokens == 0 || columns == 0) return;
-  GatherRows<<<Blocks(tokens, 1), kThreads, 0, run.stream>>>(RowView(op.out), op.table.data, op.table.dtype,
-                                                             op.table.shape[0], op.table.strides[0], Ints(op.rows),
-                                                             columns, op.accumulate, op.scale, run.fault);
+  const GatherArguments arguments{RowView(op.out),       op.table.data, op.table.dtype, op.table.shape[0],
+                                  op.table.strides[0],   Ints(op.rows), columns,        op.accumulate,
+                                  op.scale,              run.fault};
+  GatherRows<<<Blocks(tokens, 1), kThreads, 0, run.stream>>>(arguments);
 }
 
 void Launch(const RotaryOp& op, Run& run) {
@@ -90,10 +142,23 @@ void Launch(const RotaryOp& op, Run& run) {
 void Launch(const KvStoreOp& op, Run& run) {
   const int64_t tokens = op.k.shape[0], heads = op.k.shape[1], depth = op.k.shape[2];
   if (tokens * heads * depth == 0) return;
-  KvStore<<<Blocks(tokens, 1), kThreads, 0, run.stream>>>(RowView(op.k), RowView(op.v), CacheView(op.keys),
-                                                          CacheView(op.values), Ints(op.slots),
-                                                          op.keys.shape[0] * op.keys.shape[2], op.keys.shape[2], heads,
-                                                          depth, run.fault);
+  const StoreArguments arguments{RowView(op.k),
+                                 RowView(op.v),
+                                 CacheView(op.keys),
+                                 CacheView(op.values),
+                                 Ints(op.slots),
+                                 op.keys.shape[0] * op.keys.shape[2],
+                                 op.keys.shape[2],
+                                 heads,
+                                 depth,
+                                 run.fault};
+  const bool eights = depth % 8 == 0 && RowsAligned(op.k, 16) && RowsAligned(op.v, 16) && RowsAligned(op.keys, 16) &&
+                      RowsAligned(op.values, 16);
+  if (eights) {
+    KvStore<8><<<Blocks(tokens, 1), kThreads, 0, run.stream>>>(arguments);
+  } else {
+    KvStore<1><<<Blocks(tokens, 1), kThreads, 0, run.stream>>>(arguments);
+  }
 }
 
 }  // namespace zi::cuda

@@ -33,16 +33,16 @@ class Run {
   const cudaStream_t stream;
   Fault* const fault;
   const int multiprocessors;
-  /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for products before their epilogue.
-  Scratch partials, inputs, sums;
+  /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for
+  /// products before their epilogue; for a bias in the type of the result.
+  Scratch partials, inputs, sums, bias;
   /// Loaded at the first product: streams that only copy need no library.
   Products& products();
 
   /// Which x lies in `inputs` already: the projections of one layer read the same.
   struct Converted {
-    const uint8_t* x = nullptr;
-    int64_t rows = 0, columns = 0, stride = 0;
-    DType dtype = DType::kF32;
+    View x{};
+    DType type = DType::kF32;
   } converted;
 
  private:
@@ -76,14 +76,17 @@ void LaunchFewTokens(const LinearOp& op, Run& run);
 /// Any types, strides and addresses; for what the library refuses.
 void LaunchPlainProduct(const LinearOp& op, Run& run);
 /// out = act(from + bias) (+ out). `from` may be out itself.
-void LaunchFinish(const LinearOp& op, const float* from, int64_t from_stride, Run& run);
-/// x as packed rows of a 16-bit type, `stride` elements apart.
-void LaunchConvert(const View& x, DType to_type, uint8_t* to, int64_t stride, Run& run);
+void LaunchFinish(const LinearOp& op, const View& from, Run& run);
+/// The values of `from` in the type of `to`; both of one shape.
+void LaunchConvert(const View& from, const View& to, Run& run);
+/// x [T, K] in another type, packed into the stream's scratch; what is there already is not converted again.
+View ConvertInputs(const View& x, DType type, Run& run);
 /// Sequences with at most `most_tokens` new tokens, a warp per token and head.
 void LaunchAttentionRows(const AttentionOp& op, int64_t most_tokens, Run& run);
-/// Sequences with more than `fewer_tokens` new tokens, on tensor cores.
-void LaunchAttentionTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
-/// Largest head the tiles take.
-constexpr int64_t kTileDepth = 128;
+/// Sequences with more than `fewer_tokens` new tokens, on tensor cores: f32 through TF32, or 16-bit types as they are.
+void LaunchFloatTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
+void LaunchHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
+/// Largest heads the tiles take.
+constexpr int64_t kFloatTileDepth = 128, kHalfTileDepth = 256;
 
 }  // namespace zi::cuda

@@ -1,19 +1,20 @@
-// Views as kernels take them: rows of the innermost dimension, and weights of three types.
+// Views as kernels take them: rows of the innermost dimension, and vectors of weights, of three types each.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
+#include "cuda/values.h"
 #include "ops/operand.h"
 
 namespace zi::cuda {
 
-/// All dimensions but the innermost, as one index of rows.
+/// All dimensions but the innermost, as one index of rows. The type is the same for all threads, so asking is cheap.
 struct RowView {
   uint8_t* data;
+  DType dtype;
   int64_t middle, inner;            // sizes of the last two of three outer dimensions
   int64_t stride0, stride1, stride2;  // in elements
 
-  explicit RowView(const View& view) : data(view.data), middle(1), inner(1), stride0(0), stride1(0), stride2(0) {
+  RowView() = default;
+  explicit RowView(const View& view)
+      : data(view.data), dtype(view.dtype), middle(1), inner(1), stride0(0), stride1(0), stride2(0) {
     const int outer = view.rank - 1;
     if (outer > 0) inner = view.shape[outer - 1], stride2 = view.strides[outer - 1];
     if (outer > 1) middle = view.shape[outer - 2], stride1 = view.strides[outer - 2];
@@ -24,7 +25,17 @@ struct RowView {
     const int64_t i = row % inner, rest = row / inner;
     return rest / middle * stride0 + rest % middle * stride1 + i * stride2;
   }
-  __device__ float* Row(int64_t row) const { return reinterpret_cast<float*>(data) + Offset(row); }
+  template <class T>
+  __device__ T* Row(int64_t row) const {
+    return reinterpret_cast<T*>(data) + Offset(row);
+  }
+  __device__ float Get(int64_t row, int64_t i) const { return GetAs(data, dtype, Offset(row) + i); }
+  __device__ void Put(int64_t row, int64_t i, float value) const { PutAs(data, dtype, Offset(row) + i, value); }
+  // Eight neighbours from a multiple of eight on; rows begin at multiples of 16 bytes.
+  __device__ void GetEight(int64_t row, int64_t i, float (&to)[8]) const { GetEightAs(data, dtype, Offset(row) + i, to); }
+  __device__ void PutEight(int64_t row, int64_t i, const float (&from)[8]) const {
+    PutEightAs(data, dtype, Offset(row) + i, from);
+  }
 };
 
 inline int64_t RowCount(const View& view) {
@@ -34,9 +45,11 @@ inline int64_t RowCount(const View& view) {
 }
 inline int64_t RowLength(const View& view) { return view.shape[view.rank - 1]; }
 
+inline int64_t ElementBytes(DType dtype) { return dtype == DType::kF32 || dtype == DType::kI32 ? 4 : 2; }
+
 /// Every row begins at a multiple of `bytes`.
 inline bool RowsAligned(const View& view, int64_t bytes) {
-  const int64_t element = view.dtype == DType::kF32 || view.dtype == DType::kI32 ? 4 : 2;
+  const int64_t element = ElementBytes(view.dtype);
   bool aligned = reinterpret_cast<uintptr_t>(view.data) % bytes == 0;
   for (int d = 0; d + 1 < view.rank; ++d) aligned = aligned && (view.shape[d] <= 1 || view.strides[d] * element % bytes == 0);
   return aligned;
@@ -48,16 +61,7 @@ struct WeightVector {
   DType dtype;
   explicit WeightVector(const View& view) : data(view.data), dtype(view.dtype) {}
   __host__ __device__ WeightVector(const uint8_t* at, DType type) : data(at), dtype(type) {}
-  __device__ float At(int64_t i) const {
-    switch (dtype) {
-      case DType::kF16:
-        return __half2float(reinterpret_cast<const __half*>(data)[i]);
-      case DType::kBF16:
-        return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(data)[i]);
-      default:
-        return reinterpret_cast<const float*>(data)[i];
-    }
-  }
+  __device__ float At(int64_t i) const { return GetAs(data, dtype, i); }
 };
 
 inline unsigned Blocks(int64_t work, int64_t each, int64_t most = 0x7fffffff) {

@@ -77,16 +77,17 @@ Operation Add(Reader& in) {
 }
 
 Operation Rotary(Reader& in) {
-  RotaryOp op{in.Activation("x", 3), in.Index("positions"), in.Activation("inverseFrequencies", 1), in.Flag(),
+  RotaryOp op{in.Activation("x", 3), in.Index("positions"), in.Floats("inverseFrequencies", 1), in.Flag(),
               in.Number()};
   in.CheckSize(op.positions, 0, op.x.shape[0], "positions");
   in.Check(op.inverse_frequencies.shape[0] <= op.x.shape[2] / 2, "more frequencies than pairs in a head");
   return op;
 }
 
-/// keys and values [pages, kvHeads, pageTokens, D].
+/// keys and values [pages, kvHeads, pageTokens, D], of one type.
 void CheckCache(const WordReader& in, const View& keys, const View& values, int64_t depth) {
   CheckSameShape(in, values, keys, "values");
+  in.Check(keys.dtype == values.dtype, "keys and values differ in type");
   in.CheckSize(keys, 3, depth, "keys");
   in.Check(keys.shape[2] > 0, "pages must hold at least one token");
 }
@@ -109,12 +110,13 @@ Operation Attention(Reader& in) {
                  in.IndexTable("sequences"),
                  in.Index("pages"),
                  in.Index("positions"),
-                 in.OptionalActivation("alibiSlopes"),
+                 in.OptionalFloats("alibiSlopes"),
                  in.Number(),
                  static_cast<int64_t>(in.Size("windowTokens")),
                  in.Number(),
                  static_cast<int64_t>(in.Size("maxContextTokens"))};
   CheckSameShape(in, op.q, op.out, "q");
+  in.Check(op.q.dtype == op.keys.dtype && op.out.dtype == op.keys.dtype, "q, out and the cache differ in type");
   CheckCache(in, op.keys, op.values, op.q.shape[2]);
   in.Check(op.keys.shape[1] > 0, "keys must have at least one head");
   in.CheckSize(op.sequences, 1, 4, "sequences");
@@ -124,13 +126,13 @@ Operation Attention(Reader& in) {
 }
 
 Operation Argmax(Reader& in) {
-  ArgmaxOp op{in.Index("out"), in.Activation("logits", 2)};
+  ArgmaxOp op{in.Index("out"), in.Floats("logits", 2)};
   in.CheckSize(op.out, 0, op.logits.shape[0], "out");
   return op;
 }
 
 Operation NllFold(Reader& in) {
-  NllFoldOp op{in.Activation("state", 2), in.Activation("logits", 2), in.Index("targets"),
+  NllFoldOp op{in.Floats("state", 2), in.Floats("logits", 2), in.Index("targets"),
                static_cast<int64_t>(in.Size("firstColumn")), in.Flag()};
   in.CheckSize(op.state, 0, op.logits.shape[0], "state");
   in.CheckSize(op.state, 1, 3, "state");
@@ -139,12 +141,12 @@ Operation NllFold(Reader& in) {
 }
 
 Operation ScaleCap(Reader& in) {
-  ScaleCapOp op{in.Activation("x", 0), in.Number(), in.Number()};
+  ScaleCapOp op{in.Floats("x", 0), in.Number(), in.Number()};
   return op;
 }
 
 Operation Route(Reader& in) {
-  RouteOp op{in.IndexTable("experts"), in.Activation("weights", 2), in.Activation("logits", 2), in.Flag()};
+  RouteOp op{in.IndexTable("experts"), in.Floats("weights", 2), in.Floats("logits", 2), in.Flag()};
   CheckSameShape(in, op.weights, op.experts, "weights");
   in.CheckSize(op.logits, 0, op.experts.shape[0], "logits");
   in.Check(op.experts.shape[1] <= op.logits.shape[1], "more choices than experts");
@@ -168,7 +170,7 @@ Operation ExpertLinear(Reader& in) {
 }
 
 Operation Combine(Reader& in) {
-  CombineOp op{in.Activation("x", 2), in.Activation("y", 2), in.Activation("weights", 2)};
+  CombineOp op{in.Activation("x", 2), in.Activation("y", 2), in.Floats("weights", 2)};
   in.CheckSize(op.weights, 0, op.x.shape[0], "weights");
   in.CheckSize(op.y, 0, op.weights.shape[0] * op.weights.shape[1], "y");
   in.CheckSize(op.y, 1, op.x.shape[1], "y");
@@ -176,7 +178,7 @@ Operation Combine(Reader& in) {
 }
 
 Operation Sample(Reader& in) {
-  SampleOp op{in.Index("out"), in.Activation("logits", 2), in.Activation("settings", 2), in.IndexTable("draws"),
+  SampleOp op{in.Index("out"), in.Floats("logits", 2), in.Floats("settings", 2), in.IndexTable("draws"),
               in.Index("history")};
   const int64_t rows = op.logits.shape[0];
   in.CheckSize(op.out, 0, rows, "out");

@@ -114,6 +114,16 @@ View WordReader::Checked(View view, const char* name, int rank, bool aligned) {
 }
 
 View WordReader::Activation(const char* name, int rank) {
+  if (place_ == kHostPlace) return Floats(name, rank);
+  const View view = Weight(name, rank);
+  const uint64_t element = kElementBytes[static_cast<int>(view.dtype)];
+  if (reinterpret_cast<uintptr_t>(view.data) % element != 0) {
+    Fail(std::string(name) + " must begin at a multiple of " + std::to_string(element) + " bytes");
+  }
+  return view;
+}
+
+View WordReader::Floats(const char* name, int rank) {
   const View view = Checked(Tensor(name), name, rank, true);
   if (!view.data || view.dtype != DType::kF32) Fail(std::string(name) + " must be f32");
   return view;
@@ -132,7 +142,7 @@ View WordReader::OptionalWeight(const char* name) {
   return Checked(view, name, 1, false);
 }
 
-View WordReader::OptionalActivation(const char* name) {
+View WordReader::OptionalFloats(const char* name) {
   const View view = Tensor(name);
   if (!view.data) return view;
   if (view.dtype != DType::kF32) Fail(std::string(name) + " must be f32");

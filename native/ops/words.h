@@ -19,12 +19,13 @@ class WordReader {
   void SetOperation(const char* name) { operation_ = name; }
 
   // Each throws std::invalid_argument that names the operand.
-  View Activation(const char* name, int rank);        // f32, at a multiple of 4 bytes
+  View Activation(const char* name, int rank);        // f32, on a device also f16 or bf16; elements lie aligned
+  View Floats(const char* name, int rank);            // f32, at a multiple of 4 bytes
   View Weight(const char* name, int rank);            // f32, f16 or bf16 at any offset
   View Index(const char* name);                       // i32 [n], at a multiple of 4 bytes
   View IndexTable(const char* name);                  // i32 [n, m]
   View OptionalWeight(const char* name);              // rank 1; data is null when absent
-  View OptionalActivation(const char* name);          // the same, f32
+  View OptionalFloats(const char* name);              // the same, f32
   /// Where a further tensor of the type, shape and strides of `first` lies: two words.
   const uint8_t* Same(const View& first, const char* name);
   uint64_t Size(const char* name);

@@ -13,10 +13,20 @@ export interface CpuBackendOptions {
   readonly virtualDevices?: number;
   /** Threads that compute; default one per core. */
   readonly threads?: number;
+  /**
+   * What products with bf16 weights compute in: f32 (the default), or bf16 inputs with f32 sums where the processor
+   * multiplies them; products with other weights stay f32.
+   */
+  readonly computeType?: ComputeType;
   /** Forces a kernel set by name. */
   readonly isa?: string;
   readonly io?: Partial<IoOptions>;
 }
+
+export type ComputeType = 'float32' | 'bfloat16';
+
+/** The kernel set whose products round inputs to bf16. */
+const ROUNDING_SET = 'avx512bf16';
 
 class CpuDevice implements Device {
   readonly name: string;
@@ -53,6 +63,19 @@ class CpuDevice implements Device {
   }
 }
 
+function configure({ threads, isa, computeType }: CpuBackendOptions): void {
+  if (threads === undefined && isa === undefined && computeType === undefined) return;
+  const sets = native().instructionSets();
+  if (computeType === 'bfloat16' && !sets.includes(ROUNDING_SET)) {
+    throw new OperatingError(
+      'NO_DEVICE',
+      `--compute_dtype is bfloat16, but this processor does not multiply it (AVX512_BF16 is missing; it has ${sets.join(', ') || 'no AVX2'}): leave it out`,
+    );
+  }
+  const set = isa ?? (computeType === 'bfloat16' ? ROUNDING_SET : undefined);
+  native().configureCpu({ threads: threads ?? 0, ...(set === undefined ? {} : { isa: set }) });
+}
+
 function openStream(name: string): QueueStream {
   return new QueueStream(native().createStream(name));
 }
@@ -65,10 +88,8 @@ export class CpuBackend implements Backend {
   #closing: Promise<void> | undefined;
 
   constructor(options: CpuBackendOptions = {}) {
-    const { virtualDevices = 0, threads, isa, io } = options;
-    if (threads !== undefined || isa !== undefined) {
-      native().configureCpu({ threads: threads ?? 0, ...(isa === undefined ? {} : { isa }) });
-    }
+    const { virtualDevices = 0, io } = options;
+    configure(options);
     this.#reads = new FileReads(io);
     this.devices =
       virtualDevices === 0

@@ -17,7 +17,9 @@ export async function withAutoBatch(
   { log }: CommandContext,
 ): Promise<GenerateOptions> {
   if (!options.autoBatch) return options;
-  const { encoded } = await prepareJob(source, given, options);
+  const job = await prepareJob(source, given, options);
+  const encoded = job.encoded.filter(({ problem }) => !problem);
+  if (encoded.length === 0) return options;
   const promptTokens = encoded.reduce((longest, { tokens }) => Math.max(longest, tokens.length), 0);
   // Built-in prompts, and prompts that are measured with, are repeated until they fill the batch.
   const repeats = given.length === 0 || options.benchmark !== undefined;
@@ -32,7 +34,7 @@ export async function withAutoBatch(
           promptTokens: count * promptTokens,
         }),
       ),
-    repeats ? LARGEST_BATCH : encoded.length,
+    repeats ? LARGEST_BATCH : Math.ceil(encoded.length / options.deviceCount),
   );
   const why = refusal === undefined ? 'all there are' : `one more does not fit: ${refusal}`;
   log.info(`--batch_size auto is ${sequences}; ${why}`);

@@ -25,13 +25,22 @@ export const GENERATE_OPTIONS = {
   batch_size: {
     kind: 'value',
     group: GENERATION,
-    describe: 'texts that are made together; auto: as many as there are and fit',
+    describe: 'texts that each device makes at once; auto: as many as there are and fit',
     default: '1',
   },
   max_new_tokens: { kind: 'value', group: GENERATION, describe: 'new tokens per text', default: '100' },
   max_context: MAX_CONTEXT,
   ignore_eos: { kind: 'flag', group: GENERATION, describe: 'go on after an end-of-text token' },
-  output: { kind: 'value', group: GENERATION, describe: 'write a JSON line per text to this file' },
+  output: {
+    kind: 'value',
+    group: GENERATION,
+    describe: 'write a JSON line per text to this file, as each is finished',
+  },
+  resume: {
+    kind: 'flag',
+    group: GENERATION,
+    describe: 'go on with the results in --output: only what is missing there is made',
+  },
   benchmark: { kind: 'flag', group: BENCHMARK, describe: 'repeat the run and print how fast it was' },
   warmup_cycles: { kind: 'value', group: BENCHMARK, describe: 'runs before the timed ones', default: '1' },
   cycles: { kind: 'value', group: BENCHMARK, describe: 'timed runs', default: '5' },
@@ -46,6 +55,14 @@ export const GENERATE_EXAMPLES = [
   [
     'zero-inference --name FOLDER --dram_memory 4GiB --prompts_file in.jsonl --output out.jsonl',
     'many prompts',
+  ],
+  [
+    'zero-inference --name FOLDER --prompts_file in.jsonl --output out.jsonl --batch_size 32 --resume',
+    'the rest of them',
+  ],
+  [
+    'zero-inference --name FOLDER --prompts_file in.jsonl --output out.jsonl --batch_size 32 --num_gpus 4',
+    'on four GPUs',
   ],
   [
     'zero-inference --name FOLDER --chat --prompt "Who are you?" --temperature 0.7 --top_p 0.9',
@@ -69,6 +86,8 @@ export interface GenerateOptions extends SharedOptions, SamplingOptions {
   readonly maxContext: number | undefined;
   readonly ignoreEos: boolean;
   readonly output: string | undefined;
+  /** Go on with what `output` has. */
+  readonly resume: boolean;
   /** Undefined without --benchmark. */
   readonly benchmark: { readonly warmupCycles: number; readonly cycles: number } | undefined;
 }
@@ -81,6 +100,10 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     if (options.has(name) && !benchmark) throw badOption(`--${name} is for --benchmark: add it`);
   }
   if (options.has('system') && !options.flag('chat')) throw badOption('--system is for --chat: add it');
+  options.exclude('resume', 'benchmark', 'a benchmark makes every text');
+  if (options.flag('resume') && !options.has('output')) {
+    throw badOption('--resume goes on with a file of results: add --output');
+  }
   const shared = readSharedOptions(options);
   const autoBatch = options.text('batch_size') === 'auto';
   return {
@@ -97,6 +120,7 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     maxNewTokens: options.count('max_new_tokens') ?? 100,
     ignoreEos: options.flag('ignore_eos'),
     output: options.path('output'),
+    resume: options.flag('resume'),
     benchmark: benchmark
       ? { warmupCycles: options.count('warmup_cycles', 0) ?? 1, cycles: options.count('cycles') ?? 5 }
       : undefined,

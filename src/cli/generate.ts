@@ -1,9 +1,11 @@
 // `generate`: prompts in, continuations out; once, or in timed cycles.
 
+import { OperatingError, present } from '../../offload/index.js';
 import { type GenerationResult, generate, type PassProgress } from '../generate.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
 import { JsonLinesFile } from '../output-file.js';
 import { type Cycle, performanceBlock, streamingBlock } from '../report.js';
+import { type FinishedTexts, isResumable, type RunSettings, writeSettings } from '../results-file.js';
 import { withAutoBatch } from './auto-batch.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
@@ -11,6 +13,7 @@ import {
   givenPrompts,
   type Job,
   makeRequests,
+  openPlaces,
   prepareJob,
   stopsAfter,
   workloadOf,
@@ -23,29 +26,81 @@ import {
   StreamingSink,
 } from './generation-output.js';
 import { generationStatus } from './generation-status.js';
+import { finishedTexts, NOTHING_FINISHED, settingsOf, withSeedOfResults } from './resume.js';
 import { checkFiles, finishSession, type Session, withSession } from './session.js';
-import { openSource } from './source.js';
+import { openSource, type Source } from './source.js';
 
-export async function runGenerate(asked: GenerateOptions, context: CommandContext): Promise<void> {
+/** What is to be done of a job: all of it, or what its results lack. */
+interface Task {
+  readonly job: Job;
+  readonly options: GenerateOptions;
+  readonly settings: RunSettings;
+  readonly finished: FinishedTexts;
+  /** Places of the texts that are to be made. */
+  readonly open: readonly number[];
+}
+
+export async function runGenerate(given: GenerateOptions, context: CommandContext): Promise<void> {
   checkFiles(
-    { '--prompts_file': asked.promptsFile },
-    { '--output': asked.output, '--report': asked.report, '--trace': asked.trace },
+    { '--prompts_file': given.promptsFile },
+    { '--output': given.output, '--report': given.report, '--trace': given.trace },
   );
-  if (asked.output !== undefined) context.interrupt.ignoreClosedStdout();
-  const given = await givenPrompts(asked);
+  if (given.output !== undefined) context.interrupt.ignoreClosedStdout();
+  const asked = withSeedOfResults(given);
+  const prompts = await givenPrompts(asked);
   const source = await openSource(asked, context);
-  const options = await withAutoBatch(source, given, asked, context);
-  const job = await prepareJob(source, given, options);
+  const options = await withAutoBatch(source, prompts, asked, context);
+  const job = await prepareJob(source, prompts, options);
   if (options.sampling) context.log.info(`tokens are drawn with --seed ${options.sampling.seed}`);
+  const task = makeTask(source, job, options);
+  describeTask(task, context);
+  if (task.open.length > 0) await runTask(source, task, context);
+  else endAtOnce(task, context);
+}
+
+function makeTask(source: Source, job: Job, options: GenerateOptions): Task {
+  const { resume, output } = options;
+  const settings = settingsOf(source, job, options);
+  const finished = resume && output !== undefined ? finishedTexts(output, settings, job) : NOTHING_FINISHED;
+  return { job, options, settings, finished, open: openPlaces(job, finished.places) };
+}
+
+function describeTask({ job, options, finished, open }: Task, { log }: CommandContext): void {
+  const { encoded } = job;
+  if (options.resume) {
+    const torn =
+      finished.tornBytes > 0 ? `, and a line that was cut off after ${finished.tornBytes} bytes` : '';
+    log.info(
+      `${options.output} has ${finished.places.size} of ${encoded.length} texts${torn}; ${open.length} are to be made`,
+    );
+  }
+  const failed = encoded.filter(({ problem }) => problem);
+  const [first] = failed;
+  if (first?.problem) {
+    log.warn(
+      `${failed.length} of ${encoded.length} texts cannot be made, and their results say why: ${first.problem.message}`,
+    );
+  }
+}
+
+/** No text is to be made: all are there, or none can be. Throws the first problem where there is no text at all. */
+function endAtOnce(task: Task, context: CommandContext): void {
+  for (const sink of makeSinks(task, context)) sink.end();
+  const { encoded } = task.job;
+  if (encoded.every(({ problem }) => problem)) throw encoded[0]?.problem;
+}
+
+async function runTask(source: Source, task: Task, context: CommandContext): Promise<void> {
+  const { job, options } = task;
   const measured = options.benchmark !== undefined || options.report !== undefined;
-  const workload = workloadOf(job.encoded, options);
+  const wanted = task.open.map((place) => present(job.encoded[place], 'prompt'));
   const { session, cycles, drive } = await withSession(
     source,
     options,
-    workload,
+    workloadOf(wanted, options),
     context,
     async (session) => {
-      const cycles = await runCycles(session, job, options, context);
+      const cycles = await runCycles(session, task, context);
       return {
         session,
         cycles,
@@ -61,6 +116,7 @@ export async function runGenerate(asked: GenerateOptions, context: CommandContex
   }
   finishSession('generate', source, session, options, context, limits, {
     batch_size: batchSize,
+    streams: session.engine.executor.deviceCount,
     max_new_tokens: options.maxNewTokens,
     prompts: job.prompts.length,
     ...samplingFigures(options),
@@ -80,20 +136,16 @@ function samplingFigures({ sampling, samples = 1 }: GenerateOptions) {
 }
 
 /** The timed cycles. */
-async function runCycles(
-  session: Session,
-  job: Job,
-  options: GenerateOptions,
-  context: CommandContext,
-): Promise<Cycle[]> {
+async function runCycles(session: Session, task: Task, context: CommandContext): Promise<Cycle[]> {
+  const { options } = task;
   const warmupCycles = options.benchmark?.warmupCycles ?? 0;
   const total = warmupCycles + (options.benchmark?.cycles ?? 1);
   const cycles: Cycle[] = [];
   for (let index = 0; index < total; index++) {
     // The first cycle shows what is generated; the others only how fast.
-    const sinks = index === 0 ? makeSinks(job, options, context) : [];
+    const sinks = index === 0 ? makeSinks(task, context) : [];
     if (index === warmupCycles) session.meter.reset();
-    const cycle = await runCycle(session, job, options, context, sinks);
+    const cycle = await runCycle(session, task, context, sinks);
     if (index >= warmupCycles) cycles.push(cycle);
   }
   return cycles;
@@ -102,15 +154,14 @@ async function runCycles(
 /** One run over all prompts, from text to text. */
 async function runCycle(
   { engine, meter }: Session,
-  job: Job,
-  options: GenerateOptions,
+  { job, options, open, finished }: Task,
   { progress, interrupt }: CommandContext,
   sinks: readonly GenerationSink[],
 ): Promise<Cycle> {
   const startMs = performance.now();
-  const requests = await makeRequests(job, options);
+  const requests = await makeRequests(job, options, open);
   const { samples = 1, stopStrings } = options;
-  const status = generationStatus(meter, requests.length);
+  const status = generationStatus(requests.length, finished.places.size);
   progress.start(status.describe);
   meter.resume();
   try {
@@ -121,6 +172,7 @@ async function runCycle(
       ...(stopStrings.length > 0 ? { stopsAfter: stopsAfter(job, stopStrings) } : {}),
       signal: interrupt.signal,
       onToken: (index, token, sample) => {
+        status.onToken();
         for (const sink of sinks) sink.onToken(index * samples + sample, token);
       },
       onFinished: (result) => {
@@ -150,7 +202,9 @@ function renderAll(job: Job, results: readonly GenerationResult[], samples: numb
   }
 }
 
-function makeSinks(job: Job, options: GenerateOptions, context: CommandContext): GenerationSink[] {
+/** The texts that cannot be made are told of at once. */
+function makeSinks(task: Task, context: CommandContext): GenerationSink[] {
+  const { job, options, finished } = task;
   const { encoded } = job;
   const isChat = options.chat !== undefined;
   const rendering = new Rendering(job.vocabulary.tokenizer, options.stopStrings, isChat);
@@ -161,12 +215,30 @@ function makeSinks(job: Job, options: GenerateOptions, context: CommandContext):
     context.write(text);
   };
   const sinks: GenerationSink[] = [
-    options.batchSize === 1
+    options.batchSize * options.deviceCount === 1
       ? new StreamingSink(encoded, rendering, write, bare)
-      : new BatchSink(encoded, rendering, context.write),
+      : new BatchSink(encoded, rendering, context.write, finished.places),
   ];
   if (options.output !== undefined) {
-    sinks.push(new JsonLinesSink(encoded, rendering, new JsonLinesFile(options.output, '--output')));
+    sinks.push(new JsonLinesSink(encoded, rendering, openResults(options.output, task, context)));
+  }
+  for (const [place, { problem }] of encoded.entries()) {
+    if (!problem || finished.places.has(place)) continue;
+    for (const sink of sinks) sink.onFailed(place, problem);
   }
   return sinks;
+}
+
+/** Emptied before its settings are written, so that settings never stand beside another run's results. */
+function openResults(path: string, { settings, finished }: Task, { log }: CommandContext): JsonLinesFile {
+  const file = new JsonLinesFile(path, '--output');
+  file.open(finished.wholeBytes);
+  if (finished.wholeBytes > 0 || !isResumable(path)) return file;
+  try {
+    writeSettings(path, settings);
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    log.warn(`--resume will not be able to go on with these results: ${error.message}`);
+  }
+  return file;
 }

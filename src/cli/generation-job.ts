@@ -4,10 +4,10 @@ import { present, type Workload } from '../../offload/index.js';
 import { loadChatTemplate } from '../chat.js';
 import type { GenerationRequest } from '../generate.js';
 import {
-  checkLengths,
+  checkEachLength,
   DEFAULT_PROMPTS,
   type EncodedPrompt,
-  encodePrompts,
+  encodeEachPrompt,
   type Prompt,
   parsePromptsFile,
   repeatForSamples,
@@ -34,6 +34,11 @@ export interface Job {
   readonly given: boolean;
 }
 
+/** Places of the texts that are to be made: neither there already, nor impossible. */
+export function openPlaces({ encoded }: Job, finished: ReadonlySet<number>): number[] {
+  return [...encoded.keys()].filter((place) => !finished.has(place) && !encoded[place]?.problem);
+}
+
 /** Read before the model is opened, because mistakes in them are common. */
 export async function givenPrompts({ prompts, promptsFile }: GenerateOptions): Promise<Prompt[]> {
   if (promptsFile === undefined) return prompts.map((text) => ({ text }));
@@ -58,14 +63,20 @@ export async function prepareJob(
   const fallback = tokenizer ? DEFAULT_PROMPTS.map((text) => ({ text })) : syntheticPrompts(model.vocabSize);
   const own = given.length > 0;
   // The scripts that this program replaces always fill the batch; with prompts of one's own, only to measure.
-  const fill = !own || (options.benchmark && given.length < options.batchSize);
+  const full = options.batchSize * options.deviceCount;
+  const fill = !own || (options.benchmark && given.length < full);
   const wanted = own ? given : fallback;
   const single = options.chat ? await asChats(wanted, options.chat, checkpoint.folder) : wanted;
-  const prompts = fill ? repeatPrompts(single, options.batchSize) : single;
-  const encoded = repeatForSamples(await encodePrompts(prompts, vocabulary), options.samples);
-  const limit = contextLimit(options.maxContext, model.maxContextTokens);
-  const limitName = options.maxContext === undefined ? undefined : '--max_context';
-  checkLengths(encoded, options.maxNewTokens, limit, limitName);
+  const prompts = fill ? repeatPrompts(single, full) : single;
+  const encoded = checkEachLength(
+    repeatForSamples(await encodeEachPrompt(prompts, vocabulary), options.samples),
+    options.maxNewTokens,
+    contextLimit(options.maxContext, model.maxContextTokens),
+    options.maxContext === undefined ? undefined : '--max_context',
+  );
+  // In a file of many, one that cannot be continued stops no other.
+  const failure = options.promptsFile === undefined && encoded.find(({ problem }) => problem);
+  if (failure) throw failure.problem;
   const ends = tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos');
   const stopTokens = new Set(options.ignoreEos ? [] : ends);
   return { prompts, encoded, vocabulary, stopTokens, given: own };
@@ -93,8 +104,10 @@ async function asChats(
   });
 }
 
+/** @param encoded those that are to be continued; at least one */
 export function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateOptions): Workload {
-  const { batchSize, maxNewTokens } = options;
+  const { maxNewTokens, deviceCount } = options;
+  const batchSize = Math.min(options.batchSize, Math.ceil(encoded.length / deviceCount));
   let [longest, promptTokens] = [0, 0];
   for (let first = 0; first < encoded.length; first += batchSize) {
     const lengths = encoded.slice(first, first + batchSize).map(({ tokens }) => tokens.length);
@@ -105,7 +118,7 @@ export function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateO
     longest = lengths.reduce((max, length) => Math.max(max, length), longest);
   }
   return {
-    sequences: Math.min(batchSize, encoded.length),
+    sequences: batchSize,
     contextTokens: Math.max(longest + maxNewTokens, options.maxContext ?? 0),
     promptTokens,
     output: 'tokens',
@@ -113,18 +126,20 @@ export function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateO
   };
 }
 
-/** Made anew for every cycle, from text, because encoding belongs to what is timed. */
+/**
+ * Made anew for every cycle, from text, because encoding belongs to what is timed.
+ * @param places of the texts that are to be made
+ */
 export async function makeRequests(
   { prompts, vocabulary }: Job,
   { samples, sampling }: GenerateOptions,
+  places: readonly number[],
 ): Promise<GenerationRequest[]> {
-  const encoded = repeatForSamples(await encodePrompts(prompts, vocabulary), samples);
-  return encoded.map(({ index, sample = 0, tokens }) => ({
-    index,
-    sample,
-    promptTokens: tokens,
-    ...(sampling ? { sampling } : {}),
-  }));
+  const encoded = repeatForSamples(await encodeEachPrompt(prompts, vocabulary), samples);
+  return places.map((place) => {
+    const { index, sample = 0, tokens } = present(encoded[place], 'prompt');
+    return { index, sample, promptTokens: tokens, ...(sampling ? { sampling } : {}) };
+  });
 }
 
 /** Watches the text of each sequence for the first stop string. */

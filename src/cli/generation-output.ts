@@ -1,6 +1,6 @@
 // Where generated tokens go: streamed as text, printed prompt by prompt, or written as JSON lines.
 
-import { present } from '../../offload/index.js';
+import { type OperatingError, present } from '../../offload/index.js';
 import type { GenerationResult } from '../generate.js';
 import type { JsonLinesFile } from '../output-file.js';
 import type { EncodedPrompt } from '../prompts.js';
@@ -12,6 +12,8 @@ import type { Tokenizer } from '../tokenizer.js';
 export interface GenerationSink {
   onToken(place: number, token: number): void;
   onFinished(place: number, result: GenerationResult): void;
+  /** There will be no text. Before any text begins. */
+  onFailed(place: number, problem: OperatingError): void;
   /** No more will come, be it for an error. */
   end(): void;
 }
@@ -93,6 +95,10 @@ export class StreamingSink implements GenerationSink {
     this.end();
   }
 
+  onFailed(place: number, problem: OperatingError): void {
+    this.#write(failureText(this.#rendering, present(this.#prompts[place], 'prompt'), problem));
+  }
+
   end(): void {
     const stream = this.#open?.stream;
     this.#open = undefined;
@@ -116,37 +122,63 @@ export class BatchSink implements GenerationSink {
   readonly #rendering: Rendering;
   readonly #write: Write;
   readonly #seen = new Set<string>();
-  readonly #waiting = new Map<number, GenerationResult>();
+  readonly #done: ReadonlySet<number>;
+  readonly #waiting = new Map<number, GenerationResult | OperatingError>();
   #next = 0;
 
-  constructor(prompts: readonly EncodedPrompt[], rendering: Rendering, write: Write) {
+  /** @param done places of texts that were made before, and are not shown again */
+  constructor(
+    prompts: readonly EncodedPrompt[],
+    rendering: Rendering,
+    write: Write,
+    done: ReadonlySet<number>,
+  ) {
     this.#prompts = prompts;
     this.#rendering = rendering;
     this.#write = write;
+    this.#done = done;
   }
 
   onToken(): void {}
 
   onFinished(place: number, result: GenerationResult): void {
-    this.#waiting.set(place, result);
-    for (let ready = this.#take(); ready; ready = this.#take()) this.#print(this.#next - 1, ready);
+    this.#show(place, result);
+  }
+
+  onFailed(place: number, problem: OperatingError): void {
+    this.#show(place, problem);
   }
 
   end(): void {}
 
-  #take(): GenerationResult | undefined {
+  #show(place: number, result: GenerationResult | OperatingError): void {
+    this.#waiting.set(place, result);
+    for (let ready = this.#take(); ready; ready = this.#take()) this.#print(this.#next - 1, ready);
+  }
+
+  #take(): GenerationResult | OperatingError | undefined {
+    while (this.#done.has(this.#next)) this.#next++;
     const result = this.#waiting.get(this.#next);
     if (result && this.#waiting.delete(this.#next)) this.#next++;
     return result;
   }
 
-  #print(place: number, { tokens }: GenerationResult): void {
+  #print(place: number, result: GenerationResult | OperatingError): void {
     const prompt = present(this.#prompts[place], 'prompt');
+    if ('code' in result) {
+      this.#write(failureText(this.#rendering, prompt, result));
+      return;
+    }
+    const { tokens } = result;
     const shown = this.#rendering.prompt(prompt);
     if (!isFresh(this.#seen, shown, prompt)) return;
     const out = `${shown}${this.#rendering.joint}${this.#rendering.continuation(prompt, tokens)}`;
     this.#write(`${RULE}\nin=${shown}\nout=${out}\n\n`);
   }
+}
+
+function failureText(rendering: Rendering, prompt: EncodedPrompt, { code, message }: OperatingError): string {
+  return `${RULE}\nin=${rendering.prompt(prompt)}\nerror=${code}: ${message}\n\n`;
 }
 
 /** Remembers a prompt; false for one that was there before, unless several texts are wanted for it. */
@@ -163,26 +195,35 @@ export class JsonLinesSink implements GenerationSink {
   readonly #rendering: Rendering;
   readonly #file: JsonLinesFile;
 
+  /** @param file open */
   constructor(prompts: readonly EncodedPrompt[], rendering: Rendering, file: JsonLinesFile) {
     this.#prompts = prompts;
     this.#rendering = rendering;
     this.#file = file;
-    file.open();
   }
 
   onToken(): void {}
 
-  onFinished(place: number, { index, tokens, finishReason }: GenerationResult): void {
+  onFinished(place: number, { tokens, finishReason }: GenerationResult): void {
+    this.#write(place, tokens, finishReason);
+  }
+
+  onFailed(place: number, { code, message }: OperatingError): void {
+    this.#write(place, [], 'error', { error: { code, message } });
+  }
+
+  #write(place: number, tokens: readonly number[], finishReason: string, more = {}): void {
     const prompt = present(this.#prompts[place], 'prompt');
     this.#file.write({
-      index,
+      index: prompt.index,
       ...(prompt.sample === undefined ? {} : { sample: prompt.sample }),
       prompt: prompt.text ?? null,
-      text: this.#rendering.isText ? this.#rendering.continuation(prompt, tokens) : null,
+      text: this.#rendering.isText && !prompt.problem ? this.#rendering.continuation(prompt, tokens) : null,
       token_ids: tokens,
       finish_reason: finishReason,
       prompt_tokens: prompt.tokens.length,
       new_tokens: tokens.length,
+      ...more,
     });
   }
 

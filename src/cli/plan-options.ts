@@ -4,7 +4,13 @@ import type { OptionReader, OptionTable } from './option-reader.js';
 import { MAX_CONTEXT, readSharedOptions, SHARED_OPTIONS, type SharedOptions } from './shared-options.js';
 
 const PLAN = 'Plan';
-const { report: _report, trace: _trace, dummy_weights: _dummy, ...SHARED } = SHARED_OPTIONS;
+const {
+  report: _report,
+  trace: _trace,
+  dummy_weights: _dummy,
+  virtual_devices: _virtual,
+  ...SHARED
+} = SHARED_OPTIONS;
 
 export const PLAN_OPTIONS = {
   batch_size: {

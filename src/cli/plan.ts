@@ -1,8 +1,10 @@
-// `plan`: where everything would rest and how long a step would take, without reading weights.
+// `plan`: where everything would rest and how long a step would take, before any weights are loaded.
 
+import { statSync } from 'node:fs';
 import {
   elementCount,
   type HardwareProfile,
+  MiB,
   type ModelSpec,
   type PlanOptions,
   type WeightType,
@@ -43,12 +45,33 @@ function deviceBudget({ deviceBudgetBytes }: PlanCommandOptions): Partial<PlanOp
 
 async function machineFor(
   options: PlanCommandOptions,
-  { model }: OpenedModel,
+  { model, checkpoint }: OpenedModel,
   { log }: CommandContext,
 ): Promise<HardwareProfile> {
   if (options.machine !== undefined) return readMachine(options.machine);
-  log.info('measuring what this machine computes');
-  return measureMachine({ weightTypes: matrixTypes(model), cpu: options.cpu });
+  const driveFile =
+    options.offload === 'dram' ? undefined : largeFile(checkpoint.files, options.offloadFolder);
+  log.info(
+    `measuring what this machine computes${driveFile === undefined ? '' : `, and its drive with ${driveFile}`}`,
+  );
+  return measureMachine({
+    weightTypes: matrixTypes(model),
+    cpu: options.cpu,
+    ...(driveFile === undefined ? {} : { driveFile }),
+  });
+}
+
+/** A file of that many bytes at least tells something about its drive. */
+const LARGE_FILE_BYTES = 64 * MiB;
+
+/** The largest, if it is there (of a shape it isn't), large, and on the drive that weights are to rest on. */
+function largeFile(files: readonly string[], offloadFolder: string | undefined): string | undefined {
+  const sizes = files.map((path) => ({ path, bytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0 }));
+  const largest = sizes.sort((a, b) => b.bytes - a.bytes)[0];
+  if (!largest || largest.bytes < LARGE_FILE_BYTES) return undefined;
+  const driveOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.dev;
+  const elsewhere = offloadFolder !== undefined && driveOf(offloadFolder) !== driveOf(largest.path);
+  return elsewhere ? undefined : largest.path;
 }
 
 /** Types of the weights that products read. */

@@ -46,6 +46,8 @@ export const SAMPLING_OPTIONS = {
 export interface SamplingOptions {
   /** Undefined: the likeliest token at every step. */
   readonly sampling: SamplingSettings | undefined;
+  /** False: the seed was drawn, and another would do as well. */
+  readonly seedGiven: boolean;
   /** Undefined when not given, which is one. */
   readonly samples: number | undefined;
   readonly stopStrings: readonly string[];
@@ -72,6 +74,7 @@ export function readSamplingOptions(options: OptionReader): SamplingOptions {
   if (stopStrings.includes('')) throw badOption('--stop is empty: give the text to stop before');
   return {
     sampling: isGreedy(settings) ? undefined : settings,
+    seedGiven: options.has('seed'),
     samples: options.count('num_samples', 1, MOST_SAMPLES),
     stopStrings,
   };

@@ -52,7 +52,10 @@ export function engineOptions(source: Source, options: SharedOptions, workload: 
     ...(options.deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes: options.deviceBudgetBytes }),
     device: options.device,
     cpu: options.cpu,
-    cuda: { ...(options.cpu.io === undefined ? {} : { io: options.cpu.io }) },
+    cuda: {
+      devices: [...Array(options.deviceCount).keys()],
+      ...(options.cpu.io === undefined ? {} : { io: options.cpu.io }),
+    },
     keepSpans: options.trace !== undefined,
     files: source.files,
   };

@@ -1,6 +1,12 @@
 // Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
 
-import type { CpuBackendOptions, DeviceResident, Offload, PlanOptions } from '../../offload/index.js';
+import type {
+  ComputeType,
+  CpuBackendOptions,
+  DeviceResident,
+  Offload,
+  PlanOptions,
+} from '../../offload/index.js';
 import { cudaStatus, OperatingError, parseBytes } from '../../offload/index.js';
 import type { DsSettings } from '../ds-config.js';
 import { chooseDevice, type DeviceKind } from '../engine.js';
@@ -13,6 +19,8 @@ const MODEL = 'Model';
 const PLACEMENT = 'Where weights rest';
 const TUNING = 'Tuning';
 const OUTPUT = 'Output';
+/** Each is three threads and buffers of its own. */
+const MOST_VIRTUAL_DEVICES = 16;
 
 /** Of the commands that generate, or plan to. */
 export const MAX_CONTEXT = {
@@ -47,7 +55,12 @@ export const SHARED_OPTIONS = {
     describe: 'auto (a GPU where there is one), cpu or cuda',
     default: 'auto',
   },
-  num_gpus: { kind: 'value', group: MODEL, describe: 'this version computes on one device: 1' },
+  num_gpus: {
+    kind: 'value',
+    group: MODEL,
+    describe: 'GPUs to use, each with prompts of its own; CUDA_VISIBLE_DEVICES says which',
+    default: '1',
+  },
   cpu_offload: { kind: 'flag', group: PLACEMENT, describe: 'all in DRAM' },
   nvme_offload_path: {
     kind: 'value',
@@ -86,7 +99,20 @@ export const SHARED_OPTIONS = {
     describe:
       'cached keys and values rest in DRAM, which is where they go by themselves when the GPU cannot hold them',
   },
+  compute_dtype: {
+    kind: 'value',
+    group: TUNING,
+    describe:
+      'float32, or bfloat16 on processors that multiply it: products with bfloat16 weights round their inputs',
+    default: 'float32',
+  },
   threads: { kind: 'value', group: TUNING, describe: 'threads that compute', default: 'one per core' },
+  virtual_devices: {
+    kind: 'value',
+    group: TUNING,
+    describe:
+      'the CPU as so many devices with memory of their own, beside --dram_memory: to try --num_gpus without GPUs',
+  },
   prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
   micro_batch_size: { kind: 'value', group: TUNING, describe: 'sequences computed together, at most' },
   micro_batch_tokens: { kind: 'value', group: TUNING, describe: 'tokens computed together, at most' },
@@ -116,6 +142,8 @@ export interface SharedOptions {
   readonly dramBudgetBytes: number | undefined;
   readonly device: DeviceKind;
   readonly deviceBudgetBytes: number | undefined;
+  /** Devices, each with prompts of its own. */
+  readonly deviceCount: number;
   readonly plan: Partial<PlanOptions>;
   readonly cpu: CpuBackendOptions;
   /** What --ds_config says, as far as it needs the model's sizes or belongs to a command. */
@@ -128,7 +156,7 @@ export interface SharedOptions {
 
 /** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
 export function readSharedOptions(options: OptionReader): SharedOptions {
-  const device = readDevice(options);
+  const { device, deviceCount } = readDevices(options);
   const name = options.path('name');
   if (name === undefined)
     throw badOption('--name is missing: give the folder of a checkpoint, or a model of the hub');
@@ -147,8 +175,9 @@ export function readSharedOptions(options: OptionReader): SharedOptions {
     dramBudgetBytes: options.bytes('dram_memory'),
     device,
     deviceBudgetBytes: options.bytes('gpu_memory'),
+    deviceCount,
     plan: readPlanOptions(options),
-    cpu: readCpuOptions(options),
+    cpu: readCpuOptions(options, device),
     dsConfig: undefined,
     warnings: [],
     report: options.path('report'),
@@ -162,22 +191,39 @@ export function readLogLevel(options: OptionReader): LogLevel {
   return options.choice('log_level', LOG_LEVELS) ?? 'info';
 }
 
-function readDevice(options: OptionReader): DeviceKind {
+function readDevices(options: OptionReader): Pick<SharedOptions, 'device' | 'deviceCount'> {
+  options.exclude('num_gpus', 'virtual_devices', 'devices are either GPUs or the CPU');
   const wanted = options.choice('device', ['auto', 'cpu', 'cuda']) ?? 'auto';
-  const devices = options.count('num_gpus') ?? 1;
-  if (devices !== 1) {
-    throw new OperatingError(
-      'NO_DEVICE',
-      `--num_gpus is ${devices}, but this version computes on one device: leave it out`,
-    );
+  const gpus = options.count('num_gpus');
+  const virtual = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
+  if (virtual !== undefined) {
+    if (wanted !== 'cuda') return { device: 'cpu', deviceCount: virtual };
+    throw badOption('--device is cuda and --virtual_devices is given, which are of the CPU: leave one out');
   }
-  if (wanted === 'auto') return chooseDevice();
-  if (wanted === 'cpu') return wanted;
-  const { problem } = cudaStatus();
-  if (problem === '') return wanted;
-  throw new OperatingError(
+  if (wanted === 'cpu' && gpus !== undefined && gpus > 1) {
+    throw badOption(`--device is cpu and --num_gpus is ${gpus}: leave one out`);
+  }
+  const device = wanted === 'auto' && (gpus ?? 1) === 1 ? chooseDevice() : wanted;
+  if (device === 'cpu') return { device, deviceCount: 1 };
+  const { problem, devices } = cudaStatus();
+  if (problem !== '') {
+    const [option, instead] =
+      (gpus ?? 1) > 1 ? [`--num_gpus is ${gpus}`, 'leave it out'] : ['--device is cuda', 'use --device cpu'];
+    throw new OperatingError('NO_DEVICE', `${option}, but ${problem}; or ${instead}`);
+  }
+  const deviceCount = gpus ?? 1;
+  if (deviceCount > devices.length) {
+    throw tooFewGpus(deviceCount, devices.length, process.env.CUDA_VISIBLE_DEVICES);
+  }
+  return { device: 'cuda', deviceCount };
+}
+
+/** @param visible the environment's list of GPUs, which CUDA has applied already */
+export function tooFewGpus(wanted: number, found: number, visible: string | undefined): OperatingError {
+  const why = visible === undefined ? '' : ` (CUDA_VISIBLE_DEVICES is '${visible}')`;
+  return new OperatingError(
     'NO_DEVICE',
-    `--device is cuda, but ${problem}; or use --device cpu or leave it out`,
+    `--num_gpus is ${wanted}, but CUDA finds ${found} ${found === 1 ? 'GPU' : 'GPUs'}${why}: give at most ${found}`,
   );
 }
 
@@ -217,11 +263,22 @@ function readDeviceResident(options: OptionReader): DeviceResident | undefined {
   }
 }
 
-function readCpuOptions(options: OptionReader): CpuBackendOptions {
+function readComputeType(options: OptionReader, device: DeviceKind): ComputeType {
+  const type = options.choice('compute_dtype', ['float32', 'bfloat16']);
+  if (type === undefined || device === 'cpu') return type ?? 'float32';
+  throw badOption(
+    '--compute_dtype is for --device cpu: a GPU computes in the type of the weights; leave it out',
+  );
+}
+
+function readCpuOptions(options: OptionReader, device: DeviceKind): CpuBackendOptions {
   const threads = options.count('threads');
   const engine = options.choice('io_engine', ['auto', 'io_uring', 'threads']);
   const direct = options.flag('no_direct_io') ? { direct: false } : {};
+  const virtualDevices = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
   return {
+    ...(virtualDevices === undefined ? {} : { virtualDevices }),
+    computeType: readComputeType(options, device),
     ...(threads === undefined ? {} : { threads }),
     io: { ...(engine === undefined ? {} : { engine }), ...direct },
   };

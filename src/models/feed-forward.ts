@@ -1,6 +1,6 @@
 // The second half of a block since Llama: a gated feed-forward (Shazeer 2020), dense or spread over experts.
 
-import type { Activation, Kernels, Tensor, Weights } from '../../offload/index.js';
+import { type Activation, dimension, type Kernels, type Tensor, type Weights } from '../../offload/index.js';
 import { type TensorDef, tensorsUnder } from './architecture.js';
 import type { ConfigReader } from './config-reader.js';
 import { project } from './decoder-parts.js';
@@ -8,8 +8,8 @@ import { project } from './decoder-parts.js';
 export interface FeedForward {
   /** What a layer holds below `path`. */
   tensors(path: string): readonly TensorDef[];
-  /** Adds the result for normed [T, H] to x [T, H]. */
-  add(k: Kernels, w: Weights, normed: Tensor, x: Tensor): void;
+  /** Adds the result for x normed [T, H] to x [T, H]; `norm` makes that tensor, or fills the one it is given. */
+  add(k: Kernels, w: Weights, norm: (out?: Tensor) => Tensor, x: Tensor): void;
 }
 
 /** H hidden size, I inner size. */
@@ -24,7 +24,8 @@ export function denseFeedForward(H: number, I: number, activation: Activation, b
         'mlp.down_proj.weight': [H, I],
         'mlp.down_proj.bias': bias ? [H] : undefined,
       }),
-    add(k, w, normed, x) {
+    add(k, w, norm, x) {
+      const normed = norm(); // [T, H]
       const gate = project(k, w, normed, 'mlp.gate_proj'); // [T, I]
       const inner = k.gated(gate, project(k, w, normed, 'mlp.up_proj'), activation); // [T, I]
       project(k, w, inner, 'mlp.down_proj', x);
@@ -95,8 +96,11 @@ export function sparseFeedForward(mixture: Mixture): FeedForward {
         ]),
       ];
     },
-    add(k, w, normed, x) {
-      const routing = k.route(k.linear(normed, w(router)), chosen, normalize); // [T, chosen]
+    add(k, w, norm, x) {
+      // Not rounded: where two experts are nearly even, that would turn the choice.
+      const normed = norm(k.floats(x.shape)); // [T, H]
+      const logits = k.floats([dimension(x, 0), expertCount]);
+      const routing = k.route(k.linear(normed, w(router), {}, logits), chosen, normalize); // [T, chosen]
       const through = (from: Tensor, keys: readonly string[] = []) =>
         k.expertLinear(from, routing, keys.map(w));
       const inner = k.gated(through(normed, gates), through(normed, ups), activation); // [T · chosen, I]

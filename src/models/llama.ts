@@ -1,6 +1,6 @@
 // Llama (Touvron et al. 2023): RMS norm, rotary positions, grouped-query attention, gated feed-forward.
 
-import type { LayerForward } from '../../offload/index.js';
+import type { LayerForward, Tensor } from '../../offload/index.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import type { ConfigReader } from './config-reader.js';
@@ -130,7 +130,7 @@ function forward({ attention, feedForward, eps }: Dimensions): LayerForward {
       const attended = separateAttention(k, w, normed, attention, blockIndex); // [T, nHeads · D]
       project(k, w, attended, 'self_attn.o_proj', x);
 
-      const after = k.rmsNorm(x, w('post_attention_layernorm.weight'), eps); // [T, H]
+      const after = (out?: Tensor) => k.rmsNorm(x, w('post_attention_layernorm.weight'), eps, 0, out); // [T, H]
       feedForward(blockIndex).add(k, w, after, x);
     },
 

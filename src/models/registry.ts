@@ -68,7 +68,11 @@ const STORED_TYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', 
 /** Finds every tensor of the architecture in the checkpoint. Throws MISSING_TENSOR, WRONG_SHAPE or UNSUPPORTED. */
 export function bindModel(model: ArchitectureModel, checkpoint: Checkpoint): ModelSpec {
   const bind = (def: TensorDef): WeightSpec => bindTensor(def, model, checkpoint);
-  const layer = (name: string, defs: readonly TensorDef[]): LayerSpec => ({ name, weights: defs.map(bind) });
+  const layer = (name: string, defs: readonly TensorDef[]): LayerSpec => {
+    const weights = defs.map(bind);
+    checkExperts(name, weights, checkpoint);
+    return { name, weights };
+  };
   const tables = model.tables.map((def) => {
     const { dtype, extent } = bind(def);
     const [rowCount = 0, columns = 0] = def.shape;
@@ -103,6 +107,23 @@ export function bindModel(model: ArchitectureModel, checkpoint: Checkpoint): Mod
     constants: model.constants,
     forward: model.forward,
   };
+}
+
+/** The experts of a layer go through one product together. Throws UNSUPPORTED where their types differ. */
+function checkExperts(layer: string, weights: readonly WeightSpec[], { folder }: Checkpoint): void {
+  const types = new Map<string, DType>();
+  for (const { key, dtype } of weights) {
+    if (!/experts\.\d+\./.test(key)) continue;
+    const matrix = key.replace(/experts\.\d+\./, 'experts.*.');
+    const first = types.get(matrix) ?? dtype;
+    if (first !== dtype) {
+      throw new OperatingError(
+        'UNSUPPORTED',
+        `${folder}: ${layer} stores ${matrix} partly as ${first} and partly as ${dtype}: experts of a layer need one type`,
+      );
+    }
+    types.set(matrix, first);
+  }
 }
 
 /** Every tensor that a checkpoint of this architecture holds, with full names; what a random checkpoint is made of. */

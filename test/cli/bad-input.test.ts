@@ -113,11 +113,6 @@ describe.concurrent('prompts', () => {
     return expectFailure(['--name', folder, '--prompt', ''], 'EMPTY_PROMPT', /prompt 0 has no tokens/);
   });
 
-  it('a token id out of the vocabulary', () => {
-    const file = fileWith('p.jsonl', '{"prompt_token_ids": [1]}\n{"prompt_token_ids": [2, 384]}\n');
-    return expectFailure(['--name', MODEL, '--prompts_file', file], 'BAD_INPUT', /prompt 1 has token id 384/);
-  });
-
   it('a file that is absent, no text, or no JSON', async () => {
     await expectFailure(['--name', MODEL, '--prompts_file', '/no/file'], 'NOT_FOUND', /no file '\/no\/file'/);
     const binary = fileWith('p.txt', Uint8Array.of(0xff, 0xfe));

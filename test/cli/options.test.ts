@@ -5,7 +5,7 @@ import { OperatingError } from '../../offload/index.js';
 import { parseCommandLine } from '../../src/cli/command-line.js';
 import { readGenerateOptions } from '../../src/cli/generate-options.js';
 import { readScoreOptions } from '../../src/cli/score-options.js';
-import { readLogLevel } from '../../src/cli/shared-options.js';
+import { readLogLevel, tooFewGpus } from '../../src/cli/shared-options.js';
 
 /** The options of the command that the words name. */
 function read(words: readonly string[]) {
@@ -37,6 +37,7 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   [['--name', 'm', '--dram_memory', 'lots'], 'BAD_OPTION', /--dram_memory is 'lots'/],
   [['--name', 'm', '--dram_memory', '0'], 'BAD_OPTION', /--dram_memory is '0'/],
   [['--name', 'm', '--threads', '0'], 'BAD_OPTION', /--threads is '0'/],
+  [['--name', 'm', '--compute_dtype', 'float16'], 'BAD_OPTION', /--compute_dtype is 'float16'/],
   [['--name', 'm', '--io_engine', 'aio'], 'BAD_OPTION', /--io_engine is 'aio': give one of auto, io_uring/],
   [['--name', 'm', '--log_level', 'loud'], 'BAD_OPTION', /--log_level is 'loud'/],
   [['--name', 'm', '--bach_size', '2'], 'BAD_OPTION', /no option --bach_size .*did you mean --batch_size/],
@@ -69,7 +70,26 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   [['--name', 'm', '--cycles', '3'], 'BAD_OPTION', /--cycles is for --benchmark/],
   [['--name', 'm', '--device', 'tpu'], 'BAD_OPTION', /--device is 'tpu': give one of auto, cpu, cuda/],
   [['--name', 'm', '--device', 'cuda'], 'NO_DEVICE', /--device is cuda/],
-  [['--name', 'm', '--num_gpus', '2'], 'NO_DEVICE', /--num_gpus is 2/],
+  [['--name', 'm', '--num_gpus', '64'], 'NO_DEVICE', /--num_gpus is 64, but /],
+  [['--name', 'm', '--num_gpus', '0'], 'BAD_OPTION', /--num_gpus is '0'/],
+  [
+    ['--name', 'm', '--num_gpus', '2', '--device', 'cpu'],
+    'BAD_OPTION',
+    /--device is cpu and --num_gpus is 2/,
+  ],
+  [
+    ['--name', 'm', '--num_gpus', '2', '--virtual_devices', '2'],
+    'BAD_OPTION',
+    /--num_gpus and --virtual_dev/,
+  ],
+  [['--name', 'm', '--virtual_devices', '17'], 'BAD_OPTION', /--virtual_devices is '17': .* from 1 to 16/],
+  [
+    ['--name', 'm', '--virtual_devices', '2', '--device', 'cuda'],
+    'BAD_OPTION',
+    /--device is cuda and --virt/,
+  ],
+  [['--name', 'm', '--resume'], 'BAD_OPTION', /--resume goes on with a file of results: add --output/],
+  [['--name', 'm', '--resume', '--output', 'o', '--benchmark'], 'BAD_OPTION', /--resume and --benchmark/],
   [['--name', 'm', '--dtype', 'int8'], 'UNSUPPORTED', /--dtype is int8/],
   [['score', '--name', 'm'], 'BAD_OPTION', /--text_file or --token_ids/],
   [['score', '--name', 'm', '--text_file', 'a', '--token_ids', 'b'], 'BAD_OPTION', /--text_file and --token/],
@@ -106,6 +126,20 @@ describe('good command lines', () => {
     });
     const offload = generateOptions('--nvme_offload_path', 'd');
     expect(offload).toMatchObject({ offload: 'nvme', offloadFolder: 'd' });
+  });
+
+  it('knows on how many devices: one unless asked', () => {
+    expect(generateOptions('--device', 'cpu')).toMatchObject({ device: 'cpu', deviceCount: 1 });
+    expect(generateOptions('--num_gpus', '1', '--device', 'cpu')).toMatchObject({ deviceCount: 1 });
+    const virtual = generateOptions('--virtual_devices', '3');
+    expect(virtual).toMatchObject({ device: 'cpu', deviceCount: 3, cpu: { virtualDevices: 3 } });
+  });
+
+  it('says how many GPUs there are, and which list of them is in force', () => {
+    expect(tooFewGpus(4, 1, undefined).message).toBe('--num_gpus is 4, but CUDA finds 1 GPU: give at most 1');
+    expect(tooFewGpus(4, 2, '0,3').message).toBe(
+      "--num_gpus is 4, but CUDA finds 2 GPUs (CUDA_VISIBLE_DEVICES is '0,3'): give at most 2",
+    );
   });
 
   it('is greedy unless asked, and draws with a seed of its own unless given one', () => {
@@ -149,9 +183,16 @@ describe('good command lines', () => {
     const words = '--prefetch_layers 3 --micro_batch_size 2 --micro_batch_tokens 64 --threads 2'.split(' ');
     const options = generateOptions(...words, '--io_engine', 'threads', '--no_direct_io');
     expect(options.plan).toEqual({ hostWindowLayers: 3, microBatchSequences: 2, microBatchTokens: 64 });
-    expect(options.cpu).toEqual({ threads: 2, io: { engine: 'threads', direct: false } });
+    expect(options.cpu).toEqual({
+      threads: 2,
+      computeType: 'float32',
+      io: { engine: 'threads', direct: false },
+    });
     expect(generateOptions().plan).toEqual({});
-    expect(generateOptions().cpu).toEqual({ io: {} });
+    expect(generateOptions().cpu).toEqual({ computeType: 'float32', io: {} });
+    expect(generateOptions('--device', 'cpu', '--compute_dtype', 'bfloat16').cpu.computeType).toBe(
+      'bfloat16',
+    );
   });
 
   it('generate is the default command, and may be named', () => {

@@ -17,12 +17,14 @@ describe.concurrent('score', () => {
     const ids = join(newFolder(), 'ids.json');
     writeFileSync(ids, JSON.stringify(golden.nll_ids));
     const args = ['score', '--name', MODEL, '--token_ids', ids, '--json'];
-    const [drive, dram] = await Promise.all([
+    const [drive, dram, devices] = await Promise.all([
       runCli([...args, '--nvme_offload_path', MODEL]),
       runCli([...args, '--cpu_offload']),
+      runCli([...args, '--virtual_devices', '2']),
     ]);
     expect(drive.stdout).toMatch(/^\{"nll": \S+, "perplexity": \S+, "tokens": 511\}\n$/);
     expect(dram.stdout).toBe(drive.stdout);
+    expect(devices.stdout).toBe(drive.stdout);
     const { nll, perplexity } = JSON.parse(drive.stdout);
     expect(nll).toBeCloseTo(golden.nll, 4);
     expect(perplexity).toBeCloseTo(Math.exp(golden.nll), 2);

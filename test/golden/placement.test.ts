@@ -89,6 +89,19 @@ describe.each([
     expect(actual).toEqual(expected);
   });
 
+  it.each([
+    [1, 1],
+    [2, 1],
+    [1, 2],
+    [2, 3],
+  ])('%d at once on each of %d devices, in another order', async (batchSize, virtualDevices) => {
+    const expected = await generateFixture(name, golden.input_ids, NEW_TOKENS, ALL_NVME);
+    const placement = { ...ALL_NVME, cpu: { virtualDevices } };
+    const reversed = [...golden.input_ids].reverse();
+    const actual = await generateFixture(name, reversed, NEW_TOKENS, placement, batchSize);
+    expect(actual.map(({ tokens }) => tokens).reverse()).toEqual(expected.map(({ tokens }) => tokens));
+  });
+
   it('some layers in DRAM, some on the drive', async () => {
     const expected = await generateFixture(name, golden.input_ids, NEW_TOKENS, ALL_NVME);
     const { placement, plan } = await mixedPlacement(name, golden.input_ids, NEW_TOKENS);

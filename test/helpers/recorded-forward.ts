@@ -38,7 +38,7 @@ export function recordForward(
   const constants = Object.entries(model.constants).map(
     ([name, values]) => [name, floats([values.length])] as const,
   );
-  const k = new Kernels(stream, new Workspace(NOWHERE), new Map(constants));
+  const k = new Kernels(stream, new Workspace(NOWHERE, 'f32'), new Map(constants));
   const x = floats([TOKENS, model.hiddenSize]);
   const fixed = weightsOf(model.fixed);
   const cache = floats([1, model.kvHeads, 16, model.headDim]);

@@ -65,7 +65,7 @@ it('a plan counts the chosen experts only', async () => {
   const { model } = await openModel(fixtureFolder('mixtral'));
   const [H, I, layers, kv, chosen, experts] = [64, 160, 4, 32, 2, 4];
   const perToken = layers * 2 * (2 * H * H + 2 * H * kv + H * experts + chosen * 3 * H * I);
-  expect(dryRun(model, 16, 1).blockFlopsPerToken).toBe(perToken);
+  expect(dryRun(model, 16, 1, 'f32').blockFlopsPerToken).toBe(perToken);
 });
 
 describe('a checkpoint with the experts of a layer in one tensor', () => {

@@ -9,12 +9,12 @@ import { build, SMALL } from './small-configs.js';
 
 type Named = { readonly name: string; readonly shape: readonly number[] };
 
-function checkpointOf(stored: readonly Named[]): Checkpoint {
+function checkpointOf(stored: readonly (Named & { readonly dtype?: 'F16' })[]): Checkpoint {
   let fileOffset = 0;
   const tensors = new Map<string, StoredTensor>();
-  for (const { name, shape } of stored) {
+  for (const { name, shape, dtype = 'BF16' } of stored) {
     const sizeBytes = elementCount(shape) * 2;
-    tensors.set(name, { name, dtype: 'BF16', shape, fileIndex: 0, fileOffset, sizeBytes });
+    tensors.set(name, { name, dtype, shape, fileIndex: 0, fileOffset, sizeBytes });
     fileOffset += sizeBytes;
   }
   return {
@@ -78,4 +78,14 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
     const bound = bindModel(own, checkpointOf(renamed(own, (name) => name)));
     expect(bound.head.projection.extent).not.toEqual(bound.tables[0]?.extent);
   });
+});
+
+it('refuses experts of one layer that are stored in different types', () => {
+  const model = build('qwen3_moe');
+  const stored = renamed(model, (name) => name).map((tensor) =>
+    tensor.name.includes('experts.1.up_proj') ? { ...tensor, dtype: 'F16' as const } : tensor,
+  );
+  expect(() => bindModel(model, checkpointOf(stored))).toThrow(
+    /block 0 stores mlp\.experts\.\*\.up_proj\.weight partly as bf16 and partly as f16/,
+  );
 });

@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
+import type { DType } from '../../offload/dtype.js';
 import { native } from '../../offload/native.js';
 import type { AttentionTables, Tensor } from '../../offload/ops.js';
 import {
@@ -24,6 +25,7 @@ function attentionCase(
   kvHeads: number,
   depth: number,
   pageTokens: number,
+  dtype: DType = 'f32',
 ) {
   const pageCounts = lengths.map(([, context]) => Math.ceil(context / pageTokens));
   const total = pageCounts.reduce((a, b) => a + b, 0) + 2;
@@ -46,15 +48,16 @@ function attentionCase(
   };
   return {
     tables,
-    q: bench.activation([token, heads, depth]),
-    out: bench.activation([token, heads, depth]),
-    keys: bench.activation([total, kvHeads, pageTokens, depth]),
-    values: bench.activation([total, kvHeads, pageTokens, depth]),
+    q: bench.activation([token, heads, depth], 1, dtype),
+    out: bench.activation([token, heads, depth], 1, dtype),
+    keys: bench.activation([total, kvHeads, pageTokens, depth], 1, dtype),
+    values: bench.activation([total, kvHeads, pageTokens, depth], 1, dtype),
   };
 }
 
-/** Sequences with 16 new tokens and more are multiplied with 11 bits of mantissa. */
-const TILE_TOLERANCE = 2e-3;
+const TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
+/** Sequences with 16 new tokens and more are multiplied with 11 bits of mantissa, in bfloat16 with 8. */
+const TILE_TOLERANCE: Readonly<Record<string, number>> = { f32: 2e-3, f16: 2e-3, bf16: 8e-3 };
 
 describe.skipIf(!HAS_GPU)('CUDA attention', () => {
   const cases: readonly {
@@ -114,17 +117,32 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
       page: 16,
     },
     { lengths: [[20, 50]], heads: 2, kvHeads: 1, depth: 200, page: 16 },
+    {
+      lengths: [
+        [100, 230],
+        [70, 70],
+        [3, 3],
+      ],
+      heads: 2,
+      kvHeads: 2,
+      depth: 256,
+      page: 16,
+    },
+    { lengths: [[90, 300]], heads: 2, kvHeads: 1, depth: 80, page: 16 },
     { lengths: [[0, 12]], heads: 2, kvHeads: 1, depth: 64, page: 16 },
   ];
 
-  it.each(cases.map((one, index) => ({ index, ...one })))(
-    'case $index: head size $depth',
-    async ({ index, lengths, heads, kvHeads, depth, page }) => {
-      const bench = gpuBench(index);
-      const operands = attentionCase(bench, lengths, heads, kvHeads, depth, page);
+  const variants = TYPES.flatMap((dtype) =>
+    [true, false].flatMap((awkward) => cases.map((one, index) => ({ dtype, awkward, index, ...one }))),
+  );
+  it.each(variants)(
+    '$dtype, awkward $awkward, case $index: head size $depth',
+    async ({ dtype, awkward, index, lengths, heads, kvHeads, depth, page }) => {
+      const bench = gpuBench(index, awkward);
+      const operands = attentionCase(bench, lengths, heads, kvHeads, depth, page, dtype);
       const scale = 1 / Math.sqrt(depth);
       const op = { op: 'attention', ...operands, scale, alibiSlopes: null } as const;
-      const tolerance = lengths.some(([count]) => count >= 16) ? TILE_TOLERANCE : 1e-5;
+      const tolerance = lengths.some(([count]) => count >= 16) ? (TILE_TOLERANCE[dtype] ?? 0) : 1e-5;
       await check(bench, { ...op, windowTokens: 0, softCap: 0 }, tolerance);
       await check(bench, { ...op, windowTokens: 10, softCap: 0 }, tolerance);
       await check(bench, { ...op, windowTokens: 33, softCap: 2 }, tolerance);
@@ -133,13 +151,13 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
     },
   );
 
-  it('never reads what no token sees', async () => {
-    const bench = gpuBench(3);
+  it.each(TYPES)('never reads what no token sees: %s', async (dtype) => {
+    const bench = gpuBench(3, dtype === 'f32');
     const lengths = [
       [3, 21],
       [20, 60],
     ] as const;
-    const { tables, q, out, keys, values } = attentionCase(bench, lengths, 2, 2, 24, 16);
+    const { tables, q, out, keys, values } = attentionCase(bench, lengths, 2, 2, 24, 16, dtype);
     const op = {
       op: 'attention',
       ...{ tables, q, out, keys, values, scale: 0.2, alibiSlopes: null, windowTokens: 6, softCap: 0 },
@@ -165,10 +183,10 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
     expect(bench.memory.read(out)).toEqual(clean);
   });
 
-  it('gives a decoding token the same bits alone, beside others, and with its context split', async () => {
+  it.each(TYPES)('gives a decoding %s token the same bits alone, beside others, and split', async (dtype) => {
     const bench = gpuBench(6);
     const lengths = Array.from({ length: 40 }, (_, s) => [1, 1 + ((s * 137) % 700)] as const);
-    const all = attentionCase(bench, lengths, 64, 2, 32, 16);
+    const all = attentionCase(bench, lengths, 64, 2, 32, 16, dtype);
     const base = {
       op: 'attention',
       ...{ keys: all.keys, values: all.values, scale: 0.2, alibiSlopes: null, windowTokens: 0, softCap: 0 },
@@ -185,36 +203,39 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
     expect(bench.memory.read(all.out)).toEqual(together);
   });
 
-  it('gives the same bits however a prompt is cut into calls of many tokens', async () => {
-    const bench = gpuBench(4);
-    const total = 150;
-    const whole = attentionCase(bench, [[total, total]], 4, 2, 40, 16);
-    const base = {
-      op: 'attention',
-      ...{
-        keys: whole.keys,
-        values: whole.values,
-        scale: 0.15,
-        alibiSlopes: null,
-        windowTokens: 0,
-        softCap: 0,
-      },
-    } as const;
-    await runOnGpu({ ...base, out: whole.out, q: whole.q, tables: whole.tables }, bench.memory);
-    const together = bench.memory.read(whole.out);
-    for (const step of [50, 30]) {
-      for (let first = 0; first < total; first += step) {
-        const tables = {
-          ...whole.tables,
-          sequences: bench.table([[0, step, first + step, 0]]),
-          positions: bench.index(Array.from({ length: step }, (_, i) => first + i)),
-        };
-        const part = (tensor: Tensor): Tensor => rowsOf(tensor, first, step);
-        await runOnGpu({ ...base, out: part(whole.out), q: part(whole.q), tables }, bench.memory);
+  it.each(TYPES)(
+    'gives the same bits however a %s prompt is cut into calls of many tokens',
+    async (dtype) => {
+      const bench = gpuBench(4, dtype === 'f32');
+      const total = 150;
+      const whole = attentionCase(bench, [[total, total]], 4, 2, 40, 16, dtype);
+      const base = {
+        op: 'attention',
+        ...{
+          keys: whole.keys,
+          values: whole.values,
+          scale: 0.15,
+          alibiSlopes: null,
+          windowTokens: 0,
+          softCap: 0,
+        },
+      } as const;
+      await runOnGpu({ ...base, out: whole.out, q: whole.q, tables: whole.tables }, bench.memory);
+      const together = bench.memory.read(whole.out);
+      for (const step of [50, 30]) {
+        for (let first = 0; first < total; first += step) {
+          const tables = {
+            ...whole.tables,
+            sequences: bench.table([[0, step, first + step, 0]]),
+            positions: bench.index(Array.from({ length: step }, (_, i) => first + i)),
+          };
+          const part = (tensor: Tensor): Tensor => rowsOf(tensor, first, step);
+          await runOnGpu({ ...base, out: part(whole.out), q: part(whole.q), tables }, bench.memory);
+        }
+        expect(bench.memory.read(whole.out), `in steps of ${step}`).toEqual(together);
       }
-      expect(bench.memory.read(whole.out), `in steps of ${step}`).toEqual(together);
-    }
-  });
+    },
+  );
 });
 
 describe.skipIf(!HAS_GPU)('CUDA operands', () => {

@@ -2,7 +2,7 @@
 
 import { afterAll, expect } from 'vitest';
 import { encodeCopy, encodeOp } from '../../offload/backends/op-encoding.js';
-import type { DType } from '../../offload/dtype.js';
+import { DTYPE_BYTES, type DType } from '../../offload/dtype.js';
 import { type NativeCudaStream, native } from '../../offload/native.js';
 import type { Memory, Op, Tensor } from '../../offload/ops.js';
 import { randomFrom, randomInt } from '../helpers/random.js';
@@ -58,8 +58,8 @@ export function gpuBench(seed: number, awkward = true) {
     random,
     normal,
     int: (below: number) => randomInt(random, below),
-    activation: (shape: readonly number[], scale = 1) =>
-      memory.fill(memory.tensor('f32', shape, shift(4), padding()), () => normal() * scale),
+    activation: (shape: readonly number[], scale = 1, dtype: DType = 'f32') =>
+      memory.fill(memory.tensor(dtype, shape, shift(DTYPE_BYTES[dtype]), padding()), () => normal() * scale),
     weight: (dtype: DType, shape: readonly number[], scale = 1) =>
       memory.fill(
         memory.tensor(dtype, shape, shift(dtype === 'f32' ? 4 : 2), padding()),
@@ -73,22 +73,26 @@ export function gpuBench(seed: number, awkward = true) {
 }
 export type GpuBench = ReturnType<typeof gpuBench>;
 
-/** Largest difference allowed: `tolerance` of the largest magnitude. */
+/** What storing a result costs, relative to it: half a unit in the last place. */
+const ROUNDING: Readonly<Record<DType, number>> = { f32: 0, f16: 2 ** -11, bf16: 2 ** -8, i32: 0 };
+
+/** Largest difference allowed: `tolerance` and what its type rounds, of the largest magnitude. */
 export async function checkOnGpu(bench: GpuBench, op: Op, tolerance = 1e-5): Promise<void> {
   const expected = referenceOp(op, bench.memory.bytes);
   await runOnGpu(op, bench.memory);
   for (const { tensor, values } of expected) {
     const actual = bench.memory.read(tensor);
+    const allowed = tolerance + ROUNDING[tensor.dtype];
     const scale = values.reduce((largest, v) => Math.max(largest, Number.isFinite(v) ? Math.abs(v) : 0), 1);
     for (let i = 0; i < values.length; i++) {
       const [got, want] = [actual[i] ?? 0, values[i] ?? 0];
-      if (Object.is(got, want) || got === want || Math.abs(got - want) <= tolerance * scale) continue;
+      if (Object.is(got, want) || got === want || Math.abs(got - want) <= allowed * scale) continue;
       expect.fail(`${op.op}: element ${i} of [${tensor.shape}] is ${got}, not ${want} (scale ${scale})`);
     }
   }
 }
 
 export function rowsOf(tensor: Tensor, first: number, count: number): Tensor {
-  const offsetBytes = tensor.offsetBytes + first * (tensor.strides[0] ?? 0) * 4;
+  const offsetBytes = tensor.offsetBytes + first * (tensor.strides[0] ?? 0) * DTYPE_BYTES[tensor.dtype];
   return { ...tensor, offsetBytes, shape: [count, ...tensor.shape.slice(1)] };
 }

@@ -4,7 +4,16 @@ import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
 import { native } from '../../offload/native.js';
 import type { Tensor } from '../../offload/ops.js';
-import { check, ISAS, rowsOf, run, WEIGHT_TYPES, type Workbench, workbench } from './workbench.js';
+import {
+  check,
+  ISAS,
+  ROUNDING_ISAS,
+  rowsOf,
+  run,
+  WEIGHT_TYPES,
+  type Workbench,
+  workbench,
+} from './workbench.js';
 
 /** Distinct experts per token, drawn from the first `used` of them. */
 function choices(bench: Workbench, tokens: number, each: number, used: number): Tensor {
@@ -74,8 +83,9 @@ for (const isa of ISAS) {
         const chosen = choices(bench, tokens, each, experts);
         const table = tokens === 0 ? { ...chosen, shape: [0, each] } : chosen;
         const out = bench.activation([tokens * each, outputs]);
-        const shared = bench.activation([tokens, inputs]);
-        const own = bench.activation([tokens * each, inputs]);
+        const rounded = ROUNDING_ISAS.includes(isa) && dtype === 'bf16';
+        const fill = rounded ? bench.roundedActivation : bench.activation;
+        const [shared, own] = [fill([tokens, inputs]), fill([tokens * each, inputs])];
         await check(bench, { op: 'expert_linear', out, x: shared, experts: table, weights });
         await check(bench, { op: 'expert_linear', out, x: own, experts: table, weights });
       }

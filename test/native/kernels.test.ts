@@ -96,62 +96,6 @@ for (const isa of ISAS) {
       }
     });
 
-    for (const inputMajor of [false, true]) {
-      const name = inputMajor ? '[K, N]' : '[N, K]';
-      it.each(WEIGHT_TYPES)(`linear with ${name} weights of %s`, async (dtype) => {
-        use();
-        const shapes = [
-          [0, 8, 8],
-          [1, 1, 1],
-          [1, 5, 0],
-          [1, 33, 700],
-          [2, 31, 65],
-          [3, 100, 1025],
-          [4, 9, 513],
-          [5, 65, 48],
-          [7, 40, 1100],
-          [13, 130, 129],
-          [14, 34, 2049],
-          [70, 3, 600],
-          [300, 37, 19],
-        ] as const;
-        for (const [index, [tokens, outputs, inputs]] of shapes.entries()) {
-          const bench = workbench(index);
-          const weight = bench.weight(dtype, inputMajor ? [inputs, outputs] : [outputs, inputs]);
-          const bias = index % 3 === 0 ? null : bench.vector(WEIGHT_TYPES[index % 3] ?? 'f32', outputs);
-          const activation = ACTIVATIONS[index % ACTIVATIONS.length] ?? 'none';
-          const x = bench.activation([tokens, inputs]);
-          const out = bench.activation([tokens, outputs]);
-          const accumulate = index % 2 === 1;
-          await check(bench, { op: 'linear', out, x, weight, bias, inputMajor, activation, accumulate });
-        }
-      });
-    }
-
-    it('linear gives the same bits alone, in any batch, and with any number of threads', async () => {
-      for (const inputMajor of [false, true]) {
-        for (const dtype of WEIGHT_TYPES) {
-          const bench = workbench(inputMajor ? 1 : 2);
-          const [tokens, outputs, inputs] = [280, 67, 1100];
-          const weight = bench.weight(dtype, inputMajor ? [inputs, outputs] : [outputs, inputs]);
-          const x = bench.activation([tokens, inputs]);
-          const out = bench.activation([tokens, outputs]);
-          const base = { op: 'linear', weight, bias: null, inputMajor, activation: 'gelu' } as const;
-          use(1);
-          await run({ ...base, out, x, accumulate: false });
-          const together = bench.memory.read(out);
-          for (const count of [1, 2, 3, 4, 5, 6, 7, 12, 13, 100]) {
-            use(1 + (count % 3));
-            for (const first of [0, tokens - count, bench.int(tokens - count)]) {
-              const part = (tensor: Tensor): Tensor => rowsOf(tensor, first, count);
-              await run({ ...base, out: part(out), x: part(x), accumulate: false });
-            }
-            expect(bench.memory.read(out), `${dtype} ${count}`).toEqual(together);
-          }
-        }
-      }
-    });
-
     it.each(ACTIVATIONS)('gated %s, over the whole range', async (activation) => {
       use();
       const bench = workbench(5);

@@ -16,9 +16,18 @@ export class Values {
   readonly shape: readonly number[];
   readonly values: Float64Array;
 
+  // Elements from one index of a dimension to the next; a missing dimension's index is 0.
+  readonly #steps0: number;
+  readonly #steps1: number;
+  readonly #steps2: number;
+
   constructor(tensor: Tensor, bytes: Bytes) {
     this.tensor = tensor;
     this.shape = tensor.shape;
+    const [, second = 1, third = 1, fourth = 1] = tensor.shape;
+    this.#steps0 = second * third * fourth;
+    this.#steps1 = third * fourth;
+    this.#steps2 = fourth;
     this.values = new Float64Array(elementCount(tensor.shape));
     for (let i = 0; i < this.values.length; i++) {
       this.values[i] = readElement(tensor, bytes(tensor.memory), this.#coordinates(i));
@@ -29,20 +38,21 @@ export class Values {
     return this.shape[dimension] ?? 0;
   }
 
-  get(...at: number[]): number {
-    return this.values[this.#flat(at)] ?? Number.NaN;
+  get(a: number, b = 0, c = 0, d = 0): number {
+    return this.values[this.#flat(a, b, c, d)] ?? Number.NaN;
   }
 
-  set(value: number, ...at: number[]): void {
-    this.values[this.#flat(at)] = value;
+  set(value: number, a: number, b = 0, c = 0, d = 0): void {
+    this.values[this.#flat(a, b, c, d)] = value;
   }
 
   get written(): Written {
     return { tensor: this.tensor, values: this.values };
   }
 
-  #flat(at: readonly number[]): number {
-    return at.reduce((index, coordinate, dimension) => index * this.size(dimension) + coordinate, 0);
+  // In the innermost loops of every reference: no arrays.
+  #flat(a: number, b: number, c: number, d: number): number {
+    return a * this.#steps0 + b * this.#steps1 + c * this.#steps2 + d;
   }
 
   #coordinates(flat: number): number[] {

@@ -12,6 +12,9 @@ import { TestMemory } from './tensor-bytes.js';
 export const WEIGHT_TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
 export const ISAS = ['avx2', 'avx512', 'avx512bf16'];
 
+/** Kernel sets whose products with bf16 weights round their inputs to bf16. */
+export const ROUNDING_ISAS: readonly string[] = ['avx512bf16'];
+
 const stream = native().createStream('kernels');
 afterAll(() => {
   stream.close();
@@ -37,6 +40,12 @@ export function workbench(seed: number) {
       memory.fill(
         memory.tensor('f32', shape, 4 * randomInt(random, 3), randomInt(random, 4)),
         () => normal() * scale,
+      ),
+    /** The same, of values that bf16 holds exactly: what kernels that round inputs to it must not change. */
+    roundedActivation: (shape: readonly number[]) =>
+      memory.fill(
+        memory.tensor('f32', shape, 4 * randomInt(random, 3), randomInt(random, 4)),
+        () => Math.round(normal() * 64) / 64,
       ),
     /** Any type at any byte. */
     weight: (dtype: DType, shape: readonly number[], scale = 1) =>

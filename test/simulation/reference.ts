@@ -7,7 +7,7 @@ import { DTYPE_BYTES } from '../../offload/dtype.js';
 import { assert, present } from '../../offload/errors.js';
 import { headInputColumns } from '../../offload/forward-walk.js';
 import { Kernels, Workspace } from '../../offload/kernels.js';
-import { blockCache, pageBytes } from '../../offload/kv-cache.js';
+import { blockCache, type KvShape, pageBytes } from '../../offload/kv-cache.js';
 import type { WeightSpec } from '../../offload/layout.js';
 import type { Weights } from '../../offload/model.js';
 import type { Op, Tensor } from '../../offload/ops.js';
@@ -64,7 +64,7 @@ export class Reference {
         return [name, constant];
       }),
     );
-    this.#kernels = new Kernels(new ImmediateStream(), new Workspace(memory(1 << 17)), constants);
+    this.#kernels = new Kernels(new ImmediateStream(), new Workspace(memory(1 << 17), 'f32'), constants);
     for (const layer of [...model.blocks, model.fixed]) {
       this.#weights.set(layer.name, this.#load(layer.name, layer.weights));
     }
@@ -155,7 +155,8 @@ export class Reference {
 
   #cache(device: number, blockIndex: number) {
     const { model } = this.#toy;
-    const shape = { blocks: model.blocks.length, kvHeads: model.kvHeads, headDim: model.headDim };
+    const { kvHeads, headDim, blocks } = model;
+    const shape: KvShape = { blocks: blocks.length, kvHeads, headDim, dtype: 'f32' };
     let cache = this.#caches.get(device);
     if (!cache) {
       cache = memory(this.#pages * pageBytes(shape));

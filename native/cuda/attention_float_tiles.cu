@@ -1,4 +1,4 @@
-// attention of sequences with many new tokens: 64 query rows of one head per block, products on tensor cores (TF32),
+// attention of sequences with many new tokens in f32: 64 query rows of one head per block, products on tensor cores (TF32),
 // online softmax over blocks of keys that begin at multiples of kKeys, so that a row does not depend on its neighbours.
 #include "cuda/attention.h"
 #include "cuda/run.h"
@@ -43,8 +43,7 @@ __device__ void LoadKeys(const AttentionArguments& a, const AttentionArguments::
     const int position = block + j;
     int page = 0, offset = 0;
     const bool inside = position >= begin && position < end && a.Place(sequence, position, page, offset);
-    const float* key = a.keys + page * a.key_page + kv_head * a.key_head + offset * a.key_token;
-    const float* value = a.values + page * a.value_page + kv_head * a.value_head + offset * a.value_token;
+    const float *key = a.Key<float>(page, kv_head, offset), *value = a.Value<float>(page, kv_head, offset);
 #pragma unroll
     for (int d = lane; d < kDepth; d += 32) {
       const bool valid = inside && d < a.depth;
@@ -69,7 +68,7 @@ struct WarpRows {
       for (int i = 0; i < 4; ++i) {
         const int r = row + i % 2 * 8, d = k * 8 + t + i / 2 * 4;
         const bool valid = r < tokens && d < a.depth;
-        q[k][i] = valid ? ToTf32(a.q[(first_token + r) * a.q_token + head * a.q_head + d]) : 0;
+        q[k][i] = valid ? ToTf32(a.Query<float>(first_token + r, head)[d]) : 0;
         sums[k][i] = 0;
       }
     }
@@ -143,7 +142,7 @@ struct WarpRows {
       for (int i = 0; i < 4; ++i) {
         const int r = row + i / 2 * 8, d = k * 8 + 2 * t + i % 2;
         if (r < tokens && d < a.depth) {
-          a.out[(first_token + r) * a.out_token + head * a.out_head + d] = sums[k][i] * inverse[i / 2];
+          a.Out<float>(first_token + r, head)[d] = sums[k][i] * inverse[i / 2];
         }
       }
     }
@@ -188,14 +187,14 @@ __global__ void __launch_bounds__(kThreads) AttendTiles(const AttentionArguments
 
 }  // namespace
 
-void LaunchAttentionTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
+void LaunchFloatTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
   const AttentionArguments a(op, run.fault);
   const dim3 grid(static_cast<unsigned>(a.tokens / kQueries + a.sequence_count), static_cast<unsigned>(a.heads));
   const int fewer = static_cast<int>(fewer_tokens);
   if (a.depth <= 64) {
     AttendTiles<64><<<grid, kThreads, 0, run.stream>>>(a, fewer);
   } else {
-    AttendTiles<kTileDepth><<<grid, kThreads, 0, run.stream>>>(a, fewer);
+    AttendTiles<kFloatTileDepth><<<grid, kThreads, 0, run.stream>>>(a, fewer);
   }
 }
 

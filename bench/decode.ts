@@ -1,0 +1,95 @@
+// How near is decode from DRAM to reading the weights once? Batch 1, weights cold; of a mixture, only what is used.
+//
+// node dist/bench/decode.js [--dir out/bench] [--runs 9] [--cases bf16,f16,experts]
+
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { DTYPE_BYTES, formatBytes, formatRate, present } from '../offload/index.js';
+import { native } from '../offload/native.js';
+import { Engine, openModel } from '../src/engine.js';
+import { generate } from '../src/generate.js';
+import { dummyCheckpoint, median, printResult } from './common.js';
+
+interface Case {
+  readonly shape: string;
+  readonly dtype: 'BF16' | 'F16';
+  /** Share of the experts that a token uses. */
+  readonly expertShare: number;
+}
+
+const CASES: Readonly<Record<string, Case>> = {
+  bf16: { shape: 'llama-0.85b', dtype: 'BF16', expertShare: 1 },
+  f16: { shape: 'llama-0.85b', dtype: 'F16', expertShare: 1 },
+  experts: { shape: 'qwen3-moe-0.9b', dtype: 'BF16', expertShare: 8 / 128 },
+};
+const NEW_TOKENS = 12;
+const PROMPT = Int32Array.from({ length: 4 }, (_, index) => 100 + index);
+const READ_BYTES = 2 ** 28;
+const THREADS = availableParallelism();
+
+const { values } = parseArgs({
+  options: {
+    dir: { type: 'string', default: 'out/bench' },
+    runs: { type: 'string', default: '9' },
+    cases: { type: 'string', default: Object.keys(CASES).join(',') },
+  },
+});
+const runs = Number(values.runs);
+
+for (const key of values.cases.split(',')) {
+  const { shape, dtype, expertShare } = present(CASES[key], `case ${key}`);
+  const name = dtype === 'BF16' ? shape : `${shape}-${dtype.toLowerCase()}`;
+  const opened = await openModel(await dummyCheckpoint(shape, join(values.dir, name), dtype));
+  const engine = await Engine.open(opened, {
+    offload: 'dram',
+    workload: {
+      sequences: 1,
+      contextTokens: PROMPT.length + NEW_TOKENS,
+      promptTokens: PROMPT.length,
+      output: 'tokens',
+    },
+  });
+  const weights = engine.plan.layers.flatMap(({ layout }) => layout.layer.weights);
+  let [storedBytes, usedBytes] = [0, 0];
+  for (const tensor of weights) {
+    const bytes = tensor.shape.reduce((product, size) => product * size, DTYPE_BYTES[tensor.dtype]);
+    storedBytes += bytes;
+    usedBytes += /experts\.\d/.test(tensor.key) ? bytes * expertShare : bytes;
+  }
+  await decodeMs(engine); // loads the weights
+  const pairs: { readonly bytesPerSecond: number; readonly limit: number }[] = [];
+  for (let run = 0; run < runs; run++) {
+    const before = native().measureReadBandwidth(READ_BYTES, THREADS);
+    const ms = await decodeMs(engine);
+    const limit = (before + native().measureReadBandwidth(READ_BYTES, THREADS)) / 2;
+    pairs.push({ bytesPerSecond: (usedBytes / ms) * 1e3, limit });
+  }
+  await engine.close();
+  const ratio = median(pairs.map(({ bytesPerSecond, limit }) => bytesPerSecond / limit));
+  const reached = median(pairs.map(({ bytesPerSecond }) => bytesPerSecond));
+  printResult(
+    `decode, ${key}`,
+    `${name}: ${formatBytes(usedBytes)} of ${formatBytes(storedBytes)} a token at ${formatRate(reached)}, ` +
+      `${(ratio * 100).toFixed(0)} % of reading memory (median of ${runs} pairs); ` +
+      `all of them in that time would be ${((ratio * storedBytes) / usedBytes).toFixed(1)} times that limit`,
+    { shape, dtype, storedBytes, usedBytes, ratio, pairs },
+  );
+}
+
+/** Median milliseconds of a decode pass. */
+async function decodeMs(engine: Engine): Promise<number> {
+  const passes: number[] = [];
+  let last = performance.now();
+  await generate(engine.executor, [{ index: 0, promptTokens: PROMPT }], {
+    batchSize: 1,
+    maxNewTokens: NEW_TOKENS,
+    stopTokens: new Set(),
+    onPass: ({ phase }) => {
+      const now = performance.now();
+      if (phase === 'decode') passes.push(now - last);
+      last = now;
+    },
+  });
+  return median(passes);
+}

@@ -1,0 +1,229 @@
+// What does one block take on a GPU when nothing has to be waited for? The whole of it beside its products alone, and
+// every operation.
+//
+// node dist/bench/gpu/block.js [--shape opt-6.7b] [--prompt 512] [--batch 64] [--micro 2048]
+//
+// The limit is the products' own rate: the same products of the same inputs, 16 bits in and out, with nothing before
+// or after them. Decoding tokens would wait for memory; a prompt's do not.
+
+import { readFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import type { DeviceEvent, DeviceStream, HostMemory } from '../../offload/backend.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../../offload/dtype.js';
+import { CudaBackend, MiB, present, roundUp } from '../../offload/index.js';
+import { Kernels, Workspace } from '../../offload/kernels.js';
+import { blockCache, type KvShape, pageBytes, pagesFor } from '../../offload/kv-cache.js';
+import type { Weights } from '../../offload/model.js';
+import type { Memory, Op, Tensor } from '../../offload/ops.js';
+import { type ControlTables, controlWords, writeControl } from '../../offload/pass.js';
+import { rows, tensor } from '../../offload/tensor.js';
+import type { TensorDef } from '../../src/models/architecture.js';
+import { buildArchitecture } from '../../src/models/registry.js';
+import { median, printResult } from '../common.js';
+
+const { values } = parseArgs({
+  options: {
+    shape: { type: 'string', default: 'opt-6.7b' },
+    prompt: { type: 'string', default: '512' },
+    batch: { type: 'string', default: '64' },
+    micro: { type: 'string', default: '2048' },
+    type: { type: 'string', default: 'bf16' },
+    runs: { type: 'string', default: '5' },
+  },
+});
+const [prompt, batch, micro, runs] = [values.prompt, values.batch, values.micro, values.runs].map(Number) as [
+  number,
+  number,
+  number,
+  number,
+];
+const type: DType = values.type === 'f16' ? 'f16' : 'bf16';
+const path = `configs/models/${values.shape}.json`;
+const model = buildArchitecture(JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>, path);
+const perMicro = Math.max(1, Math.floor(micro / prompt));
+const microBatches = Math.ceil(batch / perMicro);
+
+const backend = new CudaBackend();
+const device = present(backend.devices[0], 'device');
+const noise = backend.allocateHost(64 * MiB, 'control');
+fillNoise(noise);
+
+const hidden = floats([batch * prompt, model.hiddenSize]);
+const weights = placeWeights(model.block(0));
+const constants = new Map(
+  Object.entries(model.constants).map(([name, data]) => [name, upload(data)] as const),
+);
+const tables = makeTables();
+const workspace = device.allocate(Math.min(8 * 2 ** 30, perMicro * prompt * model.hiddenSize * 40 + 2 ** 28));
+const shape: KvShape = { blocks: 1, kvHeads: model.kvHeads, headDim: model.headDim, dtype: type };
+const pageCount = batch * pagesFor(prompt);
+const cache = blockCache(device.allocate(pageCount * pageBytes(shape)), shape, pageCount, 0);
+
+const blockMs = await timed((stream) => forward(stream));
+const products: Op[] = [];
+const perOp = await timedOps();
+const productsMs = await timed((stream) => {
+  for (const op of products) stream.launch(op);
+});
+const flops = products.reduce((sum, op) => {
+  if (op.op !== 'linear') return sum;
+  return sum + 2 * elementCount(op.out.shape) * (op.x.shape[1] ?? 0);
+}, 0);
+await backend.close();
+const rate = (ms: number) => (flops / ms / 1e9).toFixed(0);
+printResult(
+  `a block of ${values.shape} on a GPU`,
+  `${batch}×${prompt} tokens in ${microBatches} micro-batches: block ${blockMs.toFixed(2)} ms (${rate(blockMs)} TFLOP/s), ` +
+    `products alone ${productsMs.toFixed(2)} ms (${rate(productsMs)} TFLOP/s): ${((productsMs / blockMs) * 100).toFixed(1)} %; ` +
+    perOp.map(({ name, ms }) => `${name} ${ms.toFixed(3)}`).join(', '),
+  { ...values, blockMs, productsMs, flops, perOp },
+);
+
+function forward(stream: DeviceStream): void {
+  const kernels = new Kernels(stream, new Workspace(workspace, type), constants);
+  tables.forEach(({ attention, lengths }, index) => {
+    kernels.enter(attention, cache, lengths);
+    const first = index * perMicro * prompt;
+    const x = rows(hidden, first, Math.min(perMicro * prompt, batch * prompt - first));
+    model.forward.block(kernels, weights, x, 0);
+  });
+}
+
+/** Median milliseconds of what `queue` queues, after a run that does not count. */
+async function timed(queue: (stream: DeviceStream) => void): Promise<number> {
+  const times: number[] = [];
+  for (let run = 0; run <= runs; run++) {
+    refresh();
+    const start = device.compute.record();
+    queue(device.compute);
+    const end = device.compute.record();
+    await end.reached();
+    if (run > 0) times.push(end.timeMs - start.timeMs);
+  }
+  return median(times);
+}
+
+/** Milliseconds of each operation over all micro-batches, from events between them; keeps the products for later. */
+async function timedOps(): Promise<{ name: string; ms: number }[]> {
+  const names: string[] = [];
+  const events: DeviceEvent[] = [];
+  const stream: DeviceStream = {
+    copy: (...copy) => device.compute.copy(...copy),
+    record: () => device.compute.record(),
+    wait: (event) => device.compute.wait(event),
+    launch: (op) => {
+      device.compute.launch(op);
+      names.push(nameOf(op));
+      events.push(device.compute.record());
+      if (op.op !== 'linear') return;
+      const out = {
+        ...op.out,
+        dtype: type,
+        memory: workspace,
+        offsetBytes: op.out.dtype === 'f32' ? 0 : op.out.offsetBytes,
+      };
+      products.push({
+        ...op,
+        out: op.out.dtype === 'f32' ? dense(out) : op.out,
+        bias: null,
+        activation: 'none',
+        accumulate: false,
+      });
+    },
+  };
+  refresh();
+  // Keeps the GPU busy while the first operations are queued, so that none waits for JavaScript.
+  forward(device.compute);
+  let before = device.compute.record();
+  forward(stream);
+  await present(events.at(-1), 'an event').reached();
+  const sums = new Map<string, number>();
+  events.forEach((event, index) => {
+    const name = names[index] ?? '';
+    sums.set(name, (sums.get(name) ?? 0) + event.timeMs - before.timeMs);
+    before = event;
+  });
+  return [...sums].map(([name, ms]) => ({ name, ms }));
+}
+
+function dense(like: Tensor): Tensor {
+  return tensor(like.memory, like.memory.sizeBytes / 2, like.dtype, like.shape);
+}
+
+function nameOf(op: Op): string {
+  if (op.op !== 'linear') return op.op;
+  return `linear ${op.weight.shape.join('×')}${op.accumulate ? ' added' : ''}`;
+}
+
+/** Inputs as a model has them: a residual that every run has added to would grow. */
+function refresh(): void {
+  fillDevice(hidden.memory, hidden.memory.sizeBytes);
+}
+
+function placeWeights(defs: readonly TensorDef[]): Weights {
+  let size = 0;
+  const places = defs.map(({ key, shape: dims }) => {
+    const offset = size;
+    size = roundUp(size + elementCount(dims) * DTYPE_BYTES[type], 256);
+    return { key, offset, dims };
+  });
+  const memory = device.allocate(size);
+  fillDevice(memory, size);
+  const byKey = new Map(places.map(({ key, offset, dims }) => [key, tensor(memory, offset, type, dims)]));
+  const find = (key: string) => byKey.get(key) ?? null;
+  return Object.assign((key: string) => present(find(key), key), { optional: find });
+}
+
+function makeTables(): ControlTables[] {
+  const sizes = { passTokens: batch * prompt, sequences: batch, microBatchTokens: 1, historyTokens: 0 };
+  const words = controlWords(sizes, 0, pagesFor(prompt));
+  const host = backend.allocateHost(words * 4, 'control');
+  const memory = device.allocate(words * 4);
+  const made: ControlTables[] = [];
+  let firstWord = 0;
+  for (let first = 0; first < batch; first += perMicro) {
+    const slices = Array.from({ length: Math.min(perMicro, batch - first) }, (_, index) => ({
+      tokens: new Int32Array(prompt),
+      startPosition: 0,
+      pages: Array.from(
+        { length: pagesFor(prompt) },
+        (__, page) => (first + index) * pagesFor(prompt) + page,
+      ),
+    }));
+    const microBatch = { slices, outputs: new Int32Array(0) };
+    const table = writeControl(microBatch, [], new Int32Array(host.bytes.buffer), firstWord, memory);
+    firstWord += table.words;
+    made.push(table);
+  }
+  device.compute.copy(memory, 0, host, 0, words * 4);
+  return made;
+}
+
+/** Values of about 0.02 as 16-bit floats, in pairs that are floats of that size as well. */
+function fillNoise(host: HostMemory): void {
+  const data = new Uint16Array(host.bytes.buffer, host.bytes.byteOffset, host.sizeBytes / 2);
+  let state = 1;
+  for (let i = 0; i < data.length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
+    const sign = (state >>> 16) & 0x8000;
+    data[i] = sign | (type === 'bf16' ? 0x3c80 + ((state >>> 20) & 0x7f) : 0x2400 + ((state >>> 20) & 0x3ff));
+  }
+}
+
+function fillDevice(memory: Memory, sizeBytes: number): void {
+  for (let at = 0; at < sizeBytes; at += noise.sizeBytes) {
+    device.compute.copy(memory, at, noise, 0, Math.min(noise.sizeBytes, sizeBytes - at));
+  }
+}
+
+function floats(dims: readonly number[]): Tensor {
+  return tensor(device.allocate(elementCount(dims) * 4), 0, 'f32', dims);
+}
+
+function upload(data: Float32Array): Tensor {
+  const host = backend.allocateHost(data.byteLength, 'control');
+  host.bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  const memory = device.allocate(data.byteLength);
+  device.compute.copy(memory, 0, host, 0, data.byteLength);
+  return tensor(memory, 0, 'f32', [data.length]);
+}

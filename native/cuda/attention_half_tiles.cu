@@ -1,0 +1,413 @@
+// attention of sequences with many new tokens in 16-bit types: a tile of query rows of one head per block, products on
+// tensor cores with f32 sums (Dao 2023). Blocks of keys begin at multiples of their size, so that a row does not depend
+// on its neighbours; while one is multiplied the next two are on their way into shared memory.
+#include "cuda/attention.h"
+#include "cuda/run.h"
+#include "cuda/tensor_cores.h"
+
+namespace zi::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+constexpr int kStages = 3;
+constexpr float kLog2E = 1.44269504f;
+
+/// Sizes for heads of up to kDepth values, such that sums stay in registers and tiles in the shared memory of any GPU.
+template <int kDepth>
+struct Sizes {
+  /// Matrices of 16 rows that a warp has: each key that it loads is used for all of them.
+  static constexpr int kTiles = kDepth > 128 ? 1 : 2;
+  static constexpr int kWarpRows = 16 * kTiles;
+  static constexpr int kQueries = kWarps * kWarpRows;
+  static constexpr int kKeys = kDepth > 128 ? 16 : kDepth > 64 ? 32 : 64;
+};
+
+template <class T, int kDepth>
+struct Shared {
+  using Size = Sizes<kDepth>;
+  /// 16 bytes more than a row, so that the eight rows of a matrix fall into different banks.
+  static constexpr int kStride = kDepth + 8;
+  T q[Size::kQueries][kStride];
+  T keys[kStages][Size::kKeys][kStride], values[kStages][Size::kKeys][kStride];
+  int first[Size::kQueries], last[Size::kQueries];  // keys that each row sees; last < first when none
+};
+
+/// What loading keys needs to know of the cache beside the arguments.
+struct CacheLayout {
+  /// Heads are whole groups of eight at multiples of 16 bytes, keys and values alike: copied without registers.
+  bool groups;
+  /// log2 of the tokens of a page, or −1.
+  int page_shift;
+};
+
+/// Starts copying keys [block, block + kKeys); those outside [begin, end) become zeros: nobody's maximum, and 0 · 0
+/// where nobody sees them.
+template <class T, int kDepth>
+__device__ void LoadKeys(const AttentionArguments& a, const CacheLayout& layout,
+                         const AttentionArguments::Sequence& sequence, int kv_head, int block, int begin, int end,
+                         int stage, Shared<T, kDepth>& shared) {
+  constexpr int kKeys = Sizes<kDepth>::kKeys, kGroups = kDepth / 8;
+  if (!layout.groups) {
+    for (int i = threadIdx.x; i < kKeys * kDepth; i += kThreads) {
+      const int j = i / kDepth, d = i % kDepth, position = block + j;
+      int page = 0, offset = 0;
+      const bool inside = d < a.depth && position >= begin && position < end && a.Place(sequence, position, page, offset);
+      shared.keys[stage][j][d] = inside ? a.Key<T>(page, kv_head, offset)[d] : Narrow<T>(0.0f);
+      shared.values[stage][j][d] = inside ? a.Value<T>(page, kv_head, offset)[d] : Narrow<T>(0.0f);
+    }
+    return;
+  }
+  // All places first, so that their loads wait for memory together.
+  constexpr int kEach = kKeys * kGroups / kThreads;
+  const int column = threadIdx.x % kGroups * 8, row = threadIdx.x / kGroups;
+  int64_t places[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int position = block + row + i * (kThreads / kGroups);
+    places[i] = -1;
+    if (column >= a.depth || position < begin || position >= end) continue;
+    if (layout.page_shift >= 0) {
+      const int entry = sequence.first_page + (position >> layout.page_shift), page = __ldg(a.pages + entry);
+      if (page < 0 || page >= a.page_count) {
+        Report(a.fault, kPageOutside, entry, page, a.page_count);
+      } else {
+        places[i] = page * a.key_page + (position & (a.page_tokens - 1)) * a.key_token;
+      }
+    } else {
+      int page, offset;
+      if (a.Place(sequence, position, page, offset)) places[i] = page * a.key_page + offset * a.key_token;
+    }
+  }
+  const T* const keys = reinterpret_cast<const T*>(a.keys) + kv_head * a.key_head + column;
+  const T* const values = reinterpret_cast<const T*>(a.values) + kv_head * a.key_head + column;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int j = row + i * (kThreads / kGroups);
+    const bool inside = places[i] >= 0;
+    CopyGroup(&shared.keys[stage][j][column], keys + (inside ? places[i] : 0), inside);
+    CopyGroup(&shared.values[stage][j][column], values + (inside ? places[i] : 0), inside);
+  }
+}
+
+/// Starts copying the queries of a tile; rows beyond its tokens become zeros.
+template <class T, int kDepth>
+__device__ void LoadQueries(const AttentionArguments& a, int head, int first_token, int tokens,
+                            Shared<T, kDepth>& shared) {
+  constexpr int kQueries = Sizes<kDepth>::kQueries, kGroups = kDepth / 8;
+  const T* const from = a.Query<T>(first_token, head);
+  if (reinterpret_cast<uintptr_t>(from) % 16 == 0 && a.q_token % 8 == 0 && a.depth % 8 == 0) {
+    const int column = threadIdx.x % kGroups * 8;
+#pragma unroll 8
+    for (int r = threadIdx.x / kGroups; r < kQueries; r += kThreads / kGroups) {
+      const bool inside = r < tokens && column < a.depth;
+      CopyGroup(&shared.q[r][column], from + (inside ? r * a.q_token + column : 0), inside);
+    }
+    return;
+  }
+  for (int i = threadIdx.x; i < kQueries * kDepth; i += kThreads) {
+    const int r = i / kDepth, d = i % kDepth;
+    shared.q[r][d] = r < tokens && d < a.depth ? from[r * a.q_token + d] : Narrow<T>(0.0f);
+  }
+}
+
+/// A warp's rows; of each matrix a lane has parts of rows g and g + 8, as in tensor_cores.h.
+template <class T, int kDepth, bool kCapped>
+struct WarpRows {
+  static constexpr int kTiles = Sizes<kDepth>::kTiles, kKeys = Sizes<kDepth>::kKeys;
+  float sums[kTiles][kDepth / 8][4];
+  float maximum[kTiles][2], total[kTiles][2];  // of scores times log2 e
+  int first_row;                               // of the warp, within the tile
+  int some_first, some_last;                   // keys that any of the rows sees
+  int all_first, all_last;                     // keys that all of them see
+
+  __device__ void Start(const Shared<T, kDepth>& shared) {
+    const int lane = threadIdx.x % 32;
+    first_row = static_cast<int>(threadIdx.x) / 32 * Sizes<kDepth>::kWarpRows;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int d = 0; d < kDepth / 8; ++d) {
+        for (int i = 0; i < 4; ++i) sums[m][d][i] = 0;
+      }
+      maximum[m][0] = maximum[m][1] = -INFINITY;
+      total[m][0] = total[m][1] = 0;
+    }
+    const int row = first_row + lane % Sizes<kDepth>::kWarpRows;
+    some_first = __reduce_min_sync(0xffffffffu, shared.first[row]);
+    all_first = __reduce_max_sync(0xffffffffu, shared.first[row]);
+    some_last = __reduce_max_sync(0xffffffffu, shared.last[row]);
+    all_last = __reduce_min_sync(0xffffffffu, shared.last[row]);
+  }
+
+  using Scores = float[kTiles][kKeys / 8][4];
+
+  /// scores[m][n] becomes q · k of matrix m and keys 8n … 8n + 7 of the block.
+  __device__ void Multiply(int stage, const Shared<T, kDepth>& shared, Scores& scores) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+        for (int i = 0; i < 4; ++i) scores[m][n][i] = 0;
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < kDepth / 16; ++k) {
+      uint32_t a[kTiles][4], b[kKeys / 16][4];
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+        LoadMatrices(a[m], &shared.q[first_row + m * 16 + lane % 16][k * 16 + lane / 16 * 8]);
+      }
+#pragma unroll
+      for (int n = 0; n < kKeys / 16; ++n) {
+        LoadMatrices(b[n], &shared.keys[stage][n * 16 + lane / 16 * 8 + lane % 8][k * 16 + lane / 8 % 2 * 8]);
+      }
+#pragma unroll
+      for (int n = 0; n < kKeys / 16; ++n) {
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+          MultiplyAdd<T>(scores[m][2 * n], a[m], b[n][0], b[n][1]);
+          MultiplyAdd<T>(scores[m][2 * n + 1], a[m], b[n][2], b[n][3]);
+        }
+      }
+    }
+  }
+
+  /// Products become scores times log2 e; −∞ where a row does not see the key.
+  __device__ void Score(const AttentionArguments& a, float slope, int block, const Shared<T, kDepth>& shared,
+                        Scores& scores) const {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const float scale = a.scale * kLog2E, slope2 = slope * kLog2E;
+    const bool whole = block >= all_first && block + kKeys - 1 <= all_last;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int key = block + n * 8 + 2 * t + i % 2;
+          scores[m][n][i] = kCapped ? a.Score(scores[m][n][i], slope, key) * kLog2E
+                                    : fmaf(slope2, static_cast<float>(key), scores[m][n][i] * scale);
+        }
+      }
+      if (whole) continue;
+      const int row = first_row + m * 16 + g;
+      const int first[2] = {shared.first[row] - block, shared.first[row + 8] - block};
+      const int last[2] = {shared.last[row] - block, shared.last[row + 8] - block};
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int key = n * 8 + 2 * t + i % 2;
+          if (key < first[i / 2] || key > last[i / 2]) scores[m][n][i] = -INFINITY;
+        }
+      }
+    }
+  }
+
+  /// Brings sums to the maximum that these scores lead to, and makes the scores weights.
+  __device__ void Weigh(Scores& scores) {
+    float rescale[kTiles][2];
+    bool same = true;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        float largest = maximum[m][h];
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n) {
+          largest = fmaxf(largest, fmaxf(scores[m][n][2 * h], scores[m][n][2 * h + 1]));
+        }
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+        const float base = largest == -INFINITY ? 0.0f : largest;
+        same = same && largest == maximum[m][h];
+        rescale[m][h] = Exp2(maximum[m][h] - base);
+        maximum[m][h] = largest;
+        float sum = total[m][h] * rescale[m][h];
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+          for (int i = 2 * h; i < 2 * h + 2; ++i) {
+            scores[m][n][i] = Exp2(scores[m][n][i] - base);
+            sum += scores[m][n][i];
+          }
+        }
+        total[m][h] = sum;
+      }
+    }
+    // Multiplying by one would change nothing.
+    if (__all_sync(0xffffffffu, same)) return;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int d = 0; d < kDepth / 8; ++d) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[m][d][i] *= rescale[m][i / 2];
+      }
+    }
+  }
+
+  __device__ void FoldBlock(const AttentionArguments& a, float slope, int block, int stage,
+                            const Shared<T, kDepth>& shared) {
+    if (block > some_last || block + kKeys <= some_first) return;
+    const int lane = threadIdx.x % 32;
+    Scores scores;
+    Multiply(stage, shared, scores);
+    Score(a, slope, block, shared, scores);
+    Weigh(scores);
+#pragma unroll
+    for (int n = 0; n < kKeys / 16; ++n) {
+      uint32_t p[kTiles][4];
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float* const pair = &scores[m][2 * n + i / 2][i % 2 * 2];
+          p[m][i] = Pair(Narrow<T>(pair[0]), Narrow<T>(pair[1]));
+        }
+      }
+#pragma unroll
+      for (int d = 0; d < kDepth / 16; ++d) {
+        uint32_t b[4];
+        LoadTransposed(b, &shared.values[stage][n * 16 + lane / 8 % 2 * 8 + lane % 8][d * 16 + lane / 16 * 8]);
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+          MultiplyAdd<T>(sums[m][2 * d], p[m], b[0], b[1]);
+          MultiplyAdd<T>(sums[m][2 * d + 1], p[m], b[2], b[3]);
+        }
+      }
+    }
+  }
+
+  __device__ void WriteOut(const AttentionArguments& a, int head, int first_token, int tokens) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        float all = total[m][h];
+        all += __shfl_xor_sync(0xffffffffu, all, 1);
+        all += __shfl_xor_sync(0xffffffffu, all, 2);
+        const int r = first_row + m * 16 + h * 8 + g;
+        if (r >= tokens) continue;
+        // A token that sees nothing gets zeros.
+        const float inverse = all != 0 ? 1.0f / all : 0.0f;
+        T* const out = a.Out<T>(first_token + r, head);
+        const bool pairs = reinterpret_cast<uintptr_t>(out) % 4 == 0 && a.depth % 2 == 0;
+#pragma unroll
+        for (int k = 0; k < kDepth / 8; ++k) {
+          const int d = k * 8 + 2 * t;
+          const T low = Narrow<T>(sums[m][k][2 * h] * inverse), high = Narrow<T>(sums[m][k][2 * h + 1] * inverse);
+          if (pairs && d < a.depth) {
+            *reinterpret_cast<uint32_t*>(out + d) = Pair(low, high);
+          } else {
+            if (d < a.depth) out[d] = low;
+            if (d + 1 < a.depth) out[d + 1] = high;
+          }
+        }
+      }
+    }
+  }
+};
+
+/// Tile i of sequence s is block ⌊first / kQueries⌋ + s + i: different for all, and known without adding up. The last
+/// tiles of a prompt, which see most, come first.
+template <class T, int kDepth, bool kCapped>
+__global__ void __launch_bounds__(kThreads, 2)
+    AttendTiles(const AttentionArguments a, const CacheLayout layout, int fewer_tokens) {
+  extern __shared__ __align__(128) uint8_t bytes[];
+  auto& shared = *reinterpret_cast<Shared<T, kDepth>*>(bytes);
+  constexpr int kKeys = Sizes<kDepth>::kKeys, kQueries = Sizes<kDepth>::kQueries;
+  const int index = static_cast<int>(gridDim.x - 1 - blockIdx.x);
+  const auto first_block = [&](int s) { return a.sequences[s * a.sequences_stride] / kQueries + s; };
+  const int s = a.LastSequence(index, first_block);
+  AttentionArguments::Sequence sequence;
+  if (s < 0 || !a.ReadSequence(s, sequence) || sequence.tokens <= fewer_tokens) return;
+  const int tile = (index - first_block(s)) * kQueries;
+  if (tile >= sequence.tokens) return;
+  const int first_token = sequence.first + tile, tokens = min(kQueries, sequence.tokens - tile);
+  const int head = blockIdx.y, kv_head = static_cast<int>(static_cast<int64_t>(head) * a.kv_heads / a.heads);
+  LoadQueries<T, kDepth>(a, head, first_token, tokens, shared);
+  for (int r = threadIdx.x; r < kQueries; r += kThreads) {
+    const int position = r < tokens ? a.positions[first_token + r] : 0;
+    shared.first[r] = r < tokens ? a.FirstKey(position) : 0;
+    shared.last[r] = r < tokens ? a.LastKey(sequence, position) : -1;
+  }
+  __syncthreads();
+  // Of all rows; a row beyond the tokens sees nothing and counts for nothing.
+  int begin = sequence.context, end = 0;
+  for (int r = threadIdx.x % 32; r < kQueries; r += 32) {
+    if (r < tokens) begin = min(begin, shared.first[r]);
+    end = max(end, shared.last[r] + 1);
+  }
+  begin = __reduce_min_sync(0xffffffffu, begin);
+  end = __reduce_max_sync(0xffffffffu, end);
+  const int first = begin / kKeys * kKeys;
+  const auto load = [&](int block, int stage) {
+    if (block < end) LoadKeys<T, kDepth>(a, layout, sequence, kv_head, block, begin, end, stage, shared);
+    CommitCopies();
+  };
+  load(first, 0);
+  load(first + kKeys, 1);
+  WarpRows<T, kDepth, kCapped> rows;
+  rows.Start(shared);
+  const float slope = a.slopes ? a.slopes[head] : 0.0f;
+  int stage = 0, ahead = 2;
+  for (int block = first; block < end; block += kKeys) {
+    WaitForAllCopiesBut<1>();
+    __syncthreads();  // and nobody reads the stage before any more
+    load(block + 2 * kKeys, ahead);
+    rows.FoldBlock(a, slope, block, stage, shared);
+    stage = stage == kStages - 1 ? 0 : stage + 1;
+    ahead = ahead == kStages - 1 ? 0 : ahead + 1;
+  }
+  rows.WriteOut(a, head, first_token, tokens);
+}
+
+int ShiftOf(int64_t page_tokens) {
+  for (int shift = 0; shift < 31; ++shift) {
+    if (page_tokens == int64_t{1} << shift) return shift;
+  }
+  return -1;
+}
+
+template <class T, int kDepth, bool kCapped>
+void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
+  const AttentionArguments a(op, run.fault);
+  const bool alike = a.key_page == a.value_page && a.key_head == a.value_head && a.key_token == a.value_token;
+  const bool groups = alike && a.depth % 8 == 0 && RowsAligned(op.keys, 16) && RowsAligned(op.values, 16);
+  const CacheLayout layout{groups, ShiftOf(op.keys.shape[2])};
+  const dim3 grid(static_cast<unsigned>(a.tokens / Sizes<kDepth>::kQueries + a.sequence_count),
+                  static_cast<unsigned>(a.heads));
+  const auto kernel = AttendTiles<T, kDepth, kCapped>;
+  constexpr int kSize = sizeof(Shared<T, kDepth>);
+  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSize), "cudaFuncSetAttribute");
+  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+        "cudaFuncSetAttribute");
+  kernel<<<grid, kThreads, kSize, run.stream>>>(a, layout, static_cast<int>(fewer_tokens));
+}
+
+template <class T, int kDepth>
+void LaunchDepth(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
+  if (op.soft_cap == 0) return LaunchTiles<T, kDepth, false>(op, fewer_tokens, run);
+  LaunchTiles<T, kDepth, true>(op, fewer_tokens, run);
+}
+
+template <class T>
+void LaunchTyped(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
+  const int64_t depth = op.q.shape[2];
+  if (depth <= 64) return LaunchDepth<T, 64>(op, fewer_tokens, run);
+  if (depth <= 128) return LaunchDepth<T, 128>(op, fewer_tokens, run);
+  LaunchDepth<T, kHalfTileDepth>(op, fewer_tokens, run);
+}
+
+}  // namespace
+
+void LaunchHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
+  if (op.q.dtype == DType::kF16) return LaunchTyped<__half>(op, fewer_tokens, run);
+  LaunchTyped<__nv_bfloat16>(op, fewer_tokens, run);
+}
+
+}  // namespace zi::cuda

@@ -1,0 +1,161 @@
+// The prompts that one device works on: each joins where another has left, takes its prompt in, and goes on token by token.
+
+import { assert, type Executor, PageAllocator, pagesFor, type SamplingRow } from '../offload/index.js';
+import { type Feed, fillPass, type PackedPass, packPass, passesToFeed, type Work } from './batch.js';
+import type { GenerationOptions, GenerationRequest } from './generate.js';
+import { GREEDY, isGreedy, samplingRow } from './sampler.js';
+
+export interface Sequence {
+  readonly request: GenerationRequest;
+  readonly pages: readonly number[];
+  readonly tokens: number[];
+  /** Tokens of prompt and continuation whose keys and values are in the cache. */
+  fedTokens: number;
+  readonly stopsAfter: ((token: number) => boolean) | undefined;
+  finishReason: 'stop' | 'length' | undefined;
+}
+
+/** A stream's part of a pass. */
+export interface StreamPass extends PackedPass<Sequence> {
+  readonly work: readonly Work<Sequence>[];
+}
+
+export class PromptStream {
+  readonly #executor: Executor;
+  readonly #options: GenerationOptions;
+  readonly #pages: PageAllocator;
+  /** In the order in which they came. */
+  #alive: Sequence[] = [];
+
+  constructor(executor: Executor, options: GenerationOptions) {
+    this.#executor = executor;
+    this.#options = options;
+    this.#pages = new PageAllocator(executor.plan.kvPages);
+  }
+
+  /** Sequences that it works on at once, at most. */
+  get capacity(): number {
+    return Math.min(this.#options.batchSize, this.#executor.plan.sequences);
+  }
+
+  get alive(): readonly Sequence[] {
+    return this.#alive;
+  }
+
+  hasRoomFor(request: GenerationRequest): boolean {
+    return this.#alive.length < this.capacity && this.#pages.canAllocate(this.#pagesOf(request));
+  }
+
+  /** Ask `hasRoomFor` first. */
+  admit(request: GenerationRequest): void {
+    assert(this.#alive.length < this.capacity, 'the stream has room');
+    const pages = this.#pages.allocate(this.#pagesOf(request));
+    const stopsAfter = this.#options.stopsAfter?.(request);
+    this.#alive.push({ request, pages, tokens: [], fedTokens: 0, stopsAfter, finishReason: undefined });
+  }
+
+  /** What comes next: a token of each sequence that goes on, and as much of the newcomers' prompts as there is room for. */
+  nextPass(): StreamPass {
+    const { plan } = this.#executor;
+    const work = fillPass(this.#feeds(), plan);
+    const draws = work.some(({ sequence }) => !isGreedy(sequence.request.sampling ?? GREEDY));
+    return { work, ...packPass(work, plan, draws ? drawOf : undefined) };
+  }
+
+  /** Enters what the pass yielded; returns the sequences that have ended, whose room is free again. */
+  take({ work, outputsOf }: StreamPass, tokens: Int32Array): Sequence[] {
+    for (const { sequence, slice } of work) {
+      sequence.fedTokens = slice.startPosition + slice.tokens.length;
+    }
+    outputsOf.forEach((sequence, index) => {
+      const token = tokens[index];
+      assert(token !== undefined, 'the pass yields a token per output');
+      this.#append(sequence, token);
+    });
+    const ended = this.#alive.filter(({ finishReason }) => finishReason !== undefined);
+    if (ended.length === 0) return [];
+    for (const { pages } of ended) this.#pages.free(pages);
+    this.#alive = this.#alive.filter(({ finishReason }) => finishReason === undefined);
+    return ended;
+  }
+
+  /** Passes that the sequences here need at most, if no others join. */
+  passesLeft(): number {
+    const { plan, model } = this.#executor;
+    const feeds = this.#feeds();
+    const fed = passesToFeed(
+      feeds.map(({ tokens }) => tokens.length),
+      plan,
+    );
+    const { recomputeAtTokens: again = Number.POSITIVE_INFINITY } = model;
+    const roomPerPass = Math.max(1, plan.passTokens - feeds.length);
+    let [longest, extra] = [0, 0];
+    feeds.forEach(({ sequence }, index) => {
+      const left = this.#options.maxNewTokens - sequence.tokens.length;
+      longest = Math.max(longest, (fed[index] ?? 0) + left - 1);
+      // Whoever outgrows the length is taken in again from its start, which may keep others waiting.
+      const known = knownTokens(sequence);
+      if (known < again && known + left > again) extra += Math.ceil(again / roomPerPass) + 1;
+    });
+    return longest + extra;
+  }
+
+  #pagesOf({ promptTokens }: GenerationRequest): number {
+    return pagesFor(promptTokens.length + this.#options.maxNewTokens);
+  }
+
+  /** Sequences that go on with one token come first: nobody waits for the prompts of newcomers. */
+  #feeds(): Feed<Sequence>[] {
+    const feeds = this.#alive.map(feedOf);
+    return [
+      ...feeds.filter(({ tokens }) => tokens.length === 1),
+      ...feeds.filter(({ tokens }) => tokens.length > 1),
+    ];
+  }
+
+  #append(sequence: Sequence, token: number): void {
+    const { stopTokens, maxNewTokens, onToken } = this.#options;
+    if (stopTokens.has(token)) {
+      sequence.finishReason = 'stop';
+      return;
+    }
+    sequence.tokens.push(token);
+    const { index, sample = 0 } = sequence.request;
+    onToken?.(index, token, sample);
+    if (sequence.stopsAfter?.(token)) sequence.finishReason = 'stop';
+    else if (sequence.tokens.length === maxNewTokens) sequence.finishReason = 'length';
+    if (knownTokens(sequence) === this.#executor.model.recomputeAtTokens) sequence.fedTokens = 0;
+  }
+}
+
+function knownTokens({ request, tokens }: Sequence): number {
+  return request.promptTokens.length + tokens.length;
+}
+
+/** The tokens that are known and not in the cache yet: at least one. */
+function feedOf(sequence: Sequence): Feed<Sequence> {
+  const { request, pages, tokens, fedTokens } = sequence;
+  const { promptTokens } = request;
+  const ahead = fedTokens - promptTokens.length;
+  const wanted =
+    ahead >= 0
+      ? Int32Array.from(tokens.slice(ahead))
+      : tokens.length === 0
+        ? promptTokens.subarray(fedTokens)
+        : joined(promptTokens, tokens).subarray(fedTokens);
+  return { sequence, tokens: wanted, start: fedTokens, pages };
+}
+
+/** How the sequence's next token is drawn. */
+function drawOf({ request, tokens }: Sequence): SamplingRow {
+  const { index, sample = 0, promptTokens, sampling = GREEDY } = request;
+  const draw = { prompt: index, sample, step: tokens.length };
+  return samplingRow(sampling, draw, () => joined(promptTokens, tokens));
+}
+
+function joined(prompt: Int32Array, tokens: readonly number[]): Int32Array {
+  const all = new Int32Array(prompt.length + tokens.length);
+  all.set(prompt);
+  all.set(tokens, prompt.length);
+  return all;
+}
