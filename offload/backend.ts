@@ -30,6 +30,9 @@ export interface Device {
   readonly fetch: DeviceStream;
   /** Carries the gather hop. */
   readonly gather: DeviceStream;
+  /** Carry keys and values that rest in DRAM to the device, and back. */
+  readonly load: DeviceStream;
+  readonly store: DeviceStream;
   allocate(sizeBytes: number): Memory;
 }
 
@@ -67,6 +70,8 @@ export type HostPurpose =
   | 'stream'
   /** A layer that rests in DRAM: written once, touched by the read itself. */
   | 'resident'
+  /** Keys and values that rest in DRAM: only devices' copies touch them. */
+  | 'cache'
   /** Small tables that JavaScript writes or reads. */
   | 'control';
 

@@ -1,12 +1,21 @@
 // The buffers of all hops, allocated once from the plan; prefetchers of consecutive sessions share them.
 
-import type { Backend, HostMemory } from './backend.js';
+import type { Backend, DeviceEvent, HostMemory } from './backend.js';
+import { assert } from './errors.js';
 import type { Memory } from './ops.js';
 import type { Plan } from './plan.js';
 import { BufferPool } from './pool.js';
 
+/** A layer that rests on the devices: whole on each of them. */
+export interface DeviceResident {
+  /** Per device. */
+  readonly memories: readonly Memory[];
+  /** Per device, what compute waits for; undefined until the copies are queued. Nothing is written there afterwards. */
+  ready: readonly (readonly DeviceEvent[])[] | undefined;
+}
+
 export interface Buffers {
-  /** Null where no layer streams from a drive. */
+  /** Null where no layer streams from a drive, nor passes through DRAM to rest on the devices. */
   readonly host: BufferPool<HostMemory> | null;
   /** One pool per device; empty where the devices compute in place. */
   readonly device: readonly BufferPool<Memory>[];
@@ -14,24 +23,33 @@ export interface Buffers {
   readonly residents: ReadonlyMap<number, HostMemory>;
   /** Fills begun, by layer index: the first pass is the load. */
   readonly filled: Map<number, Promise<number>>;
+  /** The layers that rest on the devices, by layer index. */
+  readonly onDevices: ReadonlyMap<number, DeviceResident>;
 }
 
 export function allocateBuffers(backend: Backend, plan: Plan): Buffers {
   const { hostBuffers, deviceBuffers } = plan;
   const host = times(hostBuffers.count, () => backend.allocateHost(hostBuffers.sizeBytes, 'stream'));
   const residents = new Map<number, HostMemory>();
+  const onDevices = new Map<number, DeviceResident>();
+  const apart = backend.devices.filter((device) => !device.computesInPlace);
   for (const [index, { tier, layout }] of plan.layers.entries()) {
     if (tier === 'dram') residents.set(index, backend.allocateHost(layout.host.sizeBytes, 'resident'));
+    if (tier !== 'gpu') continue;
+    assert(apart.length === backend.devices.length, 'layers rest on devices that have memory of their own');
+    const memories = apart.map((device) => device.allocate(layout.device.sizeBytes));
+    onDevices.set(index, { memories, ready: undefined });
   }
-  const apart = backend.devices.filter((device) => !device.computesInPlace);
+  const passing = plan.layers.some(({ tier }) => tier !== 'gpu') ? apart : [];
   return {
     host: host.length > 0 ? new BufferPool('host', host) : null,
-    device: apart.map((device) => {
+    device: passing.map((device) => {
       const memories = times(deviceBuffers.count, () => device.allocate(deviceBuffers.sizeBytes));
       return new BufferPool(device.name, memories);
     }),
     residents,
     filled: new Map(),
+    onDevices,
   };
 }
 

@@ -5,7 +5,7 @@ import { type DeviceState, weightsAt } from './device-state.js';
 import { DTYPE_BYTES } from './dtype.js';
 import { assert, OperatingError, present } from './errors.js';
 import type { ModelSpec, Weights } from './model.js';
-import type { Tensor } from './ops.js';
+import type { Memory, Tensor } from './ops.js';
 import { type ControlTables, type MicroBatch, tokenCount, writeControl } from './pass.js';
 import type { Plan, PlannedLayer } from './plan.js';
 import type { DeviceCopy } from './prefetch.js';
@@ -48,6 +48,9 @@ export class DevicePass {
   #running: readonly Running[] = [];
   #begun: DeviceEvent | undefined;
   #timings: LayerTiming[] = [];
+  readonly #awaited = new WeakSet<DeviceEvent>();
+  /** The layer that a memory held last. */
+  readonly #weights = new WeakMap<Memory, { readonly layer: PlannedLayer; readonly weights: Weights }>();
 
   constructor(
     model: ModelSpec,
@@ -66,7 +69,7 @@ export class DevicePass {
   /** Queues the embedding of every micro-batch. Rejects when rows cannot be read. */
   async begin(microBatches: readonly MicroBatch[]): Promise<void> {
     this.#timings = [];
-    this.#running = await this.#embed(microBatches);
+    this.#running = await this.#embed(this.#state.kv.begin(microBatches));
     this.#begun = this.#state.device.compute.record();
   }
 
@@ -74,14 +77,38 @@ export class DevicePass {
   queueLayer(layer: PlannedLayer, copy: DeviceCopy): DeviceEvent {
     const { compute } = this.#state.device;
     const { name } = layer.layout.layer;
-    for (const event of copy.ready) compute.wait(event);
-    const start = compute.record();
-    const weights = weightsAt(copy.memory, copy.placements, name);
+    const waits = this.#waitFor(copy.ready);
+    // Where nothing was waited for, a layer starts as the one before ends.
+    const start = waits
+      ? compute.record()
+      : (this.#timings.at(-1)?.end ?? present(this.#begun, 'begin of the pass'));
+    const weights = this.#weightsOf(layer, copy);
     if (layer.kind === 'block') this.#queueBlock(layer.index, weights);
     else this.#queueHeadPiece(layer, weights);
     const end = compute.record();
     this.#timings.push({ name, start, end });
     return end;
+  }
+
+  /** Whether the stream has to wait: once it has, everything queued later is behind the event as well. */
+  #waitFor(events: readonly DeviceEvent[]): boolean {
+    let waits = false;
+    for (const event of events) {
+      if (this.#awaited.has(event)) continue;
+      this.#state.device.compute.wait(event);
+      this.#awaited.add(event);
+      waits = true;
+    }
+    return waits;
+  }
+
+  /** Made once for a layer that rests where it is computed. */
+  #weightsOf(layer: PlannedLayer, { memory, placements }: DeviceCopy): Weights {
+    const known = this.#weights.get(memory);
+    if (known?.layer === layer) return known.weights;
+    const weights = weightsAt(memory, placements, layer.layout.layer.name);
+    this.#weights.set(memory, { layer, weights });
+    return weights;
   }
 
   /** Waits for the device. Rejects with an OperatingError when it failed. */
@@ -97,6 +124,7 @@ export class DevicePass {
       .record()
       .reached()
       .catch(() => undefined); // a failed device was reported by its pass
+    await this.#state.kv.idle();
   }
 
   /** Rows of a micro-batch, per table. Rejects when no look-up is under way any more, and holds none then. */
@@ -166,14 +194,15 @@ export class DevicePass {
   }
 
   #queueBlock(index: number, weights: Weights): void {
-    for (const { control, firstToken, tokens } of this.#running) {
-      this.#state.kernels.enter(control.attention, this.#state.cache(index), control.lengths);
+    for (const [turn, { control, firstToken, tokens }] of this.#running.entries()) {
+      this.#state.kernels.enter(control.attention, this.#state.kv.enter(index, turn), control.lengths);
       this.#model.forward.block(
         this.#state.kernels,
         weights,
         rows(this.#state.hidden, firstToken, tokens),
         index,
       );
+      this.#state.kv.leave(index, turn);
     }
   }
 

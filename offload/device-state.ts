@@ -4,14 +4,16 @@ import type { Backend, Device, HostMemory } from './backend.js';
 import { DTYPE_BYTES } from './dtype.js';
 import { assert, present } from './errors.js';
 import { headInputColumns } from './forward-walk.js';
-import { type BlockCache, Kernels, Workspace } from './kernels.js';
-import { blockCache, type KvShape, pageBytes, pagesFor } from './kv-cache.js';
+import { Kernels, Workspace } from './kernels.js';
+import { blockPageBytes, type KvShape, pageBytes, pagesFor } from './kv-cache.js';
+import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
 import type { LayerLayout, Placement } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
 import type { Memory, Tensor } from './ops.js';
 import { controlWords, resultBytes } from './pass.js';
 import type { Plan } from './plan.js';
 import { tensor } from './tensor.js';
+import type { Trace } from './trace.js';
 
 export interface DeviceState {
   readonly device: Device;
@@ -33,7 +35,7 @@ export interface DeviceState {
   /** Where results are copied for JavaScript. */
   readonly results: HostMemory;
   readonly fixed: Weights;
-  cache(blockIndex: number): BlockCache;
+  readonly kv: KvTier;
 }
 
 export function makeDeviceState(
@@ -43,6 +45,7 @@ export function makeDeviceState(
   plan: Plan,
   contextTokens: number,
   fixed: { readonly layout: LayerLayout; readonly host: HostMemory },
+  trace: Trace,
 ): DeviceState {
   const floats = (rows: number, columns: number) =>
     tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
@@ -57,7 +60,6 @@ export function makeDeviceState(
     headDim: model.headDim,
     dtype,
   };
-  const kv = device.allocate(Math.max(1, plan.kvPages * pageBytes(kvShape)));
   const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
   const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
   return {
@@ -73,8 +75,22 @@ export function makeDeviceState(
     controlDevice,
     results: backend.allocateHost(resultBytes(headRowCount, logitsRead), 'control'),
     fixed: placeFixed(device, fixed.layout, fixed.host),
-    cache: (blockIndex) => blockCache(kv, kvShape, plan.kvPages, blockIndex),
+    kv: makeKvTier(backend, device, plan, kvShape, trace),
   };
+}
+
+function makeKvTier(backend: Backend, device: Device, plan: Plan, shape: KvShape, trace: Trace): KvTier {
+  const { count, pages } = plan.kvBuffers;
+  if (count === 0) {
+    const memory = device.allocate(Math.max(1, plan.kvPages * pageBytes(shape)));
+    return new ResidentKv(memory, shape, plan.kvPages);
+  }
+  const sizeBytes = blockPageBytes(shape);
+  const host = Array.from({ length: shape.blocks }, () =>
+    backend.allocateHost(plan.kvPages * sizeBytes, 'cache'),
+  );
+  const buffers = Array.from({ length: count }, () => device.allocate(pages * sizeBytes));
+  return new StreamedKv({ device, host, shape, buffers, bufferPages: pages, trace });
 }
 
 /** Weights by key, where `placements` say they lie in `memory`. */

@@ -50,7 +50,7 @@ export class Executor {
     });
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     this.#devices = backend.devices.map((device) => {
-      const state = makeDeviceState(backend, device, model, plan, contextTokens, fixed);
+      const state = makeDeviceState(backend, device, model, plan, contextTokens, fixed, trace);
       return new DevicePass(model, plan, state, rowCaches, trace);
     });
   }
@@ -149,7 +149,10 @@ export class Executor {
     assert(session.nextPass < session.schedule.passLimit, 'the session has passes left');
     session.nextPass++;
     for (const [index, device] of this.#devices.entries()) await device.begin(pass.perDevice[index] ?? []);
+    const ahead = layersAhead(Math.max(...pass.perDevice.map((microBatches) => microBatches.length)));
+    const queued: DeviceEvent[][] = [];
     for (const [layerIndex, layer] of this.#plan.layers.entries()) {
+      await reached(queued[layerIndex - ahead] ?? []);
       const staged = await session.prefetcher.next();
       assert(staged.step.layerIndex === layerIndex, 'layers arrive in the order of the schedule');
       const done: DeviceEvent[] = [];
@@ -160,7 +163,26 @@ export class Executor {
       } finally {
         staged.release(done);
       }
+      queued.push(done);
     }
     return Promise.all(this.#devices.map((device) => device.finish()));
+  }
+}
+
+/** A device's queue of kernels is finite, and a full one would block the JavaScript thread: about this many micro-batches of a layer fit. */
+const QUEUED_MICRO_BATCHES = 32;
+/** More keeps a device no busier. */
+const MOST_LAYERS_AHEAD = 16;
+
+/** How many layers may be queued beyond those that the devices have reached; two at least, so that none runs dry. */
+export function layersAhead(microBatches: number): number {
+  const fitting = Math.floor(QUEUED_MICRO_BATCHES / Math.max(1, microBatches));
+  return Math.min(MOST_LAYERS_AHEAD, Math.max(2, fitting));
+}
+
+/** Does not wait for what has been reached. A failed device is reported when the pass ends. */
+async function reached(events: readonly DeviceEvent[]): Promise<void> {
+  for (const event of events) {
+    if (Number.isNaN(event.timeMs)) await event.reached().catch(() => undefined);
   }
 }

@@ -22,9 +22,11 @@ export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './layout.js';
 export { type DriveMeasurement, measureCompute, measureDrive, type WeightType } from './measure.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
-export type { Activation, Tensor } from './ops.js';
+export type { Activation, Memory, Tensor } from './ops.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
 export {
+  type BufferPlan,
+  type DeviceResident,
   makePlan,
   type Offload,
   type Plan,

@@ -19,7 +19,12 @@ export interface KvShape {
 
 /** Bytes of one page in all blocks: blocks · 2 (keys, values) · kvHeads · PAGE_TOKENS · headDim · element bytes. */
 export function pageBytes(shape: KvShape): number {
-  return shape.blocks * 2 * shape.kvHeads * PAGE_TOKENS * shape.headDim * DTYPE_BYTES[shape.dtype];
+  return shape.blocks * blockPageBytes(shape);
+}
+
+/** Bytes of one page in one block, keys and values. */
+export function blockPageBytes({ kvHeads, headDim, dtype }: Omit<KvShape, 'blocks'>): number {
+  return 2 * kvHeads * PAGE_TOKENS * headDim * DTYPE_BYTES[dtype];
 }
 
 export function pagesFor(tokens: number): number {
@@ -56,16 +61,23 @@ export class PageAllocator {
   }
 }
 
-/** The cache tensors of one block inside the memory that holds all of them, block after block. */
+/**
+ * The cache tensors of one block inside the memory that holds all of them, block after block. The keys of a page lie
+ * before its values, so that consecutive pages are one run of bytes.
+ */
 export function blockCache(
   memory: Memory,
   shape: KvShape,
   pageCount: number,
   blockIndex: number,
 ): BlockCache {
-  const dims = [pageCount, shape.kvHeads, PAGE_TOKENS, shape.headDim];
-  const halfBytes = dims.reduce((product, size) => product * size, DTYPE_BYTES[shape.dtype]);
-  const start = blockIndex * 2 * halfBytes;
-  const { dtype } = shape;
-  return { keys: tensor(memory, start, dtype, dims), values: tensor(memory, start + halfBytes, dtype, dims) };
+  const { kvHeads, headDim, dtype } = shape;
+  const half = kvHeads * PAGE_TOKENS * headDim;
+  const strides = [2 * half, PAGE_TOKENS * headDim, headDim, 1];
+  const at = (offsetBytes: number) => ({
+    ...tensor(memory, offsetBytes, dtype, [pageCount, kvHeads, PAGE_TOKENS, headDim]),
+    strides,
+  });
+  const start = blockIndex * pageCount * blockPageBytes(shape);
+  return { keys: at(start), values: at(start + half * DTYPE_BYTES[dtype]) };
 }

@@ -16,6 +16,8 @@ export interface Windows {
   readonly host: number;
   /** Layers that lie in device buffers at once; 0 where the device computes in place. */
   readonly device: number;
+  /** Steps that the stages may run ahead of the pass; default as many as there are buffers, and one. */
+  readonly ahead?: number;
   /** From the last layer of a pass until the next pass begins. */
   readonly betweenMs: number;
 }
@@ -38,10 +40,11 @@ export function simulatePasses(layers: readonly LayerTimes[], windows: Windows):
   const linkDone: number[] = [];
   const computeDone: number[] = [];
   const streamed: number[] = []; // steps that pass through host buffers
+  const copied: number[] = []; // steps that pass through device buffers
   let [driveFree, linkFree, computeFree, passEnd, stallMs] = [0, 0, 0, 0, 0];
   let last: PassTimes = { totalMs: 0, stallMs: 0 };
   // The stages run ahead of the pass by this many steps only, with or without host buffers.
-  const ahead = Math.max(windows.host, 2) + Math.max(windows.device, 2) + 1;
+  const ahead = windows.ahead ?? Math.max(windows.host, 2) + Math.max(windows.device, 2) + 1;
   for (let pass = 0; pass < PASSES; pass++) {
     const began = passEnd;
     const ready = pass === 0 ? 0 : began + windows.betweenMs;
@@ -60,8 +63,10 @@ export function simulatePasses(layers: readonly LayerTimes[], windows: Windows):
         streamed.push(step);
       }
       let onDevice = inDram;
-      if (windows.device > 0) {
-        const leftBuffer = computeDone[step - windows.device] ?? 0;
+      if (linkMs > 0) {
+        const before = windows.device > 0 ? copied[copied.length - windows.device] : undefined;
+        const leftBuffer = before === undefined ? 0 : present(computeDone[before], 'step');
+        copied.push(step);
         linkFree = Math.max(linkFree, inDram, leftBuffer) + linkMs;
         onDevice = linkFree;
       }

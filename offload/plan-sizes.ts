@@ -1,14 +1,15 @@
 // What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
 
-import { dryRun } from './dry-run.js';
+import { cudaCosts } from './device-costs.js';
+import { type DryRun, dryRun } from './dry-run.js';
 import { DTYPE_BYTES, type DType } from './dtype.js';
 import { present } from './errors.js';
 import { headInputColumns } from './forward-walk.js';
-import { PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
+import { blockPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from './kv-cache.js';
 import { layoutLayer } from './layout.js';
 import type { ModelSpec } from './model.js';
 import { controlWords, resultBytes } from './pass.js';
-import type { BufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
+import type { KvBufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
@@ -17,7 +18,8 @@ const MICRO_BATCH_TOKENS = [4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2
 const MOST_IN_PLACE = 512;
 const MOST_ON_DEVICE = 4096;
 
-const DEVICE_WINDOW_LAYERS = 2;
+/** Prompts that need more take several passes, so that hidden states stay bounded however long they are. */
+const MOST_MICRO_BATCHES = 64;
 const ROWS_TERM = 'embedding rows';
 
 export interface Sizing {
@@ -27,6 +29,11 @@ export interface Sizing {
   readonly hostBufferBytes: number;
   readonly deviceBufferBytes: number;
   readonly pieceColumns: number;
+  /** Made so far, by tokens and rows. */
+  readonly dryRuns: Map<string, DryRun>;
+  /** By layer, in host memory and in a device's. */
+  readonly hostLayerBytes: readonly number[];
+  readonly deviceLayerBytes: readonly number[];
   readonly activationType: DType;
 }
 
@@ -36,6 +43,7 @@ export interface Sizes {
   readonly microBatchSequences: number;
   readonly passTokens: number;
   readonly kvPages: number;
+  readonly kvBuffers: KvBufferPlan;
   readonly workspaceBytes: number;
   readonly logitRows: number;
   readonly logitColumns: number;
@@ -54,49 +62,45 @@ export function microBatchCandidates({ workload, options }: Sizing): number[] {
   return useful.length === 0 || (useful[0] ?? 0) < most ? [most, ...useful] : useful;
 }
 
+/** How much is computed together, and where keys and values rest. */
+export interface Work {
+  /** Of a micro-batch. */
+  readonly tokens: number;
+  readonly sequences: number;
+  readonly kv: 'device' | 'dram';
+}
+
 /** All memory for micro-batches of that size, but for weights and their buffers. */
-export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes: Sizes; terms: PlanTerm[] } {
+export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms: PlanTerm[] } {
   const { model, workload, options, pieceColumns, activationType } = sizing;
   const tier = options.computesInPlace ? 'dram' : 'gpu';
-  const microBatchSequences = Math.min(options.microBatchSequences ?? workload.sequences, microBatchTokens);
-  // Two micro-batches at least, so that a pass never has to split below one.
+  const microBatchTokens = work.tokens;
+  const microBatchSequences = Math.min(work.sequences, microBatchTokens);
   const passTokens = Math.max(
-    Math.min(workload.promptTokens, 64 * microBatchTokens),
+    Math.min(workload.promptTokens, MOST_MICRO_BATCHES * microBatchTokens),
     workload.sequences,
     microBatchTokens,
   );
   const logitRows = workload.output === 'nll' ? microBatchTokens : workload.sequences;
   const logitColumns = workload.output === 'nll' ? pieceColumns : model.vocabSize;
-  const { workspaceBytes, blockFlopsPerToken } = dryRun(
-    model,
-    microBatchTokens,
-    Math.max(logitRows, 1),
-    activationType,
-  );
-  const kvPages = workload.sequences * pagesFor(workload.contextTokens);
-  const kvShape = {
-    blocks: model.blocks.length,
-    kvHeads: model.kvHeads,
-    headDim: model.headDim,
-    dtype: activationType,
-  };
+  const { workspaceBytes, blockFlopsPerToken } = dryRunOnce(sizing, microBatchTokens, Math.max(logitRows, 1));
+  const kv = kvMemory(sizing, work.kv, microBatchSequences);
   const headRows = workload.output === 'nll' ? passTokens : workload.sequences;
   const rowCacheBytes = model.tables.map(
     (table) => Math.min(table.rowCount, Math.max(2 * microBatchTokens, 64)) * rowSlotBytes(table),
   );
   const hidden = (passTokens * model.hiddenSize + headRows * headInputColumns(model)) * 4;
+  const chunked =
+    passTokens < workload.promptTokens
+      ? `, since a pass takes at most ${MOST_MICRO_BATCHES} micro-batches and longer prompts several passes,`
+      : '';
   const terms: PlanTerm[] = [
-    {
-      tier,
-      name: 'key-value cache',
-      bytes: kvPages * pageBytes(kvShape),
-      reason: `${workload.sequences} sequences · ${pagesFor(workload.contextTokens)} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(kvShape))} a page in all blocks, ${activationType}`,
-    },
+    ...kv.terms,
     {
       tier,
       name: 'hidden states',
       bytes: hidden,
-      reason: `(${passTokens} tokens of a pass · ${model.hiddenSize} + ${headRows} rows for the head · ${headInputColumns(model)}) · 4 bytes`,
+      reason: `(${passTokens} tokens of a pass${chunked} · ${model.hiddenSize} + ${headRows} rows for the head · ${headInputColumns(model)}) · 4 bytes`,
     },
     {
       tier,
@@ -126,20 +130,17 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
   const historyTokens = workload.history ? workload.sequences * workload.contextTokens : 0;
   const rowsOfPass = { passTokens, headRows, logitRows, logitColumns, historyTokens };
   terms.push(...tableTerms(sizing, { ...rowsOfPass, microBatchTokens }));
-  const buffers = deviceBuffers(sizing);
-  if (buffers.count > 0) {
-    terms.push({
-      tier: 'gpu',
-      name: 'layer buffers',
-      bytes: buffers.count * buffers.sizeBytes,
-      reason: `${buffers.count} buffers of the largest layer, ${formatBytes(buffers.sizeBytes)}: one computes, the others fill`,
-    });
+  if (options.cuda) {
+    const drawnRows = workload.output === 'tokens' ? microBatchSequences : 0;
+    const { contextTokens } = workload;
+    terms.push(...cudaCosts(model, { tokens: microBatchTokens, contextTokens, logitRows, drawnRows }));
   }
   const sizes = {
     microBatchTokens,
     microBatchSequences,
     passTokens,
-    kvPages,
+    kvPages: kv.pages,
+    kvBuffers: kv.buffers,
     workspaceBytes,
     logitRows,
     logitColumns,
@@ -148,6 +149,53 @@ export function workingMemory(sizing: Sizing, microBatchTokens: number): { sizes
     blockFlopsPerToken,
   };
   return { sizes, terms };
+}
+
+/** Candidates differ in other things than what the forward depends on. */
+function dryRunOnce({ model, activationType, dryRuns }: Sizing, tokens: number, rows: number): DryRun {
+  const key = `${tokens} ${rows}`;
+  const known = dryRuns.get(key) ?? dryRun(model, tokens, rows, activationType);
+  dryRuns.set(key, known);
+  return known;
+}
+
+/** Loads run ahead and stores behind while a third one computes. */
+const KV_BUFFERS = 3;
+
+/** Pages of all sequences, and of one micro-batch where they rest in DRAM. */
+function kvMemory(
+  { model, workload, options, activationType }: Sizing,
+  rests: Work['kv'],
+  microBatchSequences: number,
+): { pages: number; buffers: KvBufferPlan; terms: PlanTerm[] } {
+  const { sequences, contextTokens } = workload;
+  const { kvHeads, headDim } = model;
+  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: activationType };
+  const each = pagesFor(contextTokens);
+  const pages = sequences * each;
+  const bytes = pages * pageBytes(shape);
+  const perToken = formatBytes(pageBytes(shape) / PAGE_TOKENS);
+  const name = 'key-value cache';
+  const reason = `${sequences} sequences · ${each} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
+  if (options.computesInPlace || rests === 'device') {
+    const tier = options.computesInPlace ? 'dram' : 'gpu';
+    return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
+  }
+  const buffers = { count: KV_BUFFERS, pages: microBatchSequences * each };
+  const buffersBytes = buffers.count * buffers.pages * blockPageBytes(shape);
+  return {
+    pages,
+    buffers,
+    terms: [
+      { tier: 'dram', name, bytes: bytes * options.deviceCount, reason },
+      {
+        tier: 'gpu',
+        name: 'key-value buffers',
+        bytes: buffersBytes,
+        reason: `${KV_BUFFERS} buffers for ${microBatchSequences} sequences of a micro-batch in one block: one computes, the others load and store`,
+      },
+    ],
+  };
 }
 
 /**
@@ -204,10 +252,4 @@ function tableTerms(
     { tier: 'dram', name, bytes, reason },
     { tier: 'gpu', name, bytes: tables + kept, reason },
   ];
-}
-
-/** Where a device has memory of its own; none where it computes in place. */
-export function deviceBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan {
-  if (options.computesInPlace) return { count: 0, sizeBytes: 0 };
-  return { count: options.deviceWindowLayers ?? DEVICE_WINDOW_LAYERS, sizeBytes: deviceBufferBytes };
 }

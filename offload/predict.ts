@@ -3,12 +3,14 @@
 import { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 import { present } from './errors.js';
 import { ForwardWalk } from './forward-walk.js';
+import { blockPageBytes, pagesFor } from './kv-cache.js';
 import { cutShards } from './layout.js';
 import type { ModelSpec } from './model.js';
 import { opMs, productOf, type SliceShape } from './op-cost.js';
 import type { Op } from './ops.js';
 import { type LayerTimes, simulatePasses } from './pipeline.js';
 import type { Plan, PlannedLayer } from './plan.js';
+import { prefetchSteps } from './prefetch.js';
 import type { HardwareProfile } from './profile.js';
 
 /** A micro-batch as far as its cost depends on it. */
@@ -50,17 +52,20 @@ export function predictPass(
   const shapes = distinctShapes(microBatches);
   const sumOver = (ms: (shape: MicroBatchShape, times: number) => number) =>
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
+  const kvMs = keyValueMs(model, plan, profile, microBatches);
   const layers = plan.layers.map((layer): LayerTimes => {
     const computeMs = sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.layout.host.sizeBytes;
     const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
-    return { driveMs, linkMs: linkMs(layer, profile), computeMs };
+    return { driveMs, linkMs: linkMs(layer, profile) + (layer.kind === 'block' ? kvMs : 0), computeMs };
   });
   const startMs = sumOver((shape, times) => cost.start(shape, times));
   const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;
   const betweenMs = compute.passMs + rowsMs + startMs;
   const inPlace = profile.devices.kind === 'cpu';
+  const { hostSteps, deviceSteps } = prefetchSteps(plan);
   const windows = {
+    ahead: Math.max(hostSteps, 2) + Math.max(deviceSteps, 2) + 1,
     host: plan.hostBuffers.count,
     device: inPlace ? 0 : plan.deviceBuffers.count,
     betweenMs,
@@ -167,14 +172,30 @@ function distinctShapes(
 }
 
 /** Each device pulls its shard over its own link, then the others' from its peers; without a fast link, all of it. */
-function linkMs({ layout }: PlannedLayer, { devices }: HardwareProfile): number {
+function linkMs({ layout, tier }: PlannedLayer, { devices }: HardwareProfile): number {
   const { count, linkBytesPerSecond, peerBytesPerSecond } = devices;
-  if (devices.kind === 'cpu' || linkBytesPerSecond === null) return 0;
+  if (devices.kind === 'cpu' || tier === 'gpu' || linkBytesPerSecond === null) return 0;
   const bytes = layout.device.sizeBytes;
   if (count === 1 || peerBytesPerSecond === null) return (bytes / linkBytesPerSecond) * 1e3;
   const [first] = cutShards(bytes, count);
   const shard = first ? first.endBytes - first.startBytes : 0;
   return (shard / linkBytesPerSecond + (bytes - shard) / peerBytesPerSecond) * 1e3;
+}
+
+/** Keys and values that a block's attention reads, where they come from DRAM; what is stored goes the other way. */
+function keyValueMs(
+  { kvHeads, headDim }: ModelSpec,
+  { kvBuffers, activationType }: Plan,
+  { devices }: HardwareProfile,
+  microBatches: readonly MicroBatchShape[],
+): number {
+  if (kvBuffers.count === 0 || devices.linkBytesPerSecond === null) return 0;
+  let pages = 0;
+  for (const { slices } of microBatches) {
+    for (const { startPosition } of slices) pages += pagesFor(startPosition);
+  }
+  const bytes = pages * blockPageBytes({ kvHeads, headDim, dtype: activationType });
+  return (bytes / devices.linkBytesPerSecond) * 1e3;
 }
 
 /** The busiest of the three, if it is busy most of the time. */

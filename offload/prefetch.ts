@@ -1,16 +1,19 @@
 // The hops as bounded stages: each runs ahead of the next by as many layers as its pool has buffers.
 
 import type { Backend, Device, DeviceEvent, HostMemory } from './backend.js';
-import type { Buffers } from './buffers.js';
+import type { Buffers, DeviceResident } from './buffers.js';
 import { Channel } from './channel.js';
 import { present } from './errors.js';
 import { copiesOfShard, cutShards, type LayerLayout, type Placement } from './layout.js';
 import type { Memory } from './ops.js';
-import type { Plan } from './plan.js';
+import { type Plan, stepsAhead } from './plan.js';
 import type { Lease } from './pool.js';
 import type { Schedule, Step } from './schedule.js';
 import type { Trace } from './trace.js';
 import type { WeightSource } from './weight-source.js';
+
+/** Where a layer goes on one device, and the queued work that must end before. */
+type Target = Pick<Lease<Memory>, 'buffer' | 'after'>;
 
 /** A layer's bytes where one device computes on them. */
 export interface DeviceCopy {
@@ -30,15 +33,28 @@ export interface StagedLayer {
   release(done: readonly DeviceEvent[]): void;
 }
 
-/** A layer in DRAM, or on its way there. */
+/** A layer in DRAM, on its way there, or at rest on the devices. */
 interface HostLayer {
   readonly step: Step;
   readonly layout: LayerLayout;
-  readonly memory: HostMemory;
+  /** Null for a layer that rests on the devices, once its copies are queued before this step's turn. */
+  readonly memory: HostMemory | null;
   /** Resolves with the time the bytes were there. */
   readonly ready: Promise<number>;
   /** Null for a layer that rests in DRAM. */
   readonly lease: Lease<HostMemory> | null;
+}
+
+/** How many steps the stages run ahead: one waits for room in the other's channel, and the pass takes from the last. */
+export function prefetchSteps(plan: Pick<Plan, 'layers' | 'hostBuffers' | 'deviceBuffers'>): {
+  readonly hostSteps: number;
+  readonly deviceSteps: number;
+} {
+  const passesBy = ({ tier }: { readonly tier: string }) => tier !== 'gpu';
+  return {
+    hostSteps: stepsAhead(plan.layers, passesBy, plan.hostBuffers.count),
+    deviceSteps: stepsAhead(plan.layers, passesBy, plan.deviceBuffers.count),
+  };
 }
 
 const STOPPED = new Error('the prefetcher was stopped');
@@ -55,6 +71,8 @@ export class Prefetcher {
   readonly #stages: Promise<void>[];
   /** Host buffers that somebody still reads or fills, on their way back to the pool. */
   readonly #returning = new Set<Promise<void>>();
+  /** Layers that this session brings to the devices to rest there; what fails is tried again by the next one. */
+  readonly #loading = new Set<number>();
   #stopped: { readonly reason: unknown } | undefined;
 
   constructor(
@@ -71,8 +89,9 @@ export class Prefetcher {
     this.#source = source;
     this.#buffers = buffers;
     this.#trace = trace;
-    this.#hostLayers = new Channel(plan.hostBuffers.count || 2);
-    this.#staged = new Channel(plan.deviceBuffers.count || 2);
+    const { hostSteps, deviceSteps } = prefetchSteps(plan);
+    this.#hostLayers = new Channel(hostSteps);
+    this.#staged = new Channel(deviceSteps);
     this.#stages = [this.#run(this.#fetchFromDrive()), this.#run(this.#fetchToDevices())];
   }
 
@@ -130,6 +149,11 @@ export class Prefetcher {
     for (const step of this.#schedule.steps()) {
       await this.#hostLayers.room();
       const layer = present(this.#plan.layers[step.layerIndex], `layer ${step.layerIndex}`);
+      if (this.#restsOnDevices(step.layerIndex)) {
+        const ready = Promise.resolve(this.#backend.nowMs());
+        this.#hostLayers.push({ step, layout: layer.layout, memory: null, ready, lease: null });
+        continue;
+      }
       const resident = this.#buffers.residents.get(step.layerIndex);
       if (resident) {
         const ready = this.#fillResident(step.layerIndex, layer.layout, resident);
@@ -144,6 +168,15 @@ export class Prefetcher {
       const ready = this.#read(layer.layout, lease.buffer);
       this.#hostLayers.push({ step, layout: layer.layout, memory: lease.buffer, ready, lease });
     }
+  }
+
+  /** False for the first step that brings the layer there. */
+  #restsOnDevices(layerIndex: number): boolean {
+    const resident = this.#buffers.onDevices.get(layerIndex);
+    if (!resident) return false;
+    if (resident.ready || this.#loading.has(layerIndex)) return true;
+    this.#loading.add(layerIndex);
+    return false;
   }
 
   #fillResident(layerIndex: number, layout: LayerLayout, memory: HostMemory): Promise<number> {
@@ -175,9 +208,7 @@ export class Prefetcher {
       try {
         hostReadyMs = await item.ready;
         await this.#staged.room();
-        const staged = this.#backend.devices.every((device) => device.computesInPlace)
-          ? this.#inPlace(item, hostReadyMs)
-          : await this.#copyAndGather(item, hostReadyMs);
+        const staged = await this.#stage(item, hostReadyMs);
         if (this.#stopped) staged.release([]);
         else this.#staged.push(staged);
       } catch (error) {
@@ -187,8 +218,16 @@ export class Prefetcher {
     }
   }
 
+  #stage(item: HostLayer, hostReadyMs: number): StagedLayer | Promise<StagedLayer> {
+    const resident = this.#buffers.onDevices.get(item.step.layerIndex);
+    if (resident) return this.#atRest(item, hostReadyMs, resident);
+    const inPlace = this.#backend.devices.every((device) => device.computesInPlace);
+    return inPlace ? this.#inPlace(item, hostReadyMs) : this.#pass(item, hostReadyMs);
+  }
+
   #inPlace(item: HostLayer, hostReadyMs: number): StagedLayer {
-    const copy = { memory: item.memory, placements: item.layout.host.placements, ready: [] };
+    const memory = present(item.memory, 'memory');
+    const copy = { memory, placements: item.layout.host.placements, ready: [] };
     return {
       step: item.step,
       hostReadyMs,
@@ -197,11 +236,27 @@ export class Prefetcher {
     };
   }
 
-  /** Device g pulls shard g of the layer over its own link, then takes the other shards from its peers. */
-  async #copyAndGather(item: HostLayer, hostReadyMs: number): Promise<StagedLayer> {
-    const { devices } = this.#backend;
-    const layout = item.layout.device;
-    const shards = cutShards(layout.sizeBytes, devices.length);
+  /** A layer that rests on the devices is copied there once and never written again, so nobody waits for its readers. */
+  #atRest(item: HostLayer, hostReadyMs: number, resident: DeviceResident): StagedLayer {
+    resident.ready ??= this.#copyAndGather(
+      item,
+      resident.memories.map((buffer) => ({ buffer, after: [] })),
+    ).map(({ fetched, gathered }) => [fetched, gathered]);
+    const ready = resident.ready;
+    return {
+      step: item.step,
+      hostReadyMs,
+      perDevice: resident.memories.map((memory, g) => ({
+        memory,
+        placements: item.layout.device.placements,
+        ready: present(ready[g], 'events'),
+      })),
+      release: () => undefined,
+    };
+  }
+
+  /** Through a buffer of each device. */
+  async #pass(item: HostLayer, hostReadyMs: number): Promise<StagedLayer> {
     const leases: Lease<Memory>[] = [];
     try {
       for (const pool of this.#buffers.device) leases.push(await pool.acquire());
@@ -209,46 +264,63 @@ export class Prefetcher {
       for (const lease of leases) lease.release(lease.after);
       throw error;
     }
+    const copied = this.#copyAndGather(item, leases);
+    const events = copied.flatMap(({ fetched, gathered }) => [fetched, gathered]);
+    return {
+      step: item.step,
+      hostReadyMs,
+      perDevice: copied.map(({ fetched, gathered }, g) => ({
+        memory: present(leases[g], 'lease').buffer,
+        placements: item.layout.device.placements,
+        ready: [fetched, gathered],
+      })),
+      release: (done) => {
+        // Peers read from this buffer while they gather, so their gathers must end as well.
+        for (const lease of leases) lease.release([...done, ...events]);
+      },
+    };
+  }
+
+  /**
+   * Device g pulls shard g of the layer over its own link, then takes the other shards from its peers. Queues all of
+   * it, and sees to it that the host buffer goes back once it was read.
+   */
+  #copyAndGather(
+    item: HostLayer,
+    targets: readonly Target[],
+  ): { readonly fetched: DeviceEvent; readonly gathered: DeviceEvent }[] {
+    const { devices } = this.#backend;
+    const layout = item.layout.device;
+    const from = present(item.memory, 'the layer in DRAM');
+    const shards = cutShards(layout.sizeBytes, devices.length);
     const name = item.layout.layer.name;
     const fetched = devices.map((device, g) => {
-      const lease = present(leases[g], 'lease');
-      for (const event of lease.after) device.fetch.wait(event);
+      const { buffer, after } = present(targets[g], 'target');
+      for (const event of after) device.fetch.wait(event);
       const started = device.fetch.record();
       const pieces = copiesOfShard(layout, present(shards[g], 'shard'));
       for (const piece of pieces) {
-        device.fetch.copy(lease.buffer, piece.deviceOffset, item.memory, piece.hostOffset, piece.sizeBytes);
+        device.fetch.copy(buffer, piece.deviceOffset, from, piece.hostOffset, piece.sizeBytes);
       }
       const ended = device.fetch.record();
       const bytes = pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0);
       this.#traceWhenReached('dram→gpu', device, name, started, ended, bytes);
       return ended;
     });
-    const ready = devices.length === 1 ? fetched : this.#gather(devices, leases, shards, fetched, name);
+    const gathered = devices.length === 1 ? fetched : this.#gather(devices, targets, shards, fetched, name);
     this.#releaseWhen(item.lease, fetched);
-    return {
-      step: item.step,
-      hostReadyMs,
-      perDevice: devices.map((_, g) => ({
-        memory: present(leases[g], 'lease').buffer,
-        placements: layout.placements,
-        ready: [present(fetched[g], 'event'), present(ready[g], 'event')],
-      })),
-      release: (done) => {
-        // Peers read from this buffer while they gather, so their gathers must end as well.
-        for (const lease of leases) lease.release([...done, ...fetched, ...ready]);
-      },
-    };
+    return fetched.map((event, g) => ({ fetched: event, gathered: present(gathered[g], 'event') }));
   }
 
   #gather(
     devices: readonly Device[],
-    leases: readonly Lease<Memory>[],
+    targets: readonly Target[],
     shards: readonly { startBytes: number; endBytes: number }[],
     fetched: readonly DeviceEvent[],
     name: string,
   ): DeviceEvent[] {
     return devices.map((device, g) => {
-      const mine = present(leases[g], 'lease');
+      const mine = present(targets[g], 'target');
       // The buffer's former readers must be done before peers' shards overwrite it.
       for (const event of mine.after) device.gather.wait(event);
       let started: DeviceEvent | undefined;
@@ -258,7 +330,7 @@ export class Prefetcher {
         device.gather.wait(present(fetched[peer], 'event'));
         started ??= device.gather.record();
         const sizeBytes = shard.endBytes - shard.startBytes;
-        const from = present(leases[peer], 'lease').buffer;
+        const from = present(targets[peer], 'target').buffer;
         device.gather.copy(mine.buffer, shard.startBytes, from, shard.startBytes, sizeBytes);
         bytes += sizeBytes;
       });

@@ -1,6 +1,6 @@
 // What happened when: spans per hop and stream, their sums for the report, and a Chrome/Perfetto file.
 
-export type Lane = 'nvme→dram' | 'dram→gpu' | 'gather' | 'compute' | 'rows';
+export type Lane = 'nvme→dram' | 'dram→gpu' | 'gather' | 'kv dram→gpu' | 'kv gpu→dram' | 'compute' | 'rows';
 
 export interface Span {
   readonly lane: Lane;

@@ -2,6 +2,7 @@
 
 import {
   type Backend,
+  type BufferPlan,
   CpuBackend,
   type CpuBackendOptions,
   CudaBackend,
@@ -17,6 +18,7 @@ import {
   OperatingError,
   type Plan,
   type PlanOptions,
+  type Tier,
   Trace,
   type Workload,
 } from '../offload/index.js';
@@ -126,7 +128,7 @@ export function planFor(model: ModelSpec, options: EngineOptions): Plan {
 
 type DeviceOptions = Pick<
   PlanOptions,
-  'deviceCount' | 'computesInPlace' | 'halfActivations' | 'deviceBudgetBytes' | 'deviceBudgetName'
+  'deviceCount' | 'computesInPlace' | 'cuda' | 'halfActivations' | 'deviceBudgetBytes' | 'deviceBudgetName'
 >;
 
 function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
@@ -134,8 +136,8 @@ function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
   return { deviceCount: Math.max(1, virtualDevices), computesInPlace: virtualDevices === 0 };
 }
 
-/** What the streams' own workspaces take beside what the plan states, and what others may take meanwhile. */
-const DEVICE_MARGIN_BYTES = 512 * MiB;
+/** What others may take meanwhile, where the budget is what is free. */
+const DEVICE_MARGIN_BYTES = 256 * MiB;
 
 /** Throws NO_DEVICE. */
 function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
@@ -148,10 +150,11 @@ function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
     deviceCount: used.length,
     computesInPlace: false,
     halfActivations: true,
-    deviceBudgetBytes: Math.max(0, (named ? deviceBudgetBytes : free) - DEVICE_MARGIN_BYTES),
-    deviceBudgetName:
-      `${named ? '--gpu_memory' : 'what is free on the GPU'} less a margin of ` +
-      formatBytes(DEVICE_MARGIN_BYTES),
+    cuda: true,
+    deviceBudgetBytes: named ? deviceBudgetBytes : Math.max(0, free - DEVICE_MARGIN_BYTES),
+    deviceBudgetName: named
+      ? '--gpu_memory'
+      : `what is free on the GPU less a margin of ${formatBytes(DEVICE_MARGIN_BYTES)}`,
   };
 }
 
@@ -166,14 +169,32 @@ function checkContext(model: ModelSpec, workload: Workload): void {
   }
 }
 
-/** For logs: `12 of 32 layers in DRAM, 20 on the drive through 4 buffers of 436 MiB`. */
+/** For logs: `12 of 32 layers rest in DRAM, 20 stream from the drive through 4 buffers of 436 MiB`. */
 export function describePlacement(plan: Plan): string {
-  const resident = plan.layers.filter(({ tier }) => tier === 'dram').length;
-  const streamed = plan.layers.length - resident;
-  if (streamed === 0) return `all ${plan.layers.length} layers rest in DRAM`;
-  const { count, sizeBytes } = plan.hostBuffers;
-  return (
-    `${resident} of ${plan.layers.length} layers rest in DRAM, ${streamed} stream from the drive ` +
-    `through ${count} buffers of ${formatBytes(sizeBytes)}`
-  );
+  const kv = plan.kvBuffers.count > 0 ? '; keys and values rest in DRAM' : '';
+  return `${describeLayers(plan)}${kv}`;
+}
+
+function describeLayers({ layers, hostBuffers, deviceBuffers }: Plan): string {
+  const count = (wanted: Tier) => layers.filter(({ tier }) => tier === wanted).length;
+  const [onDevice, inDram, onDrive] = [count('gpu'), count('dram'), count('nvme')];
+  const all = `all ${layers.length} layers rest`;
+  const some = (number: number) => `${number} of ${layers.length} layers rest`;
+  if (onDevice === layers.length) return `${all} on the device: nothing streams`;
+  const through = ({ count: buffers, sizeBytes }: BufferPlan) =>
+    `through ${buffers} buffers of ${formatBytes(sizeBytes)}`;
+  const toDevice =
+    deviceBuffers.count > 0
+      ? `${onDrive > 0 ? 'and on' : 'and stream'} to the device ${through(deviceBuffers)}`
+      : '';
+  const parts: string[] = [];
+  if (onDevice > 0) parts.push(`${some(onDevice)} on the device`);
+  if (onDrive === 0) {
+    const resting = onDevice > 0 ? `${inDram} in DRAM` : `${all} in DRAM`;
+    parts.push([resting, toDevice].filter((part) => part !== '').join(' '));
+    return parts.join(', ');
+  }
+  parts.push(onDevice > 0 ? `${inDram} in DRAM` : `${some(inDram)} in DRAM`);
+  const drive = `${onDrive} stream from the drive ${through(hostBuffers)}`;
+  return [...parts, [drive, toDevice].filter((part) => part !== '').join(' ')].join(', ');
 }

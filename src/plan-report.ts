@@ -10,10 +10,10 @@ import {
   type PlanOptions,
   type PredictedPass,
   predictPass,
-  present,
 } from '../offload/index.js';
 import { cutPasses, cutSequence, packPass } from './batch.js';
 import { DRAM_SHARE, planFor } from './engine.js';
+import { findLargestBatch, isRefusal } from './largest-batch.js';
 
 export interface PlanRequest {
   readonly model: ModelSpec;
@@ -22,13 +22,16 @@ export interface PlanRequest {
   readonly dramBudgetBytes: number | undefined;
   readonly plan: Partial<PlanOptions>;
   readonly machine: HardwareProfile;
-  readonly batchSize: number;
+  /** `auto`: the largest. */
+  readonly batchSize: number | 'auto';
   readonly promptTokens: number;
   readonly newTokens: number;
+  /** Longest sequence that keys and values are to have room for; default what prompt and new tokens need. */
+  readonly maxContext?: number | undefined;
 }
 
 export interface PredictedPhases {
-  /** All passes that the prompts take, after the first run has loaded what rests in DRAM. */
+  /** All passes that the prompts take, after the first run has loaded what rests in DRAM or on devices. */
   readonly prefill: PredictedPass | undefined;
   /** One pass with half of the new tokens already there. */
   readonly decode: PredictedPass | undefined;
@@ -36,48 +39,64 @@ export interface PredictedPhases {
 
 export interface PlanReport {
   readonly request: PlanRequest;
+  readonly batchSize: number;
   readonly plan: Plan;
   readonly predicted: PredictedPhases;
-  /** Reading what then rests in DRAM; undefined where the drive's rate is not known. */
+  /** Reading what then rests in DRAM or on devices; undefined where the drive's rate is not known. */
   readonly loadMs: number | undefined;
   readonly largestBatch: {
     readonly batchSize: number;
     readonly plan: Plan;
+    /** Why one more does not fit. */
+    readonly refusal: string | undefined;
     readonly decode: PredictedPass | undefined;
   };
 }
 
-/** The search ends here: larger batches are no practical question. */
-export const LARGEST_BATCH = 16384;
-
-/** Throws DOES_NOT_FIT with the largest batch that would, or PROMPT_TOO_LONG. */
+/** Throws DOES_NOT_FIT, with the largest batch that would where there is one, or PROMPT_TOO_LONG. */
 export function makePlanReport(request: PlanRequest): PlanReport {
-  const { model, machine, batchSize } = request;
-  const largest = largestBatch(request);
+  const { model, machine, promptTokens, newTokens, maxContext } = request;
+  if (maxContext !== undefined && promptTokens + newTokens > maxContext) {
+    throw new OperatingError(
+      'PROMPT_TOO_LONG',
+      `a prompt of ${promptTokens} tokens with ${newTokens} new ones is longer than --max_context, ${maxContext}: raise it`,
+    );
+  }
+  const largest = findLargestBatch((sequences) => planBatch(request, sequences));
+  const batchSize = request.batchSize === 'auto' ? largest.sequences : request.batchSize;
   let plan: Plan;
   try {
     plan = planBatch(request, batchSize);
   } catch (error) {
-    if (largest === undefined || !isRefusal(error)) throw error;
+    if (!isRefusal(error)) throw error;
     throw new OperatingError(
       'DOES_NOT_FIT',
       `${error.message}; the largest batch that fits is ${largest.sequences}`,
     );
   }
   const resident = plan.layers.reduce(
-    (sum, { tier, layout }) => sum + (tier === 'dram' ? layout.host.sizeBytes : 0),
+    (sum, { tier, layout }) => sum + (tier === 'nvme' ? 0 : layout.host.sizeBytes),
     0,
   );
-  const roomy = present(largest, 'a batch that fits');
   return {
     request,
+    batchSize,
     plan,
-    predicted: { prefill: predictPrefill(request, plan), decode: predictDecode(request, plan, batchSize) },
+    predicted: {
+      prefill: predictPrefill(request, plan, batchSize),
+      decode: predictDecode(request, plan, batchSize),
+    },
     loadMs: machine.drive ? (resident / machine.drive.bytesPerSecond) * 1e3 : undefined,
     largestBatch: {
-      batchSize: roomy.sequences,
-      plan: roomy,
-      decode: predictPass(model, roomy, machine, decodeShapes(request, roomy, roomy.sequences)),
+      batchSize: largest.sequences,
+      plan: largest.plan,
+      refusal: largest.refusal,
+      decode: predictPass(
+        model,
+        largest.plan,
+        machine,
+        decodeShapes(request, largest.plan, largest.sequences),
+      ),
     },
   };
 }
@@ -92,7 +111,7 @@ function planBatch(request: PlanRequest, sequences: number): Plan {
     dramBudgetBytes: request.dramBudgetBytes ?? Math.floor(machine.dramBytes * DRAM_SHARE),
     workload: {
       sequences,
-      contextTokens: promptTokens + newTokens,
+      contextTokens: Math.max(promptTokens + newTokens, request.maxContext ?? 0),
       promptTokens: sequences * promptTokens,
       output: 'tokens',
     },
@@ -100,45 +119,12 @@ function planBatch(request: PlanRequest, sequences: number): Plan {
       ...(given ? {} : { dramBudgetName: `what may be used of the memory of ${machine.name}` }),
       deviceCount: count,
       computesInPlace: kind === 'cpu',
+      cuda: kind === 'gpu',
       halfActivations: kind !== 'cpu',
       ...(memoryBytes === null ? {} : { deviceBudgetBytes: memoryBytes }),
       ...request.plan,
     },
   });
-}
-
-/** Doubles until it no longer fits, then halves the gap. */
-function largestBatch(request: PlanRequest): Plan | undefined {
-  let fitting = tryPlan(request, 1);
-  let [fits, tooLarge] = [1, 2];
-  if (!fitting) return undefined;
-  while (tooLarge <= LARGEST_BATCH) {
-    const plan = tryPlan(request, tooLarge);
-    if (!plan) break;
-    fitting = plan;
-    [fits, tooLarge] = [tooLarge, 2 * tooLarge];
-  }
-  if (tooLarge > LARGEST_BATCH) return fitting;
-  while (tooLarge - fits > 1) {
-    const middle = Math.floor((fits + tooLarge) / 2);
-    const plan = tryPlan(request, middle);
-    if (plan) [fitting, fits] = [plan, middle];
-    else tooLarge = middle;
-  }
-  return fitting;
-}
-
-function tryPlan(request: PlanRequest, sequences: number): Plan | undefined {
-  try {
-    return planBatch(request, sequences);
-  } catch (error) {
-    if (isRefusal(error)) return undefined;
-    throw error;
-  }
-}
-
-function isRefusal(error: unknown): error is OperatingError {
-  return error instanceof OperatingError && error.code === 'DOES_NOT_FIT';
 }
 
 function predictDecode(request: PlanRequest, plan: Plan, sequences: number): PredictedPass | undefined {
@@ -151,8 +137,8 @@ function decodeShapes(request: PlanRequest, plan: Plan, sequences: number): Micr
 }
 
 /** Sums the passes; a pass like one before is not predicted again. */
-function predictPrefill(request: PlanRequest, plan: Plan): PredictedPass | undefined {
-  const { model, machine, batchSize, promptTokens } = request;
+function predictPrefill(request: PlanRequest, plan: Plan, batchSize: number): PredictedPass | undefined {
+  const { model, machine, promptTokens } = request;
   const known = new Map<string, PredictedPass | undefined>();
   let total: PredictedPass | undefined;
   for (const pass of passesOf(plan, batchSize, promptTokens, 0)) {

@@ -7,12 +7,15 @@ import {
   type HardwareProfile,
   type Plan,
   type PlannedLayer,
+  type PlanTerm,
   type PredictedPass,
   renameKeys,
+  type Tier,
   toSnake,
 } from '../offload/index.js';
 import { describePlacement } from './engine.js';
-import { LARGEST_BATCH, type PlanReport } from './plan-report.js';
+import { LARGEST_BATCH } from './largest-batch.js';
+import type { PlanReport } from './plan-report.js';
 import { textTable } from './text-table.js';
 
 const BOUND_BY: Readonly<Record<Bound, string>> = {
@@ -24,6 +27,8 @@ const BOUND_BY: Readonly<Record<Bound, string>> = {
 };
 
 const LAYERS_PER_LINE = 64;
+const TIERS: readonly Tier[] = ['gpu', 'dram', 'nvme'];
+const TIER_MARKS: Readonly<Record<Tier, string>> = { gpu: '@', dram: '#', nvme: '.' };
 
 export interface PlannedModel {
   readonly name: string;
@@ -61,7 +66,7 @@ function sentence(text: string): string {
 /** A character per layer, so that a spread is seen at a glance. */
 function layerMap({ layers }: Plan): string {
   const marks = (kind: PlannedLayer['kind']) =>
-    layers.filter((layer) => layer.kind === kind).map(({ tier }) => (tier === 'dram' ? '#' : '.'));
+    layers.filter((layer) => layer.kind === kind).map(({ tier }) => TIER_MARKS[tier]);
   const lines = (kind: PlannedLayer['kind'], name: string) => {
     const all = marks(kind);
     const rows: string[] = [];
@@ -72,11 +77,13 @@ function layerMap({ layers }: Plan): string {
     }
     return rows.join('');
   };
-  return `${lines('block', 'block')}${lines('head', 'head ')}  # in DRAM, . on the drive\n`;
+  const onDevice = layers.some(({ tier }) => tier === 'gpu') ? `${TIER_MARKS.gpu} on the device, ` : '';
+  const legend = `${onDevice}${TIER_MARKS.dram} in DRAM, ${TIER_MARKS.nvme} on the drive`;
+  return `${lines('block', 'block')}${lines('head', 'head ')}  ${legend}\n`;
 }
 
 function tierTable(plan: Plan): string {
-  const rows = (['dram', 'nvme'] as const).map((tier) => {
+  const rows = TIERS.filter((tier) => tier !== 'gpu' || tierBytes(plan, tier) > 0).map((tier) => {
     const bytes = tierBytes(plan, tier);
     return [tier, String(plan.layers.filter((layer) => layer.tier === tier).length), formatBytes(bytes)];
   });
@@ -89,16 +96,25 @@ function tierBytes({ layers }: Plan, tier: PlannedLayer['tier']): number {
 
 function memoryTable(plan: Plan): string {
   const rows = plan.terms.map(({ tier, name, bytes, reason }) => [tier, name, formatBytes(bytes), reason]);
-  const total = plan.terms.reduce((sum, { tier, bytes }) => sum + (tier === 'dram' ? bytes : 0), 0);
-  const budget = `of a budget of ${formatBytes(plan.dramBudgetBytes)}`;
+  const all = (wanted: PlanTerm['tier'], budget: number | undefined) => {
+    const terms = plan.terms.filter(({ tier }) => tier === wanted);
+    const total = terms.reduce((sum, { bytes }) => sum + bytes, 0);
+    const of = budget === undefined ? '' : `of a budget of ${formatBytes(budget)}`;
+    return terms.length > 0 ? [[wanted, 'all', formatBytes(total), of]] : [];
+  };
   return textTable(
-    [['memory', 'for', 'bytes', 'why'], ...rows, ['dram', 'all', formatBytes(total), budget]],
+    [
+      ['memory', 'for', 'bytes', 'why'],
+      ...rows,
+      ...all('gpu', plan.deviceBudgetBytes),
+      ...all('dram', plan.dramBudgetBytes),
+    ],
     ['left', 'left', 'right', 'left'],
   );
 }
 
-function stepTable({ request, plan, predicted, loadMs }: PlanReport): string {
-  const { batchSize, promptTokens, machine } = request;
+function stepTable({ request, batchSize, plan, predicted, loadMs }: PlanReport): string {
+  const { promptTokens, machine } = request;
   const header =
     `Batch ${batchSize}, prompts of ${promptTokens} tokens; micro-batches of at most ${plan.microBatchTokens} tokens ` +
     `and ${plan.microBatchSequences} sequences.\n`;
@@ -127,17 +143,18 @@ function stepTable({ request, plan, predicted, loadMs }: PlanReport): string {
   );
   const load =
     loadMs !== undefined && loadMs > 0
-      ? `The first pass also loads what rests in DRAM: ${formatMs(loadMs)}.\n`
+      ? `The first pass also loads what rests in DRAM or on the device: ${formatMs(loadMs)}.\n`
       : '';
   return `${header}${table}${load}`;
 }
 
-function largestText({ largestBatch: { batchSize, decode, plan } }: PlanReport): string {
+function largestText({ largestBatch: { batchSize, decode, plan, refusal } }: PlanReport): string {
   const size = batchSize === LARGEST_BATCH ? `${batchSize} or more` : String(batchSize);
   const step = decode
     ? `: ${formatMs(decode.totalMs)} a decode step, ${formatRateOfTokens(decode)} tokens/s, bound by ${BOUND_BY[decode.bound]}`
     : '';
-  return `Largest batch: ${size}${step} (${describePlacement(plan)}).\n`;
+  const why = refusal === undefined ? '' : `One more does not fit: ${refusal}.\n`;
+  return `Largest batch: ${size}${step} (${describePlacement(plan)}).\n${why}`;
 }
 
 function perSecond({ tokens, totalMs }: PredictedPass): number {
@@ -157,8 +174,8 @@ function formatMs(ms: number): string {
 
 /** Names end in their unit. */
 export function planJson(model: PlannedModel, report: PlanReport): string {
-  const { plan, request, predicted, loadMs, largestBatch } = report;
-  const { machine, batchSize, promptTokens, newTokens } = request;
+  const { plan, request, batchSize, predicted, loadMs, largestBatch } = report;
+  const { machine, promptTokens, newTokens } = request;
   const json = {
     model,
     machine,
@@ -171,14 +188,24 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
       tier,
       bytes: layout.host.sizeBytes,
     })),
-    tiers: { dramBytes: tierBytes(plan, 'dram'), nvmeBytes: tierBytes(plan, 'nvme') },
+    tiers: {
+      gpuBytes: tierBytes(plan, 'gpu'),
+      dramBytes: tierBytes(plan, 'dram'),
+      nvmeBytes: tierBytes(plan, 'nvme'),
+    },
     hostBuffers: { count: plan.hostBuffers.count, bytesEach: plan.hostBuffers.sizeBytes },
     deviceBuffers: { count: plan.deviceBuffers.count, bytesEach: plan.deviceBuffers.sizeBytes },
     memory: plan.terms,
     dramBudgetBytes: plan.dramBudgetBytes,
+    deviceBudgetBytes: plan.deviceBudgetBytes ?? null,
     microBatchTokens: plan.microBatchTokens,
     microBatchSequences: plan.microBatchSequences,
     passTokens: plan.passTokens,
+    keyValues: {
+      tier: plan.kvBuffers.count > 0 || machine.devices.kind === 'cpu' ? 'dram' : 'gpu',
+      pages: plan.kvPages,
+      buffers: plan.kvBuffers,
+    },
     predicted: {
       prefill: passJson(predicted.prefill),
       decodeStep: passJson(predicted.decode),
@@ -187,6 +214,7 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
     largestBatch: {
       batchSize: largestBatch.batchSize,
       atSearchLimit: largestBatch.batchSize === LARGEST_BATCH,
+      refusal: largestBatch.refusal ?? null,
       placement: describePlacement(largestBatch.plan),
       decodeStep: passJson(largestBatch.decode),
     },

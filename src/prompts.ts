@@ -200,14 +200,15 @@ export function checkEachLength(
   prompts: readonly EncodedPrompt[],
   maxNewTokens: number,
   maxContextTokens: number | undefined,
+  limitName = "the model's context",
 ): EncodedPrompt[] {
   return prompts.map((prompt) => {
     const { index, tokens, problem } = prompt;
     if (problem || maxContextTokens === undefined) return prompt;
     if (tokens.length + maxNewTokens <= maxContextTokens) return prompt;
     const sentence =
-      `prompt ${index} has ${tokens.length} tokens and is to get ${maxNewTokens} more, but the model's ` +
-      `context is ${maxContextTokens}: shorten the prompt or lower --max_new_tokens`;
+      `prompt ${index} has ${tokens.length} tokens and is to get ${maxNewTokens} more, but ${limitName} ` +
+      `is ${maxContextTokens}: shorten the prompt or lower --max_new_tokens`;
     return { ...prompt, problem: new OperatingError('PROMPT_TOO_LONG', sentence) };
   });
 }

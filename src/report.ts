@@ -1,6 +1,6 @@
 // Figures of a run beside the limits measured in it: as lines for people, and as JSON for programs.
 
-import { formatBytes, formatRate, type LaneSummary, type Plan } from '../offload/index.js';
+import { formatBytes, formatRate, type LaneSummary, type Plan, type Tier } from '../offload/index.js';
 import { describePlacement } from './engine.js';
 import type { Limits } from './limits.js';
 import type { Meter, Phase, PhaseFigures } from './meter.js';
@@ -181,12 +181,13 @@ function phaseJson(figures: PhaseFigures, limits: Limits) {
 }
 
 function planJson(plan: Plan) {
-  const inDram = plan.layers.filter(({ tier }) => tier === 'dram').length;
+  const count = (wanted: Tier) => plan.layers.filter(({ tier }) => tier === wanted).length;
   return {
     placement: describePlacement(plan),
     layers: plan.layers.length,
-    layers_in_dram: inDram,
-    layers_on_drive: plan.layers.length - inDram,
+    layers_on_device: count('gpu'),
+    layers_in_dram: count('dram'),
+    layers_on_drive: count('nvme'),
     host_buffers: plan.hostBuffers.count,
     host_buffer_bytes: plan.hostBuffers.sizeBytes,
     micro_batch_tokens: plan.microBatchTokens,

@@ -1,6 +1,8 @@
 // Pages are handed out once, come back, and lie in memory without overlapping.
 
 import { describe, expect, it } from 'vitest';
+import { DTYPE_BYTES } from '../offload/dtype.js';
+import { present } from '../offload/errors.js';
 import {
   blockCache,
   type KvShape,
@@ -65,9 +67,16 @@ describe('pages', () => {
     const shape: KvShape = { blocks: 3, kvHeads: 2, headDim: 8, dtype };
     const pageCount = 5;
     const memory = { id: 0, sizeBytes: pageCount * pageBytes(shape) };
+    const half = pageBytes(shape) / shape.blocks / 2;
     const ranges = Array.from({ length: shape.blocks }, (_, index) => {
       const { keys, values } = blockCache(memory, shape, pageCount, index);
-      return [keys, values].map((half) => [half.offsetBytes, half.offsetBytes + spanBytes(half)] as const);
+      return [keys, values].flatMap((cache) => {
+        expect(cache.offsetBytes + spanBytes(cache)).toBeLessThanOrEqual(memory.sizeBytes);
+        return Array.from({ length: pageCount }, (__, page) => {
+          const start = cache.offsetBytes + page * present(cache.strides[0], 'stride') * DTYPE_BYTES[dtype];
+          return [start, start + half] as const;
+        });
+      });
     }).flat();
     let covered = 0;
     for (const [start, end] of ranges.sort(([a], [b]) => a - b)) {

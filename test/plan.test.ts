@@ -18,6 +18,7 @@ import {
 import { Trace } from '../offload/trace.js';
 import { MiB } from '../offload/units.js';
 import { rowSlotBytes } from '../offload/weight-source.js';
+import { ALL_NVME, generateFixture } from './golden/run-model.js';
 import { drawScenario } from './simulation/scenario.js';
 import { CONTEXT_TOKENS, makeToyModel } from './simulation/toy-model.js';
 import { World } from './simulation/world.js';
@@ -143,7 +144,12 @@ describe('what a plan states', () => {
       const workload = drawWorkload(random);
       const computesInPlace = random.chance(0.5);
       const deviceCount = computesInPlace ? 1 : random.between(1, 4);
-      const options = optionsFor(random.pick(OFFLOADS), { computesInPlace, deviceCount });
+      const apart = { kvOffload: random.chance(0.5), deviceResident: { layers: random.between(0, 4) } };
+      const options = optionsFor(random.pick(OFFLOADS), {
+        computesInPlace,
+        deviceCount,
+        ...(computesInPlace ? {} : apart),
+      });
       const dramBudgetBytes = smallestBudget(model, workload, options) + random.between(0, 30_000);
       const plan = makePlan(model, workload, { ...options, dramBudgetBytes });
       const backend = new SimulatedBackend({ seed, deviceCount, computesInPlace, files });
@@ -154,9 +160,7 @@ describe('what a plan states', () => {
       );
       expect(backend.allocated.hostBytes, `seed ${seed}`).toBe(dramBytes(plan));
       if (computesInPlace) continue;
-      const ownBytes = plan.terms
-        .filter(({ tier, name }) => tier === 'gpu' && name !== 'layer buffers')
-        .reduce((sum, { bytes }) => sum + bytes, plan.deviceBuffers.count * plan.deviceBuffers.sizeBytes);
+      const ownBytes = plan.terms.reduce((sum, { tier, bytes }) => sum + (tier === 'gpu' ? bytes : 0), 0);
       expect(backend.allocated.deviceBytes, `seed ${seed}`).toBe(ownBytes * deviceCount);
     }
   });
@@ -224,6 +228,39 @@ describe('what a plan keeps', () => {
   });
 });
 
+describe('prompts of any length', () => {
+  const { model } = makeToyModel(new Random(3), 2);
+  const planFor = (promptTokens: number) =>
+    makePlan(
+      model,
+      { sequences: 2, contextTokens: 40, promptTokens, output: 'tokens' },
+      optionsFor('nvme', { microBatchTokens: 4 }),
+    );
+  const hiddenTerm = (plan: Plan) =>
+    present(
+      plan.terms.find(({ name }) => name === 'hidden states'),
+      'term',
+    );
+
+  it('take passes of bounded size, and the plan says why', () => {
+    expect(planFor(200).passTokens).toBe(200);
+    expect(hiddenTerm(planFor(200)).reason).not.toContain('several passes');
+    for (const promptTokens of [257, 10_000, 1_000_000]) {
+      const plan = planFor(promptTokens);
+      expect(plan.passTokens).toBe(64 * 4);
+      expect(hiddenTerm(plan).bytes).toBe(hiddenTerm(planFor(256)).bytes);
+      expect(hiddenTerm(plan).reason).toContain('longer prompts several passes');
+    }
+  });
+
+  it('yield the same tokens in many passes as in one', async () => {
+    const prompts = [Array.from({ length: 180 }, (_, index) => 3 + ((index * 37) % 90)), [5, 6, 7]];
+    const whole = await generateFixture('llama', prompts, 5, ALL_NVME);
+    const chunked = { ...ALL_NVME, plan: { microBatchTokens: 2 } };
+    expect(await generateFixture('llama', prompts, 5, chunked)).toEqual(whole);
+  });
+});
+
 describe('placement', () => {
   const { model } = makeToyModel(new Random(3), 6);
   const workload: Workload = { sequences: 2, contextTokens: 20, promptTokens: 10, output: 'tokens' };
@@ -237,6 +274,125 @@ describe('placement', () => {
       expect(resident.layers.every(({ tier }) => tier === 'dram')).toBe(true);
       expect(resident.hostBuffers.count).toBe(0);
     }
+  });
+
+  describe('on devices', () => {
+    const apart = (more: Partial<PlanOptions>) => optionsFor('auto', { computesInPlace: false, ...more });
+    const gpuBytes = (plan: Plan) =>
+      plan.terms.reduce((sum, { tier, bytes }) => sum + (tier === 'gpu' ? bytes : 0), 0);
+    const onDevice = (plan: Plan) => plan.layers.filter(({ tier }) => tier === 'gpu').length;
+
+    it('is everything where it fits: nothing streams, no buffers on the device, no layer in DRAM', () => {
+      const plan = makePlan(model, workload, apart({ deviceBudgetBytes: PLENTY }));
+      expect(onDevice(plan)).toBe(plan.layers.length);
+      expect(plan.deviceBuffers.count).toBe(0);
+      expect(plan.hostBuffers.count).toBeGreaterThan(0);
+      expect(plan.terms.filter(({ name, tier }) => name === 'resident layers' && tier === 'dram')).toEqual(
+        [],
+      );
+    });
+
+    it('never exceeds the budget; more memory never means fewer layers at rest; the last byte is enough', () => {
+      const most = gpuBytes(makePlan(model, workload, apart({ deviceBudgetBytes: PLENTY })));
+      const counts: number[] = [];
+      for (let deviceBudgetBytes = 0; deviceBudgetBytes <= most; deviceBudgetBytes += Math.ceil(most / 97)) {
+        const options = apart({ deviceBudgetBytes, microBatchTokens: 8 });
+        let plan: Plan;
+        try {
+          plan = makePlan(model, workload, options);
+        } catch {
+          expect(counts).toEqual([]);
+          continue;
+        }
+        expect(gpuBytes(plan)).toBeLessThanOrEqual(deviceBudgetBytes);
+        // Keys and values that leave for DRAM make room for layers.
+        if (plan.kvBuffers.count > 0) continue;
+        counts.push(onDevice(plan));
+        const exact = makePlan(model, workload, { ...options, deviceBudgetBytes: gpuBytes(plan) });
+        expect(onDevice(exact)).toBe(onDevice(plan));
+      }
+      expect(counts).toEqual([...counts].sort((a, b) => a - b));
+      expect(new Set(counts).size).toBeGreaterThan(3);
+    });
+
+    it('is nothing with an offload asked for, unless layers or bytes are asked for as well', () => {
+      for (const offload of ['dram', 'nvme'] as const) {
+        const budget = { ...apart({ deviceBudgetBytes: PLENTY }), offload };
+        expect(onDevice(makePlan(model, workload, budget))).toBe(0);
+        for (let layers = 0; layers <= 6; layers++) {
+          const plan = makePlan(model, workload, { ...budget, deviceResident: { layers } });
+          expect(onDevice(plan)).toBe(layers);
+          expect(plan.layers.filter(({ tier }) => tier === offload)).toHaveLength(
+            plan.layers.length - layers,
+          );
+        }
+        const bytes = Math.max(
+          ...makePlan(model, workload, budget).layers.map((l) => l.layout.device.sizeBytes),
+        );
+        const some = makePlan(model, workload, { ...budget, deviceResident: { bytes } });
+        expect(onDevice(some)).toBeGreaterThan(0);
+        const resting = some.layers.filter(({ tier }) => tier === 'gpu');
+        expect(resting.reduce((sum, { layout }) => sum + layout.device.sizeBytes, 0)).toBeLessThanOrEqual(
+          bytes,
+        );
+      }
+    });
+
+    it('is refused with the numbers when more layers are asked for than fit, or where the device is the CPU', () => {
+      const tight = gpuBytes(
+        makePlan(model, workload, apart({ deviceResident: { layers: 2 }, kvOffload: true })),
+      );
+      const asked = (layers: number) =>
+        apart({ deviceResident: { layers }, deviceBudgetBytes: tight, deviceBudgetName: '--gpu_memory' });
+      expect(onDevice(makePlan(model, workload, asked(1)))).toBe(1);
+      const { message } = refusal(() => makePlan(model, workload, asked(5)));
+      expect(message).toMatch(/^--gpu_memory is .* resident layers .* lower --gpu_resident$/);
+      expect(() => makePlan(model, workload, optionsFor('auto', { deviceResident: 'auto' }))).toThrow(
+        '--gpu_resident is for a GPU',
+      );
+    });
+  });
+
+  describe('of keys and values', () => {
+    const apart = (more: Partial<PlanOptions>) => optionsFor('dram', { computesInPlace: false, ...more });
+    const bytes = (plan: Plan, tier: string, name: string) =>
+      plan.terms.reduce((sum, term) => sum + (term.tier === tier && term.name === name ? term.bytes : 0), 0);
+
+    it('is the device where it has room, DRAM when asked, and DRAM in any case in place', () => {
+      const resting = makePlan(model, workload, apart({}));
+      const moved = makePlan(model, workload, apart({ kvOffload: true, deviceCount: 3 }));
+      expect(resting.kvBuffers.count).toBe(0);
+      expect(bytes(resting, 'dram', 'key-value cache')).toBe(0);
+      expect(moved.kvBuffers.count).toBe(3);
+      expect(bytes(moved, 'gpu', 'key-value cache')).toBe(0);
+      expect(bytes(moved, 'dram', 'key-value cache')).toBe(3 * bytes(resting, 'gpu', 'key-value cache'));
+      const inPlace = makePlan(model, workload, optionsFor('dram', { kvOffload: true }));
+      expect(inPlace).toEqual(makePlan(model, workload, optionsFor('dram')));
+    });
+
+    it('leaves the device when it cannot hold them, with micro-batches as small as the buffers must be', () => {
+      const many: Workload = { sequences: 64, contextTokens: 40, promptTokens: 64 * 20, output: 'tokens' };
+      const held = makePlan(model, many, apart({ microBatchTokens: 64 }));
+      const cacheBytes = bytes(held, 'gpu', 'key-value cache');
+      const others = held.terms.reduce(
+        (sum, { tier, bytes: b }) => sum + (tier === 'gpu' ? b : 0),
+        -cacheBytes,
+      );
+      const sequences = [0.9, 0.5, 0.25, 0.05].map((share) => {
+        const plan = makePlan(
+          model,
+          many,
+          apart({ deviceBudgetBytes: others + Math.floor(share * cacheBytes), microBatchTokens: 64 }),
+        );
+        expect(plan.kvBuffers.count).toBe(3);
+        expect(plan.kvBuffers.pages).toBe(3 * plan.microBatchSequences);
+        const gpu = plan.terms.reduce((sum, { tier, bytes: b }) => sum + (tier === 'gpu' ? b : 0), 0);
+        expect(gpu).toBeLessThanOrEqual(others + share * cacheBytes);
+        return plan.microBatchSequences;
+      });
+      expect(sequences).toEqual([...sequences].sort((a, b) => b - a));
+      expect(sequences[0]).toBeGreaterThan(present(sequences.at(-1), 'last'));
+    });
   });
 
   it('takes the windows it is given, and needs no device buffers in place', () => {

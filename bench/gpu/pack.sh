@@ -16,17 +16,18 @@ cp native/build/Release/zero_inference.node "$stage/native/build/Release/"
 cp package.json tsconfig.json vitest.config.ts "$stage/"
 exclude=(--exclude node_modules)
 [ "$fixtures" = 1 ] || exclude+=(--exclude test/fixtures)
-tar -cf - "${exclude[@]}" --exclude '*.map' --exclude '*.d.ts' dist src offload test configs bench | tar -xf - -C "$stage"
+tar -cf - "${exclude[@]}" --exclude '*.map' --exclude '*.d.ts' --exclude dist/test dist src offload test configs bench | tar -xf - -C "$stage"
 
 # Only what the tests run with: no compilers, linters, types, nor binaries for other platforms.
 mkdir "$stage/node_modules"
 tar -chf - -C node_modules \
   --exclude './@biomejs' --exclude './@typescript' --exclude './typescript' --exclude './@types' --exclude './cmake-js' \
+  --exclude './node-addon-api' --exclude './zod/src' --exclude '*.mts' --exclude '*.cts' --exclude '*.flow' \
   --exclude './tar' --exclude './.cache' --exclude './.vite' --exclude '*.map' --exclude '*.d.ts' --exclude '*.d.cts' \
   --exclude '*darwin*.node' --exclude '*win32*.node' --exclude '*musl*.node' --exclude '*android*.node' \
   --exclude '*freebsd*.node' --exclude '*arm*.node' --exclude '*riscv*.node' --exclude '*ia32*.node' \
   . | tar -xf - -C "$stage/node_modules"
 
 mkdir -p "$(dirname "$out")"
-tar -C "$stage" -cf - . | xz -T0 -3 >"$out"
+tar -C "$stage" -cf - . | xz -T0 -6 >"$out"
 ls -l "$out"

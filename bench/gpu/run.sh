@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a GPU host, in an unpacked pack.sh archive or a built checkout: kernel and golden tests, then the sanitizer on the
-# kernels, then a first benchmark. Each part may be named alone: bench/gpu/run.sh tests sanitize bench
+# kernels, then a first benchmark. Each part may be named alone: bench/gpu/run.sh tests sanitize bench resident kv memory
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 [ -d .node ] && export PATH="$PWD/.node:$PATH"
@@ -34,6 +34,17 @@ for name in $parts; do
       part 'decode, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32
       part 'a block' node dist/bench/gpu/block.js --shape "$shape"
       part 'prefill 64×512' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 3
+      ;;
+    resident)
+      part 'all layers at rest, batch 1' node dist/bench/gpu/stream.js --shape "$shape" --batch 1 --prompt 32 --tokens 16 --resident auto
+      part 'half the layers at rest, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --resident "${HALF:-17}"
+      ;;
+    kv)
+      # More sequences than the GPU may hold keys and values of.
+      part 'keys and values in DRAM' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 4 --kv dram --gpu_memory 8GiB
+      ;;
+    memory)
+      part 'memory of the GPU' node dist/bench/gpu/memory-budget.js --shape "$shape"
       ;;
     *)
       echo "unknown part $name" && status=2

@@ -1,10 +1,12 @@
-// How near does one GPU come to its link when every layer streams from DRAM? Decode and prefill beside their limits.
+// How near does one GPU come to its link when layers stream from DRAM, and to its memory when they rest on it? Decode
+// and prefill beside their limits.
 //
 // node dist/bench/gpu/stream.js [--shape opt-1.3b] [--dir out/bench] [--batch 8] [--prompt 32] [--tokens 8]
+//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB]
 
 import { parseArgs } from 'node:util';
-import { CudaBackend, formatRate, MiB, present } from '../../offload/index.js';
-import { Engine, openModel } from '../../src/engine.js';
+import { CudaBackend, formatRate, type Memory, MiB, parseBytes, present } from '../../offload/index.js';
+import { describePlacement, Engine, openModel } from '../../src/engine.js';
 import { generate, type PassProgress } from '../../src/generate.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
 
@@ -15,6 +17,9 @@ const { values } = parseArgs({
     batch: { type: 'string', default: '8' },
     prompt: { type: 'string', default: '32' },
     tokens: { type: 'string', default: '8' },
+    resident: { type: 'string', default: '0' },
+    kv: { type: 'string', default: 'auto' },
+    gpu_memory: { type: 'string' },
   },
 });
 const [batch, promptTokens, newTokens] = [values.batch, values.prompt, values.tokens].map(Number) as [
@@ -23,12 +28,19 @@ const [batch, promptTokens, newTokens] = [values.batch, values.prompt, values.to
   number,
 ];
 
-const linkBytesPerSecond = await measureLink();
+const { linkBytesPerSecond, memoryBytesPerSecond } = await measureRates();
 const folder = await dummyCheckpoint(values.shape, `${values.dir}/${values.shape}`);
 const opened = await openModel(folder);
 const engine = await Engine.open(opened, {
   device: 'cuda',
   offload: 'dram',
+  ...(values.gpu_memory === undefined
+    ? {}
+    : { deviceBudgetBytes: parseBytes(values.gpu_memory, '--gpu_memory') }),
+  plan: {
+    deviceResident: values.resident === 'auto' ? 'auto' : { layers: Number(values.resident) },
+    kvOffload: values.kv === 'dram',
+  },
   workload: {
     sequences: batch,
     contextTokens: promptTokens + newTokens,
@@ -37,11 +49,17 @@ const engine = await Engine.open(opened, {
   },
 });
 const { plan } = engine;
-const streamedBytes = plan.layers.reduce((sum, { layout }) => sum + layout.device.sizeBytes, 0);
+const bytesIn = (resting: boolean) =>
+  plan.layers.reduce(
+    (sum, { tier, layout }) => sum + ((tier === 'gpu') === resting ? layout.device.sizeBytes : 0),
+    0,
+  );
+const [streamedBytes, residentBytes] = [bytesIn(false), bytesIn(true)];
 
 let prefillParts: { readonly computeMs: number; readonly stallMs: number } | undefined;
 const first = await passes();
 engine.trace.resetSums();
+const idle = performance.eventLoopUtilization();
 const [prefill, ...decode] = await passes(() => {
   // At the end of the prefill: what of it the GPU computed, and what it waited for layers.
   prefillParts ??= {
@@ -49,24 +67,36 @@ const [prefill, ...decode] = await passes(() => {
     stallMs: engine.trace.computeStallMs,
   };
 });
+const { active } = performance.eventLoopUtilization(idle);
+const javascriptMs = active / (1 + decode.length);
 const lanes = engine.trace.summaries().map(({ lane, busyMs, bytes }) => ({ lane, busyMs, bytes }));
+const kvBytes =
+  lanes.reduce((sum, { lane, bytes }) => sum + (lane === 'kv dram→gpu' ? bytes : 0), 0) / decode.length;
 const stallMs = engine.trace.computeStallMs;
 await engine.close();
 const decodeMs = median(decode);
 const prefillMs = present(prefill, 'prefill');
-const reached = streamedBytes / (decodeMs / 1e3);
+const reached = (streamedBytes + kvBytes) / (decodeMs / 1e3);
+const read = (streamedBytes + residentBytes) / (decodeMs / 1e3);
+const percent = (part: number, whole: number) => `${((part / whole) * 100).toFixed(1)} %`;
 const flops = plan.blockFlopsPerToken * batch * promptTokens;
 printResult(
   `streaming ${values.shape} to a GPU`,
-  `decode, batch ${batch}: ${decodeMs.toFixed(1)} ms a step, ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} ` +
-    `(${((reached / linkBytesPerSecond) * 100).toFixed(1)} %); prefill ${batch}×${promptTokens}: ` +
+  `${describePlacement(plan)}; decode, batch ${batch}: ${decodeMs.toFixed(2)} ms a step, ` +
+    `link ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} (${percent(reached, linkBytesPerSecond)}), ` +
+    `weights ${formatRate(read)} of ${formatRate(memoryBytesPerSecond)} (${percent(read, memoryBytesPerSecond)}); prefill ${batch}×${promptTokens}: ` +
     `${prefillMs.toFixed(0)} ms (computing ${prefillParts?.computeMs.toFixed(0)}, waiting for layers ` +
-    `${prefillParts?.stallMs.toFixed(0)}), ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; busy ` +
+    `${prefillParts?.stallMs.toFixed(0)}), ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; JavaScript busy ${javascriptMs.toFixed(2)} ms a pass; busy ` +
     lanes.map(({ lane, busyMs }) => `${lane} ${busyMs.toFixed(0)} ms`).join(', '),
   {
     ...values,
     streamedBytes,
+    residentBytes,
+    kvBytes,
+    placement: describePlacement(plan),
+    microBatchSequences: plan.microBatchSequences,
     linkBytesPerSecond,
+    memoryBytesPerSecond,
     decodeMs,
     prefillMs,
     prefillParts,
@@ -74,6 +104,7 @@ printResult(
     prefillFlops: flops,
     lanes,
     stallMs,
+    javascriptMs,
   },
 );
 
@@ -102,21 +133,27 @@ async function passes(onPass: () => void = () => undefined): Promise<number[]> {
   return spent;
 }
 
-/** Page-locked host memory to the device in copies of 256 MiB, by the device's own clock. */
-async function measureLink(): Promise<number> {
+/** Copies of 256 MiB by the device's own clock: from page-locked host memory, and within its memory (read and written). */
+async function measureRates(): Promise<{ linkBytesPerSecond: number; memoryBytesPerSecond: number }> {
   const backend = new CudaBackend();
   const device = present(backend.devices[0], 'device');
   const sizeBytes = 256 * MiB;
   const host = backend.allocateHost(sizeBytes, 'control');
   const memory = device.allocate(sizeBytes);
-  const rates: number[] = [];
-  for (let run = 0; run < 8; run++) {
-    const start = device.fetch.record();
-    device.fetch.copy(memory, 0, host, 0, sizeBytes);
-    const end = device.fetch.record();
-    await end.reached();
-    rates.push(sizeBytes / ((end.timeMs - start.timeMs) / 1e3));
-  }
+  const other = device.allocate(sizeBytes);
+  const rate = async (from: Memory, bytes: number) => {
+    const rates: number[] = [];
+    for (let run = 0; run < 8; run++) {
+      const start = device.fetch.record();
+      device.fetch.copy(memory, 0, from, 0, sizeBytes);
+      const end = device.fetch.record();
+      await end.reached();
+      rates.push(bytes / ((end.timeMs - start.timeMs) / 1e3));
+    }
+    return median(rates.slice(2));
+  };
+  const linkBytesPerSecond = await rate(host, sizeBytes);
+  const memoryBytesPerSecond = await rate(other, 2 * sizeBytes);
   await backend.close();
-  return median(rates.slice(2));
+  return { linkBytesPerSecond, memoryBytesPerSecond };
 }

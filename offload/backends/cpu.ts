@@ -34,6 +34,8 @@ class CpuDevice implements Device {
   readonly compute: QueueStream;
   readonly fetch: QueueStream;
   readonly gather: QueueStream;
+  readonly load: QueueStream;
+  readonly store: QueueStream;
   readonly #memories: HostBlock[] = [];
 
   constructor(name: string, computesInPlace: boolean) {
@@ -41,8 +43,11 @@ class CpuDevice implements Device {
     this.computesInPlace = computesInPlace;
     this.compute = openStream(`${name} compute`);
     // In place nothing is copied to the device, so one stream serves.
-    this.fetch = computesInPlace ? this.compute : openStream(`${name} fetch`);
-    this.gather = computesInPlace ? this.compute : openStream(`${name} gather`);
+    const open = (use: string) => (computesInPlace ? this.compute : openStream(`${name} ${use}`));
+    this.fetch = open('fetch');
+    this.gather = open('gather');
+    this.load = open('load');
+    this.store = open('store');
   }
 
   allocate(sizeBytes: number): Memory {
@@ -52,7 +57,8 @@ class CpuDevice implements Device {
   }
 
   close(): void {
-    for (const stream of new Set([this.compute, this.fetch, this.gather])) void stream.close();
+    const streams = new Set([this.compute, this.fetch, this.gather, this.load, this.store]);
+    for (const stream of streams) void stream.close();
     for (const memory of this.#memories.splice(0)) memory.native.free();
   }
 }

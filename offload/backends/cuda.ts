@@ -26,6 +26,8 @@ class CudaDevice implements Device {
   readonly compute: QueueStream;
   readonly fetch: QueueStream;
   readonly gather: QueueStream;
+  readonly load: QueueStream;
+  readonly store: QueueStream;
   readonly #index: number;
   readonly #memories: NativeDeviceMemory[] = [];
 
@@ -35,6 +37,8 @@ class CudaDevice implements Device {
     this.compute = openStream(index, `${this.name} compute`);
     this.fetch = openStream(index, `${this.name} fetch`);
     this.gather = openStream(index, `${this.name} gather`);
+    this.load = openStream(index, `${this.name} load`);
+    this.store = openStream(index, `${this.name} store`);
   }
 
   /** Bytes handed out; the streams' own workspaces come on top. */
@@ -58,7 +62,8 @@ class CudaDevice implements Device {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.compute, this.fetch, this.gather].map((stream) => stream.close()));
+    const streams = [this.compute, this.fetch, this.gather, this.load, this.store];
+    await Promise.all(streams.map((stream) => stream.close()));
     for (const memory of this.#memories.splice(0)) memory.free();
   }
 }
@@ -113,8 +118,9 @@ export class CudaBackend implements Backend {
     const memory = new HostBlock(sizeBytes, purpose !== 'control');
     this.#memories.push(memory);
     if (purpose === 'stream') this.#reads.reuse(memory);
-    // Kernels read tables and embedding rows where they lie, so these are locked before anything else.
-    if (purpose === 'control') native().pinMemory(memory.id);
+    // Kernels read tables and embedding rows where they lie, so these are locked before anything else; no read ever
+    // touches a cache.
+    if (purpose === 'control' || purpose === 'cache') native().pinMemory(memory.id);
     else this.#toPin.set(memory, undefined);
     return memory;
   }

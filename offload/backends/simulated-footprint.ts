@@ -118,12 +118,17 @@ export function slotRuns(cache: Tensor, slot: number, tokens = 1): ByteRun[] {
   if (slot < 0 || slot >= pages * PAGE_TOKENS) {
     throw new HazardError(`${memory.name}: slot ${slot} of a cache with ${pages} pages is wanted`);
   }
-  const page = Math.floor(slot / PAGE_TOKENS);
   return Array.from({ length: kvHeads }, (_, head) => {
-    const element = ((page * kvHeads + head) * PAGE_TOKENS + (slot % PAGE_TOKENS)) * headDim;
+    const element = slotElement(cache, slot, head);
     const start = cache.offsetBytes + element * 4;
     return { memory, start, end: start + tokens * headDim * 4 };
   });
+}
+
+/** Where the key (or value) of a slot begins, in elements from the tensor's first. */
+export function slotElement({ strides }: Tensor, slot: number, head: number): number {
+  const [page = 0, perHead = 0, token = 0] = strides;
+  return Math.floor(slot / PAGE_TOKENS) * page + head * perHead + (slot % PAGE_TOKENS) * token;
 }
 
 export interface CachedSequence {

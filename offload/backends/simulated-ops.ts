@@ -10,6 +10,7 @@ import {
   innerRows,
   integers,
   runsOf,
+  slotElement,
   slotRuns,
   tableRow,
 } from './simulated-footprint.js';
@@ -278,8 +279,9 @@ function cacheHashes(keys: Tensor, values: Tensor, pages: Int32Array, context: n
   for (let position = 0; position < context; position++) {
     const page = pages[Math.floor(position / PAGE_TOKENS)] ?? 0;
     for (let head = 0; head < kvHeads; head++) {
-      const at = ((page * kvHeads + head) * PAGE_TOKENS + (position % PAGE_TOKENS)) * rowBytes;
-      const [fromKey, fromValue] = [keys.offsetBytes + at, values.offsetBytes + at];
+      const slot = page * PAGE_TOKENS + (position % PAGE_TOKENS);
+      const fromKey = keys.offsetBytes + slotElement(keys, slot, head) * 4;
+      const fromValue = values.offsetBytes + slotElement(values, slot, head) * 4;
       const keyHash = contentHash({ memory: k, start: fromKey, end: fromKey + rowBytes });
       const value = { memory: v, start: fromValue, end: fromValue + rowBytes };
       result[position * kvHeads + head] = contentHash(value, keyHash);

@@ -41,6 +41,8 @@ class SimulatedDevice implements Device {
   readonly compute: SimulatedStream;
   readonly fetch: SimulatedStream;
   readonly gather: SimulatedStream;
+  readonly load: SimulatedStream;
+  readonly store: SimulatedStream;
   readonly #allocate: (sizeBytes: number) => Memory;
 
   constructor(
@@ -54,6 +56,8 @@ class SimulatedDevice implements Device {
     this.compute = new SimulatedStream(`${this.name} compute`, index, world);
     this.fetch = new SimulatedStream(`${this.name} fetch`, index, world);
     this.gather = new SimulatedStream(`${this.name} gather`, index, world);
+    this.load = new SimulatedStream(`${this.name} load`, index, world);
+    this.store = new SimulatedStream(`${this.name} store`, index, world);
     this.#allocate = (sizeBytes) => allocate(sizeBytes, this.name);
   }
 
@@ -199,7 +203,13 @@ export class SimulatedBackend implements Backend {
   }
 
   #blocked(): string {
-    const streams = this.devices.flatMap(({ compute, fetch, gather }) => [compute, fetch, gather]);
+    const streams = this.devices.flatMap(({ compute, fetch, gather, load, store }) => [
+      compute,
+      fetch,
+      gather,
+      load,
+      store,
+    ]);
     return streams.flatMap(({ blockedOn }) => blockedOn ?? []).join('; ') || 'no stream waits';
   }
 }

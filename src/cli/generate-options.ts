@@ -2,7 +2,7 @@
 
 import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
 import { readSamplingOptions, SAMPLING_OPTIONS, type SamplingOptions } from './sampling-options.js';
-import { readSharedOptions, SHARED_OPTIONS, type SharedOptions } from './shared-options.js';
+import { MAX_CONTEXT, readSharedOptions, SHARED_OPTIONS, type SharedOptions } from './shared-options.js';
 
 const GENERATION = 'Generation';
 const BENCHMARK = 'Benchmark';
@@ -25,10 +25,11 @@ export const GENERATE_OPTIONS = {
   batch_size: {
     kind: 'value',
     group: GENERATION,
-    describe: 'texts that each device makes at once; the next prompt begins where a text has ended',
+    describe: 'texts that each device makes at once; auto: as many as there are and fit',
     default: '1',
   },
   max_new_tokens: { kind: 'value', group: GENERATION, describe: 'new tokens per text', default: '100' },
+  max_context: MAX_CONTEXT,
   ignore_eos: { kind: 'flag', group: GENERATION, describe: 'go on after an end-of-text token' },
   output: {
     kind: 'value',
@@ -78,8 +79,11 @@ export interface GenerateOptions extends SharedOptions, SamplingOptions {
   readonly promptsFile: string | undefined;
   /** Undefined without --chat. */
   readonly chat: { readonly system: string | undefined } | undefined;
+  /** 1 where it is chosen once the prompts are known. */
   readonly batchSize: number;
+  readonly autoBatch: boolean;
   readonly maxNewTokens: number;
+  readonly maxContext: number | undefined;
   readonly ignoreEos: boolean;
   readonly output: string | undefined;
   /** Go on with what `output` has. */
@@ -101,13 +105,18 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     throw badOption('--resume goes on with a file of results: add --output');
   }
   const shared = readSharedOptions(options);
+  const autoBatch = options.text('batch_size') === 'auto';
   return {
     ...shared,
     ...readSamplingOptions(options),
     prompts: options.list('prompt'),
     promptsFile: options.path('prompts_file'),
     chat: options.flag('chat') ? { system: options.text('system') } : undefined,
-    batchSize: options.count('batch_size', 1, MOST_SEQUENCES) ?? shared.dsConfig?.batchSize ?? 1,
+    batchSize: autoBatch
+      ? 1
+      : (options.count('batch_size', 1, MOST_SEQUENCES) ?? shared.dsConfig?.batchSize ?? 1),
+    autoBatch,
+    maxContext: options.count('max_context'),
     maxNewTokens: options.count('max_new_tokens') ?? 100,
     ignoreEos: options.flag('ignore_eos'),
     output: options.path('output'),

@@ -6,6 +6,7 @@ import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.
 import { JsonLinesFile } from '../output-file.js';
 import { type Cycle, performanceBlock, streamingBlock } from '../report.js';
 import { type FinishedTexts, isResumable, type RunSettings, writeSettings } from '../results-file.js';
+import { withAutoBatch } from './auto-batch.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
 import {
@@ -45,9 +46,10 @@ export async function runGenerate(given: GenerateOptions, context: CommandContex
     { '--output': given.output, '--report': given.report, '--trace': given.trace },
   );
   if (given.output !== undefined) context.interrupt.ignoreClosedStdout();
-  const options = withSeedOfResults(given);
-  const prompts = await givenPrompts(options);
-  const source = await openSource(options, context);
+  const asked = withSeedOfResults(given);
+  const prompts = await givenPrompts(asked);
+  const source = await openSource(asked, context);
+  const options = await withAutoBatch(source, prompts, asked, context);
   const job = await prepareJob(source, prompts, options);
   if (options.sampling) context.log.info(`tokens are drawn with --seed ${options.sampling.seed}`);
   const task = makeTask(source, job, options);

@@ -71,7 +71,8 @@ export async function prepareJob(
   const encoded = checkEachLength(
     repeatForSamples(await encodeEachPrompt(prompts, vocabulary), options.samples),
     options.maxNewTokens,
-    model.maxContextTokens,
+    contextLimit(options.maxContext, model.maxContextTokens),
+    options.maxContext === undefined ? undefined : '--max_context',
   );
   // In a file of many, one that cannot be continued stops no other.
   const failure = options.promptsFile === undefined && encoded.find(({ problem }) => problem);
@@ -79,6 +80,13 @@ export async function prepareJob(
   const ends = tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos');
   const stopTokens = new Set(options.ignoreEos ? [] : ends);
   return { prompts, encoded, vocabulary, stopTokens, given: own };
+}
+
+function contextLimit(wanted: number | undefined, possible: number | undefined): number | undefined {
+  if (wanted !== undefined && possible !== undefined && wanted > possible) {
+    throw badOption(`--max_context is ${wanted}, but the model has a context of ${possible}: lower it`);
+  }
+  return wanted ?? possible;
 }
 
 /** Each prompt as a user's message in the checkpoint's chat template. */
@@ -111,7 +119,7 @@ export function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateO
   }
   return {
     sequences: batchSize,
-    contextTokens: longest + maxNewTokens,
+    contextTokens: Math.max(longest + maxNewTokens, options.maxContext ?? 0),
     promptTokens,
     output: 'tokens',
     history: options.sampling !== undefined && options.sampling.repetitionPenalty !== 1,

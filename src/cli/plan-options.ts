@@ -1,7 +1,7 @@
 // Options of `plan`.
 
 import type { OptionReader, OptionTable } from './option-reader.js';
-import { readSharedOptions, SHARED_OPTIONS, type SharedOptions } from './shared-options.js';
+import { MAX_CONTEXT, readSharedOptions, SHARED_OPTIONS, type SharedOptions } from './shared-options.js';
 
 const PLAN = 'Plan';
 const {
@@ -13,9 +13,15 @@ const {
 } = SHARED_OPTIONS;
 
 export const PLAN_OPTIONS = {
-  batch_size: { kind: 'value', group: PLAN, describe: 'prompts that run together', default: '1' },
+  batch_size: {
+    kind: 'value',
+    group: PLAN,
+    describe: 'prompts that run together; auto: as many as fit',
+    default: '1',
+  },
   prompt_tokens: { kind: 'value', group: PLAN, describe: 'tokens of a prompt', default: '128' },
   max_new_tokens: { kind: 'value', group: PLAN, describe: 'new tokens per prompt', default: '100' },
+  max_context: MAX_CONTEXT,
   machine: {
     kind: 'value',
     group: PLAN,
@@ -35,9 +41,10 @@ export const PLAN_EXAMPLES = [
 ] as const;
 
 export interface PlanCommandOptions extends SharedOptions {
-  readonly batchSize: number;
+  readonly batchSize: number | 'auto';
   readonly promptTokens: number;
   readonly newTokens: number;
+  readonly maxContext: number | undefined;
   readonly machine: string | undefined;
   readonly json: boolean;
 }
@@ -47,9 +54,13 @@ export function readPlanCommandOptions(options: OptionReader): PlanCommandOption
   const shared = readSharedOptions(options);
   return {
     ...shared,
-    batchSize: options.count('batch_size') ?? shared.dsConfig?.batchSize ?? 1,
+    batchSize:
+      options.text('batch_size') === 'auto'
+        ? 'auto'
+        : (options.count('batch_size') ?? shared.dsConfig?.batchSize ?? 1),
     promptTokens: options.count('prompt_tokens') ?? 128,
     newTokens: options.count('max_new_tokens') ?? 100,
+    maxContext: options.count('max_context'),
     machine: options.path('machine'),
     json: options.flag('json'),
   };

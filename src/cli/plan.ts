@@ -22,7 +22,7 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
   for (const warning of options.warnings) context.log.warn(warning);
   const opened = await openPlanned(options, context);
   const machine = await machineFor(options, opened, context);
-  const { offload, dramBudgetBytes, batchSize, promptTokens, newTokens } = options;
+  const { offload, dramBudgetBytes, batchSize, promptTokens, newTokens, maxContext } = options;
   const report = makePlanReport({
     model: opened.model,
     offload,
@@ -32,6 +32,7 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
     batchSize,
     promptTokens,
     newTokens,
+    maxContext,
   });
   for (const line of warningsFor(options, opened.model, report.plan)) context.log.warn(line);
   const model = describeModel(options.name, opened);

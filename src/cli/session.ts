@@ -2,7 +2,7 @@
 
 import { resolve } from 'node:path';
 import type { Workload } from '../../offload/index.js';
-import { describePlacement, Engine } from '../engine.js';
+import { describePlacement, Engine, type EngineOptions } from '../engine.js';
 import type { Limits } from '../limits.js';
 import { Meter } from '../meter.js';
 import { checkWritable, writeWhole } from '../output-file.js';
@@ -42,17 +42,9 @@ export function checkFiles(
   }
 }
 
-/** Runs `work` with an engine and closes it in any case. */
-export async function withSession<T>(
-  source: Source,
-  options: SharedOptions,
-  workload: Workload,
-  context: CommandContext,
-  work: (session: Session) => Promise<T>,
-): Promise<T> {
-  const { log, interrupt, progress } = context;
-  interrupt.signal.throwIfAborted();
-  const engine = await Engine.open(source.opened, {
+/** How an engine is opened, or would be, for that workload. */
+export function engineOptions(source: Source, options: SharedOptions, workload: Workload): EngineOptions {
+  return {
     offload: options.offload,
     ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
     workload,
@@ -66,7 +58,20 @@ export async function withSession<T>(
     },
     keepSpans: options.trace !== undefined,
     files: source.files,
-  });
+  };
+}
+
+/** Runs `work` with an engine and closes it in any case. */
+export async function withSession<T>(
+  source: Source,
+  options: SharedOptions,
+  workload: Workload,
+  context: CommandContext,
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
+  const { log, interrupt, progress } = context;
+  interrupt.signal.throwIfAborted();
+  const engine = await Engine.open(source.opened, engineOptions(source, options, workload));
   const forget = interrupt.onStop(() => engine.close());
   try {
     const readySeconds = performance.now() / 1e3;

@@ -1,7 +1,13 @@
 // Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
 
-import type { ComputeType, CpuBackendOptions, Offload, PlanOptions } from '../../offload/index.js';
-import { cudaStatus, OperatingError } from '../../offload/index.js';
+import type {
+  ComputeType,
+  CpuBackendOptions,
+  DeviceResident,
+  Offload,
+  PlanOptions,
+} from '../../offload/index.js';
+import { cudaStatus, OperatingError, parseBytes } from '../../offload/index.js';
 import type { DsSettings } from '../ds-config.js';
 import { chooseDevice, type DeviceKind } from '../engine.js';
 import { LOG_LEVELS, type LogLevel } from '../log.js';
@@ -15,6 +21,14 @@ const TUNING = 'Tuning';
 const OUTPUT = 'Output';
 /** Each is three threads and buffers of its own. */
 const MOST_VIRTUAL_DEVICES = 16;
+
+/** Of the commands that generate, or plan to. */
+export const MAX_CONTEXT = {
+  kind: 'value',
+  group: TUNING,
+  describe: 'tokens of a text, its prompt among them, that keys and values are to have room for',
+  default: 'what the longest prompt and its new tokens need',
+} as const satisfies OptionTable[string];
 
 export const SHARED_OPTIONS = {
   name: {
@@ -70,6 +84,20 @@ export const SHARED_OPTIONS = {
     group: PLACEMENT,
     describe: 'bound on what is taken of the GPU, such as 4GiB',
     default: 'what is free',
+  },
+  gpu_resident: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe:
+      'layers that rest on the GPU: auto (as many as fit), a number of layers such as 12, or at most that many ' +
+      'bytes, such as 8GiB',
+    default: 'auto; 0 with --cpu_offload or --nvme_offload_path',
+  },
+  kv_offload: {
+    kind: 'flag',
+    group: PLACEMENT,
+    describe:
+      'cached keys and values rest in DRAM, which is where they go by themselves when the GPU cannot hold them',
   },
   compute_dtype: {
     kind: 'value',
@@ -212,11 +240,27 @@ function readPlanOptions(options: OptionReader): Partial<PlanOptions> {
   const hostWindowLayers = options.count('prefetch_layers');
   const microBatchSequences = options.count('micro_batch_size');
   const microBatchTokens = options.count('micro_batch_tokens');
+  const deviceResident = readDeviceResident(options);
   return {
+    ...(deviceResident === undefined ? {} : { deviceResident }),
+    ...(options.flag('kv_offload') ? { kvOffload: true } : {}),
     ...(hostWindowLayers === undefined ? {} : { hostWindowLayers }),
     ...(microBatchSequences === undefined ? {} : { microBatchSequences }),
     ...(microBatchTokens === undefined ? {} : { microBatchTokens }),
   };
+}
+
+function readDeviceResident(options: OptionReader): DeviceResident | undefined {
+  const text = options.text('gpu_resident');
+  if (text === undefined || text === 'auto') return text;
+  if (/^\d+$/.test(text)) return { layers: options.count('gpu_resident', 0) ?? 0 };
+  try {
+    return { bytes: parseBytes(text, '--gpu_resident') };
+  } catch {
+    throw badOption(
+      `--gpu_resident is '${text}': give auto, a number of layers such as 12, or a size such as 8GiB`,
+    );
+  }
 }
 
 function readComputeType(options: OptionReader, device: DeviceKind): ComputeType {

@@ -47,6 +47,31 @@ describe.concurrent('generate', () => {
     expect(batch.stdout).toBe(layout);
   });
 
+  it('takes as large a batch as there are prompts and memory, and says so', async () => {
+    const prompts = GOLDEN.prompts.flatMap((prompt) => ['--prompt', prompt]);
+    const auto = ['--name', MODEL, ...prompts, '--batch_size', 'auto', '--nvme_offload_path', MODEL];
+    const roomy = await runCli(auto);
+    const tight = await runCli([...auto, '--dram_memory', '4MiB']);
+    const refused = await runCli([...auto, '--dram_memory', '1MiB']);
+    expect(roomy.logs.join('\n')).toContain(`--batch_size auto is ${GOLDEN.prompts.length}; all there are`);
+    const chosen = /--batch_size auto is (\d+); one more does not fit: --dram_memory is 4.00 MiB/.exec(
+      tight.logs.join('\n'),
+    );
+    expect(Number(chosen?.[1])).toBeLessThan(GOLDEN.prompts.length);
+    expect(tight.stdout).toBe(roomy.stdout);
+    expect(refused.status).toBe(6);
+    expect(refused.errors.join()).toContain('--dram_memory is 1.00 MiB, but the smallest plan needs');
+  });
+
+  it('has room for as long texts as it is told, and refuses longer ones', async () => {
+    const words = ['--name', MODEL, '--prompt', PROMPT, '--nvme_offload_path', MODEL];
+    const roomy = await runCli([...words, '--max_context', '200']);
+    expect(roomy.stdout).toBe(`${TEXT}\n`);
+    const long = await runCli([...words, '--max_context', '50']);
+    expect(long.status).toBe(7);
+    expect(long.errors.join()).toMatch(/PROMPT_TOO_LONG: .* --max_context is 50/);
+  });
+
   it('writes a JSON line per prompt, with texts or ids as prompts', async () => {
     const folder = newFolder();
     const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')];

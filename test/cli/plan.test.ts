@@ -30,6 +30,34 @@ test('a shape on a described machine, as tables', async () => {
   expect(stdout).toMatch(/^Largest batch: \d+: /m);
 });
 
+test('the largest batch as the batch, with what keeps one more out', async () => {
+  const words = [
+    'plan',
+    ...shape('opt-6.7b'),
+    '--prompt_tokens',
+    '512',
+    '--gpu_memory',
+    '4GiB',
+    '--cpu_offload',
+  ];
+  const gpu = ['--machine', join(CONFIGS, 'machines/h100-x1.json'), '--json'];
+  const auto = JSON.parse((await runCli([...words, ...gpu, '--batch_size', 'auto'])).stdout);
+  expect(auto.workload.batch_size).toBe(auto.largest_batch.batch_size);
+  expect(auto.largest_batch.refusal).toMatch(/^(--gpu_memory|what may be used of the memory) .*key-value/);
+  // More than the GPU alone could hold.
+  expect(auto.key_values.tier).toBe('dram');
+  const gpuBytes = auto.memory.reduce(
+    (sum: number, term: { tier: string; bytes: number }) => sum + (term.tier === 'gpu' ? term.bytes : 0),
+    0,
+  );
+  expect(gpuBytes).toBeLessThanOrEqual(4 * 1024 ** 3);
+  const more = await runCli([...words, ...gpu, '--batch_size', String(auto.workload.batch_size + 1)]);
+  expect(more.status).toBe(6);
+  const none = await runCli([...words.slice(0, -2), '300MiB', ...gpu, '--batch_size', 'auto']);
+  expect(none.status).toBe(6);
+  expect(none.errors.join()).toContain('--gpu_memory is 300 MiB, but the smallest plan needs');
+});
+
 test('as JSON, whose bytes add up', async () => {
   const { stdout } = await runCli(['plan', ...shape('llama-3-8b'), ...LAPTOP, '--json']);
   const plan = JSON.parse(stdout);

@@ -79,7 +79,16 @@ describe.skipIf(!HAS_GPU).each(['bloom-6-heads', 'llama', 'gpt2'])('%s: every pl
   it('gives the same tokens and the same score', async () => {
     const tokens = await generateFixture(name, golden.input_ids, 8, FROM_DRAM);
     const score = await scoreFixture(name, golden.nll_ids, 64, FROM_DRAM);
-    for (const placement of [ON_GPU, ...windows]) {
+    const resting = [1, 2, 3, 4, 5].flatMap((layers) =>
+      [ON_GPU, FROM_DRAM].map(
+        (placement): Placement => ({ ...placement, plan: { deviceResident: { layers } } }),
+      ),
+    );
+    const decided: Placement = { ...ON_GPU, offload: 'auto' };
+    const kvInDram = [{}, { microBatchSequences: 1 }, { deviceResident: { layers: 2 } }].map(
+      (plan): Placement => ({ ...FROM_DRAM, plan: { ...plan, kvOffload: true } }),
+    );
+    for (const placement of [ON_GPU, ...windows, ...resting, ...kvInDram, decided]) {
       expect(await generateFixture(name, golden.input_ids, 8, placement)).toEqual(tokens);
     }
     expect(await scoreFixture(name, golden.nll_ids, 64, ON_GPU)).toEqual(score);

@@ -39,11 +39,40 @@ function placements(layerCount: number): [string, Placement][] {
         plan: { deviceWindowLayers: virtualDevices },
       },
     ]),
+    ...residents(layerCount),
+    ...[1, 2, 3].flatMap((virtualDevices) =>
+      [{}, { microBatchTokens: 7 }, { microBatchSequences: 1 }].map((plan): [string, Placement] => [
+        `keys and values in DRAM, ${virtualDevices} devices, ${JSON.stringify(plan)}`,
+        {
+          offload: 'nvme',
+          dramBudgetBytes: GiB,
+          cpu: { virtualDevices },
+          plan: { ...plan, kvOffload: true, deviceResident: { layers: 1 } },
+        },
+      ]),
+    ),
     ['one thread', { ...ALL_NVME, cpu: { threads: 1 } }],
     ['threads instead of io_uring', { ...ALL_NVME, cpu: { io: { engine: 'threads' } } }],
     ['buffered reads', { ...ALL_NVME, cpu: { io: { direct: false } } }],
     ['buffers not registered', { ...ALL_NVME, cpu: { io: { fixedBuffers: false } } }],
   ];
+}
+
+/** Some, nearly all and all layers at rest on each device, the others in DRAM or on the drive. */
+function residents(layerCount: number): [string, Placement][] {
+  return [1, 2, 3].flatMap((virtualDevices) =>
+    [...new Set([1, Math.ceil(layerCount / 2), layerCount - 1, layerCount])].flatMap((layers) =>
+      (['nvme', 'dram'] as const).map((offload): [string, Placement] => [
+        `${layers} layers at rest on ${virtualDevices} devices, the others ${offload}`,
+        {
+          offload,
+          dramBudgetBytes: GiB,
+          cpu: { virtualDevices },
+          plan: { deviceResident: { layers } },
+        },
+      ]),
+    ),
+  );
 }
 
 describe.each([

@@ -107,11 +107,12 @@ export async function mixedPlacement(
   const workload = generationWorkload(prompts, newTokens, prompts.length);
   const plan = { microBatchTokens: 32, hostWindowLayers: 1 };
   const all = planFor(model, { ...ALL_DRAM, workload, plan });
-  // What all layers leave of a large budget keeps more rows of the embedding, which give way to layers.
   const streamed = planFor(model, { ...ALL_NVME, workload, plan });
-  const rowBytes = (of: Plan) => of.terms.find(({ name: term }) => term === 'embedding rows')?.bytes ?? 0;
-  const terms = all.terms.reduce((sum, term) => sum + term.bytes, 0);
-  const needed = terms - rowBytes(all) + rowBytes(streamed);
+  // Without the rows of whole passes that a plan keeps where there is room.
+  const bytes = (of: Plan, wanted: (name: string) => boolean) =>
+    of.terms.reduce((sum, term) => sum + (wanted(term.name) ? term.bytes : 0), 0);
+  const needed =
+    bytes(all, (name) => name === 'resident layers') + bytes(streamed, (name) => name !== 'host buffers');
   const placement: Placement = {
     offload: 'auto',
     dramBudgetBytes: needed - 1,

@@ -1,68 +1,18 @@
 // Planted bugs: the simulator must catch each, or its silence about the real code would mean nothing.
 
 import { describe, expect, it } from 'vitest';
-import { DeadlockError, HazardError } from '../../offload/backends/simulated.js';
 import { simulated } from '../../offload/backends/simulated-memory.js';
 import { OperatingError, present } from '../../offload/errors.js';
+import type { Memory } from '../../offload/ops.js';
 import type { RowLease } from '../../offload/row-cache.js';
 import { RowCache } from '../../offload/row-cache.js';
+import { COPYING, caught, GATHERING, KEEPING, nth, RESTING, STREAMING, streams } from './caught.js';
 import { originOf, type StreamPlants, withLeases, withPlants } from './plants.js';
 import type { Scenario } from './scenario.js';
-import { LeakError, World, type WorldOptions, WrongResultError } from './world.js';
-
-const SEEDS_EACH = 30;
-
-/** Long enough that every buffer is used several times. */
-const STREAMING: WorldOptions = {
-  blocks: 5,
-  passes: 3,
-  tiers: 'nvme',
-  deviceCount: 2,
-  busy: true,
-  output: 'tokens',
-};
-const COPYING: WorldOptions = { ...STREAMING, computesInPlace: false };
-const GATHERING: WorldOptions = { ...COPYING, deviceCount: 3, deviceWindow: 2 };
-
-type Play = (world: World) => Promise<void>;
-
-/** Share of seeds in which a bug is caught, and by what. */
-async function caught(
-  options: WorldOptions,
-  play: Play = (world) => world.playAll(),
-): Promise<{ share: number; by: Set<string> }> {
-  let count = 0;
-  const by = new Set<string>();
-  for (let seed = 1; seed <= SEEDS_EACH; seed++) {
-    try {
-      await play(new World(seed, options));
-    } catch (error) {
-      const known = [HazardError, DeadlockError, WrongResultError, LeakError].some(
-        (kind) => error instanceof kind,
-      );
-      if (!known) throw error;
-      count++;
-      by.add((error as Error).name);
-    }
-  }
-  if (process.env.ZI_SIM_RATES) {
-    console.info(`${expect.getState().currentTestName}: ${count}/${SEEDS_EACH} by ${[...by].join(', ')}`);
-  }
-  return { share: count / SEEDS_EACH, by };
-}
-
-function streams(plants: () => StreamPlants): Pick<WorldOptions, 'wrap'> {
-  return { wrap: (backend) => withPlants(backend, plants()) };
-}
-
-/** True for the n-th call only. */
-function nth(n: number): () => boolean {
-  let calls = 0;
-  return () => calls++ === n;
-}
+import { World, type WorldOptions } from './world.js';
 
 it('finds nothing where nothing is planted', async () => {
-  for (const options of [STREAMING, COPYING, GATHERING]) {
+  for (const options of [STREAMING, COPYING, GATHERING, RESTING, KEEPING]) {
     const { share } = await caught({ ...options, ...streams(() => ({})) });
     expect(share).toBe(0);
   }
@@ -89,7 +39,14 @@ describe('waits left out', () => {
       return { dropWait: (on) => on.kind === 'compute' && waits.map((chosen) => chosen()).includes(true) };
     };
     const { share } = await caught({ ...COPYING, deviceCount: 1, ...streams(plants) });
-    expect(share).toBeGreaterThan(0.5);
+    expect(share).toBeGreaterThan(0.4);
+  });
+
+  it('compute does not wait for a layer that comes to rest on the device', async () => {
+    const dropWait: StreamPlants['dropWait'] = (on) => on.kind === 'compute';
+    const options = { ...RESTING, deviceCount: 1, passes: 1, ...streams(() => ({ dropWait })) };
+    const { share } = await caught(options);
+    expect(share).toBeGreaterThan(0.6);
   });
 
   it('a gather does not wait for the peers to have fetched', async () => {
@@ -174,6 +131,45 @@ describe('bytes that are not there', () => {
       return { dropCopy: (on) => on.kind === 'fetch' && chosen() };
     };
     const { share } = await caught({ ...COPYING, ...streams(plants) });
+    expect(share).toBe(1);
+  });
+
+  it('a layer that rests on the device is overwritten by another', async () => {
+    let resting = new Set<number>();
+    const alter = (scenario: Scenario): Scenario => {
+      resting = new Set(scenario.plan.layers.map(({ layout }) => layout.device.sizeBytes));
+      return scenario;
+    };
+    const wrap: WorldOptions['wrap'] = (backend) => {
+      // The first layers are allocated first; the second one that fits is put where one rests already.
+      let place: Memory | undefined;
+      let planted = false;
+      return withPlants(
+        backend,
+        {},
+        {
+          allocate: (device, sizeBytes) => {
+            if (!resting.has(sizeBytes) || planted) return device.allocate(sizeBytes);
+            if (!place || place.sizeBytes < sizeBytes) {
+              place = device.allocate(sizeBytes);
+              return place;
+            }
+            planted = true;
+            return place;
+          },
+        },
+      );
+    };
+    const { share } = await caught({ ...RESTING, deviceCount: 1, alter, wrap });
+    expect(share).toBeGreaterThan(0.9);
+  });
+
+  it('a layer that comes to rest on the device lacks a piece', async () => {
+    const plants = (): StreamPlants => {
+      const chosen = nth(2);
+      return { dropCopy: (on) => on.kind === 'fetch' && chosen() };
+    };
+    const { share } = await caught({ ...RESTING, deviceCount: 1, ...streams(plants) });
     expect(share).toBe(1);
   });
 

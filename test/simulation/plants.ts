@@ -6,7 +6,7 @@ import { present } from '../../offload/errors.js';
 import type { Memory, Op } from '../../offload/ops.js';
 import { BufferPool, type Lease } from '../../offload/pool.js';
 
-export type StreamKind = 'compute' | 'fetch' | 'gather';
+export type StreamKind = 'compute' | 'fetch' | 'gather' | 'load' | 'store';
 
 /** Where an event was recorded. */
 export interface Origin {
@@ -75,7 +75,7 @@ class WatchedStream implements DeviceStream {
 export function withPlants(
   backend: SimulatedBackend,
   plants: StreamPlants,
-  replaced: Partial<Pick<Backend, 'read'>> = {},
+  replaced: Partial<Pick<Backend, 'read'>> & { readonly allocate?: typeof allocateOn } = {},
 ): Backend {
   const devices = backend.devices.map((device, index): Device => {
     const watch = (kind: StreamKind) => new WatchedStream(device[kind], { device: index, kind }, plants);
@@ -85,7 +85,9 @@ export function withPlants(
       compute: watch('compute'),
       fetch: watch('fetch'),
       gather: watch('gather'),
-      allocate: (sizeBytes) => device.allocate(sizeBytes),
+      load: watch('load'),
+      store: watch('store'),
+      allocate: (sizeBytes) => (replaced.allocate ?? allocateOn)(device, sizeBytes),
     };
   });
   return {
@@ -98,6 +100,10 @@ export function withPlants(
     read: replaced.read ?? ((requests, into) => backend.read(requests, into)),
     close: () => backend.close(),
   };
+}
+
+function allocateOn(device: Device, sizeBytes: number): Memory {
+  return device.allocate(sizeBytes);
 }
 
 /** While `run` lasts, every lease that a pool hands out passes through `change`. */

@@ -4,7 +4,7 @@ import { Random } from '../../offload/backends/simulated-random.js';
 import { present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/kv-cache.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/pass.js';
-import { makePlan, type Plan, type Workload } from '../../offload/plan.js';
+import { makePlan, type Plan, type Tier, type Workload } from '../../offload/plan.js';
 import { rowSlotBytes } from '../../offload/weight-source.js';
 import { Reference, type ReferenceOutput } from './reference.js';
 import { CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
@@ -32,12 +32,13 @@ export interface Scenario {
 export interface ScenarioOptions {
   readonly deviceCount?: number;
   readonly computesInPlace?: boolean;
-  readonly tiers?: 'dram' | 'nvme' | 'mixed';
+  readonly tiers?: 'gpu' | 'dram' | 'nvme' | 'mixed';
   readonly blocks?: number;
   readonly passes?: number;
   readonly hostWindow?: number;
   readonly deviceWindow?: number;
   readonly output?: Workload['output'];
+  readonly kvOffload?: boolean;
   /** Every device has work in every pass. */
   readonly busy?: boolean;
   readonly hook?: WeightHook;
@@ -52,7 +53,14 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const computesInPlace = options.computesInPlace ?? drawnInPlace;
   const drawnDevices = random.chance(0.6) ? random.between(1, 3) : random.between(1, 8);
   const deviceCount = options.deviceCount ?? drawnDevices;
-  const tiers = options.tiers ?? random.pick(['dram', 'nvme', 'mixed', 'mixed']);
+  const tiers =
+    options.tiers ??
+    random.pick<Required<ScenarioOptions>['tiers']>(
+      computesInPlace
+        ? ['dram', 'nvme', 'mixed', 'mixed']
+        : ['gpu', 'dram', 'nvme', 'mixed', 'mixed', 'mixed'],
+    );
+  const mixed: readonly Tier[] = computesInPlace ? ['dram', 'nvme'] : ['gpu', 'dram', 'nvme'];
   const workload: Workload = {
     sequences: random.between(1, 3),
     contextTokens: CONTEXT_TOKENS,
@@ -61,6 +69,8 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   };
   const microBatchTokens = random.chance(0.1) ? 1 : random.between(3, 8);
   const hostWindow = options.hostWindow ?? random.between(1, blocks + 1);
+  const drawnKv = random.chance(0.4);
+  const kvOffload = options.kvOffload ?? drawnKv;
   const base = makePlan(toy.model, workload, {
     offload: 'nvme',
     dramBudgetBytes: 1e12,
@@ -70,15 +80,17 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     hostWindowLayers: Math.max(1, hostWindow),
     deviceWindowLayers: options.deviceWindow ?? random.between(1, blocks + 1),
     microBatchTokens,
+    kvOffload,
   });
   const allResident = tiers === 'dram' && random.chance(0.7);
   const plan: Plan = {
     ...base,
     layers: base.layers.map((layer) => {
-      const tier = tiers === 'mixed' ? random.pick(['dram', 'nvme'] as const) : tiers;
+      const tier = tiers === 'mixed' ? random.pick(mixed) : tiers;
       return { ...layer, tier };
     }),
     hostBuffers: { ...base.hostBuffers, count: allResident || hostWindow === 0 ? 0 : base.hostBuffers.count },
+    kvBuffers: { ...base.kvBuffers, count: base.kvBuffers.count && random.between(1, base.kvBuffers.count) },
     rowCacheBytes: toy.model.tables.map(
       (table) => rowSlotBytes(table) * random.between(microBatchTokens, 2 * microBatchTokens),
     ),
@@ -95,7 +107,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   });
   const summary =
     `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : ''}, ${plan.layers.length} layers ` +
-    `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}, ` +
+    `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}/${plan.kvBuffers.count}, ` +
     `${passCount} passes of ${workload.output}`;
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
 }

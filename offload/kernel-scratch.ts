@@ -1,0 +1,98 @@
+// What the kernels of a GPU allocate for themselves beside the plan's memories: bounds of what native/cuda/run.h grows.
+
+import { ForwardWalk, headInputColumns } from './forward-walk.js';
+import { type ModelSpec, weightType } from './model.js';
+import type { Op } from './ops.js';
+import { dimension } from './tensor.js';
+import { MiB, roundUp } from './units.js';
+
+/** Of the library that makes products, per stream that computes. */
+const PRODUCTS_WORKSPACE_BYTES = 32 * MiB;
+/** Rows of converted inputs are that many elements long, or a multiple. */
+const ROW_ELEMENTS = 8;
+const FEW_TOKENS = 8;
+/** Attention of few tokens cuts contexts there, and only while it has fewer warps (token · head) than this. */
+const SPLIT_TOKENS = 256;
+const ENOUGH_WARPS = 2048;
+
+export interface KernelScratch {
+  readonly productsBytes: number;
+  /** Inputs of a product in its weights' 16-bit type, and sums that an activation still has to pass. */
+  readonly inputsBytes: number;
+  /** Parts of attention over long contexts, or logits that a token is drawn from. */
+  readonly partialsBytes: number;
+  readonly bytes: number;
+}
+
+export interface ScratchWorkload {
+  /** Of a micro-batch, at most. */
+  readonly tokens: number;
+  readonly contextTokens: number;
+  /** Rows that the head computes at once. */
+  readonly logitRows: number;
+  /** Rows whose tokens are drawn at once; 0 where none are. */
+  readonly drawnRows: number;
+}
+
+/** Of a model's operations, whatever the number of tokens. */
+interface Widths {
+  /** Elements of the widest input of a product, and of sums that an activation still has to pass. */
+  readonly input: number;
+  readonly apart: number;
+  /** Of the widest result, whose bias may have to be converted. */
+  readonly output: number;
+  readonly heads: number;
+  readonly headDim: number;
+}
+
+const known = new WeakMap<ModelSpec, Widths>();
+
+export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): KernelScratch {
+  const { tokens, contextTokens, logitRows, drawnRows } = workload;
+  const widths = known.get(model) ?? widthsOf(model);
+  known.set(model, widths);
+  const inputs = Math.max(
+    convertedBytes(tokens) * widths.input,
+    convertedBytes(logitRows) * roundUp(headInputColumns(model), ROW_ELEMENTS),
+  );
+  const inputsBytes = inputs + 4 * tokens * widths.apart + 4 * widths.output;
+  const splits = Math.ceil(contextTokens / SPLIT_TOKENS);
+  const warps = Math.min(tokens * widths.heads, ENOUGH_WARPS - 1);
+  // A maximum, a sum, and values in whole groups of 32, whose number is a power of two.
+  const values = 32 * 2 ** Math.ceil(Math.log2(Math.max(1, widths.headDim / 32)));
+  const partsBytes = splits > 1 ? 4 * warps * splits * (2 + values) : 0;
+  const partialsBytes = Math.max(partsBytes, 4 * drawnRows * model.vocabSize);
+  return {
+    productsBytes: PRODUCTS_WORKSPACE_BYTES,
+    inputsBytes,
+    partialsBytes,
+    bytes: PRODUCTS_WORKSPACE_BYTES + inputsBytes + partialsBytes,
+  };
+}
+
+/** Of one element of all rows: f32 for the few tokens whose products are our own, else the weights' 16 bits. */
+function convertedBytes(rows: number): number {
+  return Math.max(2 * rows, 4 * Math.min(rows, FEW_TOKENS));
+}
+
+function widthsOf(model: ModelSpec): Widths {
+  let [input, apart, output, heads, headDim] = [0, 0, 0, 0, 0];
+  const walk = new ForwardWalk(model, weightType(model), (op: Op) => {
+    if (op.op === 'linear') {
+      input = Math.max(input, roundUp(dimension(op.x, 1), ROW_ELEMENTS));
+      output = Math.max(output, dimension(op.out, 1));
+      const { dtype } = op.out;
+      const waits =
+        (op.accumulate && op.activation !== 'none') || (dtype !== 'f32' && dtype !== op.weight.dtype);
+      if (waits) apart = Math.max(apart, roundUp(dimension(op.out, 1), ROW_ELEMENTS));
+    } else if (op.op === 'expert_linear' && op.x.dtype !== 'f32' && op.x.dtype !== op.weights[0]?.dtype) {
+      // Converted to f32, twice the bytes of an element, and a row per choice.
+      input = Math.max(input, 2 * dimension(op.x, 0) * roundUp(dimension(op.x, 1), ROW_ELEMENTS));
+    } else if (op.op === 'attention') {
+      heads = Math.max(heads, dimension(op.q, 1));
+      headDim = Math.max(headDim, dimension(op.q, 2));
+    }
+  });
+  for (let index = 0; index < model.blocks.length; index++) walk.block(index, 1);
+  return { input, apart, output, heads, headDim };
+}

@@ -1,0 +1,114 @@
+// What a device with memory of its own holds of the layers: those that rest there, and buffers for those that pass by.
+
+import type { BufferPlan, PlanOptions, PlanTerm } from './plan.js';
+import type { Sizing } from './plan-sizes.js';
+import { formatBytes } from './units.js';
+
+/** At most as much as fits, that many layers exactly, or at most that many bytes. */
+export type DeviceResident = 'auto' | { readonly layers: number } | { readonly bytes: number };
+
+/** Where the layers are, as far as it is one device's memory. */
+export interface DevicePlace {
+  /** By layer: whether it rests on every device. */
+  readonly resident: readonly boolean[];
+  readonly buffers: BufferPlan;
+  readonly terms: readonly PlanTerm[];
+}
+
+const DEVICE_WINDOW_LAYERS = 2;
+
+/** Beside `terms`; undefined where that does not fit into the device's budget. */
+export function placeOnDevice(sizing: Sizing, terms: readonly PlanTerm[]): DevicePlace | undefined {
+  const { options, deviceLayerBytes } = sizing;
+  const layerCount = deviceLayerBytes.length;
+  const none = deviceLayerBytes.map(() => false);
+  if (options.computesInPlace) return { resident: none, buffers: { count: 0, sizeBytes: 0 }, terms: [] };
+  const free = terms.reduce(
+    (left, { tier, bytes }) => left - (tier === 'gpu' ? bytes : 0),
+    options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY,
+  );
+  const wanted = wantedResidents(options, layerCount);
+  if (wanted.layers === layerCount) {
+    // Everything at rest needs no buffers.
+    const all = none.map(() => true);
+    const bytes = bytesOf(deviceLayerBytes, all);
+    if (bytes <= Math.min(free, wanted.bytes)) {
+      return {
+        resident: all,
+        buffers: { count: 0, sizeBytes: 0 },
+        terms: [residentTerm(layerCount, layerCount, bytes)],
+      };
+    }
+  }
+  const buffers = streamBuffers(sizing);
+  const forLayers = free - buffers.count * buffers.sizeBytes;
+  if (forLayers < 0) return undefined;
+  const most = Math.min(wanted.layers, layerCount - 1);
+  let [count, resident, bytes] = [0, none as readonly boolean[], 0];
+  while (count < most) {
+    const more = spreadTiers(layerCount, count + 1);
+    const moreBytes = bytesOf(deviceLayerBytes, more);
+    if (moreBytes > Math.min(forLayers, wanted.bytes)) break;
+    [count, resident, bytes] = [count + 1, more, moreBytes];
+  }
+  if (wanted.exactly && count < wanted.layers) return undefined;
+  const stated = [bufferTerm(buffers)];
+  if (count > 0) stated.push(residentTerm(count, layerCount, bytes));
+  return { resident, buffers, terms: stated };
+}
+
+/** What the device would have to hold beside its working memory, for a refusal. */
+export function smallestDeviceTerms(sizing: Sizing): PlanTerm[] {
+  const { options, deviceLayerBytes } = sizing;
+  if (options.computesInPlace) return [];
+  const { layers, exactly } = wantedResidents(options, deviceLayerBytes.length);
+  const stated = layers === deviceLayerBytes.length && exactly ? [] : [bufferTerm(streamBuffers(sizing))];
+  if (!exactly || layers === 0) return stated;
+  const bytes = bytesOf(deviceLayerBytes, spreadTiers(deviceLayerBytes.length, layers));
+  return [...stated, residentTerm(layers, deviceLayerBytes.length, bytes)];
+}
+
+/** Which layers of all rest: spread evenly between streamed ones, so that drive and link never idle for long. */
+export function spreadTiers(layerCount: number, residentLayers: number): boolean[] {
+  return Array.from(
+    { length: layerCount },
+    (_, index) =>
+      Math.floor(((index + 1) * residentLayers) / layerCount) >
+      Math.floor((index * residentLayers) / layerCount),
+  );
+}
+
+/** Without a word from the caller, layers rest on a device where the planner decides and knows how much it holds. */
+function wantedResidents(
+  { offload, deviceBudgetBytes, deviceResident }: PlanOptions,
+  layerCount: number,
+): { layers: number; bytes: number; exactly: boolean } {
+  const decides = offload === 'auto' && deviceBudgetBytes !== undefined;
+  const wanted = deviceResident ?? (decides ? 'auto' : { layers: 0 });
+  const unlimited = { layers: layerCount, bytes: Number.POSITIVE_INFINITY, exactly: false };
+  if (wanted === 'auto') return unlimited;
+  if ('bytes' in wanted) return { ...unlimited, bytes: wanted.bytes };
+  return { ...unlimited, layers: Math.min(wanted.layers, layerCount), exactly: true };
+}
+
+function streamBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan {
+  return { count: options.deviceWindowLayers ?? DEVICE_WINDOW_LAYERS, sizeBytes: deviceBufferBytes };
+}
+
+function bytesOf(layerBytes: readonly number[], resident: readonly boolean[]): number {
+  return layerBytes.reduce((total, bytes, index) => total + (resident[index] ? bytes : 0), 0);
+}
+
+function bufferTerm({ count, sizeBytes }: BufferPlan): PlanTerm {
+  return {
+    tier: 'gpu',
+    name: 'layer buffers',
+    bytes: count * sizeBytes,
+    reason: `${count} buffers of the largest layer, ${formatBytes(sizeBytes)}: one computes, the others fill`,
+  };
+}
+
+function residentTerm(resident: number, layers: number, bytes: number): PlanTerm {
+  const reason = `${resident} of ${layers} layers rest on each device`;
+  return { tier: 'gpu', name: 'resident layers', bytes, reason };
+}

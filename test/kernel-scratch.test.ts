@@ -1,0 +1,44 @@
+// Bounds of what GPU kernels allocate for themselves, against the sizes that their sources compute (native/cuda).
+
+import { readFileSync } from 'node:fs';
+import { expect, it } from 'vitest';
+import { cudaCosts } from '../offload/device-costs.js';
+import { kernelScratch } from '../offload/kernel-scratch.js';
+import { MiB } from '../offload/units.js';
+import { shapeModel } from '../src/shape.js';
+
+function model(name: string) {
+  const path = `configs/models/${name}.json`;
+  return shapeModel(JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>, path, undefined).model;
+}
+
+it('holds inputs of the widest product, and parts of attention over the longest context', () => {
+  const opt = model('opt-6.7b');
+  const scratch = kernelScratch(opt, { tokens: 2048, contextTokens: 2048, logitRows: 8, drawnRows: 0 });
+  // fc2 takes 16384 inputs; 32 heads of 128 values: 63 tokens make 2016 warps, 8 splits each.
+  expect(scratch.inputsBytes).toBe(2 * 2048 * 16384 + 4 * 16384);
+  expect(scratch.partialsBytes).toBeGreaterThanOrEqual(63 * 32 * 8 * (2 + 128) * 4);
+  expect(scratch.partialsBytes).toBeLessThan(2048 * 8 * (2 + 128) * 4);
+  expect(scratch.bytes).toBe(32 * MiB + scratch.inputsBytes + scratch.partialsBytes);
+});
+
+it('holds inputs of a head with more rows than a micro-batch has tokens, and logits that are drawn from', () => {
+  const opt = model('opt-6.7b');
+  const few = { tokens: 4, contextTokens: 100, logitRows: 1000, drawnRows: 4 };
+  const scratch = kernelScratch(opt, few);
+  expect(scratch.inputsBytes).toBe(2 * 1000 * 4096 + 4 * 16384);
+  // No context is cut, so that the logits of four rows are the larger need.
+  expect(scratch.partialsBytes).toBe(4 * 4 * opt.vocabSize);
+});
+
+it('is stated with its parts', () => {
+  const [scratch, rounding, code] = cudaCosts(model('bloom-176b'), {
+    tokens: 256,
+    contextTokens: 4096,
+    logitRows: 8,
+    drawnRows: 8,
+  });
+  expect(scratch?.reason).toContain('256 tokens');
+  expect(rounding?.bytes).toBe(17 * 2 * MiB);
+  expect([scratch, rounding, code].every((term) => term?.tier === 'gpu')).toBe(true);
+});

@@ -1,0 +1,67 @@
+// Plays planted bugs over many seeds and counts in how many of them they are caught.
+
+import { expect } from 'vitest';
+import { DeadlockError, HazardError } from '../../offload/backends/simulated.js';
+import { type StreamPlants, withPlants } from './plants.js';
+import { LeakError, World, type WorldOptions, WrongResultError } from './world.js';
+
+const SEEDS_EACH = 30;
+
+/** Long enough that every buffer is used several times. */
+export const STREAMING: WorldOptions = {
+  blocks: 5,
+  passes: 3,
+  tiers: 'nvme',
+  deviceCount: 2,
+  busy: true,
+  output: 'tokens',
+};
+export const COPYING: WorldOptions = { ...STREAMING, computesInPlace: false };
+export const GATHERING: WorldOptions = { ...COPYING, deviceCount: 3, deviceWindow: 2 };
+/** Keys and values rest in DRAM. */
+export const KEEPING: WorldOptions = {
+  ...COPYING,
+  tiers: 'gpu',
+  kvOffload: true,
+  deviceCount: 1,
+  passes: 5,
+  output: 'tokens',
+};
+export const RESTING: WorldOptions = { ...COPYING, tiers: 'gpu' };
+
+export type Play = (world: World) => Promise<void>;
+
+/** Share of seeds in which a bug is caught, and by what. */
+export async function caught(
+  options: WorldOptions,
+  play: Play = (world) => world.playAll(),
+): Promise<{ share: number; by: Set<string> }> {
+  let count = 0;
+  const by = new Set<string>();
+  for (let seed = 1; seed <= SEEDS_EACH; seed++) {
+    try {
+      await play(new World(seed, options));
+    } catch (error) {
+      const known = [HazardError, DeadlockError, WrongResultError, LeakError].some(
+        (kind) => error instanceof kind,
+      );
+      if (!known) throw error;
+      count++;
+      by.add((error as Error).name);
+    }
+  }
+  if (process.env.ZI_SIM_RATES) {
+    console.info(`${expect.getState().currentTestName}: ${count}/${SEEDS_EACH} by ${[...by].join(', ')}`);
+  }
+  return { share: count / SEEDS_EACH, by };
+}
+
+export function streams(plants: () => StreamPlants): Pick<WorldOptions, 'wrap'> {
+  return { wrap: (backend) => withPlants(backend, plants()) };
+}
+
+/** True for the n-th call only. */
+export function nth(n: number): () => boolean {
+  let calls = 0;
+  return () => calls++ === n;
+}
