@@ -1,5 +1,6 @@
 // What a device with memory of its own holds of the layers: those that rest there, and buffers for those that pass by.
 
+import { present } from './errors.js';
 import type { BufferPlan, PlanOptions, PlanTerm } from './plan.js';
 import type { Sizing } from './plan-sizes.js';
 import { formatBytes } from './units.js';
@@ -40,9 +41,9 @@ export function placeOnDevice(sizing: Sizing, terms: readonly PlanTerm[]): Devic
       };
     }
   }
-  const buffers = streamBuffers(sizing);
+  const buffers = streamBuffers(sizing).find(({ count, sizeBytes }) => count * sizeBytes <= free);
+  if (!buffers) return undefined;
   const forLayers = free - buffers.count * buffers.sizeBytes;
-  if (forLayers < 0) return undefined;
   const most = Math.min(wanted.layers, layerCount - 1);
   let [count, resident, bytes] = [0, none as readonly boolean[], 0];
   while (count < most) {
@@ -62,7 +63,10 @@ export function smallestDeviceTerms(sizing: Sizing): PlanTerm[] {
   const { options, deviceLayerBytes } = sizing;
   if (options.computesInPlace) return [];
   const { layers, exactly } = wantedResidents(options, deviceLayerBytes.length);
-  const stated = layers === deviceLayerBytes.length && exactly ? [] : [bufferTerm(streamBuffers(sizing))];
+  const stated =
+    layers === deviceLayerBytes.length && exactly
+      ? []
+      : [bufferTerm(present(streamBuffers(sizing).at(-1), 'buffers'))];
   if (!exactly || layers === 0) return stated;
   const bytes = bytesOf(deviceLayerBytes, spreadTiers(deviceLayerBytes.length, layers));
   return [...stated, residentTerm(layers, deviceLayerBytes.length, bytes)];
@@ -91,8 +95,12 @@ function wantedResidents(
   return { ...unlimited, layers: Math.min(wanted.layers, layerCount), exactly: true };
 }
 
-function streamBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan {
-  return { count: options.deviceWindowLayers ?? DEVICE_WINDOW_LAYERS, sizeBytes: deviceBufferBytes };
+/** Best first. Shards take one more: while a layer computes and one is gathered, the link fills the next. */
+function streamBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan[] {
+  const { deviceWindowLayers, deviceCount } = options;
+  const usual = deviceCount > 1 ? [DEVICE_WINDOW_LAYERS + 1, DEVICE_WINDOW_LAYERS] : [DEVICE_WINDOW_LAYERS];
+  const counts = deviceWindowLayers === undefined ? usual : [deviceWindowLayers];
+  return counts.map((count) => ({ count, sizeBytes: deviceBufferBytes }));
 }
 
 function bytesOf(layerBytes: readonly number[], resident: readonly boolean[]): number {

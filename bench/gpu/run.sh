@@ -43,6 +43,13 @@ for name in $parts; do
       # More sequences than the GPU may hold keys and values of.
       part 'keys and values in DRAM' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 4 --kv dram --gpu_memory 8GiB
       ;;
+    drive)
+      part 'from the drive' node dist/bench/gpu/drive.js --shape "$shape"
+      ;;
+    gpus)
+      part 'one GPU, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32
+      part 'two GPUs, batch 8 each' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --gpus 2
+      ;;
     memory)
       part 'memory of the GPU' node dist/bench/gpu/memory-budget.js --shape "$shape"
       ;;

@@ -2,7 +2,9 @@
 // and prefill beside their limits.
 //
 // node dist/bench/gpu/stream.js [--shape opt-1.3b] [--dir out/bench] [--batch 8] [--prompt 32] [--tokens 8]
-//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB]
+//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB] [--gpus 2]
+//
+// With several GPUs every one computes such a batch, and layers are fetched in shares over all links.
 
 import { parseArgs } from 'node:util';
 import { CudaBackend, formatRate, type Memory, MiB, parseBytes, present } from '../../offload/index.js';
@@ -20,19 +22,19 @@ const { values } = parseArgs({
     resident: { type: 'string', default: '0' },
     kv: { type: 'string', default: 'auto' },
     gpu_memory: { type: 'string' },
+    gpus: { type: 'string', default: '1' },
   },
 });
-const [batch, promptTokens, newTokens] = [values.batch, values.prompt, values.tokens].map(Number) as [
-  number,
-  number,
-  number,
-];
+const [batch, promptTokens, newTokens, gpus] = [values.batch, values.prompt, values.tokens, values.gpus].map(
+  Number,
+) as [number, number, number, number];
 
 const { linkBytesPerSecond, memoryBytesPerSecond } = await measureRates();
 const folder = await dummyCheckpoint(values.shape, `${values.dir}/${values.shape}`);
 const opened = await openModel(folder);
 const engine = await Engine.open(opened, {
   device: 'cuda',
+  cuda: { devices: Array.from({ length: gpus }, (_, index) => index) },
   offload: 'dram',
   ...(values.gpu_memory === undefined
     ? {}
@@ -76,13 +78,14 @@ const stallMs = engine.trace.computeStallMs;
 await engine.close();
 const decodeMs = median(decode);
 const prefillMs = present(prefill, 'prefill');
-const reached = (streamedBytes + kvBytes) / (decodeMs / 1e3);
+// Each link carries its share.
+const reached = (streamedBytes + kvBytes) / gpus / (decodeMs / 1e3);
 const read = (streamedBytes + residentBytes) / (decodeMs / 1e3);
 const percent = (part: number, whole: number) => `${((part / whole) * 100).toFixed(1)} %`;
 const flops = plan.blockFlopsPerToken * batch * promptTokens;
 printResult(
-  `streaming ${values.shape} to a GPU`,
-  `${describePlacement(plan)}; decode, batch ${batch}: ${decodeMs.toFixed(2)} ms a step, ` +
+  `streaming ${values.shape} to ${gpus === 1 ? 'a GPU' : `${gpus} GPUs`}`,
+  `${describePlacement(plan)}; decode, batch ${batch}${gpus > 1 ? ' each' : ''}: ${decodeMs.toFixed(2)} ms a step, ` +
     `link ${formatRate(reached)} of ${formatRate(linkBytesPerSecond)} (${percent(reached, linkBytesPerSecond)}), ` +
     `weights ${formatRate(read)} of ${formatRate(memoryBytesPerSecond)} (${percent(read, memoryBytesPerSecond)}); prefill ${batch}×${promptTokens}: ` +
     `${prefillMs.toFixed(0)} ms (computing ${prefillParts?.computeMs.toFixed(0)}, waiting for layers ` +
@@ -112,7 +115,7 @@ printResult(
 async function passes(onPass: () => void = () => undefined): Promise<number[]> {
   const spent: number[] = [];
   let last = performance.now();
-  const requests = Array.from({ length: batch }, (_, index) => ({
+  const requests = Array.from({ length: batch * gpus }, (_, index) => ({
     index,
     promptTokens: Int32Array.from(
       { length: promptTokens },
