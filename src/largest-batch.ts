@@ -38,6 +38,31 @@ export function findLargestBatch(
   return { sequences: fits, plan, refusal };
 }
 
+/**
+ * What `--batch_size auto` takes: the largest batch for which no layer has to rest on the drive that does not have to
+ * for a single sequence. A larger one gains less by its size than every step loses by reading from the drive.
+ * Throws like `findLargestBatch`.
+ */
+export function findAutoBatch(
+  planBatch: (sequences: number) => Plan,
+  most: number = LARGEST_BATCH,
+): LargestBatch {
+  const least = layersOnDrive(planBatch(1));
+  return findLargestBatch((sequences) => {
+    const plan = planBatch(sequences);
+    const more = layersOnDrive(plan) - least;
+    if (more <= 0) return plan;
+    throw new OperatingError(
+      'DOES_NOT_FIT',
+      `${more} of ${plan.layers.length} layers would have to rest on the drive`,
+    );
+  }, most);
+}
+
+function layersOnDrive({ layers }: Plan): number {
+  return layers.filter(({ tier }) => tier === 'nvme').length;
+}
+
 export function isRefusal(error: unknown): error is OperatingError {
   return error instanceof OperatingError && error.code === 'DOES_NOT_FIT';
 }

@@ -13,7 +13,7 @@ import {
 } from '../offload/index.js';
 import { cutPasses, cutSequence, packPass } from './batch.js';
 import { DRAM_SHARE, planFor } from './engine.js';
-import { findLargestBatch, isRefusal } from './largest-batch.js';
+import { findAutoBatch, findLargestBatch, isRefusal } from './largest-batch.js';
 
 export interface PlanRequest {
   readonly model: ModelSpec;
@@ -22,7 +22,7 @@ export interface PlanRequest {
   readonly dramBudgetBytes: number | undefined;
   readonly plan: Partial<PlanOptions>;
   readonly machine: HardwareProfile;
-  /** `auto`: the largest. */
+  /** `auto`: the largest that moves no layer to the drive. */
   readonly batchSize: number | 'auto';
   readonly promptTokens: number;
   readonly newTokens: number;
@@ -40,6 +40,8 @@ export interface PredictedPhases {
 export interface PlanReport {
   readonly request: PlanRequest;
   readonly batchSize: number;
+  /** With `auto`: why one more does not fit. */
+  readonly autoBatchRefusal: string | undefined;
   readonly plan: Plan;
   readonly predicted: PredictedPhases;
   /** Reading what then rests in DRAM or on devices; undefined where the drive's rate is not known. */
@@ -63,7 +65,9 @@ export function makePlanReport(request: PlanRequest): PlanReport {
     );
   }
   const largest = findLargestBatch((sequences) => planBatch(request, sequences));
-  const batchSize = request.batchSize === 'auto' ? largest.sequences : request.batchSize;
+  const auto =
+    request.batchSize === 'auto' ? findAutoBatch((sequences) => planBatch(request, sequences)) : undefined;
+  const batchSize = auto?.sequences ?? Number(request.batchSize);
   let plan: Plan;
   try {
     plan = planBatch(request, batchSize);
@@ -81,6 +85,7 @@ export function makePlanReport(request: PlanRequest): PlanReport {
   return {
     request,
     batchSize,
+    autoBatchRefusal: auto?.refusal,
     plan,
     predicted: {
       prefill: predictPrefill(request, plan, batchSize),

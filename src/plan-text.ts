@@ -113,11 +113,12 @@ function memoryTable(plan: Plan): string {
   );
 }
 
-function stepTable({ request, batchSize, plan, predicted, loadMs }: PlanReport): string {
+function stepTable({ request, batchSize, autoBatchRefusal, plan, predicted, loadMs }: PlanReport): string {
   const { promptTokens, machine } = request;
   const header =
     `Batch ${batchSize}, prompts of ${promptTokens} tokens; micro-batches of at most ${plan.microBatchTokens} tokens ` +
-    `and ${plan.microBatchSequences} sequences.\n`;
+    `and ${plan.microBatchSequences} sequences.\n` +
+    (autoBatchRefusal === undefined ? '' : `With one more, ${autoBatchRefusal}.\n`);
   if (!predicted.decode || !predicted.prefill) {
     return (
       `${header}Times cannot be predicted: layers stream, and the rate of the drive is not known. ` +
@@ -174,12 +175,12 @@ function formatMs(ms: number): string {
 
 /** Names end in their unit. */
 export function planJson(model: PlannedModel, report: PlanReport): string {
-  const { plan, request, batchSize, predicted, loadMs, largestBatch } = report;
+  const { plan, request, batchSize, autoBatchRefusal, predicted, loadMs, largestBatch } = report;
   const { machine, promptTokens, newTokens } = request;
   const json = {
     model,
     machine,
-    workload: { batchSize, promptTokens, newTokens },
+    workload: { batchSize, autoBatchRefusal: autoBatchRefusal ?? null, promptTokens, newTokens },
     placement: describePlacement(plan),
     layers: plan.layers.map(({ layout, tier, kind, index }) => ({
       name: layout.layer.name,

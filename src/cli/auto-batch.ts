@@ -1,7 +1,7 @@
-// `--batch_size auto`: as many texts together as there are and as the tiers hold.
+// `--batch_size auto`: as many texts together as there are and as memory holds beside the layers.
 
 import { planFor } from '../engine.js';
-import { findLargestBatch, LARGEST_BATCH } from '../largest-batch.js';
+import { findAutoBatch, LARGEST_BATCH } from '../largest-batch.js';
 import type { Prompt } from '../prompts.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
@@ -24,7 +24,7 @@ export async function withAutoBatch(
   // Built-in prompts, and prompts that are measured with, are repeated until they fill the batch.
   const repeats = given.length === 0 || options.benchmark !== undefined;
   const workload = workloadOf(encoded, options);
-  const { sequences, refusal } = findLargestBatch(
+  const { sequences, refusal } = findAutoBatch(
     (count) =>
       planFor(
         source.opened.model,

@@ -49,7 +49,8 @@ describe.concurrent('generate', () => {
 
   it('takes as large a batch as there are prompts and memory, and says so', async () => {
     const prompts = GOLDEN.prompts.flatMap((prompt) => ['--prompt', prompt]);
-    const auto = ['--name', MODEL, ...prompts, '--batch_size', 'auto', '--nvme_offload_path', MODEL];
+    const few = ['--max_new_tokens', '8', '--max_context', '110', '--nvme_offload_path', MODEL];
+    const auto = ['--name', MODEL, ...prompts, '--batch_size', 'auto', ...few];
     const roomy = await runCli(auto);
     const tight = await runCli([...auto, '--dram_memory', '4MiB']);
     const refused = await runCli([...auto, '--dram_memory', '1MiB']);

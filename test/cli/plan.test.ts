@@ -58,6 +58,22 @@ test('the largest batch as the batch, with what keeps one more out', async () =>
   expect(none.errors.join()).toContain('--gpu_memory is 300 MiB, but the smallest plan needs');
 });
 
+test('a batch that is chosen moves no layer to the drive, though a larger one would fit', async () => {
+  const gpu = ['--machine', join(CONFIGS, 'machines/h100-x1.json'), '--gpu_memory', '16GiB', '--json'];
+  const words = ['plan', ...shape('opt-30b'), '--prompt_tokens', '512', '--max_new_tokens', '32', ...gpu];
+  const plan = async (batch: string) => JSON.parse((await runCli([...words, '--batch_size', batch])).stdout);
+  const auto = await plan('auto');
+  const { batch_size: chosen } = auto.workload;
+  expect(auto.tiers.nvme_bytes).toBe(0);
+  expect(auto.workload.auto_batch_refusal).toMatch(/^\d+ of 49 layers would have to rest on the drive$/);
+  expect(auto.largest_batch.batch_size).toBeGreaterThan(chosen);
+  const more = await plan(String(chosen + 1));
+  expect(more.tiers.nvme_bytes).toBeGreaterThan(0);
+  const rate = ({ workload, predicted }: typeof auto) => workload.batch_size / predicted.decode_step.total_ms;
+  const largest = await plan(String(auto.largest_batch.batch_size));
+  expect(rate(auto)).toBeGreaterThan(rate(largest));
+});
+
 test('as JSON, whose bytes add up', async () => {
   const { stdout } = await runCli(['plan', ...shape('llama-3-8b'), ...LAPTOP, '--json']);
   const plan = JSON.parse(stdout);
