@@ -32,7 +32,9 @@ for name in $parts; do
       ;;
     bench)
       part 'decode, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32
+      part 'decode, batch 32' node dist/bench/gpu/stream.js --shape "$shape" --batch 32 --prompt 512 --tokens 4
       part 'a block' node dist/bench/gpu/block.js --shape "$shape"
+      part 'a block of BLOOM-176B' node dist/bench/gpu/block.js --shape bloom-176b --batch 32 --micro 4096
       part 'prefill 64×512' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 3
       ;;
     resident)

@@ -30,7 +30,7 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
     examples: SCORE_EXAMPLES,
   },
   plan: {
-    describe: 'Where everything would rest and how long a step would take; reads no weights',
+    describe: 'Where everything would rest and how long a step would take, before anything is loaded',
     options: PLAN_OPTIONS,
     examples: PLAN_EXAMPLES,
   },
