@@ -92,7 +92,11 @@ function normNames(layout: FusedHeads['layout'], count: number): string[] {
   return layout === 'groups' ? ['ln_attn', 'ln_mlp'] : ['input_layernorm', 'post_attention_layernorm'];
 }
 
-/** The bias is added before scores are scaled, with slopes of eight significant bits: both as it was trained. */
+/**
+ * The bias is added before scores are scaled, with slopes of eight significant bits: both as it was trained. The
+ * reference also rounds positions and biases to eight bits, so that beyond 256 tokens neighbours share a bias; here
+ * every position has its own.
+ */
 function scaledSlopes(nHeads: number, D: number): Float32Array {
   return alibiSlopes(nHeads).map((slope) => roundToBf16(slope) / Math.sqrt(D));
 }
