@@ -78,10 +78,12 @@ export class DevicePass {
     const { compute } = this.#state.device;
     const { name } = layer.layout.layer;
     const waits = this.#waitFor(copy.ready);
-    // Where nothing was waited for, a layer starts as the one before ends.
-    const start = waits
-      ? compute.record()
-      : (this.#timings.at(-1)?.end ?? present(this.#begun, 'begin of the pass'));
+    // What rests on the device is there at once, so a layer starts as the one before ends. Of others the host may have
+    // waited for the bytes.
+    const start =
+      waits || layer.tier !== 'gpu'
+        ? compute.record()
+        : (this.#timings.at(-1)?.end ?? present(this.#begun, 'begin of the pass'));
     const weights = this.#weightsOf(layer, copy);
     if (layer.kind === 'block') this.#queueBlock(layer.index, weights);
     else this.#queueHeadPiece(layer, weights);

@@ -36,6 +36,7 @@ export interface WorldOptions extends ScenarioOptions {
 export class World {
   readonly scenario: Scenario;
   readonly backend: SimulatedBackend;
+  readonly trace = new Trace(false);
   readonly #seen: Backend;
   #executor: Executor | undefined;
 
@@ -71,14 +72,7 @@ export class World {
 
   async create(): Promise<void> {
     const { toy, plan } = this.scenario;
-    const created = Executor.create(
-      toy.model,
-      plan,
-      this.#seen,
-      toy.paths,
-      new Trace(false),
-      toy.contextTokens,
-    );
+    const created = Executor.create(toy.model, plan, this.#seen, toy.paths, this.trace, toy.contextTokens);
     this.#executor = await this.backend.until(created, 'Executor.create');
   }
 
