@@ -13,7 +13,7 @@ import {
 } from '../offload/index.js';
 import { cutPasses, cutSequence, packPass } from './batch.js';
 import { DRAM_SHARE, planFor } from './engine.js';
-import { findAutoBatch, findLargestBatch, isRefusal } from './largest-batch.js';
+import { findAutoBatch, findLargestBatch, isRefusal, type LargestBatch } from './largest-batch.js';
 
 export interface PlanRequest {
   readonly model: ModelSpec;
@@ -57,7 +57,7 @@ export interface PlanReport {
 
 /** Throws DOES_NOT_FIT, with the largest batch that would where there is one, or PROMPT_TOO_LONG. */
 export function makePlanReport(request: PlanRequest): PlanReport {
-  const { model, machine, promptTokens, newTokens, maxContext } = request;
+  const { machine, promptTokens, newTokens, maxContext } = request;
   if (maxContext !== undefined && promptTokens + newTokens > maxContext) {
     throw new OperatingError(
       'PROMPT_TOO_LONG',
@@ -65,19 +65,8 @@ export function makePlanReport(request: PlanRequest): PlanReport {
     );
   }
   const largest = findLargestBatch((sequences) => planBatch(request, sequences));
-  const auto =
-    request.batchSize === 'auto' ? findAutoBatch((sequences) => planBatch(request, sequences)) : undefined;
-  const batchSize = auto?.sequences ?? Number(request.batchSize);
-  let plan: Plan;
-  try {
-    plan = planBatch(request, batchSize);
-  } catch (error) {
-    if (!isRefusal(error)) throw error;
-    throw new OperatingError(
-      'DOES_NOT_FIT',
-      `${error.message}; the largest batch that fits is ${largest.sequences}`,
-    );
-  }
+  const chosen = chooseBatch(request, largest);
+  const { sequences: batchSize, plan } = chosen;
   const resident = plan.layers.reduce(
     (sum, { tier, layout }) => sum + (tier === 'nvme' ? 0 : layout.host.sizeBytes),
     0,
@@ -85,7 +74,7 @@ export function makePlanReport(request: PlanRequest): PlanReport {
   return {
     request,
     batchSize,
-    autoBatchRefusal: auto?.refusal,
+    autoBatchRefusal: chosen.refusal,
     plan,
     predicted: {
       prefill: predictPrefill(request, plan, batchSize),
@@ -96,14 +85,24 @@ export function makePlanReport(request: PlanRequest): PlanReport {
       batchSize: largest.sequences,
       plan: largest.plan,
       refusal: largest.refusal,
-      decode: predictPass(
-        model,
-        largest.plan,
-        machine,
-        decodeShapes(request, largest.plan, largest.sequences),
-      ),
+      decode: predictDecode(request, largest.plan, largest.sequences),
     },
   };
+}
+
+/** The batch that was asked for, or that `auto` takes; only the latter says why it is no larger. */
+function chooseBatch(request: PlanRequest, largest: LargestBatch): LargestBatch {
+  const { batchSize } = request;
+  if (batchSize === 'auto') return findAutoBatch((sequences) => planBatch(request, sequences));
+  try {
+    return { sequences: batchSize, plan: planBatch(request, batchSize), refusal: undefined };
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    throw new OperatingError(
+      'DOES_NOT_FIT',
+      `${error.message}; the largest batch that fits is ${largest.sequences}`,
+    );
+  }
 }
 
 /** The plan for that many sequences at once on the described machine. Throws like `planFor`. */

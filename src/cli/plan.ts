@@ -66,11 +66,12 @@ const LARGE_FILE_BYTES = 64 * MiB;
 
 /** The largest, if it is there (of a shape it isn't), large, and on the drive that weights are to rest on. */
 function largeFile(files: readonly string[], offloadFolder: string | undefined): string | undefined {
-  const sizes = files.map((path) => ({ path, bytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0 }));
-  const largest = sizes.sort((a, b) => b.bytes - a.bytes)[0];
-  if (!largest || largest.bytes < LARGE_FILE_BYTES) return undefined;
-  const driveOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.dev;
-  const elsewhere = offloadFolder !== undefined && driveOf(offloadFolder) !== driveOf(largest.path);
+  const statOf = (path: string) => statSync(path, { throwIfNoEntry: false });
+  const [largest] = files
+    .map((path) => ({ path, stat: statOf(path) }))
+    .sort((a, b) => (b.stat?.size ?? 0) - (a.stat?.size ?? 0));
+  if (!largest?.stat || largest.stat.size < LARGE_FILE_BYTES) return undefined;
+  const elsewhere = offloadFolder !== undefined && statOf(offloadFolder)?.dev !== largest.stat.dev;
   return elsewhere ? undefined : largest.path;
 }
 
