@@ -181,18 +181,8 @@ export class StreamedKv implements KvTier {
     const { device, trace } = this.#options;
     const ended = device[kind].record();
     const bytes = runs.reduce((sum, { count }) => sum + count, 0) * this.#pageBytes;
-    ended.reached().then(
-      () =>
-        trace.add({
-          lane: kind === 'load' ? 'kv dram→gpu' : 'kv gpu→dram',
-          owner: device.name,
-          name: `block ${block}`,
-          startMs: started.timeMs,
-          endMs: ended.timeMs,
-          bytes,
-        }),
-      () => undefined, // a failed device is reported by its pass
-    );
+    const lane = kind === 'load' ? 'kv dram→gpu' : 'kv gpu→dram';
+    trace.addWhenReached({ lane, owner: device.name, name: `block ${block}`, bytes }, started, ended);
     return ended;
   }
 }

@@ -304,7 +304,7 @@ export class Prefetcher {
       }
       const ended = device.fetch.record();
       const bytes = pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0);
-      this.#traceWhenReached('dram→gpu', device, name, started, ended, bytes);
+      this.#trace.addWhenReached({ lane: 'dram→gpu', owner: device.name, name, bytes }, started, ended);
       return ended;
     });
     const gathered = devices.length === 1 ? fetched : this.#gather(devices, targets, shards, fetched, name);
@@ -335,30 +335,12 @@ export class Prefetcher {
         bytes += sizeBytes;
       });
       const ended = device.gather.record();
-      this.#traceWhenReached('gather', device, name, started ?? ended, ended, bytes);
+      this.#trace.addWhenReached(
+        { lane: 'gather', owner: device.name, name, bytes },
+        started ?? ended,
+        ended,
+      );
       return ended;
     });
-  }
-
-  #traceWhenReached(
-    lane: 'dram→gpu' | 'gather',
-    device: Device,
-    name: string,
-    started: DeviceEvent,
-    ended: DeviceEvent,
-    bytes: number,
-  ): void {
-    ended.reached().then(
-      () =>
-        this.#trace.add({
-          lane,
-          owner: device.name,
-          name,
-          startMs: started.timeMs,
-          endMs: ended.timeMs,
-          bytes,
-        }),
-      () => undefined,
-    );
   }
 }

@@ -1,5 +1,7 @@
 // What happened when: spans per hop and stream, their sums for the report, and a Chrome/Perfetto file.
 
+import type { DeviceEvent } from './backend.js';
+
 export type Lane = 'nvme→dram' | 'dram→gpu' | 'gather' | 'kv dram→gpu' | 'kv gpu→dram' | 'compute' | 'rows';
 
 export interface Span {
@@ -54,6 +56,14 @@ export class Trace {
     total.spans++;
     total.busyMs += Math.max(0, span.endMs - Math.max(span.startMs, total.coveredUntilMs));
     total.coveredUntilMs = Math.max(total.coveredUntilMs, span.endMs);
+  }
+
+  /** The span between two events of a stream, once it is over; of a device that failed there is none. */
+  addWhenReached(span: Omit<Span, 'startMs' | 'endMs'>, started: DeviceEvent, ended: DeviceEvent): void {
+    ended.reached().then(
+      () => this.add({ ...span, startMs: started.timeMs, endMs: ended.timeMs }),
+      () => undefined, // the failure is reported by the device's pass
+    );
   }
 
   /** Compute had nothing to do because weights were still on their way. */
