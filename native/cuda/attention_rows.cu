@@ -3,7 +3,7 @@
 // Each split is folded on its own, and splits are merged in order, whether one warp does all of a context or many do:
 // a token's result depends on its own context alone.
 #include "cuda/attention.h"
-#include "cuda/run.h"
+#include "cuda/overlap.h"
 
 namespace zi::cuda {
 namespace {
@@ -137,6 +137,7 @@ __device__ void WriteOut(const AttentionArguments& a, const Task& task, const Pa
 /// partials [token · heads + head][split][2 + 32 · kPer]: what MergeSplits takes; null when a warp does all splits.
 template <class T, int kPer>
 __global__ void __launch_bounds__(kThreads) AttendRows(const AttentionArguments a, const Reach reach, float* partials) {
+  Begin();
   Task task;
   if (!FindTask(a, reach, task)) return;
   const int lane = threadIdx.x % 32;
@@ -169,6 +170,7 @@ __global__ void __launch_bounds__(kThreads) AttendRows(const AttentionArguments 
 template <class T, int kPer>
 __global__ void __launch_bounds__(kThreads)
     MergeSplits(const AttentionArguments a, const Reach reach, const float* partials, int splits) {
+  Begin();
   Task task;
   if (!FindTask(a, reach, task)) return;
   Partial<kPer> total, part;
@@ -191,14 +193,14 @@ void LaunchRows(const AttentionArguments& a, const Reach& reach, int64_t max_con
   const int64_t splits = (max_context + kSplit - 1) / kSplit;
   const unsigned blocks = Blocks(warps, kThreads / 32);
   if (splits <= 1 || warps >= kEnoughWarps || splits > kMostGridRows) {
-    AttendRows<T, kPer><<<blocks, kThreads, 0, run.stream>>>(a, reach, nullptr);
+    Overlapped(AttendRows<T, kPer>, blocks, kThreads, run, a, reach, nullptr);
     return;
   }
   const size_t size = static_cast<size_t>(a.tokens * a.heads * splits * (2 + 32 * kPer)) * sizeof(float);
   float* partials = reinterpret_cast<float*>(run.partials.AtLeast(size));
   const dim3 grid(blocks, static_cast<unsigned>(splits));
-  AttendRows<T, kPer><<<grid, kThreads, 0, run.stream>>>(a, reach, partials);
-  MergeSplits<T, kPer><<<blocks, kThreads, 0, run.stream>>>(a, reach, partials, static_cast<int>(splits));
+  Overlapped(AttendRows<T, kPer>, grid, kThreads, run, a, reach, partials);
+  Overlapped(MergeSplits<T, kPer>, blocks, kThreads, run, a, reach, partials, static_cast<int>(splits));
 }
 
 template <class T>

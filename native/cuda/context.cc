@@ -97,6 +97,7 @@ void Context::SynchronizeAll() {
 Context::Context(int device) : device_(device) {
   Use();
   Check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  Check(cudaDeviceGetAttribute(&generation_, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   Check(cudaHostAlloc(reinterpret_cast<void**>(&fault_), sizeof(Fault), cudaHostAllocPortable | cudaHostAllocMapped),
         "cudaHostAlloc");
   std::memset(fault_, 0, sizeof(Fault));

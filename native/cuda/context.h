@@ -54,6 +54,8 @@ class Context {
 
   int device() const { return device_; }
   int multiprocessors() const { return multiprocessors_; }
+  /// Major part of the compute capability.
+  int generation() const { return generation_; }
   Fault* fault() const { return fault_; }
   /// Makes it the calling thread's device.
   void Use() const { Check(cudaSetDevice(device_), "cudaSetDevice"); }
@@ -68,7 +70,7 @@ class Context {
 
  private:
   const int device_;
-  int multiprocessors_ = 0;
+  int multiprocessors_ = 0, generation_ = 0;
   Fault* fault_ = nullptr;
   cudaStream_t clock_stream_ = nullptr;
   std::mutex mutex_;

@@ -1,6 +1,6 @@
 // add, gated, scale_cap and combine; and what goes before and after products: conversion of inputs, bias, activation.
 #include "cuda/math.h"
-#include "cuda/run.h"
+#include "cuda/overlap.h"
 #include "cuda/views.h"
 
 namespace zi::cuda {
@@ -12,6 +12,7 @@ constexpr int kThreads = 256;
 /// limit are taken in turns.
 template <class F>
 __global__ void ForEach(const F f, int64_t rows, int64_t columns) {
+  Begin();
   const int64_t column = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * F::kWidth;
   if (column >= columns) return;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) f(row, column);
@@ -21,7 +22,7 @@ template <class F>
 void LaunchForEach(const F& f, int64_t rows, int64_t columns, Run& run) {
   if (rows == 0 || columns == 0) return;
   const dim3 grid(Blocks(columns, kThreads * F::kWidth), Blocks(rows, 1, kMostGridRows));
-  ForEach<<<grid, kThreads, 0, run.stream>>>(f, rows, columns);
+  Overlapped(ForEach<F>, grid, kThreads, run, f, rows, columns);
 }
 
 /// One value, or eight neighbours, of a row.

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "cuda/dot.h"
-#include "cuda/run.h"
+#include "cuda/overlap.h"
 
 namespace zi::cuda {
 namespace {
@@ -25,6 +25,7 @@ struct ExpertArguments {
 
 template <class W, class X>
 __global__ void __launch_bounds__(kDotThreads) Experts(const __grid_constant__ ExpertArguments a) {
+  Begin();
   __shared__ float sums[kDotRows];
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kDotRows;
   for (int64_t choice = blockIdx.y; choice < a.choices; choice += gridDim.y) {
@@ -76,7 +77,7 @@ void Launch(const ExpertLinearOp& op, Run& run) {
     a.aligned = a.aligned && RowsAligned(weight, 16);
   }
   const dim3 grid(Blocks(a.outputs, kDotRows), Blocks(a.choices, 1, kMostGridRows));
-  const auto launch = [&](auto kernel) { kernel<<<grid, kDotThreads, 0, run.stream>>>(a); };
+  const auto launch = [&](auto kernel) { Overlapped(kernel, grid, kDotThreads, run, a); };
   switch (op.weight.dtype) {
     case DType::kF16:
       return same ? launch(Experts<__half, __half>) : launch(Experts<__half, float>);

@@ -1,90 +1,114 @@
-// linear for a few tokens, where reading the weights rules.
+// linear for a few tokens, where reading the weights rules: one kernel for products of the same inputs.
+#include <algorithm>
+
 #include "cuda/dot.h"
-#include "cuda/run.h"
+#include "cuda/overlap.h"
 
 namespace zi::cuda {
 namespace {
 
-struct FewArguments {
+/// Of what the next kernel's blocks bring to the L2 cache while the kernel before ends: less than half of an H100's.
+constexpr int64_t kPrefetchBytes = 16 << 20;
+/// About as many blocks as are on an H100 at once.
+constexpr int64_t kBlocksAtOnce = 1024;
+
+/// One of the products.
+struct Part {
   const uint8_t* weight;
-  int64_t weight_stride, outputs, inputs;
-  RowView x;
-  int64_t x_stride;
-  int tokens, first_token;
+  int64_t weight_stride, outputs;
   RowView out;
   WeightVector bias;
   Activation activation;
   bool accumulate, aligned;
+  unsigned first_block;
+  uint32_t prefetch_bytes;  // of each row
+};
+
+struct FewArguments {
+  Part parts[kMostJoined];
+  int count;
+  int64_t inputs;
+  RowView x;
+  int64_t x_stride;
+  int tokens, first_token;
 };
 
 template <class W, class X, int T>
-__global__ void __launch_bounds__(kDotThreads) FewTokens(const FewArguments a) {
+__global__ void __launch_bounds__(kDotThreads) FewTokens(const __grid_constant__ FewArguments a) {
   __shared__ float sums[kDotRows * T];
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kDotRows;
+  int index = a.count - 1;
+  while (index > 0 && blockIdx.x < a.parts[index].first_block) --index;
+  const Part& part = a.parts[index];
+  const int64_t first = static_cast<int64_t>(blockIdx.x - part.first_block) * kDotRows;
   const W* rows[kDotRows];
 #pragma unroll
   for (int r = 0; r < kDotRows; ++r) {
     // Rows beyond the last repeat it; their sums are not stored.
-    const int64_t row = first + r < a.outputs ? first + r : a.outputs - 1;
-    rows[r] = reinterpret_cast<const W*>(a.weight) + row * a.weight_stride;
+    const int64_t row = first + r < part.outputs ? first + r : part.outputs - 1;
+    rows[r] = reinterpret_cast<const W*>(part.weight) + row * part.weight_stride;
+    if (threadIdx.x == r && part.prefetch_bytes > 0) Prefetch(rows[r], part.prefetch_bytes);
   }
-  DotRows<W, X, T>(rows, a.x.Row<X>(a.first_token), a.x_stride, a.inputs, a.aligned, sums);
+  Begin();
+  DotRows<W, X, T>(rows, a.x.Row<X>(a.first_token), a.x_stride, a.inputs, part.aligned, sums);
   const int r = threadIdx.x / T, t = threadIdx.x % T;
-  if (r >= kDotRows || t >= a.tokens || first + r >= a.outputs) return;
+  if (r >= kDotRows || t >= a.tokens || first + r >= part.outputs) return;
   float value = sums[threadIdx.x];
-  if (a.bias.data) value += a.bias.At(first + r);
-  value = Activate(a.activation, value);
-  if (a.accumulate) value += a.out.Get(a.first_token + t, first + r);
-  a.out.Put(a.first_token + t, first + r, value);
+  if (part.bias.data) value += part.bias.At(first + r);
+  value = Activate(part.activation, value);
+  if (part.accumulate) value += part.out.Get(a.first_token + t, first + r);
+  part.out.Put(a.first_token + t, first + r, value);
 }
 
 template <class W, class X>
-void LaunchTyped(const FewArguments& a, cudaStream_t stream) {
-  const unsigned blocks = Blocks(a.outputs, kDotRows);
-  FewArguments part = a;
+void LaunchTyped(FewArguments a, unsigned blocks, Run& run) {
   // In groups whose size has a kernel; what a token gets does not depend on its group.
-  while (part.tokens > 0) {
+  while (a.tokens > 0) {
     int count = 1;
-    if (part.tokens >= 8) {
-      FewTokens<W, X, 8><<<blocks, kDotThreads, 0, stream>>>(part), count = 8;
-    } else if (part.tokens >= 4) {
-      FewTokens<W, X, 4><<<blocks, kDotThreads, 0, stream>>>(part), count = 4;
-    } else if (part.tokens >= 2) {
-      FewTokens<W, X, 2><<<blocks, kDotThreads, 0, stream>>>(part), count = 2;
+    if (a.tokens >= 8) {
+      Overlapped(FewTokens<W, X, 8>, blocks, kDotThreads, run, a), count = 8;
+    } else if (a.tokens >= 4) {
+      Overlapped(FewTokens<W, X, 4>, blocks, kDotThreads, run, a), count = 4;
+    } else if (a.tokens >= 2) {
+      Overlapped(FewTokens<W, X, 2>, blocks, kDotThreads, run, a), count = 2;
     } else {
-      FewTokens<W, X, 1><<<blocks, kDotThreads, 0, stream>>>(part);
+      Overlapped(FewTokens<W, X, 1>, blocks, kDotThreads, run, a);
     }
-    part.tokens -= count;
-    part.first_token += count;
+    a.tokens -= count;
+    a.first_token += count;
   }
 }
 
 }  // namespace
 
-void LaunchFewTokens(const LinearOp& op, Run& run) {
-  const bool aligned = RowsAligned(op.weight, 16) && RowsAligned(op.x, 16);
-  const FewArguments arguments{op.weight.data,
-                               op.weight.strides[0],
-                               op.weight.shape[0],
-                               op.weight.shape[1],
-                               RowView(op.x),
-                               op.x.strides[0],
-                               static_cast<int>(op.x.shape[0]),
-                               0,
-                               RowView(op.out),
-                               WeightVector(op.bias),
-                               op.activation,
-                               op.accumulate,
-                               aligned};
-  const bool same = op.x.dtype == op.weight.dtype;
-  switch (op.weight.dtype) {
+void LaunchFewTokens(const std::vector<LinearOp>& ops, Run& run) {
+  const LinearOp& first = ops.front();
+  const View& x = first.x;
+  FewArguments arguments{};
+  arguments.inputs = first.weight.shape[1];
+  arguments.x = RowView(x);
+  arguments.x_stride = x.strides[0];
+  arguments.tokens = static_cast<int>(x.shape[0]);
+  unsigned blocks = 0;
+  for (const LinearOp& op : ops) {
+    const bool aligned = RowsAligned(op.weight, 16) && RowsAligned(x, 16);
+    arguments.parts[arguments.count++] = {op.weight.data, op.weight.strides[0], op.weight.shape[0], RowView(op.out),
+                                          WeightVector(op.bias), op.activation, op.accumulate, aligned, blocks, 0};
+    blocks += Blocks(op.weight.shape[0], kDotRows);
+  }
+  const int64_t row_bytes = arguments.inputs * ElementBytes(first.weight.dtype);
+  const int64_t each = kPrefetchBytes / (std::min<int64_t>(blocks, kBlocksAtOnce) * kDotRows);
+  for (Part& part : arguments.parts) {
+    if (part.aligned) part.prefetch_bytes = static_cast<uint32_t>(std::min(row_bytes, each) / 16 * 16);
+  }
+  const bool same = x.dtype == first.weight.dtype;
+  switch (first.weight.dtype) {
     case DType::kF16:
-      return same ? LaunchTyped<__half, __half>(arguments, run.stream) : LaunchTyped<__half, float>(arguments, run.stream);
+      return same ? LaunchTyped<__half, __half>(arguments, blocks, run) : LaunchTyped<__half, float>(arguments, blocks, run);
     case DType::kBF16:
-      return same ? LaunchTyped<__nv_bfloat16, __nv_bfloat16>(arguments, run.stream)
-                  : LaunchTyped<__nv_bfloat16, float>(arguments, run.stream);
+      return same ? LaunchTyped<__nv_bfloat16, __nv_bfloat16>(arguments, blocks, run)
+                  : LaunchTyped<__nv_bfloat16, float>(arguments, blocks, run);
     default:
-      return LaunchTyped<float, float>(arguments, run.stream);
+      return LaunchTyped<float, float>(arguments, blocks, run);
   }
 }
 

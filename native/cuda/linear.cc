@@ -65,6 +65,7 @@ bool IsFused(const LinearOp& op) {
 }
 
 bool LibraryProduct(const LinearOp& op, Run& run) {
+  run.after_kernel = false;  // whatever the library queues
   const DType type = op.weight.dtype;
   // Nothing can be added after the activation by the library, and it writes f32 or its inputs' type.
   const bool apart = (op.accumulate && op.activation != Activation::kNone) ||
@@ -93,6 +94,18 @@ bool LibraryProduct(const LinearOp& op, Run& run) {
   return true;
 }
 
+/// Whether one kernel can compute it with what waits: the same inputs, and nothing of the others is overwritten.
+bool Joins(const LinearOp& op, const std::vector<LinearOp>& waiting) {
+  if (waiting.empty()) return true;
+  if (waiting.size() == kMostJoined) return false;
+  const LinearOp& first = waiting.front();
+  if (!SamePlace(op.x, first.x) || op.weight.dtype != first.weight.dtype) return false;
+  for (const LinearOp& other : waiting) {
+    if (Overlaps(op.out, other.out) || Overlaps(op.weight, other.out) || Overlaps(op.out, other.weight)) return false;
+  }
+  return !Overlaps(op.out, op.x) && !Overlaps(first.out, first.x);
+}
+
 }  // namespace
 
 View ConvertInputs(const View& x, DType type, Run& run) {
@@ -108,12 +121,17 @@ void Launch(const LinearOp& op, Run& run) {
   const int64_t tokens = op.x.shape[0], outputs = op.out.shape[1], inputs = op.x.shape[1];
   if (tokens == 0 || outputs == 0) return;
   const DType x = op.x.dtype, w = op.weight.dtype;
+  const bool few = inputs > 0 && tokens <= kFewTokens && !op.input_major;
+  const bool as_they_are = x == w || x == DType::kF32;
+  if (!few || !as_they_are || !Joins(op, run.waiting)) run.Flush();
   if (inputs == 0) {
     LaunchPlainProduct(op, run);
-  } else if (tokens <= kFewTokens && !op.input_major) {
-    LinearOp few = op;
-    if (x != w && x != DType::kF32) few.x = ConvertInputs(op.x, DType::kF32, run);
-    LaunchFewTokens(few, run);
+  } else if (few && as_they_are) {
+    run.waiting.push_back(op);
+  } else if (few) {
+    LinearOp converted = op;
+    converted.x = ConvertInputs(op.x, DType::kF32, run);
+    LaunchFewTokens({converted}, run);
   } else if (x == DType::kF32 && w != DType::kF32 && outputs <= kFewOutputs) {
     LaunchPlainProduct(op, run);
   } else if (!LibraryProduct(op, run)) {

@@ -1,6 +1,6 @@
 // layer_norm and rms_norm: a warp per short row, a block per long one, which keeps the row in registers where it can.
 #include "cuda/math.h"
-#include "cuda/run.h"
+#include "cuda/overlap.h"
 #include "cuda/views.h"
 
 namespace zi::cuda {
@@ -30,6 +30,7 @@ __device__ float RowSum(float value, float* shared) {
 /// Any length and alignment.
 template <int kRowThreads, bool kCenter>
 __global__ void Norm(const NormArguments a) {
+  Begin();
   __shared__ float shared[32];
   const int lane = threadIdx.x % kRowThreads;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kRowThreads) + threadIdx.x / kRowThreads;
@@ -56,6 +57,7 @@ __global__ void Norm(const NormArguments a) {
 /// A block per row of at most 8 · kThreads · kGroups values, in groups of eight, read once.
 template <int kGroups, bool kCenter>
 __global__ void __launch_bounds__(kThreads) NormInRegisters(const NormArguments a) {
+  Begin();
   __shared__ float shared[32];
   const int64_t row = blockIdx.x;
   float values[kGroups][8];
@@ -105,17 +107,17 @@ void LaunchNorm(const View& out, const View& x, const View& weight, const View& 
   const bool eights = a.length % 8 == 0 && RowsAligned(out, 16) && RowsAligned(x, 16) && Aligned(weight.data) &&
                       Aligned(bias.data);
   if (a.length <= kWarpLength) {
-    Norm<32, kCenter><<<Blocks(a.rows, kThreads / 32), kThreads, 0, run.stream>>>(a);
+    Overlapped(Norm<32, kCenter>, Blocks(a.rows, kThreads / 32), kThreads, run, a);
   } else if (eights && a.length <= 8 * kThreads) {
-    NormInRegisters<1, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
+    Overlapped(NormInRegisters<1, kCenter>, blocks, kThreads, run, a);
   } else if (eights && a.length <= 16 * kThreads) {
-    NormInRegisters<2, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
+    Overlapped(NormInRegisters<2, kCenter>, blocks, kThreads, run, a);
   } else if (eights && a.length <= 32 * kThreads) {
-    NormInRegisters<4, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
+    Overlapped(NormInRegisters<4, kCenter>, blocks, kThreads, run, a);
   } else if (eights && a.length <= 64 * kThreads) {
-    NormInRegisters<8, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
+    Overlapped(NormInRegisters<8, kCenter>, blocks, kThreads, run, a);
   } else {
-    Norm<kThreads, kCenter><<<blocks, kThreads, 0, run.stream>>>(a);
+    Overlapped(Norm<kThreads, kCenter>, blocks, kThreads, run, a);
   }
 }
 

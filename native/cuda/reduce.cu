@@ -1,6 +1,6 @@
 // argmax, nll_fold and route: reductions over rows of logits.
 #include "cuda/math.h"
-#include "cuda/run.h"
+#include "cuda/overlap.h"
 #include "cuda/views.h"
 
 namespace zi::cuda {
@@ -23,6 +23,7 @@ __device__ void WarpBest(float& value, int& column) {
 }
 
 __global__ void Argmax(int32_t* out, int64_t out_stride, const float* logits, int64_t stride, int columns) {
+  Begin();
   __shared__ float values[kThreads / 32];
   __shared__ int at[kThreads / 32];
   const float* row = logits + blockIdx.x * stride;
@@ -43,6 +44,7 @@ __global__ void Argmax(int32_t* out, int64_t out_stride, const float* logits, in
 
 __global__ void NllFold(float* states, int64_t state_stride, const float* logits, int64_t stride,
                         const int32_t* targets, int64_t first_column, int columns, bool first) {
+  Begin();
   __shared__ float shared[32];
   __shared__ double sums[32];
   float* state = states + blockIdx.x * state_stride;
@@ -70,6 +72,7 @@ __global__ void NllFold(float* states, int64_t state_stride, const float* logits
 /// rising expert, so nothing has to be marked. NaN counts as the smallest logit.
 __global__ void Route(int32_t* experts, int64_t experts_stride, float* weights, int64_t weights_stride,
                       const float* logits, int64_t stride, int64_t tokens, int count, int choices, bool normalize) {
+  Begin();
   const int64_t t = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (t >= tokens) return;
   const int lane = threadIdx.x % 32;
@@ -117,14 +120,14 @@ const float* Floats(const View& view) { return reinterpret_cast<const float*>(vi
 
 void Launch(const ArgmaxOp& op, Run& run) {
   if (op.logits.shape[0] == 0) return;
-  Argmax<<<Blocks(op.logits.shape[0], 1), kThreads, 0, run.stream>>>(
+  Overlapped(Argmax, Blocks(op.logits.shape[0], 1), kThreads, run,
       reinterpret_cast<int32_t*>(op.out.data), op.out.strides[0], Floats(op.logits), op.logits.strides[0],
       static_cast<int>(op.logits.shape[1]));
 }
 
 void Launch(const NllFoldOp& op, Run& run) {
   if (op.logits.shape[0] == 0) return;
-  NllFold<<<Blocks(op.logits.shape[0], 1), kThreads, 0, run.stream>>>(
+  Overlapped(NllFold, Blocks(op.logits.shape[0], 1), kThreads, run,
       reinterpret_cast<float*>(op.state.data), op.state.strides[0], Floats(op.logits), op.logits.strides[0],
       reinterpret_cast<const int32_t*>(op.targets.data), op.first_column, static_cast<int>(op.logits.shape[1]),
       op.first);
@@ -133,7 +136,7 @@ void Launch(const NllFoldOp& op, Run& run) {
 void Launch(const RouteOp& op, Run& run) {
   const int64_t tokens = op.logits.shape[0];
   if (tokens == 0) return;
-  Route<<<Blocks(tokens, kThreads / 32), kThreads, 0, run.stream>>>(
+  Overlapped(Route, Blocks(tokens, kThreads / 32), kThreads, run,
       reinterpret_cast<int32_t*>(op.experts.data), op.experts.strides[0], reinterpret_cast<float*>(op.weights.data),
       op.weights.strides[0], Floats(op.logits), op.logits.strides[0], tokens, static_cast<int>(op.logits.shape[1]),
       static_cast<int>(op.experts.shape[1]), op.normalize);

@@ -1,5 +1,5 @@
 // gather_rows, rotary and kv_store: rows picked by index. Tables may lie in page-locked host memory.
-#include "cuda/run.h"
+#include "cuda/overlap.h"
 #include "cuda/views.h"
 
 namespace zi::cuda {
@@ -22,6 +22,7 @@ struct GatherArguments {
 /// Four values of a row of two-byte ones, or two of a float row, per access: the table may lie beyond the link, which
 /// wants few and large reads.
 __global__ void GatherRows(const GatherArguments a) {
+  Begin();
   const int64_t token = blockIdx.x, row = a.rows[token];
   if (row < 0 || row >= a.table_rows) {
     if (threadIdx.x == 0) Report(a.fault, kRowOutside, token, row, a.table_rows);
@@ -54,6 +55,7 @@ __global__ void GatherRows(const GatherArguments a) {
 
 __global__ void Rotary(RowView x, const int32_t* positions, const float* frequencies, int64_t tokens, int64_t heads,
                        int64_t pairs, bool interleaved, float scale) {
+  Begin();
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (at >= tokens * pairs) return;
   const int64_t token = at / pairs, i = at % pairs;
@@ -93,6 +95,7 @@ struct StoreArguments {
 /// W neighbours of a head at once: 8 where everything is aligned, else 1.
 template <int W>
 __global__ void KvStore(const StoreArguments a) {
+  Begin();
   const int64_t token = blockIdx.x, slot = a.slots[token];
   if (slot < 0 || slot >= a.slot_count) {
     if (threadIdx.x == 0) Report(a.fault, kSlotOutside, token, slot, a.slot_count);
@@ -128,15 +131,14 @@ void Launch(const GatherRowsOp& op, Run& run) {
   const GatherArguments arguments{RowView(op.out),       op.table.data, op.table.dtype, op.table.shape[0],
                                   op.table.strides[0],   Ints(op.rows), columns,        op.accumulate,
                                   op.scale,              run.fault};
-  GatherRows<<<Blocks(tokens, 1), kThreads, 0, run.stream>>>(arguments);
+  Overlapped(GatherRows, Blocks(tokens, 1), kThreads, run, arguments);
 }
 
 void Launch(const RotaryOp& op, Run& run) {
   const int64_t tokens = op.x.shape[0], heads = op.x.shape[1], pairs = op.inverse_frequencies.shape[0];
   if (tokens * heads * pairs == 0) return;
-  Rotary<<<Blocks(tokens * pairs, kThreads), kThreads, 0, run.stream>>>(
-      RowView(op.x), Ints(op.positions), reinterpret_cast<const float*>(op.inverse_frequencies.data), tokens, heads,
-      pairs, op.interleaved, op.scale);
+  Overlapped(Rotary, Blocks(tokens * pairs, kThreads), kThreads, run, RowView(op.x), Ints(op.positions),
+             reinterpret_cast<const float*>(op.inverse_frequencies.data), tokens, heads, pairs, op.interleaved, op.scale);
 }
 
 void Launch(const KvStoreOp& op, Run& run) {
@@ -155,9 +157,9 @@ void Launch(const KvStoreOp& op, Run& run) {
   const bool eights = depth % 8 == 0 && RowsAligned(op.k, 16) && RowsAligned(op.v, 16) && RowsAligned(op.keys, 16) &&
                       RowsAligned(op.values, 16);
   if (eights) {
-    KvStore<8><<<Blocks(tokens, 1), kThreads, 0, run.stream>>>(arguments);
+    Overlapped(KvStore<8>, Blocks(tokens, 1), kThreads, run, arguments);
   } else {
-    KvStore<1><<<Blocks(tokens, 1), kThreads, 0, run.stream>>>(arguments);
+    Overlapped(KvStore<1>, Blocks(tokens, 1), kThreads, run, arguments);
   }
 }
 

@@ -2,6 +2,7 @@
 #include "cuda/run.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cuda/pieces.h"
 #include "cuda/products.h"
@@ -30,11 +31,21 @@ Products& Run::products() {
 }
 
 void Run::Execute(const Decoded& decoded) {
-  if (!std::holds_alternative<LinearOp>(decoded.op)) converted = {};
+  if (!std::holds_alternative<LinearOp>(decoded.op)) {
+    converted = {};
+    Flush();
+  }
   std::visit([this](const auto& op) { Launch(op, *this); }, decoded.op);
 }
 
+void Run::Flush() {
+  if (waiting.empty()) return;
+  const std::vector<LinearOp> ops = std::exchange(waiting, {});
+  LaunchFewTokens(ops, *this);
+}
+
 void Launch(const CopyOp& op, Run& run) {
+  run.after_kernel = false;
   for (size_t done = 0; done < op.size;) {
     // Neither side may cross the end of a page-locked piece; on a device the cut does no harm.
     const size_t piece = std::min({op.size - done, static_cast<size_t>(PieceEnd(op.to + done) - (op.to + done)),
@@ -45,6 +56,7 @@ void Launch(const CopyOp& op, Run& run) {
 }
 
 void Launch(const FillOp& op, Run& run) {
+  run.after_kernel = false;
   Check(cudaMemsetAsync(op.to, op.value, op.size, run.stream), "cudaMemsetAsync");
 }
 

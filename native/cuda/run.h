@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <memory>
+#include <vector>
 
 #include "cuda/context.h"
 #include "ops/decode.h"
@@ -27,8 +28,10 @@ class Run {
   Run(cudaStream_t stream, Context& context);
   ~Run();
 
-  /// Throws CudaError or what products throw.
+  /// Throws CudaError or what products throw. A product of a few tokens may wait for others of the same inputs.
   void Execute(const Decoded& decoded);
+  /// Launches what waits; call before the stream is used by anybody else.
+  void Flush();
 
   const cudaStream_t stream;
   Fault* const fault;
@@ -36,6 +39,11 @@ class Run {
   /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for
   /// products before their epilogue; for a bias in the type of the result.
   Scratch partials, inputs, sums, bias;
+  /// Products of a few tokens that one kernel will compute.
+  std::vector<LinearOp> waiting;
+  /// Whether a kernel of ours is the last of the stream's work, so that the next may start while it ends.
+  bool after_kernel = false;
+  bool MayOverlap() const { return after_kernel && context_.generation() >= 9; }
   /// Loaded at the first product: streams that only copy need no library.
   Products& products();
 
@@ -71,8 +79,9 @@ void Launch(const CopyOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 
 // Parts of linear and attention, each in a file of its own.
-/// A few tokens times [N, K] weights, whole epilogue included.
-void LaunchFewTokens(const LinearOp& op, Run& run);
+/// A few tokens times [N, K] weights, whole epilogue included: one kernel for up to kMostJoined products of one x.
+void LaunchFewTokens(const std::vector<LinearOp>& ops, Run& run);
+constexpr size_t kMostJoined = 3;
 /// Any types, strides and addresses; for what the library refuses.
 void LaunchPlainProduct(const LinearOp& op, Run& run);
 /// out = act(from + bias) (+ out). `from` may be out itself.

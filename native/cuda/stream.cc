@@ -51,6 +51,7 @@ std::shared_ptr<Event> Stream::Record() {
   RequireOpen();
   std::shared_ptr<StreamEvent> event;
   Try("record", [&] {
+    run_->Flush();
     event = std::make_shared<StreamEvent>(context_, watcher_);
     Check(cudaEventRecord(event->handle(), stream_), "cudaEventRecord");
   });
@@ -70,11 +71,16 @@ void Stream::Wait(const std::shared_ptr<Event>& event) {
   }
   const std::string failure = other->context().failure();
   if (!failure.empty()) context_->Fail("stream '" + name_ + "' waited for an event that failed: " + failure);
-  Try("wait", [&] { Check(cudaStreamWaitEvent(stream_, other->handle(), 0), "cudaStreamWaitEvent"); });
+  Try("wait", [&] {
+    run_->Flush();
+    run_->after_kernel = false;
+    Check(cudaStreamWaitEvent(stream_, other->handle(), 0), "cudaStreamWaitEvent");
+  });
 }
 
 void Stream::Close(std::function<void()> closed) {
   closing_ = true;
+  Try("close", [&] { run_->Flush(); });
   watcher_->Close(std::move(closed));
 }
 

@@ -59,6 +59,7 @@ inline bool RowsAligned(const View& view, int64_t bytes) {
 struct WeightVector {
   const uint8_t* data;
   DType dtype;
+  WeightVector() = default;
   explicit WeightVector(const View& view) : data(view.data), dtype(view.dtype) {}
   __host__ __device__ WeightVector(const uint8_t* at, DType type) : data(at), dtype(type) {}
   __device__ float At(int64_t i) const { return GetAs(data, dtype, i); }

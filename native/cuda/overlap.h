@@ -1,0 +1,45 @@
+// Kernels that start while the one before them in the stream ends: its last blocks, the launch and the first weights
+// overlap (programmatic dependent launch, compute capability 9).
+//
+// What Launches takes must begin with Begin(), before it reads anything that other work may have written and before it
+// writes anything. So a kernel is complete only after all before it are, and whoever waits for it has waited for them.
+#pragma once
+#include <utility>
+
+#include "cuda/run.h"
+
+namespace zi::cuda {
+
+/// Lets the next kernel's blocks in as soon as all blocks of this one have come, and waits for the kernel before.
+__device__ inline void Begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// Asks for bytes to be brought to the L2 cache; both a multiple of 16. They may be old by the time they are read, since
+/// caches are coherent, so this may come before Begin().
+__device__ inline void Prefetch(const void* from, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
+#endif
+}
+
+/// Queues a kernel that begins with Begin().
+template <class... Parameters, class... Arguments>
+void Overlapped(void (*kernel)(Parameters...), dim3 grid, unsigned threads, Run& run, Arguments&&... arguments) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.stream = run.stream;
+  config.attrs = &attribute;
+  config.numAttrs = run.MayOverlap() ? 1 : 0;
+  Check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "cudaLaunchKernel");
+  run.after_kernel = true;
+}
+
+}  // namespace zi::cuda
