@@ -124,6 +124,8 @@ export interface NativeEvent {
 export interface NativeStream {
   /** Queues one operation encoded by backends/op-encoding.ts. Throws on operands that do not fit. */
   launch(words: Float64Array): void;
+  /** Several, each after a number with its length. Those before one that throws may have been queued. */
+  launchAll(words: Float64Array): void;
   record(): NativeEvent;
   wait(event: NativeEvent): void;
   /** Drops queued work, stops running kernels between tiles; events then reject. Returns when the thread has ended. */
@@ -141,6 +143,7 @@ export interface NativeDeviceMemory {
 /** As NativeStream, on a GPU; `launch` also drops work after a failure, which events then reject with. */
 export interface NativeCudaStream {
   launch(words: Float64Array): void;
+  launchAll(words: Float64Array): void;
   record(): NativeEvent;
   wait(event: NativeEvent): void;
   /** Rejects the promises that wait; resolves when what was queued has run and its memory may be freed. */

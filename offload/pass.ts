@@ -7,6 +7,7 @@ import { PAGE_TOKENS, pagesFor } from './kv-cache.js';
 import type { AttentionTables, Memory, SamplingTables, Tensor } from './ops.js';
 import type { Plan } from './plan.js';
 import { tensor } from './tensor.js';
+import { roundUp } from './units.js';
 
 /** Consecutive tokens of one sequence. */
 export interface SequenceSlice {
@@ -63,6 +64,12 @@ export function resultBytes(headRows: number, logitsRead: number): number {
   return Math.max(headRows * 3, logitsRead) * DTYPE_BYTES.f32;
 }
 
+/**
+ * Tables of pages have a length that is a multiple of this, and contexts are stated as one: so the operations of a
+ * decoding step are the same as the step's before for a long time, and a device can repeat them.
+ */
+const STABLE_STEPS = 256;
+
 /** Settings and draw of an output. */
 const SAMPLING_WORDS = 8;
 
@@ -76,7 +83,8 @@ export function controlWords(
   const slices = plan.sequences + microBatches;
   const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
   const sampling = plan.sequences * SAMPLING_WORDS + plan.historyTokens;
-  return plan.passTokens * perToken + slices * (4 + pagesPerSequence) + sampling;
+  const tables = slices * (4 + pagesPerSequence) + microBatches * STABLE_STEPS;
+  return plan.passTokens * perToken + tables + sampling;
 }
 
 /** The tables of one micro-batch as tensors over one run of int32 words. */
@@ -131,16 +139,20 @@ export function writeControl(
     for (let index = 0; index < pagesFor(context); index++) pages.push(present(slice.pages[index], 'page'));
     maxContextTokens = Math.max(maxContextTokens, context);
   }
-  const attention = {
-    sequences: put(sequences, [microBatch.slices.length, 4]),
-    pages: put(pages),
-    slots: put(slots),
-    positions: put(positions),
-    maxContextTokens,
-  };
+  while (pages.length % STABLE_STEPS !== 0) pages.push(0);
+  // What varies in length comes last.
+  const sequenceTable = put(sequences, [microBatch.slices.length, 4]);
+  const [slotTable, positionTable] = [put(slots), put(positions)];
   const rowTensors = rows.map((indices) => put(indices));
   const outputs = put(microBatch.outputs);
   const targets = put(microBatch.targets ?? new Int32Array(microBatch.outputs.length));
+  const attention = {
+    sequences: sequenceTable,
+    pages: put(pages),
+    slots: slotTable,
+    positions: positionTable,
+    maxContextTokens: roundUp(maxContextTokens, STABLE_STEPS),
+  };
   const lengths = microBatch.slices.map(({ tokens, startPosition, knownTokens }) => ({
     tokens: tokens.length,
     knownTokens: knownTokens ?? startPosition + tokens.length,

@@ -61,6 +61,7 @@ class NativeCudaStream : public Napi::ObjectWrap<NativeCudaStream> {
   static Napi::Function Define(Napi::Env env, CudaClasses* classes) {
     return DefineClass(env, "NativeCudaStream",
                        {InstanceMethod<&NativeCudaStream::Launch>("launch"),
+                        InstanceMethod<&NativeCudaStream::LaunchAll>("launchAll"),
                         InstanceMethod<&NativeCudaStream::Record>("record", napi_default, classes),
                         InstanceMethod<&NativeCudaStream::Wait>("wait"),
                         InstanceMethod<&NativeCudaStream::Close>("close")});
@@ -74,11 +75,12 @@ class NativeCudaStream : public Napi::ObjectWrap<NativeCudaStream> {
 
  private:
   void Launch(const Napi::CallbackInfo& info) {
-    if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
-      throw Napi::TypeError::New(info.Env(), "an encoded operation is a Float64Array");
-    }
-    const auto words = info[0].As<Napi::Float64Array>();
+    const auto words = ReadWords(info[0]);
     Guarded(info.Env(), [&] { queue_->Launch(words.Data(), words.ElementLength()); });
+  }
+  void LaunchAll(const Napi::CallbackInfo& info) {
+    const auto words = ReadWords(info[0]);
+    Guarded(info.Env(), [&] { queue_->LaunchAll(words.Data(), words.ElementLength()); });
   }
   Napi::Value Record(const Napi::CallbackInfo& info) {
     auto event = Guarded(info.Env(), [&] { return queue_->Record(); });

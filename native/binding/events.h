@@ -21,6 +21,14 @@ auto Guarded(Napi::Env env, F f) {
   }
 }
 
+/// What the encoder of operations made. Throws a TypeError for anything else.
+inline Napi::Float64Array ReadWords(const Napi::Value& value) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
+    throw Napi::TypeError::New(value.Env(), "an encoded operation is a Float64Array");
+  }
+  return value.As<Napi::Float64Array>();
+}
+
 class NativeEvent : public Napi::ObjectWrap<NativeEvent> {
  public:
   static Napi::Function Define(Napi::Env env) {

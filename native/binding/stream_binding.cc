@@ -19,6 +19,7 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   static Napi::Function Define(Napi::Env env, StreamClasses* classes) {
     return DefineClass(env, "NativeStream",
                        {InstanceMethod<&NativeStream::Launch>("launch"),
+                        InstanceMethod<&NativeStream::LaunchAll>("launchAll"),
                         InstanceMethod<&NativeStream::Record>("record", napi_default, classes),
                         InstanceMethod<&NativeStream::Wait>("wait"), InstanceMethod<&NativeStream::Close>("close")});
   }
@@ -27,11 +28,12 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
 
  private:
   void Launch(const Napi::CallbackInfo& info) {
-    if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
-      throw Napi::TypeError::New(info.Env(), "an encoded operation is a Float64Array");
-    }
-    const auto words = info[0].As<Napi::Float64Array>();
+    const auto words = ReadWords(info[0]);
     Guarded(info.Env(), [&] { stream_.Launch(WorkFor(words.Data(), words.ElementLength())); });
+  }
+  void LaunchAll(const Napi::CallbackInfo& info) {
+    const auto words = ReadWords(info[0]);
+    Guarded(info.Env(), [&] { stream_.Launch(WorkForAll(words.Data(), words.ElementLength())); });
   }
   Napi::Value Record(const Napi::CallbackInfo& info) {
     auto event = Guarded(info.Env(), [&] { return stream_.Record(); });

@@ -29,19 +29,32 @@ auto KernelOf(const Kernels& k, const SampleOp&) { return k.sample; }
 auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }
 auto KernelOf(const Kernels&, const FillOp&) { return FillBytes; }
 
+void RunOperation(const Decoded& decoded, const CancelFlag& cancel) {
+  // With whatever setup is current when it runs.
+  const CpuSetup cpu = CurrentCpu();
+  Run run{*cpu.pool, cancel};
+  try {
+    std::visit([&](const auto& op) { KernelOf(*cpu.kernels, op)(op, run); }, decoded.op);
+  } catch (const std::exception& error) {
+    throw std::runtime_error(std::string(decoded.name) + ": " + error.what());
+  }
+}
+
 }  // namespace
 
+// Decoded operations are shared, because a function object must be copyable.
+
 Stream::Work WorkFor(const double* words, size_t count) {
-  // Shared, because a function object must be copyable.
   auto decoded = std::make_shared<const Decoded>(DecodeOperation(words, count, kHostPlace));
-  return [decoded](const CancelFlag& cancel) {
-    // With whatever setup is current when it runs.
-    const CpuSetup cpu = CurrentCpu();
-    Run run{*cpu.pool, cancel};
-    try {
-      std::visit([&](const auto& op) { KernelOf(*cpu.kernels, op)(op, run); }, decoded->op);
-    } catch (const std::exception& error) {
-      throw std::runtime_error(std::string(decoded->name) + ": " + error.what());
+  return [decoded](const CancelFlag& cancel) { RunOperation(*decoded, cancel); };
+}
+
+Stream::Work WorkForAll(const double* words, size_t count) {
+  auto operations = std::make_shared<const std::vector<Decoded>>(DecodeOperations(words, count, kHostPlace));
+  return [operations](const CancelFlag& cancel) {
+    for (const Decoded& decoded : *operations) {
+      if (cancel) return;
+      RunOperation(decoded, cancel);
     }
   };
 }

@@ -117,11 +117,15 @@ View ConvertInputs(const View& x, DType type, Run& run) {
   return to;
 }
 
+bool IsFewTokens(const LinearOp& op) {
+  return op.x.shape[0] <= kFewTokens && op.x.shape[1] > 0 && !op.input_major;
+}
+
 void Launch(const LinearOp& op, Run& run) {
   const int64_t tokens = op.x.shape[0], outputs = op.out.shape[1], inputs = op.x.shape[1];
   if (tokens == 0 || outputs == 0) return;
   const DType x = op.x.dtype, w = op.weight.dtype;
-  const bool few = inputs > 0 && tokens <= kFewTokens && !op.input_major;
+  const bool few = IsFewTokens(op);
   const bool as_they_are = x == w || x == DType::kF32;
   if (!few || !as_they_are || !Joins(op, run.waiting)) run.Flush();
   if (inputs == 0) {

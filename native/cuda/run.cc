@@ -15,6 +15,7 @@ uint8_t* Scratch::AtLeast(size_t size) {
   Check(cudaFree(data_), "cudaFree");
   data_ = nullptr;
   size_ = 0;
+  ++version_;
   Check(cudaMalloc(reinterpret_cast<void**>(&data_), size), "cudaMalloc of scratch");
   size_ = size;
   return data_;

@@ -15,10 +15,13 @@ class Products;
 /// Device memory that grows to the largest need of the first passes and is kept; contents are undefined.
 class Scratch {
  public:
+  /// @param version counts its moves
+  explicit Scratch(int& version) : version_(version) {}
   ~Scratch() { cudaFree(data_); }
   uint8_t* AtLeast(size_t size);
 
  private:
+  int& version_;
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
 };
@@ -30,15 +33,17 @@ class Run {
 
   /// Throws CudaError or what products throw. A product of a few tokens may wait for others of the same inputs.
   void Execute(const Decoded& decoded);
-  /// Launches what waits; call before the stream is used by anybody else.
+  /// Launches what waits; call after the last operation.
   void Flush();
 
   const cudaStream_t stream;
   Fault* const fault;
   const int multiprocessors;
+  /// Changes when scratch moves.
+  int scratch_version = 0;
   /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for
   /// products before their epilogue; for a bias in the type of the result.
-  Scratch partials, inputs, sums, bias;
+  Scratch partials{scratch_version}, inputs{scratch_version}, sums{scratch_version}, bias{scratch_version};
   /// Products of a few tokens that one kernel will compute.
   std::vector<LinearOp> waiting;
   /// Whether a kernel of ours is the last of the stream's work, so that the next may start while it ends.
@@ -79,6 +84,8 @@ void Launch(const CopyOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 
 // Parts of linear and attention, each in a file of its own.
+/// Whether reading the weights rules, so that our own kernel takes it.
+bool IsFewTokens(const LinearOp& op);
 /// A few tokens times [N, K] weights, whole epilogue included: one kernel for up to kMostJoined products of one x.
 void LaunchFewTokens(const std::vector<LinearOp>& ops, Run& run);
 constexpr size_t kMostJoined = 3;

@@ -17,6 +17,7 @@ Stream::Stream(int device, const std::string& name) : context_(Context::Of(devic
 Stream::~Stream() {
   watcher_.reset();  // joins its thread, which waits for the queued work
   cudaSetDevice(context_->device());
+  replays_.Clear();
   run_.reset();
   cudaStreamDestroy(stream_);
 }
@@ -43,6 +44,20 @@ void Stream::Launch(const double* words, size_t count) {
   const Decoded decoded = DecodeOperation(words, count, context_->device());
   Try(decoded.name, [&] {
     run_->Execute(decoded);
+    run_->Flush();
+    Check(cudaGetLastError(), "launch");
+  });
+}
+
+void Stream::LaunchAll(const double* words, size_t count) {
+  RequireOpen();
+  bool replayed = false;
+  Try("replay", [&] { replayed = replays_.Replay(words, count, *run_); });
+  if (replayed) return;
+  const std::vector<Decoded> operations = DecodeOperations(words, count, context_->device());
+  if (operations.empty()) return;
+  Try(operations.back().name, [&] {
+    replays_.Execute(words, count, operations, *run_);
     Check(cudaGetLastError(), "launch");
   });
 }
@@ -51,7 +66,6 @@ std::shared_ptr<Event> Stream::Record() {
   RequireOpen();
   std::shared_ptr<StreamEvent> event;
   Try("record", [&] {
-    run_->Flush();
     event = std::make_shared<StreamEvent>(context_, watcher_);
     Check(cudaEventRecord(event->handle(), stream_), "cudaEventRecord");
   });
@@ -72,7 +86,6 @@ void Stream::Wait(const std::shared_ptr<Event>& event) {
   const std::string failure = other->context().failure();
   if (!failure.empty()) context_->Fail("stream '" + name_ + "' waited for an event that failed: " + failure);
   Try("wait", [&] {
-    run_->Flush();
     run_->after_kernel = false;
     Check(cudaStreamWaitEvent(stream_, other->handle(), 0), "cudaStreamWaitEvent");
   });
@@ -80,7 +93,6 @@ void Stream::Wait(const std::shared_ptr<Event>& event) {
 
 void Stream::Close(std::function<void()> closed) {
   closing_ = true;
-  Try("close", [&] { run_->Flush(); });
   watcher_->Close(std::move(closed));
 }
 

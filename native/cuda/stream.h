@@ -6,6 +6,7 @@
 
 #include "cuda/api.h"
 #include "cuda/context.h"
+#include "cuda/replay.h"
 #include "cuda/run.h"
 
 namespace zi::cuda {
@@ -65,6 +66,7 @@ class Stream final : public Queue {
   ~Stream() override;
 
   void Launch(const double* words, size_t count) override;
+  void LaunchAll(const double* words, size_t count) override;
   std::shared_ptr<Event> Record() override;
   void Wait(const std::shared_ptr<Event>& event) override;
   void Close(std::function<void()> closed) override;
@@ -79,6 +81,7 @@ class Stream final : public Queue {
   const std::string name_;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<Run> run_;
+  Replays replays_;
   std::shared_ptr<Watcher> watcher_;
   bool closing_ = false;
 };

@@ -230,4 +230,17 @@ Decoded DecodeOperation(const double* words, size_t count, int place) {
   return {opcode.name, op, in.TakeMemories(), std::move(in.expert_weights)};
 }
 
+std::vector<Decoded> DecodeOperations(const double* words, size_t count, int place) {
+  std::vector<Decoded> operations;
+  for (size_t at = 0; at < count;) {
+    const double length = words[at++];
+    if (!(length >= 1) || length > static_cast<double>(count - at)) {
+      throw std::invalid_argument("a batch of operations ends too early");
+    }
+    operations.push_back(DecodeOperation(words + at, static_cast<size_t>(length), place));
+    at += static_cast<size_t>(length);
+  }
+  return operations;
+}
+
 }  // namespace zi

@@ -21,5 +21,7 @@ struct Decoded {
 /// Checks everything that does not depend on the contents of memory; what does (indices, tables) is checked when the
 /// operation runs and fails its stream. `place`: where it is to run. Throws std::invalid_argument.
 Decoded DecodeOperation(const double* words, size_t count, int place);
+/// Several, each after a word with its length.
+std::vector<Decoded> DecodeOperations(const double* words, size_t count, int place);
 
 }  // namespace zi

@@ -8,7 +8,7 @@ import { encodeCopy, encodeOp } from './op-encoding.js';
 
 /** What the addon's streams have in common. */
 export interface NativeQueue {
-  launch(words: Float64Array): void;
+  launchAll(words: Float64Array): void;
   record(): NativeEvent;
   wait(event: NativeEvent): void;
   close(): void | Promise<void>;
@@ -36,30 +36,56 @@ class QueueEvent implements DeviceEvent {
   }
 }
 
-/** After close() nothing runs any more: what is still queued by a pass that has not noticed yet is dropped. */
+/** About a hundred operations. */
+const BATCH_WORDS = 8192;
+
+/**
+ * Operations are collected and handed over together, at the latest when somebody could see whether they run.
+ * After close() nothing runs any more: what is still queued by a pass that has not noticed yet is dropped.
+ */
 export class QueueStream implements DeviceStream {
   readonly #native: NativeQueue;
+  readonly #batch = new Float64Array(BATCH_WORDS);
+  #batchWords = 0;
   closed = false;
   constructor(queue: NativeQueue) {
     this.#native = queue;
   }
   launch(op: Op): void {
-    if (!this.closed) this.#native.launch(encodeOp(op));
+    if (!this.closed) this.#collect(encodeOp(op));
   }
   copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
     if (this.closed || sizeBytes === 0) return;
-    this.#native.launch(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
+    this.#collect(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
   }
   record(): DeviceEvent {
-    return new QueueEvent(this.closed ? null : this.#native.record(), this);
+    if (this.closed) return new QueueEvent(null, this);
+    this.#handOver();
+    return new QueueEvent(this.#native.record(), this);
   }
   wait(event: DeviceEvent): void {
     assert(event instanceof QueueEvent, 'events of one backend stay together');
-    if (!this.closed && event.native) this.#native.wait(event.native);
+    if (this.closed || !event.native) return;
+    this.#handOver();
+    this.#native.wait(event.native);
   }
   /** Resolves when nothing that was queued touches memory any more. */
   async close(): Promise<void> {
     this.closed = true;
     await this.#native.close();
+  }
+
+  #collect(words: Float64Array): void {
+    if (this.#batchWords + 1 + words.length > BATCH_WORDS) this.#handOver();
+    this.#batch[this.#batchWords] = words.length;
+    this.#batch.set(words, this.#batchWords + 1);
+    this.#batchWords += 1 + words.length;
+  }
+
+  #handOver(): void {
+    if (this.#batchWords === 0) return;
+    const words = this.#batch.subarray(0, this.#batchWords);
+    this.#batchWords = 0;
+    this.#native.launchAll(words);
   }
 }

@@ -82,7 +82,7 @@ export class Reference {
     const { model } = this.#toy;
     const k = this.#kernels;
     const tokens = tokenCount(microBatch);
-    const words = memory(4 * (16 * tokens + 64));
+    const words = memory(4 * (16 * tokens + 512)); // pages are padded to 256
     const rowsOf = model.tables.map(({ rowsFrom, rowOffset }) =>
       Int32Array.from(
         microBatch.slices.flatMap(({ startPosition, tokens: ids }) =>

@@ -1,0 +1,127 @@
+// Implements cuda/replay.h.
+#include "cuda/replay.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace zi::cuda {
+namespace {
+
+/// Each takes some memory of the device.
+constexpr size_t kMostBatches = 256;
+
+size_t Hash(const double* words, size_t count) {
+  uint64_t hash = 0x9e3779b97f4a7c15u ^ count;
+  for (size_t i = 0; i < count; ++i) {
+    uint64_t bits;
+    std::memcpy(&bits, words + i, sizeof(bits));
+    hash = (hash ^ bits) * 0xff51afd7ed558ccdu;
+    hash ^= hash >> 32;
+  }
+  return static_cast<size_t>(hash);
+}
+
+/// Only our own kernels, of a few tokens: with more, launches cost little beside what they start.
+bool WorthAGraph(const std::vector<Decoded>& operations) {
+  return operations.size() > 2 && std::all_of(operations.begin(), operations.end(), [](const Decoded& decoded) {
+           if (std::holds_alternative<CopyOp>(decoded.op) || std::holds_alternative<FillOp>(decoded.op)) return false;
+           const auto* linear = std::get_if<LinearOp>(&decoded.op);
+           return !linear || IsFewTokens(*linear);
+         });
+}
+
+void RunAll(const std::vector<Decoded>& operations, Run& run) {
+  for (const Decoded& decoded : operations) run.Execute(decoded);
+  run.Flush();
+}
+
+}  // namespace
+
+Replays::Batch::~Batch() {
+  if (graph) cudaGraphExecDestroy(graph);
+}
+
+void Replays::Clear() {
+  by_hash_.clear();
+  batches_.clear();
+}
+
+Replays::Batch* Replays::Find(size_t hash, const double* words, size_t count) {
+  const auto [begin, end] = by_hash_.equal_range(hash);
+  for (auto it = begin; it != end; ++it) {
+    Batch& batch = *it->second;
+    if (batch.words.size() == count && std::memcmp(batch.words.data(), words, count * sizeof(double)) == 0) return &batch;
+  }
+  return nullptr;
+}
+
+bool Replays::Replay(const double* words, size_t count, Run& run) {
+  if (scratch_version_ != run.scratch_version) Clear();
+  scratch_version_ = run.scratch_version;
+  const Batch* batch = Find(Hash(words, count), words, count);
+  if (!batch || !batch->graph) return false;
+  // A memory that is gone is reported by the ordinary way.
+  for (const auto& memory : batch->memories) {
+    if (memory.expired()) return false;
+  }
+  run.converted = {};
+  run.after_kernel = false;
+  Check(cudaGraphLaunch(batch->graph, run.stream), "cudaGraphLaunch");
+  return true;
+}
+
+void Replays::Execute(const double* words, size_t count, const std::vector<Decoded>& operations, Run& run) {
+  if (!WorthAGraph(operations)) return RunAll(operations, run);
+  const size_t hash = Hash(words, count);
+  Batch* batch = Find(hash, words, count);
+  if (!batch) {
+    RunAll(operations, run);
+    return Remember(hash, words, count, operations);
+  }
+  // The scratch has the size it needs since the first time.
+  if (batch->graph || batch->refused || !Capture(*batch, operations, run)) return RunAll(operations, run);
+  Check(cudaGraphLaunch(batch->graph, run.stream), "cudaGraphLaunch");
+}
+
+void Replays::Remember(size_t hash, const double* words, size_t count, const std::vector<Decoded>& operations) {
+  if (batches_.size() == kMostBatches) {
+    const auto oldest = batches_.begin();
+    const auto [begin, end] = by_hash_.equal_range(oldest->hash);
+    by_hash_.erase(std::find_if(begin, end, [&](const auto& entry) { return entry.second == oldest; }));
+    batches_.erase(oldest);
+  }
+  Batch& batch = batches_.emplace_back();
+  batch.hash = hash;
+  batch.words.assign(words, words + count);
+  for (const Decoded& decoded : operations) {
+    batch.memories.insert(batch.memories.end(), decoded.memories.begin(), decoded.memories.end());
+  }
+  by_hash_.emplace(hash, std::prev(batches_.end()));
+}
+
+bool Replays::Capture(Batch& batch, const std::vector<Decoded>& operations, Run& run) {
+  batch.refused = true;  // until it has worked
+  run.converted = {};
+  run.after_kernel = false;
+  cudaGraph_t graph = nullptr;
+  bool complete = cudaStreamBeginCapture(run.stream, cudaStreamCaptureModeRelaxed) == cudaSuccess;
+  if (complete) {
+    try {
+      RunAll(operations, run);
+    } catch (const std::exception&) {
+      complete = false;
+      run.waiting.clear();
+    }
+    complete = cudaStreamEndCapture(run.stream, &graph) == cudaSuccess && complete;
+  }
+  if (complete) complete = cudaGraphInstantiate(&batch.graph, graph, 0) == cudaSuccess;
+  if (graph) cudaGraphDestroy(graph);
+  cudaGetLastError();  // what the driver refused, the ordinary way does
+  run.converted = {};
+  run.after_kernel = false;
+  if (!complete) batch.graph = nullptr;
+  batch.refused = !complete;
+  return complete;
+}
+
+}  // namespace zi::cuda
