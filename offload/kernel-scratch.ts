@@ -11,9 +11,11 @@ const PRODUCTS_WORKSPACE_BYTES = 32 * MiB;
 /** Rows of converted inputs are that many elements long, or a multiple. */
 const ROW_ELEMENTS = 8;
 const FEW_TOKENS = 8;
-/** Attention of few tokens cuts contexts there, and only while it has fewer warps (token · head) than this. */
+/** Attention of few tokens cuts contexts there, and only while it has fewer blocks (token · head) than this. */
 const SPLIT_TOKENS = 256;
-const ENOUGH_WARPS = 2048;
+const ENOUGH_BLOCKS = 512;
+/** Where tiles do the sequences with this many new tokens, the kernel has blocks for nearly as many of each sequence. */
+const TILE_TOKENS = 16;
 
 export interface KernelScratch {
   readonly productsBytes: number;
@@ -57,10 +59,9 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
   );
   const inputsBytes = inputs + 4 * tokens * widths.apart + 4 * widths.output;
   const splits = Math.ceil(contextTokens / SPLIT_TOKENS);
-  const warps = Math.min(tokens * widths.heads, ENOUGH_WARPS - 1);
-  // A maximum, a sum, and values in whole groups of 32, whose number is a power of two.
-  const values = 32 * 2 ** Math.ceil(Math.log2(Math.max(1, widths.headDim / 32)));
-  const partsBytes = splits > 1 ? 4 * warps * splits * (2 + values) : 0;
+  const blocks = Math.min(tokens * TILE_TOKENS * widths.heads, ENOUGH_BLOCKS - 1);
+  // A maximum, a sum, and values.
+  const partsBytes = splits > 1 ? 4 * blocks * splits * (2 + widths.headDim) : 0;
   const partialsBytes = Math.max(partsBytes, 4 * drawnRows * model.vocabSize);
   return {
     productsBytes: PRODUCTS_WORKSPACE_BYTES,

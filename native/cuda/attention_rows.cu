@@ -1,108 +1,53 @@
-// attention of sequences with a few new tokens: a warp per token and head, contexts cut at multiples of kSplit.
+// attention of sequences with a few new tokens: a block per token and head, contexts cut at multiples of kSplit.
 //
-// Each split is folded on its own, and splits are merged in order, whether one warp does all of a context or many do:
-// a token's result depends on its own context alone.
+// A warp folds 32 keys at fixed positions, a split is merged from its warps in order, and a context from its splits in
+// order, whether one block does all of them or many do: a token's result depends on its own context alone.
 #include "cuda/attention.h"
 #include "cuda/overlap.h"
 
 namespace zi::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kSplit = 256;
-/// With fewer warps than this the device idles, and splits run beside each other.
-constexpr int64_t kEnoughWarps = 2048;
+constexpr int kWarps = 8, kThreads = 32 * kWarps, kChunk = 32, kSplit = kWarps * kChunk;
+/// With fewer blocks than this the device idles, and splits run beside each other.
+constexpr int64_t kEnoughBlocks = 512;
+constexpr int kMostDepth = 256;
+static_assert(kMostDepth <= kThreads, "a thread merges each value of a head");
 
-/// Of one softmax: the maximum, Σ p, and Σ p · v with value d = lane + 32 · i.
-template <int kPer>
+/// Of one softmax: the maximum, Σ p, and Σ p · v of one value; merging is the same for each value.
 struct Partial {
-  float maximum, total, sums[kPer];
-  __device__ void Clear() {
-    maximum = -INFINITY;
-    total = 0;
-    for (int i = 0; i < kPer; ++i) sums[i] = 0;
-  }
+  float maximum = -INFINITY, total = 0, sum = 0;
   __device__ void Merge(const Partial& other) {
     const float larger = fmaxf(maximum, other.maximum);
     if (larger == -INFINITY) return;
     const float mine = expf(maximum - larger), theirs = expf(other.maximum - larger);
     maximum = larger;
     total = total * mine + other.total * theirs;
-    for (int i = 0; i < kPer; ++i) sums[i] = sums[i] * mine + other.sums[i] * theirs;
+    sum = sum * mine + other.sum * theirs;
   }
 };
 
-/// Folds keys [begin, end) of a split.
-template <class T, int kPer>
-__device__ void FoldSplit(const AttentionArguments& a, const AttentionArguments::Sequence& sequence, int kv_head,
-                          const float* q, float slope, int begin, int end, Partial<kPer>& part) {
-  constexpr int kKeys = 4;
-  const int lane = threadIdx.x % 32;
-  part.Clear();
-  for (int chunk = begin; chunk < end; chunk += 32) {
-    // Each lane looks up the place of one key of the chunk.
-    int page = 0, offset = 0;
-    const bool mine = chunk + lane < end && a.Place(sequence, chunk + lane, page, offset);
-    const int64_t key_at = page * a.key_page + kv_head * a.key_head + offset * a.key_token;
-    const int64_t value_at = page * a.value_page + kv_head * a.value_head + offset * a.value_token;
-    const unsigned usable = __ballot_sync(0xffffffffu, mine);
-    const int count = end - chunk < 32 ? end - chunk : 32;
-    for (int j = 0; j < count; j += kKeys) {
-      float scores[kKeys], v[kKeys][kPer];
-#pragma unroll
-      for (int u = 0; u < kKeys; ++u) {
-        const int key = (j + u) % 32;
-        const T* k = reinterpret_cast<const T*>(a.keys) + __shfl_sync(0xffffffffu, key_at, key);
-        const T* value = reinterpret_cast<const T*>(a.values) + __shfl_sync(0xffffffffu, value_at, key);
-        const bool valid = j + u < count && (usable >> key & 1);
-        float product = 0;
-#pragma unroll
-        for (int i = 0; i < kPer; ++i) {
-          const int d = lane + 32 * i;
-          const bool inside = valid && d < a.depth;
-          product = fmaf(q[i], inside ? Widen(k[d]) : 0.0f, product);
-          v[u][i] = inside ? Widen(value[d]) : 0.0f;
-        }
-        scores[u] = product;
-      }
-      float largest = part.maximum;
-#pragma unroll
-      for (int u = 0; u < kKeys; ++u) {
-        const bool valid = j + u < count && (usable >> ((j + u) % 32) & 1);
-        const float product = WarpSum(scores[u]);
-        scores[u] = valid ? a.Score(product, slope, chunk + j + u) : -INFINITY;
-        largest = fmaxf(largest, scores[u]);
-      }
-      if (largest == -INFINITY) continue;
-      const float rescale = expf(part.maximum - largest);
-      part.maximum = largest;
-      part.total *= rescale;
-      for (int i = 0; i < kPer; ++i) part.sums[i] *= rescale;
-#pragma unroll
-      for (int u = 0; u < kKeys; ++u) {
-        const float p = expf(scores[u] - largest);
-        part.total += p;
-#pragma unroll
-        for (int i = 0; i < kPer; ++i) part.sums[i] = fmaf(p, v[u][i], part.sums[i]);
-      }
-    }
-  }
-}
+/// What the warps of a block found in their keys.
+struct Folded {
+  float maximum[kWarps], total[kWarps], sums[kWarps][kMostDepth];
+};
 
-/// A warp's place among all tokens and heads, or, where the tiles do the sequences with more than `most_tokens`, among
-/// that many tokens of every sequence.
+/// Which tokens the rows of the grid are: every token, or, where the tiles do the sequences with more than
+/// `most_tokens`, that many tokens of every sequence.
 struct Reach {
   int most_tokens;
   bool by_sequence;
+  /// Heads lie at multiples of 16 bytes and are whole groups of 16 bytes, keys and values alike.
+  bool groups;
 };
 
-/// What a warp works on; false when it has nothing to do.
+/// What a block works on; false when it has nothing to do.
 struct Task {
   int token, head, kv_head, begin, end;
   AttentionArguments::Sequence sequence;
 };
 __device__ bool FindTask(const AttentionArguments& a, const Reach& reach, Task& task) {
-  const int index = blockIdx.x * (kThreads / 32) + threadIdx.x / 32;
+  const int index = blockIdx.x;
   task.head = index % a.heads;
   const auto& sequence = task.sequence;
   if (reach.by_sequence) {
@@ -123,92 +68,185 @@ __device__ bool FindTask(const AttentionArguments& a, const Reach& reach, Task& 
   return true;
 }
 
-template <class T, int kPer>
-__device__ void WriteOut(const AttentionArguments& a, const Task& task, const Partial<kPer>& result) {
-  // A token that sees nothing gets zeros.
-  const float inverse = result.total != 0 ? 1.0f / result.total : 0.0f;
-  T* out = a.Out<T>(task.token, task.head);
-  for (int i = 0; i < kPer; ++i) {
-    const int d = threadIdx.x % 32 + 32 * i;
-    if (d < a.depth) out[d] = Narrow<T>(result.sums[i] * inverse);
+/// A key's or value's head spread over kLanes lanes, each with kEach groups of 16 bytes.
+template <class T, int kLanes, int kEach>
+struct Spread {
+  static constexpr int kWidth = 16 / sizeof(T), kValues = kEach * kWidth;
+
+  __device__ static int First(int group) { return (group * kLanes + static_cast<int>(threadIdx.x) % kLanes) * kWidth; }
+  __device__ static void Load(const T* head, int depth, bool groups, bool valid, float (&to)[kValues]) {
+#pragma unroll
+    for (int group = 0; group < kEach; ++group) {
+      const int first = First(group);
+      if (groups) {
+        const uint4 word = valid && first < depth ? *reinterpret_cast<const uint4*>(head + first) : uint4{};
+        const T* values = reinterpret_cast<const T*>(&word);
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) to[group * kWidth + i] = Widen(values[i]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) {
+          to[group * kWidth + i] = valid && first + i < depth ? Widen(head[first + i]) : 0.0f;
+        }
+      }
+    }
+  }
+};
+
+/// Folds keys [chunk, chunk + 32) ∩ [begin, end) into this warp's place.
+template <class T, int kLanes, int kEach>
+__device__ void FoldChunk(const AttentionArguments& a, const Task& task, const Reach& reach,
+                          const float (&q)[Spread<T, kLanes, kEach>::kValues], float slope, int chunk, Folded& folded) {
+  using Head = Spread<T, kLanes, kEach>;
+  // So many keys side by side, in so many steps.
+  constexpr int kBeside = 32 / kLanes, kSteps = kLanes;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, beside = lane / kLanes;
+  // Each lane looks up the place of one key.
+  int page = 0, offset = 0;
+  const int mine = chunk + lane;
+  const bool usable = mine >= task.begin && mine < task.end && a.Place(task.sequence, mine, page, offset);
+  const unsigned valid = __ballot_sync(0xffffffffu, usable);
+  if (valid == 0) {
+    if (lane == 0) folded.maximum[warp] = -INFINITY, folded.total[warp] = 0;
+    return;
+  }
+  const int64_t key_at = page * a.key_page + task.kv_head * a.key_head + offset * a.key_token;
+  const int64_t value_at = page * a.value_page + task.kv_head * a.value_head + offset * a.value_token;
+  float scores[kSteps], maximum = -INFINITY;
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    const int key = step * kBeside + beside;
+    const T* head = reinterpret_cast<const T*>(a.keys) + __shfl_sync(0xffffffffu, key_at, key);
+    float values[Head::kValues];
+    Head::Load(head, a.depth, reach.groups, valid >> key & 1, values);
+    float product = 0;
+#pragma unroll
+    for (int i = 0; i < Head::kValues; ++i) product = fmaf(q[i], values[i], product);
+    scores[step] = product;
+  }
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    float product = scores[step];
+#pragma unroll
+    for (int apart = kLanes / 2; apart > 0; apart /= 2) product += __shfl_xor_sync(0xffffffffu, product, apart);
+    const int key = step * kBeside + beside;
+    scores[step] = valid >> key & 1 ? a.Score(product, slope, chunk + key) : -INFINITY;
+    maximum = fmaxf(maximum, scores[step]);
+  }
+  maximum = WarpMax(maximum);
+  float total = 0, sums[Head::kValues] = {};
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    const int key = step * kBeside + beside;
+    const T* head = reinterpret_cast<const T*>(a.values) + __shfl_sync(0xffffffffu, value_at, key);
+    float values[Head::kValues];
+    Head::Load(head, a.depth, reach.groups, valid >> key & 1, values);
+    const float p = maximum == -INFINITY ? 0.0f : expf(scores[step] - maximum);
+    total += p;
+#pragma unroll
+    for (int i = 0; i < Head::kValues; ++i) sums[i] = fmaf(p, values[i], sums[i]);
+  }
+#pragma unroll
+  for (int apart = kLanes; apart < 32; apart *= 2) {
+    total += __shfl_xor_sync(0xffffffffu, total, apart);
+#pragma unroll
+    for (int i = 0; i < Head::kValues; ++i) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], apart);
+  }
+  if (lane == 0) folded.maximum[warp] = maximum, folded.total[warp] = total;
+  if (beside != 0) return;
+#pragma unroll
+  for (int i = 0; i < Head::kValues; ++i) {
+    const int d = Head::First(i / Head::kWidth) + i % Head::kWidth;
+    if (d < kMostDepth) folded.sums[warp][d] = sums[i];
   }
 }
 
-/// partials [token · heads + head][split][2 + 32 · kPer]: what MergeSplits takes; null when a warp does all splits.
-template <class T, int kPer>
+template <class T>
+__device__ void WriteOut(const AttentionArguments& a, const Task& task, const Partial& result) {
+  // A token that sees nothing gets zeros.
+  const float inverse = result.total != 0 ? 1.0f / result.total : 0.0f;
+  if (static_cast<int>(threadIdx.x) < a.depth) a.Out<T>(task.token, task.head)[threadIdx.x] = Narrow<T>(result.sum * inverse);
+}
+
+/// partials [block][split][2 + depth]: what MergeSplits takes; null when a block does all splits.
+template <class T, int kLanes, int kEach>
 __global__ void __launch_bounds__(kThreads) AttendRows(const AttentionArguments a, const Reach reach, float* partials) {
+  __shared__ Folded folded;
   Begin();
   Task task;
   if (!FindTask(a, reach, task)) return;
-  const int lane = threadIdx.x % 32;
-  float q[kPer];
-  for (int i = 0; i < kPer; ++i) {
-    const int d = lane + 32 * i;
-    q[i] = d < a.depth ? Widen(a.Query<T>(task.token, task.head)[d]) : 0.0f;
-  }
+  using Head = Spread<T, kLanes, kEach>;
+  float q[Head::kValues];
+  Head::Load(a.Query<T>(task.token, task.head), a.depth, false, true, q);
   const float slope = a.slopes ? a.slopes[task.head] : 0.0f;
-  Partial<kPer> total, part;
-  total.Clear();
+  Partial total;
   const int first = task.begin / kSplit, last = (task.end - 1) / kSplit;
   for (int split = partials ? blockIdx.y : first; split <= last && task.begin < task.end; ++split) {
     if (split < first) return;
-    const int begin = max(task.begin, split * kSplit), end = min(task.end, (split + 1) * kSplit);
-    FoldSplit<T, kPer>(a, task.sequence, task.kv_head, q, slope, begin, end, part);
+    FoldChunk<T, kLanes, kEach>(a, task, reach, q, slope, split * kSplit + static_cast<int>(threadIdx.x) / 32 * kChunk, folded);
+    __syncthreads();
+    Partial part;
+    for (int warp = 0; warp < kWarps; ++warp) {
+      if (folded.maximum[warp] == -INFINITY) continue;
+      part.Merge({folded.maximum[warp], folded.total[warp], folded.sums[warp][threadIdx.x]});
+    }
+    __syncthreads();
     if (!partials) {
       total.Merge(part);
       continue;
     }
-    const int64_t at = (static_cast<int64_t>(task.token) * a.heads + task.head) * gridDim.y + split;
-    float* to = partials + at * (2 + 32 * kPer);
-    if (lane == 0) to[0] = part.maximum, to[1] = part.total;
-    for (int i = 0; i < kPer; ++i) to[2 + lane + 32 * i] = part.sums[i];
+    float* to = partials + (static_cast<int64_t>(blockIdx.x) * gridDim.y + split) * (2 + a.depth);
+    if (threadIdx.x == 0) to[0] = part.maximum, to[1] = part.total;
+    if (static_cast<int>(threadIdx.x) < a.depth) to[2 + threadIdx.x] = part.sum;
     return;
   }
   if (!partials) WriteOut<T>(a, task, total);
 }
 
-template <class T, int kPer>
+template <class T>
 __global__ void __launch_bounds__(kThreads)
     MergeSplits(const AttentionArguments a, const Reach reach, const float* partials, int splits) {
   Begin();
   Task task;
   if (!FindTask(a, reach, task)) return;
-  Partial<kPer> total, part;
-  total.Clear();
-  const int64_t row = static_cast<int64_t>(task.token) * a.heads + task.head;
+  Partial total;
   for (int split = task.begin / kSplit; split * kSplit < task.end; ++split) {
-    const float* from = partials + (row * splits + split) * (2 + 32 * kPer);
-    part.maximum = from[0];
-    part.total = from[1];
-    for (int i = 0; i < kPer; ++i) part.sums[i] = from[2 + threadIdx.x % 32 + 32 * i];
-    total.Merge(part);
+    const float* from = partials + (static_cast<int64_t>(blockIdx.x) * splits + split) * (2 + a.depth);
+    total.Merge({from[0], from[1], static_cast<int>(threadIdx.x) < a.depth ? from[2 + threadIdx.x] : 0.0f});
   }
   WriteOut<T>(a, task, total);
 }
 
-template <class T, int kPer>
+template <class T, int kLanes, int kEach>
 void LaunchRows(const AttentionArguments& a, const Reach& reach, int64_t max_context, Run& run) {
   const int64_t tokens = reach.by_sequence ? int64_t{a.sequence_count} * reach.most_tokens : a.tokens;
-  const int64_t warps = tokens * a.heads;
+  const unsigned blocks = Blocks(tokens * a.heads, 1);
   const int64_t splits = (max_context + kSplit - 1) / kSplit;
-  const unsigned blocks = Blocks(warps, kThreads / 32);
-  if (splits <= 1 || warps >= kEnoughWarps || splits > kMostGridRows) {
-    Overlapped(AttendRows<T, kPer>, blocks, kThreads, run, a, reach, nullptr);
+  if (splits <= 1 || blocks >= kEnoughBlocks || splits > kMostGridRows) {
+    Overlapped(AttendRows<T, kLanes, kEach>, blocks, kThreads, run, a, reach, nullptr);
     return;
   }
-  const size_t size = static_cast<size_t>(a.tokens * a.heads * splits * (2 + 32 * kPer)) * sizeof(float);
+  const size_t size = static_cast<size_t>(int64_t{blocks} * splits * (2 + a.depth)) * sizeof(float);
   float* partials = reinterpret_cast<float*>(run.partials.AtLeast(size));
   const dim3 grid(blocks, static_cast<unsigned>(splits));
-  Overlapped(AttendRows<T, kPer>, grid, kThreads, run, a, reach, partials);
-  Overlapped(MergeSplits<T, kPer>, blocks, kThreads, run, a, reach, partials, static_cast<int>(splits));
+  Overlapped(AttendRows<T, kLanes, kEach>, grid, kThreads, run, a, reach, partials);
+  Overlapped(MergeSplits<T>, blocks, kThreads, run, a, reach, partials, static_cast<int>(splits));
 }
 
 template <class T>
-void LaunchTyped(const AttentionArguments& a, const Reach& reach, int64_t max_context, Run& run) {
-  if (a.depth <= 32) return LaunchRows<T, 1>(a, reach, max_context, run);
-  if (a.depth <= 64) return LaunchRows<T, 2>(a, reach, max_context, run);
-  if (a.depth <= 128) return LaunchRows<T, 4>(a, reach, max_context, run);
-  if (a.depth <= 256) return LaunchRows<T, 8>(a, reach, max_context, run);
+void LaunchTyped(const AttentionArguments& a, Reach reach, int64_t max_context, Run& run) {
+  constexpr int kWidth = 16 / sizeof(T);
+  const auto whole = [](int64_t stride) { return stride % kWidth == 0; };
+  reach.groups = a.depth % kWidth == 0 && reinterpret_cast<uintptr_t>(a.keys) % 16 == 0 &&
+                 reinterpret_cast<uintptr_t>(a.values) % 16 == 0 && whole(a.key_page) && whole(a.key_head) &&
+                 whole(a.key_token) && whole(a.value_page) && whole(a.value_head) && whole(a.value_token);
+  if (a.depth <= 4 * kWidth) return LaunchRows<T, 4, 1>(a, reach, max_context, run);
+  if (a.depth <= 8 * kWidth) return LaunchRows<T, 8, 1>(a, reach, max_context, run);
+  if (a.depth <= 16 * kWidth) return LaunchRows<T, 16, 1>(a, reach, max_context, run);
+  if (a.depth <= 32 * kWidth) return LaunchRows<T, 32, 1>(a, reach, max_context, run);
+  if constexpr (sizeof(T) == 4) {
+    if (a.depth <= kMostDepth) return LaunchRows<T, 32, 2>(a, reach, max_context, run);
+  }
   throw std::runtime_error("heads of more than 256 values are not computed on CUDA");
 }
 
@@ -249,7 +287,7 @@ AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
 
 void LaunchAttentionRows(const AttentionOp& op, int64_t most_tokens, Run& run) {
   const AttentionArguments a(op, run.fault);
-  const Reach reach{static_cast<int>(most_tokens), most_tokens < op.q.shape[0]};
+  const Reach reach{static_cast<int>(most_tokens), most_tokens < op.q.shape[0], false};
   switch (op.q.dtype) {
     case DType::kF16:
       return LaunchTyped<__half>(a, reach, op.max_context, run);
