@@ -37,11 +37,15 @@ class QueueEvent implements DeviceEvent {
 }
 
 /** After close() nothing runs any more: what is still queued by a pass that has not noticed yet is dropped. */
-export class QueueStream implements DeviceStream {
-  readonly #native: NativeQueue;
+export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceStream {
+  readonly #native: Q;
   closed = false;
-  constructor(queue: NativeQueue) {
+  constructor(queue: Q) {
     this.#native = queue;
+  }
+  /** For what is queued on several streams at once. */
+  get native(): Q {
+    return this.#native;
   }
   launch(op: Op): void {
     if (!this.closed) this.#native.launch(encodeOp(op));
