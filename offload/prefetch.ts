@@ -131,7 +131,8 @@ export class Prefetcher {
   #releaseWhen(lease: Lease<HostMemory> | null, done: readonly DeviceEvent[]): void {
     if (!lease) return;
     if (done.length === 0) lease.release();
-    else this.#returnAfter(Promise.all(done.map((event) => event.reached())), lease);
+    // All of them: where one device has failed, others still read.
+    else this.#returnAfter(Promise.allSettled(done.map((event) => event.reached())), lease);
   }
 
   #returnAfter(settled: Promise<unknown>, lease: Lease<HostMemory> | null): void {

@@ -157,7 +157,10 @@ export function describedTransfer(
   }
   const links = `its link carries ${formatRate(linkBytesPerSecond)}`;
   if (peerBytesPerSecond === null) {
-    return makeTransfer('none', `${wholeOf(count)}: ${links}, and the description names no fast link between devices`);
+    return makeTransfer(
+      'none',
+      `${wholeOf(count)}: ${links}, and the description names no fast link between devices`,
+    );
   }
   const peers = `peers reach each other at ${formatRate(peerBytesPerSecond)}`;
   return (count - 1) / peerBytesPerSecond < count / linkBytesPerSecond
