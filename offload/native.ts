@@ -199,6 +199,8 @@ export interface NativeAddon {
     sizeBytes: number,
   ) => NativeDeviceMemory;
   readonly NativeCudaStream: new (device: number, name: string) => NativeCudaStream;
+  /** A sentence about what NCCL lacks; empty when it can be loaded. */
+  ncclProblem(): string;
   /** Loads NCCL, connects the devices and gathers once, which takes a second. Throws with a sentence. */
   readonly NativeGatherer: new (
     devices: readonly number[],

@@ -3,9 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { DeviceStream, HostMemory } from '../offload/backend.js';
 import {
-  type Backend,
   CpuBackend,
   Executor,
   GiB,
@@ -15,7 +13,6 @@ import {
   present,
   Trace,
 } from '../offload/index.js';
-import { tensor } from '../offload/tensor.js';
 import { Engine, openModel } from '../src/engine.js';
 import {
   type GenerationRequest,
@@ -24,6 +21,7 @@ import {
   type PassProgress,
 } from '../src/generate.js';
 import { JsonLinesFile } from '../src/output-file.js';
+import { failingDevice } from './helpers/failing-device.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { randomFrom, randomInt } from './helpers/random.js';
 import { tempFolder } from './helpers/temp-folder.js';
@@ -187,30 +185,6 @@ describe('fewer prompts than places', () => {
   });
 });
 
-/** From its `after`-th operation on, the device's kernels meet a row that no table has. */
-function failing(backend: CpuBackend, device: number, after: number): Backend {
-  const memory: HostMemory = backend.allocateHost(4096, 'control');
-  new Int32Array(memory.bytes.buffer, memory.bytes.byteOffset, 1).fill(1000);
-  const { compute } = present(backend.devices[device], 'device');
-  const launch: DeviceStream['launch'] = compute.launch.bind(compute);
-  let launched = 0;
-  compute.launch = (op) => {
-    if (++launched === after) {
-      const [out, table] = [tensor(memory, 1024, 'f32', [1, 4]), tensor(memory, 2048, 'f32', [2, 4])];
-      launch({
-        op: 'gather_rows',
-        out,
-        table,
-        rows: tensor(memory, 0, 'i32', [1]),
-        accumulate: false,
-        scale: 1,
-      });
-    }
-    launch(op);
-  };
-  return backend;
-}
-
 describe('a device that fails in the middle', () => {
   it.each([
     [0, 'peer'],
@@ -230,7 +204,7 @@ describe('a device that fails in the middle', () => {
       const executor = await Executor.create(
         model,
         plan,
-        failing(backend, device, 2000),
+        failingDevice(backend, device, 2000),
         files,
         new Trace(false),
         context,

@@ -83,7 +83,9 @@ describe('a layer of any size', () => {
         expect(shards.reduce((sum, { startBytes, endBytes }) => sum + endBytes - startBytes, 0)).toBe(
           sizeBytes,
         );
-        expect(shards.every(({ startBytes }, g) => startBytes === Math.min(sizeBytes, (g * room) / count))).toBe(true);
+        expect(
+          shards.every(({ startBytes }, g) => startBytes === Math.min(sizeBytes, (g * room) / count)),
+        ).toBe(true);
       }
     }
   });

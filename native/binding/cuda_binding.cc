@@ -226,6 +226,9 @@ void InitCuda(Napi::Env env, Napi::Object exports) {
   classes->gatherer = Napi::Persistent(NativeGatherer::Define(env, classes));
   env.AddCleanupHook([classes] { delete classes; });
   exports.Set("NativeGatherer", classes->gatherer.Value());
+  exports.Set("ncclProblem", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
+                return Napi::String::New(info.Env(), cuda::GathererProblem());
+              }));
   exports.Set("cudaPeerAccess", Napi::Function::New(env, PeerAccessBinding));
   exports.Set("NativeCudaStream", classes->stream.Value());
   exports.Set("NativeDeviceMemory", classes->memory.Value());

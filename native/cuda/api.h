@@ -60,6 +60,8 @@ class Gatherer {
 std::shared_ptr<Queue> OpenQueue(int device, const std::string& name);
 /// Takes a second: makes communicators, and gathers once.
 std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>& devices);
+/// A sentence about what gathering lacks; empty when its library is there.
+std::string GathererProblem();
 /// [i][j]: the i-th device's copies and kernels reach the j-th one's memory without the host in between.
 std::vector<std::vector<bool>> PeerAccess(const std::vector<int>& devices);
 /// In the table of memories. Throws std::bad_alloc when the device has too little left.

@@ -56,10 +56,15 @@ Nccl Load() {
   return result;
 }
 
-const nccl::Functions& Functions() {
+/// Loads at the first call; the result stays.
+const Nccl& Loaded() {
   static const Nccl* loaded = new Nccl(Load());
-  if (!loaded->problem.empty()) throw std::runtime_error(loaded->problem);
-  return loaded->functions;
+  return *loaded;
+}
+
+const nccl::Functions& Functions() {
+  if (!Loaded().problem.empty()) throw std::runtime_error(Loaded().problem);
+  return Loaded().functions;
 }
 
 /// Outlives the gatherer where NCCL does not come back.
@@ -258,6 +263,8 @@ void NcclGatherer::Close() {
 }
 
 }  // namespace
+
+std::string GathererProblem() { return Loaded().problem; }
 
 std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>& devices) {
   if (devices.empty()) throw std::invalid_argument("a gatherer needs devices");
