@@ -4,20 +4,25 @@ import { describe, expect, it } from 'vitest';
 import type { Backend } from '../offload/backend.js';
 import { SimulatedBackend } from '../offload/backends/simulated.js';
 import { simulated } from '../offload/backends/simulated-memory.js';
+import { Random } from '../offload/backends/simulated-random.js';
 import {
   CpuBackend,
   decideTransfer,
   GiB,
   type HardwareProfile,
   MiB,
+  makePlan,
   makeTransfer,
   measureTransfer,
+  type Plan,
 } from '../offload/index.js';
 import { cutShards, type DeviceLayout, gatheredBytes } from '../offload/layout.js';
 import { chooseTransfer } from '../offload/measure-transfer.js';
 import { type GatherBy, queueTransfer } from '../offload/transfer.js';
 import { transferFor } from '../src/engine.js';
 import { describedTransfer } from '../src/plan-report.js';
+import { optionsFor } from './helpers/plan-options.js';
+import { makeToyModel } from './simulation/toy-model.js';
 
 const SIZES = [256, 512, 768, 1024, 25_600];
 
@@ -151,6 +156,26 @@ describe('the choice', () => {
       given,
     );
   });
+});
+
+it('what gathering takes of a device is planned, and of whole layers nothing is gathered', () => {
+  const { model } = makeToyModel(new Random(1), 4);
+  const workload = { sequences: 2, contextTokens: 8, promptTokens: 8, output: 'tokens' } as const;
+  const planned = (by: GatherBy, deviceBytes: number, deviceCount = 3) =>
+    makePlan(model, workload, {
+      ...optionsFor('nvme', { computesInPlace: false, deviceCount }),
+      transfer: makeTransfer(by, 'given', deviceBytes),
+    });
+  const bytes = ({ terms }: Plan) =>
+    terms.reduce((sum, term) => sum + (term.tier === 'gpu' ? term.bytes : 0), 0);
+  const [peer, nccl, none] = [planned('peer', 0), planned('nccl', 5 * MiB), planned('none', 0)];
+  expect(bytes(nccl)).toBe(bytes(peer) + 5 * MiB);
+  expect(nccl.terms).toContainEqual(
+    expect.objectContaining({ tier: 'gpu', name: 'gathering', bytes: 5 * MiB }),
+  );
+  expect(none.deviceBuffers.count).toBe(peer.deviceBuffers.count - 1);
+  // A device alone gathers nothing, whatever is asked for.
+  expect(planned('nccl', 5 * MiB, 1).transfer).toMatchObject({ kind: 'whole', by: 'none', deviceBytes: 0 });
 });
 
 describe('a described machine', () => {
