@@ -233,10 +233,12 @@ void NcclGatherer::Watch() {
 }
 
 void NcclGatherer::End(nccl::Result (*end)(nccl::Communicator*)) {
-  // Whoever launches holds the lock for microseconds, unless the driver's queue is full of what only an abort ends.
-  std::unique_lock<std::timed_mutex> lock(launching_, std::chrono::seconds(2));
-  if (ended_) return;
-  ended_ = true;
+  {
+    // Whoever launches holds the lock for microseconds, unless the driver's queue is full of what only an abort ends.
+    std::unique_lock<std::timed_mutex> lock(launching_, std::chrono::seconds(2));
+    if (ended_) return;
+    ended_ = true;
+  }
   const auto ending = std::make_shared<Ending>();
   ending->left = communicators_.size();
   for (nccl::Communicator* communicator : communicators_) {
