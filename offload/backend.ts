@@ -75,9 +75,25 @@ export type HostPurpose =
   /** Small tables that JavaScript writes or reads. */
   | 'control';
 
+/** Gathers in which all devices take part at once. */
+export interface Collective {
+  /** What it takes of each device's memory beside what is allocated. */
+  readonly deviceBytes: number;
+  /**
+   * Queued on every device's gather stream, in place: the g-th `shardBytes` of `buffers[g]` come to lie at the same
+   * place in all others, which hold `shardBytes` per device at least. Each device's part lasts until it has sent and
+   * received all, and may begin while others are not there yet.
+   */
+  gather(buffers: readonly Memory[], shardBytes: number): void;
+}
+
 export interface Backend {
   readonly kind: 'cpu' | 'cuda' | 'simulated';
   readonly devices: readonly Device[];
+  /** `peers[a][b]`: device a copies from b's memory without the host in between. */
+  readonly peers: readonly (readonly boolean[])[];
+  /** Undefined where the backend was opened without. */
+  readonly collective: Collective | undefined;
   /** What was lost on this machine and why, a sentence each. */
   readonly notes: readonly string[];
   nowMs(): number;

@@ -2,6 +2,7 @@
 
 import type { Backend, DeviceEvent, HostMemory } from './backend.js';
 import { assert } from './errors.js';
+import { gatheredBytes } from './layout.js';
 import type { Memory } from './ops.js';
 import type { Plan } from './plan.js';
 import { BufferPool } from './pool.js';
@@ -37,7 +38,8 @@ export function allocateBuffers(backend: Backend, plan: Plan): Buffers {
     if (tier === 'dram') residents.set(index, backend.allocateHost(layout.host.sizeBytes, 'resident'));
     if (tier !== 'gpu') continue;
     assert(apart.length === backend.devices.length, 'layers rest on devices that have memory of their own');
-    const memories = apart.map((device) => device.allocate(layout.device.sizeBytes));
+    const sizeBytes = gatheredBytes(layout.device.sizeBytes, apart.length);
+    const memories = apart.map((device) => device.allocate(sizeBytes));
     onDevices.set(index, { memories, ready: undefined });
   }
   const passing = plan.layers.some(({ tier }) => tier !== 'gpu') ? apart : [];

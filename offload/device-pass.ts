@@ -279,9 +279,9 @@ export class DevicePass {
       await compute.record().reached();
     } catch (error) {
       if (error instanceof OperatingError) throw error;
-      throw new OperatingError('DEVICE_FAILED', `${this.#state.device.name} failed: ${String(error)}`, {
-        cause: error,
-      });
+      // Devices wait for each other's layers, so the first cause names its own device; this one may be sound.
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new OperatingError('DEVICE_FAILED', `a device failed: ${reason}`, { cause: error });
     }
     const { buffer, byteOffset } = this.#state.results.bytes;
     const count = outputs * perRow;

@@ -21,6 +21,13 @@ export type { BlockCache, FrequenciesByLength, Kernels } from './kernels.js';
 export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './layout.js';
 export { type DriveMeasurement, measureCompute, measureDrive, type WeightType } from './measure.js';
+export {
+  decideTransfer,
+  type GatherWish,
+  measureTransfer,
+  type TransferTimes,
+  wholeOf,
+} from './measure-transfer.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
 export type { Activation, Memory, Tensor } from './ops.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
@@ -47,4 +54,5 @@ export { type HardwareProfile, parseProfile, profileText, renameKeys, toSnake } 
 export type { ReadLimit } from './read-limit.js';
 export { columns, dimension, heads, rows } from './tensor.js';
 export { type Lane, type LaneSummary, Trace } from './trace.js';
+export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './transfer.js';
 export { formatBytes, formatRate, GiB, KiB, MiB, parseBytes, roundDown, roundUp } from './units.js';

@@ -130,9 +130,14 @@ export interface Shard {
   readonly endBytes: number;
 }
 
-/** Cuts a layer's bytes into `count` aligned ranges of nearly equal size; late ones may be empty. */
+/** Room for a layer on a device where `count` shards of equal size are gathered: at most `count` · 256 bytes more. */
+export function gatheredBytes(sizeBytes: number, count: number): number {
+  return count * roundUp(Math.ceil(sizeBytes / count), DEVICE_ALIGNMENT_BYTES);
+}
+
+/** Cuts a layer's bytes into `count` aligned ranges of equal size but for the last ones, which may be empty. */
 export function cutShards(sizeBytes: number, count: number): Shard[] {
-  const each = roundUp(Math.ceil(sizeBytes / count), DEVICE_ALIGNMENT_BYTES);
+  const each = gatheredBytes(sizeBytes, count) / count;
   return Array.from({ length: count }, (_, index) => ({
     startBytes: Math.min(sizeBytes, index * each),
     endBytes: Math.min(sizeBytes, (index + 1) * each),

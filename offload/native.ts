@@ -150,6 +150,19 @@ export interface NativeCudaStream {
   close(): Promise<void>;
 }
 
+/** Gathers by NCCL, in which all its devices take part at once. */
+export interface NativeGatherer {
+  /** What it took of a device's memory, at most. */
+  readonly deviceBytes: number;
+  /**
+   * Queues on each stream: the i-th `shardBytes` of memories[i] come to lie at the same place in the others. Streams and
+   * memory ids in the order of the devices. Where one has failed, nothing is queued.
+   */
+  gather(streams: readonly NativeCudaStream[], memories: readonly number[], shardBytes: number): void;
+  /** Call when its streams are closed. */
+  close(): Promise<void>;
+}
+
 export interface CudaDeviceInfo {
   readonly name: string;
   readonly busId: string;
@@ -189,6 +202,14 @@ export interface NativeAddon {
     sizeBytes: number,
   ) => NativeDeviceMemory;
   readonly NativeCudaStream: new (device: number, name: string) => NativeCudaStream;
+  /** A sentence about what NCCL lacks; empty when it can be loaded. */
+  ncclProblem(): string;
+  /** Loads NCCL, connects the devices and gathers once, which takes a second. Throws with a sentence. */
+  readonly NativeGatherer: new (
+    devices: readonly number[],
+  ) => NativeGatherer;
+  /** [i][j]: the i-th device reaches the j-th one's memory without the host in between. Throws without a GPU. */
+  cudaPeerAccess(devices: readonly number[]): boolean[][];
   /** Page-locks host memory for all GPUs; kernels and copies at full rate reach it then. */
   pinMemory(id: number): void;
   /** The same beside the event loop: it takes tens of milliseconds per gigabyte that was touched, more where not. */

@@ -96,9 +96,10 @@ function wantedResidents(
 }
 
 /** Best first. Shards take one more: while a layer computes and one is gathered, the link fills the next. */
-function streamBuffers({ options, deviceBufferBytes }: Sizing): BufferPlan[] {
-  const { deviceWindowLayers, deviceCount } = options;
-  const usual = deviceCount > 1 ? [DEVICE_WINDOW_LAYERS + 1, DEVICE_WINDOW_LAYERS] : [DEVICE_WINDOW_LAYERS];
+function streamBuffers({ options, transfer, deviceBufferBytes }: Sizing): BufferPlan[] {
+  const { deviceWindowLayers } = options;
+  const usual =
+    transfer.kind === 'shards' ? [DEVICE_WINDOW_LAYERS + 1, DEVICE_WINDOW_LAYERS] : [DEVICE_WINDOW_LAYERS];
   const counts = deviceWindowLayers === undefined ? usual : [deviceWindowLayers];
   return counts.map((count) => ({ count, sizeBytes: deviceBufferBytes }));
 }

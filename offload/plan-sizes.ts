@@ -10,6 +10,7 @@ import { layoutLayer } from './layout.js';
 import type { ModelSpec } from './model.js';
 import { controlWords, resultBytes } from './pass.js';
 import type { KvBufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
+import type { Transfer } from './transfer.js';
 import { formatBytes } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
@@ -35,6 +36,7 @@ export interface Sizing {
   readonly hostLayerBytes: readonly number[];
   readonly deviceLayerBytes: readonly number[];
   readonly activationType: DType;
+  readonly transfer: Transfer;
 }
 
 /** Everything that does not depend on where the weights rest. */
@@ -130,6 +132,14 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
   const historyTokens = workload.history ? workload.sequences * workload.contextTokens : 0;
   const rowsOfPass = { passTokens, headRows, logitRows, logitColumns, historyTokens };
   terms.push(...tableTerms(sizing, { ...rowsOfPass, microBatchTokens }));
+  if (sizing.transfer.deviceBytes > 0) {
+    terms.push({
+      tier: 'gpu',
+      name: 'gathering',
+      bytes: sizing.transfer.deviceBytes,
+      reason: 'what NCCL took of a GPU for its communicator and first gather, measured',
+    });
+  }
   if (options.cuda) {
     const drawnRows = workload.output === 'tokens' ? microBatchSequences : 0;
     const { contextTokens } = workload;

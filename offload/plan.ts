@@ -3,11 +3,12 @@
 import { ALLOCATION_BYTES } from './device-costs.js';
 import type { DType } from './dtype.js';
 import { OperatingError, present } from './errors.js';
-import { type LayerLayout, layoutLayer } from './layout.js';
+import { gatheredBytes, type LayerLayout, layoutLayer } from './layout.js';
 import { cutHead, type ModelSpec, weightType } from './model.js';
 import { choosePlaces } from './plan-choice.js';
 import type { DeviceResident } from './plan-device.js';
 import type { Sizing } from './plan-sizes.js';
+import { defaultTransfer, type Transfer } from './transfer.js';
 import { roundUp } from './units.js';
 
 export { spreadTiers } from './plan-device.js';
@@ -64,6 +65,8 @@ export interface PlanOptions {
    * none otherwise.
    */
   readonly deviceResident?: DeviceResident;
+  /** How layers reach several devices with memory of their own; default in shards gathered by peer copies. */
+  readonly transfer?: Transfer;
 }
 
 export interface PlannedLayer {
@@ -99,6 +102,8 @@ export interface KvBufferPlan {
 /** Immutable result of planning. */
 export interface Plan {
   readonly layers: readonly PlannedLayer[];
+  readonly deviceCount: number;
+  readonly transfer: Transfer;
   readonly hostBuffers: BufferPlan;
   readonly deviceBuffers: BufferPlan;
   /** Of what blocks make and of the cache; the residual stream and logits are f32. */
@@ -142,11 +147,17 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     );
   }
   const allocated = options.cuda ? ALLOCATION_BYTES : 1;
-  const deviceLayerBytes = [...blocks, ...head].map(({ device }) => roundUp(device.sizeBytes, allocated));
+  const deviceLayerBytes = [...blocks, ...head].map(({ device }) =>
+    roundUp(gatheredBytes(device.sizeBytes, options.deviceCount), allocated),
+  );
+  const usual = defaultTransfer(options.deviceCount, options.computesInPlace);
+  const gathers = options.deviceCount > 1 && !options.computesInPlace;
+  const transfer = gathers ? (options.transfer ?? usual) : usual;
   const activationType = options.halfActivations ? weightType(model) : 'f32';
   const sizing: Sizing = {
     model,
     activationType,
+    transfer,
     workload,
     options,
     hostBufferBytes: [...blocks, ...head].reduce((max, { host }) => Math.max(max, host.sizeBytes), 0),
@@ -169,6 +180,8 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   const choice = choosePlaces(sizing);
   return {
     layers: layers.map((layer, index) => ({ ...layer, tier: present(choice.tiers[index], 'tier') })),
+    deviceCount: options.deviceCount,
+    transfer,
     hostBuffers: { count: choice.hostWindowLayers, sizeBytes: sizing.hostBufferBytes },
     deviceBuffers: choice.deviceBuffers,
     activationType,

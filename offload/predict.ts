@@ -57,7 +57,7 @@ export function predictPass(
     const computeMs = sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.layout.host.sizeBytes;
     const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
-    return { driveMs, linkMs: linkMs(layer, profile) + (layer.kind === 'block' ? kvMs : 0), computeMs };
+    return { driveMs, linkMs: linkMs(layer, plan, profile) + (layer.kind === 'block' ? kvMs : 0), computeMs };
   });
   const startMs = sumOver((shape, times) => cost.start(shape, times));
   const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;
@@ -171,13 +171,17 @@ function distinctShapes(
   return [...found.values()];
 }
 
-/** Each device pulls its shard over its own link, then the others' from its peers; without a fast link, all of it. */
-function linkMs({ layout, tier }: PlannedLayer, { devices }: HardwareProfile): number {
-  const { count, linkBytesPerSecond, peerBytesPerSecond } = devices;
+/** Each device pulls its shard over its own link, then the others' from its peers; or all of it over its own link. */
+function linkMs(
+  { layout, tier }: PlannedLayer,
+  { transfer, deviceCount }: Plan,
+  { devices }: HardwareProfile,
+): number {
+  const { linkBytesPerSecond, peerBytesPerSecond } = devices;
   if (devices.kind === 'cpu' || tier === 'gpu' || linkBytesPerSecond === null) return 0;
   const bytes = layout.device.sizeBytes;
-  if (count === 1 || peerBytesPerSecond === null) return (bytes / linkBytesPerSecond) * 1e3;
-  const [first] = cutShards(bytes, count);
+  if (transfer.kind === 'whole' || peerBytesPerSecond === null) return (bytes / linkBytesPerSecond) * 1e3;
+  const [first] = cutShards(bytes, deviceCount);
   const shard = first ? first.endBytes - first.startBytes : 0;
   return (shard / linkBytesPerSecond + (bytes - shard) / peerBytesPerSecond) * 1e3;
 }

@@ -1,19 +1,17 @@
 // The hops as bounded stages: each runs ahead of the next by as many layers as its pool has buffers.
 
-import type { Backend, Device, DeviceEvent, HostMemory } from './backend.js';
+import type { Backend, DeviceEvent, HostMemory } from './backend.js';
 import type { Buffers, DeviceResident } from './buffers.js';
 import { Channel } from './channel.js';
 import { present } from './errors.js';
-import { copiesOfShard, cutShards, type LayerLayout, type Placement } from './layout.js';
+import type { LayerLayout, Placement } from './layout.js';
 import type { Memory } from './ops.js';
 import { type Plan, stepsAhead } from './plan.js';
 import type { Lease } from './pool.js';
 import type { Schedule, Step } from './schedule.js';
 import type { Trace } from './trace.js';
+import { type Arrival, queueTransfer, type Target } from './transfer.js';
 import type { WeightSource } from './weight-source.js';
-
-/** Where a layer goes on one device, and the queued work that must end before. */
-type Target = Pick<Lease<Memory>, 'buffer' | 'after'>;
 
 /** A layer's bytes where one device computes on them. */
 export interface DeviceCopy {
@@ -133,7 +131,8 @@ export class Prefetcher {
   #releaseWhen(lease: Lease<HostMemory> | null, done: readonly DeviceEvent[]): void {
     if (!lease) return;
     if (done.length === 0) lease.release();
-    else this.#returnAfter(Promise.all(done.map((event) => event.reached())), lease);
+    // All of them: where one device has failed, others still read.
+    else this.#returnAfter(Promise.allSettled(done.map((event) => event.reached())), lease);
   }
 
   #returnAfter(settled: Promise<unknown>, lease: Lease<HostMemory> | null): void {
@@ -238,7 +237,7 @@ export class Prefetcher {
 
   /** A layer that rests on the devices is copied there once and never written again, so nobody waits for its readers. */
   #atRest(item: HostLayer, hostReadyMs: number, resident: DeviceResident): StagedLayer {
-    resident.ready ??= this.#copyAndGather(
+    resident.ready ??= this.#transfer(
       item,
       resident.memories.map((buffer) => ({ buffer, after: [] })),
     ).map(({ fetched, gathered }) => [fetched, gathered]);
@@ -264,83 +263,46 @@ export class Prefetcher {
       for (const lease of leases) lease.release(lease.after);
       throw error;
     }
-    const copied = this.#copyAndGather(item, leases);
-    const events = copied.flatMap(({ fetched, gathered }) => [fetched, gathered]);
+    const arrivals = this.#transfer(item, leases);
+    const events = arrivals.map(({ fetched, gathered }) => [fetched, gathered]);
+    // Peers read from a buffer while they gather, so their gathers must end as well; of whole layers every device has
+    // one to itself.
+    const whole = this.#plan.transfer.kind === 'whole';
     return {
       step: item.step,
       hostReadyMs,
-      perDevice: copied.map(({ fetched, gathered }, g) => ({
+      perDevice: arrivals.map(({ fetched, gathered }, g) => ({
         memory: present(leases[g], 'lease').buffer,
         placements: item.layout.device.placements,
         ready: [fetched, gathered],
       })),
       release: (done) => {
-        // Peers read from this buffer while they gather, so their gathers must end as well.
-        for (const lease of leases) lease.release([...done, ...events]);
+        for (const [g, lease] of leases.entries()) {
+          lease.release(
+            whole ? [...done.slice(g, g + 1), ...(events[g] ?? [])] : [...done, ...events.flat()],
+          );
+        }
       },
     };
   }
 
-  /**
-   * Device g pulls shard g of the layer over its own link, then takes the other shards from its peers. Queues all of
-   * it, and sees to it that the host buffer goes back once it was read.
-   */
-  #copyAndGather(
-    item: HostLayer,
-    targets: readonly Target[],
-  ): { readonly fetched: DeviceEvent; readonly gathered: DeviceEvent }[] {
-    const { devices } = this.#backend;
-    const layout = item.layout.device;
+  /** Queues all of the layer's way, and sees to it that the host buffer goes back once every device has read its part. */
+  #transfer(item: HostLayer, targets: readonly Target[]): Arrival[] {
     const from = present(item.memory, 'the layer in DRAM');
-    const shards = cutShards(layout.sizeBytes, devices.length);
-    const name = item.layout.layer.name;
-    const fetched = devices.map((device, g) => {
-      const { buffer, after } = present(targets[g], 'target');
-      for (const event of after) device.fetch.wait(event);
-      const started = device.fetch.record();
-      const pieces = copiesOfShard(layout, present(shards[g], 'shard'));
-      for (const piece of pieces) {
-        device.fetch.copy(buffer, piece.deviceOffset, from, piece.hostOffset, piece.sizeBytes);
-      }
-      const ended = device.fetch.record();
-      const bytes = pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0);
-      this.#trace.addWhenReached({ lane: 'dram→gpu', owner: device.name, name, bytes }, started, ended);
-      return ended;
-    });
-    const gathered = devices.length === 1 ? fetched : this.#gather(devices, targets, shards, fetched, name);
-    this.#releaseWhen(item.lease, fetched);
-    return fetched.map((event, g) => ({ fetched: event, gathered: present(gathered[g], 'event') }));
-  }
-
-  #gather(
-    devices: readonly Device[],
-    targets: readonly Target[],
-    shards: readonly { startBytes: number; endBytes: number }[],
-    fetched: readonly DeviceEvent[],
-    name: string,
-  ): DeviceEvent[] {
-    return devices.map((device, g) => {
-      const mine = present(targets[g], 'target');
-      // The buffer's former readers must be done before peers' shards overwrite it.
-      for (const event of mine.after) device.gather.wait(event);
-      let started: DeviceEvent | undefined;
-      let bytes = 0;
-      shards.forEach((shard, peer) => {
-        if (peer === g || shard.startBytes === shard.endBytes) return;
-        device.gather.wait(present(fetched[peer], 'event'));
-        started ??= device.gather.record();
-        const sizeBytes = shard.endBytes - shard.startBytes;
-        const from = present(targets[peer], 'target').buffer;
-        device.gather.copy(mine.buffer, shard.startBytes, from, shard.startBytes, sizeBytes);
-        bytes += sizeBytes;
-      });
-      const ended = device.gather.record();
-      this.#trace.addWhenReached(
-        { lane: 'gather', owner: device.name, name, bytes },
-        started ?? ended,
-        ended,
-      );
-      return ended;
-    });
+    const { name } = item.layout.layer;
+    const arrivals = queueTransfer(
+      this.#backend,
+      this.#plan.transfer.by,
+      item.layout.device,
+      from,
+      targets,
+      (lane, { name: owner }, bytes, started, ended) =>
+        this.#trace.addWhenReached({ lane, owner, name, bytes }, started, ended),
+    );
+    this.#releaseWhen(
+      item.lease,
+      arrivals.map(({ fetched }) => fetched),
+    );
+    return arrivals;
   }
 }

@@ -8,9 +8,12 @@ import {
   CudaBackend,
   type CudaBackendOptions,
   cudaStatus,
+  decideTransfer,
+  defaultTransfer,
   detectHardware,
   Executor,
   formatBytes,
+  type GatherWish,
   MiB,
   type ModelSpec,
   makePlan,
@@ -20,6 +23,7 @@ import {
   type PlanOptions,
   type Tier,
   Trace,
+  type Transfer,
   type Workload,
 } from '../offload/index.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint.js';
@@ -51,6 +55,8 @@ export interface EngineOptions {
   readonly cuda?: CudaBackendOptions;
   /** Of each GPU; undefined: most of what is free. */
   readonly deviceBudgetBytes?: number;
+  /** How layers reach several devices, unless `plan.transfer` says it; default `auto`: as is measured to be faster. */
+  readonly gather?: GatherWish;
   /** Keep every span for a trace file. */
   readonly keepSpans?: boolean;
   /** Weight files to read instead of the checkpoint's own: a copy on another drive, same content and order. */
@@ -77,9 +83,10 @@ export class Engine {
 
   /** Plans, allocates and opens the files. Rejects with an OperatingError and leaves nothing behind. */
   static async open({ checkpoint, model }: OpenedModel, options: EngineOptions): Promise<Engine> {
-    const plan = planFor(model, options);
+    const transfer = await transferFor(options);
+    const plan = planFor(model, { ...options, plan: { ...options.plan, transfer } });
     const trace = new Trace(options.keepSpans ?? false);
-    const backend = openBackend(options);
+    const backend = openBackend(options, plan.transfer.by === 'nccl');
     try {
       const paths = options.files ?? checkpoint.files;
       const executor = await Executor.create(
@@ -108,8 +115,30 @@ export function chooseDevice(): DeviceKind {
   return cudaStatus().problem === '' ? 'cuda' : 'cpu';
 }
 
-function openBackend({ device, cpu, cuda }: EngineOptions): Backend {
-  return device === 'cuda' ? new CudaBackend(cuda) : new CpuBackend(cpu);
+function openBackend({ device, cpu, cuda }: EngineOptions, nccl: boolean): Backend {
+  return device === 'cuda' ? new CudaBackend({ ...cuda, nccl }) : new CpuBackend(cpu);
+}
+
+/**
+ * How layers reach the devices: as was said, or decided by a short measurement on a backend of its own, so that its
+ * memory is free again when the plan's is allocated. Rejects with NO_DEVICE, DOES_NOT_FIT or DEVICE_FAILED.
+ */
+export async function transferFor(options: EngineOptions): Promise<Transfer> {
+  const { device, cpu, cuda, gather = 'auto', plan } = options;
+  if (plan?.transfer) return plan.transfer;
+  const count = device === 'cuda' ? (cuda?.devices?.length ?? 1) : (cpu?.virtualDevices ?? 0);
+  if (count <= 1) return defaultTransfer(1, count === 0);
+  // Virtual devices are there to try the real ones' way: all their copies are within one memory.
+  if (device !== 'cuda' && gather === 'auto') return defaultTransfer(count, false);
+  if (device !== 'cuda' && gather === 'nccl') {
+    throw new OperatingError('BAD_OPTION', '--gather is nccl, which is of GPUs: give peer or none');
+  }
+  const backend = openBackend(options, gather === 'nccl');
+  try {
+    return await decideTransfer(backend, gather);
+  } finally {
+    await backend.close();
+  }
 }
 
 export function planFor(model: ModelSpec, options: EngineOptions): Plan {
@@ -172,7 +201,12 @@ function checkContext(model: ModelSpec, workload: Workload): void {
 /** For logs: `12 of 32 layers rest in DRAM, 20 stream from the drive through 4 buffers of 436 MiB`. */
 export function describePlacement(plan: Plan): string {
   const kv = plan.kvBuffers.count > 0 ? '; keys and values rest in DRAM' : '';
-  return `${describeLayers(plan)}${kv}`;
+  return `${describeLayers(plan)}${kv}${describeTransfer(plan)}`;
+}
+
+/** Says nothing of one device, and of devices in place. */
+function describeTransfer({ deviceCount, deviceBuffers, transfer }: Plan): string {
+  return deviceCount > 1 && deviceBuffers.count > 0 ? `; ${transfer.reason}` : '';
 }
 
 function describeLayers({ layers, hostBuffers, deviceBuffers }: Plan): string {

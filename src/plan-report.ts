@@ -1,15 +1,22 @@
 // A plan with what follows from it, before anything is read: predicted steps, what bounds them, and the largest batch.
 
 import {
+  defaultTransfer,
+  formatRate,
+  type GatherWish,
   type HardwareProfile,
   type MicroBatchShape,
   type ModelSpec,
+  makeTransfer,
   type Offload,
   OperatingError,
   type Plan,
   type PlanOptions,
   type PredictedPass,
   predictPass,
+  shardsOf,
+  type Transfer,
+  wholeOf,
 } from '../offload/index.js';
 import { cutPasses, cutSequence, packPass } from './batch.js';
 import { DRAM_SHARE, planFor } from './engine.js';
@@ -24,6 +31,8 @@ export interface PlanRequest {
   readonly machine: HardwareProfile;
   /** `auto`: the largest that moves no layer to the drive. */
   readonly batchSize: number | 'auto';
+  /** How layers reach several devices; `auto`: as the machine's rates make it faster. */
+  readonly gather?: GatherWish | undefined;
   readonly promptTokens: number;
   readonly newTokens: number;
   /** Longest sequence that keys and values are to have room for; default what prompt and new tokens need. */
@@ -126,9 +135,37 @@ function planBatch(request: PlanRequest, sequences: number): Plan {
       cuda: kind === 'gpu',
       halfActivations: kind !== 'cpu',
       ...(memoryBytes === null ? {} : { deviceBudgetBytes: memoryBytes }),
+      transfer: describedTransfer(machine.devices, request.gather),
       ...request.plan,
     },
   });
+}
+
+/** With gathers hidden behind fetches, a layer takes the longer of its shard's time on the link and the others' between peers. */
+export function describedTransfer(
+  { kind, count, linkBytesPerSecond, peerBytesPerSecond }: HardwareProfile['devices'],
+  wish: GatherWish = 'auto',
+): Transfer {
+  if (kind === 'cpu' || count === 1 || linkBytesPerSecond === null) {
+    return defaultTransfer(count, kind === 'cpu');
+  }
+  const shards = shardsOf(count);
+  if (wish === 'none') return makeTransfer('none', `${wholeOf(count)}, as --gather none asks`);
+  if (wish !== 'auto') {
+    const by = wish === 'peer' ? 'peer copies' : 'NCCL';
+    return makeTransfer(wish, `${shards} by ${by}, as --gather ${wish} asks`);
+  }
+  const links = `its link carries ${formatRate(linkBytesPerSecond)}`;
+  if (peerBytesPerSecond === null) {
+    return makeTransfer(
+      'none',
+      `${wholeOf(count)}: ${links}, and the description names no fast link between devices`,
+    );
+  }
+  const peers = `peers reach each other at ${formatRate(peerBytesPerSecond)}`;
+  return (count - 1) / peerBytesPerSecond < count / linkBytesPerSecond
+    ? makeTransfer('peer', `${shards} by peer copies: ${links}, ${peers}`)
+    : makeTransfer('none', `${wholeOf(count)}: ${links}, and ${peers} only`);
 }
 
 function predictDecode(request: PlanRequest, plan: Plan, sequences: number): PredictedPass | undefined {

@@ -56,7 +56,11 @@ function machineText({ name, dramBytes, drive, devices }: HardwareProfile): stri
     devices.kind === 'gpu' && devices.linkBytesPerSecond !== null
       ? `, ${devices.count} × ${formatBytes(devices.memoryBytes ?? 0)} behind ${formatRate(devices.linkBytesPerSecond)}`
       : '';
-  return `on ${name}: ${formatBytes(dramBytes)} of memory, ${rate}${link}`;
+  const peers =
+    devices.count > 1 && devices.peerBytesPerSecond !== null
+      ? `, ${formatRate(devices.peerBytesPerSecond)} between them`
+      : '';
+  return `on ${name}: ${formatBytes(dramBytes)} of memory, ${rate}${link}${peers}`;
 }
 
 function sentence(text: string): string {
@@ -195,6 +199,8 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
       nvmeBytes: tierBytes(plan, 'nvme'),
     },
     hostBuffers: { count: plan.hostBuffers.count, bytesEach: plan.hostBuffers.sizeBytes },
+    devices: plan.deviceCount,
+    transfer: { kind: plan.transfer.kind, by: plan.transfer.by, reason: plan.transfer.reason },
     deviceBuffers: { count: plan.deviceBuffers.count, bytesEach: plan.deviceBuffers.sizeBytes },
     memory: plan.terms,
     dramBudgetBytes: plan.dramBudgetBytes,

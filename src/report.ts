@@ -190,6 +190,8 @@ function planJson(plan: Plan) {
     layers_on_drive: count('nvme'),
     host_buffers: plan.hostBuffers.count,
     host_buffer_bytes: plan.hostBuffers.sizeBytes,
+    devices: plan.deviceCount,
+    transfer: { kind: plan.transfer.kind, by: plan.transfer.by, reason: plan.transfer.reason },
     micro_batch_tokens: plan.microBatchTokens,
     micro_batch_sequences: plan.microBatchSequences,
     dram_budget_bytes: plan.dramBudgetBytes,

@@ -50,7 +50,13 @@ for name in $parts; do
       ;;
     gpus)
       part 'one GPU, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32
-      part 'two GPUs, batch 8 each' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --gpus 2
+      for gather in peer nccl; do
+        part "two GPUs, batch 8 each, gather $gather" \
+          timeout 180 node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --gpus 2 --gather $gather
+      done
+      ;;
+    gpu-tests-2)
+      part 'two GPUs' timeout 540 "${vitest[@]}" --reporter=verbose test/native/cuda-gather test/golden/cuda-several.test.ts
       ;;
     memory)
       part 'memory of the GPU' node dist/bench/gpu/memory-budget.js --shape "$shape"

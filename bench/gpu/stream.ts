@@ -2,12 +2,23 @@
 // and prefill beside their limits.
 //
 // node dist/bench/gpu/stream.js [--shape opt-1.3b] [--dir out/bench] [--batch 8] [--prompt 32] [--tokens 8]
-//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB] [--gpus 2]
+//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB] [--gpus 2] [--gather auto|peer|nccl|none]
 //
-// With several GPUs every one computes such a batch, and layers are fetched in shares over all links.
+// With several GPUs every one computes such a batch, and layers are fetched in shares over all links, or whole. Beside
+// the step stands what a layer's way takes when nothing is computed: 256 MiB in shares, and whole over every link.
 
 import { parseArgs } from 'node:util';
-import { CudaBackend, formatRate, type Memory, MiB, parseBytes, present } from '../../offload/index.js';
+import {
+  CudaBackend,
+  formatRate,
+  type GatherWish,
+  type Memory,
+  MiB,
+  measureTransfer,
+  parseBytes,
+  present,
+  type TransferTimes,
+} from '../../offload/index.js';
 import { describePlacement, Engine, openModel } from '../../src/engine.js';
 import { generate, type PassProgress } from '../../src/generate.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
@@ -23,18 +34,24 @@ const { values } = parseArgs({
     kv: { type: 'string', default: 'auto' },
     gpu_memory: { type: 'string' },
     gpus: { type: 'string', default: '1' },
+    gather: { type: 'string', default: 'auto' },
   },
 });
+const gather = (['auto', 'peer', 'nccl', 'none'] as const).find((wish) => wish === values.gather);
+if (!gather) throw new Error(`--gather is '${values.gather}': give auto, peer, nccl or none`);
 const [batch, promptTokens, newTokens, gpus] = [values.batch, values.prompt, values.tokens, values.gpus].map(
   Number,
 ) as [number, number, number, number];
 
 const { linkBytesPerSecond, memoryBytesPerSecond } = await measureRates();
+const devices = Array.from({ length: gpus }, (_, index) => index);
+const transferTimes = gpus > 1 ? await timesOf(gather) : undefined;
 const folder = await dummyCheckpoint(values.shape, `${values.dir}/${values.shape}`);
 const opened = await openModel(folder);
 const engine = await Engine.open(opened, {
   device: 'cuda',
-  cuda: { devices: Array.from({ length: gpus }, (_, index) => index) },
+  cuda: { devices },
+  gather,
   offload: 'dram',
   ...(values.gpu_memory === undefined
     ? {}
@@ -78,8 +95,9 @@ const stallMs = engine.trace.computeStallMs;
 await engine.close();
 const decodeMs = median(decode);
 const prefillMs = present(prefill, 'prefill');
-// Each link carries its share.
-const reached = (streamedBytes + kvBytes) / gpus / (decodeMs / 1e3);
+// Each link carries its share, or all of a layer. Keys and values of the lanes are those of all GPUs.
+const linkBytes = streamedBytes / (plan.transfer.kind === 'shards' ? gpus : 1) + kvBytes / gpus;
+const reached = linkBytes / (decodeMs / 1e3);
 const read = (streamedBytes + residentBytes) / (decodeMs / 1e3);
 const percent = (part: number, whole: number) => `${((part / whole) * 100).toFixed(1)} %`;
 const flops = plan.blockFlopsPerToken * batch * promptTokens;
@@ -90,13 +108,16 @@ printResult(
     `weights ${formatRate(read)} of ${formatRate(memoryBytesPerSecond)} (${percent(read, memoryBytesPerSecond)}); prefill ${batch}×${promptTokens}: ` +
     `${prefillMs.toFixed(0)} ms (computing ${prefillParts?.computeMs.toFixed(0)}, waiting for layers ` +
     `${prefillParts?.stallMs.toFixed(0)}), ${(flops / prefillMs / 1e9).toFixed(0)} TFLOP/s; first pass ${present(first[0], 'pass').toFixed(0)} ms; JavaScript busy ${javascriptMs.toFixed(2)} ms a pass; busy ` +
-    lanes.map(({ lane, busyMs }) => `${lane} ${busyMs.toFixed(0)} ms`).join(', '),
+    lanes.map(({ lane, busyMs }) => `${lane} ${busyMs.toFixed(0)} ms`).join(', ') +
+    (transferTimes === undefined ? '' : `; ${describeTimes(transferTimes)}`),
   {
     ...values,
     streamedBytes,
     residentBytes,
     kvBytes,
     placement: describePlacement(plan),
+    transfer: plan.transfer,
+    transferTimes,
     microBatchSequences: plan.microBatchSequences,
     linkBytesPerSecond,
     memoryBytesPerSecond,
@@ -134,6 +155,21 @@ async function passes(onPass: () => void = () => undefined): Promise<number[]> {
     },
   });
   return spent;
+}
+
+/** What a layer's way to all GPUs takes when nothing is computed. */
+async function timesOf(wish: GatherWish): Promise<TransferTimes> {
+  const backend = new CudaBackend({ devices, nccl: wish === 'nccl' });
+  try {
+    return await measureTransfer(backend, wish === 'nccl' ? 'nccl' : 'peer', 256 * MiB);
+  } finally {
+    await backend.close();
+  }
+}
+
+function describeTimes({ layerBytes, shardsMs, wholeMs }: TransferTimes): string {
+  const took = (ms: number) => `${ms.toFixed(2)} ms (${formatRate(layerBytes / (ms / 1e3))})`;
+  return `256 MiB to all GPUs in shares ${took(shardsMs)}, whole ${took(wholeMs)}`;
 }
 
 /** Copies of 256 MiB by the device's own clock: from page-locked host memory, and within its memory (read and written). */

@@ -53,8 +53,15 @@ class NativeDeviceMemory : public Napi::ObjectWrap<NativeDeviceMemory> {
 
 /// The classes of one environment, for the functions that make instances.
 struct CudaClasses {
-  Napi::FunctionReference stream, event, memory;
+  Napi::FunctionReference stream, event, memory, gatherer;
 };
+
+std::vector<int> ReadDevices(const Napi::Value& value) {
+  std::vector<int> devices;
+  const auto array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) devices.push_back(ReadDevice(array.Get(i)));
+  return devices;
+}
 
 class NativeCudaStream : public Napi::ObjectWrap<NativeCudaStream> {
  public:
@@ -72,6 +79,7 @@ class NativeCudaStream : public Napi::ObjectWrap<NativeCudaStream> {
     const std::string name = info[1].ToString();
     Guarded(info.Env(), [&] { queue_ = cuda::OpenQueue(device, name); });
   }
+  const std::shared_ptr<cuda::Queue>& queue() const { return queue_; }
 
  private:
   void Launch(const Napi::CallbackInfo& info) {
@@ -98,6 +106,71 @@ class NativeCudaStream : public Napi::ObjectWrap<NativeCudaStream> {
 
   std::shared_ptr<cuda::Queue> queue_;
 };
+
+class NativeGatherer : public Napi::ObjectWrap<NativeGatherer> {
+ public:
+  static Napi::Function Define(Napi::Env env, CudaClasses* classes) {
+    return DefineClass(env, "NativeGatherer",
+                       {InstanceAccessor<&NativeGatherer::DeviceBytes>("deviceBytes"),
+                        InstanceMethod<&NativeGatherer::Gather>("gather", napi_default, classes),
+                        InstanceMethod<&NativeGatherer::Close>("close")});
+  }
+  /// new NativeGatherer(devices)
+  explicit NativeGatherer(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeGatherer>(info) {
+    const auto devices = ReadDevices(info[0]);
+    Guarded(info.Env(), [&] { gatherer_ = cuda::OpenGatherer(devices); });
+  }
+
+ private:
+  Napi::Value DeviceBytes(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(gatherer_->device_bytes()));
+  }
+  /// gather(streams, memoryIds, shardBytes)
+  void Gather(const Napi::CallbackInfo& info) {
+    const auto& stream_class = static_cast<CudaClasses*>(info.Data())->stream;
+    const auto streams = info[0].As<Napi::Array>(), ids = info[1].As<Napi::Array>();
+    std::vector<std::shared_ptr<cuda::Queue>> queues;
+    std::vector<std::shared_ptr<Memory>> memories;
+    for (uint32_t i = 0; i < streams.Length(); ++i) {
+      const Napi::Value stream = streams.Get(i);
+      if (!stream.IsObject() || !stream.As<Napi::Object>().InstanceOf(stream_class.Value())) {
+        throw Napi::TypeError::New(info.Env(), "not a stream of a GPU");
+      }
+      queues.push_back(NativeCudaStream::Unwrap(stream.As<Napi::Object>())->queue());
+    }
+    for (uint32_t i = 0; i < ids.Length(); ++i) {
+      auto memory = FindMemory(static_cast<uint32_t>(ReadSize(ids.Get(i), "memory id")));
+      if (!memory) throw Napi::TypeError::New(info.Env(), "no memory with this id");
+      memories.push_back(std::move(memory));
+    }
+    const size_t shard = ReadSize(info[2], "shardBytes");
+    Guarded(info.Env(), [&] { gatherer_->Gather(queues, memories, shard); });
+  }
+  /// On a thread of its own: NCCL may take its time.
+  Napi::Value Close(const Napi::CallbackInfo& info) {
+    const PendingPromise pending = NewPromise(info.Env());
+    std::thread([gatherer = gatherer_, completion = pending.completion] {
+      gatherer->Close();
+      completion->Resolve(nullptr);
+    }).detach();
+    return pending.promise;
+  }
+
+  std::shared_ptr<cuda::Gatherer> gatherer_;
+};
+
+Napi::Value PeerAccessBinding(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto devices = ReadDevices(info[0]);
+  const auto access = Guarded(env, [&] { return cuda::PeerAccess(devices); });
+  auto rows = Napi::Array::New(env, access.size());
+  for (uint32_t i = 0; i < access.size(); ++i) {
+    auto row = Napi::Array::New(env, access[i].size());
+    for (uint32_t j = 0; j < access[i].size(); ++j) row.Set(j, Napi::Boolean::New(env, access[i][j]));
+    rows.Set(i, row);
+  }
+  return rows;
+}
 
 Napi::Value StatusBinding(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -152,7 +225,13 @@ void InitCuda(Napi::Env env, Napi::Object exports) {
   classes->event = Napi::Persistent(NativeEvent::Define(env));
   classes->stream = Napi::Persistent(NativeCudaStream::Define(env, classes));
   classes->memory = Napi::Persistent(NativeDeviceMemory::Define(env));
+  classes->gatherer = Napi::Persistent(NativeGatherer::Define(env, classes));
   env.AddCleanupHook([classes] { delete classes; });
+  exports.Set("NativeGatherer", classes->gatherer.Value());
+  exports.Set("ncclProblem", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
+                return Napi::String::New(info.Env(), cuda::GathererProblem());
+              }));
+  exports.Set("cudaPeerAccess", Napi::Function::New(env, PeerAccessBinding));
   exports.Set("NativeCudaStream", classes->stream.Value());
   exports.Set("NativeDeviceMemory", classes->memory.Value());
   exports.Set("cudaStatus", Napi::Function::New(env, StatusBinding));

@@ -97,7 +97,7 @@ void Stream::AwaitEvent(const std::shared_ptr<Event>& event) {
   }
   std::string reason;
   if (!event->Wait(cancel_, &reason) && !cancel_) {
-    failure_ = "stream '" + name_ + "' waited for an event that failed: " + reason;
+    failure_ = reason;  // the first cause, however many streams wait for each other
   }
   std::lock_guard<std::mutex> lock(mutex_);
   waiting_for_ = nullptr;

@@ -12,6 +12,9 @@ constexpr const char* kSentence =
 
 Status Probe() { return {kSentence, {}, {}}; }
 std::shared_ptr<Queue> OpenQueue(int, const std::string&) { throw std::runtime_error(kSentence); }
+std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>&) { throw std::runtime_error(kSentence); }
+std::string GathererProblem() { return kSentence; }
+std::vector<std::vector<bool>> PeerAccess(const std::vector<int>&) { throw std::runtime_error(kSentence); }
 std::shared_ptr<Memory> Allocate(int, size_t) { throw std::runtime_error(kSentence); }
 size_t FreeBytes(int) { throw std::runtime_error(kSentence); }
 void Pin(const std::shared_ptr<HostMemory>&) { throw std::runtime_error(kSentence); }

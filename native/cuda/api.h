@@ -44,8 +44,28 @@ class Queue {
   virtual void Close(std::function<void()> closed) = 0;
 };
 
+/// Gathers by a library in which all devices take part at once (NCCL).
+class Gatherer {
+ public:
+  virtual ~Gatherer() = default;
+  /// In place: the g-th `shard` bytes of memories[g], on the device of queues[g], come to lie there in all the others.
+  /// Queued on every queue or, where a device has failed, on none: then all of them fail. Throws std::invalid_argument.
+  virtual void Gather(const std::vector<std::shared_ptr<Queue>>& queues,
+                      const std::vector<std::shared_ptr<Memory>>& memories, size_t shard) = 0;
+  /// What it takes of a device's memory, at most.
+  virtual size_t device_bytes() const = 0;
+  /// Waits for its library, not for ever where a device has failed. Call once the queues are closed. Idempotent.
+  virtual void Close() = 0;
+};
+
 /// Each throws std::runtime_error with a sentence.
 std::shared_ptr<Queue> OpenQueue(int device, const std::string& name);
+/// Takes a second: makes communicators, and gathers once.
+std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>& devices);
+/// A sentence about what gathering lacks; empty when its library is there.
+std::string GathererProblem();
+/// [i][j]: the i-th device's copies and kernels reach the j-th one's memory without the host in between.
+std::vector<std::vector<bool>> PeerAccess(const std::vector<int>& devices);
 /// In the table of memories. Throws std::bad_alloc when the device has too little left.
 std::shared_ptr<Memory> Allocate(int device, size_t size);
 /// Bytes that are free on the device, as the driver counts them.

@@ -1,10 +1,13 @@
 // Implements cuda/context.h.
 #include "cuda/context.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
+#include <set>
 
 #include "core/clock.h"
+#include "cuda/api.h"
 
 namespace zi::cuda {
 namespace {
@@ -51,6 +54,7 @@ std::shared_ptr<const ClockBase> Calibrate(cudaStream_t stream) {
 struct Contexts {
   std::mutex mutex;
   std::map<int, std::shared_ptr<Context>> by_device;
+  std::set<std::pair<int, int>> peers;  // from, to
 };
 
 Contexts& AllContexts() {
@@ -59,39 +63,58 @@ Contexts& AllContexts() {
 }
 
 /// Where peers cannot reach each other, copies between them go through the host by themselves.
-void EnablePeers(int device, int other) {
+void EnablePeers(std::set<std::pair<int, int>>* peers, int device, int other) {
   for (const auto& [from, to] : {std::pair(device, other), std::pair(other, device)}) {
-    if (cudaSetDevice(from) == cudaSuccess) cudaDeviceEnablePeerAccess(to, 0);
+    int possible = 0;
+    if (cudaDeviceCanAccessPeer(&possible, from, to) == cudaSuccess && possible && cudaSetDevice(from) == cudaSuccess) {
+      const cudaError_t code = cudaDeviceEnablePeerAccess(to, 0);
+      if (code == cudaSuccess || code == cudaErrorPeerAccessAlreadyEnabled) peers->emplace(from, to);
+    }
     cudaGetLastError();
   }
+}
+
+std::vector<std::shared_ptr<Context>> ContextsInUse() {
+  auto& contexts = AllContexts();
+  std::lock_guard<std::mutex> lock(contexts.mutex);
+  std::vector<std::shared_ptr<Context>> all;
+  for (const auto& [device, context] : contexts.by_device) all.push_back(context);
+  return all;
 }
 
 }  // namespace
 
 std::shared_ptr<Context> Context::Of(int device) {
-  auto& [mutex, by_device] = AllContexts();
+  auto& [mutex, by_device, peers] = AllContexts();
   std::lock_guard<std::mutex> lock(mutex);
   if (const auto found = by_device.find(device); found != by_device.end()) return found->second;
   auto context = std::make_shared<Context>(device);
-  for (const auto& [other, ignored] : by_device) EnablePeers(device, other);
+  for (const auto& [other, ignored] : by_device) EnablePeers(&peers, device, other);
   context->Use();
   by_device.emplace(device, context);
   return context;
 }
 
+bool Context::Reaches(int from, int to) {
+  auto& contexts = AllContexts();
+  std::lock_guard<std::mutex> lock(contexts.mutex);
+  return from == to || contexts.peers.count({from, to}) > 0;
+}
+
 void Context::UseAny() {
-  auto& [mutex, by_device] = AllContexts();
+  auto& [mutex, by_device, peers] = AllContexts();
   std::lock_guard<std::mutex> lock(mutex);
   if (!by_device.empty() && cudaSetDevice(by_device.begin()->first) != cudaSuccess) cudaGetLastError();
 }
 
-void Context::SynchronizeAll() {
-  auto& [mutex, by_device] = AllContexts();
-  std::lock_guard<std::mutex> lock(mutex);
-  for (const auto& [device, ignored] : by_device) {
-    if (cudaSetDevice(device) == cudaSuccess) cudaDeviceSynchronize();
+bool Context::SynchronizeAll() {
+  const auto contexts = ContextsInUse();
+  if (std::any_of(contexts.begin(), contexts.end(), [](const auto& context) { return context->abandoned(); })) return false;
+  for (const auto& context : contexts) {
+    if (cudaSetDevice(context->device()) == cudaSuccess) cudaDeviceSynchronize();
   }
   cudaGetLastError();
+  return true;
 }
 
 Context::Context(int device) : device_(device) {
@@ -106,20 +129,54 @@ Context::Context(int device) : device_(device) {
 }
 
 void Context::Fail(const std::string& sentence) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (failure_.empty()) failure_ = sentence;
+  std::vector<std::weak_ptr<FailureListener>> listeners;
+  for (const auto& context : ContextsInUse()) {
+    std::lock_guard<std::mutex> lock(context->mutex_);
+    if (!context->failure_.empty()) continue;
+    context->failure_ = sentence;
+    for (auto& listener : context->listeners_) listeners.push_back(std::move(listener));
+    context->listeners_.clear();
+  }
+  for (const auto& listener : listeners) {
+    if (const auto live = listener.lock()) live->Failed(sentence);
+  }
 }
 
 std::string Context::failure() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!failure_.empty() || reinterpret_cast<volatile int&>(fault_->code) == kNoFault) return failure_;
+  }
+  Fail("cuda:" + std::to_string(device_) + ": " + Describe(*fault_));
+  return known_failure();
+}
+
+std::string Context::known_failure() {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (failure_.empty() && reinterpret_cast<volatile int&>(fault_->code) != kNoFault) failure_ = Describe(*fault_);
   return failure_;
+}
+
+void Context::Tell(std::weak_ptr<FailureListener> listener) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  listeners_.erase(std::remove_if(listeners_.begin(), listeners_.end(), [](const auto& one) { return one.expired(); }),
+                   listeners_.end());
+  listeners_.push_back(std::move(listener));
 }
 
 std::shared_ptr<const ClockBase> Context::clock() {
   std::lock_guard<std::mutex> lock(mutex_);
   if (NowMs() - base_->host_ms > kRenewMs) base_ = Calibrate(clock_stream_);
   return base_;
+}
+
+std::vector<std::vector<bool>> PeerAccess(const std::vector<int>& devices) {
+  for (const int device : devices) Context::Of(device);
+  std::vector<std::vector<bool>> access;
+  for (const int from : devices) {
+    auto& row = access.emplace_back();
+    for (const int to : devices) row.push_back(Context::Reaches(from, to));
+  }
+  return access;
 }
 
 }  // namespace zi::cuda

@@ -2,10 +2,12 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cuda/fault.h"
 
@@ -37,6 +39,13 @@ struct ClockBase {
   }
 };
 
+/// Is told of the first failure of any device in use, on whatever thread finds it.
+class FailureListener {
+ public:
+  virtual ~FailureListener() = default;
+  virtual void Failed(const std::string& sentence) = 0;
+};
+
 class Context {
  public:
   /// The one of that device, made at first use and kept: contexts outlive streams and memories. Throws.
@@ -45,8 +54,10 @@ class Context {
   /// Makes some device in use the calling thread's, so that none is opened only to lock host memory.
   /// Never throws.
   static void UseAny();
-  /// Waits for everything queued on every device in use. Never throws.
-  static void SynchronizeAll();
+  /// Waits for everything queued on every device in use; false where that would be in vain. Never throws.
+  static bool SynchronizeAll();
+  /// Whether copies and kernels of `from` reach the memory of `to`; both are in use.
+  static bool Reaches(int from, int to);
 
   explicit Context(int device);
   Context(const Context&) = delete;
@@ -60,10 +71,18 @@ class Context {
   /// Makes it the calling thread's device.
   void Use() const { Check(cudaSetDevice(device_), "cudaSetDevice"); }
 
-  /// The first failure stays; CUDA repeats a sticky error at every later call, with no new information.
+  /// Fails every device in use: they wait for each other's events, which a broken one may never reach. The first
+  /// failure stays; CUDA repeats a sticky error at every later call, with no new information.
   void Fail(const std::string& sentence);
   /// Empty while healthy. Looks at the faults that kernels reported.
   std::string failure();
+  /// The same without looking, so that it may be asked for with any lock held.
+  std::string known_failure();
+  void Tell(std::weak_ptr<FailureListener> listener);
+
+  /// Queued work of a failed device did not end: nothing waits for it any more, and what it uses is never freed.
+  void Abandon() { abandoned_ = true; }
+  bool abandoned() const { return abandoned_; }
 
   /// Renewed now and then, because times are 32-bit floats in milliseconds.
   std::shared_ptr<const ClockBase> clock();
@@ -73,9 +92,11 @@ class Context {
   int multiprocessors_ = 0, generation_ = 0;
   Fault* fault_ = nullptr;
   cudaStream_t clock_stream_ = nullptr;
+  std::atomic<bool> abandoned_{false};
   std::mutex mutex_;
-  std::string failure_;                    // guarded by mutex_
-  std::shared_ptr<const ClockBase> base_;  // guarded by mutex_
+  std::string failure_;                                    // guarded by mutex_
+  std::vector<std::weak_ptr<FailureListener>> listeners_;  // guarded by mutex_
+  std::shared_ptr<const ClockBase> base_;                  // guarded by mutex_
 };
 
 }  // namespace zi::cuda

@@ -10,8 +10,6 @@
 namespace zi::cuda {
 namespace {
 
-constexpr const char* kNames[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
-
 /// Folders beyond those that the loader knows, in which toolkits keep their libraries.
 std::vector<std::string> Folders() {
   std::vector<std::string> folders;
@@ -28,23 +26,9 @@ std::vector<std::string> Folders() {
   return folders;
 }
 
-void* Open(std::string* path) {
-  for (const char* name : kNames) {
-    *path = name;
-    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
-  }
-  for (const std::string& folder : Folders()) {
-    for (const char* name : kNames) {
-      *path = folder + "/" + name;
-      if (void* library = dlopen(path->c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-    }
-  }
-  return nullptr;
-}
-
 Library Load() {
   Library result{};
-  void* library = Open(&result.path);
+  void* library = OpenLibrary({"libcublasLt.so.13", "libcublasLt.so.12"}, &result.path);
   if (!library) {
     result.problem =
         "cuBLASLt was not found (libcublasLt.so.13 or .so.12, in the loader's path, CUDA_HOME/lib64 and "
@@ -73,6 +57,21 @@ Library Load() {
 }
 
 }  // namespace
+
+void* OpenLibrary(const std::vector<std::string>& names, std::string* path) {
+  for (const std::string& name : names) {
+    *path = name;
+    if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+  }
+  for (const std::string& folder : Folders()) {
+    for (const std::string& name : names) {
+      *path = folder + "/" + name;
+      if (void* library = dlopen(path->c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    }
+  }
+  path->clear();
+  return nullptr;
+}
 
 const Library& LoadProducts() {
   static const Library* library = new Library(Load());

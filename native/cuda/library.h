@@ -1,6 +1,7 @@
-// Finds and loads cuBLASLt at run time.
+// Finds and loads libraries at run time: cuBLASLt, and for others where toolkits keep theirs.
 #pragma once
 #include <string>
+#include <vector>
 
 #include "cuda/cublaslt_abi.h"
 
@@ -15,5 +16,8 @@ struct Library {
 
 /// Loads at the first call; the result stays.
 const Library& LoadProducts();
+
+/// The first of these names that the loader or a toolkit's folder has, opened; null when none. `path` says which.
+void* OpenLibrary(const std::vector<std::string>& names, std::string* path);
 
 }  // namespace zi::cuda

@@ -28,6 +28,7 @@ class DeviceMemory final : public Memory {
   }
   /// Waits for what still uses it, as cudaFree does.
   ~DeviceMemory() override {
+    if (context_->abandoned()) return;
     if (cudaSetDevice(place()) == cudaSuccess) cudaFree(data());
     cudaGetLastError();
   }
@@ -49,7 +50,8 @@ std::vector<std::pair<uint8_t*, size_t>> PiecesOf(uint8_t* begin, size_t size) {
 }
 
 void Unpin(const std::vector<std::pair<uint8_t*, size_t>>& pieces) {
-  Context::SynchronizeAll();  // copies that were queued may still be under way
+  // Copies that were queued may still be under way; of a device that was given up, for ever.
+  if (!Context::SynchronizeAll()) return;
   for (const auto& piece : pieces) cudaHostUnregister(piece.first);
   cudaGetLastError();
 }

@@ -16,7 +16,6 @@ class Replays {
   bool Replay(const double* words, size_t count, Run& run);
   /// Runs a batch that Replay did not know, and makes a graph of it if it came before. Throws as Run::Execute does.
   void Execute(const double* words, size_t count, const std::vector<Decoded>& operations, Run& run);
-  void Clear();
 
  private:
   struct Batch {
@@ -30,6 +29,7 @@ class Replays {
   Batch* Find(size_t hash, const double* words, size_t count);
   void Remember(size_t hash, const double* words, size_t count, const std::vector<Decoded>& operations);
   bool Capture(Batch& batch, const std::vector<Decoded>& operations, Run& run);
+  void Clear();
 
   /// Oldest first.
   std::list<Batch> batches_;

@@ -11,13 +11,19 @@ Stream::Stream(int device, const std::string& name) : context_(Context::Of(devic
   context_->Use();
   Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
   run_ = std::make_unique<Run>(stream_, *context_);
-  watcher_ = std::make_shared<Watcher>(context_, stream_, name);
+  watcher_ = Watcher::Start(context_, stream_, name);
 }
 
 Stream::~Stream() {
-  watcher_.reset();  // joins its thread, which waits for the queued work
+  watcher_->Close([] {});
+  if (!watcher_->AwaitEnd()) {
+    // Its memory and the stream may still be in use.
+    run_.release();
+    replays_.release();
+    return;
+  }
   cudaSetDevice(context_->device());
-  replays_.Clear();
+  replays_.reset();
   run_.reset();
   cudaStreamDestroy(stream_);
 }
@@ -35,7 +41,7 @@ void Stream::Try(const char* what, F call) {
   } catch (const std::invalid_argument&) {
     throw;
   } catch (const std::exception& error) {
-    context_->Fail("stream '" + name_ + "': " + what + ": " + error.what());
+    context_->Fail(name_ + ": " + what + ": " + error.what());
   }
 }
 
@@ -52,12 +58,12 @@ void Stream::Launch(const double* words, size_t count) {
 void Stream::LaunchAll(const double* words, size_t count) {
   RequireOpen();
   bool replayed = false;
-  Try("replay", [&] { replayed = replays_.Replay(words, count, *run_); });
+  Try("replay", [&] { replayed = replays_->Replay(words, count, *run_); });
   if (replayed) return;
   const std::vector<Decoded> operations = DecodeOperations(words, count, context_->device());
   if (operations.empty()) return;
   Try(operations.back().name, [&] {
-    replays_.Execute(words, count, operations, *run_);
+    replays_->Execute(words, count, operations, *run_);
     Check(cudaGetLastError(), "launch");
   });
 }
@@ -80,11 +86,10 @@ void Stream::Wait(const std::shared_ptr<Event>& event) {
   const auto* other = dynamic_cast<const StreamEvent*>(event.get());
   if (!other) {
     if (event->state() == Event::State::kPending) throw std::invalid_argument("the event is of no CUDA stream");
-    if (event->state() == Event::State::kFailed) context_->Fail("stream '" + name_ + "' waited for an event that failed");
+    if (event->state() == Event::State::kFailed) context_->Fail(name_ + " waited for an event that failed");
     return;
   }
-  const std::string failure = other->context().failure();
-  if (!failure.empty()) context_->Fail("stream '" + name_ + "' waited for an event that failed: " + failure);
+  other->context().failure();  // a fault that its kernels reported fails this device as well
   Try("wait", [&] {
     run_->after_kernel = false;
     Check(cudaStreamWaitEvent(stream_, other->handle(), 0), "cudaStreamWaitEvent");

@@ -33,31 +33,35 @@ class StreamEvent final : public Event, public std::enable_shared_from_this<Stre
   cudaEvent_t handle_ = nullptr;
 };
 
-/// Waits for a stream's observed events in the order they were recorded, and settles them.
-class Watcher {
+/// Waits for a stream's observed events in the order they were recorded, and settles them. Its thread owns it as well:
+/// where a device broke, that thread may wait in the driver for ever, and nobody else must.
+class Watcher final : public FailureListener, public std::enable_shared_from_this<Watcher> {
  public:
+  static std::shared_ptr<Watcher> Start(std::shared_ptr<Context> context, cudaStream_t stream, std::string name);
   Watcher(std::shared_ptr<Context> context, cudaStream_t stream, std::string name);
-  ~Watcher();
 
-  /// Fails the event at once when closed.
+  /// Fails the event at once when closed, or when the device has failed.
   void Watch(std::shared_ptr<StreamEvent> event);
+  void Failed(const std::string& sentence) override;
+  /// Calls `closed` when what was queued has run, or a failed device was given up.
   void Close(std::function<void()> closed);
+  /// After Close: true when what was queued has run, false when a failed device was given up.
+  bool AwaitEnd();
   const std::string& name() const { return name_; }
 
  private:
   void Loop();
   void Settle(StreamEvent& event);
+  void Drop(const std::string& reason);
 
   const std::shared_ptr<Context> context_;
   const cudaStream_t stream_;
   const std::string name_;
   std::mutex mutex_;
-  std::condition_variable arrived_;
+  std::condition_variable arrived_, ended_changed_;
   std::deque<std::shared_ptr<StreamEvent>> waiting_;  // guarded by mutex_
   std::shared_ptr<StreamEvent> current_;              // guarded by mutex_
-  std::vector<std::function<void()>> on_closed_;      // guarded by mutex_
-  bool closing_ = false, closed_ = false;             // guarded by mutex_
-  std::thread thread_;
+  bool closing_ = false, ended_ = false;              // guarded by mutex_
 };
 
 class Stream final : public Queue {
@@ -71,8 +75,12 @@ class Stream final : public Queue {
   void Wait(const std::shared_ptr<Event>& event) override;
   void Close(std::function<void()> closed) override;
 
- private:
+  /// Throws std::runtime_error after Close.
   void RequireOpen() const;
+  cudaStream_t handle() const { return stream_; }
+  Context& context() const { return *context_; }
+
+ private:
   /// Runs `call` on the device unless it failed; what the runtime refuses becomes the device's failure.
   template <class F>
   void Try(const char* what, F call);
@@ -81,7 +89,7 @@ class Stream final : public Queue {
   const std::string name_;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<Run> run_;
-  Replays replays_;
+  std::unique_ptr<Replays> replays_ = std::make_unique<Replays>();
   std::shared_ptr<Watcher> watcher_;
   bool closing_ = false;
 };

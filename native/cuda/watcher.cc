@@ -1,49 +1,81 @@
 // Implements the watcher of cuda/stream.h. One per stream, so that a promise never waits for another stream's work.
 #include <pthread.h>
 
+#include <chrono>
+
 #include "cuda/stream.h"
 
 namespace zi::cuda {
+namespace {
+
+/// What a failed device had queued ends within this time, or never.
+constexpr std::chrono::seconds kPatience{20};
+/// How often who waits for the end looks whether the device has failed meanwhile.
+constexpr std::chrono::milliseconds kLook{100};
+
+}  // namespace
 
 Watcher::Watcher(std::shared_ptr<Context> context, cudaStream_t stream, std::string name)
-    : context_(std::move(context)), stream_(stream), name_(std::move(name)) {
-  thread_ = std::thread([this] {
-    pthread_setname_np(pthread_self(), "zi:cuda events");
-    Loop();
-  });
-}
+    : context_(std::move(context)), stream_(stream), name_(std::move(name)) {}
 
-Watcher::~Watcher() {
-  Close([] {});
-  thread_.join();
+std::shared_ptr<Watcher> Watcher::Start(std::shared_ptr<Context> context, cudaStream_t stream, std::string name) {
+  auto watcher = std::make_shared<Watcher>(std::move(context), stream, std::move(name));
+  watcher->context_->Tell(watcher);
+  std::thread([watcher] {
+    pthread_setname_np(pthread_self(), "zi:cuda events");
+    watcher->Loop();
+  }).detach();
+  return watcher;
 }
 
 void Watcher::Watch(std::shared_ptr<StreamEvent> event) {
+  std::string reason;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (!closing_) {
+    reason = closing_ ? "stream '" + name_ + "' was closed" : context_->known_failure();
+    if (reason.empty()) {
       waiting_.push_back(std::move(event));
       arrived_.notify_one();
       return;
     }
   }
-  event->Fail("stream '" + name_ + "' was closed");
+  event->Fail(reason);
 }
 
-void Watcher::Close(std::function<void()> closed) {
+void Watcher::Failed(const std::string& sentence) { Drop(sentence); }
+
+void Watcher::Drop(const std::string& reason) {
   std::deque<std::shared_ptr<StreamEvent>> dropped;
-  bool already;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    already = closed_;
-    if (!already) on_closed_.push_back(std::move(closed));
-    closing_ = true;
     dropped.swap(waiting_);
     if (current_) dropped.push_back(current_);
   }
+  for (const auto& event : dropped) event->Fail(reason);
+}
+
+void Watcher::Close(std::function<void()> closed) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    closing_ = true;
+  }
   arrived_.notify_one();
-  for (const auto& event : dropped) event->Fail("stream '" + name_ + "' was closed");
-  if (already) closed();
+  Drop("stream '" + name_ + "' was closed");
+  std::thread([self = shared_from_this(), closed = std::move(closed)] {
+    self->AwaitEnd();
+    closed();
+  }).detach();
+}
+
+bool Watcher::AwaitEnd() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto ended = [this] { return ended_; };
+  while (!ended_changed_.wait_for(lock, kLook, ended)) {
+    if (context_->known_failure().empty()) continue;
+    if (context_->abandoned() || !ended_changed_.wait_for(lock, kPatience, ended)) break;
+  }
+  if (!ended_) context_->Abandon();
+  return ended_ && !context_->abandoned();
 }
 
 void Watcher::Loop() {
@@ -63,19 +95,15 @@ void Watcher::Loop() {
   }
   // Queued copies still read and write memory: whoever closed may free it only when they are done.
   cudaStreamSynchronize(stream_);
-  std::vector<std::function<void()>> callbacks;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    closed_ = true;
-    callbacks.swap(on_closed_);
-  }
-  for (const auto& call : callbacks) call();
+  std::lock_guard<std::mutex> lock(mutex_);
+  ended_ = true;
+  ended_changed_.notify_all();
 }
 
 void Watcher::Settle(StreamEvent& event) {
   const cudaError_t code = cudaEventSynchronize(event.handle());
   if (code != cudaSuccess) {
-    context_->Fail("stream '" + name_ + "': " + cudaGetErrorString(code) + ", found by cudaEventSynchronize");
+    context_->Fail(name_ + ": " + cudaGetErrorString(code) + ", found by cudaEventSynchronize");
   }
   const std::string failure = context_->failure();
   if (failure.empty()) {

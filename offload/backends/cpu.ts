@@ -83,6 +83,9 @@ function openStream(name: string): QueueStream {
 export class CpuBackend implements Backend {
   readonly kind = 'cpu';
   readonly devices: readonly CpuDevice[];
+  /** Virtual devices copy within the same memory. */
+  readonly peers: readonly (readonly boolean[])[];
+  readonly collective = undefined;
   readonly #reads: FileReads;
   readonly #memories: HostBlock[] = [];
   #closing: Promise<void> | undefined;
@@ -95,6 +98,7 @@ export class CpuBackend implements Backend {
       virtualDevices === 0
         ? [new CpuDevice('cpu', true)]
         : Array.from({ length: virtualDevices }, (_, index) => new CpuDevice(`cpu:${index}`, false));
+    this.peers = this.devices.map(() => this.devices.map(() => true));
   }
 
   get notes(): readonly string[] {

@@ -1,8 +1,24 @@
 // NVIDIA GPUs as devices: streams and events of the driver, memory of their own, page-locked host buffers.
 
-import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
+import type {
+  Backend,
+  Collective,
+  Device,
+  FileRef,
+  HostMemory,
+  HostPurpose,
+  ReadRequest,
+  ReadSpan,
+} from '../backend.js';
 import { assert, OperatingError } from '../errors.js';
-import { type CudaStatus, type IoOptions, type NativeDeviceMemory, native } from '../native.js';
+import {
+  type CudaStatus,
+  type IoOptions,
+  type NativeCudaStream,
+  type NativeDeviceMemory,
+  type NativeGatherer,
+  native,
+} from '../native.js';
 import type { Memory } from '../ops.js';
 import { formatBytes } from '../units.js';
 import { FileReads, messageOf } from './file-reads.js';
@@ -12,6 +28,8 @@ import { QueueStream } from './native-stream.js';
 export interface CudaBackendOptions {
   /** GPUs by their number, as CUDA counts them; default the first one. */
   readonly devices?: readonly number[];
+  /** Load NCCL for gathers by all devices at once. */
+  readonly nccl?: boolean;
   readonly io?: Partial<IoOptions>;
 }
 
@@ -25,7 +43,7 @@ class CudaDevice implements Device {
   readonly computesInPlace = false;
   readonly compute: QueueStream;
   readonly fetch: QueueStream;
-  readonly gather: QueueStream;
+  readonly gather: QueueStream<NativeCudaStream>;
   readonly load: QueueStream;
   readonly store: QueueStream;
   readonly #index: number;
@@ -61,20 +79,66 @@ class CudaDevice implements Device {
     }
   }
 
-  async close(): Promise<void> {
+  /** Resolves when nothing that was queued runs any more. */
+  async closeStreams(): Promise<void> {
     const streams = [this.compute, this.fetch, this.gather, this.load, this.store];
     await Promise.all(streams.map((stream) => stream.close()));
+  }
+
+  free(): void {
     for (const memory of this.#memories.splice(0)) memory.free();
   }
 }
 
-function openStream(device: number, name: string): QueueStream {
+function openStream(device: number, name: string): QueueStream<NativeCudaStream> {
   return new QueueStream(new (native().NativeCudaStream)(device, name));
+}
+
+/** NCCL on the devices' gather streams. */
+class NcclCollective implements Collective {
+  readonly #native: NativeGatherer;
+  readonly #devices: readonly CudaDevice[];
+
+  /** Throws NO_DEVICE. */
+  constructor(indices: readonly number[], devices: readonly CudaDevice[]) {
+    this.#devices = devices;
+    try {
+      this.#native = new (native().NativeGatherer)(indices);
+    } catch (error) {
+      throw new OperatingError(
+        'NO_DEVICE',
+        `shards cannot be gathered by NCCL: ${messageOf(error)}; or give --gather peer`,
+        { cause: error },
+      );
+    }
+  }
+
+  get deviceBytes(): number {
+    return this.#native.deviceBytes;
+  }
+
+  gather(buffers: readonly Memory[], shardBytes: number): void {
+    const streams = this.#devices.map((device) => device.gather);
+    // As streams do: what a pass queues that has not noticed the end yet is dropped.
+    if (streams.some(({ closed }) => closed)) return;
+    this.#native.gather(
+      streams.map((stream) => stream.native),
+      buffers.map(({ id }) => id),
+      shardBytes,
+    );
+  }
+
+  /** When the streams are closed. */
+  close(): Promise<void> {
+    return this.#native.close();
+  }
 }
 
 export class CudaBackend implements Backend {
   readonly kind = 'cuda';
   readonly devices: readonly CudaDevice[];
+  readonly peers: readonly (readonly boolean[])[];
+  readonly collective: NcclCollective | undefined;
   readonly #reads: FileReads;
   readonly #memories: HostBlock[] = [];
   /** Blocks whose pages the first read touches, so that locking them costs little afterwards. */
@@ -84,7 +148,7 @@ export class CudaBackend implements Backend {
 
   /** Throws NO_DEVICE with a sentence about what is missing. */
   constructor(options: CudaBackendOptions = {}) {
-    const { devices = [0], io } = options;
+    const { devices = [0], io, nccl = false } = options;
     const { problem, devices: found } = cudaStatus();
     if (problem !== '') throw new OperatingError('NO_DEVICE', `CUDA cannot be used: ${problem}`);
     const absent = devices.find((index) => index >= found.length);
@@ -96,6 +160,17 @@ export class CudaBackend implements Backend {
     }
     this.#reads = new FileReads(io);
     this.devices = devices.map((index) => new CudaDevice(index));
+    this.peers = native().cudaPeerAccess(devices);
+    this.collective = nccl ? this.#connect(devices) : undefined;
+  }
+
+  #connect(indices: readonly number[]): NcclCollective {
+    try {
+      return new NcclCollective(indices, this.devices);
+    } catch (error) {
+      void this.close();
+      throw error;
+    }
   }
 
   get notes(): readonly string[] {
@@ -158,7 +233,10 @@ export class CudaBackend implements Backend {
 
   async #close(): Promise<void> {
     const pinning = [...this.#toPin.values()];
-    await Promise.all([...this.devices.map((device) => device.close()), this.#reads.close(), ...pinning]);
+    const streams = this.devices.map((device) => device.closeStreams());
+    await Promise.all([...streams, this.#reads.close(), ...pinning]);
+    await this.collective?.close();
+    for (const device of this.devices) device.free();
     for (const memory of this.#memories.splice(0)) memory.native.free();
   }
 }

@@ -43,13 +43,18 @@ const BATCH_WORDS = 8192;
  * Operations are collected and handed over together, at the latest when somebody could see whether they run.
  * After close() nothing runs any more: what is still queued by a pass that has not noticed yet is dropped.
  */
-export class QueueStream implements DeviceStream {
-  readonly #native: NativeQueue;
+export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceStream {
+  readonly #native: Q;
   readonly #batch = new Float64Array(BATCH_WORDS);
   #batchWords = 0;
   closed = false;
-  constructor(queue: NativeQueue) {
+  constructor(queue: Q) {
     this.#native = queue;
+  }
+  /** For what is queued on several streams at once. */
+  get native(): Q {
+    this.#handOver();
+    return this.#native;
   }
   launch(op: Op): void {
     if (!this.closed) this.#collect(encodeOp(op));

@@ -4,6 +4,7 @@ import type { DeviceEvent, DeviceStream } from '../backend.js';
 import { assert } from '../errors.js';
 import type { Memory, Op, Tensor } from '../ops.js';
 import type { Deferred, VirtualClock } from './simulated-clock.js';
+import type { Failure, SimulatedGather } from './simulated-collective.js';
 import { footprint, runsOf, tensorsReadWhole } from './simulated-footprint.js';
 import {
   type Access,
@@ -31,6 +32,8 @@ export interface StreamWorld {
     from: SimulatedMemory,
     bytes: number,
   ): { startMs: number; durationMs: number };
+  /** Whether the next kernel of a device breaks it off: nothing that waits for the stream gets there any more. */
+  breaks(device: number): boolean;
   /** What a tensor must hold when a kernel reads it, where a test has said so. */
   expected(tensor: Tensor): Expectation | undefined;
 }
@@ -44,6 +47,7 @@ export class SimulatedEvent implements DeviceEvent {
   readonly name: string;
   readonly #world: StreamWorld;
   #timeMs = Number.NaN;
+  #failure: Failure | undefined;
   #streams: (() => void)[] = [];
   #promise: Promise<void> | undefined;
   #deferred: Deferred<void> | undefined;
@@ -57,8 +61,12 @@ export class SimulatedEvent implements DeviceEvent {
     return this.#timeMs;
   }
 
-  get isReached(): boolean {
-    return !Number.isNaN(this.#timeMs);
+  get isSettled(): boolean {
+    return this.#failure !== undefined || !Number.isNaN(this.#timeMs);
+  }
+
+  get failure(): Failure | undefined {
+    return this.#failure;
   }
 
   reached(): Promise<void> {
@@ -66,30 +74,35 @@ export class SimulatedEvent implements DeviceEvent {
       const { clock } = this.#world;
       this.#deferred = clock.deferred<void>(this.name);
       this.#promise = this.#deferred.promise;
-      if (this.isReached) this.#tell();
+      if (this.isSettled) this.#tell();
     }
     return this.#promise;
   }
 
-  whenReached(wake: () => void): void {
+  whenSettled(wake: () => void): void {
     this.#streams.push(wake);
   }
 
-  reach(): void {
-    const { clock } = this.#world;
-    this.#timeMs = clock.nowMs;
+  /** @param failure why its stream will never reach it */
+  settle(failure: Failure | undefined): void {
+    if (failure) this.#failure = failure;
+    else this.#timeMs = this.#world.clock.nowMs;
     if (this.#deferred) this.#tell();
     for (const wake of this.#streams.splice(0)) wake();
   }
 
   #tell(): void {
-    this.#world.clock.after(this.#world.noticeMs(), () => this.#deferred?.resolve());
+    this.#world.clock.after(this.#world.noticeMs(), () => {
+      if (this.#failure) this.#deferred?.reject(this.#failure.error);
+      else this.#deferred?.resolve();
+    });
   }
 }
 
 type Work =
   | { readonly kind: 'event'; readonly event: SimulatedEvent }
   | { readonly kind: 'wait'; readonly event: SimulatedEvent }
+  | { readonly kind: 'gather'; readonly gather: SimulatedGather }
   | { readonly kind: 'op'; readonly op: Op; readonly tables: Snapshot[]; readonly who: string }
   | {
       readonly kind: 'copy';
@@ -113,6 +126,7 @@ export class SimulatedStream implements DeviceStream {
   #head = 0;
   #state: 'idle' | 'kicked' | 'busy' | SimulatedEvent = 'idle';
   #count = 0;
+  #failure: Failure | undefined;
 
   constructor(name: string, device: number, world: StreamWorld) {
     this.name = name;
@@ -144,6 +158,11 @@ export class SimulatedStream implements DeviceStream {
     this.#push({ kind: 'wait', event });
   }
 
+  /** Its device's part of a gather. */
+  join(gather: SimulatedGather): void {
+    this.#push({ kind: 'gather', gather });
+  }
+
   /** What it waits for, when it is stuck. */
   get blockedOn(): string | undefined {
     return typeof this.#state === 'object' ? `${this.name} waits for ${this.#state.name}` : undefined;
@@ -173,22 +192,32 @@ export class SimulatedStream implements DeviceStream {
       }
       this.#head++;
       if (work.kind === 'event') {
-        work.event.reach();
+        work.event.settle(this.#failure);
+      } else if (this.#failure) {
+        if (work.kind === 'gather') work.gather.fail(this.#failure);
       } else if (work.kind === 'wait') {
-        if (work.event.isReached) continue;
-        this.#state = work.event;
-        work.event.whenReached(() => {
-          this.#state = 'kicked';
-          this.#world.clock.after(0, () => this.#run());
-        });
+        const { event } = work;
+        if (event.isSettled) {
+          this.#failure = event.failure;
+          continue;
+        }
+        this.#state = event;
+        event.whenSettled(() => this.#resumeWith(event.failure));
         return;
       } else {
         this.#state = 'busy';
         if (work.kind === 'op') this.#start(work, this.#world.kernelMs(this.#device));
-        else this.#startCopy(work);
+        else if (work.kind === 'copy') this.#startCopy(work);
+        else work.gather.arrive(this.#device, (failure) => this.#resumeWith(failure));
         return;
       }
     }
+  }
+
+  #resumeWith(failure: Failure | undefined): void {
+    this.#failure ??= failure;
+    this.#state = 'kicked';
+    this.#world.clock.after(0, () => this.#run());
   }
 
   #start({ op, tables, who }: Work & { kind: 'op' }, durationMs: number): void {
@@ -200,7 +229,9 @@ export class SimulatedStream implements DeviceStream {
     requireWritten(access);
     this.#check(op, who);
     const held = snapshots(access.reads);
+    const breaks = this.#world.breaks(this.#device);
     clock.after(durationMs, () => {
+      if (breaks) this.#failure = { error: new Error(`${who} broke off`) };
       unchanged(held, who, 'while it ran');
       applyOp(op);
       markWritten(access.writes);

@@ -1,11 +1,21 @@
 // Devices, links and drives on a virtual clock, with every delay and fault from one seed and every access checked.
 
-import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
-import { OperatingError, present } from '../errors.js';
+import type {
+  Backend,
+  Collective,
+  Device,
+  FileRef,
+  HostMemory,
+  HostPurpose,
+  ReadRequest,
+  ReadSpan,
+} from '../backend.js';
+import { assert, OperatingError, present } from '../errors.js';
 import type { Memory, Tensor } from '../ops.js';
 import { VirtualClock } from './simulated-clock.js';
+import { SimulatedGather } from './simulated-collective.js';
 import { type DriveStats, jitter, SimulatedDrive } from './simulated-drive.js';
-import { type Purpose, SimulatedMemory } from './simulated-memory.js';
+import { type Purpose, SimulatedMemory, simulated } from './simulated-memory.js';
 import { tensorHash } from './simulated-ops.js';
 import { Random } from './simulated-random.js';
 import { type Expectation, SimulatedStream, type StreamWorld } from './simulated-stream.js';
@@ -22,6 +32,10 @@ export interface SimulatedOptions {
   readonly files: ReadonlyMap<string, Uint8Array>;
   /** Whether the n-th read request of all fails (after part of it has arrived). */
   readonly failsRead?: (request: number) => boolean;
+  /** Whether the n-th kernel of a device fails it. */
+  readonly breaks?: (device: number, kernel: number) => boolean;
+  /** Default: all devices reach each other's memory. */
+  readonly peerAccess?: boolean;
 }
 
 /** How fast each part is: drawn once per seed, over factors, so that every part is the slowest somewhere. */
@@ -69,6 +83,11 @@ class SimulatedDevice implements Device {
 export class SimulatedBackend implements Backend {
   readonly kind = 'simulated';
   readonly devices: readonly SimulatedDevice[];
+  readonly peers: readonly (readonly boolean[])[];
+  readonly collective: Collective = {
+    deviceBytes: 0,
+    gather: (buffers, shardBytes) => this.#gather(buffers.map(simulated), shardBytes),
+  };
   readonly notes: readonly string[] = [];
   readonly #clock: VirtualClock;
   readonly #drive: SimulatedDrive;
@@ -78,6 +97,7 @@ export class SimulatedBackend implements Backend {
   /** By link name, when it is free again. */
   readonly #linkFreeMs = new Map<string, number>();
   #memories = 0;
+  #gathers = 0;
   #hostBytes = 0;
   #deviceBytes = 0;
 
@@ -100,13 +120,20 @@ export class SimulatedBackend implements Backend {
       noticeMs,
       fails: options.failsRead ?? (() => false),
     });
+    const kernels = Array.from({ length: options.deviceCount }, () => 0);
     const world: StreamWorld = {
       clock: this.#clock,
+      breaks: (device) => {
+        const kernel = present(kernels[device], 'kernels so far');
+        kernels[device] = kernel + 1;
+        return options.breaks?.(device, kernel) ?? false;
+      },
       noticeMs,
       kernelMs: (device) => present(this.#tempo.kernelMs[device], 'rate') * jitter(this.#random),
       transfer: (to, from, bytes) => this.#transfer(to, from, bytes),
       expected: (tensor) => this.#expected.get(tensor),
     };
+    this.peers = kernels.map((_, a) => kernels.map((__, b) => a === b || (options.peerAccess ?? true)));
     this.devices = Array.from(
       { length: options.deviceCount },
       (_, index) =>
@@ -176,6 +203,15 @@ export class SimulatedBackend implements Backend {
     else this.#deviceBytes += sizeBytes;
     const garbage = this.#random.between(1, 255);
     return new SimulatedMemory(id, sizeBytes, `${owner} memory ${id}`, purpose, device, garbage);
+  }
+
+  #gather(memories: readonly SimulatedMemory[], shardBytes: number): void {
+    assert(memories.length === this.devices.length, 'every device takes part in a gather');
+    const name = `gather ${this.#gathers++}`;
+    const slowest = Math.min(...this.#tempo.peerBytesPerMs);
+    const durationMs = () => (this.#tempo.linkLatencyMs + shardBytes / slowest) * jitter(this.#random);
+    const gather = new SimulatedGather(name, this.#clock, durationMs, memories, shardBytes);
+    for (const device of this.devices) device.gather.join(gather);
   }
 
   #noticeMs(): number {

@@ -1,6 +1,6 @@
 // `--batch_size auto`: as many texts together as there are and as memory holds beside the layers.
 
-import { planFor } from '../engine.js';
+import { planFor, transferFor } from '../engine.js';
 import { findAutoBatch, LARGEST_BATCH } from '../largest-batch.js';
 import type { Prompt } from '../prompts.js';
 import type { CommandContext } from './context.js';
@@ -24,11 +24,14 @@ export async function withAutoBatch(
   // Built-in prompts, and prompts that are measured with, are repeated until they fill the batch.
   const repeats = given.length === 0 || options.benchmark !== undefined;
   const workload = workloadOf(encoded, options);
+  // Measured once, and kept for the run.
+  const transfer = await transferFor(engineOptions(source, options, workload));
+  const decided = { ...options, plan: { ...options.plan, transfer } };
   const { sequences, refusal } = findAutoBatch(
     (count) =>
       planFor(
         source.opened.model,
-        engineOptions(source, options, {
+        engineOptions(source, decided, {
           ...workload,
           sequences: count,
           promptTokens: count * promptTokens,
@@ -38,5 +41,5 @@ export async function withAutoBatch(
   );
   const why = refusal === undefined ? 'all there are' : `one more does not fit: ${refusal}`;
   log.info(`--batch_size auto is ${sequences}; ${why}`);
-  return { ...options, batchSize: sequences };
+  return { ...decided, batchSize: sequences };
 }

@@ -46,12 +46,14 @@ export interface PlanCommandOptions extends SharedOptions {
   readonly newTokens: number;
   readonly maxContext: number | undefined;
   readonly machine: string | undefined;
+  /** Undefined: all that the machine has. */
+  readonly gpuCount: number | undefined;
   readonly json: boolean;
 }
 
 /** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
 export function readPlanCommandOptions(options: OptionReader): PlanCommandOptions {
-  const shared = readSharedOptions(options);
+  const shared = readSharedOptions(options, options.has('machine'));
   return {
     ...shared,
     batchSize:
@@ -62,6 +64,7 @@ export function readPlanCommandOptions(options: OptionReader): PlanCommandOption
     newTokens: options.count('max_new_tokens') ?? 100,
     maxContext: options.count('max_context'),
     machine: options.path('machine'),
+    gpuCount: options.count('num_gpus'),
     json: options.flag('json'),
   };
 }

@@ -15,6 +15,7 @@ import { makePlanReport } from '../plan-report.js';
 import { type PlannedModel, planJson, planText } from '../plan-text.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor, warningsFor } from './ds-config-options.js';
+import { badOption } from './option-reader.js';
 import type { PlanCommandOptions } from './plan-options.js';
 import { openPlanned } from './planned-model.js';
 
@@ -29,6 +30,7 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
     dramBudgetBytes,
     plan: { ...deviceBudget(options), ...planOptionsFor(options, opened.model) },
     machine,
+    gather: options.gather,
     batchSize,
     promptTokens,
     newTokens,
@@ -48,7 +50,14 @@ async function machineFor(
   { model, checkpoint }: OpenedModel,
   { log }: CommandContext,
 ): Promise<HardwareProfile> {
-  if (options.machine !== undefined) return readMachine(options.machine);
+  const { machine, gpuCount } = options;
+  if (machine !== undefined) return withGpus(await readMachine(machine), machine, gpuCount);
+  if (gpuCount !== undefined && gpuCount > 1) {
+    throw badOption(
+      `--num_gpus is ${gpuCount}, but plan measures only what this machine's processor computes: add --machine with a ` +
+        'description of GPUs, such as configs/machines/h100-x2.json',
+    );
+  }
   const driveFile =
     options.offload === 'dram' ? undefined : largeFile(checkpoint.files, options.offloadFolder);
   log.info(
@@ -59,6 +68,21 @@ async function machineFor(
     cpu: options.cpu,
     ...(driveFile === undefined ? {} : { driveFile }),
   });
+}
+
+/** The machine with so many of its GPUs in use; all of them when it is not said. */
+function withGpus(machine: HardwareProfile, path: string, gpuCount: number | undefined): HardwareProfile {
+  if (gpuCount === undefined) return machine;
+  const { kind, count } = machine.devices;
+  if (kind === 'cpu' && gpuCount > 1) {
+    throw badOption(`--num_gpus is ${gpuCount}, but ${path} describes a machine without GPUs: leave it out`);
+  }
+  if (gpuCount > count) {
+    throw badOption(
+      `--num_gpus is ${gpuCount}, but ${path} describes ${count} ${count === 1 ? 'GPU' : 'GPUs'}: give at most ${count}`,
+    );
+  }
+  return { ...machine, devices: { ...machine.devices, count: gpuCount } };
 }
 
 /** A file of that many bytes at least tells something about its drive. */

@@ -51,6 +51,7 @@ export function engineOptions(source: Source, options: SharedOptions, workload: 
     plan: planOptionsFor(options, source.opened.model),
     ...(options.deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes: options.deviceBudgetBytes }),
     device: options.device,
+    ...(options.gather === undefined ? {} : { gather: options.gather }),
     cpu: options.cpu,
     cuda: {
       devices: [...Array(options.deviceCount).keys()],

@@ -4,6 +4,7 @@ import type {
   ComputeType,
   CpuBackendOptions,
   DeviceResident,
+  GatherWish,
   Offload,
   PlanOptions,
 } from '../../offload/index.js';
@@ -60,6 +61,14 @@ export const SHARED_OPTIONS = {
     group: MODEL,
     describe: 'GPUs to use, each with prompts of its own; CUDA_VISIBLE_DEVICES says which',
     default: '1',
+  },
+  gather: {
+    kind: 'value',
+    group: TUNING,
+    describe:
+      'with several GPUs, how each comes by whole layers: it pulls a share over its own link and gathers the rest by ' +
+      'copies between GPUs (peer) or by NCCL (nccl), or pulls all of it (none); auto measures peer and none at start',
+    default: 'auto',
   },
   cpu_offload: { kind: 'flag', group: PLACEMENT, describe: 'all in DRAM' },
   nvme_offload_path: {
@@ -144,6 +153,8 @@ export interface SharedOptions {
   readonly deviceBudgetBytes: number | undefined;
   /** Devices, each with prompts of its own. */
   readonly deviceCount: number;
+  /** How layers reach several devices. */
+  readonly gather: GatherWish | undefined;
   readonly plan: Partial<PlanOptions>;
   readonly cpu: CpuBackendOptions;
   /** What --ds_config says, as far as it needs the model's sizes or belongs to a command. */
@@ -154,9 +165,14 @@ export interface SharedOptions {
   readonly trace: string | undefined;
 }
 
-/** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
-export function readSharedOptions(options: OptionReader): SharedOptions {
-  const { device, deviceCount } = readDevices(options);
+/**
+ * Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE.
+ * @param elsewhere the options are of a machine that a file describes, so that this one's devices do not matter
+ */
+export function readSharedOptions(options: OptionReader, elsewhere = false): SharedOptions {
+  const { device, deviceCount } = elsewhere ? describedDevices(options) : readDevices(options);
+  const gather = readGather(options);
+  if (!elsewhere) checkGather(gather, options, device);
   const name = options.path('name');
   if (name === undefined)
     throw badOption('--name is missing: give the folder of a checkpoint, or a model of the hub');
@@ -176,6 +192,7 @@ export function readSharedOptions(options: OptionReader): SharedOptions {
     device,
     deviceBudgetBytes: options.bytes('gpu_memory'),
     deviceCount,
+    gather,
     plan: readPlanOptions(options),
     cpu: readCpuOptions(options, device),
     dsConfig: undefined,
@@ -216,6 +233,26 @@ function readDevices(options: OptionReader): Pick<SharedOptions, 'device' | 'dev
     throw tooFewGpus(deviceCount, devices.length, process.env.CUDA_VISIBLE_DEVICES);
   }
   return { device: 'cuda', deviceCount };
+}
+
+/** How many there are, `plan` compares with the file. */
+function describedDevices(options: OptionReader): Pick<SharedOptions, 'device' | 'deviceCount'> {
+  const device = options.choice('device', ['auto', 'cpu', 'cuda']) === 'cuda' ? 'cuda' : 'cpu';
+  return { device, deviceCount: options.count('num_gpus') ?? 1 };
+}
+
+function readGather(options: OptionReader): GatherWish | undefined {
+  return options.choice('gather', ['auto', 'peer', 'nccl', 'none']);
+}
+
+function checkGather(wish: GatherWish | undefined, options: OptionReader, device: DeviceKind): void {
+  if (wish === undefined || wish === 'auto' || device === 'cuda') return;
+  if (wish === 'nccl') throw badOption('--gather is nccl, which is of GPUs: give peer or none');
+  if (!options.has('virtual_devices')) {
+    throw badOption(
+      `--gather is ${wish}, but one device computes in DRAM: leave it out, or add --virtual_devices`,
+    );
+  }
 }
 
 /** @param visible the environment's list of GPUs, which CUDA has applied already */

@@ -39,6 +39,18 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   [['--name', 'm', '--threads', '0'], 'BAD_OPTION', /--threads is '0'/],
   [['--name', 'm', '--compute_dtype', 'float16'], 'BAD_OPTION', /--compute_dtype is 'float16'/],
   [['--name', 'm', '--io_engine', 'aio'], 'BAD_OPTION', /--io_engine is 'aio': give one of auto, io_uring/],
+  [
+    ['--name', 'm', '--gather', 'ring'],
+    'BAD_OPTION',
+    /--gather is 'ring': give one of auto, peer, nccl, none/,
+  ],
+  [
+    ['--name', 'm', '--device', 'cpu', '--gather', 'nccl'],
+    'BAD_OPTION',
+    /--gather is nccl, which is of GPUs/,
+  ],
+  [['--name', 'm', '--device', 'cpu', '--gather', 'peer'], 'BAD_OPTION', /one device computes in DRAM/],
+  [['--name', 'm', '--virtual_devices', '2', '--gather', 'nccl'], 'BAD_OPTION', /which is of GPUs/],
   [['--name', 'm', '--log_level', 'loud'], 'BAD_OPTION', /--log_level is 'loud'/],
   [['--name', 'm', '--bach_size', '2'], 'BAD_OPTION', /no option --bach_size .*did you mean --batch_size/],
   [['--name', 'm', '--nvme', 'x'], 'BAD_OPTION', /no option --nvme .*did you mean --nvme_offload_path/],

@@ -150,6 +150,53 @@ test('a DeepSpeed file says how, and its other keys are named', async () => {
   ]);
 });
 
+const TWO_GPUS = ['--machine', join(CONFIGS, 'machines/h100-x2.json')];
+
+test('GPUs that are asked for: how many, and how layers reach them', async () => {
+  const planned = async (...words: string[]) => {
+    const { stdout, errors } = await runCli([
+      'plan',
+      ...shape('opt-6.7b'),
+      ...TWO_GPUS,
+      '--cpu_offload',
+      ...words,
+      '--json',
+    ]);
+    expect(errors).toEqual([]);
+    return JSON.parse(stdout);
+  };
+  const [all, two, one] = [
+    await planned(),
+    await planned('--num_gpus', '2'),
+    await planned('--num_gpus', '1'),
+  ];
+  expect(two).toEqual(all);
+  expect(two).toMatchObject({ devices: 2, transfer: { kind: 'shards', by: 'peer' } });
+  expect(two.placement).toContain(two.transfer.reason);
+  expect(one).toMatchObject({ devices: 1, transfer: { kind: 'whole', by: 'none' } });
+  expect(one.placement).not.toContain(one.transfer.reason);
+  const linkMs = (plan: typeof one) => plan.predicted.decode_step.link_ms as number;
+  expect(linkMs(two)).toBeLessThan(0.7 * linkMs(one));
+  const whole = await planned('--gather', 'none');
+  expect(whole.transfer).toMatchObject({ kind: 'whole', by: 'none' });
+  expect(linkMs(whole)).toBeCloseTo(linkMs(one), 6);
+  // Whole layers need no buffer that is being gathered.
+  expect(two.device_buffers.count).toBe(whole.device_buffers.count + 1);
+  const text = await runCli(['plan', ...shape('opt-6.7b'), ...TWO_GPUS, '--cpu_offload', '--num_gpus', '2']);
+  expect(text.stdout).toMatch(/^on two H100.*, 2 × \S+ GiB behind \S+ GB\/s, \S+ GB\/s between them$/m);
+  expect(text.stdout).toMatch(/each of 2 devices pulls 1\/2 of a layer .* by peer copies/);
+});
+
+test('more GPUs than the machine has, or GPUs of a machine without', async () => {
+  const refused = async (words: readonly string[]) => {
+    const { status, errors } = await runCli(['plan', ...shape('llama-0.85b'), ...words]);
+    expect(status).toBe(2);
+    return errors.join();
+  };
+  expect(await refused([...TWO_GPUS, '--num_gpus', '3'])).toMatch(/describes 2 GPUs: give at most 2/);
+  expect(await refused([...LAPTOP, '--num_gpus', '2'])).toMatch(/describes a machine without GPUs/);
+});
+
 test('a machine that is none', async () => {
   const missing = await runCli(['plan', ...shape('llama-0.85b'), '--machine', '/nowhere.json']);
   expect(missing.status).toBe(3);

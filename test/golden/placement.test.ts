@@ -39,6 +39,16 @@ function placements(layerCount: number): [string, Placement][] {
         plan: { deviceWindowLayers: virtualDevices },
       },
     ]),
+    ...[2, 3].flatMap((virtualDevices) =>
+      (['peer', 'none'] as const).flatMap((gather) =>
+        [{ deviceWindowLayers: 1 }, { deviceResident: { layers: 2 } }, { kvOffload: true }].map(
+          (plan): [string, Placement] => [
+            `${virtualDevices} devices, gather ${gather}, ${JSON.stringify(plan)}`,
+            { ...ALL_NVME, cpu: { virtualDevices }, gather, plan },
+          ],
+        ),
+      ),
+    ),
     ...residents(layerCount),
     ...[1, 2, 3].flatMap((virtualDevices) =>
       [{}, { microBatchTokens: 7 }, { microBatchSequences: 1 }].map((plan): [string, Placement] => [

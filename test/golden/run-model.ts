@@ -4,6 +4,8 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import {
   type CpuBackendOptions,
+  type CudaBackendOptions,
+  type GatherWish,
   GiB,
   type Offload,
   PageAllocator,
@@ -35,6 +37,8 @@ export interface Placement {
   readonly dramBudgetBytes?: number;
   readonly plan?: Partial<PlanOptions>;
   readonly cpu?: CpuBackendOptions;
+  readonly cuda?: CudaBackendOptions;
+  readonly gather?: GatherWish;
   readonly device?: DeviceKind;
   readonly deviceBudgetBytes?: number;
 }

@@ -12,6 +12,11 @@ import { TestMemory } from './tensor-bytes.js';
 /** Tests that need a GPU are skipped without one, and counted as skipped. */
 export const HAS_GPU = native().cudaStatus().problem === '';
 
+/** As above, of two. */
+export const HAS_TWO_GPUS = HAS_GPU && native().cudaStatus().devices.length >= 2;
+/** Whether shards can be gathered by NCCL. */
+export const HAS_NCCL = HAS_TWO_GPUS && native().ncclProblem() === '';
+
 const BENCH_BYTES = 16 << 20;
 
 let stream: NativeCudaStream | undefined;

@@ -6,13 +6,24 @@ import { OperatingError, present } from '../../offload/errors.js';
 import type { Memory } from '../../offload/ops.js';
 import type { RowLease } from '../../offload/row-cache.js';
 import { RowCache } from '../../offload/row-cache.js';
-import { COPYING, caught, GATHERING, KEEPING, nth, RESTING, STREAMING, streams } from './caught.js';
+import {
+  COPYING,
+  caught,
+  GATHERING,
+  KEEPING,
+  nth,
+  RESTING,
+  STREAMING,
+  streams,
+  TOGETHER,
+  WHOLE,
+} from './caught.js';
 import { originOf, type StreamPlants, withLeases, withPlants } from './plants.js';
 import type { Scenario } from './scenario.js';
 import { World, type WorldOptions } from './world.js';
 
 it('finds nothing where nothing is planted', async () => {
-  for (const options of [STREAMING, COPYING, GATHERING, RESTING, KEEPING]) {
+  for (const options of [STREAMING, COPYING, GATHERING, TOGETHER, WHOLE, RESTING, KEEPING]) {
     const { share } = await caught({ ...options, ...streams(() => ({})) });
     expect(share).toBe(0);
   }
@@ -69,6 +80,75 @@ describe('waits left out', () => {
       on.kind !== 'compute' && event.device !== on.device && event.kind !== 'fetch';
     const { share } = await caught({ ...GATHERING, ...streams(() => ({ dropWait })) });
     expect(share).toBeGreaterThan(0.4);
+  });
+});
+
+describe('gathers by all devices together', () => {
+  it('one does not wait for the others to have fetched', async () => {
+    const dropWait: StreamPlants['dropWait'] = (on, event) =>
+      on.kind === 'gather' && on.device === 1 && event.device !== 1;
+    // Nobody begins before all have come, so it is enough that one of them waits for all.
+    const { share: covered } = await caught({ ...TOGETHER, ...streams(() => ({ dropWait })) });
+    expect(covered).toBe(0);
+    const all: StreamPlants['dropWait'] = (on, event) => on.kind === 'gather' && event.kind === 'fetch';
+    const { share } = await caught({ ...TOGETHER, ...streams(() => ({ dropWait: all })) });
+    expect(share).toBeGreaterThan(0.9);
+  });
+
+  it('a fetch does not wait for gathers that still use the buffer', async () => {
+    const dropWait: StreamPlants['dropWait'] = (on, event) => on.kind === 'fetch' && event.kind !== 'fetch';
+    const { share } = await caught({ ...TOGETHER, ...streams(() => ({ dropWait })) });
+    expect(share).toBeGreaterThan(0.6);
+  });
+
+  it('compute does not wait for them', async () => {
+    const dropWait: StreamPlants['dropWait'] = (on, event) =>
+      on.kind === 'compute' && event.kind === 'gather';
+    const { share } = await caught({ ...TOGETHER, ...streams(() => ({ dropWait })) });
+    expect(share).toBeGreaterThan(0.9);
+  });
+
+  it('one leaves out a shard, which is smaller than it should be', async () => {
+    const wrap: WorldOptions['wrap'] = (backend) => {
+      const { gather } = backend.collective;
+      const collective = {
+        deviceBytes: 0,
+        gather: (buffers: readonly Memory[], shardBytes: number) =>
+          gather(buffers, Math.floor(shardBytes / 2)),
+      };
+      return { ...withPlants(backend, {}), collective };
+    };
+    const { share } = await caught({ ...TOGETHER, wrap });
+    expect(share).toBe(1);
+  });
+});
+
+describe('whole layers on every device', () => {
+  it('the host buffer goes back when the first device has copied', async () => {
+    // Events of the other devices' copies are taken for reached.
+    const early: StreamPlants['early'] = (on) => on.kind === 'fetch' && on.device > 0;
+    const { share } = await caught({ ...WHOLE, hostWindow: 2, ...streams(() => ({ early })) });
+    expect(share).toBeGreaterThan(0.6);
+  });
+
+  it('a device computes on what another one has fetched', async () => {
+    const dropWait: StreamPlants['dropWait'] = (on, event) =>
+      on.kind === 'compute' && on.device === 2 && event.kind === 'fetch';
+    const { share } = await caught({ ...WHOLE, ...streams(() => ({ dropWait })) });
+    expect(share).toBeGreaterThan(0.8);
+  });
+
+  it('a fetch does not wait for its own device’s kernels', async () => {
+    const dropWait: StreamPlants['dropWait'] = (on, event) =>
+      on.kind === 'fetch' && event.kind === 'compute' && on.device === event.device;
+    const { share } = await caught({ ...WHOLE, ...streams(() => ({ dropWait })) });
+    expect(share).toBeGreaterThan(0.8);
+  });
+
+  it('one device gets no copy', async () => {
+    const dropCopy: StreamPlants['dropCopy'] = (on) => on.kind === 'fetch' && on.device === 1;
+    const { share } = await caught({ ...WHOLE, ...streams(() => ({ dropCopy })) });
+    expect(share).toBe(1);
   });
 });
 

@@ -13,11 +13,16 @@ export const STREAMING: WorldOptions = {
   passes: 3,
   tiers: 'nvme',
   deviceCount: 2,
+  gather: 'peer',
   busy: true,
   output: 'tokens',
 };
 export const COPYING: WorldOptions = { ...STREAMING, computesInPlace: false };
 export const GATHERING: WorldOptions = { ...COPYING, deviceCount: 3, deviceWindow: 2 };
+/** All devices gather together. */
+export const TOGETHER: WorldOptions = { ...GATHERING, gather: 'nccl' };
+/** Every device pulls whole layers. */
+export const WHOLE: WorldOptions = { ...GATHERING, gather: 'none' };
 /** Keys and values rest in DRAM. */
 export const KEEPING: WorldOptions = {
   ...COPYING,

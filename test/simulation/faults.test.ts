@@ -159,3 +159,34 @@ it('sessions share buffers and the layers at rest, each of which is read once; e
     await world.backend.close();
   });
 }, 600_000);
+
+it('a device that breaks off ends every pass with its one error, and leaves nothing leased', async () => {
+  const seen = new Set<string>();
+  await sweep(COUNT, 400_001, async (seed) => {
+    const random = new Random(seed);
+    const deviceCount = random.between(1, 5);
+    const [broken, at] = [random.between(0, deviceCount - 1), random.between(0, 40)];
+    const breaks = (device: number, kernel: number) => device === broken && kernel === at;
+    const world = new World(seed, { deviceCount, breaks, busy: true });
+    await world.create();
+    const passCount = world.scenario.passes.length;
+    world.executor.begin(passCount);
+    let failed: unknown;
+    for (let index = 0; index < passCount && !failed; index++) {
+      failed = await world.run(index).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+    }
+    await world.end();
+    await world.backend.close();
+    if (!failed) return; // the passes had fewer kernels
+    seen.add(`${world.scenario.plan.transfer.by} ${world.scenario.computesInPlace}`);
+    expect(failed).toBeInstanceOf(OperatingError);
+    expect(failed).toMatchObject({ code: 'DEVICE_FAILED' });
+    expect((failed as Error).message).toMatch(
+      new RegExp(`^a device failed: \\w+ \\(sim:${broken} compute #\\d+\\) broke off$`),
+    );
+  });
+  for (const by of ['peer', 'nccl', 'none']) expect([...seen]).toContain(`${by} false`);
+}, 600_000);

@@ -148,7 +148,13 @@ async function caught(options: WorldOptions): Promise<number> {
   return count / 20;
 }
 
-const BUSY: WorldOptions = { deviceCount: 3, computesInPlace: false, blocks: 4, tiers: 'nvme' };
+const BUSY: WorldOptions = {
+  deviceCount: 3,
+  gather: 'peer',
+  computesInPlace: false,
+  blocks: 4,
+  tiers: 'nvme',
+};
 
 it('canaries: an idle device that gathers nothing, and pages that two texts share, are caught', async () => {
   expect(await caught(BUSY)).toBe(0);

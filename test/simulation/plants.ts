@@ -93,6 +93,8 @@ export function withPlants(
   return {
     kind: backend.kind,
     devices,
+    peers: backend.peers,
+    collective: backend.collective,
     notes: backend.notes,
     nowMs: () => backend.nowMs(),
     allocateHost: (sizeBytes, purpose) => backend.allocateHost(sizeBytes, purpose),

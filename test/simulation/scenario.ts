@@ -5,6 +5,7 @@ import { present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/kv-cache.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/pass.js';
 import { makePlan, type Plan, type Tier, type Workload } from '../../offload/plan.js';
+import { type GatherBy, makeTransfer } from '../../offload/transfer.js';
 import { rowSlotBytes } from '../../offload/weight-source.js';
 import { Reference, type ReferenceOutput } from './reference.js';
 import { CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
@@ -39,6 +40,8 @@ export interface ScenarioOptions {
   readonly deviceWindow?: number;
   readonly output?: Workload['output'];
   readonly kvOffload?: boolean;
+  /** How layers reach several devices. */
+  readonly gather?: GatherBy;
   /** Every device has work in every pass. */
   readonly busy?: boolean;
   readonly hook?: WeightHook;
@@ -71,6 +74,8 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const hostWindow = options.hostWindow ?? random.between(1, blocks + 1);
   const drawnKv = random.chance(0.4);
   const kvOffload = options.kvOffload ?? drawnKv;
+  // A draw of its own, so that the worlds stay what they are for a seed.
+  const gather = options.gather ?? new Random(seed + 1e6).pick<GatherBy>(['peer', 'nccl', 'none']);
   const base = makePlan(toy.model, workload, {
     offload: 'nvme',
     dramBudgetBytes: 1e12,
@@ -81,6 +86,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     deviceWindowLayers: options.deviceWindow ?? random.between(1, blocks + 1),
     microBatchTokens,
     kvOffload,
+    transfer: makeTransfer(gather, 'drawn'),
   });
   const allResident = tiers === 'dram' && random.chance(0.7);
   const plan: Plan = {
@@ -106,7 +112,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     return { pass: { perDevice }, expected };
   });
   const summary =
-    `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : ''}, ${plan.layers.length} layers ` +
+    `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : `, gather ${plan.transfer.by}`}, ${plan.layers.length} layers ` +
     `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}/${plan.kvBuffers.count}, ` +
     `${passCount} passes of ${workload.output}`;
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };

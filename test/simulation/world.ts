@@ -27,6 +27,7 @@ export class LeakError extends Error {
 
 export interface WorldOptions extends ScenarioOptions {
   readonly failsRead?: (request: number) => boolean;
+  readonly breaks?: (device: number, kernel: number) => boolean;
   /** Puts something between the executor and the backend. */
   readonly wrap?: (backend: SimulatedBackend) => Backend;
   /** Changes the scenario's plan before anything is allocated. */
@@ -58,6 +59,7 @@ export class World {
       computesInPlace,
       files: toy.files,
       ...(options.failsRead ? { failsRead: options.failsRead } : {}),
+      ...(options.breaks ? { breaks: options.breaks } : {}),
     });
     this.#seen = options.wrap?.(this.backend) ?? this.backend;
   }
