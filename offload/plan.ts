@@ -26,6 +26,8 @@ export interface Workload {
   readonly contextTokens: number;
   /** Tokens of all prompts together: what a prefill pass brings at most. */
   readonly promptTokens: number;
+  /** Of each sequence, to weigh plans by; default what the context has beyond a prompt of average length. */
+  readonly newTokens?: number;
   /** `tokens`: the next token per sequence; `nll`: the likelihood of every token; `logits`: rows of logits. */
   readonly output: 'tokens' | 'nll' | 'logits';
   /** Drawing a token looks at all tokens of its sequence: a repetition penalty. */
@@ -128,6 +130,11 @@ export interface Plan {
   /** Of each device; undefined in place, and where it is not known. */
   readonly deviceBudgetBytes: number | undefined;
   readonly blockFlopsPerToken: number;
+  /**
+   * By which it was chosen: milliseconds from the prompts to the last token of all sequences, at a GPU's usual rates.
+   * Compares plans, predicts nothing; undefined in place.
+   */
+  readonly jobMs: number | undefined;
 }
 
 export function makePlan(model: ModelSpec, workload: Workload, options: PlanOptions): Plan {
@@ -154,7 +161,6 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     pieceColumns: pieces.reduce((max, { columns }) => Math.max(max, columns), 0),
     hostLayerBytes: [...blocks, ...head].map(({ host }) => host.sizeBytes),
     deviceLayerBytes,
-    dryRuns: new Map(),
   };
   const layers = [
     ...blocks.map((layout, index) => ({ layout, kind: 'block' as const, index, firstColumn: 0, columns: 0 })),
@@ -179,6 +185,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     terms: choice.terms,
     dramBudgetBytes: options.dramBudgetBytes,
     deviceBudgetBytes: options.computesInPlace ? undefined : options.deviceBudgetBytes,
+    jobMs: choice.jobMs,
   };
 }
 

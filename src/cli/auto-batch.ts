@@ -36,7 +36,7 @@ export async function withAutoBatch(
       ),
     repeats ? LARGEST_BATCH : Math.ceil(encoded.length / options.deviceCount),
   );
-  const why = refusal === undefined ? 'all there are' : `one more does not fit: ${refusal}`;
+  const why = refusal === undefined ? 'all there are' : `with one more, ${refusal}`;
   log.info(`--batch_size auto is ${sequences}; ${why}`);
   return { ...options, batchSize: sequences };
 }

@@ -121,6 +121,7 @@ export function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateO
     sequences: batchSize,
     contextTokens: Math.max(longest + maxNewTokens, options.maxContext ?? 0),
     promptTokens,
+    newTokens: maxNewTokens,
     output: 'tokens',
     history: options.sampling !== undefined && options.sampling.repetitionPenalty !== 1,
   };
