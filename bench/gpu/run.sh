@@ -52,6 +52,19 @@ for name in $parts; do
       part 'one GPU, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32
       part 'two GPUs, batch 8 each' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --gpus 2
       ;;
+    micro)
+      part 'micro-batches' node dist/bench/gpu/micro.js
+      ;;
+    opt30b)
+      # Two minutes: pins and loads most of DRAM first. BATCH=48 for a shorter run at the peer's batch.
+      part 'OPT-30B in 16 GiB' node dist/bench/gpu/throughput.js --batch "${BATCH:-auto}"
+      ;;
+    bloom)
+      part 'BLOOM-176B blocks' node dist/bench/gpu/prefill.js --blocks "${BLOCKS:-16}"
+      ;;
+    bloom-2)
+      part 'BLOOM-176B blocks on two GPUs' node dist/bench/gpu/prefill.js --blocks "${BLOCKS:-16}" --gpus 2
+      ;;
     memory)
       part 'memory of the GPU' node dist/bench/gpu/memory-budget.js --shape "$shape"
       ;;

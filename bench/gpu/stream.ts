@@ -2,15 +2,16 @@
 // and prefill beside their limits.
 //
 // node dist/bench/gpu/stream.js [--shape opt-1.3b] [--dir out/bench] [--batch 8] [--prompt 32] [--tokens 8]
-//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB] [--gpus 2]
+//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB] [--gpus 2] [--micro 8]
 //
-// With several GPUs every one computes such a batch, and layers are fetched in shares over all links.
+// `--micro` is how many sequences a micro-batch has at most. With several GPUs every one computes such a batch, and layers are fetched in shares over all links.
 
 import { parseArgs } from 'node:util';
-import { CudaBackend, formatRate, type Memory, MiB, parseBytes, present } from '../../offload/index.js';
+import { formatRate, parseBytes, present } from '../../offload/index.js';
 import { describePlacement, Engine, openModel } from '../../src/engine.js';
 import { generate, type PassProgress } from '../../src/generate.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
+import { measureRates, requests } from './setting.js';
 
 const { values } = parseArgs({
   options: {
@@ -23,6 +24,7 @@ const { values } = parseArgs({
     kv: { type: 'string', default: 'auto' },
     gpu_memory: { type: 'string' },
     gpus: { type: 'string', default: '1' },
+    micro: { type: 'string' },
   },
 });
 const [batch, promptTokens, newTokens, gpus] = [values.batch, values.prompt, values.tokens, values.gpus].map(
@@ -42,6 +44,7 @@ const engine = await Engine.open(opened, {
   plan: {
     deviceResident: values.resident === 'auto' ? 'auto' : { layers: Number(values.resident) },
     kvOffload: values.kv === 'dram',
+    ...(values.micro === undefined ? {} : { microBatchSequences: Number(values.micro) }),
   },
   workload: {
     sequences: batch,
@@ -115,14 +118,7 @@ printResult(
 async function passes(onPass: () => void = () => undefined): Promise<number[]> {
   const spent: number[] = [];
   let last = performance.now();
-  const requests = Array.from({ length: batch * gpus }, (_, index) => ({
-    index,
-    promptTokens: Int32Array.from(
-      { length: promptTokens },
-      (__, at) => 1000 + ((index * 131 + at * 7919) % 20000),
-    ),
-  }));
-  await generate(engine.executor, requests, {
+  await generate(engine.executor, requests(batch * gpus, promptTokens, opened.model.vocabSize), {
     batchSize: batch,
     maxNewTokens: newTokens,
     stopTokens: new Set(),
@@ -134,29 +130,4 @@ async function passes(onPass: () => void = () => undefined): Promise<number[]> {
     },
   });
   return spent;
-}
-
-/** Copies of 256 MiB by the device's own clock: from page-locked host memory, and within its memory (read and written). */
-async function measureRates(): Promise<{ linkBytesPerSecond: number; memoryBytesPerSecond: number }> {
-  const backend = new CudaBackend();
-  const device = present(backend.devices[0], 'device');
-  const sizeBytes = 256 * MiB;
-  const host = backend.allocateHost(sizeBytes, 'control');
-  const memory = device.allocate(sizeBytes);
-  const other = device.allocate(sizeBytes);
-  const rate = async (from: Memory, bytes: number) => {
-    const rates: number[] = [];
-    for (let run = 0; run < 8; run++) {
-      const start = device.fetch.record();
-      device.fetch.copy(memory, 0, from, 0, sizeBytes);
-      const end = device.fetch.record();
-      await end.reached();
-      rates.push(bytes / ((end.timeMs - start.timeMs) / 1e3));
-    }
-    return median(rates.slice(2));
-  };
-  const linkBytesPerSecond = await rate(host, sizeBytes);
-  const memoryBytesPerSecond = await rate(other, 2 * sizeBytes);
-  await backend.close();
-  return { linkBytesPerSecond, memoryBytesPerSecond };
 }
