@@ -7,6 +7,7 @@ import {
   type CpuBackendOptions,
   CudaBackend,
   type CudaBackendOptions,
+  type CudaStatus,
   cudaStatus,
   detectHardware,
   Executor,
@@ -104,8 +105,8 @@ export class Engine {
 }
 
 /** The GPU where there is one that can be used. */
-export function chooseDevice(): DeviceKind {
-  return cudaStatus().problem === '' ? 'cuda' : 'cpu';
+export function chooseDevice({ problem }: Pick<CudaStatus, 'problem'> = cudaStatus()): DeviceKind {
+  return problem === '' ? 'cuda' : 'cpu';
 }
 
 function openBackend({ device, cpu, cuda }: EngineOptions): Backend {
@@ -137,7 +138,7 @@ function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
 }
 
 /** What others may take meanwhile, where the budget is what is free. */
-const DEVICE_MARGIN_BYTES = 256 * MiB;
+export const DEVICE_MARGIN_BYTES = 256 * MiB;
 
 /** Throws NO_DEVICE. */
 function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/../.."
 [ -d .node ] && export PATH="$PWD/.node:$PATH"
 parts=${*:-tests sanitize bench}
 shape=${SHAPE:-opt-1.3b}
+mkdir -p out
 vitest=(node node_modules/vitest/vitest.mjs run --reporter=dot)
 status=0
 
@@ -51,6 +52,12 @@ for name in $parts; do
     gpus)
       part 'one GPU, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32
       part 'two GPUs, batch 8 each' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --gpus 2
+      ;;
+    plan)
+      # The description of this machine, and what it predicts for what `bench` measures.
+      part 'doctor' node dist/src/main.js doctor --save out/machine.json
+      part 'plan' node dist/src/main.js plan --name "configs/models/$shape.json" --cpu_offload --batch_size 8 --prompt_tokens 32 --max_new_tokens 8
+      part 'plan, batch 64' node dist/src/main.js plan --name "configs/models/$shape.json" --machine out/machine.json --cpu_offload --batch_size 64 --prompt_tokens 512 --max_new_tokens 3
       ;;
     micro)
       part 'micro-batches' node dist/bench/gpu/micro.js
