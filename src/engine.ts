@@ -46,6 +46,8 @@ export interface EngineOptions {
   readonly offload: Offload;
   /** Undefined: most of what is available on this machine. */
   readonly dramBudgetBytes?: number;
+  /** What was available when something was decided by it; default: what is available now. */
+  readonly dramAvailableBytes?: number;
   readonly workload: Workload;
   readonly plan?: Partial<PlanOptions>;
   readonly cpu?: CpuBackendOptions;
@@ -116,9 +118,10 @@ function openBackend({ device, cpu, cuda }: EngineOptions): Backend {
 export function planFor(model: ModelSpec, options: EngineOptions): Plan {
   checkContext(model, options.workload);
   const available = options.dramBudgetBytes === undefined;
+  const { dramAvailableBytes = detectHardware().dramAvailableBytes } = options;
   return makePlan(model, options.workload, {
     offload: options.offload,
-    dramBudgetBytes: options.dramBudgetBytes ?? Math.floor(detectHardware().dramAvailableBytes * DRAM_SHARE),
+    dramBudgetBytes: options.dramBudgetBytes ?? Math.floor(dramAvailableBytes * DRAM_SHARE),
     dramBudgetName: available
       ? `the memory that may be used on this machine (${DRAM_SHARE * 100} % of what is available)`
       : '--dram_memory',

@@ -8,8 +8,8 @@
 // 5 ×16, 128 GiB) with this shape, weights and keys and values in DRAM: batch 48, prefill 5.3 to 8.8 s, 2.2 s a step.
 
 import { parseArgs } from 'node:util';
-import { formatBytes, formatRate, parseBytes } from '../../offload/index.js';
-import { describePlacement, Engine, type EngineOptions, planFor } from '../../src/engine.js';
+import { detectHardware, formatBytes, formatRate, parseBytes } from '../../offload/index.js';
+import { DRAM_SHARE, describePlacement, Engine, type EngineOptions, planFor } from '../../src/engine.js';
 import { generate, type PassProgress } from '../../src/generate.js';
 import { findAutoBatch } from '../../src/largest-batch.js';
 import { median, printResult } from '../common.js';
@@ -57,13 +57,16 @@ const opened = await repeatedModel({
   folder: values.folder,
   ...(values.blocks === undefined ? {} : { blocks: Number(values.blocks) }),
 });
+// Looked at once: a plan with a little less than the batch was chosen for would be another one.
+const dramBudgetBytes =
+  values.dram_memory === undefined
+    ? Math.floor(DRAM_SHARE * detectHardware().dramAvailableBytes)
+    : parseBytes(values.dram_memory, '--dram_memory');
 const optionsFor = (sequences: number): EngineOptions => ({
   ...devicesFor(kind, gpus),
   offload: 'auto',
   deviceBudgetBytes,
-  ...(values.dram_memory === undefined
-    ? {}
-    : { dramBudgetBytes: parseBytes(values.dram_memory, '--dram_memory') }),
+  dramBudgetBytes,
   plan: {
     kvOffload: values.kv === 'dram',
     ...(kind === 'cpu' ? { deviceBudgetBytes, deviceBudgetName: '--gpu_memory' } : {}),
