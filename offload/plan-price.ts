@@ -105,7 +105,9 @@ function decodeMs(sizing: Sizing, sizes: Sizes, tiers: readonly Tier[], context:
   let kvMs = 0;
   if (sizes.kvBuffers.count > 0) {
     const blocks = sizing.model.blocks.length;
-    const bytes = sequences * pagesFor(context) * PAGE_TOKENS * kvTokenBytes(sizing);
+    const { pageTokens = PAGE_TOKENS } = sizing.options;
+    const bytes =
+      sequences * pagesFor(context, sizing.options.pageTokens) * pageTokens * kvTokenBytes(sizing);
     kvMs = copyMs(bytes) + blocks * (sequences * COPY_MS + microBatches * TURN_MS);
   }
   return overlapped(computeMs, linkMs + kvMs, driveMs);

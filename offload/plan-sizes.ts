@@ -182,13 +182,14 @@ function kvMemory(
 ): { pages: number; buffers: KvBufferPlan; terms: PlanTerm[] } {
   const { sequences, contextTokens } = workload;
   const { kvHeads, headDim } = model;
-  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: activationType };
-  const each = pagesFor(contextTokens);
+  const { pageTokens = PAGE_TOKENS } = options;
+  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: activationType, pageTokens };
+  const each = pagesFor(contextTokens, pageTokens);
   const pages = sequences * each;
   const bytes = pages * pageBytes(shape);
-  const perToken = formatBytes(pageBytes(shape) / PAGE_TOKENS);
+  const perToken = formatBytes(pageBytes(shape) / pageTokens);
   const name = 'key-value cache';
-  const reason = `${sequences} sequences · ${each} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
+  const reason = `${sequences} sequences · ${each} pages of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
   if (options.computesInPlace || rests === 'device') {
     const tier = options.computesInPlace ? 'dram' : 'gpu';
     return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
@@ -249,7 +250,11 @@ function tableTerms(
   },
 ): PlanTerm[] {
   const { sequences, contextTokens, output } = workload;
-  const words = controlWords({ ...sizes, sequences }, model.tables.length, pagesFor(contextTokens));
+  const words = controlWords(
+    { ...sizes, sequences },
+    model.tables.length,
+    pagesFor(contextTokens, options.pageTokens),
+  );
   const constants = Object.values(model.constants).reduce((total, { byteLength }) => total + byteLength, 0);
   const tables = words * DTYPE_BYTES.i32 + constants;
   const results = resultBytes(sizes.headRows, output === 'logits' ? sizes.logitRows * sizes.logitColumns : 0);

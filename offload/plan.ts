@@ -3,6 +3,7 @@
 import { ALLOCATION_BYTES } from './device-costs.js';
 import type { DType } from './dtype.js';
 import { OperatingError, present } from './errors.js';
+import { PAGE_TOKENS } from './kv-cache.js';
 import { type LayerLayout, layoutLayer } from './layout.js';
 import { cutHead, type ModelSpec, weightType } from './model.js';
 import { choosePlaces } from './plan-choice.js';
@@ -49,6 +50,8 @@ export interface PlanOptions {
   /** Device buffers: how many layers dram→gpu may run ahead. */
   readonly deviceWindowLayers?: number;
   readonly microBatchTokens?: number;
+  /** Of keys and values; a power of two. Default PAGE_TOKENS. */
+  readonly pageTokens?: number;
   /** At most that many sequences are computed together. */
   readonly microBatchSequences?: number;
   /** With offload `auto`: at most that many bytes of layers rest in DRAM; default whatever the budget holds. */
@@ -110,6 +113,8 @@ export interface Plan {
   /** Tokens that one pass may bring: their hidden states are kept while the layers go by. */
   readonly passTokens: number;
   readonly sequences: number;
+  /** Tokens in a page of keys and values. */
+  readonly pageTokens: number;
   /** Of each device's sequences, in every block. */
   readonly kvPages: number;
   /** Where keys and values rest in DRAM: a device's buffers for one block of a micro-batch; none where they lie ready. */
@@ -180,6 +185,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     activationType,
     ...choice.sizes,
     sequences: workload.sequences,
+    pageTokens: options.pageTokens ?? PAGE_TOKENS,
     nll: workload.output === 'nll',
     readLogits: workload.output === 'logits',
     terms: choice.terms,
