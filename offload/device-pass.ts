@@ -160,6 +160,7 @@ export class DevicePass {
         this.#state.controlWords,
         firstWord,
         this.#state.controlDevice,
+        this.#plan.pageTokens,
       );
       if (this.#state.controlDevice !== this.#state.controlHost) {
         const [offset, sizeBytes] = [firstWord * DTYPE_BYTES.i32, control.words * DTYPE_BYTES.i32];

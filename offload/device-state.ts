@@ -50,7 +50,7 @@ export function makeDeviceState(
   const floats = (rows: number, columns: number) =>
     tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
   const headRowCount = Math.max(plan.sequences, plan.logitRows, plan.passTokens * Number(plan.nll));
-  const words = controlWords(plan, model.tables.length, pagesFor(contextTokens));
+  const words = controlWords(plan, model.tables.length, pagesFor(contextTokens, plan.pageTokens));
   const controlHost = backend.allocateHost(words * DTYPE_BYTES.i32, 'control');
   const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);
   const dtype = plan.activationType;
@@ -59,6 +59,7 @@ export function makeDeviceState(
     kvHeads: model.kvHeads,
     headDim: model.headDim,
     dtype,
+    pageTokens: plan.pageTokens,
   };
   const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
   const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;

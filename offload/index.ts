@@ -20,7 +20,14 @@ export { type ComputeLimits, detectHardware, type Hardware, measureComputeLimits
 export type { BlockCache, FrequenciesByLength, Kernels } from './kernels.js';
 export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './layout.js';
-export { type DriveMeasurement, measureCompute, measureDrive, type WeightType } from './measure.js';
+export {
+  type BenchSizes,
+  type DriveMeasurement,
+  measureCompute,
+  measureDrive,
+  type WeightType,
+} from './measure.js';
+export { type LinkMeasurement, measureLinks } from './measure-link.js';
 export {
   decideTransfer,
   type GatherWish,
@@ -29,6 +36,7 @@ export {
   wholeOf,
 } from './measure-transfer.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
+export type { CudaStatus } from './native.js';
 export type { Activation, Memory, Tensor } from './ops.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
 export {

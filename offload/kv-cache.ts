@@ -6,7 +6,7 @@ import type { BlockCache } from './kernels.js';
 import type { Memory } from './ops.js';
 import { tensor } from './tensor.js';
 
-/** Tokens in a page. Sequences of different lengths waste less than one page each. */
+/** Tokens in a page, unless a plan says otherwise. Sequences of different lengths waste less than one page each. */
 export const PAGE_TOKENS = 16;
 
 export interface KvShape {
@@ -15,20 +15,23 @@ export interface KvShape {
   readonly headDim: number;
   /** Of keys and values: the activations'. */
   readonly dtype: DType;
+  /** Tokens in a page; default PAGE_TOKENS. */
+  readonly pageTokens?: number;
 }
 
-/** Bytes of one page in all blocks: blocks · 2 (keys, values) · kvHeads · PAGE_TOKENS · headDim · element bytes. */
+/** Bytes of one page in all blocks: blocks · 2 (keys, values) · kvHeads · pageTokens · headDim · element bytes. */
 export function pageBytes(shape: KvShape): number {
   return shape.blocks * blockPageBytes(shape);
 }
 
 /** Bytes of one page in one block, keys and values. */
-export function blockPageBytes({ kvHeads, headDim, dtype }: Omit<KvShape, 'blocks'>): number {
-  return 2 * kvHeads * PAGE_TOKENS * headDim * DTYPE_BYTES[dtype];
+export function blockPageBytes(shape: Omit<KvShape, 'blocks'>): number {
+  const { kvHeads, headDim, dtype, pageTokens = PAGE_TOKENS } = shape;
+  return 2 * kvHeads * pageTokens * headDim * DTYPE_BYTES[dtype];
 }
 
-export function pagesFor(tokens: number): number {
-  return Math.ceil(tokens / PAGE_TOKENS);
+export function pagesFor(tokens: number, pageTokens = PAGE_TOKENS): number {
+  return Math.ceil(tokens / pageTokens);
 }
 
 /** Which pages are free. Page numbers are the same in every block. */
@@ -71,11 +74,11 @@ export function blockCache(
   pageCount: number,
   blockIndex: number,
 ): BlockCache {
-  const { kvHeads, headDim, dtype } = shape;
-  const half = kvHeads * PAGE_TOKENS * headDim;
-  const strides = [2 * half, PAGE_TOKENS * headDim, headDim, 1];
+  const { kvHeads, headDim, dtype, pageTokens = PAGE_TOKENS } = shape;
+  const half = kvHeads * pageTokens * headDim;
+  const strides = [2 * half, pageTokens * headDim, headDim, 1];
   const at = (offsetBytes: number) => ({
-    ...tensor(memory, offsetBytes, dtype, [pageCount, kvHeads, PAGE_TOKENS, headDim]),
+    ...tensor(memory, offsetBytes, dtype, [pageCount, kvHeads, pageTokens, headDim]),
     strides,
   });
   const start = blockIndex * pageCount * blockPageBytes(shape);

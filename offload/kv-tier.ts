@@ -84,6 +84,7 @@ export class StreamedKv implements KvTier {
   readonly #options: StreamedKvOptions;
   readonly #buffers: readonly Buffer[];
   readonly #pageBytes: number;
+  readonly #pageTokens: number;
   #turn = 0;
   #traffic: readonly Traffic[] = [];
   /** Per block: the last store of earlier passes, and those of this pass by micro-batch. */
@@ -95,6 +96,7 @@ export class StreamedKv implements KvTier {
     this.#options = options;
     this.#buffers = options.buffers.map((memory) => ({ memory, after: undefined }));
     this.#pageBytes = blockPageBytes(options.shape);
+    this.#pageTokens = options.shape.pageTokens ?? PAGE_TOKENS;
   }
 
   begin(microBatches: readonly MicroBatch[]): readonly MicroBatch[] {
@@ -105,7 +107,7 @@ export class StreamedKv implements KvTier {
     }
     this.#stored = new Map();
     this.#traffic = microBatches.map((microBatch, index) =>
-      trafficOf(microBatch, microBatches.slice(0, index)),
+      trafficOf(microBatch, microBatches.slice(0, index), this.#pageTokens),
     );
     return microBatches.map((microBatch) => this.#renumbered(microBatch));
   }
@@ -168,7 +170,7 @@ export class StreamedKv implements KvTier {
   #renumbered(microBatch: MicroBatch): MicroBatch {
     let next = 0;
     const slices = microBatch.slices.map((slice) => {
-      const count = pagesFor(slice.startPosition + slice.tokens.length);
+      const count = pagesFor(slice.startPosition + slice.tokens.length, this.#pageTokens);
       const first = next;
       next += count;
       return { ...slice, pages: Array.from({ length: count }, (_, index) => first + index) };
@@ -188,17 +190,17 @@ export class StreamedKv implements KvTier {
 }
 
 /** Loads what earlier passes, or micro-batches, have stored of its sequences; stores the pages it writes to. */
-function trafficOf({ slices }: MicroBatch, earlier: readonly MicroBatch[]): Traffic {
+function trafficOf({ slices }: MicroBatch, earlier: readonly MicroBatch[], pageTokens: number): Traffic {
   const loads: PageRun[] = [];
   const stores: PageRun[] = [];
   let first = 0;
   for (const { startPosition, tokens, pages } of slices) {
-    const end = pagesFor(startPosition + tokens.length);
-    const known = pagesFor(startPosition);
+    const end = pagesFor(startPosition + tokens.length, pageTokens);
+    const known = pagesFor(startPosition, pageTokens);
     for (let index = 0; index < end; index++) {
       const hostPage = present(pages[index], 'page');
       if (index < known) append(loads, hostPage, first + index);
-      if (index >= Math.floor(startPosition / PAGE_TOKENS)) append(stores, hostPage, first + index);
+      if (index >= Math.floor(startPosition / pageTokens)) append(stores, hostPage, first + index);
     }
     first += end;
   }

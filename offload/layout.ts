@@ -168,6 +168,13 @@ export interface LayerLayout {
 }
 
 export function layoutLayer(layer: LayerSpec): LayerLayout {
+  const before = known.get(layer);
+  if (before) return before;
   const host = hostLayout(layer);
-  return { layer, host, device: deviceLayout(host) };
+  const layout = { layer, host, device: deviceLayout(host) };
+  known.set(layer, layout);
+  return layout;
 }
+
+/** A model is planned for again and again where the largest batch is looked for. */
+const known = new WeakMap<LayerSpec, LayerLayout>();

@@ -113,6 +113,7 @@ export function writeControl(
   words: Int32Array,
   firstWord: number,
   memory: Memory,
+  pageTokens = PAGE_TOKENS,
 ): ControlTables {
   let next = firstWord;
   const put = (values: ArrayLike<number>, shape: readonly number[] = [values.length]): Tensor => {
@@ -129,14 +130,15 @@ export function writeControl(
   let maxContextTokens = 0;
   for (const slice of microBatch.slices) {
     const context = slice.startPosition + slice.tokens.length;
-    assert(slice.pages.length >= pagesFor(context), 'a sequence has pages for all its positions');
+    assert(slice.pages.length >= pagesFor(context, pageTokens), 'a sequence has pages for all its positions');
     sequences.push(positions.length, slice.tokens.length, context, pages.length);
     for (let position = slice.startPosition; position < context; position++) {
       positions.push(position);
-      const page = present(slice.pages[Math.floor(position / PAGE_TOKENS)], 'page');
-      slots.push(page * PAGE_TOKENS + (position % PAGE_TOKENS));
+      const page = present(slice.pages[Math.floor(position / pageTokens)], 'page');
+      slots.push(page * pageTokens + (position % pageTokens));
     }
-    for (let index = 0; index < pagesFor(context); index++) pages.push(present(slice.pages[index], 'page'));
+    for (let index = 0; index < pagesFor(context, pageTokens); index++)
+      pages.push(present(slice.pages[index], 'page'));
     maxContextTokens = Math.max(maxContextTokens, context);
   }
   while (pages.length % STABLE_STEPS !== 0) pages.push(0);

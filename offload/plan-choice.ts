@@ -2,10 +2,12 @@
 
 import { OperatingError, present } from './errors.js';
 import type { BufferPlan, PlanTerm, Tier } from './plan.js';
-import { type DevicePlace, placeOnDevice, smallestDeviceTerms, spreadTiers } from './plan-device.js';
+import { type DevicePlace, mostAtRest, placeOnDevice, smallestDeviceTerms, spreadOf } from './plan-device.js';
+import { jobMs } from './plan-price.js';
 import {
   keepRowsOfPass,
   microBatchCandidates,
+  passCandidates,
   type Sizes,
   type Sizing,
   type Work,
@@ -15,8 +17,8 @@ import { formatBytes } from './units.js';
 
 /** Below this, prefill reads weights from memory so often that streaming a few layers is the better choice. */
 const SMALLEST_USEFUL_TOKENS = 64;
-/** The same for a device, where products need more tokens to be worth their weights. */
-const SMALLEST_USEFUL_ON_DEVICE = 512;
+/** On a device, where products of fewer tokens take about the time of this many, what they save is not worth weighing. */
+const SMALLEST_WEIGHED_TOKENS = 256;
 /** Reading two layers ahead keeps the drive busy while buffers change hands; more buys nothing that DRAM tier would not. */
 const HOST_WINDOW_LAYERS = 4;
 
@@ -26,6 +28,8 @@ export interface Choice {
   readonly tiers: readonly Tier[];
   readonly sizes: Sizes;
   readonly terms: readonly PlanTerm[];
+  /** `Plan.jobMs` */
+  readonly jobMs: number | undefined;
 }
 
 /** A size of micro-batches, with everything it needs but host memory for layers. */
@@ -47,70 +51,119 @@ interface Needs {
 }
 
 /**
- * The largest micro-batch with which the working memory and two host buffers fit; then one buffer. What is left
- * holds layers (or, with everything on the drive, more buffers). Devices come first: what rests there needs no DRAM.
+ * In place, the largest micro-batch with which the working memory and two host buffers fit; then one buffer. On devices,
+ * of all that fit what takes the job least time. What is left of DRAM holds layers (or, with everything on the drive,
+ * more buffers). Devices come first: what rests there needs no DRAM.
  */
 export function choosePlaces(sizing: Sizing): Choice {
+  const tokens = microBatchCandidates(sizing);
+  const large = tokens.filter((count) => count >= SMALLEST_WEIGHED_TOKENS);
+  const choose = sizing.options.computesInPlace ? firstInPlace : fastest;
+  for (const some of sizing.options.computesInPlace ? [tokens] : [large, tokens]) {
+    const found = choose(sizing, candidatesOf(sizing, some));
+    if (found) return found;
+  }
+  const candidates = candidatesOf(sizing, tokens);
+  throw candidates.length === 0 ? deviceRefusal(sizing) : refusal(sizing, smallestNeeds(sizing, candidates));
+}
+
+function firstInPlace(sizing: Sizing, candidates: readonly Candidate[]): Choice | undefined {
   const { options } = sizing;
-  const candidates = candidatesOf(sizing);
-  const first = candidates[0];
-  if (!first) throw deviceRefusal(sizing);
-  const windows = options.hostWindowLayers ? [options.hostWindowLayers] : [2, 1];
-  let smallest: Needs | undefined;
-  if (options.offload !== 'nvme') {
-    const worthwhile = options.offload === 'dram' ? 1 : Math.min(SMALLEST_USEFUL_TOKENS, first.tokens);
+  const most = candidates[0]?.tokens ?? 1;
+  const worthwhile = options.offload === 'dram' ? 1 : Math.min(SMALLEST_USEFUL_TOKENS, most);
+  for (const candidate of candidates) {
+    const choice = candidate.tokens < worthwhile ? undefined : allInDram(sizing, candidate);
+    if (choice) return choice;
+  }
+  for (const window of windowsOf(sizing)) {
     for (const candidate of candidates) {
-      const { tokens, terms, restBytes } = candidate;
-      const weightBytes = total(restBytes);
-      if (tokens < worthwhile || weightBytes > (options.residentBytes ?? Number.POSITIVE_INFINITY)) continue;
-      // Nothing passes through host buffers then, but for layers on their way to rest on devices.
-      for (const window of candidate.place.resident.includes(true) ? windows : [0]) {
-        const needed = sum(terms) + weightBytes + window * sizing.hostBufferBytes;
-        if (needed <= options.dramBudgetBytes) {
-          const kept = keepRowsOfPass(sizing, candidate.sizes, terms, options.dramBudgetBytes - needed);
-          return choice(sizing, { ...candidate, ...kept }, window, restBytes.length);
-        }
-        if (options.offload === 'dram') smallest = lesser(smallest, { bytes: needed, terms, weightBytes });
-      }
+      const choice = partlyOnDrive(sizing, candidate, window);
+      if (choice) return choice;
     }
   }
-  if (options.offload !== 'dram') {
-    for (const window of windows) {
-      for (const candidate of candidates) {
-        const { terms } = candidate;
-        const needed = sum(terms) + window * sizing.hostBufferBytes;
-        if (needed <= options.dramBudgetBytes) return spendTheRest(sizing, candidate, window);
-        const withBuffers = [...terms, bufferTerm(sizing, window, false)];
-        smallest = lesser(smallest, { bytes: needed, terms: withBuffers, weightBytes: 0 });
-      }
-    }
-  }
-  throw refusal(sizing, present(smallest, 'a plan that is too large'));
+  return undefined;
 }
 
-/** Those that devices can hold, best first: keys and values on the device if that leaves micro-batches of a useful size. */
-function candidatesOf(sizing: Sizing): Candidate[] {
+/** Of equals the first. */
+function fastest(sizing: Sizing, candidates: readonly Candidate[]): Choice | undefined {
+  const windows = windowsOf(sizing);
+  let best: Choice | undefined;
+  for (const candidate of candidates) {
+    const choice =
+      allInDram(sizing, candidate) ??
+      windows.reduce<Choice | undefined>(
+        (found, window) => found ?? partlyOnDrive(sizing, candidate, window),
+        undefined,
+      );
+    if (!choice) continue;
+    const ms = jobMs(sizing, choice.sizes, choice.tiers);
+    if (ms < (best?.jobMs ?? Number.POSITIVE_INFINITY)) best = { ...choice, jobMs: ms };
+  }
+  return best;
+}
+
+function windowsOf({ options }: Sizing): number[] {
+  return options.hostWindowLayers ? [options.hostWindowLayers] : [2, 1];
+}
+
+/** Buffers for layers on their way to rest on devices; none where nothing passes through them. */
+function windowsInDram(sizing: Sizing, { place }: Candidate): number[] {
+  return place.resident.includes(true) ? windowsOf(sizing) : [0];
+}
+
+/** No layer on the drive, if that fits. */
+function allInDram(sizing: Sizing, candidate: Candidate): Choice | undefined {
   const { options } = sizing;
-  const onDevice = options.kvOffload && !options.computesInPlace ? [] : candidatesWith(sizing, 'device');
-  const most = microBatchCandidates(sizing)[0] ?? 1;
-  const useful = Math.min(SMALLEST_USEFUL_ON_DEVICE, most);
-  const enough = options.computesInPlace || onDevice.some(({ tokens }) => tokens >= useful);
-  const candidates = enough ? onDevice : [...candidatesWith(sizing, 'dram'), ...onDevice];
-  // A micro-batch that is somewhat smaller is worth it when nothing has to stream then.
-  const whole = candidates.filter(({ tokens, restBytes }) => restBytes.length === 0 && tokens >= useful);
-  return [...whole, ...candidates.filter((candidate) => !whole.includes(candidate))];
+  const { terms, restBytes } = candidate;
+  const weightBytes = total(restBytes);
+  if (options.offload === 'nvme' || weightBytes > (options.residentBytes ?? Number.POSITIVE_INFINITY)) {
+    return undefined;
+  }
+  for (const window of windowsInDram(sizing, candidate)) {
+    const needed = sum(terms) + weightBytes + window * sizing.hostBufferBytes;
+    if (needed > options.dramBudgetBytes) continue;
+    const kept = keepRowsOfPass(sizing, candidate.sizes, terms, options.dramBudgetBytes - needed);
+    return choice(sizing, { ...candidate, ...kept }, window, restBytes.length);
+  }
+  return undefined;
 }
 
-function candidatesWith(sizing: Sizing, kv: Work['kv']): Candidate[] {
-  return microBatchCandidates(sizing).flatMap((tokens) =>
-    sequenceCandidates(sizing, kv, tokens).flatMap((sequences): Candidate[] => {
-      const { sizes, terms } = workingMemory(sizing, { tokens, sequences, kv });
-      const place = placeOnDevice(sizing, terms);
-      if (!place) return [];
-      const restBytes = sizing.hostLayerBytes.filter((_, index) => !place.resident[index]);
-      return [{ tokens, sizes, terms: [...terms, ...place.terms], place, restBytes }];
-    }),
+/** As many layers in DRAM as it then holds, if that many buffers fit at all. */
+function partlyOnDrive(sizing: Sizing, candidate: Candidate, window: number): Choice | undefined {
+  const { options, hostBufferBytes } = sizing;
+  if (options.offload === 'dram') return undefined;
+  if (sum(candidate.terms) + window * hostBufferBytes > options.dramBudgetBytes) return undefined;
+  return spendTheRest(sizing, candidate, window);
+}
+
+/** Those with micro-batches of so many tokens that devices can hold, in that order. */
+function candidatesOf(sizing: Sizing, tokens: readonly number[]): Candidate[] {
+  const { computesInPlace, kvOffload } = sizing.options;
+  const onDevice = kvOffload && !computesInPlace ? [] : candidatesWith(sizing, 'device', tokens);
+  return computesInPlace ? onDevice : [...onDevice, ...candidatesWith(sizing, 'dram', tokens)];
+}
+
+function candidatesWith(sizing: Sizing, kv: Work['kv'], all: readonly number[]): Candidate[] {
+  return all.flatMap((tokens) =>
+    sequenceCandidates(sizing, kv, tokens).flatMap((sequences) =>
+      passCandidates(sizing, tokens).flatMap((passTokens): Candidate[] => {
+        const { sizes, terms } = workingMemory(sizing, { tokens, sequences, kv, passTokens });
+        const place = placeOnDevice(sizing, terms);
+        if (!place) return [];
+        const restBytes = restOf(sizing, place.resident);
+        return [{ tokens, sizes, terms: [...terms, ...place.terms], place, restBytes }];
+      }),
+    ),
   );
+}
+
+/** By what rests on devices. */
+const knownRests = new WeakMap<readonly boolean[], readonly number[]>();
+
+function restOf({ hostLayerBytes }: Sizing, resident: readonly boolean[]): readonly number[] {
+  const rest = knownRests.get(resident) ?? hostLayerBytes.filter((_, index) => !resident[index]);
+  knownRests.set(resident, rest);
+  return rest;
 }
 
 /** How many sequences a micro-batch may have: fewer need smaller buffers for keys and values that rest in DRAM. */
@@ -141,10 +194,7 @@ function spendTheRest(sizing: Sizing, candidate: Candidate, smallestWindow: numb
       left - window * hostBufferBytes,
       options.residentBytes ?? Number.POSITIVE_INFINITY,
     );
-    while (residentLayers < restBytes.length - 1) {
-      if (residentBytes(restBytes, residentLayers + 1) > forLayers) break;
-      residentLayers++;
-    }
+    residentLayers = mostAtRest(restBytes, restBytes.length - 1, forLayers);
   }
   return choice(sizing, candidate, window, residentLayers);
 }
@@ -156,25 +206,20 @@ function choice(sizing: Sizing, candidate: Candidate, window: number, residentLa
   const onDrive = restBytes.length - residentLayers;
   if (window > 0) terms.push(bufferTerm(sizing, window, onDrive === 0));
   if (residentLayers > 0) terms.push(residentTerm(restBytes, residentLayers, place.resident.length));
-  const inDram = spreadTiers(restBytes.length, residentLayers);
+  const inDram = spreadOf(restBytes, residentLayers).resident;
   let next = 0;
   const tiers = place.resident.map((resident): Tier => {
     if (resident) return 'gpu';
     return inDram[next++] ? 'dram' : 'nvme';
   });
-  return { hostWindowLayers: window, deviceBuffers: place.buffers, tiers, sizes, terms };
-}
-
-function residentBytes(layerBytes: readonly number[], residentLayers: number): number {
-  const resident = spreadTiers(layerBytes.length, residentLayers);
-  return layerBytes.reduce((all, bytes, index) => all + (resident[index] ? bytes : 0), 0);
+  return { hostWindowLayers: window, deviceBuffers: place.buffers, tiers, sizes, terms, jobMs: undefined };
 }
 
 function residentTerm(layerBytes: readonly number[], residentLayers: number, layers: number): PlanTerm {
   return {
     tier: 'dram',
     name: 'resident layers',
-    bytes: residentBytes(layerBytes, residentLayers),
+    bytes: spreadOf(layerBytes, residentLayers).bytes,
     reason: `${residentLayers} of ${layers} layers rest in DRAM`,
   };
 }
@@ -197,6 +242,22 @@ function total(bytes: readonly number[]): number {
 
 function sum(terms: readonly PlanTerm[], tier: PlanTerm['tier'] = 'dram'): number {
   return total(terms.map((term) => (term.tier === tier ? term.bytes : 0)));
+}
+
+/** Of candidates that all need more DRAM than there is. */
+function smallestNeeds(sizing: Sizing, candidates: readonly Candidate[]): Needs {
+  const { options } = sizing;
+  let smallest: Needs | undefined;
+  for (const candidate of candidates) {
+    const inDram = options.offload === 'dram';
+    const weightBytes = inDram ? total(candidate.restBytes) : 0;
+    for (const window of inDram ? windowsInDram(sizing, candidate) : windowsOf(sizing)) {
+      const buffers = window > 0 ? [bufferTerm(sizing, window, inDram)] : [];
+      const terms = [...candidate.terms, ...buffers];
+      smallest = lesser(smallest, { bytes: sum(terms) + weightBytes, terms, weightBytes });
+    }
+  }
+  return present(smallest, 'a plan that is too large');
 }
 
 function refusal(sizing: Sizing, smallest: Needs): OperatingError {

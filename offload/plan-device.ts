@@ -22,8 +22,10 @@ const DEVICE_WINDOW_LAYERS = 2;
 export function placeOnDevice(sizing: Sizing, terms: readonly PlanTerm[]): DevicePlace | undefined {
   const { options, deviceLayerBytes } = sizing;
   const layerCount = deviceLayerBytes.length;
-  const none = deviceLayerBytes.map(() => false);
-  if (options.computesInPlace) return { resident: none, buffers: { count: 0, sizeBytes: 0 }, terms: [] };
+  if (options.computesInPlace) {
+    const { resident } = spreadOf(deviceLayerBytes, 0);
+    return { resident, buffers: { count: 0, sizeBytes: 0 }, terms: [] };
+  }
   const free = terms.reduce(
     (left, { tier, bytes }) => left - (tier === 'gpu' ? bytes : 0),
     options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY,
@@ -31,11 +33,10 @@ export function placeOnDevice(sizing: Sizing, terms: readonly PlanTerm[]): Devic
   const wanted = wantedResidents(options, layerCount);
   if (wanted.layers === layerCount) {
     // Everything at rest needs no buffers.
-    const all = none.map(() => true);
-    const bytes = bytesOf(deviceLayerBytes, all);
+    const { resident, bytes } = spreadOf(deviceLayerBytes, layerCount);
     if (bytes <= Math.min(free, wanted.bytes)) {
       return {
-        resident: all,
+        resident,
         buffers: { count: 0, sizeBytes: 0 },
         terms: [residentTerm(layerCount, layerCount, bytes)],
       };
@@ -45,13 +46,8 @@ export function placeOnDevice(sizing: Sizing, terms: readonly PlanTerm[]): Devic
   if (!buffers) return undefined;
   const forLayers = free - buffers.count * buffers.sizeBytes;
   const most = Math.min(wanted.layers, layerCount - 1);
-  let [count, resident, bytes] = [0, none as readonly boolean[], 0];
-  while (count < most) {
-    const more = spreadTiers(layerCount, count + 1);
-    const moreBytes = bytesOf(deviceLayerBytes, more);
-    if (moreBytes > Math.min(forLayers, wanted.bytes)) break;
-    [count, resident, bytes] = [count + 1, more, moreBytes];
-  }
+  const count = mostAtRest(deviceLayerBytes, most, Math.min(forLayers, wanted.bytes));
+  const { resident, bytes } = spreadOf(deviceLayerBytes, count);
   if (wanted.exactly && count < wanted.layers) return undefined;
   const stated = [bufferTerm(buffers)];
   if (count > 0) stated.push(residentTerm(count, layerCount, bytes));
@@ -68,7 +64,7 @@ export function smallestDeviceTerms(sizing: Sizing): PlanTerm[] {
       ? []
       : [bufferTerm(present(streamBuffers(sizing).at(-1), 'buffers'))];
   if (!exactly || layers === 0) return stated;
-  const bytes = bytesOf(deviceLayerBytes, spreadTiers(deviceLayerBytes.length, layers));
+  const { bytes } = spreadOf(deviceLayerBytes, layers);
   return [...stated, residentTerm(layers, deviceLayerBytes.length, bytes)];
 }
 
@@ -80,6 +76,34 @@ export function spreadTiers(layerCount: number, residentLayers: number): boolean
       Math.floor(((index + 1) * residentLayers) / layerCount) >
       Math.floor((index * residentLayers) / layerCount),
   );
+}
+
+/** Some of the layers, spread evenly, and what they take. */
+export interface Spread {
+  readonly resident: readonly boolean[];
+  readonly bytes: number;
+}
+
+/** By number of layers at rest; many plans are weighed for the same layers. */
+const known = new WeakMap<readonly number[], Map<number, Spread>>();
+
+export function spreadOf(layerBytes: readonly number[], residentLayers: number): Spread {
+  const spreads = known.get(layerBytes) ?? new Map<number, Spread>();
+  known.set(layerBytes, spreads);
+  const before = spreads.get(residentLayers);
+  if (before) return before;
+  const resident = spreadTiers(layerBytes.length, residentLayers);
+  const bytes = layerBytes.reduce((total, one, index) => total + (resident[index] ? one : 0), 0);
+  const spread = { resident, bytes };
+  spreads.set(residentLayers, spread);
+  return spread;
+}
+
+/** How many layers, up to `most`, fit into `freeBytes` when they are spread. */
+export function mostAtRest(layerBytes: readonly number[], most: number, freeBytes: number): number {
+  let count = 0;
+  while (count < most && spreadOf(layerBytes, count + 1).bytes <= freeBytes) count++;
+  return count;
 }
 
 /** Without a word from the caller, layers rest on a device where the planner decides and knows how much it holds. */
@@ -102,10 +126,6 @@ function streamBuffers({ options, transfer, deviceBufferBytes }: Sizing): Buffer
     transfer.kind === 'shards' ? [DEVICE_WINDOW_LAYERS + 1, DEVICE_WINDOW_LAYERS] : [DEVICE_WINDOW_LAYERS];
   const counts = deviceWindowLayers === undefined ? usual : [deviceWindowLayers];
   return counts.map((count) => ({ count, sizeBytes: deviceBufferBytes }));
-}
-
-function bytesOf(layerBytes: readonly number[], resident: readonly boolean[]): number {
-  return layerBytes.reduce((total, bytes, index) => total + (resident[index] ? bytes : 0), 0);
 }
 
 function bufferTerm({ count, sizeBytes }: BufferPlan): PlanTerm {

@@ -1,7 +1,7 @@
 // What a plan needs beside the weights: cache, states, scratch and logits, each size with its reason.
 
 import { cudaCosts } from './device-costs.js';
-import { type DryRun, dryRun } from './dry-run.js';
+import { dryRun } from './dry-run.js';
 import { DTYPE_BYTES, type DType } from './dtype.js';
 import { present } from './errors.js';
 import { headInputColumns } from './forward-walk.js';
@@ -21,6 +21,7 @@ const MOST_ON_DEVICE = 4096;
 
 /** Prompts that need more take several passes, so that hidden states stay bounded however long they are. */
 const MOST_MICRO_BATCHES = 64;
+const PASS_HALVINGS = 3;
 const ROWS_TERM = 'embedding rows';
 
 export interface Sizing {
@@ -30,8 +31,6 @@ export interface Sizing {
   readonly hostBufferBytes: number;
   readonly deviceBufferBytes: number;
   readonly pieceColumns: number;
-  /** Made so far, by tokens and rows. */
-  readonly dryRuns: Map<string, DryRun>;
   /** By layer, in host memory and in a device's. */
   readonly hostLayerBytes: readonly number[];
   readonly deviceLayerBytes: readonly number[];
@@ -70,6 +69,24 @@ export interface Work {
   readonly tokens: number;
   readonly sequences: number;
   readonly kv: 'device' | 'dram';
+  /** Tokens that a pass takes at most, where it is to take fewer than it might. */
+  readonly passTokens?: number;
+}
+
+/** Tokens of a pass, most first: shorter ones need less memory, and read weights more often while prompts are taken in. */
+export function passCandidates(sizing: Sizing, microBatchTokens: number): number[] {
+  const { workload, options } = sizing;
+  const most = mostPassTokens(sizing, microBatchTokens);
+  const least = Math.max(workload.sequences, microBatchTokens);
+  if (options.deviceBudgetBytes === undefined || workload.output === 'nll') return [most];
+  return Array.from({ length: PASS_HALVINGS + 1 }, (_, halvings) => Math.ceil(most / 2 ** halvings)).filter(
+    (tokens, index) => index === 0 || tokens >= least,
+  );
+}
+
+function mostPassTokens({ workload }: Sizing, microBatchTokens: number): number {
+  const most = Math.min(workload.promptTokens, MOST_MICRO_BATCHES * microBatchTokens);
+  return Math.max(most, workload.sequences, microBatchTokens);
 }
 
 /** All memory for micro-batches of that size, but for weights and their buffers. */
@@ -78,14 +95,15 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
   const tier = options.computesInPlace ? 'dram' : 'gpu';
   const microBatchTokens = work.tokens;
   const microBatchSequences = Math.min(work.sequences, microBatchTokens);
-  const passTokens = Math.max(
-    Math.min(workload.promptTokens, MOST_MICRO_BATCHES * microBatchTokens),
-    workload.sequences,
-    microBatchTokens,
-  );
+  const passTokens = work.passTokens ?? mostPassTokens(sizing, microBatchTokens);
   const logitRows = workload.output === 'nll' ? microBatchTokens : workload.sequences;
   const logitColumns = workload.output === 'nll' ? pieceColumns : model.vocabSize;
-  const { workspaceBytes, blockFlopsPerToken } = dryRunOnce(sizing, microBatchTokens, Math.max(logitRows, 1));
+  const { workspaceBytes, blockFlopsPerToken } = dryRun(
+    model,
+    microBatchTokens,
+    Math.max(logitRows, 1),
+    activationType,
+  );
   const kv = kvMemory(sizing, work.kv, microBatchSequences);
   const headRows = workload.output === 'nll' ? passTokens : workload.sequences;
   const rowCacheBytes = model.tables.map(
@@ -93,9 +111,11 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
   );
   const hidden = (passTokens * model.hiddenSize + headRows * headInputColumns(model)) * 4;
   const chunked =
-    passTokens < workload.promptTokens
-      ? `, since a pass takes at most ${MOST_MICRO_BATCHES} micro-batches and longer prompts several passes,`
-      : '';
+    passTokens >= workload.promptTokens
+      ? ''
+      : passTokens < mostPassTokens(sizing, microBatchTokens)
+        ? ', fewer than all prompts have, to leave memory to layers,'
+        : `, since a pass takes at most ${MOST_MICRO_BATCHES} micro-batches and longer prompts several passes,`;
   const terms: PlanTerm[] = [
     ...kv.terms,
     {
@@ -161,14 +181,6 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
   return { sizes, terms };
 }
 
-/** Candidates differ in other things than what the forward depends on. */
-function dryRunOnce({ model, activationType, dryRuns }: Sizing, tokens: number, rows: number): DryRun {
-  const key = `${tokens} ${rows}`;
-  const known = dryRuns.get(key) ?? dryRun(model, tokens, rows, activationType);
-  dryRuns.set(key, known);
-  return known;
-}
-
 /** Loads run ahead and stores behind while a third one computes. */
 const KV_BUFFERS = 3;
 
@@ -180,13 +192,14 @@ function kvMemory(
 ): { pages: number; buffers: KvBufferPlan; terms: PlanTerm[] } {
   const { sequences, contextTokens } = workload;
   const { kvHeads, headDim } = model;
-  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: activationType };
-  const each = pagesFor(contextTokens);
+  const { pageTokens = PAGE_TOKENS } = options;
+  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: activationType, pageTokens };
+  const each = pagesFor(contextTokens, pageTokens);
   const pages = sequences * each;
   const bytes = pages * pageBytes(shape);
-  const perToken = formatBytes(pageBytes(shape) / PAGE_TOKENS);
+  const perToken = formatBytes(pageBytes(shape) / pageTokens);
   const name = 'key-value cache';
-  const reason = `${sequences} sequences · ${each} pages of ${PAGE_TOKENS} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
+  const reason = `${sequences} sequences · ${each} pages of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
   if (options.computesInPlace || rests === 'device') {
     const tier = options.computesInPlace ? 'dram' : 'gpu';
     return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
@@ -247,7 +260,11 @@ function tableTerms(
   },
 ): PlanTerm[] {
   const { sequences, contextTokens, output } = workload;
-  const words = controlWords({ ...sizes, sequences }, model.tables.length, pagesFor(contextTokens));
+  const words = controlWords(
+    { ...sizes, sequences },
+    model.tables.length,
+    pagesFor(contextTokens, options.pageTokens),
+  );
   const constants = Object.values(model.constants).reduce((total, { byteLength }) => total + byteLength, 0);
   const tables = words * DTYPE_BYTES.i32 + constants;
   const results = resultBytes(sizes.headRows, output === 'logits' ? sizes.logitRows * sizes.logitColumns : 0);

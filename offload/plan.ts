@@ -3,6 +3,7 @@
 import { ALLOCATION_BYTES } from './device-costs.js';
 import type { DType } from './dtype.js';
 import { OperatingError, present } from './errors.js';
+import { PAGE_TOKENS } from './kv-cache.js';
 import { gatheredBytes, type LayerLayout, layoutLayer } from './layout.js';
 import { cutHead, type ModelSpec, weightType } from './model.js';
 import { choosePlaces } from './plan-choice.js';
@@ -27,6 +28,8 @@ export interface Workload {
   readonly contextTokens: number;
   /** Tokens of all prompts together: what a prefill pass brings at most. */
   readonly promptTokens: number;
+  /** Of each sequence, to weigh plans by; default what the context has beyond a prompt of average length. */
+  readonly newTokens?: number;
   /** `tokens`: the next token per sequence; `nll`: the likelihood of every token; `logits`: rows of logits. */
   readonly output: 'tokens' | 'nll' | 'logits';
   /** Drawing a token looks at all tokens of its sequence: a repetition penalty. */
@@ -48,6 +51,8 @@ export interface PlanOptions {
   /** Device buffers: how many layers dram→gpu may run ahead. */
   readonly deviceWindowLayers?: number;
   readonly microBatchTokens?: number;
+  /** Of keys and values; a power of two. Default PAGE_TOKENS. */
+  readonly pageTokens?: number;
   /** At most that many sequences are computed together. */
   readonly microBatchSequences?: number;
   /** With offload `auto`: at most that many bytes of layers rest in DRAM; default whatever the budget holds. */
@@ -113,6 +118,8 @@ export interface Plan {
   /** Tokens that one pass may bring: their hidden states are kept while the layers go by. */
   readonly passTokens: number;
   readonly sequences: number;
+  /** Tokens in a page of keys and values. */
+  readonly pageTokens: number;
   /** Of each device's sequences, in every block. */
   readonly kvPages: number;
   /** Where keys and values rest in DRAM: a device's buffers for one block of a micro-batch; none where they lie ready. */
@@ -133,6 +140,11 @@ export interface Plan {
   /** Of each device; undefined in place, and where it is not known. */
   readonly deviceBudgetBytes: number | undefined;
   readonly blockFlopsPerToken: number;
+  /**
+   * By which it was chosen: milliseconds from the prompts to the last token of all sequences, at a GPU's usual rates.
+   * Compares plans, predicts nothing; undefined in place.
+   */
+  readonly jobMs: number | undefined;
 }
 
 export function makePlan(model: ModelSpec, workload: Workload, options: PlanOptions): Plan {
@@ -165,7 +177,6 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     pieceColumns: pieces.reduce((max, { columns }) => Math.max(max, columns), 0),
     hostLayerBytes: [...blocks, ...head].map(({ host }) => host.sizeBytes),
     deviceLayerBytes,
-    dryRuns: new Map(),
   };
   const layers = [
     ...blocks.map((layout, index) => ({ layout, kind: 'block' as const, index, firstColumn: 0, columns: 0 })),
@@ -187,11 +198,13 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     activationType,
     ...choice.sizes,
     sequences: workload.sequences,
+    pageTokens: options.pageTokens ?? PAGE_TOKENS,
     nll: workload.output === 'nll',
     readLogits: workload.output === 'logits',
     terms: choice.terms,
     dramBudgetBytes: options.dramBudgetBytes,
     deviceBudgetBytes: options.computesInPlace ? undefined : options.deviceBudgetBytes,
+    jobMs: choice.jobMs,
   };
 }
 

@@ -189,16 +189,16 @@ function linkMs(
 /** Keys and values that a block's attention reads, where they come from DRAM; what is stored goes the other way. */
 function keyValueMs(
   { kvHeads, headDim }: ModelSpec,
-  { kvBuffers, activationType }: Plan,
+  { kvBuffers, activationType, pageTokens }: Plan,
   { devices }: HardwareProfile,
   microBatches: readonly MicroBatchShape[],
 ): number {
   if (kvBuffers.count === 0 || devices.linkBytesPerSecond === null) return 0;
   let pages = 0;
   for (const { slices } of microBatches) {
-    for (const { startPosition } of slices) pages += pagesFor(startPosition);
+    for (const { startPosition } of slices) pages += pagesFor(startPosition, pageTokens);
   }
-  const bytes = pages * blockPageBytes({ kvHeads, headDim, dtype: activationType });
+  const bytes = pages * blockPageBytes({ kvHeads, headDim, dtype: activationType, pageTokens });
   return (bytes / devices.linkBytesPerSecond) * 1e3;
 }
 

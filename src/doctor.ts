@@ -7,6 +7,8 @@ import { availableParallelism, cpus, release } from 'node:os';
 import { join } from 'node:path';
 import {
   CpuBackend,
+  type CudaStatus,
+  cudaStatus,
   type DriveMeasurement,
   detectHardware,
   formatBytes,
@@ -32,6 +34,7 @@ import {
   type Finding,
   type System,
 } from './doctor-checks.js';
+import { chooseDevice } from './engine.js';
 import { reason, systemCode } from './json-file.js';
 import { measureMachine } from './machine.js';
 import { textTable } from './text-table.js';
@@ -67,12 +70,19 @@ export async function diagnose(path: string | undefined, signal: AbortSignal): P
   const drive = path === undefined ? undefined : await onFile(path, signal, findings);
   findings.push(driveFinding(path, drive));
   signal.throwIfAborted();
+  const cuda = cudaStatus();
+  const device = chooseDevice(cuda);
   const machine =
-    sets.length > 0
-      ? await measureMachine({ weightTypes: ['bf16', 'f16', 'f32'], ...(drive ? { drive } : {}) })
+    sets.length > 0 || device === 'cuda'
+      ? await measureMachine({
+          weightTypes: ['bf16', 'f16', 'f32'],
+          device,
+          ...(drive ? { drive } : {}),
+        })
       : undefined;
   if (machine) findings.push(...rateFindings(machine));
   findings.push(checkCuda(SYSTEM, process.env.LD_LIBRARY_PATH));
+  if (device === 'cuda') findings.push(gpuFinding(cuda));
   return { findings, machine };
 }
 
@@ -168,24 +178,43 @@ function driveFinding(path: string | undefined, drive: DriveMeasurement | undefi
   };
 }
 
-function rateFindings({ compute }: HardwareProfile): Finding[] {
-  const giga = (flops: number) => `${(flops / 1e9).toFixed(1)} GFLOP/s`;
+/** Of the device that was measured. */
+export function rateFindings({ compute, devices }: HardwareProfile): Finding[] {
+  const gpu = devices.kind === 'gpu';
   const products = compute.products.map(({ weightType, points }) => {
     const best = points.reduce((most, { flopsPerSecond }) => Math.max(most, flopsPerSecond), 0);
-    return `${weightType} ${giga(best)}`;
+    return `${weightType} ${formatFlops(best)}`;
   });
-  return [
+  const best = `products of matrices at best: ${products.join(', ')}`;
+  const findings: Finding[] = [
     {
       topic: 'memory rate',
       state: 'good',
-      finding: `${formatRate(compute.memoryBytesPerSecond)} read by all threads`,
+      finding: `${formatRate(compute.memoryBytesPerSecond)} ${gpu ? 'read and written by copies within the GPU' : 'read by all threads'}`,
     },
     {
       topic: 'arithmetic',
       state: 'good',
-      finding: `${giga(compute.peakFlopsPerSecond)} on registers; products of matrices at best: ${products.join(', ')}`,
+      finding: gpu ? best : `${formatFlops(compute.peakFlopsPerSecond)} on registers; ${best}`,
     },
   ];
+  if (devices.linkBytesPerSecond === null) return findings;
+  const finding = `${formatRate(devices.linkBytesPerSecond)} from page-locked memory to the GPU`;
+  return [...findings, { topic: 'link', state: 'good', finding }];
+}
+
+function formatFlops(perSecond: number): string {
+  return perSecond >= 1e12
+    ? `${(perSecond / 1e12).toFixed(1)} TFLOP/s`
+    : `${(perSecond / 1e9).toFixed(1)} GFLOP/s`;
+}
+
+export function gpuFinding({ devices, products }: CudaStatus): Finding {
+  const each = devices.map(
+    ({ name, totalBytes, freeBytes, computeCapability }) =>
+      `${name} (${computeCapability}), ${formatBytes(freeBytes)} of ${formatBytes(totalBytes)} free`,
+  );
+  return { topic: 'GPU', state: 'good', finding: `${each.join('; ')}; products by ${products}` };
 }
 
 const MARKS: Readonly<Record<Finding['state'], string>> = {

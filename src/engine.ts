@@ -7,6 +7,7 @@ import {
   type CpuBackendOptions,
   CudaBackend,
   type CudaBackendOptions,
+  type CudaStatus,
   cudaStatus,
   decideTransfer,
   defaultTransfer,
@@ -49,6 +50,8 @@ export interface EngineOptions {
   readonly offload: Offload;
   /** Undefined: most of what is available on this machine. */
   readonly dramBudgetBytes?: number;
+  /** What was available when something was decided by it; default: what is available now. */
+  readonly dramAvailableBytes?: number;
   readonly workload: Workload;
   readonly plan?: Partial<PlanOptions>;
   readonly cpu?: CpuBackendOptions;
@@ -111,8 +114,8 @@ export class Engine {
 }
 
 /** The GPU where there is one that can be used. */
-export function chooseDevice(): DeviceKind {
-  return cudaStatus().problem === '' ? 'cuda' : 'cpu';
+export function chooseDevice({ problem }: Pick<CudaStatus, 'problem'> = cudaStatus()): DeviceKind {
+  return problem === '' ? 'cuda' : 'cpu';
 }
 
 function openBackend({ device, cpu, cuda }: EngineOptions, nccl: boolean): Backend {
@@ -144,9 +147,10 @@ export async function transferFor(options: EngineOptions): Promise<Transfer> {
 export function planFor(model: ModelSpec, options: EngineOptions): Plan {
   checkContext(model, options.workload);
   const available = options.dramBudgetBytes === undefined;
+  const { dramAvailableBytes = detectHardware().dramAvailableBytes } = options;
   return makePlan(model, options.workload, {
     offload: options.offload,
-    dramBudgetBytes: options.dramBudgetBytes ?? Math.floor(detectHardware().dramAvailableBytes * DRAM_SHARE),
+    dramBudgetBytes: options.dramBudgetBytes ?? Math.floor(dramAvailableBytes * DRAM_SHARE),
     dramBudgetName: available
       ? `the memory that may be used on this machine (${DRAM_SHARE * 100} % of what is available)`
       : '--dram_memory',
@@ -166,7 +170,7 @@ function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
 }
 
 /** What others may take meanwhile, where the budget is what is free. */
-const DEVICE_MARGIN_BYTES = 256 * MiB;
+export const DEVICE_MARGIN_BYTES = 256 * MiB;
 
 /** Throws NO_DEVICE. */
 function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {

@@ -1,6 +1,6 @@
 // The largest batch that the tiers hold: found by planning, with the reason why one more does not fit.
 
-import { OperatingError, type Plan } from '../offload/index.js';
+import { OperatingError, type Plan, present, type Tier } from '../offload/index.js';
 
 /** The search ends here: larger batches are no practical question. */
 export const LARGEST_BATCH = 16384;
@@ -39,28 +39,92 @@ export function findLargestBatch(
 }
 
 /**
- * What `--batch_size auto` takes: the largest batch for which no layer has to rest on the drive that does not have to
- * for a single sequence. A larger one gains less by its size than every step loses by reading from the drive.
- * Throws like `findLargestBatch`.
+ * What `--batch_size auto` takes. A larger batch is better until something has to move for it: layers to the drive, keys
+ * and values to DRAM, layers off the device. So it is the largest batch before one of these, or the largest at all:
+ * whichever makes most tokens a second by the plans' own reckoning (`Plan.jobMs`). Where devices compute in place there
+ * is none, and no layer moves to the drive for a larger batch. Throws like `findLargestBatch`.
  */
 export function findAutoBatch(
   planBatch: (sequences: number) => Plan,
   most: number = LARGEST_BATCH,
 ): LargestBatch {
-  const least = layersOnDrive(planBatch(1));
-  return findLargestBatch((sequences) => {
-    const plan = planBatch(sequences);
-    const more = layersOnDrive(plan) - least;
-    if (more <= 0) return plan;
-    throw new OperatingError(
-      'DOES_NOT_FIT',
-      `${more} of ${plan.layers.length} layers would have to rest on the drive`,
-    );
-  }, most);
+  const plans = planOnce(planBatch);
+  const single = plans(1);
+  const drive: Limit = (plan) => movedToDrive(plan, single);
+  const limits: Limit[] =
+    single.jobMs === undefined
+      ? [drive]
+      : [(plan) => movedOffDevice(plan, single) ?? drive(plan), drive, () => undefined];
+  let best: LargestBatch | undefined;
+  for (const limit of limits) {
+    const found = findLargestBatch((sequences) => {
+      const plan = plans(sequences);
+      const moved = limit(plan);
+      if (moved === undefined) return plan;
+      throw new OperatingError('DOES_NOT_FIT', moved);
+    }, most);
+    // The last texts that fit leave so little memory that micro-batches may have to be small for them.
+    for (const share of single.jobMs === undefined ? [1] : SHARES) {
+      const sequences = Math.ceil(share * found.sequences);
+      const refusal = sequences === found.sequences ? found.refusal : slower(found);
+      const batch = { sequences, plan: plans(sequences), refusal };
+      if (!best || rateOf(batch) > rateOf(best)) best = batch;
+    }
+  }
+  return present(best, 'a batch');
 }
 
-function layersOnDrive({ layers }: Plan): number {
-  return layers.filter(({ tier }) => tier === 'nvme').length;
+const SHARES = [1, 31 / 32, 15 / 16, 7 / 8, 3 / 4];
+
+function slower({ sequences, refusal }: LargestBatch): string {
+  const beyond = refusal === undefined ? '' : `; beyond ${sequences}, ${refusal}`;
+  return `all would be slower, with smaller micro-batches or fewer layers at rest${beyond}`;
+}
+
+/** Plans are asked for again by whoever looks for a batch with other limits. */
+export function planOnce(planBatch: (sequences: number) => Plan): (sequences: number) => Plan {
+  const known = new Map<number, Plan | OperatingError>();
+  return (sequences) => {
+    const before = known.get(sequences) ?? tried(() => planBatch(sequences));
+    known.set(sequences, before);
+    if (before instanceof OperatingError) throw before;
+    return before;
+  };
+}
+
+function tried(plan: () => Plan): Plan | OperatingError {
+  try {
+    return plan();
+  } catch (error) {
+    if (isRefusal(error)) return error;
+    throw error;
+  }
+}
+
+/** What had to move for a batch, as a sentence; undefined: nothing. */
+type Limit = (plan: Plan) => string | undefined;
+
+function movedToDrive(plan: Plan, single: Plan): string | undefined {
+  const more = layersIn(plan, 'nvme') - layersIn(single, 'nvme');
+  return more > 0 ? `${more} of ${plan.layers.length} layers would have to rest on the drive` : undefined;
+}
+
+function movedOffDevice(plan: Plan, single: Plan): string | undefined {
+  if (plan.kvBuffers.count > 0 && single.kvBuffers.count === 0) {
+    return 'keys and values would have to rest in DRAM';
+  }
+  const all = plan.layers.length;
+  const streams = layersIn(single, 'gpu') === all && layersIn(plan, 'gpu') < all;
+  return streams ? `${all - layersIn(plan, 'gpu')} of ${all} layers would have to stream` : undefined;
+}
+
+function layersIn({ layers }: Plan, wanted: Tier): number {
+  return layers.filter(({ tier }) => tier === wanted).length;
+}
+
+/** Sequences per millisecond; a plan that is not reckoned is never better than another. */
+function rateOf({ sequences, plan: { jobMs } }: LargestBatch): number {
+  return jobMs === undefined ? 0 : sequences / jobMs;
 }
 
 export function isRefusal(error: unknown): error is OperatingError {

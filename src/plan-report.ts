@@ -18,9 +18,9 @@ import {
   type Transfer,
   wholeOf,
 } from '../offload/index.js';
-import { cutPasses, cutSequence, packPass } from './batch.js';
+import { type Feed, fillPass, packPass } from './batch.js';
 import { DRAM_SHARE, planFor } from './engine.js';
-import { findAutoBatch, findLargestBatch, isRefusal, type LargestBatch } from './largest-batch.js';
+import { findAutoBatch, findLargestBatch, isRefusal, type LargestBatch, planOnce } from './largest-batch.js';
 
 export interface PlanRequest {
   readonly model: ModelSpec;
@@ -73,8 +73,9 @@ export function makePlanReport(request: PlanRequest): PlanReport {
       `a prompt of ${promptTokens} tokens with ${newTokens} new ones is longer than --max_context, ${maxContext}: raise it`,
     );
   }
-  const largest = findLargestBatch((sequences) => planBatch(request, sequences));
-  const chosen = chooseBatch(request, largest);
+  const plans = planOnce((sequences) => planBatch(request, sequences));
+  const largest = findLargestBatch(plans);
+  const chosen = chooseBatch(request.batchSize, plans, largest);
   const { sequences: batchSize, plan } = chosen;
   const resident = plan.layers.reduce(
     (sum, { tier, layout }) => sum + (tier === 'nvme' ? 0 : layout.host.sizeBytes),
@@ -100,11 +101,14 @@ export function makePlanReport(request: PlanRequest): PlanReport {
 }
 
 /** The batch that was asked for, or that `auto` takes; only the latter says why it is no larger. */
-function chooseBatch(request: PlanRequest, largest: LargestBatch): LargestBatch {
-  const { batchSize } = request;
-  if (batchSize === 'auto') return findAutoBatch((sequences) => planBatch(request, sequences));
+function chooseBatch(
+  batchSize: number | 'auto',
+  plans: (sequences: number) => Plan,
+  largest: LargestBatch,
+): LargestBatch {
+  if (batchSize === 'auto') return findAutoBatch(plans);
   try {
-    return { sequences: batchSize, plan: planBatch(request, batchSize), refusal: undefined };
+    return { sequences: batchSize, plan: plans(batchSize), refusal: undefined };
   } catch (error) {
     if (!isRefusal(error)) throw error;
     throw new OperatingError(
@@ -126,6 +130,7 @@ function planBatch(request: PlanRequest, sequences: number): Plan {
       sequences,
       contextTokens: Math.max(promptTokens + newTokens, request.maxContext ?? 0),
       promptTokens: sequences * promptTokens,
+      newTokens,
       output: 'tokens',
     },
     plan: {
@@ -192,17 +197,38 @@ function predictPrefill(request: PlanRequest, plan: Plan, batchSize: number): Pr
   return total;
 }
 
-/** The micro-batches of each pass, as generation would pack them. */
+/** The micro-batches of each pass, as generation would pack them, but that nobody goes on before all are taken in. */
 function passesOf(plan: Plan, sequences: number, tokens: number, start: number): MicroBatchShape[][] {
-  const work = Array.from({ length: sequences }, (_, sequence) =>
-    cutSequence(sequence, new Int32Array(tokens), start, [], plan, (at) => at === start + tokens - 1),
-  ).flat();
-  return cutPasses(work, plan).map((pass) =>
-    packPass(pass, plan).microBatches.map(({ slices, outputs }) => ({
-      slices: slices.map((slice) => ({ tokens: slice.tokens.length, startPosition: slice.startPosition })),
-      outputs: outputs.length,
-    })),
-  );
+  const passes: MicroBatchShape[][] = [];
+  let feeds: Feed<number>[] = Array.from({ length: sequences }, (_, sequence) => ({
+    sequence,
+    tokens: new Int32Array(tokens),
+    start,
+    pages: [],
+  }));
+  while (feeds.length > 0) {
+    const work = fillPass(feeds, plan);
+    const { microBatches } = packPass(work, plan);
+    passes.push(
+      microBatches.map(({ slices, outputs }) => ({
+        slices: slices.map((slice) => ({
+          tokens: slice.tokens.length,
+          startPosition: slice.startPosition,
+        })),
+        outputs: outputs.length,
+      })),
+    );
+    const taken = new Map<number, number>();
+    for (const { sequence, slice } of work) {
+      taken.set(sequence, (taken.get(sequence) ?? 0) + slice.tokens.length);
+    }
+    feeds = feeds.flatMap((feed) => {
+      const count = taken.get(feed.sequence) ?? 0;
+      if (count === feed.tokens.length) return [];
+      return [{ ...feed, tokens: feed.tokens.subarray(count), start: feed.start + count }];
+    });
+  }
+  return passes;
 }
 
 function addPasses(a: PredictedPass, b: PredictedPass): PredictedPass {

@@ -101,7 +101,8 @@ export class PromptStream {
   }
 
   #pagesOf({ promptTokens }: GenerationRequest): number {
-    return pagesFor(promptTokens.length + this.#options.maxNewTokens);
+    const { pageTokens } = this.#executor.plan;
+    return pagesFor(promptTokens.length + this.#options.maxNewTokens, pageTokens);
   }
 
   /** Sequences that go on with one token come first: nobody waits for the prompts of newcomers. */

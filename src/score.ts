@@ -67,9 +67,9 @@ function windowBatches(executor: Executor, ids: Int32Array, windowTokens: number
   for (let start = 0; start < ids.length - 1; start += windowTokens - 1) {
     // The window's last token is only predicted, so it is not fed.
     const fed = ids.subarray(start, Math.min(start + windowTokens, ids.length) - 1);
-    if (windows === plan.sequences || !pages.canAllocate(pagesFor(fed.length))) flush();
+    if (windows === plan.sequences || !pages.canAllocate(pagesFor(fed.length, plan.pageTokens))) flush();
     const next = (position: number) => present(ids[start + position + 1], 'target');
-    const own = pages.allocate(pagesFor(fed.length));
+    const own = pages.allocate(pagesFor(fed.length, plan.pageTokens));
     work.push(...cutSequence(start, fed, 0, own, plan, () => true, next, fed.length + 1));
     windows++;
   }

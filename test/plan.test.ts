@@ -154,7 +154,8 @@ describe('what a plan states', () => {
         deviceCount: 1,
         alter: (scenario) => {
           const { toy, workload, plan } = scenario;
-          const options = optionsFor(offload, { microBatchTokens: plan.microBatchTokens });
+          const { microBatchTokens, pageTokens } = plan;
+          const options = optionsFor(offload, { microBatchTokens, pageTokens });
           const dramBudgetBytes = smallestBudget(toy.model, workload, options);
           return { ...scenario, plan: makePlan(toy.model, workload, { ...options, dramBudgetBytes }) };
         },

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/../.."
 [ -d .node ] && export PATH="$PWD/.node:$PATH"
 parts=${*:-tests sanitize bench}
 shape=${SHAPE:-opt-1.3b}
+mkdir -p out
 vitest=(node node_modules/vitest/vitest.mjs run --reporter=dot)
 status=0
 
@@ -57,6 +58,25 @@ for name in $parts; do
       ;;
     gpu-tests-2)
       part 'two GPUs' timeout 540 "${vitest[@]}" --reporter=verbose test/native/cuda-gather test/golden/cuda-several.test.ts
+      ;;
+    plan)
+      # The description of this machine, and what it predicts for what `bench` measures.
+      part 'doctor' node dist/src/main.js doctor --save out/machine.json
+      part 'plan' node dist/src/main.js plan --name "configs/models/$shape.json" --cpu_offload --batch_size 8 --prompt_tokens 32 --max_new_tokens 8
+      part 'plan, batch 64' node dist/src/main.js plan --name "configs/models/$shape.json" --machine out/machine.json --cpu_offload --batch_size 64 --prompt_tokens 512 --max_new_tokens 3
+      ;;
+    micro)
+      part 'micro-batches' node dist/bench/gpu/micro.js
+      ;;
+    opt30b)
+      # Two minutes: pins and loads most of DRAM first. BATCH=48 for a shorter run at the peer's batch.
+      part 'OPT-30B in 16 GiB' node dist/bench/gpu/throughput.js --batch "${BATCH:-auto}"
+      ;;
+    bloom)
+      part 'BLOOM-176B blocks' node dist/bench/gpu/prefill.js --blocks "${BLOCKS:-16}"
+      ;;
+    bloom-2)
+      part 'BLOOM-176B blocks on two GPUs' node dist/bench/gpu/prefill.js --blocks "${BLOCKS:-16}" --gpus 2
       ;;
     memory)
       part 'memory of the GPU' node dist/bench/gpu/memory-budget.js --shape "$shape"

@@ -2,17 +2,17 @@
 // and prefill beside their limits.
 //
 // node dist/bench/gpu/stream.js [--shape opt-1.3b] [--dir out/bench] [--batch 8] [--prompt 32] [--tokens 8]
-//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB] [--gpus 2] [--gather auto|peer|nccl|none]
+//   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB] [--gpus 2] [--gather auto|peer|nccl|none] [--micro 8]
 //
-// With several GPUs every one computes such a batch, and layers are fetched in shares over all links, or whole. Beside
-// the step stands what a layer's way takes when nothing is computed: 256 MiB in shares, and whole over every link.
+// `--micro` is how many sequences a micro-batch has at most. With several GPUs every one computes such a batch, and
+// layers are fetched in shares over all links, or whole. Beside the step stands what a layer's way takes when nothing is
+// computed: 256 MiB in shares, and whole over every link.
 
 import { parseArgs } from 'node:util';
 import {
   CudaBackend,
   formatRate,
   type GatherWish,
-  type Memory,
   MiB,
   measureTransfer,
   parseBytes,
@@ -22,6 +22,7 @@ import {
 import { describePlacement, Engine, openModel } from '../../src/engine.js';
 import { generate, type PassProgress } from '../../src/generate.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
+import { measureRates, requests } from './setting.js';
 
 const { values } = parseArgs({
   options: {
@@ -35,6 +36,7 @@ const { values } = parseArgs({
     gpu_memory: { type: 'string' },
     gpus: { type: 'string', default: '1' },
     gather: { type: 'string', default: 'auto' },
+    micro: { type: 'string' },
   },
 });
 const gather = (['auto', 'peer', 'nccl', 'none'] as const).find((wish) => wish === values.gather);
@@ -59,6 +61,7 @@ const engine = await Engine.open(opened, {
   plan: {
     deviceResident: values.resident === 'auto' ? 'auto' : { layers: Number(values.resident) },
     kvOffload: values.kv === 'dram',
+    ...(values.micro === undefined ? {} : { microBatchSequences: Number(values.micro) }),
   },
   workload: {
     sequences: batch,
@@ -136,14 +139,7 @@ printResult(
 async function passes(onPass: () => void = () => undefined): Promise<number[]> {
   const spent: number[] = [];
   let last = performance.now();
-  const requests = Array.from({ length: batch * gpus }, (_, index) => ({
-    index,
-    promptTokens: Int32Array.from(
-      { length: promptTokens },
-      (__, at) => 1000 + ((index * 131 + at * 7919) % 20000),
-    ),
-  }));
-  await generate(engine.executor, requests, {
+  await generate(engine.executor, requests(batch * gpus, promptTokens, opened.model.vocabSize), {
     batchSize: batch,
     maxNewTokens: newTokens,
     stopTokens: new Set(),
@@ -170,29 +166,4 @@ async function timesOf(wish: GatherWish): Promise<TransferTimes> {
 function describeTimes({ layerBytes, shardsMs, wholeMs }: TransferTimes): string {
   const took = (ms: number) => `${ms.toFixed(2)} ms (${formatRate(layerBytes / (ms / 1e3))})`;
   return `256 MiB to all GPUs in shares ${took(shardsMs)}, whole ${took(wholeMs)}`;
-}
-
-/** Copies of 256 MiB by the device's own clock: from page-locked host memory, and within its memory (read and written). */
-async function measureRates(): Promise<{ linkBytesPerSecond: number; memoryBytesPerSecond: number }> {
-  const backend = new CudaBackend();
-  const device = present(backend.devices[0], 'device');
-  const sizeBytes = 256 * MiB;
-  const host = backend.allocateHost(sizeBytes, 'control');
-  const memory = device.allocate(sizeBytes);
-  const other = device.allocate(sizeBytes);
-  const rate = async (from: Memory, bytes: number) => {
-    const rates: number[] = [];
-    for (let run = 0; run < 8; run++) {
-      const start = device.fetch.record();
-      device.fetch.copy(memory, 0, from, 0, sizeBytes);
-      const end = device.fetch.record();
-      await end.reached();
-      rates.push(bytes / ((end.timeMs - start.timeMs) / 1e3));
-    }
-    return median(rates.slice(2));
-  };
-  const linkBytesPerSecond = await rate(host, sizeBytes);
-  const memoryBytesPerSecond = await rate(other, 2 * sizeBytes);
-  await backend.close();
-  return { linkBytesPerSecond, memoryBytesPerSecond };
 }

@@ -88,7 +88,7 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
   }
 
   #handOver(): void {
-    if (this.#batchWords === 0) return;
+    if (this.#batchWords === 0 || this.closed) return;
     const words = this.#batch.subarray(0, this.#batchWords);
     this.#batchWords = 0;
     this.#native.launchAll(words);

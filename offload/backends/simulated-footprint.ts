@@ -2,7 +2,7 @@
 
 import { DTYPE_BYTES, elementCount } from '../dtype.js';
 import { assert, present } from '../errors.js';
-import { PAGE_TOKENS, pagesFor } from '../kv-cache.js';
+import { pagesFor } from '../kv-cache.js';
 import { effects, type Op, spanBytes, type Tensor } from '../ops.js';
 import { dimension } from '../tensor.js';
 import { type ByteRun, HazardError, type SimulatedMemory, simulated } from './simulated-memory.js';
@@ -31,10 +31,11 @@ export function footprint(op: Op): Footprint {
   } else if (op.op === 'attention') {
     special.add(op.keys).add(op.values);
     for (const { pages, context } of cachedSequences(op)) {
+      const pageTokens = dimension(op.keys, 2);
       pages.forEach((page, index) => {
-        const tokens = Math.min(PAGE_TOKENS, context - index * PAGE_TOKENS);
+        const tokens = Math.min(pageTokens, context - index * pageTokens);
         for (const cache of [op.keys, op.values]) {
-          result.reads.push(...slotRuns(cache, page * PAGE_TOKENS, tokens));
+          result.reads.push(...slotRuns(cache, page * pageTokens, tokens));
         }
       });
     }
@@ -115,7 +116,7 @@ export function chosen({ weights }: Op & { op: 'expert_linear' }, expert: number
 export function slotRuns(cache: Tensor, slot: number, tokens = 1): ByteRun[] {
   const memory = simulated(cache.memory);
   const [pages, kvHeads, headDim] = [dimension(cache, 0), dimension(cache, 1), dimension(cache, 3)];
-  if (slot < 0 || slot >= pages * PAGE_TOKENS) {
+  if (slot < 0 || slot >= pages * dimension(cache, 2)) {
     throw new HazardError(`${memory.name}: slot ${slot} of a cache with ${pages} pages is wanted`);
   }
   return Array.from({ length: kvHeads }, (_, head) => {
@@ -126,9 +127,10 @@ export function slotRuns(cache: Tensor, slot: number, tokens = 1): ByteRun[] {
 }
 
 /** Where the key (or value) of a slot begins, in elements from the tensor's first. */
-export function slotElement({ strides }: Tensor, slot: number, head: number): number {
-  const [page = 0, perHead = 0, token = 0] = strides;
-  return Math.floor(slot / PAGE_TOKENS) * page + head * perHead + (slot % PAGE_TOKENS) * token;
+export function slotElement(cache: Tensor, slot: number, head: number): number {
+  const [page = 0, perHead = 0, token = 0] = cache.strides;
+  const pageTokens = dimension(cache, 2);
+  return Math.floor(slot / pageTokens) * page + head * perHead + (slot % pageTokens) * token;
 }
 
 export interface CachedSequence {
@@ -139,13 +141,13 @@ export interface CachedSequence {
   readonly pages: Int32Array;
 }
 
-export function cachedSequences({ tables }: Op & { op: 'attention' }): CachedSequence[] {
+export function cachedSequences({ tables, keys }: Op & { op: 'attention' }): CachedSequence[] {
   const table = integers(tables.sequences);
   const pages = integers(tables.pages);
   const tokens = dimension(tables.positions, 0);
   return Array.from({ length: dimension(tables.sequences, 0) }, (_, index) => {
     const [first = 0, count = 0, context = 0, firstPage = 0] = table.subarray(index * 4, index * 4 + 4);
-    const lastPage = firstPage + pagesFor(context);
+    const lastPage = firstPage + pagesFor(context, dimension(keys, 2));
     const sane = first >= 0 && count > 0 && first + count <= tokens && context >= count;
     if (!sane || context > tables.maxContextTokens || firstPage < 0 || lastPage > pages.length) {
       throw new HazardError(`sequence table holds ${first}, ${count}, ${context}, ${firstPage}`);

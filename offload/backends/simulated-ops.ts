@@ -1,7 +1,6 @@
 // What simulated kernels compute: not the arithmetic, but values that depend on every input and on no address.
 
 import { present } from '../errors.js';
-import { PAGE_TOKENS } from '../kv-cache.js';
 import type { Op, Tensor } from '../ops.js';
 import { dimension } from '../tensor.js';
 import {
@@ -273,13 +272,13 @@ function attention(op: OpOf<'attention'>): void {
 
 /** Of key and value, per position of the context and head: [context, kvHeads]. */
 function cacheHashes(keys: Tensor, values: Tensor, pages: Int32Array, context: number): Int32Array {
-  const [kvHeads, rowBytes] = [dimension(keys, 1), dimension(keys, 3) * 4];
+  const [kvHeads, pageTokens, rowBytes] = [dimension(keys, 1), dimension(keys, 2), dimension(keys, 3) * 4];
   const [k, v] = [simulated(keys.memory), simulated(values.memory)];
   const result = new Int32Array(context * kvHeads);
   for (let position = 0; position < context; position++) {
-    const page = pages[Math.floor(position / PAGE_TOKENS)] ?? 0;
+    const page = pages[Math.floor(position / pageTokens)] ?? 0;
     for (let head = 0; head < kvHeads; head++) {
-      const slot = page * PAGE_TOKENS + (position % PAGE_TOKENS);
+      const slot = page * pageTokens + (position % pageTokens);
       const fromKey = keys.offsetBytes + slotElement(keys, slot, head) * 4;
       const fromValue = values.offsetBytes + slotElement(values, slot, head) * 4;
       const keyHash = contentHash({ memory: k, start: fromKey, end: fromKey + rowBytes });

@@ -1,32 +1,33 @@
 // `--batch_size auto`: as many texts together as there are and as memory holds beside the layers.
 
+import { detectHardware } from '../../offload/index.js';
 import { planFor, transferFor } from '../engine.js';
 import { findAutoBatch, LARGEST_BATCH } from '../largest-batch.js';
-import type { Prompt } from '../prompts.js';
+import { repeatForSamples } from '../prompts.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
-import { prepareJob, workloadOf } from './generation-job.js';
+import { type EncodedJob, workloadOf } from './generation-job.js';
 import { engineOptions } from './session.js';
 import type { Source } from './source.js';
 
 /** The options with the batch that was chosen. Throws DOES_NOT_FIT when not even one text does. */
 export async function withAutoBatch(
   source: Source,
-  given: readonly Prompt[],
+  job: EncodedJob,
   options: GenerateOptions,
   { log }: CommandContext,
 ): Promise<GenerateOptions> {
   if (!options.autoBatch) return options;
-  const job = await prepareJob(source, given, options);
-  const encoded = job.encoded.filter(({ problem }) => !problem);
+  const encoded = repeatForSamples(job.encoded, options.samples).filter(({ problem }) => !problem);
   if (encoded.length === 0) return options;
   const promptTokens = encoded.reduce((longest, { tokens }) => Math.max(longest, tokens.length), 0);
   // Built-in prompts, and prompts that are measured with, are repeated until they fill the batch.
-  const repeats = given.length === 0 || options.benchmark !== undefined;
+  const repeats = !job.given || options.benchmark !== undefined;
   const workload = workloadOf(encoded, options);
   // Measured once, and kept for the run.
   const transfer = await transferFor(engineOptions(source, options, workload));
-  const decided = { ...options, plan: { ...options.plan, transfer } };
+  const { dramAvailableBytes } = detectHardware();
+  const decided = { ...options, dramAvailableBytes, plan: { ...options.plan, transfer } };
   const { sequences, refusal } = findAutoBatch(
     (count) =>
       planFor(
@@ -39,7 +40,7 @@ export async function withAutoBatch(
       ),
     repeats ? LARGEST_BATCH : Math.ceil(encoded.length / options.deviceCount),
   );
-  const why = refusal === undefined ? 'all there are' : `one more does not fit: ${refusal}`;
+  const why = refusal === undefined ? 'all there are' : `with one more, ${refusal}`;
   log.info(`--batch_size auto is ${sequences}; ${why}`);
   return { ...decided, batchSize: sequences };
 }

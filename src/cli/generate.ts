@@ -10,11 +10,12 @@ import { withAutoBatch } from './auto-batch.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
 import {
+  encodeJob,
+  fillJob,
   givenPrompts,
   type Job,
   makeRequests,
   openPlaces,
-  prepareJob,
   stopsAfter,
   workloadOf,
 } from './generation-job.js';
@@ -49,8 +50,9 @@ export async function runGenerate(given: GenerateOptions, context: CommandContex
   const asked = withSeedOfResults(given);
   const prompts = await givenPrompts(asked);
   const source = await openSource(asked, context);
-  const options = await withAutoBatch(source, prompts, asked, context);
-  const job = await prepareJob(source, prompts, options);
+  const encoded = await encodeJob(source, prompts, asked);
+  const options = await withAutoBatch(source, encoded, asked, context);
+  const job = fillJob(encoded, options);
   if (options.sampling) context.log.info(`tokens are drawn with --seed ${options.sampling.seed}`);
   const task = makeTask(source, job, options);
   describeTask(task, context);

@@ -45,11 +45,21 @@ export async function givenPrompts({ prompts, promptsFile }: GenerateOptions): P
   return parsePromptsFile(await readTextFile(promptsFile, '--prompts_file'), promptsFile);
 }
 
-export async function prepareJob(
+/** The prompts as token ids, before it is known how many of them run at once. */
+export interface EncodedJob {
+  readonly prompts: readonly Prompt[];
+  /** One for each. */
+  readonly encoded: readonly EncodedPrompt[];
+  readonly vocabulary: Vocabulary;
+  readonly stopTokens: ReadonlySet<number>;
+  readonly given: boolean;
+}
+
+export async function encodeJob(
   source: Source,
   given: readonly Prompt[],
   options: GenerateOptions,
-): Promise<Job> {
+): Promise<EncodedJob> {
   const { checkpoint, model } = source.opened;
   const needsTokenizer =
     given.some((prompt) => 'text' in prompt) || options.chat !== undefined || options.stopStrings.length > 0;
@@ -62,14 +72,10 @@ export async function prepareJob(
   };
   const fallback = tokenizer ? DEFAULT_PROMPTS.map((text) => ({ text })) : syntheticPrompts(model.vocabSize);
   const own = given.length > 0;
-  // The scripts that this program replaces always fill the batch; with prompts of one's own, only to measure.
-  const full = options.batchSize * options.deviceCount;
-  const fill = !own || (options.benchmark && given.length < full);
   const wanted = own ? given : fallback;
-  const single = options.chat ? await asChats(wanted, options.chat, checkpoint.folder) : wanted;
-  const prompts = fill ? repeatPrompts(single, full) : single;
+  const prompts = options.chat ? await asChats(wanted, options.chat, checkpoint.folder) : wanted;
   const encoded = checkEachLength(
-    repeatForSamples(await encodeEachPrompt(prompts, vocabulary), options.samples),
+    await encodeEachPrompt(prompts, vocabulary),
     options.maxNewTokens,
     contextLimit(options.maxContext, model.maxContextTokens),
     options.maxContext === undefined ? undefined : '--max_context',
@@ -80,6 +86,19 @@ export async function prepareJob(
   const ends = tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos');
   const stopTokens = new Set(options.ignoreEos ? [] : ends);
   return { prompts, encoded, vocabulary, stopTokens, given: own };
+}
+
+/** As many of them as the batch wants. */
+export function fillJob(job: EncodedJob, options: GenerateOptions): Job {
+  // The scripts that this program replaces always fill the batch; with prompts of one's own, only to measure.
+  const full = options.batchSize * options.deviceCount;
+  const fill = !job.given || (options.benchmark && job.prompts.length < full);
+  const prompts = fill ? repeatPrompts(job.prompts, full) : job.prompts;
+  const encoded = prompts.map((_, index) => ({
+    ...present(job.encoded[index % job.encoded.length], 'encoded prompt'),
+    index,
+  }));
+  return { ...job, prompts, encoded: repeatForSamples(encoded, options.samples) };
 }
 
 function contextLimit(wanted: number | undefined, possible: number | undefined): number | undefined {
@@ -121,21 +140,22 @@ export function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateO
     sequences: batchSize,
     contextTokens: Math.max(longest + maxNewTokens, options.maxContext ?? 0),
     promptTokens,
+    newTokens: maxNewTokens,
     output: 'tokens',
     history: options.sampling !== undefined && options.sampling.repetitionPenalty !== 1,
   };
 }
 
 /**
- * Made anew for every cycle, from text, because encoding belongs to what is timed.
+ * Where it is measured, made anew for every cycle, from text, because encoding belongs to what is timed.
  * @param places of the texts that are to be made
  */
 export async function makeRequests(
-  { prompts, vocabulary }: Job,
-  { samples, sampling }: GenerateOptions,
+  { prompts, encoded: known, vocabulary }: Job,
+  { benchmark, samples, sampling }: GenerateOptions,
   places: readonly number[],
 ): Promise<GenerationRequest[]> {
-  const encoded = repeatForSamples(await encodeEachPrompt(prompts, vocabulary), samples);
+  const encoded = benchmark ? repeatForSamples(await encodeEachPrompt(prompts, vocabulary), samples) : known;
   return places.map((place) => {
     const { index, sample = 0, tokens } = present(encoded[place], 'prompt');
     return { index, sample, promptTokens: tokens, ...(sampling ? { sampling } : {}) };

@@ -61,10 +61,12 @@ async function machineFor(
   const driveFile =
     options.offload === 'dram' ? undefined : largeFile(checkpoint.files, options.offloadFolder);
   log.info(
-    `measuring what this machine computes${driveFile === undefined ? '' : `, and its drive with ${driveFile}`}`,
+    `measuring what ${options.device === 'cuda' ? "this machine's GPU" : 'this machine'} computes${driveFile === undefined ? '' : `, and its drive with ${driveFile}`}`,
   );
   return measureMachine({
     weightTypes: matrixTypes(model),
+    device: options.device,
+    deviceCount: options.deviceCount,
     cpu: options.cpu,
     ...(driveFile === undefined ? {} : { driveFile }),
   });

@@ -47,6 +47,7 @@ export function engineOptions(source: Source, options: SharedOptions, workload: 
   return {
     offload: options.offload,
     ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
+    ...(options.dramAvailableBytes === undefined ? {} : { dramAvailableBytes: options.dramAvailableBytes }),
     workload,
     plan: planOptionsFor(options, source.opened.model),
     ...(options.deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes: options.deviceBudgetBytes }),

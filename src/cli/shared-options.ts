@@ -149,6 +149,8 @@ export interface SharedOptions {
   /** With offload `nvme`: the weights are to lie on this folder's drive. */
   readonly offloadFolder: string | undefined;
   readonly dramBudgetBytes: number | undefined;
+  /** What was available when the batch was chosen: a plan with less would be another one. */
+  readonly dramAvailableBytes?: number;
   readonly device: DeviceKind;
   readonly deviceBudgetBytes: number | undefined;
   /** Devices, each with prompts of its own. */

@@ -55,7 +55,7 @@ describe.concurrent('generate', () => {
     const tight = await runCli([...auto, '--dram_memory', '4MiB']);
     const refused = await runCli([...auto, '--dram_memory', '1MiB']);
     expect(roomy.logs.join('\n')).toContain(`--batch_size auto is ${GOLDEN.prompts.length}; all there are`);
-    const chosen = /--batch_size auto is (\d+); one more does not fit: --dram_memory is 4.00 MiB/.exec(
+    const chosen = /--batch_size auto is (\d+); with one more, --dram_memory is 4.00 MiB/.exec(
       tight.logs.join('\n'),
     );
     expect(Number(chosen?.[1])).toBeLessThan(GOLDEN.prompts.length);

@@ -1,4 +1,4 @@
-// Offloading must not change tokens: every tier, window, micro-batch split and device count gives the same.
+// Offloading must not change tokens: every tier, window, micro-batch split, page size and device count gives the same.
 
 import { describe, expect, it } from 'vitest';
 import { GiB } from '../../offload/index.js';
@@ -61,6 +61,17 @@ function placements(layerCount: number): [string, Placement][] {
         },
       ]),
     ),
+    ...[1, 4, 64].flatMap((pageTokens) =>
+      [false, true].map((kvOffload): [string, Placement] => [
+        `pages of ${pageTokens} tokens, keys and values ${kvOffload ? 'in DRAM' : 'on the device'}`,
+        {
+          offload: 'nvme',
+          dramBudgetBytes: GiB,
+          cpu: { virtualDevices: 2 },
+          plan: { pageTokens, kvOffload, microBatchTokens: 7 },
+        },
+      ]),
+    ),
     ['one thread', { ...ALL_NVME, cpu: { threads: 1 } }],
     ['threads instead of io_uring', { ...ALL_NVME, cpu: { io: { engine: 'threads' } } }],
     ['buffered reads', { ...ALL_NVME, cpu: { io: { direct: false } } }],
@@ -119,11 +130,11 @@ describe.each([
     expect(await generateFixture(name, golden.input_ids, NEW_TOKENS, placement)).toEqual(expected);
   });
 
-  it('a score does not depend on the micro-batch', async () => {
+  it('a score depends on neither micro-batch nor page size', async () => {
     const expected = await scoreFixture(name, golden.nll_ids, 64, ALL_DRAM);
     const actual = await scoreFixture(name, golden.nll_ids, 64, {
       ...ALL_NVME,
-      plan: { microBatchTokens: 5 },
+      plan: { microBatchTokens: 5, pageTokens: 8 },
     });
     expect(actual).toEqual(expected);
   });

@@ -140,7 +140,7 @@ export async function lastLogits(
     const pages = new PageAllocator(engine.plan.kvPages);
     const work = prompts.flatMap((prompt, index) => {
       const last = prompt.length - 1;
-      const own = pages.allocate(pagesFor(prompt.length));
+      const own = pages.allocate(pagesFor(prompt.length, engine.plan.pageTokens));
       return cutSequence(
         index,
         Int32Array.from(prompt),

@@ -33,7 +33,8 @@ function drawWork(random: Random, vocabSize: number, count: number): Work {
 
 /** Each text by itself, one token after the other. */
 function expectedTokens({ scenario }: World, { promptTokens }: GenerationRequest, length: number): number[] {
-  const pages = Array.from({ length: pagesFor(CONTEXT_TOKENS) }, (_, page) => page);
+  const each = pagesFor(CONTEXT_TOKENS, scenario.plan.pageTokens);
+  const pages = Array.from({ length: each }, (_, page) => page);
   const tokens: number[] = [];
   let [fed, startPosition] = [promptTokens, 0];
   while (tokens.length < length) {

@@ -7,7 +7,7 @@ import { DTYPE_BYTES } from '../../offload/dtype.js';
 import { assert, present } from '../../offload/errors.js';
 import { headInputColumns } from '../../offload/forward-walk.js';
 import { Kernels, Workspace } from '../../offload/kernels.js';
-import { blockCache, type KvShape, pageBytes } from '../../offload/kv-cache.js';
+import { blockCache, type KvShape, PAGE_TOKENS, pageBytes } from '../../offload/kv-cache.js';
 import type { WeightSpec } from '../../offload/layout.js';
 import type { Weights } from '../../offload/model.js';
 import type { Op, Tensor } from '../../offload/ops.js';
@@ -52,10 +52,12 @@ export class Reference {
   /** Of each device: its sequences' keys and values. */
   readonly #caches = new Map<number, SimulatedMemory>();
   readonly #pages: number;
+  readonly #pageTokens: number;
 
-  constructor(toy: ToyModel, pages: number) {
+  constructor(toy: ToyModel, pages: number, pageTokens?: number) {
     this.#toy = toy;
     this.#pages = pages;
+    this.#pageTokens = pageTokens ?? PAGE_TOKENS;
     const { model } = toy;
     const constants = new Map(
       Object.entries(model.constants).map(([name, values]) => {
@@ -82,7 +84,7 @@ export class Reference {
     const { model } = this.#toy;
     const k = this.#kernels;
     const tokens = tokenCount(microBatch);
-    const words = memory(4 * (16 * tokens + 512)); // pages are padded to 256
+    const words = memory(4 * (32 * tokens + 512)); // pages are padded to 256
     const rowsOf = model.tables.map(({ rowsFrom, rowOffset }) =>
       Int32Array.from(
         microBatch.slices.flatMap(({ startPosition, tokens: ids }) =>
@@ -90,7 +92,7 @@ export class Reference {
         ),
       ),
     );
-    const control = writeControl(microBatch, rowsOf, words.words, 0, words);
+    const control = writeControl(microBatch, rowsOf, words.words, 0, words, this.#pageTokens);
     const x = floats(tokens, model.hiddenSize);
     k.enter(undefined, undefined);
     const find = (key: string) => {
@@ -156,7 +158,13 @@ export class Reference {
   #cache(device: number, blockIndex: number) {
     const { model } = this.#toy;
     const { kvHeads, headDim, blocks } = model;
-    const shape: KvShape = { blocks: blocks.length, kvHeads, headDim, dtype: 'f32' };
+    const shape: KvShape = {
+      blocks: blocks.length,
+      kvHeads,
+      headDim,
+      dtype: 'f32',
+      pageTokens: this.#pageTokens,
+    };
     let cache = this.#caches.get(device);
     if (!cache) {
       cache = memory(this.#pages * pageBytes(shape));

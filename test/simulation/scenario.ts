@@ -87,6 +87,8 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     microBatchTokens,
     kvOffload,
     transfer: makeTransfer(gather, 'drawn'),
+    // Drawn apart, so that everything else of a seed stays as it was.
+    pageTokens: new Random(seed + 7919).pick([4, 16, 32]),
   });
   const allResident = tiers === 'dram' && random.chance(0.7);
   const plan: Plan = {
@@ -101,7 +103,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
       (table) => rowSlotBytes(table) * random.between(microBatchTokens, 2 * microBatchTokens),
     ),
   };
-  const reference = new Reference(toy, plan.kvPages);
+  const reference = new Reference(toy, plan.kvPages, plan.pageTokens);
   const passCount = options.passes ?? random.between(1, 5);
   const workers = Array.from({ length: deviceCount }, (_, device) => new Worker(random, device, plan, toy));
   const passes = Array.from({ length: passCount }, (): ExpectedPass => {
@@ -139,7 +141,7 @@ class Worker {
     this.#plan = plan;
     this.#vocabSize = toy.model.vocabSize;
     const pages = random.shuffled(Array.from({ length: plan.kvPages }, (_, page) => page));
-    const each = pagesFor(CONTEXT_TOKENS);
+    const each = pagesFor(CONTEXT_TOKENS, plan.pageTokens);
     this.#sequences = Array.from({ length: plan.sequences }, (_, index) => ({
       pages: pages.slice(index * each, (index + 1) * each),
       length: 0,

@@ -1,0 +1,91 @@
+// A model of many blocks whose weights are all the same bytes of a small file, so that none of tens of gigabytes has to be
+// written: every layer still has its own place in DRAM or on a device, and is read, copied and computed like any other.
+
+import { rmSync, statfsSync } from 'node:fs';
+import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
+import type { Checkpoint } from '../../src/checkpoint.js';
+import { openCheckpoint } from '../../src/checkpoint.js';
+import { type SafetensorsType, writeDummyCheckpoint } from '../../src/dummy-weights.js';
+import type { OpenedModel } from '../../src/engine.js';
+import { type JsonObject, readOptionalJsonObject } from '../../src/json-file.js';
+import { bindModel, buildArchitecture, tensorList } from '../../src/models/registry.js';
+import { shapeType, type TypeName } from '../../src/shape.js';
+
+export interface RepeatedOptions {
+  /** Of configs/models. */
+  readonly shape: string;
+  /** Default all of the shape's, or as many as `mostDramBytes` holds. */
+  readonly blocks?: number | undefined;
+  readonly mostDramBytes?: number;
+  /** A smaller vocabulary makes embedding and head small, where they are not what is measured. */
+  readonly vocabulary?: number | undefined;
+  /** Default memory (/dev/shm) where it has room, else out/bench. */
+  readonly folder?: string | undefined;
+}
+
+export interface RepeatedModel extends OpenedModel {
+  readonly blocks: number;
+  /** Of one block. */
+  readonly blockBytes: number;
+  /** Removes the file. */
+  remove(): void;
+}
+
+const STORED: Readonly<Record<TypeName, SafetensorsType>> = {
+  float16: 'F16',
+  bfloat16: 'BF16',
+  float32: 'F32',
+};
+const BLOCK_COUNT_KEYS = ['num_hidden_layers', 'n_layer', 'num_layers'];
+const MEMORY_FOLDER = '/dev/shm';
+
+export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedModel> {
+  const startMs = performance.now();
+  const path = `configs/models/${options.shape}.json`;
+  const shape = (await readOptionalJsonObject(path, 'BAD_CONFIG')) ?? {};
+  const key = BLOCK_COUNT_KEYS.find((name) => name in shape) ?? 'num_hidden_layers';
+  const vocabulary = options.vocabulary === undefined ? {} : { vocab_size: options.vocabulary };
+  const config: JsonObject = { ...shape, ...vocabulary };
+  const single = { ...config, [key]: 1 };
+  const dtype = STORED[shapeType(config)];
+  const tensors = tensorList(buildArchitecture(single, path)).map((tensor) => ({ ...tensor, dtype }));
+  const bytesOf = (all: typeof tensors) =>
+    all.reduce((sum, { shape: dims }) => sum + dims.reduce((a, b) => a * b, dtype === 'F32' ? 4 : 2), 0);
+  const blockBytes = bytesOf(tensors.filter(({ name }) => BLOCK_INDEX.test(name)));
+  const fileBytes = bytesOf(tensors);
+  const folder = `${options.folder ?? folderFor(fileBytes)}/zero-inference-${options.shape}-${process.pid}`;
+  rmSync(folder, { recursive: true, force: true });
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  process.once('exit', remove);
+  await writeDummyCheckpoint({ config: single, tensors, folder, seed: 1 });
+  const others = fileBytes - blockBytes;
+  const possible = Math.floor(((options.mostDramBytes ?? Number.POSITIVE_INFINITY) - others) / blockBytes);
+  const blocks = Math.max(1, Math.min(options.blocks ?? Number(config[key]), possible));
+  const stored = await openCheckpoint(folder);
+  const repeated = { ...config, [key]: blocks };
+  const checkpoint: Checkpoint = {
+    ...stored,
+    config: repeated,
+    find: (name) => stored.find(name.replace(BLOCK_INDEX, '.0.')),
+  };
+  const model = bindModel(buildArchitecture(repeated, path), checkpoint);
+  process.stderr.write(
+    `${blocks} blocks of ${options.shape}, ${formatBytes(blockBytes)} each, all of one in ${folder} ` +
+      `(${formatBytes(fileBytes)}, written in ${((performance.now() - startMs) / 1e3).toFixed(1)} s)\n`,
+  );
+  return { checkpoint, model, blocks, blockBytes, remove };
+}
+
+/** The first number in a tensor's name is its block; experts come later. */
+const BLOCK_INDEX = /\.\d+\./;
+
+function folderFor(fileBytes: number): string {
+  try {
+    const { bavail, bsize } = statfsSync(MEMORY_FOLDER);
+    const roomy = bavail * bsize > 1.1 * fileBytes;
+    if (roomy && detectHardware().dramAvailableBytes > fileBytes + 8 * GiB) return MEMORY_FOLDER;
+  } catch {
+    // There is no such folder.
+  }
+  return 'out/bench';
+}

@@ -1,0 +1,180 @@
+// How many tokens a second does a whole job make, prompts included, on a model that fits neither GPU nor patience? With the
+// plan that the runtime takes by itself, beside what the link allows for the same bytes, and beside a peer.
+//
+// node dist/bench/gpu/throughput.js [--shape opt-30b] [--gpu_memory 16GiB] [--batch auto] [--prompt 512] [--tokens 32]
+//   [--blocks N] [--dram_memory SIZE] [--kv auto|dram] [--gpus 1] [--folder DIR] [--device cuda|cpu]
+//
+// The blocks are all of one block's bytes (repeated.ts). FlexGen was measured on the same kind of host (one H100 80GB, PCIe
+// 5 ×16, 128 GiB) with this shape, weights and keys and values in DRAM: batch 48, prefill 5.3 to 8.8 s, 2.2 s a step.
+
+import { parseArgs } from 'node:util';
+import { detectHardware, formatBytes, formatRate, parseBytes } from '../../offload/index.js';
+import { DRAM_SHARE, describePlacement, Engine, type EngineOptions, planFor } from '../../src/engine.js';
+import { generate, type PassProgress } from '../../src/generate.js';
+import { findAutoBatch } from '../../src/largest-batch.js';
+import { median, printResult } from '../common.js';
+import { repeatedModel } from './repeated.js';
+import { devicesFor, measureRates, requests } from './setting.js';
+
+const FLEXGEN = {
+  shape: 'opt-30b',
+  prompt: 512,
+  tokens: 32,
+  batch: 48,
+  prefillSeconds: 5.3,
+  stepSeconds: 2.2,
+};
+
+const { values } = parseArgs({
+  options: {
+    shape: { type: 'string', default: 'opt-30b' },
+    blocks: { type: 'string' },
+    gpu_memory: { type: 'string', default: '16GiB' },
+    dram_memory: { type: 'string' },
+    batch: { type: 'string', default: 'auto' },
+    prompt: { type: 'string', default: '512' },
+    tokens: { type: 'string', default: '32' },
+    kv: { type: 'string', default: 'auto' },
+    gpus: { type: 'string', default: '1' },
+    folder: { type: 'string' },
+    device: { type: 'string', default: 'cuda' },
+  },
+});
+const [prompt, newTokens, gpus] = [values.prompt, values.tokens, values.gpus].map(Number) as [
+  number,
+  number,
+  number,
+];
+const kind = values.device === 'cpu' ? 'cpu' : 'cuda';
+const deviceBudgetBytes = parseBytes(values.gpu_memory, '--gpu_memory');
+const startMs = performance.now();
+const seconds = (sinceMs: number) => (performance.now() - sinceMs) / 1e3;
+const say = (what: string) => process.stderr.write(`${seconds(startMs).toFixed(1)} s: ${what}\n`);
+
+const { linkBytesPerSecond } = await measureRates(kind);
+const opened = await repeatedModel({
+  shape: values.shape,
+  folder: values.folder,
+  ...(values.blocks === undefined ? {} : { blocks: Number(values.blocks) }),
+});
+// Looked at once: a plan with a little less than the batch was chosen for would be another one.
+const dramBudgetBytes =
+  values.dram_memory === undefined
+    ? Math.floor(DRAM_SHARE * detectHardware().dramAvailableBytes)
+    : parseBytes(values.dram_memory, '--dram_memory');
+const optionsFor = (sequences: number): EngineOptions => ({
+  ...devicesFor(kind, gpus),
+  offload: 'auto',
+  deviceBudgetBytes,
+  dramBudgetBytes,
+  plan: {
+    kvOffload: values.kv === 'dram',
+    ...(kind === 'cpu' ? { deviceBudgetBytes, deviceBudgetName: '--gpu_memory' } : {}),
+  },
+  workload: {
+    sequences,
+    contextTokens: prompt + newTokens,
+    promptTokens: sequences * prompt,
+    newTokens,
+    output: 'tokens',
+  },
+});
+const chosen =
+  values.batch === 'auto'
+    ? findAutoBatch((sequences) => planFor(opened.model, optionsFor(sequences)))
+    : { sequences: Number(values.batch), refusal: undefined };
+const batch = chosen.sequences;
+say(`batch ${batch}${chosen.refusal === undefined ? '' : `; with one more, ${chosen.refusal}`}`);
+
+const engine = await Engine.open(opened, optionsFor(batch));
+const { plan } = engine;
+say(
+  `opened: ${describePlacement(plan)}; micro-batches of ${plan.microBatchTokens} tokens and ${plan.microBatchSequences} ` +
+    `sequences, passes of ${plan.passTokens} tokens`,
+);
+for (const { tier, name, bytes } of plan.terms) say(`  ${tier} ${name} ${formatBytes(bytes)}`);
+const common = { batchSize: batch, stopTokens: new Set<number>() };
+// The first pass is the load.
+await generate(engine.executor, requests(gpus, 8, opened.model.vocabSize), { ...common, maxNewTokens: 1 });
+say('loaded');
+
+const streamedBytes = plan.layers.reduce(
+  (sum, { tier, layout }) => sum + (tier === 'gpu' ? 0 : layout.device.sizeBytes),
+  0,
+);
+const kvBytes = () =>
+  engine.trace.summaries().reduce((sum, { lane, bytes }) => sum + (lane === 'kv dram→gpu' ? bytes : 0), 0);
+const spent = { prefill: [] as number[], mixed: [] as number[], decode: [] as number[] };
+engine.trace.resetSums();
+let kvBytesBeforeDecode = 0;
+let last = performance.now();
+const beganMs = last;
+await generate(engine.executor, requests(batch * gpus, prompt, opened.model.vocabSize), {
+  ...common,
+  maxNewTokens: newTokens,
+  onPass: ({ phase }: PassProgress) => {
+    const now = performance.now();
+    spent[phase].push(now - last);
+    last = now;
+    if (phase !== 'decode') kvBytesBeforeDecode = kvBytes();
+  },
+});
+const totalSeconds = seconds(beganMs);
+const kvDecodeBytes = kvBytes() - kvBytesBeforeDecode;
+const allKvBytes = kvBytes();
+const stallMs = engine.trace.computeStallMs;
+await engine.close();
+opened.remove();
+say('done');
+
+const sum = (ms: readonly number[]) => ms.reduce((all, one) => all + one, 0) / 1e3;
+const tokens = batch * gpus * newTokens;
+const rate = tokens / totalSeconds;
+const prefillSeconds = sum([...spent.prefill, ...spent.mixed]);
+const stepMs = spent.decode.length > 0 ? median(spent.decode) : Number.NaN;
+// Each link carries its share of the layers, and the keys and values of its device.
+const linkSeconds = (bytes: number) => bytes / gpus / linkBytesPerSecond;
+const decodeShare =
+  linkSeconds(spent.decode.length * streamedBytes + kvDecodeBytes) / Math.max(sum(spent.decode), 1e-9);
+const passes = spent.prefill.length + spent.mixed.length + spent.decode.length;
+const jobShare = linkSeconds(passes * streamedBytes + allKvBytes) / totalSeconds;
+const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
+const comparable =
+  values.shape === FLEXGEN.shape &&
+  prompt === FLEXGEN.prompt &&
+  newTokens === FLEXGEN.tokens &&
+  gpus === 1 &&
+  values.blocks === undefined;
+const peerRate =
+  (FLEXGEN.batch * FLEXGEN.tokens) / (FLEXGEN.prefillSeconds + (FLEXGEN.tokens - 1) * FLEXGEN.stepSeconds);
+printResult(
+  `throughput of ${values.shape} in ${values.gpu_memory}`,
+  `${describePlacement(plan)}; batch ${batch}${gpus > 1 ? ' each' : ''}, ${prompt} + ${newTokens} tokens: ${tokens} new ` +
+    `tokens in ${totalSeconds.toFixed(1)} s, ${rate.toFixed(1)} a second` +
+    `${comparable ? ` (FlexGen at best ${peerRate.toFixed(1)}: ${(rate / peerRate).toFixed(2)} times that)` : ''}; ` +
+    `prefill ${prefillSeconds.toFixed(2)} s in ${spent.prefill.length + spent.mixed.length} passes, decode ` +
+    `${stepMs.toFixed(0)} ms a step: weights and keys and values at ${percent(decodeShare)} of the link's ` +
+    `${formatRate(linkBytesPerSecond)}, of the whole job ${percent(jobShare)}`,
+  {
+    ...values,
+    batch,
+    refusal: chosen.refusal,
+    placement: describePlacement(plan),
+    microBatchTokens: plan.microBatchTokens,
+    microBatchSequences: plan.microBatchSequences,
+    passTokens: plan.passTokens,
+    totalSeconds,
+    tokensPerSecond: rate,
+    prefillSeconds,
+    stepMs,
+    spent,
+    streamedBytes,
+    kvDecodeBytes,
+    allKvBytes,
+    stallMs,
+    linkBytesPerSecond,
+    decodeShare,
+    jobShare,
+    ...(comparable ? { peerTokensPerSecond: peerRate, timesPeer: rate / peerRate } : {}),
+  },
+);
