@@ -1,12 +1,13 @@
 // NVIDIA GPUs as devices: streams and events of the driver, memory of their own, page-locked host buffers.
 
-import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
-import { assert, OperatingError } from '../errors.js';
+import type { Device, HostPurpose } from '../backend.js';
+import { OperatingError } from '../errors.js';
 import { type CudaStatus, type IoOptions, type NativeDeviceMemory, native } from '../native.js';
 import type { Memory } from '../ops.js';
 import { formatBytes } from '../units.js';
-import { FileReads, messageOf } from './file-reads.js';
-import { HostBlock } from './host-block.js';
+import { messageOf } from './file-reads.js';
+import type { HostBlock } from './host-block.js';
+import { NativeBackend } from './native-backend.js';
 import { QueueStream } from './native-stream.js';
 
 export interface CudaBackendOptions {
@@ -72,15 +73,12 @@ function openStream(device: number, name: string): QueueStream {
   return new QueueStream(new (native().NativeCudaStream)(device, name));
 }
 
-export class CudaBackend implements Backend {
+export class CudaBackend extends NativeBackend {
   readonly kind = 'cuda';
   readonly devices: readonly CudaDevice[];
-  readonly #reads: FileReads;
-  readonly #memories: HostBlock[] = [];
   /** Blocks whose pages the first read touches, so that locking them costs little afterwards. */
   readonly #toPin = new Map<HostBlock, Promise<void> | undefined>();
   #pinRefusal: string | undefined;
-  #closing: Promise<void> | undefined;
 
   /** Throws NO_DEVICE with a sentence about what is missing. */
   constructor(options: CudaBackendOptions = {}) {
@@ -94,55 +92,26 @@ export class CudaBackend implements Backend {
         `cuda:${absent} was asked for, but this machine has ${found.length} GPUs, numbered from 0`,
       );
     }
-    this.#reads = new FileReads(io);
+    super(io);
     this.devices = devices.map((index) => new CudaDevice(index));
   }
 
-  get notes(): readonly string[] {
-    if (this.#pinRefusal === undefined) return this.#reads.notes;
+  override get notes(): readonly string[] {
+    if (this.#pinRefusal === undefined) return super.notes;
     return [
-      ...this.#reads.notes,
+      ...super.notes,
       `host memory could not be page-locked (${this.#pinRefusal}): copies to the GPU run at a fraction of the link's rate`,
     ];
   }
 
-  get ioEngine(): string {
-    return this.#reads.engine;
-  }
-
-  nowMs(): number {
-    return native().nowMs();
-  }
-
-  allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
-    const memory = new HostBlock(sizeBytes, purpose !== 'control');
-    this.#memories.push(memory);
-    if (purpose === 'stream') this.#reads.reuse(memory);
+  protected override allocated(memory: HostBlock, purpose: HostPurpose): void {
     // Kernels read tables and embedding rows where they lie, so these are locked before anything else; no read ever
     // touches a cache.
     if (purpose === 'control' || purpose === 'cache') native().pinMemory(memory.id);
     else this.#toPin.set(memory, undefined);
-    return memory;
   }
 
-  openFile(path: string): FileRef {
-    return this.#reads.open(path);
-  }
-
-  async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
-    assert(into instanceof HostBlock, 'memory of this backend');
-    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
-    const span = await this.#reads.read(requests, into);
-    await this.#pinOnceTouched(into);
-    return span;
-  }
-
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
-    return this.#closing;
-  }
-
-  #pinOnceTouched(memory: HostBlock): Promise<void> | undefined {
+  protected override touched(memory: HostBlock): Promise<void> | undefined {
     if (!this.#toPin.has(memory)) return undefined;
     const pinning =
       this.#toPin.get(memory) ??
@@ -156,9 +125,7 @@ export class CudaBackend implements Backend {
     return pinning;
   }
 
-  async #close(): Promise<void> {
-    const pinning = [...this.#toPin.values()];
-    await Promise.all([...this.devices.map((device) => device.close()), this.#reads.close(), ...pinning]);
-    for (const memory of this.#memories.splice(0)) memory.native.free();
+  protected override stop(): Promise<unknown> {
+    return Promise.all([...this.devices.map((device) => device.close()), ...this.#toPin.values()]);
   }
 }
