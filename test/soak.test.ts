@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { drawCase, type SoakDevices } from '../bench/gpu/soak-case.js';
 import { openSoakModel, Soak } from '../bench/gpu/soak-run.js';
-import { growthOf, LIMITS, UsageProbe, type UsageSample } from '../bench/gpu/soak-usage.js';
+import { growthOf, LIMITS, UsageLog, UsageProbe, type UsageSample } from '../bench/gpu/soak-usage.js';
 import { native } from '../offload/native.js';
 import { MiB } from '../offload/units.js';
 import { modelFolder } from './helpers/fixtures.js';
@@ -70,6 +70,16 @@ describe('what a process holds', () => {
       }));
       expect(growthOf(warming).filter(({ grew }) => grew)).toEqual([]);
     }
+  });
+
+  it('is kept as it was measured, whether the driver was asked or not', () => {
+    const samples = Array.from({ length: 3000 }, (_, index): UsageSample => {
+      const usage = { rss: index, anonymous: 2, locked: 0, heap: 3, files: 4, threads: 5, mappings: 6 };
+      return { ...usage, at: index / 3000, ...(index % 7 === 0 ? { device: 2 ** 37 + index } : {}) };
+    });
+    const log = new UsageLog();
+    for (const sample of samples) log.add(sample);
+    expect(log.samples()).toEqual(samples);
   });
 
   it('cannot be judged from a run without a late stretch', () => {

@@ -27,6 +27,46 @@ export interface UsageSample extends Usage {
   readonly at: number;
 }
 
+const FIELDS = [
+  'at',
+  'rss',
+  'anonymous',
+  'locked',
+  'heap',
+  'files',
+  'threads',
+  'mappings',
+  'device',
+] as const;
+
+/** Samples outside of JavaScript's heap, which they would make grow. */
+export class UsageLog {
+  #values = new Float64Array(FIELDS.length * 1024);
+  #count = 0;
+
+  add(sample: UsageSample): void {
+    const from = this.#count * FIELDS.length;
+    if (from === this.#values.length) {
+      const larger = new Float64Array(2 * this.#values.length);
+      larger.set(this.#values);
+      this.#values = larger;
+    }
+    FIELDS.forEach((field, index) => {
+      this.#values[from + index] = sample[field] ?? Number.NaN;
+    });
+    this.#count++;
+  }
+
+  samples(): UsageSample[] {
+    return Array.from({ length: this.#count }, (_, index) => {
+      const from = index * FIELDS.length;
+      const entries = FIELDS.map((field, at) => [field, this.#values[from + at]] as const);
+      const measured = entries.filter(([, value]) => !Number.isNaN(value));
+      return Object.fromEntries(measured) as unknown as UsageSample;
+    });
+  }
+}
+
 /** How the device's bytes are counted: this process's own by the driver, or all that is taken on the GPUs. */
 export type DeviceCount = 'own' | 'all' | 'none';
 

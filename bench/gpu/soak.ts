@@ -17,7 +17,7 @@ import { formatBytes, OperatingError } from '../../offload/index.js';
 import { checkpointOf, printResult } from '../common.js';
 import { drawCase, type SoakCase, type SoakDevices } from './soak-case.js';
 import { openSoakModel, Soak, type SoakModel } from './soak-run.js';
-import { EARLY, type Growth, growthOf, LATE, UsageProbe, type UsageSample } from './soak-usage.js';
+import { EARLY, type Growth, growthOf, LATE, UsageLog, UsageProbe } from './soak-usage.js';
 
 const FIXTURES =
   'bloom,bloom-6-heads,falcon-40b-style,gemma2,gpt2,gpt_neox,llama,llama-biases,mixtral,opt,phi3-sliding,' +
@@ -86,7 +86,7 @@ async function soak(): Promise<void> {
   const startMs = performance.now();
   const shareDone = (iteration: number) =>
     iterations === undefined ? (performance.now() - startMs) / totalMs : (iteration - from) / iterations;
-  const samples: UsageSample[] = [];
+  const log = new UsageLog();
   const endings = new Map<string, number>();
   const failures: string[] = [];
   let iteration = from;
@@ -99,11 +99,13 @@ async function soak(): Promise<void> {
     });
     const named = `${one.event}: ${ending}`;
     endings.set(named, (endings.get(named) ?? 0) + 1);
-    samples.push({ ...(await probe.measure()), at: Math.min(1, shareDone(iteration + 1)) });
-    if (values.samples) appendFileSync(values.samples, `${JSON.stringify(samples.at(-1))}\n`);
+    const sample = { ...(await probe.measure()), at: Math.min(1, shareDone(iteration + 1)) };
+    log.add(sample);
+    if (values.samples) appendFileSync(values.samples, `${JSON.stringify(sample)}\n`);
   }
   const seconds = (performance.now() - startMs) / 1000;
   const short = iteration - from < SHORTEST_COMPARED || failures.length === MOST_FAILURES;
+  const samples = log.samples();
   const growths = short ? [] : growthOf(samples);
   const grown = growths.filter(({ grew }) => grew);
   process.exitCode = failures.length > 0 || grown.length > 0 ? 1 : 0;
