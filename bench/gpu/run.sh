@@ -29,8 +29,9 @@ for name in $parts; do
       part 'memcheck and racecheck' node dist/bench/gpu/sanitize.js --seconds "${SANITIZE_SECONDS:-540}" --jobs "${SANITIZE_JOBS:-14}"
       ;;
     soak)
-      # May run beside `sanitize` where nvidia-smi tells processes apart.
-      part 'soak' node dist/bench/gpu/soak.js --device cuda --gpus "${GPUS:-1}" --seconds "${SOAK_SECONDS:-600}" --seed "${SEED:-1}"
+      # May run beside `sanitize` where nvidia-smi tells processes apart. One arena: with several, what malloc keeps of each
+      # goes on growing slowly.
+      part 'soak' env MALLOC_ARENA_MAX=1 node dist/bench/gpu/soak.js --device cuda --gpus "${GPUS:-1}" --seconds "${SOAK_SECONDS:-600}" --seed "${SEED:-1}"
       ;;
     cuda12)
       # The same tests with an addon that CUDA 12 compiled (native/README.md), whatever major version the library has.

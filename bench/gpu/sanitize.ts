@@ -3,9 +3,9 @@
 // node dist/bench/gpu/sanitize.js [--seconds 540] [--jobs 14] [--limit 500] [--tools memcheck,racecheck]
 //   [--files cuda-attention,…] [--sanitizer compute-sanitizer] [--logs out/sanitize]
 //
-// A checked kernel is a hundred times slower, so the files are cut by the types in their tests' names and run beside
-// each other, with ZI_TEST_SCALE=small: the same cases, each at one placing of its operands instead of two, and
-// fewer sequences where many only show that they do not meet. Memcheck watches all kernels, those of the library for products
+// A checked kernel is many times slower, so the files are cut by the types in their tests' names and run beside each
+// other, with ZI_TEST_SCALE=small: the same cases, but attention with one placing of operands instead of two, and fewer
+// sequences where many only show that they do not meet. Memcheck watches all kernels, those of the library for products
 // as well; racecheck, which traces shared memory, only ours. A line per part; status 1 when a part found errors, did
 // not end in time, or a test ran in none.
 
