@@ -14,8 +14,8 @@ export { rowsOf } from './workbench.js';
 export const HAS_GPU = native().cudaStatus().problem === '';
 
 /**
- * `ZI_TEST_SCALE=small`, for runs under a sanitizer: attention with one placing of a case's operands, and fewer sequences
- * where many only show that they do not meet. Every kernel and every shape is still there.
+ * `ZI_TEST_SCALE=small`, for runs under a sanitizer: attention with one placing of a case's operands instead of two. With
+ * them alternating, tiles of every size still meet aligned and awkward ones.
  */
 export const SMALL = process.env.ZI_TEST_SCALE === 'small';
 
