@@ -124,7 +124,6 @@ function planBatch(request: PlanRequest, sequences: number): Plan {
       deviceCount: count,
       computesInPlace: kind === 'cpu',
       cuda: kind === 'gpu',
-      halfActivations: kind !== 'cpu',
       ...(memoryBytes === null ? {} : { deviceBudgetBytes: memoryBytes }),
       ...request.plan,
     },
