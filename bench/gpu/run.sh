@@ -4,6 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 [ -d .node ] && export PATH="$PWD/.node:$PATH"
+export PATH="$PATH:/usr/local/cuda/bin"
 parts=${*:-tests sanitize bench}
 shape=${SHAPE:-opt-1.3b}
 vitest=(node node_modules/vitest/vitest.mjs run --reporter=dot)

@@ -72,6 +72,13 @@ const waiting = files
   .map((part, index): Part => ({ ...part, port: FIRST_PORT + (index % 400) * PORTS_EACH }));
 const startMs = performance.now();
 const outcomes: Outcome[] = [];
+const running = new Set<ChildProcess>();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    for (const child of running) endGroup(child);
+    process.exit(130);
+  });
+}
 await Promise.all(
   Array.from({ length: Number(values.jobs) }, async () => {
     for (let part = waiting.shift(); part !== undefined; part = waiting.shift()) {
@@ -106,7 +113,8 @@ async function run(part: Part): Promise<Outcome> {
       values.sanitizer,
       [
         ...['--tool', tool, ...TOOL_OPTIONS[tool]],
-        // Vitest's workers are child processes.
+        // Vitest's workers are child processes, which it ends by a signal; it uses no GPU itself.
+        ...['--check-exit-code', 'no', '--require-cuda-init', 'no'],
         ...['--target-processes', 'all', '--launch-timeout', '0', '--port', String(port)],
         ...['--error-exitcode', '9', '--log-file', `${log}.log`],
         ...[process.execPath, 'node_modules/vitest/vitest.mjs', 'run', `test/native/${file}.test.ts`],
@@ -124,20 +132,32 @@ async function run(part: Part): Promise<Outcome> {
   return { ...part, seconds, findings, tests: names, problem: problemOf(status, findings, names) };
 }
 
-/** Exit status, or how it ended otherwise. After the limit the whole group is ended, the workers among it. */
+/** Exit status, or how it ended otherwise. */
 function ended(child: ChildProcess, limitMs: number): Promise<number | string> {
+  running.add(child);
   return new Promise((resolve) => {
-    const timer = setTimeout(() => {
-      resolve('did not end in time');
-      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
-    }, limitMs);
     const settle = (result: number | string) => {
       clearTimeout(timer);
+      running.delete(child);
       resolve(result);
     };
+    const timer = setTimeout(() => {
+      endGroup(child);
+      settle('did not end in time');
+    }, limitMs);
     child.on('error', (error) => settle(`could not be started: ${error.message}`));
     child.on('exit', (status, signal) => settle(status ?? `ended by ${signal}`));
   });
+}
+
+/** The sanitizer leads a group of its own, with vitest and its workers in it. */
+function endGroup({ pid }: ChildProcess): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // It ended by itself meanwhile.
+  }
 }
 
 function problemOf(

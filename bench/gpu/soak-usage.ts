@@ -123,7 +123,7 @@ export class UsageProbe {
   async #deviceBytes(): Promise<number | undefined> {
     if (this.#count === 'none' || performance.now() < this.#nextMs) return undefined;
     this.#nextMs = performance.now() + this.#everyMs;
-    if (this.#count === 'own') return present(await ownDeviceBytes(), "the driver's count of this process");
+    if (this.#count === 'own') return ownDeviceBytes();
     const { devices } = native().cudaStatus();
     return this.#gpus.reduce(
       (sum, gpu) => sum + present(devices[gpu], 'GPU').totalBytes - native().cudaFreeBytes(gpu),
@@ -132,13 +132,15 @@ export class UsageProbe {
   }
 }
 
-/** On all GPUs together; undefined where nvidia-smi is absent or does not know processes, as in some containers. */
+/** On all GPUs together; undefined where nvidia-smi is absent, fails, or does not know processes, as in some containers. */
 function ownDeviceBytes(): Promise<number | undefined> {
   const query = ['--query-compute-apps=pid,used_memory', '--format=csv,noheader,nounits'];
   return new Promise((resolve) => {
     execFile('nvidia-smi', query, (error, stdout) => {
       const lines = error ? [] : stdout.split('\n').map((line) => line.split(',').map(Number));
-      const own = lines.filter(([pid]) => pid === process.pid).map(([, mib = Number.NaN]) => mib * MiB);
+      const own = lines
+        .filter(([pid, mib]) => pid === process.pid && Number.isFinite(mib))
+        .map(([, mib = 0]) => mib * MiB);
       resolve(own.length === 0 ? undefined : own.reduce((sum, bytes) => sum + bytes, 0));
     });
   });

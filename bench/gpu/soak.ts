@@ -13,7 +13,7 @@ import { fork } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { formatBytes, OperatingError } from '../../offload/index.js';
+import { cudaStatus, formatBytes, OperatingError } from '../../offload/index.js';
 import { checkpointOf, printResult } from '../common.js';
 import { drawCase, type SoakCase, type SoakDevices } from './soak-case.js';
 import { openSoakModel, Soak, type SoakModel } from './soak-run.js';
@@ -82,7 +82,10 @@ async function soak(): Promise<void> {
   const rounds = new Soak(devices, models, elsewhere);
   const gpus = devices.kind === 'cuda' ? Array.from({ length: devices.count }, (_, index) => index) : [];
   const probe = await UsageProbe.open(gpus, DRIVER_EVERY_MS);
-  process.stderr.write(`seed ${seed}, ${devices.kind}, ${devices.count} devices with memory of their own\n`);
+  process.stderr.write(
+    `seed ${seed}, ${devices.kind}, ${devices.count} devices with memory of their own; ` +
+      `device memory counted: ${probe.deviceCount}\n`,
+  );
   const startMs = performance.now();
   const shareDone = (iteration: number) =>
     iterations === undefined ? (performance.now() - startMs) / totalMs : (iteration - from) / iterations;
@@ -108,6 +111,9 @@ async function soak(): Promise<void> {
   const samples = log.samples();
   const growths = short ? [] : growthOf(samples);
   const grown = growths.filter(({ grew }) => grew);
+  if (!short && gpus.length > 0 && !growths.some(({ of }) => of === 'device')) {
+    failures.push('the memory of the GPU was never measured');
+  }
   process.exitCode = failures.length > 0 || grown.length > 0 ? 1 : 0;
   const counts = Object.fromEntries([...endings].sort());
   printResult(
@@ -156,7 +162,11 @@ function badTableElsewhere({ iteration }: SoakCase): Promise<void> {
 }
 
 function devicesOf(): SoakDevices {
-  if (values.device === 'cuda') return { kind: 'cuda', count: numberOf('gpus', values.gpus) };
+  if (values.device === 'cuda') {
+    const { problem } = cudaStatus();
+    if (problem !== '') throw new OperatingError('NO_DEVICE', `CUDA cannot be used: ${problem}`);
+    return { kind: 'cuda', count: numberOf('gpus', values.gpus) };
+  }
   if (values.device === 'cpu')
     return { kind: 'cpu', count: numberOf('virtual_devices', values.virtual_devices) };
   throw new OperatingError('BAD_OPTION', `--device is '${values.device}': give cuda or cpu`);
