@@ -23,20 +23,29 @@ export function readArguments(defaults: { shape: string; runs: number }): {
   return { shape: values.shape, folder: join(values.dir, values.shape), runs: Number(values.runs) };
 }
 
-/** A random checkpoint of that shape; made at the first call, then reused. */
-export async function dummyCheckpoint(
+/** A random checkpoint of that shape of configs/models; made at the first call, then reused. */
+export function dummyCheckpoint(
   shape: string,
   folder: string,
   dtype: 'BF16' | 'F16' = 'BF16',
 ): Promise<string> {
-  if (existsSync(join(folder, 'config.json'))) return folder;
   const path = `configs/models/${shape}.json`;
-  const config = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
-  const tensors = tensorList(buildArchitecture(config, path)).map(({ name, shape: dims }) => ({
-    name,
-    shape: dims,
-    dtype,
-  }));
+  return checkpointOf(() => JSON.parse(readFileSync(path, 'utf8')) as Config, folder, dtype);
+}
+
+type Config = Readonly<Record<string, unknown>>;
+
+/** The same of a config.json's content, which is asked for when the folder has none. */
+export async function checkpointOf(
+  makeConfig: () => Config,
+  folder: string,
+  dtype: 'BF16' | 'F16' = 'BF16',
+): Promise<string> {
+  if (existsSync(join(folder, 'config.json'))) return folder;
+  const config = makeConfig();
+  const tensors = tensorList(buildArchitecture(config, `${folder}/config.json`)).map(
+    ({ name, shape: dims }) => ({ name, shape: dims, dtype }),
+  );
   let said = 0;
   await writeDummyCheckpoint({
     config,

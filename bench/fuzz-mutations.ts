@@ -1,6 +1,6 @@
 // Seeded damage: to bytes, as drives and networks do it, and to JSON values, as programs and people do it.
 
-import { randomInt } from '../test/helpers/random.js';
+import { randomInt } from './random.js';
 
 export type Random = () => number;
 

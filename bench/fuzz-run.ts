@@ -1,8 +1,8 @@
 // Runs a range of a target's cases in this process. A case is its seed and number: it can be repeated alone.
 
 import { OperatingError } from '../offload/index.js';
-import { randomFrom } from '../test/helpers/random.js';
 import { type FuzzTarget, problemOf } from './fuzz-targets.js';
+import { randomFrom } from './random.js';
 
 export interface FuzzFailure {
   readonly target: string;

@@ -18,6 +18,7 @@ import { parseArgs } from 'node:util';
 import { Engine, openModel } from '../src/engine.js';
 import { generate } from '../src/generate.js';
 import { printResult } from './common.js';
+import { randomFrom } from './random.js';
 
 const { values } = parseArgs({
   options: {
@@ -33,18 +34,6 @@ const promptCount = Number(values.prompts);
 const batchSize = Number(values.batch_size);
 const LONGEST_PROMPT = 60;
 const NEW_TOKENS = 24;
-
-/** mulberry32: uniform in [0, 1). */
-function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
 
 const random = randomFrom(Number(values.seed));
 const below = (limit: number) => Math.floor(random() * limit);

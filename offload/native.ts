@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** A page-aligned block of host memory; stays mapped while queued work or a view refers to it. */
@@ -222,16 +223,25 @@ export interface NativeAddon {
 
 let loaded: NativeAddon | undefined;
 
-/** Loads the addon once. Throws with the build command when it has not been built. */
+/**
+ * Loads the addon once: the one that ZI_ADDON names, as another build of it may be tried, or the project's own. Throws
+ * with the build command when it has not been built.
+ */
 export function native(): NativeAddon {
-  if (loaded) return loaded;
+  loaded ??= createRequire(import.meta.url)(addonPath()) as NativeAddon;
+  return loaded;
+}
+
+function addonPath(): string {
+  const { ZI_ADDON: chosen = '' } = process.env;
+  if (chosen !== '') {
+    if (existsSync(chosen)) return resolve(chosen);
+    throw new Error(`ZI_ADDON names ${chosen}, which does not exist`);
+  }
   // Both the sources (vitest) and dist/ reach the build folder at the project's root.
   for (const up of ['../', '../../']) {
     const path = fileURLToPath(new URL(`${up}native/build/Release/zero_inference.node`, import.meta.url));
-    if (existsSync(path)) {
-      loaded = createRequire(import.meta.url)(path) as NativeAddon;
-      return loaded;
-    }
+    if (existsSync(path)) return path;
   }
   throw new Error('the native addon is not built: run `npm run setup`');
 }

@@ -44,8 +44,6 @@ export interface PlanOptions {
   readonly dramBudgetName: string;
   readonly deviceCount: number;
   readonly computesInPlace: boolean;
-  /** The devices take activations in the 16-bit type of a model's weights; default f32 always. */
-  readonly halfActivations?: boolean;
   /** Host buffers: how many layers nvme→dram may run ahead. */
   readonly hostWindowLayers?: number;
   /** Device buffers: how many layers dram→gpu may run ahead. */
@@ -63,7 +61,10 @@ export interface PlanOptions {
   readonly deviceBudgetName?: string;
   /** Keys and values rest in DRAM, also where devices could hold them; without meaning where they compute in place. */
   readonly kvOffload?: boolean;
-  /** Devices are CUDA's: what they take beside what is asked of them is part of the plan. */
+  /**
+   * Devices are CUDA's: they take activations in the 16-bit type of a model's weights, and what they take beside what is
+   * asked of them is part of the plan. Default: activations are f32, and nothing else is taken.
+   */
   readonly cuda?: boolean;
   /**
    * Layers that rest on every device with memory of its own; default as many as fit with offload `auto` and a budget,
@@ -165,7 +166,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   const usual = defaultTransfer(options.deviceCount, options.computesInPlace);
   const gathers = options.deviceCount > 1 && !options.computesInPlace;
   const transfer = gathers ? (options.transfer ?? usual) : usual;
-  const activationType = options.halfActivations ? weightType(model) : 'f32';
+  const activationType = options.cuda ? weightType(model) : 'f32';
   const sizing: Sizing = {
     model,
     activationType,

@@ -161,7 +161,7 @@ export function planFor(model: ModelSpec, options: EngineOptions): Plan {
 
 type DeviceOptions = Pick<
   PlanOptions,
-  'deviceCount' | 'computesInPlace' | 'cuda' | 'halfActivations' | 'deviceBudgetBytes' | 'deviceBudgetName'
+  'deviceCount' | 'computesInPlace' | 'cuda' | 'deviceBudgetBytes' | 'deviceBudgetName'
 >;
 
 function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
@@ -182,7 +182,6 @@ function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
   return {
     deviceCount: used.length,
     computesInPlace: false,
-    halfActivations: true,
     cuda: true,
     deviceBudgetBytes: named ? deviceBudgetBytes : Math.max(0, free - DEVICE_MARGIN_BYTES),
     deviceBudgetName: named

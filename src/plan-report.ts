@@ -138,7 +138,6 @@ function planBatch(request: PlanRequest, sequences: number): Plan {
       deviceCount: count,
       computesInPlace: kind === 'cpu',
       cuda: kind === 'gpu',
-      halfActivations: kind !== 'cpu',
       ...(memoryBytes === null ? {} : { deviceBudgetBytes: memoryBytes }),
       transfer: describedTransfer(machine.devices, request.gather),
       ...request.plan,

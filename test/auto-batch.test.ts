@@ -24,7 +24,6 @@ function shape(name: string) {
 function planner(name: string, gpuGiB: number, dramGiB: number, more: Partial<PlanOptions> = {}) {
   const options = optionsFor('auto', {
     computesInPlace: false,
-    halfActivations: true,
     cuda: true,
     deviceBudgetBytes: gpuGiB * GiB,
     dramBudgetBytes: dramGiB * GiB,

@@ -36,7 +36,7 @@ describe('what a plan keeps', () => {
     expect(tight.rowCacheBytes[0]).toBeLessThan(roomy.rowCacheBytes[0] ?? 0);
   });
 
-  it('activations and cache in the 16 bits of most weights, where devices take them', () => {
+  it('activations and cache in the 16 bits of most weights, on GPUs', () => {
     const blocks = model.blocks.map((block) => ({
       ...block,
       weights: block.weights.map((weight) => ({
@@ -48,7 +48,7 @@ describe('what a plan keeps', () => {
     const half: ModelSpec = { ...model, blocks };
     const options = optionsFor('dram', { computesInPlace: false, microBatchTokens: 4 });
     const floats = makePlan(half, workload, options);
-    const halves = makePlan(half, workload, { ...options, halfActivations: true });
+    const halves = makePlan(half, workload, { ...options, cuda: true });
     expect([floats.activationType, halves.activationType]).toEqual(['f32', 'f16']);
     expect(termBytes(halves, 'key-value cache')).toBe(termBytes(floats, 'key-value cache') / 2);
     expect(termBytes(halves, 'hidden states')).toBe(termBytes(floats, 'hidden states'));

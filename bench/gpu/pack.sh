@@ -13,6 +13,10 @@ mkdir -p "$stage/.node" "$stage/native/build/Release"
 cp "$(readlink -f "$(command -v node)")" "$stage/.node/node"
 strip "$stage/.node/node" 2>/dev/null || true
 cp native/build/Release/zero_inference.node "$stage/native/build/Release/"
+if [ -f out/cuda12/Release/zero_inference.node ]; then
+  mkdir -p "$stage/out/cuda12/Release"
+  cp out/cuda12/Release/zero_inference.node "$stage/out/cuda12/Release/"
+fi
 cp package.json tsconfig.json vitest.config.ts "$stage/"
 exclude=(--exclude node_modules)
 [ "$fixtures" = 1 ] || exclude+=(--exclude test/fixtures)

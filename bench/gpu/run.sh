@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # On a GPU host, in an unpacked pack.sh archive or a built checkout: kernel and golden tests, then the sanitizer on the
-# kernels, then a first benchmark. Each part may be named alone: bench/gpu/run.sh tests sanitize bench resident kv memory
+# kernels, then a first benchmark. Each part may be named alone: bench/gpu/run.sh tests sanitize soak bench resident kv memory
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 [ -d .node ] && export PATH="$PWD/.node:$PATH"
+export PATH="$PATH:/usr/local/cuda/bin"
 parts=${*:-tests sanitize bench}
 shape=${SHAPE:-opt-1.3b}
 mkdir -p out
 vitest=(node node_modules/vitest/vitest.mjs run --reporter=dot)
+cuda12=${CUDA12_ADDON:-out/cuda12/Release/zero_inference.node}
 status=0
 
 part() { # name, command …
@@ -25,11 +27,19 @@ for name in $parts; do
       part 'golden results' "${vitest[@]}" test/golden/cuda.test.ts
       ;;
     sanitize)
-      # Vitest's workers are child processes; kernels alone, since a checked kernel is a hundred times slower.
-      part 'memcheck' compute-sanitizer --tool memcheck --target-processes all --error-exitcode 9 \
-        "${vitest[@]}" --testTimeout 600000 test/native/cuda-kernels.test.ts test/native/cuda-attention.test.ts
-      part 'racecheck' compute-sanitizer --tool racecheck --target-processes all --error-exitcode 9 \
-        "${vitest[@]}" --testTimeout 600000 test/native/cuda-attention.test.ts
+      # All kernel tests under memcheck and racecheck, some beside each other; ends by itself within SANITIZE_SECONDS.
+      part 'memcheck and racecheck' node dist/bench/gpu/sanitize.js --seconds "${SANITIZE_SECONDS:-540}" --jobs "${SANITIZE_JOBS:-14}"
+      ;;
+    soak)
+      # May run beside `sanitize` where nvidia-smi tells processes apart. One arena: with several, what malloc keeps of each
+      # goes on growing slowly.
+      part 'soak' env MALLOC_ARENA_MAX=1 node dist/bench/gpu/soak.js --device cuda --gpus "${GPUS:-1}" --seconds "${SOAK_SECONDS:-600}" --seed "${SEED:-1}"
+      ;;
+    cuda12)
+      # The same tests with an addon that CUDA 12 compiled (native/README.md), whatever major version the library has.
+      part 'GPU as that addon sees it' env ZI_ADDON="$cuda12" node dist/src/main.js doctor --path .
+      part 'kernels, contract and golden results with CUDA 12' env ZI_ADDON="$cuda12" "${vitest[@]}" \
+        test/native/cuda test/backend-contract.test.ts test/golden/cuda.test.ts
       ;;
     bench)
       part 'decode, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32

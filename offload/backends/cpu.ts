@@ -1,11 +1,11 @@
 // The CPU as a device: native worker threads behind streams and events, and reads through the ring.
 
-import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
-import { assert, OperatingError } from '../errors.js';
+import type { Device } from '../backend.js';
+import { OperatingError } from '../errors.js';
 import { type IoOptions, native } from '../native.js';
 import type { Memory } from '../ops.js';
-import { FileReads } from './file-reads.js';
 import { HostBlock } from './host-block.js';
+import { NativeBackend } from './native-backend.js';
 import { QueueStream } from './native-stream.js';
 
 export interface CpuBackendOptions {
@@ -80,20 +80,18 @@ function openStream(name: string): QueueStream {
   return new QueueStream(native().createStream(name));
 }
 
-export class CpuBackend implements Backend {
+export class CpuBackend extends NativeBackend {
   readonly kind = 'cpu';
   readonly devices: readonly CpuDevice[];
   /** Virtual devices copy within the same memory. */
   readonly peers: readonly (readonly boolean[])[];
   readonly collective = undefined;
-  readonly #reads: FileReads;
-  readonly #memories: HostBlock[] = [];
-  #closing: Promise<void> | undefined;
 
+  /** Throws NO_DEVICE where the processor or the system lacks what is asked for. */
   constructor(options: CpuBackendOptions = {}) {
     const { virtualDevices = 0, io } = options;
     configure(options);
-    this.#reads = new FileReads(io);
+    super(io);
     this.devices =
       virtualDevices === 0
         ? [new CpuDevice('cpu', true)]
@@ -101,43 +99,7 @@ export class CpuBackend implements Backend {
     this.peers = this.devices.map(() => this.devices.map(() => true));
   }
 
-  get notes(): readonly string[] {
-    return this.#reads.notes;
-  }
-
-  get ioEngine(): string {
-    return this.#reads.engine;
-  }
-
-  nowMs(): number {
-    return native().nowMs();
-  }
-
-  allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
-    const memory = new HostBlock(sizeBytes, purpose !== 'control');
-    this.#memories.push(memory);
-    if (purpose === 'stream') this.#reads.reuse(memory);
-    return memory;
-  }
-
-  openFile(path: string): FileRef {
-    return this.#reads.open(path);
-  }
-
-  async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
-    assert(into instanceof HostBlock, 'memory of this backend');
-    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
-    return this.#reads.read(requests, into);
-  }
-
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
-    return this.#closing;
-  }
-
-  async #close(): Promise<void> {
+  protected override async stop(): Promise<void> {
     for (const device of this.devices) device.close();
-    await this.#reads.close();
-    for (const memory of this.#memories.splice(0)) memory.native.free();
   }
 }

@@ -1,16 +1,7 @@
 // NVIDIA GPUs as devices: streams and events of the driver, memory of their own, page-locked host buffers.
 
-import type {
-  Backend,
-  Collective,
-  Device,
-  FileRef,
-  HostMemory,
-  HostPurpose,
-  ReadRequest,
-  ReadSpan,
-} from '../backend.js';
-import { assert, OperatingError } from '../errors.js';
+import type { Collective, Device, HostPurpose } from '../backend.js';
+import { OperatingError } from '../errors.js';
 import {
   type CudaStatus,
   type IoOptions,
@@ -21,8 +12,9 @@ import {
 } from '../native.js';
 import type { Memory } from '../ops.js';
 import { formatBytes } from '../units.js';
-import { FileReads, messageOf } from './file-reads.js';
-import { HostBlock } from './host-block.js';
+import { messageOf } from './file-reads.js';
+import type { HostBlock } from './host-block.js';
+import { NativeBackend } from './native-backend.js';
 import { QueueStream } from './native-stream.js';
 
 export interface CudaBackendOptions {
@@ -134,17 +126,14 @@ class NcclCollective implements Collective {
   }
 }
 
-export class CudaBackend implements Backend {
+export class CudaBackend extends NativeBackend {
   readonly kind = 'cuda';
   readonly devices: readonly CudaDevice[];
   readonly peers: readonly (readonly boolean[])[];
   readonly collective: NcclCollective | undefined;
-  readonly #reads: FileReads;
-  readonly #memories: HostBlock[] = [];
   /** Blocks whose pages the first read touches, so that locking them costs little afterwards. */
   readonly #toPin = new Map<HostBlock, Promise<void> | undefined>();
   #pinRefusal: string | undefined;
-  #closing: Promise<void> | undefined;
 
   /** Throws NO_DEVICE with a sentence about what is missing. */
   constructor(options: CudaBackendOptions = {}) {
@@ -158,7 +147,7 @@ export class CudaBackend implements Backend {
         `cuda:${absent} was asked for, but this machine has ${found.length} GPUs, numbered from 0`,
       );
     }
-    this.#reads = new FileReads(io);
+    super(io);
     this.devices = devices.map((index) => new CudaDevice(index));
     this.peers = native().cudaPeerAccess(devices);
     this.collective = nccl ? this.#connect(devices) : undefined;
@@ -173,51 +162,22 @@ export class CudaBackend implements Backend {
     }
   }
 
-  get notes(): readonly string[] {
-    if (this.#pinRefusal === undefined) return this.#reads.notes;
+  override get notes(): readonly string[] {
+    if (this.#pinRefusal === undefined) return super.notes;
     return [
-      ...this.#reads.notes,
+      ...super.notes,
       `host memory could not be page-locked (${this.#pinRefusal}): copies to the GPU run at a fraction of the link's rate`,
     ];
   }
 
-  get ioEngine(): string {
-    return this.#reads.engine;
-  }
-
-  nowMs(): number {
-    return native().nowMs();
-  }
-
-  allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
-    const memory = new HostBlock(sizeBytes, purpose !== 'control');
-    this.#memories.push(memory);
-    if (purpose === 'stream') this.#reads.reuse(memory);
+  protected override allocated(memory: HostBlock, purpose: HostPurpose): void {
     // Kernels read tables and embedding rows where they lie, so these are locked before anything else; no read ever
     // touches a cache.
     if (purpose === 'control' || purpose === 'cache') native().pinMemory(memory.id);
     else this.#toPin.set(memory, undefined);
-    return memory;
   }
 
-  openFile(path: string): FileRef {
-    return this.#reads.open(path);
-  }
-
-  async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
-    assert(into instanceof HostBlock, 'memory of this backend');
-    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
-    const span = await this.#reads.read(requests, into);
-    await this.#pinOnceTouched(into);
-    return span;
-  }
-
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
-    return this.#closing;
-  }
-
-  #pinOnceTouched(memory: HostBlock): Promise<void> | undefined {
+  protected override touched(memory: HostBlock): Promise<void> | undefined {
     if (!this.#toPin.has(memory)) return undefined;
     const pinning =
       this.#toPin.get(memory) ??
@@ -231,12 +191,10 @@ export class CudaBackend implements Backend {
     return pinning;
   }
 
-  async #close(): Promise<void> {
-    const pinning = [...this.#toPin.values()];
+  protected override async stop(): Promise<void> {
     const streams = this.devices.map((device) => device.closeStreams());
-    await Promise.all([...streams, this.#reads.close(), ...pinning]);
+    await Promise.all([...streams, ...this.#toPin.values()]);
     await this.collective?.close();
     for (const device of this.devices) device.free();
-    for (const memory of this.#memories.splice(0)) memory.native.free();
   }
 }

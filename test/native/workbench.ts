@@ -1,60 +1,72 @@
-// What kernel tests share: tensors at awkward places, running an operation, comparing it with its reference.
+// What kernel tests of every device share: tensors at awkward places, and comparing an operation with its reference.
 
-import { afterAll, expect } from 'vitest';
-import { encodeOp } from '../../offload/backends/op-encoding.js';
-import type { DType } from '../../offload/dtype.js';
-import { native } from '../../offload/native.js';
-import type { Op, Tensor } from '../../offload/ops.js';
+import { expect } from 'vitest';
+import { DTYPE_BYTES, type DType } from '../../offload/dtype.js';
+import type { Activation, Op, Tensor } from '../../offload/ops.js';
 import { randomFrom, randomInt } from '../helpers/random.js';
 import { referenceOp } from './reference-ops.js';
 import { TestMemory } from './tensor-bytes.js';
 
 export const WEIGHT_TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
-export const ISAS = ['avx2', 'avx512', 'avx512bf16'];
+export const ACTIVATIONS: readonly Activation[] = ['none', 'relu', 'gelu', 'gelu_tanh', 'gelu_quick', 'silu'];
 
-/** Kernel sets whose products with bf16 weights round their inputs to bf16. */
-export const ROUNDING_ISAS: readonly string[] = ['avx512bf16'];
-
-const stream = native().createStream('kernels');
-afterAll(() => {
-  stream.close();
-  native().configureCpu({ threads: 0 });
-});
-
-export async function run(op: Op): Promise<void> {
-  stream.launch(encodeOp(op));
-  await stream.record().promise();
+/** What kernels are run on, and how exact they are there. */
+export interface KernelDevice {
+  readonly kind: 'cpu' | 'cuda';
+  /** Placings of operands that kernels tell apart: awkward ones (true), aligned ones as device layouts have (false). */
+  readonly placings: readonly boolean[];
+  /** Default: awkward places. */
+  workbench(seed: number, awkward?: boolean): Workbench;
+  run(op: Op, bench: Workbench): Promise<void>;
+  /** Threads of what runs next, where the device has a choice. */
+  use(threads?: number): void;
+  /** Of a product's largest result. */
+  productTolerance(dtype: DType): number;
+  /** Inputs that products with such weights do not round, which a device may do. */
+  productInput(bench: Workbench, dtype: DType, shape: readonly number[]): Tensor;
 }
 
-/** A fresh memory with helpers that make filled tensors. */
-export function workbench(seed: number) {
+/** Bytes by which a tensor lies beside a multiple of 64, drawn for each; `dtype` of a weight or an activation. */
+export type Shift = (int: (below: number) => number, dtype: DType, kind: 'weight' | 'activation') => number;
+
+const BENCH_BYTES = 16 << 20;
+
+/**
+ * A fresh memory with helpers that make filled tensors.
+ * @param shift absent: every tensor is aligned, with no gaps between rows
+ */
+export function workbench(seed: number, shift: Shift | undefined) {
   const random = randomFrom(seed);
-  const memory = new TestMemory(16 << 20);
+  const memory = new TestMemory(BENCH_BYTES);
   const normal = () => random() * 2 + random() * 2 - 2;
+  const int = (below: number) => randomInt(random, below);
+  const padding = () => (shift ? int(4) : 0);
+  const place = (dtype: DType, kind: 'weight' | 'activation') => shift?.(int, dtype, kind) ?? 0;
   return {
     memory,
     random,
-    int: (below: number) => randomInt(random, below),
-    /** f32 at a multiple of four bytes, with gaps between rows. */
-    activation: (shape: readonly number[], scale = 1) =>
-      memory.fill(
-        memory.tensor('f32', shape, 4 * randomInt(random, 3), randomInt(random, 4)),
-        () => normal() * scale,
-      ),
-    /** The same, of values that bf16 holds exactly: what kernels that round inputs to it must not change. */
+    normal,
+    int,
+    /** At a multiple of its element's size, with gaps between rows. */
+    activation: (shape: readonly number[], scale = 1, dtype: DType = 'f32') =>
+      memory.fill(memory.tensor(dtype, shape, place(dtype, 'activation'), padding()), () => normal() * scale),
+    /** f32 of values that bf16 holds exactly. */
     roundedActivation: (shape: readonly number[]) =>
       memory.fill(
-        memory.tensor('f32', shape, 4 * randomInt(random, 3), randomInt(random, 4)),
+        memory.tensor('f32', shape, place('f32', 'activation'), padding()),
         () => Math.round(normal() * 64) / 64,
       ),
-    /** Any type at any byte. */
     weight: (dtype: DType, shape: readonly number[], scale = 1) =>
-      memory.fill(
-        memory.tensor(dtype, shape, randomInt(random, 7), randomInt(random, 4)),
-        () => normal() * scale,
-      ),
+      memory.fill(memory.tensor(dtype, shape, place(dtype, 'weight'), padding()), () => normal() * scale),
+    /** Tensors of one layout, each at a place of its own. */
+    weights: (dtype: DType, count: number, shape: readonly number[]) => {
+      const gap = padding();
+      return Array.from({ length: count }, () =>
+        memory.fill(memory.tensor(dtype, shape, place(dtype, 'weight'), gap), normal),
+      );
+    },
     vector: (dtype: DType, length: number) =>
-      memory.fill(memory.tensor(dtype, [length], randomInt(random, 7)), normal),
+      memory.fill(memory.tensor(dtype, [length], place(dtype, 'weight')), normal),
     index: (values: readonly number[]) =>
       memory.fill(memory.tensor('i32', [values.length]), (i) => values[i] ?? 0),
     table: (rows: readonly (readonly number[])[]) => {
@@ -65,21 +77,31 @@ export function workbench(seed: number) {
 }
 export type Workbench = ReturnType<typeof workbench>;
 
-export async function check(bench: Workbench, op: Op, tolerance = 1e-5): Promise<void> {
+/** What storing a result costs, relative to it: half a unit in the last place. */
+const ROUNDING: Readonly<Record<DType, number>> = { f32: 0, f16: 2 ** -11, bf16: 2 ** -8, i32: 0 };
+
+/** Largest difference allowed: `tolerance` and what its type rounds, of the largest magnitude, or of 1. */
+export async function check(
+  device: Pick<KernelDevice, 'run'>,
+  bench: Workbench,
+  op: Op,
+  tolerance = 1e-5,
+): Promise<void> {
   const expected = referenceOp(op, bench.memory.bytes);
-  await run(op);
+  await device.run(op, bench);
   for (const { tensor, values } of expected) {
     const actual = bench.memory.read(tensor);
+    const allowed = tolerance + ROUNDING[tensor.dtype];
     const scale = values.reduce((largest, v) => Math.max(largest, Number.isFinite(v) ? Math.abs(v) : 0), 1);
     for (let i = 0; i < values.length; i++) {
       const [got, want] = [actual[i] ?? 0, values[i] ?? 0];
-      if (Object.is(got, want) || got === want || Math.abs(got - want) <= tolerance * scale) continue;
+      if (Object.is(got, want) || got === want || Math.abs(got - want) <= allowed * scale) continue;
       expect.fail(`${op.op}: element ${i} of [${tensor.shape}] is ${got}, not ${want} (scale ${scale})`);
     }
   }
 }
 
 export function rowsOf(tensor: Tensor, first: number, count: number): Tensor {
-  const offsetBytes = tensor.offsetBytes + first * (tensor.strides[0] ?? 0) * 4;
+  const offsetBytes = tensor.offsetBytes + first * (tensor.strides[0] ?? 0) * DTYPE_BYTES[tensor.dtype];
   return { ...tensor, offsetBytes, shape: [count, ...tensor.shape.slice(1)] };
 }

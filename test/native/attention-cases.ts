@@ -1,0 +1,180 @@
+// Cases of attention for any device: ragged sequences over shuffled pages, grouped heads, any head size.
+
+import { expect, it } from 'vitest';
+import type { DType } from '../../offload/dtype.js';
+import type { AttentionTables, Tensor } from '../../offload/ops.js';
+import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js';
+
+/** Of each sequence. */
+export type Lengths = readonly (readonly [newTokens: number, context: number])[];
+
+interface Shape {
+  readonly lengths: Lengths;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly depth: number;
+  readonly page: number;
+}
+
+/** `new tokens/context` of each sequence; heads, heads of keys and values, their size, tokens of a page. */
+const SHAPES: readonly Shape[] = (
+  [
+    ['1/1', 1, 1, 8, 16],
+    ['5/5 1/70 0/9 3/40', 4, 2, 16, 16],
+    ['37/37 30/100 1/33', 3, 3, 37, 8],
+    ['2/3 1/130', 8, 1, 64, 32],
+    ['2/3 1/600', 8, 1, 64, 32],
+    ['2/66', 71, 1, 20, 7],
+    ['4/20', 5, 2, 128, 64],
+    ['130/130 0/4 16/90 15/15 64/64', 4, 2, 128, 16],
+    ['20/50', 2, 1, 200, 16],
+    ['100/230 70/70 3/3', 2, 2, 256, 16],
+    ['90/300', 2, 1, 80, 16],
+    ['0/12', 2, 1, 64, 16],
+  ] as const
+).map(([lengths, heads, kvHeads, depth, page]) => ({
+  lengths: lengths.split(' ').map((pair) => pair.split('/').map(Number) as [number, number]),
+  ...{ heads, kvHeads, depth, page },
+}));
+
+/** Operands of those sequences: their pages shuffled, two pages of the cache nobody's. */
+export function attentionOperands(bench: Workbench, shape: Shape, dtype: DType = 'f32') {
+  const { lengths, heads, kvHeads, depth, page: pageTokens } = shape;
+  const pageCounts = lengths.map(([, context]) => Math.ceil(context / pageTokens));
+  const total = pageCounts.reduce((a, b) => a + b, 0) + 2;
+  const order = Array.from({ length: total }, (_, i) => i).sort(() => bench.random() - 0.5);
+  const rows: number[][] = [];
+  const positions: number[] = [];
+  const slots: number[] = [];
+  let [token, page] = [0, 0];
+  lengths.forEach(([count, context], s) => {
+    rows.push([token, count, context, page]);
+    for (let i = 0; i < count; i++) {
+      const position = context - count + i;
+      positions.push(position);
+      slots.push(
+        (order[page + Math.floor(position / pageTokens)] ?? 0) * pageTokens + (position % pageTokens),
+      );
+    }
+    token += count;
+    page += pageCounts[s] ?? 0;
+  });
+  const tables: AttentionTables = {
+    sequences: bench.table(rows),
+    pages: bench.index(order.slice(0, page)),
+    slots: bench.index(slots),
+    positions: bench.index(positions),
+    maxContextTokens: Math.max(...lengths.map(([, context]) => context)),
+  };
+  return {
+    tables,
+    q: bench.activation([token, heads, depth], 1, dtype),
+    out: bench.activation([token, heads, depth], 1, dtype),
+    keys: bench.activation([total, kvHeads, pageTokens, depth], 1, dtype),
+    values: bench.activation([total, kvHeads, pageTokens, depth], 1, dtype),
+  };
+}
+
+/** What a device is asked beside the shapes, which are the same for all. */
+export interface AttentionCases {
+  readonly types: readonly DType[];
+  /** How near a result must be to float64's. */
+  readonly tolerance: (dtype: DType, lengths: Lengths) => number;
+  /** Which placings of operands a case is run with. */
+  readonly placings: (caseIndex: number) => readonly boolean[];
+  /** Cuts of a prompt that must not change a bit. */
+  readonly cuts: readonly {
+    readonly tokens: number;
+    readonly heads: number;
+    readonly steps: readonly number[];
+    readonly windowTokens: number;
+  }[];
+}
+
+const PLAIN = { op: 'attention', alibiSlopes: null, windowTokens: 0, softCap: 0 } as const;
+
+export function attentionCases(device: KernelDevice, asked: AttentionCases): void {
+  const variants = asked.types.flatMap((dtype) =>
+    SHAPES.flatMap((shape, index) =>
+      asked.placings(index).map((awkward) => ({ dtype, awkward, index, shape, depth: shape.depth })),
+    ),
+  );
+
+  it.each(variants)(
+    'attention of $dtype, awkward $awkward, case $index: head size $depth',
+    async ({ dtype, awkward, index, shape }) => {
+      device.use();
+      const bench = device.workbench(index, awkward);
+      const op = { ...PLAIN, ...attentionOperands(bench, shape, dtype), scale: 1 / Math.sqrt(shape.depth) };
+      const tolerance = asked.tolerance(dtype, shape.lengths);
+      await check(device, bench, op, tolerance);
+      await check(device, bench, { ...op, windowTokens: 10 }, tolerance);
+      await check(device, bench, { ...op, windowTokens: 33, softCap: 2 }, tolerance);
+      const slopes = bench.memory.tensor('f32', [shape.heads]);
+      const alibiSlopes = bench.memory.fill(slopes, (i) => 0.5 ** (i + 1));
+      await check(device, bench, { ...op, alibiSlopes }, tolerance);
+    },
+  );
+
+  it.each(asked.types)('attention never reads what no token of %s sees', async (dtype) => {
+    device.use();
+    for (const second of [
+      [1, 40],
+      [20, 60],
+    ] as const) {
+      const [lengths, page, depth, windowTokens] = [[[3, 21], second] as const, 16, 24, 6];
+      const bench = device.workbench(3, dtype === 'f32');
+      const operands = attentionOperands(bench, { lengths, heads: 2, kvHeads: 2, depth, page }, dtype);
+      const op = { ...PLAIN, ...operands, scale: 0.2, windowTokens };
+      await device.run(op, bench);
+      const clean = bench.memory.read(op.out);
+      const pages = bench.memory.read(op.tables.pages);
+      const seen = new Set<string>();
+      let firstPage = 0;
+      for (const [count, context] of lengths) {
+        for (let j = context - count - windowTokens + 1; j < context; j++) {
+          seen.add(`${pages[firstPage + Math.floor(j / page)]},${j % page}`);
+        }
+        firstPage += Math.ceil(context / page);
+      }
+      for (const tensor of [op.keys, op.values]) {
+        const before = bench.memory.read(tensor);
+        bench.memory.fill(tensor, (i) => {
+          const [offset, from] = [Math.floor(i / depth) % page, Math.floor(i / depth / page / 2)];
+          return seen.has(`${from},${offset}`) ? (before[i] ?? 0) : Number.NaN;
+        });
+      }
+      await device.run(op, bench);
+      expect(bench.memory.read(op.out)).toEqual(clean);
+    }
+  });
+
+  it.each(asked.types)(
+    'attention gives the same bits however a prompt of %s is cut into calls',
+    async (dtype) => {
+      for (const { tokens, heads, steps, windowTokens } of asked.cuts) {
+        const bench = device.workbench(4, dtype === 'f32');
+        const shape = { lengths: [[tokens, tokens]] as const, heads, kvHeads: 2, depth: 40, page: 16 };
+        const whole = attentionOperands(bench, shape, dtype);
+        const base = { ...PLAIN, keys: whole.keys, values: whole.values, scale: 0.15, windowTokens };
+        device.use(2);
+        await device.run({ ...base, out: whole.out, q: whole.q, tables: whole.tables }, bench);
+        const together = bench.memory.read(whole.out);
+        for (const step of steps) {
+          device.use(1 + (step % 3));
+          for (let first = 0; first < tokens; first += step) {
+            const count = Math.min(step, tokens - first);
+            const tables = {
+              ...whole.tables,
+              sequences: bench.table([[0, count, first + count, 0]]),
+              positions: bench.index(Array.from({ length: count }, (_, i) => first + i)),
+            };
+            const part = (tensor: Tensor): Tensor => rowsOf(tensor, first, count);
+            await device.run({ ...base, out: part(whole.out), q: part(whole.q), tables }, bench);
+          }
+          expect(bench.memory.read(whole.out), `in steps of ${step}`).toEqual(together);
+        }
+      }
+    },
+  );
+}

@@ -1,0 +1,158 @@
+// Cases of the small kernels for any device, against float64: odd shapes, strided views, awkward places, all types.
+
+import { it } from 'vitest';
+import {
+  ACTIVATIONS,
+  check as checkOn,
+  type KernelDevice,
+  WEIGHT_TYPES,
+  type Workbench,
+} from './workbench.js';
+
+const GATHERED = [
+  [0, 8],
+  [1, 1],
+  [5, 37],
+  [40, 130],
+] as const;
+const NORMED = [
+  [0, 8],
+  [1, 1],
+  [3, 7],
+  [17, 100],
+  [2, 3, 40],
+  [2, 1030],
+  [3, 4096],
+];
+const ADDED = [[0, 3], [1], [7], [5, 61], [3, 4, 19], [2, 2, 3, 9], [6, 128]];
+const ROTATED = [
+  [0, 2, 8, 4],
+  [3, 2, 8, 4],
+  [5, 3, 22, 11],
+  [4, 1, 80, 16],
+] as const;
+/** Relative accuracy of activations near zero, where absolute error would hide: of values up to 0.06. */
+const NEAR_ZERO = { cpu: 1e-8, cuda: 5e-8 } as const;
+
+export function kernelCases(device: KernelDevice): void {
+  const check = (bench: Workbench, op: Parameters<typeof checkOn>[2], tolerance?: number) =>
+    checkOn(device, bench, op, tolerance);
+
+  it.each(WEIGHT_TYPES)('gather_rows from a %s table', async (dtype) => {
+    device.use();
+    for (const [tokens, length] of GATHERED) {
+      const bench = device.workbench(tokens + length);
+      const table = bench.weight(dtype, [11, length]);
+      const rows = bench.index(Array.from({ length: tokens }, () => bench.int(11)));
+      const out = bench.activation([tokens, length]);
+      await check(bench, { op: 'gather_rows', out, table, rows, accumulate: false, scale: 1 });
+      await check(bench, { op: 'gather_rows', out, table, rows, accumulate: true, scale: 2.5 });
+    }
+  });
+
+  it.each(WEIGHT_TYPES)('layer_norm and rms_norm with %s weights', async (dtype) => {
+    device.use();
+    for (const shape of NORMED) {
+      const bench = device.workbench(shape.length * 7 + (shape[1] ?? 0));
+      const length = shape.at(-1) ?? 0;
+      const [weight, bias] = [bench.vector(dtype, length), bench.vector(dtype, length)];
+      const [x, out] = [bench.activation(shape, 30), bench.activation(shape)];
+      await check(bench, { op: 'layer_norm', out, x, weight, bias, eps: 1e-5 });
+      await check(bench, { op: 'layer_norm', out, x, weight, bias: null, eps: 1e-5 });
+      await check(bench, { op: 'rms_norm', out, x, weight, eps: 1e-6, weightOffset: 1 });
+      // In place, as the forward of a model may ask for.
+      await check(bench, { op: 'rms_norm', out: x, x, weight, eps: 1e-6, weightOffset: 0 });
+      await check(bench, { op: 'layer_norm', out: x, x, weight, bias, eps: 1e-5 });
+    }
+  });
+
+  it.each(ACTIVATIONS)('gated %s, over the whole range', async (activation) => {
+    device.use();
+    const bench = device.workbench(5);
+    const gate = bench.activation([9, 133], 12);
+    const [up, out] = [bench.activation([9, 133]), bench.activation([9, 133])];
+    await check(bench, { op: 'gated', out, gate, up, activation }, 1e-6);
+    bench.memory.fill(gate, (i) => (i - 600) * 3);
+    await check(bench, { op: 'gated', out, gate, up, activation }, 1e-6);
+    const one = bench.memory.fill(up, () => 1);
+    await check(bench, { op: 'gated', out, gate, up: one, activation }, 1e-6);
+    bench.memory.fill(gate, (i) => (i - 600) * 1e-4);
+    await check(bench, { op: 'gated', out, gate, up: one, activation }, NEAR_ZERO[device.kind]);
+  });
+
+  it('add, scale_cap', async () => {
+    device.use();
+    for (const shape of ADDED) {
+      for (const awkward of device.placings) {
+        const bench = device.workbench(shape.length, awkward);
+        const [out, a, b] = [bench.activation(shape), bench.activation(shape), bench.activation(shape)];
+        await check(bench, { op: 'add', out, a, b }, 1e-7);
+        await check(bench, { op: 'add', out: a, a, b }, 1e-7);
+        await check(bench, { op: 'scale_cap', x: a, scale: 0.3, softCap: 0 }, 1e-7);
+        await check(bench, { op: 'scale_cap', x: a, scale: 20, softCap: 30 }, 1e-6);
+      }
+    }
+  });
+
+  it('rotary', async () => {
+    device.use();
+    for (const interleaved of [false, true]) {
+      for (const [tokens, heads, depth, pairs] of ROTATED) {
+        const bench = device.workbench(depth);
+        const x = bench.activation([tokens, heads, depth]);
+        const positions = bench.index(Array.from({ length: tokens }, () => bench.int(100_000)));
+        const inverseFrequencies = bench.memory.fill(bench.memory.tensor('f32', [pairs]), (i) => 10 ** -i);
+        const op = { op: 'rotary', x, positions, inverseFrequencies, interleaved } as const;
+        await check(bench, { ...op, scale: 1 }, 1e-6);
+        await check(bench, { ...op, scale: 1.25 }, 1e-6);
+      }
+    }
+  });
+
+  it('kv_store', async () => {
+    device.use();
+    const bench = device.workbench(9);
+    const [keys, values] = [bench.activation([5, 3, 4, 10]), bench.activation([5, 3, 4, 10])];
+    const [k, v] = [bench.activation([6, 3, 10]), bench.activation([6, 3, 10])];
+    const slots = bench.index([19, 0, 7, 8, 3, 12]);
+    await check(bench, { op: 'kv_store', k, v, keys, values, slots }, 0);
+  });
+
+  it('argmax: lowest column of a tie, NaN never wins', async () => {
+    device.use();
+    for (const columns of [1, 7, 16, 33, 1000]) {
+      const bench = device.workbench(columns);
+      const logits = bench.activation([6, columns]);
+      // Coarse values make ties.
+      bench.memory.fill(logits, () => bench.int(4) - 2);
+      const out = bench.index([0, 0, 0, 0, 0, 0]);
+      await check(bench, { op: 'argmax', out, logits }, 0);
+      bench.memory.fill(logits, (i) => (i % 3 === 0 ? Number.NaN : bench.int(9)));
+      await check(bench, { op: 'argmax', out, logits }, 0);
+      bench.memory.fill(logits, () => Number.NaN);
+      await check(bench, { op: 'argmax', out, logits }, 0);
+      bench.memory.fill(logits, () => Number.NEGATIVE_INFINITY);
+      await check(bench, { op: 'argmax', out, logits }, 0);
+    }
+  });
+
+  it('nll_fold over pieces of a vocabulary', async () => {
+    device.use();
+    const bench = device.workbench(8);
+    const targets = bench.index([0, 3, 1500, 2999, 2000]);
+    const state = bench.activation([5, 3]);
+    for (const [firstColumn, columns] of [
+      [0, 1100],
+      [1100, 901],
+      [2001, 999],
+    ] as const) {
+      const logits = bench.activation([5, columns], 8);
+      const first = firstColumn === 0;
+      await check(bench, { op: 'nll_fold', state, logits, targets, firstColumn, first }, 1e-6);
+    }
+    const masked = bench.memory.fill(bench.activation([5, 9]), () => Number.NEGATIVE_INFINITY);
+    await check(bench, { op: 'nll_fold', state, logits: masked, targets, firstColumn: 0, first: true }, 0);
+    const logits = bench.activation([5, 40]);
+    await check(bench, { op: 'nll_fold', state, logits, targets, firstColumn: 9, first: false }, 1e-6);
+  });
+}

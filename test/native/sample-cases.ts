@@ -1,0 +1,182 @@
+// Cases of drawing tokens for any device: every filter against float64 with the same random bits, and their edges.
+
+import { expect, it } from 'vitest';
+import type { SamplingTables, Tensor } from '../../offload/ops.js';
+import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js';
+
+export interface Row {
+  readonly temperature: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly minP?: number;
+  readonly penalty?: number;
+  readonly bits?: number;
+  readonly history?: readonly number[];
+}
+
+export const PLAIN: Row = { temperature: 1 };
+
+export function tablesOf(bench: Workbench, rows: readonly Row[]): SamplingTables {
+  const history: number[] = [];
+  const draws = rows.map(({ topK = 0, bits = 0, history: own = [] }) => {
+    history.push(...own);
+    return [topK, bits | 0, history.length - own.length, own.length];
+  });
+  const settings = rows.flatMap(({ temperature, topP = 1, minP = 0, penalty = 1 }) => [
+    temperature,
+    topP,
+    minP,
+    penalty,
+  ]);
+  return {
+    settings: bench.memory.fill(bench.memory.tensor('f32', [rows.length, 4]), (i) => settings[i] ?? 0),
+    draws: bench.table(draws),
+    history: bench.index(history),
+  };
+}
+
+/** One draw per row from the same logits. */
+async function drawOn(
+  device: KernelDevice,
+  logits: readonly number[],
+  rows: readonly Row[],
+): Promise<number[]> {
+  const bench = device.workbench(1);
+  const tensor = bench.memory.fill(
+    bench.memory.tensor('f32', [rows.length, logits.length]),
+    (i) => logits[i % logits.length] ?? 0,
+  );
+  const out = bench.index(rows.map(() => -1));
+  await device.run({ op: 'sample', out, logits: tensor, tables: tablesOf(bench, rows) }, bench);
+  return [...bench.memory.read(out)];
+}
+
+/** The k-th of `count` evenly spaced draws. */
+const evenly = (count: number, row: Row): Row[] =>
+  Array.from({ length: count }, (_, k) => ({ ...row, bits: Math.floor(((k + 0.5) / count) * 2 ** 32) }));
+
+const shares = (drawn: readonly number[], tokens: number) =>
+  Array.from({ length: tokens }, (_, token) => drawn.filter((one) => one === token).length / drawn.length);
+
+export function sampleCases(device: KernelDevice): void {
+  const draw = (logits: readonly number[], rows: readonly Row[]) => drawOn(device, logits, rows);
+
+  it('agrees with the reference in any mixture of settings', async () => {
+    device.use();
+    for (const columns of [1, 5, 37, 1000, 5000]) {
+      const bench = device.workbench(columns);
+      const logits = bench.activation([40, columns], 4);
+      const rows = Array.from(
+        { length: 40 },
+        (): Row => ({
+          temperature: bench.int(8) === 0 ? 0 : bench.random() * 2 + 0.05,
+          topK: bench.int(3) === 0 ? 0 : bench.int(60),
+          topP: bench.int(3) === 0 ? 1 : bench.random(),
+          minP: bench.int(2) === 0 ? 0 : bench.random() * 0.2,
+          penalty: bench.int(2) === 0 ? 1 : 0.5 + bench.random(),
+          bits: Math.floor(bench.random() * 2 ** 32),
+          history: Array.from({ length: bench.int(20) }, () => bench.int(columns)),
+        }),
+      );
+      const out = bench.index(rows.map(() => -1));
+      await check(device, bench, { op: 'sample', out, logits, tables: tablesOf(bench, rows) }, 0);
+      // Coarse values make ties.
+      bench.memory.fill(logits, () => bench.int(5));
+      await check(device, bench, { op: 'sample', out, logits, tables: tablesOf(bench, rows) }, 0);
+    }
+  });
+
+  it('gives each token its share', async () => {
+    device.use();
+    const logits = [0.1, 0.2, 0.3, 0.4].map(Math.log);
+    const within = (drawn: number[], expected: readonly number[]) =>
+      shares(drawn, 4).forEach((share, token) => {
+        expect(share).toBeCloseTo(expected[token] ?? 0, 2);
+      });
+    within(await draw(logits, evenly(1000, PLAIN)), [0.1, 0.2, 0.3, 0.4]);
+    const squares = [1, 4, 9, 16].map((square) => square / 30);
+    within(await draw(logits, evenly(1000, { temperature: 0.5 })), squares);
+    within(await draw(logits, evenly(1000, { ...PLAIN, topK: 2 })), [0, 0, 3 / 7, 4 / 7]);
+    within(await draw(logits, evenly(1000, { ...PLAIN, topP: 0.69 })), [0, 0, 3 / 7, 4 / 7]);
+    within(await draw(logits, evenly(1000, { ...PLAIN, topP: 0.71 })), [0, 2 / 9, 3 / 9, 4 / 9]);
+    within(await draw(logits, evenly(1000, { ...PLAIN, minP: 0.6 })), [0, 0, 3 / 7, 4 / 7]);
+    // After top-k the shares are 3/7 and 4/7, of which the larger reaches 0.5 alone.
+    within(await draw(logits, evenly(1000, { ...PLAIN, topK: 2, topP: 0.5 })), [0, 0, 0, 1]);
+  });
+
+  it('edges: no filter, one token, a cold or a hot temperature', async () => {
+    device.use();
+    const logits = [1, 3, 2, 3];
+    const all = [...new Set(await draw(logits, evenly(50, PLAIN)))].sort();
+    expect(all).toEqual([0, 1, 2, 3]);
+    expect(new Set(await draw(logits, evenly(50, { ...PLAIN, topK: 9, topP: 1 })))).toEqual(new Set(all));
+    // Both that equal the k-th stay, as in transformers.
+    expect(new Set(await draw(logits, evenly(50, { ...PLAIN, topK: 1 })))).toEqual(new Set([1, 3]));
+    expect(new Set(await draw(logits, evenly(50, { ...PLAIN, topP: 0 })))).toEqual(new Set([1]));
+    expect(new Set(await draw(logits, evenly(50, { ...PLAIN, minP: 1 })))).toEqual(new Set([1, 3]));
+    expect(new Set(await draw([1, 3, 2], evenly(50, { temperature: 1e-30 })))).toEqual(new Set([1]));
+    expect(await draw(logits, [{ temperature: 0 }])).toEqual([1]);
+    const hot = shares(await draw(logits, evenly(400, { temperature: 1e30 })), 4);
+    for (const share of hot) expect(share).toBeCloseTo(0.25, 2);
+    expect(await draw([-5], evenly(3, PLAIN))).toEqual([0, 0, 0]);
+    expect(
+      await draw(logits, [
+        { ...PLAIN, bits: 0 },
+        { ...PLAIN, bits: 2 ** 32 - 1 },
+      ]),
+    ).toEqual([0, 3]);
+  });
+
+  it('the penalty divides positive logits and multiplies negative ones, once each', async () => {
+    device.use();
+    const penalized = { penalty: 2, history: [0, 0, 1] };
+    expect(await draw([3, 0, 1.6], [{ temperature: 0, ...penalized }])).toEqual([2]);
+    expect(await draw([3, 0, 1.4], [{ temperature: 0, ...penalized }])).toEqual([0]);
+    expect(await draw([-9, -2, -3.9], [{ temperature: 0, ...penalized }])).toEqual([2]);
+    expect(await draw([-9, -2, -4.1], [{ temperature: 0, ...penalized }])).toEqual([1]);
+  });
+
+  it('logits that are no numbers give a token all the same', async () => {
+    device.use();
+    const [nan, infinity] = [Number.NaN, Number.POSITIVE_INFINITY];
+    expect(new Set(await draw([nan, 1, -infinity, 1], evenly(50, PLAIN)))).toEqual(new Set([1, 3]));
+    expect(new Set(await draw([infinity, 1, infinity], evenly(50, PLAIN)))).toEqual(new Set([0, 2]));
+    expect(await draw([nan, nan, nan], [PLAIN])).toEqual([0]);
+    expect(await draw([-infinity, -infinity], [{ ...PLAIN, topK: 1, topP: 0.5 }])).toEqual([0]);
+    expect(await draw([nan, -1], [{ ...PLAIN, penalty: 3, history: [0] }])).toEqual([1]);
+  });
+
+  it('a row draws the same alone and among others', async () => {
+    const bench = device.workbench(6);
+    const logits = bench.activation([30, 3000], 3);
+    const rows = evenly(30, { temperature: 0.8, topK: 50, topP: 0.9, penalty: 1.2, history: [3, 700] });
+    const tables = tablesOf(bench, rows);
+    const out = bench.index(rows.map(() => -1));
+    device.use(2);
+    await device.run({ op: 'sample', out, logits, tables }, bench);
+    const together = bench.memory.read(out);
+    bench.memory.fill(out, () => -1);
+    device.use(1);
+    for (let row = 0; row < rows.length; row++) {
+      const part = (tensor: Tensor) => rowsOf(tensor, row, 1);
+      const own = { ...tables, settings: part(tables.settings), draws: part(tables.draws) };
+      await device.run({ op: 'sample', out: part(out), logits: part(logits), tables: own }, bench);
+    }
+    expect(bench.memory.read(out)).toEqual(together);
+  });
+
+  it('rows with settings of their own side by side: each filter alone leaves the likeliest', async () => {
+    device.use();
+    const rows: Row[] = [
+      { temperature: 1, topP: 0 },
+      { temperature: 1, topK: 1, bits: 2 ** 32 - 1 },
+      { temperature: 1e-30 },
+      { temperature: 0 },
+    ];
+    const { NaN: nan, NEGATIVE_INFINITY: low, POSITIVE_INFINITY: high } = Number;
+    expect(await draw([1, 3, 2, 3], rows)).toEqual([1, 3, 1, 1]);
+    expect(await draw([nan, -5, low], rows)).toEqual([1, 1, 1, 1]);
+    expect(await draw([0, high, 0], rows)).toEqual([1, 1, 1, 1]);
+    expect(await draw([low, low], rows)).toEqual([0, 0, 0, 0]);
+  });
+}
