@@ -6,8 +6,11 @@ import type { Memory, Op } from './ops.js';
 export interface DeviceEvent {
   /** When the stream reached it, in milliseconds of `Backend.nowMs`; NaN before. */
   readonly timeMs: number;
-  /** Resolves when the stream reaches it; rejects when the device failed or the backend was closed. */
-  reached(): Promise<void>;
+  /**
+   * Resolves when the stream reaches it; rejects when the device failed or the backend was closed.
+   * @param urgent the device idles until the host knows, so that a processor may be kept busy with looking
+   */
+  reached(urgent?: boolean): Promise<void>;
 }
 
 /** A queue of work that runs in order, beside other streams. No call here waits for the device. */

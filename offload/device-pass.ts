@@ -277,7 +277,7 @@ export class DevicePass {
     const perRow = from.shape.length === 1 ? 1 : dimension(from, 1);
     if (outputs > 0) compute.copy(this.#state.results, 0, from.memory, 0, outputs * perRow * 4);
     try {
-      await compute.record().reached();
+      await compute.record().reached(true);
     } catch (error) {
       if (error instanceof OperatingError) throw error;
       // Devices wait for each other's layers, so the first cause names its own device; this one may be sound.

@@ -11,7 +11,7 @@ export type {
   ReadSpan,
 } from './backend.js';
 export { type ComputeType, CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
-export { CudaBackend, type CudaBackendOptions, cudaStatus } from './backends/cuda.js';
+export { CudaBackend, type CudaBackendOptions, cudaStatus, warmCuda } from './backends/cuda.js';
 export type { PassResult } from './device-pass.js';
 export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';

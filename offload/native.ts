@@ -118,8 +118,8 @@ export interface NativeEvent {
   readonly done: boolean;
   /** When the event was reached, in milliseconds of `nowMs`; NaN before. */
   readonly timeMs: number;
-  /** Resolves when the event is reached; rejects when its stream failed or was closed. */
-  promise(): Promise<void>;
+  /** Resolves when the event is reached; rejects when its stream failed or was closed. `urgent`: a thread may spin. */
+  promise(urgent?: boolean): Promise<void>;
 }
 
 export interface NativeStream {
@@ -196,6 +196,8 @@ export interface NativeAddon {
   createStream(name: string): NativeStream;
   /** Never throws: says what is missing instead. */
   cudaStatus(): CudaStatus;
+  /** Starts the driver and its contexts on a thread of its own, so that cudaStatus() need not wait for all of it. */
+  warmCuda(): void;
   cudaFreeBytes(device: number): number;
   /** Throws where the device has too little left. */
   readonly NativeDeviceMemory: new (

@@ -194,6 +194,15 @@ Napi::Value StatusBinding(const Napi::CallbackInfo& info) {
   return result;
 }
 
+/// Drivers take a third of a second to start, which other work can hide.
+void WarmBinding(const Napi::CallbackInfo& info) {
+  auto* thread = new std::thread([] { cuda::Probe(); });
+  info.Env().AddCleanupHook([thread] {
+    thread->join();
+    delete thread;
+  });
+}
+
 Napi::Value FreeBytesBinding(const Napi::CallbackInfo& info) {
   const int device = ReadDevice(info[0]);
   return Guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), static_cast<double>(cuda::FreeBytes(device))); });
@@ -235,6 +244,7 @@ void InitCuda(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeCudaStream", classes->stream.Value());
   exports.Set("NativeDeviceMemory", classes->memory.Value());
   exports.Set("cudaStatus", Napi::Function::New(env, StatusBinding));
+  exports.Set("warmCuda", Napi::Function::New(env, WarmBinding));
   exports.Set("cudaFreeBytes", Napi::Function::New(env, FreeBytesBinding));
   exports.Set("pinMemory", Napi::Function::New(env, PinBinding));
   exports.Set("pinMemorySoon", Napi::Function::New(env, PinSoonBinding));

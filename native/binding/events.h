@@ -57,6 +57,7 @@ class NativeEvent : public Napi::ObjectWrap<NativeEvent> {
   Napi::Value TimeMs(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), event_->time_ms()); }
   Napi::Value Promise(const Napi::CallbackInfo& info) {
     PendingPromise pending = NewPromise(info.Env());
+    if (info[0].ToBoolean()) event_->Urge();
     event_->Observe([completion = pending.completion](const std::string& failure) {
       if (failure.empty()) {
         completion->Resolve(nullptr);

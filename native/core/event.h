@@ -28,6 +28,8 @@ class Event {
   void Reach();
   void Fail(const std::string& failure);
   virtual void Observe(Observer observer);
+  /// Before Observe: somebody idles until the event is known.
+  virtual void Urge() {}
 
   /// Blocks until settled or `cancel` is set (whoever sets it calls Wake). True when reached; `failure` says why not.
   bool Wait(const std::atomic<bool>& cancel, std::string* failure);

@@ -1,5 +1,7 @@
 // A CUDA stream with the events recorded on it, and the thread that settles their promises.
 #pragma once
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <thread>
@@ -22,6 +24,8 @@ class StreamEvent final : public Event, public std::enable_shared_from_this<Stre
   State state() const override;
   double time_ms() const override;
   void Observe(Observer observer) override;
+  void Urge() override { urgent_ = true; }
+  bool urgent() const { return urgent_; }
 
   cudaEvent_t handle() const { return handle_; }
   Context& context() const { return *context_; }
@@ -30,6 +34,7 @@ class StreamEvent final : public Event, public std::enable_shared_from_this<Stre
   const std::shared_ptr<Context> context_;
   const std::shared_ptr<const ClockBase> base_;
   const std::weak_ptr<Watcher> watcher_;
+  std::atomic<bool> urgent_{false};
   cudaEvent_t handle_ = nullptr;
 };
 
@@ -52,6 +57,7 @@ class Watcher final : public FailureListener, public std::enable_shared_from_thi
  private:
   void Loop();
   void Settle(StreamEvent& event);
+  cudaError_t AwaitUrgent(cudaEvent_t event);
   void Drop(const std::string& reason);
 
   const std::shared_ptr<Context> context_;
@@ -62,6 +68,7 @@ class Watcher final : public FailureListener, public std::enable_shared_from_thi
   std::deque<std::shared_ptr<StreamEvent>> waiting_;  // guarded by mutex_
   std::shared_ptr<StreamEvent> current_;              // guarded by mutex_
   bool closing_ = false, ended_ = false;              // guarded by mutex_
+  std::chrono::microseconds usual_wait_{0};           // for urgent events; thread only
 };
 
 class Stream final : public Queue {

@@ -30,6 +30,15 @@ export function cudaStatus(): CudaStatus {
   return native().cudaStatus();
 }
 
+/** Starts the driver beside whatever comes next; what is missing is said by whoever needs it. */
+export function warmCuda(): void {
+  try {
+    native().warmCuda();
+  } catch {
+    // Without the addon every command says how to build it.
+  }
+}
+
 class CudaDevice implements Device {
   readonly name: string;
   readonly computesInPlace = false;
@@ -148,16 +157,14 @@ export class CudaBackend extends NativeBackend {
       );
     }
     super(io);
-    this.devices = devices.map((index) => new CudaDevice(index));
-    this.peers = native().cudaPeerAccess(devices);
-    this.collective = nccl ? this.#connect(devices) : undefined;
-  }
-
-  #connect(indices: readonly number[]): NcclCollective {
+    const opened: CudaDevice[] = [];
+    this.devices = opened;
     try {
-      return new NcclCollective(indices, this.devices);
+      for (const index of devices) opened.push(new CudaDevice(index));
+      this.peers = native().cudaPeerAccess(devices);
+      this.collective = nccl ? new NcclCollective(devices, opened) : undefined;
     } catch (error) {
-      void this.close();
+      void this.close(); // leaves nothing open
       throw error;
     }
   }

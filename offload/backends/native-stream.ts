@@ -25,10 +25,10 @@ class QueueEvent implements DeviceEvent {
   get timeMs(): number {
     return this.native?.timeMs ?? Number.NaN;
   }
-  async reached(): Promise<void> {
+  async reached(urgent = false): Promise<void> {
     try {
       if (!this.native) throw new Error('recorded on a closed stream');
-      await this.native.promise();
+      await this.native.promise(urgent);
     } catch (error) {
       if (!this.#stream.closed) throw error;
       throw new OperatingError('INTERRUPTED', 'computing was stopped', { cause: error });

@@ -49,8 +49,17 @@ async function execute(parsed: ParsedCommandLine, status: StatusLine, interrupt:
   interrupt.signal.throwIfAborted();
 }
 
+/** For these the driver starts while the command is loaded. */
+const MAY_COMPUTE_ON_A_GPU: ReadonlySet<CommandName> = new Set(['generate', 'score']);
+
+function mayUseGpu(options: OptionReader): boolean {
+  return options.text('device') !== 'cpu' && !options.has('virtual_devices');
+}
+
 /** Commands are loaded when they run: the help needs no runtime. */
 async function runCommand(name: CommandName, options: OptionReader, context: CommandContext) {
+  if (MAY_COMPUTE_ON_A_GPU.has(name) && mayUseGpu(options))
+    (await import('../../offload/index.js')).warmCuda();
   switch (name) {
     case 'generate': {
       const [{ runGenerate }, { readGenerateOptions }] = await Promise.all([
