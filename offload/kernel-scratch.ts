@@ -1,7 +1,9 @@
 // What the kernels of a GPU allocate for themselves beside the plan's memories: bounds of what native/cuda/run.h grows.
 
+import { deviceActivationType } from './activation-type.js';
+import type { DType } from './dtype.js';
 import { ForwardWalk, headInputColumns } from './forward-walk.js';
-import { type ModelSpec, weightType } from './model.js';
+import type { ModelSpec } from './model.js';
 import type { Op } from './ops.js';
 import { dimension } from './tensor.js';
 import { MiB, roundUp } from './units.js';
@@ -54,8 +56,8 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
   const widths = known.get(model) ?? widthsOf(model);
   known.set(model, widths);
   const inputs = Math.max(
-    convertedBytes(tokens) * widths.input,
-    convertedBytes(logitRows) * roundUp(headInputColumns(model), ROW_ELEMENTS),
+    convertedBytes(tokens, deviceActivationType(model)) * widths.input,
+    convertedBytes(logitRows, 'f32') * roundUp(headInputColumns(model), ROW_ELEMENTS),
   );
   const inputsBytes = inputs + 4 * tokens * widths.apart + 4 * widths.output;
   const splits = Math.ceil(contextTokens / SPLIT_TOKENS);
@@ -71,14 +73,17 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
   };
 }
 
-/** Of one element of all rows: f32 for the few tokens whose products are our own, else the weights' 16 bits. */
-function convertedBytes(rows: number): number {
-  return Math.max(2 * rows, 4 * Math.min(rows, FEW_TOKENS));
+/**
+ * Of one element of all rows: f32 for the few tokens whose products are our own, else the weights' 16 bits, and as many
+ * for what rounding f32 leaves.
+ */
+function convertedBytes(rows: number, type: DType): number {
+  return Math.max((type === 'f32' ? 4 : 2) * rows, 4 * Math.min(rows, FEW_TOKENS));
 }
 
 function widthsOf(model: ModelSpec): Widths {
   let [input, apart, output, heads, headDim] = [0, 0, 0, 0, 0];
-  const walk = new ForwardWalk(model, weightType(model), (op: Op) => {
+  const walk = new ForwardWalk(model, deviceActivationType(model), (op: Op) => {
     if (op.op === 'linear') {
       input = Math.max(input, roundUp(dimension(op.x, 1), ROW_ELEMENTS));
       output = Math.max(output, dimension(op.out, 1));

@@ -1,11 +1,12 @@
 // Decides, before anything is allocated, where each layer rests and how large every buffer is; each size with its reason.
 
+import { deviceActivationType } from './activation-type.js';
 import { ALLOCATION_BYTES } from './device-costs.js';
 import type { DType } from './dtype.js';
 import { OperatingError, present } from './errors.js';
 import { PAGE_TOKENS } from './kv-cache.js';
 import { gatheredBytes, type LayerLayout, layoutLayer } from './layout.js';
-import { cutHead, type ModelSpec, weightType } from './model.js';
+import { cutHead, type ModelSpec } from './model.js';
 import { choosePlaces } from './plan-choice.js';
 import type { DeviceResident } from './plan-device.js';
 import type { Sizing } from './plan-sizes.js';
@@ -166,7 +167,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   const usual = defaultTransfer(options.deviceCount, options.computesInPlace);
   const gathers = options.deviceCount > 1 && !options.computesInPlace;
   const transfer = gathers ? (options.transfer ?? usual) : usual;
-  const activationType = options.cuda ? weightType(model) : 'f32';
+  const activationType = options.cuda ? deviceActivationType(model) : 'f32';
   const sizing: Sizing = {
     model,
     activationType,

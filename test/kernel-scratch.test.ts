@@ -26,7 +26,7 @@ it('holds inputs of a head with more rows than a micro-batch has tokens, and log
   const opt = model('opt-6.7b');
   const few = { tokens: 4, contextTokens: 100, logitRows: 1000, drawnRows: 4 };
   const scratch = kernelScratch(opt, few);
-  expect(scratch.inputsBytes).toBe(2 * 1000 * 4096 + 4 * 16384);
+  expect(scratch.inputsBytes).toBe(4 * 1000 * 4096 + 4 * 16384);
   // No context is cut, so that the logits of four rows are the larger need.
   expect(scratch.partialsBytes).toBe(4 * 4 * opt.vocabSize);
 });

@@ -126,6 +126,19 @@ struct ConvertF {
   }
 };
 
+template <int W>
+struct RestF {
+  static constexpr int kWidth = W;
+  RowView to, from, rounded;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    float value[W], before[W];
+    Read(from, r, c, value);
+    Read(rounded, r, c, before);
+    for (int i = 0; i < W; ++i) value[i] -= before[i];
+    Write(to, r, c, value);
+  }
+};
+
 /// Rows of these can be taken in groups of eight.
 template <class... Views>
 bool Eights(int64_t length, const Views&... views) {
@@ -175,6 +188,13 @@ void LaunchConvert(const View& from, const View& to, Run& run) {
   const int64_t rows = RowCount(from), length = RowLength(from);
   if (Eights(length, from, to)) return LaunchForEach(ConvertF<8>{RowView(to), RowView(from)}, rows, length, run);
   LaunchForEach(ConvertF<1>{RowView(to), RowView(from)}, rows, length, run);
+}
+
+void LaunchRest(const View& from, const View& rounded, const View& to, Run& run) {
+  const int64_t rows = RowCount(from), length = RowLength(from);
+  const RowView out(to), x(from), before(rounded);
+  if (Eights(length, from, rounded, to)) return LaunchForEach(RestF<8>{out, x, before}, rows, length, run);
+  LaunchForEach(RestF<1>{out, x, before}, rows, length, run);
 }
 
 }  // namespace zi::cuda

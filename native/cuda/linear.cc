@@ -64,6 +64,14 @@ bool IsFused(const LinearOp& op) {
          (op.activation == Activation::kGeluTanh && op.out.dtype != DType::kF32);
 }
 
+/// What rounding x to `rounded` left.
+View RestOf(const View& x, const View& rounded, Run& run) {
+  const View to = Packed(x, rounded.dtype, run.rests);
+  if (!run.converted.rest) LaunchRest(x, rounded, to, run);
+  run.converted.rest = true;
+  return to;
+}
+
 bool LibraryProduct(const LinearOp& op, Run& run) {
   run.after_kernel = false;  // whatever the library queues
   const DType type = op.weight.dtype;
@@ -76,6 +84,14 @@ bool LibraryProduct(const LinearOp& op, Run& run) {
   product.out = apart ? Packed(op.out, DType::kF32, run.sums) : op.out;
   product.input_major = op.input_major;
   product.accumulate = op.accumulate && !apart;
+  // f32 inputs are f32 for a reason: what rounding them leaves is multiplied as well.
+  const bool exact = op.x.dtype == DType::kF32 && type != DType::kF32 && product.out.dtype == DType::kF32;
+  if (exact) {
+    Product rest = product;
+    rest.x = RestOf(op.x, product.x, run);
+    if (!run.products().Multiply(rest, run.stream)) return false;
+    product.accumulate = true;
+  }
   LinearOp finish = op;
   finish.accumulate = apart && op.accumulate;
   if (!apart) {
@@ -89,7 +105,10 @@ bool LibraryProduct(const LinearOp& op, Run& run) {
     }
     product.epilogue = Epilogue::kNone;
   }
-  if (!run.products().Multiply(product, run.stream)) return false;
+  if (!run.products().Multiply(product, run.stream)) {
+    if (exact) throw std::runtime_error("the library multiplies what rounding left, but not what was rounded");
+    return false;
+  }
   if (apart || op.bias.data || op.activation != Activation::kNone) LaunchFinish(finish, product.out, run);
   return true;
 }
@@ -112,7 +131,8 @@ View ConvertInputs(const View& x, DType type, Run& run) {
   auto& there = run.converted;
   const bool found = there.x.data && there.type == type && SamePlace(there.x, x);
   const View to = Packed(x, type, run.inputs);
-  if (!found) LaunchConvert(x, to, run);
+  if (found) return to;
+  LaunchConvert(x, to, run);
   there = {x, type};
   return to;
 }

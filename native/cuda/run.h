@@ -44,6 +44,8 @@ class Run {
   /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for
   /// products before their epilogue; for a bias in the type of the result.
   Scratch partials{scratch_version}, inputs{scratch_version}, sums{scratch_version}, bias{scratch_version};
+  /// For what rounding left of the inputs.
+  Scratch rests{scratch_version};
   /// Products of a few tokens that one kernel will compute.
   std::vector<LinearOp> waiting;
   /// Whether a kernel of ours is the last of the stream's work, so that the next may start while it ends.
@@ -56,6 +58,8 @@ class Run {
   struct Converted {
     View x{};
     DType type = DType::kF32;
+    /// Whether `rests` holds what was rounded off.
+    bool rest = false;
   } converted;
 
  private:
@@ -95,6 +99,8 @@ void LaunchPlainProduct(const LinearOp& op, Run& run);
 void LaunchFinish(const LinearOp& op, const View& from, Run& run);
 /// The values of `from` in the type of `to`; both of one shape.
 void LaunchConvert(const View& from, const View& to, Run& run);
+/// What `rounded` lacks of `from`, in the type of `rounded` and `to`; all of one shape.
+void LaunchRest(const View& from, const View& rounded, const View& to, Run& run);
 /// x [T, K] in another type, packed into the stream's scratch; what is there already is not converted again.
 View ConvertInputs(const View& x, DType type, Run& run);
 /// Sequences with at most `most_tokens` new tokens, a warp per token and head.
