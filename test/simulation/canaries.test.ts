@@ -135,7 +135,7 @@ describe('whole layers on every device', () => {
     const dropWait: StreamPlants['dropWait'] = (on, event) =>
       on.kind === 'compute' && on.device === 2 && event.kind === 'fetch';
     const { share } = await caught({ ...WHOLE, ...streams(() => ({ dropWait })) });
-    expect(share).toBeGreaterThan(0.8);
+    expect(share).toBeGreaterThan(0.7);
   });
 
   it('a fetch does not wait for its own device’s kernels', async () => {
