@@ -78,6 +78,7 @@ export function passCandidates(sizing: Sizing, microBatchTokens: number): number
   const { workload, options } = sizing;
   const most = mostPassTokens(sizing, microBatchTokens);
   const least = Math.max(workload.sequences, microBatchTokens);
+  if (options.passTokens !== undefined) return [Math.max(least, Math.min(most, options.passTokens))];
   if (options.deviceBudgetBytes === undefined || workload.output === 'nll') return [most];
   return Array.from({ length: PASS_HALVINGS + 1 }, (_, halvings) => Math.ceil(most / 2 ** halvings)).filter(
     (tokens, index) => index === 0 || tokens >= least,

@@ -50,6 +50,8 @@ export interface PlanOptions {
   /** Device buffers: how many layers dram→gpu may run ahead. */
   readonly deviceWindowLayers?: number;
   readonly microBatchTokens?: number;
+  /** A pass has at most so many tokens, but at least one of every sequence and a whole micro-batch. */
+  readonly passTokens?: number;
   /** Of keys and values; a power of two. Default PAGE_TOKENS. */
   readonly pageTokens?: number;
   /** At most that many sequences are computed together. */

@@ -85,6 +85,7 @@ await Promise.all(
       const outcome = await run(part);
       outcomes.push(outcome);
       process.stderr.write(`${lineOf(outcome)}\n`);
+      if (outcome.problem !== undefined) process.stderr.write(`${saidBy(outcome)}\n`);
     }
   }),
 );
@@ -180,6 +181,12 @@ function textOf(path: string): string {
   } catch {
     return '';
   }
+}
+
+/** What the tool said first. */
+function saidBy({ tool, file, part }: Outcome): string {
+  const lines = textOf(join(values.logs, `${tool}-${file}-${part.name}.log`)).split('\n');
+  return lines.slice(0, 16).join('\n');
 }
 
 function lineOf({ tool, file, part, seconds, findings, tests, problem }: Outcome): string {

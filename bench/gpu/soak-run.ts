@@ -235,7 +235,7 @@ export class Soak {
     const key = [one.model, one.event, one.sampled, ...(this.#devices.kind === 'cpu' ? [] : cut)].join(' ');
     const known = this.#references.get(key);
     if (known) return known;
-    const cutAlike = all ? {} : { microBatchTokens, microBatchSequences };
+    const cutAlike = all ? {} : { microBatchTokens, microBatchSequences, passTokens: plan.passTokens };
     const options = this.#options({ ...placed, plan: cutAlike }, PLENTY);
     const engine = await Engine.open(this.#modelOf(one).opened, options);
     try {

@@ -48,6 +48,8 @@ export abstract class NativeBackend implements Backend {
     assert(into instanceof HostBlock, 'memory of this backend');
     if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
     const span = await this.#reads.read(requests, into);
+    // Memory is given back as soon as the last read has ended.
+    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
     await this.touched(into);
     return span;
   }
