@@ -5,8 +5,8 @@
 //
 // A checked kernel is many times slower, so the files are cut by the types in their tests' names and run beside each
 // other, with ZI_TEST_SCALE=small: the same cases, but attention with one placing of operands instead of two. Memcheck
-// watches all kernels, those of the library for products as well; racecheck, which traces shared memory, only ours. A
-// line per part; status 1 when a part found errors, did not end in time, or a test ran in none.
+// watches all kernels, those of the library for products as well; racecheck, which traces shared memory, only ours, and
+// without the products of 16-bit inputs that the library computes, whose kernels crash it. A line per part; status 1 when a part found errors, did not end in time, or a test ran in none.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -42,6 +42,9 @@ const TOOL_OPTIONS: Readonly<Record<Tool, readonly string[]>> = {
   // Mangled names of our kernels begin with the namespace.
   racecheck: ['--racecheck-report', 'analysis', '--kernel-name', 'kernel_substring=2zi4cuda'],
 };
+/** Racecheck is crashed by what cuBLASLt launches for 16-bit inputs; and one GPU is enough for all kernels. */
+const MAY_MISS: Readonly<Record<Tool, RegExp>> = { memcheck: /two GPUs/, racecheck: /two GPUs|\(library\)/ };
+const KERNELS: Readonly<Record<Tool, string>> = { memcheck: 'all', racecheck: 'own' };
 const FIRST_PORT = 49152;
 const PORTS_EACH = 32;
 
@@ -122,7 +125,11 @@ async function run(part: Part): Promise<Outcome> {
         ...['-t', tests.pattern, '--testTimeout', '600000', '--hookTimeout', '600000'],
         ...['--reporter=json', `--outputFile=${log}.json`],
       ],
-      { env: { ...process.env, ZI_TEST_SCALE: 'small' }, stdio: 'ignore', detached: true },
+      {
+        env: { ...process.env, ZI_TEST_SCALE: 'small', ZI_TEST_KERNELS: KERNELS[tool] },
+        stdio: 'ignore',
+        detached: true,
+      },
     ),
     limitMs,
   );
@@ -199,7 +206,10 @@ function report(): void {
   const missing = tools.flatMap((tool) =>
     files.flatMap((file) => {
       const parts = outcomes.filter((outcome) => outcome.tool === tool && outcome.file === file);
-      return neverRan(parts.map(({ tests }) => tests)).map((name) => `${tool} ${file}: ${name}`);
+      return neverRan(
+        parts.map(({ tests }) => tests),
+        MAY_MISS[tool],
+      ).map((name) => `${tool} ${file}: ${name}`);
     }),
   );
   for (const name of missing) process.stderr.write(`never ran under ${name}\n`);

@@ -39,6 +39,11 @@ export function warmCuda(): void {
   }
 }
 
+/** Known without asking the addon, also when it was freed: a pass that has not noticed the end yet still looks. */
+interface DeviceMemory extends Memory {
+  readonly native: NativeDeviceMemory;
+}
+
 class CudaDevice implements Device {
   readonly name: string;
   readonly computesInPlace = false;
@@ -48,7 +53,7 @@ class CudaDevice implements Device {
   readonly load: QueueStream;
   readonly store: QueueStream;
   readonly #index: number;
-  readonly #memories: NativeDeviceMemory[] = [];
+  readonly #memories: DeviceMemory[] = [];
 
   constructor(index: number) {
     this.#index = index;
@@ -67,7 +72,8 @@ class CudaDevice implements Device {
 
   allocate(sizeBytes: number): Memory {
     try {
-      const memory = new (native().NativeDeviceMemory)(this.#index, sizeBytes);
+      const block = new (native().NativeDeviceMemory)(this.#index, sizeBytes);
+      const memory = { native: block, id: block.id, sizeBytes: block.sizeBytes };
       this.#memories.push(memory);
       return memory;
     } catch (error) {
@@ -87,7 +93,7 @@ class CudaDevice implements Device {
   }
 
   free(): void {
-    for (const memory of this.#memories.splice(0)) memory.free();
+    for (const memory of this.#memories.splice(0)) memory.native.free();
   }
 }
 

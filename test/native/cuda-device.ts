@@ -24,6 +24,12 @@ export const HAS_NCCL = HAS_TWO_GPUS && native().ncclProblem() === '';
  */
 export const SMALL = process.env.ZI_TEST_SCALE === 'small';
 
+/**
+ * `ZI_TEST_KERNELS=own`, for racecheck, which the 16-bit kernels of cuBLASLt crash ("failed to handle a hardware
+ * exception"): what the library would compute from 16-bit inputs is left out.
+ */
+export const OWN_KERNELS_ONLY = process.env.ZI_TEST_KERNELS === 'own';
+
 let stream: NativeCudaStream | undefined;
 export function gpuStream(): NativeCudaStream {
   stream ??= new (native().NativeCudaStream)(0, 'kernels');
