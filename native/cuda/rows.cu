@@ -14,10 +14,35 @@ struct GatherArguments {
   int64_t table_rows, table_stride;
   const int32_t* rows;
   int64_t columns;
-  bool accumulate;
+  /// Rows of `out` are groups of eight at multiples of 16 bytes.
+  bool accumulate, groups;
   float scale;
   Fault* fault;
 };
+
+/// A row in groups of eight values, some of which are on their way at once: where the table lies beyond the link, each
+/// load takes microseconds.
+template <class T>
+__device__ void GatherGroups(const GatherArguments& a, const T* from, int64_t token) {
+  constexpr int kAhead = 4, kStep = kThreads * 8;
+  for (int64_t begin = threadIdx.x * 8; begin < a.columns; begin += kAhead * kStep) {
+    float values[kAhead][8];
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      if (begin + u * kStep < a.columns) GetEight(from + begin + u * kStep, values[u]);
+    }
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      const int64_t at = begin + u * kStep;
+      if (at >= a.columns) break;
+      float before[8] = {};
+      if (a.accumulate) a.out.GetEight(token, at, before);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) values[u][i] = fmaf(values[u][i], a.scale, before[i]);
+      a.out.PutEight(token, at, values[u]);
+    }
+  }
+}
 
 /// Four values of a row of two-byte ones, or two of a float row, per access: the table may lie beyond the link, which
 /// wants few and large reads.
@@ -30,12 +55,12 @@ __global__ void GatherRows(const GatherArguments a) {
   }
   const int64_t offset = row * a.table_stride;
   const auto put = [&](int64_t i, float read) {
-    const float value = read * a.scale;
-    a.out.Put(token, i, a.accumulate ? a.out.Get(token, i) + value : value);
+    a.out.Put(token, i, fmaf(read, a.scale, a.accumulate ? a.out.Get(token, i) : 0.0f));
   };
   WithType(a.dtype, [&](auto* type) {
     using T = std::decay_t<decltype(*type)>;
     const T* from = reinterpret_cast<const T*>(a.table) + offset;
+    if (a.groups && reinterpret_cast<uintptr_t>(from) % 16 == 0) return GatherGroups(a, from, token);
     constexpr int kEach = 8 / sizeof(T);
     int64_t done = 0;
     if (reinterpret_cast<uintptr_t>(from) % 8 == 0) {
@@ -130,7 +155,7 @@ void Launch(const GatherRowsOp& op, Run& run) {
   if (tokens == 0 || columns == 0) return;
   const GatherArguments arguments{RowView(op.out),       op.table.data, op.table.dtype, op.table.shape[0],
                                   op.table.strides[0],   Ints(op.rows), columns,        op.accumulate,
-                                  op.scale,              run.fault};
+                                  columns % 8 == 0 && RowsAligned(op.out, 16), op.scale, run.fault};
   Overlapped(GatherRows, Blocks(tokens, 1), kThreads, run, arguments);
 }
 

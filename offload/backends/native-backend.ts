@@ -3,8 +3,11 @@
 import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
 import { assert, OperatingError } from '../errors.js';
 import { type IoOptions, native } from '../native.js';
+import { MiB } from '../units.js';
 import { FileReads } from './file-reads.js';
 import { HostBlock } from './host-block.js';
+
+const HUGE_FROM_BYTES = 4 * MiB;
 
 export abstract class NativeBackend implements Backend {
   abstract readonly kind: 'cpu' | 'cuda';
@@ -33,7 +36,8 @@ export abstract class NativeBackend implements Backend {
   }
 
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
-    const memory = new HostBlock(sizeBytes, purpose !== 'control');
+    // Small pages of large tables overtax what translates a device's addresses.
+    const memory = new HostBlock(sizeBytes, purpose !== 'control' || sizeBytes >= HUGE_FROM_BYTES);
     this.#memories.push(memory);
     if (purpose === 'stream') this.#reads.reuse(memory);
     this.allocated(memory, purpose);
