@@ -130,19 +130,13 @@ export class DevicePass {
   }
 
   /** Rows of a micro-batch, per table. Rejects when no look-up is under way any more, and holds none then. */
-  async #lookup(microBatch: MicroBatch): Promise<RowLease[]> {
-    const lookups = await Promise.allSettled(
-      this.#model.tables.map((table, index) =>
-        present(this.#rowCaches[index], 'row cache').lookup(
-          tableRows(table.rowsFrom, table.rowOffset, microBatch),
-        ),
+  #lookup(microBatch: MicroBatch): RowLease[] | Promise<RowLease[]> {
+    const lookups = this.#model.tables.map((table, index) =>
+      present(this.#rowCaches[index], 'row cache').lookup(
+        tableRows(table.rowsFrom, table.rowOffset, microBatch),
       ),
     );
-    const failure = lookups.find((lookup) => lookup.status === 'rejected');
-    const leases = lookups.flatMap((lookup) => (lookup.status === 'fulfilled' ? [lookup.value] : []));
-    if (!failure) return leases;
-    for (const lease of leases) lease.release();
-    throw failure.reason;
+    return lookups.every(isThere) ? lookups : allOrNone(lookups);
   }
 
   /** Looks up the rows of each micro-batch, writes its tables, and queues the embedding. */
@@ -329,6 +323,19 @@ function nllOf(folded: Float32Array): Float64Array {
     const [maximum = 0, total = 0, target = 0] = folded.subarray(row * 3, row * 3 + 3);
     return maximum + Math.log(total) - target;
   });
+}
+
+function isThere(lookup: RowLease | Promise<RowLease>): lookup is RowLease {
+  return !(lookup instanceof Promise);
+}
+
+async function allOrNone(lookups: readonly (RowLease | Promise<RowLease>)[]): Promise<RowLease[]> {
+  const settled = await Promise.allSettled(lookups);
+  const leases = settled.flatMap((lookup) => (lookup.status === 'fulfilled' ? [lookup.value] : []));
+  const failure = settled.find((lookup) => lookup.status === 'rejected');
+  if (!failure) return leases;
+  for (const lease of leases) lease.release();
+  throw failure.reason;
 }
 
 function tableRows(from: 'token' | 'position', offset: number, microBatch: MicroBatch): Int32Array {
