@@ -48,6 +48,8 @@ export class DevicePass {
   #running: readonly Running[] = [];
   #begun: DeviceEvent | undefined;
   #timings: LayerTiming[] = [];
+  /** How many of them are in the trace. */
+  #accounted = 0;
   readonly #awaited = new WeakSet<DeviceEvent>();
   /** The layer that a memory held last. */
   readonly #weights = new WeakMap<Memory, { readonly layer: PlannedLayer; readonly weights: Weights }>();
@@ -68,7 +70,7 @@ export class DevicePass {
 
   /** Queues the embedding of every micro-batch. Rejects when rows cannot be read. */
   async begin(microBatches: readonly MicroBatch[]): Promise<void> {
-    this.#timings = [];
+    [this.#timings, this.#accounted] = [[], 0];
     this.#running = await this.#embed(this.#state.kv.begin(microBatches));
     this.#begun = this.#state.device.compute.record();
   }
@@ -89,6 +91,7 @@ export class DevicePass {
     else this.#queueHeadPiece(layer, weights);
     const end = compute.record();
     this.#timings.push({ name, start, end });
+    this.#account();
     return end;
   }
 
@@ -302,11 +305,13 @@ export class DevicePass {
     return this.#running.reduce((sum, { microBatch }) => sum + microBatch.outputs.length, 0);
   }
 
+  /** Enters the layers that are over into the trace: most of them while the device has others to compute. */
   #account(): void {
-    let free = present(this.#begun, 'begin of the pass').timeMs;
-    for (const { name, start, end } of this.#timings) {
-      this.#trace.addComputeStall(Math.max(0, start.timeMs - free));
-      free = end.timeMs;
+    for (; this.#accounted < this.#timings.length; this.#accounted++) {
+      const { name, start, end } = present(this.#timings[this.#accounted], 'timing');
+      if (Number.isNaN(end.timeMs)) return;
+      const before = this.#timings[this.#accounted - 1]?.end ?? present(this.#begun, 'begin of the pass');
+      this.#trace.addComputeStall(Math.max(0, start.timeMs - before.timeMs));
       const span = { name, startMs: start.timeMs, endMs: end.timeMs, bytes: 0 };
       this.#trace.add({ lane: 'compute', owner: this.#state.device.name, ...span });
     }
