@@ -48,6 +48,8 @@ export class DevicePass {
   #running: readonly Running[] = [];
   #begun: DeviceEvent | undefined;
   #timings: LayerTiming[] = [];
+  /** How many of them are in the trace. */
+  #accounted = 0;
   readonly #awaited = new WeakSet<DeviceEvent>();
   /** The layer that a memory held last. */
   readonly #weights = new WeakMap<Memory, { readonly layer: PlannedLayer; readonly weights: Weights }>();
@@ -68,7 +70,7 @@ export class DevicePass {
 
   /** Queues the embedding of every micro-batch. Rejects when rows cannot be read. */
   async begin(microBatches: readonly MicroBatch[]): Promise<void> {
-    this.#timings = [];
+    [this.#timings, this.#accounted] = [[], 0];
     this.#running = await this.#embed(this.#state.kv.begin(microBatches));
     this.#begun = this.#state.device.compute.record();
   }
@@ -89,6 +91,7 @@ export class DevicePass {
     else this.#queueHeadPiece(layer, weights);
     const end = compute.record();
     this.#timings.push({ name, start, end });
+    this.#account();
     return end;
   }
 
@@ -130,19 +133,13 @@ export class DevicePass {
   }
 
   /** Rows of a micro-batch, per table. Rejects when no look-up is under way any more, and holds none then. */
-  async #lookup(microBatch: MicroBatch): Promise<RowLease[]> {
-    const lookups = await Promise.allSettled(
-      this.#model.tables.map((table, index) =>
-        present(this.#rowCaches[index], 'row cache').lookup(
-          tableRows(table.rowsFrom, table.rowOffset, microBatch),
-        ),
+  #lookup(microBatch: MicroBatch): RowLease[] | Promise<RowLease[]> {
+    const lookups = this.#model.tables.map((table, index) =>
+      present(this.#rowCaches[index], 'row cache').lookup(
+        tableRows(table.rowsFrom, table.rowOffset, microBatch),
       ),
     );
-    const failure = lookups.find((lookup) => lookup.status === 'rejected');
-    const leases = lookups.flatMap((lookup) => (lookup.status === 'fulfilled' ? [lookup.value] : []));
-    if (!failure) return leases;
-    for (const lease of leases) lease.release();
-    throw failure.reason;
+    return lookups.every(isThere) ? lookups : allOrNone(lookups);
   }
 
   /** Looks up the rows of each micro-batch, writes its tables, and queues the embedding. */
@@ -308,11 +305,13 @@ export class DevicePass {
     return this.#running.reduce((sum, { microBatch }) => sum + microBatch.outputs.length, 0);
   }
 
+  /** Enters the layers that are over into the trace: most of them while the device has others to compute. */
   #account(): void {
-    let free = present(this.#begun, 'begin of the pass').timeMs;
-    for (const { name, start, end } of this.#timings) {
-      this.#trace.addComputeStall(Math.max(0, start.timeMs - free));
-      free = end.timeMs;
+    for (; this.#accounted < this.#timings.length; this.#accounted++) {
+      const { name, start, end } = present(this.#timings[this.#accounted], 'timing');
+      if (Number.isNaN(end.timeMs)) return;
+      const before = this.#timings[this.#accounted - 1]?.end ?? present(this.#begun, 'begin of the pass');
+      this.#trace.addComputeStall(Math.max(0, start.timeMs - before.timeMs));
       const span = { name, startMs: start.timeMs, endMs: end.timeMs, bytes: 0 };
       this.#trace.add({ lane: 'compute', owner: this.#state.device.name, ...span });
     }
@@ -329,6 +328,19 @@ function nllOf(folded: Float32Array): Float64Array {
     const [maximum = 0, total = 0, target = 0] = folded.subarray(row * 3, row * 3 + 3);
     return maximum + Math.log(total) - target;
   });
+}
+
+function isThere(lookup: RowLease | Promise<RowLease>): lookup is RowLease {
+  return !(lookup instanceof Promise);
+}
+
+async function allOrNone(lookups: readonly (RowLease | Promise<RowLease>)[]): Promise<RowLease[]> {
+  const settled = await Promise.allSettled(lookups);
+  const leases = settled.flatMap((lookup) => (lookup.status === 'fulfilled' ? [lookup.value] : []));
+  const failure = settled.find((lookup) => lookup.status === 'rejected');
+  if (!failure) return leases;
+  for (const lease of leases) lease.release();
+  throw failure.reason;
 }
 
 function tableRows(from: 'token' | 'position', offset: number, microBatch: MicroBatch): Int32Array {

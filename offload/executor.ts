@@ -23,6 +23,7 @@ export class Executor {
   readonly #source: WeightSource;
   readonly #trace: Trace;
   readonly #buffers: Buffers;
+  readonly #rowCaches: readonly RowCache[];
   readonly #devices: readonly DevicePass[];
   #session: { readonly schedule: Schedule; readonly prefetcher: Prefetcher; nextPass: number } | undefined;
   #running: Promise<unknown> | undefined;
@@ -42,7 +43,7 @@ export class Executor {
     this.#source = source;
     this.#trace = trace;
     this.#buffers = allocateBuffers(backend, plan);
-    const rowCaches = model.tables.map((table, index) => {
+    this.#rowCaches = model.tables.map((table, index) => {
       const memory = backend.allocateHost(present(plan.rowCacheBytes[index], 'row cache size'), 'control');
       const onRead = (span: ReadSpan) =>
         trace.add({ lane: 'rows', owner: 'drive', name: table.key, ...span });
@@ -51,7 +52,7 @@ export class Executor {
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     this.#devices = backend.devices.map((device) => {
       const state = makeDeviceState(backend, device, model, plan, contextTokens, fixed, trace);
-      return new DevicePass(model, plan, state, rowCaches, trace);
+      return new DevicePass(model, plan, state, this.#rowCaches, trace);
     });
   }
 
@@ -127,14 +128,14 @@ export class Executor {
     }
   }
 
-  /** Ends the session: buffers are back in their pools, and no queued work reads the tables any more. */
+  /** Ends the session: buffers are back in their pools, nothing is read any more, and no queued work reads the tables. */
   async end(): Promise<void> {
     const session = this.#session;
     this.#session = undefined;
     await session?.prefetcher.stop();
     // A pass that is cut off queues nothing more once it knows. Why it failed, it said itself.
     await Promise.allSettled([this.#running]);
-    await Promise.all(this.#devices.map((device) => device.idle()));
+    await Promise.all([...this.#devices, ...this.#rowCaches].map((part) => part.idle()));
   }
 
   /** Runs every micro-batch of the pass through all layers. One pass at a time. */

@@ -11,7 +11,7 @@ import type { ModelSpec } from './model.js';
 import { controlWords, resultBytes } from './pass.js';
 import type { KvBufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
 import type { Transfer } from './transfer.js';
-import { formatBytes } from './units.js';
+import { formatBytes, MiB } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
 const MICRO_BATCH_TOKENS = [4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
@@ -23,6 +23,12 @@ const MOST_ON_DEVICE = 4096;
 const MOST_MICRO_BATCHES = 64;
 const PASS_HALVINGS = 3;
 const ROWS_TERM = 'embedding rows';
+const ROWS_REASON = 'recently used rows of the tables, in aligned slots';
+/** Tokens of texts repeat: most of what a text needs is among so many. Tables of positions have hardly more rows. */
+const KEPT_ROWS = 2048;
+/** Beyond the rows of a pass, of all tables together: locking more memory would delay the start. */
+const MOST_KEPT_BYTES = 64 * MiB;
+const KEPT_SHARE = 1 / 16;
 
 export interface Sizing {
   readonly model: ModelSpec;
@@ -141,7 +147,7 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
       tier: 'dram',
       name: ROWS_TERM,
       bytes: rowCacheBytes.reduce((a, b) => a + b, 0),
-      reason: 'recently used rows of the tables, in aligned slots',
+      reason: ROWS_REASON,
     },
     {
       tier,
@@ -223,28 +229,43 @@ function kvMemory(
 }
 
 /**
- * The rows of a whole pass, where all layers rest in DRAM and its budget leaves `freeBytes`: else a long prompt's rows
- * push each other out, and the drive is read at every pass.
+ * More rows, where all layers rest in DRAM and its budget leaves `freeBytes`: those of a whole pass, since else a long
+ * prompt's rows push each other out and the drive is read at every pass; and of a small share of what is then left
+ * KEPT_ROWS, so that a step of decoding seldom waits for the drive.
  */
 export function keepRowsOfPass(
-  { model }: Sizing,
+  { model, workload }: Sizing,
   sizes: Sizes,
   terms: readonly PlanTerm[],
   freeBytes: number,
 ): { sizes: Sizes; terms: PlanTerm[] } {
   let left = freeBytes;
-  const rowCacheBytes = model.tables.map((table, index) => {
-    const planned = present(sizes.rowCacheBytes[index], 'row cache');
-    const slotBytes = rowSlotBytes(table);
-    const wanted = Math.min(table.rowCount, sizes.passTokens) * slotBytes;
-    const more = Math.max(0, Math.min(wanted - planned, Math.floor(left / slotBytes) * slotBytes));
-    left -= more;
-    return planned + more;
-  });
+  const grown = (planned: readonly number[], wantedRows: readonly number[], mostBytes: number) =>
+    model.tables.map((table, index) => {
+      const bytes = present(planned[index], 'row cache');
+      const slotBytes = rowSlotBytes(table);
+      const wanted = Math.min(table.rowCount, present(wantedRows[index], 'rows')) * slotBytes;
+      const affordable = Math.floor(Math.min(left, mostBytes) / slotBytes) * slotBytes;
+      const more = Math.max(0, Math.min(wanted - bytes, affordable));
+      left -= more;
+      return bytes + more;
+    });
+  const rowsOfPass = grown(
+    sizes.rowCacheBytes,
+    model.tables.map(() => sizes.passTokens),
+    left,
+  );
+  const kept = model.tables.map(({ rowsFrom, rowOffset }) =>
+    rowsFrom === 'token' ? KEPT_ROWS : Math.max(KEPT_ROWS, workload.contextTokens + rowOffset),
+  );
+  const share = Math.min(MOST_KEPT_BYTES, left * KEPT_SHARE) / model.tables.length;
+  const rowCacheBytes = grown(rowsOfPass, kept, share);
   const bytes = rowCacheBytes.reduce((a, b) => a + b, 0);
+  const slots = model.tables.map((table, index) => (rowCacheBytes[index] ?? 0) / rowSlotBytes(table));
+  const reason = `${slots.join(' + ')} ${ROWS_REASON}: all of a pass (${sizes.passTokens} tokens), and as many as a little of what is left holds`;
   return {
     sizes: { ...sizes, rowCacheBytes },
-    terms: terms.map((term) => (term.name === ROWS_TERM ? { ...term, bytes } : term)),
+    terms: terms.map((term) => (term.name === ROWS_TERM ? { ...term, bytes, reason } : term)),
   };
 }
 

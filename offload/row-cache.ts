@@ -2,7 +2,7 @@
 
 import type { DeviceEvent, HostMemory, ReadSpan } from './backend.js';
 import { DTYPE_BYTES } from './dtype.js';
-import { assert } from './errors.js';
+import { assert, present } from './errors.js';
 import type { RowTable } from './model.js';
 import type { Tensor } from './ops.js';
 import { rowPlace, rowSlotBytes, type WeightSource } from './weight-source.js';
@@ -12,16 +12,20 @@ interface Slot {
   readonly offsetBytes: number;
   /** Where the row begins, in elements of the leases' views. */
   readonly firstElement: number;
-  /** The last look-up that wanted it. */
+  /** The last look-up that held it. */
   lookup: number;
   /** Look-ups whose kernels may still read it. */
   pins: number;
-  loaded: Promise<unknown>;
-  /** Its read failed: it is in the cache no more, and free as soon as nobody holds it. */
-  failed: boolean;
 }
 
-const LOADED = Promise.resolve();
+/** Slots that a queued kernel reads. */
+interface Use {
+  readonly until: DeviceEvent;
+  readonly slots: readonly Slot[];
+}
+
+/** Rows of positions that are read ahead of a sequence at most: a read of many takes hardly longer than one of a few. */
+const AHEAD_ROWS = 32;
 
 /** Rows for one micro-batch; `release` once the kernel that reads them has been queued. */
 export interface RowLease {
@@ -34,19 +38,26 @@ export interface RowLease {
 
 /**
  * Least recently used rows leave first. Capacity is fixed; a look-up never needs more than `slotCount` rows.
- * One look-up at a time, but many leases may be out, released in any order.
+ * One look-up at a time, but many leases may be out, released in any order. Of a table of positions the rows that
+ * follow are read in the background, so that a sequence that goes on token by token finds them.
  */
 export class RowCache {
   readonly #table: RowTable;
   readonly #source: WeightSource;
   readonly #memory: HostMemory;
   readonly #onRead: (span: ReadSpan) => void;
-  /** By row: a look-up is once for every token, and an array is looked into faster than a map. */
+  readonly #slotCount: number;
+  /**
+   * By row: what is in memory, and what the look-up that is under way reads. An array, since it is looked into for
+   * every token.
+   */
   readonly #slots: (Slot | undefined)[];
   readonly #idle = new Set<Slot>(); // those that nobody holds, least recently held first
-  readonly #uses = new Set<Promise<void>>(); // of kernels that are queued
+  readonly #uses = new Set<Use>();
   readonly #unused: number[];
   #lookups = 0;
+  /** The read of rows that nobody has asked for yet; its slots are in none of the above. */
+  #ahead: Promise<void> | undefined;
 
   constructor(table: RowTable, source: WeightSource, memory: HostMemory, onRead: (span: ReadSpan) => void) {
     this.#table = table;
@@ -55,46 +66,51 @@ export class RowCache {
     this.#onRead = onRead;
     this.#slots = new Array<Slot | undefined>(table.rowCount).fill(undefined);
     const slotBytes = rowSlotBytes(table);
-    const slotCount = Math.floor(memory.sizeBytes / slotBytes);
-    assert(slotCount > 0, 'the row cache has a slot');
-    this.#unused = Array.from({ length: slotCount }, (_, index) => (slotCount - 1 - index) * slotBytes);
+    this.#slotCount = Math.floor(memory.sizeBytes / slotBytes);
+    assert(this.#slotCount > 0, 'the row cache has a slot');
+    this.#unused = Array.from(
+      { length: this.#slotCount },
+      (_, index) => (this.#slotCount - 1 - index) * slotBytes,
+    );
   }
 
-  /** Resolves when all rows are in memory. Rejects with an OperatingError when a read fails. */
-  async lookup(rows: Int32Array): Promise<RowLease> {
-    const held: Slot[] = [];
+  /** At once where all rows are in memory, else when they are. Rejects with an OperatingError when a read fails. */
+  lookup(rows: Int32Array): RowLease | Promise<RowLease> {
+    for (const use of this.#uses) if (!Number.isNaN(use.until.timeMs)) this.#endUse(use);
+    return rows.every((row) => this.#slots[row]) ? this.#lease(rows) : this.#fetch(rows);
+  }
+
+  /** Resolves when nothing is read ahead any more; never rejects. Between look-ups. */
+  async idle(): Promise<void> {
+    await this.#ahead;
+  }
+
+  async #fetch(rows: Int32Array): Promise<RowLease> {
+    // It may bring some of them. Where it fails, they are read here, and the failure is reported.
+    await this.#ahead;
+    const known = this.#hold(rows);
     const missing: Slot[] = [];
-    const indices = new Int32Array(rows.length);
-    const lookup = ++this.#lookups;
-    for (let at = 0; at < rows.length; at++) {
-      const row = rows[at] ?? 0;
-      let slot = this.#slots[row];
-      if (slot?.lookup !== lookup) {
-        if (!slot) {
-          slot = this.#place(row, this.#unused.pop() ?? (await this.#takeSlot()));
-          missing.push(slot);
-        }
-        slot.lookup = lookup;
-        slot.pins++;
-        this.#idle.delete(slot);
-        held.push(slot);
-      }
-      indices[at] = slot.firstElement;
-    }
-    if (missing.length > 0) this.#load(missing);
     try {
-      await Promise.all(new Set(held.map((slot) => slot.loaded)));
+      for (const row of rows) {
+        if (!this.#slots[row]) missing.push(this.#place(row, await this.#takeSlot()));
+      }
+      if (missing.length > 0) this.#onRead(await this.#read(missing));
+      return this.#lease(rows);
     } catch (error) {
-      this.#unpin(held);
+      for (const { row, offsetBytes } of missing) {
+        this.#slots[row] = undefined;
+        this.#unused.push(offsetBytes);
+      }
       throw error;
+    } finally {
+      this.#unpin(known);
     }
-    return this.#lease(indices, held);
   }
 
   #place(row: number, offsetBytes: number): Slot {
     const start = offsetBytes + rowPlace(this.#table, row).offsetInSlot - this.#misalignment;
     const firstElement = start / DTYPE_BYTES[this.#table.dtype];
-    const slot = { row, offsetBytes, firstElement, lookup: 0, pins: 0, loaded: LOADED, failed: false };
+    const slot = { row, offsetBytes, firstElement, lookup: 0, pins: 0 };
     this.#slots[row] = slot;
     return slot;
   }
@@ -104,33 +120,38 @@ export class RowCache {
     return this.#table.extent.fileOffset % DTYPE_BYTES[this.#table.dtype];
   }
 
-  #load(missing: readonly Slot[]): void {
-    const reads = missing.map(({ row, offsetBytes }) => ({ row, slotOffset: offsetBytes }));
-    const loaded = this.#source.readRows(this.#table, reads, this.#memory);
-    for (const slot of missing) slot.loaded = loaded;
-    loaded.then(this.#onRead, () => {
-      // A later look-up reads them again.
-      for (const slot of missing) {
-        slot.failed = true;
-        this.#slots[slot.row] = undefined;
-        if (slot.pins === 0) {
-          this.#idle.delete(slot);
-          this.#unused.push(slot.offsetBytes);
-        }
-      }
-    });
+  #read(places: readonly { readonly row: number; readonly offsetBytes: number }[]): Promise<ReadSpan> {
+    const reads = places.map(({ row, offsetBytes }) => ({ row, slotOffset: offsetBytes }));
+    return this.#source.readRows(this.#table, reads, this.#memory);
+  }
+
+  /** Those that are known, once each: they stay until they are unpinned. */
+  #hold(rows: Int32Array): Slot[] {
+    const held: Slot[] = [];
+    const lookup = ++this.#lookups;
+    for (const row of rows) {
+      const slot = this.#slots[row];
+      if (!slot || slot.lookup === lookup) continue;
+      slot.lookup = lookup;
+      slot.pins++;
+      this.#idle.delete(slot);
+      held.push(slot);
+    }
+    return held;
   }
 
   #unpin(slots: readonly Slot[]): void {
-    for (const slot of slots) {
-      slot.pins--;
-      if (slot.pins > 0) continue;
-      if (slot.failed) this.#unused.push(slot.offsetBytes);
-      else this.#idle.add(slot);
-    }
+    for (const slot of slots) if (--slot.pins === 0) this.#idle.add(slot);
   }
 
-  #lease(indices: Int32Array, slots: readonly Slot[]): RowLease {
+  #endUse(use: Use): void {
+    if (this.#uses.delete(use)) this.#unpin(use.slots);
+  }
+
+  /** Of rows that are all in memory. */
+  #lease(rows: Int32Array): RowLease {
+    const slots = this.#hold(rows);
+    if (this.#table.rowsFrom === 'position') this.#readAhead(slots);
     const elementBytes = DTYPE_BYTES[this.#table.dtype];
     const misalignment = this.#misalignment;
     const { columns, dtype } = this.#table;
@@ -143,40 +164,71 @@ export class RowCache {
         shape: [starts, columns],
         strides: [1, 1],
       },
-      indices,
-      release: (after) => {
-        if (!after) {
-          this.#unpin(slots);
-          return;
-        }
-        const unpin = () => this.#unpin(slots);
-        const use = after
-          .reached()
-          .then(unpin, unpin)
-          .then(() => {
-            this.#uses.delete(use);
-          });
-        this.#uses.add(use);
+      indices: rows.map((row) => present(this.#slots[row], 'a held row').firstElement),
+      release: (until) => {
+        if (until) this.#uses.add({ until, slots });
+        else this.#unpin(slots);
       },
     };
   }
 
-  /** A free slot: unused, or the least recently used one that no queued kernel reads. */
-  async #takeSlot(): Promise<number> {
-    for (;;) {
-      const unused = this.#unused.pop();
-      if (unused !== undefined) return unused;
-      const [idle] = this.#idle;
-      if (idle) {
-        this.#idle.delete(idle);
-        // A look-up that failed for another row may have left its read running.
-        await idle.loaded.catch(() => undefined);
-        if (idle.pins > 0 || idle.failed) continue;
-        this.#slots[idle.row] = undefined;
-        return idle.offsetBytes;
+  /**
+   * Reads on behind the last row of each run in `held` when half of what it may have ahead is used up. All runs
+   * together have half of the slots, so that they do not take them from each other; none is waited for.
+   */
+  #readAhead(held: readonly Slot[]): void {
+    if (this.#ahead) return;
+    const ends = held.filter(({ row }) => this.#slots[row + 1]?.lookup !== this.#lookups);
+    const reach = Math.min(AHEAD_ROWS, Math.floor(this.#slotCount / (2 * ends.length)));
+    const places = new Map<number, { readonly row: number; readonly offsetBytes: number }>();
+    for (const { row: end } of ends) {
+      const last = Math.min(end + reach, this.#table.rowCount - 1);
+      if (this.#slots[Math.min(end + Math.ceil(reach / 2), last)]) continue;
+      for (let row = end + 1; row <= last; row++) {
+        if (this.#slots[row] || places.has(row)) continue;
+        const offsetBytes = this.#freeSlot();
+        if (offsetBytes === undefined) break;
+        places.set(row, { row, offsetBytes });
       }
-      assert(this.#uses.size > 0, 'a row can leave');
-      await Promise.race(this.#uses);
+    }
+    if (places.size === 0) return;
+    this.#ahead = this.#bring([...places.values()]).then(() => {
+      this.#ahead = undefined;
+    });
+  }
+
+  /** A failure is left to the look-up that wants such a row: it reads again. */
+  async #bring(places: readonly { readonly row: number; readonly offsetBytes: number }[]): Promise<void> {
+    try {
+      this.#onRead(await this.#read(places));
+      for (const { row, offsetBytes } of places) this.#idle.add(this.#place(row, offsetBytes));
+    } catch {
+      this.#unused.push(...places.map(({ offsetBytes }) => offsetBytes));
     }
   }
+
+  /** Unused, or the least recently used one that no queued kernel reads; undefined where there is none. */
+  #freeSlot(): number | undefined {
+    const unused = this.#unused.pop();
+    if (unused !== undefined) return unused;
+    const [idle] = this.#idle;
+    if (!idle) return undefined;
+    this.#idle.delete(idle);
+    this.#slots[idle.row] = undefined;
+    return idle.offsetBytes;
+  }
+
+  async #takeSlot(): Promise<number> {
+    for (;;) {
+      const free = this.#freeSlot();
+      if (free !== undefined) return free;
+      assert(this.#uses.size > 0, 'a row can leave');
+      // A device that failed reads nothing any more.
+      await Promise.race([...this.#uses].map((use) => endOf(use).then(() => this.#endUse(use))));
+    }
+  }
+}
+
+async function endOf({ until }: Use): Promise<void> {
+  await until.reached().catch(() => undefined);
 }

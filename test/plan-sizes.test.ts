@@ -2,10 +2,11 @@
 
 import { describe, expect, it } from 'vitest';
 import { Random } from '../offload/backends/simulated-random.js';
-import { elementCount } from '../offload/dtype.js';
+import { DTYPE_BYTES, elementCount } from '../offload/dtype.js';
 import { present } from '../offload/errors.js';
 import type { ModelSpec } from '../offload/model.js';
 import { makePlan, type Plan, type Workload } from '../offload/plan.js';
+import { MiB } from '../offload/units.js';
 import { rowSlotBytes } from '../offload/weight-source.js';
 import { ALL_NVME, generateFixture } from './golden/run-model.js';
 import { dramBytes, optionsFor } from './helpers/plan-options.js';
@@ -15,25 +16,57 @@ describe('what a plan keeps', () => {
   const drawn = Array.from({ length: 20 }, (_, seed) => makeToyModel(new Random(seed), 4).model);
   // More rows than a cache has without need.
   const model = present(
-    drawn.find(({ vocabSize }) => vocabSize > 80),
+    drawn.find(({ vocabSize, tables }) => vocabSize > 80 && tables.length === 2),
     'a model with many rows',
   );
   const workload: Workload = { sequences: 4, contextTokens: 30, promptTokens: 200, output: 'tokens' };
   const termBytes = (plan: Plan, term: string) => plan.terms.find(({ name }) => name === term)?.bytes ?? 0;
 
-  it('rows of a whole pass where all layers rest in DRAM and the budget has room, else few', () => {
+  const withRows = (rowCount: number, columns: number): ModelSpec => ({
+    ...model,
+    tables: model.tables.map((table) => {
+      const sizeBytes = rowCount * columns * DTYPE_BYTES[table.dtype];
+      return { ...table, rowCount, columns, extent: { ...table.extent, sizeBytes } };
+    }),
+  });
+  const slotsOf = (plan: Plan, { tables }: ModelSpec) =>
+    tables.map((table, index) => (plan.rowCacheBytes[index] ?? 0) / rowSlotBytes(table));
+
+  it('rows of a whole pass and some more where all layers rest in DRAM and the budget has room, else few', () => {
+    const large = withRows(10_000, 8);
     const options = { microBatchTokens: 4 };
-    const roomy = makePlan(model, workload, optionsFor('dram', options));
-    const streamed = makePlan(model, workload, optionsFor('nvme', options));
-    model.tables.forEach((table, index) => {
-      const wanted = Math.min(table.rowCount, roomy.passTokens) * rowSlotBytes(table);
-      expect(roomy.rowCacheBytes[index]).toBe(Math.max(wanted, streamed.rowCacheBytes[index] ?? 0));
-    });
-    expect(termBytes(roomy, 'embedding rows')).toBe(roomy.rowCacheBytes.reduce((a, b) => a + b, 0));
-    const dramBudgetBytes = dramBytes(roomy) - 1;
-    const tight = makePlan(model, workload, optionsFor('dram', { ...options, dramBudgetBytes }));
+    const roomy = makePlan(large, workload, optionsFor('dram', options));
+    expect(slotsOf(makePlan(large, workload, optionsFor('nvme', options)), large)).toEqual(
+      large.tables.map(() => 64),
+    );
+    expect(slotsOf(roomy, large)).toEqual(large.tables.map(() => 2048));
+    const wide = makePlan(large, { ...workload, contextTokens: 3000 }, optionsFor('dram', options));
+    expect(slotsOf(wide, large)).toEqual(
+      large.tables.map(({ rowsFrom, rowOffset }) => (rowsFrom === 'token' ? 2048 : 3000 + rowOffset)),
+    );
+    const term = present(
+      roomy.terms.find(({ name }) => name === 'embedding rows'),
+      'term',
+    );
+    expect(term.bytes).toBe(roomy.rowCacheBytes.reduce((a, b) => a + b, 0));
+    expect(term.reason).toMatch(/^2048 .*recently used rows/);
+    // Those of a pass are worth all that is left, others a little of it.
+    const extra = term.bytes - large.tables.reduce((sum, table) => sum + 200 * rowSlotBytes(table), 0);
+    const dramBudgetBytes = dramBytes(roomy) - extra + 100 * 1024;
+    const tight = makePlan(large, workload, optionsFor('dram', { ...options, dramBudgetBytes }));
     expect(dramBytes(tight)).toBeLessThanOrEqual(dramBudgetBytes);
-    expect(tight.rowCacheBytes[0]).toBeLessThan(roomy.rowCacheBytes[0] ?? 0);
+    for (const slots of slotsOf(tight, large)) expect(slots).toBe(200);
+    const tighter = { ...options, dramBudgetBytes: dramBudgetBytes - 200 * 1024 };
+    expect(slotsOf(makePlan(large, workload, optionsFor('dram', tighter)), large).at(-1)).toBeLessThan(200);
+  });
+
+  it('of large rows no more than locks in milliseconds', () => {
+    const large = withRows(10_000, 100_000);
+    const plan = makePlan(large, workload, optionsFor('dram', { microBatchTokens: 4 }));
+    const ofPass = large.tables.reduce((sum, table) => sum + 200 * rowSlotBytes(table), 0);
+    const more = termBytes(plan, 'embedding rows') - ofPass;
+    expect(more).toBeGreaterThan(60 * MiB);
+    expect(more).toBeLessThanOrEqual(64 * MiB);
   });
 
   it('activations and cache in the 16 bits of most weights, on GPUs', () => {

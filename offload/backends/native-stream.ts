@@ -18,12 +18,15 @@ class QueueEvent implements DeviceEvent {
   /** Null when the stream was closed before. */
   readonly native: NativeEvent | null;
   readonly #stream: QueueStream;
+  #timeMs = Number.NaN;
   constructor(event: NativeEvent | null, stream: QueueStream) {
     this.native = event;
     this.#stream = stream;
   }
+  /** Asked for several times, and a driver takes microseconds to say. */
   get timeMs(): number {
-    return this.native?.timeMs ?? Number.NaN;
+    if (Number.isNaN(this.#timeMs)) this.#timeMs = this.native?.timeMs ?? Number.NaN;
+    return this.#timeMs;
   }
   async reached(urgent = false): Promise<void> {
     try {

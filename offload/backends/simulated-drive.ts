@@ -17,6 +17,8 @@ export interface DriveTempo {
 export interface DriveStats {
   readonly requests: number;
   readonly pieces: number;
+  /** Requests that nobody has heard the end of. */
+  readonly inFlight: number;
 }
 
 export class SimulatedDrive {
@@ -30,6 +32,7 @@ export class SimulatedDrive {
   readonly #laneFreeMs: number[];
   #requests = 0;
   #pieces = 0;
+  #inFlight = 0;
 
   constructor(options: {
     readonly contents: ReadonlyMap<string, Uint8Array>;
@@ -50,7 +53,7 @@ export class SimulatedDrive {
   }
 
   get stats(): DriveStats {
-    return { requests: this.#requests, pieces: this.#pieces };
+    return { requests: this.#requests, pieces: this.#pieces, inFlight: this.#inFlight };
   }
 
   openFile(path: string): FileRef {
@@ -98,6 +101,7 @@ export class SimulatedDrive {
       this.#clock.fail(error);
       return done.promise;
     }
+    this.#inFlight++;
     // From now on the drive may write at any time, so nothing there can be relied on.
     memory.written.fill(memory.purpose === 'control' ? 1 : 0, memoryOffset, end);
     const available = Math.max(0, Math.min(sizeBytes, content.length - fileOffset));
@@ -115,7 +119,11 @@ export class SimulatedDrive {
         }
         if (!last) return;
         endAccess(access);
-        this.#clock.after(this.#noticeMs(), () => (failure ? done.reject(failure) : done.resolve(available)));
+        this.#clock.after(this.#noticeMs(), () => {
+          this.#inFlight--;
+          if (failure) done.reject(failure);
+          else done.resolve(available);
+        });
       });
     });
     return done.promise;

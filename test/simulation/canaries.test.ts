@@ -4,8 +4,6 @@ import { describe, expect, it } from 'vitest';
 import { simulated } from '../../offload/backends/simulated-memory.js';
 import { OperatingError, present } from '../../offload/errors.js';
 import type { Memory } from '../../offload/ops.js';
-import type { RowLease } from '../../offload/row-cache.js';
-import { RowCache } from '../../offload/row-cache.js';
 import {
   COPYING,
   caught,
@@ -178,20 +176,6 @@ describe('leases released early', () => {
     const options = { ...STREAMING, computesInPlace: true, hostWindow: 2 };
     const { share } = await caught({ ...options, ...streams(() => ({ early })) });
     expect(share).toBeGreaterThan(0.8);
-  });
-
-  it('rows of the embedding before the kernel that looks them up', async () => {
-    const original = RowCache.prototype.lookup;
-    RowCache.prototype.lookup = async function (this: RowCache, rows): Promise<RowLease> {
-      const lease = await original.call(this, rows);
-      return { ...lease, release: () => lease.release() };
-    };
-    try {
-      const { share } = await caught({ ...STREAMING, deviceCount: 4, passes: 5 });
-      expect(share).toBeGreaterThan(0.6);
-    } finally {
-      RowCache.prototype.lookup = original;
-    }
   });
 });
 

@@ -40,7 +40,7 @@ it('a read that fails ends the pass with its error; the next session reads again
       index--;
     }
     await world.end();
-    await world.backend.close();
+    await world.close();
   });
   expect(failures).toBeGreaterThan(COUNT / 20);
 }, 600_000);
@@ -74,7 +74,7 @@ it('a session can end while a pass runs and fetches are in flight; the next one 
     executor.begin(passCount);
     for (const index of scenario.passes.keys()) await world.run(index);
     await world.end();
-    await backend.close();
+    await world.close();
   });
   expect(interrupted).toBeGreaterThan(COUNT / 10);
 }, 600_000);
@@ -98,9 +98,9 @@ it('a backend that is closed in the middle rejects what waits for it, and ending
         expect(['INTERRUPTED', 'DEVICE_FAILED']).toContain((error as OperatingError).code);
       },
     );
-    const closing = backend.sleep(random.spread(0.01, 30)).then(() => backend.close());
+    const closing = backend.sleep(random.spread(0.01, 30)).then(() => world.close());
     await Promise.all([backend.until(closing, 'closing'), played]);
-    await backend.close();
+    await world.close();
     if (world.isCreated) await world.end();
   });
   expect(rejected).toBeGreaterThan(COUNT / 5);
@@ -156,7 +156,7 @@ it('sessions share buffers and the layers at rest, each of which is read once; e
     const others = new Set([...reads('dram'), ...reads('nvme')]);
     const onDevices = reads('gpu').filter((key) => !others.has(key));
     expect(read.filter((key) => onDevices.includes(key)).sort()).toEqual(onDevices.sort());
-    await world.backend.close();
+    await world.close();
   });
 }, 600_000);
 
@@ -179,7 +179,7 @@ it('a device that breaks off ends every pass with its one error, and leaves noth
       );
     }
     await world.end();
-    await world.backend.close();
+    await world.close();
     if (!failed) return; // the passes had fewer kernels
     seen.add(`${world.scenario.plan.transfer.by} ${world.scenario.computesInPlace}`);
     expect(failed).toBeInstanceOf(OperatingError);

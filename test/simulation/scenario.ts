@@ -99,9 +99,12 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     }),
     hostBuffers: { ...base.hostBuffers, count: allResident || hostWindow === 0 ? 0 : base.hostBuffers.count },
     kvBuffers: { ...base.kvBuffers, count: base.kvBuffers.count && random.between(1, base.kvBuffers.count) },
-    rowCacheBytes: toy.model.tables.map(
-      (table) => rowSlotBytes(table) * random.between(microBatchTokens, 2 * microBatchTokens),
-    ),
+    rowCacheBytes: toy.model.tables.map((table) => {
+      const slots = random.between(microBatchTokens, 2 * microBatchTokens);
+      // Some have room for rows that nobody has asked for yet; drawn apart as well.
+      const roomier = table.rowsFrom === 'position' && new Random(seed + 104_729).chance(0.5);
+      return rowSlotBytes(table) * slots * (roomier ? 4 : 1);
+    }),
   };
   const reference = new Reference(toy, plan.kvPages, plan.pageTokens);
   const passCount = options.passes ?? random.between(1, 5);

@@ -17,7 +17,7 @@ export class WrongResultError extends Error {
   }
 }
 
-/** A buffer did not come back to its pool. */
+/** A buffer did not come back to its pool, or something is still read. */
 export class LeakError extends Error {
   constructor(message: string) {
     super(message);
@@ -40,6 +40,7 @@ export class World {
   readonly trace = new Trace(false);
   readonly #seen: Backend;
   #executor: Executor | undefined;
+  #closed = false;
 
   constructor(seed: number, options: WorldOptions = {}) {
     const drawn = drawScenario(seed, {
@@ -85,11 +86,19 @@ export class World {
     compare(expected, results, this.scenario, index);
   }
 
-  /** Ends the session; every buffer must be back. */
+  /** Ends the session; every buffer must be back, and every read over unless the backend was closed before. */
   async end(): Promise<void> {
     await this.backend.until(this.executor.end(), 'Executor.end');
     const { leasedBuffers } = this.executor;
     if (leasedBuffers > 0) throw new LeakError(`${leasedBuffers} buffers are still leased`);
+    const { inFlight } = this.backend.driveStats;
+    if (inFlight > 0 && !this.#closed) throw new LeakError(`${inFlight} reads are still in flight`);
+  }
+
+  /** Also in the middle of everything. */
+  close(): Promise<void> {
+    this.#closed = true;
+    return this.backend.close();
   }
 
   /** One session over all passes. */
@@ -98,7 +107,7 @@ export class World {
     this.executor.begin(this.scenario.passes.length);
     for (const index of this.scenario.passes.keys()) await this.run(index);
     await this.end();
-    await this.backend.close();
+    await this.close();
   }
 }
 
