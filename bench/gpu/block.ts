@@ -1,7 +1,7 @@
 // What does one block take on a GPU when nothing has to be waited for? The whole of it beside its products alone, and
 // every operation.
 //
-// node dist/bench/gpu/block.js [--shape opt-6.7b] [--prompt 512] [--batch 64] [--micro 2048]
+// node dist/bench/gpu/block.js [--shape opt-6.7b] [--prompt 512] [--batch 64] [--micro 2048] [--runs 5] [--seconds 4]
 //
 // The limit is the products' own rate: the same products of the same inputs, 16 bits in and out, with nothing before
 // or after them. Decoding tokens would wait for memory; a prompt's do not.
@@ -29,6 +29,7 @@ const { values } = parseArgs({
     micro: { type: 'string', default: '2048' },
     type: { type: 'string', default: 'bf16' },
     runs: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '0' },
   },
 });
 const [prompt, batch, micro, runs] = [values.prompt, values.batch, values.micro, values.runs].map(Number) as [
@@ -64,7 +65,7 @@ const products: Op[] = [];
 const perOp = await timedOps();
 const productsMs = await timed((stream) => {
   for (const op of products) stream.launch(op);
-});
+}, false);
 const flops = products.reduce((sum, op) => {
   if (op.op !== 'linear') return sum;
   return sum + 2 * elementCount(op.out.shape) * (op.x.shape[1] ?? 0);
@@ -89,18 +90,22 @@ function forward(stream: DeviceStream): void {
   });
 }
 
-/** Median milliseconds of what `queue` queues, after a run that does not count. */
-async function timed(queue: (stream: DeviceStream) => void): Promise<number> {
+/**
+ * Median milliseconds of what `queue` queues: of so many runs and seconds, the later half. A GPU that has computed for
+ * seconds is slower than one that begins, because it may only take so much power.
+ */
+async function timed(queue: (stream: DeviceStream) => void, refreshes = true): Promise<number> {
   const times: number[] = [];
-  for (let run = 0; run <= runs; run++) {
-    refresh();
+  const untilMs = performance.now() + Number(values.seconds) * 1000;
+  while (times.length <= runs || performance.now() < untilMs) {
+    if (refreshes) refresh();
     const start = device.compute.record();
     queue(device.compute);
     const end = device.compute.record();
     await end.reached();
-    if (run > 0) times.push(end.timeMs - start.timeMs);
+    times.push(end.timeMs - start.timeMs);
   }
-  return median(times);
+  return median(times.slice(times.length >> 1));
 }
 
 /** Milliseconds of each operation over all micro-batches, from events between them; keeps the products for later. */

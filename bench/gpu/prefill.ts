@@ -134,9 +134,10 @@ printResult(
   },
 );
 
-/** block.ts in a process of its own, before this one takes memory of the GPU. */
+/** block.ts in a process of its own, before this one takes memory of the GPU; as long as passes take to warm it. */
 function blockProductsMs(micro: number): number {
-  const words = { shape: values.shape, prompt: values.prompt, batch: values.batch, micro: String(micro) };
+  const { shape, prompt, batch } = values;
+  const words = { shape, prompt, batch, micro: String(micro), seconds: '4' };
   const args = Object.entries(words).flatMap(([name, value]) => [`--${name}`, value]);
   const { status, stdout, stderr } = spawnSync(process.execPath, ['dist/bench/gpu/block.js', ...args], {
     encoding: 'utf8',
