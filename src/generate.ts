@@ -71,8 +71,8 @@ export async function generate(
   executor.begin(run.passLimit() ?? Number.POSITIVE_INFINITY);
   try {
     while (run.isBusy) {
-      await run.pass();
-      const limit = run.passLimit();
+      const asExpected = await run.pass();
+      const limit = asExpected ? undefined : run.passLimit();
       if (limit !== undefined) executor.limitPasses(limit);
     }
     return run.results();
@@ -112,12 +112,14 @@ class Run {
     return this.#requests.map((request) => present(this.#results.get(request), 'result'));
   }
 
-  async pass(): Promise<void> {
+  /** Whether it was a token of each sequence, and none has ended: then the passes to come are one fewer. */
+  async pass(): Promise<boolean> {
     this.#options.signal?.throwIfAborted();
     const waitingPrompts = this.#requests.length - this.#next;
     const passes = this.#streams.map((stream) => stream.nextPass());
     const results = await this.#executor.run({ perDevice: passes.map(({ microBatches }) => microBatches) });
     const phase = phaseOf(passes);
+    const finishedBefore = this.#results.size;
     for (const [index, stream] of this.#streams.entries()) {
       const pass = present(passes[index], 'pass');
       for (const ended of stream.take(pass, present(results[index], 'result').tokens)) this.#finish(ended);
@@ -134,6 +136,8 @@ class Run {
       totalPrompts: this.#requests.length,
       doneShare: this.#doneShare(),
     });
+    const single = passes.every(({ work }) => work.every(({ slice }) => slice.tokens.length === 1));
+    return single && this.#results.size === finishedBefore;
   }
 
   /** The emptiest stream takes the next prompt, until none has room for it or none waits. */
