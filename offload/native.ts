@@ -12,6 +12,8 @@ export interface NativeMemory {
   view(offsetBytes: number, sizeBytes: number): ArrayBuffer;
   /** Touches every page with that many threads. */
   populate(threads: number): void;
+  /** The same on threads of the addon, block after block, beside reads into it; does nothing before Linux 5.14. */
+  populateSoon(): void;
   free(): void;
 }
 

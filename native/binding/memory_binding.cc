@@ -13,6 +13,7 @@ class NativeMemory : public Napi::ObjectWrap<NativeMemory> {
                         InstanceAccessor<&NativeMemory::SizeBytes>("sizeBytes"),
                         InstanceMethod<&NativeMemory::View>("view"),
                         InstanceMethod<&NativeMemory::Populate>("populate"),
+                        InstanceMethod<&NativeMemory::Soon>("populateSoon"),
                         InstanceMethod<&NativeMemory::Free>("free")});
   }
 
@@ -53,6 +54,10 @@ class NativeMemory : public Napi::ObjectWrap<NativeMemory> {
 
   void Populate(const Napi::CallbackInfo& info) {
     Live(info.Env()).Populate(info[0].As<Napi::Number>().Uint32Value());
+  }
+  void Soon(const Napi::CallbackInfo& info) {
+    Live(info.Env());
+    PopulateSoon(memory_);
   }
   void Free(const Napi::CallbackInfo&) { memory_.reset(); }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -22,6 +23,49 @@ std::unordered_map<uint32_t, std::weak_ptr<Memory>> table;
 std::atomic<uint32_t> next_id{1};
 
 size_t RoundUp(size_t value, size_t to) { return (value + to - 1) / to * to; }
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23  // Linux 5.14
+#endif
+/// Of one call, which keeps the process from mapping anything else.
+constexpr size_t kPopulatedAtOnce = size_t{16} << 20;
+
+/// Blocks that wait for their pages. Never destroyed: its threads may outlive static objects.
+struct Populating {
+  std::mutex mutex;
+  std::deque<std::weak_ptr<HostMemory>> waiting;  // guarded by mutex
+  size_t next_offset = 0;                         // in the first of them; guarded by mutex
+  unsigned threads = 0;                           // guarded by mutex
+};
+
+Populating& ThePopulating() {
+  static auto* populating = new Populating();
+  return *populating;
+}
+
+/// The next piece of a block that is still there; null, and one thread fewer, when nothing waits.
+std::shared_ptr<HostMemory> NextPiece(size_t* offset) {
+  Populating& all = ThePopulating();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  for (; !all.waiting.empty(); all.waiting.pop_front(), all.next_offset = 0) {
+    auto memory = all.waiting.front().lock();
+    if (!memory || all.next_offset >= memory->size()) continue;
+    *offset = all.next_offset;
+    all.next_offset += kPopulatedAtOnce;
+    return memory;
+  }
+  --all.threads;
+  return nullptr;
+}
+
+void PopulateWaiting() {
+  size_t offset = 0;
+  while (auto memory = NextPiece(&offset)) {
+    // What an older system refuses, the reads do.
+    madvise(memory->data() + offset, RoundUp(std::min(kPopulatedAtOnce, memory->size() - offset), kPage),
+            MADV_POPULATE_WRITE);
+  }
+}
 
 }  // namespace
 
@@ -62,6 +106,16 @@ std::shared_ptr<HostMemory> AllocateHost(size_t size, bool huge_pages) {
   auto memory = std::make_shared<HostMemory>(size, huge_pages);
   EnterMemory(memory);
   return memory;
+}
+
+void PopulateSoon(const std::shared_ptr<HostMemory>& memory) {
+  const unsigned most = std::clamp(std::thread::hardware_concurrency() / 4, 1u, 8u);
+  Populating& all = ThePopulating();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  all.waiting.push_back(memory);
+  if (all.threads == most) return;
+  std::thread(PopulateWaiting).detach();
+  ++all.threads;
 }
 
 void EnterMemory(const std::shared_ptr<Memory>& memory) {

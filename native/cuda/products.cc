@@ -40,17 +40,27 @@ uint32_t AlignmentOf(const void* address) {
   return bits & (~bits + 1u);
 }
 
+/// One per device, made at first use and kept: threads may share it, destroying it waits for the device, and the library
+/// keeps parts of every one for the process.
+lt::Handle HandleOf(Context& context, const lt::Functions& functions) {
+  static std::mutex mutex;
+  static auto* handles = new std::map<int, lt::Handle>();
+  std::lock_guard<std::mutex> lock(mutex);
+  lt::Handle& handle = (*handles)[context.device()];
+  if (!handle) CheckLt(functions.Create(&handle), "cublasLtCreate");
+  return handle;
+}
+
 }  // namespace
 
 Products::Products(Context& context) : functions_(LoadProducts().functions) {
   if (!LoadProducts().problem.empty()) throw std::runtime_error(LoadProducts().problem);
   context.Use();
-  CheckLt(functions_.Create(&handle_), "cublasLtCreate");
+  handle_ = HandleOf(context, functions_);
   Check(cudaMalloc(&workspace_, kWorkspaceBytes), "cudaMalloc of the products' workspace");
 }
 
 Products::~Products() {
-  // The handle stays: destroying it waits for the device, and the library keeps its parts for the process anyway.
   for (auto& [key, prepared] : prepared_) {
     if (prepared.desc) functions_.MatmulDescDestroy(prepared.desc);
     for (auto layout : {prepared.weight, prepared.x, prepared.out}) {

@@ -40,6 +40,8 @@ export abstract class NativeBackend implements Backend {
     const memory = new HostBlock(sizeBytes, purpose !== 'control' || sizeBytes >= HUGE_FROM_BYTES);
     this.#memories.push(memory);
     if (purpose === 'stream') this.#reads.reuse(memory);
+    // Reads that have to get pages from the system, and clear them, are slower than a drive.
+    if (purpose === 'resident') memory.native.populateSoon();
     this.allocated(memory, purpose);
     return memory;
   }
