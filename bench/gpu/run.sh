@@ -49,7 +49,7 @@ for name in $parts; do
       part 'prefill 64×512' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 3
       ;;
     resident)
-      part 'all layers at rest, batch 1' node dist/bench/gpu/stream.js --shape "$shape" --batch 1 --prompt 32 --tokens 16 --resident auto
+      part 'all layers at rest, batch 1' node dist/bench/gpu/stream.js --shape "$shape" --batch 1 --prompt 32 --tokens 64 --resident auto
       part 'half the layers at rest, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --resident "${HALF:-17}"
       ;;
     kv)

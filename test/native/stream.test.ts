@@ -59,6 +59,23 @@ describe('streams', () => {
     expect(after.timeMs).toBeLessThanOrEqual(native().nowMs());
   });
 
+  it('run a batch in order, each operation after its length', async () => {
+    const stream = newStream();
+    const { op, count } = counter(newMemory(4096));
+    const words = encodeOp(op);
+    const one = [words.length, ...words];
+    stream.launchAll(Float64Array.from([...one, ...one, ...one]));
+    await stream.record().promise();
+    expect(count()).toBe(3);
+    expect(() => stream.launchAll(Float64Array.from([...one, words.length + 1, ...words]))).toThrow(
+      'a batch of operations ends too early',
+    );
+    expect(() => stream.launchAll(Float64Array.of(0))).toThrow('ends too early');
+    stream.launchAll(new Float64Array(0));
+    await stream.record().promise();
+    expect(count()).toBe(3);
+  });
+
   it('an event has promises before and after it is reached, any number of them', async () => {
     const stream = newStream();
     const event = stream.record();

@@ -1,0 +1,36 @@
+// Host memory of the addon: pages that come beside the caller, and never over what was written meanwhile.
+
+import { release } from 'node:os';
+import { describe, expect, it, vi } from 'vitest';
+import { MiB } from '../../offload/index.js';
+import { native } from '../../offload/native.js';
+
+const SIZE = 256 * MiB;
+/** MADV_POPULATE_WRITE came with Linux 5.14. */
+const [major = 0, minor = 0] = release().split('.').map(Number);
+const CAN_POPULATE = major > 5 || (major === 5 && minor >= 14);
+
+describe.skipIf(!CAN_POPULATE)('populateSoon', () => {
+  it('has the system give a block its pages, and leaves what is written meanwhile', async () => {
+    const memory = new (native().NativeMemory)(SIZE, true);
+    const words = new Uint32Array(memory.view(0, SIZE));
+    const before = process.memoryUsage().rss;
+    memory.populateSoon();
+    // Too few to bring the pages by themselves.
+    const apart = (16 * MiB) / 4;
+    for (let at = 5; at < words.length; at += apart) words[at] = at;
+    await vi.waitFor(() => expect(process.memoryUsage().rss - before).toBeGreaterThan(0.9 * SIZE), {
+      timeout: 60_000,
+      interval: 20,
+    });
+    for (let at = 5; at < words.length; at += apart) expect(words[at]).toBe(at);
+    memory.free();
+  });
+
+  it('leaves out blocks that are gone', () => {
+    const memory = new (native().NativeMemory)(MiB, false);
+    memory.populateSoon();
+    memory.free();
+    expect(() => memory.populateSoon()).toThrow('used after free');
+  });
+});
