@@ -32,7 +32,8 @@ interface Running {
   readonly firstOutput: number;
 }
 
-interface LayerTiming {
+/** Of the embedding, or of a layer. */
+interface Timing {
   readonly name: string;
   readonly start: DeviceEvent;
   readonly end: DeviceEvent;
@@ -46,8 +47,7 @@ export class DevicePass {
   readonly #rowCaches: readonly RowCache[];
   readonly #trace: Trace;
   #running: readonly Running[] = [];
-  #begun: DeviceEvent | undefined;
-  #timings: LayerTiming[] = [];
+  #timings: Timing[] = [];
   /** How many of them are in the trace. */
   #accounted = 0;
   readonly #awaited = new WeakSet<DeviceEvent>();
@@ -72,7 +72,6 @@ export class DevicePass {
   async begin(microBatches: readonly MicroBatch[]): Promise<void> {
     [this.#timings, this.#accounted] = [[], 0];
     this.#running = await this.#embed(this.#state.kv.begin(microBatches));
-    this.#begun = this.#state.device.compute.record();
   }
 
   /** Queues a layer on every micro-batch; the event is reached when its bytes are no longer read. */
@@ -82,10 +81,8 @@ export class DevicePass {
     const waits = this.#waitFor(copy.ready);
     // What rests on the device is there at once, so a layer starts as the one before ends. Of others the host may have
     // waited for the bytes.
-    const start =
-      waits || layer.tier !== 'gpu'
-        ? compute.record()
-        : (this.#timings.at(-1)?.end ?? present(this.#begun, 'begin of the pass'));
+    const before = waits || layer.tier !== 'gpu' ? undefined : this.#timings.at(-1);
+    const start = before?.end ?? compute.record();
     const weights = this.#weightsOf(layer, copy);
     if (layer.kind === 'block') this.#queueBlock(layer.index, weights);
     else this.#queueHeadPiece(layer, weights);
@@ -144,13 +141,18 @@ export class DevicePass {
 
   /** Looks up the rows of each micro-batch, writes its tables, and queues the embedding. */
   async #embed(microBatches: readonly MicroBatch[]): Promise<Running[]> {
+    const { compute } = this.#state.device;
     const running: Running[] = [];
     let [firstToken, firstOutput, firstWord] = [0, 0, 0];
     for (const microBatch of microBatches) {
       const tokens = tokenCount(microBatch);
       assert(tokens > 0 && tokens <= this.#plan.microBatchTokens, 'a micro-batch has the planned size');
       assert(firstToken + tokens <= this.#plan.passTokens, 'a pass has the planned size');
-      const leases = await this.#lookup(microBatch);
+      const found = this.#lookup(microBatch);
+      const leases = await found;
+      // Where nothing was waited for, one micro-batch follows the other.
+      const before = found instanceof Promise ? undefined : this.#timings.at(-1);
+      const start = before?.end ?? compute.record();
       const control = writeControl(
         microBatch,
         leases.map((lease) => lease.indices),
@@ -161,13 +163,7 @@ export class DevicePass {
       );
       if (this.#state.controlDevice !== this.#state.controlHost) {
         const [offset, sizeBytes] = [firstWord * DTYPE_BYTES.i32, control.words * DTYPE_BYTES.i32];
-        this.#state.device.compute.copy(
-          this.#state.controlDevice,
-          offset,
-          this.#state.controlHost,
-          offset,
-          sizeBytes,
-        );
+        compute.copy(this.#state.controlDevice, offset, this.#state.controlHost, offset, sizeBytes);
       }
       this.#state.kernels.enter(undefined, undefined);
       const find = (key: string) => {
@@ -183,8 +179,9 @@ export class DevicePass {
         find,
         rows(this.#state.hidden, firstToken, tokens),
       );
-      const embedded = this.#state.device.compute.record();
+      const embedded = compute.record();
       for (const lease of leases) lease.release(embedded);
+      this.#timings.push({ name: 'embedding', start, end: embedded });
       running.push({ microBatch, control, firstToken, tokens, firstOutput });
       firstToken += tokens;
       firstOutput += microBatch.outputs.length;
@@ -310,8 +307,8 @@ export class DevicePass {
     for (; this.#accounted < this.#timings.length; this.#accounted++) {
       const { name, start, end } = present(this.#timings[this.#accounted], 'timing');
       if (Number.isNaN(end.timeMs)) return;
-      const before = this.#timings[this.#accounted - 1]?.end ?? present(this.#begun, 'begin of the pass');
-      this.#trace.addComputeStall(Math.max(0, start.timeMs - before.timeMs));
+      const before = this.#timings[this.#accounted - 1];
+      if (before) this.#trace.addComputeStall(Math.max(0, start.timeMs - before.end.timeMs));
       const span = { name, startMs: start.timeMs, endMs: end.timeMs, bytes: 0 };
       this.#trace.add({ lane: 'compute', owner: this.#state.device.name, ...span });
     }

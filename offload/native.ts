@@ -108,9 +108,10 @@ export interface NativeIo {
    * Queues a batch of reads, READ_WORDS numbers each: file, fileOffset, sizeBytes, requiredBytes, memory id, memoryOffset.
    * A read may end at the end of the file once requiredBytes have arrived. Resolves when all are done; when one fails,
    * rejects with an IoFailure once nothing writes into the batch's memory any more. Other batches go on.
+   * `urgent`: before batches that are queued and not urgent.
    * Misuse (unknown ids, out of bounds, misaligned direct reads) throws TypeError or RangeError at once.
    */
-  read(requests: Float64Array): Promise<IoSpan>;
+  read(requests: Float64Array, urgent?: boolean): Promise<IoSpan>;
   stats(): IoStats;
   /** Rejects what is queued, waits for what is in flight, frees the ring. */
   close(): Promise<void>;
@@ -199,14 +200,14 @@ export interface NativeAddon {
   /** Never throws: says what is missing instead. */
   cudaStatus(): CudaStatus;
   /** Starts the driver and its contexts on a thread of its own, so that cudaStatus() need not wait for all of it. */
-  warmCuda(): void;
+  warmCuda(): Promise<void>;
   cudaFreeBytes(device: number): number;
   /** Throws where the device has too little left. */
   readonly NativeDeviceMemory: new (
     device: number,
     sizeBytes: number,
   ) => NativeDeviceMemory;
-  readonly NativeCudaStream: new (device: number, name: string) => NativeCudaStream;
+  readonly NativeCudaStream: new (device: number, name: string, computes: boolean) => NativeCudaStream;
   /** A sentence about what NCCL lacks; empty when it can be loaded. */
   ncclProblem(): string;
   /** Loads NCCL, connects the devices and gathers once, which takes a second. Throws with a sentence. */

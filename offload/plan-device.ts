@@ -42,7 +42,9 @@ export function placeOnDevice(sizing: Sizing, terms: readonly PlanTerm[]): Devic
       };
     }
   }
-  const buffers = streamBuffers(sizing).find(({ count, sizeBytes }) => count * sizeBytes <= free);
+  const buffers = streamBuffers(sizing, wanted.layers > 0).find(
+    ({ count, sizeBytes }) => count * sizeBytes <= free,
+  );
   if (!buffers) return undefined;
   const forLayers = free - buffers.count * buffers.sizeBytes;
   const most = Math.min(wanted.layers, layerCount - 1);
@@ -62,7 +64,7 @@ export function smallestDeviceTerms(sizing: Sizing): PlanTerm[] {
   const stated =
     layers === deviceLayerBytes.length && exactly
       ? []
-      : [bufferTerm(present(streamBuffers(sizing).at(-1), 'buffers'))];
+      : [bufferTerm(present(streamBuffers(sizing, true).at(-1), 'buffers'))];
   if (!exactly || layers === 0) return stated;
   const { bytes } = spreadOf(deviceLayerBytes, layers);
   return [...stated, residentTerm(layers, deviceLayerBytes.length, bytes)];
@@ -119,11 +121,16 @@ function wantedResidents(
   return { ...unlimited, layers: Math.min(wanted.layers, layerCount), exactly: true };
 }
 
-/** Best first. Shards take one more: while a layer computes and one is gathered, the link fills the next. */
-function streamBuffers({ options, transfer, deviceBufferBytes }: Sizing): BufferPlan[] {
+/**
+ * Best first. One more than two lets shards be gathered while a layer computes and the link fills the next, and has the
+ * first layer of a pass copied before the head's short pieces at the end of the last; worth less than a layer at rest.
+ */
+function streamBuffers({ options, transfer, deviceBufferBytes }: Sizing, mayRest: boolean): BufferPlan[] {
   const { deviceWindowLayers } = options;
   const usual =
-    transfer.kind === 'shards' ? [DEVICE_WINDOW_LAYERS + 1, DEVICE_WINDOW_LAYERS] : [DEVICE_WINDOW_LAYERS];
+    transfer.kind === 'shards' || !mayRest
+      ? [DEVICE_WINDOW_LAYERS + 1, DEVICE_WINDOW_LAYERS]
+      : [DEVICE_WINDOW_LAYERS];
   const counts = deviceWindowLayers === undefined ? usual : [deviceWindowLayers];
   return counts.map((count) => ({ count, sizeBytes: deviceBufferBytes }));
 }

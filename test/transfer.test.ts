@@ -161,9 +161,10 @@ describe('the choice', () => {
 it('what gathering takes of a device is planned, and of whole layers nothing is gathered', () => {
   const { model } = makeToyModel(new Random(1), 4);
   const workload = { sequences: 2, contextTokens: 8, promptTokens: 8, output: 'tokens' } as const;
-  const planned = (by: GatherBy, deviceBytes: number, deviceCount = 3) =>
+  const planned = (by: GatherBy, deviceBytes: number, deviceCount = 3, layersAtRest = 0) =>
     makePlan(model, workload, {
       ...optionsFor('nvme', { computesInPlace: false, deviceCount }),
+      deviceResident: { layers: layersAtRest },
       transfer: makeTransfer(by, 'given', deviceBytes),
     });
   const bytes = ({ terms }: Plan) =>
@@ -173,7 +174,9 @@ it('what gathering takes of a device is planned, and of whole layers nothing is 
   expect(nccl.terms).toContainEqual(
     expect.objectContaining({ tier: 'gpu', name: 'gathering', bytes: 5 * MiB }),
   );
-  expect(none.deviceBuffers.count).toBe(peer.deviceBuffers.count - 1);
+  expect(none.deviceBuffers.count).toBe(peer.deviceBuffers.count);
+  // Where layers may rest, one more buffer is not worth one of them.
+  expect(planned('none', 0, 3, 1).deviceBuffers.count).toBe(planned('peer', 0, 3, 1).deviceBuffers.count - 1);
   // A device alone gathers nothing, whatever is asked for.
   expect(planned('nccl', 5 * MiB, 1).transfer).toMatchObject({ kind: 'whole', by: 'none', deviceBytes: 0 });
 });

@@ -73,11 +73,12 @@ class NativeCudaStream : public Napi::ObjectWrap<NativeCudaStream> {
                         InstanceMethod<&NativeCudaStream::Wait>("wait"),
                         InstanceMethod<&NativeCudaStream::Close>("close")});
   }
-  /// new NativeCudaStream(device, name)
+  /// new NativeCudaStream(device, name, computes)
   explicit NativeCudaStream(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeCudaStream>(info) {
     const int device = ReadDevice(info[0]);
     const std::string name = info[1].ToString();
-    Guarded(info.Env(), [&] { queue_ = cuda::OpenQueue(device, name); });
+    const bool computes = info[2].ToBoolean();
+    Guarded(info.Env(), [&] { queue_ = cuda::OpenQueue(device, name, computes); });
   }
   const std::shared_ptr<cuda::Queue>& queue() const { return queue_; }
 
@@ -194,13 +195,18 @@ Napi::Value StatusBinding(const Napi::CallbackInfo& info) {
   return result;
 }
 
-/// Drivers take a third of a second to start, which other work can hide.
-void WarmBinding(const Napi::CallbackInfo& info) {
-  auto* thread = new std::thread([] { cuda::Probe(); });
+/// Drivers take a third of a second to start, and longer beside other work, which this can hide. Resolves with nothing.
+Napi::Value WarmBinding(const Napi::CallbackInfo& info) {
+  const PendingPromise pending = NewPromise(info.Env());
+  auto* thread = new std::thread([completion = pending.completion] {
+    cuda::Probe();
+    completion->Resolve(nullptr);
+  });
   info.Env().AddCleanupHook([thread] {
     thread->join();
     delete thread;
   });
+  return pending.promise;
 }
 
 Napi::Value FreeBytesBinding(const Napi::CallbackInfo& info) {

@@ -135,7 +135,8 @@ class NativeIo : public Napi::ObjectWrap<NativeIo> {
 
     const PendingPromise pending = NewPromise(env);
     const uint64_t call = Hold(env);
-    reader_->Submit(std::move(reads), [this, call, completion = pending.completion](IoOutcome outcome) {
+    const bool urgent = info[1].ToBoolean();
+    reader_->Submit(std::move(reads), urgent, [this, call, completion = pending.completion](IoOutcome outcome) {
       if (outcome.failure) {
         completion->Reject([this, call, failure = std::move(*outcome.failure)](Napi::Env at) {
           return FillError(at, Release(call), failure);

@@ -50,7 +50,7 @@ std::string DescribeErrno(int error) {
   return ErrnoName(error) + ": " + (text ? text : "unknown error");
 }
 
-void IoQueue::Push(std::vector<IoRead> reads, IoDone done) {
+void IoQueue::Push(std::vector<IoRead> reads, bool urgent, IoDone done) {
   auto batch = std::make_shared<IoBatch>();
   batch->reads = std::move(reads);
   batch->done = std::move(done);
@@ -60,7 +60,7 @@ void IoQueue::Push(std::vector<IoRead> reads, IoDone done) {
     if (closed_) {
       batch->outcome.failure = Canceled(*batch);
     } else if (batch->uncut_bytes > 0) {
-      batches_.push_back(std::move(batch));
+      (urgent ? urgent_ : batches_).push_back(std::move(batch));
       changed_.notify_all();
       return;
     }
@@ -89,13 +89,18 @@ std::optional<IoBlock> IoQueue::TakeLocked() {
     block = std::move(again_.front());
     again_.pop_front();
   } else {
-    while (!block && !batches_.empty()) {
-      block = Cut(batches_.front());
-      if (!block) batches_.pop_front();
-    }
+    block = TakeFrom(urgent_);
+    if (!block) block = TakeFrom(batches_);
   }
   if (block) stats_.max_in_flight = std::max(stats_.max_in_flight, ++in_flight_);
   return block;
+}
+
+std::optional<IoBlock> IoQueue::TakeFrom(std::deque<std::shared_ptr<IoBatch>>& batches) {
+  for (; !batches.empty(); batches.pop_front()) {
+    if (auto block = Cut(batches.front())) return block;
+  }
+  return std::nullopt;
 }
 
 /// The next block of the batch; nothing when all have been handed out.
@@ -165,6 +170,7 @@ void IoQueue::Complete(IoBlock block, int64_t result) {
 /// Drops what has not been handed to the kernel; what has is awaited by Complete() before the batch settles.
 void IoQueue::Fail(const std::shared_ptr<IoBatch>& batch, IoFailure failure) {
   batch->outcome.failure = std::move(failure);
+  std::erase(urgent_, batch);
   std::erase(batches_, batch);
   batch->open_blocks -= std::erase_if(again_, [&](const IoBlock& block) { return block.batch == batch; });
 }
@@ -175,14 +181,16 @@ void IoQueue::Close() {
     std::lock_guard<std::mutex> lock(mutex_);
     if (closed_) return;
     closed_ = true;
-    while (!batches_.empty()) {
-      const std::shared_ptr<IoBatch> batch = batches_.front();
-      if (batch->uncut_bytes == 0) {
-        batches_.pop_front();  // all of it is in flight already
-        continue;
+    for (auto* batches : {&urgent_, &batches_}) {
+      while (!batches->empty()) {
+        const std::shared_ptr<IoBatch> batch = batches->front();
+        if (batch->uncut_bytes == 0) {
+          batches->pop_front();  // all of it is in flight already
+          continue;
+        }
+        Fail(batch, Canceled(*batch));
+        if (batch->open_blocks == 0) idle.push_back(batch);
       }
-      Fail(batch, Canceled(*batch));
-      if (batch->open_blocks == 0) idle.push_back(batch);
     }
     changed_.notify_all();
   }

@@ -32,10 +32,11 @@ class IoQueue {
  public:
   IoQueue(uint64_t block_bytes, IoFaults& faults) : block_bytes_(block_bytes), faults_(faults) {}
 
-  /// Appends a batch. Settles it at once when it holds no bytes, or with ECANCELED after Close().
-  void Push(std::vector<IoRead> reads, IoDone done);
+  /// Appends a batch, to those that are urgent or to the others. Settles it at once when it holds no bytes, or with
+  /// ECANCELED after Close().
+  void Push(std::vector<IoRead> reads, bool urgent, IoDone done);
 
-  /// The next block, earliest batch first, or nothing. Taking a block means handing its result to Complete().
+  /// The next block, of urgent batches first, and of equals of the earliest; or nothing. Taking a block means handing its result to Complete().
   std::optional<IoBlock> TryTake();
   /// The same, sleeping until there is one; nothing once the queue is closed and empty.
   std::optional<IoBlock> Take();
@@ -50,6 +51,7 @@ class IoQueue {
 
  private:
   std::optional<IoBlock> TakeLocked();
+  std::optional<IoBlock> TakeFrom(std::deque<std::shared_ptr<IoBatch>>& batches);
   std::optional<IoBlock> Cut(const std::shared_ptr<IoBatch>& batch);
   void Fail(const std::shared_ptr<IoBatch>& batch, IoFailure failure);
   static void Settle(IoBatch& batch);
@@ -58,7 +60,9 @@ class IoQueue {
   IoFaults& faults_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::shared_ptr<IoBatch>> batches_;  // with blocks left to cut
+  // With blocks left to cut.
+  std::deque<std::shared_ptr<IoBatch>> urgent_;
+  std::deque<std::shared_ptr<IoBatch>> batches_;
   std::deque<IoBlock> again_;                     // for another attempt; served first, as they are the oldest
   uint64_t in_flight_ = 0;
   bool closed_ = false;

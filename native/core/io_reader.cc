@@ -164,8 +164,8 @@ IoRead IoReader::CheckRead(const double* words) const {
   return read;
 }
 
-void IoReader::Submit(std::vector<IoRead> reads, IoDone done) {
-  queue_.Push(std::move(reads), std::move(done));
+void IoReader::Submit(std::vector<IoRead> reads, bool urgent, IoDone done) {
+  queue_.Push(std::move(reads), urgent, std::move(done));
   if (!closing_) engine_->Wake();
 }
 

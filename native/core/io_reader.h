@@ -40,8 +40,8 @@ class IoReader {
 
   /// Checks a batch and resolves its ids; afterwards only the system can fail it. Empty after Close().
   std::vector<IoRead> Check(const double* words, size_t count) const;
-  /// Fails the batch with ECANCELED after Close().
-  void Submit(std::vector<IoRead> reads, IoDone done);
+  /// Fails the batch with ECANCELED after Close(). `urgent`: before those that are queued and not urgent.
+  void Submit(std::vector<IoRead> reads, bool urgent, IoDone done);
 
   IoStats stats() const { return queue_.stats(); }
   /// `closed` is called when nothing is in flight and the ring is freed. May be called again.

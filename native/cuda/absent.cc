@@ -11,7 +11,7 @@ constexpr const char* kSentence =
 }
 
 Status Probe() { return {kSentence, {}, {}}; }
-std::shared_ptr<Queue> OpenQueue(int, const std::string&) { throw std::runtime_error(kSentence); }
+std::shared_ptr<Queue> OpenQueue(int, const std::string&, bool) { throw std::runtime_error(kSentence); }
 std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>&) { throw std::runtime_error(kSentence); }
 std::string GathererProblem() { return kSentence; }
 std::vector<std::vector<bool>> PeerAccess(const std::vector<int>&) { throw std::runtime_error(kSentence); }

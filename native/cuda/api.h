@@ -59,7 +59,7 @@ class Gatherer {
 };
 
 /// Each throws std::runtime_error with a sentence.
-std::shared_ptr<Queue> OpenQueue(int device, const std::string& name);
+std::shared_ptr<Queue> OpenQueue(int device, const std::string& name, bool computes);
 /// Takes a second: makes communicators, and gathers once.
 std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>& devices);
 /// A sentence about what gathering lacks; empty when its library is there.

@@ -1,4 +1,5 @@
-// add, gated, scale_cap and combine; and what goes before and after products: conversion of inputs, bias, activation.
+// add, gated, scale_cap and combine; what goes before and after products: conversion of inputs, bias, activation; and
+// copies of a few bytes.
 #include "cuda/math.h"
 #include "cuda/overlap.h"
 #include "cuda/views.h"
@@ -139,6 +140,24 @@ struct RestF {
   }
 };
 
+/// The host may have written them since another kernel of the stream read them, so no cache is asked.
+template <class T>
+__global__ void CopyWords(T* to, const T* from, int64_t count) {
+  Begin();
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += step) to[i] = __ldcv(from + i);
+}
+
+template <class T>
+bool CopiedAs(const CopyOp& op, Run& run) {
+  const auto misaligned = reinterpret_cast<uintptr_t>(op.to) | reinterpret_cast<uintptr_t>(op.from) | op.size;
+  if (misaligned % sizeof(T) != 0) return false;
+  const auto count = static_cast<int64_t>(op.size / sizeof(T));
+  Overlapped(CopyWords<T>, dim3(Blocks(count, kThreads, 4 * run.multiprocessors)), kThreads, run,
+             reinterpret_cast<T*>(op.to), reinterpret_cast<const T*>(op.from), count);
+  return true;
+}
+
 /// Rows of these can be taken in groups of eight.
 template <class... Views>
 bool Eights(int64_t length, const Views&... views) {
@@ -182,6 +201,11 @@ void LaunchFinish(const LinearOp& op, const View& from, Run& run) {
     return LaunchForEach(FinishF<8>{out, sums, bias, op.activation, op.accumulate}, tokens, length, run);
   }
   LaunchForEach(FinishF<1>{out, sums, bias, op.activation, op.accumulate}, tokens, length, run);
+}
+
+void LaunchCopyBytes(const CopyOp& op, Run& run) {
+  if (op.size == 0) return;
+  CopiedAs<uint4>(op, run) || CopiedAs<uint32_t>(op, run) || CopiedAs<uint8_t>(op, run);
 }
 
 void LaunchConvert(const View& from, const View& to, Run& run) {

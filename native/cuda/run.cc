@@ -21,8 +21,12 @@ uint8_t* Scratch::AtLeast(size_t size) {
   return data_;
 }
 
-Run::Run(cudaStream_t on, Context& context)
-    : stream(on), fault(context.fault()), multiprocessors(context.multiprocessors()), context_(context) {}
+Run::Run(cudaStream_t on, Context& context, bool runs_kernels)
+    : stream(on),
+      fault(context.fault()),
+      multiprocessors(context.multiprocessors()),
+      computes(runs_kernels),
+      context_(context) {}
 
 Run::~Run() = default;
 
@@ -45,7 +49,12 @@ void Run::Flush() {
   LaunchFewTokens(ops, *this);
 }
 
+/// Copy engines take whole layers one after the other, and what a pass is told of its tokens would wait for all that are
+/// queued.
+constexpr size_t kMostByKernel = size_t{1} << 20;
+
 void Launch(const CopyOp& op, Run& run) {
+  if (run.computes && op.in_reach && op.size <= kMostByKernel) return LaunchCopyBytes(op, run);
   run.after_kernel = false;
   for (size_t done = 0; done < op.size;) {
     // Neither side may cross the end of a page-locked piece; on a device the cut does no harm.

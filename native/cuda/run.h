@@ -28,7 +28,8 @@ class Scratch {
 
 class Run {
  public:
-  Run(cudaStream_t stream, Context& context);
+  /// @param computes kernels run on the stream, so that a small copy need not wait for a copy engine
+  Run(cudaStream_t stream, Context& context, bool computes);
   ~Run();
 
   /// Throws CudaError or what products throw. A product of a few tokens may wait for others of the same inputs.
@@ -39,6 +40,7 @@ class Run {
   const cudaStream_t stream;
   Fault* const fault;
   const int multiprocessors;
+  const bool computes;
   /// Changes when scratch moves.
   int scratch_version = 0;
   /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for
@@ -97,6 +99,8 @@ constexpr size_t kMostJoined = 3;
 void LaunchPlainProduct(const LinearOp& op, Run& run);
 /// out = act(from + bias) (+ out). `from` may be out itself.
 void LaunchFinish(const LinearOp& op, const View& from, Run& run);
+/// Few bytes, between memories that kernels reach.
+void LaunchCopyBytes(const CopyOp& op, Run& run);
 /// The values of `from` in the type of `to`; both of one shape.
 void LaunchConvert(const View& from, const View& to, Run& run);
 /// What `rounded` lacks of `from`, in the type of `rounded` and `to`; all of one shape.

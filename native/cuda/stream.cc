@@ -7,10 +7,10 @@
 
 namespace zi::cuda {
 
-Stream::Stream(int device, const std::string& name) : context_(Context::Of(device)), name_(name) {
+Stream::Stream(int device, const std::string& name, bool computes) : context_(Context::Of(device)), name_(name) {
   context_->Use();
   Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
-  run_ = std::make_unique<Run>(stream_, *context_);
+  run_ = std::make_unique<Run>(stream_, *context_, computes);
   watcher_ = Watcher::Start(context_, stream_, name);
 }
 
@@ -137,6 +137,8 @@ void StreamEvent::Observe(Observer observer) {
   }
 }
 
-std::shared_ptr<Queue> OpenQueue(int device, const std::string& name) { return std::make_shared<Stream>(device, name); }
+std::shared_ptr<Queue> OpenQueue(int device, const std::string& name, bool computes) {
+  return std::make_shared<Stream>(device, name, computes);
+}
 
 }  // namespace zi::cuda

@@ -73,7 +73,7 @@ class Watcher final : public FailureListener, public std::enable_shared_from_thi
 
 class Stream final : public Queue {
  public:
-  Stream(int device, const std::string& name);
+  Stream(int device, const std::string& name, bool computes);
   ~Stream() override;
 
   void Launch(const double* words, size_t count) override;

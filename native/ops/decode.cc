@@ -193,7 +193,8 @@ Operation Sample(Reader& in) {
 Operation Copy(Reader& in) {
   const uint64_t to = in.Size("to"), to_offset = in.Size("to"), from = in.Size("from"), from_offset = in.Size("from");
   const uint64_t size = in.Size("size");
-  CopyOp op{in.Bytes("to", to, to_offset, size), in.Bytes("from", from, from_offset, size), size};
+  CopyOp op{in.Bytes("to", to, to_offset, size), in.Bytes("from", from, from_offset, size), size, false};
+  op.in_reach = in.KernelsReach(to) && in.KernelsReach(from);
   in.Check(op.to + size <= op.from || op.from + size <= op.to, "source and destination overlap");
   return op;
 }

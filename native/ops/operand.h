@@ -94,6 +94,8 @@ struct CopyOp {
   uint8_t* to;
   const uint8_t* from;
   size_t size;
+  /// Kernels reach both sides where they lie.
+  bool in_reach;
 };
 struct FillOp {
   uint8_t* to;

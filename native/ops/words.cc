@@ -70,14 +70,19 @@ uint8_t* WordReader::Bytes(const char* name, uint64_t memory_id, uint64_t offset
   return memory.data() + offset;
 }
 
+bool WordReader::KernelsReach(const Memory& memory) const {
+  const auto* host = dynamic_cast<const HostMemory*>(&memory);
+  return memory.place() == place_ || (host && host->pinned());
+}
+
+bool WordReader::KernelsReach(uint64_t memory_id) { return KernelsReach(Find("memory", memory_id)); }
+
 uint8_t* WordReader::KernelBytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size) {
   uint8_t* bytes = Bytes(name, memory_id, offset, size);
   const Memory& memory = Find(name, memory_id);
-  if (memory.place() == place_) return bytes;
-  const auto* host = dynamic_cast<const HostMemory*>(&memory);
-  if (!host) Fail(std::string(name) + " lies in memory of another device");
-  if (!host->pinned()) Fail(std::string(name) + " lies in host memory that is not pinned");
-  return bytes;
+  if (KernelsReach(memory)) return bytes;
+  if (memory.place() != kHostPlace) Fail(std::string(name) + " lies in memory of another device");
+  Fail(std::string(name) + " lies in host memory that is not pinned");
 }
 
 View WordReader::Tensor(const char* name) {

@@ -33,6 +33,8 @@ class WordReader {
   bool Flag() { return Word() != 0; }
   /// What copies move: `size` bytes at `offset` of a memory of any place that copies of this device reach.
   uint8_t* Bytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size);
+  /// Whether kernels read and write it where it lies; after `Bytes` of that memory.
+  bool KernelsReach(uint64_t memory_id);
   void ExpectEnd();
 
   [[noreturn]] void Fail(const std::string& what) const;
@@ -50,6 +52,7 @@ class WordReader {
   View Tensor(const char* name);
   View Checked(View view, const char* name, int rank, bool aligned);
   Memory& Find(const char* name, uint64_t id);
+  bool KernelsReach(const Memory& memory) const;
   /// The bytes, where kernels read and write them.
   uint8_t* KernelBytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size);
 

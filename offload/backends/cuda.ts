@@ -15,6 +15,7 @@ import { formatBytes } from '../units.js';
 import { messageOf } from './file-reads.js';
 import type { HostBlock } from './host-block.js';
 import { NativeBackend } from './native-backend.js';
+import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
 
 export interface CudaBackendOptions {
@@ -30,10 +31,13 @@ export function cudaStatus(): CudaStatus {
   return native().cudaStatus();
 }
 
-/** Starts the driver beside whatever comes next; what is missing is said by whoever needs it. */
-export function warmCuda(): void {
+/**
+ * Starts the driver beside whatever comes next; what is missing is said by whoever needs it. Resolves when the driver
+ * answers at once, or never will.
+ */
+export async function warmCuda(): Promise<void> {
   try {
-    native().warmCuda();
+    await native().warmCuda();
   } catch {
     // Without the addon every command says how to build it.
   }
@@ -58,7 +62,7 @@ class CudaDevice implements Device {
   constructor(index: number) {
     this.#index = index;
     this.name = `cuda:${index}`;
-    this.compute = openStream(index, `${this.name} compute`);
+    this.compute = openStream(index, `${this.name} compute`, true);
     this.fetch = openStream(index, `${this.name} fetch`);
     this.gather = openStream(index, `${this.name} gather`);
     this.load = openStream(index, `${this.name} load`);
@@ -97,8 +101,8 @@ class CudaDevice implements Device {
   }
 }
 
-function openStream(device: number, name: string): QueueStream<NativeCudaStream> {
-  return new QueueStream(new (native().NativeCudaStream)(device, name));
+function openStream(device: number, name: string, computes = false): QueueStream<NativeCudaStream> {
+  return new QueueStream(new (native().NativeCudaStream)(device, name, computes));
 }
 
 /** NCCL on the devices' gather streams. */
@@ -150,8 +154,11 @@ export class CudaBackend extends NativeBackend {
   readonly #toPin = new Map<HostBlock, Promise<void> | undefined>();
   #pinRefusal: string | undefined;
 
-  /** Throws NO_DEVICE with a sentence about what is missing. */
-  constructor(options: CudaBackendOptions = {}) {
+  /**
+   * Throws NO_DEVICE with a sentence about what is missing.
+   * @param host closed with the backend; default one of its own with `io`
+   */
+  constructor(options: CudaBackendOptions = {}, host?: NativeHost) {
     const { devices = [0], io, nccl = false } = options;
     const { problem, devices: found } = cudaStatus();
     if (problem !== '') throw new OperatingError('NO_DEVICE', `CUDA cannot be used: ${problem}`);
@@ -162,7 +169,7 @@ export class CudaBackend extends NativeBackend {
         `cuda:${absent} was asked for, but this machine has ${found.length} GPUs, numbered from 0`,
       );
     }
-    super(io);
+    super(host ?? new NativeHost(io));
     const opened: CudaDevice[] = [];
     this.devices = opened;
     try {

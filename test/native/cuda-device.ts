@@ -32,7 +32,7 @@ export const OWN_KERNELS_ONLY = process.env.ZI_TEST_KERNELS === 'own';
 
 let stream: NativeCudaStream | undefined;
 export function gpuStream(): NativeCudaStream {
-  stream ??= new (native().NativeCudaStream)(0, 'kernels');
+  stream ??= new (native().NativeCudaStream)(0, 'kernels', true);
   return stream;
 }
 afterAll(async () => {

@@ -24,7 +24,7 @@ describe.skipIf(!HAS_GPU)('a fault on the GPU', () => {
     stream.launch(encodeOp({ ...good, rows: bench.index([0, 1, 2]) }));
     await expect(stream.record().promise()).rejects.toThrow(message);
 
-    const other = new (native().NativeCudaStream)(0, 'other');
+    const other = new (native().NativeCudaStream)(0, 'other', true);
     await expect(other.record().promise()).rejects.toThrow(message);
     await other.close();
     expect(() => other.record()).toThrow(/closed/);
@@ -35,7 +35,7 @@ describe('without a GPU', () => {
   it.skipIf(HAS_GPU)('status says in a sentence what is missing, and the rest throws it', () => {
     const { problem } = native().cudaStatus();
     expect(problem).toMatch(/driver|GPU|nvcc|cuBLASLt/);
-    expect(() => new (native().NativeCudaStream)(0, 'none')).toThrow();
+    expect(() => new (native().NativeCudaStream)(0, 'none', true)).toThrow();
     expect(() => new (native().NativeDeviceMemory)(0, 64)).toThrow();
   });
 });

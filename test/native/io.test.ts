@@ -49,6 +49,38 @@ describe.each(ENGINES)('reads through %s', (engine) => {
     expect(bytes[40_004]).toBe(0);
   });
 
+  it('urgent batches before those that are queued', async () => {
+    const io = makeIo({ engine, queueDepth: 1, blockBytes: ALIGNMENT });
+    const data = makeFile(16 << 20);
+    const { file } = io.open(data.path);
+    const { memory, bytes } = allocate(data.bytes.length + ALIGNMENT);
+    const order: string[] = [];
+    const ended = (name: string) => () => order.push(name);
+    const whole = [file, 0, data.bytes.length, data.bytes.length, memory.id, 0] as const;
+    const long = io.read(batch([...whole])).then(ended('long'));
+    const row: ReadWords = [file, 5 * ALIGNMENT, ALIGNMENT, ALIGNMENT, memory.id, data.bytes.length];
+    const urgent = io.read(batch(row), true).then(ended('urgent'));
+    await Promise.all([long, urgent]);
+    expect(order).toEqual(['urgent', 'long']);
+    same(bytes.subarray(0, data.bytes.length), data.bytes);
+    same(bytes.subarray(data.bytes.length), data.bytes.subarray(5 * ALIGNMENT, 6 * ALIGNMENT));
+  });
+
+  it('urgent batches that are canceled, as others', async () => {
+    const io = makeIo({ engine, queueDepth: 1, blockBytes: ALIGNMENT });
+    const data = makeFile(16 << 20);
+    const { file } = io.open(data.path);
+    const { memory } = allocate(2 * data.bytes.length);
+    const half = data.bytes.length;
+    const reads = [false, true].map((urgent, index) =>
+      io.read(batch([file, 0, half, half, memory.id, index * half]), urgent),
+    );
+    const ended = Promise.allSettled(reads);
+    await io.close();
+    const endings = await ended;
+    expect(endings.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+  });
+
   it('many random batches at once, over several files, into registered and plain memory', async () => {
     const io = makeIo({ engine, queueDepth: 16 });
     const next = random(7);

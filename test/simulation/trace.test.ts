@@ -1,6 +1,7 @@
 // What a trace says about time: waiting for a layer is stall, and no part of computing.
 
 import { expect, it } from 'vitest';
+import type { Trace } from '../../offload/trace.js';
 import { World } from './world.js';
 
 it('with one buffer, a drive that reads and compute that waits never count at once', async () => {
@@ -24,9 +25,19 @@ it('with one buffer, a drive that reads and compute that waits never count at on
       world.trace.summaries().reduce((sum, summary) => sum + (summary.lane === lane ? summary.busyMs : 0), 0);
     const [compute, drive] = [busyMs('compute'), busyMs('nvme→dram')];
     expect(compute, `seed ${seed}`).toBeGreaterThan(0);
-    expect(compute + drive, `seed ${seed}`).toBeLessThanOrEqual(elapsedMs * (1 + 1e-9));
+    // The embedding needs no layer, so the drive may read the first one beside it.
+    expect(compute - embeddingMs(world.trace) + drive, `seed ${seed}`).toBeLessThanOrEqual(
+      elapsedMs * (1 + 1e-9),
+    );
     // The first read of a pass may be under way before the pass begins; the others are all waited for.
     expect(world.trace.computeStallMs, `seed ${seed}`).toBeGreaterThan(0);
     expect(compute + world.trace.computeStallMs, `seed ${seed}`).toBeLessThanOrEqual(elapsedMs * (1 + 1e-9));
   }
 });
+
+function embeddingMs(trace: Trace): number {
+  const { traceEvents } = JSON.parse(trace.toChromeJson()) as {
+    readonly traceEvents: readonly { readonly name: string; readonly dur?: number }[];
+  };
+  return traceEvents.reduce((sum, { name, dur = 0 }) => sum + (name === 'embedding' ? dur / 1e3 : 0), 0);
+}

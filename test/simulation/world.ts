@@ -37,7 +37,7 @@ export interface WorldOptions extends ScenarioOptions {
 export class World {
   readonly scenario: Scenario;
   readonly backend: SimulatedBackend;
-  readonly trace = new Trace(false);
+  readonly trace = new Trace(true);
   readonly #seen: Backend;
   #executor: Executor | undefined;
   #closed = false;
