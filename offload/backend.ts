@@ -102,8 +102,11 @@ export interface Backend {
   nowMs(): number;
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory;
   openFile(path: string): FileRef;
-  /** Resolves when all requests are done; rejects with an OperatingError that names file and offset. */
-  read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan>;
+  /**
+   * Resolves when all requests are done; rejects with an OperatingError that names file and offset.
+   * @param urgent a few bytes that work waits for: before what is queued
+   */
+  read(requests: readonly ReadRequest[], into: HostMemory, urgent?: boolean): Promise<ReadSpan>;
   /** Stops all work: queued reads and kernels are dropped, running ones end soon, waiting promises reject. */
   close(): Promise<void>;
 }

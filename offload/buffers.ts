@@ -28,14 +28,22 @@ export interface Buffers {
   readonly onDevices: ReadonlyMap<number, DeviceResident>;
 }
 
-export function allocateBuffers(backend: Backend, plan: Plan): Buffers {
+/** @param loaded memory of layers that were read ahead, by layer index */
+export function allocateBuffers(
+  backend: Backend,
+  plan: Plan,
+  loaded: ReadonlyMap<number, { readonly memory: HostMemory }> = new Map(),
+): Buffers {
   const { hostBuffers, deviceBuffers } = plan;
   const host = times(hostBuffers.count, () => backend.allocateHost(hostBuffers.sizeBytes, 'stream'));
   const residents = new Map<number, HostMemory>();
   const onDevices = new Map<number, DeviceResident>();
   const apart = backend.devices.filter((device) => !device.computesInPlace);
   for (const [index, { tier, layout }] of plan.layers.entries()) {
-    if (tier === 'dram') residents.set(index, backend.allocateHost(layout.host.sizeBytes, 'resident'));
+    if (tier === 'dram') {
+      const memory = loaded.get(index)?.memory ?? backend.allocateHost(layout.host.sizeBytes, 'resident');
+      residents.set(index, memory);
+    }
     if (tier !== 'gpu') continue;
     assert(apart.length === backend.devices.length, 'layers rest on devices that have memory of their own');
     const sizeBytes = gatheredBytes(layout.device.sizeBytes, apart.length);
@@ -53,6 +61,13 @@ export function allocateBuffers(backend: Backend, plan: Plan): Buffers {
     filled: new Map(),
     onDevices,
   };
+}
+
+/** Remembers that the layer is being read into its memory; one that fails is read again by the next session. */
+export function keepFill({ filled }: Buffers, layerIndex: number, ready: Promise<number>): Promise<number> {
+  filled.set(layerIndex, ready);
+  ready.catch(() => filled.delete(layerIndex));
+  return ready;
 }
 
 /** Buffers that are out. */

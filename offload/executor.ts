@@ -1,11 +1,12 @@
 // Runs passes: takes each layer as it arrives, has every device queue its work on it, and gives the buffer back.
 
 import type { Backend, DeviceEvent, HostMemory, ReadSpan } from './backend.js';
-import { allocateBuffers, type Buffers, leasedCount } from './buffers.js';
+import { allocateBuffers, type Buffers, keepFill, leasedCount } from './buffers.js';
 import { DevicePass, type PassResult } from './device-pass.js';
 import { makeDeviceState } from './device-state.js';
 import { assert, present } from './errors.js';
 import { layoutLayer } from './layout.js';
+import type { LoadedLayer } from './load-ahead.js';
 import type { ModelSpec } from './model.js';
 import type { Pass } from './pass.js';
 import type { Plan } from './plan.js';
@@ -36,13 +37,15 @@ export class Executor {
     trace: Trace,
     fixedHost: HostMemory,
     contextTokens: number,
+    loaded: ReadonlyMap<number, LoadedLayer>,
   ) {
     this.#model = model;
     this.#plan = plan;
     this.#backend = backend;
     this.#source = source;
     this.#trace = trace;
-    this.#buffers = allocateBuffers(backend, plan);
+    this.#buffers = allocateBuffers(backend, plan, loaded);
+    for (const [index, { read }] of loaded) this.#takeIn(index, read);
     this.#rowCaches = model.tables.map((table, index) => {
       const memory = backend.allocateHost(present(plan.rowCacheBytes[index], 'row cache size'), 'control');
       const onRead = (span: ReadSpan) =>
@@ -60,6 +63,7 @@ export class Executor {
    * Opens the files, reads the few weights that stay on the device and allocates everything the plan states.
    * Layers are not read here: the first pass is the load. Rejects with an OperatingError.
    * @param contextTokens longest sequence, as the plan was made for
+   * @param loaded layers that were read ahead, by layer index: of those that the plan has rest in DRAM
    */
   static async create(
     model: ModelSpec,
@@ -68,12 +72,13 @@ export class Executor {
     paths: readonly string[],
     trace: Trace,
     contextTokens: number,
+    loaded: ReadonlyMap<number, LoadedLayer> = new Map(),
   ): Promise<Executor> {
     const source = new WeightSource(backend, paths);
     const { host } = layoutLayer(model.fixed);
     const fixedHost = backend.allocateHost(Math.max(1, host.sizeBytes), 'control');
-    if (host.runs.length > 0) await source.readLayer(host, fixedHost);
-    return new Executor(model, plan, backend, source, trace, fixedHost, contextTokens);
+    if (host.runs.length > 0) await source.readLayer(host, fixedHost, true);
+    return new Executor(model, plan, backend, source, trace, fixedHost, contextTokens, loaded);
   }
 
   get plan(): Plan {
@@ -136,6 +141,13 @@ export class Executor {
     // A pass that is cut off queues nothing more once it knows. Why it failed, it said itself.
     await Promise.allSettled([this.#running]);
     await Promise.all([...this.#devices, ...this.#rowCaches].map((part) => part.idle()));
+  }
+
+  /** A layer that was read ahead is one whose fill has begun. */
+  #takeIn(layerIndex: number, read: Promise<ReadSpan>): void {
+    const { layout, tier } = present(this.#plan.layers[layerIndex], 'a layer of the plan');
+    assert(tier === 'dram', 'layers that were read ahead rest in DRAM');
+    keepFill(this.#buffers, layerIndex, this.#trace.addRead(layout.layer.name, read));
   }
 
   /** Runs every micro-batch of the pass through all layers. One pass at a time. */

@@ -20,6 +20,7 @@ export { type ComputeLimits, detectHardware, type Hardware, measureComputeLimits
 export type { BlockCache, FrequenciesByLength, Kernels } from './kernels.js';
 export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './layout.js';
+export { LoadAhead } from './load-ahead.js';
 export {
   type BenchSizes,
   type DriveMeasurement,

@@ -1,7 +1,7 @@
 // The hops as bounded stages: each runs ahead of the next by as many layers as its pool has buffers.
 
 import type { Backend, DeviceEvent, HostMemory } from './backend.js';
-import type { Buffers, DeviceResident } from './buffers.js';
+import { type Buffers, type DeviceResident, keepFill } from './buffers.js';
 import { Channel } from './channel.js';
 import { present } from './errors.js';
 import type { LayerLayout, Placement } from './layout.js';
@@ -55,6 +55,9 @@ export function prefetchSteps(plan: Pick<Plan, 'layers' | 'hostBuffers' | 'devic
   };
 }
 
+/** Reads of so many layers are queued, so that the drive goes on while JavaScript is busy. */
+const FILLING_LAYERS = 8;
+
 const STOPPED = new Error('the prefetcher was stopped');
 
 export class Prefetcher {
@@ -91,6 +94,8 @@ export class Prefetcher {
     this.#hostLayers = new Channel(hostSteps);
     this.#staged = new Channel(deviceSteps);
     this.#stages = [this.#run(this.#fetchFromDrive()), this.#run(this.#fetchToDevices())];
+    // A layer that streams must not wait for those that will be wanted later.
+    if (plan.layers.every(({ tier }) => tier === 'dram')) this.#stages.push(this.#fillAhead());
   }
 
   /** The next layer of the schedule. Rejects when a hop failed. */
@@ -169,6 +174,22 @@ export class Prefetcher {
     }
   }
 
+  /** All layers into DRAM, however far the pass has come. Whoever waits for a layer is told of a failure. */
+  async #fillAhead(): Promise<void> {
+    const filling: Promise<number>[] = [];
+    try {
+      for (const [index, { layout }] of this.#plan.layers.entries()) {
+        if (filling.length === FILLING_LAYERS) await filling.shift();
+        if (this.#stopped) break;
+        const memory = present(this.#buffers.residents.get(index), 'memory of a resident layer');
+        filling.push(this.#fillResident(index, layout, memory));
+      }
+    } catch {
+      // Nothing is to follow a layer that cannot be read.
+    }
+    await Promise.allSettled(filling);
+  }
+
   /** False for the first step that brings the layer there. */
   #restsOnDevices(layerIndex: number): boolean {
     const resident = this.#buffers.onDevices.get(layerIndex);
@@ -179,21 +200,12 @@ export class Prefetcher {
   }
 
   #fillResident(layerIndex: number, layout: LayerLayout, memory: HostMemory): Promise<number> {
-    let ready = this.#buffers.filled.get(layerIndex);
-    if (!ready) {
-      ready = this.#read(layout, memory);
-      this.#buffers.filled.set(layerIndex, ready);
-      // A fill that failed is tried again by the next session.
-      ready.catch(() => this.#buffers.filled.delete(layerIndex));
-    }
-    return ready;
+    const begun = this.#buffers.filled.get(layerIndex);
+    return begun ?? keepFill(this.#buffers, layerIndex, this.#read(layout, memory));
   }
 
   #read(layout: LayerLayout, into: HostMemory): Promise<number> {
-    const ready = this.#source.readLayer(layout.host, into).then((span) => {
-      this.#trace.add({ lane: 'nvme→dram', owner: 'drive', name: layout.layer.name, ...span });
-      return span.endMs;
-    });
+    const ready = this.#trace.addRead(layout.layer.name, this.#source.readLayer(layout.host, into));
     // Whoever consumes the layer sees the error; until then it is not unhandled.
     ready.catch(() => undefined);
     return ready;

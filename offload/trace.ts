@@ -1,6 +1,6 @@
 // What happened when: spans per hop and stream, their sums for the report, and a Chrome/Perfetto file.
 
-import type { DeviceEvent } from './backend.js';
+import type { DeviceEvent, ReadSpan } from './backend.js';
 
 export type Lane = 'nvme→dram' | 'dram→gpu' | 'gather' | 'kv dram→gpu' | 'kv gpu→dram' | 'compute' | 'rows';
 
@@ -64,6 +64,13 @@ export class Trace {
       () => this.add({ ...span, startMs: started.timeMs, endMs: ended.timeMs }),
       () => undefined, // the failure is reported by the device's pass
     );
+  }
+
+  /** Of a layer into DRAM; resolves with the time when its bytes were there, and rejects as the read does. */
+  async addRead(name: string, read: Promise<ReadSpan>): Promise<number> {
+    const span = await read;
+    this.add({ lane: 'nvme→dram', owner: 'drive', name, ...span });
+    return span.endMs;
   }
 
   /** Compute had nothing to do because weights were still on their way. */

@@ -12,22 +12,24 @@ import type { HostLayout } from './layout.js';
 import type { RowTable } from './model.js';
 import { roundDown, roundUp } from './units.js';
 
+type Reader = Pick<Backend, 'openFile' | 'read'>;
+
 export class WeightSource {
-  readonly #backend: Backend;
+  readonly #reader: Reader;
   readonly #files: readonly FileRef[];
 
   /** Opens every file; throws an OperatingError for the first that cannot be opened. */
-  constructor(backend: Backend, paths: readonly string[]) {
-    this.#backend = backend;
-    this.#files = paths.map((path) => backend.openFile(path));
+  constructor(reader: Reader, paths: readonly string[]) {
+    this.#reader = reader;
+    this.#files = paths.map((path) => reader.openFile(path));
   }
 
   get files(): readonly FileRef[] {
     return this.#files;
   }
 
-  /** Fills `into` with the layer as `layout` says. */
-  readLayer(layout: HostLayout, into: HostMemory): Promise<ReadSpan> {
+  /** Fills `into` with the layer as `layout` says; `urgent` as with `Backend.read`. */
+  readLayer(layout: HostLayout, into: HostMemory, urgent = false): Promise<ReadSpan> {
     const requests = layout.runs.map((run) => ({
       file: this.#file(run.fileIndex),
       fileOffset: run.fileOffset,
@@ -35,10 +37,10 @@ export class WeightSource {
       requiredBytes: run.requiredBytes,
       memoryOffset: run.bufferOffset,
     }));
-    return this.#backend.read(requests, into);
+    return this.#reader.read(requests, into, urgent);
   }
 
-  /** Reads rows of a table, each into its own slot of `rowSlotBytes(table)` bytes. */
+  /** Reads rows of a table, each into its own slot of `rowSlotBytes(table)` bytes, before layers that are queued. */
   readRows(
     table: RowTable,
     rows: readonly { row: number; slotOffset: number }[],
@@ -54,7 +56,7 @@ export class WeightSource {
         memoryOffset: slotOffset,
       };
     });
-    return this.#backend.read(requests, into);
+    return this.#reader.read(requests, into, true);
   }
 
   #file(index: number): FileRef {

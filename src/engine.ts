@@ -15,6 +15,7 @@ import {
   Executor,
   formatBytes,
   type GatherWish,
+  type LoadAhead,
   MiB,
   type ModelSpec,
   makePlan,
@@ -84,14 +85,23 @@ export class Engine {
     this.trace = trace;
   }
 
-  /** Plans, allocates and opens the files. Rejects with an OperatingError and leaves nothing behind. */
-  static async open({ checkpoint, model }: OpenedModel, options: EngineOptions): Promise<Engine> {
+  /**
+   * Plans, allocates and opens the files. Rejects with an OperatingError and leaves nothing behind.
+   * @param ahead of this model and the same files, with offload `dram` and no layers at rest on devices; closed with
+   *   the engine once the plan is made
+   */
+  static async open(
+    { checkpoint, model }: OpenedModel,
+    options: EngineOptions,
+    ahead?: LoadAhead,
+  ): Promise<Engine> {
     const transfer = await transferFor(options);
     const plan = planFor(model, { ...options, plan: { ...options.plan, transfer } });
     const trace = new Trace(options.keepSpans ?? false);
-    const backend = openBackend(options, plan.transfer.by === 'nccl');
+    const backend = openBackend(options, plan.transfer.by === 'nccl', ahead?.host);
     try {
       const paths = options.files ?? checkpoint.files;
+      const loaded = ahead?.handOver(backend);
       const executor = await Executor.create(
         model,
         plan,
@@ -99,6 +109,7 @@ export class Engine {
         paths,
         trace,
         options.workload.contextTokens,
+        loaded,
       );
       return new Engine(model, plan, backend, executor, trace);
     } catch (error) {
@@ -118,8 +129,12 @@ export function chooseDevice({ problem }: Pick<CudaStatus, 'problem'> = cudaStat
   return problem === '' ? 'cuda' : 'cpu';
 }
 
-function openBackend({ device, cpu, cuda }: EngineOptions, nccl: boolean): Backend {
-  return device === 'cuda' ? new CudaBackend({ ...cuda, nccl }) : new CpuBackend(cpu);
+function openBackend(
+  { device, cpu, cuda }: EngineOptions,
+  nccl: boolean,
+  host?: LoadAhead['host'],
+): CpuBackend | CudaBackend {
+  return device === 'cuda' ? new CudaBackend({ ...cuda, nccl }, host) : new CpuBackend(cpu, host);
 }
 
 /**

@@ -1,10 +1,11 @@
 // How much of the drive reaches a GPU, and how long from start to first token? Layers stream from the drive beside the
-// same ring reading alone; then a new process fills the DRAM tier in its first pass.
+// same ring reading alone; then new processes fill the DRAM tier in their first pass, each beside the ring as well.
 //
 // node dist/bench/gpu/drive.js [--shape opt-6.7b] [--dir out/bench] [--runs 3]
 
-import { spawn } from 'node:child_process';
+import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { formatBytes, formatRate, MiB } from '../../offload/index.js';
 import { Engine, openModel } from '../../src/engine.js';
 import { generate } from '../../src/generate.js';
@@ -13,49 +14,107 @@ import { dummyCheckpoint, median, printResult, readArguments } from '../common.j
 const BATCH = 8;
 const PROMPT = Int32Array.from({ length: 32 }, (_, index) => 100 + index);
 
-const { shape, folder, runs } = readArguments({ shape: 'opt-6.7b', runs: 3 });
-await dummyCheckpoint(shape, folder);
-const opened = await openModel(folder);
-const engine = await Engine.open(opened, {
-  device: 'cuda',
-  offload: 'nvme',
-  dramBudgetBytes: 8192 * MiB,
-  workload: {
-    sequences: BATCH,
-    contextTokens: PROMPT.length + 1,
-    promptTokens: BATCH * PROMPT.length,
-    output: 'tokens',
-  },
-});
-const passBytes = engine.plan.layers.reduce((sum, { layout }) => sum + layout.host.sizeBytes, 0);
-const alone = async () => (await engine.executor.measureReadLimit(Number.POSITIVE_INFINITY)).bytesPerSecond;
-await streaming(); // touches and pins the buffers
-const pairs: { readonly streaming: number; readonly alone: number }[] = [];
-for (let run = 0; run < runs; run++) {
-  const before = run % 2 === 0 ? await alone() : undefined;
-  const rate = await streaming();
-  pairs.push({ streaming: rate, alone: before ?? (await alone()) });
-}
-await engine.close();
-const ratio = median(pairs.map((pair) => pair.streaming / pair.alone));
-const driveRate = median(pairs.map((pair) => pair.alone));
-printResult(
-  'drive to GPU',
-  `${shape}: ${formatRate(median(pairs.map((pair) => pair.streaming)))} while generating, ${formatRate(driveRate)} ` +
-    `alone: ${(ratio * 100).toFixed(1)} % (median of ${runs} pairs)`,
-  { shape, passBytes, ratio, pairs },
-);
+/** What the process that holds the engine is asked: bytes per second of one pass over all layers, or of the ring alone. */
+type Question = 'streaming' | 'alone';
 
-const seconds: number[] = [];
-for (let run = 0; run < runs; run++) seconds.push(await secondsToFirstToken());
-const { totalBytes } = opened.checkpoint;
-const limit = totalBytes / driveRate;
-printResult(
-  'start to first token',
-  `${shape}: ${median(seconds).toFixed(2)} s from the start of the process to its first output after one token; reading ` +
-    `${formatBytes(totalBytes)} takes ${limit.toFixed(2)} s: ${(median(seconds) / limit).toFixed(2)} times that`,
-  { shape, totalBytes, driveRate, seconds, ratio: median(seconds) / limit },
-);
+const { shape, folder, runs } = readArguments({ shape: 'opt-6.7b', runs: 3 });
+if (process.send) await answer();
+else await measure();
+
+async function measure(): Promise<void> {
+  await dummyCheckpoint(shape, folder);
+  const { totalBytes } = (await openModel(folder)).checkpoint;
+  // A process of its own: one that holds gigabytes takes a second to start others.
+  const ring = fork(fileURLToPath(import.meta.url), process.argv.slice(2));
+  const ask = asker(ring);
+  await ask('streaming'); // touches and pins the buffers
+  const pairs: { readonly streaming: number; readonly alone: number }[] = [];
+  for (let run = 0; run < runs; run++) {
+    const before = run % 2 === 0 ? await ask('alone') : undefined;
+    const streaming = await ask('streaming');
+    pairs.push({ streaming, alone: before ?? (await ask('alone')) });
+  }
+  const ratio = median(pairs.map((pair) => pair.streaming / pair.alone));
+  printResult(
+    'drive to GPU',
+    `${shape}: ${formatRate(median(pairs.map((pair) => pair.streaming)))} while generating, ` +
+      `${formatRate(median(pairs.map((pair) => pair.alone)))} alone: ${percent(ratio)} (median of ${runs} pairs)`,
+    { shape, totalBytes, ratio, pairs },
+  );
+
+  const starts: { readonly seconds: number; readonly alone: number }[] = [];
+  for (let run = 0; run < runs; run++) {
+    const before = run % 2 === 0 ? await ask('alone') : undefined;
+    const seconds = await secondsToFirstToken();
+    starts.push({ seconds, alone: before ?? (await ask('alone')) });
+  }
+  ring.disconnect();
+  await once(ring, 'exit');
+  const over = median(starts.map(({ seconds, alone }) => (seconds * alone) / totalBytes));
+  const limit = totalBytes / median(starts.map(({ alone }) => alone));
+  printResult(
+    'start to first token',
+    `${shape}: ${median(starts.map(({ seconds }) => seconds)).toFixed(2)} s from the start of the process to its first ` +
+      `output after one token; reading ${formatBytes(totalBytes)} takes ${limit.toFixed(2)} s: ${over.toFixed(2)} times ` +
+      `that (median of ${runs} pairs)`,
+    { shape, totalBytes, starts, ratio: over },
+  );
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(1)} %`;
+}
+
+function asker(ring: ChildProcess): (question: Question) => Promise<number> {
+  const ended = new Promise<never>((_, reject) => {
+    ring.once('exit', (status) => reject(new Error(`the process that reads ended with status ${status}`)));
+  });
+  ended.catch(() => undefined); // in the end it is meant to
+  return async (question) => {
+    const answered = new Promise<number>((resolve) => {
+      ring.once('message', ({ rate }: { readonly rate: number }) => resolve(rate));
+    });
+    ring.send(question);
+    return Promise.race([answered, ended]);
+  };
+}
+
+/** Answers until the parent has no more questions. */
+async function answer(): Promise<void> {
+  const opened = await openModel(folder);
+  const engine = await Engine.open(opened, {
+    device: 'cuda',
+    offload: 'nvme',
+    dramBudgetBytes: 8192 * MiB,
+    workload: {
+      sequences: BATCH,
+      contextTokens: PROMPT.length + 1,
+      promptTokens: BATCH * PROMPT.length,
+      output: 'tokens',
+    },
+  });
+  const passBytes = engine.plan.layers.reduce((sum, { layout }) => sum + layout.host.sizeBytes, 0);
+  const rateOf = async (question: Question): Promise<number> => {
+    if (question === 'alone') {
+      return (await engine.executor.measureReadLimit(Number.POSITIVE_INFINITY)).bytesPerSecond;
+    }
+    const requests = Array.from({ length: BATCH }, (_, index) => ({ index, promptTokens: PROMPT }));
+    const startMs = performance.now();
+    await generate(engine.executor, requests, { batchSize: BATCH, maxNewTokens: 1, stopTokens: new Set() });
+    return (passBytes / (performance.now() - startMs)) * 1e3;
+  };
+  process.on('message', (question: Question) => {
+    rateOf(question).then(
+      (rate) => process.send?.({ rate }),
+      (error: unknown) => {
+        process.stderr.write(`${String(error)}\n`);
+        process.exit(1);
+      },
+    );
+  });
+  await once(process, 'disconnect');
+  await engine.close();
+}
 
 /** Of a new process, which prints when it knows the token. */
 async function secondsToFirstToken(): Promise<number> {
@@ -71,12 +130,4 @@ async function secondsToFirstToken(): Promise<number> {
   const [status] = (await ended) as [number | null];
   if (status !== 0) throw new Error(`the run for the first token ended with status ${status}`);
   return spentMs / 1e3;
-}
-
-/** Bytes per second of one pass over all layers. */
-async function streaming(): Promise<number> {
-  const requests = Array.from({ length: BATCH }, (_, index) => ({ index, promptTokens: PROMPT }));
-  const startMs = performance.now();
-  await generate(engine.executor, requests, { batchSize: BATCH, maxNewTokens: 1, stopTokens: new Set() });
-  return (passBytes / (performance.now() - startMs)) * 1e3;
 }

@@ -2,7 +2,7 @@
 // as many as DRAM holds, on one GPU or several, beside the products of one block alone.
 //
 // node dist/bench/gpu/prefill.js [--shape bloom-176b] [--blocks 16] [--prompt 512] [--batch 32] [--passes 4] [--gpus 1]
-//   [--vocabulary 16384] [--micro TOKENS] [--folder DIR] [--device cuda|cpu] [--products_ms MS]
+//   [--vocabulary 16384] [--micro TOKENS] [--buffers COUNT] [--folder DIR] [--device cuda|cpu] [--products_ms MS]
 //
 // One generation takes several passes of prompts, each of which yields one token: layers of a pass are fetched while the
 // pass before computes, as in a model with all of its blocks. The first pass is the load and does not count.
@@ -26,6 +26,8 @@ const { values } = parseArgs({
     gpus: { type: 'string', default: '1' },
     vocabulary: { type: 'string', default: '16384' },
     micro: { type: 'string' },
+    /** Of layers, on each GPU. */
+    buffers: { type: 'string' },
     folder: { type: 'string' },
     device: { type: 'string', default: 'cuda' },
     products_ms: { type: 'string' },
@@ -54,9 +56,11 @@ const opened = await repeatedModel({
 const options: EngineOptions = {
   ...devicesFor(kind, gpus),
   offload: 'dram',
+  keepSpans: true,
   plan: {
     deviceResident: { layers: 0 },
     ...(values.micro === undefined ? {} : { microBatchTokens: Number(values.micro) }),
+    ...(values.buffers === undefined ? {} : { deviceWindowLayers: Number(values.buffers) }),
   },
   workload: {
     sequences: batch,
@@ -100,6 +104,7 @@ await generate(engine.executor, requests((passes + 1) * batch * gpus, prompt, op
   onPass: mark,
 });
 await engine.close();
+const embeddingMs = median(spansOf('embedding').slice(gpus));
 opened.remove();
 say('done');
 
@@ -115,7 +120,7 @@ printResult(
   `prefill of ${values.shape} blocks, streamed${gpus > 1 ? ` to ${gpus} GPUs` : ''}`,
   `${opened.blocks} blocks, ${batch}×${prompt} tokens${gpus > 1 ? ' on each GPU' : ''}: ${ms.toFixed(0)} ms a pass, ` +
     `${rate(ms).toFixed(0)} TFLOP/s; products alone ${alone.toFixed(0)} ms, ${rate(alone).toFixed(0)} TFLOP/s: ` +
-    `${percent(alone / ms)}; computing ${computeMs.toFixed(0)} ms, waiting for layers ${stallMs.toFixed(1)} ms: ` +
+    `${percent(alone / ms)}; computing ${computeMs.toFixed(0)} ms, of which embedding ${embeddingMs.toFixed(1)}; waiting for layers ${stallMs.toFixed(1)} ms: ` +
     `${percent(stallMs / ms)}; first pass, the load, ${((times[0]?.ms ?? 0) / 1e3).toFixed(1)} s`,
   {
     ...values,
@@ -126,6 +131,7 @@ printResult(
     times,
     passMs: ms,
     computeMs,
+    embeddingMs,
     stallMs,
     flops,
     productsMs,
@@ -133,6 +139,14 @@ printResult(
     stallShare: stallMs / ms,
   },
 );
+
+/** Milliseconds of all spans of that name. */
+function spansOf(wanted: string): number[] {
+  const { traceEvents } = JSON.parse(engine.trace.toChromeJson()) as {
+    readonly traceEvents: readonly { readonly name: string; readonly dur?: number }[];
+  };
+  return traceEvents.flatMap(({ name, dur }) => (name === wanted && dur !== undefined ? dur / 1e3 : []));
+}
 
 /** block.ts in a process of its own, before this one takes memory of the GPU; as long as passes take to warm it. */
 function blockProductsMs(micro: number): number {

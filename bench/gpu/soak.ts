@@ -4,9 +4,10 @@
 //   [--virtual_devices 0] [--models NAME,…] [--dir out/bench] [--samples FILE.jsonl]
 //
 // Each round opens an engine in this process on one of several models, as its seed says (soak-case.ts), and compares
-// its tokens with those of a plain placement. At the end, what the process holds late in the run is compared with what
-// it held early. Status 1: a round ended otherwise than it must, or something grew. `--from N --iterations 1` repeats
-// one round. Device memory is this process's own as the driver counts it, so that others may use the GPU meanwhile;
+// its tokens with those of a plain placement. The first half of the run is a lap, the second goes over the same rounds
+// again: whatever a driver or an allocator keeps for each new kernel and shape is there by then, so that what still
+// grows from the lap's beginning to its end is a leak. Status 1: a round ended otherwise than it must, or something
+// grew. `--from N --iterations 1` repeats one round. Device memory is this process's own as the driver counts it, so that others may use the GPU meanwhile;
 // where nvidia-smi does not know processes it is all that is taken on the GPU, and others must not.
 
 import { fork } from 'node:child_process';
@@ -17,7 +18,7 @@ import { cudaStatus, formatBytes, OperatingError } from '../../offload/index.js'
 import { checkpointOf, printResult } from '../common.js';
 import { drawCase, type SoakCase, type SoakDevices } from './soak-case.js';
 import { openSoakModel, Soak, type SoakModel } from './soak-run.js';
-import { EARLY, type Growth, growthOf, LATE, UsageLog, UsageProbe } from './soak-usage.js';
+import { EARLY, type Growth, growthOf, LATE, SECOND_LAP, UsageLog, UsageProbe } from './soak-usage.js';
 
 const FIXTURES =
   'bloom,bloom-6-heads,falcon-40b-style,gemma2,gpt2,gpt_neox,llama,llama-biases,mixtral,opt,phi3-sliding,' +
@@ -93,8 +94,10 @@ async function soak(): Promise<void> {
   const endings = new Map<string, number>();
   const failures: string[] = [];
   let iteration = from;
+  let lapRounds: number | undefined;
   for (; shareDone(iteration) < 1 && failures.length < MOST_FAILURES; iteration++) {
-    const one = caseOf(iteration);
+    if (lapRounds === undefined && shareDone(iteration) >= SECOND_LAP) lapRounds = iteration - from;
+    const one = caseOf(lapRounds ? from + ((iteration - from) % lapRounds) : iteration);
     const ending = await rounds.run(one).catch((error: unknown) => {
       failures.push(`${describe(error)}\n  ${JSON.stringify(one)}`);
       process.stderr.write(`round ${iteration} FAILED: ${failures.at(-1)}\n`);
@@ -126,6 +129,7 @@ async function soak(): Promise<void> {
       seed,
       ...devices,
       rounds: iteration - from,
+      lapRounds,
       seconds,
       comparedTexts: rounds.compared,
       endings: counts,

@@ -6,6 +6,7 @@ import { type IoOptions, native } from '../native.js';
 import type { Memory } from '../ops.js';
 import { HostBlock } from './host-block.js';
 import { NativeBackend } from './native-backend.js';
+import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
 
 export interface CpuBackendOptions {
@@ -87,11 +88,14 @@ export class CpuBackend extends NativeBackend {
   readonly peers: readonly (readonly boolean[])[];
   readonly collective = undefined;
 
-  /** Throws NO_DEVICE where the processor or the system lacks what is asked for. */
-  constructor(options: CpuBackendOptions = {}) {
+  /**
+   * Throws NO_DEVICE where the processor or the system lacks what is asked for.
+   * @param host closed with the backend; default one of its own with `io`
+   */
+  constructor(options: CpuBackendOptions = {}, host?: NativeHost) {
     const { virtualDevices = 0, io } = options;
     configure(options);
-    super(io);
+    super(host ?? new NativeHost(io));
     this.devices =
       virtualDevices === 0
         ? [new CpuDevice('cpu', true)]

@@ -50,7 +50,7 @@ export class FileReads {
     }
   }
 
-  async read(requests: readonly ReadRequest[], into: HostBlock): Promise<ReadSpan> {
+  async read(requests: readonly ReadRequest[], into: HostBlock, urgent: boolean): Promise<ReadSpan> {
     this.#registerOnceTouched(into);
     const words = new Float64Array(requests.length * READ_WORDS);
     requests.forEach((request, index) => {
@@ -58,7 +58,7 @@ export class FileReads {
       words.set([file.file, fileOffset, sizeBytes, requiredBytes, into.id, memoryOffset], index * READ_WORDS);
     });
     try {
-      const span = await this.#io.read(words);
+      const span = await this.#io.read(words, urgent);
       if (this.#registration.get(into) === 'untouched') this.#registration.set(into, 'touched');
       return span;
     } catch (error) {

@@ -1,34 +1,30 @@
-// What native backends have in common on the host: its memory, files and reads, the clock, and closing once.
+// What native backends have in common: the host side, the clock, and closing once.
 
 import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
-import { assert, OperatingError } from '../errors.js';
-import { type IoOptions, native } from '../native.js';
-import { MiB } from '../units.js';
-import { FileReads } from './file-reads.js';
+import { assert } from '../errors.js';
+import { native } from '../native.js';
 import { HostBlock } from './host-block.js';
-
-const HUGE_FROM_BYTES = 4 * MiB;
+import type { NativeHost } from './native-host.js';
 
 export abstract class NativeBackend implements Backend {
   abstract readonly kind: 'cpu' | 'cuda';
   abstract readonly devices: readonly Device[];
   abstract readonly peers: Backend['peers'];
   abstract readonly collective: Backend['collective'];
-  readonly #reads: FileReads;
-  readonly #memories: HostBlock[] = [];
+  readonly #host: NativeHost;
   #closing: Promise<void> | undefined;
 
-  /** Throws NO_DEVICE where the wanted way of reading cannot be used. */
-  constructor(io: Partial<IoOptions> | undefined) {
-    this.#reads = new FileReads(io);
+  /** @param host closed with the backend */
+  constructor(host: NativeHost) {
+    this.#host = host;
   }
 
   get notes(): readonly string[] {
-    return this.#reads.notes;
+    return this.#host.notes;
   }
 
   get ioEngine(): string {
-    return this.#reads.engine;
+    return this.#host.ioEngine;
   }
 
   nowMs(): number {
@@ -36,32 +32,31 @@ export abstract class NativeBackend implements Backend {
   }
 
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
-    // Small pages of large tables overtax what translates a device's addresses.
-    const memory = new HostBlock(sizeBytes, purpose !== 'control' || sizeBytes >= HUGE_FROM_BYTES);
-    this.#memories.push(memory);
-    if (purpose === 'stream') this.#reads.reuse(memory);
-    // Reads that have to get pages from the system, and clear them, are slower than a drive.
-    if (purpose === 'resident') memory.native.populateSoon();
+    const memory = this.#host.allocate(sizeBytes, purpose);
     this.allocated(memory, purpose);
     return memory;
   }
 
   openFile(path: string): FileRef {
-    return this.#reads.open(path);
+    return this.#host.openFile(path);
   }
 
-  async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
-    assert(into instanceof HostBlock, 'memory of this backend');
-    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
-    const span = await this.#reads.read(requests, into);
-    // Memory is given back as soon as the last read has ended.
-    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
-    await this.touched(into);
+  async read(requests: readonly ReadRequest[], into: HostMemory, urgent = false): Promise<ReadSpan> {
+    const span = await this.#host.read(requests, into, urgent);
+    await this.touched(hostBlock(into));
+    return span;
+  }
+
+  /** A block of the same host that `read` fills, or has filled, without this backend: resolves when devices reach it. */
+  async adopt(memory: HostMemory, read: Promise<ReadSpan>): Promise<ReadSpan> {
+    this.allocated(hostBlock(memory), 'resident');
+    const span = await read;
+    await this.touched(hostBlock(memory));
     return span;
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#close();
+    this.#closing ??= this.#host.close(this.stop());
     return this.#closing;
   }
 
@@ -75,9 +70,9 @@ export abstract class NativeBackend implements Backend {
 
   /** Closes the devices, at once; resolves when nothing of them touches host memory any more. */
   protected abstract stop(): Promise<unknown>;
+}
 
-  async #close(): Promise<void> {
-    await Promise.all([this.stop(), this.#reads.close()]);
-    for (const memory of this.#memories.splice(0)) memory.native.free();
-  }
+function hostBlock(memory: HostMemory): HostBlock {
+  assert(memory instanceof HostBlock, 'memory of this backend');
+  return memory;
 }

@@ -26,7 +26,7 @@ export async function withAutoBatch(
   const workload = workloadOf(encoded, options);
   // Measured once, and kept for the run.
   const transfer = await transferFor(engineOptions(source, options, workload));
-  const { dramAvailableBytes } = detectHardware();
+  const { dramAvailableBytes = detectHardware().dramAvailableBytes } = options;
   const decided = { ...options, dramAvailableBytes, plan: { ...options.plan, transfer } };
   const { sequences, refusal } = findAutoBatch(
     (count) =>

@@ -2,6 +2,7 @@
 
 import type { Logger } from 'pino';
 import type { Progress } from '../progress.js';
+import type { EarlyLoad } from './early-load.js';
 import type { Interrupt } from './interrupt.js';
 
 export interface CommandContext {
@@ -12,4 +13,6 @@ export interface CommandContext {
   readonly write: (text: string) => void;
   /** Stdout is a terminal: what is written appears between the lines of stderr. */
   readonly writesToTerminal: boolean;
+  /** A model that is opened already, with layers on their way. */
+  readonly early?: EarlyLoad;
 }

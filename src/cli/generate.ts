@@ -146,7 +146,8 @@ async function runCycles(session: Session, task: Task, context: CommandContext):
   for (let index = 0; index < total; index++) {
     // The first cycle shows what is generated; the others only how fast.
     const sinks = index === 0 ? makeSinks(task, context) : [];
-    if (index === warmupCycles) session.meter.reset();
+    // Without warm-up, layers that were read before the first cycle count.
+    if (index === warmupCycles && index > 0) session.meter.reset();
     const cycle = await runCycle(session, task, context, sinks);
     if (index >= warmupCycles) cycles.push(cycle);
   }

@@ -56,24 +56,35 @@ function mayUseGpu(options: OptionReader): boolean {
   return options.text('device') !== 'cpu' && !options.has('virtual_devices');
 }
 
+/** Resolves when the driver answers; at once where none is wanted. */
+async function startDriver(name: CommandName, options: OptionReader): Promise<void> {
+  if (!MAY_COMPUTE_ON_A_GPU.has(name) || !mayUseGpu(options)) return;
+  await (await import('../../offload/index.js')).warmCuda();
+}
+
 /** Commands are loaded when they run: the help needs no runtime. */
 async function runCommand(name: CommandName, options: OptionReader, context: CommandContext) {
-  if (MAY_COMPUTE_ON_A_GPU.has(name) && mayUseGpu(options))
-    (await import('../../offload/index.js')).warmCuda();
+  const driver = startDriver(name, options);
   switch (name) {
     case 'generate': {
-      const [{ runGenerate }, { readGenerateOptions }] = await Promise.all([
+      const [{ runGenerate }, { readGenerateOptions }, { withEarlyLoad }] = await Promise.all([
         import('./generate.js'),
         import('./generate-options.js'),
+        import('./early-load.js'),
       ]);
-      return runGenerate(readGenerateOptions(options), context);
+      return withEarlyLoad(options, context, driver, async (context, available) =>
+        runGenerate({ ...readGenerateOptions(options), ...available }, context),
+      );
     }
     case 'score': {
-      const [{ runScore }, { readScoreOptions }] = await Promise.all([
+      const [{ runScore }, { readScoreOptions }, { withEarlyLoad }] = await Promise.all([
         import('./score.js'),
         import('./score-options.js'),
+        import('./early-load.js'),
       ]);
-      return runScore(readScoreOptions(options), context);
+      return withEarlyLoad(options, context, driver, async (context, available) =>
+        runScore({ ...readScoreOptions(options), ...available }, context),
+      );
     }
     case 'plan': {
       const [{ runPlan }, { readPlanCommandOptions }] = await Promise.all([

@@ -106,6 +106,7 @@ function fits(workload: Workload, opened: Source['opened'], options: ScoreComman
     planFor(opened.model, {
       offload: options.offload,
       ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
+      ...(options.dramAvailableBytes === undefined ? {} : { dramAvailableBytes: options.dramAvailableBytes }),
       workload,
       plan: planOptionsFor(options, opened.model),
       cpu: options.cpu,

@@ -73,7 +73,9 @@ export async function withSession<T>(
 ): Promise<T> {
   const { log, interrupt, progress } = context;
   interrupt.signal.throwIfAborted();
-  const engine = await Engine.open(source.opened, engineOptions(source, options, workload));
+  const { opened } = source;
+  const ahead = context.early?.opened === opened ? context.early.ahead : undefined;
+  const engine = await Engine.open(opened, engineOptions(source, options, workload), ahead);
   const forget = interrupt.onStop(() => engine.close());
   try {
     const readySeconds = performance.now() / 1e3;

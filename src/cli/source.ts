@@ -27,7 +27,8 @@ export async function openSource(options: SharedOptions, context: CommandContext
   const folder = options.dummyWeights
     ? await dummyCheckpoint(options, options.dummyWeights.folder, context)
     : await realModel(options, context);
-  const opened = await openModel(folder);
+  const { early } = context;
+  const opened = early?.folder === folder ? early.opened : await openModel(folder);
   checkType(opened, options.dtype);
   const files = await stage(opened, options.offloadFolder, context);
   return { opened, files };

@@ -1,0 +1,69 @@
+// The host side of native backends: memory, files and reads. It needs no device, so it may be there before one is.
+
+import type { FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
+import { assert, OperatingError } from '../errors.js';
+import type { IoOptions } from '../native.js';
+import { MiB } from '../units.js';
+import { FileReads } from './file-reads.js';
+import { HostBlock } from './host-block.js';
+
+const HUGE_FROM_BYTES = 4 * MiB;
+
+export class NativeHost {
+  readonly #reads: FileReads;
+  readonly #memories: HostBlock[] = [];
+  #closing: Promise<void> | undefined;
+
+  /** Throws NO_DEVICE where the wanted way of reading cannot be used. */
+  constructor(io?: Partial<IoOptions>) {
+    this.#reads = new FileReads(io);
+  }
+
+  get notes(): readonly string[] {
+    return this.#reads.notes;
+  }
+
+  get ioEngine(): string {
+    return this.#reads.engine;
+  }
+
+  /** Throws DOES_NOT_FIT. */
+  allocate(sizeBytes: number, purpose: HostPurpose): HostBlock {
+    // Small pages of large tables overtax what translates a device's addresses.
+    const memory = new HostBlock(sizeBytes, purpose !== 'control' || sizeBytes >= HUGE_FROM_BYTES);
+    this.#memories.push(memory);
+    if (purpose === 'stream') this.#reads.reuse(memory);
+    // Reads that have to get pages from the system, and clear them, are slower than a drive.
+    if (purpose === 'resident') memory.native.populateSoon();
+    return memory;
+  }
+
+  /** Throws NOT_FOUND. */
+  openFile(path: string): FileRef {
+    return this.#reads.open(path);
+  }
+
+  /** As `Backend.read`. */
+  async read(requests: readonly ReadRequest[], into: HostMemory, urgent = false): Promise<ReadSpan> {
+    assert(into instanceof HostBlock, 'memory of this host');
+    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
+    const span = await this.#reads.read(requests, into, urgent);
+    // Memory is given back as soon as the last read has ended.
+    if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
+    return span;
+  }
+
+  /**
+   * Stops reading at once, and gives all memory back when nothing uses it any more. More than once does no harm.
+   * @param users resolves when devices touch the memory no more
+   */
+  close(users: Promise<unknown> = Promise.resolve()): Promise<void> {
+    this.#closing ??= this.#close(users);
+    return this.#closing;
+  }
+
+  async #close(users: Promise<unknown>): Promise<void> {
+    await Promise.all([users, this.#reads.close()]);
+    for (const memory of this.#memories.splice(0)) memory.native.free();
+  }
+}
