@@ -45,7 +45,7 @@ export class Executor {
     this.#source = source;
     this.#trace = trace;
     this.#buffers = allocateBuffers(backend, plan, loaded);
-    for (const [index, { read }] of loaded) this.#takeIn(index, read);
+    for (const [index, layer] of loaded) this.#takeIn(index, layer);
     this.#rowCaches = model.tables.map((table, index) => {
       const memory = backend.allocateHost(present(plan.rowCacheBytes[index], 'row cache size'), 'control');
       const onRead = (span: ReadSpan) =>
@@ -144,10 +144,15 @@ export class Executor {
   }
 
   /** A layer that was read ahead is one whose fill has begun. */
-  #takeIn(layerIndex: number, read: Promise<ReadSpan>): void {
+  #takeIn(layerIndex: number, { read, ready }: LoadedLayer): void {
     const { layout, tier } = present(this.#plan.layers[layerIndex], 'a layer of the plan');
     assert(tier === 'dram', 'layers that were read ahead rest in DRAM');
-    keepFill(this.#buffers, layerIndex, this.#trace.addRead(layout.layer.name, read));
+    const endMs = this.#trace.addRead(layout.layer.name, read);
+    keepFill(
+      this.#buffers,
+      layerIndex,
+      Promise.all([endMs, ready]).then(([ms]) => ms),
+    );
   }
 
   /** Runs every micro-batch of the pass through all layers. One pass at a time. */

@@ -59,7 +59,7 @@ export {
   predictPass,
 } from './predict.js';
 export { type IoProbe, instructionSets, probeDirect, probeIo } from './probe.js';
-export { type HardwareProfile, parseProfile, profileText, renameKeys, toSnake } from './profile.js';
+export { type HardwareProfile, profileText, renameKeys, toSnake } from './profile.js';
 export type { ReadLimit } from './read-limit.js';
 export { columns, dimension, heads, rows } from './tensor.js';
 export { type Lane, type LaneSummary, Trace } from './trace.js';

@@ -13,6 +13,8 @@ import { WeightSource } from './weight-source.js';
 export interface LoadedLayer {
   readonly memory: HostMemory;
   readonly read: Promise<ReadSpan>;
+  /** Devices reach the memory, once the read is done. */
+  readonly ready: Promise<unknown>;
 }
 
 /** As much is queued at once: what a drive reads while JavaScript waits for a driver. */
@@ -26,7 +28,7 @@ export class LoadAhead {
   readonly host: NativeHost;
   readonly model: ModelSpec;
   readonly #source: WeightSource;
-  readonly #loaded = new Map<number, LoadedLayer>();
+  readonly #loaded = new Map<number, Omit<LoadedLayer, 'ready'>>();
   #queuedBytes = 0;
   #ended = false;
 
@@ -43,7 +45,7 @@ export class LoadAhead {
     this.#ended = true;
     const adopted = new Map<number, LoadedLayer>();
     for (const [index, { memory, read }] of this.#loaded) {
-      adopted.set(index, { memory, read: observed(backend.adopt(memory, read)) });
+      adopted.set(index, { memory, read, ready: observed(backend.adopt(memory, read)) });
     }
     return adopted;
   }

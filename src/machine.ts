@@ -16,10 +16,10 @@ import {
   measureDrive,
   measureLinks,
   OperatingError,
-  parseProfile,
   present,
   type WeightType,
 } from '../offload/index.js';
+import { parseProfile } from '../offload/profile-file.js';
 import { DEVICE_MARGIN_BYTES, type DeviceKind } from './engine.js';
 import { readOptionalJsonObject } from './json-file.js';
 

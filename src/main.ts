@@ -1,6 +1,10 @@
 #!/usr/bin/env node
-// The executable.
+// The executable: what can be begun at once is, before anything else is loaded.
 
-import { main } from './cli/main.js';
+import { glance } from './cli/glance.js';
 
-await main(process.argv.slice(2));
+const words = process.argv.slice(2);
+const glimpsed = glance(words);
+const early = glimpsed && (await import('./cli/early-load.js')).beginEarly(glimpsed);
+const { main } = await import('./cli/main.js');
+await main(words, early);

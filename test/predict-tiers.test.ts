@@ -2,7 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { DTYPE_BYTES, GiB, type PlanOptions, parseProfile, present } from '../offload/index.js';
+import { DTYPE_BYTES, GiB, type PlanOptions, present } from '../offload/index.js';
+import { parseProfile } from '../offload/profile-file.js';
 import { makePlanReport } from '../src/plan-report.js';
 import { shapeModel } from '../src/shape.js';
 

@@ -48,11 +48,10 @@ export abstract class NativeBackend implements Backend {
   }
 
   /** A block of the same host that `read` fills, or has filled, without this backend: resolves when devices reach it. */
-  async adopt(memory: HostMemory, read: Promise<ReadSpan>): Promise<ReadSpan> {
+  async adopt(memory: HostMemory, read: Promise<ReadSpan>): Promise<void> {
     this.allocated(hostBlock(memory), 'resident');
-    const span = await read;
+    await read;
     await this.touched(hostBlock(memory));
-    return span;
   }
 
   close(): Promise<void> {

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import yargs, { type Options } from 'yargs';
 import { DOCTOR_EXAMPLES, DOCTOR_OPTIONS } from './doctor-options.js';
 import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './generate-options.js';
+import { underscored } from './glance.js';
 import { badOption, OptionReader, type OptionSpec, type OptionTable } from './option-reader.js';
 import { PLAN_EXAMPLES, PLAN_OPTIONS } from './plan-options.js';
 import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score-options.js';
@@ -124,14 +125,6 @@ function toYargs(table: OptionTable): Record<string, Options> {
       },
     ]),
   );
-}
-
-/** `--batch-size=4` → `--batch_size=4`; values stay as they are. */
-function underscored(word: string): string {
-  const match = /^(--[a-z][a-z_-]*)(=.*)?$/s.exec(word);
-  if (!match) return word;
-  const [, name = '', value = ''] = match;
-  return `--${name.slice(2).replaceAll('-', '_')}${value}`;
 }
 
 /** yargs' own words for the only mistake it is left to find. */

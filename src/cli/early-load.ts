@@ -1,59 +1,46 @@
-// Opens a checkpoint and begins to read its layers while options are checked and a GPU's driver starts.
+// Opens a checkpoint and begins to read its layers while the command line is read, commands are imported, and a GPU's
+// driver starts.
 
-import { detectHardware, LoadAhead } from '../../offload/index.js';
+import { detectHardware, LoadAhead, parseBytes } from '../../offload/index.js';
 import { DRAM_SHARE, type OpenedModel, openModel } from '../engine.js';
-import type { CommandContext } from './context.js';
+import { type EarlyOptions, ELSEWHERE } from './glance.js';
 import type { OptionReader } from './option-reader.js';
-import { readIoOptions, type SharedOptions } from './shared-options.js';
 
 export interface EarlyLoad {
-  readonly folder: string;
+  readonly options: EarlyOptions;
   readonly opened: OpenedModel;
   readonly ahead: LoadAhead;
+  /** Before anything was read: plans count what is read themselves. */
+  readonly dramAvailableBytes: number;
+  /** When reading began, in seconds of the process. */
+  readonly sinceSeconds: number;
 }
 
-/** What is available before anything is read: plans count what is read themselves. */
-type Available = Pick<SharedOptions, 'dramAvailableBytes'>;
-
-/**
- * Runs a command with what can be begun early, and ends that in any case.
- * @param driver of a GPU, which starts meanwhile
- */
-export async function withEarlyLoad<T>(
-  options: OptionReader,
-  context: CommandContext,
-  driver: Promise<void>,
-  command: (context: CommandContext, available: Available) => Promise<T>,
-): Promise<T> {
-  const { dramAvailableBytes } = detectHardware();
-  const early = await begin(options, dramAvailableBytes);
+/** Undefined where layers would not fit, and where anything is amiss, of which the command will tell. */
+export async function beginEarly(options: EarlyOptions): Promise<EarlyLoad | undefined> {
+  const { folder, dramMemory, ioEngine, directIo } = options;
   try {
-    // Whoever asks the driver before it answers keeps JavaScript from queueing reads.
-    if (early) await driver;
-    context.log.debug(`devices can be asked after ${(performance.now() / 1e3).toFixed(2)} s`);
-    return await (early ? command({ ...context, early }, { dramAvailableBytes }) : command(context, {}));
-  } finally {
-    await early?.ahead.close();
-  }
-}
-
-/** Undefined where layers might rest elsewhere than in DRAM, and where anything is amiss: the command says what. */
-async function begin(options: OptionReader, dramAvailableBytes: number): Promise<EarlyLoad | undefined> {
-  try {
-    const folder = options.path('name');
-    if (folder === undefined || !allInDram(options)) return undefined;
     const opened = await openModel(folder);
-    const budgetBytes = options.bytes('dram_memory') ?? dramAvailableBytes * DRAM_SHARE;
+    const { dramAvailableBytes } = detectHardware();
+    const budgetBytes =
+      dramMemory === undefined ? dramAvailableBytes * DRAM_SHARE : parseBytes(dramMemory, '--dram_memory');
     if (opened.checkpoint.totalBytes > budgetBytes) return undefined;
-    const ahead = new LoadAhead(opened.model, opened.checkpoint.files, readIoOptions(options));
-    return { folder, opened, ahead };
+    const engine = ioEngine === 'threads' || ioEngine === 'io_uring' ? ioEngine : 'auto';
+    const ahead = new LoadAhead(opened.model, opened.checkpoint.files, { engine, direct: directIo });
+    return { options, opened, ahead, dramAvailableBytes, sinceSeconds: performance.now() / 1e3 };
   } catch {
     return undefined;
   }
 }
 
-const ELSEWHERE = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dummy_weights'] as const;
-
-function allInDram(options: OptionReader): boolean {
-  return options.flag('cpu_offload') && !ELSEWHERE.some((name) => options.has(name));
+/** Whether the options are what they seemed at a glance. */
+export function agrees({ options: glimpsed }: EarlyLoad, options: OptionReader): boolean {
+  return (
+    options.flag('cpu_offload') &&
+    !ELSEWHERE.some((name) => options.has(name)) &&
+    options.text('name') === glimpsed.folder &&
+    options.text('dram_memory') === glimpsed.dramMemory &&
+    options.text('io_engine') === glimpsed.ioEngine &&
+    options.flag('no_direct_io') === !glimpsed.directIo
+  );
 }

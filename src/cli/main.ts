@@ -4,6 +4,7 @@ import { createLogger } from '../log.js';
 import { Progress, StatusLine } from '../progress.js';
 import { type CommandName, type ParsedCommandLine, parseCommandLine } from './command-line.js';
 import type { CommandContext } from './context.js';
+import type { EarlyLoad } from './early-load.js';
 import { describeFailure } from './failure.js';
 import { Interrupt } from './interrupt.js';
 import type { OptionReader } from './option-reader.js';
@@ -11,8 +12,12 @@ import { readLogLevel } from './shared-options.js';
 
 const HELP_WIDTH = 100;
 
-/** @param words the command line without node and script. Sets the exit status; the process ends by itself. */
-export async function main(words: readonly string[]): Promise<void> {
+/**
+ * Sets the exit status; the process ends by itself.
+ * @param words the command line without node and script
+ * @param early what was begun of it already; ended here in any case
+ */
+export async function main(words: readonly string[], early?: Promise<EarlyLoad | undefined>): Promise<void> {
   const status = new StatusLine(process.stderr);
   let debug = process.env.ZI_DEBUG === '1';
   /** Says why the program ends, and returns the exit status. */
@@ -26,14 +31,21 @@ export async function main(words: readonly string[]): Promise<void> {
   try {
     const parsed = parseCommandLine(words, process.stdout.columns ?? HELP_WIDTH);
     if (parsed.kind === 'run') debug ||= ['debug', 'trace'].includes(readLogLevel(parsed.options));
-    await execute(parsed, status, interrupt);
+    await execute(parsed, status, interrupt, early);
   } catch (error) {
     // After an interruption whatever was going on fails in its own way; the interruption is why.
     process.exitCode = tell(interrupt.signal.aborted ? interrupt.signal.reason : error);
+  } finally {
+    await (await early)?.ahead.close();
   }
 }
 
-async function execute(parsed: ParsedCommandLine, status: StatusLine, interrupt: Interrupt): Promise<void> {
+async function execute(
+  parsed: ParsedCommandLine,
+  status: StatusLine,
+  interrupt: Interrupt,
+  early: Promise<EarlyLoad | undefined> | undefined,
+): Promise<void> {
   if (parsed.kind === 'print') {
     process.stdout.write(parsed.text);
     return;
@@ -45,7 +57,7 @@ async function execute(parsed: ParsedCommandLine, status: StatusLine, interrupt:
     process.stdout.write(text);
   };
   const context = { log, progress: new Progress(status, log), interrupt, write, writesToTerminal };
-  await runCommand(parsed.command, parsed.options, context);
+  await runCommand(parsed.command, parsed.options, context, early);
   interrupt.signal.throwIfAborted();
 }
 
@@ -63,28 +75,29 @@ async function startDriver(name: CommandName, options: OptionReader): Promise<vo
 }
 
 /** Commands are loaded when they run: the help needs no runtime. */
-async function runCommand(name: CommandName, options: OptionReader, context: CommandContext) {
+async function runCommand(
+  name: CommandName,
+  options: OptionReader,
+  context: CommandContext,
+  early: Promise<EarlyLoad | undefined> | undefined,
+) {
   const driver = startDriver(name, options);
   switch (name) {
     case 'generate': {
-      const [{ runGenerate }, { readGenerateOptions }, { withEarlyLoad }] = await Promise.all([
+      const [{ runGenerate }, { readGenerateOptions }] = await Promise.all([
         import('./generate.js'),
         import('./generate-options.js'),
-        import('./early-load.js'),
       ]);
-      return withEarlyLoad(options, context, driver, async (context, available) =>
-        runGenerate({ ...readGenerateOptions(options), ...available }, context),
-      );
+      const { begun, available } = await awaitEarly(early, options, driver, context);
+      return runGenerate({ ...readGenerateOptions(options), ...available }, begun);
     }
     case 'score': {
-      const [{ runScore }, { readScoreOptions }, { withEarlyLoad }] = await Promise.all([
+      const [{ runScore }, { readScoreOptions }] = await Promise.all([
         import('./score.js'),
         import('./score-options.js'),
-        import('./early-load.js'),
       ]);
-      return withEarlyLoad(options, context, driver, async (context, available) =>
-        runScore({ ...readScoreOptions(options), ...available }, context),
-      );
+      const { begun, available } = await awaitEarly(early, options, driver, context);
+      return runScore({ ...readScoreOptions(options), ...available }, begun);
     }
     case 'plan': {
       const [{ runPlan }, { readPlanCommandOptions }] = await Promise.all([
@@ -101,4 +114,28 @@ async function runCommand(name: CommandName, options: OptionReader, context: Com
       return runDoctor(readDoctorOptions(options), context);
     }
   }
+}
+
+/** The context with what was begun early, if the options are what they seemed; and what plans may then count on. */
+async function awaitEarly(
+  early: Promise<EarlyLoad | undefined> | undefined,
+  options: OptionReader,
+  driver: Promise<void>,
+  context: CommandContext,
+): Promise<{ begun: CommandContext; available: { dramAvailableBytes?: number } }> {
+  const load = await early;
+  if (!load) return { begun: context, available: {} };
+  const { agrees } = await import('./early-load.js');
+  if (!agrees(load, options)) {
+    await load.ahead.close();
+    return { begun: context, available: {} };
+  }
+  // Whoever asks the driver before it answers keeps JavaScript from queueing reads.
+  await driver;
+  const { sinceSeconds, dramAvailableBytes } = load;
+  const now = performance.now() / 1e3;
+  context.log.debug(
+    `reading layers since ${sinceSeconds.toFixed(2)} s; devices can be asked at ${now.toFixed(2)} s`,
+  );
+  return { begun: { ...context, early: load }, available: { dramAvailableBytes } };
 }

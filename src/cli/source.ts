@@ -28,7 +28,7 @@ export async function openSource(options: SharedOptions, context: CommandContext
     ? await dummyCheckpoint(options, options.dummyWeights.folder, context)
     : await realModel(options, context);
   const { early } = context;
-  const opened = early?.folder === folder ? early.opened : await openModel(folder);
+  const opened = early?.options.folder === folder ? early.opened : await openModel(folder);
   checkType(opened, options.dtype);
   const files = await stage(opened, options.offloadFolder, context);
   return { opened, files };

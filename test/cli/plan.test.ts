@@ -180,8 +180,12 @@ test('GPUs that are asked for: how many, and how layers reach them', async () =>
   const whole = await planned('--gather', 'none');
   expect(whole.transfer).toMatchObject({ kind: 'whole', by: 'none' });
   expect(linkMs(whole)).toBeCloseTo(linkMs(one), 6);
-  // Whole layers need no buffer that is being gathered.
-  expect(two.device_buffers.count).toBe(whole.device_buffers.count + 1);
+  // Whole layers need no buffer that is being gathered, where layers that rest want its memory.
+  const [gathered, pulled] = [
+    await planned('--gpu_resident', '4'),
+    await planned('--gpu_resident', '4', '--gather', 'none'),
+  ];
+  expect(gathered.device_buffers.count).toBe(pulled.device_buffers.count + 1);
   const text = await runCli(['plan', ...shape('opt-6.7b'), ...TWO_GPUS, '--cpu_offload', '--num_gpus', '2']);
   expect(text.stdout).toMatch(/^on two H100.*, 2 × \S+ GiB behind \S+ GB\/s, \S+ GB\/s between them$/m);
   expect(text.stdout).toMatch(/each of 2 devices pulls 1\/2 of a layer .* by peer copies/);
