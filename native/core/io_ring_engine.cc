@@ -76,6 +76,11 @@ class RingEngine final : public IoEngine {
     }
     ring_.reset();
     {
+      // Whoever keeps a closed reader keeps no memory with it.
+      std::lock_guard<std::mutex> lock(buffers_mutex_);
+      buffers_.Forget();
+    }
+    {
       // Stop() may still be about to write to the descriptor.
       std::lock_guard<std::mutex> lock(stop_mutex_);
       close(wake_fd_);

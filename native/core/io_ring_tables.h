@@ -30,6 +30,8 @@ class FixedBuffers {
   /// 0, or the errno with which the kernel refused; then nothing of the block is registered. Twice is once.
   int Register(IoRing& ring, const std::shared_ptr<HostMemory>& memory);
   void Unregister(IoRing& ring, uint32_t memory_id);
+  /// Once the ring is gone.
+  void Forget() { entries_.clear(); }
 
   /// The slot that holds all of [offset, offset + length) of that memory, or -1.
   int Find(uint32_t memory_id, uint64_t offset, uint64_t length) const;

@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import type { IoEngine } from '../../offload/native.js';
+import { type IoEngine, native } from '../../offload/native.js';
 import { allocate, batch, ENGINES, failure, makeFile, makeIo, readWhole, useIo } from './io-helpers.js';
 
 useIo();
@@ -29,6 +29,22 @@ describe.each(ENGINES)('close of %s', (engine) => {
     io.unregister(memory);
     io.closeFile(file.file);
     expect(io.stats().bytes).toBeGreaterThanOrEqual(0);
+  });
+
+  it('keeps no memory, also while somebody keeps the reader', async () => {
+    const data = makeFile(1 << 20);
+    const io = makeIo({ engine });
+    const file = io.open(data.path);
+    const memory = new (native().NativeMemory)(1 << 20, false);
+    const words = batch([file.file, 0, 1 << 20, 1 << 20, memory.id, 0]);
+    io.register(memory);
+    await io.read(words);
+    memory.free();
+    await io.close();
+    const other = makeIo({ engine });
+    other.open(data.path);
+    expect(() => other.read(words)).toThrow(/freed/);
+    expect(io.stats().bytes).toBe(1 << 20);
   });
 
   it('frees its descriptors', async () => {
