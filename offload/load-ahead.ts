@@ -18,7 +18,7 @@ export interface LoadedLayer {
 }
 
 /** As much is queued at once: what a drive reads while JavaScript waits for a driver. */
-const QUEUED_BYTES = 16 * GiB;
+const QUEUED_BYTES = 4 * GiB;
 
 /**
  * Only where all layers will rest in DRAM, whatever the devices are: blocks are read in order, from construction until

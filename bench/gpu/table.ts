@@ -46,7 +46,7 @@ function readResults(path: string): Result[] {
   const text = readFileSync(path, 'utf8');
   const lines = text.split('\n').filter((line) => line.startsWith('{"question"'));
   if (lines.length > 0) return lines.map((line) => JSON.parse(line) as Result);
-  return (JSON.parse(text) as { results: Result[] }).results;
+  return (JSON.parse(text) as { runs: { results: Result[] }[] }).runs.flatMap(({ results }) => results);
 }
 
 function markdownRow(cells: readonly string[]): string {

@@ -12,6 +12,8 @@ const HUGE_FROM_BYTES = 4 * MiB;
 export class NativeHost {
   readonly #reads: FileReads;
   readonly #memories: HostBlock[] = [];
+  /** Blocks for layers that rest, which nothing was read into yet. */
+  readonly #empty = new Set<HostBlock>();
   #closing: Promise<void> | undefined;
 
   /** Throws NO_DEVICE where the wanted way of reading cannot be used. */
@@ -33,8 +35,7 @@ export class NativeHost {
     const memory = new HostBlock(sizeBytes, purpose !== 'control' || sizeBytes >= HUGE_FROM_BYTES);
     this.#memories.push(memory);
     if (purpose === 'stream') this.#reads.reuse(memory);
-    // Reads that have to get pages from the system, and clear them, are slower than a drive.
-    if (purpose === 'resident') memory.native.populateSoon();
+    if (purpose === 'resident') this.#empty.add(memory);
     return memory;
   }
 
@@ -47,6 +48,9 @@ export class NativeHost {
   async read(requests: readonly ReadRequest[], into: HostMemory, urgent = false): Promise<ReadSpan> {
     assert(into instanceof HostBlock, 'memory of this host');
     if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
+    // Reads that have to get pages from the system, and clear them, are slower than a drive. Not all blocks at once:
+    // a driver that starts meanwhile would wait for them.
+    if (this.#empty.delete(into)) into.native.populateSoon();
     const span = await this.#reads.read(requests, into, urgent);
     // Memory is given back as soon as the last read has ended.
     if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
