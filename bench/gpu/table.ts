@@ -109,15 +109,17 @@ function prefillRow(): Row | undefined {
 }
 
 function blockRow(): Row | undefined {
-  const result = find({ question: 'a block of bloom-176b on a GPU' });
+  const result = results.findLast(
+    ({ question, buffers }) => question === 'prefill of bloom-176b blocks, streamed' && buffers === undefined,
+  );
   if (!result) return undefined;
-  const [ms, alone] = [number(result, 'blockMs'), number(result, 'productsMs')];
+  const [ratio, stall] = [number(result, 'ratio'), number(result, 'stallShare')];
   return {
-    what: 'a block of BLOOM-176B, 16,384 tokens',
-    measured: `${ms.toFixed(1)} ms`,
-    ofLimit: `${percent(alone / ms)} of its products alone`,
-    bar: '≥ 85.0 %',
-    met: alone / ms >= 0.85,
+    what: `${number(result, 'blocks')} blocks of BLOOM-176B streamed, 16,384 tokens`,
+    measured: `${number(result, 'passMs').toFixed(0)} ms a pass`,
+    ofLimit: `${percent(ratio)} of their products alone, waiting ${percent(stall)}`,
+    bar: '≥ 85.0 %, < 3.0 %',
+    met: ratio >= 0.85 && stall < 0.03,
     peers: '',
   };
 }
