@@ -26,7 +26,7 @@ const QUEUED_BYTES = 4 * GiB;
  */
 export class LoadAhead {
   readonly host: NativeHost;
-  readonly model: ModelSpec;
+  readonly #model: ModelSpec;
   readonly #source: WeightSource;
   readonly #loaded = new Map<number, Omit<LoadedLayer, 'ready'>>();
   #queuedBytes = 0;
@@ -34,7 +34,7 @@ export class LoadAhead {
 
   /** Throws an OperatingError where a file cannot be opened, or memory not be mapped. */
   constructor(model: ModelSpec, paths: readonly string[], io: Partial<IoOptions> = {}) {
-    this.model = model;
+    this.#model = model;
     this.host = new NativeHost(io);
     this.#source = new WeightSource(this.host, paths);
     this.#fill();
@@ -57,7 +57,7 @@ export class LoadAhead {
   }
 
   #fill(): void {
-    for (const [index, block] of this.model.blocks.entries()) {
+    for (const [index, block] of this.#model.blocks.entries()) {
       if (this.#ended || this.#queuedBytes >= QUEUED_BYTES) return;
       if (this.#loaded.has(index)) continue;
       const { host: layout } = layoutLayer(block);

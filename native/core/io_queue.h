@@ -36,7 +36,8 @@ class IoQueue {
   /// ECANCELED after Close().
   void Push(std::vector<IoRead> reads, bool urgent, IoDone done);
 
-  /// The next block, of urgent batches first, and of equals of the earliest; or nothing. Taking a block means handing its result to Complete().
+  /// The next block, of urgent batches first, and of equals of the earliest; or nothing. Taking a block means handing its
+  /// result to Complete().
   std::optional<IoBlock> TryTake();
   /// The same, sleeping until there is one; nothing once the queue is closed and empty.
   std::optional<IoBlock> Take();
