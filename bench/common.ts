@@ -69,6 +69,11 @@ export function median(values: readonly number[]): number {
   return (low + high) / 2;
 }
 
+/** Of a share of 1. */
+export function percent(share: number): string {
+  return `${(share * 100).toFixed(1)} %`;
+}
+
 /** The result for programs on stdout, for people on stderr. */
 export function printResult(
   question: string,

@@ -89,6 +89,11 @@ export class Trace {
     });
   }
 
+  /** As they were added; none unless they are kept. */
+  get spans(): readonly Span[] {
+    return this.#spans;
+  }
+
   /** Forgets the sums (after warm-up); spans stay. */
   resetSums(): void {
     this.#totals.clear();

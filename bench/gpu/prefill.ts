@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
 import { DRAM_SHARE, describePlacement, Engine, type EngineOptions, planFor } from '../../src/engine.js';
 import { generate } from '../../src/generate.js';
-import { median, printResult } from '../common.js';
+import { median, percent, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';
 import { devicesFor, requests } from './setting.js';
 
@@ -83,16 +83,22 @@ for (const { tier, name, bytes } of plan.terms) say(`  ${tier} ${name} ${formatB
 interface PassTimes {
   readonly ms: number;
   readonly computeMs: number;
+  /** Of all micro-batches. */
+  readonly embeddingMs: number;
   readonly stallMs: number;
 }
 const times: PassTimes[] = [];
 let last = performance.now();
+let spansSeen = 0;
 const mark = () => {
   const now = performance.now();
   const busy = engine.trace.summaries().filter(({ lane }) => lane === 'compute');
   // On average over the devices.
   const computeMs = busy.reduce((sum, { busyMs }) => sum + busyMs, 0) / gpus;
-  times.push({ ms: now - last, computeMs, stallMs: engine.trace.computeStallMs / gpus });
+  const embeddings = engine.trace.spans.slice(spansSeen).filter(({ name }) => name === 'embedding');
+  spansSeen = engine.trace.spans.length;
+  const embeddingMs = embeddings.reduce((sum, { startMs, endMs }) => sum + endMs - startMs, 0) / gpus;
+  times.push({ ms: now - last, computeMs, embeddingMs, stallMs: engine.trace.computeStallMs / gpus });
   engine.trace.resetSums();
   say(`pass of ${(now - last).toFixed(0)} ms`);
   last = now;
@@ -104,7 +110,6 @@ await generate(engine.executor, requests((passes + 1) * batch * gpus, prompt, op
   onPass: mark,
 });
 await engine.close();
-const embeddingMs = median(spansOf('embedding').slice(gpus));
 opened.remove();
 say('done');
 
@@ -112,10 +117,10 @@ const measured = times.slice(1);
 const ms = median(measured.map((pass) => pass.ms));
 const stallMs = median(measured.map((pass) => pass.stallMs));
 const computeMs = median(measured.map((pass) => pass.computeMs));
+const embeddingMs = median(measured.map((pass) => pass.embeddingMs));
 const flops = plan.blockFlopsPerToken * batch * prompt;
 const rate = (perPassMs: number) => flops / perPassMs / 1e9;
 const alone = opened.blocks * productsMs;
-const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
 printResult(
   `prefill of ${values.shape} blocks, streamed${gpus > 1 ? ` to ${gpus} GPUs` : ''}`,
   `${opened.blocks} blocks, ${batch}×${prompt} tokens${gpus > 1 ? ' on each GPU' : ''}: ${ms.toFixed(0)} ms a pass, ` +
@@ -139,14 +144,6 @@ printResult(
     stallShare: stallMs / ms,
   },
 );
-
-/** Milliseconds of all spans of that name. */
-function spansOf(wanted: string): number[] {
-  const { traceEvents } = JSON.parse(engine.trace.toChromeJson()) as {
-    readonly traceEvents: readonly { readonly name: string; readonly dur?: number }[];
-  };
-  return traceEvents.flatMap(({ name, dur }) => (name === wanted && dur !== undefined ? dur / 1e3 : []));
-}
 
 /** block.ts in a process of its own, before this one takes memory of the GPU; as long as passes take to warm it. */
 function blockProductsMs(micro: number): number {
