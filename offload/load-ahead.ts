@@ -57,14 +57,13 @@ export class LoadAhead {
   }
 
   #fill(): void {
-    for (const [index, block] of this.#model.blocks.entries()) {
+    for (const block of this.#model.blocks.slice(this.#loaded.size)) {
       if (this.#ended || this.#queuedBytes >= QUEUED_BYTES) return;
-      if (this.#loaded.has(index)) continue;
       const { host: layout } = layoutLayer(block);
       const memory = this.host.allocate(layout.sizeBytes, 'resident');
       const read = observed(this.#source.readLayer(layout, memory));
       this.#queuedBytes += layout.sizeBytes;
-      this.#loaded.set(index, { memory, read });
+      this.#loaded.set(this.#loaded.size, { memory, read });
       const goOn = () => {
         this.#queuedBytes -= layout.sizeBytes;
         this.#fill();

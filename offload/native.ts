@@ -199,7 +199,10 @@ export interface NativeAddon {
   createStream(name: string): NativeStream;
   /** Never throws: says what is missing instead. */
   cudaStatus(): CudaStatus;
-  /** Starts the driver and its contexts on a thread of its own, so that cudaStatus() need not wait for all of it. */
+  /**
+   * Starts the driver and its contexts on a thread of its own, so that cudaStatus() need not wait for all of it. Resolves
+   * when it need not wait at all; never rejects.
+   */
   warmCuda(): Promise<void>;
   cudaFreeBytes(device: number): number;
   /** Throws where the device has too little left. */

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { formatBytes, formatRate, MiB } from '../../offload/index.js';
 import { Engine, openModel } from '../../src/engine.js';
 import { generate } from '../../src/generate.js';
-import { dummyCheckpoint, median, printResult, readArguments } from '../common.js';
+import { dummyCheckpoint, median, percent, printResult, readArguments } from '../common.js';
 
 const BATCH = 8;
 const PROMPT = Int32Array.from({ length: 32 }, (_, index) => 100 + index);
@@ -59,10 +59,6 @@ async function measure(): Promise<void> {
       `that (median of ${runs} pairs)`,
     { shape, totalBytes, starts, ratio: over },
   );
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
 }
 
 function asker(ring: ChildProcess): (question: Question) => Promise<number> {

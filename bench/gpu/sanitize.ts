@@ -6,7 +6,8 @@
 // A checked kernel is many times slower, so the files are cut by the types in their tests' names and run beside each
 // other, with ZI_TEST_SCALE=small: the same cases, but attention with one placing of operands instead of two. Memcheck
 // watches all kernels, those of the library for products as well; racecheck, which traces shared memory, only ours, and
-// without the products of 16-bit inputs that the library computes, whose kernels crash it. A line per part; status 1 when a part found errors, did not end in time, or a test ran in none.
+// without the products of 16-bit inputs that the library computes, whose kernels crash it. A line per part; status 1
+// when a part found errors, did not end in time, or a test ran in none.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';

@@ -6,6 +6,7 @@
 // fp16, everything in DRAM: FlexGen with page-locked weights and overlap, Accelerate 1.15 with cpu_offload.
 
 import { readFileSync } from 'node:fs';
+import { percent } from '../common.js';
 
 type Result = Readonly<Record<string, unknown>> & { readonly question: string };
 
@@ -73,10 +74,6 @@ function streamed(batch: string, prompt: string): Result | undefined {
       (result.residentBytes ?? 0) === 0 &&
       (result.kvBytes ?? 0) === 0,
   );
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
 }
 
 function decodeRow(batch: string, prompt: string, bar: number, peers: string): Row | undefined {

@@ -12,7 +12,7 @@ import { detectHardware, formatBytes, formatRate, parseBytes } from '../../offlo
 import { DRAM_SHARE, describePlacement, Engine, type EngineOptions, planFor } from '../../src/engine.js';
 import { generate, type PassProgress } from '../../src/generate.js';
 import { findAutoBatch } from '../../src/largest-batch.js';
-import { median, printResult } from '../common.js';
+import { median, percent, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';
 import { devicesFor, measureRates, requests } from './setting.js';
 
@@ -138,7 +138,6 @@ const decodeShare =
   linkSeconds(spent.decode.length * streamedBytes + kvDecodeBytes) / Math.max(sum(spent.decode), 1e-9);
 const passes = spent.prefill.length + spent.mixed.length + spent.decode.length;
 const jobShare = linkSeconds(passes * streamedBytes + allKvBytes) / totalSeconds;
-const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
 const comparable =
   values.shape === FLEXGEN.shape &&
   prompt === FLEXGEN.prompt &&

@@ -64,7 +64,7 @@ class IoQueue {
   // With blocks left to cut.
   std::deque<std::shared_ptr<IoBatch>> urgent_;
   std::deque<std::shared_ptr<IoBatch>> batches_;
-  std::deque<IoBlock> again_;                     // for another attempt; served first, as they are the oldest
+  std::deque<IoBlock> again_;  // for another attempt; served first, as they are the oldest
   uint64_t in_flight_ = 0;
   bool closed_ = false;
   IoStats stats_;

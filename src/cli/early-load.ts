@@ -3,8 +3,7 @@
 
 import { detectHardware, LoadAhead, parseBytes } from '../../offload/index.js';
 import { DRAM_SHARE, type OpenedModel, openModel } from '../engine.js';
-import { type EarlyOptions, ELSEWHERE } from './glance.js';
-import type { OptionReader } from './option-reader.js';
+import type { EarlyOptions } from './glance.js';
 
 export interface EarlyLoad {
   readonly options: EarlyOptions;
@@ -31,16 +30,4 @@ export async function beginEarly(options: EarlyOptions): Promise<EarlyLoad | und
   } catch {
     return undefined;
   }
-}
-
-/** Whether the options are what they seemed at a glance. */
-export function agrees({ options: glimpsed }: EarlyLoad, options: OptionReader): boolean {
-  return (
-    options.flag('cpu_offload') &&
-    !ELSEWHERE.some((name) => options.has(name)) &&
-    options.text('name') === glimpsed.folder &&
-    options.text('dram_memory') === glimpsed.dramMemory &&
-    options.text('io_engine') === glimpsed.ioEngine &&
-    options.flag('no_direct_io') === !glimpsed.directIo
-  );
 }

@@ -1,6 +1,7 @@
 // A first look at the command line, without the parser: enough to know what can be begun while everything else is loaded.
 
 import { parseArgs } from 'node:util';
+import type { OptionReader } from './option-reader.js';
 
 /** Where layers are read from, and how. */
 export interface EarlyOptions {
@@ -10,9 +11,10 @@ export interface EarlyOptions {
   readonly directIo: boolean;
 }
 
-const COMMANDS: ReadonlySet<string> = new Set(['generate', 'score']);
+/** The commands that compute. */
+export const COMPUTING: ReadonlySet<string> = new Set(['generate', 'score']);
 /** With one of these, layers may rest elsewhere than in DRAM, or do not exist yet. */
-export const ELSEWHERE = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dummy_weights'] as const;
+const ELSEWHERE = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dummy_weights'] as const;
 
 /**
  * Undefined where layers may rest elsewhere than in DRAM. Anything is taken for a command line, so that what this says
@@ -21,7 +23,7 @@ export const ELSEWHERE = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dum
  */
 export function glance(words: readonly string[]): EarlyOptions | undefined {
   const [first = '-'] = words;
-  if (!first.startsWith('-') && !COMMANDS.has(first)) return undefined;
+  if (!first.startsWith('-') && !COMPUTING.has(first)) return undefined;
   const { values } = parseArgs({
     args: words.map(underscored),
     strict: false,
@@ -39,6 +41,18 @@ export function glance(words: readonly string[]): EarlyOptions | undefined {
   );
   if (folder === undefined) return undefined;
   return { folder, dramMemory, ioEngine, directIo: values.no_direct_io !== true };
+}
+
+/** Whether the options are what they seemed at a glance. */
+export function agrees(glimpsed: EarlyOptions, options: OptionReader): boolean {
+  return (
+    options.flag('cpu_offload') &&
+    !ELSEWHERE.some((name) => options.has(name)) &&
+    options.text('name') === glimpsed.folder &&
+    options.text('dram_memory') === glimpsed.dramMemory &&
+    options.text('io_engine') === glimpsed.ioEngine &&
+    options.flag('no_direct_io') === !glimpsed.directIo
+  );
 }
 
 /** `--batch-size=4` → `--batch_size=4`; values stay as they are. */

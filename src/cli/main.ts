@@ -6,6 +6,7 @@ import { type CommandName, type ParsedCommandLine, parseCommandLine } from './co
 import type { CommandContext } from './context.js';
 import type { EarlyLoad } from './early-load.js';
 import { describeFailure } from './failure.js';
+import { agrees, COMPUTING } from './glance.js';
 import { Interrupt } from './interrupt.js';
 import type { OptionReader } from './option-reader.js';
 import { readLogLevel } from './shared-options.js';
@@ -61,16 +62,13 @@ async function execute(
   interrupt.signal.throwIfAborted();
 }
 
-/** For these the driver starts while the command is loaded. */
-const MAY_COMPUTE_ON_A_GPU: ReadonlySet<CommandName> = new Set(['generate', 'score']);
-
 function mayUseGpu(options: OptionReader): boolean {
   return options.text('device') !== 'cpu' && !options.has('virtual_devices');
 }
 
 /** Resolves when the driver answers; at once where none is wanted. */
 async function startDriver(name: CommandName, options: OptionReader): Promise<void> {
-  if (!MAY_COMPUTE_ON_A_GPU.has(name) || !mayUseGpu(options)) return;
+  if (!COMPUTING.has(name) || !mayUseGpu(options)) return;
   await (await import('../../offload/index.js')).warmCuda();
 }
 
@@ -125,8 +123,7 @@ async function awaitEarly(
 ): Promise<{ begun: CommandContext; available: { dramAvailableBytes?: number } }> {
   const load = await early;
   if (!load) return { begun: context, available: {} };
-  const { agrees } = await import('./early-load.js');
-  if (!agrees(load, options)) {
+  if (!agrees(load.options, options)) {
     await load.ahead.close();
     return { begun: context, available: {} };
   }

@@ -312,18 +312,13 @@ function readComputeType(options: OptionReader, device: DeviceKind): ComputeType
 
 function readCpuOptions(options: OptionReader, device: DeviceKind): CpuBackendOptions {
   const threads = options.count('threads');
+  const engine = options.choice('io_engine', ['auto', 'io_uring', 'threads']);
+  const direct = options.flag('no_direct_io') ? { direct: false } : {};
   const virtualDevices = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
   return {
     ...(virtualDevices === undefined ? {} : { virtualDevices }),
     computeType: readComputeType(options, device),
     ...(threads === undefined ? {} : { threads }),
-    io: readIoOptions(options),
+    io: { ...(engine === undefined ? {} : { engine }), ...direct },
   };
-}
-
-/** How files are read. */
-export function readIoOptions(options: OptionReader): NonNullable<CpuBackendOptions['io']> {
-  const engine = options.choice('io_engine', ['auto', 'io_uring', 'threads']);
-  const direct = options.flag('no_direct_io') ? { direct: false } : {};
-  return { ...(engine === undefined ? {} : { engine }), ...direct };
 }
