@@ -30,12 +30,11 @@ size_t RoundUp(size_t value, size_t to) { return (value + to - 1) / to * to; }
 /// Of one call, which keeps the process from mapping anything else: a driver that starts meanwhile does so all the time.
 constexpr size_t kPopulatedAtOnce = size_t{2} << 20;
 
-/// Blocks that wait for their pages. Never destroyed: its threads may outlive static objects.
+/// Blocks that wait for their pages. Never destroyed: its thread may outlive static objects.
 struct Populating {
   std::mutex mutex;
   std::deque<std::weak_ptr<HostMemory>> waiting;  // guarded by mutex
-  size_t next_offset = 0;                         // in the first of them; guarded by mutex
-  unsigned threads = 0;                           // guarded by mutex
+  bool running = false;                           // guarded by mutex
 };
 
 Populating& ThePopulating() {
@@ -43,27 +42,28 @@ Populating& ThePopulating() {
   return *populating;
 }
 
-/// The next piece of a block that is still there; null, and one thread fewer, when nothing waits.
-std::shared_ptr<HostMemory> NextPiece(size_t* offset) {
+/// The next block that is still there; null, and nothing runs any more, when none waits.
+std::shared_ptr<HostMemory> NextWaiting() {
   Populating& all = ThePopulating();
   std::lock_guard<std::mutex> lock(all.mutex);
-  for (; !all.waiting.empty(); all.waiting.pop_front(), all.next_offset = 0) {
+  while (!all.waiting.empty()) {
     auto memory = all.waiting.front().lock();
-    if (!memory || all.next_offset >= memory->size()) continue;
-    *offset = all.next_offset;
-    all.next_offset += kPopulatedAtOnce;
-    return memory;
+    all.waiting.pop_front();
+    if (memory) return memory;
   }
-  --all.threads;
+  all.running = false;
   return nullptr;
 }
 
 void PopulateWaiting() {
-  size_t offset = 0;
-  while (auto memory = NextPiece(&offset)) {
-    // What an older system refuses, the reads do.
-    madvise(memory->data() + offset, RoundUp(std::min(kPopulatedAtOnce, memory->size() - offset), kPage),
-            MADV_POPULATE_WRITE);
+  while (auto memory = NextWaiting()) {
+    for (size_t offset = 0; offset < memory->size(); offset += kPopulatedAtOnce) {
+      // What an older system refuses, the reads do.
+      madvise(memory->data() + offset, RoundUp(std::min(kPopulatedAtOnce, memory->size() - offset), kPage),
+              MADV_POPULATE_WRITE);
+      // Nobody else wants a block that was given up meanwhile.
+      if (memory.use_count() == 1) break;
+    }
   }
 }
 
@@ -109,13 +109,12 @@ std::shared_ptr<HostMemory> AllocateHost(size_t size, bool huge_pages) {
 }
 
 void PopulateSoon(const std::shared_ptr<HostMemory>& memory) {
-  const unsigned most = std::clamp(std::thread::hardware_concurrency() / 4, 1u, 8u);
   Populating& all = ThePopulating();
   std::lock_guard<std::mutex> lock(all.mutex);
   all.waiting.push_back(memory);
-  if (all.threads == most) return;
+  if (all.running) return;
   std::thread(PopulateWaiting).detach();
-  ++all.threads;
+  all.running = true;
 }
 
 void EnterMemory(const std::shared_ptr<Memory>& memory) {

@@ -59,8 +59,10 @@ std::shared_ptr<HostMemory> AllocateHost(size_t size, bool huge_pages);
 /// Enters a block into the table; it is found until its last owner drops it.
 void EnterMemory(const std::shared_ptr<Memory>& memory);
 
-/// Has the system give the block its pages, on threads beside the caller, in the order of the calls: whoever reads into it
+/// Has the system give the block its pages, on a thread beside the caller, in the order of the calls: whoever reads into it
 /// meanwhile finds most of them there. Nothing is written, so that reads may be under way; a block that is gone is left out.
+/// One thread clears several gigabytes a second; more of them take longer over the process's one map, for which reads and
+/// a driver that starts wait as well.
 void PopulateSoon(const std::shared_ptr<HostMemory>& memory);
 
 /// The live block with that id, or null. Holding the result keeps the block alive.
