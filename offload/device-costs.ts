@@ -34,9 +34,10 @@ export function cudaCosts(model: ModelSpec, workload: ScratchWorkload): PlanTerm
 }
 
 function reasonOf(scratch: KernelScratch, { tokens, contextTokens }: ScratchWorkload): string {
-  const { productsBytes, inputsBytes, partialsBytes } = scratch;
+  const { productsBytes, inputsBytes, groupsBytes, partialsBytes } = scratch;
+  const groups = groupsBytes > 0 ? `their choices by expert ${formatBytes(groupsBytes)}, ` : '';
   return (
     `workspace of products ${formatBytes(productsBytes)}, 16-bit inputs for ${tokens} tokens ${formatBytes(inputsBytes)}, ` +
-    `parts of attention over ${contextTokens} tokens or logits to draw from ${formatBytes(partialsBytes)}`
+    `${groups}parts of attention over ${contextTokens} tokens or logits to draw from ${formatBytes(partialsBytes)}`
   );
 }

@@ -18,11 +18,17 @@ const SPLIT_TOKENS = 256;
 const ENOUGH_BLOCKS = 512;
 /** Where tiles do the sequences with this many new tokens, the kernel has blocks for nearly as many of each sequence. */
 const TILE_TOKENS = 16;
+/** A choice of a mixture in the order of the experts; a tile of an expert's choices, each of 16 of them or more. */
+const CHOICE_BYTES = 4;
+const EXPERT_TILE_BYTES = 16;
+const EXPERT_TILE_CHOICES = 16;
 
 export interface KernelScratch {
   readonly productsBytes: number;
   /** Inputs of a product in its weights' 16-bit type, and sums that an activation still has to pass. */
   readonly inputsBytes: number;
+  /** Choices of a mixture, grouped by expert; 0 where none are made. */
+  readonly groupsBytes: number;
   /** Parts of attention over long contexts, or logits that a token is drawn from. */
   readonly partialsBytes: number;
   readonly bytes: number;
@@ -45,6 +51,9 @@ interface Widths {
   readonly apart: number;
   /** Of the widest result, whose bias may have to be converted. */
   readonly output: number;
+  /** Of a mixture; choices are a token's. */
+  readonly experts: number;
+  readonly choices: number;
   readonly heads: number;
   readonly headDim: number;
 }
@@ -60,6 +69,9 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
     convertedBytes(logitRows, 'f32') * roundUp(headInputColumns(model), ROW_ELEMENTS),
   );
   const inputsBytes = inputs + 4 * tokens * widths.apart + 4 * widths.output;
+  const choices = tokens * widths.choices;
+  const tiles = Math.ceil(choices / EXPERT_TILE_CHOICES) + Math.min(choices, widths.experts);
+  const groupsBytes = roundUp(CHOICE_BYTES * choices, EXPERT_TILE_BYTES) + EXPERT_TILE_BYTES * tiles;
   const splits = Math.ceil(contextTokens / SPLIT_TOKENS);
   const blocks = Math.min(tokens * TILE_TOKENS * widths.heads, ENOUGH_BLOCKS - 1);
   // A maximum, a sum, and values.
@@ -68,8 +80,9 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
   return {
     productsBytes: PRODUCTS_WORKSPACE_BYTES,
     inputsBytes,
+    groupsBytes,
     partialsBytes,
-    bytes: PRODUCTS_WORKSPACE_BYTES + inputsBytes + partialsBytes,
+    bytes: PRODUCTS_WORKSPACE_BYTES + inputsBytes + groupsBytes + partialsBytes,
   };
 }
 
@@ -82,7 +95,7 @@ function convertedBytes(rows: number, type: DType): number {
 }
 
 function widthsOf(model: ModelSpec): Widths {
-  let [input, apart, output, heads, headDim] = [0, 0, 0, 0, 0];
+  let [input, apart, output, experts, choices, heads, headDim] = [0, 0, 0, 0, 0, 0, 0];
   const walk = new ForwardWalk(model, deviceActivationType(model), (op: Op) => {
     if (op.op === 'linear') {
       input = Math.max(input, roundUp(dimension(op.x, 1), ROW_ELEMENTS));
@@ -91,14 +104,20 @@ function widthsOf(model: ModelSpec): Widths {
       const waits =
         (op.accumulate && op.activation !== 'none') || (dtype !== 'f32' && dtype !== op.weight.dtype);
       if (waits) apart = Math.max(apart, roundUp(dimension(op.out, 1), ROW_ELEMENTS));
-    } else if (op.op === 'expert_linear' && op.x.dtype !== 'f32' && op.x.dtype !== op.weights[0]?.dtype) {
-      // Converted to f32, twice the bytes of an element, and a row per choice.
-      input = Math.max(input, 2 * dimension(op.x, 0) * roundUp(dimension(op.x, 1), ROW_ELEMENTS));
+    } else if (op.op === 'expert_linear') {
+      experts = Math.max(experts, op.weights.length);
+      choices = Math.max(choices, dimension(op.out, 0));
+      // A row per choice, or per token; 16 bits of another type become f32.
+      const type = op.weights[0]?.dtype;
+      const wider = op.x.dtype !== 'f32' && op.x.dtype !== type ? 2 : 1;
+      if (type !== 'f32') {
+        input = Math.max(input, wider * dimension(op.x, 0) * roundUp(dimension(op.x, 1), ROW_ELEMENTS));
+      }
     } else if (op.op === 'attention') {
       heads = Math.max(heads, dimension(op.q, 1));
       headDim = Math.max(headDim, dimension(op.q, 2));
     }
   });
   for (let index = 0; index < model.blocks.length; index++) walk.block(index, 1);
-  return { input, apart, output, heads, headDim };
+  return { input, apart, output, experts, choices, heads, headDim };
 }

@@ -31,6 +31,17 @@ it('holds inputs of a head with more rows than a micro-batch has tokens, and log
   expect(scratch.partialsBytes).toBe(4 * 4 * opt.vocabSize);
 });
 
+it('holds both halves of the choices of a mixture, and the choices by expert', () => {
+  const tokens = 2048;
+  const workload = { tokens, contextTokens: 100, logitRows: 8, drawnRows: 0 };
+  const scratch = kernelScratch(model('mixtral-8x7b'), workload);
+  // Each token goes to two experts, whose last product takes 14336 inputs: rounded to 16 bits, and what that left.
+  expect(scratch.inputsBytes).toBe(4 * 2 * tokens * 14336 + 4 * 4096);
+  // As native/cuda/expert_tiles.cu: a table of tiles, of 16 choices or more, behind the choices.
+  expect(scratch.groupsBytes).toBe(4 * 2 * tokens + 16 * ((2 * tokens) / 16 + 8));
+  expect(kernelScratch(model('opt-6.7b'), workload).groupsBytes).toBe(0);
+});
+
 it('is stated with its parts', () => {
   const [scratch, rounding, code] = cudaCosts(model('bloom-176b'), {
     tokens: 256,

@@ -4,10 +4,11 @@
 // node dist/bench/gpu/block.js [--shape opt-6.7b] [--prompt 512] [--batch 64] [--micro 2048] [--runs 5] [--seconds 4]
 //
 // The limit is the products' own rate: the same products of the same inputs, 16 bits in and out, with nothing before
-// or after them. Decoding tokens would wait for memory; a prompt's do not.
+// or after them; of a mixture, as many rows through the matrix of one expert. Decoding tokens would wait for memory; a prompt's do not.
 
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { deviceActivationType } from '../../offload/activation-type.js';
 import type { DeviceEvent, DeviceStream, HostMemory } from '../../offload/backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../../offload/dtype.js';
 import { CudaBackend, MiB, present, roundUp } from '../../offload/index.js';
@@ -19,6 +20,7 @@ import { type ControlTables, controlWords, writeControl } from '../../offload/pa
 import { rows, tensor } from '../../offload/tensor.js';
 import type { TensorDef } from '../../src/models/architecture.js';
 import { buildArchitecture } from '../../src/models/registry.js';
+import { shapeModel } from '../../src/shape.js';
 import { median, printResult } from '../common.js';
 
 const { values } = parseArgs({
@@ -38,9 +40,12 @@ const [prompt, batch, micro, runs] = [values.prompt, values.batch, values.micro,
   number,
   number,
 ];
-const type: DType = values.type === 'f16' ? 'f16' : 'bf16';
+const half = values.type === 'f16';
+const type: DType = half ? 'f16' : 'bf16';
 const path = `configs/models/${values.shape}.json`;
-const model = buildArchitecture(JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>, path);
+const config = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+const model = buildArchitecture(config, path);
+const activations = deviceActivationType(shapeModel(config, path, half ? 'float16' : 'bfloat16').model);
 const perMicro = Math.max(1, Math.floor(micro / prompt));
 const microBatches = Math.ceil(batch / perMicro);
 
@@ -49,14 +54,17 @@ const device = present(backend.devices[0], 'device');
 const noise = backend.allocateHost(64 * MiB, 'control');
 fillNoise(noise);
 
+const noiseRows = new Map<string, Tensor>();
 const hidden = floats([batch * prompt, model.hiddenSize]);
 const weights = placeWeights(model.block(0));
 const constants = new Map(
   Object.entries(model.constants).map(([name, data]) => [name, upload(data)] as const),
 );
 const tables = makeTables();
-const workspace = device.allocate(Math.min(8 * 2 ** 30, perMicro * prompt * model.hiddenSize * 40 + 2 ** 28));
-const shape: KvShape = { blocks: 1, kvHeads: model.kvHeads, headDim: model.headDim, dtype: type };
+const workspace = device.allocate(
+  Math.min(8 * 2 ** 30, perMicro * prompt * model.hiddenSize * 160 + 2 ** 28),
+);
+const shape: KvShape = { blocks: 1, kvHeads: model.kvHeads, headDim: model.headDim, dtype: activations };
 const pageCount = batch * pagesFor(prompt);
 const cache = blockCache(device.allocate(pageCount * pageBytes(shape)), shape, pageCount, 0);
 
@@ -67,7 +75,7 @@ const productsMs = await timed((stream) => {
   for (const op of products) stream.launch(op);
 }, false);
 const flops = products.reduce((sum, op) => {
-  if (op.op !== 'linear') return sum;
+  if (op.op !== 'linear' && op.op !== 'expert_linear') return sum;
   return sum + 2 * elementCount(op.out.shape) * (op.x.shape[1] ?? 0);
 }, 0);
 await backend.close();
@@ -81,7 +89,7 @@ printResult(
 );
 
 function forward(stream: DeviceStream): void {
-  const kernels = new Kernels(stream, new Workspace(workspace, type), constants);
+  const kernels = new Kernels(stream, new Workspace(workspace, activations), constants);
   tables.forEach(({ attention, lengths }, index) => {
     kernels.enter(attention, cache, lengths);
     const first = index * perMicro * prompt;
@@ -120,6 +128,7 @@ async function timedOps(): Promise<{ name: string; ms: number }[]> {
       device.compute.launch(op);
       names.push(nameOf(op));
       events.push(device.compute.record());
+      if (op.op === 'expert_linear') products.push(likeOneMatrix(op));
       if (op.op !== 'linear') return;
       const out = {
         ...op.out,
@@ -151,11 +160,32 @@ async function timedOps(): Promise<{ name: string; ms: number }[]> {
   return [...sums].map(([name, ms]) => ({ name, ms }));
 }
 
+/** As many rows of 16 bits, all through one expert's matrix: what a library would do if nobody had to choose. */
+function likeOneMatrix({ out, x, weights }: Op & { op: 'expert_linear' }): Op {
+  const [count, outputs] = out.shape as [number, number];
+  const [weight, inputs] = [present(weights[0], 'an expert'), x.shape[1] ?? 0];
+  const made = rowsOf(count, outputs);
+  const base = { op: 'linear', weight, bias: null, inputMajor: false, activation: 'none' } as const;
+  return { ...base, out: made, x: rowsOf(count, inputs), accumulate: false };
+}
+
+/** Of noise; the same for all who ask for that shape. */
+function rowsOf(count: number, length: number): Tensor {
+  const known = noiseRows.get(`${count}×${length}`);
+  if (known) return known;
+  const memory = device.allocate(roundUp(count * length * DTYPE_BYTES[type], 2 * MiB));
+  fillDevice(memory, memory.sizeBytes);
+  const made = tensor(memory, 0, type, [count, length]);
+  noiseRows.set(`${count}×${length}`, made);
+  return made;
+}
+
 function dense(like: Tensor): Tensor {
   return tensor(like.memory, like.memory.sizeBytes / 2, like.dtype, like.shape);
 }
 
 function nameOf(op: Op): string {
+  if (op.op === 'expert_linear') return `experts ${op.weights.length} of ${op.weights[0]?.shape.join('×')}`;
   if (op.op !== 'linear') return op.op;
   return `linear ${op.weight.shape.join('×')}${op.accumulate ? ' added' : ''}`;
 }

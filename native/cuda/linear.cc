@@ -1,4 +1,5 @@
 // linear: which way each product goes, and what it needs before and after.
+#include "cuda/inputs.h"
 #include "cuda/products.h"
 #include "cuda/run.h"
 
@@ -11,35 +12,12 @@ constexpr int64_t kFewTokens = 8;
 /// nearly even choices must not hang on rounding: it is computed in full precision.
 constexpr int64_t kFewOutputs = 256;
 
-int64_t Bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
-
-bool Overlaps(const View& a, const View& b) {
-  const uint8_t* a_end = a.data + a.shape[0] * a.strides[0] * Bytes(a.dtype);
-  const uint8_t* b_end = b.data + b.shape[0] * b.strides[0] * Bytes(b.dtype);
-  return a.data < b_end && b.data < a_end;
-}
-
-bool SamePlace(const View& a, const View& b) {
-  return a.data == b.data && a.dtype == b.dtype && a.shape[0] == b.shape[0] && a.shape[1] == b.shape[1] &&
-         a.strides[0] == b.strides[0];
-}
-
-/// Rows of eight elements keep the 16-byte alignment that the fast kernels want.
-View Packed(const View& like, DType type, Scratch& scratch) {
-  View view = like;
-  view.dtype = type;
-  view.strides[0] = (like.shape[1] + 7) / 8 * 8;
-  view.strides[1] = 1;
-  view.data = scratch.AtLeast(static_cast<size_t>(view.shape[0] * view.strides[0] * Bytes(type)));
-  return view;
-}
-
 /// The bias as the library takes it: of the type of the result, at a multiple of 16 bytes.
 const uint8_t* BiasFor(const View& bias, DType type, Run& run) {
   if (!bias.data || (bias.dtype == type && reinterpret_cast<uintptr_t>(bias.data) % 16 == 0)) return bias.data;
   View to = bias;
   to.dtype = type;
-  to.data = run.bias.AtLeast(static_cast<size_t>(bias.shape[0] * Bytes(type)));
+  to.data = run.bias.AtLeast(static_cast<size_t>(bias.shape[0] * ElementBytes(type)));
   LaunchConvert(bias, to, run);
   return to.data;
 }
@@ -64,14 +42,6 @@ bool IsFused(const LinearOp& op) {
          (op.activation == Activation::kGeluTanh && op.out.dtype != DType::kF32);
 }
 
-/// What rounding x to `rounded` left.
-View RestOf(const View& x, const View& rounded, Run& run) {
-  const View to = Packed(x, rounded.dtype, run.rests);
-  if (!run.converted.rest) LaunchRest(x, rounded, to, run);
-  run.converted.rest = true;
-  return to;
-}
-
 bool LibraryProduct(const LinearOp& op, Run& run) {
   run.after_kernel = false;  // whatever the library queues
   const DType type = op.weight.dtype;
@@ -88,7 +58,7 @@ bool LibraryProduct(const LinearOp& op, Run& run) {
   const bool exact = op.x.dtype == DType::kF32 && type != DType::kF32 && product.out.dtype == DType::kF32;
   if (exact) {
     Product rest = product;
-    rest.x = RestOf(op.x, product.x, run);
+    rest.x = RestOfInputs(op.x, product.x, run);
     if (!run.products().Multiply(rest, run.stream)) return false;
     product.accumulate = true;
   }
@@ -127,16 +97,6 @@ bool Joins(const LinearOp& op, const std::vector<LinearOp>& waiting) {
 
 }  // namespace
 
-View ConvertInputs(const View& x, DType type, Run& run) {
-  auto& there = run.converted;
-  const bool found = there.x.data && there.type == type && SamePlace(there.x, x);
-  const View to = Packed(x, type, run.inputs);
-  if (found) return to;
-  LaunchConvert(x, to, run);
-  there = {x, type};
-  return to;
-}
-
 bool IsFewTokens(const LinearOp& op) {
   return op.x.shape[0] <= kFewTokens && op.x.shape[1] > 0 && !op.input_major;
 }
@@ -161,7 +121,7 @@ void Launch(const LinearOp& op, Run& run) {
   } else if (!LibraryProduct(op, run)) {
     LaunchPlainProduct(op, run);
   }
-  if (run.converted.x.data && Overlaps(op.out, run.converted.x)) run.converted = {};
+  ForgetInputs(op.out, run);
 }
 
 }  // namespace zi::cuda

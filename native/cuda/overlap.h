@@ -26,20 +26,26 @@ __device__ inline void Prefetch(const void* from, uint32_t bytes) {
 #endif
 }
 
-/// Queues a kernel that begins with Begin().
+/// Queues a kernel that begins with Begin() and takes so much dynamic shared memory, which it was allowed.
 template <class... Parameters, class... Arguments>
-void Overlapped(void (*kernel)(Parameters...), dim3 grid, unsigned threads, Run& run, Arguments&&... arguments) {
+void OverlappedWith(size_t shared_bytes, void (*kernel)(Parameters...), dim3 grid, unsigned threads, Run& run,
+                    Arguments&&... arguments) {
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
   config.stream = run.stream;
   config.attrs = &attribute;
   config.numAttrs = run.MayOverlap() ? 1 : 0;
   Check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "cudaLaunchKernel");
   run.after_kernel = true;
+}
+template <class... Parameters, class... Arguments>
+void Overlapped(void (*kernel)(Parameters...), dim3 grid, unsigned threads, Run& run, Arguments&&... arguments) {
+  OverlappedWith(0, kernel, grid, threads, run, std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace zi::cuda

@@ -36,10 +36,10 @@ Products& Run::products() {
 }
 
 void Run::Execute(const Decoded& decoded) {
-  if (!std::holds_alternative<LinearOp>(decoded.op)) {
-    converted = {};
-    Flush();
-  }
+  const bool linear = std::holds_alternative<LinearOp>(decoded.op);
+  if (!linear) Flush();
+  // Products say themselves what they overwrite.
+  if (!linear && !std::holds_alternative<ExpertLinearOp>(decoded.op)) converted = {};
   std::visit([this](const auto& op) { Launch(op, *this); }, decoded.op);
 }
 

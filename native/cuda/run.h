@@ -46,8 +46,8 @@ class Run {
   /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for
   /// products before their epilogue; for a bias in the type of the result.
   Scratch partials{scratch_version}, inputs{scratch_version}, sums{scratch_version}, bias{scratch_version};
-  /// For what rounding left of the inputs.
-  Scratch rests{scratch_version};
+  /// For what rounding left of the inputs, and for the choices of a mixture by expert.
+  Scratch rests{scratch_version}, groups{scratch_version};
   /// Products of a few tokens that one kernel will compute.
   std::vector<LinearOp> waiting;
   /// Whether a kernel of ours is the last of the stream's work, so that the next may start while it ends.
@@ -99,14 +99,15 @@ constexpr size_t kMostJoined = 3;
 void LaunchPlainProduct(const LinearOp& op, Run& run);
 /// out = act(from + bias) (+ out). `from` may be out itself.
 void LaunchFinish(const LinearOp& op, const View& from, Run& run);
+/// Products of 16-bit weights: choices grouped by expert and multiplied on tensor cores. False, and nothing is queued, for
+/// what lies or is shaped so that only single values can be read.
+bool LaunchExpertTiles(const ExpertLinearOp& op, Run& run);
 /// Few bytes, between memories that kernels reach.
 void LaunchCopyBytes(const CopyOp& op, Run& run);
 /// The values of `from` in the type of `to`; both of one shape.
 void LaunchConvert(const View& from, const View& to, Run& run);
 /// What `rounded` lacks of `from`, in the type of `rounded` and `to`; all of one shape.
 void LaunchRest(const View& from, const View& rounded, const View& to, Run& run);
-/// x [T, K] in another type, packed into the stream's scratch; what is there already is not converted again.
-View ConvertInputs(const View& x, DType type, Run& run);
 /// Sequences with at most `most_tokens` new tokens, a warp per token and head.
 void LaunchAttentionRows(const AttentionOp& op, int64_t most_tokens, Run& run);
 /// Sequences with more than `fewer_tokens` new tokens, on tensor cores: f32 through TF32, or 16-bit types as they are.

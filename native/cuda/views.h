@@ -31,6 +31,10 @@ struct RowView {
   }
   __device__ float Get(int64_t row, int64_t i) const { return GetAs(data, dtype, Offset(row) + i); }
   __device__ void Put(int64_t row, int64_t i, float value) const { PutAs(data, dtype, Offset(row) + i, value); }
+  /// Two neighbours whose place is a multiple of both's size.
+  __device__ void PutPair(int64_t row, int64_t i, float low, float high) const {
+    PutPairAs(data, dtype, Offset(row) + i, low, high);
+  }
   // Eight neighbours from a multiple of eight on; rows begin at multiples of 16 bytes.
   __device__ void GetEight(int64_t row, int64_t i, float (&to)[8]) const { GetEightAs(data, dtype, Offset(row) + i, to); }
   __device__ void PutEight(int64_t row, int64_t i, const float (&from)[8]) const {
@@ -44,8 +48,6 @@ inline int64_t RowCount(const View& view) {
   return count;
 }
 inline int64_t RowLength(const View& view) { return view.shape[view.rank - 1]; }
-
-inline int64_t ElementBytes(DType dtype) { return dtype == DType::kF32 || dtype == DType::kI32 ? 4 : 2; }
 
 /// Every row begins at a multiple of `bytes`.
 inline bool RowsAligned(const View& view, int64_t bytes) {

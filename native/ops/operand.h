@@ -7,6 +7,7 @@
 namespace zi {
 
 enum class DType : uint8_t { kF32, kF16, kBF16, kI32 };
+inline int64_t ElementBytes(DType dtype) { return dtype == DType::kF32 || dtype == DType::kI32 ? 4 : 2; }
 enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kGeluQuick, kSilu };
 
 /// A view whose every element lies inside live memory. `data` is null when an optional operand is absent.
