@@ -166,14 +166,21 @@ function expertWeights(weights: readonly Tensor[]): void {
   assert(weights.length <= MAX_EXPERTS, `at most ${MAX_EXPERTS} experts`);
   numbers(weights.length);
   tensors(first);
-  for (const weight of weights.slice(1)) {
-    const like =
-      weight.dtype === first.dtype &&
-      weight.shape.length === first.shape.length &&
-      weight.shape.every((size, i) => size === first.shape[i] && weight.strides[i] === first.strides[i]);
-    assert(like, 'all experts have one type and shape');
-    numbers(weight.memory.id, weight.offsetBytes);
+  for (let e = 1; e < weights.length; e++) {
+    const weight = present(weights[e], 'an expert');
+    assert(areAlike(first, weight), 'all experts have one type and shape');
+    words[at++] = weight.memory.id;
+    words[at++] = weight.offsetBytes;
   }
+}
+
+/** Compared for hundreds of experts in every layer, so without a function for each dimension. */
+function areAlike(a: Tensor, b: Tensor): boolean {
+  if (a.dtype !== b.dtype || a.shape.length !== b.shape.length) return false;
+  for (let i = 0; i < a.shape.length; i++) {
+    if (a.shape[i] !== b.shape[i] || a.strides[i] !== b.strides[i]) return false;
+  }
+  return true;
 }
 
 function encoded(): Float64Array {
