@@ -13,12 +13,20 @@ export interface SliceShape {
   readonly startPosition: number;
 }
 
+/** Rates of a machine, and what it does with f32 inputs of products with 16-bit weights. */
+export interface ComputeRates extends Compute {
+  /** They are two halves, each multiplied like the 16-bit inputs that rates were measured with, as on GPUs. */
+  readonly inHalves: boolean;
+}
+
+type Compute = HardwareProfile['compute'];
+
 /** Milliseconds of `op` in a micro-batch of `slices`. */
-export function opMs(op: Op, slices: readonly SliceShape[], compute: HardwareProfile['compute']): number {
+export function opMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): number {
   return compute.launchMs + workMs(op, slices, compute);
 }
 
-function workMs(op: Op, slices: readonly SliceShape[], compute: HardwareProfile['compute']): number {
+function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): number {
   switch (op.op) {
     case 'linear': {
       const activated = op.activation === 'none' ? 0 : elementwiseMs([op.out], compute);
@@ -56,11 +64,12 @@ export function productOf(op: ProductOp): Product {
   return { weight: present(op.weights[0], 'an expert'), weightCount: touched, rowsEach: choices / touched };
 }
 
-function productMs(op: ProductOp, { products }: HardwareProfile['compute']): number {
+function productMs(op: ProductOp, { products, inHalves }: ComputeRates): number {
   const { weight, weightCount, rowsEach } = productOf(op);
   const rates =
     products.find(({ weightType }) => weightType === weight.dtype) ?? present(products[0], 'rates');
-  return weightCount * elementCount(weight.shape) * secondsPerWeight(rates, rowsEach) * 1e3;
+  const halves = inHalves && op.x.dtype === 'f32' && weight.dtype !== 'f32' ? 2 : 1;
+  return weightCount * elementCount(weight.shape) * secondsPerWeight(rates, halves * rowsEach) * 1e3;
 }
 
 /** Time per element of a weight grows with the tokens: linearly between measured points, at the last rate beyond. */
@@ -83,7 +92,7 @@ export function secondsPerWeight({ points }: ProductRates, tokens: number): numb
 function attentionMs(
   op: Extract<Op, { op: 'attention' }>,
   slices: readonly SliceShape[],
-  compute: HardwareProfile['compute'],
+  compute: Compute,
 ): number {
   const [heads, headDim, kvHeads] = [dimension(op.q, 1), dimension(op.q, 2), dimension(op.keys, 1)];
   let pairs = 0;
@@ -107,10 +116,7 @@ function pairsOf(start: number, tokens: number, window: number): number {
   return unlimited * start + (unlimited * (unlimited + 1)) / 2 + (tokens - unlimited) * window;
 }
 
-function elementwiseMs(
-  tensors: readonly Tensor[],
-  { elementwiseBytesPerSecond }: HardwareProfile['compute'],
-) {
+function elementwiseMs(tensors: readonly Tensor[], { elementwiseBytesPerSecond }: Compute) {
   const bytes = tensors.reduce((sum, { shape, dtype }) => sum + elementCount(shape) * DTYPE_BYTES[dtype], 0);
   return (bytes / elementwiseBytesPerSecond) * 1e3;
 }

@@ -5,10 +5,10 @@ import { ForwardWalk } from './forward-walk.js';
 import { blockPageBytes, PAGE_TOKENS, pagesFor } from './kv-cache.js';
 import type { LayerSpec } from './layout.js';
 import type { ModelSpec } from './model.js';
-import { opMs, type SliceShape } from './op-cost.js';
+import { type ComputeRates, opMs, type SliceShape } from './op-cost.js';
 import type { Tier, Workload } from './plan.js';
 import type { Sizes, Sizing } from './plan-sizes.js';
-import type { HardwareProfile, ProductRates } from './profile.js';
+import type { ProductRates } from './profile.js';
 
 /**
  * Of one H100 behind PCIe 5, measured. Only proportions matter here, and those of other GPUs and links are near enough;
@@ -29,7 +29,7 @@ const PRODUCT_POINTS: ProductRates['points'] = [
   { tokens: 2048, flopsPerSecond: 797e12 },
   { tokens: 8192, flopsPerSecond: 773e12 },
 ];
-const COMPUTE: HardwareProfile['compute'] = {
+const COMPUTE: ComputeRates = {
   memoryBytesPerSecond: 2.4e12,
   peakFlopsPerSecond: 797e12,
   products: [
@@ -44,6 +44,7 @@ const COMPUTE: HardwareProfile['compute'] = {
   elementwiseBytesPerSecond: 2.4e12,
   launchMs: 0.005,
   passMs: 0.5,
+  inHalves: true,
 };
 
 /** Milliseconds of one micro-batch in all blocks, by model and shape: plans differ in few shapes. */

@@ -6,7 +6,7 @@ import { ForwardWalk } from './forward-walk.js';
 import { blockPageBytes, pagesFor } from './kv-cache.js';
 import { cutShards } from './layout.js';
 import type { ModelSpec } from './model.js';
-import { opMs, productOf, type SliceShape } from './op-cost.js';
+import { type ComputeRates, opMs, productOf, type SliceShape } from './op-cost.js';
 import type { Op } from './ops.js';
 import { type LayerTimes, simulatePasses } from './pipeline.js';
 import type { Plan, PlannedLayer } from './plan.js';
@@ -48,7 +48,7 @@ export function predictPass(
   const { drive, compute } = profile;
   const streams = plan.layers.some(({ tier }) => tier === 'nvme');
   if (streams && !drive) return undefined;
-  const cost = new Cost(model, plan.activationType, compute);
+  const cost = new Cost(model, plan.activationType, { ...compute, inHalves: profile.devices.kind === 'gpu' });
   const shapes = distinctShapes(microBatches);
   const sumOver = (ms: (shape: MicroBatchShape, times: number) => number) =>
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
@@ -99,7 +99,7 @@ export function predictPass(
 
 /** Adds up operations of the forward, layer by layer. */
 class Cost {
-  readonly #compute: HardwareProfile['compute'];
+  readonly #compute: ComputeRates;
   readonly #walk: ForwardWalk;
   #slices: readonly SliceShape[] = [];
   #times = 1;
@@ -110,7 +110,7 @@ class Cost {
   weightBytes = 0;
   flops = 0;
 
-  constructor(model: ModelSpec, activationType: DType, compute: HardwareProfile['compute']) {
+  constructor(model: ModelSpec, activationType: DType, compute: ComputeRates) {
     this.#compute = compute;
     this.#walk = new ForwardWalk(model, activationType, (op) => this.#hear(op));
   }

@@ -1,16 +1,15 @@
 // Costs of single operations: interpolation of products, experts that are touched, positions that attention sees.
 
 import { describe, expect, it } from 'vitest';
-import { opMs, secondsPerWeight } from '../offload/op-cost.js';
+import { type ComputeRates, opMs, secondsPerWeight } from '../offload/op-cost.js';
 import type { Op } from '../offload/ops.js';
-import type { HardwareProfile } from '../offload/profile.js';
 import { tensor } from '../offload/tensor.js';
 
 const MEMORY = { id: 1, sizeBytes: 2 ** 40 };
 const floats = (shape: readonly number[]) => tensor(MEMORY, 0, 'f32', shape);
 const ints = (shape: readonly number[]) => tensor(MEMORY, 0, 'i32', shape);
 
-const COMPUTE: HardwareProfile['compute'] = {
+const COMPUTE: ComputeRates = {
   memoryBytesPerSecond: 1e9,
   peakFlopsPerSecond: 1e12,
   products: [
@@ -28,6 +27,7 @@ const COMPUTE: HardwareProfile['compute'] = {
   elementwiseBytesPerSecond: 1e9,
   launchMs: 0,
   passMs: 0,
+  inHalves: true,
 };
 
 function linear(tokens: number): Op {
@@ -77,6 +77,14 @@ describe('products', () => {
     // Two choices among eight: 8 · (1 − (7/8)²) of them are expected to differ.
     expect(opMs(experts(1), [], COMPUTE)).toBeCloseTo(8 * (1 - (7 / 8) ** 2));
     expect(opMs(experts(16), [], COMPUTE)).toBeGreaterThan(7.5);
+  });
+
+  it('of f32 inputs with 16-bit weights are two where rates are of 16-bit inputs', () => {
+    const weight = tensor(MEMORY, 0, 'bf16', [1000, 1000]);
+    const product = { ...linear(32), weight } as Op;
+    expect(opMs(product, [], COMPUTE)).toBeCloseTo(8);
+    expect(opMs(product, [], { ...COMPUTE, inHalves: false })).toBeCloseTo(4);
+    expect(opMs(linear(32), [], COMPUTE)).toBeCloseTo(4);
   });
 });
 
