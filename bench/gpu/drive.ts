@@ -1,7 +1,8 @@
 // How much of the drive reaches a GPU, and how long from start to first token? Layers stream from the drive beside the
-// same ring reading alone; then new processes fill the DRAM tier in their first pass, each beside the ring as well.
+// same ring reading alone before and after; then new processes fill the DRAM tier in their first pass, each beside the
+// ring as well.
 //
-// node dist/bench/gpu/drive.js [--shape opt-6.7b] [--dir out/bench] [--runs 3]
+// node dist/bench/gpu/drive.js [--shape opt-6.7b] [--dir out/bench] [--runs 5]
 
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -17,7 +18,7 @@ const PROMPT = Int32Array.from({ length: 32 }, (_, index) => 100 + index);
 /** What the process that holds the engine is asked: bytes per second of one pass over all layers, or of the ring alone. */
 type Question = 'streaming' | 'alone';
 
-const { shape, folder, runs } = readArguments({ shape: 'opt-6.7b', runs: 3 });
+const { shape, folder, runs } = readArguments({ shape: 'opt-6.7b', runs: 5 });
 if (process.send) await answer();
 else await measure();
 
@@ -28,26 +29,22 @@ async function measure(): Promise<void> {
   const ring = fork(fileURLToPath(import.meta.url), process.argv.slice(2));
   const ask = asker(ring);
   await ask('streaming'); // touches and pins the buffers
-  const pairs: { readonly streaming: number; readonly alone: number }[] = [];
-  for (let run = 0; run < runs; run++) {
-    const before = run % 2 === 0 ? await ask('alone') : undefined;
-    const streaming = await ask('streaming');
-    pairs.push({ streaming, alone: before ?? (await ask('alone')) });
-  }
+  const pairs = (await beside(ask, () => ask('streaming'))).map(({ value: streaming, alone }) => ({
+    streaming,
+    alone,
+  }));
   const ratio = median(pairs.map((pair) => pair.streaming / pair.alone));
   printResult(
     'drive to GPU',
     `${shape}: ${formatRate(median(pairs.map((pair) => pair.streaming)))} while generating, ` +
-      `${formatRate(median(pairs.map((pair) => pair.alone)))} alone: ${percent(ratio)} (median of ${runs} pairs)`,
+      `${formatRate(median(pairs.map((pair) => pair.alone)))} alone: ${percent(ratio)} (median of ${runs})`,
     { shape, totalBytes, ratio, pairs },
   );
 
-  const starts: { readonly seconds: number; readonly alone: number }[] = [];
-  for (let run = 0; run < runs; run++) {
-    const before = run % 2 === 0 ? await ask('alone') : undefined;
-    const seconds = await secondsToFirstToken();
-    starts.push({ seconds, alone: before ?? (await ask('alone')) });
-  }
+  const starts = (await beside(ask, secondsToFirstToken)).map(({ value: seconds, alone }) => ({
+    seconds,
+    alone,
+  }));
   ring.disconnect();
   await once(ring, 'exit');
   const over = median(starts.map(({ seconds, alone }) => (seconds * alone) / totalBytes));
@@ -56,9 +53,26 @@ async function measure(): Promise<void> {
     'start to first token',
     `${shape}: ${median(starts.map(({ seconds }) => seconds)).toFixed(2)} s from the start of the process to its first ` +
       `output after one token; reading ${formatBytes(totalBytes)} takes ${limit.toFixed(2)} s: ${over.toFixed(2)} times ` +
-      `that (median of ${runs} pairs)`,
+      `that (median of ${runs})`,
     { shape, totalBytes, starts, ratio: over },
   );
+}
+
+/** What `measure` gives, each beside the ring alone just before and just after: a shared drive drifts for both. */
+async function beside(
+  ask: (question: Question) => Promise<number>,
+  measure: () => Promise<number>,
+): Promise<{ readonly value: number; readonly alone: number }[]> {
+  const results: { value: number; alone: number }[] = [];
+  let before = await ask('alone');
+  for (let run = 0; run < runs; run++) {
+    const value = await measure();
+    const after = await ask('alone');
+    // The rate of both together.
+    results.push({ value, alone: 2 / (1 / before + 1 / after) });
+    before = after;
+  }
+  return results;
 }
 
 function asker(ring: ChildProcess): (question: Question) => Promise<number> {
