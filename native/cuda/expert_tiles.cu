@@ -5,21 +5,15 @@
 // A result depends on its inputs and weights alone, not on the tile or the place in it.
 #include <algorithm>
 
-#include "cuda/experts.h"
+#include "cuda/expert_tiles.h"
 #include "cuda/inputs.h"
 #include "cuda/overlap.h"
-#include "cuda/tensor_cores.h"
 
 namespace zi::cuda {
 namespace {
 
 constexpr int kGroupThreads = kMostExperts;
 constexpr unsigned kAllLanes = 0xffffffffu;
-
-/// Up to kRows choices of an expert, from `first` on in the order; none where `expert` is negative.
-struct alignas(16) Tile {
-  int expert, first, count, unused;
-};
 
 struct GroupArguments {
   ChoiceTable choices;
@@ -87,129 +81,61 @@ __global__ void __launch_bounds__(kGroupThreads) Group(const __grid_constant__ G
   }
 }
 
-struct TileArguments {
-  ExpertWeights weights;
-  const uint8_t* x[2];  // of the weights' type; the second what rounding left
-  int64_t x_stride, x_each;
-  const int32_t* order;
-  const Tile* tiles;
-  int tile_count;
-  RowView out;
-  bool pairs;  // two neighbours of a row of out can be written at once
-};
-
-constexpr int kTileThreads = 128;
-constexpr int kTileColumns = 128;
+constexpr int kThreads = 128;
+constexpr int kColumns = 128;
 constexpr int kStages = 4;
-/// So many tiles of columns are computed of all choices before the next ones: what the blocks at work read stays in the
-/// L2 cache.
-constexpr int kBandColumns = 8;
 
-/// A block's part of x and the weights, kDepth inputs at a time.
 template <int kRowCount>
 struct Sizes {
   static constexpr int kRows = kRowCount;
   /// With few rows the weights rule, and longer pieces of them are read.
   static constexpr int kDepth = kRows >= 64 ? 32 : 64;
-  static constexpr int kGroups = kDepth / 8;  // of eight inputs
-  static constexpr int kRowsAtOnce = kTileThreads / kGroups;
   static constexpr int kWarpsDown = kRows >= 64 ? 2 : 1, kWarpsAcross = 4 / kWarpsDown;
-  static constexpr int kWarpRows = kRows / kWarpsDown, kWarpColumns = kTileColumns / kWarpsAcross;
+  static constexpr int kWarpRows = kRows / kWarpsDown, kWarpColumns = kColumns / kWarpsAcross;
 };
 
-/// Where a group of a row lies: eight neighbouring rows have the same group in different banks.
-template <int kGroups>
-__device__ inline int Swizzle(int row, int group) {
-  return row * kGroups + (group ^ row / (8 / kGroups) % kGroups);
-}
+template <class T, int kRows>
+using Copies = TileCopies<T, kRows, kColumns, Sizes<kRows>::kDepth, kThreads>;
 
-template <class T, int kRows, int kHalves>
-struct Shared {
+template <class T, int kRows>
+__global__ void __launch_bounds__(kThreads, 2) MultiplyTiles(const __grid_constant__ TileArguments a) {
   using S = Sizes<kRows>;
-  T x[kStages][kHalves][kRows * S::kDepth];
-  T weights[kStages][kTileColumns * S::kDepth];
-};
-
-template <class T, int kRows, int kHalves>
-__global__ void __launch_bounds__(kTileThreads, 2) MultiplyTiles(const __grid_constant__ TileArguments a) {
-  using S = Sizes<kRows>;
+  using C = Copies<T, kRows>;
   extern __shared__ __align__(128) uint8_t bytes[];
-  auto& shared = *reinterpret_cast<Shared<T, kRows, kHalves>*>(bytes);
-  __shared__ int choices[kRows];  // -1 beyond the last
+  __shared__ int choices[kRows];
   Begin();
-  const ExpertWeights& weights = a.weights;
-  const int columns = static_cast<int>((weights.outputs + kTileColumns - 1) / kTileColumns);
-  const int band = static_cast<int>(blockIdx.x) / (kBandColumns * a.tile_count) * kBandColumns;
-  const int in_band = static_cast<int>(blockIdx.x) - band * a.tile_count, width = min(kBandColumns, columns - band);
-  const Tile tile = a.tiles[in_band / width];
-  if (tile.expert < 0) return;
-  const int64_t first_column = static_cast<int64_t>(band + in_band % width) * kTileColumns;
-  for (int r = threadIdx.x; r < kRows; r += kTileThreads) choices[r] = r < tile.count ? a.order[tile.first + r] : -1;
-  __syncthreads();
-
-  // Every thread copies the same group of some rows, again and again.
-  const int group = threadIdx.x % S::kGroups, first_row = threadIdx.x / S::kGroups;
-  constexpr int kXCopies = kRows / S::kRowsAtOnce, kWeightCopies = kTileColumns / S::kRowsAtOnce;
-  int64_t x_offset[kXCopies];
-#pragma unroll
-  for (int i = 0; i < kXCopies; ++i) {
-    const int choice = choices[first_row + i * S::kRowsAtOnce];
-    x_offset[i] = choice < 0 ? -1 : choice / a.x_each * a.x_stride + group * 8;
-  }
-  const T* const from = weights.Row<T>(tile.expert, first_column) + group * 8;
-  const int rows_left = static_cast<int>(min(weights.outputs - first_column, static_cast<int64_t>(kTileColumns)));
-  const auto inputs = static_cast<int>(weights.inputs);
-  const auto load = [&](int k, int stage) {
-    const bool there = k + group * 8 < inputs;
-#pragma unroll
-    for (int h = 0; h < kHalves; ++h) {
-      const T* const x = reinterpret_cast<const T*>(a.x[h]);
-#pragma unroll
-      for (int i = 0; i < kXCopies; ++i) {
-        const bool valid = there && x_offset[i] >= 0;
-        T* const to = &shared.x[stage][h][Swizzle<S::kGroups>(first_row + i * S::kRowsAtOnce, group) * 8];
-        CopyGroup(to, valid ? x + x_offset[i] + k : x, valid);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kWeightCopies; ++i) {
-      const int row = first_row + i * S::kRowsAtOnce;
-      const bool valid = there && row < rows_left;
-      T* const to = &shared.weights[stage][Swizzle<S::kGroups>(row, group) * 8];
-      CopyGroup(to, valid ? from + row * weights.stride + k : from, valid);
-    }
-  };
+  const TilePlace<kColumns> place(a);
+  if (place.tile.expert < 0) return;
+  ReadChoices<kRows, kThreads>(a, place.tile, choices);
+  const C copies(a, place, choices, reinterpret_cast<T*>(bytes));
 
   constexpr int kDown = S::kWarpRows / 16, kAcross = S::kWarpColumns / 16;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int warp_row = warp / S::kWarpsAcross * S::kWarpRows, warp_column = warp % S::kWarpsAcross * S::kWarpColumns;
   float sums[kDown][2 * kAcross][4] = {};
 #pragma unroll
-  for (int s = 0; s < kStages - 1; ++s) {
-    load(s * S::kDepth, s);
-    CommitCopies();
-  }
+  for (int s = 0; s < kStages - 1; ++s) copies.Start(s * S::kDepth, s);
   int stage = 0;
-  for (int k = 0; k < inputs; k += S::kDepth) {
+  for (int k = 0; k < a.weights.inputs; k += S::kDepth) {
     WaitForAllCopiesBut<kStages - 2>();
     __syncthreads();  // and nobody reads the stage before any more
-    load(k + (kStages - 1) * S::kDepth, (stage + kStages - 1) % kStages);
-    CommitCopies();
+    copies.Start(k + (kStages - 1) * S::kDepth, (stage + kStages - 1) % kStages);
+    const T* const x_part = copies.Stage(stage);
+    const T* const weight_part = x_part + a.halves * C::kXPart;
 #pragma unroll
     for (int d = 0; d < S::kDepth / 16; ++d) {
       uint32_t w[kAcross][4];
 #pragma unroll
       for (int n = 0; n < kAcross; ++n) {
         const int row = warp_column + n * 16 + lane / 16 * 8 + lane % 8;
-        LoadMatrices(w[n], &shared.weights[stage][Swizzle<S::kGroups>(row, d * 2 + lane / 8 % 2) * 8]);
+        LoadMatrices(w[n], weight_part + Swizzle<C::kGroups>(row, d * 2 + lane / 8 % 2));
       }
-#pragma unroll
-      for (int h = kHalves - 1; h >= 0; --h) {
+      for (int h = a.halves - 1; h >= 0; --h) {
         uint32_t x[kDown][4];
 #pragma unroll
         for (int m = 0; m < kDown; ++m) {
           const int row = warp_row + m * 16 + lane % 16;
-          LoadMatrices(x[m], &shared.x[stage][h][Swizzle<S::kGroups>(row, d * 2 + lane / 16) * 8]);
+          LoadMatrices(x[m], x_part + h * C::kXPart + Swizzle<C::kGroups>(row, d * 2 + lane / 16));
         }
 #pragma unroll
         for (int m = 0; m < kDown; ++m) {
@@ -224,54 +150,41 @@ __global__ void __launch_bounds__(kTileThreads, 2) MultiplyTiles(const __grid_co
     stage = (stage + 1) % kStages;
   }
 
-  const int g = lane / 4, t = lane % 4;
+  WaitForAllCopiesBut<0>();
+  __syncthreads();
+  auto* const results = reinterpret_cast<float*>(bytes);
 #pragma unroll
   for (int m = 0; m < kDown; ++m) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int choice = choices[warp_row + m * 16 + half * 8 + g];
-      if (choice < 0) continue;
-#pragma unroll
-      for (int n = 0; n < 2 * kAcross; ++n) {
-        const int64_t column = first_column + warp_column + n * 8 + 2 * t;
-        const float* const pair = &sums[m][n][2 * half];
-        if (a.pairs && column < weights.outputs) {
-          a.out.PutPair(choice, column, pair[0], pair[1]);
-        } else {
-          if (column < weights.outputs) a.out.Put(choice, column, pair[0]);
-          if (column + 1 < weights.outputs) a.out.Put(choice, column + 1, pair[1]);
-        }
-      }
+    for (int n = 0; n < 2 * kAcross; ++n) {
+      KeepResult<kColumns>(results, warp_row + m * 16 + lane / 4, warp_column + n * 8 + lane % 4 * 2, sums[m][n]);
     }
   }
+  __syncthreads();
+  WriteResults<kColumns, kThreads>(a, place, choices, copies.columns(), results);
 }
 
-template <class T, int kRows, int kHalves>
+template <class T, int kRows>
 void LaunchSized(const TileArguments& a, Run& run) {
-  const auto kernel = MultiplyTiles<T, kRows, kHalves>;
-  constexpr int kSize = sizeof(Shared<T, kRows, kHalves>);
-  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSize), "cudaFuncSetAttribute");
-  const int64_t columns = (a.weights.outputs + kTileColumns - 1) / kTileColumns;
-  OverlappedWith(kSize, kernel, dim3(static_cast<unsigned>(columns * a.tile_count)), kTileThreads, run, a);
-}
-
-template <class T, int kHalves>
-void LaunchRows(int rows, const TileArguments& a, Run& run) {
-  switch (rows) {
-    case 16:
-      return LaunchSized<T, 16, kHalves>(a, run);
-    case 32:
-      return LaunchSized<T, 32, kHalves>(a, run);
-    case 64:
-      return LaunchSized<T, 64, kHalves>(a, run);
-    default:
-      return LaunchSized<T, 128, kHalves>(a, run);
-  }
+  const auto kernel = MultiplyTiles<T, kRows>;
+  const size_t shared = Copies<T, kRows>::SharedBytes(a.halves, kStages);
+  Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+        "cudaFuncSetAttribute");
+  OverlappedWith(shared, kernel, dim3(TileBlocks<kColumns>(a)), kThreads, run, a);
 }
 
 template <class T>
-void LaunchTyped(int rows, int halves, const TileArguments& a, Run& run) {
-  halves == 1 ? LaunchRows<T, 1>(rows, a, run) : LaunchRows<T, 2>(rows, a, run);
+void LaunchTyped(int rows, const TileArguments& a, Run& run) {
+  switch (rows) {
+    case 16:
+      return LaunchSized<T, 16>(a, run);
+    case 32:
+      return LaunchSized<T, 32>(a, run);
+    case 64:
+      return LaunchSized<T, 64>(a, run);
+    default:
+      return LaunchSized<T, 128>(a, run);
+  }
 }
 
 /// Rows of tiles that most experts fill at least half, if choices are spread evenly.
@@ -302,6 +215,7 @@ bool LaunchExpertTiles(const ExpertLinearOp& op, Run& run) {
   TileArguments a{};
   a.weights = ExpertWeights(op);
   a.x[0] = x.data;
+  a.halves = exact ? 2 : 1;
   if (exact) a.x[1] = RestOfInputs(op.x, x, run).data;
   a.x_stride = x.strides[0];
   a.x_each = ChoicesPerRow(op);
@@ -309,9 +223,12 @@ bool LaunchExpertTiles(const ExpertLinearOp& op, Run& run) {
   a.tiles = table;
   a.tile_count = static_cast<int>(tiles);
   a.out = RowView(op.out);
-  a.pairs = a.weights.outputs % 2 == 0 && RowsAligned(op.out, 2 * ElementBytes(op.out.dtype));
-  const int halves = exact ? 2 : 1;
-  type == DType::kF16 ? LaunchTyped<__half>(rows, halves, a, run) : LaunchTyped<__nv_bfloat16>(rows, halves, a, run);
+  a.eights = a.weights.outputs % 8 == 0 && RowsAligned(op.out, 16);
+  if (rows == kHopperRows && run.generation() == 9) {
+    LaunchHopperTiles(type, a, run);
+  } else {
+    type == DType::kF16 ? LaunchTyped<__half>(rows, a, run) : LaunchTyped<__nv_bfloat16>(rows, a, run);
+  }
   return true;
 }
 

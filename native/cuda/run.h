@@ -52,7 +52,9 @@ class Run {
   std::vector<LinearOp> waiting;
   /// Whether a kernel of ours is the last of the stream's work, so that the next may start while it ends.
   bool after_kernel = false;
-  bool MayOverlap() const { return after_kernel && context_.generation() >= 9; }
+  bool MayOverlap() const { return after_kernel && generation() >= 9; }
+  /// Major version of the compute capability.
+  int generation() const { return context_.generation(); }
   /// Loaded at the first product: streams that only copy need no library.
   Products& products();
 

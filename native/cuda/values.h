@@ -82,15 +82,6 @@ __device__ inline void PutAs(uint8_t* data, DType dtype, int64_t i, float value)
     reinterpret_cast<T*>(data)[i] = Narrow<T>(value);
   });
 }
-__device__ inline void PutPairAs(uint8_t* data, DType dtype, int64_t i, float low, float high) {
-  WithType(dtype, [&](auto* type) {
-    using T = std::decay_t<decltype(*type)>;
-    struct alignas(2 * sizeof(T)) Both {
-      T low, high;
-    };
-    *reinterpret_cast<Both*>(reinterpret_cast<T*>(data) + i) = {Narrow<T>(low), Narrow<T>(high)};
-  });
-}
 __device__ inline void GetEightAs(const uint8_t* data, DType dtype, int64_t i, float (&to)[8]) {
   WithType(dtype, [&](auto* type) { GetEight(reinterpret_cast<const std::decay_t<decltype(*type)>*>(data) + i, to); });
 }

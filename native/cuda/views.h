@@ -31,10 +31,6 @@ struct RowView {
   }
   __device__ float Get(int64_t row, int64_t i) const { return GetAs(data, dtype, Offset(row) + i); }
   __device__ void Put(int64_t row, int64_t i, float value) const { PutAs(data, dtype, Offset(row) + i, value); }
-  /// Two neighbours whose place is a multiple of both's size.
-  __device__ void PutPair(int64_t row, int64_t i, float low, float high) const {
-    PutPairAs(data, dtype, Offset(row) + i, low, high);
-  }
   // Eight neighbours from a multiple of eight on; rows begin at multiples of 16 bytes.
   __device__ void GetEight(int64_t row, int64_t i, float (&to)[8]) const { GetEightAs(data, dtype, Offset(row) + i, to); }
   __device__ void PutEight(int64_t row, int64_t i, const float (&from)[8]) const {
