@@ -180,6 +180,8 @@ export interface CudaDeviceInfo {
 export interface CudaStatus {
   /** A sentence about what is missing; empty when all devices can be used. */
   readonly problem: string;
+  /** There is a GPU, or a driver too old to say; whether or not it can be used. */
+  readonly present: boolean;
   /** Where the library for matrix products was found. */
   readonly products: string;
   readonly devices: readonly CudaDeviceInfo[];

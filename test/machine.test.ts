@@ -72,7 +72,12 @@ test('links of devices, and what is free on them less what others may take', asy
 });
 
 test('findings name the GPU, its link and what its products reach', () => {
-  const finding = gpuFinding({ problem: '', products: 'libcublasLt.so.13', devices: [GPU] }).finding;
+  const finding = gpuFinding({
+    problem: '',
+    present: true,
+    products: 'libcublasLt.so.13',
+    devices: [GPU],
+  }).finding;
   expect(finding).toBe('A GPU (9.0), 79.0 GiB of 80.0 GiB free; products by libcublasLt.so.13');
   const points = [{ tokens: 2048, flopsPerSecond: 797e12 }];
   const findings = rateFindings({

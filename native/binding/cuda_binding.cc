@@ -190,6 +190,7 @@ Napi::Value StatusBinding(const Napi::CallbackInfo& info) {
   }
   auto result = Napi::Object::New(env);
   result.Set("problem", status.problem);
+  result.Set("present", status.present);
   result.Set("products", status.products);
   result.Set("devices", devices);
   return result;

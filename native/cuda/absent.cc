@@ -10,7 +10,7 @@ constexpr const char* kSentence =
     "npm run setup";
 }
 
-Status Probe() { return {kSentence, {}, {}}; }
+Status Probe() { return {kSentence, false, {}, {}}; }
 std::shared_ptr<Queue> OpenQueue(int, const std::string&, bool) { throw std::runtime_error(kSentence); }
 std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>&) { throw std::runtime_error(kSentence); }
 std::string GathererProblem() { return kSentence; }

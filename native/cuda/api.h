@@ -21,6 +21,8 @@ struct DeviceInfo {
 struct Status {
   /// A sentence about what is missing; empty when the devices can be used.
   std::string problem;
+  /// There is a GPU, or a driver too old to say; whether or not it can be used.
+  bool present = false;
   std::vector<DeviceInfo> devices;
   /// Where the library for products was found.
   std::string products;

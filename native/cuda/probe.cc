@@ -9,16 +9,17 @@ namespace {
 std::string Version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 
 /// Empty when there is at least one device.
-std::string DriverProblem(cudaError_t code, int count) {
-  int driver = 0, runtime = 0;
-  cudaDriverGetVersion(&driver);
+bool ShowsNone(cudaError_t code, int count) { return code == cudaErrorNoDevice || (code == cudaSuccess && count == 0); }
+
+std::string DriverProblem(int driver, cudaError_t code, int count) {
+  int runtime = 0;
   cudaRuntimeGetVersion(&runtime);
   if (driver == 0) return "no NVIDIA driver is loaded (libcuda.so.1 cannot be used): install the driver of the GPU";
   if (code == cudaErrorInsufficientDriver || code == cudaErrorCallRequiresNewerDriver) {
     return "the NVIDIA driver knows CUDA " + Version(driver) + ", but this build needs " + Version(runtime) +
            ": update the driver";
   }
-  if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0)) {
+  if (ShowsNone(code, count)) {
     return "the NVIDIA driver is there but shows no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES";
   }
   if (code != cudaSuccess) return std::string("the NVIDIA driver cannot be used: ") + cudaGetErrorString(code);
@@ -54,9 +55,11 @@ DeviceInfo Describe(int device, std::string* problem) {
 
 Status Probe() {
   Status status;
-  int count = 0;
+  int driver = 0, count = 0;
+  cudaDriverGetVersion(&driver);
   const cudaError_t code = cudaGetDeviceCount(&count);
-  status.problem = DriverProblem(code, count);
+  status.present = driver != 0 && !ShowsNone(code, count);
+  status.problem = DriverProblem(driver, code, count);
   if (!status.problem.empty()) {
     cudaGetLastError();
     return status;

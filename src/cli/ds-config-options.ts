@@ -54,7 +54,11 @@ export function withDsConfig(
       },
     },
     dsConfig: settings,
-    warnings: [...settings.warnings, ...overruled(options, settings).map((line) => `${path}: ${line}`)],
+    warnings: [
+      ...shared.warnings,
+      ...settings.warnings,
+      ...overruled(options, settings).map((line) => `${path}: ${line}`),
+    ],
   };
 }
 

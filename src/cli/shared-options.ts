@@ -172,7 +172,7 @@ export interface SharedOptions {
  * @param elsewhere the options are of a machine that a file describes, so that this one's devices do not matter
  */
 export function readSharedOptions(options: OptionReader, elsewhere = false): SharedOptions {
-  const { device, deviceCount } = elsewhere ? describedDevices(options) : readDevices(options);
+  const { device, deviceCount, warnings } = elsewhere ? describedDevices(options) : readDevices(options);
   const gather = readGather(options);
   if (!elsewhere) checkGather(gather, options, device);
   const name = options.path('name');
@@ -198,7 +198,7 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     plan: readPlanOptions(options),
     cpu: readCpuOptions(options, device),
     dsConfig: undefined,
-    warnings: [],
+    warnings,
     report: options.path('report'),
     trace: options.path('trace'),
   };
@@ -210,20 +210,22 @@ export function readLogLevel(options: OptionReader): LogLevel {
   return options.choice('log_level', LOG_LEVELS) ?? 'info';
 }
 
-function readDevices(options: OptionReader): Pick<SharedOptions, 'device' | 'deviceCount'> {
+type Devices = Pick<SharedOptions, 'device' | 'deviceCount' | 'warnings'>;
+
+function readDevices(options: OptionReader): Devices {
   options.exclude('num_gpus', 'virtual_devices', 'devices are either GPUs or the CPU');
   const wanted = options.choice('device', ['auto', 'cpu', 'cuda']) ?? 'auto';
   const gpus = options.count('num_gpus');
   const virtual = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
   if (virtual !== undefined) {
-    if (wanted !== 'cuda') return { device: 'cpu', deviceCount: virtual };
+    if (wanted !== 'cuda') return { device: 'cpu', deviceCount: virtual, warnings: [] };
     throw badOption('--device is cuda and --virtual_devices is given, which are of the CPU: leave one out');
   }
   if (wanted === 'cpu' && gpus !== undefined && gpus > 1) {
     throw badOption(`--device is cpu and --num_gpus is ${gpus}: leave one out`);
   }
   const device = wanted === 'auto' && (gpus ?? 1) === 1 ? chooseDevice() : wanted;
-  if (device === 'cpu') return { device, deviceCount: 1 };
+  if (device === 'cpu') return { device, deviceCount: 1, warnings: wanted === 'auto' ? leftOut() : [] };
   const { problem, devices } = cudaStatus();
   if (problem !== '') {
     const [option, instead] =
@@ -234,13 +236,19 @@ function readDevices(options: OptionReader): Pick<SharedOptions, 'device' | 'dev
   if (deviceCount > devices.length) {
     throw tooFewGpus(deviceCount, devices.length, process.env.CUDA_VISIBLE_DEVICES);
   }
-  return { device: 'cuda', deviceCount };
+  return { device: 'cuda', deviceCount, warnings: [] };
+}
+
+/** Why a GPU is there and the CPU computes: nobody who has one expects that. */
+function leftOut(): string[] {
+  const { problem, present } = cudaStatus();
+  return present ? [`computing on the CPU, because ${problem}; --device cpu asks for that`] : [];
 }
 
 /** How many there are, `plan` compares with the file. */
-function describedDevices(options: OptionReader): Pick<SharedOptions, 'device' | 'deviceCount'> {
+function describedDevices(options: OptionReader): Devices {
   const device = options.choice('device', ['auto', 'cpu', 'cuda']) === 'cuda' ? 'cuda' : 'cpu';
-  return { device, deviceCount: options.count('num_gpus') ?? 1 };
+  return { device, deviceCount: options.count('num_gpus') ?? 1, warnings: [] };
 }
 
 function readGather(options: OptionReader): GatherWish | undefined {
