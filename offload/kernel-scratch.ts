@@ -107,10 +107,9 @@ function widthsOf(model: ModelSpec): Widths {
     } else if (op.op === 'expert_linear') {
       experts = Math.max(experts, op.weights.length);
       choices = Math.max(choices, dimension(op.out, 0));
-      // A row per choice, or per token; 16 bits of another type become f32.
-      const type = op.weights[0]?.dtype;
-      const wider = op.x.dtype !== 'f32' && op.x.dtype !== type ? 2 : 1;
-      if (type !== 'f32') {
+      if (op.x.dtype !== op.weights[0]?.dtype) {
+        // A row per choice, or per token. f32 becomes two halves; 16 bits of another type become f32.
+        const wider = op.x.dtype === 'f32' ? 1 : 2;
         input = Math.max(input, wider * dimension(op.x, 0) * roundUp(dimension(op.x, 1), ROW_ELEMENTS));
       }
     } else if (op.op === 'attention') {

@@ -4,7 +4,8 @@
 // node dist/bench/gpu/block.js [--shape opt-6.7b] [--prompt 512] [--batch 64] [--micro 2048] [--runs 5] [--seconds 4]
 //
 // The limit is the products' own rate: the same products of the same inputs, 16 bits in and out, with nothing before
-// or after them; of a mixture, as many rows through the matrix of one expert. Decoding tokens would wait for memory; a prompt's do not.
+// or after them; of a mixture, as many rows through the matrix of one expert. Decoding tokens would wait for memory; a
+// prompt's do not.
 
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -75,7 +76,7 @@ const productsMs = await timed((stream) => {
   for (const op of products) stream.launch(op);
 }, false);
 const flops = products.reduce((sum, op) => {
-  if (op.op !== 'linear' && op.op !== 'expert_linear') return sum;
+  if (op.op !== 'linear') return sum;
   return sum + 2 * elementCount(op.out.shape) * (op.x.shape[1] ?? 0);
 }, 0);
 await backend.close();
@@ -164,9 +165,8 @@ async function timedOps(): Promise<{ name: string; ms: number }[]> {
 function likeOneMatrix({ out, x, weights }: Op & { op: 'expert_linear' }): Op {
   const [count, outputs] = out.shape as [number, number];
   const [weight, inputs] = [present(weights[0], 'an expert'), x.shape[1] ?? 0];
-  const made = rowsOf(count, outputs);
-  const base = { op: 'linear', weight, bias: null, inputMajor: false, activation: 'none' } as const;
-  return { ...base, out: made, x: rowsOf(count, inputs), accumulate: false };
+  const plain = { bias: null, inputMajor: false, activation: 'none', accumulate: false } as const;
+  return { op: 'linear', out: rowsOf(count, outputs), x: rowsOf(count, inputs), weight, ...plain };
 }
 
 /** Of noise; the same for all who ask for that shape. */

@@ -55,10 +55,10 @@ __global__ void __launch_bounds__(kGroupThreads) Group(const __grid_constant__ G
   counts[me] = 0;
   __syncthreads();
   const auto count = static_cast<int>(a.choices.count);
+  const auto expert_of = [&](int choice) { return choice < count ? a.choices.Expert(choice) : -1; };
 #pragma unroll 4
   for (int first = 0; first < count; first += kGroupThreads) {
-    const int choice = first + me;
-    const int expert = choice < count ? a.choices.Expert(choice) : -1;
+    const int choice = first + me, expert = expert_of(choice);
     if (choice < count && expert < 0) a.choices.ReportOutside(choice);
     Claim(counts, expert);
   }
@@ -74,9 +74,7 @@ __global__ void __launch_bounds__(kGroupThreads) Group(const __grid_constant__ G
   for (int t = used + me; t < a.tile_count; t += kGroupThreads) a.tiles[t] = {-1, 0, 0, 0};
 #pragma unroll 4
   for (int first = 0; first < count; first += kGroupThreads) {
-    const int choice = first + me;
-    const int expert = choice < count ? a.choices.Expert(choice) : -1;
-    const int place = Claim(counts, expert);
+    const int choice = first + me, expert = expert_of(choice), place = Claim(counts, expert);
     if (expert >= 0) a.order[place] = choice;
   }
 }
@@ -85,9 +83,8 @@ constexpr int kThreads = 128;
 constexpr int kColumns = 128;
 constexpr int kStages = 4;
 
-template <int kRowCount>
+template <int kRows>
 struct Sizes {
-  static constexpr int kRows = kRowCount;
   /// With few rows the weights rule, and longer pieces of them are read.
   static constexpr int kDepth = kRows >= 64 ? 32 : 64;
   static constexpr int kWarpsDown = kRows >= 64 ? 2 : 1, kWarpsAcross = 4 / kWarpsDown;

@@ -1,6 +1,6 @@
 // Tiles of one expert's choices on compute capability 9.0: two groups of four warps multiply straight from shared memory
 // (wgmma), while the next two stages are on their way into it.
-#include <algorithm>
+#include <type_traits>
 
 #include "cuda/expert_tiles.h"
 #include "cuda/overlap.h"

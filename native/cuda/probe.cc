@@ -8,9 +8,10 @@ namespace {
 
 std::string Version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 
-/// Empty when there is at least one device.
+/// What counting devices gave says that there is none.
 bool ShowsNone(cudaError_t code, int count) { return code == cudaErrorNoDevice || (code == cudaSuccess && count == 0); }
 
+/// Empty when there is at least one device.
 std::string DriverProblem(int driver, cudaError_t code, int count) {
   int runtime = 0;
   cudaRuntimeGetVersion(&runtime);

@@ -3,6 +3,7 @@
 import type {
   ComputeType,
   CpuBackendOptions,
+  CudaStatus,
   DeviceResident,
   GatherWish,
   Offload,
@@ -224,9 +225,12 @@ function readDevices(options: OptionReader): Devices {
   if (wanted === 'cpu' && gpus !== undefined && gpus > 1) {
     throw badOption(`--device is cpu and --num_gpus is ${gpus}: leave one out`);
   }
-  const device = wanted === 'auto' && (gpus ?? 1) === 1 ? chooseDevice() : wanted;
-  if (device === 'cpu') return { device, deviceCount: 1, warnings: wanted === 'auto' ? leftOut() : [] };
-  const { problem, devices } = cudaStatus();
+  if (wanted === 'cpu') return { device: 'cpu', deviceCount: 1, warnings: [] };
+  const status = cudaStatus();
+  if (wanted === 'auto' && (gpus ?? 1) === 1 && chooseDevice(status) === 'cpu') {
+    return { device: 'cpu', deviceCount: 1, warnings: leftOut(status) };
+  }
+  const { problem, devices } = status;
   if (problem !== '') {
     const [option, instead] =
       (gpus ?? 1) > 1 ? [`--num_gpus is ${gpus}`, 'leave it out'] : ['--device is cuda', 'use --device cpu'];
@@ -240,8 +244,7 @@ function readDevices(options: OptionReader): Devices {
 }
 
 /** Why a GPU is there and the CPU computes: nobody who has one expects that. */
-function leftOut(): string[] {
-  const { problem, present } = cudaStatus();
+function leftOut({ problem, present }: CudaStatus): string[] {
   return present ? [`computing on the CPU, because ${problem}; --device cpu asks for that`] : [];
 }
 
