@@ -3,6 +3,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { cudaStatus, GiB, present } from '../../offload/index.js';
+import { forcedSteps, wrongSteps } from './forced.js';
 import {
   certainSteps,
   fixtureFolder,
@@ -45,6 +46,16 @@ describe.skipIf(!HAS_GPU).each(FIXTURES)('%s on a GPU', (name) => {
     expect(tokens).toBe(golden.nll_ids.length - 1);
     expect(Math.abs(nll - golden.nll) / golden.nll).toBeLessThan(0.01);
   });
+
+  it.each([1, golden.input_ids.length])(
+    'every step has the margin of the reference, given its tokens, %i prompts at once',
+    async (atOnce) => {
+      const steps = await forcedSteps(name, golden, ON_GPU, atOnce);
+      expect(steps.length).toBe(golden.greedy.flat().length);
+      // Each of the two logits that a margin is the difference of may be off.
+      expect(wrongSteps(steps, golden, 2 * LOGIT_TOLERANCE)).toEqual([]);
+    },
+  );
 
   it('greedy tokens are equal up to the first uncertain one, alone and in one batch', async () => {
     const steps = golden.greedy[0]?.length ?? 0;

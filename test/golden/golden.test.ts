@@ -3,6 +3,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/index.js';
+import { forcedSteps, wrongSteps } from './forced.js';
 import {
   ALL_DRAM,
   ALL_NVME,
@@ -19,13 +20,16 @@ const FIXTURES = readdirSync(fixtureFolder('.')).filter((name) =>
   existsSync(`${fixtureFolder(name)}/golden.json`),
 );
 
+/** Of the largest logit. */
+const MARGIN_TOLERANCE = 1e-4;
+
 describe.each(FIXTURES)('%s', (name) => {
   const golden = readGolden(name);
 
-  it('last logits lie within 2e-3 relative', async () => {
+  it('last logits lie within 1e-4 relative', async () => {
     const rows = await lastLogits(name, golden.input_ids, ALL_NVME);
     golden.last_logits.forEach((expected, index) => {
-      expect(relativeError(present(rows[index], 'row'), expected)).toBeLessThan(2e-3);
+      expect(relativeError(present(rows[index], 'row'), expected)).toBeLessThan(1e-4);
     });
   });
 
@@ -33,6 +37,13 @@ describe.each(FIXTURES)('%s', (name) => {
     const { nll, tokens } = await scoreFixture(name, golden.nll_ids, golden.nll_ids.length, ALL_NVME);
     expect(tokens).toBe(golden.nll_ids.length - 1);
     expect(Math.abs(nll - golden.nll) / golden.nll).toBeLessThan(1e-4);
+  });
+
+  it('every step has the margin of the reference, given its tokens', async () => {
+    const { input_ids: prompts, greedy } = golden;
+    const steps = await forcedSteps(name, golden, ALL_NVME, prompts.length);
+    expect(steps.length).toBe(greedy.flat().length);
+    expect(wrongSteps(steps, golden, MARGIN_TOLERANCE)).toEqual([]);
   });
 
   it('greedy tokens are equal, each prompt alone and all in one batch', async () => {

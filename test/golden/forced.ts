@@ -1,0 +1,103 @@
+// Teacher forcing: a model is given the tokens that the reference chose, so that each step is judged by itself.
+
+import { PageAllocator, pagesFor, present } from '../../offload/index.js';
+import { type Feed, fillPass, packPass } from '../../src/batch.js';
+import { Engine, openModel } from '../../src/engine.js';
+import { fixtureFolder, type Golden, type Placement } from './run-model.js';
+
+/** What the model thinks of a token that the reference chose. */
+export interface ForcedStep {
+  readonly prompt: number;
+  readonly step: number;
+  /** Logit of that token minus the largest of the others. */
+  readonly margin: number;
+  /** Largest magnitude among the step's logits: what differences are measured by. */
+  readonly scale: number;
+}
+
+interface Forced {
+  readonly prompt: number;
+  readonly known: number[];
+  readonly pages: readonly number[];
+  fed: number;
+}
+
+/** Every step of every prompt, `batchSize` prompts at a time: the first pass takes a prompt in, the others one token. */
+export async function forcedSteps(
+  name: string,
+  { input_ids: prompts, greedy }: Golden,
+  placement: Placement,
+  batchSize: number,
+): Promise<ForcedStep[]> {
+  const opened = await openModel(fixtureFolder(name));
+  const steps = present(greedy[0], 'greedy tokens').length;
+  const longest = Math.max(...prompts.map(({ length }) => length));
+  const workload = {
+    sequences: batchSize,
+    contextTokens: longest + steps,
+    // A sequence that outgrows its rotary lengths is taken in again from its start.
+    promptTokens: batchSize * (longest + steps),
+    output: 'logits',
+  } as const;
+  const engine = await Engine.open(opened, { ...placement, workload });
+  const { plan, executor, model } = engine;
+  const found: ForcedStep[] = [];
+
+  const pass = async (batch: readonly Forced[], step: number): Promise<void> => {
+    const feeds = batch.map((sequence): Feed<Forced> => {
+      const { known, fed, pages } = sequence;
+      return { sequence, tokens: Int32Array.from(known.slice(fed)), start: fed, pages };
+    });
+    const { microBatches, outputsOf } = packPass(fillPass(feeds, plan), plan);
+    const [result] = await executor.run({ perDevice: [microBatches] });
+    const { logits } = present(result, 'result');
+    outputsOf.forEach((sequence, index) => {
+      const { prompt, known } = sequence;
+      const token = present(greedy[prompt]?.[step], 'golden token');
+      const row = logits.subarray(index * model.vocabSize, (index + 1) * model.vocabSize);
+      found.push({ prompt, step, ...judged(row, token) });
+      sequence.fed = known.length;
+      known.push(token);
+      if (known.length === model.recomputeAtTokens) sequence.fed = 0;
+    });
+  };
+
+  try {
+    for (let first = 0; first < prompts.length; first += batchSize) {
+      const pages = new PageAllocator(plan.kvPages);
+      const batch = prompts.slice(first, first + batchSize).map((prompt, index): Forced => {
+        const own = pages.allocate(pagesFor(prompt.length + steps, plan.pageTokens));
+        return { prompt: first + index, known: [...prompt], pages: own, fed: 0 };
+      });
+      executor.begin(steps);
+      for (let step = 0; step < steps; step++) await pass(batch, step);
+      await executor.end();
+    }
+    return found;
+  } finally {
+    await engine.close();
+  }
+}
+
+function judged(logits: Float32Array, token: number): Pick<ForcedStep, 'margin' | 'scale'> {
+  let [others, scale] = [Number.NEGATIVE_INFINITY, 0];
+  for (const [id, logit] of logits.entries()) {
+    if (id !== token) others = Math.max(others, logit);
+    scale = Math.max(scale, Math.abs(logit));
+  }
+  return { margin: present(logits[token], 'logit') - others, scale };
+}
+
+/**
+ * Steps at which the model's margin is not the reference's, as sentences. Where no margins were stored, the chosen token
+ * must be the likeliest.
+ * @param tolerance of a margin, which is a difference of two logits, as a share of the largest logit
+ */
+export function wrongSteps(steps: readonly ForcedStep[], golden: Golden, tolerance: number): string[] {
+  return steps.flatMap(({ prompt, step, margin, scale }) => {
+    const expected = golden.greedy_margins?.[prompt]?.[step];
+    const off = expected === undefined ? Math.max(0, -margin) : Math.abs(margin - expected);
+    if (off <= tolerance * scale) return [];
+    return [`prompt ${prompt}, step ${step}: margin ${margin}, expected ${expected}, scale ${scale}`];
+  });
+}
