@@ -35,6 +35,11 @@ export const ERROR_CODES = {
   EMPTY_PROMPT: { exitStatus: 7, meaning: 'the prompt has no tokens and the model has no start token' },
   READ_FAILED: { exitStatus: 8, meaning: 'reading weights from the drive failed' },
   FILE_CHANGED: { exitStatus: 8, meaning: 'a weight file shrank or changed while it was in use' },
+  NOT_FINITE: {
+    exitStatus: 8,
+    meaning:
+      'a layer yields values that are no finite numbers: damaged weights, or beyond the range of their type',
+  },
   WRITE_FAILED: { exitStatus: 8, meaning: 'an output file or a copy of the weights cannot be written' },
   DOWNLOAD_FAILED: { exitStatus: 8, meaning: 'a model cannot be downloaded, or arrives damaged' },
   NO_DEVICE: { exitStatus: 9, meaning: 'the requested device is not present or not usable' },

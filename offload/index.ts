@@ -38,7 +38,7 @@ export {
 } from './measure-transfer.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
 export type { CudaStatus } from './native.js';
-export type { Activation, Memory, Tensor } from './ops.js';
+export { type Activation, type Memory, NO_TOKEN, type Tensor } from './ops.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
 export {
   type BufferPlan,

@@ -51,6 +51,9 @@ export interface SamplingTables {
   readonly history: Tensor;
 }
 
+/** In place of a token where the logits say nothing. */
+export const NO_TOKEN = -1;
+
 /**
  * One operation. Activations are f32 where a device computes on host memory; elsewhere each may also be f16 or bf16, and
  * sums are f32 all the same. Weights keep their stored type. T tokens, H hidden size, N outputs.
@@ -85,7 +88,7 @@ export type Op =
   /**
    * A mixture's choice: per row of f32 logits [T, E] the k largest of softmax(logits), largest first, the lowest expert
    * first in a tie. experts i32 [T, k], weights f32 [T, k]; weights are divided by their sum when `normalize`.
-   * NaN counts as the smallest logit.
+   * A row with a logit that is no finite number gets weights of NaN, for experts that are there.
    */
   | { readonly op: 'route'; experts: Tensor; weights: Tensor; logits: Tensor; normalize: boolean }
   /**
@@ -128,20 +131,25 @@ export type Op =
       windowTokens: number;
       softCap: number;
     }
-  /** out i32 [R] = column of the largest of f32 logits [R, V]; the lowest column wins a tie. */
+  /**
+   * out i32 [R] = column of the largest of f32 logits [R, V], the lowest one in a tie; NO_TOKEN for a row with a logit
+   * that is no finite number.
+   */
   | { readonly op: 'argmax'; out: Tensor; logits: Tensor }
   /**
    * out i32 [R] = a token drawn from softmax(logits / temperature), logits f32 [R, V], among those that stay. In this order
    * (that of transformers): logits of tokens in the history are divided by the penalty if positive, else multiplied;
    * the k largest stay, with all that equal the k-th; then the likeliest that together reach top-p; then those at
    * least min-p times as likely as the likeliest. The first token whose cumulative probability, in order of ids,
-   * exceeds (bits + ½) / 2³² is it. NaN counts as −∞; of +∞, all are equally likely; a row of −∞ gives 0.
+   * exceeds (bits + ½) / 2³² is it. A row with a logit that is no finite number gives NO_TOKEN. Of those that only the
+   * penalty made +∞, all are equally likely.
    */
   | { readonly op: 'sample'; out: Tensor; logits: Tensor; tables: SamplingTables }
   /**
    * Streams a log-softmax over pieces of the vocabulary: folds f32 logits [R, piece] into state f32 [R, 3] =
    * (maximum, Σ exp(logit − maximum), logit of the target). targets i32 [R]; columns start at firstColumn.
-   * A state starts as (−inf, 0, 0): pass `first` with the first piece.
+   * A state starts as (−inf, 0, 0): pass `first` with the first piece. All of it is NaN from the first logit on that is
+   * no finite number.
    */
   | {
       readonly op: 'nll_fold';

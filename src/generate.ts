@@ -1,6 +1,6 @@
 // Generation: passes through all layers, in which every device takes the next prompt as soon as one of its own has ended.
 
-import { type Executor, present } from '../offload/index.js';
+import { type Executor, type OperatingError, present } from '../offload/index.js';
 import { PromptStream, type Sequence, type StreamPass } from './prompt-stream.js';
 import type { SamplingSettings } from './sampler.js';
 
@@ -20,7 +20,9 @@ export interface GenerationResult {
   readonly sample: number;
   /** With the one that completed a stop string, without a stop token. */
   readonly tokens: readonly number[];
-  readonly finishReason: 'stop' | 'length';
+  /** `error`: no further token can be told, and `problem` says why. */
+  readonly finishReason: 'stop' | 'length' | 'error';
+  readonly problem?: OperatingError;
 }
 
 export interface GenerationOptions {
@@ -153,8 +155,9 @@ class Run {
   }
 
   #finish(sequence: Sequence): void {
-    const { request, tokens, finishReason = 'length' } = sequence;
-    const result = { index: request.index, sample: request.sample ?? 0, tokens, finishReason };
+    const { request, tokens, finishReason = 'length', problem } = sequence;
+    const { index, sample = 0 } = request;
+    const result = { index, sample, tokens, finishReason, ...(problem ? { problem } : {}) };
     this.#results.set(request, result);
     this.#options.onFinished?.(result);
   }

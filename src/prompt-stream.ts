@@ -1,6 +1,14 @@
 // The prompts that one device works on: each joins where another has left, takes its prompt in, and goes on token by token.
 
-import { assert, type Executor, PageAllocator, pagesFor, type SamplingRow } from '../offload/index.js';
+import {
+  assert,
+  type Executor,
+  NO_TOKEN,
+  OperatingError,
+  PageAllocator,
+  pagesFor,
+  type SamplingRow,
+} from '../offload/index.js';
 import { type Feed, fillPass, type PackedPass, packPass, passesToFeed, type Work } from './batch.js';
 import type { GenerationOptions, GenerationRequest } from './generate.js';
 import { GREEDY, isGreedy, samplingRow } from './sampler.js';
@@ -12,7 +20,9 @@ export interface Sequence {
   /** Tokens of prompt and continuation whose keys and values are in the cache. */
   fedTokens: number;
   readonly stopsAfter: ((token: number) => boolean) | undefined;
-  finishReason: 'stop' | 'length' | undefined;
+  finishReason: 'stop' | 'length' | 'error' | undefined;
+  /** Why it ends with `error`. */
+  problem: OperatingError | undefined;
 }
 
 /** A stream's part of a pass. */
@@ -51,7 +61,8 @@ export class PromptStream {
     assert(this.#alive.length < this.capacity, 'the stream has room');
     const pages = this.#pages.allocate(this.#pagesOf(request));
     const stopsAfter = this.#options.stopsAfter?.(request);
-    this.#alive.push({ request, pages, tokens: [], fedTokens: 0, stopsAfter, finishReason: undefined });
+    const begun = { tokens: [], fedTokens: 0, finishReason: undefined, problem: undefined };
+    this.#alive.push({ request, pages, stopsAfter, ...begun });
   }
 
   /** What comes next: a token of each sequence that goes on, and as much of the newcomers' prompts as there is room for. */
@@ -70,7 +81,8 @@ export class PromptStream {
     outputsOf.forEach((sequence, index) => {
       const token = tokens[index];
       assert(token !== undefined, 'the pass yields a token per output');
-      this.#append(sequence, token);
+      if (token === NO_TOKEN) fail(sequence, notFinite(sequence));
+      else this.#append(sequence, token);
     });
     const ended = this.#alive.filter(({ finishReason }) => finishReason !== undefined);
     if (ended.length === 0) return [];
@@ -127,6 +139,18 @@ export class PromptStream {
     else if (sequence.tokens.length === maxNewTokens) sequence.finishReason = 'length';
     if (knownTokens(sequence) === this.#executor.model.recomputeAtTokens) sequence.fedTokens = 0;
   }
+}
+
+function fail(sequence: Sequence, problem: OperatingError): void {
+  sequence.finishReason = 'error';
+  sequence.problem = problem;
+}
+
+function notFinite({ request, tokens }: Sequence): OperatingError {
+  return new OperatingError(
+    'NOT_FINITE',
+    `new token ${tokens.length} of prompt ${request.index} cannot be told, since the logits are no finite numbers`,
+  );
 }
 
 function knownTokens({ request, tokens }: Sequence): number {

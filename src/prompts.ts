@@ -2,6 +2,7 @@
 
 import { OperatingError, present } from '../offload/index.js';
 import { isJsonObject, reason } from './json-file.js';
+import { checkIds } from './token-ids.js';
 import type { Tokenizer } from './tokenizer.js';
 
 /** As given: text, or token ids. */
@@ -11,7 +12,8 @@ export type Prompt =
       /** The text in its chat, with all special tokens written out. */
       readonly chat?: string;
     }
-  | { readonly tokenIds: readonly number[] };
+  /** What a list from outside holds, which need not be ids. */
+  | { readonly tokenIds: readonly unknown[] };
 
 /** What the model continues. */
 export interface EncodedPrompt {
@@ -108,21 +110,13 @@ function parseJsonLine(line: string, where: string): Prompt {
     if (typeof text !== 'string') throw new OperatingError('BAD_INPUT', `${where}: 'prompt' is no string`);
     return { text };
   }
-  return { tokenIds: parseTokenIds(ids, `${where}: 'prompt_token_ids'`) };
+  return { tokenIds: parseIdList(ids, `${where}: 'prompt_token_ids'`) };
 }
 
-/** A list of whole numbers that may be token ids. */
-export function parseTokenIds(value: unknown, what: string): number[] {
+/** A list, whose ids are checked where the vocabulary is known. Throws BAD_INPUT for anything else. */
+export function parseIdList(value: unknown, what: string): readonly unknown[] {
   if (!Array.isArray(value)) throw new OperatingError('BAD_INPUT', `${what} is no list of token ids`);
-  value.forEach((id: unknown, index) => {
-    if (!Number.isSafeInteger(id) || Number(id) < 0) {
-      throw new OperatingError(
-        'BAD_INPUT',
-        `${what} has ${JSON.stringify(id)} at ${index}: ids are whole numbers`,
-      );
-    }
-  });
-  return value as number[];
+  return value;
 }
 
 /** Prompts as token ids that the model can take. Throws BAD_INPUT, BAD_TOKENIZER or EMPTY_PROMPT. */
@@ -151,7 +145,7 @@ export async function encodeEachPrompt(
     } catch (error) {
       if (!(error instanceof OperatingError)) throw error;
       const text = 'text' in prompt ? prompt.text : undefined;
-      return { index, text, tokens: Int32Array.from(ids), problem: error };
+      return { index, text, tokens: Int32Array.from(ids, Number), problem: error };
     }
   });
 }
@@ -173,16 +167,6 @@ async function encodeTexts(
     encoded.set(prompt, present(ids[index], 'encoded prompt'));
   });
   return encoded;
-}
-
-/** Ids must be rows of the embedding table. */
-export function checkIds(ids: readonly number[], vocabSize: number, what: string): void {
-  const index = ids.findIndex((id) => id >= vocabSize);
-  if (index < 0) return;
-  throw new OperatingError(
-    'BAD_INPUT',
-    `${what} has token id ${ids[index]} at ${index}, but the model's vocabulary has ${vocabSize} tokens (0 to ${vocabSize - 1})`,
-  );
 }
 
 /** Something must be fed for the first token to come out. */

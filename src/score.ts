@@ -42,6 +42,7 @@ export async function score(executor: Executor, ids: Int32Array, options: ScoreO
       const likelihoods = present(result, 'result').nll;
       for (const nll of likelihoods) total += nll;
       predicted += likelihoods.length;
+      if (!Number.isFinite(total)) throw notFinite(predicted);
       onProgress?.(predicted, ids.length - 1, microBatches.length);
     }
     const nll = total / predicted;
@@ -49,6 +50,13 @@ export async function score(executor: Executor, ids: Int32Array, options: ScoreO
   } finally {
     await executor.end();
   }
+}
+
+function notFinite(predicted: number): OperatingError {
+  return new OperatingError(
+    'NOT_FINITE',
+    `the likelihood of one of the first ${predicted} tokens cannot be told, since its logits are no finite numbers`,
+  );
 }
 
 /** Windows in groups that the cache holds at once; each group as passes. */

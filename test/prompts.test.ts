@@ -36,8 +36,6 @@ describe('prompts files', () => {
     ['{"prompt": "a", "prompt_token_ids": [1]}', /both of 'prompt' and 'prompt_token_ids'/],
     ['{"prompt": 5}', /'prompt' is no string/],
     ['{"prompt_token_ids": "1 2"}', /is no list of token ids/],
-    ['{"prompt_token_ids": [1, 2.5]}', /has 2\.5 at 1/],
-    ['{"prompt_token_ids": [-1]}', /has -1 at 0/],
     ['\n \n', /has no prompts/],
   ])('refuses %j', (content, message) => {
     expect(() => parsePromptsFile(content, 'p.jsonl')).toThrow(message);
@@ -85,6 +83,18 @@ describe('prompts that cannot be continued, among others', () => {
   });
 });
 
+describe('ids that are none', () => {
+  it.each(['-1', '2.5', '1e300', 'null', '"7"', '[7]', '{}', 'true', '-0.5', '2147483648', '4294967301'])(
+    '%s is an error of its line',
+    async (id) => {
+      const lines = ['[5]', `[6, ${id}]`, '[7]'].map((ids) => `{"prompt_token_ids": ${ids}}`);
+      const encoded = await encodeEachPrompt(parsePromptsFile(lines.join('\n'), 'p.jsonl'), VOCABULARY);
+      expect(encoded.map(({ problem }) => problem?.code)).toEqual([undefined, 'BAD_INPUT', undefined]);
+      expect(encoded[1]?.problem?.message).toMatch(/^prompt 1 has .* at 1/);
+    },
+  );
+});
+
 describe('lengths', () => {
   const prompts = [8, 5].map((length, index) => ({
     index,
@@ -120,7 +130,7 @@ describe('without input', () => {
     const prompts = syntheticPrompts(50);
     expect(prompts).toEqual(syntheticPrompts(50));
     expect(new Set(prompts.map((prompt) => JSON.stringify(prompt))).size).toBe(8);
-    const ids = prompts.flatMap((prompt) => ('tokenIds' in prompt ? prompt.tokenIds : []));
+    const ids = prompts.flatMap((prompt) => ('tokenIds' in prompt ? prompt.tokenIds.map(Number) : []));
     expect(ids.every((id) => id >= 0 && id < 50)).toBe(true);
   });
 });

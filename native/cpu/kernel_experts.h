@@ -12,17 +12,23 @@ inline void RouteRow(const RouteOp& op, int64_t t) {
   const float* logits = Row(op.logits, t);
   int32_t* chosen = reinterpret_cast<int32_t*>(op.experts.data) + t * op.experts.strides[0];
   float* weights = Row(op.weights, t);
-  const float lowest = -__builtin_inff(), maximum = RowMaximum(logits, experts);
-  const auto logit = [&](int64_t e) { return logits[e] == logits[e] ? logits[e] : lowest; };
+  const float maximum = FiniteMaximum(logits, experts);
+  if (maximum != maximum) {
+    for (int64_t j = 0; j < choices; ++j) {
+      chosen[j] = static_cast<int32_t>(j);
+      weights[j] = maximum;
+    }
+    return;
+  }
   double total = 0;
   for (int64_t j = 0, before = -1; j < choices; ++j) {
     int64_t best = -1;
     for (int64_t e = 0; e < experts; ++e) {
-      const bool after = before < 0 || logit(e) < logit(before) || (logit(e) == logit(before) && e > before);
-      if (after && (best < 0 || logit(e) > logit(best))) best = e;
+      const bool after = before < 0 || logits[e] < logits[before] || (logits[e] == logits[before] && e > before);
+      if (after && (best < 0 || logits[e] > logits[best])) best = e;
     }
     chosen[j] = static_cast<int32_t>(best);
-    const double weight = __builtin_exp(static_cast<double>(logit(best)) - static_cast<double>(maximum));
+    const double weight = __builtin_exp(static_cast<double>(logits[best]) - static_cast<double>(maximum));
     weights[j] = static_cast<float>(weight);
     total += weight;
     before = best;

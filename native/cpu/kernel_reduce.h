@@ -19,13 +19,38 @@ inline float RowMaximum(const float* row, int64_t length) {
   return result;
 }
 
-/// First column that holds the largest value; 0 for a row of NaN.
-inline int32_t RowArgmax(const float* row, int64_t length) {
-  const float largest = RowMaximum(row, length);
+/// The same, or NaN when the row holds anything that is no finite number.
+inline float FiniteMaximum(const float* row, int64_t length) {
+  const float lowest = -__builtin_inff();
+  Vec best[2] = {Set(lowest), Set(lowest)}, nothing[2] = {Zero(), Zero()};
+  int64_t i = 0;
+  for (; i + 2 * kWidth <= length; i += 2 * kWidth) {
+    for (int j = 0; j < 2; ++j) {
+      const Vec value = Load(row + i + j * kWidth);
+      best[j] = Max(value, best[j]);
+      nothing[j] = Fma(value, Zero(), nothing[j]);  // zero times anything else is NaN, and NaN it stays
+    }
+  }
+  float result = MaxLane(Max(best[0], best[1])), zero = Sum(Add(nothing[0], nothing[1]));
+  for (; i < length; ++i) {
+    result = row[i] > result ? row[i] : result;
+    zero += row[i] * 0.0f;
+  }
+  return result + zero;
+}
+
+/// First column that holds `largest`.
+inline int32_t ColumnOf(const float* row, int64_t length, float largest) {
   for (int64_t i = 0; i < length; ++i) {
     if (row[i] == largest) return static_cast<int32_t>(i);
   }
   return 0;
+}
+
+/// First column that holds the largest value; kNoToken for a row with anything that is no finite number.
+inline int32_t RowArgmax(const float* row, int64_t length) {
+  const float largest = FiniteMaximum(row, length);
+  return largest == largest ? ColumnOf(row, length, largest) : kNoToken;
 }
 
 inline void ArgmaxKernel(const ArgmaxOp& op, Run& run) {
@@ -57,10 +82,14 @@ inline double SumExp(const float* row, int64_t length, float maximum) {
 
 inline void NllFoldRow(float* state, const float* row, int64_t length, int64_t target, bool first) {
   const float before = first ? -__builtin_inff() : state[0];
+  const float here = FiniteMaximum(row, length);
+  if (here != here || before != before) {
+    state[0] = state[1] = state[2] = __builtin_nanf("");
+    return;
+  }
   const double sum_before = first ? 0.0 : static_cast<double>(state[1]);
   if (first) state[2] = 0;
   if (target >= 0 && target < length) state[2] = row[target];
-  const float here = RowMaximum(row, length);
   const float maximum = here > before ? here : before;
   double sum = 0;
   if (maximum != -__builtin_inff()) {

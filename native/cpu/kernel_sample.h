@@ -30,24 +30,27 @@ inline void CheckDraws(const SampleOp& op) {
   }
 }
 
-/// Logits without NaN, those of the history moved away from being chosen.
-inline void PenalizedLogits(const SampleOp& op, int64_t r, float* to) {
+/// The row's logits, those of the history moved away from being chosen. False when one of the row is no finite number.
+inline bool PenalizedLogits(const SampleOp& op, int64_t r, float* to) {
   const int64_t length = op.logits.shape[1];
   const float* from = Row(op.logits, r);
-  const Vec lowest = Set(-__builtin_inff());
-  // Max returns its second argument when the first is NaN.
+  Vec nothing = Zero();
   for (int64_t i = 0; i < length; i += kWidth) {
-    StoreUpTo(to + i, Max(LoadUpTo(from + i, length - i), lowest), length - i);
+    const Vec value = LoadUpTo(from + i, length - i);
+    nothing = Fma(value, Zero(), nothing);
+    StoreUpTo(to + i, value, length - i);
   }
-  const float penalty = Row(op.settings, r)[kPenalty];
-  if (penalty == 1) return;
+  const float zero = Sum(nothing), penalty = Row(op.settings, r)[kPenalty];
+  if (zero != zero) return false;
+  if (penalty == 1) return true;
   const int32_t* draw = DrawOf(op, r);
   for (int64_t i = 0; i < draw[kHistoryCount]; ++i) {
     const int32_t token = Int(op.history, draw[kHistoryBegin] + i);
     // From the original, so that a token that occurs twice is penalized once.
     const float logit = from[token];
-    if (logit == logit) to[token] = logit > 0 ? logit / penalty : logit * penalty;
+    to[token] = logit > 0 ? logit / penalty : logit * penalty;
   }
+  return true;
 }
 
 /// exp((logit − maximum) / temperature): the largest is 1.
@@ -68,10 +71,10 @@ inline int32_t SampleRow(const SampleOp& op, int64_t r) {
   float* logits = static_cast<float*>(Scratch(ScratchUse::kTile, size));
   float* weights = logits + padded;
   uint64_t* keys = reinterpret_cast<uint64_t*>(weights + padded);
-  PenalizedLogits(op, r, logits);
+  if (!PenalizedLogits(op, r, logits)) return kNoToken;
   const float* settings = Row(op.settings, r);
   const float maximum = RowMaximum(logits, length);
-  if (settings[kTemperature] == 0 || maximum == -__builtin_inff()) return RowArgmax(logits, length);
+  if (settings[kTemperature] == 0 || maximum == -__builtin_inff()) return ColumnOf(logits, length, maximum);
   DrawWeights(logits, length, maximum, settings[kTemperature], weights);
   const int32_t* draw = DrawOf(op, r);
   const DrawSettings chosen{draw[kTopK], settings[kTopP], settings[kMinP], static_cast<uint32_t>(draw[kRandomBits])};

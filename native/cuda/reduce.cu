@@ -9,6 +9,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr float kLowest = -INFINITY;
 
+// Zero times a value that is no finite number is NaN, so a sum of such products tells whether there was one.
+
 /// The larger value, or of equal ones the lower column.
 __device__ void Better(float& value, int& column, float other, int other_column) {
   if (other > value || (other == value && other_column < column)) value = other, column = other_column;
@@ -27,19 +29,19 @@ __global__ void Argmax(int32_t* out, int64_t out_stride, const float* logits, in
   __shared__ float values[kThreads / 32];
   __shared__ int at[kThreads / 32];
   const float* row = logits + blockIdx.x * stride;
-  // NaN is never larger, and a row without anything larger gives column 0.
-  float best = kLowest;
+  float best = kLowest, nothing = 0;
   int column = 0;
   for (int i = threadIdx.x; i < columns; i += kThreads) {
+    nothing += row[i] * 0.0f;
     if (row[i] > best) best = row[i], column = i;
   }
   if (best == kLowest) column = 0;
   WarpBest(best, column);
   if (threadIdx.x % 32 == 0) values[threadIdx.x / 32] = best, at[threadIdx.x / 32] = column;
-  __syncthreads();
+  const bool finite = !__syncthreads_or(nothing != 0);
   if (threadIdx.x != 0) return;
   for (int i = 1; i < kThreads / 32; ++i) Better(best, column, values[i], at[i]);
-  out[blockIdx.x * out_stride] = column;
+  out[blockIdx.x * out_stride] = finite ? column : kNoToken;
 }
 
 __global__ void NllFold(float* states, int64_t state_stride, const float* logits, int64_t stride,
@@ -51,8 +53,15 @@ __global__ void NllFold(float* states, int64_t state_stride, const float* logits
   const float* row = logits + blockIdx.x * stride;
   const float before = first ? kLowest : state[0];
   const double sum_before = first ? 0.0 : static_cast<double>(state[1]);
-  float here = kLowest;
-  for (int i = threadIdx.x; i < columns; i += kThreads) here = row[i] > here ? row[i] : here;
+  float here = kLowest, nothing = 0;
+  for (int i = threadIdx.x; i < columns; i += kThreads) {
+    nothing += row[i] * 0.0f;
+    here = row[i] > here ? row[i] : here;
+  }
+  if (__syncthreads_or(nothing != 0 || before != before)) {
+    if (threadIdx.x < 3) state[threadIdx.x] = NAN;
+    return;
+  }
   const float maximum = fmaxf(BlockMax(here, shared), before);
   double sum = 0;
   if (maximum != kLowest) {
@@ -69,7 +78,7 @@ __global__ void NllFold(float* states, int64_t state_stride, const float* logits
 }
 
 /// A warp per token. Each choice is the best of those that come after the one before in the order of falling logit and
-/// rising expert, so nothing has to be marked. NaN counts as the smallest logit.
+/// rising expert, so nothing has to be marked.
 __global__ void Route(int32_t* experts, int64_t experts_stride, float* weights, int64_t weights_stride,
                       const float* logits, int64_t stride, int64_t tokens, int count, int choices, bool normalize) {
   Begin();
@@ -77,9 +86,18 @@ __global__ void Route(int32_t* experts, int64_t experts_stride, float* weights, 
   if (t >= tokens) return;
   const int lane = threadIdx.x % 32;
   const float* row = logits + t * stride;
-  const auto logit = [&](int e) { return row[e] == row[e] ? row[e] : kLowest; };
-  float maximum = kLowest;
-  for (int e = lane; e < count; e += 32) maximum = fmaxf(maximum, logit(e));
+  float maximum = kLowest, nothing = 0;
+  for (int e = lane; e < count; e += 32) {
+    nothing += row[e] * 0.0f;
+    maximum = fmaxf(maximum, row[e]);
+  }
+  if (__any_sync(0xffffffffu, nothing != 0)) {
+    for (int j = lane; j < choices; j += 32) {
+      experts[t * experts_stride + j] = j;
+      weights[t * weights_stride + j] = NAN;
+    }
+    return;
+  }
   maximum = WarpMax(maximum);
   double total = 0;
   float before = 0;
@@ -88,7 +106,7 @@ __global__ void Route(int32_t* experts, int64_t experts_stride, float* weights, 
     float best = kLowest;
     int expert = 0x7fffffff;
     for (int e = lane; e < count; e += 32) {
-      const float value = logit(e);
+      const float value = row[e];
       const bool after = before_expert < 0 || value < before || (value == before && e > before_expert);
       if (after) Better(best, expert, value, e);
     }

@@ -67,11 +67,19 @@ __device__ uint32_t Bisect(int bits, F enough) {
   return value;
 }
 
-/// The row's logits without NaN, those of the history moved away from being chosen. False when the history cannot be.
+/// The row's logits, those of the history moved away from being chosen. False when there is nothing to draw from: then
+/// what is to be said has been said.
 __device__ bool Penalize(const SampleArguments& a, int row, float* to) {
   const float* from = a.logits + row * a.stride;
-  for (int i = threadIdx.x; i < a.vocabulary; i += kThreads) to[i] = from[i] == from[i] ? from[i] : -INFINITY;
-  __syncthreads();
+  float nothing = 0;
+  for (int i = threadIdx.x; i < a.vocabulary; i += kThreads) {
+    nothing += from[i] * 0.0f;  // NaN once one is no finite number
+    to[i] = from[i];
+  }
+  if (__syncthreads_or(nothing != 0)) {
+    if (threadIdx.x == 0) a.out[row * a.out_stride] = kNoToken;
+    return false;
+  }
   const int32_t* draw = a.draws + row * a.draws_stride;
   const int begin = draw[kHistoryBegin], count = draw[kHistoryCount];
   if (begin < 0 || count < 0 || begin + count > a.history_entries) {
@@ -87,7 +95,7 @@ __device__ bool Penalize(const SampleArguments& a, int row, float* to) {
     }
     // From the original, so that a token that occurs twice is penalized once.
     const float logit = from[token];
-    if (penalty != 1 && logit == logit) to[token] = logit > 0 ? logit / penalty : logit * penalty;
+    if (penalty != 1) to[token] = logit > 0 ? logit / penalty : logit * penalty;
   }
   __syncthreads();
   return true;

@@ -158,7 +158,7 @@ async function runCycles(session: Session, task: Task, context: CommandContext):
 async function runCycle(
   { engine, meter }: Session,
   { job, options, open, finished }: Task,
-  { progress, interrupt }: CommandContext,
+  { progress, interrupt, log }: CommandContext,
   sinks: readonly GenerationSink[],
 ): Promise<Cycle> {
   const startMs = performance.now();
@@ -187,6 +187,7 @@ async function runCycle(
         status.onPass(pass);
       },
     });
+    reportProblems(results, options, log);
     // Where nothing was shown, making text of the tokens still belongs to what is timed.
     if (sinks.length === 0) renderAll(job, results, samples);
     const newTokens = results.reduce((sum, { tokens }) => sum + tokens.length, 0);
@@ -195,6 +196,19 @@ async function runCycle(
     progress.stop();
     for (const sink of sinks) sink.end();
   }
+}
+
+/** In a file of many prompts, texts that end with an error stop no other, unless there is nothing else. */
+function reportProblems(
+  results: readonly GenerationResult[],
+  { promptsFile }: GenerateOptions,
+  log: CommandContext['log'],
+): void {
+  const problems = results.flatMap(({ problem }) => problem ?? []);
+  const [first] = problems;
+  if (!first) return;
+  if (promptsFile === undefined || problems.length === results.length) throw first;
+  log.warn(`${problems.length} of ${results.length} texts ended with an error: ${first.message}`);
 }
 
 function renderAll(job: Job, results: readonly GenerationResult[], samples: number): void {

@@ -12,7 +12,7 @@ import type { Tokenizer } from '../tokenizer.js';
 export interface GenerationSink {
   onToken(place: number, token: number): void;
   onFinished(place: number, result: GenerationResult): void;
-  /** There will be no text. Before any text begins. */
+  /** There will be no text. */
   onFailed(place: number, problem: OperatingError): void;
   /** No more will come, be it for an error. */
   end(): void;
@@ -90,9 +90,11 @@ export class StreamingSink implements GenerationSink {
     if (text) this.#write(text);
   }
 
-  onFinished(place: number): void {
+  onFinished(place: number, { problem }: Pick<GenerationResult, 'problem'>): void {
     this.#streamOf(place);
     this.end();
+    // A text without a prompt above it is the only one, and its problem ends the run.
+    if (problem && !this.#bare) this.onFailed(place, problem);
   }
 
   onFailed(place: number, problem: OperatingError): void {
@@ -169,11 +171,13 @@ export class BatchSink implements GenerationSink {
       this.#write(failureText(this.#rendering, prompt, result));
       return;
     }
-    const { tokens } = result;
+    const { tokens, problem } = result;
     const shown = this.#rendering.prompt(prompt);
-    if (!isFresh(this.#seen, shown, prompt)) return;
-    const out = `${shown}${this.#rendering.joint}${this.#rendering.continuation(prompt, tokens)}`;
-    this.#write(`${RULE}\nin=${shown}\nout=${out}\n\n`);
+    if (isFresh(this.#seen, shown, prompt)) {
+      const out = `${shown}${this.#rendering.joint}${this.#rendering.continuation(prompt, tokens)}`;
+      this.#write(`${RULE}\nin=${shown}\nout=${out}\n\n`);
+    }
+    if (problem) this.#write(failureText(this.#rendering, prompt, problem));
   }
 }
 
@@ -204,15 +208,15 @@ export class JsonLinesSink implements GenerationSink {
 
   onToken(): void {}
 
-  onFinished(place: number, { tokens, finishReason }: GenerationResult): void {
-    this.#write(place, tokens, finishReason);
+  onFinished(place: number, { tokens, finishReason, problem }: GenerationResult): void {
+    this.#write(place, tokens, finishReason, problem);
   }
 
-  onFailed(place: number, { code, message }: OperatingError): void {
-    this.#write(place, [], 'error', { error: { code, message } });
+  onFailed(place: number, problem: OperatingError): void {
+    this.#write(place, [], 'error', problem);
   }
 
-  #write(place: number, tokens: readonly number[], finishReason: string, more = {}): void {
+  #write(place: number, tokens: readonly number[], finishReason: string, problem?: OperatingError): void {
     const prompt = present(this.#prompts[place], 'prompt');
     this.#file.write({
       index: prompt.index,
@@ -223,7 +227,7 @@ export class JsonLinesSink implements GenerationSink {
       finish_reason: finishReason,
       prompt_tokens: prompt.tokens.length,
       new_tokens: tokens.length,
-      ...more,
+      ...(problem ? { error: { code: problem.code, message: problem.message } } : {}),
     });
   }
 

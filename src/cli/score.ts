@@ -4,9 +4,10 @@ import { formatBytes, OperatingError, type Workload } from '../../offload/index.
 import { planFor } from '../engine.js';
 import { reason } from '../json-file.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
-import { checkIds, parseTokenIds } from '../prompts.js';
+import { parseIdList } from '../prompts.js';
 import { type Score, score, windowCount } from '../score.js';
 import { readTextFile } from '../text-file.js';
+import { checkIds } from '../token-ids.js';
 import { loadTokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor } from './ds-config-options.js';
@@ -52,7 +53,7 @@ export async function runScore(options: ScoreCommandOptions, context: CommandCon
 async function readIds(content: string, input: ScoreInput, source: Source): Promise<Int32Array> {
   const ids =
     input.kind === 'ids'
-      ? parseTokenIds(parseJson(content, input.path), input.path)
+      ? parseIdList(parseJson(content, input.path), input.path)
       : await (await loadTokenizer(source.opened.checkpoint.folder)).encode(content);
   checkIds(ids, source.opened.model.vocabSize, input.path);
   if (ids.length < 2) {

@@ -63,8 +63,26 @@ export function expertCases(device: KernelDevice): void {
       // Coarse values make ties; the exact order of the experts is compared.
       bench.memory.fill(logits, () => bench.int(3));
       await check(bench, { ...op, normalize: true }, 1e-6);
-      bench.memory.fill(logits, (i) => (i % 3 === 0 ? Number.NEGATIVE_INFINITY : bench.int(3)));
-      await check(bench, { ...op, normalize: true }, 1e-6);
+    }
+  });
+
+  it('route: a logit that is no finite number makes the weights NaN, and the experts are there', async () => {
+    device.use();
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+      for (const [tokens, experts, each] of ROUTED) {
+        const bench = device.workbench(experts);
+        const logits = bench.activation([tokens, experts], 3);
+        const chosen = bench.table(Array.from({ length: tokens }, () => Array<number>(each).fill(-1)));
+        const weights = bench.activation([tokens, each]);
+        const op = { op: 'route', experts: chosen, weights, logits } as const;
+        const at = Array.from({ length: tokens }, () => (bench.int(2) === 0 ? bench.int(experts) : -1));
+        const spoilt = (i: number) => at[Math.floor(i / experts)] === i % experts;
+        bench.memory.fill(logits, (i) => (spoilt(i) ? value : bench.int(7)));
+        await check(bench, { ...op, normalize: true }, 1e-6);
+        await check(bench, { ...op, normalize: false }, 1e-6);
+        bench.memory.fill(logits, () => value);
+        await check(bench, { ...op, normalize: true }, 1e-6);
+      }
     }
   });
 

@@ -31,6 +31,7 @@ const ROTATED = [
   [5, 3, 22, 11],
   [4, 1, 80, 16],
 ] as const;
+const NOT_FINITE = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
 /** Relative accuracy of activations near zero, where absolute error would hide: of values up to 0.06. */
 const NEAR_ZERO = { cpu: 1e-8, cuda: 5e-8 } as const;
 
@@ -118,7 +119,7 @@ export function kernelCases(device: KernelDevice): void {
     await check(bench, { op: 'kv_store', k, v, keys, values, slots }, 0);
   });
 
-  it('argmax: lowest column of a tie, NaN never wins', async () => {
+  it('argmax: lowest column of a tie, no token where a logit is no finite number', async () => {
     device.use();
     for (const columns of [1, 7, 16, 33, 1000]) {
       const bench = device.workbench(columns);
@@ -127,12 +128,14 @@ export function kernelCases(device: KernelDevice): void {
       bench.memory.fill(logits, () => bench.int(4) - 2);
       const out = bench.index([0, 0, 0, 0, 0, 0]);
       await check(bench, { op: 'argmax', out, logits }, 0);
-      bench.memory.fill(logits, (i) => (i % 3 === 0 ? Number.NaN : bench.int(9)));
-      await check(bench, { op: 'argmax', out, logits }, 0);
-      bench.memory.fill(logits, () => Number.NaN);
-      await check(bench, { op: 'argmax', out, logits }, 0);
-      bench.memory.fill(logits, () => Number.NEGATIVE_INFINITY);
-      await check(bench, { op: 'argmax', out, logits }, 0);
+      // One value in every other row, at any of its columns.
+      for (const value of NOT_FINITE) {
+        const at = [0, 2, 4].map((row) => row * columns + bench.int(columns));
+        bench.memory.fill(logits, (i) => (at.includes(i) ? value : bench.int(9)));
+        await check(bench, { op: 'argmax', out, logits }, 0);
+        bench.memory.fill(logits, () => value);
+        await check(bench, { op: 'argmax', out, logits }, 0);
+      }
     }
   });
 
@@ -150,9 +153,24 @@ export function kernelCases(device: KernelDevice): void {
       const first = firstColumn === 0;
       await check(bench, { op: 'nll_fold', state, logits, targets, firstColumn, first }, 1e-6);
     }
-    const masked = bench.memory.fill(bench.activation([5, 9]), () => Number.NEGATIVE_INFINITY);
-    await check(bench, { op: 'nll_fold', state, logits: masked, targets, firstColumn: 0, first: true }, 0);
     const logits = bench.activation([5, 40]);
     await check(bench, { op: 'nll_fold', state, logits, targets, firstColumn: 9, first: false }, 1e-6);
+  });
+  it('nll_fold: a state is NaN from the first logit on that is no finite number', async () => {
+    device.use();
+    for (const value of NOT_FINITE) {
+      for (const at of [0, 36, 40]) {
+        const bench = device.workbench(8);
+        const targets = bench.index([0, 3, 60, at]);
+        const state = bench.activation([4, 3]);
+        const logits = bench.memory.fill(bench.activation([4, 41]), (i) => {
+          return i % 41 === at && i >= 41 ? value : bench.normal();
+        });
+        const op = { op: 'nll_fold', state, targets } as const;
+        await check(bench, { ...op, logits, firstColumn: 0, first: true }, 1e-6);
+        const sound = bench.activation([4, 41]);
+        await check(bench, { ...op, logits: sound, firstColumn: 41, first: false }, 1e-6);
+      }
+    }
   });
 }

@@ -6,16 +6,16 @@ export function routeTokens(experts: Values, weights: Values, logits: Values, no
   const count = logits.size(1);
   for (let t = 0; t < logits.size(0); t++) {
     const row = Array.from({ length: count }, (_, e) => logits.get(t, e));
-    const comparable = row.map((logit) => (Number.isNaN(logit) ? Number.NEGATIVE_INFINITY : logit));
-    const maximum = Math.max(...comparable);
-    const order = [...row.keys()].sort((a, b) => (comparable[b] ?? 0) - (comparable[a] ?? 0) || a - b);
-    const chosen = order.slice(0, experts.size(1));
-    const total = (normalize ? chosen.map((e) => comparable[e] ?? 0) : row)
+    const known = row.every(Number.isFinite);
+    const maximum = Math.max(...row);
+    const order = [...row.keys()].sort((a, b) => (row[b] ?? 0) - (row[a] ?? 0) || a - b);
+    const chosen = (known ? order : [...row.keys()]).slice(0, experts.size(1));
+    const total = (normalize ? chosen.map((e) => row[e] ?? 0) : row)
       .map((logit) => Math.exp(logit - maximum))
       .reduce((sum, p) => sum + p, 0);
     chosen.forEach((e, j) => {
       experts.set(e, t, j);
-      weights.set(Math.exp((comparable[e] ?? 0) - maximum) / total, t, j);
+      weights.set(known ? Math.exp((row[e] ?? 0) - maximum) / total : Number.NaN, t, j);
     });
   }
   return [experts.written, weights.written];

@@ -1,6 +1,6 @@
 // Every operation in float64 and plain loops: what the kernels are compared with.
 
-import type { Activation, Op, Tensor } from '../../offload/ops.js';
+import { type Activation, NO_TOKEN, type Op, type Tensor } from '../../offload/ops.js';
 import { combineChoices, expertProducts, routeTokens } from './reference-experts.js';
 import { drawTokens } from './reference-sample.js';
 import { Values, type Written } from './reference-values.js';
@@ -75,15 +75,8 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
     case 'argmax': {
       const [out, logits] = [read(op.out), read(op.logits)];
       for (let r = 0; r < logits.size(0); r++) {
-        let best = 0;
-        let largest = Number.NEGATIVE_INFINITY;
-        for (let c = 0; c < logits.size(1); c++) {
-          if (logits.get(r, c) > largest) {
-            largest = logits.get(r, c);
-            best = c;
-          }
-        }
-        out.set(best, r);
+        const row = Array.from({ length: logits.size(1) }, (_, c) => logits.get(r, c));
+        out.set(row.every(Number.isFinite) ? row.indexOf(Math.max(...row)) : NO_TOKEN, r);
       }
       return [out.written];
     }
@@ -96,6 +89,10 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
       for (let r = 0; r < logits.size(0); r++) {
         const row = Array.from({ length: logits.size(1) }, (_, c) => logits.get(r, c));
         const before = op.first ? Number.NEGATIVE_INFINITY : state.get(r, 0);
+        if (!row.every(Number.isFinite) || Number.isNaN(before)) {
+          for (let i = 0; i < 3; i++) state.set(Number.NaN, r, i);
+          continue;
+        }
         const maximum = row.reduce((a, b) => Math.max(a, b), before);
         const kept = op.first || state.get(r, 1) === 0 ? 0 : state.get(r, 1) * Math.exp(before - maximum);
         const column = targets.get(r) - op.firstColumn;

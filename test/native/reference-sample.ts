@@ -1,5 +1,6 @@
 // Drawing a token in float64, step by step as transformers' processors do it.
 
+import { NO_TOKEN } from '../../offload/ops.js';
 import type { Values, Written } from './reference-values.js';
 
 interface Candidate {
@@ -19,9 +20,12 @@ export function drawTokens(
     const [temperature, topP, minP, penalty] = fourOf(settings, r);
     const [topK, bits, first, count] = fourOf(draws, r);
     const seen = new Set(Array.from({ length: count }, (_, i) => history.get(first + i)));
-    const candidates = Array.from({ length: logits.size(1) }, (_, token): Candidate => {
-      const logit = logits.get(r, token);
-      if (Number.isNaN(logit)) return { token, logit: Number.NEGATIVE_INFINITY };
+    const row = Array.from({ length: logits.size(1) }, (_, token) => logits.get(r, token));
+    if (!row.every(Number.isFinite)) {
+      out.set(NO_TOKEN, r);
+      continue;
+    }
+    const candidates = row.map((logit, token): Candidate => {
       if (!seen.has(token)) return { token, logit };
       return { token, logit: Math.fround(logit > 0 ? logit / penalty : logit * penalty) };
     });
