@@ -22,16 +22,26 @@ interface Forced {
   fed: number;
 }
 
-/** Every step of every prompt, `batchSize` prompts at a time: the first pass takes a prompt in, the others one token. */
-export async function forcedSteps(
-  name: string,
-  { input_ids: prompts, greedy }: Golden,
+/** The logits that follow the prompt and each of the tokens that are given after it. */
+export interface ForcedPrompt {
+  readonly prompt: readonly number[];
+  readonly given: readonly number[];
+}
+
+/**
+ * Takes in each prompt, then the tokens given after it one by one, `batchSize` prompts at a time.
+ * @param onRow the logits after `step` of the given tokens, valid during the call
+ */
+export async function forcedLogits(
+  folder: string,
+  prompts: readonly ForcedPrompt[],
   placement: Placement,
   batchSize: number,
-): Promise<ForcedStep[]> {
-  const opened = await openModel(fixtureFolder(name));
-  const steps = present(greedy[0], 'greedy tokens').length;
-  const longest = Math.max(...prompts.map(({ length }) => length));
+  onRow: (prompt: number, step: number, logits: Float32Array) => void,
+): Promise<void> {
+  const opened = await openModel(folder);
+  const steps = present(prompts[0], 'prompt').given.length;
+  const longest = Math.max(...prompts.map(({ prompt }) => prompt.length));
   const workload = {
     sequences: batchSize,
     contextTokens: longest + steps,
@@ -41,7 +51,6 @@ export async function forcedSteps(
   } as const;
   const engine = await Engine.open(opened, { ...placement, workload });
   const { plan, executor, model } = engine;
-  const found: ForcedStep[] = [];
 
   const pass = async (batch: readonly Forced[], step: number): Promise<void> => {
     const feeds = batch.map((sequence): Feed<Forced> => {
@@ -53,11 +62,10 @@ export async function forcedSteps(
     const { logits } = present(result, 'result');
     outputsOf.forEach((sequence, index) => {
       const { prompt, known } = sequence;
-      const token = present(greedy[prompt]?.[step], 'golden token');
-      const row = logits.subarray(index * model.vocabSize, (index + 1) * model.vocabSize);
-      found.push({ prompt, step, ...judged(row, token) });
+      onRow(prompt, step, logits.subarray(index * model.vocabSize, (index + 1) * model.vocabSize));
+      const next = prompts[prompt]?.given[step];
       sequence.fed = known.length;
-      known.push(token);
+      if (next !== undefined) known.push(next);
       if (known.length === model.recomputeAtTokens) sequence.fed = 0;
     });
   };
@@ -65,18 +73,36 @@ export async function forcedSteps(
   try {
     for (let first = 0; first < prompts.length; first += batchSize) {
       const pages = new PageAllocator(plan.kvPages);
-      const batch = prompts.slice(first, first + batchSize).map((prompt, index): Forced => {
+      const batch = prompts.slice(first, first + batchSize).map(({ prompt }, index): Forced => {
         const own = pages.allocate(pagesFor(prompt.length + steps, plan.pageTokens));
         return { prompt: first + index, known: [...prompt], pages: own, fed: 0 };
       });
-      executor.begin(steps);
-      for (let step = 0; step < steps; step++) await pass(batch, step);
+      executor.begin(steps + 1);
+      for (let step = 0; step <= steps; step++) await pass(batch, step);
       await executor.end();
     }
-    return found;
   } finally {
     await engine.close();
   }
+}
+
+/** Each token that the reference chose, as the model judges it. */
+export async function forcedSteps(
+  name: string,
+  { input_ids: prompts, greedy }: Golden,
+  placement: Placement,
+  batchSize: number,
+): Promise<ForcedStep[]> {
+  const found: ForcedStep[] = [];
+  const forced = prompts.map((prompt, index) => ({
+    prompt,
+    given: present(greedy[index], 'greedy tokens').slice(0, -1),
+  }));
+  await forcedLogits(fixtureFolder(name), forced, placement, batchSize, (prompt, step, logits) => {
+    const token = present(greedy[prompt]?.[step], 'golden token');
+    found.push({ prompt, step, ...judged(logits, token) });
+  });
+  return found;
 }
 
 function judged(logits: Float32Array, token: number): Pick<ForcedStep, 'margin' | 'scale'> {
