@@ -60,7 +60,13 @@ function relativeDifference(row: Float32Array, expected: readonly number[]): num
 async function main(root: string): Promise<void> {
   let wrong = 0;
   for (const family of readdirSync(root).sort()) {
-    const counts = { same: 0, other: 0, refused: 0, failed: 0, 'refused by both': 0, 'refused by the reference': 0 };
+    const counts = {
+      same: 0,
+      other: 0,
+      refused: 0,
+      failed: 0,
+      'refused by the reference': 0,
+    };
     const reasons = new Map<string, number>();
     for (const number of readdirSync(join(root, family)).sort()) {
       const folder = join(root, family, number);
@@ -79,7 +85,8 @@ async function main(root: string): Promise<void> {
       }
     }
     console.log(`${family}: ${JSON.stringify(counts)}`);
-    for (const [reason, count] of [...reasons].sort((a, b) => b[1] - a[1])) console.log(`  ${count} × ${reason}`);
+    for (const [reason, count] of [...reasons].sort((a, b) => b[1] - a[1]))
+      console.log(`  ${count} × ${reason}`);
   }
   process.exitCode = wrong === 0 ? 0 : 1;
 }

@@ -14,6 +14,8 @@ function build(config: ConfigReader): ArchitectureModel {
   const D = config.divided(H, nHeads, 'hidden_size over n_head');
   const eps = config.number(['layer_norm_epsilon'], 1e-5);
   const residualAfterNorm = config.flag(['apply_residual_connection_post_layernorm'], false);
+  // The reference then multiplies slices of the weights and leaves the biases out.
+  if (config.count(['pretraining_tp'], 1) > 1) config.refuseUnless(false, 'slow_but_exact');
   const embedding = { key: 'tokens', name: 'word_embeddings.weight', shape: [V, H] };
   return {
     architecture: 'bloom',

@@ -15,6 +15,7 @@ const UNSUPPORTED: readonly (readonly [string, Config, string])[] = [
   ['llama', { attn_logit_softcapping: 50 }, 'attn_logit_softcapping'],
   ['llama', { partial_rotary_factor: 0.5, rope_parameters: undefined }, 'partial_rotary_factor'],
   ['llama', { head_dim: 7 }, 'head_dim'],
+  ['bloom', { pretraining_tp: 4, slow_but_exact: true }, 'slow_but_exact'],
   ['llama', { layer_types: LAYERS }, 'chunked_attention'],
   ['llama', { rope_parameters: { ...ROPE, rope_type: 'proportional' } }, 'proportional'],
   ['llama', { rope_parameters: { rope_type: 'default', rope_theta: 0 } }, 'rope_theta'],
