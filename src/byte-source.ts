@@ -1,8 +1,9 @@
 // Reading ranges of a file whose size is known: what readers of headers need, and no more.
 
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { type ErrorCode, OperatingError } from '../offload/index.js';
-import { reason } from './json-file.js';
+import { reason } from './failure-reason.js';
+import { openIfPresent } from './regular-file.js';
 
 export interface ByteSource {
   /** For messages. */
@@ -18,15 +19,13 @@ export async function withFile<T>(
   badFile: ErrorCode,
   use: (source: ByteSource) => Promise<T>,
 ): Promise<T> {
-  const file = await open(path, 'r').catch((error: unknown) => {
-    throw new OperatingError('NOT_FOUND', `${path} cannot be opened: ${reason(error)}`, { cause: error });
-  });
+  const opened = await openIfPresent(path, badFile);
+  if (!opened) throw new OperatingError('NOT_FOUND', `${path} cannot be opened: there is no such file`);
+  const { file, sizeBytes } = opened;
   try {
-    const stat = await file.stat();
-    if (!stat.isFile()) throw new OperatingError(badFile, `${path} is not a regular file`);
     return await use({
       path,
-      sizeBytes: stat.size,
+      sizeBytes,
       read: (offset, bytes) => readExactly(file, path, offset, bytes),
     });
   } finally {

@@ -8,6 +8,7 @@ import { OperatingError } from '../offload/index.js';
 import { type JsonObject, readOptionalJsonObject, reason, systemCode } from './json-file.js';
 import { type HeaderTensor, readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
 import { readTorchHeader, type TorchHeader } from './torch-bin.js';
+import { refuseOtherKinds } from './unreadable.js';
 import { findWeights, TORCH, type WeightFiles } from './weight-files.js';
 
 export interface StoredTensor extends HeaderTensor {
@@ -26,7 +27,22 @@ export interface Checkpoint {
   /** Of all tensors together. */
   readonly totalBytes: number;
   readonly tensors: ReadonlyMap<string, StoredTensor>;
+  /** Tensor → shard, where the index says so and the shard does not hold it. */
+  readonly unfound: ReadonlyMap<string, string>;
+  /** Tensors that several shards hold: the ones that do not count, by name. The last shard's counts, as in transformers. */
+  readonly repeated: ReadonlyMap<string, StoredTensor>;
   find(name: string): StoredTensor | undefined;
+}
+
+/** What a checkpoint's folder says before any weight file is looked at. */
+export interface Configuration {
+  /** Absolute. */
+  readonly folder: string;
+  readonly config: JsonObject;
+  /** `config.json`, for messages. */
+  readonly path: string;
+  /** What lies in the folder. */
+  readonly names: readonly string[];
 }
 
 /** Enough to keep Node's four file threads busy; hundreds of shards would otherwise mean hundreds of open files. */
@@ -34,35 +50,52 @@ const HEADERS_AT_ONCE = 8;
 
 type WeightHeader = SafetensorsHeader | TorchHeader;
 
-/**
- * Opens the checkpoint in `folder`.
- * Errors: NOT_FOUND, BAD_CONFIG, BAD_INDEX, BAD_SAFETENSORS, BAD_TORCH_FILE, UNSUPPORTED (weights in another format).
- */
-export async function openCheckpoint(folder: string): Promise<Checkpoint> {
+/** Errors: NOT_FOUND, BAD_CONFIG, UNSUPPORTED (a folder of something else than a checkpoint). */
+export async function readConfiguration(folder: string): Promise<Configuration> {
   const root = resolve(folder);
   await checkFolder(root, folder);
-  const config = await readOptionalJsonObject(join(root, 'config.json'), 'BAD_CONFIG');
+  const names = await readdir(root);
+  await refuseOtherKinds({
+    where: root,
+    names,
+    readJson: (name) => readOptionalJsonObject(join(root, name), 'BAD_CONFIG'),
+  });
+  const path = join(root, 'config.json');
+  const config = await readOptionalJsonObject(path, 'BAD_CONFIG');
   if (!config) {
     throw new OperatingError(
       'NOT_FOUND',
       `${root} has no config.json: give the folder of a Hugging Face checkpoint`,
     );
   }
-  const generationConfig = await readOptionalJsonObject(join(root, 'generation_config.json'), 'BAD_CONFIG');
-  const weights = await findWeights(root, await readdir(root));
-  const headers = await readHeaders(root, weights);
-  const tensors = weights.shardOf
-    ? tensorsOfIndex(root, weights, headers, weights.shardOf)
-    : tensorsOf(headers);
+  return { folder: root, config, path, names };
+}
+
+/**
+ * Opens the checkpoint in `folder`.
+ * Errors: NOT_FOUND, BAD_CONFIG, BAD_INDEX, BAD_SAFETENSORS, BAD_TORCH_FILE, UNSUPPORTED (weights in another format).
+ */
+export async function openCheckpoint(folder: string): Promise<Checkpoint> {
+  return openWeights(await readConfiguration(folder));
+}
+
+/** The same after a look at the configuration. */
+export async function openWeights({ folder, config, names }: Configuration): Promise<Checkpoint> {
+  const generationConfig = await readOptionalJsonObject(join(folder, 'generation_config.json'), 'BAD_CONFIG');
+  const weights = await findWeights(folder, names);
+  const headers = await readHeaders(folder, weights);
+  const { tensors, repeated } = tensorsOf(headers);
   let totalBytes = 0;
   for (const tensor of tensors.values()) totalBytes += tensor.sizeBytes;
   return {
-    folder: root,
+    folder,
     config,
     generationConfig: generationConfig ?? {},
     files: headers.map((header) => header.path),
     totalBytes,
     tensors,
+    unfound: new Map([...(weights.shardOf ?? [])].filter(([name]) => !tensors.has(name))),
+    repeated,
     find: (name) => tensors.get(name),
   };
 }
@@ -81,6 +114,12 @@ async function checkFolder(root: string, given: string): Promise<void> {
       );
     },
   );
+  if (!isFolder && root.endsWith('.gguf')) {
+    throw new OperatingError(
+      'UNSUPPORTED',
+      `${root} is a GGUF file, which is not read: use the checkpoint in safetensors that it was made from`,
+    );
+  }
   if (!isFolder) {
     throw new OperatingError(
       'NOT_FOUND',
@@ -102,33 +141,16 @@ async function readHeaders(root: string, { format, fileNames }: WeightFiles): Pr
   return headers;
 }
 
-function tensorsOf(headers: readonly WeightHeader[]): ReadonlyMap<string, StoredTensor> {
+/** What the shards hold counts, not what an index says that they hold. */
+function tensorsOf(headers: readonly WeightHeader[]): Pick<Checkpoint, 'tensors' | 'repeated'> {
   const tensors = new Map<string, StoredTensor>();
+  const repeated = new Map<string, StoredTensor>();
   for (const [fileIndex, header] of headers.entries()) {
-    for (const tensor of header.tensors.values()) tensors.set(tensor.name, { ...tensor, fileIndex });
-  }
-  return tensors;
-}
-
-/** The index decides: tensors that it does not list are not part of the model. */
-function tensorsOfIndex(
-  root: string,
-  weights: WeightFiles,
-  headers: readonly WeightHeader[],
-  shardOf: ReadonlyMap<string, string>,
-): ReadonlyMap<string, StoredTensor> {
-  const indexOf = new Map(weights.fileNames.map((name, index) => [name, index]));
-  const tensors = new Map<string, StoredTensor>();
-  for (const [name, shard] of shardOf) {
-    const fileIndex = indexOf.get(shard) ?? -1;
-    const tensor = headers[fileIndex]?.tensors.get(name);
-    if (!tensor) {
-      throw new OperatingError(
-        'BAD_INDEX',
-        `${join(root, weights.format.index)} puts tensor ${JSON.stringify(name)} into ${shard}, which does not hold it`,
-      );
+    for (const tensor of header.tensors.values()) {
+      const before = tensors.get(tensor.name);
+      if (before) repeated.set(tensor.name, before);
+      tensors.set(tensor.name, { ...tensor, fileIndex });
     }
-    tensors.set(name, { ...tensor, fileIndex });
   }
-  return tensors;
+  return { tensors, repeated };
 }

@@ -28,19 +28,27 @@ import {
   type Transfer,
   type Workload,
 } from '../offload/index.js';
-import { type Checkpoint, openCheckpoint } from './checkpoint.js';
-import { bindModel, buildArchitecture } from './models/registry.js';
+import { type Checkpoint, openWeights, readConfiguration } from './checkpoint.js';
+import { checkpointWarnings } from './checkpoint-warnings.js';
+import { bindModel } from './models/binding.js';
+import { buildArchitecture } from './models/registry.js';
 
 export interface OpenedModel {
   readonly checkpoint: Checkpoint;
   readonly model: ModelSpec;
+  /** A sentence per thing that is odd about the checkpoint; whoever runs the model says them. */
+  readonly warnings: readonly string[];
 }
 
 /** Reads configuration and headers only. Throws an OperatingError for anything that is missing or unsupported. */
 export async function openModel(folder: string): Promise<OpenedModel> {
-  const checkpoint = await openCheckpoint(folder);
-  const architecture = buildArchitecture(checkpoint.config, `${folder}/config.json`);
-  return { checkpoint, model: bindModel(architecture, checkpoint) };
+  const configuration = await readConfiguration(folder);
+  // What cannot run is refused before its weight files are opened.
+  const architecture = buildArchitecture(configuration.config, configuration.path);
+  const checkpoint = await openWeights(configuration);
+  const bound = bindModel(architecture, checkpoint);
+  const warnings = await checkpointWarnings(checkpoint, bound, configuration.names);
+  return { checkpoint, model: bound.model, warnings };
 }
 
 export type DeviceKind = 'cpu' | 'cuda';

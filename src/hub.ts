@@ -1,14 +1,15 @@
 // From what the user calls a model to a folder: one that exists, one in the hub's cache, or a download into it.
 
 import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { OperatingError } from '../offload/index.js';
-import { ModelCache, missingPart } from './hub/cache.js';
+import { exists, ModelCache, missingPart } from './hub/cache.js';
 import { HubClient } from './hub/client.js';
 import { type HubEnvironment, readHubEnvironment, type Variables } from './hub/environment.js';
 import { DEFAULT_RETRIES, type RetryPolicy } from './hub/retry.js';
-import { type DownloadProgress, downloadSnapshot } from './hub/snapshot.js';
+import { type DownloadProgress, downloadSnapshot, TOKENIZERS } from './hub/snapshot.js';
 
-export type { DownloadProgress } from './hub/snapshot.js';
+export { type DownloadProgress, TOKENIZERS } from './hub/snapshot.js';
 
 export interface ResolveOptions {
   /** Branch, tag or commit; `main` when absent. */
@@ -16,6 +17,8 @@ export interface ResolveOptions {
   /** Stops a download; what is there is kept and resumed. */
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
+  /** Called with the folder when nothing but config.json is there: throw to refuse the model. */
+  readonly afterConfig?: ((folder: string) => void | Promise<void>) | undefined;
   /** Called with the folder before any weights are downloaded: throw to refuse the model. */
   readonly beforeWeights?: ((folder: string) => void | Promise<void>) | undefined;
   /** Called before the first request to the hub. */
@@ -50,11 +53,10 @@ export async function resolveModelFolder(nameOrPath: string, options: ResolveOpt
   const missing = cached ? await missingPart(cached) : undefined;
   if (cached && missing === undefined && (environment.offline || (await hasTokenizer(cache, cached))))
     return cached;
-  const where = `there is no folder '${nameOrPath}', and ${environment.cacheFolder} has ${
-    missing ? `no ${missing} of that model` : 'no model of that name'
-  } (revision '${revision}')`;
+  const [found, remedy] = await describeCached(cache, revision, missing);
+  const where = `there is no folder '${nameOrPath}', and ${environment.cacheFolder} has ${found}`;
   if (environment.offline) {
-    throw new OperatingError('NOT_FOUND', `${where}: unset HF_HUB_OFFLINE to download it`);
+    throw new OperatingError('NOT_FOUND', `${where}: ${remedy}unset HF_HUB_OFFLINE to download it`);
   }
   return download(nameOrPath, revision, cache, environment, options).catch((error: unknown) => {
     if (!(error instanceof OperatingError) || error.code !== 'NOT_FOUND') throw error;
@@ -62,10 +64,35 @@ export async function resolveModelFolder(nameOrPath: string, options: ResolveOpt
   });
 }
 
+/** What the cache has instead of what was asked for, and what can be done about it. */
+async function describeCached(
+  cache: ModelCache,
+  revision: string,
+  missing: string | undefined,
+): Promise<[string, string]> {
+  if (missing) return [`no ${missing} of that model (revision '${revision}')`, ''];
+  const commits = await cache.commits();
+  const [first] = commits;
+  if (first === undefined) return [`no model of that name (revision '${revision}')`, ''];
+  // A copied cache often lacks its refs. Which commit a branch was cannot be guessed; Python's client does not either.
+  const snapshots =
+    commits.length === 1
+      ? `a snapshot of that model (${first})`
+      : `${commits.length} snapshots of that model`;
+  return [
+    `${snapshots}, but nothing there says which commit revision '${revision}' is (${join(cache.folder, 'refs', revision)})`,
+    `give --revision ${first}${commits.length > 1 ? ' or another of them' : ''}, or `,
+  ];
+}
+
 /** A snapshot may have been made for its weights alone. Python marks files that a commit does not have. */
 async function hasTokenizer(cache: ModelCache, folder: string): Promise<boolean> {
-  const there = await stat(`${folder}/tokenizer.json`).catch(() => undefined);
-  return there !== undefined || cache.isKnownAbsent(folder, 'tokenizer.json');
+  let allAbsent = true;
+  for (const name of TOKENIZERS) {
+    if (await exists(join(folder, name))) return true;
+    allAbsent &&= await cache.isKnownAbsent(folder, name);
+  }
+  return allAbsent;
 }
 
 function download(
@@ -84,7 +111,7 @@ function download(
     signal: AbortSignal.any(signals),
     stallMs: options.stallMs ?? STALL_MS,
   });
-  const { onProgress, beforeWeights } = options;
+  const { onProgress, afterConfig, beforeWeights } = options;
   const stop = (error: unknown) => stopper.abort(error);
-  return downloadSnapshot({ client, stop, cache, id, revision, onProgress, beforeWeights });
+  return downloadSnapshot({ client, stop, cache, id, revision, onProgress, afterConfig, beforeWeights });
 }

@@ -1,7 +1,11 @@
 // Reading a file that must hold one JSON object, with errors that name the file.
 
-import { readFile } from 'node:fs/promises';
 import { type ErrorCode, OperatingError } from '../offload/index.js';
+import { reason } from './failure-reason.js';
+import { parsePythonJson } from './python-json.js';
+import { readSmallFile } from './regular-file.js';
+
+export { reason, systemCode } from './failure-reason.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -9,23 +13,11 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The system's code of a failed file operation (`ENOENT`…), or undefined. */
-export function systemCode(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-}
-
-/** What went wrong, in the words of whoever threw it, who may have quoted much of a file. */
-export function reason(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
-  return text.length > 300 ? `${text.slice(0, 300)}…` : text;
-}
-
 /** Parses `text` as one JSON object; `code` is the error's code when it is none. */
 export function parseJsonObject(text: string, path: string, code: ErrorCode): JsonObject {
   let value: unknown;
   try {
-    // Some editors write a byte order mark, which JSON.parse refuses.
-    value = JSON.parse(text.charCodeAt(0) === 0xfeff ? text.slice(1) : text);
+    value = parsePythonJson(text);
   } catch (error) {
     throw new OperatingError(code, `${path} is not JSON: ${reason(error)}`, { cause: error });
   }
@@ -33,14 +25,18 @@ export function parseJsonObject(text: string, path: string, code: ErrorCode): Js
   return value;
 }
 
+/** The largest ones of published checkpoints, indexes and tokenizers, have some tens of megabytes. */
+const MAX_JSON_BYTES = 256 * 1024 * 1024;
+
 /** The object in the file; undefined when there is no such file. */
 export async function readOptionalJsonObject(path: string, code: ErrorCode): Promise<JsonObject | undefined> {
+  const bytes = await readSmallFile(path, MAX_JSON_BYTES, code);
+  if (!bytes) return undefined;
   let text: string;
   try {
-    text = await readFile(path, 'utf8');
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    throw new OperatingError('NOT_FOUND', `${path} cannot be read: ${reason(error)}`, { cause: error });
+    throw new OperatingError(code, `${path} is not UTF-8 text`, { cause: error });
   }
   return parseJsonObject(text, path, code);
 }
@@ -52,6 +48,7 @@ export function show(value: unknown): string {
 }
 
 function textOf(value: unknown): string {
+  if (typeof value === 'number' && !Number.isFinite(value)) return String(value);
   try {
     return JSON.stringify(value) ?? 'nothing';
   } catch {

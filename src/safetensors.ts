@@ -54,6 +54,7 @@ export const DTYPE_BITS: Readonly<Record<string, number>> = {
 };
 
 const LENGTH_BYTES = 8;
+const METADATA = '__metadata__';
 /** The reference reader's own limit; it also bounds the memory a header can cost. */
 const MAX_HEADER_BYTES = 100_000_000;
 
@@ -73,7 +74,7 @@ export function parseSafetensorsHeader(
   path: string,
   sizeBytes: number,
 ): SafetensorsHeader {
-  const { __metadata__: metadata, ...entries } = parseHeaderJson(bytes, path);
+  const { [METADATA]: metadata, ...entries } = parseHeaderJson(bytes, path);
   const dataOffset = LENGTH_BYTES + bytes.byteLength;
   const tensors = Object.entries(entries).map(([name, entry]) => parseTensor(name, entry, dataOffset, path));
   checkTiling(tensors, dataOffset, sizeBytes, path);
@@ -129,6 +130,7 @@ function parseHeaderJson(bytes: Uint8Array, path: string): JsonObject {
   }
   if (!isJsonObject(header)) throw bad(path, 'has a header that is not a JSON object');
   for (const [name, entry] of Object.entries(header)) {
+    if (name === METADATA && entry === null) continue; // as the reference reader takes it: there is none
     if (!isJsonObject(entry)) throw bad(path, `describes ${show(name)} by something that is not an object`);
   }
   const twice = duplicateName(text);

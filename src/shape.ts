@@ -5,7 +5,8 @@ import { DTYPE_BYTES, type DType, elementCount } from '../offload/index.js';
 import type { Checkpoint, StoredTensor } from './checkpoint.js';
 import type { OpenedModel } from './engine.js';
 import type { JsonObject } from './json-file.js';
-import { bindModel, buildArchitecture, tensorList } from './models/registry.js';
+import { bindModel } from './models/binding.js';
+import { buildArchitecture, tensorList } from './models/registry.js';
 
 export type TypeName = 'float16' | 'bfloat16' | 'float32';
 
@@ -33,9 +34,11 @@ export function shapeModel(config: JsonObject, path: string, type = shapeType(co
     files: [`${basename(path, '.json')}.safetensors`],
     totalBytes: fileOffset,
     tensors,
+    unfound: new Map(),
+    repeated: new Map(),
     find: (name) => tensors.get(name),
   };
-  return { checkpoint, model: bindModel(architecture, checkpoint) };
+  return { checkpoint, model: bindModel(architecture, checkpoint).model, warnings: [] };
 }
 
 /** The type that the configuration names, in the key of either generation; bfloat16 where it names none. */

@@ -165,12 +165,12 @@ describe('a hub that misbehaves', () => {
 
   test.each([
     ['no config.json', { 'model.safetensors': 'x' }, 'NOT_FOUND', /no config.json among its 1 files/],
-    ['no weights', { 'config.json': '{}', 'model.gguf': 'x' }, 'NOT_FOUND', /no weights that can be read/],
+    ['no weights', { 'config.json': '{}', 'README.md': 'x' }, 'NOT_FOUND', /no weights that can be read/],
     [
       'an index that leads elsewhere',
       { 'config.json': '{}', 'model.safetensors.index.json': '{"weight_map":{"a":"../../x.safetensors"}}' },
       'BAD_INDEX',
-      /no plain .safetensors file name/,
+      /no .safetensors file in the folder of the checkpoint/,
     ],
     [
       'an index that names what is not there',

@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { OperatingError } from '../offload/errors.js';
+import { readHubEnvironment } from '../src/hub/environment.js';
 import { type DownloadProgress, resolveModelFolder } from '../src/hub.js';
 import { COMMIT, type Fault } from './helpers/hub-server.js';
 import { bytes, FILES, failureOf, setting, WEIGHTS } from './helpers/hub-setting.js';
@@ -169,17 +170,104 @@ describe('the cache', () => {
     expect(hub.requests).toEqual([]);
   });
 
-  test.each([
-    [{ HF_HUB_CACHE: 'X' }, 'X'],
-    [{ HF_HOME: 'X' }, 'X/hub'],
-    [{ XDG_CACHE_HOME: 'X' }, 'X/huggingface/hub'],
+  test('a copy of it without refs, or with files in the place of links', async () => {
+    const { hub, resolve, repo } = await setting();
+    const folder = join(repo, 'snapshots', COMMIT);
+    mkdirSync(folder, { recursive: true });
+    for (const name of ['config.json', 'model.safetensors', 'tokenizer.json'] as const)
+      writeFileSync(join(folder, name), FILES[name]);
+    // Python's client does not guess either which commit a branch was.
+    const error = await failureOf(resolve({ env: { HF_HUB_OFFLINE: '1' } }));
+    expect(error.message).toMatch(
+      new RegExp(
+        `has a snapshot of that model \\(${COMMIT}\\), but .* 'main' .*: give --revision ${COMMIT}, or unset`,
+      ),
+    );
+    expect(await resolve({ revision: COMMIT, env: { HF_HUB_OFFLINE: '1' } })).toBe(folder);
+    expect(hub.requests).toEqual([]);
+    // Online the hub says which commit it is, and what is there is not fetched again.
+    expect(await resolve()).toBe(folder);
+    expect(hub.downloads('model.safetensors')).toEqual([]);
+    mkdirSync(join(repo, 'snapshots', 'd'.repeat(40)));
+    rmSync(join(repo, 'refs'), { recursive: true });
+    const several = await failureOf(resolve({ env: { HF_HUB_OFFLINE: '1' } }));
+    expect(several.message).toMatch(/has 2 snapshots of that model, .*or another of them/);
+  });
+
+  test('shards in a folder of the repository', async () => {
+    const index = JSON.stringify({ weight_map: { a: 'weights/model 1.safetensors' } });
+    const { resolve } = await setting({
+      'config.json': '{}',
+      'model.safetensors.index.json': index,
+      'weights/model 1.safetensors': WEIGHTS,
+    });
+    const folder = await resolve();
+    expect(readFileSync(join(folder, 'weights/model 1.safetensors')).equals(WEIGHTS)).toBe(true);
+    expect(await resolve({ env: { HF_HUB_OFFLINE: '1' } })).toBe(folder);
+  });
+
+  test.each<[Record<string, string>, string]>([
+    [{ HF_HUB_CACHE: 'BASE/X' }, 'X'],
+    [{ HUGGINGFACE_HUB_CACHE: 'BASE/X', HF_HOME: '/no' }, 'X'],
+    [{ HF_HOME: 'BASE/X' }, 'X/hub'],
+    [{ HF_HOME: '~/X', HOME: 'BASE' }, 'X/hub'],
+    [{ HF_HOME: `~/X$Y/$${'{Z Z}'}`, HOME: 'BASE/', Y: '1', 'Z Z': '$Y' }, 'X1/$Y/hub'],
+    [{ HF_HUB_CACHE: '$TOP/a$', TOP: 'BASE' }, 'a$'],
+    [{ HF_HUB_CACHE: 'BASE/$NOT_SET/~' }, '$NOT_SET/~'],
+    [{ XDG_CACHE_HOME: 'BASE/X' }, 'X/huggingface/hub'],
+    [{ XDG_CACHE_HOME: '$HOME/X', HOME: 'BASE', HF_HOME: '' }, 'X/huggingface/hub'],
+    [{ HOME: 'BASE' }, '.cache/huggingface/hub'],
   ])('lies where %o says', async (variables, place) => {
     const base = tempFolder();
-    const env = Object.fromEntries(Object.keys(variables).map((key) => [key, join(base, 'X')]));
+    const env = Object.fromEntries(
+      Object.entries(variables).map(([key, value]) => [key, value.replace('BASE', base)]),
+    );
     const folder = join(base, place, 'models--gpt2', 'snapshots', COMMIT);
     mkdirSync(folder, { recursive: true });
     for (const name of ['config.json', 'model.safetensors']) writeFileSync(join(folder, name), '{}');
     const offline = { ...env, HF_HUB_OFFLINE: 'on' };
     expect(await resolveModelFolder('gpt2', { revision: COMMIT, env: offline })).toBe(folder);
+  });
+});
+
+describe('the environment', () => {
+  const read = (env: Record<string, string>) => readHubEnvironment({ HOME: '/home/me', ...env });
+
+  test('the home of another user, and of one that does not exist', async () => {
+    expect((await read({ HF_HOME: '~root/x' })).cacheFolder).toBe('/root/x/hub');
+    expect((await read({ HF_HOME: '~no such user/x' })).cacheFolder).toBe('~no such user/x/hub');
+  });
+
+  test('the endpoint', async () => {
+    expect((await read({ HF_ENDPOINT: 'https://mirror.example/hub//' })).endpoint).toBe(
+      'https://mirror.example/hub',
+    );
+    expect((await read({ HF_ENDPOINT: '' })).endpoint).toBe('https://huggingface.co');
+    await expect(read({ HF_ENDPOINT: 'mirror.example' })).rejects.toThrow(/HF_ENDPOINT is 'mirror\.example'/);
+  });
+
+  test.each<[Record<string, string>, boolean]>([
+    [{ HF_HUB_OFFLINE: '1' }, true],
+    [{ HF_HUB_OFFLINE: 'Yes' }, true],
+    [{ HF_HUB_OFFLINE: 'ON' }, true],
+    [{ HF_HUB_OFFLINE: 'true' }, true],
+    [{ HF_HUB_OFFLINE: '0' }, false],
+    [{ HF_HUB_OFFLINE: 'no', TRANSFORMERS_OFFLINE: '1' }, false],
+    [{ HF_HUB_OFFLINE: '', TRANSFORMERS_OFFLINE: '1' }, true],
+    [{ HF_HUB_OFFLINE: '2' }, false],
+  ])('offline by %o: %s', async (env, offline) => {
+    expect((await read(env)).offline).toBe(offline);
+  });
+
+  test('the token: given, stored elsewhere, or none', async () => {
+    const folder = tempFolder();
+    writeFileSync(join(folder, 'my token'), ' hf_\r\nabc\n');
+    expect((await read({ HF_TOKEN: ' hf_a\nb ' })).token).toBe('hf_ab');
+    expect((await read({ HF_TOKEN: ' ', HUGGING_FACE_HUB_TOKEN: 'hf_old' })).token).toBe('hf_old');
+    expect((await read({ HF_TOKEN_PATH: '$D/my token', D: folder })).token).toBe('hf_abc');
+    expect((await read({ HF_TOKEN_PATH: folder })).token).toBeUndefined();
+    expect((await read({ HF_TOKEN_PATH: '/dev/zero' })).token).toBeUndefined();
+    const silent = { HF_TOKEN_PATH: join(folder, 'my token'), HF_HUB_DISABLE_IMPLICIT_TOKEN: '1' };
+    expect((await read(silent)).token).toBeUndefined();
   });
 });

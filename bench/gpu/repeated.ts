@@ -8,7 +8,8 @@ import { openCheckpoint } from '../../src/checkpoint.js';
 import { type SafetensorsType, writeDummyCheckpoint } from '../../src/dummy-weights.js';
 import type { OpenedModel } from '../../src/engine.js';
 import { type JsonObject, readOptionalJsonObject } from '../../src/json-file.js';
-import { bindModel, buildArchitecture, tensorList } from '../../src/models/registry.js';
+import { bindModel } from '../../src/models/binding.js';
+import { buildArchitecture, tensorList } from '../../src/models/registry.js';
 import { shapeType, type TypeName } from '../../src/shape.js';
 
 export interface RepeatedOptions {
@@ -68,12 +69,12 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
     config: repeated,
     find: (name) => stored.find(name.replace(BLOCK_INDEX, '.0.')),
   };
-  const model = bindModel(buildArchitecture(repeated, path), checkpoint);
+  const { model } = bindModel(buildArchitecture(repeated, path), checkpoint);
   process.stderr.write(
     `${blocks} blocks of ${options.shape}, ${formatBytes(blockBytes)} each, all of one in ${folder} ` +
       `(${formatBytes(fileBytes)}, written in ${((performance.now() - startMs) / 1e3).toFixed(1)} s)\n`,
   );
-  return { checkpoint, model, blocks, blockBytes, remove };
+  return { checkpoint, model, warnings: [], blocks, blockBytes, remove };
 }
 
 /** The first number in a tensor's name is its block; experts come later. */

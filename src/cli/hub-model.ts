@@ -1,15 +1,17 @@
 // From what --name says to a folder: one that exists, or a model of the hub, downloaded with progress where need be.
 
+import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatBytes } from '../../offload/index.js';
-import { type DownloadProgress, resolveModelFolder } from '../hub.js';
+import { type DownloadProgress, resolveModelFolder, TOKENIZERS } from '../hub.js';
 import { readOptionalJsonObject } from '../json-file.js';
 import { buildArchitecture } from '../models/registry.js';
+import { loadTokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
 import { badOption } from './option-reader.js';
 
-/** Errors: those of `resolveModelFolder`; BAD_CONFIG or UNSUPPORTED before the weights of such a model are downloaded. */
+/** Errors: those of `resolveModelFolder`; BAD_CONFIG, UNSUPPORTED or BAD_TOKENIZER before the weights of such a model are downloaded. */
 export async function modelFolder(
   name: string,
   revision: string | undefined,
@@ -26,12 +28,18 @@ export async function modelFolder(
     onProgress: (now) => {
       state = now;
     },
-    beforeWeights: async (folder) => {
+    afterConfig: async (folder) => {
       const path = join(folder, 'config.json');
       buildArchitecture((await readOptionalJsonObject(path, 'BAD_CONFIG')) ?? {}, path);
     },
+    beforeWeights: checkTokenizer,
   });
   return progress.during(() => (state ? describe(state) : 'asking the hub'), work);
+}
+
+/** What is wrong with a tokenizer is said before gigabytes are fetched; a model without any can still continue ids. */
+async function checkTokenizer(folder: string): Promise<void> {
+  if (TOKENIZERS.some((name) => existsSync(join(folder, name)))) await loadTokenizer(folder);
 }
 
 function describe({ doneBytes, totalBytes, doneFiles, totalFiles }: DownloadProgress): string {

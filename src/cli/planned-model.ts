@@ -33,6 +33,7 @@ export async function openPlanned(options: SharedOptions, context: CommandContex
     });
     const opened = await openModel(folder);
     checkType(opened, dtype);
+    for (const warning of opened.warnings) context.log.warn(warning);
     return opened;
   } catch (error) {
     if (!(error instanceof ConfigurationIsEnough)) throw error;

@@ -79,8 +79,8 @@ export async function withSession<T>(
   const forget = interrupt.onStop(() => engine.close());
   try {
     const readySeconds = performance.now() / 1e3;
-    const notes = [...engine.backend.notes];
-    for (const note of notes) log.warn(note);
+    const notes = [...opened.warnings, ...engine.backend.notes];
+    for (const note of engine.backend.notes) log.warn(note);
     for (const line of warningsFor(options, engine.model, engine.plan)) log.warn(line);
     log.info(`ready in ${readySeconds.toFixed(2)} s: ${describePlacement(engine.plan)}`);
     return await work({ engine, meter: new Meter(engine.trace, engine.plan), notes, readySeconds });

@@ -30,6 +30,7 @@ export async function openSource(options: SharedOptions, context: CommandContext
   const { early } = context;
   const opened = early?.options.folder === folder ? early.opened : await openModel(folder);
   checkType(opened, options.dtype);
+  for (const warning of opened.warnings) context.log.warn(warning);
   const files = await stage(opened, options.offloadFolder, context);
   return { opened, files };
 }

@@ -35,6 +35,12 @@ export class ModelCache {
     return found?.isDirectory() ? folder : undefined;
   }
 
+  /** Commits of which some files are there. */
+  async commits(): Promise<string[]> {
+    const names = await readdir(join(this.folder, 'snapshots')).catch(() => []);
+    return names.filter((name) => COMMIT.test(name)).sort();
+  }
+
   async #readRef(revision: string): Promise<string | undefined> {
     const text = await readFile(join(this.folder, 'refs', revision), 'utf8').catch(() => '');
     const commit = text.trim();

@@ -118,7 +118,8 @@ export class HubClient {
   }
 
   #fileUrl(commit: string, fileName: string): string {
-    const place = `${encodeURIComponent(commit)}/${encodeURIComponent(fileName)}`;
+    // Slashes stay: a shard may lie in a folder.
+    const place = [commit, ...fileName.split('/')].map(encodeURIComponent).join('/');
     return `${this.#options.endpoint}/${this.#id}/resolve/${place}`;
   }
 

@@ -1,9 +1,9 @@
 // Where the hub and its local cache are, from the environment variables that Python's huggingface_hub reads.
 
-import { readFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
+import { readSmallFile } from '../regular-file.js';
+import { expandPath } from './expand-path.js';
 
 export type Variables = Readonly<Record<string, string | undefined>>;
 
@@ -18,16 +18,19 @@ export interface HubEnvironment {
 }
 
 const DEFAULT_ENDPOINT = 'https://huggingface.co';
+const MAX_TOKEN_BYTES = 64 * 1024;
 
 /** Errors: BAD_OPTION for an endpoint that is no address. */
 export async function readHubEnvironment(env: Variables): Promise<HubEnvironment> {
+  const expand = (path: string | undefined) => expandPath(path, env);
   const home =
-    expand(env.HF_HOME) ?? join(expand(env.XDG_CACHE_HOME) ?? join(homedir(), '.cache'), 'huggingface');
+    expand(env.HF_HOME) ?? join(expand(env.XDG_CACHE_HOME) ?? expand('~/.cache') ?? '', 'huggingface');
   return {
     endpoint: endpointOf(env.HF_ENDPOINT),
     cacheFolder: expand(env.HF_HUB_CACHE) ?? expand(env.HUGGINGFACE_HUB_CACHE) ?? join(home, 'hub'),
     token: (await tokenOf(env, home)) || undefined,
-    offline: isSet(env.HF_HUB_OFFLINE) || isSet(env.TRANSFORMERS_OFFLINE),
+    // Only an empty HF_HUB_OFFLINE leaves it to the other, as with Python's client.
+    offline: isSet(env.HF_HUB_OFFLINE || env.TRANSFORMERS_OFFLINE),
   };
 }
 
@@ -42,16 +45,17 @@ function endpointOf(value: string | undefined): string {
 
 /** HF_TOKEN, or what `huggingface-cli login` stored. */
 async function tokenOf(env: Variables, home: string): Promise<string> {
-  const given = env.HF_TOKEN || env.HUGGING_FACE_HUB_TOKEN;
-  if (given) return given.trim();
+  const given = cleaned(env.HF_TOKEN) || cleaned(env.HUGGING_FACE_HUB_TOKEN);
+  if (given) return given;
   if (isSet(env.HF_HUB_DISABLE_IMPLICIT_TOKEN)) return '';
-  const stored = await readFile(expand(env.HF_TOKEN_PATH) ?? join(home, 'token'), 'utf8').catch(() => '');
-  return stored.trim();
+  const path = expandPath(env.HF_TOKEN_PATH, env) ?? join(home, 'token');
+  const stored = await readSmallFile(path, MAX_TOKEN_BYTES, 'BAD_INPUT').catch(() => undefined);
+  return cleaned(stored?.toString('utf8'));
 }
 
-function expand(path: string | undefined): string | undefined {
-  if (!path) return undefined;
-  return path === '~' || path.startsWith('~/') ? join(homedir(), path.slice(1)) : path;
+/** A line break in a token would break the header that carries it. */
+function cleaned(token: string | undefined): string {
+  return (token ?? '').replaceAll(/[\r\n]/g, '').trim();
 }
 
 function isSet(value: string | undefined): boolean {

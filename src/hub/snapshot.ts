@@ -1,11 +1,12 @@
 // Brings one revision of a model into the cache: which files are needed, whether they fit, and then all of them.
 
-import { mkdir, statfs } from 'node:fs/promises';
+import { lstat, mkdir, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatBytes, OperatingError } from '../../offload/index.js';
 import { readOptionalJsonObject } from '../json-file.js';
 import { writeFailure } from '../staging-manifest.js';
-import { parseWeightMap, WEIGHT_FORMATS } from '../weight-files.js';
+import { refuseOtherKinds, refuseQuantiserFiles } from '../unreadable.js';
+import { chooseWeights, parseWeightMap, shardNames, type WeightChoice } from '../weight-files.js';
 import { downloadBlob, partialPath, sizeOf } from './blob.js';
 import type { ModelCache } from './cache.js';
 import type { FileMetadata, HubClient } from './client.js';
@@ -26,15 +27,20 @@ export interface SnapshotOptions {
   readonly id: string;
   readonly revision: string;
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
+  /** Called with the snapshot's folder when config.json is there and nothing else. */
+  readonly afterConfig?: ((folder: string) => void | Promise<void>) | undefined;
   /** Called with the snapshot's folder when all but the weights is there: time to refuse what cannot run. */
   readonly beforeWeights?: ((folder: string) => void | Promise<void>) | undefined;
 }
 
-/** What we read besides weights. Whatever else a repository holds stays there. */
-const SMALL_FILES = [
-  'config.json',
+/** A tokenizer begins with one of these. */
+export const TOKENIZERS: readonly string[] = ['tokenizer.json', 'vocab.json'];
+/** What we read besides config.json and weights. Whatever else a repository holds stays there. */
+const SMALL_FILES: readonly string[] = [
   'generation_config.json',
-  'tokenizer.json',
+  ...TOKENIZERS,
+  'merges.txt',
+  'added_tokens.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
   'chat_template.jinja',
@@ -53,11 +59,23 @@ export async function downloadSnapshot(options: SnapshotOptions): Promise<string
   const { client, cache, id, revision } = options;
   const { commit, fileNames } = await client.list();
   const folder = cache.snapshotFolder(commit);
-  const format = WEIGHT_FORMATS.find(
-    ({ single, index }) => fileNames.includes(single) || fileNames.includes(index),
-  );
-  const lone = fileNames.filter((name) => /^[^/\\]+\.safetensors$/.test(name));
-  if (!fileNames.includes('config.json') || (!format && lone.length !== 1)) {
+  const fetchSmall = (names: readonly string[]) =>
+    fetchFiles(
+      options,
+      commit,
+      names.filter((name) => fileNames.includes(name)),
+      () => undefined,
+    );
+  await refuseOtherKinds({
+    where: `${id} on the hub`,
+    names: fileNames,
+    readJson: async (name) => {
+      await fetchSmall([name]);
+      return readOptionalJsonObject(join(folder, name), 'BAD_CONFIG');
+    },
+  });
+  const choice = chooseWeights(fileNames);
+  if (!fileNames.includes('config.json') || !choice) {
     const lacking = fileNames.includes('config.json')
       ? 'weights that can be read (safetensors or .bin)'
       : 'config.json';
@@ -66,20 +84,27 @@ export async function downloadSnapshot(options: SnapshotOptions): Promise<string
       `${id} has no ${lacking} among its ${fileNames.length} files on the hub`,
     );
   }
-  const sharded = format !== undefined && !fileNames.includes(format.single);
-  const small = SMALL_FILES.filter((name) => fileNames.includes(name));
-  await fetchFiles(options, commit, sharded ? [...small, format.index] : small, () => undefined);
-  if (!fileNames.includes('tokenizer.json')) await cache.markAbsent(commit, 'tokenizer.json');
+  await fetchSmall(['config.json']);
+  await options.afterConfig?.(folder);
+  refuseQuantiserFiles(`${id} on the hub`, fileNames);
+  await fetchSmall(choice.isIndex ? [...SMALL_FILES, choice.name] : SMALL_FILES);
+  for (const name of TOKENIZERS) if (!fileNames.includes(name)) await cache.markAbsent(commit, name);
   await options.beforeWeights?.(folder);
-  let weights = format ? [format.single] : lone;
-  if (sharded) {
-    const path = join(folder, format.index);
-    const index = await readOptionalJsonObject(path, 'BAD_INDEX');
-    weights = [...new Set(parseWeightMap(index?.weight_map, path, format.extension).values())].sort();
-  }
-  await fetchFiles(options, commit, weights, options.onProgress ?? (() => undefined));
+  await fetchFiles(
+    options,
+    commit,
+    await weightNames(folder, choice),
+    options.onProgress ?? (() => undefined),
+  );
   await cache.writeRef(revision, commit);
   return folder;
+}
+
+async function weightNames(folder: string, { format, name, isIndex }: WeightChoice): Promise<string[]> {
+  if (!isIndex) return [name];
+  const path = join(folder, name);
+  const index = await readOptionalJsonObject(path, 'BAD_INDEX');
+  return shardNames(parseWeightMap(index?.weight_map, path, format.extension));
 }
 
 async function fetchFiles(
@@ -91,8 +116,9 @@ async function fetchFiles(
   const files = await mapBounded(names, stop, async (name): Promise<RemoteFile> => {
     return { name, metadata: await client.metadata(commit, name) };
   });
+  const lacking = await filesToFetch(cache.snapshotFolder(commit), files);
   // Files of the same content are one blob.
-  const blobs = new Map(files.map((file) => [file.metadata.etag, file]));
+  const blobs = new Map(lacking.map((file) => [file.metadata.etag, file]));
   const totalBytes = [...blobs.values()].reduce((sum, { metadata }) => sum + metadata.sizeBytes, 0);
   await checkSpace(cache, [...blobs.values()]);
   let [doneBytes, doneFiles] = [0, 0];
@@ -112,12 +138,23 @@ async function fetchFiles(
         report();
       },
     });
-    for (const { name, metadata: other } of files) {
+    for (const { name, metadata: other } of lacking) {
       if (other.etag === metadata.etag) await cache.link(commit, name, other.etag);
     }
     doneFiles++;
     report();
   });
+}
+
+/** Without what the snapshot has itself: a cache that was copied may hold files in the place of links. */
+async function filesToFetch(folder: string, files: readonly RemoteFile[]): Promise<RemoteFile[]> {
+  const sizes = await Promise.all(files.map(({ name }) => ownSize(join(folder, name))));
+  return files.filter(({ metadata }, i) => sizes[i] !== metadata.sizeBytes);
+}
+
+async function ownSize(path: string): Promise<number | undefined> {
+  const entry = await lstat(path).catch(() => undefined);
+  return entry?.isFile() ? entry.size : undefined;
 }
 
 async function checkSpace(cache: ModelCache, files: readonly RemoteFile[]): Promise<void> {

@@ -68,7 +68,8 @@ export class FakeHub {
     const path = decodeURIComponent(url);
     const request = { method, path, range: headers.range, authorization: headers.authorization, storage };
     this.requests.push(request);
-    const content = this.files.get(path.split('/').at(-1) ?? '');
+    const name = /\/resolve\/[^/]+\/(.+)$/.exec(path)?.[1] ?? path.split('/').at(-1) ?? '';
+    const content = this.files.get(name);
     this.#atOnce++;
     this.mostAtOnce = Math.max(this.mostAtOnce, this.#atOnce);
     response.once('close', () => this.#atOnce--);

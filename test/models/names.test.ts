@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { elementCount } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../../src/checkpoint.js';
 import type { ArchitectureModel } from '../../src/models/architecture.js';
-import { bindModel, tensorList } from '../../src/models/registry.js';
+import { bindModel } from '../../src/models/binding.js';
+import { tensorList } from '../../src/models/registry.js';
 import { build, SMALL } from './small-configs.js';
 
 type Named = { readonly name: string; readonly shape: readonly number[] };
@@ -24,6 +25,8 @@ function checkpointOf(stored: readonly (Named & { readonly dtype?: 'F16' })[]): 
     files: ['/checkpoint/model.safetensors'],
     totalBytes: fileOffset,
     tensors,
+    unfound: new Map(),
+    repeated: new Map(),
     find: (name) => tensors.get(name),
   };
 }
@@ -45,7 +48,7 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
   const model = build(family);
 
   it('binds with its prefix', () => {
-    const bound = bindModel(model, checkpointOf(renamed(model, (name) => name)));
+    const { model: bound } = bindModel(model, checkpointOf(renamed(model, (name) => name)));
     expect(bound.blocks).toHaveLength(model.blockCount);
   });
 
@@ -63,19 +66,50 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
     expect(() => bindModel(model, checkpointOf(stored))).not.toThrow();
   });
 
-  it('takes a tied head from the embedding, whether or not the checkpoint repeats it', () => {
+  it('takes a tied head from the embedding', () => {
     const tied = build(family, { tie_word_embeddings: true });
-    const { projection } = tied.head;
     const alone = renamed(tied, (name) => name);
-    const bound = bindModel(tied, checkpointOf(alone));
+    const { model: bound } = bindModel(tied, checkpointOf(alone));
     expect(bound.head.projection.extent).toEqual(bound.tables[0]?.extent);
-    const repeated = bindModel(tied, checkpointOf([...alone, projection]));
-    expect(repeated.head.projection.extent).toEqual(repeated.tables[0]?.extent);
+  });
+
+  it('takes a tied embedding from the head, where the checkpoint has only that', () => {
+    const tied = build(family, { tie_word_embeddings: true });
+    const [table] = tied.tables;
+    for (const prefix of [...tied.prefixes, '']) {
+      const alone = renamed(tied, (name) => name).filter(({ name }) => !name.endsWith(table?.name ?? ''));
+      const head = { ...tied.head.projection, name: `${prefix}${tied.head.projection.name}` };
+      const { model: bound, tiedPair } = bindModel(tied, checkpointOf([head, ...alone]));
+      expect(bound.tables[0]?.extent).toEqual(bound.head.projection.extent);
+      expect(bound.tables[0]?.extent.fileOffset).toBe(0);
+      expect(tiedPair).toBeUndefined();
+    }
+  });
+
+  it('uses both as they are stored, where a checkpoint of a tied model has both', () => {
+    const tied = build(family, { tie_word_embeddings: true });
+    const stored = checkpointOf([...renamed(tied, (name) => name), tied.head.projection]);
+    const { model: bound, tiedPair, unused } = bindModel(tied, stored);
+    expect(bound.head.projection.extent).not.toEqual(bound.tables[0]?.extent);
+    expect(tiedPair?.map(({ fileOffset }) => fileOffset)).toEqual([
+      bound.tables[0]?.extent.fileOffset,
+      bound.head.projection.extent.fileOffset,
+    ]);
+    expect(unused).toEqual([]);
+  });
+
+  it('lacks its embedding where neither is stored, and where they are not tied', () => {
+    for (const tie of [true, false]) {
+      const model = build(family, { tie_word_embeddings: tie });
+      const [table] = model.tables;
+      const rest = renamed(model, (name) => name).filter(({ name }) => !name.endsWith(table?.name ?? ''));
+      expect(() => bindModel(model, checkpointOf(rest))).toThrow(/has no tensor .*which .* needs/);
+    }
   });
 
   it('reads a head of its own where it is not tied', () => {
     const own = build(family, { tie_word_embeddings: false });
-    const bound = bindModel(own, checkpointOf(renamed(own, (name) => name)));
+    const { model: bound } = bindModel(own, checkpointOf(renamed(own, (name) => name)));
     expect(bound.head.projection.extent).not.toEqual(bound.tables[0]?.extent);
   });
 });

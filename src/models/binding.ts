@@ -1,0 +1,178 @@
+// The step from an architecture and a checkpoint to a ModelSpec: every tensor that the one needs, found in the other.
+
+import {
+  DTYPE_BYTES,
+  type DType,
+  elementCount,
+  type LayerSpec,
+  type ModelSpec,
+  OperatingError,
+  type WeightSpec,
+} from '../../offload/index.js';
+import type { Checkpoint, StoredTensor } from '../checkpoint.js';
+import { quantisedTensor, quantisedTensorError } from '../unreadable.js';
+import type { ArchitectureModel, TensorDef, TensorSource } from './architecture.js';
+
+export interface BoundModel {
+  readonly model: ModelSpec;
+  /** Tensors of the checkpoint that no part of the model is. */
+  readonly unused: readonly StoredTensor[];
+  /** Token table and head where they are one by the configuration and the checkpoint has both. */
+  readonly tiedPair: readonly [StoredTensor, StoredTensor] | undefined;
+}
+
+const STORED_TYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+
+/** Finds every tensor of the architecture in the checkpoint. Throws MISSING_TENSOR, WRONG_SHAPE or UNSUPPORTED. */
+export function bindModel(architecture: ArchitectureModel, checkpoint: Checkpoint): BoundModel {
+  const binding = new Binding(architecture, checkpoint);
+  const { projection, bias, tied } = architecture.head;
+  const tokenTable = architecture.tables.find(({ rowsFrom }) => rowsFrom === 'token');
+  const tables = architecture.tables.map((def) => {
+    // Which of two tied tensors a file keeps is chance.
+    const { dtype, extent } = binding.bind(tied && def === tokenTable ? withStandIn(def, projection) : def);
+    const [rowCount = 0, columns = 0] = def.shape;
+    const { key, rowsFrom, rowOffset } = def;
+    return { key, rowCount, columns, dtype, extent, rowsFrom, rowOffset };
+  });
+  // Where both are there and differ, transformers does not tie them: each is used as it is stored.
+  const headDef = tied && tokenTable ? withStandIn(projection, tokenTable) : projection;
+  const model: ModelSpec = {
+    architecture: architecture.architecture,
+    hiddenSize: architecture.hiddenSize,
+    vocabSize: architecture.vocabSize,
+    maxContextTokens: architecture.maxContextTokens,
+    recomputeAtTokens: architecture.recomputeAtTokens,
+    kvHeads: architecture.kvHeads,
+    headDim: architecture.headDim,
+    tables,
+    fixed: binding.layer('fixed weights', architecture.fixed),
+    blocks: Array.from({ length: architecture.blockCount }, (_, index) =>
+      binding.layer(`block ${index}`, architecture.block(index)),
+    ),
+    head: { projection: binding.bind(headDef), ...(bias ? { bias: binding.bind(bias) } : {}) },
+    logits: architecture.logits,
+    constants: architecture.constants,
+    forward: architecture.forward,
+  };
+  const stored = (def: TensorDef | undefined) => def && binding.storedUnder(def);
+  const [table, head] = tied ? [stored(tokenTable), stored(projection)] : [];
+  return { model, unused: binding.unused(), tiedPair: table && head ? [table, head] : undefined };
+}
+
+/** The definition, found under the other's names where it has none of its own. */
+function withStandIn(def: TensorDef, other: TensorDef): TensorDef {
+  const ofOther = { name: other.name, shape: other.shape, firstElement: 0 };
+  return { ...def, elsewhere: [...(def.elsewhere ?? []), ofOther, ...(other.elsewhere ?? [])] };
+}
+
+class Binding {
+  readonly #architecture: ArchitectureModel;
+  readonly #checkpoint: Checkpoint;
+  readonly #used = new Set<string>();
+
+  constructor(architecture: ArchitectureModel, checkpoint: Checkpoint) {
+    this.#architecture = architecture;
+    this.#checkpoint = checkpoint;
+  }
+
+  layer(name: string, defs: readonly TensorDef[]): LayerSpec {
+    const weights = defs.map((def) => this.bind(def));
+    checkExperts(name, weights, this.#checkpoint);
+    return { name, weights };
+  }
+
+  bind(def: TensorDef): WeightSpec {
+    const { folder } = this.#checkpoint;
+    const { stored, source } = this.#find(def);
+    const dtype = STORED_TYPES[stored.dtype];
+    if (!dtype) {
+      throw new OperatingError(
+        'UNSUPPORTED',
+        `${folder}: tensor ${stored.name} is stored as ${stored.dtype}; supported: F32, F16, BF16` +
+          (/^([FIU][48]|F6|[IU]32|BOOL)/.test(stored.dtype) ? ', so use weights that are not quantised' : ''),
+      );
+    }
+    const elementBytes = DTYPE_BYTES[dtype];
+    const { shape } = source;
+    const same = stored.shape.length === shape.length && stored.shape.every((size, i) => size === shape[i]);
+    if (!same || stored.sizeBytes !== elementCount(shape) * elementBytes) {
+      throw new OperatingError(
+        'WRONG_SHAPE',
+        `${folder}: tensor ${stored.name} has shape [${stored.shape.join(', ')}], ` +
+          `but config.json implies [${shape.join(', ')}]`,
+      );
+    }
+    this.#used.add(stored.name);
+    const extent = {
+      fileIndex: stored.fileIndex,
+      fileOffset: stored.fileOffset + source.firstElement * elementBytes,
+      sizeBytes: elementCount(def.shape) * elementBytes,
+    };
+    return { key: def.key, dtype, shape: def.shape, extent };
+  }
+
+  unused(): StoredTensor[] {
+    return [...this.#checkpoint.tensors.values()].filter(({ name }) => !this.#used.has(name));
+  }
+
+  /** The tensor under one of the definition's own names. */
+  storedUnder({ name }: TensorDef): StoredTensor | undefined {
+    for (const candidate of this.#names(name)) {
+      const stored = this.#checkpoint.find(candidate);
+      if (stored) return stored;
+    }
+    return undefined;
+  }
+
+  /** Checkpoints name tensors with the model's prefix, or without it. */
+  #names(name: string): string[] {
+    return [...new Set([...this.#architecture.prefixes, ''])].map((prefix) => `${prefix}${name}`);
+  }
+
+  #find(def: TensorDef): { stored: StoredTensor; source: TensorSource } {
+    const tried: string[] = [];
+    for (const source of [{ ...def, firstElement: 0 }, ...(def.elsewhere ?? [])]) {
+      for (const name of this.#names(source.name)) {
+        const stored = this.#checkpoint.find(name);
+        if (stored) return { stored, source };
+        tried.push(name);
+      }
+    }
+    throw this.#missing([...new Set(tried)]);
+  }
+
+  #missing(tried: readonly string[]): OperatingError {
+    const { folder, tensors, unfound, config } = this.#checkpoint;
+    const quantised = quantisedTensor(tensors.values());
+    if (quantised) return quantisedTensorError(folder, quantised);
+    const promised = tried.find((name) => unfound.has(name));
+    const [made] = Array.isArray(config.architectures) ? config.architectures : [];
+    const hint = promised
+      ? `; the index puts it into ${unfound.get(promised)}, which does not hold it: download that file again`
+      : typeof made === 'string' && !/(CausalLM|LMHead\w*)$/.test(made)
+        ? `; config.json says that it was saved as ${made}, which may have no such part`
+        : '';
+    return new OperatingError(
+      'MISSING_TENSOR',
+      `${folder}: the checkpoint has no tensor ${tried.join(' or ')}, which ${this.#architecture.architecture} needs${hint}`,
+    );
+  }
+}
+
+/** The experts of a layer go through one product together. Throws UNSUPPORTED where their types differ. */
+function checkExperts(layer: string, weights: readonly WeightSpec[], { folder }: Checkpoint): void {
+  const types = new Map<string, DType>();
+  for (const { key, dtype } of weights) {
+    if (!/experts\.\d+\./.test(key)) continue;
+    const matrix = key.replace(/experts\.\d+\./, 'experts.*.');
+    const first = types.get(matrix) ?? dtype;
+    if (first !== dtype) {
+      throw new OperatingError(
+        'UNSUPPORTED',
+        `${folder}: ${layer} stores ${matrix} partly as ${first} and partly as ${dtype}: experts of a layer need one type`,
+      );
+    }
+    types.set(matrix, first);
+  }
+}
