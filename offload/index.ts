@@ -16,6 +16,14 @@ export type { PassResult } from './device-pass.js';
 export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
 export { Executor } from './executor.js';
+export {
+  type FileState,
+  hasSameContent,
+  isSameFile,
+  isUnchanged,
+  stateFrom,
+  stateOfPath,
+} from './file-state.js';
 export { type ComputeLimits, detectHardware, type Hardware, measureComputeLimits } from './hardware.js';
 export type { BlockCache, FrequenciesByLength, Kernels } from './kernels.js';
 export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
@@ -37,7 +45,7 @@ export {
   wholeOf,
 } from './measure-transfer.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
-export type { CudaStatus } from './native.js';
+export { type CudaStatus, lockFile } from './native.js';
 export { type Activation, type Memory, NO_TOKEN, type Tensor } from './ops.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
 export {

@@ -57,6 +57,8 @@ export interface IoFaults {
 
 export interface OpenedFile {
   readonly file: number;
+  /** To ask the system about it; open until the file is closed. */
+  readonly descriptor: number;
   readonly sizeBytes: number;
   /** False: buffered reads, because O_DIRECT was not asked for or was refused. */
   readonly direct: boolean;
@@ -189,6 +191,11 @@ export interface CudaStatus {
 
 export interface NativeAddon {
   nowMs(): number;
+  /**
+   * Takes the system's lock on an open file, until the descriptor is closed or its process ends; false where somebody
+   * else holds it. Throws an Error with `code` where the file system has no locks.
+   */
+  lockFile(descriptor: number): boolean;
   /** Instruction sets of this processor that the kernels know, best last: e.g. ['avx2', 'avx512', 'avx512bf16']. */
   instructionSets(): string[];
   /**
@@ -240,6 +247,11 @@ let loaded: NativeAddon | undefined;
 export function native(): NativeAddon {
   loaded ??= createRequire(import.meta.url)(addonPath()) as NativeAddon;
   return loaded;
+}
+
+/** As `NativeAddon.lockFile`. */
+export function lockFile(descriptor: number): boolean {
+  return native().lockFile(descriptor);
 }
 
 function addonPath(): string {

@@ -4,7 +4,7 @@
 
 import { readdir, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { OperatingError } from '../offload/index.js';
+import { type FileState, OperatingError, stateFrom } from '../offload/index.js';
 import { type JsonObject, readOptionalJsonObject, reason, systemCode } from './json-file.js';
 import { type HeaderTensor, readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
 import { readTorchHeader, type TorchHeader } from './torch-bin.js';
@@ -24,6 +24,8 @@ export interface Checkpoint {
   readonly generationConfig: JsonObject;
   /** Absolute paths of the weight files in use, in order of name. */
   readonly files: readonly string[];
+  /** Of each of them when its header was read: what is opened later must be the same. */
+  readonly fileStates: readonly FileState[];
   /** Of all tensors together. */
   readonly totalBytes: number;
   readonly tensors: ReadonlyMap<string, StoredTensor>;
@@ -83,7 +85,7 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
 export async function openWeights({ folder, config, names }: Configuration): Promise<Checkpoint> {
   const generationConfig = await readOptionalJsonObject(join(folder, 'generation_config.json'), 'BAD_CONFIG');
   const weights = await findWeights(folder, names);
-  const headers = await readHeaders(folder, weights);
+  const { headers, states } = await readHeaders(folder, weights);
   const { tensors, repeated } = tensorsOf(headers);
   let totalBytes = 0;
   for (const tensor of tensors.values()) totalBytes += tensor.sizeBytes;
@@ -92,6 +94,7 @@ export async function openWeights({ folder, config, names }: Configuration): Pro
     config,
     generationConfig: generationConfig ?? {},
     files: headers.map((header) => header.path),
+    fileStates: states,
     totalBytes,
     tensors,
     unfound: new Map([...(weights.shardOf ?? [])].filter(([name]) => !tensors.has(name))),
@@ -128,17 +131,22 @@ async function checkFolder(root: string, given: string): Promise<void> {
   }
 }
 
-async function readHeaders(root: string, { format, fileNames }: WeightFiles): Promise<WeightHeader[]> {
+async function readHeaders(root: string, { format, fileNames }: WeightFiles) {
   const readHeader = format === TORCH ? readTorchHeader : readSafetensorsHeader;
   const headers: WeightHeader[] = [];
+  const states: FileState[] = [];
   let next = 0;
   const worker = async () => {
     for (let i = next++; i < fileNames.length; i = next++) {
-      headers[i] = await readHeader(join(root, fileNames[i] ?? ''));
+      const path = join(root, fileNames[i] ?? '');
+      // Before the header: a file that is replaced meanwhile is then known by its state.
+      const before = await stat(path, { bigint: true }).catch(() => undefined);
+      headers[i] = await readHeader(path); // which says what is wrong with one that is not there
+      states[i] = stateFrom(before ?? (await stat(path, { bigint: true })));
     }
   };
   await Promise.all(Array.from({ length: HEADERS_AT_ONCE }, worker));
-  return headers;
+  return { headers, states };
 }
 
 /** What the shards hold counts, not what an index says that they hold. */

@@ -13,6 +13,7 @@ import {
   defaultTransfer,
   detectHardware,
   Executor,
+  type FileState,
   formatBytes,
   type GatherWish,
   type LoadAhead,
@@ -73,6 +74,8 @@ export interface EngineOptions {
   readonly keepSpans?: boolean;
   /** Weight files to read instead of the checkpoint's own: a copy on another drive, same content and order. */
   readonly files?: readonly string[];
+  /** What `files` were when their content was made sure of. */
+  readonly fileStates?: readonly FileState[];
 }
 
 /** Share of the available memory that is taken when no budget is given; the rest stays with the system. */
@@ -119,6 +122,7 @@ export class Engine {
         options.workload.contextTokens,
         loaded,
       );
+      backend.checkFiles(expectedFiles(checkpoint, options));
       return new Engine(model, plan, backend, executor, trace);
     } catch (error) {
       await backend.close();
@@ -130,6 +134,18 @@ export class Engine {
   close(): Promise<void> {
     return this.backend.close();
   }
+}
+
+/** By path, what the files must be that were opened. */
+function expectedFiles(checkpoint: Checkpoint, options: EngineOptions): ReadonlyMap<string, FileState> {
+  const { files, fileStates = [] } =
+    options.files && options.files !== checkpoint.files ? options : checkpoint;
+  const states = new Map<string, FileState>();
+  for (const [index, path] of (files ?? []).entries()) {
+    const state = fileStates[index];
+    if (state) states.set(path, state);
+  }
+  return states;
 }
 
 /** The GPU where there is one that can be used. */

@@ -32,6 +32,7 @@ export function shapeModel(config: JsonObject, path: string, type = shapeType(co
     config,
     generationConfig: {},
     files: [`${basename(path, '.json')}.safetensors`],
+    fileStates: [],
     totalBytes: fileOffset,
     tensors,
     unfound: new Map(),

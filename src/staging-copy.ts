@@ -29,6 +29,8 @@ export async function hashFile(source: SourceState, work: Work): Promise<string>
       hash.update(bytes);
       work.onBytes(bytes.byteLength);
     }
+    if (!sameState(source, await sourceState(source.path)))
+      throw changed(source, 'changed while it was compared');
     return hash.digest('hex');
   } finally {
     await file.close();

@@ -1,134 +1,135 @@
-// One writer per staging folder: a lock file that names its process, so that a lock left by a crash can be told.
+// One writer per folder of weights: a lock of the operating system, which is free again however its holder ends.
 
-import { open, readFile, rename, rm } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { constants, type FileHandle, open, readFile, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { OperatingError } from '../offload/index.js';
-import { isJsonObject, systemCode } from './json-file.js';
+import { lockFile, OperatingError } from '../offload/index.js';
+import { isJsonObject, reason, systemCode } from './json-file.js';
 import { writeFailure } from './staging-manifest.js';
 
 export interface LockOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Called once when another process holds the lock and we begin to wait for it. */
-  readonly onWait?: ((pid: number) => void) | undefined;
+  /** Called once when somebody else holds the lock and we begin to wait, with who it is: `process 17 on this machine`. */
+  readonly onWait?: ((holder: string) => void) | undefined;
 }
 
-interface Owner {
-  readonly host: string;
-  readonly pid: number;
-  /** Clock ticks from boot to the start of the process: pids are used again. Empty where /proc is missing. */
-  readonly started: string;
-}
+const FIRST_POLL_MS = 5;
+const LONGEST_POLL_MS = 200;
 
-const POLL_MS = 200;
-
-/** Takes the lock, waiting while a living process holds it. Returns the function that gives it back. */
+/**
+ * Takes the lock, waiting while another holds it. Returns the function that gives it back. The file at `path` is there
+ * while somebody holds or wants the lock, and after a crash, until it is taken again; what is in it is for readers only.
+ * Throws WRITE_FAILED, or INTERRUPTED when the signal comes while it waits.
+ */
 export async function takeLock(path: string, options: LockOptions = {}): Promise<() => Promise<void>> {
   let waiting = false;
-  for (;;) {
-    if (await createLock(path)) return () => rm(path, { force: true });
-    const text = await readLock(path);
-    if (text === undefined) continue; // given back just now
-    const owner = parseOwner(text, path);
-    if (owner.host !== hostname()) {
-      throw new OperatingError(
-        'WRITE_FAILED',
-        `${path} is held by process ${owner.pid} on ${owner.host}: wait for it, or delete the file if it is gone`,
-      );
+  for (let pauseMs = FIRST_POLL_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_POLL_MS)) {
+    const file = await openLock(path);
+    try {
+      if (!lock(file, path)) {
+        if (!waiting) options.onWait?.(await holderOf(path));
+        waiting = true;
+      } else if (await isAt(path, file)) {
+        await describeHolder(file);
+        return () => giveBack(path, file);
+      } else {
+        pauseMs = FIRST_POLL_MS; // it was given back just now, with its file
+      }
+    } catch (error) {
+      await file.close();
+      throw error;
     }
-    if (await isAlive(owner)) {
-      if (!waiting) options.onWait?.(owner.pid);
-      waiting = true;
-      await pause(options.signal);
-    } else await removeStale(path, text);
+    await file.close();
+    await pause(pauseMs, options.signal);
   }
 }
 
-async function createLock(path: string): Promise<boolean> {
-  const owner: Owner = { host: hostname(), pid: process.pid, started: await startOf(process.pid) };
+/** Neither a link, which could lead anywhere, nor a pipe, which could make us wait. */
+async function openLock(path: string): Promise<FileHandle> {
+  const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   try {
-    const file = await open(path, 'wx');
-    try {
-      await file.writeFile(JSON.stringify(owner));
-    } finally {
-      await file.close();
-    }
-    return true;
+    const file = await open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o666);
+    if ((await file.stat()).isFile()) return file;
+    await file.close();
+    throw new Error('it is no regular file');
   } catch (error) {
-    if (systemCode(error) === 'EEXIST') return false;
     throw writeFailure(path, error);
   }
 }
 
-async function readLock(path: string): Promise<string | undefined> {
-  // Its owner creates the file and then writes one line: an empty file is given a moment.
-  for (let attempt = 0; attempt < 5; attempt++) {
-    try {
-      const text = await readFile(path, 'utf8');
-      if (text !== '') return text;
-    } catch (error) {
-      if (systemCode(error) === 'ENOENT') return undefined;
-      throw writeFailure(path, error);
-    }
-    await sleep(POLL_MS);
-  }
-  return '';
-}
-
-function parseOwner(text: string, path: string): Owner {
+function lock(file: FileHandle, path: string): boolean {
   try {
-    const owner: unknown = JSON.parse(text);
-    if (isJsonObject(owner)) {
-      const { host, pid, started } = owner;
-      if (typeof host === 'string' && typeof pid === 'number' && typeof started === 'string') {
-        return { host, pid, started };
-      }
-    }
-  } catch {
-    // said below
-  }
-  throw new OperatingError('WRITE_FAILED', `${path} names no process: delete it if no copy is under way`);
-}
-
-async function isAlive(owner: Owner): Promise<boolean> {
-  try {
-    process.kill(owner.pid, 0);
+    return lockFile(file.fd);
   } catch (error) {
-    if (systemCode(error) === 'ESRCH') return false;
-    // EPERM: it lives and is somebody else's.
-  }
-  return owner.started === '' || owner.started === (await startOf(owner.pid));
-}
-
-/** Field 22 of /proc/PID/stat (proc(5)); the second field may hold spaces and brackets, so count from its end. */
-async function startOf(pid: number): Promise<string> {
-  try {
-    const text = await readFile(`/proc/${pid}/stat`, 'utf8');
-    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-  } catch {
-    return '';
+    throw new OperatingError(
+      'WRITE_FAILED',
+      `${path} cannot be locked, so that two runs might write the same weights: ${reason(error)}; give a folder on ` +
+        'another file system',
+      { cause: error },
+    );
   }
 }
 
 /**
- * Removes a lock that was read as `text` and whose process is gone. Two processes may come here at once, and the
- * second must not remove the lock that the first has taken meanwhile: it looks at what it moved away.
+ * Whether the locked file is still the one that others will find. Holders remove it before they give the lock back, so
+ * who has waited for it holds a file without a name. The descriptor is asked as well: file systems of a network may
+ * know a name longer than its file exists, but ask for the file itself once it is locked.
  */
-async function removeStale(path: string, text: string): Promise<void> {
-  const aside = `${path}.${process.pid}`;
+async function isAt(path: string, file: FileHandle): Promise<boolean> {
+  let own: Stats;
+  let named: Stats;
   try {
-    await rename(path, aside);
-    if ((await readFile(aside, 'utf8')) === text) await rm(aside, { force: true });
-    else await rename(aside, path);
+    own = await file.stat();
+    named = await stat(path);
   } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw writeFailure(path, error);
+    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ESTALE') return false;
+    throw writeFailure(path, error);
+  }
+  return own.nlink > 0 && own.ino === named.ino && own.dev === named.dev;
+}
+
+/** For whoever waits. A full drive is no reason not to hold the lock: what is to be written will tell. */
+async function describeHolder(file: FileHandle): Promise<void> {
+  try {
+    await file.truncate();
+    await file.write(JSON.stringify({ host: hostname(), pid: process.pid, started: '' }), 0);
+  } catch {
+    // said above
   }
 }
 
-async function pause(signal: AbortSignal | undefined): Promise<void> {
+async function holderOf(path: string): Promise<string> {
   try {
-    await sleep(POLL_MS, undefined, signal ? { signal } : {});
+    const holder: unknown = JSON.parse(await readFile(path, 'utf8'));
+    if (isJsonObject(holder) && typeof holder.pid === 'number' && typeof holder.host === 'string') {
+      return `process ${holder.pid} on ${holder.host === hostname() ? 'this machine' : holder.host}`;
+    }
   } catch {
-    throw new OperatingError('INTERRUPTED', 'stopped while waiting for another process to copy the weights');
+    // it has just taken it, or given it back
+  }
+  return 'another process';
+}
+
+/**
+ * The file goes first: whoever gets the lock on it then sees that it is no longer the one. If somebody removed it
+ * meanwhile, what lies there now is another's.
+ */
+async function giveBack(path: string, file: FileHandle): Promise<void> {
+  try {
+    if (await isAt(path, file)) await rm(path, { force: true });
+  } finally {
+    await file.close();
+  }
+}
+
+async function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await sleep(milliseconds, undefined, signal ? { signal } : {});
+  } catch {
+    throw new OperatingError(
+      'INTERRUPTED',
+      'stopped while waiting for another process that writes the weights',
+    );
   }
 }

@@ -2,25 +2,22 @@
 
 import { open, realpath, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { OperatingError } from '../offload/index.js';
+import { type FileState, OperatingError, stateFrom } from '../offload/index.js';
 import { isJsonObject, readOptionalJsonObject, reason, systemCode } from './json-file.js';
 
-/** One state of a source file, told apart from others without reading it. */
-export interface SourceState {
+/** One state of a source file, told apart from others without reading it. Devices get other numbers at times. */
+export interface SourceState extends Pick<FileState, 'sizeBytes' | 'mtimeNs' | 'ctimeNs' | 'inode'> {
   /** Without links: a hub cache links to its files. */
   readonly path: string;
-  readonly sizeBytes: number;
-  /** Nanoseconds and inodes exceed 2^53, hence text. */
-  readonly mtimeNs: string;
-  readonly inode: string;
 }
 
 export interface StagedFile {
   readonly name: string;
   /** Of the content. */
   readonly sha256: string;
-  /** Of the copy: another time means that somebody wrote to it. */
+  /** Of the copy: another time means that somebody may have written to it. */
   readonly mtimeNs: string;
+  readonly ctimeNs: string;
   readonly source: SourceState;
 }
 
@@ -35,7 +32,7 @@ export async function readManifest(folder: string): Promise<Map<string, StagedFi
     throw error;
   });
   if (manifest?.format !== FORMAT || !Array.isArray(manifest.files)) return new Map();
-  return new Map(manifest.files.filter(isStagedFile).map((file) => [file.name, file]));
+  return new Map(manifest.files.flatMap(stagedFileOf).map((file) => [file.name, file]));
 }
 
 /** Replaces the manifest in one step: a reader sees the old one or the new one, also after a crash. */
@@ -60,25 +57,31 @@ export async function writeManifest(folder: string, files: Iterable<StagedFile>)
 export async function sourceState(file: string): Promise<SourceState> {
   try {
     const path = await realpath(file);
-    const { size, mtimeNs, ino } = await stat(path, { bigint: true });
-    return { path, sizeBytes: Number(size), mtimeNs: String(mtimeNs), inode: String(ino) };
+    const { sizeBytes, mtimeNs, ctimeNs, inode } = stateFrom(await stat(path, { bigint: true }));
+    return { path, sizeBytes, mtimeNs, ctimeNs, inode };
   } catch (error) {
     throw new OperatingError('NOT_FOUND', `${file} cannot be opened: ${reason(error)}`, { cause: error });
   }
 }
 
 export function sameState(a: SourceState, b: SourceState): boolean {
-  return a.path === b.path && a.sizeBytes === b.sizeBytes && a.mtimeNs === b.mtimeNs && a.inode === b.inode;
+  const times = a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs;
+  return times && a.path === b.path && a.sizeBytes === b.sizeBytes && a.inode === b.inode;
 }
 
-/** Whether the copy is still what the manifest says: there, of the right size, and not written to since. */
-export async function isIntact(folder: string, file: StagedFile): Promise<boolean> {
+/** The copy as it is, if it has the size that the manifest says. */
+export async function stateOfCopy(folder: string, file: StagedFile): Promise<FileState | undefined> {
   try {
-    const { size, mtimeNs } = await stat(join(folder, file.name), { bigint: true });
-    return Number(size) === file.source.sizeBytes && String(mtimeNs) === file.mtimeNs;
+    const state = stateFrom(await stat(join(folder, file.name), { bigint: true }));
+    return state.sizeBytes === file.source.sizeBytes ? state : undefined;
   } catch {
-    return false; // absent or not accessible: copying says which
+    return undefined; // absent or not accessible: copying says which
   }
+}
+
+/** Whether nobody can have written to the copy since the manifest was. */
+export function isIntact(file: StagedFile, copy: FileState): boolean {
+  return copy.mtimeNs === file.mtimeNs && copy.ctimeNs === file.ctimeNs;
 }
 
 /** Makes renames in the folder survive a power failure. */
@@ -104,9 +107,15 @@ export function writeFailure(path: string, error: unknown): OperatingError {
     : new OperatingError('WRITE_FAILED', `${path} cannot be written: ${reason(error)}`, { cause: error });
 }
 
-function isStagedFile(value: unknown): value is StagedFile {
-  if (!isJsonObject(value) || !isJsonObject(value.source)) return false;
-  const { source } = value;
-  const texts = [value.name, value.sha256, value.mtimeNs, source.path, source.mtimeNs, source.inode];
-  return texts.every((text) => typeof text === 'string') && Number.isSafeInteger(source.sizeBytes);
+/** None where the entry is damaged. Earlier versions wrote no ctime; without one, content is compared once. */
+function stagedFileOf(value: unknown): StagedFile[] {
+  if (!isJsonObject(value) || !isJsonObject(value.source)) return [];
+  const { name, sha256, mtimeNs, ctimeNs = '' } = value;
+  const { path, sizeBytes, inode, mtimeNs: sourceMtimeNs, ctimeNs: sourceCtimeNs = '' } = value.source;
+  const isText = (text: unknown): text is string => typeof text === 'string';
+  if (!isText(name) || !isText(sha256) || !isText(mtimeNs) || !isText(ctimeNs)) return [];
+  if (!isText(path) || !isText(inode) || !isText(sourceMtimeNs) || !isText(sourceCtimeNs)) return [];
+  if (typeof sizeBytes !== 'number' || !Number.isSafeInteger(sizeBytes)) return [];
+  const source = { path, sizeBytes, mtimeNs: sourceMtimeNs, ctimeNs: sourceCtimeNs, inode };
+  return [{ name, sha256, mtimeNs, ctimeNs, source }];
 }

@@ -4,9 +4,9 @@
 // source files are the ones that were copied, after hashing them once when they were touched or moved.
 
 import { createHash } from 'node:crypto';
-import { mkdir, open, rm, stat, statfs } from 'node:fs/promises';
+import { mkdir, open, readdir, rm, stat, statfs } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { formatBytes, KiB, MiB, OperatingError } from '../offload/index.js';
+import { type FileState, formatBytes, KiB, MiB, OperatingError, stateFrom } from '../offload/index.js';
 import { reason, systemCode } from './json-file.js';
 import { readSafetensorsHeader } from './safetensors.js';
 import { copyFile, hashFile, sizeOf } from './staging-copy.js';
@@ -18,12 +18,13 @@ import {
   type StagedFile,
   sameState,
   sourceState,
+  stateOfCopy,
   writeFailure,
   writeManifest,
 } from './staging-manifest.js';
 
 export interface StageOptions {
-  /** `compare` reads sources that were touched since they were copied; `copy` reads and writes. */
+  /** `compare` reads sources and copies that were touched since they were copied; `copy` reads and writes. */
   readonly onProgress?: (bytesDone: number, bytesTotal: number, phase: 'compare' | 'copy') => void;
   /** Stops between two chunks with INTERRUPTED; the next start goes on from there. */
   readonly signal?: AbortSignal;
@@ -33,6 +34,8 @@ export interface StageOptions {
 export interface StagedWeights {
   /** Absolute, in the order of the checkpoint's files. */
   readonly files: readonly string[];
+  /** What the files were when it was made sure that they have the checkpoint's content. */
+  readonly fileStates: readonly FileState[];
   /** Where they lie: the checkpoint's own folder when they are read in place. */
   readonly folder: string;
   /** Whether this call wrote any of them. */
@@ -56,21 +59,43 @@ export async function stageCheckpoint(
   await makeFolder(root);
   const sources = await Promise.all(checkpoint.files.map(sourceState));
   if (await lieOnDriveOf(sources, root)) {
-    return { files: checkpoint.files, folder: checkpoint.folder, copied: false };
+    const fileStates = await Promise.all(checkpoint.files.map(fileState));
+    return { files: checkpoint.files, fileStates, folder: checkpoint.folder, copied: false };
   }
   const folder = join(root, `zero-inference-${await contentId(checkpoint.files)}`);
   const staged = checkpoint.files.map((file) => join(folder, basename(file)));
-  if (await isComplete(folder, sources, staged)) return { files: staged, folder, copied: false };
+  const found = await completeCopies(folder, sources, staged);
+  if (found) return { files: staged, fileStates: found, folder, copied: false };
   await makeFolder(folder);
-  const unlock = await takeLock(join(folder, 'lock'), {
+  const unlock = await takeLock(join(folder, LOCK_NAME), {
     signal: options.signal,
-    onWait: (pid) => options.log?.(`process ${pid} is copying the same weights to ${folder}: waiting for it`),
+    onWait: (holder) => options.log?.(`${holder} is copying the same weights to ${folder}: waiting for it`),
   });
   try {
-    return { files: staged, folder, copied: await bringUpToDate(folder, sources, staged, options) };
+    await clearLeftovers(folder);
+    const copied = await bringUpToDate(folder, sources, staged, options);
+    const fileStates = await completeCopies(folder, sources, staged);
+    if (fileStates) return { files: staged, fileStates, folder, copied };
+    throw new OperatingError(
+      'FILE_CHANGED',
+      `the weights in ${checkpoint.folder}, or their copy in ${folder}, changed while they were compared: start again`,
+    );
   } finally {
     await unlock();
   }
+}
+
+const LOCK_NAME = 'lock';
+
+/** What killed processes left, earlier versions among them; partial copies stay, since copying goes on from them. */
+async function clearLeftovers(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (/^lock\.\d+$/.test(name) || name === 'manifest.json.partial') await discard(join(folder, name));
+  }
+}
+
+async function fileState(path: string): Promise<FileState> {
+  return stateFrom(await stat(path, { bigint: true }));
 }
 
 /** With its parents; not by mkdir's `recursive`, which never returns where a file system refuses with ENOENT. */
@@ -105,7 +130,7 @@ async function lieOnDriveOf(sources: readonly SourceState[], dir: string): Promi
 async function contentId(files: readonly string[]): Promise<string> {
   const hash = createHash('sha256');
   for (const path of files) {
-    const { sizeBytes, dataOffset } = await readSafetensorsHeader(path);
+    const { sizeBytes, dataOffset } = await headerOf(path);
     hash.update(`${basename(path)}\0${sizeBytes}\0`);
     const file = await open(path, 'r');
     try {
@@ -123,20 +148,31 @@ async function contentId(files: readonly string[]): Promise<string> {
   return hash.digest('hex').slice(0, 16);
 }
 
-/** Whether all files were copied from exactly these sources. Takes no lock: manifests are replaced in one step. */
-async function isComplete(
+/** Where the tensors begin, and the file's size. Of PyTorch's files, whose directory is at the end, a few KiB serve. */
+async function headerOf(path: string): Promise<{ readonly sizeBytes: number; readonly dataOffset: number }> {
+  if (path.endsWith('.safetensors')) return readSafetensorsHeader(path);
+  const { size } = await stat(path);
+  return { sizeBytes: size, dataOffset: Math.min(size, SAMPLE_BYTES) };
+}
+
+/**
+ * The copies as they are, when all files were copied from exactly these sources and nobody has touched either since.
+ * Takes no lock: manifests are replaced in one step.
+ */
+async function completeCopies(
   folder: string,
   sources: readonly SourceState[],
   staged: readonly string[],
-): Promise<boolean> {
+): Promise<FileState[] | undefined> {
   const manifest = await readManifest(folder);
-  const ready = await Promise.all(
-    sources.map(async (source, i) => {
-      const entry = manifest.get(basename(staged[i] ?? ''));
-      return entry !== undefined && sameState(entry.source, source) && (await isIntact(folder, entry));
-    }),
-  );
-  return ready.every(Boolean);
+  const states: FileState[] = [];
+  for (const [i, source] of sources.entries()) {
+    const entry = manifest.get(basename(staged[i] ?? ''));
+    const copy = entry && sameState(entry.source, source) ? await stateOfCopy(folder, entry) : undefined;
+    if (!entry || !copy || !isIntact(entry, copy)) return undefined;
+    states.push(copy);
+  }
+  return states;
 }
 
 interface Job {
@@ -162,7 +198,7 @@ async function bringUpToDate(
   return missing.length > 0;
 }
 
-/** The files whose copy is right, by name; sources that were touched or moved since are read once to find out. */
+/** The files whose copy is right, by name; sources and copies that were touched since are read once to find out. */
 async function compareTouched(
   folder: string,
   jobs: readonly Job[],
@@ -170,28 +206,45 @@ async function compareTouched(
 ): Promise<Map<string, StagedFile>> {
   const manifest = await readManifest(folder);
   const finished = new Map<string, StagedFile>();
-  const touched: { job: Job; entry: StagedFile }[] = [];
+  const touched: { job: Job; entry: StagedFile; files: readonly SourceState[]; copy: Times }[] = [];
   for (const job of jobs) {
     const entry = manifest.get(basename(job.target));
-    if (!entry || !(await isIntact(folder, entry))) await discard(job.target);
-    else if (sameState(entry.source, job.source)) finished.set(entry.name, entry);
-    else if (entry.source.sizeBytes === job.source.sizeBytes) touched.push({ job, entry });
+    const copy = entry && (await stateOfCopy(folder, entry));
+    if (!entry || !copy) await discard(job.target);
+    else if (entry.source.sizeBytes === job.source.sizeBytes) {
+      const files = sameState(entry.source, job.source) ? [] : [job.source];
+      const now = isIntact(entry, copy) ? undefined : await sourceState(job.target);
+      if (now) files.push(now);
+      if (files.length > 0) touched.push({ job, entry, files, copy: now ?? copy });
+      else finished.set(entry.name, entry);
+    }
   }
   if (touched.length === 0) return finished;
-  const bytesTotal = totalBytes(touched.map(({ job }) => job));
+  const bytesTotal = touched.reduce((sum, { job, files }) => sum + job.source.sizeBytes * files.length, 0);
   log?.(
-    `${touched.length} weight files were touched since they were copied: comparing ${formatBytes(bytesTotal)}`,
+    `${touched.length} weight files or their copies were touched since they were copied: comparing ` +
+      formatBytes(bytesTotal),
   );
   let bytesDone = 0;
   const onBytes = (bytes: number) => {
     bytesDone += bytes;
     onProgress?.(bytesDone, bytesTotal, 'compare');
   };
-  for (const { job, entry } of touched) {
-    const sha256 = await hashFile(job.source, { signal, onBytes });
-    if (sha256 === entry.sha256) finished.set(entry.name, { ...entry, source: job.source });
+  for (const { job, entry, files, copy } of touched) {
+    let equal = true;
+    for (const file of files) {
+      if (equal) equal = (await hashFile(file, { signal, onBytes })) === entry.sha256;
+    }
+    if (!equal) await discard(job.target);
+    else finished.set(entry.name, { ...entry, ...timesOf(copy), source: job.source });
   }
   return finished;
+}
+
+type Times = Pick<StagedFile, 'mtimeNs' | 'ctimeNs'>;
+
+function timesOf({ mtimeNs, ctimeNs }: Times): Times {
+  return { mtimeNs, ctimeNs };
 }
 
 /**
@@ -236,9 +289,8 @@ async function copyMissing(
   };
   for (const { source, target } of missing) {
     const sha256 = await copyFile(source, target, { signal, onBytes });
-    const { mtimeNs } = await stat(target, { bigint: true });
     const name = basename(target);
-    finished.set(name, { name, sha256, mtimeNs: String(mtimeNs), source });
+    finished.set(name, { name, sha256, ...timesOf(await fileState(target)), source });
     // After each file, so that a killed copy keeps it.
     await writeManifest(folder, finished.values());
   }

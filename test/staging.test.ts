@@ -1,11 +1,9 @@
 // Staging weights on another drive: in place if possible, else one copy that survives kills, touches and rivals.
 
-import { spawnSync } from 'node:child_process';
 import {
   appendFileSync,
   cpSync,
   existsSync,
-  mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -22,7 +20,7 @@ import { describe, expect, test } from 'vitest';
 import { OperatingError } from '../offload/errors.js';
 import { stageCheckpoint } from '../src/staging.js';
 import { CHUNK_BYTES } from '../src/staging-copy.js';
-import { takeLock } from '../src/staging-lock.js';
+import { keepingTime, overwrite } from './helpers/overwrite.js';
 import { randomFrom } from './helpers/random.js';
 import { safetensorsBytes, writeSafetensors } from './helpers/safetensors.js';
 import { tempFolder } from './helpers/temp-folder.js';
@@ -64,6 +62,11 @@ async function failureOf(work: Promise<unknown>): Promise<OperatingError> {
   return error;
 }
 
+/** Where nothing is looked at but the whole. */
+function overwriteEnd(path: string): void {
+  overwrite(path, statSync(path).size - 100);
+}
+
 /** Counts bytes by phase. */
 function meter() {
   const bytes = { compare: 0, copy: 0 };
@@ -83,7 +86,8 @@ test('on the same drive the files are used where they lie', async () => {
   const source = sourceOf([0.01]);
   const dir = join(tempFolder(), 'new', 'folder');
   const staged = await stageCheckpoint(source, dir);
-  expect(staged).toEqual({ files: source.files, folder: source.folder, copied: false });
+  expect(staged).toMatchObject({ files: source.files, folder: source.folder, copied: false });
+  expect(staged.fileStates.map(({ sizeBytes }) => sizeBytes)).toEqual([statSync(source.files[0] ?? '').size]);
   expect(readdirSync(dir)).toEqual([]);
 });
 
@@ -169,7 +173,7 @@ describe.skipIf(!hasOther)('on another drive (needs /dev/shm)', () => {
     bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1; // not in the sample: the same folder
     writeFileSync(path, bytes);
     const after = await stageCheckpoint(source, dir);
-    expect(after).toEqual({ ...before, copied: true });
+    expect(after).toMatchObject({ files: before.files, folder: before.folder, copied: true });
     expectCopyOf(source, after.files);
   });
 
@@ -318,80 +322,67 @@ describe.skipIf(!hasOther)('on another drive (needs /dev/shm)', () => {
     const dir = tempFolder(OTHER);
     const { folder } = await stageCheckpoint(source, dir);
     rmSync(join(folder, 'manifest.json'));
-    writeFileSync(join(folder, 'lock'), JSON.stringify({ host: hostname(), pid: deadPid(), started: '1' }));
+    writeFileSync(join(folder, 'lock'), JSON.stringify({ host: hostname(), pid: 1, started: '1' }));
+    // What earlier versions left of it, and a crash while the manifest was written.
+    for (const name of ['lock.123', 'manifest.json.partial']) writeFileSync(join(folder, name), '');
     const staged = await stageCheckpoint(source, dir);
     expect(staged.copied).toBe(true);
     expect(readdirSync(folder).sort()).toEqual(['manifest.json', 'model-0.safetensors']);
   });
 
+  test('a source that was written to is seen, though its size and time are as before', async () => {
+    const source = sourceOf([1.5, 0.5]);
+    const dir = tempFolder(OTHER);
+    const before = await stageCheckpoint(source, dir);
+    keepingTime(source.files[0] ?? '', () => overwriteEnd(source.files[0] ?? ''));
+    const after = await stageCheckpoint(source, dir);
+    expect(after.copied).toBe(true);
+    expect(after.folder).toBe(before.folder);
+    expectCopyOf(source, after.files);
+  });
+
+  test('a copy that was written to is seen likewise; one that was touched only is compared and kept', async () => {
+    const source = sourceOf([1.5, 0.5]);
+    const dir = tempFolder(OTHER);
+    const { files } = await stageCheckpoint(source, dir);
+    keepingTime(files[0] ?? '', () => overwriteEnd(files[0] ?? ''));
+    utimesSync(files[1] ?? '', 1, 1);
+    const kept = statSync(files[1] ?? '').ino;
+    const counted = meter();
+    expect((await stageCheckpoint(source, dir, counted)).copied).toBe(true);
+    expectCopyOf(source, files);
+    expect(statSync(files[1] ?? '').ino).toBe(kept);
+    expect(counted.bytes.compare).toBe(statSync(files[0] ?? '').size + statSync(files[1] ?? '').size);
+    const again = meter();
+    await stageCheckpoint(source, dir, again);
+    expect(again.calls).toEqual([]);
+  });
+
+  test('a manifest of an earlier version, without times of change, is compared once', async () => {
+    const source = sourceOf([0.5]);
+    const dir = tempFolder(OTHER);
+    const { folder } = await stageCheckpoint(source, dir);
+    const path = join(folder, 'manifest.json');
+    writeFileSync(path, readFileSync(path, 'utf8').replaceAll(/"ctimeNs": "\d+",?/g, ''));
+    writeFileSync(path, readFileSync(path, 'utf8').replaceAll(/,\s*\}/g, '}'));
+    const once = meter();
+    expect((await stageCheckpoint(source, dir, once)).copied).toBe(false);
+    expect(once.bytes.compare).toBe(2 * statSync(source.files[0] ?? '').size);
+    const again = meter();
+    await stageCheckpoint(source, dir, again);
+    expect(again.calls).toEqual([]);
+  });
+
+  test('PyTorch files are copied as well', async () => {
+    const folder = tempFolder();
+    const path = join(folder, 'pytorch_model.bin');
+    writeFileSync(path, Buffer.alloc(10_000, 3));
+    const staged = await stageCheckpoint({ folder, files: [path] }, tempFolder(OTHER));
+    expectCopyOf({ folder, files: [path] }, staged.files);
+  });
+
   test('a drive that refuses writes', async () => {
     const error = await failureOf(stageCheckpoint(sourceOf([0.1]), '/proc/zero-inference'));
     expect(error.code).toBe('WRITE_FAILED');
-  });
-});
-
-/** The id of a process that has ended. */
-function deadPid(): number {
-  return spawnSync(process.execPath, ['--version']).pid;
-}
-
-describe('the lock', () => {
-  const lockPath = () => join(tempFolder(), 'lock');
-
-  test('is given back, and can be taken again', async () => {
-    const path = lockPath();
-    for (let i = 0; i < 2; i++) {
-      const unlock = await takeLock(path);
-      expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({ pid: process.pid });
-      await unlock();
-      expect(existsSync(path)).toBe(false);
-    }
-  });
-
-  test('many at once: never two holders', async () => {
-    const path = lockPath();
-    writeFileSync(path, JSON.stringify({ host: hostname(), pid: deadPid(), started: '1' }));
-    let holders = 0;
-    const hold = async () => {
-      const unlock = await takeLock(path);
-      expect(++holders).toBe(1);
-      await new Promise(setImmediate);
-      holders--;
-      await unlock();
-    };
-    await Promise.all(Array.from({ length: 8 }, hold));
-  });
-
-  test('a process id that is used again does not hold it', async () => {
-    const path = lockPath();
-    writeFileSync(path, JSON.stringify({ host: hostname(), pid: process.pid, started: '1' }));
-    await (await takeLock(path))();
-  });
-
-  test('waiting can be aborted', async () => {
-    const path = lockPath();
-    const unlock = await takeLock(path);
-    const controller = new AbortController();
-    const waiting = takeLock(path, { signal: controller.signal, onWait: () => controller.abort() });
-    expect((await failureOf(waiting)).code).toBe('INTERRUPTED');
-    await unlock();
-  });
-
-  test('another machine’s lock, and one that names nobody, are refused with the file to delete', async () => {
-    for (const text of ['{"host":"elsewhere","pid":1,"started":""}', '{}', 'x', '']) {
-      const path = lockPath();
-      writeFileSync(path, text);
-      const error = await failureOf(takeLock(path));
-      expect(error.code).toBe('WRITE_FAILED');
-      expect(error.message).toContain(path);
-      expect(error.message).toMatch(/delete/);
-    }
-  });
-
-  test('a folder in its place, and a folder that is absent', async () => {
-    const path = lockPath();
-    mkdirSync(path);
-    expect((await failureOf(takeLock(path))).code).toBe('WRITE_FAILED');
-    expect((await failureOf(takeLock(join(path, 'no', 'lock')))).code).toBe('WRITE_FAILED');
   });
 });

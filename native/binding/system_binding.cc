@@ -1,14 +1,38 @@
-// Facts about this process and machine that Node does not tell.
+// Facts about this process and machine that Node does not tell, and locks that it does not know.
+#include <sys/file.h>
+
+#include <cerrno>
+
 #include "binding/handles.h"
 #include "core/clock.h"
+#include "core/io_types.h"
 
 namespace zi {
 namespace {
 
 Napi::Value NowMsBinding(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), NowMs()); }
 
+/// flock(2) on a file that Node has opened. The kernel gives the lock back when the last descriptor of that opening is
+/// closed, however its process ends. False: somebody else holds it.
+Napi::Value LockFileBinding(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int descriptor = static_cast<int>(ReadSize(info[0], "descriptor"));
+  int result;
+  do {
+    result = flock(descriptor, LOCK_EX | LOCK_NB);
+  } while (result != 0 && errno == EINTR);
+  const int error = result == 0 ? 0 : errno;
+  if (error == 0 || error == EWOULDBLOCK) return Napi::Boolean::New(env, error == 0);
+  Napi::Error thrown = Napi::Error::New(env, "flock: " + DescribeErrno(error));
+  thrown.Set("code", Napi::String::New(env, ErrnoName(error)));
+  throw thrown;
+}
+
 }  // namespace
 
-void InitSystem(Napi::Env env, Napi::Object exports) { exports.Set("nowMs", Napi::Function::New(env, NowMsBinding)); }
+void InitSystem(Napi::Env env, Napi::Object exports) {
+  exports.Set("nowMs", Napi::Function::New(env, NowMsBinding));
+  exports.Set("lockFile", Napi::Function::New(env, LockFileBinding));
+}
 
 }  // namespace zi

@@ -60,6 +60,7 @@ export function engineOptions(source: Source, options: SharedOptions, workload: 
     },
     keepSpans: options.trace !== undefined,
     files: source.files,
+    fileStates: source.fileStates,
   };
 }
 

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
-import { formatBytes, OperatingError } from '../../offload/index.js';
+import { type FileState, formatBytes, OperatingError } from '../../offload/index.js';
 import { type OpenedModel, openModel } from '../engine.js';
 import { readOptionalJsonObject } from '../json-file.js';
 import { buildArchitecture, tensorList } from '../models/registry.js';
@@ -19,6 +19,8 @@ export interface Source {
   readonly opened: OpenedModel;
   /** Where the weights are read from; the checkpoint's own files unless they were copied to another drive. */
   readonly files: readonly string[];
+  /** What they were when it was made sure that they are the checkpoint's. */
+  readonly fileStates: readonly FileState[];
 }
 
 /** Reads headers only, unless weights have to be made or copied first. */
@@ -31,8 +33,8 @@ export async function openSource(options: SharedOptions, context: CommandContext
   const opened = early?.options.folder === folder ? early.opened : await openModel(folder);
   checkType(opened, options.dtype);
   for (const warning of opened.warnings) context.log.warn(warning);
-  const files = await stage(opened, options.offloadFolder, context);
-  return { opened, files };
+  const { files, fileStates } = await stage(opened, options.offloadFolder, context);
+  return { opened, files, fileStates };
 }
 
 function realModel({ name, revision }: SharedOptions, context: CommandContext): Promise<string> {
@@ -83,29 +85,26 @@ async function dummyCheckpoint(
   const config = { ...rest, dtype: type };
   const hash = createHash('sha256').update(JSON.stringify(config)).digest('hex').slice(0, 8);
   const folder = join(parent ?? cacheFolder(), `${basename(path, '.json')}-${type}-${hash}`);
-  if (existsSync(join(folder, 'config.json'))) return folder;
   const tensors = tensorList(buildArchitecture(config, path)).map((tensor) => ({
     ...tensor,
     dtype: STORED_TYPES[type],
   }));
-  const { writeDummyCheckpoint } = await import('../dummy-weights.js');
-  log.info(`writing random weights to ${folder}`);
-  let [written, total] = [0, 0];
-  const onProgress = (done: number, all: number) => {
-    [written, total] = [done, all];
-  };
-  const work = writeDummyCheckpoint({
+  const { ensureDummyCheckpoint } = await import('../dummy-store.js');
+  let line = 'looking at the random weights';
+  const work = ensureDummyCheckpoint({
     config,
     tensors,
     folder,
     seed: 1,
-    onProgress,
+    onProgress: (done, total, phase) => {
+      const verb = phase === 'write' ? 'written' : 'compared';
+      line = `random weights: ${formatBytes(done)} of ${formatBytes(total)} ${verb}`;
+    },
+    onWait: (holder) => log.info(`${holder} is writing the same random weights: waiting for it`),
+    log: (message) => log.info(message),
     signal: interrupt.signal,
   });
-  await progress.during(
-    () => `random weights: ${formatBytes(written)} of ${formatBytes(total)} written`,
-    work,
-  );
+  await progress.during(() => line, work);
   return folder;
 }
 
@@ -130,8 +129,8 @@ async function stage(
   { checkpoint }: OpenedModel,
   folder: string | undefined,
   { log, progress, interrupt }: CommandContext,
-): Promise<readonly string[]> {
-  if (folder === undefined) return checkpoint.files;
+): Promise<Pick<Source, 'files' | 'fileStates'>> {
+  if (folder === undefined) return checkpoint;
   const { stageCheckpoint } = await import('../staging.js');
   let line = 'looking at the weights';
   const work = stageCheckpoint(checkpoint, folder, {
@@ -148,5 +147,5 @@ async function stage(
       ? `weights are read in place from ${staged.folder}`
       : `weights are read from the copy in ${staged.folder}${staged.copied ? ', made now' : ''}`,
   );
-  return staged.files;
+  return staged.folder === checkpoint.folder ? checkpoint : staged;
 }

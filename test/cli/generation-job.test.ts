@@ -21,7 +21,7 @@ const OPTIONS = {
   benchmark: undefined,
 } as unknown as GenerateOptions;
 
-const source = { opened: await openModel(modelFolder('stories260K')), files: [] };
+const source = { opened: await openModel(modelFolder('stories260K')), files: [], fileStates: [] };
 const GIVEN = [{ text: 'Once upon a time' }, { text: 'A dog' }];
 
 function counting(tokenizer: Tokenizer | undefined) {

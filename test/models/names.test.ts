@@ -23,6 +23,7 @@ function checkpointOf(stored: readonly (Named & { readonly dtype?: 'F16' })[]): 
     config: {},
     generationConfig: {},
     files: ['/checkpoint/model.safetensors'],
+    fileStates: [],
     totalBytes: fileOffset,
     tensors,
     unfound: new Map(),
