@@ -1,5 +1,6 @@
 // The port every kind of device implements: memory, streams with events, copies, kernels, and reads from files.
 
+import type { FileState } from './file-state.js';
 import type { Memory, Op } from './ops.js';
 
 /** A point in a stream's work, as in CUDA. */
@@ -102,6 +103,11 @@ export interface Backend {
   nowMs(): number;
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory;
   openFile(path: string): FileRef;
+  /**
+   * Throws FILE_CHANGED when a file that was opened here has been written to since.
+   * @param expected by path, what must have been opened: the files as their headers were read
+   */
+  checkFiles(expected?: ReadonlyMap<string, FileState>): void;
   /**
    * Resolves when all requests are done; rejects with an OperatingError that names file and offset.
    * @param urgent a few bytes that work waits for: before what is queued

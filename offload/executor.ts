@@ -162,7 +162,20 @@ export class Executor {
     return running;
   }
 
+  /** Results of files that changed are given to nobody, and a failure that they caused is told as what it is. */
   async #run(pass: Pass): Promise<PassResult[]> {
+    let results: PassResult[];
+    try {
+      results = await this.#compute(pass);
+    } catch (error) {
+      this.#backend.checkFiles();
+      throw error;
+    }
+    this.#backend.checkFiles();
+    return results;
+  }
+
+  async #compute(pass: Pass): Promise<PassResult[]> {
     const session = present(this.#session, 'session');
     assert(session.nextPass < session.schedule.passLimit, 'the session has passes left');
     session.nextPass++;

@@ -107,6 +107,7 @@ class NativeIo : public Napi::ObjectWrap<NativeIo> {
     const auto file = Translate(info.Env(), [&] { return reader_->Open(path); });
     auto opened = Napi::Object::New(info.Env());
     opened.Set("file", Number(info.Env(), file->id()));
+    opened.Set("descriptor", file->fd());
     opened.Set("sizeBytes", Number(info.Env(), file->size_bytes()));
     opened.Set("direct", file->direct());
     opened.Set("alignmentBytes", Number(info.Env(), file->alignment_bytes()));

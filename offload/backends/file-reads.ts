@@ -2,14 +2,17 @@
 
 import { type FileRef, READ_ALIGNMENT_BYTES, type ReadRequest, type ReadSpan } from '../backend.js';
 import { assert, OperatingError } from '../errors.js';
+import type { FileState } from '../file-state.js';
 import { DEFAULT_IO_OPTIONS } from '../io-defaults.js';
 import { type IoFailure, type IoOptions, type NativeIo, native, READ_WORDS } from '../native.js';
+import { FileWatch } from './file-watch.js';
 import type { HostBlock } from './host-block.js';
 
 export class FileReads {
   readonly #io: NativeIo;
   readonly #wantsDirect: boolean;
   readonly #files: FileRef[] = [];
+  readonly #watch = new FileWatch();
   /** Stream buffers that are still to be registered with the ring. */
   readonly #registration = new Map<HostBlock, 'untouched' | 'touched'>();
 
@@ -38,16 +41,23 @@ export class FileReads {
 
   open(path: string): FileRef {
     try {
-      const { file, sizeBytes, direct, alignmentBytes } = this.#io.open(path);
+      const { file, descriptor, sizeBytes, direct, alignmentBytes } = this.#io.open(path);
       assert(READ_ALIGNMENT_BYTES % alignmentBytes === 0, 'reads are aligned for this file');
       const ref = { file, path, sizeBytes, direct };
       this.#files.push(ref);
+      this.#watch.add(path, descriptor);
       return ref;
     } catch (error) {
       throw new OperatingError('NOT_FOUND', `${path} cannot be opened: ${messageOf(error)}`, {
         cause: error,
       });
     }
+  }
+
+  /** As `Backend.checkFiles`. Not after `close`. */
+  check(expected?: ReadonlyMap<string, FileState>): void {
+    if (expected) this.#watch.expect(expected);
+    this.#watch.check();
   }
 
   async read(requests: readonly ReadRequest[], into: HostBlock, urgent: boolean): Promise<ReadSpan> {

@@ -2,6 +2,7 @@
 
 import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
 import { assert } from '../errors.js';
+import type { FileState } from '../file-state.js';
 import { native } from '../native.js';
 import { HostBlock } from './host-block.js';
 import type { NativeHost } from './native-host.js';
@@ -39,6 +40,10 @@ export abstract class NativeBackend implements Backend {
 
   openFile(path: string): FileRef {
     return this.#host.openFile(path);
+  }
+
+  checkFiles(expected?: ReadonlyMap<string, FileState>): void {
+    this.#host.checkFiles(expected);
   }
 
   async read(requests: readonly ReadRequest[], into: HostMemory, urgent = false): Promise<ReadSpan> {

@@ -2,6 +2,7 @@
 
 import type { FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
 import { assert, OperatingError } from '../errors.js';
+import type { FileState } from '../file-state.js';
 import type { IoOptions } from '../native.js';
 import { MiB } from '../units.js';
 import { FileReads } from './file-reads.js';
@@ -42,6 +43,11 @@ export class NativeHost {
   /** Throws NOT_FOUND. */
   openFile(path: string): FileRef {
     return this.#reads.open(path);
+  }
+
+  /** As `Backend.checkFiles`; looks at nothing once reading was stopped. */
+  checkFiles(expected?: ReadonlyMap<string, FileState>): void {
+    if (!this.#closing) this.#reads.check(expected);
   }
 
   /** As `Backend.read`. */

@@ -155,6 +155,9 @@ export class SimulatedBackend implements Backend {
     return this.#drive.openFile(path);
   }
 
+  /** Its files are in memory, and stay as they are. */
+  checkFiles(): void {}
+
   read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
     return this.#drive.read(requests, into);
   }

@@ -99,6 +99,7 @@ export function withPlants(
     nowMs: () => backend.nowMs(),
     allocateHost: (sizeBytes, purpose) => backend.allocateHost(sizeBytes, purpose),
     openFile: (path) => backend.openFile(path),
+    checkFiles: () => backend.checkFiles(),
     read: replaced.read ?? ((requests, into) => backend.read(requests, into)),
     close: () => backend.close(),
   };
