@@ -4,7 +4,7 @@
 // node dist/bench/lock-rounds.js [--rounds 1000] [--processes 6] [--folder DIR]
 
 import { type ChildProcess, fork } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -78,29 +78,18 @@ function contend(): void {
   process.on('message', async ({ folder, dies, holdMs }: Order) => {
     const unlock = await takeLock(join(folder, 'lock'));
     const marker = join(folder, 'holder');
-    // Whoever was killed with the lock has left its mark as well.
-    const twice = isHeld(marker);
+    const twice = existsSync(marker);
     writeFileSync(marker, String(process.pid));
     await sleep(HOLD_MS);
-    const stolen = readFileSync(marker, 'utf8') !== String(process.pid);
+    const stolen = !existsSync(marker) || readFileSync(marker, 'utf8') !== String(process.pid);
     process.send?.(twice || stolen ? 'twice' : 'held');
     if (holdMs) await sleep(holdMs);
+    rmSync(marker, { force: true });
     if (dies) process.kill(process.pid, 'SIGKILL');
-    rmSync(marker);
     await unlock();
     process.send?.('done');
   });
   process.send?.('ready');
-}
-
-function isHeld(marker: string): boolean {
-  try {
-    const state = readFileSync(`/proc/${readFileSync(marker, 'utf8')}/stat`, 'utf8');
-    // A process that was killed, and whose parent has not heard of it.
-    return state.slice(state.lastIndexOf(')') + 2, state.lastIndexOf(')') + 3) !== 'Z';
-  } catch {
-    return false;
-  }
 }
 
 async function main(rounds: number, count: number, parent: string): Promise<void> {
@@ -128,8 +117,7 @@ async function main(rounds: number, count: number, parent: string): Promise<void
       }
       // Where the last holder was killed, its lock is there until it is wanted again.
       await (await takeLock(join(folder, 'lock')))();
-      const left = readdirSync(folder).filter((name) => victim < 0 || name !== 'holder');
-      orphans += left.length;
+      orphans += readdirSync(folder).length;
       rmSync(folder, { recursive: true });
     }
   } finally {

@@ -35,6 +35,8 @@ export function stateFrom(stats: BigIntStats): FileState {
   };
 }
 
+type Times = Pick<FileState, 'sizeBytes' | 'mtimeNs' | 'ctimeNs'>;
+
 export function isSameFile(a: FileState, b: FileState): boolean {
   return a.device === b.device && a.inode === b.inode;
 }
@@ -45,7 +47,7 @@ export function isUnchanged(before: FileState, now: FileState): boolean {
 }
 
 /** As far as times and size tell; wherever the file lies. */
-export function hasSameContent(before: FileState, now: FileState): boolean {
+export function hasSameContent(before: Times, now: Times): boolean {
   return (
     before.sizeBytes === now.sizeBytes && before.mtimeNs === now.mtimeNs && before.ctimeNs === now.ctimeNs
   );

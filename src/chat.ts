@@ -65,6 +65,13 @@ export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
   };
 }
 
+/** The text that `loadChatTemplate` takes; undefined where there is none. Throws BAD_TOKENIZER. */
+export async function chatTemplateText(folder: string): Promise<string | undefined> {
+  const path = join(folder, 'tokenizer_config.json');
+  const settings = (await readOptionalJsonObject(path, 'BAD_TOKENIZER')) ?? {};
+  return (await findTemplate(folder, settings))?.text;
+}
+
 interface FoundTemplate {
   readonly text: string;
   readonly path: string;

@@ -27,6 +27,7 @@ import {
   StreamingSink,
 } from './generation-output.js';
 import { generationStatus } from './generation-status.js';
+import { checkWeights, type Identity, identityOf } from './identity.js';
 import { finishedTexts, NOTHING_FINISHED, settingsOf, withSeedOfResults } from './resume.js';
 import { checkFiles, finishSession, type Session, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
@@ -54,15 +55,19 @@ export async function runGenerate(given: GenerateOptions, context: CommandContex
   const options = await withAutoBatch(source, encoded, asked, context);
   const job = fillJob(encoded, options);
   if (options.sampling) context.log.info(`tokens are drawn with --seed ${options.sampling.seed}`);
-  const task = makeTask(source, job, options);
+  const identity = await identityOf(source, job.vocabulary.tokenizer !== undefined, options, context);
+  const task = makeTask(source, job, options, identity);
+  if (options.resume && identity && options.output !== undefined) {
+    await checkWeights(options.output, source, identity, context);
+  }
   describeTask(task, context);
   if (task.open.length > 0) await runTask(source, task, context);
   else endAtOnce(task, context);
 }
 
-function makeTask(source: Source, job: Job, options: GenerateOptions): Task {
+function makeTask(source: Source, job: Job, options: GenerateOptions, identity: Identity | undefined): Task {
   const { resume, output } = options;
-  const settings = settingsOf(source, job, options);
+  const settings = settingsOf(source, job, options, identity);
   const finished = resume && output !== undefined ? finishedTexts(output, settings, job) : NOTHING_FINISHED;
   return { job, options, settings, finished, open: openPlaces(job, finished.places) };
 }

@@ -12,6 +12,7 @@ import {
 } from '../results-file.js';
 import type { GenerateOptions } from './generate-options.js';
 import type { Job } from './generation-job.js';
+import { type Identity, identitySettings, requireWeights } from './identity.js';
 import type { Source } from './source.js';
 
 export const NOTHING_FINISHED: FinishedTexts = { places: new Set(), wholeBytes: 0, tornBytes: 0 };
@@ -24,13 +25,25 @@ export function withSeedOfResults(options: GenerateOptions): GenerateOptions {
   return typeof seed === 'number' ? { ...options, sampling: { ...sampling, seed } } : options;
 }
 
-/** Everything that decides what the texts are; where weights rest and what runs together does not. */
-export function settingsOf(source: Source, job: Job, options: GenerateOptions): RunSettings {
+/**
+ * Everything that decides what the texts are; where weights rest and what runs together does not.
+ * @param identity absent where nothing goes on with the results
+ */
+export function settingsOf(
+  source: Source,
+  job: Job,
+  options: GenerateOptions,
+  identity?: Identity,
+): RunSettings {
   const { checkpoint, model } = source.opened;
   const { sampling } = options;
   const digest = (values: Iterable<unknown>) => fingerprint(values).slice(0, 16);
   return {
-    model: `${model.architecture} ${digest([checkpoint.config, checkpoint.totalBytes])}`,
+    model: model.architecture,
+    configuration: digest([checkpoint.config, checkpoint.totalBytes]),
+    ...(identity ? identitySettings(identity) : {}),
+    start_token: job.vocabulary.startToken ?? null,
+    stop_tokens: [...job.stopTokens].sort((a, b) => a - b),
     prompts: `${job.prompts.length} ${digest(job.prompts.map(contentOf))}`,
     compute_dtype: options.cpu.computeType ?? 'float32',
     chat: options.chat !== undefined,
@@ -61,7 +74,10 @@ export function finishedTexts(
 ): FinishedTexts {
   const found = readSettings(output);
   if (!found) return NOTHING_FINISHED;
-  checkSettings(output, found, settings);
+  requireWeights(output, found);
+  // The weights' records have times in them: `checkWeights` compares them.
+  const [{ weights: _then, ...there }, { weights: _now, ...here }] = [found, settings];
+  checkSettings(output, there, here);
   const samples = Number(settings.num_samples);
   return readFinished(output, (record) => placeOf(record, samples, job));
 }

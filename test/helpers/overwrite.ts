@@ -12,9 +12,12 @@ export function overwrite(path: string, offset?: number, bytes?: Uint8Array): vo
   closeSync(file);
 }
 
-/** Does `change` and gives the file the time that it had, to the nanosecond. */
-export function keepingTime(path: string, change: () => void): void {
-  const { mtimeNs } = statSync(path, { bigint: true });
+/** Does `change` and gives the file the time that it had, to the nanosecond, or another one. */
+export function keepingTime(
+  path: string,
+  change: () => void,
+  mtimeNs = statSync(path, { bigint: true }).mtimeNs,
+): void {
   change();
   const [seconds, rest] = [mtimeNs / 1_000_000_000n, mtimeNs % 1_000_000_000n];
   spawnSync('touch', ['-m', '-d', `@${seconds}.${String(rest).padStart(9, '0')}`, path]);
