@@ -5,6 +5,7 @@ import { readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type FileState, OperatingError, stateFrom } from '../offload/index.js';
 import {
+  checkRoom,
   type DummyCheckpointOptions,
   dummyFileNames,
   firstDifference,
@@ -32,6 +33,7 @@ const FORMAT = 'zero-inference dummy 1';
 export async function ensureDummyCheckpoint(options: DummyStoreOptions): Promise<void> {
   const folder = resolve(options.folder);
   if (await isFound(folder, options)) return;
+  await checkRoom(options);
   await withDummyLock(folder, options, async () => {
     // Whoever had the lock may have made it.
     if (await isFound(folder, options)) return;

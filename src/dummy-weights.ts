@@ -39,8 +39,7 @@ const STAGING_BYTES = 8 * MiB;
 
 /** Writes the checkpoint, and returns where it is. Peak memory is some 30 MiB whatever the model's size. */
 export async function writeDummyCheckpoint(options: DummyCheckpointOptions): Promise<DummyCheckpoint> {
-  const parts = partsOf(options);
-  await checkTarget(resolve(options.folder), parts.sizeBytes);
+  await checkRoom(options);
   return withDummyLock(options.folder, options, () => writeLocked(options));
 }
 
@@ -68,7 +67,8 @@ export async function writeLocked(options: DummyCheckpointOptions): Promise<Dumm
   const folder = resolve(options.folder);
   const partial = `${folder}.partial`;
   const { shards, sizeBytes, names, index } = partsOf(options);
-  await checkTarget(folder, sizeBytes);
+  await checkAbsent(folder);
+  await checkRoom(options);
   const patterns = new Patterns(options.seed);
   const onBytes = countBytes(sizeBytes, onProgress, signal);
   try {
@@ -170,14 +170,18 @@ function shardName(index: number, count: number): string {
   return `model-${digits(index + 1)}-of-${digits(count)}.safetensors`;
 }
 
-async function checkTarget(folder: string, sizeBytes: number): Promise<void> {
-  if (existsSync(folder)) {
-    const entries = await readdir(folder).catch(() => ['']);
-    if (entries.length > 0) {
-      throw new OperatingError('WRITE_FAILED', `${folder} exists: remove it or choose another folder`);
-    }
+async function checkAbsent(folder: string): Promise<void> {
+  if (!existsSync(folder)) return;
+  const entries = await readdir(folder).catch(() => ['']);
+  if (entries.length > 0) {
+    throw new OperatingError('WRITE_FAILED', `${folder} exists: remove it or choose another folder`);
   }
-  let existing = dirname(folder);
+}
+
+/** Throws NO_SPACE; makes nothing. */
+export async function checkRoom(options: DummyParts & { readonly folder: string }): Promise<void> {
+  const { sizeBytes } = partsOf(options);
+  let existing = dirname(resolve(options.folder));
   while (!existsSync(existing)) existing = dirname(existing);
   const disk = await statfs(existing);
   const freeBytes = disk.bavail * disk.bsize;

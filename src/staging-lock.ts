@@ -28,8 +28,12 @@ export async function takeLock(path: string, options: LockOptions = {}): Promise
     const file = await openLock(path);
     try {
       if (!lock(file, path)) {
-        if (!waiting) options.onWait?.(await holderOf(path));
-        waiting = true;
+        // Who has just taken it may not have written its name.
+        const holder = waiting ? undefined : await holderOf(path);
+        if (!waiting && (holder || pauseMs > FIRST_POLL_MS)) {
+          waiting = true;
+          options.onWait?.(holder ?? 'another process');
+        }
       } else if (await isAt(path, file)) {
         await describeHolder(file);
         return () => giveBack(path, file);
@@ -99,7 +103,7 @@ async function describeHolder(file: FileHandle): Promise<void> {
   }
 }
 
-async function holderOf(path: string): Promise<string> {
+async function holderOf(path: string): Promise<string | undefined> {
   try {
     const holder: unknown = JSON.parse(await readFile(path, 'utf8'));
     if (isJsonObject(holder) && typeof holder.pid === 'number' && typeof holder.host === 'string') {
@@ -108,7 +112,7 @@ async function holderOf(path: string): Promise<string> {
   } catch {
     // it has just taken it, or given it back
   }
-  return 'another process';
+  return undefined;
 }
 
 /**

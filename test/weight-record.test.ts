@@ -10,7 +10,7 @@ import { modelFolder } from './helpers/fixtures.js';
 import { keepingTime, overwrite } from './helpers/overwrite.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
-const NAME = 'shakespeare-bloom';
+const NAME = 'bloom';
 const FILE = 'model.safetensors';
 /** No model is small then. */
 const LARGE = { wholeBytes: 0 };
@@ -102,7 +102,7 @@ describe.each([
       difference: String(error),
     }));
     expect(grown.difference).toBeDefined();
-    const other = () => modelFolder('bloom');
+    const other = () => modelFolder('shakespeare-bloom');
     const { difference } = await differenceAfter(copyOfModel(), other, options);
     expect(difference).toMatch(/bloom.model\.safetensors has other content$/);
   });
