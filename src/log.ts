@@ -11,7 +11,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 export function createLogger(level: LogLevel, status: StatusLine): Logger {
   let format: ((line: string) => string) | undefined;
   const write = (line: string) => {
-    if (status.isTerminal) format ??= prettyFormat();
+    if (status.isTerminal) format ??= prettyFormat(status.hasColours);
     status.writeAbove(format ? format(line) : line);
   };
   const formatters = { level: (label: string) => ({ level: label }) };
@@ -19,7 +19,7 @@ export function createLogger(level: LogLevel, status: StatusLine): Logger {
 }
 
 /** Loaded at the first record: it costs some 60 ms, which short commands should not pay. */
-function prettyFormat(): (line: string) => string {
+function prettyFormat(colorize: boolean): (line: string) => string {
   const pretty: typeof import('pino-pretty') = createRequire(import.meta.url)('pino-pretty');
-  return pretty.prettyFactory({ colorize: true, translateTime: 'SYS:HH:MM:ss', hideObject: true });
+  return pretty.prettyFactory({ colorize, translateTime: 'SYS:HH:MM:ss', hideObject: true });
 }

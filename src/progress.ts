@@ -11,21 +11,36 @@ export interface TextOutput {
 
 const ERASE_LINE = '\r\x1b[2K';
 
+type Environment = Readonly<Record<string, string | undefined>>;
+
 /** Owns the bottom line of the terminal. The cursor stays visible, so nothing needs restoring after a crash. */
 export class StatusLine {
   readonly #output: TextOutput;
+  readonly #environment: Environment;
   #shown = '';
 
-  constructor(output: TextOutput) {
+  /** @param environment says what the terminal can do, and what its user wants */
+  constructor(output: TextOutput, environment: Environment = process.env) {
     this.#output = output;
+    this.#environment = environment;
   }
 
   get isTerminal(): boolean {
     return this.#output.isTTY === true;
   }
 
+  /** Lines can be taken back; on a dumb terminal they only follow each other. */
+  get erases(): boolean {
+    return this.isTerminal && this.#environment.TERM !== 'dumb';
+  }
+
+  /** https://no-color.org: any value but an empty one. */
+  get hasColours(): boolean {
+    return this.erases && !this.#environment.NO_COLOR;
+  }
+
   show(text: string): void {
-    if (!this.isTerminal) return;
+    if (!this.erases) return;
     // A line that wraps could not be erased.
     const line = text.slice(0, (this.#output.columns || 80) - 1);
     if (line === this.#shown) return;
@@ -65,9 +80,9 @@ export class Progress {
   /** @param describe how far the work is, in a few words */
   start(describe: () => string): void {
     this.stop();
-    const terminal = this.#status.isTerminal;
-    const tell = () => (terminal ? this.#status.show(describe()) : this.#log.info(describe()));
-    this.#timer = setInterval(tell, terminal ? REFRESH_MS : LOG_EVERY_MS);
+    const erases = this.#status.erases;
+    const tell = () => (erases ? this.#status.show(describe()) : this.#log.info(describe()));
+    this.#timer = setInterval(tell, erases ? REFRESH_MS : LOG_EVERY_MS);
     this.#timer.unref();
   }
 

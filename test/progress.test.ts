@@ -3,9 +3,9 @@
 import { describe, expect, it } from 'vitest';
 import { StatusLine } from '../src/progress.js';
 
-function screen(isTTY: boolean, columns = 20) {
+function screen(isTTY: boolean, environment = {}, columns = 20) {
   const written: string[] = [];
-  const status = new StatusLine({ isTTY, columns, write: (text) => written.push(text) });
+  const status = new StatusLine({ isTTY, columns, write: (text) => written.push(text) }, environment);
   return { status, text: () => written.join('') };
 }
 
@@ -27,6 +27,24 @@ describe('status line', () => {
     status.show('busy');
     status.writeAbove('log\n');
     expect(text()).toBe(`${ERASE}busy${ERASE}log\n${ERASE}busy`);
+  });
+
+  it('is absent from a dumb terminal, which cannot take a line back', () => {
+    const { status, text } = screen(true, { TERM: 'dumb' });
+    status.show('busy');
+    status.writeAbove('log\n');
+    status.clear();
+    expect(text()).toBe('log\n');
+  });
+
+  it.each([
+    [{}, true],
+    [{ NO_COLOR: '' }, true],
+    [{ NO_COLOR: '0' }, false],
+    [{ TERM: 'dumb' }, false],
+  ])('colours with %o: %s', (environment, expected) => {
+    expect(screen(true, environment).status.hasColours).toBe(expected);
+    expect(screen(false, environment).status.hasColours).toBe(false);
   });
 
   it('is silent where there is no terminal', () => {
