@@ -3,7 +3,8 @@
 import { ERROR_CODES, OperatingError } from '../../offload/index.js';
 import { StdoutClosed } from './interrupt.js';
 
-const INTERNAL_STATUS = 1;
+/** Of a fault of this program, which has no code in the table of errors. */
+export const INTERNAL_STATUS = 1;
 
 /** What goes to stderr, and the exit status. */
 export function describeFailure(error: unknown, withStack: boolean): { text: string; exitStatus: number } {
