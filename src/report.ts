@@ -66,6 +66,12 @@ export function streamingSentence(meter: Meter, plan: Plan): string {
   );
 }
 
+/** What was done, and how fast, for the end of a run. */
+export function rateSentence(done: string, tokens: number, seconds: number): string {
+  const perSecond = tokens / Math.max(seconds, 1e-3);
+  return `${done}: ${tokens} tokens in ${seconds.toFixed(seconds < 100 ? 2 : 0)} s, ${perSecond.toFixed(1)} tokens/s`;
+}
+
 export interface ReportContext {
   readonly command: string;
   readonly model: Readonly<Record<string, unknown>>;

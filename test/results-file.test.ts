@@ -1,77 +1,104 @@
 // Which results a run may go on with: torn lines are cut, and what does not belong is refused.
 
-import { rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { finishedTexts } from '../src/cli/resume.js';
+import { finishedTexts, promptsDigest } from '../src/cli/resume.js';
 import { JsonLinesFile } from '../src/output-file.js';
 import {
   checkSettings,
-  readFinished,
+  damagedPath,
   readSettings,
   settingsPath,
   writeSettings,
 } from '../src/results-file.js';
+import { dropDamaged, readFinished } from '../src/results-lines.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 const folder = tempFolder();
 const output = join(folder, 'out.jsonl');
-const SETTINGS = { model: 'm', prompts: '3', num_samples: 2, stop: ['x'], seed: null };
-const encoded = ['a', 'b', 'c'].flatMap((text, index) =>
-  [0, 1].map((sample) => ({ index, sample, text, tokens: Int32Array.of(1) })),
-);
 
-function line(index: number, sample: number): string {
-  return `${JSON.stringify({ index, sample, prompt: 'abc'[index], text: 'Ω\n', token_ids: [5] })}\n`;
+/** Prompts of one letter each, with two texts for each. */
+function jobOf(letters: string) {
+  const prompts = [...letters].map((text) => ({ text }));
+  const encoded = prompts.flatMap(({ text }, index) =>
+    [0, 1].map((sample) => ({ index, sample, text, tokens: Int32Array.of(1) })),
+  );
+  return { prompts, encoded };
+}
+
+const job = jobOf('abc');
+const SETTINGS = {
+  model: 'm',
+  weights: [],
+  prompts: promptsDigest(job.prompts),
+  num_samples: 2,
+  stop: ['x'],
+  seed: null,
+  max_new_tokens: 1,
+};
+
+function line(index: number, sample: number, prompt = 'abc'[index]): string {
+  const text = { text: 'Ω\n', token_ids: [5], finish_reason: 'length' };
+  return `${JSON.stringify({ index, sample, prompt, ...text })}\n`;
 }
 
 beforeEach(() => {
   rmSync(output, { force: true });
+  rmSync(damagedPath(output), { force: true });
   writeSettings(output, SETTINGS);
 });
 
-function finished(content: string | Uint8Array) {
+function finished(content: string | Uint8Array, now = job) {
   writeFileSync(output, content);
-  return finishedTexts(output, SETTINGS, { encoded });
+  return finishedTexts(output, SETTINGS, now);
 }
 
 describe('finished texts', () => {
   const three = line(2, 1) + line(0, 0) + line(1, 0);
 
   it('are known by their places, in whatever order they were finished', () => {
-    const wholeBytes = Buffer.byteLength(three);
-    expect(finished(three)).toEqual({ places: new Set([5, 0, 2]), wholeBytes, tornBytes: 0 });
+    const end = Buffer.byteLength(three);
+    expect(finished(three)).toEqual({
+      places: new Set([5, 0, 2]),
+      fileBytes: end,
+      kept: [{ begin: 0, end }],
+      damaged: [],
+      tornBytes: 0,
+    });
   });
 
   it('an absent or empty file has none, whatever lies beside it', () => {
     writeFileSync(settingsPath(output), 'anything');
-    expect(finishedTexts(output, SETTINGS, { encoded }).places.size).toBe(0);
-    expect(finished('')).toEqual({ places: new Set(), wholeBytes: 0, tornBytes: 0 });
+    expect(finishedTexts(output, SETTINGS, job).places.size).toBe(0);
+    expect(finished('').places.size).toBe(0);
   });
 
   it('a last line cut anywhere is torn, and the lines before it count', () => {
     const [bytes, next] = [Buffer.from(three), Buffer.from(line(0, 1))];
     for (let cut = 1; cut < next.length; cut++) {
-      const { places, wholeBytes, tornBytes } = finished(Buffer.concat([bytes, next.subarray(0, cut)]));
-      expect([places.size, wholeBytes, tornBytes]).toEqual([3, bytes.length, cut]);
+      const { places, kept, damaged, tornBytes } = finished(Buffer.concat([bytes, next.subarray(0, cut)]));
+      expect([places.size, kept, damaged, tornBytes]).toEqual([
+        3,
+        [{ begin: 0, end: bytes.length }],
+        [],
+        cut,
+      ]);
     }
     // Blocks that never reached the drive read as zeros.
     for (const zeros of ['\0'.repeat(50), `${'\0'.repeat(50)}\n`]) {
-      expect(finished(three + zeros)).toMatchObject({ wholeBytes: bytes.length, tornBytes: zeros.length });
+      expect(finished(three + zeros)).toMatchObject({ damaged: [], tornBytes: zeros.length });
     }
-    expect(finished(next.subarray(0, 7))).toEqual({ places: new Set(), wholeBytes: 0, tornBytes: 7 });
+    expect(finished(next.subarray(0, 7))).toMatchObject({ kept: [], damaged: [], tornBytes: 7 });
   });
 
   it('are read whatever their size, across the borders of pieces', () => {
-    const long = JSON.stringify({ index: 1, sample: 1, prompt: 'b', text: 'ü'.repeat(2_500_000) });
-    const content = `${three}${long}\n${line(0, 1)}{"index"`;
+    const long = line(1, 1).replace('Ω', 'ü'.repeat(2_500_000));
+    const content = `${three}${long}${line(0, 1)}{"index"`;
     expect(finished(content)).toMatchObject({ places: new Set([5, 0, 2, 3, 1]), tornBytes: 8 });
   });
 
   it.each([
-    ['twice', three + line(0, 0), /line 4 of .* is a text that was there before/],
-    ['damaged before the end', `{"index\n${three}`, /line 1 of .* is no JSON object/],
-    ['no object', `5\n${three}`, /line 1 of .* is no JSON object/],
     [
       'no such prompt',
       line(2, 0).replace('2', '7') + three,
@@ -87,6 +114,66 @@ describe('finished texts', () => {
     ],
   ])('refuses a record: %s', (_, content, message) => {
     expect(() => finished(content)).toThrow(message);
+  });
+});
+
+describe('damaged lines', () => {
+  const [a, b, c] = [line(2, 1), line(0, 0), line(1, 0)];
+  const bytes = (...parts: (string | number[])[]) => Buffer.concat(parts.map((part) => Buffer.from(part)));
+
+  it.each([
+    ['half a line', bytes(a, b.slice(20), c), [5, 2], 1],
+    ['zeros within a line', bytes(a, '\0\0\0', b, c), [5, 2], 1],
+    ['bytes that are no UTF-8', bytes(a, b.slice(0, -4), [0xff], b.slice(-4), c), [5, 2], 1],
+    ['two lines without a newline between them', bytes(a.trimEnd(), b, c), [2], 1],
+    ['all lines without newlines', bytes(a.trimEnd(), b.trimEnd(), c.trimEnd()), [], 1],
+    ['one list of all', bytes(`[${[a, b, c].map((text) => text.trim()).join()}]`), [], 1],
+    ['another value', bytes(a, '5\n', b, c), [5, 0, 2], 1],
+    ['a text that is there twice', bytes(a, b, b, c, a), [5, 0, 2], 2],
+    ['a line without its token ids', bytes(a, b.replace('token_ids', 'tokens'), c), [5, 2], 1],
+    ['the first line', bytes([0xef, 0xbb, 0xbf], a, b, c), [0, 2], 1],
+    ['empty lines', bytes('\n', a, '\r\n', b, c, ' \n'), [5, 0, 2], 0],
+  ])('%s: the good ones stay, and nothing is thrown away', (_, content, places, count) => {
+    const found = finished(content);
+    expect([...found.places]).toEqual(places);
+    expect(found.damaged).toHaveLength(count);
+    const { keptBytes, fileBytes } = dropDamaged(output, found);
+    const good = [a, b, c].filter((_line, i) => places.includes([5, 0, 2][i] ?? -1)).join('');
+    expect(readFileSync(output).subarray(0, keptBytes).toString()).toBe(good);
+    expect(fileBytes).toBe(statSync(output).size);
+    const aside = existsSync(damagedPath(output)) ? statSync(damagedPath(output)).size : 0;
+    const damagedBytes = found.damaged.reduce((sum, { begin, end }) => sum + end - begin, 0);
+    expect(aside).toBe(damagedBytes);
+    // And now it is as any other.
+    const file = new JsonLinesFile(output, '--output');
+    file.open(keptBytes, fileBytes);
+    file.close();
+    expect(finishedTexts(output, SETTINGS, job)).toMatchObject({ damaged: [], tornBytes: 0 });
+    expect([...finishedTexts(output, SETTINGS, job).places]).toEqual(places);
+  });
+
+  it('are looked for in the file that was read, and in no other', () => {
+    const found = finished(bytes(a, '5\n', b));
+    writeFileSync(output, a + b + c);
+    expect(() => dropDamaged(output, found)).toThrow(/another program writes to it/);
+    expect(readFileSync(output, 'utf8')).toBe(a + b + c);
+  });
+});
+
+describe('prompts', () => {
+  it('may have come after those of the results', () => {
+    const { places } = finished(line(1, 0) + line(2, 1), jobOf('abcde'));
+    expect([...places]).toEqual([2, 5]);
+  });
+
+  it.each([
+    ['changed', 'axcde', /other prompts \(prompt 1 was "b" and is "x"\)/],
+    ['moved', 'bac', /other prompts \(prompt 1 was "b" and is "a"\)/],
+    ['put before the others', 'zabc', /other prompts \(prompt 1 was "b" and is "a"\)/],
+    ['changed where there is no text yet', 'xbc', /other prompts \(3 there, 3 now\)/],
+    ['fewer', 'ab', /other prompts \(3 there, 2 now\)/],
+  ])('%s: refused', (_, letters, message) => {
+    expect(() => finished(line(1, 0) + line(2, 1), jobOf(letters))).toThrow(message);
   });
 });
 
@@ -109,25 +196,38 @@ describe('settings', () => {
 
 it('a second run on the same results notices the first', () => {
   writeFileSync(output, line(0, 0));
-  const { wholeBytes } = readFinished(output, () => 0);
+  const { size } = statSync(output);
   const [one, other] = [0, 1].map(() => new JsonLinesFile(output, '--output'));
-  for (const file of [one, other]) file?.open(wholeBytes);
-  one?.write({ index: 0, sample: 1, prompt: 'a' });
-  expect(() => other?.write({ index: 0, sample: 1, prompt: 'a' })).toThrow(/another program writes to it/);
-  one?.write({ index: 1, sample: 0, prompt: 'b' });
+  for (const file of [one, other]) file?.open(size, size);
+  one?.write(JSON.parse(line(0, 1)));
+  expect(() => other?.write(JSON.parse(line(0, 1)))).toThrow(/another program writes to it/);
+  one?.write(JSON.parse(line(1, 0)));
   for (const file of [one, other]) file?.close();
-  expect(finishedTexts(output, SETTINGS, { encoded }).places.size).toBe(3);
+  expect(finishedTexts(output, SETTINGS, job).places.size).toBe(3);
 });
 
 it('a file that goes on keeps its whole lines and nothing else', () => {
   writeFileSync(output, `${line(0, 0)}{"ind`);
-  const { wholeBytes } = readFinished(output, () => 0);
+  const { keptBytes, fileBytes } = dropDamaged(
+    output,
+    readFinished(output, () => 0),
+  );
   const file = new JsonLinesFile(output, '--output');
-  file.open(wholeBytes);
-  file.write({ index: 0, sample: 1, prompt: 'a' });
-  file.write({ index: 1, sample: 0, prompt: 'b' });
+  file.open(keptBytes, fileBytes);
+  file.write(JSON.parse(line(0, 1)));
+  file.write(JSON.parse(line(1, 0)));
   file.close();
-  const again = finishedTexts(output, SETTINGS, { encoded });
+  const again = finishedTexts(output, SETTINGS, job);
   expect([...again.places]).toEqual([0, 1, 2]);
   expect(again.tornBytes).toBe(0);
+});
+
+it('a file that another program has begun meanwhile is left alone', () => {
+  writeFileSync(output, line(0, 0));
+  const file = new JsonLinesFile(output, '--output');
+  expect(() => file.open(0, 0)).toThrow(/another program has written to it since this run began/);
+  expect(readFileSync(output, 'utf8')).toBe(line(0, 0));
+  file.open(0); // asked for
+  file.close();
+  expect(readFileSync(output, 'utf8')).toBe('');
 });

@@ -11,6 +11,8 @@ export interface CommandContext {
   readonly interrupt: Interrupt;
   /** Results go to stdout, and nothing else does. */
   readonly write: (text: string) => void;
+  /** Figures for people go to stderr, as they are. */
+  readonly tell: (text: string) => void;
   /** Stdout is a terminal: what is written appears between the lines of stderr. */
   readonly writesToTerminal: boolean;
   /** A model that is opened already, with layers on their way. */

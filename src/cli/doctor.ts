@@ -2,13 +2,14 @@
 
 import { OperatingError, profileText, renameKeys, toSnake } from '../../offload/index.js';
 import { diagnose, doctorText } from '../doctor.js';
-import { checkWritable, writeWhole } from '../output-file.js';
 import type { CommandContext } from './context.js';
 import type { DoctorOptions } from './doctor-options.js';
+import { checkFiles } from './run-files.js';
+import { writeOutput } from './session.js';
 
 export async function runDoctor(options: DoctorOptions, context: CommandContext): Promise<void> {
   const { path, save, json } = options;
-  if (save !== undefined) checkWritable(save, '--save');
+  checkFiles({ '--path': path }, { '--save': save }, path);
   const work = diagnose(path, context.interrupt.signal);
   const { findings, machine } = await context.progress.during(() => 'measuring this machine', work);
   if (json) {
@@ -24,6 +25,6 @@ export async function runDoctor(options: DoctorOptions, context: CommandContext)
       'nothing is saved, because this processor lacks the instructions that the kernels need',
     );
   }
-  writeWhole(save, profileText(machine), '--save');
+  writeOutput(save, profileText(machine), '--save', context);
   context.log.info(`wrote ${save}: give it to plan --machine`);
 }

@@ -34,12 +34,17 @@ export const GENERATE_OPTIONS = {
   output: {
     kind: 'value',
     group: GENERATION,
-    describe: 'write a JSON line per text to this file, as each is finished',
+    describe: 'write a JSON line per text to this file, as each is finished; - for stdout',
   },
   resume: {
     kind: 'flag',
     group: GENERATION,
     describe: 'go on with the results in --output: only what is missing there is made',
+  },
+  overwrite: {
+    kind: 'flag',
+    group: GENERATION,
+    describe: 'begin --output anew: without this or --resume, results that are there are not touched',
   },
   benchmark: { kind: 'flag', group: BENCHMARK, describe: 'repeat the run and print how fast it was' },
   warmup_cycles: { kind: 'value', group: BENCHMARK, describe: 'runs before the timed ones', default: '1' },
@@ -88,6 +93,8 @@ export interface GenerateOptions extends SharedOptions, SamplingOptions {
   readonly output: string | undefined;
   /** Go on with what `output` has. */
   readonly resume: boolean;
+  /** Begin anew, whatever `output` has. */
+  readonly overwrite: boolean;
   /** Undefined without --benchmark. */
   readonly benchmark: { readonly warmupCycles: number; readonly cycles: number } | undefined;
 }
@@ -101,6 +108,10 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
   }
   if (options.has('system') && !options.flag('chat')) throw badOption('--system is for --chat: add it');
   options.exclude('resume', 'benchmark', 'a benchmark makes every text');
+  options.exclude('resume', 'overwrite', 'results are either gone on with or made anew');
+  if (options.flag('overwrite') && !options.has('output')) {
+    throw badOption('--overwrite is for a file of results: add --output');
+  }
   if (options.flag('resume') && !options.has('output')) {
     throw badOption('--resume goes on with a file of results: add --output');
   }
@@ -121,6 +132,7 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     ignoreEos: options.flag('ignore_eos'),
     output: options.path('output'),
     resume: options.flag('resume'),
+    overwrite: options.flag('overwrite'),
     benchmark: benchmark
       ? { warmupCycles: options.count('warmup_cycles', 0) ?? 1, cycles: options.count('cycles') ?? 5 }
       : undefined,

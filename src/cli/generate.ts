@@ -3,9 +3,11 @@
 import { OperatingError, present } from '../../offload/index.js';
 import { type GenerationResult, generate, type PassProgress } from '../generate.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
-import { JsonLinesFile } from '../output-file.js';
-import { type Cycle, performanceBlock, streamingBlock } from '../report.js';
-import { type FinishedTexts, isResumable, type RunSettings, writeSettings } from '../results-file.js';
+import { JsonLines, JsonLinesFile } from '../output-file.js';
+import { isStdout } from '../output-target.js';
+import { type Cycle, performanceBlock, rateSentence, streamingBlock } from '../report.js';
+import { damagedPath, type RunSettings, resultsFile, writeSettings } from '../results-file.js';
+import { dropDamaged, type FinishedTexts } from '../results-lines.js';
 import { withAutoBatch } from './auto-batch.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
@@ -28,8 +30,15 @@ import {
 } from './generation-output.js';
 import { generationStatus } from './generation-status.js';
 import { checkWeights, type Identity, identityOf } from './identity.js';
-import { finishedTexts, NOTHING_FINISHED, settingsOf, withSeedOfResults } from './resume.js';
-import { checkFiles, finishSession, type Session, withSession } from './session.js';
+import {
+  checkNothingLost,
+  finishedTexts,
+  NOTHING_FINISHED,
+  settingsOf,
+  withSeedOfResults,
+} from './resume.js';
+import { checkFiles, checkModelFiles, sharedInputs } from './run-files.js';
+import { finishSession, type Session, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
 
 /** What is to be done of a job: all of it, or what its results lack. */
@@ -43,14 +52,15 @@ interface Task {
 }
 
 export async function runGenerate(given: GenerateOptions, context: CommandContext): Promise<void> {
-  checkFiles(
-    { '--prompts_file': given.promptsFile },
-    { '--output': given.output, '--report': given.report, '--trace': given.trace },
-  );
-  if (given.output !== undefined) context.interrupt.ignoreClosedStdout();
+  const { output, report, trace } = given;
+  const outputs = { '--output': output, '--report': report, '--trace': trace };
+  checkFiles({ '--prompts_file': given.promptsFile, ...sharedInputs(given) }, outputs, given.name);
+  checkNothingLost(given);
+  if (output !== undefined && !isStdout(output)) context.interrupt.ignoreClosedStdout();
   const asked = withSeedOfResults(given);
   const prompts = await givenPrompts(asked);
   const source = await openSource(asked, context);
+  checkModelFiles(outputs, source);
   const encoded = await encodeJob(source, prompts, asked);
   const options = await withAutoBatch(source, encoded, asked, context);
   const job = fillJob(encoded, options);
@@ -80,6 +90,12 @@ function describeTask({ job, options, finished, open }: Task, { log }: CommandCo
     log.info(
       `${options.output} has ${finished.places.size} of ${encoded.length} texts${torn}; ${open.length} are to be made`,
     );
+    if (finished.damaged.length > 0) {
+      log.warn(
+        `${finished.damaged.length} lines of ${options.output} are damaged or come twice: they are moved to ` +
+          `${damagedPath(options.output ?? '')}, and what they lack is made again`,
+      );
+    }
   }
   const failed = encoded.filter(({ problem }) => problem);
   const [first] = failed;
@@ -119,19 +135,27 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
   const { batchSize, benchmark } = options;
   if (benchmark) {
     const { meter, readySeconds } = session;
-    context.write(performanceBlock({ batchSize, readySeconds, cycles }) + streamingBlock(meter, limits));
+    const block = performanceBlock({ batchSize, readySeconds, cycles }) + streamingBlock(meter, limits);
+    // Where stdout is for JSON lines, it is for nothing else.
+    if (options.output !== undefined && isStdout(options.output)) context.tell(block);
+    else context.write(block);
   }
-  finishSession('generate', source, session, options, context, limits, {
+  const newTokens = cycles.reduce((sum, cycle) => sum + cycle.newTokens, 0);
+  const seconds = cycles.reduce((sum, cycle) => sum + cycle.seconds, 0);
+  const figures = {
     batch_size: batchSize,
     streams: session.engine.executor.deviceCount,
     max_new_tokens: options.maxNewTokens,
     prompts: job.prompts.length,
     ...samplingFigures(options),
     warmup_cycles: benchmark?.warmupCycles ?? 0,
-    cycles: cycles.map(({ seconds, newTokens }) => ({ seconds, new_tokens: newTokens })),
-    new_tokens: cycles.reduce((sum, { newTokens }) => sum + newTokens, 0),
-    seconds: cycles.reduce((sum, { seconds }) => sum + seconds, 0),
-  });
+    cycles: cycles.map((cycle) => ({ seconds: cycle.seconds, new_tokens: cycle.newTokens })),
+    new_tokens: newTokens,
+    seconds,
+  };
+  const texts = task.open.length * cycles.length;
+  const summary = rateSentence(`made ${texts} ${texts === 1 ? 'text' : 'texts'}`, newTokens, seconds);
+  finishSession({ command: 'generate', source, session, options, context, limits, figures, summary });
 }
 
 /** What has to be known to make the same texts again. */
@@ -236,13 +260,18 @@ function makeSinks(task: Task, context: CommandContext): GenerationSink[] {
     if (context.writesToTerminal) context.progress.stop();
     context.write(text);
   };
-  const sinks: GenerationSink[] = [
-    options.batchSize * options.deviceCount === 1
-      ? new StreamingSink(encoded, rendering, write, bare)
-      : new BatchSink(encoded, rendering, context.write, finished.places),
-  ];
-  if (options.output !== undefined) {
-    sinks.push(new JsonLinesSink(encoded, rendering, openResults(options.output, task, context)));
+  const sinks: GenerationSink[] = [];
+  const { output } = options;
+  if (output === undefined || !isStdout(output)) {
+    sinks.push(
+      options.batchSize * options.deviceCount === 1
+        ? new StreamingSink(encoded, rendering, write, bare)
+        : new BatchSink(encoded, rendering, context.write, finished.places),
+    );
+  }
+  if (output !== undefined) {
+    const lines = isStdout(output) ? new JsonLines(context.write) : openResults(output, task, context);
+    sinks.push(new JsonLinesSink(encoded, rendering, lines));
   }
   for (const [place, { problem }] of encoded.entries()) {
     if (!problem || finished.places.has(place)) continue;
@@ -251,13 +280,25 @@ function makeSinks(task: Task, context: CommandContext): GenerationSink[] {
   return sinks;
 }
 
-/** Emptied before its settings are written, so that settings never stand beside another run's results. */
-function openResults(path: string, { settings, finished }: Task, { log }: CommandContext): JsonLinesFile {
+/**
+ * Emptied before its settings are written, so that settings never stand beside another run's results; where prompts have
+ * come after those of the results, the settings say so before there is a text of them.
+ */
+function openResults(
+  path: string,
+  { settings, finished, options }: Task,
+  { log }: CommandContext,
+): JsonLinesFile {
+  const results = resultsFile(path);
   const file = new JsonLinesFile(path, '--output');
-  file.open(finished.wholeBytes);
-  if (finished.wholeBytes > 0 || !isResumable(path)) return file;
+  if (results === undefined) {
+    file.open();
+    return file;
+  }
+  const { keptBytes, fileBytes } = dropDamaged(results, finished);
+  file.open(keptBytes, options.overwrite ? undefined : fileBytes);
   try {
-    writeSettings(path, settings);
+    writeSettings(results, settings);
   } catch (error) {
     if (!(error instanceof OperatingError)) throw error;
     log.warn(`--resume will not be able to go on with these results: ${error.message}`);

@@ -2,7 +2,7 @@
 
 import { type OperatingError, present } from '../../offload/index.js';
 import type { GenerationResult } from '../generate.js';
-import type { JsonLinesFile } from '../output-file.js';
+import type { JsonLines } from '../output-file.js';
 import type { EncodedPrompt } from '../prompts.js';
 import { StoppingStream } from '../stop-strings.js';
 import { TextStream } from '../text-stream.js';
@@ -193,14 +193,16 @@ function isFresh(seen: Set<string>, shown: string, { sample = 0 }: EncodedPrompt
   return fresh;
 }
 
+type Lines = Pick<JsonLines, 'write' | 'close'>;
+
 /** A line per text as it finishes. */
 export class JsonLinesSink implements GenerationSink {
   readonly #prompts: readonly EncodedPrompt[];
   readonly #rendering: Rendering;
-  readonly #file: JsonLinesFile;
+  readonly #file: Lines;
 
   /** @param file open */
-  constructor(prompts: readonly EncodedPrompt[], rendering: Rendering, file: JsonLinesFile) {
+  constructor(prompts: readonly EncodedPrompt[], rendering: Rendering, file: Lines) {
     this.#prompts = prompts;
     this.#rendering = rendering;
     this.#file = file;

@@ -3,7 +3,7 @@
 import { formatBytes, OperatingError } from '../../offload/index.js';
 import { chatTemplateText } from '../chat.js';
 import type { JsonObject } from '../json-file.js';
-import { fingerprint, isResumable, type RunSettings, readSettings } from '../results-file.js';
+import { fingerprint, type RunSettings, readSettings, resultsFile } from '../results-file.js';
 import { tokenizerDigest } from '../tokenizer-record.js';
 import {
   compareWeights,
@@ -30,7 +30,7 @@ export async function identityOf(
   { output, chat }: GenerateOptions,
   { progress, interrupt }: CommandContext,
 ): Promise<Identity | undefined> {
-  if (output === undefined || !isResumable(output)) return undefined;
+  if (output === undefined || resultsFile(output) === undefined) return undefined;
   const { checkpoint } = source.opened;
   const template = chat ? await chatTemplateText(checkpoint.folder) : undefined;
   let line = 'looking at the weights';

@@ -40,6 +40,15 @@ export class Interrupt {
     this.#ignoreStdout = true;
   }
 
+  /** Resolves when all that went to stdout is there, or failed, of which `signal` then tells; or on interruption. */
+  stdoutWritten(): Promise<void> {
+    return new Promise((resolve) => {
+      this.onStop(resolve);
+      // Errors of a write are told after its callback.
+      process.stdout.write('', () => setImmediate(resolve));
+    });
+  }
+
   #onSignal(name: string): void {
     if (this.signal.aborted) this.#exit();
     setTimeout(() => this.#exit(), PATIENCE_MS).unref();

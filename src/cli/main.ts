@@ -47,19 +47,28 @@ async function execute(
   interrupt: Interrupt,
   early: Promise<EarlyLoad | undefined> | undefined,
 ): Promise<void> {
-  if (parsed.kind === 'print') {
-    process.stdout.write(parsed.text);
-    return;
-  }
+  if (parsed.kind === 'print') process.stdout.write(parsed.text);
+  else await run(parsed, status, interrupt, early);
+  // Only now is it known whether the last of it could be written.
+  await interrupt.stdoutWritten();
+  interrupt.signal.throwIfAborted();
+}
+
+async function run(
+  parsed: Extract<ParsedCommandLine, { kind: 'run' }>,
+  status: StatusLine,
+  interrupt: Interrupt,
+  early: Promise<EarlyLoad | undefined> | undefined,
+): Promise<void> {
   const log = createLogger(readLogLevel(parsed.options), status);
   const writesToTerminal = process.stdout.isTTY === true;
   const write = (text: string) => {
     if (writesToTerminal) status.clear();
     process.stdout.write(text);
   };
-  const context = { log, progress: new Progress(status, log), interrupt, write, writesToTerminal };
+  const tell = (text: string) => status.writeAbove(text);
+  const context = { log, progress: new Progress(status, log), interrupt, write, tell, writesToTerminal };
   await runCommand(parsed.command, parsed.options, context, early);
-  interrupt.signal.throwIfAborted();
 }
 
 function mayUseGpu(options: OptionReader): boolean {

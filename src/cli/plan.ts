@@ -18,8 +18,10 @@ import { planOptionsFor, warningsFor } from './ds-config-options.js';
 import { badOption } from './option-reader.js';
 import type { PlanCommandOptions } from './plan-options.js';
 import { openPlanned } from './planned-model.js';
+import { checkFiles, sharedInputs } from './run-files.js';
 
 export async function runPlan(options: PlanCommandOptions, context: CommandContext): Promise<void> {
+  checkFiles({ '--machine': options.machine, ...sharedInputs(options) }, {}, options.name);
   for (const warning of options.warnings) context.log.warn(warning);
   const opened = await openPlanned(options, context);
   const machine = await machineFor(options, opened, context);

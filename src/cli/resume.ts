@@ -1,21 +1,43 @@
 // Going on with results: what a run's texts depend on, and which of them its --output already has.
 
-import type { JsonObject } from '../json-file.js';
+import { statSync } from 'node:fs';
+import { formatBytes } from '../../offload/index.js';
+import { type JsonObject, show } from '../json-file.js';
 import type { Prompt } from '../prompts.js';
 import {
   checkSettings,
-  type FinishedTexts,
   fingerprint,
   type RunSettings,
-  readFinished,
   readSettings,
+  refusal,
+  resultsFile,
 } from '../results-file.js';
+import { type FinishedTexts, readFinished, recordsOf } from '../results-lines.js';
 import type { GenerateOptions } from './generate-options.js';
 import type { Job } from './generation-job.js';
 import { type Identity, identitySettings, requireWeights } from './identity.js';
+import { badOption } from './option-reader.js';
 import type { Source } from './source.js';
 
-export const NOTHING_FINISHED: FinishedTexts = { places: new Set(), wholeBytes: 0, tornBytes: 0 };
+export const NOTHING_FINISHED: FinishedTexts = {
+  places: new Set(),
+  fileBytes: 0,
+  kept: [],
+  damaged: [],
+  tornBytes: 0,
+};
+
+/** Results of hours must not end by a word that was left out. Throws BAD_OPTION. */
+export function checkNothingLost({ output, resume, overwrite }: GenerateOptions): void {
+  if (output === undefined || resume || overwrite) return;
+  const results = resultsFile(output);
+  const sizeBytes = results === undefined ? 0 : (statSync(results, { throwIfNoEntry: false })?.size ?? 0);
+  if (sizeBytes === 0) return;
+  throw badOption(
+    `--output: ${output} has ${formatBytes(sizeBytes)} of results: add --resume to go on with them, --overwrite to ` +
+      'begin anew, or give another path',
+  );
+}
 
 /** A seed that was drawn is drawn once: a run that goes on takes that of the one before. Throws like `readSettings`. */
 export function withSeedOfResults(options: GenerateOptions): GenerateOptions {
@@ -37,14 +59,13 @@ export function settingsOf(
 ): RunSettings {
   const { checkpoint, model } = source.opened;
   const { sampling } = options;
-  const digest = (values: Iterable<unknown>) => fingerprint(values).slice(0, 16);
   return {
     model: model.architecture,
     configuration: digest([checkpoint.config, checkpoint.totalBytes]),
     ...(identity ? identitySettings(identity) : {}),
     start_token: job.vocabulary.startToken ?? null,
     stop_tokens: [...job.stopTokens].sort((a, b) => a - b),
-    prompts: `${job.prompts.length} ${digest(job.prompts.map(contentOf))}`,
+    prompts: promptsDigest(job.prompts),
     compute_dtype: options.cpu.computeType ?? 'float32',
     chat: options.chat !== undefined,
     system: options.chat?.system ?? null,
@@ -66,31 +87,76 @@ function contentOf(prompt: Prompt): unknown {
   return 'text' in prompt ? prompt.text : prompt.tokenIds;
 }
 
-/** Throws BAD_INPUT when the results belong to another run. */
-export function finishedTexts(
-  output: string,
-  settings: RunSettings,
-  job: Pick<Job, 'encoded'>,
-): FinishedTexts {
-  const found = readSettings(output);
-  if (!found) return NOTHING_FINISHED;
-  requireWeights(output, found);
-  // The weights' records have times in them: `checkWeights` compares them.
-  const [{ weights: _then, ...there }, { weights: _now, ...here }] = [found, settings];
-  checkSettings(output, there, here);
-  const samples = Number(settings.num_samples);
-  return readFinished(output, (record) => placeOf(record, samples, job));
+function digest(values: Iterable<unknown>): string {
+  return fingerprint(values).slice(0, 16);
 }
 
-function placeOf(
-  { index, sample = 0, prompt }: JsonObject,
-  samples: number,
-  { encoded }: Pick<Job, 'encoded'>,
-) {
-  const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
+/** How many, and what: so that the same prompts are known again with others after them. */
+export function promptsDigest(prompts: readonly Prompt[]): string {
+  return `${prompts.length} ${digest(prompts.map(contentOf))}`;
+}
+
+type Prompts = Pick<Job, 'prompts' | 'encoded'>;
+
+/** Throws BAD_INPUT when the results belong to another run; prompts may have come after those of the results. */
+export function finishedTexts(output: string, settings: RunSettings, job: Prompts): FinishedTexts {
+  const found = readSettings(output);
+  const results = resultsFile(output);
+  if (!found || results === undefined) return NOTHING_FINISHED;
+  const samples = Number(settings.num_samples);
+  requireWeights(output, found);
+  // The weights' records have times in them: `checkWeights` compares them.
+  checkSettings(output, found, settings, ['prompts', 'weights']);
+  if (!beginsWith(job.prompts, found.prompts)) throw otherPrompts(results, found.prompts, samples, job);
+  return readFinished(results, (record) => placeOf(record, samples, job));
+}
+
+function countIn(digested: unknown): number {
+  return Number.parseInt(String(digested), 10);
+}
+
+function beginsWith(prompts: readonly Prompt[], digested: unknown): boolean {
+  const count = countIn(digested);
+  return count <= prompts.length && promptsDigest(prompts.slice(0, count)) === digested;
+}
+
+/** Says which prompt is another one, as far as the results tell. */
+function otherPrompts(results: string, digested: unknown, samples: number, { prompts, encoded }: Prompts) {
+  const [theirs, ours] = [countIn(digested), prompts.length];
+  let first: { readonly index: number; readonly prompt: unknown } | undefined;
+  for (const { index, prompt } of recordsOf(results)) {
+    if (!isCount(index) || index >= (first?.index ?? ours)) continue;
+    if (prompt !== (encoded[index * samples]?.text ?? null)) first = { index, prompt };
+  }
+  const where = first
+    ? `prompt ${first.index} was ${show(first.prompt)} and is ${show(encoded[first.index * samples]?.text ?? null)}`
+    : `${theirs} there, ${ours} now`;
+  return refusal(
+    `the results in ${results} belong to a run with other prompts (${where}): give the same prompts, with new ones ` +
+      'only after them, or another --output',
+  );
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
+}
+
+function placeOf(record: JsonObject, samples: number, { encoded }: Prompts): number | string | undefined {
+  const { index, sample = 0, prompt } = record;
   if (!isCount(index) || !isCount(sample) || sample >= samples) return 'has no index of a text';
   const place = index * samples + sample;
   const expected = encoded[place];
   if (!expected) return `has index ${index}, and there are ${encoded.length / samples} prompts`;
-  return prompt === (expected.text ?? null) ? place : `has another prompt than index ${index} has now`;
+  if (prompt !== (expected.text ?? null)) return `has another prompt than index ${index} has now`;
+  return isWhole(record) ? place : undefined;
+}
+
+/** With all that a line is to have; something has taken parts out of others. */
+function isWhole({ text, token_ids, finish_reason }: JsonObject): boolean {
+  return (
+    (typeof text === 'string' || text === null) &&
+    Array.isArray(token_ids) &&
+    token_ids.every(isCount) &&
+    typeof finish_reason === 'string'
+  );
 }

@@ -5,6 +5,7 @@ import { planFor } from '../engine.js';
 import { reason } from '../json-file.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
 import { parseIdList } from '../prompts.js';
+import { rateSentence } from '../report.js';
 import { type Score, score, windowCount } from '../score.js';
 import { readTextFile } from '../text-file.js';
 import { checkIds } from '../token-ids.js';
@@ -12,8 +13,9 @@ import { loadTokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor } from './ds-config-options.js';
 import { badOption } from './option-reader.js';
+import { checkFiles, checkModelFiles, sharedInputs } from './run-files.js';
 import type { ScoreCommandOptions, ScoreInput } from './score-options.js';
-import { checkFiles, finishSession, type Session, withSession } from './session.js';
+import { finishSession, type Session, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
 
 const MOST_CONTEXT = 2048;
@@ -22,32 +24,38 @@ const WINDOWS_AT_ONCE = [8, 4, 2, 1];
 
 export async function runScore(options: ScoreCommandOptions, context: CommandContext): Promise<void> {
   const inputName = options.input.kind === 'text' ? '--text_file' : '--token_ids';
-  checkFiles({ [inputName]: options.input.path }, { '--report': options.report, '--trace': options.trace });
+  const outputs = { '--report': options.report, '--trace': options.trace };
+  checkFiles({ [inputName]: options.input.path, ...sharedInputs(options) }, outputs, options.name);
   const content = await readTextFile(options.input.path, inputName);
   const source = await openSource(options, context);
+  checkModelFiles(outputs, source);
   const ids = await readIds(content, options.input, source);
   const windowTokens = windowOf(options, source);
   const workload = workloadOf(ids.length, windowTokens, source, options);
-  const { session, result, drive } = await withSession(
+  const { session, result, seconds, drive } = await withSession(
     source,
     options,
     workload,
     context,
     async (session) => {
+      const startMs = performance.now();
       const result = await scoreAll(session, ids, windowTokens, context);
+      const seconds = (performance.now() - startMs) / 1e3;
       context.write(options.json ? jsonLine(result) : textLine(result));
       const measured = options.report !== undefined;
       return {
         session,
         result,
+        seconds,
         drive: measured ? await measureDriveLimit(session.engine.executor) : undefined,
       };
     },
   );
   const limits =
     options.report === undefined ? UNKNOWN_LIMITS : withComputeLimits(drive, options.cpu.threads);
-  const extra = { context: windowTokens, batch_size: workload.sequences, ...result };
-  finishSession('score', source, session, options, context, limits, extra);
+  const figures = { context: windowTokens, batch_size: workload.sequences, ...result };
+  const summary = rateSentence('scored a text', result.tokens, seconds);
+  finishSession({ command: 'score', source, session, options, context, limits, figures, summary });
 }
 
 async function readIds(content: string, input: ScoreInput, source: Source): Promise<Int32Array> {

@@ -1,15 +1,14 @@
 // An engine for a command's work: opened with its options, closed with it or by an interruption.
 
-import { resolve } from 'node:path';
 import type { Workload } from '../../offload/index.js';
 import { describePlacement, Engine, type EngineOptions } from '../engine.js';
 import type { Limits } from '../limits.js';
 import { Meter } from '../meter.js';
-import { checkWritable, writeWhole } from '../output-file.js';
+import { writeWhole } from '../output-file.js';
+import { isStdout } from '../output-target.js';
 import { reportJson, streamingSentence } from '../report.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor, warningsFor } from './ds-config-options.js';
-import { badOption } from './option-reader.js';
 import type { SharedOptions } from './shared-options.js';
 import type { Source } from './source.js';
 
@@ -19,27 +18,6 @@ export interface Session {
   readonly notes: readonly string[];
   /** From the start of the process until work could begin. */
   readonly readySeconds: number;
-}
-
-/**
- * Before anything is loaded: a run of hours must not end with a file that cannot be written, nor one option's file
- * take the place of another's. Both lists are of option names and their paths.
- */
-export function checkFiles(
-  inputs: Readonly<Record<string, string | undefined>>,
-  outputs: Readonly<Record<string, string | undefined>>,
-): void {
-  const seen = new Map<string, string>();
-  for (const [option, path] of [...Object.entries(inputs), ...Object.entries(outputs)]) {
-    if (path === undefined) continue;
-    if (option in outputs) checkWritable(path, option);
-    const other = seen.get(resolve(path));
-    // Devices such as /dev/null take whatever they are given.
-    if (other && !path.startsWith('/dev/')) {
-      throw badOption(`${other} and ${option} are both ${path}: give each a file of its own`);
-    }
-    seen.set(resolve(path), option);
-  }
 }
 
 /** How an engine is opened, or would be, for that workload. */
@@ -92,20 +70,32 @@ export async function withSession<T>(
   }
 }
 
-/** After the engine is closed: the sentence about what was streamed, and the files that were asked for. */
-export function finishSession(
-  command: string,
-  source: Source,
-  { engine, meter, notes, readySeconds }: Session,
-  options: SharedOptions,
-  { log }: CommandContext,
-  limits: Limits,
-  /** The command's own figures. */
-  extra: Readonly<Record<string, unknown>>,
-): void {
-  log.info(streamingSentence(meter, engine.plan));
-  if (options.trace !== undefined) writeWhole(options.trace, engine.trace.toChromeJson(), '--trace');
-  if (options.report === undefined) return;
+/** What a command has to show for its work. */
+export interface Outcome {
+  readonly command: string;
+  readonly source: Source;
+  readonly session: Session;
+  readonly options: SharedOptions;
+  readonly context: CommandContext;
+  readonly limits: Limits;
+  /** The command's own, for the report. */
+  readonly figures: Readonly<Record<string, unknown>>;
+  /** What was done, and how fast: the last line begins with it. */
+  readonly summary: string;
+}
+
+/** After the engine is closed: what was done and streamed, in a line, and the files that were asked for. */
+export function finishSession(outcome: Outcome): void {
+  const { options, context, session, summary } = outcome;
+  const { engine, meter } = session;
+  context.log.info(`${summary}; ${streamingSentence(meter, engine.plan)}`);
+  if (options.trace !== undefined)
+    writeOutput(options.trace, engine.trace.toChromeJson(), '--trace', context);
+  if (options.report !== undefined) writeOutput(options.report, reportOf(outcome), '--report', context);
+}
+
+function reportOf({ command, source, session, options, limits, figures }: Outcome): string {
+  const { engine, meter, notes, readySeconds } = session;
   const { checkpoint, model } = source.opened;
   const context = {
     command,
@@ -122,5 +112,11 @@ export function finishSession(
     notes,
     readySeconds,
   };
-  writeWhole(options.report, reportJson(context, extra), '--report');
+  return reportJson(context, figures);
+}
+
+/** To stdout with what else goes there, in its order. */
+export function writeOutput(path: string, text: string, option: string, { write }: CommandContext): void {
+  if (isStdout(path)) write(text);
+  else writeWhole(path, text, option);
 }

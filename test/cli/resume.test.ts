@@ -109,7 +109,7 @@ describe.concurrent('--resume', () => {
     }
   }, 300_000);
 
-  it('begins where there is nothing yet, and a run without it begins anew', async () => {
+  it('begins where there is nothing yet; without it, results are begun anew only where that is asked for', async () => {
     const { folder, input } = promptsFile(5);
     const output = join(folder, 'out.jsonl');
     const words = [...BRIEF, '--prompts_file', input, '--output', output];
@@ -117,9 +117,37 @@ describe.concurrent('--resume', () => {
     const expected = readFileSync(output, 'utf8');
     expect((await runCli([...words, '--max_new_tokens', '12'])).status).toBe(2); // given twice
     expect(readFileSync(output, 'utf8')).toBe(expected);
-    expect((await runCli(words)).status).toBe(0);
+    const forgotten = await runCli(words);
+    expect(forgotten.status).toBe(2);
+    expect(forgotten.errors.join()).toMatch(
+      /BAD_OPTION: --output: .* of results: add --resume .* --overwrite/,
+    );
     expect(readFileSync(output, 'utf8')).toBe(expected);
+    const shorter = [...words.map((word) => (word === '12' ? '3' : word)), '--overwrite'];
+    expect((await runCli(shorter)).status).toBe(0);
+    expect(recordsOf(output).map(({ token_ids }) => token_ids.length)).toEqual([3, 3, 3, 3, 3]);
+    const both = await runCli([...words, '--overwrite', '--resume']);
+    expect(both.errors.join()).toMatch(/--resume and --overwrite are both given/);
   });
+
+  it('makes damaged lines and prompts that were added again, and nothing else', async () => {
+    const { folder, input } = promptsFile(6);
+    const [output, whole] = [join(folder, 'out.jsonl'), join(folder, 'whole.jsonl')];
+    await runCli([...BRIEF, '--prompts_file', input, '--output', output]);
+    const lines = readFileSync(output, 'utf8').trimEnd().split('\n');
+    const damaged = `${lines[2]?.slice(0, 30)}\0\0${lines[2]?.slice(40)}`;
+    writeFileSync(output, `${[...lines.slice(0, 2), damaged, ...lines.slice(3), lines[0]].join('\n')}\n`);
+    writeFileSync(input, readFileSync(promptsFile(9).input));
+    const words = [...BRIEF, '--prompts_file', input];
+    const resumed = await runCli([...words, '--output', output, '--resume']);
+    expect(resumed.errors).toEqual([]);
+    expect(resumed.logs.join()).toMatch(/has 5 of 9 texts; 4 are to be made,2 lines of .* are damaged/);
+    await runCli([...words, '--output', whole]);
+    expect(inOrder(recordsOf(output))).toEqual(inOrder(recordsOf(whole)));
+    expect(readFileSync(`${output}.damaged`, 'utf8')).toBe(`${damaged}\n${lines[0]}\n`);
+    const idle = await runCli([...words, '--output', output, '--resume']);
+    expect(idle.logs.join()).toMatch(/has 9 of 9 texts; 0 are to be made/);
+  }, 300_000);
 
   it('goes on with the seed that was drawn, sample by sample', async () => {
     const { folder, input } = promptsFile(6);
@@ -148,9 +176,9 @@ describe.concurrent('--resume', () => {
     const words = [...BRIEF, '--prompts_file', input, '--output', output];
     await runCli(words);
     const content = readFileSync(output);
-    const others = [...BRIEF, '--prompts_file', promptsFile(5).input, '--output', output];
+    const others = [...BRIEF, '--prompts_file', promptsFile(3).input, '--output', output];
     const cases: [readonly string[], RegExp][] = [
-      [others, /a run with other prompts \("4 \w+" there, "5 \w+" now\)/],
+      [others, /a run with other prompts \(4 there, 3 now\)/],
       [['--name', modelFolder('llama'), ...words.slice(2)], /other model \("\w+ \w+" there, "\w+ \w+" now\)/],
       [[...words, '--temperature', '1'], /other temperature \(0 there, 1 now\)/],
     ];

@@ -1,6 +1,7 @@
 // Runs the command line as a process of its own and collects what it said.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
@@ -17,21 +18,28 @@ export interface CliResult {
 
 export interface CliOptions {
   readonly env?: Readonly<Record<string, string>>;
+  /** Paths of files that stand for the streams; they are appended to. */
+  readonly stdout?: string;
+  readonly stderr?: string;
   /** Called with the process and what it has written to stdout so far. */
   readonly onStdout?: (child: ChildProcess, text: string) => void;
 }
 
 export function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  const files = [options.stdout, options.stderr].map((path) =>
+    path === undefined ? undefined : openSync(path, 'a'),
+  );
   const child = spawn(process.execPath, [MAIN, ...args], {
     env: { ...process.env, ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', files[0] ?? 'pipe', files[1] ?? 'pipe'],
   });
+  for (const file of files) if (file !== undefined) closeSync(file);
   let [stdout, stderr] = ['', ''];
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
     options.onStdout?.(child, stdout);
   });
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;
   });
   return new Promise((resolve, reject) => {
