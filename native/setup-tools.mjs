@@ -1,4 +1,4 @@
-// What the steps of setup.mjs share: running programs with progress, stamps of finished work, hashes, and the lock.
+// What the steps of set-up share: running programs with progress, stamps of finished work, and hashes.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -7,25 +7,26 @@ import {
   closeSync,
   constants,
   existsSync,
-  linkSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
   realpathSync,
+  renameSync,
   rmSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { delimiter, dirname, join, relative } from 'node:path';
+import { basename, delimiter, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 export const PATH = pathWithNode(process.env.PATH ?? '');
 const ENVIRONMENT = { ...process.env, PATH };
-const STAMPS = join(ROOT, '.setup');
+/** Stamps, logs, the lock, and what is being made. */
+export const STAMPS = join(ROOT, '.setup');
 const VERBOSE = process.env.ZI_VERBOSE === '1';
 const HEARTBEAT_MS = 10_000;
+export const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'];
 
 /** Something the user can put right; shown as a sentence, without a stack trace. */
 export class SetupError extends Error {
@@ -70,17 +71,47 @@ export function onPath(program) {
   });
 }
 
-/** Runs one program of a step. Its output goes to `log`, or straight through when ZI_VERBOSE=1. */
-function runProgram(command, args, log, onLine) {
+/** Path of a C++ compiler as CMake would choose it. */
+export function compiler() {
+  return process.env.CXX ?? ['c++', 'g++', 'clang++'].find(onPath) ?? 'c++';
+}
+
+/** After that the set-up ends, whatever the program makes of the signal. */
+const PATIENCE_MS = 700;
+
+/**
+ * Runs one program of a step, in a process group of its own. Its output goes to `log`, or straight through when
+ * ZI_VERBOSE=1. A signal is handed on; a program that does not end of it is killed, unless killing it would do harm.
+ */
+function runProgram({ command, args, cwd = ROOT, env, finishes = false }, log, onLine) {
   return new Promise((resolve, reject) => {
     let interrupted = false;
+    const kill = (signal) => {
+      try {
+        process.kill(-child.pid, signal);
+      } catch {
+        // Ended already, or not ours to end (sudo).
+      }
+    };
+    const end = () => {
+      if (!finishes) kill('SIGKILL');
+      say(`interrupted${finishes ? `; ${command} goes on to its end by itself` : ''}`);
+      process.exit(130);
+    };
     const stop = (signal) => {
+      if (interrupted) end();
       interrupted = true;
-      child.kill(signal);
+      kill(signal);
+      setTimeout(end, PATIENCE_MS).unref();
     };
     // Before the program starts, so that no signal finds us without; it is delivered after this function.
-    process.once('SIGTERM', stop).once('SIGINT', stop);
-    const child = spawn(command, args, { cwd: ROOT, env: ENVIRONMENT, stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const signal of SIGNALS) process.on(signal, stop);
+    const child = spawn(command, args, {
+      cwd,
+      env: { ...ENVIRONMENT, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+    });
     const take = (chunk) => {
       writeSync(log, chunk);
       if (VERBOSE) process.stderr.write(chunk);
@@ -95,7 +126,7 @@ function runProgram(command, args, log, onLine) {
     child.stderr.on('data', take);
     child.on('error', (error) => reject(new SetupError(`'${command}' cannot be started: ${error.message}`)));
     child.on('close', (status, signal) => {
-      process.off('SIGTERM', stop).off('SIGINT', stop);
+      for (const name of SIGNALS) process.off(name, stop);
       resolve({ status, signal, interrupted });
     });
   });
@@ -116,9 +147,10 @@ export async function runStep(name, programs) {
     HEARTBEAT_MS,
   );
   try {
-    for (const { command, args, optional = false } of programs) {
+    for (const program of programs) {
+      const { command, args, optional = false } = program;
       writeSync(log, `$ ${[command, ...args].join(' ')}\n`);
-      const { status, signal, interrupted } = await runProgram(command, args, log, (line) => {
+      const { status, signal, interrupted } = await runProgram(program, log, (line) => {
         latest = line;
       });
       if (interrupted) throw new SetupError(`interrupted during: ${name}. Run it again to go on`, 130);
@@ -148,12 +180,25 @@ export function readStamp(part) {
   }
 }
 
+/** Whole or not at all. */
 export function writeStamp(part, stamp) {
-  writeFileSync(join(STAMPS, `${part}.json`), `${JSON.stringify(stamp)}\n`);
+  const path = join(STAMPS, `${part}.json`);
+  writeFileSync(`${path}.new`, `${JSON.stringify(stamp)}\n`);
+  renameSync(`${path}.new`, path);
 }
 
-export function removeStamp(part) {
-  rmSync(join(STAMPS, `${part}.json`), { force: true });
+/** Takes the place of what is there by renaming, so that at any time one of the two is there. */
+export function replaceFolder(made, path) {
+  const old = join(STAMPS, `old-${basename(path)}`);
+  rmSync(old, { recursive: true, force: true });
+  if (existsSync(path)) renameSync(path, old);
+  try {
+    renameSync(made, path);
+  } catch (error) {
+    if (existsSync(old)) renameSync(old, path);
+    throw error;
+  }
+  rmSync(old, { recursive: true, force: true });
 }
 
 /** Files below `folder` for which `wanted(name)` holds, sorted; build outputs are no sources. */
@@ -164,7 +209,9 @@ export function filesBelow(folder, wanted) {
     .flatMap((entry) => {
       const path = join(folder, entry.name);
       if (entry.isDirectory()) {
-        return ['build', 'node_modules', 'fixtures'].includes(entry.name) ? [] : filesBelow(path, wanted);
+        return ['build', 'building', 'node_modules', 'fixtures'].includes(entry.name)
+          ? []
+          : filesBelow(path, wanted);
       }
       return wanted(entry.name) ? [path] : [];
     });
@@ -176,59 +223,4 @@ export function hashFiles(paths, ...also) {
     if (existsSync(path)) hash.update(`\0${relative(ROOT, path)}\0`).update(readFileSync(path));
   }
   return hash.digest('hex');
-}
-
-function isAlive(pid) {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error.code === 'EPERM';
-  }
-}
-
-/** The process that holds the lock, or undefined when it was just released. */
-function lockOwner(path) {
-  try {
-    return Number(readFileSync(path, 'utf8'));
-  } catch {
-    return undefined;
-  }
-}
-
-/** Creates the lock with our process number in it, at one stroke; false when it exists. */
-function takeLock(path) {
-  const own = `${path}.${process.pid}`;
-  writeFileSync(own, `${process.pid}`);
-  try {
-    linkSync(own, path);
-    return true;
-  } catch (error) {
-    if (error.code !== 'EEXIST') throw error;
-    return false;
-  } finally {
-    rmSync(own);
-  }
-}
-
-/** Two set-ups at once would build into the same folders: the second waits. A lock of a dead process is taken over. */
-export async function withLock(work) {
-  mkdirSync(STAMPS, { recursive: true });
-  const path = join(STAMPS, 'lock');
-  for (let told = false; !takeLock(path); ) {
-    const owner = lockOwner(path);
-    if (owner === undefined) continue;
-    if (!isAlive(owner)) {
-      rmSync(path, { force: true });
-      continue;
-    }
-    if (!told) say(`waiting for the set-up of process ${owner}; if there is none, remove .setup/lock`);
-    told = true;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  try {
-    return await work();
-  } finally {
-    rmSync(path, { force: true });
-  }
 }

@@ -12,7 +12,7 @@ export const ERROR_CODES = {
   },
   UNSUPPORTED: {
     exitStatus: 4,
-    meaning: 'the architecture, or a value in the configuration, is not supported',
+    meaning: 'the architecture, a value in the configuration, or this machine is not supported',
   },
   BAD_SAFETENSORS: { exitStatus: 5, meaning: 'a safetensors file is malformed or truncated' },
   BAD_TORCH_FILE: {
@@ -44,7 +44,7 @@ export const ERROR_CODES = {
   DOWNLOAD_FAILED: { exitStatus: 8, meaning: 'a model cannot be downloaded, or arrives damaged' },
   NO_DEVICE: { exitStatus: 9, meaning: 'the requested device is not present or not usable' },
   DEVICE_FAILED: { exitStatus: 9, meaning: 'a device failed while it was working' },
-  INTERRUPTED: { exitStatus: 130, meaning: 'stopped by Ctrl-C or SIGTERM' },
+  INTERRUPTED: { exitStatus: 130, meaning: 'stopped by Ctrl-C, SIGTERM or SIGHUP' },
 } as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

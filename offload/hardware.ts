@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { native } from './native.js';
-import { GiB, MiB } from './units.js';
+import { GiB, KiB, MiB } from './units.js';
 
 export interface Hardware {
   /** Memory that may be taken without swapping: the smaller of what is available and what the control group allows. */
@@ -28,16 +28,43 @@ export interface ComputeLimits {
   readonly flopsPerSecond: number;
 }
 
-/** More than the caches of the processors we know hold. */
-const COLD_BYTES = 256 * MiB;
+/** Several pieces for each thread of the processors we know. They are flushed from the caches before they are read. */
+const READ_BYTES = 256 * MiB;
 
-/** With as many threads as compute has. Blocks for some tenths of a second and takes COLD_BYTES of memory meanwhile. */
+/**
+ * With as many threads as compute has. Blocks for some tenths of a second, and takes READ_BYTES of memory meanwhile, or a
+ * quarter of what is available.
+ */
 export function measureComputeLimits(threads = availableParallelism()): ComputeLimits {
+  const bytes = Math.min(READ_BYTES, detectHardware().dramAvailableBytes / 4);
   return {
-    memoryBytesPerSecond: native().measureReadBandwidth(COLD_BYTES, threads),
+    memoryBytesPerSecond: native().measureReadBandwidth(Math.max(MiB, Math.floor(bytes)), threads),
     flopsPerSecond: native().measureFlops(threads),
   };
 }
+
+/** What the caches that are last before memory hold together; 0 where the system does not say. */
+export function lastCacheBytes(read: (path: string) => string | undefined = readText): number {
+  const sizes = new Map<string, number>();
+  for (let cpu = 0; ; cpu++) {
+    let [level, key, bytes] = [0, '', 0];
+    for (let index = 0; ; index++) {
+      const folder = `/sys/devices/system/cpu/cpu${cpu}/cache/index${index}`;
+      const found = Number(read(`${folder}/level`));
+      if (!(found > 0)) break;
+      if (found < level || read(`${folder}/type`)?.trim() === 'Instruction') continue;
+      const [, amount, unit] = /^(\d+)([KMG]?)/.exec(read(`${folder}/size`) ?? '') ?? [];
+      level = found;
+      bytes = Number(amount ?? 0) * (UNITS[unit ?? ''] ?? 1);
+      key = `${found} ${read(`${folder}/shared_cpu_list`)?.trim() ?? cpu}`;
+    }
+    if (level === 0) break;
+    sizes.set(key, bytes);
+  }
+  return [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0);
+}
+
+const UNITS: Readonly<Record<string, number>> = { K: KiB, M: MiB, G: GiB };
 
 function meminfo(field: string): number | undefined {
   const match = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(readText('/proc/meminfo') ?? '');

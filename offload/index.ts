@@ -45,7 +45,7 @@ export {
   wholeOf,
 } from './measure-transfer.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
-export { type CudaStatus, lockFile } from './native.js';
+export { type CudaStatus, lockFile, signalTold, watchSignals } from './native.js';
 export { type Activation, type Memory, NO_TOKEN, type Tensor } from './ops.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
 export {
@@ -60,6 +60,7 @@ export {
   type Tier,
   type Workload,
 } from './plan.js';
+export { platformProblem } from './platform.js';
 export {
   type Bound,
   type MicroBatchShape,

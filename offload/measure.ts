@@ -2,12 +2,12 @@
 
 import type { Backend, Device, HostMemory } from './backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
-import { type ComputeLimits, measureComputeLimits } from './hardware.js';
+import { type ComputeLimits, detectHardware, lastCacheBytes, measureComputeLimits } from './hardware.js';
 import { PAGE_TOKENS } from './kv-cache.js';
 import type { Memory, Op, Tensor } from './ops.js';
 import type { HardwareProfile, ProductRates } from './profile.js';
 import { tensor } from './tensor.js';
-import { MiB, roundDown } from './units.js';
+import { GiB, MiB, roundDown } from './units.js';
 
 export type WeightType = ProductRates['weightType'];
 
@@ -46,6 +46,15 @@ const CPU_SIZES: BenchSizes = {
   rows: 128,
   batchMs: 40,
 };
+/** For groups with little memory: a process of 200 MiB measures with these. */
+const SMALL_CPU_SIZES: BenchSizes = {
+  ...CPU_SIZES,
+  coldBytes: 48 * MiB,
+  scratchBytes: 32 * MiB,
+  weightShape: [2048, 2048],
+  decode: [4, 1024],
+};
+const MOST_COLD_BYTES = GiB;
 const GPU_SIZES: BenchSizes = {
   coldBytes: 512 * MiB,
   scratchBytes: 512 * MiB,
@@ -67,6 +76,14 @@ const MOST_AT_ONCE = 256;
 /** Hand-overs between native threads and JavaScript from one pass to the next. */
 const PASS_ROUND_TRIPS = 6;
 
+/** Cold enough that no cache holds it all, where there is memory for that; a quarter of what is available at most. */
+export function cpuBenchSizes(availableBytes: number, cacheBytes: number): BenchSizes {
+  const { coldBytes, scratchBytes } = CPU_SIZES;
+  if (availableBytes < 2 * (coldBytes + scratchBytes)) return SMALL_CPU_SIZES;
+  const wanted = Math.min(2 * cacheBytes, MOST_COLD_BYTES, availableBytes / 4);
+  return { ...CPU_SIZES, coldBytes: Math.max(coldBytes, roundDown(wanted, MiB)) };
+}
+
 /**
  * Takes about a second per type of weights, and memory of the device meanwhile; the backend must be idle. On a GPU
  * activations and cache have the weights' 16-bit type, as plans have it there.
@@ -76,13 +93,16 @@ export async function measureCompute(
   device: Device,
   weightTypes: readonly WeightType[],
   threads?: number,
-  sizes: BenchSizes = device.computesInPlace ? CPU_SIZES : GPU_SIZES,
+  sizes: BenchSizes = device.computesInPlace
+    ? cpuBenchSizes(detectHardware().dramAvailableBytes, lastCacheBytes())
+    : GPU_SIZES,
 ): Promise<HardwareProfile['compute']> {
+  const cpuLimits = backend.kind === 'cuda' ? undefined : measureComputeLimits(threads);
   const half = weightTypes.find((type) => type !== 'f32');
   const bench = new Bench(backend, device, backend.kind === 'cuda' && half ? half : 'f32', sizes);
   const products: ProductRates[] = [];
   for (const weightType of weightTypes) products.push(await bench.products(weightType));
-  const limits = backend.kind === 'cuda' ? await bench.limits(products) : measureComputeLimits(threads);
+  const limits = cpuLimits ?? (await bench.limits(products));
   return {
     memoryBytesPerSecond: limits.memoryBytesPerSecond,
     peakFlopsPerSecond: limits.flopsPerSecond,
@@ -326,7 +346,8 @@ const SMALL_BYTES = 4096;
 export async function measureDrive(backend: Backend, path: string, maxMs: number): Promise<DriveMeasurement> {
   const file = backend.openFile(path);
   const usable = roundDown(file.sizeBytes, SMALL_BYTES);
-  const pieceBytes = Math.min(DRIVE_BUFFER_BYTES, usable);
+  const affordable = roundDown(detectHardware().dramAvailableBytes / (4 * DRIVE_BUFFERS), MiB);
+  const pieceBytes = Math.min(DRIVE_BUFFER_BYTES, Math.max(MiB, affordable), usable);
   const read = (into: HostMemory, fileOffset: number, sizeBytes: number) =>
     backend.read([{ file, fileOffset, sizeBytes, requiredBytes: sizeBytes, memoryOffset: 0 }], into);
   const startMs = backend.nowMs();

@@ -2,8 +2,10 @@
 
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { OperatingError } from './errors.js';
+import { platformProblem } from './platform.js';
 
 /** A page-aligned block of host memory; stays mapped while queued work or a view refers to it. */
 export interface NativeMemory {
@@ -196,6 +198,13 @@ export interface NativeAddon {
    * else holds it. Throws an Error with `code` where the file system has no locks.
    */
   lockFile(descriptor: number): boolean;
+  /**
+   * Signals, by number, end the process with that exit status even while JavaScript or a call of ours blocks: a second
+   * one at once, the first after `patienceMs`, with its text to stderr. Whoever handles them already is called first.
+   */
+  watchSignals(texts: Readonly<Record<number, string>>, patienceMs: number, exitStatus: number): void;
+  /** The text has been said. */
+  signalTold(): void;
   /** Instruction sets of this processor that the kernels know, best last: e.g. ['avx2', 'avx512', 'avx512bf16']. */
   instructionSets(): string[];
   /**
@@ -238,14 +247,61 @@ export interface NativeAddon {
   measureFlops(threads: number): number;
 }
 
+/** So that an addon of other sources is found out when it is loaded, and not by a call that it lacks. */
+const EXPORTS: Readonly<Record<keyof NativeAddon, true>> = {
+  nowMs: true,
+  watchSignals: true,
+  signalTold: true,
+  lockFile: true,
+  instructionSets: true,
+  configureCpu: true,
+  NativeMemory: true,
+  createIo: true,
+  createStream: true,
+  cudaStatus: true,
+  warmCuda: true,
+  cudaFreeBytes: true,
+  NativeDeviceMemory: true,
+  NativeCudaStream: true,
+  ncclProblem: true,
+  NativeGatherer: true,
+  cudaPeerAccess: true,
+  pinMemory: true,
+  pinMemorySoon: true,
+  measureReadBandwidth: true,
+  measureFlops: true,
+};
+
+/** Both the sources (vitest) and dist/ find the project's root above them. */
+const ROOT = ['../', '../../']
+  .map((up) => fileURLToPath(new URL(up, import.meta.url)))
+  .find((folder) => existsSync(join(folder, 'package.json')));
+
 let loaded: NativeAddon | undefined;
+
+/** `NativeAddon.watchSignals`, where there is an addon; what needs one says what is wrong with it. */
+export function watchSignals(
+  texts: Readonly<Record<number, string>>,
+  patienceMs: number,
+  exitStatus: number,
+) {
+  try {
+    native().watchSignals(texts, patienceMs, exitStatus);
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+  }
+}
+
+export function signalTold(): void {
+  loaded?.signalTold();
+}
 
 /**
  * Loads the addon once: the one that ZI_ADDON names, as another build of it may be tried, or the project's own. Throws
- * with the build command when it has not been built.
+ * NOT_FOUND or UNSUPPORTED, with the line to run.
  */
 export function native(): NativeAddon {
-  loaded ??= createRequire(import.meta.url)(addonPath()) as NativeAddon;
+  loaded ??= load(addonPath());
   return loaded;
 }
 
@@ -254,16 +310,38 @@ export function lockFile(descriptor: number): boolean {
   return native().lockFile(descriptor);
 }
 
+function load(path: string): NativeAddon {
+  let addon: NativeAddon;
+  try {
+    addon = createRequire(import.meta.url)(path) as NativeAddon;
+  } catch (error) {
+    throw cannotLoad(path, error instanceof Error ? error.message : String(error));
+  }
+  const lacking = Object.keys(EXPORTS).filter((name) => !(name in addon));
+  if (lacking.length > 0) throw cannotLoad(path, `it is of other sources and has no ${lacking.join(', ')}`);
+  return addon;
+}
+
+function cannotLoad(path: string, why: string): OperatingError {
+  return new OperatingError(
+    'NOT_FOUND',
+    `the native addon ${path} cannot be loaded (${why}): ${howToBuild()}, which builds it for this machine`,
+  );
+}
+
+function howToBuild(): string {
+  return `run \`npm run setup\` in ${ROOT ?? 'the project'}`;
+}
+
 function addonPath(): string {
   const { ZI_ADDON: chosen = '' } = process.env;
   if (chosen !== '') {
     if (existsSync(chosen)) return resolve(chosen);
-    throw new Error(`ZI_ADDON names ${chosen}, which does not exist`);
+    throw new OperatingError('NOT_FOUND', `ZI_ADDON names ${chosen}, which does not exist`);
   }
-  // Both the sources (vitest) and dist/ reach the build folder at the project's root.
-  for (const up of ['../', '../../']) {
-    const path = fileURLToPath(new URL(`${up}native/build/Release/zero_inference.node`, import.meta.url));
-    if (existsSync(path)) return path;
-  }
-  throw new Error('the native addon is not built: run `npm run setup`');
+  const problem = platformProblem();
+  if (problem !== undefined) throw new OperatingError('UNSUPPORTED', problem);
+  const path = join(ROOT ?? '', 'native/build/Release/zero_inference.node');
+  if (existsSync(path)) return path;
+  throw new OperatingError('NOT_FOUND', `the native addon is not built: ${howToBuild()}`);
 }

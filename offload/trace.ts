@@ -1,6 +1,7 @@
-// What happened when: spans per hop and stream, their sums for the report, and a Chrome/Perfetto file.
+// What happened when: spans per hop and stream, and their sums for the report.
 
 import type { DeviceEvent, ReadSpan } from './backend.js';
+import { chromeJson } from './chrome-trace.js';
 
 export type Lane = 'nvme→dram' | 'dram→gpu' | 'gather' | 'kv dram→gpu' | 'kv gpu→dram' | 'compute' | 'rows';
 
@@ -30,6 +31,9 @@ interface LaneTotal {
   coveredUntilMs: number;
 }
 
+/** Some 100 MB, and as a file less than half of what a string may hold; hours of most runs. */
+const MOST_SPANS = 1_000_000;
+
 /** Sums are always kept; the spans themselves only when a trace file was asked for. */
 export class Trace {
   readonly #keepSpans: boolean;
@@ -37,6 +41,7 @@ export class Trace {
   readonly #totals = new Map<string, LaneTotal>();
   readonly #laneOf = new Map<string, { lane: Lane; owner: string }>();
   #computeStallMs = 0;
+  #droppedSpans = 0;
 
   constructor(keepSpans: boolean) {
     this.#keepSpans = keepSpans;
@@ -44,7 +49,7 @@ export class Trace {
 
   /** Spans of one lane and owner arrive ordered by end. */
   add(span: Span): void {
-    if (this.#keepSpans) this.#spans.push(span);
+    if (this.#keepSpans) this.#keep(span);
     const key = `${span.lane} ${span.owner}`;
     let total = this.#totals.get(key);
     if (!total) {
@@ -56,6 +61,11 @@ export class Trace {
     total.spans++;
     total.busyMs += Math.max(0, span.endMs - Math.max(span.startMs, total.coveredUntilMs));
     total.coveredUntilMs = Math.max(total.coveredUntilMs, span.endMs);
+  }
+
+  #keep(span: Span): void {
+    if (this.#spans.length < MOST_SPANS) this.#spans.push(span);
+    else this.#droppedSpans++;
   }
 
   /** The span between two events of a stream, once it is over; of a device that failed there is none. */
@@ -100,29 +110,13 @@ export class Trace {
     this.#computeStallMs = 0;
   }
 
-  /** The Trace Event Format that chrome://tracing and ui.perfetto.dev open: one row per lane and owner. */
+  /** Spans that were left out of `spans`, because there were too many to keep. */
+  get droppedSpans(): number {
+    return this.#droppedSpans;
+  }
+
+  /** As chrome://tracing and ui.perfetto.dev open it. */
   toChromeJson(): string {
-    const rows = [...this.#laneOf.keys()];
-    const names = rows.map((row, tid) => ({
-      ph: 'M',
-      pid: 1,
-      tid,
-      name: 'thread_name',
-      args: { name: row },
-    }));
-    const epochMs = this.#spans.reduce(
-      (first, span) => Math.min(first, span.startMs),
-      Number.POSITIVE_INFINITY,
-    );
-    const events = this.#spans.map((span) => ({
-      ph: 'X',
-      pid: 1,
-      tid: rows.indexOf(`${span.lane} ${span.owner}`),
-      name: span.name,
-      ts: Math.round((span.startMs - epochMs) * 1e3),
-      dur: Math.round((span.endMs - span.startMs) * 1e3),
-      args: { bytes: span.bytes },
-    }));
-    return JSON.stringify({ traceEvents: [...names, ...events], displayTimeUnit: 'ms' });
+    return chromeJson(this.#spans);
   }
 }

@@ -1,8 +1,8 @@
 // Looks at this machine as the runtime would use it: findings with how to mend them, and its description for plans.
 
-import { randomFillSync } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statfsSync, statSync } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { randomFillSync, randomUUID } from 'node:crypto';
+import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { availableParallelism, cpus, release } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -87,19 +87,23 @@ export async function diagnose(path: string | undefined, signal: AbortSignal): P
 }
 
 async function onFile(path: string, signal: AbortSignal, findings: Finding[]): Promise<DriveMeasurement> {
-  const folder = statOf(path).isDirectory() ? makeFolder(path) : undefined;
+  if (!statOf(path).isDirectory()) return readFile(path, path, findings);
+  const file = await writeProbeFile(path, signal);
   try {
-    const file = folder === undefined ? path : await writeProbeFile(folder, signal);
-    const { direct, note } = await probeDirect(file);
-    findings.push(checkDirect(path, direct, note));
-    const backend = new CpuBackend();
-    try {
-      return await measureDrive(backend, file, DRIVE_MS);
-    } finally {
-      await backend.close();
-    }
+    return await readFile(`/proc/self/fd/${file.fd}`, path, findings);
   } finally {
-    if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+    await file.close();
+  }
+}
+
+async function readFile(file: string, told: string, findings: Finding[]): Promise<DriveMeasurement> {
+  const { direct, note } = await probeDirect(file);
+  findings.push(checkDirect(told, direct, note));
+  const backend = new CpuBackend();
+  try {
+    return await measureDrive(backend, file, DRIVE_MS);
+  } finally {
+    await backend.close();
   }
 }
 
@@ -109,16 +113,16 @@ function statOf(path: string) {
   throw new OperatingError('NOT_FOUND', `--path is ${path}, and there is no such file or folder`);
 }
 
-function makeFolder(parent: string): string {
-  try {
-    return mkdtempSync(join(parent, '.zero-inference-doctor-'));
-  } catch (error) {
-    throw writeFailed(parent, error);
-  }
+/** A file without a name: whatever ends this process, its bytes are free again. */
+async function openNameless(folder: string): Promise<FileHandle> {
+  const path = join(folder, `.zero-inference-doctor-${randomUUID()}`);
+  const file = await open(path, 'wx+', 0o600);
+  await unlink(path);
+  return file;
 }
 
 /** Random bytes, so that no drive can compress them; flushed, so that reads find them on the drive. */
-async function writeProbeFile(folder: string, signal: AbortSignal): Promise<string> {
+async function writeProbeFile(folder: string, signal: AbortSignal): Promise<FileHandle> {
   const { bavail, bsize } = statfsSync(folder);
   const sizeBytes = roundDown(Math.min(PROBE_FILE_BYTES, (bavail * bsize) / 4), MiB);
   if (sizeBytes < SMALLEST_PROBE_BYTES) {
@@ -127,23 +131,20 @@ async function writeProbeFile(folder: string, signal: AbortSignal): Promise<stri
       `${folder} has ${formatBytes(bavail * bsize)} free, too little to measure the drive with a file: free some, or give --path a file`,
     );
   }
-  const path = join(folder, 'random');
+  let file: FileHandle | undefined;
   try {
-    const file = await open(path, 'wx');
-    try {
-      const chunk = randomFillSync(Buffer.allocUnsafe(8 * MiB));
-      for (let written = 0; written < sizeBytes; written += chunk.length) {
-        signal.throwIfAborted();
-        // No two chunks are alike: some drives store what they have seen before only once.
-        chunk.writeUInt32LE(written / MiB, 0);
-        await file.write(chunk, 0, Math.min(chunk.length, sizeBytes - written));
-      }
-      await file.sync();
-    } finally {
-      await file.close();
+    file = await openNameless(folder);
+    const chunk = randomFillSync(Buffer.allocUnsafe(8 * MiB));
+    for (let written = 0; written < sizeBytes; written += chunk.length) {
+      signal.throwIfAborted();
+      // No two chunks are alike: some drives store what they have seen before only once.
+      chunk.writeUInt32LE(written / MiB, 0);
+      await file.write(chunk, 0, Math.min(chunk.length, sizeBytes - written));
     }
-    return path;
+    await file.sync();
+    return file;
   } catch (error) {
+    await file?.close();
     if (signal.aborted) throw error;
     throw writeFailed(folder, error);
   }

@@ -1,156 +1,28 @@
 // The set-up script against a toy project and fake programs: what runs when, what is told, and what is repaired.
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import {
   appendFileSync,
   chmodSync,
-  cpSync,
   existsSync,
   lstatSync,
-  mkdirSync,
-  mkdtempSync,
   readFileSync,
-  rmSync,
+  statSync,
   symlinkSync,
-  writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterAll, beforeEach, describe, expect, it } from 'vitest';
-
-const NATIVE = join(dirname(dirname(fileURLToPath(import.meta.url))), 'native');
-const ROOTS = mkdtempSync(join(tmpdir(), 'zi-setup-'));
-const AS_USER = 'data:text/javascript,process.getuid=()=>1000';
-const AS_ROOT = 'data:text/javascript,process.getuid=()=>0';
-const APT_INSTALL = 'apt-get install -y --no-install-recommends g++ cmake ninja-build liburing-dev';
-const NPM_CI = 'npm ci --include=dev --include=optional --no-audit --no-fund';
-
-afterAll(() => rmSync(ROOTS, { recursive: true, force: true }));
-
-interface Outcome {
-  readonly status: number | null;
-  readonly output: string;
-}
-
-/** A project as a fresh clone has it, on a machine with Node, npm and apt-get, whose programs only say what they did. */
-class Machine {
-  readonly root = mkdtempSync(join(ROOTS, 'project-'));
-  private readonly bin = join(this.root, 'bin');
-
-  constructor() {
-    for (const name of ['setup.mjs', 'setup-tools.mjs']) {
-      cpSync(join(NATIVE, name), join(this.root, 'native', name));
-    }
-    this.write('native/CMakeLists.txt', '# build\n');
-    this.write('native/package.json', '{}\n');
-    this.write('native/core/memory.cc', '// memory\n');
-    this.write('offload/index.ts', '// offload\n');
-    this.write('src/main.ts', '// main\n');
-    this.write('tsconfig.json', '{}\n');
-    this.writeLockfile('1.0.0');
-    mkdirSync(this.bin);
-    symlinkSync(process.execPath, join(this.bin, 'node'));
-    symlinkSync('/usr/bin/env', join(this.bin, 'env'));
-    // Installing makes the compiler and its friends appear.
-    this.program('apt-get', `[ "$1" = update ] || /bin/cp -P ${this.root}/debian/* ${this.bin}/`);
-    const installTools = `/bin/mkdir -p node_modules/.bin && /bin/cp ${this.root}/tools/* node_modules/.bin/`;
-    this.program('npm', `${installTools} && /bin/cp package-lock.json node_modules/.package-lock.json`);
-    this.silentProgram(
-      'debian/c++',
-      'case "$1" in -print*) echo /usr/lib/liburing.a;; *) echo "c++ 12";; esac',
-    );
-    this.silentProgram('debian/cmake', 'echo cmake 3.25');
-    this.silentProgram('debian/ninja', 'exit 0');
-    this.buildTool();
-    const emit = `for f in src/*.ts offload/*.ts; do /bin/mkdir -p dist/\${f%/*}; : > dist/\${f%.ts}.js; done`;
-    this.program('../tools/tsc', emit);
-  }
-
-  write(path: string, text: string): void {
-    mkdirSync(dirname(join(this.root, path)), { recursive: true });
-    writeFileSync(join(this.root, path), text);
-  }
-
-  read(path: string): string {
-    return readFileSync(join(this.root, path), 'utf8');
-  }
-
-  has(path: string): boolean {
-    return existsSync(join(this.root, path));
-  }
-
-  remove(path: string): void {
-    rmSync(join(this.root, path), { recursive: true });
-  }
-
-  writeLockfile(version: string): void {
-    const packages = {
-      '': { name: 'toy' },
-      'node_modules/tool': { version, integrity: `sha512-${version}` },
-    };
-    this.write('package-lock.json', JSON.stringify({ packages }));
-  }
-
-  /** What cmake-js does when it is next installed or run. */
-  buildTool(
-    body = '/bin/mkdir -p native/build/Release && : > native/build/Release/zero_inference.node',
-  ): void {
-    this.program('../tools/cmake-js', body);
-    if (this.has('node_modules/.bin')) this.program('../node_modules/.bin/cmake-js', body);
-  }
-
-  /** A program that notes its call; `path` is relative to bin/. */
-  program(path: string, body: string): void {
-    const name = path.split('/').at(-1);
-    this.silentProgram(join('bin', path), `echo "${name} $*" >> ${this.root}/calls\n${body}`);
-  }
-
-  silentProgram(path: string, body: string): void {
-    this.write(path, `#!/bin/sh\n${body}\n`);
-    chmodSync(join(this.root, path), 0o755);
-  }
-
-  installDebianPackages(): void {
-    execFileSync('/bin/sh', ['-c', `/bin/cp -P ${this.root}/debian/* ${this.bin}/`]);
-  }
-
-  /** The calls since the last look. */
-  calls(): string[] {
-    const lines = this.has('calls') ? this.read('calls').trim().split('\n') : [];
-    if (lines.length > 0) this.remove('calls');
-    return lines.map((line) => line.replace(/^(cmake-js build).*/, '$1'));
-  }
-
-  start(args: readonly string[] = [], preload = AS_ROOT): { child: ChildProcess; outcome: Promise<Outcome> } {
-    const child = spawn(process.execPath, ['--import', preload, 'native/setup.mjs', ...args], {
-      cwd: this.root,
-      env: { PATH: this.bin },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    let output = '';
-    child.stdout.on('data', (chunk) => {
-      output += chunk;
-    });
-    child.stderr.on('data', (chunk) => {
-      output += chunk;
-    });
-    const outcome = new Promise<Outcome>((resolve) =>
-      child.on('close', (status, signal) => resolve({ status, output: output + (signal ?? '') })),
-    );
-    return { child, outcome };
-  }
-
-  run(args: readonly string[] = [], preload = AS_ROOT): Promise<Outcome> {
-    return this.start(args, preload).outcome;
-  }
-
-  async ready(): Promise<void> {
-    this.installDebianPackages();
-    expect(await this.run()).toMatchObject({ status: 0 });
-    this.calls();
-  }
-}
+import { join } from 'node:path';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import {
+  APT_INSTALL,
+  AS_USER,
+  BUILD,
+  BUILT,
+  GPU_BUILD,
+  Machine,
+  NATIVE,
+  NPM_CI,
+  TSC,
+} from './helpers/setup-machine.js';
 
 let machine: Machine;
 beforeEach(() => {
@@ -162,7 +34,7 @@ describe('a fresh machine', () => {
     const first = await machine.run();
     expect(first.output).toMatch(/ready in/);
     expect(first.status).toBe(0);
-    const all = ['apt-get update', APT_INSTALL, NPM_CI, 'cmake-js build', 'tsc -p tsconfig.json'];
+    const all = ['apt-get update', APT_INSTALL, NPM_CI, 'cmake-js build', TSC];
     expect(machine.calls()).toEqual(all);
     const second = await machine.run();
     expect(second.output).toMatch(/^setup: nothing to do \([\d.]+ s\)\n$/);
@@ -210,11 +82,33 @@ describe('a fresh machine', () => {
     expect(await machine.run(['--only', 'system'])).toMatchObject({ status: 0 });
   });
 
-  it('is refused when its Node is too old', async () => {
-    const old = `data:text/javascript,Object.defineProperty(process,'versions',{value:{node:'18.19.0'}})`;
-    const { status, output } = await machine.run([], old);
+  it.each([
+    [
+      'a Node that is too old',
+      "process,'versions',{value:{node:'18.19.0'}}",
+      'Node 18.19.0 is too old: install Node 20',
+    ],
+    ['another system', "process,'platform',{value:'darwin'}", 'darwin is not supported'],
+    ['another processor', "process,'arch',{value:'arm64'}", 'arm64 is not supported'],
+    [
+      'another C library',
+      "process,'report',{value:{getReport:()=>({header:{}})}}",
+      'this system has another C library than glibc',
+    ],
+  ])('is refused in a sentence with %s', async (_, property, sentence) => {
+    const { status, output } = await machine.run(
+      [],
+      `data:text/javascript,Object.defineProperty(${property})`,
+    );
     expect(status).toBe(1);
-    expect(output).toContain('Node 18.19.0 is too old: install Node 20 or later');
+    expect(output).toContain(`setup: ${sentence}`);
+    expect(output.split('\n')).toHaveLength(2);
+    expect(machine.calls()).toEqual([]);
+  });
+
+  it('is asked by a file that any Node can read, and that imports nothing before it has looked', () => {
+    const entry = readFileSync(join(NATIVE, 'setup.mjs'), 'utf8');
+    expect(entry).not.toMatch(/^import|\?\.|\?\?|^\s*await /m);
   });
 });
 
@@ -224,8 +118,8 @@ describe('a machine that was set up', () => {
   it.each([
     ['native/core/memory.cc', ['cmake-js build']],
     ['native/CMakeLists.txt', ['cmake-js build']],
-    ['src/main.ts', ['tsc -p tsconfig.json']],
-    ['tsconfig.json', ['tsc -p tsconfig.json']],
+    ['src/main.ts', [TSC]],
+    ['tsconfig.json', [TSC]],
     ['native/README.md', []],
   ])('after a change of %s runs %j', async (path, expected) => {
     appendFileSync(join(machine.root, path), '// more\n');
@@ -241,10 +135,10 @@ describe('a machine that was set up', () => {
 
   it('repairs what was deleted', async () => {
     machine.remove('dist/src/main.js');
-    machine.remove('native/build/Release/zero_inference.node');
+    machine.remove(BUILT);
     machine.remove('node_modules');
     expect(await machine.run()).toMatchObject({ status: 0 });
-    expect(machine.calls()).toEqual([NPM_CI, 'cmake-js build', 'tsc -p tsconfig.json']);
+    expect(machine.calls()).toEqual([NPM_CI, 'cmake-js build', TSC]);
   });
 
   it('keeps no output of a source that is gone', async () => {
@@ -264,21 +158,21 @@ describe('a machine that was set up', () => {
   });
 
   it('builds anew for another compiler', async () => {
-    machine.write('native/build/old-object', '');
+    machine.write('native/building/old-object', '');
     machine.silentProgram(
       'bin/c++',
       'case "$1" in -print*) echo /usr/lib/liburing.a;; *) echo "c++ 13";; esac',
     );
     expect(await machine.run()).toMatchObject({ status: 0 });
     expect(machine.calls()).toEqual(['cmake-js build']);
-    expect(machine.has('native/build/old-object')).toBe(false);
+    expect(machine.has('native/building/old-object')).toBe(false);
   });
 
   it('runs only the part it is asked for', async () => {
     appendFileSync(join(machine.root, 'native/core/memory.cc'), '// more\n');
     appendFileSync(join(machine.root, 'src/main.ts'), '// more\n');
     expect(await machine.run(['--only', 'ts'])).toMatchObject({ status: 0 });
-    expect(machine.calls()).toEqual(['tsc -p tsconfig.json']);
+    expect(machine.calls()).toEqual([TSC]);
     expect(await machine.run(['--only', 'everything'])).toMatchObject({ status: 2 });
   });
 
@@ -295,7 +189,7 @@ describe('a build that fails', () => {
 
   it('shows its output in full, and after the mend builds on', async () => {
     appendFileSync(join(machine.root, 'native/core/memory.cc'), 'broken\n');
-    machine.write('native/build/object', '');
+    machine.write('native/building/object', '');
     machine.buildTool('echo "memory.cc:2: first"; echo "memory.cc:2: last" >&2; exit 1');
     const { status, output } = await machine.run();
     expect(status).toBe(1);
@@ -307,7 +201,7 @@ describe('a build that fails', () => {
     machine.buildTool();
     expect(await machine.run()).toMatchObject({ status: 0 });
     expect(machine.calls()).toEqual(['cmake-js build']);
-    expect(machine.has('native/build/object')).toBe(true);
+    expect(machine.has('native/building/object')).toBe(true);
   });
 
   it('is not taken for done while its sources stay as they are', async () => {
@@ -319,7 +213,7 @@ describe('a build that fails', () => {
 
   it('by interruption says so, and starts from scratch the next time', async () => {
     appendFileSync(join(machine.root, 'native/core/memory.cc'), '// more\n');
-    machine.write('native/build/half-an-object', '');
+    machine.write('native/building/half-an-object', '');
     machine.buildTool('exec /bin/sleep 60');
     machine.calls();
     const { child, outcome } = machine.start();
@@ -332,7 +226,118 @@ describe('a build that fails', () => {
     machine.buildTool();
     expect(await machine.run()).toMatchObject({ status: 0 });
     expect(machine.calls()).toEqual(['cmake-js build']);
-    expect(machine.has('native/build/half-an-object')).toBe(false);
+    expect(machine.has('native/building/half-an-object')).toBe(false);
+  });
+});
+
+describe('what is there', () => {
+  beforeEach(() => machine.ready());
+  const change = () => appendFileSync(join(machine.root, 'native/core/memory.cc'), '// more\n');
+
+  it('stays as it was while its successor is made, and when that fails', async () => {
+    const before = machine.read(BUILT);
+    change();
+    machine.buildTool(`[ -f ${BUILT} ] && exit 1; exit 2`);
+    const { status, output } = await machine.run();
+    expect([status, output]).toEqual([1, expect.stringContaining('failed with status 1')]);
+    expect(machine.read(BUILT)).toBe(before);
+  });
+
+  it('stays when its successor cannot be loaded, and it is said why', async () => {
+    const before = machine.read(BUILT);
+    change();
+    machine.buildTool(
+      '/bin/mkdir -p native/building/Release && echo text > native/building/Release/zero_inference.node',
+    );
+    const { status, output } = await machine.run();
+    expect([status, output]).toEqual([
+      1,
+      expect.stringMatching(/the new addon cannot be loaded: .*(header|short)/),
+    ]);
+    expect(machine.read(BUILT)).toBe(before);
+  });
+
+  it('is built anew where it cannot be loaded', async () => {
+    machine.write(BUILT, 'half of it');
+    expect(await machine.run()).toMatchObject({ status: 0 });
+    expect(machine.calls()).toEqual(['cmake-js build']);
+    expect((await machine.run()).output).toContain('nothing to do');
+  });
+
+  it('is kept of packages and scripts as well, when npm or tsc fail', async () => {
+    machine.writeLockfile('1.0.1');
+    machine.program('npm', `/bin/mkdir node_modules; exit 1`);
+    expect(await machine.run()).toMatchObject({ status: 1 });
+    expect(machine.has('node_modules/.bin/tsc')).toBe(true);
+    machine.writeLockfile('1.0.0');
+    machine.write('src/more.ts', '// more\n');
+    machine.program('../node_modules/.bin/tsc', 'echo > dist.new/half; exit 2');
+    expect(await machine.run()).toMatchObject({ status: 1 });
+    expect(machine.has('dist/src/main.js')).toBe(true);
+    expect(machine.has('dist/half')).toBe(false);
+  });
+
+  it('can be run through a link, also after a rebuild', async () => {
+    const mode = () => statSync(join(machine.root, 'dist/src/main.js')).mode & 0o777;
+    expect(mode()).toBe(0o755);
+    machine.write('src/more.ts', '// more\n');
+    await machine.run();
+    expect(mode()).toBe(0o755);
+    chmodSync(join(machine.root, 'dist/src/main.js'), 0o644);
+    await machine.run();
+    expect(mode()).toBe(0o755);
+  });
+
+  it('is enough in a folder that cannot be written, and where it is not, that is a sentence', async () => {
+    const readOnly = `data:text/javascript,import fs from 'node:fs';import {syncBuiltinESMExports as s} from 'node:module';fs.mkdirSync=()=>{throw Object.assign(new Error("EROFS: read-only file system, mkdir '.setup'"),{code:'EROFS',syscall:'mkdir'})};s()`;
+    expect((await machine.run([], readOnly)).output).toContain('nothing to do');
+    change();
+    const { status, output } = await machine.run([], readOnly);
+    expect([status, output]).toEqual([
+      1,
+      expect.stringMatching(/there is something to do, but .* cannot be written: EROFS/),
+    ]);
+  });
+});
+
+describe('a build with a GPU part', () => {
+  beforeEach(async () => {
+    machine.buildTool(GPU_BUILD);
+    machine.silentProgram('bin/nvcc', 'echo nvcc 13');
+    await machine.ready();
+  });
+  const withoutNvcc = () => machine.remove('bin/nvcc');
+  const change = () => appendFileSync(join(machine.root, 'native/core/memory.cc'), '// more\n');
+
+  it('stays one where nvcc is not on the path', async () => {
+    withoutNvcc();
+    expect((await machine.run()).output).toContain('nothing to do');
+    expect(machine.calls()).toEqual([]);
+  });
+
+  it('is built by the nvcc that the path no longer leads to', async () => {
+    machine.silentProgram('cuda/nvcc', 'echo nvcc 13');
+    withoutNvcc();
+    machine.write(
+      '.setup/native.json',
+      JSON.stringify({
+        ...JSON.parse(machine.read('.setup/native.json')),
+        nvcc: join(machine.root, 'cuda/nvcc'),
+      }),
+    );
+    change();
+    const { status, output } = await machine.run();
+    expect([status, output]).toEqual([0, expect.stringContaining('GPU part by')]);
+  });
+
+  it('does not become one without unless it is asked for', async () => {
+    withoutNvcc();
+    change();
+    const { status, output } = await machine.run();
+    expect([status, output]).toEqual([1, expect.stringContaining('npm run setup -- --without_cuda')]);
+    expect(machine.calls()).toEqual([]);
+    const asked = await machine.run(['--without_cuda']);
+    expect([asked.status, asked.output]).toEqual([0, expect.stringContaining('no part for GPUs')]);
   });
 });
 
@@ -341,7 +346,7 @@ describe('two at once', () => {
     machine.installDebianPackages();
     const outcomes = await Promise.all([machine.run(), machine.run()]);
     expect(outcomes.map((outcome) => outcome.status)).toEqual([0, 0]);
-    expect(machine.calls()).toEqual([NPM_CI, 'cmake-js build', 'tsc -p tsconfig.json']);
+    expect(machine.calls()).toEqual([NPM_CI, 'cmake-js build', TSC]);
   });
 
   it('do not wait for a process that is gone', async () => {
@@ -350,6 +355,42 @@ describe('two at once', () => {
     await new Promise((resolve) => gone.on('close', resolve));
     machine.write('.setup/lock', `${gone.pid}`);
     expect(await machine.run()).toMatchObject({ status: 0 });
-    expect(machine.has('.setup/lock')).toBe(false);
   });
+
+  it('wait for each other, and say for whom', async () => {
+    await machine.ready();
+    appendFileSync(join(machine.root, 'native/core/memory.cc'), '// more\n');
+    machine.buildTool(`while [ ! -f go ]; do /bin/sleep 0.05; done; ${BUILD}`);
+    const first = machine.start();
+    while (!machine.has('calls')) await new Promise((resolve) => setTimeout(resolve, 10));
+    const second = machine.start();
+    const told = new Promise<string>((resolve) =>
+      second.child.stderr?.once('data', (chunk) => resolve(String(chunk))),
+    );
+    expect(await told).toContain(`waiting for the set-up of process ${first.child.pid}`);
+    machine.write('go', '');
+    expect(await first.outcome).toMatchObject({ status: 0 });
+    expect(await second.outcome).toMatchObject({ status: 0 });
+    expect(machine.calls()).toEqual(['cmake-js build']);
+  });
+});
+
+describe('an interruption', () => {
+  beforeEach(() => machine.ready());
+
+  it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)(
+    'by %s ends also a program that takes no notice, and all that it started',
+    async (signal) => {
+      const before = machine.read(BUILT);
+      appendFileSync(join(machine.root, 'native/core/memory.cc'), '// more\n');
+      machine.calls();
+      machine.buildTool(`trap '' INT TERM HUP; /bin/sleep 60 & echo $! > sleeper; wait; wait`);
+      const { child, outcome } = machine.start();
+      while (!machine.has('sleeper')) await new Promise((resolve) => setTimeout(resolve, 10));
+      child.kill(signal);
+      expect(await outcome).toMatchObject({ status: 130, output: expect.stringContaining('interrupted') });
+      expect(machine.read(BUILT)).toBe(before);
+      await vi.waitFor(() => expect(existsSync(`/proc/${machine.read('sleeper').trim()}/exe`)).toBe(false));
+    },
+  );
 });

@@ -31,7 +31,7 @@ function below(folder: string): Source[] {
   return readdirSync(absolute, { withFileTypes: true }).flatMap((entry) => {
     if (entry.name === 'node_modules') return [];
     const path = `${folder}/${entry.name}`;
-    if (entry.isDirectory()) return ['build', 'fixtures'].includes(entry.name) ? [] : below(path);
+    if (entry.isDirectory()) return ['build', 'building', 'fixtures'].includes(entry.name) ? [] : below(path);
     if (!/\.(ts|mjs|cc|h|cu|cuh)$/.test(entry.name)) return [];
     const text = readFileSync(join(ROOT, path), 'utf8');
     return [{ path, text, code: codeOf(text) }];

@@ -6,6 +6,7 @@
 #include "binding/handles.h"
 #include "core/clock.h"
 #include "core/io_types.h"
+#include "core/interrupt.h"
 
 namespace zi {
 namespace {
@@ -28,11 +29,30 @@ Napi::Value LockFileBinding(const Napi::CallbackInfo& info) {
   throw thrown;
 }
 
+/// (texts by signal number, patience in ms, exit status)
+void WatchSignalsBinding(const Napi::CallbackInfo& info) {
+  const Napi::Object texts = info[0].As<Napi::Object>();
+  std::vector<EndingSignal> signals;
+  for (const auto& [key, value] : texts) {
+    signals.push_back({std::stoi(key.As<Napi::String>().Utf8Value()),
+                       static_cast<Napi::Value>(value).As<Napi::String>().Utf8Value()});
+  }
+  try {
+    WatchSignals(signals, info[1].As<Napi::Number>().DoubleValue(), info[2].As<Napi::Number>().Int32Value());
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+}
+
+void SignalToldBinding(const Napi::CallbackInfo&) { SignalTold(); }
+
 }  // namespace
 
 void InitSystem(Napi::Env env, Napi::Object exports) {
   exports.Set("nowMs", Napi::Function::New(env, NowMsBinding));
   exports.Set("lockFile", Napi::Function::New(env, LockFileBinding));
+  exports.Set("watchSignals", Napi::Function::New(env, WatchSignalsBinding));
+  exports.Set("signalTold", Napi::Function::New(env, SignalToldBinding));
 }
 
 }  // namespace zi

@@ -1,12 +1,19 @@
-// Ctrl-C, SIGTERM, a closed stdout: work stops within a second, whatever it is doing at the moment.
+// Ctrl-C, SIGTERM, SIGHUP, a closed stdout: work stops within a second, whatever it is doing at the moment.
 
-import { ERROR_CODES, OperatingError } from '../../offload/index.js';
+import { constants } from 'node:os';
+import { ERROR_CODES, OperatingError, signalTold, watchSignals } from '../../offload/index.js';
 
 /** Whoever read stdout has seen enough (`| head`): no error. */
 export class StdoutClosed extends Error {}
 
 /** Closing waits for what drives and kernels have begun; if that takes longer, the process just ends. */
 const PATIENCE_MS = 800;
+/** Where JavaScript itself cannot run meanwhile, as in one long call, the addon ends the process. */
+const NATIVE_PATIENCE_MS = 900;
+
+const SIGNALS = { SIGINT: 'Ctrl-C', SIGTERM: 'SIGTERM', SIGHUP: 'SIGHUP' } as const;
+type SignalName = keyof typeof SIGNALS;
+const NAMES = Object.keys(SIGNALS) as SignalName[];
 
 export class Interrupt {
   readonly #controller = new AbortController();
@@ -17,11 +24,28 @@ export class Interrupt {
   /** @param beforeExit leaves the terminal in order and says why; must not wait */
   constructor(beforeExit: (reason: unknown) => void) {
     this.#beforeExit = beforeExit;
-    process.on('SIGINT', () => this.#onSignal('Ctrl-C'));
-    process.on('SIGTERM', () => this.#onSignal('SIGTERM'));
+    for (const name of NAMES) process.on(name, () => this.#onSignal(name));
     process.stdout.on('error', (error: NodeJS.ErrnoException) => this.#onStdoutError(error));
     // Nobody is left to be told.
     process.stderr.on('error', () => undefined);
+  }
+
+  /**
+   * From now on signals end the process though JavaScript is busy.
+   * @param sentenceOf what to say of a reason
+   */
+  watch(sentenceOf: (reason: OperatingError) => string): void {
+    const erase = process.stderr.isTTY ? '\r\x1b[2K' : '';
+    const texts = NAMES.map((name) => [
+      constants.signals[name],
+      `${erase}${sentenceOf(interruptedBy(name))}`,
+    ]);
+    watchSignals(Object.fromEntries(texts), NATIVE_PATIENCE_MS, ERROR_CODES.INTERRUPTED.exitStatus);
+  }
+
+  /** Why the program ends has been said. */
+  told(): void {
+    signalTold();
   }
 
   /** Aborted with the error that the program is to end with. */
@@ -49,10 +73,10 @@ export class Interrupt {
     });
   }
 
-  #onSignal(name: string): void {
+  #onSignal(name: SignalName): void {
     if (this.signal.aborted) this.#exit();
     setTimeout(() => this.#exit(), PATIENCE_MS).unref();
-    this.#stop(new OperatingError('INTERRUPTED', `stopped by ${name}`));
+    this.#stop(interruptedBy(name));
   }
 
   #onStdoutError(error: NodeJS.ErrnoException): void {
@@ -75,4 +99,8 @@ export class Interrupt {
     this.#beforeExit(this.signal.reason);
     process.exit(ERROR_CODES.INTERRUPTED.exitStatus);
   }
+}
+
+function interruptedBy(name: SignalName): OperatingError {
+  return new OperatingError('INTERRUPTED', `stopped by ${SIGNALS[name]}`);
 }

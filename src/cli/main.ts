@@ -1,5 +1,6 @@
 // The program: reads the command line, runs the command, and turns whatever goes wrong into a line and a status.
 
+import { OperatingError, platformProblem } from '../../offload/index.js';
 import { createLogger } from '../log.js';
 import { Progress, StatusLine } from '../progress.js';
 import { type CommandName, type ParsedCommandLine, parseCommandLine } from './command-line.js';
@@ -26,6 +27,7 @@ export async function main(words: readonly string[], early?: Promise<EarlyLoad |
     status.clear();
     const { text, exitStatus } = describeFailure(reason, debug);
     process.stderr.write(text);
+    interrupt.told();
     return exitStatus;
   };
   const interrupt = new Interrupt(tell);
@@ -60,6 +62,9 @@ async function run(
   interrupt: Interrupt,
   early: Promise<EarlyLoad | undefined> | undefined,
 ): Promise<void> {
+  const problem = platformProblem();
+  if (problem !== undefined) throw new OperatingError('UNSUPPORTED', problem);
+  interrupt.watch((reason) => describeFailure(reason, false).text);
   const log = createLogger(readLogLevel(parsed.options), status);
   const writesToTerminal = process.stdout.isTTY === true;
   const write = (text: string) => {

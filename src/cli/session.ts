@@ -89,6 +89,11 @@ export function finishSession(outcome: Outcome): void {
   const { options, context, session, summary } = outcome;
   const { engine, meter } = session;
   context.log.info(`${summary}; ${streamingSentence(meter, engine.plan)}`);
+  if (engine.trace.droppedSpans > 0) {
+    context.log.warn(
+      `--trace holds the first of what happened: ${engine.trace.droppedSpans} spans more were left out`,
+    );
+  }
   if (options.trace !== undefined)
     writeOutput(options.trace, engine.trace.toChromeJson(), '--trace', context);
   if (options.report !== undefined) writeOutput(options.report, reportOf(outcome), '--report', context);

@@ -1,13 +1,15 @@
 // `doctor` as a process: findings for people and programs, a saved description that `plan` takes, nothing left behind.
 
-import { mkdirSync, readdirSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { mkdirSync, readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
+const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
 const SHAPE = fileURLToPath(new URL('../../configs/models/llama-0.85b.json', import.meta.url));
 const TOPICS = [
   'processor',
@@ -48,6 +50,28 @@ test('measures a folder’s drive, leaves nothing there, and describes the machi
   expect(plan.status).toBe(0);
   expect(JSON.parse(plan.stdout).predicted.decode_step.total_ms).toBeGreaterThan(0);
 });
+
+test('leaves nothing behind, even when it is killed while it writes', { timeout: 180_000 }, async () => {
+  const folder = tempFolder();
+  const child = spawn(process.execPath, [MAIN, 'doctor', '--path', folder], { stdio: 'ignore' });
+  const ended = new Promise((resolve) => child.on('close', resolve));
+  // The file has no name, but the process holds it.
+  await vi.waitFor(() => expect(openFiles(child.pid)).toContain(`${folder}/`), 60_000);
+  child.kill('SIGKILL');
+  await ended;
+  expect(readdirSync(folder)).toEqual([]);
+});
+
+function openFiles(pid: number | undefined): string {
+  const links = readdirSync(`/proc/${pid}/fd`).map((name) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${name}`);
+    } catch {
+      return '';
+    }
+  });
+  return links.join('\n');
+}
 
 test('reads a file that is there, and says so in words', { timeout: 180_000 }, async () => {
   const file = join(modelFolder('shakespeare-bloom'), 'model.safetensors');

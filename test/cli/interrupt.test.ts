@@ -1,5 +1,6 @@
 // Stopping in the middle: at once, with the right status, and with files that hold whole lines only.
 
+import type { ChildProcess } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -14,7 +15,7 @@ const MODEL = modelFolder('shakespeare-bloom');
 const ENDLESS = ['--name', MODEL, '--max_new_tokens', '8000', '--ignore_eos'];
 
 describe.concurrent('interruption', () => {
-  it.each(['SIGINT', 'SIGTERM'] as const)('%s while text streams', async (signal) => {
+  it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s while text streams', async (signal) => {
     let sent = false;
     const result = await runCli([...ENDLESS, '--prompt', 'ROMEO:', '--nvme_offload_path', MODEL], {
       onStdout: (child) => {
@@ -24,7 +25,7 @@ describe.concurrent('interruption', () => {
     });
     expect(result.status).toBe(130);
     expect(result.errors).toHaveLength(1);
-    expect(result.errors[0]).toMatch(/^zero-inference: INTERRUPTED: stopped by (Ctrl-C|SIGTERM)$/);
+    expect(result.errors[0]).toMatch(/^zero-inference: INTERRUPTED: stopped by (Ctrl-C|SIGTERM|SIGHUP)$/);
     // Whatever was begun is ended, so that a shell's prompt stands alone.
     expect(result.stdout.endsWith('\n')).toBe(true);
   });
@@ -66,6 +67,31 @@ describe.concurrent('interruption', () => {
     const result = await runCli(['--name', MODEL, ...args], { onStdout: (child) => child.stdout?.destroy() });
     expect(result.status).toBe(0);
     expect(readFileSync(output, 'utf8').trimEnd().split('\n')).toHaveLength(3);
+  });
+
+  /** From the first text on JavaScript does nothing else any more, as in a call that takes for ever. */
+  const busy = `const write = process.stdout.write;
+    process.stdout.write = function (...words) {
+      setImmediate(() => { for (;;); });
+      return write.apply(this, words);
+    };`;
+  const env = { NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(busy)}` };
+
+  it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s while JavaScript is busy', async (signal) => {
+    const onStdout = (child: ChildProcess) => setTimeout(() => child.kill(signal), 100);
+    const result = await runCli([...ENDLESS, '--prompt', 'ROMEO:'], { env, onStdout });
+    expect(result.errors).toEqual([expect.stringMatching(/^zero-inference: INTERRUPTED: stopped by /)]);
+    expect(result.status).toBe(130);
+  });
+
+  it('two signals while JavaScript is busy: the first is why it ends', async () => {
+    const onStdout = (child: ChildProcess) => {
+      child.kill('SIGINT');
+      setTimeout(() => child.kill('SIGTERM'), 200);
+    };
+    const result = await runCli([...ENDLESS, '--prompt', 'ROMEO:'], { env, onStdout });
+    expect(result.errors).toEqual(['zero-inference: INTERRUPTED: stopped by Ctrl-C']);
+    expect(result.status).toBe(130);
   });
 
   it('a second signal ends it at once', async () => {

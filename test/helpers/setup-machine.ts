@@ -1,0 +1,163 @@
+// A toy project on a toy machine, for tests of set-up: fake programs that only say what they did.
+
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
+import { tempFolder } from './temp-folder.js';
+
+export const NATIVE = join(fileURLToPath(new URL('../../', import.meta.url)), 'native');
+const SCRIPTS = readdirSync(NATIVE).filter((name) => /^setup.*\.mjs$/.test(name));
+const ROOTS = tempFolder();
+/** Something that Node loads as an addon. */
+const ADDON = join(ROOTS, 'toy.node');
+const TOY = 'void *napi_register_module_v1(void *env, void *exports) { (void)env; return exports; }';
+execFileSync('cc', ['-shared', '-fPIC', '-x', 'c', '-o', ADDON, '-'], { input: TOY });
+/** The name of the section that nvcc leaves in a library. */
+const GPU_PART = '.nv_fatbin';
+/** What cmake-js leaves: something that loads. */
+export const BUILD = `/bin/mkdir -p native/building/Release && /bin/cp ${ADDON} native/building/Release/zero_inference.node`;
+/** The same with a GPU part. */
+export const GPU_BUILD = `${BUILD} && echo ${GPU_PART} >> native/building/Release/zero_inference.node`;
+export const BUILT = 'native/build/Release/zero_inference.node';
+export const AS_USER = 'data:text/javascript,process.getuid=()=>1000';
+export const AS_ROOT = 'data:text/javascript,process.getuid=()=>0';
+export const APT_INSTALL = 'apt-get install -y --no-install-recommends g++ cmake ninja-build liburing-dev';
+export const TSC = 'tsc -p tsconfig.json --outDir dist.new';
+export const NPM_CI = 'npm ci --include=dev --include=optional --no-audit --no-fund';
+
+export interface Outcome {
+  readonly status: number | null;
+  readonly output: string;
+}
+
+/** A project as a fresh clone has it, on a machine with Node, npm and apt-get, whose programs only say what they did. */
+export class Machine {
+  readonly root = mkdtempSync(join(ROOTS, 'project-'));
+  private readonly bin = join(this.root, 'bin');
+
+  constructor() {
+    for (const name of SCRIPTS) {
+      cpSync(join(NATIVE, name), join(this.root, 'native', name));
+    }
+    this.write('native/CMakeLists.txt', '# build\n');
+    this.write('native/package.json', '{}\n');
+    this.write('native/core/memory.cc', '// memory\n');
+    this.write('offload/index.ts', '// offload\n');
+    this.write('src/main.ts', '// main\n');
+    this.write('tsconfig.json', '{}\n');
+    this.writeLockfile('1.0.0');
+    mkdirSync(this.bin);
+    symlinkSync(process.execPath, join(this.bin, 'node'));
+    symlinkSync('/usr/bin/env', join(this.bin, 'env'));
+    symlinkSync('/usr/bin/flock', join(this.bin, 'flock'));
+    // Installing makes the compiler and its friends appear.
+    this.program('apt-get', `[ "$1" = update ] || /bin/cp -P ${this.root}/debian/* ${this.bin}/`);
+    const installTools = `/bin/mkdir -p node_modules/.bin && /bin/cp ${this.root}/tools/* node_modules/.bin/`;
+    this.program('npm', `${installTools} && /bin/cp package-lock.json node_modules/.package-lock.json`);
+    this.silentProgram(
+      'debian/c++',
+      'case "$1" in -print*) echo /usr/lib/liburing.a;; *) echo "c++ 12";; esac',
+    );
+    this.silentProgram('debian/cmake', 'echo cmake 3.25');
+    this.silentProgram('debian/ninja', 'exit 0');
+    this.buildTool();
+    const emit = `for f in src/*.ts offload/*.ts; do /bin/mkdir -p $4/\${f%/*}; : > $4/\${f%.ts}.js; done`;
+    this.program('../tools/tsc', emit);
+  }
+
+  write(path: string, text: string): void {
+    mkdirSync(dirname(join(this.root, path)), { recursive: true });
+    writeFileSync(join(this.root, path), text);
+  }
+
+  read(path: string): string {
+    return readFileSync(join(this.root, path), 'utf8');
+  }
+
+  has(path: string): boolean {
+    return existsSync(join(this.root, path));
+  }
+
+  remove(path: string): void {
+    rmSync(join(this.root, path), { recursive: true });
+  }
+
+  writeLockfile(version: string): void {
+    const packages = {
+      '': { name: 'toy' },
+      'node_modules/tool': { version, integrity: `sha512-${version}` },
+    };
+    this.write('package-lock.json', JSON.stringify({ packages }));
+    this.write('package.json', JSON.stringify({ name: 'toy', bin: { toy: 'dist/src/main.js' } }));
+  }
+
+  /** What cmake-js does when it is next installed or run. */
+  buildTool(body = BUILD): void {
+    this.program('../tools/cmake-js', body);
+    if (this.has('node_modules/.bin')) this.program('../node_modules/.bin/cmake-js', body);
+  }
+
+  /** A program that notes its call; `path` is relative to bin/. */
+  program(path: string, body: string): void {
+    const name = path.split('/').at(-1);
+    this.silentProgram(join('bin', path), `echo "${name} $*" >> ${this.root}/calls\n${body}`);
+  }
+
+  silentProgram(path: string, body: string): void {
+    this.write(path, `#!/bin/sh\n${body}\n`);
+    chmodSync(join(this.root, path), 0o755);
+  }
+
+  installDebianPackages(): void {
+    execFileSync('/bin/sh', ['-c', `/bin/cp -P ${this.root}/debian/* ${this.bin}/`]);
+  }
+
+  /** The calls since the last look. */
+  calls(): string[] {
+    const lines = this.has('calls') ? this.read('calls').trim().split('\n') : [];
+    if (lines.length > 0) this.remove('calls');
+    return lines.map((line) => line.replace(/^(cmake-js build).*/, '$1'));
+  }
+
+  start(args: readonly string[] = [], preload = AS_ROOT): { child: ChildProcess; outcome: Promise<Outcome> } {
+    const child = spawn(process.execPath, ['--import', preload, 'native/setup.mjs', ...args], {
+      cwd: this.root,
+      env: { PATH: this.bin, CUDA_PATH: '/nonexistent' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let output = '';
+    child.stdout.on('data', (chunk) => {
+      output += chunk;
+    });
+    child.stderr.on('data', (chunk) => {
+      output += chunk;
+    });
+    const outcome = new Promise<Outcome>((resolve) =>
+      child.on('close', (status, signal) => resolve({ status, output: output + (signal ?? '') })),
+    );
+    return { child, outcome };
+  }
+
+  run(args: readonly string[] = [], preload = AS_ROOT): Promise<Outcome> {
+    return this.start(args, preload).outcome;
+  }
+
+  async ready(): Promise<void> {
+    this.installDebianPackages();
+    expect(await this.run()).toMatchObject({ status: 0 });
+    this.calls();
+  }
+}
