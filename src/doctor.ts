@@ -1,7 +1,7 @@
 // Looks at this machine as the runtime would use it: findings with how to mend them, and its description for plans.
 
 import { randomFillSync, randomUUID } from 'node:crypto';
-import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { constants, existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { availableParallelism, cpus, release } from 'node:os';
 import { join } from 'node:path';
@@ -113,8 +113,17 @@ function statOf(path: string) {
   throw new OperatingError('NOT_FOUND', `--path is ${path}, and there is no such file or folder`);
 }
 
+/** Linux's number on x86-64, which Node does not tell. */
+const O_TMPFILE = constants.O_DIRECTORY | 0o20000000;
+
 /** A file without a name: whatever ends this process, its bytes are free again. */
 async function openNameless(folder: string): Promise<FileHandle> {
+  try {
+    return await open(folder, constants.O_RDWR | O_TMPFILE, 0o600);
+  } catch (error) {
+    if (!['EOPNOTSUPP', 'EISDIR', 'EINVAL', 'ENOENT'].includes(systemCode(error) ?? '')) throw error;
+  }
+  // A file system, such as a network's, on which no file is without a name from the beginning.
   const path = join(folder, `.zero-inference-doctor-${randomUUID()}`);
   const file = await open(path, 'wx+', 0o600);
   await unlink(path);
