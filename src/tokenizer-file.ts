@@ -3,6 +3,7 @@
 
 import { OperatingError } from '../offload/index.js';
 import { isJsonObject, show } from './json-file.js';
+import type { ClassParts } from './tokenizer-classes.js';
 
 /**
  * The value of a key whose value is a list, an object or a text; undefined when there is none, or `json` is no JSON.
@@ -18,6 +19,49 @@ export function sectionOf(json: string, key: string): unknown {
   } catch {
     return undefined; // whoever reads the whole file says what is wrong with it
   }
+}
+
+/** Whether the key is there with a value other than null. */
+export function hasSection(json: string, key: string): boolean {
+  return new RegExp(`"${key}"\\s*:\\s*[[{"]`).test(json);
+}
+
+/** The options of a BPE model that a class decides, by their values, which no vocabulary has: those are whole numbers. */
+const MODEL_OPTION =
+  /"(?:dropout|unk_token|continuing_subword_prefix|end_of_word_suffix|fuse_unk|byte_fallback|ignore_merges)"\s*:\s*(?:"(?:[^"\\]|\\.)*"|null|true|false|\d+\.\d+)/g;
+
+/** BPE, Unigram …; undefined where it is not said before the vocabulary, as in old files. */
+export function modelType(json: string): string | undefined {
+  const { start, vocabAt } = modelPlace(json);
+  return /"type"\s*:\s*"(\w+)"/.exec(json.slice(start, vocabAt))?.[1];
+}
+
+function modelPlace(json: string): { start: number; vocabAt: number } {
+  const found = /"model"\s*:\s*\{/.exec(json);
+  const start = found ? found.index + found[0].length : json.length;
+  const vocabAt = json.indexOf('"vocab"', start);
+  return { start, vocabAt: vocabAt < 0 ? json.length : vocabAt };
+}
+
+/** `json` with the parts of a class in place of its own, and without added tokens. Vocabulary and merges stay unread. */
+export function withParts(json: string, parts: ClassParts): string {
+  const { start, vocabAt } = modelPlace(json);
+  const head = json.slice(start, vocabAt).replace(new RegExp(`${MODEL_OPTION.source}\\s*,?`, 'g'), '');
+  const tail = json.slice(vocabAt).replace(new RegExp(`,?\\s*${MODEL_OPTION.source}`, 'g'), '');
+  const options = JSON.stringify(parts.model).slice(1, -1);
+  let text = `${json.slice(0, start)}${options},${head}${tail}`;
+  text = replaceSection(text, 'normalizer', parts.normalizer);
+  text = replaceSection(text, 'pre_tokenizer', parts.preTokenizer);
+  text = replaceSection(text, 'decoder', parts.decoder);
+  return replaceSection(text, 'added_tokens', []);
+}
+
+function replaceSection(json: string, key: string, value: unknown): string {
+  const found = new RegExp(`"${key}"\\s*:\\s*(?=[[{"n])`).exec(json);
+  if (!found) return json.replace('{', () => `{"${key}":${JSON.stringify(value)},`);
+  const start = found.index + found[0].length;
+  const end = json[start] === 'n' ? start + 'null'.length : valueEnd(json, start);
+  return `${json.slice(0, start)}${JSON.stringify(value)}${json.slice(end)}`;
 }
 
 /** Where the JSON value that starts at `start` ends; the end of the text when it does not. */

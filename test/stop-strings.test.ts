@@ -89,3 +89,44 @@ it('a stream of tokens ends with it', () => {
   expect(other.push(0) + other.push(1)).toBe('one ');
   expect(other.end()).toBe('');
 });
+
+describe('special tokens', () => {
+  const words = ['a', '<|end|>', 'b', 'E', 'ND', 'x'];
+  const hidden = (id: number) => (words[id]?.startsWith('<|') ? (words[id] ?? '') : '');
+  const source = { push: (id: number) => (hidden(id) ? '' : (words[id] ?? '')), hidden, end: () => '' };
+  const run = (ids: readonly number[], strings: readonly string[], before = '') => {
+    const stream = new StoppingStream(source, strings, before);
+    let [text, count] = ['', 0];
+    for (const id of ids) {
+      text += stream.push(id);
+      count++;
+      if (stream.stopped) return { text, count };
+    }
+    return { text: text + stream.end(), count: undefined };
+  };
+
+  it('stop a text although they are no part of it', () => {
+    expect(run([0, 1, 2], ['<|end|>'])).toEqual({ text: 'a', count: 2 });
+    expect(run([0, 1, 2], ['<|end|>b'])).toEqual({ text: 'a', count: 3 });
+    expect(run([0, 2, 1, 0], ['b<|end|>'])).toEqual({ text: 'a', count: 3 });
+    expect(run([0, 1, 2], ['<|other|>'])).toEqual({ text: 'ab', count: undefined });
+  });
+
+  it('do not keep a stop string from being seen in what is shown', () => {
+    expect(run([0, 3, 1, 4, 5], ['END'])).toEqual({ text: 'a', count: 4 });
+    expect(run([0, 3, 1, 5], ['END'])).toEqual({ text: 'aEx', count: undefined });
+  });
+
+  it('may be held back with text around them', () => {
+    expect(run([2, 1, 5, 0], ['b<|end|>a'])).toEqual({ text: 'bxa', count: undefined });
+    expect(run([2, 1], ['b<|end|>a'])).toEqual({ text: 'b', count: undefined });
+  });
+
+  it('a stop string may begin in the prompt, but not end there', () => {
+    expect(run([4, 5], ['END'], 'the E')).toEqual({ text: '', count: 1 });
+    expect(run([5, 0], ['END'], 'the END')).toEqual({ text: 'xa', count: undefined });
+    expect(run([0, 4], ['END'], 'the E')).toEqual({ text: 'aND', count: undefined });
+    expect(run([0, 5], ['<|end|>a'], '<|end|>')).toEqual({ text: '', count: 1 });
+    expect(run([3, 4, 0], ['END', 'a'], 'xa')).toEqual({ text: '', count: 2 });
+  });
+});

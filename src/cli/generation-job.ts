@@ -15,7 +15,7 @@ import {
   syntheticPrompts,
   type Vocabulary,
 } from '../prompts.js';
-import { StoppingStream } from '../stop-strings.js';
+import { promptEnd, StoppingStream } from '../stop-strings.js';
 import { readTextFile } from '../text-file.js';
 import { TextStream } from '../text-stream.js';
 import { loadTokenizer } from '../tokenizer.js';
@@ -166,7 +166,8 @@ export async function makeRequests(
 export function stopsAfter({ vocabulary }: Job, stopStrings: readonly string[]) {
   const tokenizer = present(vocabulary.tokenizer, 'tokenizer');
   return ({ promptTokens }: GenerationRequest) => {
-    const stream = new StoppingStream(new TextStream(tokenizer, [...promptTokens]), stopStrings);
+    const before = promptEnd(tokenizer, promptTokens, stopStrings);
+    const stream = new StoppingStream(new TextStream(tokenizer, [...promptTokens]), stopStrings, before);
     return (token: number) => {
       stream.push(token);
       return stream.stopped;

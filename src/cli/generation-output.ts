@@ -4,7 +4,7 @@ import { type OperatingError, present } from '../../offload/index.js';
 import type { GenerationResult } from '../generate.js';
 import type { JsonLines } from '../output-file.js';
 import type { EncodedPrompt } from '../prompts.js';
-import { StoppingStream } from '../stop-strings.js';
+import { promptEnd, StoppingStream } from '../stop-strings.js';
 import { TextStream } from '../text-stream.js';
 import type { Tokenizer } from '../tokenizer.js';
 
@@ -50,7 +50,8 @@ export class Rendering {
 
   stream({ tokens }: EncodedPrompt): Stream {
     if (this.#tokenizer) {
-      return new StoppingStream(new TextStream(this.#tokenizer, [...tokens]), this.#stopStrings);
+      const before = promptEnd(this.#tokenizer, tokens, this.#stopStrings);
+      return new StoppingStream(new TextStream(this.#tokenizer, [...tokens]), this.#stopStrings, before);
     }
     let between = '';
     const push = (token: number) => {

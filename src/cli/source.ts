@@ -5,11 +5,13 @@ import { existsSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type FileState, formatBytes, OperatingError } from '../../offload/index.js';
+import { configuredRole } from '../ending-ids.js';
 import { type OpenedModel, openModel } from '../engine.js';
 import { readOptionalJsonObject } from '../json-file.js';
 import { buildArchitecture, tensorList } from '../models/registry.js';
 import { shapeType } from '../shape.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizer.js';
+import { hasTokenizer } from '../tokenizer-settings.js';
 import type { CommandContext } from './context.js';
 import { modelFolder } from './hub-model.js';
 import { badOption } from './option-reader.js';
@@ -44,15 +46,17 @@ function realModel({ name, revision }: SharedOptions, context: CommandContext): 
 
 /** The tokenizer beside the weights; undefined where there is none, as with random weights. */
 export async function openTokenizer(folder: string): Promise<Tokenizer | undefined> {
-  return existsSync(join(folder, 'tokenizer.json')) ? loadTokenizer(folder) : undefined;
+  return (await hasTokenizer(folder)) ? loadTokenizer(folder) : undefined;
 }
 
 /** Ids that generation_config.json or config.json give for a role such as `eos`; for checkpoints without a tokenizer. */
 export function configuredIds({ checkpoint }: OpenedModel, role: 'bos' | 'eos'): number[] {
-  const key = `${role}_token_id`;
-  const value = checkpoint.generationConfig[key] ?? checkpoint.config[key];
-  const list: unknown[] = Array.isArray(value) ? value : [value];
-  return list.filter((id): id is number => Number.isSafeInteger(id) && Number(id) >= 0);
+  const { generationConfig, config } = checkpoint;
+  return configuredRole(
+    Object.keys(generationConfig).length > 0 ? generationConfig : undefined,
+    config,
+    role,
+  );
 }
 
 function isFile(path: string): boolean {
