@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { OperatingError } from '../offload/index.js';
 import { isJsonObject, reason, systemCode } from './json-file.js';
 
-/** Beside it, `vocab.json` and `merges.txt` are not read. */
+/** Beside it, these are not read. */
 const WHOLE = 'tokenizer.json';
-const PARTS = ['vocab.json', 'merges.txt'] as const;
+const PARTS = ['vocab.json', 'merges.txt', 'tokenizer.model'] as const;
 /** Tokens and settings that stand beside either. */
 const BESIDE = ['tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json'] as const;
 

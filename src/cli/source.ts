@@ -1,7 +1,7 @@
 // From --name to an opened model: a checkpoint's folder or a shape with random weights, on the drive that was asked for.
 
 import { createHash } from 'node:crypto';
-import { existsSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type FileState, formatBytes, OperatingError } from '../../offload/index.js';

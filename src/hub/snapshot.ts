@@ -34,7 +34,7 @@ export interface SnapshotOptions {
 }
 
 /** A tokenizer begins with one of these. */
-export const TOKENIZERS: readonly string[] = ['tokenizer.json', 'vocab.json'];
+export const TOKENIZERS: readonly string[] = ['tokenizer.json', 'vocab.json', 'tokenizer.model'];
 /** What we read besides config.json and weights. Whatever else a repository holds stays there. */
 const SMALL_FILES: readonly string[] = [
   'generation_config.json',
