@@ -68,7 +68,9 @@ export function describeChange(
   if (before.mtimeNs !== now.mtimeNs) return `was written to or touched at ${timeOf(now.mtimeNs)}`;
   if (before.ctimeNs === now.ctimeNs) return undefined;
   const explained = before.attributes !== now.attributes || named === undefined || !isSameFile(named, now);
-  return explained ? undefined : `was changed at ${timeOf(now.ctimeNs)}, and its time set back`;
+  return explained
+    ? undefined
+    : `was changed at ${timeOf(now.ctimeNs)}, though its time of writing is as before`;
 }
 
 function timeOf(nanoseconds: string): string {

@@ -17,6 +17,7 @@ import {
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { OperatingError } from '../offload/errors.js';
+import { LoadAhead } from '../offload/load-ahead.js';
 import { Engine, type EngineOptions, openModel } from '../src/engine.js';
 import { generate } from '../src/generate.js';
 import { score } from '../src/score.js';
@@ -54,8 +55,8 @@ interface Made {
   readonly error: unknown;
 }
 
-/** Makes a text, and has `change` happen after the fifth token. */
-async function tokensWhile(folder: string, setting: Setting, change: () => void): Promise<Made> {
+/** Makes a text, and has `change` happen after so many tokens. */
+async function tokensWhile(folder: string, setting: Setting, change: () => void, after = 5): Promise<Made> {
   const prompt = Int32Array.from(goldenOf(NAME).input_ids[0] ?? []);
   const workload = { sequences: 1, contextTokens: prompt.length + NEW_TOKENS, promptTokens: prompt.length };
   const engine = await Engine.open(await openModel(folder), {
@@ -64,13 +65,14 @@ async function tokensWhile(folder: string, setting: Setting, change: () => void)
     workload: { ...workload, newTokens: NEW_TOKENS, output: 'tokens' },
   });
   const tokens: number[] = [];
+  if (after === 0) change();
   try {
     await generate(engine.executor, [{ index: 0, promptTokens: prompt }], {
       batchSize: 1,
       maxNewTokens: NEW_TOKENS,
       stopTokens: new Set(),
       onToken: (_, token) => {
-        if (tokens.push(token) === 5) change();
+        if (tokens.push(token) === after) change();
       },
     });
     return { tokens, error: undefined };
@@ -95,6 +97,13 @@ describe.each(SETTINGS)('weights %s', (_, setting) => {
     const cut = await tokensWhile(folder, setting, () => overwrite(weights));
     expectChanged(cut.error, /model\.safetensors was written to or touched at \d{4}-.*not given out/);
     expect(cut.tokens).toEqual(whole.tokens.slice(0, 5));
+  });
+
+  it('that are overwritten before any layer was read', async () => {
+    const { folder, weights } = copyOfModel();
+    const { tokens, error } = await tokensWhile(folder, setting, () => overwrite(weights), 0);
+    expectChanged(error, /was written to/);
+    expect(tokens).toEqual([]);
   });
 
   it('that are overwritten while a text is scored', async () => {
@@ -130,7 +139,7 @@ describe('what is done to a file under a run', () => {
     [
       'is written to, and its time set back',
       (path) => keepingTime(path, () => overwrite(path)),
-      /was changed at .*, and its time set back/,
+      /was changed at .*, though its time of writing is as before/,
     ],
     ['is touched, which looks like a write', (path) => utimesSync(path, 1, 1), /touched at 1970-01-01/],
   ])('ends it where the file %s', async (_, change, words) => {
@@ -167,6 +176,20 @@ describe('what is done to a file under a run', () => {
       setTimeout(() => overwrite(weights), 0);
     });
     expectChanged(error, /was written to/);
+  });
+
+  it('is seen where layers are read ahead, before there is an engine', async () => {
+    const { folder, weights } = copyOfModel();
+    const opened = await openModel(folder);
+    const ahead = new LoadAhead(opened.model, opened.checkpoint.files);
+    overwrite(weights);
+    const options: EngineOptions = {
+      offload: 'dram',
+      workload: { sequences: 1, contextTokens: 8, promptTokens: 4, newTokens: 4, output: 'tokens' },
+    };
+    const error = await Engine.open(opened, options, ahead).catch((thrown: unknown) => thrown);
+    expectChanged(error, /was written to/);
+    await ahead.close();
   });
 
   it('is seen between its header and its first layer', async () => {
