@@ -179,7 +179,7 @@ describe.concurrent('--resume', () => {
     const others = [...BRIEF, '--prompts_file', promptsFile(3).input, '--output', output];
     const cases: [readonly string[], RegExp][] = [
       [others, /a run with other prompts \(4 there, 3 now\)/],
-      [['--name', modelFolder('llama'), ...words.slice(2)], /other model \("\w+ \w+" there, "\w+ \w+" now\)/],
+      [['--name', modelFolder('llama'), ...words.slice(2)], /other model \("bloom" there, "llama" now\)/],
       [[...words, '--temperature', '1'], /other temperature \(0 there, 1 now\)/],
     ];
     for (const [args, message] of cases) {
