@@ -5,14 +5,26 @@ import { PromptStream, type Sequence, type StreamPass } from './prompt-stream.js
 import type { SamplingSettings } from './sampler.js';
 
 export interface GenerationRequest {
-  /** Identifies the prompt in results, and in what is random. */
+  /** Identifies the prompt in results, and in what is random unless `randomIndex` does. */
   readonly index: number;
+  readonly randomIndex?: number;
   /** Which of a prompt's continuations this is; 0 where there is one. */
   readonly sample?: number;
   /** At least one. */
   readonly promptTokens: Int32Array;
   /** Absent: the likeliest token at every step. A repetition penalty must have been planned for (`history`). */
   readonly sampling?: SamplingSettings;
+  /** Default: that of the options; no more than was planned for. */
+  readonly maxNewTokens?: number;
+  /** Default: those of the options. */
+  readonly stopTokens?: ReadonlySet<number>;
+}
+
+/** Requests that are made when there is room for them. */
+export interface RequestQueue {
+  readonly length: number;
+  /** The next one, `length` times. */
+  next(): Promise<GenerationRequest>;
 }
 
 export interface GenerationResult {
@@ -68,8 +80,41 @@ export async function generate(
   requests: readonly GenerationRequest[],
   options: GenerationOptions,
 ): Promise<GenerationResult[]> {
-  if (requests.length === 0) return [];
-  const run = new Run(executor, requests, options);
+  const places = new Map<GenerationRequest, number>();
+  const results: GenerationResult[] = [];
+  const next = async () => {
+    const place = places.size;
+    // A copy, because one request may be there twice.
+    const request = { ...present(requests[place], 'request') };
+    places.set(request, place);
+    return request;
+  };
+  await runQueue(executor, { length: requests.length, next }, options, (request, result) => {
+    results[present(places.get(request), 'place')] = result;
+  });
+  return results;
+}
+
+/** The same for requests without number: what they yield is told of by the options' functions, and not kept. */
+export function generateEach(
+  executor: Executor,
+  queue: RequestQueue,
+  options: GenerationOptions,
+): Promise<void> {
+  return runQueue(executor, queue, options, () => undefined);
+}
+
+type OnResult = (request: GenerationRequest, result: GenerationResult) => void;
+
+async function runQueue(
+  executor: Executor,
+  queue: RequestQueue,
+  options: GenerationOptions,
+  onResult: OnResult,
+): Promise<void> {
+  if (queue.length === 0) return;
+  const run = new Run(executor, queue, options, onResult);
+  await run.admit();
   executor.begin(run.passLimit() ?? Number.POSITIVE_INFINITY);
   try {
     while (run.isBusy) {
@@ -77,7 +122,6 @@ export async function generate(
       const limit = asExpected ? undefined : run.passLimit();
       if (limit !== undefined) executor.limitPasses(limit);
     }
-    return run.results();
   } finally {
     await executor.end();
   }
@@ -86,18 +130,21 @@ export async function generate(
 class Run {
   readonly #executor: Executor;
   readonly #options: GenerationOptions;
-  readonly #requests: readonly GenerationRequest[];
+  readonly #queue: RequestQueue;
+  readonly #onResult: OnResult;
   readonly #streams: readonly PromptStream[];
-  readonly #results = new Map<GenerationRequest, GenerationResult>();
-  /** The next request that no stream has taken. */
-  #next = 0;
+  #finished = 0;
+  /** Requests that the queue has given. */
+  #taken = 0;
+  /** The last of them, while no stream has room for it. */
+  #waiting: GenerationRequest | undefined;
 
-  constructor(executor: Executor, requests: readonly GenerationRequest[], options: GenerationOptions) {
+  constructor(executor: Executor, queue: RequestQueue, options: GenerationOptions, onResult: OnResult) {
     this.#executor = executor;
     this.#options = options;
-    this.#requests = requests;
+    this.#queue = queue;
+    this.#onResult = onResult;
     this.#streams = Array.from({ length: executor.deviceCount }, () => new PromptStream(executor, options));
-    this.#admit();
   }
 
   get isBusy(): boolean {
@@ -106,27 +153,28 @@ class Run {
 
   /** Passes to come at most; undefined while prompts wait, whose passes depend on how soon the others end. */
   passLimit(): number | undefined {
-    if (this.#next < this.#requests.length) return undefined;
+    if (this.#unbegun > 0) return undefined;
     return Math.max(...this.#streams.map((stream) => stream.passesLeft()));
   }
 
-  results(): GenerationResult[] {
-    return this.#requests.map((request) => present(this.#results.get(request), 'result'));
+  /** Prompts that no stream has taken. */
+  get #unbegun(): number {
+    return this.#queue.length - this.#taken + (this.#waiting ? 1 : 0);
   }
 
   /** Whether it was a token of each sequence, and none has ended: then the passes to come are one fewer. */
   async pass(): Promise<boolean> {
     this.#options.signal?.throwIfAborted();
-    const waitingPrompts = this.#requests.length - this.#next;
+    const waitingPrompts = this.#unbegun;
     const passes = this.#streams.map((stream) => stream.nextPass());
     const results = await this.#executor.run({ perDevice: passes.map(({ microBatches }) => microBatches) });
     const phase = phaseOf(passes);
-    const finishedBefore = this.#results.size;
+    const finishedBefore = this.#finished;
     for (const [index, stream] of this.#streams.entries()) {
       const pass = present(passes[index], 'pass');
       for (const ended of stream.take(pass, present(results[index], 'result').tokens)) this.#finish(ended);
     }
-    this.#admit();
+    await this.admit();
     this.#options.onPass?.({
       phase,
       waitingPrompts,
@@ -134,23 +182,28 @@ class Run {
       microBatches: sum(passes.map(({ microBatches }) => microBatches.length)),
       sequences: sum(passes.map(({ work }) => new Set(work.map(({ sequence }) => sequence)).size)),
       capacity: sum(this.#streams.map(({ capacity }) => capacity)),
-      finishedPrompts: this.#results.size,
-      totalPrompts: this.#requests.length,
+      finishedPrompts: this.#finished,
+      totalPrompts: this.#queue.length,
       doneShare: this.#doneShare(),
     });
     const single = passes.every(({ work }) => work.every(({ slice }) => slice.tokens.length === 1));
-    return single && this.#results.size === finishedBefore;
+    return single && this.#finished === finishedBefore;
   }
 
   /** The emptiest stream takes the next prompt, until none has room for it or none waits. */
-  #admit(): void {
-    for (; this.#next < this.#requests.length; this.#next++) {
-      const request = present(this.#requests[this.#next], 'request');
+  async admit(): Promise<void> {
+    while (this.#unbegun > 0) {
+      // Asking the queue for a prompt that nobody has room for would only hold its memory.
+      if (this.#streams.every((stream) => stream.alive.length >= stream.capacity)) return;
+      const request = this.#waiting ?? (await this.#queue.next());
+      if (request !== this.#waiting) this.#taken++;
+      this.#waiting = request;
       const roomy = this.#streams.filter((stream) => stream.hasRoomFor(request));
       // A stream without sequences says why the request is too large for it.
       const able = roomy.length > 0 || this.isBusy ? roomy : this.#streams;
       if (able.length === 0) return;
       able.reduce((best, stream) => (stream.alive.length < best.alive.length ? stream : best)).admit(request);
+      this.#waiting = undefined;
     }
   }
 
@@ -158,14 +211,15 @@ class Run {
     const { request, tokens, finishReason = 'length', problem } = sequence;
     const { index, sample = 0 } = request;
     const result = { index, sample, tokens, finishReason, ...(problem ? { problem } : {}) };
-    this.#results.set(request, result);
+    this.#finished++;
+    this.#onResult(request, result);
     this.#options.onFinished?.(result);
   }
 
   #doneShare(): number {
     const alive = this.#streams.flatMap((stream) => stream.alive);
-    const underWay = sum(alive.map(({ tokens }) => tokens.length)) / this.#options.maxNewTokens;
-    return (this.#results.size + underWay) / this.#requests.length;
+    const underWay = sum(alive.map(({ tokens, maxNewTokens }) => tokens.length / maxNewTokens));
+    return (this.#finished + underWay) / this.#queue.length;
   }
 }
 

@@ -34,7 +34,9 @@ export {
   type GenerationRequest,
   type GenerationResult,
   generate,
+  generateEach,
   type PassProgress,
+  type RequestQueue,
 } from './generate.js';
 export { type DownloadProgress, type ResolveOptions, resolveModelFolder } from './hub.js';
 export { buildArchitecture, tensorList } from './models/registry.js';

@@ -17,6 +17,8 @@ export interface Sequence {
   readonly request: GenerationRequest;
   readonly pages: readonly number[];
   readonly tokens: number[];
+  readonly maxNewTokens: number;
+  readonly stopTokens: ReadonlySet<number>;
   /** Tokens of prompt and continuation whose keys and values are in the cache. */
   fedTokens: number;
   readonly stopsAfter: ((token: number) => boolean) | undefined;
@@ -61,8 +63,17 @@ export class PromptStream {
     assert(this.#alive.length < this.capacity, 'the stream has room');
     const pages = this.#pages.allocate(this.#pagesOf(request));
     const stopsAfter = this.#options.stopsAfter?.(request);
-    const begun = { tokens: [], fedTokens: 0, finishReason: undefined, problem: undefined };
-    this.#alive.push({ request, pages, stopsAfter, ...begun });
+    this.#alive.push({
+      request,
+      pages,
+      tokens: [],
+      maxNewTokens: this.#maxNewTokensOf(request),
+      stopTokens: request.stopTokens ?? this.#options.stopTokens,
+      fedTokens: 0,
+      stopsAfter,
+      finishReason: undefined,
+      problem: undefined,
+    });
   }
 
   /** What comes next: a token of each sequence that goes on, and as much of the newcomers' prompts as there is room for. */
@@ -103,7 +114,7 @@ export class PromptStream {
     const roomPerPass = Math.max(1, plan.passTokens - feeds.length);
     let [longest, extra] = [0, 0];
     feeds.forEach(({ sequence }, index) => {
-      const left = this.#options.maxNewTokens - sequence.tokens.length;
+      const left = sequence.maxNewTokens - sequence.tokens.length;
       longest = Math.max(longest, (fed[index] ?? 0) + left - 1);
       // Whoever outgrows the length is taken in again from its start, which may keep others waiting.
       const known = knownTokens(sequence);
@@ -112,9 +123,13 @@ export class PromptStream {
     return longest + extra;
   }
 
-  #pagesOf({ promptTokens }: GenerationRequest): number {
+  #pagesOf(request: GenerationRequest): number {
     const { pageTokens } = this.#executor.plan;
-    return pagesFor(promptTokens.length + this.#options.maxNewTokens, pageTokens);
+    return pagesFor(request.promptTokens.length + this.#maxNewTokensOf(request), pageTokens);
+  }
+
+  #maxNewTokensOf({ maxNewTokens = this.#options.maxNewTokens }: GenerationRequest): number {
+    return maxNewTokens;
   }
 
   /** Sequences that go on with one token come first: nobody waits for the prompts of newcomers. */
@@ -127,16 +142,15 @@ export class PromptStream {
   }
 
   #append(sequence: Sequence, token: number): void {
-    const { stopTokens, maxNewTokens, onToken } = this.#options;
-    if (stopTokens.has(token)) {
+    if (sequence.stopTokens.has(token)) {
       sequence.finishReason = 'stop';
       return;
     }
     sequence.tokens.push(token);
     const { index, sample = 0 } = sequence.request;
-    onToken?.(index, token, sample);
+    this.#options.onToken?.(index, token, sample);
     if (sequence.stopsAfter?.(token)) sequence.finishReason = 'stop';
-    else if (sequence.tokens.length === maxNewTokens) sequence.finishReason = 'length';
+    else if (sequence.tokens.length === sequence.maxNewTokens) sequence.finishReason = 'length';
     if (knownTokens(sequence) === this.#executor.model.recomputeAtTokens) sequence.fedTokens = 0;
   }
 }
@@ -173,8 +187,8 @@ function feedOf(sequence: Sequence): Feed<Sequence> {
 
 /** How the sequence's next token is drawn. */
 function drawOf({ request, tokens }: Sequence): SamplingRow {
-  const { index, sample = 0, promptTokens, sampling = GREEDY } = request;
-  const draw = { prompt: index, sample, step: tokens.length };
+  const { index, randomIndex = index, sample = 0, promptTokens, sampling = GREEDY } = request;
+  const draw = { prompt: randomIndex, sample, step: tokens.length };
   return samplingRow(sampling, draw, () => joined(promptTokens, tokens));
 }
 

@@ -1,19 +1,28 @@
-// Where prompts come from (options, files, fixed sentences, synthetic ids) and how they become token ids.
+// Prompts as they are given (text, messages, token ids, fixed sentences), and how they become token ids.
 
 import { OperatingError, present } from '../offload/index.js';
-import { isJsonObject, reason } from './json-file.js';
+import type { Message } from './chat.js';
+import type { SamplingSettings } from './sampler.js';
 import { checkIds } from './token-ids.js';
 import type { Tokenizer } from './tokenizer.js';
 
-/** As given: text, or token ids. */
-export type Prompt =
-  | {
-      readonly text: string;
-      /** The text in its chat, with all special tokens written out. */
-      readonly chat?: string;
-    }
+/** What a prompt asks for itself; the rest is as for all. */
+export interface OwnOptions {
+  /** The user's name for it, which its result carries. */
+  readonly id?: string | number;
+  readonly maxNewTokens?: number;
+  readonly sampling?: Partial<SamplingSettings>;
+  readonly stopStrings?: readonly string[];
+  readonly ignoreEos?: boolean;
+}
+
+/** As given: text, a conversation, or token ids. */
+export type Prompt = (
+  | { readonly text: string }
+  | { readonly messages: readonly Message[] }
   /** What a list from outside holds, which need not be ids. */
-  | { readonly tokenIds: readonly unknown[] };
+  | { readonly tokenIds: readonly unknown[] }
+) & { readonly own?: OwnOptions };
 
 /** What the model continues. */
 export interface EncodedPrompt {
@@ -21,9 +30,11 @@ export interface EncodedPrompt {
   readonly index: number;
   /** Which of several texts for it. */
   readonly sample?: number;
-  /** Undefined where only ids are known and nothing can decode them. */
+  /** Undefined for messages, and where only ids are known and nothing can decode them. */
   readonly text: string | undefined;
+  readonly messages?: readonly Message[];
   readonly tokens: Int32Array;
+  readonly own?: OwnOptions;
   /** Why the model cannot continue it. */
   readonly problem?: OperatingError;
 }
@@ -47,20 +58,6 @@ export const DEFAULT_PROMPTS: readonly string[] = [
   'My grandmother used to say',
 ];
 
-/** `count` prompts, by repeating the given ones in turn. */
-export function repeatPrompts(prompts: readonly Prompt[], count: number): Prompt[] {
-  return Array.from({ length: count }, (_, index) => present(prompts[index % prompts.length], 'prompt'));
-}
-
-/** Each prompt `samples` times, one after the other; as they are where nobody asked for several texts. */
-export function repeatForSamples(
-  prompts: readonly EncodedPrompt[],
-  samples: number | undefined,
-): readonly EncodedPrompt[] {
-  if (samples === undefined) return prompts;
-  return prompts.flatMap((prompt) => Array.from({ length: samples }, (_, sample) => ({ ...prompt, sample })));
-}
-
 const SYNTHETIC_TOKENS = 16;
 
 /** Prompts of token ids for checkpoints without a tokenizer: the same on every machine, spread over the vocabulary. */
@@ -74,99 +71,101 @@ export function syntheticPrompts(vocabSize: number): Prompt[] {
   }));
 }
 
-/** Prompts of a file: JSON Lines by its name, otherwise a prompt a line. Blank lines are skipped in both. */
-export function parsePromptsFile(content: string, path: string): Prompt[] {
-  const jsonLines = /\.(jsonl|ndjson)$/i.test(path);
-  const prompts: Prompt[] = [];
-  for (const [index, line] of content.split(/\r?\n/).entries()) {
-    if (line.trim() === '') continue;
-    prompts.push(jsonLines ? parseJsonLine(line, `line ${index + 1} of ${path}`) : { text: line });
-  }
-  if (prompts.length === 0) {
-    throw new OperatingError('BAD_INPUT', `${path} has no prompts: write one a line`);
-  }
-  return prompts;
-}
-
-function parseJsonLine(line: string, where: string): Prompt {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch (error) {
-    throw new OperatingError('BAD_INPUT', `${where} is not JSON: ${reason(error)}`, { cause: error });
-  }
-  if (!isJsonObject(value)) throw new OperatingError('BAD_INPUT', `${where} is JSON, but not an object`);
-  // null counts as absent: results of checkpoints without a tokenizer have it, and can be fed again.
-  const text = value.prompt ?? undefined;
-  const ids = value.prompt_token_ids ?? undefined;
-  if ((text === undefined) === (ids === undefined)) {
-    const found = text === undefined ? 'neither' : 'both';
-    throw new OperatingError(
-      'BAD_INPUT',
-      `${where} has ${found} of 'prompt' and 'prompt_token_ids': give one`,
-    );
-  }
-  if (text !== undefined) {
-    if (typeof text !== 'string') throw new OperatingError('BAD_INPUT', `${where}: 'prompt' is no string`);
-    return { text };
-  }
-  return { tokenIds: parseIdList(ids, `${where}: 'prompt_token_ids'`) };
-}
-
 /** A list, whose ids are checked where the vocabulary is known. Throws BAD_INPUT for anything else. */
 export function parseIdList(value: unknown, what: string): readonly unknown[] {
   if (!Array.isArray(value)) throw new OperatingError('BAD_INPUT', `${what} is no list of token ids`);
   return value;
 }
 
-/** Prompts as token ids that the model can take. Throws BAD_INPUT, BAD_TOKENIZER or EMPTY_PROMPT. */
-export async function encodePrompts(
-  prompts: readonly Prompt[],
-  vocabulary: Vocabulary,
-): Promise<EncodedPrompt[]> {
-  const encoded = await encodeEachPrompt(prompts, vocabulary);
-  const failure = encoded.find(({ problem }) => problem);
-  if (failure?.problem) throw failure.problem;
-  return encoded;
-}
+/** A prompt and its position in the input. */
+export type PlacedPrompt = readonly [index: number, prompt: Prompt];
 
-/** The same, but a prompt that the model cannot take only carries its problem. Throws BAD_TOKENIZER. */
+/**
+ * Prompts as token ids; one that the model cannot take only carries its problem. Throws BAD_TOKENIZER.
+ * @param chatOf what a prompt is to the tokenizer, if not itself: its chat, with all special tokens written out; throws
+ *   BAD_INPUT for a conversation that the template refuses
+ */
 export async function encodeEachPrompt(
-  prompts: readonly Prompt[],
+  prompts: readonly PlacedPrompt[],
   vocabulary: Vocabulary,
+  chatOf: (prompt: Prompt) => string | undefined = () => undefined,
 ): Promise<EncodedPrompt[]> {
-  const encoded = await encodeTexts(prompts, vocabulary.tokenizer);
-  return prompts.map((prompt, index) => {
-    const ids = 'text' in prompt ? present(encoded.get(prompt), 'encoded prompt') : prompt.tokenIds;
+  const encoded = await encodeTexts(prompts, vocabulary.tokenizer, chatOf);
+  return prompts.map(([index, prompt], position) => {
+    const { own } = prompt;
+    const about = {
+      index,
+      text: 'text' in prompt ? prompt.text : undefined,
+      ...('messages' in prompt ? { messages: prompt.messages } : {}),
+      ...(own === undefined ? {} : { own }),
+    };
+    const ids = present(encoded[position], 'encoded prompt');
+    if (ids instanceof OperatingError) return { ...about, tokens: new Int32Array(0), problem: ids };
+    let { text } = about;
     try {
       checkIds(ids, vocabulary.size, `prompt ${index}`);
-      const text = 'text' in prompt ? prompt.text : vocabulary.tokenizer?.decode(ids);
-      return { index, text, tokens: Int32Array.from(withStart(ids, vocabulary.startToken, index)) };
+      if ('tokenIds' in prompt) text = vocabulary.tokenizer?.decode(ids);
+      return { ...about, text, tokens: Int32Array.from(withStart(ids, vocabulary.startToken, index)) };
     } catch (error) {
       if (!(error instanceof OperatingError)) throw error;
-      const text = 'text' in prompt ? prompt.text : undefined;
-      return { index, text, tokens: Int32Array.from(ids, Number), problem: error };
+      return { ...about, text, tokens: Int32Array.from(ids, Number), problem: error };
     }
   });
 }
 
+/** Ids, or why there are none, for each. */
 async function encodeTexts(
-  prompts: readonly Prompt[],
+  prompts: readonly PlacedPrompt[],
   tokenizer: Tokenizer | undefined,
-): Promise<Map<Prompt, readonly number[]>> {
-  const encoded = new Map<Prompt, readonly number[]>();
-  const plain: (Prompt & { readonly text: string })[] = [];
-  for (const prompt of prompts) {
-    if (!('text' in prompt)) continue;
-    if (prompt.chat === undefined) plain.push(prompt);
-    else encoded.set(prompt, await present(tokenizer, 'tokenizer').encodeBare(prompt.chat));
+  chatOf: (prompt: Prompt) => string | undefined,
+): Promise<(readonly unknown[] | OperatingError)[]> {
+  const encoded = new Map<Prompt, readonly unknown[] | OperatingError>();
+  const plain: { readonly prompt: Prompt; readonly text: string }[] = [];
+  for (const [, prompt] of prompts) {
+    const chat = orProblem(() => chatOf(prompt));
+    if (chat instanceof OperatingError) encoded.set(prompt, chat);
+    else if (chat !== undefined) {
+      encoded.set(prompt, await present(tokenizer, 'tokenizer').encodeBare(chat).catch(problemOf));
+    } else if ('text' in prompt) plain.push({ prompt, text: prompt.text });
+    else encoded.set(prompt, 'tokenIds' in prompt ? prompt.tokenIds : []);
   }
-  const texts = plain.map(({ text }) => text);
-  const ids = texts.length > 0 ? await present(tokenizer, 'tokenizer').encodeBatch(texts) : [];
-  plain.forEach((prompt, index) => {
+  const ids =
+    plain.length > 0
+      ? await encodePlain(
+          plain.map(({ text }) => text),
+          present(tokenizer, 'tokenizer'),
+        )
+      : [];
+  plain.forEach(({ prompt }, index) => {
     encoded.set(prompt, present(ids[index], 'encoded prompt'));
   });
-  return encoded;
+  return prompts.map(([, prompt]) => present(encoded.get(prompt), 'encoded prompt'));
+}
+
+/** Together, unless the tokenizer refuses some of them. */
+async function encodePlain(
+  texts: readonly string[],
+  tokenizer: Tokenizer,
+): Promise<readonly (readonly number[] | OperatingError)[]> {
+  try {
+    return await tokenizer.encodeBatch(texts);
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    return Promise.all(texts.map((text) => tokenizer.encode(text).catch(problemOf)));
+  }
+}
+
+function problemOf(error: unknown): OperatingError {
+  if (error instanceof OperatingError) return error;
+  throw error;
+}
+
+function orProblem<T>(work: () => T): T | OperatingError {
+  try {
+    return work();
+  } catch (error) {
+    return problemOf(error);
+  }
 }
 
 /** Something must be fed for the first token to come out. */
@@ -187,12 +186,14 @@ export function checkEachLength(
   limitName = "the model's context",
 ): EncodedPrompt[] {
   return prompts.map((prompt) => {
-    const { index, tokens, problem } = prompt;
+    const { index, tokens, own, problem } = prompt;
+    const newTokens = own?.maxNewTokens ?? maxNewTokens;
     if (problem || maxContextTokens === undefined) return prompt;
-    if (tokens.length + maxNewTokens <= maxContextTokens) return prompt;
+    if (tokens.length + newTokens <= maxContextTokens) return prompt;
+    const length = own?.maxNewTokens === undefined ? '--max_new_tokens' : "its 'max_new_tokens'";
     const sentence =
-      `prompt ${index} has ${tokens.length} tokens and is to get ${maxNewTokens} more, but ${limitName} ` +
-      `is ${maxContextTokens}: shorten the prompt or lower --max_new_tokens`;
+      `prompt ${index} has ${tokens.length} tokens and is to get ${newTokens} more, but ${limitName} ` +
+      `is ${maxContextTokens}: shorten the prompt or lower ${length}`;
     return { ...prompt, problem: new OperatingError('PROMPT_TOO_LONG', sentence) };
   });
 }

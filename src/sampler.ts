@@ -31,20 +31,38 @@ export function isGreedy({ temperature, repetitionPenalty }: SamplingSettings): 
   return temperature === 0 && repetitionPenalty === 1;
 }
 
-/** Throws BAD_OPTION for a value out of its range. */
-export function checkSampling(settings: SamplingSettings): void {
-  const { temperature, topK, topP, minP, repetitionPenalty, seed } = settings;
-  insist(temperature >= 0 && temperature < 1e6, 'temperature', temperature, 'a number from 0 to 1,000,000');
-  insist(Number.isSafeInteger(topK) && topK >= 0 && topK < 2 ** 31, 'top_k', topK, 'a whole number from 0');
-  insist(topP > 0 && topP <= 1, 'top_p', topP, 'a number above 0 and up to 1');
-  insist(minP >= 0 && minP <= 1, 'min_p', minP, 'a number from 0 to 1');
-  const penaltyIsSane = repetitionPenalty > 0 && repetitionPenalty < 1e6;
-  insist(penaltyIsSane, 'repetition_penalty', repetitionPenalty, 'a number above 0 and up to 1,000,000');
-  insist(Number.isSafeInteger(seed) && seed >= 0, 'seed', seed, 'a whole number from 0 to 2^53 - 1');
+export interface UnusableSetting {
+  readonly option: string;
+  readonly value: number;
+  /** What to give instead. */
+  readonly wanted: string;
 }
 
-function insist(holds: boolean, name: string, value: number, wanted: string): void {
-  if (!holds) throw new OperatingError('BAD_OPTION', `--${name} is ${value}: give ${wanted}`);
+/** The first value that is out of its range. */
+export function unusableSetting(settings: SamplingSettings): UnusableSetting | undefined {
+  const { temperature, topK, topP, minP, repetitionPenalty, seed } = settings;
+  const rules: readonly (readonly [boolean, string, number, string])[] = [
+    [temperature >= 0 && temperature < 1e6, 'temperature', temperature, 'a number from 0 to 1,000,000'],
+    [Number.isSafeInteger(topK) && topK >= 0 && topK < 2 ** 31, 'top_k', topK, 'a whole number from 0'],
+    [topP > 0 && topP <= 1, 'top_p', topP, 'a number above 0 and up to 1'],
+    [minP >= 0 && minP <= 1, 'min_p', minP, 'a number from 0 to 1'],
+    [
+      repetitionPenalty > 0 && repetitionPenalty < 1e6,
+      'repetition_penalty',
+      repetitionPenalty,
+      'a number above 0 and up to 1,000,000',
+    ],
+    [Number.isSafeInteger(seed) && seed >= 0, 'seed', seed, 'a whole number from 0 to 2^53 - 1'],
+  ];
+  const broken = rules.find(([holds]) => !holds);
+  return broken && { option: broken[1], value: broken[2], wanted: broken[3] };
+}
+
+/** Throws BAD_OPTION for a value out of its range. */
+export function checkSampling(settings: SamplingSettings): void {
+  const wrong = unusableSetting(settings);
+  if (!wrong) return;
+  throw new OperatingError('BAD_OPTION', `--${wrong.option} is ${wrong.value}: give ${wrong.wanted}`);
 }
 
 /** Which draw it is: the same whatever else is computed, where, and in which order. */

@@ -12,6 +12,10 @@ export function checkIds(
   if (problem) throw problem;
 }
 
+export function areIds(ids: readonly unknown[], vocabSize: number): ids is readonly number[] {
+  return idProblem(ids, vocabSize, '') === undefined;
+}
+
 /** Walked for every token of every prompt, so without a function for each. */
 export function idProblem(
   ids: ArrayLike<unknown>,

@@ -3,6 +3,7 @@
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { listOf } from '../src/cli/prompt-list.js';
 import { finishedTexts, promptsDigest } from '../src/cli/resume.js';
 import { JsonLinesFile } from '../src/output-file.js';
 import {
@@ -20,11 +21,8 @@ const output = join(folder, 'out.jsonl');
 
 /** Prompts of one letter each, with two texts for each. */
 function jobOf(letters: string) {
-  const prompts = [...letters].map((text) => ({ text }));
-  const encoded = prompts.flatMap(({ text }, index) =>
-    [0, 1].map((sample) => ({ index, sample, text, tokens: Int32Array.of(1) })),
-  );
-  return { prompts, encoded };
+  const prompts = listOf([...letters].map((text) => ({ text })));
+  return { prompts, samples: 2, vocabulary: { size: 10, startToken: 0, tokenizer: undefined } };
 }
 
 const job = jobOf('abc');

@@ -3,27 +3,26 @@
 import { detectHardware } from '../../offload/index.js';
 import { planFor, transferFor } from '../engine.js';
 import { findAutoBatch, LARGEST_BATCH } from '../largest-batch.js';
-import { repeatForSamples } from '../prompts.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
-import { type EncodedJob, workloadOf } from './generation-job.js';
+import { type Job, longestPrompt, openPlaces, workloadOf } from './generation-job.js';
 import { engineOptions } from './session.js';
 import type { Source } from './source.js';
 
 /** The options with the batch that was chosen. Throws DOES_NOT_FIT when not even one text does. */
 export async function withAutoBatch(
   source: Source,
-  job: EncodedJob,
+  job: Job,
   options: GenerateOptions,
   { log }: CommandContext,
 ): Promise<GenerateOptions> {
   if (!options.autoBatch) return options;
-  const encoded = repeatForSamples(job.encoded, options.samples).filter(({ problem }) => !problem);
-  if (encoded.length === 0) return options;
-  const promptTokens = encoded.reduce((longest, { tokens }) => Math.max(longest, tokens.length), 0);
+  const places = openPlaces(job, new Set());
+  if (places.length === 0) return options;
+  const promptTokens = longestPrompt(job);
   // Built-in prompts, and prompts that are measured with, are repeated until they fill the batch.
   const repeats = !job.given || options.benchmark !== undefined;
-  const workload = workloadOf(encoded, options);
+  const workload = workloadOf(job, places, options);
   // Measured once, and kept for the run.
   const transfer = await transferFor(engineOptions(source, options, workload));
   const { dramAvailableBytes = detectHardware().dramAvailableBytes } = options;
@@ -38,7 +37,7 @@ export async function withAutoBatch(
           promptTokens: count * promptTokens,
         }),
       ),
-    repeats ? LARGEST_BATCH : Math.ceil(encoded.length / options.deviceCount),
+    repeats ? LARGEST_BATCH : Math.ceil(places.length / options.deviceCount),
   );
   const why = refusal === undefined ? 'all there are' : `with one more, ${refusal}`;
   log.info(`--batch_size auto is ${sequences}; ${why}`);

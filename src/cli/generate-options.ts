@@ -1,6 +1,7 @@
 // Options of `generate`.
 
 import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
+import type { PromptsFormat } from './prompt-list.js';
 import { readSamplingOptions, SAMPLING_OPTIONS, type SamplingOptions } from './sampling-options.js';
 import { MAX_CONTEXT, readSharedOptions, SHARED_OPTIONS, type SharedOptions } from './shared-options.js';
 
@@ -14,7 +15,15 @@ export const GENERATE_OPTIONS = {
   prompts_file: {
     kind: 'value',
     group: GENERATION,
-    describe: 'a prompt a line, or FILE.jsonl with "prompt" or "prompt_token_ids" in each line',
+    describe:
+      'a prompt a line, or JSON Lines with "prompt", "messages" or "prompt_token_ids", and what a line wants for itself; ' +
+      '- is standard input',
+  },
+  prompts_format: {
+    kind: 'value',
+    group: GENERATION,
+    describe: 'text or jsonl',
+    default: 'auto: jsonl by its name or first line',
   },
   chat: {
     kind: 'flag',
@@ -70,6 +79,10 @@ export const GENERATE_EXAMPLES = [
     'on four GPUs',
   ],
   [
+    `echo '{"prompt": "Once", "temperature": 0.8, "max_tokens": 50, "id": "a1"}' | zero-inference --name FOLDER --prompts_file - --output out.jsonl`,
+    'prompts by a pipe, with wishes of their own',
+  ],
+  [
     'zero-inference --name FOLDER --chat --prompt "Who are you?" --temperature 0.7 --top_p 0.9',
     'a chat, drawn',
   ],
@@ -82,6 +95,7 @@ export const GENERATE_EXAMPLES = [
 export interface GenerateOptions extends SharedOptions, SamplingOptions {
   readonly prompts: readonly string[];
   readonly promptsFile: string | undefined;
+  readonly promptsFormat: PromptsFormat;
   /** Undefined without --chat. */
   readonly chat: { readonly system: string | undefined } | undefined;
   /** 1 where it is chosen once the prompts are known. */
@@ -122,6 +136,7 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     ...readSamplingOptions(options),
     prompts: options.list('prompt'),
     promptsFile: options.path('prompts_file'),
+    promptsFormat: options.choice('prompts_format', ['auto', 'text', 'jsonl']) ?? 'auto',
     chat: options.flag('chat') ? { system: options.text('system') } : undefined,
     batchSize: autoBatch
       ? 1

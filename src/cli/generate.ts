@@ -1,13 +1,15 @@
 // `generate`: prompts in, continuations out; once, or in timed cycles.
 
-import { OperatingError, present } from '../../offload/index.js';
-import { type GenerationResult, generate, type PassProgress } from '../generate.js';
+import { OperatingError } from '../../offload/index.js';
+import { generateEach, type PassProgress } from '../generate.js';
+import { STDIN } from '../input.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
 import { JsonLines, JsonLinesFile } from '../output-file.js';
 import { isStdout } from '../output-target.js';
 import { type Cycle, performanceBlock, rateSentence, streamingBlock } from '../report.js';
 import { damagedPath, type RunSettings, resultsFile, writeSettings } from '../results-file.js';
 import { dropDamaged, type FinishedTexts } from '../results-lines.js';
+import { isGreedy } from '../sampler.js';
 import { withAutoBatch } from './auto-batch.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
@@ -15,10 +17,11 @@ import {
   encodeJob,
   fillJob,
   givenPrompts,
+  impossiblePrompts,
   type Job,
-  makeRequests,
   openPlaces,
-  stopsAfter,
+  rangeOf,
+  textCount,
   workloadOf,
 } from './generation-job.js';
 import {
@@ -30,6 +33,7 @@ import {
 } from './generation-output.js';
 import { generationStatus } from './generation-status.js';
 import { checkWeights, type Identity, identityOf } from './identity.js';
+import { RequestFeed, stopsAfter } from './request-feed.js';
 import {
   checkNothingLost,
   finishedTexts,
@@ -48,23 +52,24 @@ interface Task {
   readonly settings: RunSettings;
   readonly finished: FinishedTexts;
   /** Places of the texts that are to be made. */
-  readonly open: readonly number[];
+  readonly open: Int32Array;
 }
 
 export async function runGenerate(given: GenerateOptions, context: CommandContext): Promise<void> {
-  const { output, report, trace } = given;
+  const { output, report, trace, promptsFile } = given;
   const outputs = { '--output': output, '--report': report, '--trace': trace };
-  checkFiles({ '--prompts_file': given.promptsFile, ...sharedInputs(given) }, outputs, given.name);
+  const inputs = { '--prompts_file': promptsFile === STDIN ? undefined : promptsFile };
+  checkFiles({ ...inputs, ...sharedInputs(given) }, outputs, given.name);
   checkNothingLost(given);
   if (output !== undefined && !isStdout(output)) context.interrupt.ignoreClosedStdout();
   const asked = withSeedOfResults(given);
-  const prompts = await givenPrompts(asked);
+  const prompts = await givenPrompts(asked, context);
   const source = await openSource(asked, context);
   checkModelFiles(outputs, source);
-  const encoded = await encodeJob(source, prompts, asked);
+  const encoded = await encodeJob(source, prompts, asked, context);
   const options = await withAutoBatch(source, encoded, asked, context);
   const job = fillJob(encoded, options);
-  if (options.sampling) context.log.info(`tokens are drawn with --seed ${options.sampling.seed}`);
+  if (job.sizes.drawn) context.log.info(`tokens are drawn with --seed ${options.sampling.seed}`);
   const identity = await identityOf(source, job.vocabulary.tokenizer !== undefined, options, context);
   const task = makeTask(source, job, options, identity);
   if (options.resume && identity && options.output !== undefined) {
@@ -72,7 +77,7 @@ export async function runGenerate(given: GenerateOptions, context: CommandContex
   }
   describeTask(task, context);
   if (task.open.length > 0) await runTask(source, task, context);
-  else endAtOnce(task, context);
+  else await endAtOnce(task, context);
 }
 
 function makeTask(source: Source, job: Job, options: GenerateOptions, identity: Identity | undefined): Task {
@@ -83,12 +88,12 @@ function makeTask(source: Source, job: Job, options: GenerateOptions, identity: 
 }
 
 function describeTask({ job, options, finished, open }: Task, { log }: CommandContext): void {
-  const { encoded } = job;
+  const texts = textCount(job);
   if (options.resume) {
     const torn =
       finished.tornBytes > 0 ? `, and a line that was cut off after ${finished.tornBytes} bytes` : '';
     log.info(
-      `${options.output} has ${finished.places.size} of ${encoded.length} texts${torn}; ${open.length} are to be made`,
+      `${options.output} has ${finished.places.size} of ${texts} texts${torn}; ${open.length} are to be made`,
     );
     if (finished.damaged.length > 0) {
       log.warn(
@@ -97,30 +102,30 @@ function describeTask({ job, options, finished, open }: Task, { log }: CommandCo
       );
     }
   }
-  const failed = encoded.filter(({ problem }) => problem);
-  const [first] = failed;
-  if (first?.problem) {
+  const { impossible, firstProblem } = job.sizes;
+  if (firstProblem) {
     log.warn(
-      `${failed.length} of ${encoded.length} texts cannot be made, and their results say why: ${first.problem.message}`,
+      `${impossible * job.samples} of ${texts} texts cannot be made, and their results say why: ${firstProblem.message}`,
     );
   }
 }
 
 /** No text is to be made: all are there, or none can be. Throws the first problem where there is no text at all. */
-function endAtOnce(task: Task, context: CommandContext): void {
-  for (const sink of makeSinks(task, context)) sink.end();
-  const { encoded } = task.job;
-  if (encoded.every(({ problem }) => problem)) throw encoded[0]?.problem;
+async function endAtOnce(task: Task, context: CommandContext): Promise<void> {
+  const sinks = makeSinks(task, context);
+  await tellImpossible(task, sinks);
+  for (const sink of sinks) sink.end();
+  const { impossible, firstProblem } = task.job.sizes;
+  if (impossible === task.job.distinct) throw firstProblem;
 }
 
 async function runTask(source: Source, task: Task, context: CommandContext): Promise<void> {
   const { job, options } = task;
   const measured = options.benchmark !== undefined || options.report !== undefined;
-  const wanted = task.open.map((place) => present(job.encoded[place], 'prompt'));
   const { session, cycles, drive } = await withSession(
     source,
     options,
-    workloadOf(wanted, options),
+    workloadOf(job, task.open, options),
     context,
     async (session) => {
       const cycles = await runCycles(session, task, context);
@@ -147,7 +152,7 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
     streams: session.engine.executor.deviceCount,
     max_new_tokens: options.maxNewTokens,
     prompts: job.prompts.length,
-    ...samplingFigures(options),
+    ...samplingFigures(job, options),
     warmup_cycles: benchmark?.warmupCycles ?? 0,
     cycles: cycles.map((cycle) => ({ seconds: cycle.seconds, new_tokens: cycle.newTokens })),
     new_tokens: newTokens,
@@ -159,8 +164,8 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
 }
 
 /** What has to be known to make the same texts again. */
-function samplingFigures({ sampling, samples = 1 }: GenerateOptions) {
-  if (!sampling) return {};
+function samplingFigures({ sizes, samples }: Job, { sampling }: GenerateOptions) {
+  if (isGreedy(sampling) && !sizes.drawn) return {};
   const { temperature, topK, topP, minP, repetitionPenalty, seed } = sampling;
   const settings = { temperature, top_k: topK, top_p: topP, min_p: minP };
   return { sampling: { ...settings, repetition_penalty: repetitionPenalty, seed }, num_samples: samples };
@@ -173,11 +178,10 @@ async function runCycles(session: Session, task: Task, context: CommandContext):
   const total = warmupCycles + (options.benchmark?.cycles ?? 1);
   const cycles: Cycle[] = [];
   for (let index = 0; index < total; index++) {
-    // The first cycle shows what is generated; the others only how fast.
-    const sinks = index === 0 ? makeSinks(task, context) : [];
     // Without warm-up, layers that were read before the first cycle count.
     if (index === warmupCycles && index > 0) session.meter.reset();
-    const cycle = await runCycle(session, task, context, sinks);
+    // The first cycle shows what is generated; the others only how fast.
+    const cycle = await runCycle(session, task, context, index === 0);
     if (index >= warmupCycles) cycles.push(cycle);
   }
   return cycles;
@@ -186,40 +190,55 @@ async function runCycles(session: Session, task: Task, context: CommandContext):
 /** One run over all prompts, from text to text. */
 async function runCycle(
   { engine, meter }: Session,
-  { job, options, open, finished }: Task,
-  { progress, interrupt, log }: CommandContext,
-  sinks: readonly GenerationSink[],
+  task: Task,
+  context: CommandContext,
+  shown: boolean,
 ): Promise<Cycle> {
+  const { job, options, open, finished } = task;
+  const { progress, interrupt, log } = context;
   const startMs = performance.now();
-  const requests = await makeRequests(job, options, open);
-  const { samples = 1, stopStrings } = options;
-  const status = generationStatus(requests.length, finished.places.size);
-  progress.start(status.describe);
-  meter.resume();
+  const feed = new RequestFeed(job, open, options);
+  const { samples } = job;
+  const status = generationStatus(open.length, finished.places.size);
+  const sinks = shown ? makeSinks(task, context) : [timedSink(job)];
+  let newTokens = 0;
+  let problems = 0;
+  let firstProblem: OperatingError | undefined;
   try {
-    const results = await generate(engine.executor, requests, {
+    if (shown) await tellImpossible(task, sinks);
+    progress.start(status.describe);
+    meter.resume();
+    await generateEach(engine.executor, feed, {
       batchSize: options.batchSize,
       maxNewTokens: options.maxNewTokens,
-      stopTokens: job.stopTokens,
-      ...(stopStrings.length > 0 ? { stopsAfter: stopsAfter(job, stopStrings) } : {}),
+      stopTokens: job.endTokens,
+      ...(options.stopStrings.length > 0 || job.prompts.has.stopStrings
+        ? { stopsAfter: stopsAfter(job, feed, options) }
+        : {}),
       signal: interrupt.signal,
       onToken: (index, token, sample) => {
         status.onToken();
-        for (const sink of sinks) sink.onToken(index * samples + sample, token);
+        const place = index * samples + sample;
+        for (const sink of sinks) sink.onToken({ place, prompt: feed.promptOf(place) }, token);
       },
       onFinished: (result) => {
         const place = result.index * samples + result.sample;
-        for (const sink of sinks) sink.onFinished(place, result);
+        newTokens += result.tokens.length;
+        problems += result.problem ? 1 : 0;
+        firstProblem ??= result.problem;
+        for (const sink of sinks) sink.onFinished({ place, prompt: feed.promptOf(place) }, result);
+        feed.finished(place);
       },
       onPass: (pass: PassProgress) => {
         meter.pass(pass);
         status.onPass(pass);
       },
     });
-    reportProblems(results, options, log);
-    // Where nothing was shown, making text of the tokens still belongs to what is timed.
-    if (sinks.length === 0) renderAll(job, results, samples);
-    const newTokens = results.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    if (firstProblem) {
+      // Among many prompts, texts that end with an error stop no other, unless there is nothing else.
+      if (options.prompts.length > 0 || !job.given || problems === open.length) throw firstProblem;
+      log.warn(`${problems} of ${open.length} texts ended with an error: ${firstProblem.message}`);
+    }
     return { seconds: (performance.now() - startMs) / 1e3, newTokens };
   } finally {
     progress.stop();
@@ -227,57 +246,61 @@ async function runCycle(
   }
 }
 
-/** In a file of many prompts, texts that end with an error stop no other, unless there is nothing else. */
-function reportProblems(
-  results: readonly GenerationResult[],
-  { promptsFile }: GenerateOptions,
-  log: CommandContext['log'],
-): void {
-  const problems = results.flatMap(({ problem }) => problem ?? []);
-  const [first] = problems;
-  if (!first) return;
-  if (promptsFile === undefined || problems.length === results.length) throw first;
-  log.warn(`${problems.length} of ${results.length} texts ended with an error: ${first.message}`);
+/** Where nothing is shown, making text of the tokens still belongs to what is timed. */
+function timedSink({ vocabulary }: Job): GenerationSink {
+  const rendering = new Rendering(vocabulary.tokenizer);
+  return {
+    onToken: () => undefined,
+    onFinished: ({ prompt }, { tokens }) => void rendering.continuation(prompt, tokens),
+    onFailed: () => undefined,
+    end: () => undefined,
+  };
 }
 
-function renderAll(job: Job, results: readonly GenerationResult[], samples: number): void {
-  const rendering = new Rendering(job.vocabulary.tokenizer);
-  for (const { index, sample, tokens } of results) {
-    const prompt = job.encoded[index * samples + sample];
-    if (prompt) rendering.continuation(prompt, tokens);
-  }
-}
-
-/** The texts that cannot be made are told of at once. */
 function makeSinks(task: Task, context: CommandContext): GenerationSink[] {
   const { job, options, finished } = task;
-  const { encoded } = job;
   const isChat = options.chat !== undefined;
   const rendering = new Rendering(job.vocabulary.tokenizer, options.stopStrings, isChat);
-  const bare = job.given && encoded.length === 1;
+  const texts = textCount(job);
   // A line that is still growing must not be interrupted by a status line on the same terminal.
   const write = (text: string) => {
     if (context.writesToTerminal) context.progress.stop();
     context.write(text);
   };
+  const places = { done: finished.places, texts, distinct: job.distinct * job.samples };
   const sinks: GenerationSink[] = [];
   const { output } = options;
   if (output === undefined || !isStdout(output)) {
     sinks.push(
       options.batchSize * options.deviceCount === 1
-        ? new StreamingSink(encoded, rendering, write, bare)
-        : new BatchSink(encoded, rendering, context.write, finished.places),
+        ? new StreamingSink(rendering, write, job.given && texts === 1)
+        : new BatchSink(rendering, context.write, places),
     );
   }
   if (output !== undefined) {
     const lines = isStdout(output) ? new JsonLines(context.write) : openResults(output, task, context);
-    sinks.push(new JsonLinesSink(encoded, rendering, lines));
-  }
-  for (const [place, { problem }] of encoded.entries()) {
-    if (!problem || finished.places.has(place)) continue;
-    for (const sink of sinks) sink.onFailed(place, problem);
+    sinks.push(new JsonLinesSink(rendering, lines));
   }
   return sinks;
+}
+
+/** The texts that cannot be made are told of before others begin. */
+async function tellImpossible(
+  { job, options, finished }: Task,
+  sinks: readonly GenerationSink[],
+): Promise<void> {
+  if (job.sizes.impossible === 0) return;
+  for await (const batch of job.coder.encode(job.prompts, impossiblePrompts(job))) {
+    for (const prompt of batch) {
+      if (!prompt.problem) continue;
+      for (const sample of rangeOf(job.samples)) {
+        const place = prompt.index * job.samples + sample;
+        if (finished.places.has(place)) continue;
+        const text = { place, prompt: options.samples === undefined ? prompt : { ...prompt, sample } };
+        for (const sink of sinks) sink.onFailed(text, prompt.problem);
+      }
+    }
+  }
 }
 
 /**

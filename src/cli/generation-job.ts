@@ -1,68 +1,115 @@
-// What `generate` is to do: prompts from options or files, as token ids, and what that needs at most.
+// What `generate` is to do: prompts from options, files or pipes, how long each is, and what all of them need at most.
 
-import { present, type Workload } from '../../offload/index.js';
+import { type OperatingError, present, type Workload } from '../../offload/index.js';
 import { loadChatTemplate } from '../chat.js';
-import type { GenerationRequest } from '../generate.js';
-import {
-  checkEachLength,
-  DEFAULT_PROMPTS,
-  type EncodedPrompt,
-  encodeEachPrompt,
-  type Prompt,
-  parsePromptsFile,
-  repeatForSamples,
-  repeatPrompts,
-  syntheticPrompts,
-  type Vocabulary,
-} from '../prompts.js';
-import { promptEnd, StoppingStream } from '../stop-strings.js';
-import { readTextFile } from '../text-file.js';
-import { TextStream } from '../text-stream.js';
+import { GrowingNumbers } from '../growing-numbers.js';
+import { STDIN, shownName, stdinHasInput } from '../input.js';
+import { DEFAULT_PROMPTS, type EncodedPrompt, syntheticPrompts, type Vocabulary } from '../prompts.js';
+import type { SamplingSettings } from '../sampler.js';
 import { loadTokenizer } from '../tokenizer.js';
+import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
 import { badOption } from './option-reader.js';
+import { PromptCoder } from './prompt-coder.js';
+import { listOf, noPrompts, type PromptList, readPrompts, repeated } from './prompt-list.js';
 import { configuredIds, openTokenizer, type Source } from './source.js';
+
+type Surroundings = Pick<CommandContext, 'progress' | 'interrupt'>;
+
+/** What is known of each prompt once all have been encoded: their tokens are not kept. */
+export interface PromptSizes {
+  /** Of each prompt; negative for one that cannot be continued. */
+  readonly promptTokens: Int32Array;
+  readonly newTokens: Int32Array;
+  readonly impossible: number;
+  /** Of the first prompt that cannot be continued. */
+  readonly firstProblem: OperatingError | undefined;
+  /** Some text looks at its tokens so far when one is chosen. */
+  readonly penalised: boolean;
+  /** Some text depends on the run's seed. */
+  readonly drawn: boolean;
+}
 
 /** What is to be generated; nothing of it changes from cycle to cycle. */
 export interface Job {
-  readonly prompts: readonly Prompt[];
-  /** Each as often as there are to be texts for it. */
-  readonly encoded: readonly EncodedPrompt[];
+  readonly prompts: PromptList;
+  /** So many of them come first; the others repeat them to fill the batch. */
+  readonly distinct: number;
+  /** Texts for each. */
+  readonly samples: number;
+  /** Of the distinct ones. */
+  readonly sizes: PromptSizes;
+  readonly coder: PromptCoder;
   readonly vocabulary: Vocabulary;
-  readonly stopTokens: ReadonlySet<number>;
+  readonly endTokens: ReadonlySet<number>;
   /** The prompts are the user's own, not the built-in ones. */
   readonly given: boolean;
 }
 
+/** Texts are known by their place among all: prompt by prompt, and sample by sample within each. */
+export function textCount({ prompts, samples }: Pick<Job, 'prompts' | 'samples'>): number {
+  return prompts.length * samples;
+}
+
+/** The model can continue the prompt of this place. */
+function isPossible({ sizes, distinct, samples }: Job, place: number): boolean {
+  return present(sizes.promptTokens[Math.floor(place / samples) % distinct], 'length') >= 0;
+}
+
+/** Indices of the prompts that the model cannot continue. */
+export function* impossiblePrompts(job: Job): Generator<number, void> {
+  for (const index of rangeOf(job.prompts.length)) {
+    if (!isPossible(job, index * job.samples)) yield index;
+  }
+}
+
 /** Places of the texts that are to be made: neither there already, nor impossible. */
-export function openPlaces({ encoded }: Job, finished: ReadonlySet<number>): number[] {
-  return [...encoded.keys()].filter((place) => !finished.has(place) && !encoded[place]?.problem);
+export function openPlaces(job: Job, finished: ReadonlySet<number>): Int32Array {
+  const open = new GrowingNumbers((length) => new Int32Array(length));
+  for (let place = 0; place < textCount(job); place++) {
+    if (!finished.has(place) && isPossible(job, place)) open.push(place);
+  }
+  return open.values();
 }
 
-/** Read before the model is opened, because mistakes in them are common. */
-export async function givenPrompts({ prompts, promptsFile }: GenerateOptions): Promise<Prompt[]> {
-  if (promptsFile === undefined) return prompts.map((text) => ({ text }));
-  return parsePromptsFile(await readTextFile(promptsFile, '--prompts_file'), promptsFile);
+/** Read before the model is opened, because mistakes in them are common; empty where none are given. */
+export async function givenPrompts(
+  options: Pick<GenerateOptions, 'prompts' | 'promptsFile' | 'promptsFormat' | 'temperatureGiven'>,
+  { progress, interrupt }: Surroundings,
+): Promise<PromptList> {
+  const { prompts, promptsFile, promptsFormat: format, temperatureGiven: draws } = options;
+  if (prompts.length > 0) return listOf(prompts.map((text) => ({ text })));
+  const piped = promptsFile === undefined && stdinHasInput();
+  const path = piped ? STDIN : promptsFile;
+  if (path === undefined) return listOf([]);
+  let count = 0;
+  const onProgress = (now: number) => {
+    count = now;
+  };
+  const input = { path, option: '--prompts_file', signal: interrupt.signal };
+  const list = await progress.during(
+    () => `reading prompts from ${shownName(path)}: ${count.toLocaleString('en')} so far`,
+    readPrompts(input, { format, draws, onProgress }),
+  );
+  if (list.length === 0 && !piped) throw noPrompts(path);
+  return list;
 }
 
-/** The prompts as token ids, before it is known how many of them run at once. */
-export interface EncodedJob {
-  readonly prompts: readonly Prompt[];
-  /** One for each. */
-  readonly encoded: readonly EncodedPrompt[];
-  readonly vocabulary: Vocabulary;
-  readonly stopTokens: ReadonlySet<number>;
-  readonly given: boolean;
-}
-
+/** Encodes all prompts once, to know how long they are. Throws BAD_TOKENIZER, and the first problem of --prompt. */
 export async function encodeJob(
   source: Source,
-  given: readonly Prompt[],
+  given: PromptList,
   options: GenerateOptions,
-): Promise<EncodedJob> {
+  surroundings: Surroundings,
+): Promise<Job> {
   const { checkpoint, model } = source.opened;
+  const { chat, maxNewTokens, maxContext, stopStrings, samples = 1 } = options;
   const needsTokenizer =
-    given.some((prompt) => 'text' in prompt) || options.chat !== undefined || options.stopStrings.length > 0;
+    given.has.text ||
+    given.has.messages ||
+    given.has.stopStrings ||
+    chat !== undefined ||
+    stopStrings.length > 0;
   // Loading it where it is absent says what is missing.
   const tokenizer = await (needsTokenizer ? loadTokenizer : openTokenizer)(checkpoint.folder);
   const vocabulary = {
@@ -72,33 +119,67 @@ export async function encodeJob(
   };
   const fallback = tokenizer ? DEFAULT_PROMPTS.map((text) => ({ text })) : syntheticPrompts(model.vocabSize);
   const own = given.length > 0;
-  const wanted = own ? given : fallback;
-  const prompts = options.chat ? await asChats(wanted, options.chat, checkpoint.folder) : wanted;
-  const encoded = checkEachLength(
-    await encodeEachPrompt(prompts, vocabulary),
-    options.maxNewTokens,
-    contextLimit(options.maxContext, model.maxContextTokens),
-    options.maxContext === undefined ? undefined : '--max_context',
-  );
-  // In a file of many, one that cannot be continued stops no other.
-  const failure = options.promptsFile === undefined && encoded.find(({ problem }) => problem);
-  if (failure) throw failure.problem;
-  const ends = tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos');
-  const stopTokens = new Set(options.ignoreEos ? [] : ends);
-  return { prompts, encoded, vocabulary, stopTokens, given: own };
+  const prompts = own ? given : listOf(fallback);
+  const coder = new PromptCoder({
+    vocabulary,
+    template: chat || prompts.has.messages ? await loadChatTemplate(checkpoint.folder) : undefined,
+    chat,
+    maxNewTokens,
+    maxContext: contextLimit(maxContext, model.maxContextTokens),
+    contextName: maxContext === undefined ? undefined : '--max_context',
+    signal: surroundings.interrupt.signal,
+  });
+  const sizes = await measure(prompts, coder, options, surroundings);
+  // Among many, one that cannot be continued stops no other.
+  if (sizes.firstProblem && options.prompts.length > 0) throw sizes.firstProblem;
+  const endTokens = new Set(tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos'));
+  return { prompts, distinct: prompts.length, samples, sizes, coder, vocabulary, endTokens, given: own };
+}
+
+async function measure(
+  prompts: PromptList,
+  coder: PromptCoder,
+  options: GenerateOptions,
+  { progress }: Surroundings,
+): Promise<PromptSizes> {
+  const [promptTokens, newTokens] = [new Int32Array(prompts.length), new Int32Array(prompts.length)];
+  let [done, impossible, penalised, drawn] = [0, 0, false, false];
+  let firstProblem: OperatingError | undefined;
+  const enter = (prompt: EncodedPrompt) => {
+    const { index, tokens, own, problem } = prompt;
+    promptTokens[index] = problem ? -1 : tokens.length;
+    newTokens[index] = own?.maxNewTokens ?? options.maxNewTokens;
+    firstProblem ??= problem;
+    impossible += problem ? 1 : 0;
+    const { temperature, repetitionPenalty } = samplingOf(prompt, options);
+    penalised ||= repetitionPenalty !== 1;
+    drawn ||= temperature !== 0 && own?.sampling?.seed === undefined;
+    done++;
+  };
+  const work = async () => {
+    for await (const batch of coder.encode(prompts, rangeOf(prompts.length))) batch.forEach(enter);
+  };
+  const all = prompts.length.toLocaleString('en');
+  await progress.during(() => `tokenising prompts: ${done.toLocaleString('en')} of ${all}`, work());
+  return { promptTokens, newTokens, impossible, firstProblem, penalised, drawn };
+}
+
+export function samplingOf({ own }: EncodedPrompt, { sampling }: GenerateOptions): SamplingSettings {
+  return { ...sampling, ...own?.sampling };
+}
+
+export function* rangeOf(length: number): Generator<number, void> {
+  for (let index = 0; index < length; index++) yield index;
 }
 
 /** As many of them as the batch wants. */
-export function fillJob(job: EncodedJob, options: GenerateOptions): Job {
+export function fillJob(job: Job, options: GenerateOptions): Job {
   // The scripts that this program replaces always fill the batch; with prompts of one's own, only to measure.
   const full = options.batchSize * options.deviceCount;
   const fill = !job.given || (options.benchmark && job.prompts.length < full);
-  const prompts = fill ? repeatPrompts(job.prompts, full) : job.prompts;
-  const encoded = prompts.map((_, index) => ({
-    ...present(job.encoded[index % job.encoded.length], 'encoded prompt'),
-    index,
-  }));
-  return { ...job, prompts, encoded: repeatForSamples(encoded, options.samples) };
+  return fill
+    ? { ...job, prompts: repeated(job.prompts, full), distinct: Math.min(full, job.distinct) }
+    : job;
 }
 
 function contextLimit(wanted: number | undefined, possible: number | undefined): number | undefined {
@@ -108,69 +189,37 @@ function contextLimit(wanted: number | undefined, possible: number | undefined):
   return wanted ?? possible;
 }
 
-/** Each prompt as a user's message in the checkpoint's chat template. */
-async function asChats(
-  prompts: readonly Prompt[],
-  { system }: { readonly system: string | undefined },
-  folder: string,
-): Promise<Prompt[]> {
-  const template = await loadChatTemplate(folder);
-  const before = system === undefined ? [] : [{ role: 'system', content: system } as const];
-  return prompts.map((prompt) => {
-    if (!('text' in prompt)) throw badOption('--chat is for prompts of text, and one is a list of token ids');
-    const chat = template.render([...before, { role: 'user', content: prompt.text }]);
-    return { text: prompt.text, chat };
-  });
-}
-
-/** @param encoded those that are to be continued; at least one */
-export function workloadOf(encoded: readonly EncodedPrompt[], options: GenerateOptions): Workload {
-  const { maxNewTokens, deviceCount } = options;
-  const batchSize = Math.min(options.batchSize, Math.ceil(encoded.length / deviceCount));
-  let [longest, promptTokens] = [0, 0];
-  for (let first = 0; first < encoded.length; first += batchSize) {
-    const lengths = encoded.slice(first, first + batchSize).map(({ tokens }) => tokens.length);
-    promptTokens = Math.max(
-      promptTokens,
-      lengths.reduce((sum, length) => sum + length, 0),
-    );
-    longest = lengths.reduce((max, length) => Math.max(max, length), longest);
+/** @param places of the texts that are to be made; at least one */
+export function workloadOf(job: Job, places: Int32Array, options: GenerateOptions): Workload {
+  const { deviceCount } = options;
+  const { sizes, distinct, samples } = job;
+  const batchSize = Math.min(options.batchSize, Math.ceil(places.length / deviceCount));
+  let [context, longestNew, promptTokens] = [0, 0, 0];
+  for (let first = 0; first < places.length; first += batchSize) {
+    let together = 0;
+    for (const place of places.subarray(first, first + batchSize)) {
+      const index = Math.floor(place / samples) % distinct;
+      const [prompt, more] = [
+        present(sizes.promptTokens[index], 'length'),
+        present(sizes.newTokens[index], 'length'),
+      ];
+      together += prompt;
+      context = Math.max(context, prompt + more);
+      longestNew = Math.max(longestNew, more);
+    }
+    promptTokens = Math.max(promptTokens, together);
   }
   return {
     sequences: batchSize,
-    contextTokens: Math.max(longest + maxNewTokens, options.maxContext ?? 0),
+    contextTokens: Math.max(context, options.maxContext ?? 0),
     promptTokens,
-    newTokens: maxNewTokens,
+    newTokens: longestNew,
     output: 'tokens',
-    history: options.sampling !== undefined && options.sampling.repetitionPenalty !== 1,
+    history: sizes.penalised,
   };
 }
 
-/**
- * Where it is measured, made anew for every cycle, from text, because encoding belongs to what is timed.
- * @param places of the texts that are to be made
- */
-export async function makeRequests(
-  { prompts, encoded: known, vocabulary }: Job,
-  { benchmark, samples, sampling }: GenerateOptions,
-  places: readonly number[],
-): Promise<GenerationRequest[]> {
-  const encoded = benchmark ? repeatForSamples(await encodeEachPrompt(prompts, vocabulary), samples) : known;
-  return places.map((place) => {
-    const { index, sample = 0, tokens } = present(encoded[place], 'prompt');
-    return { index, sample, promptTokens: tokens, ...(sampling ? { sampling } : {}) };
-  });
-}
-
-/** Watches the text of each sequence for the first stop string. */
-export function stopsAfter({ vocabulary }: Job, stopStrings: readonly string[]) {
-  const tokenizer = present(vocabulary.tokenizer, 'tokenizer');
-  return ({ promptTokens }: GenerationRequest) => {
-    const before = promptEnd(tokenizer, promptTokens, stopStrings);
-    const stream = new StoppingStream(new TextStream(tokenizer, [...promptTokens]), stopStrings, before);
-    return (token: number) => {
-      stream.push(token);
-      return stream.stopped;
-    };
-  };
+/** The longest prompt that can be continued. */
+export function longestPrompt({ sizes }: Job): number {
+  return sizes.promptTokens.reduce((longest, tokens) => Math.max(longest, tokens), 0);
 }

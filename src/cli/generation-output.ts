@@ -1,6 +1,6 @@
 // Where generated tokens go: streamed as text, printed prompt by prompt, or written as JSON lines.
 
-import { type OperatingError, present } from '../../offload/index.js';
+import type { OperatingError } from '../../offload/index.js';
 import type { GenerationResult } from '../generate.js';
 import type { JsonLines } from '../output-file.js';
 import type { EncodedPrompt } from '../prompts.js';
@@ -8,12 +8,18 @@ import { promptEnd, StoppingStream } from '../stop-strings.js';
 import { TextStream } from '../text-stream.js';
 import type { Tokenizer } from '../tokenizer.js';
 
-/** Texts are known by their place among all of them: prompt by prompt, and sample by sample within each. */
+/** One of the texts of a run. */
+export interface Text {
+  /** Among all of them: prompt by prompt, and sample by sample within each. */
+  readonly place: number;
+  readonly prompt: EncodedPrompt;
+}
+
 export interface GenerationSink {
-  onToken(place: number, token: number): void;
-  onFinished(place: number, result: GenerationResult): void;
+  onToken(text: Text, token: number): void;
+  onFinished(text: Text, result: GenerationResult): void;
   /** There will be no text. */
-  onFailed(place: number, problem: OperatingError): void;
+  onFailed(text: Text, problem: OperatingError): void;
   /** No more will come, be it for an error. */
   end(): void;
 }
@@ -38,20 +44,21 @@ export class Rendering {
     return this.#tokenizer !== undefined;
   }
 
-  prompt({ text, tokens }: EncodedPrompt): string {
-    return text ?? tokens.join(' ');
+  prompt({ text, messages, tokens }: EncodedPrompt): string {
+    return text ?? messages?.at(-1)?.content ?? tokens.join(' ');
   }
 
   /** What is to be written between the prompt and its continuation. */
-  get joint(): string {
-    if (this.#isChat) return '\n';
+  joint({ messages }: EncodedPrompt): string {
+    if (this.#isChat || messages) return '\n';
     return this.isText ? '' : ' ';
   }
 
-  stream({ tokens }: EncodedPrompt): Stream {
+  stream({ tokens, own }: EncodedPrompt): Stream {
     if (this.#tokenizer) {
-      const before = promptEnd(this.#tokenizer, tokens, this.#stopStrings);
-      return new StoppingStream(new TextStream(this.#tokenizer, [...tokens]), this.#stopStrings, before);
+      const stopStrings = own?.stopStrings ?? this.#stopStrings;
+      const before = promptEnd(this.#tokenizer, tokens, stopStrings);
+      return new StoppingStream(new TextStream(this.#tokenizer, [...tokens]), stopStrings, before);
     }
     let between = '';
     const push = (token: number) => {
@@ -70,36 +77,33 @@ export class Rendering {
 
 const RULE = '-'.repeat(60);
 
-/** One prompt at a time, as it is generated: bare, or below its prompt; what repeats is shown once. */
+/** One prompt at a time, as it is generated: bare, or below its prompt. */
 export class StreamingSink implements GenerationSink {
-  readonly #prompts: readonly EncodedPrompt[];
   readonly #rendering: Rendering;
   readonly #write: Write;
   readonly #bare: boolean;
-  readonly #seen = new Set<string>();
-  #open: { readonly place: number; readonly stream: Stream | undefined } | undefined;
+  #open: { readonly place: number; readonly stream: Stream } | undefined;
 
-  constructor(prompts: readonly EncodedPrompt[], rendering: Rendering, write: Write, bare: boolean) {
-    this.#prompts = prompts;
+  constructor(rendering: Rendering, write: Write, bare: boolean) {
     this.#rendering = rendering;
     this.#write = write;
     this.#bare = bare;
   }
 
-  onToken(place: number, token: number): void {
-    const text = this.#streamOf(place)?.push(token);
-    if (text) this.#write(text);
+  onToken(text: Text, token: number): void {
+    const piece = this.#streamOf(text).push(token);
+    if (piece) this.#write(piece);
   }
 
-  onFinished(place: number, { problem }: Pick<GenerationResult, 'problem'>): void {
-    this.#streamOf(place);
+  onFinished(text: Text, { problem }: Pick<GenerationResult, 'problem'>): void {
+    this.#streamOf(text);
     this.end();
     // A text without a prompt above it is the only one, and its problem ends the run.
-    if (problem && !this.#bare) this.onFailed(place, problem);
+    if (problem && !this.#bare) this.onFailed(text, problem);
   }
 
-  onFailed(place: number, problem: OperatingError): void {
-    this.#write(failureText(this.#rendering, present(this.#prompts[place], 'prompt'), problem));
+  onFailed({ prompt }: Text, problem: OperatingError): void {
+    this.#write(failureText(this.#rendering, prompt, problem));
   }
 
   end(): void {
@@ -108,77 +112,74 @@ export class StreamingSink implements GenerationSink {
     if (stream) this.#write(`${stream.end()}\n${this.#bare ? '' : '\n'}`);
   }
 
-  #streamOf(place: number): Stream | undefined {
+  #streamOf({ place, prompt }: Text): Stream {
     if (this.#open?.place === place) return this.#open.stream;
-    const prompt = present(this.#prompts[place], 'prompt');
     const shown = this.#rendering.prompt(prompt);
-    const fresh = isFresh(this.#seen, shown, prompt);
-    if (fresh && !this.#bare) this.#write(`${RULE}\nin=${shown}\nout=${shown}${this.#rendering.joint}`);
-    this.#open = { place, stream: fresh ? this.#rendering.stream(prompt) : undefined };
+    if (!this.#bare) this.#write(`${RULE}\nin=${shown}\nout=${shown}${this.#rendering.joint(prompt)}`);
+    this.#open = { place, stream: this.#rendering.stream(prompt) };
     return this.#open.stream;
   }
 }
 
-/** In the layout of transformers-bloom-inference: each distinct prompt once, in the order of the input. */
+export interface ShownPlaces {
+  /** Of texts that were made before, and are not shown again. */
+  readonly done: ReadonlySet<number>;
+  readonly texts: number;
+  /** So many come first; the others are of the same prompts, to fill the batch. */
+  readonly distinct: number;
+}
+
+/**
+ * In the layout of transformers-bloom-inference, in the order of the input. A prompt that is only there to fill the
+ * batch is shown where its text is another than that of the one it repeats.
+ */
 export class BatchSink implements GenerationSink {
-  readonly #prompts: readonly EncodedPrompt[];
   readonly #rendering: Rendering;
   readonly #write: Write;
-  readonly #seen = new Set<string>();
-  readonly #done: ReadonlySet<number>;
-  readonly #waiting = new Map<number, GenerationResult | OperatingError>();
+  readonly #places: ShownPlaces;
+  /** What is to be written, of texts that wait for one before them. */
+  readonly #waiting = new Map<number, string>();
+  /** By place: texts that others repeat. */
+  readonly #originals = new Map<number, string>();
   #next = 0;
 
-  /** @param done places of texts that were made before, and are not shown again */
-  constructor(
-    prompts: readonly EncodedPrompt[],
-    rendering: Rendering,
-    write: Write,
-    done: ReadonlySet<number>,
-  ) {
-    this.#prompts = prompts;
+  constructor(rendering: Rendering, write: Write, places: ShownPlaces) {
     this.#rendering = rendering;
     this.#write = write;
-    this.#done = done;
+    this.#places = places;
   }
 
   onToken(): void {}
 
-  onFinished(place: number, result: GenerationResult): void {
-    this.#show(place, result);
+  onFinished({ place, prompt }: Text, { tokens, problem }: GenerationResult): void {
+    const shown = this.#rendering.prompt(prompt);
+    const out = `${shown}${this.#rendering.joint(prompt)}${this.#rendering.continuation(prompt, tokens)}`;
+    const failure = problem ? failureText(this.#rendering, prompt, problem) : '';
+    this.#show(place, `${RULE}\nin=${shown}\nout=${out}\n\n${failure}`);
   }
 
-  onFailed(place: number, problem: OperatingError): void {
-    this.#show(place, problem);
+  onFailed({ place, prompt }: Text, problem: OperatingError): void {
+    this.#show(place, failureText(this.#rendering, prompt, problem));
   }
 
   end(): void {}
 
-  #show(place: number, result: GenerationResult | OperatingError): void {
-    this.#waiting.set(place, result);
-    for (let ready = this.#take(); ready; ready = this.#take()) this.#print(this.#next - 1, ready);
+  #show(place: number, block: string): void {
+    this.#waiting.set(place, block);
+    for (; ; this.#next++) {
+      while (this.#places.done.has(this.#next)) this.#next++;
+      const ready = this.#waiting.get(this.#next);
+      if (ready === undefined) return;
+      this.#waiting.delete(this.#next);
+      this.#print(this.#next, ready);
+    }
   }
 
-  #take(): GenerationResult | OperatingError | undefined {
-    while (this.#done.has(this.#next)) this.#next++;
-    const result = this.#waiting.get(this.#next);
-    if (result && this.#waiting.delete(this.#next)) this.#next++;
-    return result;
-  }
-
-  #print(place: number, result: GenerationResult | OperatingError): void {
-    const prompt = present(this.#prompts[place], 'prompt');
-    if ('code' in result) {
-      this.#write(failureText(this.#rendering, prompt, result));
-      return;
-    }
-    const { tokens, problem } = result;
-    const shown = this.#rendering.prompt(prompt);
-    if (isFresh(this.#seen, shown, prompt)) {
-      const out = `${shown}${this.#rendering.joint}${this.#rendering.continuation(prompt, tokens)}`;
-      this.#write(`${RULE}\nin=${shown}\nout=${out}\n\n`);
-    }
-    if (problem) this.#write(failureText(this.#rendering, prompt, problem));
+  #print(place: number, block: string): void {
+    const { texts, distinct } = this.#places;
+    if (place >= distinct && this.#originals.get(place % distinct) === block) return;
+    if (place < distinct && texts > distinct) this.#originals.set(place, block);
+    this.#write(block);
   }
 }
 
@@ -186,45 +187,37 @@ function failureText(rendering: Rendering, prompt: EncodedPrompt, { code, messag
   return `${RULE}\nin=${rendering.prompt(prompt)}\nerror=${code}: ${message}\n\n`;
 }
 
-/** Remembers a prompt; false for one that was there before, unless several texts are wanted for it. */
-function isFresh(seen: Set<string>, shown: string, { sample = 0 }: EncodedPrompt): boolean {
-  const key = `${sample} ${shown}`;
-  const fresh = !seen.has(key);
-  seen.add(key);
-  return fresh;
-}
-
 type Lines = Pick<JsonLines, 'write' | 'close'>;
 
 /** A line per text as it finishes. */
 export class JsonLinesSink implements GenerationSink {
-  readonly #prompts: readonly EncodedPrompt[];
   readonly #rendering: Rendering;
   readonly #file: Lines;
 
   /** @param file open */
-  constructor(prompts: readonly EncodedPrompt[], rendering: Rendering, file: Lines) {
-    this.#prompts = prompts;
+  constructor(rendering: Rendering, file: Lines) {
     this.#rendering = rendering;
     this.#file = file;
   }
 
   onToken(): void {}
 
-  onFinished(place: number, { tokens, finishReason, problem }: GenerationResult): void {
-    this.#write(place, tokens, finishReason, problem);
+  onFinished(text: Text, { tokens, finishReason, problem }: GenerationResult): void {
+    this.#write(text, tokens, finishReason, problem);
   }
 
-  onFailed(place: number, problem: OperatingError): void {
-    this.#write(place, [], 'error', problem);
+  onFailed(text: Text, problem: OperatingError): void {
+    this.#write(text, [], 'error', problem);
   }
 
-  #write(place: number, tokens: readonly number[], finishReason: string, problem?: OperatingError): void {
-    const prompt = present(this.#prompts[place], 'prompt');
+  #write({ prompt }: Text, tokens: readonly number[], finishReason: string, problem?: OperatingError): void {
+    const { own, messages } = prompt;
     this.#file.write({
       index: prompt.index,
       ...(prompt.sample === undefined ? {} : { sample: prompt.sample }),
+      ...(own?.id === undefined ? {} : { id: own.id }),
       prompt: prompt.text ?? null,
+      ...(messages ? { messages } : {}),
       text: this.#rendering.isText && !prompt.problem ? this.#rendering.continuation(prompt, tokens) : null,
       token_ids: tokens,
       finish_reason: finishReason,

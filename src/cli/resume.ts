@@ -3,7 +3,7 @@
 import { statSync } from 'node:fs';
 import { formatBytes } from '../../offload/index.js';
 import { type JsonObject, show } from '../json-file.js';
-import type { Prompt } from '../prompts.js';
+import type { Prompt, Vocabulary } from '../prompts.js';
 import {
   checkSettings,
   fingerprint,
@@ -13,10 +13,12 @@ import {
   resultsFile,
 } from '../results-file.js';
 import { type FinishedTexts, readFinished, recordsOf } from '../results-lines.js';
+import { areIds } from '../token-ids.js';
 import type { GenerateOptions } from './generate-options.js';
-import type { Job } from './generation-job.js';
+import { type Job, rangeOf } from './generation-job.js';
 import { type Identity, identitySettings, requireWeights } from './identity.js';
 import { badOption } from './option-reader.js';
+import type { PromptList } from './prompt-list.js';
 import type { Source } from './source.js';
 
 export const NOTHING_FINISHED: FinishedTexts = {
@@ -42,7 +44,7 @@ export function checkNothingLost({ output, resume, overwrite }: GenerateOptions)
 /** A seed that was drawn is drawn once: a run that goes on takes that of the one before. Throws like `readSettings`. */
 export function withSeedOfResults(options: GenerateOptions): GenerateOptions {
   const { resume, output, sampling, seedGiven } = options;
-  if (!resume || output === undefined || !sampling || seedGiven) return options;
+  if (!resume || output === undefined || seedGiven) return options;
   const seed = readSettings(output)?.seed;
   return typeof seed === 'number' ? { ...options, sampling: { ...sampling, seed } } : options;
 }
@@ -64,7 +66,7 @@ export function settingsOf(
     configuration: digest([checkpoint.config, checkpoint.totalBytes]),
     ...(identity ? identitySettings(identity) : {}),
     start_token: job.vocabulary.startToken ?? null,
-    stop_tokens: [...job.stopTokens].sort((a, b) => a - b),
+    stop_tokens: (options.ignoreEos ? [] : [...job.endTokens]).sort((a, b) => a - b),
     prompts: promptsDigest(job.prompts),
     compute_dtype: options.cpu.computeType ?? 'float32',
     chat: options.chat !== undefined,
@@ -72,19 +74,22 @@ export function settingsOf(
     max_new_tokens: options.maxNewTokens,
     ignore_eos: options.ignoreEos,
     stop: options.stopStrings,
-    num_samples: options.samples ?? 1,
-    temperature: sampling?.temperature ?? 0,
-    top_k: sampling?.topK ?? 0,
-    top_p: sampling?.topP ?? 1,
-    min_p: sampling?.minP ?? 0,
-    repetition_penalty: sampling?.repetitionPenalty ?? 1,
-    seed: sampling?.seed ?? null,
+    num_samples: job.samples,
+    temperature: sampling.temperature,
+    top_k: sampling.topK,
+    top_p: sampling.topP,
+    min_p: sampling.minP,
+    repetition_penalty: sampling.repetitionPenalty,
+    // Also where nothing was drawn yet: lines that come after these may draw.
+    seed: sampling.seed,
   };
 }
 
-/** Without its chat, which may have the date in it. */
+/** With whatever decides its text, but without its chat, which may have the date in it. */
 function contentOf(prompt: Prompt): unknown {
-  return 'text' in prompt ? prompt.text : prompt.tokenIds;
+  const content = 'text' in prompt ? prompt.text : 'messages' in prompt ? prompt.messages : prompt.tokenIds;
+  const { id: _, ...decisive } = prompt.own ?? {};
+  return Object.keys(decisive).length > 0 ? [content, decisive] : content;
 }
 
 function digest(values: Iterable<unknown>): string {
@@ -92,44 +97,48 @@ function digest(values: Iterable<unknown>): string {
 }
 
 /** How many, and what: so that the same prompts are known again with others after them. */
-export function promptsDigest(prompts: readonly Prompt[]): string {
-  return `${prompts.length} ${digest(prompts.map(contentOf))}`;
+export function promptsDigest(prompts: PromptList, count = prompts.length): string {
+  return `${count} ${digest(contentsOf(prompts, count))}`;
 }
 
-type Prompts = Pick<Job, 'prompts' | 'encoded'>;
+function* contentsOf(prompts: PromptList, count: number): Generator<unknown, void> {
+  for (const index of rangeOf(count)) yield contentOf(prompts.at(index));
+}
+
+/** What texts there are to be. */
+type ListedTexts = Pick<Job, 'prompts' | 'samples' | 'vocabulary'>;
 
 /** Throws BAD_INPUT when the results belong to another run; prompts may have come after those of the results. */
-export function finishedTexts(output: string, settings: RunSettings, job: Prompts): FinishedTexts {
+export function finishedTexts(output: string, settings: RunSettings, job: ListedTexts): FinishedTexts {
   const found = readSettings(output);
   const results = resultsFile(output);
   if (!found || results === undefined) return NOTHING_FINISHED;
-  const samples = Number(settings.num_samples);
   requireWeights(output, found);
   // The weights' records have times in them: `checkWeights` compares them.
   checkSettings(output, found, settings, ['prompts', 'weights']);
-  if (!beginsWith(job.prompts, found.prompts)) throw otherPrompts(results, found.prompts, samples, job);
-  return readFinished(results, (record) => placeOf(record, samples, job));
+  if (!beginsWith(job.prompts, found.prompts)) throw otherPrompts(results, found.prompts, job);
+  return readFinished(results, (record) => placeOf(record, job));
 }
 
 function countIn(digested: unknown): number {
   return Number.parseInt(String(digested), 10);
 }
 
-function beginsWith(prompts: readonly Prompt[], digested: unknown): boolean {
+function beginsWith(prompts: PromptList, digested: unknown): boolean {
   const count = countIn(digested);
-  return count <= prompts.length && promptsDigest(prompts.slice(0, count)) === digested;
+  return count <= prompts.length && promptsDigest(prompts, count) === digested;
 }
 
 /** Says which prompt is another one, as far as the results tell. */
-function otherPrompts(results: string, digested: unknown, samples: number, { prompts, encoded }: Prompts) {
+function otherPrompts(results: string, digested: unknown, { prompts, vocabulary }: ListedTexts) {
   const [theirs, ours] = [countIn(digested), prompts.length];
   let first: { readonly index: number; readonly prompt: unknown } | undefined;
   for (const { index, prompt } of recordsOf(results)) {
     if (!isCount(index) || index >= (first?.index ?? ours)) continue;
-    if (prompt !== (encoded[index * samples]?.text ?? null)) first = { index, prompt };
+    if (prompt !== recordedPrompt(prompts.at(index), vocabulary)) first = { index, prompt };
   }
   const where = first
-    ? `prompt ${first.index} was ${show(first.prompt)} and is ${show(encoded[first.index * samples]?.text ?? null)}`
+    ? `prompt ${first.index} was ${show(first.prompt)} and is ${show(recordedPrompt(prompts.at(first.index), vocabulary))}`
     : `${theirs} there, ${ours} now`;
   return refusal(
     `the results in ${results} belong to a run with other prompts (${where}): give the same prompts, with new ones ` +
@@ -141,14 +150,23 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && Number(value) >= 0;
 }
 
-function placeOf(record: JsonObject, samples: number, { encoded }: Prompts): number | string | undefined {
+function placeOf(record: JsonObject, job: ListedTexts): number | string | undefined {
+  const { prompts, samples, vocabulary } = job;
   const { index, sample = 0, prompt } = record;
   if (!isCount(index) || !isCount(sample) || sample >= samples) return 'has no index of a text';
-  const place = index * samples + sample;
-  const expected = encoded[place];
-  if (!expected) return `has index ${index}, and there are ${encoded.length / samples} prompts`;
-  if (prompt !== (expected.text ?? null)) return `has another prompt than index ${index} has now`;
-  return isWhole(record) ? place : undefined;
+  if (index >= prompts.length) return `has index ${index}, and there are ${prompts.length} prompts`;
+  if (prompt !== recordedPrompt(prompts.at(index), vocabulary)) {
+    return `has another prompt than index ${index} has now`;
+  }
+  return isWhole(record) ? index * samples + sample : undefined;
+}
+
+/** What a result says of its prompt. */
+function recordedPrompt(prompt: Prompt, { tokenizer, size }: Vocabulary): string | null {
+  if ('text' in prompt) return prompt.text;
+  if ('messages' in prompt || !tokenizer) return null;
+  const { tokenIds } = prompt;
+  return areIds(tokenIds, size) ? tokenizer.decode(tokenIds) : null;
 }
 
 /** With all that a line is to have; something has taken parts out of others. */

@@ -1,7 +1,7 @@
 // Options of `generate` that say how tokens are drawn, where texts end, and how prompts become chats.
 
 import { randomInt } from 'node:crypto';
-import { checkSampling, GREEDY, isGreedy, type SamplingSettings } from '../sampler.js';
+import { checkSampling, GREEDY, type SamplingSettings } from '../sampler.js';
 import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
 
 const SAMPLING = 'Sampling';
@@ -44,8 +44,9 @@ export const SAMPLING_OPTIONS = {
 } as const satisfies OptionTable;
 
 export interface SamplingOptions {
-  /** Undefined: the likeliest token at every step. */
-  readonly sampling: SamplingSettings | undefined;
+  readonly sampling: SamplingSettings;
+  /** Also 0 is one: it says that other settings of drawing are meant to be idle. */
+  readonly temperatureGiven: boolean;
   /** False: the seed was drawn, and another would do as well. */
   readonly seedGiven: boolean;
   /** Undefined when not given, which is one. */
@@ -73,7 +74,8 @@ export function readSamplingOptions(options: OptionReader): SamplingOptions {
   const stopStrings = options.list('stop');
   if (stopStrings.includes('')) throw badOption('--stop is empty: give the text to stop before');
   return {
-    sampling: isGreedy(settings) ? undefined : settings,
+    sampling: settings,
+    temperatureGiven: temperature !== undefined,
     seedGiven: options.has('seed'),
     samples: options.count('num_samples', 1, MOST_SAMPLES),
     stopStrings,

@@ -2,6 +2,7 @@
 
 import { formatBytes, OperatingError, type Workload } from '../../offload/index.js';
 import { planFor } from '../engine.js';
+import { STDIN } from '../input.js';
 import { reason } from '../json-file.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
 import { parseIdList } from '../prompts.js';
@@ -19,14 +20,18 @@ import { finishSession, type Session, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
 
 const MOST_CONTEXT = 2048;
+const MOST_TEXT_CHARACTERS = 2 ** 28;
 /** More windows at once share each read of a layer, but need more memory. */
 const WINDOWS_AT_ONCE = [8, 4, 2, 1];
 
 export async function runScore(options: ScoreCommandOptions, context: CommandContext): Promise<void> {
   const inputName = options.input.kind === 'text' ? '--text_file' : '--token_ids';
   const outputs = { '--report': options.report, '--trace': options.trace };
-  checkFiles({ [inputName]: options.input.path, ...sharedInputs(options) }, outputs, options.name);
-  const content = await readTextFile(options.input.path, inputName);
+  const { path } = options.input;
+  const inputs = { [inputName]: path === STDIN ? undefined : path };
+  checkFiles({ ...inputs, ...sharedInputs(options) }, outputs, options.name);
+  const named = { path, option: inputName, signal: context.interrupt.signal };
+  const content = await readTextFile(named, MOST_TEXT_CHARACTERS);
   const source = await openSource(options, context);
   checkModelFiles(outputs, source);
   const ids = await readIds(content, options.input, source);

@@ -1,13 +1,25 @@
-// What `generate` is to do: prompts are encoded once, whatever looks at their lengths, and again only where that is timed.
+// What `generate` is to do: prompts are encoded a few at a time, however many there are, and forgotten when they are done.
 
 import { expect, test } from 'vitest';
 import type { GenerateOptions } from '../../src/cli/generate-options.js';
-import { encodeJob, fillJob, makeRequests } from '../../src/cli/generation-job.js';
+import {
+  encodeJob,
+  fillJob,
+  type Job,
+  openPlaces,
+  textCount,
+  workloadOf,
+} from '../../src/cli/generation-job.js';
+import { listOf } from '../../src/cli/prompt-list.js';
+import { RequestFeed } from '../../src/cli/request-feed.js';
 import { openModel } from '../../src/engine.js';
-import type { Tokenizer } from '../../src/tokenizer.js';
+import type { GenerationRequest } from '../../src/generate.js';
+import type { Prompt } from '../../src/prompts.js';
+import { GREEDY } from '../../src/sampler.js';
 import { modelFolder } from '../helpers/fixtures.js';
 
 const OPTIONS = {
+  prompts: [],
   batchSize: 1,
   deviceCount: 1,
   maxNewTokens: 4,
@@ -15,50 +27,97 @@ const OPTIONS = {
   chat: undefined,
   stopStrings: [],
   samples: undefined,
-  sampling: undefined,
+  sampling: GREEDY,
   promptsFile: undefined,
   ignoreEos: true,
   benchmark: undefined,
 } as unknown as GenerateOptions;
 
 const source = { opened: await openModel(modelFolder('stories260K')), files: [], fileStates: [] };
-const GIVEN = [{ text: 'Once upon a time' }, { text: 'A dog' }];
+const GIVEN: Prompt[] = [{ text: 'Once upon a time' }, { text: 'A dog' }];
+const SILENT = {
+  progress: { during: (_: () => string, work: Promise<unknown>) => work },
+  interrupt: { signal: new AbortController().signal },
+} as unknown as Parameters<typeof encodeJob>[3];
 
-function counting(tokenizer: Tokenizer | undefined) {
-  const counted = { encodings: 0 };
-  const proxy = new Proxy(tokenizer as Tokenizer, {
-    get(target, name) {
-      if (String(name).startsWith('encode')) counted.encodings++;
-      const value: unknown = Reflect.get(target, name);
-      return typeof value === 'function' ? value.bind(target) : value;
-    },
-  });
-  return { counted, proxy };
+function jobOf(given: readonly Prompt[], options = OPTIONS): Promise<Job> {
+  return encodeJob(source, listOf(given), options, SILENT);
 }
 
-test('requests are made of what was encoded before, and anew where encoding is timed', async () => {
-  const encoded = await encodeJob(source, GIVEN, OPTIONS);
-  const { counted, proxy } = counting(encoded.vocabulary.tokenizer);
-  const job = { ...fillJob(encoded, OPTIONS), vocabulary: { ...encoded.vocabulary, tokenizer: proxy } };
-  const requests = await makeRequests(job, OPTIONS, [0, 1]);
-  expect(counted.encodings).toBe(0);
-  const timed = { ...OPTIONS, benchmark: { warmupCycles: 0, cycles: 1 } };
-  expect(await makeRequests(job, timed, [0, 1])).toEqual(requests);
-  expect(counted.encodings).toBeGreaterThan(0);
-  expect(requests.map(({ index }) => index)).toEqual([0, 1]);
+async function requestsOf(job: Job, options = OPTIONS): Promise<GenerationRequest[]> {
+  const feed = new RequestFeed(job, openPlaces(job, new Set()), options);
+  const requests: GenerationRequest[] = [];
+  while (requests.length < feed.length) requests.push(await feed.next());
+  return requests;
+}
+
+test('a thousand prompts are encoded in batches, in order, each text once', async () => {
+  const many = Array.from({ length: 1000 }, (_, index) => ({
+    text: `dog ${'a '.repeat(index % 7)}${index}`,
+  }));
+  const options = { ...OPTIONS, samples: 2, sampling: { ...GREEDY, temperature: 1 } };
+  const job = await jobOf(many, options);
+  const feed = new RequestFeed(job, openPlaces(job, new Set([3, 4, 5])), options);
+  const places: number[] = [];
+  for (let given = 0; given < feed.length; given++) {
+    const { index, sample = 0, promptTokens } = await feed.next();
+    const place = index * 2 + sample;
+    places.push(place);
+    expect(promptTokens.length).toBe(job.sizes.promptTokens[index]);
+    expect(feed.promptOf(place)).toMatchObject({ index, sample, text: many[index]?.text });
+    feed.finished(place);
+    expect(() => feed.promptOf(place)).toThrow();
+  }
+  expect(places).toEqual([...Array(2000).keys()].filter((place) => place < 3 || place > 5));
 });
 
-test('a batch is filled with prompts that are encoded already, each with a place of its own', async () => {
+test('the plan has room for the longest of each batch, and for what lines ask for themselves', async () => {
+  const asking = [
+    ...GIVEN,
+    { text: 'A dog', own: { maxNewTokens: 50, sampling: { repetitionPenalty: 1.2 } } },
+  ];
+  const [plain, job] = [await jobOf(GIVEN), await jobOf(asking)];
+  const [first = 0, second = 0] = job.sizes.promptTokens;
+  const wide = { ...OPTIONS, batchSize: 2 };
+  const workload = (one: Job) => workloadOf(one, openPlaces(one, new Set()), wide);
+  const together = { sequences: 2, promptTokens: first + second, output: 'tokens' };
+  expect(workload(plain)).toEqual({ ...together, contextTokens: first + 4, newTokens: 4, history: false });
+  expect(workload(job)).toEqual({ ...together, contextTokens: second + 50, newTokens: 50, history: true });
+});
+
+test('a request has what its prompt asks for, and the run’s settings for the rest', async () => {
+  const own = { maxNewTokens: 9, ignoreEos: false, sampling: { temperature: 0.5, seed: 3 } };
+  const options = { ...OPTIONS, sampling: { ...GREEDY, topK: 7, seed: 11 } };
+  const given = [
+    { text: 'A dog' },
+    { text: 'A dog', own },
+    { text: 'A dog', own: { sampling: { temperature: 1 } } },
+  ];
+  const job = await jobOf(given, options);
+  const [plain, one, other] = await requestsOf(job, options);
+  expect(plain?.sampling).toBeUndefined();
+  expect(plain).toMatchObject({ maxNewTokens: 4, stopTokens: new Set() });
+  expect(one).toMatchObject({ maxNewTokens: 9, stopTokens: job.endTokens });
+  expect(one?.sampling).toEqual({ ...GREEDY, topK: 7, temperature: 0.5, seed: 3 });
+  expect(other?.sampling).toEqual({ ...GREEDY, topK: 7, temperature: 1, seed: 11 });
+  // A seed of its own makes a text that does not depend on where it stands.
+  expect([one?.randomIndex, other?.randomIndex]).toEqual([0, undefined]);
+  expect(job.sizes.drawn).toBe(true);
+  expect((await jobOf(given.slice(0, 2), options)).sizes.drawn).toBe(false);
+});
+
+test('a batch is filled with prompts that repeat, each with a place of its own', async () => {
   const wide = { ...OPTIONS, batchSize: 5, samples: 2 };
-  const builtIn = await encodeJob(source, [], wide);
-  const { prompts, encoded } = fillJob(builtIn, { ...wide, batchSize: builtIn.prompts.length + 3 });
-  expect(prompts).toHaveLength(builtIn.prompts.length + 3);
-  expect(encoded.map(({ index, sample }) => [index, sample])).toEqual(
-    prompts.flatMap((_, index) => [0, 1].map((sample) => [index, sample])),
-  );
-  expect(encoded.at(-1)?.tokens).toEqual(builtIn.encoded[2]?.tokens);
+  const builtIn = await jobOf([], wide);
+  const more = { ...wide, batchSize: builtIn.prompts.length + 3 };
+  const filled = fillJob(builtIn, more);
+  expect(filled.prompts).toHaveLength(builtIn.prompts.length + 3);
+  expect(textCount(filled)).toBe(2 * filled.prompts.length);
+  const requests = await requestsOf(filled, more);
+  expect(requests.map(({ index, sample = 0 }) => 2 * index + sample)).toEqual([...Array(22).keys()]);
+  expect(requests.at(-1)?.promptTokens).toEqual(requests[4]?.promptTokens);
   // One's own are only repeated to measure.
-  const own = await encodeJob(source, GIVEN, OPTIONS);
+  const own = await jobOf(GIVEN, OPTIONS);
   expect(fillJob(own, wide).prompts).toHaveLength(2);
   const timed = { ...wide, benchmark: { warmupCycles: 0, cycles: 1 } };
   expect(fillJob(own, timed).prompts).toHaveLength(5);

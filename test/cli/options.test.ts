@@ -155,14 +155,21 @@ describe('good command lines', () => {
   });
 
   it('is greedy unless asked, and draws with a seed of its own unless given one', () => {
-    expect(generateOptions()).toMatchObject({ sampling: undefined, samples: undefined, stopStrings: [] });
-    expect(generateOptions('--temperature', '0')).toMatchObject({ sampling: undefined });
+    expect(generateOptions()).toMatchObject({
+      sampling: { temperature: 0, repetitionPenalty: 1 },
+      samples: undefined,
+      stopStrings: [],
+    });
+    expect(generateOptions('--temperature', '0')).toMatchObject({
+      sampling: { temperature: 0 },
+      temperatureGiven: true,
+    });
     const words = '--temperature 0.7 --top_k 40 --top_p 0.9 --min_p 0.05 --repetition_penalty 1.1 --seed 12';
     expect(generateOptions(...words.split(' '), '--num_samples', '3')).toMatchObject({
       sampling: { temperature: 0.7, topK: 40, topP: 0.9, minP: 0.05, repetitionPenalty: 1.1, seed: 12 },
       samples: 3,
     });
-    const seeds = [1, 2].map(() => generateOptions('--temperature', '1').sampling?.seed);
+    const seeds = [1, 2].map(() => generateOptions('--temperature', '1').sampling.seed);
     expect(seeds[0]).not.toBe(seeds[1]);
     // A penalty changes what is likeliest, so it needs no temperature.
     expect(generateOptions('--repetition_penalty', '1.2').sampling).toMatchObject({ temperature: 0 });
