@@ -1,6 +1,6 @@
 // Opens what a user names as input (a file, a pipe, a device, `-` for standard input) and reads it piece by piece.
 
-import { constants, createReadStream, fstatSync, openSync, type Stats } from 'node:fs';
+import { constants, createReadStream, fstatSync, openSync, type Stats, statSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { addAbortSignal, type Readable } from 'node:stream';
 import { isatty, ReadStream } from 'node:tty';
@@ -34,6 +34,11 @@ export function stdinHasInput(): boolean {
     return false; // closed
   }
   return found.isFIFO() || found.isSocket() || (found.isFile() && found.size > 0);
+}
+
+/** It comes when someone writes it, which may be never. */
+export function mayWait(path: string): boolean {
+  return path === STDIN || (statSync(path, { throwIfNoEntry: false })?.isFIFO() ?? false);
 }
 
 /** The bytes as they come. Throws NOT_FOUND, or the signal's reason. */

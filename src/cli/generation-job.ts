@@ -3,7 +3,7 @@
 import { type OperatingError, present, type Workload } from '../../offload/index.js';
 import { loadChatTemplate } from '../chat.js';
 import { GrowingNumbers } from '../growing-numbers.js';
-import { STDIN, shownName, stdinHasInput } from '../input.js';
+import { mayWait, STDIN, shownName, stdinHasInput } from '../input.js';
 import { DEFAULT_PROMPTS, type EncodedPrompt, syntheticPrompts, type Vocabulary } from '../prompts.js';
 import type { SamplingSettings } from '../sampler.js';
 import { loadTokenizer } from '../tokenizer.js';
@@ -12,9 +12,10 @@ import type { GenerateOptions } from './generate-options.js';
 import { badOption } from './option-reader.js';
 import { PromptCoder } from './prompt-coder.js';
 import { listOf, noPrompts, type PromptList, readPrompts, repeated } from './prompt-list.js';
+import { idleOption } from './sampling-options.js';
 import { configuredIds, openTokenizer, type Source } from './source.js';
 
-type Surroundings = Pick<CommandContext, 'progress' | 'interrupt'>;
+type Surroundings = Pick<CommandContext, 'progress' | 'interrupt' | 'log'>;
 
 /** What is known of each prompt once all have been encoded: their tokens are not kept. */
 export interface PromptSizes {
@@ -26,7 +27,9 @@ export interface PromptSizes {
   readonly firstProblem: OperatingError | undefined;
   /** Some text looks at its tokens so far when one is chosen. */
   readonly penalised: boolean;
-  /** Some text depends on the run's seed. */
+  /** Some text is drawn, */
+  readonly draws: boolean;
+  /** and depends on the run's seed. */
   readonly drawn: boolean;
 }
 
@@ -75,13 +78,15 @@ export function openPlaces(job: Job, finished: ReadonlySet<number>): Int32Array 
 /** Read before the model is opened, because mistakes in them are common; empty where none are given. */
 export async function givenPrompts(
   options: Pick<GenerateOptions, 'prompts' | 'promptsFile' | 'promptsFormat' | 'temperatureGiven'>,
-  { progress, interrupt }: Surroundings,
+  { progress, interrupt, log }: Surroundings,
 ): Promise<PromptList> {
   const { prompts, promptsFile, promptsFormat: format, temperatureGiven: draws } = options;
   if (prompts.length > 0) return listOf(prompts.map((text) => ({ text })));
   const piped = promptsFile === undefined && stdinHasInput();
   const path = piped ? STDIN : promptsFile;
   if (path === undefined) return listOf([]);
+  // Whoever has not meant it learns what is being waited for.
+  if (mayWait(path)) log.info(`reading prompts from ${shownName(path)}, to its end`);
   let count = 0;
   const onProgress = (now: number) => {
     count = now;
@@ -130,6 +135,7 @@ export async function encodeJob(
     signal: surroundings.interrupt.signal,
   });
   const sizes = await measure(prompts, coder, options, surroundings);
+  if (options.idle !== undefined && !sizes.draws) throw idleOption(options.idle);
   // Among many, one that cannot be continued stops no other.
   if (sizes.firstProblem && options.prompts.length > 0) throw sizes.firstProblem;
   const endTokens = new Set(tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos'));
@@ -143,7 +149,7 @@ async function measure(
   { progress }: Surroundings,
 ): Promise<PromptSizes> {
   const [promptTokens, newTokens] = [new Int32Array(prompts.length), new Int32Array(prompts.length)];
-  let [done, impossible, penalised, drawn] = [0, 0, false, false];
+  let [done, impossible, penalised, draws, drawn] = [0, 0, false, false, false];
   let firstProblem: OperatingError | undefined;
   const enter = (prompt: EncodedPrompt) => {
     const { index, tokens, own, problem } = prompt;
@@ -153,6 +159,7 @@ async function measure(
     impossible += problem ? 1 : 0;
     const { temperature, repetitionPenalty } = samplingOf(prompt, options);
     penalised ||= repetitionPenalty !== 1;
+    draws ||= temperature !== 0;
     drawn ||= temperature !== 0 && own?.sampling?.seed === undefined;
     done++;
   };
@@ -161,7 +168,7 @@ async function measure(
   };
   const all = prompts.length.toLocaleString('en');
   await progress.during(() => `tokenising prompts: ${done.toLocaleString('en')} of ${all}`, work());
-  return { promptTokens, newTokens, impossible, firstProblem, penalised, drawn };
+  return { promptTokens, newTokens, impossible, firstProblem, penalised, draws, drawn };
 }
 
 export function samplingOf({ own }: EncodedPrompt, { sampling }: GenerateOptions): SamplingSettings {

@@ -1,6 +1,7 @@
 // Options of `generate` that say how tokens are drawn, where texts end, and how prompts become chats.
 
 import { randomInt } from 'node:crypto';
+import type { OperatingError } from '../../offload/index.js';
 import { checkSampling, GREEDY, type SamplingSettings } from '../sampler.js';
 import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
 
@@ -47,6 +48,8 @@ export interface SamplingOptions {
   readonly sampling: SamplingSettings;
   /** Also 0 is one: it says that other settings of drawing are meant to be idle. */
   readonly temperatureGiven: boolean;
+  /** An option that has no effect unless a prompt has a temperature of its own. */
+  readonly idle: string | undefined;
   /** False: the seed was drawn, and another would do as well. */
   readonly seedGiven: boolean;
   /** Undefined when not given, which is one. */
@@ -54,14 +57,16 @@ export interface SamplingOptions {
   readonly stopStrings: readonly string[];
 }
 
+export function idleOption(name: string): OperatingError {
+  return badOption(`--${name} is for drawing tokens: add --temperature, such as --temperature 0.8`);
+}
+
 /** Throws BAD_OPTION. */
 export function readSamplingOptions(options: OptionReader): SamplingOptions {
   const temperature = options.number('temperature');
-  if (temperature === undefined) {
-    const idle = ['top_k', 'top_p', 'min_p', 'seed', 'num_samples'].find((name) => options.has(name));
-    if (idle)
-      throw badOption(`--${idle} is for drawing tokens: add --temperature, such as --temperature 0.8`);
-  }
+  const idle = ['top_k', 'top_p', 'min_p', 'seed', 'num_samples'].find((name) => options.has(name));
+  // Lines of prompts may have a temperature of their own.
+  if (temperature === undefined && idle && !options.has('prompts_file')) throw idleOption(idle);
   const settings: SamplingSettings = {
     temperature: temperature ?? GREEDY.temperature,
     topK: options.number('top_k') ?? GREEDY.topK,
@@ -76,6 +81,7 @@ export function readSamplingOptions(options: OptionReader): SamplingOptions {
   return {
     sampling: settings,
     temperatureGiven: temperature !== undefined,
+    idle: temperature === undefined ? idle : undefined,
     seedGiven: options.has('seed'),
     samples: options.count('num_samples', 1, MOST_SAMPLES),
     stopStrings,

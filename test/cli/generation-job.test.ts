@@ -36,6 +36,7 @@ const OPTIONS = {
 const source = { opened: await openModel(modelFolder('stories260K')), files: [], fileStates: [] };
 const GIVEN: Prompt[] = [{ text: 'Once upon a time' }, { text: 'A dog' }];
 const SILENT = {
+  log: { info: () => undefined },
   progress: { during: (_: () => string, work: Promise<unknown>) => work },
   interrupt: { signal: new AbortController().signal },
 } as unknown as Parameters<typeof encodeJob>[3];
