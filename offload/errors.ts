@@ -34,7 +34,10 @@ export const ERROR_CODES = {
   PROMPT_TOO_LONG: { exitStatus: 7, meaning: 'prompt and new tokens do not fit the model’s context' },
   EMPTY_PROMPT: { exitStatus: 7, meaning: 'the prompt has no tokens and the model has no start token' },
   READ_FAILED: { exitStatus: 8, meaning: 'reading weights from the drive failed' },
-  FILE_CHANGED: { exitStatus: 8, meaning: 'a weight file or a file of prompts shrank or changed while it was in use' },
+  FILE_CHANGED: {
+    exitStatus: 8,
+    meaning: 'a weight file or a file of prompts shrank or changed while it was in use',
+  },
   NOT_FINITE: {
     exitStatus: 8,
     meaning:
