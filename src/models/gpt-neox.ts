@@ -19,8 +19,9 @@ function build(config: ConfigReader): ArchitectureModel {
   const rope = readRope(config, {
     headDim: D,
     defaultContext: 2048,
-    baseNames: ['rope_theta', 'rotary_emb_base'],
-    partNames: ['partial_rotary_factor', 'rotary_pct'],
+    baseNames: ['rotary_emb_base'],
+    partNames: ['rotary_pct'],
+    foreignNames: { base: 'rope_theta', part: 'partial_rotary_factor' },
     defaultPart: 0.25,
   });
   return {

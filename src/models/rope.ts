@@ -33,6 +33,8 @@ export interface RopeOptions {
   /** Older names of the part of a head that rotates. A family without any rotates whole heads. */
   readonly partNames?: readonly string[];
   readonly defaultPart?: number;
+  /** Other families' names at the top level, which the reference passes over in this one: they may only agree. */
+  readonly foreignNames?: { readonly base: string; readonly part: string };
   /** For families whose `rope_parameters` may hold one object per kind of layer. */
   readonly layerType?: 'full_attention' | 'sliding_attention';
 }
@@ -52,6 +54,10 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
   if (base <= 1) throw config.unsupported('rope_theta', base, 'numbers above 1');
   const { headDim, partNames = ['partial_rotary_factor'], defaultPart = 1 } = options;
   const part = within('partial_rotary_factor') ?? config.number(partNames, defaultPart);
+  if (options.foreignNames) {
+    config.refuseUnless(base, options.foreignNames.base);
+    config.refuseUnless(part, options.foreignNames.part);
+  }
   const rotatedDims = Math.trunc(headDim * part);
   if (part > 1 || rotatedDims < 2 || rotatedDims % 2 !== 0 || (!options.partNames && part !== 1)) {
     const supported = options.partNames ? `parts that make an even number of ${headDim} dimensions` : '1';
