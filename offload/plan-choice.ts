@@ -13,7 +13,7 @@ import {
   type Work,
   workingMemory,
 } from './plan-sizes.js';
-import { formatBytes } from './units.js';
+import { counted, formatBytes } from './units.js';
 
 /** Below this, prefill reads weights from memory so often that streaming a few layers is the better choice. */
 const SMALLEST_USEFUL_TOKENS = 64;
@@ -28,8 +28,12 @@ export interface Choice {
   readonly tiers: readonly Tier[];
   readonly sizes: Sizes;
   readonly terms: readonly PlanTerm[];
+}
+
+/** A choice that was weighed. */
+export interface PricedChoice extends Choice {
   /** `Plan.jobMs` */
-  readonly jobMs: number | undefined;
+  readonly jobMs: number;
 }
 
 /** A size of micro-batches, with everything it needs but host memory for layers. */
@@ -55,7 +59,7 @@ interface Needs {
  * of all that fit what takes the job least time. What is left of DRAM holds layers (or, with everything on the drive,
  * more buffers). Devices come first: what rests there needs no DRAM.
  */
-export function choosePlaces(sizing: Sizing): Choice {
+export function choosePlaces(sizing: Sizing): PricedChoice {
   const tokens = microBatchCandidates(sizing);
   const large = tokens.filter((count) => count >= SMALLEST_WEIGHED_TOKENS);
   const choose = sizing.options.computesInPlace ? firstInPlace : fastest;
@@ -67,27 +71,31 @@ export function choosePlaces(sizing: Sizing): Choice {
   throw candidates.length === 0 ? deviceRefusal(sizing) : refusal(sizing, smallestNeeds(sizing, candidates));
 }
 
-function firstInPlace(sizing: Sizing, candidates: readonly Candidate[]): Choice | undefined {
+function firstInPlace(sizing: Sizing, candidates: readonly Candidate[]): PricedChoice | undefined {
   const { options } = sizing;
   const most = candidates[0]?.tokens ?? 1;
   const worthwhile = options.offload === 'dram' ? 1 : Math.min(SMALLEST_USEFUL_TOKENS, most);
   for (const candidate of candidates) {
     const choice = candidate.tokens < worthwhile ? undefined : allInDram(sizing, candidate);
-    if (choice) return choice;
+    if (choice) return priced(sizing, choice);
   }
   for (const window of windowsOf(sizing)) {
     for (const candidate of candidates) {
       const choice = partlyOnDrive(sizing, candidate, window);
-      if (choice) return choice;
+      if (choice) return priced(sizing, choice);
     }
   }
   return undefined;
 }
 
+function priced(sizing: Sizing, choice: Choice): PricedChoice {
+  return { ...choice, jobMs: jobMs(sizing, choice) };
+}
+
 /** Of equals the first. */
-function fastest(sizing: Sizing, candidates: readonly Candidate[]): Choice | undefined {
+function fastest(sizing: Sizing, candidates: readonly Candidate[]): PricedChoice | undefined {
   const windows = windowsOf(sizing);
-  let best: Choice | undefined;
+  let best: PricedChoice | undefined;
   for (const candidate of candidates) {
     const choice =
       allInDram(sizing, candidate) ??
@@ -96,8 +104,8 @@ function fastest(sizing: Sizing, candidates: readonly Candidate[]): Choice | und
         undefined,
       );
     if (!choice) continue;
-    const ms = jobMs(sizing, choice.sizes, choice.tiers);
-    if (ms < (best?.jobMs ?? Number.POSITIVE_INFINITY)) best = { ...choice, jobMs: ms };
+    const other = priced(sizing, choice);
+    if (!best || other.jobMs < best.jobMs) best = other;
   }
   return best;
 }
@@ -212,7 +220,7 @@ function choice(sizing: Sizing, candidate: Candidate, window: number, residentLa
     if (resident) return 'gpu';
     return inDram[next++] ? 'dram' : 'nvme';
   });
-  return { hostWindowLayers: window, deviceBuffers: place.buffers, tiers, sizes, terms, jobMs: undefined };
+  return { hostWindowLayers: window, deviceBuffers: place.buffers, tiers, sizes, terms };
 }
 
 function residentTerm(layerBytes: readonly number[], residentLayers: number, layers: number): PlanTerm {
@@ -220,7 +228,7 @@ function residentTerm(layerBytes: readonly number[], residentLayers: number, lay
     tier: 'dram',
     name: 'resident layers',
     bytes: spreadOf(layerBytes, residentLayers).bytes,
-    reason: `${residentLayers} of ${layers} layers rest in DRAM`,
+    reason: `${residentLayers} of ${counted(layers, 'layer')} ${residentLayers === 1 ? 'rests' : 'rest'} in DRAM`,
   };
 }
 
@@ -232,7 +240,7 @@ function bufferTerm({ hostBufferBytes }: Sizing, window: number, onlyLoads: bool
     tier: 'dram',
     name: 'host buffers',
     bytes: window * hostBufferBytes,
-    reason: `${window} buffers of the largest layer, ${formatBytes(hostBufferBytes)}: ${use}`,
+    reason: `${counted(window, 'buffer')} of the largest layer, ${formatBytes(hostBufferBytes)}: ${use}`,
   };
 }
 

@@ -3,7 +3,7 @@
 import { present } from './errors.js';
 import type { BufferPlan, PlanOptions, PlanTerm } from './plan.js';
 import type { Sizing } from './plan-sizes.js';
-import { formatBytes } from './units.js';
+import { counted, formatBytes } from './units.js';
 
 /** At most as much as fits, that many layers exactly, or at most that many bytes. */
 export type DeviceResident = 'auto' | { readonly layers: number } | { readonly bytes: number };
@@ -140,11 +140,11 @@ function bufferTerm({ count, sizeBytes }: BufferPlan): PlanTerm {
     tier: 'gpu',
     name: 'layer buffers',
     bytes: count * sizeBytes,
-    reason: `${count} buffers of the largest layer, ${formatBytes(sizeBytes)}: one computes, the others fill`,
+    reason: `${counted(count, 'buffer')} of the largest layer, ${formatBytes(sizeBytes)}: one computes, the others fill`,
   };
 }
 
 function residentTerm(resident: number, layers: number, bytes: number): PlanTerm {
-  const reason = `${resident} of ${layers} layers rest on each device`;
+  const reason = `${resident} of ${counted(layers, 'layer')} ${resident === 1 ? 'rests' : 'rest'} on each device`;
   return { tier: 'gpu', name: 'resident layers', bytes, reason };
 }

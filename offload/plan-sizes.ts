@@ -11,7 +11,7 @@ import type { ModelSpec } from './model.js';
 import { controlWords, resultBytes } from './pass.js';
 import type { KvBufferPlan, PlanOptions, PlanTerm, Workload } from './plan.js';
 import type { Transfer } from './transfer.js';
-import { formatBytes, MiB } from './units.js';
+import { counted, formatBytes, MiB } from './units.js';
 import { rowSlotBytes } from './weight-source.js';
 
 const MICRO_BATCH_TOKENS = [4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
@@ -129,19 +129,19 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
       tier,
       name: 'hidden states',
       bytes: hidden,
-      reason: `(${passTokens} tokens of a pass${chunked} · ${model.hiddenSize} + ${headRows} rows for the head · ${headInputColumns(model)}) · 4 bytes`,
+      reason: `(${counted(passTokens, 'token')} of a pass${chunked} · ${model.hiddenSize} + ${counted(headRows, 'row')} for the head · ${headInputColumns(model)}) · 4 bytes`,
     },
     {
       tier,
       name: 'workspace',
       bytes: workspaceBytes,
-      reason: `scratch of one layer for ${microBatchTokens} tokens of a micro-batch, ${activationType}`,
+      reason: `scratch of one layer for ${counted(microBatchTokens, 'token')} of a micro-batch, ${activationType}`,
     },
     {
       tier,
       name: 'logits',
       bytes: logitRows * logitColumns * 4,
-      reason: `${logitRows} rows · ${logitColumns} columns · 4 bytes`,
+      reason: `${counted(logitRows, 'row')} · ${counted(logitColumns, 'column')} · 4 bytes`,
     },
     {
       tier: 'dram',
@@ -206,7 +206,7 @@ function kvMemory(
   const bytes = pages * pageBytes(shape);
   const perToken = formatBytes(pageBytes(shape) / pageTokens);
   const name = 'key-value cache';
-  const reason = `${sequences} sequences · ${each} pages of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
+  const reason = `${counted(sequences, 'sequence')} · ${counted(each, 'page')} of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
   if (options.computesInPlace || rests === 'device') {
     const tier = options.computesInPlace ? 'dram' : 'gpu';
     return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
@@ -222,7 +222,7 @@ function kvMemory(
         tier: 'gpu',
         name: 'key-value buffers',
         bytes: buffersBytes,
-        reason: `${KV_BUFFERS} buffers for ${microBatchSequences} sequences of a micro-batch in one block: one computes, the others load and store`,
+        reason: `${KV_BUFFERS} buffers for ${counted(microBatchSequences, 'sequence')} of a micro-batch in one block: one computes, the others load and store`,
       },
     ],
   };
@@ -262,7 +262,7 @@ export function keepRowsOfPass(
   const rowCacheBytes = grown(rowsOfPass, kept, share);
   const bytes = rowCacheBytes.reduce((a, b) => a + b, 0);
   const slots = model.tables.map((table, index) => (rowCacheBytes[index] ?? 0) / rowSlotBytes(table));
-  const reason = `${slots.join(' + ')} ${ROWS_REASON}: all of a pass (${sizes.passTokens} tokens), and as many as a little of what is left holds`;
+  const reason = `${slots.join(' + ')} ${ROWS_REASON}: all of a pass (${counted(sizes.passTokens, 'token')}), and as many as a little of what is left holds`;
   return {
     sizes: { ...sizes, rowCacheBytes },
     terms: terms.map((term) => (term.name === ROWS_TERM ? { ...term, bytes, reason } : term)),
@@ -292,7 +292,7 @@ function tableTerms(
   const results = resultBytes(sizes.headRows, output === 'logits' ? sizes.logitRows * sizes.logitColumns : 0);
   const kept = sizes.headRows * (DTYPE_BYTES.i32 + 3 * DTYPE_BYTES.f32);
   const name = 'tables and results';
-  const reason = `integer tables for ${sizes.passTokens} tokens, constants, results of ${sizes.headRows} outputs`;
+  const reason = `integer tables for ${counted(sizes.passTokens, 'token')}, constants, results of ${counted(sizes.headRows, 'output')}`;
   if (options.computesInPlace) return [{ tier: 'dram', name, bytes: tables + results + kept, reason }];
   // The host keeps what it uploads, the fixed weights among it.
   const uploaded = layoutLayer(model.fixed).host.sizeBytes;

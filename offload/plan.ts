@@ -145,10 +145,10 @@ export interface Plan {
   readonly deviceBudgetBytes: number | undefined;
   readonly blockFlopsPerToken: number;
   /**
-   * By which it was chosen: milliseconds from the prompts to the last token of all sequences, at a GPU's usual rates.
-   * Compares plans, predicts nothing; undefined in place.
+   * Milliseconds from the prompts to the last token of all sequences, at the usual rates of a GPU or, in place, of a
+   * processor. Compares plans, predicts nothing.
    */
-  readonly jobMs: number | undefined;
+  readonly jobMs: number;
 }
 
 export function makePlan(model: ModelSpec, workload: Workload, options: PlanOptions): Plan {

@@ -1,6 +1,6 @@
 // The largest batch that the tiers hold: found by planning, with the reason why one more does not fit.
 
-import { OperatingError, type Plan, present, type Tier } from '../offload/index.js';
+import { counted, OperatingError, type Plan, present, type Tier } from '../offload/index.js';
 
 /** The search ends here: larger batches are no practical question. */
 export const LARGEST_BATCH = 16384;
@@ -40,9 +40,9 @@ export function findLargestBatch(
 
 /**
  * What `--batch_size auto` takes. A larger batch is better until something has to move for it: layers to the drive, keys
- * and values to DRAM, layers off the device. So it is the largest batch before one of these, or the largest at all:
- * whichever makes most tokens a second by the plans' own reckoning (`Plan.jobMs`). Where devices compute in place there
- * is none, and no layer moves to the drive for a larger batch. Throws like `findLargestBatch`.
+ * and values to DRAM, layers off the device. So it is the largest batch before one of these, or the largest at all, or
+ * one between: whichever makes most tokens a second by the plans' own reckoning (`Plan.jobMs`). Throws like
+ * `findLargestBatch`.
  */
 export function findAutoBatch(
   planBatch: (sequences: number) => Plan,
@@ -51,11 +51,9 @@ export function findAutoBatch(
   const plans = planOnce(planBatch);
   const single = plans(1);
   const drive: Limit = (plan) => movedToDrive(plan, single);
-  const limits: Limit[] =
-    single.jobMs === undefined
-      ? [drive]
-      : [(plan) => movedOffDevice(plan, single) ?? drive(plan), drive, () => undefined];
+  const limits: Limit[] = [(plan) => movedOffDevice(plan, single) ?? drive(plan), drive, () => undefined];
   let best: LargestBatch | undefined;
+  let before = 1;
   for (const limit of limits) {
     const found = findLargestBatch((sequences) => {
       const plan = plans(sequences);
@@ -63,18 +61,26 @@ export function findAutoBatch(
       if (moved === undefined) return plan;
       throw new OperatingError('DOES_NOT_FIT', moved);
     }, most);
-    // The last texts that fit leave so little memory that micro-batches may have to be small for them.
-    for (const share of single.jobMs === undefined ? [1] : SHARES) {
-      const sequences = Math.ceil(share * found.sequences);
+    for (const sequences of sharesOf(before, found.sequences)) {
       const refusal = sequences === found.sequences ? found.refusal : slower(found);
       const batch = { sequences, plan: plans(sequences), refusal };
       if (!best || rateOf(batch) > rateOf(best)) best = batch;
     }
+    before = found.sequences;
   }
   return present(best, 'a batch');
 }
 
+/** The last texts that fit leave so little memory that micro-batches may have to be small for them. */
 const SHARES = [1, 31 / 32, 15 / 16, 7 / 8, 3 / 4];
+/** Between two limits, where more moves with every text: as far apart, by how many texts there are. */
+const STEPS = 6;
+
+function sharesOf(least: number, most: number): number[] {
+  const between = Array.from({ length: STEPS - 1 }, (_, i) => least * (most / least) ** ((i + 1) / STEPS));
+  const all = [...SHARES.map((share) => share * most), ...between].map(Math.ceil);
+  return [...new Set(all)].sort((a, b) => b - a);
+}
 
 function slower({ sequences, refusal }: LargestBatch): string {
   const beyond = refusal === undefined ? '' : `; beyond ${sequences}, ${refusal}`;
@@ -106,7 +112,9 @@ type Limit = (plan: Plan) => string | undefined;
 
 function movedToDrive(plan: Plan, single: Plan): string | undefined {
   const more = layersIn(plan, 'nvme') - layersIn(single, 'nvme');
-  return more > 0 ? `${more} of ${plan.layers.length} layers would have to rest on the drive` : undefined;
+  return more > 0
+    ? `${more} of ${counted(plan.layers.length, 'layer')} would have to rest on the drive`
+    : undefined;
 }
 
 function movedOffDevice(plan: Plan, single: Plan): string | undefined {
@@ -122,9 +130,9 @@ function layersIn({ layers }: Plan, wanted: Tier): number {
   return layers.filter(({ tier }) => tier === wanted).length;
 }
 
-/** Sequences per millisecond; a plan that is not reckoned is never better than another. */
+/** Sequences per millisecond. */
 function rateOf({ sequences, plan: { jobMs } }: LargestBatch): number {
-  return jobMs === undefined ? 0 : sequences / jobMs;
+  return sequences / jobMs;
 }
 
 export function isRefusal(error: unknown): error is OperatingError {

@@ -29,7 +29,7 @@ export interface PlanRequest {
   readonly dramBudgetBytes: number | undefined;
   readonly plan: Partial<PlanOptions>;
   readonly machine: HardwareProfile;
-  /** `auto`: the largest that moves no layer to the drive. */
+  /** `auto`: the one that makes most tokens a second. */
   readonly batchSize: number | 'auto';
   /** How layers reach several devices; `auto`: as the machine's rates make it faster. */
   readonly gather?: GatherWish | undefined;

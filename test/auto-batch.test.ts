@@ -37,7 +37,7 @@ function planner(name: string, gpuGiB: number, dramGiB: number, more: Partial<Pl
   });
 }
 
-const jobMs = (plan: Plan) => present(plan.jobMs, 'what the job takes');
+const jobMs = (plan: Plan) => plan.jobMs;
 
 describe('the batch that is chosen', () => {
   it.each([
@@ -72,6 +72,37 @@ describe('the batch that is chosen', () => {
     expect(refusal).toMatch(/\d+ of 49 layers would have to stream$/);
     expect(findLargestBatch(plans).sequences).toBeGreaterThan(3 * sequences);
   });
+
+  it.each([
+    { name: 'llama-0.85b', gib: 0.6, offload: 'auto' },
+    { name: 'llama-0.85b', gib: 1.2, offload: 'auto' },
+    { name: 'llama-0.85b', gib: 1.2, offload: 'nvme' },
+    { name: 'llama-0.85b', gib: 2.5, offload: 'auto' },
+    { name: 'llama-2-7b', gib: 8, offload: 'auto' },
+  ] as const)(
+    'in place is predicted to make about the most tokens a second: %o',
+    ({ name, gib, offload }) => {
+      const machine = parseProfile(json('configs/machines/laptop.json'), 'laptop.json');
+      const request = {
+        offload,
+        dramBudgetBytes: gib * GiB,
+        plan: {},
+        machine,
+        promptTokens: 128,
+        newTokens: 64,
+      };
+      const rateAt = (batchSize: number | 'auto') => {
+        const report = makePlanReport({ ...request, model: shape(name), batchSize });
+        const [prefill, decode] = [report.predicted.prefill, report.predicted.decode];
+        const ms = present(prefill, 'prefill').totalMs + 63 * present(decode, 'a step').totalMs;
+        return { rate: (report.batchSize * 64e3) / ms, largest: report.largestBatch.batchSize };
+      };
+      const { rate, largest } = rateAt('auto');
+      for (let other = 1; other <= largest; other = Math.ceil(other * 1.3)) {
+        expect(rateAt(other).rate, `batch ${other}`).toBeLessThanOrEqual(1.2 * rate);
+      }
+    },
+  );
 
   it('is never larger than it may be', () => {
     expect(findAutoBatch(planner('opt-1.3b', 8, 16), 5)).toMatchObject({ sequences: 5, refusal: undefined });

@@ -1,4 +1,4 @@
-// `--batch_size auto`: as many texts together as there are and as memory holds beside the layers.
+// `--batch_size auto`: as many texts together as make most tokens a second.
 
 import { detectHardware } from '../../offload/index.js';
 import { planFor, transferFor } from '../engine.js';
