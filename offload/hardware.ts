@@ -10,6 +10,8 @@ export interface Hardware {
   readonly dramAvailableBytes: number;
   /** What the control group allows in all; undefined without a limit. */
   readonly limitBytes: number | undefined;
+  /** What the machine has, or the control group allows if that is less. */
+  readonly totalBytes: number;
 }
 
 export function detectHardware(): Hardware {
@@ -18,6 +20,10 @@ export function detectHardware(): Hardware {
   return {
     dramAvailableBytes: group ? Math.min(available, group.leftBytes) : available,
     limitBytes: group?.limitBytes,
+    totalBytes: Math.min(
+      meminfo('MemTotal') ?? Number.POSITIVE_INFINITY,
+      group?.limitBytes ?? Number.POSITIVE_INFINITY,
+    ),
   };
 }
 

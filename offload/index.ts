@@ -73,4 +73,4 @@ export type { ReadLimit } from './read-limit.js';
 export { columns, dimension, heads, rows } from './tensor.js';
 export { type Lane, type LaneSummary, Trace } from './trace.js';
 export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './transfer.js';
-export { formatBytes, formatRate, GiB, KiB, MiB, parseBytes, roundDown, roundUp } from './units.js';
+export { counted, formatBytes, formatRate, GiB, KiB, MiB, parseBytes, roundDown, roundUp } from './units.js';

@@ -34,6 +34,11 @@ export function parseBytes(text: string, name: string): number {
   return bytes;
 }
 
+/** `1 buffer`, `2 buffers`. */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
 /** Three significant digits in binary units: `1.25 GiB`. */
 export function formatBytes(bytes: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];

@@ -8,6 +8,7 @@ import {
   CudaBackend,
   type CudaBackendOptions,
   type CudaStatus,
+  counted,
   cudaStatus,
   decideTransfer,
   defaultTransfer,
@@ -29,6 +30,7 @@ import {
   type Transfer,
   type Workload,
 } from '../offload/index.js';
+import { checkMachineHolds } from './budget.js';
 import { type Checkpoint, openWeights, readConfiguration } from './checkpoint.js';
 import { checkpointWarnings } from './checkpoint-warnings.js';
 import { bindModel } from './models/binding.js';
@@ -108,6 +110,7 @@ export class Engine {
   ): Promise<Engine> {
     const transfer = await transferFor(options);
     const plan = planFor(model, { ...options, plan: { ...options.plan, transfer } });
+    checkMachineHolds(plan, options.device === 'cuda' ? 0 : (options.cpu?.virtualDevices ?? 0));
     const trace = new Trace(options.keepSpans ?? false);
     const backend = openBackend(options, plan.transfer.by === 'nccl', ahead?.host);
     try {
@@ -234,7 +237,7 @@ function checkContext(model: ModelSpec, workload: Workload): void {
   if (limit !== undefined && workload.contextTokens > limit) {
     throw new OperatingError(
       'PROMPT_TOO_LONG',
-      `the longest prompt and its new tokens need ${workload.contextTokens} positions, but ${model.architecture} ` +
+      `the longest prompt and its new tokens need ${counted(workload.contextTokens, 'position')}, but ${model.architecture} ` +
         `has a context of ${limit}: shorten the prompt or lower --max_new_tokens`,
     );
   }
@@ -254,11 +257,12 @@ function describeTransfer({ deviceCount, deviceBuffers, transfer }: Plan): strin
 function describeLayers({ layers, hostBuffers, deviceBuffers }: Plan): string {
   const count = (wanted: Tier) => layers.filter(({ tier }) => tier === wanted).length;
   const [onDevice, inDram, onDrive] = [count('gpu'), count('dram'), count('nvme')];
-  const all = `all ${layers.length} layers rest`;
-  const some = (number: number) => `${number} of ${layers.length} layers rest`;
+  const all = layers.length === 1 ? 'the only layer rests' : `all ${layers.length} layers rest`;
+  const some = (number: number) =>
+    `${number} of ${counted(layers.length, 'layer')} ${number === 1 ? 'rests' : 'rest'}`;
   if (onDevice === layers.length) return `${all} on the device: nothing streams`;
   const through = ({ count: buffers, sizeBytes }: BufferPlan) =>
-    `through ${buffers} buffers of ${formatBytes(sizeBytes)}`;
+    `through ${counted(buffers, 'buffer')} of ${formatBytes(sizeBytes)}`;
   const toDevice =
     deviceBuffers.count > 0
       ? `${onDrive > 0 ? 'and on' : 'and stream'} to the device ${through(deviceBuffers)}`

@@ -2,6 +2,7 @@
 
 import {
   type Bound,
+  counted,
   formatBytes,
   formatRate,
   type HardwareProfile,
@@ -120,8 +121,8 @@ function memoryTable(plan: Plan): string {
 function stepTable({ request, batchSize, autoBatchRefusal, plan, predicted, loadMs }: PlanReport): string {
   const { promptTokens, machine } = request;
   const header =
-    `Batch ${batchSize}, prompts of ${promptTokens} tokens; micro-batches of at most ${plan.microBatchTokens} tokens ` +
-    `and ${plan.microBatchSequences} sequences.\n` +
+    `Batch ${batchSize}, prompts of ${counted(promptTokens, 'token')}; micro-batches of at most ${counted(plan.microBatchTokens, 'token')} ` +
+    `and ${counted(plan.microBatchSequences, 'sequence')}.\n` +
     (autoBatchRefusal === undefined ? '' : `With one more, ${autoBatchRefusal}.\n`);
   if (!predicted.decode || !predicted.prefill) {
     return (

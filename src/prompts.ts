@@ -1,6 +1,6 @@
 // Prompts as they are given (text, messages, token ids, fixed sentences), and how they become token ids.
 
-import { OperatingError, present } from '../offload/index.js';
+import { counted, OperatingError, present } from '../offload/index.js';
 import type { Message } from './chat.js';
 import type { SamplingSettings } from './sampler.js';
 import { checkIds } from './token-ids.js';
@@ -192,7 +192,7 @@ export function checkEachLength(
     if (tokens.length + newTokens <= maxContextTokens) return prompt;
     const length = own?.maxNewTokens === undefined ? '--max_new_tokens' : "its 'max_new_tokens'";
     const sentence =
-      `prompt ${index} has ${tokens.length} tokens and is to get ${newTokens} more, but ${limitName} ` +
+      `prompt ${index} has ${counted(tokens.length, 'token')} and is to get ${newTokens} more, but ${limitName} ` +
       `is ${maxContextTokens}: shorten the prompt or lower ${length}`;
     return { ...prompt, problem: new OperatingError('PROMPT_TOO_LONG', sentence) };
   });

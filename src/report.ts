@@ -1,6 +1,13 @@
 // Figures of a run beside the limits measured in it: as lines for people, and as JSON for programs.
 
-import { formatBytes, formatRate, type LaneSummary, type Plan, type Tier } from '../offload/index.js';
+import {
+  counted,
+  formatBytes,
+  formatRate,
+  type LaneSummary,
+  type Plan,
+  type Tier,
+} from '../offload/index.js';
 import { describePlacement } from './engine.js';
 import type { Limits } from './limits.js';
 import type { Meter, Phase, PhaseFigures } from './meter.js';
@@ -56,7 +63,7 @@ export function streamingBlock(meter: Meter, limits: Limits): string {
 export function streamingSentence(meter: Meter, plan: Plan): string {
   const drive = meter.lanes().find(({ lane }) => lane === 'nvme→dram');
   const { seconds, stallSeconds } = totals(meter);
-  const passes = `${meter.passes} ${meter.passes === 1 ? 'pass' : 'passes'}`;
+  const passes = counted(meter.passes, 'pass', 'passes');
   const read = drive
     ? `read ${formatBytes(drive.bytes)} from the drive at ${formatRate(rate(drive.bytes, drive.busyMs / 1e3))}`
     : 'read nothing from the drive';
@@ -69,7 +76,7 @@ export function streamingSentence(meter: Meter, plan: Plan): string {
 /** What was done, and how fast, for the end of a run. */
 export function rateSentence(done: string, tokens: number, seconds: number): string {
   const perSecond = tokens / Math.max(seconds, 1e-3);
-  return `${done}: ${tokens} tokens in ${seconds.toFixed(seconds < 100 ? 2 : 0)} s, ${perSecond.toFixed(1)} tokens/s`;
+  return `${done}: ${counted(tokens, 'token')} in ${seconds.toFixed(seconds < 100 ? 2 : 0)} s, ${perSecond.toFixed(1)} tokens/s`;
 }
 
 export interface ReportContext {
@@ -134,7 +141,7 @@ function phaseLines(phase: Phase, figures: PhaseFigures, limits: Limits): string
   const weights = rate(figures.weightBytes, computeSeconds);
   const flops = rate(figures.blockFlops, computeSeconds);
   return [
-    `${phase}: ${tokens} tokens in ${passes} passes, ${seconds.toFixed(3)} s, ` +
+    `${phase}: ${counted(tokens, 'token')} in ${counted(passes, 'pass', 'passes')}, ${seconds.toFixed(3)} s, ` +
       `of which compute was busy ${percent(computeSeconds, seconds)} and waited for weights ${percent(stallSeconds, seconds)}`,
     `${phase} compute: ${formatBytes(figures.weightBytes)} of weights at ${formatRate(weights)}` +
       `${ofLimit(weights, limits.memoryBytesPerSecond)}, ${formatFlops(flops, limits.flopsPerSecond)}`,

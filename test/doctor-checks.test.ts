@@ -131,7 +131,11 @@ describe('memory', () => {
       '/sys/fs/cgroup/memory/memory.usage_in_bytes': '1',
     };
     expect(tightestGroup((path) => unlimited[path])).toBeUndefined();
-    expect(checkMemory({ dramAvailableBytes: 2 ** 30, limitBytes: undefined }).state).toBe('good');
-    expect(checkMemory({ dramAvailableBytes: 2 ** 30, limitBytes: 2 ** 31 }).mend).toContain('--memory');
+    expect(
+      checkMemory({ dramAvailableBytes: 2 ** 30, limitBytes: undefined, totalBytes: 2 ** 34 }).state,
+    ).toBe('good');
+    expect(
+      checkMemory({ dramAvailableBytes: 2 ** 30, limitBytes: 2 ** 31, totalBytes: 2 ** 31 }).mend,
+    ).toContain('--memory');
   });
 });

@@ -21,8 +21,9 @@ export async function beginEarly(options: EarlyOptions): Promise<EarlyLoad | und
   try {
     const opened = await openModel(folder);
     const { dramAvailableBytes } = detectHardware();
-    const budgetBytes =
-      dramMemory === undefined ? dramAvailableBytes * DRAM_SHARE : parseBytes(dramMemory, '--dram_memory');
+    const asked = dramMemory === undefined ? undefined : parseBytes(dramMemory, '--dram_memory');
+    // More than is available is asked for now and then.
+    const budgetBytes = Math.min(asked ?? dramAvailableBytes * DRAM_SHARE, dramAvailableBytes);
     if (opened.checkpoint.totalBytes > budgetBytes) return undefined;
     const engine = ioEngine === 'threads' || ioEngine === 'io_uring' ? ioEngine : 'auto';
     const ahead = new LoadAhead(opened.model, opened.checkpoint.files, { engine, direct: directIo });

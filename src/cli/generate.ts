@@ -1,6 +1,6 @@
 // `generate`: prompts in, continuations out; once, or in timed cycles.
 
-import { OperatingError } from '../../offload/index.js';
+import { counted, OperatingError } from '../../offload/index.js';
 import { generateEach, type PassProgress } from '../generate.js';
 import { STDIN } from '../input.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
@@ -91,9 +91,11 @@ function describeTask({ job, options, finished, open }: Task, { log }: CommandCo
   const texts = textCount(job);
   if (options.resume) {
     const torn =
-      finished.tornBytes > 0 ? `, and a line that was cut off after ${finished.tornBytes} bytes` : '';
+      finished.tornBytes > 0
+        ? `, and a line that was cut off after ${counted(finished.tornBytes, 'byte')}`
+        : '';
     log.info(
-      `${options.output} has ${finished.places.size} of ${texts} texts${torn}; ${open.length} are to be made`,
+      `${options.output} has ${finished.places.size} of ${counted(texts, 'text')}${torn}; ${open.length} are to be made`,
     );
     if (finished.damaged.length > 0) {
       log.warn(
@@ -105,7 +107,7 @@ function describeTask({ job, options, finished, open }: Task, { log }: CommandCo
   const { impossible, firstProblem } = job.sizes;
   if (firstProblem) {
     log.warn(
-      `${impossible * job.samples} of ${texts} texts cannot be made, and their results say why: ${firstProblem.message}`,
+      `${impossible * job.samples} of ${counted(texts, 'text')} cannot be made, and their results say why: ${firstProblem.message}`,
     );
   }
 }
@@ -159,7 +161,7 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
     seconds,
   };
   const texts = task.open.length * cycles.length;
-  const summary = rateSentence(`made ${texts} ${texts === 1 ? 'text' : 'texts'}`, newTokens, seconds);
+  const summary = rateSentence(`made ${counted(texts, 'text')}`, newTokens, seconds);
   finishSession({ command: 'generate', source, session, options, context, limits, figures, summary });
 }
 
@@ -237,7 +239,7 @@ async function runCycle(
     if (firstProblem) {
       // Among many prompts, texts that end with an error stop no other, unless there is nothing else.
       if (options.prompts.length > 0 || !job.given || problems === open.length) throw firstProblem;
-      log.warn(`${problems} of ${open.length} texts ended with an error: ${firstProblem.message}`);
+      log.warn(`${problems} of ${counted(open.length, 'text')} ended with an error: ${firstProblem.message}`);
     }
     return { seconds: (performance.now() - startMs) / 1e3, newTokens };
   } finally {

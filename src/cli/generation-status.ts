@@ -1,5 +1,6 @@
 // How far a generation is, in a few words: texts done, rate, and how long the rest may take.
 
+import { counted } from '../../offload/index.js';
 import type { PassProgress } from '../generate.js';
 
 export interface GenerationStatus {
@@ -33,7 +34,7 @@ export function generationStatus(
     },
     describe: () => {
       const seconds = (nowMs() - startMs) / 1e3;
-      const done = `${doneBefore + (last?.finishedPrompts ?? 0)} of ${doneBefore + totalTexts} texts`;
+      const done = `${doneBefore + (last?.finishedPrompts ?? 0)} of ${counted(doneBefore + totalTexts, 'text')}`;
       // Before the first token, the prompts are on their way through the layers.
       if (tokens === 0) return `prefill: pass ${passes + 1}, ${done}`;
       const share = last?.doneShare ?? 0;

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { formatBytes } from '../../offload/index.js';
+import { counted, formatBytes } from '../../offload/index.js';
 import { type DownloadProgress, resolveModelFolder, TOKENIZERS } from '../hub.js';
 import { readOptionalJsonObject } from '../json-file.js';
 import { buildArchitecture } from '../models/registry.js';
@@ -43,5 +43,5 @@ async function checkTokenizer(folder: string): Promise<void> {
 }
 
 function describe({ doneBytes, totalBytes, doneFiles, totalFiles }: DownloadProgress): string {
-  return `download: ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${doneFiles} of ${totalFiles} files`;
+  return `download: ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${doneFiles} of ${counted(totalFiles, 'file')}`;
 }

@@ -2,6 +2,7 @@
 
 import { statSync } from 'node:fs';
 import {
+  counted,
   elementCount,
   type HardwareProfile,
   MiB,
@@ -9,6 +10,7 @@ import {
   type PlanOptions,
   type WeightType,
 } from '../../offload/index.js';
+import { deviceWarning, dramWarning } from '../budget.js';
 import type { OpenedModel } from '../engine.js';
 import { measureMachine, readMachine } from '../machine.js';
 import { makePlanReport } from '../plan-report.js';
@@ -25,6 +27,12 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
   for (const warning of options.warnings) context.log.warn(warning);
   const opened = await openPlanned(options, context);
   const machine = await machineFor(options, opened, context);
+  const { memoryBytes } = machine.devices;
+  const warnings = [
+    ...dramWarning(options.dramBudgetBytes, machine.dramBytes, `on ${options.machine ?? 'this machine'}`),
+    ...deviceWarning(options.deviceBudgetBytes, memoryBytes ?? undefined),
+  ];
+  for (const line of warnings) context.log.warn(line);
   const { offload, dramBudgetBytes, batchSize, promptTokens, newTokens, maxContext } = options;
   const report = makePlanReport({
     model: opened.model,
@@ -83,7 +91,7 @@ function withGpus(machine: HardwareProfile, path: string, gpuCount: number | und
   }
   if (gpuCount > count) {
     throw badOption(
-      `--num_gpus is ${gpuCount}, but ${path} describes ${count} ${count === 1 ? 'GPU' : 'GPUs'}: give at most ${count}`,
+      `--num_gpus is ${gpuCount}, but ${path} describes ${counted(count, 'GPU')}: give at most ${count}`,
     );
   }
   return { ...machine, devices: { ...machine.devices, count: gpuCount } };

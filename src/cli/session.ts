@@ -1,6 +1,7 @@
 // An engine for a command's work: opened with its options, closed with it or by an interruption.
 
 import type { Workload } from '../../offload/index.js';
+import { budgetWarnings } from '../budget.js';
 import { describePlacement, Engine, type EngineOptions } from '../engine.js';
 import type { Limits } from '../limits.js';
 import { Meter } from '../meter.js';
@@ -52,6 +53,7 @@ export async function withSession<T>(
 ): Promise<T> {
   const { log, interrupt, progress } = context;
   interrupt.signal.throwIfAborted();
+  for (const line of budgetWarnings(options)) log.warn(line);
   const { opened } = source;
   const ahead = context.early?.opened === opened ? context.early.ahead : undefined;
   const engine = await Engine.open(opened, engineOptions(source, options, workload), ahead);

@@ -9,7 +9,7 @@ import type {
   Offload,
   PlanOptions,
 } from '../../offload/index.js';
-import { cudaStatus, OperatingError, parseBytes } from '../../offload/index.js';
+import { counted, cudaStatus, OperatingError, parseBytes } from '../../offload/index.js';
 import type { DsSettings } from '../ds-config.js';
 import { chooseDevice, type DeviceKind } from '../engine.js';
 import { LOG_LEVELS, type LogLevel } from '../log.js';
@@ -273,7 +273,7 @@ export function tooFewGpus(wanted: number, found: number, visible: string | unde
   const why = visible === undefined ? '' : ` (CUDA_VISIBLE_DEVICES is '${visible}')`;
   return new OperatingError(
     'NO_DEVICE',
-    `--num_gpus is ${wanted}, but CUDA finds ${found} ${found === 1 ? 'GPU' : 'GPUs'}${why}: give at most ${found}`,
+    `--num_gpus is ${wanted}, but CUDA finds ${counted(found, 'GPU')}${why}: give at most ${found}`,
   );
 }
 
