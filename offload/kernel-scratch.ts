@@ -1,7 +1,7 @@
 // What the kernels of a GPU allocate for themselves beside the plan's memories: bounds of what native/cuda/run.h grows.
 
 import { deviceActivationType } from './activation-type.js';
-import type { DType } from './dtype.js';
+import { DTYPE_BYTES, type DType } from './dtype.js';
 import { ForwardWalk, headInputColumns } from './forward-walk.js';
 import type { ModelSpec } from './model.js';
 import type { Op } from './ops.js';
@@ -91,7 +91,7 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
  * for what rounding f32 leaves.
  */
 function convertedBytes(rows: number, type: DType): number {
-  return Math.max((type === 'f32' ? 4 : 2) * rows, 4 * Math.min(rows, FEW_TOKENS));
+  return Math.max(DTYPE_BYTES[type] * rows, 4 * Math.min(rows, FEW_TOKENS));
 }
 
 function widthsOf(model: ModelSpec): Widths {

@@ -40,7 +40,18 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
       return elementwiseMs([op.k, op.v], compute) * 2;
     case 'gather_rows':
       return elementwiseMs([op.out], compute) * 2;
-    default: {
+    // All that is bound by what it reads and writes.
+    case 'layer_norm':
+    case 'rms_norm':
+    case 'gated':
+    case 'route':
+    case 'combine':
+    case 'add':
+    case 'rotary':
+    case 'argmax':
+    case 'sample':
+    case 'nll_fold':
+    case 'scale_cap': {
       const { reads, writes } = effects(op);
       return elementwiseMs([...reads, ...writes], compute);
     }

@@ -57,9 +57,12 @@ inline void WithType(DType dtype, F f) {
       return f(F16{});
     case DType::kBF16:
       return f(BF16{});
-    default:
+    case DType::kF32:
       return f(F32{});
+    case DType::kI32:
+      break;
   }
+  FailOp("type %d is no type of weights", static_cast<int>(dtype));
 }
 
 /// n values (kWidth or fewer) of type W.

@@ -77,9 +77,10 @@ inline Vec Activate(Activation activation, Vec x) {
       return Mul(x, Sigmoid(Mul(Set(1.702f), x)));
     case Activation::kSilu:
       return Mul(x, Sigmoid(x));
-    default:
+    case Activation::kNone:
       return x;
   }
+  FailOp("%d is no activation", static_cast<int>(activation));
 }
 
 }  // namespace zi::ZI_ISA

@@ -293,9 +293,12 @@ void LaunchAttentionRows(const AttentionOp& op, int64_t most_tokens, Run& run) {
       return LaunchTyped<__half>(a, reach, op.max_context, run);
     case DType::kBF16:
       return LaunchTyped<__nv_bfloat16>(a, reach, op.max_context, run);
-    default:
+    case DType::kF32:
       return LaunchTyped<float>(a, reach, op.max_context, run);
+    case DType::kI32:
+      break;
   }
+  UnknownType(op.q.dtype);
 }
 
 }  // namespace zi::cuda

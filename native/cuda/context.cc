@@ -18,7 +18,7 @@ constexpr double kRenewMs = 30'000;
 std::string Describe(const Fault& fault) {
   const std::string index = std::to_string(fault.index), value = std::to_string(fault.value);
   const std::string limit = std::to_string(fault.limit);
-  switch (fault.code) {
+  switch (static_cast<FaultCode>(fault.code)) {
     case kRowOutside:
       return "gather_rows: row " + value + " of token " + index + " is outside the table of " + limit + " rows";
     case kSlotOutside:
@@ -29,9 +29,12 @@ std::string Describe(const Fault& fault) {
       return "attention: sequence " + index + " reaches to " + value + ", outside the " + limit + " there are";
     case kHistoryOutside:
       return "sample: row " + index + " names " + value + " in its history, outside the " + limit + " there are";
-    default:
+    case kExpertOutside:
       return "expert_linear: expert " + value + " of choice " + index + " is none of " + limit;
+    case kNoFault:
+      break;
   }
+  return "a kernel reported fault " + std::to_string(fault.code) + ", which has no name";
 }
 
 std::shared_ptr<const ClockBase> Calibrate(cudaStream_t stream) {
@@ -123,9 +126,15 @@ Context::Context(int device) : device_(device) {
   Check(cudaDeviceGetAttribute(&generation_, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   Check(cudaHostAlloc(reinterpret_cast<void**>(&fault_), sizeof(Fault), cudaHostAllocPortable | cudaHostAllocMapped),
         "cudaHostAlloc");
-  std::memset(fault_, 0, sizeof(Fault));
-  Check(cudaStreamCreateWithFlags(&clock_stream_, cudaStreamNonBlocking), "cudaStreamCreate");
-  base_ = Calibrate(clock_stream_);
+  try {
+    std::memset(fault_, 0, sizeof(Fault));
+    Check(cudaStreamCreateWithFlags(&clock_stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+    base_ = Calibrate(clock_stream_);
+  } catch (...) {
+    if (clock_stream_) cudaStreamDestroy(clock_stream_);
+    cudaFreeHost(fault_);
+    throw;
+  }
 }
 
 void Context::Fail(const std::string& sentence) {

@@ -4,6 +4,8 @@
 //
 // A result depends on its inputs and weights alone, not on the tile or the place in it.
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 #include "cuda/expert_tiles.h"
 #include "cuda/inputs.h"
@@ -179,9 +181,10 @@ void LaunchTyped(int rows, const TileArguments& a, Run& run) {
       return LaunchSized<T, 32>(a, run);
     case 64:
       return LaunchSized<T, 64>(a, run);
-    default:
+    case 128:
       return LaunchSized<T, 128>(a, run);
   }
+  throw std::logic_error("no tiles of " + std::to_string(rows) + " rows");
 }
 
 /// Rows of tiles that most experts fill at least half, if choices are spread evenly.

@@ -65,9 +65,12 @@ void LaunchDots(const ExpertLinearOp& op, Run& run) {
       return same ? launch(Dots<__half, __half>) : launch(Dots<__half, float>);
     case DType::kBF16:
       return same ? launch(Dots<__nv_bfloat16, __nv_bfloat16>) : launch(Dots<__nv_bfloat16, float>);
-    default:
+    case DType::kF32:
       return launch(Dots<float, float>);
+    case DType::kI32:
+      break;
   }
+  UnknownType(op.weight.dtype);
 }
 
 }  // namespace

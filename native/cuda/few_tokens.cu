@@ -107,9 +107,12 @@ void LaunchFewTokens(const std::vector<LinearOp>& ops, Run& run) {
     case DType::kBF16:
       return same ? LaunchTyped<__nv_bfloat16, __nv_bfloat16>(arguments, blocks, run)
                   : LaunchTyped<__nv_bfloat16, float>(arguments, blocks, run);
-    default:
+    case DType::kF32:
       return LaunchTyped<float, float>(arguments, blocks, run);
+    case DType::kI32:
+      break;
   }
+  UnknownType(first.weight.dtype);
 }
 
 }  // namespace zi::cuda

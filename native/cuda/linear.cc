@@ -29,10 +29,15 @@ Epilogue EpilogueOf(const LinearOp& op) {
       return bias ? Epilogue::kReluBias : Epilogue::kRelu;
     case Activation::kGeluTanh:
       if (op.out.dtype != DType::kF32) return bias ? Epilogue::kGeluTanhBias : Epilogue::kGeluTanh;
-      [[fallthrough]];
-    default:
-      return bias ? Epilogue::kBias : Epilogue::kNone;
+      break;
+    // Applied afterwards.
+    case Activation::kGelu:
+    case Activation::kGeluQuick:
+    case Activation::kSilu:
+    case Activation::kNone:
+      break;
   }
+  return bias ? Epilogue::kBias : Epilogue::kNone;
 }
 
 /// Whether the activation comes out of the product itself. The library approximates the hyperbolic tangent, which only

@@ -20,9 +20,10 @@ __device__ inline float Activate(Activation activation, float x) {
       return x * Sigmoid(1.702f * x);
     case Activation::kSilu:
       return x * Sigmoid(x);
-    default:
+    case Activation::kNone:
       return x;
   }
+  __trap();
 }
 
 __device__ inline float WarpSum(float value) {

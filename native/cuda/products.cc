@@ -1,6 +1,9 @@
 // Implements cuda/products.h. The library thinks in columns: row-major out[T, N] is its N × T matrix, W its first factor.
 #include "cuda/products.h"
 
+#include <stdexcept>
+#include <string>
+
 namespace zi::cuda {
 namespace {
 
@@ -14,7 +17,17 @@ void CheckLt(lt::Result result, const char* what) {
 }
 
 int TypeOf(DType dtype) {
-  return dtype == DType::kF16 ? lt::kR16F : dtype == DType::kBF16 ? lt::kR16BF : lt::kR32F;
+  switch (dtype) {
+    case DType::kF16:
+      return lt::kR16F;
+    case DType::kBF16:
+      return lt::kR16BF;
+    case DType::kF32:
+      return lt::kR32F;
+    case DType::kI32:
+      break;
+  }
+  throw std::logic_error("the library multiplies no type " + std::to_string(static_cast<int>(dtype)));
 }
 
 int EpilogueOf(Epilogue epilogue) {
@@ -29,9 +42,10 @@ int EpilogueOf(Epilogue epilogue) {
       return lt::kEpilogueGelu;
     case Epilogue::kGeluTanhBias:
       return lt::kEpilogueGeluBias;
-    default:
+    case Epilogue::kNone:
       return lt::kEpilogueDefault;
   }
+  throw std::logic_error("unknown epilogue");
 }
 
 /// Largest power of two up to 256 that divides the address.

@@ -2,6 +2,8 @@
 #include "cuda/run.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "cuda/pieces.h"
@@ -29,6 +31,10 @@ Run::Run(cudaStream_t on, Context& context, bool runs_kernels)
       context_(context) {}
 
 Run::~Run() = default;
+
+void UnknownType(DType dtype) {
+  throw std::invalid_argument("no kernel of this operation takes type " + std::to_string(static_cast<int>(dtype)));
+}
 
 Products& Run::products() {
   if (!products_) products_ = std::make_unique<Products>(context_);

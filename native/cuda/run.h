@@ -71,6 +71,9 @@ class Run {
   std::unique_ptr<Products> products_;
 };
 
+/// For switches over types: each has a case of its own, so that a new one is found by the compiler.
+[[noreturn]] void UnknownType(DType dtype);
+
 // One per operation, on views that lie where the device reaches them.
 void Launch(const GatherRowsOp& op, Run& run);
 void Launch(const LayerNormOp& op, Run& run);

@@ -66,9 +66,12 @@ __device__ inline void WithType(DType dtype, F use) {
       return use(static_cast<__half*>(nullptr));
     case DType::kBF16:
       return use(static_cast<__nv_bfloat16*>(nullptr));
-    default:
+    case DType::kF32:
       return use(static_cast<float*>(nullptr));
+    case DType::kI32:
+      break;
   }
+  __trap();
 }
 
 __device__ inline float GetAs(const uint8_t* data, DType dtype, int64_t i) {

@@ -7,7 +7,18 @@
 namespace zi {
 
 enum class DType : uint8_t { kF32, kF16, kBF16, kI32 };
-inline int64_t ElementBytes(DType dtype) { return dtype == DType::kF32 || dtype == DType::kI32 ? 4 : 2; }
+/// 0 for what is no type: nothing is reached with it.
+constexpr int64_t ElementBytes(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kI32:
+      return 4;
+    case DType::kF16:
+    case DType::kBF16:
+      return 2;
+  }
+  return 0;
+}
 enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kGeluQuick, kSilu };
 
 /// A view whose every element lies inside live memory. `data` is null when an optional operand is absent.

@@ -6,7 +6,6 @@
 namespace zi {
 namespace {
 
-constexpr uint64_t kElementBytes[] = {4, 2, 2, 4};
 constexpr const char* kDTypeNames[] = {"f32", "f16", "bf16", "i32"};
 
 std::string Describe(const View& view) {
@@ -23,7 +22,7 @@ uint64_t SpanBytes(const View& view) {
     if (view.shape[d] == 0) return 0;
     last += static_cast<unsigned __int128>(view.shape[d] - 1) * static_cast<uint64_t>(view.strides[d]);
   }
-  const unsigned __int128 span = (last + 1) * kElementBytes[static_cast<int>(view.dtype)];
+  const unsigned __int128 span = (last + 1) * static_cast<uint64_t>(ElementBytes(view.dtype));
   constexpr uint64_t kMost = uint64_t{1} << 53;
   return span > kMost ? kMost : static_cast<uint64_t>(span);
 }
@@ -121,7 +120,7 @@ View WordReader::Checked(View view, const char* name, int rank, bool aligned) {
 View WordReader::Activation(const char* name, int rank) {
   if (place_ == kHostPlace) return Floats(name, rank);
   const View view = Weight(name, rank);
-  const uint64_t element = kElementBytes[static_cast<int>(view.dtype)];
+  const auto element = static_cast<uint64_t>(ElementBytes(view.dtype));
   if (reinterpret_cast<uintptr_t>(view.data) % element != 0) {
     Fail(std::string(name) + " must begin at a multiple of " + std::to_string(element) + " bytes");
   }

@@ -1,5 +1,6 @@
 // What simulated kernels compute: not the arithmetic, but values that depend on every input and on no address.
 
+import { DTYPE_BYTES } from '../dtype.js';
 import { present } from '../errors.js';
 import type { Op, Tensor } from '../ops.js';
 import { dimension } from '../tensor.js';
@@ -210,7 +211,7 @@ function combine({ x, y, weights }: OpOf<'combine'>): void {
 
 /** Of each element of a vector of any type, at any address. */
 function elementHashes({ memory, offsetBytes, dtype, shape }: Tensor): number[] {
-  const elementBytes = dtype === 'f16' || dtype === 'bf16' ? 2 : 4;
+  const elementBytes = DTYPE_BYTES[dtype];
   return Array.from({ length: shape[0] ?? 0 }, (_, index) => {
     const start = offsetBytes + index * elementBytes;
     return contentHash({ memory: simulated(memory), start, end: start + elementBytes });
