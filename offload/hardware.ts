@@ -1,8 +1,8 @@
 // What the machine has: memory that may be used, and measured rates.
 
-import { readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { groupFolders, type ReadText, readText } from './control-group.js';
 import { native } from './native.js';
+import { computeThreads } from './processors.js';
 import { GiB, KiB, MiB } from './units.js';
 
 export interface Hardware {
@@ -38,10 +38,11 @@ export interface ComputeLimits {
 const READ_BYTES = 256 * MiB;
 
 /**
- * With as many threads as compute has. Blocks for some tenths of a second, and takes READ_BYTES of memory meanwhile, or a
- * quarter of what is available.
+ * With as many threads as compute has where `wanted` were asked for. Blocks for some tenths of a second, and takes READ_BYTES
+ * of memory meanwhile, or a quarter of what is available.
  */
-export function measureComputeLimits(threads = availableParallelism()): ComputeLimits {
+export function measureComputeLimits(wanted?: number): ComputeLimits {
+  const threads = computeThreads(wanted);
   const bytes = Math.min(READ_BYTES, detectHardware().dramAvailableBytes / 4);
   return {
     memoryBytesPerSecond: native().measureReadBandwidth(Math.max(MiB, Math.floor(bytes)), threads),
@@ -50,7 +51,7 @@ export function measureComputeLimits(threads = availableParallelism()): ComputeL
 }
 
 /** What the caches that are last before memory hold together; 0 where the system does not say. */
-export function lastCacheBytes(read: (path: string) => string | undefined = readText): number {
+export function lastCacheBytes(read: ReadText = readText): number {
   const sizes = new Map<string, number>();
   for (let cpu = 0; ; cpu++) {
     let [level, key, bytes] = [0, '', 0];
@@ -83,33 +84,17 @@ export interface GroupLimit {
   readonly leftBytes: number;
 }
 
-/**
- * The control group around this process that leaves least, of version 2 or 1; undefined without a limit. Inside a
- * container the group is at the root of what is mounted, outside it has a path; groups above it limit as well.
- * @param read a file's text, or undefined where there is none
- */
-export function tightestGroup(read: (path: string) => string | undefined): GroupLimit | undefined {
+/** The control group around this process that leaves least; undefined without a limit. */
+export function tightestGroup(read: ReadText): GroupLimit | undefined {
   let tightest: GroupLimit | undefined;
-  for (const line of (read('/proc/self/cgroup') ?? '0::/\n0:memory:/').split('\n')) {
-    const match = /^\d+:([^:]*):(.*)$/.exec(line);
-    const [, controllers = '', path = '/'] = match ?? [];
-    if (!match || (controllers !== '' && !controllers.split(',').includes('memory'))) continue;
-    const root = controllers === '' ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory';
-    for (const folder of [root, ...foldersOf(path).map((inner) => `${root}${inner}`)]) {
-      const group = groupLimit(read, folder);
-      if (group && (!tightest || group.leftBytes < tightest.leftBytes)) tightest = group;
-    }
+  for (const folder of groupFolders(read, 'memory')) {
+    const group = groupLimit(read, folder);
+    if (group && (!tightest || group.leftBytes < tightest.leftBytes)) tightest = group;
   }
   return tightest;
 }
 
-/** `/a/b` → `/a`, `/a/b`. */
-function foldersOf(path: string): string[] {
-  const names = path.split('/').filter((name) => name !== '' && name !== '..');
-  return names.map((_, index) => `/${names.slice(0, index + 1).join('/')}`);
-}
-
-function groupLimit(read: (path: string) => string | undefined, folder: string): GroupLimit | undefined {
+function groupLimit(read: ReadText, folder: string): GroupLimit | undefined {
   const limitText = read(`${folder}/memory.max`) ?? read(`${folder}/memory.limit_in_bytes`);
   const usedText = read(`${folder}/memory.current`) ?? read(`${folder}/memory.usage_in_bytes`);
   const [limit, used] = [Number(limitText?.trim()), Number(usedText?.trim())];
@@ -120,12 +105,4 @@ function groupLimit(read: (path: string) => string | undefined, folder: string):
   const droppable = (/^total_inactive_file (\d+)$/m.exec(stat) ?? /^inactive_file (\d+)$/m.exec(stat))?.[1];
   const leftBytes = limit - Math.max(0, used - Number(droppable ?? 0));
   return { limitBytes: limit, leftBytes: Math.max(0, leftBytes) };
-}
-
-function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
 }

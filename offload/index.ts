@@ -68,6 +68,7 @@ export {
   predictPass,
 } from './predict.js';
 export { type IoProbe, instructionSets, probeDirect, probeIo } from './probe.js';
+export { startableThreads, usableProcessors } from './processors.js';
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './profile.js';
 export type { ReadLimit } from './read-limit.js';
 export { columns, dimension, heads, rows } from './tensor.js';

@@ -11,6 +11,7 @@ import type { AddedToken, SpecialTokens } from './special-tokens.js';
 import type { ClassParts, TokenizerClass } from './tokenizer-classes.js';
 import { checkForCore, hasSection, modelType, sectionOf, withParts } from './tokenizer-file.js';
 import { specialTokensOf, type TokenizerSettings, vocabularyFiles } from './tokenizer-settings.js';
+import { boundTokenizerThreads } from './tokenizer-threads.js';
 
 export interface BuiltTokenizer {
   readonly rust: RustTokenizer;
@@ -36,6 +37,7 @@ interface Vocabulary {
 export async function buildTokenizer(files: TokenizerSettings): Promise<BuiltTokenizer> {
   const vocabulary = await readVocabulary(files);
   // Loaded here because it costs some 25 ms, which commands that need no tokens should not pay.
+  boundTokenizerThreads();
   const core = await import('tokenizers');
   checkForCore(vocabulary.json, vocabulary.path);
   let rust: RustTokenizer;
