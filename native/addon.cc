@@ -2,12 +2,13 @@
 #include "binding/handles.h"
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
-  zi::InitAsync(env);
-  zi::InitSystem(env, exports);  // nowMs, instructionSets, residentBytes …
+  zi::InitAsync(env, exports);   // setErrorMaker
+  zi::InitSystem(env, exports);  // nowMs, lockFile, watchSignals …
   zi::InitMemory(env, exports);  // allocate → NativeMemory
   zi::InitIo(env, exports);      // createIo → NativeIo
   zi::InitStream(env, exports);  // createStream → NativeStream, NativeEvent
   zi::InitCuda(env, exports);    // cudaStatus, NativeCudaStream, NativeDeviceMemory, pinMemory …
+  zi::InitFaults(env, exports);  // for tests: injectFault, passedFaultPoints
   return exports;
 }
 

@@ -30,6 +30,10 @@ export const ERROR_CODES = {
   },
   BAD_TOKENIZER: { exitStatus: 5, meaning: 'tokenizer.json is absent or malformed' },
   DOES_NOT_FIT: { exitStatus: 6, meaning: 'the plan needs more memory than the budget allows' },
+  SYSTEM_LIMIT: {
+    exitStatus: 6,
+    meaning: 'the system allows too few threads or processes: a limit of the user or the control group',
+  },
   NO_SPACE: { exitStatus: 6, meaning: 'the disk has too little space for a copy or download of the weights' },
   PROMPT_TOO_LONG: { exitStatus: 7, meaning: 'prompt and new tokens do not fit the model’s context' },
   EMPTY_PROMPT: { exitStatus: 7, meaning: 'the prompt has no tokens and the model has no start token' },

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { OperatingError } from './errors.js';
+import { type ErrorCode, OperatingError } from './errors.js';
 import { platformProblem } from './platform.js';
 
 /** A page-aligned block of host memory; stays mapped while queued work or a view refers to it. */
@@ -12,7 +12,7 @@ export interface NativeMemory {
   readonly id: number;
   readonly sizeBytes: number;
   view(offsetBytes: number, sizeBytes: number): ArrayBuffer;
-  /** Touches every page with that many threads. */
+  /** Touches every page with up to that many threads. */
   populate(threads: number): void;
   /** The same on threads of the addon, block after block, beside reads into it; does nothing before Linux 5.14. */
   populateSoon(): void;
@@ -209,9 +209,12 @@ export interface NativeAddon {
   instructionSets(): string[];
   /**
    * Pool that all streams share, used from the next operation on; 0 threads: one per processor. `isa` forces a kernel
-   * set; by default the best that rounds no inputs, so never 'avx512bf16'.
+   * set; by default the best that rounds no inputs, so never 'avx512bf16'. Returns why there are fewer threads than wanted,
+   * or an empty sentence.
    */
-  configureCpu(options: { readonly threads: number; readonly isa?: string }): void;
+  configureCpu(options: { readonly threads: number; readonly isa?: string }): string;
+  /** Starts up to `wanted` threads that do nothing, and ends them: how many the system allows beside those there are. */
+  startableThreads(wanted: number): number;
   readonly NativeMemory: new (sizeBytes: number, hugePages: boolean) => NativeMemory;
   createIo(options: IoOptions): NativeIo;
   createStream(name: string): NativeStream;
@@ -245,6 +248,40 @@ export interface NativeAddon {
   measureReadBandwidth(bytes: number, threads: number): number;
   /** f32 operations per second of that many threads, a multiply-add counting two. Blocks; for benchmarks. */
   measureFlops(threads: number): number;
+  /** How errors with a code are made: misuse and what the system refuses are thrown as what this returns. */
+  setErrorMaker(make: (code: ErrorCode, sentence: string) => Error): void;
+  /** Test only: counts from now on what the system may refuse, and fails it once or `times` in a row from the n-th on. */
+  injectFault(fault: InjectedFault): void;
+  /** How often each point was passed since then. */
+  passedFaultPoints(): Record<FaultPoint, number>;
+}
+
+/** What native/core/faults.h says of each. */
+export type FaultPoint =
+  | 'thread'
+  | 'map'
+  | 'scratch'
+  | 'open'
+  | 'directOpen'
+  | 'directRead'
+  | 'stat'
+  | 'ring'
+  | 'eventFd'
+  | 'register'
+  | 'registerFile'
+  | 'submit'
+  | 'await'
+  | 'completion'
+  | 'read'
+  | 'shortRead';
+
+export interface InjectedFault {
+  readonly point: FaultPoint;
+  /** From 1; 0 only counts. */
+  readonly nth: number;
+  readonly times?: number;
+  /** Default: what this point usually fails with. */
+  readonly errno?: number;
 }
 
 /** So that an addon of other sources is found out when it is loaded, and not by a call that it lacks. */
@@ -270,6 +307,10 @@ const EXPORTS: Readonly<Record<keyof NativeAddon, true>> = {
   pinMemorySoon: true,
   measureReadBandwidth: true,
   measureFlops: true,
+  startableThreads: true,
+  setErrorMaker: true,
+  injectFault: true,
+  passedFaultPoints: true,
 };
 
 /** Both the sources (vitest) and dist/ find the project's root above them. */
@@ -319,6 +360,7 @@ function load(path: string): NativeAddon {
   }
   const lacking = Object.keys(EXPORTS).filter((name) => !(name in addon));
   if (lacking.length > 0) throw cannotLoad(path, `it is of other sources and has no ${lacking.join(', ')}`);
+  addon.setErrorMaker((code, sentence) => new OperatingError(code, sentence));
   return addon;
 }
 

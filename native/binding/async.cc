@@ -94,15 +94,26 @@ class BridgeCompletion final : public Completion {
 
 struct InstanceData {
   std::shared_ptr<Bridge> bridge;
+  Napi::FunctionReference make_error;
 };
 
 }  // namespace
 
-void InitAsync(Napi::Env env) {
-  auto* data = new InstanceData{std::make_shared<Bridge>(env)};
+void InitAsync(Napi::Env env, Napi::Object exports) {
+  auto* data = new InstanceData{std::make_shared<Bridge>(env), {}};
   env.SetInstanceData(data);
   auto bridge = data->bridge;
   env.AddCleanupHook([bridge] { bridge->Close(); });
+  exports.Set("setErrorMaker", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
+                info.Env().GetInstanceData<InstanceData>()->make_error = Napi::Persistent(info[0].As<Napi::Function>());
+              }));
+}
+
+Napi::Error OperatingError(Napi::Env env, const char* code, const std::string& sentence) {
+  const auto& maker = env.GetInstanceData<InstanceData>()->make_error;
+  if (maker.IsEmpty()) return Napi::Error::New(env, sentence);
+  const Napi::Value made = maker.Call({Napi::String::New(env, code), Napi::String::New(env, sentence)});
+  return Napi::Error(env, made);
 }
 
 PendingPromise NewPromise(Napi::Env env) {

@@ -1,8 +1,7 @@
 // The GPU part's surface: what is there, device memory, page-locking of host memory, and streams.
-#include <thread>
-
 #include "binding/events.h"
 #include "core/memory.h"
+#include "core/threads.h"
 #include "cuda/api.h"
 
 namespace zi {
@@ -14,6 +13,16 @@ std::shared_ptr<HostMemory> ReadHostMemory(const Napi::Value& value) {
   auto memory = FindHostMemory(static_cast<uint32_t>(ReadSize(value, "memory id")));
   if (!memory) throw Napi::TypeError::New(value.Env(), "no host memory with this id");
   return memory;
+}
+
+/// On a thread of its own, or here and now where the system refuses one: what must be done is done.
+template <class F>
+void Aside(const char* name, F work) {
+  try {
+    StartDetached(name, work);
+  } catch (const CodedError&) {
+    work();
+  }
 }
 
 class NativeDeviceMemory : public Napi::ObjectWrap<NativeDeviceMemory> {
@@ -100,9 +109,9 @@ class NativeCudaStream : public Napi::ObjectWrap<NativeCudaStream> {
     Guarded(info.Env(), [&] { queue_->Wait(event); });
   }
   Napi::Value Close(const Napi::CallbackInfo& info) {
-    const PendingPromise pending = NewPromise(info.Env());
-    queue_->Close([completion = pending.completion] { completion->Resolve(nullptr); });
-    return pending.promise;
+    return Promised(info.Env(), [&](const std::shared_ptr<Completion>& completion) {
+      queue_->Close([completion] { completion->Resolve(nullptr); });
+    });
   }
 
   std::shared_ptr<cuda::Queue> queue_;
@@ -149,12 +158,12 @@ class NativeGatherer : public Napi::ObjectWrap<NativeGatherer> {
   }
   /// On a thread of its own: NCCL may take its time.
   Napi::Value Close(const Napi::CallbackInfo& info) {
-    const PendingPromise pending = NewPromise(info.Env());
-    std::thread([gatherer = gatherer_, completion = pending.completion] {
-      gatherer->Close();
-      completion->Resolve(nullptr);
-    }).detach();
-    return pending.promise;
+    return Promised(info.Env(), [&](const std::shared_ptr<Completion>& completion) {
+      Aside("zi:nccl close", [gatherer = gatherer_, completion] {
+        gatherer->Close();
+        completion->Resolve(nullptr);
+      });
+    });
   }
 
   std::shared_ptr<cuda::Gatherer> gatherer_;
@@ -198,16 +207,19 @@ Napi::Value StatusBinding(const Napi::CallbackInfo& info) {
 
 /// Drivers take a third of a second to start, and longer beside other work, which this can hide. Resolves with nothing.
 Napi::Value WarmBinding(const Napi::CallbackInfo& info) {
-  const PendingPromise pending = NewPromise(info.Env());
-  auto* thread = new std::thread([completion = pending.completion] {
-    cuda::Probe();
-    completion->Resolve(nullptr);
+  return Promised(info.Env(), [&](const std::shared_ptr<Completion>& completion) {
+    std::shared_ptr<std::thread> thread;
+    try {
+      thread = std::make_shared<std::thread>(StartThread("zi:cuda start", [completion] {
+        cuda::Probe();
+        completion->Resolve(nullptr);
+      }));
+    } catch (const CodedError&) {
+      // Then whoever asks first waits for the driver.
+      return completion->Resolve(nullptr);
+    }
+    info.Env().AddCleanupHook([thread] { thread->join(); });
   });
-  info.Env().AddCleanupHook([thread] {
-    thread->join();
-    delete thread;
-  });
-  return pending.promise;
 }
 
 Napi::Value FreeBytesBinding(const Napi::CallbackInfo& info) {
@@ -222,16 +234,17 @@ void PinBinding(const Napi::CallbackInfo& info) {
 
 /// On a thread of its own: it takes tens of milliseconds per gigabyte.
 Napi::Value PinSoonBinding(const Napi::CallbackInfo& info) {
-  const PendingPromise pending = NewPromise(info.Env());
-  std::thread([memory = ReadHostMemory(info[0]), completion = pending.completion] {
-    try {
-      cuda::Pin(memory);
-      completion->Resolve(nullptr);
-    } catch (const std::exception& error) {
-      completion->Reject([text = std::string(error.what())](Napi::Env env) { return Napi::Error::New(env, text).Value(); });
-    }
-  }).detach();
-  return pending.promise;
+  const auto memory = ReadHostMemory(info[0]);
+  return Promised(info.Env(), [&](const std::shared_ptr<Completion>& completion) {
+    Aside("zi:pin", [memory, completion] {
+      try {
+        cuda::Pin(memory);
+        completion->Resolve(nullptr);
+      } catch (const std::exception& error) {
+        completion->Reject([text = std::string(error.what())](Napi::Env env) { return Napi::Error::New(env, text).Value(); });
+      }
+    });
+  });
 }
 
 }  // namespace

@@ -1,25 +1,11 @@
-// NativeEvent: the JS handle of an event of any stream; and how core's exceptions become JS errors.
+// NativeEvent: the JS handle of an event of any stream.
 #pragma once
-#include <stdexcept>
-
 #include "binding/handles.h"
 #include "core/event.h"
 
 namespace zi {
 
 inline constexpr napi_type_tag kEventTag = {0x7a65726f2d696e66, 0x6576656e74000001};
-
-/// Calls `f`; what core throws becomes a JS error.
-template <class F>
-auto Guarded(Napi::Env env, F f) {
-  try {
-    return f();
-  } catch (const std::invalid_argument& error) {
-    throw Napi::RangeError::New(env, error.what());
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(env, error.what());
-  }
-}
 
 /// What the encoder of operations made. Throws a TypeError for anything else.
 inline Napi::Float64Array ReadWords(const Napi::Value& value) {
@@ -56,16 +42,16 @@ class NativeEvent : public Napi::ObjectWrap<NativeEvent> {
   }
   Napi::Value TimeMs(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), event_->time_ms()); }
   Napi::Value Promise(const Napi::CallbackInfo& info) {
-    PendingPromise pending = NewPromise(info.Env());
     if (info[0].ToBoolean()) event_->Urge();
-    event_->Observe([completion = pending.completion](const std::string& failure) {
-      if (failure.empty()) {
-        completion->Resolve(nullptr);
-      } else {
-        completion->Reject([failure](Napi::Env env) { return Napi::Error::New(env, failure).Value(); });
-      }
+    return Promised(info.Env(), [&](const std::shared_ptr<Completion>& completion) {
+      event_->Observe([completion](const std::string& failure) {
+        if (failure.empty()) {
+          completion->Resolve(nullptr);
+        } else {
+          completion->Reject([failure](Napi::Env env) { return Napi::Error::New(env, failure).Value(); });
+        }
+      });
     });
-    return pending.promise;
   }
 
   // An event that JS made itself never settles.

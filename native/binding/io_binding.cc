@@ -9,20 +9,22 @@
 namespace zi {
 namespace {
 
-/// Runs `body` and turns what core throws into the JS error of the same meaning.
+/// As Guarded, and says which argument was wrong, and which errno the system gave.
 template <typename Body>
 auto Translate(Napi::Env env, Body body) {
-  try {
-    return body();
-  } catch (const std::out_of_range& error) {
-    throw Napi::RangeError::New(env, error.what());
-  } catch (const std::invalid_argument& error) {
-    throw Napi::TypeError::New(env, error.what());
-  } catch (const std::system_error& error) {
-    Napi::Error thrown = Napi::Error::New(env, error.what());
-    thrown.Set("code", Napi::String::New(env, ErrnoName(error.code().value())));
-    throw thrown;
-  }
+  return Guarded(env, [&] {
+    try {
+      return body();
+    } catch (const std::out_of_range& error) {
+      throw Napi::RangeError::New(env, error.what());
+    } catch (const std::invalid_argument& error) {
+      throw Napi::TypeError::New(env, error.what());
+    } catch (const std::system_error& error) {
+      Napi::Error thrown = Napi::Error::New(env, error.what());
+      thrown.Set("code", Napi::String::New(env, ErrnoName(error.code().value())));
+      throw thrown;
+    }
+  });
 }
 
 Napi::Number Number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
@@ -134,22 +136,22 @@ class NativeIo : public Napi::ObjectWrap<NativeIo> {
     const auto words = info[0].As<Napi::Float64Array>();
     auto reads = Translate(env, [&] { return reader_->Check(words.Data(), words.ElementLength()); });
 
-    const PendingPromise pending = NewPromise(env);
     const uint64_t call = Hold(env);
     const bool urgent = info[1].ToBoolean();
-    reader_->Submit(std::move(reads), urgent, [this, call, completion = pending.completion](IoOutcome outcome) {
-      if (outcome.failure) {
-        completion->Reject([this, call, failure = std::move(*outcome.failure)](Napi::Env at) {
-          return FillError(at, Release(call), failure);
-        });
-      } else {
-        completion->Resolve([this, call, outcome = std::move(outcome)](Napi::Env at) {
-          Release(call);
-          return Span(at, outcome);
-        });
-      }
+    return Promised(env, [&](const std::shared_ptr<Completion>& completion) {
+      reader_->Submit(std::move(reads), urgent, [this, call, completion](IoOutcome outcome) {
+        if (outcome.failure) {
+          completion->Reject([this, call, failure = std::move(*outcome.failure)](Napi::Env at) {
+            return FillError(at, Release(call), failure);
+          });
+        } else {
+          completion->Resolve([this, call, outcome = std::move(outcome)](Napi::Env at) {
+            Release(call);
+            return Span(at, outcome);
+          });
+        }
+      });
     });
-    return pending.promise;
   }
 
   Napi::Value Stats(const Napi::CallbackInfo& info) {

@@ -46,18 +46,19 @@ class NativeMemory : public Napi::ObjectWrap<NativeMemory> {
       throw Napi::RangeError::New(info.Env(), "view reaches beyond the block");
     }
     // Each view is a distinct external buffer; V8 allows only one per address, so callers keep the view they made.
-    auto* owner = new std::shared_ptr<HostMemory>(memory_);
+    auto* owner = Guarded(info.Env(), [&] { return new std::shared_ptr<HostMemory>(memory_); });
     return Napi::ArrayBuffer::New(
         info.Env(), memory.data() + offset, size,
         [](Napi::Env, void*, std::shared_ptr<HostMemory>* held) { delete held; }, owner);
   }
 
   void Populate(const Napi::CallbackInfo& info) {
-    Live(info.Env()).Populate(info[0].As<Napi::Number>().Uint32Value());
+    HostMemory& memory = Live(info.Env());
+    Guarded(info.Env(), [&] { memory.Populate(info[0].As<Napi::Number>().Uint32Value()); });
   }
   void Soon(const Napi::CallbackInfo& info) {
     Live(info.Env());
-    PopulateSoon(memory_);
+    Guarded(info.Env(), [&] { PopulateSoon(memory_); });
   }
   void Free(const Napi::CallbackInfo&) { memory_.reset(); }
 

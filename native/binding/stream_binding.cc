@@ -23,29 +23,31 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
                         InstanceMethod<&NativeStream::Record>("record", napi_default, classes),
                         InstanceMethod<&NativeStream::Wait>("wait"), InstanceMethod<&NativeStream::Close>("close")});
   }
-  explicit NativeStream(const Napi::CallbackInfo& info)
-      : Napi::ObjectWrap<NativeStream>(info), stream_(info[0].ToString().Utf8Value()) {}
+  explicit NativeStream(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeStream>(info) {
+    const std::string name = info[0].ToString();
+    stream_ = Guarded(info.Env(), [&] { return std::make_unique<Stream>(name); });
+  }
 
  private:
   void Launch(const Napi::CallbackInfo& info) {
     const auto words = ReadWords(info[0]);
-    Guarded(info.Env(), [&] { stream_.Launch(WorkFor(words.Data(), words.ElementLength())); });
+    Guarded(info.Env(), [&] { stream_->Launch(WorkFor(words.Data(), words.ElementLength())); });
   }
   void LaunchAll(const Napi::CallbackInfo& info) {
     const auto words = ReadWords(info[0]);
-    Guarded(info.Env(), [&] { stream_.Launch(WorkForAll(words.Data(), words.ElementLength())); });
+    Guarded(info.Env(), [&] { stream_->Launch(WorkForAll(words.Data(), words.ElementLength())); });
   }
   Napi::Value Record(const Napi::CallbackInfo& info) {
-    auto event = Guarded(info.Env(), [&] { return stream_.Record(); });
+    auto event = Guarded(info.Env(), [&] { return stream_->Record(); });
     return NativeEvent::Make(static_cast<StreamClasses*>(info.Data())->event, std::move(event));
   }
   void Wait(const Napi::CallbackInfo& info) {
     auto event = NativeEvent::Read(info[0]);
-    Guarded(info.Env(), [&] { stream_.Wait(std::move(event)); });
+    Guarded(info.Env(), [&] { stream_->Wait(std::move(event)); });
   }
-  void Close(const Napi::CallbackInfo&) { stream_.Close(); }
+  void Close(const Napi::CallbackInfo&) { stream_->Close(); }
 
-  Stream stream_;
+  std::unique_ptr<Stream> stream_;
 };
 
 Napi::Value CreateStream(const Napi::CallbackInfo& info) {
@@ -59,20 +61,24 @@ Napi::Value InstructionSetsBinding(const Napi::CallbackInfo& info) {
   return array;
 }
 
-void ConfigureCpuBinding(const Napi::CallbackInfo& info) {
+Napi::Value ConfigureCpuBinding(const Napi::CallbackInfo& info) {
   const auto options = info[0].ToObject();
   const auto isa = options.Get("isa");
   const auto threads = static_cast<unsigned>(ReadSize(options.Get("threads"), "threads"));
-  Guarded(info.Env(), [&] { ConfigureCpu(threads, isa.IsString() ? isa.As<Napi::String>().Utf8Value() : ""); });
+  const std::string chosen = isa.IsString() ? isa.As<Napi::String>().Utf8Value() : "";
+  return Napi::String::New(info.Env(), Guarded(info.Env(), [&] { return ConfigureCpu(threads, chosen); }));
 }
 
 Napi::Value MeasureReadBinding(const Napi::CallbackInfo& info) {
   const auto size = ReadSize(info[0], "bytes"), threads = ReadSize(info[1], "threads");
-  return Napi::Number::New(info.Env(), MeasureReadBandwidth(size, static_cast<unsigned>(threads)));
+  return Guarded(info.Env(), [&] {
+    return Napi::Number::New(info.Env(), MeasureReadBandwidth(size, static_cast<unsigned>(threads)));
+  });
 }
 
 Napi::Value MeasureFlopsBinding(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), MeasureFlops(static_cast<unsigned>(ReadSize(info[0], "threads"))));
+  const auto threads = static_cast<unsigned>(ReadSize(info[0], "threads"));
+  return Guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), MeasureFlops(threads)); });
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/io_types.h"
 #include "core/interrupt.h"
+#include "core/threads.h"
 
 namespace zi {
 namespace {
@@ -37,11 +38,14 @@ void WatchSignalsBinding(const Napi::CallbackInfo& info) {
     signals.push_back({std::stoi(key.As<Napi::String>().Utf8Value()),
                        static_cast<Napi::Value>(value).As<Napi::String>().Utf8Value()});
   }
-  try {
+  Guarded(info.Env(), [&] {
     WatchSignals(signals, info[1].As<Napi::Number>().DoubleValue(), info[2].As<Napi::Number>().Int32Value());
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(info.Env(), error.what());
-  }
+  });
+}
+
+Napi::Value StartableThreadsBinding(const Napi::CallbackInfo& info) {
+  const auto wanted = static_cast<unsigned>(ReadSize(info[0], "wanted"));
+  return Guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), StartableThreads(wanted)); });
 }
 
 void SignalToldBinding(const Napi::CallbackInfo&) { SignalTold(); }
@@ -50,6 +54,7 @@ void SignalToldBinding(const Napi::CallbackInfo&) { SignalTold(); }
 
 void InitSystem(Napi::Env env, Napi::Object exports) {
   exports.Set("nowMs", Napi::Function::New(env, NowMsBinding));
+  exports.Set("startableThreads", Napi::Function::New(env, StartableThreadsBinding));
   exports.Set("lockFile", Napi::Function::New(env, LockFileBinding));
   exports.Set("watchSignals", Napi::Function::New(env, WatchSignalsBinding));
   exports.Set("signalTold", Napi::Function::New(env, SignalToldBinding));

@@ -1,6 +1,8 @@
 // Implements core/io_block.h: the four cases of a completion.
 #include "core/io_block.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 
@@ -15,6 +17,12 @@ uint8_t* IoBlock::destination() const { return read->memory->data() + read->memo
 
 uint64_t IoBlock::required_bytes() const {
   return read->required_bytes <= start ? 0 : std::min(size_bytes, read->required_bytes - start);
+}
+
+int64_t PlainRead(const IoBlock& block) {
+  const ssize_t result =
+      pread(block.read->file->fd(), block.destination(), block.length(), static_cast<off_t>(block.file_offset()));
+  return result < 0 ? -errno : result;
 }
 
 IoVerdict Advance(IoBlock& block, int64_t result) {

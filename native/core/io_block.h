@@ -37,6 +37,9 @@ enum class IoVerdict {
   kFailed,    // any other errno, or attempts without end
 };
 
+/// Reads the block's next attempt at once: bytes or -errno.
+int64_t PlainRead(const IoBlock& block);
+
 /// Applies what the kernel returned (bytes or -errno) to the block, ready for its next attempt if there is one.
 IoVerdict Advance(IoBlock& block, int64_t result);
 

@@ -14,6 +14,8 @@ class IoEngine {
   /// Joins the engine's threads. Stop() must have been called.
   virtual ~IoEngine() = default;
   virtual const char* name() const = 0;
+  /// A sentence about what it lacks; empty when it lacks nothing.
+  virtual std::string note() const { return {}; }
 
   /// The queue has got something new. Not after Stop().
   virtual void Wake() = 0;

@@ -6,7 +6,7 @@
 
 namespace zi {
 
-/// Zero switches a fault off.
+/// What one reader meets again and again; core/faults.h has what the process meets once. Zero switches a fault off.
 struct IoFaultPlan {
   int ring_init_errno = 0;
   int register_errno = 0;

@@ -10,11 +10,19 @@
 #include <cstdlib>
 #include <system_error>
 
+#include "core/faults.h"
+
 namespace zi {
 namespace {
 
 constexpr uint64_t kDefaultAlignment = 4096;
 constexpr uint64_t kMinAlignment = 512;
+
+bool Fails(FaultPoint point) {
+  const int error = FaultAt(point);
+  if (error != 0) errno = error;
+  return error != 0;
+}
 
 /// What statx says about direct reads: a multiple, 0 for "not possible", or the default where it says nothing.
 uint64_t DirectAlignment(int fd) {
@@ -47,17 +55,17 @@ IoFile::IoFile(uint32_t id, std::string path, bool want_direct, const IoFaultPla
     : id_(id), path_(std::move(path)) {
   struct stat facts {};
   // Before open, because opening a FIFO would block until somebody writes to it.
-  if (stat(path_.c_str(), &facts) != 0) throw std::system_error(errno, std::generic_category(), path_);
+  if (Fails(FaultPoint::kStat) || stat(path_.c_str(), &facts) != 0) throw std::system_error(errno, std::generic_category(), path_);
   if (!S_ISREG(facts.st_mode)) {
     throw std::system_error(S_ISDIR(facts.st_mode) ? EISDIR : EINVAL, std::generic_category(),
                             path_ + " is no regular file");
   }
   if (!(want_direct && OpenDirect(faults))) {
-    fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    fd_ = Fails(FaultPoint::kOpen) ? -1 : open(path_.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd_ < 0) throw std::system_error(errno, std::generic_category(), path_);
     posix_fadvise(fd_, 0, 0, POSIX_FADV_SEQUENTIAL);
   }
-  if (fstat(fd_, &facts) != 0) {
+  if (Fails(FaultPoint::kStat) || fstat(fd_, &facts) != 0) {
     const int error = errno;
     close(fd_);
     throw std::system_error(error, std::generic_category(), path_);
@@ -72,12 +80,13 @@ IoFile::~IoFile() {
 
 bool IoFile::OpenDirect(const IoFaultPlan& faults) {
   if (faults.direct_open_errno != 0) return Refuse(faults.direct_open_errno);
-  fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  fd_ = Fails(FaultPoint::kDirectOpen) ? -1 : open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
   if (fd_ < 0) return Refuse(errno);
   const uint64_t alignment = DirectAlignment(fd_);
   if (alignment == 0) return Refuse(EINVAL);
   // Only "cannot read like this" means refused; a real read error is reported by the read that meets it.
-  const int error = faults.direct_read_errno != 0 ? faults.direct_read_errno : ProbeRead(fd_, alignment);
+  const int injected = faults.direct_read_errno != 0 ? faults.direct_read_errno : FaultAt(FaultPoint::kDirectRead);
+  const int error = injected != 0 ? injected : ProbeRead(fd_, alignment);
   if (error == EINVAL || error == EOPNOTSUPP) return Refuse(error);
   direct_ = true;
   alignment_bytes_ = alignment;
@@ -93,7 +102,7 @@ bool IoFile::Refuse(int error) {
 
 bool IoFile::EndsBy(uint64_t offset) const {
   struct stat facts {};
-  return fstat(fd_, &facts) == 0 && static_cast<uint64_t>(facts.st_size) <= offset;
+  return !Fails(FaultPoint::kStat) && fstat(fd_, &facts) == 0 && static_cast<uint64_t>(facts.st_size) <= offset;
 }
 
 void IoFile::DropCache(uint64_t offset, uint64_t size_bytes) const {

@@ -85,6 +85,7 @@ IoReader::IoReader(const IoOptions& options)
     }
   }
   engine_ = StartThreadEngine(queue_, options_.queue_depth);
+  if (std::string note = engine_->note(); !note.empty()) notes_.push_back(std::move(note));
 }
 
 IoReader::~IoReader() {

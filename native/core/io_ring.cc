@@ -1,18 +1,16 @@
 // Implements core/io_ring.h.
 #include "core/io_ring.h"
 
-#include <unistd.h>
-
 #include <cerrno>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <system_error>
+
+#include "core/faults.h"
 
 namespace zi {
 
 IoRing::IoRing(unsigned entries, const IoFaultPlan& faults) {
-  const int result = faults.ring_init_errno != 0 ? -faults.ring_init_errno : io_uring_queue_init(entries, &ring_, 0);
+  const int injected = faults.ring_init_errno != 0 ? faults.ring_init_errno : FaultAt(FaultPoint::kRing);
+  const int result = injected != 0 ? -injected : io_uring_queue_init(entries, &ring_, 0);
   if (result < 0) throw std::system_error(-result, std::generic_category(), "io_uring_queue_init");
   // Kernels before 5.6 have rings, but not the plain read that everything falls back to.
   io_uring_probe* probe = io_uring_get_probe_ring(&ring_);
@@ -26,17 +24,15 @@ IoRing::IoRing(unsigned entries, const IoFaultPlan& faults) {
 
 IoRing::~IoRing() { io_uring_queue_exit(&ring_); }
 
-void IoRing::SubmitAll() {
-  while (io_uring_sq_ready(&ring_) > 0) {
-    const int result = io_uring_submit(&ring_);
-    if (result >= 0) continue;
-    if (result != -EAGAIN && result != -EBUSY && result != -EINTR) {
-      // Anything else says that the ring itself is misused; reads that are neither queued nor in flight have no owner.
-      fprintf(stderr, "zero-inference: io_uring_submit failed: %s\n", strerror(-result));
-      abort();
-    }
-    usleep(1000);
-  }
+int IoRing::Submit() {
+  if (const int error = FaultAt(FaultPoint::kSubmit)) return -error;
+  return io_uring_submit(&ring_);
+}
+
+int IoRing::AwaitOne() {
+  if (const int error = FaultAt(FaultPoint::kAwait)) return -error;
+  io_uring_cqe* first = nullptr;
+  return io_uring_wait_cqe(&ring_, &first);
 }
 
 }  // namespace zi

@@ -20,8 +20,10 @@ class IoRing {
 
   io_uring* get() { return &ring_; }
 
-  /// Submits everything prepared; waits out moments in which the kernel has no memory for requests.
-  void SubmitAll();
+  /// How many of the prepared requests the kernel took, the oldest first; or -errno, and it took none.
+  int Submit();
+  /// Sleeps until something has come back. 0 or -errno.
+  int AwaitOne();
 
  private:
   io_uring ring_{};

@@ -1,28 +1,59 @@
 // Implements core/io_ring_engine.h.
 #include "core/io_ring_engine.h"
 
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <system_error>
-#include <thread>
 #include <vector>
 
+#include "core/clock.h"
+#include "core/faults.h"
 #include "core/io_file.h"
 #include "core/io_ring.h"
 #include "core/io_ring_tables.h"
-#include "core/io_thread.h"
 #include "core/memory.h"
+#include "core/threads.h"
 
 namespace zi {
 namespace {
 
 /// user_data of the read that waits for Wake(); blocks use their place in `in_flight_`.
 constexpr uint64_t kWake = UINT64_MAX;
+
+/// How long the kernel may have no memory for requests until that counts as broken, and between two attempts.
+constexpr double kPatienceMs = 10'000;
+constexpr useconds_t kBetweenAttemptsUs = 1000;
+/// How often a broken ring is looked at for what it had in flight; those who read it are not served by it any more.
+constexpr int kLookMs = 5;
+
+/// An eventfd that is closed once.
+class WakeDescriptor {
+ public:
+  WakeDescriptor() {
+    const int injected = FaultAt(FaultPoint::kEventFd);
+    fd_ = injected != 0 ? -1 : eventfd(0, EFD_CLOEXEC);
+    if (fd_ < 0) throw std::system_error(injected != 0 ? injected : errno, std::generic_category(), "eventfd");
+  }
+  ~WakeDescriptor() { Close(); }
+  WakeDescriptor(const WakeDescriptor&) = delete;
+  WakeDescriptor& operator=(const WakeDescriptor&) = delete;
+  int get() const { return fd_; }
+  void Close() {
+    if (fd_ >= 0) close(fd_);
+    fd_ = -1;
+  }
+
+ private:
+  int fd_ = -1;
+};
 
 class RingEngine final : public IoEngine {
  public:
@@ -33,10 +64,10 @@ class RingEngine final : public IoEngine {
         buffers_(faults),
         files_(ring_),
         in_flight_(queue_depth) {
-    wake_fd_ = eventfd(0, EFD_CLOEXEC);
-    if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+    free_places_.reserve(queue_depth);
+    prepared_.reserve(queue_depth + 1);
     for (uint64_t place = queue_depth; place > 0; --place) free_places_.push_back(place - 1);
-    thread_ = StartIoThread("zi-uring", [this] { Run(); });
+    thread_ = StartThread("zi-uring", [this] { Run(); });
   }
   ~RingEngine() override { thread_.join(); }
 
@@ -45,7 +76,7 @@ class RingEngine final : public IoEngine {
   void Wake() override {
     const uint64_t one = 1;
     // Fails only when the counter is full, and then the thread is awake anyway.
-    [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof(one));
+    [[maybe_unused]] const ssize_t written = write(wake_.get(), &one, sizeof(one));
   }
 
   void Stop(std::function<void()> stopped) override {
@@ -68,11 +99,13 @@ class RingEngine final : public IoEngine {
 
  private:
   void Run() {
-    for (;;) {
-      Fill();
-      // Stop() always wakes, so the wake read comes back; while it is out, the kernel may still write wake_value_.
-      if (stop_requested_ && !wake_armed_ && free_places_.size() == in_flight_.size()) break;
-      Reap();
+    while (!Ended()) {
+      if (broken_errno_ == 0) Fill();
+      if (broken_errno_ == 0) {
+        Reap();
+      } else {
+        ServeBroken();
+      }
     }
     ring_.reset();
     {
@@ -83,20 +116,28 @@ class RingEngine final : public IoEngine {
     {
       // Stop() may still be about to write to the descriptor.
       std::lock_guard<std::mutex> lock(stop_mutex_);
-      close(wake_fd_);
+      wake_.Close();
     }
     stopped_();
   }
 
+  /// Stop() always wakes, so the wake read comes back; while it is out, the kernel may still write wake_value_.
+  bool Ended() const { return stop_requested_ && !wake_armed_ && free_places_.size() == in_flight_.size(); }
+
   /// Tops the ring up with blocks. Holds the buffer table from look-up to submission, so that no buffer is
   /// unregistered in between; what has been submitted keeps its buffer by the kernel's own count.
   void Fill() {
+    if (const int refused = PrepareAndSubmit()) Break(refused);
+  }
+
+  int PrepareAndSubmit() {
     std::lock_guard<std::mutex> lock(buffers_mutex_);
     if (!wake_armed_ && !stop_requested_) {
       wake_armed_ = true;
       io_uring_sqe* sqe = io_uring_get_sqe(ring_->get());
-      io_uring_prep_read(sqe, wake_fd_, &wake_value_, sizeof(wake_value_), 0);
+      io_uring_prep_read(sqe, wake_.get(), &wake_value_, sizeof(wake_value_), 0);
       io_uring_sqe_set_data64(sqe, kWake);
+      prepared_.push_back(kWake);
     }
     while (!free_places_.empty()) {
       std::optional<IoBlock> block = queue_.TryTake();
@@ -105,8 +146,25 @@ class RingEngine final : public IoEngine {
       free_places_.pop_back();
       Prepare(*block, place);
       in_flight_[place] = std::move(block);
+      prepared_.push_back(place);
     }
-    ring_->SubmitAll();
+    return SubmitPrepared();
+  }
+
+  /// 0, or the errno that says that the ring is broken. What the kernel does not take for the moment stays prepared.
+  int SubmitPrepared() {
+    while (!prepared_.empty()) {
+      const int result = ring_->Submit();
+      if (result > 0) {
+        prepared_.erase(prepared_.begin(), prepared_.begin() + std::min<ptrdiff_t>(result, std::ssize(prepared_)));
+        refused_since_ms_ = 0;
+        continue;
+      }
+      if (result < 0 && result != -EAGAIN && result != -EBUSY && result != -EINTR) return -result;
+      if (refused_since_ms_ == 0) refused_since_ms_ = NowMs();
+      return NowMs() - refused_since_ms_ > kPatienceMs ? ENOMEM : 0;
+    }
+    return 0;
   }
 
   void Prepare(const IoBlock& block, uint64_t place) {
@@ -128,24 +186,68 @@ class RingEngine final : public IoEngine {
 
   /// Sleeps until something has come back, then handles all that has.
   void Reap() {
-    io_uring_cqe* cqe = nullptr;
-    while (io_uring_wait_cqe(ring_->get(), &cqe) == -EINTR) {
+    const int result = prepared_.empty() ? ring_->AwaitOne() : -EAGAIN;
+    if (result == -EAGAIN || result == -EBUSY) {
+      usleep(kBetweenAttemptsUs);
+    } else if (result < 0 && result != -EINTR) {
+      return Break(-result);
     }
-    while (cqe) {
+    HandleArrived();
+  }
+
+  void HandleArrived() {
+    for (io_uring_cqe* cqe = nullptr; io_uring_peek_cqe(ring_->get(), &cqe) == 0 && cqe; cqe = nullptr) {
       const uint64_t data = io_uring_cqe_get_data64(cqe);
       const int result = cqe->res;
       io_uring_cqe_seen(ring_->get(), cqe);
       if (data == kWake) {
         wake_armed_ = false;
+        if (result < 0 && result != -EINTR && result != -EAGAIN && broken_errno_ == 0) Break(-result);
       } else {
-        IoBlock block = std::move(*in_flight_[data]);
-        in_flight_[data].reset();
-        free_places_.push_back(data);
-        queue_.Complete(std::move(block), result);
+        Return(data, result);
       }
-      cqe = nullptr;
-      io_uring_peek_cqe(ring_->get(), &cqe);
     }
+  }
+
+  /// Hands a block back to the queue. The kernel cancels reads for which it can start no thread of its own; nobody else
+  /// does, so these are made here.
+  void Return(uint64_t place, int64_t result) {
+    IoBlock block = std::move(*in_flight_[place]);
+    in_flight_[place].reset();
+    free_places_.push_back(place);
+    if (const int error = FaultAt(FaultPoint::kCompletion)) {
+      // As if nothing had arrived.
+      memset(block.destination(), 0xA5, block.length());
+      result = -error;
+    }
+    if (result == -ECANCELED) result = PlainRead(block);
+    queue_.Complete(std::move(block), result);
+  }
+
+  /// The ring refuses what it must not refuse: what it has not taken fails, and so does all that comes later. What it has
+  /// taken is awaited still, because the kernel writes into its memory.
+  void Break(int error) {
+    broken_errno_ = error;
+    for (const uint64_t data : prepared_) {
+      if (data == kWake) {
+        wake_armed_ = false;
+      } else {
+        Return(data, -error);
+      }
+    }
+    prepared_.clear();
+  }
+
+  /// Sleeps until somebody wakes, or looks again soon where something is in flight.
+  void ServeBroken() {
+    while (std::optional<IoBlock> block = queue_.TryTake()) queue_.Complete(std::move(*block), -broken_errno_);
+    HandleArrived();
+    if (Ended()) return;
+    const bool awaits = wake_armed_ || free_places_.size() < in_flight_.size();
+    pollfd waking{wake_.get(), POLLIN, 0};
+    if (poll(&waking, 1, awaits ? kLookMs : -1) <= 0 || wake_armed_) return;
+    uint64_t value;
+    [[maybe_unused]] const ssize_t taken = read(wake_.get(), &value, sizeof(value));
   }
 
   IoQueue& queue_;
@@ -153,7 +255,7 @@ class RingEngine final : public IoEngine {
   std::mutex buffers_mutex_;
   FixedBuffers buffers_;
   FixedFiles files_;
-  int wake_fd_ = -1;
+  WakeDescriptor wake_;
   std::atomic<bool> stop_requested_{false};
   std::function<void()> stopped_;  // written before stop_requested_, read after
   std::mutex stop_mutex_;
@@ -163,6 +265,9 @@ class RingEngine final : public IoEngine {
   bool wake_armed_ = false;
   std::vector<std::optional<IoBlock>> in_flight_;
   std::vector<uint64_t> free_places_;
+  std::vector<uint64_t> prepared_;  // not yet taken by the kernel, the oldest first
+  double refused_since_ms_ = 0;
+  int broken_errno_ = 0;
 
   std::thread thread_;
 };

@@ -7,7 +7,8 @@
 
 namespace zi {
 
-/// `queue` must outlive the engine. Throws std::system_error where io_uring cannot be used.
+/// `queue` must outlive the engine. Throws std::system_error where io_uring cannot be used, and
+/// CodedError where its thread cannot start.
 std::unique_ptr<IoEngine> StartRingEngine(IoQueue& queue, uint64_t queue_depth, const IoFaultPlan& faults);
 
 }  // namespace zi

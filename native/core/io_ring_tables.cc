@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "core/faults.h"
 #include "core/io_file.h"
 #include "core/memory.h"
 
@@ -40,6 +41,7 @@ void SlotList::Give(int slot) { free_.push_back(slot); }
 int FixedBuffers::Register(IoRing& ring, const std::shared_ptr<HostMemory>& memory) {
   if (entries_.contains(memory->id())) return 0;
   if (faults_.register_errno != 0) return faults_.register_errno;
+  if (const int error = FaultAt(FaultPoint::kRegister)) return error;
   if (!created_) {
     const int result = io_uring_register_buffers_sparse(ring.get(), kFixedSlots);
     if (result < 0) return -result;
@@ -94,6 +96,7 @@ void FixedFiles::Attach(IoFile& file) {
     const unsigned count = FileSlots();
     if (io_uring_register_files_sparse(ring->get(), count) >= 0) table_->slots = SlotList(count);
   }
+  if (FaultAt(FaultPoint::kRegisterFile)) return;
   int slot;
   {
     std::lock_guard<std::mutex> lock(table_->mutex);

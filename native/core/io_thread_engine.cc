@@ -1,31 +1,28 @@
 // Implements core/io_thread_engine.h.
 #include "core/io_thread_engine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <thread>
-#include <vector>
 
-#include "core/io_file.h"
-#include "core/io_thread.h"
+#include "core/coded_error.h"
+#include "core/threads.h"
 
 namespace zi {
 namespace {
 
 class ThreadEngine final : public IoEngine {
  public:
-  ThreadEngine(IoQueue& queue, uint64_t threads) : queue_(queue), running_(threads + 1) {
-    for (uint64_t index = 0; index < threads; ++index) {
-      threads_.push_back(StartIoThread("zi-pread", [this] { Run(); }));
-    }
-  }
-  ~ThreadEngine() override {
-    for (auto& thread : threads_) thread.join();
+  ThreadEngine(IoQueue& queue, unsigned wanted) : queue_(queue), running_(wanted + 1) {
+    threads_.Start("zi-pread", wanted, [this] { Run(); });
+    if (threads_.size() == 0) throw CodedError("SYSTEM_LIMIT", threads_.refusal());
+    running_ -= wanted - threads_.size();
   }
   const char* name() const override { return "threads"; }
+  std::string note() const override {
+    if (threads_.refusal().empty()) return {};
+    return "files are read by " + std::to_string(threads_.size()) + " threads, with fewer reads in flight, because " +
+           threads_.refusal();
+  }
   void Wake() override {}  // the queue's own condition variable wakes the threads
   void Stop(std::function<void()> stopped) override {
     stopped_ = std::move(stopped);
@@ -35,9 +32,8 @@ class ThreadEngine final : public IoEngine {
  private:
   void Run() {
     while (auto block = queue_.Take()) {
-      const ssize_t result = pread(block->read->file->fd(), block->destination(), block->length(),
-                                   static_cast<off_t>(block->file_offset()));
-      queue_.Complete(std::move(*block), result < 0 ? -errno : result);
+      const int64_t result = PlainRead(*block);
+      queue_.Complete(std::move(*block), result);
     }
     if (--running_ == 0) stopped_();
   }
@@ -46,13 +42,13 @@ class ThreadEngine final : public IoEngine {
   std::function<void()> stopped_;
   /// Threads, plus one for the owner until it calls Stop(): whoever comes last reports.
   std::atomic<uint64_t> running_;
-  std::vector<std::thread> threads_;
+  Threads threads_;  // last: they use what is above
 };
 
 }  // namespace
 
 std::unique_ptr<IoEngine> StartThreadEngine(IoQueue& queue, uint64_t queue_depth) {
-  return std::make_unique<ThreadEngine>(queue, std::min(kReadThreads, queue_depth));
+  return std::make_unique<ThreadEngine>(queue, static_cast<unsigned>(std::min(kReadThreads, queue_depth)));
 }
 
 }  // namespace zi

@@ -10,7 +10,7 @@ namespace zi {
 /// At most this many threads, and no more than `queue_depth`: what one drive needs to be busy with large blocks.
 constexpr uint64_t kReadThreads = 8;
 
-/// `queue` must outlive the engine.
+/// `queue` must outlive the engine. Throws CodedError where not even one thread starts.
 std::unique_ptr<IoEngine> StartThreadEngine(IoQueue& queue, uint64_t queue_depth);
 
 }  // namespace zi

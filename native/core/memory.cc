@@ -8,9 +8,11 @@
 #include <deque>
 #include <mutex>
 #include <new>
-#include <thread>
 #include <unordered_map>
-#include <vector>
+
+#include "core/coded_error.h"
+#include "core/faults.h"
+#include "core/threads.h"
 
 namespace zi {
 namespace {
@@ -75,6 +77,7 @@ HostMemory::HostMemory(size_t size, bool huge_pages) : Memory(kHostPlace, size) 
   const bool align_huge = huge_pages && size >= kHugePage;
   const size_t alignment = align_huge ? kHugePage : kPage;
   mapped_size_ = RoundUp(std::max(size, size_t{1}), kPage) + (align_huge ? kHugePage : 0);
+  if (mapped_size_ < size || FaultAt(FaultPoint::kMap)) throw std::bad_alloc();
   mapping_ = mmap(nullptr, mapped_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping_ == MAP_FAILED) throw std::bad_alloc();
   set_data(reinterpret_cast<uint8_t*>(RoundUp(reinterpret_cast<uintptr_t>(mapping_), alignment)));
@@ -88,18 +91,20 @@ HostMemory::~HostMemory() {
 
 void HostMemory::Populate(unsigned threads) {
   const size_t pages = RoundUp(size(), kPage) / kPage;
-  const size_t per_thread = (pages + std::max(threads, 1u) - 1) / std::max(threads, 1u);
-  std::vector<std::thread> workers;
-  for (size_t first = 0; first < pages; first += per_thread) {
-    const size_t last = std::min(pages, first + per_thread);
-    workers.emplace_back([this, first, last] {
-      for (size_t page = first; page < last; ++page) {
+  constexpr size_t kPagesAtOnce = 1024;
+  std::atomic<size_t> next{0};
+  const auto touch = [&] {
+    for (size_t first = next.fetch_add(kPagesAtOnce); first < pages; first = next.fetch_add(kPagesAtOnce)) {
+      for (size_t page = first; page < std::min(pages, first + kPagesAtOnce); ++page) {
         volatile uint8_t* byte = data() + page * kPage;
         *byte = *byte;
       }
-    });
-  }
-  for (auto& worker : workers) worker.join();
+    }
+  };
+  Threads helpers;
+  const size_t useful = pages / kPagesAtOnce;
+  helpers.Start("zi:touch", static_cast<unsigned>(std::min<size_t>(threads > 1 ? threads - 1 : 0, useful)), touch);
+  touch();
 }
 
 std::shared_ptr<HostMemory> AllocateHost(size_t size, bool huge_pages) {
@@ -113,8 +118,14 @@ void PopulateSoon(const std::shared_ptr<HostMemory>& memory) {
   std::lock_guard<std::mutex> lock(all.mutex);
   all.waiting.push_back(memory);
   if (all.running) return;
-  std::thread(PopulateWaiting).detach();
   all.running = true;
+  try {
+    StartDetached("zi:pages", PopulateWaiting);
+  } catch (const CodedError&) {
+    // Then the reads touch the pages.
+    all.running = false;
+    all.waiting.clear();
+  }
 }
 
 void EnterMemory(const std::shared_ptr<Memory>& memory) {

@@ -1,19 +1,17 @@
 // Implements core/stream.h.
 #include "core/stream.h"
 
-#include <pthread.h>
-
+#include <new>
 #include <stdexcept>
 
+#include "core/coded_error.h"
 #include "core/spin.h"
+#include "core/threads.h"
 
 namespace zi {
 
 Stream::Stream(std::string name) : name_(std::move(name)) {
-  thread_ = std::thread([this] {
-    pthread_setname_np(pthread_self(), ("zi:" + name_).substr(0, 15).c_str());
-    Loop();
-  });
+  thread_ = StartThread(("zi:" + name_).c_str(), [this] { Loop(); });
 }
 
 Stream::~Stream() { Close(); }
@@ -85,6 +83,8 @@ void Stream::Run(Item& item) {
   if (item.wait) return AwaitEvent(item.wait);
   try {
     item.work(cancel_);
+  } catch (const std::bad_alloc&) {
+    failure_ = "stream '" + name_ + "': " + kNoMemorySentence;
   } catch (const std::exception& error) {
     failure_ = "stream '" + name_ + "': " + error.what();
   }

@@ -19,6 +19,7 @@ class Stream {
   /// the stream: later work is dropped and later events fail with the same sentence.
   using Work = std::function<void(const std::atomic<bool>& cancel)>;
 
+  /// Throws CodedError where its thread cannot start.
   explicit Stream(std::string name);
   ~Stream();
   Stream(const Stream&) = delete;

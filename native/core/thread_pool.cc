@@ -2,8 +2,10 @@
 #include "core/thread_pool.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "core/spin.h"
+#include "core/threads.h"
 
 namespace zi {
 
@@ -16,21 +18,27 @@ struct ThreadPool::Loop {
   const CancelFlag& cancel;
   std::atomic<size_t> next{0};
   std::atomic<unsigned> helpers{0};  // changed under the pool's mutex, read without it while spinning
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure{};  // written by whoever set failed, read once no helper is left
 
   bool HasChunks() const { return next.load(std::memory_order_relaxed) < count; }
 
-  void Drain() {
-    while (!cancel.load(std::memory_order_relaxed)) {
-      const size_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
-      if (begin >= count) return;
-      body(context, begin, std::min(count, begin + chunk));
+  void Drain() noexcept {
+    try {
+      while (!cancel.load(std::memory_order_relaxed)) {
+        const size_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
+        if (begin >= count) return;
+        body(context, begin, std::min(count, begin + chunk));
+      }
+    } catch (...) {
+      if (!failed.exchange(true)) failure = std::current_exception();
     }
     next.store(count, std::memory_order_relaxed);
   }
 };
 
-ThreadPool::ThreadPool(unsigned threads) {
-  for (unsigned i = 1; i < threads; ++i) workers_.emplace_back([this] { Work(); });
+ThreadPool::ThreadPool(unsigned threads) : workers_(std::make_unique<Threads>()) {
+  workers_->Start("zi:pool", threads > 1 ? threads - 1 : 0, [this] { Work(); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -40,17 +48,20 @@ ThreadPool::~ThreadPool() {
     ++generation_;
   }
   work_arrived_.notify_all();
-  for (auto& worker : workers_) worker.join();
+  workers_->Join();
 }
 
-unsigned ThreadPool::threads() const { return static_cast<unsigned>(workers_.size()) + 1; }
+unsigned ThreadPool::threads() const { return workers_->size() + 1; }
+
+const std::string& ThreadPool::refusal() const { return workers_->refusal(); }
 
 void ThreadPool::ParallelFor(size_t count, size_t chunk, const CancelFlag& cancel, Body body, void* context) {
   if (count == 0) return;
   chunk = std::max<size_t>(chunk, 1);
   Loop loop{body, context, count, chunk, cancel};
-  if (workers_.empty() || count <= chunk) {
+  if (workers_->size() == 0 || count <= chunk) {
     loop.Drain();
+    if (loop.failed) std::rethrow_exception(loop.failure);
     return;
   }
   unsigned sleepers;
@@ -73,9 +84,11 @@ void ThreadPool::ParallelFor(size_t count, size_t chunk, const CancelFlag& cance
     std::erase(loops_, &loop);
   }
   auto left = [&] { return loop.helpers.load(std::memory_order_acquire) == 0; };
-  if (SpinBriefly(left)) return;
-  std::unique_lock<std::mutex> lock(mutex_);
-  loop_left_.wait(lock, left);
+  if (!SpinBriefly(left)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    loop_left_.wait(lock, left);
+  }
+  if (loop.failed) std::rethrow_exception(loop.failure);
 }
 
 void ThreadPool::Work() {

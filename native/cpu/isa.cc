@@ -5,6 +5,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 namespace zi {
 namespace {
@@ -22,18 +23,32 @@ std::string BestExact(const std::vector<std::string>& known) {
   return known.back() == "avx512bf16" ? known[known.size() - 2] : known.back();
 }
 
-CpuSetup MakeSetup(unsigned threads, const std::string& isa) {
+/// Throws std::invalid_argument.
+const Kernels& KernelsOf(const std::string& isa) {
   const std::vector<std::string> known = InstructionSets();
   if (known.empty()) throw std::invalid_argument("this processor lacks AVX2, FMA or F16C, which the kernels need");
   const std::string chosen = isa.empty() ? BestExact(known) : isa;
   if (std::find(known.begin(), known.end(), chosen) == known.end()) {
     throw std::invalid_argument("this processor has no kernels for instruction set '" + chosen + "'");
   }
-  const Kernels& kernels = chosen == "avx2"     ? KernelsAvx2()
-                           : chosen == "avx512" ? KernelsAvx512()
-                                                : KernelsAvx512Bf16();
+  if (chosen == "avx2") return KernelsAvx2();
+  return chosen == "avx512" ? KernelsAvx512() : KernelsAvx512Bf16();
+}
+
+/// @param refusal why there are fewer threads than wanted
+CpuSetup MakeSetup(unsigned threads, const std::string& isa, std::string& refusal) {
+  const Kernels& kernels = KernelsOf(isa);
   const unsigned count = threads ? threads : std::max(1u, std::thread::hardware_concurrency());
-  return {&kernels, std::make_shared<ThreadPool>(count)};
+  auto pool = std::make_shared<ThreadPool>(count);
+  if (!pool->refusal().empty()) {
+    // The last thread that the system allows is needed elsewhere: for the tokenizer, to end a stream, to write a file.
+    constexpr unsigned kLeftToOthers = 4;
+    const unsigned possible = pool->threads();
+    refusal = pool->refusal();
+    pool.reset();
+    pool = std::make_shared<ThreadPool>(std::max(1u, possible - std::min(possible, kLeftToOthers)));
+  }
+  return {&kernels, std::move(pool)};
 }
 
 }  // namespace
@@ -54,16 +69,26 @@ std::vector<std::string> InstructionSets() {
   return sets;
 }
 
-void ConfigureCpu(unsigned threads, const std::string& isa) {
-  CpuSetup setup = MakeSetup(threads, isa);
+std::string ConfigureCpu(unsigned threads, const std::string& isa) {
+  {
+    std::lock_guard<std::mutex> lock(setup_mutex);
+    const CpuSetup& current = Setup();
+    if (current.kernels && current.kernels == &KernelsOf(isa) && current.pool->threads() == threads) return {};
+  }
+  std::string refusal;
+  CpuSetup setup = MakeSetup(threads, isa, refusal);
   std::lock_guard<std::mutex> lock(setup_mutex);
   std::swap(Setup(), setup);
+  return refusal;
 }
 
 CpuSetup CurrentCpu() {
   std::lock_guard<std::mutex> lock(setup_mutex);
   CpuSetup& setup = Setup();
-  if (!setup.kernels) setup = MakeSetup(0, "");
+  if (!setup.kernels) {
+    std::string refusal;
+    setup = MakeSetup(0, "", refusal);
+  }
   return setup;
 }
 

@@ -13,8 +13,9 @@ namespace zi {
 std::vector<std::string> InstructionSets();
 
 /// What operations run with from now on; those running keep what they started with.
-/// `threads` 0 means one per processor; `isa` empty means the best. Throws std::invalid_argument.
-void ConfigureCpu(unsigned threads, const std::string& isa);
+/// `threads` 0 means one per processor; `isa` empty means the best. Throws std::invalid_argument. Returns why there are fewer
+/// threads than wanted, or nothing.
+std::string ConfigureCpu(unsigned threads, const std::string& isa);
 
 struct CpuSetup {
   const Kernels* kernels;

@@ -7,8 +7,11 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <new>
 #include <stdexcept>
+#include <string>
+
+#include "core/coded_error.h"
+#include "core/faults.h"
 
 namespace zi {
 namespace {
@@ -24,9 +27,9 @@ class ScratchBlock {
       const size_t alignment = size >= kHugePage ? kHugePage : 64;
       const size_t rounded = (size + alignment - 1) / alignment * alignment;
       std::free(data_);
-      data_ = std::aligned_alloc(alignment, rounded);
+      data_ = FaultAt(FaultPoint::kScratch) ? nullptr : std::aligned_alloc(alignment, rounded);
       size_ = data_ ? rounded : 0;
-      if (!data_) throw std::bad_alloc();
+      if (!data_) throw CodedError(kNoMemory, std::to_string(rounded) + " bytes of scratch cannot be allocated");
       if (alignment == kHugePage) madvise(data_, size_, MADV_HUGEPAGE);
     }
     return data_;

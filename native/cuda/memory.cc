@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <atomic>
 #include <new>
-#include <thread>
+#include <string>
 #include <vector>
 
+#include "core/coded_error.h"
+#include "core/threads.h"
 #include "cuda/api.h"
 #include "cuda/context.h"
 #include "cuda/pieces.h"
@@ -87,13 +89,19 @@ void Pin(const std::shared_ptr<HostMemory>& memory) {
     }
   };
   constexpr size_t kMaxThreads = 8;
-  std::vector<std::thread> threads;
-  for (size_t i = 1; i < std::min(kMaxThreads, pieces.size()); ++i) threads.emplace_back(work);
+  Threads helpers;
+  helpers.Start("zi:pin", static_cast<unsigned>(std::min(kMaxThreads, pieces.size()) - 1), work);
   work();
-  for (auto& thread : threads) thread.join();
+  helpers.Join();
   if (refused != cudaSuccess) {
     for (size_t i = 0; i < pieces.size(); ++i) {
       if (done[i]) cudaHostUnregister(pieces[i].first);
+    }
+    if (refused == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      throw CodedError(kNoMemory, std::to_string(memory->size()) +
+                                      " bytes of host memory cannot be page-locked: give a smaller --dram_memory, or raise "
+                                      "the limit of locked memory (ulimit -l, docker --ulimit memlock=-1)");
     }
     Check(static_cast<cudaError_t>(refused.load()), "cudaHostRegister");
   }

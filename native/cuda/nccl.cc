@@ -7,6 +7,8 @@
 #include <mutex>
 #include <thread>
 
+#include "core/coded_error.h"
+#include "core/threads.h"
 #include "cuda/api.h"
 #include "cuda/context.h"
 #include "cuda/library.h"
@@ -133,7 +135,12 @@ NcclGatherer::NcclGatherer(const std::vector<int>& devices) : nccl_(Functions())
     End(nccl_.CommAbort);
     throw;
   }
-  watcher_ = std::thread([this] { Watch(); });
+  try {
+    watcher_ = StartThread("zi:nccl", [this] { Watch(); });
+  } catch (...) {
+    End(nccl_.CommAbort);
+    throw;
+  }
 }
 
 void NcclGatherer::GatherOnce() {
@@ -242,12 +249,19 @@ void NcclGatherer::End(nccl::Result (*end)(nccl::Communicator*)) {
   const auto ending = std::make_shared<Ending>();
   ending->left = communicators_.size();
   for (nccl::Communicator* communicator : communicators_) {
-    std::thread([ending, communicator, end] {
+    const auto finish = [ending, communicator, end] {
       end(communicator);
       std::lock_guard<std::mutex> done(ending->mutex);
       --ending->left;
       ending->changed.notify_all();
-    }).detach();
+    };
+    try {
+      StartDetached("zi:nccl end", finish);
+    } catch (const CodedError&) {
+      // One after the other they would wait for ever: it is left to the end of the process.
+      std::lock_guard<std::mutex> done(ending->mutex);
+      --ending->left;
+    }
   }
   std::unique_lock<std::mutex> waiting(ending->mutex);
   ending->changed.wait_for(waiting, kPatience, [&] { return ending->left == 0; });

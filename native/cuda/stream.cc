@@ -10,8 +10,13 @@ namespace zi::cuda {
 Stream::Stream(int device, const std::string& name, bool computes) : context_(Context::Of(device)), name_(name) {
   context_->Use();
   Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
-  run_ = std::make_unique<Run>(stream_, *context_, computes);
-  watcher_ = Watcher::Start(context_, stream_, name);
+  try {
+    run_ = std::make_unique<Run>(stream_, *context_, computes);
+    watcher_ = Watcher::Start(context_, stream_, name);
+  } catch (...) {
+    cudaStreamDestroy(stream_);
+    throw;
+  }
 }
 
 Stream::~Stream() {

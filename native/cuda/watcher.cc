@@ -1,8 +1,8 @@
 // Implements the watcher of cuda/stream.h. One per stream, so that a promise never waits for another stream's work.
-#include <pthread.h>
-
 #include <chrono>
 
+#include "core/coded_error.h"
+#include "core/threads.h"
 #include "cuda/stream.h"
 
 namespace zi::cuda {
@@ -26,10 +26,7 @@ Watcher::Watcher(std::shared_ptr<Context> context, cudaStream_t stream, std::str
 std::shared_ptr<Watcher> Watcher::Start(std::shared_ptr<Context> context, cudaStream_t stream, std::string name) {
   auto watcher = std::make_shared<Watcher>(std::move(context), stream, std::move(name));
   watcher->context_->Tell(watcher);
-  std::thread([watcher] {
-    pthread_setname_np(pthread_self(), "zi:cuda events");
-    watcher->Loop();
-  }).detach();
+  StartDetached("zi:cuda events", [watcher] { watcher->Loop(); });
   return watcher;
 }
 
@@ -66,10 +63,15 @@ void Watcher::Close(std::function<void()> closed) {
   }
   arrived_.notify_one();
   Drop("stream '" + name_ + "' was closed");
-  std::thread([self = shared_from_this(), closed = std::move(closed)] {
+  const auto finish = [self = shared_from_this(), closed = std::move(closed)] {
     self->AwaitEnd();
     closed();
-  }).detach();
+  };
+  try {
+    StartDetached("zi:cuda close", finish);
+  } catch (const CodedError&) {
+    finish();  // the caller waits instead
+  }
 }
 
 bool Watcher::AwaitEnd() {

@@ -4,6 +4,7 @@ import type { Device } from '../backend.js';
 import { OperatingError } from '../errors.js';
 import { type IoOptions, native } from '../native.js';
 import type { Memory } from '../ops.js';
+import { computeThreads } from '../processors.js';
 import { HostBlock } from './host-block.js';
 import { NativeBackend } from './native-backend.js';
 import { NativeHost } from './native-host.js';
@@ -12,7 +13,7 @@ import { QueueStream } from './native-stream.js';
 export interface CpuBackendOptions {
   /** Virtual devices with memory of their own, reached by copies and gathers; default one that computes in place. */
   readonly virtualDevices?: number;
-  /** Threads that compute; default one per core. */
+  /** Threads that compute; default one per core, or fewer where a quota of the control group leaves less. */
   readonly threads?: number;
   /**
    * What products with bf16 weights compute in: f32 (the default), or bf16 inputs with f32 sums where the processor
@@ -39,12 +40,18 @@ class CpuDevice implements Device {
   readonly store: QueueStream;
   readonly #memories: HostBlock[] = [];
 
-  constructor(name: string, computesInPlace: boolean) {
+  /** @param opened takes each stream as soon as it is open, also where a later one cannot be */
+  constructor(name: string, computesInPlace: boolean, opened: QueueStream[]) {
     this.name = name;
     this.computesInPlace = computesInPlace;
-    this.compute = openStream(`${name} compute`);
+    const openStream = (use: string) => {
+      const stream = new QueueStream(native().createStream(`${name} ${use}`));
+      opened.push(stream);
+      return stream;
+    };
+    this.compute = openStream('compute');
     // In place nothing is copied to the device, so one stream serves.
-    const open = (use: string) => (computesInPlace ? this.compute : openStream(`${name} ${use}`));
+    const open = (use: string) => (computesInPlace ? this.compute : openStream(use));
     this.fetch = open('fetch');
     this.gather = open('gather');
     this.load = open('load');
@@ -57,15 +64,13 @@ class CpuDevice implements Device {
     return memory;
   }
 
-  close(): void {
-    const streams = new Set([this.compute, this.fetch, this.gather, this.load, this.store]);
-    for (const stream of streams) void stream.close();
+  free(): void {
     for (const memory of this.#memories.splice(0)) memory.native.free();
   }
 }
 
-function configure({ threads, isa, computeType }: CpuBackendOptions): void {
-  if (threads === undefined && isa === undefined && computeType === undefined) return;
+/** Throws NO_DEVICE. */
+function kernelSet({ isa, computeType }: CpuBackendOptions): string | undefined {
   const sets = native().instructionSets();
   if (computeType === 'bfloat16' && !sets.includes(ROUNDING_SET)) {
     throw new OperatingError(
@@ -73,12 +78,19 @@ function configure({ threads, isa, computeType }: CpuBackendOptions): void {
       `--compute_dtype is bfloat16, but this processor does not multiply it (AVX512_BF16 is missing; it has ${sets.join(', ') || 'no AVX2'}): leave it out`,
     );
   }
-  const set = isa ?? (computeType === 'bfloat16' ? ROUNDING_SET : undefined);
-  native().configureCpu({ threads: threads ?? 0, ...(set === undefined ? {} : { isa: set }) });
+  return isa ?? (computeType === 'bfloat16' ? ROUNDING_SET : undefined);
 }
 
-function openStream(name: string): QueueStream {
-  return new QueueStream(native().createStream(name));
+/** Starts the threads that compute. Gives sentences about those that are wanted and not there. */
+function startThreads(wanted: number | undefined, isa: string | undefined): string[] {
+  const threads = computeThreads(wanted);
+  const refusal = native().configureCpu({ threads, ...(isa === undefined ? {} : { isa }) });
+  const notes = refusal === '' ? [] : [`fewer threads compute than wanted: ${refusal}`];
+  if (wanted === undefined || wanted <= threads) return notes;
+  return [
+    `${wanted} threads were to compute, but this process may run on ${threads} cores: as many do`,
+    ...notes,
+  ];
 }
 
 export class CpuBackend extends NativeBackend {
@@ -87,23 +99,39 @@ export class CpuBackend extends NativeBackend {
   /** Virtual devices copy within the same memory. */
   readonly peers: readonly (readonly boolean[])[];
   readonly collective = undefined;
+  readonly #streams: QueueStream[] = [];
+  readonly #threadNotes: readonly string[];
 
   /**
-   * Throws NO_DEVICE where the processor or the system lacks what is asked for.
+   * Throws NO_DEVICE where the processor or the system lacks what is asked for, and SYSTEM_LIMIT where threads cannot start.
    * @param host closed with the backend; default one of its own with `io`
    */
   constructor(options: CpuBackendOptions = {}, host?: NativeHost) {
-    const { virtualDevices = 0, io } = options;
-    configure(options);
+    const { virtualDevices = 0, threads, io } = options;
+    const isa = kernelSet(options);
     super(host ?? new NativeHost(io));
-    this.devices =
-      virtualDevices === 0
-        ? [new CpuDevice('cpu', true)]
-        : Array.from({ length: virtualDevices }, (_, index) => new CpuDevice(`cpu:${index}`, false));
+    const opened: CpuDevice[] = [];
+    this.devices = opened;
+    try {
+      if (virtualDevices === 0) opened.push(new CpuDevice('cpu', true, this.#streams));
+      for (let index = 0; index < virtualDevices; index++) {
+        opened.push(new CpuDevice(`cpu:${index}`, false, this.#streams));
+      }
+      // After the streams, which cannot do with fewer threads.
+      this.#threadNotes = startThreads(threads, isa);
+    } catch (error) {
+      void this.close(); // leaves nothing open
+      throw error;
+    }
     this.peers = this.devices.map(() => this.devices.map(() => true));
   }
 
+  override get notes(): readonly string[] {
+    return [...super.notes, ...this.#threadNotes];
+  }
+
   protected override async stop(): Promise<void> {
-    for (const device of this.devices) device.close();
+    for (const stream of this.#streams) void stream.close();
+    for (const device of this.devices) device.free();
   }
 }
