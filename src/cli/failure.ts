@@ -2,13 +2,15 @@
 
 import { ERROR_CODES, OperatingError } from '../../offload/index.js';
 import { StdoutClosed } from './interrupt.js';
+import { systemFailure } from './system-failure.js';
 
 /** Of a fault of this program, which has no code in the table of errors. */
 export const INTERNAL_STATUS = 1;
 
 /** What goes to stderr, and the exit status. */
-export function describeFailure(error: unknown, withStack: boolean): { text: string; exitStatus: number } {
-  if (error instanceof StdoutClosed) return { text: '', exitStatus: 0 };
+export function describeFailure(thrown: unknown, withStack: boolean): { text: string; exitStatus: number } {
+  if (thrown instanceof StdoutClosed) return { text: '', exitStatus: 0 };
+  const error = systemFailure(thrown) ?? thrown;
   const stack = withStack ? `${stackOf(error)}\n` : '';
   const message = (error instanceof Error ? error.message : String(error)).replaceAll(/\s*\n\s*/g, ' ');
   if (error instanceof OperatingError) {
