@@ -32,12 +32,13 @@ export const ERROR_CODES = {
   DOES_NOT_FIT: { exitStatus: 6, meaning: 'the plan needs more memory than the budget allows' },
   SYSTEM_LIMIT: {
     exitStatus: 6,
-    meaning: 'the system allows too few threads or processes: a limit of the user or the control group',
+    meaning:
+      'the system allows too few threads, processes or open files: a limit of the user or the control group',
   },
   NO_SPACE: { exitStatus: 6, meaning: 'the disk has too little space for a copy or download of the weights' },
   PROMPT_TOO_LONG: { exitStatus: 7, meaning: 'prompt and new tokens do not fit the model’s context' },
   EMPTY_PROMPT: { exitStatus: 7, meaning: 'the prompt has no tokens and the model has no start token' },
-  READ_FAILED: { exitStatus: 8, meaning: 'reading weights from the drive failed' },
+  READ_FAILED: { exitStatus: 8, meaning: 'reading weights or another file failed' },
   FILE_CHANGED: {
     exitStatus: 8,
     meaning: 'a weight file or a file of prompts shrank or changed while it was in use',

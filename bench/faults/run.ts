@@ -110,7 +110,8 @@ export function faultsOf(ended: Ended, reference: Ended, scenario: Scenario): st
     if (results.join('\n') !== reference.results.join('\n')) wrong.push('other results, and status 0');
   } else if (signal === null) {
     wrong.push(...badRefusal(status, sentences));
-    if (scenario.repeats && !reference.stdout.startsWith(stdout)) {
+    // Whatever has begun, its line is ended.
+    if (scenario.repeats && !reference.stdout.startsWith(stdout.replace(/\n$/, ''))) {
       wrong.push(`wrong text before the error: ${JSON.stringify(stdout)}`);
     }
     const known = new Set(reference.results);

@@ -1,7 +1,6 @@
 // Implements core/io_ring_engine.h.
 #include "core/io_ring_engine.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -32,7 +31,7 @@ constexpr uint64_t kWake = UINT64_MAX;
 constexpr double kPatienceMs = 10'000;
 constexpr useconds_t kBetweenAttemptsUs = 1000;
 /// How often a broken ring is looked at for what it had in flight; those who read it are not served by it any more.
-constexpr int kLookMs = 5;
+constexpr useconds_t kBetweenLooksUs = 5000;
 
 /// An eventfd that is closed once.
 class WakeDescriptor {
@@ -243,9 +242,10 @@ class RingEngine final : public IoEngine {
     while (std::optional<IoBlock> block = queue_.TryTake()) queue_.Complete(std::move(*block), -broken_errno_);
     HandleArrived();
     if (Ended()) return;
-    const bool awaits = wake_armed_ || free_places_.size() < in_flight_.size();
-    pollfd waking{wake_.get(), POLLIN, 0};
-    if (poll(&waking, 1, awaits ? kLookMs : -1) <= 0 || wake_armed_) return;
+    if (wake_armed_ || free_places_.size() < in_flight_.size()) {
+      usleep(kBetweenLooksUs);
+      return;
+    }
     uint64_t value;
     [[maybe_unused]] const ssize_t taken = read(wake_.get(), &value, sizeof(value));
   }

@@ -116,7 +116,12 @@ export const SHARED_OPTIONS = {
       'float32, or bfloat16 on processors that multiply it: products with bfloat16 weights round their inputs',
     default: 'float32',
   },
-  threads: { kind: 'value', group: TUNING, describe: 'threads that compute', default: 'one per core' },
+  threads: {
+    kind: 'value',
+    group: TUNING,
+    describe: 'threads that compute, at most one per core',
+    default: 'one per core, or what a quota leaves',
+  },
   virtual_devices: {
     kind: 'value',
     group: TUNING,
