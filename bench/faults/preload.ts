@@ -112,10 +112,12 @@ function halved(name: string, args: readonly unknown[], lengthAt: number): unkno
 for (const name of SYNC) {
   const original = fs[name] as Call;
   const lengthAt = name === 'readSync' || name === 'writeSync' ? 3 : -1;
-  fs[name] = (...args: unknown[]) => {
+  const patched = (...args: unknown[]) => {
     if (strikes(`fs.${name}`, args[0])) throw failure(name, args[0]);
     return original(...(halved(name, args, lengthAt) ?? args));
   };
+  // Some have others as properties, such as realpathSync.native.
+  fs[name] = Object.assign(patched, original);
 }
 for (const name of ASYNC) {
   const original = promises[name] as Call;

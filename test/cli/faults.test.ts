@@ -14,7 +14,17 @@ const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
 
 const SAMPLE: Readonly<Record<string, readonly string[]>> = {
   'from the drive': [
-    ...['thread:1', 'thread:2', 'map:1', 'open:1', 'stat:1', 'ring:1', 'eventFd:1', 'submit:3', 'await:2'],
+    ...[
+      'thread:1',
+      'thread:2',
+      'map:1',
+      'directOpen:1',
+      'stat:1',
+      'ring:1',
+      'eventFd:1',
+      'submit:3',
+      'await:2',
+    ],
     ...['completion:2', 'read:1', 'read:4', 'shortRead:2', 'scratch:1'],
   ].map((point) => `native.${point}`),
   'results to a file, with report and trace': [
