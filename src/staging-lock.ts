@@ -66,6 +66,7 @@ function lock(file: FileHandle, path: string): boolean {
   try {
     return lockFile(file.fd);
   } catch (error) {
+    if (error instanceof OperatingError) throw error; // there is no addon
     throw new OperatingError(
       'WRITE_FAILED',
       `${path} cannot be locked, so that two runs might write the same weights: ${reason(error)}; give a folder on ` +

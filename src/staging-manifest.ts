@@ -57,11 +57,15 @@ export async function writeManifest(folder: string, files: Iterable<StagedFile>)
 export async function sourceState(file: string): Promise<SourceState> {
   try {
     const path = await realpath(file);
-    const { sizeBytes, mtimeNs, ctimeNs, inode } = stateFrom(await stat(path, { bigint: true }));
+    const { sizeBytes, mtimeNs, ctimeNs, inode } = await fileState(path);
     return { path, sizeBytes, mtimeNs, ctimeNs, inode };
   } catch (error) {
     throw new OperatingError('NOT_FOUND', `${file} cannot be opened: ${reason(error)}`, { cause: error });
   }
+}
+
+export async function fileState(path: string): Promise<FileState> {
+  return stateFrom(await stat(path, { bigint: true }));
 }
 
 export function sameState(a: SourceState, b: SourceState): boolean {
@@ -72,7 +76,7 @@ export function sameState(a: SourceState, b: SourceState): boolean {
 /** The copy as it is, if it has the size that the manifest says. */
 export async function stateOfCopy(folder: string, file: StagedFile): Promise<FileState | undefined> {
   try {
-    const state = stateFrom(await stat(join(folder, file.name), { bigint: true }));
+    const state = await fileState(join(folder, file.name));
     return state.sizeBytes === file.source.sizeBytes ? state : undefined;
   } catch {
     return undefined; // absent or not accessible: copying says which

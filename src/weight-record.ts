@@ -2,7 +2,7 @@
 //
 // Three things tell. The state of a file, as the system has it, is enough where it has not changed. A sample of every
 // tensor tells a fine-tune, a merged adapter or another revision from its base. The hash of the whole content is certain;
-// it is made of small models, and known of files from the hub, which are named by it.
+// it is made of small models, and known of files that were copied to another drive, and of the hub's, which it names.
 
 import { createHash } from 'node:crypto';
 import { type FileHandle, open, realpath } from 'node:fs/promises';
@@ -33,6 +33,8 @@ export interface WeightRecord extends Pick<FileState, 'sizeBytes' | 'mtimeNs' | 
 
 export interface RecordWork extends Omit<Work, 'onBytes'> {
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
+  /** Hashes of the files' content that somebody has made already. */
+  readonly sha256?: readonly string[] | undefined;
   /** Up to how many bytes all weights are hashed. */
   readonly wholeBytes?: number;
   /** Told, in a sentence, what was taken for the same without certainty. */
@@ -64,10 +66,10 @@ export async function recordWeights(checkpoint: Checkpoint, work: RecordWork = {
   for (const [index, path] of files.entries()) {
     const state = fileStates[index] ?? stateOfPath(path);
     const sample = await hashPieces(path, pieces[index] ?? [], work.signal);
-    const isNamed = totalBytes > (work.wholeBytes ?? WHOLE_BYTES);
-    const sha256 = isNamed
-      ? await hashInName(path)
-      : await hashFile(await sourceState(path), { signal: work.signal, onBytes });
+    const known = work.sha256?.[index];
+    const isNamed = known === undefined && totalBytes > (work.wholeBytes ?? WHOLE_BYTES);
+    const hash = async () => hashFile(await sourceState(path), { signal: work.signal, onBytes });
+    const sha256 = known ?? (isNamed ? await hashInName(path) : await hash());
     // What was read must be what the headers were read of.
     if (!hasSameContent(state, stateOfPath(path))) {
       throw new OperatingError(
@@ -155,7 +157,7 @@ function piecesOf({ tensors, fileStates, files }: Checkpoint): Piece[][] {
     const fileBytes = fileStates[index]?.sizeBytes ?? 0;
     const endBytes = Math.min(fileBytes, END_BYTES);
     return [
-      { offset: 0, sizeBytes: own[0]?.fileOffset ?? fileBytes },
+      { offset: 0, sizeBytes: own[0]?.fileOffset ?? Math.min(fileBytes, END_BYTES) },
       ...own.flatMap((tensor) => piecesOfTensor(tensor, perTensor)),
       { offset: fileBytes - endBytes, sizeBytes: endBytes },
     ];

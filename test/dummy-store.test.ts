@@ -14,10 +14,10 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { OperatingError } from '../offload/errors.js';
 import { ensureDummyCheckpoint } from '../src/dummy-store.js';
 import { type DummyTensor, writeDummyCheckpoint } from '../src/dummy-weights.js';
 import { keepingTime, overwrite } from './helpers/overwrite.js';
+import { failureOf } from './helpers/staging.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 const CONFIG = { model_type: 'tiny', dtype: 'bfloat16' };
@@ -45,12 +45,6 @@ async function ensure(folder: string, more: { readonly signal?: AbortSignal } = 
     onProgress: (_done, _total, phase) => seen.phases.add(phase),
   });
   return seen;
-}
-
-async function failureOf(work: Promise<unknown>): Promise<OperatingError> {
-  const error: unknown = await work.catch((thrown: unknown) => thrown);
-  if (error instanceof OperatingError) return error;
-  throw new Error(`expected an operating error, got ${String(error)}`);
 }
 
 const newFolder = () => join(tempFolder(), 'made');

@@ -15,19 +15,13 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-import { OperatingError } from '../offload/errors.js';
 import { takeLock } from '../src/staging-lock.js';
+import { failureOf } from './helpers/staging.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 const ROUNDS = fileURLToPath(new URL('../dist/bench/lock-rounds.js', import.meta.url));
 
 const lockPath = () => join(tempFolder(), 'lock');
-
-async function failureOf(work: Promise<unknown>): Promise<OperatingError> {
-  const error: unknown = await work.catch((thrown: unknown) => thrown);
-  if (error instanceof OperatingError) return error;
-  throw new Error(`expected an operating error, got ${String(error)}`);
-}
 
 /** Holds the lock of the folder until it is killed: with `dies`, when it says so. */
 async function processThatHolds(folder: string): Promise<ChildProcess> {

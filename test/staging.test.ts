@@ -17,70 +17,17 @@ import {
 import { hostname } from 'node:os';
 import { basename, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { OperatingError } from '../offload/errors.js';
+import { stateOfPath } from '../offload/file-state.js';
 import { stageCheckpoint } from '../src/staging.js';
 import { CHUNK_BYTES } from '../src/staging-copy.js';
-import { keepingTime, overwrite } from './helpers/overwrite.js';
-import { randomFrom } from './helpers/random.js';
-import { safetensorsBytes, writeSafetensors } from './helpers/safetensors.js';
+import { keepingTime } from './helpers/overwrite.js';
+import { safetensorsBytes } from './helpers/safetensors.js';
+import { expectCopyOf, failureOf, meter, overwriteEnd, type Source, sourceOf } from './helpers/staging.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 /** A memory file system, as a drive other than the one of the temporary folder. */
 const OTHER = '/dev/shm';
 const hasOther = existsSync(OTHER) && statSync(OTHER).dev !== statSync(tempFolder()).dev;
-
-interface Source {
-  readonly folder: string;
-  readonly files: readonly string[];
-}
-
-/** Weight files of the given sizes (in chunks) with random content. */
-function sourceOf(chunks: readonly number[], seed = 1): Source {
-  const folder = tempFolder();
-  const random = randomFrom(seed);
-  const files = chunks.map((count, i) => {
-    const path = join(folder, `model-${i}.safetensors`);
-    const data = Buffer.alloc(Math.floor(count * CHUNK_BYTES));
-    for (let at = 0; at + 4 <= data.length; at += 512) data.writeInt32LE(random() * 2 ** 31, at);
-    writeSafetensors(path, [{ name: `t${i}`, dtype: 'U8', shape: [data.length], data }]);
-    return path;
-  });
-  return { folder, files };
-}
-
-function expectCopyOf(source: Source, files: readonly string[]): void {
-  expect(files.map((file) => basename(file))).toEqual(source.files.map((file) => basename(file)));
-  for (const [i, file] of files.entries()) {
-    expect(readFileSync(file).equals(readFileSync(source.files[i] ?? ''))).toBe(true);
-  }
-}
-
-async function failureOf(work: Promise<unknown>): Promise<OperatingError> {
-  const error: unknown = await work.catch((thrown: unknown) => thrown);
-  if (!(error instanceof OperatingError))
-    throw new Error(`expected an operating error, got ${String(error)}`);
-  return error;
-}
-
-/** Where nothing is looked at but the whole. */
-function overwriteEnd(path: string): void {
-  overwrite(path, statSync(path).size - 100);
-}
-
-/** Counts bytes by phase. */
-function meter() {
-  const bytes = { compare: 0, copy: 0 };
-  const calls: number[] = [];
-  return {
-    bytes,
-    calls,
-    onProgress: (done: number, total: number, phase: 'compare' | 'copy') => {
-      expect(done).toBeLessThanOrEqual(total);
-      bytes[phase] = done;
-      calls.push(done);
-    },
-  };
-}
 
 test('on the same drive the files are used where they lie', async () => {
   const source = sourceOf([0.01]);
@@ -272,6 +219,18 @@ describe.skipIf(!hasOther)('on another drive (needs /dev/shm)', () => {
     bytes.fill(7, CHUNK_BYTES + 100, CHUNK_BYTES + 200);
     writeFileSync(path, bytes);
     expectCopyOf(source, (await stageCheckpoint(source, dir)).files);
+  });
+
+  test('a source that changed since its header was read is refused', async () => {
+    const source = sourceOf([0.1]);
+    const fileStates = source.files.map(stateOfPath);
+    const dir = tempFolder(OTHER);
+    await stageCheckpoint({ ...source, fileStates }, dir);
+    cpSync(source.files[0] ?? '', join(source.folder, 'new'));
+    renameSync(join(source.folder, 'new'), source.files[0] ?? '');
+    const error = await failureOf(stageCheckpoint({ ...source, fileStates }, dir));
+    expect(error.code).toBe('FILE_CHANGED');
+    expect(error.message).toMatch(/after its header had been read/);
   });
 
   test('a source that changes during the copy is refused', async () => {

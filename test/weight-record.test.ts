@@ -25,13 +25,13 @@ function copyOfModel(): string {
 async function differenceAfter(
   folder: string,
   change: (path: string, checkpoint: Checkpoint) => string | undefined,
-  options: typeof LARGE | undefined = undefined,
+  options?: { readonly wholeBytes: number; readonly sha256?: readonly string[] },
 ) {
   const before = await openCheckpoint(folder);
   const kept: unknown = JSON.parse(JSON.stringify(weightsToJson(await recordWeights(before, options))));
   const elsewhere = change(join(folder, FILE), before) ?? folder;
   const { files, ...after } = await openCheckpoint(elsewhere);
-  const now = await recordWeights({ files, ...after }, options);
+  const now = await recordWeights({ files, ...after }, options && LARGE);
   const doubts: string[] = [];
   const then = weightsFromJson(kept) ?? [];
   expect(then).toHaveLength(1);
@@ -130,6 +130,19 @@ it('of large models that were touched are not taken on trust, until their time i
       difference ?? '',
     ) ?? [];
   expect(time).toMatch(/^@\d+\.\d{9}$/);
+});
+
+it('of large models are compared to the last byte where copying has hashed them', async () => {
+  const folder = copyOfModel();
+  const content = readFileSync(join(folder, FILE));
+  const options = { ...LARGE, sha256: [createHash('sha256').update(content).digest('hex')] };
+  const touch = (path: string) => void utimesSync(path, 1, 1) as undefined;
+  expect(await differenceAfter(folder, touch, options)).toEqual({ difference: undefined, doubts: [] });
+  const edit = (path: string, checkpoint: Checkpoint) => {
+    keepingTime(path, () => flip(path, hiddenPlace(checkpoint)));
+    return undefined;
+  };
+  expect((await differenceAfter(folder, edit, options)).difference).toMatch(/has other content/);
 });
 
 describe('of files from the hub', () => {

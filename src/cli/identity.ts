@@ -35,6 +35,7 @@ export async function identityOf(
   const template = chat ? await chatTemplateText(checkpoint.folder) : undefined;
   let line = 'looking at the weights';
   const work = recordWeights(checkpoint, {
+    sha256: source.sha256,
     signal: interrupt.signal,
     onProgress: (done, total) => {
       line = `weights: ${formatBytes(done)} of ${formatBytes(total)} looked at`;

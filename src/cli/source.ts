@@ -23,6 +23,8 @@ export interface Source {
   readonly files: readonly string[];
   /** What they were when it was made sure that they are the checkpoint's. */
   readonly fileStates: readonly FileState[];
+  /** Of the content of each, where copying has told. */
+  readonly sha256?: readonly string[];
 }
 
 /** Reads headers only, unless weights have to be made or copied first. */
@@ -35,8 +37,8 @@ export async function openSource(options: SharedOptions, context: CommandContext
   const opened = early?.options.folder === folder ? early.opened : await openModel(folder);
   checkType(opened, options.dtype);
   for (const warning of opened.warnings) context.log.warn(warning);
-  const { files, fileStates } = await stage(opened, options.offloadFolder, context);
-  return { opened, files, fileStates };
+  const { files, fileStates, sha256 } = await stage(opened, options.offloadFolder, context);
+  return { opened, files, fileStates, ...(sha256 ? { sha256 } : {}) };
 }
 
 function realModel({ name, revision }: SharedOptions, context: CommandContext): Promise<string> {
@@ -133,7 +135,7 @@ async function stage(
   { checkpoint }: OpenedModel,
   folder: string | undefined,
   { log, progress, interrupt }: CommandContext,
-): Promise<Pick<Source, 'files' | 'fileStates'>> {
+): Promise<Omit<Source, 'opened'>> {
   if (folder === undefined) return checkpoint;
   const { stageCheckpoint } = await import('../staging.js');
   let line = 'looking at the weights';
