@@ -116,15 +116,19 @@ function whyNoRing(kernelRelease: string, system: System): { finding: string; me
   return { finding: 'the kernel refuses it', mend: 'use a kernel built with CONFIG_IO_URING' };
 }
 
-export function checkRegistration(probe: IoProbe, system: System): Finding {
+/** Of the process, as far as remedies depend on it. */
+export interface Standing {
+  readonly isRoot: boolean;
+  readonly userName: string;
+  /** A systemd unit started it. */
+  readonly isService: boolean;
+}
+
+export function checkRegistration(probe: IoProbe, system: System, standing: Standing): Finding {
   const topic = 'locked memory';
-  const match = /^Max locked memory\s+(\S+)/m.exec(system.readText('/proc/self/limits') ?? '');
+  const [soft, hard] = lockedLimits(system);
   const limit =
-    match?.[1] === 'unlimited'
-      ? 'no limit'
-      : match
-        ? `limit ${formatBytes(Number(match[1]))}`
-        : 'limit unknown';
+    soft === undefined ? 'limit unknown' : soft === UNLIMITED ? 'no limit' : `limit ${formatBytes(soft)}`;
   if (probe.registered)
     return { topic, state: 'good', finding: `${limit}; buffers can be registered with the ring` };
   if (probe.engine !== 'io_uring')
@@ -137,9 +141,41 @@ export function checkRegistration(probe: IoProbe, system: System): Finding {
     topic,
     state: 'limited',
     finding: `${limit}; ${probe.registrationNote ?? 'buffers cannot be registered'}`,
-    mend: 'ulimit -l unlimited, LimitMEMLOCK=infinity in a systemd unit, or docker run --ulimit memlock=-1',
+    mend:
+      soft === UNLIMITED
+        ? 'the limit is not what forbids it: use Linux 5.13 or later, or permit io_uring_register in the container’s seccomp profile'
+        : howToLock(soft !== hard && hard === UNLIMITED, system, standing),
   };
 }
+
+const UNLIMITED = Number.POSITIVE_INFINITY;
+
+/** Soft and hard; a process may raise the first to the second. */
+function lockedLimits(system: System): (number | undefined)[] {
+  const match = /^Max locked memory\s+(\S+)\s+(\S+)/m.exec(system.readText('/proc/self/limits') ?? '');
+  return [match?.[1], match?.[2]].map((text) =>
+    text === undefined ? undefined : text === 'unlimited' ? UNLIMITED : Number(text),
+  );
+}
+
+/** `ulimit` raises no hard limit but root's, login limits do not reach services, and neither reaches a container. */
+function howToLock(mayRaise: boolean, system: System, { isRoot, userName, isService }: Standing): string {
+  if (mayRaise) return 'ulimit -l unlimited in this shell, before the program starts';
+  if (CONTAINER_FILES.some((path) => system.exists(path))) {
+    return 'start the container with docker run --ulimit memlock=-1:-1 (podman takes the same)';
+  }
+  if (isService) {
+    return 'LimitMEMLOCK=infinity in the [Service] section of the systemd unit, then systemctl daemon-reload and restart it';
+  }
+  if (isRoot) return 'ulimit -l unlimited in this shell, before the program starts (root may raise it)';
+  return (
+    `as root, put the line “${userName} - memlock unlimited” into /etc/security/limits.d/memlock.conf, then log in again ` +
+    '(for a service: LimitMEMLOCK=infinity in its systemd unit)'
+  );
+}
+
+/** Docker's and podman's marks. */
+const CONTAINER_FILES = ['/.dockerenv', '/run/.containerenv'];
 
 /** @param path what was tried */
 export function checkDirect(path: string, direct: boolean, note: string | undefined): Finding {

@@ -3,7 +3,7 @@
 import { randomFillSync, randomUUID } from 'node:crypto';
 import { constants, existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
-import { availableParallelism, cpus, release } from 'node:os';
+import { availableParallelism, cpus, release, userInfo } from 'node:os';
 import { join } from 'node:path';
 import {
   CpuBackend,
@@ -32,6 +32,7 @@ import {
   checkProcessor,
   checkRegistration,
   type Finding,
+  type Standing,
   type System,
 } from './doctor-checks.js';
 import { chooseDevice } from './engine.js';
@@ -65,7 +66,7 @@ export async function diagnose(path: string | undefined, signal: AbortSignal): P
     checkMemory(detectHardware()),
     checkHugePages(SYSTEM),
     checkIoUring(io, release(), SYSTEM),
-    checkRegistration(io, SYSTEM),
+    checkRegistration(io, SYSTEM, standing()),
   ];
   const drive = path === undefined ? undefined : await onFile(path, signal, findings);
   findings.push(driveFinding(path, drive));
@@ -83,6 +84,7 @@ export async function diagnose(path: string | undefined, signal: AbortSignal): P
   if (machine) findings.push(...rateFindings(machine));
   findings.push(checkCuda(SYSTEM, process.env.LD_LIBRARY_PATH));
   if (device === 'cuda') findings.push(gpuFinding(cuda));
+  else if (cuda.present) findings.push(unusableGpu(cuda));
   return { findings, machine };
 }
 
@@ -225,6 +227,21 @@ export function gpuFinding({ devices, products }: CudaStatus): Finding {
       `${name} (${computeCapability}), ${formatBytes(freeBytes)} of ${formatBytes(totalBytes)} free`,
   );
   return { topic: 'GPU', state: 'good', finding: `${each.join('; ')}; products by ${products}` };
+}
+
+/** There is one, and models run on the CPU. */
+export function unusableGpu({ problem }: CudaStatus): Finding {
+  return {
+    topic: 'GPU',
+    state: 'absent',
+    finding: `it cannot be used, so that models run on the CPU: ${problem}`,
+    mend: 'mend that, or choose another GPU with CUDA_VISIBLE_DEVICES',
+  };
+}
+
+function standing(): Standing {
+  const { uid, username } = userInfo();
+  return { isRoot: uid === 0, userName: username, isService: process.env.INVOCATION_ID !== undefined };
 }
 
 const MARKS: Readonly<Record<Finding['state'], string>> = {

@@ -1,6 +1,7 @@
 // What the machine could do at best, measured in the same run: shared drives and hosts change from hour to hour.
 
 import { type Executor, measureComputeLimits } from '../offload/index.js';
+import type { DeviceKind } from './engine.js';
 
 /** Undefined where nothing was measured. */
 export interface Limits {
@@ -31,7 +32,10 @@ export async function measureDriveLimit(executor: Executor): Promise<number | un
 /** To be called when the engine is closed: it needs memory of its own, which no budget has room for. */
 export function withComputeLimits(
   driveBytesPerSecond: number | undefined,
+  device: DeviceKind,
   threads: number | undefined,
 ): Limits {
+  // What this measures are the processor's, which do not limit a GPU.
+  if (device === 'cuda') return { ...UNKNOWN_LIMITS, driveBytesPerSecond };
   return { driveBytesPerSecond, ...measureComputeLimits(threads) };
 }

@@ -233,3 +233,17 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
 function passJson(pass: PredictedPass | undefined) {
   return pass ? { ...pass, tokensPerSecond: perSecond(pass) } : null;
 }
+
+/** For logs: what was chosen, and every summand of the memory that it takes. */
+export function planDetails(plan: Plan): string[] {
+  const { microBatchTokens, microBatchSequences, passTokens, hostBuffers, deviceBuffers, activationType } =
+    plan;
+  return [
+    `plan: micro-batches of at most ${counted(microBatchTokens, 'token')} and ${counted(microBatchSequences, 'sequence')}, ` +
+      `passes of at most ${counted(passTokens, 'token')}, ${counted(hostBuffers.count, 'host buffer')}, ` +
+      `${counted(deviceBuffers.count, 'device buffer')}, activations in ${activationType}`,
+    ...plan.terms.map(
+      ({ tier, name, bytes, reason }) => `plan: ${tier} ${formatBytes(bytes)} ${name}: ${reason}`,
+    ),
+  ];
+}

@@ -47,6 +47,13 @@ export function performanceBlock({ batchSize, readySeconds, cycles }: BenchmarkF
 
 /** A line per hop and per phase of compute: bytes, rate, limit of the same run, stall. */
 export function streamingBlock(meter: Meter, limits: Limits): string {
+  return streamingLines(meter, limits)
+    .map((line) => `${line}\n`)
+    .join('');
+}
+
+/** A line for each hop and each phase. */
+export function streamingLines(meter: Meter, limits: Limits): string[] {
   const { seconds } = totals(meter);
   const lines = meter
     .lanes()
@@ -56,7 +63,7 @@ export function streamingBlock(meter: Meter, limits: Limits): string {
     const figures = meter.phase(phase);
     if (figures) lines.push(...phaseLines(phase, figures, limits));
   }
-  return lines.map((line) => `${line}\n`).join('');
+  return lines;
 }
 
 /** What was streamed, in a sentence for the end of a run. */
@@ -154,7 +161,19 @@ function formatFlops(achieved: number, limit: number | undefined): string {
 }
 
 function ofLimit(achieved: number, limit: number | undefined): string {
-  return limit ? ` (${percent(achieved, limit)} of ${formatRate(limit)}, the limit in this run)` : '';
+  if (!limit) return '';
+  if (shareOfLimit(achieved, limit) === null)
+    return ` (more than the ${formatRate(limit)} that were measured in this run: from caches, or others were busy then)`;
+  return ` (${percent(Math.min(achieved, limit), limit)} of ${formatRate(limit)}, the limit in this run)`;
+}
+
+/** Two measurements of one rate differ by that much. */
+const NOISE = 0.05;
+
+/** What is more than the limit by more than noise was not limited by it, as small weights come from caches: no share. */
+function shareOfLimit(achieved: number, limit: number | undefined): number | null {
+  if (!limit || achieved > (1 + NOISE) * limit) return null;
+  return Math.min(1, achieved / limit);
 }
 
 function hopJson(lane: LaneSummary, limits: Limits, seconds: number) {
@@ -169,7 +188,7 @@ function hopJson(lane: LaneSummary, limits: Limits, seconds: number) {
     stall_seconds: stallOf(lane, seconds),
     bytes_per_second: achieved,
     limit_bytes_per_second: limit ?? null,
-    of_limit: limit ? achieved / limit : null,
+    of_limit: shareOfLimit(achieved, limit),
   };
 }
 
@@ -186,10 +205,10 @@ function phaseJson(figures: PhaseFigures, limits: Limits) {
     weight_bytes: figures.weightBytes,
     weight_bytes_per_second: achieved,
     limit_bytes_per_second: limit ?? null,
-    of_limit: limit ? achieved / limit : null,
+    of_limit: shareOfLimit(achieved, limit),
     block_flops_per_second: flops,
     limit_flops_per_second: limits.flopsPerSecond ?? null,
-    of_flops_limit: limits.flopsPerSecond ? flops / limits.flopsPerSecond : null,
+    of_flops_limit: shareOfLimit(flops, limits.flopsPerSecond),
   };
 }
 

@@ -1,7 +1,9 @@
 // What the doctor says of machines that lack something, and what it advises.
 
 import { describe, expect, it } from 'vitest';
-import { tightestGroup } from '../offload/hardware.js';
+import { lastCacheBytes, tightestGroup } from '../offload/hardware.js';
+import { cpuBenchSizes } from '../offload/measure.js';
+import { unusableGpu } from '../src/doctor.js';
 import {
   checkCuda,
   checkDirect,
@@ -56,14 +58,34 @@ describe('io_uring', () => {
   });
 });
 
-it('locked memory says the limit and how to raise it', () => {
-  const limits = {
-    '/proc/self/limits': 'Max locked memory         8388608              8388608              bytes',
-  };
-  expect(checkRegistration(RING, system(limits)).finding).toContain('limit 8.00 MiB');
+describe('locked memory', () => {
+  const limits = (soft: string, hard: string) => ({
+    '/proc/self/limits': `Max locked memory         ${soft}              ${hard}              bytes`,
+  });
+  const user = { isRoot: false, userName: 'ada', isService: false };
   const refused = { ...RING, registered: false, registrationNote: 'refused (ENOMEM)' };
-  expect(checkRegistration(refused, system(limits))).toMatchObject({ state: 'limited' });
-  expect(checkRegistration(refused, system(limits)).mend).toContain('ulimit -l');
+  const mend = (files: Record<string, string>, standing: Partial<typeof user> = {}) =>
+    checkRegistration(refused, system(files), { ...user, ...standing }).mend;
+  const small = limits('8388608', '8388608');
+
+  it('says the limit', () => {
+    expect(checkRegistration(RING, system(small), user).finding).toContain('limit 8.00 MiB');
+    expect(checkRegistration(refused, system(small), user)).toMatchObject({ state: 'limited' });
+  });
+
+  it('is raised where this process may, which depends on who it is', () => {
+    expect(mend(limits('8388608', 'unlimited'))).toMatch(/^ulimit -l unlimited in this shell/);
+    expect(mend(small)).toMatch(/“ada - memlock unlimited” into \/etc\/security\/limits.d\/.*log in again/);
+    expect(mend(small, { isRoot: true })).toMatch(/^ulimit -l unlimited .*root may/);
+    expect(mend(small, { isService: true })).toMatch(/^LimitMEMLOCK=infinity in the \[Service\] section/);
+    expect(mend({ ...small, '/.dockerenv': '' }, { isRoot: true })).toContain(
+      'docker run --ulimit memlock=-1:-1',
+    );
+  });
+
+  it('is not blamed where there is no limit', () => {
+    expect(mend(limits('unlimited', 'unlimited'))).toMatch(/^the limit is not what forbids it/);
+  });
 });
 
 it('huge pages', () => {
@@ -138,4 +160,42 @@ describe('memory', () => {
       checkMemory({ dramAvailableBytes: 2 ** 30, limitBytes: 2 ** 31, totalBytes: 2 ** 31 }).mend,
     ).toContain('--memory');
   });
+});
+
+describe('what is measured with', () => {
+  const MiB = 2 ** 20;
+
+  it('is more than the last caches hold, where there is memory for it', () => {
+    const cpu = (number: number, index: number, level: number, size: string, shared: string) => {
+      const folder = `/sys/devices/system/cpu/cpu${number}/cache/index${index}`;
+      return {
+        [`${folder}/level`]: `${level}\n`,
+        [`${folder}/size`]: `${size}\n`,
+        [`${folder}/shared_cpu_list`]: `${shared}\n`,
+      };
+    };
+    const files: Record<string, string> = {
+      ...cpu(0, 0, 1, '32K', '0'),
+      ...cpu(0, 1, 3, '32768K', '0-1'),
+      ...cpu(1, 0, 3, '32768K', '0-1'),
+      ...cpu(2, 0, 3, '96M', '2'),
+    };
+    expect(lastCacheBytes((path) => files[path])).toBe(128 * MiB);
+    expect(lastCacheBytes(() => undefined)).toBe(0);
+    expect(cpuBenchSizes(64 * 1024 * MiB, 480 * MiB).coldBytes).toBe(960 * MiB);
+    expect(cpuBenchSizes(64 * 1024 * MiB, 4096 * MiB).coldBytes).toBe(1024 * MiB);
+    expect(cpuBenchSizes(64 * 1024 * MiB, 8 * MiB).coldBytes).toBe(160 * MiB);
+    expect(cpuBenchSizes(2048 * MiB, 480 * MiB).coldBytes).toBe(512 * MiB);
+  });
+
+  it('fits beside Node into 200 MiB', () => {
+    const { coldBytes, scratchBytes } = cpuBenchSizes(110 * MiB, 480 * MiB);
+    expect(coldBytes + scratchBytes).toBeLessThanOrEqual(80 * MiB);
+  });
+});
+
+it('a GPU that cannot be used is told of, with why', () => {
+  const problem = 'Tesla T4 has compute capability 7.5, but 8.0 (Ampere) or later is needed';
+  const { state, finding } = unusableGpu({ problem, present: true, products: '', devices: [] });
+  expect([state, finding]).toEqual(['absent', expect.stringContaining(problem)]);
 });

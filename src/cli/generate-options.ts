@@ -1,5 +1,6 @@
 // Options of `generate`.
 
+import type { OperatingError } from '../../offload/index.js';
 import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
 import type { PromptsFormat } from './prompt-list.js';
 import { readSamplingOptions, SAMPLING_OPTIONS, type SamplingOptions } from './sampling-options.js';
@@ -129,6 +130,7 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
   if (options.flag('resume') && !options.has('output')) {
     throw badOption('--resume goes on with a file of results: add --output');
   }
+  refuseTextForShape(options, ['prompt', 'chat', 'stop']);
   const shared = readSharedOptions(options);
   const autoBatch = options.text('batch_size') === 'auto';
   return {
@@ -152,4 +154,19 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
       ? { warmupCycles: options.count('warmup_cycles', 0) ?? 1, cycles: options.count('cycles') ?? 5 }
       : undefined,
   };
+}
+
+/** Before weights of gigabytes are made for a text that nothing can read. Throws BAD_OPTION. */
+export function refuseTextForShape(options: OptionReader, names: readonly string[]): void {
+  if (!options.has('dummy_weights')) return;
+  const given = names.find((name) => options.has(name));
+  if (given !== undefined) throw noTokenizer(`--${given} is given`);
+}
+
+/** Of a shape, whose random weights have no tokenizer beside them. */
+export function noTokenizer(what: string): OperatingError {
+  return badOption(
+    `${what}, but a shape with --dummy_weights has no tokenizer: leave it out, or give --prompts_file with lines of ` +
+      '"prompt_token_ids"',
+  );
 }

@@ -12,7 +12,7 @@ import { dropDamaged, type FinishedTexts } from '../results-lines.js';
 import { isGreedy } from '../sampler.js';
 import { withAutoBatch } from './auto-batch.js';
 import type { CommandContext } from './context.js';
-import type { GenerateOptions } from './generate-options.js';
+import { type GenerateOptions, noTokenizer } from './generate-options.js';
 import {
   encodeJob,
   fillJob,
@@ -64,6 +64,8 @@ export async function runGenerate(given: GenerateOptions, context: CommandContex
   if (output !== undefined && !isStdout(output)) context.interrupt.ignoreClosedStdout();
   const asked = withSeedOfResults(given);
   const prompts = await givenPrompts(asked, context);
+  if (given.dummyWeights && (prompts.has.text || prompts.has.messages))
+    throw noTokenizer('there are prompts of text');
   const source = await openSource(asked, context);
   checkModelFiles(outputs, source);
   const encoded = await encodeJob(source, prompts, asked, context);
@@ -138,7 +140,7 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
       };
     },
   );
-  const limits = measured ? withComputeLimits(drive, options.cpu.threads) : UNKNOWN_LIMITS;
+  const limits = measured ? withComputeLimits(drive, options.device, options.cpu.threads) : UNKNOWN_LIMITS;
   const { batchSize, benchmark } = options;
   if (benchmark) {
     const { meter, readySeconds } = session;

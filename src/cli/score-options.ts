@@ -44,6 +44,11 @@ export function readScoreOptions(options: OptionReader): ScoreCommandOptions {
   options.exclude('text_file', 'token_ids', 'give the text in one way');
   const [text, ids] = [options.path('text_file'), options.path('token_ids')];
   const shared = readSharedOptions(options);
+  if (text !== undefined && options.has('dummy_weights')) {
+    throw badOption(
+      '--text_file is given, but a shape with --dummy_weights has no tokenizer: give --token_ids instead',
+    );
+  }
   if (text === undefined && ids === undefined) {
     throw badOption('there is nothing to score: give --text_file or --token_ids');
   }

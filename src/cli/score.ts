@@ -58,7 +58,9 @@ export async function runScore(options: ScoreCommandOptions, context: CommandCon
     },
   );
   const limits =
-    options.report === undefined ? UNKNOWN_LIMITS : withComputeLimits(drive, options.cpu.threads);
+    options.report === undefined
+      ? UNKNOWN_LIMITS
+      : withComputeLimits(drive, options.device, options.cpu.threads);
   const figures = { context: windowTokens, batch_size: workload.sequences, ...result };
   const summary = rateSentence('scored a text', result.tokens, seconds);
   finishSession({ command: 'score', source, session, options, context, limits, figures, summary });

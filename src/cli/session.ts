@@ -7,7 +7,8 @@ import type { Limits } from '../limits.js';
 import { Meter } from '../meter.js';
 import { writeWhole } from '../output-file.js';
 import { isStdout } from '../output-target.js';
-import { reportJson, streamingSentence } from '../report.js';
+import { planDetails } from '../plan-text.js';
+import { reportJson, streamingLines, streamingSentence } from '../report.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor, warningsFor } from './ds-config-options.js';
 import type { SharedOptions } from './shared-options.js';
@@ -56,9 +57,12 @@ export async function withSession<T>(
   for (const line of budgetWarnings(options)) log.warn(line);
   const { opened } = source;
   const ahead = context.early?.opened === opened ? context.early.ahead : undefined;
+  const startMs = performance.now();
   const engine = await Engine.open(opened, engineOptions(source, options, workload), ahead);
   const forget = interrupt.onStop(() => engine.close());
   try {
+    log.debug(`planned, allocated and opened in ${(performance.now() - startMs).toFixed(0)} ms`);
+    for (const line of planDetails(engine.plan)) log.debug(line);
     const readySeconds = performance.now() / 1e3;
     const notes = [...opened.warnings, ...engine.backend.notes];
     for (const note of engine.backend.notes) log.warn(note);
@@ -91,6 +95,7 @@ export function finishSession(outcome: Outcome): void {
   const { options, context, session, summary } = outcome;
   const { engine, meter } = session;
   context.log.info(`${summary}; ${streamingSentence(meter, engine.plan)}`);
+  for (const line of streamingLines(meter, outcome.limits)) context.log.debug(line);
   if (engine.trace.droppedSpans > 0) {
     context.log.warn(
       `--trace holds the first of what happened: ${engine.trace.droppedSpans} spans more were left out`,

@@ -15,6 +15,7 @@ import { chooseDevice, type DeviceKind } from '../engine.js';
 import { LOG_LEVELS, type LogLevel } from '../log.js';
 import type { TypeName } from '../shape.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
+import { idleOptions } from './idle-options.js';
 import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
 
 const MODEL = 'Model';
@@ -81,7 +82,7 @@ export const SHARED_OPTIONS = {
   dram_memory: {
     kind: 'value',
     group: PLACEMENT,
-    describe: 'bound on all large memory, such as 2GiB',
+    describe: 'bound on all large memory, such as 2GiB (2G is the same, 2GB is 2 · 10⁹ bytes)',
     default: '85 % of what is available',
   },
   ds_config: {
@@ -135,7 +136,12 @@ export const SHARED_OPTIONS = {
   no_direct_io: { kind: 'flag', group: TUNING, describe: 'read through the page cache' },
   report: { kind: 'value', group: OUTPUT, describe: 'write the figures of the run to this file, as JSON' },
   trace: { kind: 'value', group: OUTPUT, describe: 'write a trace to this file, for ui.perfetto.dev' },
-  log_level: { kind: 'value', group: OUTPUT, describe: LOG_LEVELS.join(', '), default: 'info' },
+  log_level: {
+    kind: 'value',
+    group: OUTPUT,
+    describe: `${LOG_LEVELS.join(', ')}; debug adds what was planned, sizes, rates and times of the steps, and where an error comes from (as ZI_DEBUG=1)`,
+    default: 'info',
+  },
 } as const satisfies OptionTable;
 
 export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' } as const satisfies Record<
@@ -204,7 +210,7 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     plan: readPlanOptions(options),
     cpu: readCpuOptions(options, device),
     dsConfig: undefined,
-    warnings,
+    warnings: [...warnings, ...idleOptions(options, { device, deviceCount, described: elsewhere })],
     report: options.path('report'),
     trace: options.path('trace'),
   };

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
-import { type FileState, formatBytes, OperatingError } from '../../offload/index.js';
+import { counted, type FileState, formatBytes, OperatingError } from '../../offload/index.js';
 import { configuredRole } from '../ending-ids.js';
 import { type OpenedModel, openModel } from '../engine.js';
 import { readOptionalJsonObject } from '../json-file.js';
@@ -30,6 +30,7 @@ export interface Source {
 /** Reads headers only, unless weights have to be made or copied first. */
 export async function openSource(options: SharedOptions, context: CommandContext): Promise<Source> {
   for (const warning of options.warnings) context.log.warn(warning);
+  const startMs = performance.now();
   const folder = options.dummyWeights
     ? await dummyCheckpoint(options, options.dummyWeights.folder, context)
     : await realModel(options, context);
@@ -37,6 +38,11 @@ export async function openSource(options: SharedOptions, context: CommandContext
   const opened = early?.options.folder === folder ? early.opened : await openModel(folder);
   checkType(opened, options.dtype);
   for (const warning of opened.warnings) context.log.warn(warning);
+  const { checkpoint, model } = opened;
+  context.log.debug(
+    `${folder}: ${model.architecture}, ${counted(checkpoint.tensors.size, 'tensor')} in ${counted(checkpoint.files.length, 'file')}, ` +
+      `${formatBytes(checkpoint.totalBytes)}; headers read in ${(performance.now() - startMs).toFixed(0)} ms`,
+  );
   const { files, fileStates, sha256 } = await stage(opened, options.offloadFolder, context);
   return { opened, files, fileStates, ...(sha256 ? { sha256 } : {}) };
 }

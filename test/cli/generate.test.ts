@@ -147,7 +147,9 @@ describe.concurrent('benchmark and reports', () => {
     expect(figures.ready_seconds).toBeCloseTo(ready, 2);
     const hop = figures.hops.find((one: { hop: string }) => one.hop === 'nvme→dram');
     expect(hop.limit_bytes_per_second).toBeGreaterThan(0);
-    expect(hop.of_limit).toBeCloseTo(hop.bytes_per_second / hop.limit_bytes_per_second, 6);
+    const ofLimit = hop.bytes_per_second / hop.limit_bytes_per_second;
+    if (ofLimit > 1.05) expect(hop.of_limit).toBeNull();
+    else expect(hop.of_limit).toBeCloseTo(Math.min(1, ofLimit), 6);
     expect(figures.compute.decode).toMatchObject({ passes: 6, tokens: 18 });
     expect(figures.compute.decode.limit_bytes_per_second).toBeGreaterThan(0);
 

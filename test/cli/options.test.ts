@@ -4,6 +4,9 @@ import { describe, expect, it } from 'vitest';
 import { OperatingError } from '../../offload/index.js';
 import { parseCommandLine } from '../../src/cli/command-line.js';
 import { readGenerateOptions } from '../../src/cli/generate-options.js';
+import { idleOptions } from '../../src/cli/idle-options.js';
+import { OptionReader } from '../../src/cli/option-reader.js';
+import { readPlanCommandOptions } from '../../src/cli/plan-options.js';
 import { readScoreOptions } from '../../src/cli/score-options.js';
 import { readLogLevel, tooFewGpus } from '../../src/cli/shared-options.js';
 
@@ -36,6 +39,25 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   [['--name', 'm', '--max_new_tokens', '0'], 'BAD_OPTION', /--max_new_tokens is '0'/],
   [['--name', 'm', '--dram_memory', 'lots'], 'BAD_OPTION', /--dram_memory is 'lots'/],
   [['--name', 'm', '--dram_memory', '0'], 'BAD_OPTION', /--dram_memory is '0'/],
+  [['--name', 'm', '--dram_memory', '-4GiB'], 'BAD_OPTION', /--dram_memory/],
+  [['--name', 'm', '--dram_memory', '4 Gi'], 'BAD_OPTION', /--dram_memory is '4 Gi': write a size such as/],
+  [['--name', 'm', '--dram_memory', '1e99GiB'], 'BAD_OPTION', /--dram_memory is '1e99GiB'/],
+  [['--name', 'm', '--gpu_memory', '99999999999999TiB'], 'BAD_OPTION', /--gpu_memory is/],
+  [
+    ['--name', 's', '--dummy_weights', '--prompt', 'x'],
+    'BAD_OPTION',
+    /--prompt is given, but a shape .* no tokenizer/,
+  ],
+  [
+    ['--name', 's', '--dummy_weights', '--chat'],
+    'BAD_OPTION',
+    /--chat is given, but a shape .* no tokenizer/,
+  ],
+  [
+    ['score', '--name', 's', '--dummy_weights', '--text_file', 'f'],
+    'BAD_OPTION',
+    /no tokenizer: give --token_ids/,
+  ],
   [['--name', 'm', '--threads', '0'], 'BAD_OPTION', /--threads is '0'/],
   [['--name', 'm', '--compute_dtype', 'float16'], 'BAD_OPTION', /--compute_dtype is 'float16'/],
   [['--name', 'm', '--io_engine', 'aio'], 'BAD_OPTION', /--io_engine is 'aio': give one of auto, io_uring/],
@@ -238,5 +260,43 @@ describe('help', () => {
   it('says the version', () => {
     const parsed = parseCommandLine(['--version'], 100);
     expect(parsed).toMatchObject({ kind: 'print', text: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
+  });
+});
+
+describe('options that change nothing', () => {
+  const cpu = ['--device', 'cpu'];
+  const table: readonly (readonly [readonly string[], readonly string[]])[] = [
+    [
+      [...cpu, '--gpu_memory', '4GiB'],
+      ['--gpu_memory is given and changes nothing: the CPU computes in DRAM'],
+    ],
+    [[...cpu, '--kv_offload'], ['--kv_offload is given and changes nothing']],
+    [
+      ['--virtual_devices', '2', '--gpu_memory', '4GiB'],
+      ['--gpu_memory is given and changes nothing: virtual devices'],
+    ],
+    [['--virtual_devices', '2', '--kv_offload', '--gather', 'peer'], []],
+    [[...cpu, '--threads', '1', '--io_engine', 'threads', '--no_direct_io', '--dram_memory', '1GiB'], []],
+  ];
+  it.each(table)('%j', (words, sentences) => {
+    const { warnings } = generateOptions(...words);
+    expect(warnings.map((line, index) => line.slice(0, sentences[index]?.length))).toEqual(sentences);
+  });
+
+  it('for a described machine: what would be measured', () => {
+    const parsed = parseCommandLine(
+      ['plan', '--name', 'm', '--machine', 'f', '--threads', '2', '--no_direct_io', '--io_engine', 'threads'],
+      100,
+    );
+    if (parsed.kind !== 'run') throw new Error('help was printed');
+    expect(readPlanCommandOptions(parsed.options).warnings).toHaveLength(3);
+  });
+
+  it('for a GPU: what is of the CPU, and gathering by one alone', () => {
+    const values = { threads: '4', gather: 'peer' };
+    const one = idleOptions(new OptionReader(values), { device: 'cuda', deviceCount: 1, described: false });
+    expect(one.map((line) => line.split(' ')[0])).toEqual(['--threads', '--gather']);
+    const two = idleOptions(new OptionReader(values), { device: 'cuda', deviceCount: 2, described: false });
+    expect(two.map((line) => line.split(' ')[0])).toEqual(['--threads']);
   });
 });
