@@ -3,7 +3,7 @@
 // The copy lies in DIR/zero-inference-<id>/ with a manifest, and is used again at the next start: at once when the
 // source files are the ones that were copied, after hashing them once when they were touched or moved.
 
-import { mkdir, readdir, stat } from 'node:fs/promises';
+import { mkdir, readdir, rmdir, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { type FileState, hasSameContent, OperatingError } from '../offload/index.js';
 import { reason, systemCode } from './json-file.js';
@@ -52,10 +52,10 @@ export async function stageCheckpoint(
   options: StageOptions = {},
 ): Promise<StagedWeights> {
   const root = resolve(dir);
-  await makeFolder(root);
   const sources = await Promise.all(checkpoint.files.map(sourceState));
   checkSources(checkpoint, sources);
-  if (await lieOnDriveOf(sources, root)) {
+  // Where nothing is copied, no folder is made for it.
+  if (await lieOnDriveOf(sources, await nearestFolder(root))) {
     const fileStates = await Promise.all(checkpoint.files.map(fileState));
     return { files: checkpoint.files, fileStates, folder: checkpoint.folder, copied: false };
   }
@@ -63,7 +63,7 @@ export async function stageCheckpoint(
   const staged = checkpoint.files.map((file) => join(folder, basename(file)));
   const found = await completeCopies(folder, sources, staged);
   if (found) return { files: staged, ...found, folder, copied: false };
-  await makeFolder(folder);
+  const made = await makeFolder(folder);
   const unlock = await takeLock(join(folder, LOCK_NAME), {
     signal: options.signal,
     onWait: (holder) => options.log?.(`${holder} is copying the same weights to ${folder}: waiting for it`),
@@ -79,6 +79,7 @@ export async function stageCheckpoint(
     );
   } finally {
     await unlock();
+    await removeEmpty(made);
   }
 }
 
@@ -103,21 +104,38 @@ async function clearLeftovers(folder: string): Promise<void> {
   }
 }
 
-/** With its parents; not by mkdir's `recursive`, which never returns where a file system refuses with ENOENT. */
-async function makeFolder(path: string): Promise<void> {
+/** The folder at `path` or, as far as it is to be made, the one that it will be made in. */
+async function nearestFolder(path: string): Promise<string> {
   const entry = await stat(path).catch(() => undefined);
-  if (entry?.isDirectory()) return;
+  if (entry?.isDirectory()) return path;
   if (entry) throw new OperatingError('WRITE_FAILED', `${path} is a file: give a folder for the weights`);
-  if (dirname(path) !== path) await makeFolder(dirname(path));
+  return dirname(path) === path ? path : nearestFolder(dirname(path));
+}
+
+/**
+ * With its parents; not by mkdir's `recursive`, which never returns where a file system refuses with ENOENT.
+ * Returns the folders that it has made, outermost first.
+ */
+async function makeFolder(path: string): Promise<string[]> {
+  const nearest = await nearestFolder(path);
+  if (nearest === path) return [];
+  const made = await makeFolder(dirname(path));
   try {
     await mkdir(path);
+    return [...made, path];
   } catch (error) {
+    await removeEmpty(made);
     const rival = systemCode(error) === 'EEXIST' && (await stat(path).catch(() => undefined))?.isDirectory();
-    if (rival) return; // made by another process just now
+    if (rival) return []; // made by another process just now
     throw new OperatingError('WRITE_FAILED', `the folder ${path} cannot be made: ${reason(error)}`, {
       cause: error,
     });
   }
+}
+
+/** Those that nothing came into after all. */
+async function removeEmpty(folders: readonly string[]): Promise<void> {
+  for (const folder of [...folders].reverse()) await rmdir(folder).catch(() => undefined);
 }
 
 /** Compares device numbers. Subvolumes of one drive have different ones: they are treated as different drives. */
