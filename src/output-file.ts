@@ -9,9 +9,10 @@ import {
   ftruncateSync,
   openSync,
   readSync,
+  statSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { KiB, OperatingError } from '../offload/index.js';
+import { KiB, lockFile, OperatingError } from '../offload/index.js';
 import { reason } from './json-file.js';
 import { type OutputTarget, outputTarget } from './output-target.js';
 import { replaceFile, writeAll } from './replace-file.js';
@@ -152,7 +153,8 @@ export class JsonLinesFile implements Pick<JsonLines, 'write' | 'close'> {
           : openSync(target.path, target.kind === 'file' ? LINES : STREAM);
       // What was opened, which may be another than what was there a moment ago.
       this.#hasSize = target.kind === 'file' && fstatSync(this.#file).isFile();
-      if (this.#hasSize) {
+      if (target.kind === 'file' && this.#hasSize) {
+        takeAlone(this.#file, target.path);
         const { size } = fstatSync(this.#file);
         if (expectedBytes !== undefined && size !== expectedBytes) {
           throw new Error('another program has written to it since this run began');
@@ -161,8 +163,14 @@ export class JsonLinesFile implements Pick<JsonLines, 'write' | 'close'> {
       }
       this.#writtenBytes = keptBytes;
     } catch (error) {
+      this.#abandon();
       throw writeError(this.#path, this.#option, error);
     }
+  }
+
+  #abandon(): void {
+    if (this.#file !== undefined && this.#isOwn) closeSync(this.#file);
+    this.#file = undefined;
   }
 
   write(record: Readonly<Record<string, unknown>>): void {
@@ -206,6 +214,39 @@ export class JsonLinesFile implements Pick<JsonLines, 'write' | 'close'> {
     } catch {
       // The error that is thrown says what happened.
     }
+  }
+}
+
+/**
+ * Until the descriptor is closed or the process ends, no other run writes to these results. Throws where one does.
+ * @param path where the file has to be still: another run may have replaced it since it was opened
+ */
+export function takeAlone(file: number, path: string): void {
+  if (!lockedOrWithoutLocks(file)) throw new Error('another run is writing to it');
+  const [ours, there] = [fstatSync(file, { bigint: true }), statSync(path, { bigint: true })];
+  if (ours.ino !== there.ino || ours.dev !== there.dev) throw new Error('another run has just replaced it');
+}
+
+/** Throws WRITE_FAILED where another run has the file for itself at the moment. */
+export function checkNobodyWrites(path: string, option: string): void {
+  try {
+    const file = openSync(path, 'r');
+    try {
+      takeAlone(file, path);
+    } finally {
+      closeSync(file);
+    }
+  } catch (error) {
+    throw writeError(path, option, error);
+  }
+}
+
+/** Sizes are compared at every line as well, so a file system without locks is no reason to stop. */
+function lockedOrWithoutLocks(file: number): boolean {
+  try {
+    return lockFile(file);
+  } catch {
+    return true;
   }
 }
 

@@ -3,7 +3,7 @@
 import { isUtf8 } from 'node:buffer';
 import { closeSync, fstatSync, fsyncSync, openSync, readSync } from 'node:fs';
 import { isJsonObject, type JsonObject } from './json-file.js';
-import { writeError } from './output-file.js';
+import { takeAlone, writeError } from './output-file.js';
 import { replaceFile, writeAll } from './replace-file.js';
 import { damagedPath, refusal } from './results-file.js';
 
@@ -152,6 +152,7 @@ export function dropDamaged(results: string, { kept, damaged, fileBytes }: Finis
   try {
     const source = openSync(results, 'r');
     try {
+      takeAlone(source, results);
       const found = fstatSync(source, { bigint: true });
       if (Number(found.size) !== fileBytes) throw new Error('another program writes to it');
       if (damaged.length > 0)

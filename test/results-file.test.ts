@@ -1,6 +1,6 @@
 // Which results a run may go on with: torn lines are cut, and what does not belong is refused.
 
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { listOf } from '../src/cli/prompt-list.js';
@@ -192,16 +192,32 @@ describe('settings', () => {
   });
 });
 
-it('a second run on the same results notices the first', () => {
+it('a second run on the same results is refused while the first is there', () => {
   writeFileSync(output, line(0, 0));
   const { size } = statSync(output);
-  const [one, other] = [0, 1].map(() => new JsonLinesFile(output, '--output'));
-  for (const file of [one, other]) file?.open(size, size);
-  one?.write(JSON.parse(line(0, 1)));
-  expect(() => other?.write(JSON.parse(line(0, 1)))).toThrow(/another program writes to it/);
-  one?.write(JSON.parse(line(1, 0)));
-  for (const file of [one, other]) file?.close();
-  expect(finishedTexts(output, SETTINGS, job).places.size).toBe(3);
+  const [one, other] = [new JsonLinesFile(output, '--output'), new JsonLinesFile(output, '--output')];
+  one.open(size, size);
+  expect(() => other.open(size, size)).toThrow(/another run is writing to it/);
+  expect(() => other.open(0)).toThrow(/another run is writing to it/);
+  const found = readFinished(output, () => 0);
+  expect(() => dropDamaged(output, { ...found, damaged: [{ begin: 0, end: 1 }] })).toThrow(
+    /another run is writing to it/,
+  );
+  one.write(JSON.parse(line(0, 1)));
+  one.close();
+  other.open(statSync(output).size);
+  other.close();
+  expect(finishedTexts(output, SETTINGS, job).places.size).toBe(2);
+});
+
+it('a program that writes to the results without asking is noticed before the next line', () => {
+  const file = new JsonLinesFile(output, '--output');
+  file.open();
+  file.write(JSON.parse(line(0, 0)));
+  appendFileSync(output, line(0, 1));
+  expect(() => file.write(JSON.parse(line(1, 0)))).toThrow(/another program writes to it/);
+  file.close();
+  expect(readFileSync(output, 'utf8')).toBe(line(0, 0) + line(0, 1));
 });
 
 it('a file that goes on keeps its whole lines and nothing else', () => {

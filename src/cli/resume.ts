@@ -3,6 +3,7 @@
 import { statSync } from 'node:fs';
 import { formatBytes } from '../../offload/index.js';
 import { type JsonObject, show } from '../json-file.js';
+import { checkNobodyWrites } from '../output-file.js';
 import type { Prompt, Vocabulary } from '../prompts.js';
 import {
   checkSettings,
@@ -29,12 +30,16 @@ export const NOTHING_FINISHED: FinishedTexts = {
   tornBytes: 0,
 };
 
-/** Results of hours must not end by a word that was left out. Throws BAD_OPTION. */
+/**
+ * Results of hours must not end by a word that was left out, nor those that another run is writing be taken for what it
+ * has left. Throws BAD_OPTION or WRITE_FAILED.
+ */
 export function checkNothingLost({ output, resume, overwrite }: GenerateOptions): void {
-  if (output === undefined || resume || overwrite) return;
-  const results = resultsFile(output);
+  const results = output === undefined ? undefined : resultsFile(output);
   const sizeBytes = results === undefined ? 0 : (statSync(results, { throwIfNoEntry: false })?.size ?? 0);
-  if (sizeBytes === 0) return;
+  if (results === undefined || sizeBytes === 0) return;
+  checkNobodyWrites(results, '--output');
+  if (resume || overwrite) return;
   throw badOption(
     `--output: ${output} has ${formatBytes(sizeBytes)} of results: add --resume to go on with them, --overwrite to ` +
       'begin anew, or give another path',
