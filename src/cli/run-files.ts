@@ -1,6 +1,7 @@
 // Which files a run reads and which it writes: none of the first may be one of the second, by whatever name.
 
-import { basename, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
+import type { Checkpoint } from '../checkpoint.js';
 import { isModelFile, modelFilesIn } from '../model-files.js';
 import {
   checkReplaceable,
@@ -23,7 +24,6 @@ import {
 import { damagedPath, settingsPath } from '../results-file.js';
 import { badOption } from './option-reader.js';
 import type { SharedOptions } from './shared-options.js';
-import type { Source } from './source.js';
 
 /** Paths by the option that names them. */
 export type PathsByOption = Readonly<Record<string, string | undefined>>;
@@ -55,10 +55,29 @@ export function checkFiles(inputs: PathsByOption, outputs: PathsByOption, modelF
   for (const { option, target, whole } of found) if (whole) checkReplaceable(target, option, whole);
 }
 
+/** Where a model lies, and what is read of it. */
+interface ModelPlace {
+  readonly opened: { readonly checkpoint: Pick<Checkpoint, 'folder' | 'files'> };
+  readonly files: readonly string[];
+}
+
 /** The same once it is known where the model lies, and its copy on another drive. */
-export function checkModelFiles(outputs: PathsByOption, { opened, files }: Source): void {
+export function checkModelFiles(outputs: PathsByOption, { opened, files }: ModelPlace): void {
   const { folder, files: stored } = opened.checkpoint;
-  refuseModelFiles(outputsOf(outputs), folder, [...files, ...stored, ...modelFilesIn(folder)]);
+  const found = outputsOf(outputs);
+  refuseModelFiles(found, folder, [...files, ...stored, ...modelFilesIn(folder)]);
+  refuseInside(found, new Set(files.map(dirname).filter((copies) => copies !== folder)));
+}
+
+/** Copies of weights lie in folders of their own, where all that is there is about them. */
+function refuseInside(outputs: readonly Output[], folders: ReadonlySet<string>): void {
+  const kept = new Set([...folders].map(identityOfPath));
+  for (const { option, path, target } of outputs) {
+    if (target.kind !== 'file' || !kept.has(identityOfPath(dirname(target.path)))) continue;
+    throw badOption(
+      `${option}: ${path} lies among copies of weights, where nothing else may: give another path`,
+    );
+  }
 }
 
 /** Files that every command may read. */
