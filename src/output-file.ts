@@ -1,19 +1,10 @@
 // Files that a run writes: checked before the work begins, and never left half written.
 
-import {
-  accessSync,
-  closeSync,
-  constants,
-  fstatSync,
-  fsyncSync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  statSync,
-} from 'node:fs';
+import { accessSync, closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { KiB, lockFile, OperatingError } from '../offload/index.js';
-import { reason } from './json-file.js';
+import { setTimeout } from 'node:timers/promises';
+import { KiB, OperatingError } from '../offload/index.js';
+import { reason, systemCode } from './json-file.js';
 import { type OutputTarget, outputTarget } from './output-target.js';
 import { replaceFile, writeAll } from './replace-file.js';
 
@@ -104,149 +95,48 @@ export function writeWhole(path: string, text: string, option: string): void {
   }
 }
 
-const STREAM = constants.O_WRONLY | constants.O_APPEND | constants.O_NOCTTY;
-/** Where two write in spite of all checks, each line stays whole. */
-const LINES = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND;
-
-/** JSON lines that go where something else writes. */
-export class JsonLines {
-  readonly #write: (text: string) => void;
-
-  constructor(write: (text: string) => void) {
-    this.#write = write;
-  }
-
-  write(record: Readonly<Record<string, unknown>>): void {
-    this.#write(`${JSON.stringify(record)}\n`);
-  }
-
-  close(): void {}
-}
-
-/** A file of JSON lines, each written at once, so that it is valid whenever the program ends. */
-export class JsonLinesFile implements Pick<JsonLines, 'write' | 'close'> {
-  readonly #path: string;
-  readonly #option: string;
-  #file: number | undefined;
-  /** Descriptors of the process are not ours to close. */
-  #isOwn = true;
-  /** Devices and pipes have no size. */
-  #hasSize = false;
-  #writtenBytes = 0;
-
-  constructor(path: string, option: string) {
-    this.#path = path;
-    this.#option = option;
-  }
-
-  /**
-   * Makes the file, or keeps that many bytes of what it holds: whole lines, after which it goes on.
-   * @param expectedBytes its size when it was looked at: another one means another run; undefined: whatever it holds may go
-   */
-  open(keptBytes = 0, expectedBytes?: number): void {
-    try {
-      const target = outputTarget(this.#path);
-      this.#isOwn = target.kind !== 'descriptor';
-      this.#file =
-        target.kind === 'descriptor'
-          ? target.descriptor
-          : openSync(target.path, target.kind === 'file' ? LINES : STREAM);
-      // What was opened, which may be another than what was there a moment ago.
-      this.#hasSize = target.kind === 'file' && fstatSync(this.#file).isFile();
-      if (target.kind === 'file' && this.#hasSize) {
-        takeAlone(this.#file, target.path);
-        const { size } = fstatSync(this.#file);
-        if (expectedBytes !== undefined && size !== expectedBytes) {
-          throw new Error('another program has written to it since this run began');
-        }
-        if (size !== keptBytes) ftruncateSync(this.#file, keptBytes);
-      }
-      this.#writtenBytes = keptBytes;
-    } catch (error) {
-      this.#abandon();
-      throw writeError(this.#path, this.#option, error);
-    }
-  }
-
-  #abandon(): void {
-    if (this.#file !== undefined && this.#isOwn) closeSync(this.#file);
-    this.#file = undefined;
-  }
-
-  write(record: Readonly<Record<string, unknown>>): void {
-    if (this.#file === undefined) return;
-    this.#refuseOthers(this.#file);
-    const line = Buffer.from(`${JSON.stringify(record)}\n`);
-    try {
-      writeAll(this.#file, line);
-      this.#writtenBytes += line.length;
-    } catch (error) {
-      this.#dropHalfLine();
-      throw writeError(this.#path, this.#option, error);
-    }
-  }
-
-  /** Some file systems tell only now that there was no space. */
-  close(): void {
-    const file = this.#file;
-    this.#file = undefined;
-    if (file === undefined || !this.#isOwn) return;
-    try {
-      try {
-        if (this.#hasSize) fsyncSync(file);
-      } finally {
-        closeSync(file);
-      }
-    } catch (error) {
-      throw writeError(this.#path, this.#option, error);
-    }
-  }
-
-  /** Two runs that write the same results would have texts twice. */
-  #refuseOthers(file: number): void {
-    if (!this.#hasSize || fstatSync(file).size === this.#writtenBytes) return;
-    throw writeError(this.#path, this.#option, 'another program writes to it');
-  }
-
-  #dropHalfLine(): void {
-    try {
-      if (this.#hasSize) ftruncateSync(this.#file ?? -1, this.#writtenBytes);
-    } catch {
-      // The error that is thrown says what happened.
-    }
-  }
-}
+export const STREAM = constants.O_WRONLY | constants.O_APPEND | constants.O_NOCTTY;
+const WAIT_FOR_READER_MS = 50;
 
 /**
- * Until the descriptor is closed or the process ends, no other run writes to these results. Throws where one does.
- * @param path where the file has to be still: another run may have replaced it since it was opened
+ * Opens a pipe or a device. Opening a pipe that nobody reads would block the thread, and no signal could end the program:
+ * it is asked again and again instead. Rejects with the signal's reason, or WRITE_FAILED.
  */
-export function takeAlone(file: number, path: string): void {
-  if (!lockedOrWithoutLocks(file)) throw new Error('another run is writing to it');
-  const [ours, there] = [fstatSync(file, { bigint: true }), statSync(path, { bigint: true })];
-  if (ours.ino !== there.ino || ours.dev !== there.dev) throw new Error('another run has just replaced it');
-}
-
-/** Throws WRITE_FAILED where another run has the file for itself at the moment. */
-export function checkNobodyWrites(path: string, option: string): void {
-  try {
-    const file = openSync(path, 'r');
+export async function openStream(path: string, option: string, signal: AbortSignal): Promise<number> {
+  for (;;) {
+    signal.throwIfAborted();
     try {
-      takeAlone(file, path);
-    } finally {
-      closeSync(file);
+      return openSync(path, STREAM | constants.O_NONBLOCK);
+    } catch (error) {
+      if (systemCode(error) !== 'ENXIO' || !isPipe(path)) throw writeError(path, option, error);
     }
-  } catch (error) {
-    throw writeError(path, option, error);
+    // An interruption ends the wait; what it says is thrown above.
+    await setTimeout(WAIT_FOR_READER_MS, undefined, { signal }).catch(() => undefined);
   }
 }
 
-/** Sizes are compared at every line as well, so a file system without locks is no reason to stop. */
-function lockedOrWithoutLocks(file: number): boolean {
+function isPipe(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFIFO() ?? false;
+}
+
+/** The same as `writeWhole`, to a pipe or a device as well. */
+export async function writeWherever(
+  path: string,
+  text: string,
+  option: string,
+  signal: AbortSignal,
+): Promise<void> {
+  if (outputTarget(path).kind !== 'stream') {
+    writeWhole(path, text, option);
+    return;
+  }
+  const file = await openStream(path, option, signal);
   try {
-    return lockFile(file);
-  } catch {
-    return true;
+    writeAll(file, Buffer.from(text));
+  } catch (error) {
+    throw writeError(path, option, error);
+  } finally {
+    closeSync(file);
   }
 }
 

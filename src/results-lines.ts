@@ -3,7 +3,8 @@
 import { isUtf8 } from 'node:buffer';
 import { closeSync, fstatSync, fsyncSync, openSync, readSync } from 'node:fs';
 import { isJsonObject, type JsonObject } from './json-file.js';
-import { takeAlone, writeError } from './output-file.js';
+import { takeAlone } from './json-lines-file.js';
+import { writeError } from './output-file.js';
 import { replaceFile, writeAll } from './replace-file.js';
 import { damagedPath, refusal } from './results-file.js';
 

@@ -14,15 +14,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import {
-  checkReplaceable,
-  checkWritable,
-  JsonLinesFile,
-  MACHINE,
-  REPORT,
-  TRACE,
-  writeWhole,
-} from '../src/output-file.js';
+import { JsonLinesFile } from '../src/json-lines-file.js';
+import { checkReplaceable, checkWritable, MACHINE, REPORT, TRACE, writeWhole } from '../src/output-file.js';
 import { identityOf, isStdout, outputTarget } from '../src/output-target.js';
 import { replaceFile } from '../src/replace-file.js';
 import { tempFolder } from './helpers/temp-folder.js';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { listOf } from '../src/cli/prompt-list.js';
 import { finishedTexts, promptsDigest } from '../src/cli/resume.js';
-import { JsonLinesFile } from '../src/output-file.js';
+import { JsonLinesFile } from '../src/json-lines-file.js';
 import {
   checkSettings,
   damagedPath,

@@ -20,7 +20,7 @@ import {
   generate,
   type PassProgress,
 } from '../src/generate.js';
-import { JsonLinesFile } from '../src/output-file.js';
+import { JsonLinesFile } from '../src/json-lines-file.js';
 import { failingDevice } from './helpers/failing-device.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { randomFrom, randomInt } from './helpers/random.js';

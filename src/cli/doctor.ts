@@ -25,6 +25,6 @@ export async function runDoctor(options: DoctorOptions, context: CommandContext)
       'nothing is saved, because this processor lacks the instructions that the kernels need',
     );
   }
-  writeOutput(save, profileText(machine), '--save', context);
+  await writeOutput(save, profileText(machine), '--save', context);
   context.log.info(`wrote ${save}: give it to plan --machine`);
 }

@@ -1,14 +1,14 @@
 // `generate`: prompts in, continuations out; once, or in timed cycles.
 
-import { counted, OperatingError } from '../../offload/index.js';
+import { counted, type OperatingError } from '../../offload/index.js';
 import { generateEach, type PassProgress } from '../generate.js';
 import { STDIN } from '../input.js';
+import { JsonLines } from '../json-lines-file.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
-import { JsonLines, JsonLinesFile } from '../output-file.js';
 import { isStdout } from '../output-target.js';
 import { type Cycle, performanceBlock, rateSentence, streamingBlock } from '../report.js';
-import { damagedPath, type RunSettings, resultsFile, writeSettings } from '../results-file.js';
-import { dropDamaged, type FinishedTexts } from '../results-lines.js';
+import { damagedPath, type RunSettings } from '../results-file.js';
+import type { FinishedTexts } from '../results-lines.js';
 import { isGreedy } from '../sampler.js';
 import { withAutoBatch } from './auto-batch.js';
 import type { CommandContext } from './context.js';
@@ -34,6 +34,7 @@ import {
 import { generationStatus } from './generation-status.js';
 import { checkWeights, type Identity, identityOf } from './identity.js';
 import { RequestFeed, stopsAfter } from './request-feed.js';
+import { openResults } from './results-output.js';
 import {
   checkNothingLost,
   finishedTexts,
@@ -116,7 +117,7 @@ function describeTask({ job, options, finished, open }: Task, { log }: CommandCo
 
 /** No text is to be made: all are there, or none can be. Throws the first problem where there is no text at all. */
 async function endAtOnce(task: Task, context: CommandContext): Promise<void> {
-  const sinks = makeSinks(task, context);
+  const sinks = await makeSinks(task, context);
   await tellImpossible(task, sinks);
   for (const sink of sinks) sink.end();
   const { impossible, firstProblem } = task.job.sizes;
@@ -164,7 +165,7 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
   };
   const texts = task.open.length * cycles.length;
   const summary = rateSentence(`made ${counted(texts, 'text')}`, newTokens, seconds);
-  finishSession({ command: 'generate', source, session, options, context, limits, figures, summary });
+  await finishSession({ command: 'generate', source, session, options, context, limits, figures, summary });
 }
 
 /** What has to be known to make the same texts again. */
@@ -204,7 +205,7 @@ async function runCycle(
   const feed = new RequestFeed(job, open, options);
   const { samples } = job;
   const status = generationStatus(open.length, finished.places.size);
-  const sinks = shown ? makeSinks(task, context) : [timedSink(job)];
+  const sinks = shown ? await makeSinks(task, context) : [timedSink(job)];
   let newTokens = 0;
   let problems = 0;
   let firstProblem: OperatingError | undefined;
@@ -261,7 +262,7 @@ function timedSink({ vocabulary }: Job): GenerationSink {
   };
 }
 
-function makeSinks(task: Task, context: CommandContext): GenerationSink[] {
+async function makeSinks(task: Task, context: CommandContext): Promise<GenerationSink[]> {
   const { job, options, finished } = task;
   const isChat = options.chat !== undefined;
   const rendering = new Rendering(job.vocabulary.tokenizer, options.stopStrings, isChat);
@@ -282,7 +283,7 @@ function makeSinks(task: Task, context: CommandContext): GenerationSink[] {
     );
   }
   if (output !== undefined) {
-    const lines = isStdout(output) ? new JsonLines(context.write) : openResults(output, task, context);
+    const lines = isStdout(output) ? new JsonLines(context.write) : await openResults(output, task, context);
     sinks.push(new JsonLinesSink(rendering, lines));
   }
   return sinks;
@@ -305,30 +306,4 @@ async function tellImpossible(
       }
     }
   }
-}
-
-/**
- * Emptied before its settings are written, so that settings never stand beside another run's results; where prompts have
- * come after those of the results, the settings say so before there is a text of them.
- */
-function openResults(
-  path: string,
-  { settings, finished, options }: Task,
-  { log }: CommandContext,
-): JsonLinesFile {
-  const results = resultsFile(path);
-  const file = new JsonLinesFile(path, '--output');
-  if (results === undefined) {
-    file.open();
-    return file;
-  }
-  const { keptBytes, fileBytes } = dropDamaged(results, finished);
-  file.open(keptBytes, options.overwrite ? undefined : fileBytes);
-  try {
-    writeSettings(results, settings);
-  } catch (error) {
-    if (!(error instanceof OperatingError)) throw error;
-    log.warn(`--resume will not be able to go on with these results: ${error.message}`);
-  }
-  return file;
 }

@@ -2,7 +2,7 @@
 
 import type { OperatingError } from '../../offload/index.js';
 import type { GenerationResult } from '../generate.js';
-import type { JsonLines } from '../output-file.js';
+import type { JsonLines } from '../json-lines-file.js';
 import type { EncodedPrompt } from '../prompts.js';
 import { promptEnd, StoppingStream } from '../stop-strings.js';
 import { TextStream } from '../text-stream.js';

@@ -3,7 +3,7 @@
 import { statSync } from 'node:fs';
 import { formatBytes } from '../../offload/index.js';
 import { type JsonObject, show } from '../json-file.js';
-import { checkNobodyWrites } from '../output-file.js';
+import { checkNobodyWrites } from '../json-lines-file.js';
 import type { Prompt, Vocabulary } from '../prompts.js';
 import {
   checkSettings,

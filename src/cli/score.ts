@@ -63,7 +63,7 @@ export async function runScore(options: ScoreCommandOptions, context: CommandCon
       : withComputeLimits(drive, options.device, options.cpu.threads);
   const figures = { context: windowTokens, batch_size: workload.sequences, ...result };
   const summary = rateSentence('scored a text', result.tokens, seconds);
-  finishSession({ command: 'score', source, session, options, context, limits, figures, summary });
+  await finishSession({ command: 'score', source, session, options, context, limits, figures, summary });
 }
 
 async function readIds(content: string, input: ScoreInput, source: Source): Promise<Int32Array> {

@@ -5,7 +5,7 @@ import { budgetWarnings } from '../budget.js';
 import { describePlacement, Engine, type EngineOptions } from '../engine.js';
 import type { Limits } from '../limits.js';
 import { Meter } from '../meter.js';
-import { writeWhole } from '../output-file.js';
+import { writeWherever } from '../output-file.js';
 import { isStdout } from '../output-target.js';
 import { planDetails } from '../plan-text.js';
 import { reportJson, streamingLines, streamingSentence } from '../report.js';
@@ -91,7 +91,7 @@ export interface Outcome {
 }
 
 /** After the engine is closed: what was done and streamed, in a line, and the files that were asked for. */
-export function finishSession(outcome: Outcome): void {
+export async function finishSession(outcome: Outcome): Promise<void> {
   const { options, context, session, summary } = outcome;
   const { engine, meter } = session;
   context.log.info(`${summary}; ${streamingSentence(meter, engine.plan)}`);
@@ -102,8 +102,8 @@ export function finishSession(outcome: Outcome): void {
     );
   }
   if (options.trace !== undefined)
-    writeOutput(options.trace, engine.trace.toChromeJson(), '--trace', context);
-  if (options.report !== undefined) writeOutput(options.report, reportOf(outcome), '--report', context);
+    await writeOutput(options.trace, engine.trace.toChromeJson(), '--trace', context);
+  if (options.report !== undefined) await writeOutput(options.report, reportOf(outcome), '--report', context);
 }
 
 function reportOf({ command, source, session, options, limits, figures }: Outcome): string {
@@ -128,7 +128,12 @@ function reportOf({ command, source, session, options, limits, figures }: Outcom
 }
 
 /** To stdout with what else goes there, in its order. */
-export function writeOutput(path: string, text: string, option: string, { write }: CommandContext): void {
+export async function writeOutput(
+  path: string,
+  text: string,
+  option: string,
+  { write, interrupt }: CommandContext,
+): Promise<void> {
   if (isStdout(path)) write(text);
-  else writeWhole(path, text, option);
+  else await writeWherever(path, text, option, interrupt.signal);
 }

@@ -1,5 +1,6 @@
 // Outputs: no input is ever written over, links and owners stay, and what cannot be written is an error of any command.
 
+import { execFileSync } from 'node:child_process';
 import {
   chownSync,
   cpSync,
@@ -12,6 +13,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { runCli } from '../helpers/cli.js';
@@ -147,6 +149,32 @@ describe.concurrent('outputs', () => {
     );
     expect(readFileSync(join(folder, 'far/report.json.partial'), 'utf8')).toBe('mine');
     expect(readdirSync(folder)).toContain('report.partial');
+  });
+});
+
+describe.concurrent('pipes', () => {
+  const brief = ['--name', modelFolder('stories260K'), '--prompt', 'Once', '--max_new_tokens', '2'];
+
+  it('are written as they come, without anything beside them', async () => {
+    const folder = newFolder();
+    const path = join(folder, 'pipe');
+    execFileSync('mkfifo', [path]);
+    const content = readFile(path, 'utf8');
+    const result = await runCli([...brief, '--output', path]);
+    expect(result.errors).toEqual([]);
+    expect(JSON.parse(await content)).toMatchObject({ index: 0, prompt: 'Once' });
+    expect(readdirSync(folder)).toEqual(['pipe']);
+    expect(lstatSync(path).isFIFO()).toBe(true);
+  });
+
+  it('that nobody reads keep nobody from stopping the program', async () => {
+    const path = join(newFolder(), 'pipe');
+    execFileSync('mkfifo', [path]);
+    const result = await runCli([...brief, '--report', path], {
+      onStdout: (child, text) => text.endsWith('\n') && child.kill('SIGTERM'),
+    });
+    expect(result.errors.join()).toMatch(/INTERRUPTED: stopped by SIGTERM/);
+    expect(result.status).toBe(130);
   });
 });
 
