@@ -1,9 +1,11 @@
 // Chat templates: messages become the text that a chat model was trained on, as the checkpoint's own template writes it.
 
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { OperatingError } from '../offload/index.js';
+import type * as Jinja from './jinja/index.js';
 import { isJsonObject, type JsonObject, readOptionalJsonObject, reason, systemCode } from './json-file.js';
+import { ADDITIONAL_TEMPLATES, readTokenizerSettings, specialTokensOf } from './tokenizer-settings.js';
 
 export interface Message {
   readonly role: 'system' | 'user' | 'assistant';
@@ -18,14 +20,16 @@ export interface ChatTemplate {
   render(messages: readonly Message[]): string;
 }
 
-/** In the order in which transformers looks. */
-const PLACES = ['chat_template.jinja', 'chat_template.json', 'tokenizer_config.json'] as const;
+/** In the order in which transformers looks; the last is for processors of pictures and sound, and kept as a last resort. */
+const PLACES = ['chat_template.jinja', 'tokenizer_config.json', 'chat_template.json'] as const;
 
-/** Throws BAD_OPTION when the checkpoint has no template, BAD_TOKENIZER for one that is malformed. */
+/**
+ * Errors: BAD_OPTION when the checkpoint has no template, BAD_TOKENIZER for one that is malformed, UNSUPPORTED for one that
+ * asks for what chat templates do not have.
+ */
 export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
-  const settings =
-    (await readOptionalJsonObject(join(folder, 'tokenizer_config.json'), 'BAD_TOKENIZER')) ?? {};
-  const found = await findTemplate(folder, settings);
+  const files = await readTokenizerSettings(folder);
+  const found = await findTemplate(folder, files.settings);
   if (!found) {
     throw new OperatingError(
       'BAD_OPTION',
@@ -33,36 +37,50 @@ export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
         `checkpoint that is made for chats`,
     );
   }
+  const { path } = found;
   // Loaded here because other runs should not pay for it.
-  const { Template } = await import('@huggingface/jinja');
-  let template: InstanceType<typeof Template>;
-  try {
-    template = new Template(found.text);
-  } catch (error) {
-    throw new OperatingError(
-      'BAD_TOKENIZER',
-      `the chat template in ${found.path} is malformed: ${reason(error)}`,
-      {
-        cause: error,
-      },
-    );
-  }
-  const names = specialTokens(settings);
+  const jinja = await import('./jinja/index.js');
+  const template = parse(jinja, found);
+  const names = [...specialTokensOf(files).named].map(([role, { content }]) => [role, content] as const);
+  // As transformers renders without tools or documents: they are none, which is not the same as absent or empty.
+  const variables = {
+    ...Object.fromEntries(names),
+    tools: null,
+    documents: null,
+    add_generation_prompt: true,
+  };
   return {
     render(messages) {
-      // As transformers renders without tools or documents: they are none, which is not the same as absent or empty.
-      const none = { tools: null, documents: null };
       try {
-        return template.render({ ...names, ...none, messages, add_generation_prompt: true });
+        return template.render({ ...variables, messages });
       } catch (error) {
-        throw new OperatingError(
-          'BAD_INPUT',
-          `the chat template in ${found.path} refuses the messages: ${reason(error)}`,
-          { cause: error },
-        );
+        if (error instanceof jinja.UnsupportedError) throw unsupported(path, error);
+        if (!(error instanceof jinja.TemplateRuntimeError || error instanceof RangeError)) throw error;
+        const sentence = `the chat template in ${path} refuses the messages: ${reason(error)}`;
+        throw new OperatingError('BAD_INPUT', sentence, { cause: error });
       }
     },
   };
+}
+
+function parse(jinja: typeof Jinja, { text, path }: FoundTemplate): Jinja.Template {
+  try {
+    return new jinja.Template(text);
+  } catch (error) {
+    if (error instanceof jinja.UnsupportedError) throw unsupported(path, error);
+    if (!(error instanceof jinja.TemplateSyntaxError || error instanceof RangeError)) throw error;
+    const sentence = `the chat template in ${path} is malformed: ${reason(error)}`;
+    throw new OperatingError('BAD_TOKENIZER', sentence, { cause: error });
+  }
+}
+
+function unsupported(path: string, error: Error): OperatingError {
+  return new OperatingError(
+    'UNSUPPORTED',
+    `the chat template in ${path} uses ${error.message}, which is not supported: write it another way in a ` +
+      'chat_template.jinja beside it',
+    { cause: error },
+  );
 }
 
 /** The text that `loadChatTemplate` takes; undefined where there is none. Throws BAD_TOKENIZER. */
@@ -78,28 +96,44 @@ interface FoundTemplate {
 }
 
 async function findTemplate(folder: string, settings: JsonObject): Promise<FoundTemplate | undefined> {
-  const [jinjaPath, jsonPath, settingsPath] = PLACES.map((name) => join(folder, name)) as [
+  const [jinjaPath, settingsPath, jsonPath] = PLACES.map((name) => join(folder, name)) as [
     string,
     string,
     string,
   ];
   const jinja = await readOptionalText(jinjaPath);
   if (jinja !== undefined) return { text: jinja, path: jinjaPath };
-  const json = await readOptionalJsonObject(jsonPath, 'BAD_TOKENIZER');
-  for (const [path, object] of [
-    [jsonPath, json],
-    [settingsPath, settings],
-  ] as const) {
-    const stored = object?.chat_template;
-    if (stored !== undefined && stored !== null) return { text: chosenTemplate(stored, path), path };
-  }
-  return undefined;
+  await refuseOnlyNamed(folder);
+  if (isPresent(settings.chat_template))
+    return { text: chosenTemplate(settings.chat_template, settingsPath), path: settingsPath };
+  const stored = (await readOptionalJsonObject(jsonPath, 'BAD_TOKENIZER'))?.chat_template;
+  return isPresent(stored) ? { text: chosenTemplate(stored, jsonPath), path: jsonPath } : undefined;
 }
 
-/** One text, or a list of named ones, of which `default` is the one for plain chats. */
+function isPresent(value: unknown): boolean {
+  return value !== undefined && value !== null;
+}
+
+/** Templates with names, for tools and the like, take the place of those of tokenizer_config.json, the plain one too. */
+async function refuseOnlyNamed(folder: string): Promise<void> {
+  const path = join(folder, ADDITIONAL_TEMPLATES);
+  const names = (await readdir(path).catch(() => [])).filter((name) => name.endsWith('.jinja'));
+  if (names.length === 0 || names.includes('default.jinja')) return;
+  throw new OperatingError(
+    'BAD_TOKENIZER',
+    `${path} has ${names.join(', ')}, but there is no chat_template.jinja for plain chats: add it`,
+  );
+}
+
+/** One text, or named ones in a list or an object, of which `default` is the one for plain chats. */
 function chosenTemplate(stored: unknown, path: string): string {
   if (typeof stored === 'string') return stored;
-  const named = (Array.isArray(stored) ? stored : []).filter(isJsonObject);
+  const listed = isJsonObject(stored)
+    ? Object.entries(stored).map(([name, template]) => ({ name, template }))
+    : Array.isArray(stored)
+      ? stored
+      : [];
+  const named = listed.filter(isJsonObject);
   const plain = named.find(({ name }) => name === 'default');
   if (typeof plain?.template === 'string') return plain.template;
   const names = named.map(({ name }) => String(name)).join(', ');
@@ -109,21 +143,17 @@ function chosenTemplate(stored: unknown, path: string): string {
   );
 }
 
-/** `bos_token`, `eos_token` and all others, by name: each is its text, or an object that has it as `content`. */
-function specialTokens(settings: JsonObject): Record<string, string> {
-  const tokens: Record<string, string> = {};
-  for (const [name, value] of Object.entries(settings)) {
-    const text = isJsonObject(value) ? value.content : value;
-    if (name.endsWith('_token') && typeof text === 'string') tokens[name] = text;
-  }
-  return tokens;
-}
-
 async function readOptionalText(path: string): Promise<string | undefined> {
+  let bytes: Uint8Array;
   try {
-    return await readFile(path, 'utf8');
+    bytes = await readFile(path);
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined;
     throw new OperatingError('BAD_TOKENIZER', `${path} cannot be read: ${reason(error)}`, { cause: error });
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (error) {
+    throw new OperatingError('BAD_TOKENIZER', `${path} is not UTF-8 text: convert it`, { cause: error });
   }
 }

@@ -1,6 +1,6 @@
 // Chat templates: where they are found, what they are given, what is said when there is none or it refuses.
 
-import { cpSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { OperatingError } from '../offload/index.js';
@@ -34,11 +34,12 @@ async function failure(work: Promise<unknown>): Promise<OperatingError> {
 }
 
 describe('the template', () => {
-  it('comes from tokenizer_config.json, chat_template.json or chat_template.jinja, the latter first', async () => {
+  it('comes from chat_template.jinja, tokenizer_config.json or chat_template.json, the first first', async () => {
     const settings = { 'tokenizer_config.json': { chat_template: 'settings' } };
     const json = { 'chat_template.json': { chat_template: 'json' } };
     expect(await rendered(settings)).toBe('settings');
-    expect(await rendered({ ...settings, ...json })).toBe('json');
+    expect(await rendered(json)).toBe('json');
+    expect(await rendered({ ...settings, ...json })).toBe('settings');
     expect(await rendered({ ...settings, ...json, 'chat_template.jinja': 'jinja' })).toBe('jinja');
     expect(await rendered({ 'chat_template.jinja': 'alone' })).toBe('alone');
   });
@@ -80,6 +81,33 @@ describe('the template', () => {
     expect(await rendered({ 'chat_template.jinja': asks.join('') })).toBe('c');
   });
 
+  it('gets the special tokens of special_tokens_map.json, and those of its class', async () => {
+    const template = '{{ bos_token }}|{{ eos_token }}|{{ unk_token }}|{{ pad_token }}';
+    const map = { bos_token: '<s>', eos_token: { content: '</s>', lstrip: false } };
+    const files = { 'chat_template.jinja': template, 'special_tokens_map.json': map };
+    expect(await rendered(files)).toBe('<s>|</s>||');
+    expect(await rendered({ ...files, 'config.json': { model_type: 'qwen2' } })).toBe(
+      '<s>|</s>|<|endoftext|>|<|endoftext|>',
+    );
+  });
+
+  it('reads line ends of Windows as its own, within texts as well', async () => {
+    const lines = ['{% for m in messages %}', "{{ '<", ">' + m.content }}", '{% endfor %}', 'x', ''];
+    const unix = await rendered({ 'chat_template.jinja': lines.join('\n') });
+    expect(unix).toBe('<\n>Hello\nx');
+    for (const end of ['\r\n', '\r'])
+      expect(await rendered({ 'chat_template.jinja': lines.join(end) })).toBe(unix);
+  });
+
+  it('is not one of those with names only', async () => {
+    const folder = folderOf({ 'tokenizer_config.json': { chat_template: 'plain' } });
+    mkdirSync(join(folder, 'additional_chat_templates'));
+    writeFileSync(join(folder, 'additional_chat_templates', 'tool_use.jinja'), 'tools');
+    expect((await failure(loadChatTemplate(folder))).message).toContain('tool_use.jinja');
+    writeFileSync(join(folder, 'chat_template.jinja'), 'file');
+    expect((await loadChatTemplate(folder)).render(HELLO)).toBe('file');
+  });
+
   it('loses the line ends and the blanks of its own blocks, as in transformers', async () => {
     const template =
       '{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}\n';
@@ -91,7 +119,7 @@ describe('what is wrong', () => {
   it('no template', async () => {
     const { code, message } = await failure(loadChatTemplate(modelFolder('llama')));
     expect(code).toBe('BAD_OPTION');
-    expect(message).toContain('chat_template.jinja, chat_template.json, tokenizer_config.json');
+    expect(message).toContain('chat_template.jinja, tokenizer_config.json, chat_template.json');
   });
 
   it('a template that is malformed', async () => {
@@ -100,6 +128,38 @@ describe('what is wrong', () => {
     expect(message).toContain('chat_template.jinja is malformed');
     const other = await failure(rendered({ 'tokenizer_config.json': { chat_template: 5 } }));
     expect(other.code).toBe('BAD_TOKENIZER');
+  });
+
+  it('what Jinja has, and this does not, is refused by name when a template comes to it', async () => {
+    for (const [template, name] of [
+      ["{{ 'a'|urlencode }}", "the filter 'urlencode'"],
+      ["{{ 'a'|e }}", "the filter 'e'"],
+      ['{% block x %}{% endblock %}', "the tag 'block'"],
+      ["{{ 'a'.encode() }}", "'encode' of a str"],
+      ["{{ ('<'|safe) ~ 'a' }}", "the filter 'safe'"],
+      ['{{ messages[0].items() }}', 'writing out a dict_items'],
+      ["{{ strftime_now('%Q') }}", "the time format '%Q'"],
+    ]) {
+      const { code, message } = await failure(rendered({ 'chat_template.jinja': template }));
+      expect(code, template).toBe('UNSUPPORTED');
+      expect(message).toContain(name);
+    }
+    expect(await rendered({ 'chat_template.jinja': '{% if tools %}{{ tools|urlencode }}{% endif %}x' })).toBe(
+      'x',
+    );
+  });
+
+  it('nesting without end, of expressions and of macros', async () => {
+    const macro = '{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}';
+    expect((await failure(rendered({ 'chat_template.jinja': macro }))).code).toBe('BAD_INPUT');
+    const deep = `{{ ${'('.repeat(100_000)}1`;
+    expect((await failure(rendered({ 'chat_template.jinja': deep }))).code).toBe('BAD_TOKENIZER');
+  });
+
+  it('a template that is not UTF-8', async () => {
+    const folder = folderOf({});
+    writeFileSync(join(folder, 'chat_template.jinja'), Buffer.from([0x61, 0xff]));
+    expect((await failure(loadChatTemplate(folder))).message).toContain('not UTF-8');
   });
 
   it('messages that the template refuses', async () => {
