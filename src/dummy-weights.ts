@@ -6,6 +6,7 @@ import { dirname, join, resolve } from 'node:path';
 import { formatBytes, MiB, OperatingError, present } from '../offload/index.js';
 import { DirectFile, stagingBuffer } from './direct-file.js';
 import { type DummyTensor, Patterns, type SafetensorsType, tensorBytes } from './dummy-values.js';
+import { readWhole } from './read-whole.js';
 import { type LockOptions, takeLock } from './staging-lock.js';
 
 export type { DummyTensor, SafetensorsType };
@@ -252,11 +253,7 @@ async function hasContent(
     for (const piece of pieces()) {
       if (memory.length < piece.length) memory = Buffer.alloc(piece.length);
       const there = memory.subarray(0, piece.length);
-      for (let done = 0; done < there.length; ) {
-        const { bytesRead } = await file.read(there, done, there.length - done, offset + done);
-        if (bytesRead === 0) return false;
-        done += bytesRead;
-      }
+      if ((await readWhole(file, there, offset)) < there.length) return false;
       if (!there.equals(piece)) return false;
       if (offset > 0) onBytes(piece.length);
       offset += piece.length;

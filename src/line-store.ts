@@ -1,9 +1,10 @@
 // Lines of an input that are read again when they are needed: from the file where it is one, else from memory.
 
-import { closeSync, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, type Stats, statSync } from 'node:fs';
 import { OperatingError, present } from '../offload/index.js';
 import { GrowingNumbers } from './growing-numbers.js';
 import { type InputName, STDIN } from './input.js';
+import { readWholeSync } from './read-whole.js';
 import { badText, type RawLine, textOfLine } from './text-file.js';
 
 /** A pipe without an end must not fill the memory. */
@@ -81,7 +82,7 @@ class FileLines {
     const now = fstatSync(this.#file);
     const bytes = Buffer.allocUnsafe(length);
     const same = now.size === this.#found.size && now.mtimeMs === this.#found.mtimeMs;
-    if (same && (length === 0 || readSync(this.#file, bytes, 0, length, offset) === length)) return bytes;
+    if (same && readWholeSync(this.#file, bytes, offset) === length) return bytes;
     throw new OperatingError(
       'FILE_CHANGED',
       `${this.#path} changed while its prompts were in use: begin again, and leave it as it is`,

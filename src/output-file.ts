@@ -1,11 +1,12 @@
 // Files that a run writes: checked before the work begins, and never left half written.
 
-import { accessSync, closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { KiB, OperatingError } from '../offload/index.js';
 import { reason, systemCode } from './json-file.js';
 import { type OutputTarget, outputTarget } from './output-target.js';
+import { readWholeSync } from './read-whole.js';
 import { replaceFile, writeAll } from './replace-file.js';
 
 /** Something that the program writes whole, and how an earlier one is told from anything else. */
@@ -66,7 +67,7 @@ function beginningOf(path: string, option: string): string {
     const file = openSync(path, 'r');
     try {
       const bytes = Buffer.alloc(BEGINNING_BYTES);
-      return bytes.toString('utf8', 0, readSync(file, bytes));
+      return bytes.toString('utf8', 0, readWholeSync(file, bytes, 0));
     } finally {
       closeSync(file);
     }

@@ -4,6 +4,7 @@ import { constants, type Stats } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { type ErrorCode, OperatingError } from '../offload/index.js';
 import { reason, systemCode } from './failure-reason.js';
+import { readWhole } from './read-whole.js';
 
 export interface RegularFile {
   readonly file: FileHandle;
@@ -65,13 +66,7 @@ export async function readSmallFile(
       );
     }
     const buffer = Buffer.allocUnsafe(sizeBytes);
-    let done = 0;
-    while (done < sizeBytes) {
-      const { bytesRead } = await file.read(buffer, done, sizeBytes - done, done);
-      if (bytesRead === 0) break;
-      done += bytesRead;
-    }
-    return buffer.subarray(0, done);
+    return buffer.subarray(0, await readWhole(file, buffer, 0));
   } catch (error) {
     if (error instanceof OperatingError) throw error;
     throw new OperatingError('NOT_FOUND', `${path} cannot be read: ${reason(error)}`, { cause: error });

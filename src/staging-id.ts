@@ -5,6 +5,7 @@ import { open, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { KiB, OperatingError } from '../offload/index.js';
 import { reason } from './json-file.js';
+import { readWhole } from './read-whole.js';
 import { readSafetensorsHeader } from './safetensors.js';
 
 const SAMPLE_BYTES = 4 * KiB;
@@ -21,11 +22,13 @@ export async function contentId(files: readonly string[]): Promise<string> {
     hash.update(`${basename(path)}\0${sizeBytes}\0`);
     const file = await open(path, 'r');
     try {
-      const header = await file.read(Buffer.alloc(dataOffset), 0, dataOffset, 0);
-      hash.update(header.buffer);
+      const header = Buffer.alloc(dataOffset);
+      await readWhole(file, header, 0);
+      hash.update(header);
       const middle = dataOffset + Math.floor((sizeBytes - dataOffset) / 2);
-      const sample = await file.read(Buffer.alloc(SAMPLE_BYTES), 0, SAMPLE_BYTES, middle);
-      hash.update(sample.buffer);
+      const sample = Buffer.alloc(SAMPLE_BYTES);
+      await readWhole(file, sample, middle);
+      hash.update(sample);
     } catch (error) {
       throw new OperatingError('READ_FAILED', `${path} cannot be read: ${reason(error)}`, { cause: error });
     } finally {

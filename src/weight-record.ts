@@ -18,6 +18,7 @@ import {
 } from '../offload/index.js';
 import type { Checkpoint, StoredTensor } from './checkpoint.js';
 import { isJsonObject, type JsonObject, reason } from './json-file.js';
+import { readWhole } from './read-whole.js';
 import { hashFile, type Work } from './staging-copy.js';
 import { sourceState } from './staging-manifest.js';
 
@@ -184,11 +185,11 @@ async function hashPieces(
     for (let first = 0; first < pieces.length; first += READS_AT_ONCE) {
       if (signal?.aborted) throw new OperatingError('INTERRUPTED', `stopped while ${path} was looked at`);
       const some = pieces.slice(first, first + READS_AT_ONCE);
-      const reads = some.map(({ offset, sizeBytes }) =>
-        file?.read(Buffer.alloc(sizeBytes), 0, sizeBytes, offset),
-      );
-      for (const read of await Promise.all(reads))
-        if (read) hash.update(read.buffer.subarray(0, read.bytesRead));
+      const reads = some.map(async ({ offset, sizeBytes }) => {
+        const bytes = Buffer.alloc(sizeBytes);
+        return file && bytes.subarray(0, await readWhole(file, bytes, offset));
+      });
+      for (const bytes of await Promise.all(reads)) if (bytes) hash.update(bytes);
     }
     return hash.digest('hex');
   } catch (error) {

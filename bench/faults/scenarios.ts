@@ -79,7 +79,8 @@ export const SCENARIOS: readonly Scenario[] = [
       writeFileSync(join(folder, 'also'), memory);
       return asWhole([...PROMPTS, '--prompt', 'ab', '--nvme_offload_path', memory]);
     },
-    leaves: [/^also$/],
+    // What was copied serves the next run.
+    leaves: [/^also$/, /\.partial$/, /\/lock$/],
     repeats: true,
   },
   {
