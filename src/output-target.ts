@@ -13,7 +13,7 @@ export type OutputTarget =
   | { readonly kind: 'descriptor'; readonly descriptor: number };
 
 /** The word for stdout that other tools use as well. */
-export const STDOUT_NAME = '-';
+const STDOUT_NAME = '-';
 
 /** Under whichever of its names. */
 export function isStdout(path: string): boolean {

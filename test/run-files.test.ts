@@ -142,6 +142,10 @@ describe('outputs that are inputs or one another', () => {
     expect(() => checkFiles(inputs, outputs)).toThrow(message);
   });
 
+  it('stdin and stdout have one name and are two streams', () => {
+    expect(() => checkFiles({ '--prompts_file': '-' }, { '--output': '-' })).not.toThrow();
+  });
+
   it('devices take what they are given', () => {
     const outputs = { '--output': '/dev/null', '--report': '/dev/null', '--trace': '/dev/null' };
     expect(() => checkFiles({ '--prompts_file': '/dev/null' }, outputs)).not.toThrow();

@@ -2,7 +2,6 @@
 
 import { counted, type OperatingError } from '../../offload/index.js';
 import { generateEach, type PassProgress } from '../generate.js';
-import { STDIN } from '../input.js';
 import { JsonLines } from '../json-lines-file.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
 import { isStdout } from '../output-target.js';
@@ -59,8 +58,7 @@ interface Task {
 export async function runGenerate(given: GenerateOptions, context: CommandContext): Promise<void> {
   const { output, report, trace, promptsFile } = given;
   const outputs = { '--output': output, '--report': report, '--trace': trace };
-  const inputs = { '--prompts_file': promptsFile === STDIN ? undefined : promptsFile };
-  checkFiles({ ...inputs, ...sharedInputs(given) }, outputs, given.name);
+  checkFiles({ '--prompts_file': promptsFile, ...sharedInputs(given) }, outputs, given.name);
   checkNothingLost(given);
   if (output !== undefined && !isStdout(output)) context.interrupt.ignoreClosedStdout();
   const asked = withSeedOfResults(given);

@@ -2,6 +2,7 @@
 
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Checkpoint } from '../checkpoint.js';
+import { STDIN } from '../input.js';
 import { isModelFile, modelFilesIn } from '../model-files.js';
 import {
   checkReplaceable,
@@ -19,7 +20,6 @@ import {
   type OutputTarget,
   outputTarget,
   placeOf,
-  STDOUT_NAME,
 } from '../output-target.js';
 import { damagedPath, settingsPath } from '../results-file.js';
 import { badOption } from './option-reader.js';
@@ -112,16 +112,20 @@ function besideResults(results: string): Output[] {
 function refuseInputs(outputs: readonly Output[], inputs: PathsByOption): void {
   const written = writtenBy(outputs);
   for (const [option, path] of Object.entries(inputs)) {
-    if (path === undefined) continue;
+    if (path === undefined || path === STDIN) continue;
     const other = outputs.find((output) => resolve(output.path) === resolve(path));
     if (other && identityOf(other.target) !== undefined) {
       throw badOption(`${option} and ${other.option} are both ${path}: give each a file of its own`);
     }
-    const identity = path === STDOUT_NAME ? identityOfDescriptor(0) : identityOfPath(path);
-    const what = identity === undefined ? undefined : written.get(identity);
+    const what = written.get(identityOfPath(path) ?? '');
     if (what !== undefined) {
       throw badOption(`${what} is the file ${path}, which ${option} reads: give each a file of its own`);
     }
+  }
+  // It is read wherever no other prompts are given.
+  const what = written.get(identityOfDescriptor(0) ?? '');
+  if (what !== undefined) {
+    throw badOption(`${what} is the file that stdin comes from: give each a file of its own`);
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { formatBytes, OperatingError, type Workload } from '../../offload/index.js';
 import { planFor } from '../engine.js';
-import { mayWait, STDIN, shownName } from '../input.js';
+import { mayWait, shownName } from '../input.js';
 import { reason } from '../json-file.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
 import { parseIdList } from '../prompts.js';
@@ -28,8 +28,7 @@ export async function runScore(options: ScoreCommandOptions, context: CommandCon
   const inputName = options.input.kind === 'text' ? '--text_file' : '--token_ids';
   const outputs = { '--report': options.report, '--trace': options.trace };
   const { path } = options.input;
-  const inputs = { [inputName]: path === STDIN ? undefined : path };
-  checkFiles({ ...inputs, ...sharedInputs(options) }, outputs, options.name);
+  checkFiles({ [inputName]: path, ...sharedInputs(options) }, outputs, options.name);
   if (mayWait(path)) context.log.info(`reading from ${shownName(path)}, to its end`);
   const named = { path, option: inputName, signal: context.interrupt.signal };
   const content = await readTextFile(named, MOST_TEXT_CHARACTERS);

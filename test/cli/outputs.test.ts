@@ -223,6 +223,9 @@ describe.concurrent('stdout', () => {
     const input = await runCli([...args, '--prompts_file', path], { stdout: path });
     expect(input.errors.join()).toMatch(/BAD_OPTION: stdout is the file .*, which --prompts_file reads/);
     expect(readFileSync(path, 'utf8')).toBe('{"prompt": "Once"}\n');
+    const fed = await runCli([...args, '--output', path, '--overwrite'], { stdin: path });
+    expect(fed.errors.join()).toMatch(/BAD_OPTION: --output: .* is the file that stdin comes from/);
+    expect(readFileSync(path, 'utf8')).toBe('{"prompt": "Once"}\n');
     const out = join(folder, 'out.jsonl');
     const output = await runCli([...args, '--prompt', 'x', '--output', out], { stdout: out });
     expect(output.errors.join()).toMatch(/BAD_OPTION: --output: .* is the file that stdout goes to/);

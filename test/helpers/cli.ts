@@ -18,7 +18,8 @@ export interface CliResult {
 
 export interface CliOptions {
   readonly env?: Readonly<Record<string, string>>;
-  /** Paths of files that stand for the streams; they are appended to. */
+  /** Paths of files that stand for the streams; outputs are appended to. */
+  readonly stdin?: string;
   readonly stdout?: string;
   readonly stderr?: string;
   /** Called with the process and what it has written to stdout so far. */
@@ -26,12 +27,13 @@ export interface CliOptions {
 }
 
 export function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
-  const files = [options.stdout, options.stderr].map((path) =>
-    path === undefined ? undefined : openSync(path, 'a'),
+  const paths = [options.stdin, options.stdout, options.stderr];
+  const files = paths.map((path, i) =>
+    path === undefined ? undefined : openSync(path, i === 0 ? 'r' : 'a'),
   );
   const child = spawn(process.execPath, [MAIN, ...args], {
     env: { ...process.env, ...options.env },
-    stdio: ['ignore', files[0] ?? 'pipe', files[1] ?? 'pipe'],
+    stdio: [files[0] ?? 'ignore', files[1] ?? 'pipe', files[2] ?? 'pipe'],
   });
   for (const file of files) if (file !== undefined) closeSync(file);
   let [stdout, stderr] = ['', ''];
