@@ -1,6 +1,6 @@
 // `generate`: prompts in, continuations out; once, or in timed cycles.
 
-import { counted, type OperatingError } from '../../offload/index.js';
+import { counted, OperatingError } from '../../offload/index.js';
 import { generateEach, type PassProgress } from '../generate.js';
 import { JsonLines } from '../json-lines-file.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
@@ -245,6 +245,8 @@ async function runCycle(
     return { seconds: (performance.now() - startMs) / 1e3, newTokens };
   } finally {
     progress.stop();
+    // Whoever stops a run wants to know how far it came; a reader that has seen enough does not.
+    if (interrupt.signal.reason instanceof OperatingError) log.info(`stopped at ${status.describe()}`);
     for (const sink of sinks) sink.end();
   }
 }

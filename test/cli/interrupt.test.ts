@@ -43,6 +43,7 @@ describe.concurrent('interruption', () => {
       },
     });
     expect(result.status).toBe(130);
+    expect(result.logs.at(-1)).toMatch(/^stopped at \d+ of 3000 texts, pass \d+, [\d.]+ tokens\/s/);
     const content = readFileSync(output, 'utf8');
     expect(content.endsWith('\n')).toBe(true);
     const indices = content
