@@ -43,7 +43,7 @@ export class FileWatch {
     for (const file of this.#files) {
       const now = this.#stateOf(file);
       if (hasSameContent(file.state, now)) continue;
-      const change = describeChange(file.state, now, namedState(file.path));
+      const change = describeChange(file.state, now, namedState(file.path, now));
       if (change) throw changed(file.path, change);
       file.state = now;
     }
@@ -61,11 +61,13 @@ export class FileWatch {
   }
 }
 
-function namedState(path: string): FileState | undefined {
+/** The file that the path leads to now; where that cannot be told, `own`, since nothing then explains a change. */
+function namedState(path: string, own: FileState): FileState | undefined {
   try {
     return stateOfPath(path);
-  } catch {
-    return undefined;
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    return code === 'ENOENT' || code === 'ENOTDIR' ? undefined : own;
   }
 }
 
