@@ -59,10 +59,11 @@ export function checkSettings(
   except: readonly string[] = [],
 ): void {
   for (const name of new Set([...Object.keys(found), ...Object.keys(wanted)])) {
-    const [theirs, ours] = [found[name], wanted[name]].map((value) => show(value ?? null));
-    if (theirs === ours || except.includes(name)) continue;
+    const [theirs, ours] = [found[name] ?? null, wanted[name] ?? null];
+    // Whole: what is shown of a long system message may be the same.
+    if (JSON.stringify(theirs) === JSON.stringify(ours) || except.includes(name)) continue;
     throw refusal(
-      `the results in ${output} belong to a run with other ${name} (${theirs} there, ${ours} now): ` +
+      `the results in ${output} belong to a run with other ${name} (${show(theirs)} there, ${show(ours)} now): ` +
         'give the same prompts and options, or another --output',
     );
   }

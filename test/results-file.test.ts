@@ -168,7 +168,11 @@ describe('prompts', () => {
     ['changed', 'axcde', /other prompts \(prompt 1 was "b" and is "x"\)/],
     ['moved', 'bac', /other prompts \(prompt 1 was "b" and is "a"\)/],
     ['put before the others', 'zabc', /other prompts \(prompt 1 was "b" and is "a"\)/],
-    ['changed where there is no text yet', 'xbc', /other prompts \(3 there, 3 now\)/],
+    [
+      'changed where there is no text yet',
+      'xbc',
+      /other prompts \(one of the first 3, of which there is no text to show\)/,
+    ],
     ['fewer', 'ab', /other prompts \(3 there, 2 now\)/],
   ])('%s: refused', (_, letters, message) => {
     expect(() => finished(line(1, 0) + line(2, 1), jobOf(letters))).toThrow(message);
@@ -185,6 +189,9 @@ describe('settings', () => {
         new RegExp(`belong to a run with other ${Object.keys(other)[0]} `),
       );
     }
+    const long = (end: string) => ({ ...SETTINGS, system: 'x'.repeat(500) + end });
+    expect(() => checkSettings(output, long('a'), long('a'))).not.toThrow();
+    expect(() => checkSettings(output, long('a'), long('b'))).toThrow(/belong to a run with other system /);
     rmSync(settingsPath(output));
     expect(() => readSettings(output)).toThrow(/out\.jsonl\.run\.json, which says what .*, is missing/);
     writeFileSync(settingsPath(output), '[]');

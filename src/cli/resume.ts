@@ -137,14 +137,19 @@ function beginsWith(prompts: PromptList, digested: unknown): boolean {
 /** Says which prompt is another one, as far as the results tell. */
 function otherPrompts(results: string, digested: unknown, { prompts, vocabulary }: ListedTexts) {
   const [theirs, ours] = [countIn(digested), prompts.length];
-  let first: { readonly index: number; readonly prompt: unknown } | undefined;
-  for (const { index, prompt } of recordsOf(results)) {
+  let first: { readonly index: number; readonly then: unknown; readonly now: unknown } | undefined;
+  for (const { index, prompt, messages } of recordsOf(results)) {
     if (!isCount(index) || index >= (first?.index ?? ours)) continue;
-    if (prompt !== recordedPrompt(prompts.at(index), vocabulary)) first = { index, prompt };
+    const given = prompts.at(index);
+    const now = 'messages' in given ? given.messages : recordedPrompt(given, vocabulary);
+    const then = messages ?? prompt;
+    if (JSON.stringify(then) !== JSON.stringify(now)) first = { index, then, now };
   }
   const where = first
-    ? `prompt ${first.index} was ${show(first.prompt)} and is ${show(recordedPrompt(prompts.at(first.index), vocabulary))}`
-    : `${theirs} there, ${ours} now`;
+    ? `prompt ${first.index} was ${show(first.then)} and is ${show(first.now)}`
+    : theirs > ours
+      ? `${theirs} there, ${ours} now`
+      : `one of the first ${theirs}, of which there is no text to show`;
   return refusal(
     `the results in ${results} belong to a run with other prompts (${where}): give the same prompts, with new ones ` +
       'only after them, or another --output',
