@@ -15,7 +15,7 @@ class IoEngine {
   virtual ~IoEngine() = default;
   virtual const char* name() const = 0;
   /// A sentence about what it lacks; empty when it lacks nothing.
-  virtual std::string note() const { return {}; }
+  virtual std::string note() const noexcept { return {}; }
 
   /// The queue has got something new. Not after Stop().
   virtual void Wake() = 0;

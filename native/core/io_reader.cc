@@ -84,8 +84,11 @@ IoReader::IoReader(const IoOptions& options)
                        "sysctl kernel.io_uring_disabled=0; Linux 5.6 or later has what is needed");
     }
   }
+  // Room first: what is thrown once threads run would be met by whoever joins them.
+  notes_.resize(notes_.size() + 1);
   engine_ = StartThreadEngine(queue_, options_.queue_depth);
-  if (std::string note = engine_->note(); !note.empty()) notes_.push_back(std::move(note));
+  notes_.back() = engine_->note();
+  if (notes_.back().empty()) notes_.pop_back();
 }
 
 IoReader::~IoReader() {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <new>
 
 #include "core/coded_error.h"
 #include "core/threads.h"
@@ -18,10 +19,14 @@ class ThreadEngine final : public IoEngine {
     running_ -= wanted - threads_.size();
   }
   const char* name() const override { return "threads"; }
-  std::string note() const override {
-    if (threads_.refusal().empty()) return {};
-    return "files are read by " + std::to_string(threads_.size()) + " threads, with fewer reads in flight, because " +
-           threads_.refusal();
+  std::string note() const noexcept override {
+    try {
+      if (threads_.refusal().empty()) return {};
+      return "files are read by " + std::to_string(threads_.size()) + " threads, with fewer reads in flight, because " +
+             threads_.refusal();
+    } catch (const std::bad_alloc&) {
+      return "fewer threads";
+    }
   }
   void Wake() override {}  // the queue's own condition variable wakes the threads
   void Stop(std::function<void()> stopped) override {

@@ -49,6 +49,15 @@ std::string Refusal(const char* name, const std::string& why) {
          "or give fewer --threads";
 }
 
+/// The sentence, or one so short that it needs no memory.
+std::string KeptOr(const char* sentence) noexcept {
+  try {
+    return sentence;
+  } catch (const std::bad_alloc&) {
+    return "no memory";
+  }
+}
+
 [[noreturn]] void EndProcess(const char* code, const char* sentence) {
   fprintf(stderr, "zero-inference: %s: %s\n", code, sentence);
   _exit(std::string(code) == "INTERNAL" ? 1 : 6);
@@ -92,12 +101,15 @@ unsigned StartableThreads(unsigned wanted) {
 }
 
 void Threads::Start(const char* name, unsigned wanted, const std::function<void()>& body) {
-  // Room first: a thread that was started must not be lost.
-  threads_.reserve(threads_.size() + wanted);
+  // Whatever is thrown once a thread runs would be met by whoever joins it, before he has told it to end.
   try {
+    // Room first: a thread that was started must not be lost.
+    threads_.reserve(threads_.size() + wanted);
     for (unsigned i = 0; i < wanted; ++i) threads_.push_back(StartThread(name, body));
   } catch (const CodedError& error) {
-    refusal_ = error.what();
+    refusal_ = KeptOr(error.what());
+  } catch (const std::bad_alloc&) {
+    refusal_ = KeptOr(kNoMemorySentence);
   }
 }
 

@@ -26,7 +26,7 @@ class Threads {
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
 
-  /// Starts up to `wanted`, each with `body`; fewer where the system allows no more. Never throws for that.
+  /// Starts up to `wanted`, each with `body`; fewer where the system allows no more. Never throws.
   void Start(const char* name, unsigned wanted, const std::function<void()>& body);
   /// Why there are fewer than wanted; empty when there are not.
   const std::string& refusal() const { return refusal_; }
