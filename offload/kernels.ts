@@ -71,6 +71,8 @@ export interface LinearOptions {
 export interface AttentionOptions {
   readonly scale: number;
   readonly alibiSlopes?: Tensor;
+  /** See the operation `attention`. */
+  readonly alibiRounded?: boolean;
   /** A token sees this many latest positions, itself included; 0 for all. */
   readonly windowTokens?: number;
   readonly softCap?: number;
@@ -249,6 +251,7 @@ export class Kernels {
       tables,
       scale: options.scale,
       alibiSlopes: options.alibiSlopes ?? null,
+      alibiRounded: options.alibiRounded ?? false,
       windowTokens: options.windowTokens ?? 0,
       softCap: options.softCap ?? 0,
     });

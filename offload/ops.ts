@@ -117,7 +117,8 @@ export type Op =
   /**
    * out[T, heads, D] = causal attention of q [T, heads, D] over each sequence's pages; head h reads
    * kv head ⌊h · kvHeads / heads⌋. Score = scale · q·k (+ slope · key position; then softCap · tanh(score / softCap)).
-   * With window w > 0 a token sees the w latest positions, itself included. out, q, keys and values are of one type.
+   * With `alibiRounded`, position, product and so the bias are rounded to bfloat16 and count before the scale:
+   * score = scale · (q·k + bf16(slope · bf16(position))). With window w > 0 a token sees the w latest positions, itself included. out, q, keys and values are of one type.
    */
   | {
       readonly op: 'attention';
@@ -128,6 +129,7 @@ export type Op =
       tables: AttentionTables;
       scale: number;
       alibiSlopes: Tensor | null;
+      alibiRounded?: boolean;
       windowTokens: number;
       softCap: number;
     }

@@ -1,10 +1,12 @@
-// Random configurations that random_configs.py made: what the engine makes of each, beside what transformers makes of it.
+// Checkpoints that random_configs.py or changed_checkpoints.py made: what the engine makes of each, beside what
+// transformers makes of it.
 //
-// A configuration may be refused by name; it must not give other logits without a word.
+// One may be refused by name; it must not give other logits without a word, nor leave tensors unused without one.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
+import { openModel } from '../../src/engine.js';
 import { forcedLogits } from '../../test/golden/forced.js';
 
 interface Expected {
@@ -14,6 +16,10 @@ interface Expected {
   readonly given: readonly number[];
   /** Per sequence, after its prompt and after each further token. */
   readonly logits: readonly (readonly (readonly number[])[])[];
+  /** Tensors that the reference does not use. */
+  readonly unexpected?: readonly string[];
+  /** What was changed, for people. */
+  readonly what?: string;
 }
 
 /** Of the largest logit of a row. */
@@ -57,6 +63,15 @@ function relativeDifference(row: Float32Array, expected: readonly number[]): num
   return difference / magnitude;
 }
 
+/** The engine would run it and say nothing. */
+async function opensSilently(folder: string): Promise<boolean> {
+  if (!existsSync(join(folder, 'config.json'))) return false;
+  return openModel(folder).then(
+    ({ warnings }) => warnings.length === 0,
+    () => false,
+  );
+}
+
 async function main(root: string): Promise<void> {
   let wrong = 0;
   for (const family of readdirSync(root).sort()) {
@@ -73,7 +88,13 @@ async function main(root: string): Promise<void> {
       const expected = JSON.parse(readFileSync(join(folder, 'expected.json'), 'utf8')) as Expected;
       if (expected.refused !== undefined) {
         counts['refused by the reference']++;
+        if (await opensSilently(folder))
+          console.log(`TAKEN ${folder} (${expected.what}): ${expected.refused}`);
         continue;
+      }
+      if (expected.unexpected?.length && (await opensSilently(folder))) {
+        wrong++;
+        console.log(`SILENT ${folder} (${expected.what}): ${expected.unexpected.slice(0, 3).join(', ')}`);
       }
       if (!existsSync(join(folder, 'config.json'))) continue;
       const { kind, detail } = await compare(folder, expected);
@@ -81,7 +102,7 @@ async function main(root: string): Promise<void> {
       if (kind === 'refused') reasons.set(detail, (reasons.get(detail) ?? 0) + 1);
       if (kind === 'other' || kind === 'failed') {
         wrong++;
-        console.log(`${kind.toUpperCase()} ${folder}: ${detail}`);
+        console.log(`${kind.toUpperCase()} ${folder} (${expected.what}): ${detail}`);
       }
     }
     console.log(`${family}: ${JSON.stringify(counts)}`);
@@ -93,6 +114,8 @@ async function main(root: string): Promise<void> {
 
 const [root] = process.argv.slice(2);
 if (root === undefined) {
-  console.error('usage: node dist/bench/reference/compare-configs.js FOLDER   (made by random_configs.py)');
+  console.error(
+    'usage: node dist/bench/reference/compare-configs.js FOLDER   (made by one of the scripts here)',
+  );
   process.exitCode = 2;
 } else await main(root);

@@ -84,6 +84,31 @@ inline void PlaceScratch(QueryTile& tile) {
   }
 }
 
+/// To eight significant bits, ties to even; of numbers far from infinity.
+inline float RoundToBf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+  std::memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+
+/// Scaled products of one row in one block get ALiBi's bias.
+inline void AddAlibi(const AttentionOp& op, int64_t head, int64_t block_start, Vec (&scores)[kKeyVecs]) {
+  const float slope = reinterpret_cast<const float*>(op.alibi_slopes.data)[head];
+  if (!op.alibi_rounded) {
+    for (int v = 0; v < kKeyVecs; ++v) {
+      scores[v] = Fma(Set(slope), Add(Set(static_cast<float>(block_start + v * kWidth)), Iota()), scores[v]);
+    }
+    return;
+  }
+  float biases[kKeyBlock];
+  for (int64_t j = 0; j < kKeyBlock; ++j) {
+    biases[j] = RoundToBf16(slope * RoundToBf16(static_cast<float>(block_start + j)));
+  }
+  for (int v = 0; v < kKeyVecs; ++v) scores[v] = Fma(Set(op.scale), Load(biases + v * kWidth), scores[v]);
+}
+
 /// Scores of one row in one block become probabilities; sums so far are rescaled to the new maximum.
 inline void SoftmaxRow(QueryTile& tile, int64_t row, int64_t block_start) {
   const AttentionOp& op = tile.op;
@@ -91,13 +116,12 @@ inline void SoftmaxRow(QueryTile& tile, int64_t row, int64_t block_start) {
   float* scores = tile.scores + row * kKeyBlock;
   const float first = static_cast<float>(tile.First(token)), last = static_cast<float>(tile.Last(token));
   const Vec lowest = Set(-__builtin_inff());
-  const Vec slope =
-      Set(op.alibi_slopes.data ? reinterpret_cast<const float*>(op.alibi_slopes.data)[tile.Head(row)] : 0.0f);
   Vec value[kKeyVecs], largest = lowest;
+  for (int v = 0; v < kKeyVecs; ++v) value[v] = Mul(Load(scores + v * kWidth), Set(op.scale));
+  if (op.alibi_slopes.data) AddAlibi(op, tile.Head(row), block_start, value);
   for (int v = 0; v < kKeyVecs; ++v) {
     const Vec key = Add(Set(static_cast<float>(block_start + v * kWidth)), Iota());
-    Vec score = Mul(Load(scores + v * kWidth), Set(op.scale));
-    if (op.alibi_slopes.data) score = Fma(slope, key, score);
+    Vec score = value[v];
     if (op.soft_cap != 0) score = Mul(Set(op.soft_cap), Tanh(Div(score, Set(op.soft_cap))));
     score = SelectLess(key, Set(first), lowest, score);
     value[v] = SelectLess(Set(last), key, lowest, score);

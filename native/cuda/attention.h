@@ -19,6 +19,7 @@ struct AttentionArguments {
   int sequence_count, page_entries, page_count, page_tokens;
   int tokens, heads, kv_heads, depth;
   float scale, soft_cap;
+  bool alibi_rounded;
   int window;
   Fault* fault;
 
@@ -88,9 +89,14 @@ struct AttentionArguments {
   __device__ int LastKey(const Sequence& sequence, int position) const {
     return position < sequence.context ? position : sequence.context - 1;
   }
+  __device__ static float RoundToBf16(float value) { return __bfloat162float(__float2bfloat16_rn(value)); }
   __device__ float Score(float product, float slope, int key) const {
     float score = product * scale;
-    if (slopes) score = fmaf(slope, static_cast<float>(key), score);
+    if (slopes && alibi_rounded) {
+      score = fmaf(RoundToBf16(slope * RoundToBf16(static_cast<float>(key))), scale, score);
+    } else if (slopes) {
+      score = fmaf(slope, static_cast<float>(key), score);
+    }
     return soft_cap != 0 ? soft_cap * tanhf(score / soft_cap) : score;
   }
 };

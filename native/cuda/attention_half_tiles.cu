@@ -291,7 +291,8 @@ void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
 
 template <class T, int kDepth>
 void LaunchDepth(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
-  if (op.soft_cap == 0) return LaunchTiles<T, kDepth, false>(op, fewer_tokens, run);
+  // What is seldom shares the slower kernel, whose scores may be anything.
+  if (op.soft_cap == 0 && !op.alibi_rounded) return LaunchTiles<T, kDepth, false>(op, fewer_tokens, run);
   LaunchTiles<T, kDepth, true>(op, fewer_tokens, run);
 }
 

@@ -282,6 +282,7 @@ AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
       depth(static_cast<int>(op.q.shape[2])),
       scale(op.scale),
       soft_cap(op.soft_cap),
+      alibi_rounded(op.alibi_rounded),
       window(static_cast<int>(op.window_tokens)),
       fault(faults) {}
 

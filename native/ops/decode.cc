@@ -114,7 +114,8 @@ Operation Attention(Reader& in) {
                  in.Number(),
                  static_cast<int64_t>(in.Size("windowTokens")),
                  in.Number(),
-                 static_cast<int64_t>(in.Size("maxContextTokens"))};
+                 static_cast<int64_t>(in.Size("maxContextTokens")),
+                 in.Flag()};
   CheckSameShape(in, op.q, op.out, "q");
   in.Check(op.q.dtype == op.keys.dtype && op.out.dtype == op.keys.dtype, "q, out and the cache differ in type");
   CheckCache(in, op.keys, op.values, op.q.shape[2]);

@@ -75,6 +75,8 @@ struct AttentionOp {
   float soft_cap;
   /// No sequence's context is longer.
   int64_t max_context;
+  /// ALiBi's bias is bf16(slope · bf16(position)), and scaled with the product of query and key.
+  bool alibi_rounded;
 };
 struct ArgmaxOp {
   View out, logits;

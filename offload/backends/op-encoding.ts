@@ -93,7 +93,13 @@ export function encodeOp(op: Op): Float64Array {
     case 'attention': {
       const { sequences, pages, positions } = op.tables;
       tensors(op.out, op.q, op.keys, op.values, sequences, pages, positions, op.alibiSlopes);
-      numbers(op.scale, op.windowTokens, op.softCap, op.tables.maxContextTokens);
+      numbers(
+        op.scale,
+        op.windowTokens,
+        op.softCap,
+        op.tables.maxContextTokens,
+        Number(op.alibiRounded ?? false),
+      );
       break;
     }
     case 'argmax':

@@ -245,10 +245,10 @@ function storeCache({ k, v, keys, values, slots }: OpOf<'kv_store'>): void {
 }
 
 function attention(op: OpOf<'attention'>): void {
-  const { out, q, keys, values, tables, scale, alibiSlopes, windowTokens, softCap } = op;
+  const { out, q, keys, values, tables, scale, alibiSlopes, alibiRounded, windowTokens, softCap } = op;
   const [headCount, kvHeads] = [dimension(q, 1), dimension(keys, 1)];
   const slopes = alibiSlopes ? elementHashes(alibiSlopes) : [];
-  const parameters = hashOf([], [scale, softCap]);
+  const parameters = hashOf([], [scale, softCap, Number(alibiRounded ?? false)]);
   const positions = integers(tables.positions);
   const queries = rowHashes(q);
   const results: number[] = [];

@@ -67,7 +67,7 @@ function build(config: ConfigReader): ArchitectureModel {
       tied: config.flag(['tie_word_embeddings'], true),
     },
     logits: PLAIN_LOGITS,
-    constants: rope ? { inverse_frequencies: rope.inverseFrequencies } : { alibi: scaledSlopes(nHeads, D) },
+    constants: rope ? { inverse_frequencies: rope.inverseFrequencies } : { alibi: roundedSlopes(nHeads) },
     forward: forward({
       fused: { layout, nHeads, nKv, D },
       attentionNorm: names[0] ?? 'input_layernorm',
@@ -93,12 +93,11 @@ function normNames(layout: FusedHeads['layout'], count: number): string[] {
 }
 
 /**
- * The bias is added before scores are scaled, with slopes of eight significant bits: both as it was trained. The
- * reference also rounds positions and biases to eight bits, so that beyond 256 tokens neighbours share a bias; here
- * every position has its own.
+ * Slopes, positions and biases have eight significant bits, and biases are added before scores are scaled: as it was
+ * trained, so that beyond 256 tokens neighbours may share a bias.
  */
-function scaledSlopes(nHeads: number, D: number): Float32Array {
-  return alibiSlopes(nHeads).map((slope) => roundToBf16(slope) / Math.sqrt(D));
+function roundedSlopes(nHeads: number): Float32Array {
+  return alibiSlopes(nHeads).map(roundToBf16);
 }
 
 function roundToBf16(value: number): number {
@@ -137,7 +136,7 @@ function forward(dimensions: Dimensions): LayerForward {
       const [q, key, value] = splitFused(k, w, normed, fused);
       const attended =
         rope === undefined
-          ? k.attention(q, key, value, { scale, alibiSlopes: k.constant('alibi') })
+          ? k.attention(q, key, value, { scale, alibiSlopes: k.constant('alibi'), alibiRounded: true })
           : rotateAndAttend(k, q, key, value, { ...fused, scale, rope, windowTokens: () => 0 }, blockIndex); // [T, H]
       project(k, w, attended, 'self_attention.dense', x);
 

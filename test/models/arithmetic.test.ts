@@ -126,13 +126,13 @@ describe('blocks', () => {
     expect(norms({ parallel_attn: false })).toHaveLength(2);
   });
 
-  it('of Falcon with ALiBi scale the slopes, and nothing rotates', () => {
+  it('of Falcon with ALiBi are rounded, and nothing rotates', () => {
     const model = build('falcon', { alibi: true, multi_query: false });
     expect(model.maxContextTokens).toBeUndefined();
     expect(fieldOf(model, 'rotary', 'scale')).toEqual([]);
-    expect([...present(model.constants.alibi, 'slopes')]).toEqual(
-      [1 / 4, 1 / 16, 1 / 64, 1 / 256].map((slope) => Math.fround(slope / Math.sqrt(8))),
-    );
+    expect([...present(model.constants.alibi, 'slopes')]).toEqual([1 / 4, 1 / 16, 1 / 64, 1 / 256]);
+    expect(fieldOf(model, 'attention', 'alibiRounded')).toEqual([true, true]);
+    expect(fieldOf(build('bloom'), 'attention', 'alibiRounded')).toEqual([false, false]);
   });
 
   it('have biases where the configuration says so', () => {

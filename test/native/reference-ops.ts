@@ -173,6 +173,13 @@ function rotate(
   return x.written;
 }
 
+/** Ties to even, as the kernels must do it. */
+function roundToBf16(value: number): number {
+  const bits = new Uint32Array(Float32Array.of(value).buffer);
+  bits[0] = ((bits[0] ?? 0) + 0x7fff + (((bits[0] ?? 0) >>> 16) & 1)) & 0xffff0000;
+  return new Float32Array(bits.buffer)[0] ?? 0;
+}
+
 function attend(op: Extract<Op, { op: 'attention' }>, read: (tensor: Tensor) => Values): Written {
   const [out, q, keys, values] = [read(op.out), read(op.q), read(op.keys), read(op.values)];
   const [sequences, pages, positions] = [op.tables.sequences, op.tables.pages, op.tables.positions].map(
@@ -201,7 +208,9 @@ function attend(op: Extract<Op, { op: 'attention' }>, read: (tensor: Tensor) => 
         for (let j = first; j <= last; j++) {
           let product = 0;
           for (let d = 0; d < q.size(2); d++) product += q.get(t, h, d) * keys.get(...place(j), d);
-          scores.push(capped(op.scale * product + (slopes?.get(h) ?? 0) * j, op.softCap));
+          const slope = slopes?.get(h) ?? 0;
+          const bias = op.alibiRounded ? op.scale * roundToBf16(slope * roundToBf16(j)) : slope * j;
+          scores.push(capped(op.scale * product + bias, op.softCap));
         }
         const maximum = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
         const weights = scores.map((score) => Math.exp(score - maximum));

@@ -1,0 +1,129 @@
+"""Fixture checkpoints with one value of their configuration changed, or one tensor, and what transformers makes of them.
+
+    python bench/reference/changed_checkpoints.py OUTPUT [--only llama,gpt2]
+    node dist/bench/reference/compare-configs.js OUTPUT
+
+A configuration that contradicts its weights must be refused, be told of, or give the reference's logits.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+import warnings
+
+FIXTURES = pathlib.Path(__file__).parents[2] / "test/fixtures/models"
+FAMILIES = ["bloom", "falcon-7b-style", "falcon-11b-style", "falcon-40b-style", "falcon-alibi-style", "gemma2", "gpt2",
+            "gpt_neo", "gpt_neox", "gptj", "llama", "mistral", "mixtral", "opt", "opt-350m-style", "phi3", "qwen2",
+            "qwen3", "qwen3_moe", "starcoder2"]
+IGNORED = {"bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "use_cache",
+           "initializer_range", "transformers_version", "model_type", "architectures", "dtype", "torch_dtype"}
+PROMPT, FURTHER = 11, 1
+
+
+def changes_of(config):
+    """One changed key each: numbers halved, doubled and moved by one, flags turned, keys left out and made null."""
+    for key, value in config.items():
+        if key in IGNORED:
+            continue
+        without = {name: other for name, other in config.items() if name != key}
+        yield f"{key} left out", without
+        yield f"{key} null", {**config, key: None}
+        if isinstance(value, bool):
+            yield f"{key} {not value}", {**config, key: not value}
+        elif isinstance(value, int):
+            for other in sorted({value * 2, value // 2, value + 1, value - 1} - {value}):
+                if other > 0:
+                    yield f"{key} {other}", {**config, key: other}
+        elif isinstance(value, float):
+            yield f"{key} {value * 2}", {**config, key: value * 2}
+    if "tie_word_embeddings" not in config:
+        for tied in (True, False):
+            yield f"tie_word_embeddings {tied}", {**config, "tie_word_embeddings": tied}
+
+
+def changed_weights(torch, tensors, embedding):
+    """One change of tensors each."""
+    head = "lm_head.weight"
+    table = tensors[embedding]
+    other = table.roll(1, 0).contiguous()
+    without = {name: value for name, value in tensors.items() if name not in (embedding, head)}
+    yield "only the head", {**without, head: table.clone()}
+    yield "only the embedding", {**without, embedding: table}
+    yield "both, equal", {**without, embedding: table, head: table.clone()}
+    yield "both, different", {**without, embedding: table, head: other}
+    yield "neither", without
+    name, value = next((name, value) for name, value in tensors.items() if value.dim() == 1)
+    yield "a tensor too many", {**tensors, name.replace("weight", "bias").replace("norm", "other"): value.clone()}
+    yield "one lacking", {key: other for key, other in tensors.items() if key != name}
+
+
+def result(folder, torch, transformers, family):
+    model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa" if family.startswith("falcon") else "eager",
+        experts_implementation="eager", output_loading_info=True)
+    lacking = [key for key in loading["missing_keys"] if "rotary" not in key]
+    if lacking or loading["mismatched_keys"]:
+        raise RuntimeError(f"lacking {lacking[:3]}, of another shape {list(loading['mismatched_keys'])[:3]}")
+    model.eval()
+    generator = torch.Generator().manual_seed(1)
+    size = model.get_input_embeddings().weight.shape[0]
+    sequence = torch.randint(4, size, (PROMPT + FURTHER,), generator=generator).tolist()
+    rows = []
+    for end in range(PROMPT, PROMPT + FURTHER + 1):
+        with torch.no_grad():
+            logits = model(torch.tensor([sequence[:end]]), use_cache=False).logits[0, -1].float()
+        rows.append([float(f"{value:.7g}") for value in logits.tolist()])
+    unexpected = sorted(loading["unexpected_keys"])
+    return {"ids": [sequence], "given": [PROMPT], "logits": [rows], "unexpected": unexpected}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Changed checkpoints with the reference's logits.")
+    parser.add_argument("output", type=pathlib.Path)
+    parser.add_argument("--only", help="fixtures, separated by commas")
+    arguments = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import safetensors.torch
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    for family in arguments.only.split(",") if arguments.only else FAMILIES:
+        config = json.loads((FIXTURES / family / "config.json").read_text())
+        weights = FIXTURES / family / "model.safetensors"
+        tensors = safetensors.torch.load_file(weights)
+        model = transformers.AutoModelForCausalLM.from_pretrained(FIXTURES / family)
+        table = model.get_input_embeddings().weight
+        embedding = next(name for name, value in model.named_parameters() if value is table)
+        cases = [(what, changed, None) for what, changed in changes_of(config)]
+        for tied in (True, False):
+            for what, changed in changed_weights(torch, tensors, embedding):
+                cases.append((f"tied {tied}, {what}", {**config, "tie_word_embeddings": tied}, changed))
+        done = refused = 0
+        for number, (what, changed, others) in enumerate(cases):
+            folder = arguments.output / family / f"{number:03}"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text(json.dumps(changed))
+            if others is None:
+                (folder / "model.safetensors").symlink_to(weights)
+            else:
+                safetensors.torch.save_file(others, folder / "model.safetensors", metadata={"format": "pt"})
+            try:
+                expected = result(folder, torch, transformers, family)
+                done += 1
+            except Exception as error:
+                expected = {"refused": f"{type(error).__name__}: {error}"[:500]}
+                refused += 1
+            (folder / "expected.json").write_text(json.dumps({**expected, "what": what}))
+        print(f"{family}: {done} have results, {refused} are refused by the reference", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
