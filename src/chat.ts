@@ -1,10 +1,18 @@
 // Chat templates: messages become the text that a chat model was trained on, as the checkpoint's own template writes it.
 
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { OperatingError } from '../offload/index.js';
 import type * as Jinja from './jinja/index.js';
-import { isJsonObject, type JsonObject, readOptionalJsonObject, reason, systemCode } from './json-file.js';
+import {
+  isJsonObject,
+  type JsonObject,
+  MOST_JSON_BYTES,
+  readOptionalJsonObject,
+  reason,
+  systemCode,
+} from './json-file.js';
+import { readSmallFile } from './regular-file.js';
 import { ADDITIONAL_TEMPLATES, readTokenizerSettings, specialTokensOf } from './tokenizer-settings.js';
 
 export interface Message {
@@ -144,13 +152,8 @@ function chosenTemplate(stored: unknown, path: string): string {
 }
 
 async function readOptionalText(path: string): Promise<string | undefined> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(path);
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    throw new OperatingError('BAD_TOKENIZER', `${path} cannot be read: ${reason(error)}`, { cause: error });
-  }
+  const bytes = await readSmallFile(path, MOST_JSON_BYTES, 'BAD_TOKENIZER');
+  if (!bytes) return undefined;
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (error) {

@@ -9,7 +9,7 @@ import { type HubEnvironment, readHubEnvironment, type Variables } from './hub/e
 import { DEFAULT_RETRIES, type RetryPolicy } from './hub/retry.js';
 import { type DownloadProgress, downloadSnapshot, TOKENIZERS } from './hub/snapshot.js';
 
-export { type DownloadProgress, TOKENIZERS } from './hub/snapshot.js';
+export type { DownloadProgress } from './hub/snapshot.js';
 
 export interface ResolveOptions {
   /** Branch, tag or commit; `main` when absent. */

@@ -26,11 +26,11 @@ export function parseJsonObject(text: string, path: string, code: ErrorCode): Js
 }
 
 /** The largest ones of published checkpoints, indexes and tokenizers, have some tens of megabytes. */
-const MAX_JSON_BYTES = 256 * 1024 * 1024;
+export const MOST_JSON_BYTES = 256 * 1024 * 1024;
 
 /** The object in the file; undefined when there is no such file. */
 export async function readOptionalJsonObject(path: string, code: ErrorCode): Promise<JsonObject | undefined> {
-  const bytes = await readSmallFile(path, MAX_JSON_BYTES, code);
+  const bytes = await readSmallFile(path, MOST_JSON_BYTES, code);
   if (!bytes) return undefined;
   let text: string;
   try {

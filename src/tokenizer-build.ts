@@ -1,11 +1,18 @@
 // Makes the Rust core's tokenizer: from tokenizer.json, as it stands or with the parts of its class, or from a bare
 // vocabulary; then adds the tokens that the other files name, in the order in which transformers numbers them.
 
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Tokenizer as RustTokenizer } from 'tokenizers';
 import { OperatingError } from '../offload/index.js';
-import { isJsonObject, type JsonObject, parseJsonObject, reason, show } from './json-file.js';
+import {
+  isJsonObject,
+  type JsonObject,
+  MOST_JSON_BYTES,
+  parseJsonObject,
+  reason,
+  show,
+} from './json-file.js';
+import { readSmallFile } from './regular-file.js';
 import { readPieces } from './sentencepiece-model.js';
 import type { AddedToken, SpecialTokens } from './special-tokens.js';
 import type { ClassParts, TokenizerClass } from './tokenizer-classes.js';
@@ -167,7 +174,7 @@ async function readVocabulary(files: TokenizerSettings): Promise<Vocabulary> {
 
 /** `tokenizer.model` of SentencePiece. Its control and user-defined pieces are tokens of their own. */
 async function readPieceVocabulary(files: TokenizerSettings, path: string): Promise<Vocabulary> {
-  const { vocab, merges, extra } = readPieces(await readFile(path), path);
+  const { vocab, merges, extra } = readPieces(await readWhole(path), path);
   const own = specialTokensOf(files);
   const tokens: SpecialTokens = { ...own, extra: own.saysExtra ? own.extra : extra };
   return { json: bareJson(partsOf(files, tokens), { vocab, merges }), path, listed: [], tokens, bare: true };
@@ -257,9 +264,11 @@ function parseMerges(text: string, folder: string): [string, string][] {
 }
 
 async function readText(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    throw new OperatingError('BAD_TOKENIZER', `${path} cannot be read: ${reason(error)}`, { cause: error });
-  }
+  return (await readWhole(path)).toString('utf8');
+}
+
+async function readWhole(path: string): Promise<Buffer> {
+  const bytes = await readSmallFile(path, MOST_JSON_BYTES, 'BAD_TOKENIZER');
+  if (!bytes) throw new OperatingError('BAD_TOKENIZER', `${path} is absent`);
+  return bytes;
 }

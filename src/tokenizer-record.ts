@@ -1,10 +1,9 @@
 // Which tokenizer, and which chat template, a run's texts were made with: a digest of what decides them.
 
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { OperatingError } from '../offload/index.js';
-import { isJsonObject, reason, systemCode } from './json-file.js';
+import { isJsonObject, MOST_JSON_BYTES } from './json-file.js';
+import { readSmallFile } from './regular-file.js';
 
 /** Beside it, these are not read. */
 const WHOLE = 'tokenizer.json';
@@ -37,11 +36,6 @@ function withoutTemplate(content: Buffer): string | Buffer {
   }
 }
 
-async function readOptional(path: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    throw new OperatingError('NOT_FOUND', `${path} cannot be read: ${reason(error)}`, { cause: error });
-  }
+function readOptional(path: string): Promise<Buffer | undefined> {
+  return readSmallFile(path, MOST_JSON_BYTES, 'BAD_TOKENIZER');
 }

@@ -96,8 +96,12 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     for family in arguments.only.split(",") if arguments.only else FAMILIES:
         config = json.loads((FIXTURES / family / "config.json").read_text())
-        weights = FIXTURES / family / "model.safetensors"
-        tensors = safetensors.torch.load_file(weights)
+        tensors = {}
+        for shard in sorted((FIXTURES / family).glob("*.safetensors")):
+            tensors.update(safetensors.torch.load_file(shard))
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        weights = (arguments.output / f"{family}.safetensors").resolve()
+        safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
         model = transformers.AutoModelForCausalLM.from_pretrained(FIXTURES / family)
         table = model.get_input_embeddings().weight
         embedding = next(name for name, value in model.named_parameters() if value is table)

@@ -74,7 +74,9 @@ async function opensSilently(folder: string): Promise<boolean> {
 
 async function main(root: string): Promise<void> {
   let wrong = 0;
-  for (const family of readdirSync(root).sort()) {
+  for (const { name: family } of readdirSync(root, { withFileTypes: true }).filter((entry) =>
+    entry.isDirectory(),
+  )) {
     const counts = {
       same: 0,
       other: 0,

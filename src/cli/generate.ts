@@ -21,6 +21,7 @@ import {
   openPlaces,
   rangeOf,
   textCount,
+  textWishes,
   workloadOf,
 } from './generation-job.js';
 import {
@@ -65,7 +66,7 @@ export async function runGenerate(given: GenerateOptions, context: CommandContex
   const prompts = await givenPrompts(asked, context);
   if (given.dummyWeights && (prompts.has.text || prompts.has.messages))
     throw noTokenizer('there are prompts of text');
-  const source = await openSource(asked, context);
+  const source = await openSource(asked, context, textWishes(prompts, asked));
   checkModelFiles(outputs, source);
   const encoded = await encodeJob(source, prompts, asked, context);
   const options = await withAutoBatch(source, encoded, asked, context);

@@ -9,6 +9,7 @@ import type { SamplingSettings } from '../sampler.js';
 import { loadTokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
 import type { GenerateOptions } from './generate-options.js';
+import type { TextWishes } from './hub-model.js';
 import { badOption } from './option-reader.js';
 import { PromptCoder } from './prompt-coder.js';
 import { listOf, noPrompts, type PromptList, readPrompts, repeated } from './prompt-list.js';
@@ -100,6 +101,15 @@ export async function givenPrompts(
   return list;
 }
 
+/** Whether text has to be made of prompts, or prompts of text. */
+export function textWishes(
+  { has }: PromptList,
+  { chat, stopStrings }: GenerateOptions,
+): Required<TextWishes> {
+  const chatTemplate = has.messages || chat !== undefined;
+  return { tokenizer: has.text || chatTemplate || has.stopStrings || stopStrings.length > 0, chatTemplate };
+}
+
 /** Encodes all prompts once, to know how long they are. Throws BAD_TOKENIZER, and the first problem of --prompt. */
 export async function encodeJob(
   source: Source,
@@ -108,13 +118,8 @@ export async function encodeJob(
   surroundings: Surroundings,
 ): Promise<Job> {
   const { checkpoint, model } = source.opened;
-  const { chat, maxNewTokens, maxContext, stopStrings, samples = 1 } = options;
-  const needsTokenizer =
-    given.has.text ||
-    given.has.messages ||
-    given.has.stopStrings ||
-    chat !== undefined ||
-    stopStrings.length > 0;
+  const { chat, maxNewTokens, maxContext, samples = 1 } = options;
+  const needsTokenizer = textWishes(given, options).tokenizer;
   // Loading it where it is absent says what is missing.
   const tokenizer = await (needsTokenizer ? loadTokenizer : openTokenizer)(checkpoint.folder);
   const vocabulary = {

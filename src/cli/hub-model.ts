@@ -1,21 +1,29 @@
 // From what --name says to a folder: one that exists, or a model of the hub, downloaded with progress where need be.
 
-import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { counted, formatBytes } from '../../offload/index.js';
-import { type DownloadProgress, resolveModelFolder, TOKENIZERS } from '../hub.js';
+import { loadChatTemplate } from '../chat.js';
+import { type DownloadProgress, resolveModelFolder } from '../hub.js';
 import { readOptionalJsonObject } from '../json-file.js';
 import { buildArchitecture } from '../models/registry.js';
 import { loadTokenizer } from '../tokenizer.js';
+import { hasTokenizer } from '../tokenizer-settings.js';
 import type { CommandContext } from './context.js';
 import { badOption } from './option-reader.js';
+
+/** What a command needs beside the weights. */
+export interface TextWishes {
+  readonly tokenizer?: boolean;
+  readonly chatTemplate?: boolean;
+}
 
 /** Errors: those of `resolveModelFolder`; BAD_CONFIG, UNSUPPORTED or BAD_TOKENIZER before the weights of such a model are downloaded. */
 export async function modelFolder(
   name: string,
   revision: string | undefined,
   { log, progress, interrupt }: CommandContext,
+  wants: TextWishes = {},
 ): Promise<string> {
   if (revision !== undefined && (await stat(name).catch(() => undefined))) {
     throw badOption(`--revision is for models of the hub, and --name is the folder ${name}: leave it out`);
@@ -32,14 +40,15 @@ export async function modelFolder(
       const path = join(folder, 'config.json');
       buildArchitecture((await readOptionalJsonObject(path, 'BAD_CONFIG')) ?? {}, path);
     },
-    beforeWeights: checkTokenizer,
+    beforeWeights: (folder) => checkTextFiles(folder, wants),
   });
   return progress.during(() => (state ? describe(state) : 'asking the hub'), work);
 }
 
-/** What is wrong with a tokenizer is said before gigabytes are fetched; a model without any can still continue ids. */
-async function checkTokenizer(folder: string): Promise<void> {
-  if (TOKENIZERS.some((name) => existsSync(join(folder, name)))) await loadTokenizer(folder);
+/** What is wrong with these is said before gigabytes are fetched; without a tokenizer, a model still continues ids. */
+async function checkTextFiles(folder: string, { tokenizer, chatTemplate }: TextWishes): Promise<void> {
+  if (tokenizer || (await hasTokenizer(folder))) await loadTokenizer(folder);
+  if (chatTemplate) await loadChatTemplate(folder);
 }
 
 function describe({ doneBytes, totalBytes, doneFiles, totalFiles }: DownloadProgress): string {

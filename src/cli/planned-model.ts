@@ -9,7 +9,7 @@ import type { CommandContext } from './context.js';
 import type { SharedOptions } from './shared-options.js';
 import { checkType } from './source.js';
 
-/** Ends a download before the weights: they are not needed to plan. */
+/** Ends a download after config.json: nothing else is needed to plan. */
 class ConfigurationIsEnough extends Error {
   readonly folder: string;
   constructor(folder: string) {
@@ -27,7 +27,7 @@ export async function openPlanned(options: SharedOptions, context: CommandContex
     const folder = await resolveModelFolder(name, {
       revision,
       signal: context.interrupt.signal,
-      beforeWeights: (started) => {
+      afterConfig: (started) => {
         throw new ConfigurationIsEnough(started);
       },
     });

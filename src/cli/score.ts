@@ -32,7 +32,7 @@ export async function runScore(options: ScoreCommandOptions, context: CommandCon
   if (mayWait(path)) context.log.info(`reading from ${shownName(path)}, to its end`);
   const named = { path, option: inputName, signal: context.interrupt.signal };
   const content = await readTextFile(named, MOST_TEXT_CHARACTERS);
-  const source = await openSource(options, context);
+  const source = await openSource(options, context, { tokenizer: options.input.kind === 'text' });
   checkModelFiles(outputs, source);
   const ids = await readIds(content, options.input, source);
   const windowTokens = windowOf(options, source);

@@ -13,7 +13,7 @@ import { shapeType } from '../shape.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizer.js';
 import { hasTokenizer } from '../tokenizer-settings.js';
 import type { CommandContext } from './context.js';
-import { modelFolder } from './hub-model.js';
+import { modelFolder, type TextWishes } from './hub-model.js';
 import { badOption } from './option-reader.js';
 import { type SharedOptions, STORED_TYPES, type TypeName } from './shared-options.js';
 
@@ -28,12 +28,16 @@ export interface Source {
 }
 
 /** Reads headers only, unless weights have to be made or copied first. */
-export async function openSource(options: SharedOptions, context: CommandContext): Promise<Source> {
+export async function openSource(
+  options: SharedOptions,
+  context: CommandContext,
+  wants?: TextWishes,
+): Promise<Source> {
   for (const warning of options.warnings) context.log.warn(warning);
   const startMs = performance.now();
   const folder = options.dummyWeights
     ? await dummyCheckpoint(options, options.dummyWeights.folder, context)
-    : await realModel(options, context);
+    : await realModel(options, context, wants);
   const { early } = context;
   const opened = early?.options.folder === folder ? early.opened : await openModel(folder);
   checkType(opened, options.dtype);
@@ -47,9 +51,13 @@ export async function openSource(options: SharedOptions, context: CommandContext
   return { opened, files, fileStates, ...(sha256 ? { sha256 } : {}) };
 }
 
-function realModel({ name, revision }: SharedOptions, context: CommandContext): Promise<string> {
+function realModel(
+  { name, revision }: SharedOptions,
+  context: CommandContext,
+  wants: TextWishes | undefined,
+): Promise<string> {
   refuseShape(name);
-  return modelFolder(name, revision, context);
+  return modelFolder(name, revision, context, wants);
 }
 
 /** The tokenizer beside the weights; undefined where there is none, as with random weights. */

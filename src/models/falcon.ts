@@ -26,14 +26,21 @@ function build(config: ConfigReader): ArchitectureModel {
     heads: nHeads,
   }[layout];
   config.divided(nHeads, nKv, 'num_attention_heads over num_kv_heads');
-  const parallel = config.flag(['parallel_attn'], true);
+  const namedKv = config.optionalCount(['num_kv_heads', 'n_head_kv']) ?? nHeads;
+  if (layout === 'heads' && namedKv !== nHeads)
+    throw config.unsupported(
+      'num_kv_heads',
+      namedKv,
+      `${nHeads}, as many as num_attention_heads, without multi_query`,
+    );
+  const parallel = flagOrNull(config, 'parallel_attn', true);
   if (layout === 'groups' && !parallel)
     throw config.unsupported('parallel_attn', false, 'true with new_decoder_architecture');
   const normCount = layout === 'groups' ? config.count(['num_ln_in_parallel_attn'], 2) : parallel ? 1 : 2;
   if (normCount > 2) throw config.unsupported('num_ln_in_parallel_attn', normCount, '1, 2');
   const names = normNames(layout, normCount);
-  const biased = config.flag(['bias'], false);
-  const alibi = config.flag(['alibi'], false);
+  const biased = flagOrNull(config, 'bias', false);
+  const alibi = flagOrNull(config, 'alibi', false);
   const rope = alibi ? undefined : readRope(config, { headDim: D, defaultContext: 2048 });
   const norms = names.flatMap((name) => [`${name}.weight`, `${name}.bias`]);
   return {
@@ -80,10 +87,19 @@ function build(config: ConfigReader): ArchitectureModel {
   };
 }
 
+/** This family's flags may be null, which is false; absent ones have their default. */
+function flagOrNull(config: ConfigReader, name: string, fallback: boolean): boolean {
+  return config.flag([name], config.has(name) ? false : fallback);
+}
+
 function readLayout(config: ConfigReader): FusedHeads['layout'] {
-  const isGrouped = config.flag(['new_decoder_architecture'], config.text(['model_type']) === 'RefinedWeb');
+  const isGrouped = flagOrNull(
+    config,
+    'new_decoder_architecture',
+    config.text(['model_type']) === 'RefinedWeb',
+  );
   if (isGrouped) return 'groups';
-  return config.flag(['multi_query'], true) ? 'multi-query' : 'heads';
+  return flagOrNull(config, 'multi_query', true) ? 'multi-query' : 'heads';
 }
 
 /** Norms of a block: that of the attention, then that of the feed-forward where it has its own. */
