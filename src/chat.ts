@@ -10,7 +10,6 @@ import {
   MOST_JSON_BYTES,
   readOptionalJsonObject,
   reason,
-  systemCode,
 } from './json-file.js';
 import { readSmallFile } from './regular-file.js';
 import { ADDITIONAL_TEMPLATES, readTokenizerSettings, specialTokensOf } from './tokenizer-settings.js';

@@ -5,8 +5,10 @@ import { mkdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'nod
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
+import { loadChatTemplate } from '../src/chat.js';
 import { openModel } from '../src/engine.js';
 import { readSmallFile } from '../src/regular-file.js';
+import { loadTokenizer } from '../src/tokenizer.js';
 import { changedCheckpoint } from './helpers/changed-checkpoint.js';
 import { failureOf } from './helpers/hub-setting.js';
 import { tempFolder } from './helpers/temp-folder.js';
@@ -44,6 +46,29 @@ test('a pipe in the place of PyTorch weights', async () => {
   execFileSync('mkfifo', [join(folder, 'pytorch_model.bin')]);
   const error = await failureOf(openModel(folder));
   expect(error).toMatchObject({ code: 'BAD_TORCH_FILE', message: expect.stringMatching(/is a pipe/) });
+});
+
+test.each([
+  ['tokenizer.json', 'PreTrainedTokenizerFast'],
+  ['special_tokens_map.json', 'PreTrainedTokenizerFast'],
+  ['vocab.json', 'GPT2Tokenizer'],
+])('a pipe in the place of %s', async (name, tokenizerClass) => {
+  const json = { 'tokenizer_config.json': { tokenizer_class: tokenizerClass } };
+  const folder = await changedCheckpoint('llama', { json });
+  if (name === 'vocab.json') {
+    rmSync(join(folder, 'tokenizer.json'));
+    writeFileSync(join(folder, 'merges.txt'), '');
+  }
+  rmSync(join(folder, name), { force: true });
+  execFileSync('mkfifo', [join(folder, name)]);
+  // Which vocabulary a folder has is decided by its files, and these are none.
+  await expect(loadTokenizer(folder)).rejects.toThrow(/is a pipe, not a regular file|json is absent, and a/);
+});
+
+test('a device in the place of a chat template', async () => {
+  const folder = await changedCheckpoint('llama', {});
+  symlinkSync('/dev/zero', join(folder, 'chat_template.jinja'));
+  await expect(loadChatTemplate(folder)).rejects.toThrow(/is a device, not a regular file/);
 });
 
 test('a configuration of gigabytes has a limit', async () => {

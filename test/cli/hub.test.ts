@@ -48,8 +48,21 @@ test('a revision of a folder, or of a shape', async () => {
     ['--name', folder],
     ['--name', 'configs/models/llama-4b.json', '--dummy_weights'],
   ]) {
-    const { status, errors } = await runCli([...args, '--revision', 'v1', ...PROMPT]);
+    const { status, errors } = await runCli([...args, '--revision', 'v1']);
     expect(status).toBe(2);
     expect(errors.join('\n')).toMatch(/BAD_OPTION: .*revision/);
   }
+});
+
+test('prompts of text are refused before weights are downloaded, where there is no tokenizer to read them', async () => {
+  const { hub, env } = await start();
+  hub.files.delete('tokenizer.json');
+  const { status, errors } = await runCli(['--name', 'org/model', ...PROMPT], { env });
+  expect(status).toBe(5);
+  expect(errors.join('\n')).toMatch(/BAD_TOKENIZER: /);
+  expect(hub.downloads('model.safetensors')).toEqual([]);
+  const chat = await start();
+  const refused = await runCli(['--name', 'org/model', '--chat', ...PROMPT], { env: chat.env });
+  expect(refused.errors.join('\n')).toMatch(/BAD_OPTION: --chat needs a chat template/);
+  expect(chat.hub.downloads('model.safetensors')).toEqual([]);
 });

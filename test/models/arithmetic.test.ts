@@ -135,6 +135,19 @@ describe('blocks', () => {
     expect(fieldOf(build('bloom'), 'attention', 'alibiRounded')).toEqual([false, false]);
   });
 
+  it('of Falcon take null for false, and heads of keys only where the layout has them', () => {
+    const norms = (changes: Record<string, unknown>) =>
+      names(build('falcon', changes)).filter((name) => /h\.0\..*norm\.weight$/.test(name)).length;
+    expect([norms({}), norms({ parallel_attn: null }), norms({ parallel_attn: false })]).toEqual([1, 2, 2]);
+    expect(build('falcon', { multi_query: null }).kvHeads).toBe(
+      build('falcon', { multi_query: false }).kvHeads,
+    );
+    expect(build('falcon', { num_kv_heads: 4 }).kvHeads).toBe(1);
+    expect(() => build('falcon', { multi_query: false, num_kv_heads: 2 })).toThrow(
+      /num_kv_heads 2 is not supported/,
+    );
+  });
+
   it('have biases where the configuration says so', () => {
     const biases = (family: string, changes = {}) =>
       names(build(family, changes)).filter((name) => /layers\.0\.(?!.*norm).*bias$/.test(name)).length;
