@@ -45,7 +45,7 @@ export {
   wholeOf,
 } from './measure-transfer.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
-export { type CudaStatus, lockFile, signalTold, watchSignals } from './native.js';
+export { type CudaStatus, lockFile, signalTold, signalWatch } from './native.js';
 export { type Activation, type Memory, NO_TOKEN, type Tensor } from './ops.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
 export {
@@ -67,7 +67,7 @@ export {
   type PredictedPass,
   predictPass,
 } from './predict.js';
-export { type IoProbe, instructionSets, probeDirect, probeIo } from './probe.js';
+export { checkInstructions, type IoProbe, instructionSets, probeDirect, probeIo } from './probe.js';
 export { startableThreads, usableProcessors } from './processors.js';
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './profile.js';
 export type { ReadLimit } from './read-limit.js';

@@ -7,7 +7,7 @@ import { PAGE_TOKENS } from './kv-cache.js';
 import type { Memory, Op, Tensor } from './ops.js';
 import type { HardwareProfile, ProductRates } from './profile.js';
 import { tensor } from './tensor.js';
-import { GiB, MiB, roundDown } from './units.js';
+import { MiB, roundDown } from './units.js';
 
 export type WeightType = ProductRates['weightType'];
 
@@ -54,7 +54,7 @@ const SMALL_CPU_SIZES: BenchSizes = {
   weightShape: [2048, 2048],
   decode: [4, 1024],
 };
-const MOST_COLD_BYTES = GiB;
+const MOST_COLD_BYTES = 512 * MiB;
 const GPU_SIZES: BenchSizes = {
   coldBytes: 512 * MiB,
   scratchBytes: 512 * MiB,

@@ -320,16 +320,14 @@ const ROOT = ['../', '../../']
 
 let loaded: NativeAddon | undefined;
 
-/** `NativeAddon.watchSignals`, where there is an addon; what needs one says what is wrong with it. */
-export function watchSignals(
-  texts: Readonly<Record<number, string>>,
-  patienceMs: number,
-  exitStatus: number,
-) {
+/** `NativeAddon.watchSignals`, where there is an addon; whatever needs one says what is wrong with it. */
+export function signalWatch(): NativeAddon['watchSignals'] | undefined {
   try {
-    native().watchSignals(texts, patienceMs, exitStatus);
+    const addon = native();
+    return (texts, patienceMs, exitStatus) => addon.watchSignals(texts, patienceMs, exitStatus);
   } catch (error) {
-    if (!(error instanceof OperatingError)) throw error;
+    if (error instanceof OperatingError) return undefined;
+    throw error;
   }
 }
 

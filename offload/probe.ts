@@ -1,6 +1,7 @@
 // Tries what the runtime would like to use on this machine, and says what was refused and why.
 
 import { CpuBackend } from './backends/cpu.js';
+import { OperatingError } from './errors.js';
 import { DEFAULT_IO_OPTIONS } from './io-defaults.js';
 import { type IoEngine, native } from './native.js';
 import { MiB } from './units.js';
@@ -50,4 +51,14 @@ export async function probeDirect(path: string): Promise<{ direct: boolean; note
 /** Kernel sets that this processor can run, best last; empty where it lacks what all of them need. */
 export function instructionSets(): string[] {
   return native().instructionSets();
+}
+
+/** Throws NO_DEVICE where there are none, before anything that needs them begins. */
+export function checkInstructions(sets: readonly string[] = instructionSets()): void {
+  if (sets.length > 0) return;
+  throw new OperatingError(
+    'NO_DEVICE',
+    'this processor, or the virtual machine, has no AVX2, FMA and F16C, which the kernels of the CPU need: use a ' +
+      'processor of 2013 or later, or in a virtual machine pass the host’s processor through (-cpu host)',
+  );
 }

@@ -8,6 +8,7 @@ import {
   CudaBackend,
   type CudaBackendOptions,
   type CudaStatus,
+  checkInstructions,
   counted,
   cudaStatus,
   decideTransfer,
@@ -161,7 +162,9 @@ function openBackend(
   nccl: boolean,
   host?: LoadAhead['host'],
 ): CpuBackend | CudaBackend {
-  return device === 'cuda' ? new CudaBackend({ ...cuda, nccl }, host) : new CpuBackend(cpu, host);
+  if (device === 'cuda') return new CudaBackend({ ...cuda, nccl }, host);
+  checkInstructions();
+  return new CpuBackend(cpu, host);
 }
 
 /**

@@ -7,6 +7,7 @@ import {
   type CpuBackendOptions,
   CudaBackend,
   type CudaStatus,
+  checkInstructions,
   cudaStatus,
   type DriveMeasurement,
   detectHardware,
@@ -83,7 +84,10 @@ const IN_PLACE: HardwareProfile['devices'] = {
 };
 
 function openBackend(kind: DeviceKind, deviceCount: number, cpu: CpuBackendOptions): Backend {
-  if (kind === 'cpu') return new CpuBackend(cpu);
+  if (kind === 'cpu') {
+    checkInstructions();
+    return new CpuBackend(cpu);
+  }
   return new CudaBackend({
     devices: [...Array(deviceCount).keys()],
     ...(cpu.io === undefined ? {} : { io: cpu.io }),

@@ -6,21 +6,38 @@ const OLDEST_NODE = 20;
 /** As ERROR_CODES has them. */
 const UNSUPPORTED_STATUS = 4;
 const NOT_FOUND_STATUS = 3;
+const SYSTEM_LIMIT_STATUS = 6;
 
 const { node } = process.versions;
 if (Number(node.split('.')[0]) < OLDEST_NODE) {
-  process.stderr.write(
-    `zero-inference: UNSUPPORTED: Node ${node} is too old: use Node ${OLDEST_NODE} or later (node --version says which one this shell runs)\n`,
+  say(
+    `UNSUPPORTED: Node ${node} is too old: use Node ${OLDEST_NODE} or later (node --version says which one this shell runs)`,
   );
   process.exitCode = UNSUPPORTED_STATUS;
 } else {
   import('./cli/start.js').then(({ start }) => start(process.argv.slice(2))).catch(sayWhatIsMissing);
 }
 
-/** Of a program that was set up in part; whatever else may have gone wrong is shown as it is. */
-function sayWhatIsMissing(error: NodeJS.ErrnoException): void {
+/** Of a program that was set up in part, or may not open its own files; whatever else went wrong is shown as it is. */
+async function sayWhatIsMissing(error: NodeJS.ErrnoException): Promise<void> {
+  const [sentence = ''] = error.message.split(' imported from');
+  // Of a package Node guesses what to load where it cannot read what the package says.
+  const named = /package '(\/[^']+)\/[^'/]+'|'(\/[^']+)'/.exec(sentence);
+  const path = named ? named[1] || named[2] || '' : '';
+  const { existsSync } = await import('node:fs');
+  // Where no file can be opened any more, Node says that there is none.
+  if (error.code === 'EMFILE' || existsSync(path)) {
+    say(
+      `SYSTEM_LIMIT: ${path} cannot be opened beside the others: raise the limit on open files (ulimit -n 1024)`,
+    );
+    process.exitCode = SYSTEM_LIMIT_STATUS;
+    return;
+  }
   if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error;
-  const [sentence] = error.message.split(' imported from');
-  process.stderr.write(`zero-inference: NOT_FOUND: ${sentence}: run \`npm run setup\`\n`);
+  say(`NOT_FOUND: ${sentence}: run \`npm run setup\``);
   process.exitCode = NOT_FOUND_STATUS;
+}
+
+function say(sentence: string): void {
+  process.stderr.write(`zero-inference: ${sentence}\n`);
 }

@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { lastCacheBytes, tightestGroup } from '../offload/hardware.js';
 import { cpuBenchSizes } from '../offload/measure.js';
+import { checkInstructions } from '../offload/probe.js';
 import { unusableGpu } from '../src/doctor.js';
 import {
   checkCuda,
@@ -95,6 +96,11 @@ it('huge pages', () => {
   expect(checkHugePages(system({})).state).toBe('unknown');
 });
 
+it('without instruction sets nothing is computed', () => {
+  expect(() => checkInstructions([])).toThrow(/has no AVX2, FMA and F16C, .*-cpu host/);
+  expect(() => checkInstructions(['avx2'])).not.toThrow();
+});
+
 it('instruction sets', () => {
   expect(checkInstructionSets([]).state).toBe('absent');
   expect(checkInstructionSets(['avx2']).state).toBe('limited');
@@ -182,10 +188,10 @@ describe('what is measured with', () => {
     };
     expect(lastCacheBytes((path) => files[path])).toBe(128 * MiB);
     expect(lastCacheBytes(() => undefined)).toBe(0);
-    expect(cpuBenchSizes(64 * 1024 * MiB, 480 * MiB).coldBytes).toBe(960 * MiB);
-    expect(cpuBenchSizes(64 * 1024 * MiB, 4096 * MiB).coldBytes).toBe(1024 * MiB);
+    expect(cpuBenchSizes(64 * 1024 * MiB, 200 * MiB).coldBytes).toBe(400 * MiB);
+    expect(cpuBenchSizes(64 * 1024 * MiB, 4096 * MiB).coldBytes).toBe(512 * MiB);
     expect(cpuBenchSizes(64 * 1024 * MiB, 8 * MiB).coldBytes).toBe(160 * MiB);
-    expect(cpuBenchSizes(2048 * MiB, 480 * MiB).coldBytes).toBe(512 * MiB);
+    expect(cpuBenchSizes(1024 * MiB, 480 * MiB).coldBytes).toBe(256 * MiB);
   });
 
   it('fits beside Node into 200 MiB', () => {

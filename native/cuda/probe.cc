@@ -34,6 +34,14 @@ DeviceInfo Describe(int device, std::string* problem) {
     *problem = "cuda:" + std::to_string(device) + " does not tell its properties";
     return info;
   }
+  constexpr int kOldest = 8;
+  if (properties.major < kOldest) {
+    // Nothing else is tried: this build has no code for it.
+    *problem = std::string(properties.name) + " (cuda:" + std::to_string(device) + ") has compute capability " +
+               std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+               ", but 8.0 (Ampere) or later is needed: leave it out of CUDA_VISIBLE_DEVICES";
+    return info;
+  }
   char bus[32] = {};
   cudaDeviceGetPCIBusId(bus, sizeof bus, device);
   size_t free = 0, total = properties.totalGlobalMem;
@@ -41,11 +49,6 @@ DeviceInfo Describe(int device, std::string* problem) {
     *problem = "cuda:" + std::to_string(device) + " cannot be used: " + cudaGetErrorString(cudaGetLastError());
   }
   info = {properties.name, bus, total, free, properties.major, properties.minor, properties.multiProcessorCount};
-  constexpr int kOldest = 8;
-  if (properties.major < kOldest) {
-    *problem = info.name + " has compute capability " + std::to_string(info.major) + "." + std::to_string(info.minor) +
-               ", but 8.0 (Ampere) or later is needed";
-  }
   int host_pointers = 0;
   cudaDeviceGetAttribute(&host_pointers, cudaDevAttrCanUseHostPointerForRegisteredMem, device);
   if (!host_pointers) *problem = info.name + " cannot address page-locked host memory, which this system's kernel or driver forbids";

@@ -1,15 +1,15 @@
 // Ctrl-C, SIGTERM, SIGHUP, a closed stdout: work stops within a second, whatever it is doing at the moment.
 
 import { constants } from 'node:os';
-import { ERROR_CODES, OperatingError, signalTold, watchSignals } from '../../offload/index.js';
+import { ERROR_CODES, OperatingError, signalTold, signalWatch } from '../../offload/index.js';
 
 /** Whoever read stdout has seen enough (`| head`): no error. */
 export class StdoutClosed extends Error {}
 
 /** Closing waits for what drives and kernels have begun; if that takes longer, the process just ends. */
-const PATIENCE_MS = 800;
+const PATIENCE_MS = 600;
 /** Where JavaScript itself cannot run meanwhile, as in one long call, the addon ends the process. */
-const NATIVE_PATIENCE_MS = 900;
+const NATIVE_PATIENCE_MS = 650;
 
 const SIGNALS = { SIGINT: 'Ctrl-C', SIGTERM: 'SIGTERM', SIGHUP: 'SIGHUP' } as const;
 type SignalName = keyof typeof SIGNALS;
@@ -24,23 +24,26 @@ export class Interrupt {
   /** @param beforeExit leaves the terminal in order and says why; must not wait */
   constructor(beforeExit: (reason: unknown) => void) {
     this.#beforeExit = beforeExit;
-    for (const name of NAMES) process.on(name, () => this.#onSignal(name));
     process.stdout.on('error', (error: NodeJS.ErrnoException) => this.#onStdoutError(error));
     // Nobody is left to be told.
     process.stderr.on('error', () => undefined);
   }
 
   /**
-   * From now on signals end the process though JavaScript is busy.
+   * From now on signals are handled, and end the process though JavaScript is busy; before, they end it by themselves. No
+   * signal may come between the two kinds of handlers, as JavaScript might not hear of it before long work: so the addon
+   * is loaded before.
    * @param sentenceOf what to say of a reason
    */
   watch(sentenceOf: (reason: OperatingError) => string): void {
+    const watchSignals = signalWatch();
     const erase = process.stderr.isTTY ? '\r\x1b[2K' : '';
     const texts = NAMES.map((name) => [
       constants.signals[name],
       `${erase}${sentenceOf(interruptedBy(name))}`,
     ]);
-    watchSignals(Object.fromEntries(texts), NATIVE_PATIENCE_MS, ERROR_CODES.INTERRUPTED.exitStatus);
+    for (const name of NAMES) process.on(name, () => this.#onSignal(name));
+    watchSignals?.(Object.fromEntries(texts), NATIVE_PATIENCE_MS, ERROR_CODES.INTERRUPTED.exitStatus);
   }
 
   /** Why the program ends has been said. */

@@ -94,3 +94,17 @@ describe('a program that was set up in part', () => {
     expect(status).toBe(ERROR_CODES.NOT_FOUND.exitStatus);
   });
 });
+
+it.each([20, 32, 48, 64])('with at most %i open files says so, or runs', (most) => {
+  const line = `ulimit -n ${most}; exec "$0" "$@"`;
+  const { status, stderr } = spawnSync(
+    'sh',
+    ['-c', line, process.execPath, MAIN, ...RUN, '--log_level', 'error'],
+    {
+      encoding: 'utf8',
+    },
+  );
+  if (status === 0) return expect(stderr).toBe('');
+  expect(stderr).toMatch(/^zero-inference: SYSTEM_LIMIT: [^\n]*ulimit -n[^\n]*\n$/);
+  return expect(status).toBe(ERROR_CODES.SYSTEM_LIMIT.exitStatus);
+});
