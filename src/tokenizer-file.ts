@@ -26,9 +26,17 @@ export function hasSection(json: string, key: string): boolean {
   return new RegExp(`"${key}"\\s*:\\s*[[{"]`).test(json);
 }
 
-/** The options of a BPE model that a class decides, by their values, which no vocabulary has: those are whole numbers. */
-const MODEL_OPTION =
-  /"(?:dropout|unk_token|continuing_subword_prefix|end_of_word_suffix|fuse_unk|byte_fallback|ignore_merges)"\s*:\s*(?:"(?:[^"\\]|\\.)*"|null|true|false|\d+\.\d+)/g;
+const MODEL_OPTIONS = [
+  'dropout',
+  'unk_token',
+  'continuing_subword_prefix',
+  'end_of_word_suffix',
+  'fuse_unk',
+  'byte_fallback',
+  'ignore_merges',
+];
+/** An option of a BPE model that a class decides, by its value, which no vocabulary has: those are whole numbers. */
+const MODEL_OPTION = `"(?:${MODEL_OPTIONS.join('|')})"\\s*:\\s*(?:"(?:[^"\\\\]|\\\\.)*"|null|true|false|\\d+\\.\\d+)`;
 
 /** BPE, Unigram …; undefined where it is not said before the vocabulary, as in old files. */
 export function modelType(json: string): string | undefined {
@@ -43,25 +51,55 @@ function modelPlace(json: string): { start: number; vocabAt: number } {
   return { start, vocabAt: vocabAt < 0 ? json.length : vocabAt };
 }
 
+interface Edit {
+  readonly start: number;
+  readonly end: number;
+  readonly text: string;
+}
+
 /** `json` with the parts of a class in place of its own, and without added tokens. Vocabulary and merges stay unread. */
 export function withParts(json: string, parts: ClassParts): string {
   const { start, vocabAt } = modelPlace(json);
-  const head = json.slice(start, vocabAt).replace(new RegExp(`${MODEL_OPTION.source}\\s*,?`, 'g'), '');
-  const tail = json.slice(vocabAt).replace(new RegExp(`,?\\s*${MODEL_OPTION.source}`, 'g'), '');
+  const head = json.slice(start, vocabAt).replace(new RegExp(`${MODEL_OPTION}\\s*,?`, 'g'), '');
   const options = JSON.stringify(parts.model).slice(1, -1);
-  let text = `${json.slice(0, start)}${options},${head}${tail}`;
-  text = replaceSection(text, 'normalizer', parts.normalizer);
-  text = replaceSection(text, 'pre_tokenizer', parts.preTokenizer);
-  text = replaceSection(text, 'decoder', parts.decoder);
-  return replaceSection(text, 'added_tokens', []);
+  const edits: Edit[] = [
+    { start, end: vocabAt, text: `${options},${head}` },
+    sectionEdit(json, 'normalizer', parts.normalizer),
+    sectionEdit(json, 'pre_tokenizer', parts.preTokenizer),
+    sectionEdit(json, 'decoder', parts.decoder),
+    sectionEdit(json, 'added_tokens', []),
+  ];
+  // A search for plain text is much faster than for a pattern, and most files have the options first.
+  if (MODEL_OPTIONS.some((option) => json.includes(`"${option}"`, vocabAt))) {
+    const later = new RegExp(`,?\\s*${MODEL_OPTION}`, 'g');
+    later.lastIndex = vocabAt;
+    for (let found = later.exec(json); found; found = later.exec(json)) {
+      edits.push({ start: found.index, end: later.lastIndex, text: '' });
+    }
+  }
+  return edited(json, edits);
 }
 
-function replaceSection(json: string, key: string, value: unknown): string {
+function sectionEdit(json: string, key: string, value: unknown): Edit {
   const found = new RegExp(`"${key}"\\s*:\\s*(?=[[{"n])`).exec(json);
-  if (!found) return json.replace('{', () => `{"${key}":${JSON.stringify(value)},`);
+  if (!found) {
+    const start = json.indexOf('{') + 1;
+    return { start, end: start, text: `"${key}":${JSON.stringify(value)},` };
+  }
   const start = found.index + found[0].length;
   const end = json[start] === 'n' ? start + 'null'.length : valueEnd(json, start);
-  return `${json.slice(0, start)}${JSON.stringify(value)}${json.slice(end)}`;
+  return { start, end, text: JSON.stringify(value) };
+}
+
+/** All at once: every copy of a large file takes its time. */
+function edited(json: string, edits: readonly Edit[]): string {
+  const pieces: string[] = [];
+  let at = 0;
+  for (const { start, end, text } of edits.toSorted((a, b) => a.start - b.start)) {
+    pieces.push(json.slice(at, start), text);
+    at = end;
+  }
+  return [...pieces, json.slice(at)].join('');
 }
 
 /** Where the JSON value that starts at `start` ends; the end of the text when it does not. */
