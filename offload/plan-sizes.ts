@@ -159,6 +159,11 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
   const historyTokens = workload.history ? workload.sequences * workload.contextTokens : 0;
   const rowsOfPass = { passTokens, headRows, logitRows, logitColumns, historyTokens };
   terms.push(...tableTerms(sizing, { ...rowsOfPass, microBatchTokens }));
+  const { inputBytes = 0 } = workload;
+  if (inputBytes > 0) {
+    const reason = 'where each prompt is, how long it is, and what came by a pipe; or the tokens of a text';
+    terms.push({ tier: 'dram', name: 'input', bytes: inputBytes, reason });
+  }
   if (sizing.transfer.deviceBytes > 0) {
     terms.push({
       tier: 'gpu',

@@ -38,7 +38,24 @@ export function stdinHasInput(): boolean {
 
 /** It comes when someone writes it, which may be never. */
 export function mayWait(path: string): boolean {
-  return path === STDIN || (statSync(path, { throwIfNoEntry: false })?.isFIFO() ?? false);
+  return path === STDIN || (look(path)?.isFIFO() ?? false);
+}
+
+/** Undefined for what cannot be looked at: reading it says why. */
+function look(path: string): Stats | undefined {
+  try {
+    return statSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A file that gives the same again. Files of /proc say that they are empty, and may be another each time. */
+export function isRereadable(path: string): boolean {
+  if (path === STDIN) return false;
+  const found = look(path);
+  // What is no input at all is the same each time as well.
+  return found === undefined || found.isDirectory() || (found.isFile() && found.size > 0);
 }
 
 /** The bytes as they come. Throws NOT_FOUND, or the signal's reason. */

@@ -1,14 +1,15 @@
 // Lines of an input that are read again when they are needed: from the file where it is one, else from memory.
 
-import { closeSync, fstatSync, openSync, type Stats, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, type Stats } from 'node:fs';
 import { OperatingError, present } from '../offload/index.js';
 import { GrowingNumbers } from './growing-numbers.js';
-import { type InputName, STDIN } from './input.js';
+import { type InputName, isRereadable } from './input.js';
 import { readWholeSync } from './read-whole.js';
 import { badText, type RawLine, textOfLine } from './text-file.js';
 
 /** A pipe without an end must not fill the memory. */
 const MOST_HELD_BYTES = 2 ** 30;
+
 /** Keeps some twenty bytes a line, and the lines themselves only where they come by a pipe. */
 export class LineStore {
   readonly #input: InputName;
@@ -21,7 +22,7 @@ export class LineStore {
 
   constructor(input: InputName) {
     this.#input = input;
-    this.#source = (input.path === STDIN ? undefined : openFile(input.path)) ?? new HeldLines(input);
+    this.#source = isRereadable(input.path) ? new FileLines(input.path) : new HeldLines(input);
   }
 
   get length(): number {
@@ -54,12 +55,6 @@ export class LineStore {
   close(): void {
     this.#source.close();
   }
-}
-
-/** Undefined for what cannot be read twice. Files of /proc say that they are empty, and may be another each time. */
-function openFile(path: string): FileLines | undefined {
-  const found = statSync(path, { throwIfNoEntry: false });
-  return found?.isFile() && found.size > 0 ? new FileLines(path) : undefined;
 }
 
 class FileLines {

@@ -2,6 +2,7 @@
 
 import { counted, OperatingError, present } from '../offload/index.js';
 import type { Message } from './chat.js';
+import { encodeLongText, LONG_TEXT_CHARACTERS } from './long-text.js';
 import type { SamplingSettings } from './sampler.js';
 import { checkIds } from './token-ids.js';
 import type { Tokenizer } from './tokenizer.js';
@@ -80,17 +81,25 @@ export function parseIdList(value: unknown, what: string): readonly unknown[] {
 /** A prompt and its position in the input. */
 export type PlacedPrompt = readonly [index: number, prompt: Prompt];
 
+export interface EncodingOptions {
+  /**
+   * What a prompt is to the tokenizer, if not itself: its chat, with all special tokens written out. Throws BAD_INPUT for
+   * a conversation that the template refuses.
+   */
+  readonly chatOf?: (prompt: Prompt) => string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
- * Prompts as token ids; one that the model cannot take only carries its problem. Throws BAD_TOKENIZER.
- * @param chatOf what a prompt is to the tokenizer, if not itself: its chat, with all special tokens written out; throws
- *   BAD_INPUT for a conversation that the template refuses
+ * Prompts as token ids; one that the model cannot take only carries its problem. Throws BAD_TOKENIZER, or the signal's
+ * reason.
  */
 export async function encodeEachPrompt(
   prompts: readonly PlacedPrompt[],
   vocabulary: Vocabulary,
-  chatOf: (prompt: Prompt) => string | undefined = () => undefined,
+  { chatOf = () => undefined, signal }: EncodingOptions = {},
 ): Promise<EncodedPrompt[]> {
-  const encoded = await encodeTexts(prompts, vocabulary.tokenizer, chatOf);
+  const encoded = await encodeTexts(prompts, vocabulary.tokenizer, chatOf, signal);
   return prompts.map(([index, prompt], position) => {
     const { own } = prompt;
     const about = {
@@ -118,25 +127,25 @@ async function encodeTexts(
   prompts: readonly PlacedPrompt[],
   tokenizer: Tokenizer | undefined,
   chatOf: (prompt: Prompt) => string | undefined,
+  signal: AbortSignal | undefined,
 ): Promise<(readonly unknown[] | OperatingError)[]> {
   const encoded = new Map<Prompt, readonly unknown[] | OperatingError>();
-  const plain: { readonly prompt: Prompt; readonly text: string }[] = [];
+  const short: { readonly prompt: Prompt; readonly text: string }[] = [];
+  const encodeAlone = async (text: string, bare: boolean) => {
+    const ids = await encodeLongText(present(tokenizer, 'tokenizer'), [text], { bare, signal });
+    return Array.from(ids);
+  };
   for (const [, prompt] of prompts) {
     const chat = orProblem(() => chatOf(prompt));
     if (chat instanceof OperatingError) encoded.set(prompt, chat);
-    else if (chat !== undefined) {
-      encoded.set(prompt, await present(tokenizer, 'tokenizer').encodeBare(chat).catch(problemOf));
-    } else if ('text' in prompt) plain.push({ prompt, text: prompt.text });
-    else encoded.set(prompt, 'tokenIds' in prompt ? prompt.tokenIds : []);
+    else if (chat !== undefined) encoded.set(prompt, await encodeAlone(chat, true).catch(problemOf));
+    else if (!('text' in prompt)) encoded.set(prompt, 'tokenIds' in prompt ? prompt.tokenIds : []);
+    else if (prompt.text.length < LONG_TEXT_CHARACTERS) short.push({ prompt, text: prompt.text });
+    else encoded.set(prompt, await encodeAlone(prompt.text, false).catch(problemOf));
   }
-  const ids =
-    plain.length > 0
-      ? await encodePlain(
-          plain.map(({ text }) => text),
-          present(tokenizer, 'tokenizer'),
-        )
-      : [];
-  plain.forEach(({ prompt }, index) => {
+  const texts = short.map(({ text }) => text);
+  const ids = texts.length > 0 ? await encodePlain(texts, present(tokenizer, 'tokenizer')) : [];
+  short.forEach(({ prompt }, index) => {
     encoded.set(prompt, present(ids[index], 'encoded prompt'));
   });
   return prompts.map(([, prompt]) => present(encoded.get(prompt), 'encoded prompt'));
@@ -150,13 +159,14 @@ async function encodePlain(
   try {
     return await tokenizer.encodeBatch(texts);
   } catch (error) {
-    if (!(error instanceof OperatingError)) throw error;
+    problemOf(error);
     return Promise.all(texts.map((text) => tokenizer.encode(text).catch(problemOf)));
   }
 }
 
+/** What is wrong with a prompt itself; anything else concerns the run. */
 function problemOf(error: unknown): OperatingError {
-  if (error instanceof OperatingError) return error;
+  if (error instanceof OperatingError && error.code === 'BAD_INPUT') return error;
   throw error;
 }
 

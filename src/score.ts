@@ -30,12 +30,14 @@ export async function score(executor: Executor, ids: Int32Array, options: ScoreO
   if (ids.length < 2) {
     throw new OperatingError('BAD_INPUT', `scoring needs at least 2 tokens, and the text has ${ids.length}`);
   }
-  const batches = windowBatches(executor, ids, windowTokens);
-  executor.begin(batches.reduce((sum, passes) => sum + passes.length, 0));
+  let passes = 0;
+  // Walked twice, because a long text has more of them than memory should hold.
+  for (const _ of windowPasses(executor, ids, windowTokens)) passes++;
+  executor.begin(passes);
   try {
     let total = 0;
     let predicted = 0;
-    for (const pass of batches.flat()) {
+    for (const pass of windowPasses(executor, ids, windowTokens)) {
       signal?.throwIfAborted();
       const { microBatches } = packPass(pass, executor.plan);
       const [result] = await executor.run({ perDevice: [microBatches] });
@@ -60,27 +62,26 @@ function notFinite(predicted: number): OperatingError {
 }
 
 /** Windows in groups that the cache holds at once; each group as passes. */
-function windowBatches(executor: Executor, ids: Int32Array, windowTokens: number): Work<number>[][][] {
+function* windowPasses(
+  executor: Executor,
+  ids: Int32Array,
+  windowTokens: number,
+): Generator<Work<number>[], void> {
   const { plan } = executor;
-  const batches: Work<number>[][][] = [];
   let work: Work<number>[] = [];
   let pages = new PageAllocator(plan.kvPages);
   let windows = 0;
-  const flush = () => {
-    if (work.length > 0) batches.push(cutPasses(work, plan));
-    work = [];
-    pages = new PageAllocator(plan.kvPages);
-    windows = 0;
-  };
   for (let start = 0; start < ids.length - 1; start += windowTokens - 1) {
     // The window's last token is only predicted, so it is not fed.
     const fed = ids.subarray(start, Math.min(start + windowTokens, ids.length) - 1);
-    if (windows === plan.sequences || !pages.canAllocate(pagesFor(fed.length, plan.pageTokens))) flush();
+    if (windows === plan.sequences || !pages.canAllocate(pagesFor(fed.length, plan.pageTokens))) {
+      yield* cutPasses(work, plan);
+      [work, pages, windows] = [[], new PageAllocator(plan.kvPages), 0];
+    }
     const next = (position: number) => present(ids[start + position + 1], 'target');
     const own = pages.allocate(pagesFor(fed.length, plan.pageTokens));
     work.push(...cutSequence(start, fed, 0, own, plan, () => true, next, fed.length + 1));
     windows++;
   }
-  flush();
-  return batches;
+  yield* cutPasses(work, plan);
 }

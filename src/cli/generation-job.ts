@@ -228,7 +228,15 @@ export function workloadOf(job: Job, places: Int32Array, options: GenerateOption
     newTokens: longestNew,
     output: 'tokens',
     history: sizes.penalised,
+    ...inputOf(job.prompts.heldBytes + (2 * distinct + places.length) * Int32Array.BYTES_PER_ELEMENT),
   };
+}
+
+/** A few prompts are not worth a line of the plan. */
+const LEAST_INPUT_BYTES = 1 << 20;
+
+function inputOf(bytes: number): { inputBytes?: number } {
+  return bytes < LEAST_INPUT_BYTES ? {} : { inputBytes: bytes };
 }
 
 /** The longest prompt that can be continued. */

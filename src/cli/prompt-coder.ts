@@ -45,7 +45,10 @@ export class PromptCoder {
 
   async #encodeBatch(batch: readonly PlacedPrompt[]): Promise<EncodedPrompt[]> {
     const { vocabulary, maxNewTokens, maxContext, contextName } = this.#options;
-    const encoded = await encodeEachPrompt(batch, vocabulary, (prompt) => this.#chatOf(prompt));
+    const encoded = await encodeEachPrompt(batch, vocabulary, {
+      chatOf: (prompt) => this.#chatOf(prompt),
+      signal: this.#options.signal,
+    });
     return checkEachLength(encoded, maxNewTokens, maxContext, contextName);
   }
 

@@ -2,14 +2,15 @@
 
 import { formatBytes, OperatingError, type Workload } from '../../offload/index.js';
 import { planFor } from '../engine.js';
-import { mayWait, shownName } from '../input.js';
+import { type InputName, isRereadable, mayWait, shownName } from '../input.js';
 import { reason } from '../json-file.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
+import { encodeLongText } from '../long-text.js';
 import { parseIdList } from '../prompts.js';
 import { rateSentence } from '../report.js';
 import { type Score, score, windowCount } from '../score.js';
-import { readTextFile } from '../text-file.js';
-import { checkIds } from '../token-ids.js';
+import { readTextFile, readTextPieces } from '../text-file.js';
+import { checkIds, idProblem } from '../token-ids.js';
 import { loadTokenizer } from '../tokenizer.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor } from './ds-config-options.js';
@@ -20,7 +21,8 @@ import { finishSession, type Session, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
 
 const MOST_CONTEXT = 2048;
-const MOST_TEXT_CHARACTERS = 2 ** 28;
+/** JSON is read whole: some 40 million ids. */
+const MOST_ID_CHARACTERS = 2 ** 28;
 /** More windows at once share each read of a layer, but need more memory. */
 const WINDOWS_AT_ONCE = [8, 4, 2, 1];
 
@@ -31,10 +33,10 @@ export async function runScore(options: ScoreCommandOptions, context: CommandCon
   checkFiles({ [inputName]: path, ...sharedInputs(options) }, outputs, options.name);
   if (mayWait(path)) context.log.info(`reading from ${shownName(path)}, to its end`);
   const named = { path, option: inputName, signal: context.interrupt.signal };
-  const content = await readTextFile(named, MOST_TEXT_CHARACTERS);
+  const content = await readContent(named, options.input);
   const source = await openSource(options, context, { tokenizer: options.input.kind === 'text' });
   checkModelFiles(outputs, source);
-  const ids = await readIds(content, options.input, source);
+  const ids = await readIds(content, named, source, context);
   const windowTokens = windowOf(options, source);
   const workload = workloadOf(ids.length, windowTokens, source, options);
   const { session, result, seconds, drive } = await withSession(
@@ -65,19 +67,51 @@ export async function runScore(options: ScoreCommandOptions, context: CommandCon
   await finishSession({ command: 'score', source, session, options, context, limits, figures, summary });
 }
 
-async function readIds(content: string, input: ScoreInput, source: Source): Promise<Int32Array> {
-  const ids =
-    input.kind === 'ids'
-      ? parseIdList(parseJson(content, input.path), input.path)
-      : await (await loadTokenizer(source.opened.checkpoint.folder)).encode(content);
-  checkIds(ids, source.opened.model.vocabSize, input.path);
-  if (ids.length < 2) {
-    throw new OperatingError(
-      'BAD_INPUT',
-      `${input.path} has ${ids.length} tokens: scoring needs at least 2, as the first is only given`,
-    );
+/** JSON as it is; text in pieces, which is made sure to be text before a model is opened or comes by the network. */
+async function readContent(
+  named: InputName,
+  { kind }: ScoreInput,
+): Promise<{ readonly json: unknown } | { readonly text: AsyncIterable<string> }> {
+  if (kind === 'ids') {
+    return { json: parseJson(await readTextFile(named, MOST_ID_CHARACTERS), shownName(named.path)) };
   }
-  return Int32Array.from(ids);
+  if (isRereadable(named.path)) for await (const _ of readTextPieces(named));
+  return { text: readTextPieces(named) };
+}
+
+async function readIds(
+  content: { readonly json: unknown } | { readonly text: AsyncIterable<string> },
+  { path, signal }: InputName,
+  { opened }: Source,
+  { progress }: CommandContext,
+): Promise<Int32Array> {
+  const name = shownName(path);
+  let count = 0;
+  const onProgress = (tokens: number) => {
+    count = tokens;
+  };
+  const read = async (): Promise<Int32Array> => {
+    if ('json' in content) {
+      const ids = parseIdList(content.json, name);
+      checkIds(ids, opened.model.vocabSize, name);
+      return Int32Array.from(ids);
+    }
+    const tokenizer = await loadTokenizer(opened.checkpoint.folder);
+    const ids = await encodeLongText(tokenizer, content.text, { signal, onProgress });
+    // A tokenizer may have more tokens than the model.
+    const problem = idProblem(ids, opened.model.vocabSize, name);
+    if (problem) throw problem;
+    return ids;
+  };
+  const ids = await progress.during(
+    () => `reading ${name}: ${count.toLocaleString('en')} tokens so far`,
+    read(),
+  );
+  if (ids.length >= 2) return ids;
+  throw new OperatingError(
+    'BAD_INPUT',
+    `${name} has ${ids.length} tokens: scoring needs at least 2, as the first is only given`,
+  );
 }
 
 function parseJson(content: string, path: string): unknown {
@@ -107,7 +141,9 @@ function workloadOf(
   const workload = (atOnce: number): Workload => {
     const sequences = Math.min(atOnce, windows);
     const contextTokens = Math.min(windowTokens, tokenCount);
-    return { sequences, contextTokens, promptTokens: sequences * contextTokens, output: 'nll' };
+    const promptTokens = sequences * contextTokens;
+    const inputBytes = tokenCount * Int32Array.BYTES_PER_ELEMENT;
+    return { sequences, contextTokens, promptTokens, output: 'nll', inputBytes };
   };
   if (options.batchSize !== undefined) return workload(options.batchSize);
   for (const atOnce of WINDOWS_AT_ONCE) {
