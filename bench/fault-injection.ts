@@ -4,7 +4,7 @@
 //
 // Each scenario of bench/faults/scenarios.ts runs once and counts: what the native core asks of the system
 // (native/core/faults.h) and what the program asks of files. Then it runs once for each of these, which fails; of kinds
-// that a run passes more than `most` times, `most` that are spread evenly.
+// that a run passes more than `most` times, `most` that are spread evenly; none where that is 0, which only counts.
 
 import { parseArgs } from 'node:util';
 import { faultsOf, run } from './faults/run.js';
@@ -30,6 +30,7 @@ const tallies = new Map<string, Tally>();
 
 /** `most` of the numbers from 1 to `count`, the first and the last among them. */
 function spread(count: number, most: number): number[] {
+  if (most === 0) return [];
   if (count <= most) return Array.from({ length: count }, (_, index) => index + 1);
   const chosen = Array.from(
     { length: most },

@@ -133,7 +133,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'plan',
-    words: () => ['plan', '--name', model('bloom'), '--device', 'cpu'],
+    words: () => ['plan', '--name', model('bloom'), '--machine', join(ROOT, 'configs/machines/laptop.json')],
     leaves: [],
     repeats: false,
   },

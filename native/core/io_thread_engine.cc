@@ -13,17 +13,19 @@ namespace {
 
 class ThreadEngine final : public IoEngine {
  public:
-  ThreadEngine(IoQueue& queue, unsigned wanted) : queue_(queue), running_(wanted + 1) {
-    threads_.Start("zi-pread", wanted, [this] { Run(); });
+  ThreadEngine(IoQueue& queue, unsigned wanted, unsigned possible)
+      : queue_(queue), running_(possible + 1), fewer_(possible < wanted) {
+    threads_.Start("zi-pread", possible, [this] { Run(); });
     if (threads_.size() == 0) throw CodedError("SYSTEM_LIMIT", threads_.refusal());
-    running_ -= wanted - threads_.size();
+    running_ -= possible - threads_.size();
   }
   const char* name() const override { return "threads"; }
   std::string note() const noexcept override {
     try {
-      if (threads_.refusal().empty()) return {};
-      return "files are read by " + std::to_string(threads_.size()) + " threads, with fewer reads in flight, because " +
-             threads_.refusal();
+      if (!fewer_ && threads_.refusal().empty()) return {};
+      return "files are read by " + std::to_string(threads_.size()) +
+             " threads, with fewer reads in flight, because the system allows this process no more: raise the limit of "
+             "processes (docker --pids-limit, pids.max of the control group, ulimit -u)";
     } catch (const std::bad_alloc&) {
       return "fewer threads";
     }
@@ -47,13 +49,18 @@ class ThreadEngine final : public IoEngine {
   std::function<void()> stopped_;
   /// Threads, plus one for the owner until it calls Stop(): whoever comes last reports.
   std::atomic<uint64_t> running_;
+  const bool fewer_;
   Threads threads_;  // last: they use what is above
 };
 
 }  // namespace
 
 std::unique_ptr<IoEngine> StartThreadEngine(IoQueue& queue, uint64_t queue_depth) {
-  return std::make_unique<ThreadEngine>(queue, static_cast<unsigned>(std::min(kReadThreads, queue_depth)));
+  const auto wanted = static_cast<unsigned>(std::min(kReadThreads, queue_depth));
+  // Counted first, because threads that wait for reads are not ended one by one.
+  const unsigned startable = StartableThreads(wanted + kThreadsLeftToOthers);
+  const unsigned possible = startable > kThreadsLeftToOthers ? startable - kThreadsLeftToOthers : 1;
+  return std::make_unique<ThreadEngine>(queue, wanted, possible);
 }
 
 }  // namespace zi

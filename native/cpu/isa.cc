@@ -7,6 +7,8 @@
 #include <thread>
 #include <utility>
 
+#include "core/threads.h"
+
 namespace zi {
 namespace {
 
@@ -41,12 +43,10 @@ CpuSetup MakeSetup(unsigned threads, const std::string& isa, std::string& refusa
   const unsigned count = threads ? threads : std::max(1u, std::thread::hardware_concurrency());
   auto pool = std::make_shared<ThreadPool>(count);
   if (!pool->refusal().empty()) {
-    // The last thread that the system allows is needed elsewhere: for the tokenizer, to end a stream, to write a file.
-    constexpr unsigned kLeftToOthers = 4;
     const unsigned possible = pool->threads();
     refusal = pool->refusal();
     pool.reset();
-    pool = std::make_shared<ThreadPool>(std::max(1u, possible - std::min(possible, kLeftToOthers)));
+    pool = std::make_shared<ThreadPool>(std::max(1u, possible - std::min(possible, kThreadsLeftToOthers)));
   }
   return {&kernels, std::move(pool)};
 }
