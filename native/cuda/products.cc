@@ -9,6 +9,8 @@ namespace {
 
 /// As NVIDIA advises for Hopper.
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;
+/// Passes differ in their tokens, so shapes go on coming as long as prompts do; a pass needs a dozen.
+constexpr size_t kMostPrepared = 512;
 
 void CheckLt(lt::Result result, const char* what) {
   if (result != lt::kSuccess) {
@@ -75,13 +77,32 @@ Products::Products(Context& context) : functions_(LoadProducts().functions) {
 }
 
 Products::~Products() {
-  for (auto& [key, prepared] : prepared_) {
-    if (prepared.desc) functions_.MatmulDescDestroy(prepared.desc);
-    for (auto layout : {prepared.weight, prepared.x, prepared.out}) {
-      if (layout) functions_.MatrixLayoutDestroy(layout);
-    }
-  }
+  for (const auto& [key, prepared] : prepared_) Destroy(prepared);
   cudaFree(workspace_);
+}
+
+void Products::Destroy(const Prepared& prepared) {
+  if (prepared.desc) functions_.MatmulDescDestroy(prepared.desc);
+  for (auto layout : {prepared.weight, prepared.x, prepared.out}) {
+    if (layout) functions_.MatrixLayoutDestroy(layout);
+  }
+}
+
+const Products::Prepared& Products::PreparedFor(const Product& product, const Key& key) {
+  const auto known = by_key_.find(key);
+  if (known != by_key_.end()) {
+    prepared_.splice(prepared_.end(), prepared_, known->second);
+    return known->second->second;
+  }
+  if (prepared_.size() == kMostPrepared) {
+    // The library is done with it when a product's call returns.
+    by_key_.erase(prepared_.front().first);
+    Destroy(prepared_.front().second);
+    prepared_.pop_front();
+  }
+  prepared_.emplace_back(key, Prepare(product, key));
+  by_key_.emplace(key, std::prev(prepared_.end()));
+  return prepared_.back().second;
 }
 
 Products::Prepared Products::Prepare(const Product& p, const Key& key) {
@@ -138,9 +159,7 @@ bool Products::Multiply(const Product& p, cudaStream_t stream) {
                 AlignmentOf(p.weight.data),
                 AlignmentOf(p.x.data),
                 AlignmentOf(p.out.data)};
-  auto found = prepared_.find(key);
-  if (found == prepared_.end()) found = prepared_.emplace(key, Prepare(p, key)).first;
-  const Prepared& prepared = found->second;
+  const Prepared& prepared = PreparedFor(p, key);
   if (!prepared.found) return false;
   if (p.bias && p.epilogue != Epilogue::kNone) {
     CheckLt(functions_.MatmulDescSetAttribute(prepared.desc, lt::kDescBiasPointer, &p.bias, sizeof p.bias), "bias");

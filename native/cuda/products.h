@@ -1,5 +1,6 @@
 // Matrix products through cuBLASLt, with what it decided remembered per shape.
 #pragma once
+#include <list>
 #include <map>
 #include <tuple>
 
@@ -43,12 +44,17 @@ class Products {
     lt::Algorithm algorithm{};
     bool found = false;
   };
+  /// The one of that key, made where there is none; the least recently used leaves where there are many.
+  const Prepared& PreparedFor(const Product& product, const Key& key);
   Prepared Prepare(const Product& product, const Key& key);
+  void Destroy(const Prepared& prepared);
 
   const lt::Functions& functions_;
   lt::Handle handle_ = nullptr;
   void* workspace_ = nullptr;
-  std::map<Key, Prepared> prepared_;
+  /// Least recently used first.
+  std::list<std::pair<Key, Prepared>> prepared_;
+  std::map<Key, std::list<std::pair<Key, Prepared>>::iterator> by_key_;
 };
 
 }  // namespace zi::cuda

@@ -8,7 +8,10 @@ namespace zi::cuda {
 namespace {
 
 /// Each takes some memory of the device.
-constexpr size_t kMostBatches = 256;
+constexpr size_t kMostBatches = 512;
+/// Who was not launched while so many others were is not coming back. Where a step has more batches than are remembered,
+/// the same ones are replayed at every step, while all would be forgotten just before their turn if the newest stayed.
+constexpr uint64_t kForgottenAfter = 4 * kMostBatches;
 
 size_t Hash(const double* words, size_t count) {
   uint64_t hash = 0x9e3779b97f4a7c15u ^ count;
@@ -50,7 +53,10 @@ Replays::Batch* Replays::Find(size_t hash, const double* words, size_t count) {
   const auto [begin, end] = by_hash_.equal_range(hash);
   for (auto it = begin; it != end; ++it) {
     Batch& batch = *it->second;
-    if (batch.words.size() == count && std::memcmp(batch.words.data(), words, count * sizeof(double)) == 0) return &batch;
+    if (batch.words.size() != count || std::memcmp(batch.words.data(), words, count * sizeof(double)) != 0) continue;
+    batch.used = launched_;
+    batches_.splice(batches_.end(), batches_, it->second);
+    return &batch;
   }
   return nullptr;
 }
@@ -58,6 +64,7 @@ Replays::Batch* Replays::Find(size_t hash, const double* words, size_t count) {
 bool Replays::Replay(const double* words, size_t count, Run& run) {
   if (scratch_version_ != run.scratch_version) Clear();
   scratch_version_ = run.scratch_version;
+  ++launched_;
   const Batch* batch = Find(Hash(words, count), words, count);
   if (!batch || !batch->graph) return false;
   // A memory that is gone is reported by the ordinary way.
@@ -83,15 +90,21 @@ void Replays::Execute(const double* words, size_t count, const std::vector<Decod
   Check(cudaGraphLaunch(batch->graph, run.stream), "cudaGraphLaunch");
 }
 
+bool Replays::MakeRoom() {
+  if (batches_.size() < kMostBatches) return true;
+  const auto oldest = batches_.begin();
+  if (launched_ - oldest->used <= kForgottenAfter) return false;
+  const auto [begin, end] = by_hash_.equal_range(oldest->hash);
+  by_hash_.erase(std::find_if(begin, end, [&](const auto& entry) { return entry.second == oldest; }));
+  batches_.erase(oldest);
+  return true;
+}
+
 void Replays::Remember(size_t hash, const double* words, size_t count, const std::vector<Decoded>& operations) {
-  if (batches_.size() == kMostBatches) {
-    const auto oldest = batches_.begin();
-    const auto [begin, end] = by_hash_.equal_range(oldest->hash);
-    by_hash_.erase(std::find_if(begin, end, [&](const auto& entry) { return entry.second == oldest; }));
-    batches_.erase(oldest);
-  }
+  if (!MakeRoom()) return;
   Batch& batch = batches_.emplace_back();
   batch.hash = hash;
+  batch.used = launched_;
   batch.words.assign(words, words + count);
   for (const Decoded& decoded : operations) {
     batch.memories.insert(batch.memories.end(), decoded.memories.begin(), decoded.memories.end());

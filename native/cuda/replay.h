@@ -22,17 +22,23 @@ class Replays {
     size_t hash;
     std::vector<double> words;
     std::vector<std::weak_ptr<Memory>> memories;
+    /// When it was launched last, in batches.
+    uint64_t used = 0;
     cudaGraphExec_t graph = nullptr;
     bool refused = false;
     ~Batch();
   };
+  /// As launched now.
   Batch* Find(size_t hash, const double* words, size_t count);
+  /// False while all that are remembered are still launched now and then.
+  bool MakeRoom();
   void Remember(size_t hash, const double* words, size_t count, const std::vector<Decoded>& operations);
   bool Capture(Batch& batch, const std::vector<Decoded>& operations, Run& run);
   void Clear();
 
-  /// Oldest first.
+  /// Least recently used first.
   std::list<Batch> batches_;
+  uint64_t launched_ = 0;
   std::unordered_multimap<size_t, std::list<Batch>::iterator> by_hash_;
   /// Of the scratch that the graphs refer to.
   int scratch_version_ = 0;
