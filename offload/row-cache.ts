@@ -2,7 +2,7 @@
 
 import type { DeviceEvent, HostMemory, ReadSpan } from './backend.js';
 import { DTYPE_BYTES } from './dtype.js';
-import { assert, present } from './errors.js';
+import { assert, OperatingError, present } from './errors.js';
 import type { RowTable } from './model.js';
 import type { Tensor } from './ops.js';
 import { rowPlace, rowSlotBytes, type WeightSource } from './weight-source.js';
@@ -74,7 +74,10 @@ export class RowCache {
     );
   }
 
-  /** At once where all rows are in memory, else when they are. Rejects with an OperatingError when a read fails. */
+  /**
+   * At once where all rows are in memory, else when they are. Rejects with an OperatingError when a read fails, or the
+   * table has no such row.
+   */
   lookup(rows: Int32Array): RowLease | Promise<RowLease> {
     for (const use of this.#uses) if (!Number.isNaN(use.until.timeMs)) this.#endUse(use);
     return rows.every((row) => this.#slots[row]) ? this.#lease(rows) : this.#fetch(rows);
@@ -86,6 +89,8 @@ export class RowCache {
   }
 
   async #fetch(rows: Int32Array): Promise<RowLease> {
+    // Nothing is known of a row that the table lacks, so none passes the look-up above.
+    this.#check(rows);
     // It may bring some of them. Where it fails, they are read here, and the failure is reported.
     await this.#ahead;
     const known = this.#hold(rows);
@@ -105,6 +110,16 @@ export class RowCache {
     } finally {
       this.#unpin(known);
     }
+  }
+
+  #check(rows: Int32Array): void {
+    const { rowCount, key } = this.#table;
+    const stray = rows.find((row) => row < 0 || row >= rowCount);
+    if (stray === undefined) return;
+    throw new OperatingError(
+      'BAD_INPUT',
+      `row ${stray} of the table of ${key} is wanted, which has ${rowCount} rows (0 to ${rowCount - 1})`,
+    );
   }
 
   #place(row: number, offsetBytes: number): Slot {

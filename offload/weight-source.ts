@@ -7,7 +7,7 @@ import {
   READ_ALIGNMENT_BYTES,
   type ReadSpan,
 } from './backend.js';
-import { present } from './errors.js';
+import { assert, present } from './errors.js';
 import type { HostLayout } from './layout.js';
 import type { RowTable } from './model.js';
 import { roundDown, roundUp } from './units.js';
@@ -69,6 +69,7 @@ export function rowPlace(
   table: RowTable,
   row: number,
 ): { start: number; offsetInSlot: number; rowBytes: number } {
+  assert(row >= 0 && row < table.rowCount, 'a row lies inside its table');
   const rowBytes = table.extent.sizeBytes / table.rowCount;
   const fileOffset = table.extent.fileOffset + row * rowBytes;
   const start = roundDown(fileOffset, READ_ALIGNMENT_BYTES);

@@ -58,11 +58,15 @@ export function unusableSetting(settings: SamplingSettings): UnusableSetting | u
   return broken && { option: broken[1], value: broken[2], wanted: broken[3] };
 }
 
+export function samplingProblem(settings: SamplingSettings): OperatingError | undefined {
+  const wrong = unusableSetting(settings);
+  return wrong && new OperatingError('BAD_OPTION', `--${wrong.option} is ${wrong.value}: give ${wrong.wanted}`);
+}
+
 /** Throws BAD_OPTION for a value out of its range. */
 export function checkSampling(settings: SamplingSettings): void {
-  const wrong = unusableSetting(settings);
-  if (!wrong) return;
-  throw new OperatingError('BAD_OPTION', `--${wrong.option} is ${wrong.value}: give ${wrong.wanted}`);
+  const problem = samplingProblem(settings);
+  if (problem) throw problem;
 }
 
 /** Which draw it is: the same whatever else is computed, where, and in which order. */

@@ -36,6 +36,21 @@ export function idProblem(
   return undefined;
 }
 
+/** The same of tokens that a program gives; an array of any other kind would be cut to whole numbers without a word. */
+export function tokensProblem(
+  tokens: Int32Array,
+  vocabSize: number,
+  what: string,
+): OperatingError | undefined {
+  // By name, since a class is another one in another realm.
+  const kind = Object.prototype.toString.call(tokens).slice('[object '.length, -1);
+  if (kind === 'Int32Array') return idProblem(tokens, vocabSize, what);
+  return new OperatingError(
+    'BAD_INPUT',
+    `${what} has its tokens in a value of type ${kind}: give an Int32Array`,
+  );
+}
+
 const MOST_SHOWN = 40;
 
 function shown(id: unknown): string {

@@ -92,6 +92,21 @@ class Fixture {
   }
 }
 
+describe('rows that the table lacks', () => {
+  it.each([-1, 100, 2 ** 31 - 1])('row %i is refused, and nothing is read or held for it', async (row) => {
+    const fixture = new Fixture({ rowsFrom: 'token' });
+    await fixture.use(5);
+    const wanted = Promise.resolve(fixture.cache.lookup(Int32Array.of(5, row, 6)));
+    await expect(fixture.backend.until(wanted, 'a look-up')).rejects.toMatchObject({
+      code: 'BAD_INPUT',
+      message: expect.stringContaining(`row ${row} of the table of table`),
+    });
+    expect(fixture.reads).toBe(1);
+    await fixture.use(5, 99, 0);
+    expect(fixture.reads).toBe(3);
+  });
+});
+
 describe('rows of positions', () => {
   it('are there at every step of a sequence that goes on, each read once', async () => {
     const fixture = new Fixture();
