@@ -10,7 +10,7 @@ export const ALLOCATION_BYTES = 2 * MiB;
 /** Code of our kernels and of the products' library, which the driver loads at first use, and what it keeps for running them. */
 const CODE_BYTES = 256 * MiB;
 /** Memories of a device beside its layers: states, cache, logits, results, tables, workspace, fixed weights, scratch. */
-const MEMORIES = 16;
+const MEMORIES = 17;
 
 /** Terms of a plan for one CUDA device, but for its layers. */
 export function cudaCosts(model: ModelSpec, workload: ScratchWorkload): PlanTerm[] {

@@ -1,9 +1,11 @@
 // What one device does in a pass: embeds its micro-batches, queues each layer on all of them, reads the results.
 
 import type { DeviceEvent } from './backend.js';
+import { checkMicroBatch } from './check-pass.js';
 import { type DeviceState, weightsAt } from './device-state.js';
 import { DTYPE_BYTES } from './dtype.js';
 import { assert, OperatingError, present } from './errors.js';
+import { blockPlace, EMBEDDING_PLACE, headInputPlace } from './forward-places.js';
 import type { ModelSpec, Weights } from './model.js';
 import type { Memory, Tensor } from './ops.js';
 import { type ControlTables, type MicroBatch, tokenCount, writeControl } from './pass.js';
@@ -21,6 +23,16 @@ export interface PassResult {
   readonly nll: Float64Array;
   /** Output `logits`: [R, V] row by row. */
   readonly logits: Float32Array;
+  /** Where its hidden state was not finite for the first time; undefined for a pass that is not watched. */
+  readonly places?: PassPlaces;
+}
+
+/** −1 for what is finite everywhere, and for what nobody watched. */
+export interface PassPlaces {
+  /** Per token of the pass. */
+  readonly tokens: Int32Array;
+  /** Per output, of the head's input. */
+  readonly outputs: Int32Array;
 }
 
 /** A micro-batch on its way through the layers. */
@@ -70,6 +82,7 @@ export class DevicePass {
 
   /** Queues the embedding of every micro-batch. Rejects when rows cannot be read. */
   async begin(microBatches: readonly MicroBatch[]): Promise<void> {
+    for (const microBatch of microBatches) checkMicroBatch(microBatch, this.#model, this.#plan);
     [this.#timings, this.#accounted] = [[], 0];
     this.#running = await this.#embed(this.#state.kv.begin(microBatches));
   }
@@ -179,6 +192,7 @@ export class DevicePass {
         find,
         rows(this.#state.hidden, firstToken, tokens),
       );
+      this.#watch(microBatch, { firstToken, tokens }, EMBEDDING_PLACE);
       const embedded = compute.record();
       for (const lease of leases) lease.release(embedded);
       this.#timings.push({ name: 'embedding', start, end: embedded });
@@ -191,7 +205,8 @@ export class DevicePass {
   }
 
   #queueBlock(index: number, weights: Weights): void {
-    for (const [turn, { control, firstToken, tokens }] of this.#running.entries()) {
+    for (const [turn, running] of this.#running.entries()) {
+      const { control, firstToken, tokens } = running;
       this.#state.kernels.enter(control.attention, this.#state.kv.enter(index, turn), control.lengths);
       this.#model.forward.block(
         this.#state.kernels,
@@ -199,8 +214,21 @@ export class DevicePass {
         rows(this.#state.hidden, firstToken, tokens),
         index,
       );
+      this.#watch(running.microBatch, running, blockPlace(index));
       this.#state.kv.leave(index, turn);
     }
+  }
+
+  #watch(
+    { watched }: MicroBatch,
+    { firstToken, tokens }: Pick<Running, 'firstToken' | 'tokens'>,
+    place: number,
+  ): void {
+    if (!watched) return;
+    const { kernels, tokenPlaces, hidden } = this.#state;
+    const [noted, x] = [tokenPlaces, hidden].map((tensor) => rows(tensor, firstToken, tokens));
+    const isFirst = place === EMBEDDING_PLACE;
+    kernels.noteNotFinite(present(noted, 'places'), present(x, 'hidden states'), place, isFirst);
   }
 
   #queueHeadPiece(layer: PlannedLayer, weights: Weights): void {
@@ -246,12 +274,11 @@ export class DevicePass {
     kernels.enter(undefined, undefined);
     const wanted = kernels.floats([count, this.#model.hiddenSize]);
     kernels.gather(wanted, rows(this.#state.hidden, firstToken, tokens), control.outputs);
-    this.#model.forward.headInput(
-      kernels,
-      this.#state.fixed,
-      wanted,
-      rows(this.#state.headRows, firstOutput, count),
-    );
+    const input = rows(this.#state.headRows, firstOutput, count);
+    this.#model.forward.headInput(kernels, this.#state.fixed, wanted, input);
+    if (!microBatch.watched) return;
+    const noted = rows(this.#state.headPlaces, firstOutput, count);
+    kernels.noteNotFinite(noted, input, headInputPlace(this.#model), true);
   }
 
   #queueLogits(weights: Weights, x: Tensor, out: Tensor): void {
@@ -270,6 +297,7 @@ export class DevicePass {
         : this.#state.ids;
     const perRow = from.shape.length === 1 ? 1 : dimension(from, 1);
     if (outputs > 0) compute.copy(this.#state.results, 0, from.memory, 0, outputs * perRow * 4);
+    this.#copyPlaces();
     try {
       await compute.record().reached(true);
     } catch (error) {
@@ -280,21 +308,51 @@ export class DevicePass {
     }
     const { buffer, byteOffset } = this.#state.results.bytes;
     const count = outputs * perRow;
-    if (this.#plan.nll) {
-      const folded = new Float32Array(buffer, byteOffset, count);
-      return { tokens: EMPTY_IDS, logits: EMPTY_FLOATS, nll: nllOf(folded) };
-    }
-    if (this.#plan.readLogits) {
-      return {
-        tokens: EMPTY_IDS,
-        nll: EMPTY_DOUBLES,
-        logits: new Float32Array(buffer, byteOffset, count).slice(),
-      };
-    }
-    return {
-      tokens: new Int32Array(buffer, byteOffset, count).slice(),
+    const places = this.#readPlaces();
+    const nothing = {
+      tokens: EMPTY_IDS,
       logits: EMPTY_FLOATS,
       nll: EMPTY_DOUBLES,
+      ...(places && { places }),
+    };
+    if (this.#plan.nll) return { ...nothing, nll: nllOf(new Float32Array(buffer, byteOffset, count)) };
+    if (this.#plan.readLogits) {
+      return { ...nothing, logits: new Float32Array(buffer, byteOffset, count).slice() };
+    }
+    return { ...nothing, tokens: new Int32Array(buffer, byteOffset, count).slice() };
+  }
+
+  get #isWatched(): boolean {
+    return this.#running.some(({ microBatch }) => microBatch.watched);
+  }
+
+  #copyPlaces(): void {
+    if (!this.#isWatched) return;
+    const { device, results, placesOffset, tokenPlaces } = this.#state;
+    device.compute.copy(results, placesOffset, tokenPlaces.memory, 0, results.sizeBytes - placesOffset);
+  }
+
+  #readPlaces(): PassPlaces | undefined {
+    if (!this.#isWatched) return undefined;
+    const { results, placesOffset, tokenPlaces, headPlaces } = this.#state;
+    const { buffer, byteOffset } = results.bytes;
+    const read = (noted: Tensor, count: number, runOf: (running: Running) => readonly [number, number]) => {
+      const start = byteOffset + placesOffset + noted.offsetBytes;
+      const from = new Int32Array(buffer, start, dimension(noted, 0));
+      const places = new Int32Array(count).fill(-1);
+      for (const running of this.#running) {
+        const [first, length] = runOf(running);
+        if (running.microBatch.watched) places.set(from.subarray(first, first + length), first);
+      }
+      return places;
+    };
+    const tokens = this.#running.reduce((sum, running) => sum + running.tokens, 0);
+    return {
+      tokens: read(tokenPlaces, tokens, (running) => [running.firstToken, running.tokens]),
+      outputs: read(headPlaces, this.#outputCount(), ({ firstOutput, microBatch }) => [
+        firstOutput,
+        microBatch.outputs.length,
+      ]),
     };
   }
 

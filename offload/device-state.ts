@@ -10,7 +10,7 @@ import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
 import type { LayerLayout, Placement } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
 import type { Memory, Tensor } from './ops.js';
-import { controlWords, resultBytes } from './pass.js';
+import { controlWords, placeBytes, resultBytes } from './pass.js';
 import type { Plan } from './plan.js';
 import { tensor } from './tensor.js';
 import type { Trace } from './trace.js';
@@ -28,12 +28,16 @@ export interface DeviceState {
   readonly ids: Tensor;
   /** [rows, 3] f32 */
   readonly nllState: Tensor;
+  /** [passTokens] i32, and [rows] of the head's inputs: where they were not finite for the first time. */
+  readonly tokenPlaces: Tensor;
+  readonly headPlaces: Tensor;
   /** Where JavaScript writes tables, and where the device reads them (the same memory, in place). */
   readonly controlHost: HostMemory;
   readonly controlWords: Int32Array;
   readonly controlDevice: Memory;
-  /** Where results are copied for JavaScript. */
+  /** Where results are copied for JavaScript, and at `placesOffset` the places. */
   readonly results: HostMemory;
+  readonly placesOffset: number;
   readonly fixed: Weights;
   readonly kv: KvTier;
 }
@@ -63,6 +67,11 @@ export function makeDeviceState(
   };
   const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
   const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
+  const [placesOffset, placesBytes] = [
+    resultBytes(headRowCount, logitsRead),
+    placeBytes(plan.passTokens, headRowCount),
+  ];
+  const places = device.allocate(placesBytes);
   return {
     device,
     kernels: new Kernels(device.compute, workspace, uploadConstants(backend, device, model)),
@@ -74,7 +83,10 @@ export function makeDeviceState(
     controlHost,
     controlWords: new Int32Array(controlHost.bytes.buffer, controlHost.bytes.byteOffset, words),
     controlDevice,
-    results: backend.allocateHost(resultBytes(headRowCount, logitsRead), 'control'),
+    tokenPlaces: tensor(places, 0, 'i32', [plan.passTokens]),
+    headPlaces: tensor(places, plan.passTokens * DTYPE_BYTES.i32, 'i32', [headRowCount]),
+    results: backend.allocateHost(placesOffset + placesBytes, 'control'),
+    placesOffset,
     fixed: placeFixed(device, fixed.layout, fixed.host),
     kv: makeKvTier(backend, device, plan, kvShape, trace),
   };

@@ -114,6 +114,12 @@ export class Executor {
     this.#session = { schedule, prefetcher, nextPass: 0 };
   }
 
+  /** That the session may still run. */
+  get passesLeft(): number {
+    const { schedule, nextPass } = present(this.#session, 'session');
+    return schedule.passLimit - nextPass;
+  }
+
   /** Says that no more than `passes` further passes will come, so that nothing is fetched in vain. */
   limitPasses(passes: number): void {
     const session = present(this.#session, 'session');

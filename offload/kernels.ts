@@ -262,6 +262,11 @@ export class Kernels {
     this.#stream.launch({ op: 'scale_cap', x, scale, softCap });
   }
 
+  /** Notes the place of the forward for rows of x [T, H] that are not finite; `first` where nothing was noted before. */
+  noteNotFinite(found: Tensor, x: Tensor, place: number, first: boolean): void {
+    this.#stream.launch({ op: 'note_not_finite', found, x, place, first });
+  }
+
   argmax(logits: Tensor, out: Tensor): void {
     this.#stream.launch({ op: 'argmax', out, logits });
   }

@@ -118,7 +118,9 @@ export type Op =
    * out[T, heads, D] = causal attention of q [T, heads, D] over each sequence's pages; head h reads
    * kv head ⌊h · kvHeads / heads⌋. Score = scale · q·k (+ slope · key position; then softCap · tanh(score / softCap)).
    * With `alibiRounded`, position, product and so the bias are rounded to bfloat16 and count before the scale:
-   * score = scale · (q·k + bf16(slope · bf16(position))). With window w > 0 a token sees the w latest positions, itself included. out, q, keys and values are of one type.
+   * score = scale · (q·k + bf16(slope · bf16(position))). With window w > 0 a token sees the w latest positions, itself
+   * included. out, q, keys and values are of one type. A NaN that a token sees makes its result NaN, and no other
+   * sequence's.
    */
   | {
       readonly op: 'attention';
@@ -161,7 +163,15 @@ export type Op =
       firstColumn: number;
       first: boolean;
     }
-  /** x = softCap · tanh(x · scale / softCap), x f32, or x · scale when softCap is 0. */
+  /**
+   * found i32 [T]: `place` where it was negative and row t of x [T, H] holds a value that is no finite number; `first`
+   * makes all of them −1 before.
+   */
+  | { readonly op: 'note_not_finite'; found: Tensor; x: Tensor; place: number; first: boolean }
+  /**
+   * x = softCap · tanh(x · scale / softCap), x f32, or x · scale when softCap is 0. What is no finite number does not
+   * become one.
+   */
   | { readonly op: 'scale_cap'; x: Tensor; scale: number; softCap: number };
 
 /** Bytes from the first to one past the last element. */
@@ -232,6 +242,8 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
         reads: op.first ? [op.logits, op.targets] : [op.logits, op.targets, op.state],
         writes: [op.state],
       };
+    case 'note_not_finite':
+      return { reads: op.first ? [op.x] : [op.x, op.found], writes: [op.found] };
     case 'scale_cap':
       return { reads: [op.x], writes: [op.x] };
   }

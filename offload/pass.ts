@@ -48,6 +48,8 @@ export interface MicroBatch {
   readonly targets?: Int32Array;
   /** For output `tokens`, per output; absent: the likeliest token. */
   readonly sampling?: readonly SamplingRow[];
+  /** Each token's first place is noted at which its hidden state is not finite: to say where a fault began. */
+  readonly watched?: boolean;
 }
 
 /** A block of micro-batches per device; all pass through each residency of a layer. */
@@ -62,6 +64,11 @@ export function tokenCount(microBatch: MicroBatch): number {
 /** Bytes of what one pass yields at most: a row of likelihood sums per output, or whole rows of logits. */
 export function resultBytes(headRows: number, logitsRead: number): number {
   return Math.max(headRows * 3, logitsRead) * DTYPE_BYTES.f32;
+}
+
+/** Bytes of the places that are noted of a watched pass's tokens and outputs. */
+export function placeBytes(passTokens: number, headRows: number): number {
+  return (passTokens + headRows) * DTYPE_BYTES.i32;
 }
 
 /**

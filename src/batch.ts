@@ -128,11 +128,13 @@ export function passesToFeed(feedTokens: readonly number[], plan: PlannedSizes):
 /**
  * Packs a pass's work into micro-batches, first come first packed; two pieces of a sequence never share one.
  * @param sampling how the token of an output is drawn; absent: the likeliest
+ * @param isWatched it is to be noted where the sequence ceases to be finite
  */
 export function packPass<S>(
   work: readonly Work<S>[],
   plan: PlannedSizes,
   sampling?: (sequence: S) => SamplingRow,
+  isWatched?: (sequence: S) => boolean,
 ): PackedPass<S> {
   const groups: Work<S>[][] = [];
   let tokens = Number.POSITIVE_INFINITY;
@@ -152,7 +154,10 @@ export function packPass<S>(
     }
   }
   return {
-    microBatches: groups.map((group) => toMicroBatch(group, sampling)),
+    microBatches: groups.map((group) => ({
+      ...toMicroBatch(group, sampling),
+      ...(isWatched && group.some(({ sequence }) => isWatched(sequence)) ? { watched: true } : {}),
+    })),
     outputsOf: work.flatMap(({ sequence, outputs }) => outputs.map(() => sequence)),
   };
 }

@@ -2,6 +2,7 @@
 
 import { type Executor, type OperatingError, present } from '../offload/index.js';
 import { PromptStream, type Sequence, type StreamPass } from './prompt-stream.js';
+import { requestProblem } from './request-problem.js';
 import type { SamplingSettings } from './sampler.js';
 
 export interface GenerationRequest {
@@ -118,6 +119,7 @@ async function runQueue(
   executor.begin(run.passLimit() ?? Number.POSITIVE_INFINITY);
   try {
     while (run.isBusy) {
+      if (executor.passesLeft === 0) await goOn(executor, run.passLimit());
       const asExpected = await run.pass();
       const limit = asExpected ? undefined : run.passLimit();
       if (limit !== undefined) executor.limitPasses(limit);
@@ -126,6 +128,15 @@ async function runQueue(
     await executor.end();
   }
 }
+
+/** Looking for a fault takes passes that nobody could expect. */
+async function goOn(executor: Executor, passLimit = Number.POSITIVE_INFINITY): Promise<void> {
+  await executor.end();
+  executor.begin(passLimit);
+}
+
+/** What is known of a text that has ended. */
+type Ended = Pick<Sequence, 'request' | 'tokens' | 'finishReason' | 'problem'>;
 
 class Run {
   readonly #executor: Executor;
@@ -172,7 +183,7 @@ class Run {
     const finishedBefore = this.#finished;
     for (const [index, stream] of this.#streams.entries()) {
       const pass = present(passes[index], 'pass');
-      for (const ended of stream.take(pass, present(results[index], 'result').tokens)) this.#finish(ended);
+      for (const ended of stream.take(pass, present(results[index], 'result'))) this.#finish(ended);
     }
     await this.admit();
     this.#options.onPass?.({
@@ -198,6 +209,12 @@ class Run {
       const request = this.#waiting ?? (await this.#queue.next());
       if (request !== this.#waiting) this.#taken++;
       this.#waiting = request;
+      const problem = requestProblem(request, this.#options, this.#executor);
+      if (problem) {
+        this.#waiting = undefined;
+        this.#finish({ request, tokens: [], finishReason: 'error', problem });
+        continue;
+      }
       const roomy = this.#streams.filter((stream) => stream.hasRoomFor(request));
       // A stream without sequences says why the request is too large for it.
       const able = roomy.length > 0 || this.isBusy ? roomy : this.#streams;
@@ -207,7 +224,7 @@ class Run {
     }
   }
 
-  #finish(sequence: Sequence): void {
+  #finish(sequence: Ended): void {
     const { request, tokens, finishReason = 'length', problem } = sequence;
     const { index, sample = 0 } = request;
     const result = { index, sample, tokens, finishReason, ...(problem ? { problem } : {}) };

@@ -4,13 +4,16 @@ import {
   assert,
   type Executor,
   NO_TOKEN,
-  OperatingError,
+  type OperatingError,
   PageAllocator,
+  type PassPlaces,
+  type PassResult,
   pagesFor,
   type SamplingRow,
 } from '../offload/index.js';
 import { type Feed, fillPass, type PackedPass, packPass, passesToFeed, type Work } from './batch.js';
 import type { GenerationOptions, GenerationRequest } from './generate.js';
+import { Suspect } from './not-finite.js';
 import { GREEDY, isGreedy, samplingRow } from './sampler.js';
 
 export interface Sequence {
@@ -22,6 +25,8 @@ export interface Sequence {
   /** Tokens of prompt and continuation whose keys and values are in the cache. */
   fedTokens: number;
   readonly stopsAfter: ((token: number) => boolean) | undefined;
+  /** Its logits were not finite, and it is computed again to say why. */
+  suspect: Suspect | undefined;
   finishReason: 'stop' | 'length' | 'error' | undefined;
   /** Why it ends with `error`. */
   problem: OperatingError | undefined;
@@ -71,6 +76,7 @@ export class PromptStream {
       stopTokens: request.stopTokens ?? this.#options.stopTokens,
       fedTokens: 0,
       stopsAfter,
+      suspect: undefined,
       finishReason: undefined,
       problem: undefined,
     });
@@ -81,18 +87,25 @@ export class PromptStream {
     const { plan } = this.#executor;
     const work = fillPass(this.#feeds(), plan);
     const draws = work.some(({ sequence }) => !isGreedy(sequence.request.sampling ?? GREEDY));
-    return { work, ...packPass(work, plan, draws ? drawOf : undefined) };
+    const suspects = work.some(({ sequence }) => sequence.suspect);
+    const isWatched = ({ suspect }: Sequence) => suspect !== undefined;
+    return { work, ...packPass(work, plan, draws ? drawOf : undefined, suspects ? isWatched : undefined) };
   }
 
   /** Enters what the pass yielded; returns the sequences that have ended, whose room is free again. */
-  take({ work, outputsOf }: StreamPass, tokens: Int32Array): Sequence[] {
+  take(
+    { work, outputsOf }: StreamPass,
+    { tokens, places }: Pick<PassResult, 'tokens' | 'places'>,
+  ): Sequence[] {
     for (const { sequence, slice } of work) {
       sequence.fedTokens = slice.startPosition + slice.tokens.length;
     }
+    if (places) noteSuspects(work, places);
     outputsOf.forEach((sequence, index) => {
       const token = tokens[index];
       assert(token !== undefined, 'the pass yields a token per output');
-      if (token === NO_TOKEN) fail(sequence, notFinite(sequence));
+      if (sequence.suspect) this.#fail(sequence, sequence.suspect, token);
+      else if (token === NO_TOKEN) suspect(sequence);
       else this.#append(sequence, token);
     });
     const ended = this.#alive.filter(({ finishReason }) => finishReason !== undefined);
@@ -141,6 +154,14 @@ export class PromptStream {
     ];
   }
 
+  /** @param again the token that computing again has yielded */
+  #fail(sequence: Sequence, suspect: Suspect, again: number): void {
+    const { request, tokens } = sequence;
+    const what = `new token ${tokens.length} of prompt ${request.index} cannot be told`;
+    sequence.finishReason = 'error';
+    sequence.problem = suspect.error(what, again === NO_TOKEN, this.#executor);
+  }
+
   #append(sequence: Sequence, token: number): void {
     if (sequence.stopTokens.has(token)) {
       sequence.finishReason = 'stop';
@@ -155,16 +176,19 @@ export class PromptStream {
   }
 }
 
-function fail(sequence: Sequence, problem: OperatingError): void {
-  sequence.finishReason = 'error';
-  sequence.problem = problem;
+/** It is taken in again from its start. */
+function suspect(sequence: Sequence): void {
+  sequence.suspect = new Suspect();
+  sequence.fedTokens = 0;
 }
 
-function notFinite({ request, tokens }: Sequence): OperatingError {
-  return new OperatingError(
-    'NOT_FINITE',
-    `new token ${tokens.length} of prompt ${request.index} cannot be told, since the logits are no finite numbers`,
-  );
+function noteSuspects(work: readonly Work<Sequence>[], places: PassPlaces): void {
+  const next = { token: 0, output: 0 };
+  for (const { sequence, slice, outputs } of work) {
+    sequence.suspect?.note(places, next, slice.tokens.length, outputs.length, slice.startPosition);
+    next.token += slice.tokens.length;
+    next.output += outputs.length;
+  }
 }
 
 function knownTokens({ request, tokens }: Sequence): number {

@@ -2,6 +2,8 @@
 
 import { type Executor, OperatingError, PageAllocator, pagesFor, present } from '../offload/index.js';
 import { cutPasses, cutSequence, packPass, type Work } from './batch.js';
+import { Suspect } from './not-finite.js';
+import { tokensProblem } from './token-ids.js';
 
 export interface Score {
   /** Mean over predicted tokens, in nats. */
@@ -27,6 +29,8 @@ export function windowCount(tokenCount: number, windowTokens: number): number {
 /** @param ids at least two tokens */
 export async function score(executor: Executor, ids: Int32Array, options: ScoreOptions): Promise<Score> {
   const { windowTokens, signal, onProgress } = options;
+  const problem = tokensProblem(ids, executor.model.vocabSize, 'the text');
+  if (problem) throw problem;
   if (ids.length < 2) {
     throw new OperatingError('BAD_INPUT', `scoring needs at least 2 tokens, and the text has ${ids.length}`);
   }
@@ -43,8 +47,8 @@ export async function score(executor: Executor, ids: Int32Array, options: ScoreO
       const [result] = await executor.run({ perDevice: [microBatches] });
       const likelihoods = present(result, 'result').nll;
       for (const nll of likelihoods) total += nll;
+      if (!Number.isFinite(total)) throw await notFinite(executor, pass, likelihoods);
       predicted += likelihoods.length;
-      if (!Number.isFinite(total)) throw notFinite(predicted);
       onProgress?.(predicted, ids.length - 1, microBatches.length);
     }
     const nll = total / predicted;
@@ -54,11 +58,39 @@ export async function score(executor: Executor, ids: Int32Array, options: ScoreO
   }
 }
 
-function notFinite(predicted: number): OperatingError {
-  return new OperatingError(
-    'NOT_FINITE',
-    `the likelihood of one of the first ${predicted} tokens cannot be told, since its logits are no finite numbers`,
-  );
+/** Runs the pass again, watched: what it saw of earlier ones is still in the cache, and was finite. */
+async function notFinite(
+  executor: Executor,
+  pass: readonly Work<number>[],
+  likelihoods: Float64Array,
+): Promise<OperatingError> {
+  await executor.end();
+  executor.begin(1);
+  const { microBatches } = packPass(pass, executor.plan, undefined, () => true);
+  const [result] = await executor.run({ perDevice: [microBatches] });
+  const { nll, places } = present(result, 'result');
+  const failed = likelihoods.findIndex((likelihood) => !Number.isFinite(likelihood));
+  const suspect = new Suspect();
+  const next = { token: 0, output: 0 };
+  let position = -1;
+  for (const { sequence: windowStart, slice, outputs } of pass) {
+    const isInside = failed >= next.output && failed < next.output + outputs.length;
+    if (isInside) {
+      position = windowStart + slice.startPosition + present(outputs[failed - next.output], 'output') + 1;
+      const { length } = slice.tokens;
+      suspect.note(
+        present(places, 'places'),
+        next,
+        length,
+        outputs.length,
+        windowStart + slice.startPosition,
+      );
+    }
+    next.token += slice.tokens.length;
+    next.output += outputs.length;
+  }
+  const isRepeated = !nll.every(Number.isFinite);
+  return suspect.error(`the likelihood of token ${position} cannot be told`, isRepeated, executor);
 }
 
 /** Windows in groups that the cache holds at once; each group as passes. */

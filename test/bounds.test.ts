@@ -64,6 +64,9 @@ describe('generate', () => {
           /give an Int32Array/,
         ] as const,
     ),
+    ['no new tokens', { maxNewTokens: 0 }, 'BAD_OPTION', /is to get 0 new tokens/],
+    ['half a new token', { maxNewTokens: 1.5 }, 'BAD_OPTION', /is to get 1.5 new tokens/],
+    ['more than there is room for', { maxNewTokens: 300 }, 'PROMPT_TOO_LONG', /to get 300 more/],
     ['a temperature that is none', { sampling: { ...GREEDY, temperature: Number.NaN } }, 'BAD_OPTION', /NaN/],
     ['a top-k beyond 32 bits', { sampling: { ...GREEDY, topK: 2 ** 32 + 1 } }, 'BAD_OPTION', /top_k/],
   ];

@@ -26,6 +26,7 @@ auto KernelOf(const Kernels& k, const RouteOp&) { return k.route; }
 auto KernelOf(const Kernels& k, const ExpertLinearOp&) { return k.expert_linear; }
 auto KernelOf(const Kernels& k, const CombineOp&) { return k.combine; }
 auto KernelOf(const Kernels& k, const SampleOp&) { return k.sample; }
+auto KernelOf(const Kernels& k, const NoteNotFiniteOp&) { return k.note_not_finite; }
 auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }
 auto KernelOf(const Kernels&, const FillOp&) { return FillBytes; }
 

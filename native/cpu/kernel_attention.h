@@ -122,18 +122,25 @@ inline void SoftmaxRow(QueryTile& tile, int64_t row, int64_t block_start) {
   for (int v = 0; v < kKeyVecs; ++v) {
     const Vec key = Add(Set(static_cast<float>(block_start + v * kWidth)), Iota());
     Vec score = value[v];
-    if (op.soft_cap != 0) score = Mul(Set(op.soft_cap), Tanh(Div(score, Set(op.soft_cap))));
+    // The cap would make an ordinary number of an infinite one.
+    if (op.soft_cap != 0) score = Fma(score, Zero(), Mul(Set(op.soft_cap), Tanh(Div(score, Set(op.soft_cap)))));
     score = SelectLess(key, Set(first), lowest, score);
     value[v] = SelectLess(Set(last), key, lowest, score);
-    largest = Max(largest, value[v]);
+    largest = Max(value[v], largest);  // the second argument where a score is NaN
   }
   const float before = tile.maxima[row], here = MaxLane(largest);
   const float maximum = here > before ? here : before;
+  Vec total = Zero();
   if (maximum == -__builtin_inff()) {
-    for (int v = 0; v < kKeyVecs; ++v) Store(scores + v * kWidth, Zero());
+    // None is seen, or they are NaN, which must not be lost.
+    for (int v = 0; v < kKeyVecs; ++v) {
+      const Vec p = Mul(Exp(value[v]), Zero());
+      Store(scores + v * kWidth, p);
+      total = Add(total, p);
+    }
+    tile.totals[row] += Sum(total);
     return;
   }
-  Vec total = Zero();
   for (int v = 0; v < kKeyVecs; ++v) {
     const Vec p = Exp(Sub(value[v], Set(maximum)));
     Store(scores + v * kWidth, p);
@@ -198,9 +205,11 @@ inline void AttendTile(QueryTile& tile, Run& run) {
     FoldBlock(tile, block, Larger(block, first), Smaller(block + kKeyBlock, end));
   }
   for (int64_t row = 0; row < tile.rows; ++row) {
-    // A token that sees nothing gets zeros.
-    const Vec inverse = Set(tile.totals[row] != 0 ? 1.0f / tile.totals[row] : 0.0f);
-    float* out = Row(op.out, tile.Token(row), tile.Head(row));
+    // A token that sees nothing gets zeros; where all that it sees is infinitely far, there is no answer.
+    const int64_t token = tile.Token(row);
+    const float nothing = tile.Last(token) < tile.First(token) ? 0.0f : __builtin_nanf("");
+    const Vec inverse = Set(tile.totals[row] != 0 ? 1.0f / tile.totals[row] : nothing);
+    float* out = Row(op.out, token, tile.Head(row));
     const float* sums = tile.sums + row * tile.padded_depth;
     for (int64_t d = 0; d < depth; d += kWidth) StoreUpTo(out + d, Mul(Load(sums + d), inverse), depth - d);
   }

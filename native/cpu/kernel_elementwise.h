@@ -37,7 +37,8 @@ inline void ScaleCapKernel(const ScaleCapOp& op, Run& run) {
     float* x = FlatRow(op.x, row);
     for (int64_t i = 0; i < length; i += kWidth) {
       Vec value = Mul(LoadUpTo(x + i, length - i), scale);
-      if (op.soft_cap != 0) value = Mul(cap, Tanh(value));
+      // The cap would make an ordinary number of an infinite one.
+      if (op.soft_cap != 0) value = Fma(value, Zero(), Mul(cap, Tanh(value)));
       StoreUpTo(x + i, value, length - i);
     }
   });

@@ -1,4 +1,4 @@
-// argmax and nll_fold: reductions over rows of logits.
+// argmax, nll_fold and note_not_finite: reductions over rows.
 #pragma once
 #include "cpu/kernel_math.h"
 
@@ -57,6 +57,17 @@ inline void ArgmaxKernel(const ArgmaxOp& op, Run& run) {
   const int64_t length = op.logits.shape[1];
   ForEach(run, op.logits.shape[0], length / kWidth, [&](int64_t r) {
     reinterpret_cast<int32_t*>(op.out.data)[r * op.out.strides[0]] = RowArgmax(Row(op.logits, r), length);
+  });
+}
+
+inline void NoteNotFiniteKernel(const NoteNotFiniteOp& op, Run& run) {
+  const int64_t length = op.x.shape[1];
+  int32_t* found = reinterpret_cast<int32_t*>(op.found.data);
+  ForEach(run, op.x.shape[0], length / kWidth, [&](int64_t t) {
+    int32_t& at = found[t * op.found.strides[0]];
+    if (op.first) at = -1;
+    const float maximum = FiniteMaximum(Row(op.x, t), length);
+    if (at < 0 && maximum != maximum) at = op.place;
   });
 }
 

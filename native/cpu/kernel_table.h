@@ -29,6 +29,7 @@ constexpr Kernels kTable = {
     .expert_linear = ExpertLinearKernel,
     .combine = CombineKernel,
     .sample = SampleKernel,
+    .note_not_finite = NoteNotFiniteKernel,
     .read_all = ReadAll,
     .multiply_add = MultiplyAdd,
 };

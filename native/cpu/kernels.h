@@ -31,6 +31,7 @@ struct Kernels {
   void (*expert_linear)(const ExpertLinearOp&, Run&);
   void (*combine)(const CombineOp&, Run&);
   void (*sample)(const SampleOp&, Run&);
+  void (*note_not_finite)(const NoteNotFiniteOp&, Run&);
   /// Sum of `count` floats: how fast memory can be read at all.
   float (*read_all)(const float* data, size_t count);
   /// Runs about `steps` rounds of independent multiply-adds and returns how many operations that was.

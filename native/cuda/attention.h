@@ -6,6 +6,12 @@
 
 namespace zi::cuda {
 
+/// What a row's weighted sums are multiplied by. A row that sees nothing gets zeros; where all that it sees is infinitely
+/// far, there is no answer.
+__device__ inline float InverseOf(float total, bool sees_some) {
+  return total != 0 ? 1.0f / total : sees_some ? NAN : 0.0f;
+}
+
 /// q, keys, values and out are of one type, which the kernels are compiled for.
 struct AttentionArguments {
   uint8_t* out;
@@ -97,7 +103,8 @@ struct AttentionArguments {
     } else if (slopes) {
       score = fmaf(slope, static_cast<float>(key), score);
     }
-    return soft_cap != 0 ? soft_cap * tanhf(score / soft_cap) : score;
+    // The cap would make an ordinary number of an infinite one.
+    return soft_cap != 0 ? fmaf(score, 0.0f, soft_cap * tanhf(score / soft_cap)) : score;
   }
 };
 

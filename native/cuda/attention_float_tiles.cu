@@ -127,14 +127,15 @@ struct WarpRows {
     }
   }
 
-  __device__ void WriteOut(const AttentionArguments& a, int head, int first_token, int tokens) {
+  __device__ void WriteOut(const AttentionArguments& a, int head, int first_token, int tokens,
+                           const Shared<kDepth>& shared) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, row = threadIdx.x / 32 * 16 + g;
     float inverse[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       total[h] += __shfl_xor_sync(0xffffffffu, total[h], 1);
       total[h] += __shfl_xor_sync(0xffffffffu, total[h], 2);
-      inverse[h] = total[h] != 0 ? 1.0f / total[h] : 0.0f;
+      inverse[h] = InverseOf(total[h], shared.first[row + 8 * h] <= shared.last[row + 8 * h]);
     }
 #pragma unroll
     for (int k = 0; k < kDepth / 8; ++k) {
@@ -182,7 +183,7 @@ __global__ void __launch_bounds__(kThreads) AttendTiles(const AttentionArguments
     __syncthreads();
     rows.FoldBlock(a, slope, block, shared);
   }
-  rows.WriteOut(a, head, first_token, tokens);
+  rows.WriteOut(a, head, first_token, tokens, shared);
 }
 
 }  // namespace

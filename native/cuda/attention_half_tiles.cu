@@ -181,7 +181,8 @@ struct WarpRows {
     }
   }
 
-  __device__ void WriteOut(const AttentionArguments& a, int head, int first_token, int tokens) {
+  __device__ void WriteOut(const AttentionArguments& a, int head, int first_token, int tokens,
+                           const Shared<T, kDepth>& shared) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
@@ -192,8 +193,7 @@ struct WarpRows {
         all += __shfl_xor_sync(0xffffffffu, all, 2);
         const int r = first_row + m * 16 + h * 8 + g;
         if (r >= tokens) continue;
-        // A token that sees nothing gets zeros.
-        const float inverse = all != 0 ? 1.0f / all : 0.0f;
+        const float inverse = InverseOf(all, shared.first[r] <= shared.last[r]);
         T* const out = a.Out<T>(first_token + r, head);
         const bool pairs = reinterpret_cast<uintptr_t>(out) % 4 == 0 && a.depth % 2 == 0;
 #pragma unroll
@@ -263,7 +263,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     stage = stage == kStages - 1 ? 0 : stage + 1;
     ahead = ahead == kStages - 1 ? 0 : ahead + 1;
   }
-  rows.WriteOut(a, head, first_token, tokens);
+  rows.WriteOut(a, head, first_token, tokens, shared);
 }
 
 int ShiftOf(int64_t page_tokens) {

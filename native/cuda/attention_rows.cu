@@ -19,7 +19,12 @@ struct Partial {
   float maximum = -INFINITY, total = 0, sum = 0;
   __device__ void Merge(const Partial& other) {
     const float larger = fmaxf(maximum, other.maximum);
-    if (larger == -INFINITY) return;
+    if (larger == -INFINITY) {
+      // Zeros, or NaN, which must not be lost.
+      total += other.total;
+      sum += other.sum;
+      return;
+    }
     const float mine = expf(maximum - larger), theirs = expf(other.maximum - larger);
     maximum = larger;
     total = total * mine + other.total * theirs;
@@ -141,7 +146,7 @@ __device__ void FoldChunk(const AttentionArguments& a, const Task& task, const R
     const T* head = reinterpret_cast<const T*>(a.values) + __shfl_sync(0xffffffffu, value_at, key);
     float values[Head::kValues];
     Head::Load(head, a.depth, reach.groups, valid >> key & 1, values);
-    const float p = maximum == -INFINITY ? 0.0f : expf(scores[step] - maximum);
+    const float p = scores[step] == -INFINITY ? 0.0f : expf(scores[step] - maximum);
     total += p;
 #pragma unroll
     for (int i = 0; i < Head::kValues; ++i) sums[i] = fmaf(p, values[i], sums[i]);
@@ -163,8 +168,7 @@ __device__ void FoldChunk(const AttentionArguments& a, const Task& task, const R
 
 template <class T>
 __device__ void WriteOut(const AttentionArguments& a, const Task& task, const Partial& result) {
-  // A token that sees nothing gets zeros.
-  const float inverse = result.total != 0 ? 1.0f / result.total : 0.0f;
+  const float inverse = InverseOf(result.total, task.begin < task.end);
   if (static_cast<int>(threadIdx.x) < a.depth) a.Out<T>(task.token, task.head)[threadIdx.x] = Narrow<T>(result.sum * inverse);
 }
 
@@ -187,7 +191,7 @@ __global__ void __launch_bounds__(kThreads) AttendRows(const AttentionArguments 
     __syncthreads();
     Partial part;
     for (int warp = 0; warp < kWarps; ++warp) {
-      if (folded.maximum[warp] == -INFINITY) continue;
+      if (folded.maximum[warp] == -INFINITY && folded.total[warp] == 0) continue;
       part.Merge({folded.maximum[warp], folded.total[warp], folded.sums[warp][threadIdx.x]});
     }
     __syncthreads();

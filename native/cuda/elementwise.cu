@@ -75,7 +75,8 @@ struct ScaleCapF {
   float scale, cap;
   __device__ void operator()(int64_t r, int64_t c) const {
     float& value = x.Row<float>(r)[c];
-    value = cap == 0 ? value * scale : cap * tanhf(value * (scale / cap));
+    // The cap would make an ordinary number of an infinite one.
+    value = cap == 0 ? value * scale : fmaf(value, 0.0f, cap * tanhf(value * (scale / cap)));
   }
 };
 template <int W>

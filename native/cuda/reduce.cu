@@ -1,4 +1,4 @@
-// argmax, nll_fold and route: reductions over rows of logits.
+// argmax, nll_fold, route and note_not_finite: reductions over rows.
 #include "cuda/math.h"
 #include "cuda/overlap.h"
 #include "cuda/views.h"
@@ -132,6 +132,21 @@ __global__ void Route(int32_t* experts, int64_t experts_stride, float* weights, 
   }
 }
 
+/// A warp per row.
+__global__ void NoteNotFinite(int32_t* found, int64_t found_stride, RowView x, int64_t tokens, int64_t length, int place,
+                              bool first) {
+  Begin();
+  const int64_t t = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  if (t >= tokens) return;
+  float nothing = 0;
+  for (int64_t i = threadIdx.x % 32; i < length; i += 32) nothing += x.Get(t, i) * 0.0f;
+  const bool finite = !__any_sync(0xffffffffu, nothing != 0);
+  if (threadIdx.x % 32 != 0) return;
+  int32_t& at = found[t * found_stride];
+  if (first) at = -1;
+  if (at < 0 && !finite) at = place;
+}
+
 const float* Floats(const View& view) { return reinterpret_cast<const float*>(view.data); }
 
 }  // namespace
@@ -158,6 +173,13 @@ void Launch(const RouteOp& op, Run& run) {
       reinterpret_cast<int32_t*>(op.experts.data), op.experts.strides[0], reinterpret_cast<float*>(op.weights.data),
       op.weights.strides[0], Floats(op.logits), op.logits.strides[0], tokens, static_cast<int>(op.logits.shape[1]),
       static_cast<int>(op.experts.shape[1]), op.normalize);
+}
+
+void Launch(const NoteNotFiniteOp& op, Run& run) {
+  const int64_t tokens = op.x.shape[0];
+  if (tokens == 0) return;
+  Overlapped(NoteNotFinite, Blocks(tokens, kThreads / 32), kThreads, run, reinterpret_cast<int32_t*>(op.found.data),
+      op.found.strides[0], RowView(op.x), tokens, op.x.shape[1], op.place, op.first);
 }
 
 }  // namespace zi::cuda

@@ -91,6 +91,7 @@ void Launch(const RouteOp& op, Run& run);
 void Launch(const ExpertLinearOp& op, Run& run);
 void Launch(const CombineOp& op, Run& run);
 void Launch(const SampleOp& op, Run& run);
+void Launch(const NoteNotFiniteOp& op, Run& run);
 void Launch(const CopyOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 

@@ -191,6 +191,16 @@ Operation Sample(Reader& in) {
   return op;
 }
 
+Operation NoteNotFinite(Reader& in) {
+  NoteNotFiniteOp op{in.Index("found"), in.Activation("x", 2), 0, false};
+  const uint64_t place = in.Size("place");
+  in.Check(place <= INT32_MAX, "the place must be a whole number of 32 bits");
+  op.place = static_cast<int32_t>(place);
+  op.first = in.Flag();
+  in.CheckSize(op.found, 0, op.x.shape[0], "found");
+  return op;
+}
+
 Operation Copy(Reader& in) {
   const uint64_t to = in.Size("to"), to_offset = in.Size("to"), from = in.Size("from"), from_offset = in.Size("from");
   const uint64_t size = in.Size("size");
@@ -216,7 +226,7 @@ constexpr Opcode kOpcodes[] = {
     {"gated", Gated},            {"add", Add},              {"rotary", Rotary},    {"kv_store", KvStore},
     {"attention", Attention},    {"argmax", Argmax},        {"nll_fold", NllFold}, {"scale_cap", ScaleCap},
     {"copy", Copy},              {"fill", Fill},            {"route", Route},      {"expert_linear", ExpertLinear},
-    {"combine", Combine},        {"sample", Sample},
+    {"combine", Combine},        {"sample", Sample},        {"note_not_finite", NoteNotFinite},
 };
 
 }  // namespace

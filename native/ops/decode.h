@@ -9,8 +9,8 @@ namespace zi {
 struct Decoded {
   const char* name;
   std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, GatedOp, AddOp, RotaryOp, KvStoreOp, AttentionOp,
-               ArgmaxOp, NllFoldOp, ScaleCapOp, RouteOp, ExpertLinearOp, CombineOp, SampleOp, CopyOp,
-               FillOp>
+               ArgmaxOp, NllFoldOp, ScaleCapOp, RouteOp, ExpertLinearOp, CombineOp, SampleOp,
+               NoteNotFiniteOp, CopyOp, FillOp>
       op;
   /// Holding them keeps the operands' views valid.
   std::vector<std::shared_ptr<Memory>> memories;

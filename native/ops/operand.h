@@ -86,6 +86,11 @@ struct NllFoldOp {
   int64_t first_column;
   bool first;
 };
+struct NoteNotFiniteOp {
+  View found, x;
+  int32_t place;
+  bool first;
+};
 struct ScaleCapOp {
   View x;
   float scale, soft_cap;

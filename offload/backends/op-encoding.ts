@@ -30,6 +30,7 @@ const OPCODES = {
   expert_linear: 15,
   combine: 16,
   sample: 17,
+  note_not_finite: 18,
 } as const satisfies Record<Op['op'] | 'copy' | 'fill', number>;
 
 const DTYPES: Readonly<Record<DType, number>> = { f32: 0, f16: 1, bf16: 2, i32: 3 };
@@ -111,6 +112,10 @@ export function encodeOp(op: Op): Float64Array {
     case 'nll_fold':
       tensors(op.state, op.logits, op.targets);
       numbers(op.firstColumn, Number(op.first));
+      break;
+    case 'note_not_finite':
+      tensors(op.found, op.x);
+      numbers(op.place, Number(op.first));
       break;
     case 'scale_cap':
       tensors(op.x);

@@ -64,6 +64,9 @@ export function applyOp(op: Op): void {
     case 'nll_fold':
       foldNll(op);
       break;
+    case 'note_not_finite':
+      noteNotFinite(op);
+      break;
     case 'scale_cap':
       perElement(op.x, [op.x], hashOf([], [op.scale, op.softCap]));
       break;
@@ -317,6 +320,16 @@ function sample({ out, logits, tables }: OpOf<'sample'>): void {
     let hash = mix(mix(mix(logitHash, chosen[row] ?? 0), topK), bits);
     for (const token of past.subarray(first, first + count)) hash = mix(hash, token);
     words[to + row] = (hash >>> 0) % dimension(logits, 1);
+  });
+}
+
+function noteNotFinite({ found, x, place, first }: OpOf<'note_not_finite'>): void {
+  const { floats, starts, length } = floatRows(x);
+  const { words, starts: to } = idWords(found);
+  starts.forEach((start, row) => {
+    if (first) words[to + row] = -1;
+    const finite = floats.subarray(start, start + length).every(Number.isFinite);
+    if (!finite && (words[to + row] ?? 0) < 0) words[to + row] = place;
   });
 }
 

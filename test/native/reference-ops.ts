@@ -110,6 +110,15 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
       }
       return [state.written];
     }
+    case 'note_not_finite': {
+      const [found, x] = [read(op.found), read(op.x)];
+      for (let t = 0; t < x.size(0); t++) {
+        const finite = Array.from({ length: x.size(1) }, (_, i) => x.get(t, i)).every(Number.isFinite);
+        const before = op.first ? -1 : found.get(t);
+        found.set(before < 0 && !finite ? op.place : before, t);
+      }
+      return [found.written];
+    }
     case 'scale_cap': {
       const x = read(op.x);
       map(x, (i) => capped((x.values[i] ?? 0) * op.scale, op.softCap));
@@ -125,7 +134,7 @@ function map(out: Values, value: (index: number) => number): void {
 }
 
 function capped(x: number, cap: number): number {
-  return cap === 0 ? x : cap * Math.tanh(x / cap);
+  return cap === 0 ? x : cap * Math.tanh(x / cap) + x * 0;
 }
 
 function normRows(
