@@ -60,7 +60,9 @@ export function unusableSetting(settings: SamplingSettings): UnusableSetting | u
 
 export function samplingProblem(settings: SamplingSettings): OperatingError | undefined {
   const wrong = unusableSetting(settings);
-  return wrong && new OperatingError('BAD_OPTION', `--${wrong.option} is ${wrong.value}: give ${wrong.wanted}`);
+  return (
+    wrong && new OperatingError('BAD_OPTION', `--${wrong.option} is ${wrong.value}: give ${wrong.wanted}`)
+  );
 }
 
 /** Throws BAD_OPTION for a value out of its range. */
