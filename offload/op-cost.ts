@@ -51,6 +51,7 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'argmax':
     case 'sample':
     case 'nll_fold':
+    case 'note_not_finite':
     case 'scale_cap': {
       const { reads, writes } = effects(op);
       return elementwiseMs([...reads, ...writes], compute);
