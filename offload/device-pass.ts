@@ -5,10 +5,10 @@ import { checkMicroBatch } from './check-pass.js';
 import { type DeviceState, weightsAt } from './device-state.js';
 import { DTYPE_BYTES } from './dtype.js';
 import { assert, OperatingError, present } from './errors.js';
-import { blockPlace, EMBEDDING_PLACE, headInputPlace } from './forward-places.js';
+import { blockPlace, EMBEDDING_PLACE, headInputPlace, type PassPlaces } from './forward-places.js';
 import type { ModelSpec, Weights } from './model.js';
 import type { Memory, Tensor } from './ops.js';
-import { type ControlTables, type MicroBatch, tokenCount, writeControl } from './pass.js';
+import { type ControlTables, type MicroBatch, tableRows, tokenCount, writeControl } from './pass.js';
 import type { Plan, PlannedLayer } from './plan.js';
 import type { DeviceCopy } from './prefetch.js';
 import type { RowCache, RowLease } from './row-cache.js';
@@ -25,14 +25,6 @@ export interface PassResult {
   readonly logits: Float32Array;
   /** Where its hidden state was not finite for the first time; undefined for a pass that is not watched. */
   readonly places?: PassPlaces;
-}
-
-/** −1 for what is finite everywhere, and for what nobody watched. */
-export interface PassPlaces {
-  /** Per token of the pass. */
-  readonly tokens: Int32Array;
-  /** Per output, of the head's input. */
-  readonly outputs: Int32Array;
 }
 
 /** A micro-batch on its way through the layers. */
@@ -396,15 +388,4 @@ async function allOrNone(lookups: readonly (RowLease | Promise<RowLease>)[]): Pr
   if (!failure) return leases;
   for (const lease of leases) lease.release();
   throw failure.reason;
-}
-
-function tableRows(from: 'token' | 'position', offset: number, microBatch: MicroBatch): Int32Array {
-  const result = new Int32Array(tokenCount(microBatch));
-  let next = 0;
-  for (const { tokens, startPosition } of microBatch.slices) {
-    if (from === 'token') result.set(tokens, next);
-    else for (let i = 0; i < tokens.length; i++) result[next + i] = startPosition + i + offset;
-    next += tokens.length;
-  }
-  return result;
 }

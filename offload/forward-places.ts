@@ -3,6 +3,14 @@
 import { present } from './errors.js';
 import type { ModelSpec } from './model.js';
 
+/** −1 for what is finite everywhere, and for what nobody watched. */
+export interface PassPlaces {
+  /** Per token of the pass. */
+  readonly tokens: Int32Array;
+  /** Per output, of the head's input. */
+  readonly outputs: Int32Array;
+}
+
 export const EMBEDDING_PLACE = 0;
 
 export function blockPlace(blockIndex: number): number {

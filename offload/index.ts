@@ -12,7 +12,7 @@ export type {
 } from './backend.js';
 export { type ComputeType, CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
 export { CudaBackend, type CudaBackendOptions, cudaStatus, warmCuda } from './backends/cuda.js';
-export type { PassPlaces, PassResult } from './device-pass.js';
+export type { PassResult } from './device-pass.js';
 export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
 export { Executor } from './executor.js';
@@ -24,7 +24,7 @@ export {
   stateFrom,
   stateOfPath,
 } from './file-state.js';
-export { placeName } from './forward-places.js';
+export { type PassPlaces, placeName } from './forward-places.js';
 export { type ComputeLimits, detectHardware, type Hardware, measureComputeLimits } from './hardware.js';
 export type { BlockCache, FrequenciesByLength, Kernels } from './kernels.js';
 export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';

@@ -61,6 +61,18 @@ export function tokenCount(microBatch: MicroBatch): number {
   return microBatch.slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
 }
 
+/** Which row of a table each token of the micro-batch wants. */
+export function tableRows(from: 'token' | 'position', offset: number, microBatch: MicroBatch): Int32Array {
+  const result = new Int32Array(tokenCount(microBatch));
+  let next = 0;
+  for (const { tokens, startPosition } of microBatch.slices) {
+    if (from === 'token') result.set(tokens, next);
+    else for (let i = 0; i < tokens.length; i++) result[next + i] = startPosition + i + offset;
+    next += tokens.length;
+  }
+  return result;
+}
+
 /** Bytes of what one pass yields at most: a row of likelihood sums per output, or whole rows of logits. */
 export function resultBytes(headRows: number, logitsRead: number): number {
   return Math.max(headRows * 3, logitsRead) * DTYPE_BYTES.f32;
