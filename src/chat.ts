@@ -40,8 +40,8 @@ export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
   if (!found) {
     throw new OperatingError(
       'BAD_OPTION',
-      `--chat needs a chat template, and ${folder} has none in ${PLACES.join(', ')}: leave --chat out, or take a ` +
-        `checkpoint that is made for chats`,
+      `--chat needs a chat template, as do prompts with 'messages', and ${folder} has none in ${PLACES.join(', ')}: ` +
+        "give 'prompt' without --chat, or take a checkpoint that is made for chats",
     );
   }
   const { path } = found;

@@ -22,7 +22,7 @@ export class LineStore {
 
   constructor(input: InputName) {
     this.#input = input;
-    this.#source = isRereadable(input.path) ? new FileLines(input.path) : new HeldLines(input);
+    this.#source = isRereadable(input.path) ? new FileLines(input.path) : new HeldLines();
   }
 
   get length(): number {
@@ -36,10 +36,21 @@ export class LineStore {
     );
   }
 
+  /** Throws BAD_INPUT when it would take too much memory. */
   add(line: RawLine): void {
+    if (this.heldBytes > MOST_HELD_BYTES) throw this.#tooMuch();
     this.#offsets.push(this.#source.keep(line));
     this.#lengths.push(line.bytes.length);
     this.#numbers.push(line.number);
+  }
+
+  #tooMuch(): OperatingError {
+    const most = `${MOST_HELD_BYTES / 2 ** 30} GiB of memory`;
+    return badText(
+      this.#input,
+      `takes more than ${most} after ${this.length.toLocaleString('en')} prompts: give it in parts` +
+        (this.#source instanceof HeldLines ? ', or as a file, whose text need not be held' : ''),
+    );
   }
 
   numberOf(index: number): number {
@@ -95,15 +106,10 @@ const BLOCK_STRIDE = 2 ** 32;
 
 /** Whole lines, one after the other in blocks. */
 class HeldLines {
-  readonly #input: InputName;
   readonly #blocks: Buffer[] = [];
   /** Of the last block. */
   #usedBytes = 0;
   heldBytes = 0;
-
-  constructor(input: InputName) {
-    this.#input = input;
-  }
 
   keep({ bytes }: RawLine): number {
     let block = this.#blocks.at(-1);
@@ -112,12 +118,6 @@ class HeldLines {
       this.#blocks.push(block);
       this.#usedBytes = 0;
       this.heldBytes += block.length;
-      if (this.heldBytes > MOST_HELD_BYTES) {
-        throw badText(
-          this.#input,
-          `brings more than ${MOST_HELD_BYTES / 2 ** 30} GiB: give a file, which need not be held in memory`,
-        );
-      }
     }
     const address = (this.#blocks.length - 1) * BLOCK_STRIDE + this.#usedBytes;
     bytes.copy(block, this.#usedBytes);

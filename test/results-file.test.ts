@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { listOf } from '../src/cli/prompt-list.js';
 import { finishedTexts, promptsDigest } from '../src/cli/resume.js';
 import { JsonLinesFile } from '../src/json-lines-file.js';
+import type { OwnOptions } from '../src/prompts.js';
 import {
   checkSettings,
   damagedPath,
@@ -176,6 +177,22 @@ describe('prompts', () => {
     ['fewer', 'ab', /other prompts \(3 there, 2 now\)/],
   ])('%s: refused', (_, letters, message) => {
     expect(() => finished(line(1, 0) + line(2, 1), jobOf(letters))).toThrow(message);
+  });
+});
+
+describe('what lines ask for', () => {
+  it('decides what their texts are; their names do not', () => {
+    const digest = (own: OwnOptions) => promptsDigest(listOf([{ text: 'a', own }]));
+    const plain = promptsDigest(listOf([{ text: 'a' }]));
+    expect(digest({ id: 5 })).toBe(plain);
+    for (const own of [
+      { maxNewTokens: 3 },
+      { sampling: { seed: 1 } },
+      { stopStrings: [] },
+      { ignoreEos: false },
+    ]) {
+      expect(digest(own)).not.toBe(plain);
+    }
   });
 });
 

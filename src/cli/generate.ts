@@ -72,7 +72,11 @@ export async function runGenerate(given: GenerateOptions, context: CommandContex
   const options = await withAutoBatch(source, encoded, asked, context);
   const job = fillJob(encoded, options);
   if (job.sizes.drawn) context.log.info(`tokens are drawn with --seed ${options.sampling.seed}`);
-  const identity = await identityOf(source, job.vocabulary.tokenizer !== undefined, options, context);
+  const uses = {
+    tokenizer: job.vocabulary.tokenizer !== undefined,
+    chatTemplate: options.chat !== undefined || job.prompts.has.messages,
+  };
+  const identity = await identityOf(source, uses, options, context);
   const task = makeTask(source, job, options, identity);
   if (options.resume && identity && options.output !== undefined) {
     await checkWeights(options.output, source, identity, context);

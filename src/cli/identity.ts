@@ -26,13 +26,13 @@ export interface Identity {
 /** Undefined where nothing could go on with the results, so that nobody asks. */
 export async function identityOf(
   source: Source,
-  usesTokenizer: boolean,
-  { output, chat }: GenerateOptions,
+  uses: { readonly tokenizer: boolean; readonly chatTemplate: boolean },
+  { output }: GenerateOptions,
   { progress, interrupt }: CommandContext,
 ): Promise<Identity | undefined> {
   if (output === undefined || resultsFile(output) === undefined) return undefined;
   const { checkpoint } = source.opened;
-  const template = chat ? await chatTemplateText(checkpoint.folder) : undefined;
+  const template = uses.chatTemplate ? await chatTemplateText(checkpoint.folder) : undefined;
   let line = 'looking at the weights';
   const work = recordWeights(checkpoint, {
     sha256: source.sha256,
@@ -43,7 +43,7 @@ export async function identityOf(
   });
   return {
     weights: await progress.during(() => line, work),
-    tokenizer: usesTokenizer ? await tokenizerDigest(checkpoint.folder) : null,
+    tokenizer: uses.tokenizer ? await tokenizerDigest(checkpoint.folder) : null,
     chatTemplate: template === undefined ? null : fingerprint([template]).slice(0, 16),
   };
 }

@@ -131,3 +131,31 @@ describe.concurrent('chats', () => {
     expect(result.errors.join('\n') + result.logs.join('\n')).toContain('--chat needs a chat template');
   });
 });
+
+describe.concurrent('messages of a line', () => {
+  it('go through the template like --chat, come back in the result, and depend on the template', async () => {
+    const folder = join(newFolder(), 'model');
+    cpSync(MODEL, folder, { recursive: true });
+    const template = join(folder, 'chat_template.jinja');
+    writeFileSync(template, '{% for m in messages %}{{ m.content }}{% endfor %}');
+    const [input, output] = [join(newFolder(), 'in.jsonl'), join(newFolder(), 'out.jsonl')];
+    const messages = [
+      { role: 'system', content: PROMPT.slice(0, 4) },
+      { role: 'user', content: PROMPT.slice(4) },
+    ];
+    writeFileSync(input, `${JSON.stringify({ messages, id: 1 })}\n`);
+    const words = ['--name', folder, '--prompts_file', input, '--output', output];
+    const result = await runCli(words);
+    expect(result.errors).toEqual([]);
+    expect(result.stdout).toBe(`${TEXT}\n`);
+    expect(jsonLines(output)[0]).toMatchObject({ id: 1, prompt: null, messages, text: TEXT });
+    expect((await runCli([...words, '--resume'])).logs.join()).toContain('1 of 1 texts; 0 are to be made');
+    // The result is a prompt again.
+    const again = join(newFolder(), 'again.jsonl');
+    await runCli(['--name', folder, '--prompts_file', output, '--output', again]);
+    expect(jsonLines(again)[0]).toMatchObject({ id: 1, messages, text: TEXT });
+    writeFileSync(template, '{% for m in messages %}{{ m.content }} {% endfor %}');
+    const other = await runCli([...words, '--resume']);
+    expect(other.errors.join()).toMatch(/belong to a run with other chat_template/);
+  });
+});
