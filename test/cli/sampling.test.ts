@@ -149,7 +149,7 @@ describe.concurrent('messages of a line', () => {
     expect(result.errors).toEqual([]);
     expect(result.stdout).toBe(`${TEXT}\n`);
     expect(jsonLines(output)[0]).toMatchObject({ id: 1, prompt: null, messages, text: TEXT });
-    expect((await runCli([...words, '--resume'])).logs.join()).toContain('1 of 1 texts; 0 are to be made');
+    expect((await runCli([...words, '--resume'])).logs.join()).toContain('1 of 1 text; 0 are to be made');
     // The result is a prompt again.
     const again = join(newFolder(), 'again.jsonl');
     await runCli(['--name', folder, '--prompts_file', output, '--output', again]);
