@@ -1,6 +1,7 @@
 // What is odd about a checkpoint that can be run all the same: said once, since results may be other than expected.
 
 import type { Checkpoint, StoredTensor } from './checkpoint.js';
+import { show } from './json-file.js';
 import type { BoundModel } from './models/binding.js';
 import { storedAlike } from './stored-alike.js';
 import { ADAPTER_CONFIG } from './unreadable.js';
@@ -101,7 +102,7 @@ function unfoundTensors({ folder, unfound }: Checkpoint): string | undefined {
   if (!first) return undefined;
   const what = unfound.size === 1 ? 'a tensor' : `${unfound.size} tensors`;
   return (
-    `${folder}: the index names ${what} that no shard holds (${JSON.stringify(first[0])} in ${first[1]}): ` +
+    `${folder}: the index names ${what} that no shard holds (${show(first[0])} in ${show(first[1])}): ` +
     'ignored, since the model does not need it'
   );
 }

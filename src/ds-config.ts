@@ -3,7 +3,7 @@
 import type { z } from 'zod';
 import { type ModelSpec, OperatingError, type Plan, type PlanOptions } from '../offload/index.js';
 import { APPLIED, type DsConfig, dsConfigSchema, INAPPLICABLE } from './ds-config-schema.js';
-import { isJsonObject, parseJsonObject } from './json-file.js';
+import { isJsonObject, parseJsonObject, show } from './json-file.js';
 
 /** What a file asks for; undefined where it says nothing, or "auto". */
 export interface DsSettings {
@@ -153,7 +153,7 @@ function malformed(path: string, error: z.ZodError, json: unknown): OperatingErr
       : 'a whole number of at least 1, or "auto"');
   return new OperatingError(
     'BAD_CONFIG',
-    `${path}: ${keys.join('.')} is ${JSON.stringify(value)}: it must be ${wanted}`,
+    `${path}: ${keys.join('.')} is ${show(value)}: it must be ${wanted}`,
   );
 }
 

@@ -1,7 +1,7 @@
 // The special and added tokens of a checkpoint, from all files that may name them, with the precedence of transformers.
 
 import { OperatingError } from '../offload/index.js';
-import { isJsonObject, type JsonObject } from './json-file.js';
+import { isJsonObject, type JsonObject, show } from './json-file.js';
 
 /** A token beside the vocabulary, and how it is found in a text. */
 export interface AddedToken {
@@ -189,8 +189,5 @@ function tokenOf(token: unknown, { special = false }: { readonly special?: boole
 
 function idOf(id: unknown, where: string): number {
   if (typeof id === 'number' && Number.isSafeInteger(id) && id >= 0) return id;
-  throw new OperatingError(
-    'BAD_TOKENIZER',
-    `${where} has the id ${JSON.stringify(id)}: ids are whole numbers`,
-  );
+  throw new OperatingError('BAD_TOKENIZER', `${where} has the id ${show(id)}: ids are whole numbers`);
 }

@@ -50,6 +50,6 @@ it('is stated with its parts', () => {
     drawnRows: 8,
   });
   expect(scratch?.reason).toContain('256 tokens');
-  expect(rounding?.bytes).toBe(17 * 2 * MiB);
+  expect(rounding?.bytes).toBe(18 * 2 * MiB);
   expect([scratch, rounding, code].every((term) => term?.tier === 'gpu')).toBe(true);
 });

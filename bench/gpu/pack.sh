@@ -20,7 +20,7 @@ fi
 cp package.json tsconfig.json vitest.config.ts "$stage/"
 exclude=(--exclude node_modules)
 [ "$fixtures" = 1 ] || exclude+=(--exclude test/fixtures)
-tar -cf - "${exclude[@]}" --exclude '*.map' --exclude '*.d.ts' --exclude dist/test dist src offload test configs bench | tar -xf - -C "$stage"
+tar -cf - "${exclude[@]}" --exclude '*.map' --exclude '*.d.ts' dist src offload test configs bench | tar -xf - -C "$stage"
 
 # Only what the tests run with: no compilers, linters, types, nor binaries for other platforms.
 mkdir "$stage/node_modules"
