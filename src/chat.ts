@@ -3,6 +3,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { OperatingError } from '../offload/index.js';
+import { ifThere } from './if-there.js';
 import type * as Jinja from './jinja/index.js';
 import {
   isJsonObject,
@@ -124,7 +125,7 @@ function isPresent(value: unknown): boolean {
 /** Templates with names, for tools and the like, take the place of those of tokenizer_config.json, the plain one too. */
 async function refuseOnlyNamed(folder: string): Promise<void> {
   const path = join(folder, ADDITIONAL_TEMPLATES);
-  const names = (await readdir(path).catch(() => [])).filter((name) => name.endsWith('.jinja'));
+  const names = ((await ifThere(path, readdir(path))) ?? []).filter((name) => name.endsWith('.jinja'));
   if (names.length === 0 || names.includes('default.jinja')) return;
   throw new OperatingError(
     'BAD_TOKENIZER',

@@ -8,6 +8,7 @@ import { HubClient } from './hub/client.js';
 import { type HubEnvironment, readHubEnvironment, type Variables } from './hub/environment.js';
 import { DEFAULT_RETRIES, type RetryPolicy } from './hub/retry.js';
 import { type DownloadProgress, downloadSnapshot, TOKENIZERS } from './hub/snapshot.js';
+import { ifThere } from './if-there.js';
 
 export type { DownloadProgress } from './hub/snapshot.js';
 
@@ -41,7 +42,7 @@ const STALL_MS = 60_000;
  * Errors: NOT_FOUND, NO_ACCESS, DOWNLOAD_FAILED, NO_SPACE, WRITE_FAILED, BAD_OPTION, BAD_INDEX, INTERRUPTED.
  */
 export async function resolveModelFolder(nameOrPath: string, options: ResolveOptions = {}): Promise<string> {
-  const here = await stat(nameOrPath).catch(() => undefined);
+  const here = await ifThere(nameOrPath, stat(nameOrPath));
   if (here || !HUB_ID.test(nameOrPath)) return nameOrPath;
   const revision = options.revision ?? 'main';
   if (!REVISION.test(revision)) {

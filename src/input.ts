@@ -30,8 +30,11 @@ export function stdinHasInput(): boolean {
   let found: Stats;
   try {
     found = fstatSync(0);
-  } catch {
-    return false; // closed
+  } catch (error) {
+    if (systemCode(error) === 'EBADF') return false; // closed
+    throw new OperatingError('BAD_INPUT', `standard input cannot be looked at: ${reason(error)}`, {
+      cause: error,
+    });
   }
   return found.isFIFO() || found.isSocket() || (found.isFile() && found.size > 0);
 }

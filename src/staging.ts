@@ -6,6 +6,7 @@
 import { mkdir, readdir, rmdir, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { type FileState, hasSameContent, OperatingError } from '../offload/index.js';
+import { ifThere } from './if-there.js';
 import { reason, systemCode } from './json-file.js';
 import { contentId } from './staging-id.js';
 import { takeLock } from './staging-lock.js';
@@ -106,7 +107,7 @@ async function clearLeftovers(folder: string): Promise<void> {
 
 /** The folder at `path` or, as far as it is to be made, the one that it will be made in. */
 async function nearestFolder(path: string): Promise<string> {
-  const entry = await stat(path).catch(() => undefined);
+  const entry = await ifThere(path, stat(path));
   if (entry?.isDirectory()) return path;
   if (entry) throw new OperatingError('WRITE_FAILED', `${path} is a file: give a folder for the weights`);
   return dirname(path) === path ? path : nearestFolder(dirname(path));

@@ -1,8 +1,10 @@
 // The small files beside a vocabulary: what class a tokenizer has, which tokens are special, and what cannot be followed.
 
+import type { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { OperatingError } from '../offload/index.js';
+import { ifThere } from './if-there.js';
 import { type JsonObject, readOptionalJsonObject } from './json-file.js';
 import { readSpecialTokens, type SpecialTokens } from './special-tokens.js';
 import { type TokenizerClass, tokenizerClass } from './tokenizer-classes.js';
@@ -62,14 +64,13 @@ export type VocabularyFiles = 'tokenizer.json' | 'vocab.json' | 'tokenizer.model
 /** Whether the folder has a vocabulary in some form that may be read. */
 export async function hasTokenizer(folder: string): Promise<boolean> {
   const forms = ['tokenizer.json', 'vocab.json', 'tokenizer.model'];
-  const there = await Promise.all(forms.map((name) => stat(join(folder, name)).catch(() => undefined)));
+  const there = await Promise.all(forms.map((name) => entryOf(folder, name)));
   return there.some((one) => one !== undefined);
 }
 
 /** Throws BAD_TOKENIZER where there are none, or none that the class reads. */
 export async function vocabularyFiles({ folder, kind }: TokenizerSettings): Promise<VocabularyFiles> {
-  const has = async (name: string) =>
-    (await stat(join(folder, name)).catch(() => undefined))?.isFile() ?? false;
+  const has = async (name: string) => (await entryOf(folder, name))?.isFile() ?? false;
   if (await has('tokenizer.json')) return 'tokenizer.json';
   if (kind.readsMerges && (await has('vocab.json')) && (await has('merges.txt'))) return 'vocab.json';
   if (kind.readsPieces && (await has('tokenizer.model'))) return 'tokenizer.model';
@@ -89,9 +90,7 @@ export async function vocabularyFiles({ folder, kind }: TokenizerSettings): Prom
  * Errors: BAD_TOKENIZER, UNSUPPORTED; BAD_CONFIG or NOT_FOUND for config.json.
  */
 export async function checkTokenizerFiles(folder: string): Promise<boolean> {
-  const there = await Promise.all(
-    TOKENIZER_FILES.map((name) => stat(join(folder, name)).catch(() => undefined)),
-  );
+  const there = await Promise.all(TOKENIZER_FILES.map((name) => entryOf(folder, name)));
   if (there.every((one) => one === undefined)) return false;
   const files = await readTokenizerSettings(folder);
   await vocabularyFiles(files);
@@ -120,4 +119,9 @@ function refuseSettings(settings: JsonObject, folder: string): void {
   const versions = settings.fast_tokenizer_files;
   if (Array.isArray(versions) && versions.some((name) => /^tokenizer\.[\d.]+\.json$/.test(String(name))))
     refuse('fast_tokenizer_files', 'tokenizer.json is the only one that is read');
+}
+
+function entryOf(folder: string, name: string): Promise<Stats | undefined> {
+  const path = join(folder, name);
+  return ifThere(path, stat(path));
 }

@@ -4,6 +4,7 @@
 import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { OperatingError } from '../offload/index.js';
+import { ifThere } from './if-there.js';
 import { isJsonObject, readOptionalJsonObject, show } from './json-file.js';
 
 export interface WeightFormat {
@@ -89,7 +90,8 @@ async function readIndex(root: string, format: WeightFormat): Promise<WeightFile
   const fileNames = shardNames(shardOf);
   const absent: string[] = [];
   for (const name of fileNames) {
-    if (!(await stat(join(root, name)).catch(() => undefined))) absent.push(name);
+    const shard = join(root, name);
+    if (!(await ifThere(shard, stat(shard)))) absent.push(name);
   }
   if (absent.length > 0) {
     throw new OperatingError(

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { counted, formatBytes } from '../../offload/index.js';
 import { loadChatTemplate } from '../chat.js';
 import { type DownloadProgress, resolveModelFolder } from '../hub.js';
+import { ifThere } from '../if-there.js';
 import { readOptionalJsonObject } from '../json-file.js';
 import { buildArchitecture } from '../models/registry.js';
 import { loadTokenizer } from '../tokenizer.js';
@@ -25,7 +26,7 @@ export async function modelFolder(
   { log, progress, interrupt }: CommandContext,
   wants: TextWishes = {},
 ): Promise<string> {
-  if (revision !== undefined && (await stat(name).catch(() => undefined))) {
+  if (revision !== undefined && (await ifThere(name, stat(name)))) {
     throw badOption(`--revision is for models of the hub, and --name is the folder ${name}: leave it out`);
   }
   let state: DownloadProgress | undefined;

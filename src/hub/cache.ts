@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, readlink, rename, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
+import { ifThere } from '../if-there.js';
 import { systemCode } from '../json-file.js';
 import { writeFailure } from '../staging-manifest.js';
 import { findWeights } from '../weight-files.js';
@@ -31,19 +32,20 @@ export class ModelCache {
     const commit = COMMIT.test(revision) ? revision : await this.#readRef(revision);
     if (commit === undefined) return undefined;
     const folder = this.snapshotFolder(commit);
-    const found = await stat(folder).catch(() => undefined);
+    const found = await ifThere(folder, stat(folder));
     return found?.isDirectory() ? folder : undefined;
   }
 
   /** Commits of which some files are there. */
   async commits(): Promise<string[]> {
-    const names = await readdir(join(this.folder, 'snapshots')).catch(() => []);
+    const path = join(this.folder, 'snapshots');
+    const names = (await ifThere(path, readdir(path))) ?? [];
     return names.filter((name) => COMMIT.test(name)).sort();
   }
 
   async #readRef(revision: string): Promise<string | undefined> {
-    const text = await readFile(join(this.folder, 'refs', revision), 'utf8').catch(() => '');
-    const commit = text.trim();
+    const path = join(this.folder, 'refs', revision);
+    const commit = ((await ifThere(path, readFile(path, 'utf8'))) ?? '').trim();
     return /^[\w-]+$/.test(commit) ? commit : undefined;
   }
 
