@@ -42,7 +42,12 @@ async function spread(
   }
 }
 
-export function spreadCases(device: KernelDevice, types: readonly DType[]): void {
+/** @param productTokens tokens of the products that are tried: other kernels multiply few than many */
+export function spreadCases(
+  device: KernelDevice,
+  types: readonly DType[],
+  productTokens: readonly number[] = [2, 40],
+): void {
   it.each(ACTIVATIONS)('through %s', async (activation) => {
     device.use();
     for (const dtype of types) {
@@ -61,7 +66,7 @@ export function spreadCases(device: KernelDevice, types: readonly DType[]): void
 
   it.each(WEIGHT_TYPES)('through products with %s weights, of few tokens and of many', async (dtype) => {
     device.use();
-    for (const tokens of [2, 40]) {
+    for (const tokens of productTokens) {
       for (const activation of ['none', 'relu', 'gelu_tanh', 'silu'] as const) {
         const bench = device.workbench(tokens, false);
         const type = types.includes(dtype) ? dtype : 'f32';
