@@ -22,6 +22,7 @@ function build(config: ConfigReader): ArchitectureModel {
     headDim: D,
     defaultContext: 4096,
     partNames: ['partial_rotary_factor'],
+    defaultTrained: 4096,
   });
   return {
     architecture: 'phi3',

@@ -33,6 +33,8 @@ export interface RopeOptions {
   /** Older names of the part of a head that rotates. A family without any rotates whole heads. */
   readonly partNames?: readonly string[];
   readonly defaultPart?: number;
+  /** For families that know it from the top level alone: the trained length where that names none. */
+  readonly defaultTrained?: number;
   /** Other families' names at the top level, which the reference passes over in this one: they may only agree. */
   readonly foreignNames?: { readonly base: string; readonly part: string };
   /** For families whose `rope_parameters` may hold one object per kind of layer. */
@@ -75,7 +77,10 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
     throw parameters.unsupported('rope_type', type, ['default', ...Object.keys(SCALINGS)].join(', '));
   }
   const trained = ['original_max_position_embeddings'];
-  const trainedTokens = config.optionalCount(trained) ?? parameters.count(trained, contextTokens);
+  const trainedTokens =
+    options.defaultTrained === undefined
+      ? (config.optionalCount(trained) ?? parameters.count(trained, contextTokens))
+      : config.count(trained, options.defaultTrained);
   const scaled = scaling(parameters, { frequencies, base, contextTokens, trainedTokens });
   const { scale, firstLength } = scaled;
   return {

@@ -134,4 +134,14 @@ describe('rotary scalings', () => {
     expect(scaled('longrope', { ...given, attention_factor: 1.5 }).scale).toBe(1.5);
     expect(scaled('longrope', { ...given, factor: 0.5 }).scale).toBe(1);
   });
+
+  it('Phi-3 knows the trained length from the top level alone, where it is 4096 unless that says otherwise', () => {
+    const factors = [1, 1, 1, 1];
+    const rope = { rope_type: 'longrope', rope_theta: 10000, short_factor: factors, long_factor: factors };
+    const given = { rope_parameters: { ...rope, original_max_position_embeddings: 64 } };
+    const recomputeAt = (top: Record<string, unknown>) =>
+      build('phi3', { ...given, max_position_embeddings: 8192, ...top }).recomputeAtTokens;
+    expect(recomputeAt({})).toBe(4097);
+    expect(recomputeAt({ original_max_position_embeddings: 64 })).toBe(65);
+  });
 });
