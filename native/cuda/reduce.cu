@@ -7,6 +7,9 @@ namespace zi::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+/// A row of a whole vocabulary belongs to one block, so that many loads have to be under way at once.
+constexpr int kRowThreads = 1024;
+constexpr int kLoads = 8;
 constexpr float kLowest = -INFINITY;
 
 // Zero times a value that is no finite number is NaN, so a sum of such products tells whether there was one.
@@ -24,23 +27,31 @@ __device__ void WarpBest(float& value, int& column) {
   }
 }
 
-__global__ void Argmax(int32_t* out, int64_t out_stride, const float* logits, int64_t stride, int columns) {
+__global__ void __launch_bounds__(kRowThreads) Argmax(int32_t* out, int64_t out_stride, const float* logits, int64_t stride,
+                                                     int columns) {
   Begin();
-  __shared__ float values[kThreads / 32];
-  __shared__ int at[kThreads / 32];
+  __shared__ float values[kRowThreads / 32];
+  __shared__ int at[kRowThreads / 32];
   const float* row = logits + blockIdx.x * stride;
   float best = kLowest, nothing = 0;
   int column = 0;
-  for (int i = threadIdx.x; i < columns; i += kThreads) {
-    nothing += row[i] * 0.0f;
-    if (row[i] > best) best = row[i], column = i;
+  for (int first = threadIdx.x; first < columns; first += kRowThreads * kLoads) {
+    float loaded[kLoads];
+    // Beyond the end the last one again, which changes nothing.
+#pragma unroll
+    for (int j = 0; j < kLoads; ++j) loaded[j] = row[min(first + j * kRowThreads, columns - 1)];
+#pragma unroll
+    for (int j = 0; j < kLoads; ++j) {
+      nothing += loaded[j] * 0.0f;
+      if (loaded[j] > best) best = loaded[j], column = min(first + j * kRowThreads, columns - 1);
+    }
   }
   if (best == kLowest) column = 0;
   WarpBest(best, column);
   if (threadIdx.x % 32 == 0) values[threadIdx.x / 32] = best, at[threadIdx.x / 32] = column;
   const bool finite = !__syncthreads_or(nothing != 0);
   if (threadIdx.x != 0) return;
-  for (int i = 1; i < kThreads / 32; ++i) Better(best, column, values[i], at[i]);
+  for (int i = 1; i < kRowThreads / 32; ++i) Better(best, column, values[i], at[i]);
   out[blockIdx.x * out_stride] = finite ? column : kNoToken;
 }
 
@@ -153,7 +164,7 @@ const float* Floats(const View& view) { return reinterpret_cast<const float*>(vi
 
 void Launch(const ArgmaxOp& op, Run& run) {
   if (op.logits.shape[0] == 0) return;
-  Overlapped(Argmax, Blocks(op.logits.shape[0], 1), kThreads, run,
+  Overlapped(Argmax, Blocks(op.logits.shape[0], 1), kRowThreads, run,
       reinterpret_cast<int32_t*>(op.out.data), op.out.strides[0], Floats(op.logits), op.logits.strides[0],
       static_cast<int>(op.logits.shape[1]));
 }
