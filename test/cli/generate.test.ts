@@ -137,7 +137,9 @@ describe.concurrent('benchmark and reports', () => {
       block.exec(result.stdout)?.slice(1).map(Number) ?? [];
     expect(perTokenMs).toBeCloseTo((seconds * 1e3) / 24, 0);
     expect(finish).toBeCloseTo(ready + seconds, 2);
-    expect(result.stdout).toMatch(/^nvme→dram \(drive\): .* of .*, the limit in this run\)/m);
+    // Where others were busy while the limit was measured, the run was faster than it.
+    const beside = /, the limit in this run\)|\(more than the .* that were measured in this run/;
+    expect(/^nvme→dram \(drive\): .*$/m.exec(result.stdout)?.[0]).toMatch(beside);
     expect(result.stdout).toMatch(/^decode: 18 tokens in 6 passes/m);
 
     const figures = JSON.parse(readFileSync(report, 'utf8'));
