@@ -31,6 +31,7 @@ const tallies = new Map<string, Tally>();
 /** `most` of the numbers from 1 to `count`, the first and the last among them. */
 function spread(count: number, most: number): number[] {
   if (most === 0) return [];
+  if (most === 1) return [1];
   if (count <= most) return Array.from({ length: count }, (_, index) => index + 1);
   const chosen = Array.from(
     { length: most },
