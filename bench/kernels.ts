@@ -11,9 +11,9 @@ import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { encodeOp } from '../offload/backends/op-encoding.js';
-import { DTYPE_BYTES, type DType } from '../offload/dtype.js';
-import { native } from '../offload/native.js';
-import { contiguousStrides, type Memory, type Op, type Tensor } from '../offload/ops.js';
+import { DTYPE_BYTES, type DType } from '../offload/port/dtype.js';
+import { native } from '../offload/port/native.js';
+import { contiguousStrides, type Memory, type Op, type Tensor } from '../offload/port/ops.js';
 import { median, printResult } from './common.js';
 
 const SIZE = 4096;

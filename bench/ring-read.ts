@@ -10,8 +10,8 @@ import { randomFillSync } from 'node:crypto';
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { DEFAULT_IO_OPTIONS } from '../offload/io-defaults.js';
-import { type IoEngine, type IoOptions, native } from '../offload/native.js';
+import { DEFAULT_IO_OPTIONS } from '../offload/backends/io-defaults.js';
+import { type IoEngine, type IoOptions, native } from '../offload/port/native.js';
 
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;

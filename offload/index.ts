@@ -1,54 +1,36 @@
 // What the application may use of the runtime; everything else in this folder is internal.
 
-export type {
-  Backend,
-  Device,
-  DeviceEvent,
-  DeviceStream,
-  FileRef,
-  HostMemory,
-  ReadRequest,
-  ReadSpan,
-} from './backend.js';
 export { type ComputeType, CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
 export { CudaBackend, type CudaBackendOptions, cudaStatus, warmCuda } from './backends/cuda.js';
-export type { PassResult } from './device-pass.js';
-export { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
+export { startableThreads, usableProcessors } from './backends/processors.js';
 export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
-export { Executor } from './executor.js';
 export {
-  type FileState,
-  hasSameContent,
-  isSameFile,
-  isUnchanged,
-  stateFrom,
-  stateOfPath,
-} from './file-state.js';
-export { type PassPlaces, placeName } from './forward-places.js';
-export { type ComputeLimits, detectHardware, type Hardware, measureComputeLimits } from './hardware.js';
-export type { BlockCache, FrequenciesByLength, Kernels } from './kernels.js';
-export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './kv-cache.js';
-export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './layout.js';
-export { LoadAhead } from './load-ahead.js';
+  type ComputeLimits,
+  detectHardware,
+  type Hardware,
+  measureComputeLimits,
+} from './measure/hardware.js';
+export { type LinkMeasurement, measureLinks } from './measure/link.js';
 export {
   type BenchSizes,
   type DriveMeasurement,
   measureCompute,
   measureDrive,
   type WeightType,
-} from './measure.js';
-export { type LinkMeasurement, measureLinks } from './measure-link.js';
+} from './measure/measure.js';
+export { checkInstructions, type IoProbe, instructionSets, probeDirect, probeIo } from './measure/probe.js';
 export {
   decideTransfer,
   type GatherWish,
   measureTransfer,
   type TransferTimes,
   wholeOf,
-} from './measure-transfer.js';
-export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model.js';
-export { type CudaStatus, lockFile, signalTold, signalWatch } from './native.js';
-export { type Activation, type Memory, NO_TOKEN, type Tensor } from './ops.js';
-export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './pass.js';
+} from './measure/transfer.js';
+export { type PassPlaces, placeName } from './model/forward-places.js';
+export type { BlockCache, FrequenciesByLength, Kernels } from './model/kernels.js';
+export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './model/kv-cache.js';
+export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './model/layout.js';
+export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model/model.js';
 export {
   type BufferPlan,
   type DeviceResident,
@@ -60,19 +42,42 @@ export {
   type PlanTerm,
   type Tier,
   type Workload,
-} from './plan.js';
-export { platformProblem } from './platform.js';
+} from './plan/plan.js';
+export { type HardwareProfile, profileText, renameKeys, toSnake } from './plan/profile.js';
+export type {
+  Backend,
+  Device,
+  DeviceEvent,
+  DeviceStream,
+  FileRef,
+  HostMemory,
+  ReadRequest,
+  ReadSpan,
+} from './port/backend.js';
+export { DTYPE_BYTES, type DType, elementCount } from './port/dtype.js';
+export {
+  type FileState,
+  hasSameContent,
+  isSameFile,
+  isUnchanged,
+  stateFrom,
+  stateOfPath,
+} from './port/file-state.js';
+export { type CudaStatus, lockFile, signalTold, signalWatch } from './port/native.js';
+export { type Activation, type Memory, NO_TOKEN, type Tensor } from './port/ops.js';
+export { platformProblem } from './port/platform.js';
+export { columns, dimension, heads, rows } from './port/tensor.js';
 export {
   type Bound,
   type MicroBatchShape,
   type PredictedPass,
   predictPass,
-} from './predict.js';
-export { checkInstructions, type IoProbe, instructionSets, probeDirect, probeIo } from './probe.js';
-export { startableThreads, usableProcessors } from './processors.js';
-export { type HardwareProfile, profileText, renameKeys, toSnake } from './profile.js';
-export type { ReadLimit } from './read-limit.js';
-export { columns, dimension, heads, rows } from './tensor.js';
+} from './predict/predict.js';
+export type { PassResult } from './run/device-pass.js';
+export { Executor } from './run/executor.js';
+export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './run/pass.js';
+export { LoadAhead } from './stream/load-ahead.js';
+export type { ReadLimit } from './stream/read-limit.js';
+export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './stream/transfer.js';
 export { type Lane, type LaneSummary, Trace } from './trace.js';
-export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './transfer.js';
 export { counted, formatBytes, formatRate, GiB, KiB, MiB, parseBytes, roundDown, roundUp } from './units.js';

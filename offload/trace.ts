@@ -1,7 +1,7 @@
 // What happened when: spans per hop and stream, and their sums for the report.
 
-import type { DeviceEvent, ReadSpan } from './backend.js';
 import { chromeJson } from './chrome-trace.js';
+import type { DeviceEvent, ReadSpan } from './port/backend.js';
 
 export type Lane = 'nvme→dram' | 'dram→gpu' | 'gather' | 'kv dram→gpu' | 'kv gpu→dram' | 'compute' | 'rows';
 

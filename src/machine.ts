@@ -20,7 +20,7 @@ import {
   present,
   type WeightType,
 } from '../offload/index.js';
-import { parseProfile } from '../offload/profile-file.js';
+import { parseProfile } from '../offload/plan/profile-file.js';
 import { DEVICE_MARGIN_BYTES, type DeviceKind } from './engine.js';
 import { readOptionalJsonObject } from './json-file.js';
 

@@ -4,8 +4,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { GiB, type Plan, present } from '../offload/index.js';
-import { makePlan, type PlanOptions } from '../offload/plan.js';
-import { parseProfile } from '../offload/profile-file.js';
+import { makePlan, type PlanOptions } from '../offload/plan/plan.js';
+import { parseProfile } from '../offload/plan/profile-file.js';
 import { findAutoBatch, findLargestBatch, planOnce } from '../src/largest-batch.js';
 import { makePlanReport, type PlanRequest } from '../src/plan-report.js';
 import { shapeModel } from '../src/shape.js';

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { describe } from 'vitest';
 import { CpuBackend, type CpuBackendOptions } from '../offload/backends/cpu.js';
 import { CudaBackend, cudaStatus } from '../offload/backends/cuda.js';
-import { SimulatedBackend } from '../offload/backends/simulated.js';
 import { backendContract, type OpenBackend } from './backend-contract.js';
 import { tempFolder } from './helpers/temp-folder.js';
+import { SimulatedBackend } from './simulator/simulated.js';
 
 function simulated(seed: number, deviceCount: number, computesInPlace: boolean): OpenBackend {
   return (files) => {

@@ -1,6 +1,7 @@
 // What every backend promises the executor: one suite that each implementation runs.
 
 import { describe, expect, it } from 'vitest';
+import { OperatingError, present } from '../offload/errors.js';
 import {
   type Backend,
   type Device,
@@ -8,10 +9,9 @@ import {
   type HostMemory,
   READ_ALIGNMENT_BYTES,
   type ReadRequest,
-} from '../offload/backend.js';
-import { OperatingError, present } from '../offload/errors.js';
-import type { Memory } from '../offload/ops.js';
-import { tensor } from '../offload/tensor.js';
+} from '../offload/port/backend.js';
+import type { Memory } from '../offload/port/ops.js';
+import { tensor } from '../offload/port/tensor.js';
 
 /** A backend whose drive holds `files`, by name; reads go to `path(name)`. */
 export interface OpenedBackend {

@@ -1,9 +1,9 @@
 // Numbers from outside that become indices: each is refused by name before anything is read or written with it.
 
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { checkMicroBatch } from '../offload/check-pass.js';
 import { GiB, type MicroBatch } from '../offload/index.js';
-import { rowPlace } from '../offload/weight-source.js';
+import { checkMicroBatch } from '../offload/run/check-pass.js';
+import { rowPlace } from '../offload/stream/weight-source.js';
 import { Engine, openModel } from '../src/engine.js';
 import { type GenerationRequest, type GenerationResult, generate } from '../src/generate.js';
 import { GREEDY } from '../src/sampler.js';

@@ -17,7 +17,7 @@ import {
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { OperatingError } from '../offload/errors.js';
-import { LoadAhead } from '../offload/load-ahead.js';
+import { LoadAhead } from '../offload/stream/load-ahead.js';
 import { Engine, type EngineOptions, openModel } from '../src/engine.js';
 import { generate } from '../src/generate.js';
 import { score } from '../src/score.js';

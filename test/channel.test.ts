@@ -1,7 +1,7 @@
 // A bounded queue: neither side runs away, and a failure wakes both.
 
 import { describe, expect, it } from 'vitest';
-import { Channel } from '../offload/channel.js';
+import { Channel } from '../offload/stream/channel.js';
 
 /** Lets everything that can run now run. */
 function settle(): Promise<void> {

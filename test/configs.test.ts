@@ -5,7 +5,7 @@ import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { DTYPE_BYTES, elementCount, OperatingError, profileText } from '../offload/index.js';
-import { parseProfile } from '../offload/profile-file.js';
+import { parseProfile } from '../offload/plan/profile-file.js';
 import type { JsonObject } from '../src/json-file.js';
 import { ARCHITECTURES, buildArchitecture, tensorList } from '../src/models/registry.js';
 import { makePlanReport } from '../src/plan-report.js';

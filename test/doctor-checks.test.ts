@@ -1,9 +1,9 @@
 // What the doctor says of machines that lack something, and what it advises.
 
 import { describe, expect, it } from 'vitest';
-import { lastCacheBytes, tightestGroup } from '../offload/hardware.js';
-import { cpuBenchSizes } from '../offload/measure.js';
-import { checkInstructions } from '../offload/probe.js';
+import { lastCacheBytes, tightestGroup } from '../offload/measure/hardware.js';
+import { cpuBenchSizes } from '../offload/measure/measure.js';
+import { checkInstructions } from '../offload/measure/probe.js';
 import { unusableGpu } from '../src/doctor.js';
 import {
   checkCuda,

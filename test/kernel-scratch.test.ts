@@ -2,8 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { cudaCosts } from '../offload/device-costs.js';
-import { kernelScratch } from '../offload/kernel-scratch.js';
+import { cudaCosts } from '../offload/plan/device-costs.js';
+import { kernelScratch } from '../offload/plan/kernel-scratch.js';
 import { MiB } from '../offload/units.js';
 import { shapeModel } from '../src/shape.js';
 

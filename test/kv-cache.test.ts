@@ -1,7 +1,6 @@
 // Pages are handed out once, come back, and lie in memory without overlapping.
 
 import { describe, expect, it } from 'vitest';
-import { DTYPE_BYTES } from '../offload/dtype.js';
 import { present } from '../offload/errors.js';
 import {
   blockCache,
@@ -10,8 +9,9 @@ import {
   PageAllocator,
   pageBytes,
   pagesFor,
-} from '../offload/kv-cache.js';
-import { spanBytes } from '../offload/ops.js';
+} from '../offload/model/kv-cache.js';
+import { DTYPE_BYTES } from '../offload/port/dtype.js';
+import { spanBytes } from '../offload/port/ops.js';
 import { randomFrom, randomInt } from './helpers/random.js';
 
 describe('PageAllocator', () => {

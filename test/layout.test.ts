@@ -1,10 +1,16 @@
 // Every byte of every weight arrives at its place, through reads, copies and shards, whatever the offsets in the files.
 
 import { describe, expect, it } from 'vitest';
-import { DEVICE_ALIGNMENT_BYTES, READ_ALIGNMENT_BYTES } from '../offload/backend.js';
-import { DTYPE_BYTES, type DType, elementCount } from '../offload/dtype.js';
 import { present } from '../offload/errors.js';
-import { copiesOfShard, cutShards, type LayerSpec, layoutLayer, type WeightSpec } from '../offload/layout.js';
+import {
+  copiesOfShard,
+  cutShards,
+  type LayerSpec,
+  layoutLayer,
+  type WeightSpec,
+} from '../offload/model/layout.js';
+import { DEVICE_ALIGNMENT_BYTES, READ_ALIGNMENT_BYTES } from '../offload/port/backend.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../offload/port/dtype.js';
 import { randomFrom, randomInt } from './helpers/random.js';
 
 const UNTOUCHED = 0xee;

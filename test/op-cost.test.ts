@@ -1,9 +1,9 @@
 // Costs of single operations: interpolation of products, experts that are touched, positions that attention sees.
 
 import { describe, expect, it } from 'vitest';
-import { type ComputeRates, opMs, secondsPerWeight } from '../offload/op-cost.js';
-import type { Op } from '../offload/ops.js';
-import { tensor } from '../offload/tensor.js';
+import { type ComputeRates, opMs, secondsPerWeight } from '../offload/plan/op-cost.js';
+import type { Op } from '../offload/port/ops.js';
+import { tensor } from '../offload/port/tensor.js';
 
 const MEMORY = { id: 1, sizeBytes: 2 ** 40 };
 const floats = (shape: readonly number[]) => tensor(MEMORY, 0, 'f32', shape);

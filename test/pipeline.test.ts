@@ -1,7 +1,7 @@
 // The timeline of a pass: what overlaps, what waits, and what the windows change.
 
 import { describe, expect, it } from 'vitest';
-import { type LayerTimes, simulatePasses } from '../offload/pipeline.js';
+import { type LayerTimes, simulatePasses } from '../offload/predict/pipeline.js';
 
 function layers(count: number, times: Partial<LayerTimes>): LayerTimes[] {
   return Array.from({ length: count }, () => ({ driveMs: 0, linkMs: 0, computeMs: 0, ...times }));

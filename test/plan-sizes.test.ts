@@ -1,16 +1,16 @@
 // Sizes that a plan chooses: rows that stay, types of activations, and passes of bounded size.
 
 import { describe, expect, it } from 'vitest';
-import { Random } from '../offload/backends/simulated-random.js';
-import { DTYPE_BYTES, elementCount } from '../offload/dtype.js';
 import { present } from '../offload/errors.js';
-import type { ModelSpec } from '../offload/model.js';
-import { makePlan, type Plan, type Workload } from '../offload/plan.js';
+import type { ModelSpec } from '../offload/model/model.js';
+import { makePlan, type Plan, type Workload } from '../offload/plan/plan.js';
+import { DTYPE_BYTES, elementCount } from '../offload/port/dtype.js';
+import { rowSlotBytes } from '../offload/stream/weight-source.js';
 import { MiB } from '../offload/units.js';
-import { rowSlotBytes } from '../offload/weight-source.js';
 import { ALL_NVME, generateFixture } from './golden/run-model.js';
 import { dramBytes, optionsFor } from './helpers/plan-options.js';
 import { makeToyModel } from './simulation/toy-model.js';
+import { Random } from './simulator/random.js';
 
 describe('what a plan keeps', () => {
   const drawn = Array.from({ length: 20 }, (_, seed) => makeToyModel(new Random(seed), 4).model);

@@ -1,11 +1,8 @@
 // Plans keep their promise: what they state is what is allocated, no budget is exceeded, and the smallest plan works.
 
 import { describe, expect, it } from 'vitest';
-import { SimulatedBackend } from '../offload/backends/simulated.js';
-import { Random } from '../offload/backends/simulated-random.js';
 import { OperatingError, present } from '../offload/errors.js';
-import { Executor } from '../offload/executor.js';
-import type { ModelSpec } from '../offload/model.js';
+import type { ModelSpec } from '../offload/model/model.js';
 import {
   makePlan,
   type Offload,
@@ -13,13 +10,16 @@ import {
   type PlanOptions,
   spreadTiers,
   type Workload,
-} from '../offload/plan.js';
+} from '../offload/plan/plan.js';
+import { Executor } from '../offload/run/executor.js';
 import { Trace } from '../offload/trace.js';
 import { MiB } from '../offload/units.js';
 import { dramBytes, optionsFor, PLENTY } from './helpers/plan-options.js';
 import { drawScenario } from './simulation/scenario.js';
 import { CONTEXT_TOKENS, makeToyModel } from './simulation/toy-model.js';
 import { World } from './simulation/world.js';
+import { Random } from './simulator/random.js';
+import { SimulatedBackend } from './simulator/simulated.js';
 
 function drawWorkload(random: Random): Workload {
   return {

@@ -1,8 +1,8 @@
 // Buffers change hands in order, once each, with what the next holder must wait for.
 
 import { describe, expect, it } from 'vitest';
-import type { DeviceEvent } from '../offload/backend.js';
-import { BufferPool } from '../offload/pool.js';
+import type { DeviceEvent } from '../offload/port/backend.js';
+import { BufferPool } from '../offload/stream/pool.js';
 
 function event(): DeviceEvent {
   return { timeMs: Number.NaN, reached: () => Promise.resolve() };

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { DTYPE_BYTES, GiB, type PlanOptions, present } from '../offload/index.js';
-import { parseProfile } from '../offload/profile-file.js';
+import { parseProfile } from '../offload/plan/profile-file.js';
 import { makePlanReport } from '../src/plan-report.js';
 import { shapeModel } from '../src/shape.js';
 

@@ -1,11 +1,11 @@
 // Rows of a table on the host: found at once where they are known, and read ahead where positions go on.
 
 import { describe, expect, it } from 'vitest';
-import { SimulatedBackend } from '../offload/backends/simulated.js';
-import { Random } from '../offload/backends/simulated-random.js';
-import type { RowTable } from '../offload/model.js';
-import { RowCache, type RowLease } from '../offload/row-cache.js';
-import { rowSlotBytes, WeightSource } from '../offload/weight-source.js';
+import type { RowTable } from '../offload/model/model.js';
+import { RowCache, type RowLease } from '../offload/stream/row-cache.js';
+import { rowSlotBytes, WeightSource } from '../offload/stream/weight-source.js';
+import { Random } from './simulator/random.js';
+import { SimulatedBackend } from './simulator/simulated.js';
 
 const COLUMNS = 8;
 const PATH = '/weights.safetensors';

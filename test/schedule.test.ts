@@ -1,7 +1,7 @@
 // The stream of steps: cyclic, in order, and shortened only where nothing has begun.
 
 import { describe, expect, it } from 'vitest';
-import { Schedule } from '../offload/schedule.js';
+import { Schedule } from '../offload/stream/schedule.js';
 
 describe('Schedule', () => {
   it('follows the last layer of a pass with the first of the next', () => {

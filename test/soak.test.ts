@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { drawCase, type SoakDevices } from '../bench/gpu/soak-case.js';
 import { openSoakModel, Soak } from '../bench/gpu/soak-run.js';
 import { growthOf, LIMITS, UsageLog, UsageProbe, type UsageSample } from '../bench/gpu/soak-usage.js';
-import { native } from '../offload/native.js';
+import { native } from '../offload/port/native.js';
 import { MiB } from '../offload/units.js';
 import { modelFolder } from './helpers/fixtures.js';
 

@@ -17,7 +17,7 @@ import {
 import { hostname } from 'node:os';
 import { basename, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { stateOfPath } from '../offload/file-state.js';
+import { stateOfPath } from '../offload/port/file-state.js';
 import { stageCheckpoint } from '../src/staging.js';
 import { CHUNK_BYTES } from '../src/staging-copy.js';
 import { keepingTime } from './helpers/overwrite.js';

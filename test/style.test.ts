@@ -71,7 +71,7 @@ function importsOf(source: Source): Import[] {
   }));
 }
 
-/** Where a relative import leads, from the project's root and as a source: `offload/plan.ts`. */
+/** Where a relative import leads, from the project's root and as a source: `offload/plan/plan.ts`. */
 function target(source: Source, specifier: string): string | undefined {
   if (!specifier.startsWith('.')) return undefined;
   return relative(ROOT, join(ROOT, dirname(source.path), specifier)).replace(/\.js$/, '.ts');
@@ -116,7 +116,7 @@ describe('imports point one way', () => {
   });
 
   it('src reaches offload through its entries only, and neither tests nor benchmarks nor native', () => {
-    const entries = ['offload/index.ts', 'offload/profile-file.ts'];
+    const entries = ['offload/index.ts', 'offload/plan/profile-file.ts'];
     const allowed = (path: string) => entries.includes(path) || !/^(offload|test|bench|native)\//.test(path);
     expect(wrongImports(inFolder('src'), allowed)).toEqual([]);
   });
@@ -125,9 +125,9 @@ describe('imports point one way', () => {
     expect(findCycle([...inFolder('src'), ...inFolder('offload')])).toEqual([]);
   });
 
-  it('the addon is loaded by offload/native.ts alone', () => {
+  it('the addon is loaded by offload/port/native.ts alone', () => {
     const others = [...inFolder('src'), ...inFolder('offload')].filter(
-      (source) => source.path !== 'offload/native.ts',
+      (source) => source.path !== 'offload/port/native.ts',
     );
     const loading = /^.*(zero_inference\.node|process\.dlopen).*$/;
     expect(matches(others, loading, (source) => source.text)).toEqual([]);

@@ -1,10 +1,6 @@
 // How layers reach several devices: both ways bring every byte, and the choice follows what was measured or described.
 
 import { describe, expect, it } from 'vitest';
-import type { Backend } from '../offload/backend.js';
-import { SimulatedBackend } from '../offload/backends/simulated.js';
-import { simulated } from '../offload/backends/simulated-memory.js';
-import { Random } from '../offload/backends/simulated-random.js';
 import {
   CpuBackend,
   decideTransfer,
@@ -16,13 +12,17 @@ import {
   measureTransfer,
   type Plan,
 } from '../offload/index.js';
-import { cutShards, type DeviceLayout, gatheredBytes } from '../offload/layout.js';
-import { chooseTransfer } from '../offload/measure-transfer.js';
-import { type GatherBy, queueTransfer } from '../offload/transfer.js';
+import { chooseTransfer } from '../offload/measure/transfer.js';
+import { cutShards, type DeviceLayout, gatheredBytes } from '../offload/model/layout.js';
+import type { Backend } from '../offload/port/backend.js';
+import { type GatherBy, queueTransfer } from '../offload/stream/transfer.js';
 import { transferFor } from '../src/engine.js';
 import { describedTransfer } from '../src/plan-report.js';
 import { optionsFor } from './helpers/plan-options.js';
 import { makeToyModel } from './simulation/toy-model.js';
+import { simulated } from './simulator/memory.js';
+import { Random } from './simulator/random.js';
+import { SimulatedBackend } from './simulator/simulated.js';
 
 const SIZES = [256, 512, 768, 1024, 25_600];
 

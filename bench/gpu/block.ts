@@ -9,16 +9,16 @@
 
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { deviceActivationType } from '../../offload/activation-type.js';
-import type { DeviceEvent, DeviceStream, HostMemory } from '../../offload/backend.js';
-import { DTYPE_BYTES, type DType, elementCount } from '../../offload/dtype.js';
 import { CudaBackend, MiB, present, roundUp } from '../../offload/index.js';
-import { Kernels, Workspace } from '../../offload/kernels.js';
-import { blockCache, type KvShape, pageBytes, pagesFor } from '../../offload/kv-cache.js';
-import type { Weights } from '../../offload/model.js';
-import type { Memory, Op, Tensor } from '../../offload/ops.js';
-import { type ControlTables, controlWords, writeControl } from '../../offload/pass.js';
-import { rows, tensor } from '../../offload/tensor.js';
+import { deviceActivationType } from '../../offload/model/activation-type.js';
+import { Kernels, Workspace } from '../../offload/model/kernels.js';
+import { blockCache, type KvShape, pageBytes, pagesFor } from '../../offload/model/kv-cache.js';
+import type { Weights } from '../../offload/model/model.js';
+import type { DeviceEvent, DeviceStream, HostMemory } from '../../offload/port/backend.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
+import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
+import { rows, tensor } from '../../offload/port/tensor.js';
+import { type ControlTables, controlWords, writeControl } from '../../offload/run/pass.js';
 import type { TensorDef } from '../../src/models/architecture.js';
 import { buildArchitecture } from '../../src/models/registry.js';
 import { shapeModel } from '../../src/shape.js';

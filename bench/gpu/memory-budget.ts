@@ -5,7 +5,7 @@
 
 import { parseArgs } from 'node:util';
 import { formatBytes, GiB, parseBytes } from '../../offload/index.js';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 import { describePlacement, Engine, openModel } from '../../src/engine.js';
 import { generate } from '../../src/generate.js';
 import { dummyCheckpoint, printResult } from '../common.js';

@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { KiB, MiB, present } from '../../offload/index.js';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 import { median } from '../common.js';
 
 /** In bytes but for `files`, `threads` and `mappings`; `device` is absent between its measurements, and without a GPU. */

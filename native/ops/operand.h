@@ -30,10 +30,10 @@ struct View {
   int64_t strides[4];  // in elements; the innermost is 1
 };
 
-/// NO_TOKEN of offload/ops.ts: the logits say nothing.
+/// NO_TOKEN of offload/port/ops.ts: the logits say nothing.
 constexpr int kNoToken = -1;
 
-// Shapes and meanings: offload/ops.ts. T tokens, H hidden size, N outputs, K inputs.
+// Shapes and meanings: offload/port/ops.ts. T tokens, H hidden size, N outputs, K inputs.
 struct GatherRowsOp {
   View out, table, rows;
   bool accumulate;

@@ -1,14 +1,14 @@
 // The CPU as a device: native worker threads behind streams and events, and reads through the ring.
 
-import type { Device } from '../backend.js';
 import { OperatingError } from '../errors.js';
-import { type IoOptions, native } from '../native.js';
-import type { Memory } from '../ops.js';
-import { computeThreads } from '../processors.js';
+import type { Device } from '../port/backend.js';
+import { type IoOptions, native } from '../port/native.js';
+import type { Memory } from '../port/ops.js';
 import { HostBlock } from './host-block.js';
 import { NativeBackend } from './native-backend.js';
 import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
+import { computeThreads } from './processors.js';
 
 export interface CpuBackendOptions {
   /** Virtual devices with memory of their own, reached by copies and gathers; default one that computes in place. */

@@ -1,7 +1,7 @@
 // NVIDIA GPUs as devices: streams and events of the driver, memory of their own, page-locked host buffers.
 
-import type { Collective, Device, HostPurpose } from '../backend.js';
 import { OperatingError } from '../errors.js';
+import type { Collective, Device, HostPurpose } from '../port/backend.js';
 import {
   type CudaStatus,
   type IoOptions,
@@ -9,8 +9,8 @@ import {
   type NativeDeviceMemory,
   type NativeGatherer,
   native,
-} from '../native.js';
-import type { Memory } from '../ops.js';
+} from '../port/native.js';
+import type { Memory } from '../port/ops.js';
 import { formatBytes } from '../units.js';
 import { messageOf } from './file-reads.js';
 import type { HostBlock } from './host-block.js';

@@ -1,12 +1,12 @@
 // Reads from files into host memory through the native reader: what every native backend does alike.
 
-import { type FileRef, READ_ALIGNMENT_BYTES, type ReadRequest, type ReadSpan } from '../backend.js';
 import { assert, OperatingError } from '../errors.js';
-import type { FileState } from '../file-state.js';
-import { DEFAULT_IO_OPTIONS } from '../io-defaults.js';
-import { type IoFailure, type IoOptions, type NativeIo, native, READ_WORDS } from '../native.js';
+import { type FileRef, READ_ALIGNMENT_BYTES, type ReadRequest, type ReadSpan } from '../port/backend.js';
+import type { FileState } from '../port/file-state.js';
+import { type IoFailure, type IoOptions, type NativeIo, native, READ_WORDS } from '../port/native.js';
 import { FileWatch } from './file-watch.js';
 import type { HostBlock } from './host-block.js';
+import { DEFAULT_IO_OPTIONS } from './io-defaults.js';
 
 export class FileReads {
   readonly #io: NativeIo;

@@ -8,7 +8,7 @@ import {
   isSameFile,
   stateOfDescriptor,
   stateOfPath,
-} from '../file-state.js';
+} from '../port/file-state.js';
 
 interface Watched {
   readonly path: string;

@@ -1,8 +1,8 @@
 // Host memory of every native backend: one block of the addon, seen from JavaScript.
 
-import type { HostMemory } from '../backend.js';
 import { OperatingError } from '../errors.js';
-import { type NativeMemory, native } from '../native.js';
+import type { HostMemory } from '../port/backend.js';
+import { type NativeMemory, native } from '../port/native.js';
 import { formatBytes } from '../units.js';
 
 export class HostBlock implements HostMemory {

@@ -1,9 +1,17 @@
 // What native backends have in common: the host side, the clock, and closing once.
 
-import type { Backend, Device, FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
 import { assert } from '../errors.js';
-import type { FileState } from '../file-state.js';
-import { native } from '../native.js';
+import type {
+  Backend,
+  Device,
+  FileRef,
+  HostMemory,
+  HostPurpose,
+  ReadRequest,
+  ReadSpan,
+} from '../port/backend.js';
+import type { FileState } from '../port/file-state.js';
+import { native } from '../port/native.js';
 import { HostBlock } from './host-block.js';
 import type { NativeHost } from './native-host.js';
 

@@ -1,9 +1,9 @@
 // The host side of native backends: memory, files and reads. It needs no device, so it may be there before one is.
 
-import type { FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../backend.js';
 import { assert, OperatingError } from '../errors.js';
-import type { FileState } from '../file-state.js';
-import type { IoOptions } from '../native.js';
+import type { FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../port/backend.js';
+import type { FileState } from '../port/file-state.js';
+import type { IoOptions } from '../port/native.js';
 import { MiB } from '../units.js';
 import { FileReads } from './file-reads.js';
 import { HostBlock } from './host-block.js';

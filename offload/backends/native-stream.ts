@@ -1,9 +1,9 @@
 // A native queue of work as a stream of the port, for every native backend.
 
-import type { DeviceEvent, DeviceStream } from '../backend.js';
 import { assert, OperatingError } from '../errors.js';
-import type { NativeEvent } from '../native.js';
-import type { Memory, Op } from '../ops.js';
+import type { DeviceEvent, DeviceStream } from '../port/backend.js';
+import type { NativeEvent } from '../port/native.js';
+import type { Memory, Op } from '../port/ops.js';
 import { encodeCopy, encodeOp } from './op-encoding.js';
 
 /** What the addon's streams have in common. */

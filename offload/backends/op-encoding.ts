@@ -7,9 +7,9 @@
 //   number    itself; a flag is 0 or 1; an activation is its index in ACTIVATIONS.
 // `copy`: to memory id, to offset, from memory id, from offset, bytes. `fill`: memory id, offset, bytes, byte value.
 
-import type { DType } from '../dtype.js';
 import { assert, present } from '../errors.js';
-import type { Activation, Memory, Op, Tensor } from '../ops.js';
+import type { DType } from '../port/dtype.js';
+import type { Activation, Memory, Op, Tensor } from '../port/ops.js';
 
 const OPCODES = {
   gather_rows: 0,

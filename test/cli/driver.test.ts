@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { ERROR_CODES } from '../../offload/index.js';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
 import { tempFolder } from '../helpers/temp-folder.js';

@@ -1,8 +1,8 @@
 // A backend one of whose devices meets a bad index in the middle of its work, as a fault of the machine would show.
 
-import type { Backend, DeviceStream, HostMemory } from '../../offload/backend.js';
 import { present } from '../../offload/index.js';
-import { tensor } from '../../offload/tensor.js';
+import type { Backend, DeviceStream, HostMemory } from '../../offload/port/backend.js';
+import { tensor } from '../../offload/port/tensor.js';
 
 /** From its `after`-th operation on, the device's kernels meet row 1000 of a table that has 2. */
 export function failingDevice(backend: Backend, device: number, after: number): Backend {

@@ -1,10 +1,10 @@
 // Runs an architecture's forward on a stream that only writes down: what a configuration makes of the arithmetic.
 
-import type { DeviceEvent, DeviceStream } from '../../offload/backend.js';
-import { Kernels, type SequenceLength, Workspace } from '../../offload/kernels.js';
-import type { Weights } from '../../offload/model.js';
-import type { AttentionTables, Memory, Op, Tensor } from '../../offload/ops.js';
-import { tensor } from '../../offload/tensor.js';
+import { Kernels, type SequenceLength, Workspace } from '../../offload/model/kernels.js';
+import type { Weights } from '../../offload/model/model.js';
+import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
+import type { AttentionTables, Memory, Op, Tensor } from '../../offload/port/ops.js';
+import { tensor } from '../../offload/port/tensor.js';
 import type { ArchitectureModel, TensorDef } from '../../src/models/architecture.js';
 
 const NOWHERE: Memory = { id: -1, sizeBytes: Number.MAX_SAFE_INTEGER };

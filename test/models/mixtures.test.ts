@@ -3,8 +3,8 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { dryRun } from '../../offload/dry-run.js';
 import { present } from '../../offload/index.js';
+import { dryRun } from '../../offload/plan/dry-run.js';
 import { type Checkpoint, openCheckpoint } from '../../src/checkpoint.js';
 import { openModel } from '../../src/engine.js';
 import { ALL_NVME, fixtureFolder, generateFolder, readGolden } from '../golden/run-model.js';

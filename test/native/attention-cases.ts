@@ -1,8 +1,8 @@
 // Cases of attention for any device: ragged sequences over shuffled pages, grouped heads, any head size.
 
 import { expect, it } from 'vitest';
-import type { DType } from '../../offload/dtype.js';
-import type { AttentionTables, Tensor } from '../../offload/ops.js';
+import type { DType } from '../../offload/port/dtype.js';
+import type { AttentionTables, Tensor } from '../../offload/port/ops.js';
 import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js';
 
 /** Of each sequence. */

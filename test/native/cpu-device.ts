@@ -2,7 +2,7 @@
 
 import { afterAll } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 import type { KernelDevice, Shift } from './workbench.js';
 import { workbench } from './workbench.js';
 

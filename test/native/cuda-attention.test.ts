@@ -2,9 +2,9 @@
 
 import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
-import type { DType } from '../../offload/dtype.js';
-import { native } from '../../offload/native.js';
-import type { Tensor } from '../../offload/ops.js';
+import type { DType } from '../../offload/port/dtype.js';
+import { native } from '../../offload/port/native.js';
+import type { Tensor } from '../../offload/port/ops.js';
 import { attentionCases, attentionOperands } from './attention-cases.js';
 import {
   GPU_KERNELS,

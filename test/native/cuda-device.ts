@@ -2,9 +2,9 @@
 
 import { afterAll } from 'vitest';
 import { encodeCopy, encodeOp } from '../../offload/backends/op-encoding.js';
-import { DTYPE_BYTES } from '../../offload/dtype.js';
-import { type NativeCudaStream, native } from '../../offload/native.js';
-import type { Memory, Op } from '../../offload/ops.js';
+import { DTYPE_BYTES } from '../../offload/port/dtype.js';
+import { type NativeCudaStream, native } from '../../offload/port/native.js';
+import type { Memory, Op } from '../../offload/port/ops.js';
 import type { TestMemory } from './tensor-bytes.js';
 import { check, type KernelDevice, type Workbench, workbench } from './workbench.js';
 

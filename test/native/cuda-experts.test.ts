@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { encodeCopy, encodeOp } from '../../offload/backends/op-encoding.js';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 import { checkOnGpu, gpuBench, gpuStream, HAS_GPU, relocated, rowsOf, runOnGpu } from './cuda-device.js';
 import { choices } from './expert-cases.js';
 

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 import { gpuBench, gpuStream, HAS_GPU } from './cuda-device.js';
 
 describe.skipIf(!HAS_GPU)('a fault on the GPU', () => {

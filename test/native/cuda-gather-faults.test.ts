@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { CudaBackend } from '../../offload/backends/cuda.js';
 import { present } from '../../offload/errors.js';
-import { tensor } from '../../offload/tensor.js';
+import { tensor } from '../../offload/port/tensor.js';
 import { HAS_NCCL, HAS_TWO_GPUS } from './cuda-device.js';
 
 describe.skipIf(!HAS_TWO_GPUS)('the second of two GPUs fails', () => {

@@ -1,8 +1,8 @@
 // Kernels of the GPU on 16-bit activations against float64: every mixture of types that a forward can meet.
 
 import { describe, it } from 'vitest';
-import type { DType } from '../../offload/dtype.js';
-import type { Activation } from '../../offload/ops.js';
+import type { DType } from '../../offload/port/dtype.js';
+import type { Activation } from '../../offload/port/ops.js';
 import { checkOnGpu as check, gpuBench, HAS_GPU, OWN_KERNELS_ONLY } from './cuda-device.js';
 
 const HALVES: readonly DType[] = ['f16', 'bf16'];

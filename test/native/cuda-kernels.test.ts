@@ -1,8 +1,8 @@
 // Kernels of the GPU against float64: the cases of every device, and what only a GPU has: few tokens, converted inputs.
 
 import { describe, expect, it } from 'vitest';
-import { native } from '../../offload/native.js';
-import type { Tensor } from '../../offload/ops.js';
+import { native } from '../../offload/port/native.js';
+import type { Tensor } from '../../offload/port/ops.js';
 import { checkOnGpu as check, GPU_KERNELS, gpuBench, HAS_GPU, rowsOf, runOnGpu } from './cuda-device.js';
 import { expertCases } from './expert-cases.js';
 import { kernelCases } from './kernel-cases.js';

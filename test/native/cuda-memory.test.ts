@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { CudaBackend, GiB, OperatingError, present } from '../../offload/index.js';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 import { HAS_GPU } from './cuda-device.js';
 
 describe.skipIf(!HAS_GPU)('memory of a GPU', () => {

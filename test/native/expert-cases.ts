@@ -1,7 +1,7 @@
 // Cases of mixtures of experts for any device, against float64: routing, grouped products and their sum.
 
 import { expect, it } from 'vitest';
-import type { Tensor } from '../../offload/ops.js';
+import type { Tensor } from '../../offload/port/ops.js';
 import { check as checkOn, type KernelDevice, WEIGHT_TYPES, type Workbench } from './workbench.js';
 
 /** [tokens, experts, experts of each token] */

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 import { CPU_KERNELS } from './cpu-device.js';
 import { choices, expertCases } from './expert-cases.js';
 import { rowsOf, WEIGHT_TYPES } from './workbench.js';

@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { type IoEngine, native } from '../../offload/native.js';
+import { type IoEngine, native } from '../../offload/port/native.js';
 import { allocate, batch, ENGINES, failure, makeFile, makeIo, readWhole, useIo } from './io-helpers.js';
 
 useIo();

@@ -3,7 +3,7 @@
 import { truncateSync } from 'node:fs';
 import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 import {
   ALIGNMENT,
   allocate,

@@ -11,7 +11,7 @@ import {
   type NativeIo,
   type NativeMemory,
   native,
-} from '../../offload/native.js';
+} from '../../offload/port/native.js';
 
 export const ALIGNMENT = 4096;
 const OPTIONS: IoOptions = {

@@ -1,7 +1,7 @@
 // Products against float64, on odd shapes and misaligned weights, and bit for bit however a batch is cut.
 
 import { describe, expect, it } from 'vitest';
-import type { Tensor } from '../../offload/ops.js';
+import type { Tensor } from '../../offload/port/ops.js';
 import { CPU_KERNELS } from './cpu-device.js';
 import { linearCases } from './linear-cases.js';
 import { rowsOf, WEIGHT_TYPES } from './workbench.js';

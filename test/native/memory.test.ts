@@ -3,7 +3,7 @@
 import { release } from 'node:os';
 import { describe, expect, it, vi } from 'vitest';
 import { MiB } from '../../offload/index.js';
-import { native } from '../../offload/native.js';
+import { native } from '../../offload/port/native.js';
 
 const SIZE = 256 * MiB;
 /** MADV_POPULATE_WRITE came with Linux 5.14. */

@@ -1,6 +1,6 @@
 // Every operation in float64 and plain loops: what the kernels are compared with.
 
-import { type Activation, NO_TOKEN, type Op, type Tensor } from '../../offload/ops.js';
+import { type Activation, NO_TOKEN, type Op, type Tensor } from '../../offload/port/ops.js';
 import { combineChoices, expertProducts, routeTokens } from './reference-experts.js';
 import { drawTokens } from './reference-sample.js';
 import { Values, type Written } from './reference-values.js';

@@ -1,6 +1,6 @@
 // Drawing a token in float64, step by step as transformers' processors do it.
 
-import { NO_TOKEN } from '../../offload/ops.js';
+import { NO_TOKEN } from '../../offload/port/ops.js';
 import type { Values, Written } from './reference-values.js';
 
 interface Candidate {
@@ -8,7 +8,7 @@ interface Candidate {
   readonly logit: number;
 }
 
-/** Tables as in offload/ops.ts. */
+/** Tables as in offload/port/ops.ts. */
 export function drawTokens(
   out: Values,
   logits: Values,

@@ -1,7 +1,7 @@
 // Tensors as float64 arrays that are indexed by coordinates: what reference operations are written with.
 
-import { elementCount } from '../../offload/dtype.js';
-import type { Tensor } from '../../offload/ops.js';
+import { elementCount } from '../../offload/port/dtype.js';
+import type { Tensor } from '../../offload/port/ops.js';
 import { type Bytes, readElement } from './tensor-bytes.js';
 
 /** What a tensor holds afterwards, in row-major order. */

@@ -1,7 +1,7 @@
 // Cases of drawing tokens for any device: every filter against float64 with the same random bits, and their edges.
 
 import { expect, it } from 'vitest';
-import { NO_TOKEN, type SamplingTables, type Tensor } from '../../offload/ops.js';
+import { NO_TOKEN, type SamplingTables, type Tensor } from '../../offload/port/ops.js';
 import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js';
 
 export interface Row {

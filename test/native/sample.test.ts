@@ -2,8 +2,8 @@
 
 import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
-import { native } from '../../offload/native.js';
-import type { SamplingTables } from '../../offload/ops.js';
+import { native } from '../../offload/port/native.js';
+import type { SamplingTables } from '../../offload/port/ops.js';
 import { CPU_KERNELS } from './cpu-device.js';
 import { PLAIN, sampleCases, tablesOf } from './sample-cases.js';
 

@@ -2,8 +2,8 @@
 // nowhere among rows that do not see it.
 
 import { expect, it } from 'vitest';
-import type { DType } from '../../offload/dtype.js';
-import type { Op, Tensor } from '../../offload/ops.js';
+import type { DType } from '../../offload/port/dtype.js';
+import type { Op, Tensor } from '../../offload/port/ops.js';
 import { attentionOperands } from './attention-cases.js';
 import { choices } from './expert-cases.js';
 import { referenceOp } from './reference-ops.js';

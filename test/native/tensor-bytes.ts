@@ -1,8 +1,8 @@
 // Tensors in native memory seen from tests: making them at awkward offsets, reading and writing elements.
 
-import { DTYPE_BYTES, type DType, elementCount } from '../../offload/dtype.js';
-import { type NativeMemory, native } from '../../offload/native.js';
-import { contiguousStrides, type Memory, type Tensor } from '../../offload/ops.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
+import { type NativeMemory, native } from '../../offload/port/native.js';
+import { contiguousStrides, type Memory, type Tensor } from '../../offload/port/ops.js';
 
 /** The bytes of a memory. */
 export type Bytes = (memory: Memory) => DataView;

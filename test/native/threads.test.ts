@@ -3,10 +3,10 @@
 import { readFileSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
+import { usableProcessors } from '../../offload/backends/processors.js';
 import { CpuBackend } from '../../offload/index.js';
-import { type FaultPoint, native } from '../../offload/native.js';
-import type { Op, Tensor } from '../../offload/ops.js';
-import { usableProcessors } from '../../offload/processors.js';
+import { type FaultPoint, native } from '../../offload/port/native.js';
+import type { Op, Tensor } from '../../offload/port/ops.js';
 import { allocate, batch, failure, makeFile, makeIo, readWhole, useIo } from './io-helpers.js';
 import { TestMemory } from './tensor-bytes.js';
 

@@ -1,8 +1,8 @@
 // What kernel tests of every device share: tensors at awkward places, and comparing an operation with its reference.
 
 import { expect } from 'vitest';
-import { DTYPE_BYTES, type DType } from '../../offload/dtype.js';
-import type { Activation, Op, Tensor } from '../../offload/ops.js';
+import { DTYPE_BYTES, type DType } from '../../offload/port/dtype.js';
+import type { Activation, Op, Tensor } from '../../offload/port/ops.js';
 import { randomFrom, randomInt } from '../helpers/random.js';
 import { referenceOp } from './reference-ops.js';
 import { TestMemory } from './tensor-bytes.js';

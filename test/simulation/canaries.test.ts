@@ -1,9 +1,9 @@
 // Planted bugs: the simulator must catch each, or its silence about the real code would mean nothing.
 
 import { describe, expect, it } from 'vitest';
-import { simulated } from '../../offload/backends/simulated-memory.js';
 import { OperatingError, present } from '../../offload/errors.js';
-import type { Memory } from '../../offload/ops.js';
+import type { Memory } from '../../offload/port/ops.js';
+import { simulated } from '../simulator/memory.js';
 import {
   COPYING,
   caught,

@@ -1,7 +1,7 @@
 // Plays planted bugs over many seeds and counts in how many of them they are caught.
 
 import { expect } from 'vitest';
-import { DeadlockError, HazardError } from '../../offload/backends/simulated.js';
+import { DeadlockError, HazardError } from '../simulator/simulated.js';
 import { type StreamPlants, withPlants } from './plants.js';
 import { LeakError, World, type WorldOptions, WrongResultError } from './world.js';
 

@@ -1,9 +1,9 @@
 // Failures, early ends and second sessions: nothing hangs, nothing leaks, and the next session works.
 
 import { expect, it } from 'vitest';
-import { simulated } from '../../offload/backends/simulated-memory.js';
-import { Random } from '../../offload/backends/simulated-random.js';
 import { OperatingError } from '../../offload/errors.js';
+import { simulated } from '../simulator/memory.js';
+import { Random } from '../simulator/random.js';
 import { withPlants } from './plants.js';
 import { SEEDS, sweep, World } from './world.js';
 

@@ -1,13 +1,13 @@
 // Streams of prompts on simulated machines of one to eight devices: nothing hangs or leaks, and every text is the reference's.
 
 import { expect, it } from 'vitest';
-import type { Backend } from '../../offload/backend.js';
-import { DeadlockError, HazardError, type SimulatedBackend } from '../../offload/backends/simulated.js';
-import { simulated } from '../../offload/backends/simulated-memory.js';
-import { Random } from '../../offload/backends/simulated-random.js';
 import { present } from '../../offload/errors.js';
-import { PageAllocator, pagesFor } from '../../offload/kv-cache.js';
+import { PageAllocator, pagesFor } from '../../offload/model/kv-cache.js';
+import type { Backend } from '../../offload/port/backend.js';
 import { type GenerationRequest, generate, type PassProgress } from '../../src/generate.js';
+import { simulated } from '../simulator/memory.js';
+import { Random } from '../simulator/random.js';
+import { DeadlockError, HazardError, type SimulatedBackend } from '../simulator/simulated.js';
 import { withPlants } from './plants.js';
 import { CONTEXT_TOKENS } from './toy-model.js';
 import { LeakError, SEEDS, sweep, World, type WorldOptions, WrongResultError } from './world.js';

@@ -1,10 +1,10 @@
 // Ways to plant a bug between the executor and the simulated backend, without a flag in the code that is tested.
 
-import type { Backend, Device, DeviceEvent, DeviceStream } from '../../offload/backend.js';
-import type { SimulatedBackend } from '../../offload/backends/simulated.js';
 import { present } from '../../offload/errors.js';
-import type { Memory, Op } from '../../offload/ops.js';
-import { BufferPool, type Lease } from '../../offload/pool.js';
+import type { Backend, Device, DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
+import type { Memory, Op } from '../../offload/port/ops.js';
+import { BufferPool, type Lease } from '../../offload/stream/pool.js';
+import type { SimulatedBackend } from '../simulator/simulated.js';
 
 export type StreamKind = 'compute' | 'fetch' | 'gather' | 'load' | 'store';
 

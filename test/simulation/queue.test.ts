@@ -1,9 +1,9 @@
 // How far ahead of the devices layers are queued: bounded, never a wait for each layer.
 
 import { expect, it } from 'vitest';
-import type { DeviceEvent } from '../../offload/backend.js';
 import { present } from '../../offload/errors.js';
-import { layersAhead } from '../../offload/executor.js';
+import type { DeviceEvent } from '../../offload/port/backend.js';
+import { layersAhead } from '../../offload/run/executor.js';
 import { withPlants } from './plants.js';
 import { sweep, World } from './world.js';
 

@@ -1,18 +1,18 @@
 // What a pass must yield: the same forward, one token batch after the other, on memory that nothing else touches.
 
-import type { DeviceEvent, DeviceStream } from '../../offload/backend.js';
-import { SimulatedMemory } from '../../offload/backends/simulated-memory.js';
-import { applyOp, tensorHash } from '../../offload/backends/simulated-ops.js';
-import { DTYPE_BYTES } from '../../offload/dtype.js';
 import { assert, present } from '../../offload/errors.js';
-import { headInputColumns } from '../../offload/forward-walk.js';
-import { Kernels, Workspace } from '../../offload/kernels.js';
-import { blockCache, type KvShape, PAGE_TOKENS, pageBytes } from '../../offload/kv-cache.js';
-import type { WeightSpec } from '../../offload/layout.js';
-import type { Weights } from '../../offload/model.js';
-import type { Op, Tensor } from '../../offload/ops.js';
-import { type MicroBatch, tokenCount, writeControl } from '../../offload/pass.js';
-import { tensor } from '../../offload/tensor.js';
+import { headInputColumns } from '../../offload/model/forward-walk.js';
+import { Kernels, Workspace } from '../../offload/model/kernels.js';
+import { blockCache, type KvShape, PAGE_TOKENS, pageBytes } from '../../offload/model/kv-cache.js';
+import type { WeightSpec } from '../../offload/model/layout.js';
+import type { Weights } from '../../offload/model/model.js';
+import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
+import { DTYPE_BYTES } from '../../offload/port/dtype.js';
+import type { Op, Tensor } from '../../offload/port/ops.js';
+import { tensor } from '../../offload/port/tensor.js';
+import { type MicroBatch, tokenCount, writeControl } from '../../offload/run/pass.js';
+import { SimulatedMemory } from '../simulator/memory.js';
+import { applyOp, tensorHash } from '../simulator/ops.js';
 import type { ToyModel } from './toy-model.js';
 
 /** Per output of a micro-batch. */

@@ -1,10 +1,10 @@
 // Planted bugs around rows of embedding tables: those that leave too early, and those that are read ahead.
 
 import { expect, it } from 'vitest';
-import type { Backend } from '../../offload/backend.js';
-import { simulated } from '../../offload/backends/simulated-memory.js';
-import type { Memory } from '../../offload/ops.js';
-import { RowCache, type RowLease } from '../../offload/row-cache.js';
+import type { Backend } from '../../offload/port/backend.js';
+import type { Memory } from '../../offload/port/ops.js';
+import { RowCache, type RowLease } from '../../offload/stream/row-cache.js';
+import { simulated } from '../simulator/memory.js';
 import { caught, STREAMING } from './caught.js';
 import { withPlants } from './plants.js';
 import type { Scenario } from './scenario.js';

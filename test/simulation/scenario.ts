@@ -1,12 +1,12 @@
 // One seed's world: a model, a machine, a plan, and passes of uneven work with the results they must yield.
 
-import { Random } from '../../offload/backends/simulated-random.js';
 import { present } from '../../offload/errors.js';
-import { pagesFor } from '../../offload/kv-cache.js';
-import type { MicroBatch, Pass, SequenceSlice } from '../../offload/pass.js';
-import { makePlan, type Plan, type Tier, type Workload } from '../../offload/plan.js';
-import { type GatherBy, makeTransfer } from '../../offload/transfer.js';
-import { rowSlotBytes } from '../../offload/weight-source.js';
+import { pagesFor } from '../../offload/model/kv-cache.js';
+import { makePlan, type Plan, type Tier, type Workload } from '../../offload/plan/plan.js';
+import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
+import { type GatherBy, makeTransfer } from '../../offload/stream/transfer.js';
+import { rowSlotBytes } from '../../offload/stream/weight-source.js';
+import { Random } from '../simulator/random.js';
 import { Reference, type ReferenceOutput } from './reference.js';
 import { CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
 

@@ -1,12 +1,12 @@
 // A small random transformer whose weights lie anywhere in a few random files: all the runtime sees of a real one.
 
-import { Random } from '../../offload/backends/simulated-random.js';
-import { DTYPE_BYTES, type DType, elementCount } from '../../offload/dtype.js';
 import { present } from '../../offload/errors.js';
-import type { Extent, LayerSpec, WeightSpec } from '../../offload/layout.js';
-import type { LayerForward, ModelSpec, RowTable, Weights } from '../../offload/model.js';
-import type { Tensor } from '../../offload/ops.js';
-import { heads } from '../../offload/tensor.js';
+import type { Extent, LayerSpec, WeightSpec } from '../../offload/model/layout.js';
+import type { LayerForward, ModelSpec, RowTable, Weights } from '../../offload/model/model.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
+import type { Tensor } from '../../offload/port/ops.js';
+import { heads } from '../../offload/port/tensor.js';
+import { Random } from '../simulator/random.js';
 
 export interface ToyModel {
   readonly model: ModelSpec;

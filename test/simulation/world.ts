@@ -1,11 +1,11 @@
 // Plays a scenario on the simulated backend and compares every result with the reference.
 
-import type { Backend } from '../../offload/backend.js';
-import { SimulatedBackend } from '../../offload/backends/simulated.js';
-import type { PassResult } from '../../offload/device-pass.js';
 import { present } from '../../offload/errors.js';
-import { Executor } from '../../offload/executor.js';
+import type { Backend } from '../../offload/port/backend.js';
+import type { PassResult } from '../../offload/run/device-pass.js';
+import { Executor } from '../../offload/run/executor.js';
 import { Trace } from '../../offload/trace.js';
+import { SimulatedBackend } from '../simulator/simulated.js';
 import type { ReferenceOutput } from './reference.js';
 import { drawScenario, type ExpectedPass, type Scenario, type ScenarioOptions } from './scenario.js';
 

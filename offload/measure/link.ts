@@ -1,0 +1,55 @@
+// Measures the links of devices with memory of their own: from the host to all of them at once, and between them.
+
+import { present } from '../errors.js';
+import type { Backend, Device, DeviceEvent } from '../port/backend.js';
+import type { Memory } from '../port/ops.js';
+import { MiB } from '../units.js';
+
+export interface LinkMeasurement {
+  /** Host to device, of one link while all are busy. */
+  readonly linkBytesPerSecond: number;
+  /** Between devices; null for one device, and where it is no faster than the way over the host. */
+  readonly peerBytesPerSecond: number | null;
+}
+
+const LINK_BYTES = 256 * MiB;
+const RUNS = 5;
+
+/** Takes some tenths of a second, and memory of host and devices until the backend is closed. */
+export async function measureLinks(backend: Backend, sizeBytes = LINK_BYTES): Promise<LinkMeasurement> {
+  const { devices } = backend;
+  // Page-locked, and so small that locking takes no time worth mentioning.
+  const host = backend.allocateHost(sizeBytes, 'control');
+  const memories = devices.map((device) => device.allocate(sizeBytes));
+  const linkBytesPerSecond = await rateOf(devices, memories, () => host, sizeBytes);
+  if (devices.length === 1) return { linkBytesPerSecond, peerBytesPerSecond: null };
+  const others = devices.map((device) => device.allocate(sizeBytes));
+  const peers = (index: number) => present(others[(index + 1) % others.length], 'a peer');
+  const peerBytesPerSecond = await rateOf(devices, memories, peers, sizeBytes);
+  return {
+    linkBytesPerSecond,
+    peerBytesPerSecond: peerBytesPerSecond > linkBytesPerSecond ? peerBytesPerSecond : null,
+  };
+}
+
+/** Median of the slowest device's rates, while all copy. */
+async function rateOf(
+  devices: readonly Device[],
+  to: readonly Memory[],
+  from: (index: number) => Memory,
+  sizeBytes: number,
+): Promise<number> {
+  const rates: number[] = [];
+  for (let run = 0; run <= RUNS; run++) {
+    const spans = devices.map(({ fetch }, index): [DeviceEvent, DeviceEvent] => {
+      const start = fetch.record();
+      fetch.copy(present(to[index], 'memory'), 0, from(index), 0, sizeBytes);
+      return [start, fetch.record()];
+    });
+    await Promise.all(spans.map(([, end]) => end.reached()));
+    const slowest = spans.reduce((most, [start, end]) => Math.max(most, end.timeMs - start.timeMs), 0);
+    // The first copy touches the pages.
+    if (run > 0) rates.push(sizeBytes / (slowest / 1e3));
+  }
+  return present([...rates].sort((a, b) => a - b)[Math.floor(rates.length / 2)], 'a rate');
+}

@@ -1,0 +1,130 @@
+// Walks through a model's forward without data, layer by layer: whoever listens is told every operation.
+
+import { assert, present } from '../errors.js';
+import type { DeviceEvent, DeviceStream } from '../port/backend.js';
+import type { DType } from '../port/dtype.js';
+import type { AttentionTables, Memory, Op, Tensor } from '../port/ops.js';
+import { tensor } from '../port/tensor.js';
+import { type BlockCache, Kernels, Workspace } from './kernels.js';
+import { PAGE_TOKENS } from './kv-cache.js';
+import type { LayerSpec, WeightSpec } from './layout.js';
+import type { ModelSpec, Weights } from './model.js';
+
+const NOWHERE: Memory = { id: -1, sizeBytes: Number.MAX_SAFE_INTEGER };
+const REACHED: DeviceEvent = { timeMs: 0, reached: () => Promise.resolve() };
+
+/** The order is the executor's: embedding, blocks, the head's input, pieces of the head. */
+export class ForwardWalk {
+  readonly #model: ModelSpec;
+  readonly #workspace: Workspace;
+  readonly #kernels: Kernels;
+  readonly #fixed: Weights;
+
+  /** @param hear is called for every operation, before the call that makes it returns */
+  constructor(model: ModelSpec, activationType: DType, hear: (op: Op) => void) {
+    this.#model = model;
+    this.#workspace = new Workspace(NOWHERE, activationType);
+    const constants = new Map(
+      Object.entries(model.constants).map(([name, values]) => [name, floats([values.length])] as const),
+    );
+    this.#kernels = new Kernels(listener(hear), this.#workspace, constants);
+    this.#fixed = weightsOf(model.fixed);
+  }
+
+  /** Scratch of the largest step so far. */
+  get workspaceBytes(): number {
+    return this.#workspace.peakBytes;
+  }
+
+  embed(tokens: number): void {
+    this.#kernels.enter(undefined, undefined);
+    const x = floats([tokens, this.#model.hiddenSize]);
+    this.#model.forward.embed(this.#kernels, this.#fixed, (key) => lookedUp(this.#model, key, tokens), x);
+  }
+
+  block(index: number, tokens: number): void {
+    const block = present(this.#model.blocks[index], 'a block');
+    this.#kernels.enter(tablesFor(tokens), cacheFor(this.#model, this.#workspace.activationType));
+    const x = floats([tokens, this.#model.hiddenSize]);
+    this.#model.forward.block(this.#kernels, weightsOf(block), x, index);
+  }
+
+  /** @param rows of which logits are wanted */
+  headInput(rows: number): void {
+    const k = this.#kernels;
+    k.enter(undefined, undefined);
+    const wanted = k.floats([rows, this.#model.hiddenSize]);
+    const out = floats([rows, headInputColumns(this.#model)]);
+    this.#model.forward.headInput(k, this.#fixed, wanted, out);
+  }
+
+  headPiece(projection: WeightSpec, rows: number): void {
+    const k = this.#kernels;
+    k.enter(undefined, undefined);
+    const out = floats([rows, present(projection.shape[0], 'columns of the logits')]);
+    k.linear(floats([rows, headInputColumns(this.#model)]), weight(projection), {}, out);
+    const { scale, softCap } = this.#model.logits;
+    if (scale !== 1 || softCap !== 0) k.scaleCap(out, scale, softCap);
+  }
+}
+
+/** Shape of what the head's projection takes for `rows` rows. */
+export function headInputColumns(model: ModelSpec): number {
+  return present(model.head.projection.shape[1], 'columns of the head');
+}
+
+function listener(hear: (op: Op) => void): DeviceStream {
+  return {
+    launch: hear,
+    copy: () => assert(false, 'a forward does not copy'),
+    record: () => REACHED,
+    wait: () => undefined,
+  };
+}
+
+function floats(shape: readonly number[]): Tensor {
+  return tensor(NOWHERE, 0, 'f32', shape);
+}
+
+function lookedUp(model: ModelSpec, key: string, tokens: number): { table: Tensor; rows: Tensor } {
+  const table = present(
+    model.tables.find((candidate) => candidate.key === key),
+    `table ${key}`,
+  );
+  return {
+    table: tensor(NOWHERE, 0, table.dtype, [table.rowCount, table.columns]),
+    rows: tensor(NOWHERE, 0, 'i32', [tokens]),
+  };
+}
+
+function tablesFor(tokens: number): AttentionTables {
+  const ints = (shape: readonly number[]) => tensor(NOWHERE, 0, 'i32', shape);
+  return {
+    sequences: ints([1, 4]),
+    pages: ints([1]),
+    slots: ints([tokens]),
+    positions: ints([tokens]),
+    maxContextTokens: tokens,
+  };
+}
+
+function cacheFor(model: ModelSpec, dtype: DType): BlockCache {
+  const cache = tensor(NOWHERE, 0, dtype, [1, model.kvHeads, PAGE_TOKENS, model.headDim]);
+  return { keys: cache, values: cache };
+}
+
+function weightsOf(layer: LayerSpec): Weights {
+  // By key, because a mixture has hundreds of them.
+  const byKey = new Map(layer.weights.map((spec) => [spec.key, spec]));
+  const find = (key: string) => {
+    const found = byKey.get(key);
+    return found ? weight(found) : null;
+  };
+  return Object.assign((key: string) => present(find(key), `${layer.name}: weight ${key}`), {
+    optional: find,
+  });
+}
+
+function weight(spec: WeightSpec): Tensor {
+  return tensor(NOWHERE, 0, spec.dtype, spec.shape);
+}

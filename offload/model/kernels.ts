@@ -1,0 +1,282 @@
+// The words a model's forward is written in: each allocates its result in the workspace and queues one operation.
+
+import { assert, present } from '../errors.js';
+import type { DeviceStream } from '../port/backend.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
+import type { Activation, AttentionTables, Memory, SamplingTables, Tensor } from '../port/ops.js';
+import { dimension, heads, rows, tensor } from '../port/tensor.js';
+import { roundUp } from '../units.js';
+
+const WORKSPACE_ALIGNMENT_BYTES = 64;
+
+/** Scratch of one layer and micro-batch: a bump allocator over memory that the plan sized by a dry run. */
+export class Workspace {
+  /** Of what a forward makes between its layers' weights; the residual stream is f32 whatever it is. */
+  readonly activationType: DType;
+  readonly #memory: Memory;
+  #usedBytes = 0;
+  #peakBytes = 0;
+
+  constructor(memory: Memory, activationType: DType) {
+    this.#memory = memory;
+    this.activationType = activationType;
+  }
+
+  get peakBytes(): number {
+    return this.#peakBytes;
+  }
+
+  /** Everything handed out before becomes free; queued operations of one stream keep their order, so this is safe. */
+  reset(): void {
+    this.#usedBytes = 0;
+  }
+
+  allocate(shape: readonly number[], dtype: DType): Tensor {
+    const result = tensor(this.#memory, this.#usedBytes, dtype, shape);
+    const sizeBytes = elementCount(shape) * DTYPE_BYTES[dtype];
+    this.#usedBytes = roundUp(this.#usedBytes + sizeBytes, WORKSPACE_ALIGNMENT_BYTES);
+    this.#peakBytes = Math.max(this.#peakBytes, this.#usedBytes);
+    assert(this.#usedBytes <= this.#memory.sizeBytes, 'the workspace holds what the dry run measured');
+    return result;
+  }
+}
+
+/** Keys and values of one block's cache: [pages, kvHeads, pageTokens, headDim] each, of the activations' type. */
+export interface BlockCache {
+  readonly keys: Tensor;
+  readonly values: Tensor;
+}
+
+/** How many tokens of the micro-batch the next sequence has, and how many are known of it in all. */
+export interface SequenceLength {
+  readonly tokens: number;
+  readonly knownTokens: number;
+}
+
+/** A table [rows · pairs] of frequencies: the first row up to `firstLength` tokens, then one per token more. */
+export interface FrequenciesByLength {
+  readonly pairs: number;
+  readonly firstLength: number;
+}
+
+export interface LinearOptions {
+  readonly bias?: Tensor | null;
+  readonly activation?: Activation;
+  /** Adds the product to this tensor (the residual) instead of making a new one. */
+  readonly addTo?: Tensor;
+  /** The weight is stored [inputs, outputs]. */
+  readonly inputMajor?: boolean;
+}
+
+export interface AttentionOptions {
+  readonly scale: number;
+  readonly alibiSlopes?: Tensor;
+  /** See the operation `attention`. */
+  readonly alibiRounded?: boolean;
+  /** A token sees this many latest positions, itself included; 0 for all. */
+  readonly windowTokens?: number;
+  readonly softCap?: number;
+}
+
+/** Which k experts each token of a mixture goes to, and how much each of them counts. */
+export interface Routing {
+  /** i32 [T, k] */
+  readonly experts: Tensor;
+  /** f32 [T, k] */
+  readonly weights: Tensor;
+}
+
+/** Builds the operations of one micro-batch on one stream. T tokens, H hidden size. */
+export class Kernels {
+  readonly #stream: DeviceStream;
+  readonly #workspace: Workspace;
+  readonly #constants: ReadonlyMap<string, Tensor>;
+  #tables: AttentionTables | undefined;
+  #cache: BlockCache | undefined;
+  #lengths: readonly SequenceLength[] = [];
+
+  constructor(stream: DeviceStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
+    this.#stream = stream;
+    this.#workspace = workspace;
+    this.#constants = constants;
+  }
+
+  /** Starts a layer for a micro-batch: the workspace is free again. */
+  enter(
+    tables: AttentionTables | undefined,
+    cache: BlockCache | undefined,
+    lengths: readonly SequenceLength[] = [],
+  ): void {
+    this.#lengths = lengths;
+    this.#tables = tables;
+    this.#cache = cache;
+    this.#workspace.reset();
+  }
+
+  /** A constant of the model, f32, already on the device. */
+  constant(name: string): Tensor {
+    return present(this.#constants.get(name), `constant ${name}`);
+  }
+
+  /** A new tensor of the activations' type; its content is undefined. */
+  empty(shape: readonly number[]): Tensor {
+    return this.#workspace.allocate(shape, this.#workspace.activationType);
+  }
+
+  /** A new f32 tensor, for what decides or must not be rounded. */
+  floats(shape: readonly number[]): Tensor {
+    return this.#workspace.allocate(shape, 'f32');
+  }
+
+  /** out[t] (+)= table[rows[t]] · scale. */
+  gather(
+    out: Tensor,
+    table: Tensor,
+    rows: Tensor,
+    options: { accumulate?: boolean; scale?: number } = {},
+  ): Tensor {
+    const { accumulate = false, scale = 1 } = options;
+    this.#stream.launch({ op: 'gather_rows', out, table, rows, accumulate, scale });
+    return out;
+  }
+
+  layerNorm(x: Tensor, weight: Tensor, bias: Tensor | null, eps: number, out = this.empty(x.shape)): Tensor {
+    this.#stream.launch({ op: 'layer_norm', out, x, weight, bias, eps });
+    return out;
+  }
+
+  /** `weightOffset` is 1 for models that store the deviation of the weight from one. */
+  rmsNorm(x: Tensor, weight: Tensor, eps: number, weightOffset = 0, out = this.empty(x.shape)): Tensor {
+    this.#stream.launch({ op: 'rms_norm', out, x, weight, eps, weightOffset });
+    return out;
+  }
+
+  /** x [T, K] → [T, N]. */
+  linear(x: Tensor, weight: Tensor, options: LinearOptions = {}, into?: Tensor): Tensor {
+    const { bias = null, activation = 'none', addTo, inputMajor = false } = options;
+    const out = addTo ?? into ?? this.empty([dimension(x, 0), dimension(weight, inputMajor ? 1 : 0)]);
+    const accumulate = addTo !== undefined;
+    this.#stream.launch({ op: 'linear', out, x, weight, bias, inputMajor, activation, accumulate });
+    return out;
+  }
+
+  /** act(gate) · up, both [T, I]. */
+  gated(gate: Tensor, up: Tensor, activation: Activation): Tensor {
+    const out = this.empty(gate.shape);
+    this.#stream.launch({ op: 'gated', out, gate, up, activation });
+    return out;
+  }
+
+  /** The `count` best experts per row of f32 logits [T, E]; `normalize` makes their weights sum to one. */
+  route(logits: Tensor, count: number, normalize: boolean): Routing {
+    const shape = [dimension(logits, 0), count];
+    const routing = { experts: this.#workspace.allocate(shape, 'i32'), weights: this.floats(shape) };
+    this.#stream.launch({ op: 'route', ...routing, logits, normalize });
+    return routing;
+  }
+
+  /** x [T, K] or [T · k, K] through the chosen ones of `weights`, one [N, K] per expert → [T · k, N]. */
+  expertLinear(x: Tensor, { experts }: Routing, weights: readonly Tensor[]): Tensor {
+    const choices = dimension(experts, 0) * dimension(experts, 1);
+    const out = this.empty([choices, dimension(present(weights[0], 'an expert'), 0)]);
+    this.#stream.launch({ op: 'expert_linear', out, x, experts, weights });
+    return out;
+  }
+
+  /** x[t] += the weighted sum of its k rows of y [T · k, H]. */
+  combine(x: Tensor, y: Tensor, { weights }: Routing): void {
+    this.#stream.launch({ op: 'combine', x, y, weights });
+  }
+
+  add(a: Tensor, b: Tensor, out = this.empty(a.shape)): Tensor {
+    this.#stream.launch({ op: 'add', out, a, b });
+    return out;
+  }
+
+  /** Rotates x [T, heads, D] in place by the tokens' positions. */
+  rotary(
+    x: Tensor,
+    inverseFrequencies: Tensor,
+    options: { interleaved?: boolean; scale?: number } = {},
+  ): void {
+    const { interleaved = false, scale = 1 } = options;
+    const { positions } = present(this.#tables, 'attention tables');
+    this.#stream.launch({ op: 'rotary', x, positions, inverseFrequencies, interleaved, scale });
+  }
+
+  /** Rotates each sequence of x by the row of the table that its length picks; neighbours of one row go together. */
+  rotaryByLength(
+    x: Tensor,
+    table: Tensor,
+    { pairs, firstLength }: FrequenciesByLength,
+    options: { interleaved?: boolean; scale?: number } = {},
+  ): void {
+    const { interleaved = false, scale = 1 } = options;
+    const { positions } = present(this.#tables, 'attention tables');
+    const lastRow = dimension(table, 0) / pairs - 1;
+    const runs: { row: number; first: number; count: number }[] = [];
+    let first = 0;
+    for (const { tokens, knownTokens } of this.#lengths) {
+      const row = Math.min(Math.max(knownTokens - firstLength, 0), lastRow);
+      const run = runs.at(-1);
+      if (run?.row === row) run.count += tokens;
+      else runs.push({ row, first, count: tokens });
+      first += tokens;
+    }
+    for (const run of runs) {
+      this.#stream.launch({
+        op: 'rotary',
+        x: rows(x, run.first, run.count),
+        positions: rows(positions, run.first, run.count),
+        inverseFrequencies: rows(table, run.row * pairs, pairs),
+        interleaved,
+        scale,
+      });
+    }
+  }
+
+  /** Stores k, v [T, kvHeads, D] in the cache, then attends with q [T, heads, D] → [T, heads · D]. */
+  attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
+    const tables = present(this.#tables, 'attention tables');
+    const { keys, values } = present(this.#cache, 'key and value cache');
+    const [tokens, count, headDim] = [dimension(q, 0), dimension(q, 1), dimension(q, 2)];
+    const flat = this.empty([tokens, count * headDim]);
+    this.#stream.launch({ op: 'kv_store', k, v, keys, values, slots: tables.slots });
+    this.#stream.launch({
+      op: 'attention',
+      out: heads(flat, count, headDim),
+      q,
+      keys,
+      values,
+      tables,
+      scale: options.scale,
+      alibiSlopes: options.alibiSlopes ?? null,
+      alibiRounded: options.alibiRounded ?? false,
+      windowTokens: options.windowTokens ?? 0,
+      softCap: options.softCap ?? 0,
+    });
+    return flat;
+  }
+
+  scaleCap(x: Tensor, scale: number, softCap: number): void {
+    this.#stream.launch({ op: 'scale_cap', x, scale, softCap });
+  }
+
+  /** Notes the place of the forward for rows of x [T, H] that are not finite; `first` where nothing was noted before. */
+  noteNotFinite(found: Tensor, x: Tensor, place: number, first: boolean): void {
+    this.#stream.launch({ op: 'note_not_finite', found, x, place, first });
+  }
+
+  argmax(logits: Tensor, out: Tensor): void {
+    this.#stream.launch({ op: 'argmax', out, logits });
+  }
+
+  /** Draws a token per row of logits [R, V]. */
+  sample(logits: Tensor, out: Tensor, tables: SamplingTables): void {
+    this.#stream.launch({ op: 'sample', out, logits, tables });
+  }
+
+  nllFold(state: Tensor, logits: Tensor, targets: Tensor, firstColumn: number): void {
+    this.#stream.launch({ op: 'nll_fold', state, logits, targets, firstColumn, first: firstColumn === 0 });
+  }
+}

@@ -1,0 +1,180 @@
+// Layouts: where a layer's tensors lie in a host buffer (the file's own bytes) and on a device (aligned), and its shards.
+
+import { assert } from '../errors.js';
+import { DEVICE_ALIGNMENT_BYTES, READ_ALIGNMENT_BYTES } from '../port/backend.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
+import { roundDown, roundUp } from '../units.js';
+
+/** Where some bytes of a layer lie in a file. */
+export interface Extent {
+  /** Index into the weight source's files. */
+  readonly fileIndex: number;
+  readonly fileOffset: number;
+  readonly sizeBytes: number;
+}
+
+/** A weight of a layer: how the forward names it, its type and shape, and its bytes. */
+export interface WeightSpec {
+  readonly key: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly extent: Extent;
+}
+
+/** The unit of streaming: a decoder block, a piece of the head, or the small tensors of the embedding. */
+export interface LayerSpec {
+  readonly name: string;
+  readonly weights: readonly WeightSpec[];
+}
+
+/** Where a weight begins in a run of bytes. */
+export interface Placement {
+  readonly weight: WeightSpec;
+  readonly offsetBytes: number;
+}
+
+/** One read: an aligned superset of neighbouring extents. */
+export interface Run {
+  readonly fileIndex: number;
+  readonly fileOffset: number;
+  readonly sizeBytes: number;
+  /** Up to the last byte that a weight needs; the rest of the superset may lie beyond the end of the file. */
+  readonly requiredBytes: number;
+  readonly bufferOffset: number;
+}
+
+/** A layer in a host buffer: the file's bytes, read in place, so tensors are wherever the file has them. */
+export interface HostLayout {
+  readonly sizeBytes: number;
+  readonly runs: readonly Run[];
+  readonly placements: readonly Placement[];
+}
+
+/** One copy from a host buffer to the device layout. */
+export interface CopyPiece {
+  readonly hostOffset: number;
+  readonly deviceOffset: number;
+  readonly sizeBytes: number;
+}
+
+/** A layer on a device: one flat run, every tensor aligned, and the copies that fill it from the host layout. */
+export interface DeviceLayout {
+  readonly sizeBytes: number;
+  readonly placements: readonly Placement[];
+  readonly copies: readonly CopyPiece[];
+}
+
+/** Unneeded bytes between two extents that are cheaper to read than a second request. */
+const MERGE_GAP_BYTES = 16 * 1024;
+
+export function hostLayout(layer: LayerSpec): HostLayout {
+  const sorted = [...layer.weights].sort(
+    (a, b) => a.extent.fileIndex - b.extent.fileIndex || a.extent.fileOffset - b.extent.fileOffset,
+  );
+  const runs: { fileIndex: number; start: number; end: number; needed: number; bufferOffset: number }[] = [];
+  const placements: Placement[] = [];
+  let used = 0;
+  for (const weight of sorted) {
+    const { fileIndex, fileOffset, sizeBytes } = weight.extent;
+    assert(
+      sizeBytes === elementCount(weight.shape) * DTYPE_BYTES[weight.dtype],
+      `${layer.name} ${weight.key}: extent and shape agree`,
+    );
+    let run = runs.at(-1);
+    if (!run || run.fileIndex !== fileIndex || fileOffset > run.end + MERGE_GAP_BYTES) {
+      const start = roundDown(fileOffset, READ_ALIGNMENT_BYTES);
+      run = { fileIndex, start, end: start, needed: start, bufferOffset: used };
+      runs.push(run);
+    }
+    run.needed = Math.max(run.needed, fileOffset + sizeBytes);
+    run.end = roundUp(run.needed, READ_ALIGNMENT_BYTES);
+    used = run.bufferOffset + (run.end - run.start);
+    placements.push({ weight, offsetBytes: run.bufferOffset + (fileOffset - run.start) });
+  }
+  return {
+    sizeBytes: used,
+    runs: runs.map((run) => ({
+      fileIndex: run.fileIndex,
+      fileOffset: run.start,
+      sizeBytes: run.end - run.start,
+      requiredBytes: run.needed - run.start,
+      bufferOffset: run.bufferOffset,
+    })),
+    placements,
+  };
+}
+
+export function deviceLayout(host: HostLayout): DeviceLayout {
+  const placements: Placement[] = [];
+  const copies: { hostOffset: number; deviceOffset: number; sizeBytes: number }[] = [];
+  let used = 0;
+  for (const { weight, offsetBytes: hostOffset } of host.placements) {
+    const { sizeBytes } = weight.extent;
+    const deviceOffset = roundUp(used, DEVICE_ALIGNMENT_BYTES);
+    const last = copies.at(-1);
+    if (last && hostOffset - last.hostOffset === deviceOffset - last.deviceOffset) {
+      // Neighbours in the file that stay neighbours on the device travel in one copy.
+      last.sizeBytes = deviceOffset + sizeBytes - last.deviceOffset;
+    } else {
+      copies.push({ hostOffset, deviceOffset, sizeBytes });
+    }
+    placements.push({ weight, offsetBytes: deviceOffset });
+    used = deviceOffset + sizeBytes;
+  }
+  return { sizeBytes: roundUp(used, DEVICE_ALIGNMENT_BYTES), placements, copies };
+}
+
+/** A byte range [startBytes, endBytes) of a layer that one device fetches over its own link. */
+export interface Shard {
+  readonly startBytes: number;
+  readonly endBytes: number;
+}
+
+/** Room for a layer on a device where `count` shards of equal size are gathered: at most `count` · 256 bytes more. */
+export function gatheredBytes(sizeBytes: number, count: number): number {
+  return count * roundUp(Math.ceil(sizeBytes / count), DEVICE_ALIGNMENT_BYTES);
+}
+
+/** Cuts a layer's bytes into `count` aligned ranges of equal size but for the last ones, which may be empty. */
+export function cutShards(sizeBytes: number, count: number): Shard[] {
+  const each = gatheredBytes(sizeBytes, count) / count;
+  return Array.from({ length: count }, (_, index) => ({
+    startBytes: Math.min(sizeBytes, index * each),
+    endBytes: Math.min(sizeBytes, (index + 1) * each),
+  }));
+}
+
+/** The parts of a layer's copies that fall into a shard. */
+export function copiesOfShard(layout: DeviceLayout, shard: Shard): CopyPiece[] {
+  const pieces: CopyPiece[] = [];
+  for (const copy of layout.copies) {
+    const start = Math.max(copy.deviceOffset, shard.startBytes);
+    const end = Math.min(copy.deviceOffset + copy.sizeBytes, shard.endBytes);
+    if (start >= end) continue;
+    pieces.push({
+      hostOffset: copy.hostOffset + (start - copy.deviceOffset),
+      deviceOffset: start,
+      sizeBytes: end - start,
+    });
+  }
+  return pieces;
+}
+
+/** Both layouts of a layer, computed once. */
+export interface LayerLayout {
+  readonly layer: LayerSpec;
+  readonly host: HostLayout;
+  readonly device: DeviceLayout;
+}
+
+export function layoutLayer(layer: LayerSpec): LayerLayout {
+  const before = known.get(layer);
+  if (before) return before;
+  const host = hostLayout(layer);
+  const layout = { layer, host, device: deviceLayout(host) };
+  known.set(layer, layout);
+  return layout;
+}
+
+/** A model is planned for again and again where the largest batch is looked for. */
+const known = new WeakMap<LayerSpec, LayerLayout>();

@@ -1,0 +1,115 @@
+// What the runtime needs to know of a model: its layers' bytes, its tables, and the forward of each kind of layer.
+
+import { assert } from '../errors.js';
+import { DTYPE_BYTES, type DType } from '../port/dtype.js';
+import type { Tensor } from '../port/ops.js';
+import type { Kernels } from './kernels.js';
+import type { Extent, LayerSpec, WeightSpec } from './layout.js';
+
+/** Weights of the layer that is being computed, by the key its WeightSpec has. */
+export interface Weights {
+  (key: string): Tensor;
+  /** Null where the layer has no such weight. */
+  optional(key: string): Tensor | null;
+}
+
+/** An embedding table: rows are looked up where they rest, one per token; the table is never streamed. */
+export interface RowTable {
+  readonly key: string;
+  readonly rowCount: number;
+  readonly columns: number;
+  readonly dtype: DType;
+  readonly extent: Extent;
+  /** The row of a token: its id, or its position plus `rowOffset`. */
+  readonly rowsFrom: 'token' | 'position';
+  readonly rowOffset: number;
+}
+
+/** Looked-up rows of one table for a micro-batch: `table[rows[t]]` is token t's row. */
+export interface LookedUpRows {
+  readonly table: Tensor;
+  readonly rows: Tensor;
+}
+
+/** The arithmetic, written once per architecture. T tokens, H hidden size, R rows whose logits are wanted. */
+export interface LayerForward {
+  /** Fills x [T, H] from the looked-up rows, by table key. */
+  embed(k: Kernels, w: Weights, rows: (key: string) => LookedUpRows, x: Tensor): void;
+  /** Updates x [T, H] in place. */
+  block(k: Kernels, w: Weights, x: Tensor, blockIndex: number): void;
+  /** x [R, H] of the last block → out [R, K], what the head's projection takes. */
+  headInput(k: Kernels, w: Weights, x: Tensor, out: Tensor): void;
+}
+
+export interface ModelSpec {
+  readonly architecture: string;
+  readonly hiddenSize: number;
+  readonly vocabSize: number;
+  /** Longest sequence the positions allow; undefined where nothing limits it. */
+  readonly maxContextTokens: number | undefined;
+  /** A sequence that reaches this length is computed again from its start: its cached keys no longer hold. */
+  readonly recomputeAtTokens?: number | undefined;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly tables: readonly RowTable[];
+  /** Small weights that stay on the device: norms of the embedding and of the head. */
+  readonly fixed: LayerSpec;
+  readonly blocks: readonly LayerSpec[];
+  /** [V, K], streamed in pieces of rows; `bias` [V]. */
+  readonly head: { readonly projection: WeightSpec; readonly bias?: WeightSpec };
+  /** Applied to logits: · scale, then softCap · tanh(x / softCap) unless 0. */
+  readonly logits: { readonly scale: number; readonly softCap: number };
+  /** f32 vectors the forward names: rotary frequencies, ALiBi slopes. */
+  readonly constants: Readonly<Record<string, Float32Array>>;
+  readonly forward: LayerForward;
+}
+
+/** The type that most of the blocks' bytes have: what their products are best fed with. */
+export function weightType(model: ModelSpec): DType {
+  const bytes = new Map<DType, number>();
+  for (const { dtype, extent } of model.blocks.flatMap((block) => block.weights)) {
+    bytes.set(dtype, (bytes.get(dtype) ?? 0) + extent.sizeBytes);
+  }
+  const [most] = [...bytes].sort(([, a], [, b]) => b - a);
+  return most?.[0] ?? 'f32';
+}
+
+/** Rows [firstRow, firstRow + count) of a weight, as a weight of its own. */
+export function sliceRows(weight: WeightSpec, firstRow: number, count: number): WeightSpec {
+  const [rowCount = 0, ...rest] = weight.shape;
+  assert(firstRow + count <= rowCount, 'rows lie inside the weight');
+  const rowBytes = rest.reduce((product, size) => product * size, DTYPE_BYTES[weight.dtype]);
+  return {
+    ...weight,
+    shape: [count, ...rest],
+    extent: {
+      fileIndex: weight.extent.fileIndex,
+      fileOffset: weight.extent.fileOffset + firstRow * rowBytes,
+      sizeBytes: count * rowBytes,
+    },
+  };
+}
+
+/** A piece of the head: logits of columns [firstColumn, firstColumn + columns). */
+export interface HeadPiece {
+  readonly layer: LayerSpec;
+  readonly firstColumn: number;
+  readonly columns: number;
+}
+
+/** Cuts the head into equal pieces of at most `maxBytes` each (one row at least). */
+export function cutHead(model: ModelSpec, maxBytes: number): HeadPiece[] {
+  const { projection, bias } = model.head;
+  const rowBytes = projection.extent.sizeBytes / model.vocabSize;
+  const rowsAtMost = Math.max(1, Math.floor(maxBytes / rowBytes));
+  const pieceCount = Math.ceil(model.vocabSize / rowsAtMost);
+  const rowsEach = Math.ceil(model.vocabSize / pieceCount);
+  const pieces: HeadPiece[] = [];
+  for (let firstColumn = 0; firstColumn < model.vocabSize; firstColumn += rowsEach) {
+    const columns = Math.min(rowsEach, model.vocabSize - firstColumn);
+    const weights = [{ ...sliceRows(projection, firstColumn, columns), key: 'projection' }];
+    if (bias) weights.push({ ...sliceRows(bias, firstColumn, columns), key: 'bias' });
+    pieces.push({ layer: { name: `head ${pieces.length}`, weights }, firstColumn, columns });
+  }
+  return pieces;
+}

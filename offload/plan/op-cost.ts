@@ -1,0 +1,134 @@
+// How long one operation takes on a described machine: products from measured points, the rest from the bytes they touch.
+
+import { present } from '../errors.js';
+import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
+import { effects, type Op, type Tensor } from '../port/ops.js';
+import { dimension } from '../port/tensor.js';
+import type { HardwareProfile, ProductRates } from './profile.js';
+
+/** Consecutive tokens of one sequence in a micro-batch, as far as attention's cost depends on them. */
+export interface SliceShape {
+  readonly tokens: number;
+  /** Positions before the first token. */
+  readonly startPosition: number;
+}
+
+/** Rates of a machine, and what it does with f32 inputs of products with 16-bit weights. */
+export interface ComputeRates extends Compute {
+  /** They are two halves, each multiplied like the 16-bit inputs that rates were measured with, as on GPUs. */
+  readonly inHalves: boolean;
+}
+
+type Compute = HardwareProfile['compute'];
+
+/** Milliseconds of `op` in a micro-batch of `slices`. */
+export function opMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): number {
+  return compute.launchMs + workMs(op, slices, compute);
+}
+
+function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): number {
+  switch (op.op) {
+    case 'linear': {
+      const activated = op.activation === 'none' ? 0 : elementwiseMs([op.out], compute);
+      return productMs(op, compute) + activated;
+    }
+    case 'expert_linear':
+      return productMs(op, compute);
+    case 'attention':
+      return attentionMs(op, slices, compute);
+    case 'kv_store':
+      return elementwiseMs([op.k, op.v], compute) * 2;
+    case 'gather_rows':
+      return elementwiseMs([op.out], compute) * 2;
+    // All that is bound by what it reads and writes.
+    case 'layer_norm':
+    case 'rms_norm':
+    case 'gated':
+    case 'route':
+    case 'combine':
+    case 'add':
+    case 'rotary':
+    case 'argmax':
+    case 'sample':
+    case 'nll_fold':
+    case 'note_not_finite':
+    case 'scale_cap': {
+      const { reads, writes } = effects(op);
+      return elementwiseMs([...reads, ...writes], compute);
+    }
+  }
+}
+
+/** What an operation multiplies: so many weights of one shape, each with so many rows. */
+export interface Product {
+  readonly weight: Tensor;
+  readonly weightCount: number;
+  readonly rowsEach: number;
+}
+
+export type ProductOp = Extract<Op, { op: 'linear' | 'expert_linear' }>;
+
+/** Of the experts, those that an even choice is expected to touch; the rest is not read. */
+export function productOf(op: ProductOp): Product {
+  if (op.op === 'linear') return { weight: op.weight, weightCount: 1, rowsEach: dimension(op.x, 0) };
+  const [experts, choices] = [op.weights.length, dimension(op.out, 0)];
+  const touched = experts * (1 - (1 - 1 / experts) ** choices);
+  return { weight: present(op.weights[0], 'an expert'), weightCount: touched, rowsEach: choices / touched };
+}
+
+function productMs(op: ProductOp, { products, inHalves }: ComputeRates): number {
+  const { weight, weightCount, rowsEach } = productOf(op);
+  const rates =
+    products.find(({ weightType }) => weightType === weight.dtype) ?? present(products[0], 'rates');
+  const halves = inHalves && op.x.dtype === 'f32' && weight.dtype !== 'f32' ? 2 : 1;
+  return weightCount * elementCount(weight.shape) * secondsPerWeight(rates, halves * rowsEach) * 1e3;
+}
+
+/** Time per element of a weight grows with the tokens: linearly between measured points, at the last rate beyond. */
+export function secondsPerWeight({ points }: ProductRates, tokens: number): number {
+  const seconds = (point: (typeof points)[number]) => (2 * point.tokens) / point.flopsPerSecond;
+  const next = points.findIndex((point) => point.tokens >= tokens);
+  const above = points[next];
+  const below = points[next - 1];
+  if (!above) {
+    const last = present(points.at(-1), 'a point');
+    return (seconds(last) * tokens) / last.tokens;
+  }
+  // Below the first point a product waits for its weights, however few tokens there are.
+  if (!below) return seconds(above);
+  const part = (tokens - below.tokens) / (above.tokens - below.tokens);
+  return seconds(below) + part * (seconds(above) - seconds(below));
+}
+
+/** Reading the cache bounds attention of single tokens, arithmetic that of prompts. */
+function attentionMs(
+  op: Extract<Op, { op: 'attention' }>,
+  slices: readonly SliceShape[],
+  compute: Compute,
+): number {
+  const [heads, headDim, kvHeads] = [dimension(op.q, 1), dimension(op.q, 2), dimension(op.keys, 1)];
+  let pairs = 0;
+  let positions = 0;
+  for (const { tokens, startPosition } of slices) {
+    pairs += pairsOf(startPosition, tokens, op.windowTokens);
+    const context = startPosition + tokens;
+    positions += op.windowTokens > 0 ? Math.min(context, op.windowTokens + tokens - 1) : context;
+  }
+  const flopsSeconds = (4 * pairs * heads * headDim) / compute.attentionFlopsPerSecond;
+  const bytes = positions * kvHeads * headDim * 2 * DTYPE_BYTES[op.keys.dtype];
+  return Math.max(flopsSeconds, bytes / compute.attentionBytesPerSecond) * 1e3;
+}
+
+/** How many (token, position it sees) there are. */
+function pairsOf(start: number, tokens: number, window: number): number {
+  const all = tokens * start + (tokens * (tokens + 1)) / 2;
+  if (window === 0 || start + tokens <= window) return all;
+  // Tokens at positions below `window` still see everything.
+  const unlimited = Math.max(0, window - start);
+  return unlimited * start + (unlimited * (unlimited + 1)) / 2 + (tokens - unlimited) * window;
+}
+
+function elementwiseMs(tensors: readonly Tensor[], { elementwiseBytesPerSecond }: Compute) {
+  const bytes = tensors.reduce((sum, { shape, dtype }) => sum + elementCount(shape) * DTYPE_BYTES[dtype], 0);
+  return (bytes / elementwiseBytesPerSecond) * 1e3;
+}

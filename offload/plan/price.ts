@@ -1,0 +1,249 @@
+// What a plan's job takes at usual rates: how plans are compared. It predicts nothing; predict.ts does.
+
+import { ForwardWalk } from '../model/forward-walk.js';
+import { blockPageBytes, PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
+import type { LayerSpec } from '../model/layout.js';
+import type { ModelSpec } from '../model/model.js';
+import { elementCount } from '../port/dtype.js';
+import { type ComputeRates, opMs, type SliceShape } from './op-cost.js';
+import type { Tier, Workload } from './plan.js';
+import type { ProductRates } from './profile.js';
+import type { Sizes, Sizing } from './sizes.js';
+
+/** What a drive brings: of GPUs' hosts and of others alike. */
+const DRIVE_BYTES_PER_SECOND = 2e9;
+/** Of what is hidden, how much still shows. */
+const HIDDEN_SHARE = 0.05;
+
+/** What is reckoned with. Only proportions matter; a plan must not depend on what is measured at the moment. */
+interface Rates {
+  /** Undefined where devices compute in place. */
+  readonly link: LinkRates | undefined;
+  readonly compute: ComputeRates;
+}
+
+interface LinkRates {
+  readonly bytesPerSecond: number;
+  /** What a copy costs beside its bytes. */
+  readonly copyMs: number;
+  /** Handing a buffer for keys and values from stream to stream. */
+  readonly turnMs: number;
+}
+
+/** One H100 behind PCIe 5, measured; proportions of other GPUs and links are near enough. */
+const GPU: Rates = {
+  // 49.3 GB/s in pieces of 4 MiB, 38.4 in pieces of 1 MiB.
+  link: { bytesPerSecond: 54.5e9, copyMs: 0.008, turnMs: 0.02 },
+  compute: {
+    memoryBytesPerSecond: 2.4e12,
+    peakFlopsPerSecond: 797e12,
+    ...products([
+      [1, 2.8e12],
+      [32, 89e12],
+      [256, 602e12],
+      [2048, 797e12],
+      [8192, 773e12],
+    ]),
+    attentionBytesPerSecond: 2e12,
+    attentionFlopsPerSecond: 300e12,
+    elementwiseBytesPerSecond: 2.4e12,
+    launchMs: 0.005,
+    passMs: 0.5,
+    inHalves: true,
+  },
+};
+
+/**
+ * A processor of 16 cores with AVX-512. On a slower one compute hides more of the drive, so that a batch that is large
+ * enough here is large enough there.
+ */
+const PROCESSOR: Rates = {
+  link: undefined,
+  compute: {
+    memoryBytesPerSecond: 100e9,
+    peakFlopsPerSecond: 900e9,
+    ...products([
+      [1, 95e9],
+      [4, 290e9],
+      [16, 520e9],
+      [64, 700e9],
+      [256, 800e9],
+      [512, 850e9],
+    ]),
+    attentionBytesPerSecond: 60e9,
+    attentionFlopsPerSecond: 300e9,
+    elementwiseBytesPerSecond: 50e9,
+    launchMs: 0.02,
+    passMs: 0.3,
+    inHalves: false,
+  },
+};
+
+/** Weights of four bytes go at half the rate of those of two. */
+function products(points: readonly (readonly [number, number])[]): Pick<ComputeRates, 'products'> {
+  const rates = (weightType: 'bf16' | 'f32', share: number): ProductRates => ({
+    weightType,
+    points: points.map(([tokens, flopsPerSecond]) => ({ tokens, flopsPerSecond: share * flopsPerSecond })),
+  });
+  return { products: [rates('bf16', 1), rates('f32', 0.5)] };
+}
+
+function ratesFor({ options }: Sizing): Rates {
+  return options.computesInPlace ? PROCESSOR : GPU;
+}
+
+/** Milliseconds of one micro-batch in all blocks, by model and shape: plans differ in few shapes. */
+const known = new WeakMap<ModelSpec, Map<string, number>>();
+
+/** What of a choice its time depends on. */
+interface Placed {
+  readonly sizes: Sizes;
+  readonly tiers: readonly Tier[];
+  readonly hostWindowLayers: number;
+}
+
+/** Milliseconds until all sequences have their new tokens, prompts included, once everything rests where it is to. */
+export function jobMs(sizing: Sizing, choice: Placed): number {
+  const { workload } = sizing;
+  const prompt = Math.max(1, Math.round(workload.promptTokens / workload.sequences));
+  const steps = Math.max(0, newTokensOf(workload, prompt) - 1);
+  const context = prompt + Math.floor(steps / 2);
+  return prefillMs(sizing, choice, prompt) + steps * decodeMs(sizing, choice, context);
+}
+
+function newTokensOf({ output, newTokens, contextTokens }: Workload, prompt: number): number {
+  return output === 'tokens' ? (newTokens ?? Math.max(1, contextTokens - prompt)) : 1;
+}
+
+function prefillMs(sizing: Sizing, choice: Placed, prompt: number): number {
+  const { sizes, tiers } = choice;
+  const { promptTokens } = sizing.workload;
+  const most = Math.min(sizes.microBatchTokens, sizes.microBatchSequences * prompt);
+  const microBatches = Math.ceil(promptTokens / most);
+  const tokens = Math.ceil(promptTokens / microBatches);
+  const passes = passesFor(sizing.workload, sizes.passTokens);
+  const each = Math.min(prompt, tokens);
+  const slices = Array.from({ length: Math.round(tokens / each) }, () => ({
+    tokens: each,
+    startPosition: 0,
+  }));
+  const { linkMs, driveMs } = weightsMs(sizing, tiers);
+  // Keys and values go down the link while weights come up.
+  const storeMs =
+    sizes.kvBuffers.count > 0 ? copyMs(promptTokens * kvTokenBytes(sizing), ratesFor(sizing)) : 0;
+  const computeMs =
+    passes * ratesFor(sizing).compute.passMs + microBatches * blocksMs(sizing, tokens, slices);
+  if (takesTurns(sizing, choice)) return computeMs + passes * driveMs;
+  return overlapped(computeMs, passes * linkMs, passes * driveMs, storeMs);
+}
+
+/** New tokens of those whose prompts are through take room in the passes that follow. */
+function passesFor({ promptTokens, sequences }: Workload, passTokens: number): number {
+  let passes = Math.ceil(promptTokens / passTokens);
+  while (passes * passTokens < promptTokens + (sequences * (passes - 1)) / 2) passes++;
+  return passes;
+}
+
+/** With one buffer that compute works in, the drive waits for compute and compute for the drive. */
+function takesTurns({ options }: Sizing, { hostWindowLayers }: Placed): boolean {
+  return options.computesInPlace && hostWindowLayers === 1;
+}
+
+/** What runs beside the longest of them is hidden, but for its ends and what it disturbs. */
+function overlapped(...ms: readonly number[]): number {
+  const longest = Math.max(...ms);
+  const others = ms.reduce((sum, one) => sum + one, 0) - longest;
+  return longest + HIDDEN_SHARE * others;
+}
+
+/** One step with half of the new tokens there. */
+function decodeMs(sizing: Sizing, choice: Placed, context: number): number {
+  const { sizes, tiers } = choice;
+  const { sequences } = sizing.workload;
+  const microBatches = Math.ceil(sequences / sizes.microBatchSequences);
+  const tokens = Math.ceil(sequences / microBatches);
+  const slices = Array.from({ length: tokens }, () => ({ tokens: 1, startPosition: context }));
+  const { linkMs, driveMs } = weightsMs(sizing, tiers);
+  const rates = ratesFor(sizing);
+  const computeMs = rates.compute.passMs + microBatches * blocksMs(sizing, tokens, slices);
+  let kvMs = 0;
+  if (sizes.kvBuffers.count > 0 && rates.link) {
+    const blocks = sizing.model.blocks.length;
+    const { pageTokens = PAGE_TOKENS } = sizing.options;
+    const bytes =
+      sequences * pagesFor(context, sizing.options.pageTokens) * pageTokens * kvTokenBytes(sizing);
+    const { copyMs: eachMs, turnMs } = rates.link;
+    kvMs = copyMs(bytes, rates) + blocks * (sequences * eachMs + microBatches * turnMs);
+  }
+  if (takesTurns(sizing, choice)) return computeMs + driveMs;
+  return overlapped(computeMs, linkMs + kvMs, driveMs);
+}
+
+/** Of the layers that do not rest on the device, for one pass. */
+function weightsMs(sizing: Sizing, tiers: readonly Tier[]): { linkMs: number; driveMs: number } {
+  const { options, hostLayerBytes, deviceLayerBytes } = sizing;
+  let [linkBytes, driveBytes] = [0, 0];
+  tiers.forEach((tier, index) => {
+    if (tier !== 'gpu') linkBytes += deviceLayerBytes[index] ?? 0;
+    if (tier === 'nvme') driveBytes += hostLayerBytes[index] ?? 0;
+  });
+  return {
+    linkMs: copyMs(linkBytes / options.deviceCount, ratesFor(sizing)),
+    driveMs: (driveBytes / DRIVE_BYTES_PER_SECOND) * 1e3,
+  };
+}
+
+/** Nothing where there is no link to go over. */
+function copyMs(bytes: number, { link }: Rates): number {
+  return link ? (bytes / link.bytesPerSecond) * 1e3 : 0;
+}
+
+/** In all blocks. */
+function kvTokenBytes({ model: { blocks, kvHeads, headDim }, activationType: dtype }: Sizing): number {
+  return (blocks.length * blockPageBytes({ kvHeads, headDim, dtype })) / PAGE_TOKENS;
+}
+
+function blocksMs(sizing: Sizing, tokens: number, slices: readonly SliceShape[]): number {
+  const { model, activationType, options } = sizing;
+  const { compute } = ratesFor(sizing);
+  const [first] = slices;
+  const key = `${options.computesInPlace} ${activationType} ${tokens} ${slices.length} ${first?.tokens} ${first?.startPosition}`;
+  const times = known.get(model) ?? new Map<string, number>();
+  known.set(model, times);
+  const before = times.get(key);
+  if (before !== undefined) return before;
+  let ms = 0;
+  const walk = new ForwardWalk(model, activationType, (op) => {
+    ms += opMs(op, slices, compute);
+  });
+  let all = 0;
+  for (const { index, count } of kindsOf(model)) {
+    ms = 0;
+    walk.block(index, tokens);
+    all += count * ms;
+  }
+  times.set(key, all);
+  return all;
+}
+
+const knownKinds = new WeakMap<ModelSpec, readonly { readonly index: number; readonly count: number }[]>();
+
+/** Blocks of the same bulk cost about the same: the first of each kind, and how many there are. */
+function kindsOf(model: ModelSpec): readonly { readonly index: number; readonly count: number }[] {
+  const before = knownKinds.get(model);
+  if (before) return before;
+  const kinds = new Map<string, { index: number; count: number }>();
+  model.blocks.forEach((block, index) => {
+    const key = `${block.weights.length} ${elementsOf(block)}`;
+    const kind = kinds.get(key);
+    if (kind) kind.count++;
+    else kinds.set(key, { index, count: 1 });
+  });
+  const found = [...kinds.values()];
+  knownKinds.set(model, found);
+  return found;
+}
+
+function elementsOf({ weights }: LayerSpec): number {
+  return weights.reduce((sum, { shape }) => sum + elementCount(shape), 0);
+}

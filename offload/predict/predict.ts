@@ -1,0 +1,215 @@
+// Predicts what a pass takes from the plan and a machine's rates, and says what bounds it. Reads no weights.
+
+import { present } from '../errors.js';
+import { ForwardWalk } from '../model/forward-walk.js';
+import { blockPageBytes, pagesFor } from '../model/kv-cache.js';
+import { cutShards } from '../model/layout.js';
+import type { ModelSpec } from '../model/model.js';
+import { type ComputeRates, opMs, productOf, type SliceShape } from '../plan/op-cost.js';
+import type { Plan, PlannedLayer } from '../plan/plan.js';
+import type { HardwareProfile } from '../plan/profile.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
+import type { Op } from '../port/ops.js';
+import { prefetchSteps } from '../stream/prefetch.js';
+import { type LayerTimes, simulatePasses } from './pipeline.js';
+
+/** A micro-batch as far as its cost depends on it. */
+export interface MicroBatchShape {
+  readonly slices: readonly SliceShape[];
+  /** Tokens whose logits are wanted. */
+  readonly outputs: number;
+}
+
+/** `turns`: hops and compute wait for each other, because the windows leave nothing to overlap. */
+export type Bound = 'drive' | 'link' | 'memory' | 'arithmetic' | 'turns';
+
+export interface PredictedPass {
+  readonly totalMs: number;
+  /** If it had nothing to wait for. */
+  readonly computeMs: number;
+  readonly driveMs: number;
+  readonly linkMs: number;
+  readonly stallMs: number;
+  readonly bound: Bound;
+  readonly tokens: number;
+  readonly driveBytes: number;
+  /** Weights that compute reads: all layers, once per micro-batch. */
+  readonly weightBytes: number;
+  readonly flops: number;
+}
+
+/** Undefined where layers rest on a drive whose rate is not known. */
+export function predictPass(
+  model: ModelSpec,
+  plan: Plan,
+  profile: HardwareProfile,
+  microBatches: readonly MicroBatchShape[],
+): PredictedPass | undefined {
+  const { drive, compute } = profile;
+  const streams = plan.layers.some(({ tier }) => tier === 'nvme');
+  if (streams && !drive) return undefined;
+  const cost = new Cost(model, plan.activationType, { ...compute, inHalves: profile.devices.kind === 'gpu' });
+  const shapes = distinctShapes(microBatches);
+  const sumOver = (ms: (shape: MicroBatchShape, times: number) => number) =>
+    shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
+  const kvMs = keyValueMs(model, plan, profile, microBatches);
+  const layers = plan.layers.map((layer): LayerTimes => {
+    const computeMs = sumOver((shape, times) => cost.layer(layer, shape, times));
+    const bytes = layer.layout.host.sizeBytes;
+    const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
+    return { driveMs, linkMs: linkMs(layer, plan, profile) + (layer.kind === 'block' ? kvMs : 0), computeMs };
+  });
+  const startMs = sumOver((shape, times) => cost.start(shape, times));
+  const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;
+  const betweenMs = compute.passMs + rowsMs + startMs;
+  const inPlace = profile.devices.kind === 'cpu';
+  const { hostSteps, deviceSteps } = prefetchSteps(plan);
+  const windows = {
+    ahead: Math.max(hostSteps, 2) + Math.max(deviceSteps, 2) + 1,
+    host: plan.hostBuffers.count,
+    device: inPlace ? 0 : plan.deviceBuffers.count,
+    betweenMs,
+  };
+  const { totalMs, stallMs } = simulatePasses(layers, windows);
+  const sum = (of: (times: LayerTimes) => number) => layers.reduce((total, times) => total + of(times), 0);
+  const busy = {
+    drive: sum((times) => times.driveMs),
+    link: sum((times) => times.linkMs),
+    compute: sum((times) => times.computeMs) + betweenMs,
+  };
+  return {
+    totalMs,
+    computeMs: busy.compute,
+    driveMs: busy.drive,
+    linkMs: busy.link,
+    stallMs,
+    bound: boundOf(totalMs, busy, cost.weightMs > cost.productMs / 2),
+    tokens: microBatches.reduce(
+      (all, { slices }) => all + slices.reduce((n, { tokens }) => n + tokens, 0),
+      0,
+    ),
+    driveBytes: plan.layers.reduce(
+      (all, { tier, layout }) => all + (tier === 'nvme' ? layout.host.sizeBytes : 0),
+      0,
+    ),
+    weightBytes: cost.weightBytes,
+    flops: cost.flops,
+  };
+}
+
+/** Adds up operations of the forward, layer by layer. */
+class Cost {
+  readonly #compute: ComputeRates;
+  readonly #walk: ForwardWalk;
+  #slices: readonly SliceShape[] = [];
+  #times = 1;
+  #ms = 0;
+  /** Of products, and of reading their weights from memory alone. */
+  productMs = 0;
+  weightMs = 0;
+  weightBytes = 0;
+  flops = 0;
+
+  constructor(model: ModelSpec, activationType: DType, compute: ComputeRates) {
+    this.#compute = compute;
+    this.#walk = new ForwardWalk(model, activationType, (op) => this.#hear(op));
+  }
+
+  /** Of `times` micro-batches of that shape. */
+  layer(layer: PlannedLayer, { slices, outputs }: MicroBatchShape, times: number): number {
+    const tokens = slices.reduce((sum, slice) => sum + slice.tokens, 0);
+    return this.#of(slices, times, () => {
+      if (layer.kind === 'block') this.#walk.block(layer.index, tokens);
+      else if (outputs > 0) {
+        const projection = layer.layout.layer.weights.find(({ key }) => key === 'projection');
+        if (layer.index === 0) this.#walk.headInput(outputs);
+        this.#walk.headPiece(present(projection, 'projection'), outputs);
+      }
+    });
+  }
+
+  /** Before the first layer. */
+  start({ slices }: MicroBatchShape, times: number): number {
+    return this.#of(slices, times, () =>
+      this.#walk.embed(slices.reduce((sum, slice) => sum + slice.tokens, 0)),
+    );
+  }
+
+  #of(slices: readonly SliceShape[], times: number, walk: () => void): number {
+    this.#slices = slices;
+    this.#times = times;
+    this.#ms = 0;
+    walk();
+    return this.#ms;
+  }
+
+  #hear(op: Op): void {
+    const ms = opMs(op, this.#slices, this.#compute) * this.#times;
+    this.#ms += ms;
+    if (op.op !== 'linear' && op.op !== 'expert_linear') return;
+    const { weight, weightCount, rowsEach } = productOf(op);
+    const elements = weightCount * elementCount(weight.shape) * this.#times;
+    const bytes = elements * DTYPE_BYTES[weight.dtype];
+    this.productMs += ms;
+    this.weightMs += (bytes / this.#compute.memoryBytesPerSecond) * 1e3;
+    this.weightBytes += bytes;
+    this.flops += 2 * elements * rowsEach;
+  }
+}
+
+/** A prompt's passes hold many micro-batches of few shapes. */
+function distinctShapes(
+  microBatches: readonly MicroBatchShape[],
+): { shape: MicroBatchShape; times: number }[] {
+  const found = new Map<string, { shape: MicroBatchShape; times: number }>();
+  for (const shape of microBatches) {
+    const key = JSON.stringify(shape);
+    const known = found.get(key);
+    if (known) known.times++;
+    else found.set(key, { shape, times: 1 });
+  }
+  return [...found.values()];
+}
+
+/** Each device pulls its shard over its own link, then the others' from its peers; or all of it over its own link. */
+function linkMs(
+  { layout, tier }: PlannedLayer,
+  { transfer, deviceCount }: Plan,
+  { devices }: HardwareProfile,
+): number {
+  const { linkBytesPerSecond, peerBytesPerSecond } = devices;
+  if (devices.kind === 'cpu' || tier === 'gpu' || linkBytesPerSecond === null) return 0;
+  const bytes = layout.device.sizeBytes;
+  if (transfer.kind === 'whole' || peerBytesPerSecond === null) return (bytes / linkBytesPerSecond) * 1e3;
+  const [first] = cutShards(bytes, deviceCount);
+  const shard = first ? first.endBytes - first.startBytes : 0;
+  return (shard / linkBytesPerSecond + (bytes - shard) / peerBytesPerSecond) * 1e3;
+}
+
+/** Keys and values that a block's attention reads, where they come from DRAM; what is stored goes the other way. */
+function keyValueMs(
+  { kvHeads, headDim }: ModelSpec,
+  { kvBuffers, activationType, pageTokens }: Plan,
+  { devices }: HardwareProfile,
+  microBatches: readonly MicroBatchShape[],
+): number {
+  if (kvBuffers.count === 0 || devices.linkBytesPerSecond === null) return 0;
+  let pages = 0;
+  for (const { slices } of microBatches) {
+    for (const { startPosition } of slices) pages += pagesFor(startPosition, pageTokens);
+  }
+  const bytes = pages * blockPageBytes({ kvHeads, headDim, dtype: activationType, pageTokens });
+  return (bytes / devices.linkBytesPerSecond) * 1e3;
+}
+
+/** The busiest of the three, if it is busy most of the time. */
+function boundOf(
+  totalMs: number,
+  busy: { readonly drive: number; readonly link: number; readonly compute: number },
+  waitsForWeights: boolean,
+): Bound {
+  const most = Math.max(busy.drive, busy.link, busy.compute);
+  if (most < 0.8 * totalMs) return 'turns';
+  if (most === busy.compute) return waitsForWeights ? 'memory' : 'arithmetic';
+  return most === busy.drive ? 'drive' : 'link';
+}

@@ -1,0 +1,52 @@
+// Numbers of a pass that become indices into native memory: checked before any of them is written to a table.
+
+import { assert, OperatingError } from '../errors.js';
+import { pagesFor } from '../model/kv-cache.js';
+import type { ModelSpec } from '../model/model.js';
+import type { Plan } from '../plan/plan.js';
+import type { MicroBatch, SequenceSlice } from './pass.js';
+
+type PassModel = Pick<ModelSpec, 'vocabSize' | 'maxContextTokens'>;
+type PassPlan = Pick<Plan, 'kvPages' | 'pageTokens' | 'nll'>;
+
+/** Throws BAD_INPUT for tokens, or a programming error for what only this program makes. */
+export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: PassPlan): void {
+  const { slices, outputs, targets, sampling } = microBatch;
+  let tokens = 0;
+  for (const slice of slices) {
+    checkSlice(slice, model, plan);
+    tokens += slice.tokens.length;
+  }
+  assert(
+    outputs.every((index) => index >= 0 && index < tokens),
+    'outputs are tokens of the micro-batch',
+  );
+  assert(!sampling || sampling.length === outputs.length, 'every output is drawn in its own way');
+  if (!plan.nll) return;
+  assert(targets?.length === outputs.length, 'every output has a target');
+  const stray = targets.find((target) => target < 0 || target >= model.vocabSize);
+  if (stray === undefined) return;
+  throw new OperatingError(
+    'BAD_INPUT',
+    `token ${stray} is to be predicted, but the model's vocabulary has ${model.vocabSize} tokens`,
+  );
+}
+
+function checkSlice(slice: SequenceSlice, model: PassModel, plan: PassPlan): void {
+  const { tokens, startPosition, pages } = slice;
+  // Other arrays would be cut to whole numbers without a word. By name, since a class is another one in another realm.
+  assert(Object.prototype.toString.call(tokens) === '[object Int32Array]', 'tokens are an Int32Array');
+  assert(Number.isSafeInteger(startPosition) && startPosition >= 0, 'a slice begins at a position');
+  const context = startPosition + tokens.length;
+  if (context > (model.maxContextTokens ?? Number.POSITIVE_INFINITY)) {
+    throw new OperatingError(
+      'PROMPT_TOO_LONG',
+      `a sequence of ${context} tokens is to be computed, but the model's context is ${model.maxContextTokens}`,
+    );
+  }
+  const needed = pagesFor(context, plan.pageTokens);
+  for (let index = 0; index < needed; index++) {
+    const page = pages[index] ?? -1;
+    assert(Number.isInteger(page) && page >= 0 && page < plan.kvPages, 'pages are those of the cache');
+  }
+}

@@ -1,0 +1,144 @@
+// Everything one device holds beside the streamed layers: states, cache, logits, tables; allocated once from the plan.
+
+import { assert, present } from '../errors.js';
+import { headInputColumns } from '../model/forward-walk.js';
+import { Kernels, Workspace } from '../model/kernels.js';
+import { blockPageBytes, type KvShape, pageBytes, pagesFor } from '../model/kv-cache.js';
+import type { LayerLayout, Placement } from '../model/layout.js';
+import type { ModelSpec, Weights } from '../model/model.js';
+import type { Plan } from '../plan/plan.js';
+import type { Backend, Device, HostMemory } from '../port/backend.js';
+import { DTYPE_BYTES } from '../port/dtype.js';
+import type { Memory, Tensor } from '../port/ops.js';
+import { tensor } from '../port/tensor.js';
+import type { Trace } from '../trace.js';
+import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
+import { controlWords, placeBytes, resultBytes } from './pass.js';
+
+export interface DeviceState {
+  readonly device: Device;
+  readonly kernels: Kernels;
+  /** [passTokens, H] f32 */
+  readonly hidden: Tensor;
+  /** [rows, K] f32: what the head's projection takes, kept while the head's pieces go by. */
+  readonly headRows: Tensor;
+  /** [logitRows, logitColumns] f32 */
+  readonly logits: Tensor;
+  /** [rows] i32 */
+  readonly ids: Tensor;
+  /** [rows, 3] f32 */
+  readonly nllState: Tensor;
+  /** [passTokens] i32, and [rows] of the head's inputs: where they were not finite for the first time. */
+  readonly tokenPlaces: Tensor;
+  readonly headPlaces: Tensor;
+  /** Where JavaScript writes tables, and where the device reads them (the same memory, in place). */
+  readonly controlHost: HostMemory;
+  readonly controlWords: Int32Array;
+  readonly controlDevice: Memory;
+  /** Where results are copied for JavaScript, and at `placesOffset` the places. */
+  readonly results: HostMemory;
+  readonly placesOffset: number;
+  readonly fixed: Weights;
+  readonly kv: KvTier;
+}
+
+export function makeDeviceState(
+  backend: Backend,
+  device: Device,
+  model: ModelSpec,
+  plan: Plan,
+  contextTokens: number,
+  fixed: { readonly layout: LayerLayout; readonly host: HostMemory },
+  trace: Trace,
+): DeviceState {
+  const floats = (rows: number, columns: number) =>
+    tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
+  const headRowCount = Math.max(plan.sequences, plan.logitRows, plan.passTokens * Number(plan.nll));
+  const words = controlWords(plan, model.tables.length, pagesFor(contextTokens, plan.pageTokens));
+  const controlHost = backend.allocateHost(words * DTYPE_BYTES.i32, 'control');
+  const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);
+  const dtype = plan.activationType;
+  const kvShape: KvShape = {
+    blocks: model.blocks.length,
+    kvHeads: model.kvHeads,
+    headDim: model.headDim,
+    dtype,
+    pageTokens: plan.pageTokens,
+  };
+  const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
+  const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
+  const [placesOffset, placesBytes] = [
+    resultBytes(headRowCount, logitsRead),
+    placeBytes(plan.passTokens, headRowCount),
+  ];
+  const places = device.allocate(placesBytes);
+  return {
+    device,
+    kernels: new Kernels(device.compute, workspace, uploadConstants(backend, device, model)),
+    hidden: floats(plan.passTokens, model.hiddenSize),
+    headRows: floats(headRowCount, headInputColumns(model)),
+    logits: floats(plan.logitRows, plan.logitColumns),
+    ids: tensor(device.allocate(headRowCount * DTYPE_BYTES.i32), 0, 'i32', [headRowCount]),
+    nllState: floats(headRowCount, 3),
+    controlHost,
+    controlWords: new Int32Array(controlHost.bytes.buffer, controlHost.bytes.byteOffset, words),
+    controlDevice,
+    tokenPlaces: tensor(places, 0, 'i32', [plan.passTokens]),
+    headPlaces: tensor(places, plan.passTokens * DTYPE_BYTES.i32, 'i32', [headRowCount]),
+    results: backend.allocateHost(placesOffset + placesBytes, 'control'),
+    placesOffset,
+    fixed: placeFixed(device, fixed.layout, fixed.host),
+    kv: makeKvTier(backend, device, plan, kvShape, trace),
+  };
+}
+
+function makeKvTier(backend: Backend, device: Device, plan: Plan, shape: KvShape, trace: Trace): KvTier {
+  const { count, pages } = plan.kvBuffers;
+  if (count === 0) {
+    const memory = device.allocate(Math.max(1, plan.kvPages * pageBytes(shape)));
+    return new ResidentKv(memory, shape, plan.kvPages);
+  }
+  const sizeBytes = blockPageBytes(shape);
+  const host = Array.from({ length: shape.blocks }, () =>
+    backend.allocateHost(plan.kvPages * sizeBytes, 'cache'),
+  );
+  const buffers = Array.from({ length: count }, () => device.allocate(pages * sizeBytes));
+  return new StreamedKv({ device, host, shape, buffers, bufferPages: pages, trace });
+}
+
+/** Weights by key, where `placements` say they lie in `memory`. */
+export function weightsAt(memory: Memory, placements: readonly Placement[], layerName: string): Weights {
+  const byKey = new Map(
+    placements.map(({ weight, offsetBytes }) => [
+      weight.key,
+      tensor(memory, offsetBytes, weight.dtype, weight.shape),
+    ]),
+  );
+  const find = (key: string) => byKey.get(key) ?? null;
+  return Object.assign((key: string) => present(find(key), `${layerName}: weight ${key}`), {
+    optional: find,
+  });
+}
+
+function placeFixed(device: Device, layout: LayerLayout, host: HostMemory): Weights {
+  if (device.computesInPlace) return weightsAt(host, layout.host.placements, layout.layer.name);
+  const memory = device.allocate(Math.max(1, layout.device.sizeBytes));
+  for (const piece of layout.device.copies) {
+    device.compute.copy(memory, piece.deviceOffset, host, piece.hostOffset, piece.sizeBytes);
+  }
+  return weightsAt(memory, layout.device.placements, layout.layer.name);
+}
+
+function uploadConstants(backend: Backend, device: Device, model: ModelSpec): Map<string, Tensor> {
+  return new Map(
+    Object.entries(model.constants).map(([name, values]) => {
+      assert(values.length > 0, `constant ${name} has values`);
+      const host = backend.allocateHost(values.byteLength, 'control');
+      host.bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+      if (device.computesInPlace) return [name, tensor(host, 0, 'f32', [values.length])];
+      const memory = device.allocate(values.byteLength);
+      device.compute.copy(memory, 0, host, 0, values.byteLength);
+      return [name, tensor(memory, 0, 'f32', [values.length])];
+    }),
+  );
+}

@@ -1,0 +1,225 @@
+// Runs passes: takes each layer as it arrives, has every device queue its work on it, and gives the buffer back.
+
+import { assert, present } from '../errors.js';
+import { layoutLayer } from '../model/layout.js';
+import type { ModelSpec } from '../model/model.js';
+import type { Plan } from '../plan/plan.js';
+import type { Backend, DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
+import { allocateBuffers, type Buffers, keepFill, leasedCount } from '../stream/buffers.js';
+import type { LoadedLayer } from '../stream/load-ahead.js';
+import { Prefetcher } from '../stream/prefetch.js';
+import { measureReadLimit, type ReadLimit } from '../stream/read-limit.js';
+import { RowCache } from '../stream/row-cache.js';
+import { Schedule } from '../stream/schedule.js';
+import { WeightSource } from '../stream/weight-source.js';
+import type { Trace } from '../trace.js';
+import { DevicePass, type PassResult } from './device-pass.js';
+import { makeDeviceState } from './device-state.js';
+import type { Pass } from './pass.js';
+
+export class Executor {
+  readonly #model: ModelSpec;
+  readonly #plan: Plan;
+  readonly #backend: Backend;
+  readonly #source: WeightSource;
+  readonly #trace: Trace;
+  readonly #buffers: Buffers;
+  readonly #rowCaches: readonly RowCache[];
+  readonly #devices: readonly DevicePass[];
+  #session: { readonly schedule: Schedule; readonly prefetcher: Prefetcher; nextPass: number } | undefined;
+  #running: Promise<unknown> | undefined;
+
+  private constructor(
+    model: ModelSpec,
+    plan: Plan,
+    backend: Backend,
+    source: WeightSource,
+    trace: Trace,
+    fixedHost: HostMemory,
+    contextTokens: number,
+    loaded: ReadonlyMap<number, LoadedLayer>,
+  ) {
+    this.#model = model;
+    this.#plan = plan;
+    this.#backend = backend;
+    this.#source = source;
+    this.#trace = trace;
+    this.#buffers = allocateBuffers(backend, plan, loaded);
+    for (const [index, layer] of loaded) this.#takeIn(index, layer);
+    this.#rowCaches = model.tables.map((table, index) => {
+      const memory = backend.allocateHost(present(plan.rowCacheBytes[index], 'row cache size'), 'control');
+      const onRead = (span: ReadSpan) =>
+        trace.add({ lane: 'rows', owner: 'drive', name: table.key, ...span });
+      return new RowCache(table, source, memory, onRead);
+    });
+    const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
+    this.#devices = backend.devices.map((device) => {
+      const state = makeDeviceState(backend, device, model, plan, contextTokens, fixed, trace);
+      return new DevicePass(model, plan, state, this.#rowCaches, trace);
+    });
+  }
+
+  /**
+   * Opens the files, reads the few weights that stay on the device and allocates everything the plan states.
+   * Layers are not read here: the first pass is the load. Rejects with an OperatingError.
+   * @param contextTokens longest sequence, as the plan was made for
+   * @param loaded layers that were read ahead, by layer index: of those that the plan has rest in DRAM
+   */
+  static async create(
+    model: ModelSpec,
+    plan: Plan,
+    backend: Backend,
+    paths: readonly string[],
+    trace: Trace,
+    contextTokens: number,
+    loaded: ReadonlyMap<number, LoadedLayer> = new Map(),
+  ): Promise<Executor> {
+    const source = new WeightSource(backend, paths);
+    const { host } = layoutLayer(model.fixed);
+    const fixedHost = backend.allocateHost(Math.max(1, host.sizeBytes), 'control');
+    if (host.runs.length > 0) await source.readLayer(host, fixedHost, true);
+    return new Executor(model, plan, backend, source, trace, fixedHost, contextTokens, loaded);
+  }
+
+  get plan(): Plan {
+    return this.#plan;
+  }
+
+  get model(): ModelSpec {
+    return this.#model;
+  }
+
+  /** Each has its own block of micro-batches in a pass. */
+  get deviceCount(): number {
+    return this.#devices.length;
+  }
+
+  /** Buffers that are out: none between sessions. */
+  get leasedBuffers(): number {
+    return leasedCount(this.#buffers);
+  }
+
+  /** Starts the stream of layers for at most `passLimit` passes: fetching begins now. */
+  begin(passLimit: number): void {
+    assert(!this.#session, 'one session at a time');
+    const schedule = new Schedule(this.#plan.layers.length, passLimit);
+    const prefetcher = new Prefetcher(
+      this.#plan,
+      schedule,
+      this.#backend,
+      this.#source,
+      this.#buffers,
+      this.#trace,
+    );
+    this.#session = { schedule, prefetcher, nextPass: 0 };
+  }
+
+  /** That the session may still run. */
+  get passesLeft(): number {
+    const { schedule, nextPass } = present(this.#session, 'session');
+    return schedule.passLimit - nextPass;
+  }
+
+  /** Says that no more than `passes` further passes will come, so that nothing is fetched in vain. */
+  limitPasses(passes: number): void {
+    const session = present(this.#session, 'session');
+    session.schedule.limitPasses(session.nextPass + passes);
+  }
+
+  /** The drive's rate with the streamed layers and this executor's own host buffers; between sessions. */
+  async measureReadLimit(maxMs: number): Promise<ReadLimit> {
+    assert(!this.#session, 'no session runs');
+    const pool = present(this.#buffers.host, 'host buffers');
+    const leases = await Promise.all(Array.from({ length: pool.count }, () => pool.acquire()));
+    try {
+      const buffers = leases.map(({ buffer }) => buffer);
+      return await measureReadLimit(this.#backend, this.#source, this.#plan, buffers, maxMs);
+    } finally {
+      for (const lease of leases) lease.release();
+    }
+  }
+
+  /** Ends the session: buffers are back in their pools, nothing is read any more, and no queued work reads the tables. */
+  async end(): Promise<void> {
+    const session = this.#session;
+    this.#session = undefined;
+    await session?.prefetcher.stop();
+    // A pass that is cut off queues nothing more once it knows. Why it failed, it said itself.
+    await Promise.allSettled([this.#running]);
+    await Promise.all([...this.#devices, ...this.#rowCaches].map((part) => part.idle()));
+  }
+
+  /** A layer that was read ahead is one whose fill has begun. */
+  #takeIn(layerIndex: number, { read, ready }: LoadedLayer): void {
+    const { layout, tier } = present(this.#plan.layers[layerIndex], 'a layer of the plan');
+    assert(tier === 'dram', 'layers that were read ahead rest in DRAM');
+    const endMs = this.#trace.addRead(layout.layer.name, read);
+    keepFill(
+      this.#buffers,
+      layerIndex,
+      Promise.all([endMs, ready]).then(([ms]) => ms),
+    );
+  }
+
+  /** Runs every micro-batch of the pass through all layers. One pass at a time. */
+  run(pass: Pass): Promise<PassResult[]> {
+    const running = this.#run(pass);
+    this.#running = running;
+    return running;
+  }
+
+  /** Results of files that changed are given to nobody, and a failure that they caused is told as what it is. */
+  async #run(pass: Pass): Promise<PassResult[]> {
+    let results: PassResult[];
+    try {
+      results = await this.#compute(pass);
+    } catch (error) {
+      this.#backend.checkFiles();
+      throw error;
+    }
+    this.#backend.checkFiles();
+    return results;
+  }
+
+  async #compute(pass: Pass): Promise<PassResult[]> {
+    const session = present(this.#session, 'session');
+    assert(session.nextPass < session.schedule.passLimit, 'the session has passes left');
+    session.nextPass++;
+    for (const [index, device] of this.#devices.entries()) await device.begin(pass.perDevice[index] ?? []);
+    const ahead = layersAhead(Math.max(...pass.perDevice.map((microBatches) => microBatches.length)));
+    const queued: DeviceEvent[][] = [];
+    for (const [layerIndex, layer] of this.#plan.layers.entries()) {
+      await reached(queued[layerIndex - ahead] ?? []);
+      const staged = await session.prefetcher.next();
+      assert(staged.step.layerIndex === layerIndex, 'layers arrive in the order of the schedule');
+      const done: DeviceEvent[] = [];
+      try {
+        for (const [index, device] of this.#devices.entries()) {
+          done.push(device.queueLayer(layer, present(staged.perDevice[index], 'copy')));
+        }
+      } finally {
+        staged.release(done);
+      }
+      queued.push(done);
+    }
+    return Promise.all(this.#devices.map((device) => device.finish()));
+  }
+}
+
+/** A device's queue of kernels is finite, and a full one would block the JavaScript thread: about this many micro-batches of a layer fit. */
+const QUEUED_MICRO_BATCHES = 32;
+/** More keeps a device no busier. */
+const MOST_LAYERS_AHEAD = 16;
+
+/** How many layers may be queued beyond those that the devices have reached; two at least, so that none runs dry. */
+export function layersAhead(microBatches: number): number {
+  const fitting = Math.floor(QUEUED_MICRO_BATCHES / Math.max(1, microBatches));
+  return Math.min(MOST_LAYERS_AHEAD, Math.max(2, fitting));
+}
+
+/** Does not wait for what has been reached. A failed device is reported when the pass ends. */
+async function reached(events: readonly DeviceEvent[]): Promise<void> {
+  for (const event of events) {
+    if (Number.isNaN(event.timeMs)) await event.reached().catch(() => undefined);
+  }
+}

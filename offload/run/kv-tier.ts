@@ -1,0 +1,218 @@
+// A device's cached keys and values: all in its memory, or in DRAM and brought to it block by block, behind and ahead.
+
+import { assert, present } from '../errors.js';
+import type { BlockCache } from '../model/kernels.js';
+import { blockCache, blockPageBytes, type KvShape, PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
+import type { Device, DeviceEvent, HostMemory } from '../port/backend.js';
+import type { Memory } from '../port/ops.js';
+import type { Trace } from '../trace.js';
+import type { MicroBatch } from './pass.js';
+
+/** For every pass: `begin`, then per block and micro-batch `enter`, the block's kernels, `leave`. */
+export interface KvTier {
+  /** The micro-batches with page numbers as kernels are to read them. */
+  begin(microBatches: readonly MicroBatch[]): readonly MicroBatch[];
+  /** The cache that the block's kernels use for this micro-batch; they are queued after what brings it. */
+  enter(block: number, microBatch: number): BlockCache;
+  /** What the kernels wrote goes where it rests. */
+  leave(block: number, microBatch: number): void;
+  /** Resolves when nothing queued here runs any more; never rejects. */
+  idle(): Promise<void>;
+}
+
+/** All of it in the device's memory. */
+export class ResidentKv implements KvTier {
+  readonly #memory: Memory;
+  readonly #shape: KvShape;
+  readonly #pages: number;
+
+  constructor(memory: Memory, shape: KvShape, pages: number) {
+    this.#memory = memory;
+    this.#shape = shape;
+    this.#pages = pages;
+  }
+
+  begin(microBatches: readonly MicroBatch[]): readonly MicroBatch[] {
+    return microBatches;
+  }
+
+  enter(block: number): BlockCache {
+    return blockCache(this.#memory, this.#shape, this.#pages, block);
+  }
+
+  leave(): void {}
+
+  async idle(): Promise<void> {}
+}
+
+export interface StreamedKvOptions {
+  readonly device: Device;
+  /** Per block: pages one after the other, keys and values of a page beside each other. */
+  readonly host: readonly HostMemory[];
+  readonly shape: KvShape;
+  /** Each holds the pages of one micro-batch in one block. */
+  readonly buffers: readonly Memory[];
+  readonly bufferPages: number;
+  readonly trace: Trace;
+}
+
+/** Consecutive pages, both where they rest and in the buffer. */
+interface PageRun {
+  readonly hostPage: number;
+  readonly bufferPage: number;
+  count: number;
+}
+
+interface Traffic {
+  readonly loads: readonly PageRun[];
+  readonly stores: readonly PageRun[];
+  /** The micro-batch of the same pass, before this one, that stores what this one loads. */
+  readonly follows: number | undefined;
+}
+
+interface Buffer {
+  readonly memory: Memory;
+  /** Until which its former content is read or stored. */
+  after: DeviceEvent | undefined;
+}
+
+/**
+ * Buffers take turns: each is filled by the `load` stream, used by `compute`, and emptied by the `store` stream, with
+ * nothing but events between them, so that loads run ahead of compute by as many buffers as there are.
+ */
+export class StreamedKv implements KvTier {
+  readonly #options: StreamedKvOptions;
+  readonly #buffers: readonly Buffer[];
+  readonly #pageBytes: number;
+  readonly #pageTokens: number;
+  #turn = 0;
+  #traffic: readonly Traffic[] = [];
+  /** Per block: the last store of earlier passes, and those of this pass by micro-batch. */
+  readonly #before = new Map<number, DeviceEvent>();
+  #stored = new Map<number, Map<number, DeviceEvent>>();
+
+  constructor(options: StreamedKvOptions) {
+    assert(options.buffers.length > 0, 'there are buffers for keys and values');
+    this.#options = options;
+    this.#buffers = options.buffers.map((memory) => ({ memory, after: undefined }));
+    this.#pageBytes = blockPageBytes(options.shape);
+    this.#pageTokens = options.shape.pageTokens ?? PAGE_TOKENS;
+  }
+
+  begin(microBatches: readonly MicroBatch[]): readonly MicroBatch[] {
+    for (const [block, events] of this.#stored) {
+      // Stores of one stream end in order, so the last one stands for all.
+      const last = [...events.values()].at(-1);
+      if (last) this.#before.set(block, last);
+    }
+    this.#stored = new Map();
+    this.#traffic = microBatches.map((microBatch, index) =>
+      trafficOf(microBatch, microBatches.slice(0, index), this.#pageTokens),
+    );
+    return microBatches.map((microBatch) => this.#renumbered(microBatch));
+  }
+
+  enter(block: number, microBatch: number): BlockCache {
+    const { device, shape, bufferPages } = this.#options;
+    const buffer = this.#current();
+    const { loads, follows } = present(this.#traffic[microBatch], 'micro-batch');
+    const filler = loads.length > 0 ? device.load : device.compute;
+    if (buffer.after) filler.wait(buffer.after);
+    if (loads.length > 0) {
+      const stored = follows === undefined ? this.#before.get(block) : this.#stored.get(block)?.get(follows);
+      if (stored) device.load.wait(stored);
+      const started = device.load.record();
+      for (const run of loads) {
+        const { to, from, bytes } = this.#bytesOf(run);
+        device.load.copy(buffer.memory, to, this.#host(block), from, bytes);
+      }
+      device.compute.wait(this.#ended('load', block, started, loads));
+    }
+    return blockCache(buffer.memory, shape, bufferPages, 0);
+  }
+
+  leave(block: number, microBatch: number): void {
+    const { device } = this.#options;
+    const buffer = this.#current();
+    const { stores } = present(this.#traffic[microBatch], 'micro-batch');
+    device.store.wait(device.compute.record());
+    const started = device.store.record();
+    for (const run of stores) {
+      const { to, from, bytes } = this.#bytesOf(run);
+      device.store.copy(this.#host(block), from, buffer.memory, to, bytes);
+    }
+    const ended = this.#ended('store', block, started, stores);
+    buffer.after = ended;
+    const stored = this.#stored.get(block) ?? new Map<number, DeviceEvent>();
+    this.#stored.set(block, stored.set(microBatch, ended));
+    this.#turn++;
+  }
+
+  async idle(): Promise<void> {
+    const { load, store } = this.#options.device;
+    await Promise.allSettled([load, store].map((stream) => stream.record().reached()));
+  }
+
+  #current(): Buffer {
+    return present(this.#buffers[this.#turn % this.#buffers.length], 'buffer');
+  }
+
+  #host(block: number): HostMemory {
+    return present(this.#options.host[block], 'keys and values of a block');
+  }
+
+  #bytesOf({ bufferPage, hostPage, count }: PageRun): { to: number; from: number; bytes: number } {
+    const each = this.#pageBytes;
+    return { to: bufferPage * each, from: hostPage * each, bytes: count * each };
+  }
+
+  /** Pages by their place in the buffer, where the sequences of the micro-batch lie one after the other. */
+  #renumbered(microBatch: MicroBatch): MicroBatch {
+    let next = 0;
+    const slices = microBatch.slices.map((slice) => {
+      const count = pagesFor(slice.startPosition + slice.tokens.length, this.#pageTokens);
+      const first = next;
+      next += count;
+      return { ...slice, pages: Array.from({ length: count }, (_, index) => first + index) };
+    });
+    assert(next <= this.#options.bufferPages, 'a buffer holds the pages of a micro-batch');
+    return { ...microBatch, slices };
+  }
+
+  #ended(kind: 'load' | 'store', block: number, started: DeviceEvent, runs: readonly PageRun[]): DeviceEvent {
+    const { device, trace } = this.#options;
+    const ended = device[kind].record();
+    const bytes = runs.reduce((sum, { count }) => sum + count, 0) * this.#pageBytes;
+    const lane = kind === 'load' ? 'kv dram→gpu' : 'kv gpu→dram';
+    trace.addWhenReached({ lane, owner: device.name, name: `block ${block}`, bytes }, started, ended);
+    return ended;
+  }
+}
+
+/** Loads what earlier passes, or micro-batches, have stored of its sequences; stores the pages it writes to. */
+function trafficOf({ slices }: MicroBatch, earlier: readonly MicroBatch[], pageTokens: number): Traffic {
+  const loads: PageRun[] = [];
+  const stores: PageRun[] = [];
+  let first = 0;
+  for (const { startPosition, tokens, pages } of slices) {
+    const end = pagesFor(startPosition + tokens.length, pageTokens);
+    const known = pagesFor(startPosition, pageTokens);
+    for (let index = 0; index < end; index++) {
+      const hostPage = present(pages[index], 'page');
+      if (index < known) append(loads, hostPage, first + index);
+      if (index >= Math.floor(startPosition / pageTokens)) append(stores, hostPage, first + index);
+    }
+    first += end;
+  }
+  const mine = new Set(slices.map(({ pages }) => pages[0]));
+  const follows = earlier.findLastIndex((other) => other.slices.some(({ pages }) => mine.has(pages[0])));
+  return { loads, stores, follows: follows < 0 ? undefined : follows };
+}
+
+function append(runs: PageRun[], hostPage: number, bufferPage: number): void {
+  const last = runs.at(-1);
+  const continues =
+    last && last.hostPage + last.count === hostPage && last.bufferPage + last.count === bufferPage;
+  if (continues) last.count++;
+  else runs.push({ hostPage, bufferPage, count: 1 });
+}

@@ -1,0 +1,209 @@
+// One traversal of all layers: its micro-batches, and the integer tables that kernels read about them.
+
+import { assert, present } from '../errors.js';
+import type { SequenceLength } from '../model/kernels.js';
+import { PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
+import type { Plan } from '../plan/plan.js';
+import { DTYPE_BYTES } from '../port/dtype.js';
+import type { AttentionTables, Memory, SamplingTables, Tensor } from '../port/ops.js';
+import { tensor } from '../port/tensor.js';
+import { roundUp } from '../units.js';
+
+/** Consecutive tokens of one sequence. */
+export interface SequenceSlice {
+  /** Position of the first token. */
+  readonly startPosition: number;
+  /** Row of the token table, per token. */
+  readonly tokens: Int32Array;
+  /**
+   * Tokens of the sequence that are known when these are computed, however its work is cut; absent where these are the
+   * last. Only rotations that depend on the length ask for it.
+   */
+  readonly knownTokens?: number;
+  /** Cache pages of the sequence, in order; they cover all positions up to the slice's last. */
+  readonly pages: readonly number[];
+}
+
+/** How the token of an output is drawn; meanings as in the `sample` operation. */
+export interface SamplingRow {
+  /** 0 takes the likeliest. */
+  readonly temperature: number;
+  /** 0 for all. */
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
+  /** Tokens that the penalty applies to; empty where it is 1. */
+  readonly history: Int32Array;
+  /** 32 of them. */
+  readonly randomBits: number;
+}
+
+/** Sequences computed together, packed without padding. */
+export interface MicroBatch {
+  readonly slices: readonly SequenceSlice[];
+  /** Tokens (by index in the micro-batch) whose next token is wanted. */
+  readonly outputs: Int32Array;
+  /** For output `nll`: the token that follows, per output. */
+  readonly targets?: Int32Array;
+  /** For output `tokens`, per output; absent: the likeliest token. */
+  readonly sampling?: readonly SamplingRow[];
+  /** Each token's first place is noted at which its hidden state is not finite: to say where a fault began. */
+  readonly watched?: boolean;
+}
+
+/** A block of micro-batches per device; all pass through each residency of a layer. */
+export interface Pass {
+  readonly perDevice: readonly (readonly MicroBatch[])[];
+}
+
+export function tokenCount(microBatch: MicroBatch): number {
+  return microBatch.slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
+}
+
+/** Which row of a table each token of the micro-batch wants. */
+export function tableRows(from: 'token' | 'position', offset: number, microBatch: MicroBatch): Int32Array {
+  const result = new Int32Array(tokenCount(microBatch));
+  let next = 0;
+  for (const { tokens, startPosition } of microBatch.slices) {
+    if (from === 'token') result.set(tokens, next);
+    else for (let i = 0; i < tokens.length; i++) result[next + i] = startPosition + i + offset;
+    next += tokens.length;
+  }
+  return result;
+}
+
+/** Bytes of what one pass yields at most: a row of likelihood sums per output, or whole rows of logits. */
+export function resultBytes(headRows: number, logitsRead: number): number {
+  return Math.max(headRows * 3, logitsRead) * DTYPE_BYTES.f32;
+}
+
+/** Bytes of the places that are noted of a watched pass's tokens and outputs. */
+export function placeBytes(passTokens: number, headRows: number): number {
+  return (passTokens + headRows) * DTYPE_BYTES.i32;
+}
+
+/**
+ * Tables of pages have a length that is a multiple of this, and contexts are stated as one: so the operations of a
+ * decoding step are the same as the step's before for a long time, and a device can repeat them.
+ */
+const STABLE_STEPS = 256;
+
+/** Settings and draw of an output. */
+const SAMPLING_WORDS = 8;
+
+/** Int32 words that the tables of all micro-batches of a pass need at most. */
+export function controlWords(
+  plan: Pick<Plan, 'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens'>,
+  tableCount: number,
+  pagesPerSequence: number,
+): number {
+  const microBatches = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
+  const slices = plan.sequences + microBatches;
+  const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
+  const sampling = plan.sequences * SAMPLING_WORDS + plan.historyTokens;
+  const tables = slices * (4 + pagesPerSequence) + microBatches * STABLE_STEPS;
+  return plan.passTokens * perToken + tables + sampling;
+}
+
+/** The tables of one micro-batch as tensors over one run of int32 words. */
+export interface ControlTables {
+  readonly firstWord: number;
+  readonly words: number;
+  readonly attention: AttentionTables;
+  /** By sequence. */
+  readonly lengths: readonly SequenceLength[];
+  /** [T] per table of the model. */
+  readonly rows: readonly Tensor[];
+  /** [R] */
+  readonly outputs: Tensor;
+  /** [R] */
+  readonly targets: Tensor;
+  readonly sampling: SamplingTables | undefined;
+}
+
+/**
+ * Writes a micro-batch's tables at `firstWord` of the host's words; the tensors refer to the same place in `memory`.
+ * @param rows per table of the model, the row of each token in its look-up
+ */
+export function writeControl(
+  microBatch: MicroBatch,
+  rows: readonly Int32Array[],
+  words: Int32Array,
+  firstWord: number,
+  memory: Memory,
+  pageTokens = PAGE_TOKENS,
+): ControlTables {
+  let next = firstWord;
+  const put = (values: ArrayLike<number>, shape: readonly number[] = [values.length]): Tensor => {
+    assert(next + values.length <= words.length, 'the control tables hold the pass');
+    words.set(values, next);
+    const result = tensor(memory, next * DTYPE_BYTES.i32, 'i32', shape);
+    next += values.length;
+    return result;
+  };
+  const positions: number[] = [];
+  const slots: number[] = [];
+  const sequences: number[] = [];
+  const pages: number[] = [];
+  let maxContextTokens = 0;
+  for (const slice of microBatch.slices) {
+    const context = slice.startPosition + slice.tokens.length;
+    assert(slice.pages.length >= pagesFor(context, pageTokens), 'a sequence has pages for all its positions');
+    sequences.push(positions.length, slice.tokens.length, context, pages.length);
+    for (let position = slice.startPosition; position < context; position++) {
+      positions.push(position);
+      const page = present(slice.pages[Math.floor(position / pageTokens)], 'page');
+      slots.push(page * pageTokens + (position % pageTokens));
+    }
+    for (let index = 0; index < pagesFor(context, pageTokens); index++)
+      pages.push(present(slice.pages[index], 'page'));
+    maxContextTokens = Math.max(maxContextTokens, context);
+  }
+  while (pages.length % STABLE_STEPS !== 0) pages.push(0);
+  // What varies in length comes last.
+  const sequenceTable = put(sequences, [microBatch.slices.length, 4]);
+  const [slotTable, positionTable] = [put(slots), put(positions)];
+  const rowTensors = rows.map((indices) => put(indices));
+  const outputs = put(microBatch.outputs);
+  const targets = put(microBatch.targets ?? new Int32Array(microBatch.outputs.length));
+  const attention = {
+    sequences: sequenceTable,
+    pages: put(pages),
+    slots: slotTable,
+    positions: positionTable,
+    maxContextTokens: roundUp(maxContextTokens, STABLE_STEPS),
+  };
+  const lengths = microBatch.slices.map(({ tokens, startPosition, knownTokens }) => ({
+    tokens: tokens.length,
+    knownTokens: knownTokens ?? startPosition + tokens.length,
+  }));
+  const sampling = microBatch.sampling && putSampling(microBatch.sampling, put);
+  const written = next - firstWord;
+  return { firstWord, words: written, attention, lengths, rows: rowTensors, outputs, targets, sampling };
+}
+
+function putSampling(
+  sampling: readonly SamplingRow[],
+  put: (values: ArrayLike<number>, shape?: readonly number[]) => Tensor,
+): SamplingTables {
+  const settings = Float32Array.from(
+    sampling.flatMap((row) => [row.temperature, row.topP, row.minP, row.repetitionPenalty]),
+  );
+  let entries = 0;
+  const draws = sampling.flatMap(({ topK, randomBits, history }) => {
+    entries += history.length;
+    return [topK, randomBits | 0, entries - history.length, history.length];
+  });
+  const history = new Int32Array(entries);
+  sampling.reduce((at, row) => {
+    history.set(row.history, at);
+    return at + row.history.length;
+  }, 0);
+  return {
+    // The same words, seen as floats by the kernel.
+    settings: { ...put(new Int32Array(settings.buffer), [sampling.length, 4]), dtype: 'f32' },
+    draws: put(draws, [sampling.length, 4]),
+    history: put(history),
+  };
+}

@@ -1,0 +1,80 @@
+// The buffers of all hops, allocated once from the plan; prefetchers of consecutive sessions share them.
+
+import { assert } from '../errors.js';
+import { gatheredBytes } from '../model/layout.js';
+import type { Plan } from '../plan/plan.js';
+import type { Backend, DeviceEvent, HostMemory } from '../port/backend.js';
+import type { Memory } from '../port/ops.js';
+import { BufferPool } from './pool.js';
+
+/** A layer that rests on the devices: whole on each of them. */
+export interface DeviceResident {
+  /** Per device. */
+  readonly memories: readonly Memory[];
+  /** Per device, what compute waits for; undefined until the copies are queued. Nothing is written there afterwards. */
+  ready: readonly (readonly DeviceEvent[])[] | undefined;
+}
+
+export interface Buffers {
+  /** Null where no layer streams from a drive, nor passes through DRAM to rest on the devices. */
+  readonly host: BufferPool<HostMemory> | null;
+  /** One pool per device; empty where the devices compute in place. */
+  readonly device: readonly BufferPool<Memory>[];
+  /** Memory of the layers that rest in DRAM, by layer index. */
+  readonly residents: ReadonlyMap<number, HostMemory>;
+  /** Fills begun, by layer index: the first pass is the load. */
+  readonly filled: Map<number, Promise<number>>;
+  /** The layers that rest on the devices, by layer index. */
+  readonly onDevices: ReadonlyMap<number, DeviceResident>;
+}
+
+/** @param loaded memory of layers that were read ahead, by layer index */
+export function allocateBuffers(
+  backend: Backend,
+  plan: Plan,
+  loaded: ReadonlyMap<number, { readonly memory: HostMemory }> = new Map(),
+): Buffers {
+  const { hostBuffers, deviceBuffers } = plan;
+  const host = times(hostBuffers.count, () => backend.allocateHost(hostBuffers.sizeBytes, 'stream'));
+  const residents = new Map<number, HostMemory>();
+  const onDevices = new Map<number, DeviceResident>();
+  const apart = backend.devices.filter((device) => !device.computesInPlace);
+  for (const [index, { tier, layout }] of plan.layers.entries()) {
+    if (tier === 'dram') {
+      const memory = loaded.get(index)?.memory ?? backend.allocateHost(layout.host.sizeBytes, 'resident');
+      residents.set(index, memory);
+    }
+    if (tier !== 'gpu') continue;
+    assert(apart.length === backend.devices.length, 'layers rest on devices that have memory of their own');
+    const sizeBytes = gatheredBytes(layout.device.sizeBytes, apart.length);
+    const memories = apart.map((device) => device.allocate(sizeBytes));
+    onDevices.set(index, { memories, ready: undefined });
+  }
+  const passing = plan.layers.some(({ tier }) => tier !== 'gpu') ? apart : [];
+  return {
+    host: host.length > 0 ? new BufferPool('host', host) : null,
+    device: passing.map((device) => {
+      const memories = times(deviceBuffers.count, () => device.allocate(deviceBuffers.sizeBytes));
+      return new BufferPool(device.name, memories);
+    }),
+    residents,
+    filled: new Map(),
+    onDevices,
+  };
+}
+
+/** Remembers that the layer is being read into its memory; one that fails is read again by the next session. */
+export function keepFill({ filled }: Buffers, layerIndex: number, ready: Promise<number>): Promise<number> {
+  filled.set(layerIndex, ready);
+  ready.catch(() => filled.delete(layerIndex));
+  return ready;
+}
+
+/** Buffers that are out. */
+export function leasedCount({ host, device }: Buffers): number {
+  return device.reduce((sum, pool) => sum + pool.leased, host?.leased ?? 0);
+}
+
+function times<T>(count: number, make: () => T): T[] {
+  return Array.from({ length: count }, make);
+}

@@ -1,0 +1,83 @@
+// Reads the first layers into DRAM before there is a device or a plan: starting a driver takes as long as gigabytes do.
+
+import type { NativeBackend } from '../backends/native-backend.js';
+import { NativeHost } from '../backends/native-host.js';
+import { layoutLayer } from '../model/layout.js';
+import type { ModelSpec } from '../model/model.js';
+import type { HostMemory, ReadSpan } from '../port/backend.js';
+import type { IoOptions } from '../port/native.js';
+import { GiB } from '../units.js';
+import { WeightSource } from './weight-source.js';
+
+/** A layer in its own memory, or on its way there. */
+export interface LoadedLayer {
+  readonly memory: HostMemory;
+  readonly read: Promise<ReadSpan>;
+  /** Devices reach the memory, once the read is done. */
+  readonly ready: Promise<unknown>;
+}
+
+/** As much is queued at once: what a drive reads while JavaScript waits for a driver. */
+const QUEUED_BYTES = 4 * GiB;
+
+/**
+ * Only where all layers will rest in DRAM, whatever the devices are: blocks are read in order, from construction until
+ * a backend takes over.
+ */
+export class LoadAhead {
+  readonly host: NativeHost;
+  readonly #model: ModelSpec;
+  readonly #source: WeightSource;
+  readonly #loaded = new Map<number, Omit<LoadedLayer, 'ready'>>();
+  #queuedBytes = 0;
+  #ended = false;
+
+  /** Throws an OperatingError where a file cannot be opened, or memory not be mapped. */
+  constructor(model: ModelSpec, paths: readonly string[], io: Partial<IoOptions> = {}) {
+    this.#model = model;
+    this.host = new NativeHost(io);
+    this.#source = new WeightSource(this.host, paths);
+    this.#fill();
+  }
+
+  /** By index of the block. No other is begun; the backend must have this host. */
+  handOver(backend: NativeBackend): ReadonlyMap<number, LoadedLayer> {
+    this.#ended = true;
+    const adopted = new Map<number, LoadedLayer>();
+    for (const [index, { memory, read }] of this.#loaded) {
+      adopted.set(index, { memory, read, ready: observed(backend.adopt(memory, read)) });
+    }
+    return adopted;
+  }
+
+  /** Where no backend took over; does no harm after that one's close. Resolves when nothing is read any more. */
+  close(): Promise<void> {
+    this.#ended = true;
+    return this.host.close();
+  }
+
+  #fill(): void {
+    for (const block of this.#model.blocks.slice(this.#loaded.size)) {
+      if (this.#ended || this.#queuedBytes >= QUEUED_BYTES) return;
+      const { host: layout } = layoutLayer(block);
+      const memory = this.host.allocate(layout.sizeBytes, 'resident');
+      const read = observed(this.#source.readLayer(layout, memory));
+      this.#queuedBytes += layout.sizeBytes;
+      this.#loaded.set(this.#loaded.size, { memory, read });
+      const goOn = () => {
+        this.#queuedBytes -= layout.sizeBytes;
+        this.#fill();
+      };
+      // Of a read that failed, whoever wants the layer is told; memory that is refused, the plan will ask for again.
+      read.then(goOn).catch(() => {
+        this.#ended = true;
+      });
+    }
+  }
+}
+
+/** Whoever waits for it sees its failure; until somebody does, it is not unhandled. */
+function observed<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
+}

@@ -1,0 +1,159 @@
+// How a layer in DRAM reaches several devices: in shards that they gather from each other, or whole over each one's link.
+
+import { present } from '../errors.js';
+import { copiesOfShard, cutShards, type DeviceLayout, type Shard } from '../model/layout.js';
+import type { Backend, Device, DeviceEvent, HostMemory } from '../port/backend.js';
+import type { Memory } from '../port/ops.js';
+
+/** By whom devices gather shards: copies from peer to peer, NCCL, or nobody. */
+export type GatherBy = 'peer' | 'nccl' | 'none';
+
+export interface Transfer {
+  /**
+   * `shards`: each device pulls its part of a layer over its own link, and the rest is gathered from the others;
+   * `whole`: each pulls all of it.
+   */
+  readonly kind: 'shards' | 'whole';
+  /** `none` for whole layers. */
+  readonly by: GatherBy;
+  /** Why, in a sentence without a full stop. */
+  readonly reason: string;
+  /** What gathering takes of each device's memory beside the buffers. */
+  readonly deviceBytes: number;
+}
+
+export function makeTransfer(by: GatherBy, reason: string, deviceBytes = 0): Transfer {
+  return { kind: by === 'none' ? 'whole' : 'shards', by, reason, deviceBytes };
+}
+
+/** Where nothing was measured: several devices gather. */
+export function defaultTransfer(deviceCount: number, computesInPlace: boolean): Transfer {
+  if (computesInPlace) return makeTransfer('none', 'devices compute on DRAM in place');
+  if (deviceCount === 1) return makeTransfer('none', 'one device pulls every layer over its own link');
+  return makeTransfer('peer', `${shardsOf(deviceCount)} by peer copies`);
+}
+
+/** For reasons: `each of 4 devices pulls a quarter …`, in figures. */
+export function shardsOf(deviceCount: number): string {
+  return `each of ${deviceCount} devices pulls 1/${deviceCount} of a layer over its own link and gathers the rest`;
+}
+
+/** Where a layer goes on one device, and the queued work that must end before. */
+export interface Target {
+  readonly buffer: Memory;
+  readonly after: readonly DeviceEvent[];
+}
+
+/** What must be reached until the layer is on a device; the same event twice where nothing is gathered. */
+export interface Arrival {
+  readonly fetched: DeviceEvent;
+  readonly gathered: DeviceEvent;
+}
+
+/** Is told of every span of both hops. */
+export type TellSpan = (
+  lane: 'dram→gpu' | 'gather',
+  device: Device,
+  bytes: number,
+  started: DeviceEvent,
+  ended: DeviceEvent,
+) => void;
+
+/** Queues a layer's way from `from` to one target per device. Nothing here waits. */
+export function queueTransfer(
+  backend: Pick<Backend, 'devices' | 'collective'>,
+  by: GatherBy,
+  layout: DeviceLayout,
+  from: HostMemory,
+  targets: readonly Target[],
+  tell: TellSpan,
+): Arrival[] {
+  const { devices } = backend;
+  const whole = { startBytes: 0, endBytes: layout.sizeBytes };
+  const shards = by === 'none' ? devices.map(() => whole) : cutShards(layout.sizeBytes, devices.length);
+  const fetched = devices.map((device, g) => {
+    const { buffer, after } = present(targets[g], 'target');
+    for (const event of after) device.fetch.wait(event);
+    const started = device.fetch.record();
+    const pieces = copiesOfShard(layout, present(shards[g], 'shard'));
+    for (const piece of pieces) {
+      device.fetch.copy(buffer, piece.deviceOffset, from, piece.hostOffset, piece.sizeBytes);
+    }
+    const ended = device.fetch.record();
+    const bytes = pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0);
+    tell('dram→gpu', device, bytes, started, ended);
+    return ended;
+  });
+  const gathered = gather(backend, by, targets, shards, fetched, tell);
+  return fetched.map((event, g) => ({ fetched: event, gathered: present(gathered[g], 'event') }));
+}
+
+function gather(
+  backend: Pick<Backend, 'devices' | 'collective'>,
+  by: GatherBy,
+  targets: readonly Target[],
+  shards: readonly Shard[],
+  fetched: readonly DeviceEvent[],
+  tell: TellSpan,
+): readonly DeviceEvent[] {
+  if (by === 'none' || backend.devices.length === 1) return fetched;
+  return by === 'peer'
+    ? gatherFromPeers(backend.devices, targets, shards, fetched, tell)
+    : gatherTogether(backend, targets, shards, fetched, tell);
+}
+
+/** Each device copies the others' shards as soon as each is there. */
+function gatherFromPeers(
+  devices: readonly Device[],
+  targets: readonly Target[],
+  shards: readonly Shard[],
+  fetched: readonly DeviceEvent[],
+  tell: TellSpan,
+): DeviceEvent[] {
+  return devices.map((device, g) => {
+    const mine = present(targets[g], 'target');
+    // The buffer's former readers must be done before peers' shards overwrite it.
+    for (const event of mine.after) device.gather.wait(event);
+    let started: DeviceEvent | undefined;
+    let bytes = 0;
+    shards.forEach((shard, peer) => {
+      if (peer === g || shard.startBytes === shard.endBytes) return;
+      device.gather.wait(present(fetched[peer], 'event'));
+      started ??= device.gather.record();
+      const sizeBytes = shard.endBytes - shard.startBytes;
+      const from = present(targets[peer], 'target').buffer;
+      device.gather.copy(mine.buffer, shard.startBytes, from, shard.startBytes, sizeBytes);
+      bytes += sizeBytes;
+    });
+    const ended = device.gather.record();
+    tell('gather', device, bytes, started ?? ended, ended);
+    return ended;
+  });
+}
+
+/** All devices begin when all shards are there: each one's part writes into the buffers of the others. */
+function gatherTogether(
+  { devices, collective }: Pick<Backend, 'devices' | 'collective'>,
+  targets: readonly Target[],
+  shards: readonly Shard[],
+  fetched: readonly DeviceEvent[],
+  tell: TellSpan,
+): DeviceEvent[] {
+  // A shard was fetched after its buffer's former readers were done, so these waits are for them as well.
+  for (const device of devices) for (const event of fetched) device.gather.wait(event);
+  const started = devices.map((device) => device.gather.record());
+  const [first] = shards;
+  present(collective, 'what gathers on all devices together').gather(
+    targets.map(({ buffer }) => buffer),
+    first ? first.endBytes - first.startBytes : 0,
+  );
+  return devices.map((device, g) => {
+    const ended = device.gather.record();
+    const bytes = shards.reduce(
+      (sum, { startBytes, endBytes }, peer) => sum + (peer === g ? 0 : endBytes - startBytes),
+      0,
+    );
+    tell('gather', device, bytes, present(started[g], 'event'), ended);
+    return ended;
+  });
+}

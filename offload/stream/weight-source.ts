@@ -1,0 +1,83 @@
+// Reads layers and table rows from the checkpoint's files, in place.
+
+import { assert, present } from '../errors.js';
+import type { HostLayout } from '../model/layout.js';
+import type { RowTable } from '../model/model.js';
+import {
+  type Backend,
+  type FileRef,
+  type HostMemory,
+  READ_ALIGNMENT_BYTES,
+  type ReadSpan,
+} from '../port/backend.js';
+import { roundDown, roundUp } from '../units.js';
+
+type Reader = Pick<Backend, 'openFile' | 'read'>;
+
+export class WeightSource {
+  readonly #reader: Reader;
+  readonly #files: readonly FileRef[];
+
+  /** Opens every file; throws an OperatingError for the first that cannot be opened. */
+  constructor(reader: Reader, paths: readonly string[]) {
+    this.#reader = reader;
+    this.#files = paths.map((path) => reader.openFile(path));
+  }
+
+  get files(): readonly FileRef[] {
+    return this.#files;
+  }
+
+  /** Fills `into` with the layer as `layout` says; `urgent` as with `Backend.read`. */
+  readLayer(layout: HostLayout, into: HostMemory, urgent = false): Promise<ReadSpan> {
+    const requests = layout.runs.map((run) => ({
+      file: this.#file(run.fileIndex),
+      fileOffset: run.fileOffset,
+      sizeBytes: run.sizeBytes,
+      requiredBytes: run.requiredBytes,
+      memoryOffset: run.bufferOffset,
+    }));
+    return this.#reader.read(requests, into, urgent);
+  }
+
+  /** Reads rows of a table, each into its own slot of `rowSlotBytes(table)` bytes, before layers that are queued. */
+  readRows(
+    table: RowTable,
+    rows: readonly { row: number; slotOffset: number }[],
+    into: HostMemory,
+  ): Promise<ReadSpan> {
+    const requests = rows.map(({ row, slotOffset }) => {
+      const { start, offsetInSlot, rowBytes } = rowPlace(table, row);
+      return {
+        file: this.#file(table.extent.fileIndex),
+        fileOffset: start,
+        sizeBytes: roundUp(offsetInSlot + rowBytes, READ_ALIGNMENT_BYTES),
+        requiredBytes: offsetInSlot + rowBytes,
+        memoryOffset: slotOffset,
+      };
+    });
+    return this.#reader.read(requests, into, true);
+  }
+
+  #file(index: number): FileRef {
+    return present(this.#files[index], `file ${index}`);
+  }
+}
+
+/** Where a row lies: the aligned start of the read that fetches it, and its offset in what is read. */
+export function rowPlace(
+  table: RowTable,
+  row: number,
+): { start: number; offsetInSlot: number; rowBytes: number } {
+  assert(row >= 0 && row < table.rowCount, 'a row lies inside its table');
+  const rowBytes = table.extent.sizeBytes / table.rowCount;
+  const fileOffset = table.extent.fileOffset + row * rowBytes;
+  const start = roundDown(fileOffset, READ_ALIGNMENT_BYTES);
+  return { start, offsetInSlot: fileOffset - start, rowBytes };
+}
+
+/** Bytes that one row needs in a host buffer: the aligned superset of any row. */
+export function rowSlotBytes(table: RowTable): number {
+  const rowBytes = table.extent.sizeBytes / table.rowCount;
+  return roundUp(rowBytes + READ_ALIGNMENT_BYTES - 1, READ_ALIGNMENT_BYTES);
+}

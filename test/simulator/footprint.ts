@@ -1,0 +1,180 @@
+// Exactly which bytes an operation reads and writes: look-ups and the cache touch only the rows that their tables name.
+
+import { assert, present } from '../../offload/errors.js';
+import { pagesFor } from '../../offload/model/kv-cache.js';
+import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
+import { effects, type Op, spanBytes, type Tensor } from '../../offload/port/ops.js';
+import { dimension } from '../../offload/port/tensor.js';
+import { type ByteRun, HazardError, type SimulatedMemory, simulated } from './memory.js';
+
+export interface Footprint {
+  readonly reads: ByteRun[];
+  readonly writes: ByteRun[];
+}
+
+/** Indices are taken from the tables' present content, so call it when the operation starts. */
+export function footprint(op: Op): Footprint {
+  const { reads, writes } = effects(op);
+  const result: Footprint = { reads: [], writes: [] };
+  const special = new Set<Tensor>();
+  if (op.op === 'gather_rows') {
+    special.add(op.table);
+    for (const row of integers(op.rows)) result.reads.push(tableRow(op.table, row));
+  } else if (op.op === 'expert_linear') {
+    for (const weight of op.weights) special.add(weight);
+    for (const expert of new Set(integers(op.experts))) result.reads.push(...runsOf(chosen(op, expert)));
+  } else if (op.op === 'kv_store') {
+    special.add(op.keys).add(op.values);
+    for (const slot of integers(op.slots)) {
+      result.writes.push(...slotRuns(op.keys, slot), ...slotRuns(op.values, slot));
+    }
+  } else if (op.op === 'attention') {
+    special.add(op.keys).add(op.values);
+    for (const { pages, context } of cachedSequences(op)) {
+      const pageTokens = dimension(op.keys, 2);
+      pages.forEach((page, index) => {
+        const tokens = Math.min(pageTokens, context - index * pageTokens);
+        for (const cache of [op.keys, op.values]) {
+          result.reads.push(...slotRuns(cache, page * pageTokens, tokens));
+        }
+      });
+    }
+  }
+  for (const tensor of reads) if (!special.has(tensor)) result.reads.push(...runsOf(tensor));
+  for (const tensor of writes) if (!special.has(tensor)) result.writes.push(...runsOf(tensor));
+  return { reads: joined(result.reads), writes: joined(result.writes) };
+}
+
+/** What is read whatever the tables say: everything but table rows, experts and the cache. */
+export function tensorsReadWhole(op: Op): readonly Tensor[] {
+  const { reads } = effects(op);
+  if (op.op === 'gather_rows') return reads.filter((tensor) => tensor !== op.table);
+  if (op.op === 'expert_linear') return reads.filter((tensor) => !op.weights.includes(tensor));
+  if (op.op === 'attention') return reads.filter((tensor) => tensor !== op.keys && tensor !== op.values);
+  return reads;
+}
+
+/** The contiguous stretches of a tensor. */
+export function runsOf(tensor: Tensor): ByteRun[] {
+  const memory = simulated(tensor.memory);
+  const span = spanBytes(tensor);
+  inside(memory, tensor.offsetBytes, span);
+  if (span === elementCount(tensor.shape) * DTYPE_BYTES[tensor.dtype]) {
+    return span === 0 ? [] : [{ memory, start: tensor.offsetBytes, end: tensor.offsetBytes + span }];
+  }
+  const runs: ByteRun[] = [];
+  const { offsets, lengthBytes } = innerRows(tensor);
+  for (const start of offsets) runs.push({ memory, start, end: start + lengthBytes });
+  return joined(runs);
+}
+
+/** Where each innermost row begins, in bytes of the memory, and how long it is. */
+export function innerRows({ offsetBytes, dtype, shape, strides }: Tensor): {
+  offsets: number[];
+  lengthBytes: number;
+} {
+  const elementBytes = DTYPE_BYTES[dtype];
+  const inner = shape.at(-1) ?? 1;
+  let offsets = [offsetBytes];
+  for (let axis = 0; axis < shape.length - 1; axis++) {
+    const strideBytes = (strides[axis] ?? 0) * elementBytes;
+    const next: number[] = [];
+    for (const offset of offsets) {
+      for (let index = 0; index < (shape[axis] ?? 0); index++) next.push(offset + index * strideBytes);
+    }
+    offsets = next;
+  }
+  return { offsets, lengthBytes: inner * elementBytes };
+}
+
+export function integers(tensor: Tensor): Int32Array {
+  assert(tensor.dtype === 'i32' && tensor.shape.length <= 2, 'an i32 table');
+  const memory = simulated(tensor.memory);
+  inside(memory, tensor.offsetBytes, spanBytes(tensor));
+  const first = tensor.offsetBytes / 4;
+  return memory.words.subarray(first, first + spanBytes(tensor) / 4);
+}
+
+export function tableRow(table: Tensor, row: number): ByteRun {
+  const memory = simulated(table.memory);
+  if (row < 0 || row >= dimension(table, 0)) {
+    throw new HazardError(`${memory.name}: row ${row} of a table with ${dimension(table, 0)} rows is wanted`);
+  }
+  const elementBytes = DTYPE_BYTES[table.dtype];
+  const start = table.offsetBytes + row * present(table.strides[0], 'row stride') * elementBytes;
+  return { memory, start, end: start + dimension(table, 1) * elementBytes };
+}
+
+/** The weight of an expert that a table names. */
+export function chosen({ weights }: Op & { op: 'expert_linear' }, expert: number): Tensor {
+  const weight = weights[expert];
+  if (!weight) throw new HazardError(`expert ${expert} of ${weights.length} is wanted`);
+  return weight;
+}
+
+/** Keys (or values) of tokens in one page: one stretch per head. keys f32 [pages, kvHeads, pageTokens, D]. */
+export function slotRuns(cache: Tensor, slot: number, tokens = 1): ByteRun[] {
+  const memory = simulated(cache.memory);
+  const [pages, kvHeads, headDim] = [dimension(cache, 0), dimension(cache, 1), dimension(cache, 3)];
+  if (slot < 0 || slot >= pages * dimension(cache, 2)) {
+    throw new HazardError(`${memory.name}: slot ${slot} of a cache with ${pages} pages is wanted`);
+  }
+  return Array.from({ length: kvHeads }, (_, head) => {
+    const element = slotElement(cache, slot, head);
+    const start = cache.offsetBytes + element * 4;
+    return { memory, start, end: start + tokens * headDim * 4 };
+  });
+}
+
+/** Where the key (or value) of a slot begins, in elements from the tensor's first. */
+export function slotElement(cache: Tensor, slot: number, head: number): number {
+  const [page = 0, perHead = 0, token = 0] = cache.strides;
+  const pageTokens = dimension(cache, 2);
+  return Math.floor(slot / pageTokens) * page + head * perHead + (slot % pageTokens) * token;
+}
+
+export interface CachedSequence {
+  /** First token in the micro-batch. */
+  readonly first: number;
+  readonly count: number;
+  readonly context: number;
+  readonly pages: Int32Array;
+}
+
+export function cachedSequences({ tables, keys }: Op & { op: 'attention' }): CachedSequence[] {
+  const table = integers(tables.sequences);
+  const pages = integers(tables.pages);
+  const tokens = dimension(tables.positions, 0);
+  return Array.from({ length: dimension(tables.sequences, 0) }, (_, index) => {
+    const [first = 0, count = 0, context = 0, firstPage = 0] = table.subarray(index * 4, index * 4 + 4);
+    const lastPage = firstPage + pagesFor(context, dimension(keys, 2));
+    const sane = first >= 0 && count > 0 && first + count <= tokens && context >= count;
+    if (!sane || context > tables.maxContextTokens || firstPage < 0 || lastPage > pages.length) {
+      throw new HazardError(`sequence table holds ${first}, ${count}, ${context}, ${firstPage}`);
+    }
+    return { first, count, context, pages: pages.subarray(firstPage, lastPage) };
+  });
+}
+
+function inside(memory: SimulatedMemory, offset: number, sizeBytes: number): void {
+  assert(
+    offset >= 0 && offset + sizeBytes <= memory.sizeBytes,
+    `bytes ${offset} to ${offset + sizeBytes} lie in ${memory.name} of ${memory.sizeBytes} bytes`,
+  );
+}
+
+/** Neighbouring stretches as one. */
+function joined(runs: readonly ByteRun[]): ByteRun[] {
+  const result: ByteRun[] = [];
+  let last: { memory: SimulatedMemory; start: number; end: number } | undefined;
+  for (const { memory, start, end } of runs) {
+    if (start === end) continue;
+    if (last && last.memory === memory && last.end === start) {
+      last.end = end;
+    } else {
+      last = { memory, start, end };
+      result.push(last);
+    }
+  }
+  return result;
+}

@@ -1,0 +1,358 @@
+// What simulated kernels compute: not the arithmetic, but values that depend on every input and on no address.
+
+import { present } from '../../offload/errors.js';
+import { DTYPE_BYTES } from '../../offload/port/dtype.js';
+import type { Op, Tensor } from '../../offload/port/ops.js';
+import { dimension } from '../../offload/port/tensor.js';
+import {
+  cachedSequences,
+  chosen,
+  innerRows,
+  integers,
+  runsOf,
+  slotElement,
+  slotRuns,
+  tableRow,
+} from './footprint.js';
+import { contentHash, type SimulatedMemory, simulated } from './memory.js';
+
+/** Results of a token depend on that token's inputs only, as in the real kernels, so batching cannot change them. */
+export function applyOp(op: Op): void {
+  switch (op.op) {
+    case 'gather_rows':
+      gatherRows(op);
+      break;
+    case 'layer_norm':
+      perRow(op.out, op.x, hashOf([op.weight, op.bias], [op.eps]));
+      break;
+    case 'rms_norm':
+      perRow(op.out, op.x, hashOf([op.weight], [op.eps, op.weightOffset, 1]));
+      break;
+    case 'linear':
+      linear(op);
+      break;
+    case 'gated':
+      perElement(op.out, [op.gate, op.up], hashOf([], [op.activation.length, 2]));
+      break;
+    case 'route':
+      route(op);
+      break;
+    case 'expert_linear':
+      expertLinear(op);
+      break;
+    case 'combine':
+      combine(op);
+      break;
+    case 'add':
+      perElement(op.out, [op.a, op.b], 3);
+      break;
+    case 'rotary':
+      rotary(op);
+      break;
+    case 'kv_store':
+      storeCache(op);
+      break;
+    case 'attention':
+      attention(op);
+      break;
+    case 'argmax':
+      argmax(op);
+      break;
+    case 'sample':
+      sample(op);
+      break;
+    case 'nll_fold':
+      foldNll(op);
+      break;
+    case 'note_not_finite':
+      noteNotFinite(op);
+      break;
+    case 'scale_cap':
+      perElement(op.x, [op.x], hashOf([], [op.scale, op.softCap]));
+      break;
+  }
+}
+
+/** Of all bytes of a tensor. */
+export function tensorHash(tensor: Tensor, seed?: number): number {
+  return runsOf(tensor).reduce((hash, run) => contentHash(run, hash), seed ?? 0x811c9dc5);
+}
+
+type OpOf<Name extends Op['op']> = Extract<Op, { op: Name }>;
+
+const scratch = new Float64Array(1);
+const scratchWords = new Int32Array(scratch.buffer);
+
+function mix(hash: number, value: number): number {
+  let mixed = Math.imul(hash ^ value, 0x85ebca6b);
+  mixed ^= mixed >>> 13;
+  mixed = Math.imul(mixed, 0xc2b2ae35);
+  return mixed ^ (mixed >>> 16);
+}
+
+function hashOf(tensors: readonly (Tensor | null)[], numbers: readonly number[]): number {
+  let hash = 0x1b873593;
+  for (const tensor of tensors) hash = tensor ? tensorHash(tensor, hash) : mix(hash, 17);
+  for (const number of numbers) {
+    scratch[0] = number;
+    hash = mix(mix(hash, scratchWords[0] ?? 0), scratchWords[1] ?? 0);
+  }
+  return hash;
+}
+
+/** The bits of a float in [1, 2): finite, so that the largest of them is well defined. */
+function floatBits(hash: number): number {
+  return 0x3f800000 | (hash & 0x7fffff);
+}
+
+interface WordRows {
+  readonly words: Int32Array;
+  /** Index of each row's first word. */
+  readonly starts: readonly number[];
+  readonly length: number;
+}
+
+/** Rows of an activation, which is f32 and aligned. */
+function wordRows(tensor: Tensor): WordRows {
+  const { offsets, lengthBytes } = innerRows(tensor);
+  return {
+    words: simulated(tensor.memory).words,
+    starts: offsets.map((offset) => offset / 4),
+    length: lengthBytes / 4,
+  };
+}
+
+function rowHashes(tensor: Tensor): number[] {
+  const memory = simulated(tensor.memory);
+  const { offsets, lengthBytes } = innerRows(tensor);
+  return offsets.map((start) => contentHash({ memory, start, end: start + lengthBytes }));
+}
+
+/** Fills row r of `out` from `hash(r)`; `accumulate` takes what was there into account. */
+function fillRows(out: Tensor, hash: (row: number) => number, accumulate = false): void {
+  const { words, starts, length } = wordRows(out);
+  starts.forEach((start, row) => {
+    const rowHash = hash(row);
+    for (let i = 0; i < length; i++) {
+      const mixed = mix(rowHash, i);
+      words[start + i] = floatBits(accumulate ? mix(mixed, words[start + i] ?? 0) : mixed);
+    }
+  });
+}
+
+function gatherRows({ out, table, rows, accumulate, scale }: OpOf<'gather_rows'>): void {
+  const wanted = integers(rows);
+  const factor = hashOf([], [scale]);
+  // Two tokens may want the same row, but each must get its own copy before any is written.
+  const hashes = Array.from(wanted, (row) => contentHash(tableRow(table, row)));
+  fillRows(out, (row) => mix(hashes[row] ?? 0, factor), accumulate);
+}
+
+function perRow(out: Tensor, x: Tensor, parameters: number): void {
+  const hashes = rowHashes(x);
+  fillRows(out, (row) => mix(hashes[row] ?? 0, parameters));
+}
+
+function perElement(out: Tensor, inputs: readonly Tensor[], parameters: number): void {
+  const to = wordRows(out);
+  const from = inputs.map(wordRows);
+  to.starts.forEach((start, row) => {
+    for (let i = 0; i < to.length; i++) {
+      let hash = parameters;
+      for (const { words, starts } of from) hash = mix(hash, words[(starts[row] ?? 0) + i] ?? 0);
+      to.words[start + i] = floatBits(hash);
+    }
+  });
+}
+
+function linear(op: OpOf<'linear'>): void {
+  const { out, x, weight, bias, inputMajor, activation, accumulate } = op;
+  const outputs = dimension(out, 1);
+  const whole = inputMajor ? tensorHash(weight) : 0;
+  // Output n depends on row n of the weight only, so that pieces of the head give what the whole gives.
+  const columns = inputMajor
+    ? Array.from({ length: outputs }, (_, n) => mix(whole, n))
+    : rowHashes(weight).map((hash) => mix(hash, 5));
+  const biases = bias ? elementHashes(bias) : [];
+  const xs = rowHashes(x);
+  const { words, starts } = wordRows(out);
+  starts.forEach((start, row) => {
+    for (let n = 0; n < outputs; n++) {
+      let hash = mix(mix(xs[row] ?? 0, columns[n] ?? 0), activation.length);
+      if (bias) hash = mix(hash, biases[n] ?? 0);
+      if (accumulate) hash = mix(hash, words[start + n] ?? 0);
+      words[start + n] = floatBits(hash);
+    }
+  });
+}
+
+function route({ experts, weights, logits, normalize }: OpOf<'route'>): void {
+  const { floats, starts, length } = floatRows(logits);
+  const [ids, each] = [wordRows(experts), dimension(experts, 1)];
+  starts.forEach((start, row) => {
+    const order = Array.from({ length }, (_, e) => e);
+    order.sort((a, b) => (floats[start + b] ?? 0) - (floats[start + a] ?? 0) || a - b);
+    ids.words.set(order.slice(0, each), ids.starts[row] ?? 0);
+  });
+  perRow(weights, logits, hashOf([], [Number(normalize), 6]));
+}
+
+function expertLinear(op: OpOf<'expert_linear'>): void {
+  const { out, x, experts } = op;
+  const ids = integers(experts);
+  const shared = dimension(out, 0) / dimension(x, 0);
+  const weights = new Map<number, number>();
+  for (const expert of new Set(ids)) weights.set(expert, tensorHash(chosen(op, expert)));
+  const xs = rowHashes(x);
+  fillRows(out, (row) => mix(xs[Math.floor(row / shared)] ?? 0, weights.get(ids[row] ?? -1) ?? 0));
+}
+
+function combine({ x, y, weights }: OpOf<'combine'>): void {
+  const [ys, shares, each] = [rowHashes(y), rowHashes(weights), dimension(weights, 1)];
+  fillRows(x, (row) => ys.slice(row * each, (row + 1) * each).reduce(mix, shares[row] ?? 0), true);
+}
+
+/** Of each element of a vector of any type, at any address. */
+function elementHashes({ memory, offsetBytes, dtype, shape }: Tensor): number[] {
+  const elementBytes = DTYPE_BYTES[dtype];
+  return Array.from({ length: shape[0] ?? 0 }, (_, index) => {
+    const start = offsetBytes + index * elementBytes;
+    return contentHash({ memory: simulated(memory), start, end: start + elementBytes });
+  });
+}
+
+function rotary({ x, positions, inverseFrequencies, interleaved, scale }: OpOf<'rotary'>): void {
+  const parameters = hashOf([inverseFrequencies], [Number(interleaved), scale]);
+  const hashes = rowHashes(x);
+  const at = integers(positions);
+  const headCount = dimension(x, 1);
+  fillRows(x, (row) => mix(mix(hashes[row] ?? 0, at[Math.floor(row / headCount)] ?? 0), parameters));
+}
+
+function storeCache({ k, v, keys, values, slots }: OpOf<'kv_store'>): void {
+  const at = integers(slots);
+  for (const [from, cache] of [
+    [k, keys],
+    [v, values],
+  ] as const) {
+    const { offsets } = innerRows(from);
+    const kvHeads = dimension(from, 1);
+    const source = simulated(from.memory);
+    at.forEach((slot, token) => {
+      slotRuns(cache, slot).forEach(({ memory, start, end }, head) => {
+        const begin = present(offsets[token * kvHeads + head], 'row');
+        memory.bytes.set(source.bytes.subarray(begin, begin + end - start), start);
+      });
+    });
+  }
+}
+
+function attention(op: OpOf<'attention'>): void {
+  const { out, q, keys, values, tables, scale, alibiSlopes, alibiRounded, windowTokens, softCap } = op;
+  const [headCount, kvHeads] = [dimension(q, 1), dimension(keys, 1)];
+  const slopes = alibiSlopes ? elementHashes(alibiSlopes) : [];
+  const parameters = hashOf([], [scale, softCap, Number(alibiRounded ?? false)]);
+  const positions = integers(tables.positions);
+  const queries = rowHashes(q);
+  const results: number[] = [];
+  for (const { first, count, context, pages } of cachedSequences(op)) {
+    const cached = cacheHashes(keys, values, pages, context);
+    for (let token = first; token < first + count; token++) {
+      const last = positions[token] ?? 0;
+      const from = windowTokens > 0 ? Math.max(0, last - windowTokens + 1) : 0;
+      for (let head = 0; head < headCount; head++) {
+        const row = token * headCount + head;
+        let hash = mix(mix(queries[row] ?? 0, parameters), slopes[head] ?? 0);
+        const kvHead = Math.floor((head * kvHeads) / headCount);
+        for (let position = from; position <= last; position++) {
+          hash = mix(hash, cached[position * kvHeads + kvHead] ?? 0);
+        }
+        results[row] = hash;
+      }
+    }
+  }
+  fillRows(out, (row) => results[row] ?? 0);
+}
+
+/** Of key and value, per position of the context and head: [context, kvHeads]. */
+function cacheHashes(keys: Tensor, values: Tensor, pages: Int32Array, context: number): Int32Array {
+  const [kvHeads, pageTokens, rowBytes] = [dimension(keys, 1), dimension(keys, 2), dimension(keys, 3) * 4];
+  const [k, v] = [simulated(keys.memory), simulated(values.memory)];
+  const result = new Int32Array(context * kvHeads);
+  for (let position = 0; position < context; position++) {
+    const page = pages[Math.floor(position / pageTokens)] ?? 0;
+    for (let head = 0; head < kvHeads; head++) {
+      const slot = page * pageTokens + (position % pageTokens);
+      const fromKey = keys.offsetBytes + slotElement(keys, slot, head) * 4;
+      const fromValue = values.offsetBytes + slotElement(values, slot, head) * 4;
+      const keyHash = contentHash({ memory: k, start: fromKey, end: fromKey + rowBytes });
+      const value = { memory: v, start: fromValue, end: fromValue + rowBytes };
+      result[position * kvHeads + head] = contentHash(value, keyHash);
+    }
+  }
+  return result;
+}
+
+function floatRows(tensor: Tensor): { floats: Float32Array; starts: readonly number[]; length: number } {
+  const { starts, length } = wordRows(tensor);
+  return { floats: simulated(tensor.memory).floats, starts, length };
+}
+
+function argmax({ out, logits }: OpOf<'argmax'>): void {
+  const { floats, starts, length } = floatRows(logits);
+  const { words, starts: to } = idWords(out);
+  starts.forEach((start, row) => {
+    let best = 0;
+    for (let i = 1; i < length; i++) {
+      if ((floats[start + i] ?? 0) > (floats[start + best] ?? 0)) best = i;
+    }
+    words[to + row] = best;
+  });
+}
+
+function sample({ out, logits, tables }: OpOf<'sample'>): void {
+  const { words, starts: to } = idWords(out);
+  const { settings, draws, history } = tables;
+  const [hashes, chosen, past] = [rowHashes(logits), rowHashes(settings), integers(history)];
+  const draw = integers(draws);
+  hashes.forEach((logitHash, row) => {
+    const [topK = 0, bits = 0, first = 0, count = 0] = draw.subarray(row * 4, row * 4 + 4);
+    let hash = mix(mix(mix(logitHash, chosen[row] ?? 0), topK), bits);
+    for (const token of past.subarray(first, first + count)) hash = mix(hash, token);
+    words[to + row] = (hash >>> 0) % dimension(logits, 1);
+  });
+}
+
+function noteNotFinite({ found, x, place, first }: OpOf<'note_not_finite'>): void {
+  const { floats, starts, length } = floatRows(x);
+  const { words, starts: to } = idWords(found);
+  starts.forEach((start, row) => {
+    if (first) words[to + row] = -1;
+    const finite = floats.subarray(start, start + length).every(Number.isFinite);
+    if (!finite && (words[to + row] ?? 0) < 0) words[to + row] = place;
+  });
+}
+
+function idWords(out: Tensor): { words: Int32Array; starts: number } {
+  const memory: SimulatedMemory = simulated(out.memory);
+  return { words: memory.words, starts: out.offsetBytes / 4 };
+}
+
+function foldNll({ state, logits, targets, firstColumn, first }: OpOf<'nll_fold'>): void {
+  const { floats, starts, length } = floatRows(logits);
+  const to = floatRows(state);
+  const wanted = integers(targets);
+  starts.forEach((start, row) => {
+    const at = to.starts[row] ?? 0;
+    let [maximum, total, target] = first
+      ? [Number.NEGATIVE_INFINITY, 0, 0]
+      : [to.floats[at] ?? 0, to.floats[at + 1] ?? 0, to.floats[at + 2] ?? 0];
+    const logitsOfRow = floats.subarray(start, start + length);
+    const largest = logitsOfRow.reduce((most, logit) => Math.max(most, logit), maximum);
+    total *= Math.exp(maximum - largest);
+    for (const logit of logitsOfRow) total += Math.exp(logit - largest);
+    const column = (wanted[row] ?? -1) - firstColumn;
+    if (column >= 0 && column < length) target = logitsOfRow[column] ?? 0;
+    to.floats.set([largest, total, target], at);
+  });
+}

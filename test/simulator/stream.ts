@@ -1,0 +1,302 @@
+// Simulated streams and events: queues that run in order beside each other, each piece of work an interval of time.
+
+import { assert } from '../../offload/errors.js';
+import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
+import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
+import type { Deferred, VirtualClock } from './clock.js';
+import type { Failure, SimulatedGather } from './collective.js';
+import { footprint, runsOf, tensorsReadWhole } from './footprint.js';
+import {
+  type Access,
+  type ByteRun,
+  beginAccess,
+  contentHash,
+  endAccess,
+  HazardError,
+  markWritten,
+  requireWritten,
+  type SimulatedMemory,
+  simulated,
+} from './memory.js';
+import { applyOp, tensorHash } from './ops.js';
+
+/** What streams of one backend share. */
+export interface StreamWorld {
+  readonly clock: VirtualClock;
+  /** Until JavaScript hears of something that happened. */
+  noticeMs(): number;
+  kernelMs(device: number): number;
+  /** When a copy may start, and how long it takes; links carry one copy at a time. */
+  transfer(
+    to: SimulatedMemory,
+    from: SimulatedMemory,
+    bytes: number,
+  ): { startMs: number; durationMs: number };
+  /** Whether the next kernel of a device breaks it off: nothing that waits for the stream gets there any more. */
+  breaks(device: number): boolean;
+  /** What a tensor must hold when a kernel reads it, where a test has said so. */
+  expected(tensor: Tensor): Expectation | undefined;
+}
+
+export interface Expectation {
+  readonly name: string;
+  readonly hash: number;
+}
+
+export class SimulatedEvent implements DeviceEvent {
+  readonly name: string;
+  readonly #world: StreamWorld;
+  #timeMs = Number.NaN;
+  #failure: Failure | undefined;
+  #streams: (() => void)[] = [];
+  #promise: Promise<void> | undefined;
+  #deferred: Deferred<void> | undefined;
+
+  constructor(name: string, world: StreamWorld) {
+    this.name = name;
+    this.#world = world;
+  }
+
+  get timeMs(): number {
+    return this.#timeMs;
+  }
+
+  get isSettled(): boolean {
+    return this.#failure !== undefined || !Number.isNaN(this.#timeMs);
+  }
+
+  get failure(): Failure | undefined {
+    return this.#failure;
+  }
+
+  reached(): Promise<void> {
+    if (!this.#promise) {
+      const { clock } = this.#world;
+      this.#deferred = clock.deferred<void>(this.name);
+      this.#promise = this.#deferred.promise;
+      if (this.isSettled) this.#tell();
+    }
+    return this.#promise;
+  }
+
+  whenSettled(wake: () => void): void {
+    this.#streams.push(wake);
+  }
+
+  /** @param failure why its stream will never reach it */
+  settle(failure: Failure | undefined): void {
+    if (failure) this.#failure = failure;
+    else this.#timeMs = this.#world.clock.nowMs;
+    if (this.#deferred) this.#tell();
+    for (const wake of this.#streams.splice(0)) wake();
+  }
+
+  #tell(): void {
+    this.#world.clock.after(this.#world.noticeMs(), () => {
+      if (this.#failure) this.#deferred?.reject(this.#failure.error);
+      else this.#deferred?.resolve();
+    });
+  }
+}
+
+type Work =
+  | { readonly kind: 'event'; readonly event: SimulatedEvent }
+  | { readonly kind: 'wait'; readonly event: SimulatedEvent }
+  | { readonly kind: 'gather'; readonly gather: SimulatedGather }
+  | { readonly kind: 'op'; readonly op: Op; readonly tables: Snapshot[]; readonly who: string }
+  | {
+      readonly kind: 'copy';
+      readonly to: ByteRun;
+      readonly from: ByteRun;
+      readonly tables: Snapshot[];
+      readonly who: string;
+    };
+
+/** What a table that JavaScript writes held when work on it was queued. */
+interface Snapshot {
+  readonly run: ByteRun;
+  readonly hash: number;
+}
+
+export class SimulatedStream implements DeviceStream {
+  readonly name: string;
+  readonly #device: number;
+  readonly #world: StreamWorld;
+  readonly #queue: Work[] = [];
+  #head = 0;
+  #state: 'idle' | 'kicked' | 'busy' | SimulatedEvent = 'idle';
+  #count = 0;
+  #failure: Failure | undefined;
+
+  constructor(name: string, device: number, world: StreamWorld) {
+    this.name = name;
+    this.#device = device;
+    this.#world = world;
+  }
+
+  launch(op: Op): void {
+    const tables = snapshots(tensorsReadWhole(op).filter(isTable).flatMap(runsOf));
+    this.#push({ kind: 'op', op, tables, who: this.#label(op.op) });
+  }
+
+  copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
+    if (sizeBytes === 0) return;
+    const target = run(to, toOffsetBytes, sizeBytes);
+    const source = run(from, fromOffsetBytes, sizeBytes);
+    const who = this.#label(`copy of ${sizeBytes} bytes from ${source.memory.name}`);
+    this.#push({ kind: 'copy', to: target, from: source, tables: snapshots([source]), who });
+  }
+
+  record(): DeviceEvent {
+    const event = new SimulatedEvent(`event ${this.#count++} of ${this.name}`, this.#world);
+    this.#push({ kind: 'event', event });
+    return event;
+  }
+
+  wait(event: DeviceEvent): void {
+    assert(event instanceof SimulatedEvent, 'events of one backend stay together');
+    this.#push({ kind: 'wait', event });
+  }
+
+  /** Its device's part of a gather. */
+  join(gather: SimulatedGather): void {
+    this.#push({ kind: 'gather', gather });
+  }
+
+  /** What it waits for, when it is stuck. */
+  get blockedOn(): string | undefined {
+    return typeof this.#state === 'object' ? `${this.name} waits for ${this.#state.name}` : undefined;
+  }
+
+  #label(what: string): string {
+    return `${what} (${this.name} #${this.#count++})`;
+  }
+
+  #push(work: Work): void {
+    if (this.#world.clock.failure) return;
+    this.#queue.push(work);
+    if (this.#state !== 'idle') return;
+    this.#state = 'kicked';
+    this.#world.clock.after(0, () => this.#run());
+  }
+
+  /** Takes work until some of it lasts, or something must be waited for. */
+  #run(): void {
+    for (;;) {
+      const work = this.#queue[this.#head];
+      if (!work) {
+        this.#queue.length = 0;
+        this.#head = 0;
+        this.#state = 'idle';
+        return;
+      }
+      this.#head++;
+      if (work.kind === 'event') {
+        work.event.settle(this.#failure);
+      } else if (this.#failure) {
+        if (work.kind === 'gather') work.gather.fail(this.#failure);
+      } else if (work.kind === 'wait') {
+        const { event } = work;
+        if (event.isSettled) {
+          this.#failure = event.failure;
+          continue;
+        }
+        this.#state = event;
+        event.whenSettled(() => this.#resumeWith(event.failure));
+        return;
+      } else {
+        this.#state = 'busy';
+        if (work.kind === 'op') this.#start(work, this.#world.kernelMs(this.#device));
+        else if (work.kind === 'copy') this.#startCopy(work);
+        else work.gather.arrive(this.#device, (failure) => this.#resumeWith(failure));
+        return;
+      }
+    }
+  }
+
+  #resumeWith(failure: Failure | undefined): void {
+    this.#failure ??= failure;
+    this.#state = 'kicked';
+    this.#world.clock.after(0, () => this.#run());
+  }
+
+  #start({ op, tables, who }: Work & { kind: 'op' }, durationMs: number): void {
+    const { clock } = this.#world;
+    unchanged(tables, who, 'between its launch and its start');
+    const access: Access = { who, startMs: clock.nowMs, ...footprint(op) };
+    for (const { memory } of [...access.reads, ...access.writes]) this.#reachable(memory, who);
+    beginAccess(access);
+    requireWritten(access);
+    this.#check(op, who);
+    const held = snapshots(access.reads);
+    const breaks = this.#world.breaks(this.#device);
+    clock.after(durationMs, () => {
+      if (breaks) this.#failure = { error: new Error(`${who} broke off`) };
+      unchanged(held, who, 'while it ran');
+      applyOp(op);
+      markWritten(access.writes);
+      endAccess(access);
+      this.#run();
+    });
+  }
+
+  #startCopy(work: Work & { kind: 'copy' }): void {
+    const { to, from } = work;
+    const { clock } = this.#world;
+    const { startMs, durationMs } = this.#world.transfer(to.memory, from.memory, to.end - to.start);
+    clock.after(startMs - clock.nowMs, () => {
+      unchanged(work.tables, work.who, 'between its launch and its start');
+      const access: Access = { who: work.who, startMs: clock.nowMs, reads: [from], writes: [to] };
+      beginAccess(access);
+      clock.after(durationMs, () => {
+        unchanged(work.tables, work.who, 'while it ran');
+        to.memory.bytes.set(from.memory.bytes.subarray(from.start, from.end), to.start);
+        // Gaps between tensors may be copied without ever having been written; only using them is wrong.
+        to.memory.written.set(from.memory.written.subarray(from.start, from.end), to.start);
+        endAccess(access);
+        this.#run();
+      });
+    });
+  }
+
+  #reachable(memory: SimulatedMemory, who: string): void {
+    if (memory.device === undefined || memory.device === this.#device) return;
+    throw new HazardError(`${memory.name}: ${who} touches memory of another device`);
+  }
+
+  #check(op: Op, who: string): void {
+    for (const tensor of tensorsReadWhole(op)) {
+      const expected = this.#world.expected(tensor);
+      if (!expected || tensorHash(tensor) === expected.hash) continue;
+      throw new HazardError(
+        `${simulated(tensor.memory).name}, from byte ${tensor.offsetBytes}: ${who} reads it at ` +
+          `${this.#world.clock.nowMs.toFixed(4)} ms, but it does not hold ${expected.name}`,
+      );
+    }
+  }
+}
+
+function run(memory: Memory, start: number, sizeBytes: number): ByteRun {
+  const end = start + sizeBytes;
+  const known = simulated(memory);
+  assert(start >= 0 && end <= memory.sizeBytes, `bytes ${start} to ${end} lie in ${known.name}`);
+  return { memory: known, start, end };
+}
+
+/** Only tables: JavaScript writes them without telling, so a change is seen by comparing. */
+function snapshots(runs: readonly ByteRun[]): Snapshot[] {
+  return runs.filter(isTable).map((part) => ({ run: part, hash: contentHash(part) }));
+}
+
+function isTable({ memory }: { readonly memory: Memory }): boolean {
+  return simulated(memory).purpose === 'control';
+}
+
+function unchanged(tables: readonly Snapshot[], who: string, when: string): void {
+  for (const { run: part, hash } of tables) {
+    if (contentHash(part) === hash) continue;
+    throw new HazardError(
+      `${part.memory.name}, bytes ${part.start} to ${part.end}: changed ${when} under ${who}, which reads them`,
+    );
+  }
+}
