@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatBytes } from '../offload/index.js';
-import { writeDummyCheckpoint } from '../src/dummy-weights.js';
+import { writeDummyCheckpoint } from '../src/dummy/weights.js';
 import { buildArchitecture, tensorList } from '../src/models/registry.js';
 
 /** `--shape NAME` (of configs/models) and `--dir FOLDER` for the checkpoint; `--runs N` pairs. */

@@ -8,8 +8,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { formatRate, MiB } from '../offload/index.js';
-import { Engine, openModel } from '../src/engine.js';
-import { generate } from '../src/generate.js';
+import { Engine, openModel } from '../src/engine/engine.js';
+import { generate } from '../src/engine/generate.js';
 import { dummyCheckpoint, median, printResult, readArguments } from './common.js';
 
 const NEW_TOKENS = 1;

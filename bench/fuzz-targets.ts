@@ -5,16 +5,16 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type ErrorCode, OperatingError, type Workload } from '../offload/index.js';
-import { sourceOf } from '../src/byte-source.js';
-import { type Checkpoint, openCheckpoint } from '../src/checkpoint.js';
-import { planFor } from '../src/engine.js';
-import { parseJsonObject } from '../src/json-file.js';
+import { type Checkpoint, openCheckpoint } from '../src/checkpoint/checkpoint.js';
+import { type HeaderTensor, parseSafetensorsFile } from '../src/checkpoint/safetensors.js';
+import { parseTorchFile } from '../src/checkpoint/torch-bin.js';
+import { parseWeightMap } from '../src/checkpoint/weight-files.js';
+import { planFor } from '../src/engine/engine.js';
+import { sourceOf } from '../src/files/byte-source.js';
+import { parseJsonObject } from '../src/files/json-file.js';
 import { bindModel } from '../src/models/binding.js';
 import { buildArchitecture } from '../src/models/registry.js';
-import { type HeaderTensor, parseSafetensorsFile } from '../src/safetensors.js';
-import { loadTokenizer } from '../src/tokenizer.js';
-import { parseTorchFile } from '../src/torch-bin.js';
-import { parseWeightMap } from '../src/weight-files.js';
+import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
 import { stateDictPickle, type TorchTensor, torchBin, torchFile } from '../test/helpers/write-torch-bin.js';
 import { mutateBytes, mutateJson, mutateJsonText, pick, type Random } from './fuzz-mutations.js';
 

@@ -4,7 +4,7 @@
 // that changes text, not speed.
 
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
-import { type Checkpoint, openCheckpoint, type StoredTensor } from '../src/checkpoint.js';
+import { type Checkpoint, openCheckpoint, type StoredTensor } from '../src/checkpoint/checkpoint.js';
 
 const ALIGNMENT_BYTES = 32;
 const TYPES = { F32: 0, F16: 1, BF16: 30 } as const;

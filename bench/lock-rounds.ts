@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { takeLock } from '../src/staging-lock.js';
+import { takeLock } from '../src/staging/lock.js';
 
 const SELF = fileURLToPath(import.meta.url);
 const HOLD_MS = 1;

@@ -16,9 +16,9 @@ import {
   predictPass,
   present,
 } from '../offload/index.js';
-import { cutSequence, packPass } from '../src/batch.js';
-import { Engine, openModel } from '../src/engine.js';
-import { measureMachine } from '../src/machine.js';
+import { measureMachine } from '../src/doctor/machine.js';
+import { Engine, openModel } from '../src/engine/engine.js';
+import { cutSequence, packPass } from '../src/engine/packing.js';
 import { dummyCheckpoint, median, printResult } from './common.js';
 
 interface Case {

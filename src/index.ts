@@ -13,14 +13,13 @@ export {
   Trace,
   type Workload,
 } from '../offload/index.js';
-export { type ChatTemplate, loadChatTemplate, type Message } from './chat.js';
-export { type Checkpoint, openCheckpoint } from './checkpoint.js';
+export { type Checkpoint, openCheckpoint } from './checkpoint/checkpoint.js';
 export {
   type DummyCheckpoint,
   type DummyCheckpointOptions,
   type DummyTensor,
   writeDummyCheckpoint,
-} from './dummy-weights.js';
+} from './dummy/weights.js';
 export {
   describePlacement,
   Engine,
@@ -28,7 +27,7 @@ export {
   type OpenedModel,
   openModel,
   planFor,
-} from './engine.js';
+} from './engine/engine.js';
 export {
   type GenerationOptions,
   type GenerationRequest,
@@ -37,12 +36,13 @@ export {
   generateEach,
   type PassProgress,
   type RequestQueue,
-} from './generate.js';
-export { type DownloadProgress, type ResolveOptions, resolveModelFolder } from './hub.js';
+} from './engine/generate.js';
+export { GREEDY, type SamplingSettings } from './engine/sampler.js';
+export { type Score, type ScoreOptions, score, windowCount } from './engine/score.js';
+export { type DownloadProgress, type ResolveOptions, resolveModelFolder } from './hub/model-folder.js';
 export { buildArchitecture, tensorList } from './models/registry.js';
-export { GREEDY, type SamplingSettings } from './sampler.js';
-export { type Score, type ScoreOptions, score, windowCount } from './score.js';
-export { type StagedWeights, type StageOptions, stageCheckpoint } from './staging.js';
-export { StoppingStream } from './stop-strings.js';
-export { TextStream } from './text-stream.js';
-export { loadTokenizer, type Tokenizer } from './tokenizer.js';
+export { type StagedWeights, type StageOptions, stageCheckpoint } from './staging/staging.js';
+export { type ChatTemplate, loadChatTemplate, type Message } from './text/chat.js';
+export { StoppingStream } from './text/stop-strings.js';
+export { TextStream } from './text/text-decoder.js';
+export { loadTokenizer, type Tokenizer } from './text/tokenizer/tokenizer.js';

@@ -6,9 +6,9 @@ import { describe, expect, it } from 'vitest';
 import { GiB, type Plan, present } from '../offload/index.js';
 import { makePlan, type PlanOptions } from '../offload/plan/plan.js';
 import { parseProfile } from '../offload/plan/profile-file.js';
-import { findAutoBatch, findLargestBatch, planOnce } from '../src/largest-batch.js';
-import { makePlanReport, type PlanRequest } from '../src/plan-report.js';
-import { shapeModel } from '../src/shape.js';
+import { findAutoBatch, findLargestBatch, planOnce } from '../src/engine/largest-batch.js';
+import { shapeModel } from '../src/engine/shape.js';
+import { makePlanReport, type PlanRequest } from '../src/report/plan-report.js';
 import { optionsFor } from './helpers/plan-options.js';
 
 const json = (path: string) => JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;

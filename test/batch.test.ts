@@ -2,7 +2,14 @@
 
 import { describe, expect, it } from 'vitest';
 import { PAGE_TOKENS, pagesFor, tokenCount } from '../offload/index.js';
-import { cutPasses, cutSequence, type Feed, fillPass, packPass, passesToFeed } from '../src/batch.js';
+import {
+  cutPasses,
+  cutSequence,
+  type Feed,
+  fillPass,
+  packPass,
+  passesToFeed,
+} from '../src/engine/packing.js';
 import { randomFrom, randomInt } from './helpers/random.js';
 
 const lengths = [1, 40, 7, 16, 129, 3, 64];

@@ -4,10 +4,10 @@ import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { GiB, type MicroBatch } from '../offload/index.js';
 import { checkMicroBatch } from '../offload/run/check-pass.js';
 import { rowPlace } from '../offload/stream/weight-source.js';
-import { Engine, openModel } from '../src/engine.js';
-import { type GenerationRequest, type GenerationResult, generate } from '../src/generate.js';
-import { GREEDY } from '../src/sampler.js';
-import { score } from '../src/score.js';
+import { Engine, openModel } from '../src/engine/engine.js';
+import { type GenerationRequest, type GenerationResult, generate } from '../src/engine/generate.js';
+import { GREEDY } from '../src/engine/sampler.js';
+import { score } from '../src/engine/score.js';
 import { modelFolder } from './helpers/fixtures.js';
 
 const VOCABULARY = 384;

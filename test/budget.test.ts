@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { GiB, MiB, type Plan } from '../offload/index.js';
-import { budgetWarnings, checkMachineHolds, deviceWarning, dramWarning } from '../src/budget.js';
+import { budgetWarnings, checkMachineHolds, deviceWarning, dramWarning } from '../src/engine/budget.js';
 import { runCli } from './helpers/cli.js';
 import { modelFolder } from './helpers/fixtures.js';
 

@@ -3,8 +3,13 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { Template, TemplateRuntimeError, TemplateSyntaxError, UnsupportedError } from '../src/jinja/index.js';
-import { formatTime } from '../src/jinja/time.js';
+import {
+  Template,
+  TemplateRuntimeError,
+  TemplateSyntaxError,
+  UnsupportedError,
+} from '../src/text/jinja/index.js';
+import { formatTime } from '../src/text/jinja/time.js';
 import { modelFolder } from './helpers/fixtures.js';
 
 interface Result {

@@ -4,8 +4,8 @@ import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { OperatingError } from '../offload/index.js';
-import { loadChatTemplate, type Message } from '../src/chat.js';
-import { loadTokenizer } from '../src/tokenizer.js';
+import { loadChatTemplate, type Message } from '../src/text/chat.js';
+import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { tempFolder } from './helpers/temp-folder.js';
 

@@ -6,11 +6,11 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { DTYPE_BYTES, elementCount, OperatingError, profileText } from '../offload/index.js';
 import { parseProfile } from '../offload/plan/profile-file.js';
-import type { JsonObject } from '../src/json-file.js';
+import { shapeModel } from '../src/engine/shape.js';
+import type { JsonObject } from '../src/files/json-file.js';
 import { ARCHITECTURES, buildArchitecture, tensorList } from '../src/models/registry.js';
-import { makePlanReport } from '../src/plan-report.js';
-import { planJson, planText } from '../src/plan-text.js';
-import { shapeModel } from '../src/shape.js';
+import { makePlanReport } from '../src/report/plan-report.js';
+import { planJson, planText } from '../src/report/plan-text.js';
 
 const CONFIGS = fileURLToPath(new URL('../configs', import.meta.url));
 

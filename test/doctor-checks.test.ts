@@ -4,7 +4,6 @@ import { describe, expect, it } from 'vitest';
 import { lastCacheBytes, tightestGroup } from '../offload/measure/hardware.js';
 import { cpuBenchSizes } from '../offload/measure/measure.js';
 import { checkInstructions } from '../offload/measure/probe.js';
-import { unusableGpu } from '../src/doctor.js';
 import {
   checkCuda,
   checkDirect,
@@ -14,7 +13,8 @@ import {
   checkMemory,
   checkRegistration,
   type System,
-} from '../src/doctor-checks.js';
+} from '../src/doctor/checks.js';
+import { unusableGpu } from '../src/doctor/doctor.js';
 
 function system(files: Readonly<Record<string, string>>): System {
   return { readText: (path) => files[path], exists: (path) => path in files };

@@ -6,10 +6,10 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { makePlan } from '../offload/index.js';
 import { parseCommandLine } from '../src/cli/command-line.js';
-import { planOptionsFor } from '../src/cli/ds-config-options.js';
-import { readGenerateOptions } from '../src/cli/generate-options.js';
-import { dsPlanOptions, dsPlanWarnings, parseDsConfig } from '../src/ds-config.js';
-import { shapeModel } from '../src/shape.js';
+import { dsPlanOptions, dsPlanWarnings, parseDsConfig } from '../src/cli/options/ds-config.js';
+import { planOptionsFor } from '../src/cli/options/ds-config-options.js';
+import { readGenerateOptions } from '../src/cli/options/generate-options.js';
+import { shapeModel } from '../src/engine/shape.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 const PRESETS = fileURLToPath(new URL('../configs/ds', import.meta.url));

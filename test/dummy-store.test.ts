@@ -14,8 +14,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { ensureDummyCheckpoint } from '../src/dummy-store.js';
-import { type DummyTensor, writeDummyCheckpoint } from '../src/dummy-weights.js';
+import { ensureDummyCheckpoint } from '../src/dummy/store.js';
+import { type DummyTensor, writeDummyCheckpoint } from '../src/dummy/weights.js';
 import { keepingTime, overwrite } from './helpers/overwrite.js';
 import { failureOf } from './helpers/staging.js';
 import { tempFolder } from './helpers/temp-folder.js';

@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type DummyTensor, writeDummyCheckpoint } from '../src/dummy-weights.js';
+import { type DummyTensor, writeDummyCheckpoint } from '../src/dummy/weights.js';
 
 const CONFIG = { model_type: 'tiny', dtype: 'bfloat16' };
 const TENSORS: readonly DummyTensor[] = [

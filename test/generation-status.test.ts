@@ -1,7 +1,7 @@
 // The status of a long run: how many texts, how fast, how long still.
 
 import { describe, expect, it } from 'vitest';
-import { formatDuration, generationStatus } from '../src/cli/generation-status.js';
+import { formatDuration, generationStatus } from '../src/cli/generation/status.js';
 
 const PASS = { phase: 'mixed', tokens: 9, microBatches: 1, sequences: 4, capacity: 4 } as const;
 

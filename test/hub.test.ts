@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { OperatingError } from '../offload/errors.js';
 import { readHubEnvironment } from '../src/hub/environment.js';
-import { type DownloadProgress, resolveModelFolder } from '../src/hub.js';
+import { type DownloadProgress, resolveModelFolder } from '../src/hub/model-folder.js';
 import { COMMIT, type Fault } from './helpers/hub-server.js';
 import { bytes, FILES, failureOf, setting, WEIGHTS } from './helpers/hub-setting.js';
 import { tempFolder } from './helpers/temp-folder.js';

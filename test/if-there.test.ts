@@ -3,9 +3,9 @@
 import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { resolveModelFolder } from '../src/hub.js';
-import { ifThere } from '../src/if-there.js';
-import { checkTokenizerFiles, hasTokenizer } from '../src/tokenizer-settings.js';
+import { ifThere } from '../src/files/if-there.js';
+import { resolveModelFolder } from '../src/hub/model-folder.js';
+import { checkTokenizerFiles, hasTokenizer } from '../src/text/tokenizer/settings.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 /** A name that leads to itself, so that asking after it fails, as on a drive that has gone. */

@@ -5,7 +5,7 @@ import { expect, it } from 'vitest';
 import { cudaCosts } from '../offload/plan/device-costs.js';
 import { kernelScratch } from '../offload/plan/kernel-scratch.js';
 import { MiB } from '../offload/units.js';
-import { shapeModel } from '../src/shape.js';
+import { shapeModel } from '../src/engine/shape.js';
 
 function model(name: string) {
   const path = `configs/models/${name}.json`;

@@ -3,8 +3,8 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { encodeLongText } from '../src/long-text.js';
-import { loadTokenizer, type Tokenizer } from '../src/tokenizer.js';
+import { encodeLongText } from '../src/text/tokenizer/long-text.js';
+import { loadTokenizer, type Tokenizer } from '../src/text/tokenizer/tokenizer.js';
 import { modelFolder, shakespeareText } from './helpers/fixtures.js';
 import { randomFrom, randomInt } from './helpers/random.js';
 import { tempFolder } from './helpers/temp-folder.js';

@@ -2,9 +2,9 @@
 
 import { expect, test } from 'vitest';
 import { type BenchSizes, CpuBackend, MiB, measureCompute, measureLinks, present } from '../offload/index.js';
-import { gpuFinding, rateFindings } from '../src/doctor.js';
-import { chooseDevice } from '../src/engine.js';
-import { describeGpus } from '../src/machine.js';
+import { gpuFinding, rateFindings } from '../src/doctor/doctor.js';
+import { describeGpus } from '../src/doctor/machine.js';
+import { chooseDevice } from '../src/engine/engine.js';
 
 const GPU = {
   name: 'A GPU',

@@ -2,8 +2,8 @@
 
 import { describe, expect, it } from 'vitest';
 import { type Plan, Trace } from '../offload/index.js';
-import { Meter } from '../src/meter.js';
-import { streamingBlock } from '../src/report.js';
+import { Meter } from '../src/report/meter.js';
+import { streamingBlock } from '../src/report/report.js';
 
 /** Two layers of 600 and 400 bytes; 10 operations a token. */
 function smallPlan(): Plan {

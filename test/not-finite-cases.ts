@@ -3,15 +3,15 @@
 
 import { describe, expect, it } from 'vitest';
 import { type Executor, GiB, NO_TOKEN, type Pass, type PassResult } from '../offload/index.js';
-import { Engine, type EngineOptions, openModel } from '../src/engine.js';
+import { Engine, type EngineOptions, openModel } from '../src/engine/engine.js';
 import {
   type GenerationOptions,
   type GenerationRequest,
   type GenerationResult,
   generate,
-} from '../src/generate.js';
-import type { SamplingSettings } from '../src/sampler.js';
-import { score } from '../src/score.js';
+} from '../src/engine/generate.js';
+import type { SamplingSettings } from '../src/engine/sampler.js';
+import { score } from '../src/engine/score.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { type SpoiltValue, spoilCheckpoint } from './helpers/spoilt-checkpoint.js';
 import { tempFolder } from './helpers/temp-folder.js';

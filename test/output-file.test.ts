@@ -14,10 +14,17 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { JsonLinesFile } from '../src/json-lines-file.js';
-import { checkReplaceable, checkWritable, MACHINE, REPORT, TRACE, writeWhole } from '../src/output-file.js';
-import { identityOf, isStdout, outputTarget } from '../src/output-target.js';
-import { replaceFile } from '../src/replace-file.js';
+import { JsonLinesFile } from '../src/files/json-lines-file.js';
+import {
+  checkReplaceable,
+  checkWritable,
+  MACHINE,
+  REPORT,
+  TRACE,
+  writeWhole,
+} from '../src/files/output-file.js';
+import { identityOf, isStdout, outputTarget } from '../src/files/output-target.js';
+import { replaceFile } from '../src/files/replace-file.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 const isRoot = process.getuid?.() === 0;

@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { DTYPE_BYTES, GiB, type PlanOptions, present } from '../offload/index.js';
 import { parseProfile } from '../offload/plan/profile-file.js';
-import { makePlanReport } from '../src/plan-report.js';
-import { shapeModel } from '../src/shape.js';
+import { shapeModel } from '../src/engine/shape.js';
+import { makePlanReport } from '../src/report/plan-report.js';
 
 const json = (path: string) => JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
 const MACHINE = parseProfile(json('configs/machines/h100-x1.json'), 'h100-x1.json');

@@ -1,7 +1,7 @@
 // The status line: one line, on terminals only, never in the way of other output.
 
 import { describe, expect, it } from 'vitest';
-import { StatusLine } from '../src/progress.js';
+import { StatusLine } from '../src/cli/progress.js';
 
 function screen(isTTY: boolean, environment = {}, columns = 20) {
   const written: string[] = [];

@@ -1,8 +1,8 @@
 // Prompts from options and nowhere: what they become, and what is refused.
 
 import { describe, expect, it } from 'vitest';
-import { parseJsonPrompt } from '../src/cli/prompt-line.js';
-import { listOf, repeated } from '../src/cli/prompt-list.js';
+import { parseJsonPrompt } from '../src/cli/generation/prompt-line.js';
+import { listOf, repeated } from '../src/cli/generation/prompt-list.js';
 import {
   checkEachLength,
   DEFAULT_PROMPTS,
@@ -10,7 +10,7 @@ import {
   type PlacedPrompt,
   type Prompt,
   syntheticPrompts,
-} from '../src/prompts.js';
+} from '../src/cli/generation/prompts.js';
 
 const VOCABULARY = { size: 100, startToken: 1, tokenizer: undefined };
 

@@ -3,9 +3,9 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { openModel } from '../src/engine.js';
-import { parsePythonJson } from '../src/python-json.js';
-import { parseSafetensorsHeader } from '../src/safetensors.js';
+import { parseSafetensorsHeader } from '../src/checkpoint/safetensors.js';
+import { openModel } from '../src/engine/engine.js';
+import { parsePythonJson } from '../src/files/python-json.js';
 import { changedCheckpoint } from './helpers/changed-checkpoint.js';
 import { failureOf } from './helpers/hub-setting.js';
 

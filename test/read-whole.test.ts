@@ -4,8 +4,8 @@ import { writeFileSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { readWhole } from '../src/read-whole.js';
-import { contentId } from '../src/staging-id.js';
+import { readWhole } from '../src/files/read-whole.js';
+import { contentId } from '../src/staging/id.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { sharedFolder } from './helpers/temp-folder.js';
 

@@ -5,10 +5,10 @@ import { mkdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'nod
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { loadChatTemplate } from '../src/chat.js';
-import { openModel } from '../src/engine.js';
-import { readSmallFile } from '../src/regular-file.js';
-import { loadTokenizer } from '../src/tokenizer.js';
+import { openModel } from '../src/engine/engine.js';
+import { readSmallFile } from '../src/files/regular-file.js';
+import { loadChatTemplate } from '../src/text/chat.js';
+import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
 import { changedCheckpoint } from './helpers/changed-checkpoint.js';
 import { failureOf } from './helpers/hub-setting.js';
 import { tempFolder } from './helpers/temp-folder.js';

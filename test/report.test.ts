@@ -1,9 +1,9 @@
 // The lines of a report say what the figures say.
 
 import { describe, expect, it } from 'vitest';
-import { UNKNOWN_LIMITS, withComputeLimits } from '../src/limits.js';
-import type { Meter } from '../src/meter.js';
-import { performanceBlock, streamingLines } from '../src/report.js';
+import { UNKNOWN_LIMITS, withComputeLimits } from '../src/report/limits.js';
+import type { Meter } from '../src/report/meter.js';
+import { performanceBlock, streamingLines } from '../src/report/report.js';
 
 describe('performance block', () => {
   it('has the wording of transformers-bloom-inference, and sums cycles', () => {

@@ -3,18 +3,18 @@
 import { appendFileSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { listOf } from '../src/cli/prompt-list.js';
-import { finishedTexts, promptsDigest } from '../src/cli/resume.js';
-import { JsonLinesFile } from '../src/json-lines-file.js';
-import type { OwnOptions } from '../src/prompts.js';
+import { listOf } from '../src/cli/generation/prompt-list.js';
+import type { OwnOptions } from '../src/cli/generation/prompts.js';
 import {
   checkSettings,
   damagedPath,
   readSettings,
   settingsPath,
   writeSettings,
-} from '../src/results-file.js';
-import { dropDamaged, readFinished } from '../src/results-lines.js';
+} from '../src/cli/results/file.js';
+import { dropDamaged, readFinished } from '../src/cli/results/lines.js';
+import { finishedTexts, promptsDigest } from '../src/cli/results/resume.js';
+import { JsonLinesFile } from '../src/files/json-lines-file.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 const folder = tempFolder();

@@ -3,8 +3,8 @@
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { checkFiles, checkModelFiles, type PathsByOption } from '../src/cli/run-files.js';
-import { isModelFile } from '../src/model-files.js';
+import { isModelFile } from '../src/checkpoint/model-files.js';
+import { checkFiles, checkModelFiles, type PathsByOption } from '../src/cli/results/run-files.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 /** Files of a model as the hub's cache has them: links to blobs. */

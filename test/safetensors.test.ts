@@ -4,7 +4,7 @@ import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { OperatingError } from '../offload/errors.js';
-import { parseSafetensorsHeader, readSafetensorsHeader } from '../src/safetensors.js';
+import { parseSafetensorsHeader, readSafetensorsHeader } from '../src/checkpoint/safetensors.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { randomFrom, randomInt } from './helpers/random.js';
 import { headerOf, safetensorsBytes, writeSafetensors } from './helpers/safetensors.js';

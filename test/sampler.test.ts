@@ -8,7 +8,7 @@ import {
   philox,
   type SamplingSettings,
   samplingRow,
-} from '../src/sampler.js';
+} from '../src/engine/sampler.js';
 
 const NO_TOKENS = () => new Int32Array(0);
 const settings = (changes: Partial<SamplingSettings>): SamplingSettings => ({

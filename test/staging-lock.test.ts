@@ -15,7 +15,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-import { takeLock } from '../src/staging-lock.js';
+import { takeLock } from '../src/staging/lock.js';
 import { failureOf } from './helpers/staging.js';
 import { tempFolder } from './helpers/temp-folder.js';
 

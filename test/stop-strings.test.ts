@@ -1,7 +1,7 @@
 // Stop strings: found across pieces, text before them kept, nothing shown that might belong to one.
 
 import { describe, expect, it } from 'vitest';
-import { StoppingStream, StopStrings } from '../src/stop-strings.js';
+import { StoppingStream, StopStrings } from '../src/text/stop-strings.js';
 import { randomFrom, randomInt } from './helpers/random.js';
 
 /** What each piece made certain, and the rest. */

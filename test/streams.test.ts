@@ -13,14 +13,14 @@ import {
   present,
   Trace,
 } from '../offload/index.js';
-import { Engine, openModel } from '../src/engine.js';
+import { Engine, openModel } from '../src/engine/engine.js';
 import {
   type GenerationRequest,
   type GenerationResult,
   generate,
   type PassProgress,
-} from '../src/generate.js';
-import { JsonLinesFile } from '../src/json-lines-file.js';
+} from '../src/engine/generate.js';
+import { JsonLinesFile } from '../src/files/json-lines-file.js';
 import { failingDevice } from './helpers/failing-device.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { randomFrom, randomInt } from './helpers/random.js';

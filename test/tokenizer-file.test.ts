@@ -3,8 +3,8 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { loadTokenizer } from '../src/tokenizer.js';
-import { sectionOf } from '../src/tokenizer-file.js';
+import { sectionOf } from '../src/text/tokenizer/file.js';
+import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { tempFolder } from './helpers/temp-folder.js';
 

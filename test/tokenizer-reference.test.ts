@@ -3,13 +3,13 @@
 import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { loadTokenizer } from '../src/tokenizer.js';
 import {
   checkTokenizerFiles,
   hasTokenizer,
   readTokenizerSettings,
   specialTokensOf,
-} from '../src/tokenizer-settings.js';
+} from '../src/text/tokenizer/settings.js';
+import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
 import { tempFolder } from './helpers/temp-folder.js';
 import { buildTokenizerFolder, type TokenizerCase, tokenizerCases } from './helpers/tokenizer-cases.js';
 

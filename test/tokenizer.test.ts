@@ -3,8 +3,8 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { TextStream } from '../src/text-stream.js';
-import { loadTokenizer, type Tokenizer } from '../src/tokenizer.js';
+import { TextStream } from '../src/text/text-decoder.js';
+import { loadTokenizer, type Tokenizer } from '../src/text/tokenizer/tokenizer.js';
 import { goldenOf, modelFolder, shakespeareText } from './helpers/fixtures.js';
 import { randomFrom, randomInt } from './helpers/random.js';
 import { tempFolder } from './helpers/temp-folder.js';

@@ -3,9 +3,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { openModel } from '../src/engine.js';
+import { openModel } from '../src/engine/engine.js';
+import { shapeModel } from '../src/engine/shape.js';
 import { buildArchitecture } from '../src/models/registry.js';
-import { shapeModel } from '../src/shape.js';
 import { changedCheckpoint } from './helpers/changed-checkpoint.js';
 import { failureOf, setting } from './helpers/hub-setting.js';
 import { tempFolder } from './helpers/temp-folder.js';

@@ -4,8 +4,13 @@ import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, readFileSync, renameSync, statSync, symlinkSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { type Checkpoint, openCheckpoint } from '../src/checkpoint.js';
-import { compareWeights, recordWeights, weightsFromJson, weightsToJson } from '../src/weight-record.js';
+import { type Checkpoint, openCheckpoint } from '../src/checkpoint/checkpoint.js';
+import {
+  compareWeights,
+  recordWeights,
+  weightsFromJson,
+  weightsToJson,
+} from '../src/cli/results/weight-record.js';
 import { modelFolder } from './helpers/fixtures.js';
 import { keepingTime, overwrite } from './helpers/overwrite.js';
 import { tempFolder } from './helpers/temp-folder.js';

@@ -19,9 +19,9 @@ import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.
 import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
 import { rows, tensor } from '../../offload/port/tensor.js';
 import { type ControlTables, controlWords, writeControl } from '../../offload/run/pass.js';
+import { shapeModel } from '../../src/engine/shape.js';
 import type { TensorDef } from '../../src/models/architecture.js';
 import { buildArchitecture } from '../../src/models/registry.js';
-import { shapeModel } from '../../src/shape.js';
 import { median, printResult } from '../common.js';
 
 const { values } = parseArgs({

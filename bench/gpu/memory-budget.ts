@@ -6,8 +6,8 @@
 import { parseArgs } from 'node:util';
 import { formatBytes, GiB, parseBytes } from '../../offload/index.js';
 import { native } from '../../offload/port/native.js';
-import { describePlacement, Engine, openModel } from '../../src/engine.js';
-import { generate } from '../../src/generate.js';
+import { describePlacement, Engine, openModel } from '../../src/engine/engine.js';
+import { generate } from '../../src/engine/generate.js';
 import { dummyCheckpoint, printResult } from '../common.js';
 
 const { values } = parseArgs({

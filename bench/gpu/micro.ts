@@ -8,8 +8,8 @@
 
 import { parseArgs } from 'node:util';
 import { formatRate } from '../../offload/index.js';
-import { describePlacement, Engine } from '../../src/engine.js';
-import { generate, type PassProgress } from '../../src/generate.js';
+import { describePlacement, Engine } from '../../src/engine/engine.js';
+import { generate, type PassProgress } from '../../src/engine/generate.js';
 import { median, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';
 import { devicesFor, measureRates, requests } from './setting.js';

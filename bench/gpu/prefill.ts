@@ -10,8 +10,14 @@
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
-import { DRAM_SHARE, describePlacement, Engine, type EngineOptions, planFor } from '../../src/engine.js';
-import { generate } from '../../src/generate.js';
+import {
+  DRAM_SHARE,
+  describePlacement,
+  Engine,
+  type EngineOptions,
+  planFor,
+} from '../../src/engine/engine.js';
+import { generate } from '../../src/engine/generate.js';
 import { median, percent, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';
 import { devicesFor, requests } from './setting.js';

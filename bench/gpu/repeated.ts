@@ -3,14 +3,14 @@
 
 import { rmSync, statfsSync } from 'node:fs';
 import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
-import type { Checkpoint } from '../../src/checkpoint.js';
-import { openCheckpoint } from '../../src/checkpoint.js';
-import { type SafetensorsType, writeDummyCheckpoint } from '../../src/dummy-weights.js';
-import type { OpenedModel } from '../../src/engine.js';
-import { type JsonObject, readOptionalJsonObject } from '../../src/json-file.js';
+import type { Checkpoint } from '../../src/checkpoint/checkpoint.js';
+import { openCheckpoint } from '../../src/checkpoint/checkpoint.js';
+import { type SafetensorsType, writeDummyCheckpoint } from '../../src/dummy/weights.js';
+import type { OpenedModel } from '../../src/engine/engine.js';
+import { shapeType, type TypeName } from '../../src/engine/shape.js';
+import { type JsonObject, readOptionalJsonObject } from '../../src/files/json-file.js';
 import { bindModel } from '../../src/models/binding.js';
 import { buildArchitecture, tensorList } from '../../src/models/registry.js';
-import { shapeType, type TypeName } from '../../src/shape.js';
 
 export interface RepeatedOptions {
   /** Of configs/models. */

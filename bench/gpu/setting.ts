@@ -1,8 +1,8 @@
 // What benchmarks of the whole runtime on GPUs share: which devices, what their links reach, and prompts.
 
 import { type Backend, CpuBackend, CudaBackend, type Memory, MiB, present } from '../../offload/index.js';
-import type { DeviceKind, EngineOptions } from '../../src/engine.js';
-import type { GenerationRequest } from '../../src/generate.js';
+import type { DeviceKind, EngineOptions } from '../../src/engine/engine.js';
+import type { GenerationRequest } from '../../src/engine/generate.js';
 import { median } from '../common.js';
 
 export interface Rates {

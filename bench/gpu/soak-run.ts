@@ -11,10 +11,10 @@ import {
   present,
   type Workload,
 } from '../../offload/index.js';
-import { Engine, type EngineOptions, type OpenedModel, openModel, planFor } from '../../src/engine.js';
-import { type GenerationRequest, generate } from '../../src/generate.js';
-import type { SamplingSettings } from '../../src/sampler.js';
-import { score } from '../../src/score.js';
+import { Engine, type EngineOptions, type OpenedModel, openModel, planFor } from '../../src/engine/engine.js';
+import { type GenerationRequest, generate } from '../../src/engine/generate.js';
+import type { SamplingSettings } from '../../src/engine/sampler.js';
+import { score } from '../../src/engine/score.js';
 import { failingDevice } from '../../test/helpers/failing-device.js';
 import { randomFrom, randomInt } from '../random.js';
 import type { SoakCase, SoakDevices } from './soak-case.js';

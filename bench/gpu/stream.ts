@@ -19,8 +19,8 @@ import {
   present,
   type TransferTimes,
 } from '../../offload/index.js';
-import { describePlacement, Engine, openModel } from '../../src/engine.js';
-import { generate, type PassProgress } from '../../src/generate.js';
+import { describePlacement, Engine, openModel } from '../../src/engine/engine.js';
+import { generate, type PassProgress } from '../../src/engine/generate.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
 import { measureRates, requests } from './setting.js';
 

@@ -9,9 +9,15 @@
 
 import { parseArgs } from 'node:util';
 import { detectHardware, formatBytes, formatRate, parseBytes } from '../../offload/index.js';
-import { DRAM_SHARE, describePlacement, Engine, type EngineOptions, planFor } from '../../src/engine.js';
-import { generate, type PassProgress } from '../../src/generate.js';
-import { findAutoBatch } from '../../src/largest-batch.js';
+import {
+  DRAM_SHARE,
+  describePlacement,
+  Engine,
+  type EngineOptions,
+  planFor,
+} from '../../src/engine/engine.js';
+import { generate, type PassProgress } from '../../src/engine/generate.js';
+import { findAutoBatch } from '../../src/engine/largest-batch.js';
 import { median, percent, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';
 import { devicesFor, measureRates, requests } from './setting.js';

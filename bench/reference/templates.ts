@@ -7,7 +7,7 @@ import {
   TemplateRuntimeError,
   TemplateSyntaxError,
   UnsupportedError,
-} from '../../src/jinja/index.js';
+} from '../../src/text/jinja/index.js';
 
 interface Case {
   readonly template: string;

@@ -5,8 +5,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { OperatingError } from '../../offload/index.js';
-import { loadTokenizer, type Tokenizer } from '../../src/tokenizer.js';
-import { readTokenizerSettings, specialTokensOf } from '../../src/tokenizer-settings.js';
+import { readTokenizerSettings, specialTokensOf } from '../../src/text/tokenizer/settings.js';
+import { loadTokenizer, type Tokenizer } from '../../src/text/tokenizer/tokenizer.js';
 
 interface Expected {
   readonly error?: string;

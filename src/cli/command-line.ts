@@ -2,12 +2,12 @@
 
 import { readFileSync } from 'node:fs';
 import yargs, { type Options } from 'yargs';
-import { DOCTOR_EXAMPLES, DOCTOR_OPTIONS } from './doctor-options.js';
-import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './generate-options.js';
 import { underscored } from './glance.js';
-import { badOption, OptionReader, type OptionSpec, type OptionTable } from './option-reader.js';
-import { PLAN_EXAMPLES, PLAN_OPTIONS } from './plan-options.js';
-import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score-options.js';
+import { DOCTOR_EXAMPLES, DOCTOR_OPTIONS } from './options/doctor-options.js';
+import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './options/generate-options.js';
+import { badOption, OptionReader, type OptionSpec, type OptionTable } from './options/option-reader.js';
+import { PLAN_EXAMPLES, PLAN_OPTIONS } from './options/plan-options.js';
+import { SCORE_EXAMPLES, SCORE_OPTIONS } from './options/score-options.js';
 import { suggest } from './suggest.js';
 
 export type CommandName = 'generate' | 'score' | 'plan' | 'doctor';

@@ -1,9 +1,9 @@
 // What a command gets from the program around it: where to write, how to report progress, and when to stop.
 
 import type { Logger } from 'pino';
-import type { Progress } from '../progress.js';
 import type { EarlyLoad } from './early-load.js';
 import type { Interrupt } from './interrupt.js';
+import type { Progress } from './progress.js';
 
 export interface CommandContext {
   readonly log: Logger;

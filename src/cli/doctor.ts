@@ -1,10 +1,10 @@
 // `doctor`: what this machine allows, what it lacks and how to mend it; and its description, for plans.
 
 import { OperatingError, profileText, renameKeys, toSnake } from '../../offload/index.js';
-import { diagnose, doctorText } from '../doctor.js';
+import { diagnose, doctorText } from '../doctor/doctor.js';
 import type { CommandContext } from './context.js';
-import type { DoctorOptions } from './doctor-options.js';
-import { checkFiles } from './run-files.js';
+import type { DoctorOptions } from './options/doctor-options.js';
+import { checkFiles } from './results/run-files.js';
 import { writeOutput } from './session.js';
 
 export async function runDoctor(options: DoctorOptions, context: CommandContext): Promise<void> {

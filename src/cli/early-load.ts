@@ -2,7 +2,7 @@
 // driver starts.
 
 import { detectHardware, LoadAhead, parseBytes } from '../../offload/index.js';
-import { DRAM_SHARE, type OpenedModel, openModel } from '../engine.js';
+import { DRAM_SHARE, type OpenedModel, openModel } from '../engine/engine.js';
 import type { EarlyOptions } from './glance.js';
 
 export interface EarlyLoad {

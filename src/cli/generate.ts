@@ -1,17 +1,14 @@
 // `generate`: prompts in, continuations out; once, or in timed cycles.
 
 import { counted, OperatingError } from '../../offload/index.js';
-import { generateEach, type PassProgress } from '../generate.js';
-import { JsonLines } from '../json-lines-file.js';
-import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
-import { isStdout } from '../output-target.js';
-import { type Cycle, performanceBlock, rateSentence, streamingBlock } from '../report.js';
-import { damagedPath, type RunSettings } from '../results-file.js';
-import type { FinishedTexts } from '../results-lines.js';
-import { isGreedy } from '../sampler.js';
-import { withAutoBatch } from './auto-batch.js';
+import { generateEach, type PassProgress } from '../engine/generate.js';
+import { isGreedy } from '../engine/sampler.js';
+import { JsonLines } from '../files/json-lines-file.js';
+import { isStdout } from '../files/output-target.js';
+import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../report/limits.js';
+import { type Cycle, performanceBlock, rateSentence, streamingBlock } from '../report/report.js';
 import type { CommandContext } from './context.js';
-import { type GenerateOptions, noTokenizer } from './generate-options.js';
+import { withAutoBatch } from './generation/auto-batch.js';
 import {
   encodeJob,
   fillJob,
@@ -23,26 +20,29 @@ import {
   textCount,
   textWishes,
   workloadOf,
-} from './generation-job.js';
+} from './generation/job.js';
 import {
   BatchSink,
   type GenerationSink,
   JsonLinesSink,
   Rendering,
   StreamingSink,
-} from './generation-output.js';
-import { generationStatus } from './generation-status.js';
-import { checkWeights, type Identity, identityOf } from './identity.js';
-import { RequestFeed, stopsAfter } from './request-feed.js';
-import { openResults } from './results-output.js';
+} from './generation/output.js';
+import { RequestFeed, stopsAfter } from './generation/request-feed.js';
+import { generationStatus } from './generation/status.js';
+import { type GenerateOptions, noTokenizer } from './options/generate-options.js';
+import { damagedPath, type RunSettings } from './results/file.js';
+import { checkWeights, type Identity, identityOf } from './results/identity.js';
+import type { FinishedTexts } from './results/lines.js';
+import { openResults } from './results/output.js';
 import {
   checkNothingLost,
   finishedTexts,
   NOTHING_FINISHED,
   settingsOf,
   withSeedOfResults,
-} from './resume.js';
-import { checkFiles, checkModelFiles, sharedInputs } from './run-files.js';
+} from './results/resume.js';
+import { checkFiles, checkModelFiles, sharedInputs } from './results/run-files.js';
 import { finishSession, type Session, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
 

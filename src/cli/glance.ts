@@ -1,7 +1,7 @@
 // A first look at the command line, without the parser: enough to know what can be begun while everything else is loaded.
 
 import { parseArgs } from 'node:util';
-import type { OptionReader } from './option-reader.js';
+import type { OptionReader } from './options/option-reader.js';
 
 /** Where layers are read from, and how. */
 export interface EarlyOptions {

@@ -3,15 +3,15 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { counted, formatBytes } from '../../offload/index.js';
-import { loadChatTemplate } from '../chat.js';
-import { type DownloadProgress, resolveModelFolder } from '../hub.js';
-import { ifThere } from '../if-there.js';
-import { readOptionalJsonObject } from '../json-file.js';
+import { ifThere } from '../files/if-there.js';
+import { readOptionalJsonObject } from '../files/json-file.js';
+import { type DownloadProgress, resolveModelFolder } from '../hub/model-folder.js';
 import { buildArchitecture } from '../models/registry.js';
-import { loadTokenizer } from '../tokenizer.js';
-import { hasTokenizer } from '../tokenizer-settings.js';
+import { loadChatTemplate } from '../text/chat.js';
+import { hasTokenizer } from '../text/tokenizer/settings.js';
+import { loadTokenizer } from '../text/tokenizer/tokenizer.js';
 import type { CommandContext } from './context.js';
-import { badOption } from './option-reader.js';
+import { badOption } from './options/option-reader.js';
 
 /** What a command needs beside the weights. */
 export interface TextWishes {

@@ -1,16 +1,16 @@
 // The program: reads the command line, runs the command, and turns whatever goes wrong into a line and a status.
 
 import { OperatingError, platformProblem } from '../../offload/index.js';
-import { createLogger } from '../log.js';
-import { Progress, StatusLine } from '../progress.js';
 import { type CommandName, type ParsedCommandLine, parseCommandLine } from './command-line.js';
 import type { CommandContext } from './context.js';
 import type { EarlyLoad } from './early-load.js';
 import { describeFailure } from './failure.js';
 import { agrees, COMPUTING } from './glance.js';
 import { Interrupt } from './interrupt.js';
-import type { OptionReader } from './option-reader.js';
-import { readLogLevel } from './shared-options.js';
+import { createLogger } from './log.js';
+import type { OptionReader } from './options/option-reader.js';
+import { readLogLevel } from './options/shared-options.js';
+import { Progress, StatusLine } from './progress.js';
 
 const HELP_WIDTH = 100;
 
@@ -98,7 +98,7 @@ async function runCommand(
     case 'generate': {
       const [{ runGenerate }, { readGenerateOptions }] = await Promise.all([
         import('./generate.js'),
-        import('./generate-options.js'),
+        import('./options/generate-options.js'),
       ]);
       const { begun, available } = await awaitEarly(early, options, driver, context);
       return runGenerate({ ...readGenerateOptions(options), ...available }, begun);
@@ -106,7 +106,7 @@ async function runCommand(
     case 'score': {
       const [{ runScore }, { readScoreOptions }] = await Promise.all([
         import('./score.js'),
-        import('./score-options.js'),
+        import('./options/score-options.js'),
       ]);
       const { begun, available } = await awaitEarly(early, options, driver, context);
       return runScore({ ...readScoreOptions(options), ...available }, begun);
@@ -114,14 +114,14 @@ async function runCommand(
     case 'plan': {
       const [{ runPlan }, { readPlanCommandOptions }] = await Promise.all([
         import('./plan.js'),
-        import('./plan-options.js'),
+        import('./options/plan-options.js'),
       ]);
       return runPlan(readPlanCommandOptions(options), context);
     }
     case 'doctor': {
       const [{ runDoctor }, { readDoctorOptions }] = await Promise.all([
         import('./doctor.js'),
-        import('./doctor-options.js'),
+        import('./options/doctor-options.js'),
       ]);
       return runDoctor(readDoctorOptions(options), context);
     }

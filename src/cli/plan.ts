@@ -10,17 +10,17 @@ import {
   type PlanOptions,
   type WeightType,
 } from '../../offload/index.js';
-import { deviceWarning, dramWarning } from '../budget.js';
-import type { OpenedModel } from '../engine.js';
-import { measureMachine, readMachine } from '../machine.js';
-import { makePlanReport } from '../plan-report.js';
-import { type PlannedModel, planJson, planText } from '../plan-text.js';
+import { measureMachine, readMachine } from '../doctor/machine.js';
+import { deviceWarning, dramWarning } from '../engine/budget.js';
+import type { OpenedModel } from '../engine/engine.js';
+import { makePlanReport } from '../report/plan-report.js';
+import { type PlannedModel, planJson, planText } from '../report/plan-text.js';
 import type { CommandContext } from './context.js';
-import { planOptionsFor, warningsFor } from './ds-config-options.js';
-import { badOption } from './option-reader.js';
-import type { PlanCommandOptions } from './plan-options.js';
+import { planOptionsFor, warningsFor } from './options/ds-config-options.js';
+import { badOption } from './options/option-reader.js';
+import type { PlanCommandOptions } from './options/plan-options.js';
 import { openPlanned } from './planned-model.js';
-import { checkFiles, sharedInputs } from './run-files.js';
+import { checkFiles, sharedInputs } from './results/run-files.js';
 
 export async function runPlan(options: PlanCommandOptions, context: CommandContext): Promise<void> {
   checkFiles({ '--machine': options.machine, ...sharedInputs(options) }, {}, options.name);

@@ -1,12 +1,12 @@
 // The model that `plan` looks at: a folder's headers, a shape, or no more of a hub's model than its configuration.
 
 import { join } from 'node:path';
-import { type OpenedModel, openModel } from '../engine.js';
-import { resolveModelFolder } from '../hub.js';
-import { readOptionalJsonObject } from '../json-file.js';
-import { shapeModel } from '../shape.js';
+import { type OpenedModel, openModel } from '../engine/engine.js';
+import { shapeModel } from '../engine/shape.js';
+import { readOptionalJsonObject } from '../files/json-file.js';
+import { resolveModelFolder } from '../hub/model-folder.js';
 import type { CommandContext } from './context.js';
-import type { SharedOptions } from './shared-options.js';
+import type { SharedOptions } from './options/shared-options.js';
 import { checkType } from './source.js';
 
 /** Ends a download after config.json: nothing else is needed to plan. */

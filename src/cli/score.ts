@@ -1,22 +1,22 @@
 // `score`: how well the model predicts a text, streamed like generation.
 
 import { formatBytes, OperatingError, type Workload } from '../../offload/index.js';
-import { planFor } from '../engine.js';
-import { type InputName, isRereadable, mayWait, shownName } from '../input.js';
-import { reason } from '../json-file.js';
-import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../limits.js';
-import { encodeLongText } from '../long-text.js';
-import { parseIdList } from '../prompts.js';
-import { rateSentence } from '../report.js';
-import { type Score, score, windowCount } from '../score.js';
-import { readTextFile, readTextPieces } from '../text-file.js';
-import { checkIds, idProblem } from '../token-ids.js';
-import { loadTokenizer } from '../tokenizer.js';
+import { planFor } from '../engine/engine.js';
+import { type Score, score, windowCount } from '../engine/score.js';
+import { type InputName, isRereadable, mayWait, shownName } from '../files/input.js';
+import { reason } from '../files/json-file.js';
+import { readTextFile, readTextPieces } from '../files/text-file.js';
+import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../report/limits.js';
+import { rateSentence } from '../report/report.js';
+import { checkIds, idProblem } from '../text/token-ids.js';
+import { encodeLongText } from '../text/tokenizer/long-text.js';
+import { loadTokenizer } from '../text/tokenizer/tokenizer.js';
 import type { CommandContext } from './context.js';
-import { planOptionsFor } from './ds-config-options.js';
-import { badOption } from './option-reader.js';
-import { checkFiles, checkModelFiles, sharedInputs } from './run-files.js';
-import type { ScoreCommandOptions, ScoreInput } from './score-options.js';
+import { parseIdList } from './generation/prompts.js';
+import { planOptionsFor } from './options/ds-config-options.js';
+import { badOption } from './options/option-reader.js';
+import type { ScoreCommandOptions, ScoreInput } from './options/score-options.js';
+import { checkFiles, checkModelFiles, sharedInputs } from './results/run-files.js';
 import { finishSession, type Session, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
 

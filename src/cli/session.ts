@@ -1,17 +1,17 @@
 // An engine for a command's work: opened with its options, closed with it or by an interruption.
 
 import type { Workload } from '../../offload/index.js';
-import { budgetWarnings } from '../budget.js';
-import { describePlacement, Engine, type EngineOptions } from '../engine.js';
-import type { Limits } from '../limits.js';
-import { Meter } from '../meter.js';
-import { writeWherever } from '../output-file.js';
-import { isStdout } from '../output-target.js';
-import { planDetails } from '../plan-text.js';
-import { reportJson, streamingLines, streamingSentence } from '../report.js';
+import { budgetWarnings } from '../engine/budget.js';
+import { describePlacement, Engine, type EngineOptions } from '../engine/engine.js';
+import { writeWherever } from '../files/output-file.js';
+import { isStdout } from '../files/output-target.js';
+import type { Limits } from '../report/limits.js';
+import { Meter } from '../report/meter.js';
+import { planDetails } from '../report/plan-text.js';
+import { reportJson, streamingLines, streamingSentence } from '../report/report.js';
 import type { CommandContext } from './context.js';
-import { planOptionsFor, warningsFor } from './ds-config-options.js';
-import type { SharedOptions } from './shared-options.js';
+import { planOptionsFor, warningsFor } from './options/ds-config-options.js';
+import type { SharedOptions } from './options/shared-options.js';
 import type { Source } from './source.js';
 
 export interface Session {

@@ -5,17 +5,17 @@ import { statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { counted, type FileState, formatBytes, OperatingError } from '../../offload/index.js';
-import { configuredRole } from '../ending-ids.js';
-import { type OpenedModel, openModel } from '../engine.js';
-import { readOptionalJsonObject } from '../json-file.js';
+import { type OpenedModel, openModel } from '../engine/engine.js';
+import { shapeType } from '../engine/shape.js';
+import { readOptionalJsonObject } from '../files/json-file.js';
 import { buildArchitecture, tensorList } from '../models/registry.js';
-import { shapeType } from '../shape.js';
-import { loadTokenizer, type Tokenizer } from '../tokenizer.js';
-import { hasTokenizer } from '../tokenizer-settings.js';
+import { configuredRole } from '../text/tokenizer/ending-ids.js';
+import { hasTokenizer } from '../text/tokenizer/settings.js';
+import { loadTokenizer, type Tokenizer } from '../text/tokenizer/tokenizer.js';
 import type { CommandContext } from './context.js';
 import { modelFolder, type TextWishes } from './hub-model.js';
-import { badOption } from './option-reader.js';
-import { type SharedOptions, STORED_TYPES, type TypeName } from './shared-options.js';
+import { badOption } from './options/option-reader.js';
+import { type SharedOptions, STORED_TYPES, type TypeName } from './options/shared-options.js';
 
 export interface Source {
   readonly opened: OpenedModel;
@@ -109,7 +109,7 @@ async function dummyCheckpoint(
     ...tensor,
     dtype: STORED_TYPES[type],
   }));
-  const { ensureDummyCheckpoint } = await import('../dummy-store.js');
+  const { ensureDummyCheckpoint } = await import('../dummy/store.js');
   let line = 'looking at the random weights';
   const work = ensureDummyCheckpoint({
     config,
@@ -151,7 +151,7 @@ async function stage(
   { log, progress, interrupt }: CommandContext,
 ): Promise<Omit<Source, 'opened'>> {
   if (folder === undefined) return checkpoint;
-  const { stageCheckpoint } = await import('../staging.js');
+  const { stageCheckpoint } = await import('../staging/staging.js');
   let line = 'looking at the weights';
   const work = stageCheckpoint(checkpoint, folder, {
     onProgress: (done, total, phase) => {

@@ -11,8 +11,8 @@ import { constants } from 'node:fs';
 import { type FileHandle, link, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
-import { systemCode } from '../json-file.js';
-import { writeFailure } from '../staging-manifest.js';
+import { systemCode } from '../files/json-file.js';
+import { writeFailure } from '../staging/manifest.js';
 import type { FileMetadata, HubClient } from './client.js';
 import { stopIfAborted, Transient, withRetries } from './retry.js';
 

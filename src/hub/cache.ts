@@ -5,10 +5,10 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, readlink, rename, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
-import { ifThere } from '../if-there.js';
-import { systemCode } from '../json-file.js';
-import { writeFailure } from '../staging-manifest.js';
-import { findWeights } from '../weight-files.js';
+import { findWeights } from '../checkpoint/weight-files.js';
+import { ifThere } from '../files/if-there.js';
+import { systemCode } from '../files/json-file.js';
+import { writeFailure } from '../staging/manifest.js';
 
 const COMMIT = /^[0-9a-f]{40}$/;
 

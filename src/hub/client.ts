@@ -1,7 +1,7 @@
 // What is asked of the hub: a model's files, a file's size and checksum, and its bytes from an offset on.
 
 import { OperatingError } from '../../offload/index.js';
-import { isJsonObject, show } from '../json-file.js';
+import { isJsonObject, show } from '../files/json-file.js';
 import { type Answer, Http, type HttpOptions } from './http.js';
 import { type RetryPolicy, retryAfterMs, Transient, withRetries } from './retry.js';
 

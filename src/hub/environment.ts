@@ -2,7 +2,7 @@
 
 import { join } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
-import { readSmallFile } from '../regular-file.js';
+import { readSmallFile } from '../files/regular-file.js';
 import { expandPath } from './expand-path.js';
 
 export type Variables = Readonly<Record<string, string | undefined>>;

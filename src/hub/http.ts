@@ -1,7 +1,7 @@
 // One HTTP exchange with the hub: redirects, the token, and a server that falls silent. Nothing is tried twice here.
 
 import { OperatingError } from '../../offload/index.js';
-import { reason, show } from '../json-file.js';
+import { reason, show } from '../files/json-file.js';
 import { stopIfAborted, Transient } from './retry.js';
 
 export interface HttpOptions {

@@ -3,10 +3,10 @@
 import { lstat, mkdir, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatBytes, OperatingError } from '../../offload/index.js';
-import { readOptionalJsonObject } from '../json-file.js';
-import { writeFailure } from '../staging-manifest.js';
-import { refuseOtherKinds, refuseQuantiserFiles } from '../unreadable.js';
-import { chooseWeights, parseWeightMap, shardNames, type WeightChoice } from '../weight-files.js';
+import { refuseOtherKinds, refuseQuantiserFiles } from '../checkpoint/unreadable.js';
+import { chooseWeights, parseWeightMap, shardNames, type WeightChoice } from '../checkpoint/weight-files.js';
+import { readOptionalJsonObject } from '../files/json-file.js';
+import { writeFailure } from '../staging/manifest.js';
 import { downloadBlob, partialPath, sizeOf } from './blob.js';
 import type { ModelCache } from './cache.js';
 import type { FileMetadata, HubClient } from './client.js';

@@ -9,8 +9,8 @@ import {
   OperatingError,
   type WeightSpec,
 } from '../../offload/index.js';
-import type { Checkpoint, StoredTensor } from '../checkpoint.js';
-import { quantisedTensor, quantisedTensorError } from '../unreadable.js';
+import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
+import { quantisedTensor, quantisedTensorError } from '../checkpoint/unreadable.js';
 import type { ArchitectureModel, TensorDef, TensorSource } from './architecture.js';
 
 export interface BoundModel {

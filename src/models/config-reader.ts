@@ -1,7 +1,7 @@
 // Typed access to config.json: the first of several names that is present, with a clear error for anything else.
 
 import { OperatingError } from '../../offload/index.js';
-import { show } from '../json-file.js';
+import { show } from '../files/json-file.js';
 
 /**
  * Far above every published model. Tables are made from these numbers before any weight is looked at, and a damaged

@@ -1,8 +1,8 @@
 // All architectures, and the step from a configuration to one of them. A new one is one line here.
 
 import { OperatingError } from '../../offload/index.js';
-import { show } from '../json-file.js';
-import { refuseQuantised, whyUnknown } from '../unreadable.js';
+import { refuseQuantised, whyUnknown } from '../checkpoint/unreadable.js';
+import { show } from '../files/json-file.js';
 import type { Architecture, ArchitectureModel } from './architecture.js';
 import { bloom } from './bloom.js';
 import { ConfigReader } from './config-reader.js';

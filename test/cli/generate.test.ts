@@ -3,7 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { DEFAULT_PROMPTS } from '../../src/prompts.js';
+import { DEFAULT_PROMPTS } from '../../src/cli/generation/prompts.js';
 import { runCli } from '../helpers/cli.js';
 import { goldenOf, modelFolder } from '../helpers/fixtures.js';
 import { sharedFolder } from '../helpers/temp-folder.js';

@@ -1,7 +1,6 @@
 // What `generate` is to do: prompts are encoded a few at a time, however many there are, and forgotten when they are done.
 
 import { expect, test } from 'vitest';
-import type { GenerateOptions } from '../../src/cli/generate-options.js';
 import {
   encodeJob,
   fillJob,
@@ -9,13 +8,14 @@ import {
   openPlaces,
   textCount,
   workloadOf,
-} from '../../src/cli/generation-job.js';
-import { listOf } from '../../src/cli/prompt-list.js';
-import { RequestFeed } from '../../src/cli/request-feed.js';
-import { openModel } from '../../src/engine.js';
-import type { GenerationRequest } from '../../src/generate.js';
-import type { Prompt } from '../../src/prompts.js';
-import { GREEDY } from '../../src/sampler.js';
+} from '../../src/cli/generation/job.js';
+import { listOf } from '../../src/cli/generation/prompt-list.js';
+import type { Prompt } from '../../src/cli/generation/prompts.js';
+import { RequestFeed } from '../../src/cli/generation/request-feed.js';
+import type { GenerateOptions } from '../../src/cli/options/generate-options.js';
+import { openModel } from '../../src/engine/engine.js';
+import type { GenerationRequest } from '../../src/engine/generate.js';
+import { GREEDY } from '../../src/engine/sampler.js';
 import { modelFolder } from '../helpers/fixtures.js';
 
 const OPTIONS = {

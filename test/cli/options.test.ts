@@ -3,12 +3,12 @@
 import { describe, expect, it } from 'vitest';
 import { OperatingError } from '../../offload/index.js';
 import { parseCommandLine } from '../../src/cli/command-line.js';
-import { readGenerateOptions } from '../../src/cli/generate-options.js';
 import { idleOptions } from '../../src/cli/idle-options.js';
-import { OptionReader } from '../../src/cli/option-reader.js';
-import { readPlanCommandOptions } from '../../src/cli/plan-options.js';
-import { readScoreOptions } from '../../src/cli/score-options.js';
-import { readLogLevel, tooFewGpus } from '../../src/cli/shared-options.js';
+import { readGenerateOptions } from '../../src/cli/options/generate-options.js';
+import { OptionReader } from '../../src/cli/options/option-reader.js';
+import { readPlanCommandOptions } from '../../src/cli/options/plan-options.js';
+import { readScoreOptions } from '../../src/cli/options/score-options.js';
+import { readLogLevel, tooFewGpus } from '../../src/cli/options/shared-options.js';
 
 /** The options of the command that the words name. */
 function read(words: readonly string[]) {

@@ -3,8 +3,8 @@
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { type PromptList, readPrompts } from '../../src/cli/prompt-list.js';
-import type { Prompt } from '../../src/prompts.js';
+import { type PromptList, readPrompts } from '../../src/cli/generation/prompt-list.js';
+import type { Prompt } from '../../src/cli/generation/prompts.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
 const folder = tempFolder();

@@ -3,7 +3,7 @@
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { openCheckpoint } from '../../src/checkpoint.js';
+import { openCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
 import { tempFolder } from '../helpers/temp-folder.js';

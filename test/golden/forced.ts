@@ -1,8 +1,8 @@
 // Teacher forcing: a model is given the tokens that the reference chose, so that each step is judged by itself.
 
 import { PageAllocator, pagesFor, present } from '../../offload/index.js';
-import { type Feed, fillPass, packPass } from '../../src/batch.js';
-import { Engine, openModel } from '../../src/engine.js';
+import { Engine, openModel } from '../../src/engine/engine.js';
+import { type Feed, fillPass, packPass } from '../../src/engine/packing.js';
 import { fixtureFolder, type Golden, type Placement } from './run-model.js';
 
 /** What the model thinks of a token that the reference chose. */

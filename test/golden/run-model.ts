@@ -15,10 +15,10 @@ import {
   present,
   type Workload,
 } from '../../offload/index.js';
-import { cutPasses, cutSequence, packPass } from '../../src/batch.js';
-import { type DeviceKind, Engine, openModel, planFor } from '../../src/engine.js';
-import { type GenerationResult, generate } from '../../src/generate.js';
-import { type Score, score, windowCount } from '../../src/score.js';
+import { type DeviceKind, Engine, openModel, planFor } from '../../src/engine/engine.js';
+import { type GenerationResult, generate } from '../../src/engine/generate.js';
+import { cutPasses, cutSequence, packPass } from '../../src/engine/packing.js';
+import { type Score, score, windowCount } from '../../src/engine/score.js';
 
 export interface Golden {
   readonly prompts: readonly string[];

@@ -2,12 +2,12 @@
 
 import { beforeAll, describe, expect, it } from 'vitest';
 import { GiB } from '../../offload/index.js';
-import { Engine, openModel } from '../../src/engine.js';
-import { type GenerationRequest, type GenerationResult, generate } from '../../src/generate.js';
-import { GREEDY, type SamplingSettings } from '../../src/sampler.js';
-import { StoppingStream } from '../../src/stop-strings.js';
-import { TextStream } from '../../src/text-stream.js';
-import { loadTokenizer, type Tokenizer } from '../../src/tokenizer.js';
+import { Engine, openModel } from '../../src/engine/engine.js';
+import { type GenerationRequest, type GenerationResult, generate } from '../../src/engine/generate.js';
+import { GREEDY, type SamplingSettings } from '../../src/engine/sampler.js';
+import { StoppingStream } from '../../src/text/stop-strings.js';
+import { TextStream } from '../../src/text/text-decoder.js';
+import { loadTokenizer, type Tokenizer } from '../../src/text/tokenizer/tokenizer.js';
 import {
   ALL_DRAM,
   ALL_NVME,

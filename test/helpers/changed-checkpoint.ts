@@ -2,7 +2,7 @@
 
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { openCheckpoint } from '../../src/checkpoint.js';
+import { openCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { modelFolder } from './fixtures.js';
 import { type TestTensor, writeSafetensors } from './safetensors.js';
 import { tempFolder } from './temp-folder.js';

@@ -3,8 +3,8 @@
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { OperatingError } from '../../offload/errors.js';
+import { type ResolveOptions, resolveModelFolder } from '../../src/hub/model-folder.js';
 import type { RetryPolicy } from '../../src/hub/retry.js';
-import { type ResolveOptions, resolveModelFolder } from '../../src/hub.js';
 import { FakeHub, type Fault } from './hub-server.js';
 import { randomFrom, randomInt } from './random.js';
 import { tempFolder } from './temp-folder.js';

@@ -1,7 +1,7 @@
 // Writes safetensors files for tests: valid ones from tensors, and any bytes around a header of one's own.
 
 import { writeFileSync } from 'node:fs';
-import { DTYPE_BITS } from '../../src/safetensors.js';
+import { DTYPE_BITS } from '../../src/checkpoint/safetensors.js';
 
 export interface TestTensor {
   readonly name: string;

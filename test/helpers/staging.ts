@@ -4,7 +4,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { expect } from 'vitest';
 import { OperatingError } from '../../offload/errors.js';
-import { CHUNK_BYTES } from '../../src/staging-copy.js';
+import { CHUNK_BYTES } from '../../src/staging/copy.js';
 import { overwrite } from './overwrite.js';
 import { randomFrom } from './random.js';
 import { writeSafetensors } from './safetensors.js';

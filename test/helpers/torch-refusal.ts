@@ -1,8 +1,8 @@
 // Parses .bin files in memory, and insists that a bad one is refused with one sentence.
 
 import { OperatingError } from '../../offload/errors.js';
-import { sourceOf } from '../../src/byte-source.js';
-import { parseTorchFile, type TorchHeader } from '../../src/torch-bin.js';
+import { parseTorchFile, type TorchHeader } from '../../src/checkpoint/torch-bin.js';
+import { sourceOf } from '../../src/files/byte-source.js';
 
 export function parseTorchBytes(bytes: Uint8Array): Promise<TorchHeader> {
   return parseTorchFile(sourceOf(bytes, 'x.bin'));

@@ -1,7 +1,7 @@
 // Configurations whose numbers or names would make tables endless, or reach what every object inherits.
 
 import { expect, test } from 'vitest';
-import { openCheckpoint } from '../../src/checkpoint.js';
+import { openCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { buildArchitecture } from '../../src/models/registry.js';
 import { modelFolder } from '../helpers/fixtures.js';
 

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { elementCount } from '../../offload/index.js';
-import type { Checkpoint, StoredTensor } from '../../src/checkpoint.js';
+import type { Checkpoint, StoredTensor } from '../../src/checkpoint/checkpoint.js';
 import type { ArchitectureModel } from '../../src/models/architecture.js';
 import { bindModel } from '../../src/models/binding.js';
 import { tensorList } from '../../src/models/registry.js';

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { MiB, present } from '../../offload/index.js';
-import { measureMachine } from '../../src/machine.js';
+import { measureMachine } from '../../src/doctor/machine.js';
 import { HAS_GPU, OWN_KERNELS_ONLY } from './cuda-device.js';
 
 describe.skipIf(!HAS_GPU)('a machine with a GPU', () => {

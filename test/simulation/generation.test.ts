@@ -4,7 +4,7 @@ import { expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
 import { PageAllocator, pagesFor } from '../../offload/model/kv-cache.js';
 import type { Backend } from '../../offload/port/backend.js';
-import { type GenerationRequest, generate, type PassProgress } from '../../src/generate.js';
+import { type GenerationRequest, generate, type PassProgress } from '../../src/engine/generate.js';
 import { simulated } from '../simulator/memory.js';
 import { Random } from '../simulator/random.js';
 import { DeadlockError, HazardError, type SimulatedBackend } from '../simulator/simulated.js';

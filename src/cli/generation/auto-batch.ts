@@ -1,0 +1,45 @@
+// `--batch_size auto`: as many texts together as make most tokens a second.
+
+import { detectHardware } from '../../../offload/index.js';
+import { planFor, transferFor } from '../../engine/engine.js';
+import { findAutoBatch, LARGEST_BATCH } from '../../engine/largest-batch.js';
+import type { CommandContext } from '../context.js';
+import type { GenerateOptions } from '../options/generate-options.js';
+import { engineOptions } from '../session.js';
+import type { Source } from '../source.js';
+import { type Job, longestPrompt, openPlaces, workloadOf } from './job.js';
+
+/** The options with the batch that was chosen. Throws DOES_NOT_FIT when not even one text does. */
+export async function withAutoBatch(
+  source: Source,
+  job: Job,
+  options: GenerateOptions,
+  { log }: CommandContext,
+): Promise<GenerateOptions> {
+  if (!options.autoBatch) return options;
+  const places = openPlaces(job, new Set());
+  if (places.length === 0) return options;
+  const promptTokens = longestPrompt(job);
+  // Built-in prompts, and prompts that are measured with, are repeated until they fill the batch.
+  const repeats = !job.given || options.benchmark !== undefined;
+  const workload = workloadOf(job, places, options);
+  // Measured once, and kept for the run.
+  const transfer = await transferFor(engineOptions(source, options, workload));
+  const { dramAvailableBytes = detectHardware().dramAvailableBytes } = options;
+  const decided = { ...options, dramAvailableBytes, plan: { ...options.plan, transfer } };
+  const { sequences, refusal } = findAutoBatch(
+    (count) =>
+      planFor(
+        source.opened.model,
+        engineOptions(source, decided, {
+          ...workload,
+          sequences: count,
+          promptTokens: count * promptTokens,
+        }),
+      ),
+    repeats ? LARGEST_BATCH : Math.ceil(places.length / options.deviceCount),
+  );
+  const why = refusal === undefined ? 'all there are' : `with one more, ${refusal}`;
+  log.info(`--batch_size auto is ${sequences}; ${why}`);
+  return { ...decided, batchSize: sequences };
+}

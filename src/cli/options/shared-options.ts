@@ -1,0 +1,346 @@
+// Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
+
+import type {
+  ComputeType,
+  CpuBackendOptions,
+  CudaStatus,
+  DeviceResident,
+  GatherWish,
+  Offload,
+  PlanOptions,
+} from '../../../offload/index.js';
+import { counted, cudaStatus, OperatingError, parseBytes } from '../../../offload/index.js';
+import { chooseDevice, type DeviceKind } from '../../engine/engine.js';
+import type { TypeName } from '../../engine/shape.js';
+import { idleOptions } from '../idle-options.js';
+import { LOG_LEVELS, type LogLevel } from '../log.js';
+import type { DsSettings } from './ds-config.js';
+import { readDsConfig, withDsConfig } from './ds-config-options.js';
+import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
+
+const MODEL = 'Model';
+const PLACEMENT = 'Where weights rest';
+const TUNING = 'Tuning';
+const OUTPUT = 'Output';
+/** Each is three threads and buffers of its own. */
+const MOST_VIRTUAL_DEVICES = 16;
+
+/** Of the commands that generate, or plan to. */
+export const MAX_CONTEXT = {
+  kind: 'value',
+  group: TUNING,
+  describe: 'tokens of a text, its prompt among them, that keys and values are to have room for',
+  default: 'what the longest prompt and its new tokens need',
+} as const satisfies OptionTable[string];
+
+export const SHARED_OPTIONS = {
+  name: {
+    kind: 'value',
+    group: MODEL,
+    describe:
+      'folder of a checkpoint, or a model of the hub such as bigscience/bloom-560m; with --dummy_weights a ' +
+      'shape such as configs/models/llama-4b.json',
+  },
+  revision: { kind: 'value', group: MODEL, describe: 'branch, tag or commit on the hub', default: 'main' },
+  dummy_weights: {
+    kind: 'optional',
+    group: MODEL,
+    describe: 'random weights for the shape, made once below this folder (default: the cache folder)',
+  },
+  dtype: {
+    kind: 'value',
+    group: MODEL,
+    describe: 'float16, bfloat16 or float32: type of dummy weights; a real checkpoint must have it already',
+  },
+  device: {
+    kind: 'value',
+    group: MODEL,
+    describe: 'auto (a GPU where there is one), cpu or cuda',
+    default: 'auto',
+  },
+  num_gpus: {
+    kind: 'value',
+    group: MODEL,
+    describe: 'GPUs to use, each with prompts of its own; CUDA_VISIBLE_DEVICES says which',
+    default: '1',
+  },
+  gather: {
+    kind: 'value',
+    group: TUNING,
+    describe:
+      'with several GPUs, how each comes by whole layers: it pulls a share over its own link and gathers the rest by ' +
+      'copies between GPUs (peer) or by NCCL (nccl), or pulls all of it (none); auto measures peer and none at start',
+    default: 'auto',
+  },
+  cpu_offload: { kind: 'flag', group: PLACEMENT, describe: 'all in DRAM' },
+  nvme_offload_path: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe:
+      "all on the drive of this folder; read in place if it is the checkpoint's drive, else copied once",
+  },
+  dram_memory: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe: 'bound on all large memory, such as 2GiB (2G is the same, 2GB is 2 · 10⁹ bytes)',
+    default: '85 % of what is available',
+  },
+  ds_config: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe: "a DeepSpeed configuration: what applies of it is applied, what doesn't is named; options win",
+  },
+  gpu_memory: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe: 'bound on what is taken of the GPU, such as 4GiB',
+    default: 'what is free',
+  },
+  gpu_resident: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe:
+      'layers that rest on the GPU: auto (as many as fit), a number of layers such as 12, or at most that many ' +
+      'bytes, such as 8GiB',
+    default: 'auto; 0 with --cpu_offload or --nvme_offload_path',
+  },
+  kv_offload: {
+    kind: 'flag',
+    group: PLACEMENT,
+    describe:
+      'cached keys and values rest in DRAM, which is where they go by themselves when the GPU cannot hold them',
+  },
+  compute_dtype: {
+    kind: 'value',
+    group: TUNING,
+    describe:
+      'float32, or bfloat16 on processors that multiply it: products with bfloat16 weights round their inputs',
+    default: 'float32',
+  },
+  threads: {
+    kind: 'value',
+    group: TUNING,
+    describe: 'threads that compute, at most one per core',
+    default: 'one per core, or what a quota leaves',
+  },
+  virtual_devices: {
+    kind: 'value',
+    group: TUNING,
+    describe:
+      'the CPU as so many devices with memory of their own, beside --dram_memory: to try --num_gpus without GPUs',
+  },
+  prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
+  micro_batch_size: { kind: 'value', group: TUNING, describe: 'sequences computed together, at most' },
+  micro_batch_tokens: { kind: 'value', group: TUNING, describe: 'tokens computed together, at most' },
+  io_engine: { kind: 'value', group: TUNING, describe: 'auto, io_uring or threads', default: 'auto' },
+  no_direct_io: { kind: 'flag', group: TUNING, describe: 'read through the page cache' },
+  report: { kind: 'value', group: OUTPUT, describe: 'write the figures of the run to this file, as JSON' },
+  trace: { kind: 'value', group: OUTPUT, describe: 'write a trace to this file, for ui.perfetto.dev' },
+  log_level: {
+    kind: 'value',
+    group: OUTPUT,
+    describe: `${LOG_LEVELS.join(', ')}; debug adds what was planned, sizes, rates and times of the steps, and where an error comes from (as ZI_DEBUG=1)`,
+    default: 'info',
+  },
+} as const satisfies OptionTable;
+
+export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' } as const satisfies Record<
+  TypeName,
+  string
+>;
+export type { TypeName };
+
+export interface SharedOptions {
+  readonly name: string;
+  /** On the hub. */
+  readonly revision: string | undefined;
+  /** Random weights below `folder`; undefined folder: the cache. */
+  readonly dummyWeights: { readonly folder: string | undefined } | undefined;
+  readonly dtype: TypeName | undefined;
+  readonly offload: Offload;
+  /** With offload `nvme`: the weights are to lie on this folder's drive. */
+  readonly offloadFolder: string | undefined;
+  readonly dramBudgetBytes: number | undefined;
+  /** What was available when the batch was chosen: a plan with less would be another one. */
+  readonly dramAvailableBytes?: number;
+  readonly device: DeviceKind;
+  readonly deviceBudgetBytes: number | undefined;
+  /** Devices, each with prompts of its own. */
+  readonly deviceCount: number;
+  /** How layers reach several devices. */
+  readonly gather: GatherWish | undefined;
+  readonly plan: Partial<PlanOptions>;
+  readonly cpu: CpuBackendOptions;
+  /** What --ds_config says, as far as it needs the model's sizes or belongs to a command. */
+  readonly dsConfig: DsSettings | undefined;
+  /** To be logged before work begins. */
+  readonly warnings: readonly string[];
+  readonly report: string | undefined;
+  readonly trace: string | undefined;
+}
+
+/**
+ * Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE.
+ * @param elsewhere the options are of a machine that a file describes, so that this one's devices do not matter
+ */
+export function readSharedOptions(options: OptionReader, elsewhere = false): SharedOptions {
+  const { device, deviceCount, warnings } = elsewhere ? describedDevices(options) : readDevices(options);
+  const gather = readGather(options);
+  if (!elsewhere) checkGather(gather, options, device);
+  const name = options.path('name');
+  if (name === undefined)
+    throw badOption('--name is missing: give the folder of a checkpoint, or a model of the hub');
+  options.exclude('cpu_offload', 'nvme_offload_path', 'weights rest either in DRAM or on the drive');
+  options.exclude('revision', 'dummy_weights', 'a shape has no revisions');
+  const offloadFolder = options.path('nvme_offload_path');
+  const placed = offloadFolder === undefined ? 'auto' : 'nvme';
+  const dummyFolder = options.text('dummy_weights');
+  const shared: SharedOptions = {
+    name,
+    revision: options.text('revision'),
+    dummyWeights: dummyFolder === undefined ? undefined : { folder: dummyFolder || undefined },
+    dtype: readType(options),
+    offload: options.flag('cpu_offload') ? 'dram' : placed,
+    offloadFolder,
+    dramBudgetBytes: options.bytes('dram_memory'),
+    device,
+    deviceBudgetBytes: options.bytes('gpu_memory'),
+    deviceCount,
+    gather,
+    plan: readPlanOptions(options),
+    cpu: readCpuOptions(options, device),
+    dsConfig: undefined,
+    warnings: [...warnings, ...idleOptions(options, { device, deviceCount, described: elsewhere })],
+    report: options.path('report'),
+    trace: options.path('trace'),
+  };
+  return withDsConfig(shared, options, readDsConfig(options.path('ds_config')));
+}
+
+/** Needed before anything else can be said. */
+export function readLogLevel(options: OptionReader): LogLevel {
+  return options.choice('log_level', LOG_LEVELS) ?? 'info';
+}
+
+type Devices = Pick<SharedOptions, 'device' | 'deviceCount' | 'warnings'>;
+
+function readDevices(options: OptionReader): Devices {
+  options.exclude('num_gpus', 'virtual_devices', 'devices are either GPUs or the CPU');
+  const wanted = options.choice('device', ['auto', 'cpu', 'cuda']) ?? 'auto';
+  const gpus = options.count('num_gpus');
+  const virtual = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
+  if (virtual !== undefined) {
+    if (wanted !== 'cuda') return { device: 'cpu', deviceCount: virtual, warnings: [] };
+    throw badOption('--device is cuda and --virtual_devices is given, which are of the CPU: leave one out');
+  }
+  if (wanted === 'cpu' && gpus !== undefined && gpus > 1) {
+    throw badOption(`--device is cpu and --num_gpus is ${gpus}: leave one out`);
+  }
+  if (wanted === 'cpu') return { device: 'cpu', deviceCount: 1, warnings: [] };
+  const status = cudaStatus();
+  if (wanted === 'auto' && (gpus ?? 1) === 1 && chooseDevice(status) === 'cpu') {
+    return { device: 'cpu', deviceCount: 1, warnings: leftOut(status) };
+  }
+  const { problem, devices } = status;
+  if (problem !== '') {
+    const [option, instead] =
+      (gpus ?? 1) > 1 ? [`--num_gpus is ${gpus}`, 'leave it out'] : ['--device is cuda', 'use --device cpu'];
+    throw new OperatingError('NO_DEVICE', `${option}, but ${problem}; or ${instead}`);
+  }
+  const deviceCount = gpus ?? 1;
+  if (deviceCount > devices.length) {
+    throw tooFewGpus(deviceCount, devices.length, process.env.CUDA_VISIBLE_DEVICES);
+  }
+  return { device: 'cuda', deviceCount, warnings: [] };
+}
+
+/** Why a GPU is there and the CPU computes: nobody who has one expects that. */
+function leftOut({ problem, present }: CudaStatus): string[] {
+  return present ? [`computing on the CPU, because ${problem}; --device cpu asks for that`] : [];
+}
+
+/** How many there are, `plan` compares with the file. */
+function describedDevices(options: OptionReader): Devices {
+  const device = options.choice('device', ['auto', 'cpu', 'cuda']) === 'cuda' ? 'cuda' : 'cpu';
+  return { device, deviceCount: options.count('num_gpus') ?? 1, warnings: [] };
+}
+
+function readGather(options: OptionReader): GatherWish | undefined {
+  return options.choice('gather', ['auto', 'peer', 'nccl', 'none']);
+}
+
+function checkGather(wish: GatherWish | undefined, options: OptionReader, device: DeviceKind): void {
+  if (wish === undefined || wish === 'auto' || device === 'cuda') return;
+  if (wish === 'nccl') throw badOption('--gather is nccl, which is of GPUs: give peer or none');
+  if (!options.has('virtual_devices')) {
+    throw badOption(
+      `--gather is ${wish}, but one device computes in DRAM: leave it out, or add --virtual_devices`,
+    );
+  }
+}
+
+/** @param visible the environment's list of GPUs, which CUDA has applied already */
+export function tooFewGpus(wanted: number, found: number, visible: string | undefined): OperatingError {
+  const why = visible === undefined ? '' : ` (CUDA_VISIBLE_DEVICES is '${visible}')`;
+  return new OperatingError(
+    'NO_DEVICE',
+    `--num_gpus is ${wanted}, but CUDA finds ${counted(found, 'GPU')}${why}: give at most ${found}`,
+  );
+}
+
+function readType(options: OptionReader): TypeName | undefined {
+  const type = options.choice('dtype', ['float16', 'bfloat16', 'float32', 'int8']);
+  if (type !== 'int8') return type;
+  throw new OperatingError(
+    'UNSUPPORTED',
+    '--dtype is int8, but this version does not quantize: weights are used as stored (float16, bfloat16, float32)',
+  );
+}
+
+function readPlanOptions(options: OptionReader): Partial<PlanOptions> {
+  const hostWindowLayers = options.count('prefetch_layers');
+  const microBatchSequences = options.count('micro_batch_size');
+  const microBatchTokens = options.count('micro_batch_tokens');
+  const deviceResident = readDeviceResident(options);
+  return {
+    ...(deviceResident === undefined ? {} : { deviceResident }),
+    ...(options.flag('kv_offload') ? { kvOffload: true } : {}),
+    ...(hostWindowLayers === undefined ? {} : { hostWindowLayers }),
+    ...(microBatchSequences === undefined ? {} : { microBatchSequences }),
+    ...(microBatchTokens === undefined ? {} : { microBatchTokens }),
+  };
+}
+
+function readDeviceResident(options: OptionReader): DeviceResident | undefined {
+  const text = options.text('gpu_resident');
+  if (text === undefined || text === 'auto') return text;
+  if (/^\d+$/.test(text)) return { layers: options.count('gpu_resident', 0) ?? 0 };
+  try {
+    return { bytes: parseBytes(text, '--gpu_resident') };
+  } catch {
+    throw badOption(
+      `--gpu_resident is '${text}': give auto, a number of layers such as 12, or a size such as 8GiB`,
+    );
+  }
+}
+
+function readComputeType(options: OptionReader, device: DeviceKind): ComputeType {
+  const type = options.choice('compute_dtype', ['float32', 'bfloat16']);
+  if (type === undefined || device === 'cpu') return type ?? 'float32';
+  throw badOption(
+    '--compute_dtype is for --device cpu: a GPU computes in the type of the weights; leave it out',
+  );
+}
+
+function readCpuOptions(options: OptionReader, device: DeviceKind): CpuBackendOptions {
+  const threads = options.count('threads');
+  const engine = options.choice('io_engine', ['auto', 'io_uring', 'threads']);
+  const direct = options.flag('no_direct_io') ? { direct: false } : {};
+  const virtualDevices = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
+  return {
+    ...(virtualDevices === undefined ? {} : { virtualDevices }),
+    computeType: readComputeType(options, device),
+    ...(threads === undefined ? {} : { threads }),
+    io: { ...(engine === undefined ? {} : { engine }), ...direct },
+  };
+}

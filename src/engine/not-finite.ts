@@ -1,0 +1,52 @@
+// A sequence whose logits are no finite numbers: it is computed again while every layer is watched, so that its error
+// can say where it began.
+
+import { type Executor, OperatingError, type PassPlaces, placeName } from '../../offload/index.js';
+
+/** What watching has found of one sequence so far. */
+export class Suspect {
+  #place: number | undefined;
+  #position: number | undefined;
+
+  /**
+   * @param first of the slice's tokens and of its outputs, in the pass
+   * @param startPosition of the slice in the sequence
+   */
+  note(places: PassPlaces, first: SliceStart, tokens: number, outputs: number, startPosition: number): void {
+    for (let index = 0; index < tokens; index++) {
+      this.#add(places.tokens[first.token + index], startPosition + index);
+    }
+    for (let index = 0; index < outputs; index++) this.#add(places.outputs[first.output + index], undefined);
+  }
+
+  #add(place: number | undefined, position: number | undefined): void {
+    if (place === undefined || place < 0 || place >= (this.#place ?? Number.POSITIVE_INFINITY)) return;
+    this.#place = place;
+    this.#position = position;
+  }
+
+  /**
+   * @param what cannot be told, as a sentence begins
+   * @param isRepeated the logits were not finite the second time either
+   */
+  error(what: string, isRepeated: boolean, { model, plan }: Executor): OperatingError {
+    const sentence = `${what}, since logits are not finite`;
+    if (!isRepeated && this.#place === undefined) {
+      return new OperatingError(
+        'NOT_FINITE',
+        `${sentence}; computed again, they are: memory or a drive returned wrong bytes, or the weights changed meanwhile, so run it again`,
+      );
+    }
+    const at = this.#position === undefined ? '' : `, at position ${this.#position} of the sequence`;
+    return new OperatingError(
+      'NOT_FINITE',
+      `${sentence}: NaN or infinite values begin in ${placeName(model, this.#place)}${at}. ` +
+        `Its weights are damaged, or values exceed ${plan.activationType}: compare the checkpoint's files with their source`,
+    );
+  }
+}
+
+interface SliceStart {
+  readonly token: number;
+  readonly output: number;
+}

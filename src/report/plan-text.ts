@@ -1,0 +1,249 @@
+// A plan's report as tables for people and as JSON for programs.
+
+import {
+  type Bound,
+  counted,
+  formatBytes,
+  formatRate,
+  type HardwareProfile,
+  type Plan,
+  type PlannedLayer,
+  type PlanTerm,
+  type PredictedPass,
+  renameKeys,
+  type Tier,
+  toSnake,
+} from '../../offload/index.js';
+import { describePlacement } from '../engine/engine.js';
+import { LARGEST_BATCH } from '../engine/largest-batch.js';
+import type { PlanReport } from './plan-report.js';
+import { textTable } from './text-table.js';
+
+const BOUND_BY: Readonly<Record<Bound, string>> = {
+  drive: 'the drive',
+  link: 'the link to the device',
+  memory: 'reading weights from memory',
+  arithmetic: 'arithmetic',
+  turns: 'taking turns: more buffers would let hops and compute overlap',
+};
+
+const LAYERS_PER_LINE = 64;
+const TIERS: readonly Tier[] = ['gpu', 'dram', 'nvme'];
+const TIER_MARKS: Readonly<Record<Tier, string>> = { gpu: '@', dram: '#', nvme: '.' };
+
+export interface PlannedModel {
+  readonly name: string;
+  readonly architecture: string;
+  readonly parameters: number;
+  readonly weightBytes: number;
+}
+
+export function planText(model: PlannedModel, report: PlanReport): string {
+  const { plan, request } = report;
+  return [
+    `${model.name}: ${model.architecture}, ${model.parameters.toLocaleString('en-US')} parameters, ` +
+      `${formatBytes(model.weightBytes)} of weights\n${machineText(request.machine)}\n`,
+    `${sentence(describePlacement(plan))}\n${layerMap(plan)}`,
+    tierTable(plan),
+    memoryTable(plan),
+    stepTable(report),
+    largestText(report),
+  ].join('\n');
+}
+
+function machineText({ name, dramBytes, drive, devices }: HardwareProfile): string {
+  const rate = drive ? `drive ${formatRate(drive.bytesPerSecond)}` : "the drive's rate is not known";
+  const link =
+    devices.kind === 'gpu' && devices.linkBytesPerSecond !== null
+      ? `, ${devices.count} × ${formatBytes(devices.memoryBytes ?? 0)} behind ${formatRate(devices.linkBytesPerSecond)}`
+      : '';
+  const peers =
+    devices.count > 1 && devices.peerBytesPerSecond !== null
+      ? `, ${formatRate(devices.peerBytesPerSecond)} between them`
+      : '';
+  return `on ${name}: ${formatBytes(dramBytes)} of memory, ${rate}${link}${peers}`;
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}
+
+/** A character per layer, so that a spread is seen at a glance. */
+function layerMap({ layers }: Plan): string {
+  const marks = (kind: PlannedLayer['kind']) =>
+    layers.filter((layer) => layer.kind === kind).map(({ tier }) => TIER_MARKS[tier]);
+  const lines = (kind: PlannedLayer['kind'], name: string) => {
+    const all = marks(kind);
+    const rows: string[] = [];
+    for (let first = 0; first < all.length; first += LAYERS_PER_LINE) {
+      rows.push(
+        `  ${name} ${String(first).padStart(3)}  ${all.slice(first, first + LAYERS_PER_LINE).join('')}\n`,
+      );
+    }
+    return rows.join('');
+  };
+  const onDevice = layers.some(({ tier }) => tier === 'gpu') ? `${TIER_MARKS.gpu} on the device, ` : '';
+  const legend = `${onDevice}${TIER_MARKS.dram} in DRAM, ${TIER_MARKS.nvme} on the drive`;
+  return `${lines('block', 'block')}${lines('head', 'head ')}  ${legend}\n`;
+}
+
+function tierTable(plan: Plan): string {
+  const rows = TIERS.filter((tier) => tier !== 'gpu' || tierBytes(plan, tier) > 0).map((tier) => {
+    const bytes = tierBytes(plan, tier);
+    return [tier, String(plan.layers.filter((layer) => layer.tier === tier).length), formatBytes(bytes)];
+  });
+  return textTable([['tier', 'layers', 'weights'], ...rows], ['left', 'right', 'right']);
+}
+
+function tierBytes({ layers }: Plan, tier: PlannedLayer['tier']): number {
+  return layers.reduce((sum, layer) => sum + (layer.tier === tier ? layer.layout.host.sizeBytes : 0), 0);
+}
+
+function memoryTable(plan: Plan): string {
+  const rows = plan.terms.map(({ tier, name, bytes, reason }) => [tier, name, formatBytes(bytes), reason]);
+  const all = (wanted: PlanTerm['tier'], budget: number | undefined) => {
+    const terms = plan.terms.filter(({ tier }) => tier === wanted);
+    const total = terms.reduce((sum, { bytes }) => sum + bytes, 0);
+    const of = budget === undefined ? '' : `of a budget of ${formatBytes(budget)}`;
+    return terms.length > 0 ? [[wanted, 'all', formatBytes(total), of]] : [];
+  };
+  return textTable(
+    [
+      ['memory', 'for', 'bytes', 'why'],
+      ...rows,
+      ...all('gpu', plan.deviceBudgetBytes),
+      ...all('dram', plan.dramBudgetBytes),
+    ],
+    ['left', 'left', 'right', 'left'],
+  );
+}
+
+function stepTable({ request, batchSize, autoBatchRefusal, plan, predicted, loadMs }: PlanReport): string {
+  const { promptTokens, machine } = request;
+  const header =
+    `Batch ${batchSize}, prompts of ${counted(promptTokens, 'token')}; micro-batches of at most ${counted(plan.microBatchTokens, 'token')} ` +
+    `and ${counted(plan.microBatchSequences, 'sequence')}.\n` +
+    (autoBatchRefusal === undefined ? '' : `With one more, ${autoBatchRefusal}.\n`);
+  if (!predicted.decode || !predicted.prefill) {
+    return (
+      `${header}Times cannot be predicted: layers stream, and the rate of the drive is not known. ` +
+      'Measure it with doctor --path FOLDER --save machine.json, then give --machine machine.json.\n'
+    );
+  }
+  const row = (name: string, pass: PredictedPass) => [
+    name,
+    String(pass.tokens),
+    formatMs(pass.totalMs),
+    formatRateOfTokens(pass),
+    formatMs(pass.driveMs),
+    ...(machine.devices.kind === 'gpu' ? [formatMs(pass.linkMs)] : []),
+    formatMs(pass.computeMs),
+    BOUND_BY[pass.bound],
+  ];
+  const link = machine.devices.kind === 'gpu' ? ['link'] : [];
+  const head = ['predicted', 'tokens', 'time', 'tokens/s', 'drive', ...link, 'compute', 'bound by'];
+  const align = head.map((name) => (name === 'predicted' || name === 'bound by' ? 'left' : 'right'));
+  const table = textTable(
+    [head, row('prefill', predicted.prefill), row('decode step', predicted.decode)],
+    align,
+  );
+  const load =
+    loadMs !== undefined && loadMs > 0
+      ? `The first pass also loads what rests in DRAM or on the device: ${formatMs(loadMs)}.\n`
+      : '';
+  return `${header}${table}${load}`;
+}
+
+function largestText({ largestBatch: { batchSize, decode, plan, refusal } }: PlanReport): string {
+  const size = batchSize === LARGEST_BATCH ? `${batchSize} or more` : String(batchSize);
+  const step = decode
+    ? `: ${formatMs(decode.totalMs)} a decode step, ${formatRateOfTokens(decode)} tokens/s, bound by ${BOUND_BY[decode.bound]}`
+    : '';
+  const why = refusal === undefined ? '' : `One more does not fit: ${refusal}.\n`;
+  return `Largest batch: ${size}${step} (${describePlacement(plan)}).\n${why}`;
+}
+
+function perSecond({ tokens, totalMs }: PredictedPass): number {
+  return (tokens / totalMs) * 1e3;
+}
+
+/** Three digits: batch 1 of a huge model makes thousandths of a token per second. */
+function formatRateOfTokens(pass: PredictedPass): string {
+  const rate = perSecond(pass);
+  return rate >= 100 ? rate.toFixed(0) : rate.toPrecision(3);
+}
+
+function formatMs(ms: number): string {
+  if (ms >= 1e4) return `${(ms / 1e3).toFixed(1)} s`;
+  return ms >= 100 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(1)} ms`;
+}
+
+/** Names end in their unit. */
+export function planJson(model: PlannedModel, report: PlanReport): string {
+  const { plan, request, batchSize, autoBatchRefusal, predicted, loadMs, largestBatch } = report;
+  const { machine, promptTokens, newTokens } = request;
+  const json = {
+    model,
+    machine,
+    workload: { batchSize, autoBatchRefusal: autoBatchRefusal ?? null, promptTokens, newTokens },
+    placement: describePlacement(plan),
+    layers: plan.layers.map(({ layout, tier, kind, index }) => ({
+      name: layout.layer.name,
+      kind,
+      index,
+      tier,
+      bytes: layout.host.sizeBytes,
+    })),
+    tiers: {
+      gpuBytes: tierBytes(plan, 'gpu'),
+      dramBytes: tierBytes(plan, 'dram'),
+      nvmeBytes: tierBytes(plan, 'nvme'),
+    },
+    hostBuffers: { count: plan.hostBuffers.count, bytesEach: plan.hostBuffers.sizeBytes },
+    devices: plan.deviceCount,
+    transfer: { kind: plan.transfer.kind, by: plan.transfer.by, reason: plan.transfer.reason },
+    deviceBuffers: { count: plan.deviceBuffers.count, bytesEach: plan.deviceBuffers.sizeBytes },
+    memory: plan.terms,
+    dramBudgetBytes: plan.dramBudgetBytes,
+    deviceBudgetBytes: plan.deviceBudgetBytes ?? null,
+    microBatchTokens: plan.microBatchTokens,
+    microBatchSequences: plan.microBatchSequences,
+    passTokens: plan.passTokens,
+    keyValues: {
+      tier: plan.kvBuffers.count > 0 || machine.devices.kind === 'cpu' ? 'dram' : 'gpu',
+      pages: plan.kvPages,
+      buffers: plan.kvBuffers,
+    },
+    predicted: {
+      prefill: passJson(predicted.prefill),
+      decodeStep: passJson(predicted.decode),
+      loadMs: loadMs ?? null,
+    },
+    largestBatch: {
+      batchSize: largestBatch.batchSize,
+      atSearchLimit: largestBatch.batchSize === LARGEST_BATCH,
+      refusal: largestBatch.refusal ?? null,
+      placement: describePlacement(largestBatch.plan),
+      decodeStep: passJson(largestBatch.decode),
+    },
+  };
+  return `${JSON.stringify(renameKeys(json, toSnake), undefined, 2)}\n`;
+}
+
+function passJson(pass: PredictedPass | undefined) {
+  return pass ? { ...pass, tokensPerSecond: perSecond(pass) } : null;
+}
+
+/** For logs: what was chosen, and every summand of the memory that it takes. */
+export function planDetails(plan: Plan): string[] {
+  const { microBatchTokens, microBatchSequences, passTokens, hostBuffers, deviceBuffers, activationType } =
+    plan;
+  return [
+    `plan: micro-batches of at most ${counted(microBatchTokens, 'token')} and ${counted(microBatchSequences, 'sequence')}, ` +
+      `passes of at most ${counted(passTokens, 'token')}, ${counted(hostBuffers.count, 'host buffer')}, ` +
+      `${counted(deviceBuffers.count, 'device buffer')}, activations in ${activationType}`,
+    ...plan.terms.map(
+      ({ tier, name, bytes, reason }) => `plan: ${tier} ${formatBytes(bytes)} ${name}: ${reason}`,
+    ),
+  ];
+}
