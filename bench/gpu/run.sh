@@ -23,7 +23,7 @@ part() { # name, command …
 for name in $parts; do
   case $name in
     tests)
-      part 'kernels and contract' "${vitest[@]}" test/native/cuda test/backend-contract.test.ts
+      part 'kernels and contract' "${vitest[@]}" test/native/cuda test/port/backend-contract.test.ts
       part 'golden results' "${vitest[@]}" test/golden/cuda.test.ts
       ;;
     sanitize)
@@ -39,7 +39,7 @@ for name in $parts; do
       # The same tests with an addon that CUDA 12 compiled (native/README.md), whatever major version the library has.
       part 'GPU as that addon sees it' env ZI_ADDON="$cuda12" node dist/src/main.js doctor --path .
       part 'kernels, contract and golden results with CUDA 12' env ZI_ADDON="$cuda12" "${vitest[@]}" \
-        test/native/cuda test/backend-contract.test.ts test/golden/cuda.test.ts
+        test/native/cuda test/port/backend-contract.test.ts test/golden/cuda.test.ts
       ;;
     bench)
       part 'decode, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32

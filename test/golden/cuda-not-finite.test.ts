@@ -2,6 +2,6 @@
 
 import { describe } from 'vitest';
 import { cudaStatus } from '../../offload/index.js';
-import { notFiniteCases } from '../not-finite-cases.js';
+import { notFiniteCases } from '../engine/not-finite-cases.js';
 
 describe.skipIf(cudaStatus().problem !== '')('on a GPU', () => notFiniteCases({ device: 'cuda' }));

@@ -1,0 +1,132 @@
+// Every preset is loaded and planned: shapes of models on every described machine, and the table of their parameters.
+
+import { readdirSync, readFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { DTYPE_BYTES, elementCount, OperatingError, profileText } from '../../offload/index.js';
+import { parseProfile } from '../../offload/plan/profile-file.js';
+import { shapeModel } from '../../src/engine/shape.js';
+import type { JsonObject } from '../../src/files/json-file.js';
+import { ARCHITECTURES, buildArchitecture, tensorList } from '../../src/models/registry.js';
+import { makePlanReport } from '../../src/report/plan-report.js';
+import { planJson, planText } from '../../src/report/plan-text.js';
+
+const CONFIGS = fileURLToPath(new URL('../../configs', import.meta.url));
+
+function read(path: string): JsonObject {
+  return JSON.parse(readFileSync(path, 'utf8'));
+}
+
+function names(folder: string): string[] {
+  return readdirSync(`${CONFIGS}/${folder}`).map((file) => basename(file, '.json'));
+}
+
+const SHAPES = names('models');
+const MACHINES = names('machines').map((name) => {
+  const path = `${CONFIGS}/machines/${name}.json`;
+  return { name, profile: parseProfile(read(path), path) };
+});
+
+/** Rows of the table in configs/README.md: name, layers, hidden, type, parameters, GB. */
+const TABLE = new Map(
+  [...readFileSync(`${CONFIGS}/README.md`, 'utf8').matchAll(/^\| (\w[\w.-]*) +\|(.*)\|$/gm)].map((row) => [
+    row[1] ?? '',
+    (row[2] ?? '').split('|').map((cell) => cell.trim()),
+  ]),
+);
+
+function supported(config: JsonObject): boolean {
+  return ARCHITECTURES.some(({ modelTypes }) => modelTypes.includes(String(config.model_type)));
+}
+
+function planOf(name: string, machine: (typeof MACHINES)[number]['profile']) {
+  const path = `${CONFIGS}/models/${name}.json`;
+  const { model } = shapeModel(read(path), path);
+  const plan = { microBatchTokens: 32 };
+  return makePlanReport({
+    model,
+    offload: 'auto',
+    dramBudgetBytes: undefined,
+    plan,
+    machine,
+    batchSize: 1,
+    promptTokens: 32,
+    newTokens: 8,
+  });
+}
+
+it('the table of shapes names every file, and no other', () => {
+  const rows = [...TABLE.keys()].filter((name) => name !== 'name').sort();
+  expect(rows).toEqual([...SHAPES].sort());
+});
+
+describe.each(SHAPES)('configs/models/%s', (name) => {
+  const path = `${CONFIGS}/models/${name}.json`;
+  const config = read(path);
+  const [, , type, parameters, gigabytes] = TABLE.get(name) ?? [];
+
+  if (!supported(config)) {
+    it('is refused by name, because its architecture does not exist yet', () => {
+      expect(() => buildArchitecture(config, path)).toThrow(OperatingError);
+      expect(() => buildArchitecture(config, path)).toThrow(/model_type .* is not supported/);
+    });
+    return;
+  }
+
+  it('has the parameters that its publisher states', () => {
+    const tensors = tensorList(buildArchitecture(config, path));
+    const count = tensors.reduce((sum, { shape }) => sum + elementCount(shape), 0);
+    expect(count.toLocaleString('en-US')).toBe(parameters);
+    const bytesEach = DTYPE_BYTES[type === 'float32' ? 'f32' : 'f16'];
+    expect(((count * bytesEach) / 1e9).toFixed(2)).toBe(gigabytes);
+  });
+
+  it('keeps every byte of its layers in the plan', () => {
+    const { checkpoint, model } = shapeModel(config, path);
+    const weights = [...model.blocks, model.fixed].flatMap((layer) => layer.weights);
+    const bytes = weights.reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
+    const tables = model.tables.reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
+    const places = model.tables.map(({ extent }) => extent.fileOffset);
+    const { projection, bias } = model.head;
+    const tied = places.includes(projection.extent.fileOffset);
+    const head = (tied ? 0 : projection.extent.sizeBytes) + (bias?.extent.sizeBytes ?? 0);
+    expect(bytes + tables + head).toBe(checkpoint.totalBytes);
+  });
+
+  it.each(MACHINES)('is planned on $name, or refused with what to change', ({ profile }) => {
+    let report: ReturnType<typeof planOf>;
+    try {
+      report = planOf(name, profile);
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'DOES_NOT_FIT' });
+      expect(String(error)).toMatch(/give --dram_memory|--batch_size|shorten/);
+      return;
+    }
+    const { plan, predicted, largestBatch } = report;
+    const dram = plan.terms.reduce((sum, { tier, bytes }) => sum + (tier === 'dram' ? bytes : 0), 0);
+    expect(dram).toBeLessThanOrEqual(plan.dramBudgetBytes);
+    expect(largestBatch.batchSize).toBeGreaterThanOrEqual(1);
+    expect(predicted.decode?.totalMs).toBeGreaterThan(0);
+    expect(predicted.prefill?.totalMs).toBeGreaterThan(predicted.prefill?.stallMs ?? 0);
+    const named = { name, architecture: 'a', parameters: 1, weightBytes: 1 };
+    expect(planText(named, report)).toContain('Largest batch');
+    expect(JSON.parse(planJson(named, report)).layers).toHaveLength(plan.layers.length);
+  });
+});
+
+describe('configs/machines', () => {
+  it.each(MACHINES)('$name is written as it was read', ({ name, profile }) => {
+    expect(parseProfile(JSON.parse(profileText(profile)), name)).toEqual(profile);
+  });
+
+  it('what describes no machine is refused', () => {
+    const good = read(`${CONFIGS}/machines/laptop.json`);
+    const broken = (changes: JsonObject) => () => parseProfile({ ...good, ...changes }, 'm.json');
+    expect(broken({ dram_bytes: -1 })).toThrow(/m.json describes no machine: dram_bytes: /);
+    expect(broken({ dram: 1 })).toThrow(/describes no machine/);
+    expect(broken({ devices: { ...(good.devices as JsonObject), kind: 'gpu' } })).toThrow(
+      /devices of kind gpu need memory_bytes and link_bytes_per_second/,
+    );
+  });
+});

@@ -1,0 +1,108 @@
+// Costs of single operations: interpolation of products, experts that are touched, positions that attention sees.
+
+import { describe, expect, it } from 'vitest';
+import { type ComputeRates, opMs, secondsPerWeight } from '../../offload/plan/op-cost.js';
+import type { Op } from '../../offload/port/ops.js';
+import { tensor } from '../../offload/port/tensor.js';
+
+const MEMORY = { id: 1, sizeBytes: 2 ** 40 };
+const floats = (shape: readonly number[]) => tensor(MEMORY, 0, 'f32', shape);
+const ints = (shape: readonly number[]) => tensor(MEMORY, 0, 'i32', shape);
+
+const COMPUTE: ComputeRates = {
+  memoryBytesPerSecond: 1e9,
+  peakFlopsPerSecond: 1e12,
+  products: [
+    {
+      weightType: 'f32',
+      points: [
+        { tokens: 1, flopsPerSecond: 2e9 },
+        { tokens: 4, flopsPerSecond: 8e9 },
+        { tokens: 16, flopsPerSecond: 16e9 },
+      ],
+    },
+  ],
+  attentionBytesPerSecond: 1e9,
+  attentionFlopsPerSecond: 1e9,
+  elementwiseBytesPerSecond: 1e9,
+  launchMs: 0,
+  passMs: 0,
+  inHalves: true,
+};
+
+function linear(tokens: number): Op {
+  const [x, out] = [floats([tokens, 1000]), floats([tokens, 1000])];
+  const plain = { bias: null, inputMajor: false, activation: 'none', accumulate: false } as const;
+  return { op: 'linear', out, x, weight: floats([1000, 1000]), ...plain };
+}
+
+function attention(tokens: number, windowTokens: number): Op {
+  const cache = floats([64, 2, 16, 10]);
+  const tables = {
+    sequences: ints([1, 4]),
+    pages: ints([64]),
+    slots: ints([tokens]),
+    positions: ints([tokens]),
+    maxContextTokens: 1024,
+  };
+  const q = floats([tokens, 4, 10]);
+  const rest = { tables, scale: 1, alibiSlopes: null, softCap: 0 };
+  return { op: 'attention', out: q, q, keys: cache, values: cache, windowTokens, ...rest };
+}
+
+describe('products', () => {
+  const rates = COMPUTE.products[0] ?? { weightType: 'f32', points: [] };
+
+  it('take the measured time at a point, and lie between two of them', () => {
+    expect(secondsPerWeight(rates, 1)).toBeCloseTo(1e-9);
+    expect(secondsPerWeight(rates, 4)).toBeCloseTo(1e-9);
+    expect(secondsPerWeight(rates, 16)).toBeCloseTo(2e-9);
+    expect(secondsPerWeight(rates, 10)).toBeCloseTo(1.5e-9);
+  });
+
+  it('go on at the last rate', () => {
+    expect(secondsPerWeight(rates, 64)).toBeCloseTo(8e-9);
+  });
+
+  it('of a layer take weights times that', () => {
+    expect(opMs(linear(16), [], COMPUTE)).toBeCloseTo(2);
+  });
+
+  it('of experts read only those that are touched', () => {
+    const weights = Array.from({ length: 8 }, () => floats([1000, 1000]));
+    const experts = (tokens: number): Op => {
+      const [x, out] = [floats([tokens, 1000]), floats([tokens * 2, 1000])];
+      return { op: 'expert_linear', out, x, experts: ints([tokens, 2]), weights };
+    };
+    // Two choices among eight: 8 · (1 − (7/8)²) of them are expected to differ.
+    expect(opMs(experts(1), [], COMPUTE)).toBeCloseTo(8 * (1 - (7 / 8) ** 2));
+    expect(opMs(experts(16), [], COMPUTE)).toBeGreaterThan(7.5);
+  });
+
+  it('of f32 inputs with 16-bit weights are two where rates are of 16-bit inputs', () => {
+    const weight = tensor(MEMORY, 0, 'bf16', [1000, 1000]);
+    const product = { ...linear(32), weight } as Op;
+    expect(opMs(product, [], COMPUTE)).toBeCloseTo(8);
+    expect(opMs(product, [], { ...COMPUTE, inHalves: false })).toBeCloseTo(4);
+    expect(opMs(linear(32), [], COMPUTE)).toBeCloseTo(4);
+  });
+});
+
+describe('attention', () => {
+  it('of one token reads the cache up to it', () => {
+    const bytes = 100 * 2 * 10 * 2 * 4;
+    expect(opMs(attention(1, 0), [{ tokens: 1, startPosition: 99 }], COMPUTE)).toBeCloseTo(bytes / 1e6);
+  });
+
+  it('of a prompt computes each pair of positions once', () => {
+    const pairs = (64 * 65) / 2;
+    const ms = opMs(attention(64, 0), [{ tokens: 64, startPosition: 0 }], COMPUTE);
+    expect(ms).toBeCloseTo((4 * pairs * 4 * 10) / 1e6);
+  });
+
+  it('sees no further than its window', () => {
+    const far = opMs(attention(1, 16), [{ tokens: 1, startPosition: 999 }], COMPUTE);
+    const near = opMs(attention(1, 0), [{ tokens: 1, startPosition: 15 }], COMPUTE);
+    expect(far).toBeCloseTo(near);
+  });
+});
