@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { ERROR_CODES } from '../offload/errors.js';
 import { INTERNAL_STATUS } from '../src/cli/failure.js';
+import { filesBelow, namesOfNothing, offTheMap } from './helpers/source-map.js';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const MAX_LINES = 400;
@@ -191,6 +192,20 @@ describe('TypeScript', () => {
     const silencers = new RegExp(`^.*(@ts-(ignore|nocheck|expect-error)|${'biome'}-ignore).*$`);
     const others = SOURCES.filter((source) => source.path !== 'test/style.test.ts');
     expect(matches(others, silencers, (source) => source.text)).toEqual([]);
+  });
+});
+
+describe('maps', () => {
+  const folders = ['src', 'offload', 'native', 'test', 'bench'];
+
+  it('name every source file and every folder with a README.md, in a table of the nearest one above', () => {
+    expect(offTheMap(ROOT, folders)).toEqual([]);
+  });
+
+  it('name no file that is not there', () => {
+    const below = [...folders, 'configs'].flatMap((folder) => filesBelow(ROOT, folder));
+    const documents = ['README.md', 'ARCHITECTURE.md', ...below.filter((path) => path.endsWith('README.md'))];
+    expect(documents.flatMap((document) => namesOfNothing(ROOT, document))).toEqual([]);
   });
 });
 
