@@ -6,7 +6,7 @@ import { blockPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-ca
 import { layoutLayer } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import { DTYPE_BYTES, type DType } from '../port/dtype.js';
-import { controlWords, placeBytes, resultBytes } from '../run/pass.js';
+import { controlWords, LIKELIHOOD_WORDS, placeBytes, resultBytes } from '../run/pass.js';
 import type { Transfer } from '../stream/transfer.js';
 import { rowSlotBytes } from '../stream/weight-source.js';
 import { counted, formatBytes, MiB } from '../units.js';
@@ -297,7 +297,7 @@ function tableTerms(
   const places = placeBytes(sizes.passTokens, sizes.headRows);
   const logitsRead = output === 'logits' ? sizes.logitRows * sizes.logitColumns : 0;
   const results = resultBytes(sizes.headRows, logitsRead) + places;
-  const kept = sizes.headRows * (DTYPE_BYTES.i32 + 3 * DTYPE_BYTES.f32) + places;
+  const kept = sizes.headRows * (DTYPE_BYTES.i32 + LIKELIHOOD_WORDS * DTYPE_BYTES.f32) + places;
   const name = 'tables and results';
   const reason = `integer tables for ${counted(sizes.passTokens, 'token')}, constants, results of ${counted(sizes.headRows, 'output')}`;
   if (options.computesInPlace) return [{ tier: 'dram', name, bytes: tables + results + kept, reason }];

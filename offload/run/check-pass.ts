@@ -7,11 +7,11 @@ import type { Plan } from '../plan/plan.js';
 import type { MicroBatch, SequenceSlice } from './pass.js';
 
 type PassModel = Pick<ModelSpec, 'vocabSize' | 'maxContextTokens'>;
-type PassPlan = Pick<Plan, 'kvPages' | 'pageTokens' | 'nll'>;
+type PassPlan = Pick<Plan, 'kvPages' | 'pageTokens' | 'nll' | 'readLogits'>;
 
 /** Throws BAD_INPUT for tokens, or a programming error for what only this program makes. */
 export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: PassPlan): void {
-  const { slices, outputs, targets, sampling } = microBatch;
+  const { slices, outputs, targets, sampling, logProbs } = microBatch;
   let tokens = 0;
   for (const slice of slices) {
     checkSlice(slice, model, plan);
@@ -22,6 +22,7 @@ export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: 
     'outputs are tokens of the micro-batch',
   );
   assert(!sampling || sampling.length === outputs.length, 'every output is drawn in its own way');
+  assert(!logProbs || !(plan.nll || plan.readLogits), 'log-probabilities go with tokens');
   if (!plan.nll) return;
   assert(targets?.length === outputs.length, 'every output has a target');
   const stray = targets.find((target) => target < 0 || target >= model.vocabSize);

@@ -13,6 +13,7 @@ import type { RowCache, RowLease } from '../stream/row-cache.js';
 import type { Trace } from '../trace.js';
 import { checkMicroBatch } from './check-pass.js';
 import { type DeviceState, weightsAt } from './device-state.js';
+import { copyLogProbs, nllOf, queueLogProbs, readLogProbs } from './log-probs.js';
 import { type ControlTables, type MicroBatch, tableRows, tokenCount, writeControl } from './pass.js';
 
 /** What a pass yields for one device, in the order of its micro-batches' outputs. */
@@ -21,6 +22,11 @@ export interface PassResult {
   readonly tokens: Int32Array;
   /** Output `nll`: negative log-likelihood of the target per output. */
   readonly nll: Float64Array;
+  /**
+   * Output `tokens`: natural logarithm of the probability that the model's own logits, whatever the sampling, give the
+   * token, per output; NaN where there is no token or its micro-batch does not ask. Empty where none of the pass does.
+   */
+  readonly logProbs: Float64Array;
   /** Output `logits`: [R, V] row by row. */
   readonly logits: Float32Array;
   /** Where its hidden state was not finite for the first time; undefined for a pass that is not watched. */
@@ -257,6 +263,7 @@ export class DevicePass {
     const ids = rows(this.#state.ids, firstOutput, count);
     if (control.sampling) this.#state.kernels.sample(logits, ids, control.sampling);
     else this.#state.kernels.argmax(logits, ids);
+    if (microBatch.logProbs) queueLogProbs(this.#state, logits, ids, firstOutput);
   }
 
   #queueHeadInput({ microBatch, control, firstToken, tokens, firstOutput }: Running): void {
@@ -289,6 +296,8 @@ export class DevicePass {
         : this.#state.ids;
     const perRow = from.shape.length === 1 ? 1 : dimension(from, 1);
     if (outputs > 0) compute.copy(this.#state.results, 0, from.memory, 0, outputs * perRow * 4);
+    // Behind the tokens.
+    copyLogProbs(this.#state, this.#running, outputs * DTYPE_BYTES.i32);
     this.#copyPlaces();
     try {
       await compute.record().reached(true);
@@ -305,13 +314,16 @@ export class DevicePass {
       tokens: EMPTY_IDS,
       logits: EMPTY_FLOATS,
       nll: EMPTY_DOUBLES,
+      logProbs: EMPTY_DOUBLES,
       ...(places && { places }),
     };
     if (this.#plan.nll) return { ...nothing, nll: nllOf(new Float32Array(buffer, byteOffset, count)) };
     if (this.#plan.readLogits) {
       return { ...nothing, logits: new Float32Array(buffer, byteOffset, count).slice() };
     }
-    return { ...nothing, tokens: new Int32Array(buffer, byteOffset, count).slice() };
+    const tokens = new Int32Array(buffer, byteOffset, count).slice();
+    const logProbs = readLogProbs(this.#state, this.#running, outputs * DTYPE_BYTES.i32);
+    return { ...nothing, tokens, logProbs };
   }
 
   get #isWatched(): boolean {
@@ -368,14 +380,6 @@ export class DevicePass {
 const EMPTY_IDS = new Int32Array(0);
 const EMPTY_FLOATS = new Float32Array(0);
 const EMPTY_DOUBLES = new Float64Array(0);
-
-/** −log softmax of the target: maximum + log Σ exp(logit − maximum) − logit. */
-function nllOf(folded: Float32Array): Float64Array {
-  return Float64Array.from({ length: folded.length / 3 }, (_, row) => {
-    const [maximum = 0, total = 0, target = 0] = folded.subarray(row * 3, row * 3 + 3);
-    return maximum + Math.log(total) - target;
-  });
-}
 
 function isThere(lookup: RowLease | Promise<RowLease>): lookup is RowLease {
   return !(lookup instanceof Promise);

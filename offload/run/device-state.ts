@@ -13,7 +13,7 @@ import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import type { Trace } from '../trace.js';
 import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
-import { controlWords, placeBytes, resultBytes } from './pass.js';
+import { controlWords, LIKELIHOOD_WORDS, placeBytes, resultBytes } from './pass.js';
 
 export interface DeviceState {
   readonly device: Device;
@@ -26,7 +26,7 @@ export interface DeviceState {
   readonly logits: Tensor;
   /** [rows] i32 */
   readonly ids: Tensor;
-  /** [rows, 3] f32 */
+  /** [rows, 3] f32: of each output's target, or of its token. */
   readonly nllState: Tensor;
   /** [passTokens] i32, and [rows] of the head's inputs: where they were not finite for the first time. */
   readonly tokenPlaces: Tensor;
@@ -79,7 +79,7 @@ export function makeDeviceState(
     headRows: floats(headRowCount, headInputColumns(model)),
     logits: floats(plan.logitRows, plan.logitColumns),
     ids: tensor(device.allocate(headRowCount * DTYPE_BYTES.i32), 0, 'i32', [headRowCount]),
-    nllState: floats(headRowCount, 3),
+    nllState: floats(headRowCount, LIKELIHOOD_WORDS),
     controlHost,
     controlWords: new Int32Array(controlHost.bytes.buffer, controlHost.bytes.byteOffset, words),
     controlDevice,

@@ -48,6 +48,8 @@ export interface MicroBatch {
   readonly targets?: Int32Array;
   /** For output `tokens`, per output; absent: the likeliest token. */
   readonly sampling?: readonly SamplingRow[];
+  /** For output `tokens`: the log-probability of each output's token is wanted as well. */
+  readonly logProbs?: boolean;
   /** Each token's first place is noted at which its hidden state is not finite: to say where a fault began. */
   readonly watched?: boolean;
 }
@@ -73,9 +75,12 @@ export function tableRows(from: 'token' | 'position', offset: number, microBatch
   return result;
 }
 
-/** Bytes of what one pass yields at most: a row of likelihood sums per output, or whole rows of logits. */
+/** Words of an output's log-softmax, as `nll_fold` leaves it. */
+export const LIKELIHOOD_WORDS = 3;
+
+/** Bytes of what one pass yields at most: a token and its likelihood sums per output, or whole rows of logits. */
 export function resultBytes(headRows: number, logitsRead: number): number {
-  return Math.max(headRows * 3, logitsRead) * DTYPE_BYTES.f32;
+  return Math.max(headRows * (1 + LIKELIHOOD_WORDS), logitsRead) * DTYPE_BYTES.f32;
 }
 
 /** Bytes of the places that are noted of a watched pass's tokens and outputs. */

@@ -7,8 +7,10 @@ import {
   type CudaBackendOptions,
   type GatherWish,
   GiB,
+  type MicroBatch,
   type Offload,
   PageAllocator,
+  type PassResult,
   type Plan,
   type PlanOptions,
   pagesFor,
@@ -131,10 +133,27 @@ export async function lastLogits(
   prompts: readonly (readonly number[])[],
   placement: Placement,
 ): Promise<Float32Array[]> {
-  const opened = await openModel(fixtureFolder(name));
-  const contextTokens = Math.max(...prompts.map((prompt) => prompt.length));
-  const promptTokens = prompts.reduce((sum, prompt) => sum + prompt.length, 0);
-  const workload = { sequences: prompts.length, contextTokens, promptTokens, output: 'logits' as const };
+  const results = await lastResults(fixtureFolder(name), prompts, placement, 'logits');
+  return results.flatMap(({ result: { logits }, vocabSize }) =>
+    Array.from({ length: logits.length / vocabSize }, (_, row) =>
+      logits.slice(row * vocabSize, (row + 1) * vocabSize),
+    ),
+  );
+}
+
+/**
+ * What each pass over all prompts yields after each prompt's last token, on the last of the devices.
+ * @param alter of each micro-batch with outputs, counted from 0
+ */
+export async function lastResults(
+  folder: string,
+  prompts: readonly (readonly number[])[],
+  placement: Placement,
+  output: 'tokens' | 'logits',
+  alter: (microBatch: MicroBatch, index: number) => MicroBatch = (microBatch) => microBatch,
+): Promise<{ result: PassResult; vocabSize: number }[]> {
+  const opened = await openModel(folder);
+  const workload = { ...generationWorkload(prompts, 0, prompts.length), output, history: true };
   const engine = await Engine.open(opened, { ...placement, workload });
   try {
     const pages = new PageAllocator(engine.plan.kvPages);
@@ -152,16 +171,18 @@ export async function lastLogits(
     });
     const passes = cutPasses(work, engine.plan);
     engine.executor.begin(passes.length);
-    const rows: Float32Array[] = [];
+    const results: { result: PassResult; vocabSize: number }[] = [];
+    let altered = 0;
     for (const pass of passes) {
-      const [result] = await engine.executor.run({ perDevice: [packPass(pass, engine.plan).microBatches] });
-      const { logits } = present(result, 'result');
-      const width = opened.model.vocabSize;
-      for (let row = 0; row < logits.length / width; row++)
-        rows.push(logits.slice(row * width, (row + 1) * width));
+      const microBatches = packPass(pass, engine.plan).microBatches.map((microBatch) =>
+        microBatch.outputs.length > 0 ? alter(microBatch, altered++) : microBatch,
+      );
+      const others = Array.from({ length: engine.plan.deviceCount - 1 }, () => []);
+      const yielded = await engine.executor.run({ perDevice: [...others, microBatches] });
+      results.push({ result: present(yielded.at(-1), 'result'), vocabSize: opened.model.vocabSize });
     }
     await engine.executor.end();
-    return rows;
+    return results;
   } finally {
     await engine.close();
   }

@@ -142,18 +142,19 @@ export function kernelCases(device: KernelDevice): void {
   it('nll_fold over pieces of a vocabulary', async () => {
     device.use();
     const bench = device.workbench(8);
-    const targets = bench.index([0, 3, 1500, 2999, 2000]);
-    const state = bench.activation([5, 3]);
+    // The last two are in no piece: no token, and an id beyond all.
+    const targets = bench.index([0, 3, 1500, 2999, 2000, -1, 2 ** 31 - 1]);
+    const state = bench.activation([7, 3]);
     for (const [firstColumn, columns] of [
       [0, 1100],
       [1100, 901],
       [2001, 999],
     ] as const) {
-      const logits = bench.activation([5, columns], 8);
+      const logits = bench.activation([7, columns], 8);
       const first = firstColumn === 0;
       await check(bench, { op: 'nll_fold', state, logits, targets, firstColumn, first }, 1e-6);
     }
-    const logits = bench.activation([5, 40]);
+    const logits = bench.activation([7, 40]);
     await check(bench, { op: 'nll_fold', state, logits, targets, firstColumn: 9, first: false }, 1e-6);
   });
   it('nll_fold: a state is NaN from the first logit on that is no finite number', async () => {

@@ -114,7 +114,7 @@ describe('score', () => {
 
 describe('passes', () => {
   const model = { vocabSize: 100, maxContextTokens: 64 };
-  const plan = { kvPages: 4, pageTokens: 16, nll: false };
+  const plan = { kvPages: 4, pageTokens: 16, nll: false, readLogits: false };
   const slice = { startPosition: 0, tokens: Int32Array.of(1, 2), pages: [3] };
   const sound: MicroBatch = { slices: [slice], outputs: Int32Array.of(1) };
   const target = (value: number) => ({ ...sound, targets: Int32Array.of(value) });
@@ -142,6 +142,11 @@ describe('passes', () => {
 
   it.each([-1, 100, 2 ** 31 - 1])('refuse token %i as a target', (value) => {
     expect(() => checkMicroBatch(target(value), model, { ...plan, nll: true })).toThrow(/is to be predicted/);
+  });
+
+  it.each([{ nll: true }, { readLogits: true }])('refuse log-probabilities without tokens, %j', (yields) => {
+    const asking = { ...target(1), logProbs: true };
+    expect(() => checkMicroBatch(asking, model, { ...plan, ...yields })).toThrow(/go with tokens/);
   });
 
   it('refuse outputs without targets where likelihoods are wanted', () => {

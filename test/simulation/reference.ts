@@ -18,6 +18,8 @@ import type { ToyModel } from './toy-model.js';
 /** Per output of a micro-batch. */
 export interface ReferenceOutput {
   readonly token: number;
+  /** Of the token; NaN where the micro-batch does not ask. */
+  readonly logProb: number;
   readonly nll: number;
   readonly logits: Float32Array;
 }
@@ -105,11 +107,12 @@ export class Reference {
       model.forward.block(k, this.#of(name), x, index);
     });
     const count = microBatch.outputs.length;
-    return count === 0 ? [] : this.#outputs(x, control.outputs, count, microBatch.targets);
+    return count === 0 ? [] : this.#outputs(x, control.outputs, microBatch);
   }
 
-  #outputs(x: Tensor, wanted: Tensor, count: number, targets: Int32Array | undefined): ReferenceOutput[] {
+  #outputs(x: Tensor, wanted: Tensor, { outputs, targets, logProbs }: MicroBatch): ReferenceOutput[] {
     const { model } = this.#toy;
+    const count = outputs.length;
     const k = this.#kernels;
     k.enter(undefined, undefined);
     const taken = floats(count, model.hiddenSize);
@@ -127,7 +130,8 @@ export class Reference {
       const most = Math.max(...line);
       const total = line.reduce((sum, logit) => sum + Math.exp(logit - most), 0);
       const target = line[targets?.[row] ?? 0] ?? 0;
-      return { token: line.indexOf(most), nll: most + Math.log(total) - target, logits: line };
+      const logProb = logProbs ? -Math.log(total) : Number.NaN;
+      return { token: line.indexOf(most), logProb, nll: most + Math.log(total) - target, logits: line };
     });
   }
 

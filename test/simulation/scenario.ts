@@ -108,7 +108,10 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   };
   const reference = new Reference(toy, plan.kvPages, plan.pageTokens);
   const passCount = options.passes ?? random.between(1, 5);
-  const workers = Array.from({ length: deviceCount }, (_, device) => new Worker(random, device, plan, toy));
+  const workers = Array.from(
+    { length: deviceCount },
+    (_, device) => new Worker(seed, random, device, plan, toy),
+  );
   const passes = Array.from({ length: passCount }, (): ExpectedPass => {
     const perDevice = workers.map((worker) =>
       options.busy || !random.chance(0.2) ? worker.work(workload.output, options.busy ?? false) : [],
@@ -136,10 +139,13 @@ class Worker {
   readonly #plan: Plan;
   readonly #vocabSize: number;
   readonly #sequences: Sequence[];
+  /** Draws apart what was added later, so that everything else of a seed stays as it was. */
+  readonly #apart: Random;
   #outputsOf: Sequence[] = [];
 
-  constructor(random: Random, device: number, plan: Plan, toy: ToyModel) {
+  constructor(seed: number, random: Random, device: number, plan: Plan, toy: ToyModel) {
     this.#random = random;
+    this.#apart = new Random(seed + 15_485_863 + device);
     this.#device = device;
     this.#plan = plan;
     this.#vocabSize = toy.model.vocabSize;
@@ -214,9 +220,13 @@ class Worker {
       first += slice.tokens.length;
     }
     const slices = group.map(({ slice }) => slice);
-    if (!this.#plan.nll) return { slices, outputs: Int32Array.from(outputs) };
+    const packed = { slices, outputs: Int32Array.from(outputs) };
+    if (!this.#plan.nll) {
+      const asks = !this.#plan.readLogits && this.#apart.chance(0.4);
+      return asks ? { ...packed, logProbs: true } : packed;
+    }
     const targets = outputs.map(() => this.#random.between(0, this.#vocabSize - 1));
-    return { slices, outputs: Int32Array.from(outputs), targets: Int32Array.from(targets) };
+    return { ...packed, targets: Int32Array.from(targets) };
   }
 }
 

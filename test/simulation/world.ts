@@ -115,12 +115,13 @@ function compare({ expected }: ExpectedPass, results: PassResult[], { plan }: Sc
   const wrong = (what: string) => new WrongResultError(`pass ${pass}: ${what}`);
   if (results.length !== expected.length) throw wrong('a result per device is missing');
   expected.forEach((outputs, device) => {
-    const { tokens, nll, logits } = present(results[device], 'result');
+    const result = present(results[device], 'result');
+    const { tokens, nll, logits } = result;
     const count = plan.nll ? nll.length : plan.readLogits ? logits.length : tokens.length;
     const perOutput = plan.readLogits && !plan.nll ? plan.logitColumns : 1;
     if (count !== outputs.length * perOutput) throw wrong(`device ${device} has ${count} results`);
     outputs.forEach((output, index) => {
-      if (!sameOutput(output, index, { tokens, nll, logits }, plan)) {
+      if (!sameOutput(output, index, result, plan)) {
         throw wrong(`device ${device}, output ${index} differs`);
       }
     });
@@ -130,12 +131,18 @@ function compare({ expected }: ExpectedPass, results: PassResult[], { plan }: Sc
 function sameOutput(
   output: ReferenceOutput,
   index: number,
-  { tokens, nll, logits }: PassResult,
+  { tokens, logProbs, nll, logits }: PassResult,
   plan: Scenario['plan'],
 ): boolean {
   // Pieces of the vocabulary are summed in f32, one after the other.
   if (plan.nll) return Math.abs((nll[index] ?? Number.NaN) - output.nll) < 1e-4;
-  if (!plan.readLogits) return tokens[index] === output.token;
+  if (!plan.readLogits) {
+    const logProb = logProbs[index] ?? Number.NaN;
+    const asExpected = Number.isNaN(output.logProb)
+      ? Number.isNaN(logProb)
+      : Math.abs(logProb - output.logProb) < 1e-4;
+    return tokens[index] === output.token && asExpected;
+  }
   const columns = plan.logitColumns;
   return output.logits.every((logit, column) => logit === logits[index * columns + column]);
 }

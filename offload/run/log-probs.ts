@@ -1,0 +1,70 @@
+// The log-probabilities that the model's own logits give the tokens of a pass, for micro-batches that ask.
+
+import { DTYPE_BYTES } from '../port/dtype.js';
+import type { Tensor } from '../port/ops.js';
+import { rows } from '../port/tensor.js';
+import type { DeviceState } from './device-state.js';
+import { LIKELIHOOD_WORDS, type MicroBatch } from './pass.js';
+
+const ROW_BYTES = LIKELIHOOD_WORDS * DTYPE_BYTES.f32;
+
+/** A micro-batch, and where in the pass its outputs begin. */
+interface Outputs {
+  readonly microBatch: MicroBatch;
+  readonly firstOutput: number;
+}
+
+/** Folds a micro-batch's logits [R, V], which drawing has left as they were, with its tokens [R] as targets. */
+export function queueLogProbs(
+  { kernels, nllState }: DeviceState,
+  logits: Tensor,
+  ids: Tensor,
+  first: number,
+): void {
+  kernels.nllFold(rows(nllState, first, ids.shape[0] ?? 0), logits, ids, 0);
+}
+
+/** Queues their copy to the host, to `offsetBytes` of the results. */
+export function copyLogProbs(
+  { device, results, nllState }: DeviceState,
+  running: readonly Outputs[],
+  offsetBytes: number,
+): void {
+  for (const { microBatch, firstOutput } of running) {
+    const sizeBytes = microBatch.outputs.length * ROW_BYTES;
+    if (!microBatch.logProbs || sizeBytes === 0) continue;
+    const offset = firstOutput * ROW_BYTES;
+    device.compute.copy(results, offsetBytes + offset, nllState.memory, offset, sizeBytes);
+  }
+}
+
+/** Per output of the pass, NaN for those of micro-batches that do not ask; empty where none does. */
+export function readLogProbs(
+  { results }: DeviceState,
+  running: readonly Outputs[],
+  offsetBytes: number,
+): Float64Array {
+  const last = running.at(-1);
+  if (!last || !running.some(({ microBatch }) => microBatch.logProbs)) return new Float64Array(0);
+  const outputs = last.firstOutput + last.microBatch.outputs.length;
+  const logProbs = new Float64Array(outputs).fill(Number.NaN);
+  const start = results.bytes.byteOffset + offsetBytes;
+  for (const { microBatch, firstOutput } of running) {
+    if (!microBatch.logProbs) continue;
+    const length = microBatch.outputs.length * LIKELIHOOD_WORDS;
+    const folded = new Float32Array(results.bytes.buffer, start + firstOutput * ROW_BYTES, length);
+    logProbs.set(
+      nllOf(folded).map((nll) => -nll),
+      firstOutput,
+    );
+  }
+  return logProbs;
+}
+
+/** −log softmax of the target, per row of sums [R, 3]: maximum + log Σ exp(logit − maximum) − logit. */
+export function nllOf(folded: Float32Array): Float64Array {
+  return Float64Array.from({ length: folded.length / LIKELIHOOD_WORDS }, (_, row) => {
+    const [maximum = 0, total = 0, target = 0] = folded.subarray(row * LIKELIHOOD_WORDS);
+    return maximum + Math.log(total) - target;
+  });
+}
