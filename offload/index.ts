@@ -73,9 +73,9 @@ export {
   type PredictedPass,
   predictPass,
 } from './predict/predict.js';
-export type { PassResult } from './run/device-pass.js';
-export { Executor } from './run/executor.js';
+export { Executor, type ExecutorOptions } from './run/executor.js';
 export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './run/pass.js';
+export type { PassResult } from './run/results.js';
 export { LoadAhead } from './stream/load-ahead.js';
 export type { ReadLimit } from './stream/read-limit.js';
 export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './stream/transfer.js';

@@ -226,7 +226,8 @@ function makeTables(): ControlTables[] {
       ),
     }));
     const microBatch = { slices, outputs: new Int32Array(0) };
-    const table = writeControl(microBatch, [], new Int32Array(host.bytes.buffer), firstWord, memory);
+    const written = new Int32Array(host.bytes.buffer);
+    const table = writeControl(microBatch, { rows: [], words: written, firstWord, memory });
     firstWord += table.words;
     made.push(table);
   }

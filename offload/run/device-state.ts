@@ -42,29 +42,26 @@ export interface DeviceState {
   readonly kv: KvTier;
 }
 
-export function makeDeviceState(
-  backend: Backend,
-  device: Device,
-  model: ModelSpec,
-  plan: Plan,
-  contextTokens: number,
-  fixed: { readonly layout: LayerLayout; readonly host: HostMemory },
-  trace: Trace,
-): DeviceState {
+export interface DeviceStateOptions {
+  readonly backend: Backend;
+  readonly device: Device;
+  readonly model: ModelSpec;
+  readonly plan: Plan;
+  /** Longest sequence, as the plan was made for. */
+  readonly contextTokens: number;
+  /** The weights that stay on the device. */
+  readonly fixed: { readonly layout: LayerLayout; readonly host: HostMemory };
+  readonly trace: Trace;
+}
+
+export function makeDeviceState(options: DeviceStateOptions): DeviceState {
+  const { backend, device, model, plan, contextTokens, fixed } = options;
   const floats = (rows: number, columns: number) =>
     tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
   const headRowCount = Math.max(plan.sequences, plan.logitRows, plan.passTokens * Number(plan.nll));
   const words = controlWords(plan, model.tables.length, pagesFor(contextTokens, plan.pageTokens));
   const controlHost = backend.allocateHost(words * DTYPE_BYTES.i32, 'control');
   const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);
-  const dtype = plan.activationType;
-  const kvShape: KvShape = {
-    blocks: model.blocks.length,
-    kvHeads: model.kvHeads,
-    headDim: model.headDim,
-    dtype,
-    pageTokens: plan.pageTokens,
-  };
   const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
   const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
   const [placesOffset, placesBytes] = [
@@ -88,11 +85,18 @@ export function makeDeviceState(
     results: backend.allocateHost(placesOffset + placesBytes, 'control'),
     placesOffset,
     fixed: placeFixed(device, fixed.layout, fixed.host),
-    kv: makeKvTier(backend, device, plan, kvShape, trace),
+    kv: makeKvTier(options),
   };
 }
 
-function makeKvTier(backend: Backend, device: Device, plan: Plan, shape: KvShape, trace: Trace): KvTier {
+function makeKvTier({ backend, device, model, plan, trace }: DeviceStateOptions): KvTier {
+  const shape: KvShape = {
+    blocks: model.blocks.length,
+    kvHeads: model.kvHeads,
+    headDim: model.headDim,
+    dtype: plan.activationType,
+    pageTokens: plan.pageTokens,
+  };
   const { count, pages } = plan.kvBuffers;
   if (count === 0) {
     const memory = device.allocate(Math.max(1, plan.kvPages * pageBytes(shape)));

@@ -13,9 +13,23 @@ import { RowCache } from '../stream/row-cache.js';
 import { Schedule } from '../stream/schedule.js';
 import { WeightSource } from '../stream/weight-source.js';
 import type { Trace } from '../trace.js';
-import { DevicePass, type PassResult } from './device-pass.js';
+import { DevicePass } from './device-pass.js';
 import { makeDeviceState } from './device-state.js';
 import type { Pass } from './pass.js';
+import type { PassResult } from './results.js';
+
+export interface ExecutorOptions {
+  readonly model: ModelSpec;
+  readonly plan: Plan;
+  readonly backend: Backend;
+  /** The files of the weights, in the order of the model's extents. */
+  readonly paths: readonly string[];
+  readonly trace: Trace;
+  /** Longest sequence, as the plan was made for. */
+  readonly contextTokens: number;
+  /** Layers that were read ahead, by layer index: some of those that rest in DRAM by the plan. */
+  readonly loaded?: ReadonlyMap<number, LoadedLayer> | undefined;
+}
 
 export class Executor {
   readonly #model: ModelSpec;
@@ -29,16 +43,8 @@ export class Executor {
   #session: { readonly schedule: Schedule; readonly prefetcher: Prefetcher; nextPass: number } | undefined;
   #running: Promise<unknown> | undefined;
 
-  private constructor(
-    model: ModelSpec,
-    plan: Plan,
-    backend: Backend,
-    source: WeightSource,
-    trace: Trace,
-    fixedHost: HostMemory,
-    contextTokens: number,
-    loaded: ReadonlyMap<number, LoadedLayer>,
-  ) {
+  private constructor(options: ExecutorOptions, source: WeightSource, fixedHost: HostMemory) {
+    const { model, plan, backend, trace, contextTokens, loaded = new Map() } = options;
     this.#model = model;
     this.#plan = plan;
     this.#backend = backend;
@@ -46,39 +52,31 @@ export class Executor {
     this.#trace = trace;
     this.#buffers = allocateBuffers(backend, plan, loaded);
     for (const [index, layer] of loaded) this.#takeIn(index, layer);
-    this.#rowCaches = model.tables.map((table, index) => {
+    const rowCaches = model.tables.map((table, index) => {
       const memory = backend.allocateHost(present(plan.rowCacheBytes[index], 'row cache size'), 'control');
       const onRead = (span: ReadSpan) =>
         trace.add({ lane: 'rows', owner: 'drive', name: table.key, ...span });
       return new RowCache(table, source, memory, onRead);
     });
+    this.#rowCaches = rowCaches;
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     this.#devices = backend.devices.map((device) => {
-      const state = makeDeviceState(backend, device, model, plan, contextTokens, fixed, trace);
-      return new DevicePass(model, plan, state, this.#rowCaches, trace);
+      const state = makeDeviceState({ backend, device, model, plan, contextTokens, fixed, trace });
+      return new DevicePass({ model, plan, state, rowCaches, trace });
     });
   }
 
   /**
    * Opens the files, reads the few weights that stay on the device and allocates everything the plan states.
    * Layers are not read here: the first pass is the load. Rejects with an OperatingError.
-   * @param contextTokens longest sequence, as the plan was made for
-   * @param loaded layers that were read ahead, by layer index: of those that the plan has rest in DRAM
    */
-  static async create(
-    model: ModelSpec,
-    plan: Plan,
-    backend: Backend,
-    paths: readonly string[],
-    trace: Trace,
-    contextTokens: number,
-    loaded: ReadonlyMap<number, LoadedLayer> = new Map(),
-  ): Promise<Executor> {
+  static async create(options: ExecutorOptions): Promise<Executor> {
+    const { model, backend, paths } = options;
     const source = new WeightSource(backend, paths);
     const { host } = layoutLayer(model.fixed);
     const fixedHost = backend.allocateHost(Math.max(1, host.sizeBytes), 'control');
     if (host.runs.length > 0) await source.readLayer(host, fixedHost, true);
-    return new Executor(model, plan, backend, source, trace, fixedHost, contextTokens, loaded);
+    return new Executor(options, source, fixedHost);
   }
 
   get plan(): Plan {
@@ -89,7 +87,7 @@ export class Executor {
     return this.#model;
   }
 
-  /** Each has its own block of micro-batches in a pass. */
+  /** Each has its own micro-batches in a pass. */
   get deviceCount(): number {
     return this.#devices.length;
   }

@@ -4,15 +4,10 @@ import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Tensor } from '../port/ops.js';
 import { rows } from '../port/tensor.js';
 import type { DeviceState } from './device-state.js';
-import { LIKELIHOOD_WORDS, type MicroBatch } from './pass.js';
+import { LIKELIHOOD_WORDS } from './pass.js';
+import type { Running } from './running.js';
 
 const ROW_BYTES = LIKELIHOOD_WORDS * DTYPE_BYTES.f32;
-
-/** A micro-batch, and where in the pass its outputs begin. */
-interface Outputs {
-  readonly microBatch: MicroBatch;
-  readonly firstOutput: number;
-}
 
 /** Folds a micro-batch's logits [R, V], which drawing has left as they were, with its tokens [R] as targets. */
 export function queueLogProbs(
@@ -27,7 +22,7 @@ export function queueLogProbs(
 /** Queues their copy to the host, to `offsetBytes` of the results. */
 export function copyLogProbs(
   { device, results, nllState }: DeviceState,
-  running: readonly Outputs[],
+  running: readonly Running[],
   offsetBytes: number,
 ): void {
   for (const { microBatch, firstOutput } of running) {
@@ -41,7 +36,7 @@ export function copyLogProbs(
 /** Per output of the pass, NaN for those of micro-batches that do not ask; empty where none does. */
 export function readLogProbs(
   { results }: DeviceState,
-  running: readonly Outputs[],
+  running: readonly Running[],
   offsetBytes: number,
 ): Float64Array {
   const last = running.at(-1);

@@ -54,7 +54,7 @@ export interface MicroBatch {
   readonly watched?: boolean;
 }
 
-/** A block of micro-batches per device; all pass through each residency of a layer. */
+/** All micro-batches of a device pass through each residency of a layer. */
 export interface Pass {
   readonly perDevice: readonly (readonly MicroBatch[])[];
 }
@@ -127,18 +127,21 @@ export interface ControlTables {
   readonly sampling: SamplingTables | undefined;
 }
 
-/**
- * Writes a micro-batch's tables at `firstWord` of the host's words; the tensors refer to the same place in `memory`.
- * @param rows per table of the model, the row of each token in its look-up
- */
-export function writeControl(
-  microBatch: MicroBatch,
-  rows: readonly Int32Array[],
-  words: Int32Array,
-  firstWord: number,
-  memory: Memory,
-  pageTokens = PAGE_TOKENS,
-): ControlTables {
+/** Where a micro-batch's tables go. */
+export interface ControlPlace {
+  /** Per table of the model, the row of each token in its look-up. */
+  readonly rows: readonly Int32Array[];
+  /** Where JavaScript writes them, from `firstWord` on. */
+  readonly words: Int32Array;
+  readonly firstWord: number;
+  /** Where kernels read them, at the same place. */
+  readonly memory: Memory;
+  readonly pageTokens?: number;
+}
+
+/** Writes a micro-batch's tables at their place; the tensors refer to it. */
+export function writeControl(microBatch: MicroBatch, place: ControlPlace): ControlTables {
+  const { rows, words, firstWord, memory, pageTokens = PAGE_TOKENS } = place;
   let next = firstWord;
   const put = (values: ArrayLike<number>, shape: readonly number[] = [values.length]): Tensor => {
     assert(next + values.length <= words.length, 'the control tables hold the pass');

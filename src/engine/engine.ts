@@ -117,15 +117,15 @@ export class Engine {
     try {
       const paths = options.files ?? checkpoint.files;
       const loaded = ahead?.handOver(backend);
-      const executor = await Executor.create(
+      const executor = await Executor.create({
         model,
         plan,
         backend,
         paths,
         trace,
-        options.workload.contextTokens,
+        contextTokens: options.workload.contextTokens,
         loaded,
-      );
+      });
       backend.checkFiles(expectedFiles(checkpoint, options));
       return new Engine(model, plan, backend, executor, trace);
     } catch (error) {

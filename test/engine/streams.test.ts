@@ -201,14 +201,14 @@ describe('a device that fails in the middle', () => {
       const backend = new CpuBackend({ virtualDevices: 3, threads: 1 });
       const { files } = checkpoint;
       const context = LONGEST_PROMPT + MOST_NEW_TOKENS;
-      const executor = await Executor.create(
+      const executor = await Executor.create({
         model,
         plan,
-        failingDevice(backend, device, 2000),
-        files,
-        new Trace(false),
-        context,
-      );
+        backend: failingDevice(backend, device, 2000),
+        paths: files,
+        trace: new Trace(false),
+        contextTokens: context,
+      });
       const path = join(tempFolder(), 'results.jsonl');
       const file = new JsonLinesFile(path, '--output');
       file.open();

@@ -51,14 +51,14 @@ describe.skipIf(!HAS_TWO_GPUS)('the second of two GPUs fails in the middle', () 
     const { plan } = engine;
     await engine.close();
     const backend = new CudaBackend({ ...TWO, nccl: HAS_NCCL });
-    const executor = await Executor.create(
-      opened.model,
+    const executor = await Executor.create({
+      model: opened.model,
       plan,
-      failingDevice(backend, 1, 2000),
-      opened.checkpoint.files,
-      new Trace(false),
-      workload.contextTokens,
-    );
+      backend: failingDevice(backend, 1, 2000),
+      paths: opened.checkpoint.files,
+      trace: new Trace(false),
+      contextTokens: workload.contextTokens,
+    });
     const requests = Array.from({ length: 400 }, (_, index) => ({
       index,
       promptTokens: Int32Array.from({ length: 1 + (index % 16) }, (__, at) => (index * 7 + at) % 50),

@@ -136,7 +136,7 @@ describe('what a plan states', () => {
       const backend = new SimulatedBackend({ seed, deviceCount, computesInPlace, files });
       const { contextTokens } = workload;
       await backend.until(
-        Executor.create(model, plan, backend, paths, new Trace(false), contextTokens),
+        Executor.create({ model, plan, backend, paths, trace: new Trace(false), contextTokens }),
         'creation',
       );
       expect(backend.allocated.hostBytes, `seed ${seed}`).toBe(dramBytes(plan));

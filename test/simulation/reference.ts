@@ -94,7 +94,13 @@ export class Reference {
         ),
       ),
     );
-    const control = writeControl(microBatch, rowsOf, words.words, 0, words, this.#pageTokens);
+    const control = writeControl(microBatch, {
+      rows: rowsOf,
+      words: words.words,
+      firstWord: 0,
+      memory: words,
+      pageTokens: this.#pageTokens,
+    });
     const x = floats(tokens, model.hiddenSize);
     k.enter(undefined, undefined);
     const find = (key: string) => {

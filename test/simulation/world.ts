@@ -2,8 +2,8 @@
 
 import { present } from '../../offload/errors.js';
 import type { Backend } from '../../offload/port/backend.js';
-import type { PassResult } from '../../offload/run/device-pass.js';
 import { Executor } from '../../offload/run/executor.js';
+import type { PassResult } from '../../offload/run/results.js';
 import { Trace } from '../../offload/trace.js';
 import { SimulatedBackend } from '../simulator/simulated.js';
 import type { ReferenceOutput } from './reference.js';
@@ -75,7 +75,15 @@ export class World {
 
   async create(): Promise<void> {
     const { toy, plan } = this.scenario;
-    const created = Executor.create(toy.model, plan, this.#seen, toy.paths, this.trace, toy.contextTokens);
+    const { model, paths, contextTokens } = toy;
+    const created = Executor.create({
+      model,
+      plan,
+      backend: this.#seen,
+      paths,
+      trace: this.trace,
+      contextTokens,
+    });
     this.#executor = await this.backend.until(created, 'Executor.create');
   }
 

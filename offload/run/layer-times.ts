@@ -1,0 +1,50 @@
+// When a device computed what in a pass: into the trace as soon as it is over, with the stalls between layers.
+
+import { present } from '../errors.js';
+import type { DeviceEvent } from '../port/backend.js';
+import type { Trace } from '../trace.js';
+
+/** The embedding, or a layer. */
+interface Timing {
+  readonly name: string;
+  readonly start: DeviceEvent;
+  readonly end: DeviceEvent;
+}
+
+export class LayerTimes {
+  readonly #owner: string;
+  readonly #trace: Trace;
+  #timings: Timing[] = [];
+  /** How many of them are in the trace. */
+  #accounted = 0;
+
+  constructor(owner: string, trace: Trace) {
+    this.#owner = owner;
+    this.#trace = trace;
+  }
+
+  beginPass(): void {
+    [this.#timings, this.#accounted] = [[], 0];
+  }
+
+  add(name: string, start: DeviceEvent, end: DeviceEvent): void {
+    this.#timings.push({ name, start, end });
+  }
+
+  /** The end of what was added last. */
+  get lastEnd(): DeviceEvent | undefined {
+    return this.#timings.at(-1)?.end;
+  }
+
+  /** Enters what is over into the trace: most of it while the device has more to compute. */
+  account(): void {
+    for (; this.#accounted < this.#timings.length; this.#accounted++) {
+      const { name, start, end } = present(this.#timings[this.#accounted], 'timing');
+      if (Number.isNaN(end.timeMs)) return;
+      const before = this.#timings[this.#accounted - 1];
+      if (before) this.#trace.addComputeStall(Math.max(0, start.timeMs - before.end.timeMs));
+      const span = { name, startMs: start.timeMs, endMs: end.timeMs, bytes: 0 };
+      this.#trace.add({ lane: 'compute', owner: this.#owner, ...span });
+    }
+  }
+}
