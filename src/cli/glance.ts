@@ -1,7 +1,7 @@
-// A first look at the command line, without the parser: enough to know what can be begun while everything else is loaded.
+// A first look at the command line, before anything is loaded: enough to know what can be begun meanwhile.
 
-import { parseArgs } from 'node:util';
-import type { OptionReader } from './options/option-reader.js';
+import { COMMANDS, type CommandName } from './options/tables/commands.js';
+import { readWords } from './words.js';
 
 /** Where layers are read from, and how. */
 export interface EarlyOptions {
@@ -12,53 +12,26 @@ export interface EarlyOptions {
 }
 
 /** The commands that compute. */
-export const COMPUTING: ReadonlySet<string> = new Set(['generate', 'score']);
+export const COMPUTING: ReadonlySet<CommandName> = new Set(['generate', 'score']);
 /** With one of these, layers may rest elsewhere than in DRAM, or do not exist yet. */
 const ELSEWHERE = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dummy_weights'] as const;
 
 /**
- * Undefined where layers may rest elsewhere than in DRAM. Anything is taken for a command line, so that what this says
- * holds only where the options, read properly, agree.
+ * Undefined where layers may rest elsewhere than in DRAM, and where the command line will be refused.
  * @param words the command line without node and script
  */
 export function glance(words: readonly string[]): EarlyOptions | undefined {
-  const [first = '-'] = words;
-  if (!first.startsWith('-') && !COMPUTING.has(first)) return undefined;
-  const { values } = parseArgs({
-    args: words.map(underscored),
-    strict: false,
-    options: {
-      name: { type: 'string' },
-      cpu_offload: { type: 'boolean' },
-      dram_memory: { type: 'string' },
-      io_engine: { type: 'string' },
-      no_direct_io: { type: 'boolean' },
-    },
-  });
+  const { command, values, asks, problem, unknown, rest } = readWords(words);
+  if (!COMPUTING.has(command) || asks || problem || unknown.length > 0 || rest.length > 0) return undefined;
   if (values.cpu_offload !== true || ELSEWHERE.some((name) => name in values)) return undefined;
-  const [folder, dramMemory, ioEngine] = [values.name, values.dram_memory, values.io_engine].map((value) =>
-    typeof value === 'string' ? value : undefined,
-  );
-  if (folder === undefined) return undefined;
-  return { folder, dramMemory, ioEngine, directIo: values.no_direct_io !== true };
-}
-
-/** Whether the options are what they seemed at a glance. */
-export function agrees(glimpsed: EarlyOptions, options: OptionReader): boolean {
-  return (
-    options.flag('cpu_offload') &&
-    !ELSEWHERE.some((name) => options.has(name)) &&
-    options.text('name') === glimpsed.folder &&
-    options.text('dram_memory') === glimpsed.dramMemory &&
-    options.text('io_engine') === glimpsed.ioEngine &&
-    options.flag('no_direct_io') === !glimpsed.directIo
-  );
-}
-
-/** `--batch-size=4` → `--batch_size=4`; values stay as they are. */
-export function underscored(word: string): string {
-  const match = /^(--[a-z][a-z_-]*)(=.*)?$/s.exec(word);
-  if (!match) return word;
-  const [, name = '', value = ''] = match;
-  return `--${name.slice(2).replaceAll('-', '_')}${value}`;
+  if (Object.keys(values).some((name) => !(name in COMMANDS[command].options))) return undefined;
+  const { name: folder, dram_memory: dramMemory, io_engine: ioEngine } = values;
+  const known = [dramMemory, ioEngine].every((value) => value === undefined || typeof value === 'string');
+  if (typeof folder !== 'string' || folder === '' || !known) return undefined;
+  return {
+    folder,
+    dramMemory: dramMemory as string | undefined,
+    ioEngine: ioEngine as string | undefined,
+    directIo: values.no_direct_io !== true,
+  };
 }

@@ -2,10 +2,8 @@
 
 import { createRequire } from 'node:module';
 import { type Logger, pino, stdTimeFunctions } from 'pino';
+import type { LogLevel } from './log-levels.js';
 import type { StatusLine } from './progress.js';
-
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** Written at once and in this process: nothing is lost when it ends, and no worker starts. */
 export function createLogger(level: LogLevel, status: StatusLine): Logger {

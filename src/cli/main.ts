@@ -1,18 +1,21 @@
 // The program: reads the command line, runs the command, and turns whatever goes wrong into a line and a status.
 
 import { OperatingError, platformProblem } from '../../offload/index.js';
-import { type CommandName, type ParsedCommandLine, parseCommandLine } from './command-line.js';
+import { type ParsedCommandLine, parseCommandLine } from './command-line.js';
 import type { CommandContext } from './context.js';
 import type { EarlyLoad } from './early-load.js';
 import { describeFailure } from './failure.js';
-import { agrees, COMPUTING } from './glance.js';
+import { COMPUTING } from './glance.js';
 import { Interrupt } from './interrupt.js';
 import { createLogger } from './log.js';
 import type { OptionReader } from './options/option-reader.js';
 import { readLogLevel } from './options/shared-options.js';
+import type { CommandName } from './options/tables/commands.js';
 import { Progress, StatusLine } from './progress.js';
 
 const HELP_WIDTH = 100;
+
+type RunLine = Extract<ParsedCommandLine, { kind: 'run' }>;
 
 /**
  * Sets the exit status; the process ends by itself.
@@ -32,7 +35,7 @@ export async function main(words: readonly string[], early?: Promise<EarlyLoad |
   };
   const interrupt = new Interrupt(tell);
   try {
-    const parsed = parseCommandLine(words, process.stdout.columns ?? HELP_WIDTH);
+    const parsed = parseCommandLine(words);
     if (parsed.kind === 'run') debug ||= ['debug', 'trace'].includes(readLogLevel(parsed.options));
     await execute(parsed, status, interrupt, early);
   } catch (error) {
@@ -49,15 +52,21 @@ async function execute(
   interrupt: Interrupt,
   early: Promise<EarlyLoad | undefined> | undefined,
 ): Promise<void> {
-  if (parsed.kind === 'print') process.stdout.write(parsed.text);
+  if (parsed.kind !== 'run') process.stdout.write(await printed(parsed));
   else await run(parsed, status, interrupt, early);
   // Only now is it known whether the last of it could be written.
   await interrupt.stdoutWritten();
   interrupt.signal.throwIfAborted();
 }
 
+async function printed(parsed: Exclude<ParsedCommandLine, RunLine>): Promise<string> {
+  const { helpText, packageVersion } = await import('./help.js');
+  if (parsed.kind === 'version') return `${packageVersion()}\n`;
+  return helpText(parsed.command, process.stdout.columns ?? HELP_WIDTH);
+}
+
 async function run(
-  parsed: Extract<ParsedCommandLine, { kind: 'run' }>,
+  parsed: RunLine,
   status: StatusLine,
   interrupt: Interrupt,
   early: Promise<EarlyLoad | undefined> | undefined,
@@ -73,7 +82,7 @@ async function run(
   };
   const tell = (text: string) => status.writeAbove(text);
   const context = { log, progress: new Progress(status, log), interrupt, write, tell, writesToTerminal };
-  await runCommand(parsed.command, parsed.options, context, early);
+  await runCommand(parsed, context, early);
 }
 
 function mayUseGpu(options: OptionReader): boolean {
@@ -88,8 +97,7 @@ async function startDriver(name: CommandName, options: OptionReader): Promise<vo
 
 /** Commands are loaded when they run: the help needs no runtime. */
 async function runCommand(
-  name: CommandName,
-  options: OptionReader,
+  { command: name, options, words }: RunLine,
   context: CommandContext,
   early: Promise<EarlyLoad | undefined> | undefined,
 ) {
@@ -100,7 +108,7 @@ async function runCommand(
         import('./generate.js'),
         import('./options/generate-options.js'),
       ]);
-      const { begun, available } = await awaitEarly(early, options, driver, context);
+      const { begun, available } = await awaitEarly(early, driver, context);
       return runGenerate({ ...readGenerateOptions(options), ...available }, begun);
     }
     case 'score': {
@@ -108,7 +116,7 @@ async function runCommand(
         import('./score.js'),
         import('./options/score-options.js'),
       ]);
-      const { begun, available } = await awaitEarly(early, options, driver, context);
+      const { begun, available } = await awaitEarly(early, driver, context);
       return runScore({ ...readScoreOptions(options), ...available }, begun);
     }
     case 'plan': {
@@ -117,6 +125,10 @@ async function runCommand(
         import('./options/plan-options.js'),
       ]);
       return runPlan(readPlanCommandOptions(options), context);
+    }
+    case 'completion': {
+      const { runCompletion } = await import('./completion/command.js');
+      return runCompletion(words, context);
     }
     case 'doctor': {
       const [{ runDoctor }, { readDoctorOptions }] = await Promise.all([
@@ -128,19 +140,14 @@ async function runCommand(
   }
 }
 
-/** The context with what was begun early, if the options are what they seemed; and what plans may then count on. */
+/** The context with what was begun early, and what plans may then count on. */
 async function awaitEarly(
   early: Promise<EarlyLoad | undefined> | undefined,
-  options: OptionReader,
   driver: Promise<void>,
   context: CommandContext,
 ): Promise<{ begun: CommandContext; available: { dramAvailableBytes?: number } }> {
   const load = await early;
   if (!load) return { begun: context, available: {} };
-  if (!agrees(load.options, options)) {
-    await load.ahead.close();
-    return { begun: context, available: {} };
-  }
   // Whoever asks the driver before it answers keeps JavaScript from queueing reads.
   await driver;
   const { sinceSeconds, dramAvailableBytes } = load;

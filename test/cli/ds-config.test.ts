@@ -26,7 +26,7 @@ function parse(config: unknown) {
 function options(config: unknown, ...words: string[]) {
   const path = join(tempFolder(), 'ds.json');
   writeFileSync(path, JSON.stringify(config));
-  const parsed = parseCommandLine(['--name', 'm', '--ds_config', path, ...words], 100);
+  const parsed = parseCommandLine(['--name', 'm', '--ds_config', path, ...words]);
   if (parsed.kind !== 'run') throw new Error('help was printed');
   return readGenerateOptions(parsed.options);
 }
@@ -200,7 +200,7 @@ describe('bad files', () => {
 });
 
 function parseCommandLineWith(path: string) {
-  const parsed = parseCommandLine(['--name', 'm', '--ds_config', path], 100);
+  const parsed = parseCommandLine(['--name', 'm', '--ds_config', path]);
   if (parsed.kind !== 'run') throw new Error('help was printed');
   return readGenerateOptions(parsed.options);
 }

@@ -1,9 +1,11 @@
 // A first look must take any words, and begin nothing where layers may rest elsewhere than in DRAM.
 
 import { describe, expect, it } from 'vitest';
-import { glance } from '../../src/cli/glance.js';
+import { parseCommandLine } from '../../src/cli/command-line.js';
+import { type EarlyOptions, glance } from '../../src/cli/glance.js';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
+import { randomFrom } from '../helpers/random.js';
 
 const LAYERS = ['--name', 'm', '--cpu_offload'];
 
@@ -15,6 +17,10 @@ it('says where layers lie, and how they are read', () => {
     ['score', ...LAYERS],
     ['--cpu-offload', '--name=m'],
     [...LAYERS, '--prompt', 'plan', '--max_new_tokens', '3'],
+    ['generate', '--prompt', 'plan', 'm', '--cpu_offload'],
+    ['-mm', '-p', 'plan', '-n12', '--cpu_offload', 'true'],
+    ['--cpu_offload', '-m=m', 'score'],
+    ['generate', '--cpu_offload', '--', 'm'],
   ]) {
     expect(glance(words), words.join(' ')).toEqual(plain);
   }
@@ -34,10 +40,57 @@ it.each(
     [...LAYERS, '--nvme-offload-path', '.'],
     [...LAYERS, '--dummy_weights'],
     [...LAYERS, '--ds_config=x.json'],
+    ['generate', 'm', '--name', 'n', '--cpu_offload'],
+    ['generate', 'm', '--', '--cpu_offload'],
+    ['generate', 'm', '-p', '--cpu_offload'],
+    ['generate', 'm', '--cpu_offload=false'],
+    ['generate', 'm', 'n', '--cpu_offload'],
+    [...LAYERS, '--io_engine', 'threads', '--io_engine', 'auto'],
+    [...LAYERS, '--help'],
+    [...LAYERS, '-x'],
     ['', '-', '--', '--=', '-x', '--no-name', '--name=', '--cpu_offload=maybe', '\u0000'],
   ].map((words) => ({ words })),
 )('begins nothing: $words', ({ words }) => {
   expect(glance(words)).toBeUndefined();
+});
+
+describe('a glance and the parser', () => {
+  /** What may be begun, by the options as the commands read them. */
+  function parsed(words: readonly string[]): EarlyOptions | undefined {
+    try {
+      const line = parseCommandLine(words);
+      if (line.kind !== 'run' || !['generate', 'score'].includes(line.command)) return undefined;
+      const { options } = line;
+      const elsewhere = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dummy_weights'];
+      if (!options.flag('cpu_offload') || elsewhere.some((name) => options.has(name))) return undefined;
+      const [dramMemory, ioEngine] = [options.text('dram_memory'), options.text('io_engine')];
+      const folder = options.path('name');
+      if (folder === undefined) return undefined;
+      return { folder, dramMemory, ioEngine, directIo: !options.flag('no_direct_io') };
+    } catch {
+      return undefined;
+    }
+  }
+
+  const PIECES =
+    'generate score plan doctor m n --name --name=m -m -mm -m=n -p -px -p=-x -text -n12 -n=12 -n 12 -- - --prompt ' +
+    '--cpu_offload --cpu-offload --cpu_offload=true --cpu_offload=false true false --dram_memory 1GiB ' +
+    '--dram-memory=2GiB --io_engine threads --no_direct_io --nvme_offload_path . --dummy_weights -x --help --json -5';
+
+  it('see the same in any words', () => {
+    const pieces = PIECES.split(' ');
+    const random = randomFrom(13);
+    let begun = 0;
+    for (let round = 0; round < 20_000; round++) {
+      const count = Math.floor(random() * 7);
+      const drawn = Array.from({ length: count }, () => pieces[Math.floor(random() * pieces.length)] ?? '');
+      const words = round % 2 === 0 ? drawn : [...drawn, '--cpu_offload', '-mm'];
+      const seen = glance(words);
+      expect(seen, words.join(' ')).toEqual(parsed(words));
+      if (seen) begun++;
+    }
+    expect(begun).toBeGreaterThan(1000);
+  });
 });
 
 describe('what a glance took for layers', () => {

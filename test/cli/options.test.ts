@@ -3,16 +3,19 @@
 import { describe, expect, it } from 'vitest';
 import { OperatingError } from '../../offload/index.js';
 import { parseCommandLine } from '../../src/cli/command-line.js';
+import { helpText } from '../../src/cli/help.js';
 import { idleOptions } from '../../src/cli/idle-options.js';
 import { readGenerateOptions } from '../../src/cli/options/generate-options.js';
 import { OptionReader } from '../../src/cli/options/option-reader.js';
 import { readPlanCommandOptions } from '../../src/cli/options/plan-options.js';
 import { readScoreOptions } from '../../src/cli/options/score-options.js';
 import { readLogLevel, tooFewGpus } from '../../src/cli/options/shared-options.js';
+import { COMMANDS, type CommandName, SHORT_NAMES } from '../../src/cli/options/tables/commands.js';
+import { runCli } from '../helpers/cli.js';
 
 /** The options of the command that the words name. */
 function read(words: readonly string[]) {
-  const parsed = parseCommandLine(words, 100);
+  const parsed = parseCommandLine(words);
   if (parsed.kind !== 'run') throw new Error('help was printed');
   readLogLevel(parsed.options);
   return parsed.command === 'score'
@@ -21,7 +24,7 @@ function read(words: readonly string[]) {
 }
 
 function generateOptions(...words: string[]) {
-  const parsed = parseCommandLine(['--name', 'm', ...words], 100);
+  const parsed = parseCommandLine(['--name', 'm', ...words]);
   if (parsed.kind !== 'run') throw new Error('help was printed');
   return readGenerateOptions(parsed.options);
 }
@@ -79,6 +82,26 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   [['--name', 'm', '--frobnicate'], 'BAD_OPTION', /no option --frobnicate .*see --help/],
   [['--name', 'm', '--json'], 'BAD_OPTION', /no option --json of generate: it belongs to score/],
   [['generat', '--name', 'm'], 'BAD_OPTION', /no command 'generat': did you mean generate/],
+  [['generate', 'm', '--name', 'n'], 'BAD_OPTION', /the model is given as m and as --name n: give it once/],
+  [['generate', 'm', 'n'], 'BAD_OPTION', /'n' belongs to no option/],
+  [['generate', '', '-p', 'x'], 'BAD_OPTION', /--name is empty/],
+  [['org/model', '-p', 'x'], 'BAD_OPTION', /'org\/model' belongs to no option: .* as in generate org\/model/],
+  [['doctor', 'm'], 'BAD_OPTION', /'m' belongs to no option: put a value with spaces into quotes$/],
+  [['score', '-p', 'x', '-m', 'm'], 'BAD_OPTION', /no option --prompt of score: .*it belongs to generate/],
+  [['-m'], 'BAD_OPTION', /-m needs a value; .* written -m=VALUE/],
+  [['-m', 'm', '-p', '-text'], 'BAD_OPTION', /-p needs a value; .* written -p=VALUE/],
+  [['-m', 'm', '-nx'], 'BAD_OPTION', /--max_new_tokens is 'x'/],
+  [['-m', 'm', '-n='], 'BAD_OPTION', /--max_new_tokens is ''/],
+  [['-m', 'm', '-n1', '--max_new_tokens=1'], 'BAD_OPTION', /--max_new_tokens is given 2 times/],
+  [['-name', 'm'], 'BAD_OPTION', /-name has one dash: write --name/],
+  [['-max-new-tokens=3'], 'BAD_OPTION', /-max-new-tokens has one dash: write --max_new_tokens/],
+  [['-m', 'm', '-x'], 'BAD_OPTION', /no option -x of generate: see --help/],
+  [['-m', 'm', '-b5'], 'BAD_OPTION', /no option -b5 of generate/],
+  [['-m', 'm', '--cpu_offload=maybe'], 'BAD_OPTION', /--cpu_offload is 'maybe': write it without a value/],
+  [['-m', 'm', '--', '-p', 'x'], 'BAD_OPTION', /'-p' belongs to no option/],
+  [['-m', 'm', '--', '--cpu_offload'], 'BAD_OPTION', /'--cpu_offload' belongs to no option/],
+  [['--__proto__=x'], 'BAD_OPTION', /no option --__proto__ of generate/],
+  [['--=x'], 'BAD_OPTION', /no option -- of generate/],
   [['--name', 'm', '--prompt', 'one', 'two'], 'BAD_OPTION', /'two' belongs to no option/],
   [['--name', 'm', '--prompt', '--benchmark'], 'BAD_OPTION', /--prompt needs a value.*--prompt=VALUE/],
   [['--name', 'm', '--prompt', 'x', '--prompts_file', 'f'], 'BAD_OPTION', /--prompt and --prompts_file/],
@@ -236,6 +259,33 @@ describe('good command lines', () => {
     );
   });
 
+  it.each<[string[], object]>([
+    [['generate', 'm'], {}],
+    [['generate', 'm', '--name', 'm'], {}],
+    [['-m', 'm', 'generate'], {}],
+    [['generate', '--', 'm'], {}],
+    [['-mm', '-px', '-n12'], { prompts: ['x'], maxNewTokens: 12 }],
+    [['-m=m', '-p=-text', '-n=12'], { prompts: ['-text'], maxNewTokens: 12 }],
+    [
+      ['generate', '-p', 'a', 'm', '-p', '-4 degrees', '-n', '3'],
+      { prompts: ['a', '-4 degrees'], maxNewTokens: 3 },
+    ],
+    [['generate', '--cpu-offload', 'm', '-p-text'], { offload: 'dram', prompts: ['-text'] }],
+    [['generate', '--cpu_offload=false', 'm', '-p=a=b'], { offload: 'auto', prompts: ['a=b'] }],
+    [['--cpu_offload', 'false', '-m', 'm', '--nvme_offload_path', 'd'], { offload: 'nvme' }],
+    [['generate', 'm', '-p='], { prompts: [''] }],
+    [['generate', 'm', '--prompts_file', '-'], { promptsFile: '-' }],
+  ])('takes a model by its place, and letters for options: %j', (words, options) => {
+    expect(read(words)).toMatchObject({ command: 'generate', name: 'm', ...options });
+  });
+
+  it('a model after score and plan, also one that is called like a command', () => {
+    expect(read(['score', 'plan', '--token_ids', 'f'])).toMatchObject({ command: 'score', name: 'plan' });
+    const planned = parseCommandLine(['plan', '-n', '7', 'm']);
+    if (planned.kind !== 'run') throw new Error('help was printed');
+    expect(readPlanCommandOptions(planned.options)).toMatchObject({ name: 'm', newTokens: 7 });
+  });
+
   it('generate is the default command, and may be named', () => {
     expect(read(['--name', 'm']).command).toBe('generate');
     expect(read(['generate', '--name', 'm']).command).toBe('generate');
@@ -249,17 +299,36 @@ describe('good command lines', () => {
 });
 
 describe('help', () => {
-  it.each([[['--help']], [['score', '-h']]])('%j lists options, groups and examples', (words) => {
-    const parsed = parseCommandLine(words, 100);
-    expect(parsed.kind).toBe('print');
-    const text = parsed.kind === 'print' ? parsed.text : '';
-    for (const part of ['--nvme_offload_path', 'Where weights rest:', 'Examples:'])
+  it.each([
+    [['--help'], undefined],
+    [['score', '-h'], 'score'],
+    [['--name', 'm', '--help', 'plan'], 'plan'],
+  ])('%j lists options, groups and examples', async (words, command) => {
+    const parsed = parseCommandLine(words);
+    expect(parsed).toEqual({ kind: 'help', command });
+    const text = await helpText(command as CommandName | undefined, 100);
+    for (const part of ['-m, --name', '--nvme_offload_path', 'Where weights rest:', 'Examples:'])
       expect(text).toContain(part);
+    if (command === undefined)
+      for (const name of Object.keys(COMMANDS)) expect(text).toContain(`inference ${name}`);
+    else expect(text).toContain(`zero-inference ${command} [model]`);
   });
 
-  it('says the version', () => {
-    const parsed = parseCommandLine(['--version'], 100);
-    expect(parsed).toMatchObject({ kind: 'print', text: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
+  it.each(['--version', '-V', '-v'])('says the version: %s', async (word) => {
+    expect(parseCommandLine([word])).toEqual({ kind: 'version' });
+    expect((await runCli([word])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  it('an option is written in one way, whatever the command, and one letter means one of them', () => {
+    const tables = Object.values(COMMANDS).map(({ options }) => options);
+    for (const [name, { kind, short }] of tables.flatMap((table) => Object.entries(table))) {
+      for (const table of tables) if (name in table) expect(table[name], name).toMatchObject({ kind });
+      if (short === undefined) continue;
+      expect(SHORT_NAMES.get(short)).toBe(name);
+      expect(short).toMatch(/^[a-z]$/);
+      expect(['h', 'v']).not.toContain(short);
+      expect(kind).toMatch(/value|list/);
+    }
   });
 });
 
@@ -284,10 +353,18 @@ describe('options that change nothing', () => {
   });
 
   it('for a described machine: what would be measured', () => {
-    const parsed = parseCommandLine(
-      ['plan', '--name', 'm', '--machine', 'f', '--threads', '2', '--no_direct_io', '--io_engine', 'threads'],
-      100,
-    );
+    const parsed = parseCommandLine([
+      'plan',
+      '--name',
+      'm',
+      '--machine',
+      'f',
+      '--threads',
+      '2',
+      '--no_direct_io',
+      '--io_engine',
+      'threads',
+    ]);
     if (parsed.kind !== 'run') throw new Error('help was printed');
     expect(readPlanCommandOptions(parsed.options).warnings).toHaveLength(3);
   });

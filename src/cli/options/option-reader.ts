@@ -2,18 +2,6 @@
 
 import { OperatingError, parseBytes } from '../../../offload/index.js';
 
-/** How an option is written; what its value means is the reader's business. */
-export interface OptionSpec {
-  /** `flag` takes no value, `list` may be repeated, `optional` may have a value or none. */
-  readonly kind: 'value' | 'list' | 'flag' | 'optional';
-  readonly describe: string;
-  readonly group: string;
-  /** Shown in the help. */
-  readonly default?: string;
-}
-
-export type OptionTable = Readonly<Record<string, OptionSpec>>;
-
 const MOST = 2 ** 31 - 1;
 
 export class OptionReader {
@@ -24,12 +12,19 @@ export class OptionReader {
     this.#values = values;
   }
 
+  /** Given, and not as a flag that is not to be set. */
   has(name: string): boolean {
-    return this.#values[name] !== undefined;
+    return this.#values[name] !== undefined && this.#values[name] !== false;
   }
 
   flag(name: string): boolean {
     return this.#values[name] === true;
+  }
+
+  /** Of a flag that is set where nothing is said of it, or that depends. */
+  switch(name: string): boolean | undefined {
+    const value = this.#values[name];
+    return typeof value === 'boolean' ? value : undefined;
   }
 
   /** Undefined when the option is absent; '' for an `optional` one without a value. */

@@ -1,48 +1,11 @@
-// Options of `generate` that say how tokens are drawn, where texts end, and how prompts become chats.
+// How tokens are drawn and where texts end, from the options of the commands that generate.
 
 import { randomInt } from 'node:crypto';
 import type { OperatingError } from '../../../offload/index.js';
 import { checkSampling, GREEDY, type SamplingSettings } from '../../engine/sampler.js';
-import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
+import { badOption, type OptionReader } from './option-reader.js';
 
-const SAMPLING = 'Sampling';
 const MOST_SAMPLES = 65_536;
-
-export const SAMPLING_OPTIONS = {
-  temperature: {
-    kind: 'value',
-    group: SAMPLING,
-    describe: 'draw tokens, the more freely the higher; settings in generation_config.json are not applied',
-    default: '0: always the likeliest',
-  },
-  top_k: { kind: 'value', group: SAMPLING, describe: 'draw from the k likeliest tokens', default: '0: all' },
-  top_p: {
-    kind: 'value',
-    group: SAMPLING,
-    describe: 'draw from the likeliest tokens that together have this probability',
-    default: '1: all',
-  },
-  min_p: {
-    kind: 'value',
-    group: SAMPLING,
-    describe: 'draw from tokens at least this many times as likely as the likeliest',
-    default: '0: all',
-  },
-  repetition_penalty: {
-    kind: 'value',
-    group: SAMPLING,
-    describe: 'above 1, tokens of the prompt and of the text so far become less likely',
-    default: '1: none',
-  },
-  seed: {
-    kind: 'value',
-    group: SAMPLING,
-    describe: 'the same seed gives the same text, whatever the batch or the placement',
-    default: 'another one each time',
-  },
-  num_samples: { kind: 'value', group: SAMPLING, describe: 'texts per prompt', default: '1' },
-  stop: { kind: 'list', group: SAMPLING, describe: 'end a text before this string; may be repeated' },
-} as const satisfies OptionTable;
 
 export interface SamplingOptions {
   readonly sampling: SamplingSettings;

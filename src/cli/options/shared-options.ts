@@ -13,136 +13,14 @@ import { counted, cudaStatus, OperatingError, parseBytes } from '../../../offloa
 import { chooseDevice, type DeviceKind } from '../../engine/engine.js';
 import type { TypeName } from '../../engine/shape.js';
 import { idleOptions } from '../idle-options.js';
-import { LOG_LEVELS, type LogLevel } from '../log.js';
+import { LOG_LEVELS, type LogLevel } from '../log-levels.js';
 import type { DsSettings } from './ds-config.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
-import { badOption, type OptionReader, type OptionTable } from './option-reader.js';
+import { badOption, type OptionReader } from './option-reader.js';
+import { SHARED_OPTIONS } from './tables/shared.js';
 
-const MODEL = 'Model';
-const PLACEMENT = 'Where weights rest';
-const TUNING = 'Tuning';
-const OUTPUT = 'Output';
 /** Each is three threads and buffers of its own. */
 const MOST_VIRTUAL_DEVICES = 16;
-
-/** Of the commands that generate, or plan to. */
-export const MAX_CONTEXT = {
-  kind: 'value',
-  group: TUNING,
-  describe: 'tokens of a text, its prompt among them, that keys and values are to have room for',
-  default: 'what the longest prompt and its new tokens need',
-} as const satisfies OptionTable[string];
-
-export const SHARED_OPTIONS = {
-  name: {
-    kind: 'value',
-    group: MODEL,
-    describe:
-      'folder of a checkpoint, or a model of the hub such as bigscience/bloom-560m; with --dummy_weights a ' +
-      'shape such as configs/models/llama-4b.json',
-  },
-  revision: { kind: 'value', group: MODEL, describe: 'branch, tag or commit on the hub', default: 'main' },
-  dummy_weights: {
-    kind: 'optional',
-    group: MODEL,
-    describe: 'random weights for the shape, made once below this folder (default: the cache folder)',
-  },
-  dtype: {
-    kind: 'value',
-    group: MODEL,
-    describe: 'float16, bfloat16 or float32: type of dummy weights; a real checkpoint must have it already',
-  },
-  device: {
-    kind: 'value',
-    group: MODEL,
-    describe: 'auto (a GPU where there is one), cpu or cuda',
-    default: 'auto',
-  },
-  num_gpus: {
-    kind: 'value',
-    group: MODEL,
-    describe: 'GPUs to use, each with prompts of its own; CUDA_VISIBLE_DEVICES says which',
-    default: '1',
-  },
-  gather: {
-    kind: 'value',
-    group: TUNING,
-    describe:
-      'with several GPUs, how each comes by whole layers: it pulls a share over its own link and gathers the rest by ' +
-      'copies between GPUs (peer) or by NCCL (nccl), or pulls all of it (none); auto measures peer and none at start',
-    default: 'auto',
-  },
-  cpu_offload: { kind: 'flag', group: PLACEMENT, describe: 'all in DRAM' },
-  nvme_offload_path: {
-    kind: 'value',
-    group: PLACEMENT,
-    describe:
-      "all on the drive of this folder; read in place if it is the checkpoint's drive, else copied once",
-  },
-  dram_memory: {
-    kind: 'value',
-    group: PLACEMENT,
-    describe: 'bound on all large memory, such as 2GiB (2G is the same, 2GB is 2 · 10⁹ bytes)',
-    default: '85 % of what is available',
-  },
-  ds_config: {
-    kind: 'value',
-    group: PLACEMENT,
-    describe: "a DeepSpeed configuration: what applies of it is applied, what doesn't is named; options win",
-  },
-  gpu_memory: {
-    kind: 'value',
-    group: PLACEMENT,
-    describe: 'bound on what is taken of the GPU, such as 4GiB',
-    default: 'what is free',
-  },
-  gpu_resident: {
-    kind: 'value',
-    group: PLACEMENT,
-    describe:
-      'layers that rest on the GPU: auto (as many as fit), a number of layers such as 12, or at most that many ' +
-      'bytes, such as 8GiB',
-    default: 'auto; 0 with --cpu_offload or --nvme_offload_path',
-  },
-  kv_offload: {
-    kind: 'flag',
-    group: PLACEMENT,
-    describe:
-      'cached keys and values rest in DRAM, which is where they go by themselves when the GPU cannot hold them',
-  },
-  compute_dtype: {
-    kind: 'value',
-    group: TUNING,
-    describe:
-      'float32, or bfloat16 on processors that multiply it: products with bfloat16 weights round their inputs',
-    default: 'float32',
-  },
-  threads: {
-    kind: 'value',
-    group: TUNING,
-    describe: 'threads that compute, at most one per core',
-    default: 'one per core, or what a quota leaves',
-  },
-  virtual_devices: {
-    kind: 'value',
-    group: TUNING,
-    describe:
-      'the CPU as so many devices with memory of their own, beside --dram_memory: to try --num_gpus without GPUs',
-  },
-  prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
-  micro_batch_size: { kind: 'value', group: TUNING, describe: 'sequences computed together, at most' },
-  micro_batch_tokens: { kind: 'value', group: TUNING, describe: 'tokens computed together, at most' },
-  io_engine: { kind: 'value', group: TUNING, describe: 'auto, io_uring or threads', default: 'auto' },
-  no_direct_io: { kind: 'flag', group: TUNING, describe: 'read through the page cache' },
-  report: { kind: 'value', group: OUTPUT, describe: 'write the figures of the run to this file, as JSON' },
-  trace: { kind: 'value', group: OUTPUT, describe: 'write a trace to this file, for ui.perfetto.dev' },
-  log_level: {
-    kind: 'value',
-    group: OUTPUT,
-    describe: `${LOG_LEVELS.join(', ')}; debug adds what was planned, sizes, rates and times of the steps, and where an error comes from (as ZI_DEBUG=1)`,
-    default: 'info',
-  },
-} as const satisfies OptionTable;
 
 export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' } as const satisfies Record<
   TypeName,
@@ -226,7 +104,7 @@ type Devices = Pick<SharedOptions, 'device' | 'deviceCount' | 'warnings'>;
 
 function readDevices(options: OptionReader): Devices {
   options.exclude('num_gpus', 'virtual_devices', 'devices are either GPUs or the CPU');
-  const wanted = options.choice('device', ['auto', 'cpu', 'cuda']) ?? 'auto';
+  const wanted = options.choice('device', SHARED_OPTIONS.device.choices) ?? 'auto';
   const gpus = options.count('num_gpus');
   const virtual = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
   if (virtual !== undefined) {
@@ -261,12 +139,12 @@ function leftOut({ problem, present }: CudaStatus): string[] {
 
 /** How many there are, `plan` compares with the file. */
 function describedDevices(options: OptionReader): Devices {
-  const device = options.choice('device', ['auto', 'cpu', 'cuda']) === 'cuda' ? 'cuda' : 'cpu';
+  const device = options.choice('device', SHARED_OPTIONS.device.choices) === 'cuda' ? 'cuda' : 'cpu';
   return { device, deviceCount: options.count('num_gpus') ?? 1, warnings: [] };
 }
 
 function readGather(options: OptionReader): GatherWish | undefined {
-  return options.choice('gather', ['auto', 'peer', 'nccl', 'none']);
+  return options.choice('gather', SHARED_OPTIONS.gather.choices);
 }
 
 function checkGather(wish: GatherWish | undefined, options: OptionReader, device: DeviceKind): void {
@@ -289,7 +167,7 @@ export function tooFewGpus(wanted: number, found: number, visible: string | unde
 }
 
 function readType(options: OptionReader): TypeName | undefined {
-  const type = options.choice('dtype', ['float16', 'bfloat16', 'float32', 'int8']);
+  const type = options.choice('dtype', [...SHARED_OPTIONS.dtype.choices, 'int8']);
   if (type !== 'int8') return type;
   throw new OperatingError(
     'UNSUPPORTED',
@@ -325,7 +203,7 @@ function readDeviceResident(options: OptionReader): DeviceResident | undefined {
 }
 
 function readComputeType(options: OptionReader, device: DeviceKind): ComputeType {
-  const type = options.choice('compute_dtype', ['float32', 'bfloat16']);
+  const type = options.choice('compute_dtype', SHARED_OPTIONS.compute_dtype.choices);
   if (type === undefined || device === 'cpu') return type ?? 'float32';
   throw badOption(
     '--compute_dtype is for --device cpu: a GPU computes in the type of the weights; leave it out',
@@ -334,7 +212,7 @@ function readComputeType(options: OptionReader, device: DeviceKind): ComputeType
 
 function readCpuOptions(options: OptionReader, device: DeviceKind): CpuBackendOptions {
   const threads = options.count('threads');
-  const engine = options.choice('io_engine', ['auto', 'io_uring', 'threads']);
+  const engine = options.choice('io_engine', SHARED_OPTIONS.io_engine.choices);
   const direct = options.flag('no_direct_io') ? { direct: false } : {};
   const virtualDevices = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
   return {

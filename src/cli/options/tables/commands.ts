@@ -1,0 +1,71 @@
+// The commands, and what each is told by options.
+
+import { COMPLETION_EXAMPLES, COMPLETION_OPTIONS, SHELLS } from './completion.js';
+import { DOCTOR_EXAMPLES, DOCTOR_OPTIONS } from './doctor.js';
+import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './generate.js';
+import { PLAN_EXAMPLES, PLAN_OPTIONS } from './plan.js';
+import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score.js';
+import type { OptionSpec, OptionTable } from './spec.js';
+
+export type CommandName = 'generate' | 'score' | 'plan' | 'doctor' | 'completion';
+
+export interface Command {
+  readonly describe: string;
+  /** What words after it are: its model, as that of --name, or what the command itself makes of them. */
+  readonly words?: 'MODEL' | 'WORDS';
+  /** What the first of its words may be, where that is not its model. */
+  readonly choices?: readonly string[];
+  readonly options: OptionTable;
+  /** What to type, and what it does. */
+  readonly examples: readonly (readonly [string, string])[];
+}
+
+/** What is run where no command is named. */
+export const DEFAULT_COMMAND = 'generate';
+
+export const COMMANDS: Readonly<Record<CommandName, Command>> = {
+  generate: {
+    describe: 'Continue prompts (the default command)',
+    words: 'MODEL',
+    options: GENERATE_OPTIONS,
+    examples: GENERATE_EXAMPLES,
+  },
+  score: {
+    describe: 'Mean negative log-likelihood and perplexity of a text',
+    words: 'MODEL',
+    options: SCORE_OPTIONS,
+    examples: SCORE_EXAMPLES,
+  },
+  plan: {
+    describe: 'Where everything would rest and how long a step would take, before anything is loaded',
+    words: 'MODEL',
+    options: PLAN_OPTIONS,
+    examples: PLAN_EXAMPLES,
+  },
+  doctor: {
+    describe: 'What this machine allows, what it lacks, and how to mend it',
+    options: DOCTOR_OPTIONS,
+    examples: DOCTOR_EXAMPLES,
+  },
+  completion: {
+    describe: 'Print what makes a shell complete this program’s commands, options and values',
+    words: 'WORDS',
+    choices: SHELLS,
+    options: COMPLETION_OPTIONS,
+    examples: COMPLETION_EXAMPLES,
+  },
+};
+
+export function isCommand(word: string | undefined): word is CommandName {
+  return word !== undefined && Object.hasOwn(COMMANDS, word);
+}
+
+/** Every option by its name. Whatever the command, a name is written in the same way. */
+export const ALL_OPTIONS: ReadonlyMap<string, OptionSpec> = new Map(
+  Object.values(COMMANDS).flatMap(({ options }) => Object.entries(options)),
+);
+
+/** Long names by the letter that stands for them. */
+export const SHORT_NAMES: ReadonlyMap<string, string> = new Map(
+  [...ALL_OPTIONS].flatMap(([name, { short }]) => (short === undefined ? [] : [[short, name] as const])),
+);

@@ -1,0 +1,151 @@
+// Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
+
+import { LOG_LEVEL } from './log-level.js';
+import type { OptionTable } from './spec.js';
+
+const MODEL = 'Model';
+const PLACEMENT = 'Where weights rest';
+const TUNING = 'Tuning';
+const OUTPUT = 'Output';
+
+/** Of the commands that generate, or plan to. */
+export const MAX_CONTEXT = {
+  kind: 'value',
+  group: TUNING,
+  describe: 'tokens of a text, its prompt among them, that keys and values are to have room for',
+  default: 'what the longest prompt and its new tokens need',
+} as const satisfies OptionTable[string];
+
+export const SHARED_OPTIONS = {
+  name: {
+    kind: 'value',
+    short: 'm',
+    names: 'folder',
+    group: MODEL,
+    describe:
+      'folder of a checkpoint, or a model of the hub such as bigscience/bloom-560m; with --dummy_weights a ' +
+      'shape such as configs/models/llama-4b.json',
+  },
+  revision: { kind: 'value', group: MODEL, describe: 'branch, tag or commit on the hub', default: 'main' },
+  dummy_weights: {
+    kind: 'optional',
+    names: 'folder',
+    group: MODEL,
+    describe: 'random weights for the shape, made once below this folder (default: the cache folder)',
+  },
+  dtype: {
+    kind: 'value',
+    choices: ['float16', 'bfloat16', 'float32'],
+    group: MODEL,
+    describe: 'float16, bfloat16 or float32: type of dummy weights; a real checkpoint must have it already',
+  },
+  device: {
+    kind: 'value',
+    choices: ['auto', 'cpu', 'cuda'],
+    group: MODEL,
+    describe: 'auto (a GPU where there is one), cpu or cuda',
+    default: 'auto',
+  },
+  num_gpus: {
+    kind: 'value',
+    group: MODEL,
+    describe: 'GPUs to use, each with prompts of its own; CUDA_VISIBLE_DEVICES says which',
+    default: '1',
+  },
+  gather: {
+    kind: 'value',
+    choices: ['auto', 'peer', 'nccl', 'none'],
+    group: TUNING,
+    describe:
+      'with several GPUs, how each comes by whole layers: it pulls a share over its own link and gathers the rest by ' +
+      'copies between GPUs (peer) or by NCCL (nccl), or pulls all of it (none); auto measures peer and none at start',
+    default: 'auto',
+  },
+  cpu_offload: { kind: 'flag', group: PLACEMENT, describe: 'all in DRAM' },
+  nvme_offload_path: {
+    kind: 'value',
+    names: 'folder',
+    group: PLACEMENT,
+    describe:
+      "all on the drive of this folder; read in place if it is the checkpoint's drive, else copied once",
+  },
+  dram_memory: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe: 'bound on all large memory, such as 2GiB (2G is the same, 2GB is 2 · 10⁹ bytes)',
+    default: '85 % of what is available',
+  },
+  ds_config: {
+    kind: 'value',
+    names: 'file',
+    group: PLACEMENT,
+    describe: "a DeepSpeed configuration: what applies of it is applied, what doesn't is named; options win",
+  },
+  gpu_memory: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe: 'bound on what is taken of the GPU, such as 4GiB',
+    default: 'what is free',
+  },
+  gpu_resident: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe:
+      'layers that rest on the GPU: auto (as many as fit), a number of layers such as 12, or at most that many ' +
+      'bytes, such as 8GiB',
+    default: 'auto; 0 with --cpu_offload or --nvme_offload_path',
+  },
+  kv_offload: {
+    kind: 'flag',
+    group: PLACEMENT,
+    describe:
+      'cached keys and values rest in DRAM, which is where they go by themselves when the GPU cannot hold them',
+  },
+  compute_dtype: {
+    kind: 'value',
+    choices: ['float32', 'bfloat16'],
+    group: TUNING,
+    describe:
+      'float32, or bfloat16 on processors that multiply it: products with bfloat16 weights round their inputs',
+    default: 'float32',
+  },
+  threads: {
+    kind: 'value',
+    group: TUNING,
+    describe: 'threads that compute, at most one per core',
+    default: 'one per core, or what a quota leaves',
+  },
+  virtual_devices: {
+    kind: 'value',
+    group: TUNING,
+    describe:
+      'the CPU as so many devices with memory of their own, beside --dram_memory: to try --num_gpus without GPUs',
+  },
+  prefetch_layers: { kind: 'value', group: TUNING, describe: 'layers that are read ahead: buffers in DRAM' },
+  micro_batch_size: { kind: 'value', group: TUNING, describe: 'sequences computed together, at most' },
+  micro_batch_tokens: { kind: 'value', group: TUNING, describe: 'tokens computed together, at most' },
+  io_engine: {
+    kind: 'value',
+    choices: ['auto', 'io_uring', 'threads'],
+    group: TUNING,
+    describe: 'auto, io_uring or threads',
+    default: 'auto',
+  },
+  no_direct_io: { kind: 'flag', group: TUNING, describe: 'read through the page cache' },
+  report: {
+    kind: 'value',
+    names: 'file',
+    group: OUTPUT,
+    describe: 'write the figures of the run to this file, as JSON',
+  },
+  trace: {
+    kind: 'value',
+    names: 'file',
+    group: OUTPUT,
+    describe: 'write a trace to this file, for ui.perfetto.dev',
+  },
+  log_level: {
+    ...LOG_LEVEL,
+    describe: `${LOG_LEVEL.describe}; debug adds what was planned, sizes, rates and times of the steps, and where an error comes from (as ZI_DEBUG=1)`,
+  },
+} as const satisfies OptionTable;
