@@ -69,7 +69,7 @@ export function median(values: readonly number[]): number {
   return (low + high) / 2;
 }
 
-/** Of a share of 1. */
+/** A share of 1 as a percentage. */
 export function percent(share: number): string {
   return `${(share * 100).toFixed(1)} %`;
 }

@@ -20,7 +20,7 @@ import { mutateBytes, mutateJson, mutateJsonText, pick, type Random } from './fu
 
 export interface FuzzTarget {
   readonly name: string;
-  /** Of all mutations. */
+  /** The target's share of all mutations. */
   readonly share: number;
   /** Codes that a refusal may have. */
   readonly codes: readonly ErrorCode[];

@@ -11,7 +11,7 @@ import { type FuzzFailure, type FuzzResult, runCases } from './fuzz-run.js';
 import { FUZZ_TARGETS, type FuzzTarget } from './fuzz-targets.js';
 
 const HEAP_MIB = 512;
-/** Of the whole process, the heap of the tokenizer's core included. */
+/** Limit of the whole process, the heap of the tokenizer's core included. */
 const MEMORY_LIMIT_KIB = 1.5 * 1024 * 1024;
 /** A case takes milliseconds at most. */
 const HANG_MS = 20_000;
@@ -30,7 +30,7 @@ const { values } = parseArgs({
 const seed = Number(values.seed);
 
 interface ChildEnd {
-  /** Of all cases, or of those before the last report when the process did not come so far. */
+  /** The result of all cases, or of those before the last report if the process did not come so far. */
   readonly result: FuzzResult;
   /** Cases up to here are in the result. */
   readonly next: number;

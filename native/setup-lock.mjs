@@ -5,7 +5,7 @@ import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'nod
 import { join } from 'node:path';
 import { PATH, SetupError, SIGNALS, STAMPS, say } from './setup-tools.mjs';
 
-/** Of `flock -n` where somebody else holds the lock. */
+/** The exit status of `flock -n` where somebody else holds the lock. */
 const BUSY = 1;
 
 /**

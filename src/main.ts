@@ -18,10 +18,10 @@ if (Number(node.split('.')[0]) < OLDEST_NODE) {
   import('./cli/start.js').then(({ start }) => start(process.argv.slice(2))).catch(sayWhatIsMissing);
 }
 
-/** Of a program that was set up in part, or may not open its own files; whatever else went wrong is shown as it is. */
+/** Says what is missing where the program was set up in part or may not open its own files; other errors are shown as they are. */
 async function sayWhatIsMissing(error: NodeJS.ErrnoException): Promise<void> {
   const [sentence = ''] = error.message.split(' imported from');
-  // Of a package Node guesses what to load where it cannot read what the package says.
+  // Where Node cannot read what a package says, it guesses what to load of it.
   const named = /package '(\/[^']+)\/[^'/]+'|'(\/[^']+)'/.exec(sentence);
   const path = named ? named[1] || named[2] || '' : '';
   const { existsSync } = await import('node:fs');

@@ -10,7 +10,7 @@ import type { Scenario } from './scenarios.js';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url)).replace(/dist\/$/, '');
 const [MAIN, PRELOAD] = ['dist/src/main.js', 'dist/bench/faults/preload.js'].map((path) => join(ROOT, path));
-/** Of the doctor too, who writes half a gigabyte and measures for seconds. */
+/** Long enough for `doctor`, which writes half a gigabyte and measures for seconds. */
 const PATIENCE_MS = 120_000;
 
 export interface Ended {
@@ -25,7 +25,7 @@ export interface Ended {
   readonly counts: Readonly<Record<string, number>>;
   /** The fault was met. */
   readonly struck: boolean;
-  /** Of the run that goes on with what this one left. */
+  /** How the run ended that went on with what this one left. */
   readonly again: Ended | undefined;
 }
 

@@ -14,7 +14,7 @@ export interface Scenario {
   readonly leaves: readonly RegExp[];
   /** What it prints is the same every time. */
   readonly repeats: boolean;
-  /** Of results that can be gone on with: the words that do. */
+  /** The command line that goes on with the results, where there are any to go on with. */
   readonly again?: (folder: string) => readonly string[];
 }
 

@@ -169,7 +169,7 @@ function likeOneMatrix({ out, x, weights }: Op & { op: 'expert_linear' }): Op {
   return { op: 'linear', out: rowsOf(count, outputs), x: rowsOf(count, inputs), weight, ...plain };
 }
 
-/** Of noise; the same for all who ask for that shape. */
+/** Rows of noise; the same for all who ask for that shape. */
 function rowsOf(count: number, length: number): Tensor {
   const known = noiseRows.get(`${count}×${length}`);
   if (known) return known;

@@ -126,7 +126,7 @@ async function answer(): Promise<void> {
   await engine.close();
 }
 
-/** Of a new process, which prints when it knows the token. */
+/** From the start of a new process until it prints that it knows the token. */
 async function secondsToFirstToken(): Promise<number> {
   const startMs = performance.now();
   const words = ['--name', folder, '--device', 'cuda', '--cpu_offload', '--max_new_tokens', '1'];

@@ -32,7 +32,7 @@ const { values } = parseArgs({
     gpus: { type: 'string', default: '1' },
     vocabulary: { type: 'string', default: '16384' },
     micro: { type: 'string' },
-    /** Of layers, on each GPU. */
+    /** Buffers for layers on each GPU. */
     buffers: { type: 'string' },
     folder: { type: 'string' },
     device: { type: 'string', default: 'cuda' },
@@ -89,7 +89,7 @@ for (const { tier, name, bytes } of plan.terms) say(`  ${tier} ${name} ${formatB
 interface PassTimes {
   readonly ms: number;
   readonly computeMs: number;
-  /** Of all micro-batches. */
+  /** Embedding of all micro-batches. */
   readonly embeddingMs: number;
   readonly stallMs: number;
 }

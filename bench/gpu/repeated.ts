@@ -13,7 +13,7 @@ import { bindModel } from '../../src/models/binding.js';
 import { buildArchitecture, tensorList } from '../../src/models/registry.js';
 
 export interface RepeatedOptions {
-  /** Of configs/models. */
+  /** The name of a file in configs/models, without its end. */
   readonly shape: string;
   /** Default all of the shape's, or as many as `mostDramBytes` holds. */
   readonly blocks?: number | undefined;
@@ -26,7 +26,7 @@ export interface RepeatedOptions {
 
 export interface RepeatedModel extends OpenedModel {
   readonly blocks: number;
-  /** Of one block. */
+  /** Bytes of one block. */
   readonly blockBytes: number;
   /** Removes the file. */
   remove(): void;

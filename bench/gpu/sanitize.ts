@@ -53,7 +53,7 @@ interface Part {
   readonly tool: Tool;
   readonly file: string;
   readonly part: (typeof PARTS)[number];
-  /** Of the sanitizers that run at once each listens on ports of its own. */
+  /** Sanitizers that run at once listen on ports of their own. */
   readonly port: number;
 }
 

@@ -22,7 +22,7 @@ interface Expected {
   readonly what?: string;
 }
 
-/** Of the largest logit of a row. */
+/** As a share of the largest logit of a row. */
 const TOLERANCE = 2e-4;
 
 type Outcome = { readonly kind: 'same' | 'other' | 'refused' | 'failed'; readonly detail: string };

@@ -29,7 +29,7 @@ size_t RoundUp(size_t value, size_t to) { return (value + to - 1) / to * to; }
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14
 #endif
-/// Of one call, which keeps the process from mapping anything else: a driver that starts meanwhile does so all the time.
+/// Bytes for one call. It keeps the process from mapping anything else, as a driver that starts meanwhile does all the time.
 constexpr size_t kPopulatedAtOnce = size_t{2} << 20;
 
 /// Blocks that wait for their pages. Never destroyed: its thread may outlive static objects.

@@ -236,7 +236,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     shared.last[r] = r < tokens ? a.LastKey(sequence, position) : -1;
   }
   __syncthreads();
-  // Of all rows; a row beyond the tokens sees nothing and counts for nothing.
+  // The keys that any row sees; a row beyond the tokens sees none.
   int begin = sequence.context, end = 0;
   for (int r = threadIdx.x % 32; r < kQueries; r += 32) {
     if (r < tokens) begin = min(begin, shared.first[r]);

@@ -14,7 +14,7 @@ constexpr int64_t kEnoughBlocks = 512;
 constexpr int kMostDepth = 256;
 static_assert(kMostDepth <= kThreads, "a thread merges each value of a head");
 
-/// Of one softmax: the maximum, Σ p, and Σ p · v of one value; merging is the same for each value.
+/// A part of one softmax: its maximum, Σ p, and Σ p · v of one value. Parts are merged alike for each value.
 struct Partial {
   float maximum = -INFINITY, total = 0, sum = 0;
   __device__ void Merge(const Partial& other) {

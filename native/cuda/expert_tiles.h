@@ -70,7 +70,7 @@ class TileCopies {
   /// In elements.
   static constexpr int kXPart = kRows * kDepth, kWeightPart = kColumns * kDepth;
   __host__ __device__ static int StageSize(int halves) { return halves * kXPart + kWeightPart; }
-  /// Of so many stages, and of results.
+  /// Shared memory for so many stages, or for the results, which take their place.
   static size_t SharedBytes(int halves, int stages) {
     return std::max(sizeof(T) * stages * StageSize(halves), sizeof(float) * kRows * kColumns);
   }

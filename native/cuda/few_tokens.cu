@@ -7,7 +7,7 @@
 namespace zi::cuda {
 namespace {
 
-/// Of what the next kernel's blocks bring to the L2 cache while the kernel before ends: less than half of an H100's.
+/// How much the next kernel brings to the L2 cache while the kernel before it ends: less than half of an H100's cache.
 constexpr int64_t kPrefetchBytes = 16 << 20;
 /// About as many blocks as are on an H100 at once.
 constexpr int64_t kBlocksAtOnce = 1024;

@@ -18,7 +18,7 @@
 namespace zi::cuda {
 namespace {
 
-/// Of each device in the first gather: as large as shards are, so that NCCL connects as it will for them.
+/// Bytes that each device gives to the first gather: as many as a shard has, so that NCCL connects as it will for shards.
 constexpr size_t kFirstShard = size_t{16} << 20;
 constexpr std::chrono::seconds kFirstPatience{30};
 /// How often errors that NCCL found by itself, and failures of devices, are looked for.

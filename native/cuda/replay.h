@@ -40,7 +40,7 @@ class Replays {
   std::list<Batch> batches_;
   uint64_t launched_ = 0;
   std::unordered_multimap<size_t, std::list<Batch>::iterator> by_hash_;
-  /// Of the scratch that the graphs refer to.
+  /// The version of the scratch that the graphs refer to.
   int scratch_version_ = 0;
 };
 

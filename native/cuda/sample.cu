@@ -136,7 +136,7 @@ __device__ Cut FindCut(const Row& row, int top_k, float top_p) {
   const double wanted = fmax(row.Sum(kept, weight) * static_cast<double>(top_p), 1e-300);
   const auto above = [&](uint32_t r) { return row.Sum([&](int i) { return kept(i) && rank(i) >= r; }, weight); };
   cut.rank = max(largest.rank, Bisect(32, [&](uint32_t r) { return r <= largest.rank || above(r) >= wanted; }));
-  // Of equal logits the lowest tokens are likeliest: as many of them as are still wanted.
+  // Among equal logits the lowest tokens come first: as many of them stay as are still wanted.
   const uint32_t at = cut.rank;
   const double higher = row.Sum([&](int i) { return kept(i) && rank(i) > at; }, weight);
   const auto missing = [&](uint32_t token) {

@@ -101,7 +101,7 @@ struct RouteOp {
 };
 struct ExpertLinearOp {
   View out, x, experts;
-  /// Of the first expert; the others are like it and lie at `weights`.
+  /// The first expert's matrix; the others are like it and lie at `weights`.
   View weight;
   const uint8_t* const* weights;
   int64_t expert_count;

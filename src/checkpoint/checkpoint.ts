@@ -24,9 +24,9 @@ export interface Checkpoint {
   readonly generationConfig: JsonObject;
   /** Absolute paths of the weight files in use, in order of name. */
   readonly files: readonly string[];
-  /** Of each of them when its header was read: what is opened later must be the same. */
+  /** The state of each file when its header was read: what is opened later must be the same file. */
   readonly fileStates: readonly FileState[];
-  /** Of all tensors together. */
+  /** Bytes of all tensors together. */
   readonly totalBytes: number;
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   /** Tensor → shard, where the index says so and the shard does not hold it. */

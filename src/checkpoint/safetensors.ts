@@ -19,7 +19,7 @@ export interface HeaderTensor {
 
 export interface SafetensorsHeader {
   readonly path: string;
-  /** Of the whole file. */
+  /** Size of the whole file. */
   readonly sizeBytes: number;
   /** Where tensor data begins: 8 bytes of length plus the header. */
   readonly dataOffset: number;

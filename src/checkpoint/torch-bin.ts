@@ -13,7 +13,7 @@ import { dataOffsetOf, readZipDirectory, type ZipDirectory, type ZipEntry } from
 
 export interface TorchHeader {
   readonly path: string;
-  /** Of the whole file. */
+  /** Size of the whole file. */
   readonly sizeBytes: number;
   /** Tied tensors share their bytes. */
   readonly tensors: ReadonlyMap<string, HeaderTensor>;

@@ -9,7 +9,7 @@ import { chooseWeights } from './weight-files.js';
 export interface FolderContents {
   /** For messages: a folder, or a model's id. */
   readonly where: string;
-  /** Of a folder what lies in it; of a repository every path. */
+  /** What lies in the folder; every path, where it is a repository. */
   readonly names: readonly string[];
   /** Reads one of `names`, a small JSON file. */
   readonly readJson: (name: string) => Promise<JsonObject | undefined>;

@@ -116,7 +116,7 @@ function whyNoRing(kernelRelease: string, system: System): { finding: string; me
   return { finding: 'the kernel refuses it', mend: 'use a kernel built with CONFIG_IO_URING' };
 }
 
-/** Of the process, as far as remedies depend on it. */
+/** What remedies depend on: who the process is, and where it runs. */
 export interface Standing {
   readonly isRoot: boolean;
   readonly userName: string;

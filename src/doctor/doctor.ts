@@ -190,7 +190,7 @@ function driveFinding(path: string | undefined, drive: DriveMeasurement | undefi
   };
 }
 
-/** Of the device that was measured. */
+/** Findings about the measured rates of the device that a run takes. */
 export function rateFindings({ compute, devices }: HardwareProfile): Finding[] {
   const gpu = devices.kind === 'gpu';
   const products = compute.products.map(({ weightType, points }) => {

@@ -40,7 +40,7 @@ export interface MeasureMachineOptions {
   readonly weightTypes: readonly WeightType[];
   /** What computes; default the CPU. */
   readonly device?: DeviceKind;
-  /** Of GPUs; default one. */
+  /** How many GPUs; default one. */
   readonly deviceCount?: number;
   readonly cpu?: CpuBackendOptions;
   /** Measured elsewhere. */

@@ -31,7 +31,7 @@ export interface DummyCheckpointOptions {
 export interface DummyCheckpoint {
   readonly folder: string;
   readonly shards: readonly string[];
-  /** Of all tensors; headers not counted. */
+  /** Bytes of all tensors, without headers. */
   readonly sizeBytes: number;
 }
 

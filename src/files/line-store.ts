@@ -107,7 +107,7 @@ const BLOCK_STRIDE = 2 ** 32;
 /** Whole lines, one after the other in blocks. */
 class HeldLines {
   readonly #blocks: Buffer[] = [];
-  /** Of the last block. */
+  /** How much of the last chunk is used. */
   #usedBytes = 0;
   heldBytes = 0;
 

@@ -49,7 +49,7 @@ export function identityOf(target: OutputTarget): string | undefined {
   }
 }
 
-/** Of the file that is open as `descriptor`; undefined where none is. */
+/** The identity of the file that is open as `descriptor`; undefined where none is. */
 export function identityOfDescriptor(descriptor: number): string | undefined {
   try {
     const found = fstatSync(descriptor, { bigint: true });
@@ -59,7 +59,7 @@ export function identityOfDescriptor(descriptor: number): string | undefined {
   }
 }
 
-/** Of what `path` leads to; undefined where nothing can be found there, or a device. */
+/** The identity of what `path` leads to; undefined where there is nothing, or a device. */
 export function identityOfPath(path: string): string | undefined {
   try {
     const found = statOf(path);

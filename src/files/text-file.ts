@@ -42,7 +42,7 @@ export async function readTextFile(input: InputName, mostCharacters: number): Pr
 export interface RawLine {
   /** From 1. */
   readonly number: number;
-  /** Of its first byte in the input. */
+  /** Where its first byte lies in the input. */
   readonly offset: number;
   /** Without its end; valid until the next line is asked for. */
   readonly bytes: Buffer;

@@ -12,7 +12,7 @@ import type { ModelCache } from './cache.js';
 import type { FileMetadata, HubClient } from './client.js';
 
 export interface DownloadProgress {
-  /** Of the weights, counting what was there before. */
+  /** Bytes of weights that are there, those of earlier runs included. */
   readonly doneBytes: number;
   readonly totalBytes: number;
   readonly doneFiles: number;

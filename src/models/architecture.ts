@@ -16,7 +16,7 @@ export interface TensorDef {
 export interface TensorSource {
   /** Without the model's prefix. */
   readonly name: string;
-  /** Of the stored tensor. */
+  /** Shape of the stored tensor. */
   readonly shape: readonly number[];
   /** Where in it the part begins. */
   readonly firstElement: number;

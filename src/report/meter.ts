@@ -23,7 +23,7 @@ export interface PhaseFigures {
   readonly stallSeconds: number;
   /** Weights that compute read on all devices: all layers, once per micro-batch. */
   readonly weightBytes: number;
-  /** Of the blocks' products. */
+  /** Arithmetic of the products in decoder blocks. */
   readonly blockFlops: number;
 }
 

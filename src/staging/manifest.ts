@@ -13,9 +13,9 @@ export interface SourceState extends Pick<FileState, 'sizeBytes' | 'mtimeNs' | '
 
 export interface StagedFile {
   readonly name: string;
-  /** Of the content. */
+  /** Digest of the content, in hex. */
   readonly sha256: string;
-  /** Of the copy: another time means that somebody may have written to it. */
+  /** When the copy was last written: another time means that somebody may have written to it since. */
   readonly mtimeNs: string;
   readonly ctimeNs: string;
   readonly source: SourceState;

@@ -28,7 +28,7 @@ export interface StagedWeights {
   readonly files: readonly string[];
   /** What the files were when it was made sure that they have the checkpoint's content. */
   readonly fileStates: readonly FileState[];
-  /** Of the content of each, in hex; absent when they are read in place. */
+  /** Digest of each file's content, in hex; absent when the files are read in place. */
   readonly sha256?: readonly string[];
   /** Where they lie: the checkpoint's own folder when they are read in place. */
   readonly folder: string;

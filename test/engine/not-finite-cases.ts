@@ -26,7 +26,7 @@ export type OnDevice = Pick<EngineOptions, 'device' | 'cpu' | 'cuda' | 'deviceBu
 interface Setting {
   readonly batchSize?: number;
   readonly devices?: number;
-  /** Of a pass: prompts that have more take several. */
+  /** How many tokens of prompts a pass takes: longer prompts take several passes. */
   readonly promptTokens?: number;
   readonly output?: 'tokens' | 'nll';
   readonly options?: Partial<GenerationOptions>;

@@ -20,7 +20,7 @@ const FIXTURES = readdirSync(fixtureFolder('.')).filter((name) =>
   existsSync(`${fixtureFolder(name)}/golden.json`),
 );
 
-/** Of the largest logit. */
+/** As a share of the largest logit. */
 const MARGIN_TOLERANCE = 1e-4;
 
 describe.each(FIXTURES)('%s', (name) => {

@@ -70,7 +70,7 @@ export function offTheMap(root: string, folders: readonly string[]): string[] {
   const rows = new Map(readmes.map((readme) => [readme, rowsOf(root, readme)]));
   const sources = files.filter((path) => SOURCE.test(path) && !path.endsWith('.test.ts'));
   const missing = (path: string, suffix: string): string[] => {
-    const readme = nearestReadme(readmes, suffix === '/' ? dirname(path) + '/x' : path);
+    const readme = nearestReadme(readmes, suffix === '/' ? `${dirname(path)}/x` : path);
     if (readme === undefined) return [`${path}${suffix} is on no map: no folder above it has a README.md`];
     if (rows.get(readme)?.some((row) => named(row, path + suffix))) return [];
     const name = path.slice(dirname(readme).length + 1) + suffix;

@@ -6,7 +6,7 @@ import { modelFolder } from './fixtures.js';
 
 export interface SpoiltValue {
   readonly tensor: string;
-  /** Of the value, in row-major order. */
+  /** Which value, in row-major order. */
   readonly index: number;
   readonly value: number;
 }

@@ -5,7 +5,7 @@ import type { DType } from '../../offload/port/dtype.js';
 import type { AttentionTables, Tensor } from '../../offload/port/ops.js';
 import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js';
 
-/** Of each sequence. */
+/** New tokens and context of each sequence. */
 export type Lengths = readonly (readonly [newTokens: number, context: number])[];
 
 interface Shape {

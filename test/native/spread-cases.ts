@@ -154,7 +154,7 @@ export function spreadCases(
       await device.run(op, bench);
       const before = bench.memory.read(op.out);
       const perToken = 4 * 40;
-      // Of the whole of one head's keys, as a spoilt weight makes them; of one value; of one query.
+      // All keys of one head, as a spoilt weight makes them; one value; one query.
       for (const name of ['q', 'keys', 'values'] as const) {
         for (const value of NOT_FINITE) {
           for (const whole of [false, true]) {

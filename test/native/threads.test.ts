@@ -125,7 +125,7 @@ describe('threads that cannot start', () => {
   });
 });
 
-/** Of this process. */
+/** How many threads this process has. */
 const threadsNow = () => Number(/^Threads:\s*(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]);
 
 describe('numbers of threads', () => {

@@ -20,7 +20,7 @@ export interface KernelDevice {
   run(op: Op, bench: Workbench): Promise<void>;
   /** Threads of what runs next, where the device has a choice. */
   use(threads?: number): void;
-  /** Of a product's largest result. */
+  /** The error that a product may have, as a share of its largest result. */
   productTolerance(dtype: DType): number;
   /** Inputs that products with such weights do not round, which a device may do. */
   productInput(bench: Workbench, dtype: DType, shape: readonly number[]): Tensor;

@@ -51,7 +51,7 @@ export class Reference {
   readonly #kernels: Kernels;
   readonly #weights = new Map<string, Weights>();
   readonly #hashes = new Map<string, number>();
-  /** Of each device: its sequences' keys and values. */
+  /** Device → its sequences' keys and values. */
   readonly #caches = new Map<number, SimulatedMemory>();
   readonly #pages: number;
   readonly #pageTokens: number;
@@ -77,7 +77,7 @@ export class Reference {
     this.#weights.set('head', this.#load('head', named));
   }
 
-  /** Of the bytes that a weight has in its file. */
+  /** The hash of the bytes that a weight has in its file. */
   hash(layerName: string, key: string): number {
     return present(this.#hashes.get(`${layerName}/${key}`), `${layerName} ${key}`);
   }

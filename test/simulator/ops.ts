@@ -73,7 +73,7 @@ export function applyOp(op: Op): void {
   }
 }
 
-/** Of all bytes of a tensor. */
+/** The hash of all bytes of a tensor. */
 export function tensorHash(tensor: Tensor, seed?: number): number {
   return runsOf(tensor).reduce((hash, run) => contentHash(run, hash), seed ?? 0x811c9dc5);
 }
@@ -212,7 +212,7 @@ function combine({ x, y, weights }: OpOf<'combine'>): void {
   fillRows(x, (row) => ys.slice(row * each, (row + 1) * each).reduce(mix, shares[row] ?? 0), true);
 }
 
-/** Of each element of a vector of any type, at any address. */
+/** The hash of each element of a vector of any type, at any address. */
 function elementHashes({ memory, offsetBytes, dtype, shape }: Tensor): number[] {
   const elementBytes = DTYPE_BYTES[dtype];
   return Array.from({ length: shape[0] ?? 0 }, (_, index) => {
@@ -274,7 +274,7 @@ function attention(op: OpOf<'attention'>): void {
   fillRows(out, (row) => results[row] ?? 0);
 }
 
-/** Of key and value, per position of the context and head: [context, kvHeads]. */
+/** The hash of key and value at each position of the context, for each head: [context, kvHeads]. */
 function cacheHashes(keys: Tensor, values: Tensor, pages: Int32Array, context: number): Int32Array {
   const [kvHeads, pageTokens, rowBytes] = [dimension(keys, 1), dimension(keys, 2), dimension(keys, 3) * 4];
   const [k, v] = [simulated(keys.memory), simulated(values.memory)];

@@ -186,7 +186,7 @@ export class SimulatedBackend implements Backend {
     this.#expected.set(tensor, { name, hash });
   }
 
-  /** Of a tensor's present content, as `expectContent` takes it. */
+  /** The hash of a tensor's present content, as `expectContent` takes it. */
   hashOf(tensor: Tensor): number {
     return tensorHash(tensor);
   }

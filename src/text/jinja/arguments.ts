@@ -25,7 +25,7 @@ export function bind<Name extends string>(
   return bound;
 }
 
-/** Of a method, whose arguments have no names. */
+/** The arguments of a method, which have no names. */
 export function bindPlaces(what: string, args: CallArguments, least: number, most: number): readonly Value[] {
   if (args.named.size > 0) throw new TemplateRuntimeError(`${what} takes no keyword arguments`);
   const count = args.positional.length;

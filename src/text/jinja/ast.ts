@@ -60,7 +60,7 @@ export type Target =
 
 export interface Signature {
   readonly names: readonly string[];
-  /** Of the last names. */
+  /** What the last `defaults.length` names are where they are not given. */
   readonly defaults: readonly Expression[];
 }
 

@@ -107,9 +107,9 @@ function joined({ before, after }: Around, ids: Int32Array): Int32Array {
 }
 
 interface Cut {
-  /** Of the piece before it, */
+  /** Where the piece before it ends. */
   readonly end: number;
-  /** and of what follows: the same, or after a space, where every text begins as if after one. */
+  /** Where the next piece begins: at `end`, or behind a space there, if every text begins as if after a space. */
   readonly begin: number;
 }
 
@@ -166,7 +166,7 @@ async function findCut(
     const tried = tries.get(pair) ?? 0;
     if (pairs.has(pair) || tried >= TRIES) continue;
     tries.set(pair, tried + 1);
-    // Of a longer run, what is looked at would not show how it begins or ends.
+    // What is looked at would not show where a longer run begins or ends.
     if (isLongRun(text, at - 1, -1, before) || isLongRun(text, at, 1, after)) continue;
     for (const begin of after === 'space' ? [at, at + 1] : [at]) {
       if (await isSafe(tokenizer, text, { end: at, begin })) return { end: at, begin };
