@@ -1,6 +1,6 @@
-// How fast does the read engine stream a file, at what CPU share, and which block size and queue depth are enough?
+// How fast does the read engine stream a file, at what CPU share, and which chunk size and queue depth are enough?
 //
-//   node dist/bench/ring-read.js [--file PATH | --make-gib 2] [--engine auto,threads] [--block 262144,1048576]
+//   node dist/bench/ring-read.js [--file PATH | --make-gib 2] [--engine auto,threads] [--chunk 262144,1048576]
 //     [--depth 8,32] [--fixed true,false] [--rounds 3] [--layer-mib 256]
 //
 // Every combination is run once per round, in turn, so that the drive's moods fall on all of them alike. The limit that
@@ -24,7 +24,7 @@ interface Pass {
 
 interface Result extends Pass {
   readonly engine: IoEngine;
-  readonly blockBytes: number;
+  readonly chunkBytes: number;
   readonly queueDepth: number;
   readonly fixed: boolean;
   readonly direct: boolean;
@@ -76,7 +76,7 @@ async function stream(
   for (const memory of buffers) memory.free();
   return {
     engine: io.engine,
-    blockBytes: options.blockBytes,
+    chunkBytes: options.chunkBytes,
     queueDepth: options.queueDepth,
     fixed,
     direct: file.direct,
@@ -122,7 +122,7 @@ function readable(result: Result, limit: number): string {
   const share = Math.round((100 * result.gigabytesPerSecond) / limit);
   return [
     result.engine.padEnd(8),
-    `block ${String(result.blockBytes / 1024).padStart(5)} KiB`,
+    `chunk ${String(result.chunkBytes / 1024).padStart(5)} KiB`,
     `depth ${String(result.queueDepth).padStart(3)}`,
     result.fixed ? 'fixed' : 'plain',
     result.direct ? 'direct' : 'buffered',
@@ -138,7 +138,7 @@ async function main(): Promise<void> {
       folder: { type: 'string', default: '.' },
       'make-gib': { type: 'string', default: '2' },
       engine: { type: 'string', default: DEFAULT_IO_OPTIONS.engine },
-      block: { type: 'string', default: String(DEFAULT_IO_OPTIONS.blockBytes) },
+      chunk: { type: 'string', default: String(DEFAULT_IO_OPTIONS.chunkBytes) },
       depth: { type: 'string', default: String(DEFAULT_IO_OPTIONS.queueDepth) },
       fixed: { type: 'string', default: 'true' },
       direct: { type: 'string', default: 'true' },
@@ -148,11 +148,11 @@ async function main(): Promise<void> {
   });
   const choices = values.engine.split(',').flatMap((engine) =>
     values.fixed.split(',').flatMap((fixed) =>
-      values.block.split(',').flatMap((block) =>
+      values.chunk.split(',').flatMap((chunk) =>
         values.depth.split(',').map((depth) => ({
           engine: engine as IoOptions['engine'],
           queueDepth: Number(depth),
-          blockBytes: Number(block),
+          chunkBytes: Number(chunk),
           direct: values.direct === 'true',
           fixedBuffers: fixed === 'true',
         })),

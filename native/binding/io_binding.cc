@@ -65,7 +65,7 @@ IoOptions ReadOptions(const Napi::Value& value) {
     throw Napi::TypeError::New(value.Env(), "engine must be auto, io_uring or threads, not " + engine);
   }
   options.queue_depth = ReadSize(object.Get("queueDepth"), "queueDepth");
-  options.block_bytes = ReadSize(object.Get("blockBytes"), "blockBytes");
+  options.chunk_bytes = ReadSize(object.Get("chunkBytes"), "chunkBytes");
   options.direct = object.Get("direct").ToBoolean();
   options.fixed_buffers = object.Get("fixedBuffers").ToBoolean();
   options.faults = ReadFaults(object.Get("faults"));

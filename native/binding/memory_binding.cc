@@ -1,4 +1,4 @@
-// NativeMemory: the JS handle of one HostMemory block.
+// NativeMemory: the JS handle of one HostMemory.
 #include "binding/handles.h"
 #include "core/memory.h"
 
@@ -37,13 +37,13 @@ class NativeMemory : public Napi::ObjectWrap<NativeMemory> {
     return Napi::Number::New(info.Env(), static_cast<double>(Live(info.Env()).size()));
   }
 
-  /// view(offset, size) → ArrayBuffer over the block; the buffer keeps the block mapped.
+  /// view(offset, size) → ArrayBuffer over the memory; the buffer keeps it mapped.
   Napi::Value View(const Napi::CallbackInfo& info) {
     HostMemory& memory = Live(info.Env());
     const uint64_t offset = ReadSize(info[0], "offsetBytes");
     const uint64_t size = ReadSize(info[1], "sizeBytes");
     if (offset > memory.size() || size > memory.size() - offset) {
-      throw Napi::RangeError::New(info.Env(), "view reaches beyond the block");
+      throw Napi::RangeError::New(info.Env(), "view reaches beyond the memory");
     }
     // Each view is a distinct external buffer; V8 allows only one per address, so callers keep the view they made.
     auto* owner = Guarded(info.Env(), [&] { return new std::shared_ptr<HostMemory>(memory_); });

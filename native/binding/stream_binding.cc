@@ -1,7 +1,7 @@
 // NativeStream, and the setup of the CPU that streams compute with.
 #include "binding/events.h"
 #include "core/stream.h"
-#include "cpu/decode.h"
+#include "cpu/dispatch.h"
 #include "cpu/isa.h"
 #include "cpu/measure.h"
 

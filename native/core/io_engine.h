@@ -1,4 +1,4 @@
-// The port of the read engine: what turns the queue's blocks into bytes in memory.
+// The port of the read engine: what turns the queue's chunks into bytes in memory.
 #pragma once
 #include <cerrno>
 #include <functional>

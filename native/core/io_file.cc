@@ -54,7 +54,7 @@ int ProbeRead(int fd, uint64_t alignment) {
 IoFile::IoFile(uint32_t id, std::string path, bool want_direct, const IoFaultPlan& faults)
     : id_(id), path_(std::move(path)) {
   struct stat facts {};
-  // Before open, because opening a FIFO would block until somebody writes to it.
+  // Before open, because opening a FIFO would wait until somebody writes to it.
   if (Fails(FaultPoint::kStat) || stat(path_.c_str(), &facts) != 0) throw std::system_error(errno, std::generic_category(), path_);
   if (!S_ISREG(facts.st_mode)) {
     throw std::system_error(S_ISDIR(facts.st_mode) ? EISDIR : EINVAL, std::generic_category(),

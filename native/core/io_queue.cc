@@ -16,18 +16,18 @@ namespace {
 constexpr uint32_t kRetriesBeforeSleep = 16;
 constexpr useconds_t kRetrySleepUs = 200;
 
-IoFailure Failed(const IoBlock& block, int error) {
-  return {ErrnoName(error), block.read->file->id(), block.file_offset(),
-          "reading " + std::to_string(block.length()) + " bytes of '" + block.read->file->path() + "' at byte " +
-              std::to_string(block.file_offset()) + " failed (" + DescribeErrno(error) + ")"};
+IoFailure Failed(const IoChunk& chunk, int error) {
+  return {ErrnoName(error), chunk.read->file->id(), chunk.file_offset(),
+          "reading " + std::to_string(chunk.length()) + " bytes of '" + chunk.read->file->path() + "' at byte " +
+              std::to_string(chunk.file_offset()) + " failed (" + DescribeErrno(error) + ")"};
 }
 
-IoFailure Ended(const IoBlock& block) {
-  const uint64_t block_offset = block.read->file_offset + block.start;
-  const uint64_t end = block_offset + block.arrived_bytes;
-  return {"ESHORT", block.read->file->id(), end,
-          "'" + block.read->file->path() + "' ends at or before byte " + std::to_string(end) + ", but bytes up to " +
-              std::to_string(block.read->file_offset + block.read->required_bytes) +
+IoFailure Ended(const IoChunk& chunk) {
+  const uint64_t chunk_offset = chunk.read->file_offset + chunk.start;
+  const uint64_t end = chunk_offset + chunk.arrived_bytes;
+  return {"ESHORT", chunk.read->file->id(), end,
+          "'" + chunk.read->file->path() + "' ends at or before byte " + std::to_string(end) + ", but bytes up to " +
+              std::to_string(chunk.read->file_offset + chunk.read->required_bytes) +
               " are needed: it was truncated, or its download is incomplete"};
 }
 
@@ -68,43 +68,43 @@ void IoQueue::Push(std::vector<IoRead> reads, bool urgent, IoDone done) {
   Settle(*batch);
 }
 
-std::optional<IoBlock> IoQueue::TryTake() {
+std::optional<IoChunk> IoQueue::TryTake() {
   std::lock_guard<std::mutex> lock(mutex_);
   return TakeLocked();
 }
 
-std::optional<IoBlock> IoQueue::Take() {
+std::optional<IoChunk> IoQueue::Take() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    if (auto block = TakeLocked()) return block;
-    // A block that needs another attempt is taken again by the thread that completed it, so none is stranded here.
+    if (auto chunk = TakeLocked()) return chunk;
+    // A chunk that needs another attempt is taken again by the thread that completed it, so none is stranded here.
     if (closed_) return std::nullopt;
     changed_.wait(lock);
   }
 }
 
-std::optional<IoBlock> IoQueue::TakeLocked() {
-  std::optional<IoBlock> block;
+std::optional<IoChunk> IoQueue::TakeLocked() {
+  std::optional<IoChunk> chunk;
   if (!again_.empty()) {
-    block = std::move(again_.front());
+    chunk = std::move(again_.front());
     again_.pop_front();
   } else {
-    block = TakeFrom(urgent_);
-    if (!block) block = TakeFrom(batches_);
+    chunk = TakeFrom(urgent_);
+    if (!chunk) chunk = TakeFrom(batches_);
   }
-  if (block) stats_.max_in_flight = std::max(stats_.max_in_flight, ++in_flight_);
-  return block;
+  if (chunk) stats_.max_in_flight = std::max(stats_.max_in_flight, ++in_flight_);
+  return chunk;
 }
 
-std::optional<IoBlock> IoQueue::TakeFrom(std::deque<std::shared_ptr<IoBatch>>& batches) {
+std::optional<IoChunk> IoQueue::TakeFrom(std::deque<std::shared_ptr<IoBatch>>& batches) {
   for (; !batches.empty(); batches.pop_front()) {
-    if (auto block = Cut(batches.front())) return block;
+    if (auto chunk = Cut(batches.front())) return chunk;
   }
   return std::nullopt;
 }
 
-/// The next block of the batch; nothing when all have been handed out.
-std::optional<IoBlock> IoQueue::Cut(const std::shared_ptr<IoBatch>& batch) {
+/// The next chunk of the batch; nothing when all have been handed out.
+std::optional<IoChunk> IoQueue::Cut(const std::shared_ptr<IoBatch>& batch) {
   while (batch->next_read < batch->reads.size()) {
     const IoRead& read = batch->reads[batch->next_read];
     if (batch->next_start >= read.size_bytes) {
@@ -112,57 +112,57 @@ std::optional<IoBlock> IoQueue::Cut(const std::shared_ptr<IoBatch>& batch) {
       batch->next_start = 0;
       continue;
     }
-    // Blocks begin at aligned offsets also where a file system wants more than the block size is a multiple of.
+    // Chunks begin at aligned offsets also where a file system wants more than the chunk size is a multiple of.
     const uint64_t alignment = read.file->alignment_bytes();
-    const uint64_t step = (block_bytes_ + alignment - 1) / alignment * alignment;
-    IoBlock block;
-    block.batch = batch;
-    block.read = &read;
-    block.start = batch->next_start;
-    block.size_bytes = std::min(step, read.size_bytes - block.start);
-    batch->next_start += block.size_bytes;
-    batch->uncut_bytes -= block.size_bytes;
-    ++batch->open_blocks;
+    const uint64_t step = (chunk_bytes_ + alignment - 1) / alignment * alignment;
+    IoChunk chunk;
+    chunk.batch = batch;
+    chunk.read = &read;
+    chunk.start = batch->next_start;
+    chunk.size_bytes = std::min(step, read.size_bytes - chunk.start);
+    batch->next_start += chunk.size_bytes;
+    batch->uncut_bytes -= chunk.size_bytes;
+    ++batch->open_chunks;
     if (!batch->started) {
       batch->started = true;
       batch->outcome.start_ms = NowMs();
     }
-    return block;
+    return chunk;
   }
   return std::nullopt;
 }
 
-void IoQueue::Complete(IoBlock block, int64_t result) {
-  result = faults_.Returned(block.file_offset(), block.destination(), block.length(), result);
-  if (block.retries > kRetriesBeforeSleep) usleep(kRetrySleepUs);
-  const std::shared_ptr<IoBatch> batch = block.batch;
+void IoQueue::Complete(IoChunk chunk, int64_t result) {
+  result = faults_.Returned(chunk.file_offset(), chunk.destination(), chunk.length(), result);
+  if (chunk.retries > kRetriesBeforeSleep) usleep(kRetrySleepUs);
+  const std::shared_ptr<IoBatch> batch = chunk.batch;
   bool finished = false;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     --in_flight_;
-    --batch->open_blocks;
+    --batch->open_chunks;
     if (result >= 0) ++stats_.reads;
     const bool dropped = batch->outcome.failure.has_value();
-    switch (Advance(block, result)) {
+    switch (Advance(chunk, result)) {
       case IoVerdict::kDone:
-        batch->outcome.bytes += block.arrived_bytes;
-        stats_.bytes += block.arrived_bytes;
+        batch->outcome.bytes += chunk.arrived_bytes;
+        stats_.bytes += chunk.arrived_bytes;
         break;
       case IoVerdict::kRetry:
       case IoVerdict::kContinue:
         if (dropped) break;
         ++(result < 0 ? stats_.retries : stats_.short_reads);
-        ++batch->open_blocks;
-        again_.push_back(std::move(block));
+        ++batch->open_chunks;
+        again_.push_back(std::move(chunk));
         break;
       case IoVerdict::kEnded:
-        if (!dropped) Fail(batch, Ended(block));
+        if (!dropped) Fail(batch, Ended(chunk));
         break;
       case IoVerdict::kFailed:
-        if (!dropped) Fail(batch, Failed(block, result < 0 ? static_cast<int>(-result) : EIO));
+        if (!dropped) Fail(batch, Failed(chunk, result < 0 ? static_cast<int>(-result) : EIO));
         break;
     }
-    finished = batch->open_blocks == 0 && (batch->outcome.failure || batch->uncut_bytes == 0);
+    finished = batch->open_chunks == 0 && (batch->outcome.failure || batch->uncut_bytes == 0);
   }
   if (finished) Settle(*batch);
 }
@@ -172,7 +172,7 @@ void IoQueue::Fail(const std::shared_ptr<IoBatch>& batch, IoFailure failure) {
   batch->outcome.failure = std::move(failure);
   std::erase(urgent_, batch);
   std::erase(batches_, batch);
-  batch->open_blocks -= std::erase_if(again_, [&](const IoBlock& block) { return block.batch == batch; });
+  batch->open_chunks -= std::erase_if(again_, [&](const IoChunk& chunk) { return chunk.batch == batch; });
 }
 
 void IoQueue::Close() {
@@ -189,7 +189,7 @@ void IoQueue::Close() {
           continue;
         }
         Fail(batch, Canceled(*batch));
-        if (batch->open_blocks == 0) idle.push_back(batch);
+        if (batch->open_chunks == 0) idle.push_back(batch);
       }
     }
     changed_.notify_all();
@@ -207,7 +207,7 @@ IoStats IoQueue::stats() const {
   return stats_;
 }
 
-/// Outside the mutex: the callback and the last reference to a block of memory may do anything.
+/// Outside the mutex: the callback and the last reference to memory may do anything.
 void IoQueue::Settle(IoBatch& batch) {
   batch.outcome.end_ms = NowMs();
   if (!batch.started) batch.outcome.start_ms = batch.outcome.end_ms;

@@ -18,16 +18,16 @@ namespace {
 constexpr uint64_t kMaxQueueDepth = 4096;
 constexpr uint64_t kPageBytes = 4096;
 /// A kernel read takes a 32-bit length.
-constexpr uint64_t kMaxBlockBytes = uint64_t{1} << 30;
+constexpr uint64_t kMaxChunkBytes = uint64_t{1} << 30;
 
 const IoOptions& Checked(const IoOptions& options) {
   if (options.queue_depth < 1 || options.queue_depth > kMaxQueueDepth) {
     throw std::out_of_range("queueDepth must be 1 to " + std::to_string(kMaxQueueDepth) + ", not " +
                             std::to_string(options.queue_depth));
   }
-  if (options.block_bytes < kPageBytes || options.block_bytes > kMaxBlockBytes || options.block_bytes % kPageBytes) {
-    throw std::out_of_range("blockBytes must be a multiple of 4096 up to 1 GiB, not " +
-                            std::to_string(options.block_bytes));
+  if (options.chunk_bytes < kPageBytes || options.chunk_bytes > kMaxChunkBytes || options.chunk_bytes % kPageBytes) {
+    throw std::out_of_range("chunkBytes must be a multiple of 4096 up to 1 GiB, not " +
+                            std::to_string(options.chunk_bytes));
   }
   return options;
 }
@@ -71,7 +71,7 @@ std::string RegistrationNote(int error, size_t size_bytes) {
 }  // namespace
 
 IoReader::IoReader(const IoOptions& options)
-    : options_(Checked(options)), faults_(options_.faults), queue_(options_.block_bytes, faults_) {
+    : options_(Checked(options)), faults_(options_.faults), queue_(options_.chunk_bytes, faults_) {
   if (options_.engine != IoEngineChoice::kThreads) {
     try {
       engine_ = StartRingEngine(queue_, options_.queue_depth, options_.faults);

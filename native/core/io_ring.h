@@ -8,7 +8,7 @@
 
 namespace zi {
 
-/// No IOPOLL: ordinary drives and virtual disks refuse it. No SQPOLL: it burns a core to save microseconds that blocks
+/// No IOPOLL: ordinary drives and virtual disks refuse it. No SQPOLL: it burns a core to save microseconds that chunks
 /// of a megabyte do not notice. No SINGLE_ISSUER: buffers and files are registered from the owner's thread.
 class IoRing {
  public:

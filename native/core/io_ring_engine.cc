@@ -24,7 +24,7 @@
 namespace zi {
 namespace {
 
-/// user_data of the read that waits for Wake(); blocks use their place in `in_flight_`.
+/// user_data of the read that waits for Wake(); chunks use their place in `in_flight_`.
 constexpr uint64_t kWake = UINT64_MAX;
 
 /// How long the kernel may have no memory for requests until that counts as broken, and between two attempts.
@@ -58,7 +58,7 @@ class RingEngine final : public IoEngine {
  public:
   RingEngine(IoQueue& queue, uint64_t queue_depth, const IoFaultPlan& faults)
       : queue_(queue),
-        // One entry more than there are blocks: the wake read.
+        // One entry more than there are chunks: the wake read.
         ring_(std::make_shared<IoRing>(static_cast<unsigned>(queue_depth) + 1, faults)),
         buffers_(faults),
         files_(ring_),
@@ -123,7 +123,7 @@ class RingEngine final : public IoEngine {
   /// Stop() always wakes, so the wake read comes back; while it is out, the kernel may still write wake_value_.
   bool Ended() const { return stop_requested_ && !wake_armed_ && free_places_.size() == in_flight_.size(); }
 
-  /// Tops the ring up with blocks. Holds the buffer table from look-up to submission, so that no buffer is
+  /// Tops the ring up with chunks. Holds the buffer table from look-up to submission, so that no buffer is
   /// unregistered in between; what has been submitted keeps its buffer by the kernel's own count.
   void Fill() {
     if (const int refused = PrepareAndSubmit()) Break(refused);
@@ -139,12 +139,12 @@ class RingEngine final : public IoEngine {
       prepared_.push_back(kWake);
     }
     while (!free_places_.empty()) {
-      std::optional<IoBlock> block = queue_.TryTake();
-      if (!block) break;
+      std::optional<IoChunk> chunk = queue_.TryTake();
+      if (!chunk) break;
       const uint64_t place = free_places_.back();
       free_places_.pop_back();
-      Prepare(*block, place);
-      in_flight_[place] = std::move(block);
+      Prepare(*chunk, place);
+      in_flight_[place] = std::move(chunk);
       prepared_.push_back(place);
     }
     return SubmitPrepared();
@@ -166,18 +166,18 @@ class RingEngine final : public IoEngine {
     return 0;
   }
 
-  void Prepare(const IoBlock& block, uint64_t place) {
-    const IoFile& file = *block.read->file;
-    const HostMemory& memory = *block.read->memory;
-    const auto length = static_cast<unsigned>(block.length());
-    const auto memory_offset = static_cast<uint64_t>(block.destination() - memory.data());
+  void Prepare(const IoChunk& chunk, uint64_t place) {
+    const IoFile& file = *chunk.read->file;
+    const HostMemory& memory = *chunk.read->memory;
+    const auto length = static_cast<unsigned>(chunk.length());
+    const auto memory_offset = static_cast<uint64_t>(chunk.destination() - memory.data());
     const int buffer = buffers_.Find(memory.id(), memory_offset, length);
     const int fd = file.slot >= 0 ? file.slot : file.fd();
     io_uring_sqe* sqe = io_uring_get_sqe(ring_->get());
     if (buffer >= 0) {
-      io_uring_prep_read_fixed(sqe, fd, block.destination(), length, block.file_offset(), buffer);
+      io_uring_prep_read_fixed(sqe, fd, chunk.destination(), length, chunk.file_offset(), buffer);
     } else {
-      io_uring_prep_read(sqe, fd, block.destination(), length, block.file_offset());
+      io_uring_prep_read(sqe, fd, chunk.destination(), length, chunk.file_offset());
     }
     if (file.slot >= 0) io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
     io_uring_sqe_set_data64(sqe, place);
@@ -208,19 +208,19 @@ class RingEngine final : public IoEngine {
     }
   }
 
-  /// Hands a block back to the queue. The kernel cancels reads for which it can start no thread of its own; nobody else
+  /// Hands a chunk back to the queue. The kernel cancels reads for which it can start no thread of its own; nobody else
   /// does, so these are made here.
   void Return(uint64_t place, int64_t result) {
-    IoBlock block = std::move(*in_flight_[place]);
+    IoChunk chunk = std::move(*in_flight_[place]);
     in_flight_[place].reset();
     free_places_.push_back(place);
     if (const int error = FaultAt(FaultPoint::kCompletion)) {
       // As if nothing had arrived.
-      memset(block.destination(), 0xA5, block.length());
+      memset(chunk.destination(), 0xA5, chunk.length());
       result = -error;
     }
-    if (result == -ECANCELED) result = PlainRead(block);
-    queue_.Complete(std::move(block), result);
+    if (result == -ECANCELED) result = PlainRead(chunk);
+    queue_.Complete(std::move(chunk), result);
   }
 
   /// The ring refuses what it must not refuse: what it has not taken fails, and so does all that comes later. What it has
@@ -239,7 +239,7 @@ class RingEngine final : public IoEngine {
 
   /// Sleeps until somebody wakes, or looks again soon where something is in flight.
   void ServeBroken() {
-    while (std::optional<IoBlock> block = queue_.TryTake()) queue_.Complete(std::move(*block), -broken_errno_);
+    while (std::optional<IoChunk> chunk = queue_.TryTake()) queue_.Complete(std::move(*chunk), -broken_errno_);
     HandleArrived();
     if (Ended()) return;
     if (wake_armed_ || free_places_.size() < in_flight_.size()) {
@@ -263,7 +263,7 @@ class RingEngine final : public IoEngine {
   // The thread's own.
   uint64_t wake_value_ = 0;
   bool wake_armed_ = false;
-  std::vector<std::optional<IoBlock>> in_flight_;
+  std::vector<std::optional<IoChunk>> in_flight_;
   std::vector<uint64_t> free_places_;
   std::vector<uint64_t> prepared_;  // not yet taken by the kernel, the oldest first
   double refused_since_ms_ = 0;

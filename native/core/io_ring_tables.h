@@ -27,7 +27,7 @@ class FixedBuffers {
  public:
   explicit FixedBuffers(const IoFaultPlan& faults) : faults_(faults) {}
 
-  /// 0, or the errno with which the kernel refused; then nothing of the block is registered. Twice is once.
+  /// 0, or the errno with which the kernel refused; then nothing of the memory is registered. Twice is once.
   int Register(IoRing& ring, const std::shared_ptr<HostMemory>& memory);
   void Unregister(IoRing& ring, uint32_t memory_id);
   /// Once the ring is gone.

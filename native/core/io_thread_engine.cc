@@ -38,9 +38,9 @@ class ThreadEngine final : public IoEngine {
 
  private:
   void Run() {
-    while (auto block = queue_.Take()) {
-      const int64_t result = PlainRead(*block);
-      queue_.Complete(std::move(*block), result);
+    while (auto chunk = queue_.Take()) {
+      const int64_t result = PlainRead(*chunk);
+      queue_.Complete(std::move(*chunk), result);
     }
     if (--running_ == 0) stopped_();
   }

@@ -18,7 +18,7 @@ enum class IoEngineChoice { kAuto, kIoUring, kThreads };
 struct IoOptions {
   IoEngineChoice engine = IoEngineChoice::kAuto;
   uint64_t queue_depth = 0;
-  uint64_t block_bytes = 0;
+  uint64_t chunk_bytes = 0;
   bool direct = true;
   bool fixed_buffers = true;
   IoFaultPlan faults;

@@ -32,7 +32,7 @@ size_t RoundUp(size_t value, size_t to) { return (value + to - 1) / to * to; }
 /// Bytes for one call. It keeps the process from mapping anything else, as a driver that starts meanwhile does all the time.
 constexpr size_t kPopulatedAtOnce = size_t{2} << 20;
 
-/// Blocks that wait for their pages. Never destroyed: its thread may outlive static objects.
+/// Memory that waits for its pages. Never destroyed: its thread may outlive static objects.
 struct Populating {
   std::mutex mutex;
   std::deque<std::weak_ptr<HostMemory>> waiting;  // guarded by mutex
@@ -44,7 +44,7 @@ Populating& ThePopulating() {
   return *populating;
 }
 
-/// The next block that is still there; null, and nothing runs any more, when none waits.
+/// The next memory that is still there; null when none waits, and then nothing runs any more.
 std::shared_ptr<HostMemory> NextWaiting() {
   Populating& all = ThePopulating();
   std::lock_guard<std::mutex> lock(all.mutex);
@@ -63,7 +63,7 @@ void PopulateWaiting() {
       // What an older system refuses, the reads do.
       madvise(memory->data() + offset, RoundUp(std::min(kPopulatedAtOnce, memory->size() - offset), kPage),
               MADV_POPULATE_WRITE);
-      // Nobody else wants a block that was given up meanwhile.
+      // Nobody else wants memory that was given up meanwhile.
       if (memory.use_count() == 1) break;
     }
   }
@@ -130,7 +130,7 @@ void PopulateSoon(const std::shared_ptr<HostMemory>& memory) {
 
 void EnterMemory(const std::shared_ptr<Memory>& memory) {
   std::lock_guard<std::mutex> lock(table_mutex);
-  // Ids are never used twice, so blocks that are gone only take room.
+  // Ids are never used twice, so memory that is gone only takes room.
   std::erase_if(table, [](const auto& entry) { return entry.second.expired(); });
   table[memory->id()] = memory;
 }

@@ -1,4 +1,4 @@
-// Memory: blocks allocated once, named by an id so that queued work refers to them safely, on the host or a device.
+// Memory on the host or a device: allocated once, and named by an id so that queued work refers to it safely.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace zi {
 /// Index of the place where the processor computes; devices with memory of their own count from 0.
 constexpr int kHostPlace = -1;
 
-/// A block at one place. `data` is an address there, not necessarily one that the host can read.
+/// Memory at one place. `data` is an address there, not necessarily one that the host can read.
 class Memory {
  public:
   virtual ~Memory() = default;
@@ -43,7 +43,7 @@ class HostMemory final : public Memory {
   /// Touches every page with `threads` threads, so that later reads and registrations find it populated.
   void Populate(unsigned threads);
 
-  /// Devices can reach the block where it lies; `unpin` runs before the block is unmapped.
+  /// Devices can reach the memory where it lies; `unpin` runs before it is unmapped.
   void SetPinned(std::function<void()> unpin) { unpin_ = std::move(unpin); }
   bool pinned() const { return unpin_ != nullptr; }
 
@@ -53,22 +53,22 @@ class HostMemory final : public Memory {
   std::function<void()> unpin_;
 };
 
-/// Allocates and enters the block into the process-wide table. Throws std::bad_alloc when the system refuses.
+/// Allocates memory and enters it into the process-wide table. Throws std::bad_alloc when the system refuses.
 std::shared_ptr<HostMemory> AllocateHost(size_t size, bool huge_pages);
 
-/// Enters a block into the table; it is found until its last owner drops it.
+/// Enters memory into the table; it is found until its last owner drops it.
 void EnterMemory(const std::shared_ptr<Memory>& memory);
 
-/// Has the system give the block its pages, on a thread beside the caller, in the order of the calls: whoever reads into it
-/// meanwhile finds most of them there. Nothing is written, so that reads may be under way; a block that is gone is left out.
+/// Has the system give the memory its pages, on a thread beside the caller, in the order of the calls: whoever reads into
+/// it meanwhile finds most of them there. Nothing is written, so reads may be under way; memory that is gone is left out.
 /// One thread clears several gigabytes a second; more of them take longer over the process's one map, for which reads and
 /// a driver that starts wait as well.
 void PopulateSoon(const std::shared_ptr<HostMemory>& memory);
 
-/// The live block with that id, or null. Holding the result keeps the block alive.
+/// The live memory with that id, or null. Holding the result keeps it alive.
 std::shared_ptr<Memory> FindMemory(uint32_t id);
 
-/// The same, null also when the block is not the host's.
+/// The same; null also when the memory is not the host's.
 std::shared_ptr<HostMemory> FindHostMemory(uint32_t id);
 
 }  // namespace zi

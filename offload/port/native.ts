@@ -7,14 +7,14 @@ import { fileURLToPath } from 'node:url';
 import { type ErrorCode, OperatingError } from '../errors.js';
 import { platformProblem } from './platform.js';
 
-/** A page-aligned block of host memory; stays mapped while queued work or a view refers to it. */
+/** Page-aligned host memory; stays mapped while queued work or a view refers to it. */
 export interface NativeMemory {
   readonly id: number;
   readonly sizeBytes: number;
   view(offsetBytes: number, sizeBytes: number): ArrayBuffer;
   /** Touches every page with up to that many threads. */
   populate(threads: number): void;
-  /** The same on threads of the addon, block after block, beside reads into it; does nothing before Linux 5.14. */
+  /** The same on a thread of the addon, one memory after the other, beside reads into it; does nothing before Linux 5.14. */
   populateSoon(): void;
   free(): void;
 }
@@ -27,10 +27,10 @@ export interface IoOptions {
   /** Reads in flight at once. */
   readonly queueDepth: number;
   /** Larger reads are split into pieces of this size. A multiple of 4096. */
-  readonly blockBytes: number;
+  readonly chunkBytes: number;
   /** Try O_DIRECT; files that refuse it are read buffered. */
   readonly direct: boolean;
-  /** Try to register memory blocks with the ring. */
+  /** Try to register memory with the ring. */
   readonly fixedBuffers: boolean;
   readonly faults?: IoFaults;
 }
@@ -104,9 +104,9 @@ export interface NativeIo {
   open(path: string): OpenedFile;
   /** Reads already queued still finish. */
   closeFile(file: number): void;
-  /** Registers a block as a fixed buffer; false when the kernel refuses (a note says why). */
+  /** Registers memory as a fixed buffer; false when the kernel refuses (a note says why). */
   register(memory: NativeMemory): boolean;
-  /** A registered block stays mapped until this or close(), even after its free(). */
+  /** Registered memory stays mapped until this or close(), even after its free(). */
   unregister(memory: NativeMemory): void;
   /**
    * Queues a batch of reads, READ_WORDS numbers each: file, fileOffset, sizeBytes, requiredBytes, memory id, memoryOffset.
@@ -199,7 +199,7 @@ export interface NativeAddon {
    */
   lockFile(descriptor: number): boolean;
   /**
-   * Signals, by number, end the process with that exit status even while JavaScript or a call of ours blocks: a second
+   * Signals, by number, end the process with that exit status even while JavaScript or a call of ours waits: a second
    * one at once, the first after `patienceMs`, with its text to stderr. Whoever handles them already is called first.
    */
   watchSignals(texts: Readonly<Record<number, string>>, patienceMs: number, exitStatus: number): void;
@@ -244,9 +244,9 @@ export interface NativeAddon {
   pinMemory(id: number): void;
   /** The same beside the event loop: it takes tens of milliseconds per gigabyte that was touched, more where not. */
   pinMemorySoon(id: number): Promise<void>;
-  /** Bytes per second at which that many threads read cold memory. Blocks; for benchmarks. */
+  /** Bytes per second at which that many threads read cold memory. Waits for the result; for benchmarks. */
   measureReadBandwidth(bytes: number, threads: number): number;
-  /** f32 operations per second of that many threads, a multiply-add counting two. Blocks; for benchmarks. */
+  /** f32 operations per second of that many threads, a multiply-add counting two. Waits for the result; for benchmarks. */
   measureFlops(threads: number): number;
   /** How errors with a code are made: misuse and what the system refuses are thrown as what this returns. */
   setErrorMaker(make: (code: ErrorCode, sentence: string) => Error): void;

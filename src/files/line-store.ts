@@ -100,38 +100,38 @@ class FileLines {
   }
 }
 
-const BLOCK_BYTES = 1 << 20;
-/** An address is the block's index times this, and the offset in it. */
-const BLOCK_STRIDE = 2 ** 32;
+const CHUNK_BYTES = 1 << 20;
+/** An address is the chunk's index times this, and the offset in it. */
+const CHUNK_STRIDE = 2 ** 32;
 
-/** Whole lines, one after the other in blocks. */
+/** Whole lines, one after the other in chunks. */
 class HeldLines {
-  readonly #blocks: Buffer[] = [];
+  readonly #chunks: Buffer[] = [];
   /** How much of the last chunk is used. */
   #usedBytes = 0;
   heldBytes = 0;
 
   keep({ bytes }: RawLine): number {
-    let block = this.#blocks.at(-1);
-    if (!block || this.#usedBytes + bytes.length > block.length) {
-      block = Buffer.allocUnsafeSlow(Math.max(BLOCK_BYTES, bytes.length));
-      this.#blocks.push(block);
+    let chunk = this.#chunks.at(-1);
+    if (!chunk || this.#usedBytes + bytes.length > chunk.length) {
+      chunk = Buffer.allocUnsafeSlow(Math.max(CHUNK_BYTES, bytes.length));
+      this.#chunks.push(chunk);
       this.#usedBytes = 0;
-      this.heldBytes += block.length;
+      this.heldBytes += chunk.length;
     }
-    const address = (this.#blocks.length - 1) * BLOCK_STRIDE + this.#usedBytes;
-    bytes.copy(block, this.#usedBytes);
+    const address = (this.#chunks.length - 1) * CHUNK_STRIDE + this.#usedBytes;
+    bytes.copy(chunk, this.#usedBytes);
     this.#usedBytes += bytes.length;
     return address;
   }
 
   read(address: number, length: number): Buffer {
-    const block = present(this.#blocks[Math.floor(address / BLOCK_STRIDE)], 'block of lines');
-    const offset = address % BLOCK_STRIDE;
-    return block.subarray(offset, offset + length);
+    const chunk = present(this.#chunks[Math.floor(address / CHUNK_STRIDE)], 'chunk of lines');
+    const offset = address % CHUNK_STRIDE;
+    return chunk.subarray(offset, offset + length);
   }
 
   close(): void {
-    this.#blocks.length = 0;
+    this.#chunks.length = 0;
   }
 }

@@ -43,7 +43,7 @@ const LOOK_MS = 1000;
 const QUIET_LOOKS = 5;
 /** One that was not written to for so long needs no watching. */
 const QUIET_MS = 30_000;
-const HASH_BLOCK_BYTES = 1024 * 1024;
+const HASH_CHUNK_BYTES = 1024 * 1024;
 
 /** Errors: DOWNLOAD_FAILED, NO_SPACE, WRITE_FAILED, NO_ACCESS, NOT_FOUND, and what the client's signal brings. */
 export async function downloadBlob(request: BlobRequest): Promise<void> {
@@ -130,13 +130,13 @@ class Partial {
     const { metadata, onProgress, client } = this.request;
     const { size } = await this.file.stat();
     if (size > metadata.sizeBytes) return this.#restart();
-    const block = Buffer.allocUnsafe(HASH_BLOCK_BYTES);
+    const chunk = Buffer.allocUnsafe(HASH_CHUNK_BYTES);
     while (this.#doneBytes < size) {
       stopIfAborted(client.signal);
-      const count = Math.min(block.length, size - this.#doneBytes);
-      const { bytesRead } = await this.file.read(block, 0, count, this.#doneBytes);
+      const count = Math.min(chunk.length, size - this.#doneBytes);
+      const { bytesRead } = await this.file.read(chunk, 0, count, this.#doneBytes);
       if (bytesRead === 0) break;
-      this.#hash.update(block.subarray(0, bytesRead));
+      this.#hash.update(chunk.subarray(0, bytesRead));
       this.#doneBytes += bytesRead;
     }
     onProgress(this.#doneBytes);

@@ -50,7 +50,7 @@ describe('keys that apply', () => {
 
   it('sets up reads: one queue as deep as those of all threads together', () => {
     const aio = { block_size: 2 ** 20, queue_depth: 8, intra_op_parallelism: 4 };
-    expect(options({ aio }).cpu.io).toMatchObject({ blockBytes: 2 ** 20, queueDepth: 32 });
+    expect(options({ aio }).cpu.io).toMatchObject({ chunkBytes: 2 ** 20, queueDepth: 32 });
     expect(parse({ aio: { queue_depth: 8, thread_count: 2 } }).queueDepth).toBe(16);
     expect(parse({ aio: { queue_depth: 'auto' } }).queueDepth).toBeUndefined();
   });

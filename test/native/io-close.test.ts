@@ -10,7 +10,7 @@ useIo();
 
 describe.each(ENGINES)('close of %s', (engine) => {
   it('rejects what is queued, finishes what is in flight, and may be called again', async () => {
-    const io = makeIo({ engine, queueDepth: 2, blockBytes: 4096 });
+    const io = makeIo({ engine, queueDepth: 2, chunkBytes: 4096 });
     const data = makeFile(1 << 20);
     const file = io.open(data.path);
     const { memory } = allocate(1 << 20);
@@ -104,7 +104,7 @@ const ADDON = fileURLToPath(new URL('../../native/build/Release/zero_inference.n
 function script(engine: IoEngine, path: string): string {
   return `
     const addon = require(${JSON.stringify(ADDON)});
-    const io = addon.createIo({ engine: '${engine}', queueDepth: 8, blockBytes: 16384, direct: true, fixedBuffers: true });
+    const io = addon.createIo({ engine: '${engine}', queueDepth: 8, chunkBytes: 16384, direct: true, fixedBuffers: true });
     const memory = new addon.NativeMemory(1 << 20, false);
     io.register(memory);
     const { file } = io.open(${JSON.stringify(path)});

@@ -79,7 +79,7 @@ describe.each(ENGINES)('faults in %s', (engine) => {
   it('nothing writes into memory after a rejection', async () => {
     const io = makeIo({
       engine,
-      blockBytes: 4096,
+      chunkBytes: 4096,
       queueDepth: 32,
       faults: { errorAtFileOffset: { offset: 0, errno: errno.EIO } },
     });

@@ -17,7 +17,7 @@ export const ALIGNMENT = 4096;
 const OPTIONS: IoOptions = {
   engine: 'auto',
   queueDepth: 8,
-  blockBytes: 16384,
+  chunkBytes: 16384,
   direct: true,
   fixedBuffers: true,
 };

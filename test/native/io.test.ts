@@ -50,7 +50,7 @@ describe.each(ENGINES)('reads through %s', (engine) => {
   });
 
   it('urgent batches before those that are queued', async () => {
-    const io = makeIo({ engine, queueDepth: 1, blockBytes: ALIGNMENT });
+    const io = makeIo({ engine, queueDepth: 1, chunkBytes: ALIGNMENT });
     const data = makeFile(16 << 20);
     const { file } = io.open(data.path);
     const { memory, bytes } = allocate(data.bytes.length + ALIGNMENT);
@@ -67,7 +67,7 @@ describe.each(ENGINES)('reads through %s', (engine) => {
   });
 
   it('urgent batches that are canceled, as others', async () => {
-    const io = makeIo({ engine, queueDepth: 1, blockBytes: ALIGNMENT });
+    const io = makeIo({ engine, queueDepth: 1, chunkBytes: ALIGNMENT });
     const data = makeFile(16 << 20);
     const { file } = io.open(data.path);
     const { memory } = allocate(2 * data.bytes.length);
@@ -124,7 +124,7 @@ describe.each(ENGINES)('reads through %s', (engine) => {
   });
 
   it('batches finish in the order in which they were queued', async () => {
-    const io = makeIo({ engine, queueDepth: 1, blockBytes: 4096 });
+    const io = makeIo({ engine, queueDepth: 1, chunkBytes: 4096 });
     const file = io.open(makeFile(65_536).path);
     const { memory } = allocate(65_536);
     const order: number[] = [];
@@ -146,7 +146,7 @@ describe.each(ENGINES)('reads through %s', (engine) => {
   });
 
   it('a file that is closed or memory that is freed while its read is queued', async () => {
-    const io = makeIo({ engine, queueDepth: 1, blockBytes: 4096 });
+    const io = makeIo({ engine, queueDepth: 1, chunkBytes: 4096 });
     const data = makeFile(200_000);
     const file = io.open(data.path);
     const { memory, bytes } = allocate(200_704);
@@ -218,8 +218,8 @@ describe('misuse', () => {
 
   it('options', () => {
     expect(() => makeIo({ queueDepth: 0 })).toThrow(RangeError);
-    expect(() => makeIo({ blockBytes: 1000 })).toThrow(RangeError);
-    expect(() => makeIo({ blockBytes: 2 ** 32 })).toThrow(RangeError);
+    expect(() => makeIo({ chunkBytes: 1000 })).toThrow(RangeError);
+    expect(() => makeIo({ chunkBytes: 2 ** 32 })).toThrow(RangeError);
     expect(() => makeIo({ engine: 'libaio' as IoEngine })).toThrow(TypeError);
   });
 

@@ -48,7 +48,7 @@ export function withDsConfig(
     cpu: {
       ...shared.cpu,
       io: {
-        ...(blockBytes === undefined ? {} : { blockBytes }),
+        ...(blockBytes === undefined ? {} : { chunkBytes: blockBytes }),
         ...(queueDepth === undefined ? {} : { queueDepth }),
         ...shared.cpu.io,
       },

@@ -1,4 +1,4 @@
-// A block: the piece of a read that is one kernel read, and the rules by which it continues, ends or fails.
+// A chunk: the part of a read that is one read of the kernel, and the rules by which it continues, ends or fails.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,10 +10,10 @@ namespace zi {
 
 struct IoBatch;
 
-/// Attempts in a row that may bring nothing (EAGAIN, EINTR) before a block gives up.
+/// Attempts in a row that may bring nothing (EAGAIN, EINTR) before a chunk gives up.
 constexpr uint32_t kMaxRetries = 1000;
 
-struct IoBlock {
+struct IoChunk {
   std::shared_ptr<IoBatch> batch;
   const IoRead* read = nullptr;
   uint64_t start = 0;           // within the read
@@ -25,7 +25,7 @@ struct IoBlock {
   uint64_t file_offset() const;
   uint8_t* destination() const;
   size_t length() const { return size_bytes - resume_bytes; }
-  /// How many bytes of this block the caller insists on.
+  /// How many bytes of this chunk the caller insists on.
   uint64_t required_bytes() const;
 };
 
@@ -37,10 +37,10 @@ enum class IoVerdict {
   kFailed,    // any other errno, or attempts without end
 };
 
-/// Reads the block's next attempt at once: bytes or -errno.
-int64_t PlainRead(const IoBlock& block);
+/// Reads the chunk's next attempt at once: bytes or -errno.
+int64_t PlainRead(const IoChunk& chunk);
 
-/// Applies what the kernel returned (bytes or -errno) to the block, ready for its next attempt if there is one.
-IoVerdict Advance(IoBlock& block, int64_t result);
+/// Applies what the kernel returned (bytes or -errno) to the chunk, ready for its next attempt if there is one.
+IoVerdict Advance(IoChunk& chunk, int64_t result);
 
 }  // namespace zi

@@ -1,5 +1,5 @@
-// Implements cpu/decode.h: which kernel of the table each operation takes.
-#include "cpu/decode.h"
+// Implements cpu/dispatch.h: which kernel of the table each operation takes.
+#include "cpu/dispatch.h"
 
 #include <stdexcept>
 
