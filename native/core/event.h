@@ -1,5 +1,5 @@
 // Event: a point in a stream's work that other streams and promises can wait for. Settles once, never undone.
-// What is virtual, devices override: they know by themselves whether they got there.
+// Devices override what is virtual: they know by themselves whether their work got there.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -28,10 +28,10 @@ class Event {
   void Reach();
   void Fail(const std::string& failure);
   virtual void Observe(Observer observer);
-  /// Before Observe: somebody idles until the event is known.
+  /// Called before Observe where somebody idles until the event is known.
   virtual void Urge() {}
 
-  /// Blocks until settled or `cancel` is set (whoever sets it calls Wake). True when reached; `failure` says why not.
+  /// Waits until settled or `cancel` is set (whoever sets it calls Wake). True when reached; `failure` says why not.
   bool Wait(const std::atomic<bool>& cancel, std::string* failure);
   void Wake();
 

@@ -19,7 +19,7 @@ class IoFile {
   uint32_t id() const { return id_; }
   const std::string& path() const { return path_; }
   int fd() const { return fd_; }
-  /// As of open.
+  /// The size when it was opened.
   uint64_t size_bytes() const { return size_bytes_; }
   /// Whether the file, as it is now, holds nothing from `offset` on.
   bool EndsBy(uint64_t offset) const;

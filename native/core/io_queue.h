@@ -61,7 +61,7 @@ class IoQueue {
   IoFaults& faults_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  // With chunks left to cut.
+  // Batches with chunks left to cut.
   std::deque<std::shared_ptr<IoBatch>> urgent_;
   std::deque<std::shared_ptr<IoBatch>> batches_;
   std::deque<IoChunk> again_;  // for another attempt; served first, as they are the oldest

@@ -84,7 +84,7 @@ IoReader::IoReader(const IoOptions& options)
                        "sysctl kernel.io_uring_disabled=0; Linux 5.6 or later has what is needed");
     }
   }
-  // Room first: what is thrown once threads run would be met by whoever joins them.
+  // Room first: an exception once threads run would have them joined before they were told to end.
   notes_.resize(notes_.size() + 1);
   engine_ = StartThreadEngine(queue_, options_.queue_depth);
   notes_.back() = engine_->note();

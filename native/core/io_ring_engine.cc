@@ -30,7 +30,7 @@ constexpr uint64_t kWake = UINT64_MAX;
 /// How long the kernel may have no memory for requests until that counts as broken, and between two attempts.
 constexpr double kPatienceMs = 10'000;
 constexpr useconds_t kBetweenAttemptsUs = 1000;
-/// How often a broken ring is looked at for what it had in flight; those who read it are not served by it any more.
+/// How often a broken ring is asked whether what it had in flight has ended.
 constexpr useconds_t kBetweenLooksUs = 5000;
 
 /// An eventfd that is closed once.
@@ -58,7 +58,7 @@ class RingEngine final : public IoEngine {
  public:
   RingEngine(IoQueue& queue, uint64_t queue_depth, const IoFaultPlan& faults)
       : queue_(queue),
-        // One entry more than there are chunks: the wake read.
+        // One entry more than there are chunks, for the wake read.
         ring_(std::make_shared<IoRing>(static_cast<unsigned>(queue_depth) + 1, faults)),
         buffers_(faults),
         files_(ring_),
@@ -260,7 +260,7 @@ class RingEngine final : public IoEngine {
   std::function<void()> stopped_;  // written before stop_requested_, read after
   std::mutex stop_mutex_;
 
-  // The thread's own.
+  // What only the engine's thread touches.
   uint64_t wake_value_ = 0;
   bool wake_armed_ = false;
   std::vector<std::optional<IoChunk>> in_flight_;

@@ -27,10 +27,10 @@ class FixedBuffers {
  public:
   explicit FixedBuffers(const IoFaultPlan& faults) : faults_(faults) {}
 
-  /// 0, or the errno with which the kernel refused; then nothing of the memory is registered. Twice is once.
+  /// 0, or the errno with which the kernel refused; then nothing of the memory is registered. Registering twice counts once.
   int Register(IoRing& ring, const std::shared_ptr<HostMemory>& memory);
   void Unregister(IoRing& ring, uint32_t memory_id);
-  /// Once the ring is gone.
+  /// Call once the ring is gone.
   void Forget() { entries_.clear(); }
 
   /// The slot that holds all of [offset, offset + length) of that memory, or -1.
@@ -50,7 +50,7 @@ class FixedBuffers {
 
   /// The kernel's limit for one registered buffer.
   static constexpr uint64_t kMaxFixedBytes = uint64_t{1} << 30;
-  /// With the above: up to 1 TiB of buffers. An empty slot costs the kernel 8 bytes.
+  /// Enough for 1 TiB of buffers of that size. An empty slot costs the kernel 8 bytes.
   static constexpr unsigned kFixedSlots = 1024;
 };
 

@@ -60,7 +60,7 @@ std::shared_ptr<HostMemory> NextWaiting() {
 void PopulateWaiting() {
   while (auto memory = NextWaiting()) {
     for (size_t offset = 0; offset < memory->size(); offset += kPopulatedAtOnce) {
-      // What an older system refuses, the reads do.
+      // Where an older system refuses, the reads touch the pages.
       madvise(memory->data() + offset, RoundUp(std::min(kPopulatedAtOnce, memory->size() - offset), kPage),
               MADV_POPULATE_WRITE);
       // Nobody else wants memory that was given up meanwhile.
@@ -122,7 +122,7 @@ void PopulateSoon(const std::shared_ptr<HostMemory>& memory) {
   try {
     StartDetached("zi:pages", PopulateWaiting);
   } catch (const CodedError&) {
-    // Then the reads touch the pages.
+    // Without that thread the reads touch the pages.
     all.running = false;
     all.waiting.clear();
   }

@@ -101,7 +101,7 @@ unsigned StartableThreads(unsigned wanted) {
 }
 
 void Threads::Start(const char* name, unsigned wanted, const std::function<void()>& body) {
-  // Whatever is thrown once a thread runs would be met by whoever joins it, before he has told it to end.
+  // An exception once a thread runs would have its caller join it before it was told to end.
   try {
     // Room first: a thread that was started must not be lost.
     threads_.reserve(threads_.size() + wanted);

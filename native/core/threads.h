@@ -15,7 +15,7 @@ std::thread StartThread(const char* name, std::function<void()> body);
 /// The same, on its own from then on.
 void StartDetached(const char* name, std::function<void()> body);
 
-/// What pools leave of the threads that the system allows: a stream needs one, and the tokenizer, and who writes a file.
+/// How many of the threads that the system allows pools leave: streams, the tokenizer and writers of files need some.
 inline constexpr unsigned kThreadsLeftToOthers = 4;
 
 /// Starts up to `wanted` threads that do nothing, and ends them: how many the system allows beside those there are.

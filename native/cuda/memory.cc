@@ -19,7 +19,7 @@ class DeviceMemory final : public Memory {
   DeviceMemory(int device, size_t size) : Memory(device, size), context_(Context::Of(device)) {
     context_->Use();
     void* data = nullptr;
-    // A block of no bytes still has an address: null means an absent operand.
+    // Memory of no bytes still has an address: null means an absent operand.
     const cudaError_t code = cudaMalloc(&data, std::max<size_t>(size, 1));
     if (code == cudaErrorMemoryAllocation) {
       cudaGetLastError();
@@ -39,7 +39,7 @@ class DeviceMemory final : public Memory {
   const std::shared_ptr<Context> context_;
 };
 
-/// [begin, end) of a block, cut where a copy may be cut.
+/// [begin, end) of host memory, cut where a copy may be cut.
 std::vector<std::pair<uint8_t*, size_t>> PiecesOf(uint8_t* begin, size_t size) {
   std::vector<std::pair<uint8_t*, size_t>> pieces;
   uint8_t* const end = begin + size;
@@ -52,7 +52,7 @@ std::vector<std::pair<uint8_t*, size_t>> PiecesOf(uint8_t* begin, size_t size) {
 }
 
 void Unpin(const std::vector<std::pair<uint8_t*, size_t>>& pieces) {
-  // Copies that were queued may still be under way; of a device that was given up, for ever.
+  // Copies that were queued may still be under way, and those of a device that was given up never end.
   if (!Context::SynchronizeAll()) return;
   for (const auto& piece : pieces) cudaHostUnregister(piece.first);
   cudaGetLastError();

@@ -10,7 +10,7 @@
 
 namespace zi::cuda {
 
-/// Lets the next kernel's blocks in as soon as all blocks of this one have come, and waits for the kernel before.
+/// Lets the next kernel's blocks start as soon as all of this one's have started, and waits for the kernel before.
 __device__ inline void Begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
@@ -26,7 +26,7 @@ __device__ inline void Prefetch(const void* from, uint32_t bytes) {
 #endif
 }
 
-/// Queues a kernel that begins with Begin() and takes so much dynamic shared memory, which it was allowed.
+/// Queues a kernel that begins with Begin(). It takes `shared_bytes` of dynamic shared memory, which it must be allowed.
 template <class... Parameters, class... Arguments>
 void OverlappedWith(size_t shared_bytes, void (*kernel)(Parameters...), dim3 grid, unsigned threads, Run& run,
                     Arguments&&... arguments) {

@@ -8,7 +8,7 @@ namespace {
 
 std::string Version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 
-/// What counting devices gave says that there is none.
+/// Whether the result of counting devices says that there is none.
 bool ShowsNone(cudaError_t code, int count) { return code == cudaErrorNoDevice || (code == cudaSuccess && count == 0); }
 
 /// Empty when there is at least one device.

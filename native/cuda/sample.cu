@@ -1,5 +1,5 @@
-// sample: one block draws the token of a row. Who stays is found by bisection over the bits of logits, so nothing is
-// sorted; sums are taken in double, in an order that depends on the vocabulary's size alone.
+// sample: one block draws the token of a row. Which tokens stay is found by bisection over the bits of logits, so
+// nothing is sorted; sums are taken in double, in an order that depends on the vocabulary's size alone.
 #include "cuda/math.h"
 #include "cuda/run.h"
 #include "cuda/views.h"
@@ -68,7 +68,7 @@ __device__ uint32_t Bisect(int bits, F enough) {
 }
 
 /// The row's logits, those of the history moved away from being chosen. False when there is nothing to draw from: then
-/// what is to be said has been said.
+/// that has been written or reported.
 __device__ bool Penalize(const SampleArguments& a, int row, float* to) {
   const float* from = a.logits + row * a.stride;
   float nothing = 0;
@@ -112,7 +112,7 @@ __device__ int Largest(const Row& row, int* shared) {
   return *shared;
 }
 
-/// Tokens of rank `rank` stay up to this one; all of higher rank do, none of lower.
+/// Tokens of higher rank than `rank` stay, those of lower rank do not, and those of `rank` stay up to `last_token`.
 struct Cut {
   uint32_t rank;
   int last_token;

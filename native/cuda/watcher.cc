@@ -10,7 +10,7 @@ namespace {
 
 /// What a failed device had queued ends within this time, or never.
 constexpr std::chrono::seconds kPatience{20};
-/// How often who waits for the end looks whether the device has failed meanwhile.
+/// How often whoever waits for the end looks whether the device has failed meanwhile.
 constexpr std::chrono::milliseconds kLook{100};
 /// Waits that usually end within this time are worth looking again and again: the driver wakes a sleeping thread a tenth
 /// of a millisecond late, which short steps feel.
