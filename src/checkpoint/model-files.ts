@@ -10,7 +10,7 @@ const TOKENIZER =
   /^(tokenizer.*|special_tokens_map|added_tokens|vocab|chat_template)\.json$|^(merges|vocab)\.txt$/;
 const OTHER_TEXT = /\.(jinja|model|tiktoken|py)$/;
 
-/** By its name, and whether or not it is there: a file that is made there is read by the next run. */
+/** Whether a file of that name is the model's, be it there or not: one that is made there is read by the next run. */
 export function isModelFile(name: string): boolean {
   return [WEIGHTS, CONFIGURATION, TOKENIZER, OTHER_TEXT].some((kind) => kind.test(name));
 }

@@ -12,7 +12,7 @@ export interface HeaderTensor {
   /** As the file spells it: `F32`, `BF16`, `I64`… (the keys of DTYPE_BITS). */
   readonly dtype: string;
   readonly shape: readonly number[];
-  /** From the start of the file. */
+  /** Counted from the start of the file. */
   readonly fileOffset: number;
   readonly sizeBytes: number;
 }

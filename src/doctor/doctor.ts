@@ -125,7 +125,7 @@ async function openNameless(folder: string): Promise<FileHandle> {
   } catch (error) {
     if (!['EOPNOTSUPP', 'EISDIR', 'EINVAL', 'ENOENT'].includes(systemCode(error) ?? '')) throw error;
   }
-  // A file system, such as a network's, on which no file is without a name from the beginning.
+  // Some file systems, such as a network's, give every file a name from the beginning.
   const path = join(folder, `.zero-inference-doctor-${randomUUID()}`);
   const file = await open(path, 'wx+', 0o600);
   await unlink(path);
@@ -229,7 +229,7 @@ export function gpuFinding({ devices, products }: CudaStatus): Finding {
   return { topic: 'GPU', state: 'good', finding: `${each.join('; ')}; products by ${products}` };
 }
 
-/** There is one, and models run on the CPU. */
+/** The finding where there is a GPU and models run on the CPU all the same. */
 export function unusableGpu({ problem }: CudaStatus): Finding {
   return {
     topic: 'GPU',

@@ -56,7 +56,7 @@ export interface MeasureMachineOptions {
 export async function measureMachine(options: MeasureMachineOptions): Promise<HardwareProfile> {
   const { weightTypes, device: kind = 'cpu', deviceCount = 1, cpu = {}, driveFile } = options;
   const { dramAvailableBytes } = detectHardware();
-  // Before anything of this process is on it.
+  // Asked before anything of this process is on the device.
   const gpus = kind === 'cuda' ? cudaStatus().devices.slice(0, deviceCount) : [];
   const backend = openBackend(kind, deviceCount, cpu);
   try {

@@ -96,7 +96,7 @@ async function statesOf(folder: string, names: readonly string[]): Promise<Recor
   }
 }
 
-/** In this order of keys, since records are compared as text. */
+/** The keys keep this order, since records are compared as text. */
 function recordOf({ config, tensors, seed }: DummyStoreOptions, files: readonly RecordedFile[]) {
   const content = createHash('sha256')
     .update(JSON.stringify([config, tensors, seed]))
@@ -104,7 +104,7 @@ function recordOf({ config, tensors, seed }: DummyStoreOptions, files: readonly 
   return { format: FORMAT, content, files };
 }
 
-/** In one step. Where it cannot be written, as in a folder for reading only, weights are compared again next time. */
+/** Writes the record in one step. Where that fails, as in a folder for reading only, weights are compared again next time. */
 async function writeRecord(folder: string, options: DummyStoreOptions): Promise<void> {
   const states = await statesOf(folder, dummyFileNames(options));
   if (!states) return;

@@ -24,7 +24,7 @@ export interface DummyCheckpointOptions {
   readonly maxShardBytes?: number;
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
   readonly signal?: AbortSignal;
-  /** As `takeLock` tells who is waited for. */
+  /** Called as `takeLock` calls it, with who is waited for. */
   readonly onWait?: (holder: string) => void;
 }
 
@@ -62,7 +62,7 @@ export async function withDummyLock<T>(
   }
 }
 
-/** As `writeDummyCheckpoint`, for whoever has the lock. */
+/** The same as `writeDummyCheckpoint`, for whoever has the lock. */
 export async function writeLocked(options: DummyCheckpointOptions): Promise<DummyCheckpoint> {
   const { config, onProgress, signal } = options;
   const folder = resolve(options.folder);
@@ -73,7 +73,7 @@ export async function writeLocked(options: DummyCheckpointOptions): Promise<Dumm
   const patterns = new Patterns(options.seed);
   const onBytes = countBytes(sizeBytes, onProgress, signal);
   try {
-    // What an earlier, killed run left.
+    // An earlier run that was killed has left it.
     await rm(partial, { recursive: true, force: true });
     await mkdir(partial, { recursive: true });
     const staging = stagingBuffer(STAGING_BYTES);

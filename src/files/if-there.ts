@@ -3,7 +3,7 @@
 import { OperatingError } from '../../offload/index.js';
 import { reason, systemCode } from './failure-reason.js';
 
-/** A name that is too long is nobody's. */
+/** What the system says where nothing is there, and of names that are too long to be anybody's. */
 const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ENAMETOOLONG']);
 
 /** What `asked`, a question about `path`, is answered. Errors: NOT_FOUND where it cannot be told whether it is there. */

@@ -20,7 +20,7 @@ export const STDIN = '-';
 
 const PIECE_BYTES = 256 << 10;
 
-/** As messages name it. */
+/** The input as messages name it. */
 export function shownName(path: string): string {
   return path === STDIN ? 'standard input' : path;
 }
@@ -39,7 +39,7 @@ export function stdinHasInput(): boolean {
   return found.isFIFO() || found.isSocket() || (found.isFile() && found.size > 0);
 }
 
-/** It comes when someone writes it, which may be never. */
+/** Whether it comes when someone writes it, which may be never. */
 export function mayWait(path: string): boolean {
   return path === STDIN || (look(path)?.isFIFO() ?? false);
 }
@@ -53,7 +53,7 @@ function look(path: string): Stats | undefined {
   }
 }
 
-/** A file that gives the same again. Files of /proc say that they are empty, and may be another each time. */
+/** Whether reading it again gives the same. Files of /proc say that they are empty, and may change each time. */
 export function isRereadable(path: string): boolean {
   if (path === STDIN) return false;
   const found = look(path);
@@ -81,7 +81,7 @@ export async function* readPieces({ path, option, signal }: InputName): AsyncGen
   }
 }
 
-/** Without ever blocking a thread: a pipe may have no writer for hours, and a program that waits so cannot end. */
+/** Opens a pipe without ever holding up a thread: it may have no writer for hours, and a thread that waits cannot end. */
 function openInput(path: string): Readable {
   const file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   const found = fstatSync(file);

@@ -6,7 +6,7 @@ import { STREAM, writeError } from './output-file.js';
 import { outputTarget } from './output-target.js';
 import { writeAll } from './replace-file.js';
 
-/** Where two write in spite of all checks, each line stays whole. */
+/** Appending keeps each line whole where two write in spite of all checks. */
 const LINES = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND;
 
 /** JSON lines that go where something else writes. */
@@ -53,7 +53,7 @@ export class JsonLinesFile implements Pick<JsonLines, 'write' | 'close'> {
         target.kind === 'descriptor'
           ? target.descriptor
           : (stream ?? openSync(target.path, target.kind === 'file' ? LINES : STREAM));
-      // What was opened, which may be another than what was there a moment ago.
+      // The file that was opened may be another than the one that was there a moment ago.
       this.#hasSize = target.kind === 'file' && fstatSync(this.#file).isFile();
       if (target.kind === 'file' && this.#hasSize) {
         takeAlone(this.#file, target.path);

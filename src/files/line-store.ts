@@ -16,7 +16,7 @@ export class LineStore {
   /** Where each line begins: in the file, or among all bytes that are held. */
   readonly #offsets = new GrowingNumbers((length) => new Float64Array(length));
   readonly #lengths = new GrowingNumbers((length) => new Int32Array(length));
-  /** In the input, from 1; blank lines count. */
+  /** The line's number in the input, from 1; blank lines count. */
   readonly #numbers = new GrowingNumbers((length) => new Int32Array(length));
   readonly #source: FileLines | HeldLines;
 

@@ -11,9 +11,9 @@ import { replaceFile, writeAll } from './replace-file.js';
 
 /** Something that the program writes whole, and how an earlier one is told from anything else. */
 export interface WholeFile {
-  /** With an article. */
+  /** What it is, with an article. */
   readonly what: string;
-  /** All of them are near the beginning of each. */
+  /** Texts that are near the beginning of each such file. */
   readonly marks: readonly string[];
 }
 

@@ -15,13 +15,13 @@ export type OutputTarget =
 /** The word for stdout that other tools use as well. */
 const STDOUT_NAME = '-';
 
-/** Under whichever of its names. */
+/** Whether `path` leads to stdout, under whichever of its names. */
 export function isStdout(path: string): boolean {
   const target = outputTarget(path);
   return target.kind === 'descriptor' && target.descriptor === 1;
 }
 
-/** As many as Linux follows. */
+/** As many links as Linux follows. */
 const MOST_LINKS = 40;
 
 /** Throws what the system says, or an Error with a reason, where nothing can be written to `path`. */
@@ -92,7 +92,7 @@ function statOf(path: string): BigIntStats | undefined {
 function followLinks(path: string): string | number {
   let current = path;
   for (let links = 0; links <= MOST_LINKS; links++) {
-    // By the system: joining names would take `link/..` for the folder that the link lies in.
+    // The system resolves it: joining names would take `link/..` for the folder that the link lies in.
     const place = join(realpathSync.native(dirname(current)), basename(current));
     const descriptor = ownDescriptor(place);
     if (descriptor !== undefined) return descriptor;

@@ -41,7 +41,7 @@ interface TemporaryFile {
 function openBeside(path: string, found: BigIntStats | undefined): TemporaryFile | undefined {
   // Other names of the file would keep the old content.
   if (found && found.nlink > 1n) return undefined;
-  // A name of its own: with the file's before it, it might be too long.
+  // The name does not contain the file's, with which it might be too long.
   const name = `.zero-inference-${process.pid}-${randomBytes(6).toString('hex')}.partial`;
   const temporary = join(dirname(path), name);
   let file: number;
@@ -92,11 +92,11 @@ function takesAfter(file: number, { uid, gid, mode }: BigIntStats): boolean {
   }
 }
 
-/** In place, with the old content at hand, and all of the new one, which may be read from the same file. */
+/** Writes in place, with the old content at hand, and all of the new one, which may be read from the same file. */
 function rewriteFile(path: string, content: Content): void {
   const old = readFileSync(path);
   const pieces = [...content];
-  // Without O_CREAT: were the file removed meanwhile, this is not it.
+  // Without O_CREAT, since a file that is removed meanwhile must not be made anew.
   const file = openSync(path, constants.O_WRONLY);
   try {
     ftruncateSync(file, 0);
@@ -121,7 +121,7 @@ export function writeAll(file: number, bytes: Uint8Array, position?: number): vo
       const at = position === undefined ? null : position + done;
       done += writeSync(file, bytes, done, bytes.length - done, at);
     } catch (error) {
-      // A pipe that someone else has set not to block.
+      // Someone else has set the pipe not to block.
       if (systemCode(error) !== 'EAGAIN') throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, WAIT_MS);
     }

@@ -3,7 +3,7 @@
 import { OperatingError } from '../../offload/index.js';
 import { type InputName, readPieces, shownName } from './input.js';
 
-/** A line of text that is longer is none: binary data and devices have no line ends. */
+/** A longer line is no text: binary data and devices have no line ends. */
 const MOST_LINE_BYTES = 64 << 20;
 /** A byte order mark within a text is a character. */
 const LINES = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -40,11 +40,11 @@ export async function readTextFile(input: InputName, mostCharacters: number): Pr
 }
 
 export interface RawLine {
-  /** From 1. */
+  /** The line's number, from 1. */
   readonly number: number;
   /** Where its first byte lies in the input. */
   readonly offset: number;
-  /** Without its end; valid until the next line is asked for. */
+  /** The line without its end; valid until the next line is asked for. */
   readonly bytes: Buffer;
 }
 
@@ -105,7 +105,7 @@ function refuseUtf16(piece: Buffer, input: InputName): void {
   }
 }
 
-/** Text has none; binary data and UTF-16 without a byte order mark do. */
+/** Text holds no NUL; binary data and UTF-16 without a byte order mark do. */
 function refuseNul(bytes: Buffer, input: InputName, where = ''): void {
   if (bytes.includes(0)) throw badText(input, `has a zero byte${where}, as text has none: give UTF-8 text`);
 }

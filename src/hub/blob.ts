@@ -41,7 +41,7 @@ export async function sizeOf(path: string): Promise<number | undefined> {
 const LOOK_MS = 1000;
 /** A partial file that does not grow for so long has no writer. */
 const QUIET_LOOKS = 5;
-/** One that was not written to for so long needs no watching. */
+/** A partial file that was not written to for so long needs no watching. */
 const QUIET_MS = 30_000;
 const HASH_CHUNK_BYTES = 1024 * 1024;
 
@@ -181,13 +181,13 @@ class Partial {
     }
   }
 
-  /** From the first byte again, in the same file: what is there is overwritten by the same bytes. */
+  /** Begins at the first byte again, in the same file: what is there is overwritten by the same bytes. */
   #rewind(): void {
     this.#hash = createHash('sha256');
     this.#doneBytes = 0;
   }
 
-  /** In a new file: another process may still be reading or writing the old one. */
+  /** Begins again in a new file: another process may still be reading or writing the old one. */
   async #restart(): Promise<void> {
     await this.file.close();
     await rm(this.path, { force: true });

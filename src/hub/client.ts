@@ -14,7 +14,7 @@ export interface FileMetadata {
   /** Names the blob in the cache. */
   readonly etag: string;
   readonly sizeBytes: number;
-  /** Large files have it as their etag. */
+  /** SHA-256, which large files have as their etag. */
   readonly sha256: string | undefined;
 }
 
@@ -62,7 +62,7 @@ export class HubClient {
     return { commit: sha, fileNames: names.filter((name) => typeof name === 'string') };
   }
 
-  /** From the headers of the hub's own answer, before it redirects to where large files lie. */
+  /** What the headers of the hub's own answer say, before it redirects to where large files lie. */
   metadata(commit: string, fileName: string): Promise<FileMetadata> {
     const url = this.#fileUrl(commit, fileName);
     return this.#try(`${this.#id}/${fileName}`, async () => {

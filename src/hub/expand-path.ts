@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import type { Variables } from './environment.js';
 
-/** What cannot be expanded stays as it is. Of an empty text, as of none, nothing comes. */
+/** What cannot be expanded stays as it is. An empty text gives undefined, as none does. */
 export function expandPath(path: string | undefined, env: Variables): string | undefined {
   if (!path) return undefined;
   return expandVariables(expandUser(path, env), env);
@@ -17,7 +17,7 @@ function expandUser(path: string, env: Variables): string {
   return home === undefined ? path : `${home.replace(/\/+$/, '')}${rest}` || '/';
 }
 
-/** From the system's own list; users that only a directory service knows are not found. */
+/** Reads the system's own list; users that only a directory service knows are not found. */
 function homeOf(user: string): string | undefined {
   try {
     const lines = readFileSync('/etc/passwd', 'utf8').split('\n');

@@ -12,7 +12,7 @@ export interface HttpOptions {
   readonly stallMs: number;
 }
 
-/** Either read to its end or closed; both free the connection. */
+/** An answer that must be read to its end or closed; both free the connection. */
 export interface Answer {
   readonly status: number;
   readonly headers: Headers;

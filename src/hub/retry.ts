@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OperatingError } from '../../offload/index.js';
 
-/** A failure that another attempt may not have: a dropped connection, an overloaded server. */
+/** A failure that may not come again at the next attempt: a dropped connection, an overloaded server. */
 export class Transient extends Error {
   readonly retryAfterMs: number | undefined;
   constructor(message: string, options: { cause?: unknown; retryAfterMs?: number | undefined } = {}) {
@@ -15,7 +15,7 @@ export class Transient extends Error {
 export interface RetryPolicy {
   /** Attempts in a row that bring nothing. */
   readonly attempts: number;
-  /** Before the second attempt; doubles with each further one, up to `maxPauseMs`. */
+  /** The pause before the second attempt; it doubles with each further one, up to `maxPauseMs`. */
   readonly firstPauseMs: number;
   readonly maxPauseMs: number;
   /** Replaced by tests. Rejects when the signal aborts. */

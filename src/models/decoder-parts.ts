@@ -47,7 +47,7 @@ export function project(k: Kernels, w: Weights, x: Tensor, name: string, addTo?:
 }
 
 export interface RotaryAttention extends GroupedHeads {
-  /** On the product of a query and a key. */
+  /** Factor on the product of a query and a key. */
   readonly scale: number;
   readonly rope: RopeUse;
   /** Tokens that a layer sees; 0 for all. */

@@ -10,7 +10,7 @@ export interface Rope {
   readonly use: RopeUse;
   /** Longest sequence they hold for. */
   readonly contextTokens: number;
-  /** See ModelSpec. */
+  /** As in ModelSpec. */
   readonly recomputeAtTokens?: number | undefined;
 }
 

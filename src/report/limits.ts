@@ -35,7 +35,7 @@ export function withComputeLimits(
   device: DeviceKind,
   threads: number | undefined,
 ): Limits {
-  // What this measures are the processor's, which do not limit a GPU.
+  // These are the processor's limits, which do not limit a GPU.
   if (device === 'cuda') return { ...UNKNOWN_LIMITS, driveBytesPerSecond };
   return { driveBytesPerSecond, ...measureComputeLimits(threads) };
 }

@@ -167,10 +167,10 @@ function ofLimit(achieved: number, limit: number | undefined): string {
   return ` (${percent(Math.min(achieved, limit), limit)} of ${formatRate(limit)}, the limit in this run)`;
 }
 
-/** Two measurements of one rate differ by that much. */
+/** How much two measurements of one rate differ. */
 const NOISE = 0.05;
 
-/** What is more than the limit by more than noise was not limited by it, as small weights come from caches: no share. */
+/** A rate above the limit by more than noise was not limited by it, since small weights come from caches: it gets no share. */
 function shareOfLimit(achieved: number, limit: number | undefined): number | null {
   if (!limit || achieved > (1 + NOISE) * limit) return null;
   return Math.min(1, achieved / limit);

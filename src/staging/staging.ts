@@ -114,7 +114,7 @@ async function nearestFolder(path: string): Promise<string> {
 }
 
 /**
- * With its parents; not by mkdir's `recursive`, which never returns where a file system refuses with ENOENT.
+ * Makes the folder and its parents, not by mkdir's `recursive`, which never returns where a file system says ENOENT.
  * Returns the folders that it has made, outermost first.
  */
 async function makeFolder(path: string): Promise<string[]> {
@@ -134,7 +134,7 @@ async function makeFolder(path: string): Promise<string[]> {
   }
 }
 
-/** Those that nothing came into after all. */
+/** Removes the folders that nothing came into after all. */
 async function removeEmpty(folders: readonly string[]): Promise<void> {
   for (const folder of [...folders].reverse()) await rmdir(folder).catch(() => undefined);
 }
