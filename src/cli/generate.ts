@@ -21,6 +21,7 @@ import {
   textWishes,
   workloadOf,
 } from './generation/job.js';
+import { withModelSampling } from './generation/model-sampling.js';
 import {
   BatchSink,
   type GenerationSink,
@@ -62,12 +63,13 @@ export async function runGenerate(given: GenerateOptions, context: CommandContex
   checkFiles({ '--prompts_file': promptsFile, ...sharedInputs(given) }, outputs, given.name);
   checkNothingLost(given);
   if (output !== undefined && !isStdout(output)) context.interrupt.ignoreClosedStdout();
-  const asked = withSeedOfResults(given);
-  const prompts = await givenPrompts(asked, context);
+  const wished = withSeedOfResults(given);
+  const prompts = await givenPrompts(wished, context);
   if (given.dummyWeights && (prompts.has.text || prompts.has.messages))
     throw noTokenizer('there are prompts of text');
-  const source = await openSource(asked, context, textWishes(prompts, asked));
+  const source = await openSource(wished, context, textWishes(prompts, wished));
   checkModelFiles(outputs, source);
+  const asked = withModelSampling(source.opened, wished, context);
   const encoded = await encodeJob(source, prompts, asked, context);
   const options = await withAutoBatch(source, encoded, asked, context);
   const job = fillJob(encoded, options);

@@ -78,10 +78,15 @@ export function openPlaces(job: Job, finished: ReadonlySet<number>): Int32Array 
 
 /** Read before the model is opened, because mistakes in them are common; empty where none are given. */
 export async function givenPrompts(
-  options: Pick<GenerateOptions, 'prompts' | 'promptsFile' | 'promptsFormat' | 'temperatureGiven'>,
+  options: Pick<
+    GenerateOptions,
+    'prompts' | 'promptsFile' | 'promptsFormat' | 'temperatureGiven' | 'generationConfig'
+  >,
   { progress, interrupt, log }: Surroundings,
 ): Promise<PromptList> {
-  const { prompts, promptsFile, promptsFormat: format, temperatureGiven: draws } = options;
+  const { prompts, promptsFile, promptsFormat: format, temperatureGiven, generationConfig } = options;
+  // The model, which is not open yet, may draw.
+  const draws = temperatureGiven || generationConfig;
   if (prompts.length > 0) return listOf(prompts.map((text) => ({ text })));
   const piped = promptsFile === undefined && stdinHasInput();
   const path = piped ? STDIN : promptsFile;

@@ -20,6 +20,8 @@ export interface GenerateOptions extends SharedOptions, SamplingOptions {
   readonly batchSize: number;
   readonly autoBatch: boolean;
   readonly maxNewTokens: number;
+  /** The command line says so. */
+  readonly lengthGiven: boolean;
   readonly maxContext: number | undefined;
   readonly ignoreEos: boolean;
   readonly output: string | undefined;
@@ -63,6 +65,7 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     autoBatch,
     maxContext: options.count('max_context'),
     maxNewTokens: options.count('max_new_tokens') ?? 100,
+    lengthGiven: options.has('max_new_tokens'),
     ignoreEos: options.flag('ignore_eos'),
     output: options.path('output'),
     resume: options.flag('resume'),

@@ -8,7 +8,12 @@ import { badOption, type OptionReader } from './option-reader.js';
 const MOST_SAMPLES = 65_536;
 
 export interface SamplingOptions {
+  /** With `given`, and what nobody has said. */
   readonly sampling: SamplingSettings;
+  /** What the command line says of it. */
+  readonly given: Partial<SamplingSettings>;
+  /** The model's own settings count where the command line is silent. */
+  readonly generationConfig: boolean;
   /** Also 0 is one: it says that other settings of drawing are meant to be idle. */
   readonly temperatureGiven: boolean;
   /** An option that has no effect unless a prompt has a temperature of its own. */
@@ -20,29 +25,45 @@ export interface SamplingOptions {
   readonly stopStrings: readonly string[];
 }
 
+const SETTINGS = {
+  temperature: 'temperature',
+  top_k: 'topK',
+  top_p: 'topP',
+  min_p: 'minP',
+  repetition_penalty: 'repetitionPenalty',
+  seed: 'seed',
+} as const satisfies Readonly<Record<string, keyof SamplingSettings>>;
+
+function givenSettings(options: OptionReader): Partial<SamplingSettings> {
+  const numbers = Object.entries(SETTINGS).map(([name, setting]) => [setting, options.number(name)] as const);
+  return Object.fromEntries(numbers.filter(([, value]) => value !== undefined));
+}
+
 export function idleOption(name: string): OperatingError {
   return badOption(`--${name} is for drawing tokens: add --temperature, such as --temperature 0.8`);
 }
 
-/** Throws BAD_OPTION. */
-export function readSamplingOptions(options: OptionReader): SamplingOptions {
+/**
+ * Throws BAD_OPTION.
+ * @param modelDecides where nothing is said of --generation_config
+ */
+export function readSamplingOptions(options: OptionReader, modelDecides = false): SamplingOptions {
   const temperature = options.number('temperature');
   const idle = ['top_k', 'top_p', 'min_p', 'seed', 'num_samples'].find((name) => options.has(name));
-  // Lines of prompts may have a temperature of their own.
-  if (temperature === undefined && idle && !options.has('prompts_file')) throw idleOption(idle);
-  const settings: SamplingSettings = {
-    temperature: temperature ?? GREEDY.temperature,
-    topK: options.number('top_k') ?? GREEDY.topK,
-    topP: options.number('top_p') ?? GREEDY.topP,
-    minP: options.number('min_p') ?? GREEDY.minP,
-    repetitionPenalty: options.number('repetition_penalty') ?? GREEDY.repetitionPenalty,
-    seed: options.number('seed') ?? randomInt(2 ** 48 - 1),
-  };
+  const generationConfig = options.switch('generation_config') ?? modelDecides;
+  // Lines of prompts may have a temperature of their own, and so may the model.
+  if (temperature === undefined && idle && !options.has('prompts_file') && !generationConfig) {
+    throw idleOption(idle);
+  }
+  const given = givenSettings(options);
+  const settings: SamplingSettings = { ...GREEDY, seed: randomInt(2 ** 48 - 1), ...given };
   checkSampling(settings);
   const stopStrings = options.list('stop');
   if (stopStrings.includes('')) throw badOption('--stop is empty: give the text to stop before');
   return {
     sampling: settings,
+    given,
+    generationConfig,
     temperatureGiven: temperature !== undefined,
     idle: temperature === undefined ? idle : undefined,
     seedGiven: options.has('seed'),

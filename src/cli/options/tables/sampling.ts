@@ -5,10 +5,18 @@ import type { OptionTable } from './spec.js';
 const SAMPLING = 'Sampling';
 
 export const SAMPLING_OPTIONS = {
+  generation_config: {
+    kind: 'flag',
+    group: SAMPLING,
+    describe:
+      "choose tokens as the model's generation_config.json says and transformers would: do_sample, temperature, top_k " +
+      '(50 where it says none), top_p, min_p, repetition_penalty, max_new_tokens, stop_strings; options win',
+    default: 'false: of the file, only the ids that end a text',
+  },
   temperature: {
     kind: 'value',
     group: SAMPLING,
-    describe: 'draw tokens, the more freely the higher; settings in generation_config.json are not applied',
+    describe: 'draw tokens, the more freely the higher',
     default: '0: always the likeliest',
   },
   top_k: { kind: 'value', group: SAMPLING, describe: 'draw from the k likeliest tokens', default: '0: all' },
