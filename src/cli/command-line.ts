@@ -1,8 +1,8 @@
 // The command line: which command, and its options; or a sentence for what is wrong with it, as a BAD_OPTION.
 
+import { suggest } from '../text/suggest.js';
 import { badOption, OptionReader } from './options/option-reader.js';
 import { COMMANDS, type CommandName } from './options/tables/commands.js';
-import { suggest } from './suggest.js';
 import { type CommandWords, readWords } from './words.js';
 
 export type ParsedCommandLine =

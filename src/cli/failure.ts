@@ -1,8 +1,8 @@
 // How the program says why it failed: one line with a code, and the exit status that belongs to it.
 
 import { ERROR_CODES, OperatingError } from '../../offload/index.js';
+import { systemFailure } from '../files/system-failure.js';
 import { StdoutClosed } from './interrupt.js';
-import { systemFailure } from './system-failure.js';
 
 /** Of a fault of this program, which has no code in the table of errors. */
 export const INTERNAL_STATUS = 1;

@@ -5,15 +5,13 @@ import { statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { counted, type FileState, formatBytes, OperatingError } from '../../offload/index.js';
+import type { TextWishes } from '../engine/download-checks.js';
 import { type OpenedModel, openModel } from '../engine/engine.js';
 import { shapeType } from '../engine/shape.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { buildArchitecture, tensorList } from '../models/registry.js';
-import { configuredRole } from '../text/tokenizer/ending-ids.js';
-import { hasTokenizer } from '../text/tokenizer/settings.js';
-import { loadTokenizer, type Tokenizer } from '../text/tokenizer/tokenizer.js';
 import type { CommandContext } from './context.js';
-import { modelFolder, type TextWishes } from './hub-model.js';
+import { modelFolder } from './hub-model.js';
 import { badOption } from './options/option-reader.js';
 import { type SharedOptions, STORED_TYPES, type TypeName } from './options/shared-options.js';
 
@@ -58,21 +56,6 @@ function realModel(
 ): Promise<string> {
   refuseShape(name);
   return modelFolder(name, revision, context, wants);
-}
-
-/** The tokenizer beside the weights; undefined where there is none, as with random weights. */
-export async function openTokenizer(folder: string): Promise<Tokenizer | undefined> {
-  return (await hasTokenizer(folder)) ? loadTokenizer(folder) : undefined;
-}
-
-/** Ids that generation_config.json or config.json give for a role such as `eos`; for checkpoints without a tokenizer. */
-export function configuredIds({ checkpoint }: OpenedModel, role: 'bos' | 'eos'): number[] {
-  const { generationConfig, config } = checkpoint;
-  return configuredRole(
-    Object.keys(generationConfig).length > 0 ? generationConfig : undefined,
-    config,
-    role,
-  );
 }
 
 function isFile(path: string): boolean {

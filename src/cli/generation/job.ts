@@ -1,17 +1,18 @@
 // What `generate` is to do: prompts from options, files or pipes, how long each is, and what all of them need at most.
 
 import { type OperatingError, present, type Workload } from '../../../offload/index.js';
+import type { TextWishes } from '../../engine/download-checks.js';
 import type { SamplingSettings } from '../../engine/sampler.js';
+import { configuredIds, openTokenizer } from '../../engine/vocabulary.js';
 import { GrowingNumbers } from '../../files/growing-numbers.js';
 import { mayWait, STDIN, shownName, stdinHasInput } from '../../files/input.js';
 import { loadChatTemplate } from '../../text/chat.js';
 import { loadTokenizer } from '../../text/tokenizer/tokenizer.js';
 import type { CommandContext } from '../context.js';
-import type { TextWishes } from '../hub-model.js';
 import type { GenerateOptions } from '../options/generate-options.js';
 import { badOption } from '../options/option-reader.js';
 import { idleOption } from '../options/sampling-options.js';
-import { configuredIds, openTokenizer, type Source } from '../source.js';
+import type { Source } from '../source.js';
 import { PromptCoder } from './prompt-coder.js';
 import { listOf, noPrompts, type PromptList, readPrompts, repeated } from './prompt-list.js';
 import { DEFAULT_PROMPTS, type EncodedPrompt, syntheticPrompts, type Vocabulary } from './prompts.js';

@@ -4,7 +4,7 @@ import { OperatingError } from '../../../offload/index.js';
 import { GREEDY, type SamplingSettings, unusableSetting } from '../../engine/sampler.js';
 import { isJsonObject, type JsonObject, reason, show } from '../../files/json-file.js';
 import type { Message } from '../../text/chat.js';
-import { suggest } from '../suggest.js';
+import { suggest } from '../../text/suggest.js';
 import { type OwnOptions, type Prompt, parseIdList } from './prompts.js';
 
 /** What `--output` writes beside prompt and id, so that results can be prompts again. They say nothing of what to make. */

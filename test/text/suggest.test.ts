@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { editDistance, suggest } from '../../src/cli/suggest.js';
+import { editDistance, suggest } from '../../src/text/suggest.js';
 
 describe('editDistance', () => {
   it('counts inserted, deleted and replaced letters', () => {
