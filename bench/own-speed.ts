@@ -3,7 +3,8 @@
 // Arguments: folder, prompt tokens, new tokens, sequences, threads, DRAM budget in bytes (0: what is available)
 
 import { Engine, openModel } from '../src/engine/engine.js';
-import { generate, type PassProgress } from '../src/engine/generate.js';
+import { generate } from '../src/engine/generate.js';
+import type { PassProgress } from '../src/engine/scheduler.js';
 
 const [folder = '', ...counts] = process.argv.slice(2);
 const [promptTokens = 256, newTokens = 16, sequences = 1, threads = 2, budget = 0] = counts.map(Number);

@@ -52,6 +52,7 @@ export const ERROR_CODES = {
   DOWNLOAD_FAILED: { exitStatus: 8, meaning: 'a model cannot be downloaded, or arrives damaged' },
   NO_DEVICE: { exitStatus: 9, meaning: 'the requested device is not present or not usable' },
   DEVICE_FAILED: { exitStatus: 9, meaning: 'a device failed while it was working' },
+  CLOSED: { exitStatus: 9, meaning: 'an engine is used after it was closed' },
   INTERRUPTED: { exitStatus: 130, meaning: 'stopped by Ctrl-C, SIGTERM or SIGHUP' },
 } as const;
 

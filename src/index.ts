@@ -28,16 +28,10 @@ export {
   openModel,
   planFor,
 } from './engine/engine.js';
-export {
-  type GenerationOptions,
-  type GenerationRequest,
-  type GenerationResult,
-  generate,
-  generateEach,
-  type PassProgress,
-  type RequestQueue,
-} from './engine/generate.js';
+export { type GenerationOptions, type GenerationQueue, generate, generateEach } from './engine/generate.js';
+export type { GenerationRequest, GenerationResult } from './engine/request.js';
 export { GREEDY, type SamplingSettings } from './engine/sampler.js';
+export type { PassProgress } from './engine/scheduler.js';
 export { type Score, type ScoreOptions, score, windowCount } from './engine/score.js';
 export { type DownloadProgress, type ResolveOptions, resolveModelFolder } from './hub/model-folder.js';
 export { buildArchitecture, tensorList } from './models/registry.js';

@@ -9,7 +9,8 @@
 import { parseArgs } from 'node:util';
 import { formatRate } from '../../offload/index.js';
 import { describePlacement, Engine } from '../../src/engine/engine.js';
-import { generate, type PassProgress } from '../../src/engine/generate.js';
+import { generate } from '../../src/engine/generate.js';
+import type { PassProgress } from '../../src/engine/scheduler.js';
 import { median, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';
 import { devicesFor, measureRates, requests } from './setting.js';

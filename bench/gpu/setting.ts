@@ -2,7 +2,7 @@
 
 import { type Backend, CpuBackend, CudaBackend, type Memory, MiB, present } from '../../offload/index.js';
 import type { DeviceKind, EngineOptions } from '../../src/engine/engine.js';
-import type { GenerationRequest } from '../../src/engine/generate.js';
+import type { GenerationRequest } from '../../src/engine/request.js';
 import { median } from '../common.js';
 
 export interface Rates {

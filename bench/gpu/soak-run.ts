@@ -12,7 +12,8 @@ import {
   type Workload,
 } from '../../offload/index.js';
 import { Engine, type EngineOptions, type OpenedModel, openModel, planFor } from '../../src/engine/engine.js';
-import { type GenerationRequest, generate } from '../../src/engine/generate.js';
+import { generate } from '../../src/engine/generate.js';
+import type { GenerationRequest } from '../../src/engine/request.js';
 import type { SamplingSettings } from '../../src/engine/sampler.js';
 import { score } from '../../src/engine/score.js';
 import { failingDevice } from '../../test/helpers/failing-device.js';

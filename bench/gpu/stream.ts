@@ -20,7 +20,8 @@ import {
   type TransferTimes,
 } from '../../offload/index.js';
 import { describePlacement, Engine, openModel } from '../../src/engine/engine.js';
-import { generate, type PassProgress } from '../../src/engine/generate.js';
+import { generate } from '../../src/engine/generate.js';
+import type { PassProgress } from '../../src/engine/scheduler.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
 import { measureRates, requests } from './setting.js';
 

@@ -16,8 +16,9 @@ import {
   type EngineOptions,
   planFor,
 } from '../../src/engine/engine.js';
-import { generate, type PassProgress } from '../../src/engine/generate.js';
+import { generate } from '../../src/engine/generate.js';
 import { findAutoBatch } from '../../src/engine/largest-batch.js';
+import type { PassProgress } from '../../src/engine/scheduler.js';
 import { median, percent, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';
 import { devicesFor, measureRates, requests } from './setting.js';

@@ -47,6 +47,8 @@ export interface ModelSpec {
   readonly vocabSize: number;
   /** Longest sequence the positions allow; undefined where nothing limits it. */
   readonly maxContextTokens: number | undefined;
+  /** Rotations of longer sequences depend on their length, and so do their cached keys; undefined where none do. */
+  readonly lengthDependentAfterTokens?: number | undefined;
   /** A sequence that reaches this length is computed again from its start: its cached keys no longer hold. */
   readonly recomputeAtTokens?: number | undefined;
   readonly kvHeads: number;

@@ -124,6 +124,8 @@ export interface Plan {
   /** Tokens that one pass may bring: their hidden states are kept while the layers go by. */
   readonly passTokens: number;
   readonly sequences: number;
+  /** Of the longest sequence, prompt and new tokens. */
+  readonly contextTokens: number;
   /** Tokens in a page of keys and values. */
   readonly pageTokens: number;
   /** Of each device's sequences, in every block. */
@@ -204,6 +206,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     activationType,
     ...choice.sizes,
     sequences: workload.sequences,
+    contextTokens: workload.contextTokens,
     pageTokens: options.pageTokens ?? PAGE_TOKENS,
     nll: workload.output === 'nll',
     readLogits: workload.output === 'logits',

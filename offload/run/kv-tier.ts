@@ -106,8 +106,9 @@ export class StreamedKv implements KvTier {
       if (last) this.#before.set(block, last);
     }
     this.#stored = new Map();
+    const storedBy = new Map<number, number>();
     this.#traffic = microBatches.map((microBatch, index) =>
-      trafficOf(microBatch, microBatches.slice(0, index), this.#pageTokens),
+      trafficOf(microBatch, index, storedBy, this.#pageTokens),
     );
     return microBatches.map((microBatch) => this.#renumbered(microBatch));
   }
@@ -189,23 +190,39 @@ export class StreamedKv implements KvTier {
   }
 }
 
-/** Loads what earlier passes, or micro-batches, have stored of its sequences; stores the pages it writes to. */
-function trafficOf({ slices }: MicroBatch, earlier: readonly MicroBatch[], pageTokens: number): Traffic {
+/**
+ * Loads what earlier passes, or micro-batches, have stored of its sequences; stores the pages it writes to.
+ * @param storedBy by page: the last micro-batch of the pass that stores it; this one's are added
+ */
+function trafficOf(
+  { slices }: MicroBatch,
+  microBatch: number,
+  storedBy: Map<number, number>,
+  pageTokens: number,
+): Traffic {
   const loads: PageRun[] = [];
   const stores: PageRun[] = [];
+  const stored: number[] = [];
   let first = 0;
+  let follows = -1;
   for (const { startPosition, tokens, pages } of slices) {
     const end = pagesFor(startPosition + tokens.length, pageTokens);
     const known = pagesFor(startPosition, pageTokens);
     for (let index = 0; index < end; index++) {
       const hostPage = present(pages[index], 'page');
-      if (index < known) append(loads, hostPage, first + index);
-      if (index >= Math.floor(startPosition / pageTokens)) append(stores, hostPage, first + index);
+      if (index < known) {
+        append(loads, hostPage, first + index);
+        // Sequences share pages, so another one's may be among them.
+        follows = Math.max(follows, storedBy.get(hostPage) ?? -1);
+      }
+      if (index >= Math.floor(startPosition / pageTokens)) {
+        append(stores, hostPage, first + index);
+        stored.push(hostPage);
+      }
     }
     first += end;
   }
-  const mine = new Set(slices.map(({ pages }) => pages[0]));
-  const follows = earlier.findLastIndex((other) => other.slices.some(({ pages }) => mine.has(pages[0])));
+  for (const hostPage of stored) storedBy.set(hostPage, microBatch);
   return { loads, stores, follows: follows < 0 ? undefined : follows };
 }
 

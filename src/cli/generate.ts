@@ -1,8 +1,9 @@
 // `generate`: prompts in, continuations out; once, or in timed cycles.
 
 import { counted, OperatingError } from '../../offload/index.js';
-import { generateEach, type PassProgress } from '../engine/generate.js';
+import { generateEach } from '../engine/generate.js';
 import { isGreedy } from '../engine/sampler.js';
+import type { PassProgress } from '../engine/scheduler.js';
 import { JsonLines } from '../files/json-lines-file.js';
 import { isStdout } from '../files/output-target.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../report/limits.js';

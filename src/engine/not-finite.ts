@@ -7,6 +7,8 @@ import { type Executor, OperatingError, type PassPlaces, placeName } from '../..
 export class Suspect {
   #place: number | undefined;
   #position: number | undefined;
+  /** Its logits were not finite the second time either. */
+  isRepeated = false;
 
   /**
    * @param first of the slice's tokens and of its outputs, in the pass

@@ -16,6 +16,8 @@ export interface Work<S> {
   readonly outputs: readonly number[];
   /** Output `nll`: the token that follows, per output. */
   readonly targets?: readonly number[];
+  /** What this one wrote to the cache is read here, so the two never share a micro-batch. */
+  readonly after?: S;
 }
 
 /** Micro-batches of one pass, and whose outputs they yield, in the order of the pass's results. */
@@ -67,41 +69,74 @@ export function cutPasses<S>(work: readonly Work<S>[], plan: PlannedSizes): Work
   return passes;
 }
 
-/** What a sequence is to take in next: tokens from position `start`, of whose last one the output is wanted. */
+/** What a sequence is to take in next: tokens from position `start`. */
 export interface Feed<S> {
   readonly sequence: S;
   readonly tokens: Int32Array;
   readonly start: number;
   readonly pages: readonly number[];
+  /** Default `last`: of the last token the next one is wanted. */
+  readonly outputs?: 'last' | 'all' | 'none';
+  /** With outputs `all`: the token that follows each of `tokens`. */
+  readonly targets?: Int32Array;
+  /** Default: those up to the last of `tokens`. */
+  readonly knownTokens?: number;
+  /** Its pages are being filled by another sequence, which has to have come so far before this one begins. */
+  readonly after?: { readonly sequence: S; readonly position: number };
 }
 
 /**
  * The work of one pass: as much of the feeds, in their order, as it takes. Pieces end where a micro-batch is full, so
  * that `packPass` fills every one but those that reach the limit of sequences first. A feed that is cut short yields
- * no output; it goes on in a later pass.
+ * no output; it goes on in a later pass. One that waits for a sequence which does not come so far in this pass is left
+ * out.
  */
 export function fillPass<S>(feeds: readonly Feed<S>[], plan: PlannedSizes): Work<S>[] {
   const work: Work<S>[] = [];
   let left = plan.passTokens;
   let [room, places] = [plan.microBatchTokens, plan.microBatchSequences];
-  for (const { sequence, tokens, start, pages } of feeds) {
+  let firstOfMicroBatch = 0;
+  const nextMicroBatch = () => {
+    [room, places] = [plan.microBatchTokens, plan.microBatchSequences];
+    firstOfMicroBatch = work.length;
+  };
+  for (const feed of feeds) {
+    if (left === 0) break;
+    const { sequence, tokens, start, pages, after, knownTokens = start + tokens.length } = feed;
+    if (after) {
+      if (reachedBy(work, after.sequence) < after.position) continue;
+      if (work.slice(firstOfMicroBatch).some((item) => item.sequence === after.sequence)) nextMicroBatch();
+    }
     for (let first = 0; first < tokens.length && left > 0; ) {
-      if (room === 0 || places === 0) [room, places] = [plan.microBatchTokens, plan.microBatchSequences];
+      if (room === 0 || places === 0) nextMicroBatch();
       const piece = tokens.subarray(first, first + Math.min(left, room));
-      const slice = {
-        startPosition: start + first,
-        tokens: piece,
-        knownTokens: start + tokens.length,
-        pages,
-      };
-      first += piece.length;
-      work.push({ sequence, slice, outputs: first === tokens.length ? [piece.length - 1] : [] });
+      const end = first + piece.length;
+      work.push({
+        sequence,
+        slice: { startPosition: start + first, tokens: piece, knownTokens, pages },
+        outputs: outputsOf(feed, first, end),
+        ...(feed.targets ? { targets: [...feed.targets.subarray(first, end)] } : {}),
+        ...(after ? { after: after.sequence } : {}),
+      });
+      first = end;
       left -= piece.length;
       room -= piece.length;
       places--;
     }
   }
   return work;
+}
+
+/** Positions that a sequence has taken in when this work is done; 0 where it has none. */
+function reachedBy<S>(work: readonly Work<S>[], sequence: S): number {
+  const slice = work.findLast((item) => item.sequence === sequence)?.slice;
+  return slice ? slice.startPosition + slice.tokens.length : 0;
+}
+
+/** Of the feed's tokens from `first` to `end`, by their place in the piece. */
+function outputsOf<S>({ outputs = 'last', tokens }: Feed<S>, first: number, end: number): number[] {
+  if (outputs === 'all') return Array.from({ length: end - first }, (_, index) => index);
+  return outputs === 'last' && end === tokens.length ? [end - first - 1] : [];
 }
 
 /**
@@ -125,16 +160,21 @@ export function passesToFeed(feedTokens: readonly number[], plan: PlannedSizes):
   });
 }
 
-/**
- * Packs a pass's work into micro-batches, first come first packed; two pieces of a sequence never share one.
- * @param sampling how the token of an output is drawn; absent: the likeliest
- * @param isWatched it is to be noted where the sequence ceases to be finite
- */
+/** What a pass is to yield of its sequences, beside the likeliest tokens. */
+export interface PassWishes<S> {
+  /** How the token of an output is drawn; absent: the likeliest. */
+  readonly sampling?: ((sequence: S) => SamplingRow) | undefined;
+  /** It is to be noted where the sequence ceases to be finite. */
+  readonly isWatched?: ((sequence: S) => boolean) | undefined;
+  /** How likely its tokens are is wanted. */
+  readonly wantsLogProbs?: ((sequence: S) => boolean) | undefined;
+}
+
+/** Packs a pass's work into micro-batches, first come first packed; two pieces of a sequence never share one. */
 export function packPass<S>(
   work: readonly Work<S>[],
   plan: PlannedSizes,
-  sampling?: (sequence: S) => SamplingRow,
-  isWatched?: (sequence: S) => boolean,
+  wishes: PassWishes<S> = {},
 ): PackedPass<S> {
   const groups: Work<S>[][] = [];
   let tokens = Number.POSITIVE_INFINITY;
@@ -144,7 +184,7 @@ export function packPass<S>(
       !group ||
       tokens + item.slice.tokens.length > plan.microBatchTokens ||
       group.length >= plan.microBatchSequences ||
-      group.some(({ sequence }) => sequence === item.sequence);
+      group.some(({ sequence }) => sequence === item.sequence || sequence === item.after);
     if (full) {
       groups.push([item]);
       tokens = item.slice.tokens.length;
@@ -155,11 +195,15 @@ export function packPass<S>(
   }
   return {
     microBatches: groups.map((group) => ({
-      ...toMicroBatch(group, sampling),
-      ...(isWatched && group.some(({ sequence }) => isWatched(sequence)) ? { watched: true } : {}),
+      ...toMicroBatch(group, wishes.sampling),
+      ...(isWished(group, wishes.isWatched) ? { watched: true } : {}),
     })),
     outputsOf: work.flatMap(({ sequence, outputs }) => outputs.map(() => sequence)),
   };
+}
+
+function isWished<S>(group: readonly Work<S>[], wish: ((sequence: S) => boolean) | undefined): boolean {
+  return wish !== undefined && group.some(({ sequence }) => wish(sequence));
 }
 
 function toMicroBatch<S>(

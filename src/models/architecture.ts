@@ -36,6 +36,7 @@ export interface ArchitectureModel {
   readonly maxContextTokens: number | undefined;
   /** See ModelSpec. */
   readonly recomputeAtTokens?: number | undefined;
+  readonly lengthDependentAfterTokens?: number | undefined;
   readonly kvHeads: number;
   readonly headDim: number;
   readonly blockCount: number;

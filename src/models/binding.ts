@@ -43,6 +43,7 @@ export function bindModel(architecture: ArchitectureModel, checkpoint: Checkpoin
     vocabSize: architecture.vocabSize,
     maxContextTokens: architecture.maxContextTokens,
     recomputeAtTokens: architecture.recomputeAtTokens,
+    lengthDependentAfterTokens: architecture.lengthDependentAfterTokens,
     kvHeads: architecture.kvHeads,
     headDim: architecture.headDim,
     tables,

@@ -49,6 +49,7 @@ function build(config: ConfigReader): ArchitectureModel {
     vocabSize: V,
     maxContextTokens: rope?.contextTokens, // ALiBi has no positions to run out of
     recomputeAtTokens: rope?.recomputeAtTokens,
+    lengthDependentAfterTokens: rope?.lengthDependentAfterTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount: config.count(['num_hidden_layers', 'n_layer']),

@@ -47,6 +47,7 @@ function build(config: ConfigReader): ArchitectureModel {
     vocabSize: V,
     maxContextTokens: Math.min(full.contextTokens, sliding.contextTokens),
     recomputeAtTokens: full.recomputeAtTokens,
+    lengthDependentAfterTokens: full.lengthDependentAfterTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount,

@@ -30,6 +30,7 @@ function build(config: ConfigReader): ArchitectureModel {
     vocabSize: V,
     maxContextTokens: rope.contextTokens,
     recomputeAtTokens: rope.recomputeAtTokens,
+    lengthDependentAfterTokens: rope.lengthDependentAfterTokens,
     kvHeads: nHeads,
     headDim: D,
     blockCount: config.count(['num_hidden_layers']),

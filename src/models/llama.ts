@@ -66,6 +66,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     vocabSize: V,
     maxContextTokens: rope.contextTokens,
     recomputeAtTokens: rope.recomputeAtTokens,
+    lengthDependentAfterTokens: rope.lengthDependentAfterTokens,
     kvHeads: nKv,
     headDim: D,
     blockCount,

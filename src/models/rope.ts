@@ -12,6 +12,8 @@ export interface Rope {
   readonly contextTokens: number;
   /** As in ModelSpec. */
   readonly recomputeAtTokens?: number | undefined;
+  /** See ModelSpec. */
+  readonly lengthDependentAfterTokens?: number | undefined;
 }
 
 /** What the forward needs to know beside the frequencies. */
@@ -89,6 +91,7 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
       firstLength === undefined ? { scale } : { scale, byLength: { pairs: frequencies.length, firstLength } },
     contextTokens: scaled.contextTokens,
     recomputeAtTokens: scaled.recomputeAtTokens,
+    lengthDependentAfterTokens: firstLength,
   };
 }
 

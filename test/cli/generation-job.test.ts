@@ -14,7 +14,7 @@ import type { Prompt } from '../../src/cli/generation/prompts.js';
 import { RequestFeed } from '../../src/cli/generation/request-feed.js';
 import type { GenerateOptions } from '../../src/cli/options/generate-options.js';
 import { openModel } from '../../src/engine/engine.js';
-import type { GenerationRequest } from '../../src/engine/generate.js';
+import type { GenerationRequest } from '../../src/engine/request.js';
 import { GREEDY } from '../../src/engine/sampler.js';
 import { modelFolder } from '../helpers/fixtures.js';
 

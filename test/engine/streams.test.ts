@@ -14,12 +14,9 @@ import {
   Trace,
 } from '../../offload/index.js';
 import { Engine, openModel } from '../../src/engine/engine.js';
-import {
-  type GenerationRequest,
-  type GenerationResult,
-  generate,
-  type PassProgress,
-} from '../../src/engine/generate.js';
+import { generate } from '../../src/engine/generate.js';
+import type { GenerationRequest, GenerationResult } from '../../src/engine/request.js';
+import type { PassProgress } from '../../src/engine/scheduler.js';
 import { JsonLinesFile } from '../../src/files/json-lines-file.js';
 import { failingDevice } from '../helpers/failing-device.js';
 import { modelFolder } from '../helpers/fixtures.js';

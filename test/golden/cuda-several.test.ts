@@ -4,7 +4,8 @@
 import { describe, expect, it } from 'vitest';
 import { CudaBackend, Executor, GiB, makeTransfer, OperatingError, Trace } from '../../offload/index.js';
 import { Engine, openModel } from '../../src/engine/engine.js';
-import { type GenerationResult, generate } from '../../src/engine/generate.js';
+import { generate } from '../../src/engine/generate.js';
+import type { GenerationResult } from '../../src/engine/request.js';
 import { failingDevice } from '../helpers/failing-device.js';
 import { HAS_NCCL, HAS_TWO_GPUS } from '../native/cuda-device.js';
 import { fixtureFolder, generateFixture, type Placement, readGolden } from './run-model.js';

@@ -18,8 +18,9 @@ import {
   type Workload,
 } from '../../offload/index.js';
 import { type DeviceKind, Engine, openModel, planFor } from '../../src/engine/engine.js';
-import { type GenerationResult, generate } from '../../src/engine/generate.js';
+import { generate } from '../../src/engine/generate.js';
 import { cutPasses, cutSequence, packPass } from '../../src/engine/packing.js';
+import type { GenerationResult } from '../../src/engine/request.js';
 import { type Score, score, windowCount } from '../../src/engine/score.js';
 
 export interface Golden {

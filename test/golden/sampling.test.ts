@@ -3,7 +3,8 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { GiB } from '../../offload/index.js';
 import { Engine, openModel } from '../../src/engine/engine.js';
-import { type GenerationRequest, type GenerationResult, generate } from '../../src/engine/generate.js';
+import { generate } from '../../src/engine/generate.js';
+import type { GenerationRequest, GenerationResult } from '../../src/engine/request.js';
 import { GREEDY, type SamplingSettings } from '../../src/engine/sampler.js';
 import { StoppingStream } from '../../src/text/stop-strings.js';
 import { TextStream } from '../../src/text/text-decoder.js';

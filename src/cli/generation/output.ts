@@ -1,7 +1,7 @@
 // Where generated tokens go: streamed as text, printed prompt by prompt, or written as JSON lines.
 
 import type { OperatingError } from '../../../offload/index.js';
-import type { GenerationResult } from '../../engine/generate.js';
+import type { GenerationResult } from '../../engine/request.js';
 import type { JsonLines } from '../../files/json-lines-file.js';
 import { promptEnd, StoppingStream } from '../../text/stop-strings.js';
 import { TextStream } from '../../text/text-decoder.js';

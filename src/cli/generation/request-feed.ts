@@ -1,7 +1,8 @@
 // The texts of a job as requests: encoded a few ahead of those that are being made, and forgotten when they are done.
 
 import { assert, present } from '../../../offload/index.js';
-import type { GenerationRequest, RequestQueue } from '../../engine/generate.js';
+import type { GenerationQueue } from '../../engine/generate.js';
+import type { GenerationRequest } from '../../engine/request.js';
 import { isGreedy } from '../../engine/sampler.js';
 import { promptEnd, StoppingStream } from '../../text/stop-strings.js';
 import { TextStream } from '../../text/text-decoder.js';
@@ -9,7 +10,7 @@ import type { GenerateOptions } from '../options/generate-options.js';
 import { type Job, samplingOf } from './job.js';
 import type { EncodedPrompt } from './prompts.js';
 
-export class RequestFeed implements RequestQueue {
+export class RequestFeed implements GenerationQueue {
   readonly length: number;
   readonly #job: Job;
   readonly #options: GenerateOptions;

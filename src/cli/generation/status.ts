@@ -1,7 +1,7 @@
 // How far a generation is, in a few words: texts done, rate, and how long the rest may take.
 
 import { counted } from '../../../offload/index.js';
-import type { PassProgress } from '../../engine/generate.js';
+import type { PassProgress } from '../../engine/scheduler.js';
 
 export interface GenerationStatus {
   /** For every new token. */

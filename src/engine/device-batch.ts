@@ -1,0 +1,301 @@
+// The sequences that one device works on: each joins where another has left, takes its prompt in, and goes on token by token.
+
+import { assert, type Executor, NO_TOKEN, type PassResult, pagesFor, present } from '../../offload/index.js';
+import { type Feed, fillPass, type PackedPass, packPass, passesToFeed, type Work } from './packing.js';
+import { type Page, PageCache } from './page-cache.js';
+import { isScoring, type LengthRules, type Sequence } from './sequence.js';
+
+/** A device's part of a pass. */
+export interface DeviceWork extends PackedPass<Sequence> {
+  readonly work: readonly Work<Sequence>[];
+}
+
+export class DeviceBatch {
+  readonly #executor: Executor;
+  /** Sequences that it works on at once, at most. */
+  readonly capacity: number;
+  readonly #cache: PageCache;
+  /** In the order in which they came here. */
+  #alive: Sequence[] = [];
+  /** Who fills a page that others share already. */
+  readonly #writers = new Map<Page, Sequence>();
+
+  /** @param batchSize sequences at once, where the plan has room for more */
+  constructor(executor: Executor, batchSize: number) {
+    const { plan } = executor;
+    this.#executor = executor;
+    this.capacity = Math.min(batchSize, plan.sequences);
+    this.#cache = new PageCache(plan.kvPages, plan.pageTokens);
+  }
+
+  get alive(): readonly Sequence[] {
+    return this.#alive;
+  }
+
+  /** Pages that no sequence holds. */
+  get freePages(): number {
+    return this.#cache.freePages;
+  }
+
+  /**
+   * Takes a sequence in if there are pages now for what is known of it, and one for each that may need another in the
+   * next pass. Pages of a beginning that is in the cache already are shared.
+   */
+  admit(sequence: Sequence): boolean {
+    if (this.#alive.length >= this.capacity) return false;
+    const shared = this.#share(sequence);
+    const most = this.#pagesFor(sequence.mostTokens);
+    const needed = Math.min(most, this.#pagesFor(sequence.knownTokens) + 1) - shared.length;
+    const growing = this.#alive.filter(
+      (other) => other.pages.length < this.#pagesFor(other.mostTokens),
+    ).length;
+    if (!this.#cache.canTake(needed + growing)) {
+      this.#cache.release(shared);
+      return false;
+    }
+    this.#alive.push(sequence);
+    this.#hold(sequence, shared);
+    this.#grow(sequence);
+    return true;
+  }
+
+  /** What comes next: a token of each sequence that goes on, and as much of the newcomers' prompts as there is room for. */
+  nextWork(): DeviceWork {
+    const { plan } = this.#executor;
+    const work = fillPass(this.#feeds(), plan);
+    const has = (wish: (sequence: Sequence) => boolean) =>
+      work.some(({ sequence }) => wish(sequence)) ? wish : undefined;
+    const packed = packPass(work, plan, {
+      sampling: has(({ draws }) => draws) && ((sequence) => sequence.draw()),
+      isWatched: has(({ suspect }) => suspect !== undefined),
+      wantsLogProbs: has(({ wantsLogProbs }) => wantsLogProbs),
+    });
+    return { work, ...packed };
+  }
+
+  /**
+   * Sees to it that every sequence has pages for what it is fed next. Where there are none, those that came last leave
+   * with what they have: they are returned, and are computed again when they come back.
+   */
+  makeRoom(): Sequence[] {
+    for (const sequence of this.#alive) this.#begin(sequence);
+    const missing = this.#alive.reduce((sum, sequence) => sum + this.#missingPages(sequence), 0);
+    if (missing === 0) return [];
+    if (this.#cache.canTake(missing)) {
+      for (const sequence of this.#alive) this.#grow(sequence);
+      return [];
+    }
+    const preempted: Sequence[] = [];
+    for (const sequence of this.#alive.toSorted((a, b) => a.arrival - b.arrival)) {
+      while (this.#alive.includes(sequence) && !this.#grow(sequence)) {
+        const last = this.#alive.reduce((youngest, one) => (one.arrival > youngest.arrival ? one : youngest));
+        this.#leave(last);
+        preempted.push(last);
+      }
+    }
+    // Whoever shared what another was still to write looks for it again.
+    return this.#alive.some((sequence) => this.#isStranded(sequence))
+      ? [...preempted, ...this.makeRoom()]
+      : preempted;
+  }
+
+  /** Enters what the pass yielded. */
+  take({ work, outputsOf }: DeviceWork, { tokens, nll, places }: PassResult): void {
+    for (const { sequence, slice } of work) sequence.fedTokens = slice.startPosition + slice.tokens.length;
+    const suspects = new Set(work.flatMap(({ sequence }) => (sequence.suspect ? [sequence] : [])));
+    if (places) noteSuspects(work, places);
+    outputsOf.forEach((sequence, index) => {
+      const scored = isScoring(sequence.request);
+      if (sequence.finishReason !== undefined) return;
+      if (suspects.has(sequence)) {
+        const isRepeated = scored ? !Number.isFinite(nll[index]) : tokens[index] === NO_TOKEN;
+        if (isRepeated) present(sequence.suspect, 'suspect').isRepeated = true;
+      } else if (sequence.suspect) {
+        // An earlier output of this pass has made it one.
+      } else if (scored) sequence.acceptLikelihood(present(nll[index], 'a likelihood per output'));
+      else sequence.accept(present(tokens[index], 'a token per output'), undefined);
+    });
+    for (const sequence of new Set(work.map((item) => item.sequence))) this.#settle(sequence, suspects);
+  }
+
+  /** Those that have ended leave; their pages are free, and those that others may share stay known. */
+  sweep(): Sequence[] {
+    const ended = this.#alive.filter(({ finishReason }) => finishReason !== undefined);
+    for (const sequence of ended) this.#leave(sequence);
+    return ended;
+  }
+
+  /** Passes that the sequences here need at most, if no others join; undefined where some may have to leave and come back. */
+  passesLeft(): number | undefined {
+    const { plan, model } = this.#executor;
+    const missing = (sequence: Sequence) => this.#pagesFor(sequence.mostTokens) - sequence.pages.length;
+    const missingPages = this.#alive.reduce((sum, sequence) => sum + missing(sequence), 0);
+    if (!this.#cache.canTake(missingPages)) return undefined;
+    const feeds = this.#feeds();
+    const fed = passesToFeed(
+      feeds.map(({ tokens }) => tokens.length),
+      plan,
+    );
+    const { recomputeAtTokens: again = Number.POSITIVE_INFINITY } = model;
+    const roomPerPass = Math.max(1, plan.passTokens - feeds.length);
+    let [longest, extra] = [0, 0];
+    feeds.forEach(({ sequence }, index) => {
+      const { knownTokens, wanted, newTokens } = sequence;
+      const left = Math.max(1, wanted.maxNewTokens - newTokens.length);
+      longest = Math.max(longest, (fed[index] ?? 0) + left - 1);
+      // Whoever outgrows the length is taken in again from its start, which may keep others waiting.
+      if (knownTokens < again && knownTokens + left > again) extra += Math.ceil(again / roomPerPass) + 1;
+    });
+    return longest + extra;
+  }
+
+  /** Sequences that go on with one token come first: nobody waits for the prompts of newcomers. */
+  #feeds(): Feed<Sequence>[] {
+    const feeds = this.#alive.map((sequence) => this.#feedOf(sequence));
+    const goesOn = ({ tokens, after }: Feed<Sequence>) => tokens.length === 1 && !after;
+    return [...feeds.filter(goesOn), ...feeds.filter((feed) => !goesOn(feed))];
+  }
+
+  #feedOf(sequence: Sequence): Feed<Sequence> {
+    const feed = sequence.feed(this.#lengthRules);
+    const last = sequence.pages[sequence.sharedPages - 1];
+    if (!last || last.isWritten) return feed;
+    const writer = present(this.#writers.get(last), 'writer of a page');
+    return { ...feed, after: { sequence: writer, position: sequence.sharedPages * this.#cache.pageTokens } };
+  }
+
+  /** After a pass that it took part in. */
+  #settle(sequence: Sequence, suspects: ReadonlySet<Sequence>): void {
+    this.#noteWritten(sequence);
+    if (sequence.finishReason !== undefined) return;
+    const { suspect, fedTokens, knownTokens } = sequence;
+    if (suspect && suspects.has(sequence)) {
+      if (fedTokens === knownTokens) {
+        sequence.fail(suspect.error(sequence.unknown, suspect.isRepeated, this.#executor));
+      }
+      return;
+    }
+    // What it wrote may be shared by others, and is not to be written again.
+    if (suspect || knownTokens === this.#lengthRules.recomputeAtTokens) this.#restart(sequence);
+  }
+
+  /** Pages that are full now hold what they are known by. */
+  #noteWritten(sequence: Sequence): void {
+    const { pages, fedTokens, sharedPages } = sequence;
+    const full = Math.floor(fedTokens / this.#cache.pageTokens);
+    for (let index = full - 1; index >= sharedPages; index--) {
+      const page = present(pages[index], 'page');
+      if (page.isWritten) break;
+      page.isWritten = true;
+      this.#writers.delete(page);
+    }
+    this.#publish(sequence, full);
+  }
+
+  /** Makes the first `count` pages known to others, unless their keys are of this sequence alone. */
+  #publish(sequence: Sequence, count: number): void {
+    if (!this.#isShareable(sequence)) return;
+    const { pages, publishedPages } = sequence;
+    const { pageTokens } = this.#cache;
+    for (let index = Math.max(publishedPages, sequence.sharedPages); index < count; index++) {
+      const page = present(pages[index], 'page');
+      const tokens = sequence.tokensBetween(index * pageTokens, (index + 1) * pageTokens);
+      this.#cache.publish(page, pages[index - 1], tokens);
+      if (!page.isWritten) this.#writers.set(page, sequence);
+    }
+    sequence.publishedPages = Math.max(publishedPages, count);
+  }
+
+  /** A suspect shares nothing, as it may be a shared page that is wrong. */
+  #isShareable({ suspect, knownTokens, request }: Sequence): boolean {
+    const { lengthDependentAfterTokens: most = Number.POSITIVE_INFINITY } = this.#lengthRules;
+    // Of scored tokens every likelihood is wanted, so all of them are computed.
+    return !suspect && knownTokens <= most && !isScoring(request);
+  }
+
+  #share(sequence: Sequence): Page[] {
+    if (!this.#isShareable(sequence)) return [];
+    return this.#cache.share(sequence.tokensBetween(0, sequence.knownTokens));
+  }
+
+  /** Finds the pages that a sequence begins with, where it has none or lost them. */
+  #begin(sequence: Sequence): void {
+    if (this.#isStranded(sequence)) this.#restart(sequence);
+    if (sequence.pages.length === 0) this.#hold(sequence, this.#share(sequence));
+  }
+
+  /** It waits for pages that nobody writes any more. Pages are written in order, so the last one tells. */
+  #isStranded({ pages, sharedPages }: Sequence): boolean {
+    const waits = sharedPages > 0 && !present(pages[sharedPages - 1], 'page').isWritten;
+    return waits && pages.slice(0, sharedPages).some(({ isAbandoned }) => isAbandoned);
+  }
+
+  /** A sequence without pages begins with these. */
+  #hold(sequence: Sequence, shared: readonly Page[]): void {
+    assert(sequence.pages.length === 0, 'a sequence begins without pages');
+    sequence.pages = [...shared];
+    sequence.pageNumbers = shared.map(({ number }) => number);
+    sequence.sharedPages = shared.length;
+    sequence.publishedPages = shared.length;
+    sequence.fedTokens = shared.length * this.#cache.pageTokens;
+  }
+
+  /** False where there are no pages for all that is known of it. */
+  #grow(sequence: Sequence): boolean {
+    const missing = this.#missingPages(sequence);
+    if (missing === 0) return true;
+    if (!this.#cache.canTake(missing)) return false;
+    for (let index = 0; index < missing; index++) {
+      const page = this.#cache.take();
+      sequence.pages.push(page);
+      sequence.pageNumbers.push(page.number);
+    }
+    // Others that begin alike need not wait until these are written to know of them.
+    this.#publish(sequence, Math.floor(sequence.knownTokens / this.#cache.pageTokens));
+    return true;
+  }
+
+  #missingPages({ knownTokens, pages }: Sequence): number {
+    return Math.max(0, this.#pagesFor(knownTokens) - pages.length);
+  }
+
+  #restart(sequence: Sequence): void {
+    this.#giveBack(sequence);
+    sequence.fedTokens = 0;
+  }
+
+  #leave(sequence: Sequence): void {
+    this.#restart(sequence);
+    this.#alive = this.#alive.filter((other) => other !== sequence);
+  }
+
+  #giveBack(sequence: Sequence): void {
+    for (const page of sequence.pages.slice(sequence.sharedPages)) {
+      if (page.isWritten) continue;
+      this.#cache.abandon(page);
+      this.#writers.delete(page);
+    }
+    this.#cache.release(sequence.pages);
+    sequence.pages = [];
+    sequence.pageNumbers = [];
+    sequence.sharedPages = 0;
+    sequence.publishedPages = 0;
+  }
+
+  get #lengthRules(): LengthRules {
+    return this.#executor.model;
+  }
+
+  #pagesFor(tokens: number): number {
+    return pagesFor(tokens, this.#cache.pageTokens);
+  }
+}
+
+function noteSuspects(work: readonly Work<Sequence>[], places: NonNullable<PassResult['places']>): void {
+  const next = { token: 0, output: 0 };
+  for (const { sequence, slice, outputs } of work) {
+    sequence.suspect?.note(places, next, slice.tokens.length, outputs.length, slice.startPosition);
+    next.token += slice.tokens.length;
+    next.output += outputs.length;
+  }
+}

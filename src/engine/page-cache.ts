@@ -1,0 +1,141 @@
+// A device's pages of keys and values: taken as sequences grow, shared by those that begin alike, kept until room is wanted.
+
+import { assert, present } from '../../offload/index.js';
+
+/** A page that somebody holds, or whose content is still known. */
+export interface Page {
+  /** The same in every decoder block. */
+  readonly number: number;
+  /** How many sequences that hold it. */
+  holders: number;
+  /** What it can be found by: the page before it and its tokens; undefined for a page that nobody may share. */
+  key: string | undefined;
+  /** Tells contents apart, where a number is used again; pages that follow are found by it. */
+  contentId: number;
+  /** False while the sequence that found no such page still computes it. */
+  isWritten: boolean;
+  /** Whoever was to write it has left: those that share it look for another. */
+  isAbandoned: boolean;
+}
+
+/** What comes before a sequence's first page. */
+const NO_PAGE = 0;
+
+/**
+ * Pages are equal runs of `pageTokens` positions. A full page is known by its tokens and all that come before them, so that
+ * sequences with the same beginning hold the same pages. Nobody writes to a page that is full, so none is ever copied.
+ */
+export class PageCache {
+  readonly pageCount: number;
+  readonly pageTokens: number;
+  /** Numbers of pages without any content. */
+  readonly #empty: number[];
+  readonly #byKey = new Map<string, Page>();
+  /** Known pages that nobody holds; the first is given up first. */
+  readonly #unheld = new Set<Page>();
+  #lastContentId = NO_PAGE;
+
+  constructor(pageCount: number, pageTokens: number) {
+    this.pageCount = pageCount;
+    this.pageTokens = pageTokens;
+    this.#empty = Array.from({ length: pageCount }, (_, index) => pageCount - 1 - index);
+  }
+
+  /** Pages that nobody holds. */
+  get freePages(): number {
+    return this.#empty.length + this.#unheld.size;
+  }
+
+  /**
+   * The known pages that `tokens` begin with, held once more for the caller. At least one token is left over, as
+   * something has to be computed for the next.
+   */
+  share(tokens: Int32Array): Page[] {
+    const pages: Page[] = [];
+    let before = NO_PAGE;
+    for (let end = this.pageTokens; end < tokens.length; end += this.pageTokens) {
+      const page = this.#byKey.get(keyOf(before, tokens.subarray(end - this.pageTokens, end)));
+      if (!page) break;
+      pages.push(page);
+      before = page.contentId;
+    }
+    for (const page of pages) this.#hold(page);
+    return pages;
+  }
+
+  canTake(pages: number): boolean {
+    return pages <= this.freePages;
+  }
+
+  /** A page for the caller alone; known ones that nobody holds are given up for it. Ask `canTake` first. */
+  take(): Page {
+    const number = this.#empty.pop() ?? this.#giveUp();
+    return {
+      number,
+      holders: 1,
+      key: undefined,
+      contentId: ++this.#lastContentId,
+      isWritten: false,
+      isAbandoned: false,
+    };
+  }
+
+  /**
+   * Makes a page known by its tokens: all of a full page's, after those of `before`. Another page of the same content
+   * stays the one that is found.
+   */
+  publish(page: Page, before: Page | undefined, tokens: Int32Array): void {
+    assert(tokens.length === this.pageTokens, 'a page that is known is full');
+    if (page.key !== undefined) return;
+    const key = keyOf(before?.contentId ?? NO_PAGE, tokens);
+    const found = this.#byKey.get(key);
+    if (found) {
+      page.contentId = found.contentId;
+      return;
+    }
+    page.key = key;
+    this.#byKey.set(key, page);
+  }
+
+  /** What its holders have said of it does not hold any more: nobody else is to find it. */
+  abandon(page: Page): void {
+    page.isAbandoned = true;
+    this.#forget(page);
+  }
+
+  /** Gives back what a sequence held, in its order. The end is given up before the beginning, which more may share. */
+  release(pages: readonly Page[]): void {
+    for (const page of pages.toReversed()) {
+      assert(page.holders > 0, 'a page is given back once by each holder');
+      if (--page.holders > 0) continue;
+      if (page.key !== undefined && page.isWritten) this.#unheld.add(page);
+      else {
+        this.#forget(page);
+        this.#empty.push(page.number);
+      }
+    }
+    assert(this.freePages <= this.pageCount, 'pages are given back once');
+  }
+
+  #hold(page: Page): void {
+    page.holders++;
+    this.#unheld.delete(page);
+  }
+
+  #giveUp(): number {
+    const [page] = this.#unheld;
+    const given = present(page, 'free page');
+    this.#unheld.delete(given);
+    this.#forget(given);
+    return given.number;
+  }
+
+  #forget(page: Page): void {
+    if (page.key !== undefined && this.#byKey.get(page.key) === page) this.#byKey.delete(page.key);
+    page.key = undefined;
+  }
+}
+
+function keyOf(before: number, tokens: Int32Array): string {
+  return `${before} ${tokens.join(' ')}`;
+}

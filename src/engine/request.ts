@@ -1,0 +1,62 @@
+// What an engine is asked for, and what it answers: a continuation of a prompt, or how likely given tokens are.
+
+import type { OperatingError } from '../../offload/index.js';
+import type { SamplingSettings } from './sampler.js';
+
+export interface GenerationRequest {
+  /** Identifies the prompt in results and sentences, and in what is random unless `randomIndex` does. */
+  readonly index: number;
+  readonly randomIndex?: number;
+  /** Which of a prompt's continuations this is; 0 where there is one. */
+  readonly sample?: number;
+  /** At least one. */
+  readonly promptTokens: Int32Array;
+  /** Absent: the likeliest token at every step. A repetition penalty must have been planned for (`history`). */
+  readonly sampling?: SamplingSettings;
+  /** At least one; default: that of the options. */
+  readonly maxNewTokens?: number;
+  /** It ends after one of these, which is not part of its result; default: those of the options. */
+  readonly stopTokens?: ReadonlySet<number>;
+  /** Told of each new token: true ends it, and the token stays part of its result. */
+  readonly stopsAfter?: (token: number) => boolean;
+  /** How likely each new token was is wanted. */
+  readonly logProbs?: boolean;
+}
+
+/** Tokens whose likelihoods are wanted, each after all that come before it; of an engine that was planned for output `nll`. */
+export interface ScoringRequest {
+  readonly index: number;
+  /** At least two; the first is only given. */
+  readonly scoredTokens: Int32Array;
+  /** Of the first one in the text that it is part of, for sentences; default 0. */
+  readonly firstPosition?: number;
+}
+
+export type EngineRequest = GenerationRequest | ScoringRequest;
+
+/** `error`: no further token can be told, and `problem` says why. `cancelled`: whoever asked wants no more. */
+export type FinishReason = 'stop' | 'length' | 'cancelled' | 'error';
+
+export interface GenerationResult {
+  readonly index: number;
+  readonly sample: number;
+  /** With the one that completed a stop string, without a stop token. */
+  readonly tokens: readonly number[];
+  /**
+   * Where they were asked for, of each token: the logarithm of its probability by the model itself, before temperature
+   * and penalties. For scored tokens: of all but the first.
+   */
+  readonly logProbs?: readonly number[];
+  readonly finishReason: FinishReason;
+  readonly problem?: OperatingError;
+}
+
+/** Whoever asked is told of what becomes of it. Functions return at once and throw nothing. */
+export interface RequestListener {
+  /** Each new token as it is known. */
+  onToken?(token: number, logProb: number | undefined): void;
+  /** Once, unless the whole engine fails. */
+  onFinished?(result: GenerationResult): void;
+  /** Once, instead: nothing can be computed any more. */
+  onFailed?(error: unknown): void;
+}

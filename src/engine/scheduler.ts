@@ -1,0 +1,312 @@
+// Keeps requests going on all devices: admits them between passes, runs passes while there are any, and tells who asked.
+
+import { assert, type Executor, OperatingError, present } from '../../offload/index.js';
+import { DeviceBatch, type DeviceWork } from './device-batch.js';
+import type { EngineRequest, RequestListener } from './request.js';
+import { requestProblem } from './request-problem.js';
+import { isScoring, Sequence, type Wanted } from './sequence.js';
+import { Submission } from './submission.js';
+
+/** Requests that are made when there is room for them. */
+export interface RequestQueue {
+  readonly length: number;
+  /** The next one, `length` times. */
+  next(): Promise<QueuedRequest>;
+}
+
+export interface QueuedRequest {
+  readonly request: EngineRequest;
+  readonly listener: RequestListener;
+}
+
+export interface SchedulerOptions {
+  /** Sequences that each device works on at once; default as many as the plan has room for. */
+  readonly batchSize?: number;
+  /** For requests that do not say it. */
+  readonly maxNewTokens?: number;
+  readonly stopTokens?: ReadonlySet<number>;
+  /** These and no others: so it is known when the last pass comes. */
+  readonly queue?: RequestQueue;
+  readonly signal?: AbortSignal | undefined;
+  /** After each pass. */
+  readonly onPass?: ((pass: PassProgress) => void) | undefined;
+}
+
+export interface PassProgress {
+  /** `mixed`: prompts of newcomers beside new tokens of others. */
+  readonly phase: 'prefill' | 'decode' | 'mixed';
+  readonly tokens: number;
+  /** How often each layer's weights were read by compute, on all devices together. */
+  readonly microBatches: number;
+  /** With tokens in this pass, on all devices together, */
+  readonly sequences: number;
+  /** of so many that could have had some. */
+  readonly capacity: number;
+  /** Requests that nobody had begun when the pass was made. */
+  readonly waitingPrompts: number;
+  readonly finishedPrompts: number;
+  readonly totalPrompts: number;
+  /** Of those that are finished, and of those under way as if each became as long as it may. */
+  readonly doneShare: number;
+}
+
+const NO_STOPS: ReadonlySet<number> = new Set();
+
+/**
+ * Lives as long as its executor may: it begins to fetch layers with the first request, keeps the buffers full while it has
+ * nothing to do, and ends with `close`. A request that was submitted begins in the next pass that has room for it, in the
+ * order in which requests came.
+ */
+export class Scheduler {
+  readonly #executor: Executor;
+  readonly #options: SchedulerOptions;
+  readonly #batches: readonly DeviceBatch[];
+  /** In the order in which they begin. Those that had to make room for others come first. */
+  #waiting: Sequence[] = [];
+  /** Requests that the queue has given. */
+  #taken = 0;
+  #arrivals = 0;
+  #finished = 0;
+  #running: Promise<void> | undefined;
+  #inSession = false;
+  /** Nothing can be computed any more, and why. */
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(executor: Executor, options: SchedulerOptions = {}) {
+    const { batchSize = executor.plan.sequences } = options;
+    this.#executor = executor;
+    this.#options = options;
+    this.#batches = Array.from({ length: executor.deviceCount }, () => new DeviceBatch(executor, batchSize));
+  }
+
+  /** Pages of keys and values that no sequence holds, by device. */
+  get freePages(): readonly number[] {
+    return this.#batches.map(({ freePages }) => freePages);
+  }
+
+  /** Requests that have not ended. */
+  get openRequests(): number {
+    return this.#unbegun + this.#alive.length;
+  }
+
+  /** A request that cannot be computed ends with its error; so does every one after `close` or a failure. */
+  submit(request: EngineRequest): Submission {
+    assert(this.#options.queue === undefined, 'a scheduler of a queue takes no other requests');
+    const submission = new Submission((sequence) => this.#cancel(sequence));
+    const sequence = this.#sequenceOf({ request, listener: submission });
+    submission.follow(sequence);
+    if (this.#failure) sequence.failed(this.#failure.error);
+    else if (!this.#endAtOnce(sequence)) {
+      this.#waiting.push(sequence);
+      this.#wake();
+    }
+    return submission;
+  }
+
+  /** Resolves when no request is open. Rejects with what made all of them fail. */
+  async whenIdle(): Promise<void> {
+    if (this.#options.queue) this.#wake();
+    await this.#running;
+    if (this.#failure) throw this.#failure.error;
+  }
+
+  /** Ends the session with the executor; requests that are open are cancelled. More than once is no fault. */
+  async close(): Promise<void> {
+    const closed = new OperatingError('CLOSED', 'the engine is closed: open another one');
+    this.#failure ??= { error: closed };
+    const open = [...this.#waiting, ...this.#alive];
+    for (const sequence of open) sequence.finishReason ??= 'cancelled';
+    await this.#running;
+    await this.#endSession();
+    for (const sequence of open) if (!sequence.isTold) this.#tell(sequence);
+  }
+
+  get #alive(): Sequence[] {
+    return this.#batches.flatMap(({ alive }) => alive);
+  }
+
+  /** Requests that no device works on. */
+  get #unbegun(): number {
+    return (this.#options.queue?.length ?? 0) - this.#taken + this.#waiting.length;
+  }
+
+  #sequenceOf({ request, listener }: QueuedRequest): Sequence {
+    return new Sequence(request, this.#wantedBy(request), this.#arrivals++, listener);
+  }
+
+  #wantedBy(request: EngineRequest): Wanted {
+    if (isScoring(request)) return { maxNewTokens: 0, stopTokens: NO_STOPS, stopsAfter: undefined };
+    const { maxNewTokens = Number.NaN, stopTokens = NO_STOPS } = this.#options;
+    return {
+      maxNewTokens: request.maxNewTokens ?? maxNewTokens,
+      stopTokens: request.stopTokens ?? stopTokens,
+      stopsAfter: request.stopsAfter,
+    };
+  }
+
+  /** Of a request that cannot be computed. */
+  #endAtOnce(sequence: Sequence): boolean {
+    const problem = requestProblem(sequence, this.#executor);
+    if (!problem) return false;
+    sequence.fail(problem);
+    this.#tell(sequence);
+    return true;
+  }
+
+  #cancel(sequence: Sequence): void {
+    if (sequence.finishReason !== undefined) return;
+    sequence.finishReason = 'cancelled';
+    if (!this.#waiting.includes(sequence)) return;
+    this.#waiting = this.#waiting.filter((other) => other !== sequence);
+    this.#tell(sequence);
+  }
+
+  #tell(sequence: Sequence): void {
+    this.#finished++;
+    sequence.finished();
+  }
+
+  /** Passes begin when whoever submits has submitted all that it has at this moment. */
+  #wake(): void {
+    this.#running ??= Promise.resolve()
+      .then(() => this.#run())
+      .finally(() => {
+        this.#running = undefined;
+        if (this.#waiting.length > 0 && !this.#failure) this.#wake();
+      });
+  }
+
+  async #run(): Promise<void> {
+    try {
+      await this.#admit();
+      while (this.#alive.length > 0) {
+        this.#options.signal?.throwIfAborted();
+        if (this.#failure) break;
+        await this.#pass();
+      }
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+    for (const sequence of this.#sweep()) this.#tell(sequence);
+    if (this.#failure) await this.#failAll(this.#failure.error);
+    else if (this.#options.queue) await this.#endSession();
+  }
+
+  async #failAll(error: unknown): Promise<void> {
+    const open = [...this.#alive, ...this.#waiting];
+    this.#waiting = [];
+    await this.#endSession();
+    for (const sequence of open) {
+      const isCancelled = sequence.finishReason !== undefined;
+      sequence.finishReason ??= 'cancelled';
+      if (isCancelled) this.#tell(sequence);
+      else sequence.failed(error);
+    }
+    this.#sweep();
+  }
+
+  async #endSession(): Promise<void> {
+    if (!this.#inSession) return;
+    this.#inSession = false;
+    await this.#executor.end();
+  }
+
+  async #beginPass(): Promise<void> {
+    if (this.#inSession && this.#executor.passesLeft > 0) return;
+    // Looking for a fault, or making room, takes passes that nobody could expect.
+    await this.#endSession();
+    this.#executor.begin(this.#passLimit() ?? Number.POSITIVE_INFINITY);
+    this.#inSession = true;
+  }
+
+  /** Passes to come at most; undefined while that depends on how soon texts end, or on requests to come. */
+  #passLimit(): number | undefined {
+    if (!this.#options.queue || this.#unbegun > 0) return undefined;
+    let most = 0;
+    for (const batch of this.#batches) {
+      const passes = batch.passesLeft();
+      if (passes === undefined) return undefined;
+      most = Math.max(most, passes);
+    }
+    return most;
+  }
+
+  async #pass(): Promise<void> {
+    for (const batch of this.#batches) {
+      const preempted = batch.makeRoom();
+      this.#waiting.unshift(...preempted.sort((a, b) => a.arrival - b.arrival));
+    }
+    await this.#beginPass();
+    const waitingPrompts = this.#unbegun;
+    const finishedBefore = this.#finished;
+    const works = this.#batches.map((batch) => batch.nextWork());
+    const results = await this.#executor.run({ perDevice: works.map(({ microBatches }) => microBatches) });
+    const { onPass } = this.#options;
+    const phase = onPass && phaseOf(works);
+    for (const [index, batch] of this.#batches.entries()) {
+      batch.take(present(works[index], 'work'), present(results[index], 'result'));
+    }
+    for (const sequence of this.#sweep()) this.#tell(sequence);
+    await this.#admit();
+    if (phase) onPass({ ...this.#progress(works), phase, waitingPrompts });
+    // Where every sequence has one token more, and none has ended, the passes to come are one fewer.
+    const single = works.every(({ work }) => work.every(({ slice }) => slice.tokens.length === 1));
+    if (single && this.#finished === finishedBefore) return;
+    const limit = this.#passLimit();
+    if (limit !== undefined) this.#executor.limitPasses(limit);
+  }
+
+  #sweep(): Sequence[] {
+    return this.#batches.flatMap((batch) => batch.sweep());
+  }
+
+  /** The emptiest device takes the next request, until none has room for it or none waits. */
+  async #admit(): Promise<void> {
+    while (this.#unbegun > 0) {
+      // Asking the queue for a request that nobody has room for would only hold its memory.
+      const open = this.#batches.filter(({ alive, capacity }) => alive.length < capacity);
+      if (open.length === 0) return;
+      const sequence = this.#waiting[0] ?? (await this.#nextOfQueue());
+      if (!sequence) continue;
+      open.sort((a, b) => a.alive.length - b.alive.length);
+      if (!open.some((batch) => batch.admit(sequence))) return;
+      this.#waiting = this.#waiting.filter((other) => other !== sequence);
+    }
+  }
+
+  /** Undefined for one that has ended with its error. */
+  async #nextOfQueue(): Promise<Sequence | undefined> {
+    const queued = await present(this.#options.queue, 'queue').next();
+    this.#taken++;
+    const sequence = this.#sequenceOf(queued);
+    if (this.#endAtOnce(sequence)) return undefined;
+    this.#waiting.push(sequence);
+    return sequence;
+  }
+
+  #progress(works: readonly DeviceWork[]): Omit<PassProgress, 'phase' | 'waitingPrompts'> {
+    const alive = this.#alive;
+    const underWay = sum(alive.map(({ newTokens, wanted }) => newTokens.length / (wanted.maxNewTokens || 1)));
+    const total = this.#options.queue?.length ?? this.#arrivals;
+    return {
+      tokens: sum(works.flatMap(({ work }) => work.map(({ slice }) => slice.tokens.length))),
+      microBatches: sum(works.map(({ microBatches }) => microBatches.length)),
+      sequences: sum(works.map(({ work }) => new Set(work.map(({ sequence }) => sequence)).size)),
+      capacity: sum(this.#batches.map(({ capacity }) => capacity)),
+      finishedPrompts: this.#finished,
+      totalPrompts: total,
+      doneShare: (this.#finished + underWay) / total,
+    };
+  }
+}
+
+function phaseOf(works: readonly DeviceWork[]): PassProgress['phase'] {
+  const work = works.flatMap((one) => one.work);
+  const goesOn = ({ sequence }: { readonly sequence: Sequence }) => sequence.newTokens.length > 0;
+  if (work.every(goesOn)) return 'decode';
+  return work.some(goesOn) ? 'mixed' : 'prefill';
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}

@@ -1,0 +1,216 @@
+// A request on its way: which of its tokens are known, which of them are in the cache, and what came of it.
+
+import type { OperatingError } from '../../offload/index.js';
+import { assert, NO_TOKEN, present, type SamplingRow } from '../../offload/index.js';
+import { Suspect } from './not-finite.js';
+import type { Feed } from './packing.js';
+import type { Page } from './page-cache.js';
+import type {
+  EngineRequest,
+  FinishReason,
+  GenerationRequest,
+  GenerationResult,
+  RequestListener,
+} from './request.js';
+import { GREEDY, isGreedy, samplingRow } from './sampler.js';
+
+/** What a request asks for, with everything that it leaves to others. */
+export interface Wanted {
+  readonly maxNewTokens: number;
+  readonly stopTokens: ReadonlySet<number>;
+  readonly stopsAfter: ((token: number) => boolean) | undefined;
+}
+
+/** Where cached keys are of one length of their sequence, and what then has to be done. */
+export interface LengthRules {
+  /** Rotations of longer sequences depend on their length. */
+  readonly lengthDependentAfterTokens?: number | undefined;
+  /** A sequence that reaches this length is computed again from its start. */
+  readonly recomputeAtTokens?: number | undefined;
+}
+
+export class Sequence {
+  readonly request: EngineRequest;
+  readonly wanted: Wanted;
+  /** The earlier it came, the later it has to make room for others. */
+  readonly arrival: number;
+  readonly #listener: RequestListener;
+  /** Of a continuation. */
+  readonly newTokens: number[] = [];
+  readonly #logProbs: number[] = [];
+  /** Known tokens whose keys and values are in the cache. */
+  fedTokens = 0;
+  /** It holds these, in the order of its positions. */
+  pages: Page[] = [];
+  /** Their numbers, as passes take them. */
+  pageNumbers: number[] = [];
+  /** So many of the first are filled by others. */
+  sharedPages = 0;
+  /** So many of the first are known to others. */
+  publishedPages = 0;
+  /** Its logits were not finite, and it is computed again to say why. */
+  suspect: Suspect | undefined;
+  finishReason: FinishReason | undefined;
+  #isTold = false;
+  /** Why it ends with `error`. */
+  problem: OperatingError | undefined;
+
+  constructor(request: EngineRequest, wanted: Wanted, arrival: number, listener: RequestListener) {
+    this.request = request;
+    this.wanted = wanted;
+    this.arrival = arrival;
+    this.#listener = listener;
+  }
+
+  /** Tokens to begin with: a prompt, or what is scored without the last, which is only predicted. */
+  get givenTokens(): Int32Array {
+    const { request } = this;
+    return isScoring(request) ? request.scoredTokens.subarray(0, -1) : request.promptTokens;
+  }
+
+  /** Those given and those made so far. */
+  get knownTokens(): number {
+    return this.givenTokens.length + this.newTokens.length;
+  }
+
+  /** The most that it may ever have in the cache. */
+  get mostTokens(): number {
+    return this.givenTokens.length + this.wanted.maxNewTokens;
+  }
+
+  get draws(): boolean {
+    return !isScoring(this.request) && !isGreedy(this.request.sampling ?? GREEDY);
+  }
+
+  get wantsLogProbs(): boolean {
+    return !isScoring(this.request) && this.request.logProbs === true;
+  }
+
+  /** The known tokens from `start` to `end`. */
+  tokensBetween(start: number, end: number): Int32Array {
+    const given = this.givenTokens;
+    if (end <= given.length) return given.subarray(start, end);
+    if (start >= given.length) {
+      return Int32Array.from(this.newTokens.slice(start - given.length, end - given.length));
+    }
+    return joined(given, this.newTokens).subarray(start, end);
+  }
+
+  /**
+   * The tokens that are known and not in the cache yet: at least one. Where every cached key is of its sequence's length
+   * at that time, a sequence that is taken in again takes its new tokens one by one, as it did at first.
+   */
+  feed({ lengthDependentAfterTokens, recomputeAtTokens }: LengthRules): Feed<Sequence> {
+    const { fedTokens, pageNumbers: pages, knownTokens, request } = this;
+    const given = this.givenTokens.length;
+    const isByLength =
+      recomputeAtTokens === undefined &&
+      knownTokens > (lengthDependentAfterTokens ?? Number.POSITIVE_INFINITY) &&
+      fedTokens < knownTokens - 1;
+    const end = !isByLength ? knownTokens : fedTokens < given ? given : fedTokens + 1;
+    const feed = { sequence: this, tokens: this.tokensBetween(fedTokens, end), start: fedTokens, pages };
+    if (isScoring(request)) {
+      const targets = request.scoredTokens.subarray(fedTokens + 1);
+      return { ...feed, outputs: 'all', targets, knownTokens: request.scoredTokens.length };
+    }
+    return end === knownTokens ? feed : { ...feed, outputs: 'none' };
+  }
+
+  /** How the next token is drawn. */
+  draw(): SamplingRow {
+    const request = this.request as GenerationRequest;
+    const { index, randomIndex = index, sample = 0, promptTokens, sampling = GREEDY } = request;
+    const draw = { prompt: randomIndex, sample, step: this.newTokens.length };
+    return samplingRow(sampling, draw, () => joined(promptTokens, this.newTokens));
+  }
+
+  /** Enters a token that a pass has yielded. */
+  accept(token: number, logProb: number | undefined): void {
+    if (token === NO_TOKEN) {
+      this.becomeSuspect();
+      return;
+    }
+    const { stopTokens, stopsAfter, maxNewTokens } = this.wanted;
+    if (stopTokens.has(token)) {
+      this.finishReason = 'stop';
+      return;
+    }
+    this.newTokens.push(token);
+    if (this.wantsLogProbs) this.#logProbs.push(present(logProb, 'log-probability'));
+    this.#listener.onToken?.(token, this.wantsLogProbs ? logProb : undefined);
+    if (stopsAfter?.(token)) this.finishReason ??= 'stop';
+    else if (this.newTokens.length === maxNewTokens) this.finishReason ??= 'length';
+  }
+
+  /** Enters how likely one more of the scored tokens is, as a negative logarithm. */
+  acceptLikelihood(nll: number): void {
+    if (!Number.isFinite(nll)) {
+      this.becomeSuspect();
+      return;
+    }
+    this.#logProbs.push(-nll);
+    const request = this.request;
+    assert(isScoring(request), 'likelihoods are of scored tokens');
+    if (this.#logProbs.length === request.scoredTokens.length - 1) this.finishReason = 'length';
+  }
+
+  /** It is taken in again from its start, and watched meanwhile. */
+  becomeSuspect(): void {
+    this.suspect ??= new Suspect();
+  }
+
+  /** What cannot be told where its logits are not finite, as a sentence begins. */
+  get unknown(): string {
+    const { request } = this;
+    if (!isScoring(request))
+      return `new token ${this.newTokens.length} of prompt ${request.index} cannot be told`;
+    const position = (request.firstPosition ?? 0) + this.#logProbs.length + 1;
+    return `the likelihood of token ${position} cannot be told`;
+  }
+
+  fail(problem: OperatingError): void {
+    this.finishReason = 'error';
+    this.problem = problem;
+  }
+
+  result(): GenerationResult {
+    const { request, newTokens, finishReason = 'length', problem } = this;
+    const { index } = request;
+    return {
+      index,
+      sample: isScoring(request) ? 0 : (request.sample ?? 0),
+      tokens: newTokens,
+      ...(isScoring(request) || this.wantsLogProbs ? { logProbs: this.#logProbs } : {}),
+      finishReason,
+      ...(problem ? { problem } : {}),
+    };
+  }
+
+  /** Whoever asked has been told what became of it. */
+  get isTold(): boolean {
+    return this.#isTold;
+  }
+
+  finished(): void {
+    this.#isTold = true;
+    this.#listener.onFinished?.(this.result());
+  }
+
+  failed(error: unknown): void {
+    this.#isTold = true;
+    this.#listener.onFailed?.(error);
+  }
+}
+
+export function isScoring(
+  request: EngineRequest,
+): request is Extract<EngineRequest, { scoredTokens: Int32Array }> {
+  return 'scoredTokens' in request;
+}
+
+function joined(prompt: Int32Array, tokens: readonly number[]): Int32Array {
+  const all = new Int32Array(prompt.length + tokens.length);
+  all.set(prompt);
+  all.set(tokens, prompt.length);
+  return all;
+}
