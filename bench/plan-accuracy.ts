@@ -10,7 +10,6 @@ import {
   MiB,
   type MicroBatchShape,
   type Offload,
-  PageAllocator,
   type Pass,
   pagesFor,
   predictPass,
@@ -18,7 +17,8 @@ import {
 } from '../offload/index.js';
 import { measureMachine } from '../src/doctor/machine.js';
 import { Engine, openModel } from '../src/engine/engine.js';
-import { cutSequence, packPass } from '../src/engine/packing.js';
+import { fillPass, packPass } from '../src/engine/packing.js';
+import { PageCache } from '../src/engine/page-cache.js';
 import { dummyCheckpoint, median, printResult } from './common.js';
 
 interface Case {
@@ -145,13 +145,17 @@ async function runCase(one: Case): Promise<Pair[]> {
 
 function pack(engine: Engine, { sequences, tokens, startPosition }: Case) {
   const { plan } = engine;
-  const pages = new PageAllocator(plan.kvPages);
-  const work = Array.from({ length: sequences }, (_, sequence) => {
-    const ids = Int32Array.from({ length: tokens }, (_, index) => 100 + ((sequence * 37 + index) % 1000));
-    const own = pages.allocate(pagesFor(startPosition + tokens));
-    const last = startPosition + tokens - 1;
-    return cutSequence(sequence, ids, startPosition, own, plan, (position) => position === last);
-  }).flat();
+  const pages = new PageCache(plan.kvPages, plan.pageTokens);
+  const feeds = Array.from({ length: sequences }, (_, sequence) => ({
+    sequence,
+    tokens: Int32Array.from({ length: tokens }, (_, index) => 100 + ((sequence * 37 + index) % 1000)),
+    start: startPosition,
+    pages: Array.from(
+      { length: pagesFor(startPosition + tokens, plan.pageTokens) },
+      () => pages.take().number,
+    ),
+  }));
+  const work = fillPass(feeds, { ...plan, passTokens: Number.POSITIVE_INFINITY });
   return packPass(work, plan).microBatches;
 }
 

@@ -28,7 +28,7 @@ export {
 } from './measure/transfer.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
 export type { BlockCache, FrequenciesByLength, Kernels } from './model/kernels.js';
-export { PAGE_TOKENS, PageAllocator, pageBytes, pagesFor } from './model/kv-cache.js';
+export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './model/layout.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model/model.js';
 export {

@@ -1,6 +1,5 @@
-// Pages of cached keys and values: allocated once, handed out as sequences grow, given back when they end.
+// Pages of cached keys and values: how large they are, and where they lie in the memory that holds all of them.
 
-import { assert, present } from '../errors.js';
 import { DTYPE_BYTES, type DType } from '../port/dtype.js';
 import type { Memory } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
@@ -32,36 +31,6 @@ export function blockPageBytes(shape: Omit<KvShape, 'blocks'>): number {
 
 export function pagesFor(tokens: number, pageTokens = PAGE_TOKENS): number {
   return Math.ceil(tokens / pageTokens);
-}
-
-/** Which pages are free. Page numbers are the same in every block. */
-export class PageAllocator {
-  readonly pageCount: number;
-  #free: number[];
-
-  constructor(pageCount: number) {
-    this.pageCount = pageCount;
-    this.#free = Array.from({ length: pageCount }, (_, index) => pageCount - 1 - index);
-  }
-
-  get freePages(): number {
-    return this.#free.length;
-  }
-
-  canAllocate(pages: number): boolean {
-    return pages <= this.#free.length;
-  }
-
-  /** Ask `canAllocate` first. */
-  allocate(pages: number): number[] {
-    assert(this.canAllocate(pages), `${pages} pages are free`);
-    return Array.from({ length: pages }, () => present(this.#free.pop(), 'free page'));
-  }
-
-  free(pages: readonly number[]): void {
-    this.#free.push(...pages);
-    assert(this.#free.length <= this.pageCount, 'pages are freed once');
-  }
 }
 
 /**

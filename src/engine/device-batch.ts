@@ -104,6 +104,7 @@ export class DeviceBatch {
     for (const { sequence, slice } of work) sequence.fedTokens = slice.startPosition + slice.tokens.length;
     const suspects = new Set(work.flatMap(({ sequence }) => (sequence.suspect ? [sequence] : [])));
     if (places) noteSuspects(work, places);
+    const grown = new Set<Sequence>();
     outputsOf.forEach((sequence, index) => {
       const scored = isScoring(sequence.request);
       if (sequence.finishReason !== undefined) return;
@@ -113,9 +114,13 @@ export class DeviceBatch {
       } else if (sequence.suspect) {
         // An earlier output of this pass has made it one.
       } else if (scored) sequence.acceptLikelihood(present(nll[index], 'a likelihood per output'));
-      else sequence.accept(present(tokens[index], 'a token per output'), undefined);
+      else if (sequence.accept(present(tokens[index], 'a token per output'), undefined)) grown.add(sequence);
     });
     for (const sequence of new Set(work.map((item) => item.sequence))) this.#settle(sequence, suspects);
+    // Whoever has just outgrown a length has keys of a shorter sequence in the cache.
+    for (const sequence of grown) {
+      if (sequence.knownTokens === this.#lengthRules.recomputeAtTokens) this.#restart(sequence);
+    }
   }
 
   /** Those that have ended leave; their pages are free, and those that others may share stay known. */
@@ -176,7 +181,7 @@ export class DeviceBatch {
       return;
     }
     // What it wrote may be shared by others, and is not to be written again.
-    if (suspect || knownTokens === this.#lengthRules.recomputeAtTokens) this.#restart(sequence);
+    if (suspect) this.#restart(sequence);
   }
 
   /** Pages that are full now hold what they are known by. */

@@ -1,12 +1,6 @@
 // Cuts sequences into passes and micro-batches of the planned sizes.
 
-import {
-  type MicroBatch,
-  type Plan,
-  present,
-  type SamplingRow,
-  type SequenceSlice,
-} from '../../offload/index.js';
+import type { MicroBatch, Plan, SamplingRow, SequenceSlice } from '../../offload/index.js';
 
 /** A piece of one sequence's work in a pass. */
 export interface Work<S> {
@@ -27,47 +21,6 @@ export interface PackedPass<S> {
 }
 
 type PlannedSizes = Pick<Plan, 'microBatchTokens' | 'microBatchSequences' | 'passTokens'>;
-
-/** Work on consecutive tokens from `start`, cut so that no piece is larger than a micro-batch. */
-export function cutSequence<S>(
-  sequence: S,
-  tokens: Int32Array,
-  start: number,
-  pages: readonly number[],
-  plan: PlannedSizes,
-  wanted: (position: number) => boolean,
-  target?: (position: number) => number,
-  knownTokens = start + tokens.length,
-): Work<S>[] {
-  const work: Work<S>[] = [];
-  for (let first = 0; first < tokens.length; first += plan.microBatchTokens) {
-    const piece = tokens.subarray(first, first + plan.microBatchTokens);
-    const outputs: number[] = [];
-    for (let index = 0; index < piece.length; index++) if (wanted(start + first + index)) outputs.push(index);
-    work.push({
-      sequence,
-      slice: { startPosition: start + first, tokens: piece, knownTokens, pages },
-      outputs,
-      ...(target ? { targets: outputs.map((index) => target(start + first + index)) } : {}),
-    });
-  }
-  return work;
-}
-
-/** Groups work into passes of at most `passTokens`; the order is kept, so a sequence's pieces follow each other. */
-export function cutPasses<S>(work: readonly Work<S>[], plan: PlannedSizes): Work<S>[][] {
-  const passes: Work<S>[][] = [];
-  let tokens = Number.POSITIVE_INFINITY;
-  for (const item of work) {
-    if (tokens + item.slice.tokens.length > plan.passTokens) {
-      passes.push([]);
-      tokens = 0;
-    }
-    present(passes.at(-1), 'pass').push(item);
-    tokens += item.slice.tokens.length;
-  }
-  return passes;
-}
 
 /** What a sequence is to take in next: tokens from position `start`. */
 export interface Feed<S> {

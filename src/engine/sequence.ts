@@ -124,22 +124,23 @@ export class Sequence {
     return samplingRow(sampling, draw, () => joined(promptTokens, this.newTokens));
   }
 
-  /** Enters a token that a pass has yielded. */
-  accept(token: number, logProb: number | undefined): void {
+  /** Enters a token that a pass has yielded; false where the text has not become longer by it. */
+  accept(token: number, logProb: number | undefined): boolean {
     if (token === NO_TOKEN) {
       this.becomeSuspect();
-      return;
+      return false;
     }
     const { stopTokens, stopsAfter, maxNewTokens } = this.wanted;
     if (stopTokens.has(token)) {
       this.finishReason = 'stop';
-      return;
+      return false;
     }
     this.newTokens.push(token);
     if (this.wantsLogProbs) this.#logProbs.push(present(logProb, 'log-probability'));
     this.#listener.onToken?.(token, this.wantsLogProbs ? logProb : undefined);
     if (stopsAfter?.(token)) this.finishReason ??= 'stop';
     else if (this.newTokens.length === maxNewTokens) this.finishReason ??= 'length';
+    return true;
   }
 
   /** Enters how likely one more of the scored tokens is, as a negative logarithm. */

@@ -2,14 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { PAGE_TOKENS, pagesFor, tokenCount } from '../../offload/index.js';
-import {
-  cutPasses,
-  cutSequence,
-  type Feed,
-  fillPass,
-  packPass,
-  passesToFeed,
-} from '../../src/engine/packing.js';
+import { type Feed, fillPass, type PackedPass, packPass, passesToFeed } from '../../src/engine/packing.js';
 import { randomFrom, randomInt } from '../helpers/random.js';
 
 const lengths = [1, 40, 7, 16, 129, 3, 64];
@@ -29,17 +22,20 @@ describe.each([
   { microBatchTokens: 7, microBatchSequences: 3, passTokens: 1000 },
 ])('micro-batches of $microBatchTokens tokens, passes of $passTokens', (plan) => {
   const all = sequences();
-  const work = all.flatMap((sequence) =>
-    cutSequence(
-      sequence.name,
-      sequence.tokens,
-      0,
-      sequence.pages,
-      plan,
-      (at) => at === sequence.tokens.length - 1,
-    ),
-  );
-  const passes = cutPasses(work, plan).map((pass) => packPass(pass, plan));
+  const fed = all.map(() => 0);
+  const passes: PackedPass<number>[] = [];
+  const feeds = () =>
+    all.flatMap(({ name, tokens, pages }): Feed<number>[] => {
+      const start = fed[name] ?? 0;
+      return start === tokens.length
+        ? []
+        : [{ sequence: name, tokens: tokens.subarray(start), start, pages }];
+    });
+  for (let next = feeds(); next.length > 0; next = feeds()) {
+    const work = fillPass(next, plan);
+    for (const { sequence, slice } of work) fed[sequence] = slice.startPosition + slice.tokens.length;
+    passes.push(packPass(work, plan));
+  }
   const microBatches = passes.flatMap((pass) => pass.microBatches);
 
   it('keeps every token of every sequence in order', () => {
@@ -84,20 +80,42 @@ describe.each([
 
 it('targets follow their outputs', () => {
   const plan = { microBatchTokens: 5, microBatchSequences: 9, passTokens: 100 };
-  const work = cutSequence(
-    'text',
-    Int32Array.of(1, 2, 3, 4, 5, 6, 7),
-    0,
-    [0],
-    plan,
-    () => true,
-    (at) => at + 2,
-  );
-  const { microBatches } = packPass(work, plan);
-  expect(microBatches.map(({ targets }) => [...(targets ?? [])])).toEqual([
+  const tokens = Int32Array.of(1, 2, 3, 4, 5, 6, 7);
+  const targets = tokens.map((token) => token + 1);
+  const feed = { sequence: 'text', tokens, start: 0, pages: [0], outputs: 'all', targets } as const;
+  const { microBatches } = packPass(fillPass([feed], plan), plan);
+  expect(microBatches.map((one) => [...(one.targets ?? [])])).toEqual([
     [2, 3, 4, 5, 6],
     [7, 8],
   ]);
+});
+
+describe('a sequence whose first pages another one fills', () => {
+  const plan = { microBatchTokens: 16, microBatchSequences: 9, passTokens: 40 };
+  const feed = (sequence: string, start: number, length: number) => ({
+    sequence,
+    tokens: new Int32Array(length),
+    start,
+    pages: [],
+  });
+
+  it('begins in the same pass, in a later micro-batch', () => {
+    const first = feed('first', 0, 20);
+    const second = { ...feed('second', 16, 3), after: { sequence: 'first', position: 16 } };
+    const third = { ...feed('third', 16, 2), after: { sequence: 'first', position: 16 } };
+    const { microBatches } = packPass(fillPass([first, second, third], plan), plan);
+    const sizes = microBatches.map(({ slices }) => slices.map(({ tokens }) => tokens.length));
+    expect(sizes).toEqual([[16], [4], [3, 2]]);
+  });
+
+  it('waits for a pass in which the other comes so far', () => {
+    const first = feed('first', 0, 90);
+    const second = { ...feed('second', 64, 3), after: { sequence: 'first', position: 64 } };
+    expect(fillPass([first, second], plan).map(({ sequence }) => sequence)).not.toContain('second');
+    expect(fillPass([second, feed('other', 0, 1)], plan).map(({ sequence }) => sequence)).toEqual(['other']);
+    const later = fillPass([feed('first', 40, 30), second], plan);
+    expect(later.map(({ sequence }) => sequence)).toContain('second');
+  });
 });
 
 describe('passes that are filled', () => {

@@ -1,8 +1,10 @@
 // Teacher forcing: a model is given the tokens that the reference chose, so that each step is judged by itself.
 
-import { PageAllocator, pagesFor, present } from '../../offload/index.js';
+import { pagesFor, present } from '../../offload/index.js';
 import { Engine, openModel } from '../../src/engine/engine.js';
 import { type Feed, fillPass, packPass } from '../../src/engine/packing.js';
+import { PageCache } from '../../src/engine/page-cache.js';
+import { takePages } from '../helpers/take-pages.js';
 import { fixtureFolder, type Golden, type Placement } from './run-model.js';
 
 /** What the model thinks of a token that the reference chose. */
@@ -72,9 +74,9 @@ export async function forcedLogits(
 
   try {
     for (let first = 0; first < prompts.length; first += batchSize) {
-      const pages = new PageAllocator(plan.kvPages);
+      const pages = new PageCache(plan.kvPages, plan.pageTokens);
       const batch = prompts.slice(first, first + batchSize).map(({ prompt }, index): Forced => {
-        const own = pages.allocate(pagesFor(prompt.length + steps, plan.pageTokens));
+        const own = takePages(pages, pagesFor(prompt.length + steps, plan.pageTokens));
         return { prompt: first + index, known: [...prompt], pages: own, fed: 0 };
       });
       executor.begin(steps + 1);

@@ -9,7 +9,6 @@ import {
   GiB,
   type MicroBatch,
   type Offload,
-  PageAllocator,
   type PassResult,
   type Plan,
   type PlanOptions,
@@ -19,9 +18,11 @@ import {
 } from '../../offload/index.js';
 import { type DeviceKind, Engine, openModel, planFor } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
-import { cutPasses, cutSequence, packPass } from '../../src/engine/packing.js';
+import { type Feed, fillPass, packPass } from '../../src/engine/packing.js';
+import { PageCache } from '../../src/engine/page-cache.js';
 import type { GenerationResult } from '../../src/engine/request.js';
 import { type Score, score, windowCount } from '../../src/engine/score.js';
+import { takePages } from '../helpers/take-pages.js';
 
 export interface Golden {
   readonly prompts: readonly string[];
@@ -157,32 +158,30 @@ export async function lastResults(
   const workload = { ...generationWorkload(prompts, 0, prompts.length), output, history: true };
   const engine = await Engine.open(opened, { ...placement, workload });
   try {
-    const pages = new PageAllocator(engine.plan.kvPages);
-    const work = prompts.flatMap((prompt, index) => {
-      const last = prompt.length - 1;
-      const own = pages.allocate(pagesFor(prompt.length, engine.plan.pageTokens));
-      return cutSequence(
-        index,
-        Int32Array.from(prompt),
-        0,
-        own,
-        engine.plan,
-        (position) => position === last,
-      );
-    });
-    const passes = cutPasses(work, engine.plan);
-    engine.executor.begin(passes.length);
+    const { plan, executor } = engine;
+    const pages = new PageCache(plan.kvPages, plan.pageTokens);
+    const fed = prompts.map(() => 0);
+    const own = prompts.map(({ length }) => takePages(pages, pagesFor(length, plan.pageTokens)));
+    const feeds = () =>
+      prompts.flatMap((prompt, sequence): Feed<number>[] => {
+        const start = present(fed[sequence], 'fed');
+        const tokens = Int32Array.from(prompt.slice(start));
+        return tokens.length > 0 ? [{ sequence, tokens, start, pages: present(own[sequence], 'pages') }] : [];
+      });
+    executor.begin(Number.POSITIVE_INFINITY);
     const results: { result: PassResult; vocabSize: number }[] = [];
     let altered = 0;
-    for (const pass of passes) {
-      const microBatches = packPass(pass, engine.plan).microBatches.map((microBatch) =>
+    for (let next = feeds(); next.length > 0; next = feeds()) {
+      const work = fillPass(next, plan);
+      const microBatches = packPass(work, plan).microBatches.map((microBatch) =>
         microBatch.outputs.length > 0 ? alter(microBatch, altered++) : microBatch,
       );
-      const others = Array.from({ length: engine.plan.deviceCount - 1 }, () => []);
-      const yielded = await engine.executor.run({ perDevice: [...others, microBatches] });
+      const others = Array.from({ length: plan.deviceCount - 1 }, () => []);
+      const yielded = await executor.run({ perDevice: [...others, microBatches] });
       results.push({ result: present(yielded.at(-1), 'result'), vocabSize: opened.model.vocabSize });
+      for (const { sequence, slice } of work) fed[sequence] = slice.startPosition + slice.tokens.length;
     }
-    await engine.executor.end();
+    await executor.end();
     return results;
   } finally {
     await engine.close();
