@@ -27,6 +27,11 @@ export interface Workload {
   readonly sequences: number;
   /** Prompt and new tokens of the longest sequence. */
   readonly contextTokens: number;
+  /**
+   * Tokens of all sequences of a device whose keys and values are kept at once; default as many as all sequences have
+   * that are as long as they may be. With fewer, some sequences wait for others, or are computed again.
+   */
+  readonly cachedTokens?: number;
   /** Tokens of all prompts together: what a prefill pass brings at most. */
   readonly promptTokens: number;
   /** Of each sequence, to weigh plans by; default what the context has beyond a prompt of average length. */

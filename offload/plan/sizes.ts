@@ -196,6 +196,13 @@ export function workingMemory(sizing: Sizing, work: Work): { sizes: Sizes; terms
 /** Loads run ahead and stores behind while a third one computes. */
 const KV_BUFFERS = 3;
 
+/** At least those of the longest sequence, which has to get to its end. */
+function cachedPages({ sequences, contextTokens, cachedTokens }: Workload, pageTokens: number): number {
+  const each = pagesFor(contextTokens, pageTokens);
+  if (cachedTokens === undefined) return sequences * each;
+  return Math.min(sequences * each, Math.max(each, pagesFor(cachedTokens, pageTokens)));
+}
+
 /** Pages of all sequences, and of one micro-batch where they rest in DRAM. */
 function kvMemory(
   { model, workload, options, activationType }: Sizing,
@@ -207,11 +214,15 @@ function kvMemory(
   const { pageTokens = PAGE_TOKENS } = options;
   const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: activationType, pageTokens };
   const each = pagesFor(contextTokens, pageTokens);
-  const pages = sequences * each;
+  const pages = cachedPages(workload, pageTokens);
   const bytes = pages * pageBytes(shape);
   const perToken = formatBytes(pageBytes(shape) / pageTokens);
   const name = 'key-value cache';
-  const reason = `${counted(sequences, 'sequence')} · ${counted(each, 'page')} of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
+  const held =
+    pages === sequences * each
+      ? `${counted(sequences, 'sequence')} · ${counted(each, 'page')}`
+      : counted(pages, 'page');
+  const reason = `${held} of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
   if (options.computesInPlace || rests === 'device') {
     const tier = options.computesInPlace ? 'dram' : 'gpu';
     return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };

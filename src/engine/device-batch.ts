@@ -100,7 +100,7 @@ export class DeviceBatch {
   }
 
   /** Enters what the pass yielded. */
-  take({ work, outputsOf }: DeviceWork, { tokens, nll, places }: PassResult): void {
+  take({ work, outputsOf }: DeviceWork, { tokens, logProbs, nll, places }: PassResult): void {
     for (const { sequence, slice } of work) sequence.fedTokens = slice.startPosition + slice.tokens.length;
     const suspects = new Set(work.flatMap(({ sequence }) => (sequence.suspect ? [sequence] : [])));
     if (places) noteSuspects(work, places);
@@ -114,7 +114,8 @@ export class DeviceBatch {
       } else if (sequence.suspect) {
         // An earlier output of this pass has made it one.
       } else if (scored) sequence.acceptLikelihood(present(nll[index], 'a likelihood per output'));
-      else if (sequence.accept(present(tokens[index], 'a token per output'), undefined)) grown.add(sequence);
+      else if (sequence.accept(present(tokens[index], 'a token per output'), logProbs[index]))
+        grown.add(sequence);
     });
     for (const sequence of new Set(work.map((item) => item.sequence))) this.#settle(sequence, suspects);
     // Whoever has just outgrown a length has keys of a shorter sequence in the cache.

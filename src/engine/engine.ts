@@ -36,6 +36,9 @@ import { bindModel } from '../models/binding.js';
 import { buildArchitecture } from '../models/registry.js';
 import { checkMachineHolds } from './budget.js';
 import { checkpointWarnings } from './checkpoint-warnings.js';
+import type { EngineRequest } from './request.js';
+import { Scheduler } from './scheduler.js';
+import type { Submission } from './submission.js';
 
 export interface OpenedModel {
   readonly checkpoint: Checkpoint;
@@ -90,6 +93,7 @@ export class Engine {
   readonly backend: Backend;
   readonly executor: Executor;
   readonly trace: Trace;
+  #scheduler: Scheduler | undefined;
 
   private constructor(model: ModelSpec, plan: Plan, backend: Backend, executor: Executor, trace: Trace) {
     this.model = model;
@@ -134,9 +138,27 @@ export class Engine {
     }
   }
 
-  /** Stops all work; safe at any time and more than once. */
-  close(): Promise<void> {
-    return this.backend.close();
+  /**
+   * Has a request computed beside all others; it begins in the next pass that has room for it. From then on the executor is
+   * the scheduler's alone, until the engine is closed.
+   */
+  submit(request: EngineRequest): Submission {
+    this.#scheduler ??= new Scheduler(this.executor);
+    return this.#scheduler.submit(request);
+  }
+
+  /** Resolves when no submitted request is open. Rejects with what made all of them fail. */
+  async whenIdle(): Promise<void> {
+    await this.#scheduler?.whenIdle();
+  }
+
+  /** Stops all work and cancels what was submitted; safe at any time and more than once. */
+  async close(): Promise<void> {
+    // Requests that come from now on are told that it is closed.
+    this.#scheduler ??= new Scheduler(this.executor);
+    const closed = this.#scheduler.close();
+    await this.backend.close();
+    await closed;
   }
 }
 

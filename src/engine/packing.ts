@@ -150,6 +150,7 @@ export function packPass<S>(
     microBatches: groups.map((group) => ({
       ...toMicroBatch(group, wishes.sampling),
       ...(isWished(group, wishes.isWatched) ? { watched: true } : {}),
+      ...(isWished(group, wishes.wantsLogProbs) ? { logProbs: true } : {}),
     })),
     outputsOf: work.flatMap(({ sequence, outputs }) => outputs.map(() => sequence)),
   };

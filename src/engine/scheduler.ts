@@ -106,7 +106,7 @@ export class Scheduler {
   /** Resolves when no request is open. Rejects with what made all of them fail. */
   async whenIdle(): Promise<void> {
     if (this.#options.queue) this.#wake();
-    await this.#running;
+    while (this.#running) await this.#running;
     if (this.#failure) throw this.#failure.error;
   }
 
