@@ -220,6 +220,7 @@ describe('pages', () => {
           6,
         ];
         await scheduler.submit({ index: 0, promptTokens: Int32Array.from(next), maxNewTokens: 1 }).result;
+        await scheduler.whenIdle();
         const known = Math.floor((next.length - 3) / pageTokens) * pageTokens;
         expect(passes.map(({ tokens }) => tokens)).toEqual([next.length - known]);
       });
@@ -305,11 +306,11 @@ it('log-probabilities come with the tokens of those that ask, and change no text
   });
 });
 
-describe.each([1, 3])('600 requests with random limits, cancels and errors on %d devices', (devices) => {
+describe.each([1, 3])('250 requests with random limits, cancels and errors on %d devices', (devices) => {
   it('each ends once, those that end have the text that they have alone, and every page and buffer is back', async () => {
     const random = randomFrom(31 + devices);
     const prefixes = [randomTokens(1, 40), randomTokens(2, 17), randomTokens(3, 0)];
-    const requests = Array.from({ length: 600 }, (_, index): GenerationRequest => {
+    const requests = Array.from({ length: 250 }, (_, index): GenerationRequest => {
       const prefix = present(prefixes[randomInt(random, prefixes.length)], 'prefix');
       const rest = randomTokens(index, randomInt(random, 24));
       const promptTokens = Int32Array.of(...prefix, ...rest);
@@ -350,7 +351,7 @@ describe.each([1, 3])('600 requests with random limits, cancels and errors on %d
       const ended = await Promise.all(results);
       await scheduler.whenIdle();
       expect([...told.values()].every((times) => times === 1)).toBe(true);
-      expect(told.size).toBe(600);
+      expect(told.size).toBe(250);
       let cancelled = 0;
       for (const [index, result] of ended.entries()) {
         const text = present(expected[index], 'text');
@@ -360,7 +361,7 @@ describe.each([1, 3])('600 requests with random limits, cancels and errors on %d
           expect(result.tokens).toEqual(text.tokens.slice(0, result.tokens.length));
         }
       }
-      expect(cancelled).toBeGreaterThan(30);
+      expect(cancelled).toBeGreaterThan(10);
       expect(scheduler.openRequests).toBe(0);
       expect(scheduler.freePages).toEqual(allPages(engine));
       await scheduler.close();
