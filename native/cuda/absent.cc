@@ -1,4 +1,6 @@
-// Stands in for the GPU part where the addon was built without nvcc: says so.
+// Stands in for the GPU part where the addon was built without it: says so.
+#include <unistd.h>
+
 #include <stdexcept>
 
 #include "cuda/api.h"
@@ -6,11 +8,20 @@
 namespace zi::cuda {
 namespace {
 constexpr const char* kSentence =
-    "this build has no GPU part, because nvcc was not found when it was built: install the CUDA toolkit and run "
-    "npm run setup";
-}
+    "this build has no GPU part, because there was no GPU or no nvcc when it was made: with the CUDA toolkit (12 or later), "
+    "set up again (npm run setup, or node native/setup.mjs of the installed package)";
 
-Status Probe() { return {kSentence, false, {}, {}}; }
+/// The driver makes a file for each GPU. A container may see the fourth alone.
+bool SeesGpu() {
+  constexpr int kMost = 32;
+  for (int device = 0; device < kMost; ++device) {
+    if (access(("/dev/nvidia" + std::to_string(device)).c_str(), F_OK) == 0) return true;
+  }
+  return access("/dev/dxg", F_OK) == 0;
+}
+}  // namespace
+
+Status Probe() { return {kSentence, SeesGpu(), {}, {}}; }
 std::shared_ptr<Queue> OpenQueue(int, const std::string&, bool) { throw std::runtime_error(kSentence); }
 std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>&) { throw std::runtime_error(kSentence); }
 std::string GathererProblem() { return kSentence; }

@@ -1,6 +1,7 @@
 // What of CUDA this machine has, as sentences that say what is missing.
 #include "cuda/api.h"
 #include "cuda/context.h"
+#include "cuda/generations.h"
 #include "cuda/library.h"
 
 namespace zi::cuda {
@@ -40,6 +41,13 @@ DeviceInfo Describe(int device, std::string* problem) {
     *problem = std::string(properties.name) + " (cuda:" + std::to_string(device) + ") has compute capability " +
                std::to_string(properties.major) + "." + std::to_string(properties.minor) +
                ", but 8.0 (Ampere) or later is needed: leave it out of CUDA_VISIBLE_DEVICES";
+    return info;
+  }
+  if (!RunsAny(ZI_COMPILED_FOR, properties.major, properties.minor)) {
+    *problem = std::string(properties.name) + " (cuda:" + std::to_string(device) + ") has compute capability " +
+               std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+               ", but this build was compiled for other GPUs (" ZI_COMPILED_FOR "): set up again on this machine "
+               "(npm run setup, or node native/setup.mjs of the installed package)";
     return info;
   }
   char bus[32] = {};

@@ -197,6 +197,8 @@ const LIBRARY_FOLDERS = [
   '/run/opengl-driver/lib',
 ];
 
+const MOST_GPUS = 32;
+
 /** Which step of the chain device, driver, library is missing. */
 export function checkCuda(system: System, libraryPath: string | undefined): Finding {
   const topic = 'CUDA';
@@ -205,7 +207,9 @@ export function checkCuda(system: System, libraryPath: string | undefined): Find
   )?.[1];
   const folders = [...(libraryPath ?? '').split(':').filter((folder) => folder !== ''), ...LIBRARY_FOLDERS];
   const library = folders.map((folder) => `${folder}/libcuda.so.1`).find((path) => system.exists(path));
-  const hasDevice = system.exists('/dev/nvidia0') || system.exists('/dev/dxg');
+  // A container may see the fourth GPU alone.
+  const devices = Array.from({ length: MOST_GPUS }, (_, index) => `/dev/nvidia${index}`);
+  const hasDevice = [...devices, '/dev/dxg'].some((path) => system.exists(path));
   if (driver === undefined && !system.exists('/dev/dxg')) {
     return {
       topic,
@@ -218,7 +222,7 @@ export function checkCuda(system: System, libraryPath: string | undefined): Find
     return {
       topic,
       state: 'absent',
-      finding: `NVIDIA driver ${driver} is loaded, but no GPU is visible here (/dev/nvidia0)`,
+      finding: `NVIDIA driver ${driver} is loaded, but no GPU is visible here (/dev/nvidia0 and so on)`,
       mend: 'in a container: docker run --gpus all, with the NVIDIA Container Toolkit',
     };
   }

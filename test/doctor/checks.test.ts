@@ -120,6 +120,7 @@ describe('CUDA', () => {
     expect(checkCuda(system({}), undefined).finding).toContain('no NVIDIA driver');
     expect(checkCuda(system(driver), undefined).mend).toContain('--gpus all');
     expect(checkCuda(system({ ...driver, '/dev/nvidia0': '' }), undefined).finding).toContain('libcuda.so.1');
+    expect(checkCuda(system({ ...driver, '/dev/nvidia3': '' }), undefined).finding).toContain('libcuda.so.1');
   });
 
   it('finds the library where the loader is told to look', () => {
