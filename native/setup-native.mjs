@@ -4,11 +4,15 @@ import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { delimiter, dirname, join, relative } from 'node:path';
+import { ARCHITECTURES, gpuPart } from './setup-gpu.mjs';
+import { areHeadersStale, copyHeaders } from './setup-npm.mjs';
+import { ADDON_NAME, prebuiltAddon } from './setup-prebuilt.mjs';
 import {
   capture,
   compiler,
   filesBelow,
   hashFiles,
+  IS_CLONE,
   onPath,
   PATH,
   ROOT,
@@ -16,33 +20,28 @@ import {
   runStep,
   SetupError,
   say,
+  setUpCommand,
   writeStamp,
 } from './setup-tools.mjs';
 
-const ADDON = join(ROOT, 'native/build/Release/zero_inference.node');
+const ADDON = join(ROOT, 'native/build/Release', ADDON_NAME);
 /** What CMake makes and remembers. */
 const BUILDING = join(ROOT, 'native/building');
-const BUILT = join(BUILDING, 'Release/zero_inference.node');
+const BUILT = join(BUILDING, 'Release', ADDON_NAME);
 /** The section of an executable in which nvcc leaves machine code for GPUs. */
 const CUDA_SECTION = '.nv_fatbin';
 
-/** The compiler for GPUs: what CMake is told, or finds, or the one that the last build had though no path leads to it. */
-function nvcc() {
-  const { CUDACXX = '', CUDA_PATH = '/usr/local/cuda' } = process.env;
-  if (CUDACXX !== '') return CUDACXX;
-  const folder = PATH.split(delimiter).find((entry) => existsSync(join(entry, 'nvcc')));
-  const remembered = readStamp('native')?.nvcc;
-  return [folder && join(folder, 'nvcc'), remembered, join(CUDA_PATH, 'bin/nvcc')].find(
-    (path) => typeof path === 'string' && existsSync(path),
-  );
+/** What the addon that is there was compiled for. */
+function builtArchitectures() {
+  if (!existsSync(ADDON)) return [];
+  return readStamp('native')?.architectures ?? (hasCuda(ADDON) ? ARCHITECTURES : []);
 }
 
 /**
  * `config` covers what CMake remembers from its first run; `sources` all that is compiled. Without a compiler
  * `toolchain` is undefined: a built addon then counts as current, since it needs no compiler to run.
  */
-function nativeState({ withoutCuda }) {
-  const cuda = withoutCuda ? undefined : nvcc();
+function nativeState({ cuda }) {
   const versions = [
     capture(compiler(), ['--version']),
     capture('cmake', ['--version']),
@@ -50,20 +49,13 @@ function nativeState({ withoutCuda }) {
   ];
   const toolchain = versions.includes(undefined) ? undefined : versions.join('\n');
   const native = join(ROOT, 'native');
-  const settings = ['CMakeLists.txt', 'package.json'].map((name) => join(native, name));
   const flags = [process.arch, process.env.CXX, process.env.CXXFLAGS, process.env.LDFLAGS];
   return {
+    ...gpuPart(cuda, { built: builtArchitectures(), remembered: readStamp('native')?.nvcc }),
     toolchain: toolchain && hashFiles([], toolchain),
-    nvcc: cuda ?? null,
-    nvccVersion: cuda === undefined ? null : (capture(cuda, ['--version']) ?? null),
-    config: hashFiles(settings, ...flags),
+    config: hashFiles([join(native, 'CMakeLists.txt')], ...flags),
     sources: hashFiles(filesBelow(native, (name) => !name.endsWith('.mjs') && !name.endsWith('.md'))),
   };
-}
-
-/** An addon with a GPU part, on a machine whose nvcc cannot be found: to build now would take the part away. */
-function wouldLoseCuda(state, { withoutCuda }) {
-  return !withoutCuda && state.nvcc === null && existsSync(ADDON) && hasCuda(ADDON);
 }
 
 function hasCuda(path) {
@@ -78,56 +70,90 @@ function loadProblem(path) {
   return stdout.trim() || `loading it ends Node with ${signal ?? `status ${status}`}`;
 }
 
-/** Nothing would be made otherwise by building again. */
+/** Nothing would be made otherwise by building again. An installed package needs no addon of its own beside a prebuilt one. */
 export function isNativeCurrent(options) {
+  const prebuilt = IS_CLONE || existsSync(ADDON) ? undefined : prebuiltAddon();
+  if (prebuilt !== undefined && loadProblem(prebuilt) === undefined) return true;
+  if (!existsSync(ADDON) || areHeadersStale() || loadProblem(ADDON) !== undefined) return false;
   const stamp = readStamp('native');
-  if (!existsSync(ADDON) || loadProblem(ADDON) !== undefined) return false;
   const state = nativeState(options);
   const sameTools =
     state.toolchain === undefined ||
     (stamp?.toolchain === state.toolchain &&
-      (stamp.nvccVersion === state.nvccVersion || wouldLoseCuda(state, options)));
-  return stamp?.sources === state.sources && stamp.config === state.config && sameTools;
+      (state.nvcc === null || stamp.nvccVersion === state.nvccVersion));
+  return (
+    sameTools &&
+    stamp?.sources === state.sources &&
+    stamp.config === state.config &&
+    `${stamp.architectures}` === `${state.architectures}`
+  );
 }
 
 export async function setUpNative(options) {
   const state = nativeState(options);
+  const { architectures, nvcc, note } = state;
   if (state.toolchain === undefined)
-    throw new SetupError('no C++ compiler or no cmake: run node native/setup.mjs');
-  if (wouldLoseCuda(state, options)) {
+    throw new SetupError(`no C++ compiler or no cmake: run ${setUpCommand()}`);
+  if (architectures.length > 0 && nvcc === null) {
     throw new SetupError(
-      `${relative(ROOT, ADDON)} was built with a GPU part and has to be built anew, but nvcc is neither on the path nor where it ` +
-        'was: put it on the path (export PATH=/usr/local/cuda/bin:$PATH), or build without GPUs by ' +
-        'npm run setup -- --without_cuda',
+      `${relative(ROOT, ADDON)} was built with a GPU part and has to be built anew, but ${note} on the path or where it was: ` +
+        `put it on the path (export PATH=/usr/local/cuda/bin:$PATH), or build without GPUs by ${setUpCommand('--cuda', 'none')}`,
     );
   }
+  copyHeaders();
   await compile(state);
   const problem = existsSync(BUILT)
     ? loadProblem(BUILT)
     : `there is no ${relative(ROOT, BUILT)} after the build`;
   if (problem !== undefined) throw new SetupError(`the new addon cannot be loaded: ${problem}`);
+  if (architectures.length > 0 && !hasCuda(BUILT)) {
+    // CMake would not look again.
+    rmSync(BUILDING, { recursive: true, force: true });
+    throw new SetupError(
+      `${nvcc} is there, but CMake cannot compile with it (see .setup/native-addon.log): mend that, or build without GPUs by ` +
+        setUpCommand('--cuda', 'none'),
+    );
+  }
   publish();
   writeStamp('native', state);
+  const isWhole = architectures.length === ARCHITECTURES.length;
   say(
-    state.nvcc === null ? 'the addon has no part for GPUs, as there is no nvcc' : `GPU part by ${state.nvcc}`,
+    architectures.length === 0
+      ? `the addon has no part for GPUs, as ${note}`
+      : `GPU part by ${nvcc}, for ${isWhole ? 'all GPUs' : `this machine's GPUs (${architectures.join(', ')})`}`,
   );
 }
 
 /**
  * What a killed run left may hold half an object file, and CMake's memory of other tools or settings would win over
- * new ones: both begin anew. An ordinary compile error does not, so that mending it costs one file.
+ * new ones: both begin anew. An ordinary compile error does not, so that mending it costs one file; nor does a GPU part
+ * that is added, as it leaves the other objects as they are.
  */
-async function compile({ toolchain, nvcc: cuda, nvccVersion, config }) {
+async function compile({ toolchain, nvcc, nvccVersion, architectures, config }) {
   const made = { toolchain, nvccVersion, config };
   const before = readStamp('native-building');
-  const same = Object.keys(made).every((key) => before?.[key] === made[key]);
+  const same =
+    before?.toolchain === toolchain &&
+    before.config === config &&
+    [null, nvccVersion].includes(before.nvccVersion);
   if (!same || before.state === 'begun') rmSync(BUILDING, { recursive: true, force: true });
   writeStamp('native-building', { ...made, state: 'begun' });
-  const args = ['build', '-d', 'native', '-O', 'native/building', '-p', `${availableParallelism()}`];
-  if (cuda === null) args.push('--CDZI_CUDA=OFF');
-  const env = cuda === null ? {} : { CUDACXX: cuda, PATH: [PATH, dirname(cuda)].join(delimiter) };
+  const env = nvcc === null ? {} : { CUDACXX: nvcc, PATH: [PATH, dirname(nvcc)].join(delimiter) };
+  const settings = ['-DCMAKE_BUILD_TYPE=Release', `-DZI_CUDA_ARCHITECTURES=${architectures.join(';')}`];
+  const generator = onPath('ninja') ? 'Ninja' : 'Unix Makefiles';
   try {
-    await runStep('native addon', [{ command: join(ROOT, 'node_modules/.bin/cmake-js'), args, env }]);
+    await runStep('native addon', [
+      {
+        command: 'cmake',
+        args: ['-S', 'native', '-B', 'native/building', '-G', generator, ...settings],
+        env,
+      },
+      {
+        command: 'cmake',
+        args: ['--build', 'native/building', '--parallel', `${availableParallelism()}`],
+        env,
+      },
+    ]);
   } catch (error) {
     if (error instanceof SetupError && error.exitStatus === 1) {
       writeStamp('native-building', { ...made, state: 'failed' });

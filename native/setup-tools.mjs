@@ -20,6 +20,8 @@ import { basename, delimiter, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+/** A clone has sources to build all of it from; an installed package has dist/, and builds the addon at most. */
+export const IS_CLONE = existsSync(join(ROOT, 'tsconfig.json'));
 export const PATH = pathWithNode(process.env.PATH ?? '');
 const ENVIRONMENT = { ...process.env, PATH };
 /** Stamps, logs, the lock, and what is being made. */
@@ -34,6 +36,14 @@ export class SetupError extends Error {
     super(message);
     this.exitStatus = exitStatus;
   }
+}
+
+/** The command that runs set-up with these options, from wherever this is. */
+export function setUpCommand(...options) {
+  const words = IS_CLONE
+    ? ['npm run setup', ...(options.length > 0 ? ['--'] : [])]
+    : [`node ${join(ROOT, 'native/setup.mjs')}`];
+  return [...words, ...options].join(' ');
 }
 
 /** To stderr, so that `npm run demo > file` holds the generated text alone. */
@@ -209,7 +219,7 @@ export function filesBelow(folder, wanted) {
     .flatMap((entry) => {
       const path = join(folder, entry.name);
       if (entry.isDirectory()) {
-        return ['build', 'building', 'node_modules', 'fixtures'].includes(entry.name)
+        return ['build', 'building', 'node-api', 'node_modules', 'fixtures'].includes(entry.name)
           ? []
           : filesBelow(path, wanted);
       }

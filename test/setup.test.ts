@@ -17,7 +17,7 @@ import {
   AS_USER,
   BUILD,
   BUILT,
-  GPU_BUILD,
+  CMAKE,
   Machine,
   NATIVE,
   NPM_CI,
@@ -34,7 +34,7 @@ describe('a fresh machine', () => {
     const first = await machine.run();
     expect(first.output).toMatch(/ready in/);
     expect(first.status).toBe(0);
-    const all = ['apt-get update', APT_INSTALL, NPM_CI, 'cmake-js build', TSC];
+    const all = ['apt-get update', APT_INSTALL, NPM_CI, CMAKE, TSC];
     expect(machine.calls()).toEqual(all);
     const second = await machine.run();
     expect(second.output).toMatch(/^setup: nothing to do \([\d.]+ s\)\n$/);
@@ -50,6 +50,7 @@ describe('a fresh machine', () => {
     );
     expect(output).not.toContain('    at ');
     expect(machine.calls()).toEqual([]);
+    expect(machine.has('.setup')).toBe(false);
   });
 
   it('uses sudo where it asks for no password', async () => {
@@ -116,8 +117,8 @@ describe('a machine that was set up', () => {
   beforeEach(() => machine.ready());
 
   it.each([
-    ['native/core/memory.cc', ['cmake-js build']],
-    ['native/CMakeLists.txt', ['cmake-js build']],
+    ['native/core/memory.cc', [CMAKE]],
+    ['native/CMakeLists.txt', [CMAKE]],
     ['src/main.ts', [TSC]],
     ['tsconfig.json', [TSC]],
     ['native/README.md', []],
@@ -138,7 +139,7 @@ describe('a machine that was set up', () => {
     machine.remove(BUILT);
     machine.remove('node_modules');
     expect(await machine.run()).toMatchObject({ status: 0 });
-    expect(machine.calls()).toEqual([NPM_CI, 'cmake-js build', TSC]);
+    expect(machine.calls()).toEqual([NPM_CI, CMAKE, TSC]);
   });
 
   it('keeps no output of a source that is gone', async () => {
@@ -164,7 +165,7 @@ describe('a machine that was set up', () => {
       'case "$1" in -print*) echo /usr/lib/liburing.a;; *) echo "c++ 13";; esac',
     );
     expect(await machine.run()).toMatchObject({ status: 0 });
-    expect(machine.calls()).toEqual(['cmake-js build']);
+    expect(machine.calls()).toEqual([CMAKE]);
     expect(machine.has('native/building/old-object')).toBe(false);
   });
 
@@ -200,7 +201,7 @@ describe('a build that fails', () => {
     machine.calls();
     machine.buildTool();
     expect(await machine.run()).toMatchObject({ status: 0 });
-    expect(machine.calls()).toEqual(['cmake-js build']);
+    expect(machine.calls()).toEqual([CMAKE]);
     expect(machine.has('native/building/object')).toBe(true);
   });
 
@@ -225,7 +226,7 @@ describe('a build that fails', () => {
     machine.calls();
     machine.buildTool();
     expect(await machine.run()).toMatchObject({ status: 0 });
-    expect(machine.calls()).toEqual(['cmake-js build']);
+    expect(machine.calls()).toEqual([CMAKE]);
     expect(machine.has('native/building/half-an-object')).toBe(false);
   });
 });
@@ -260,7 +261,7 @@ describe('what is there', () => {
   it('is built anew where it cannot be loaded', async () => {
     machine.write(BUILT, 'half of it');
     expect(await machine.run()).toMatchObject({ status: 0 });
-    expect(machine.calls()).toEqual(['cmake-js build']);
+    expect(machine.calls()).toEqual([CMAKE]);
     expect((await machine.run()).output).toContain('nothing to do');
   });
 
@@ -300,53 +301,12 @@ describe('what is there', () => {
   });
 });
 
-describe('a build with a GPU part', () => {
-  beforeEach(async () => {
-    machine.buildTool(GPU_BUILD);
-    machine.silentProgram('bin/nvcc', 'echo nvcc 13');
-    await machine.ready();
-  });
-  const withoutNvcc = () => machine.remove('bin/nvcc');
-  const change = () => appendFileSync(join(machine.root, 'native/core/memory.cc'), '// more\n');
-
-  it('stays one where nvcc is not on the path', async () => {
-    withoutNvcc();
-    expect((await machine.run()).output).toContain('nothing to do');
-    expect(machine.calls()).toEqual([]);
-  });
-
-  it('is built by the nvcc that the path no longer leads to', async () => {
-    machine.silentProgram('cuda/nvcc', 'echo nvcc 13');
-    withoutNvcc();
-    machine.write(
-      '.setup/native.json',
-      JSON.stringify({
-        ...JSON.parse(machine.read('.setup/native.json')),
-        nvcc: join(machine.root, 'cuda/nvcc'),
-      }),
-    );
-    change();
-    const { status, output } = await machine.run();
-    expect([status, output]).toEqual([0, expect.stringContaining('GPU part by')]);
-  });
-
-  it('does not become one without unless it is asked for', async () => {
-    withoutNvcc();
-    change();
-    const { status, output } = await machine.run();
-    expect([status, output]).toEqual([1, expect.stringContaining('npm run setup -- --without_cuda')]);
-    expect(machine.calls()).toEqual([]);
-    const asked = await machine.run(['--without_cuda']);
-    expect([asked.status, asked.output]).toEqual([0, expect.stringContaining('no part for GPUs')]);
-  });
-});
-
 describe('two at once', () => {
   it('do the work once', async () => {
     machine.installDebianPackages();
     const outcomes = await Promise.all([machine.run(), machine.run()]);
     expect(outcomes.map((outcome) => outcome.status)).toEqual([0, 0]);
-    expect(machine.calls()).toEqual([NPM_CI, 'cmake-js build', TSC]);
+    expect(machine.calls()).toEqual([NPM_CI, CMAKE, TSC]);
   });
 
   it('do not wait for a process that is gone', async () => {
@@ -371,7 +331,7 @@ describe('two at once', () => {
     machine.write('go', '');
     expect(await first.outcome).toMatchObject({ status: 0 });
     expect(await second.outcome).toMatchObject({ status: 0 });
-    expect(machine.calls()).toEqual(['cmake-js build']);
+    expect(machine.calls()).toEqual([CMAKE]);
   });
 });
 

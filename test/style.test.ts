@@ -32,7 +32,8 @@ function below(folder: string): Source[] {
   return readdirSync(absolute, { withFileTypes: true }).flatMap((entry) => {
     if (entry.name === 'node_modules') return [];
     const path = `${folder}/${entry.name}`;
-    if (entry.isDirectory()) return ['build', 'building', 'fixtures'].includes(entry.name) ? [] : below(path);
+    if (entry.isDirectory())
+      return ['build', 'building', 'fixtures', 'node-api'].includes(entry.name) ? [] : below(path);
     if (!/\.(ts|mjs|cc|h|cu|cuh)$/.test(entry.name)) return [];
     const text = readFileSync(join(ROOT, path), 'utf8');
     return [{ path, text, code: codeOf(text) }];
@@ -126,9 +127,10 @@ describe('imports point one way', () => {
     expect(findCycle([...inFolder('src'), ...inFolder('offload')])).toEqual([]);
   });
 
-  it('the addon is loaded by offload/port/native.ts alone', () => {
+  it('the addon is found by offload/port/addon-path.ts, and loaded by offload/port/native.ts alone', () => {
+    const users = ['offload/port/addon-path.ts', 'offload/port/native.ts'];
     const others = [...inFolder('src'), ...inFolder('offload')].filter(
-      (source) => source.path !== 'offload/port/native.ts',
+      (source) => !users.includes(source.path),
     );
     const loading = /^.*(zero_inference\.node|process\.dlopen).*$/;
     expect(matches(others, loading, (source) => source.text)).toEqual([]);

@@ -25,7 +25,7 @@ tar -cf - "${exclude[@]}" --exclude '*.map' --exclude '*.d.ts' dist src offload 
 # Only what the tests run with: no compilers, linters, types, nor binaries for other platforms.
 mkdir "$stage/node_modules"
 tar -chf - -C node_modules \
-  --exclude './@biomejs' --exclude './@typescript' --exclude './typescript' --exclude './@types' --exclude './cmake-js' \
+  --exclude './@biomejs' --exclude './@typescript' --exclude './typescript' --exclude './@types' --exclude './node-api-headers' \
   --exclude './node-addon-api' --exclude './zod/src' --exclude '*.mts' --exclude '*.cts' --exclude '*.flow' \
   --exclude './tar' --exclude './.cache' --exclude './.vite' --exclude '*.map' --exclude '*.d.ts' --exclude '*.d.cts' \
   --exclude '*darwin*.node' --exclude '*win32*.node' --exclude '*musl*.node' --exclude '*android*.node' \

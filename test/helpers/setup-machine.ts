@@ -27,16 +27,26 @@ const TOY = 'void *napi_register_module_v1(void *env, void *exports) { (void)env
 execFileSync('cc', ['-shared', '-fPIC', '-x', 'c', '-o', ADDON, '-'], { input: TOY });
 /** The name of the section that nvcc leaves in a library. */
 const GPU_PART = '.nv_fatbin';
-/** What cmake-js leaves: something that loads. */
+/** What cmake leaves: something that loads. */
 export const BUILD = `/bin/mkdir -p native/building/Release && /bin/cp ${ADDON} native/building/Release/zero_inference.node`;
-/** The same with a GPU part. */
-export const GPU_BUILD = `${BUILD} && echo ${GPU_PART} >> native/building/Release/zero_inference.node`;
+/** The same with a GPU part, if that was asked for. */
+export const GPU_BUILD = `${BUILD} && case "$(/bin/cat configured)" in *ARCHITECTURES=?*) echo ${GPU_PART} >> native/building/Release/zero_inference.node;; esac`;
 export const BUILT = 'native/build/Release/zero_inference.node';
 export const AS_USER = 'data:text/javascript,process.getuid=()=>1000';
 export const AS_ROOT = 'data:text/javascript,process.getuid=()=>0';
 export const APT_INSTALL = 'apt-get install -y --no-install-recommends g++ cmake ninja-build liburing-dev';
+export const CMAKE = 'cmake --build';
 export const TSC = 'tsc -p tsconfig.json --outDir dist.new';
-export const NPM_CI = 'npm ci --include=dev --include=optional --no-audit --no-fund';
+export const NPM_CI = 'npm ci --include=dev --include=optional --ignore-scripts --no-audit --no-fund';
+
+/** Of the two packages that bring Node's API. */
+const HEADERS = [
+  ...['napi.h', 'napi-inl.h', 'napi-inl.deprecated.h', 'LICENSE.md'].map((name) => `node-addon-api/${name}`),
+  ...['node_api.h', 'node_api_types.h', 'js_native_api.h', 'js_native_api_types.h'].map(
+    (name) => `node-api-headers/include/${name}`,
+  ),
+  'node-api-headers/LICENSE',
+];
 
 export interface Outcome {
   readonly status: number | null;
@@ -53,7 +63,6 @@ export class Machine {
       cpSync(join(NATIVE, name), join(this.root, 'native', name));
     }
     this.write('native/CMakeLists.txt', '# build\n');
-    this.write('native/package.json', '{}\n');
     this.write('native/core/memory.cc', '// memory\n');
     this.write('offload/index.ts', '// offload\n');
     this.write('src/main.ts', '// main\n');
@@ -65,13 +74,13 @@ export class Machine {
     symlinkSync('/usr/bin/flock', join(this.bin, 'flock'));
     // Installing makes the compiler and its friends appear.
     this.program('apt-get', `[ "$1" = update ] || /bin/cp -P ${this.root}/debian/* ${this.bin}/`);
-    const installTools = `/bin/mkdir -p node_modules/.bin && /bin/cp ${this.root}/tools/* node_modules/.bin/`;
+    for (const path of HEADERS) this.write(join('packages', path), `${path} 1.0.0\n`);
+    const installTools = `/bin/mkdir -p node_modules/.bin && /bin/cp ${this.root}/tools/* node_modules/.bin/ && /bin/cp -R ${this.root}/packages/* node_modules/`;
     this.program('npm', `${installTools} && /bin/cp package-lock.json node_modules/.package-lock.json`);
     this.silentProgram(
       'debian/c++',
       'case "$1" in -print*) echo /usr/lib/liburing.a;; *) echo "c++ 12";; esac',
     );
-    this.silentProgram('debian/cmake', 'echo cmake 3.25');
     this.silentProgram('debian/ninja', 'exit 0');
     this.buildTool();
     const emit = `for f in src/*.ts offload/*.ts; do /bin/mkdir -p $4/\${f%/*}; : > $4/\${f%.ts}.js; done`;
@@ -104,10 +113,12 @@ export class Machine {
     this.write('package.json', JSON.stringify({ name: 'toy', bin: { toy: 'dist/src/main.js' } }));
   }
 
-  /** What cmake-js does when it is next installed or run. */
+  /** What cmake does when it next builds; how it was last configured lies in `configured`. */
   buildTool(body = BUILD): void {
-    this.program('../tools/cmake-js', body);
-    if (this.has('node_modules/.bin')) this.program('../node_modules/.bin/cmake-js', body);
+    const build = `echo "cmake --build" >> ${this.root}/calls\n${body}`;
+    const cases = `--version) echo cmake 3.25;; -S) echo "$*" > configured;; --build) ${build};;`;
+    this.silentProgram('debian/cmake', `case "$1" in ${cases} esac`);
+    if (this.has('bin/cmake')) this.silentProgram('bin/cmake', this.read('debian/cmake'));
   }
 
   /** A program that notes its call; `path` is relative to bin/. */
@@ -129,7 +140,7 @@ export class Machine {
   calls(): string[] {
     const lines = this.has('calls') ? this.read('calls').trim().split('\n') : [];
     if (lines.length > 0) this.remove('calls');
-    return lines.map((line) => line.replace(/^(cmake-js build).*/, '$1'));
+    return lines;
   }
 
   start(args: readonly string[] = [], preload = AS_ROOT): { child: ChildProcess; outcome: Promise<Outcome> } {
@@ -155,9 +166,35 @@ export class Machine {
     return this.start(args, preload).outcome;
   }
 
-  async ready(): Promise<void> {
+  /** As npm lays an installed package, with a compiler on the machine. */
+  becomePackage(): void {
     this.installDebianPackages();
-    expect(await this.run()).toMatchObject({ status: 0 });
+    for (const path of ['tsconfig.json', 'src', 'offload', 'package-lock.json']) this.remove(path);
+    this.write('package.json', JSON.stringify({ name: 'toy', version: '1.0.0' }));
+  }
+
+  /** The package with a ready-made addon, which Node finds in the folders above. */
+  prebuilt(version: string, addon = ADDON): void {
+    const folder = 'node_modules/@zero-inference/linux-x64';
+    this.write(`${folder}/package.json`, JSON.stringify({ version }));
+    cpSync(addon, join(this.root, folder, 'zero_inference.node'));
+  }
+
+  /** What nvidia-smi tells of compute capabilities, and an nvcc if there are any. */
+  gpus(...capabilities: string[]): void {
+    this.silentProgram('bin/nvidia-smi', `/usr/bin/printf '%s\\n' ${capabilities.join(' ')}`);
+    this.silentProgram('bin/nvcc', 'echo nvcc 13');
+    this.buildTool(GPU_BUILD);
+  }
+
+  /** What the last build compiled for GPUs, as CMake was told. */
+  compiledFor(): string | undefined {
+    return /-DZI_CUDA_ARCHITECTURES=(\S*)/.exec(this.read('configured'))?.[1];
+  }
+
+  async ready(...args: string[]): Promise<void> {
+    this.installDebianPackages();
+    expect(await this.run(args)).toMatchObject({ status: 0 });
     this.calls();
   }
 }
