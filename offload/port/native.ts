@@ -1,11 +1,8 @@
 // The typed surface of the native addon; the only file that loads it.
 
-import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { type ErrorCode, OperatingError } from '../errors.js';
-import { platformProblem } from './platform.js';
+import { addonPath, howToBuild } from './addon-path.js';
 
 /** Page-aligned host memory; stays mapped while queued work or a view refers to it. */
 export interface NativeMemory {
@@ -313,11 +310,6 @@ const EXPORTS: Readonly<Record<keyof NativeAddon, true>> = {
   passedFaultPoints: true,
 };
 
-/** Both the sources (vitest) and dist/ find the project's root above them. */
-const ROOT = ['../../', '../../../']
-  .map((up) => fileURLToPath(new URL(up, import.meta.url)))
-  .find((folder) => existsSync(join(folder, 'package.json')));
-
 let loaded: NativeAddon | undefined;
 
 /** `NativeAddon.watchSignals`, where there is an addon; whatever needs one says what is wrong with it. */
@@ -367,21 +359,4 @@ function cannotLoad(path: string, why: string): OperatingError {
     'NOT_FOUND',
     `the native addon ${path} cannot be loaded (${why}): ${howToBuild()}, which builds it for this machine`,
   );
-}
-
-function howToBuild(): string {
-  return `run \`npm run setup\` in ${ROOT ?? 'the project'}`;
-}
-
-function addonPath(): string {
-  const { ZI_ADDON: chosen = '' } = process.env;
-  if (chosen !== '') {
-    if (existsSync(chosen)) return resolve(chosen);
-    throw new OperatingError('NOT_FOUND', `ZI_ADDON names ${chosen}, which does not exist`);
-  }
-  const problem = platformProblem();
-  if (problem !== undefined) throw new OperatingError('UNSUPPORTED', problem);
-  const path = join(ROOT ?? '', 'native/build/Release/zero_inference.node');
-  if (existsSync(path)) return path;
-  throw new OperatingError('NOT_FOUND', `the native addon is not built: ${howToBuild()}`);
 }

@@ -53,8 +53,10 @@ describe('a program that was set up in part', () => {
     const folder = copy();
     const main = join(folder, 'dist/src/main.js');
     const noAddon = run(main);
-    const where = `run \`npm run setup\` in ${folder}`;
-    expect(noAddon.stderr).toContain(`NOT_FOUND: the native addon is not built: ${where}`);
+    const where = `run \`node ${join(folder, 'native/setup.mjs')}\``;
+    expect(noAddon.stderr).toContain(
+      `NOT_FOUND: the native addon is neither built nor installed as @zero-inference/linux-x64: ${where}`,
+    );
     expect(noAddon.status).toBe(ERROR_CODES.NOT_FOUND.exitStatus);
     rmSync(join(folder, 'node_modules'));
     const noPackages = run(main);
