@@ -6,7 +6,7 @@ import { dirname, join, normalize } from 'node:path';
 /** Folders of the project whose files may be named from its root. */
 const ROOTS = ['src', 'offload', 'native', 'test', 'bench', 'configs'];
 /** What is compiled, installed or written by a run: nothing of it is a source. */
-const GENERATED = ['node_modules', 'build', 'building', 'out'];
+const GENERATED = ['node_modules', 'build', 'building', 'node-api', 'out'];
 const SOURCE = /\.(ts|mjs|cc|h|cu|cuh|c|py|sh)$/;
 /** Files of others that have names like ours. */
 const FOREIGN = ['napi.h', 'tensor.rs', 'cublasLt.h', 'nccl.h'];
