@@ -1,6 +1,6 @@
 // route, expert_linear and combine: a mixture of experts, of which each token uses a few.
 #pragma once
-#include "cpu/kernel_linear.h"
+#include "cpu/kernel_linear_rows.h"
 #include "cpu/kernel_reduce.h"
 
 namespace zi::ZI_ISA {

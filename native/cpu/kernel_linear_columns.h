@@ -1,7 +1,6 @@
 // linear with [K, N] weights (GPT-2): lanes over N, one chain of multiply-adds along k per element, in order of k.
 // The chain is the same however K, N and T are cut into tiles, so an element's bits do not depend on the batch.
 #pragma once
-#include "cpu/kernel_linear.h"
 #include "cpu/kernel_linear_runs.h"
 
 namespace zi::ZI_ISA {
@@ -103,14 +102,6 @@ inline void LinearColumns(const LinearOp& op, Run& run) {
       ColumnTask<W>(op, task / token_blocks * kTaskColumns, first, Smaller(kColumnTaskTokens, tokens - first));
     });
   });
-}
-
-inline void LinearKernel(const LinearOp& op, Run& run) {
-  if (op.input_major) {
-    LinearColumns(op, run);
-  } else {
-    LinearRows(op, run);
-  }
 }
 
 }  // namespace zi::ZI_ISA

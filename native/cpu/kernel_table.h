@@ -3,7 +3,7 @@
 #include "cpu/kernel_attention.h"
 #include "cpu/kernel_elementwise.h"
 #include "cpu/kernel_experts.h"
-#include "cpu/kernel_linear_columns.h"
+#include "cpu/kernel_linear.h"
 #include "cpu/kernel_measure.h"
 #include "cpu/kernel_norm.h"
 #include "cpu/kernel_reduce.h"

@@ -1,0 +1,204 @@
+// linear with [N, K] weights: dot products along K, with an order of additions that depends on nothing but K.
+//
+// Every output element is computed as: for each block of kDepth inputs, one vector accumulator that takes the inputs
+// kWidth at a time, then one fixed tree over its lanes; blocks are added up in order. All paths below keep to that,
+// so an element has the same bits whatever else is in the batch and however many threads run.
+#pragma once
+#include "cpu/kernel_linear_finish.h"
+#include "cpu/kernel_linear_tiles.h"
+
+namespace zi::ZI_ISA {
+
+/// Weight rows per task, unless that would leave threads without work.
+constexpr int64_t kPanelRows = 64;
+/// Tokens per task: bounds the scratch for sums, and how long a task runs after a cancel.
+constexpr int64_t kTaskTokens = 256;
+/// Up to this many tokens weights are widened in registers, each time they are used; beyond, once into scratch.
+constexpr int64_t kDirectTokens = 4 * kTokenTile;
+/// Packed inputs take at most this much scratch; larger batches are done in slices.
+constexpr int64_t kPackedBytes = int64_t{32} << 20;
+
+/// From lane k on of a row of weights.
+template <class W>
+inline const uint8_t* WeightsAt(const View& weight, int64_t row, int64_t k) {
+  return weight.data + row * weight.strides[0] * (W::kBytes / W::kInputs) + k * W::kBytes;
+}
+
+/// Calls f with the tag of how products with that weight are computed, and the weight with its inputs counted in lanes.
+template <class F>
+inline void WithProductType(const View& weight, F f) {
+#ifdef ZI_PAIR_PRODUCTS
+  if (weight.dtype == DType::kBF16 && weight.shape[1] % BF16Pairs::kInputs == 0) {
+    View pairs = weight;
+    pairs.shape[1] /= BF16Pairs::kInputs;
+    return f(BF16Pairs{}, pairs);
+  }
+#endif
+  WithType(weight.dtype, [&](auto type) { f(type, weight); });
+}
+
+/// A few tokens: each weight is read from memory once, widened in registers, and used for all of them.
+/// G · 4 rows are walked together: more for a single token, which has no other independent chains of additions.
+template <class W, int G>
+inline void DirectPanel(const LinearOp& op, const PackedInputs& x, int64_t first_row, int64_t count, float* sums) {
+  constexpr int R = kRowTile * G;
+  const int64_t inputs = op.weight.shape[1], last = op.weight.shape[0] - 1;
+  // Rows beyond the last repeat it; their sums are never read.
+  const auto at = [&](int64_t row, int64_t k) {
+    return WeightsAt<W>(op.weight, Smaller(row, last), k);
+  };
+  for (int64_t row = first_row; row < first_row + count && row <= last; row += R) {
+    for (int64_t k = 0, block = 0; k < inputs; k += kDepth, ++block) {
+      const int64_t length = Smaller(kDepth, inputs - k);
+      const bool more = k + kDepth < inputs;
+      const uint8_t* rows[R];
+      const uint8_t* next[R];
+      for (int r = 0; r < R; ++r) {
+        rows[r] = at(row + r, k);
+        next[r] = more ? at(row + r, k + kDepth) : at(row + R + r, 0);
+      }
+      float* to = sums + (row - first_row);
+      if constexpr (G > 1) {
+        DotTile<W, G, 1, true>(rows, next, x.At(block, 0), length, to, kPanelRows);
+      } else {
+        int64_t t = TileTokens(x.tokens);
+        DotTokens<W, true>(t, rows, next, x.At(block, 0), length, to, kPanelRows);
+        for (int64_t tile; t < x.tokens; t += tile) {
+          tile = TileTokens(x.tokens - t);
+          DotTokens<W, false>(tile, rows, next, x.At(block, t), length, to + t * kPanelRows, kPanelRows);
+        }
+      }
+    }
+  }
+}
+
+/// Asks for the lines of `rows` runs of memory a few at a time, so that they arrive while tiles compute.
+struct Ahead {
+  const uint8_t* data;
+  int64_t rows, row_bytes, row_distance;
+  int64_t row = 0, at = 0;
+
+  void Request(int64_t lines) {
+    for (; lines > 0 && row < rows; --lines) {
+      _mm_prefetch(reinterpret_cast<const char*>(data + row * row_distance + at), _MM_HINT_T1);
+      at += 64;
+      if (at >= row_bytes) {
+        at = 0;
+        ++row;
+      }
+    }
+  }
+};
+
+/// Rows [first, first + count) of the weights over inputs [k, k + kDepth), or the start of the rows below at the end.
+template <class W>
+inline Ahead WeightsAhead(const View& weight, int64_t first, int64_t count, int64_t k) {
+  if (k >= weight.shape[1]) {
+    first += count;
+    k = 0;
+  }
+  const int64_t distance = weight.strides[0] * W::kBytes / W::kInputs;
+  return {WeightsAt<W>(weight, first, k), Smaller(count, weight.shape[0] - first),
+          Smaller(kDepth, weight.shape[1] - k) * W::kBytes, distance};
+}
+
+/// Many tokens: a panel of weights is widened to f32 once per block of inputs and used for all tokens of the task.
+template <class W>
+inline void WidenedPanel(const LinearOp& op, const PackedInputs& x, int64_t first_row, int64_t rows, int64_t first_token,
+                         int64_t tokens, float* sums, float* panel) {
+  // Tokens that stay in the L1 cache beside a weight tile.
+  constexpr int64_t kTokenBlock = 2 * kTokenTile;
+  const int64_t inputs = op.weight.shape[1], last = op.weight.shape[0] - 1;
+  const int64_t row_count = RoundUp(Smaller(rows, last + 1 - first_row), kRowTile);
+  const int64_t tiles = row_count / kRowTile * ((tokens + kTokenTile - 1) / kTokenTile);
+  for (int64_t k = 0, block = 0; k < inputs; k += kDepth, ++block) {
+    const int64_t length = Smaller(kDepth, inputs - k), padded = RoundUp(length, kWidth);
+    for (int64_t r = 0; r < row_count; ++r) {
+      const uint8_t* from = WeightsAt<W>(op.weight, Smaller(first_row + r, last), k);
+      float* to = panel + r * kPitch;
+      for (int64_t i = 0; i < length; i += kWidth) Store(to + i, LoadUpTo<W>(from + i * W::kBytes, length - i));
+    }
+    Ahead weights = WeightsAhead<W>(op.weight, first_row, row_count, k + kDepth);
+    const int64_t weight_lines = row_count * kDepth * W::kBytes / 64 / tiles + 1;
+    for (int64_t t0 = 0; t0 < tokens; t0 += kTokenBlock) {
+      const int64_t t1 = Smaller(tokens, t0 + kTokenBlock);
+      const int64_t block_bytes = Smaller(kTokenBlock, tokens - t1) * kPitch * int64_t{sizeof(float)};
+      Ahead inputs_ahead{reinterpret_cast<const uint8_t*>(x.At(block, first_token + t1)), 1, block_bytes, 0};
+      if (block_bytes == 0) inputs_ahead.rows = 0;
+      constexpr int64_t kInputLines = kTokenTile * kPitch * int64_t{sizeof(float)} / 64 / 8;
+      for (int64_t r = 0; r < row_count; r += kRowTile) {
+        const uint8_t* tile[kRowTile];
+        for (int i = 0; i < kRowTile; ++i) tile[i] = reinterpret_cast<const uint8_t*>(panel + (r + i) * kPitch);
+        for (int64_t t = t0, count; t < t1; t += count) {
+          count = TileTokens(t1 - t);
+          weights.Request(weight_lines);
+          inputs_ahead.Request(kInputLines);
+          DotTokens<typename W::Wide, false>(count, tile, tile, x.At(block, first_token + t), padded, sums + t * kPanelRows + r,
+                                kPanelRows);
+        }
+      }
+    }
+  }
+}
+
+/// Rows per task: a panel, or less where that would leave threads without work.
+inline int64_t TaskRows(int64_t outputs, int64_t token_blocks, const Run& run) {
+  const int64_t wanted = 4 * static_cast<int64_t>(run.pool.threads());
+  int64_t rows = kPanelRows;
+  while (rows > 2 * kRowTile && outputs * token_blocks < rows * wanted) rows /= 2;
+  return rows;
+}
+
+/// Products of weight rows [row, row + rows) and tokens [token, token + tokens) of `x` as [tokens][kPanelRows], in
+/// scratch of the calling thread.
+template <class W>
+inline const float* PanelSums(const LinearOp& op, const PackedInputs& x, int64_t row, int64_t rows, int64_t token,
+                              int64_t tokens) {
+  const bool direct = x.tokens <= kDirectTokens;
+  const size_t sum_count = static_cast<size_t>(tokens * kPanelRows);
+  const size_t panel_count = direct ? 0 : static_cast<size_t>(kPanelRows * kPitch);
+  float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
+  float* sums = panel + panel_count;
+  std::memset(sums, 0, sum_count * sizeof(float));
+  if (x.tokens == 1) {
+    DirectPanel<W, 2>(op, x, row, rows, sums);
+  } else if (direct) {
+    DirectPanel<W, 1>(op, x, row, rows, sums);
+  } else {
+    WidenedPanel<W>(op, x, row, rows, token, tokens, sums, panel);
+  }
+  return sums;
+}
+
+template <class W>
+inline void LinearSlice(const LinearOp& op, int64_t first, const PackedInputs& x, Run& run) {
+  const int64_t outputs = op.weight.shape[0];
+  const int64_t token_blocks = (x.tokens + kTaskTokens - 1) / kTaskTokens;
+  const int64_t rows = TaskRows(outputs, token_blocks, run), panels = (outputs + rows - 1) / rows;
+  const int64_t work = rows * op.weight.shape[1] / kWidth * Smaller(x.tokens, kTaskTokens) / 2;
+  // Token blocks of one panel are neighbours, so that the second finds the panel's weights in the cache.
+  ForEach(run, panels * token_blocks, work, [&](int64_t task) {
+    const int64_t row = task / token_blocks * rows, token = task % token_blocks * kTaskTokens;
+    const int64_t tokens = Smaller(kTaskTokens, x.tokens - token);
+    const float* sums = PanelSums<W>(op, x, row, rows, token, tokens);
+    for (int64_t t = 0; t < tokens; ++t) {
+      FinishRow(op, first + token + t, row, Smaller(rows, outputs - row), sums + t * kPanelRows);
+    }
+  });
+}
+
+inline void LinearRows(const LinearOp& op, Run& run) {
+  const int64_t tokens = op.x.shape[0];
+  const int64_t token_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
+  const int64_t slice = Larger(kTaskTokens, kPackedBytes / token_bytes);
+  WithProductType(op.weight, [&]<class W>(W, const View& weight) {
+    LinearOp in_lanes = op;
+    in_lanes.weight = weight;
+    for (int64_t first = 0; first < tokens; first += slice) {
+      const PackedInputs x = PackInputs<W>(op.x, first, Smaller(slice, tokens - first), run);
+      LinearSlice<W>(in_lanes, first, x, run);
+    }
+  });
+}
+
+}  // namespace zi::ZI_ISA
