@@ -37,6 +37,6 @@ export { type DownloadProgress, type ResolveOptions, resolveModelFolder } from '
 export { buildArchitecture, tensorList } from './models/registry.js';
 export { type StagedWeights, type StageOptions, stageCheckpoint } from './staging/staging.js';
 export { type ChatTemplate, loadChatTemplate, type Message } from './text/chat.js';
-export { StoppingStream } from './text/stop-strings.js';
-export { TextStream } from './text/text-decoder.js';
+export { StoppingDecoder } from './text/stop-strings.js';
+export { IncrementalDecoder } from './text/text-decoder.js';
 export { loadTokenizer, type Tokenizer } from './text/tokenizer/tokenizer.js';

@@ -138,23 +138,23 @@ function shownText(pieces: readonly Piece[]): string {
   return pieces.map(({ text, kind }) => (kind === 'text' ? text : '')).join('');
 }
 
-/** What a stream of tokens becomes text with. */
-interface TokenStream {
+/** Makes text of tokens as they come. */
+interface TokenDecoder {
   push(tokenId: number): string;
   end(): string;
   /** What of a token is left out of the text. */
   hidden?(tokenId: number): string;
 }
 
-/** A stream of tokens whose text ends before a stop string. */
-export class StoppingStream implements TokenStream {
-  readonly #stream: TokenStream;
+/** A decoder whose text ends before a stop string. */
+export class StoppingDecoder implements TokenDecoder {
+  readonly #decoder: TokenDecoder;
   readonly #stop: StopStrings;
   readonly #idle: boolean;
 
   /** @param before the end of the prompt's text */
-  constructor(stream: TokenStream, strings: readonly string[], before = '') {
-    this.#stream = stream;
+  constructor(decoder: TokenDecoder, strings: readonly string[], before = '') {
+    this.#decoder = decoder;
     this.#stop = new StopStrings(strings, before);
     this.#idle = strings.length === 0;
   }
@@ -165,13 +165,13 @@ export class StoppingStream implements TokenStream {
   }
 
   push(tokenId: number): string {
-    if (this.#idle) return this.#stream.push(tokenId);
-    const hidden = this.#stream.hidden?.(tokenId) ?? '';
-    return this.#stop.push(this.#stream.push(tokenId)) + this.#stop.pushHidden(hidden);
+    if (this.#idle) return this.#decoder.push(tokenId);
+    const hidden = this.#decoder.hidden?.(tokenId) ?? '';
+    return this.#stop.push(this.#decoder.push(tokenId)) + this.#stop.pushHidden(hidden);
   }
 
   end(): string {
-    return this.#stop.push(this.#stream.end()) + this.#stop.end();
+    return this.#stop.push(this.#decoder.end()) + this.#stop.end();
   }
 }
 

@@ -1,4 +1,4 @@
-// Token ids in, text out, as soon as it is certain: the streaming side of a tokenizer's decode.
+// Token ids in, text out, as soon as it is certain: what a tokenizer's decode gives, token by token.
 
 import type { Tokenizer } from './tokenizer/tokenizer.js';
 import { Utf8Run } from './utf8-run.js';
@@ -13,7 +13,7 @@ const CONTEXT_TOKENS = 8;
 const MOST_HELD_TOKENS = 16;
 const CHARACTER_TOKENS = 4;
 
-type Decoder = Pick<Tokenizer, 'decode' | 'isSpecial' | 'byteOf'>;
+type TokenizerParts = Pick<Tokenizer, 'decode' | 'isSpecial' | 'byteOf'>;
 
 /**
  * Decodes generated tokens one by one, as the continuation of a prompt.
@@ -27,15 +27,15 @@ type Decoder = Pick<Tokenizer, 'decode' | 'isSpecial' | 'byteOf'>;
  * Tokens that stand for one byte each are decoded run by run: all of a run are characters, or none is. So a run is held
  * back until another token ends it, or until a byte shows that it is no text.
  */
-export class TextStream {
-  readonly #tokenizer: Decoder;
+export class IncrementalDecoder {
+  readonly #tokenizer: TokenizerParts;
   /** Context, then the tokens whose text is held back. */
   #window: number[];
   #contextTokens: number;
   /** The bytes up to here, where the last token stands for one. */
   #run: Utf8Run | undefined;
 
-  constructor(tokenizer: Decoder, promptIds: readonly number[] = []) {
+  constructor(tokenizer: TokenizerParts, promptIds: readonly number[] = []) {
     this.#tokenizer = tokenizer;
     this.#window = promptContext(tokenizer, promptIds);
     this.#contextTokens = this.#window.length;
@@ -69,7 +69,7 @@ export class TextStream {
     return this.#tokenizer.decode([tokenId], { skipSpecialTokens: false });
   }
 
-  /** What is still held back: an unfinished character, shown as U+FFFD. The stream is empty afterwards. */
+  /** What is still held back: an unfinished character, shown as U+FFFD. Nothing is held back afterwards. */
   end(): string {
     const { before, after } = this.#texts();
     this.#contextTokens = this.#window.length;
@@ -114,7 +114,7 @@ export class TextStream {
 }
 
 /** The end of the prompt: at least one token that shows, and no half character or run of bytes at the beginning. */
-function promptContext(tokenizer: Decoder, promptIds: readonly number[]): number[] {
+function promptContext(tokenizer: TokenizerParts, promptIds: readonly number[]): number[] {
   const shown = promptIds.filter((id) => !tokenizer.isSpecial(id));
   const isByte = (id: number | undefined) => id !== undefined && tokenizer.byteOf(id) !== undefined;
   for (let count = CONTEXT_TOKENS; count < shown.length; count *= 2) {

@@ -6,8 +6,8 @@ import { Engine, openModel } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/request.js';
 import { GREEDY, type SamplingSettings } from '../../src/engine/sampler.js';
-import { StoppingStream } from '../../src/text/stop-strings.js';
-import { TextStream } from '../../src/text/text-decoder.js';
+import { StoppingDecoder } from '../../src/text/stop-strings.js';
+import { IncrementalDecoder } from '../../src/text/text-decoder.js';
 import { loadTokenizer, type Tokenizer } from '../../src/text/tokenizer/tokenizer.js';
 import {
   ALL_DRAM,
@@ -133,8 +133,8 @@ describe('stop strings', () => {
   let prompts: number[][];
   let full: GenerationResult[];
   const textOf = (prompt: readonly number[], tokens: readonly number[], stops: readonly string[] = []) => {
-    const stream = new StoppingStream(new TextStream(tokenizer, prompt), stops);
-    return tokens.map((token) => stream.push(token)).join('') + stream.end();
+    const decoder = new StoppingDecoder(new IncrementalDecoder(tokenizer, prompt), stops);
+    return tokens.map((token) => decoder.push(token)).join('') + decoder.end();
   };
   beforeAll(async () => {
     tokenizer = await loadTokenizer(fixtureFolder(name));
@@ -153,10 +153,12 @@ describe('stop strings', () => {
     ] as const) {
       const stop = text.slice(from, from + length);
       const stopsAfter = (request: GenerationRequest) => {
-        const stream = new StoppingStream(new TextStream(tokenizer, [...request.promptTokens]), [stop]);
+        const decoder = new StoppingDecoder(new IncrementalDecoder(tokenizer, [...request.promptTokens]), [
+          stop,
+        ]);
         return (token: number) => {
-          stream.push(token);
-          return stream.stopped;
+          decoder.push(token);
+          return decoder.stopped;
         };
       };
       const [stopped, unstopped] = await draw(GREEDY, { name, prompts, newTokens: 40, stopsAfter });

@@ -1,7 +1,7 @@
 // Stop strings: found across pieces, text before them kept, nothing shown that might belong to one.
 
 import { describe, expect, it } from 'vitest';
-import { StoppingStream, StopStrings } from '../../src/text/stop-strings.js';
+import { StoppingDecoder, StopStrings } from '../../src/text/stop-strings.js';
 import { randomFrom, randomInt } from '../helpers/random.js';
 
 /** What each piece made certain, and the rest. */
@@ -76,16 +76,16 @@ function place(text: string, string: string): number {
   return at < 0 ? text.length : at;
 }
 
-it('a stream of tokens ends with it', () => {
+it('a decoder of tokens ends with it', () => {
   const words = ['one', ' two', ' three'];
-  const stream = new StoppingStream({ push: (id) => words[id] ?? '', end: () => '!' }, ['two th']);
-  expect(stream.push(0)).toBe('one');
-  expect(stream.push(1)).toBe(' ');
-  expect(stream.stopped).toBe(false);
-  expect(stream.push(2)).toBe('');
-  expect(stream.stopped).toBe(true);
-  expect(stream.end()).toBe('');
-  const other = new StoppingStream({ push: (id) => words[id] ?? '', end: () => '!' }, ['two!']);
+  const decoder = new StoppingDecoder({ push: (id) => words[id] ?? '', end: () => '!' }, ['two th']);
+  expect(decoder.push(0)).toBe('one');
+  expect(decoder.push(1)).toBe(' ');
+  expect(decoder.stopped).toBe(false);
+  expect(decoder.push(2)).toBe('');
+  expect(decoder.stopped).toBe(true);
+  expect(decoder.end()).toBe('');
+  const other = new StoppingDecoder({ push: (id) => words[id] ?? '', end: () => '!' }, ['two!']);
   expect(other.push(0) + other.push(1)).toBe('one ');
   expect(other.end()).toBe('');
 });
@@ -95,14 +95,14 @@ describe('special tokens', () => {
   const hidden = (id: number) => (words[id]?.startsWith('<|') ? (words[id] ?? '') : '');
   const source = { push: (id: number) => (hidden(id) ? '' : (words[id] ?? '')), hidden, end: () => '' };
   const run = (ids: readonly number[], strings: readonly string[], before = '') => {
-    const stream = new StoppingStream(source, strings, before);
+    const decoder = new StoppingDecoder(source, strings, before);
     let [text, count] = ['', 0];
     for (const id of ids) {
-      text += stream.push(id);
+      text += decoder.push(id);
       count++;
-      if (stream.stopped) return { text, count };
+      if (decoder.stopped) return { text, count };
     }
-    return { text: text + stream.end(), count: undefined };
+    return { text: text + decoder.end(), count: undefined };
   };
 
   it('stop a text although they are no part of it', () => {

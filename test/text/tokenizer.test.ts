@@ -3,7 +3,7 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { TextStream } from '../../src/text/text-decoder.js';
+import { IncrementalDecoder } from '../../src/text/text-decoder.js';
 import { loadTokenizer, type Tokenizer } from '../../src/text/tokenizer/tokenizer.js';
 import { goldenOf, modelFolder, shakespeareText } from '../helpers/fixtures.js';
 import { randomFrom, randomInt } from '../helpers/random.js';
@@ -182,7 +182,7 @@ describe.each(['shakespeare-bloom', 'stories260K'])('streaming with %s', (model)
   });
 
   const stream = (prompt: readonly number[], ids: readonly number[]) => {
-    const text = new TextStream(tokenizer, prompt);
+    const text = new IncrementalDecoder(tokenizer, prompt);
     return [...ids.map((id) => text.push(id)), text.end()];
   };
 
@@ -228,7 +228,7 @@ describe.each(['shakespeare-bloom', 'stories260K'])('streaming with %s', (model)
   test('an unfinished character at the end is shown by end(), once', async () => {
     const prompt = await tokenizer.encode('A');
     const ids = (await tokenizer.encode('A😀')).slice(prompt.length);
-    const text = new TextStream(tokenizer, prompt);
+    const text = new IncrementalDecoder(tokenizer, prompt);
     expect(ids.slice(0, -1).map((id) => text.push(id))).toEqual(['', '', '']);
     expect(text.end()).toMatch(/^\ufffd+$/);
     expect(text.end()).toBe('');
@@ -280,8 +280,8 @@ describe('bytes that never make a character', () => {
       ],
     ]) {
       const { tokenizer, decoded } = counting(plain);
-      const stream = new TextStream(tokenizer, [1]);
-      const text = ids.map((id) => stream.push(id)).join('') + stream.end();
+      const decoder = new IncrementalDecoder(tokenizer, [1]);
+      const text = ids.map((id) => decoder.push(id)).join('') + decoder.end();
       expect(decoded()).toBeLessThan(100 * ids.length);
       expect(text).toBe(plain.decode(ids));
     }
@@ -300,8 +300,8 @@ describe('bytes that never make a character', () => {
       bytes(0xf0, 0x9f),
     ]) {
       for (const ids of [run, [...run, ...word], [...word, ...run, ...word, ...run]]) {
-        const stream = new TextStream(tokenizer, [1]);
-        const text = ids.map((id) => stream.push(id)).join('') + stream.end();
+        const decoder = new IncrementalDecoder(tokenizer, [1]);
+        const text = ids.map((id) => decoder.push(id)).join('') + decoder.end();
         expect(text).toBe(tokenizer.decode(ids));
       }
     }
@@ -315,8 +315,8 @@ describe('bytes that never make a character', () => {
       const ids = Array.from({ length: 200 }, () =>
         random() < share ? 4 + randomInt(random, 256) : randomInt(random, tokenizer.vocabSize),
       );
-      const stream = new TextStream(tokenizer, []);
-      const text = ids.map((id) => stream.push(id)).join('') + stream.end();
+      const decoder = new IncrementalDecoder(tokenizer, []);
+      const text = ids.map((id) => decoder.push(id)).join('') + decoder.end();
       expect(text).toBe(tokenizer.decode(ids));
     }
   });

@@ -3,8 +3,8 @@
 import type { OperatingError } from '../../../offload/index.js';
 import type { GenerationResult } from '../../engine/request.js';
 import type { JsonLines } from '../../files/json-lines-file.js';
-import { promptEnd, StoppingStream } from '../../text/stop-strings.js';
-import { TextStream } from '../../text/text-decoder.js';
+import { promptEnd, StoppingDecoder } from '../../text/stop-strings.js';
+import { IncrementalDecoder } from '../../text/text-decoder.js';
 import type { Tokenizer } from '../../text/tokenizer/tokenizer.js';
 import type { EncodedPrompt } from './prompts.js';
 
@@ -25,7 +25,7 @@ export interface GenerationSink {
 }
 
 type Write = (text: string) => void;
-type Stream = Pick<TextStream, 'push' | 'end'>;
+type Decoder = Pick<IncrementalDecoder, 'push' | 'end'>;
 
 /** Tokens as text; as numbers with spaces between them where no tokenizer knows better. */
 export class Rendering {
@@ -54,11 +54,11 @@ export class Rendering {
     return this.isText ? '' : ' ';
   }
 
-  stream({ tokens, own }: EncodedPrompt): Stream {
+  decoder({ tokens, own }: EncodedPrompt): Decoder {
     if (this.#tokenizer) {
       const stopStrings = own?.stopStrings ?? this.#stopStrings;
       const before = promptEnd(this.#tokenizer, tokens, stopStrings);
-      return new StoppingStream(new TextStream(this.#tokenizer, [...tokens]), stopStrings, before);
+      return new StoppingDecoder(new IncrementalDecoder(this.#tokenizer, [...tokens]), stopStrings, before);
     }
     let between = '';
     const push = (token: number) => {
@@ -70,8 +70,8 @@ export class Rendering {
   }
 
   continuation(prompt: EncodedPrompt, tokens: readonly number[]): string {
-    const stream = this.stream(prompt);
-    return tokens.map((token) => stream.push(token)).join('') + stream.end();
+    const decoder = this.decoder(prompt);
+    return tokens.map((token) => decoder.push(token)).join('') + decoder.end();
   }
 }
 
@@ -82,7 +82,7 @@ export class StreamingSink implements GenerationSink {
   readonly #rendering: Rendering;
   readonly #write: Write;
   readonly #bare: boolean;
-  #open: { readonly place: number; readonly stream: Stream } | undefined;
+  #open: { readonly place: number; readonly decoder: Decoder } | undefined;
 
   constructor(rendering: Rendering, write: Write, bare: boolean) {
     this.#rendering = rendering;
@@ -91,12 +91,12 @@ export class StreamingSink implements GenerationSink {
   }
 
   onToken(text: Text, token: number): void {
-    const piece = this.#streamOf(text).push(token);
+    const piece = this.#decoderOf(text).push(token);
     if (piece) this.#write(piece);
   }
 
   onFinished(text: Text, { problem }: Pick<GenerationResult, 'problem'>): void {
-    this.#streamOf(text);
+    this.#decoderOf(text);
     this.end();
     // A text without a prompt above it is the only one, and its problem ends the run.
     if (problem && !this.#bare) this.onFailed(text, problem);
@@ -107,17 +107,17 @@ export class StreamingSink implements GenerationSink {
   }
 
   end(): void {
-    const stream = this.#open?.stream;
+    const decoder = this.#open?.decoder;
     this.#open = undefined;
-    if (stream) this.#write(`${stream.end()}\n${this.#bare ? '' : '\n'}`);
+    if (decoder) this.#write(`${decoder.end()}\n${this.#bare ? '' : '\n'}`);
   }
 
-  #streamOf({ place, prompt }: Text): Stream {
-    if (this.#open?.place === place) return this.#open.stream;
+  #decoderOf({ place, prompt }: Text): Decoder {
+    if (this.#open?.place === place) return this.#open.decoder;
     const shown = this.#rendering.prompt(prompt);
     if (!this.#bare) this.#write(`${RULE}\nin=${shown}\nout=${shown}${this.#rendering.joint(prompt)}`);
-    this.#open = { place, stream: this.#rendering.stream(prompt) };
-    return this.#open.stream;
+    this.#open = { place, decoder: this.#rendering.decoder(prompt) };
+    return this.#open.decoder;
   }
 }
 

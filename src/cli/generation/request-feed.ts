@@ -4,8 +4,8 @@ import { assert, present } from '../../../offload/index.js';
 import type { GenerationQueue } from '../../engine/generate.js';
 import type { GenerationRequest } from '../../engine/request.js';
 import { isGreedy } from '../../engine/sampler.js';
-import { promptEnd, StoppingStream } from '../../text/stop-strings.js';
-import { TextStream } from '../../text/text-decoder.js';
+import { promptEnd, StoppingDecoder } from '../../text/stop-strings.js';
+import { IncrementalDecoder } from '../../text/text-decoder.js';
 import type { GenerateOptions } from '../options/generate-options.js';
 import { type Job, samplingOf } from './job.js';
 import type { EncodedPrompt } from './prompts.js';
@@ -115,10 +115,14 @@ export function stopsAfter(job: Job, feed: Pick<RequestFeed, 'promptOf'>, option
     if (strings.length === 0) return () => false;
     const tokenizer = present(job.vocabulary.tokenizer, 'tokenizer');
     const before = promptEnd(tokenizer, promptTokens, strings);
-    const stream = new StoppingStream(new TextStream(tokenizer, [...promptTokens]), strings, before);
+    const decoder = new StoppingDecoder(
+      new IncrementalDecoder(tokenizer, [...promptTokens]),
+      strings,
+      before,
+    );
     return (token: number) => {
-      stream.push(token);
-      return stream.stopped;
+      decoder.push(token);
+      return decoder.stopped;
     };
   };
 }
