@@ -20,7 +20,7 @@ export interface Budgets {
   readonly deviceCount: number;
 }
 
-/** Of this machine. */
+/** Warnings about budgets that this machine cannot meet. */
 export function budgetWarnings(budgets: Budgets, hardware: Hardware = detectHardware()): string[] {
   const { dramBudgetBytes, deviceBudgetBytes, device, deviceCount } = budgets;
   const gpus = device === 'cuda' && deviceBudgetBytes !== undefined ? cudaStatus().devices : [];

@@ -215,7 +215,7 @@ export class DeviceBatch {
   /** A suspect shares nothing, as it may be a shared page that is wrong. */
   #isShareable({ suspect, knownTokens, request }: Sequence): boolean {
     const { lengthDependentAfterTokens: most = Number.POSITIVE_INFINITY } = this.#lengthRules;
-    // Of scored tokens every likelihood is wanted, so all of them are computed.
+    // Every likelihood of scored tokens is wanted, so all of them are computed.
     return !suspect && knownTokens <= most && !isScoring(request);
   }
 

@@ -72,7 +72,7 @@ export interface EngineOptions {
   readonly plan?: Partial<PlanOptions>;
   readonly cpu?: CpuBackendOptions;
   readonly cuda?: CudaBackendOptions;
-  /** Of each GPU; undefined: most of what is free. */
+  /** What may be taken of each GPU; undefined: most of what is free. */
   readonly deviceBudgetBytes?: number;
   /** How layers reach several devices, unless `plan.transfer` says it; default `auto`: as is measured to be faster. */
   readonly gather?: GatherWish;

@@ -26,7 +26,7 @@ const SAY_NOTHING_OF_TEXTS: ReadonlySet<string> = new Set(
     'disable_compile output_attentions output_hidden_states output_scores output_logits return_dict_in_generate ' +
     'is_assistant num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold ' +
     'prompt_lookup_num_tokens max_matching_ngram_size assistant_early_exit assistant_lookbehind target_lookbehind ' +
-    // Of beams, which `num_beams` asks for.
+    // Settings of beams, which `num_beams` asks for.
     'early_stopping length_penalty renormalize_logits'
   ).split(' '),
 );

@@ -86,7 +86,7 @@ function reachedBy<S>(work: readonly Work<S>[], sequence: S): number {
   return slice ? slice.startPosition + slice.tokens.length : 0;
 }
 
-/** Of the feed's tokens from `first` to `end`, by their place in the piece. */
+/** Which of the feed's tokens from `first` to `end` have an output, by their place in the piece. */
 function outputsOf<S>({ outputs = 'last', tokens }: Feed<S>, first: number, end: number): number[] {
   if (outputs === 'all') return Array.from({ length: end - first }, (_, index) => index);
   return outputs === 'last' && end === tokens.length ? [end - first - 1] : [];

@@ -28,7 +28,7 @@ export interface ScoringRequest {
   readonly index: number;
   /** At least two; the first is only given. */
   readonly scoredTokens: Int32Array;
-  /** Of the first one in the text that it is part of, for sentences; default 0. */
+  /** Where the first one lies in the text that it is part of, for sentences; default 0. */
   readonly firstPosition?: number;
 }
 

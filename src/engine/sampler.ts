@@ -73,11 +73,11 @@ export function checkSampling(settings: SamplingSettings): void {
 
 /** Which draw it is: the same whatever else is computed, where, and in which order. */
 export interface Draw {
-  /** Of the prompt in the input. */
+  /** Index of the prompt in the input. */
   readonly prompt: number;
-  /** Of the prompt's continuations. */
+  /** Index among the prompt's continuations. */
   readonly sample: number;
-  /** Of the new token. */
+  /** Index among the new tokens. */
   readonly step: number;
 }
 

@@ -46,7 +46,7 @@ export interface PassProgress {
   readonly waitingPrompts: number;
   readonly finishedPrompts: number;
   readonly totalPrompts: number;
-  /** Of those that are finished, and of those under way as if each became as long as it may. */
+  /** The share of all requests that is done; those under way count as if each became as long as it may. */
   readonly doneShare: number;
 }
 
@@ -144,7 +144,7 @@ export class Scheduler {
     };
   }
 
-  /** Of a request that cannot be computed. */
+  /** Ends a request that cannot be computed; false for any other. */
   #endAtOnce(sequence: Sequence): boolean {
     const problem = requestProblem(sequence, this.#executor);
     if (!problem) return false;

@@ -35,7 +35,7 @@ export class Sequence {
   /** The earlier it came, the later it has to make room for others. */
   readonly arrival: number;
   readonly #listener: RequestListener;
-  /** Of a continuation. */
+  /** What a continuation has become so far. */
   readonly newTokens: number[] = [];
   readonly #logProbs: number[] = [];
   /** Known tokens whose keys and values are in the cache. */

@@ -39,7 +39,7 @@ export const CMAKE = 'cmake --build';
 export const TSC = 'tsc -p tsconfig.json --outDir dist.new';
 export const NPM_CI = 'npm ci --include=dev --include=optional --ignore-scripts --no-audit --no-fund';
 
-/** Of the two packages that bring Node's API. */
+/** Files of the two packages that bring Node's API. */
 const HEADERS = [
   ...['napi.h', 'napi-inl.h', 'napi-inl.deprecated.h', 'LICENSE.md'].map((name) => `node-addon-api/${name}`),
   ...['node_api.h', 'node_api_types.h', 'js_native_api.h', 'js_native_api_types.h'].map(

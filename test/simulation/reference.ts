@@ -18,7 +18,7 @@ import type { ToyModel } from './toy-model.js';
 /** Per output of a micro-batch. */
 export interface ReferenceOutput {
   readonly token: number;
-  /** Of the token; NaN where the micro-batch does not ask. */
+  /** The token's log-probability; NaN where the micro-batch does not ask. */
   readonly logProb: number;
   readonly nll: number;
   readonly logits: Float32Array;
