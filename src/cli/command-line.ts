@@ -13,7 +13,7 @@ export type ParsedCommandLine =
       /** What else the command is told, such as what to remove. */
       readonly words: readonly string[];
     }
-  /** Of a command, where one is named. */
+  /** The help of a command, where one is named, or of the program. */
   | { readonly kind: 'help'; readonly command: CommandName | undefined }
   | { readonly kind: 'version' };
 

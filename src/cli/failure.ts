@@ -4,7 +4,7 @@ import { ERROR_CODES, OperatingError } from '../../offload/index.js';
 import { systemFailure } from '../files/system-failure.js';
 import { StdoutClosed } from './interrupt.js';
 
-/** Of a fault of this program, which has no code in the table of errors. */
+/** The exit status of a fault of this program, which has no code in the table of errors. */
 export const INTERNAL_STATUS = 1;
 
 /** What goes to stderr, and the exit status. */

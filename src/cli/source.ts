@@ -21,7 +21,7 @@ export interface Source {
   readonly files: readonly string[];
   /** What they were when it was made sure that they are the checkpoint's. */
   readonly fileStates: readonly FileState[];
-  /** Of the content of each, where copying has told. */
+  /** Digest of each file's content, where copying has told. */
   readonly sha256?: readonly string[];
 }
 

@@ -21,11 +21,11 @@ type Surroundings = Pick<CommandContext, 'progress' | 'interrupt' | 'log'>;
 
 /** What is known of each prompt once all have been encoded: their tokens are not kept. */
 export interface PromptSizes {
-  /** Of each prompt; negative for one that cannot be continued. */
+  /** Length of each prompt; negative for one that cannot be continued. */
   readonly promptTokens: Int32Array;
   readonly newTokens: Int32Array;
   readonly impossible: number;
-  /** Of the first prompt that cannot be continued. */
+  /** Why the first prompt that cannot be continued cannot. */
   readonly firstProblem: OperatingError | undefined;
   /** Some text looks at its tokens so far when one is chosen. */
   readonly penalised: boolean;
@@ -42,7 +42,7 @@ export interface Job {
   readonly distinct: number;
   /** Texts for each. */
   readonly samples: number;
-  /** Of the distinct ones. */
+  /** Sizes of the distinct prompts. */
   readonly sizes: PromptSizes;
   readonly coder: PromptCoder;
   readonly vocabulary: Vocabulary;

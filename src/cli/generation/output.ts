@@ -122,7 +122,7 @@ export class StreamingSink implements GenerationSink {
 }
 
 export interface ShownPlaces {
-  /** Of texts that were made before, and are not shown again. */
+  /** Places of texts that were made before, and are not shown again. */
   readonly done: ReadonlySet<number>;
   readonly texts: number;
   /** So many come first; the others are of the same prompts, to fill the batch. */

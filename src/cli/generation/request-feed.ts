@@ -49,7 +49,7 @@ export class RequestFeed implements GenerationQueue {
     return requestOf(prompt, sample, this.#job, this.#options);
   }
 
-  /** Of a text that is being made. */
+  /** The prompt of a text that is being made. */
   promptOf(place: number): EncodedPrompt {
     return present(this.#alive.get(place), 'prompt of a text');
   }

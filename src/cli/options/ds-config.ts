@@ -14,7 +14,7 @@ export interface DsSettings {
   readonly batchSize: number | undefined;
   readonly dtype: 'bfloat16' | 'float16' | undefined;
   readonly blockBytes: number | undefined;
-  /** Of all of DeepSpeed's threads together: each has a queue of its own there. */
+  /** For all of DeepSpeed's threads together: each has a queue of its own there. */
   readonly queueDepth: number | undefined;
   readonly bufferCount: number | undefined;
   /** Sizes in elements become bytes when the model is known. */

@@ -83,7 +83,7 @@ export function refuseTextForShape(options: OptionReader, names: readonly string
   if (given !== undefined) throw noTokenizer(`--${given} is given`);
 }
 
-/** Of a shape, whose random weights have no tokenizer beside them. */
+/** The refusal of text for a shape, whose random weights have no tokenizer beside them. */
 export function noTokenizer(what: string): OperatingError {
   return badOption(
     `${what}, but a shape with --dummy_weights has no tokenizer: leave it out, or give --prompts_file with lines of ` +

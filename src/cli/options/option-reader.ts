@@ -21,7 +21,7 @@ export class OptionReader {
     return this.#values[name] === true;
   }
 
-  /** Of a flag that is set where nothing is said of it, or that depends. */
+  /** A flag that is set unless it is denied, or whose default depends on others. */
   switch(name: string): boolean | undefined {
     const value = this.#values[name];
     return typeof value === 'boolean' ? value : undefined;

@@ -18,13 +18,13 @@ export interface ByteRange {
 export interface FinishedTexts {
   /** Places of the texts, as `placeOf` gave them. */
   readonly places: ReadonlySet<number>;
-  /** Of the file when it was read. */
+  /** The file's size when it was read. */
   readonly fileBytes: number;
   /** Whole lines that hold them, in order. */
   readonly kept: readonly ByteRange[];
   /** Lines that hold none, or one that was there before. */
   readonly damaged: readonly ByteRange[];
-  /** Of a last line that was cut off while it was written. */
+  /** Length of a last line that was cut off while it was written. */
   readonly tornBytes: number;
 }
 
@@ -83,7 +83,7 @@ function isNothing(line: Buffer): boolean {
 
 const RECORD_BEGINS = Buffer.from('{"index":');
 
-/** Of a record, as this program writes it: what is left when writing ends early. */
+/** Whether a line is the beginning of a record as this program writes it: what is left when writing ends early. */
 function isBeginning(line: Buffer): boolean {
   const common = Math.min(line.length, RECORD_BEGINS.length);
   const begins = line.subarray(0, common).equals(RECORD_BEGINS.subarray(0, common));

@@ -11,7 +11,7 @@ const PARTS = ['vocab.json', 'merges.txt', 'tokenizer.model'] as const;
 /** Tokens and settings that stand beside either. */
 const BESIDE = ['tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json'] as const;
 
-/** Of all files that make the tokenizer in `folder`. Chats have a template of their own, which is none of it. */
+/** The digest of all files that make the tokenizer in `folder`. Chats have a template of their own, which is none of it. */
 export async function tokenizerDigest(folder: string): Promise<string> {
   const hash = createHash('sha256');
   const whole = await readOptional(join(folder, WHOLE));

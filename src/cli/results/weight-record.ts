@@ -24,9 +24,9 @@ import { sourceState } from '../../staging/manifest.js';
 
 export interface WeightRecord extends Pick<FileState, 'sizeBytes' | 'mtimeNs' | 'ctimeNs' | 'inode'> {
   readonly name: string;
-  /** Of the header and of a piece of each tensor. */
+  /** Digest of the header and of a piece of each tensor. */
   readonly sample: string;
-  /** Of all content, where it is known. */
+  /** Digest of all content, where it is known. */
   readonly sha256: string | undefined;
   /** That hash is the file's name in the hub's cache: of what was downloaded, which may have been written to since. */
   readonly isNamed: boolean;
@@ -46,7 +46,7 @@ export interface RecordWork extends Omit<Work, 'onBytes'> {
 const WHOLE_BYTES = GiB;
 const PIECE_BYTES = 4 * KiB;
 const END_BYTES = 64 * KiB;
-/** Of more tensors, a mixture's experts, one piece each. */
+/** Where there are more tensors, as experts of mixtures, one piece of each is read. */
 const MANY_TENSORS = 4096;
 const READS_AT_ONCE = 16;
 

@@ -8,7 +8,7 @@ const PLACEMENT = 'Where weights rest';
 const TUNING = 'Tuning';
 const OUTPUT = 'Output';
 
-/** Of the commands that generate, or plan to. */
+/** An option of the commands that generate, or plan to. */
 export const MAX_CONTEXT = {
   kind: 'value',
   group: TUNING,
