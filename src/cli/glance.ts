@@ -12,7 +12,7 @@ export interface EarlyOptions {
 }
 
 /** The commands that compute. */
-export const COMPUTING: ReadonlySet<CommandName> = new Set(['generate', 'score']);
+export const COMPUTING: ReadonlySet<CommandName> = new Set(['generate', 'chat', 'score']);
 /** With one of these, layers may rest elsewhere than in DRAM, or do not exist yet. */
 const ELSEWHERE = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dummy_weights'] as const;
 

@@ -111,6 +111,14 @@ async function runCommand(
       const { begun, available } = await awaitEarly(early, driver, context);
       return runGenerate({ ...readGenerateOptions(options), ...available }, begun);
     }
+    case 'chat': {
+      const [{ runChat }, { readChatOptions }] = await Promise.all([
+        import('./chat.js'),
+        import('./options/chat-options.js'),
+      ]);
+      const { begun, available } = await awaitEarly(early, driver, context);
+      return runChat({ ...readChatOptions(options), ...available }, begun);
+    }
     case 'score': {
       const [{ runScore }, { readScoreOptions }] = await Promise.all([
         import('./score.js'),

@@ -41,8 +41,8 @@ export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
   if (!found) {
     throw new OperatingError(
       'BAD_OPTION',
-      `--chat needs a chat template, as do prompts with 'messages', and ${folder} has none in ${PLACES.join(', ')}: ` +
-        "give 'prompt' without --chat, or take a checkpoint that is made for chats",
+      `chats need a chat template, as do --chat and prompts with 'messages', and ${folder} has none in ` +
+        `${PLACES.join(', ')}: continue plain text (generate --prompt), or take a checkpoint that is made for chats`,
     );
   }
   const { path } = found;

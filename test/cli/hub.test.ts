@@ -63,6 +63,6 @@ test('prompts of text are refused before weights are downloaded, where there is 
   expect(hub.downloads('model.safetensors')).toEqual([]);
   const chat = await start();
   const refused = await runCli(['--name', 'org/model', '--chat', ...PROMPT], { env: chat.env });
-  expect(refused.errors.join('\n')).toMatch(/BAD_OPTION: --chat needs a chat template/);
+  expect(refused.errors.join('\n')).toMatch(/BAD_OPTION: chats need a chat template/);
   expect(chat.hub.downloads('model.safetensors')).toEqual([]);
 });

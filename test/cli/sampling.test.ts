@@ -128,7 +128,9 @@ describe.concurrent('chats', () => {
   it('need a template', async () => {
     const result = await runCli([...BRIEF, '--chat', '--prompt', PROMPT]);
     expect(result.status).toBe(2);
-    expect(result.errors.join('\n') + result.logs.join('\n')).toContain('--chat needs a chat template');
+    expect(result.errors.join('\n') + result.logs.join('\n')).toContain(
+      'chats need a chat template, as do --chat',
+    );
   });
 });
 

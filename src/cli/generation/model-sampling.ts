@@ -6,7 +6,11 @@ import { readGenerationConfig } from '../../engine/generation-config.js';
 import type { CommandContext } from '../context.js';
 import type { SamplingOptions } from '../options/sampling-options.js';
 
-type Decided = SamplingOptions & { readonly maxNewTokens: number; readonly lengthGiven: boolean };
+interface Decided extends SamplingOptions {
+  readonly maxNewTokens: number | undefined;
+  /** Absent where no other number takes the place of one that is not given. */
+  readonly lengthGiven?: boolean;
+}
 
 /** The options as they are with what the model says. Throws BAD_CONFIG. */
 export function withModelSampling<T extends Decided>(
@@ -29,10 +33,11 @@ export function withModelSampling<T extends Decided>(
   log.info(
     `${path} and the options: temperature ${temperature}${drawing}, repetition_penalty ${repetitionPenalty}`,
   );
+  const { maxNewTokens, lengthGiven = maxNewTokens !== undefined } = options;
   return {
     ...options,
     sampling,
-    maxNewTokens: options.lengthGiven ? options.maxNewTokens : (own.maxNewTokens ?? options.maxNewTokens),
+    maxNewTokens: lengthGiven ? maxNewTokens : (own.maxNewTokens ?? maxNewTokens),
     stopStrings: options.stopStrings.length > 0 ? options.stopStrings : own.stopStrings,
   };
 }

@@ -148,6 +148,15 @@ function contentOf(line: LineReader): Prompt {
 
 const ROLES: readonly string[] = ['system', 'user', 'assistant'] satisfies Message['role'][];
 
+/**
+ * Messages as a conversation has them.
+ * @param where for messages of errors
+ * Throws BAD_INPUT.
+ */
+export function parseMessages(value: unknown, where: string): readonly Message[] {
+  return messagesOf(value, new LineReader({}, where));
+}
+
 function messagesOf(value: unknown, line: LineReader): readonly Message[] {
   if (!Array.isArray(value) || value.length === 0) {
     return line.refuse(": 'messages' is no list of messages: give objects with 'role' and 'content'");

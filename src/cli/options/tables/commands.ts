@@ -1,5 +1,6 @@
 // The commands, and what each is told by options.
 
+import { CHAT_EXAMPLES, CHAT_OPTIONS } from './chat.js';
 import { COMPLETION_EXAMPLES, COMPLETION_OPTIONS, SHELLS } from './completion.js';
 import { DOCTOR_EXAMPLES, DOCTOR_OPTIONS } from './doctor.js';
 import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './generate.js';
@@ -7,7 +8,7 @@ import { PLAN_EXAMPLES, PLAN_OPTIONS } from './plan.js';
 import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score.js';
 import type { OptionSpec, OptionTable } from './spec.js';
 
-export type CommandName = 'generate' | 'score' | 'plan' | 'doctor' | 'completion';
+export type CommandName = 'generate' | 'chat' | 'score' | 'plan' | 'doctor' | 'completion';
 
 export interface Command {
   readonly describe: string;
@@ -29,6 +30,12 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
     words: 'MODEL',
     options: GENERATE_OPTIONS,
     examples: GENERATE_EXAMPLES,
+  },
+  chat: {
+    describe: 'A conversation in the terminal, or a message per line of standard input',
+    words: 'MODEL',
+    options: CHAT_OPTIONS,
+    examples: CHAT_EXAMPLES,
   },
   score: {
     describe: 'Mean negative log-likelihood and perplexity of a text',

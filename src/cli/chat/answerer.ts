@@ -1,0 +1,107 @@
+// Answers: a conversation becomes a prompt by the checkpoint's template, and the model's tokens become text as they come.
+
+import type { Executor } from '../../../offload/index.js';
+import { counted, OperatingError } from '../../../offload/index.js';
+import { type GenerationRequest, generate, type PassProgress } from '../../engine/generate.js';
+import { isGreedy, type SamplingSettings } from '../../engine/sampler.js';
+import type { ChatTemplate, Message } from '../../text/chat.js';
+import { promptEnd, StoppingStream } from '../../text/stop-strings.js';
+import { TextStream } from '../../text/text-decoder.js';
+import { encodeLongText } from '../../text/tokenizer/long-text.js';
+import type { Tokenizer } from '../../text/tokenizer/tokenizer.js';
+
+export interface AnswerOptions {
+  /** Stops it: what is there is the answer. */
+  readonly signal: AbortSignal;
+  readonly onText: (piece: string) => void;
+}
+
+export interface Answer {
+  readonly text: string;
+  readonly finishReason: 'stop' | 'length' | 'stopped';
+  readonly promptTokens: number;
+  readonly newTokens: number;
+}
+
+export interface Answerer {
+  /** Throws BAD_INPUT where the template refuses the messages, PROMPT_TOO_LONG, and what goes wrong in computing. */
+  answer(messages: readonly Message[], options: AnswerOptions): Promise<Answer>;
+}
+
+export interface AnswererParts {
+  readonly executor: Executor;
+  readonly template: ChatTemplate;
+  readonly tokenizer: Tokenizer;
+  readonly endTokens: ReadonlySet<number>;
+  readonly sampling: SamplingSettings;
+  readonly stopStrings: readonly string[];
+  /** Tokens of conversation and answer together, and of an answer. */
+  readonly contextTokens: number;
+  readonly maxNewTokens: number | undefined;
+  readonly onPass?: (pass: PassProgress) => void;
+}
+
+export class EngineAnswerer implements Answerer {
+  readonly #parts: AnswererParts;
+  /** Which of the conversation's draws this is: the same again only with the same seed and the same past. */
+  #answers = 0;
+
+  constructor(parts: AnswererParts) {
+    this.#parts = parts;
+  }
+
+  async answer(messages: readonly Message[], { signal, onText }: AnswerOptions): Promise<Answer> {
+    const { executor, template, tokenizer, sampling, stopStrings, onPass } = this.#parts;
+    const prompt = template.render(messages);
+    const promptTokens = await encodeLongText(tokenizer, [prompt], { bare: true });
+    const maxNewTokens = this.#roomBehind(promptTokens.length);
+    const before = promptEnd(tokenizer, promptTokens, stopStrings);
+    const stream = new StoppingStream(new TextStream(tokenizer, [...promptTokens]), stopStrings, before);
+    let [text, newTokens] = ['', 0];
+    const show = (piece: string) => {
+      text += piece;
+      if (piece !== '') onText(piece);
+    };
+    const request: GenerationRequest = {
+      index: 0,
+      randomIndex: this.#answers++,
+      promptTokens,
+      maxNewTokens,
+      stopTokens: this.#parts.endTokens,
+      ...(isGreedy(sampling) ? {} : { sampling }),
+    };
+    let finishReason: Answer['finishReason'] = 'stopped';
+    try {
+      const [result] = await generate(executor, [request], {
+        batchSize: 1,
+        maxNewTokens,
+        stopTokens: this.#parts.endTokens,
+        signal,
+        onToken: (_index, token) => {
+          newTokens++;
+          show(stream.push(token));
+        },
+        ...(stopStrings.length > 0 ? { stopsAfter: () => () => stream.stopped } : {}),
+        ...(onPass ? { onPass } : {}),
+      });
+      if (result?.problem) throw result.problem;
+      finishReason = result?.finishReason === 'length' ? 'length' : 'stop';
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+    show(stream.end());
+    return { text, finishReason, promptTokens: promptTokens.length, newTokens };
+  }
+
+  #roomBehind(promptTokens: number): number {
+    const { contextTokens, maxNewTokens = contextTokens } = this.#parts;
+    const room = contextTokens - promptTokens;
+    if (promptTokens === 0)
+      throw new OperatingError('EMPTY_PROMPT', 'the chat template makes nothing of the messages');
+    if (room >= 1) return Math.min(room, maxNewTokens);
+    throw new OperatingError(
+      'PROMPT_TOO_LONG',
+      `the conversation has ${counted(promptTokens, 'token')}, and there is room for ${contextTokens} with the answer`,
+    );
+  }
+}

@@ -1,0 +1,26 @@
+// Options of `chat`.
+
+import type { OptionReader } from './option-reader.js';
+import { readSamplingOptions, type SamplingOptions } from './sampling-options.js';
+import { readSharedOptions, type SharedOptions } from './shared-options.js';
+
+export interface ChatOptions extends SharedOptions, SamplingOptions {
+  /** To be said before anybody is asked. */
+  readonly prompts: readonly string[];
+  readonly system: string | undefined;
+  /** Of an answer; undefined: what the context has left. */
+  readonly maxNewTokens: number | undefined;
+  readonly maxContext: number | undefined;
+}
+
+/** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
+export function readChatOptions(options: OptionReader): ChatOptions {
+  return {
+    ...readSharedOptions(options),
+    ...readSamplingOptions(options, true),
+    prompts: options.list('prompt'),
+    system: options.text('system'),
+    maxNewTokens: options.count('max_new_tokens'),
+    maxContext: options.count('max_context'),
+  };
+}

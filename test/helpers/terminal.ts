@@ -1,0 +1,54 @@
+// Runs the command line in a pseudo-terminal, as a person sits at it: keys are sent when the screen shows what they answer.
+
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
+const CONTROL = new RegExp(`${String.fromCharCode(27)}\\[[0-9;?]*[A-Za-z]|\r`, 'g');
+const PATIENCE_MS = 20_000;
+
+export const KEYS = { enter: '\r', ctrlC: '\x03', ctrlD: '\x04', up: '\x1b[A' } as const;
+
+export interface Terminal {
+  /** What has been written, without control sequences, since the last call, once it matches; rejects when it never does, and shows what was there. */
+  until(pattern: RegExp): Promise<string>;
+  send(...keys: readonly string[]): void;
+  /** The exit status. */
+  readonly ended: Promise<number | null>;
+}
+
+export function openTerminal(words: readonly string[], cwd: string): Terminal {
+  const line = [process.execPath, MAIN, ...words].map((word) => `'${word}'`).join(' ');
+  const child = spawn('script', ['-qefc', line, '/dev/null'], {
+    cwd,
+    stdio: ['pipe', 'pipe', 'ignore'],
+    env: { ...process.env, TERM: 'xterm', NO_COLOR: '1' },
+  });
+  let [text, seen] = ['', 0];
+  const listeners = new Set<() => void>();
+  let raw = '';
+  child.stdout.setEncoding('utf8').on('data', (piece: string) => {
+    raw += piece;
+    // What moves the cursor or ends a line; a sequence may come in two pieces.
+    text = raw.replaceAll(CONTROL, '');
+    for (const listener of listeners) listener();
+  });
+  const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
+  const until = (pattern: RegExp) =>
+    new Promise<string>((resolve, reject) => {
+      const fail = () => reject(new Error(`${pattern} never came: ${JSON.stringify(text.slice(seen))}`));
+      const timer = setTimeout(fail, PATIENCE_MS);
+      const look = () => {
+        const found = pattern.exec(text.slice(seen));
+        if (!found) return;
+        clearTimeout(timer);
+        listeners.delete(look);
+        const part = text.slice(seen, seen + found.index + found[0].length);
+        seen += part.length;
+        resolve(part);
+      };
+      listeners.add(look);
+      look();
+    });
+  return { until, send: (...keys) => void child.stdin.write(keys.join('')), ended };
+}
