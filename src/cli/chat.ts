@@ -29,10 +29,10 @@ export async function runChat(asked: ChatOptions, context: CommandContext): Prom
   const [tokenizer, template] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
   const options = withModelSampling(source.opened, asked, context);
   const workload = workloadFor(source, options, context);
-  await withSession(source, options, workload, context, async ({ engine, meter }) => {
+  await withSession(source, options, workload, context, async ({ engine }) => {
     const { sampling, stopStrings, maxNewTokens } = options;
     const answerer = new EngineAnswerer({
-      executor: engine.executor,
+      engine,
       template,
       tokenizer,
       endTokens: new Set(tokenizer.eosTokenIds),
@@ -40,7 +40,6 @@ export async function runChat(asked: ChatOptions, context: CommandContext): Prom
       stopStrings,
       contextTokens: workload.contextTokens,
       maxNewTokens,
-      onPass: (pass) => meter.pass(pass),
     });
     if (isTerminal) context.tell('/help says what can be typed beside messages; /quit leaves\n');
     const input = inputOf(isTerminal, options, context);

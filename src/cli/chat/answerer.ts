@@ -1,8 +1,8 @@
 // Answers: a conversation becomes a prompt by the checkpoint's template, and the model's tokens become text as they come.
 
-import type { Executor } from '../../../offload/index.js';
 import { counted, OperatingError } from '../../../offload/index.js';
-import { type GenerationRequest, generate, type PassProgress } from '../../engine/generate.js';
+import type { Engine } from '../../engine/engine.js';
+import type { FinishReason } from '../../engine/request.js';
 import { isGreedy, type SamplingSettings } from '../../engine/sampler.js';
 import type { ChatTemplate, Message } from '../../text/chat.js';
 import { promptEnd, StoppingStream } from '../../text/stop-strings.js';
@@ -18,7 +18,7 @@ export interface AnswerOptions {
 
 export interface Answer {
   readonly text: string;
-  readonly finishReason: 'stop' | 'length' | 'stopped';
+  readonly finishReason: FinishReason;
   readonly promptTokens: number;
   readonly newTokens: number;
 }
@@ -29,7 +29,8 @@ export interface Answerer {
 }
 
 export interface AnswererParts {
-  readonly executor: Executor;
+  /** The history's keys and values are found again in it. */
+  readonly engine: Pick<Engine, 'submit'>;
   readonly template: ChatTemplate;
   readonly tokenizer: Tokenizer;
   readonly endTokens: ReadonlySet<number>;
@@ -38,7 +39,6 @@ export interface AnswererParts {
   /** Tokens of conversation and answer together, and of an answer. */
   readonly contextTokens: number;
   readonly maxNewTokens: number | undefined;
-  readonly onPass?: (pass: PassProgress) => void;
 }
 
 export class EngineAnswerer implements Answerer {
@@ -51,7 +51,7 @@ export class EngineAnswerer implements Answerer {
   }
 
   async answer(messages: readonly Message[], { signal, onText }: AnswerOptions): Promise<Answer> {
-    const { executor, template, tokenizer, sampling, stopStrings, onPass } = this.#parts;
+    const { engine, template, tokenizer, endTokens, sampling, stopStrings } = this.#parts;
     const prompt = template.render(messages);
     const promptTokens = await encodeLongText(tokenizer, [prompt], { bare: true });
     const maxNewTokens = this.#roomBehind(promptTokens.length);
@@ -62,33 +62,27 @@ export class EngineAnswerer implements Answerer {
       text += piece;
       if (piece !== '') onText(piece);
     };
-    const request: GenerationRequest = {
+    const submission = engine.submit({
       index: 0,
       randomIndex: this.#answers++,
       promptTokens,
       maxNewTokens,
-      stopTokens: this.#parts.endTokens,
+      stopTokens: endTokens,
       ...(isGreedy(sampling) ? {} : { sampling }),
-    };
-    let finishReason: Answer['finishReason'] = 'stopped';
-    try {
-      const [result] = await generate(executor, [request], {
-        batchSize: 1,
-        maxNewTokens,
-        stopTokens: this.#parts.endTokens,
-        signal,
-        onToken: (_index, token) => {
-          newTokens++;
-          show(stream.push(token));
-        },
-        ...(stopStrings.length > 0 ? { stopsAfter: () => () => stream.stopped } : {}),
-        ...(onPass ? { onPass } : {}),
-      });
-      if (result?.problem) throw result.problem;
-      finishReason = result?.finishReason === 'length' ? 'length' : 'stop';
-    } catch (error) {
-      if (!signal.aborted) throw error;
-    }
+      // Told of each token as soon as it is known.
+      stopsAfter: (token) => {
+        newTokens++;
+        show(stream.push(token));
+        return stream.stopped;
+      },
+    });
+    const cancel = () => submission.cancel();
+    signal.addEventListener('abort', cancel);
+    if (signal.aborted) cancel();
+    const { finishReason, problem } = await submission.result.finally(() => {
+      signal.removeEventListener('abort', cancel);
+    });
+    if (problem) throw problem;
     show(stream.end());
     return { text, finishReason, promptTokens: promptTokens.length, newTokens };
   }

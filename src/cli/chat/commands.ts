@@ -1,6 +1,6 @@
 // What a line that begins with a slash asks for.
 
-import { suggest } from '../suggest.js';
+import { suggest } from '../../text/suggest.js';
 
 export const COMMANDS = {
   help: { takes: '', does: 'show this' },

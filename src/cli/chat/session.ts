@@ -125,7 +125,7 @@ export class ChatSession {
       context.tell(
         `(ended after ${counted(answer.newTokens, 'token')}: --max_new_tokens and --max_context allow no more)\n`,
       );
-    } else if (answer.finishReason === 'stopped') context.tell('(stopped)\n');
+    } else if (answer.finishReason === 'cancelled') context.tell('(stopped)\n');
   }
 
   /** Streams an answer to the conversation as it is. */
