@@ -5,8 +5,8 @@ import type { Engine } from '../../engine/engine.js';
 import type { FinishReason } from '../../engine/request.js';
 import { isGreedy, type SamplingSettings } from '../../engine/sampler.js';
 import type { ChatTemplate, Message } from '../../text/chat.js';
-import { promptEnd, StoppingStream } from '../../text/stop-strings.js';
-import { TextStream } from '../../text/text-decoder.js';
+import { promptEnd, StoppingDecoder } from '../../text/stop-strings.js';
+import { IncrementalDecoder } from '../../text/text-decoder.js';
 import { encodeLongText } from '../../text/tokenizer/long-text.js';
 import type { Tokenizer } from '../../text/tokenizer/tokenizer.js';
 
@@ -56,7 +56,11 @@ export class EngineAnswerer implements Answerer {
     const promptTokens = await encodeLongText(tokenizer, [prompt], { bare: true });
     const maxNewTokens = this.#roomBehind(promptTokens.length);
     const before = promptEnd(tokenizer, promptTokens, stopStrings);
-    const stream = new StoppingStream(new TextStream(tokenizer, [...promptTokens]), stopStrings, before);
+    const decoder = new StoppingDecoder(
+      new IncrementalDecoder(tokenizer, [...promptTokens]),
+      stopStrings,
+      before,
+    );
     let [text, newTokens] = ['', 0];
     const show = (piece: string) => {
       text += piece;
@@ -72,8 +76,8 @@ export class EngineAnswerer implements Answerer {
       // Told of each token as soon as it is known.
       stopsAfter: (token) => {
         newTokens++;
-        show(stream.push(token));
-        return stream.stopped;
+        show(decoder.push(token));
+        return decoder.stopped;
       },
     });
     const cancel = () => submission.cancel();
@@ -83,7 +87,7 @@ export class EngineAnswerer implements Answerer {
       signal.removeEventListener('abort', cancel);
     });
     if (problem) throw problem;
-    show(stream.end());
+    show(decoder.end());
     return { text, finishReason, promptTokens: promptTokens.length, newTokens };
   }
 
