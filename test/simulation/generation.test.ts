@@ -1,4 +1,4 @@
-// Streams of prompts on simulated machines of one to eight devices: nothing hangs or leaks, and every text is the reference's.
+// Uneven prompts on simulated machines of one to eight devices: nothing hangs or leaks, and every text is the reference's.
 
 import { expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';

@@ -1,4 +1,4 @@
-// The stream of steps: cyclic, in order, and shortened only where nothing has begun.
+// The steps of all passes: cyclic, in order, and shortened only where nothing has begun.
 
 import { describe, expect, it } from 'vitest';
 import { Schedule } from '../../offload/stream/schedule.js';

@@ -1,4 +1,4 @@
-// Streams of prompts on real kernels: the batch stays full, texts are what they are alone, and failures end everything.
+// Uneven prompts on real kernels: the batch stays full, texts are what they are alone, and failures end everything.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

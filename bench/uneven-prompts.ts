@@ -1,6 +1,6 @@
 // Does the batch stay full over thousands of uneven prompts, and does every prompt survive kill -9 exactly once?
 //
-// node dist/bench/streams.js [--prompts 5000] [--kills 100] [--batch_size 32] [--devices 3] [--seed 1] [--name FOLDER]
+// node dist/bench/uneven-prompts.js [--prompts 5000] [--kills 100] [--batch_size 32] [--devices 3] [--seed 1] [--name FOLDER]
 
 import { spawn } from 'node:child_process';
 import {
