@@ -117,6 +117,7 @@ const KNOWN: ReadonlyMap<string, Named> = new Map(
     ),
 );
 
+/** The name that a pickle may use; undefined for any other, which nobody looks up. */
 export function named(module: string, name: string): Named | undefined {
   return KNOWN.get(`${module} ${name}`);
 }

@@ -110,6 +110,7 @@ export function quantisedTensor<T extends { readonly name: string }>(tensors: It
   return undefined;
 }
 
+/** The error for a tensor that only quantised checkpoints have. @param where the checkpoint, for messages */
 export function quantisedTensorError(
   where: string,
   {

@@ -29,6 +29,7 @@ export function stagingBuffer(sizeBytes: number): Uint8Array {
   return new Uint8Array(new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer);
 }
 
+/** A file that is being written from front to back; `finish` or `abandon` it in any case. */
 export class DirectFile {
   private stagedBytes = 0;
   private writtenBytes = 0;

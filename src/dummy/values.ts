@@ -19,6 +19,7 @@ const DEVIATION = 0.02;
 const PATTERN_ELEMENTS = 2 ** 19 - 1;
 const SLICE_BYTES = 2 * MiB;
 
+/** Bytes that the tensor has in its file. */
 export function tensorBytes(tensor: DummyTensor): number {
   return elementCount(tensor.shape) * TYPE_BYTES[tensor.dtype];
 }

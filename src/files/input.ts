@@ -90,6 +90,7 @@ function openInput(path: string): Readable {
   return createReadStream('', { fd: file, highWaterMark: PIECE_BYTES });
 }
 
+/** The error for an input that the system did not open or read. */
 export function unreadable(error: unknown, path: string, option: string): OperatingError {
   const code = systemCode(error);
   const absent = code === 'ENOENT' || code === 'ENOTDIR';

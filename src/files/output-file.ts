@@ -141,6 +141,7 @@ export async function writeWherever(
   }
 }
 
+/** The error for an output that the system did not write. */
 export function writeError(path: string, option: string, error: unknown): OperatingError {
   return new OperatingError('WRITE_FAILED', `${option}: ${path} cannot be written: ${reason(error)}`, {
     cause: error,

@@ -14,6 +14,7 @@ export async function readWhole(file: FileHandle, buffer: Uint8Array, offset: nu
   return done;
 }
 
+/** The same at once, from a descriptor. Throws what the system says. */
 export function readWholeSync(file: number, buffer: Uint8Array, offset: number): number {
   let done = 0;
   while (done < buffer.byteLength) {

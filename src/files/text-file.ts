@@ -110,6 +110,7 @@ function refuseNul(bytes: Buffer, input: InputName, where = ''): void {
   if (bytes.includes(0)) throw badText(input, `has a zero byte${where}, as text has none: give UTF-8 text`);
 }
 
+/** The error for an input that is no text as wanted; `problem` goes on after the file's name. */
 export function badText({ path, option }: InputName, problem: string, cause?: unknown): OperatingError {
   return new OperatingError('BAD_INPUT', `${option}: ${shownName(path)} ${problem}`, { cause });
 }

@@ -31,6 +31,7 @@ export function partialPath(blobPath: string): string {
   return `${blobPath}.incomplete`;
 }
 
+/** In bytes; undefined where there is no such file, or it cannot be looked at. */
 export async function sizeOf(path: string): Promise<number | undefined> {
   return stat(path).then(
     ({ size }) => size,

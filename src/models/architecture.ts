@@ -52,6 +52,7 @@ export interface ArchitectureModel {
   readonly forward: LayerForward;
 }
 
+/** What a file in this folder exports, and `registry.ts` lists. */
 export interface Architecture {
   /** Values of `model_type` in config.json. */
   readonly modelTypes: readonly string[];
@@ -69,4 +70,5 @@ export function tensorsUnder(
   );
 }
 
+/** Logits as the head gives them. */
 export const PLAIN_LOGITS = { scale: 1, softCap: 0 } as const;

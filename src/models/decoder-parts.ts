@@ -12,6 +12,7 @@ export interface GroupedHeads {
   readonly D: number;
 }
 
+/** Head counts and the dimensions of a head. @param H hidden size. Throws BAD_CONFIG, or UNSUPPORTED for odd dimensions. */
 export function readGroupedHeads(config: ConfigReader, H: number, defaultHeadDim?: number): GroupedHeads {
   const nHeads = config.count(['num_attention_heads']);
   const nKv = config.count(['num_key_value_heads'], nHeads);

@@ -49,6 +49,7 @@ export interface LlamaTraits {
   readonly defaultRopeBase?: number;
 }
 
+/** Llama's block with what a relative has of its own. Throws BAD_CONFIG or UNSUPPORTED. */
 export function buildLlama(config: ConfigReader, traits: LlamaTraits): ArchitectureModel {
   config.refuseUnless(null, 'clip_qkv', 'attn_logit_softcapping', 'final_logit_softcapping');
   const H = config.count(['hidden_size']);

@@ -43,6 +43,7 @@ const NOTHING: PhaseFigures = {
   blockFlops: 0,
 };
 
+/** Told of every pass; sums of a phase since the last reset. */
 export class Meter {
   readonly #trace: Trace;
   readonly #plan: Plan;

@@ -38,6 +38,7 @@ export interface PlannedModel {
   readonly weightBytes: number;
 }
 
+/** The report as tables for people. */
 export function planText(model: PlannedModel, report: PlanReport): string {
   const { plan, request } = report;
   return [

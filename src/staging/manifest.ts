@@ -54,6 +54,7 @@ export async function writeManifest(folder: string, files: Iterable<StagedFile>)
   }
 }
 
+/** The state of a source file, behind its links. Errors: NOT_FOUND. */
 export async function sourceState(file: string): Promise<SourceState> {
   try {
     const path = await realpath(file);
@@ -64,10 +65,12 @@ export async function sourceState(file: string): Promise<SourceState> {
   }
 }
 
+/** Rejects with what the system says. */
 export async function fileState(path: string): Promise<FileState> {
   return stateFrom(await stat(path, { bigint: true }));
 }
 
+/** Whether it is the same file, and nobody has written to it in between. */
 export function sameState(a: SourceState, b: SourceState): boolean {
   const times = a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs;
   return times && a.path === b.path && a.sizeBytes === b.sizeBytes && a.inode === b.inode;

@@ -33,6 +33,7 @@ export function bindPlaces(what: string, args: CallArguments, least: number, mos
   return args.positional;
 }
 
+/** A whole number. Throws TemplateRuntimeError for any other value; `what` names the argument. */
 export function wholeOf(value: Value, what: string): number {
   if (typeof value === 'bigint' || typeof value === 'boolean') return Number(value);
   if (value instanceof Undefined) throw value.error;

@@ -44,6 +44,7 @@ const OPERATOR = /\/\/|\*\*|==|!=|>=|<=|[-+/*%~[\](){}<>=.:|,;]/y;
 
 const CLOSERS: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}' };
 
+/** Throws TemplateSyntaxError. */
 export function tokenize(template: string): Token[] {
   return new Lexer(template).run();
 }

@@ -5,6 +5,7 @@ import { UnsupportedError } from './errors.js';
 import { ExpressionParser } from './expressions.js';
 import { tokenize } from './lexer.js';
 
+/** Throws TemplateSyntaxError, or UnsupportedError for a tag that chat templates do not have. */
 export function parseTemplate(template: string): readonly Statement[] {
   return new StatementParser(tokenize(template)).template();
 }
