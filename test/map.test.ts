@@ -3,7 +3,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { FILES_WITHOUT_README, namesOfNothing, offTheMap } from './helpers/source-map.js';
+import { commentsOfNothing, FILES_WITHOUT_README, namesOfNothing, offTheMap } from './helpers/source-map.js';
 import { tempFolder } from './helpers/temp-folder.js';
 
 /** A project of these files; a README's text is its tables. */
@@ -108,5 +108,21 @@ describe('namesOfNothing', () => {
     ];
     for (const name of [...names, ...others]) expect([name, wrong(`See \`${name}\`.`)]).toEqual([name, 0]);
     expect(wrong('```sh\nnode dist/src/a.js --output out/FILE.jsonl\n```\n')).toBe(0);
+  });
+});
+
+describe('commentsOfNothing', () => {
+  it('finds names of files that moved, in every kind of comment, and no others', () => {
+    const wrong = (text: string) =>
+      commentsOfNothing(project({ 'src/a.ts': text, 'src/deep/b.ts': '' }), ['src']).length;
+    for (const text of ['// as c.ts does', '/** See deep/c.ts. */', 'x(); // src/b.ts', '/// other/a.h'])
+      expect([text, wrong(text)]).toEqual([text, 1]);
+    for (const text of [
+      '// as b.ts does',
+      '/** See deep/b.ts and src/a.ts. */',
+      "import './c.ts'",
+      '// napi.h, NAME.ts',
+    ])
+      expect([text, wrong(text)]).toEqual([text, 0]);
   });
 });

@@ -1,4 +1,4 @@
-// The map of the sources: which files no README names, and which names in READMEs lead nowhere.
+// The map of the sources: which files no README names, and which names in READMEs and comments lead nowhere.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
@@ -9,7 +9,7 @@ const ROOTS = ['src', 'offload', 'native', 'test', 'bench', 'configs'];
 const GENERATED = ['node_modules', 'build', 'building', 'node-api', 'out'];
 const SOURCE = /\.(ts|mjs|cc|h|cu|cuh|c|py|sh)$/;
 /** Files of others that have names like ours. */
-const FOREIGN = ['napi.h', 'tensor.rs', 'cublasLt.h', 'nccl.h'];
+const FOREIGN = ['napi.h', 'tensor.rs', 'cublasLt.h', 'nccl.h', 'pickletools.py'];
 /** A folder with more files than this has more than one idea, and so a README of its own. */
 export const FILES_WITHOUT_README = 5;
 
@@ -128,4 +128,27 @@ export function namesOfNothing(root: string, document: string): string[] {
     if (places.length === 0 || places.some((path) => leadsSomewhere(root, path))) return [];
     return [`${document} names \`${word}\`, and there is no ${places.join(' nor ')}`];
   });
+}
+
+const COMMENT = /\/\*[\s\S]*?\*\/|(?:^|\s)\/\/[^\n]*/g;
+const FILE_NAME = /(?<![\w./*-])([\w./-]+\.(?:ts|mjs|cc|h|cu|py|sh))\b/g;
+
+/** One sentence for each file that a comment of `folders` names by its name or the end of its path, and that is not there. */
+export function commentsOfNothing(root: string, folders: readonly string[]): string[] {
+  const files = folders.flatMap((folder) => filesBelow(root, folder));
+  const isThere = (name: string) => files.some((path) => path === name || path.endsWith(`/${name}`));
+  return files
+    .filter((path) => SOURCE.test(path) && !path.endsWith('.py') && !path.endsWith('.sh'))
+    .flatMap((path) => {
+      const comments = readFileSync(join(root, path), 'utf8').match(COMMENT) ?? [];
+      const names = comments.flatMap((comment) =>
+        [...comment.matchAll(FILE_NAME)].map(([, name = '']) => name),
+      );
+      return [...new Set(names)]
+        .filter(
+          (name) =>
+            !placeholder(name) && !FOREIGN.includes(name) && !isThere(name.replace(/^(\.\.?\/)+/, '')),
+        )
+        .map((name) => `${path}: a comment names ${name}, and there is no such file`);
+    });
 }
