@@ -1,0 +1,139 @@
+// A text on its way: tokens from the engine become pieces of text, which anybody may wait for, and a result.
+
+import { inOwnWords } from './own-words.js';
+import { listen } from './signals.js';
+import type { Generation, GenerationResult, Piece, Signal } from './types.js';
+
+/** What a text is made of, once its prompt is known. */
+export interface TokenSource {
+  readonly tokens: AsyncIterable<{ readonly token: number; readonly logProb?: number }>;
+  readonly finished: Promise<GenerationResult['finishReason']>;
+  cancel(): void;
+  /** The text that is certain with this token. */
+  push(token: number): string;
+  /** What was held back. */
+  end(): string;
+  readonly promptTokens: number;
+  /** That the tokens are drawn with. */
+  readonly seed: number | undefined;
+}
+
+export interface GenerationSettings {
+  readonly logProbs: boolean;
+  readonly signal: Signal | undefined;
+}
+
+const OVER = { done: true, value: undefined } as const;
+
+export class TextGeneration implements Generation {
+  readonly result: Promise<GenerationResult>;
+  readonly #settings: GenerationSettings;
+  readonly #pieces: Piece[] = [];
+  #source: TokenSource | undefined;
+  #isCancelled = false;
+  /** Undefined while pieces may come. */
+  #end: { readonly error?: unknown } | undefined;
+  #resolve: (result: GenerationResult) => void = () => undefined;
+  #reject: (error: unknown) => void = () => undefined;
+  #forget: () => void = () => undefined;
+  /** Those who wait for what comes next. */
+  #waiting: (() => void)[] = [];
+
+  /** @param begin once; what it rejects with ends the text */
+  constructor(settings: GenerationSettings, begin: () => Promise<TokenSource>) {
+    this.#settings = settings;
+    this.result = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // Whoever iterates is told there, and whoever cancels may not want to know.
+    this.result.catch(() => undefined);
+    this.#forget = listen(settings.signal, (reason) => this.fail(reason));
+    if (!this.#end) void this.#run(begin).catch((error: unknown) => this.fail(inOwnWords(error)));
+  }
+
+  cancel(): void {
+    if (this.#isCancelled || this.#end) return;
+    this.#isCancelled = true;
+    this.#source?.cancel();
+  }
+
+  /** Ends it with an error, unless it has ended. */
+  fail(error: unknown): void {
+    if (this.#end) return;
+    this.#settle({ error });
+    this.#reject(error);
+    this.#source?.cancel();
+  }
+
+  /** No generator, which could not be left while it waits for the next piece. */
+  [Symbol.asyncIterator](): AsyncIterator<Piece, void> {
+    let [next, isOver] = [0, false];
+    return {
+      next: async () => {
+        for (const index = next++; !isOver; ) {
+          const piece = this.#pieces[index];
+          if (piece) return { done: false, value: piece };
+          if (!this.#end) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+          else isOver = true;
+          if (isOver && this.#end && 'error' in this.#end) throw this.#end.error;
+        }
+        return OVER;
+      },
+      return: async () => {
+        isOver = true;
+        this.cancel();
+        this.#wake();
+        return OVER;
+      },
+    };
+  }
+
+  async #run(begin: () => Promise<TokenSource>): Promise<void> {
+    const source = await begin();
+    this.#source = source;
+    // Awaited when all tokens are there, which may be never.
+    source.finished.catch(() => undefined);
+    if (this.#isCancelled || this.#end) source.cancel();
+    let [tokens, logProbs]: [number[], number[]] = [[], []];
+    const all = { text: '', tokens: [] as number[], logProbs: [] as number[] };
+    const give = (text: string) => {
+      if (this.#end) return;
+      this.#pieces.push({ text, tokens, ...(this.#settings.logProbs ? { logProbs } : {}) });
+      all.text += text;
+      all.tokens.push(...tokens);
+      all.logProbs.push(...logProbs);
+      [tokens, logProbs] = [[], []];
+      this.#wake();
+    };
+    for await (const { token, logProb = Number.NaN } of source.tokens) {
+      tokens.push(token);
+      logProbs.push(logProb);
+      const text = source.push(token);
+      if (text !== '') give(text);
+    }
+    const finishReason = await source.finished;
+    const rest = source.end();
+    if (rest !== '' || tokens.length > 0) give(rest);
+    if (this.#end) return;
+    this.#settle({});
+    this.#resolve({
+      text: all.text,
+      tokens: all.tokens,
+      ...(this.#settings.logProbs ? { logProbs: all.logProbs } : {}),
+      finishReason,
+      promptTokens: source.promptTokens,
+      ...(source.seed === undefined ? {} : { seed: source.seed }),
+    });
+  }
+
+  #settle(end: { readonly error?: unknown }): void {
+    this.#end = end;
+    this.#forget();
+    this.#wake();
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+}

@@ -1,0 +1,239 @@
+// What a program sees of this package: every option, result and method. Imports nothing, so that its declarations stand alone.
+
+/// <reference lib="esnext.disposable" preserve="true" />
+
+/** What is used of an `AbortSignal`. */
+export interface Signal {
+  readonly aborted: boolean;
+  readonly reason: unknown;
+  addEventListener(type: 'abort', listener: () => void): void;
+  removeEventListener(type: 'abort', listener: () => void): void;
+}
+
+/** Where a logger such as pino's, or `console`, is told what happens. */
+export interface Logger {
+  debug(message: string): void;
+  info(message: string): void;
+  warn(message: string): void;
+}
+
+/** How far a model's files have come before it can be opened. */
+export interface OpenProgress {
+  /** `download` from the hub; `copy` to `nvmePath`; `compare`: reading what may be such a copy already. */
+  readonly phase: 'download' | 'copy' | 'compare';
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** A size in bytes, or a text such as `'12GiB'`, `'500MB'`. */
+export type Size = number | string;
+
+/** How a model is opened. All of it is optional. */
+export interface OpenOptions {
+  /**
+   * `generate` (the default): the engine makes texts. `score`: it tells how likely texts are, for which it keeps memory
+   * in another way, so one engine does not do both.
+   */
+  readonly task?: 'generate' | 'score' | undefined;
+  /** `auto` (the default) takes a GPU where one can be used, else the CPU. */
+  readonly device?: 'auto' | 'cpu' | 'cuda' | undefined;
+  /** GPUs to use, each for texts of its own; default 1. `CUDA_VISIBLE_DEVICES` says which. */
+  readonly numGpus?: number | undefined;
+  /**
+   * Where weights rest. `auto` (the default): on the GPU, then in DRAM, as far as the budgets allow, the rest on the
+   * drive. `dram`: all in DRAM. `nvme`: all on the drive.
+   */
+  readonly offload?: 'auto' | 'dram' | 'nvme' | undefined;
+  /** A folder on the drive that weights are read from; they are copied to it once unless they lie there. Means `nvme`. */
+  readonly nvmePath?: string | undefined;
+  /** Bound on everything large in DRAM; default 85 % of what is available. */
+  readonly dramMemory?: Size | undefined;
+  /** Bound on what is taken of each GPU; default what is free. */
+  readonly gpuMemory?: Size | undefined;
+  /** Keys and values rest in DRAM also where the GPU could hold them; default false. */
+  readonly kvOffload?: boolean | undefined;
+  /** Threads that compute on the CPU; default one per core. One setting for all engines of a process: the last one's. */
+  readonly threads?: number | undefined;
+  /** Texts that each device makes at once; others wait. Default: up to 16, as memory holds. */
+  readonly maxSequences?: number | undefined;
+  /**
+   * Tokens of the longest text, its prompt among them; default the model's context, but no more than 4096. Where texts
+   * are scored, tokens of a window; default no more than 2048.
+   */
+  readonly contextTokens?: number | undefined;
+  /**
+   * Tokens of all texts of a device whose keys and values are kept at once; default `contextTokens` of four texts. Where
+   * there is no room for more, some texts wait for others.
+   */
+  readonly cacheTokens?: number | undefined;
+  /**
+   * Where a text does not say how its tokens are chosen, how long it becomes and where it stops, the model's
+   * generation_config.json does; default false.
+   */
+  readonly generationConfig?: boolean | undefined;
+  /** On the hub: a branch, tag or commit; default `main`. */
+  readonly revision?: string | undefined;
+  /** Told while files are downloaded or copied. */
+  readonly onProgress?: ((progress: OpenProgress) => void) | undefined;
+  /** Told what happens; without it, nothing is printed. */
+  readonly logger?: Logger | undefined;
+  /** Ends opening: the promise is rejected with the signal's reason, and nothing stays behind but what was downloaded. */
+  readonly signal?: Signal | undefined;
+}
+
+export interface Message {
+  readonly role: 'system' | 'user' | 'assistant';
+  readonly content: string;
+}
+
+/**
+ * What the model goes on from: a text, a conversation that the model's chat template makes a text of, or token ids
+ * (whole numbers below `info.vocabSize`).
+ */
+export type Prompt =
+  | string
+  | { readonly messages: readonly Message[] }
+  | { readonly tokens: readonly number[] | Int32Array };
+
+/** How one text is made. All of it is optional; with `generationConfig`, the model's own values are the defaults. */
+export interface GenerateOptions {
+  /** At most so many tokens; default 256, or as many as the context leaves where that is less. */
+  readonly maxNewTokens?: number | undefined;
+  /** Tokens are drawn, the more freely the higher; default 0, which takes the likeliest each time. */
+  readonly temperature?: number | undefined;
+  /** Drawn from the k likeliest; default 0, which is all. */
+  readonly topK?: number | undefined;
+  /** Drawn from the likeliest that together have this probability; default 1, which is all. */
+  readonly topP?: number | undefined;
+  /** Drawn from those at least this many times as likely as the likeliest; default 0, which is all. */
+  readonly minP?: number | undefined;
+  /** Above 1, tokens of the prompt and of the text so far become less likely; default 1. */
+  readonly repetitionPenalty?: number | undefined;
+  /**
+   * A whole number from 0 to 2⁵³ − 1. With the same one, the same prompt gives the same text, whatever else is made at
+   * the time; default another one each time, which the result tells.
+   */
+  readonly seed?: number | undefined;
+  /** The text ends before the first of these. */
+  readonly stop?: string | readonly string[] | undefined;
+  /** Ids that end the text, in place of those that the model names; `[]` for none. They are not part of it. */
+  readonly stopTokens?: readonly number[] | undefined;
+  /** A message before all others, for prompts of `messages` that do not begin with one. */
+  readonly system?: string | undefined;
+  /** Each token's log-probability is told as well; default false. */
+  readonly logProbs?: boolean | undefined;
+  /** Ends the text: iteration and result are rejected with the signal's reason. */
+  readonly signal?: Signal | undefined;
+}
+
+/** Some tokens and what they say. All pieces of a text, put together, are the text. */
+export interface Piece {
+  /**
+   * Whole characters, none of which may still become part of a stop string. Empty only in a last piece, whose tokens say
+   * nothing.
+   */
+  readonly text: string;
+  /** Those that came since the piece before. Empty only in a last piece, whose text was held back. */
+  readonly tokens: readonly number[];
+  /** Of each token, in nats: the model's own, before temperature and penalties. Absent unless asked for. */
+  readonly logProbs?: readonly number[];
+}
+
+export interface GenerationResult {
+  readonly text: string;
+  /** All that were made, with those that completed a stop string, without an end token. */
+  readonly tokens: readonly number[];
+  /** Of each token, as in a piece. Absent unless asked for. */
+  readonly logProbs?: readonly number[];
+  /** `stop`: an end token or a stop string; `length`: `maxNewTokens`; `cancelled`: by `cancel()`, or by leaving a loop. */
+  readonly finishReason: 'stop' | 'length' | 'cancelled';
+  /** How many tokens the prompt has. */
+  readonly promptTokens: number;
+  /** That gives the same text again; absent where nothing was drawn. */
+  readonly seed?: number;
+}
+
+/**
+ * A text on its way. It is made whether or not anybody looks: iterate over its pieces as they come, or await `result`,
+ * or both. Every iteration begins at the first piece. Leaving one early cancels the text.
+ */
+export interface Generation extends AsyncIterable<Piece> {
+  /**
+   * Rejected, as iteration is, with an OperatingError: BAD_OPTION, BAD_INPUT, EMPTY_PROMPT and PROMPT_TOO_LONG for what
+   * was asked; NOT_FINITE, FILE_CHANGED, READ_FAILED or DEVICE_FAILED for what happened; CLOSED when the engine was. It
+   * need not be handled.
+   */
+  readonly result: Promise<GenerationResult>;
+  /** Ends the text with what there is of it. Without effect on one that has ended. */
+  cancel(): void;
+}
+
+export interface ScoreOptions {
+  /** Ends scoring: the promise is rejected with the signal's reason. */
+  readonly signal?: Signal | undefined;
+}
+
+/** How well the model predicts a text. */
+export interface Score {
+  /** Mean negative log-likelihood of all tokens but the first, in nats. */
+  readonly nll: number;
+  /** e to the power of `nll`. */
+  readonly perplexity: number;
+  readonly tokens: readonly number[];
+  /** Of each token, given those before it in its window of `contextTokens`, in nats; NaN for the first, which is given. */
+  readonly logProbs: readonly number[];
+}
+
+export interface TokenizeOptions {
+  /** With the special tokens that the model wants around a text; default true. */
+  readonly specialTokens?: boolean | undefined;
+}
+
+export interface DetokenizeOptions {
+  /** Special tokens are written out; default false, which leaves them out. */
+  readonly specialTokens?: boolean | undefined;
+}
+
+/** What was opened, and where it rests. */
+export interface EngineInfo {
+  readonly task: 'generate' | 'score';
+  /** Absolute. */
+  readonly folder: string;
+  /** As in the sentence "Llama with 32 blocks". */
+  readonly architecture: string;
+  readonly weightBytes: number;
+  readonly vocabSize: number;
+  readonly device: 'cpu' | 'cuda';
+  readonly deviceCount: number;
+  /** Where layers rest, as a sentence. */
+  readonly placement: string;
+  /** Tokens of the longest text, its prompt among them. */
+  readonly contextTokens: number;
+  /** Texts that each device makes at once. */
+  readonly maxSequences: number;
+  /** Sentences about what is odd about the model, or about this machine. */
+  readonly warnings: readonly string[];
+}
+
+/** An open model. Texts that are asked for at the same time are made together; each ends by itself, errors too. */
+export interface Engine {
+  readonly info: EngineInfo;
+  /** Begins a text. Never throws: what is wrong is told by what it returns. */
+  generate(prompt: Prompt, options?: GenerateOptions): Generation;
+  /**
+   * Of a text with at least two tokens, of any length. Needs an engine opened with `task: 'score'`. Rejects with an
+   * OperatingError: BAD_OPTION, BAD_INPUT, or as for `Generation.result`.
+   */
+  score(
+    text: string | { readonly tokens: readonly number[] | Int32Array },
+    options?: ScoreOptions,
+  ): Promise<Score>;
+  /** Token ids of a text. Rejects with BAD_INPUT, BAD_OPTION, BAD_TOKENIZER or CLOSED. */
+  tokenize(text: string, options?: TokenizeOptions): Promise<number[]>;
+  /** The text of token ids. Throws BAD_INPUT, BAD_OPTION, BAD_TOKENIZER or CLOSED. */
+  detokenize(tokens: readonly number[] | Int32Array, options?: DetokenizeOptions): string;
+  /** Ends all texts with CLOSED and gives all memory back. Safe at any time and more than once. */
+  close(): Promise<void>;
+  /** The same, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
