@@ -139,7 +139,7 @@ async function readHeaders(root: string, { format, fileNames }: WeightFiles) {
   const worker = async () => {
     for (let i = next++; i < fileNames.length; i = next++) {
       const path = join(root, fileNames[i] ?? '');
-      // Before the header: a file that is replaced meanwhile is then known by its state.
+      // The state comes before the header: a file that is replaced meanwhile is then known by it.
       const before = await stat(path, { bigint: true }).catch(() => undefined);
       headers[i] = await readHeader(path); // which says what is wrong with one that is not there
       states[i] = stateFrom(before ?? (await stat(path, { bigint: true })));

@@ -3,7 +3,7 @@
 import { OperatingError } from '../../offload/index.js';
 import type { Value } from './torch-values.js';
 
-/** Longer names are none of PyTorch's; also what messages show of one. */
+/** PyTorch has no longer names; messages show as much of one. */
 export const MAX_NAME_BYTES = 200;
 
 export class PickleMachine {

@@ -3,7 +3,7 @@
 import { withFile } from '../files/byte-source.js';
 import type { StoredTensor } from './checkpoint.js';
 
-/** Up to here tensors are compared whole; of larger ones so many bytes in pieces, spread evenly. */
+/** Tensors of up to so many bytes are compared whole, larger ones in pieces of so many bytes together, spread evenly. */
 const COMPARED_BYTES = 32 * 1024 * 1024;
 const PIECE_BYTES = 256 * 1024;
 

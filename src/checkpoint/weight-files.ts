@@ -43,8 +43,8 @@ export interface WeightChoice {
 }
 
 /**
- * In the order in which transformers looks, and then a lone safetensors file of another name. Undefined where there
- * are none. `names` is what the folder or repository holds.
+ * What transformers would find, in the order in which it looks, and then a lone safetensors file of another name.
+ * Undefined where there are none. `names` is what the folder or repository holds.
  */
 export function chooseWeights(names: readonly string[]): WeightChoice | undefined {
   for (const format of WEIGHT_FORMATS) {

@@ -110,8 +110,8 @@ function normNames(layout: FusedHeads['layout'], count: number): string[] {
 }
 
 /**
- * Slopes, positions and biases have eight significant bits, and biases are added before scores are scaled: as it was
- * trained, so that beyond 256 tokens neighbours may share a bias.
+ * Slopes, positions and biases have eight significant bits, and biases are added before scores are scaled, as the
+ * model was trained, so that beyond 256 tokens neighbours may share a bias.
  */
 function roundedSlopes(nHeads: number): Float32Array {
   return alibiSlopes(nHeads).map(roundToBf16);

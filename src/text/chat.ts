@@ -28,7 +28,7 @@ export interface ChatTemplate {
   render(messages: readonly Message[]): string;
 }
 
-/** In the order in which transformers looks; the last is for processors of pictures and sound, and kept as a last resort. */
+/** Names in the order in which transformers looks; the last is for processors of pictures and sound, a last resort here. */
 const PLACES = ['chat_template.jinja', 'tokenizer_config.json', 'chat_template.json'] as const;
 
 /**
@@ -50,7 +50,7 @@ export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
   const jinja = await import('./jinja/index.js');
   const template = parse(jinja, found);
   const names = [...specialTokensOf(files).named].map(([role, { content }]) => [role, content] as const);
-  // As transformers renders without tools or documents: they are none, which is not the same as absent or empty.
+  // transformers renders with `none` for tools and documents, which is not the same as absent or empty.
   const variables = {
     ...Object.fromEntries(names),
     tools: null,
@@ -133,7 +133,7 @@ async function refuseOnlyNamed(folder: string): Promise<void> {
   );
 }
 
-/** One text, or named ones in a list or an object, of which `default` is the one for plain chats. */
+/** One template, or several by name in a list or an object, of which `default` is the one for plain chats. */
 function chosenTemplate(stored: unknown, path: string): string {
   if (typeof stored === 'string') return stored;
   const listed = isJsonObject(stored)

@@ -30,7 +30,7 @@ export class StopStrings {
     return this.#add({ text: piece, kind: 'text' });
   }
 
-  /** The same for a special token: a stop string may be of it, but the text has nothing of it. */
+  /** The same for a special token: a stop string may lie in it, but the text does not hold it. */
   pushHidden(piece: string): string {
     return this.#add({ text: piece, kind: 'hidden' });
   }
@@ -72,7 +72,7 @@ export class StopStrings {
     return views;
   }
 
-  /** Where in everything held the first stop string begins that does not end in the prompt. */
+  /** Where the first stop string that does not end in the prompt begins, in all that is held. */
   #firstIn({ text, place, given }: View): number | undefined {
     let first: number | undefined;
     for (const string of this.#strings) {
@@ -82,7 +82,7 @@ export class StopStrings {
     return first === undefined ? undefined : place(first);
   }
 
-  /** Where in everything held the longest end begins that a stop string begins with. */
+  /** Where the longest end that a stop string may begin with begins, in all that is held. */
   #unfinishedFrom({ text, place }: View): number {
     for (let length = Math.min(this.#longest - 1, text.length); length > 0; length--) {
       const end = text.slice(text.length - length);
@@ -99,9 +99,9 @@ interface Piece {
 
 interface View {
   readonly text: string;
-  /** Characters of it that are of the prompt. */
+  /** How many of its characters are the prompt's. */
   readonly given: number;
-  /** Where a place in it is in everything. */
+  /** A place in it, as a place in all that is held. */
   place(at: number): number;
 }
 
@@ -142,7 +142,7 @@ function shownText(pieces: readonly Piece[]): string {
 interface TokenDecoder {
   push(tokenId: number): string;
   end(): string;
-  /** What of a token is left out of the text. */
+  /** The text of a token that the decoder leaves out. */
   hidden?(tokenId: number): string;
 }
 

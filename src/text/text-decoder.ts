@@ -19,8 +19,8 @@ type TokenizerParts = Pick<Tokenizer, 'decode' | 'isSpecial' | 'byteOf'>;
  * Decodes generated tokens one by one, as the continuation of a prompt.
  *
  * What a token says depends on its neighbours: SentencePiece drops the space of the first token of a text, and a
- * character may be spread over several tokens. So each step decodes a short window twice, without and with the new
- * tokens, and what the second has more is new. The window moves on whenever the text ends in a whole character, and
+ * character may be spread over several tokens. So for each token a short window is decoded twice, without and with the
+ * new tokens, and what the second text has more is new. The window moves on whenever the text ends in a whole character, and
  * when it holds many tokens without one, past those whose text cannot change any more.
  * The method is that of Hugging Face's text-generation-inference (prefix and read offset).
  *
@@ -57,7 +57,7 @@ export class IncrementalDecoder {
       return continuation(before, after);
     }
     if (after === before || after.endsWith(REPLACEMENT)) return this.#certainPart(before, after);
-    // A prompt that ended within a character: its part of the character must stay with the rest.
+    // Where the prompt ended within a character, its part of the character must stay with the rest.
     if (!before.endsWith(REPLACEMENT)) this.#window.splice(0, this.#contextTokens);
     this.#contextTokens = this.#window.length;
     return continuation(before, after);

@@ -16,7 +16,7 @@ export function areIds(ids: readonly unknown[], vocabSize: number): ids is reado
   return idProblem(ids, vocabSize, '') === undefined;
 }
 
-/** Walked for every token of every prompt, so without a function for each. */
+/** Looks at every token of every prompt, so it calls no function for each. */
 export function idProblem(
   ids: ArrayLike<unknown>,
   vocabSize: number,
@@ -42,7 +42,7 @@ export function tokensProblem(
   vocabSize: number,
   what: string,
 ): OperatingError | undefined {
-  // By name, since a class is another one in another realm.
+  // The class is compared by name, since another realm has a class of its own.
   const kind = Object.prototype.toString.call(tokens).slice('[object '.length, -1);
   if (kind === 'Int32Array') return idProblem(tokens, vocabSize, what);
   return new OperatingError(

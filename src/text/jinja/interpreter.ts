@@ -135,7 +135,7 @@ export class Interpreter {
     return this.#captured(() => this.#all(body, new Scope(scope)));
   }
 
-  /** Nothing is escaped, so that `safe` says nothing at the very end; before, it would change what is done. */
+  /** Nothing is escaped, so `safe` at the very end changes nothing; in front of other filters it would. */
   #output(value: Expression, scope: Scope): Value {
     const isSafe = value.kind === 'filter' && value.name === 'safe' && value.of !== undefined;
     return this.#value(isSafe && value.of ? value.of : value, scope);

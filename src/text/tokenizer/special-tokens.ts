@@ -17,9 +17,9 @@ export interface AddedToken {
 export interface SpecialTokens {
   /** By role (`bos_token` …), in the order in which missing ones get ids; roles of the model's own at the end. */
   readonly named: ReadonlyMap<string, AddedToken>;
-  /** Special without a role. */
+  /** Special tokens without a role. */
   readonly extra: readonly AddedToken[];
-  /** Some file says which those are, be it none. */
+  /** Whether some file says which those are, and be it that there are none. */
   readonly saysExtra: boolean;
   /** Tokens with an id in some file, by that id. */
   readonly added: ReadonlyMap<number, AddedToken>;
@@ -53,7 +53,7 @@ export function readSpecialTokens(
 ): SpecialTokens {
   const { settings, folder } = files;
   const values: Record<string, unknown> = { ...settings };
-  // Roles of the model's own, as `image_token`: texts of tokenizer_config.json count before objects and other files.
+  // Models may have roles of their own, as `image_token`: texts of tokenizer_config.json come before objects and other files.
   const own = { texts: ownRoles(settings, (value) => typeof value === 'string'), rest: { ...defaults } };
   Object.assign(own.rest, ownRoles(settings, isTypedToken));
   renameExtra(values, own.texts);
@@ -65,7 +65,7 @@ export function readSpecialTokens(
   };
   let saysExtra = 'extra_special_tokens' in values;
   if (isJsonObject(settings.added_tokens_decoder)) {
-    // Newer files: everything is in tokenizer_config.json, and the others are left over from earlier versions.
+    // In newer files everything is in tokenizer_config.json, and the others are left over from earlier versions.
     for (const [id, token] of Object.entries(settings.added_tokens_decoder)) {
       addAt(Number(id), tokenOf(token, {}), 'added_tokens_decoder');
     }
@@ -125,7 +125,7 @@ function mergeMap(
 ): ReadonlySet<unknown> {
   const mapped = new Set<unknown>();
   for (const [key, stored] of Object.entries(map)) {
-    // Its objects are tokens without saying so, and special whatever they say.
+    // Its objects are tokens although they do not say so, and special whatever they say.
     const isToken = isJsonObject(stored) && key !== 'extra_special_tokens';
     const value = isToken ? { ...stored, __type: 'AddedToken', special: true } : stored;
     if (isToken) mapped.add(value);
@@ -169,14 +169,14 @@ function plainToken(content: string, special: boolean): AddedToken {
   return { content, special, lstrip: false, rstrip: false, normalized: !special, singleWord: false };
 }
 
-/** What is not said is as in transformers: special tokens are looked for in the text as it is. */
+/** The default is that of transformers: special tokens are looked for in the text as it is. */
 function tokenOf(token: unknown, { special = false }: { readonly special?: boolean }): AddedToken {
   const content = contentOf(token);
   if (content === undefined) {
     throw new OperatingError('BAD_TOKENIZER', 'the files of the tokenizer name a token without a text');
   }
   const flags = objectOf(token);
-  // A token that was saved as an object of Python is as its flags say.
+  // The flags of a token that was saved as an object of Python count.
   const isSpecial = (special && !isTypedToken(token)) || flags.special === true;
   return {
     ...plainToken(content, isSpecial),
