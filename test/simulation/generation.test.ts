@@ -2,7 +2,6 @@
 
 import { expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
-import { pagesFor } from '../../offload/model/kv-cache.js';
 import type { Backend } from '../../offload/port/backend.js';
 import { generate } from '../../src/engine/generate.js';
 import { PageCache } from '../../src/engine/page-cache.js';
@@ -11,6 +10,7 @@ import type { PassProgress } from '../../src/engine/scheduler.js';
 import { simulated } from '../simulator/memory.js';
 import { Random } from '../simulator/random.js';
 import { DeadlockError, HazardError, type SimulatedBackend } from '../simulator/simulated.js';
+import { expectedTokens } from './expected-tokens.js';
 import { withPlants } from './plants.js';
 import { CONTEXT_TOKENS } from './toy-model.js';
 import { LeakError, SEEDS, sweep, World, type WorldOptions, WrongResultError } from './world.js';
@@ -32,22 +32,6 @@ function drawWork(random: Random, vocabSize: number, count: number): Work {
     ),
   }));
   return { requests, lengths: requests.map(() => random.between(1, MOST_NEW_TOKENS)) };
-}
-
-/** Each text by itself, one token after the other. */
-function expectedTokens({ scenario }: World, { promptTokens }: GenerationRequest, length: number): number[] {
-  const each = pagesFor(CONTEXT_TOKENS, scenario.plan.pageTokens);
-  const pages = Array.from({ length: each }, (_, page) => page);
-  const tokens: number[] = [];
-  let [fed, startPosition] = [promptTokens, 0];
-  while (tokens.length < length) {
-    const slices = [{ startPosition, tokens: fed, pages }];
-    const [output] = scenario.reference.run(0, { slices, outputs: Int32Array.of(fed.length - 1) });
-    startPosition += fed.length;
-    fed = Int32Array.of(present(output, 'output').token);
-    tokens.push(...fed);
-  }
-  return tokens;
 }
 
 interface Played {
@@ -87,7 +71,11 @@ async function play(
   if (executor.leasedBuffers > 0) throw new LeakError(`${executor.leasedBuffers} buffers are still leased`);
   await backend.close();
   for (const [index, { tokens }] of results.entries()) {
-    const expected = expectedTokens(world, present(work.requests[index], 'request'), lengthOf(index));
+    const expected = expectedTokens(
+      world.scenario,
+      present(work.requests[index], 'request'),
+      lengthOf(index),
+    );
     if (tokens.join() !== expected.join()) throw new WrongResultError(`text ${index} differs`);
   }
   expect([...finished].sort((a, b) => a - b)).toEqual([...work.requests.keys()]);

@@ -1,0 +1,155 @@
+// An engine on simulated machines: requests come, share pages, make room and are cancelled, and each text is the reference's.
+
+import { expect, it } from 'vitest';
+import { pagesFor } from '../../offload/model/kv-cache.js';
+import { DeviceBatch } from '../../src/engine/device-batch.js';
+import { PageCache } from '../../src/engine/page-cache.js';
+import type { GenerationRequest } from '../../src/engine/request.js';
+import { Scheduler } from '../../src/engine/scheduler.js';
+import type { Submission } from '../../src/engine/submission.js';
+import { Random } from '../simulator/random.js';
+import { DeadlockError, HazardError } from '../simulator/simulated.js';
+import { expectedTokens } from './expected-tokens.js';
+import type { Scenario } from './scenario.js';
+import { CONTEXT_TOKENS } from './toy-model.js';
+import { LeakError, SEEDS, sweep, World, type WorldOptions, WrongResultError } from './world.js';
+
+const COUNT = Math.ceil(SEEDS / 40);
+
+/** What happened, over all seeds. */
+const seen = { shared: 0, preempted: 0, cancelled: 0 };
+
+/** Beginnings that several prompts have, and rests of their own. */
+function drawRequests(random: Random, vocabSize: number, count: number): GenerationRequest[] {
+  const tokens = (length: number) => Array.from({ length }, () => random.between(0, vocabSize - 1));
+  const beginnings = Array.from({ length: 2 }, () => tokens(random.between(0, 30)));
+  return Array.from({ length: count }, (_, index) => {
+    const promptTokens = Int32Array.of(...random.pick(beginnings), ...tokens(random.between(1, 6)));
+    return { index, promptTokens, maxNewTokens: random.between(1, CONTEXT_TOKENS - promptTokens.length) };
+  });
+}
+
+/** Room for fewer pages than the sequences may come to need. */
+function withFewPages(seed: number, scenario: Scenario): Scenario {
+  const { plan } = scenario;
+  const least = pagesFor(CONTEXT_TOKENS, plan.pageTokens);
+  const drawn = new Random(seed + 11);
+  const kvPages = drawn.chance(0.5) ? least : drawn.between(least, plan.kvPages);
+  return { ...scenario, plan: { ...plan, kvPages } };
+}
+
+async function play(seed: number, options: WorldOptions = {}): Promise<void> {
+  const random = new Random(seed);
+  const alter = (scenario: Scenario) => withFewPages(seed, scenario);
+  const world = new World(seed, { ...options, output: 'tokens', passes: 1, alter });
+  await world.create();
+  const { executor, backend, scenario } = world;
+  const requests = drawRequests(random, scenario.toy.model.vocabSize, random.between(3, 12));
+  const coming = [...requests];
+  const submissions = new Map<GenerationRequest, Submission>();
+  const cancelled = new Set<GenerationRequest>();
+  const submitSome = () => {
+    for (const request of coming.splice(0, random.between(0, 4))) {
+      submissions.set(request, scheduler.submit(request));
+    }
+    if (submissions.size === 0 || !random.chance(0.03)) return;
+    const request = random.pick([...submissions.keys()]);
+    cancelled.add(request);
+    submissions.get(request)?.cancel();
+  };
+  let fed = 0;
+  const scheduler: Scheduler = new Scheduler(executor, {
+    onPass: ({ tokens }) => {
+      fed += tokens;
+      submitSome();
+    },
+  });
+  // With pauses in which nothing is to be done.
+  while (coming.length > 0) {
+    submitSome();
+    await backend.until(scheduler.whenIdle(), 'requests');
+  }
+  await backend.until(scheduler.whenIdle(), 'the last requests');
+  const free = scheduler.freePages;
+  await backend.until(scheduler.close(), 'closing');
+  if (executor.leasedBuffers > 0) throw new LeakError(`${executor.leasedBuffers} buffers are still leased`);
+  if (free.some((pages) => pages !== scenario.plan.kvPages)) throw new LeakError(`${free} pages are free`);
+  await backend.close();
+  let wanted = 0;
+  for (const [request, { result }] of submissions) {
+    const { tokens, finishReason } = await result;
+    const expected = expectedTokens(scenario, request, tokens.length);
+    if (tokens.join() !== expected.join()) throw new WrongResultError(`text ${request.index} differs`);
+    if (finishReason === 'cancelled') seen.cancelled++;
+    else if (tokens.length !== request.maxNewTokens)
+      throw new WrongResultError(`text ${request.index} is short`);
+    wanted += request.promptTokens.length + tokens.length - 1;
+  }
+  expect(submissions.size).toBe(requests.length);
+  if (cancelled.size === 0 && fed < wanted) seen.shared++;
+}
+
+it('requests that share, grow, make room and leave have the texts that they have alone', async () => {
+  const { makeRoom } = DeviceBatch.prototype;
+  DeviceBatch.prototype.makeRoom = function () {
+    const preempted = makeRoom.call(this);
+    seen.preempted += preempted.length;
+    return preempted;
+  };
+  try {
+    await sweep(COUNT, 900_001, play);
+  } finally {
+    DeviceBatch.prototype.makeRoom = makeRoom;
+  }
+  // All of it happened.
+  if (process.env.ZI_SIM_RATES) console.log(seen);
+  expect(seen.shared).toBeGreaterThan(COUNT / 25);
+  expect(seen.preempted).toBeGreaterThan(COUNT / 10);
+  expect(seen.cancelled).toBeGreaterThan(COUNT / 25);
+}, 600_000);
+
+it('the same where keys and values rest in DRAM', async () => {
+  await sweep(Math.ceil(COUNT / 2), 950_001, (seed) =>
+    play(seed, { kvOffload: true, computesInPlace: false }),
+  );
+}, 600_000);
+
+/** In how many of 40 seeds a planted bug is caught. */
+async function caught(): Promise<number> {
+  let count = 0;
+  for (let seed = 1; seed <= 40; seed++) {
+    try {
+      await play(seed, { deviceCount: 1 });
+    } catch (error) {
+      const known = [HazardError, DeadlockError, WrongResultError, LeakError];
+      if (!known.some((kind) => error instanceof kind)) throw error;
+      count++;
+    }
+  }
+  if (process.env.ZI_SIM_RATES) console.log(`caught in ${count} of 40`);
+  return count;
+}
+
+it('canaries: pages of another beginning, and pages that two texts write, are caught', async () => {
+  const { share, take } = PageCache.prototype;
+  expect(await caught()).toBe(0);
+  try {
+    let known: Int32Array | undefined;
+    PageCache.prototype.share = function (tokens) {
+      const pages = share.call(this, tokens);
+      if (pages.length > 0) known = tokens.slice();
+      const other = pages.length === 0 && known && known.length < tokens.length;
+      return other && known ? share.call(this, known) : pages;
+    };
+    expect(await caught()).toBeGreaterThan(3);
+    PageCache.prototype.share = share;
+    PageCache.prototype.take = function () {
+      const page = take.call(this);
+      return Object.assign(page, { number: Math.max(0, page.number - 1) });
+    };
+    expect(await caught()).toBeGreaterThan(10);
+  } finally {
+    PageCache.prototype.share = share;
+    PageCache.prototype.take = take;
+  }
+}, 600_000);
