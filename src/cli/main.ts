@@ -134,6 +134,13 @@ async function runCommand(
       ]);
       return runPlan(readPlanCommandOptions(options), context);
     }
+    case 'cache': {
+      const [{ runCache }, { readCacheOptions }] = await Promise.all([
+        import('./cache.js'),
+        import('./options/cache-options.js'),
+      ]);
+      return runCache(readCacheOptions(options, words), context);
+    }
     case 'completion': {
       const { runCompletion } = await import('./completion/command.js');
       return runCompletion(words, context);

@@ -2,7 +2,6 @@
 
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { counted, type FileState, formatBytes, OperatingError } from '../../offload/index.js';
 import type { TextWishes } from '../engine/download-checks.js';
@@ -10,6 +9,7 @@ import { type OpenedModel, openModel } from '../engine/engine.js';
 import { shapeType } from '../engine/shape.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { buildArchitecture, tensorList } from '../models/registry.js';
+import { dummyFolder, notePlace } from '../stored/places.js';
 import type { CommandContext } from './context.js';
 import { modelFolder } from './hub-model.js';
 import { badOption } from './options/option-reader.js';
@@ -87,7 +87,7 @@ async function dummyCheckpoint(
   const { torch_dtype: _, ...rest } = shape;
   const config = { ...rest, dtype: type };
   const hash = createHash('sha256').update(JSON.stringify(config)).digest('hex').slice(0, 8);
-  const folder = join(parent ?? cacheFolder(), `${basename(path, '.json')}-${type}-${hash}`);
+  const folder = join(parent ?? dummyFolder(process.env), `${basename(path, '.json')}-${type}-${hash}`);
   const tensors = tensorList(buildArchitecture(config, path)).map((tensor) => ({
     ...tensor,
     dtype: STORED_TYPES[type],
@@ -108,12 +108,8 @@ async function dummyCheckpoint(
     signal: interrupt.signal,
   });
   await progress.during(() => line, work);
+  if (parent !== undefined) await notePlace(parent, process.env);
   return folder;
-}
-
-function cacheFolder(): string {
-  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
-  return join(cache, 'zero-inference', 'dummy');
 }
 
 /** Weights stay as they are stored, so another type can only be refused. */
@@ -145,6 +141,7 @@ async function stage(
     log: (message) => log.info(message),
   });
   const staged = await progress.during(() => line, work);
+  if (staged.folder !== checkpoint.folder) await notePlace(folder, process.env);
   log.info(
     staged.folder === checkpoint.folder
       ? `weights are read in place from ${staged.folder}`

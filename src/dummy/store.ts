@@ -22,7 +22,7 @@ export interface DummyStoreOptions extends Omit<DummyCheckpointOptions, 'onProgr
 }
 
 /** Beside the weights: what they were when they were complete, so that they need not be read to know them again. */
-const RECORD_NAME = 'zero-inference-dummy.json';
+export const DUMMY_RECORD = 'zero-inference-dummy.json';
 const FORMAT = 'zero-inference dummy 1';
 
 /**
@@ -56,7 +56,7 @@ async function isFound(folder: string, options: DummyStoreOptions): Promise<bool
   );
   if (other !== undefined) throw refusal(folder, `holds ${other} as well`);
   const states = await statesOf(folder, own);
-  const record = await readOptionalJsonObject(join(folder, RECORD_NAME), 'BAD_INPUT').catch(() => undefined);
+  const record = await readOptionalJsonObject(join(folder, DUMMY_RECORD), 'BAD_INPUT').catch(() => undefined);
   if (states && JSON.stringify(record) === JSON.stringify(recordOf(options, states))) return true;
   options.log?.(`${folder} was made by an earlier version, or touched since: comparing it`);
   const difference = await firstDifference({
@@ -108,7 +108,7 @@ function recordOf({ config, tensors, seed }: DummyStoreOptions, files: readonly 
 async function writeRecord(folder: string, options: DummyStoreOptions): Promise<void> {
   const states = await statesOf(folder, dummyFileNames(options));
   if (!states) return;
-  const path = join(folder, RECORD_NAME);
+  const path = join(folder, DUMMY_RECORD);
   const own = `${path}.partial`;
   try {
     await writeFile(own, `${JSON.stringify(recordOf(options, states), undefined, 2)}\n`);

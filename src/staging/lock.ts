@@ -5,6 +5,7 @@ import { constants, type FileHandle, open, readFile, rm, stat } from 'node:fs/pr
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { lockFile, OperatingError } from '../../offload/index.js';
+import { ifThere } from '../files/if-there.js';
 import { isJsonObject, reason, systemCode } from '../files/json-file.js';
 import { writeFailure } from './manifest.js';
 
@@ -46,6 +47,20 @@ export async function takeLock(path: string, options: LockOptions = {}): Promise
     }
     await file.close();
     await pause(pauseMs, options.signal);
+  }
+}
+
+/** Whether another process holds the lock at this moment. Nothing is made, and nothing is waited for. Throws WRITE_FAILED. */
+export async function isLocked(path: string): Promise<boolean> {
+  const file = await ifThere(
+    path,
+    open(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK),
+  );
+  if (!file) return false;
+  try {
+    return !lock(file, path);
+  } finally {
+    await file.close();
   }
 }
 

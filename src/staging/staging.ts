@@ -65,7 +65,7 @@ export async function stageCheckpoint(
   const found = await completeCopies(folder, sources, staged);
   if (found) return { files: staged, ...found, folder, copied: false };
   const made = await makeFolder(folder);
-  const unlock = await takeLock(join(folder, LOCK_NAME), {
+  const unlock = await takeLock(join(folder, COPY_LOCK), {
     signal: options.signal,
     onWait: (holder) => options.log?.(`${holder} is copying the same weights to ${folder}: waiting for it`),
   });
@@ -96,7 +96,10 @@ function checkSources({ fileStates = [] }: Sources, sources: readonly SourceStat
   }
 }
 
-const LOCK_NAME = 'lock';
+/** In the folder of a copy. */
+export const COPY_LOCK = 'lock';
+/** Names of such folders. */
+export const COPY_FOLDER = /^zero-inference-[0-9a-f]{16}$/;
 
 /** What killed processes left, earlier versions among them; partial copies stay, since copying goes on from them. */
 async function clearLeftovers(folder: string): Promise<void> {

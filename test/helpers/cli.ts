@@ -2,8 +2,12 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+/** What runs note of places is not the user's. */
+const XDG_CACHE_HOME = join(tmpdir(), 'zero-inference-tests-cache');
 const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
 
 export interface CliResult {
@@ -32,7 +36,7 @@ export function runCli(args: readonly string[], options: CliOptions = {}): Promi
     path === undefined ? undefined : openSync(path, i === 0 ? 'r' : 'a'),
   );
   const child = spawn(process.execPath, [MAIN, ...args], {
-    env: { ...process.env, ...options.env },
+    env: { ...process.env, XDG_CACHE_HOME, ...options.env },
     stdio: [files[0] ?? 'ignore', files[1] ?? 'pipe', files[2] ?? 'pipe'],
   });
   for (const file of files) if (file !== undefined) closeSync(file);

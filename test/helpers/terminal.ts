@@ -17,12 +17,16 @@ export interface Terminal {
   readonly ended: Promise<number | null>;
 }
 
-export function openTerminal(words: readonly string[], cwd: string): Terminal {
+export function openTerminal(
+  words: readonly string[],
+  cwd: string,
+  env: Readonly<Record<string, string>> = {},
+): Terminal {
   const line = [process.execPath, MAIN, ...words].map((word) => `'${word}'`).join(' ');
   const child = spawn('script', ['-qefc', line, '/dev/null'], {
     cwd,
     stdio: ['pipe', 'pipe', 'ignore'],
-    env: { ...process.env, TERM: 'xterm', NO_COLOR: '1' },
+    env: { ...process.env, TERM: 'xterm', NO_COLOR: '1', ...env },
   });
   let [text, seen] = ['', 0];
   const listeners = new Set<() => void>();

@@ -1,5 +1,6 @@
 // The commands, and what each is told by options.
 
+import { CACHE_ACTIONS, CACHE_EXAMPLES, CACHE_OPTIONS } from './cache.js';
 import { CHAT_EXAMPLES, CHAT_OPTIONS } from './chat.js';
 import { COMPLETION_EXAMPLES, COMPLETION_OPTIONS, SHELLS } from './completion.js';
 import { DOCTOR_EXAMPLES, DOCTOR_OPTIONS } from './doctor.js';
@@ -8,7 +9,7 @@ import { PLAN_EXAMPLES, PLAN_OPTIONS } from './plan.js';
 import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score.js';
 import type { OptionSpec, OptionTable } from './spec.js';
 
-export type CommandName = 'generate' | 'chat' | 'score' | 'plan' | 'doctor' | 'completion';
+export type CommandName = 'generate' | 'chat' | 'score' | 'plan' | 'doctor' | 'cache' | 'completion';
 
 export interface Command {
   readonly describe: string;
@@ -53,6 +54,13 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
     describe: 'What this machine allows, what it lacks, and how to mend it',
     options: DOCTOR_OPTIONS,
     examples: DOCTOR_EXAMPLES,
+  },
+  cache: {
+    describe: 'List downloads, copies of weights and random weights, and remove them',
+    words: 'WORDS',
+    choices: CACHE_ACTIONS,
+    options: CACHE_OPTIONS,
+    examples: CACHE_EXAMPLES,
   },
   completion: {
     describe: 'Print what makes a shell complete this program’s commands, options and values',
