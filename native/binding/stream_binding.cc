@@ -4,6 +4,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/isa.h"
 #include "cpu/measure.h"
+#include "ops/decode.h"
 
 namespace zi {
 namespace {
@@ -54,12 +55,15 @@ Napi::Value CreateStream(const Napi::CallbackInfo& info) {
   return static_cast<StreamClasses*>(info.Data())->stream.New({info[0]});
 }
 
-Napi::Value InstructionSetsBinding(const Napi::CallbackInfo& info) {
-  const auto sets = InstructionSets();
-  auto array = Napi::Array::New(info.Env(), sets.size());
-  for (uint32_t i = 0; i < sets.size(); ++i) array.Set(i, sets[i]);
+Napi::Value ArrayOf(Napi::Env env, const std::vector<std::string>& texts) {
+  auto array = Napi::Array::New(env, texts.size());
+  for (uint32_t i = 0; i < texts.size(); ++i) array.Set(i, texts[i]);
   return array;
 }
+
+Napi::Value OperationTableBinding(const Napi::CallbackInfo& info) { return ArrayOf(info.Env(), OperationTable()); }
+
+Napi::Value InstructionSetsBinding(const Napi::CallbackInfo& info) { return ArrayOf(info.Env(), InstructionSets()); }
 
 Napi::Value ConfigureCpuBinding(const Napi::CallbackInfo& info) {
   const auto options = info[0].ToObject();
@@ -89,6 +93,7 @@ void InitStream(Napi::Env env, Napi::Object exports) {
   classes->stream = Napi::Persistent(NativeStream::Define(env, classes));
   env.AddCleanupHook([classes] { delete classes; });
   exports.Set("createStream", Napi::Function::New(env, CreateStream, "createStream", classes));
+  exports.Set("operationTable", Napi::Function::New(env, OperationTableBinding));
   exports.Set("instructionSets", Napi::Function::New(env, InstructionSetsBinding));
   exports.Set("configureCpu", Napi::Function::New(env, ConfigureCpuBinding));
   exports.Set("measureReadBandwidth", Napi::Function::New(env, MeasureReadBinding));

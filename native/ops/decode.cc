@@ -1,12 +1,10 @@
-// Implements ops/decode.h: one function per operation, in the order of the opcodes of op-encoding.ts.
+// Implements ops/decode.h: one function per operation, and the table of opcodes.
 #include "ops/decode.h"
 
 #include <iterator>
 
 namespace zi {
 namespace {
-
-using Operation = decltype(Decoded::op);
 
 /// Collects what an operation holds beside its operands.
 struct Reader : WordReader {
@@ -25,7 +23,7 @@ void CheckInnermost(const WordReader& in, const View& vector, const View& x, con
 
 Activation ReadActivation(WordReader& in) {
   const uint64_t value = in.Size("activation");
-  in.Check(value <= static_cast<uint64_t>(Activation::kSilu), "unknown activation");
+  in.Check(value < std::size(kActivationNames), "unknown activation");
   return static_cast<Activation>(value);
 }
 
@@ -157,6 +155,7 @@ Operation Route(Reader& in) {
 Operation ExpertLinear(Reader& in) {
   ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, nullptr, 0};
   op.expert_count = static_cast<int64_t>(in.Size("experts"));
+  in.Check(op.expert_count > 0, "there must be an expert");
   op.weight = in.Weight("weight", 2);
   auto weights = std::make_shared<std::vector<const uint8_t*>>(1, op.weight.data);
   for (int64_t i = 1; i < op.expert_count; ++i) weights->push_back(in.Same(op.weight, "weight"));
@@ -217,19 +216,52 @@ Operation Fill(Reader& in) {
   return op;
 }
 
+/// What it holds, in the order of its words and in the terms of offload/port/ops.ts, is compared when the addon is loaded.
 struct Opcode {
   const char* name;
+  const char* operands;
   Operation (*decode)(Reader&);
 };
 constexpr Opcode kOpcodes[] = {
-    {"gather_rows", GatherRows}, {"layer_norm", LayerNorm}, {"rms_norm", RmsNorm}, {"linear", Linear},
-    {"gated", Gated},            {"add", Add},              {"rotary", Rotary},    {"kv_store", KvStore},
-    {"attention", Attention},    {"argmax", Argmax},        {"nll_fold", NllFold}, {"scale_cap", ScaleCap},
-    {"copy", Copy},              {"fill", Fill},            {"route", Route},      {"expert_linear", ExpertLinear},
-    {"combine", Combine},        {"sample", Sample},        {"note_not_finite", NoteNotFinite},
+    {"gather_rows", "out table rows accumulate scale", GatherRows},
+    {"layer_norm", "out x weight bias eps", LayerNorm},
+    {"rms_norm", "out x weight eps weightOffset", RmsNorm},
+    {"linear", "out x weight bias inputMajor activation accumulate", Linear},
+    {"gated", "out gate up activation", Gated},
+    {"add", "out a b", Add},
+    {"rotary", "x positions inverseFrequencies interleaved scale", Rotary},
+    {"kv_store", "k v keys values slots", KvStore},
+    {"attention",
+     "out q keys values tables.sequences tables.pages tables.positions alibiSlopes scale windowTokens softCap "
+     "tables.maxContextTokens alibiRounded",
+     Attention},
+    {"argmax", "out logits", Argmax},
+    {"nll_fold", "state logits targets firstColumn first", NllFold},
+    {"scale_cap", "x scale softCap", ScaleCap},
+    {"copy", "to toOffsetBytes from fromOffsetBytes sizeBytes", Copy},
+    {"fill", "to offsetBytes sizeBytes byte", Fill},
+    {"route", "experts weights logits normalize", Route},
+    {"expert_linear", "out x experts weights", ExpertLinear},
+    {"combine", "x y weights", Combine},
+    {"sample", "out logits tables.settings tables.draws tables.history", Sample},
+    {"note_not_finite", "found x place first", NoteNotFinite},
 };
 
+template <class Names>
+std::string Joined(std::string line, const Names& names) {
+  for (const char* name : names) line += std::string(" ") + name;
+  return line;
+}
+
 }  // namespace
+
+std::vector<std::string> OperationTable() {
+  std::vector<std::string> lines;
+  for (const Opcode& opcode : kOpcodes) lines.push_back(std::string(opcode.name) + ": " + opcode.operands);
+  lines.push_back(Joined("types:", kDTypeNames));
+  lines.push_back(Joined("activations:", kActivationNames));
+  return lines;
+}
 
 Decoded DecodeOperation(const double* words, size_t count, int place) {
   Reader in(words, count, place);

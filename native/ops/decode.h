@@ -6,17 +6,22 @@
 
 namespace zi {
 
+using Operation = std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, GatedOp, AddOp, RotaryOp, KvStoreOp,
+                               AttentionOp, ArgmaxOp, NllFoldOp, ScaleCapOp, RouteOp, ExpertLinearOp, CombineOp, SampleOp,
+                               NoteNotFiniteOp, CopyOp, FillOp>;
+
 struct Decoded {
   const char* name;
-  std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, GatedOp, AddOp, RotaryOp, KvStoreOp, AttentionOp,
-               ArgmaxOp, NllFoldOp, ScaleCapOp, RouteOp, ExpertLinearOp, CombineOp, SampleOp,
-               NoteNotFiniteOp, CopyOp, FillOp>
-      op;
+  Operation op;
   /// Holding them keeps the operands' views valid.
   std::vector<std::shared_ptr<Memory>> memories;
   /// ExpertLinearOp::weights points into it; null for other operations.
   std::shared_ptr<const std::vector<const uint8_t*>> expert_weights;
 };
+
+/// What is read, to be compared with what offload/port/op-table.ts says is written: per opcode its operation and operands,
+/// then the element types and the activations.
+std::vector<std::string> OperationTable();
 
 /// Checks everything that does not depend on the contents of memory; what does (indices, tables) is checked when the
 /// operation runs and fails its stream. `place`: where it is to run. Throws std::invalid_argument.

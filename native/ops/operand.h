@@ -7,6 +7,7 @@
 namespace zi {
 
 enum class DType : uint8_t { kF32, kF16, kBF16, kI32 };
+constexpr const char* kDTypeNames[] = {"f32", "f16", "bf16", "i32"};
 /// 0 for what is no type: nothing is reached with it.
 constexpr int64_t ElementBytes(DType dtype) {
   switch (dtype) {
@@ -20,6 +21,7 @@ constexpr int64_t ElementBytes(DType dtype) {
   return 0;
 }
 enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kGeluQuick, kSilu };
+constexpr const char* kActivationNames[] = {"none", "relu", "gelu", "gelu_tanh", "gelu_quick", "silu"};
 
 /// A view whose every element lies inside live memory. `data` is null when an optional operand is absent.
 struct View {

@@ -1,12 +1,11 @@
 // Implements ops/words.h.
 #include "ops/words.h"
 
+#include <iterator>
 #include <stdexcept>
 
 namespace zi {
 namespace {
-
-constexpr const char* kDTypeNames[] = {"f32", "f16", "bf16", "i32"};
 
 std::string Describe(const View& view) {
   std::string text = std::string(kDTypeNames[static_cast<int>(view.dtype)]) + " [";
@@ -90,7 +89,7 @@ View WordReader::Tensor(const char* name) {
   uint64_t dimensions[8];
   for (auto& dimension : dimensions) dimension = Size(name);
   if (id == 0) return view;
-  if (dtype > 3 || rank < 1 || rank > 4) Fail(std::string(name) + " has an unknown type or rank");
+  if (dtype >= std::size(kDTypeNames) || rank < 1 || rank > 4) Fail(std::string(name) + " has an unknown type or rank");
   view.dtype = static_cast<DType>(dtype);
   view.rank = static_cast<int>(rank);
   for (int d = 0; d < view.rank; ++d) {

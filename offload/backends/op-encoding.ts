@@ -1,40 +1,20 @@
-// Operations as numbers for the native streams of every device. This file is the definition of the layout; native/ops/decode.cc reads it.
+// Operations as numbers for the native streams of every device; native/ops/decode.cc reads them.
 //
-// Word 0 is the opcode. Then the operands follow in the order of the encoder below:
+// Word 0 is the opcode. Then the operands follow in the order that port/op-table.ts gives:
 //   tensor    12 words: memory id, offset in bytes, type, rank, shape (4), strides in elements (4); unused are 0.
 //             An absent optional tensor has memory id 0.
 //   same      the place of a further tensor that is like the one before: memory id, offset in bytes.
-//   number    itself; a flag is 0 or 1; an activation is its index in ACTIVATIONS.
-// `copy`: to memory id, to offset, from memory id, from offset, bytes. `fill`: memory id, offset, bytes, byte value.
+//   memory    its id.
+//   number    itself; a flag is 0 or 1; an activation is its place in ENCODED_ACTIVATIONS.
 
 import { assert, present } from '../errors.js';
 import type { DType } from '../port/dtype.js';
+import { ENCODED_ACTIVATIONS, ENCODED_DTYPES, OPERATIONS, type OperationName } from '../port/op-table.js';
 import type { Activation, Memory, Op, Tensor } from '../port/ops.js';
 
-const OPCODES = {
-  gather_rows: 0,
-  layer_norm: 1,
-  rms_norm: 2,
-  linear: 3,
-  gated: 4,
-  add: 5,
-  rotary: 6,
-  kv_store: 7,
-  attention: 8,
-  argmax: 9,
-  nll_fold: 10,
-  scale_cap: 11,
-  copy: 12,
-  fill: 13,
-  route: 14,
-  expert_linear: 15,
-  combine: 16,
-  sample: 17,
-  note_not_finite: 18,
-} as const satisfies Record<Op['op'] | 'copy' | 'fill', number>;
-
-const DTYPES: Readonly<Record<DType, number>> = { f32: 0, f16: 1, bf16: 2, i32: 3 };
-const ACTIVATIONS: readonly Activation[] = ['none', 'relu', 'gelu', 'gelu_tanh', 'gelu_quick', 'silu'];
+const OPCODES: Readonly<Record<OperationName, number>> = placesOf(OPERATIONS.map(([name]) => name));
+const DTYPES: Readonly<Record<DType, number>> = placesOf(ENCODED_DTYPES);
+const ACTIVATIONS: Readonly<Record<Activation, number>> = placesOf(ENCODED_ACTIVATIONS);
 const TENSOR_WORDS = 12;
 const MAX_RANK = 4;
 
@@ -64,11 +44,11 @@ export function encodeOp(op: Op): Float64Array {
       break;
     case 'linear':
       tensors(op.out, op.x, op.weight, op.bias);
-      numbers(Number(op.inputMajor), ACTIVATIONS.indexOf(op.activation), Number(op.accumulate));
+      numbers(Number(op.inputMajor), ACTIVATIONS[op.activation], Number(op.accumulate));
       break;
     case 'gated':
       tensors(op.out, op.gate, op.up);
-      numbers(ACTIVATIONS.indexOf(op.activation));
+      numbers(ACTIVATIONS[op.activation]);
       break;
     case 'route':
       tensors(op.experts, op.weights, op.logits);
@@ -143,6 +123,10 @@ export function encodeFill(to: Memory, offsetBytes: number, sizeBytes: number, b
   begin(OPCODES.fill);
   numbers(to.id, offsetBytes, sizeBytes, byte);
   return encoded();
+}
+
+function placesOf<Name extends string>(names: readonly Name[]): Record<Name, number> {
+  return Object.fromEntries(names.map((name, place) => [name, place])) as Record<Name, number>;
 }
 
 function begin(opcode: number): void {

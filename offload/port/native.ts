@@ -3,6 +3,7 @@
 import { createRequire } from 'node:module';
 import { type ErrorCode, OperatingError } from '../errors.js';
 import { addonPath, howToBuild } from './addon-path.js';
+import { operationTable } from './op-table.js';
 
 /** Page-aligned host memory; stays mapped while queued work or a view refers to it. */
 export interface NativeMemory {
@@ -214,6 +215,8 @@ export interface NativeAddon {
   startableThreads(wanted: number): number;
   readonly NativeMemory: new (sizeBytes: number, hugePages: boolean) => NativeMemory;
   createIo(options: IoOptions): NativeIo;
+  /** How it reads encoded operations: the lines of `operationTable` where it is of these sources. */
+  operationTable(): string[];
   createStream(name: string): NativeStream;
   /** Never throws: says what is missing instead. */
   cudaStatus(): CudaStatus;
@@ -288,6 +291,7 @@ const EXPORTS: Readonly<Record<keyof NativeAddon, true>> = {
   signalTold: true,
   lockFile: true,
   instructionSets: true,
+  operationTable: true,
   configureCpu: true,
   NativeMemory: true,
   createIo: true,
@@ -350,6 +354,13 @@ function load(path: string): NativeAddon {
   }
   const lacking = Object.keys(EXPORTS).filter((name) => !(name in addon));
   if (lacking.length > 0) throw cannotLoad(path, `it is of other sources and has no ${lacking.join(', ')}`);
+  const read = addon.operationTable();
+  const written = operationTable();
+  const other = written.findIndex((line, place) => line !== read[place]);
+  if (other >= 0 || read.length > written.length) {
+    const [one = 'nothing', two = 'nothing'] = other >= 0 ? [read[other], written[other]] : read.slice(-1);
+    throw cannotLoad(path, `it is of other sources and reads \`${one}\` where \`${two}\` is written`);
+  }
   addon.setErrorMaker((code, sentence) => new OperatingError(code, sentence));
   return addon;
 }

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { ERROR_CODES } from '../../offload/index.js';
+import { operationTable } from '../../offload/port/op-table.js';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
 import { tempFolder } from '../helpers/temp-folder.js';
@@ -93,6 +94,24 @@ describe('a program that was set up in part', () => {
     expect(errors).toEqual([
       expect.stringMatching(/it is of other sources and has no .*instructionSets, .*npm run setup/),
     ]);
+    expect(status).toBe(ERROR_CODES.NOT_FOUND.exitStatus);
+  });
+
+  it.each([
+    ['lines[3] = "linear: out x"', /reads `linear: out x` where `linear: out x weight .*` is written/],
+    ['lines.pop()', /reads `nothing` where `activations: .*` is written/],
+    ['lines.push("more")', /reads `more` where `nothing` is written/],
+  ])('names an addon that reads operations otherwise: %s', async (change, sentence) => {
+    const path = join(tempFolder(), 'addon.cjs');
+    const lines = JSON.stringify(operationTable());
+    writeFileSync(
+      path,
+      `const lines = ${lines}; ${change};
+       module.exports = new Proxy({ operationTable: () => lines }, { has: () => true });`,
+    );
+    const { status, errors } = await runCli(RUN, { env: { ZI_ADDON: path } });
+    expect(errors).toEqual([expect.stringMatching(sentence)]);
+    expect(errors[0]).toMatch(/npm run setup/);
     expect(status).toBe(ERROR_CODES.NOT_FOUND.exitStatus);
   });
 });

@@ -1,0 +1,54 @@
+// The vocabulary that encoded operations are written in: native/ops/decode.cc reads by the same table, compared at loading.
+//
+// An opcode is a row's place. A row names what its operation holds, in the order of the words and as ops.ts does.
+
+import type { DType } from './dtype.js';
+import type { Activation, Op } from './ops.js';
+
+/** What is launched: the words of forwards, and what backends do with bytes. */
+export type OperationName = Op['op'] | 'copy' | 'fill';
+
+export const OPERATIONS = [
+  ['gather_rows', 'out table rows accumulate scale'],
+  ['layer_norm', 'out x weight bias eps'],
+  ['rms_norm', 'out x weight eps weightOffset'],
+  ['linear', 'out x weight bias inputMajor activation accumulate'],
+  ['gated', 'out gate up activation'],
+  ['add', 'out a b'],
+  ['rotary', 'x positions inverseFrequencies interleaved scale'],
+  ['kv_store', 'k v keys values slots'],
+  [
+    'attention',
+    'out q keys values tables.sequences tables.pages tables.positions alibiSlopes scale windowTokens softCap tables.maxContextTokens alibiRounded',
+  ],
+  ['argmax', 'out logits'],
+  ['nll_fold', 'state logits targets firstColumn first'],
+  ['scale_cap', 'x scale softCap'],
+  ['copy', 'to toOffsetBytes from fromOffsetBytes sizeBytes'],
+  ['fill', 'to offsetBytes sizeBytes byte'],
+  ['route', 'experts weights logits normalize'],
+  ['expert_linear', 'out x experts weights'],
+  ['combine', 'x y weights'],
+  ['sample', 'out logits tables.settings tables.draws tables.history'],
+  ['note_not_finite', 'found x place first'],
+] as const satisfies readonly (readonly [OperationName, string])[];
+
+/** Written as their places. */
+export const ENCODED_DTYPES = ['f32', 'f16', 'bf16', 'i32'] as const satisfies readonly DType[];
+export const ENCODED_ACTIVATIONS = [
+  'none',
+  'relu',
+  'gelu',
+  'gelu_tanh',
+  'gelu_quick',
+  'silu',
+] as const satisfies readonly Activation[];
+
+/** As the addon answers. */
+export function operationTable(): string[] {
+  return [
+    ...OPERATIONS.map(([name, operands]) => `${name}: ${operands}`),
+    `types: ${ENCODED_DTYPES.join(' ')}`,
+    `activations: ${ENCODED_ACTIVATIONS.join(' ')}`,
+  ];
+}

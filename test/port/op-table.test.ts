@@ -1,0 +1,159 @@
+// The table of encoded operations: the encoder writes as it says, and the addon reads as it says.
+
+import { describe, expect, it } from 'vitest';
+import { encodeCopy, encodeFill, encodeOp } from '../../offload/backends/op-encoding.js';
+import { native } from '../../offload/port/native.js';
+import {
+  ENCODED_ACTIVATIONS,
+  ENCODED_DTYPES,
+  OPERATIONS,
+  operationTable,
+} from '../../offload/port/op-table.js';
+import { contiguousStrides, type Op, type Tensor } from '../../offload/port/ops.js';
+
+let places = 0;
+/** Each lies elsewhere, so that no two can be taken for each other. */
+function operand(dtype: Tensor['dtype'] = 'f32', shape: readonly number[] = [2, 3]): Tensor {
+  places += 1;
+  return {
+    memory: { id: 100 + places, sizeBytes: 1 << 20 },
+    offsetBytes: 1000 * places,
+    dtype,
+    shape,
+    strides: contiguousStrides(shape),
+  };
+}
+
+const t = operand;
+const tables = {
+  sequences: t('i32'),
+  pages: t('i32', [5]),
+  slots: t('i32', [2]),
+  positions: t('i32', [2]),
+  maxContextTokens: 77,
+};
+/** Numbers differ, and so do flags of one operation. */
+const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
+  gather_rows: {
+    op: 'gather_rows',
+    out: t(),
+    table: t('f16'),
+    rows: t('i32', [2]),
+    accumulate: true,
+    scale: 3,
+  },
+  layer_norm: { op: 'layer_norm', out: t(), x: t(), weight: t('bf16', [3]), bias: null, eps: 0.5 },
+  rms_norm: { op: 'rms_norm', out: t(), x: t(), weight: t('f16', [3]), eps: 0.25, weightOffset: 1 },
+  linear: {
+    op: 'linear',
+    out: t(),
+    x: t('bf16'),
+    weight: t('f16'),
+    bias: t('f32', [3]),
+    inputMajor: true,
+    activation: 'gelu_quick',
+    accumulate: false,
+  },
+  gated: { op: 'gated', out: t(), gate: t(), up: t(), activation: 'silu' },
+  route: { op: 'route', experts: t('i32'), weights: t(), logits: t(), normalize: true },
+  expert_linear: { op: 'expert_linear', out: t(), x: t(), experts: t('i32'), weights: [t('f16'), t('f16')] },
+  combine: { op: 'combine', x: t(), y: t(), weights: t() },
+  add: { op: 'add', out: t(), a: t(), b: t() },
+  rotary: {
+    op: 'rotary',
+    x: t('f32', [2, 3, 4]),
+    positions: t('i32', [2]),
+    inverseFrequencies: t('f32', [2]),
+    interleaved: true,
+    scale: 2,
+  },
+  kv_store: { op: 'kv_store', k: t(), v: t(), keys: t(), values: t(), slots: t('i32', [2]) },
+  attention: {
+    op: 'attention',
+    out: t(),
+    q: t(),
+    keys: t(),
+    values: t(),
+    tables,
+    scale: 0.125,
+    alibiSlopes: t('f32', [3]),
+    alibiRounded: true,
+    windowTokens: 9,
+    softCap: 30,
+  },
+  argmax: { op: 'argmax', out: t('i32', [2]), logits: t() },
+  sample: {
+    op: 'sample',
+    out: t('i32', [2]),
+    logits: t(),
+    tables: { settings: t(), draws: t('i32'), history: t('i32', [4]) },
+  },
+  nll_fold: {
+    op: 'nll_fold',
+    state: t(),
+    logits: t(),
+    targets: t('i32', [2]),
+    firstColumn: 64,
+    first: true,
+  },
+  note_not_finite: { op: 'note_not_finite', found: t('i32', [2]), x: t(), place: 12, first: true },
+  scale_cap: { op: 'scale_cap', x: t(), scale: 4, softCap: 50 },
+};
+
+function isTensor(value: unknown): value is Tensor {
+  return typeof value === 'object' && value !== null && 'strides' in value;
+}
+
+/** Of what the table names, by what it is. */
+function written(value: unknown): number[] {
+  if (value === null) return new Array<number>(12).fill(0);
+  if (typeof value === 'number') return [value];
+  if (typeof value === 'boolean') return [Number(value)];
+  if (typeof value === 'string') return [(ENCODED_ACTIVATIONS as readonly string[]).indexOf(value)];
+  if (Array.isArray(value)) {
+    const [first, ...others] = value as Tensor[];
+    return [
+      value.length,
+      ...written(first),
+      ...others.flatMap(({ memory, offsetBytes }) => [memory.id, offsetBytes]),
+    ];
+  }
+  if (!isTensor(value)) return [(value as { id: number }).id];
+  const four = (sizes: readonly number[]) => [...sizes, 0, 0, 0, 0].slice(0, 4);
+  const { memory, offsetBytes, dtype, shape, strides } = value;
+  const type = ENCODED_DTYPES.indexOf(dtype);
+  return [memory.id, offsetBytes, type, shape.length, ...four(shape), ...four(strides)];
+}
+
+function named(from: object, path: string): unknown {
+  return path
+    .split('.')
+    .reduce<unknown>((value, key) => (value as Record<string, unknown>)[key], from as unknown);
+}
+
+describe('the table of operations', () => {
+  it.each(Object.values(SAMPLES))('$op is written as its row says', (sample) => {
+    const code = OPERATIONS.findIndex(([name]) => name === sample.op);
+    const operands = OPERATIONS[code]?.[1] ?? '';
+    const words = operands.split(' ').flatMap((path) => written(named(sample, path)));
+    expect([...encodeOp(sample)]).toEqual([code, ...words]);
+  });
+
+  it('copies and fills are written as their rows say', () => {
+    const [to, from] = [operand().memory, operand().memory];
+    const copy = { to, toOffsetBytes: 1, from, fromOffsetBytes: 2, sizeBytes: 3 };
+    const fill = { to, offsetBytes: 4, sizeBytes: 5, byte: 6 };
+    const rows = new Map<string, string>(OPERATIONS);
+    const expected = (name: string, from: object) => [
+      OPERATIONS.findIndex(([other]) => other === name),
+      ...(rows.get(name) ?? '').split(' ').flatMap((path) => written(named(from, path))),
+    ];
+    expect([...encodeCopy(to, 1, from, 2, 3)]).toEqual(expected('copy', copy));
+    expect([...encodeFill(to, 4, 5, 6)]).toEqual(expected('fill', fill));
+  });
+
+  it('is what the addon reads by', () => {
+    expect(native().operationTable()).toEqual(operationTable());
+    expect(new Set(OPERATIONS.map(([name]) => name)).size).toBe(OPERATIONS.length);
+  });
+});
