@@ -227,6 +227,36 @@ Napi::Value FreeBytesBinding(const Napi::CallbackInfo& info) {
   return Guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), static_cast<double>(cuda::FreeBytes(device))); });
 }
 
+Napi::Object ToObject(Napi::Env env, const cuda::ScratchBytes& bytes) {
+  using Use = cuda::ScratchUse;
+  auto object = Napi::Object::New(env);
+  const std::pair<const char*, Use> uses[] = {{"inputs", Use::kInputs},   {"rests", Use::kRests},
+                                              {"sums", Use::kSums},       {"bias", Use::kBias},
+                                              {"choices", Use::kChoices}, {"partials", Use::kPartials}};
+  for (const auto& [name, use] : uses) object.Set(name, static_cast<double>(bytes[use]));
+  object.Set("products", static_cast<double>(cuda::kProductsWorkspaceBytes));
+  return object;
+}
+
+/// cudaScratchBytes(operations, reach?): what they take as they are, or, where they are those of one token, within reach.
+Napi::Value ScratchBytesBinding(const Napi::CallbackInfo& info) {
+  const auto words = ReadWords(info[0]);
+  return Guarded(info.Env(), [&] {
+    const bool most = info[1].IsObject();
+    int64_t rows = 0, context_tokens = 0;
+    if (most) {
+      const auto reach = info[1].As<Napi::Object>();
+      rows = static_cast<int64_t>(ReadSize(reach.Get("rows"), "rows"));
+      context_tokens = static_cast<int64_t>(ReadSize(reach.Get("contextTokens"), "contextTokens"));
+    }
+    cuda::ScratchBytes bytes;
+    for (const Decoded& decoded : DecodeOperations(words.Data(), words.ElementLength(), kNoPlace)) {
+      bytes.TakeIn(most ? cuda::MostScratchOf(decoded.op, rows, context_tokens) : cuda::ScratchOf(decoded.op));
+    }
+    return ToObject(info.Env(), bytes);
+  });
+}
+
 void PinBinding(const Napi::CallbackInfo& info) {
   const auto memory = ReadHostMemory(info[0]);
   Guarded(info.Env(), [&] { cuda::Pin(memory); });
@@ -265,6 +295,7 @@ void InitCuda(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeDeviceMemory", classes->memory.Value());
   exports.Set("cudaStatus", Napi::Function::New(env, StatusBinding));
   exports.Set("warmCuda", Napi::Function::New(env, WarmBinding));
+  exports.Set("cudaScratchBytes", Napi::Function::New(env, ScratchBytesBinding));
   exports.Set("cudaFreeBytes", Napi::Function::New(env, FreeBytesBinding));
   exports.Set("pinMemory", Napi::Function::New(env, PinBinding));
   exports.Set("pinMemorySoon", Napi::Function::New(env, PinSoonBinding));

@@ -9,6 +9,8 @@ namespace zi {
 
 /// Index of the place where the processor computes; devices with memory of their own count from 0.
 constexpr int kHostPlace = -1;
+/// The place of operations that are only looked at: their memories need not exist.
+constexpr int kNoPlace = -2;
 
 /// Memory at one place. `data` is an address there, not necessarily one that the host can read.
 class Memory {

@@ -8,6 +8,7 @@
 
 #include "core/event.h"
 #include "core/memory.h"
+#include "cuda/scratch_needs.h"
 
 namespace zi::cuda {
 

@@ -189,13 +189,13 @@ __global__ void __launch_bounds__(kThreads) AttendTiles(const AttentionArguments
 }  // namespace
 
 void LaunchFloatTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
-  const AttentionArguments a(op, run.fault);
+  const AttentionArguments a(op, run.fault());
   const dim3 grid(static_cast<unsigned>(a.tokens / kQueries + a.sequence_count), static_cast<unsigned>(a.heads));
   const int fewer = static_cast<int>(fewer_tokens);
   if (a.depth <= 64) {
-    AttendTiles<64><<<grid, kThreads, 0, run.stream>>>(a, fewer);
+    AttendTiles<64><<<grid, kThreads, 0, run.stream()>>>(a, fewer);
   } else {
-    AttendTiles<kFloatTileDepth><<<grid, kThreads, 0, run.stream>>>(a, fewer);
+    AttendTiles<kFloatTileDepth><<<grid, kThreads, 0, run.stream()>>>(a, fewer);
   }
 }
 

@@ -275,7 +275,7 @@ int ShiftOf(int64_t page_tokens) {
 
 template <class T, int kDepth, bool kCapped>
 void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
-  const AttentionArguments a(op, run.fault);
+  const AttentionArguments a(op, run.fault());
   const bool alike = a.key_page == a.value_page && a.key_head == a.value_head && a.key_token == a.value_token;
   const bool groups = alike && a.depth % 8 == 0 && RowsAligned(op.keys, 16) && RowsAligned(op.values, 16);
   const CacheLayout layout{groups, ShiftOf(op.keys.shape[2])};
@@ -286,7 +286,7 @@ void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSize), "cudaFuncSetAttribute");
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
         "cudaFuncSetAttribute");
-  kernel<<<grid, kThreads, kSize, run.stream>>>(a, layout, static_cast<int>(fewer_tokens));
+  kernel<<<grid, kThreads, kSize, run.stream()>>>(a, layout, static_cast<int>(fewer_tokens));
 }
 
 template <class T, int kDepth>
@@ -307,8 +307,16 @@ void LaunchTyped(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
 }  // namespace
 
 void LaunchHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
-  if (op.q.dtype == DType::kF16) return LaunchTyped<__half>(op, fewer_tokens, run);
-  LaunchTyped<__nv_bfloat16>(op, fewer_tokens, run);
+  switch (op.q.dtype) {
+    case DType::kF16:
+      return LaunchTyped<__half>(op, fewer_tokens, run);
+    case DType::kBF16:
+      return LaunchTyped<__nv_bfloat16>(op, fewer_tokens, run);
+    case DType::kF32:
+    case DType::kI32:
+      break;
+  }
+  UnknownType(op.q.dtype);
 }
 
 }  // namespace zi::cuda

@@ -9,8 +9,7 @@ namespace zi::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kChunk = 32, kSplit = kWarps * kChunk;
-/// With fewer blocks than this the device idles, and splits run beside each other.
-constexpr int64_t kEnoughBlocks = 512;
+static_assert(kSplit == kSplitTokens, "scratch is provided for the parts that there are");
 constexpr int kMostDepth = 256;
 static_assert(kMostDepth <= kThreads, "a thread merges each value of a head");
 
@@ -222,34 +221,32 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T, int kLanes, int kEach>
-void LaunchRows(const AttentionArguments& a, const Reach& reach, int64_t max_context, Run& run) {
-  const int64_t tokens = reach.by_sequence ? int64_t{a.sequence_count} * reach.most_tokens : a.tokens;
-  const unsigned blocks = Blocks(tokens * a.heads, 1);
-  const int64_t splits = (max_context + kSplit - 1) / kSplit;
-  if (splits <= 1 || blocks >= kEnoughBlocks || splits > kMostGridRows) {
+void LaunchRows(const AttentionArguments& a, const Reach& reach, const AttentionWay& way, Run& run) {
+  const unsigned blocks = Blocks(way.blocks, 1);
+  if (way.splits == 1) {
     Overlapped(AttendRows<T, kLanes, kEach>, blocks, kThreads, run, a, reach, nullptr);
     return;
   }
-  const size_t size = static_cast<size_t>(int64_t{blocks} * splits * (2 + a.depth)) * sizeof(float);
-  float* partials = reinterpret_cast<float*>(run.partials.AtLeast(size));
-  const dim3 grid(blocks, static_cast<unsigned>(splits));
+  const size_t size = static_cast<size_t>(way.blocks * way.splits * (2 + a.depth)) * sizeof(float);
+  float* partials = reinterpret_cast<float*>(run.scratch().At(ScratchUse::kPartials, size));
+  const dim3 grid(blocks, static_cast<unsigned>(way.splits));
   Overlapped(AttendRows<T, kLanes, kEach>, grid, kThreads, run, a, reach, partials);
-  Overlapped(MergeSplits<T>, blocks, kThreads, run, a, reach, partials, static_cast<int>(splits));
+  Overlapped(MergeSplits<T>, blocks, kThreads, run, a, reach, partials, static_cast<int>(way.splits));
 }
 
 template <class T>
-void LaunchTyped(const AttentionArguments& a, Reach reach, int64_t max_context, Run& run) {
+void LaunchTyped(const AttentionArguments& a, Reach reach, const AttentionWay& way, Run& run) {
   constexpr int kWidth = 16 / sizeof(T);
   const auto whole = [](int64_t stride) { return stride % kWidth == 0; };
   reach.groups = a.depth % kWidth == 0 && reinterpret_cast<uintptr_t>(a.keys) % 16 == 0 &&
                  reinterpret_cast<uintptr_t>(a.values) % 16 == 0 && whole(a.key_page) && whole(a.key_head) &&
                  whole(a.key_token) && whole(a.value_page) && whole(a.value_head) && whole(a.value_token);
-  if (a.depth <= 4 * kWidth) return LaunchRows<T, 4, 1>(a, reach, max_context, run);
-  if (a.depth <= 8 * kWidth) return LaunchRows<T, 8, 1>(a, reach, max_context, run);
-  if (a.depth <= 16 * kWidth) return LaunchRows<T, 16, 1>(a, reach, max_context, run);
-  if (a.depth <= 32 * kWidth) return LaunchRows<T, 32, 1>(a, reach, max_context, run);
+  if (a.depth <= 4 * kWidth) return LaunchRows<T, 4, 1>(a, reach, way, run);
+  if (a.depth <= 8 * kWidth) return LaunchRows<T, 8, 1>(a, reach, way, run);
+  if (a.depth <= 16 * kWidth) return LaunchRows<T, 16, 1>(a, reach, way, run);
+  if (a.depth <= 32 * kWidth) return LaunchRows<T, 32, 1>(a, reach, way, run);
   if constexpr (sizeof(T) == 4) {
-    if (a.depth <= kMostDepth) return LaunchRows<T, 32, 2>(a, reach, max_context, run);
+    if (a.depth <= kMostDepth) return LaunchRows<T, 32, 2>(a, reach, way, run);
   }
   throw std::runtime_error("heads of more than 256 values are not computed on CUDA");
 }
@@ -290,16 +287,16 @@ AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
       window(static_cast<int>(op.window_tokens)),
       fault(faults) {}
 
-void LaunchAttentionRows(const AttentionOp& op, int64_t most_tokens, Run& run) {
-  const AttentionArguments a(op, run.fault);
-  const Reach reach{static_cast<int>(most_tokens), most_tokens < op.q.shape[0], false};
+void LaunchAttentionRows(const AttentionOp& op, const AttentionWay& way, Run& run) {
+  const AttentionArguments a(op, run.fault());
+  const Reach reach{static_cast<int>(way.most_tokens), way.by_sequence, false};
   switch (op.q.dtype) {
     case DType::kF16:
-      return LaunchTyped<__half>(a, reach, op.max_context, run);
+      return LaunchTyped<__half>(a, reach, way, run);
     case DType::kBF16:
-      return LaunchTyped<__nv_bfloat16>(a, reach, op.max_context, run);
+      return LaunchTyped<__nv_bfloat16>(a, reach, way, run);
     case DType::kF32:
-      return LaunchTyped<float>(a, reach, op.max_context, run);
+      return LaunchTyped<float>(a, reach, way, run);
     case DType::kI32:
       break;
   }

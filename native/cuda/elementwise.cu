@@ -154,7 +154,7 @@ bool CopiedAs(const CopyOp& op, Run& run) {
   const auto misaligned = reinterpret_cast<uintptr_t>(op.to) | reinterpret_cast<uintptr_t>(op.from) | op.size;
   if (misaligned % sizeof(T) != 0) return false;
   const auto count = static_cast<int64_t>(op.size / sizeof(T));
-  Overlapped(CopyWords<T>, dim3(Blocks(count, kThreads, 4 * run.multiprocessors)), kThreads, run,
+  Overlapped(CopyWords<T>, dim3(Blocks(count, kThreads, 4 * run.multiprocessors())), kThreads, run,
              reinterpret_cast<T*>(op.to), reinterpret_cast<const T*>(op.from), count);
   return true;
 }

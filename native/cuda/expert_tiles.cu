@@ -8,7 +8,6 @@
 #include <string>
 
 #include "cuda/expert_tiles.h"
-#include "cuda/inputs.h"
 #include "cuda/overlap.h"
 
 namespace zi::cuda {
@@ -187,36 +186,25 @@ void LaunchTyped(int rows, const TileArguments& a, Run& run) {
   throw std::logic_error("no tiles of " + std::to_string(rows) + " rows");
 }
 
-/// Rows of tiles that most experts fill at least half, if choices are spread evenly.
-int TileRows(int64_t choices, int64_t experts) {
-  const int64_t mean = choices / experts;
-  return mean <= 12 ? 16 : mean <= 24 ? 32 : mean <= 64 ? 64 : 128;
-}
-
 }  // namespace
 
-bool LaunchExpertTiles(const ExpertLinearOp& op, Run& run) {
+void LaunchExpertTiles(const ExpertLinearOp& op, const ExpertTiling& tiling, Run& run) {
   const DType type = op.weight.dtype;
-  const int64_t choices = op.out.shape[0];
-  if (type == DType::kF32 || (op.x.dtype != type && op.x.dtype != DType::kF32)) return false;
-  if (op.weight.shape[1] % 8 != 0 || op.weight.shape[1] == 0 || !WeightsAligned(op)) return false;
-  const int rows = TileRows(choices, op.expert_count);
-  const int64_t tiles = choices / rows + std::min(choices, op.expert_count);
-  const bool exact = op.x.dtype == DType::kF32;
-  const View x = exact || !RowsAligned(op.x, 16) ? ConvertInputs(op.x, type, run) : op.x;
+  const auto [rows, tiles, packs, exact] = tiling;
+  const View x = packs ? run.inputs().Convert(op.x, type, run) : op.x;
 
-  const size_t order_bytes = static_cast<size_t>(choices + 3) / 4 * 16;
-  uint8_t* const groups = run.groups.AtLeast(order_bytes + static_cast<size_t>(tiles) * sizeof(Tile));
-  auto* const order = reinterpret_cast<int32_t*>(groups);
-  auto* const table = reinterpret_cast<Tile*>(groups + order_bytes);
-  const GroupArguments group{ChoiceTable(op, run.fault), rows, static_cast<int>(tiles), order, table};
+  const size_t order_bytes = ChoicesBytes(op.out.shape[0]);
+  uint8_t* const choices = run.scratch().At(ScratchUse::kChoices, order_bytes + static_cast<size_t>(tiles) * sizeof(Tile));
+  auto* const order = reinterpret_cast<int32_t*>(choices);
+  auto* const table = reinterpret_cast<Tile*>(choices + order_bytes);
+  const GroupArguments group{ChoiceTable(op, run.fault()), rows, static_cast<int>(tiles), order, table};
   Overlapped(Group, dim3(1), kGroupThreads, run, group);
 
   TileArguments a{};
   a.weights = ExpertWeights(op);
   a.x[0] = x.data;
   a.halves = exact ? 2 : 1;
-  if (exact) a.x[1] = RestOfInputs(op.x, x, run).data;
+  if (exact) a.x[1] = run.inputs().Rest(op.x, x, run).data;
   a.x_stride = x.strides[0];
   a.x_each = ChoicesPerRow(op);
   a.order = order;
@@ -224,12 +212,17 @@ bool LaunchExpertTiles(const ExpertLinearOp& op, Run& run) {
   a.tile_count = static_cast<int>(tiles);
   a.out = RowView(op.out);
   a.eights = a.weights.outputs % 8 == 0 && RowsAligned(op.out, 16);
-  if (rows == kHopperRows && run.generation() == 9) {
-    LaunchHopperTiles(type, a, run);
-  } else {
-    type == DType::kF16 ? LaunchTyped<__half>(rows, a, run) : LaunchTyped<__nv_bfloat16>(rows, a, run);
+  if (rows == kHopperRows && run.generation() == 9) return LaunchHopperTiles(type, a, run);
+  switch (type) {
+    case DType::kF16:
+      return LaunchTyped<__half>(rows, a, run);
+    case DType::kBF16:
+      return LaunchTyped<__nv_bfloat16>(rows, a, run);
+    case DType::kF32:
+    case DType::kI32:
+      break;
   }
-  return true;
+  UnknownType(type);
 }
 
 }  // namespace zi::cuda

@@ -12,6 +12,7 @@ namespace zi::cuda {
 struct alignas(16) Tile {
   int expert, first, count, unused;
 };
+static_assert(sizeof(Tile) == kTileBytes, "scratch is provided for the tiles that there are");
 
 struct TileArguments {
   ExpertWeights weights;
@@ -158,7 +159,7 @@ __device__ inline void WriteResults(const TileArguments& a, const TilePlace<kCol
 }
 
 /// Tiles of kHopperRows choices on an H100's own tensor core instructions, which other GPUs do not have.
-constexpr int kHopperRows = 128;
+constexpr int kHopperRows = kMostTileRows;
 void LaunchHopperTiles(DType type, const TileArguments& a, Run& run);
 
 }  // namespace zi::cuda

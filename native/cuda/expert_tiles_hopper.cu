@@ -144,7 +144,16 @@ void LaunchTyped(const TileArguments& a, Run& run) {
 }  // namespace
 
 void LaunchHopperTiles(DType type, const TileArguments& a, Run& run) {
-  type == DType::kF16 ? LaunchTyped<__half>(a, run) : LaunchTyped<__nv_bfloat16>(a, run);
+  switch (type) {
+    case DType::kF16:
+      return LaunchTyped<__half>(a, run);
+    case DType::kBF16:
+      return LaunchTyped<__nv_bfloat16>(a, run);
+    case DType::kF32:
+    case DType::kI32:
+      break;
+  }
+  UnknownType(type);
 }
 
 }  // namespace zi::cuda

@@ -58,13 +58,4 @@ inline int64_t ChoicesPerRow(const ExpertLinearOp& op) {
   return op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
 }
 
-inline bool WeightsAligned(const ExpertLinearOp& op) {
-  for (int64_t e = 0; e < op.expert_count; ++e) {
-    View weight = op.weight;
-    weight.data = const_cast<uint8_t*>(op.weights[e]);
-    if (!RowsAligned(weight, 16)) return false;
-  }
-  return true;
-}
-
 }  // namespace zi::cuda

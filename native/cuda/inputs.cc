@@ -1,6 +1,8 @@
 // Implements cuda/inputs.h.
 #include "cuda/inputs.h"
 
+#include "cuda/run.h"
+
 namespace zi::cuda {
 
 bool SamePlace(const View& a, const View& b) {
@@ -14,34 +16,36 @@ bool Overlaps(const View& a, const View& b) {
   return a.data < b_end && b.data < a_end;
 }
 
-View Packed(const View& like, DType type, Scratch& scratch) {
+View Packed(const View& like, DType type, ScratchUse use, const Scratch& scratch) {
   View view = like;
   view.dtype = type;
-  view.strides[0] = (like.shape[1] + 7) / 8 * 8;
+  view.strides[0] = PackedStride(like.shape[1]);
   view.strides[1] = 1;
-  view.data = scratch.AtLeast(static_cast<size_t>(view.shape[0] * view.strides[0] * ElementBytes(type)));
+  view.data = scratch.At(use, static_cast<size_t>(view.shape[0] * view.strides[0] * ElementBytes(type)));
   return view;
 }
 
-View ConvertInputs(const View& x, DType type, Run& run) {
-  auto& there = run.converted;
-  const bool found = there.x.data && there.type == type && SamePlace(there.x, x);
-  const View to = Packed(x, type, run.inputs);
+View ConvertedInputs::Convert(const View& x, DType type, Run& run) {
+  const int moves = run.scratch().moves(ScratchUse::kInputs);
+  const bool found = there_.x.data && there_.type == type && there_.moves == moves && SamePlace(there_.x, x);
+  const View to = Packed(x, type, ScratchUse::kInputs, run.scratch());
   if (found) return to;
   LaunchConvert(x, to, run);
-  there = {x, type};
+  there_ = {x, type, false, moves, 0};
   return to;
 }
 
-View RestOfInputs(const View& x, const View& rounded, Run& run) {
-  const View to = Packed(x, rounded.dtype, run.rests);
-  if (!run.converted.rest) LaunchRest(x, rounded, to, run);
-  run.converted.rest = true;
+View ConvertedInputs::Rest(const View& x, const View& rounded, Run& run) {
+  const int moves = run.scratch().moves(ScratchUse::kRests);
+  const View to = Packed(x, rounded.dtype, ScratchUse::kRests, run.scratch());
+  if (!there_.rest || there_.rest_moves != moves) LaunchRest(x, rounded, to, run);
+  there_.rest = true;
+  there_.rest_moves = moves;
   return to;
 }
 
-void ForgetInputs(const View& written, Run& run) {
-  if (run.converted.x.data && Overlaps(written, run.converted.x)) run.converted = {};
+void ConvertedInputs::Written(const View& view) {
+  if (there_.x.data && Overlaps(view, there_.x)) Forget();
 }
 
 }  // namespace zi::cuda

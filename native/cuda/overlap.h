@@ -37,11 +37,11 @@ void OverlappedWith(size_t shared_bytes, void (*kernel)(Parameters...), dim3 gri
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
-  config.stream = run.stream;
+  config.stream = run.stream();
   config.attrs = &attribute;
   config.numAttrs = run.MayOverlap() ? 1 : 0;
   Check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "cudaLaunchKernel");
-  run.after_kernel = true;
+  run.KernelQueued();
 }
 template <class... Parameters, class... Arguments>
 void Overlapped(void (*kernel)(Parameters...), dim3 grid, unsigned threads, Run& run, Arguments&&... arguments) {

@@ -59,7 +59,7 @@ void LaunchPlainProduct(const LinearOp& op, Run& run) {
                                  op.activation,
                                  op.accumulate};
   const dim3 grid(Blocks(arguments.outputs, kTile), Blocks(arguments.tokens, kTile, kMostGridRows));
-  Plain<<<grid, dim3(kTile, kTile), 0, run.stream>>>(arguments);
+  Plain<<<grid, dim3(kTile, kTile), 0, run.stream()>>>(arguments);
 }
 
 }  // namespace zi::cuda

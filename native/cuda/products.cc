@@ -4,11 +4,11 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/scratch_needs.h"
+
 namespace zi::cuda {
 namespace {
 
-/// As NVIDIA advises for Hopper.
-constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 /// Passes differ in their tokens, so shapes go on coming as long as prompts do; a pass needs a dozen.
 constexpr size_t kMostPrepared = 512;
 
@@ -73,7 +73,7 @@ Products::Products(Context& context) : functions_(LoadProducts().functions) {
   if (!LoadProducts().problem.empty()) throw std::runtime_error(LoadProducts().problem);
   context.Use();
   handle_ = HandleOf(context, functions_);
-  Check(cudaMalloc(&workspace_, kWorkspaceBytes), "cudaMalloc of the products' workspace");
+  Check(cudaMalloc(&workspace_, kProductsWorkspaceBytes), "cudaMalloc of the products' workspace");
 }
 
 Products::~Products() {
@@ -129,7 +129,7 @@ Products::Prepared Products::Prepare(const Product& p, const Key& key) {
   const auto set = [&](int attribute, const auto& value) {
     CheckLt(f.MatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "preference");
   };
-  set(lt::kPrefMaxWorkspaceBytes, uint64_t{kWorkspaceBytes});
+  set(lt::kPrefMaxWorkspaceBytes, uint64_t{kProductsWorkspaceBytes});
   set(lt::kPrefMinAlignmentA, std::get<11>(key));
   set(lt::kPrefMinAlignmentB, std::get<12>(key));
   set(lt::kPrefMinAlignmentC, std::get<13>(key));
@@ -167,7 +167,7 @@ bool Products::Multiply(const Product& p, cudaStream_t stream) {
   const float alpha = 1, beta = p.accumulate ? 1.0f : 0.0f;
   CheckLt(functions_.Matmul(handle_, prepared.desc, &alpha, p.weight.data, prepared.weight, p.x.data, prepared.x, &beta,
                             p.out.data, prepared.out, p.out.data, prepared.out, &prepared.algorithm, workspace_,
-                            kWorkspaceBytes, stream),
+                            kProductsWorkspaceBytes, stream),
           "cublasLtMatmul");
   return true;
 }

@@ -62,8 +62,8 @@ Replays::Batch* Replays::Find(size_t hash, const double* words, size_t count) {
 }
 
 bool Replays::Replay(const double* words, size_t count, Run& run) {
-  if (scratch_version_ != run.scratch_version) Clear();
-  scratch_version_ = run.scratch_version;
+  if (scratch_moves_ != run.scratch().moves()) Clear();
+  scratch_moves_ = run.scratch().moves();
   ++launched_;
   const Batch* batch = Find(Hash(words, count), words, count);
   if (!batch || !batch->graph) return false;
@@ -71,9 +71,8 @@ bool Replays::Replay(const double* words, size_t count, Run& run) {
   for (const auto& memory : batch->memories) {
     if (memory.expired()) return false;
   }
-  run.converted = {};
-  run.after_kernel = false;
-  Check(cudaGraphLaunch(batch->graph, run.stream), "cudaGraphLaunch");
+  run.StartAnew();
+  Check(cudaGraphLaunch(batch->graph, run.stream()), "cudaGraphLaunch");
   return true;
 }
 
@@ -87,7 +86,7 @@ void Replays::Execute(const double* words, size_t count, const std::vector<Decod
   }
   // The scratch has the size it needs since the first time.
   if (batch->graph || batch->refused || !Capture(*batch, operations, run)) return RunAll(operations, run);
-  Check(cudaGraphLaunch(batch->graph, run.stream), "cudaGraphLaunch");
+  Check(cudaGraphLaunch(batch->graph, run.stream()), "cudaGraphLaunch");
 }
 
 bool Replays::MakeRoom() {
@@ -114,24 +113,22 @@ void Replays::Remember(size_t hash, const double* words, size_t count, const std
 
 bool Replays::Capture(Batch& batch, const std::vector<Decoded>& operations, Run& run) {
   batch.refused = true;  // until it has worked
-  run.converted = {};
-  run.after_kernel = false;
+  run.StartAnew();
   cudaGraph_t graph = nullptr;
-  bool complete = cudaStreamBeginCapture(run.stream, cudaStreamCaptureModeRelaxed) == cudaSuccess;
+  bool complete = cudaStreamBeginCapture(run.stream(), cudaStreamCaptureModeRelaxed) == cudaSuccess;
   if (complete) {
     try {
       RunAll(operations, run);
     } catch (const std::exception&) {
       complete = false;
-      run.waiting.clear();
+      run.Drop();
     }
-    complete = cudaStreamEndCapture(run.stream, &graph) == cudaSuccess && complete;
+    complete = cudaStreamEndCapture(run.stream(), &graph) == cudaSuccess && complete;
   }
   if (complete) complete = cudaGraphInstantiate(&batch.graph, graph, 0) == cudaSuccess;
   if (graph) cudaGraphDestroy(graph);
   cudaGetLastError();  // what the driver refused, the ordinary way does
-  run.converted = {};
-  run.after_kernel = false;
+  run.StartAnew();
   if (!complete) batch.graph = nullptr;
   batch.refused = !complete;
   return complete;

@@ -40,8 +40,8 @@ class Replays {
   std::list<Batch> batches_;
   uint64_t launched_ = 0;
   std::unordered_multimap<size_t, std::list<Batch>::iterator> by_hash_;
-  /// The version of the scratch that the graphs refer to.
-  int scratch_version_ = 0;
+  /// How often the scratch that the graphs refer to had moved.
+  int scratch_moves_ = 0;
 };
 
 }  // namespace zi::cuda

@@ -155,7 +155,7 @@ void Launch(const GatherRowsOp& op, Run& run) {
   if (tokens == 0 || columns == 0) return;
   const GatherArguments arguments{RowView(op.out),       op.table.data, op.table.dtype, op.table.shape[0],
                                   op.table.strides[0],   Ints(op.rows), columns,        op.accumulate,
-                                  columns % 8 == 0 && RowsAligned(op.out, 16), op.scale, run.fault};
+                                  columns % 8 == 0 && RowsAligned(op.out, 16), op.scale, run.fault()};
   Overlapped(GatherRows, Blocks(tokens, 1), kThreads, run, arguments);
 }
 
@@ -178,7 +178,7 @@ void Launch(const KvStoreOp& op, Run& run) {
                                  op.keys.shape[2],
                                  heads,
                                  depth,
-                                 run.fault};
+                                 run.fault()};
   const bool eights = depth % 8 == 0 && RowsAligned(op.k, 16) && RowsAligned(op.v, 16) && RowsAligned(op.keys, 16) &&
                       RowsAligned(op.values, 16);
   if (eights) {

@@ -6,26 +6,18 @@
 #include <vector>
 
 #include "cuda/context.h"
+#include "cuda/inputs.h"
+#include "cuda/joined.h"
+#include "cuda/scratch.h"
+#include "cuda/ways.h"
 #include "ops/decode.h"
 
 namespace zi::cuda {
 
 class Products;
 
-/// Device memory that grows to the largest need of the first passes and is kept; contents are undefined.
-class Scratch {
- public:
-  /// @param version counts its moves
-  explicit Scratch(int& version) : version_(version) {}
-  ~Scratch() { cudaFree(data_); }
-  uint8_t* AtLeast(size_t size);
-
- private:
-  int& version_;
-  uint8_t* data_ = nullptr;
-  size_t size_ = 0;
-};
-
+/// Owns what one operation of a stream leaves to the next: scratch and which inputs lie there, products that wait for
+/// others, and whether a kernel of ours was queued last.
 class Run {
  public:
   /// @param computes kernels run on the stream, so that a small copy need not wait for a copy engine
@@ -36,43 +28,44 @@ class Run {
   void Execute(const Decoded& decoded);
   /// Launches what waits; call after the last operation.
   void Flush();
+  /// What waits is not launched: its batch is given up.
+  void Drop();
+  /// What was known of work queued before holds no more: a graph comes in between.
+  void StartAnew();
 
-  const cudaStream_t stream;
-  Fault* const fault;
-  const int multiprocessors;
-  const bool computes;
-  /// Changes when scratch moves.
-  int scratch_version = 0;
-  /// For partial results of attention, and logits that are drawn from; for inputs of products in the weight's type; for
-  /// products before their epilogue; for a bias in the type of the result.
-  Scratch partials{scratch_version}, inputs{scratch_version}, sums{scratch_version}, bias{scratch_version};
-  /// For what rounding left of the inputs, and for the choices of a mixture by expert.
-  Scratch rests{scratch_version}, groups{scratch_version};
-  /// Products of a few tokens that one kernel will compute.
-  std::vector<LinearOp> waiting;
-  /// Whether a kernel of ours is the last of the stream's work, so that the next may start while it ends.
-  bool after_kernel = false;
-  bool MayOverlap() const { return after_kernel && generation() >= 9; }
+  cudaStream_t stream() const { return stream_; }
+  /// Where kernels report tables that cannot be.
+  Fault* fault() const { return context_.fault(); }
+  int multiprocessors() const { return context_.multiprocessors(); }
   /// Major version of the compute capability.
   int generation() const { return context_.generation(); }
+  bool computes() const { return computes_; }
+
+  // For what launches operations.
+  /// Has room for the operation that is executed.
+  const Scratch& scratch() const { return scratch_; }
+  ConvertedInputs& inputs() { return inputs_; }
   /// Loaded at the first product: streams that only copy need no library.
   Products& products();
-
-  /// Which x lies in `inputs` already: the projections of one layer read the same.
-  struct Converted {
-    View x{};
-    DType type = DType::kF32;
-    /// Whether `rests` holds what was rounded off.
-    bool rest = false;
-  } converted;
+  /// The product waits for others that one kernel computes with it; those before that it cannot join are launched.
+  void Join(const LinearOp& op);
+  /// Whether a kernel that begins with Begin() may start while the work before it ends.
+  bool MayOverlap() const { return after_kernel_ && generation() >= 9; }
+  /// Such a kernel is now the last of the stream's work.
+  void KernelQueued() { after_kernel_ = true; }
+  /// Other work than our kernels is: a copy, what the library queues, an event that is waited for.
+  void OtherQueued() { after_kernel_ = false; }
 
  private:
+  const cudaStream_t stream_;
   Context& context_;
+  const bool computes_;
+  Scratch scratch_;
+  ConvertedInputs inputs_;
+  JoinedProducts joined_;
+  bool after_kernel_ = false;
   std::unique_ptr<Products> products_;
 };
-
-/// For switches over types: each has a case of its own, so that a new one is found by the compiler.
-[[noreturn]] void UnknownType(DType dtype);
 
 // One per operation, on views that lie where the device reaches them.
 void Launch(const GatherRowsOp& op, Run& run);
@@ -96,30 +89,24 @@ void Launch(const CopyOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 
 // Parts of linear and attention, each in a file of its own.
-/// Whether reading the weights rules, so that our own kernel takes it.
-bool IsFewTokens(const LinearOp& op);
 /// A few tokens times [N, K] weights, whole epilogue included: one kernel for up to kMostJoined products of one x.
 void LaunchFewTokens(const std::vector<LinearOp>& ops, Run& run);
-constexpr size_t kMostJoined = 3;
 /// Any types, strides and addresses; for what the library refuses.
 void LaunchPlainProduct(const LinearOp& op, Run& run);
 /// out = act(from + bias) (+ out). `from` may be out itself.
 void LaunchFinish(const LinearOp& op, const View& from, Run& run);
-/// Products of 16-bit weights: choices grouped by expert and multiplied on tensor cores. False, and nothing is queued, for
-/// what lies or is shaped so that only single values can be read.
-bool LaunchExpertTiles(const ExpertLinearOp& op, Run& run);
+/// Products of 16-bit weights: choices grouped by expert and multiplied on tensor cores.
+void LaunchExpertTiles(const ExpertLinearOp& op, const ExpertTiling& tiling, Run& run);
 /// Few bytes, between memories that kernels reach.
 void LaunchCopyBytes(const CopyOp& op, Run& run);
 /// The values of `from` in the type of `to`; both of one shape.
 void LaunchConvert(const View& from, const View& to, Run& run);
 /// What `rounded` lacks of `from`, in the type of `rounded` and `to`; all of one shape.
 void LaunchRest(const View& from, const View& rounded, const View& to, Run& run);
-/// Sequences with at most `most_tokens` new tokens, a warp per token and head.
-void LaunchAttentionRows(const AttentionOp& op, int64_t most_tokens, Run& run);
+/// Sequences with a few new tokens, a block per token and head.
+void LaunchAttentionRows(const AttentionOp& op, const AttentionWay& way, Run& run);
 /// Sequences with more than `fewer_tokens` new tokens, on tensor cores: f32 through TF32, or 16-bit types as they are.
 void LaunchFloatTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
 void LaunchHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
-/// Largest heads the tiles take.
-constexpr int64_t kFloatTileDepth = 128, kHalfTileDepth = 256;
 
 }  // namespace zi::cuda

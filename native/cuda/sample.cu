@@ -221,9 +221,9 @@ void Launch(const SampleOp& op, Run& run) {
                                   reinterpret_cast<const int32_t*>(op.history.data),
                                   static_cast<int>(op.history.shape[0]),
                                   static_cast<int>(vocabulary),
-                                  reinterpret_cast<float*>(run.partials.AtLeast(size)),
-                                  run.fault};
-  SampleRows<<<Blocks(rows, 1), kThreads, 0, run.stream>>>(arguments);
+                                  reinterpret_cast<float*>(run.scratch().At(ScratchUse::kPartials, size)),
+                                  run.fault()};
+  SampleRows<<<Blocks(rows, 1), kThreads, 0, run.stream()>>>(arguments);
 }
 
 }  // namespace zi::cuda

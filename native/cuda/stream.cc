@@ -96,7 +96,7 @@ void Stream::Wait(const std::shared_ptr<Event>& event) {
   }
   other->context().failure();  // a fault that its kernels reported fails this device as well
   Try("wait", [&] {
-    run_->after_kernel = false;
+    run_->OtherQueued();
     Check(cudaStreamWaitEvent(stream_, other->handle(), 0), "cudaStreamWaitEvent");
   });
 }

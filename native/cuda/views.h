@@ -1,5 +1,6 @@
 // Views as kernels take them: rows of the innermost dimension, and vectors of weights, of three types each.
 #pragma once
+#include "cuda/shapes.h"
 #include "cuda/values.h"
 #include "ops/operand.h"
 
@@ -38,21 +39,6 @@ struct RowView {
   }
 };
 
-inline int64_t RowCount(const View& view) {
-  int64_t count = 1;
-  for (int d = 0; d + 1 < view.rank; ++d) count *= view.shape[d];
-  return count;
-}
-inline int64_t RowLength(const View& view) { return view.shape[view.rank - 1]; }
-
-/// Every row begins at a multiple of `bytes`.
-inline bool RowsAligned(const View& view, int64_t bytes) {
-  const int64_t element = ElementBytes(view.dtype);
-  bool aligned = reinterpret_cast<uintptr_t>(view.data) % bytes == 0;
-  for (int d = 0; d + 1 < view.rank; ++d) aligned = aligned && (view.shape[d] <= 1 || view.strides[d] * element % bytes == 0);
-  return aligned;
-}
-
 /// A vector of weights of any type; `data` may be null.
 struct WeightVector {
   const uint8_t* data;
@@ -62,11 +48,5 @@ struct WeightVector {
   __host__ __device__ WeightVector(const uint8_t* at, DType type) : data(at), dtype(type) {}
   __device__ float At(int64_t i) const { return GetAs(data, dtype, i); }
 };
-
-inline unsigned Blocks(int64_t work, int64_t each, int64_t most = 0x7fffffff) {
-  const int64_t blocks = (work + each - 1) / each;
-  return static_cast<unsigned>(blocks < most ? blocks : most);
-}
-constexpr int64_t kMostGridRows = 65535;  // of a grid's second and third dimension
 
 }  // namespace zi::cuda

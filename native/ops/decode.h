@@ -24,7 +24,8 @@ struct Decoded {
 std::vector<std::string> OperationTable();
 
 /// Checks everything that does not depend on the contents of memory; what does (indices, tables) is checked when the
-/// operation runs and fails its stream. `place`: where it is to run. Throws std::invalid_argument.
+/// operation runs and fails its stream. `place`: where it is to run;
+/// with kNoPlace its memories are not looked for, and its views must not be followed. Throws std::invalid_argument.
 Decoded DecodeOperation(const double* words, size_t count, int place);
 /// Several, each after a word with its length.
 std::vector<Decoded> DecodeOperations(const double* words, size_t count, int place);

@@ -13,6 +13,9 @@ std::string Describe(const View& view) {
   return text + "]";
 }
 
+/// An address that nothing has, for operations that are only looked at: it says how views are aligned.
+uint8_t* Nowhere(uint64_t offset) { return reinterpret_cast<uint8_t*>((uintptr_t{1} << 52) + offset); }
+
 /// Bytes from the first to one past the last element; 2^53 for more than that.
 uint64_t SpanBytes(const View& view) {
   // In 128 bits: four products of 53-bit numbers cannot wrap around.
@@ -59,6 +62,7 @@ Memory& WordReader::Find(const char* name, uint64_t id) {
 }
 
 uint8_t* WordReader::Bytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size) {
+  if (place_ == kNoPlace) return Nowhere(offset);
   const Memory& memory = Find(name, memory_id);
   if (place_ == kHostPlace && memory.place() != kHostPlace) Fail(std::string(name) + " lies in memory of a device");
   if (offset > memory.size() || size > memory.size() - offset) {
@@ -73,10 +77,13 @@ bool WordReader::KernelsReach(const Memory& memory) const {
   return memory.place() == place_ || (host && host->pinned());
 }
 
-bool WordReader::KernelsReach(uint64_t memory_id) { return KernelsReach(Find("memory", memory_id)); }
+bool WordReader::KernelsReach(uint64_t memory_id) {
+  return place_ != kNoPlace && KernelsReach(Find("memory", memory_id));
+}
 
 uint8_t* WordReader::KernelBytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size) {
   uint8_t* bytes = Bytes(name, memory_id, offset, size);
+  if (place_ == kNoPlace) return bytes;
   const Memory& memory = Find(name, memory_id);
   if (KernelsReach(memory)) return bytes;
   if (memory.place() != kHostPlace) Fail(std::string(name) + " lies in memory of another device");

@@ -105,6 +105,11 @@ export function encodeOp(op: Op): Float64Array {
   return encoded();
 }
 
+/** Several, each after its length, as streams take them together. */
+export function joinEncoded(operations: Iterable<Float64Array>): Float64Array {
+  return Float64Array.from([...operations].flatMap((encoded) => [encoded.length, ...encoded]));
+}
+
 /** Copies bytes between memories (of virtual devices); the two ranges must not overlap. */
 export function encodeCopy(
   to: Memory,

@@ -10,10 +10,11 @@ import { PAGE_TOKENS } from './kv-cache.js';
 import type { LayerSpec, WeightSpec } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
 
-const NOWHERE: Memory = { id: -1, sizeBytes: Number.MAX_SAFE_INTEGER };
+/** Its id is that of no memory. */
+const NOWHERE: Memory = { id: Number.MAX_SAFE_INTEGER, sizeBytes: Number.MAX_SAFE_INTEGER };
 const REACHED: DeviceEvent = { timeMs: 0, reached: () => Promise.resolve() };
 
-/** The order is the executor's: embedding, blocks, the head's input, pieces of the head. */
+/** The order is the executor's: embedding, blocks, the head's input, pieces of the head, drawing from their logits. */
 export class ForwardWalk {
   readonly #model: ModelSpec;
   readonly #workspace: Workspace;
@@ -65,6 +66,15 @@ export class ForwardWalk {
     k.linear(floats([rows, headInputColumns(this.#model)]), weight(projection), {}, out);
     const { scale, softCap } = this.#model.logits;
     if (scale !== 1 || softCap !== 0) k.scaleCap(out, scale, softCap);
+  }
+
+  /** @param rows whose tokens are drawn */
+  draw(rows: number): void {
+    const k = this.#kernels;
+    k.enter(undefined, undefined);
+    const ints = (shape: readonly number[]) => tensor(NOWHERE, 0, 'i32', shape);
+    const tables = { settings: floats([rows, 4]), draws: ints([rows, 4]), history: ints([rows]) };
+    k.sample(floats([rows, this.#model.vocabSize]), ints([rows]), tables);
   }
 }
 

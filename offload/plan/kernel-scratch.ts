@@ -1,31 +1,14 @@
-// What the kernels of a GPU allocate for themselves beside the plan's memories: bounds of what native/cuda/run.h grows.
+// What the kernels of a GPU allocate for themselves beside the plan's memories: a bound, which the addon answers.
 
+import { encodeOp, joinEncoded } from '../backends/op-encoding.js';
 import { deviceActivationType } from '../model/activation-type.js';
-import { ForwardWalk, headInputColumns } from '../model/forward-walk.js';
+import { ForwardWalk } from '../model/forward-walk.js';
 import type { ModelSpec } from '../model/model.js';
-import { DTYPE_BYTES, type DType } from '../port/dtype.js';
-import type { Op } from '../port/ops.js';
-import { dimension } from '../port/tensor.js';
-import { MiB, roundUp } from '../units.js';
-
-/** Of the library that makes products, per stream that computes. */
-const PRODUCTS_WORKSPACE_BYTES = 32 * MiB;
-/** Rows of converted inputs are that many elements long, or a multiple. */
-const ROW_ELEMENTS = 8;
-const FEW_TOKENS = 8;
-/** Attention of few tokens cuts contexts there, and only while it has fewer blocks (token · head) than this. */
-const SPLIT_TOKENS = 256;
-const ENOUGH_BLOCKS = 512;
-/** Where tiles do the sequences with this many new tokens, the kernel has blocks for nearly as many of each sequence. */
-const TILE_TOKENS = 16;
-/** A choice of a mixture in the order of the experts; a tile of an expert's choices, each of 16 of them or more. */
-const CHOICE_BYTES = 4;
-const EXPERT_TILE_BYTES = 16;
-const EXPERT_TILE_CHOICES = 16;
+import { native, type ScratchBytes } from '../port/native.js';
 
 export interface KernelScratch {
   readonly productsBytes: number;
-  /** Inputs of a product in its weights' 16-bit type, and sums that an activation still has to pass. */
+  /** Inputs of a product in its weights' 16-bit type, what rounding left of them, and sums that wait for an activation. */
   readonly inputsBytes: number;
   /** Choices of a mixture, grouped by expert; 0 where none are made. */
   readonly groupsBytes: number;
@@ -35,7 +18,7 @@ export interface KernelScratch {
 }
 
 export interface ScratchWorkload {
-  /** Of a micro-batch, at most. */
+  /** What a micro-batch has, at most. */
   readonly tokens: number;
   readonly contextTokens: number;
   /** Rows that the head computes at once. */
@@ -44,79 +27,68 @@ export interface ScratchWorkload {
   readonly drawnRows: number;
 }
 
-/** Of a model's operations, whatever the number of tokens. */
-interface Widths {
-  /** Elements of the widest input of a product, and of sums that an activation still has to pass. */
-  readonly input: number;
-  readonly apart: number;
-  /** Of the widest result, whose bias may have to be converted. */
-  readonly output: number;
-  /** Of a mixture; choices are a token's. */
-  readonly experts: number;
-  readonly choices: number;
-  readonly heads: number;
-  readonly headDim: number;
+/** Answers what some operations take with any number of rows up to that many. */
+type Bound = (rows: number, contextTokens: number) => ScratchBytes;
+
+interface Bounds {
+  readonly tokens: Bound;
+  readonly logitRows: Bound;
+  readonly drawnRows: Bound;
 }
 
-const known = new WeakMap<ModelSpec, Widths>();
+const known = new WeakMap<ModelSpec, Bounds>();
 
 export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): KernelScratch {
-  const { tokens, contextTokens, logitRows, drawnRows } = workload;
-  const widths = known.get(model) ?? widthsOf(model);
-  known.set(model, widths);
-  const inputs = Math.max(
-    convertedBytes(tokens, deviceActivationType(model)) * widths.input,
-    convertedBytes(logitRows, 'f32') * roundUp(headInputColumns(model), ROW_ELEMENTS),
-  );
-  const inputsBytes = inputs + 4 * tokens * widths.apart + 4 * widths.output;
-  const choices = tokens * widths.choices;
-  const tiles = Math.ceil(choices / EXPERT_TILE_CHOICES) + Math.min(choices, widths.experts);
-  const groupsBytes = roundUp(CHOICE_BYTES * choices, EXPERT_TILE_BYTES) + EXPERT_TILE_BYTES * tiles;
-  const splits = Math.ceil(contextTokens / SPLIT_TOKENS);
-  const blocks = Math.min(tokens * TILE_TOKENS * widths.heads, ENOUGH_BLOCKS - 1);
-  // A maximum, a sum, and values.
-  const partsBytes = splits > 1 ? 4 * blocks * splits * (2 + widths.headDim) : 0;
-  const partialsBytes = Math.max(partsBytes, 4 * drawnRows * model.vocabSize);
+  const { contextTokens } = workload;
+  const bounds = known.get(model) ?? boundsOf(model);
+  known.set(model, bounds);
+  const layers = bounds.tokens(workload.tokens, contextTokens);
+  const head = bounds.logitRows(workload.logitRows, contextTokens);
+  const drawing = bounds.drawnRows(workload.drawnRows, contextTokens);
+  const most = (use: keyof ScratchBytes) => Math.max(layers[use], head[use], drawing[use]);
+  const productsBytes = most('products');
+  const inputsBytes = most('inputs') + most('rests') + most('sums') + most('bias');
+  const groupsBytes = most('choices');
+  const partialsBytes = most('partials');
+  const bytes = productsBytes + inputsBytes + groupsBytes + partialsBytes;
+  return { productsBytes, inputsBytes, groupsBytes, partialsBytes, bytes };
+}
+
+function boundsOf(model: ModelSpec): Bounds {
   return {
-    productsBytes: PRODUCTS_WORKSPACE_BYTES,
-    inputsBytes,
-    groupsBytes,
-    partialsBytes,
-    bytes: PRODUCTS_WORKSPACE_BYTES + inputsBytes + groupsBytes + partialsBytes,
+    tokens: boundOf(model, (walk) => {
+      walk.embed(1);
+      for (let index = 0; index < model.blocks.length; index++) walk.block(index, 1);
+    }),
+    logitRows: boundOf(model, (walk) => {
+      walk.headInput(1);
+      walk.headPiece(model.head.projection, 1);
+    }),
+    drawnRows: boundOf(model, (walk) => walk.draw(1)),
   };
 }
 
-/**
- * Of one element of all rows: f32 for the few tokens whose products are our own, else the weights' 16 bits, and as many
- * for what rounding f32 leaves.
- */
-function convertedBytes(rows: number, type: DType): number {
-  return Math.max(DTYPE_BYTES[type] * rows, 4 * Math.min(rows, FEW_TOKENS));
+/** Planning asks for the same sizes thousands of times. */
+function boundOf(model: ModelSpec, go: (walk: ForwardWalk) => void): Bound {
+  const operations = distinctOperations(model, go);
+  const answers = new Map<number, Map<number, ScratchBytes>>();
+  return (rows, contextTokens) => {
+    const ofContext = answers.get(contextTokens) ?? new Map<number, ScratchBytes>();
+    answers.set(contextTokens, ofContext);
+    const bytes = ofContext.get(rows) ?? native().cudaScratchBytes(operations, { rows, contextTokens });
+    ofContext.set(rows, bytes);
+    return bytes;
+  };
 }
 
-function widthsOf(model: ModelSpec): Widths {
-  let [input, apart, output, experts, choices, heads, headDim] = [0, 0, 0, 0, 0, 0, 0];
-  const walk = new ForwardWalk(model, deviceActivationType(model), (op: Op) => {
-    if (op.op === 'linear') {
-      input = Math.max(input, roundUp(dimension(op.x, 1), ROW_ELEMENTS));
-      output = Math.max(output, dimension(op.out, 1));
-      const { dtype } = op.out;
-      const waits =
-        (op.accumulate && op.activation !== 'none') || (dtype !== 'f32' && dtype !== op.weight.dtype);
-      if (waits) apart = Math.max(apart, roundUp(dimension(op.out, 1), ROW_ELEMENTS));
-    } else if (op.op === 'expert_linear') {
-      experts = Math.max(experts, op.weights.length);
-      choices = Math.max(choices, dimension(op.out, 0));
-      if (op.x.dtype !== op.weights[0]?.dtype) {
-        // A row per choice, or per token. f32 becomes two halves; 16 bits of another type become f32.
-        const wider = op.x.dtype === 'f32' ? 1 : 2;
-        input = Math.max(input, wider * dimension(op.x, 0) * roundUp(dimension(op.x, 1), ROW_ELEMENTS));
-      }
-    } else if (op.op === 'attention') {
-      heads = Math.max(heads, dimension(op.q, 1));
-      headDim = Math.max(headDim, dimension(op.q, 2));
-    }
+/** As one token, or row, has them, each after its length. Most blocks repeat those of the first one. */
+function distinctOperations(model: ModelSpec, go: (walk: ForwardWalk) => void): Float64Array {
+  const distinct = new Map<string, Float64Array>();
+  const walk = new ForwardWalk(model, deviceActivationType(model), (op) => {
+    const words = encodeOp(op);
+    const key = Buffer.from(words.buffer, words.byteOffset, words.byteLength).toString('latin1');
+    if (!distinct.has(key)) distinct.set(key, words.slice());
   });
-  for (let index = 0; index < model.blocks.length; index++) walk.block(index, 1);
-  return { input, apart, output, experts, choices, heads, headDim };
+  go(walk);
+  return joinEncoded(distinct.values());
 }

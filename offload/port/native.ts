@@ -189,6 +189,22 @@ export interface CudaStatus {
   readonly devices: readonly CudaDeviceInfo[];
 }
 
+/** How much of a GPU's memory kernels take beside their operands, for each use as the most demanding one needs it. */
+export interface ScratchBytes {
+  /** Inputs of a product in its weights' type, and what rounding left of them. */
+  readonly inputs: number;
+  readonly rests: number;
+  /** Products before their epilogue, and a bias in the type of the result. */
+  readonly sums: number;
+  readonly bias: number;
+  /** The choices of a mixture, grouped by expert. */
+  readonly choices: number;
+  /** Parts of attention over long contexts, or logits that a token is drawn from. */
+  readonly partials: number;
+  /** The workspace of the library for products, which does not depend on the operations. */
+  readonly products: number;
+}
+
 export interface NativeAddon {
   nowMs(): number;
   /**
@@ -226,6 +242,15 @@ export interface NativeAddon {
    */
   warmCuda(): Promise<void>;
   cudaFreeBytes(device: number): number;
+  /**
+   * What kernels of a GPU take for themselves to run these operations (each after a number with its length), whose memories
+   * need not exist, on machines without one too. With `reach`: the most that any number of tokens up to `rows` takes, in any
+   * number of sequences over contexts up to `contextTokens`, of operations that have one token's operands.
+   */
+  cudaScratchBytes(
+    words: Float64Array,
+    reach?: { readonly rows: number; readonly contextTokens: number },
+  ): ScratchBytes;
   /** Throws where the device has too little left. */
   readonly NativeDeviceMemory: new (
     device: number,
@@ -299,6 +324,7 @@ const EXPORTS: Readonly<Record<keyof NativeAddon, true>> = {
   cudaStatus: true,
   warmCuda: true,
   cudaFreeBytes: true,
+  cudaScratchBytes: true,
   NativeDeviceMemory: true,
   NativeCudaStream: true,
   ncclProblem: true,

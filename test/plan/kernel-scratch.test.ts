@@ -1,44 +1,56 @@
-// Bounds of what GPU kernels allocate for themselves, against the sizes that their sources compute (native/cuda).
+// What GPU kernels allocate for themselves: a plan's bound against what each operation takes, as streams provide it.
 
 import { readFileSync } from 'node:fs';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
+import { encodeOp, joinEncoded } from '../../offload/backends/op-encoding.js';
+import { deviceActivationType } from '../../offload/model/activation-type.js';
+import { ForwardWalk } from '../../offload/model/forward-walk.js';
+import type { ModelSpec } from '../../offload/model/model.js';
 import { cudaCosts } from '../../offload/plan/device-costs.js';
-import { kernelScratch } from '../../offload/plan/kernel-scratch.js';
+import { kernelScratch, type ScratchWorkload } from '../../offload/plan/kernel-scratch.js';
+import type { DType } from '../../offload/port/dtype.js';
+import { native } from '../../offload/port/native.js';
+import type { Op, Tensor } from '../../offload/port/ops.js';
 import { MiB } from '../../offload/units.js';
 import { shapeModel } from '../../src/engine/shape.js';
+import { SMALL } from '../models/small-configs.js';
 
 function model(name: string) {
   const path = `configs/models/${name}.json`;
   return shapeModel(JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>, path, undefined).model;
 }
 
-it('holds inputs of the widest product, and parts of attention over the longest context', () => {
+it('of products holds what the library takes, and biases that lie badly', () => {
   const opt = model('opt-6.7b');
   const scratch = kernelScratch(opt, { tokens: 2048, contextTokens: 2048, logitRows: 8, drawnRows: 0 });
-  // fc2 takes 16384 inputs; 32 heads of 128 values: 15 tokens make 480 blocks, 8 splits each.
-  expect(scratch.inputsBytes).toBe(2 * 2048 * 16384 + 4 * 16384);
-  expect(scratch.partialsBytes).toBeGreaterThanOrEqual(15 * 32 * 8 * (2 + 128) * 4);
-  expect(scratch.partialsBytes).toBeLessThan(512 * 8 * (2 + 128) * 4);
+  // Activations are of the weights' type, so that no product needs its inputs in another; fc1 has 16384 outputs.
+  expect(scratch.inputsBytes).toBe(2 * 16384);
   expect(scratch.bytes).toBe(32 * MiB + scratch.inputsBytes + scratch.partialsBytes);
 });
 
-it('holds inputs of a head with more rows than a micro-batch has tokens, and logits that are drawn from', () => {
+it('of attention holds the parts of the longest context of as many tokens as leave the device idle', () => {
   const opt = model('opt-6.7b');
-  const few = { tokens: 4, contextTokens: 100, logitRows: 1000, drawnRows: 4 };
-  const scratch = kernelScratch(opt, few);
-  expect(scratch.inputsBytes).toBe(4 * 1000 * 4096 + 4 * 16384);
-  // No context is cut, so that the logits of four rows are the larger need.
+  const scratch = kernelScratch(opt, { tokens: 2048, contextTokens: 2048, logitRows: 8, drawnRows: 0 });
+  // 32 heads of 128 values: 15 tokens make 480 blocks, 8 splits each.
+  expect(scratch.partialsBytes).toBe(15 * 32 * 8 * (2 + 128) * 4);
+});
+
+it('of the head holds both halves of more rows than a micro-batch has tokens, or logits that are drawn from', () => {
+  const opt = model('opt-6.7b');
+  const scratch = kernelScratch(opt, { tokens: 4, contextTokens: 100, logitRows: 1000, drawnRows: 4 });
+  expect(scratch.inputsBytes).toBe(2 * 2 * 1000 * 4096);
+  // No context is cut.
   expect(scratch.partialsBytes).toBe(4 * 4 * opt.vocabSize);
 });
 
-it('holds both halves of the choices of a mixture, and the choices by expert', () => {
+it('of a mixture holds both halves of the choices, and the choices by expert', () => {
   const tokens = 2048;
   const workload = { tokens, contextTokens: 100, logitRows: 8, drawnRows: 0 };
   const scratch = kernelScratch(model('mixtral-8x7b'), workload);
   // Each token goes to two experts, whose last product takes 14336 inputs: rounded to 16 bits, and what that left.
-  expect(scratch.inputsBytes).toBe(4 * 2 * tokens * 14336 + 4 * 4096);
-  // As native/cuda/expert_tiles.cu: a table of tiles, of 16 choices or more, behind the choices.
-  expect(scratch.groupsBytes).toBe(4 * 2 * tokens + 16 * ((2 * tokens) / 16 + 8));
+  expect(scratch.inputsBytes).toBe(2 * 2 * 2 * tokens * 14336);
+  // Choices, and a table of tiles of 128 of them behind.
+  expect(scratch.groupsBytes).toBe(4 * 2 * tokens + 16 * ((2 * tokens) / 128 + 8));
   expect(kernelScratch(model('opt-6.7b'), workload).groupsBytes).toBe(0);
 });
 
@@ -52,4 +64,86 @@ it('is stated with its parts', () => {
   expect(scratch?.reason).toContain('256 tokens');
   expect(rounding?.bytes).toBe(18 * 2 * MiB);
   expect([scratch, rounding, code].every((term) => term?.tier === 'gpu')).toBe(true);
+});
+
+describe('the bound is what the largest operation within reach takes', () => {
+  const workload: ScratchWorkload = { tokens: 300, contextTokens: 1500, logitRows: 40, drawnRows: 3 };
+  // On both sides of every number at which operations go another way, for the small configurations.
+  const tokens = [1, 2, 3, 4, 8, 9, 15, 16, 17, 25, 26, 40, 49, 50, 127, 128, 129, 130, 256, 300];
+  const contexts = [1, 256, 257, 1024, 1500];
+
+  /** Uses summed as a plan sums them, each the most of all operations. */
+  function taken(operations: readonly Op[]) {
+    const words = joinEncoded(operations.map((op) => encodeOp(op).slice()));
+    const { inputs, rests, sums, bias, choices, partials } = native().cudaScratchBytes(words);
+    return { inputsBytes: inputs + rests + sums + bias, groupsBytes: choices, partialsBytes: partials };
+  }
+
+  function heard(spec: ModelSpec, go: (walk: ForwardWalk) => void): Op[] {
+    const operations: Op[] = [];
+    go(new ForwardWalk(spec, deviceActivationType(spec), (op) => operations.push(misplaced(op))));
+    return operations;
+  }
+
+  /** Weights of a checkpoint lie anywhere. */
+  function misplaced(op: Op): Op {
+    if (op.op !== 'linear' || op.bias === null) return op;
+    return { ...op, bias: { ...op.bias, offsetBytes: 2 } };
+  }
+
+  /** As many tokens in several numbers of sequences, and contexts. */
+  function spread(op: Op, count: number): Op[] {
+    if (op.op !== 'attention') return [op];
+    const { tables } = op;
+    const sequences = [1, 2, 3, 8, 11, count - 1, count].filter((some) => some > 0 && some <= count);
+    return sequences.flatMap((some) =>
+      contexts.map((maxContextTokens) => {
+        const rows: Tensor = { ...tables.sequences, shape: [some, 4] };
+        return { ...op, tables: { ...tables, sequences: rows, maxContextTokens } };
+      }),
+    );
+  }
+
+  function largest(spec: ModelSpec) {
+    const all: Op[] = [];
+    for (const count of tokens) {
+      const blocks = heard(spec, (walk) => {
+        walk.embed(count);
+        for (let index = 0; index < Math.min(2, spec.blocks.length); index++) walk.block(index, count);
+      });
+      all.push(...blocks.flatMap((op) => spread(op, count)));
+      if (count > workload.logitRows) continue;
+      const head = heard(spec, (walk) => {
+        walk.headInput(count);
+        walk.headPiece(spec.head.projection, count);
+      });
+      all.push(...head);
+    }
+    all.push(...heard(spec, (walk) => walk.draw(workload.drawnRows)));
+    return taken(all);
+  }
+
+  /** A checkpoint whose blocks' matrices are of several types. */
+  function mixed(spec: ModelSpec): ModelSpec {
+    const types: readonly DType[] = ['f16', 'bf16', 'f32'];
+    const retyped = (weights: ModelSpec['fixed']['weights']) =>
+      weights.map((weight, index) => ({ ...weight, dtype: types[index % 3] ?? 'f32' }));
+    return { ...spec, blocks: spec.blocks.map((block) => ({ ...block, weights: retyped(block.weights) })) };
+  }
+
+  const mixtures = ['mixtral', 'qwen3_moe'];
+  const cases = Object.keys(SMALL).flatMap((family) =>
+    [
+      ...(['float16', 'bfloat16', 'float32'] as const).map((type) => ({ family, type, retype: false })),
+      ...(mixtures.includes(family) ? [] : [{ family, type: 'float16' as const, retype: true }]),
+    ].map((one) => ({ ...one, of: one.retype ? 'several types' : one.type })),
+  );
+
+  it.each(cases)('$family of $of', ({ family, type, retype }) => {
+    const config = { ...SMALL[family], torch_dtype: type };
+    const { model: spec } = shapeModel(config, 'config.json');
+    const one = retype ? mixed(spec) : spec;
+    const { inputsBytes, groupsBytes, partialsBytes } = kernelScratch(one, workload);
+    expect({ inputsBytes, groupsBytes, partialsBytes }).toEqual(largest(one));
+  });
 });

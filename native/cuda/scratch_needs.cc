@@ -1,0 +1,153 @@
+// Implements cuda/scratch_needs.h.
+#include "cuda/scratch_needs.h"
+
+#include <algorithm>
+#include <initializer_list>
+
+#include "cuda/shapes.h"
+#include "cuda/ways.h"
+
+namespace zi::cuda {
+namespace {
+
+size_t PackedBytes(const View& matrix, DType type) {
+  return static_cast<size_t>(matrix.shape[0] * PackedStride(matrix.shape[1]) * ElementBytes(type));
+}
+
+ScratchBytes Needs(const LinearOp& op) {
+  ScratchBytes needs;
+  switch (WayOf(op)) {
+    case LinearWay::kNothing:
+    case LinearWay::kPlain:
+    case LinearWay::kFew:
+      return needs;
+    case LinearWay::kFewConverted:
+      needs[ScratchUse::kInputs] = PackedBytes(op.x, DType::kF32);
+      return needs;
+    case LinearWay::kLibrary:
+      break;
+  }
+  const LibraryProduct product = LibraryProductOf(op);
+  const DType type = op.weight.dtype;
+  if (product.converts) needs[ScratchUse::kInputs] = PackedBytes(op.x, type);
+  if (product.exact) needs[ScratchUse::kRests] = PackedBytes(op.x, type);
+  if (product.apart) needs[ScratchUse::kSums] = PackedBytes(op.out, DType::kF32);
+  if (product.converts_bias) {
+    needs[ScratchUse::kBias] = static_cast<size_t>(op.bias.shape[0] * ElementBytes(op.out.dtype));
+  }
+  return needs;
+}
+
+ScratchBytes Needs(const ExpertLinearOp& op) {
+  ScratchBytes needs;
+  const int64_t choices = op.out.shape[0];
+  const DType x = op.x.dtype, w = op.weight.dtype;
+  if (choices == 0 || op.weight.shape[0] == 0) return needs;
+  const auto tiling = TilingOf(op);
+  if (!tiling) {
+    if (x != w && x != DType::kF32) needs[ScratchUse::kInputs] = PackedBytes(op.x, DType::kF32);
+    return needs;
+  }
+  if (tiling->packs) needs[ScratchUse::kInputs] = PackedBytes(op.x, w);
+  if (tiling->exact) needs[ScratchUse::kRests] = PackedBytes(op.x, w);
+  needs[ScratchUse::kChoices] = ChoicesBytes(choices) + static_cast<size_t>(tiling->tiles) * kTileBytes;
+  return needs;
+}
+
+ScratchBytes Needs(const AttentionOp& op) {
+  ScratchBytes needs;
+  if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.q.shape[2] == 0) return needs;
+  const AttentionWay way = WayOf(op);
+  // A maximum, a sum, and the values of a head.
+  const int64_t values = way.blocks * way.splits * (2 + op.q.shape[2]);
+  if (way.splits > 1) needs[ScratchUse::kPartials] = static_cast<size_t>(values) * sizeof(float);
+  return needs;
+}
+
+ScratchBytes Needs(const SampleOp& op) {
+  ScratchBytes needs;
+  needs[ScratchUse::kPartials] = static_cast<size_t>(op.logits.shape[0] * op.logits.shape[1]) * sizeof(float);
+  return needs;
+}
+
+template <class Op>
+ScratchBytes Needs(const Op&) {
+  return {};
+}
+
+/// With that many times the rows.
+template <class... Views>
+void Repeat(int64_t rows, Views&... views) {
+  ((views.shape[0] *= rows), ...);
+}
+
+ScratchBytes Most(const LinearOp& one, int64_t rows, int64_t) {
+  ScratchBytes most;
+  for (const int64_t some : {std::min(rows, kFewTokens), rows}) {
+    LinearOp op = one;
+    Repeat(some, op.x, op.out);
+    // Where operands will lie is not known: as badly as they can.
+    if (op.bias.data) op.bias.data += 1;
+    most.TakeIn(Needs(op));
+  }
+  return most;
+}
+
+ScratchBytes Most(const ExpertLinearOp& one, int64_t rows, int64_t) {
+  ScratchBytes most;
+  const int64_t each = one.out.shape[0], experts = one.expert_count;
+  if (each == 0) return most;
+  for (const int64_t choices : {MostFewChoices(experts), MostChoicesOfTiles(16, experts), MostChoicesOfTiles(32, experts),
+                                MostChoicesOfTiles(64, experts), rows * each}) {
+    ExpertLinearOp op = one;
+    Repeat(std::min(rows, choices / each), op.x, op.out, op.experts);
+    op.x.data += 1;
+    most.TakeIn(Needs(op));
+  }
+  return most;
+}
+
+ScratchBytes Most(const AttentionOp& one, int64_t rows, int64_t context_tokens) {
+  ScratchBytes most;
+  const int64_t heads = one.q.shape[1], most_blocks = kEnoughBlocks - 1;
+  if (heads == 0) return most;
+  const auto add = [&](int64_t tokens, int64_t sequences) {
+    AttentionOp op = one;
+    Repeat(tokens, op.q, op.out, op.positions);
+    op.sequences.shape[0] = sequences;
+    op.max_context = std::min(context_tokens, kMostGridRows * kSplitTokens);
+    most.TakeIn(Needs(op));
+  };
+  // A block for each token of as many sequences, and for some tokens of each where others have more.
+  const int64_t alone = std::min(rows, most_blocks / heads);
+  add(alone, alone);
+  add(rows, std::min(rows - 1, most_blocks / ((kTileTokens - 1) * heads)));
+  return most;
+}
+
+ScratchBytes Most(const SampleOp& one, int64_t rows, int64_t) {
+  SampleOp op = one;
+  Repeat(rows, op.logits);
+  return Needs(op);
+}
+
+template <class Op>
+ScratchBytes Most(const Op&, int64_t, int64_t) {
+  return {};
+}
+
+}  // namespace
+
+void ScratchBytes::TakeIn(const ScratchBytes& other) {
+  for (size_t i = 0; i < kScratchUses; ++i) bytes_[i] = std::max(bytes_[i], other.bytes_[i]);
+}
+
+ScratchBytes ScratchOf(const Operation& operation) {
+  return std::visit([](const auto& op) { return Needs(op); }, operation);
+}
+
+ScratchBytes MostScratchOf(const Operation& operation, int64_t rows, int64_t context_tokens) {
+  return std::visit([&](const auto& op) { return Most(op, rows, context_tokens); }, operation);
+}
+
+}  // namespace zi::cuda

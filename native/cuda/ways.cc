@@ -1,0 +1,126 @@
+// Implements cuda/ways.h.
+#include "cuda/ways.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "cuda/shapes.h"
+
+namespace zi::cuda {
+namespace {
+
+/// A product of f32 inputs with this few outputs is small beside the others, and may be a mixture's router, whose
+/// nearly even choices must not hang on rounding: it is computed in full precision.
+constexpr int64_t kFewOutputs = 256;
+
+/// Up to this many choices, or as many as there are experts, hardly meet at one: each reads its weights itself, in full
+/// precision. On an H100 a block with tiles takes 0.66 of the time for 16 choices of 8 experts, and 1.1 for 64 of 128.
+constexpr int64_t kFewChoices = 8;
+
+/// Rows of tiles, up to so many choices of an expert on average: most experts then fill at least half of one, if choices are
+/// spread evenly.
+struct TileKind {
+  int rows;
+  int64_t most_mean;
+};
+constexpr TileKind kTileKinds[] = {{16, 12}, {32, 24}, {64, 64}};
+
+int TileRows(int64_t choices, int64_t experts) {
+  for (const TileKind& kind : kTileKinds) {
+    if (choices / experts <= kind.most_mean) return kind.rows;
+  }
+  return kMostTileRows;
+}
+
+/// Whether tensor cores take two values of it as they are.
+bool IsHalf(DType dtype) {
+  switch (dtype) {
+    case DType::kF16:
+    case DType::kBF16:
+      return true;
+    case DType::kF32:
+      return false;
+    case DType::kI32:
+      break;
+  }
+  UnknownType(dtype);
+}
+
+}  // namespace
+
+void UnknownType(DType dtype) {
+  throw std::invalid_argument("no kernel of this operation takes type " + std::to_string(static_cast<int>(dtype)));
+}
+
+bool IsFewTokens(const LinearOp& op) {
+  return op.x.shape[0] <= kFewTokens && op.x.shape[1] > 0 && !op.input_major;
+}
+
+LinearWay WayOf(const LinearOp& op) {
+  const int64_t tokens = op.x.shape[0], outputs = op.out.shape[1], inputs = op.x.shape[1];
+  const DType x = op.x.dtype, w = op.weight.dtype;
+  if (tokens == 0 || outputs == 0) return LinearWay::kNothing;
+  if (inputs == 0) return LinearWay::kPlain;
+  if (IsFewTokens(op)) return x == w || x == DType::kF32 ? LinearWay::kFew : LinearWay::kFewConverted;
+  if (x == DType::kF32 && w != DType::kF32 && outputs <= kFewOutputs) return LinearWay::kPlain;
+  return LinearWay::kLibrary;
+}
+
+LibraryProduct LibraryProductOf(const LinearOp& op) {
+  const DType type = op.weight.dtype, out = op.out.dtype;
+  LibraryProduct product{};
+  product.converts = op.x.dtype != type;
+  product.apart = (op.accumulate && op.activation != Activation::kNone) || (out != DType::kF32 && out != type);
+  const bool writes_floats = product.apart || out == DType::kF32;
+  product.exact = op.x.dtype == DType::kF32 && type != DType::kF32 && writes_floats;
+  product.converts_bias = !product.apart && op.bias.data &&
+                          (op.bias.dtype != out || reinterpret_cast<uintptr_t>(op.bias.data) % 16 != 0);
+  return product;
+}
+
+bool WeightsAligned(const ExpertLinearOp& op) {
+  for (int64_t e = 0; e < op.expert_count; ++e) {
+    View weight = op.weight;
+    weight.data = const_cast<uint8_t*>(op.weights[e]);
+    if (!RowsAligned(weight, 16)) return false;
+  }
+  return true;
+}
+
+int64_t MostChoicesOfTiles(int rows, int64_t experts) {
+  for (const TileKind& kind : kTileKinds) {
+    if (kind.rows == rows) return (kind.most_mean + 1) * experts - 1;
+  }
+  return INT64_MAX;
+}
+
+int64_t MostFewChoices(int64_t experts) { return std::max(kFewChoices, experts); }
+
+std::optional<ExpertTiling> TilingOf(const ExpertLinearOp& op) {
+  const DType type = op.weight.dtype;
+  const int64_t choices = op.out.shape[0];
+  if (choices <= MostFewChoices(op.expert_count)) return std::nullopt;
+  if (!IsHalf(type) || (op.x.dtype != type && op.x.dtype != DType::kF32)) return std::nullopt;
+  if (op.weight.shape[1] % 8 != 0 || op.weight.shape[1] == 0 || !WeightsAligned(op)) return std::nullopt;
+  ExpertTiling tiling{};
+  tiling.rows = TileRows(choices, op.expert_count);
+  tiling.tiles = choices / tiling.rows + std::min(choices, op.expert_count);
+  tiling.exact = op.x.dtype == DType::kF32;
+  tiling.packs = tiling.exact || !RowsAligned(op.x, 16);
+  return tiling;
+}
+
+AttentionWay WayOf(const AttentionOp& op) {
+  const int64_t tokens = op.q.shape[0], heads = op.q.shape[1], depth = op.q.shape[2], sequences = op.sequences.shape[0];
+  AttentionWay way{};
+  way.tiles = depth <= (IsHalf(op.q.dtype) ? kHalfTileDepth : kFloatTileDepth) && tokens >= kTileTokens && tokens > sequences;
+  way.most_tokens = way.tiles ? kTileTokens - 1 : tokens;
+  way.by_sequence = way.most_tokens < tokens;
+  way.blocks = (way.by_sequence ? sequences * way.most_tokens : tokens) * heads;
+  way.splits = (op.max_context + kSplitTokens - 1) / kSplitTokens;
+  if (way.splits <= 1 || way.blocks >= kEnoughBlocks || way.splits > kMostGridRows) way.splits = 1;
+  return way;
+}
+
+}  // namespace zi::cuda

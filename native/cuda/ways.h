@@ -1,0 +1,86 @@
+// Which way an operation goes on a GPU, where there are several: decided from types, shapes and addresses alone, in plain C++,
+// because the way says how much scratch it takes, and memory is planned on machines without a GPU too.
+#pragma once
+#include <optional>
+
+#include "ops/operand.h"
+
+namespace zi::cuda {
+
+/// What follows a switch over types, each of which has a case of its own so that the compiler finds where a new one is
+/// forgotten.
+[[noreturn]] void UnknownType(DType dtype);
+
+enum class LinearWay {
+  kNothing,       // nothing is asked for
+  kPlain,         // value by value, any types, strides and addresses
+  kFew,           // a few tokens, whose weights are read once; may wait for others of the same inputs
+  kFewConverted,  // the same, of inputs that must become f32 first
+  kLibrary,       // many tokens, by the library; plain where it has nothing
+};
+LinearWay WayOf(const LinearOp& op);
+/// Whether reading the weights rules, so that our own kernel takes it.
+bool IsFewTokens(const LinearOp& op);
+
+/// What surrounds a product by the library.
+struct LibraryProduct {
+  /// The inputs are not of the weights' type.
+  bool converts;
+  /// f32 inputs are f32 for a reason: what rounding them leaves is multiplied as well.
+  bool exact;
+  /// The product waits in scratch: the library adds nothing after an activation, and writes f32 or its inputs' type.
+  bool apart;
+  /// The library takes a bias of the type of the result, at a multiple of 16 bytes.
+  bool converts_bias;
+};
+LibraryProduct LibraryProductOf(const LinearOp& op);
+
+/// expert_linear by tiles of choices that are grouped by expert.
+struct ExpertTiling {
+  /// Rows of a tile: 16, 32, 64 or 128.
+  int rows;
+  /// As many as there can be, however the choices fall.
+  int64_t tiles;
+  /// Inputs are copied into scratch, in the weights' type.
+  bool packs;
+  /// They are f32, of which both halves are multiplied.
+  bool exact;
+};
+/// Whether the weights of every expert can be read in groups of 16 bytes.
+bool WeightsAligned(const ExpertLinearOp& op);
+/// None where every choice reads the rows of its own expert: choices are few, or what is read lies or is shaped so that only
+/// single values can be.
+std::optional<ExpertTiling> TilingOf(const ExpertLinearOp& op);
+constexpr int kMostTileRows = 128;
+
+/// attention: sequences with a few new tokens go to the kernel that splits the context, those with many to the tiles. Which
+/// have many only the device knows; here it is known whether there can be any, or others.
+struct AttentionWay {
+  bool tiles;
+  /// New tokens of the sequences that the kernel with a block per token and head takes.
+  int64_t most_tokens;
+  /// It has blocks for that many tokens of every sequence, not for every token.
+  bool by_sequence;
+  int64_t blocks;
+  /// Parts of a context that blocks of their own do; 1: a block does all of it.
+  int64_t splits;
+};
+AttentionWay WayOf(const AttentionOp& op);
+/// Largest heads the tiles take.
+constexpr int64_t kFloatTileDepth = 128, kHalfTileDepth = 256;
+/// Contexts are cut at multiples of this.
+constexpr int64_t kSplitTokens = 256;
+
+// Where the ways part. As long as the same one is taken, more rows never take less scratch.
+/// Up to this many tokens reading the weights rules, and our kernel reads them once at full rate in full precision.
+constexpr int64_t kFewTokens = 8;
+/// With fewer blocks of attention than this the device idles, and splits run beside each other.
+constexpr int64_t kEnoughBlocks = 512;
+/// From this many new tokens of a sequence on, a tile of 64 is filled well enough.
+constexpr int64_t kTileTokens = 16;
+/// Choices for which tiles have so many rows at most, as far as there are more.
+int64_t MostChoicesOfTiles(int rows, int64_t experts);
+/// Choices, at most, that read the rows of their own experts.
+int64_t MostFewChoices(int64_t experts);
+
+}  // namespace zi::cuda
