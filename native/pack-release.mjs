@@ -16,7 +16,8 @@ const { cuda } = parseArgs({ options: { cuda: { type: 'string', default: 'all' }
 const OUT = join(ROOT, 'out/release');
 const BUILD = join(OUT, 'build');
 /** What every Linux with glibc has; liburing and the compiler's libraries are linked in. */
-const SYSTEM_LIBRARIES = /^(libc\.so\.6|libm\.so\.6|libdl\.so\.2|libpthread\.so\.0|librt\.so\.1|ld-linux-x86-64\.so\.2)$/;
+const SYSTEM_LIBRARIES =
+  /^(libc\.so\.6|libm\.so\.6|libdl\.so\.2|libpthread\.so\.0|librt\.so\.1|ld-linux-x86-64\.so\.2)$/;
 /** Of Ubuntu 22.04 and Red Hat 9: older than any system that the README names. */
 const NEWEST_GLIBC_MINOR = 34;
 const NOTICE = `The addon in this package has linked in:
@@ -48,15 +49,19 @@ function check(addon) {
   if (others.length > 0) throw new Error(`the addon needs ${others.join(', ')}, which not every system has`);
   const minors = [...dynamic.matchAll(/GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor));
   const newest = Math.max(...minors);
-  if (newest > NEWEST_GLIBC_MINOR) throw new Error(`the addon needs glibc 2.${newest}: build it on an older system`);
+  if (newest > NEWEST_GLIBC_MINOR)
+    throw new Error(`the addon needs glibc 2.${newest}: build it on an older system`);
   const hasCuda = readFileSync(addon).includes('.nv_fatbin');
-  if (hasCuda !== (cuda !== 'none')) throw new Error('there is no nvcc (--cuda none leaves the GPU part out)');
+  if (hasCuda !== (cuda !== 'none'))
+    throw new Error('there is no nvcc (--cuda none leaves the GPU part out)');
   run(process.execPath, '-e', `process.dlopen({ exports: {} }, ${JSON.stringify(addon)})`);
   return `needs glibc 2.${newest} and ${needed.join(', ')}`;
 }
 
 function npmPack(folder, ...more) {
-  const [{ filename, size }] = JSON.parse(read('npm', 'pack', folder, '--json', '--pack-destination', OUT, ...more));
+  const [{ filename, size }] = JSON.parse(
+    read('npm', 'pack', folder, '--json', '--pack-destination', OUT, ...more),
+  );
   return { path: join(OUT, filename), size };
 }
 
@@ -75,11 +80,22 @@ function packAddon() {
   copyFileSync(addon, join(folder, ADDON_NAME));
   copyFileSync(join(ROOT, 'LICENSE'), join(folder, 'LICENSE'));
   writeFileSync(join(folder, 'NOTICE'), NOTICE);
-  writeFileSync(join(folder, 'README.md'), `# ${PREBUILT}\n\nThe native addon of zero-inference, which asks for it.\n`);
+  writeFileSync(
+    join(folder, 'README.md'),
+    `# ${PREBUILT}\n\nThe native addon of zero-inference, which asks for it.\n`,
+  );
   const { version, license, engines } = own;
   const description = 'The native addon of zero-inference for Linux with glibc on x86-64';
   const platform = { os: ['linux'], cpu: ['x64'], libc: ['glibc'] };
-  const json = { name: PREBUILT, version, description, license, ...platform, engines, files: [ADDON_NAME, 'NOTICE'] };
+  const json = {
+    name: PREBUILT,
+    version,
+    description,
+    license,
+    ...platform,
+    engines,
+    files: [ADDON_NAME, 'NOTICE'],
+  };
   writeFileSync(join(folder, 'package.json'), `${JSON.stringify(json, null, 2)}\n`);
   tell(npmPack(folder), facts);
 }

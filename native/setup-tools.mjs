@@ -211,7 +211,10 @@ export function replaceFolder(made, path) {
   rmSync(old, { recursive: true, force: true });
 }
 
-/** Files below `folder` for which `wanted(name)` holds, sorted; build outputs are no sources. */
+/** Neither build outputs nor what a fresh project is made of in tests are sources. */
+const NO_SOURCES = ['build', 'building', 'node-api', 'node_modules', 'fixtures', 'fresh-project'];
+
+/** Files below `folder` for which `wanted(name)` holds, sorted. */
 export function filesBelow(folder, wanted) {
   if (!existsSync(folder)) return [];
   return readdirSync(folder, { withFileTypes: true })
@@ -219,9 +222,7 @@ export function filesBelow(folder, wanted) {
     .flatMap((entry) => {
       const path = join(folder, entry.name);
       if (entry.isDirectory()) {
-        return ['build', 'building', 'node-api', 'node_modules', 'fixtures'].includes(entry.name)
-          ? []
-          : filesBelow(path, wanted);
+        return NO_SOURCES.includes(entry.name) ? [] : filesBelow(path, wanted);
       }
       return wanted(entry.name) ? [path] : [];
     });
