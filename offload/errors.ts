@@ -52,7 +52,10 @@ export const ERROR_CODES = {
   DOWNLOAD_FAILED: { exitStatus: 8, meaning: 'a model cannot be downloaded, or arrives damaged' },
   NO_DEVICE: { exitStatus: 9, meaning: 'the requested device is not present or not usable' },
   DEVICE_FAILED: { exitStatus: 9, meaning: 'a device failed while it was working' },
-  CLOSED: { exitStatus: 9, meaning: 'an engine is used after it was closed' },
+  CLOSED: {
+    exitStatus: 9,
+    meaning: 'an engine was closed before it had done what it was asked for, or is used after that',
+  },
   INTERRUPTED: { exitStatus: 130, meaning: 'stopped by Ctrl-C, SIGTERM or SIGHUP' },
 } as const;
 
