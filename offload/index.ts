@@ -31,19 +31,11 @@ export type { BlockCache, FrequenciesByLength, Kernels } from './model/kernels.j
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './model/layout.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model/model.js';
-export {
-  type BufferPlan,
-  type DeviceResident,
-  makePlan,
-  type Offload,
-  type Plan,
-  type PlannedLayer,
-  type PlanOptions,
-  type PlanTerm,
-  type Tier,
-  type Workload,
-} from './plan/plan.js';
+export type { DeviceResident, Offload, PlanOptions, Workload } from './plan/input.js';
+export { makePlan } from './plan/make-plan.js';
+export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan.js';
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './plan/profile.js';
+export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './plan/transfer.js';
 export type {
   Backend,
   Device,
@@ -78,6 +70,5 @@ export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, token
 export type { PassResult } from './run/results.js';
 export { LoadAhead } from './stream/load-ahead.js';
 export type { ReadLimit } from './stream/read-limit.js';
-export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './stream/transfer.js';
 export { type Lane, type LaneSummary, Trace } from './trace.js';
 export { counted, formatBytes, formatRate, GiB, KiB, MiB, parseBytes, roundDown, roundUp } from './units.js';

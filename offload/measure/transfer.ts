@@ -2,9 +2,10 @@
 
 import { OperatingError, present } from '../errors.js';
 import type { DeviceLayout } from '../model/layout.js';
+import { type GatherBy, makeTransfer, shardsOf, type Transfer } from '../plan/transfer.js';
 import type { Backend, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
-import { type GatherBy, makeTransfer, queueTransfer, shardsOf, type Transfer } from '../stream/transfer.js';
+import { queueTransfer } from '../stream/transfer.js';
 import { formatBytes, formatRate, MiB } from '../units.js';
 
 /** What the caller asks for; `auto`: shards by peer copies where they are measured to be faster. */

@@ -2,110 +2,69 @@
 
 import { present } from '../errors.js';
 import { counted, formatBytes } from '../units.js';
-import type { BufferPlan, PlanOptions, PlanTerm } from './plan.js';
-import type { Sizing } from './sizes.js';
-
-/** At most as much as fits, that many layers exactly, or at most that many bytes. */
-export type DeviceResident = 'auto' | { readonly layers: number } | { readonly bytes: number };
-
-/** Where the layers are, as far as it is one device's memory. */
-export interface DevicePlace {
-  /** By layer: whether it rests on every device. */
-  readonly resident: readonly boolean[];
-  readonly buffers: BufferPlan;
-  readonly terms: readonly PlanTerm[];
-}
+import { type Draft, sumOf } from './draft.js';
+import type { PlanInput, PlanOptions } from './input.js';
+import type { BufferPlan, PlanTerm, Sizes } from './plan.js';
+import { mostAtRest, spreadOf } from './spread.js';
 
 const DEVICE_WINDOW_LAYERS = 2;
+const NO_BUFFERS: BufferPlan = { count: 0, sizeBytes: 0 };
 
-/** Beside `terms`; undefined where that does not fit into the device's budget. */
-export function placeOnDevice(sizing: Sizing, terms: readonly PlanTerm[]): DevicePlace | undefined {
-  const { options, deviceLayerBytes } = sizing;
+/** With nothing in DRAM yet but what the sizes take; undefined where the devices cannot hold even that. */
+export function placeOnDevices(input: PlanInput, sizes: Sizes): Draft | undefined {
+  const { options, deviceLayerBytes } = input;
   const layerCount = deviceLayerBytes.length;
-  if (options.computesInPlace) {
-    const { resident } = spreadOf(deviceLayerBytes, 0);
-    return { resident, buffers: { count: 0, sizeBytes: 0 }, terms: [] };
-  }
-  const free = terms.reduce(
-    (left, { tier, bytes }) => left - (tier === 'gpu' ? bytes : 0),
-    options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY,
-  );
+  if (options.computesInPlace) return draftOf(input, sizes, 0, NO_BUFFERS);
+  const free = (options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY) - sumOf(sizes.terms, 'gpu');
   const wanted = wantedResidents(options, layerCount);
-  if (wanted.layers === layerCount) {
-    // Everything at rest needs no buffers.
-    const { resident, bytes } = spreadOf(deviceLayerBytes, layerCount);
-    if (bytes <= Math.min(free, wanted.bytes)) {
-      return {
-        resident,
-        buffers: { count: 0, sizeBytes: 0 },
-        terms: [residentTerm(layerCount, layerCount, bytes)],
-      };
-    }
-  }
-  const buffers = streamBuffers(sizing, wanted.layers > 0).find(
+  // Everything at rest needs no buffers.
+  const fitsWhole =
+    wanted.layers === layerCount &&
+    spreadOf(deviceLayerBytes, layerCount).bytes <= Math.min(free, wanted.bytes);
+  if (fitsWhole) return draftOf(input, sizes, layerCount, NO_BUFFERS);
+  const buffers = streamBuffers(input, wanted.layers > 0).find(
     ({ count, sizeBytes }) => count * sizeBytes <= free,
   );
   if (!buffers) return undefined;
   const forLayers = free - buffers.count * buffers.sizeBytes;
   const most = Math.min(wanted.layers, layerCount - 1);
   const count = mostAtRest(deviceLayerBytes, most, Math.min(forLayers, wanted.bytes));
-  const { resident, bytes } = spreadOf(deviceLayerBytes, count);
   if (wanted.exactly && count < wanted.layers) return undefined;
-  const stated = [bufferTerm(buffers)];
-  if (count > 0) stated.push(residentTerm(count, layerCount, bytes));
-  return { resident, buffers, terms: stated };
+  return draftOf(input, sizes, count, buffers);
+}
+
+/** @param count of the layers that rest on every device */
+function draftOf(input: PlanInput, sizes: Sizes, count: number, deviceBuffers: BufferPlan): Draft {
+  const { resident, bytes } = spreadOf(input.deviceLayerBytes, count);
+  const terms = [...sizes.terms];
+  if (deviceBuffers.count > 0) terms.push(bufferTerm(deviceBuffers));
+  if (count > 0) terms.push(residentTerm(count, resident.length, bytes));
+  const restBytes = restOf(input, resident);
+  const { resident: inDram } = spreadOf(restBytes, 0);
+  return { sizes, onDevices: resident, deviceBuffers, restBytes, inDram, hostWindowLayers: 0, terms };
+}
+
+/** By what rests on devices: the same few spreads are asked for again and again. */
+const knownRests = new WeakMap<readonly boolean[], readonly number[]>();
+
+function restOf({ hostLayerBytes }: PlanInput, resident: readonly boolean[]): readonly number[] {
+  const rest = knownRests.get(resident) ?? hostLayerBytes.filter((_, index) => !resident[index]);
+  knownRests.set(resident, rest);
+  return rest;
 }
 
 /** What the device would have to hold beside its working memory, for a refusal. */
-export function smallestDeviceTerms(sizing: Sizing): PlanTerm[] {
-  const { options, deviceLayerBytes } = sizing;
+export function smallestDeviceTerms(input: PlanInput): PlanTerm[] {
+  const { options, deviceLayerBytes } = input;
   if (options.computesInPlace) return [];
   const { layers, exactly } = wantedResidents(options, deviceLayerBytes.length);
   const stated =
     layers === deviceLayerBytes.length && exactly
       ? []
-      : [bufferTerm(present(streamBuffers(sizing, true).at(-1), 'buffers'))];
+      : [bufferTerm(present(streamBuffers(input, true).at(-1), 'buffers'))];
   if (!exactly || layers === 0) return stated;
   const { bytes } = spreadOf(deviceLayerBytes, layers);
   return [...stated, residentTerm(layers, deviceLayerBytes.length, bytes)];
-}
-
-/** Which layers of all rest: spread evenly between streamed ones, so that drive and link never idle for long. */
-export function spreadTiers(layerCount: number, residentLayers: number): boolean[] {
-  return Array.from(
-    { length: layerCount },
-    (_, index) =>
-      Math.floor(((index + 1) * residentLayers) / layerCount) >
-      Math.floor((index * residentLayers) / layerCount),
-  );
-}
-
-/** Some of the layers, spread evenly, and what they take. */
-export interface Spread {
-  readonly resident: readonly boolean[];
-  readonly bytes: number;
-}
-
-/** By number of layers at rest; many plans are weighed for the same layers. */
-const known = new WeakMap<readonly number[], Map<number, Spread>>();
-
-export function spreadOf(layerBytes: readonly number[], residentLayers: number): Spread {
-  const spreads = known.get(layerBytes) ?? new Map<number, Spread>();
-  known.set(layerBytes, spreads);
-  const before = spreads.get(residentLayers);
-  if (before) return before;
-  const resident = spreadTiers(layerBytes.length, residentLayers);
-  const bytes = layerBytes.reduce((total, one, index) => total + (resident[index] ? one : 0), 0);
-  const spread = { resident, bytes };
-  spreads.set(residentLayers, spread);
-  return spread;
-}
-
-/** How many layers, up to `most`, fit into `freeBytes` when they are spread. */
-export function mostAtRest(layerBytes: readonly number[], most: number, freeBytes: number): number {
-  let count = 0;
-  while (count < most && spreadOf(layerBytes, count + 1).bytes <= freeBytes) count++;
-  return count;
 }
 
 /** Without a word from the caller, layers rest on a device where the planner decides and knows how much it holds. */
@@ -125,7 +84,7 @@ function wantedResidents(
  * Best first. One more than two lets shards be gathered while a layer computes and the link fills the next, and has the
  * first layer of a pass copied before the head's short pieces at the end of the last; worth less than a layer at rest.
  */
-function streamBuffers({ options, transfer, deviceBufferBytes }: Sizing, mayRest: boolean): BufferPlan[] {
+function streamBuffers({ options, transfer, deviceBufferBytes }: PlanInput, mayRest: boolean): BufferPlan[] {
   const { deviceWindowLayers } = options;
   const usual =
     transfer.kind === 'shards' || !mayRest

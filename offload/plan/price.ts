@@ -5,10 +5,10 @@ import { blockPageBytes, PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
 import type { LayerSpec } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import { elementCount } from '../port/dtype.js';
+import type { Draft } from './draft.js';
+import type { PlanInput, Workload } from './input.js';
 import { type ComputeRates, opMs, type SliceShape } from './op-cost.js';
-import type { Tier, Workload } from './plan.js';
 import type { ProductRates } from './profile.js';
-import type { Sizes, Sizing } from './sizes.js';
 
 /** What a drive brings: of GPUs' hosts and of others alike. */
 const DRIVE_BYTES_PER_SECOND = 2e9;
@@ -88,52 +88,43 @@ function products(points: readonly (readonly [number, number])[]): Pick<ComputeR
   return { products: [rates('bf16', 1), rates('f32', 0.5)] };
 }
 
-function ratesFor({ options }: Sizing): Rates {
+function ratesFor({ options }: PlanInput): Rates {
   return options.computesInPlace ? PROCESSOR : GPU;
 }
 
 /** Milliseconds of one micro-batch in all blocks, by model and shape: plans differ in few shapes. */
 const known = new WeakMap<ModelSpec, Map<string, number>>();
 
-/** What of a choice its time depends on. */
-interface Placed {
-  readonly sizes: Sizes;
-  readonly tiers: readonly Tier[];
-  readonly hostWindowLayers: number;
-}
-
 /** Milliseconds until all sequences have their new tokens, prompts included, once everything rests where it is to. */
-export function jobMs(sizing: Sizing, choice: Placed): number {
-  const { workload } = sizing;
+export function jobMs(input: PlanInput, draft: Draft): number {
+  const { workload } = input;
   const prompt = Math.max(1, Math.round(workload.promptTokens / workload.sequences));
   const steps = Math.max(0, newTokensOf(workload, prompt) - 1);
   const context = prompt + Math.floor(steps / 2);
-  return prefillMs(sizing, choice, prompt) + steps * decodeMs(sizing, choice, context);
+  return prefillMs(input, draft, prompt) + steps * decodeMs(input, draft, context);
 }
 
 function newTokensOf({ output, newTokens, contextTokens }: Workload, prompt: number): number {
   return output === 'tokens' ? (newTokens ?? Math.max(1, contextTokens - prompt)) : 1;
 }
 
-function prefillMs(sizing: Sizing, choice: Placed, prompt: number): number {
-  const { sizes, tiers } = choice;
-  const { promptTokens } = sizing.workload;
+function prefillMs(input: PlanInput, draft: Draft, prompt: number): number {
+  const { sizes } = draft;
+  const { promptTokens } = input.workload;
   const most = Math.min(sizes.microBatchTokens, sizes.microBatchSequences * prompt);
   const microBatches = Math.ceil(promptTokens / most);
   const tokens = Math.ceil(promptTokens / microBatches);
-  const passes = passesFor(sizing.workload, sizes.passTokens);
+  const passes = passesFor(input.workload, sizes.passTokens);
   const each = Math.min(prompt, tokens);
   const slices = Array.from({ length: Math.round(tokens / each) }, () => ({
     tokens: each,
     startPosition: 0,
   }));
-  const { linkMs, driveMs } = weightsMs(sizing, tiers);
+  const { linkMs, driveMs } = weightsMs(input, draft);
   // Keys and values go down the link while weights come up.
-  const storeMs =
-    sizes.kvBuffers.count > 0 ? copyMs(promptTokens * kvTokenBytes(sizing), ratesFor(sizing)) : 0;
-  const computeMs =
-    passes * ratesFor(sizing).compute.passMs + microBatches * blocksMs(sizing, tokens, slices);
-  if (takesTurns(sizing, choice)) return computeMs + passes * driveMs;
+  const storeMs = sizes.kvBuffers.count > 0 ? copyMs(promptTokens * kvTokenBytes(input), ratesFor(input)) : 0;
+  const computeMs = passes * ratesFor(input).compute.passMs + microBatches * blocksMs(input, tokens, slices);
+  if (takesTurns(input, draft)) return computeMs + passes * driveMs;
   return overlapped(computeMs, passes * linkMs, passes * driveMs, storeMs);
 }
 
@@ -145,7 +136,7 @@ function passesFor({ promptTokens, sequences }: Workload, passTokens: number): n
 }
 
 /** With one buffer that compute works in, the drive waits for compute and compute for the drive. */
-function takesTurns({ options }: Sizing, { hostWindowLayers }: Placed): boolean {
+function takesTurns({ options }: PlanInput, { hostWindowLayers }: Draft): boolean {
   return options.computesInPlace && hostWindowLayers === 1;
 }
 
@@ -157,38 +148,41 @@ function overlapped(...ms: readonly number[]): number {
 }
 
 /** One step with half of the new tokens there. */
-function decodeMs(sizing: Sizing, choice: Placed, context: number): number {
-  const { sizes, tiers } = choice;
-  const { sequences } = sizing.workload;
+function decodeMs(input: PlanInput, draft: Draft, context: number): number {
+  const { sizes } = draft;
+  const { sequences } = input.workload;
   const microBatches = Math.ceil(sequences / sizes.microBatchSequences);
   const tokens = Math.ceil(sequences / microBatches);
   const slices = Array.from({ length: tokens }, () => ({ tokens: 1, startPosition: context }));
-  const { linkMs, driveMs } = weightsMs(sizing, tiers);
-  const rates = ratesFor(sizing);
-  const computeMs = rates.compute.passMs + microBatches * blocksMs(sizing, tokens, slices);
+  const { linkMs, driveMs } = weightsMs(input, draft);
+  const rates = ratesFor(input);
+  const computeMs = rates.compute.passMs + microBatches * blocksMs(input, tokens, slices);
   let kvMs = 0;
   if (sizes.kvBuffers.count > 0 && rates.link) {
-    const blocks = sizing.model.blocks.length;
-    const { pageTokens = PAGE_TOKENS } = sizing.options;
-    const bytes =
-      sequences * pagesFor(context, sizing.options.pageTokens) * pageTokens * kvTokenBytes(sizing);
+    const blocks = input.model.blocks.length;
+    const { pageTokens = PAGE_TOKENS } = input.options;
+    const bytes = sequences * pagesFor(context, input.options.pageTokens) * pageTokens * kvTokenBytes(input);
     const { copyMs: eachMs, turnMs } = rates.link;
     kvMs = copyMs(bytes, rates) + blocks * (sequences * eachMs + microBatches * turnMs);
   }
-  if (takesTurns(sizing, choice)) return computeMs + driveMs;
+  if (takesTurns(input, draft)) return computeMs + driveMs;
   return overlapped(computeMs, linkMs + kvMs, driveMs);
 }
 
 /** Of the layers that do not rest on the device, for one pass. */
-function weightsMs(sizing: Sizing, tiers: readonly Tier[]): { linkMs: number; driveMs: number } {
-  const { options, hostLayerBytes, deviceLayerBytes } = sizing;
-  let [linkBytes, driveBytes] = [0, 0];
-  tiers.forEach((tier, index) => {
-    if (tier !== 'gpu') linkBytes += deviceLayerBytes[index] ?? 0;
-    if (tier === 'nvme') driveBytes += hostLayerBytes[index] ?? 0;
+function weightsMs(
+  input: PlanInput,
+  { onDevices, inDram }: Draft,
+): { readonly linkMs: number; readonly driveMs: number } {
+  const { options, hostLayerBytes, deviceLayerBytes } = input;
+  let [linkBytes, driveBytes, next] = [0, 0, 0];
+  onDevices.forEach((resident, index) => {
+    if (resident) return;
+    linkBytes += deviceLayerBytes[index] ?? 0;
+    if (!inDram[next++]) driveBytes += hostLayerBytes[index] ?? 0;
   });
   return {
-    linkMs: copyMs(linkBytes / options.deviceCount, ratesFor(sizing)),
+    linkMs: copyMs(linkBytes / options.deviceCount, ratesFor(input)),
     driveMs: (driveBytes / DRIVE_BYTES_PER_SECOND) * 1e3,
   };
 }
@@ -199,13 +193,13 @@ function copyMs(bytes: number, { link }: Rates): number {
 }
 
 /** In all blocks. */
-function kvTokenBytes({ model: { blocks, kvHeads, headDim }, activationType: dtype }: Sizing): number {
+function kvTokenBytes({ model: { blocks, kvHeads, headDim }, activationType: dtype }: PlanInput): number {
   return (blocks.length * blockPageBytes({ kvHeads, headDim, dtype })) / PAGE_TOKENS;
 }
 
-function blocksMs(sizing: Sizing, tokens: number, slices: readonly SliceShape[]): number {
-  const { model, activationType, options } = sizing;
-  const { compute } = ratesFor(sizing);
+function blocksMs(input: PlanInput, tokens: number, slices: readonly SliceShape[]): number {
+  const { model, activationType, options } = input;
+  const { compute } = ratesFor(input);
   const [first] = slices;
   const key = `${options.computesInPlace} ${activationType} ${tokens} ${slices.length} ${first?.tokens} ${first?.startPosition}`;
   const times = known.get(model) ?? new Map<string, number>();

@@ -6,6 +6,7 @@ import { Kernels, Workspace } from '../model/kernels.js';
 import { blockPageBytes, type KvShape, pageBytes, pagesFor } from '../model/kv-cache.js';
 import type { LayerLayout, Placement } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
+import { LIKELIHOOD_WORDS, passSizes } from '../plan/pass-sizes.js';
 import type { Plan } from '../plan/plan.js';
 import type { Backend, Device, HostMemory } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
@@ -13,7 +14,6 @@ import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import type { Trace } from '../trace.js';
 import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
-import { controlWords, LIKELIHOOD_WORDS, placeBytes, resultBytes } from './pass.js';
 
 export interface DeviceState {
   readonly device: Device;
@@ -58,32 +58,27 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
   const { backend, device, model, plan, contextTokens, fixed } = options;
   const floats = (rows: number, columns: number) =>
     tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
-  const headRowCount = Math.max(plan.sequences, plan.logitRows, plan.passTokens * Number(plan.nll));
-  const words = controlWords(plan, model.tables.length, pagesFor(contextTokens, plan.pageTokens));
-  const controlHost = backend.allocateHost(words * DTYPE_BYTES.i32, 'control');
+  const pages = pagesFor(contextTokens, plan.pageTokens);
+  const { headRows, ...sizes } = passSizes(plan, model.tables.length, pages);
+  const controlHost = backend.allocateHost(sizes.controlWords * DTYPE_BYTES.i32, 'control');
   const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);
   const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
-  const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
-  const [placesOffset, placesBytes] = [
-    resultBytes(headRowCount, logitsRead),
-    placeBytes(plan.passTokens, headRowCount),
-  ];
-  const places = device.allocate(placesBytes);
+  const places = device.allocate(sizes.placeBytes);
   return {
     device,
     kernels: new Kernels(device.compute, workspace, uploadConstants(backend, device, model)),
     hidden: floats(plan.passTokens, model.hiddenSize),
-    headRows: floats(headRowCount, headInputColumns(model)),
+    headRows: floats(headRows, headInputColumns(model)),
     logits: floats(plan.logitRows, plan.logitColumns),
-    ids: tensor(device.allocate(headRowCount * DTYPE_BYTES.i32), 0, 'i32', [headRowCount]),
-    nllState: floats(headRowCount, LIKELIHOOD_WORDS),
+    ids: tensor(device.allocate(headRows * DTYPE_BYTES.i32), 0, 'i32', [headRows]),
+    nllState: floats(headRows, LIKELIHOOD_WORDS),
     controlHost,
-    controlWords: new Int32Array(controlHost.bytes.buffer, controlHost.bytes.byteOffset, words),
+    controlWords: new Int32Array(controlHost.bytes.buffer, controlHost.bytes.byteOffset, sizes.controlWords),
     controlDevice,
     tokenPlaces: tensor(places, 0, 'i32', [plan.passTokens]),
-    headPlaces: tensor(places, plan.passTokens * DTYPE_BYTES.i32, 'i32', [headRowCount]),
-    results: backend.allocateHost(placesOffset + placesBytes, 'control'),
-    placesOffset,
+    headPlaces: tensor(places, plan.passTokens * DTYPE_BYTES.i32, 'i32', [headRows]),
+    results: backend.allocateHost(sizes.resultBytes + sizes.placeBytes, 'control'),
+    placesOffset: sizes.resultBytes,
     fixed: placeFixed(device, fixed.layout, fixed.host),
     kv: makeKvTier(options),
   };

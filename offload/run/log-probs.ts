@@ -1,10 +1,10 @@
 // The log-probabilities that the model's own logits give the tokens of a pass, for micro-batches that ask.
 
+import { LIKELIHOOD_WORDS } from '../plan/pass-sizes.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Tensor } from '../port/ops.js';
 import { rows } from '../port/tensor.js';
 import type { DeviceState } from './device-state.js';
-import { LIKELIHOOD_WORDS } from './pass.js';
 import type { Running } from './running.js';
 
 const ROW_BYTES = LIKELIHOOD_WORDS * DTYPE_BYTES.f32;

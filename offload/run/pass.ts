@@ -3,7 +3,7 @@
 import { assert, present } from '../errors.js';
 import type { SequenceLength } from '../model/kernels.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
-import type { Plan } from '../plan/plan.js';
+import { STABLE_STEPS } from '../plan/pass-sizes.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { AttentionTables, Memory, SamplingTables, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
@@ -73,42 +73,6 @@ export function tableRows(from: 'token' | 'position', offset: number, microBatch
     next += tokens.length;
   }
   return result;
-}
-
-/** Words of an output's log-softmax, as `nll_fold` leaves it. */
-export const LIKELIHOOD_WORDS = 3;
-
-/** Bytes of what one pass yields at most: a token and its likelihood sums per output, or whole rows of logits. */
-export function resultBytes(headRows: number, logitsRead: number): number {
-  return Math.max(headRows * (1 + LIKELIHOOD_WORDS), logitsRead) * DTYPE_BYTES.f32;
-}
-
-/** Bytes of the places that are noted of a watched pass's tokens and outputs. */
-export function placeBytes(passTokens: number, headRows: number): number {
-  return (passTokens + headRows) * DTYPE_BYTES.i32;
-}
-
-/**
- * Tables of pages have a length that is a multiple of this, and contexts are stated as one: so the operations of a
- * decoding step are the same as the step's before for a long time, and a device can repeat them.
- */
-const STABLE_STEPS = 256;
-
-/** Settings and draw of an output. */
-const SAMPLING_WORDS = 8;
-
-/** Int32 words that the tables of all micro-batches of a pass need at most. */
-export function controlWords(
-  plan: Pick<Plan, 'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens'>,
-  tableCount: number,
-  pagesPerSequence: number,
-): number {
-  const microBatches = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
-  const slices = plan.sequences + microBatches;
-  const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
-  const sampling = plan.sequences * SAMPLING_WORDS + plan.historyTokens;
-  const tables = slices * (4 + pagesPerSequence) + microBatches * STABLE_STEPS;
-  return plan.passTokens * perToken + tables + sampling;
 }
 
 /** The tables of one micro-batch as tensors over one run of int32 words. */

@@ -2,10 +2,11 @@
 
 import { assert, OperatingError, present } from '../errors.js';
 import type { RowTable } from '../model/model.js';
+import { rowPlace, rowSlotBytes } from '../model/table-rows.js';
 import type { DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Tensor } from '../port/ops.js';
-import { rowPlace, rowSlotBytes, type WeightSource } from './weight-source.js';
+import type { WeightSource } from './weight-source.js';
 
 interface Slot {
   readonly row: number;

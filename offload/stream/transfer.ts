@@ -2,41 +2,9 @@
 
 import { present } from '../errors.js';
 import { copiesOfShard, cutShards, type DeviceLayout, type Shard } from '../model/layout.js';
+import type { GatherBy } from '../plan/transfer.js';
 import type { Backend, Device, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
-
-/** By whom devices gather shards: copies from peer to peer, NCCL, or nobody. */
-export type GatherBy = 'peer' | 'nccl' | 'none';
-
-export interface Transfer {
-  /**
-   * `shards`: each device pulls its part of a layer over its own link, and the rest is gathered from the others;
-   * `whole`: each pulls all of it.
-   */
-  readonly kind: 'shards' | 'whole';
-  /** `none` for whole layers. */
-  readonly by: GatherBy;
-  /** Why, in a sentence without a full stop. */
-  readonly reason: string;
-  /** What gathering takes of each device's memory beside the buffers. */
-  readonly deviceBytes: number;
-}
-
-export function makeTransfer(by: GatherBy, reason: string, deviceBytes = 0): Transfer {
-  return { kind: by === 'none' ? 'whole' : 'shards', by, reason, deviceBytes };
-}
-
-/** Where nothing was measured: several devices gather. */
-export function defaultTransfer(deviceCount: number, computesInPlace: boolean): Transfer {
-  if (computesInPlace) return makeTransfer('none', 'devices compute on DRAM in place');
-  if (deviceCount === 1) return makeTransfer('none', 'one device pulls every layer over its own link');
-  return makeTransfer('peer', `${shardsOf(deviceCount)} by peer copies`);
-}
-
-/** For reasons: `each of 4 devices pulls a quarter …`, in figures. */
-export function shardsOf(deviceCount: number): string {
-  return `each of ${deviceCount} devices pulls 1/${deviceCount} of a layer over its own link and gathers the rest`;
-}
 
 /** Where a layer goes on one device, and the queued work that must end before. */
 export interface Target {

@@ -1,8 +1,9 @@
 // Reads layers and table rows from the checkpoint's files, in place.
 
-import { assert, present } from '../errors.js';
+import { present } from '../errors.js';
 import type { HostLayout } from '../model/layout.js';
 import type { RowTable } from '../model/model.js';
+import { rowPlace } from '../model/table-rows.js';
 import {
   type Backend,
   type FileRef,
@@ -10,7 +11,7 @@ import {
   READ_ALIGNMENT_BYTES,
   type ReadSpan,
 } from '../port/backend.js';
-import { roundDown, roundUp } from '../units.js';
+import { roundUp } from '../units.js';
 
 type Reader = Pick<Backend, 'openFile' | 'read'>;
 
@@ -62,22 +63,4 @@ export class WeightSource {
   #file(index: number): FileRef {
     return present(this.#files[index], `file ${index}`);
   }
-}
-
-/** Where a row lies: the aligned start of the read that fetches it, and its offset in what is read. */
-export function rowPlace(
-  table: RowTable,
-  row: number,
-): { start: number; offsetInSlot: number; rowBytes: number } {
-  assert(row >= 0 && row < table.rowCount, 'a row lies inside its table');
-  const rowBytes = table.extent.sizeBytes / table.rowCount;
-  const fileOffset = table.extent.fileOffset + row * rowBytes;
-  const start = roundDown(fileOffset, READ_ALIGNMENT_BYTES);
-  return { start, offsetInSlot: fileOffset - start, rowBytes };
-}
-
-/** Bytes that one row needs in a host buffer: the aligned superset of any row. */
-export function rowSlotBytes(table: RowTable): number {
-  const rowBytes = table.extent.sizeBytes / table.rowCount;
-  return roundUp(rowBytes + READ_ALIGNMENT_BYTES - 1, READ_ALIGNMENT_BYTES);
 }

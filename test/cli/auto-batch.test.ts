@@ -4,7 +4,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { GiB, type Plan, present } from '../../offload/index.js';
-import { makePlan, type PlanOptions } from '../../offload/plan/plan.js';
+import type { PlanOptions } from '../../offload/plan/input.js';
+import { makePlan } from '../../offload/plan/make-plan.js';
 import { parseProfile } from '../../offload/plan/profile-file.js';
 import { findAutoBatch, findLargestBatch, planOnce } from '../../src/engine/largest-batch.js';
 import { shapeModel } from '../../src/engine/shape.js';

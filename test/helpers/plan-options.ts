@@ -1,6 +1,7 @@
 // What tests of plans share: options with room for everything, and what a plan takes of DRAM.
 
-import type { Offload, Plan, PlanOptions } from '../../offload/plan/plan.js';
+import type { Offload, PlanOptions } from '../../offload/plan/input.js';
+import type { Plan } from '../../offload/plan/plan.js';
 
 export const PLENTY = 2 ** 40;
 

@@ -3,14 +3,10 @@
 import { describe, expect, it } from 'vitest';
 import { OperatingError, present } from '../../offload/errors.js';
 import type { ModelSpec } from '../../offload/model/model.js';
-import {
-  makePlan,
-  type Offload,
-  type Plan,
-  type PlanOptions,
-  spreadTiers,
-  type Workload,
-} from '../../offload/plan/plan.js';
+import type { Offload, PlanOptions, Workload } from '../../offload/plan/input.js';
+import { makePlan } from '../../offload/plan/make-plan.js';
+import type { Plan } from '../../offload/plan/plan.js';
+import { spreadTiers } from '../../offload/plan/spread.js';
 import { Executor } from '../../offload/run/executor.js';
 import { Trace } from '../../offload/trace.js';
 import { MiB } from '../../offload/units.js';

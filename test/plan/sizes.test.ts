@@ -3,9 +3,11 @@
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
 import type { ModelSpec } from '../../offload/model/model.js';
-import { makePlan, type Plan, type Workload } from '../../offload/plan/plan.js';
+import { rowSlotBytes } from '../../offload/model/table-rows.js';
+import type { Workload } from '../../offload/plan/input.js';
+import { makePlan } from '../../offload/plan/make-plan.js';
+import type { Plan } from '../../offload/plan/plan.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
-import { rowSlotBytes } from '../../offload/stream/weight-source.js';
 import { MiB } from '../../offload/units.js';
 import { ALL_NVME, generateFixture } from '../golden/run-model.js';
 import { dramBytes, optionsFor } from '../helpers/plan-options.js';

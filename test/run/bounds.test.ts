@@ -2,8 +2,8 @@
 
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { GiB, type MicroBatch } from '../../offload/index.js';
+import { rowPlace } from '../../offload/model/table-rows.js';
 import { checkMicroBatch } from '../../offload/run/check-pass.js';
-import { rowPlace } from '../../offload/stream/weight-source.js';
 import { Engine, openModel } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/request.js';

@@ -2,10 +2,12 @@
 
 import { present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
-import { makePlan, type Plan, type Tier, type Workload } from '../../offload/plan/plan.js';
+import { rowSlotBytes } from '../../offload/model/table-rows.js';
+import type { Workload } from '../../offload/plan/input.js';
+import { makePlan } from '../../offload/plan/make-plan.js';
+import type { Plan, Tier } from '../../offload/plan/plan.js';
+import { type GatherBy, makeTransfer } from '../../offload/plan/transfer.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
-import { type GatherBy, makeTransfer } from '../../offload/stream/transfer.js';
-import { rowSlotBytes } from '../../offload/stream/weight-source.js';
 import { Random } from '../simulator/random.js';
 import { Reference, type ReferenceOutput } from './reference.js';
 import { CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';

@@ -2,8 +2,9 @@
 
 import { describe, expect, it } from 'vitest';
 import type { RowTable } from '../../offload/model/model.js';
+import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import { RowCache, type RowLease } from '../../offload/stream/row-cache.js';
-import { rowSlotBytes, WeightSource } from '../../offload/stream/weight-source.js';
+import { WeightSource } from '../../offload/stream/weight-source.js';
 import { Random } from '../simulator/random.js';
 import { SimulatedBackend } from '../simulator/simulated.js';
 

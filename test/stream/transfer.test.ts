@@ -14,8 +14,9 @@ import {
 } from '../../offload/index.js';
 import { chooseTransfer } from '../../offload/measure/transfer.js';
 import { cutShards, type DeviceLayout, gatheredBytes } from '../../offload/model/layout.js';
+import type { GatherBy } from '../../offload/plan/transfer.js';
 import type { Backend } from '../../offload/port/backend.js';
-import { type GatherBy, queueTransfer } from '../../offload/stream/transfer.js';
+import { queueTransfer } from '../../offload/stream/transfer.js';
 import { transferFor } from '../../src/engine/engine.js';
 import { describedTransfer } from '../../src/report/plan-report.js';
 import { optionsFor } from '../helpers/plan-options.js';

@@ -1,0 +1,35 @@
+// A plan in the making: devices get their layers first, then DRAM gets of the rest what it holds.
+
+import type { BufferPlan, PlanTerm, Sizes, Tier } from './plan.js';
+
+/** What devices hold, and then what DRAM holds beside it. */
+export interface Draft {
+  readonly sizes: Sizes;
+  /** By layer: whether it rests on every device. */
+  readonly onDevices: readonly boolean[];
+  readonly deviceBuffers: BufferPlan;
+  /** Of the layers that do not rest on devices, in their order: bytes in host memory, and whether they rest in DRAM. */
+  readonly restBytes: readonly number[];
+  readonly inDram: readonly boolean[];
+  /** Buffers in DRAM for layers on their way; 0 until DRAM is filled, and where nothing passes through. */
+  readonly hostWindowLayers: number;
+  /** Those of the sizes, and those of layers and buffers. */
+  readonly terms: readonly PlanTerm[];
+}
+
+/** By layer. */
+export function tiersOf({ onDevices, inDram }: Draft): Tier[] {
+  let next = 0;
+  return onDevices.map((resident) => {
+    if (resident) return 'gpu';
+    return inDram[next++] ? 'dram' : 'nvme';
+  });
+}
+
+export function sumOf(terms: readonly PlanTerm[], tier: PlanTerm['tier']): number {
+  return terms.reduce((all, term) => (term.tier === tier ? all + term.bytes : all), 0);
+}
+
+export function total(bytes: readonly number[]): number {
+  return bytes.reduce((all, one) => all + one, 0);
+}

@@ -1,0 +1,151 @@
+// What is asked of the planner, and what follows from it alone: the layers and their bytes, the way to several devices.
+
+import { OperatingError } from '../errors.js';
+import { deviceActivationType } from '../model/activation-type.js';
+import { gatheredBytes, layoutLayer } from '../model/layout.js';
+import { cutHead, type ModelSpec } from '../model/model.js';
+import type { DType } from '../port/dtype.js';
+import { roundUp } from '../units.js';
+import { ALLOCATION_BYTES } from './device-costs.js';
+import type { PlannedLayer } from './plan.js';
+import { defaultTransfer, type Transfer } from './transfer.js';
+
+/** `auto`: as much in DRAM as the budget holds, the rest on the drive. */
+export type Offload = 'auto' | 'dram' | 'nvme';
+
+/** What is to be computed, as upper bounds. */
+export interface Workload {
+  /** Sequences that are alive at once. */
+  readonly sequences: number;
+  /** Prompt and new tokens of the longest sequence. */
+  readonly contextTokens: number;
+  /**
+   * Tokens of all sequences of a device whose keys and values are kept at once; default as many as all sequences have
+   * that are as long as they may be. With fewer, some sequences wait for others, or are computed again.
+   */
+  readonly cachedTokens?: number;
+  /** Tokens of all prompts together: what a prefill pass brings at most. */
+  readonly promptTokens: number;
+  /** Of each sequence, to weigh plans by; default what the context has beyond a prompt of average length. */
+  readonly newTokens?: number;
+  /** `tokens`: the next token per sequence; `nll`: the likelihood of every token; `logits`: rows of logits. */
+  readonly output: 'tokens' | 'nll' | 'logits';
+  /** Drawing a token looks at all tokens of its sequence: a repetition penalty. */
+  readonly history?: boolean;
+  /** DRAM that the input of the run takes until its end. */
+  readonly inputBytes?: number;
+}
+
+/** At most as much as fits, that many layers exactly, or at most that many bytes. */
+export type DeviceResident = 'auto' | { readonly layers: number } | { readonly bytes: number };
+
+/** What the caller fixes; the rest is the planner's choice. */
+export interface PlanOptions {
+  readonly offload: Offload;
+  readonly dramBudgetBytes: number;
+  /** How the budget came about, for messages: `--dram_memory` or `the memory available on this machine`. */
+  readonly dramBudgetName: string;
+  readonly deviceCount: number;
+  readonly computesInPlace: boolean;
+  /** Host buffers: how many layers nvme→dram may run ahead. */
+  readonly hostWindowLayers?: number;
+  /** Device buffers: how many layers dram→gpu may run ahead. */
+  readonly deviceWindowLayers?: number;
+  readonly microBatchTokens?: number;
+  /** A pass has at most so many tokens, but at least one of every sequence and a whole micro-batch. */
+  readonly passTokens?: number;
+  /** Of keys and values; a power of two. Default PAGE_TOKENS. */
+  readonly pageTokens?: number;
+  /** At most that many sequences are computed together. */
+  readonly microBatchSequences?: number;
+  /** With offload `auto`: at most that many bytes of layers rest in DRAM; default whatever the budget holds. */
+  readonly residentBytes?: number;
+  /** Memory of one device with memory of its own; default unchecked. */
+  readonly deviceBudgetBytes?: number;
+  /** How that budget came about, for messages. */
+  readonly deviceBudgetName?: string;
+  /** Keys and values rest in DRAM, also where devices could hold them; without meaning where they compute in place. */
+  readonly kvOffload?: boolean;
+  /**
+   * Devices are CUDA's: they take activations in the 16-bit type of a model's weights, and what they take beside what is
+   * asked of them is part of the plan. Default: activations are f32, and nothing else is taken.
+   */
+  readonly cuda?: boolean;
+  /**
+   * Layers that rest on every device with memory of its own; default as many as fit with offload `auto` and a budget,
+   * none otherwise.
+   */
+  readonly deviceResident?: DeviceResident;
+  /** How layers reach several devices with memory of their own; default in shards gathered by peer copies. */
+  readonly transfer?: Transfer;
+}
+
+/** The same for all that is weighed. */
+export interface PlanInput {
+  readonly model: ModelSpec;
+  readonly workload: Workload;
+  readonly options: PlanOptions;
+  /** Blocks, then the head's pieces. */
+  readonly layers: readonly Omit<PlannedLayer, 'tier'>[];
+  /** By layer, in host memory and in a device's. */
+  readonly hostLayerBytes: readonly number[];
+  readonly deviceLayerBytes: readonly number[];
+  /** Of the largest layer. */
+  readonly hostBufferBytes: number;
+  readonly deviceBufferBytes: number;
+  /** Of the head's widest piece. */
+  readonly pieceColumns: number;
+  readonly activationType: DType;
+  readonly transfer: Transfer;
+}
+
+/** Throws BAD_OPTION for layers that are to rest on a device without memory of its own. */
+export function planInput(model: ModelSpec, workload: Workload, options: PlanOptions): PlanInput {
+  const { computesInPlace, deviceCount, cuda } = options;
+  if (computesInPlace && options.deviceResident !== undefined) {
+    throw new OperatingError(
+      'BAD_OPTION',
+      '--gpu_resident is for a GPU, but the device is the CPU, which computes on DRAM: leave it out',
+    );
+  }
+  const layers = layersOf(model);
+  const hostLayerBytes = layers.map(({ layout }) => layout.host.sizeBytes);
+  const allocated = cuda ? ALLOCATION_BYTES : 1;
+  const deviceLayerBytes = layers.map(({ layout }) =>
+    roundUp(gatheredBytes(layout.device.sizeBytes, deviceCount), allocated),
+  );
+  const usual = defaultTransfer(deviceCount, computesInPlace);
+  const gathers = deviceCount > 1 && !computesInPlace;
+  return {
+    model,
+    workload,
+    options,
+    layers,
+    hostLayerBytes,
+    deviceLayerBytes,
+    hostBufferBytes: largest(hostLayerBytes),
+    deviceBufferBytes: largest(deviceLayerBytes),
+    pieceColumns: largest(layers.map(({ columns }) => columns)),
+    activationType: cuda ? deviceActivationType(model) : 'f32',
+    transfer: gathers ? (options.transfer ?? usual) : usual,
+  };
+}
+
+function layersOf(model: ModelSpec): PlanInput['layers'] {
+  const blocks = model.blocks.map(layoutLayer);
+  const pieces = cutHead(model, largest(blocks.map(({ host }) => host.sizeBytes)));
+  return [
+    ...blocks.map((layout, index) => ({ layout, kind: 'block' as const, index, firstColumn: 0, columns: 0 })),
+    ...pieces.map(({ layer, firstColumn, columns }, index) => ({
+      layout: layoutLayer(layer),
+      kind: 'head' as const,
+      index,
+      firstColumn,
+      columns,
+    })),
+  ];
+}
+
+function largest(numbers: readonly number[]): number {
+  return numbers.reduce((most, one) => Math.max(most, one), 0);
+}

@@ -1,0 +1,171 @@
+// What is needed beside the layers, one idea after the other: cache, states, scratch, logits, tables; each with its reason.
+
+import { headInputColumns } from '../model/forward-walk.js';
+import { blockPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
+import { layoutLayer } from '../model/layout.js';
+import { DTYPE_BYTES } from '../port/dtype.js';
+import { counted, formatBytes } from '../units.js';
+import { type Batch, MOST_MICRO_BATCHES, mostPassTokens } from './batches.js';
+import { cudaCosts } from './device-costs.js';
+import type { PlanInput, Workload } from './input.js';
+import { headRowsOf, LIKELIHOOD_WORDS, passSizes } from './pass-sizes.js';
+import type { KvBufferPlan, PlanTerm, Sizes } from './plan.js';
+
+/** What the terms are made of. */
+type Counts = Omit<Sizes, 'terms'>;
+
+/** Loads run ahead and stores behind while a third one computes. */
+const KV_BUFFERS = 3;
+
+/** At least those of the longest sequence, which has to get to its end. */
+function cachedPages({ sequences, contextTokens, cachedTokens }: Workload, pageTokens: number): number {
+  const each = pagesFor(contextTokens, pageTokens);
+  if (cachedTokens === undefined) return sequences * each;
+  return Math.min(sequences * each, Math.max(each, pagesFor(cachedTokens, pageTokens)));
+}
+
+/** Pages of all sequences, and of one micro-batch where they rest in DRAM. */
+export function cacheMemory(
+  { model, workload, options, activationType }: PlanInput,
+  { kv, microBatchSequences }: Batch,
+): { pages: number; buffers: KvBufferPlan; terms: PlanTerm[] } {
+  const { sequences, contextTokens } = workload;
+  const { kvHeads, headDim } = model;
+  const { pageTokens = PAGE_TOKENS } = options;
+  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: activationType, pageTokens };
+  const each = pagesFor(contextTokens, pageTokens);
+  const pages = cachedPages(workload, pageTokens);
+  const bytes = pages * pageBytes(shape);
+  const perToken = formatBytes(pageBytes(shape) / pageTokens);
+  const name = 'key-value cache';
+  const held =
+    pages === sequences * each
+      ? `${counted(sequences, 'sequence')} · ${counted(each, 'page')}`
+      : counted(pages, 'page');
+  const reason = `${held} of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
+  if (options.computesInPlace || kv === 'device') {
+    const tier = options.computesInPlace ? 'dram' : 'gpu';
+    return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
+  }
+  const buffers = { count: KV_BUFFERS, pages: microBatchSequences * each };
+  const buffersBytes = buffers.count * buffers.pages * blockPageBytes(shape);
+  return {
+    pages,
+    buffers,
+    terms: [
+      { tier: 'dram', name, bytes: bytes * options.deviceCount, reason },
+      {
+        tier: 'gpu',
+        name: 'key-value buffers',
+        bytes: buffersBytes,
+        reason: `${KV_BUFFERS} buffers for ${counted(microBatchSequences, 'sequence')} of a micro-batch in one block: one computes, the others load and store`,
+      },
+    ],
+  };
+}
+
+/** The residual stream of a pass, and of its outputs what the head takes. */
+export function statesTerm(input: PlanInput, { passTokens, microBatchTokens }: Counts): PlanTerm {
+  const { model, workload } = input;
+  const { sequences, output } = workload;
+  const headRows = headRowsOf({ nll: output === 'nll', sequences, passTokens });
+  const columns = headInputColumns(model);
+  const chunked =
+    passTokens >= workload.promptTokens
+      ? ''
+      : passTokens < mostPassTokens(input, microBatchTokens)
+        ? ', fewer than all prompts have, to leave memory to layers,'
+        : `, since a pass takes at most ${MOST_MICRO_BATCHES} micro-batches and longer prompts several passes,`;
+  return {
+    tier: computeTier(input),
+    name: 'hidden states',
+    bytes: (passTokens * model.hiddenSize + headRows * columns) * DTYPE_BYTES.f32,
+    reason: `(${counted(passTokens, 'token')} of a pass${chunked} · ${model.hiddenSize} + ${counted(headRows, 'row')} for the head · ${columns}) · 4 bytes`,
+  };
+}
+
+export function scratchTerm(input: PlanInput, { workspaceBytes, microBatchTokens }: Counts): PlanTerm {
+  return {
+    tier: computeTier(input),
+    name: 'workspace',
+    bytes: workspaceBytes,
+    reason: `scratch of one layer for ${counted(microBatchTokens, 'token')} of a micro-batch, ${input.activationType}`,
+  };
+}
+
+export function logitsTerm(input: PlanInput, { logitRows, logitColumns }: Counts): PlanTerm {
+  return {
+    tier: computeTier(input),
+    name: 'logits',
+    bytes: logitRows * logitColumns * DTYPE_BYTES.f32,
+    reason: `${counted(logitRows, 'row')} · ${counted(logitColumns, 'column')} · 4 bytes`,
+  };
+}
+
+export function fixedWeightsTerm(input: PlanInput): PlanTerm {
+  return {
+    tier: computeTier(input),
+    name: 'fixed weights',
+    bytes: layoutLayer(input.model.fixed)[input.options.computesInPlace ? 'host' : 'device'].sizeBytes,
+    reason: 'norms of embedding and head stay on the device',
+  };
+}
+
+/** Where JavaScript writes tables and reads results, and the small vectors beside the weights. */
+export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
+  const { model, workload, options } = input;
+  const { sequences, contextTokens, output } = workload;
+  const { passTokens, microBatchTokens, logitRows, logitColumns, historyTokens } = counts;
+  const pass = {
+    nll: output === 'nll',
+    readLogits: output === 'logits',
+    sequences,
+    passTokens,
+    microBatchTokens,
+    logitRows,
+    logitColumns,
+    historyTokens,
+  };
+  const pages = pagesFor(contextTokens, options.pageTokens);
+  const { headRows, controlWords, resultBytes, placeBytes } = passSizes(pass, model.tables.length, pages);
+  const constants = Object.values(model.constants).reduce((total, { byteLength }) => total + byteLength, 0);
+  const tables = controlWords * DTYPE_BYTES.i32 + constants;
+  const results = resultBytes + placeBytes;
+  const kept = headRows * (DTYPE_BYTES.i32 + LIKELIHOOD_WORDS * DTYPE_BYTES.f32) + placeBytes;
+  const name = 'tables and results';
+  const reason = `integer tables for ${counted(passTokens, 'token')}, constants, results of ${counted(headRows, 'output')}`;
+  if (options.computesInPlace) return [{ tier: 'dram', name, bytes: tables + results + kept, reason }];
+  // The host keeps what it uploads, the fixed weights among it.
+  const uploaded = layoutLayer(model.fixed).host.sizeBytes;
+  const bytes = (tables + results) * options.deviceCount + uploaded;
+  return [
+    { tier: 'dram', name, bytes, reason },
+    { tier: 'gpu', name, bytes: tables + kept, reason },
+  ];
+}
+
+/** What the input of the run takes until its end. */
+export function inputTerms({ workload: { inputBytes = 0 } }: PlanInput): PlanTerm[] {
+  if (inputBytes === 0) return [];
+  const reason = 'where each prompt is, how long it is, and what came by a pipe; or the tokens of a text';
+  return [{ tier: 'dram', name: 'input', bytes: inputBytes, reason }];
+}
+
+export function gatheringTerms({ transfer: { deviceBytes } }: PlanInput): PlanTerm[] {
+  if (deviceBytes === 0) return [];
+  const reason = 'what NCCL took of a GPU for its communicator and first gather, measured';
+  return [{ tier: 'gpu', name: 'gathering', bytes: deviceBytes, reason }];
+}
+
+/** What a CUDA device takes beside the bytes that are asked of it. */
+export function cudaTerms({ model, workload, options }: PlanInput, counts: Counts): PlanTerm[] {
+  if (!options.cuda) return [];
+  const { microBatchTokens: tokens, microBatchSequences, logitRows } = counts;
+  const drawnRows = workload.output === 'tokens' ? microBatchSequences : 0;
+  return cudaCosts(model, { tokens, contextTokens: workload.contextTokens, logitRows, drawnRows });
+}
+
+/** Where what compute works on lies. */
+function computeTier({ options }: PlanInput): PlanTerm['tier'] {
+  return options.computesInPlace ? 'dram' : 'gpu';
+}

@@ -1,0 +1,78 @@
+// What one pass writes and yields beside its layers: how large integer tables, results and places are.
+
+import { DTYPE_BYTES } from '../port/dtype.js';
+import type { Plan } from './plan.js';
+
+/** What of a plan they depend on. */
+type Counts = Pick<
+  Plan,
+  | 'nll'
+  | 'readLogits'
+  | 'sequences'
+  | 'passTokens'
+  | 'microBatchTokens'
+  | 'logitRows'
+  | 'logitColumns'
+  | 'historyTokens'
+>;
+
+export interface PassSizes {
+  /** Rows that the head takes. */
+  readonly headRows: number;
+  /** Int32 words of tables. */
+  readonly controlWords: number;
+  readonly resultBytes: number;
+  readonly placeBytes: number;
+}
+
+/** @param pagesPerSequence of the longest one */
+export function passSizes(plan: Counts, tableCount: number, pagesPerSequence: number): PassSizes {
+  const headRows = headRowsOf(plan);
+  const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
+  return {
+    headRows,
+    controlWords: controlWords(plan, tableCount, pagesPerSequence),
+    resultBytes: resultBytes(headRows, logitsRead),
+    placeBytes: (plan.passTokens + headRows) * DTYPE_BYTES.i32,
+  };
+}
+
+/** Rows that the head takes in one pass. */
+export function headRowsOf({
+  nll,
+  sequences,
+  passTokens,
+}: Pick<Counts, 'nll' | 'sequences' | 'passTokens'>): number {
+  return nll ? passTokens : sequences;
+}
+
+/** Words of an output's log-softmax, as `nll_fold` leaves it. */
+export const LIKELIHOOD_WORDS = 3;
+
+/** Bytes of what one pass yields at most: a token and its likelihood sums per output, or whole rows of logits. */
+function resultBytes(headRows: number, logitsRead: number): number {
+  return Math.max(headRows * (1 + LIKELIHOOD_WORDS), logitsRead) * DTYPE_BYTES.f32;
+}
+
+/**
+ * Tables of pages have a length that is a multiple of this, and contexts are stated as one: so the operations of a
+ * decoding step are the same as the step's before for a long time, and a device can repeat them.
+ */
+export const STABLE_STEPS = 256;
+
+/** Settings and draw of an output. */
+const SAMPLING_WORDS = 8;
+
+/** Int32 words that the tables of all micro-batches of a pass need at most. */
+export function controlWords(
+  plan: Pick<Counts, 'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens'>,
+  tableCount: number,
+  pagesPerSequence: number,
+): number {
+  const microBatches = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
+  const slices = plan.sequences + microBatches;
+  const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
+  const sampling = plan.sequences * SAMPLING_WORDS + plan.historyTokens;
+  const tables = slices * (4 + pagesPerSequence) + microBatches * STABLE_STEPS;
+  return plan.passTokens * perToken + tables + sampling;
+}
