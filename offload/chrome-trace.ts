@@ -29,6 +29,8 @@ interface Slice {
 }
 
 /**
+ * As chrome://tracing and ui.perfetto.dev open it.
+ *
  * Events of one thread must lie one in the other or apart: Perfetto drops what overlaps otherwise. A lane where several
  * things go on at once therefore has as many threads as go on at once.
  */

@@ -1,6 +1,5 @@
 // What happened when: spans per hop and stream, and their sums for the report.
 
-import { chromeJson } from './chrome-trace.js';
 import type { DeviceEvent, ReadSpan } from './port/backend.js';
 
 export type Lane = 'nvme→dram' | 'dram→gpu' | 'gather' | 'kv dram→gpu' | 'kv gpu→dram' | 'compute' | 'rows';
@@ -113,10 +112,5 @@ export class Trace {
   /** Spans that were left out of `spans`, because there were too many to keep. */
   get droppedSpans(): number {
     return this.#droppedSpans;
-  }
-
-  /** As chrome://tracing and ui.perfetto.dev open it. */
-  toChromeJson(): string {
-    return chromeJson(this.#spans);
   }
 }

@@ -1,7 +1,7 @@
 // A machine as the predictor sees it: capacities and measured rates.
 
 import type { z } from 'zod';
-import type { schema } from './profile-file.js';
+import type { schema } from './profile-schema.js';
 
 export type HardwareProfile = Readonly<z.infer<typeof schema>>;
 export type ProductRates = HardwareProfile['compute']['products'][number];

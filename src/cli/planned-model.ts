@@ -6,7 +6,7 @@ import { shapeModel } from '../engine/shape.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { resolveModelFolder } from '../hub/model-folder.js';
 import type { CommandContext } from './context.js';
-import type { SharedOptions } from './options/shared-options.js';
+import type { SharedOptions } from './options/shared-settings.js';
 import { checkType } from './source.js';
 
 /** Ends a download after config.json: nothing else is needed to plan. */

@@ -1,6 +1,6 @@
 // An engine for a command's work: opened with its options, closed with it or by an interruption.
 
-import type { Workload } from '../../offload/index.js';
+import { chromeJson, type Workload } from '../../offload/index.js';
 import { budgetWarnings } from '../engine/budget.js';
 import { describePlacement, Engine, type EngineOptions } from '../engine/engine.js';
 import { writeWherever } from '../files/output-file.js';
@@ -11,7 +11,7 @@ import { planDetails } from '../report/plan-text.js';
 import { reportJson, streamingLines, streamingSentence } from '../report/report.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor, warningsFor } from './options/ds-config-options.js';
-import type { SharedOptions } from './options/shared-options.js';
+import type { SharedOptions } from './options/shared-settings.js';
 import type { Source } from './source.js';
 
 export interface Session {
@@ -102,7 +102,7 @@ export async function finishSession(outcome: Outcome): Promise<void> {
     );
   }
   if (options.trace !== undefined)
-    await writeOutput(options.trace, engine.trace.toChromeJson(), '--trace', context);
+    await writeOutput(options.trace, chromeJson(engine.trace.spans), '--trace', context);
   if (options.report !== undefined) await writeOutput(options.report, reportOf(outcome), '--report', context);
 }
 

@@ -13,7 +13,8 @@ import { dummyFolder, notePlace } from '../stored/places.js';
 import type { CommandContext } from './context.js';
 import { modelFolder } from './hub-model.js';
 import { badOption } from './options/option-reader.js';
-import { type SharedOptions, STORED_TYPES, type TypeName } from './options/shared-options.js';
+import { STORED_TYPES, type TypeName } from './options/shared-options.js';
+import type { SharedOptions } from './options/shared-settings.js';
 
 export interface Source {
   readonly opened: OpenedModel;

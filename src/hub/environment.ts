@@ -3,9 +3,7 @@
 import { join } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
 import { readSmallFile } from '../files/regular-file.js';
-import { expandPath } from './expand-path.js';
-
-export type Variables = Readonly<Record<string, string | undefined>>;
+import { expandPath, type Variables } from './expand-path.js';
 
 export interface HubEnvironment {
   /** Without a slash at its end. */

@@ -2,7 +2,9 @@
 
 import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
-import type { Variables } from './environment.js';
+
+/** Of a process. */
+export type Variables = Readonly<Record<string, string | undefined>>;
 
 /** What cannot be expanded stays as it is. An empty text gives undefined, as none does. */
 export function expandPath(path: string | undefined, env: Variables): string | undefined {

@@ -6,7 +6,8 @@ import { OperatingError } from '../../offload/index.js';
 import { ifThere } from '../files/if-there.js';
 import { exists, ModelCache, missingPart } from './cache.js';
 import { HubClient } from './client.js';
-import { type HubEnvironment, readHubEnvironment, type Variables } from './environment.js';
+import { type HubEnvironment, readHubEnvironment } from './environment.js';
+import type { Variables } from './expand-path.js';
 import { DEFAULT_RETRIES, type RetryPolicy } from './retry.js';
 import { type DownloadProgress, downloadSnapshot, TOKENIZERS } from './snapshot.js';
 

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { chromeJson } from '../../offload/chrome-trace.js';
 import { type Span, Trace } from '../../offload/trace.js';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
@@ -53,7 +54,7 @@ const span = (lane: Span['lane'], startMs: number, endMs: number, name = `${star
 function traceOf(spans: readonly Span[]): string {
   const trace = new Trace(true);
   for (const one of spans) trace.add(one);
-  return trace.toChromeJson();
+  return chromeJson(trace.spans);
 }
 
 describe('a trace file', () => {

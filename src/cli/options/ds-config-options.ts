@@ -12,7 +12,7 @@ import {
   parseDsConfig,
 } from './ds-config.js';
 import type { OptionReader } from './option-reader.js';
-import type { SharedOptions } from './shared-options.js';
+import type { SharedOptions } from './shared-settings.js';
 
 /** The file that --ds_config names. Throws NOT_FOUND or BAD_CONFIG. */
 export function readDsConfig(path: string | undefined): DsSettings | undefined {

@@ -4,7 +4,8 @@ import type { OperatingError } from '../../../offload/index.js';
 import type { PromptsFormat } from '../generation/prompt-list.js';
 import { badOption, type OptionReader } from './option-reader.js';
 import { readSamplingOptions, type SamplingOptions } from './sampling-options.js';
-import { readSharedOptions, type SharedOptions } from './shared-options.js';
+import { readSharedOptions } from './shared-options.js';
+import type { SharedOptions } from './shared-settings.js';
 import { GENERATE_OPTIONS } from './tables/generate.js';
 
 /** Built-in prompts are repeated that often; far more than any memory holds. */

@@ -1,7 +1,8 @@
 // Options of `plan`.
 
 import type { OptionReader } from './option-reader.js';
-import { readSharedOptions, type SharedOptions } from './shared-options.js';
+import { readSharedOptions } from './shared-options.js';
+import type { SharedOptions } from './shared-settings.js';
 
 export interface PlanCommandOptions extends SharedOptions {
   readonly batchSize: number | 'auto';

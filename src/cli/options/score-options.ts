@@ -1,7 +1,8 @@
 // Options of `score`.
 
 import { badOption, type OptionReader } from './option-reader.js';
-import { readSharedOptions, type SharedOptions } from './shared-options.js';
+import { readSharedOptions } from './shared-options.js';
+import type { SharedOptions } from './shared-settings.js';
 
 export type ScoreInput =
   | { readonly kind: 'text'; readonly path: string }

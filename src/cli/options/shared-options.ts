@@ -6,7 +6,6 @@ import type {
   CudaStatus,
   DeviceResident,
   GatherWish,
-  Offload,
   PlanOptions,
 } from '../../../offload/index.js';
 import { counted, cudaStatus, OperatingError, parseBytes } from '../../../offload/index.js';
@@ -14,9 +13,9 @@ import { chooseDevice, type DeviceKind } from '../../engine/engine.js';
 import type { TypeName } from '../../engine/shape.js';
 import { idleOptions } from '../idle-options.js';
 import { LOG_LEVELS, type LogLevel } from '../log-levels.js';
-import type { DsSettings } from './ds-config.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
 import { badOption, type OptionReader } from './option-reader.js';
+import type { SharedOptions } from './shared-settings.js';
 import { SHARED_OPTIONS } from './tables/shared.js';
 
 /** Each is three threads and buffers of its own. */
@@ -27,35 +26,6 @@ export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' }
   string
 >;
 export type { TypeName };
-
-export interface SharedOptions {
-  readonly name: string;
-  /** On the hub. */
-  readonly revision: string | undefined;
-  /** Random weights below `folder`; undefined folder: the cache. */
-  readonly dummyWeights: { readonly folder: string | undefined } | undefined;
-  readonly dtype: TypeName | undefined;
-  readonly offload: Offload;
-  /** With offload `nvme`: the weights are to lie on this folder's drive. */
-  readonly offloadFolder: string | undefined;
-  readonly dramBudgetBytes: number | undefined;
-  /** What was available when the batch was chosen: a plan with less would be another one. */
-  readonly dramAvailableBytes?: number;
-  readonly device: DeviceKind;
-  readonly deviceBudgetBytes: number | undefined;
-  /** Devices, each with prompts of its own. */
-  readonly deviceCount: number;
-  /** How layers reach several devices. */
-  readonly gather: GatherWish | undefined;
-  readonly plan: Partial<PlanOptions>;
-  readonly cpu: CpuBackendOptions;
-  /** What --ds_config says, as far as it needs the model's sizes or belongs to a command. */
-  readonly dsConfig: DsSettings | undefined;
-  /** To be logged before work begins. */
-  readonly warnings: readonly string[];
-  readonly report: string | undefined;
-  readonly trace: string | undefined;
-}
 
 /**
  * Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE.

@@ -22,7 +22,7 @@ import {
   placeOf,
 } from '../../files/output-target.js';
 import { badOption } from '../options/option-reader.js';
-import type { SharedOptions } from '../options/shared-options.js';
+import type { SharedOptions } from '../options/shared-settings.js';
 import { damagedPath, settingsPath } from './file.js';
 
 /** Paths by the option that names them. */

@@ -1,0 +1,35 @@
+// What every command that runs a model is told: the options of several commands, as typed values.
+
+import type { CpuBackendOptions, GatherWish, Offload, PlanOptions } from '../../../offload/index.js';
+import type { DeviceKind } from '../../engine/engine.js';
+import type { TypeName } from '../../engine/shape.js';
+import type { DsSettings } from './ds-config.js';
+
+export interface SharedOptions {
+  readonly name: string;
+  /** On the hub. */
+  readonly revision: string | undefined;
+  /** Random weights below `folder`; undefined folder: the cache. */
+  readonly dummyWeights: { readonly folder: string | undefined } | undefined;
+  readonly dtype: TypeName | undefined;
+  readonly offload: Offload;
+  /** With offload `nvme`: the weights are to lie on this folder's drive. */
+  readonly offloadFolder: string | undefined;
+  readonly dramBudgetBytes: number | undefined;
+  /** What was available when the batch was chosen: a plan with less would be another one. */
+  readonly dramAvailableBytes?: number;
+  readonly device: DeviceKind;
+  readonly deviceBudgetBytes: number | undefined;
+  /** Devices, each with prompts of its own. */
+  readonly deviceCount: number;
+  /** How layers reach several devices. */
+  readonly gather: GatherWish | undefined;
+  readonly plan: Partial<PlanOptions>;
+  readonly cpu: CpuBackendOptions;
+  /** What --ds_config says, as far as it needs the model's sizes or belongs to a command. */
+  readonly dsConfig: DsSettings | undefined;
+  /** To be logged before work begins. */
+  readonly warnings: readonly string[];
+  readonly report: string | undefined;
+  readonly trace: string | undefined;
+}
