@@ -43,20 +43,26 @@ export async function measureTransfer(
     placements: [],
     copies: [{ hostOffset: 0, deviceOffset: 0, sizeBytes: layerBytes }],
   };
+  const trial = { backend, layout, from, buffers };
   // The first rounds touch what later ones reuse.
-  await timeRounds(backend, by, layout, from, buffers, 1);
-  const shardsMs = await timeRounds(backend, by, layout, from, buffers, ROUNDS);
-  const wholeMs = await timeRounds(backend, 'none', layout, from, buffers, ROUNDS);
+  await timeRounds(trial, by, 1);
+  const shardsMs = await timeRounds(trial, by, ROUNDS);
+  const wholeMs = await timeRounds(trial, 'none', ROUNDS);
   return { wholeMs, shardsMs, layerBytes };
+}
+
+interface Trial {
+  readonly backend: Backend;
+  readonly layout: DeviceLayout;
+  readonly from: HostMemory;
+  /** Per device. */
+  readonly buffers: readonly (readonly Memory[])[];
 }
 
 /** From the first fetch that begins until all layers are on all devices, per layer. */
 async function timeRounds(
-  backend: Backend,
+  { backend, layout, from, buffers }: Trial,
   by: GatherBy,
-  layout: DeviceLayout,
-  from: HostMemory,
-  buffers: readonly (readonly Memory[])[],
   rounds: number,
 ): Promise<number> {
   const begun = backend.devices.map((device) => device.fetch.record());
@@ -65,7 +71,7 @@ async function timeRounds(
     const before = queued[round - BUFFERS] ?? [];
     const after = before.flatMap(({ fetched, gathered }) => [fetched, gathered]);
     const targets = buffers.map((own) => ({ buffer: present(own[round % BUFFERS], 'buffer'), after }));
-    queued.push(queueTransfer(backend, by, layout, from, targets, () => undefined));
+    queued.push(queueTransfer({ backend, by, layout, from, targets, tell: () => undefined }));
   }
   const ends = queued.flat().flatMap(({ fetched, gathered }) => [fetched, gathered]);
   await Promise.all(ends.map((event) => event.reached()));

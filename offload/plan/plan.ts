@@ -84,17 +84,3 @@ export interface Plan extends Sizes {
    */
   readonly jobMs: number;
 }
-
-/**
- * Steps that a hop may be ahead, so that all of its buffers are in use: layers that rest where it leads to lie between
- * those that pass by, and need no buffer.
- */
-export function stepsAhead(
-  layers: readonly PlannedLayer[],
-  passesBy: (layer: PlannedLayer) => boolean,
-  buffers: number,
-): number {
-  const passing = layers.filter(passesBy).length;
-  if (passing === 0 || buffers === 0) return 2;
-  return Math.max(buffers, Math.min(layers.length, Math.ceil((buffers * layers.length) / passing)));
-}

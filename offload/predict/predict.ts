@@ -8,9 +8,9 @@ import type { ModelSpec } from '../model/model.js';
 import { type ComputeRates, opMs, productOf, type SliceShape } from '../plan/op-cost.js';
 import type { Plan, PlannedLayer } from '../plan/plan.js';
 import type { HardwareProfile } from '../plan/profile.js';
+import { stepsAhead } from '../plan/steps-ahead.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
 import type { Op } from '../port/ops.js';
-import { prefetchSteps } from '../stream/prefetch.js';
 import { type LayerTimes, simulatePasses } from './pipeline.js';
 
 /** A micro-batch as far as its cost depends on it. */
@@ -63,7 +63,7 @@ export function predictPass(
   const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;
   const betweenMs = compute.passMs + rowsMs + startMs;
   const inPlace = profile.devices.kind === 'cpu';
-  const { hostSteps, deviceSteps } = prefetchSteps(plan);
+  const { hostSteps, deviceSteps } = stepsAhead(plan);
   const windows = {
     ahead: Math.max(hostSteps, 2) + Math.max(deviceSteps, 2) + 1,
     host: plan.hostBuffers.count,

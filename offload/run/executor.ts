@@ -101,14 +101,14 @@ export class Executor {
   begin(passLimit: number): void {
     assert(!this.#session, 'one session at a time');
     const schedule = new Schedule(this.#plan.layers.length, passLimit);
-    const prefetcher = new Prefetcher(
-      this.#plan,
+    const prefetcher = new Prefetcher({
+      plan: this.#plan,
       schedule,
-      this.#backend,
-      this.#source,
-      this.#buffers,
-      this.#trace,
-    );
+      backend: this.#backend,
+      source: this.#source,
+      buffers: this.#buffers,
+      trace: this.#trace,
+    });
     this.#session = { schedule, prefetcher, nextPass: 0 };
   }
 
@@ -130,8 +130,13 @@ export class Executor {
     const pool = present(this.#buffers.host, 'host buffers');
     const leases = await Promise.all(Array.from({ length: pool.count }, () => pool.acquire()));
     try {
-      const buffers = leases.map(({ buffer }) => buffer);
-      return await measureReadLimit(this.#backend, this.#source, this.#plan, buffers, maxMs);
+      return await measureReadLimit({
+        backend: this.#backend,
+        source: this.#source,
+        plan: this.#plan,
+        buffers: leases.map(({ buffer }) => buffer),
+        maxMs,
+      });
     } finally {
       for (const lease of leases) lease.release();
     }

@@ -14,18 +14,21 @@ export interface ReadLimit {
 /** Below this a rate says little, so the layers of small models are read again and again. */
 const MIN_MS = 200;
 
+export interface ReadTrial {
+  readonly backend: Backend;
+  readonly source: WeightSource;
+  readonly plan: Plan;
+  /** As many reads of layers overlap as there are buffers. */
+  readonly buffers: readonly HostMemory[];
+  readonly maxMs: number;
+}
+
 /**
  * Reads the streamed layers in the order of the schedule until all were read or `maxMs` have passed, but for
  * MIN_MS at least.
- * @param buffers as many reads of layers overlap as there are buffers
  */
-export async function measureReadLimit(
-  backend: Backend,
-  source: WeightSource,
-  plan: Plan,
-  buffers: readonly HostMemory[],
-  maxMs: number,
-): Promise<ReadLimit> {
+export async function measureReadLimit(trial: ReadTrial): Promise<ReadLimit> {
+  const { backend, source, plan, buffers, maxMs } = trial;
   const layers = plan.layers.filter(({ tier }) => tier === 'nvme');
   const startMs = backend.nowMs();
   let next = 0;

@@ -18,24 +18,29 @@ export interface Arrival {
   readonly gathered: DeviceEvent;
 }
 
-/** Is told of every span of both hops. */
-export type TellSpan = (
-  lane: 'dram→gpu' | 'gather',
-  device: Device,
-  bytes: number,
-  started: DeviceEvent,
-  ended: DeviceEvent,
-) => void;
+/** A layer's time on one hop to one device. */
+export interface HopSpan {
+  readonly lane: 'dram→gpu' | 'gather';
+  readonly device: Device;
+  readonly bytes: number;
+  readonly started: DeviceEvent;
+  readonly ended: DeviceEvent;
+}
 
-/** Queues a layer's way from `from` to one target per device. Nothing here waits. */
-export function queueTransfer(
-  backend: Pick<Backend, 'devices' | 'collective'>,
-  by: GatherBy,
-  layout: DeviceLayout,
-  from: HostMemory,
-  targets: readonly Target[],
-  tell: TellSpan,
-): Arrival[] {
+export interface LayerTransfer {
+  readonly backend: Pick<Backend, 'devices' | 'collective'>;
+  readonly by: GatherBy;
+  readonly layout: DeviceLayout;
+  readonly from: HostMemory;
+  /** Per device. */
+  readonly targets: readonly Target[];
+  /** Is told of every span of both hops. */
+  readonly tell: (span: HopSpan) => void;
+}
+
+/** Queues a layer's way from DRAM to one target per device. Nothing here waits. */
+export function queueTransfer(transfer: LayerTransfer): Arrival[] {
+  const { backend, by, layout, from, targets, tell } = transfer;
   const { devices } = backend;
   const whole = { startBytes: 0, endBytes: layout.sizeBytes };
   const shards = by === 'none' ? devices.map(() => whole) : cutShards(layout.sizeBytes, devices.length);
@@ -49,34 +54,30 @@ export function queueTransfer(
     }
     const ended = device.fetch.record();
     const bytes = pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0);
-    tell('dram→gpu', device, bytes, started, ended);
+    tell({ lane: 'dram→gpu', device, bytes, started, ended });
     return ended;
   });
-  const gathered = gather(backend, by, targets, shards, fetched, tell);
+  const gathered = gather(transfer, shards, fetched);
   return fetched.map((event, g) => ({ fetched: event, gathered: present(gathered[g], 'event') }));
 }
 
 function gather(
-  backend: Pick<Backend, 'devices' | 'collective'>,
-  by: GatherBy,
-  targets: readonly Target[],
+  transfer: LayerTransfer,
   shards: readonly Shard[],
   fetched: readonly DeviceEvent[],
-  tell: TellSpan,
 ): readonly DeviceEvent[] {
+  const { by, backend } = transfer;
   if (by === 'none' || backend.devices.length === 1) return fetched;
   return by === 'peer'
-    ? gatherFromPeers(backend.devices, targets, shards, fetched, tell)
-    : gatherTogether(backend, targets, shards, fetched, tell);
+    ? gatherFromPeers(transfer, shards, fetched)
+    : gatherTogether(transfer, shards, fetched);
 }
 
 /** Each device copies the others' shards as soon as each is there. */
 function gatherFromPeers(
-  devices: readonly Device[],
-  targets: readonly Target[],
+  { backend: { devices }, targets, tell }: LayerTransfer,
   shards: readonly Shard[],
   fetched: readonly DeviceEvent[],
-  tell: TellSpan,
 ): DeviceEvent[] {
   return devices.map((device, g) => {
     const mine = present(targets[g], 'target');
@@ -94,18 +95,16 @@ function gatherFromPeers(
       bytes += sizeBytes;
     });
     const ended = device.gather.record();
-    tell('gather', device, bytes, started ?? ended, ended);
+    tell({ lane: 'gather', device, bytes, started: started ?? ended, ended });
     return ended;
   });
 }
 
 /** All devices begin when all shards are there: each one's part writes into the buffers of the others. */
 function gatherTogether(
-  { devices, collective }: Pick<Backend, 'devices' | 'collective'>,
-  targets: readonly Target[],
+  { backend: { devices, collective }, targets, tell }: LayerTransfer,
   shards: readonly Shard[],
   fetched: readonly DeviceEvent[],
-  tell: TellSpan,
 ): DeviceEvent[] {
   // A shard was fetched after its buffer's former readers were done, so these waits are for them as well.
   for (const device of devices) for (const event of fetched) device.gather.wait(event);
@@ -121,7 +120,7 @@ function gatherTogether(
       (sum, { startBytes, endBytes }, peer) => sum + (peer === g ? 0 : endBytes - startBytes),
       0,
     );
-    tell('gather', device, bytes, present(started[g], 'event'), ended);
+    tell({ lane: 'gather', device, bytes, started: present(started[g], 'event'), ended });
     return ended;
   });
 }

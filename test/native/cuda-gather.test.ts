@@ -94,7 +94,7 @@ async function gathersEveryByte(by: GatherBy): Promise<void> {
           copies: [{ hostOffset: 0, deviceOffset: 0, sizeBytes }],
         };
         const targets = buffers.map((buffer) => ({ buffer, after: [] }));
-        const arrivals = queueTransfer(backend, by, layout, from, targets, () => undefined);
+        const arrivals = queueTransfer({ backend, by, layout, from, targets, tell: () => undefined });
         await download(backend, buffers, results, sizeBytes, arrivals);
         for (const result of results) {
           const equal = Buffer.compare(result.bytes.subarray(0, sizeBytes), from.bytes) === 0;

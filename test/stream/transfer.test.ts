@@ -59,9 +59,14 @@ describe('a layer of any size', () => {
           after: [],
         }));
         const lanes: string[] = [];
-        const arrivals = queueTransfer(backend, by, layout, from, targets, (lane, device, bytes) =>
-          lanes.push(`${lane} ${device.name} ${bytes}`),
-        );
+        const arrivals = queueTransfer({
+          backend,
+          by,
+          layout,
+          from,
+          targets,
+          tell: ({ lane, device, bytes }) => lanes.push(`${lane} ${device.name} ${bytes}`),
+        });
         const events = arrivals.flatMap(({ fetched, gathered }) => [fetched, gathered]);
         await backend.until(Promise.all(events.map((event) => event.reached())), 'the layer');
         for (const { buffer } of targets) {

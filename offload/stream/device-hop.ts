@@ -1,0 +1,127 @@
+// dram→gpu and the gather after it: a layer gets to rest on the devices, passes through their buffers, or stays in DRAM.
+
+import { present } from '../errors.js';
+import type { Transfer } from '../plan/transfer.js';
+import type { Backend } from '../port/backend.js';
+import type { Memory } from '../port/ops.js';
+import type { Trace } from '../trace.js';
+import type { Buffers, DeviceResident } from './buffers.js';
+import type { Lease } from './pool.js';
+import type { Returns } from './returns.js';
+import type { HostLayer, StagedLayer } from './staged-layer.js';
+import { type Arrival, queueTransfer, type Target } from './transfer.js';
+
+export interface DeviceHopOptions {
+  readonly backend: Backend;
+  readonly transfer: Transfer;
+  readonly buffers: Buffers;
+  readonly trace: Trace;
+  /** Where host buffers go once every device has read its part. */
+  readonly returns: Returns;
+}
+
+export class DeviceHop {
+  readonly #backend: Backend;
+  readonly #transfer: Transfer;
+  readonly #buffers: Buffers;
+  readonly #trace: Trace;
+  readonly #returns: Returns;
+
+  constructor({ backend, transfer, buffers, trace, returns }: DeviceHopOptions) {
+    this.#backend = backend;
+    this.#transfer = transfer;
+    this.#buffers = buffers;
+    this.#trace = trace;
+    this.#returns = returns;
+  }
+
+  /** Buffers of the devices may have to be waited for. */
+  stage(item: HostLayer, hostReadyMs: number): StagedLayer | Promise<StagedLayer> {
+    const resident = this.#buffers.onDevices.get(item.step.layerIndex);
+    if (resident) return this.#atRest(item, hostReadyMs, resident);
+    const inPlace = this.#backend.devices.every((device) => device.computesInPlace);
+    return inPlace ? this.#inPlace(item, hostReadyMs) : this.#pass(item, hostReadyMs);
+  }
+
+  #inPlace(item: HostLayer, hostReadyMs: number): StagedLayer {
+    const memory = present(item.memory, 'memory');
+    const copy = { memory, placements: item.layout.host.placements, ready: [] };
+    return {
+      step: item.step,
+      hostReadyMs,
+      perDevice: this.#backend.devices.map(() => copy),
+      release: (done) => this.#returns.when(done, item.lease),
+    };
+  }
+
+  /** A layer that rests on the devices is copied there once and never written again, so nobody waits for its readers. */
+  #atRest(item: HostLayer, hostReadyMs: number, resident: DeviceResident): StagedLayer {
+    resident.ready ??= this.#queue(
+      item,
+      resident.memories.map((buffer) => ({ buffer, after: [] })),
+    ).map(({ fetched, gathered }) => [fetched, gathered]);
+    const ready = resident.ready;
+    return {
+      step: item.step,
+      hostReadyMs,
+      perDevice: resident.memories.map((memory, g) => ({
+        memory,
+        placements: item.layout.device.placements,
+        ready: present(ready[g], 'events'),
+      })),
+      release: () => undefined,
+    };
+  }
+
+  /** Through a buffer of each device. */
+  async #pass(item: HostLayer, hostReadyMs: number): Promise<StagedLayer> {
+    const leases: Lease<Memory>[] = [];
+    try {
+      for (const pool of this.#buffers.device) leases.push(await pool.acquire());
+    } catch (error) {
+      for (const lease of leases) lease.release(lease.after);
+      throw error;
+    }
+    const arrivals = this.#queue(item, leases);
+    const events = arrivals.map(({ fetched, gathered }) => [fetched, gathered]);
+    // Peers read from a buffer while they gather, so their gathers must end as well; of whole layers every device has
+    // one to itself.
+    const whole = this.#transfer.kind === 'whole';
+    return {
+      step: item.step,
+      hostReadyMs,
+      perDevice: arrivals.map(({ fetched, gathered }, g) => ({
+        memory: present(leases[g], 'lease').buffer,
+        placements: item.layout.device.placements,
+        ready: [fetched, gathered],
+      })),
+      release: (done) => {
+        for (const [g, lease] of leases.entries()) {
+          lease.release(
+            whole ? [...done.slice(g, g + 1), ...(events[g] ?? [])] : [...done, ...events.flat()],
+          );
+        }
+      },
+    };
+  }
+
+  /** Queues all of the layer's way, and sees to it that the host buffer goes back once every device has read its part. */
+  #queue(item: HostLayer, targets: readonly Target[]): Arrival[] {
+    const from = present(item.memory, 'the layer in DRAM');
+    const { name } = item.layout.layer;
+    const arrivals = queueTransfer({
+      backend: this.#backend,
+      by: this.#transfer.by,
+      layout: item.layout.device,
+      from,
+      targets,
+      tell: ({ lane, device, bytes, started, ended }) =>
+        this.#trace.addWhenReached({ lane, owner: device.name, name, bytes }, started, ended),
+    });
+    this.#returns.when(
+      arrivals.map(({ fetched }) => fetched),
+      item.lease,
+    );
+    return arrivals;
+  }
+}
