@@ -5,6 +5,9 @@ export { CudaBackend, type CudaBackendOptions, cudaStatus, warmCuda } from './ba
 export { startableThreads, usableProcessors } from './backends/processors.js';
 export { chromeJson } from './chrome-trace.js';
 export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
+export type { BenchSizes } from './measure/bench-sizes.js';
+export { measureCompute, type WeightType } from './measure/compute.js';
+export { type DriveMeasurement, measureDrive } from './measure/drive.js';
 export {
   type ComputeLimits,
   detectHardware,
@@ -12,13 +15,6 @@ export {
   measureComputeLimits,
 } from './measure/hardware.js';
 export { type LinkMeasurement, measureLinks } from './measure/link.js';
-export {
-  type BenchSizes,
-  type DriveMeasurement,
-  measureCompute,
-  measureDrive,
-  type WeightType,
-} from './measure/measure.js';
 export { checkInstructions, type IoProbe, instructionSets, probeDirect, probeIo } from './measure/probe.js';
 export {
   decideTransfer,

@@ -4,6 +4,7 @@ import { present } from '../errors.js';
 import type { Backend, Device, DeviceEvent } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import { MiB } from '../units.js';
+import { median } from './median.js';
 
 export interface LinkMeasurement {
   /** Host to device, of one link while all are busy. */
@@ -51,5 +52,5 @@ async function rateOf(
     // The first copy touches the pages.
     if (run > 0) rates.push(sizeBytes / (slowest / 1e3));
   }
-  return present([...rates].sort((a, b) => a - b)[Math.floor(rates.length / 2)], 'a rate');
+  return median(rates);
 }

@@ -68,7 +68,7 @@ export async function measureMachine(options: MeasureMachineOptions): Promise<Ha
       dramBytes: dramAvailableBytes,
       drive: drive ? { bytesPerSecond: drive.bytesPerSecond, latencyMs: drive.latencyMs } : null,
       devices: kind === 'cuda' ? await describeGpus(backend, gpus) : IN_PLACE,
-      compute: await measureCompute(backend, device, weightTypes, cpu.threads),
+      compute: await measureCompute({ backend, device, weightTypes, threads: cpu.threads }),
     };
   } finally {
     await backend.close();

@@ -1,8 +1,8 @@
 // What the doctor says of machines that lack something, and what it advises.
 
 import { describe, expect, it } from 'vitest';
+import { cpuBenchSizes } from '../../offload/measure/bench-sizes.js';
 import { lastCacheBytes, tightestGroup } from '../../offload/measure/hardware.js';
-import { cpuBenchSizes } from '../../offload/measure/measure.js';
 import { checkInstructions } from '../../offload/measure/probe.js';
 import {
   checkCuda,

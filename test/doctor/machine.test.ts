@@ -46,7 +46,13 @@ test.each(['in place', 'with memory of its own'])(
     const backend = new CpuBackend(kind === 'in place' ? {} : { virtualDevices: 1 });
     try {
       const device = present(backend.devices[0], 'device');
-      const compute = await measureCompute(backend, device, ['bf16', 'f32'], 1, SMALL);
+      const compute = await measureCompute({
+        backend,
+        device,
+        weightTypes: ['bf16', 'f32'],
+        threads: 1,
+        sizes: SMALL,
+      });
       expect(compute.products.map(({ weightType }) => weightType)).toEqual(['bf16', 'f32']);
       for (const { points } of compute.products) {
         // Results of 8192 tokens do not fit into the scratch.
