@@ -47,18 +47,16 @@ export interface DeviceStateOptions {
   readonly device: Device;
   readonly model: ModelSpec;
   readonly plan: Plan;
-  /** Longest sequence, as the plan was made for. */
-  readonly contextTokens: number;
   /** The weights that stay on the device. */
   readonly fixed: { readonly layout: LayerLayout; readonly host: HostMemory };
   readonly trace: Trace;
 }
 
 export function makeDeviceState(options: DeviceStateOptions): DeviceState {
-  const { backend, device, model, plan, contextTokens, fixed } = options;
+  const { backend, device, model, plan, fixed } = options;
   const floats = (rows: number, columns: number) =>
     tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
-  const pages = pagesFor(contextTokens, plan.pageTokens);
+  const pages = pagesFor(plan.contextTokens, plan.pageTokens);
   const { headRows, ...sizes } = passSizes(plan, model.tables.length, pages);
   const controlHost = backend.allocateHost(sizes.controlWords * DTYPE_BYTES.i32, 'control');
   const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);

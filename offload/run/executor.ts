@@ -25,8 +25,6 @@ export interface ExecutorOptions {
   /** The files of the weights, in the order of the model's extents. */
   readonly paths: readonly string[];
   readonly trace: Trace;
-  /** Longest sequence, as the plan was made for. */
-  readonly contextTokens: number;
   /** Layers that were read ahead, by layer index: some of those that rest in DRAM by the plan. */
   readonly loaded?: ReadonlyMap<number, LoadedLayer> | undefined;
 }
@@ -44,7 +42,7 @@ export class Executor {
   #running: Promise<unknown> | undefined;
 
   private constructor(options: ExecutorOptions, source: WeightSource, fixedHost: HostMemory) {
-    const { model, plan, backend, trace, contextTokens, loaded = new Map() } = options;
+    const { model, plan, backend, trace, loaded = new Map() } = options;
     this.#model = model;
     this.#plan = plan;
     this.#backend = backend;
@@ -61,7 +59,7 @@ export class Executor {
     this.#rowCaches = rowCaches;
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     this.#devices = backend.devices.map((device) => {
-      const state = makeDeviceState({ backend, device, model, plan, contextTokens, fixed, trace });
+      const state = makeDeviceState({ backend, device, model, plan, fixed, trace });
       return new DevicePass({ model, plan, state, rowCaches, trace });
     });
   }

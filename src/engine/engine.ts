@@ -127,7 +127,6 @@ export class Engine {
         backend,
         paths,
         trace,
-        contextTokens: options.workload.contextTokens,
         loaded,
       });
       backend.checkFiles(expectedFiles(checkpoint, options));

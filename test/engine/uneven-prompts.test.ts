@@ -197,14 +197,12 @@ describe('a device that fails in the middle', () => {
       const plan = await withEngine(setting, async (engine) => engine.plan);
       const backend = new CpuBackend({ virtualDevices: 3, threads: 1 });
       const { files } = checkpoint;
-      const context = LONGEST_PROMPT + MOST_NEW_TOKENS;
       const executor = await Executor.create({
         model,
         plan,
         backend: failingDevice(backend, device, 2000),
         paths: files,
         trace: new Trace(false),
-        contextTokens: context,
       });
       const path = join(tempFolder(), 'results.jsonl');
       const file = new JsonLinesFile(path, '--output');

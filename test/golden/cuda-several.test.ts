@@ -58,7 +58,6 @@ describe.skipIf(!HAS_TWO_GPUS)('the second of two GPUs fails in the middle', () 
       backend: failingDevice(backend, 1, 2000),
       paths: opened.checkpoint.files,
       trace: new Trace(false),
-      contextTokens: workload.contextTokens,
     });
     const requests = Array.from({ length: 400 }, (_, index) => ({
       index,

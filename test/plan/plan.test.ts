@@ -130,9 +130,8 @@ describe('what a plan states', () => {
       const dramBudgetBytes = smallestBudget(model, workload, options) + random.between(0, 30_000);
       const plan = makePlan(model, workload, { ...options, dramBudgetBytes });
       const backend = new SimulatedBackend({ seed, deviceCount, computesInPlace, files });
-      const { contextTokens } = workload;
       await backend.until(
-        Executor.create({ model, plan, backend, paths, trace: new Trace(false), contextTokens }),
+        Executor.create({ model, plan, backend, paths, trace: new Trace(false) }),
         'creation',
       );
       expect(backend.allocated.hostBytes, `seed ${seed}`).toBe(dramBytes(plan));

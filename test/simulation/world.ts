@@ -75,14 +75,13 @@ export class World {
 
   async create(): Promise<void> {
     const { toy, plan } = this.scenario;
-    const { model, paths, contextTokens } = toy;
+    const { model, paths } = toy;
     const created = Executor.create({
       model,
       plan,
       backend: this.#seen,
       paths,
       trace: this.trace,
-      contextTokens,
     });
     this.#executor = await this.backend.until(created, 'Executor.create');
   }
