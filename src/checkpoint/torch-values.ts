@@ -52,13 +52,19 @@ export class Stored {
 
 export class PickledTensor {
   readonly description = 'a tensor';
-  constructor(
-    readonly storage: Stored,
-    readonly dtype: string,
-    readonly offsetElements: number,
-    readonly shape: readonly number[],
-    readonly strides: readonly number[],
-  ) {}
+  readonly storage: Stored;
+  readonly dtype: string;
+  readonly offsetElements: number;
+  readonly shape: readonly number[];
+  readonly strides: readonly number[];
+
+  constructor(view: Omit<PickledTensor, 'description'>) {
+    this.storage = view.storage;
+    this.dtype = view.dtype;
+    this.offsetElements = view.offsetElements;
+    this.shape = view.shape;
+    this.strides = view.strides;
+  }
 }
 
 /** Something that Python would import. Here it is a name and nothing else. */
@@ -148,7 +154,7 @@ function rebuild(args: readonly Value[], type: Value | undefined): PickledTensor
   const steps = strides.items.filter(isCount);
   const whole = sizes.length === shape.items.length && steps.length === strides.items.length;
   if (dtype === undefined || !whole || sizes.length !== steps.length) return undefined;
-  return new PickledTensor(storage, dtype, offset, sizes, steps);
+  return new PickledTensor({ storage, dtype, offsetElements: offset, shape: sizes, strides: steps });
 }
 
 function isCount(value: Value | undefined): value is number {

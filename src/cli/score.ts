@@ -40,10 +40,7 @@ export async function runScore(options: ScoreCommandOptions, context: CommandCon
   const windowTokens = windowOf(options, source);
   const workload = workloadOf(ids.length, windowTokens, source, options);
   const { session, result, seconds, drive } = await withSession(
-    source,
-    options,
-    workload,
-    context,
+    { source, options, workload, context },
     async (session) => {
       const startMs = performance.now();
       const result = await scoreAll(session, ids, windowTokens, context);

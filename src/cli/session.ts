@@ -44,12 +44,16 @@ export function engineOptions(source: Source, options: SharedOptions, workload: 
   };
 }
 
+export interface SessionWork {
+  readonly source: Source;
+  readonly options: SharedOptions;
+  readonly workload: Workload;
+  readonly context: CommandContext;
+}
+
 /** Runs `work` with an engine and closes it in any case. */
 export async function withSession<T>(
-  source: Source,
-  options: SharedOptions,
-  workload: Workload,
-  context: CommandContext,
+  { source, options, workload, context }: SessionWork,
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
   const { log, interrupt, progress } = context;

@@ -78,7 +78,7 @@ export async function writeLocked(options: DummyCheckpointOptions): Promise<Dumm
     await mkdir(partial, { recursive: true });
     const staging = stagingBuffer(STAGING_BYTES);
     for (const [i, shard] of shards.entries()) {
-      await writeShard(join(partial, present(names[i], 'name')), shard, patterns, staging, onBytes);
+      await writeShard(join(partial, present(names[i], 'name')), shard, { patterns, staging, onBytes });
     }
     if (index) await writeJson(join(partial, INDEX_NAME), index);
     await writeJson(join(partial, 'config.json'), config);
@@ -195,12 +195,16 @@ export async function checkRoom(options: DummyParts & { readonly folder: string 
   }
 }
 
+interface ShardWork {
+  readonly patterns: Patterns;
+  readonly staging: Uint8Array;
+  readonly onBytes: (bytes: number) => void;
+}
+
 async function writeShard(
   path: string,
   tensors: readonly DummyTensor[],
-  patterns: Patterns,
-  staging: Uint8Array,
-  onBytes: (bytes: number) => void,
+  { patterns, staging, onBytes }: ShardWork,
 ): Promise<void> {
   const file = await DirectFile.create(path, staging);
   try {

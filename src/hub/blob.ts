@@ -106,13 +106,12 @@ class Partial {
   async fill(): Promise<void> {
     const { client, fileName, metadata } = this.request;
     for (let chance = 1; ; chance++) {
-      await withRetries(
-        fileName,
-        client.retries,
-        client.signal,
-        () => this.#receive(),
-        () => this.#doneBytes,
-      );
+      await withRetries(() => this.#receive(), {
+        what: fileName,
+        policy: client.retries,
+        signal: client.signal,
+        progress: () => this.#doneBytes,
+      });
       const sha256 = this.#hash.digest('hex');
       if (metadata.sha256 === undefined || sha256 === metadata.sha256) return this.#finish();
       await this.#restart();

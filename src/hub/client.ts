@@ -124,7 +124,7 @@ export class HubClient {
   }
 
   #try<T>(what: string, attempt: () => Promise<T>): Promise<T> {
-    return withRetries(what, this.retries, this.signal, attempt);
+    return withRetries(attempt, { what, policy: this.retries, signal: this.signal });
   }
 
   /** Throws for every status that is no success. The hub says more in a header than in the number. */

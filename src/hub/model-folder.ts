@@ -60,7 +60,7 @@ export async function resolveModelFolder(nameOrPath: string, options: ResolveOpt
   if (environment.offline) {
     throw new OperatingError('NOT_FOUND', `${where}: ${remedy}unset HF_HUB_OFFLINE to download it`);
   }
-  return download(nameOrPath, revision, cache, environment, options).catch((error: unknown) => {
+  return download({ id: nameOrPath, revision, cache, environment, options }).catch((error: unknown) => {
     if (!(error instanceof OperatingError) || error.code !== 'NOT_FOUND') throw error;
     throw new OperatingError('NOT_FOUND', `${where}; ${error.message}`, { cause: error });
   });
@@ -97,13 +97,16 @@ async function hasTokenizer(cache: ModelCache, folder: string): Promise<boolean>
   return allAbsent;
 }
 
-function download(
-  id: string,
-  revision: string,
-  cache: ModelCache,
-  { endpoint, token, cacheFolder }: HubEnvironment,
-  options: ResolveOptions,
-): Promise<string> {
+interface Download {
+  readonly id: string;
+  readonly revision: string;
+  readonly cache: ModelCache;
+  readonly environment: HubEnvironment;
+  readonly options: ResolveOptions;
+}
+
+function download({ id, revision, cache, environment, options }: Download): Promise<string> {
+  const { endpoint, token, cacheFolder } = environment;
   options.onDownload?.(cacheFolder);
   const stopper = new AbortController();
   const signals = options.signal ? [options.signal, stopper.signal] : [stopper.signal];

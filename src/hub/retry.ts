@@ -34,16 +34,22 @@ const MAX_RETRY_AFTER_MS = 600_000;
 /** Drops after some progress do not count as failures, yet must not go on for ever either. */
 const MAX_ATTEMPTS = 1000;
 
+export interface Attempts {
+  /** For messages. */
+  readonly what: string;
+  readonly policy: RetryPolicy;
+  readonly signal: AbortSignal;
+  /** Counts what they have brought; default nothing. */
+  readonly progress?: () => number;
+}
+
 /**
  * The result of the first attempt that does not throw Transient. `progress` counts what attempts brought: after
  * progress the pauses begin anew. Errors: DOWNLOAD_FAILED, what the signal was aborted with, and others of `attempt`.
  */
 export async function withRetries<T>(
-  what: string,
-  policy: RetryPolicy,
-  signal: AbortSignal,
   attempt: () => Promise<T>,
-  progress: () => number = () => 0,
+  { what, policy, signal, progress = () => 0 }: Attempts,
 ): Promise<T> {
   let failures = 0;
   let best = progress();

@@ -76,15 +76,13 @@ export function separateAttention(
     k.rmsNorm(q, w('self_attn.q_norm.weight'), headNormEps, 0, q);
     k.rmsNorm(key, w('self_attn.k_norm.weight'), headNormEps, 0, key);
   }
-  return rotateAndAttend(k, q, key, value, attention, blockIndex);
+  return rotateAndAttend(k, [q, key, value], attention, blockIndex);
 }
 
 /** Rotates q [T, nHeads, D] and key [T, nKv, D], then attends: [T, nHeads · D]. */
 export function rotateAndAttend(
   k: Kernels,
-  q: Tensor,
-  key: Tensor,
-  value: Tensor,
+  [q, key, value]: readonly [Tensor, Tensor, Tensor],
   attention: RotaryAttention,
   blockIndex: number,
 ): Tensor {

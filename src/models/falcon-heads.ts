@@ -27,7 +27,7 @@ export function splitFused(
   normed: Tensor,
   { layout, nHeads, nKv, D }: FusedHeads,
 ): readonly [Tensor, Tensor, Tensor] {
-  if (layout === 'groups') return splitGroups(k, w, normed, nHeads / nKv, nKv, D);
+  if (layout === 'groups') return splitGroups(k, w, normed, { G: nHeads / nKv, nKv, D });
   const qkv = project(k, w, normed, 'self_attention.query_key_value'); // [T, (nHeads + 2 nKv) · D]
   if (layout === 'heads') {
     const part = (index: number) => heads(qkv, nHeads, D, index * D, 3 * D);
@@ -44,9 +44,7 @@ function splitGroups(
   k: Kernels,
   w: Weights,
   normed: Tensor,
-  G: number,
-  nKv: number,
-  D: number,
+  { G, nKv, D }: { readonly G: number; readonly nKv: number; readonly D: number },
 ): readonly [Tensor, Tensor, Tensor] {
   const tokens = dimension(normed, 0);
   const weight = w('self_attention.query_key_value.weight'); // [nKv · (G + 2) · D, H]

@@ -154,7 +154,7 @@ function forward(dimensions: Dimensions): LayerForward {
       const attended =
         rope === undefined
           ? k.attention(q, key, value, { scale, alibiSlopes: k.constant('alibi'), alibiRounded: true })
-          : rotateAndAttend(k, q, key, value, { ...fused, scale, rope, windowTokens: () => 0 }, blockIndex); // [T, H]
+          : rotateAndAttend(k, [q, key, value], { ...fused, scale, rope, windowTokens: () => 0 }, blockIndex); // [T, H]
       project(k, w, attended, 'self_attention.dense', x);
 
       const after = mlpNorm && !parallel ? norm(mlpNorm) : beside; // [T, H]

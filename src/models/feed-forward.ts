@@ -76,9 +76,7 @@ export function sparseFeedForward(mixture: Mixture): FeedForward {
       const matrix = (
         key: string,
         shape: readonly number[],
-        fused: string,
-        firstElement: number,
-        rows: number,
+        { fused, firstElement, rows }: { fused: string; firstElement: number; rows: number },
       ) => ({
         key,
         name: `${path}${key}`,
@@ -87,12 +85,13 @@ export function sparseFeedForward(mixture: Mixture): FeedForward {
           { name: `${path}mlp.experts.${fused}`, shape: [expertCount, rows, shape[1] ?? 0], firstElement },
         ],
       });
+      const gateUp = 'gate_up_proj';
       return [
         { key: router, name: `${path}${router}`, shape: [expertCount, H], elsewhere: [fusedRouter] },
         ...experts.flatMap((e) => [
-          matrix(mixture.gate(e), [I, H], 'gate_up_proj', 2 * e * I * H, 2 * I),
-          matrix(mixture.up(e), [I, H], 'gate_up_proj', (2 * e + 1) * I * H, 2 * I),
-          matrix(mixture.down(e), [H, I], 'down_proj', e * H * I, H),
+          matrix(mixture.gate(e), [I, H], { fused: gateUp, firstElement: 2 * e * I * H, rows: 2 * I }),
+          matrix(mixture.up(e), [I, H], { fused: gateUp, firstElement: (2 * e + 1) * I * H, rows: 2 * I }),
+          matrix(mixture.down(e), [H, I], { fused: 'down_proj', firstElement: e * H * I, rows: H }),
         ]),
       ];
     },

@@ -98,7 +98,7 @@ function forward({ attention, parallel, eps, activation }: Dimensions): LayerFor
       const beside = parallel ? normAfter() : undefined;
       const qkv = project(k, w, normed, 'attention.query_key_value'); // [T, nHeads · (q, k, v) · D]
       const part = (index: number) => heads(qkv, nHeads, D, index * D, 3 * D); // [T, nHeads, D]
-      const attended = rotateAndAttend(k, part(0), part(1), part(2), attention, blockIndex); // [T, H]
+      const attended = rotateAndAttend(k, [part(0), part(1), part(2)], attention, blockIndex); // [T, H]
       project(k, w, attended, 'attention.dense', x);
 
       const inner = k.linear(beside ?? normAfter(), w('mlp.dense_h_to_4h.weight'), {

@@ -88,7 +88,7 @@ function forward({ I, attention, eps, activation }: Dimensions): LayerForward {
       const q = heads(qkv, nHeads, D); // [T, nHeads, D]
       const key = heads(qkv, nKv, D, nHeads * D); // [T, nKv, D]
       const value = heads(qkv, nKv, D, (nHeads + nKv) * D); // [T, nKv, D]
-      const attended = rotateAndAttend(k, q, key, value, attention, blockIndex); // [T, nHeads · D]
+      const attended = rotateAndAttend(k, [q, key, value], attention, blockIndex); // [T, nHeads · D]
       k.linear(attended, w('self_attn.o_proj.weight'), { addTo: x });
 
       const after = k.rmsNorm(x, w('post_attention_layernorm.weight'), eps); // [T, H]

@@ -45,8 +45,8 @@ export async function copyFile(source: SourceState, target: string, work: Work):
     const to = await openTarget(partial);
     try {
       const hash = createHash('sha256');
-      const equalBytes = await hashEqualPrefix(from, to, source, partial, hash, work);
-      await copyRest(from, to, source, equalBytes, hash, work);
+      const copying = { from, to, source, partial, hash, work };
+      await copyRest(copying, await hashEqualPrefix(copying));
       // What was hashed must be what the manifest will name.
       if (!sameState(source, await sourceState(source.path)))
         throw changed(source, 'changed while it was copied');
@@ -65,18 +65,21 @@ export async function copyFile(source: SourceState, target: string, work: Work):
 
 type Hash = ReturnType<typeof createHash>;
 
+interface Copying {
+  readonly from: FileHandle;
+  readonly to: FileHandle;
+  readonly source: SourceState;
+  /** The name of `to`, for messages. */
+  readonly partial: string;
+  readonly hash: Hash;
+  readonly work: Work;
+}
+
 /**
  * How much of an earlier attempt can stay: whole chunks that equal the source's, each hashed. A killed copy may have
  * left anything behind, and the source may be another one now, so nothing is taken on trust.
  */
-async function hashEqualPrefix(
-  from: FileHandle,
-  to: FileHandle,
-  source: SourceState,
-  partial: string,
-  hash: Hash,
-  work: Work,
-): Promise<number> {
+async function hashEqualPrefix({ from, to, source, partial, hash, work }: Copying): Promise<number> {
   const { size } = await to.stat();
   if (size < CHUNK_BYTES && size !== source.sizeBytes) return 0;
   const there = Buffer.allocUnsafeSlow(CHUNK_BYTES);
@@ -93,14 +96,7 @@ async function hashEqualPrefix(
   return equalBytes;
 }
 
-async function copyRest(
-  from: FileHandle,
-  to: FileHandle,
-  source: SourceState,
-  start: number,
-  hash: Hash,
-  work: Work,
-): Promise<void> {
+async function copyRest({ from, to, source, hash, work }: Copying, start: number): Promise<void> {
   await to.truncate(start);
   let unsyncedBytes = 0;
   for await (const { bytes, offset } of chunksOf(from, source, start, work.signal)) {

@@ -45,7 +45,7 @@ export async function bringUpToDate(
   const missing = jobs.filter((job) => !finished.has(basename(job.target)));
   if (missing.length > 0) {
     await checkSpace(folder, missing);
-    await copyMissing(folder, missing, finished, totalBytes(jobs), options);
+    await copyMissing(folder, { missing, finished, bytesTotal: totalBytes(jobs) }, options);
   }
   await writeManifest(folder, finished.values());
   return missing.length > 0;
@@ -127,11 +127,16 @@ async function checkSpace(folder: string, missing: readonly Job[]): Promise<void
   );
 }
 
+/** What is still to be copied, beside the copies that are right. */
+interface Remaining {
+  readonly missing: readonly Job[];
+  readonly finished: Map<string, StagedFile>;
+  readonly bytesTotal: number;
+}
+
 async function copyMissing(
   folder: string,
-  missing: readonly Job[],
-  finished: Map<string, StagedFile>,
-  bytesTotal: number,
+  { missing, finished, bytesTotal }: Remaining,
   { onProgress, signal, log }: StageOptions,
 ): Promise<void> {
   let bytesDone = bytesTotal - totalBytes(missing);

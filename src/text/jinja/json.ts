@@ -63,7 +63,7 @@ function dump(value: Value, style: Style, lineStart: string): string {
   if (typeof value === 'number') return numberText(value);
   if (value instanceof List || value instanceof Tuple) {
     const parts = (start: string) => value.items.map((item) => dump(item, style, start));
-    return enclose('[', ']', value.items.length, parts, style, lineStart);
+    return enclose('[]', { count: value.items.length, parts }, style, lineStart);
   }
   if (value instanceof Dict) {
     const entries = value.entries();
@@ -72,20 +72,25 @@ function dump(value: Value, style: Style, lineStart: string): string {
       entries.map(
         ([key, item]) => `${quote(keyText(key), style)}${style.afterKey}${dump(item, style, start)}`,
       );
-    return enclose('{', '}', entries.length, parts, style, lineStart);
+    return enclose('{}', { count: entries.length, parts }, style, lineStart);
   }
   throw new TemplateRuntimeError(`Object of type ${typeName(value)} is not JSON serializable`);
 }
 
+interface Parts {
+  readonly count: number;
+  /** @param lineStart a line break, and the indent of the part */
+  readonly parts: (lineStart: string) => readonly string[];
+}
+
 function enclose(
-  open: string,
-  close: string,
-  count: number,
-  parts: (lineStart: string) => readonly string[],
+  brackets: '[]' | '{}',
+  { count, parts }: Parts,
   { indent, between }: Style,
   lineStart: string,
 ): string {
-  if (count === 0) return open + close;
+  const [open, close] = brackets;
+  if (count === 0) return brackets;
   if (indent === undefined) return open + parts(lineStart).join(between) + close;
   const inner = lineStart + indent;
   return open + inner + parts(inner).join(between + inner) + lineStart + close;
