@@ -6,10 +6,29 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { ERROR_CODES } from '../offload/errors.js';
 import { INTERNAL_STATUS } from '../src/cli/failure.js';
+import { againstOrder, circles } from './helpers/import-order.js';
+import { longParameterLists } from './helpers/parameters.js';
 import { commentsOfNothing, filesBelow, namesOfNothing, offTheMap } from './helpers/source-map.js';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const MAX_LINES = 400;
+const MOST_PARAMETERS = 4;
+/** May only become fewer. Where it costs an object per operation, or somebody else's interface has the order. */
+const LONG_LISTS = [
+  // Words of a forward: the kernels and the weights come first, what is computed in place last.
+  'src/models/decoder-parts.ts: project',
+  'src/models/decoder-parts.ts: separateAttention',
+  'src/models/opt.ts: norm',
+  // As String.replace calls it.
+  'src/text/jinja/lexer.ts: arrow',
+  // From where to where, and how much: once per piece of a layer.
+  'offload/backends/native-stream.ts: copy',
+  'offload/backends/op-encoding.ts: encodeCopy',
+  'offload/model/kernels.ts: layerNorm',
+  'offload/model/kernels.ts: rmsNorm',
+  'offload/port/backend.ts: copy',
+  'offload/port/tensor.ts: heads',
+];
 
 interface Source {
   /** Relative to the project's root. */
@@ -57,20 +76,12 @@ function matches(sources: readonly Source[], pattern: RegExp, text: (source: Sou
   );
 }
 
-interface Import {
-  readonly specifier: string;
-  /** Leaves no trace at run time. */
-  readonly typeOnly: boolean;
-}
-
-function importsOf(source: Source): Import[] {
+/** Specifiers, types' as well. */
+function importsOf(source: Source): string[] {
   const statements = source.text.matchAll(
-    /^(?:import|export)\s+(type\s)?(?:[^'";]*?\sfrom\s+)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/gm,
+    /^(?:import|export)\s+(?:type\s)?(?:[^'";]*?\sfrom\s+)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/gm,
   );
-  return [...statements].map((match) => ({
-    specifier: (match[2] ?? match[3]) as string,
-    typeOnly: match[1] !== undefined,
-  }));
+  return [...statements].map((match) => (match[1] ?? match[2]) as string);
 }
 
 /** Where a relative import leads, from the project's root and as a source: `offload/plan/plan.ts`. */
@@ -81,36 +92,20 @@ function target(source: Source, specifier: string): string | undefined {
 
 function wrongImports(sources: readonly Source[], allowed: (target: string) => boolean): string[] {
   return sources.flatMap((source) =>
-    importsOf(source).flatMap(({ specifier }) => {
+    importsOf(source).flatMap((specifier) => {
       const path = target(source, specifier);
       return path === undefined || allowed(path) ? [] : [`${source.path} imports ${path}`];
     }),
   );
 }
 
-/** The first cycle of run-time imports, as a list of files, or an empty list. */
-function findCycle(sources: readonly Source[]): string[] {
-  const byPath = new Map(sources.map((source) => [source.path, source]));
-  const done = new Set<string>();
-  const visit = (path: string, above: readonly string[]): string[] => {
-    if (above.includes(path)) return [...above.slice(above.indexOf(path)), path];
-    const source = byPath.get(path);
-    if (source === undefined || done.has(path)) return [];
-    for (const { specifier, typeOnly } of importsOf(source)) {
-      const next = target(source, specifier);
-      if (next === undefined || typeOnly) continue;
-      const cycle = visit(next, [...above, path]);
-      if (cycle.length > 0) return cycle;
-    }
-    done.add(path);
-    return [];
-  };
-  for (const { path } of sources) {
-    const cycle = visit(path, []);
-    if (cycle.length > 0) return cycle;
-  }
-  return [];
-}
+/** What each source imports of others, types included. */
+const IMPORTS = new Map(
+  [...inFolder('src'), ...inFolder('offload')].map((source) => [
+    source.path,
+    importsOf(source).flatMap((specifier) => target(source, specifier) ?? []),
+  ]),
+);
 
 describe('imports point one way', () => {
   it('offload imports nothing outside itself', () => {
@@ -124,8 +119,43 @@ describe('imports point one way', () => {
     expect(wrongImports(inFolder('src'), allowed)).toEqual([]);
   });
 
-  it('no cycles at run time', () => {
-    expect(findCycle([...inFolder('src'), ...inFolder('offload')])).toEqual([]);
+  it.each(['offload', 'src'])(
+    'a folder of %s imports what its README has above it, by types as well',
+    (top) => {
+      const readme = readFileSync(join(ROOT, top, 'README.md'), 'utf8');
+      expect(againstOrder(top, readme, IMPORTS)).toEqual([]);
+    },
+  );
+
+  it('and what stands below is found, as is a file on no row', () => {
+    const readme = '| folder | |\n|---|---|\n| `a.ts`, `low/` | |\n| `high/one.ts` | |\n';
+    const imports = new Map([
+      ['x/low/b.ts', ['x/a.ts', 'x/high/one.ts', 'y/z.ts']],
+      ['x/high/two.ts', ['x/low/b.ts', 'x/high/one.ts']],
+      ['x/c.ts', []],
+    ]);
+    expect(againstOrder('x', readme, imports)).toEqual([
+      'x/low/b.ts imports x/high/one.ts, which stands below it',
+      'x/c.ts is in no row of x/README.md',
+    ]);
+  });
+
+  it('no circles, not even of types', () => {
+    expect(circles(IMPORTS)).toEqual([]);
+  });
+
+  it('and circles are found, however long', () => {
+    const imports = {
+      a: ['b', 'c'],
+      b: ['d'],
+      c: ['d'],
+      d: ['b', 'e'],
+      e: ['f'],
+      f: ['e'],
+      g: ['a'],
+      h: ['h'],
+    };
+    expect(circles(new Map(Object.entries(imports)))).toEqual([['e', 'f'], ['b', 'd'], ['h']]);
   });
 
   it('the addon is found by offload/port/addon-path.ts, and loaded by offload/port/native.ts alone', () => {
@@ -189,6 +219,31 @@ describe('TypeScript', () => {
     expect(matches(TYPESCRIPT, /\benum\s+\w+\s*\{/, (source) => source.code)).toEqual([]);
     const defaults = /^export\s+default\b|\bexport\s*\{[^}]*\bas\s+default\b/;
     expect(matches(TYPESCRIPT, defaults, (source) => source.code)).toEqual([]);
+  });
+
+  it('takes at most four things by their place', () => {
+    const long = [...inFolder('src'), ...inFolder('offload')].flatMap(({ path, code }) =>
+      longParameterLists(code, MOST_PARAMETERS).map(({ name }) => `${path}: ${name}`),
+    );
+    expect(long).toEqual(LONG_LISTS);
+  });
+
+  it('and whatever takes more is found', () => {
+    const five = 'a: Map<string, number>, { b, c }: B, d = [1, 2], e?: () => void, ...f: string[]';
+    const declarations = {
+      one: `\nexport async function one(\n  ${five},\n): Promise<void> {}`,
+      constructor: `\n  private constructor(${five}) {}`,
+      two: `\n  static async two<T>(${five}): Promise<T> {}`,
+      '#three': `\n  #three(${five}) {}`,
+      four: `\n  four(${five}): void;`,
+      five: `\ntype five = (${five}) => void;`,
+      six: `\nconst six = async (${five}): Promise<number> => 1;`,
+      function: `\ncall(function (${five}) {});`,
+    };
+    for (const [name, code] of Object.entries(declarations))
+      expect(longParameterLists(code, MOST_PARAMETERS)).toEqual([{ name, count: 5 }]);
+    const calls = '\n  one(1, 2, 3, 4, 5);\n  if (two(a, b, c, d, e)) {}\n  return x ? f(1, 2, 3, 4, 5) : g;';
+    expect(longParameterLists(`${calls}\nfunction few(a: A<B, C>, b, c, d) {}`, MOST_PARAMETERS)).toEqual([]);
   });
 
   it('silences no checker', () => {

@@ -29,7 +29,7 @@ export async function runChat(asked: ChatOptions, context: CommandContext): Prom
   const [tokenizer, template] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
   const options = withModelSampling(source.opened, asked, context);
   const workload = workloadFor(source, options, context);
-  await withSession(source, options, workload, context, async ({ engine }) => {
+  await withSession({ source, options, workload, context }, async ({ engine }) => {
     const { sampling, stopStrings, maxNewTokens } = options;
     const answerer = new EngineAnswerer({
       engine,

@@ -299,9 +299,9 @@ export class DeviceBatch {
 
 function noteSuspects(work: readonly Work<Sequence>[], places: NonNullable<PassResult['places']>): void {
   const next = { token: 0, output: 0 };
-  for (const { sequence, slice, outputs } of work) {
-    sequence.suspect?.note(places, next, slice.tokens.length, outputs.length, slice.startPosition);
-    next.token += slice.tokens.length;
-    next.output += outputs.length;
+  for (const item of work) {
+    item.sequence.suspect?.note(places, next, item);
+    next.token += item.slice.tokens.length;
+    next.output += item.outputs.length;
   }
 }

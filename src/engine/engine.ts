@@ -95,9 +95,9 @@ export class Engine {
   readonly trace: Trace;
   #scheduler: Scheduler | undefined;
 
-  private constructor(model: ModelSpec, plan: Plan, backend: Backend, executor: Executor, trace: Trace) {
-    this.model = model;
-    this.plan = plan;
+  private constructor(executor: Executor, backend: Backend, trace: Trace) {
+    this.model = executor.model;
+    this.plan = executor.plan;
     this.backend = backend;
     this.executor = executor;
     this.trace = trace;
@@ -130,7 +130,7 @@ export class Engine {
         loaded,
       });
       backend.checkFiles(expectedFiles(checkpoint, options));
-      return new Engine(model, plan, backend, executor, trace);
+      return new Engine(executor, backend, trace);
     } catch (error) {
       await backend.close();
       throw error;

@@ -2,6 +2,7 @@
 // can say where it began.
 
 import { type Executor, OperatingError, type PassPlaces, placeName } from '../../offload/index.js';
+import type { Work } from './packing.js';
 
 /** What watching has found of one sequence so far. */
 export class Suspect {
@@ -10,15 +11,17 @@ export class Suspect {
   /** Its logits were not finite the second time either. */
   isRepeated = false;
 
-  /**
-   * @param first of the slice's tokens and of its outputs, in the pass
-   * @param startPosition of the slice in the sequence
-   */
-  note(places: PassPlaces, first: SliceStart, tokens: number, outputs: number, startPosition: number): void {
-    for (let index = 0; index < tokens; index++) {
-      this.#add(places.tokens[first.token + index], startPosition + index);
+  /** @param first where in the pass the slice's tokens and its outputs begin */
+  note(
+    places: PassPlaces,
+    first: SliceStart,
+    { slice, outputs }: Pick<Work<unknown>, 'slice' | 'outputs'>,
+  ): void {
+    for (let index = 0; index < slice.tokens.length; index++) {
+      this.#add(places.tokens[first.token + index], slice.startPosition + index);
     }
-    for (let index = 0; index < outputs; index++) this.#add(places.outputs[first.output + index], undefined);
+    for (let index = 0; index < outputs.length; index++)
+      this.#add(places.outputs[first.output + index], undefined);
   }
 
   #add(place: number | undefined, position: number | undefined): void {

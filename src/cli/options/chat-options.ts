@@ -2,7 +2,8 @@
 
 import type { OptionReader } from './option-reader.js';
 import { readSamplingOptions, type SamplingOptions } from './sampling-options.js';
-import { readSharedOptions, type SharedOptions } from './shared-options.js';
+import { readSharedOptions } from './shared-options.js';
+import type { SharedOptions } from './shared-settings.js';
 
 export interface ChatOptions extends SharedOptions, SamplingOptions {
   /** To be said before anybody is asked. */
