@@ -75,7 +75,7 @@ export class Trace {
     );
   }
 
-  /** Of a layer into DRAM; resolves with the time when its bytes were there, and rejects as the read does. */
+  /** A layer's read into DRAM; resolves with the time when its bytes were there, and rejects as the read does. */
   async addRead(name: string, read: Promise<ReadSpan>): Promise<number> {
     const span = await read;
     this.add({ lane: 'nvme→dram', owner: 'drive', name, ...span });

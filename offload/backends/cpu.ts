@@ -4,7 +4,7 @@ import { OperatingError } from '../errors.js';
 import type { Device } from '../port/backend.js';
 import { type IoOptions, native } from '../port/native.js';
 import type { Memory } from '../port/ops.js';
-import { HostBlock } from './host-block.js';
+import { MappedMemory } from './mapped-memory.js';
 import { NativeBackend } from './native-backend.js';
 import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
@@ -38,7 +38,7 @@ class CpuDevice implements Device {
   readonly gather: QueueStream;
   readonly load: QueueStream;
   readonly store: QueueStream;
-  readonly #memories: HostBlock[] = [];
+  readonly #memories: MappedMemory[] = [];
 
   /** @param opened takes each stream as soon as it is open, also where a later one cannot be */
   constructor(name: string, computesInPlace: boolean, opened: QueueStream[]) {
@@ -59,7 +59,7 @@ class CpuDevice implements Device {
   }
 
   allocate(sizeBytes: number): Memory {
-    const memory = new HostBlock(sizeBytes, true);
+    const memory = new MappedMemory(sizeBytes, true);
     this.#memories.push(memory);
     return memory;
   }

@@ -13,7 +13,7 @@ import {
 import type { Memory } from '../port/ops.js';
 import { formatBytes } from '../units.js';
 import { messageOf } from './file-reads.js';
-import type { HostBlock } from './host-block.js';
+import type { MappedMemory } from './mapped-memory.js';
 import { NativeBackend } from './native-backend.js';
 import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
@@ -150,8 +150,8 @@ export class CudaBackend extends NativeBackend {
   readonly devices: readonly CudaDevice[];
   readonly peers: readonly (readonly boolean[])[];
   readonly collective: NcclCollective | undefined;
-  /** Blocks whose pages the first read touches, so that locking them costs little afterwards. */
-  readonly #toPin = new Map<HostBlock, Promise<void> | undefined>();
+  /** Memory whose pages the first read touches, so that locking them costs little afterwards. */
+  readonly #toPin = new Map<MappedMemory, Promise<void> | undefined>();
   #pinRefusal: string | undefined;
 
   /**
@@ -190,14 +190,14 @@ export class CudaBackend extends NativeBackend {
     ];
   }
 
-  protected override allocated(memory: HostBlock, purpose: HostPurpose): void {
+  protected override allocated(memory: MappedMemory, purpose: HostPurpose): void {
     // Kernels read tables and embedding rows where they lie, so these are locked before anything else; no read ever
     // touches a cache.
     if (purpose === 'control' || purpose === 'cache') native().pinMemory(memory.id);
     else this.#toPin.set(memory, undefined);
   }
 
-  protected override touched(memory: HostBlock): Promise<void> | undefined {
+  protected override touched(memory: MappedMemory): Promise<void> | undefined {
     if (!this.#toPin.has(memory)) return undefined;
     const pinning =
       this.#toPin.get(memory) ??

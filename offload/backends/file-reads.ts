@@ -5,16 +5,16 @@ import { type FileRef, READ_ALIGNMENT_BYTES, type ReadRequest, type ReadSpan } f
 import type { FileState } from '../port/file-state.js';
 import { type IoFailure, type IoOptions, type NativeIo, native, READ_WORDS } from '../port/native.js';
 import { FileWatch } from './file-watch.js';
-import type { HostBlock } from './host-block.js';
 import { DEFAULT_IO_OPTIONS } from './io-defaults.js';
+import type { MappedMemory } from './mapped-memory.js';
 
 export class FileReads {
   readonly #io: NativeIo;
   readonly #wantsDirect: boolean;
   readonly #files: FileRef[] = [];
   readonly #watch = new FileWatch();
-  /** Stream buffers that are still to be registered with the ring. */
-  readonly #registration = new Map<HostBlock, 'untouched' | 'touched'>();
+  /** Buffers that layers pass through and that are still to be registered with the ring. */
+  readonly #registration = new Map<MappedMemory, 'untouched' | 'touched'>();
 
   constructor(options: Partial<IoOptions> = {}) {
     const ioOptions = { ...DEFAULT_IO_OPTIONS, ...options };
@@ -34,8 +34,8 @@ export class FileReads {
     return this.#io.engine;
   }
 
-  /** The block is read into again and again: worth registering with the ring. */
-  reuse(memory: HostBlock): void {
+  /** The memory is read into again and again: worth registering with the ring. */
+  reuse(memory: MappedMemory): void {
     this.#registration.set(memory, 'untouched');
   }
 
@@ -60,7 +60,7 @@ export class FileReads {
     this.#watch.check();
   }
 
-  async read(requests: readonly ReadRequest[], into: HostBlock, urgent: boolean): Promise<ReadSpan> {
+  async read(requests: readonly ReadRequest[], into: MappedMemory, urgent: boolean): Promise<ReadSpan> {
     this.#registerOnceTouched(into);
     const words = new Float64Array(requests.length * READ_WORDS);
     requests.forEach((request, index) => {
@@ -83,9 +83,9 @@ export class FileReads {
 
   /**
    * Registering memory that was never touched costs a second per gigabyte, and so does touching it beforehand; so the
-   * first read of a stream buffer, which touches it anyway, goes without, and then registration is a matter of milliseconds.
+   * first read into such a buffer, which touches it anyway, goes without, and then registration is a matter of milliseconds.
    */
-  #registerOnceTouched(memory: HostBlock): void {
+  #registerOnceTouched(memory: MappedMemory): void {
     if (this.#registration.get(memory) !== 'touched') return;
     this.#registration.delete(memory);
     this.#io.register(memory.native);

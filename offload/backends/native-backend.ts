@@ -12,7 +12,7 @@ import type {
 } from '../port/backend.js';
 import type { FileState } from '../port/file-state.js';
 import { native } from '../port/native.js';
-import { HostBlock } from './host-block.js';
+import { MappedMemory } from './mapped-memory.js';
 import type { NativeHost } from './native-host.js';
 
 export abstract class NativeBackend implements Backend {
@@ -60,7 +60,7 @@ export abstract class NativeBackend implements Backend {
     return span;
   }
 
-  /** A block of the same host that `read` fills, or has filled, without this backend: resolves when devices reach it. */
+  /** Memory of the same host that `read` fills, or has filled, without this backend: resolves when devices reach it. */
   async adopt(memory: HostMemory, read: Promise<ReadSpan>): Promise<void> {
     this.allocated(hostBlock(memory), 'resident');
     await read;
@@ -72,11 +72,11 @@ export abstract class NativeBackend implements Backend {
     return this.#closing;
   }
 
-  /** Lets the devices know a new block. */
-  protected allocated(_memory: HostBlock, _purpose: HostPurpose): void {}
+  /** Lets the devices know new memory. */
+  protected allocated(_memory: MappedMemory, _purpose: HostPurpose): void {}
 
-  /** Called when a read has filled the block. */
-  protected touched(_memory: HostBlock): Promise<void> | undefined {
+  /** Called when a read has filled the memory. */
+  protected touched(_memory: MappedMemory): Promise<void> | undefined {
     return undefined;
   }
 
@@ -84,7 +84,7 @@ export abstract class NativeBackend implements Backend {
   protected abstract stop(): Promise<unknown>;
 }
 
-function hostBlock(memory: HostMemory): HostBlock {
-  assert(memory instanceof HostBlock, 'memory of this backend');
+function hostBlock(memory: HostMemory): MappedMemory {
+  assert(memory instanceof MappedMemory, 'memory of this backend');
   return memory;
 }

@@ -6,15 +6,15 @@ import type { FileState } from '../port/file-state.js';
 import type { IoOptions } from '../port/native.js';
 import { MiB } from '../units.js';
 import { FileReads } from './file-reads.js';
-import { HostBlock } from './host-block.js';
+import { MappedMemory } from './mapped-memory.js';
 
 const HUGE_FROM_BYTES = 4 * MiB;
 
 export class NativeHost {
   readonly #reads: FileReads;
-  readonly #memories: HostBlock[] = [];
-  /** Blocks for layers that rest, which nothing was read into yet. */
-  readonly #empty = new Set<HostBlock>();
+  readonly #memories: MappedMemory[] = [];
+  /** Memory for layers that rest, which nothing was read into yet. */
+  readonly #empty = new Set<MappedMemory>();
   #closing: Promise<void> | undefined;
 
   /** Throws NO_DEVICE where the wanted way of reading cannot be used. */
@@ -31,9 +31,9 @@ export class NativeHost {
   }
 
   /** Throws DOES_NOT_FIT. */
-  allocate(sizeBytes: number, purpose: HostPurpose): HostBlock {
+  allocate(sizeBytes: number, purpose: HostPurpose): MappedMemory {
     // Small pages of large tables overtax what translates a device's addresses.
-    const memory = new HostBlock(sizeBytes, purpose !== 'control' || sizeBytes >= HUGE_FROM_BYTES);
+    const memory = new MappedMemory(sizeBytes, purpose !== 'control' || sizeBytes >= HUGE_FROM_BYTES);
     this.#memories.push(memory);
     if (purpose === 'stream') this.#reads.reuse(memory);
     if (purpose === 'resident') this.#empty.add(memory);
@@ -52,9 +52,9 @@ export class NativeHost {
 
   /** As `Backend.read`. */
   async read(requests: readonly ReadRequest[], into: HostMemory, urgent = false): Promise<ReadSpan> {
-    assert(into instanceof HostBlock, 'memory of this host');
+    assert(into instanceof MappedMemory, 'memory of this host');
     if (this.#closing) throw new OperatingError('INTERRUPTED', 'reading was stopped');
-    // Reads that have to get pages from the system, and clear them, are slower than a drive. Not all blocks at once:
+    // Reads that have to get pages from the system, and clear them, are slower than a drive. Not all memory at once:
     // a driver that starts meanwhile would wait for them.
     if (this.#empty.delete(into)) into.native.populateSoon();
     const span = await this.#reads.read(requests, into, urgent);

@@ -7,7 +7,7 @@ import { groupFolders, type ReadText, readText } from './control-group.js';
 export interface Processors {
   /** Those that the system lets this process run on. */
   readonly cores: number;
-  /** Of them, how many it may keep busy, such as 0.5; undefined without a quota. */
+  /** How many of them it may keep busy, such as 0.5; undefined without a quota. */
   readonly quotaCores: number | undefined;
   /** Threads that keep them busy, and no more: whoever is over a quota stands still, and the others wait for it. */
   readonly threads: number;

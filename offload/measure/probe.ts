@@ -10,7 +10,7 @@ export interface IoProbe {
   readonly engine: IoEngine;
   /** Why it is not io_uring. */
   readonly engineNote: string | undefined;
-  /** A stream buffer can be registered with the ring. */
+  /** A buffer that is read into again and again can be registered with the ring. */
   readonly registered: boolean;
   readonly registrationNote: string | undefined;
 }

@@ -11,7 +11,7 @@ import { formatBytes, formatRate, MiB } from '../units.js';
 /** What the caller asks for; `auto`: shards by peer copies where they are measured to be faster. */
 export type GatherWish = 'auto' | GatherBy;
 
-/** Of the pretended layer: a shard of it is long enough for the link's full rate. */
+/** The pretended layer's size: a shard of it is long enough for the link's full rate. */
 const LAYER_BYTES = 32 * MiB;
 const ROUNDS = 6;
 /** As for shards in a plan: one computes, one is gathered, one is fetched. */

@@ -1,4 +1,4 @@
-// Of what a block makes between its weights, on a device that computes in several types.
+// The type of what a block makes between its weights, on a device that computes in several types.
 
 import type { DType } from '../port/dtype.js';
 import { ForwardWalk } from './forward-walk.js';

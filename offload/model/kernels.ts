@@ -11,7 +11,7 @@ const WORKSPACE_ALIGNMENT_BYTES = 64;
 
 /** Scratch of one layer and micro-batch: a bump allocator over memory that the plan sized by a dry run. */
 export class Workspace {
-  /** Of what a forward makes between its layers' weights; the residual stream is f32 whatever it is. */
+  /** The type of what a forward makes between its layers' weights; the residual is f32 whatever it is. */
   readonly activationType: DType;
   readonly #memory: Memory;
   #usedBytes = 0;

@@ -12,7 +12,7 @@ export interface KvShape {
   readonly blocks: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  /** Of keys and values: the activations'. */
+  /** The type of keys and values, which is the activations'. */
   readonly dtype: DType;
   /** Tokens in a page; default PAGE_TOKENS. */
   readonly pageTokens?: number;

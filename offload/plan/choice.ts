@@ -58,7 +58,7 @@ function firstInPlace(input: PlanInput, drafts: readonly Draft[]): Priced | unde
   return undefined;
 }
 
-/** Of equals the first. */
+/** The one whose job takes least time; the first of equals. */
 function fastest(input: PlanInput, drafts: readonly Draft[]): Priced | undefined {
   const windows = windowsOf(input);
   let best: Priced | undefined;

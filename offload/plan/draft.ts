@@ -8,7 +8,7 @@ export interface Draft {
   /** By layer: whether it rests on every device. */
   readonly onDevices: readonly boolean[];
   readonly deviceBuffers: BufferPlan;
-  /** Of the layers that do not rest on devices, in their order: bytes in host memory, and whether they rest in DRAM. */
+  /** By layer that does not rest on devices, in their order: bytes in host memory, and whether it rests in DRAM. */
   readonly restBytes: readonly number[];
   readonly inDram: readonly boolean[];
   /** Buffers in DRAM for layers on their way; 0 until DRAM is filled, and where nothing passes through. */

@@ -8,7 +8,7 @@ import { dimension } from '../port/tensor.js';
 export interface DryRun {
   /** Scratch of the largest layer for one micro-batch. */
   readonly workspaceBytes: number;
-  /** Of all blocks' products, for one token. */
+  /** Arithmetic of all blocks' products, for one token. */
   readonly blockFlopsPerToken: number;
 }
 

@@ -26,7 +26,7 @@ export interface Workload {
   readonly cachedTokens?: number;
   /** Tokens of all prompts together: what a prefill pass brings at most. */
   readonly promptTokens: number;
-  /** Of each sequence, to weigh plans by; default what the context has beyond a prompt of average length. */
+  /** New tokens of each sequence, to weigh plans by; default what the context has beyond a prompt of average length. */
   readonly newTokens?: number;
   /** `tokens`: the next token per sequence; `nll`: the likelihood of every token; `logits`: rows of logits. */
   readonly output: 'tokens' | 'nll' | 'logits';
@@ -54,7 +54,7 @@ export interface PlanOptions {
   readonly microBatchTokens?: number;
   /** A pass has at most so many tokens, but at least one of every sequence and a whole micro-batch. */
   readonly passTokens?: number;
-  /** Of keys and values; a power of two. Default PAGE_TOKENS. */
+  /** Tokens in a page of keys and values; a power of two. Default PAGE_TOKENS. */
   readonly pageTokens?: number;
   /** At most that many sequences are computed together. */
   readonly microBatchSequences?: number;
@@ -90,10 +90,10 @@ export interface PlanInput {
   /** By layer, in host memory and in a device's. */
   readonly hostLayerBytes: readonly number[];
   readonly deviceLayerBytes: readonly number[];
-  /** Of the largest layer. */
+  /** What the largest layer takes. */
   readonly hostBufferBytes: number;
   readonly deviceBufferBytes: number;
-  /** Of the head's widest piece. */
+  /** Columns of the head's widest piece. */
   readonly pieceColumns: number;
   readonly activationType: DType;
   readonly transfer: Transfer;

@@ -64,7 +64,7 @@ export function cacheMemory(
   };
 }
 
-/** The residual stream of a pass, and of its outputs what the head takes. */
+/** The residual of a pass, and what the head takes of its outputs. */
 export function statesTerm(input: PlanInput, { passTokens, microBatchTokens }: Counts): PlanTerm {
   const { model, workload } = input;
   const { sequences, output } = workload;

@@ -10,7 +10,7 @@ export interface PlannedLayer {
   readonly layout: LayerLayout;
   readonly tier: Tier;
   readonly kind: 'block' | 'head';
-  /** Of the blocks, or of the head's pieces. */
+  /** Place among the blocks, or among the head's pieces. */
   readonly index: number;
   /** Head pieces: the logits' columns they make. */
   readonly firstColumn: number;
@@ -32,7 +32,7 @@ export interface BufferPlan {
 
 export interface KvBufferPlan {
   readonly count: number;
-  /** Of each. */
+  /** In each buffer. */
   readonly pages: number;
 }
 
@@ -42,7 +42,7 @@ export interface Sizes {
   readonly microBatchSequences: number;
   /** Tokens that one pass may bring: their hidden states are kept while the layers go by. */
   readonly passTokens: number;
-  /** Of each device's sequences, in every block. */
+  /** Pages that a device's sequences have, in every block. */
   readonly kvPages: number;
   /** Where keys and values rest in DRAM: a device's buffers for one block of a micro-batch; none where they lie ready. */
   readonly kvBuffers: KvBufferPlan;
@@ -64,10 +64,10 @@ export interface Plan extends Sizes {
   readonly transfer: Transfer;
   readonly hostBuffers: BufferPlan;
   readonly deviceBuffers: BufferPlan;
-  /** Of what blocks make and of the cache; the residual stream and logits are f32. */
+  /** The type of what blocks make and of the cache; the residual and logits are f32. */
   readonly activationType: DType;
   readonly sequences: number;
-  /** Of the longest sequence, prompt and new tokens. */
+  /** Prompt and new tokens of the longest sequence. */
   readonly contextTokens: number;
   /** Tokens in a page of keys and values. */
   readonly pageTokens: number;
@@ -76,7 +76,7 @@ export interface Plan extends Sizes {
   /** Passes yield whole rows of logits. */
   readonly readLogits: boolean;
   readonly dramBudgetBytes: number;
-  /** Of each device; undefined in place, and where it is not known. */
+  /** Memory of each device; undefined in place, and where it is not known. */
   readonly deviceBudgetBytes: number | undefined;
   /**
    * Milliseconds from the prompts to the last token of all sequences, at the usual rates of a GPU or, in place, of a

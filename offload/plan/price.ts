@@ -12,7 +12,7 @@ import type { ProductRates } from './profile.js';
 
 /** What a drive brings: of GPUs' hosts and of others alike. */
 const DRIVE_BYTES_PER_SECOND = 2e9;
-/** Of what is hidden, how much still shows. */
+/** How much still shows of what is hidden. */
 const HIDDEN_SHARE = 0.05;
 
 /** What is reckoned with. Only proportions matter; a plan must not depend on what is measured at the moment. */
@@ -169,7 +169,7 @@ function decodeMs(input: PlanInput, draft: Draft, context: number): number {
   return overlapped(computeMs, linkMs + kvMs, driveMs);
 }
 
-/** Of the layers that do not rest on the device, for one pass. */
+/** What the layers that do not rest on the device cost link and drive in one pass. */
 function weightsMs(
   input: PlanInput,
   { onDevices, inDram }: Draft,

@@ -10,7 +10,7 @@ export const schema = z.strictObject({
   name: z.string().min(1),
   /** Memory of the host that weights, buffers and tables may take. */
   dramBytes: bytes,
-  /** Of one drive through the read engine; null where it was not measured. */
+  /** One drive through the read engine; null where it was not measured. */
   drive: z
     .strictObject({
       bytesPerSecond: rate,
@@ -22,7 +22,7 @@ export const schema = z.strictObject({
     /** `cpu` computes on the host's buffers in place; `gpu` has memory of its own. */
     kind: z.enum(['cpu', 'gpu']),
     count: z.number().int().positive(),
-    /** Of one device; null where it computes in place. */
+    /** Memory of one device; null where it computes in place. */
     memoryBytes: bytes.nullable(),
     /** Host to device, of one link while all are busy. */
     linkBytesPerSecond: rate.nullable(),

@@ -70,7 +70,7 @@ export interface ReadSpan {
 }
 
 export type HostPurpose =
-  /** A stream buffer: reused all the time, so registered with the ring and pinned. */
+  /** A buffer that layers pass through: used again all the time, so registered with the ring and pinned. */
   | 'stream'
   /** A layer that rests in DRAM: written once, touched by the read itself. */
   | 'resident'

@@ -6,7 +6,7 @@ import { type BigIntStats, fstatSync, statSync } from 'node:fs';
 export interface FileState {
   readonly sizeBytes: number;
   readonly mtimeNs: string;
-  /** Of the last change of content, times, name, links, owner or permissions; nobody can set it. */
+  /** When content, times, name, links, owner or permissions changed last; nobody can set it. */
   readonly ctimeNs: string;
   readonly device: string;
   readonly inode: string;
@@ -19,7 +19,7 @@ export function stateOfPath(path: string): FileState {
   return stateFrom(statSync(path, { bigint: true }));
 }
 
-/** Of what a descriptor was opened for, wherever its name leads now. */
+/** The state of what a descriptor was opened for, wherever its name leads now. */
 export function stateOfDescriptor(descriptor: number): FileState {
   return stateFrom(fstatSync(descriptor, { bigint: true }));
 }

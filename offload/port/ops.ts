@@ -150,7 +150,7 @@ export type Op =
    */
   | { readonly op: 'sample'; out: Tensor; logits: Tensor; tables: SamplingTables }
   /**
-   * Streams a log-softmax over pieces of the vocabulary: folds f32 logits [R, piece] into state f32 [R, 3] =
+   * A log-softmax over pieces of the vocabulary, one after the other: folds f32 logits [R, piece] into state f32 [R, 3] =
    * (maximum, Σ exp(logit − maximum), logit of the target). targets i32 [R]; columns start at firstColumn. A target that
    * is in no piece, such as NO_TOKEN, leaves 0 in its place.
    * A state starts as (−inf, 0, 0): pass `first` with the first piece. All of it is NaN from the first logit on that is

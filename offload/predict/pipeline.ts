@@ -1,4 +1,4 @@
-// The stream of layers as a timeline: when drive, link and compute are busy with each layer, given the windows.
+// The cycle of layers as a timeline: when drive, link and compute are busy with each layer, given the windows.
 
 import { assert, present } from '../errors.js';
 

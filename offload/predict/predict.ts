@@ -104,7 +104,7 @@ class Cost {
   #slices: readonly SliceShape[] = [];
   #times = 1;
   #ms = 0;
-  /** Of products, and of reading their weights from memory alone. */
+  /** What products take, and what reading their weights from memory alone would. */
   productMs = 0;
   weightMs = 0;
   weightBytes = 0;
@@ -115,7 +115,7 @@ class Cost {
     this.#walk = new ForwardWalk(model, activationType, (op) => this.#hear(op));
   }
 
-  /** Of `times` micro-batches of that shape. */
+  /** What a layer takes for `times` micro-batches of that shape. */
   layer(layer: PlannedLayer, { slices, outputs }: MicroBatchShape, times: number): number {
     const tokens = slices.reduce((sum, slice) => sum + slice.tokens, 0);
     return this.#of(slices, times, () => {

@@ -95,7 +95,7 @@ export class Executor {
     return leasedCount(this.#buffers);
   }
 
-  /** Starts the stream of layers for at most `passLimit` passes: fetching begins now. */
+  /** Starts the cycle of layers for at most `passLimit` passes: fetching begins now. */
   begin(passLimit: number): void {
     assert(!this.#session, 'one session at a time');
     const schedule = new Schedule(this.#plan.layers.length, passLimit);
@@ -207,7 +207,7 @@ export class Executor {
   }
 }
 
-/** A device's queue of kernels is finite, and a full one would block the JavaScript thread: about this many micro-batches of a layer fit. */
+/** A device's queue of kernels is finite, and a full one would stop the JavaScript thread: about this many micro-batches of a layer fit. */
 const QUEUED_MICRO_BATCHES = 32;
 /** More keeps a device no busier. */
 const MOST_LAYERS_AHEAD = 16;

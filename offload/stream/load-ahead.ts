@@ -68,7 +68,7 @@ export class LoadAhead {
         this.#queuedBytes -= layout.sizeBytes;
         this.#fill();
       };
-      // Of a read that failed, whoever wants the layer is told; memory that is refused, the plan will ask for again.
+      // Whoever wants a layer is told that its read failed; the plan will ask again for memory that is refused.
       read.then(goOn).catch(() => {
         this.#ended = true;
       });

@@ -164,7 +164,7 @@ export class RowCache {
     if (this.#uses.delete(use)) this.#unpin(use.slots);
   }
 
-  /** Of rows that are all in memory. */
+  /** A lease of rows that are all in memory. */
   #lease(rows: Int32Array): RowLease {
     const slots = this.#hold(rows);
     if (this.#table.rowsFrom === 'position') this.#readAhead(slots);

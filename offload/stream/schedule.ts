@@ -2,7 +2,7 @@
 
 import { assert } from '../errors.js';
 
-/** One residency of one layer: everything in the block of micro-batches passes through it. */
+/** One residency of one layer: all micro-batches of the pass go through it. */
 export interface Step {
   /** 0, 1, 2 … over the whole session. */
   readonly position: number;

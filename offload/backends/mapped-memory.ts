@@ -1,11 +1,11 @@
-// Host memory of every native backend: one block of the addon, seen from JavaScript.
+// Host memory of every native backend: mapped by the addon, seen from JavaScript.
 
 import { OperatingError } from '../errors.js';
 import type { HostMemory } from '../port/backend.js';
 import { type NativeMemory, native } from '../port/native.js';
 import { formatBytes } from '../units.js';
 
-export class HostBlock implements HostMemory {
+export class MappedMemory implements HostMemory {
   readonly native: NativeMemory;
   readonly id: number;
   readonly sizeBytes: number;
