@@ -34,7 +34,9 @@ async function sayWhatIsMissing(error: NodeJS.ErrnoException): Promise<void> {
     return;
   }
   if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error;
-  say(`NOT_FOUND: ${sentence}: run \`npm run setup\``);
+  say(
+    `NOT_FOUND: ${sentence}: run \`npm run setup\` in a clone, or \`npm install\` in a project that has it`,
+  );
   process.exitCode = NOT_FOUND_STATUS;
 }
 

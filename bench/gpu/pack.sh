@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Packs what a GPU host needs that has CUDA but neither Node nor a network: Node, the built addon, sources, tests.
-# usage: bench/gpu/pack.sh OUT.tar.xz [FIXTURES=1]     (after npm run setup; FIXTURES=0 leaves test/fixtures out)
+# usage: bench/gpu/pack.sh OUT.tar.xz [FIXTURES=1]     (after npm run setup -- --cuda all; FIXTURES=0 leaves test/fixtures out)
 # there: mkdir app && tar -xJf OUT.tar.xz -C app && cd app && bench/gpu/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."

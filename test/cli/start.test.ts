@@ -62,7 +62,7 @@ describe('a program that was set up in part', () => {
     rmSync(join(folder, 'node_modules'));
     const noPackages = run(main);
     expect(noPackages.stderr).toMatch(
-      /^zero-inference: NOT_FOUND: Cannot find package '\w+': run `npm run setup`\n$/,
+      /^zero-inference: NOT_FOUND: Cannot find package '\w+': run `npm run setup` in a clone, or `npm install` in a project that has it\n$/,
     );
     expect(noPackages.status).toBe(ERROR_CODES.NOT_FOUND.exitStatus);
   });
