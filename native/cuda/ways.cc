@@ -80,12 +80,10 @@ LibraryProduct LibraryProductOf(const LinearOp& op) {
 }
 
 bool WeightsAligned(const ExpertLinearOp& op) {
-  for (int64_t e = 0; e < op.expert_count; ++e) {
-    View weight = op.weight;
-    weight.data = const_cast<uint8_t*>(op.weights[e]);
-    if (!RowsAligned(weight, 16)) return false;
-  }
-  return true;
+  // All have the strides of the first one.
+  if (!RowsAligned(op.weight, 16)) return false;
+  return std::all_of(op.weights, op.weights + op.expert_count,
+                     [](const uint8_t* weight) { return reinterpret_cast<uintptr_t>(weight) % 16 == 0; });
 }
 
 int64_t MostChoicesOfTiles(int rows, int64_t experts) {

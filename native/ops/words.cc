@@ -62,7 +62,6 @@ Memory& WordReader::Find(const char* name, uint64_t id) {
 }
 
 uint8_t* WordReader::Bytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size) {
-  if (place_ == kNoPlace) return Nowhere(offset);
   const Memory& memory = Find(name, memory_id);
   if (place_ == kHostPlace && memory.place() != kHostPlace) Fail(std::string(name) + " lies in memory of a device");
   if (offset > memory.size() || size > memory.size() - offset) {
@@ -77,13 +76,11 @@ bool WordReader::KernelsReach(const Memory& memory) const {
   return memory.place() == place_ || (host && host->pinned());
 }
 
-bool WordReader::KernelsReach(uint64_t memory_id) {
-  return place_ != kNoPlace && KernelsReach(Find("memory", memory_id));
-}
+bool WordReader::KernelsReach(uint64_t memory_id) { return KernelsReach(Find("memory", memory_id)); }
 
 uint8_t* WordReader::KernelBytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size) {
+  if (place_ == kNoPlace) return Nowhere(offset);
   uint8_t* bytes = Bytes(name, memory_id, offset, size);
-  if (place_ == kNoPlace) return bytes;
   const Memory& memory = Find(name, memory_id);
   if (KernelsReach(memory)) return bytes;
   if (memory.place() != kHostPlace) Fail(std::string(name) + " lies in memory of another device");
