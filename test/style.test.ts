@@ -204,6 +204,11 @@ describe('every source', () => {
     expect(silent.map((source) => source.path)).toEqual([]);
   });
 
+  it('has comments that name the thing or are sentences: none begins with a bare "Of"', () => {
+    const others = SOURCES.filter(({ path }) => !path.startsWith('offload/'));
+    expect(matches(others, /^\s*(?:\/\/\/?|\/\*\*|\*) Of\b.*$/, (source) => source.text)).toEqual([]);
+  });
+
   it('is finished: no notes to self, no tests left out or run alone', () => {
     const notes = new RegExp(`\\b(${['TO' + 'DO', 'FIX' + 'ME', 'X' + 'XX', 'HA' + 'CK'].join('|')})\\b`);
     expect(matches(SOURCES, notes, (source) => source.text)).toEqual([]);
