@@ -135,7 +135,7 @@ export interface Piece {
   readonly text: string;
   /** Those that came since the piece before. Empty only in a last piece, whose text was held back. */
   readonly tokens: readonly number[];
-  /** Of each token, in nats: the model's own, before temperature and penalties. Absent unless asked for. */
+  /** The log-probability of each token, in nats: the model's own, before temperature and penalties. Absent unless asked for. */
   readonly logProbs?: readonly number[];
 }
 
@@ -143,7 +143,7 @@ export interface GenerationResult {
   readonly text: string;
   /** All that were made, with those that completed a stop string, without an end token. */
   readonly tokens: readonly number[];
-  /** Of each token, as in a piece. Absent unless asked for. */
+  /** The log-probability of each token, as in a piece. Absent unless asked for. */
   readonly logProbs?: readonly number[];
   /** `stop`: an end token or a stop string; `length`: `maxNewTokens`; `cancelled`: by `cancel()`, or by leaving a loop. */
   readonly finishReason: 'stop' | 'length' | 'cancelled';
@@ -180,7 +180,7 @@ export interface Score {
   /** e to the power of `nll`. */
   readonly perplexity: number;
   readonly tokens: readonly number[];
-  /** Of each token, given those before it in its window of `contextTokens`, in nats; NaN for the first, which is given. */
+  /** Log-probability of each token after those before it in its window of `contextTokens`, in nats; NaN for the first. */
   readonly logProbs: readonly number[];
 }
 
@@ -221,7 +221,7 @@ export interface Engine {
   /** Begins a text. Never throws: what is wrong is told by what it returns. */
   generate(prompt: Prompt, options?: GenerateOptions): Generation;
   /**
-   * Of a text with at least two tokens, of any length. Needs an engine opened with `task: 'score'`. Rejects with an
+   * How likely a text is: at least two tokens, and as many more as there are. Needs an engine opened with `task: 'score'`. Rejects with an
    * OperatingError: BAD_OPTION, BAD_INPUT, or as for `Generation.result`.
    */
   score(

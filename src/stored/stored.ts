@@ -13,7 +13,7 @@ export interface Revision {
   readonly commit: string;
   /** Branches and tags that are this commit. */
   readonly refs: readonly string[];
-  /** Of its files, also those that others share. */
+  /** Size of its files, also of those that others share. */
   readonly sizeBytes: number;
   readonly path: string;
 }
@@ -24,13 +24,13 @@ export interface Stored {
   readonly name: string;
   readonly path: string;
   readonly sizeBytes: number;
-  /** Of `sizeBytes`, what is not yet whole: downloads and copies that were stopped. */
+  /** The part of `sizeBytes` that is not whole yet: downloads and copies that were stopped. */
   readonly incompleteBytes: number;
   /** When a file of it was last read or written, as far as the drive notes it. */
   readonly usedAt: Date | undefined;
   /** For people: where it is from. */
   readonly about: string;
-  /** Of downloads. */
+  /** Only downloads have them. */
   readonly revisions: readonly Revision[];
 }
 
@@ -49,7 +49,7 @@ export interface Removal {
   readonly folders: readonly string[];
   /** Whoever holds one of these writes to the files. */
   readonly locks: readonly string[];
-  /** Of `locks`, the one that is ours to hold while files go. */
+  /** The one of `locks` that is ours to hold while files go. */
   readonly ownLock: string | undefined;
 }
 

@@ -9,7 +9,7 @@ export interface ChatOptions extends SharedOptions, SamplingOptions {
   /** To be said before anybody is asked. */
   readonly prompts: readonly string[];
   readonly system: string | undefined;
-  /** Of an answer; undefined: what the context has left. */
+  /** New tokens of an answer; undefined: what the context has left. */
   readonly maxNewTokens: number | undefined;
   readonly maxContext: number | undefined;
 }
