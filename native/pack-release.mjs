@@ -18,7 +18,7 @@ const BUILD = join(OUT, 'build');
 /** What every Linux with glibc has; liburing and the compiler's libraries are linked in. */
 const SYSTEM_LIBRARIES =
   /^(libc\.so\.6|libm\.so\.6|libdl\.so\.2|libpthread\.so\.0|librt\.so\.1|ld-linux-x86-64\.so\.2)$/;
-/** Of Ubuntu 22.04 and Red Hat 9: older than any system that the README names. */
+/** The versions of Ubuntu 22.04 and Red Hat 9: older than any system that the README names. */
 const NEWEST_GLIBC_MINOR = 34;
 const NOTICE = `The addon in this package has linked in:
 - liburing, under the MIT licence

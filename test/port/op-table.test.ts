@@ -104,7 +104,7 @@ function isTensor(value: unknown): value is Tensor {
   return typeof value === 'object' && value !== null && 'strides' in value;
 }
 
-/** Of what the table names, by what it is. */
+/** What the table names, by what it is. */
 function written(value: unknown): number[] {
   if (value === null) return new Array<number>(12).fill(0);
   if (typeof value === 'number') return [value];
