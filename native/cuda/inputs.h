@@ -31,7 +31,7 @@ class ConvertedInputs {
     DType type = DType::kF32;
     /// What rounding left is there as well.
     bool rest = false;
-    /// The version of the scratch when they came there: where it has moved since, they are lost.
+    /// How often the scratch had moved when they came there: where it has moved since, they are lost.
     int moves = 0, rest_moves = 0;
   };
   There there_;
