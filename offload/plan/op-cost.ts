@@ -68,7 +68,7 @@ export interface Product {
 
 export type ProductOp = Extract<Op, { op: 'linear' | 'expert_linear' }>;
 
-/** Of a mixture, the experts count that an even choice is expected to touch; the rest is not read. */
+/** Only the experts that an even choice is expected to touch count; the rest of a mixture is not read. */
 export function productOf(op: ProductOp): Product {
   if (op.op === 'linear') return { weight: op.weight, weightCount: 1, rowsEach: dimension(op.x, 0) };
   const [experts, choices] = [op.weights.length, dimension(op.out, 0)];

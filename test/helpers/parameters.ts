@@ -51,7 +51,7 @@ function listAt(code: string, open: number): { readonly close: number; readonly 
   return { close: code.length, count: 0 };
 }
 
-/** Of an arrow function or a type: what it is assigned to. */
+/** The name of an arrow function or a type: what it is assigned to. */
 function nameBefore(code: string, open: number): string {
   return (
     /([\w$]+)\??\s*(?:[:=]\s*|:[^=\n]*=\s*)(?:async\s*)?(?:<[^()]*>)?$/.exec(code.slice(0, open))?.[1] ??

@@ -20,7 +20,7 @@ const NAME = 'shakespeare-bloom';
 const FOLDER = modelFolder(NAME);
 const { prompts, texts = [], greedy } = goldenOf(NAME);
 const WHOLE = { maxNewTokens: 100 };
-/** Of texts that are begun for something else. */
+/** Options of texts that are begun for something else. */
 const LENGTH = { maxNewTokens: 24 };
 const tokenizer = await loadTokenizer(FOLDER);
 const starts = greedy.map((ids) => tokenizer.decode(ids.slice(0, 24)));
