@@ -81,7 +81,7 @@ describe('interruption and company', () => {
 
 test('a process that is killed half-way is resumed by two others at once', async () => {
   const { hub, cacheFolder, blob, resolve } = await setting();
-  const script = pathToFileURL(join(process.cwd(), 'dist', 'src', 'hub.js')).href;
+  const script = pathToFileURL(join(process.cwd(), 'dist', 'src', 'hub', 'model-folder.js')).href;
   const env = { ...process.env, HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: cacheFolder, HF_HOME: cacheFolder };
   const program = `const { resolveModelFolder } = await import(${JSON.stringify(script)});
     console.log(await resolveModelFolder('org/model'));`;
