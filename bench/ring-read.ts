@@ -11,7 +11,8 @@ import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from '
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DEFAULT_IO_OPTIONS } from '../offload/backends/io-defaults.js';
-import { type IoEngine, type IoOptions, native } from '../offload/port/native.js';
+import { native } from '../offload/port/native.js';
+import type { IoEngine, IoOptions } from '../offload/port/native-io.js';
 
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;

@@ -52,7 +52,8 @@ export {
   stateFrom,
   stateOfPath,
 } from './port/file-state.js';
-export { type CudaStatus, lockFile, signalTold, signalWatch } from './port/native.js';
+export { lockFile, signalTold, signalWatch } from './port/native.js';
+export type { CudaStatus } from './port/native-devices.js';
 export { type Activation, type Memory, NO_TOKEN, type Tensor } from './port/ops.js';
 export { platformProblem } from './port/platform.js';
 export { columns, dimension, heads, rows } from './port/tensor.js';

@@ -6,7 +6,8 @@
 import { open } from 'node:fs/promises';
 import * as module from 'node:module';
 import { constants } from 'node:os';
-import { type FaultPoint, native } from '../../offload/port/native.js';
+import { native } from '../../offload/port/native.js';
+import type { FaultPoint } from '../../offload/port/native-addon.js';
 
 // The modules as the program's own imports see them, once syncBuiltinESMExports() has run.
 const require = module.createRequire(import.meta.url);

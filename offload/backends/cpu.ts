@@ -2,7 +2,8 @@
 
 import { OperatingError } from '../errors.js';
 import type { Device } from '../port/backend.js';
-import { type IoOptions, native } from '../port/native.js';
+import { native } from '../port/native.js';
+import type { IoOptions } from '../port/native-io.js';
 import type { Memory } from '../port/ops.js';
 import { MappedMemory } from './mapped-memory.js';
 import { NativeBackend } from './native-backend.js';

@@ -2,14 +2,14 @@
 
 import { OperatingError } from '../errors.js';
 import type { Collective, Device, HostPurpose } from '../port/backend.js';
-import {
-  type CudaStatus,
-  type IoOptions,
-  type NativeCudaStream,
-  type NativeDeviceMemory,
-  type NativeGatherer,
-  native,
-} from '../port/native.js';
+import { native } from '../port/native.js';
+import type {
+  CudaStatus,
+  NativeCudaStream,
+  NativeDeviceMemory,
+  NativeGatherer,
+} from '../port/native-devices.js';
+import type { IoOptions } from '../port/native-io.js';
 import type { Memory } from '../port/ops.js';
 import { formatBytes } from '../units.js';
 import { messageOf } from './file-reads.js';

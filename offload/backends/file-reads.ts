@@ -3,7 +3,8 @@
 import { assert, OperatingError } from '../errors.js';
 import { type FileRef, READ_ALIGNMENT_BYTES, type ReadRequest, type ReadSpan } from '../port/backend.js';
 import type { FileState } from '../port/file-state.js';
-import { type IoFailure, type IoOptions, type NativeIo, native, READ_WORDS } from '../port/native.js';
+import { native } from '../port/native.js';
+import { type IoFailure, type IoOptions, type NativeIo, READ_WORDS } from '../port/native-io.js';
 import { FileWatch } from './file-watch.js';
 import { DEFAULT_IO_OPTIONS } from './io-defaults.js';
 import type { MappedMemory } from './mapped-memory.js';

@@ -1,6 +1,6 @@
 // How the read engine is set up unless the user says otherwise.
 
-import type { IoOptions } from '../port/native.js';
+import type { IoOptions } from '../port/native-io.js';
 
 /**
  * Chosen with bench/ring-read.ts on a virtual disk (ext4, O_DIRECT, 2 GiB of random bytes, medians of three rounds,

@@ -2,7 +2,8 @@
 
 import { OperatingError } from '../errors.js';
 import type { HostMemory } from '../port/backend.js';
-import { type NativeMemory, native } from '../port/native.js';
+import { native } from '../port/native.js';
+import type { NativeMemory } from '../port/native-io.js';
 import { formatBytes } from '../units.js';
 
 export class MappedMemory implements HostMemory {

@@ -3,7 +3,7 @@
 import { assert, OperatingError } from '../errors.js';
 import type { FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../port/backend.js';
 import type { FileState } from '../port/file-state.js';
-import type { IoOptions } from '../port/native.js';
+import type { IoOptions } from '../port/native-io.js';
 import { MiB } from '../units.js';
 import { FileReads } from './file-reads.js';
 import { MappedMemory } from './mapped-memory.js';

@@ -2,7 +2,7 @@
 
 import { assert, OperatingError } from '../errors.js';
 import type { DeviceEvent, DeviceStream } from '../port/backend.js';
-import type { NativeEvent } from '../port/native.js';
+import type { NativeEvent } from '../port/native-devices.js';
 import type { Memory, Op } from '../port/ops.js';
 import { encodeCopy, encodeOp } from './op-encoding.js';
 

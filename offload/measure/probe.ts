@@ -3,7 +3,8 @@
 import { CpuBackend } from '../backends/cpu.js';
 import { DEFAULT_IO_OPTIONS } from '../backends/io-defaults.js';
 import { OperatingError } from '../errors.js';
-import { type IoEngine, native } from '../port/native.js';
+import { native } from '../port/native.js';
+import type { IoEngine } from '../port/native-io.js';
 import { MiB } from '../units.js';
 
 export interface IoProbe {

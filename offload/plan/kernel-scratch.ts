@@ -4,7 +4,8 @@ import { encodeOp, joinEncoded } from '../backends/op-encoding.js';
 import { deviceActivationType } from '../model/activation-type.js';
 import { ForwardWalk } from '../model/forward-walk.js';
 import type { ModelSpec } from '../model/model.js';
-import { native, type ScratchBytes } from '../port/native.js';
+import { native } from '../port/native.js';
+import type { ScratchBytes } from '../port/native-devices.js';
 
 export interface KernelScratch {
   readonly productsBytes: number;

@@ -5,7 +5,7 @@ import { NativeHost } from '../backends/native-host.js';
 import { layoutLayer } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import type { HostMemory, ReadSpan } from '../port/backend.js';
-import type { IoOptions } from '../port/native.js';
+import type { IoOptions } from '../port/native-io.js';
 import { GiB } from '../units.js';
 import { WeightSource } from './weight-source.js';
 

@@ -3,7 +3,8 @@
 import { afterAll } from 'vitest';
 import { encodeCopy, encodeOp } from '../../offload/backends/op-encoding.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
-import { type NativeCudaStream, native } from '../../offload/port/native.js';
+import { native } from '../../offload/port/native.js';
+import type { NativeCudaStream } from '../../offload/port/native-devices.js';
 import type { Memory, Op } from '../../offload/port/ops.js';
 import type { TestMemory } from './tensor-bytes.js';
 import { check, type KernelDevice, type Workbench, workbench } from './workbench.js';

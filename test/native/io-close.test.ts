@@ -3,7 +3,8 @@
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { type IoEngine, native } from '../../offload/port/native.js';
+import { native } from '../../offload/port/native.js';
+import type { IoEngine } from '../../offload/port/native-io.js';
 import { allocate, batch, ENGINES, failure, makeFile, makeIo, readWhole, useIo } from './io-helpers.js';
 
 useIo();

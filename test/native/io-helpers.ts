@@ -4,14 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, expect } from 'vitest';
-import {
-  type IoEngine,
-  type IoFailure,
-  type IoOptions,
-  type NativeIo,
-  type NativeMemory,
-  native,
-} from '../../offload/port/native.js';
+import { native } from '../../offload/port/native.js';
+import type { IoEngine, IoFailure, IoOptions, NativeIo, NativeMemory } from '../../offload/port/native-io.js';
 
 export const ALIGNMENT = 4096;
 const OPTIONS: IoOptions = {

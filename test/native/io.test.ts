@@ -4,7 +4,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { IoEngine } from '../../offload/port/native.js';
+import type { IoEngine } from '../../offload/port/native-io.js';
 import {
   ALIGNMENT,
   allocate,

@@ -4,7 +4,8 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { encodeCopy, encodeFill, encodeOp } from '../../offload/backends/op-encoding.js';
-import { type NativeStream, native } from '../../offload/port/native.js';
+import { native } from '../../offload/port/native.js';
+import type { NativeStream } from '../../offload/port/native-devices.js';
 import type { Op } from '../../offload/port/ops.js';
 import { TestMemory } from './tensor-bytes.js';
 

@@ -1,7 +1,8 @@
 // Tensors in native memory seen from tests: making them at awkward offsets, reading and writing elements.
 
 import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
-import { type NativeMemory, native } from '../../offload/port/native.js';
+import { native } from '../../offload/port/native.js';
+import type { NativeMemory } from '../../offload/port/native-io.js';
 import { contiguousStrides, type Memory, type Tensor } from '../../offload/port/ops.js';
 
 /** The bytes of a memory. */
