@@ -16,20 +16,24 @@ const IS_CLONE_TO_PACK = '_PACOTE_NO_PREPARE_' in process.env;
  * there without an addon, and its first use says what to run. System packages are not npm's to install.
  */
 async function install(options) {
-  if (IS_CLONE_TO_PACK || isNativeCurrent(options)) return;
-  const packages = missingPackages();
-  if (packages.length > 0) {
-    say(
-      `no native addon: building it needs ${packages.join(' ')}. To install them and build it, run ${setUpCommand()}`,
-    );
-    return;
-  }
+  if (IS_CLONE_TO_PACK) return;
   try {
-    await makeParts(['native'], options);
+    await buildWhatCanBe(options);
   } catch (error) {
     if (!(error instanceof SetupError) || error.exitStatus !== 1) throw error;
     say(`no native addon: ${error.message}. When that is mended, run ${setUpCommand()}`);
   }
+}
+
+async function buildWhatCanBe(options) {
+  if (isNativeCurrent(options)) return;
+  const packages = missingPackages();
+  if (packages.length === 0) {
+    await makeParts(['native'], options);
+    return;
+  }
+  const names = packages.join(' ');
+  say(`no native addon: building it needs ${names}. To install them and build it, run ${setUpCommand()}`);
 }
 
 /** In a clone. Without its development packages (npm ci --omit=dev) there is nothing to compile with, and nothing is. */

@@ -51,6 +51,14 @@ describe('an installation', () => {
     expect(output).toMatch(/memory\.cc:2: broken[\s\S]*no native addon: .*When that is mended, run node \//);
   });
 
+  it('ends well where GPUs are asked for that are not there', async () => {
+    machine.becomePackage();
+    const { status, output } = await npm('install', `${AS_ROOT};process.env.ZI_CUDA='native'`);
+    expect([status, output]).toEqual([0, expect.stringContaining('no native addon: --cuda native')]);
+    machine.prebuilt('1.0.0');
+    expect(await npm('install', `${AS_ROOT};process.env.ZI_CUDA='native'`)).toEqual(NOTHING);
+  });
+
   it('on a machine that it does not run on ends well', async () => {
     const onMac = "data:text/javascript,Object.defineProperty(process,'platform',{value:'darwin'})";
     const { status, output } = await npm('install', onMac);
