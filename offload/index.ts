@@ -23,8 +23,8 @@ export {
   type TransferTimes,
   wholeOf,
 } from './measure/transfer.js';
+export type { BlockCache, ForwardOps, FrequenciesByLength } from './model/forward-ops.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
-export type { BlockCache, FrequenciesByLength, Kernels } from './model/kernels.js';
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './model/layout.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model/model.js';

@@ -15,7 +15,7 @@ const MAX_LINES = 400;
 const MOST_PARAMETERS = 4;
 /** May only become fewer. Where it costs an object per operation, or somebody else's interface has the order. */
 const LONG_LISTS = [
-  // Words of a forward: the kernels and the weights come first, what is computed in place last.
+  // Parts of a forward: its operations and the weights come first, what is computed in place last.
   'src/models/decoder-parts.ts: project',
   'src/models/decoder-parts.ts: separateAttention',
   'src/models/opt.ts: norm',
@@ -24,8 +24,8 @@ const LONG_LISTS = [
   // From where to where, and how much: once per piece of a layer.
   'offload/backends/native-stream.ts: copy',
   'offload/backends/op-encoding.ts: encodeCopy',
-  'offload/model/kernels.ts: layerNorm',
-  'offload/model/kernels.ts: rmsNorm',
+  'offload/model/forward-ops.ts: layerNorm',
+  'offload/model/forward-ops.ts: rmsNorm',
   'offload/port/backend.ts: copy',
   'offload/port/tensor.ts: heads',
 ];

@@ -11,7 +11,7 @@ import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { CudaBackend, MiB, present, roundUp } from '../../offload/index.js';
 import { deviceActivationType } from '../../offload/model/activation-type.js';
-import { Kernels, Workspace } from '../../offload/model/kernels.js';
+import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
 import { blockCache, type KvShape, pageBytes, pagesFor } from '../../offload/model/kv-cache.js';
 import type { Weights } from '../../offload/model/model.js';
 import { controlWords } from '../../offload/plan/pass-sizes.js';
@@ -91,12 +91,12 @@ printResult(
 );
 
 function forward(stream: DeviceStream): void {
-  const kernels = new Kernels(stream, new Workspace(workspace, activations), constants);
+  const ops = new ForwardOps(stream, new Workspace(workspace, activations), constants);
   tables.forEach(({ attention, lengths }, index) => {
-    kernels.enter(attention, cache, lengths);
+    ops.enter(attention, cache, lengths);
     const first = index * perMicro * prompt;
     const x = rows(hidden, first, Math.min(perMicro * prompt, batch * prompt - first));
-    model.forward.block(kernels, weights, x, 0);
+    model.forward.block(ops, weights, x, 0);
   });
 }
 

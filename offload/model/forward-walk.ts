@@ -5,7 +5,7 @@ import type { DeviceEvent, DeviceStream } from '../port/backend.js';
 import type { DType } from '../port/dtype.js';
 import type { AttentionTables, Memory, Op, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
-import { type BlockCache, Kernels, Workspace } from './kernels.js';
+import { type BlockCache, ForwardOps, Workspace } from './forward-ops.js';
 import { PAGE_TOKENS } from './kv-cache.js';
 import type { LayerSpec, WeightSpec } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
@@ -18,7 +18,7 @@ const REACHED: DeviceEvent = { timeMs: 0, reached: () => Promise.resolve() };
 export class ForwardWalk {
   readonly #model: ModelSpec;
   readonly #workspace: Workspace;
-  readonly #kernels: Kernels;
+  readonly #ops: ForwardOps;
   readonly #fixed: Weights;
 
   /** @param hear is called for every operation, before the call that makes it returns */
@@ -28,7 +28,7 @@ export class ForwardWalk {
     const constants = new Map(
       Object.entries(model.constants).map(([name, values]) => [name, floats([values.length])] as const),
     );
-    this.#kernels = new Kernels(listener(hear), this.#workspace, constants);
+    this.#ops = new ForwardOps(listener(hear), this.#workspace, constants);
     this.#fixed = weightsOf(model.fixed);
   }
 
@@ -38,21 +38,21 @@ export class ForwardWalk {
   }
 
   embed(tokens: number): void {
-    this.#kernels.enter(undefined, undefined);
+    this.#ops.enter(undefined, undefined);
     const x = floats([tokens, this.#model.hiddenSize]);
-    this.#model.forward.embed(this.#kernels, this.#fixed, (key) => lookedUp(this.#model, key, tokens), x);
+    this.#model.forward.embed(this.#ops, this.#fixed, (key) => lookedUp(this.#model, key, tokens), x);
   }
 
   block(index: number, tokens: number): void {
     const block = present(this.#model.blocks[index], 'a block');
-    this.#kernels.enter(tablesFor(tokens), cacheFor(this.#model, this.#workspace.activationType));
+    this.#ops.enter(tablesFor(tokens), cacheFor(this.#model, this.#workspace.activationType));
     const x = floats([tokens, this.#model.hiddenSize]);
-    this.#model.forward.block(this.#kernels, weightsOf(block), x, index);
+    this.#model.forward.block(this.#ops, weightsOf(block), x, index);
   }
 
   /** @param rows of which logits are wanted */
   headInput(rows: number): void {
-    const k = this.#kernels;
+    const k = this.#ops;
     k.enter(undefined, undefined);
     const wanted = k.floats([rows, this.#model.hiddenSize]);
     const out = floats([rows, headInputColumns(this.#model)]);
@@ -60,7 +60,7 @@ export class ForwardWalk {
   }
 
   headPiece(projection: WeightSpec, rows: number): void {
-    const k = this.#kernels;
+    const k = this.#ops;
     k.enter(undefined, undefined);
     const out = floats([rows, present(projection.shape[0], 'columns of the logits')]);
     k.linear(floats([rows, headInputColumns(this.#model)]), weight(projection), {}, out);
@@ -70,7 +70,7 @@ export class ForwardWalk {
 
   /** @param rows whose tokens are drawn */
   draw(rows: number): void {
-    const k = this.#kernels;
+    const k = this.#ops;
     k.enter(undefined, undefined);
     const ints = (shape: readonly number[]) => tensor(NOWHERE, 0, 'i32', shape);
     const tables = { settings: floats([rows, 4]), draws: ints([rows, 4]), history: ints([rows]) };

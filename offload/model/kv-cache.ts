@@ -3,7 +3,7 @@
 import { DTYPE_BYTES, type DType } from '../port/dtype.js';
 import type { Memory } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
-import type { BlockCache } from './kernels.js';
+import type { BlockCache } from './forward-ops.js';
 
 /** Tokens in a page, unless a plan says otherwise. Sequences of different lengths waste less than one page each. */
 export const PAGE_TOKENS = 16;

@@ -3,7 +3,7 @@
 import { assert } from '../errors.js';
 import { DTYPE_BYTES, type DType } from '../port/dtype.js';
 import type { Tensor } from '../port/ops.js';
-import type { Kernels } from './kernels.js';
+import type { ForwardOps } from './forward-ops.js';
 import type { Extent, LayerSpec, WeightSpec } from './layout.js';
 
 /** Weights of the layer that is being computed, by the key its WeightSpec has. */
@@ -34,11 +34,11 @@ export interface LookedUpRows {
 /** The arithmetic, written once per architecture. T tokens, H hidden size, R rows whose logits are wanted. */
 export interface LayerForward {
   /** Fills x [T, H] from the looked-up rows, by table key. */
-  embed(k: Kernels, w: Weights, rows: (key: string) => LookedUpRows, x: Tensor): void;
+  embed(k: ForwardOps, w: Weights, rows: (key: string) => LookedUpRows, x: Tensor): void;
   /** Updates x [T, H] in place. */
-  block(k: Kernels, w: Weights, x: Tensor, blockIndex: number): void;
+  block(k: ForwardOps, w: Weights, x: Tensor, blockIndex: number): void;
   /** x [R, H] of the last block → out [R, K], what the head's projection takes. */
-  headInput(k: Kernels, w: Weights, x: Tensor, out: Tensor): void;
+  headInput(k: ForwardOps, w: Weights, x: Tensor, out: Tensor): void;
 }
 
 export interface ModelSpec {

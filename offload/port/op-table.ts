@@ -5,7 +5,7 @@
 import type { DType } from './dtype.js';
 import type { Activation, Op } from './ops.js';
 
-/** What is launched: the words of forwards, and what backends do with bytes. */
+/** What is launched: the operations of forwards, and what backends do with bytes. */
 export type OperationName = Op['op'] | 'copy' | 'fill';
 
 export const OPERATIONS = [

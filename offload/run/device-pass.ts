@@ -156,11 +156,11 @@ export class DevicePass {
 
   #queueBlock(index: number, weights: Weights): void {
     const { model, state } = this.#work;
-    const { kernels, kv, hidden } = state;
+    const { ops, kv, hidden } = state;
     for (const [turn, running] of this.#running.entries()) {
       const { control, firstToken, tokens } = running;
-      kernels.enter(control.attention, kv.enter(index, turn), control.lengths);
-      model.forward.block(kernels, weights, rows(hidden, firstToken, tokens), index);
+      ops.enter(control.attention, kv.enter(index, turn), control.lengths);
+      model.forward.block(ops, weights, rows(hidden, firstToken, tokens), index);
       noteTokens(state, running, blockPlace(index), false);
       kv.leave(index, turn);
     }

@@ -1,8 +1,8 @@
 // Everything one device holds beside the streamed layers: states, cache, logits, tables; allocated once from the plan.
 
 import { assert, present } from '../errors.js';
+import { ForwardOps, Workspace } from '../model/forward-ops.js';
 import { headInputColumns } from '../model/forward-walk.js';
-import { Kernels, Workspace } from '../model/kernels.js';
 import { blockPageBytes, type KvShape, pageBytes, pagesFor } from '../model/kv-cache.js';
 import type { LayerLayout, Placement } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
@@ -17,7 +17,7 @@ import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
 
 export interface DeviceState {
   readonly device: Device;
-  readonly kernels: Kernels;
+  readonly ops: ForwardOps;
   /** [passTokens, H] f32 */
   readonly hidden: Tensor;
   /** [rows, K] f32: what the head's projection takes, kept while the head's pieces go by. */
@@ -64,7 +64,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
   const places = device.allocate(sizes.placeBytes);
   return {
     device,
-    kernels: new Kernels(device.compute, workspace, uploadConstants(backend, device, model)),
+    ops: new ForwardOps(device.compute, workspace, uploadConstants(backend, device, model)),
     hidden: floats(plan.passTokens, model.hiddenSize),
     headRows: floats(headRows, headInputColumns(model)),
     logits: floats(plan.logitRows, plan.logitColumns),

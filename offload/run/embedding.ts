@@ -27,7 +27,7 @@ export function queueEmbedding(
   { control, firstToken, tokens }: Running,
   leases: readonly RowLease[],
 ): void {
-  state.kernels.enter(undefined, undefined);
+  state.ops.enter(undefined, undefined);
   const find = (key: string) => {
     const index = model.tables.findIndex((table) => table.key === key);
     return {
@@ -35,7 +35,7 @@ export function queueEmbedding(
       rows: present(control.rows[index], 'rows'),
     };
   };
-  model.forward.embed(state.kernels, state.fixed, find, rows(state.hidden, firstToken, tokens));
+  model.forward.embed(state.ops, state.fixed, find, rows(state.hidden, firstToken, tokens));
 }
 
 function isThere(lookup: RowLease | Promise<RowLease>): lookup is RowLease {

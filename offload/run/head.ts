@@ -27,12 +27,12 @@ function queueInput(work: DeviceWork, running: Running): void {
   const count = microBatch.outputs.length;
   if (count === 0) return;
   const { model, state } = work;
-  const { kernels } = state;
-  kernels.enter(undefined, undefined);
-  const wanted = kernels.floats([count, model.hiddenSize]);
-  kernels.gather(wanted, rows(state.hidden, firstToken, tokens), control.outputs);
+  const { ops } = state;
+  ops.enter(undefined, undefined);
+  const wanted = ops.floats([count, model.hiddenSize]);
+  ops.gather(wanted, rows(state.hidden, firstToken, tokens), control.outputs);
   const input = rows(state.headRows, firstOutput, count);
-  model.forward.headInput(kernels, state.fixed, wanted, input);
+  model.forward.headInput(ops, state.fixed, wanted, input);
   noteHeadInput(work, running, input);
 }
 
@@ -43,14 +43,14 @@ function foldLikelihoods(
   piece: PlannedLayer,
   weights: Weights,
 ): void {
-  const { kernels, logits: all, headRows, nllState } = work.state;
+  const { ops, logits: all, headRows, nllState } = work.state;
   for (const { microBatch, control, firstOutput } of running) {
     const count = microBatch.outputs.length;
     if (count === 0) continue;
-    kernels.enter(undefined, undefined);
+    ops.enter(undefined, undefined);
     const logits = columns(rows(all, 0, count), 0, piece.columns);
     queueLogits(work, weights, rows(headRows, firstOutput, count), logits);
-    kernels.nllFold(rows(nllState, firstOutput, count), logits, control.targets, piece.firstColumn);
+    ops.nllFold(rows(nllState, firstOutput, count), logits, control.targets, piece.firstColumn);
   }
 }
 
@@ -73,13 +73,13 @@ function queueTokens({ state }: DeviceWork, { microBatch, control, firstOutput }
   if (count === 0) return;
   const logits = rows(state.logits, firstOutput, count);
   const ids = rows(state.ids, firstOutput, count);
-  if (control.sampling) state.kernels.sample(logits, ids, control.sampling);
-  else state.kernels.argmax(logits, ids);
+  if (control.sampling) state.ops.sample(logits, ids, control.sampling);
+  else state.ops.argmax(logits, ids);
   if (microBatch.logProbs) queueLogProbs(state, logits, ids, firstOutput);
 }
 
 function queueLogits({ model, state }: DeviceWork, weights: Weights, x: Tensor, out: Tensor): void {
   const { scale, softCap } = model.logits;
-  state.kernels.linear(x, weights('projection'), { bias: weights.optional('bias') }, out);
-  if (scale !== 1 || softCap !== 0) state.kernels.scaleCap(out, scale, softCap);
+  state.ops.linear(x, weights('projection'), { bias: weights.optional('bias') }, out);
+  if (scale !== 1 || softCap !== 0) state.ops.scaleCap(out, scale, softCap);
 }

@@ -11,12 +11,12 @@ const ROW_BYTES = LIKELIHOOD_WORDS * DTYPE_BYTES.f32;
 
 /** Folds a micro-batch's logits [R, V], which drawing has left as they were, with its tokens [R] as targets. */
 export function queueLogProbs(
-  { kernels, nllState }: DeviceState,
+  { ops, nllState }: DeviceState,
   logits: Tensor,
   ids: Tensor,
   first: number,
 ): void {
-  kernels.nllFold(rows(nllState, first, ids.shape[0] ?? 0), logits, ids, 0);
+  ops.nllFold(rows(nllState, first, ids.shape[0] ?? 0), logits, ids, 0);
 }
 
 /** Queues their copy to the host, to `offsetBytes` of the results. */

@@ -1,7 +1,7 @@
 // One traversal of all layers: its micro-batches, and the integer tables that kernels read about them.
 
 import { assert, present } from '../errors.js';
-import type { SequenceLength } from '../model/kernels.js';
+import type { SequenceLength } from '../model/forward-ops.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
 import { STABLE_STEPS } from '../plan/pass-sizes.js';
 import { DTYPE_BYTES } from '../port/dtype.js';

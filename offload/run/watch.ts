@@ -8,14 +8,14 @@ import { type DeviceWork, outputCount, type Running } from './running.js';
 
 /** @param isFirst what was noted before is of another pass */
 export function noteTokens(
-  { kernels, tokenPlaces, hidden }: DeviceState,
+  { ops, tokenPlaces, hidden }: DeviceState,
   { microBatch, firstToken, tokens }: Pick<Running, 'microBatch' | 'firstToken' | 'tokens'>,
   place: number,
   isFirst: boolean,
 ): void {
   if (!microBatch.watched) return;
   const noted = rows(tokenPlaces, firstToken, tokens);
-  kernels.noteNotFinite(noted, rows(hidden, firstToken, tokens), place, isFirst);
+  ops.noteNotFinite(noted, rows(hidden, firstToken, tokens), place, isFirst);
 }
 
 /** @param input what the head takes of the micro-batch's outputs */
@@ -26,7 +26,7 @@ export function noteHeadInput(
 ): void {
   if (!microBatch.watched) return;
   const noted = rows(state.headPlaces, firstOutput, microBatch.outputs.length);
-  state.kernels.noteNotFinite(noted, input, headInputPlace(model), true);
+  state.ops.noteNotFinite(noted, input, headInputPlace(model), true);
 }
 
 /** Queues the copy to where `readPlaces` finds them. */

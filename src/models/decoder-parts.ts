@@ -1,6 +1,6 @@
 // What decoders since Llama share: grouped-query attention with rotary positions, and projections with or without bias.
 
-import { heads, type Kernels, type Tensor, type Weights } from '../../offload/index.js';
+import { type ForwardOps, heads, type Tensor, type Weights } from '../../offload/index.js';
 import type { ConfigReader } from './config-reader.js';
 import type { RopeUse } from './rope.js';
 
@@ -42,7 +42,7 @@ export function attentionShapes(
 }
 
 /** x [T, K] through `NAME.weight` and, where there is one, `NAME.bias`; added to `addTo` if given. */
-export function project(k: Kernels, w: Weights, x: Tensor, name: string, addTo?: Tensor): Tensor {
+export function project(k: ForwardOps, w: Weights, x: Tensor, name: string, addTo?: Tensor): Tensor {
   const bias = w.optional(`${name}.bias`);
   return k.linear(x, w(`${name}.weight`), addTo ? { bias, addTo } : { bias });
 }
@@ -62,7 +62,7 @@ export interface RotaryAttention extends GroupedHeads {
 
 /** Attention of normed [T, H] with separate projections, before the output projection: [T, nHeads · D]. */
 export function separateAttention(
-  k: Kernels,
+  k: ForwardOps,
   w: Weights,
   normed: Tensor,
   attention: RotaryAttention,
@@ -81,7 +81,7 @@ export function separateAttention(
 
 /** Rotates q [T, nHeads, D] and key [T, nKv, D], then attends: [T, nHeads · D]. */
 export function rotateAndAttend(
-  k: Kernels,
+  k: ForwardOps,
   [q, key, value]: readonly [Tensor, Tensor, Tensor],
   attention: RotaryAttention,
   blockIndex: number,

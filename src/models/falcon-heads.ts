@@ -3,8 +3,8 @@
 import {
   columns,
   dimension,
+  type ForwardOps,
   heads,
-  type Kernels,
   rows,
   type Tensor,
   type Weights,
@@ -22,7 +22,7 @@ export interface FusedHeads extends GroupedHeads {
 
 /** normed [T, H] → q [T, nHeads, D], key and value [T, nKv, D]. */
 export function splitFused(
-  k: Kernels,
+  k: ForwardOps,
   w: Weights,
   normed: Tensor,
   { layout, nHeads, nKv, D }: FusedHeads,
@@ -41,7 +41,7 @@ export function splitFused(
  * is a product of its own, into its place among all queries.
  */
 function splitGroups(
-  k: Kernels,
+  k: ForwardOps,
   w: Weights,
   normed: Tensor,
   { G, nKv, D }: { readonly G: number; readonly nKv: number; readonly D: number },

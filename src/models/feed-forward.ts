@@ -1,6 +1,12 @@
 // The second half of a block since Llama: a gated feed-forward (Shazeer 2020), dense or spread over experts.
 
-import { type Activation, dimension, type Kernels, type Tensor, type Weights } from '../../offload/index.js';
+import {
+  type Activation,
+  dimension,
+  type ForwardOps,
+  type Tensor,
+  type Weights,
+} from '../../offload/index.js';
 import { type TensorDef, tensorsUnder } from './architecture.js';
 import type { ConfigReader } from './config-reader.js';
 import { project } from './decoder-parts.js';
@@ -9,7 +15,7 @@ export interface FeedForward {
   /** What a layer holds below `path`. */
   tensors(path: string): readonly TensorDef[];
   /** Adds the result for x normed [T, H] to x [T, H]; `norm` makes that tensor, or fills the one it is given. */
-  add(k: Kernels, w: Weights, norm: (out?: Tensor) => Tensor, x: Tensor): void;
+  add(k: ForwardOps, w: Weights, norm: (out?: Tensor) => Tensor, x: Tensor): void;
 }
 
 /** H hidden size, I inner size. */

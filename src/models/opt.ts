@@ -2,8 +2,8 @@
 
 import {
   dimension,
+  type ForwardOps,
   heads,
-  type Kernels,
   type LayerForward,
   type Tensor,
   type Weights,
@@ -147,7 +147,7 @@ function forward({ H, E, nHeads, D, blockCount, normFirst, normLast, activation 
 }
 
 /** With `layer_norm_elementwise_affine` false the norm has neither weight nor bias. */
-function norm(k: Kernels, w: Weights, x: Tensor, name: string, out?: Tensor): Tensor {
+function norm(k: ForwardOps, w: Weights, x: Tensor, name: string, out?: Tensor): Tensor {
   const weight = w.optional(`${name}.weight`) ?? k.constant('ones');
   return k.layerNorm(x, weight, w.optional(`${name}.bias`), EPS, out);
 }

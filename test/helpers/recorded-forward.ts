@@ -1,6 +1,6 @@
 // Runs an architecture's forward on a stream that only writes down: what a configuration makes of the arithmetic.
 
-import { Kernels, type SequenceLength, Workspace } from '../../offload/model/kernels.js';
+import { ForwardOps, type SequenceLength, Workspace } from '../../offload/model/forward-ops.js';
 import type { Weights } from '../../offload/model/model.js';
 import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
 import type { AttentionTables, Memory, Op, Tensor } from '../../offload/port/ops.js';
@@ -38,7 +38,7 @@ export function recordForward(
   const constants = Object.entries(model.constants).map(
     ([name, values]) => [name, floats([values.length])] as const,
   );
-  const k = new Kernels(stream, new Workspace(NOWHERE, 'f32'), new Map(constants));
+  const k = new ForwardOps(stream, new Workspace(NOWHERE, 'f32'), new Map(constants));
   const x = floats([TOKENS, model.hiddenSize]);
   const fixed = weightsOf(model.fixed);
   const cache = floats([1, model.kvHeads, 16, model.headDim]);

@@ -1,13 +1,13 @@
 // Planted bugs in the log-probabilities of tokens.
 
 import { expect, it } from 'vitest';
-import { Kernels } from '../../offload/model/kernels.js';
+import { ForwardOps } from '../../offload/model/forward-ops.js';
 import { COPYING, caught } from './caught.js';
 
 it('log-probabilities that stay as they were in the pass before', async () => {
-  const { nllFold } = Kernels.prototype;
+  const { nllFold } = ForwardOps.prototype;
   let folds = 0;
-  Kernels.prototype.nllFold = function (...operands) {
+  ForwardOps.prototype.nllFold = function (...operands) {
     if (folds++ % 2 === 0) nllFold.apply(this, operands);
   };
   try {
@@ -15,6 +15,6 @@ it('log-probabilities that stay as they were in the pass before', async () => {
     expect(share).toBeGreaterThan(0.6);
     expect([...by]).toEqual(['WrongResultError']);
   } finally {
-    Kernels.prototype.nllFold = nllFold;
+    ForwardOps.prototype.nllFold = nllFold;
   }
 });

@@ -1,8 +1,8 @@
 // What a pass must yield: the same forward, one token batch after the other, on memory that nothing else touches.
 
 import { assert, present } from '../../offload/errors.js';
+import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
 import { headInputColumns } from '../../offload/model/forward-walk.js';
-import { Kernels, Workspace } from '../../offload/model/kernels.js';
 import { blockCache, type KvShape, PAGE_TOKENS, pageBytes } from '../../offload/model/kv-cache.js';
 import type { WeightSpec } from '../../offload/model/layout.js';
 import type { Weights } from '../../offload/model/model.js';
@@ -48,7 +48,7 @@ function floats(...shape: number[]): Tensor {
 
 export class Reference {
   readonly #toy: ToyModel;
-  readonly #kernels: Kernels;
+  readonly #ops: ForwardOps;
   readonly #weights = new Map<string, Weights>();
   readonly #hashes = new Map<string, number>();
   /** Device → its sequences' keys and values. */
@@ -68,7 +68,7 @@ export class Reference {
         return [name, constant];
       }),
     );
-    this.#kernels = new Kernels(new ImmediateStream(), new Workspace(memory(1 << 17), 'f32'), constants);
+    this.#ops = new ForwardOps(new ImmediateStream(), new Workspace(memory(1 << 17), 'f32'), constants);
     for (const layer of [...model.blocks, model.fixed]) {
       this.#weights.set(layer.name, this.#load(layer.name, layer.weights));
     }
@@ -84,7 +84,7 @@ export class Reference {
 
   run(device: number, microBatch: MicroBatch): ReferenceOutput[] {
     const { model } = this.#toy;
-    const k = this.#kernels;
+    const k = this.#ops;
     const tokens = tokenCount(microBatch);
     const words = memory(4 * (32 * tokens + 512)); // pages are padded to 256
     const rowsOf = model.tables.map(({ rowsFrom, rowOffset }) =>
@@ -119,7 +119,7 @@ export class Reference {
   #outputs(x: Tensor, wanted: Tensor, { outputs, targets, logProbs }: MicroBatch): ReferenceOutput[] {
     const { model } = this.#toy;
     const count = outputs.length;
-    const k = this.#kernels;
+    const k = this.#ops;
     k.enter(undefined, undefined);
     const taken = floats(count, model.hiddenSize);
     k.gather(taken, x, wanted);

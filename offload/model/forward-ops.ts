@@ -1,4 +1,4 @@
-// The words a model's forward is written in: each allocates its result in the workspace and queues one operation.
+// What a model's forward is written in: methods that each allocate a result in the workspace and queue one operation.
 
 import { assert, present } from '../errors.js';
 import type { DeviceStream } from '../port/backend.js';
@@ -87,7 +87,7 @@ export interface Routing {
 }
 
 /** Builds the operations of one micro-batch on one stream. T tokens, H hidden size. */
-export class Kernels {
+export class ForwardOps {
   readonly #stream: DeviceStream;
   readonly #workspace: Workspace;
   readonly #constants: ReadonlyMap<string, Tensor>;
