@@ -39,7 +39,7 @@ function infoOf(
   contextTokens: number,
 ): EngineInfo {
   const { checkpoint, warnings } = opened;
-  return {
+  return Object.freeze({
     task: settings.task,
     folder: checkpoint.folder,
     architecture: model.architecture,
@@ -53,5 +53,5 @@ function infoOf(
     warnings: [...warnings, ...(own?.warnings ?? []), ...backend.notes, ...budgetWarnings(settings)].map(
       ownWords,
     ),
-  };
+  });
 }

@@ -9,8 +9,8 @@ export interface TokenSource {
   readonly tokens: AsyncIterable<{ readonly token: number; readonly logProb?: number }>;
   readonly finished: Promise<GenerationResult['finishReason']>;
   cancel(): void;
-  /** The text that is certain with this token. */
-  push(token: number): string;
+  /** The text that is certain with this token; undefined where no token says anything. */
+  push(token: number): string | undefined;
   /** What was held back. */
   end(): string;
   readonly promptTokens: number;
@@ -23,6 +23,12 @@ export interface GenerationSettings {
   readonly signal: Signal | undefined;
 }
 
+interface Made {
+  text: string;
+  readonly tokens: number[];
+  readonly logProbs: number[];
+}
+
 const OVER = { done: true, value: undefined } as const;
 
 export class TextGeneration implements Generation {
@@ -30,6 +36,7 @@ export class TextGeneration implements Generation {
   readonly #settings: GenerationSettings;
   readonly #pieces: Piece[] = [];
   #source: TokenSource | undefined;
+  readonly #beginning = new AbortController();
   #isCancelled = false;
   /** Undefined while pieces may come. */
   #end: { readonly error?: unknown } | undefined;
@@ -39,8 +46,8 @@ export class TextGeneration implements Generation {
   /** Those who wait for what comes next. */
   #waiting: (() => void)[] = [];
 
-  /** @param begin once; what it rejects with ends the text */
-  constructor(settings: GenerationSettings, begin: () => Promise<TokenSource>) {
+  /** @param begin once, until the signal; what it rejects with ends the text */
+  constructor(settings: GenerationSettings, begin: (signal: AbortSignal) => Promise<TokenSource>) {
     this.#settings = settings;
     this.result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -55,7 +62,9 @@ export class TextGeneration implements Generation {
   cancel(): void {
     if (this.#isCancelled || this.#end) return;
     this.#isCancelled = true;
-    this.#source?.cancel();
+    this.#beginning.abort();
+    if (this.#source) this.#source.cancel();
+    else this.#finish({ text: '', tokens: [], logProbs: [] }, { finishReason: 'cancelled', promptTokens: 0 });
   }
 
   /** Ends it with an error, unless it has ended. */
@@ -63,6 +72,7 @@ export class TextGeneration implements Generation {
     if (this.#end) return;
     this.#settle({ error });
     this.#reject(error);
+    this.#beginning.abort();
     this.#source?.cancel();
   }
 
@@ -89,14 +99,14 @@ export class TextGeneration implements Generation {
     };
   }
 
-  async #run(begin: () => Promise<TokenSource>): Promise<void> {
-    const source = await begin();
+  async #run(begin: (signal: AbortSignal) => Promise<TokenSource>): Promise<void> {
+    const source = await begin(this.#beginning.signal);
     this.#source = source;
     // Awaited when all tokens are there, which may be never.
     source.finished.catch(() => undefined);
-    if (this.#isCancelled || this.#end) source.cancel();
+    if (this.#end) source.cancel();
     let [tokens, logProbs]: [number[], number[]] = [[], []];
-    const all = { text: '', tokens: [] as number[], logProbs: [] as number[] };
+    const all: Made = { text: '', tokens: [], logProbs: [] };
     const give = (text: string) => {
       if (this.#end) return;
       this.#pieces.push({ text, tokens, ...(this.#settings.logProbs ? { logProbs } : {}) });
@@ -110,21 +120,19 @@ export class TextGeneration implements Generation {
       tokens.push(token);
       logProbs.push(logProb);
       const text = source.push(token);
-      if (text !== '') give(text);
+      if (text !== '') give(text ?? '');
     }
     const finishReason = await source.finished;
     const rest = source.end();
     if (rest !== '' || tokens.length > 0) give(rest);
+    const { promptTokens, seed } = source;
+    this.#finish(all, { finishReason, promptTokens, ...(seed === undefined ? {} : { seed }) });
+  }
+
+  #finish({ text, tokens, logProbs }: Made, about: Omit<GenerationResult, keyof Made>): void {
     if (this.#end) return;
     this.#settle({});
-    this.#resolve({
-      text: all.text,
-      tokens: all.tokens,
-      ...(this.#settings.logProbs ? { logProbs: all.logProbs } : {}),
-      finishReason,
-      promptTokens: source.promptTokens,
-      ...(source.seed === undefined ? {} : { seed: source.seed }),
-    });
+    this.#resolve({ text, tokens, ...(this.#settings.logProbs ? { logProbs } : {}), ...about });
   }
 
   #settle(end: { readonly error?: unknown }): void {

@@ -28,6 +28,13 @@ function kindOf(value: object): string {
   return kind === 'Object' ? 'an object' : `a value of type ${kind}`;
 }
 
+/** With those that an object inherits, since options may be made of others. */
+function allProperties(given: object): Record<string, unknown> {
+  const values: Record<string, unknown> = {};
+  for (const name in given) values[name] = (given as Record<string, unknown>)[name];
+  return values;
+}
+
 /** An object's properties by name; throws for one that is not in `names`. */
 export class Options {
   readonly #values: Readonly<Record<string, unknown>>;
@@ -37,10 +44,11 @@ export class Options {
    * @param error by default, BAD_OPTION
    */
   constructor(given: unknown, names: readonly string[], subject: Subject, error = badOption) {
-    if (given !== undefined && (typeof given !== 'object' || given === null || Array.isArray(given))) {
+    // Of a Map or a list, nothing would be found, and nothing said.
+    if (given !== undefined && Object.prototype.toString.call(given) !== '[object Object]') {
       throw error(`${subject} are ${shown(given)}: give an object`);
     }
-    this.#values = { ...given };
+    this.#values = allProperties(given ?? {});
     for (const name of Object.keys(this.#values)) {
       if (names.includes(name)) continue;
       const meant = suggest(name, names);

@@ -22,7 +22,7 @@ export function readPrompt(given: Prompt, system: string | undefined, vocabSize:
     throw badOption('system is for prompts of messages: write it into the text, or give { messages }');
   }
   if (typeof given === 'string') return { text: given };
-  if (typeof given !== 'object' || given === null || Array.isArray(given)) {
+  if (Object.prototype.toString.call(given) !== '[object Object]') {
     throw badInput(`the prompt is ${shown(given)}: give a text, { messages } or { tokens }`);
   }
   const parts = new Options(given, ['messages', 'tokens'], 'the prompt', badInput);
@@ -107,8 +107,8 @@ export class Coder {
   }
 
   /** At least one id of the vocabulary. Rejects with BAD_INPUT, BAD_OPTION, BAD_TOKENIZER, UNSUPPORTED or EMPTY_PROMPT. */
-  async encode(prompt: CheckedPrompt): Promise<Int32Array> {
-    const ids = 'tokens' in prompt ? prompt.tokens : await this.#encodeText(prompt);
+  async encode(prompt: CheckedPrompt, signal: AbortSignal): Promise<Int32Array> {
+    const ids = 'tokens' in prompt ? prompt.tokens : await this.#encodeText(prompt, signal);
     const problem = idProblem(ids, this.#vocabSize, 'the prompt');
     if (problem) throw problem;
     if (ids.length > 0) return ids;
@@ -119,16 +119,19 @@ export class Coder {
     );
   }
 
-  async #encodeText(prompt: Exclude<CheckedPrompt, { readonly tokens: Int32Array }>): Promise<Int32Array> {
+  async #encodeText(
+    prompt: Exclude<CheckedPrompt, { readonly tokens: Int32Array }>,
+    signal: AbortSignal,
+  ): Promise<Int32Array> {
     const tokenizer = await this.tokenizer();
-    if ('text' in prompt) return encodeLongText(tokenizer, [prompt.text]);
+    if ('text' in prompt) return encodeLongText(tokenizer, [prompt.text], { signal });
     this.#template ??= this.#loadTemplate();
     // What is missing may be there when it is asked for again.
     this.#template.catch(() => {
       this.#template = undefined;
     });
     const template = await this.#template;
-    return encodeLongText(tokenizer, [template.render(prompt.messages)], { bare: true });
+    return encodeLongText(tokenizer, [template.render(prompt.messages)], { bare: true, signal });
   }
 
   async #loadTemplate(): Promise<ChatTemplate> {

@@ -70,7 +70,7 @@ export class TextEngine implements Engine {
     if ('messages' in prompt)
       throw badInput('what is scored is a text or { tokens }, and messages are neither');
     return this.#untilClosed(signal, async (own) => {
-      const ids = await coder.encode(prompt);
+      const ids = await coder.encode(prompt, own);
       if (ids.length >= 2) return score(ids, own);
       throw badInput(
         `the text has ${ids.length === 1 ? 'one token' : 'no tokens'}: scoring needs at least 2, as the first is only given`,
@@ -121,7 +121,10 @@ export class TextEngine implements Engine {
   #begin(
     prompt: Prompt,
     options: GenerateOptions | undefined,
-  ): { readonly settings: GenerationSettings; readonly submit: () => Promise<TokenSource> } {
+  ): {
+    readonly settings: GenerationSettings;
+    readonly submit: (signal: AbortSignal) => Promise<TokenSource>;
+  } {
     try {
       this.#checkOpen('make a text');
       const { room, coder } = this.#parts;
@@ -130,7 +133,14 @@ export class TextEngine implements Engine {
       const settings = readGenerateOptions(options, this.info.vocabSize, room.own);
       const checked = readPrompt(prompt, settings.system, this.info.vocabSize);
       const index = this.#begun++;
-      return { settings, submit: async () => submitText(index, await coder.encode(checked), settings, room) };
+      return {
+        settings,
+        submit: async (signal) => {
+          const promptTokens = await coder.encode(checked, signal);
+          signal.throwIfAborted();
+          return submitText(index, promptTokens, settings, room);
+        },
+      };
     } catch (error) {
       return { settings: NOTHING_ASKED, submit: () => Promise.reject(error) };
     }

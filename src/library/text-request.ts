@@ -71,7 +71,7 @@ export async function submitText(
     finished: submission.result.then(reasonOf),
     cancel: () => submission.cancel(),
     push: (token) =>
-      stopStrings.length > 0 ? present(said.shift(), 'text of a token') : (decoder?.push(token) ?? ''),
+      stopStrings.length > 0 ? present(said.shift(), 'text of a token') : decoder?.push(token),
     end: () => decoder?.end() ?? '',
     promptTokens: promptTokens.length,
     seed: sampling && sampling.temperature > 0 ? sampling.seed : undefined,

@@ -46,7 +46,7 @@ export interface OpenOptions {
   readonly offload?: 'auto' | 'dram' | 'nvme' | undefined;
   /** A folder on the drive that weights are read from; they are copied to it once unless they lie there. Means `nvme`. */
   readonly nvmePath?: string | undefined;
-  /** Bound on everything large in DRAM; default 85 % of what is available. */
+  /** Bound on everything large in DRAM; default 85 % of what is available, so give it where a process opens several. */
   readonly dramMemory?: Size | undefined;
   /** Bound on what is taken of each GPU; default what is free. */
   readonly gpuMemory?: Size | undefined;
@@ -130,7 +130,7 @@ export interface GenerateOptions {
 export interface Piece {
   /**
    * Whole characters, none of which may still become part of a stop string. Empty only in a last piece, whose tokens say
-   * nothing.
+   * nothing, and where the model has no tokenizer.
    */
   readonly text: string;
   /** Those that came since the piece before. Empty only in a last piece, whose text was held back. */
@@ -147,7 +147,7 @@ export interface GenerationResult {
   readonly logProbs?: readonly number[];
   /** `stop`: an end token or a stop string; `length`: `maxNewTokens`; `cancelled`: by `cancel()`, or by leaving a loop. */
   readonly finishReason: 'stop' | 'length' | 'cancelled';
-  /** How many tokens the prompt has. */
+  /** How many tokens the prompt has; 0 where the text was cancelled before that was known. */
   readonly promptTokens: number;
   /** That gives the same text again; absent where nothing was drawn. */
   readonly seed?: number;

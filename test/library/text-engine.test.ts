@@ -189,12 +189,46 @@ it('an iteration that waits can be left', async () => {
   expect(script.cancels).toBe(1);
 });
 
-it('what is cancelled before its prompt is read takes no place in the engine for long', async () => {
+it('what is cancelled before its prompt is read ends at once, and the engine never hears of it', async () => {
   const { tokens, engine } = opened();
-  const text = engine.generate('To be');
-  text.cancel();
-  expect(await text.result).toMatchObject({ text: '', tokens: [], finishReason: 'cancelled' });
-  expect((await tokens.text(0)).cancels).toBe(1);
+  const texts = [engine.generate('To be'), engine.generate('To be '.repeat(1e5)), engine.generate('To be')];
+  texts[0]?.cancel();
+  await texts[1]?.[Symbol.asyncIterator]().return?.();
+  for (const text of texts.slice(0, 2)) {
+    expect(await text.result).toEqual({ text: '', tokens: [], finishReason: 'cancelled', promptTokens: 0 });
+    expect(await piecesOf(text)).toEqual([]);
+  }
+  (await tokens.text(0)).end('stop');
+  await texts[2]?.result;
+  expect(tokens.texts).toHaveLength(1);
+});
+
+it('without a tokenizer, tokens are told as they come', async () => {
+  const tokens = new ScriptedEngine();
+  const coder = new Coder(FOLDER, { tokenizer: undefined, startToken: undefined, size: INFO.vocabSize });
+  const room = { engine: tokens, coder, contextTokens: 20, endTokens: new Set<number>(), own: undefined };
+  const engine = new TextEngine({ info: INFO, coder, room, score: undefined, close: () => tokens.close() });
+  const iterator = engine.generate({ tokens: [1] })[Symbol.asyncIterator]();
+  const script = await tokens.text(0);
+  script.say(7);
+  expect((await iterator.next()).value).toEqual({ text: '', tokens: [7] });
+  script.end('length');
+  expect((await iterator.next()).done).toBe(true);
+  expect(() => engine.detokenize([1])).toThrow(/has no tokenizer/);
+});
+
+it('options may be inherited, as from others that are the same for all', async () => {
+  const { tokens, engine } = opened();
+  engine.generate('To be', Object.create({ maxNewTokens: 5 }));
+  class Own {
+    maxNewTokens = 6;
+    describe() {
+      return 'a method, which is no option';
+    }
+  }
+  expect((await tokens.text(0)).request.maxNewTokens).toBe(5);
+  engine.generate('To be', new Own());
+  expect((await tokens.text(1)).request.maxNewTokens).toBe(6);
 });
 
 it('an error of one text is its own: what came before it is there, and all who look are told', async () => {
