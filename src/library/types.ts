@@ -54,16 +54,16 @@ export interface OpenOptions {
   readonly kvOffload?: boolean | undefined;
   /** Threads that compute on the CPU; default one per core. One setting for all engines of a process: the last one's. */
   readonly threads?: number | undefined;
-  /** Texts that each device makes at once; others wait. Default: up to 16, as memory holds. */
+  /** Texts that each device makes at once; others wait. Default 16, or as many as memory holds. */
   readonly maxSequences?: number | undefined;
   /**
-   * Tokens of the longest text, its prompt among them; default the model's context, but no more than 4096. Where texts
-   * are scored, tokens of a window; default no more than 2048.
+   * Tokens of the longest text, its prompt among them; default the model's context, but no more than 4096, or than memory
+   * holds. Where texts are scored, tokens of a window; default no more than 2048.
    */
   readonly contextTokens?: number | undefined;
   /**
-   * Tokens of all texts of a device whose keys and values are kept at once; default `contextTokens` of four texts. Where
-   * there is no room for more, some texts wait for others.
+   * Tokens of all texts of a device whose keys and values are kept at once; default as many as up to four of the longest
+   * texts have, while weights need not rest elsewhere for it. Where there is no room for more, some texts wait for others.
    */
   readonly cacheTokens?: number | undefined;
   /**
