@@ -44,7 +44,7 @@ export class Options {
    * @param error by default, BAD_OPTION
    */
   constructor(given: unknown, names: readonly string[], subject: Subject, error = badOption) {
-    // Of a Map or a list, nothing would be found, and nothing said.
+    // In a Map or a list no option would be found, and nobody would be told.
     if (given !== undefined && Object.prototype.toString.call(given) !== '[object Object]') {
       throw error(`${subject} are ${shown(given)}: give an object`);
     }
