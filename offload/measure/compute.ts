@@ -3,6 +3,7 @@
 import { PAGE_TOKENS } from '../model/kv-cache.js';
 import type { HardwareProfile, ProductRates } from '../plan/profile.js';
 import type { Backend, Device } from '../port/backend.js';
+import { reached } from '../port/device-failure.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
 import type { Op, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
@@ -138,7 +139,7 @@ async function limitsOf(bench: KernelBench, products: readonly ProductRates[]): 
     const start = compute.record();
     compute.copy(bench.scratch, 0, bench.cold, 0, bytes);
     const end = compute.record();
-    await end.reached();
+    await reached(end);
     if (run > 0) seconds.push((end.timeMs - start.timeMs) / 1e3);
   }
   const rates = products.flatMap(({ points }) => points.map(({ flopsPerSecond }) => flopsPerSecond));
@@ -179,7 +180,7 @@ async function roundTripMs(backend: Backend, device: Device): Promise<number> {
   const times: number[] = [];
   for (let run = 0; run < 4 * RUNS; run++) {
     const startMs = backend.nowMs();
-    await device.compute.record().reached();
+    await reached(device.compute.record());
     times.push(backend.nowMs() - startMs);
   }
   return median(times);

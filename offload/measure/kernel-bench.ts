@@ -1,6 +1,7 @@
 // Operands on a device and the time of operations on them, queued as a pass queues them.
 
 import type { Backend, Device, HostMemory } from '../port/backend.js';
+import { reached } from '../port/device-failure.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
 import type { Memory, Op, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
@@ -71,7 +72,7 @@ export class KernelBench {
     const start = compute.record();
     for (let i = 0; i < count; i++) compute.launch(next());
     const end = compute.record();
-    await end.reached();
+    await reached(end);
     return (end.timeMs - start.timeMs) / count;
   }
 

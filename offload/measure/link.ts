@@ -2,6 +2,7 @@
 
 import { present } from '../errors.js';
 import type { Backend, Device, DeviceEvent } from '../port/backend.js';
+import { reached } from '../port/device-failure.js';
 import type { Memory } from '../port/ops.js';
 import { MiB } from '../units.js';
 import { median } from './median.js';
@@ -47,7 +48,7 @@ async function rateOf(
       fetch.copy(present(to[index], 'memory'), 0, from(index), 0, sizeBytes);
       return [start, fetch.record()];
     });
-    await Promise.all(spans.map(([, end]) => end.reached()));
+    await Promise.all(spans.map(([, end]) => reached(end)));
     const slowest = spans.reduce((most, [start, end]) => Math.max(most, end.timeMs - start.timeMs), 0);
     // The first copy touches the pages.
     if (run > 0) rates.push(sizeBytes / (slowest / 1e3));

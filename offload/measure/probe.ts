@@ -2,6 +2,7 @@
 
 import { CpuBackend } from '../backends/cpu.js';
 import { DEFAULT_IO_OPTIONS } from '../backends/io-defaults.js';
+import { MappedMemory } from '../backends/mapped-memory.js';
 import { OperatingError } from '../errors.js';
 import { native } from '../port/native.js';
 import type { IoEngine } from '../port/native-io.js';
@@ -18,11 +19,13 @@ export interface IoProbe {
 
 const PROBE_BYTES = 64 * MiB;
 
-/** Sets up the read engine as a run would, with one buffer. */
+/** Sets up the read engine as a run would, with one buffer. Throws DOES_NOT_FIT. */
 export async function probeIo(): Promise<IoProbe> {
   const io = native().createIo(DEFAULT_IO_OPTIONS);
-  const memory = new (native().NativeMemory)(PROBE_BYTES, true);
+  let mapped: MappedMemory | undefined;
   try {
+    mapped = new MappedMemory(PROBE_BYTES, true);
+    const memory = mapped.native;
     const engineNote = io.notes[0];
     memory.populate(1);
     const registered = io.register(memory);
@@ -34,7 +37,7 @@ export async function probeIo(): Promise<IoProbe> {
     };
   } finally {
     await io.close();
-    memory.free();
+    mapped?.native.free();
   }
 }
 

@@ -1,8 +1,8 @@
 // What a pass yields for one device: copied to the host, waited for, and read.
 
-import { OperatingError } from '../errors.js';
 import type { PassPlaces } from '../model/forward-places.js';
 import type { Plan } from '../plan/plan.js';
+import { reached } from '../port/device-failure.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Tensor } from '../port/ops.js';
 import { dimension } from '../port/tensor.js';
@@ -47,14 +47,7 @@ export async function readResults(
   const logProbsOffset = outputs * DTYPE_BYTES.i32;
   copyLogProbs(state, running, logProbsOffset);
   copyPlaces(state, running);
-  try {
-    await compute.record().reached(true);
-  } catch (error) {
-    if (error instanceof OperatingError) throw error;
-    // Devices wait for each other's layers, so the first cause names its own device; this one may be sound.
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new OperatingError('DEVICE_FAILED', `a device failed: ${reason}`, { cause: error });
-  }
+  await reached(compute.record(), true);
   const { buffer, byteOffset } = state.results.bytes;
   const places = readPlaces(state, running);
   const nothing = {

@@ -4,7 +4,8 @@ import { createHash } from 'node:crypto';
 import { readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type FileState, OperatingError, stateFrom } from '../../offload/index.js';
-import { readOptionalJsonObject } from '../files/json-file.js';
+import { ifThere } from '../files/if-there.js';
+import { type JsonObject, readOptionalJsonObject } from '../files/json-file.js';
 import {
   checkRoom,
   type DummyCheckpointOptions,
@@ -56,7 +57,7 @@ async function isFound(folder: string, options: DummyStoreOptions): Promise<bool
   );
   if (other !== undefined) throw refusal(folder, `holds ${other} as well`);
   const states = await statesOf(folder, own);
-  const record = await readOptionalJsonObject(join(folder, DUMMY_RECORD), 'BAD_INPUT').catch(() => undefined);
+  const record = await readRecord(join(folder, DUMMY_RECORD));
   if (states && JSON.stringify(record) === JSON.stringify(recordOf(options, states))) return true;
   options.log?.(`${folder} was made by an earlier version, or touched since: comparing it`);
   const difference = await firstDifference({
@@ -71,29 +72,34 @@ async function isFound(folder: string, options: DummyStoreOptions): Promise<bool
   return true;
 }
 
+/** None where it is absent, or no folder: writing says which. */
 async function namesIn(folder: string): Promise<string[]> {
-  try {
-    return await readdir(folder);
-  } catch {
-    return []; // absent, or no folder: writing says which
-  }
+  return (await ifThere(folder, readdir(folder))) ?? [];
+}
+
+/** A damaged record only means that the weights are compared. */
+async function readRecord(path: string): Promise<JsonObject | undefined> {
+  return readOptionalJsonObject(path, 'BAD_INPUT').catch((error) => {
+    if (error instanceof OperatingError && error.code === 'BAD_INPUT') return undefined;
+    throw error;
+  });
 }
 
 interface RecordedFile extends Pick<FileState, 'sizeBytes' | 'mtimeNs' | 'ctimeNs'> {
   readonly name: string;
 }
 
+/** Undefined where one is missing: comparing says which. */
 async function statesOf(folder: string, names: readonly string[]): Promise<RecordedFile[] | undefined> {
-  try {
-    const states: RecordedFile[] = [];
-    for (const name of names) {
-      const { sizeBytes, mtimeNs, ctimeNs } = stateFrom(await stat(join(folder, name), { bigint: true }));
-      states.push({ name, sizeBytes, mtimeNs, ctimeNs });
-    }
-    return states;
-  } catch {
-    return undefined; // one is missing: comparing says which
+  const states: RecordedFile[] = [];
+  for (const name of names) {
+    const path = join(folder, name);
+    const found = await ifThere(path, stat(path, { bigint: true }));
+    if (!found) return undefined;
+    const { sizeBytes, mtimeNs, ctimeNs } = stateFrom(found);
+    states.push({ name, sizeBytes, mtimeNs, ctimeNs });
   }
+  return states;
 }
 
 /** The keys keep this order, since records are compared as text. */

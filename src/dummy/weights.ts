@@ -1,9 +1,10 @@
 // Writes a checkpoint of random weights in any model's shape: to try, plan and measure without a download.
 
 import { existsSync } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm, statfs } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { formatBytes, MiB, OperatingError, present } from '../../offload/index.js';
+import { ifThere } from '../files/if-there.js';
 import { readWhole } from '../files/read-whole.js';
 import { type LockOptions, takeLock } from '../staging/lock.js';
 import { DirectFile, stagingBuffer } from './direct-file.js';
@@ -102,7 +103,8 @@ export async function firstDifference(options: DummyCheckpointOptions): Promise<
   const texts = [{ name: 'config.json', content: options.config as unknown }];
   if (index) texts.push({ name: INDEX_NAME, content: index });
   for (const { name, content } of texts) {
-    const text = await readFile(join(options.folder, name), 'utf8').catch(() => undefined);
+    const path = join(options.folder, name);
+    const text = await ifThere(path, readFile(path, 'utf8'));
     if (text !== jsonText(content)) return name;
   }
   for (const [i, shard] of shards.entries()) {
@@ -172,9 +174,9 @@ function shardName(index: number, count: number): string {
 }
 
 async function checkAbsent(folder: string): Promise<void> {
-  if (!existsSync(folder)) return;
-  const entries = await readdir(folder).catch(() => ['']);
-  if (entries.length > 0) {
+  const found = await ifThere(folder, stat(folder));
+  if (!found) return;
+  if (!found.isDirectory() || (await readdir(folder)).length > 0) {
     throw new OperatingError('WRITE_FAILED', `${folder} exists: remove it or choose another folder`);
   }
 }
@@ -249,7 +251,7 @@ async function hasContent(
     yield safetensorsHeader(tensors);
     for (const tensor of tensors) yield* patterns.slices(tensor);
   };
-  const file = await open(path, 'r').catch(() => undefined);
+  const file = await ifThere(path, open(path, 'r'));
   if (!file) return false;
   try {
     let offset = 0;

@@ -11,6 +11,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, link, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
+import { ifThere } from '../files/if-there.js';
 import { systemCode } from '../files/json-file.js';
 import { writeFailure } from '../staging/manifest.js';
 import type { FileMetadata, HubClient } from './client.js';
@@ -33,10 +34,7 @@ export function partialPath(blobPath: string): string {
 
 /** In bytes; undefined where there is no such file, or it cannot be looked at. */
 export async function sizeOf(path: string): Promise<number | undefined> {
-  return stat(path).then(
-    ({ size }) => size,
-    () => undefined,
-  );
+  return (await ifThere(path, stat(path)))?.size;
 }
 
 const LOOK_MS = 1000;
@@ -73,12 +71,12 @@ async function waitForOther(
   isThere: () => Promise<boolean>,
 ): Promise<boolean> {
   const path = partialPath(blobPath);
-  let before = await stat(path).catch(() => undefined);
+  let before = await ifThere(path, stat(path));
   if (!before || Date.now() - before.mtimeMs > QUIET_MS) return false;
   for (let quiet = 0; quiet < QUIET_LOOKS; quiet++) {
     await client.retries.pause(LOOK_MS, client.signal).catch(() => stopIfAborted(client.signal));
     if (await isThere()) return true;
-    const now = await stat(path).catch(() => undefined);
+    const now = await ifThere(path, stat(path));
     if (!now) return false;
     if (now.size !== before.size || now.ino !== before.ino) quiet = -1;
     onProgress(now.size);

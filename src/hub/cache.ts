@@ -69,7 +69,7 @@ export class ModelCache {
     const target = relative(dirname(path), this.blobPath(etag));
     try {
       await mkdir(dirname(path), { recursive: true });
-      const current = await readlink(path).catch(() => undefined);
+      const current = await linkTarget(path);
       if (current === target) return;
       const temporary = `${path}.${randomUUID()}`;
       await symlink(target, temporary);
@@ -88,6 +88,16 @@ export class ModelCache {
     } catch (error) {
       throw writeFailure(path, error);
     }
+  }
+}
+
+/** Undefined where there is nothing, or no link. */
+async function linkTarget(path: string): Promise<string | undefined> {
+  try {
+    return await readlink(path);
+  } catch (error) {
+    if (['ENOENT', 'EINVAL'].includes(systemCode(error) ?? '')) return undefined;
+    throw error;
   }
 }
 

@@ -53,7 +53,7 @@ export async function resolveModelFolder(nameOrPath: string, options: ResolveOpt
   const cache = new ModelCache(environment.cacheFolder, nameOrPath);
   const cached = await cache.find(revision);
   const missing = cached ? await missingPart(cached) : undefined;
-  if (cached && missing === undefined && (environment.offline || (await hasTokenizer(cache, cached))))
+  if (cached && missing === undefined && (environment.offline || (await tokenizerIsKnown(cache, cached))))
     return cached;
   const [found, remedy] = await describeCached(cache, revision, missing);
   const where = `there is no folder '${nameOrPath}', and ${environment.cacheFolder} has ${found}`;
@@ -88,7 +88,7 @@ async function describeCached(
 }
 
 /** A snapshot may have been made for its weights alone. Python marks files that a commit does not have. */
-async function hasTokenizer(cache: ModelCache, folder: string): Promise<boolean> {
+async function tokenizerIsKnown(cache: ModelCache, folder: string): Promise<boolean> {
   let allAbsent = true;
   for (const name of TOKENIZERS) {
     if (await exists(join(folder, name))) return true;

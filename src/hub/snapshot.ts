@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { formatBytes, OperatingError } from '../../offload/index.js';
 import { refuseOtherKinds, refuseQuantiserFiles } from '../checkpoint/unreadable.js';
 import { chooseWeights, parseWeightMap, shardNames, type WeightChoice } from '../checkpoint/weight-files.js';
+import { ifThere } from '../files/if-there.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { writeFailure } from '../staging/manifest.js';
 import { downloadBlob, partialPath, sizeOf } from './blob.js';
@@ -153,7 +154,7 @@ async function filesToFetch(folder: string, files: readonly RemoteFile[]): Promi
 }
 
 async function ownSize(path: string): Promise<number | undefined> {
-  const entry = await lstat(path).catch(() => undefined);
+  const entry = await ifThere(path, lstat(path));
   return entry?.isFile() ? entry.size : undefined;
 }
 

@@ -8,6 +8,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { MiB, OperatingError } from '../../offload/index.js';
+import { ifThere } from '../files/if-there.js';
 import { reason } from '../files/json-file.js';
 import { type SourceState, sameState, sourceState, syncFolder, writeFailure } from './manifest.js';
 
@@ -194,8 +195,5 @@ function changed(source: SourceState, what: string): OperatingError {
 
 /** Size of a file that may be absent. */
 export async function sizeOf(path: string): Promise<number> {
-  return stat(path).then(
-    (entry) => entry.size,
-    () => 0,
-  );
+  return (await ifThere(path, stat(path)))?.size ?? 0;
 }

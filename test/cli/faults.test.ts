@@ -121,3 +121,22 @@ describe.skipIf(!mayLimit())('a limit of processes', () => {
     }
   });
 });
+
+describe('doctor', () => {
+  const preload = fileURLToPath(new URL('../../dist/bench/faults/preload.js', import.meta.url));
+
+  it.each([
+    ['native.map:1', /^zero-inference: DOES_NOT_FIT: 64\.0 MiB of memory cannot be allocated[^\n]*\n$/],
+    [
+      'native.scratch:1',
+      /^zero-inference: DEVICE_FAILED: a device failed: [^\n]*scratch cannot be allocated\n$/,
+    ],
+  ])('without %s ends with a sentence', (fault, sentence) => {
+    const { stderr, status } = spawnSync(process.execPath, ['--import', preload, MAIN, 'doctor', '--json'], {
+      encoding: 'utf8',
+      env: { ...process.env, ZI_FAULT: fault },
+    });
+    expect(stderr).toMatch(sentence);
+    expect([6, 9]).toContain(status);
+  });
+});
