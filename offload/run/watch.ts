@@ -7,13 +7,10 @@ import type { DeviceState } from './device-state.js';
 import { type DeviceWork, outputCount, type Running } from './running.js';
 
 /** @param isFirst what was noted before is of another pass */
-export function noteTokens(
-  { ops, tokenPlaces, hidden }: DeviceState,
-  { microBatch, firstToken, tokens }: Pick<Running, 'microBatch' | 'firstToken' | 'tokens'>,
-  place: number,
-  isFirst: boolean,
-): void {
-  if (!microBatch.watched) return;
+export function noteTokens(state: DeviceState, running: Running, place: number, isFirst: boolean): void {
+  if (!running.microBatch.watched) return;
+  const { ops, tokenPlaces, hidden } = state;
+  const { firstToken, tokens } = running;
   const noted = rows(tokenPlaces, firstToken, tokens);
   ops.noteNotFinite(noted, rows(hidden, firstToken, tokens), place, isFirst);
 }
