@@ -8,8 +8,8 @@ import { ARCHITECTURES } from '../src/models/registry.js';
 const [README, ARCHITECTURE] = ['README.md', 'ARCHITECTURE.md'].map((name) =>
   readFileSync(new URL(`../${name}`, import.meta.url), 'utf8'),
 ) as [string, string];
-/** Words of yargs, and of a benchmark that README.md shows. */
-const OTHERS = ['help', 'isa'];
+/** Options of every command, of set-up, and of a benchmark that README.md shows. */
+const OTHERS = ['help', 'cuda', 'isa'];
 
 it('names no option that there is not', () => {
   const known = new Set([
