@@ -224,6 +224,8 @@ async function runCycle(
         ? { stopsAfter: stopsAfter(job, feed, options) }
         : {}),
       signal: interrupt.signal,
+      // What others measure computes every prompt by itself, also where a batch is filled with one.
+      sharesPages: options.benchmark === undefined,
       onToken: (index, token, sample) => {
         status.onToken();
         const place = index * samples + sample;

@@ -10,8 +10,16 @@ export interface DeviceWork extends PackedPass<Sequence> {
   readonly work: readonly Work<Sequence>[];
 }
 
+export interface BatchOptions {
+  /** Sequences at once, where the plan has room for more. */
+  readonly batchSize: number;
+  /** What sequences begin with alike is computed once. */
+  readonly sharesPages: boolean;
+}
+
 export class DeviceBatch {
   readonly #executor: Executor;
+  readonly #sharesPages: boolean;
   /** Sequences that it works on at once, at most. */
   readonly capacity: number;
   readonly #cache: PageCache;
@@ -20,9 +28,9 @@ export class DeviceBatch {
   /** Who fills a page that others share already. */
   readonly #writers = new Map<Page, Sequence>();
 
-  /** @param batchSize sequences at once, where the plan has room for more */
-  constructor(executor: Executor, batchSize: number) {
+  constructor(executor: Executor, { batchSize, sharesPages }: BatchOptions) {
     const { plan } = executor;
+    this.#sharesPages = sharesPages;
     this.#executor = executor;
     this.capacity = Math.min(batchSize, plan.sequences);
     this.#cache = new PageCache(plan.kvPages, plan.pageTokens);
@@ -216,7 +224,7 @@ export class DeviceBatch {
   #isShareable({ suspect, knownTokens, request }: Sequence): boolean {
     const { lengthDependentAfterTokens: most = Number.POSITIVE_INFINITY } = this.#lengthRules;
     // Every likelihood of scored tokens is wanted, so all of them are computed.
-    return !suspect && knownTokens <= most && !isScoring(request);
+    return this.#sharesPages && !suspect && knownTokens <= most && !isScoring(request);
   }
 
   #share(sequence: Sequence): Page[] {

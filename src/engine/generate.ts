@@ -13,6 +13,8 @@ export interface GenerationOptions {
   readonly stopTokens: ReadonlySet<number>;
   /** Made for every request that has no such function of its own. */
   readonly stopsAfter?: (request: GenerationRequest) => (token: number) => boolean;
+  /** See SchedulerOptions. */
+  readonly sharesPages?: boolean;
   readonly signal?: AbortSignal;
   /** Each new token as it is known. */
   readonly onToken?: (index: number, token: number, sample: number) => void;

@@ -27,6 +27,8 @@ export interface SchedulerOptions {
   readonly stopTokens?: ReadonlySet<number>;
   /** These and no others: so it is known when the last pass comes. */
   readonly queue?: RequestQueue;
+  /** Default true: what sequences begin with alike is computed once. False to measure as if all were different. */
+  readonly sharesPages?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   /** After each pass. */
   readonly onPass?: ((pass: PassProgress) => void) | undefined;
@@ -73,10 +75,13 @@ export class Scheduler {
   #failure: { readonly error: unknown } | undefined;
 
   constructor(executor: Executor, options: SchedulerOptions = {}) {
-    const { batchSize = executor.plan.sequences } = options;
+    const { batchSize = executor.plan.sequences, sharesPages = true } = options;
     this.#executor = executor;
     this.#options = options;
-    this.#batches = Array.from({ length: executor.deviceCount }, () => new DeviceBatch(executor, batchSize));
+    this.#batches = Array.from(
+      { length: executor.deviceCount },
+      () => new DeviceBatch(executor, { batchSize, sharesPages }),
+    );
   }
 
   /** Pages of keys and values that no sequence holds, by device. */
