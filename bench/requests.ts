@@ -1,6 +1,6 @@
 // Does an engine that lives end every request once, with the text that it has alone, and cost nothing while it idles?
 //
-// node dist/bench/requests.js [--requests 10000] [--devices 1,3] [--seed 1] [--name FOLDER] [--idle_seconds 5]
+// node dist/bench/requests.js [--requests 10000] [--devices 1,3] [--seed 1] [--name FOLDER] [--idle_seconds 5] [--device cpu|cuda]
 
 import { parseArgs } from 'node:util';
 import { GiB, present } from '../offload/index.js';
@@ -19,6 +19,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     name: { type: 'string', default: 'test/fixtures/models/llama-biases' },
     idle_seconds: { type: 'string', default: '5' },
+    device: { type: 'string', default: 'cpu' },
   },
 });
 const CONTEXT = 96;
@@ -40,7 +41,9 @@ function engineOptions(devices: number, cachedTokens?: number): EngineOptions {
   return {
     offload: 'dram',
     dramBudgetBytes: GiB,
-    cpu: { virtualDevices: devices, threads: 1 },
+    ...(values.device === 'cuda'
+      ? { device: 'cuda', cuda: { devices: [...Array(devices).keys()] } }
+      : { cpu: { virtualDevices: devices, threads: 1 } }),
     plan: { pageTokens: 8 },
     workload: {
       sequences,
