@@ -59,13 +59,14 @@ export class TextGeneration implements Generation {
     if (!this.#end) void this.#run(begin).catch((error: unknown) => this.fail(inOwnWords(error)));
   }
 
-  cancel(): void {
+  /** A function by itself, since programs take it out of the text. */
+  readonly cancel = (): void => {
     if (this.#isCancelled || this.#end) return;
     this.#isCancelled = true;
     this.#beginning.abort();
     if (this.#source) this.#source.cancel();
     else this.#finish({ text: '', tokens: [], logProbs: [] }, { finishReason: 'cancelled', promptTokens: 0 });
-  }
+  };
 
   /** Ends it with an error, unless it has ended. */
   fail(error: unknown): void {
@@ -77,9 +78,12 @@ export class TextGeneration implements Generation {
   }
 
   /** No generator, which could not be left while it waits for the next piece. */
-  [Symbol.asyncIterator](): AsyncIterator<Piece, void> {
+  [Symbol.asyncIterator](): AsyncIterableIterator<Piece, void> {
     let [next, isOver] = [0, false];
     return {
+      [Symbol.asyncIterator]() {
+        return this;
+      },
       next: async () => {
         for (const index = next++; !isOver; ) {
           const piece = this.#pieces[index];

@@ -36,6 +36,7 @@ const NOTHING_ASKED: GenerationSettings = { logProbs: false, signal: undefined }
 /** Beyond it, an Int32Array would hold another number. */
 const MOST_IDS = 2 ** 31;
 
+/** What a program calls are functions by themselves, since it may take them out of the engine. */
 export class TextEngine implements Engine {
   readonly info: EngineInfo;
   readonly #parts: OpenParts;
@@ -49,19 +50,19 @@ export class TextEngine implements Engine {
     this.#parts = parts;
   }
 
-  generate(prompt: Prompt, options?: GenerateOptions): Generation {
+  readonly generate = (prompt: Prompt, options?: GenerateOptions): Generation => {
     const { settings, submit } = this.#begin(prompt, options);
     const text = new TextGeneration(settings, submit);
     this.#texts.add(text);
     const forget = () => this.#texts.delete(text);
     text.result.then(forget, forget);
     return text;
-  }
+  };
 
-  async score(
+  readonly score = async (
     given: string | { readonly tokens: readonly number[] | Int32Array },
     options?: ScoreOptions,
-  ): Promise<Score> {
+  ): Promise<Score> => {
     this.#checkOpen('score a text');
     const { score, coder } = this.#parts;
     if (!score) throw badOption("this engine makes texts: open the model with task 'score' to score them");
@@ -76,9 +77,9 @@ export class TextEngine implements Engine {
         `the text has ${ids.length === 1 ? 'one token' : 'no tokens'}: scoring needs at least 2, as the first is only given`,
       );
     });
-  }
+  };
 
-  async tokenize(text: string, options?: TokenizeOptions): Promise<number[]> {
+  readonly tokenize = async (text: string, options?: TokenizeOptions): Promise<number[]> => {
     this.#checkOpen('make tokens of a text');
     const { specialTokens = true } = readSpecial(options, 'tokenize');
     if (typeof text !== 'string') throw badInput(`what is to become tokens is ${shown(text)}: give a text`);
@@ -86,9 +87,9 @@ export class TextEngine implements Engine {
       const tokenizer = await this.#parts.coder.tokenizer();
       return Array.from(await encodeLongText(tokenizer, [text], { bare: !specialTokens, signal }));
     });
-  }
+  };
 
-  detokenize(tokens: readonly number[] | Int32Array, options?: DetokenizeOptions): string {
+  readonly detokenize = (tokens: readonly number[] | Int32Array, options?: DetokenizeOptions): string => {
     this.#checkOpen('make a text of tokens');
     const { specialTokens = false } = readSpecial(options, 'detokenize');
     const ids = readIds(tokens, MOST_IDS, 'what is to become a text');
@@ -99,12 +100,12 @@ export class TextEngine implements Engine {
       'BAD_TOKENIZER',
       `${this.info.folder} has no tokenizer to make a text with: add its files`,
     );
-  }
+  };
 
-  close(): Promise<void> {
+  readonly close = (): Promise<void> => {
     this.#closed ??= this.#close();
     return this.#closed;
-  }
+  };
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();

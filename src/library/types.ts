@@ -114,7 +114,7 @@ export interface GenerateOptions {
    * the time; default another one each time, which the result tells.
    */
   readonly seed?: number | undefined;
-  /** The text ends before the first of these. */
+  /** The text ends before the first of these, which may begin in the prompt's end. */
   readonly stop?: string | readonly string[] | undefined;
   /** Ids that end the text, in place of those that the model names; `[]` for none. They are not part of it. */
   readonly stopTokens?: readonly number[] | undefined;

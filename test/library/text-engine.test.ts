@@ -217,6 +217,26 @@ it('without a tokenizer, tokens are told as they come', async () => {
   expect(() => engine.detokenize([1])).toThrow(/has no tokenizer/);
 });
 
+it('functions may be taken out of an engine and of a text, and iterators be iterated over', async () => {
+  const { tokens, engine } = opened();
+  const { generate, tokenize, detokenize, close } = engine;
+  const { result, cancel } = generate('To be');
+  (await tokens.text(0)).say(5);
+  await turn();
+  cancel();
+  expect(await result).toMatchObject({ tokens: [5], finishReason: 'cancelled' });
+  const text = generate('To be');
+  const script = await tokens.text(1);
+  script.say(...(await tokenize(' or not', { specialTokens: false })));
+  script.end('stop');
+  let all = '';
+  const iterator = text[Symbol.asyncIterator]() as AsyncIterableIterator<Piece>;
+  for await (const piece of iterator) all += detokenize(piece.tokens);
+  expect(all).toBe(' or not');
+  await close();
+  await expect(generate('To be').result).rejects.toMatchObject({ code: 'CLOSED' });
+});
+
 it('options may be inherited, as from others that are the same for all', async () => {
   const { tokens, engine } = opened();
   engine.generate('To be', Object.create({ maxNewTokens: 5 }));
