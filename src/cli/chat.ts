@@ -12,6 +12,7 @@ import type { CommandContext } from './context.js';
 import { withModelSampling } from './generation/model-sampling.js';
 import type { ChatOptions } from './options/chat-options.js';
 import { badOption } from './options/option-reader.js';
+import { idleOption } from './options/sampling-options.js';
 import { checkFiles, sharedInputs } from './results/run-files.js';
 import { engineOptions, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
@@ -28,9 +29,12 @@ export async function runChat(asked: ChatOptions, context: CommandContext): Prom
   const { folder } = source.opened.checkpoint;
   const [tokenizer, template] = [await loadTokenizer(folder), await loadChatTemplate(folder)];
   const options = withModelSampling(source.opened, asked, context);
+  const { sampling, idle } = options;
+  if (idle !== undefined && sampling.temperature === 0) throw idleOption(idle);
+  if (sampling.temperature !== 0) context.log.info(`tokens are drawn with --seed ${sampling.seed}`);
   const workload = workloadFor(source, options, context);
   await withSession({ source, options, workload, context }, async ({ engine }) => {
-    const { sampling, stopStrings, maxNewTokens } = options;
+    const { stopStrings, maxNewTokens } = options;
     const answerer = new EngineAnswerer({
       engine,
       template,

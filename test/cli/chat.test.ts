@@ -122,11 +122,26 @@ describe.concurrent('by a pipe', () => {
       7,
       /PROMPT_TOO_LONG: the conversation has \d+ tokens, and there is room for 32/,
     ],
+    [['Hello'], ['--top_p', '0.5'], 2, /BAD_OPTION: --top_p is for drawing tokens: add --temperature/],
     [['Hello'], ['--num_samples', '2'], 2, /BAD_OPTION: there is no option --num_samples of chat/],
   ])('ends at what cannot be done: %j', async (lines, words, status, sentence) => {
     const result = await chat(lines, ...words);
     expect(result.errors).toEqual([expect.stringMatching(sentence)]);
     expect(result.status).toBe(status);
+  });
+
+  it('begins to read the weights early, and ends in the middle of an answer when it is told to', async () => {
+    const words = ['chat', MODEL, ...PLACED, '--cpu_offload', '-p', 'Hello', '--log_level', 'debug'];
+    let sent = false;
+    const { logs, errors, status } = await runCli(words, {
+      onStdout: (child) => {
+        if (!sent) child.kill('SIGINT');
+        sent = true;
+      },
+    });
+    expect(logs.join()).toContain('reading layers since');
+    expect(errors[0]).toBe('zero-inference: INTERRUPTED: stopped by Ctrl-C');
+    expect(status).toBe(130);
   });
 
   it('writes over no other file', async () => {
