@@ -253,8 +253,11 @@ it('options may be inherited, as from others that are the same for all', async (
 
 it('an error of one text is its own: what came before it is there, and all who look are told', async () => {
   const { tokens, engine } = opened();
-  const [sound, broken] = [engine.generate('To be'), engine.generate('To be')];
-  const [good, bad] = [await tokens.text(0), await tokens.text(1)];
+  // One after the other: which of two prompts is encoded first is left to threads.
+  const sound = engine.generate('To be');
+  const good = await tokens.text(0);
+  const broken = engine.generate('To be');
+  const bad = await tokens.text(1);
   const [token = 0] = await tokenizer.encodeBare(' or');
   bad.say(token);
   bad.fail(new OperatingError('NOT_FINITE', 'planted; raise --dram_memory'));
