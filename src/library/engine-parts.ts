@@ -50,8 +50,12 @@ function infoOf(
     placement: describePlacement(plan),
     contextTokens,
     maxSequences: plan.sequences,
-    warnings: [...warnings, ...(own?.warnings ?? []), ...backend.notes, ...budgetWarnings(settings)].map(
-      ownWords,
-    ),
+    warnings: [
+      ...settings.warnings,
+      ...warnings,
+      ...(own?.warnings ?? []),
+      ...backend.notes,
+      ...budgetWarnings(settings),
+    ].map(ownWords),
   });
 }

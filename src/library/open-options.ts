@@ -11,6 +11,8 @@ export interface OpenSettings {
   readonly task: 'generate' | 'score';
   readonly device: DeviceKind;
   readonly deviceCount: number;
+  /** Why a GPU that is there does not compute, where nobody asked for the CPU. */
+  readonly warnings: readonly string[];
   readonly offload: Offload;
   readonly nvmePath: string | undefined;
   readonly dramBudgetBytes: number | undefined;
@@ -88,24 +90,25 @@ export function readOpenOptions(model: unknown, given: OpenOptions | undefined):
   };
 }
 
-function readDevices(options: Options): Pick<OpenSettings, 'device' | 'deviceCount'> {
+function readDevices(options: Options): Pick<OpenSettings, 'device' | 'deviceCount' | 'warnings'> {
   const wanted = options.choice('device', ['auto', 'cpu', 'cuda']) ?? 'auto';
   const gpus = options.count('numGpus');
   if (wanted === 'cpu') {
-    if (gpus === undefined) return { device: 'cpu', deviceCount: 1 };
+    if (gpus === undefined) return { device: 'cpu', deviceCount: 1, warnings: [] };
     throw badOption(`device is 'cpu' and numGpus is ${gpus}: leave one out`);
   }
   const status = cudaStatus();
+  const { problem, present, devices } = status;
   if (wanted === 'auto' && gpus === undefined && chooseDevice(status) === 'cpu') {
-    return { device: 'cpu', deviceCount: 1 };
+    const warnings = present ? [`computing on the CPU, because ${problem}; device 'cpu' asks for that`] : [];
+    return { device: 'cpu', deviceCount: 1, warnings };
   }
-  const { problem, devices } = status;
   if (problem !== '') {
     const asked = gpus === undefined ? "device is 'cuda'" : `numGpus is ${gpus}`;
     throw new OperatingError('NO_DEVICE', `${asked}, but ${problem}; or give device 'cpu'`);
   }
   const deviceCount = gpus ?? 1;
-  if (deviceCount <= devices.length) return { device: 'cuda', deviceCount };
+  if (deviceCount <= devices.length) return { device: 'cuda', deviceCount, warnings: [] };
   const found = counted(devices.length, 'GPU');
   throw new OperatingError(
     'NO_DEVICE',

@@ -64,4 +64,23 @@ describe.skipIf(!KNOWS_DRIVERS)('a driver', () => {
       expect(otherwise.logs.some((line) => line.startsWith('computing on the CPU, because'))).toBe(told);
     },
   );
+
+  it('too old is told to programs as well', () => {
+    const library = new URL('../../dist/src/index.js', import.meta.url);
+    const code = `import { open } from '${library.href}';
+      const engine = await open('${modelFolder('bloom')}', { contextTokens: 32 });
+      console.log(engine.info.device, engine.info.warnings.join());
+      await open('${modelFolder('bloom')}', { device: 'cuda' }).catch((error) => console.log(error.code, error.message));`;
+    const { stdout } = spawnSync(process.execPath, ['--input-type=module', '--eval', code], {
+      encoding: 'utf8',
+      env: { ...process.env, LD_LIBRARY_PATH: folder, FAKE_CUDA: '11040' },
+    });
+    const [computing, asked] = stdout.split('\n');
+    expect(computing).toMatch(
+      /^cpu computing on the CPU, because the NVIDIA driver knows CUDA 11\.4, .*; device 'cpu'/,
+    );
+    expect(asked).toMatch(
+      /^NO_DEVICE device is 'cuda', but the NVIDIA driver knows CUDA 11\.4, .*; or give device 'cpu'/,
+    );
+  });
 });
