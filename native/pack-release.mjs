@@ -15,14 +15,13 @@ import { ROOT } from './setup-tools.mjs';
 const { cuda } = parseArgs({ options: { cuda: { type: 'string', default: 'all' } } }).values;
 const OUT = join(ROOT, 'out/release');
 const BUILD = join(OUT, 'build');
-/** What every Linux with glibc has; liburing and the compiler's libraries are linked in. */
+/** What every machine has that runs Node on Linux with glibc; liburing and the CUDA runtime are linked in. */
 const SYSTEM_LIBRARIES =
-  /^(libc\.so\.6|libm\.so\.6|libdl\.so\.2|libpthread\.so\.0|librt\.so\.1|ld-linux-x86-64\.so\.2)$/;
-/** The versions of Ubuntu 22.04 and Red Hat 9: older than any system that the README names. */
-const NEWEST_GLIBC_MINOR = 34;
+  /^(lib(c|m|gcc_s|stdc\+\+)\.so\.\d|lib(dl|pthread|rt)\.so\.\d|ld-linux-x86-64\.so\.2)$/;
+/** The newest versions of what they export that may be needed: the systems that README.md names have them, and Ubuntu 22.04. */
+const NEWEST = { GLIBC: '2.35', GLIBCXX: '3.4.30', CXXABI: '1.3.13', GCC: '7.0.0' };
 const NOTICE = `The addon in this package has linked in:
 - liburing, under the MIT licence
-- the C++ and support libraries of GCC, under the GPL with the GCC Runtime Library Exception
 - node-addon-api and node-api-headers, under the MIT licence
 ${cuda === 'none' ? '' : '- the CUDA runtime, under the licence of the NVIDIA CUDA Toolkit, which permits its redistribution\n'}`;
 
@@ -41,21 +40,26 @@ function build() {
   return join(BUILD, 'Release', ADDON_NAME);
 }
 
+const byVersion = (a, b) => a.localeCompare(b, 'en', { numeric: true });
+
 /** Throws where other machines would miss something. */
 function check(addon) {
   const dynamic = read('objdump', '-p', addon);
   const needed = [...dynamic.matchAll(/NEEDED\s+(\S+)/g)].map(([, name]) => name);
   const others = needed.filter((name) => !SYSTEM_LIBRARIES.test(name));
   if (others.length > 0) throw new Error(`the addon needs ${others.join(', ')}, which not every system has`);
-  const minors = [...dynamic.matchAll(/GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor));
-  const newest = Math.max(...minors);
-  if (newest > NEWEST_GLIBC_MINOR)
-    throw new Error(`the addon needs glibc 2.${newest}: build it on an older system`);
+  const newest = Object.entries(NEWEST).map(([name, limit]) => {
+    const all = [...dynamic.matchAll(new RegExp(`\\b${name}_([0-9.]+)`, 'g'))].map(([, version]) => version);
+    const version = all.sort(byVersion).at(-1) ?? '0';
+    if (byVersion(version, limit) > 0)
+      throw new Error(`the addon needs ${name} ${version}: build it on an older system`);
+    return `${name} ${version}`;
+  });
   const hasCuda = readFileSync(addon).includes('.nv_fatbin');
   if (hasCuda !== (cuda !== 'none'))
     throw new Error('there is no nvcc (--cuda none leaves the GPU part out)');
   run(process.execPath, '-e', `process.dlopen({ exports: {} }, ${JSON.stringify(addon)})`);
-  return `needs glibc 2.${newest} and ${needed.join(', ')}`;
+  return `needs ${newest.join(', ')}`;
 }
 
 function npmPack(folder, ...more) {
