@@ -7,7 +7,7 @@ import { glance } from './glance.js';
 export async function start(words: readonly string[]): Promise<void> {
   if (words[0] === ASKS) {
     const { completionLines } = await import('./completion/candidates.js');
-    process.stdout.write(completionLines(words.slice(1)));
+    process.stdout.write(await completionLines(words.slice(1)));
     return;
   }
   const glimpsed = glance(words);

@@ -9,6 +9,7 @@ import { parseCommandLine } from '../../src/cli/command-line.js';
 import { complete } from '../../src/cli/completion/candidates.js';
 import { COMMANDS } from '../../src/cli/options/tables/commands.js';
 import { runCli } from '../helpers/cli.js';
+import { fillCache } from '../helpers/filled-cache.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
@@ -57,6 +58,11 @@ const CASES: readonly (readonly [readonly string[], readonly string[], ('file' |
     ['bash', 'zsh', 'fish'],
   ],
   [['completion', 'zsh', ''], []],
+  [
+    ['cache', ''],
+    ['list', 'remove'],
+  ],
+  [['cache', 'remove', ''], [], 'folder'],
   [['generate', '--nonsense', ''], [], 'folder'],
   [['generate', '--nonsense='], []],
 ];
@@ -79,6 +85,15 @@ it('every option that is offered for a command is one of it', () => {
       expect(line.kind, word).toBe(word === '--help' ? 'help' : 'run');
     }
   }
+});
+
+it('models that are in the cache are offered where a model may stand', async () => {
+  const env = { HF_HUB_CACHE: fillCache(tempFolder()).cache };
+  const ask = async (...words: string[]) => (await runCli(['--get-completions', ...words], { env })).stdout;
+  expect(await ask('generate', '')).toBe('org/name\n:folder\n');
+  expect(await ask('score', '--name=org/')).toBe('org/name\n:folder\n');
+  expect(await ask('cache', 'remove', 'other')).toBe(':folder\n');
+  expect(await ask('generate', '--dummy_weights', '')).toBe(':folder\n');
 });
 
 describe('scripts', () => {

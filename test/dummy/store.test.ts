@@ -8,6 +8,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   utimesSync,
   writeFileSync,
@@ -48,6 +49,20 @@ async function ensure(folder: string, more: { readonly signal?: AbortSignal } = 
 }
 
 const newFolder = () => join(tempFolder(), 'made');
+
+describe('what the system does not tell', () => {
+  it.each([SHARDS[0], 'config.json', 'zero-inference-dummy.json'])('is no absence: %s', async (name) => {
+    const folder = newFolder();
+    await ensure(folder);
+    rmSync(join(folder, name));
+    // Asking for it fails, and not because there is nothing.
+    symlinkSync(name, join(folder, name));
+    const { code, message } = await failureOf(ensure(folder));
+    expect(message).toContain(name);
+    expect(message).not.toContain('remove the folder');
+    expect(['NOT_FOUND', 'BAD_INPUT']).toContain(code);
+  });
+});
 
 describe('random weights', () => {
   it('are written once and found again without reading them', async () => {

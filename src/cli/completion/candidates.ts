@@ -13,6 +13,8 @@ export interface Completion {
   readonly candidates: readonly Candidate[];
   /** Names of the file system may stand there as well. */
   readonly names?: 'file' | 'folder' | undefined;
+  /** Models of the hub that are in its cache may, whose names begin so. */
+  readonly modelsFrom?: string;
 }
 
 const NOTHING: Completion = { candidates: [] };
@@ -70,6 +72,7 @@ function completeValue(spec: OptionSpec | undefined, current: string): Completio
     words.map((word) => ({ word })),
     current,
   );
+  if (spec.names === 'model') return { candidates, names: 'folder', modelsFrom: current };
   return { candidates, names: spec.names };
 }
 
@@ -98,6 +101,9 @@ function completeWord(
 ): Completion {
   const { words, choices = [] } = COMMANDS[command];
   if (words === 'MODEL') return 'name' in values ? NOTHING : completeValue(ALL_OPTIONS.get('name'), current);
+  if (command === 'cache' && rest[0] === 'remove') {
+    return { candidates: [], names: 'folder', modelsFrom: current };
+  }
   if (words === undefined || rest.length > 0) return NOTHING;
   return startingWith(
     choices.map((word) => ({ word })),
@@ -110,11 +116,16 @@ function startingWith(candidates: readonly Candidate[], current: string): Comple
 }
 
 /** A line per candidate, its description behind a tab, and a line for names of the file system. */
-export function completionLines(words: readonly string[]): string {
-  const { candidates, names } = complete(words);
+export async function completionLines(words: readonly string[]): Promise<string> {
+  const { candidates, names, modelsFrom } = complete(words);
   const lines = candidates.map(({ word, describe }) =>
     describe === undefined ? word : `${word}\t${describe}`,
   );
+  if (modelsFrom !== undefined) {
+    // Loaded here because other completions should not wait for it.
+    const { cachedModels } = await import('./cached-models.js');
+    lines.push(...(await cachedModels()).filter((name) => name.startsWith(modelsFrom)));
+  }
   if (names !== undefined) lines.push(`:${names}`);
   return lines.map((line) => `${line}\n`).join('');
 }

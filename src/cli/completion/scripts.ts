@@ -63,7 +63,7 @@ function __zero_inference
       case :folder
         __fish_complete_directories (commandline -ct)
       case '*'
-        echo $before$line
+        echo "$before$line"
     end
   end
 end

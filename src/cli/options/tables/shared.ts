@@ -20,7 +20,7 @@ export const SHARED_OPTIONS = {
   name: {
     kind: 'value',
     short: 'm',
-    names: 'folder',
+    names: 'model',
     group: MODEL,
     describe:
       'folder of a checkpoint, or a model of the hub such as bigscience/bloom-560m; with --dummy_weights a ' +

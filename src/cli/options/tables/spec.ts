@@ -11,8 +11,8 @@ export interface OptionSpec {
   readonly short?: string;
   /** All that the value may be, or what it is most often. */
   readonly choices?: readonly string[];
-  /** What of the file system it names, so that shells can complete it. */
-  readonly names?: 'file' | 'folder';
+  /** What it names, so that shells can complete it; a model is a folder, or one of the hub. */
+  readonly names?: 'file' | 'folder' | 'model';
 }
 
 export type OptionTable = Readonly<Record<string, OptionSpec>>;
