@@ -50,6 +50,7 @@ function infoOf(
     placement: describePlacement(plan),
     contextTokens,
     maxSequences: plan.sequences,
+    cacheTokens: plan.kvPages * plan.pageTokens,
     warnings: [
       ...settings.warnings,
       ...warnings,

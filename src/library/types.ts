@@ -211,6 +211,8 @@ export interface EngineInfo {
   readonly contextTokens: number;
   /** Texts that each device makes at once. */
   readonly maxSequences: number;
+  /** Tokens of all texts of a device whose keys and values are kept at once. */
+  readonly cacheTokens: number;
   /** Sentences about what is odd about the model, or about this machine. */
   readonly warnings: readonly string[];
 }

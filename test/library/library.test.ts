@@ -185,6 +185,8 @@ describe('an engine', () => {
       vocabSize: 2048,
       contextTokens: 160,
     });
+    expect(quiet.info.cacheTokens).toBeGreaterThanOrEqual(4 * 160);
+    expect(Object.isFrozen(quiet.info)).toBe(true);
   });
 
   it('of a folder that is moved meanwhile goes on', async () => {

@@ -21,6 +21,7 @@ const INFO: EngineInfo = {
   placement: 'nowhere',
   contextTokens: 300,
   maxSequences: 4,
+  cacheTokens: 1200,
   warnings: [],
 };
 
