@@ -231,14 +231,16 @@ describe('scores', () => {
     });
     await expect(engine.score({ tokens: [5] })).rejects.toThrow(/one token: scoring needs at least 2/);
     await expect(engine.generate('a').result).rejects.toMatchObject({ code: 'BAD_OPTION' });
-    const long = 'To be, or not to be, that is the question. '.repeat(200);
+    const long = 'To be, or not to be, that is the question. '.repeat(2000);
     const controller = new AbortController();
-    const scoring = engine.score(long, { signal: controller.signal });
-    setTimeout(() => controller.abort(new Error('enough')), 20);
-    await expect(scoring).rejects.toThrow('enough');
-    const closing = engine.score(long);
-    setTimeout(() => void engine.close(), 20);
-    await expect(closing).rejects.toMatchObject({ code: 'CLOSED' });
+    const left = expect(engine.score(long, { signal: controller.signal })).rejects.toThrow('enough');
+    await engine.tokenize('To be');
+    controller.abort(new Error('enough'));
+    await left;
+    const closed = expect(engine.score(long)).rejects.toMatchObject({ code: 'CLOSED' });
+    await engine.tokenize('To be');
+    await engine.close();
+    await closed;
   });
 });
 
