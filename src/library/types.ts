@@ -48,9 +48,9 @@ export interface OpenOptions {
   readonly nvmePath?: string | undefined;
   /** Bound on everything large in DRAM; default 85 % of what is available, so give it where a process opens several. */
   readonly dramMemory?: Size | undefined;
-  /** Bound on what is taken of each GPU; default what is free. */
+  /** Bound on what is taken of each GPU; default what is free. Without effect where `auto` takes the CPU. */
   readonly gpuMemory?: Size | undefined;
-  /** Keys and values rest in DRAM also where the GPU could hold them; default false. */
+  /** Keys and values rest in DRAM also where the GPU could hold them; default false. Without effect on the CPU. */
   readonly kvOffload?: boolean | undefined;
   /** Threads that compute on the CPU; default one per core. One setting for all engines of a process: the last one's. */
   readonly threads?: number | undefined;
@@ -73,7 +73,7 @@ export interface OpenOptions {
   readonly generationConfig?: boolean | undefined;
   /** On the hub: a branch, tag or commit; default `main`. */
   readonly revision?: string | undefined;
-  /** Told while files are downloaded or copied. */
+  /** Told while files are downloaded or copied. What it throws ends opening. */
   readonly onProgress?: ((progress: OpenProgress) => void) | undefined;
   /** Told what happens; without it, nothing is printed. */
   readonly logger?: Logger | undefined;
@@ -99,7 +99,10 @@ export type Prompt =
 export interface GenerateOptions {
   /** At most so many tokens; default 256, or as many as the context leaves where that is less. */
   readonly maxNewTokens?: number | undefined;
-  /** Tokens are drawn, the more freely the higher; default 0, which takes the likeliest each time. */
+  /**
+   * Tokens are drawn, the more freely the higher; default 0, which takes the likeliest each time. Needed for the next
+   * three and for `seed`, which say how they are drawn.
+   */
   readonly temperature?: number | undefined;
   /** Drawn from the k likeliest; default 0, which is all. */
   readonly topK?: number | undefined;
@@ -199,7 +202,7 @@ export interface EngineInfo {
   readonly task: 'generate' | 'score';
   /** Absolute. */
   readonly folder: string;
-  /** As in the sentence "Llama with 32 blocks". */
+  /** As configurations call it, such as `llama`. */
   readonly architecture: string;
   readonly weightBytes: number;
   readonly vocabSize: number;

@@ -58,6 +58,7 @@ describe('texts', () => {
         ...(index % 3 === 0 ? { temperature: 0.5 + (index % 5) / 5, topK: 50, seed: index } : {}),
         ...(index % 4 === 0 ? { stop: ['\n\n', 'ing'] } : {}),
         ...(index % 11 === 0 ? { repetitionPenalty: 1.4 } : {}),
+        ...(index % 2 === 0 ? { logProbs: true } : {}),
       },
     ]);
     const alone = await opened({ maxSequences: 1 });
