@@ -1,9 +1,9 @@
 // The help, which yargs lays out: commands, their options by group, and examples.
 
-import { readFileSync } from 'node:fs';
 import yargs, { type Argv, type Options } from 'yargs';
 import { COMMANDS, type Command, type CommandName, DEFAULT_COMMAND } from './options/tables/commands.js';
 import type { OptionSpec, OptionTable } from './options/tables/spec.js';
+import { packageVersion } from './version.js';
 
 /** @param command undefined where none is named: of the default command, with a list of all */
 export async function helpText(command: CommandName | undefined, width: number): Promise<string> {
@@ -74,17 +74,4 @@ function epilogue(examples: Command['examples']): string {
     '',
     'Dashes may stand for underscores. Errors carry a code; README.md lists them with their exit status.',
   ].join('\n');
-}
-
-export function packageVersion(): string {
-  // The sources and dist/ lie at different depths.
-  for (const up of ['../../', '../../../']) {
-    try {
-      const text = readFileSync(new URL(`${up}package.json`, import.meta.url), 'utf8');
-      return (JSON.parse(text) as { version: string }).version;
-    } catch {
-      // Try the next one.
-    }
-  }
-  return 'unknown';
 }

@@ -60,8 +60,8 @@ async function execute(
 }
 
 async function printed(parsed: Exclude<ParsedCommandLine, RunLine>): Promise<string> {
-  const { helpText, packageVersion } = await import('./help.js');
-  if (parsed.kind === 'version') return `${packageVersion()}\n`;
+  if (parsed.kind === 'version') return `${(await import('./version.js')).packageVersion()}\n`;
+  const { helpText } = await import('./help.js');
   return helpText(parsed.command, process.stdout.columns ?? HELP_WIDTH);
 }
 
