@@ -84,6 +84,17 @@ function printable(message: string): string {
   });
 }
 
+/** For a file that the system does not open: where it allows no further one, the limit is at fault and not the file. */
+export function cannotOpen(path: string, error: unknown): OperatingError {
+  const text = error instanceof Error ? error.message : String(error);
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (code === 'EMFILE' || code === 'ENFILE') {
+    const mend = 'raise the limit on open files (ulimit -n 1024)';
+    return new OperatingError('SYSTEM_LIMIT', `${path} cannot be opened: ${text}: ${mend}`, { cause: error });
+  }
+  return new OperatingError('NOT_FOUND', `${path} cannot be opened: ${text}`, { cause: error });
+}
+
 /** Programmer errors: always on. */
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new Error(`assertion failed: ${message}`);

@@ -4,7 +4,7 @@ export { type ComputeType, CpuBackend, type CpuBackendOptions } from './backends
 export { CudaBackend, type CudaBackendOptions, cudaStatus, warmCuda } from './backends/cuda.js';
 export { startableThreads, usableProcessors } from './backends/processors.js';
 export { chromeJson } from './chrome-trace.js';
-export { assert, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
+export { assert, cannotOpen, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
 export type { BenchSizes } from './measure/bench-sizes.js';
 export { measureCompute, type WeightType } from './measure/compute.js';
 export { type DriveMeasurement, measureDrive } from './measure/drive.js';

@@ -1,6 +1,6 @@
 // Reads from files into host memory through the native reader: what every native backend does alike.
 
-import { assert, OperatingError } from '../errors.js';
+import { assert, cannotOpen, OperatingError } from '../errors.js';
 import { type FileRef, READ_ALIGNMENT_BYTES, type ReadRequest, type ReadSpan } from '../port/backend.js';
 import type { FileState } from '../port/file-state.js';
 import { native } from '../port/native.js';
@@ -49,9 +49,7 @@ export class FileReads {
       this.#watch.add(path, descriptor);
       return ref;
     } catch (error) {
-      throw new OperatingError('NOT_FOUND', `${path} cannot be opened: ${messageOf(error)}`, {
-        cause: error,
-      });
+      throw cannotOpen(path, error);
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { type ErrorCode, OperatingError } from '../../offload/index.js';
+import { cannotOpen, type ErrorCode, OperatingError } from '../../offload/index.js';
 import { reason, systemCode } from './failure-reason.js';
 import { readWhole } from './read-whole.js';
 
@@ -13,7 +13,7 @@ export interface RegularFile {
 
 /**
  * Undefined where there is none. To be closed by the caller.
- * Errors: NOT_FOUND when it cannot be opened, `badFile` when it is something else than a file.
+ * Errors: NOT_FOUND or SYSTEM_LIMIT when it cannot be opened, `badFile` when it is something else than a file.
  */
 export async function openIfPresent(path: string, badFile: ErrorCode): Promise<RegularFile | undefined> {
   let file: FileHandle;
@@ -24,7 +24,7 @@ export async function openIfPresent(path: string, badFile: ErrorCode): Promise<R
     if (systemCode(error) === 'ENOENT') return undefined;
     if (systemCode(error) === 'ENXIO')
       throw notRegular(path, badFile, 'a socket or a device without a driver');
-    throw new OperatingError('NOT_FOUND', `${path} cannot be opened: ${reason(error)}`, { cause: error });
+    throw cannotOpen(path, error);
   }
   try {
     const stat = await file.stat();

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { MiB, OperatingError } from '../../offload/index.js';
+import { cannotOpen, MiB, OperatingError } from '../../offload/index.js';
 import { ifThere } from '../files/if-there.js';
 import { reason } from '../files/json-file.js';
 import { type SourceState, sameState, sourceState, syncFolder, writeFailure } from './manifest.js';
@@ -149,9 +149,7 @@ async function openSource(source: SourceState): Promise<FileHandle> {
   try {
     return await open(source.path, 'r');
   } catch (error) {
-    throw new OperatingError('NOT_FOUND', `${source.path} cannot be opened: ${reason(error)}`, {
-      cause: error,
-    });
+    throw cannotOpen(source.path, error);
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { open, realpath, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type FileState, OperatingError, stateFrom } from '../../offload/index.js';
+import { cannotOpen, type FileState, OperatingError, stateFrom } from '../../offload/index.js';
 import { isJsonObject, readOptionalJsonObject, reason, systemCode } from '../files/json-file.js';
 
 /** One state of a source file, told apart from others without reading it. Devices get other numbers at times. */
@@ -61,7 +61,7 @@ export async function sourceState(file: string): Promise<SourceState> {
     const { sizeBytes, mtimeNs, ctimeNs, inode } = await fileState(path);
     return { path, sizeBytes, mtimeNs, ctimeNs, inode };
   } catch (error) {
-    throw new OperatingError('NOT_FOUND', `${file} cannot be opened: ${reason(error)}`, { cause: error });
+    throw cannotOpen(file, error);
   }
 }
 
