@@ -71,12 +71,16 @@ export class DeviceBatch {
   nextWork(): DeviceWork {
     const { plan } = this.#executor;
     const work = fillPass(this.#feeds(), plan);
-    const has = (wish: (sequence: Sequence) => boolean) =>
-      work.some(({ sequence }) => wish(sequence)) ? wish : undefined;
+    let [draws, isWatched, wantsLogProbs] = [false, false, false];
+    for (const { sequence } of work) {
+      draws ||= sequence.draws;
+      isWatched ||= sequence.suspect !== undefined;
+      wantsLogProbs ||= sequence.wantsLogProbs;
+    }
     const packed = packPass(work, plan, {
-      sampling: has(({ draws }) => draws) && ((sequence) => sequence.draw()),
-      isWatched: has(({ suspect }) => suspect !== undefined),
-      wantsLogProbs: has(({ wantsLogProbs }) => wantsLogProbs),
+      sampling: draws ? drawOf : undefined,
+      isWatched: isWatched ? isSuspect : undefined,
+      wantsLogProbs: wantsLogProbs ? isAskedForLogProbs : undefined,
     });
     return { work, ...packed };
   }
@@ -86,8 +90,11 @@ export class DeviceBatch {
    * with what they have: they are returned, and are computed again when they come back.
    */
   makeRoom(): Sequence[] {
-    for (const sequence of this.#alive) this.#begin(sequence);
-    const missing = this.#alive.reduce((sum, sequence) => sum + this.#missingPages(sequence), 0);
+    let missing = 0;
+    for (const sequence of this.#alive) {
+      this.#begin(sequence);
+      missing += this.#missingPages(sequence);
+    }
     if (missing === 0) return [];
     if (this.#cache.canTake(missing)) {
       for (const sequence of this.#alive) this.#grow(sequence);
@@ -97,7 +104,7 @@ export class DeviceBatch {
     for (const sequence of this.#alive.toSorted((a, b) => a.arrival - b.arrival)) {
       while (this.#alive.includes(sequence) && !this.#grow(sequence)) {
         const last = this.#alive.reduce((youngest, one) => (one.arrival > youngest.arrival ? one : youngest));
-        this.#leave(last);
+        this.#leave(last, true);
         preempted.push(last);
       }
     }
@@ -109,8 +116,11 @@ export class DeviceBatch {
 
   /** Enters what the pass yielded. */
   take({ work, outputsOf }: DeviceWork, { tokens, logProbs, nll, places }: PassResult): void {
-    for (const { sequence, slice } of work) sequence.fedTokens = slice.startPosition + slice.tokens.length;
-    const suspects = new Set(work.flatMap(({ sequence }) => (sequence.suspect ? [sequence] : [])));
+    const suspects = new Set<Sequence>();
+    for (const { sequence, slice } of work) {
+      sequence.fedTokens = slice.startPosition + slice.tokens.length;
+      if (sequence.suspect) suspects.add(sequence);
+    }
     if (places) noteSuspects(work, places);
     const grown = new Set<Sequence>();
     outputsOf.forEach((sequence, index) => {
@@ -125,17 +135,23 @@ export class DeviceBatch {
       else if (sequence.accept(present(tokens[index], 'a token per output'), logProbs[index]))
         grown.add(sequence);
     });
-    for (const sequence of new Set(work.map((item) => item.sequence))) this.#settle(sequence, suspects);
+    // The pieces of a sequence follow each other.
+    for (const [index, { sequence }] of work.entries()) {
+      if (work[index + 1]?.sequence !== sequence) this.#settle(sequence, suspects);
+    }
     // Whoever has just outgrown a length has keys of a shorter sequence in the cache.
     for (const sequence of grown) {
       if (sequence.knownTokens === this.#lengthRules.recomputeAtTokens) this.#restart(sequence);
     }
   }
 
-  /** Those that have ended leave; their pages are free, and those that others may share stay known. */
-  sweep(): Sequence[] {
+  /**
+   * Those that have ended leave, and their pages are free.
+   * @param othersCome what they hold stays known as long as there is room, for requests to come
+   */
+  sweep(othersCome: boolean): Sequence[] {
     const ended = this.#alive.filter(({ finishReason }) => finishReason !== undefined);
-    for (const sequence of ended) this.#leave(sequence);
+    for (const sequence of ended) this.#leave(sequence, othersCome);
     return ended;
   }
 
@@ -165,9 +181,12 @@ export class DeviceBatch {
 
   /** Sequences that go on with one token come first: nobody waits for the prompts of newcomers. */
   #feeds(): Feed<Sequence>[] {
-    const feeds = this.#alive.map((sequence) => this.#feedOf(sequence));
-    const goesOn = ({ tokens, after }: Feed<Sequence>) => tokens.length === 1 && !after;
-    return [...feeds.filter(goesOn), ...feeds.filter((feed) => !goesOn(feed))];
+    const [going, coming]: [Feed<Sequence>[], Feed<Sequence>[]] = [[], []];
+    for (const sequence of this.#alive) {
+      const feed = this.#feedOf(sequence);
+      (feed.tokens.length === 1 && !feed.after ? going : coming).push(feed);
+    }
+    return going.concat(coming);
   }
 
   #feedOf(sequence: Sequence): Feed<Sequence> {
@@ -195,15 +214,13 @@ export class DeviceBatch {
 
   /** Pages that are full now hold what they are known by. */
   #noteWritten(sequence: Sequence): void {
-    const { pages, fedTokens, sharedPages } = sequence;
-    const full = Math.floor(fedTokens / this.#cache.pageTokens);
-    for (let index = full - 1; index >= sharedPages; index--) {
+    const { pages, sharedPages } = sequence;
+    for (let index = this.#fullPages(sequence.fedTokens) - 1; index >= sharedPages; index--) {
       const page = present(pages[index], 'page');
       if (page.isWritten) break;
       page.isWritten = true;
       this.#writers.delete(page);
     }
-    this.#publish(sequence, full);
   }
 
   /** Makes the first `count` pages known to others, unless their keys are of this sequence alone. */
@@ -227,9 +244,22 @@ export class DeviceBatch {
     return this.#sharesPages && !suspect && knownTokens <= most && !isScoring(request);
   }
 
+  /**
+   * The known pages that a sequence begins with, held for it. While sequences run only their first page is known, as most
+   * have nothing else in common; where one more begins with it, all others' pages become known as well.
+   */
   #share(sequence: Sequence): Page[] {
     if (!this.#isShareable(sequence)) return [];
-    return this.#cache.share(sequence.tokensBetween(0, sequence.knownTokens));
+    const tokens = sequence.tokensBetween(0, sequence.knownTokens);
+    const pages = this.#cache.share(tokens);
+    const [first] = pages;
+    if (!first) return pages;
+    for (const other of this.#alive) {
+      if (other.pages[0] === first) this.#publish(other, this.#fullPages(other.knownTokens));
+    }
+    const more = this.#cache.share(tokens);
+    this.#cache.release(pages);
+    return more;
   }
 
   /** Finds the pages that a sequence begins with, where it has none or lost them. */
@@ -264,8 +294,9 @@ export class DeviceBatch {
       sequence.pages.push(page);
       sequence.pageNumbers.push(page.number);
     }
-    // Others that begin alike need not wait until these are written to know of them.
-    this.#publish(sequence, Math.floor(sequence.knownTokens / this.#cache.pageTokens));
+    // Others that begin alike need not wait until it is written to know of it.
+    if (sequence.publishedPages === 0)
+      this.#publish(sequence, Math.min(1, this.#fullPages(sequence.knownTokens)));
     return true;
   }
 
@@ -278,7 +309,8 @@ export class DeviceBatch {
     sequence.fedTokens = 0;
   }
 
-  #leave(sequence: Sequence): void {
+  #leave(sequence: Sequence, othersCome: boolean): void {
+    if (othersCome) this.#publish(sequence, this.#fullPages(sequence.fedTokens));
     this.#restart(sequence);
     this.#alive = this.#alive.filter((other) => other !== sequence);
   }
@@ -296,6 +328,10 @@ export class DeviceBatch {
     sequence.publishedPages = 0;
   }
 
+  #fullPages(tokens: number): number {
+    return Math.floor(tokens / this.#cache.pageTokens);
+  }
+
   get #lengthRules(): LengthRules {
     return this.#executor.model;
   }
@@ -304,6 +340,10 @@ export class DeviceBatch {
     return pagesFor(tokens, this.#cache.pageTokens);
   }
 }
+
+const drawOf = (sequence: Sequence) => sequence.draw();
+const isSuspect = ({ suspect }: Sequence) => suspect !== undefined;
+const isAskedForLogProbs = ({ wantsLogProbs }: Sequence) => wantsLogProbs;
 
 function noteSuspects(work: readonly Work<Sequence>[], places: NonNullable<PassResult['places']>): void {
   const next = { token: 0, output: 0 };

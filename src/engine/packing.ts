@@ -9,9 +9,9 @@ export interface Work<S> {
   /** Indices of the slice's tokens whose output is wanted. */
   readonly outputs: readonly number[];
   /** Output `nll`: the token that follows, per output. */
-  readonly targets?: readonly number[];
+  readonly targets: readonly number[] | undefined;
   /** What this one wrote to the cache is read here, so the two never share a micro-batch. */
-  readonly after?: S;
+  readonly after: S | undefined;
 }
 
 /** Micro-batches of one pass, and whose outputs they yield, in the order of the pass's results. */
@@ -68,8 +68,8 @@ export function fillPass<S>(feeds: readonly Feed<S>[], plan: PlannedSizes): Work
         sequence,
         slice: { startPosition: start + first, tokens: piece, knownTokens, pages },
         outputs: outputsOf(feed, first, end),
-        ...(feed.targets ? { targets: [...feed.targets.subarray(first, end)] } : {}),
-        ...(after ? { after: after.sequence } : {}),
+        targets: feed.targets && [...feed.targets.subarray(first, end)],
+        after: after?.sequence,
       });
       first = end;
       left -= piece.length;
@@ -168,8 +168,8 @@ function toMicroBatch<S>(
   const targets: number[] = [];
   let first = 0;
   for (const { slice, outputs: wanted, targets: follow } of group) {
-    outputs.push(...wanted.map((index) => first + index));
-    targets.push(...(follow ?? []));
+    for (const index of wanted) outputs.push(first + index);
+    if (follow) for (const target of follow) targets.push(target);
     first += slice.tokens.length;
   }
   return {

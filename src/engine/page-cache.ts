@@ -8,14 +8,22 @@ export interface Page {
   readonly number: number;
   /** How many sequences that hold it. */
   holders: number;
-  /** What it can be found by: the page before it and its tokens; undefined for a page that nobody may share. */
-  key: string | undefined;
+  /** What it can be found by; undefined for a page that nobody may share. */
+  known: KnownPage | undefined;
   /** Tells contents apart, where a number is used again; pages that follow are found by it. */
   contentId: number;
   /** False while the sequence that found no such page still computes it. */
   isWritten: boolean;
   /** Whoever was to write it has left: those that share it look for another. */
   isAbandoned: boolean;
+}
+
+interface KnownPage {
+  /** Content of the page before it. */
+  readonly before: number;
+  readonly tokens: Int32Array;
+  /** Of both. */
+  readonly hash: number;
 }
 
 /** What comes before a sequence's first page. */
@@ -30,7 +38,8 @@ export class PageCache {
   readonly pageTokens: number;
   /** Numbers of pages without any content. */
   readonly #empty: number[];
-  readonly #byKey = new Map<string, Page>();
+  /** By the hash of what they hold and of what comes before. Of two with one hash, which is rare, one is known. */
+  readonly #byHash = new Map<number, Page>();
   /** Known pages that nobody holds; the first is given up first. */
   readonly #unheld = new Set<Page>();
   #lastContentId = NO_PAGE;
@@ -54,7 +63,7 @@ export class PageCache {
     const pages: Page[] = [];
     let before = NO_PAGE;
     for (let end = this.pageTokens; end < tokens.length; end += this.pageTokens) {
-      const page = this.#byKey.get(keyOf(before, tokens.subarray(end - this.pageTokens, end)));
+      const page = this.#find(before, tokens, end - this.pageTokens);
       if (!page) break;
       pages.push(page);
       before = page.contentId;
@@ -73,7 +82,7 @@ export class PageCache {
     return {
       number,
       holders: 1,
-      key: undefined,
+      known: undefined,
       contentId: ++this.#lastContentId,
       isWritten: false,
       isAbandoned: false,
@@ -83,18 +92,18 @@ export class PageCache {
   /**
    * Makes a page known by its tokens: all of a full page's, after those of `before`. Another page of the same content
    * stays the one that is found.
+   * @param tokens of which nobody changes any
    */
   publish(page: Page, before: Page | undefined, tokens: Int32Array): void {
     assert(tokens.length === this.pageTokens, 'a page that is known is full');
-    if (page.key !== undefined) return;
-    const key = keyOf(before?.contentId ?? NO_PAGE, tokens);
-    const found = this.#byKey.get(key);
-    if (found) {
-      page.contentId = found.contentId;
-      return;
-    }
-    page.key = key;
-    this.#byKey.set(key, page);
+    if (page.known !== undefined) return;
+    const contentBefore = before?.contentId ?? NO_PAGE;
+    const hash = hashOf(contentBefore, tokens, 0, this.pageTokens);
+    const found = this.#byHash.get(hash);
+    if (found && isContent(found, contentBefore, tokens, 0)) page.contentId = found.contentId;
+    if (found) return;
+    page.known = { before: contentBefore, tokens, hash };
+    this.#byHash.set(hash, page);
   }
 
   /** What its holders have said of it does not hold any more: nobody else is to find it. */
@@ -108,7 +117,7 @@ export class PageCache {
     for (const page of pages.toReversed()) {
       assert(page.holders > 0, 'a page is given back once by each holder');
       if (--page.holders > 0) continue;
-      if (page.key !== undefined && page.isWritten) this.#unheld.add(page);
+      if (page.known !== undefined && page.isWritten) this.#unheld.add(page);
       else {
         this.#forget(page);
         this.#empty.push(page.number);
@@ -131,11 +140,27 @@ export class PageCache {
   }
 
   #forget(page: Page): void {
-    if (page.key !== undefined && this.#byKey.get(page.key) === page) this.#byKey.delete(page.key);
-    page.key = undefined;
+    if (page.known !== undefined) this.#byHash.delete(page.known.hash);
+    page.known = undefined;
+  }
+
+  /** The known page of the tokens from `start` on, after the content `before`. */
+  #find(before: number, tokens: Int32Array, start: number): Page | undefined {
+    const page = this.#byHash.get(hashOf(before, tokens, start, this.pageTokens));
+    return page && isContent(page, before, tokens, start) ? page : undefined;
   }
 }
 
-function keyOf(before: number, tokens: Int32Array): string {
-  return `${before} ${tokens.join(' ')}`;
+function isContent({ known }: Page, before: number, tokens: Int32Array, start: number): boolean {
+  return known?.before === before && known.tokens.every((token, index) => token === tokens[start + index]);
+}
+
+/** Of 32 bits; what is found by it is compared. */
+function hashOf(before: number, tokens: Int32Array, start: number, count: number): number {
+  let hash = before ^ 0x9e3779b9;
+  for (let index = start; index < start + count; index++) {
+    hash = Math.imul(hash ^ (tokens[index] ?? 0), 0x85ebca6b);
+    hash ^= hash >>> 15;
+  }
+  return hash;
 }

@@ -262,7 +262,8 @@ export class Scheduler {
   }
 
   #sweep(): Sequence[] {
-    return this.#batches.flatMap((batch) => batch.sweep());
+    const othersCome = this.#options.queue === undefined || this.#unbegun > 0;
+    return this.#batches.flatMap((batch) => batch.sweep(othersCome));
   }
 
   /** The emptiest device takes the next request, until none has room for it or none waits. */
