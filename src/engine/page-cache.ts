@@ -22,7 +22,7 @@ interface KnownPage {
   /** Content of the page before it. */
   readonly before: number;
   readonly tokens: Int32Array;
-  /** Of both. */
+  /** A hash of both. */
   readonly hash: number;
 }
 
@@ -155,7 +155,7 @@ function isContent({ known }: Page, before: number, tokens: Int32Array, start: n
   return known?.before === before && known.tokens.every((token, index) => token === tokens[start + index]);
 }
 
-/** Of 32 bits; what is found by it is compared. */
+/** A hash of 32 bits; whatever is found by it is compared. */
 function hashOf(before: number, tokens: Int32Array, start: number, count: number): number {
   let hash = before ^ 0x9e3779b9;
   for (let index = start; index < start + count; index++) {
