@@ -139,21 +139,8 @@ async function compile({ toolchain, nvcc, nvccVersion, architectures, config }) 
   if (!same || before.state === 'begun') rmSync(BUILDING, { recursive: true, force: true });
   writeStamp('native-building', { ...made, state: 'begun' });
   const env = nvcc === null ? {} : { CUDACXX: nvcc, PATH: [PATH, dirname(nvcc)].join(delimiter) };
-  const settings = ['-DCMAKE_BUILD_TYPE=Release', `-DZI_CUDA_ARCHITECTURES=${architectures.join(';')}`];
-  const generator = onPath('ninja') ? 'Ninja' : 'Unix Makefiles';
   try {
-    await runStep('native addon', [
-      {
-        command: 'cmake',
-        args: ['-S', 'native', '-B', 'native/building', '-G', generator, ...settings],
-        env,
-      },
-      {
-        command: 'cmake',
-        args: ['--build', 'native/building', '--parallel', `${availableParallelism()}`],
-        env,
-      },
-    ]);
+    await runStep('native addon', buildCommands(architectures, env));
   } catch (error) {
     if (error instanceof SetupError && error.exitStatus === 1) {
       writeStamp('native-building', { ...made, state: 'failed' });
@@ -161,6 +148,33 @@ async function compile({ toolchain, nvcc, nvccVersion, architectures, config }) 
     throw error;
   }
   writeStamp('native-building', { ...made, state: 'done' });
+}
+
+/**
+ * cmake-js drives CMake where it is installed, as it is with the tools of a clone. An installed package has none of them,
+ * and CMake alone does the same.
+ */
+function buildCommands(architectures, env) {
+  const settings = { CMAKE_BUILD_TYPE: 'Release', ZI_CUDA_ARCHITECTURES: architectures.join(';') };
+  const defined = (prefix) => Object.entries(settings).map(([name, value]) => `${prefix}${name}=${value}`);
+  const generator = onPath('ninja') ? 'Ninja' : 'Unix Makefiles';
+  const jobs = `${availableParallelism()}`;
+  const cmakeJs = join(ROOT, 'node_modules/.bin/cmake-js');
+  if (existsSync(cmakeJs)) {
+    const folders = ['-d', 'native', '-O', 'native/building', '-G', generator];
+    return [
+      { command: cmakeJs, args: ['configure', ...folders, ...defined('--CD')], env },
+      { command: cmakeJs, args: ['build', ...folders, ...defined('--CD'), '-p', jobs], env },
+    ];
+  }
+  return [
+    {
+      command: 'cmake',
+      args: ['-S', 'native', '-B', 'native/building', '-G', generator, ...defined('-D')],
+      env,
+    },
+    { command: 'cmake', args: ['--build', 'native/building', '--parallel', jobs], env },
+  ];
 }
 
 /** In one step, so that a program that starts meanwhile loads the old one or the new one. */

@@ -83,6 +83,10 @@ export class Machine {
     );
     this.silentProgram('debian/ninja', 'exit 0');
     this.buildTool();
+    this.silentProgram(
+      'tools/cmake-js',
+      'case "$1" in configure) exec cmake -S $(echo "$@" | /bin/sed s/--CD/-D/g);; build) exec cmake --build;; esac',
+    );
     const emit = `for f in src/*.ts offload/*.ts; do /bin/mkdir -p $4/\${f%/*}; : > $4/\${f%.ts}.js; done`;
     this.program('../tools/tsc', emit);
   }
