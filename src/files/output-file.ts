@@ -54,9 +54,14 @@ export function checkReplaceable(target: OutputTarget, option: string, whole: Wh
   if (target.kind !== 'file' || !target.found || target.found.size === 0n) return;
   const beginning = beginningOf(target.path, option);
   if (beginning.trimStart().startsWith('{') && whole.marks.every((mark) => beginning.includes(mark))) return;
-  throw new OperatingError(
+  throw notReplaceable(target.path, option, whole);
+}
+
+/** The error for an output that would replace what is something else than `whole`. */
+export function notReplaceable(path: string, option: string, { what }: WholeFile): OperatingError {
+  return new OperatingError(
     'BAD_OPTION',
-    `${option}: ${target.path} is there and is not ${whole.what}: give another path, or remove it`,
+    `${option}: ${path} is there and is not ${what}: give another path, or remove it`,
   );
 }
 

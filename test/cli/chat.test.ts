@@ -115,6 +115,7 @@ describe.concurrent('by a pipe', () => {
   it.each<[string[], string[], number, RegExp]>([
     [['/foo'], [], 2, /BAD_INPUT: there is no command \/foo: \/help lists them/],
     [['/retry'], [], 2, /BAD_INPUT: nothing has been said yet/],
+    [['/save nothing'], [], 2, /BAD_INPUT: nothing has been said yet/],
     [['/load /nowhere'], [], 3, /NOT_FOUND: \/load: there is no file '\/nowhere'/],
     [
       ['Hello'.repeat(40)],
@@ -144,14 +145,20 @@ describe.concurrent('by a pipe', () => {
     expect(status).toBe(130);
   });
 
-  it('writes over no other file', async () => {
+  it.each([
+    'precious',
+    // Prompts that begin as a conversation does.
+    '{"messages":[{"role":"user","content":"a"}]}\n{"messages":[{"role":"user","content":"b"}]}\n',
+    '{"messages":[{"role":"user","content":"a"}],"id":"1"}\n',
+    '{"messages":[\0',
+  ])('writes over no other file: %j', async (precious) => {
     const path = join(newFolder(), 'precious.txt');
-    writeFileSync(path, 'precious');
+    writeFileSync(path, precious);
     const result = await chat(['Hello', `/save ${path}`], '-n1');
     expect(result.errors).toEqual([
       expect.stringMatching(/BAD_OPTION: \/save: .* is not a saved conversation/),
     ]);
-    expect(readFileSync(path, 'utf8')).toBe('precious');
+    expect(readFileSync(path, 'utf8')).toBe(precious);
   });
 
   it('says what to do where there is no template', async () => {
@@ -207,6 +214,23 @@ describe('in a terminal', () => {
     expect(answer.content.length).toBeGreaterThan(10);
     const beginning = await continuation('u:Hello;a:', '-n4');
     expect(answer.content.slice(0, beginning.length)).toBe(beginning);
+  });
+
+  it('is stopped with the key that enters a message, and goes on behind Ctrl-Z', async () => {
+    const terminal = openTerminal(['chat', MODEL, ...PLACED, '--log_level', 'warn'], newFolder());
+    await terminal.until(PROMPT);
+    terminal.send('Hello', KEYS.enter, KEYS.ctrlC);
+    await terminal.until(/\(stopped\)/);
+    await terminal.until(PROMPT);
+    terminal.send(KEYS.ctrlZ);
+    // The shell shows what it continues.
+    await terminal.until(/chat[^\n]*\n/);
+    await terminal.until(PROMPT);
+    terminal.send('/undo', KEYS.enter);
+    await terminal.until(/0 messages left/);
+    await terminal.until(PROMPT);
+    terminal.send(KEYS.ctrlD);
+    expect(await terminal.ended).toBe(0);
   });
 
   it('tells what does not fit and goes on; Ctrl-D leaves', async () => {

@@ -7,7 +7,9 @@ const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
 const CONTROL = new RegExp(`${String.fromCharCode(27)}\\[[0-9;?]*[A-Za-z]|\r`, 'g');
 const PATIENCE_MS = 20_000;
 
-export const KEYS = { enter: '\r', ctrlC: '\x03', ctrlD: '\x04', up: '\x1b[A' } as const;
+export const KEYS = { enter: '\r', ctrlC: '\x03', ctrlD: '\x04', ctrlZ: '\x1a', up: '\x1b[A' } as const;
+/** What a shell says of a program that Ctrl-Z has stopped. */
+const STOPPED_STATUS = 148;
 
 export interface Terminal {
   /** What has been written, without control sequences, since the last call, once it matches; rejects when it never does, and shows what was there. */
@@ -23,7 +25,9 @@ export function openTerminal(
   env: Readonly<Record<string, string>> = {},
 ): Terminal {
   const line = [process.execPath, MAIN, ...words].map((word) => `'${word}'`).join(' ');
-  const child = spawn('script', ['-qefc', line, '/dev/null'], {
+  // What is stopped by Ctrl-Z comes to the foreground again at once.
+  const shell = `set -m; ${line}; s=$?; if [ $s = ${STOPPED_STATUS} ]; then fg; s=$?; fi; exit $s`;
+  const child = spawn('script', ['-qefc', shell, '/dev/null'], {
     cwd,
     stdio: ['pipe', 'pipe', 'ignore'],
     env: { ...process.env, TERM: 'xterm', NO_COLOR: '1', ...env },

@@ -65,6 +65,8 @@ export class TerminalLines implements LineInput {
     });
     this.#interface.on('line', (text) => this.#give({ kind: 'line', text }));
     this.#interface.on('SIGINT', () => this.#interrupt());
+    // Node pauses the input when the program comes to the foreground again, and without input it would end.
+    this.#interface.on('SIGCONT', () => this.#interface.prompt(true));
     this.#interface.on('close', () => {
       this.#stop?.();
       this.#give({ kind: 'end' });
@@ -84,6 +86,12 @@ export class TerminalLines implements LineInput {
   async during<T>(work: Promise<T>, stop: () => void): Promise<T> {
     this.#screen.isMuted = true;
     this.#stop = stop;
+    // Pressed with the key that entered the message, before there was anything to stop.
+    const pressed = this.#ahead.findIndex(({ kind }) => kind === 'interrupted');
+    if (pressed >= 0) {
+      this.#ahead.splice(0, pressed + 1);
+      stop();
+    }
     try {
       return await work;
     } finally {

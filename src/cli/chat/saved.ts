@@ -3,7 +3,13 @@
 import { statSync } from 'node:fs';
 import { OperatingError } from '../../../offload/index.js';
 import { MOST_JSON_BYTES, parseJsonObject } from '../../files/json-file.js';
-import { checkReplaceable, checkWritable, type WholeFile, writeWherever } from '../../files/output-file.js';
+import {
+  checkReplaceable,
+  checkWritable,
+  notReplaceable,
+  type WholeFile,
+  writeWherever,
+} from '../../files/output-file.js';
 import { readTextFile } from '../../files/text-file.js';
 import type { Message } from '../../text/chat.js';
 import { parseMessages } from '../generation/prompt-line.js';
@@ -16,8 +22,23 @@ export async function saveConversation(
   messages: readonly Message[],
   signal: AbortSignal,
 ): Promise<void> {
-  checkReplaceable(checkWritable(path, '/save'), '/save', CONVERSATION);
+  const target = checkWritable(path, '/save');
+  checkReplaceable(target, '/save', CONVERSATION);
+  // A file of prompts may begin as a conversation does, and hold more.
+  if (target.kind === 'file' && target.found && !(await isConversation(target.path, signal))) {
+    throw notReplaceable(target.path, '/save', CONVERSATION);
+  }
   await writeWherever(path, `${JSON.stringify({ messages })}\n`, '/save', signal);
+}
+
+async function isConversation(path: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    const text = await readTextFile({ path, option: '/save', signal }, MOST_JSON_BYTES);
+    return text === '' || Object.keys(parseJsonObject(text, path, 'BAD_INPUT')).join() === 'messages';
+  } catch (error) {
+    if (error instanceof OperatingError && error.code === 'BAD_INPUT') return false;
+    throw error;
+  }
 }
 
 /** Throws NOT_FOUND or BAD_INPUT. */

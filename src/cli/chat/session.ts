@@ -185,6 +185,7 @@ export class ChatSession {
         await this.#answer();
         return;
       case 'save':
+        this.#requireSaid(this.#conversation.messages.length > 0);
         await saveConversation(argument, this.#conversation.messages, signal);
         tell(`saved ${counted(this.#conversation.length, 'message')} and what was answered to ${argument}`);
         return;
