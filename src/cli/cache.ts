@@ -169,7 +169,7 @@ async function isWanted(
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
   const left = new AbortController();
   terminal.on('SIGINT', () => process.kill(process.pid, 'SIGINT'));
-  terminal.on('close', () => left.abort());
+  for (const event of ['close', 'error']) terminal.on(event, () => left.abort());
   try {
     const signal = AbortSignal.any([interrupt.signal, left.signal]);
     const answer = await terminal.question(`Remove ${formatBytes(bytes)} for good? [y/N] `, { signal });

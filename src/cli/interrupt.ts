@@ -1,6 +1,7 @@
 // Ctrl-C, SIGTERM, SIGHUP, a closed stdout: work stops within a second, whatever it is doing at the moment.
 
 import { constants } from 'node:os';
+import { isatty } from 'node:tty';
 import { ERROR_CODES, OperatingError, signalTold, signalWatch } from '../../offload/index.js';
 
 /** Whoever read stdout has seen enough (`| head`): no error. */
@@ -20,6 +21,7 @@ export class Interrupt {
   readonly #stops = new Set<() => unknown>();
   readonly #beforeExit: (reason: unknown) => void;
   #ignoreStdout = false;
+  readonly #terminals = [0, 1, 2].filter((descriptor) => isatty(descriptor));
 
   /** @param beforeExit leaves the terminal in order and says why; must not wait */
   constructor(beforeExit: (reason: unknown) => void) {
@@ -76,6 +78,12 @@ export class Interrupt {
     });
   }
 
+  /** Where the terminal is gone, Node would abort as it sets it right at its end: a second signal ends the process before. */
+  endHungUp(): void {
+    if (this.#terminals.every((descriptor) => isatty(descriptor))) return;
+    for (let signals = 0; signals < 2; signals++) process.kill(process.pid, 'SIGHUP');
+  }
+
   #onSignal(name: SignalName): void {
     if (this.signal.aborted) this.#exit();
     setTimeout(() => this.#exit(), PATIENCE_MS).unref();
@@ -100,6 +108,7 @@ export class Interrupt {
 
   #exit(): never {
     this.#beforeExit(this.signal.reason);
+    this.endHungUp();
     process.exit(ERROR_CODES.INTERRUPTED.exitStatus);
   }
 }

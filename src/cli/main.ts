@@ -43,6 +43,7 @@ export async function main(words: readonly string[], early?: Promise<EarlyLoad |
     process.exitCode = tell(interrupt.signal.aborted ? interrupt.signal.reason : error);
   } finally {
     await (await early)?.ahead.close();
+    interrupt.endHungUp();
   }
 }
 

@@ -113,6 +113,10 @@ it('asks in a terminal, and takes silence for no', async () => {
   };
   expect(await ask(KEYS.enter)).toMatch(/nothing was removed/);
   expect(await ask(KEYS.ctrlD)).toMatch(/nothing was removed/);
+  const leaving = openTerminal(['cache', 'remove', 'org/name'], newFolder(), { HF_HUB_CACHE: cache });
+  await leaving.until(/y\/N/);
+  leaving.hangUp();
+  expect(await leaving.ended).toBe(130);
   expect(existsSync(join(model, 'blobs/shared'))).toBe(true);
   await ask('y', KEYS.enter);
   expect(existsSync(model)).toBe(false);

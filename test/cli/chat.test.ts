@@ -233,6 +233,18 @@ describe('in a terminal', () => {
     expect(await terminal.ended).toBe(0);
   });
 
+  it.each([
+    ['idle', []],
+    ['while it answers', ['Hello', KEYS.enter]],
+  ])('ends in order when the terminal goes away, %s', async (_, keys) => {
+    const terminal = openTerminal(['chat', MODEL, ...PLACED, '--log_level', 'warn'], newFolder());
+    await terminal.until(PROMPT);
+    terminal.send(...keys);
+    if (keys.length > 0) await terminal.until(/Hello\n[\s\S]{5}/);
+    terminal.hangUp();
+    expect(await terminal.ended).toBe(130);
+  });
+
   it('tells what does not fit and goes on; Ctrl-D leaves', async () => {
     const words = ['chat', MODEL, ...PLACED, '--log_level', 'warn', '--max_context', '24', '-n4'];
     const terminal = openTerminal(words, newFolder());

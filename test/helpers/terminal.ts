@@ -1,6 +1,8 @@
 // Runs the command line in a pseudo-terminal, as a person sits at it: keys are sent when the screen shows what they answer.
 
 import { spawn } from 'node:child_process';
+import type { Readable, Writable } from 'node:stream';
+import { text as textOf } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
@@ -16,7 +18,9 @@ export interface Terminal {
   until(pattern: RegExp): Promise<string>;
   send(...keys: readonly string[]): void;
   /** The exit status. */
-  readonly ended: Promise<number | null>;
+  readonly ended: Promise<number>;
+  /** The terminal goes away under it. */
+  hangUp(): void;
 }
 
 export function openTerminal(
@@ -26,22 +30,27 @@ export function openTerminal(
 ): Terminal {
   const line = [process.execPath, MAIN, ...words].map((word) => `'${word}'`).join(' ');
   // What is stopped by Ctrl-Z comes to the foreground again at once.
-  const shell = `set -m; ${line}; s=$?; if [ $s = ${STOPPED_STATUS} ]; then fg; s=$?; fi; exit $s`;
+  const shell = `trap : HUP; set -m; ${line} 3>&-; s=$?; if [ $s = ${STOPPED_STATUS} ]; then fg; s=$?; fi; echo $s >&3`;
   const child = spawn('script', ['-qefc', shell, '/dev/null'], {
     cwd,
-    stdio: ['pipe', 'pipe', 'ignore'],
+    stdio: ['pipe', 'pipe', 'ignore', 'pipe'],
     env: { ...process.env, TERM: 'xterm', NO_COLOR: '1', ...env },
   });
+  const [stdin, stdout, status] = [
+    child.stdin as Writable,
+    child.stdout as Readable,
+    child.stdio[3] as Readable,
+  ];
   let [text, seen] = ['', 0];
   const listeners = new Set<() => void>();
   let raw = '';
-  child.stdout.setEncoding('utf8').on('data', (piece: string) => {
+  stdout.setEncoding('utf8').on('data', (piece: string) => {
     raw += piece;
     // What moves the cursor or ends a line; a sequence may come in two pieces.
     text = raw.replaceAll(CONTROL, '');
     for (const listener of listeners) listener();
   });
-  const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
+  const ended = textOf(status).then(Number);
   const until = (pattern: RegExp) =>
     new Promise<string>((resolve, reject) => {
       const fail = () => reject(new Error(`${pattern} never came: ${JSON.stringify(text.slice(seen))}`));
@@ -58,5 +67,10 @@ export function openTerminal(
       listeners.add(look);
       look();
     });
-  return { until, send: (...keys) => void child.stdin.write(keys.join('')), ended };
+  return {
+    until,
+    send: (...keys) => void stdin.write(keys.join('')),
+    ended,
+    hangUp: () => void child.kill('SIGKILL'),
+  };
 }

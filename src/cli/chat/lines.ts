@@ -67,10 +67,13 @@ export class TerminalLines implements LineInput {
     this.#interface.on('SIGINT', () => this.#interrupt());
     // Node pauses the input when the program comes to the foreground again, and without input it would end.
     this.#interface.on('SIGCONT', () => this.#interface.prompt(true));
-    this.#interface.on('close', () => {
+    const end = () => {
       this.#stop?.();
       this.#give({ kind: 'end' });
-    });
+    };
+    this.#interface.on('close', end);
+    // Of a terminal that is gone: it cannot be set right either.
+    this.#interface.on('error', end);
   }
 
   next(prompt: string): Promise<LineEvent> {
