@@ -72,7 +72,7 @@ export class TerminalLines implements LineInput {
       this.#give({ kind: 'end' });
     };
     this.#interface.on('close', end);
-    // Of a terminal that is gone: it cannot be set right either.
+    // A terminal that is gone cannot be set right either.
     this.#interface.on('error', end);
   }
 
