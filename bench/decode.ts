@@ -7,8 +7,9 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DTYPE_BYTES, formatBytes, formatRate, present } from '../offload/index.js';
 import { native } from '../offload/port/native.js';
-import { Engine, openModel } from '../src/engine/engine.js';
+import { Engine } from '../src/engine/engine.js';
 import { generate } from '../src/engine/generate.js';
+import { openModel } from '../src/engine/open-model.js';
 import { dummyCheckpoint, median, printResult } from './common.js';
 
 interface Case {

@@ -8,8 +8,9 @@
 import { readFileSync, statSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { formatRate, MiB } from '../offload/index.js';
-import { Engine, openModel } from '../src/engine/engine.js';
+import { Engine } from '../src/engine/engine.js';
 import { generate } from '../src/engine/generate.js';
+import { openModel } from '../src/engine/open-model.js';
 import { dummyCheckpoint, median, printResult, readArguments } from './common.js';
 
 const NEW_TOKENS = 1;

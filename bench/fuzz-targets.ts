@@ -9,7 +9,7 @@ import { type Checkpoint, openCheckpoint } from '../src/checkpoint/checkpoint.js
 import { type HeaderTensor, parseSafetensorsFile } from '../src/checkpoint/safetensors.js';
 import { parseTorchFile } from '../src/checkpoint/torch-bin.js';
 import { parseWeightMap } from '../src/checkpoint/weight-files.js';
-import { planFor } from '../src/engine/engine.js';
+import { planFor } from '../src/engine/plan-for.js';
 import { sourceOf } from '../src/files/byte-source.js';
 import { parseJsonObject } from '../src/files/json-file.js';
 import { bindModel } from '../src/models/binding.js';

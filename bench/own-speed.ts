@@ -2,8 +2,9 @@
 //
 // Arguments: folder, prompt tokens, new tokens, sequences, threads, DRAM budget in bytes (0: what is available)
 
-import { Engine, openModel } from '../src/engine/engine.js';
+import { Engine } from '../src/engine/engine.js';
 import { generate } from '../src/engine/generate.js';
+import { openModel } from '../src/engine/open-model.js';
 import type { PassProgress } from '../src/engine/scheduler.js';
 
 const [folder = '', ...counts] = process.argv.slice(2);

@@ -16,7 +16,8 @@ import {
   present,
 } from '../offload/index.js';
 import { measureMachine } from '../src/doctor/machine.js';
-import { Engine, openModel } from '../src/engine/engine.js';
+import { Engine } from '../src/engine/engine.js';
+import { openModel } from '../src/engine/open-model.js';
 import { fillPass, packPass } from '../src/engine/packing.js';
 import { PageCache } from '../src/engine/page-cache.js';
 import { dummyCheckpoint, median, printResult } from './common.js';

@@ -4,8 +4,10 @@
 
 import { parseArgs } from 'node:util';
 import { GiB, present } from '../offload/index.js';
-import { Engine, type EngineOptions, openModel } from '../src/engine/engine.js';
+import { Engine } from '../src/engine/engine.js';
+import type { EngineOptions } from '../src/engine/engine-options.js';
 import { generate } from '../src/engine/generate.js';
+import { openModel } from '../src/engine/open-model.js';
 import type { GenerationRequest, GenerationResult } from '../src/engine/request.js';
 import { GREEDY } from '../src/engine/sampler.js';
 import { Scheduler } from '../src/engine/scheduler.js';

@@ -15,8 +15,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { Engine, openModel } from '../src/engine/engine.js';
+import { Engine } from '../src/engine/engine.js';
 import { generate } from '../src/engine/generate.js';
+import { openModel } from '../src/engine/open-model.js';
 import { printResult } from './common.js';
 import { randomFrom } from './random.js';
 

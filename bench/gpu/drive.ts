@@ -8,8 +8,9 @@ import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { formatBytes, formatRate, MiB } from '../../offload/index.js';
-import { Engine, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { dummyCheckpoint, median, percent, printResult, readArguments } from '../common.js';
 
 const BATCH = 8;

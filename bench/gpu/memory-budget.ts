@@ -6,8 +6,10 @@
 import { parseArgs } from 'node:util';
 import { formatBytes, GiB, parseBytes } from '../../offload/index.js';
 import { native } from '../../offload/port/native.js';
-import { describePlacement, Engine, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
+import { describePlacement } from '../../src/engine/placement.js';
 import { dummyCheckpoint, printResult } from '../common.js';
 
 const { values } = parseArgs({

@@ -8,8 +8,9 @@
 
 import { parseArgs } from 'node:util';
 import { formatRate } from '../../offload/index.js';
-import { describePlacement, Engine } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
+import { describePlacement } from '../../src/engine/placement.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
 import { median, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';

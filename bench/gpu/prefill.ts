@@ -10,14 +10,11 @@
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
-import {
-  DRAM_SHARE,
-  describePlacement,
-  Engine,
-  type EngineOptions,
-  planFor,
-} from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
+import type { EngineOptions } from '../../src/engine/engine-options.js';
 import { generate } from '../../src/engine/generate.js';
+import { describePlacement } from '../../src/engine/placement.js';
+import { DRAM_SHARE, planFor } from '../../src/engine/plan-for.js';
 import { median, percent, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';
 import { devicesFor, requests } from './setting.js';

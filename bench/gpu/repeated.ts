@@ -6,7 +6,7 @@ import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
 import type { Checkpoint } from '../../src/checkpoint/checkpoint.js';
 import { openCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { type SafetensorsType, writeDummyCheckpoint } from '../../src/dummy/weights.js';
-import type { OpenedModel } from '../../src/engine/engine.js';
+import type { OpenedModel } from '../../src/engine/open-model.js';
 import { shapeType, type TypeName } from '../../src/engine/shape.js';
 import { type JsonObject, readOptionalJsonObject } from '../../src/files/json-file.js';
 import { bindModel } from '../../src/models/binding.js';

@@ -1,7 +1,7 @@
 // What benchmarks of the whole runtime on GPUs share: which devices, what their links reach, and prompts.
 
 import { type Backend, CpuBackend, CudaBackend, type Memory, MiB, present } from '../../offload/index.js';
-import type { DeviceKind, EngineOptions } from '../../src/engine/engine.js';
+import type { DeviceKind, EngineOptions } from '../../src/engine/engine-options.js';
 import type { GenerationRequest } from '../../src/engine/request.js';
 import { median } from '../common.js';
 

@@ -11,8 +11,11 @@ import {
   present,
   type Workload,
 } from '../../offload/index.js';
-import { Engine, type EngineOptions, type OpenedModel, openModel, planFor } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
+import type { EngineOptions } from '../../src/engine/engine-options.js';
 import { generate } from '../../src/engine/generate.js';
+import { type OpenedModel, openModel } from '../../src/engine/open-model.js';
+import { planFor } from '../../src/engine/plan-for.js';
 import type { GenerationRequest } from '../../src/engine/request.js';
 import type { SamplingSettings } from '../../src/engine/sampler.js';
 import { score } from '../../src/engine/score.js';

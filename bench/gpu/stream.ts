@@ -19,8 +19,10 @@ import {
   present,
   type TransferTimes,
 } from '../../offload/index.js';
-import { describePlacement, Engine, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
+import { describePlacement } from '../../src/engine/placement.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
 import { measureRates, requests } from './setting.js';

@@ -9,15 +9,12 @@
 
 import { parseArgs } from 'node:util';
 import { detectHardware, formatBytes, formatRate, parseBytes } from '../../offload/index.js';
-import {
-  DRAM_SHARE,
-  describePlacement,
-  Engine,
-  type EngineOptions,
-  planFor,
-} from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
+import type { EngineOptions } from '../../src/engine/engine-options.js';
 import { generate } from '../../src/engine/generate.js';
 import { findAutoBatch } from '../../src/engine/largest-batch.js';
+import { describePlacement } from '../../src/engine/placement.js';
+import { DRAM_SHARE, planFor } from '../../src/engine/plan-for.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
 import { median, percent, printResult } from '../common.js';
 import { repeatedModel } from './repeated.js';

@@ -6,7 +6,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
-import { openModel } from '../../src/engine/engine.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { forcedLogits } from '../../test/golden/forced.js';
 
 interface Expected {

@@ -1,7 +1,7 @@
 // `chat`: a conversation with a model, in a terminal or by a pipe.
 
 import { OperatingError, type Workload } from '../../offload/index.js';
-import { planFor } from '../engine/engine.js';
+import { planFor } from '../engine/plan-for.js';
 import { stdinHasInput } from '../files/input.js';
 import { loadChatTemplate } from '../text/chat.js';
 import { loadTokenizer } from '../text/tokenizer/tokenizer.js';

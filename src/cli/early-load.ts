@@ -2,7 +2,8 @@
 // driver starts.
 
 import { detectHardware, LoadAhead, parseBytes } from '../../offload/index.js';
-import { DRAM_SHARE, type OpenedModel, openModel } from '../engine/engine.js';
+import { type OpenedModel, openModel } from '../engine/open-model.js';
+import { DRAM_SHARE } from '../engine/plan-for.js';
 import type { EarlyOptions } from './glance.js';
 
 export interface EarlyLoad {

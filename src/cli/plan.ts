@@ -12,7 +12,7 @@ import {
 } from '../../offload/index.js';
 import { measureMachine, readMachine } from '../doctor/machine.js';
 import { deviceWarning, dramWarning } from '../engine/budget.js';
-import type { OpenedModel } from '../engine/engine.js';
+import type { OpenedModel } from '../engine/open-model.js';
 import { makePlanReport } from '../report/plan-report.js';
 import { type PlannedModel, planJson, planText } from '../report/plan-text.js';
 import type { CommandContext } from './context.js';

@@ -1,7 +1,7 @@
 // The model that `plan` looks at: a folder's headers, a shape, or no more of a hub's model than its configuration.
 
 import { join } from 'node:path';
-import { type OpenedModel, openModel } from '../engine/engine.js';
+import { type OpenedModel, openModel } from '../engine/open-model.js';
 import { shapeModel } from '../engine/shape.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { resolveModelFolder } from '../hub/model-folder.js';

@@ -1,7 +1,7 @@
 // `score`: how well the model predicts a text, streamed like generation.
 
 import { formatBytes, OperatingError, type Workload } from '../../offload/index.js';
-import { planFor } from '../engine/engine.js';
+import { planFor } from '../engine/plan-for.js';
 import { type Score, score, windowCount } from '../engine/score.js';
 import { type InputName, isRereadable, mayWait, shownName } from '../files/input.js';
 import { reason } from '../files/json-file.js';

@@ -2,7 +2,9 @@
 
 import { chromeJson, type Workload } from '../../offload/index.js';
 import { budgetWarnings } from '../engine/budget.js';
-import { describePlacement, Engine, type EngineOptions } from '../engine/engine.js';
+import { Engine } from '../engine/engine.js';
+import type { EngineOptions } from '../engine/engine-options.js';
+import { describePlacement } from '../engine/placement.js';
 import { writeWherever } from '../files/output-file.js';
 import { isStdout } from '../files/output-target.js';
 import type { Limits } from '../report/limits.js';

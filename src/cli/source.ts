@@ -5,7 +5,7 @@ import { statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { counted, type FileState, formatBytes, OperatingError } from '../../offload/index.js';
 import type { TextWishes } from '../engine/download-checks.js';
-import { type OpenedModel, openModel } from '../engine/engine.js';
+import { type OpenedModel, openModel } from '../engine/open-model.js';
 import { shapeType } from '../engine/shape.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { buildArchitecture, tensorList } from '../models/registry.js';

@@ -22,7 +22,7 @@ import {
   probeIo,
   roundDown,
 } from '../../offload/index.js';
-import { chooseDevice } from '../engine/engine.js';
+import { chooseDevice } from '../engine/engine-options.js';
 import { reason, systemCode } from '../files/json-file.js';
 import { textTable } from '../report/text-table.js';
 import {

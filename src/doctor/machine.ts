@@ -21,7 +21,8 @@ import {
   type WeightType,
 } from '../../offload/index.js';
 import { parseProfile } from '../../offload/plan/profile-file.js';
-import { DEVICE_MARGIN_BYTES, type DeviceKind } from '../engine/engine.js';
+import type { DeviceKind } from '../engine/engine-options.js';
+import { DEVICE_MARGIN_BYTES } from '../engine/plan-for.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 
 const DRIVE_MS = 1000;

@@ -6,7 +6,7 @@ import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
 import type { JsonObject } from '../files/json-file.js';
 import { bindModel } from '../models/binding.js';
 import { buildArchitecture, tensorList } from '../models/registry.js';
-import type { OpenedModel } from './engine.js';
+import type { OpenedModel } from './open-model.js';
 
 export type TypeName = 'float16' | 'bfloat16' | 'float32';
 

@@ -3,7 +3,7 @@
 import { configuredRole } from '../text/tokenizer/ending-ids.js';
 import { hasTokenizer } from '../text/tokenizer/settings.js';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer/tokenizer.js';
-import type { OpenedModel } from './engine.js';
+import type { OpenedModel } from './open-model.js';
 
 /** The tokenizer beside the weights; undefined where there is none, as with random weights. */
 export async function openTokenizer(folder: string): Promise<Tokenizer | undefined> {

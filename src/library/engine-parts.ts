@@ -1,7 +1,8 @@
 // What an open model is made an engine of: its tokens, its texts, and what is told about it.
 
 import { budgetWarnings } from '../engine/budget.js';
-import { describePlacement, type Engine } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
+import { describePlacement } from '../engine/placement.js';
 import type { ModelSource } from './model-source.js';
 import type { OpenSettings } from './open-options.js';
 import { ownWords } from './own-words.js';

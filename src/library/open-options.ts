@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os';
 import { counted, cudaStatus, type Offload, OperatingError } from '../../offload/index.js';
-import { chooseDevice, type DeviceKind } from '../engine/engine.js';
+import { chooseDevice, type DeviceKind } from '../engine/engine-options.js';
 import { badOption, Options, shown } from './option-check.js';
 import type { Logger, OpenOptions, OpenProgress, Signal } from './types.js';
 

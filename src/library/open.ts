@@ -1,7 +1,10 @@
 // `open`: a model becomes an engine, or an error that says why not, with nothing left behind.
 
 import { detectHardware } from '../../offload/index.js';
-import { type EngineOptions, Engine as ModelEngine, planFor, transferFor } from '../engine/engine.js';
+import { transferFor } from '../engine/devices.js';
+import { Engine as ModelEngine } from '../engine/engine.js';
+import type { EngineOptions } from '../engine/engine-options.js';
+import { planFor } from '../engine/plan-for.js';
 import { partsOf } from './engine-parts.js';
 import { type ModelSource, openSource } from './model-source.js';
 import { type OpenSettings, readOpenOptions } from './open-options.js';

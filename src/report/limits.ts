@@ -1,7 +1,7 @@
 // What the machine could do at best, measured in the same run: shared drives and hosts change from hour to hour.
 
 import { type Executor, measureComputeLimits } from '../../offload/index.js';
-import type { DeviceKind } from '../engine/engine.js';
+import type { DeviceKind } from '../engine/engine-options.js';
 
 /** Undefined where nothing was measured. */
 export interface Limits {

@@ -18,7 +18,6 @@ import {
   type Transfer,
   wholeOf,
 } from '../../offload/index.js';
-import { DRAM_SHARE, planFor } from '../engine/engine.js';
 import {
   findAutoBatch,
   findLargestBatch,
@@ -27,6 +26,7 @@ import {
   planOnce,
 } from '../engine/largest-batch.js';
 import { type Feed, fillPass, packPass } from '../engine/packing.js';
+import { DRAM_SHARE, planFor } from '../engine/plan-for.js';
 
 export interface PlanRequest {
   readonly model: ModelSpec;

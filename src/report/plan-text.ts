@@ -14,8 +14,8 @@ import {
   type Tier,
   toSnake,
 } from '../../offload/index.js';
-import { describePlacement } from '../engine/engine.js';
 import { LARGEST_BATCH } from '../engine/largest-batch.js';
+import { describePlacement } from '../engine/placement.js';
 import type { PlanReport } from './plan-report.js';
 import { textTable } from './text-table.js';
 

@@ -8,7 +8,7 @@ import {
   type Plan,
   type Tier,
 } from '../../offload/index.js';
-import { describePlacement } from '../engine/engine.js';
+import { describePlacement } from '../engine/placement.js';
 import type { Limits } from './limits.js';
 import type { Meter, Phase, PhaseFigures } from './meter.js';
 

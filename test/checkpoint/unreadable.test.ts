@@ -3,7 +3,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { openModel } from '../../src/engine/engine.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { shapeModel } from '../../src/engine/shape.js';
 import { buildArchitecture } from '../../src/models/registry.js';
 import { changedCheckpoint } from '../helpers/changed-checkpoint.js';

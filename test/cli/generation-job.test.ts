@@ -13,7 +13,7 @@ import { listOf } from '../../src/cli/generation/prompt-list.js';
 import type { Prompt } from '../../src/cli/generation/prompts.js';
 import { RequestFeed } from '../../src/cli/generation/request-feed.js';
 import type { GenerateOptions } from '../../src/cli/options/generate-options.js';
-import { openModel } from '../../src/engine/engine.js';
+import { openModel } from '../../src/engine/open-model.js';
 import type { GenerationRequest } from '../../src/engine/request.js';
 import { GREEDY } from '../../src/engine/sampler.js';
 import { modelFolder } from '../helpers/fixtures.js';

@@ -11,7 +11,7 @@ import {
 } from '../../offload/index.js';
 import { gpuFinding, rateFindings } from '../../src/doctor/doctor.js';
 import { describeGpus } from '../../src/doctor/machine.js';
-import { chooseDevice } from '../../src/engine/engine.js';
+import { chooseDevice } from '../../src/engine/engine-options.js';
 
 const GPU = {
   name: 'A GPU',

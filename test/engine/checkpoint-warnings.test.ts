@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { pieceOffsets } from '../../src/checkpoint/stored-alike.js';
-import { openModel } from '../../src/engine/engine.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { changedCheckpoint, copied, renamed } from '../helpers/changed-checkpoint.js';
 import { modelFolder } from '../helpers/fixtures.js';
 import type { TestTensor } from '../helpers/safetensors.js';

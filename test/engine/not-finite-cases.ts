@@ -3,8 +3,10 @@
 
 import { describe, expect, it } from 'vitest';
 import { type Executor, GiB, NO_TOKEN, type Pass, type PassResult } from '../../offload/index.js';
-import { Engine, type EngineOptions, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
+import type { EngineOptions } from '../../src/engine/engine-options.js';
 import { type GenerationOptions, generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/request.js';
 import type { SamplingSettings } from '../../src/engine/sampler.js';
 import { score } from '../../src/engine/score.js';

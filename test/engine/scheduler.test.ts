@@ -2,8 +2,9 @@
 
 import { describe, expect, it } from 'vitest';
 import { GiB, type PlanOptions, present, type Workload } from '../../offload/index.js';
-import { Engine, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/request.js';
 import { type PassProgress, Scheduler } from '../../src/engine/scheduler.js';
 import { modelFolder } from '../helpers/fixtures.js';

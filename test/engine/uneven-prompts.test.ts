@@ -13,8 +13,9 @@ import {
   present,
   Trace,
 } from '../../offload/index.js';
-import { Engine, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/request.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
 import { JsonLinesFile } from '../../src/files/json-lines-file.js';

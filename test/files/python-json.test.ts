@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { parseSafetensorsHeader } from '../../src/checkpoint/safetensors.js';
-import { openModel } from '../../src/engine/engine.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { parsePythonJson } from '../../src/files/python-json.js';
 import { changedCheckpoint } from '../helpers/changed-checkpoint.js';
 import { failureOf } from '../helpers/hub-setting.js';

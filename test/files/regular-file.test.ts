@@ -5,7 +5,7 @@ import { mkdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'nod
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { openModel } from '../../src/engine/engine.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { readSmallFile } from '../../src/files/regular-file.js';
 import { loadChatTemplate } from '../../src/text/chat.js';
 import { loadTokenizer } from '../../src/text/tokenizer/tokenizer.js';

@@ -3,8 +3,9 @@
 
 import { describe, expect, it } from 'vitest';
 import { CudaBackend, Executor, GiB, makeTransfer, OperatingError, Trace } from '../../offload/index.js';
-import { Engine, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
 import type { GenerationResult } from '../../src/engine/request.js';
 import { failingDevice } from '../helpers/failing-device.js';
 import { HAS_NCCL, HAS_TWO_GPUS } from '../native/cuda-device.js';

@@ -1,7 +1,8 @@
 // Teacher forcing: a model is given the tokens that the reference chose, so that each step is judged by itself.
 
 import { pagesFor, present } from '../../offload/index.js';
-import { Engine, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { type Feed, fillPass, packPass } from '../../src/engine/packing.js';
 import { PageCache } from '../../src/engine/page-cache.js';
 import { takePages } from '../helpers/take-pages.js';

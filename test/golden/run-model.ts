@@ -16,10 +16,13 @@ import {
   present,
   type Workload,
 } from '../../offload/index.js';
-import { type DeviceKind, Engine, openModel, planFor } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
+import type { DeviceKind } from '../../src/engine/engine-options.js';
 import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { type Feed, fillPass, packPass } from '../../src/engine/packing.js';
 import { PageCache } from '../../src/engine/page-cache.js';
+import { planFor } from '../../src/engine/plan-for.js';
 import type { GenerationResult } from '../../src/engine/request.js';
 import { type Score, score, windowCount } from '../../src/engine/score.js';
 import { takePages } from '../helpers/take-pages.js';

@@ -2,8 +2,9 @@
 
 import { beforeAll, describe, expect, it } from 'vitest';
 import { GiB } from '../../offload/index.js';
-import { Engine, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/request.js';
 import { GREEDY, type SamplingSettings } from '../../src/engine/sampler.js';
 import { StoppingDecoder } from '../../src/text/stop-strings.js';

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { GiB, type Plan, type Workload } from '../../offload/index.js';
-import { planFor } from '../../src/engine/engine.js';
+import { planFor } from '../../src/engine/plan-for.js';
 import { shapeModel } from '../../src/engine/shape.js';
 import { workloadFor } from '../../src/library/workload.js';
 

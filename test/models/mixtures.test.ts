@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/index.js';
 import { dryRun } from '../../offload/plan/dry-run.js';
 import { type Checkpoint, openCheckpoint } from '../../src/checkpoint/checkpoint.js';
-import { openModel } from '../../src/engine/engine.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { ALL_NVME, fixtureFolder, generateFolder, readGolden } from '../golden/run-model.js';
 import { fieldOf, recordForward } from '../helpers/recorded-forward.js';
 import { type TestTensor, writeSafetensors } from '../helpers/safetensors.js';

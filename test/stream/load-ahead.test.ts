@@ -3,8 +3,10 @@
 import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { CpuBackend, GiB, LoadAhead } from '../../offload/index.js';
-import { Engine, type EngineOptions, openModel } from '../../src/engine/engine.js';
+import { Engine } from '../../src/engine/engine.js';
+import type { EngineOptions } from '../../src/engine/engine-options.js';
 import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { modelFolder } from '../helpers/fixtures.js';
 
 const PROMPT = Int32Array.of(5, 9, 17, 3);

@@ -17,7 +17,7 @@ import { cutShards, type DeviceLayout, gatheredBytes } from '../../offload/model
 import type { GatherBy } from '../../offload/plan/transfer.js';
 import type { Backend } from '../../offload/port/backend.js';
 import { queueTransfer } from '../../offload/stream/transfer.js';
-import { transferFor } from '../../src/engine/engine.js';
+import { transferFor } from '../../src/engine/devices.js';
 import { describedTransfer } from '../../src/report/plan-report.js';
 import { optionsFor } from '../helpers/plan-options.js';
 import { makeToyModel } from '../simulation/toy-model.js';

@@ -1,8 +1,9 @@
 // `--batch_size auto`: as many texts together as make most tokens a second.
 
 import { detectHardware } from '../../../offload/index.js';
-import { planFor, transferFor } from '../../engine/engine.js';
+import { transferFor } from '../../engine/devices.js';
 import { findAutoBatch, LARGEST_BATCH } from '../../engine/largest-batch.js';
+import { planFor } from '../../engine/plan-for.js';
 import type { CommandContext } from '../context.js';
 import type { GenerateOptions } from '../options/generate-options.js';
 import { engineOptions } from '../session.js';

@@ -1,8 +1,8 @@
 // `--generation_config`: the model's own settings below those of the command line, with what it cannot have said.
 
 import { join } from 'node:path';
-import type { OpenedModel } from '../../engine/engine.js';
 import { readGenerationConfig } from '../../engine/generation-config.js';
+import type { OpenedModel } from '../../engine/open-model.js';
 import type { CommandContext } from '../context.js';
 import type { SamplingOptions } from '../options/sampling-options.js';
 

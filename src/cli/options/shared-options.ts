@@ -9,7 +9,7 @@ import type {
   PlanOptions,
 } from '../../../offload/index.js';
 import { counted, cudaStatus, OperatingError, parseBytes } from '../../../offload/index.js';
-import { chooseDevice, type DeviceKind } from '../../engine/engine.js';
+import { chooseDevice, type DeviceKind } from '../../engine/engine-options.js';
 import type { TypeName } from '../../engine/shape.js';
 import { idleOptions } from '../idle-options.js';
 import { LOG_LEVELS, type LogLevel } from '../log-levels.js';

@@ -1,7 +1,7 @@
 // What every command that runs a model is told: the options of several commands, as typed values.
 
 import type { CpuBackendOptions, GatherWish, Offload, PlanOptions } from '../../../offload/index.js';
-import type { DeviceKind } from '../../engine/engine.js';
+import type { DeviceKind } from '../../engine/engine-options.js';
 import type { TypeName } from '../../engine/shape.js';
 import type { DsSettings } from './ds-config.js';
 

@@ -1,0 +1,39 @@
+// Where a plan's layers rest and stream, as a sentence.
+
+import { type BufferPlan, counted, formatBytes, type Plan, type Tier } from '../../offload/index.js';
+
+/** For logs: `12 of 32 layers rest in DRAM, 20 stream from the drive through 4 buffers of 436 MiB`. */
+export function describePlacement(plan: Plan): string {
+  const kv = plan.kvBuffers.count > 0 ? '; keys and values rest in DRAM' : '';
+  return `${describeLayers(plan)}${kv}${describeTransfer(plan)}`;
+}
+
+/** Says nothing of one device, and of devices in place. */
+function describeTransfer({ deviceCount, deviceBuffers, transfer }: Plan): string {
+  return deviceCount > 1 && deviceBuffers.count > 0 ? `; ${transfer.reason}` : '';
+}
+
+function describeLayers({ layers, hostBuffers, deviceBuffers }: Plan): string {
+  const count = (wanted: Tier) => layers.filter(({ tier }) => tier === wanted).length;
+  const [onDevice, inDram, onDrive] = [count('gpu'), count('dram'), count('nvme')];
+  const all = layers.length === 1 ? 'the only layer rests' : `all ${layers.length} layers rest`;
+  const some = (number: number) =>
+    `${number} of ${counted(layers.length, 'layer')} ${number === 1 ? 'rests' : 'rest'}`;
+  if (onDevice === layers.length) return `${all} on the device: nothing streams`;
+  const through = ({ count: buffers, sizeBytes }: BufferPlan) =>
+    `through ${counted(buffers, 'buffer')} of ${formatBytes(sizeBytes)}`;
+  const toDevice =
+    deviceBuffers.count > 0
+      ? `${onDrive > 0 ? 'and on' : 'and stream'} to the device ${through(deviceBuffers)}`
+      : '';
+  const parts: string[] = [];
+  if (onDevice > 0) parts.push(`${some(onDevice)} on the device`);
+  if (onDrive === 0) {
+    const resting = onDevice > 0 ? `${inDram} in DRAM` : `${all} in DRAM`;
+    parts.push([resting, toDevice].filter((part) => part !== '').join(' '));
+    return parts.join(', ');
+  }
+  parts.push(onDevice > 0 ? `${inDram} in DRAM` : `${some(inDram)} in DRAM`);
+  const drive = `${onDrive} stream from the drive ${through(hostBuffers)}`;
+  return [...parts, [drive, toDevice].filter((part) => part !== '').join(' ')].join(', ');
+}
