@@ -59,7 +59,7 @@ describe('a glance and the parser', () => {
   function parsed(words: readonly string[]): EarlyOptions | undefined {
     try {
       const line = parseCommandLine(words);
-      if (line.kind !== 'run' || !['generate', 'score'].includes(line.command)) return undefined;
+      if (line.kind !== 'run' || !['generate', 'chat', 'score'].includes(line.command)) return undefined;
       const { options } = line;
       const elsewhere = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dummy_weights'];
       if (!options.flag('cpu_offload') || elsewhere.some((name) => options.has(name))) return undefined;
@@ -73,7 +73,7 @@ describe('a glance and the parser', () => {
   }
 
   const PIECES =
-    'generate score plan doctor m n --name --name=m -m -mm -m=n -p -px -p=-x -text -n12 -n=12 -n 12 -- - --prompt ' +
+    'generate score chat plan doctor cache completion remove bash m n --name --name=m -m -mm -m=n -p -px -p=-x -text -n12 -n=12 -n 12 -- - --prompt ' +
     '--cpu_offload --cpu-offload --cpu_offload=true --cpu_offload=false true false --dram_memory 1GiB ' +
     '--dram-memory=2GiB --io_engine threads --no_direct_io --nvme_offload_path . --dummy_weights -x --help --json -5';
 
