@@ -1,8 +1,10 @@
 // `cache`: lists what this program keeps on drives, and removes what is named.
 
+import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { formatBytes, OperatingError, renameKeys, toSnake } from '../../offload/index.js';
+import { ifThere } from '../files/if-there.js';
 import { readHubEnvironment } from '../hub/environment.js';
 import { textTable } from '../report/text-table.js';
 import { copiesIn, copyRemoval, dummiesIn } from '../stored/copies.js';
@@ -22,6 +24,11 @@ export async function runCache(options: CacheOptions, context: CommandContext): 
 }
 
 async function findStored({ folders }: CacheOptions): Promise<Stored[]> {
+  for (const folder of folders) {
+    const found = await ifThere(folder, stat(folder));
+    if (!found?.isDirectory())
+      throw new OperatingError('NOT_FOUND', `--folder: there is no folder '${folder}'`);
+  }
   const { cacheFolder } = await readHubEnvironment(process.env);
   const places = [
     ...new Set([...(await notedPlaces(process.env)), ...folders.map((folder) => resolve(folder))]),

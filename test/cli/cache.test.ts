@@ -76,6 +76,7 @@ describe.concurrent('cache', () => {
     [['empty'], 2, /cache can do no 'empty': give one of list, remove/],
     [['list', 'org/name'], 2, /write cache remove org\/name to remove it/],
     [['list', '--yes'], 2, /--yes is for cache remove/],
+    [['--folder', '/nowhere'], 3, /--folder: there is no folder '\/nowhere'/],
   ])('%j is refused, and nothing goes', async (words, status, sentence) => {
     const { cacheCommand, model } = setting();
     const result = await cacheCommand(...words);
