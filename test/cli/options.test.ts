@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { OperatingError } from '../../offload/index.js';
 import { parseCommandLine } from '../../src/cli/command-line.js';
 import { helpText } from '../../src/cli/help.js';
-import { idleOptions } from '../../src/cli/idle-options.js';
+import { idleOptions } from '../../src/cli/options/idle-options.js';
 import { readGenerateOptions } from '../../src/cli/options/generate-options.js';
 import { OptionReader } from '../../src/cli/options/option-reader.js';
 import { readPlanCommandOptions } from '../../src/cli/options/plan-options.js';

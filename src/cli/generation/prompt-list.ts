@@ -5,6 +5,7 @@ import type { InputName } from '../../files/input.js';
 import { shownName } from '../../files/input.js';
 import { LineStore } from '../../files/line-store.js';
 import { readLines, textOfLine } from '../../files/text-file.js';
+import type { PromptsFormat } from '../options/generate-options.js';
 import { isJsonPrompt, parseJsonPrompt } from './prompt-line.js';
 import type { Prompt } from './prompts.js';
 
@@ -22,8 +23,6 @@ export interface PromptTraits {
   readonly messages: boolean;
   readonly stopStrings: boolean;
 }
-
-export type PromptsFormat = 'auto' | 'text' | 'jsonl';
 
 export function listOf(prompts: readonly Prompt[]): PromptList {
   return {

@@ -1,7 +1,6 @@
 // Options of `generate`.
 
 import type { OperatingError } from '../../../offload/index.js';
-import type { PromptsFormat } from '../generation/prompt-list.js';
 import { badOption, type OptionReader } from './option-reader.js';
 import { readSamplingOptions, type SamplingOptions } from './sampling-options.js';
 import { readSharedOptions } from './shared-options.js';
@@ -10,6 +9,8 @@ import { GENERATE_OPTIONS } from './tables/generate.js';
 
 /** Built-in prompts are repeated that often; far more than any memory holds. */
 const MOST_SEQUENCES = 65_536;
+
+export type PromptsFormat = 'auto' | 'text' | 'jsonl';
 
 export interface GenerateOptions extends SharedOptions, SamplingOptions {
   readonly prompts: readonly string[];

@@ -11,9 +11,9 @@ import type {
 import { counted, cudaStatus, OperatingError, parseBytes } from '../../../offload/index.js';
 import { chooseDevice, type DeviceKind } from '../../engine/engine-options.js';
 import type { TypeName } from '../../engine/shape.js';
-import { idleOptions } from '../idle-options.js';
 import { LOG_LEVELS, type LogLevel } from '../log-levels.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
+import { idleOptions } from './idle-options.js';
 import { badOption, type OptionReader } from './option-reader.js';
 import type { SharedOptions } from './shared-settings.js';
 import { SHARED_OPTIONS } from './tables/shared.js';

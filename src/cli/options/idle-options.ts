@@ -1,6 +1,6 @@
 // Options that were given and change nothing on the devices that are used: told, so that nobody waits for their effect.
 
-import type { OptionReader } from './options/option-reader.js';
+import type { OptionReader } from './option-reader.js';
 
 export interface DevicesInUse {
   readonly device: 'cpu' | 'cuda';
