@@ -5,6 +5,7 @@ import { GREEDY, type SamplingSettings, unusableSetting } from '../../engine/sam
 import { isJsonObject, type JsonObject, reason, show } from '../../files/json-file.js';
 import type { Message } from '../../text/chat.js';
 import { suggest } from '../../text/suggest.js';
+import { DRAWING_NAMES, SAMPLING_NAMES } from '../options/sampling-options.js';
 import { type OwnOptions, type Prompt, parseIdList } from './prompts.js';
 
 /** What `--output` writes beside prompt and id, so that results can be prompts again. They say nothing of what to make. */
@@ -21,18 +22,6 @@ export const RESULT_KEYS = [
 
 const CONTENT_KEYS = ['prompt', 'prompt_token_ids', 'messages'] as const;
 
-const SAMPLING_KEYS = {
-  temperature: 'temperature',
-  top_k: 'topK',
-  top_p: 'topP',
-  min_p: 'minP',
-  repetition_penalty: 'repetitionPenalty',
-  seed: 'seed',
-} as const satisfies Readonly<Record<string, keyof SamplingSettings>>;
-
-/** Without a temperature they would change nothing. */
-const DRAWING_KEYS = ['top_k', 'top_p', 'min_p', 'seed'] as const;
-
 const LENGTH_KEYS = ['max_new_tokens', 'max_tokens'] as const;
 const MOST_NEW_TOKENS = 2 ** 31 - 1;
 
@@ -40,7 +29,7 @@ const KNOWN_KEYS: readonly string[] = [
   ...CONTENT_KEYS,
   'id',
   ...LENGTH_KEYS,
-  ...Object.keys(SAMPLING_KEYS),
+  ...Object.keys(SAMPLING_NAMES),
   'stop',
   'ignore_eos',
   ...RESULT_KEYS,
@@ -223,12 +212,12 @@ function lengthOf(line: LineReader): number | undefined {
 }
 
 function samplingOf(line: LineReader, draws: boolean): Partial<SamplingSettings> | undefined {
-  const given = Object.entries(SAMPLING_KEYS).filter(([key]) => line.has(key));
+  const given = Object.entries(SAMPLING_NAMES).filter(([key]) => line.has(key));
   if (given.length === 0) return undefined;
   const sampling = Object.fromEntries(
     given.map(([key, name]) => [name, line.number(key)]),
   ) as Partial<SamplingSettings>;
-  const idle = DRAWING_KEYS.find((key) => line.has(key));
+  const idle = DRAWING_NAMES.find((key) => line.has(key));
   if (!draws && sampling.temperature === undefined && idle !== undefined) {
     return line.refuse(
       ` has '${idle}', which is for drawing tokens: add 'temperature', or --temperature for all`,

@@ -25,7 +25,8 @@ export interface SamplingOptions {
   readonly stopStrings: readonly string[];
 }
 
-const SETTINGS = {
+/** Settings of drawing by the names that options, and lines of prompts, have for them. */
+export const SAMPLING_NAMES = {
   temperature: 'temperature',
   top_k: 'topK',
   top_p: 'topP',
@@ -34,8 +35,13 @@ const SETTINGS = {
   seed: 'seed',
 } as const satisfies Readonly<Record<string, keyof SamplingSettings>>;
 
+/** Those that change nothing unless tokens are drawn. */
+export const DRAWING_NAMES = ['top_k', 'top_p', 'min_p', 'seed'] as const;
+
 function givenSettings(options: OptionReader): Partial<SamplingSettings> {
-  const numbers = Object.entries(SETTINGS).map(([name, setting]) => [setting, options.number(name)] as const);
+  const numbers = Object.entries(SAMPLING_NAMES).map(
+    ([name, setting]) => [setting, options.number(name)] as const,
+  );
   return Object.fromEntries(numbers.filter(([, value]) => value !== undefined));
 }
 
@@ -49,7 +55,7 @@ export function idleOption(name: string): OperatingError {
  */
 export function readSamplingOptions(options: OptionReader, modelDecides = false): SamplingOptions {
   const temperature = options.number('temperature');
-  const idle = ['top_k', 'top_p', 'min_p', 'seed', 'num_samples'].find((name) => options.has(name));
+  const idle = [...DRAWING_NAMES, 'num_samples'].find((name) => options.has(name));
   const generationConfig = options.switch('generation_config') ?? modelDecides;
   // Lines of prompts may have a temperature of their own, and so may the model.
   if (temperature === undefined && idle && !options.has('prompts_file') && !generationConfig) {
