@@ -104,7 +104,8 @@ export class DeviceBatch {
     for (const sequence of this.#alive.toSorted((a, b) => a.arrival - b.arrival)) {
       while (this.#alive.includes(sequence) && !this.#grow(sequence)) {
         const last = this.#alive.reduce((youngest, one) => (one.arrival > youngest.arrival ? one : youngest));
-        this.#leave(last, true);
+        this.#leavePages(last, true);
+        this.#alive = this.#alive.filter((other) => other !== last);
         preempted.push(last);
       }
     }
@@ -151,7 +152,9 @@ export class DeviceBatch {
    */
   sweep(othersCome: boolean): Sequence[] {
     const ended = this.#alive.filter(({ finishReason }) => finishReason !== undefined);
-    for (const sequence of ended) this.#leave(sequence, othersCome);
+    if (ended.length === 0) return ended;
+    for (const sequence of ended) this.#leavePages(sequence, othersCome);
+    this.#alive = this.#alive.filter(({ finishReason }) => finishReason === undefined);
     return ended;
   }
 
@@ -208,8 +211,10 @@ export class DeviceBatch {
       }
       return;
     }
-    // What it wrote may be shared by others, and is not to be written again.
-    if (suspect) this.#restart(sequence);
+    if (!suspect) return;
+    // What it wrote may be shared by others, and is not to be written again; whoever comes now is not to read it either.
+    for (const page of sequence.pages) this.#cache.forget(page);
+    this.#restart(sequence);
   }
 
   /** Pages that are full now hold what they are known by. */
@@ -255,7 +260,9 @@ export class DeviceBatch {
     const [first] = pages;
     if (!first) return pages;
     for (const other of this.#alive) {
-      if (other.pages[0] === first) this.#publish(other, this.#fullPages(other.knownTokens));
+      // Whoever has just begun, or got another token, may not have all of its pages yet.
+      const full = Math.min(this.#fullPages(other.knownTokens), other.pages.length);
+      if (other.pages[0] === first) this.#publish(other, full);
     }
     const more = this.#cache.share(tokens);
     this.#cache.release(pages);
@@ -309,10 +316,9 @@ export class DeviceBatch {
     sequence.fedTokens = 0;
   }
 
-  #leave(sequence: Sequence, othersCome: boolean): void {
+  #leavePages(sequence: Sequence, othersCome: boolean): void {
     if (othersCome) this.#publish(sequence, this.#fullPages(sequence.fedTokens));
     this.#restart(sequence);
-    this.#alive = this.#alive.filter((other) => other !== sequence);
   }
 
   #giveBack(sequence: Sequence): void {

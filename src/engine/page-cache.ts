@@ -1,6 +1,7 @@
 // A device's pages of keys and values: taken as sequences grow, shared by those that begin alike, kept until room is wanted.
 
 import { assert, present } from '../../offload/index.js';
+import { FirstCome } from './first-come.js';
 
 /** A page that somebody holds, or whose content is still known. */
 export interface Page {
@@ -41,7 +42,7 @@ export class PageCache {
   /** By the hash of what they hold and of what comes before. Of two with one hash, which is rare, one is known. */
   readonly #byHash = new Map<number, Page>();
   /** Known pages that nobody holds; the first is given up first. */
-  readonly #unheld = new Set<Page>();
+  readonly #unheld = new FirstCome<Page>();
   #lastContentId = NO_PAGE;
 
   constructor(pageCount: number, pageTokens: number) {
@@ -91,7 +92,8 @@ export class PageCache {
 
   /**
    * Makes a page known by its tokens: all of a full page's, after those of `before`. Another page of the same content
-   * stays the one that is found.
+   * stays the one that is found, and what follows this one is found below it as soon as it is written: who shares pages
+   * waits for the last of them, so none may lie below one that is written later.
    * @param tokens of which nobody changes any
    */
   publish(page: Page, before: Page | undefined, tokens: Int32Array): void {
@@ -100,7 +102,7 @@ export class PageCache {
     const contentBefore = before?.contentId ?? NO_PAGE;
     const hash = hashOf(contentBefore, tokens, 0, this.pageTokens);
     const found = this.#byHash.get(hash);
-    if (found && isContent(found, contentBefore, tokens, 0)) page.contentId = found.contentId;
+    if (found?.isWritten && isContent(found, contentBefore, tokens, 0)) page.contentId = found.contentId;
     if (found) return;
     page.known = { before: contentBefore, tokens, hash };
     this.#byHash.set(hash, page);
@@ -109,7 +111,13 @@ export class PageCache {
   /** What its holders have said of it does not hold any more: nobody else is to find it. */
   abandon(page: Page): void {
     page.isAbandoned = true;
-    this.#forget(page);
+    this.forget(page);
+  }
+
+  /** Nobody finds it any more; those that hold it go on. */
+  forget(page: Page): void {
+    if (page.known !== undefined) this.#byHash.delete(page.known.hash);
+    page.known = undefined;
   }
 
   /** Gives back what a sequence held, in its order. The end is given up before the beginning, which more may share. */
@@ -119,7 +127,7 @@ export class PageCache {
       if (--page.holders > 0) continue;
       if (page.known !== undefined && page.isWritten) this.#unheld.add(page);
       else {
-        this.#forget(page);
+        this.forget(page);
         this.#empty.push(page.number);
       }
     }
@@ -132,16 +140,10 @@ export class PageCache {
   }
 
   #giveUp(): number {
-    const [page] = this.#unheld;
-    const given = present(page, 'free page');
+    const given = present(this.#unheld.first, 'free page');
     this.#unheld.delete(given);
-    this.#forget(given);
+    this.forget(given);
     return given.number;
-  }
-
-  #forget(page: Page): void {
-    if (page.known !== undefined) this.#byHash.delete(page.known.hash);
-    page.known = undefined;
   }
 
   /** The known page of the tokens from `start` on, after the content `before`. */

@@ -51,12 +51,15 @@ export interface GenerationResult {
   readonly problem?: OperatingError;
 }
 
-/** Whoever asked is told of what becomes of it. Functions return at once and throw nothing. */
+/**
+ * Whoever asked is told of what becomes of it. Functions return at once. Where `onToken` or the request's `stopsAfter`
+ * throws, the request ends with that alone, or all do if it has no `onFailed`.
+ */
 export interface RequestListener {
   /** Each new token as it is known. */
   onToken?(token: number, logProb: number | undefined): void;
   /** Once, unless the whole engine fails. */
   onFinished?(result: GenerationResult): void;
-  /** Once, instead: nothing can be computed any more. */
+  /** Once, instead: nothing can be computed any more, or a function of its own has thrown. */
   onFailed?(error: unknown): void;
 }

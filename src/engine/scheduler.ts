@@ -6,6 +6,7 @@ import type { EngineRequest, RequestListener } from './request.js';
 import { requestProblem } from './request-problem.js';
 import { isScoring, Sequence, type Wanted } from './sequence.js';
 import { Submission } from './submission.js';
+import { WaitingLine } from './waiting-line.js';
 
 /** Requests that are made when there is room for them. */
 export interface RequestQueue {
@@ -63,14 +64,16 @@ export class Scheduler {
   readonly #executor: Executor;
   readonly #options: SchedulerOptions;
   readonly #batches: readonly DeviceBatch[];
-  /** In the order in which they begin. Those that had to make room for others come first. */
-  #waiting: Sequence[] = [];
+  readonly #waiting = new WaitingLine();
   /** Requests that the queue has given. */
   #taken = 0;
   #arrivals = 0;
   #finished = 0;
   #running: Promise<void> | undefined;
   #inSession = false;
+  /** Of those that devices work on, some have been cancelled since they were looked through. */
+  #someCancelled = false;
+  #closing: Promise<void> | undefined;
   /** Nothing can be computed any more, and why. */
   #failure: { readonly error: unknown } | undefined;
 
@@ -102,7 +105,7 @@ export class Scheduler {
     submission.follow(sequence);
     if (this.#failure) sequence.failed(this.#failure.error);
     else if (!this.#endAtOnce(sequence)) {
-      this.#waiting.push(sequence);
+      this.#waiting.add(sequence);
       this.#wake();
     }
     return submission;
@@ -116,14 +119,22 @@ export class Scheduler {
   }
 
   /** Ends the session with the executor; requests that are open are cancelled. More than once is no fault. */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     const closed = new OperatingError('CLOSED', 'the engine is closed: open another one');
     this.#failure ??= { error: closed };
     const open = [...this.#waiting, ...this.#alive];
     for (const sequence of open) sequence.finishReason ??= 'cancelled';
-    await this.#running;
-    await this.#endSession();
-    for (const sequence of open) if (!sequence.isTold) this.#tell(sequence);
+    try {
+      await this.#running;
+      await this.#endSession();
+    } finally {
+      for (const sequence of open) if (!sequence.isTold) this.#tell(sequence);
+    }
   }
 
   get #alive(): Sequence[] {
@@ -161,9 +172,8 @@ export class Scheduler {
   #cancel(sequence: Sequence): void {
     if (sequence.finishReason !== undefined) return;
     sequence.finishReason = 'cancelled';
-    if (!this.#waiting.includes(sequence)) return;
-    this.#waiting = this.#waiting.filter((other) => other !== sequence);
-    this.#tell(sequence);
+    if (this.#waiting.remove(sequence)) this.#tell(sequence);
+    else this.#someCancelled = true;
   }
 
   #tell(sequence: Sequence): void {
@@ -187,24 +197,26 @@ export class Scheduler {
       while (this.#alive.length > 0) {
         this.#options.signal?.throwIfAborted();
         if (this.#failure) break;
-        await this.#pass();
+        if (this.#someCancelled) await this.#replace();
+        else await this.#pass();
       }
+      for (const sequence of this.#sweep()) this.#tell(sequence);
     } catch (error) {
       this.#failure ??= { error };
     }
-    for (const sequence of this.#sweep()) this.#tell(sequence);
     if (this.#failure) await this.#failAll(this.#failure.error);
     else if (this.#options.queue) await this.#endSession();
   }
 
   async #failAll(error: unknown): Promise<void> {
     const open = [...this.#alive, ...this.#waiting];
-    this.#waiting = [];
-    await this.#endSession();
+    for (const sequence of this.#waiting) this.#waiting.remove(sequence);
+    // What a session that has failed says at its end is of no use beside what made it fail.
+    await this.#endSession().catch(() => undefined);
     for (const sequence of open) {
-      const isCancelled = sequence.finishReason !== undefined;
+      const hasEnded = sequence.finishReason !== undefined;
       sequence.finishReason ??= 'cancelled';
-      if (isCancelled) this.#tell(sequence);
+      if (hasEnded) this.#tell(sequence);
       else sequence.failed(error);
     }
     this.#sweep();
@@ -238,8 +250,7 @@ export class Scheduler {
 
   async #pass(): Promise<void> {
     for (const batch of this.#batches) {
-      const preempted = batch.makeRoom();
-      this.#waiting.unshift(...preempted.sort((a, b) => a.arrival - b.arrival));
+      this.#waiting.takeBack(batch.makeRoom());
     }
     await this.#beginPass();
     const waitingPrompts = this.#unbegun;
@@ -251,14 +262,20 @@ export class Scheduler {
     for (const [index, batch] of this.#batches.entries()) {
       batch.take(present(works[index], 'work'), present(results[index], 'result'));
     }
-    for (const sequence of this.#sweep()) this.#tell(sequence);
-    await this.#admit();
+    await this.#replace();
     if (phase) onPass({ ...this.#progress(works), phase, waitingPrompts });
     // Where every sequence has one token more, and none has ended, the passes to come are one fewer.
     const single = works.every(({ work }) => work.every(({ slice }) => slice.tokens.length === 1));
     if (single && this.#finished === finishedBefore) return;
     const limit = this.#passLimit();
     if (limit !== undefined) this.#executor.limitPasses(limit);
+  }
+
+  /** Others begin in the places of those that have ended. */
+  async #replace(): Promise<void> {
+    this.#someCancelled = false;
+    for (const sequence of this.#sweep()) this.#tell(sequence);
+    await this.#admit();
   }
 
   #sweep(): Sequence[] {
@@ -272,11 +289,11 @@ export class Scheduler {
       // Asking the queue for a request that nobody has room for would only hold its memory.
       const open = this.#batches.filter(({ alive, capacity }) => alive.length < capacity);
       if (open.length === 0) return;
-      const sequence = this.#waiting[0] ?? (await this.#nextOfQueue());
+      const sequence = this.#waiting.first ?? (await this.#nextOfQueue());
       if (!sequence) continue;
       open.sort((a, b) => a.alive.length - b.alive.length);
       if (!open.some((batch) => batch.admit(sequence))) return;
-      this.#waiting = this.#waiting.filter((other) => other !== sequence);
+      this.#waiting.remove(sequence);
     }
   }
 
@@ -286,7 +303,7 @@ export class Scheduler {
     this.#taken++;
     const sequence = this.#sequenceOf(queued);
     if (this.#endAtOnce(sequence)) return undefined;
-    this.#waiting.push(sequence);
+    this.#waiting.add(sequence);
     return sequence;
   }
 

@@ -54,6 +54,8 @@ export class Sequence {
   #isTold = false;
   /** Why it ends with `error`. */
   problem: OperatingError | undefined;
+  /** What its own functions have thrown. */
+  #thrown: { readonly error: unknown } | undefined;
 
   constructor(request: EngineRequest, wanted: Wanted, arrival: number, listener: RequestListener) {
     this.request = request;
@@ -137,8 +139,16 @@ export class Sequence {
     }
     this.newTokens.push(token);
     if (this.wantsLogProbs) this.#logProbs.push(present(logProb, 'log-probability'));
-    this.#listener.onToken?.(token, this.wantsLogProbs ? logProb : undefined);
-    if (stopsAfter?.(token)) this.finishReason ??= 'stop';
+    let stops: boolean | undefined;
+    try {
+      this.#listener.onToken?.(token, this.wantsLogProbs ? logProb : undefined);
+      stops = stopsAfter?.(token);
+    } catch (error) {
+      if (!this.#listener.onFailed) throw error;
+      this.#thrown = { error };
+      this.finishReason = 'error';
+    }
+    if (stops) this.finishReason ??= 'stop';
     else if (this.newTokens.length === maxNewTokens) this.finishReason ??= 'length';
     return true;
   }
@@ -193,6 +203,10 @@ export class Sequence {
   }
 
   finished(): void {
+    if (this.#thrown) {
+      this.failed(this.#thrown.error);
+      return;
+    }
     this.#isTold = true;
     this.#listener.onFinished?.(this.result());
   }

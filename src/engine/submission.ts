@@ -13,7 +13,7 @@ export interface NewToken {
 export class Submission implements RequestListener {
   /**
    * What became of it, with `finishReason` `error` and its `problem` where this request alone cannot be computed. Rejects
-   * where the engine as a whole cannot go on.
+   * where the engine as a whole cannot go on, and with what the request's own `stopsAfter` has thrown.
    */
   readonly result: Promise<GenerationResult>;
   readonly #onCancel: (sequence: Sequence) => void;

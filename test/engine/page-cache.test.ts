@@ -55,6 +55,18 @@ describe('sharing', () => {
     expect(numbers(cache.share(Int32Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9)))).toEqual(numbers([a, below]));
   });
 
+  it('finds nothing written below a page that another is still to write', () => {
+    const cache = new PageCache(20, PAGE_TOKENS);
+    const [unwritten, own, below] = [cache.take(), cache.take(), cache.take()];
+    cache.publish(unwritten, undefined, Int32Array.of(1, 2, 3, 4));
+    cache.publish(own, undefined, Int32Array.of(1, 2, 3, 4));
+    cache.publish(below, own, Int32Array.of(5, 6, 7, 8));
+    own.isWritten = true;
+    below.isWritten = true;
+    const found = cache.share(Int32Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9));
+    expect(numbers(found)).toEqual(numbers([unwritten]));
+  });
+
   it('keeps what nobody holds until the room is wanted, the ends of sequences for a shorter time', () => {
     const cache = new PageCache(4, PAGE_TOKENS);
     const tokens = Int32Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9);

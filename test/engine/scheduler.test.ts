@@ -205,6 +205,7 @@ describe('pages', () => {
       await watched(setting, async (scheduler, passes, engine) => {
         const results = await Promise.all(requests.map((one) => scheduler.submit(one).result));
         expect(results).toEqual(expected);
+        await scheduler.whenIdle();
         const { pageTokens } = engine.plan;
         const shared = Math.floor(70 / pageTokens) * pageTokens;
         // Each has its own rest of the prompt and three tokens more to take in; the fourth only comes out.
