@@ -71,7 +71,7 @@ export class Scheduler {
   #finished = 0;
   #running: Promise<void> | undefined;
   #inSession = false;
-  /** Of those that devices work on, some have been cancelled since they were looked through. */
+  /** Devices hold sequences that were cancelled since they were last looked through. */
   #someCancelled = false;
   #closing: Promise<void> | undefined;
   /** Nothing can be computed any more, and why. */
