@@ -23,6 +23,21 @@ it('names no option that there is not', () => {
   expect(named.filter((name) => !known.has(name.replaceAll('-', '_')))).toEqual([]);
 });
 
+it('names functions where they are', () => {
+  const named = [...ARCHITECTURE.matchAll(/`([^`\n]+)`\s+of\s+`([\w/.-]+\.\w+)`/g)];
+  expect(named.length).toBeGreaterThan(10);
+  const absent = named.filter(([, written = '', file = '']) => {
+    const source = readFileSync(new URL(`../${file}`, import.meta.url), 'utf8');
+    // A method as its class has it, parameters as far as they are written, and an operation by its name.
+    const start = /'.*'/.exec(written)?.[0] ?? written.replace(/^\w+\.|\)$/g, '');
+    const isThere = /^\w+$/.test(start)
+      ? new RegExp(`^(?! *import).*\\b${start}\\(`, 'm').test(source)
+      : undefined;
+    return !(isThere ?? source.includes(start));
+  });
+  expect(absent.map(([text]) => text)).toEqual([]);
+});
+
 it('names every model_type that is read, and no other', () => {
   const table = README.slice(README.indexOf('| architecture |')).split('\n\n')[0] ?? '';
   const rows = table.split('\n').slice(2);
