@@ -69,7 +69,19 @@ describe.concurrent('by a pipe', () => {
 
   it('forgets what is taken back, and begins anew', async () => {
     const { stdout, errors } = await chat(
-      ['Hello', '/undo', 'What', '/reset', '/system Be', 'What', '/quit', 'Never'],
+      [
+        'Hello',
+        '/undo',
+        'What',
+        '/reset',
+        '/system Be',
+        'What',
+        '/reset',
+        '/system ""',
+        'What',
+        '/quit',
+        'Never',
+      ],
       '-n6',
     );
     expect(errors).toEqual([]);
@@ -77,6 +89,7 @@ describe.concurrent('by a pipe', () => {
       await continuation('u:Hello;a:', '-n6'),
       await continuation('u:What;a:', '-n6'),
       await continuation('s:Be;u:What;a:', '-n6'),
+      await continuation('u:What;a:', '-n6'),
     ];
     expect(stdout).toBe(answers.map((answer) => `${answer}\n`).join(''));
   });

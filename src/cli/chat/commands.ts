@@ -7,7 +7,7 @@ export const COMMANDS = {
   reset: { takes: '', does: 'begin anew, with the same system message (also /clear)' },
   system: {
     takes: '[TEXT]',
-    does: 'set the system message, which counts from the next answer on; or show it',
+    does: 'set the system message ("" for none), which counts from the next answer on; or show it',
   },
   undo: { takes: '', does: 'take back the last message and its answer' },
   retry: { takes: '', does: 'take back the last answer, and make another' },

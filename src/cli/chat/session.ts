@@ -173,7 +173,7 @@ export class ChatSession {
         tell('the conversation begins anew');
         return;
       case 'system':
-        if (argument !== '') this.#conversation.system = argument;
+        if (argument !== '') this.#conversation.system = argument === NO_TEXT ? undefined : argument;
         tell(`system message: ${this.#conversation.system ?? 'none'}`);
         return;
       case 'undo':
@@ -201,6 +201,9 @@ export class ChatSession {
     if (!said) throw new OperatingError('BAD_INPUT', 'nothing has been said yet');
   }
 }
+
+/** Takes the system message away, which some templates refuse. */
+const NO_TEXT = '""';
 
 const TOO_LONG =
   'The message was not taken. /undo takes the last one back, /reset begins anew, and a start with a larger ' +
