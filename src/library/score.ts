@@ -27,13 +27,14 @@ export async function scoreText(
     for (const window of windows) window.cancel();
   };
   const forget = listen(signal, cancel);
-  const logProbs = [Number.NaN];
+  // A window may have more tokens than a call takes arguments.
+  let logProbs = [Number.NaN];
   try {
     for (const window of windows) {
       const { logProbs: likelihoods, problem } = await window.result;
       signal.throwIfAborted();
       if (problem) throw problem;
-      logProbs.push(...present(likelihoods, 'likelihoods'));
+      logProbs = logProbs.concat(present(likelihoods, 'likelihoods'));
     }
   } catch (error) {
     cancel();
