@@ -86,7 +86,8 @@ async function lookThrough(path: string): Promise<ModelFolder> {
     const [commit = ''] = relative(join(path, 'snapshots'), file.path).split('/');
     const snapshot = snapshots.get(commit);
     snapshot?.files.push(file);
-    if (file.isLink) snapshot?.blobs.add(resolve(dirname(file.path), await readlink(file.path)));
+    const target = file.isLink ? await ifThere(file.path, readlink(file.path)) : undefined;
+    if (target !== undefined) snapshot?.blobs.add(resolve(dirname(file.path), target));
   }
   return { path, tree, refs, snapshots };
 }
@@ -96,7 +97,7 @@ async function lookThrough(path: string): Promise<ModelFolder> {
  * Throws NOT_FOUND or BAD_OPTION.
  */
 export async function downloadRemoval({ path, name }: Stored, what: string | undefined): Promise<Removal> {
-  if ((await lstat(path)).isSymbolicLink()) throw isLink(path);
+  if ((await ifThere(path, lstat(path)))?.isSymbolicLink()) throw isLink(path);
   const model = await lookThrough(path);
   const { tree } = model;
   // Python's client locks what it downloads there.

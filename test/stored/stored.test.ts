@@ -95,6 +95,23 @@ describe('downloads', () => {
     expect(readFileSync(outside, 'utf8')).toBe('precious');
   });
 
+  it('are listed, and removed again, while somebody else removes them', async () => {
+    const { cache, model } = fillCache(tempFolder());
+    for (let file = 0; file < 300; file++) {
+      symlinkSync('../../blobs/shared', join(model, 'snapshots', COMMITS[0], `file${file}`));
+    }
+    const entry = await only(downloadsIn(cache));
+    const removal = await downloadRemoval(entry, undefined);
+    let isGone = false;
+    const gone = remove(removal).finally(() => {
+      isGone = true;
+    });
+    while (!isGone) await downloadsIn(cache);
+    await gone;
+    expect((await downloadRemoval(entry, undefined)).files).toEqual([]);
+    expect(await remove(removal)).toEqual([]);
+  });
+
   it('are not followed where a model is a link, and unknown revisions are named', async () => {
     const { cache, model } = fillCache(tempFolder());
     const entry = await only(downloadsIn(cache));
