@@ -34,7 +34,22 @@ interface ModelFolder {
 /** @param cache holds a `models--org--name` folder per model */
 export async function downloadsIn(cache: string): Promise<Stored[]> {
   const names = (await foldersIn(cache)).filter((name) => FOLDER.test(name));
-  return Promise.all(names.map(async (name) => storedModel(await lookThrough(join(cache, name)))));
+  return Promise.all(names.map((name) => storedFolder(join(cache, name))));
+}
+
+/** What cannot be looked into, as another user's may be, hides no other. */
+async function storedFolder(path: string): Promise<Stored> {
+  try {
+    return storedModel(await lookThrough(path));
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    const nothing = { sizeBytes: 0, incompleteBytes: 0, usedAt: undefined, revisions: [] };
+    return { kind: 'download', name: nameOf(path), path, about: 'cannot be looked into', ...nothing };
+  }
+}
+
+function nameOf(path: string): string {
+  return (FOLDER.exec(basename(path))?.[1] ?? '').replaceAll('--', '/');
 }
 
 function storedModel(model: ModelFolder): Stored {
@@ -54,7 +69,7 @@ function storedModel(model: ModelFolder): Stored {
   );
   return {
     kind: 'download',
-    name: (FOLDER.exec(basename(path))?.[1] ?? '').replaceAll('--', '/'),
+    name: nameOf(path),
     path,
     sizeBytes: bytesOf(tree.files),
     incompleteBytes: bytesOf(halfWritten(tree)),

@@ -95,6 +95,21 @@ describe('downloads', () => {
     expect(readFileSync(outside, 'utf8')).toBe('precious');
   });
 
+  it('are listed though one of them cannot be looked into', async () => {
+    const { cache } = fillCache(tempFolder());
+    const other = join(cache, 'models--other--model');
+    mkdirSync(other);
+    symlinkSync('snapshots', join(other, 'snapshots'));
+    const [first, second] = await downloadsIn(cache);
+    expect(first).toMatchObject({ name: 'org/name', sizeBytes: 243 });
+    expect(second).toMatchObject({
+      name: 'other/model',
+      sizeBytes: 0,
+      about: 'cannot be looked into',
+    });
+    await expect(downloadRemoval(second as Stored, undefined)).rejects.toThrow(/cannot be looked at/);
+  });
+
   it('are listed, and removed again, while somebody else removes them', async () => {
     const { cache, model } = fillCache(tempFolder());
     for (let file = 0; file < 300; file++) {
