@@ -27,6 +27,10 @@ export class DeviceBatch {
   #alive: Sequence[] = [];
   /** Who fills a page that others share already. */
   readonly #writers = new Map<Page, Sequence>();
+  /** How many may come to need more pages; undefined where that may have changed since it was counted. */
+  #growing: number | undefined;
+  /** By first page, between two passes: who holds it and has others that may not be known yet; absent where nobody has looked. */
+  readonly #toPublish = new Map<Page, Sequence[]>();
 
   constructor(executor: Executor, { batchSize, sharesPages }: BatchOptions) {
     const { plan } = executor;
@@ -54,16 +58,17 @@ export class DeviceBatch {
     const shared = this.#share(sequence);
     const most = this.#pagesFor(sequence.mostTokens);
     const needed = Math.min(most, this.#pagesFor(sequence.knownTokens) + 1) - shared.length;
-    const growing = this.#alive.filter(
-      (other) => other.pages.length < this.#pagesFor(other.mostTokens),
-    ).length;
-    if (!this.#cache.canTake(needed + growing)) {
+    this.#growing ??= this.#alive.filter((other) => this.#mayGrow(other)).length;
+    if (!this.#cache.canTake(needed + this.#growing)) {
       this.#cache.release(shared);
       return false;
     }
     this.#alive.push(sequence);
     this.#hold(sequence, shared);
     this.#grow(sequence);
+    if (this.#mayGrow(sequence)) this.#growing++;
+    const [first] = sequence.pages;
+    if (first) this.#toPublish.get(first)?.push(sequence);
     return true;
   }
 
@@ -91,6 +96,8 @@ export class DeviceBatch {
    */
   makeRoom(): Sequence[] {
     let missing = 0;
+    this.#growing = undefined;
+    this.#toPublish.clear();
     for (const sequence of this.#alive) {
       this.#begin(sequence);
       missing += this.#missingPages(sequence);
@@ -118,6 +125,8 @@ export class DeviceBatch {
   /** Enters what the pass yielded. */
   take({ work, outputsOf }: DeviceWork, { tokens, logProbs, nll, places }: PassResult): void {
     const suspects = new Set<Sequence>();
+    this.#growing = undefined;
+    this.#toPublish.clear();
     for (const { sequence, slice } of work) {
       sequence.fedTokens = slice.startPosition + slice.tokens.length;
       if (sequence.suspect) suspects.add(sequence);
@@ -153,6 +162,7 @@ export class DeviceBatch {
   sweep(othersCome: boolean): Sequence[] {
     const ended = this.#alive.filter(({ finishReason }) => finishReason !== undefined);
     if (ended.length === 0) return ended;
+    this.#growing = undefined;
     for (const sequence of ended) this.#leavePages(sequence, othersCome);
     this.#alive = this.#alive.filter(({ finishReason }) => finishReason === undefined);
     return ended;
@@ -259,10 +269,11 @@ export class DeviceBatch {
     const pages = this.#cache.share(tokens);
     const [first] = pages;
     if (!first) return pages;
-    for (const other of this.#alive) {
+    const others = this.#toPublish.get(first) ?? this.#alive.filter((other) => other.pages[0] === first);
+    this.#toPublish.set(first, []);
+    for (const other of others) {
       // Whoever has just begun, or got another token, may not have all of its pages yet.
-      const full = Math.min(this.#fullPages(other.knownTokens), other.pages.length);
-      if (other.pages[0] === first) this.#publish(other, full);
+      this.#publish(other, Math.min(this.#fullPages(other.knownTokens), other.pages.length));
     }
     const more = this.#cache.share(tokens);
     this.#cache.release(pages);
@@ -305,6 +316,10 @@ export class DeviceBatch {
     if (sequence.publishedPages === 0)
       this.#publish(sequence, Math.min(1, this.#fullPages(sequence.knownTokens)));
     return true;
+  }
+
+  #mayGrow({ pages, mostTokens }: Sequence): boolean {
+    return pages.length < this.#pagesFor(mostTokens);
   }
 
   #missingPages({ knownTokens, pages }: Sequence): number {

@@ -115,8 +115,8 @@ export class TextGeneration implements Generation {
       if (this.#end) return;
       this.#pieces.push({ text, tokens, ...(this.#settings.logProbs ? { logProbs } : {}) });
       all.text += text;
-      all.tokens.push(...tokens);
-      all.logProbs.push(...logProbs);
+      for (const token of tokens) all.tokens.push(token);
+      for (const logProb of logProbs) all.logProbs.push(logProb);
       [tokens, logProbs] = [[], []];
       this.#wake();
     };

@@ -27,14 +27,14 @@ export async function scoreText(
     for (const window of windows) window.cancel();
   };
   const forget = listen(signal, cancel);
-  // A window may have more tokens than a call takes arguments.
-  let logProbs = [Number.NaN];
+  const logProbs = [Number.NaN];
   try {
     for (const window of windows) {
       const { logProbs: likelihoods, problem } = await window.result;
       signal.throwIfAborted();
       if (problem) throw problem;
-      logProbs = logProbs.concat(present(likelihoods, 'likelihoods'));
+      // A window may have more tokens than a call takes arguments.
+      for (const likelihood of present(likelihoods, 'likelihoods')) logProbs.push(likelihood);
     }
   } catch (error) {
     cancel();

@@ -2,7 +2,9 @@
 
 import { beforeAll, expect, it, vi } from 'vitest';
 import { OperatingError } from '../../offload/index.js';
+import type { Submission } from '../../src/engine/submission.js';
 import { Coder } from '../../src/library/prompt.js';
+import { scoreText } from '../../src/library/score.js';
 import { TextEngine } from '../../src/library/text-engine.js';
 import type { EngineInfo, Generation, Piece } from '../../src/library/types.js';
 import { loadTokenizer, type Tokenizer } from '../../src/text/tokenizer/tokenizer.js';
@@ -356,4 +358,21 @@ it('what a text asks for reaches the engine', async () => {
   expect(plain.request).toMatchObject({ maxNewTokens: 256, stopTokens: new Set([2]) });
   expect(plain.request.sampling ?? plain.request.logProbs ?? plain.request.stopsAfter).toBeUndefined();
   expect(long.request).toMatchObject({ maxNewTokens: 10, stopTokens: new Set() });
+});
+
+it('scores windows of more tokens than a call takes arguments', async () => {
+  const count = 300_000;
+  const logProbs = Array.from({ length: count - 1 }, () => -0.5);
+  const result = Promise.resolve({
+    index: 0,
+    sample: 0,
+    tokens: [],
+    logProbs,
+    finishReason: 'length',
+  } as const);
+  const submission = { result, cancel: () => undefined } as unknown as Submission;
+  const options = { windowTokens: count, signal: new AbortController().signal };
+  const score = await scoreText({ submit: () => submission }, new Int32Array(count), options);
+  expect(score.nll).toBe(0.5);
+  expect(score.logProbs.length).toBe(count);
 });
