@@ -1,5 +1,8 @@
 // Runs a range of a target's cases in this process. A case is its seed and number: it can be repeated alone.
 
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { OperatingError } from '../offload/index.js';
 import { type FuzzTarget, problemOf } from './fuzz-targets.js';
 import { randomFrom } from './random.js';
@@ -28,9 +31,18 @@ export interface FuzzRange {
 const MOST_FAILURES = 20;
 
 export async function runCases(target: FuzzTarget, range: FuzzRange): Promise<FuzzResult> {
+  const folder = mkdtempSync(join(tmpdir(), 'zero-inference-fuzz-'));
+  try {
+    return await runCasesIn(folder, target, range);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function runCasesIn(folder: string, target: FuzzTarget, range: FuzzRange): Promise<FuzzResult> {
   const counts: Record<string, number> = {};
   const failures: FuzzFailure[] = [];
-  const run = await target.prepare();
+  const run = await target.prepare(folder);
   for (let caseNumber = range.from; caseNumber < range.to && failures.length < MOST_FAILURES; caseNumber++) {
     range.onCase?.(caseNumber, { counts, failures });
     let outcome = 'read';

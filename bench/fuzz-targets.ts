@@ -1,8 +1,7 @@
 // What is fuzzed: every reader of a file that a user may have got from anywhere. A damaged file must be read, within
 // its bounds, or refused with an operating error of one readable line.
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { type ErrorCode, OperatingError, type Workload } from '../offload/index.js';
 import { type Checkpoint, openCheckpoint } from '../src/checkpoint/checkpoint.js';
@@ -24,8 +23,8 @@ export interface FuzzTarget {
   readonly share: number;
   /** Codes that a refusal may have. */
   readonly codes: readonly ErrorCode[];
-  /** Called once; the result reads one damaged file. */
-  prepare(): Promise<(random: Random) => Promise<void> | void>;
+  /** Called once; the result reads one damaged file, which may be laid into `folder`. */
+  prepare(folder: string): Promise<(random: Random) => Promise<void> | void>;
 }
 
 const MODELS = 'test/fixtures/models';
@@ -216,9 +215,7 @@ const tokenizer: FuzzTarget = {
   name: 'tokenizer',
   share: 0.02,
   codes: ['BAD_TOKENIZER', 'BAD_CONFIG'],
-  async prepare() {
-    const folder = mkdtempSync(join(tmpdir(), 'zero-inference-fuzz-'));
-    process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+  async prepare(folder) {
     const read = (name: string, file: string): unknown =>
       JSON.parse(readFileSync(join(MODELS, name, file), 'utf8'));
     const originals = TOKENIZERS.map((name) => ({

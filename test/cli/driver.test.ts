@@ -17,9 +17,10 @@ const ARGUMENTS = ['--name', modelFolder('bloom'), '--prompt', 'Hello', '--max_n
 const KNOWS_DRIVERS = !native().cudaStatus().problem.includes('nvcc');
 
 describe.skipIf(!KNOWS_DRIVERS)('a driver', () => {
-  const folder = tempFolder();
+  let folder: string;
 
   beforeAll(() => {
+    folder = tempFolder();
     const library = join(folder, 'libcuda.so.1');
     const compiled = spawnSync('cc', ['-shared', '-fPIC', '-o', library, SOURCE], { encoding: 'utf8' });
     expect(compiled.stderr).toBe('');

@@ -5,14 +5,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, onTestFinished } from 'vitest';
 
+/** An `afterAll` that a running hook asks for is never called: this one is asked for when the file is read. */
+const foldersOfFile: string[] = [];
+afterAll(() => foldersOfFile.forEach(remove));
+
+function remove(folder: string): void {
+  rmSync(folder, { recursive: true, force: true });
+}
+
 export function tempFolder(parent: string = tmpdir()): string {
   const folder = mkdtempSync(join(parent, 'zero-inference-test-'));
-  const remove = () => rmSync(folder, { recursive: true, force: true });
   try {
-    onTestFinished(remove);
+    onTestFinished(() => remove(folder));
   } catch {
     // Only possible inside a test.
-    afterAll(remove);
+    foldersOfFile.push(folder);
   }
   return folder;
 }
