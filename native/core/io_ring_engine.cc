@@ -240,8 +240,10 @@ class RingEngine final : public IoEngine {
   /// Sleeps until somebody wakes, or looks again soon where something is in flight.
   void ServeBroken() {
     while (std::optional<IoChunk> chunk = queue_.TryTake()) queue_.Complete(std::move(*chunk), -broken_errno_);
+    const bool was_armed = wake_armed_;
     HandleArrived();
-    if (Ended()) return;
+    // The wake that came back may be of a chunk that was queued since the queue was empty: nobody wakes for it again.
+    if (Ended() || (was_armed && !wake_armed_)) return;
     if (wake_armed_ || free_places_.size() < in_flight_.size()) {
       usleep(kBetweenLooksUs);
       return;
