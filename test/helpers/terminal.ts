@@ -34,7 +34,8 @@ export function openTerminal(
   const child = spawn('script', ['-qefc', shell, '/dev/null'], {
     cwd,
     stdio: ['pipe', 'pipe', 'ignore', 'pipe'],
-    env: { ...process.env, TERM: 'xterm', NO_COLOR: '1', ...env },
+    // `script` runs the user's shell, or sh where none is named: dash, for one, ends with its terminal and tells no status.
+    env: { ...process.env, SHELL: '/bin/bash', TERM: 'xterm', NO_COLOR: '1', ...env },
   });
   const [stdin, stdout, status] = [
     child.stdin as Writable,
@@ -50,7 +51,8 @@ export function openTerminal(
     text = raw.replaceAll(CONTROL, '');
     for (const listener of listeners) listener();
   });
-  const ended = textOf(status).then(Number);
+  // Not a number where the shell told none.
+  const ended = textOf(status).then((line) => Number.parseInt(line, 10));
   const until = (pattern: RegExp) =>
     new Promise<string>((resolve, reject) => {
       const fail = () => reject(new Error(`${pattern} never came: ${JSON.stringify(text.slice(seen))}`));
