@@ -23,6 +23,11 @@ export class DeviceBatch {
   /** Sequences that it works on at once, at most. */
   readonly capacity: number;
   readonly #cache: PageCache;
+  /**
+   * There are pages for all sequences to their ends. Then each takes its own at once where no known one is lost by it:
+   * neighbours travel in one copy where keys and values rest in DRAM.
+   */
+  readonly #holdsAll: boolean;
   /** In the order in which they came here. */
   #alive: Sequence[] = [];
   /** Who fills a page that others share already. */
@@ -38,6 +43,7 @@ export class DeviceBatch {
     this.#executor = executor;
     this.capacity = Math.min(batchSize, plan.sequences);
     this.#cache = new PageCache(plan.kvPages, plan.pageTokens);
+    this.#holdsAll = plan.kvPages >= this.capacity * this.#pagesFor(plan.contextTokens);
   }
 
   get alive(): readonly Sequence[] {
@@ -307,7 +313,9 @@ export class DeviceBatch {
     const missing = this.#missingPages(sequence);
     if (missing === 0) return true;
     if (!this.#cache.canTake(missing)) return false;
-    for (let index = 0; index < missing; index++) {
+    const toTheEnd = this.#pagesFor(sequence.mostTokens) - sequence.pages.length;
+    const isRoomy = this.#holdsAll && toTheEnd <= this.#cache.emptyPages;
+    for (let index = 0; index < (isRoomy ? toTheEnd : missing); index++) {
       const page = this.#cache.take();
       sequence.pages.push(page);
       sequence.pageNumbers.push(page.number);

@@ -56,6 +56,11 @@ export class PageCache {
     return this.#empty.length + this.#unheld.size;
   }
 
+  /** Pages whose content nobody knows. */
+  get emptyPages(): number {
+    return this.#empty.length;
+  }
+
   /**
    * The known pages that `tokens` begin with, held once more for the caller. At least one token is left over, as
    * something has to be computed for the next.
