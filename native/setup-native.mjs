@@ -114,6 +114,11 @@ export async function setUpNative(options) {
         setUpCommand('--cuda', 'none'),
     );
   }
+  if (architectures.length === 0 && hasCuda(BUILT)) {
+    throw new SetupError(
+      'the new addon has a part for GPUs though none was asked for: remove native/building, and run this again',
+    );
+  }
   publish();
   writeStamp('native', state);
   const isWhole = architectures.length === ARCHITECTURES.length;
@@ -155,7 +160,9 @@ async function compile({ toolchain, nvcc, nvccVersion, architectures, config }) 
  * and CMake alone does the same.
  */
 function buildCommands(architectures, env) {
-  const settings = { CMAKE_BUILD_TYPE: 'Release', ZI_CUDA_ARCHITECTURES: architectures.join(';') };
+  // cmake-js leaves out what is empty, and the default is all GPUs.
+  const gpus = architectures.length > 0 ? architectures.join(';') : 'OFF';
+  const settings = { CMAKE_BUILD_TYPE: 'Release', ZI_CUDA_ARCHITECTURES: gpus };
   const defined = (prefix) => Object.entries(settings).map(([name, value]) => `${prefix}${name}=${value}`);
   const generator = onPath('ninja') ? 'Ninja' : 'Unix Makefiles';
   const jobs = `${availableParallelism()}`;

@@ -30,7 +30,7 @@ const GPU_PART = '.nv_fatbin';
 /** What cmake leaves: something that loads. */
 export const BUILD = `/bin/mkdir -p native/building/Release && /bin/cp ${ADDON} native/building/Release/zero_inference.node`;
 /** The same with a GPU part, if that was asked for. */
-export const GPU_BUILD = `${BUILD} && case "$(/bin/cat configured)" in *ARCHITECTURES=?*) echo ${GPU_PART} >> native/building/Release/zero_inference.node;; esac`;
+export const GPU_BUILD = `${BUILD} && case "$(/bin/cat configured)" in *ARCHITECTURES=OFF*) ;; *ARCHITECTURES=?*) echo ${GPU_PART} >> native/building/Release/zero_inference.node;; esac`;
 export const BUILT = 'native/build/Release/zero_inference.node';
 export const AS_USER = 'data:text/javascript,process.getuid=()=>1000';
 export const AS_ROOT = 'data:text/javascript,process.getuid=()=>0';
@@ -85,7 +85,7 @@ export class Machine {
     this.buildTool();
     this.silentProgram(
       'tools/cmake-js',
-      'case "$1" in configure) exec cmake -S $(echo "$@" | /bin/sed s/--CD/-D/g);; build) exec cmake --build;; esac',
+      'case "$1" in configure) exec cmake -S $(echo "$@" | /bin/sed "s/--CD[A-Z_]*= *$//; s/--CD/-D/g");; build) exec cmake --build;; esac',
     );
     const emit = `for f in src/*.ts offload/*.ts; do /bin/mkdir -p $4/\${f%/*}; : > $4/\${f%.ts}.js; done`;
     this.program('../tools/tsc', emit);
@@ -193,7 +193,7 @@ export class Machine {
 
   /** What the last build compiled for GPUs, as CMake was told. */
   compiledFor(): string | undefined {
-    return /-DZI_CUDA_ARCHITECTURES=(\S*)/.exec(this.read('configured'))?.[1];
+    return /-DZI_CUDA_ARCHITECTURES=(\S+)/.exec(this.read('configured'))?.[1]?.replace('OFF', '');
   }
 
   async ready(...args: string[]): Promise<void> {
