@@ -60,6 +60,10 @@ inline void WithType(DType dtype, F f) {
     case DType::kF32:
       return f(F32{});
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   FailOp("type %d is no type of weights", static_cast<int>(dtype));

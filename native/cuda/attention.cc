@@ -12,6 +12,10 @@ void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
     case DType::kBF16:
       return LaunchHalfTiles(op, fewer_tokens, run);
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   UnknownType(op.q.dtype);

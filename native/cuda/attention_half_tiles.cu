@@ -314,6 +314,10 @@ void LaunchHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
       return LaunchTyped<__nv_bfloat16>(op, fewer_tokens, run);
     case DType::kF32:
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   UnknownType(op.q.dtype);

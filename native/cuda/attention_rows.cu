@@ -298,6 +298,10 @@ void LaunchAttentionRows(const AttentionOp& op, const AttentionWay& way, Run& ru
     case DType::kF32:
       return LaunchTyped<float>(a, reach, way, run);
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   UnknownType(op.q.dtype);

@@ -220,6 +220,10 @@ void LaunchExpertTiles(const ExpertLinearOp& op, const ExpertTiling& tiling, Run
       return LaunchTyped<__nv_bfloat16>(rows, a, run);
     case DType::kF32:
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   UnknownType(type);

@@ -151,6 +151,10 @@ void LaunchHopperTiles(DType type, const TileArguments& a, Run& run) {
       return LaunchTyped<__nv_bfloat16>(a, run);
     case DType::kF32:
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   UnknownType(type);

@@ -61,6 +61,10 @@ void LaunchDots(const ExpertLinearOp& op, Run& run) {
     case DType::kF32:
       return launch(Dots<float, float>);
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   UnknownType(op.weight.dtype);

@@ -110,6 +110,10 @@ void LaunchFewTokens(const std::vector<LinearOp>& ops, Run& run) {
     case DType::kF32:
       return LaunchTyped<float, float>(arguments, blocks, run);
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   UnknownType(first.weight.dtype);

@@ -27,6 +27,10 @@ int TypeOf(DType dtype) {
     case DType::kF32:
       return lt::kR32F;
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   throw std::logic_error("the library multiplies no type " + std::to_string(static_cast<int>(dtype)));

@@ -69,6 +69,10 @@ __device__ inline void WithType(DType dtype, F use) {
     case DType::kF32:
       return use(static_cast<float*>(nullptr));
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   __trap();

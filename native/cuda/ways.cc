@@ -42,6 +42,10 @@ bool IsHalf(DType dtype) {
     case DType::kF32:
       return false;
     case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
       break;
   }
   UnknownType(dtype);

@@ -6,8 +6,8 @@
 
 namespace zi {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI32 };
-constexpr const char* kDTypeNames[] = {"f32", "f16", "bf16", "i32"};
+enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kU8, kI8, kE4M3, kE8M0 };
+constexpr const char* kDTypeNames[] = {"f32", "f16", "bf16", "i32", "u8", "i8", "e4m3", "e8m0"};
 /// 0 for what is no type: nothing is reached with it.
 constexpr int64_t ElementBytes(DType dtype) {
   switch (dtype) {
@@ -17,6 +17,11 @@ constexpr int64_t ElementBytes(DType dtype) {
     case DType::kF16:
     case DType::kBF16:
       return 2;
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
+      return 1;
   }
   return 0;
 }

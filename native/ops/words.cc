@@ -13,6 +13,23 @@ std::string Describe(const View& view) {
   return text + "]";
 }
 
+/// Whether its elements are numbers to compute with, not codes, scales of codes or indices.
+bool IsFloat(const View& view) {
+  switch (view.dtype) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+      return true;
+    case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
+      return false;
+  }
+  return false;
+}
+
 /// An address that nothing has, for operations that are only looked at: it says how views are aligned.
 uint8_t* Nowhere(uint64_t offset) { return reinterpret_cast<uint8_t*>((uintptr_t{1} << 52) + offset); }
 
@@ -138,14 +155,14 @@ View WordReader::Floats(const char* name, int rank) {
 
 View WordReader::Weight(const char* name, int rank) {
   const View view = Checked(Tensor(name), name, rank, false);
-  if (!view.data || view.dtype == DType::kI32) Fail(std::string(name) + " must be f32, f16 or bf16");
+  if (!view.data || !IsFloat(view)) Fail(std::string(name) + " must be f32, f16 or bf16");
   return view;
 }
 
 View WordReader::OptionalWeight(const char* name) {
   const View view = Tensor(name);
   if (!view.data) return view;
-  if (view.dtype == DType::kI32) Fail(std::string(name) + " must be f32, f16 or bf16");
+  if (!IsFloat(view)) Fail(std::string(name) + " must be f32, f16 or bf16");
   return Checked(view, name, 1, false);
 }
 

@@ -34,7 +34,16 @@ export const OPERATIONS = [
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */
-export const ENCODED_DTYPES = ['f32', 'f16', 'bf16', 'i32'] as const satisfies readonly DType[];
+export const ENCODED_DTYPES = [
+  'f32',
+  'f16',
+  'bf16',
+  'i32',
+  'u8',
+  'i8',
+  'e4m3',
+  'e8m0',
+] as const satisfies readonly DType[];
 export const ENCODED_ACTIVATIONS = [
   'none',
   'relu',

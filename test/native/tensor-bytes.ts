@@ -4,6 +4,7 @@ import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.
 import { native } from '../../offload/port/native.js';
 import type { NativeMemory } from '../../offload/port/native-io.js';
 import { contiguousStrides, type Memory, type Tensor } from '../../offload/port/ops.js';
+import { fromE4M3, fromE8M0, fromF16, toE4M3, toE8M0, toF16 } from './short-floats.js';
 
 /** The bytes of a memory. */
 export type Bytes = (memory: Memory) => DataView;
@@ -80,6 +81,14 @@ export function readElement(tensor: Tensor, view: DataView, at: readonly number[
       scratch.setUint32(0, view.getUint16(offset, true) << 16, true);
       return scratch.getFloat32(0, true);
     }
+    case 'u8':
+      return view.getUint8(offset);
+    case 'i8':
+      return view.getInt8(offset);
+    case 'e4m3':
+      return fromE4M3(view.getUint8(offset));
+    case 'e8m0':
+      return fromE8M0(view.getUint8(offset));
   }
 }
 
@@ -100,25 +109,19 @@ export function writeElement(tensor: Tensor, view: DataView, at: readonly number
       view.setUint16(offset, scratch.getUint32(0, true) >>> 16, true);
       break;
     }
+    case 'u8':
+      view.setUint8(offset, value);
+      break;
+    case 'i8':
+      view.setInt8(offset, value);
+      break;
+    case 'e4m3':
+      view.setUint8(offset, toE4M3(value));
+      break;
+    case 'e8m0':
+      view.setUint8(offset, toE8M0(value));
+      break;
   }
 }
 
 const scratch = new DataView(new ArrayBuffer(4));
-
-function fromF16(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25));
-}
-
-/** Truncates, which is enough for making test values; denormals included, overflow to infinity. */
-function toF16(value: number): number {
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
-  const magnitude = Math.abs(value);
-  if (magnitude >= 65536) return sign | 0x7c00;
-  if (magnitude < 2 ** -14) return sign | Math.floor(magnitude * 2 ** 24);
-  const exponent = Math.floor(Math.log2(magnitude));
-  return sign | ((exponent + 15) << 10) | Math.floor((magnitude / 2 ** exponent - 1) * 1024);
-}

@@ -77,8 +77,17 @@ export function workbench(seed: number, shift: Shift | undefined) {
 }
 export type Workbench = ReturnType<typeof workbench>;
 
-/** What storing a result costs, relative to it: half a unit in the last place. */
-const ROUNDING: Readonly<Record<DType, number>> = { f32: 0, f16: 2 ** -11, bf16: 2 ** -8, i32: 0 };
+/** What storing a result costs, relative to it: half a unit in the last place; nothing for what is stored as codes. */
+const ROUNDING: Readonly<Record<DType, number>> = {
+  f32: 0,
+  f16: 2 ** -11,
+  bf16: 2 ** -8,
+  i32: 0,
+  u8: 0,
+  i8: 0,
+  e4m3: 0,
+  e8m0: 0,
+};
 
 /** Largest difference allowed: `tolerance` and what its type rounds, of the largest magnitude, or of 1. */
 export async function check(
