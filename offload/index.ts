@@ -23,7 +23,7 @@ export {
   type TransferTimes,
   wholeOf,
 } from './measure/transfer.js';
-export type { BlockCache, ForwardOps, FrequenciesByLength } from './model/forward-ops.js';
+export type { ForwardOps, FrequenciesByLength } from './model/forward-ops.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
 export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './model/layout.js';

@@ -216,6 +216,7 @@ inline void AttendTile(QueryTile& tile, Run& run) {
 }
 
 inline void AttentionKernel(const AttentionOp& op, Run& run) {
+  if (op.keys.dtype != DType::kF32) FailOp("keys and values must be f32");
   CheckTables(op);
   const int64_t heads = op.q.shape[1], kv_heads = op.keys.shape[1], sequences = op.sequences.shape[0];
   if (heads == 0 || op.q.shape[2] == 0) return;

@@ -60,6 +60,7 @@ inline void RotaryKernel(const RotaryOp& op, Run& run) {
 }
 
 inline void KvStoreKernel(const KvStoreOp& op, Run& run) {
+  if (op.keys.dtype != DType::kF32) FailOp("keys and values must be f32");
   const int64_t tokens = op.k.shape[0], heads = op.k.shape[1], length = op.k.shape[2];
   const int64_t page_tokens = op.keys.shape[2], slots = op.keys.shape[0] * page_tokens;
   for (int64_t t = 0; t < tokens; ++t) {

@@ -25,6 +25,7 @@ void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
 
 void Launch(const AttentionOp& op, Run& run) {
   if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.q.shape[2] == 0) return;
+  if (op.keys.dtype != op.q.dtype) UnknownType(op.keys.dtype);
   const AttentionWay way = WayOf(op);
   if (way.tiles) LaunchTiles(op, way.most_tokens, run);
   LaunchAttentionRows(op, way, run);

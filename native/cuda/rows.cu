@@ -169,6 +169,7 @@ void Launch(const RotaryOp& op, Run& run) {
 void Launch(const KvStoreOp& op, Run& run) {
   const int64_t tokens = op.k.shape[0], heads = op.k.shape[1], depth = op.k.shape[2];
   if (tokens * heads * depth == 0) return;
+  if (op.key_scales.data) UnknownType(op.keys.dtype);
   const StoreArguments arguments{RowView(op.k),
                                  RowView(op.v),
                                  CacheView(op.keys),

@@ -82,19 +82,39 @@ Operation Rotary(Reader& in) {
   return op;
 }
 
-/// keys and values [pages, kvHeads, pageTokens, D], of one type.
-void CheckCache(const WordReader& in, const View& keys, const View& values, int64_t depth) {
-  CheckSameShape(in, values, keys, "values");
-  in.Check(keys.dtype == values.dtype, "keys and values differ in type");
-  in.CheckSize(keys, 3, depth, "keys");
+/// keys and values [pages, kvHeads, pageTokens, …], of one type, for heads of `depth` values; with scales where they are codes.
+template <class Op>
+void CheckCache(const WordReader& in, const Op& op, int64_t depth) {
+  const View& keys = op.keys;
+  CheckSameShape(in, op.values, keys, "values");
+  in.Check(keys.dtype == op.values.dtype, "keys and values differ in type");
   in.Check(keys.shape[2] > 0, "pages must hold at least one token");
+  const bool nibbles = keys.dtype == DType::kU8;
+  in.Check(!nibbles || depth % 2 == 0, "codes of 4 bits are for heads of an even size");
+  in.CheckSize(keys, 3, nibbles ? depth / 2 : depth, "keys");
+  const int64_t groups = CacheGroups(keys.dtype, depth);
+  in.Check((groups > 0) == (op.key_scales.data != nullptr) && (groups > 0) == (op.value_scales.data != nullptr),
+           "codes have scales, and floats have none");
+  if (groups == 0) return;
+  for (int d = 0; d < 3; ++d) {
+    in.CheckSize(op.key_scales, d, keys.shape[d], "keyScales");
+    in.CheckSize(op.value_scales, d, keys.shape[d], "valueScales");
+  }
+  in.CheckSize(op.key_scales, 3, groups, "keyScales");
+  in.CheckSize(op.value_scales, 3, groups, "valueScales");
 }
 
 Operation KvStore(Reader& in) {
-  KvStoreOp op{in.Activation("k", 3), in.Activation("v", 3), in.Activation("keys", 4), in.Activation("values", 4),
+  KvStoreOp op{in.Activation("k", 3),
+               in.Activation("v", 3),
+               in.Cache("keys"),
+               in.Cache("values"),
+               in.OptionalScales("keyScales"),
+               in.OptionalScales("valueScales"),
                in.Index("slots")};
   CheckSameShape(in, op.v, op.k, "v");
-  CheckCache(in, op.keys, op.values, op.k.shape[2]);
+  in.Check(op.k.dtype == op.v.dtype, "k and v differ in type");
+  CheckCache(in, op, op.k.shape[2]);
   in.CheckSize(op.keys, 1, op.k.shape[1], "keys");
   in.CheckSize(op.slots, 0, op.k.shape[0], "slots");
   return op;
@@ -103,8 +123,10 @@ Operation KvStore(Reader& in) {
 Operation Attention(Reader& in) {
   AttentionOp op{in.Activation("out", 3),
                  in.Activation("q", 3),
-                 in.Activation("keys", 4),
-                 in.Activation("values", 4),
+                 in.Cache("keys"),
+                 in.Cache("values"),
+                 in.OptionalScales("keyScales"),
+                 in.OptionalScales("valueScales"),
                  in.IndexTable("sequences"),
                  in.Index("pages"),
                  in.Index("positions"),
@@ -115,8 +137,8 @@ Operation Attention(Reader& in) {
                  static_cast<int64_t>(in.Size("maxContextTokens")),
                  in.Flag()};
   CheckSameShape(in, op.q, op.out, "q");
-  in.Check(op.q.dtype == op.keys.dtype && op.out.dtype == op.keys.dtype, "q, out and the cache differ in type");
-  CheckCache(in, op.keys, op.values, op.q.shape[2]);
+  in.Check(op.q.dtype == op.out.dtype, "q and out differ in type");
+  CheckCache(in, op, op.q.shape[2]);
   in.Check(op.keys.shape[1] > 0, "keys must have at least one head");
   in.CheckSize(op.sequences, 1, 4, "sequences");
   in.CheckSize(op.positions, 0, op.q.shape[0], "positions");
@@ -230,10 +252,10 @@ constexpr Opcode kOpcodes[] = {
     {"gated", "out gate up activation", Gated},
     {"add", "out a b", Add},
     {"rotary", "x positions inverseFrequencies interleaved scale", Rotary},
-    {"kv_store", "k v keys values slots", KvStore},
+    {"kv_store", "k v keys values keyScales valueScales slots", KvStore},
     {"attention",
-     "out q keys values tables.sequences tables.pages tables.positions alibiSlopes scale windowTokens softCap "
-     "tables.maxContextTokens alibiRounded",
+     "out q keys values keyScales valueScales tables.sequences tables.pages tables.positions alibiSlopes scale "
+     "windowTokens softCap tables.maxContextTokens alibiRounded",
      Attention},
     {"argmax", "out logits", Argmax},
     {"nll_fold", "state logits targets firstColumn first", NllFold},

@@ -25,6 +25,25 @@ constexpr int64_t ElementBytes(DType dtype) {
   }
   return 0;
 }
+/// Neighbours of a cached head that share a scale, where codes have 4 bits and the head's size is a multiple of it.
+constexpr int64_t kNibbleGroup = 32;
+/// Scales of a cached head of `depth` values; 0 where it is stored as floats, and what is no type of a cache has none.
+constexpr int64_t CacheGroups(DType dtype, int64_t depth) {
+  switch (dtype) {
+    case DType::kE4M3:
+    case DType::kI8:
+      return 1;
+    case DType::kU8:
+      return depth % kNibbleGroup == 0 ? depth / kNibbleGroup : 1;
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kI32:
+    case DType::kE8M0:
+      return 0;
+  }
+  return 0;
+}
 enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kGeluQuick, kSilu };
 constexpr const char* kActivationNames[] = {"none", "relu", "gelu", "gelu_tanh", "gelu_quick", "silu"};
 
@@ -73,10 +92,15 @@ struct RotaryOp {
   float scale;
 };
 struct KvStoreOp {
-  View k, v, keys, values, slots;
+  View k, v, keys, values;
+  /// Absent where keys and values are floats.
+  View key_scales, value_scales;
+  View slots;
 };
 struct AttentionOp {
-  View out, q, keys, values, sequences, pages, positions, alibi_slopes;
+  View out, q, keys, values;
+  View key_scales, value_scales;
+  View sequences, pages, positions, alibi_slopes;
   float scale;
   int64_t window_tokens;
   float soft_cap;

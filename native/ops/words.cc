@@ -30,6 +30,23 @@ bool IsFloat(const View& view) {
   return false;
 }
 
+/// Whether keys and values may be stored as its elements.
+bool IsCached(const View& view) {
+  switch (view.dtype) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kE4M3:
+    case DType::kI8:
+    case DType::kU8:
+      return true;
+    case DType::kI32:
+    case DType::kE8M0:
+      return false;
+  }
+  return false;
+}
+
 /// An address that nothing has, for operations that are only looked at: it says how views are aligned.
 uint8_t* Nowhere(uint64_t offset) { return reinterpret_cast<uint8_t*>((uintptr_t{1} << 52) + offset); }
 
@@ -137,14 +154,34 @@ View WordReader::Checked(View view, const char* name, int rank, bool aligned) {
   return view;
 }
 
-View WordReader::Activation(const char* name, int rank) {
-  if (place_ == kHostPlace) return Floats(name, rank);
-  const View view = Weight(name, rank);
+/// At a multiple of an element's size.
+void WordReader::CheckAligned(const View& view, const char* name) const {
   const auto element = static_cast<uint64_t>(ElementBytes(view.dtype));
   if (reinterpret_cast<uintptr_t>(view.data) % element != 0) {
     Fail(std::string(name) + " must begin at a multiple of " + std::to_string(element) + " bytes");
   }
+}
+
+View WordReader::Activation(const char* name, int rank) {
+  if (place_ == kHostPlace) return Floats(name, rank);
+  const View view = Weight(name, rank);
+  CheckAligned(view, name);
   return view;
+}
+
+View WordReader::Cache(const char* name) {
+  const View view = Checked(Tensor(name), name, 4, false);
+  if (!view.data || !IsCached(view)) Fail(std::string(name) + " must be f32, f16, bf16, e4m3, i8 or u8");
+  CheckAligned(view, name);
+  return view;
+}
+
+View WordReader::OptionalScales(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype != DType::kBF16) Fail(std::string(name) + " must be bf16");
+  CheckAligned(view, name);
+  return Checked(view, name, 4, false);
 }
 
 View WordReader::Floats(const char* name, int rank) {

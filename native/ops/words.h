@@ -20,6 +20,8 @@ class WordReader {
 
   // Each throws std::invalid_argument that names the operand.
   View Activation(const char* name, int rank);        // f32, on a device also f16 or bf16; elements lie aligned
+  View Cache(const char* name);                       // floats or codes of rank 4; elements lie aligned
+  View OptionalScales(const char* name);              // bf16 of rank 4; data is null when absent
   View Floats(const char* name, int rank);            // f32, at a multiple of 4 bytes
   View Weight(const char* name, int rank);            // f32, f16 or bf16 at any offset
   View Index(const char* name);                       // i32 [n], at a multiple of 4 bytes
@@ -51,6 +53,7 @@ class WordReader {
   double Word();
   View Tensor(const char* name);
   View Checked(View view, const char* name, int rank, bool aligned);
+  void CheckAligned(const View& view, const char* name) const;
   Memory& Find(const char* name, uint64_t id);
   bool KernelsReach(const Memory& memory) const;
   /// The bytes, where kernels read and write them.

@@ -69,11 +69,12 @@ export function encodeOp(op: Op): Float64Array {
       numbers(Number(op.interleaved), op.scale);
       break;
     case 'kv_store':
-      tensors(op.k, op.v, op.keys, op.values, op.slots);
+      tensors(op.k, op.v, op.keys, op.values, op.keyScales, op.valueScales, op.slots);
       break;
     case 'attention': {
       const { sequences, pages, positions } = op.tables;
-      tensors(op.out, op.q, op.keys, op.values, sequences, pages, positions, op.alibiSlopes);
+      tensors(op.out, op.q, op.keys, op.values, op.keyScales, op.valueScales);
+      tensors(sequences, pages, positions, op.alibiSlopes);
       numbers(
         op.scale,
         op.windowTokens,

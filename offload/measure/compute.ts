@@ -111,6 +111,8 @@ async function attentionRates(
       q,
       keys: tensor(bench.cold, 0, type, cache),
       values: tensor(bench.cold, cacheBytes, type, cache),
+      keyScales: null,
+      valueScales: null,
       tables: { sequences: table, pages, slots, positions: places, maxContextTokens: context },
       scale: 0.1,
       alibiSlopes: null,

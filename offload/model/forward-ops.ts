@@ -3,7 +3,7 @@
 import { assert, present } from '../errors.js';
 import type { DeviceStream } from '../port/backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
-import type { Activation, AttentionTables, Memory, SamplingTables, Tensor } from '../port/ops.js';
+import type { Activation, AttentionTables, BlockCache, Memory, SamplingTables, Tensor } from '../port/ops.js';
 import { dimension, heads, rows, tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
 
@@ -39,12 +39,6 @@ export class Workspace {
     assert(this.#usedBytes <= this.#memory.sizeBytes, 'the workspace holds what the dry run measured');
     return result;
   }
-}
-
-/** Keys and values of one block's cache: [pages, kvHeads, pageTokens, headDim] each, of the activations' type. */
-export interface BlockCache {
-  readonly keys: Tensor;
-  readonly values: Tensor;
 }
 
 /** How many tokens of the micro-batch the next sequence has, and how many are known of it in all. */
@@ -238,16 +232,15 @@ export class ForwardOps {
   /** Stores k, v [T, kvHeads, D] in the cache, then attends with q [T, heads, D] → [T, heads · D]. */
   attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
     const tables = present(this.#tables, 'attention tables');
-    const { keys, values } = present(this.#cache, 'key and value cache');
+    const cache = present(this.#cache, 'key and value cache');
     const [tokens, count, headDim] = [dimension(q, 0), dimension(q, 1), dimension(q, 2)];
     const flat = this.empty([tokens, count * headDim]);
-    this.#stream.launch({ op: 'kv_store', k, v, keys, values, slots: tables.slots });
+    this.#stream.launch({ op: 'kv_store', k, v, ...cache, slots: tables.slots });
     this.#stream.launch({
       op: 'attention',
       out: heads(flat, count, headDim),
       q,
-      keys,
-      values,
+      ...cache,
       tables,
       scale: options.scale,
       alibiSlopes: options.alibiSlopes ?? null,

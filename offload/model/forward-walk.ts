@@ -2,11 +2,11 @@
 
 import { assert, present } from '../errors.js';
 import type { DeviceEvent, DeviceStream } from '../port/backend.js';
-import type { DType } from '../port/dtype.js';
-import type { AttentionTables, Memory, Op, Tensor } from '../port/ops.js';
+import type { FloatType } from '../port/dtype.js';
+import type { AttentionTables, BlockCache, Memory, Op, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
-import { type BlockCache, ForwardOps, Workspace } from './forward-ops.js';
-import { PAGE_TOKENS } from './kv-cache.js';
+import { ForwardOps, Workspace } from './forward-ops.js';
+import { blockCache, type KvDType } from './kv-cache.js';
 import type { LayerSpec, WeightSpec } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
 
@@ -14,16 +14,24 @@ import type { ModelSpec, Weights } from './model.js';
 const NOWHERE: Memory = { id: Number.MAX_SAFE_INTEGER, sizeBytes: Number.MAX_SAFE_INTEGER };
 const REACHED: DeviceEvent = { timeMs: 0, reached: () => Promise.resolve() };
 
+/** In which types a device computes, and keeps keys and values. */
+export interface ForwardTypes {
+  readonly activationType: FloatType;
+  readonly kvType: KvDType;
+}
+
 /** The order is the executor's: embedding, blocks, the head's input, pieces of the head, drawing from their logits. */
 export class ForwardWalk {
   readonly #model: ModelSpec;
+  readonly #kvType: KvDType;
   readonly #workspace: Workspace;
   readonly #ops: ForwardOps;
   readonly #fixed: Weights;
 
   /** @param hear is called for every operation, before the call that makes it returns */
-  constructor(model: ModelSpec, activationType: DType, hear: (op: Op) => void) {
+  constructor(model: ModelSpec, { activationType, kvType }: ForwardTypes, hear: (op: Op) => void) {
     this.#model = model;
+    this.#kvType = kvType;
     this.#workspace = new Workspace(NOWHERE, activationType);
     const constants = new Map(
       Object.entries(model.constants).map(([name, values]) => [name, floats([values.length])] as const),
@@ -45,7 +53,7 @@ export class ForwardWalk {
 
   block(index: number, tokens: number): void {
     const block = present(this.#model.blocks[index], 'a block');
-    this.#ops.enter(tablesFor(tokens), cacheFor(this.#model, this.#workspace.activationType));
+    this.#ops.enter(tablesFor(tokens), cacheFor(this.#model, this.#kvType));
     const x = floats([tokens, this.#model.hiddenSize]);
     this.#model.forward.block(this.#ops, weightsOf(block), x, index);
   }
@@ -118,9 +126,8 @@ function tablesFor(tokens: number): AttentionTables {
   };
 }
 
-function cacheFor(model: ModelSpec, dtype: DType): BlockCache {
-  const cache = tensor(NOWHERE, 0, dtype, [1, model.kvHeads, PAGE_TOKENS, model.headDim]);
-  return { keys: cache, values: cache };
+function cacheFor({ kvHeads, headDim }: ModelSpec, dtype: KvDType): BlockCache {
+  return blockCache(NOWHERE, { blocks: 1, kvHeads, headDim, dtype }, 1, 0);
 }
 
 function weightsOf(layer: LayerSpec): Weights {

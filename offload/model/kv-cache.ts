@@ -1,32 +1,76 @@
 // Pages of cached keys and values: how large they are, and where they lie in the memory that holds all of them.
 
 import { DTYPE_BYTES, type DType } from '../port/dtype.js';
-import type { Memory } from '../port/ops.js';
+import type { BlockCache, Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
-import type { BlockCache } from './forward-ops.js';
+import { roundUp } from '../units.js';
 
 /** Tokens in a page, unless a plan says otherwise. Sequences of different lengths waste less than one page each. */
 export const PAGE_TOKENS = 16;
+
+/** The type of cached keys and values: floats, or codes beside scales as BlockCache describes them. */
+export type KvDType = Exclude<DType, 'i32' | 'e8m0'>;
 
 export interface KvShape {
   readonly blocks: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  /** The type of keys and values, which is the activations'. */
-  readonly dtype: DType;
+  readonly dtype: KvDType;
   /** Tokens in a page; default PAGE_TOKENS. */
   readonly pageTokens?: number;
 }
 
-/** Bytes of one page in all blocks: blocks · 2 (keys, values) · kvHeads · pageTokens · headDim · element bytes. */
+type BlockShape = Omit<KvShape, 'blocks'>;
+
+/** Values that share a scale where codes have 4 bits; all of a head where its size is no multiple of it. */
+const NIBBLE_GROUP = 32;
+
+/** Pages that hold scales begin at multiples of it, as kernels' widest loads want it of their codes. */
+const CODED_PAGE_ALIGNMENT_BYTES = 16;
+
+/** Scales of one token's head; 0 where it is stored as floats. */
+export function scaleGroups(dtype: KvDType, headDim: number): number {
+  switch (dtype) {
+    case 'f32':
+    case 'f16':
+    case 'bf16':
+      return 0;
+    case 'e4m3':
+    case 'i8':
+      return 1;
+    case 'u8':
+      return headDim % NIBBLE_GROUP === 0 ? headDim / NIBBLE_GROUP : 1;
+  }
+}
+
+/** Elements of one token's head: codes of 4 bits lie two in a byte. */
+function storedColumns({ dtype, headDim }: BlockShape): number {
+  return dtype === 'u8' ? headDim / 2 : headDim;
+}
+
+/** Bytes of one page in all blocks. */
 export function pageBytes(shape: KvShape): number {
   return shape.blocks * blockPageBytes(shape);
 }
 
-/** Bytes of one page in one block, keys and values. */
-export function blockPageBytes(shape: Omit<KvShape, 'blocks'>): number {
+/**
+ * Bytes of one page in one block: 2 (keys, values) · kvHeads · pageTokens · (bytes of a head + 2 per scale), rounded up
+ * where there are scales.
+ */
+export function blockPageBytes(shape: BlockShape): number {
+  const { codesBytes, scalesBytes } = halfPage(shape);
+  const bytes = 2 * (codesBytes + scalesBytes);
+  return scalesBytes > 0 ? roundUp(bytes, CODED_PAGE_ALIGNMENT_BYTES) : bytes;
+}
+
+/** Bytes of a page's keys, which are as many as its values'. */
+function halfPage(shape: BlockShape): { codesBytes: number; scalesBytes: number } {
   const { kvHeads, headDim, dtype, pageTokens = PAGE_TOKENS } = shape;
-  return 2 * kvHeads * pageTokens * headDim * DTYPE_BYTES[dtype];
+  const rows = kvHeads * pageTokens;
+  return {
+    codesBytes: rows * storedColumns(shape) * DTYPE_BYTES[dtype],
+    scalesBytes: rows * scaleGroups(dtype, headDim) * DTYPE_BYTES.bf16,
+  };
 }
 
 export function pagesFor(tokens: number, pageTokens = PAGE_TOKENS): number {
@@ -34,8 +78,8 @@ export function pagesFor(tokens: number, pageTokens = PAGE_TOKENS): number {
 }
 
 /**
- * The cache tensors of one block inside the memory that holds all of them, block after block. The keys of a page lie
- * before its values, so that consecutive pages are one run of bytes.
+ * The cache tensors of one block inside the memory that holds all of them, block after block. In a page lie keys, values,
+ * scales of the keys and scales of the values, one after the other, so that consecutive pages are one run of bytes.
  */
 export function blockCache(
   memory: Memory,
@@ -44,12 +88,20 @@ export function blockCache(
   blockIndex: number,
 ): BlockCache {
   const { kvHeads, headDim, dtype, pageTokens = PAGE_TOKENS } = shape;
-  const half = kvHeads * pageTokens * headDim;
-  const strides = [2 * half, pageTokens * headDim, headDim, 1];
-  const at = (offsetBytes: number) => ({
-    ...tensor(memory, offsetBytes, dtype, [pageCount, kvHeads, pageTokens, headDim]),
-    strides,
-  });
-  const start = blockIndex * pageCount * blockPageBytes(shape);
-  return { keys: at(start), values: at(start + half * DTYPE_BYTES[dtype]) };
+  const { codesBytes, scalesBytes } = halfPage(shape);
+  const each = blockPageBytes(shape);
+  const start = blockIndex * pageCount * each;
+  const at = (offsetBytes: number, type: DType, columns: number): Tensor => {
+    const whole = tensor(memory, start + offsetBytes, type, [pageCount, kvHeads, pageTokens, columns]);
+    return { ...whole, strides: [each / DTYPE_BYTES[type], ...whole.strides.slice(1)] };
+  };
+  const codes = (offsetBytes: number) => at(offsetBytes, dtype, storedColumns(shape));
+  const groups = scaleGroups(dtype, headDim);
+  const scales = (offsetBytes: number) => (groups > 0 ? at(offsetBytes, 'bf16', groups) : null);
+  return {
+    keys: codes(0),
+    values: codes(codesBytes),
+    keyScales: scales(2 * codesBytes),
+    valueScales: scales(2 * codesBytes + scalesBytes),
+  };
 }

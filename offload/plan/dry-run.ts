@@ -2,7 +2,7 @@
 
 import { ForwardWalk } from '../model/forward-walk.js';
 import type { ModelSpec } from '../model/model.js';
-import type { DType } from '../port/dtype.js';
+import type { FloatType } from '../port/dtype.js';
 import { dimension } from '../port/tensor.js';
 
 export interface DryRun {
@@ -16,7 +16,7 @@ export interface DryRun {
 const known = new WeakMap<ModelSpec, Map<string, DryRun>>();
 
 /** @param tokens of a micro-batch; @param rows of it whose logits are wanted; @param activationType what it makes */
-export function dryRun(model: ModelSpec, tokens: number, rows: number, activationType: DType): DryRun {
+export function dryRun(model: ModelSpec, tokens: number, rows: number, activationType: FloatType): DryRun {
   const blocks = once(model, `blocks ${tokens} ${activationType}`, () =>
     ofBlocks(model, tokens, activationType),
   );
@@ -32,9 +32,9 @@ function once(model: ModelSpec, key: string, run: () => DryRun): DryRun {
   return result;
 }
 
-function ofBlocks(model: ModelSpec, tokens: number, activationType: DType): DryRun {
+function ofBlocks(model: ModelSpec, tokens: number, activationType: FloatType): DryRun {
   let flops = 0;
-  const walk = new ForwardWalk(model, activationType, (op) => {
+  const walk = new ForwardWalk(model, { activationType, kvType: activationType }, (op) => {
     // A row of the result is one product, also with experts: however many there are, each choice is computed once.
     if (op.op === 'linear' || op.op === 'expert_linear') {
       flops += 2 * dimension(op.out, 0) * dimension(op.out, 1) * dimension(op.x, 1);
@@ -47,8 +47,8 @@ function ofBlocks(model: ModelSpec, tokens: number, activationType: DType): DryR
   return { workspaceBytes: walk.workspaceBytes, blockFlopsPerToken: flops / tokens };
 }
 
-function ofHead(model: ModelSpec, rows: number, activationType: DType): DryRun {
-  const walk = new ForwardWalk(model, activationType, () => undefined);
+function ofHead(model: ModelSpec, rows: number, activationType: FloatType): DryRun {
+  const walk = new ForwardWalk(model, { activationType, kvType: activationType }, () => undefined);
   walk.headInput(rows);
   return { workspaceBytes: walk.workspaceBytes, blockFlopsPerToken: 0 };
 }

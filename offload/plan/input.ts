@@ -2,9 +2,10 @@
 
 import { OperatingError } from '../errors.js';
 import { deviceActivationType } from '../model/activation-type.js';
+import type { KvDType } from '../model/kv-cache.js';
 import { gatheredBytes, layoutLayer } from '../model/layout.js';
 import { cutHead, type ModelSpec } from '../model/model.js';
-import type { DType } from '../port/dtype.js';
+import type { FloatType } from '../port/dtype.js';
 import { roundUp } from '../units.js';
 import { ALLOCATION_BYTES } from './device-costs.js';
 import type { PlannedLayer } from './plan.js';
@@ -66,6 +67,8 @@ export interface PlanOptions {
   readonly deviceBudgetName?: string;
   /** Keys and values rest in DRAM, also where devices could hold them; without meaning where they compute in place. */
   readonly kvOffload?: boolean;
+  /** How keys and values are stored; default as they are computed, which loses nothing. */
+  readonly kvType?: KvDType;
   /**
    * Devices are CUDA's: they take activations in the 16-bit type of a model's weights, and what they take beside what is
    * asked of them is part of the plan. Default: activations are f32, and nothing else is taken.
@@ -95,7 +98,8 @@ export interface PlanInput {
   readonly deviceBufferBytes: number;
   /** Columns of the head's widest piece. */
   readonly pieceColumns: number;
-  readonly activationType: DType;
+  readonly activationType: FloatType;
+  readonly kvType: KvDType;
   readonly transfer: Transfer;
 }
 
@@ -115,6 +119,7 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     roundUp(gatheredBytes(layout.device.sizeBytes, deviceCount), allocated),
   );
   const usual = defaultTransfer(deviceCount, computesInPlace);
+  const activationType = cuda ? deviceActivationType(model) : 'f32';
   const gathers = deviceCount > 1 && !computesInPlace;
   return {
     model,
@@ -126,7 +131,8 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     hostBufferBytes: largest(hostLayerBytes),
     deviceBufferBytes: largest(deviceLayerBytes),
     pieceColumns: largest(layers.map(({ columns }) => columns)),
-    activationType: cuda ? deviceActivationType(model) : 'f32',
+    activationType,
+    kvType: options.kvType ?? activationType,
     transfer: gathers ? (options.transfer ?? usual) : usual,
   };
 }

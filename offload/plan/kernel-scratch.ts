@@ -2,7 +2,8 @@
 
 import { encodeOp, joinEncoded } from '../backends/op-encoding.js';
 import { deviceActivationType } from '../model/activation-type.js';
-import { ForwardWalk } from '../model/forward-walk.js';
+import { type ForwardTypes, ForwardWalk } from '../model/forward-walk.js';
+import type { KvDType } from '../model/kv-cache.js';
 import type { ModelSpec } from '../model/model.js';
 import { native } from '../port/native.js';
 import type { ScratchBytes } from '../port/native-devices.js';
@@ -26,6 +27,8 @@ export interface ScratchWorkload {
   readonly logitRows: number;
   /** Rows whose tokens are drawn at once; 0 where none are. */
   readonly drawnRows: number;
+  /** Default that of the activations. */
+  readonly kvType?: KvDType;
 }
 
 /** Answers what some operations take with any number of rows up to that many. */
@@ -37,12 +40,14 @@ interface Bounds {
   readonly drawnRows: Bound;
 }
 
-const known = new WeakMap<ModelSpec, Bounds>();
+const known = new WeakMap<ModelSpec, Map<KvDType, Bounds>>();
 
 export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): KernelScratch {
-  const { contextTokens } = workload;
-  const bounds = known.get(model) ?? boundsOf(model);
-  known.set(model, bounds);
+  const { contextTokens, kvType = deviceActivationType(model) } = workload;
+  const ofTypes = known.get(model) ?? new Map<KvDType, Bounds>();
+  known.set(model, ofTypes);
+  const bounds = ofTypes.get(kvType) ?? boundsOf(model, kvType);
+  ofTypes.set(kvType, bounds);
   const layers = bounds.tokens(workload.tokens, contextTokens);
   const head = bounds.logitRows(workload.logitRows, contextTokens);
   const drawing = bounds.drawnRows(workload.drawnRows, contextTokens);
@@ -55,23 +60,25 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
   return { productsBytes, inputsBytes, groupsBytes, partialsBytes, bytes };
 }
 
-function boundsOf(model: ModelSpec): Bounds {
+function boundsOf(model: ModelSpec, kvType: KvDType): Bounds {
+  const types = { activationType: deviceActivationType(model), kvType };
+  const boundOf = (go: (walk: ForwardWalk) => void) =>
+    boundOfOperations(distinctOperations(model, types, go));
   return {
-    tokens: boundOf(model, (walk) => {
+    tokens: boundOf((walk) => {
       walk.embed(1);
       for (let index = 0; index < model.blocks.length; index++) walk.block(index, 1);
     }),
-    logitRows: boundOf(model, (walk) => {
+    logitRows: boundOf((walk) => {
       walk.headInput(1);
       walk.headPiece(model.head.projection, 1);
     }),
-    drawnRows: boundOf(model, (walk) => walk.draw(1)),
+    drawnRows: boundOf((walk) => walk.draw(1)),
   };
 }
 
 /** Planning asks for the same sizes thousands of times. */
-function boundOf(model: ModelSpec, go: (walk: ForwardWalk) => void): Bound {
-  const operations = distinctOperations(model, go);
+function boundOfOperations(operations: Float64Array): Bound {
   const answers = new Map<number, Map<number, ScratchBytes>>();
   return (rows, contextTokens) => {
     const ofContext = answers.get(contextTokens) ?? new Map<number, ScratchBytes>();
@@ -83,9 +90,13 @@ function boundOf(model: ModelSpec, go: (walk: ForwardWalk) => void): Bound {
 }
 
 /** As one token, or row, has them, each after its length. Most blocks repeat those of the first one. */
-function distinctOperations(model: ModelSpec, go: (walk: ForwardWalk) => void): Float64Array {
+function distinctOperations(
+  model: ModelSpec,
+  types: ForwardTypes,
+  go: (walk: ForwardWalk) => void,
+): Float64Array {
   const distinct = new Map<string, Float64Array>();
-  const walk = new ForwardWalk(model, deviceActivationType(model), (op) => {
+  const walk = new ForwardWalk(model, types, (op) => {
     const words = encodeOp(op);
     const key = Buffer.from(words.buffer, words.byteOffset, words.byteLength).toString('latin1');
     if (!distinct.has(key)) distinct.set(key, words.slice());

@@ -20,6 +20,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     hostBuffers: { count: draft.hostWindowLayers, sizeBytes: input.hostBufferBytes },
     deviceBuffers: draft.deviceBuffers,
     activationType: input.activationType,
+    kvType: input.kvType,
     ...draft.sizes,
     sequences: workload.sequences,
     contextTokens: workload.contextTokens,

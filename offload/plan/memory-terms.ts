@@ -26,13 +26,13 @@ function cachedPages({ sequences, contextTokens, cachedTokens }: Workload, pageT
 
 /** Pages of all sequences, and of one micro-batch where they rest in DRAM. */
 export function cacheMemory(
-  { model, workload, options, activationType }: PlanInput,
+  { model, workload, options, kvType }: PlanInput,
   { kv, microBatchSequences }: Batch,
 ): { pages: number; buffers: KvBufferPlan; terms: PlanTerm[] } {
   const { sequences, contextTokens } = workload;
   const { kvHeads, headDim } = model;
   const { pageTokens = PAGE_TOKENS } = options;
-  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: activationType, pageTokens };
+  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: kvType, pageTokens };
   const each = pagesFor(contextTokens, pageTokens);
   const pages = cachedPages(workload, pageTokens);
   const bytes = pages * pageBytes(shape);
@@ -42,7 +42,7 @@ export function cacheMemory(
     pages === sequences * each
       ? `${counted(sequences, 'sequence')} · ${counted(each, 'page')}`
       : counted(pages, 'page');
-  const reason = `${held} of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${activationType} (${perToken} a token)`;
+  const reason = `${held} of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${kvType} (${perToken} a token)`;
   if (options.computesInPlace || kv === 'device') {
     const tier = options.computesInPlace ? 'dram' : 'gpu';
     return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
@@ -158,11 +158,11 @@ export function gatheringTerms({ transfer: { deviceBytes } }: PlanInput): PlanTe
 }
 
 /** What a CUDA device takes beside the bytes that are asked of it. */
-export function cudaTerms({ model, workload, options }: PlanInput, counts: Counts): PlanTerm[] {
+export function cudaTerms({ model, workload, options, kvType }: PlanInput, counts: Counts): PlanTerm[] {
   if (!options.cuda) return [];
   const { microBatchTokens: tokens, microBatchSequences, logitRows } = counts;
   const drawnRows = workload.output === 'tokens' ? microBatchSequences : 0;
-  return cudaCosts(model, { tokens, contextTokens: workload.contextTokens, logitRows, drawnRows });
+  return cudaCosts(model, { tokens, contextTokens: workload.contextTokens, logitRows, drawnRows, kvType });
 }
 
 /** Where what compute works on lies. */

@@ -1,7 +1,8 @@
 // The plan: where each layer rests, how large every buffer is, and the reason for each size.
 
+import type { KvDType } from '../model/kv-cache.js';
 import type { LayerLayout } from '../model/layout.js';
-import type { DType } from '../port/dtype.js';
+import type { FloatType } from '../port/dtype.js';
 import type { Transfer } from './transfer.js';
 
 export type Tier = 'gpu' | 'dram' | 'nvme';
@@ -64,8 +65,10 @@ export interface Plan extends Sizes {
   readonly transfer: Transfer;
   readonly hostBuffers: BufferPlan;
   readonly deviceBuffers: BufferPlan;
-  /** The type of what blocks make and of the cache; the residual and logits are f32. */
-  readonly activationType: DType;
+  /** The type of what blocks make; the residual and logits are f32. */
+  readonly activationType: FloatType;
+  /** How keys and values are stored, wherever they rest. */
+  readonly kvType: KvDType;
   readonly sequences: number;
   /** Prompt and new tokens of the longest sequence. */
   readonly contextTokens: number;

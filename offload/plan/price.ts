@@ -193,21 +193,21 @@ function copyMs(bytes: number, { link }: Rates): number {
 }
 
 /** In all blocks. */
-function kvTokenBytes({ model: { blocks, kvHeads, headDim }, activationType: dtype }: PlanInput): number {
+function kvTokenBytes({ model: { blocks, kvHeads, headDim }, kvType: dtype }: PlanInput): number {
   return (blocks.length * blockPageBytes({ kvHeads, headDim, dtype })) / PAGE_TOKENS;
 }
 
 function blocksMs(input: PlanInput, tokens: number, slices: readonly SliceShape[]): number {
-  const { model, activationType, options } = input;
+  const { model, activationType, kvType, options } = input;
   const { compute } = ratesFor(input);
   const [first] = slices;
-  const key = `${options.computesInPlace} ${activationType} ${tokens} ${slices.length} ${first?.tokens} ${first?.startPosition}`;
+  const key = `${options.computesInPlace} ${activationType} ${kvType} ${tokens} ${slices.length} ${first?.tokens} ${first?.startPosition}`;
   const times = known.get(model) ?? new Map<string, number>();
   known.set(model, times);
   const before = times.get(key);
   if (before !== undefined) return before;
   let ms = 0;
-  const walk = new ForwardWalk(model, activationType, (op) => {
+  const walk = new ForwardWalk(model, { activationType, kvType }, (op) => {
     ms += opMs(op, slices, compute);
   });
   let all = 0;

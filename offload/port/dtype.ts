@@ -7,6 +7,13 @@
  */
 export type DType = 'f32' | 'f16' | 'bf16' | 'i32' | 'u8' | 'i8' | 'e4m3' | 'e8m0';
 
+/** What kernels compute with. */
+export type FloatType = Extract<DType, 'f32' | 'f16' | 'bf16'>;
+
+export function isFloat(dtype: DType): dtype is FloatType {
+  return dtype === 'f32' || dtype === 'f16' || dtype === 'bf16';
+}
+
 export const DTYPE_BYTES: Readonly<Record<DType, number>> = {
   f32: 4,
   f16: 2,

@@ -16,10 +16,10 @@ export const OPERATIONS = [
   ['gated', 'out gate up activation'],
   ['add', 'out a b'],
   ['rotary', 'x positions inverseFrequencies interleaved scale'],
-  ['kv_store', 'k v keys values slots'],
+  ['kv_store', 'k v keys values keyScales valueScales slots'],
   [
     'attention',
-    'out q keys values tables.sequences tables.pages tables.positions alibiSlopes scale windowTokens softCap tables.maxContextTokens alibiRounded',
+    'out q keys values keyScales valueScales tables.sequences tables.pages tables.positions alibiSlopes scale windowTokens softCap tables.maxContextTokens alibiRounded',
   ],
   ['argmax', 'out logits'],
   ['nll_fold', 'state logits targets firstColumn first'],

@@ -41,6 +41,27 @@ export interface AttentionTables {
   readonly maxContextTokens: number;
 }
 
+/**
+ * One block's cached keys and values: [pages, kvHeads, pageTokens, D] of f32, f16 or bf16, or as codes beside scales, which
+ * are bf16 [pages, kvHeads, pageTokens, groups] and null for floats. A value is code · scale.
+ *
+ * | type | code | scale = largest magnitude / | groups |
+ * |---|---|---|---|
+ * | e4m3 | itself | 448 | 1: of a token's head |
+ * | i8 | itself | 127 | 1 |
+ * | u8 [pages, kvHeads, pageTokens, D / 2] | a nibble − 8, the even d's in the low one | 7 | of 32 values each, 1 where D is no multiple of 32 |
+ *
+ * The scale is rounded to bf16 first, then value / scale in f32 to the nearest code, ties to even, within the largest. A
+ * group of zeros has scale 0 and codes 0; one whose scale is no finite number has scale NaN, so that all of it reads as
+ * NaN. Codes of a scale of 0 or NaN are those of 0.
+ */
+export interface BlockCache {
+  readonly keys: Tensor;
+  readonly values: Tensor;
+  readonly keyScales: Tensor | null;
+  readonly valueScales: Tensor | null;
+}
+
 /** How each row's token is drawn. */
 export interface SamplingTables {
   /** f32 [R, 4]: temperature (0 takes the largest), top-p, min-p, repetition penalty. */
@@ -112,29 +133,30 @@ export type Op =
       interleaved: boolean;
       scale: number;
     }
-  /** Stores k, v [T, kvHeads, D] at their slots of keys, values [pages, kvHeads, pageTokens, D], of one type. */
-  | { readonly op: 'kv_store'; k: Tensor; v: Tensor; keys: Tensor; values: Tensor; slots: Tensor }
+  /**
+   * Stores k, v [T, kvHeads, D] at their slots of the cache, rounded to its type or as codes. What is no finite number stays
+   * so, and so does what the cache's type cannot hold.
+   */
+  | (BlockCache & { readonly op: 'kv_store'; k: Tensor; v: Tensor; slots: Tensor })
   /**
    * out[T, heads, D] = causal attention of q [T, heads, D] over each sequence's pages; head h reads
    * kv head ⌊h · kvHeads / heads⌋. Score = scale · q·k (+ slope · key position; then softCap · tanh(score / softCap)).
    * With `alibiRounded`, position, product and so the bias are rounded to bfloat16 and count before the scale:
    * score = scale · (q·k + bf16(slope · bf16(position))). With window w > 0 a token sees the w latest positions, itself
-   * included. out, q, keys and values are of one type. A NaN that a token sees makes its result NaN, and no other
+   * included. out and q are of one type, which need not be the cache's. A NaN that a token sees makes its result NaN, and no other
    * sequence's.
    */
-  | {
+  | (BlockCache & {
       readonly op: 'attention';
       out: Tensor;
       q: Tensor;
-      keys: Tensor;
-      values: Tensor;
       tables: AttentionTables;
       scale: number;
       alibiSlopes: Tensor | null;
       alibiRounded?: boolean;
       windowTokens: number;
       softCap: number;
-    }
+    })
   /**
    * out i32 [R] = column of the largest of f32 logits [R, V], the lowest one in a tie; NO_TOKEN for a row with a logit
    * that is no finite number.
@@ -197,6 +219,11 @@ export function contiguousStrides(shape: readonly number[]): number[] {
   return strides;
 }
 
+/** Keys and values, and their scales where there are any. */
+export function cacheTensors({ keys, values, keyScales, valueScales }: BlockCache): Tensor[] {
+  return [keys, values, keyScales, valueScales].filter((tensor) => tensor !== null);
+}
+
 /** What an operation reads and writes; tensors written and read (accumulation, in place) appear in both. */
 export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly writes: readonly Tensor[] } {
   switch (op.op) {
@@ -225,10 +252,10 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
     case 'rotary':
       return { reads: [op.x, op.positions, op.inverseFrequencies], writes: [op.x] };
     case 'kv_store':
-      return { reads: [op.k, op.v, op.slots], writes: [op.keys, op.values] };
+      return { reads: [op.k, op.v, op.slots], writes: cacheTensors(op) };
     case 'attention': {
       const { sequences, pages, positions } = op.tables;
-      const reads = [op.q, op.keys, op.values, sequences, pages, positions];
+      const reads = [op.q, ...cacheTensors(op), sequences, pages, positions];
       if (op.alibiSlopes) reads.push(op.alibiSlopes);
       return { reads, writes: [op.out] };
     }

@@ -1,7 +1,7 @@
 // Predicts what a pass takes from the plan and a machine's rates, and says what bounds it. Reads no weights.
 
 import { present } from '../errors.js';
-import { ForwardWalk } from '../model/forward-walk.js';
+import { type ForwardTypes, ForwardWalk } from '../model/forward-walk.js';
 import { blockPageBytes, pagesFor } from '../model/kv-cache.js';
 import { cutShards } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
@@ -9,7 +9,7 @@ import { type ComputeRates, opMs, productOf, type SliceShape } from '../plan/op-
 import type { Plan, PlannedLayer } from '../plan/plan.js';
 import type { HardwareProfile } from '../plan/profile.js';
 import { stepsAhead } from '../plan/steps-ahead.js';
-import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
+import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
 import type { Op } from '../port/ops.js';
 import { type LayerTimes, simulatePasses } from './pipeline.js';
 
@@ -48,7 +48,7 @@ export function predictPass(
   const { drive, compute } = profile;
   const streams = plan.layers.some(({ tier }) => tier === 'nvme');
   if (streams && !drive) return undefined;
-  const cost = new Cost(model, plan.activationType, { ...compute, inHalves: profile.devices.kind === 'gpu' });
+  const cost = new Cost(model, plan, { ...compute, inHalves: profile.devices.kind === 'gpu' });
   const shapes = distinctShapes(microBatches);
   const sumOver = (ms: (shape: MicroBatchShape, times: number) => number) =>
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
@@ -110,9 +110,9 @@ class Cost {
   weightBytes = 0;
   flops = 0;
 
-  constructor(model: ModelSpec, activationType: DType, compute: ComputeRates) {
+  constructor(model: ModelSpec, types: ForwardTypes, compute: ComputeRates) {
     this.#compute = compute;
-    this.#walk = new ForwardWalk(model, activationType, (op) => this.#hear(op));
+    this.#walk = new ForwardWalk(model, types, (op) => this.#hear(op));
   }
 
   /** What a layer takes for `times` micro-batches of that shape. */
@@ -189,7 +189,7 @@ function linkMs(
 /** Keys and values that a block's attention reads, where they come from DRAM; what is stored goes the other way. */
 function keyValueMs(
   { kvHeads, headDim }: ModelSpec,
-  { kvBuffers, activationType, pageTokens }: Plan,
+  { kvBuffers, kvType, pageTokens }: Plan,
   { devices }: HardwareProfile,
   microBatches: readonly MicroBatchShape[],
 ): number {
@@ -198,7 +198,7 @@ function keyValueMs(
   for (const { slices } of microBatches) {
     for (const { startPosition } of slices) pages += pagesFor(startPosition, pageTokens);
   }
-  const bytes = pages * blockPageBytes({ kvHeads, headDim, dtype: activationType, pageTokens });
+  const bytes = pages * blockPageBytes({ kvHeads, headDim, dtype: kvType, pageTokens });
   return (bytes / devices.linkBytesPerSecond) * 1e3;
 }
 

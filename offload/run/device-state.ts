@@ -87,7 +87,7 @@ function makeKvTier({ backend, device, model, plan, trace }: DeviceStateOptions)
     blocks: model.blocks.length,
     kvHeads: model.kvHeads,
     headDim: model.headDim,
-    dtype: plan.activationType,
+    dtype: plan.kvType,
     pageTokens: plan.pageTokens,
   };
   const { count, pages } = plan.kvBuffers;

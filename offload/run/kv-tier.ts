@@ -1,10 +1,9 @@
 // A device's cached keys and values: all in its memory, or in DRAM and brought to it block by block, behind and ahead.
 
 import { assert, present } from '../errors.js';
-import type { BlockCache } from '../model/forward-ops.js';
 import { blockCache, blockPageBytes, type KvShape, PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
 import type { Device, DeviceEvent, HostMemory } from '../port/backend.js';
-import type { Memory } from '../port/ops.js';
+import type { BlockCache, Memory } from '../port/ops.js';
 import type { Trace } from '../trace.js';
 import type { MicroBatch } from './pass.js';
 

@@ -46,7 +46,7 @@ export function recordForward(
     embed: recorded(() => model.forward.embed(k, fixed, (key) => lookedUp(model, key), x)),
     blocks: Array.from({ length: model.blockCount }, (_, index) =>
       recorded(() => {
-        k.enter(TABLES, { keys: cache, values: cache }, lengths);
+        k.enter(TABLES, { keys: cache, values: cache, keyScales: null, valueScales: null }, lengths);
         model.forward.block(k, weightsOf(model.block(index)), x, index);
       }),
     ),

@@ -72,6 +72,8 @@ export function attentionOperands(bench: Workbench, shape: Shape, dtype: DType =
     out: bench.activation([token, heads, depth], 1, dtype),
     keys: bench.activation([total, kvHeads, pageTokens, depth], 1, dtype),
     values: bench.activation([total, kvHeads, pageTokens, depth], 1, dtype),
+    keyScales: null,
+    valueScales: null,
   };
 }
 
@@ -159,7 +161,7 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
         const bench = device.workbench(4, dtype === 'f32');
         const shape = { lengths: [[tokens, tokens]] as const, heads, kvHeads: 2, depth: 40, page: 16 };
         const whole = attentionOperands(bench, shape, dtype);
-        const base = { ...PLAIN, keys: whole.keys, values: whole.values, scale: 0.15, windowTokens };
+        const base = { ...PLAIN, ...whole, scale: 0.15, windowTokens };
         device.use(2);
         await device.run({ ...base, out: whole.out, q: whole.q, tables: whole.tables }, bench);
         const together = bench.memory.read(whole.out);

@@ -39,7 +39,8 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
     const all = attentionOperands(bench, shape, dtype);
     const base = {
       op: 'attention',
-      ...{ keys: all.keys, values: all.values, scale: 0.2, alibiSlopes: null, windowTokens: 0, softCap: 0 },
+      ...all,
+      ...{ scale: 0.2, alibiSlopes: null, windowTokens: 0, softCap: 0 },
     } as const;
     await runOnGpu({ ...base, out: all.out, q: all.q, tables: all.tables }, bench.memory);
     const together = bench.memory.read(all.out);

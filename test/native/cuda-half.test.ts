@@ -4,6 +4,7 @@ import { describe, it } from 'vitest';
 import type { DType } from '../../offload/port/dtype.js';
 import type { Activation } from '../../offload/port/ops.js';
 import { checkOnGpu as check, gpuBench, HAS_GPU, OWN_KERNELS_ONLY } from './cuda-device.js';
+import { NO_SCALES } from './workbench.js';
 
 const HALVES: readonly DType[] = ['f16', 'bf16'];
 const ACTIVATIONS: readonly Activation[] = ['none', 'relu', 'gelu', 'gelu_tanh', 'gelu_quick', 'silu'];
@@ -175,7 +176,7 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
           bench.activation([5, 3, 4, depth], 1, half),
         ];
         const [k, v] = [bench.activation([6, 3, depth], 1, from), bench.activation([6, 3, depth], 1, from)];
-        await check(bench, { op: 'kv_store', k, v, keys, values, slots }, 0);
+        await check(bench, { op: 'kv_store', k, v, keys, values, ...NO_SCALES, slots }, 0);
       }
     }
   });

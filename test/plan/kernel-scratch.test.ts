@@ -81,7 +81,9 @@ describe('the bound is what the largest operation within reach takes', () => {
 
   function heard(spec: ModelSpec, go: (walk: ForwardWalk) => void): Op[] {
     const operations: Op[] = [];
-    go(new ForwardWalk(spec, deviceActivationType(spec), (op) => operations.push(misplaced(op))));
+    const activationType = deviceActivationType(spec);
+    const types = { activationType, kvType: activationType };
+    go(new ForwardWalk(spec, types, (op) => operations.push(misplaced(op))));
     return operations;
   }
 

@@ -46,8 +46,9 @@ function attention(tokens: number, windowTokens: number): Op {
     maxContextTokens: 1024,
   };
   const q = floats([tokens, 4, 10]);
+  const both = { keys: cache, values: cache, keyScales: null, valueScales: null };
   const rest = { tables, scale: 1, alibiSlopes: null, softCap: 0 };
-  return { op: 'attention', out: q, q, keys: cache, values: cache, windowTokens, ...rest };
+  return { op: 'attention', out: q, q, ...both, windowTokens, ...rest };
 }
 
 describe('products', () => {
