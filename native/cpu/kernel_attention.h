@@ -2,6 +2,7 @@
 // blocks of keys that begin at multiples of kKeyBlock, so that a token's result does not depend on its neighbours.
 #pragma once
 #include "cpu/kernel_attention_tiles.h"
+#include "cpu/kernel_cache.h"
 
 namespace zi::ZI_ISA {
 
@@ -41,6 +42,7 @@ inline void CheckTables(const AttentionOp& op) {
 /// The work and scratch of one task. Rows are numbered token-major: row = token · heads + head.
 struct QueryTile {
   const AttentionOp& op;
+  const CacheAccess& cache;
   SequenceRow sequence;
   int64_t kv_head;
   int64_t first_head, heads;    // those that read kv_head
@@ -53,6 +55,7 @@ struct QueryTile {
   float* maxima;  // [rows]
   float* totals;  // [rows]: Σ p
   float* zeros;   // [padded D]: stands in for keys no row sees
+  float* widened;  // [kKeyBlock][padded D]: keys, then values, of a cache that does not hold floats; else null
   int64_t padded_depth;
 
   int64_t Token(int64_t row) const { return first_token + row / heads; }
@@ -64,15 +67,17 @@ struct QueryTile {
   }
 };
 
-inline size_t TileFloats(int64_t rows, int64_t padded_depth) {
-  return static_cast<size_t>(padded_depth * kKeyBlock + rows * (kKeyBlock + padded_depth + 2) + padded_depth);
+inline size_t TileFloats(const QueryTile& tile) {
+  const int64_t depth = tile.padded_depth, blocks = tile.cache.get ? 2 : 1;
+  return static_cast<size_t>(blocks * depth * kKeyBlock + tile.rows * (kKeyBlock + depth + 2) + depth);
 }
 
 inline void PlaceScratch(QueryTile& tile) {
   const int64_t depth = tile.padded_depth, rows = tile.rows;
-  float* at = static_cast<float*>(Scratch(ScratchUse::kTile, TileFloats(rows, depth) * sizeof(float)));
+  float* at = static_cast<float*>(Scratch(ScratchUse::kTile, TileFloats(tile) * sizeof(float)));
   tile.keys = at;
-  tile.scores = tile.keys + depth * kKeyBlock;
+  tile.widened = tile.cache.get ? tile.keys + depth * kKeyBlock : nullptr;
+  tile.scores = tile.keys + depth * kKeyBlock * (tile.cache.get ? 2 : 1);
   tile.sums = tile.scores + rows * kKeyBlock;
   tile.zeros = tile.sums + rows * depth;
   tile.maxima = tile.zeros + depth;
@@ -158,22 +163,53 @@ inline void SoftmaxRow(QueryTile& tile, int64_t row, int64_t block_start) {
   tile.totals[row] = tile.totals[row] * rescale + Sum(total);
 }
 
+/// Where the keys of one block of positions lie; those in [from, to) are seen.
+struct BlockPlaces {
+  int from, to;
+  int64_t pages[kKeyBlock], offsets[kKeyBlock];
+};
+/// Finds positions [begin, end), all within the block, page by page: a division for each would take as long as its products.
+inline void FindBlock(const QueryTile& tile, int64_t block_start, int64_t begin, int64_t end, BlockPlaces& places) {
+  const AttentionOp& op = tile.op;
+  const int64_t page_tokens = op.keys.shape[2];
+  places.from = static_cast<int>(begin - block_start);
+  places.to = static_cast<int>(end - block_start);
+  int64_t entry = tile.sequence.first_page + begin / page_tokens, offset = begin % page_tokens;
+  for (int j = places.from; j < places.to; ++j) {
+    places.pages[j] = Int(op.pages, entry);
+    places.offsets[j] = offset;
+    if (++offset == page_tokens) ++entry, offset = 0;
+  }
+}
+
+/// The block's keys or values: where they lie, or widened; zeros where none is seen.
+inline void BlockRows(const QueryTile& tile, const View& cached, const View& scales, const BlockPlaces& places,
+                      const float* (&rows)[kKeyBlock]) {
+  const CacheAccess& cache = tile.cache;
+  for (int j = 0; j < kKeyBlock; ++j) {
+    rows[j] = tile.zeros;
+    if (j < places.from || j >= places.to) continue;
+    const int64_t page = places.pages[j], offset = places.offsets[j];
+    const uint8_t* row = cache.Row(cached, page, tile.kv_head, offset);
+    if (!cache.get) {
+      rows[j] = reinterpret_cast<const float*>(row);
+      continue;
+    }
+    float* to = tile.widened + j * tile.padded_depth;
+    cache.get(row, CacheAccess::Scales(scales, page, tile.kv_head, offset), tile.op.q.shape[2], to);
+    rows[j] = to;
+  }
+}
+
 /// Folds keys [begin, end), all within one block, into every row.
 inline void FoldBlock(QueryTile& tile, int64_t block_start, int64_t begin, int64_t end) {
   const AttentionOp& op = tile.op;
-  const int64_t depth = op.q.shape[2], page_tokens = op.keys.shape[2];
-  const float* keys[kKeyBlock];
-  const float* values[kKeyBlock];
-  for (int j = 0; j < kKeyBlock; ++j) {
-    const int64_t position = block_start + j;
-    keys[j] = values[j] = tile.zeros;
-    if (position < begin || position >= end) continue;
-    const int64_t page = Int(op.pages, tile.sequence.first_page + position / page_tokens);
-    const int64_t offset = position % page_tokens;
-    keys[j] = Row(op.keys, page, tile.kv_head) + offset * op.keys.strides[2];
-    values[j] = Row(op.values, page, tile.kv_head) + offset * op.values.strides[2];
-  }
-  TransposeKeys(keys, depth, tile.keys);
+  const int64_t depth = op.q.shape[2];
+  BlockPlaces places;
+  FindBlock(tile, block_start, begin, end, places);
+  const float* rows[kKeyBlock];
+  BlockRows(tile, op.keys, op.key_scales, places, rows);
+  TransposeKeys(rows, depth, tile.keys);
   for (int64_t row = 0; row < tile.rows; row += kTokenTile) {
     const float* q[kTokenTile];
     for (int c = 0; c < kTokenTile; ++c) {
@@ -183,9 +219,9 @@ inline void FoldBlock(QueryTile& tile, int64_t block_start, int64_t begin, int64
     ScoreRows(tile.rows - row, q, tile.keys, depth, tile.scores + row * kKeyBlock);
   }
   for (int64_t row = 0; row < tile.rows; ++row) SoftmaxRow(tile, row, block_start);
-  const int from = static_cast<int>(begin - block_start), to = static_cast<int>(end - block_start);
+  BlockRows(tile, op.values, op.value_scales, places, rows);
   for (int64_t row = 0; row < tile.rows; row += kTokenTile) {
-    WeighRows(tile.rows - row, tile.scores + row * kKeyBlock, values, from, to, depth,
+    WeighRows(tile.rows - row, tile.scores + row * kKeyBlock, rows, places.from, places.to, depth,
               tile.sums + row * tile.padded_depth, tile.padded_depth);
   }
 }
@@ -216,7 +252,6 @@ inline void AttendTile(QueryTile& tile, Run& run) {
 }
 
 inline void AttentionKernel(const AttentionOp& op, Run& run) {
-  if (op.keys.dtype != DType::kF32) FailOp("keys and values must be f32");
   CheckTables(op);
   const int64_t heads = op.q.shape[1], kv_heads = op.keys.shape[1], sequences = op.sequences.shape[0];
   if (heads == 0 || op.q.shape[2] == 0) return;
@@ -232,6 +267,7 @@ inline void AttentionKernel(const AttentionOp& op, Run& run) {
     first_tile[s + 1] = first_tile[s] + (row.tokens + tile_tokens - 1) / tile_tokens;
     context = Larger(context, row.context);
   }
+  const CacheAccess cache = CacheAccessOf(op.keys.dtype);
   const int64_t work = group * context * op.q.shape[2] / kWidth;
   ForEach(run, first_tile[sequences] * kv_heads, work, [&](int64_t task) {
     const int64_t index = task / kv_heads, kv_head = task % kv_heads;
@@ -247,8 +283,8 @@ inline void AttentionKernel(const AttentionOp& op, Run& run) {
     const int64_t first_head = (kv_head * heads + kv_heads - 1) / kv_heads;
     const int64_t count = ((kv_head + 1) * heads + kv_heads - 1) / kv_heads - first_head;
     if (count == 0) return;
-    QueryTile tile{op, row, kv_head, first_head, count, row.first + offset, tokens, tokens * count,
-                   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0};
+    QueryTile tile{op, cache, row, kv_head, first_head, count, row.first + offset, tokens, tokens * count,
+                   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0};
     AttendTile(tile, run);
   });
 }

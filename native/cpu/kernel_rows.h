@@ -1,4 +1,4 @@
-// gather_rows, rotary and kv_store: work on whole rows picked by index.
+// gather_rows and rotary: work on whole rows picked by index.
 #pragma once
 #include "cpu/kernel_common.h"
 
@@ -56,24 +56,6 @@ inline void RotaryKernel(const RotaryOp& op, Run& run) {
     const double position = Int(op.positions, t);
     for (int64_t i = 0; i < pairs; ++i) CosSin(position * frequencies[i], op.scale, cosine + i, sine + i);
     for (int64_t h = 0; h < heads; ++h) RotatePairs(Row(op.x, t, h), cosine, sine, pairs, op.interleaved);
-  });
-}
-
-inline void KvStoreKernel(const KvStoreOp& op, Run& run) {
-  if (op.keys.dtype != DType::kF32) FailOp("keys and values must be f32");
-  const int64_t tokens = op.k.shape[0], heads = op.k.shape[1], length = op.k.shape[2];
-  const int64_t page_tokens = op.keys.shape[2], slots = op.keys.shape[0] * page_tokens;
-  for (int64_t t = 0; t < tokens; ++t) {
-    const int32_t slot = Int(op.slots, t);
-    if (slot < 0 || slot >= slots) FailOp("slot %d of token %ld is outside the cache of %ld slots", slot, t, slots);
-  }
-  const size_t bytes = static_cast<size_t>(length) * sizeof(float);
-  ForEach(run, tokens, heads * length / kWidth * 2, [&](int64_t t) {
-    const int64_t page = Int(op.slots, t) / page_tokens, offset = Int(op.slots, t) % page_tokens;
-    for (int64_t h = 0; h < heads; ++h) {
-      std::memcpy(Row(op.keys, page, h) + offset * op.keys.strides[2], Row(op.k, t, h), bytes);
-      std::memcpy(Row(op.values, page, h) + offset * op.values.strides[2], Row(op.v, t, h), bytes);
-    }
   });
 }
 

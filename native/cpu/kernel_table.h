@@ -1,6 +1,7 @@
 // Every kernel of one instruction set, gathered; each per-instruction-set file includes its simd header and then this.
 #pragma once
 #include "cpu/kernel_attention.h"
+#include "cpu/kernel_cache.h"
 #include "cpu/kernel_elementwise.h"
 #include "cpu/kernel_experts.h"
 #include "cpu/kernel_linear.h"

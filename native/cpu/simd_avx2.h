@@ -66,6 +66,29 @@ inline __m128i LoadHalvesPartial(const uint8_t* p, int n) {
   return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
 }
 
+/// The first n (kWidth or fewer) bytes, zeros after; touches no byte beyond them.
+inline __m128i LoadBytes(const uint8_t* p, int64_t n) {
+  if (n == 8) return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  if (n == 4) return _mm_loadu_si32(p);
+  alignas(16) uint8_t bytes[16] = {};
+  std::memcpy(bytes, p, static_cast<size_t>(n));
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
+}
+inline Vec WidenI8(__m128i bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)); }
+/// Any code but NaN's. As f16 its value is 2^-8 of what it stands for, which widens without denormal floats.
+inline Vec WidenE4M3(__m128i bytes) {
+  const __m128i wide = _mm_cvtepi8_epi16(bytes);
+  const __m128i size = _mm_and_si128(_mm_slli_epi16(wide, 7), _mm_set1_epi16(0x3f80));
+  const __m128i sign = _mm_and_si128(wide, _mm_set1_epi16(static_cast<int16_t>(0x8000)));
+  return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(size, sign)), _mm256_set1_ps(256));
+}
+/// Two values of 4 bits in a byte, the low one first.
+inline Vec WidenNibbles(__m128i bytes) {
+  const __m128i wide = _mm_cvtepu8_epi16(bytes);
+  const __m128i nibbles = _mm_and_si128(_mm_or_si128(wide, _mm_slli_epi16(wide, 4)), _mm_set1_epi8(15));
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(nibbles));
+}
+
 // Sums and Sums4 add the lanes of a vector in one and the same tree.
 inline __m128 Sums4(Vec a, Vec b, Vec c, Vec d) {
   const Vec pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));

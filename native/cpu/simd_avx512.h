@@ -64,6 +64,26 @@ inline Vec WidenBF16(__m256i halves) {
 inline __m256i LoadHalves(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 inline __m256i LoadHalvesPartial(const uint8_t* p, int n) { return _mm256_maskz_loadu_epi16(FirstLanes(n), p); }
 
+/// The first n (kWidth or fewer) bytes, zeros after; touches no byte beyond them.
+inline __m128i LoadBytes(const uint8_t* p, int64_t n) {
+  if (n == 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm_maskz_loadu_epi8(FirstLanes(static_cast<int>(n)), p);
+}
+inline Vec WidenI8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
+/// Any code but NaN's. As f16 its value is 2^-8 of what it stands for, which widens without denormal floats.
+inline Vec WidenE4M3(__m128i bytes) {
+  const __m256i wide = _mm256_cvtepi8_epi16(bytes);
+  const __m256i size = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(0x3f80));
+  const __m256i sign = _mm256_and_si256(wide, _mm256_set1_epi16(static_cast<int16_t>(0x8000)));
+  return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(size, sign)), _mm512_set1_ps(256));
+}
+/// Two values of 4 bits in a byte, the low one first.
+inline Vec WidenNibbles(__m128i bytes) {
+  const __m128i wide = _mm_cvtepu8_epi16(bytes);
+  const __m128i nibbles = _mm_and_si128(_mm_or_si128(wide, _mm_slli_epi16(wide, 4)), _mm_set1_epi8(15));
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles));
+}
+
 // Sums and Sums4 add the lanes of a vector in one and the same tree.
 inline __m256 FoldHalves(Vec a) { return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)); }
 inline __m128 Sums4(Vec a, Vec b, Vec c, Vec d) {

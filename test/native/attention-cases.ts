@@ -1,8 +1,10 @@
 // Cases of attention for any device: ragged sequences over shuffled pages, grouped heads, any head size.
 
 import { expect, it } from 'vitest';
-import type { DType } from '../../offload/port/dtype.js';
+import type { KvDType } from '../../offload/model/kv-cache.js';
+import { type DType, type FloatType, isFloat } from '../../offload/port/dtype.js';
 import type { AttentionTables, Tensor } from '../../offload/port/ops.js';
+import { filledCache, KV_TYPES, spoil } from './cache-operands.js';
 import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js';
 
 /** New tokens and context of each sequence. */
@@ -31,14 +33,23 @@ const SHAPES: readonly Shape[] = (
     ['100/230 70/70 3/3', 2, 2, 256, 16],
     ['90/300', 2, 1, 80, 16],
     ['0/12', 2, 1, 64, 16],
+    ['3/19', 2, 1, 37, 4],
   ] as const
 ).map(([lengths, heads, kvHeads, depth, page]) => ({
   lengths: lengths.split(' ').map((pair) => pair.split('/').map(Number) as [number, number]),
   ...{ heads, kvHeads, depth, page },
 }));
 
+/** Those that caches of other types than the queries' are read in: ragged, grouped, with tiles, and of odd sizes. */
+const CACHED_SHAPES = [1, 3, 5, 6, 10, 12];
+
 /** Operands of those sequences: their pages shuffled, two pages of the cache nobody's. */
-export function attentionOperands(bench: Workbench, shape: Shape, dtype: DType = 'f32') {
+export function attentionOperands(
+  bench: Workbench,
+  shape: Shape,
+  dtype: FloatType = 'f32',
+  kvType: KvDType = dtype,
+) {
   const { lengths, heads, kvHeads, depth, page: pageTokens } = shape;
   const pageCounts = lengths.map(([, context]) => Math.ceil(context / pageTokens));
   const total = pageCounts.reduce((a, b) => a + b, 0) + 2;
@@ -70,16 +81,13 @@ export function attentionOperands(bench: Workbench, shape: Shape, dtype: DType =
     tables,
     q: bench.activation([token, heads, depth], 1, dtype),
     out: bench.activation([token, heads, depth], 1, dtype),
-    keys: bench.activation([total, kvHeads, pageTokens, depth], 1, dtype),
-    values: bench.activation([total, kvHeads, pageTokens, depth], 1, dtype),
-    keyScales: null,
-    valueScales: null,
+    ...filledCache(bench, kvType, [total, kvHeads, pageTokens, depth]),
   };
 }
 
 /** What a device is asked beside the shapes, which are the same for all. */
 export interface AttentionCases {
-  readonly types: readonly DType[];
+  readonly types: readonly FloatType[];
   /** How near a result must be to float64's. */
   readonly tolerance: (dtype: DType, lengths: Lengths) => number;
   /** Which placings of operands a case is run with. */
@@ -93,7 +101,7 @@ export interface AttentionCases {
   }[];
 }
 
-const PLAIN = { op: 'attention', alibiSlopes: null, windowTokens: 0, softCap: 0 } as const;
+export const PLAIN = { op: 'attention', alibiSlopes: null, windowTokens: 0, softCap: 0 } as const;
 
 export function attentionCases(device: KernelDevice, asked: AttentionCases): void {
   const variants = asked.types.flatMap((dtype) =>
@@ -121,46 +129,72 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
     },
   );
 
-  it.each(asked.types)('attention never reads what no token of %s sees', async (dtype) => {
-    device.use();
-    for (const second of [
-      [1, 40],
-      [20, 60],
-    ] as const) {
-      const [lengths, page, depth, windowTokens] = [[[3, 21], second] as const, 16, 24, 6];
-      const bench = device.workbench(3, dtype === 'f32');
-      const operands = attentionOperands(bench, { lengths, heads: 2, kvHeads: 2, depth, page }, dtype);
-      const op = { ...PLAIN, ...operands, scale: 0.2, windowTokens };
-      await device.run(op, bench);
-      const clean = bench.memory.read(op.out);
-      const pages = bench.memory.read(op.tables.pages);
-      const seen = new Set<string>();
-      let firstPage = 0;
-      for (const [count, context] of lengths) {
-        for (let j = context - count - windowTokens + 1; j < context; j++) {
-          seen.add(`${pages[firstPage + Math.floor(j / page)]},${j % page}`);
-        }
-        firstPage += Math.ceil(context / page);
-      }
-      for (const tensor of [op.keys, op.values]) {
-        const before = bench.memory.read(tensor);
-        bench.memory.fill(tensor, (i) => {
-          const [offset, from] = [Math.floor(i / depth) % page, Math.floor(i / depth / page / 2)];
-          return seen.has(`${from},${offset}`) ? (before[i] ?? 0) : Number.NaN;
-        });
-      }
-      await device.run(op, bench);
-      expect(bench.memory.read(op.out)).toEqual(clean);
-    }
-  });
+  const kinds = asked.types.flatMap((dtype) => KV_TYPES.map((kvType) => ({ dtype, kvType })));
+  const cached = kinds.flatMap(({ dtype, kvType }) =>
+    CACHED_SHAPES.flatMap((index) => {
+      const shape = SHAPES[index];
+      if (!shape || dtype === kvType || (kvType === 'u8' && shape.depth % 2 !== 0)) return [];
+      return asked.placings(index).map((awkward) => ({ dtype, kvType, awkward, index, shape }));
+    }),
+  );
 
-  it.each(asked.types)(
-    'attention gives the same bits however a prompt of %s is cut into calls',
-    async (dtype) => {
-      for (const { tokens, heads, steps, windowTokens } of asked.cuts) {
+  it.each(cached)(
+    'attention of $dtype over $kvType, awkward $awkward, case $index',
+    async ({ dtype, kvType, awkward, index, shape }) => {
+      device.use();
+      const bench = device.workbench(index, awkward);
+      const operands = attentionOperands(bench, shape, dtype, kvType);
+      const op = { ...PLAIN, ...operands, scale: 1 / Math.sqrt(shape.depth) };
+      const tolerance = asked.tolerance(dtype, shape.lengths);
+      await check(device, bench, op, tolerance);
+      const alibiSlopes = bench.memory.fill(bench.memory.tensor('f32', [shape.heads]), (i) => 0.5 ** (i + 1));
+      await check(device, bench, { ...op, alibiSlopes, windowTokens: 33, softCap: 2 }, tolerance);
+    },
+  );
+
+  it.each(kinds)(
+    'attention of $dtype never reads what it does not see of $kvType',
+    async ({ dtype, kvType }) => {
+      device.use();
+      for (const second of [
+        [1, 40],
+        [20, 60],
+      ] as const) {
+        const [lengths, page, depth, windowTokens] = [[[3, 21], second] as const, 16, 24, 6];
+        const bench = device.workbench(3, dtype === 'f32');
+        const operands = attentionOperands(
+          bench,
+          { lengths, heads: 2, kvHeads: 2, depth, page },
+          dtype,
+          kvType,
+        );
+        const op = { ...PLAIN, ...operands, scale: 0.2, windowTokens };
+        await device.run(op, bench);
+        const clean = bench.memory.read(op.out);
+        const pages = bench.memory.read(op.tables.pages);
+        const seen = new Set<string>();
+        let firstPage = 0;
+        for (const [count, context] of lengths) {
+          for (let j = context - count - windowTokens + 1; j < context; j++) {
+            seen.add(`${pages[firstPage + Math.floor(j / page)]},${j % page}`);
+          }
+          firstPage += Math.ceil(context / page);
+        }
+        spoil(bench, op, (from, offset) => !seen.has(`${from},${offset}`));
+        await device.run(op, bench);
+        expect(bench.memory.read(op.out)).toEqual(clean);
+      }
+    },
+  );
+
+  // What is rounded to fewer bits takes the same way as what is not.
+  it.each(kinds.filter(({ dtype, kvType }) => dtype === kvType || !isFloat(kvType)))(
+    'attention gives the same bits however a prompt of $dtype over $kvType is cut into calls',
+    async ({ dtype, kvType }) => {
+      for (const { tokens, heads, steps, windowTokens } of asked.cuts.slice(dtype === kvType ? 0 : -1)) {
         const bench = device.workbench(4, dtype === 'f32');
         const shape = { lengths: [[tokens, tokens]] as const, heads, kvHeads: 2, depth: 40, page: 16 };
-        const whole = attentionOperands(bench, shape, dtype);
+        const whole = attentionOperands(bench, shape, dtype, kvType);
         const base = { ...PLAIN, ...whole, scale: 0.15, windowTokens };
         device.use(2);
         await device.run({ ...base, out: whole.out, q: whole.q, tables: whole.tables }, bench);

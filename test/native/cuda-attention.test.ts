@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
-import type { DType } from '../../offload/port/dtype.js';
+import type { FloatType } from '../../offload/port/dtype.js';
 import { native } from '../../offload/port/native.js';
 import type { Tensor } from '../../offload/port/ops.js';
 import { attentionCases, attentionOperands } from './attention-cases.js';
@@ -17,7 +17,7 @@ import {
   SMALL,
 } from './cuda-device.js';
 
-const TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
+const TYPES: readonly FloatType[] = ['f32', 'f16', 'bf16'];
 /** Sequences with so many new tokens and more are multiplied with 11 bits of mantissa, in bfloat16 with 8. */
 const TILE_TOKENS = 16;
 const TILE_TOLERANCE: Readonly<Record<string, number>> = { f32: 2e-3, f16: 2e-3, bf16: 8e-3 };

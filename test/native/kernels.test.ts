@@ -2,6 +2,7 @@
 
 import { describe } from 'vitest';
 import { attentionCases } from './attention-cases.js';
+import { cacheCases } from './cache-cases.js';
 import { CPU_KERNELS } from './cpu-device.js';
 import { kernelCases } from './kernel-cases.js';
 
@@ -11,6 +12,7 @@ const OF_TILES: ReadonlySet<number> = new Set([9, 10]);
 for (const device of CPU_KERNELS) {
   describe.skipIf(!device.present)(`kernels for ${device.isa}`, () => {
     kernelCases(device);
+    cacheCases(device, { types: ['f32'] });
     attentionCases(device, {
       types: ['f32'],
       tolerance: () => 1e-5,

@@ -1,6 +1,7 @@
 // Every operation in float64 and plain loops: what the kernels are compared with.
 
 import { type Activation, NO_TOKEN, type Op, type Tensor } from '../../offload/port/ops.js';
+import { cached, storedCache } from './reference-cache.js';
 import { combineChoices, expertProducts, routeTokens } from './reference-experts.js';
 import { drawTokens } from './reference-sample.js';
 import { Values, type Written } from './reference-values.js';
@@ -56,22 +57,10 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
     }
     case 'rotary':
       return [rotate(read(op.x), read(op.positions), read(op.inverseFrequencies), op.interleaved, op.scale)];
-    case 'kv_store': {
-      const [k, v, keys, values, slots] = [op.k, op.v, op.keys, op.values, op.slots].map(read) as Five;
-      const pageTokens = keys.size(2);
-      for (let t = 0; t < k.size(0); t++) {
-        const [page, offset] = [Math.floor(slots.get(t) / pageTokens), slots.get(t) % pageTokens];
-        for (let h = 0; h < k.size(1); h++) {
-          for (let d = 0; d < k.size(2); d++) {
-            keys.set(k.get(t, h, d), page, h, offset, d);
-            values.set(v.get(t, h, d), page, h, offset, d);
-          }
-        }
-      }
-      return [keys.written, values.written];
-    }
+    case 'kv_store':
+      return storedCache(op, bytes);
     case 'attention':
-      return [attend(op, read)];
+      return [attend(op, bytes)];
     case 'argmax': {
       const [out, logits] = [read(op.out), read(op.logits)];
       for (let r = 0; r < logits.size(0); r++) {
@@ -126,8 +115,6 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
     }
   }
 }
-
-type Five = [Values, Values, Values, Values, Values];
 
 function map(out: Values, value: (index: number) => number): void {
   for (let i = 0; i < out.values.length; i++) out.values[i] = value(i);
@@ -189,13 +176,16 @@ function roundToBf16(value: number): number {
   return new Float32Array(bits.buffer)[0] ?? 0;
 }
 
-function attend(op: Extract<Op, { op: 'attention' }>, read: (tensor: Tensor) => Values): Written {
-  const [out, q, keys, values] = [read(op.out), read(op.q), read(op.keys), read(op.values)];
+function attend(op: Extract<Op, { op: 'attention' }>, bytes: Bytes): Written {
+  const read = (tensor: Tensor): Values => new Values(tensor, bytes);
+  const [out, q] = [read(op.out), read(op.q)];
+  const key = cached(op.keys, op.keyScales, q.size(2), bytes);
+  const value = cached(op.values, op.valueScales, q.size(2), bytes);
+  const [kvHeads = 0, pageTokens = 0] = op.keys.shape.slice(1);
   const [sequences, pages, positions] = [op.tables.sequences, op.tables.pages, op.tables.positions].map(
     read,
   ) as [Values, Values, Values];
   const slopes = op.alibiSlopes ? read(op.alibiSlopes) : null;
-  const pageTokens = keys.size(2);
   for (let s = 0; s < sequences.size(0); s++) {
     const [firstToken, count, context, firstPage] = [0, 1, 2, 3].map((i) => sequences.get(s, i)) as [
       number,
@@ -207,7 +197,7 @@ function attend(op: Extract<Op, { op: 'attention' }>, read: (tensor: Tensor) => 
       const last = Math.min(positions.get(t), context - 1);
       const first = op.windowTokens > 0 ? Math.max(0, positions.get(t) - op.windowTokens + 1) : 0;
       for (let h = 0; h < q.size(1); h++) {
-        const kvHead = Math.floor((h * keys.size(1)) / q.size(1));
+        const kvHead = Math.floor((h * kvHeads) / q.size(1));
         const place = (j: number): [number, number, number] => [
           pages.get(firstPage + Math.floor(j / pageTokens)),
           kvHead,
@@ -216,7 +206,7 @@ function attend(op: Extract<Op, { op: 'attention' }>, read: (tensor: Tensor) => 
         const scores: number[] = [];
         for (let j = first; j <= last; j++) {
           let product = 0;
-          for (let d = 0; d < q.size(2); d++) product += q.get(t, h, d) * keys.get(...place(j), d);
+          for (let d = 0; d < q.size(2); d++) product += q.get(t, h, d) * key(...place(j), d);
           const slope = slopes?.get(h) ?? 0;
           const bias = op.alibiRounded ? op.scale * roundToBf16(slope * roundToBf16(j)) : slope * j;
           scores.push(capped(op.scale * product + bias, op.softCap));
@@ -225,7 +215,7 @@ function attend(op: Extract<Op, { op: 'attention' }>, read: (tensor: Tensor) => 
         const weights = scores.map((score) => Math.exp(score - maximum));
         const total = weights.reduce((a, b) => a + b, 0);
         for (let d = 0; d < q.size(2); d++) {
-          const sum = weights.reduce((acc, p, i) => acc + p * values.get(...place(first + i), d), 0);
+          const sum = weights.reduce((acc, p, i) => acc + p * value(...place(first + i), d), 0);
           out.set(weights.length === 0 ? 0 : sum / total, t, h, d);
         }
       }

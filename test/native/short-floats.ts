@@ -55,3 +55,27 @@ export function toEven(value: number): number {
   const above = value - below;
   return above > 0.5 || (above === 0.5 && below % 2 !== 0) ? below + 1 : below;
 }
+
+/** The nearest value of a type, ties to even; infinite where it is beyond the largest. */
+export function toNearestF16(value: number): number {
+  return rounded(value, { fractionBits: 10, leastExponent: -14, largest: 65504 });
+}
+
+export function toNearestBF16(value: number): number {
+  return rounded(value, { fractionBits: 7, leastExponent: -126, largest: (2 - 2 ** -7) * 2 ** 127 });
+}
+
+export function toNearestE4M3(value: number): number {
+  return fromE4M3(toE4M3(value));
+}
+
+function rounded(
+  value: number,
+  { fractionBits, leastExponent, largest }: Record<'fractionBits' | 'leastExponent' | 'largest', number>,
+): number {
+  if (!Number.isFinite(value) || value === 0) return value;
+  const exponent = Math.max(leastExponent, Math.floor(Math.log2(Math.abs(value))));
+  const step = 2 ** (exponent - fractionBits);
+  const nearest = toEven(value / step) * step;
+  return Math.abs(nearest) > largest ? Math.sign(value) * Number.POSITIVE_INFINITY : nearest;
+}

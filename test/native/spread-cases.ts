@@ -2,7 +2,7 @@
 // nowhere among rows that do not see it.
 
 import { expect, it } from 'vitest';
-import type { DType } from '../../offload/port/dtype.js';
+import type { FloatType } from '../../offload/port/dtype.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { attentionOperands } from './attention-cases.js';
 import { choices } from './expert-cases.js';
@@ -45,7 +45,7 @@ async function spread(
 /** @param productTokens tokens of the products that are tried: other kernels multiply few than many */
 export function spreadCases(
   device: KernelDevice,
-  types: readonly DType[],
+  types: readonly FloatType[],
   productTokens: readonly number[] = [2, 40],
 ): void {
   it.each(ACTIVATIONS)('through %s', async (activation) => {
@@ -69,7 +69,7 @@ export function spreadCases(
     for (const tokens of productTokens) {
       for (const activation of ['none', 'relu', 'gelu_tanh', 'silu'] as const) {
         const bench = device.workbench(tokens, false);
-        const type = types.includes(dtype) ? dtype : 'f32';
+        const type = types.find((one) => one === dtype) ?? 'f32';
         const x = bench.activation([tokens, 72], 1, type);
         const out = bench.activation([tokens, 48], 1, type);
         const bias = bench.vector(dtype, 48);
