@@ -2,6 +2,7 @@
 
 export { type ComputeType, CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
 export { CudaBackend, type CudaBackendOptions, cudaStatus, warmCuda } from './backends/cuda.js';
+export { NativeHost } from './backends/native-host.js';
 export { startableThreads, usableProcessors } from './backends/processors.js';
 export { chromeJson } from './chrome-trace.js';
 export { assert, cannotOpen, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
@@ -52,8 +53,9 @@ export {
   stateFrom,
   stateOfPath,
 } from './port/file-state.js';
-export { lockFile, signalTold, signalWatch } from './port/native.js';
+export { lockFile, quantise, signalTold, signalWatch, useThreads } from './port/native.js';
 export type { CudaStatus } from './port/native-devices.js';
+export type { QuantiseJob, QuantiseLoss, QuantiseTo } from './port/native-quantise.js';
 export { type Activation, type Memory, NO_TOKEN, type Tensor } from './port/ops.js';
 export { platformProblem } from './port/platform.js';
 export { columns, dimension, heads, rows } from './port/tensor.js';

@@ -7,6 +7,7 @@
 #include "cpu/kernel_linear.h"
 #include "cpu/kernel_measure.h"
 #include "cpu/kernel_norm.h"
+#include "cpu/kernel_quantise.h"
 #include "cpu/kernel_reduce.h"
 #include "cpu/kernel_rows.h"
 #include "cpu/kernel_sample.h"
@@ -31,6 +32,7 @@ constexpr Kernels kTable = {
     .combine = CombineKernel,
     .sample = SampleKernel,
     .note_not_finite = NoteNotFiniteKernel,
+    .quantise_row = QuantiseRowKernel,
     .read_all = ReadAll,
     .multiply_add = MultiplyAdd,
 };

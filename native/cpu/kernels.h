@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "core/thread_pool.h"
+#include "cpu/quantise.h"
 #include "ops/operand.h"
 
 namespace zi {
@@ -32,6 +33,8 @@ struct Kernels {
   void (*combine)(const CombineOp&, Run&);
   void (*sample)(const SampleOp&, Run&);
   void (*note_not_finite)(const NoteNotFiniteOp&, Run&);
+  /// One row of the job; its loss is added to `loss`.
+  void (*quantise_row)(const QuantiseJob& job, int64_t row, QuantiseLoss& loss);
   /// Sum of `count` floats: how fast memory can be read at all.
   float (*read_all)(const float* data, size_t count);
   /// Runs about `steps` rounds of independent multiply-adds and returns how many operations that was.

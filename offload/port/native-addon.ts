@@ -10,6 +10,7 @@ import type {
   ScratchBytes,
 } from './native-devices.js';
 import type { IoOptions, NativeIo, NativeMemory } from './native-io.js';
+import type { QuantiseJob, QuantiseLoss } from './native-quantise.js';
 
 export interface NativeAddon {
   nowMs(): number;
@@ -40,6 +41,8 @@ export interface NativeAddon {
   /** How it reads encoded operations: the lines of `operationTable` where it is of these sources. */
   operationTable(): string[];
   createStream(name: string): NativeStream;
+  /** On the pool of `configureCpu`, beside the event loop. Throws for what reaches beyond a memory. */
+  quantise(job: QuantiseJob): Promise<QuantiseLoss>;
   /** Never throws: says what is missing instead. */
   cudaStatus(): CudaStatus;
   /**

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { OperatingError } from '../errors.js';
 import { addonPath, howToBuild } from './addon-path.js';
 import type { NativeAddon } from './native-addon.js';
+import type { QuantiseJob, QuantiseLoss } from './native-quantise.js';
 import { operationTable } from './op-table.js';
 
 /** So that an addon of other sources is found out when it is loaded, and not by a call that it lacks. */
@@ -18,6 +19,7 @@ const EXPORTS: Readonly<Record<keyof NativeAddon, true>> = {
   NativeMemory: true,
   createIo: true,
   createStream: true,
+  quantise: true,
   cudaStatus: true,
   warmCuda: true,
   cudaFreeBytes: true,
@@ -66,6 +68,16 @@ export function native(): NativeAddon {
 /** As `NativeAddon.lockFile`. */
 export function lockFile(descriptor: number): boolean {
   return native().lockFile(descriptor);
+}
+
+/** How many threads `quantise` takes; 0: one per processor. Returns why there are fewer, or an empty sentence. */
+export function useThreads(threads: number): string {
+  return native().configureCpu({ threads });
+}
+
+/** As `NativeAddon.quantise`. */
+export function quantise(job: QuantiseJob): Promise<QuantiseLoss> {
+  return native().quantise(job);
 }
 
 function load(path: string): NativeAddon {

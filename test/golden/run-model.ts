@@ -191,13 +191,22 @@ export async function lastResults(
   }
 }
 
-export async function scoreFixture(
+export function scoreFixture(
   name: string,
   ids: readonly number[],
   windowTokens: number,
   placement: Placement,
 ): Promise<Score> {
-  const opened = await openModel(fixtureFolder(name));
+  return scoreFolder(fixtureFolder(name), ids, windowTokens, placement);
+}
+
+export async function scoreFolder(
+  folder: string,
+  ids: readonly number[],
+  windowTokens: number,
+  placement: Placement,
+): Promise<Score> {
+  const opened = await openModel(folder);
   const windows = windowCount(ids.length, windowTokens);
   const workload = {
     sequences: windows,
