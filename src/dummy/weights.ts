@@ -4,10 +4,12 @@ import { existsSync } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { formatBytes, MiB, OperatingError, present } from '../../offload/index.js';
+import { safetensorsHeader } from '../checkpoint/safetensors-header.js';
+import { DirectFile, stagingBuffer } from '../files/direct-file.js';
 import { ifThere } from '../files/if-there.js';
+import { makeFolder } from '../files/make-folder.js';
 import { readWhole } from '../files/read-whole.js';
 import { type LockOptions, takeLock } from '../staging/lock.js';
-import { DirectFile, stagingBuffer } from './direct-file.js';
 import { type DummyTensor, Patterns, type SafetensorsType, tensorBytes } from './values.js';
 
 export type { DummyTensor, SafetensorsType };
@@ -38,6 +40,7 @@ export interface DummyCheckpoint {
 
 const DEFAULT_SHARD_BYTES = 5e9;
 const STAGING_BYTES = 8 * MiB;
+const HEADER_ALIGNMENT_BYTES = 8;
 
 /** Writes the checkpoint, and returns where it is. Peak memory is some 30 MiB whatever the model's size. */
 export async function writeDummyCheckpoint(options: DummyCheckpointOptions): Promise<DummyCheckpoint> {
@@ -52,9 +55,7 @@ export async function withDummyLock<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const path = resolve(folder);
-  await mkdir(dirname(path), { recursive: true }).catch((error) => {
-    throw asWriteError(error, path, 0);
-  });
+  await makeFolder(dirname(path));
   const unlock = await takeLock(`${path}.lock`, options);
   try {
     return await work();
@@ -76,7 +77,7 @@ export async function writeLocked(options: DummyCheckpointOptions): Promise<Dumm
   try {
     // An earlier run that was killed has left it.
     await rm(partial, { recursive: true, force: true });
-    await mkdir(partial, { recursive: true });
+    await mkdir(partial);
     const staging = stagingBuffer(STAGING_BYTES);
     for (const [i, shard] of shards.entries()) {
       await writeShard(join(partial, present(names[i], 'name')), shard, { patterns, staging, onBytes });
@@ -210,7 +211,7 @@ async function writeShard(
 ): Promise<void> {
   const file = await DirectFile.create(path, staging);
   try {
-    await file.append(safetensorsHeader(tensors));
+    await file.append(headerOf(tensors));
     for (const tensor of tensors) {
       for (const slice of patterns.slices(tensor)) {
         await file.append(slice);
@@ -224,20 +225,11 @@ async function writeShard(
   }
 }
 
-/** Eight bytes with the length of the JSON text, then the text, padded so that the tensors begin at a multiple of 8. */
-function safetensorsHeader(tensors: readonly DummyTensor[]): Uint8Array {
-  const entries: Record<string, unknown> = { __metadata__: { format: 'pt' } };
-  let offset = 0;
-  for (const tensor of tensors) {
-    const end = offset + tensorBytes(tensor);
-    entries[tensor.name] = { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [offset, end] };
-    offset = end;
-  }
-  const text = Buffer.from(JSON.stringify(entries));
-  const header = Buffer.alloc(8 + Math.ceil(text.length / 8) * 8, ' ');
-  header.writeBigUInt64LE(BigInt(header.length - 8));
-  text.copy(header, 8);
-  return header;
+function headerOf(tensors: readonly DummyTensor[]): Uint8Array {
+  return safetensorsHeader(
+    tensors.map((tensor) => ({ ...tensor, sizeBytes: tensorBytes(tensor) })),
+    HEADER_ALIGNMENT_BYTES,
+  );
 }
 
 async function hasContent(
@@ -248,7 +240,7 @@ async function hasContent(
 ): Promise<boolean> {
   // What there is of the patterns is drawn in order, whether or not it is compared.
   const pieces = function* () {
-    yield safetensorsHeader(tensors);
+    yield headerOf(tensors);
     for (const tensor of tensors) yield* patterns.slices(tensor);
   };
   const file = await ifThere(path, open(path, 'r'));

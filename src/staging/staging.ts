@@ -3,11 +3,10 @@
 // The copy lies in DIR/zero-inference-<id>/ with a manifest, and is used again at the next start: at once when the
 // source files are the ones that were copied, after hashing them once when they were touched or moved.
 
-import { mkdir, readdir, rmdir, stat } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { readdir, stat } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
 import { type FileState, hasSameContent, OperatingError } from '../../offload/index.js';
-import { ifThere } from '../files/if-there.js';
-import { reason, systemCode } from '../files/json-file.js';
+import { makeFolder, nearestFolder, removeEmpty } from '../files/make-folder.js';
 import { contentId } from './id.js';
 import { takeLock } from './lock.js';
 import {
@@ -106,40 +105,6 @@ async function clearLeftovers(folder: string): Promise<void> {
   for (const name of await readdir(folder)) {
     if (/^lock\.\d+$/.test(name) || name === 'manifest.json.partial') await discard(join(folder, name));
   }
-}
-
-/** The folder at `path` or, as far as it is to be made, the one that it will be made in. */
-async function nearestFolder(path: string): Promise<string> {
-  const entry = await ifThere(path, stat(path));
-  if (entry?.isDirectory()) return path;
-  if (entry) throw new OperatingError('WRITE_FAILED', `${path} is a file: give a folder for the weights`);
-  return dirname(path) === path ? path : nearestFolder(dirname(path));
-}
-
-/**
- * Makes the folder and its parents, not by mkdir's `recursive`, which never returns where a file system says ENOENT.
- * Returns the folders that it has made, outermost first.
- */
-async function makeFolder(path: string): Promise<string[]> {
-  const nearest = await nearestFolder(path);
-  if (nearest === path) return [];
-  const made = await makeFolder(dirname(path));
-  try {
-    await mkdir(path);
-    return [...made, path];
-  } catch (error) {
-    await removeEmpty(made);
-    const rival = systemCode(error) === 'EEXIST' && (await stat(path).catch(() => undefined))?.isDirectory();
-    if (rival) return []; // made by another process just now
-    throw new OperatingError('WRITE_FAILED', `the folder ${path} cannot be made: ${reason(error)}`, {
-      cause: error,
-    });
-  }
-}
-
-/** Removes the folders that nothing came into after all. */
-async function removeEmpty(folders: readonly string[]): Promise<void> {
-  for (const folder of [...folders].reverse()) await rmdir(folder).catch(() => undefined);
 }
 
 /** Compares device numbers. Subvolumes of one drive have different ones: they are treated as different drives. */

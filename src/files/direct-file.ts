@@ -1,4 +1,4 @@
-// Writes one large file from front to back past the page cache, so that writing a checkpoint evicts nobody's data.
+// Writes one large file from front to back past the page cache, so that writing weights evicts nobody's data.
 
 import { constants } from 'node:fs';
 import { type FileHandle, open, truncate } from 'node:fs/promises';
@@ -12,7 +12,7 @@ declare namespace WebAssembly {
 }
 
 /** Offsets, sizes and addresses of direct writes must be multiples of this on every drive we know. */
-const ALIGNMENT_BYTES = 4096;
+export const ALIGNMENT_BYTES = 4096;
 const WASM_PAGE_BYTES = 64 * 1024;
 const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
 
