@@ -23,6 +23,7 @@ export const ERROR_CODES = {
     exitStatus: 5,
     meaning: 'the index of a sharded checkpoint is malformed or names a shard that is absent',
   },
+  MIXED_PACKS: { exitStatus: 5, meaning: 'the files of a packed store are of different packs' },
   MISSING_TENSOR: { exitStatus: 5, meaning: 'the checkpoint lacks a tensor that the architecture needs' },
   WRONG_SHAPE: {
     exitStatus: 5,

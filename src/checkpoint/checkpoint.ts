@@ -6,6 +6,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type FileState, OperatingError, stateFrom } from '../../offload/index.js';
 import { type JsonObject, readOptionalJsonObject, reason, systemCode } from '../files/json-file.js';
+import { checkPackParts } from './pack-parts.js';
 import { type HeaderTensor, readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
 import { readTorchHeader, type TorchHeader } from './torch-bin.js';
 import { refuseOtherKinds } from './unreadable.js';
@@ -75,7 +76,8 @@ export async function readConfiguration(folder: string): Promise<Configuration> 
 
 /**
  * Opens the checkpoint in `folder`.
- * Errors: NOT_FOUND, BAD_CONFIG, BAD_INDEX, BAD_SAFETENSORS, BAD_TORCH_FILE, UNSUPPORTED (weights in another format).
+ * Errors: NOT_FOUND, BAD_CONFIG, BAD_INDEX, BAD_SAFETENSORS, BAD_TORCH_FILE, MIXED_PACKS, UNSUPPORTED (weights in another
+ * format).
  */
 export async function openCheckpoint(folder: string): Promise<Checkpoint> {
   return openWeights(await readConfiguration(folder));
@@ -86,6 +88,7 @@ export async function openWeights({ folder, config, names }: Configuration): Pro
   const generationConfig = await readOptionalJsonObject(join(folder, 'generation_config.json'), 'BAD_CONFIG');
   const weights = await findWeights(folder, names);
   const { headers, states } = await readHeaders(folder, weights);
+  checkPackParts(folder, headers);
   const { tensors, repeated } = tensorsOf(headers);
   let totalBytes = 0;
   for (const tensor of tensors.values()) totalBytes += tensor.sizeBytes;

@@ -74,7 +74,7 @@ const QUANTISED =
   'weights in F32, F16 or BF16';
 
 /** Configurations of quantised weights: of transformers, of llm-compressor's first versions, of MLX. */
-const QUANTISATION_KEYS = ['quantization_config', 'compression_config', 'quantization'];
+export const QUANTISATION_KEYS = ['quantization_config', 'compression_config', 'quantization'];
 
 /** Throws UNSUPPORTED where a configuration says that the weights are quantised. @param path for messages */
 export function refuseQuantised(config: JsonObject, path: string): void {

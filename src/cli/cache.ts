@@ -7,10 +7,10 @@ import { formatBytes, OperatingError, renameKeys, toSnake } from '../../offload/
 import { ifThere } from '../files/if-there.js';
 import { readHubEnvironment } from '../hub/environment.js';
 import { textTable } from '../report/text-table.js';
-import { copiesIn, copyRemoval, dummiesIn } from '../stored/copies.js';
+import { copiesIn, copyRemoval, dummiesIn, packedIn } from '../stored/copies.js';
 import { downloadRemoval, downloadsIn } from '../stored/downloads.js';
 import { inUse } from '../stored/in-use.js';
-import { dummyFolder, notedPlaces } from '../stored/places.js';
+import { dummyFolder, notedPlaces, packedFolder } from '../stored/places.js';
 import { bytesOf, carryOut, type Removal, type Stored, type StoredKind } from '../stored/stored.js';
 import { suggest } from '../text/suggest.js';
 import type { CommandContext } from './context.js';
@@ -36,6 +36,7 @@ async function findStored({ folders }: CacheOptions): Promise<Stored[]> {
   const found = await Promise.all([
     downloadsIn(cacheFolder),
     ...places.map(copiesIn),
+    packedIn(packedFolder(process.env)),
     ...[...new Set([dummyFolder(process.env), ...places])].map(dummiesIn),
   ]);
   return found.flat();
@@ -44,12 +45,13 @@ async function findStored({ folders }: CacheOptions): Promise<Stored[]> {
 const HEADINGS: Readonly<Record<StoredKind, string>> = {
   download: 'Models of the hub',
   copy: 'Copies of weights',
+  packed: 'Packed weights',
   dummy: 'Random weights',
 };
 
 function listText(entries: readonly Stored[]): string {
   if (entries.length === 0)
-    return 'nothing is kept: no model of the hub, no copy of weights, no random weights\n';
+    return 'nothing is kept: no model of the hub, no copy of weights, no packed and no random weights\n';
   const sections = (Object.keys(HEADINGS) as StoredKind[]).flatMap((kind) => {
     const ofKind = entries.filter((entry) => entry.kind === kind);
     if (ofKind.length === 0) return [];

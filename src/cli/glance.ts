@@ -24,6 +24,7 @@ export function glance(words: readonly string[]): EarlyOptions | undefined {
   const { command, values, asks, problem, unknown, rest } = readWords(words);
   if (!COMPUTING.has(command) || asks || problem || unknown.length > 0 || rest.length > 0) return undefined;
   if (values.cpu_offload !== true || ELSEWHERE.some((name) => name in values)) return undefined;
+  if (values.dtype !== undefined && !/^b?float/.test(String(values.dtype))) return undefined;
   if (Object.keys(values).some((name) => !(name in COMMANDS[command].options))) return undefined;
   const { name: folder, dram_memory: dramMemory, io_engine: ioEngine } = values;
   const known = [dramMemory, ioEngine].every((value) => value === undefined || typeof value === 'string');

@@ -135,6 +135,13 @@ async function runCommand(
       ]);
       return runPlan(readPlanCommandOptions(options), context);
     }
+    case 'pack': {
+      const [{ runPack }, { readPackOptions }] = await Promise.all([
+        import('./pack.js'),
+        import('./options/pack-options.js'),
+      ]);
+      return runPack(readPackOptions(options), context);
+    }
     case 'cache': {
       const [{ runCache }, { readCacheOptions }] = await Promise.all([
         import('./cache.js'),

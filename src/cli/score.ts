@@ -26,6 +26,21 @@ const MOST_ID_CHARACTERS = 2 ** 28;
 /** More windows at once share each read of a layer, but need more memory. */
 const WINDOWS_AT_ONCE = [8, 4, 2, 1];
 
+/** How well the model predicts the text of `options`, without a report. */
+export async function scoreText(
+  options: ScoreCommandOptions,
+  source: Source,
+  context: CommandContext,
+): Promise<Score> {
+  const named = { path: options.input.path, option: '--text_file', signal: context.interrupt.signal };
+  const ids = await readIds(await readContent(named, options.input), named, source, context);
+  const windowTokens = windowOf(options, source);
+  const workload = workloadOf(ids.length, windowTokens, source, options);
+  return withSession({ source, options, workload, context }, (session) =>
+    scoreAll(session, ids, windowTokens, context),
+  );
+}
+
 export async function runScore(options: ScoreCommandOptions, context: CommandContext): Promise<void> {
   const inputName = options.input.kind === 'text' ? '--text_file' : '--token_ids';
   const outputs = { '--report': options.report, '--trace': options.trace };

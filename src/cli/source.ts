@@ -15,6 +15,7 @@ import { modelFolder } from './hub-model.js';
 import { badOption } from './options/option-reader.js';
 import { STORED_TYPES, type TypeName } from './options/shared-options.js';
 import type { SharedOptions } from './options/shared-settings.js';
+import { packedModel } from './packed-model.js';
 
 export interface Source {
   readonly opened: OpenedModel;
@@ -50,13 +51,14 @@ export async function openSource(
   return { opened, files, fileStates, ...(sha256 ? { sha256 } : {}) };
 }
 
-function realModel(
-  { name, revision }: SharedOptions,
+async function realModel(
+  { name, revision, packed }: SharedOptions,
   context: CommandContext,
   wants: TextWishes | undefined,
 ): Promise<string> {
   refuseShape(name);
-  return modelFolder(name, revision, context, wants);
+  const folder = await modelFolder(name, revision, context, wants);
+  return packed === undefined ? folder : packedModel(folder, name, packed, context);
 }
 
 function isFile(path: string): boolean {

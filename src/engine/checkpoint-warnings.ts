@@ -5,6 +5,7 @@ import { storedAlike } from '../checkpoint/stored-alike.js';
 import { ADAPTER_CONFIG } from '../checkpoint/unreadable.js';
 import { show } from '../files/json-file.js';
 import type { BoundModel } from '../models/binding.js';
+import { FILLER_PREFIX } from '../pack/arrange.js';
 
 /** Buffers that older versions stored beside the weights, and layers that only predict further tokens. */
 const HARMLESS =
@@ -59,7 +60,7 @@ function unusedTensors({ folder, config }: Checkpoint, { model, unused }: BoundM
 }
 
 function isTold({ name }: StoredTensor, blockCount: number, nextTokenLayers: unknown): boolean {
-  if (HARMLESS.test(name)) return false;
+  if (HARMLESS.test(name) || name.startsWith(FILLER_PREFIX)) return false;
   const ahead = typeof nextTokenLayers === 'number' ? nextTokenLayers : 0;
   const block = Number(BLOCK.exec(name)?.[1] ?? -1);
   return block < blockCount || block >= blockCount + ahead;

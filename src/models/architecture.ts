@@ -8,6 +8,10 @@ export interface TensorDef {
   readonly key: string;
   readonly name: string;
   readonly shape: readonly number[];
+  /** A matrix that is stored [inputs, outputs] where it is stored as values. */
+  readonly inputMajor?: boolean;
+  /** A matrix whose products choose experts: it is small, and decides much. */
+  readonly isRouter?: boolean;
   /** Where checkpoints that lack that name keep it, in the order of trying. */
   readonly elsewhere?: readonly TensorSource[];
 }

@@ -61,6 +61,23 @@ export function bindModel(architecture: ArchitectureModel, checkpoint: Checkpoin
   return { model, unused: binding.unused(), tiedPair: table && head ? [table, head] : undefined };
 }
 
+/** A definition, the stored tensor that it is or is part of, and which part. */
+export interface StoredDef {
+  readonly def: TensorDef;
+  readonly stored: StoredTensor;
+  readonly source: TensorSource;
+}
+
+/** A block's tensors where they lie, of an architecture that is bound to the checkpoint. */
+export function storedBlock(
+  architecture: ArchitectureModel,
+  checkpoint: Checkpoint,
+  index: number,
+): StoredDef[] {
+  const binding = new Binding(architecture, checkpoint);
+  return architecture.block(index).map((def) => ({ def, ...binding.find(def) }));
+}
+
 /** The definition, found under the other's names where it has none of its own. */
 function withStandIn(def: TensorDef, other: TensorDef): TensorDef {
   const ofOther = { name: other.name, shape: other.shape, firstElement: 0 };
@@ -85,7 +102,7 @@ class Binding {
 
   bind(def: TensorDef): WeightSpec {
     const { folder } = this.#checkpoint;
-    const { stored, source } = this.#find(def);
+    const { stored, source } = this.find(def);
     const dtype = STORED_TYPES[stored.dtype];
     if (!dtype) {
       throw new OperatingError(
@@ -131,7 +148,7 @@ class Binding {
     return [...new Set([...this.#architecture.prefixes, ''])].map((prefix) => `${prefix}${name}`);
   }
 
-  #find(def: TensorDef): { stored: StoredTensor; source: TensorSource } {
+  find(def: TensorDef): { stored: StoredTensor; source: TensorSource } {
     const tried: string[] = [];
     for (const source of [{ ...def, firstElement: 0 }, ...(def.elsewhere ?? [])]) {
       for (const name of this.#names(source.name)) {

@@ -93,7 +93,13 @@ export function sparseFeedForward(mixture: Mixture): FeedForward {
       });
       const gateUp = 'gate_up_proj';
       return [
-        { key: router, name: `${path}${router}`, shape: [expertCount, H], elsewhere: [fusedRouter] },
+        {
+          key: router,
+          name: `${path}${router}`,
+          shape: [expertCount, H],
+          isRouter: true,
+          elsewhere: [fusedRouter],
+        },
         ...experts.flatMap((e) => [
           matrix(mixture.gate(e), [I, H], { fused: gateUp, firstElement: 2 * e * I * H, rows: 2 * I }),
           matrix(mixture.up(e), [I, H], { fused: gateUp, firstElement: (2 * e + 1) * I * H, rows: 2 * I }),

@@ -1,4 +1,4 @@
-// Copies of weights on other drives, and random weights: which of the folders in a place they are, and what belongs to each.
+// Copies of weights on other drives, packed weights, and random ones: which of the folders in a place they are, and what belongs to each.
 
 import { basename, dirname, join } from 'node:path';
 import { DUMMY_RECORD } from '../dummy/store.js';
@@ -19,6 +19,8 @@ import {
 const WEIGHTS = /\.(safetensors|bin)(\.partial)?$/;
 const OF_COPIES = /^(manifest\.json(\.partial)?|lock(\.\d+)?)$/;
 const OF_DUMMIES = /^(config\.json|model\.safetensors\.index\.json|zero-inference-dummy\.json(\.partial)?)$/;
+/** As names of packed weights end; what is being written has one more ending. */
+const PACKED_FOLDER = /-(int8|int4|fp8)-[0-9a-f]{8}(\.partial)?$/;
 /** As names of random weights end; what is being written has one more ending. */
 const DUMMY_FOLDER = /-(float16|bfloat16|float32)-[0-9a-f]{8}(\.partial)?$/;
 
@@ -60,6 +62,23 @@ export async function dummiesIn(place: string): Promise<Stored[]> {
   return found;
 }
 
+/** In the folder where checkpoints are packed at first use. */
+export async function packedIn(place: string): Promise<Stored[]> {
+  const names = (await foldersIn(place)).filter((name) => PACKED_FOLDER.test(name));
+  return Promise.all(
+    names.map(async (name) => {
+      const path = join(place, name);
+      const entry = stored('packed', path, await treeBelow(path));
+      const isPartial = name.endsWith('.partial');
+      return {
+        ...entry,
+        incompleteBytes: isPartial ? entry.sizeBytes : 0,
+        about: isPartial ? 'never written to its end, gone on with at the next use' : 'packed at first use',
+      };
+    }),
+  );
+}
+
 function stored(kind: Stored['kind'], path: string, tree: Tree): Omit<Stored, 'about' | 'incompleteBytes'> {
   const { files } = tree;
   return {
@@ -77,23 +96,29 @@ export async function copyRemoval({ kind, path }: Stored): Promise<Removal> {
   const own = kind === 'copy' ? OF_COPIES : OF_DUMMIES;
   const lock = lockOf(kind, path);
   const { files, folders } = await treeBelow(path);
+  // Everything below the folder of packed weights is written there by us, what belongs to the checkpoint among it.
+  if (kind === 'packed') return { files: recordFirst(files), folders, locks: [lock], ownLock: lock };
   const ours = files.filter(
     (file) =>
       dirname(file.path) === path &&
       file.path !== lock &&
       (WEIGHTS.test(file.path) || own.test(basename(file.path))),
   );
-  // Without its record nothing is taken for whole any more: so that goes first.
-  const order = (file: StoredFile) => (WEIGHTS.test(file.path) ? 1 : 0);
   return {
-    files: ours.sort((a, b) => order(a) - order(b)),
+    files: recordFirst(ours),
     folders: folders.filter((folder) => folder === path),
     locks: [lock],
     ownLock: lock,
   };
 }
 
-/** Beside random weights, which appear in one step; in the folder of a copy. */
+/** Without its record nothing is taken for whole any more. */
+function recordFirst(files: readonly StoredFile[]): StoredFile[] {
+  const order = (file: StoredFile) => (WEIGHTS.test(file.path) ? 1 : 0);
+  return [...files].sort((a, b) => order(a) - order(b));
+}
+
+/** Beside packed and random weights, which appear in one step; in the folder of a copy. */
 function lockOf(kind: Stored['kind'], path: string): string {
   return kind === 'copy' ? join(path, COPY_LOCK) : `${path.replace(/\.partial$/, '')}.lock`;
 }

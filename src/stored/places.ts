@@ -1,4 +1,4 @@
-// Where copies and random weights lie: the cache folder, and folders that were given for them, which are noted.
+// Where copies, packed and random weights lie: the cache folder, and folders that were given for them, which are noted.
 
 import { appendFile, mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
@@ -14,6 +14,11 @@ function ownCache({ XDG_CACHE_HOME }: Variables): string {
 /** Where random weights are made unless another folder is given. */
 export function dummyFolder(env: Variables): string {
   return join(ownCache(env), 'dummy');
+}
+
+/** Where checkpoints are packed at first use. */
+export function packedFolder(env: Variables): string {
+  return join(ownCache(env), 'packed');
 }
 
 const MOST_NOTES_BYTES = 1 << 20;

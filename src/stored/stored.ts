@@ -7,7 +7,7 @@ import { ifThere } from '../files/if-there.js';
 import { reason, systemCode } from '../files/json-file.js';
 import { takeLock } from '../staging/lock.js';
 
-export type StoredKind = 'download' | 'copy' | 'dummy';
+export type StoredKind = 'download' | 'copy' | 'packed' | 'dummy';
 
 export interface Revision {
   readonly commit: string;

@@ -7,6 +7,7 @@ import { helpText } from '../../src/cli/help.js';
 import { readGenerateOptions } from '../../src/cli/options/generate-options.js';
 import { idleOptions } from '../../src/cli/options/idle-options.js';
 import { OptionReader } from '../../src/cli/options/option-reader.js';
+import { readPackOptions } from '../../src/cli/options/pack-options.js';
 import { readPlanCommandOptions } from '../../src/cli/options/plan-options.js';
 import { readScoreOptions } from '../../src/cli/options/score-options.js';
 import { readLogLevel, tooFewGpus } from '../../src/cli/options/shared-options.js';
@@ -18,9 +19,11 @@ function read(words: readonly string[]) {
   const parsed = parseCommandLine(words);
   if (parsed.kind !== 'run') throw new Error('help was printed');
   readLogLevel(parsed.options);
-  return parsed.command === 'score'
-    ? { command: parsed.command, ...readScoreOptions(parsed.options) }
-    : { command: parsed.command, ...readGenerateOptions(parsed.options) };
+  const { command, options } = parsed;
+  if (command === 'pack') return { command, ...readPackOptions(options) };
+  return command === 'score'
+    ? { command, ...readScoreOptions(options) }
+    : { command, ...readGenerateOptions(options) };
 }
 
 function generateOptions(...words: string[]) {
@@ -147,7 +150,21 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   ],
   [['--name', 'm', '--resume'], 'BAD_OPTION', /--resume goes on with a file of results: add --output/],
   [['--name', 'm', '--resume', '--output', 'o', '--benchmark'], 'BAD_OPTION', /--resume and --benchmark/],
-  [['--name', 'm', '--dtype', 'int8'], 'UNSUPPORTED', /--dtype is int8/],
+  [['--name', 'm.json', '--dummy_weights', '--dtype', 'int8'], 'BAD_OPTION', /--dtype and --dummy_weights/],
+  [['pack', '--name', 'm', '--output', 'o'], 'BAD_OPTION', /--weights is missing/],
+  [['pack', '--name', 'm', '--weights', 'int4'], 'BAD_OPTION', /--output is missing/],
+  [['pack', '--name', 'm', '--output', 'o', '--weights', 'int2'], 'BAD_OPTION', /--weights is 'int2'/],
+  [['pack', '--output', 'o', '--weights', 'int4'], 'BAD_OPTION', /--name is missing/],
+  [
+    ['pack', '--name', 'm', '--output', 'o', '--weights', 'fp8', '--group_size', '64'],
+    'BAD_OPTION',
+    /--group_size is for int8 and int4/,
+  ],
+  [
+    ['pack', '--name', 'm', '--output', 'o', '--weights', 'int4', '--group_size', '12'],
+    'BAD_OPTION',
+    /--group_size is 12: give a multiple of 8/,
+  ],
   [['score', '--name', 'm'], 'BAD_OPTION', /--text_file or --token_ids/],
   [['score', '--name', 'm', '--text_file', 'a', '--token_ids', 'b'], 'BAD_OPTION', /--text_file and --token/],
   [['score', '--name', 'm', '--text_file', 'a', '--context', '1'], 'BAD_OPTION', /--context is '1'/],

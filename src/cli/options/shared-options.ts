@@ -11,6 +11,7 @@ import type {
 import { counted, cudaStatus, OperatingError, parseBytes } from '../../../offload/index.js';
 import { chooseDevice, type DeviceKind } from '../../engine/engine-options.js';
 import type { TypeName } from '../../engine/shape.js';
+import { PACKED_WEIGHTS, type PackedWeights } from '../../pack/scheme.js';
 import { LOG_LEVELS, type LogLevel } from '../log-levels.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
 import { idleOptions } from './idle-options.js';
@@ -48,6 +49,7 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     revision: options.text('revision'),
     dummyWeights: dummyFolder === undefined ? undefined : { folder: dummyFolder || undefined },
     dtype: readType(options),
+    packed: readPacked(options),
     offload: options.flag('cpu_offload') ? 'dram' : placed,
     offloadFolder,
     dramBudgetBytes: options.bytes('dram_memory'),
@@ -137,12 +139,23 @@ export function tooFewGpus(wanted: number, found: number, visible: string | unde
 }
 
 function readType(options: OptionReader): TypeName | undefined {
-  const type = options.choice('dtype', [...SHARED_OPTIONS.dtype.choices, 'int8']);
-  if (type !== 'int8') return type;
-  throw new OperatingError(
-    'UNSUPPORTED',
-    '--dtype is int8, but this version does not quantize: weights are used as stored (float16, bfloat16, float32)',
+  const type = options.choice('dtype', SHARED_OPTIONS.dtype.choices);
+  return isPacked(type) ? undefined : type;
+}
+
+function readPacked(options: OptionReader): PackedWeights | undefined {
+  const type = options.choice('dtype', SHARED_OPTIONS.dtype.choices);
+  if (!isPacked(type)) return undefined;
+  options.exclude(
+    'dtype',
+    'dummy_weights',
+    `random weights are not packed: make them first, then pack them as ${type}`,
   );
+  return type;
+}
+
+function isPacked(type: string | undefined): type is PackedWeights {
+  return PACKED_WEIGHTS.some((packed) => packed === type);
 }
 
 function readPlanOptions(options: OptionReader): Partial<PlanOptions> {

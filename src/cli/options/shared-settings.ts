@@ -3,6 +3,7 @@
 import type { CpuBackendOptions, GatherWish, Offload, PlanOptions } from '../../../offload/index.js';
 import type { DeviceKind } from '../../engine/engine-options.js';
 import type { TypeName } from '../../engine/shape.js';
+import type { PackedWeights } from '../../pack/scheme.js';
 import type { DsSettings } from './ds-config.js';
 
 export interface SharedOptions {
@@ -12,6 +13,8 @@ export interface SharedOptions {
   /** Random weights below `folder`; undefined folder: the cache. */
   readonly dummyWeights: { readonly folder: string | undefined } | undefined;
   readonly dtype: TypeName | undefined;
+  /** What a checkpoint of float weights is packed as at first use. */
+  readonly packed: PackedWeights | undefined;
   readonly offload: Offload;
   /** With offload `nvme`: the weights are to lie on this folder's drive. */
   readonly offloadFolder: string | undefined;

@@ -5,11 +5,12 @@ import { CHAT_EXAMPLES, CHAT_OPTIONS } from './chat.js';
 import { COMPLETION_EXAMPLES, COMPLETION_OPTIONS, SHELLS } from './completion.js';
 import { DOCTOR_EXAMPLES, DOCTOR_OPTIONS } from './doctor.js';
 import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './generate.js';
+import { PACK_EXAMPLES, PACK_OPTIONS } from './pack.js';
 import { PLAN_EXAMPLES, PLAN_OPTIONS } from './plan.js';
 import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score.js';
 import type { OptionSpec, OptionTable } from './spec.js';
 
-export type CommandName = 'generate' | 'chat' | 'score' | 'plan' | 'doctor' | 'cache' | 'completion';
+export type CommandName = 'generate' | 'chat' | 'score' | 'plan' | 'pack' | 'doctor' | 'cache' | 'completion';
 
 export interface Command {
   readonly describe: string;
@@ -50,13 +51,19 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
     options: PLAN_OPTIONS,
     examples: PLAN_EXAMPLES,
   },
+  pack: {
+    describe: 'Write a checkpoint again with weights of 8 or 4 bits',
+    words: 'MODEL',
+    options: PACK_OPTIONS,
+    examples: PACK_EXAMPLES,
+  },
   doctor: {
     describe: 'What this machine allows, what it lacks, and how to mend it',
     options: DOCTOR_OPTIONS,
     examples: DOCTOR_EXAMPLES,
   },
   cache: {
-    describe: 'List downloads, copies of weights and random weights, and remove them',
+    describe: 'List downloads, copies of weights, packed and random weights, and remove them',
     words: 'WORDS',
     choices: CACHE_ACTIONS,
     options: CACHE_OPTIONS,

@@ -35,9 +35,11 @@ export const SHARED_OPTIONS = {
   },
   dtype: {
     kind: 'value',
-    choices: ['float16', 'bfloat16', 'float32'],
+    choices: ['float16', 'bfloat16', 'float32', 'int8', 'int4', 'fp8'],
     group: MODEL,
-    describe: 'float16, bfloat16 or float32: type of dummy weights; a real checkpoint must have it already',
+    describe:
+      'int8, int4 or fp8: a checkpoint is packed into the cache folder at first use, as pack does; float16, bfloat16 ' +
+      'or float32: type of dummy weights, and a real checkpoint must have it already',
   },
   device: {
     kind: 'value',
