@@ -51,7 +51,7 @@ for (const key of values.cases.split(',')) {
       output: 'tokens',
     },
   });
-  const weights = engine.plan.layers.flatMap(({ layout }) => layout.layer.weights);
+  const weights = engine.plan.layers.flatMap(({ layout }) => layout.layer.tensors);
   let [storedBytes, usedBytes] = [0, 0];
   for (const tensor of weights) {
     const bytes = tensor.shape.reduce((product, size) => product * size, DTYPE_BYTES[tensor.dtype]);

@@ -14,6 +14,7 @@ import { encodeOp } from '../offload/backends/op-encoding.js';
 import { DTYPE_BYTES, type DType } from '../offload/port/dtype.js';
 import { native } from '../offload/port/native.js';
 import { contiguousStrides, type Memory, type Op, type Tensor } from '../offload/port/ops.js';
+import { denseWeight } from '../offload/port/weights.js';
 import { median, printResult } from './common.js';
 
 const SIZE = 4096;
@@ -64,13 +65,13 @@ async function productSeconds(
     out: tensor(activations, 0, 'f32', [tokens, SIZE]),
     x: tensor(activations, activations.sizeBytes / 2, 'f32', [tokens, SIZE]),
     bias: null,
-    inputMajor,
     activation: 'none',
     accumulate: false,
   };
   const start = stream.record();
   for (let i = 0; i < count; i++) {
-    const weight = tensor(weights, (i % matrices) * matrixBytes, dtype, [SIZE, SIZE]);
+    const stored = tensor(weights, (i % matrices) * matrixBytes, dtype, [SIZE, SIZE]);
+    const weight = denseWeight(stored, inputMajor);
     stream.launch(encodeOp({ ...op, weight }));
   }
   const end = stream.record();

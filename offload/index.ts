@@ -27,7 +27,15 @@ export {
 export type { ForwardOps, FrequenciesByLength } from './model/forward-ops.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
-export { type Extent, hostLayout, type LayerSpec, layoutLayer, type WeightSpec } from './model/layout.js';
+export {
+  type Extent,
+  hostLayout,
+  type LayerSpec,
+  layerOf,
+  layoutLayer,
+  type MatrixSpec,
+  type TensorSpec,
+} from './model/layout.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model/model.js';
 export type { DeviceResident, Offload, PlanOptions, Workload } from './plan/input.js';
 export { makePlan } from './plan/make-plan.js';
@@ -44,7 +52,7 @@ export type {
   ReadRequest,
   ReadSpan,
 } from './port/backend.js';
-export { DTYPE_BYTES, type DType, elementCount } from './port/dtype.js';
+export { DTYPE_BYTES, type DType, elementCount, type FloatType } from './port/dtype.js';
 export {
   type FileState,
   hasSameContent,
@@ -53,12 +61,22 @@ export {
   stateFrom,
   stateOfPath,
 } from './port/file-state.js';
+export {
+  type Format,
+  type FormatName,
+  formatOf,
+  isDense,
+  PART_NAMES,
+  type PartName,
+  type Parts,
+} from './port/formats.js';
 export { lockFile, quantise, signalTold, signalWatch, useThreads } from './port/native.js';
 export type { CudaStatus } from './port/native-devices.js';
 export type { QuantiseJob, QuantiseLoss, QuantiseTo } from './port/native-quantise.js';
-export { type Activation, type Memory, NO_TOKEN, type Tensor } from './port/ops.js';
+export { type Activation, type Memory, NO_TOKEN, type Tensor, type Weight } from './port/ops.js';
 export { platformProblem } from './port/platform.js';
 export { columns, dimension, heads, rows } from './port/tensor.js';
+export { denseWeight, weightRows } from './port/weights.js';
 export {
   type Bound,
   type MicroBatchShape,

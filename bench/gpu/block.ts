@@ -19,6 +19,7 @@ import type { DeviceEvent, DeviceStream, HostMemory } from '../../offload/port/b
 import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
 import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
 import { rows, tensor } from '../../offload/port/tensor.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { type ControlTables, writeControl } from '../../offload/run/pass.js';
 import { shapeModel } from '../../src/engine/shape.js';
 import type { TensorDef } from '../../src/models/architecture.js';
@@ -207,7 +208,10 @@ function placeWeights(defs: readonly TensorDef[]): Weights {
   fillDevice(memory, size);
   const byKey = new Map(places.map(({ key, offset, dims }) => [key, tensor(memory, offset, type, dims)]));
   const find = (key: string) => byKey.get(key) ?? null;
-  return Object.assign((key: string) => present(find(key), key), { optional: find });
+  return Object.assign((key: string) => present(find(key), key), {
+    optional: find,
+    matrix: (key: string) => denseWeight(present(find(key), key)),
+  });
 }
 
 function makeTables(): ControlTables[] {

@@ -68,18 +68,18 @@ struct ExpertGroups {
   }
 };
 
-inline int32_t ExpertOf(const ExpertLinearOp& op, int64_t choice) {
+inline int32_t ExpertOf(const DenseExpertLinearOp& op, int64_t choice) {
   const int64_t each = op.experts.shape[1];
   return reinterpret_cast<const int32_t*>(op.experts.data)[choice / each * op.experts.strides[0] + choice % each];
 }
 
 /// Weight panels of an expert times blocks of its choices.
-inline int64_t TaskCount(const ExpertLinearOp& op, int64_t choices) {
+inline int64_t TaskCount(const DenseExpertLinearOp& op, int64_t choices) {
   return (op.weight.shape[0] + kPanelRows - 1) / kPanelRows * ((choices + kTaskTokens - 1) / kTaskTokens);
 }
 
 /// A counting sort. `groups` has room for every expert and `order` for every choice.
-inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_t choices, ExpertGroup* groups,
+inline ExpertGroups GroupChoices(const DenseExpertLinearOp& op, int64_t first, int64_t choices, ExpertGroup* groups,
                                  int32_t* order) {
   for (int64_t e = 0; e < op.expert_count; ++e) groups[e] = {e, 0, 0, 0};
   for (int64_t i = 0; i < choices; ++i) ++groups[ExpertOf(op, first + i)].count;
@@ -103,13 +103,13 @@ inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_
 
 /// One panel of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
 template <class W>
-inline void ExpertTask(const ExpertLinearOp& op, const ExpertGroups& sorted, int64_t first, int64_t task,
+inline void ExpertTask(const DenseExpertLinearOp& op, const ExpertGroups& sorted, int64_t first, int64_t task,
                        float* packed, int64_t row_floats) {
   const ExpertGroup& group = sorted.OfTask(task);
   const int64_t token_blocks = (group.count + kTaskTokens - 1) / kTaskTokens, local = task - group.first_task;
   const int64_t row = local / token_blocks * kPanelRows, token = local % token_blocks * kTaskTokens;
   const int64_t tokens = Smaller(kTaskTokens, group.count - token);
-  LinearOp linear{op.out, op.x, op.weight, View{}, false, Activation::kNone, false};
+  DenseLinearOp linear{op.out, op.x, op.weight, View{}, false, Activation::kNone, false};
   linear.weight.data = const_cast<uint8_t*>(op.weights[group.expert]);
   const PackedInputs x{packed + group.first * row_floats, group.count};
   const float* sums = PanelSums<W>(linear, x, row, kPanelRows, token, tokens);
@@ -122,7 +122,7 @@ inline void ExpertTask(const ExpertLinearOp& op, const ExpertGroups& sorted, int
 /// Choices [first, first + choices): sorted by expert, their inputs packed group by group, then one loop over all
 /// panels of all experts that are used.
 template <class W>
-inline void ExpertSlice(const ExpertLinearOp& op, int64_t first, int64_t choices, Run& run) {
+inline void ExpertSlice(const DenseExpertLinearOp& op, int64_t first, int64_t choices, Run& run) {
   const int64_t inputs = op.x.shape[1], blocks = (inputs / W::kInputs + kDepth - 1) / kDepth;
   const int64_t each = op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
   const int64_t row_floats = blocks * kPitch;
@@ -145,7 +145,7 @@ inline void ExpertSlice(const ExpertLinearOp& op, int64_t first, int64_t choices
           [&](int64_t task) { ExpertTask<W>(op, sorted, first, task, packed, row_floats); });
 }
 
-inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
+inline void DenseExperts(const DenseExpertLinearOp& op, Run& run) {
   const int64_t choices = op.out.shape[0];
   // Indices are data: checked here, before any weight is touched.
   for (int64_t i = 0; i < choices; ++i) {
@@ -157,12 +157,17 @@ inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
   const int64_t row_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
   const int64_t slice = Larger(kTaskTokens, kPackedBytes / row_bytes);
   WithProductType(op.weight, [&]<class W>(W, const View& weight) {
-    ExpertLinearOp in_lanes = op;
+    DenseExpertLinearOp in_lanes = op;
     in_lanes.weight = weight;
     for (int64_t first = 0; first < choices; first += slice) {
       ExpertSlice<W>(in_lanes, first, Smaller(slice, choices - first), run);
     }
   });
+}
+
+inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
+  if (!op.weight.dense()) FailOp("no kernel takes experts in %s", kWeightFormatNames[static_cast<int>(op.weight.format)]);
+  DenseExperts(DenseOf(op), run);
 }
 
 inline void CombineKernel(const CombineOp& op, Run& run) {

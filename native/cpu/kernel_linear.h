@@ -6,11 +6,22 @@
 namespace zi::ZI_ISA {
 
 inline void LinearKernel(const LinearOp& op, Run& run) {
-  if (op.input_major) {
-    LinearColumns(op, run);
-  } else {
-    LinearRows(op, run);
+  switch (op.weight.format) {
+    case WeightFormat::kDense:
+      return LinearRows(DenseOf(op), run);
+    case WeightFormat::kDenseIn:
+      return LinearColumns(DenseOf(op), run);
+    case WeightFormat::kE4M3:
+    case WeightFormat::kInt8:
+    case WeightFormat::kPacked8:
+    case WeightFormat::kPacked4:
+    case WeightFormat::kFp4:
+    case WeightFormat::kTable4:
+    case WeightFormat::kAwq:
+    case WeightFormat::kGptq:
+      break;
   }
+  FailOp("no kernel takes weights in %s", kWeightFormatNames[static_cast<int>(op.weight.format)]);
 }
 
 }  // namespace zi::ZI_ISA

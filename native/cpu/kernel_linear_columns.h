@@ -58,7 +58,7 @@ inline void WidenColumns(const View& weight, int64_t k, int64_t depth, int64_t c
 }
 
 template <class W>
-inline void ColumnTask(const LinearOp& op, int64_t column, int64_t first, int64_t tokens) {
+inline void ColumnTask(const DenseLinearOp& op, int64_t column, int64_t first, int64_t tokens) {
   const int64_t inputs = op.weight.shape[0], count = Smaller(kTaskColumns, op.weight.shape[1] - column);
   const size_t sum_count = static_cast<size_t>(tokens * kTaskColumns);
   const size_t panel_count = static_cast<size_t>(kColumnDepth * kTaskColumns);
@@ -79,7 +79,7 @@ inline void ColumnTask(const LinearOp& op, int64_t column, int64_t first, int64_
   for (int64_t t = 0; t < tokens; ++t) FinishRow(op, first + t, column, count, sums + t * kTaskColumns);
 }
 
-inline void LinearColumns(const LinearOp& op, Run& run) {
+inline void LinearColumns(const DenseLinearOp& op, Run& run) {
   const int64_t tokens = op.x.shape[0], outputs = op.weight.shape[1], inputs = op.weight.shape[0];
   WithType(op.weight.dtype, [&]<class W>(W) {
     if (tokens <= kRunMaxTokens) {

@@ -5,7 +5,7 @@
 namespace zi::ZI_ISA {
 
 /// out[token, first … first + count) (+)= act(sums + bias).
-inline void FinishRow(const LinearOp& op, int64_t token, int64_t first, int64_t count, const float* sums) {
+inline void FinishRow(const DenseLinearOp& op, int64_t token, int64_t first, int64_t count, const float* sums) {
   float* out = Row(op.out, token) + first;
   WithType(op.bias.dtype, [&]<class B>(B) {
     const uint8_t* bias = op.bias.data ? op.bias.data + first * B::kBytes : nullptr;

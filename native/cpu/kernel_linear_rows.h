@@ -40,7 +40,7 @@ inline void WithProductType(const View& weight, F f) {
 /// A few tokens: each weight is read from memory once, widened in registers, and used for all of them.
 /// G · 4 rows are walked together: more for a single token, which has no other independent chains of additions.
 template <class W, int G>
-inline void DirectPanel(const LinearOp& op, const PackedInputs& x, int64_t first_row, int64_t count, float* sums) {
+inline void DirectPanel(const DenseLinearOp& op, const PackedInputs& x, int64_t first_row, int64_t count, float* sums) {
   constexpr int R = kRowTile * G;
   const int64_t inputs = op.weight.shape[1], last = op.weight.shape[0] - 1;
   // Rows beyond the last repeat it; their sums are never read.
@@ -104,7 +104,7 @@ inline Ahead WeightsAhead(const View& weight, int64_t first, int64_t count, int6
 
 /// Many tokens: a panel of weights is widened to f32 once per block of inputs and used for all tokens of the task.
 template <class W>
-inline void WidenedPanel(const LinearOp& op, const PackedInputs& x, int64_t first_row, int64_t rows, int64_t first_token,
+inline void WidenedPanel(const DenseLinearOp& op, const PackedInputs& x, int64_t first_row, int64_t rows, int64_t first_token,
                          int64_t tokens, float* sums, float* panel) {
   // Tokens that stay in the L1 cache beside a weight tile.
   constexpr int64_t kTokenBlock = 2 * kTokenTile;
@@ -152,7 +152,7 @@ inline int64_t TaskRows(int64_t outputs, int64_t token_blocks, const Run& run) {
 /// Products of weight rows [row, row + rows) and tokens [token, token + tokens) of `x` as [tokens][kPanelRows], in
 /// scratch of the calling thread.
 template <class W>
-inline const float* PanelSums(const LinearOp& op, const PackedInputs& x, int64_t row, int64_t rows, int64_t token,
+inline const float* PanelSums(const DenseLinearOp& op, const PackedInputs& x, int64_t row, int64_t rows, int64_t token,
                               int64_t tokens) {
   const bool direct = x.tokens <= kDirectTokens;
   const size_t sum_count = static_cast<size_t>(tokens * kPanelRows);
@@ -171,7 +171,7 @@ inline const float* PanelSums(const LinearOp& op, const PackedInputs& x, int64_t
 }
 
 template <class W>
-inline void LinearSlice(const LinearOp& op, int64_t first, const PackedInputs& x, Run& run) {
+inline void LinearSlice(const DenseLinearOp& op, int64_t first, const PackedInputs& x, Run& run) {
   const int64_t outputs = op.weight.shape[0];
   const int64_t token_blocks = (x.tokens + kTaskTokens - 1) / kTaskTokens;
   const int64_t rows = TaskRows(outputs, token_blocks, run), panels = (outputs + rows - 1) / rows;
@@ -187,12 +187,12 @@ inline void LinearSlice(const LinearOp& op, int64_t first, const PackedInputs& x
   });
 }
 
-inline void LinearRows(const LinearOp& op, Run& run) {
+inline void LinearRows(const DenseLinearOp& op, Run& run) {
   const int64_t tokens = op.x.shape[0];
   const int64_t token_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
   const int64_t slice = Larger(kTaskTokens, kPackedBytes / token_bytes);
   WithProductType(op.weight, [&]<class W>(W, const View& weight) {
-    LinearOp in_lanes = op;
+    DenseLinearOp in_lanes = op;
     in_lanes.weight = weight;
     for (int64_t first = 0; first < tokens; first += slice) {
       const PackedInputs x = PackInputs<W>(op.x, first, Smaller(slice, tokens - first), run);

@@ -71,7 +71,7 @@ inline void RunTokens(int64_t tokens, const uint8_t* rows, int64_t row_bytes, in
 
 /// D weight rows times all tokens: the first tokens read them from memory, the others from the cache.
 template <class W, int D>
-inline void RunRows(const LinearOp& op, int64_t k, int64_t column, int64_t count, float* sums, int64_t sums_stride) {
+inline void RunRows(const DenseLinearOp& op, int64_t k, int64_t column, int64_t count, float* sums, int64_t sums_stride) {
   const int64_t tokens = op.x.shape[0], row_bytes = op.weight.strides[0] * W::kBytes;
   const uint8_t* rows = op.weight.data + k * row_bytes + column * W::kBytes;
   const float* x[kRunMaxTokens];
@@ -88,7 +88,7 @@ inline void RunRows(const LinearOp& op, int64_t k, int64_t column, int64_t count
 
 /// Few tokens, D inputs at a time: sums of a wide run of columns stay in the cache while weights pass by once, in long runs.
 template <class W, int D>
-inline void ColumnRun(const LinearOp& op, int64_t column, int64_t count) {
+inline void ColumnRun(const DenseLinearOp& op, int64_t column, int64_t count) {
   const int64_t inputs = op.weight.shape[0], tokens = op.x.shape[0], stride = RoundUp(count, kWidth) + kWidth;
   const size_t sum_count = static_cast<size_t>(tokens * stride);
   float* sums = static_cast<float*>(Scratch(ScratchUse::kTile, sum_count * sizeof(float)));

@@ -194,7 +194,7 @@ void Launch(const CombineOp& op, Run& run) {
   LaunchForEach(CombineF<1>{x, y, weights, each}, tokens, length, run);
 }
 
-void LaunchFinish(const LinearOp& op, const View& from, Run& run) {
+void LaunchFinish(const DenseLinearOp& op, const View& from, Run& run) {
   const int64_t tokens = op.out.shape[0], length = op.out.shape[1];
   const RowView out(op.out), sums(from);
   const WeightVector bias(op.bias);

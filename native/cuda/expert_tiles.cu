@@ -188,7 +188,7 @@ void LaunchTyped(int rows, const TileArguments& a, Run& run) {
 
 }  // namespace
 
-void LaunchExpertTiles(const ExpertLinearOp& op, const ExpertTiling& tiling, Run& run) {
+void LaunchExpertTiles(const DenseExpertLinearOp& op, const ExpertTiling& tiling, Run& run) {
   const DType type = op.weight.dtype;
   const auto [rows, tiles, packs, exact] = tiling;
   const View x = packs ? run.inputs().Convert(op.x, type, run) : op.x;

@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kDotThreads) Dots(const __grid_constant__ DotA
   }
 }
 
-void LaunchDots(const ExpertLinearOp& op, Run& run) {
+void LaunchDots(const DenseExpertLinearOp& op, Run& run) {
   const bool same = op.x.dtype == op.weight.dtype;
   const View x = same || op.x.dtype == DType::kF32 ? op.x : run.inputs().Convert(op.x, DType::kF32, run);
   DotArguments a{};
@@ -72,7 +72,9 @@ void LaunchDots(const ExpertLinearOp& op, Run& run) {
 
 }  // namespace
 
-void Launch(const ExpertLinearOp& op, Run& run) {
+void Launch(const ExpertLinearOp& stored, Run& run) {
+  if (!stored.weight.dense()) UnknownFormat(stored.weight.format);
+  const DenseExpertLinearOp op = DenseOf(stored);
   if (op.expert_count > kMostExperts) throw std::runtime_error("more than 1024 experts");
   if (op.out.shape[0] == 0 || op.weight.shape[0] == 0) return;
   if (const auto tiling = TilingOf(op)) {

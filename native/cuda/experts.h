@@ -15,7 +15,7 @@ struct ExpertWeights {
   int64_t stride, outputs, inputs;
 
   ExpertWeights() = default;
-  explicit ExpertWeights(const ExpertLinearOp& op)
+  explicit ExpertWeights(const DenseExpertLinearOp& op)
       : stride(op.weight.strides[0]), outputs(op.weight.shape[0]), inputs(op.weight.shape[1]) {
     for (int64_t e = 0; e < op.expert_count; ++e) data[e] = op.weights[e];
   }
@@ -33,7 +33,7 @@ struct ChoiceTable {
   Fault* fault;
 
   ChoiceTable() = default;
-  ChoiceTable(const ExpertLinearOp& op, Fault* to)
+  ChoiceTable(const DenseExpertLinearOp& op, Fault* to)
       : experts(reinterpret_cast<const int32_t*>(op.experts.data)),
         stride(op.experts.strides[0]),
         each(op.experts.shape[1]),
@@ -54,7 +54,7 @@ struct ChoiceTable {
 };
 
 /// A row of x is one choice's own, or all choices of a token read it.
-inline int64_t ChoicesPerRow(const ExpertLinearOp& op) {
+inline int64_t ChoicesPerRow(const DenseExpertLinearOp& op) {
   return op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
 }
 

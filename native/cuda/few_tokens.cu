@@ -80,8 +80,8 @@ void LaunchTyped(FewArguments a, unsigned blocks, Run& run) {
 
 }  // namespace
 
-void LaunchFewTokens(const std::vector<LinearOp>& ops, Run& run) {
-  const LinearOp& first = ops.front();
+void LaunchFewTokens(const std::vector<DenseLinearOp>& ops, Run& run) {
+  const DenseLinearOp& first = ops.front();
   const View& x = first.x;
   FewArguments arguments{};
   arguments.inputs = first.weight.shape[1];
@@ -89,7 +89,7 @@ void LaunchFewTokens(const std::vector<LinearOp>& ops, Run& run) {
   arguments.x_stride = x.strides[0];
   arguments.tokens = static_cast<int>(x.shape[0]);
   unsigned blocks = 0;
-  for (const LinearOp& op : ops) {
+  for (const DenseLinearOp& op : ops) {
     const bool aligned = RowsAligned(op.weight, 16) && RowsAligned(x, 16);
     arguments.parts[arguments.count++] = {op.weight.data, op.weight.strides[0], op.weight.shape[0], RowView(op.out),
                                           WeightVector(op.bias), op.activation, op.accumulate, aligned, blocks, 0};

@@ -5,18 +5,18 @@
 
 namespace zi::cuda {
 
-bool JoinedProducts::Add(const LinearOp& op) {
+bool JoinedProducts::Add(const DenseLinearOp& op) {
   if (!Fits(op)) return false;
   waiting_.push_back(op);
   return true;
 }
 
-bool JoinedProducts::Fits(const LinearOp& op) const {
+bool JoinedProducts::Fits(const DenseLinearOp& op) const {
   if (waiting_.empty()) return true;
   if (waiting_.size() == kMostJoined) return false;
-  const LinearOp& first = waiting_.front();
+  const DenseLinearOp& first = waiting_.front();
   if (!SamePlace(op.x, first.x) || op.weight.dtype != first.weight.dtype) return false;
-  for (const LinearOp& other : waiting_) {
+  for (const DenseLinearOp& other : waiting_) {
     if (Overlaps(op.out, other.out) || Overlaps(op.weight, other.out) || Overlaps(op.out, other.weight)) return false;
   }
   return !Overlaps(op.out, op.x) && !Overlaps(first.out, first.x);

@@ -12,14 +12,14 @@ constexpr size_t kMostJoined = 3;
 class JoinedProducts {
  public:
   /// False where one kernel cannot compute it with those that wait: inputs differ, or something of the others is overwritten.
-  bool Add(const LinearOp& op);
+  bool Add(const DenseLinearOp& op);
   /// Those that wait, which then wait no longer.
-  std::vector<LinearOp> Take() { return std::exchange(waiting_, {}); }
+  std::vector<DenseLinearOp> Take() { return std::exchange(waiting_, {}); }
 
  private:
-  bool Fits(const LinearOp& op) const;
+  bool Fits(const DenseLinearOp& op) const;
 
-  std::vector<LinearOp> waiting_;
+  std::vector<DenseLinearOp> waiting_;
 };
 
 }  // namespace zi::cuda

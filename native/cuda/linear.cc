@@ -15,7 +15,7 @@ const uint8_t* ConvertedBias(const View& bias, DType type, Run& run) {
   return to.data;
 }
 
-Epilogue EpilogueOf(const LinearOp& op) {
+Epilogue EpilogueOf(const DenseLinearOp& op) {
   const bool bias = op.bias.data;
   switch (op.activation) {
     case Activation::kRelu:
@@ -35,13 +35,13 @@ Epilogue EpilogueOf(const LinearOp& op) {
 
 /// Whether the activation comes out of the product itself. The library approximates the hyperbolic tangent, which only
 /// a 16-bit result hides.
-bool IsFused(const LinearOp& op) {
+bool IsFused(const DenseLinearOp& op) {
   return op.activation == Activation::kNone || op.activation == Activation::kRelu ||
          (op.activation == Activation::kGeluTanh && op.out.dtype != DType::kF32);
 }
 
 /// False where the library has nothing for it.
-bool LaunchLibraryProduct(const LinearOp& op, Run& run) {
+bool LaunchLibraryProduct(const DenseLinearOp& op, Run& run) {
   run.OtherQueued();
   const DType type = op.weight.dtype;
   const auto [converts, exact, apart, converts_bias] = LibraryProductOf(op);
@@ -57,7 +57,7 @@ bool LaunchLibraryProduct(const LinearOp& op, Run& run) {
     if (!run.products().Multiply(rest, run.stream())) return false;
     product.accumulate = true;
   }
-  LinearOp finish = op;
+  DenseLinearOp finish = op;
   finish.accumulate = apart && op.accumulate;
   if (!apart) {
     product.epilogue = EpilogueOf(op);
@@ -78,15 +78,15 @@ bool LaunchLibraryProduct(const LinearOp& op, Run& run) {
   return true;
 }
 
-void LaunchConvertedFew(const LinearOp& op, Run& run) {
-  LinearOp converted = op;
+void LaunchConvertedFew(const DenseLinearOp& op, Run& run) {
+  DenseLinearOp converted = op;
   converted.x = run.inputs().Convert(op.x, DType::kF32, run);
   LaunchFewTokens({converted}, run);
 }
 
 }  // namespace
 
-void Launch(const LinearOp& op, Run& run) {
+void LaunchDense(const DenseLinearOp& op, Run& run) {
   const LinearWay way = WayOf(op);
   if (way == LinearWay::kNothing) return;
   if (way != LinearWay::kFew) run.Flush();
@@ -107,6 +107,11 @@ void Launch(const LinearOp& op, Run& run) {
       break;
   }
   run.inputs().Written(op.out);
+}
+
+void Launch(const LinearOp& op, Run& run) {
+  if (!op.weight.dense()) UnknownFormat(op.weight.format);
+  LaunchDense(DenseOf(op), run);
 }
 
 }  // namespace zi::cuda

@@ -45,7 +45,7 @@ __global__ void Plain(const PlainArguments a) {
 
 }  // namespace
 
-void LaunchPlainProduct(const LinearOp& op, Run& run) {
+void LaunchPlainProduct(const DenseLinearOp& op, Run& run) {
   const int64_t stride = op.weight.strides[0];
   const PlainArguments arguments{WeightVector(op.weight),
                                  WeightVector(op.bias),

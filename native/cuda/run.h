@@ -48,7 +48,7 @@ class Run {
   /// Loaded at the first product: streams that only copy need no library.
   Products& products();
   /// The product waits for others that one kernel computes with it; those before that it cannot join are launched.
-  void Join(const LinearOp& op);
+  void Join(const DenseLinearOp& op);
   /// Whether a kernel that begins with Begin() may start while the work before it ends.
   bool MayOverlap() const { return after_kernel_ && generation() >= 9; }
   /// Such a kernel is now the last of the stream's work.
@@ -89,14 +89,16 @@ void Launch(const CopyOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 
 // Parts of linear and attention, each in a file of its own.
+/// A product with a weight that is stored as its values.
+void LaunchDense(const DenseLinearOp& op, Run& run);
 /// A few tokens times [N, K] weights, whole epilogue included: one kernel for up to kMostJoined products of one x.
-void LaunchFewTokens(const std::vector<LinearOp>& ops, Run& run);
+void LaunchFewTokens(const std::vector<DenseLinearOp>& ops, Run& run);
 /// Any types, strides and addresses; for what the library refuses.
-void LaunchPlainProduct(const LinearOp& op, Run& run);
+void LaunchPlainProduct(const DenseLinearOp& op, Run& run);
 /// out = act(from + bias) (+ out). `from` may be out itself.
-void LaunchFinish(const LinearOp& op, const View& from, Run& run);
+void LaunchFinish(const DenseLinearOp& op, const View& from, Run& run);
 /// Products of 16-bit weights: choices grouped by expert and multiplied on tensor cores.
-void LaunchExpertTiles(const ExpertLinearOp& op, const ExpertTiling& tiling, Run& run);
+void LaunchExpertTiles(const DenseExpertLinearOp& op, const ExpertTiling& tiling, Run& run);
 /// Few bytes, between memories that kernels reach.
 void LaunchCopyBytes(const CopyOp& op, Run& run);
 /// The values of `from` in the type of `to`; both of one shape.

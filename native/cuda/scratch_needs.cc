@@ -14,7 +14,7 @@ size_t PackedBytes(const View& matrix, DType type) {
   return static_cast<size_t>(matrix.shape[0] * PackedStride(matrix.shape[1]) * ElementBytes(type));
 }
 
-ScratchBytes Needs(const LinearOp& op) {
+ScratchBytes Needs(const DenseLinearOp& op) {
   ScratchBytes needs;
   switch (WayOf(op)) {
     case LinearWay::kNothing:
@@ -38,7 +38,7 @@ ScratchBytes Needs(const LinearOp& op) {
   return needs;
 }
 
-ScratchBytes Needs(const ExpertLinearOp& op) {
+ScratchBytes Needs(const DenseExpertLinearOp& op) {
   ScratchBytes needs;
   const int64_t choices = op.out.shape[0];
   const DType x = op.x.dtype, w = op.weight.dtype;
@@ -52,6 +52,16 @@ ScratchBytes Needs(const ExpertLinearOp& op) {
   if (tiling->exact) needs[ScratchUse::kRests] = PackedBytes(op.x, w);
   needs[ScratchUse::kChoices] = ChoicesBytes(choices) + static_cast<size_t>(tiling->tiles) * kTileBytes;
   return needs;
+}
+
+ScratchBytes Needs(const LinearOp& op) {
+  if (!op.weight.dense()) UnknownFormat(op.weight.format);
+  return Needs(DenseOf(op));
+}
+
+ScratchBytes Needs(const ExpertLinearOp& op) {
+  if (!op.weight.dense()) UnknownFormat(op.weight.format);
+  return Needs(DenseOf(op));
 }
 
 ScratchBytes Needs(const AttentionOp& op) {
@@ -81,10 +91,10 @@ void Repeat(int64_t rows, Views&... views) {
   ((views.shape[0] *= rows), ...);
 }
 
-ScratchBytes Most(const LinearOp& one, int64_t rows, int64_t) {
+ScratchBytes Most(const DenseLinearOp& one, int64_t rows, int64_t) {
   ScratchBytes most;
   for (const int64_t some : {std::min(rows, kFewTokens), rows}) {
-    LinearOp op = one;
+    DenseLinearOp op = one;
     Repeat(some, op.x, op.out);
     // Where operands will lie is not known: as badly as they can.
     if (op.bias.data) op.bias.data += 1;
@@ -93,18 +103,28 @@ ScratchBytes Most(const LinearOp& one, int64_t rows, int64_t) {
   return most;
 }
 
-ScratchBytes Most(const ExpertLinearOp& one, int64_t rows, int64_t) {
+ScratchBytes Most(const DenseExpertLinearOp& one, int64_t rows, int64_t) {
   ScratchBytes most;
   const int64_t each = one.out.shape[0], experts = one.expert_count;
   if (each == 0) return most;
   for (const int64_t choices : {MostFewChoices(experts), MostChoicesOfTiles(16, experts), MostChoicesOfTiles(32, experts),
                                 MostChoicesOfTiles(64, experts), rows * each}) {
-    ExpertLinearOp op = one;
+    DenseExpertLinearOp op = one;
     Repeat(std::min(rows, choices / each), op.x, op.out, op.experts);
     op.x.data += 1;
     most.TakeIn(Needs(op));
   }
   return most;
+}
+
+ScratchBytes Most(const LinearOp& one, int64_t rows, int64_t context_tokens) {
+  if (!one.weight.dense()) UnknownFormat(one.weight.format);
+  return Most(DenseOf(one), rows, context_tokens);
+}
+
+ScratchBytes Most(const ExpertLinearOp& one, int64_t rows, int64_t context_tokens) {
+  if (!one.weight.dense()) UnknownFormat(one.weight.format);
+  return Most(DenseOf(one), rows, context_tokens);
 }
 
 ScratchBytes Most(const AttentionOp& one, int64_t rows, int64_t context_tokens) {

@@ -57,11 +57,16 @@ void UnknownType(DType dtype) {
   throw std::invalid_argument("no kernel of this operation takes type " + std::to_string(static_cast<int>(dtype)));
 }
 
-bool IsFewTokens(const LinearOp& op) {
+void UnknownFormat(WeightFormat format) {
+  throw std::invalid_argument(std::string("no kernel of this operation takes weights in ") +
+                              kWeightFormatNames[static_cast<int>(format)]);
+}
+
+bool IsFewTokens(const DenseLinearOp& op) {
   return op.x.shape[0] <= kFewTokens && op.x.shape[1] > 0 && !op.input_major;
 }
 
-LinearWay WayOf(const LinearOp& op) {
+LinearWay WayOf(const DenseLinearOp& op) {
   const int64_t tokens = op.x.shape[0], outputs = op.out.shape[1], inputs = op.x.shape[1];
   const DType x = op.x.dtype, w = op.weight.dtype;
   if (tokens == 0 || outputs == 0) return LinearWay::kNothing;
@@ -71,7 +76,7 @@ LinearWay WayOf(const LinearOp& op) {
   return LinearWay::kLibrary;
 }
 
-LibraryProduct LibraryProductOf(const LinearOp& op) {
+LibraryProduct LibraryProductOf(const DenseLinearOp& op) {
   const DType type = op.weight.dtype, out = op.out.dtype;
   LibraryProduct product{};
   product.converts = op.x.dtype != type;
@@ -83,7 +88,7 @@ LibraryProduct LibraryProductOf(const LinearOp& op) {
   return product;
 }
 
-bool WeightsAligned(const ExpertLinearOp& op) {
+bool WeightsAligned(const DenseExpertLinearOp& op) {
   // All have the strides of the first one.
   if (!RowsAligned(op.weight, 16)) return false;
   return std::all_of(op.weights, op.weights + op.expert_count,
@@ -99,7 +104,7 @@ int64_t MostChoicesOfTiles(int rows, int64_t experts) {
 
 int64_t MostFewChoices(int64_t experts) { return std::max(kFewChoices, experts); }
 
-std::optional<ExpertTiling> TilingOf(const ExpertLinearOp& op) {
+std::optional<ExpertTiling> TilingOf(const DenseExpertLinearOp& op) {
   const DType type = op.weight.dtype;
   const int64_t choices = op.out.shape[0];
   if (choices <= MostFewChoices(op.expert_count)) return std::nullopt;

@@ -10,6 +10,7 @@ namespace zi::cuda {
 /// What follows a switch over types, each of which has a case of its own so that the compiler finds where a new one is
 /// forgotten.
 [[noreturn]] void UnknownType(DType dtype);
+[[noreturn]] void UnknownFormat(WeightFormat format);
 
 enum class LinearWay {
   kNothing,       // nothing is asked for
@@ -18,9 +19,9 @@ enum class LinearWay {
   kFewConverted,  // the same, of inputs that must become f32 first
   kLibrary,       // many tokens, by the library; plain where it has nothing
 };
-LinearWay WayOf(const LinearOp& op);
+LinearWay WayOf(const DenseLinearOp& op);
 /// Whether reading the weights rules, so that our own kernel takes it.
-bool IsFewTokens(const LinearOp& op);
+bool IsFewTokens(const DenseLinearOp& op);
 
 /// What surrounds a product by the library.
 struct LibraryProduct {
@@ -33,7 +34,7 @@ struct LibraryProduct {
   /// The library takes a bias of the type of the result, at a multiple of 16 bytes.
   bool converts_bias;
 };
-LibraryProduct LibraryProductOf(const LinearOp& op);
+LibraryProduct LibraryProductOf(const DenseLinearOp& op);
 
 /// expert_linear by tiles of choices that are grouped by expert.
 struct ExpertTiling {
@@ -47,10 +48,10 @@ struct ExpertTiling {
   bool exact;
 };
 /// Whether the weights of every expert can be read in groups of 16 bytes.
-bool WeightsAligned(const ExpertLinearOp& op);
+bool WeightsAligned(const DenseExpertLinearOp& op);
 /// None where every choice reads the rows of its own expert: choices are few, or what is read lies or is shaped so that only
 /// single values can be.
-std::optional<ExpertTiling> TilingOf(const ExpertLinearOp& op);
+std::optional<ExpertTiling> TilingOf(const DenseExpertLinearOp& op);
 constexpr int kMostTileRows = 128;
 
 /// attention: sequences with a few new tokens go to the kernel that splits the context, those with many to the tiles. Which

@@ -3,13 +3,15 @@
 
 #include <iterator>
 
+#include "ops/weights.h"
+
 namespace zi {
 namespace {
 
 /// Collects what an operation holds beside its operands.
 struct Reader : WordReader {
   using WordReader::WordReader;
-  std::shared_ptr<const std::vector<const uint8_t*>> expert_weights;
+  std::shared_ptr<const ExpertParts> experts;
 };
 
 void CheckSameShape(const WordReader& in, const View& view, const View& like, const char* name) {
@@ -51,11 +53,11 @@ Operation RmsNorm(Reader& in) {
 }
 
 Operation Linear(Reader& in) {
-  LinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.Weight("weight", 2), in.OptionalWeight("bias"),
-              in.Flag(),               ReadActivation(in),    in.Flag()};
+  LinearOp op{in.Activation("out", 2), in.Activation("x", 2), ReadWeight(in, "weight"), in.OptionalWeight("bias"),
+              ReadActivation(in),      in.Flag()};
   in.CheckSize(op.x, 0, op.out.shape[0], "x");
-  in.CheckSize(op.weight, op.input_major ? 1 : 0, op.out.shape[1], "weight");
-  in.CheckSize(op.weight, op.input_major ? 0 : 1, op.x.shape[1], "weight");
+  in.CheckSize(op.out, 1, op.weight.outputs, "out");
+  in.CheckSize(op.x, 1, op.weight.inputs, "x");
   CheckInnermost(in, op.bias, op.out, "bias");
   return op;
 }
@@ -175,19 +177,21 @@ Operation Route(Reader& in) {
 }
 
 Operation ExpertLinear(Reader& in) {
-  ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, nullptr, 0};
+  ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, {}, 0};
   op.expert_count = static_cast<int64_t>(in.Size("experts"));
   in.Check(op.expert_count > 0, "there must be an expert");
-  op.weight = in.Weight("weight", 2);
-  auto weights = std::make_shared<std::vector<const uint8_t*>>(1, op.weight.data);
-  for (int64_t i = 1; i < op.expert_count; ++i) weights->push_back(in.Same(op.weight, "weight"));
-  op.weights = weights->data();
-  in.expert_weights = std::move(weights);
+  op.weight = ReadWeight(in, "weight");
+  in.Check(op.weight.format != WeightFormat::kDenseIn, "experts are stored [outputs, inputs]");
+  const auto parts = std::make_shared<ExpertParts>(ReadExperts(in, op.weight, op.expert_count, "weight"));
+  for (int part = 0; part < kWeightParts; ++part) {
+    if (!parts->places[part].empty()) op.parts[part] = parts->places[part].data();
+  }
+  in.experts = parts;
   const int64_t tokens = op.experts.shape[0], choices = tokens * op.experts.shape[1];
   in.CheckSize(op.out, 0, choices, "out");
-  in.CheckSize(op.out, 1, op.weight.shape[0], "out");
+  in.CheckSize(op.out, 1, op.weight.outputs, "out");
   in.CheckSize(op.x, 0, op.x.shape[0] == tokens ? tokens : choices, "x");
-  in.CheckSize(op.x, 1, op.weight.shape[1], "x");
+  in.CheckSize(op.x, 1, op.weight.inputs, "x");
   return op;
 }
 
@@ -248,7 +252,7 @@ constexpr Opcode kOpcodes[] = {
     {"gather_rows", "out table rows accumulate scale", GatherRows},
     {"layer_norm", "out x weight bias eps", LayerNorm},
     {"rms_norm", "out x weight eps weightOffset", RmsNorm},
-    {"linear", "out x weight bias inputMajor activation accumulate", Linear},
+    {"linear", "out x weight bias activation accumulate", Linear},
     {"gated", "out gate up activation", Gated},
     {"add", "out a b", Add},
     {"rotary", "x positions inverseFrequencies interleaved scale", Rotary},
@@ -282,6 +286,8 @@ std::vector<std::string> OperationTable() {
   for (const Opcode& opcode : kOpcodes) lines.push_back(std::string(opcode.name) + ": " + opcode.operands);
   lines.push_back(Joined("types:", kDTypeNames));
   lines.push_back(Joined("activations:", kActivationNames));
+  lines.push_back(Joined("formats:", kWeightFormatNames));
+  lines.push_back(Joined("weights: format parts shape firstRow rowGroup inputGroup product type bits zeroPlusOne globalDivides factor nestedOffset", kWeightPartNames));
   return lines;
 }
 
@@ -293,7 +299,7 @@ Decoded DecodeOperation(const double* words, size_t count, int place) {
   in.SetOperation(opcode.name);
   Operation op = opcode.decode(in);
   in.ExpectEnd();
-  return {opcode.name, op, in.TakeMemories(), std::move(in.expert_weights)};
+  return {opcode.name, op, in.TakeMemories(), std::move(in.experts)};
 }
 
 std::vector<Decoded> DecodeOperations(const double* words, size_t count, int place) {

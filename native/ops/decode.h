@@ -2,6 +2,7 @@
 #pragma once
 #include <variant>
 
+#include "ops/weights.h"
 #include "ops/words.h"
 
 namespace zi {
@@ -15,8 +16,8 @@ struct Decoded {
   Operation op;
   /// Holding them keeps the operands' views valid.
   std::vector<std::shared_ptr<Memory>> memories;
-  /// ExpertLinearOp::weights points into it; null for other operations.
-  std::shared_ptr<const std::vector<const uint8_t*>> expert_weights;
+  /// ExpertLinearOp::parts point into it; null for other operations.
+  std::shared_ptr<const ExpertParts> experts;
 };
 
 /// What is read, to be compared with what offload/port/op-table.ts says is written: per opcode its operation and operands,

@@ -56,6 +56,33 @@ struct View {
   int64_t strides[4];  // in elements; the innermost is 1
 };
 
+/// How matrices are stored; the rows of offload/port/formats.ts, where their parts are described.
+enum class WeightFormat : uint8_t { kDense, kDenseIn, kE4M3, kInt8, kPacked8, kPacked4, kFp4, kTable4, kAwq, kGptq };
+constexpr const char* kWeightFormatNames[] = {"dense",   "dense_in", "e4m3",   "int8", "packed8",
+                                              "packed4", "fp4",      "table4", "awq",  "gptq"};
+enum class WeightPart : uint8_t { kCodes, kScales, kZeros, kGlobal, kGroups, kTable, kNestedScales, kNestedTable };
+constexpr const char* kWeightPartNames[] = {"codes", "scales", "zeros", "global", "groups", "table", "nestedScales", "nestedTable"};
+constexpr int kWeightParts = 8;
+
+/// A matrix [outputs, inputs] as it is stored. The value of row n, input k: with m = n + first_row, r = m / row_group and
+/// g = groups[k], or k / input_group where there are no groups, it is (code - zero) * scale[r, g], rounded to `product`, times
+/// `factor` where that is not 1, rounded to `type`.
+struct Weight {
+  WeightFormat format;
+  int64_t outputs, inputs;
+  int64_t first_row;
+  int64_t row_group, input_group;
+  DType product, type;
+  int bits;
+  bool zero_plus_one, global_divides;
+  float factor, nested_offset;
+  /// By WeightPart; `data` is null where there is no such part.
+  View parts[kWeightParts];
+
+  constexpr const View& Part(WeightPart part) const { return parts[static_cast<int>(part)]; }
+  constexpr bool dense() const { return format == WeightFormat::kDense || format == WeightFormat::kDenseIn; }
+};
+
 /// NO_TOKEN of offload/port/ops.ts: the logits say nothing.
 constexpr int kNoToken = -1;
 
@@ -74,11 +101,20 @@ struct RmsNormOp {
   float eps, weight_offset;
 };
 struct LinearOp {
+  View out, x;
+  Weight weight;
+  View bias;
+  Activation activation;
+  bool accumulate;
+};
+/// The same with a weight that is stored as its values: [N, K], or [K, N] when input_major.
+struct DenseLinearOp {
   View out, x, weight, bias;
   bool input_major;
   Activation activation;
   bool accumulate;
 };
+DenseLinearOp DenseOf(const LinearOp& op);
 struct GatedOp {
   View out, gate, up;
   Activation activation;
@@ -132,11 +168,21 @@ struct RouteOp {
 };
 struct ExpertLinearOp {
   View out, x, experts;
+  /// The first expert's; the others are like it, and their parts lie at `parts`.
+  Weight weight;
+  /// By WeightPart, then by expert; null for a part that there is not.
+  const uint8_t* const* parts[kWeightParts];
+  int64_t expert_count;
+};
+/// The same with weights that are stored as their values, [N, K] each.
+struct DenseExpertLinearOp {
+  View out, x, experts;
   /// The first expert's matrix; the others are like it and lie at `weights`.
   View weight;
   const uint8_t* const* weights;
   int64_t expert_count;
 };
+DenseExpertLinearOp DenseOf(const ExpertLinearOp& op);
 struct CombineOp {
   View x, y, weights;
 };

@@ -190,6 +190,12 @@ View WordReader::Floats(const char* name, int rank) {
   return view;
 }
 
+View WordReader::Stored(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) Fail(std::string(name) + " is missing");
+  return view;
+}
+
 View WordReader::Weight(const char* name, int rank) {
   const View view = Checked(Tensor(name), name, rank, false);
   if (!view.data || !IsFloat(view)) Fail(std::string(name) + " must be f32, f16 or bf16");

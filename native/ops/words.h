@@ -24,6 +24,7 @@ class WordReader {
   View OptionalScales(const char* name);              // bf16 of rank 4; data is null when absent
   View Floats(const char* name, int rank);            // f32, at a multiple of 4 bytes
   View Weight(const char* name, int rank);            // f32, f16 or bf16 at any offset
+  View Stored(const char* name);                      // any type, at any offset
   View Index(const char* name);                       // i32 [n], at a multiple of 4 bytes
   View IndexTable(const char* name);                  // i32 [n, m]
   View OptionalWeight(const char* name);              // rank 1; data is null when absent

@@ -3,25 +3,32 @@
 // Word 0 is the opcode. Then the operands follow in the order that port/op-table.ts gives:
 //   tensor    12 words: memory id, offset in bytes, type, rank, shape (4), strides in elements (4); unused are 0.
 //             An absent optional tensor has memory id 0.
-//   same      the place of a further tensor that is like the one before: memory id, offset in bytes.
+//   weight    14 words: format, which parts it has (bit i is part i), rows, inputs, first row, the numbers of its format in the order
+//             of FORMAT_NUMBERS, types and flags as places; then the parts that it has, as tensors.
+//   like      the places of the parts of a further weight that is like the first: memory id, offset in bytes, each.
 //   memory    its id.
 //   number    itself; a flag is 0 or 1; an activation is its place in ENCODED_ACTIVATIONS.
 
 import { assert, present } from '../errors.js';
 import type { DType } from '../port/dtype.js';
+import { FORMATS, type FormatName, PART_NAMES } from '../port/formats.js';
 import { ENCODED_ACTIVATIONS, ENCODED_DTYPES, OPERATIONS, type OperationName } from '../port/op-table.js';
-import type { Activation, Memory, Op, Tensor } from '../port/ops.js';
+import type { Activation, Memory, Op, Tensor, Weight } from '../port/ops.js';
 
 const OPCODES: Readonly<Record<OperationName, number>> = placesOf(OPERATIONS.map(([name]) => name));
 const DTYPES: Readonly<Record<DType, number>> = placesOf(ENCODED_DTYPES);
 const ACTIVATIONS: Readonly<Record<Activation, number>> = placesOf(ENCODED_ACTIVATIONS);
+const FORMAT_CODES: Readonly<Record<FormatName, number>> = placesOf(FORMATS);
 const TENSOR_WORDS = 12;
+const WEIGHT_WORDS = 14;
 const MAX_RANK = 4;
 
 const MAX_EXPERTS = 1024;
 
-// Longest: expert_linear, with the opcode, 4 tensors, a number, and the places of the other experts.
-const words = new Float64Array(1 + 4 * TENSOR_WORDS + 1 + 2 * MAX_EXPERTS);
+// Longest: expert_linear, with the opcode, 3 tensors, a number, a weight, and the places of the other experts.
+const words = new Float64Array(
+  1 + (3 + PART_NAMES.length) * TENSOR_WORDS + 1 + WEIGHT_WORDS + 2 * PART_NAMES.length * MAX_EXPERTS,
+);
 /** Views of `words` by length: each operation has one length, so launching allocates nothing. */
 const views: Float64Array[] = [];
 let at = 0;
@@ -43,8 +50,10 @@ export function encodeOp(op: Op): Float64Array {
       numbers(op.eps, op.weightOffset);
       break;
     case 'linear':
-      tensors(op.out, op.x, op.weight, op.bias);
-      numbers(Number(op.inputMajor), ACTIVATIONS[op.activation], Number(op.accumulate));
+      tensors(op.out, op.x);
+      weight(op.weight);
+      tensors(op.bias);
+      numbers(ACTIVATIONS[op.activation], Number(op.accumulate));
       break;
     case 'gated':
       tensors(op.out, op.gate, op.up);
@@ -161,17 +170,48 @@ function tensors(...operands: readonly (Tensor | null)[]): void {
   }
 }
 
+function weight({ format, shape, firstRow, parts }: Weight): void {
+  words[at] = FORMAT_CODES[format.name];
+  words[at + 1] = partMask(parts);
+  words[at + 2] = shape[0];
+  words[at + 3] = shape[1];
+  words[at + 4] = firstRow;
+  words[at + 5] = format.rowGroup;
+  words[at + 6] = format.inputGroup;
+  words[at + 7] = DTYPES[format.product];
+  words[at + 8] = DTYPES[format.type];
+  words[at + 9] = format.bits;
+  words[at + 10] = Number(format.zeroPlusOne);
+  words[at + 11] = Number(format.globalDivides);
+  words[at + 12] = format.factor;
+  words[at + 13] = format.nestedOffset;
+  at += WEIGHT_WORDS;
+  for (const name of PART_NAMES) {
+    const part = parts[name];
+    if (part) tensors(part);
+  }
+}
+
+function partMask(parts: Weight['parts']): number {
+  return PART_NAMES.reduce((mask, name, place) => (parts[name] ? mask | (1 << place) : mask), 0);
+}
+
 /** The number of experts, the first one's weight, and the places of the others, which must be like it. */
-function expertWeights(weights: readonly Tensor[]): void {
+function expertWeights(weights: readonly Weight[]): void {
   const first = present(weights[0], 'an expert');
   assert(weights.length <= MAX_EXPERTS, `at most ${MAX_EXPERTS} experts`);
   numbers(weights.length);
-  tensors(first);
+  weight(first);
   for (let e = 1; e < weights.length; e++) {
-    const weight = present(weights[e], 'an expert');
-    assert(areAlike(first, weight), 'all experts have one type and shape');
-    words[at++] = weight.memory.id;
-    words[at++] = weight.offsetBytes;
+    const other = present(weights[e], 'an expert');
+    assert(first.format === other.format && first.firstRow === other.firstRow, 'all experts have one format');
+    for (const name of PART_NAMES) {
+      const [part, like] = [other.parts[name], first.parts[name]];
+      assert(part === like || (part && like && areAlike(part, like)), 'all experts have one type and shape');
+      if (!part) continue;
+      words[at++] = part.memory.id;
+      words[at++] = part.offsetBytes;
+    }
   }
 }
 

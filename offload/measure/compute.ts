@@ -7,6 +7,7 @@ import { reached } from '../port/device-failure.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
 import type { Op, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
+import { denseWeight } from '../port/weights.js';
 import { type BenchSizes, cpuBenchSizes, GPU_SIZES } from './bench-sizes.js';
 import { type ComputeLimits, detectHardware, lastCacheBytes, measureComputeLimits } from './hardware.js';
 import { KernelBench, RUNS } from './kernel-bench.js';
@@ -76,8 +77,8 @@ async function productRates(
     if (!bench.fits(out)) break;
     const ms = await bench.medianMs(() => {
       const offset = (next++ % count) * weightBytes;
-      const weight = tensor(bench.cold, offset, weightType, weightShape);
-      const base = { bias: null, inputMajor: false, activation: 'none', accumulate: false } as const;
+      const weight = denseWeight(tensor(bench.cold, offset, weightType, weightShape));
+      const base = { bias: null, activation: 'none', accumulate: false } as const;
       return { op: 'linear', out, x, weight, ...base };
     });
     points.push({ tokens, flopsPerSecond: (2 * tokens * outputs * inputs) / (ms / 1e3) });

@@ -3,7 +3,15 @@
 import { assert, present } from '../errors.js';
 import type { DeviceStream } from '../port/backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
-import type { Activation, AttentionTables, BlockCache, Memory, SamplingTables, Tensor } from '../port/ops.js';
+import type {
+  Activation,
+  AttentionTables,
+  BlockCache,
+  Memory,
+  SamplingTables,
+  Tensor,
+  Weight,
+} from '../port/ops.js';
 import { dimension, heads, rows, tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
 
@@ -58,8 +66,6 @@ export interface LinearOptions {
   readonly activation?: Activation;
   /** Adds the product to this tensor (the residual) instead of making a new one. */
   readonly addTo?: Tensor;
-  /** The weight is stored [inputs, outputs]. */
-  readonly inputMajor?: boolean;
 }
 
 export interface AttentionOptions {
@@ -146,11 +152,11 @@ export class ForwardOps {
   }
 
   /** x [T, K] → [T, N]. */
-  linear(x: Tensor, weight: Tensor, options: LinearOptions = {}, into?: Tensor): Tensor {
-    const { bias = null, activation = 'none', addTo, inputMajor = false } = options;
-    const out = addTo ?? into ?? this.empty([dimension(x, 0), dimension(weight, inputMajor ? 1 : 0)]);
+  linear(x: Tensor, weight: Weight, options: LinearOptions = {}, into?: Tensor): Tensor {
+    const { bias = null, activation = 'none', addTo } = options;
+    const out = addTo ?? into ?? this.empty([dimension(x, 0), weight.shape[0]]);
     const accumulate = addTo !== undefined;
-    this.#stream.launch({ op: 'linear', out, x, weight, bias, inputMajor, activation, accumulate });
+    this.#stream.launch({ op: 'linear', out, x, weight, bias, activation, accumulate });
     return out;
   }
 
@@ -169,10 +175,10 @@ export class ForwardOps {
     return routing;
   }
 
-  /** x [T, K] or [T · k, K] through the chosen ones of `weights`, one [N, K] per expert → [T · k, N]. */
-  expertLinear(x: Tensor, { experts }: Routing, weights: readonly Tensor[]): Tensor {
+  /** x [T, K] or [T · k, K] through the chosen ones of `weights`, one per expert → [T · k, N]. */
+  expertLinear(x: Tensor, { experts }: Routing, weights: readonly Weight[]): Tensor {
     const choices = dimension(experts, 0) * dimension(experts, 1);
-    const out = this.empty([choices, dimension(present(weights[0], 'an expert'), 0)]);
+    const out = this.empty([choices, present(weights[0], 'an expert').shape[0]]);
     this.#stream.launch({ op: 'expert_linear', out, x, experts, weights });
     return out;
   }

@@ -7,8 +7,9 @@ import type { AttentionTables, BlockCache, Memory, Op, Tensor } from '../port/op
 import { tensor } from '../port/tensor.js';
 import { ForwardOps, Workspace } from './forward-ops.js';
 import { blockCache, type KvDType } from './kv-cache.js';
-import type { LayerSpec, WeightSpec } from './layout.js';
+import type { LayerSpec, MatrixSpec, TensorSpec } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
+import { weightOf, weightsOf } from './weights.js';
 
 /** Its id is that of no memory. */
 const NOWHERE: Memory = { id: Number.MAX_SAFE_INTEGER, sizeBytes: Number.MAX_SAFE_INTEGER };
@@ -37,7 +38,7 @@ export class ForwardWalk {
       Object.entries(model.constants).map(([name, values]) => [name, floats([values.length])] as const),
     );
     this.#ops = new ForwardOps(listener(hear), this.#workspace, constants);
-    this.#fixed = weightsOf(model.fixed);
+    this.#fixed = layerWeights(model.fixed);
   }
 
   /** Scratch of the largest step so far. */
@@ -55,7 +56,7 @@ export class ForwardWalk {
     const block = present(this.#model.blocks[index], 'a block');
     this.#ops.enter(tablesFor(tokens), cacheFor(this.#model, this.#kvType));
     const x = floats([tokens, this.#model.hiddenSize]);
-    this.#model.forward.block(this.#ops, weightsOf(block), x, index);
+    this.#model.forward.block(this.#ops, layerWeights(block), x, index);
   }
 
   /** @param rows of which logits are wanted */
@@ -67,11 +68,11 @@ export class ForwardWalk {
     this.#model.forward.headInput(k, this.#fixed, wanted, out);
   }
 
-  headPiece(projection: WeightSpec, rows: number): void {
+  headPiece(projection: MatrixSpec, rows: number): void {
     const k = this.#ops;
     k.enter(undefined, undefined);
-    const out = floats([rows, present(projection.shape[0], 'columns of the logits')]);
-    k.linear(floats([rows, headInputColumns(this.#model)]), weight(projection), {}, out);
+    const out = floats([rows, projection.shape[0]]);
+    k.linear(floats([rows, headInputColumns(this.#model)]), weightOf(projection, nowhere), {}, out);
     const { scale, softCap } = this.#model.logits;
     if (scale !== 1 || softCap !== 0) k.scaleCap(out, scale, softCap);
   }
@@ -88,7 +89,7 @@ export class ForwardWalk {
 
 /** Shape of what the head's projection takes for `rows` rows. */
 export function headInputColumns(model: ModelSpec): number {
-  return present(model.head.projection.shape[1], 'columns of the head');
+  return model.head.projection.shape[1];
 }
 
 function listener(hear: (op: Op) => void): DeviceStream {
@@ -130,18 +131,10 @@ function cacheFor({ kvHeads, headDim }: ModelSpec, dtype: KvDType): BlockCache {
   return blockCache(NOWHERE, { blocks: 1, kvHeads, headDim, dtype }, 1, 0);
 }
 
-function weightsOf(layer: LayerSpec): Weights {
-  // By key, because a mixture has hundreds of them.
-  const byKey = new Map(layer.weights.map((spec) => [spec.key, spec]));
-  const find = (key: string) => {
-    const found = byKey.get(key);
-    return found ? weight(found) : null;
-  };
-  return Object.assign((key: string) => present(find(key), `${layer.name}: weight ${key}`), {
-    optional: find,
-  });
+function layerWeights(layer: LayerSpec): Weights {
+  return weightsOf(layer, nowhere);
 }
 
-function weight(spec: WeightSpec): Tensor {
+function nowhere(spec: TensorSpec): Tensor {
   return tensor(NOWHERE, 0, spec.dtype, spec.shape);
 }

@@ -3,6 +3,7 @@
 import { assert } from '../errors.js';
 import { DEVICE_ALIGNMENT_BYTES, READ_ALIGNMENT_BYTES } from '../port/backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
+import { type Format, PART_NAMES, type Parts } from '../port/formats.js';
 import { roundDown, roundUp } from '../units.js';
 
 /** Where some bytes of a layer lie in a file. */
@@ -13,23 +14,49 @@ export interface Extent {
   readonly sizeBytes: number;
 }
 
-/** A weight of a layer: how the forward names it, its type and shape, and its bytes. */
-export interface WeightSpec {
+/** A stored tensor of a layer: its key, its type and shape, and its bytes. */
+export interface TensorSpec {
   readonly key: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
   readonly extent: Extent;
 }
 
+/** A matrix of a layer: how the forward names it, and which tensors it is stored as. See Weight in port/ops.ts. */
+export interface MatrixSpec {
+  readonly key: string;
+  readonly format: Format;
+  readonly shape: readonly [number, number];
+  readonly firstRow: number;
+  readonly parts: Parts<TensorSpec>;
+}
+
 /** The unit of streaming: a decoder block, a piece of the head, or the small tensors of the embedding. */
 export interface LayerSpec {
   readonly name: string;
-  readonly weights: readonly WeightSpec[];
+  /** All of them, those that matrices are stored as too: what is brought. */
+  readonly tensors: readonly TensorSpec[];
+  readonly matrices: readonly MatrixSpec[];
+}
+
+/** A layer of vectors and of matrices, whose tensors are then the layer's. */
+export function layerOf(name: string, parts: readonly (TensorSpec | MatrixSpec)[]): LayerSpec {
+  const isMatrix = (part: TensorSpec | MatrixSpec): part is MatrixSpec => 'parts' in part;
+  return {
+    name,
+    tensors: parts.flatMap((part) => (isMatrix(part) ? tensorsOf(part) : part)),
+    matrices: parts.filter(isMatrix),
+  };
+}
+
+/** The tensors that a matrix is stored as. */
+export function tensorsOf({ parts }: MatrixSpec): TensorSpec[] {
+  return PART_NAMES.flatMap((name) => parts[name] ?? []);
 }
 
 /** Where a weight begins in a run of bytes. */
 export interface Placement {
-  readonly weight: WeightSpec;
+  readonly weight: TensorSpec;
   readonly offsetBytes: number;
 }
 
@@ -68,7 +95,7 @@ export interface DeviceLayout {
 const MERGE_GAP_BYTES = 16 * 1024;
 
 export function hostLayout(layer: LayerSpec): HostLayout {
-  const sorted = [...layer.weights].sort(
+  const sorted = [...layer.tensors].sort(
     (a, b) => a.extent.fileIndex - b.extent.fileIndex || a.extent.fileOffset - b.extent.fileOffset,
   );
   const runs: { fileIndex: number; start: number; end: number; needed: number; bufferOffset: number }[] = [];

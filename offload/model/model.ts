@@ -1,16 +1,25 @@
 // What the runtime needs to know of a model: its layers' bytes, its tables, and the forward of each kind of layer.
 
 import { assert } from '../errors.js';
-import { DTYPE_BYTES, type DType } from '../port/dtype.js';
-import type { Tensor } from '../port/ops.js';
+import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
+import type { Tensor, Weight } from '../port/ops.js';
 import type { ForwardOps } from './forward-ops.js';
-import type { Extent, LayerSpec, WeightSpec } from './layout.js';
+import {
+  type Extent,
+  type LayerSpec,
+  layerOf,
+  type MatrixSpec,
+  type TensorSpec,
+  tensorsOf,
+} from './layout.js';
 
-/** Weights of the layer that is being computed, by the key its WeightSpec has. */
+/** Weights of the layer that is being computed, by the keys of its tensors and matrices. */
 export interface Weights {
+  /** A vector. */
   (key: string): Tensor;
-  /** Null where the layer has no such weight. */
+  /** Null where the layer has no such vector. */
   optional(key: string): Tensor | null;
+  matrix(key: string): Weight;
 }
 
 /** An embedding table: rows are looked up where they rest, one per token; the table is never streamed. */
@@ -58,7 +67,7 @@ export interface ModelSpec {
   readonly fixed: LayerSpec;
   readonly blocks: readonly LayerSpec[];
   /** [V, K], streamed in pieces of rows; `bias` [V]. */
-  readonly head: { readonly projection: WeightSpec; readonly bias?: WeightSpec };
+  readonly head: { readonly projection: MatrixSpec; readonly bias?: TensorSpec };
   /** Applied to logits: · scale, then softCap · tanh(x / softCap) unless 0. */
   readonly logits: { readonly scale: number; readonly softCap: number };
   /** f32 vectors the forward names: rotary frequencies, ALiBi slopes. */
@@ -66,29 +75,40 @@ export interface ModelSpec {
   readonly forward: LayerForward;
 }
 
-/** The type that most of the blocks' bytes have: what their products are best fed with. */
+/** The type that most of the blocks' values have, once they are expanded: what their products are best fed with. */
 export function weightType(model: ModelSpec): DType {
   const bytes = new Map<DType, number>();
-  for (const { dtype, extent } of model.blocks.flatMap((block) => block.weights)) {
-    bytes.set(dtype, (bytes.get(dtype) ?? 0) + extent.sizeBytes);
-  }
+  const add = (type: DType, shape: readonly number[]) =>
+    bytes.set(type, (bytes.get(type) ?? 0) + elementCount(shape) * DTYPE_BYTES[type]);
+  for (const { matrices } of model.blocks) for (const { format, shape } of matrices) add(format.type, shape);
   const [most] = [...bytes].sort(([, a], [, b]) => b - a);
   return most?.[0] ?? 'f32';
 }
 
-/** Rows [firstRow, firstRow + count) of a weight, as a weight of its own. */
-export function sliceRows(weight: WeightSpec, firstRow: number, count: number): WeightSpec {
-  const [rowCount = 0, ...rest] = weight.shape;
-  assert(firstRow + count <= rowCount, 'rows lie inside the weight');
-  const rowBytes = rest.reduce((product, size) => product * size, DTYPE_BYTES[weight.dtype]);
+/** Rows [firstRow, firstRow + count) of a tensor, as a tensor of its own. */
+export function sliceRows(stored: TensorSpec, firstRow: number, count: number): TensorSpec {
+  const [rowCount = 0, ...rest] = stored.shape;
+  assert(firstRow + count <= rowCount, 'rows lie inside the tensor');
+  const rowBytes = rest.reduce((product, size) => product * size, DTYPE_BYTES[stored.dtype]);
   return {
-    ...weight,
+    ...stored,
     shape: [count, ...rest],
     extent: {
-      fileIndex: weight.extent.fileIndex,
-      fileOffset: weight.extent.fileOffset + firstRow * rowBytes,
+      fileIndex: stored.extent.fileIndex,
+      fileOffset: stored.extent.fileOffset + firstRow * rowBytes,
       sizeBytes: count * rowBytes,
     },
+  };
+}
+
+/** Rows [firstRow, firstRow + count) of a dense matrix, as a matrix of its own. */
+export function sliceMatrix(matrix: MatrixSpec, firstRow: number, count: number): MatrixSpec {
+  const { codes } = matrix.parts;
+  assert(codes && matrix.format.name === 'dense', 'rows follow each other');
+  return {
+    ...matrix,
+    shape: [count, matrix.shape[1]],
+    parts: { codes: sliceRows(codes, firstRow, count) },
   };
 }
 
@@ -102,16 +122,19 @@ export interface HeadPiece {
 /** Cuts the head into equal pieces of at most `maxBytes` each (one row at least). */
 export function cutHead(model: ModelSpec, maxBytes: number): HeadPiece[] {
   const { projection, bias } = model.head;
-  const rowBytes = projection.extent.sizeBytes / model.vocabSize;
+  const storedBytes = tensorsOf(projection).reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
+  const rowBytes = storedBytes / model.vocabSize;
   const rowsAtMost = Math.max(1, Math.floor(maxBytes / rowBytes));
   const pieceCount = Math.ceil(model.vocabSize / rowsAtMost);
   const rowsEach = Math.ceil(model.vocabSize / pieceCount);
   const pieces: HeadPiece[] = [];
   for (let firstColumn = 0; firstColumn < model.vocabSize; firstColumn += rowsEach) {
     const columns = Math.min(rowsEach, model.vocabSize - firstColumn);
-    const weights = [{ ...sliceRows(projection, firstColumn, columns), key: 'projection' }];
+    const weights: (MatrixSpec | TensorSpec)[] = [
+      { ...sliceMatrix(projection, firstColumn, columns), key: 'projection' },
+    ];
     if (bias) weights.push({ ...sliceRows(bias, firstColumn, columns), key: 'bias' });
-    pieces.push({ layer: { name: `head ${pieces.length}`, weights }, firstColumn, columns });
+    pieces.push({ layer: layerOf(`head ${pieces.length}`, weights), firstColumn, columns });
   }
   return pieces;
 }

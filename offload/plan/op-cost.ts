@@ -2,7 +2,7 @@
 
 import { present } from '../errors.js';
 import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
-import { effects, type Op, type Tensor } from '../port/ops.js';
+import { effects, type Op, partsOf, type Tensor, type Weight } from '../port/ops.js';
 import { dimension } from '../port/tensor.js';
 import type { HardwareProfile, ProductRates } from './profile.js';
 
@@ -61,12 +61,17 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
 
 /** What an operation multiplies: so many weights of one shape, each with so many rows. */
 export interface Product {
-  readonly weight: Tensor;
+  readonly weight: Weight;
   readonly weightCount: number;
   readonly rowsEach: number;
 }
 
 export type ProductOp = Extract<Op, { op: 'linear' | 'expert_linear' }>;
+
+/** What a weight's parts take together. */
+export function storedBytes(weight: Weight): number {
+  return partsOf(weight).reduce((sum, { shape, dtype }) => sum + elementCount(shape) * DTYPE_BYTES[dtype], 0);
+}
 
 /** Only the experts that an even choice is expected to touch count; the rest of a mixture is not read. */
 export function productOf(op: ProductOp): Product {
@@ -79,8 +84,8 @@ export function productOf(op: ProductOp): Product {
 function productMs(op: ProductOp, { products, inHalves }: ComputeRates): number {
   const { weight, weightCount, rowsEach } = productOf(op);
   const rates =
-    products.find(({ weightType }) => weightType === weight.dtype) ?? present(products[0], 'rates');
-  const halves = inHalves && op.x.dtype === 'f32' && weight.dtype !== 'f32' ? 2 : 1;
+    products.find(({ weightType }) => weightType === weight.format.type) ?? present(products[0], 'rates');
+  const halves = inHalves && op.x.dtype === 'f32' && weight.format.type !== 'f32' ? 2 : 1;
   return weightCount * elementCount(weight.shape) * secondsPerWeight(rates, halves * rowsEach) * 1e3;
 }
 

@@ -228,7 +228,7 @@ function kindsOf(model: ModelSpec): readonly { readonly index: number; readonly 
   if (before) return before;
   const kinds = new Map<string, { index: number; count: number }>();
   model.blocks.forEach((block, index) => {
-    const key = `${block.weights.length} ${elementsOf(block)}`;
+    const key = `${block.tensors.length} ${elementsOf(block)}`;
     const kind = kinds.get(key);
     if (kind) kind.count++;
     else kinds.set(key, { index, count: 1 });
@@ -238,6 +238,6 @@ function kindsOf(model: ModelSpec): readonly { readonly index: number; readonly 
   return found;
 }
 
-function elementsOf({ weights }: LayerSpec): number {
-  return weights.reduce((sum, { shape }) => sum + elementCount(shape), 0);
+function elementsOf({ tensors }: LayerSpec): number {
+  return tensors.reduce((sum, { shape }) => sum + elementCount(shape), 0);
 }

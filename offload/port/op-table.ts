@@ -3,6 +3,7 @@
 // An opcode is a row's place. A row names what its operation holds, in the order of the words and as ops.ts does.
 
 import type { DType } from './dtype.js';
+import { FORMAT_NUMBERS, FORMATS, PART_NAMES } from './formats.js';
 import type { Activation, Op } from './ops.js';
 
 /** What is launched: the operations of forwards, and what backends do with bytes. */
@@ -12,7 +13,7 @@ export const OPERATIONS = [
   ['gather_rows', 'out table rows accumulate scale'],
   ['layer_norm', 'out x weight bias eps'],
   ['rms_norm', 'out x weight eps weightOffset'],
-  ['linear', 'out x weight bias inputMajor activation accumulate'],
+  ['linear', 'out x weight bias activation accumulate'],
   ['gated', 'out gate up activation'],
   ['add', 'out a b'],
   ['rotary', 'x positions inverseFrequencies interleaved scale'],
@@ -53,11 +54,16 @@ export const ENCODED_ACTIVATIONS = [
   'silu',
 ] as const satisfies readonly Activation[];
 
+/** A weight is its format, which parts it has (a bit each), its shape, numbers, and then those parts. */
+const WEIGHT_OPERANDS = `format parts shape firstRow ${FORMAT_NUMBERS.join(' ')} ${PART_NAMES.join(' ')}`;
+
 /** As the addon answers. */
 export function operationTable(): string[] {
   return [
     ...OPERATIONS.map(([name, operands]) => `${name}: ${operands}`),
     `types: ${ENCODED_DTYPES.join(' ')}`,
     `activations: ${ENCODED_ACTIVATIONS.join(' ')}`,
+    `formats: ${FORMATS.join(' ')}`,
+    `weights: ${WEIGHT_OPERANDS}`,
   ];
 }

@@ -1,6 +1,7 @@
 // The kernel vocabulary: every operation a device can run, as plain data that names what it reads and writes.
 
 import { DTYPE_BYTES, type DType } from './dtype.js';
+import { type Format, PART_NAMES, type Parts } from './formats.js';
 
 /** Memory of one device (or of the host, where the device computes in place). Opaque to everything but its backend. */
 export interface Memory {
@@ -17,6 +18,16 @@ export interface Tensor {
   readonly shape: readonly number[];
   /** In elements, one per dimension; the innermost stride is always 1. */
   readonly strides: readonly number[];
+}
+
+/** A matrix [N outputs, K inputs] as it is stored: its parts, and the format that makes values of them. */
+export interface Weight {
+  readonly format: Format;
+  readonly shape: readonly [number, number];
+  /** Rows of its scales and zeros that lie before those of its first row. */
+  readonly firstRow: number;
+  /** As the format's row in formats.ts says. */
+  readonly parts: Parts<Tensor>;
 }
 
 export type Activation = 'none' | 'relu' | 'gelu' | 'gelu_tanh' | 'gelu_quick' | 'silu';
@@ -77,7 +88,7 @@ export const NO_TOKEN = -1;
 
 /**
  * One operation. Activations are f32 where a device computes on host memory; elsewhere each may also be f16 or bf16, and
- * sums are f32 all the same. Weights keep their stored type. T tokens, H hidden size, N outputs.
+ * sums are f32 all the same. Weights keep their stored format. T tokens, H hidden size, N outputs.
  */
 export type Op =
   /** out[t] (+)= table[rows[t]] · scale; `out` [T, H], `table` [R, H] any type, `rows` i32 [T]. */
@@ -93,14 +104,13 @@ export type Op =
   | { readonly op: 'layer_norm'; out: Tensor; x: Tensor; weight: Tensor; bias: Tensor | null; eps: number }
   /** Over the last dimension of x: x / sqrt(mean(x²) + eps) · (weight + weightOffset). */
   | { readonly op: 'rms_norm'; out: Tensor; x: Tensor; weight: Tensor; eps: number; weightOffset: number }
-  /** out[T, N] = act(x[T, K] · Wᵀ + bias) (+ out when accumulate). W is [N, K], or [K, N] when inputMajor. */
+  /** out[T, N] = act(x[T, K] · Wᵀ + bias) (+ out when accumulate). */
   | {
       readonly op: 'linear';
       out: Tensor;
       x: Tensor;
-      weight: Tensor;
+      weight: Weight;
       bias: Tensor | null;
-      inputMajor: boolean;
       activation: Activation;
       accumulate: boolean;
     }
@@ -114,9 +124,9 @@ export type Op =
   | { readonly op: 'route'; experts: Tensor; weights: Tensor; logits: Tensor; normalize: boolean }
   /**
    * out[t·k + j, N] = x[t] · Wₑᵀ with e = experts[t, j]; x [T, K], or [T·k, K] with a row of its own for every choice.
-   * One weight [N, K] per expert, all of one type and with equal strides; only those that are chosen are read.
+   * One weight per expert, alike but for where their parts lie; only those that are chosen are read.
    */
-  | { readonly op: 'expert_linear'; out: Tensor; x: Tensor; experts: Tensor; weights: readonly Tensor[] }
+  | { readonly op: 'expert_linear'; out: Tensor; x: Tensor; experts: Tensor; weights: readonly Weight[] }
   /** x[t] += Σⱼ weights[t, j] · y[t·k + j], in order of j; x [T, H], y [T·k, H], weights f32 [T, k]. */
   | { readonly op: 'combine'; x: Tensor; y: Tensor; weights: Tensor }
   /** out = a + b, all of one shape. */
@@ -224,6 +234,11 @@ export function cacheTensors({ keys, values, keyScales, valueScales }: BlockCach
   return [keys, values, keyScales, valueScales].filter((tensor) => tensor !== null);
 }
 
+/** The parts that there are, in the order of their names. */
+export function partsOf({ parts }: Weight): Tensor[] {
+  return PART_NAMES.flatMap((name) => parts[name] ?? []);
+}
+
 /** What an operation reads and writes; tensors written and read (accumulation, in place) appear in both. */
 export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly writes: readonly Tensor[] } {
   switch (op.op) {
@@ -234,7 +249,7 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
     case 'rms_norm':
       return { reads: [op.x, op.weight], writes: [op.out] };
     case 'linear': {
-      const reads = [op.x, op.weight];
+      const reads = [op.x, ...partsOf(op.weight)];
       if (op.bias) reads.push(op.bias);
       if (op.accumulate) reads.push(op.out);
       return { reads, writes: [op.out] };
@@ -244,7 +259,7 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
     case 'route':
       return { reads: [op.logits], writes: [op.experts, op.weights] };
     case 'expert_linear':
-      return { reads: [op.x, op.experts, ...op.weights], writes: [op.out] };
+      return { reads: [op.x, op.experts, ...op.weights.flatMap(partsOf)], writes: [op.out] };
     case 'combine':
       return { reads: [op.x, op.y, op.weights], writes: [op.x] };
     case 'add':

@@ -5,11 +5,11 @@ import { type ForwardTypes, ForwardWalk } from '../model/forward-walk.js';
 import { blockPageBytes, pagesFor } from '../model/kv-cache.js';
 import { cutShards } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
-import { type ComputeRates, opMs, productOf, type SliceShape } from '../plan/op-cost.js';
+import { type ComputeRates, opMs, productOf, type SliceShape, storedBytes } from '../plan/op-cost.js';
 import type { Plan, PlannedLayer } from '../plan/plan.js';
 import type { HardwareProfile } from '../plan/profile.js';
 import { stepsAhead } from '../plan/steps-ahead.js';
-import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
+import { elementCount } from '../port/dtype.js';
 import type { Op } from '../port/ops.js';
 import { type LayerTimes, simulatePasses } from './pipeline.js';
 
@@ -121,7 +121,7 @@ class Cost {
     return this.#of(slices, times, () => {
       if (layer.kind === 'block') this.#walk.block(layer.index, tokens);
       else if (outputs > 0) {
-        const projection = layer.layout.layer.weights.find(({ key }) => key === 'projection');
+        const projection = layer.layout.layer.matrices.find(({ key }) => key === 'projection');
         if (layer.index === 0) this.#walk.headInput(outputs);
         this.#walk.headPiece(present(projection, 'projection'), outputs);
       }
@@ -149,7 +149,7 @@ class Cost {
     if (op.op !== 'linear' && op.op !== 'expert_linear') return;
     const { weight, weightCount, rowsEach } = productOf(op);
     const elements = weightCount * elementCount(weight.shape) * this.#times;
-    const bytes = elements * DTYPE_BYTES[weight.dtype];
+    const bytes = (elements / elementCount(weight.shape)) * storedBytes(weight);
     this.productMs += ms;
     this.weightMs += (bytes / this.#compute.memoryBytesPerSecond) * 1e3;
     this.weightBytes += bytes;

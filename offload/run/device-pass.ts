@@ -102,7 +102,7 @@ export class DevicePass {
   #weightsOf(layer: PlannedLayer, { memory, placements }: DeviceCopy): Weights {
     const known = this.#weights.get(memory);
     if (known?.layer === layer) return known.weights;
-    const weights = weightsAt(memory, placements, layer.layout.layer.name);
+    const weights = weightsAt(memory, placements, layer.layout.layer);
     this.#weights.set(memory, { layer, weights });
     return weights;
   }

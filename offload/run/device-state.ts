@@ -4,8 +4,9 @@ import { assert, present } from '../errors.js';
 import { ForwardOps, Workspace } from '../model/forward-ops.js';
 import { headInputColumns } from '../model/forward-walk.js';
 import { blockPageBytes, type KvShape, pageBytes, pagesFor } from '../model/kv-cache.js';
-import type { LayerLayout, Placement } from '../model/layout.js';
+import type { LayerLayout, LayerSpec, Placement } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
+import { weightsOf } from '../model/weights.js';
 import { LIKELIHOOD_WORDS, passSizes } from '../plan/pass-sizes.js';
 import type { Plan } from '../plan/plan.js';
 import type { Backend, Device, HostMemory } from '../port/backend.js';
@@ -103,27 +104,21 @@ function makeKvTier({ backend, device, model, plan, trace }: DeviceStateOptions)
   return new StreamedKv({ device, host, shape, buffers, bufferPages: pages, trace });
 }
 
-/** Weights by key, where `placements` say they lie in `memory`. */
-export function weightsAt(memory: Memory, placements: readonly Placement[], layerName: string): Weights {
-  const byKey = new Map(
-    placements.map(({ weight, offsetBytes }) => [
-      weight.key,
-      tensor(memory, offsetBytes, weight.dtype, weight.shape),
-    ]),
+/** The layer's weights, where `placements` say they lie in `memory`. */
+export function weightsAt(memory: Memory, placements: readonly Placement[], layer: LayerSpec): Weights {
+  const offsets = new Map(placements.map(({ weight, offsetBytes }) => [weight, offsetBytes]));
+  return weightsOf(layer, (spec) =>
+    tensor(memory, present(offsets.get(spec), spec.key), spec.dtype, spec.shape),
   );
-  const find = (key: string) => byKey.get(key) ?? null;
-  return Object.assign((key: string) => present(find(key), `${layerName}: weight ${key}`), {
-    optional: find,
-  });
 }
 
 function placeFixed(device: Device, layout: LayerLayout, host: HostMemory): Weights {
-  if (device.computesInPlace) return weightsAt(host, layout.host.placements, layout.layer.name);
+  if (device.computesInPlace) return weightsAt(host, layout.host.placements, layout.layer);
   const memory = device.allocate(Math.max(1, layout.device.sizeBytes));
   for (const piece of layout.device.copies) {
     device.compute.copy(memory, piece.deviceOffset, host, piece.hostOffset, piece.sizeBytes);
   }
-  return weightsAt(memory, layout.device.placements, layout.layer.name);
+  return weightsAt(memory, layout.device.placements, layout.layer);
 }
 
 function uploadConstants(backend: Backend, device: Device, model: ModelSpec): Map<string, Tensor> {

@@ -80,6 +80,6 @@ function queueTokens({ state }: DeviceWork, { microBatch, control, firstOutput }
 
 function queueLogits({ model, state }: DeviceWork, weights: Weights, x: Tensor, out: Tensor): void {
   const { scale, softCap } = model.logits;
-  state.ops.linear(x, weights('projection'), { bias: weights.optional('bias') }, out);
+  state.ops.linear(x, weights.matrix('projection'), { bias: weights.optional('bias') }, out);
   if (scale !== 1 || softCap !== 0) state.ops.scaleCap(out, scale, softCap);
 }

@@ -3,6 +3,7 @@
 import { statSync } from 'node:fs';
 import {
   counted,
+  type Extent,
   elementCount,
   type HardwareProfile,
   MiB,
@@ -113,25 +114,27 @@ function largeFile(files: readonly string[], offloadFolder: string | undefined):
 
 /** Types of the weights that products read. */
 function matrixTypes({ blocks, head }: ModelSpec): WeightType[] {
-  const all = [head.projection, ...blocks.flatMap(({ weights }) => weights)];
-  const types = all.filter(({ shape }) => shape.length > 1).map(({ dtype }) => dtype);
-  return [...new Set(types)].filter((type): type is WeightType => type !== 'i32');
+  const all = [head.projection, ...blocks.flatMap(({ matrices }) => matrices)];
+  return [...new Set(all.map(({ format }) => format.type))];
 }
 
 function describeModel(name: string, { checkpoint, model }: OpenedModel): PlannedModel {
   let parameters = 0;
   const seen = new Set<number>();
-  const layers = [...model.blocks, model.fixed].flatMap(({ weights }) => weights);
-  const head = [model.head.projection, ...(model.head.bias ? [model.head.bias] : [])];
-  const tables = model.tables.map(({ extent, rowCount, columns }) => ({
-    extent,
-    shape: [rowCount, columns],
-  }));
-  for (const { extent, shape } of [...tables, ...layers, ...head]) {
-    const place = extent.fileIndex * 2 ** 48 + extent.fileOffset;
-    if (seen.has(place)) continue; // a tied head is the table's own bytes
+  const count = ({ fileIndex, fileOffset }: Extent, shape: readonly number[]) => {
+    const place = fileIndex * 2 ** 48 + fileOffset;
+    if (seen.has(place)) return; // a tied head is the table's own bytes
     seen.add(place);
     parameters += elementCount(shape);
+  };
+  for (const { extent, rowCount, columns } of model.tables) count(extent, [rowCount, columns]);
+  const layers = [...model.blocks, model.fixed];
+  for (const { parts, shape } of [...layers.flatMap(({ matrices }) => matrices), model.head.projection]) {
+    if (parts.codes) count(parts.codes.extent, shape);
+    // Scales and the like are no parameters.
+    for (const { extent } of Object.values(parts)) seen.add(extent.fileIndex * 2 ** 48 + extent.fileOffset);
   }
+  for (const { extent, shape } of layers.flatMap(({ tensors }) => tensors)) count(extent, shape);
+  if (model.head.bias) count(model.head.bias.extent, model.head.bias.shape);
   return { name, architecture: model.architecture, parameters, weightBytes: checkpoint.totalBytes };
 }

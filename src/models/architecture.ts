@@ -7,6 +7,7 @@ import type { ConfigReader } from './config-reader.js';
 export interface TensorDef {
   readonly key: string;
   readonly name: string;
+  /** Of a matrix [outputs, inputs]; of anything else as it is stored. */
   readonly shape: readonly number[];
   /** A matrix that is stored [inputs, outputs] where it is stored as values. */
   readonly inputMajor?: boolean;
@@ -64,7 +65,7 @@ export interface Architecture {
   build(config: ConfigReader): ArchitectureModel;
 }
 
-/** `{ 'ln_1.weight': [H] }` under `h.0.` → definitions whose key is the short name. */
+/** `{ 'ln_1.weight': [H] }` under `h.0.` → definitions whose key is the short name; what has two dimensions is a matrix. */
 export function tensorsUnder(
   path: string,
   shapes: Readonly<Record<string, readonly number[] | undefined>>,
@@ -72,6 +73,19 @@ export function tensorsUnder(
   return Object.entries(shapes).flatMap(([key, shape]) =>
     shape ? [{ key, name: `${path}${key}`, shape }] : [],
   );
+}
+
+/** The same with every matrix stored [inputs, outputs]. */
+export function inputMajorUnder(
+  path: string,
+  shapes: Readonly<Record<string, readonly number[] | undefined>>,
+): TensorDef[] {
+  return tensorsUnder(path, shapes).map((def) => (isMatrix(def) ? { ...def, inputMajor: true } : def));
+}
+
+/** Whether the forward multiplies with it. */
+export function isMatrix({ shape }: TensorDef): boolean {
+  return shape.length === 2;
 }
 
 /** Logits as the head gives them. */

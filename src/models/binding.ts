@@ -2,16 +2,20 @@
 
 import {
   DTYPE_BYTES,
-  type DType,
   elementCount,
+  type FloatType,
+  type Format,
+  formatOf,
   type LayerSpec,
+  layerOf,
+  type MatrixSpec,
   type ModelSpec,
   OperatingError,
-  type WeightSpec,
+  type TensorSpec,
 } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
 import { quantisedTensor, quantisedTensorError } from '../checkpoint/unreadable.js';
-import type { ArchitectureModel, TensorDef, TensorSource } from './architecture.js';
+import { type ArchitectureModel, isMatrix, type TensorDef, type TensorSource } from './architecture.js';
 
 export interface BoundModel {
   readonly model: ModelSpec;
@@ -21,7 +25,7 @@ export interface BoundModel {
   readonly tiedPair: readonly [StoredTensor, StoredTensor] | undefined;
 }
 
-const STORED_TYPES: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+const STORED_TYPES: Readonly<Record<string, FloatType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
 /** Finds every tensor of the architecture in the checkpoint. Throws MISSING_TENSOR, WRONG_SHAPE or UNSUPPORTED. */
 export function bindModel(architecture: ArchitectureModel, checkpoint: Checkpoint): BoundModel {
@@ -51,7 +55,7 @@ export function bindModel(architecture: ArchitectureModel, checkpoint: Checkpoin
     blocks: Array.from({ length: architecture.blockCount }, (_, index) =>
       binding.layer(`block ${index}`, architecture.block(index)),
     ),
-    head: { projection: binding.bind(headDef), ...(bias ? { bias: binding.bind(bias) } : {}) },
+    head: { projection: binding.matrix(headDef), ...(bias ? { bias: binding.bind(bias) } : {}) },
     logits: architecture.logits,
     constants: architecture.constants,
     forward: architecture.forward,
@@ -95,12 +99,24 @@ class Binding {
   }
 
   layer(name: string, defs: readonly TensorDef[]): LayerSpec {
-    const weights = defs.map((def) => this.bind(def));
-    checkExperts(name, weights, this.#checkpoint);
-    return { name, weights };
+    const layer = layerOf(
+      name,
+      defs.map((def) => (isMatrix(def) ? this.matrix(def) : this.bind(def))),
+    );
+    checkExperts(layer, this.#checkpoint);
+    return layer;
   }
 
-  bind(def: TensorDef): WeightSpec {
+  matrix(def: TensorDef): MatrixSpec {
+    const { key, shape, inputMajor = false } = def;
+    const [N = 0, K = 0] = shape;
+    const codes = this.bind(inputMajor ? { ...def, shape: [K, N] } : def);
+    const format = formatOf(inputMajor ? 'dense_in' : 'dense', codes.dtype);
+    return { key, format, shape: [N, K], firstRow: 0, parts: { codes } };
+  }
+
+  /** A tensor that is stored as its values. */
+  bind(def: TensorDef): TensorSpec & { readonly dtype: FloatType } {
     const { folder } = this.#checkpoint;
     const { stored, source } = this.find(def);
     const dtype = STORED_TYPES[stored.dtype];
@@ -178,19 +194,19 @@ class Binding {
   }
 }
 
-/** The experts of a layer go through one product together. Throws UNSUPPORTED where their types differ. */
-function checkExperts(layer: string, weights: readonly WeightSpec[], { folder }: Checkpoint): void {
-  const types = new Map<string, DType>();
-  for (const { key, dtype } of weights) {
+/** The experts of a layer go through one product together. Throws UNSUPPORTED where their formats differ. */
+function checkExperts({ name, matrices }: LayerSpec, { folder }: Checkpoint): void {
+  const formats = new Map<string, Format>();
+  for (const { key, format } of matrices) {
     if (!/experts\.\d+\./.test(key)) continue;
     const matrix = key.replace(/experts\.\d+\./, 'experts.*.');
-    const first = types.get(matrix) ?? dtype;
-    if (first !== dtype) {
+    const first = formats.get(matrix) ?? format;
+    if (first !== format) {
       throw new OperatingError(
         'UNSUPPORTED',
-        `${folder}: ${layer} stores ${matrix} partly as ${first} and partly as ${dtype}: experts of a layer need one type`,
+        `${folder}: ${name} stores ${matrix} partly as ${first.type} and partly as ${format.type}: experts of a layer need one type`,
       );
     }
-    types.set(matrix, first);
+    formats.set(matrix, first);
   }
 }

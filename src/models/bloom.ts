@@ -84,7 +84,7 @@ function forward({ nHeads, D, eps, residualAfterNorm }: Dimensions): LayerForwar
       // The norm's output is the residual where the checkpoint says so: then it replaces x.
       const residual = residualAfterNorm ? x : undefined;
       const normed = k.layerNorm(x, w('input_layernorm.weight'), w('input_layernorm.bias'), eps, residual); // [T, H]
-      const qkv = k.linear(normed, w('self_attention.query_key_value.weight'), {
+      const qkv = k.linear(normed, w.matrix('self_attention.query_key_value.weight'), {
         bias: w('self_attention.query_key_value.bias'),
       }); // [T, nHeads · (q, k, v) · D]
       const part = (index: number) => heads(qkv, nHeads, D, index * D, 3 * D); // [T, nHeads, D]
@@ -92,7 +92,7 @@ function forward({ nHeads, D, eps, residualAfterNorm }: Dimensions): LayerForwar
         scale: 1 / Math.sqrt(D),
         alibiSlopes: k.constant('alibi'),
       }); // [T, H]
-      k.linear(attended, w('self_attention.dense.weight'), {
+      k.linear(attended, w.matrix('self_attention.dense.weight'), {
         bias: w('self_attention.dense.bias'),
         addTo: x,
       });
@@ -104,11 +104,11 @@ function forward({ nHeads, D, eps, residualAfterNorm }: Dimensions): LayerForwar
         eps,
         residual,
       ); // [T, H]
-      const inner = k.linear(after, w('mlp.dense_h_to_4h.weight'), {
+      const inner = k.linear(after, w.matrix('mlp.dense_h_to_4h.weight'), {
         bias: w('mlp.dense_h_to_4h.bias'),
         activation: 'gelu_tanh',
       }); // [T, 4H]
-      k.linear(inner, w('mlp.dense_4h_to_h.weight'), { bias: w('mlp.dense_4h_to_h.bias'), addTo: x });
+      k.linear(inner, w.matrix('mlp.dense_4h_to_h.weight'), { bias: w('mlp.dense_4h_to_h.bias'), addTo: x });
     },
 
     headInput(k, w, x, out) {

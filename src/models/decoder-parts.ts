@@ -44,7 +44,7 @@ export function attentionShapes(
 /** x [T, K] through `NAME.weight` and, where there is one, `NAME.bias`; added to `addTo` if given. */
 export function project(k: ForwardOps, w: Weights, x: Tensor, name: string, addTo?: Tensor): Tensor {
   const bias = w.optional(`${name}.bias`);
-  return k.linear(x, w(`${name}.weight`), addTo ? { bias, addTo } : { bias });
+  return k.linear(x, w.matrix(`${name}.weight`), addTo ? { bias, addTo } : { bias });
 }
 
 export interface RotaryAttention extends GroupedHeads {

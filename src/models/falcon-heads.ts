@@ -8,6 +8,7 @@ import {
   rows,
   type Tensor,
   type Weights,
+  weightRows,
 } from '../../offload/index.js';
 import type { GroupedHeads } from './decoder-parts.js';
 import { project } from './decoder-parts.js';
@@ -47,12 +48,12 @@ function splitGroups(
   { G, nKv, D }: { readonly G: number; readonly nKv: number; readonly D: number },
 ): readonly [Tensor, Tensor, Tensor] {
   const tokens = dimension(normed, 0);
-  const weight = w('self_attention.query_key_value.weight'); // [nKv · (G + 2) · D, H]
+  const weight = w.matrix('self_attention.query_key_value.weight'); // [nKv · (G + 2) · D, H]
   const bias = w.optional('self_attention.query_key_value.bias');
   const q = k.empty([tokens, nKv * G * D]);
   const keyValue = k.empty([tokens, nKv * 2 * D]);
   const multiply = (firstRow: number, count: number, out: Tensor) =>
-    k.linear(normed, rows(weight, firstRow, count), { bias: bias && rows(bias, firstRow, count) }, out);
+    k.linear(normed, weightRows(weight, firstRow, count), { bias: bias && rows(bias, firstRow, count) }, out);
   for (let group = 0; group < nKv; group++) {
     const first = group * (G + 2) * D;
     multiply(first, G * D, columns(q, group * G * D, G * D));

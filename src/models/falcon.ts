@@ -158,7 +158,7 @@ function forward(dimensions: Dimensions): LayerForward {
       project(k, w, attended, 'self_attention.dense', x);
 
       const after = mlpNorm && !parallel ? norm(mlpNorm) : beside; // [T, H]
-      const inner = k.linear(after, w('mlp.dense_h_to_4h.weight'), {
+      const inner = k.linear(after, w.matrix('mlp.dense_h_to_4h.weight'), {
         bias: w.optional('mlp.dense_h_to_4h.bias'),
         activation,
       }); // [T, I]

@@ -111,9 +111,9 @@ export function sparseFeedForward(mixture: Mixture): FeedForward {
       // Not rounded: where two experts are nearly even, that would turn the choice.
       const normed = norm(k.floats(x.shape)); // [T, H]
       const logits = k.floats([dimension(x, 0), expertCount]);
-      const routing = k.route(k.linear(normed, w(router), {}, logits), chosen, normalize); // [T, chosen]
+      const routing = k.route(k.linear(normed, w.matrix(router), {}, logits), chosen, normalize); // [T, chosen]
       const through = (from: Tensor, keys: readonly string[] = []) =>
-        k.expertLinear(from, routing, keys.map(w));
+        k.expertLinear(from, routing, keys.map(w.matrix));
       const inner = k.gated(through(normed, gates), through(normed, ups), activation); // [T · chosen, I]
       k.combine(x, through(inner, downs), routing);
     },

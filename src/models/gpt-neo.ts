@@ -102,18 +102,19 @@ function forward({ nHeads, D, eps, activation, windows }: Dimensions): LayerForw
 
     block(k, w, x, blockIndex) {
       const normed = k.layerNorm(x, w('ln_1.weight'), w('ln_1.bias'), eps); // [T, H]
-      const part = (name: string) => heads(k.linear(normed, w(`attn.attention.${name}.weight`)), nHeads, D);
+      const part = (name: string) =>
+        heads(k.linear(normed, w.matrix(`attn.attention.${name}.weight`)), nHeads, D);
       const [q, key, value] = [part('q_proj'), part('k_proj'), part('v_proj')]; // [T, nHeads, D]
       // The first checkpoints were trained without 1 / √D, and all have kept it so.
       const attended = k.attention(q, key, value, { scale: 1, windowTokens: windows[blockIndex] ?? 0 }); // [T, H]
-      k.linear(attended, w('attn.attention.out_proj.weight'), {
+      k.linear(attended, w.matrix('attn.attention.out_proj.weight'), {
         bias: w('attn.attention.out_proj.bias'),
         addTo: x,
       });
 
       const after = k.layerNorm(x, w('ln_2.weight'), w('ln_2.bias'), eps); // [T, H]
-      const inner = k.linear(after, w('mlp.c_fc.weight'), { bias: w('mlp.c_fc.bias'), activation }); // [T, I]
-      k.linear(inner, w('mlp.c_proj.weight'), { bias: w('mlp.c_proj.bias'), addTo: x });
+      const inner = k.linear(after, w.matrix('mlp.c_fc.weight'), { bias: w('mlp.c_fc.bias'), activation }); // [T, I]
+      k.linear(inner, w.matrix('mlp.c_proj.weight'), { bias: w('mlp.c_proj.bias'), addTo: x });
     },
 
     headInput(k, w, x, out) {

@@ -101,7 +101,7 @@ function forward({ attention, parallel, eps, activation }: Dimensions): LayerFor
       const attended = rotateAndAttend(k, [part(0), part(1), part(2)], attention, blockIndex); // [T, H]
       project(k, w, attended, 'attention.dense', x);
 
-      const inner = k.linear(beside ?? normAfter(), w('mlp.dense_h_to_4h.weight'), {
+      const inner = k.linear(beside ?? normAfter(), w.matrix('mlp.dense_h_to_4h.weight'), {
         bias: w('mlp.dense_h_to_4h.bias'),
         activation,
       }); // [T, I]

@@ -2,7 +2,13 @@
 
 import { columns, heads, type LayerForward } from '../../offload/index.js';
 import { readActivation } from './activations.js';
-import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import {
+  type Architecture,
+  type ArchitectureModel,
+  inputMajorUnder,
+  PLAIN_LOGITS,
+  tensorsUnder,
+} from './architecture.js';
 import type { ConfigReader } from './config-reader.js';
 
 export const gpt2: Architecture = { modelTypes: ['gpt2'], build };
@@ -33,18 +39,18 @@ function build(config: ConfigReader): ArchitectureModel {
     ],
     fixed: tensorsUnder('', { 'ln_f.weight': [H], 'ln_f.bias': [H] }),
     block: (index) =>
-      tensorsUnder(`h.${index}.`, {
+      inputMajorUnder(`h.${index}.`, {
         'ln_1.weight': [H],
         'ln_1.bias': [H],
-        'attn.c_attn.weight': [H, 3 * H],
+        'attn.c_attn.weight': [3 * H, H],
         'attn.c_attn.bias': [3 * H],
         'attn.c_proj.weight': [H, H],
         'attn.c_proj.bias': [H],
         'ln_2.weight': [H],
         'ln_2.bias': [H],
-        'mlp.c_fc.weight': [H, I],
+        'mlp.c_fc.weight': [I, H],
         'mlp.c_fc.bias': [I],
-        'mlp.c_proj.weight': [I, H],
+        'mlp.c_proj.weight': [H, I],
         'mlp.c_proj.bias': [H],
       }),
     head: {
@@ -84,25 +90,22 @@ function forward({ nHeads, D, H, eps, activation, scale }: Dimensions): LayerFor
 
     block(k, w, x, blockIndex) {
       const normed = k.layerNorm(x, w('ln_1.weight'), w('ln_1.bias'), eps); // [T, H]
-      const qkv = k.linear(normed, w('attn.c_attn.weight'), {
+      const qkv = k.linear(normed, w.matrix('attn.c_attn.weight'), {
         bias: w('attn.c_attn.bias'),
-        inputMajor: true,
       }); // [T, 3H]
       const part = (index: number) => heads(columns(qkv, index * H, H), nHeads, D); // [T, nHeads, D]
       const attended = k.attention(part(0), part(1), part(2), { scale: scale(blockIndex) }); // [T, H]
-      k.linear(attended, w('attn.c_proj.weight'), {
+      k.linear(attended, w.matrix('attn.c_proj.weight'), {
         bias: w('attn.c_proj.bias'),
-        inputMajor: true,
         addTo: x,
       });
 
       const after = k.layerNorm(x, w('ln_2.weight'), w('ln_2.bias'), eps); // [T, H]
-      const inner = k.linear(after, w('mlp.c_fc.weight'), {
+      const inner = k.linear(after, w.matrix('mlp.c_fc.weight'), {
         bias: w('mlp.c_fc.bias'),
-        inputMajor: true,
         activation,
       }); // [T, I]
-      k.linear(inner, w('mlp.c_proj.weight'), { bias: w('mlp.c_proj.bias'), inputMajor: true, addTo: x });
+      k.linear(inner, w.matrix('mlp.c_proj.weight'), { bias: w('mlp.c_proj.bias'), addTo: x });
     },
 
     headInput(k, w, x, out) {

@@ -82,16 +82,16 @@ function forward({ nHeads, D, eps, activation }: Dimensions): LayerForward {
 
     block(k, w, x) {
       const normed = k.layerNorm(x, w('ln_1.weight'), w('ln_1.bias'), eps); // [T, H], for both halves
-      const part = (name: string) => heads(k.linear(normed, w(`attn.${name}.weight`)), nHeads, D);
+      const part = (name: string) => heads(k.linear(normed, w.matrix(`attn.${name}.weight`)), nHeads, D);
       const [q, key, value] = [part('q_proj'), part('k_proj'), part('v_proj')]; // [T, nHeads, D]
       const frequencies = k.constant('inverse_frequencies'); // [rotated dimensions / 2]
       k.rotary(q, frequencies, { interleaved: true });
       k.rotary(key, frequencies, { interleaved: true });
       const attended = k.attention(q, key, value, { scale: 1 / Math.sqrt(D) }); // [T, H]
-      k.linear(attended, w('attn.out_proj.weight'), { addTo: x });
+      k.linear(attended, w.matrix('attn.out_proj.weight'), { addTo: x });
 
-      const inner = k.linear(normed, w('mlp.fc_in.weight'), { bias: w('mlp.fc_in.bias'), activation }); // [T, I]
-      k.linear(inner, w('mlp.fc_out.weight'), { bias: w('mlp.fc_out.bias'), addTo: x });
+      const inner = k.linear(normed, w.matrix('mlp.fc_in.weight'), { bias: w('mlp.fc_in.bias'), activation }); // [T, I]
+      k.linear(inner, w.matrix('mlp.fc_out.weight'), { bias: w('mlp.fc_out.bias'), addTo: x });
     },
 
     headInput(k, w, x, out) {

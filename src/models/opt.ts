@@ -118,7 +118,7 @@ function forward({ H, E, nHeads, D, blockCount, normFirst, normLast, activation 
     embed(k, w, rows, x) {
       const [tokens, positions] = [rows('tokens'), rows('positions')];
       const embedded = k.gather(E === H ? x : k.empty([dimension(x, 0), E]), tokens.table, tokens.rows); // [T, E]
-      if (E !== H) k.linear(embedded, w('project_in.weight'), {}, x); // [T, H]
+      if (E !== H) k.linear(embedded, w.matrix('project_in.weight'), {}, x); // [T, H]
       k.gather(x, positions.table, positions.rows, { accumulate: true });
     },
 
@@ -131,7 +131,7 @@ function forward({ H, E, nHeads, D, blockCount, normFirst, normLast, activation 
       if (!normFirst) norm(k, w, x, 'self_attn_layer_norm', x);
 
       const after = normFirst ? norm(k, w, x, 'final_layer_norm') : x; // [T, H]
-      const inner = k.linear(after, w('fc1.weight'), { bias: w.optional('fc1.bias'), activation }); // [T, I]
+      const inner = k.linear(after, w.matrix('fc1.weight'), { bias: w.optional('fc1.bias'), activation }); // [T, I]
       project(k, w, inner, 'fc2', x);
       if (!normFirst && blockIndex < blockCount - 1) norm(k, w, x, 'final_layer_norm', x);
     },
@@ -140,7 +140,7 @@ function forward({ H, E, nHeads, D, blockCount, normFirst, normLast, activation 
       const target = E === H ? out : undefined;
       const normed = normLast ? norm(k, w, x, 'final_layer_norm', target) : x; // [R, H]
       if (E !== H)
-        k.linear(normed, w('project_out.weight'), {}, out); // [R, E]
+        k.linear(normed, w.matrix('project_out.weight'), {}, out); // [R, E]
       else if (!normLast) k.add(x, everyRow(k.constant('zeros'), dimension(x, 0)), out);
     },
   };

@@ -84,17 +84,17 @@ function forward({ I, attention, eps, activation }: Dimensions): LayerForward {
 
     block(k, w, x, blockIndex) {
       const normed = k.rmsNorm(x, w('input_layernorm.weight'), eps); // [T, H]
-      const qkv = k.linear(normed, w('self_attn.qkv_proj.weight')); // [T, (nHeads + 2 nKv) · D]
+      const qkv = k.linear(normed, w.matrix('self_attn.qkv_proj.weight')); // [T, (nHeads + 2 nKv) · D]
       const q = heads(qkv, nHeads, D); // [T, nHeads, D]
       const key = heads(qkv, nKv, D, nHeads * D); // [T, nKv, D]
       const value = heads(qkv, nKv, D, (nHeads + nKv) * D); // [T, nKv, D]
       const attended = rotateAndAttend(k, [q, key, value], attention, blockIndex); // [T, nHeads · D]
-      k.linear(attended, w('self_attn.o_proj.weight'), { addTo: x });
+      k.linear(attended, w.matrix('self_attn.o_proj.weight'), { addTo: x });
 
       const after = k.rmsNorm(x, w('post_attention_layernorm.weight'), eps); // [T, H]
-      const gateUp = k.linear(after, w('mlp.gate_up_proj.weight')); // [T, 2I]
+      const gateUp = k.linear(after, w.matrix('mlp.gate_up_proj.weight')); // [T, 2I]
       const inner = k.gated(columns(gateUp, 0, I), columns(gateUp, I, I), activation); // [T, I]
-      k.linear(inner, w('mlp.down_proj.weight'), { addTo: x });
+      k.linear(inner, w.matrix('mlp.down_proj.weight'), { addTo: x });
     },
 
     headInput(k, w, x, out) {

@@ -92,7 +92,10 @@ function forward({ attention, eps, activation }: Dimensions): LayerForward {
 
       const [weight, bias] = [w('post_attention_layernorm.weight'), w('post_attention_layernorm.bias')];
       const after = k.layerNorm(x, weight, bias, eps); // [T, H]
-      const inner = k.linear(after, w('mlp.c_fc.weight'), { bias: w.optional('mlp.c_fc.bias'), activation }); // [T, I]
+      const inner = k.linear(after, w.matrix('mlp.c_fc.weight'), {
+        bias: w.optional('mlp.c_fc.bias'),
+        activation,
+      }); // [T, I]
       project(k, w, inner, 'mlp.c_proj', x);
     },
 

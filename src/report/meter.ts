@@ -117,7 +117,7 @@ export class Meter {
 function weightBytes(plan: Plan): number {
   let bytes = 0;
   for (const { layout } of plan.layers) {
-    for (const { extent } of layout.layer.weights) bytes += extent.sizeBytes;
+    for (const { extent } of layout.layer.tensors) bytes += extent.sizeBytes;
   }
   return bytes;
 }

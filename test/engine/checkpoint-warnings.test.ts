@@ -33,7 +33,7 @@ describe('tied tables', () => {
       tensors: (all) => renamed(all, table, 'lm_head.weight'),
     });
     const { model, warnings } = await openModel(folder);
-    expect(model.tables[0]?.extent).toEqual(model.head.projection.extent);
+    expect(model.tables[0]?.extent).toEqual(model.head.projection.parts.codes?.extent);
     expect(warnings).toEqual([]);
   });
 
@@ -48,7 +48,7 @@ describe('tied tables', () => {
         tensors: (all) => [...all, copied(all, table, 'lm_head.weight', flipLast)],
       });
       const { model, warnings } = await openModel(different);
-      expect(model.head.projection.extent).not.toEqual(model.tables[0]?.extent);
+      expect(model.head.projection.parts.codes?.extent).not.toEqual(model.tables[0]?.extent);
       expect(warnings).toEqual([
         expect.stringMatching(/tie_word_embeddings is true, but .*and lm_head\.weight differ: each is used/),
       ]);

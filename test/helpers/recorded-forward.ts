@@ -5,6 +5,7 @@ import type { Weights } from '../../offload/model/model.js';
 import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
 import type { AttentionTables, Memory, Op, Tensor } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import type { ArchitectureModel, TensorDef } from '../../src/models/architecture.js';
 
 const NOWHERE: Memory = { id: -1, sizeBytes: Number.MAX_SAFE_INTEGER };
@@ -96,5 +97,10 @@ function weightsOf(defs: readonly TensorDef[]): Weights {
     if (!found) throw new Error(`the forward asks for ${key}, which the layer does not list`);
     return found;
   };
-  return Object.assign(get, { optional: find });
+  const matrix = (key: string) => {
+    const inputMajor = defs.find((candidate) => candidate.key === key)?.inputMajor ?? false;
+    const [N = 0, K = 0] = get(key).shape;
+    return denseWeight(floats(inputMajor ? [K, N] : [N, K]), inputMajor);
+  };
+  return Object.assign(get, { optional: find, matrix });
 }

@@ -6,8 +6,9 @@ import {
   copiesOfShard,
   cutShards,
   type LayerSpec,
+  layerOf,
   layoutLayer,
-  type WeightSpec,
+  type TensorSpec,
 } from '../../offload/model/layout.js';
 import { DEVICE_ALIGNMENT_BYTES, READ_ALIGNMENT_BYTES } from '../../offload/port/backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
@@ -24,7 +25,7 @@ interface Drawn {
 function drawLayer(seed: number): Drawn {
   const random = randomFrom(seed);
   const used = Array.from({ length: 1 + randomInt(random, 3) }, () => randomInt(random, 9000));
-  const weights = Array.from({ length: 1 + randomInt(random, 8) }, (_, index): WeightSpec => {
+  const weights = Array.from({ length: 1 + randomInt(random, 8) }, (_, index): TensorSpec => {
     const dtype = present((['f32', 'f16', 'bf16', 'i32'] as DType[])[randomInt(random, 4)], 'type');
     const shape = [1 + randomInt(random, 60), 1 + randomInt(random, 60)];
     const sizeBytes = elementCount(shape) * DTYPE_BYTES[dtype];
@@ -39,10 +40,16 @@ function drawLayer(seed: number): Drawn {
     for (let i = 0; i < sizeBytes; i++) content[i] = randomInt(random, 256);
     return content;
   });
-  return { layer: { name: 'layer', weights: weights.sort(() => random() - 0.5) }, files };
+  return {
+    layer: layerOf(
+      'layer',
+      weights.sort(() => random() - 0.5),
+    ),
+    files,
+  };
 }
 
-function bytesOf({ files }: Drawn, { extent }: WeightSpec): Uint8Array {
+function bytesOf({ files }: Drawn, { extent }: TensorSpec): Uint8Array {
   const file = present(files[extent.fileIndex], 'file');
   return file.subarray(extent.fileOffset, extent.fileOffset + extent.sizeBytes);
 }
@@ -85,37 +92,35 @@ describe('hostLayout', () => {
         const found = buffer.subarray(offsetBytes, offsetBytes + weight.extent.sizeBytes);
         expect(Buffer.compare(found, bytesOf(drawn, weight)), `seed ${seed} ${weight.key}`).toBe(0);
       }
-      expect(host.placements).toHaveLength(drawn.layer.weights.length);
+      expect(host.placements).toHaveLength(drawn.layer.tensors.length);
     }
   });
 
   it('reads small gaps along and leaves out large ones', () => {
-    const weight = (key: string, fileOffset: number): WeightSpec => ({
+    const weight = (key: string, fileOffset: number): TensorSpec => ({
       key,
       dtype: 'f32',
       shape: [1024],
       extent: { fileIndex: 0, fileOffset, sizeBytes: 4096 },
     });
     const runsOf = (second: number) =>
-      layoutLayer({ name: 'l', weights: [weight('a', 0), weight('b', second)] }).host.runs.length;
+      layoutLayer(layerOf('l', [weight('a', 0), weight('b', second)])).host.runs.length;
     expect(runsOf(4096 + 16 * 1024)).toBe(1);
     expect(runsOf(4096 + 64 * 1024)).toBe(2);
   });
 
   it('refuses an extent that does not fit the shape', () => {
-    const weight: WeightSpec = {
+    const weight: TensorSpec = {
       key: 'w',
       dtype: 'f16',
       shape: [3, 5],
       extent: { fileIndex: 0, fileOffset: 0, sizeBytes: 31 },
     };
-    expect(() => layoutLayer({ name: 'layer', weights: [weight] })).toThrow(
-      /layer w: extent and shape agree/,
-    );
+    expect(() => layoutLayer(layerOf('layer', [weight]))).toThrow(/layer w: extent and shape agree/);
   });
 
   it('is empty for a layer without weights', () => {
-    const { host, device } = layoutLayer({ name: 'empty', weights: [] });
+    const { host, device } = layoutLayer(layerOf('empty', []));
     expect([host.sizeBytes, host.runs, device.sizeBytes, device.copies]).toEqual([0, [], 0, []]);
   });
 });

@@ -55,7 +55,7 @@ it('Mixtral slides where it has a window', () => {
 
 it('every expert is an extent of its own', async () => {
   const { model } = await openModel(fixtureFolder('mixtral'));
-  const experts = present(model.blocks[0], 'a block').weights.filter(({ key }) => key.includes('experts'));
+  const experts = present(model.blocks[0], 'a block').tensors.filter(({ key }) => key.includes('experts'));
   expect(experts).toHaveLength(4 * 3);
   const places = experts.map(({ extent }) => `${extent.fileIndex}:${extent.fileOffset}`);
   expect(new Set(places).size).toBe(experts.length);

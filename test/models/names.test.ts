@@ -71,7 +71,7 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
     const tied = build(family, { tie_word_embeddings: true });
     const alone = renamed(tied, (name) => name);
     const { model: bound } = bindModel(tied, checkpointOf(alone));
-    expect(bound.head.projection.extent).toEqual(bound.tables[0]?.extent);
+    expect(bound.head.projection.parts.codes?.extent).toEqual(bound.tables[0]?.extent);
   });
 
   it('takes a tied embedding from the head, where the checkpoint has only that', () => {
@@ -81,7 +81,7 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
       const alone = renamed(tied, (name) => name).filter(({ name }) => !name.endsWith(table?.name ?? ''));
       const head = { ...tied.head.projection, name: `${prefix}${tied.head.projection.name}` };
       const { model: bound, tiedPair } = bindModel(tied, checkpointOf([head, ...alone]));
-      expect(bound.tables[0]?.extent).toEqual(bound.head.projection.extent);
+      expect(bound.tables[0]?.extent).toEqual(bound.head.projection.parts.codes?.extent);
       expect(bound.tables[0]?.extent.fileOffset).toBe(0);
       expect(tiedPair).toBeUndefined();
     }
@@ -91,10 +91,10 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
     const tied = build(family, { tie_word_embeddings: true });
     const stored = checkpointOf([...renamed(tied, (name) => name), tied.head.projection]);
     const { model: bound, tiedPair, unused } = bindModel(tied, stored);
-    expect(bound.head.projection.extent).not.toEqual(bound.tables[0]?.extent);
+    expect(bound.head.projection.parts.codes?.extent).not.toEqual(bound.tables[0]?.extent);
     expect(tiedPair?.map(({ fileOffset }) => fileOffset)).toEqual([
       bound.tables[0]?.extent.fileOffset,
-      bound.head.projection.extent.fileOffset,
+      bound.head.projection.parts.codes?.extent.fileOffset,
     ]);
     expect(unused).toEqual([]);
   });
@@ -111,7 +111,7 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
   it('reads a head of its own where it is not tied', () => {
     const own = build(family, { tie_word_embeddings: false });
     const { model: bound } = bindModel(own, checkpointOf(renamed(own, (name) => name)));
-    expect(bound.head.projection.extent).not.toEqual(bound.tables[0]?.extent);
+    expect(bound.head.projection.parts.codes?.extent).not.toEqual(bound.tables[0]?.extent);
   });
 });
 

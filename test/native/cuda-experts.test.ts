@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { encodeCopy, encodeOp } from '../../offload/backends/op-encoding.js';
 import { native } from '../../offload/port/native.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { checkOnGpu, gpuBench, gpuStream, HAS_GPU, relocated, rowsOf, runOnGpu } from './cuda-device.js';
 import { choices } from './expert-cases.js';
 
@@ -44,7 +45,13 @@ describe.skipIf(!HAS_GPU).each(['f16', 'bf16'] as const)('CUDA: choices by exper
           // A row for every choice, or one that all choices of a token read.
           const x = bench.activation([table === tables[0] ? tokens : tokens * each, inputs], 1, from);
           const out = bench.activation([tokens * each, outputs], 1, to);
-          const op = { op: 'expert_linear', out, x, experts: table, weights } as const;
+          const op = {
+            op: 'expert_linear',
+            out,
+            x,
+            experts: table,
+            weights: weights.map((weight) => denseWeight(weight)),
+          } as const;
           await checkOnGpu(bench, op, TOLERANCE[half]);
         }
       }
@@ -66,7 +73,7 @@ describe.skipIf(!HAS_GPU).each(['f16', 'bf16'] as const)('CUDA: choices by exper
             out: rowsOf(out, first * each, count * each),
             x: rowsOf(x, first, count),
             experts: rowsOf(table, first, count),
-            weights,
+            weights: weights.map((weight) => denseWeight(weight)),
           },
           bench.memory,
         );
@@ -94,10 +101,10 @@ describe.skipIf(!HAS_GPU).each(['f16', 'bf16'] as const)('CUDA: choices by exper
     const [x, first, second, third] = [rows(), rows(), rows(), rows()];
     const [some, others] = [matrices(), matrices()];
     const ops = [
-      { out: first, weights: some },
-      { out: second, weights: others },
-      { out: x, weights: some },
-      { out: third, weights: others },
+      { out: first, weights: some.map((w) => denseWeight(w)) },
+      { out: second, weights: others.map((w) => denseWeight(w)) },
+      { out: x, weights: some.map((w) => denseWeight(w)) },
+      { out: third, weights: others.map((w) => denseWeight(w)) },
     ].map((op) => ({ ...op, op: 'expert_linear', x, experts: table }) as const);
     const { view } = bench.memory;
     const before = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
@@ -125,6 +132,10 @@ describe.skipIf(!HAS_GPU).each(['f16', 'bf16'] as const)('CUDA: choices by exper
       if (weight) bench.memory.fill(weight, () => Number.NaN);
     }
     const [x, out] = [bench.activation([12, 64]), bench.activation([12, 40])];
-    await checkOnGpu(bench, { op: 'expert_linear', out, x, experts, weights }, TOLERANCE[half]);
+    await checkOnGpu(
+      bench,
+      { op: 'expert_linear', out, x, experts, weights: weights.map((weight) => denseWeight(weight)) },
+      TOLERANCE[half],
+    );
   });
 });

@@ -3,6 +3,7 @@
 import { describe, it } from 'vitest';
 import type { DType } from '../../offload/port/dtype.js';
 import type { Activation } from '../../offload/port/ops.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { checkOnGpu as check, gpuBench, HAS_GPU, OWN_KERNELS_ONLY } from './cuda-device.js';
 import { NO_SCALES } from './workbench.js';
 
@@ -66,7 +67,7 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
         ] as const) {
           const x = bench.activation([tokens, inputs], 1, from);
           const out = bench.activation([tokens, outputs], 1, to);
-          const base = { op: 'linear', out, x, weight, bias, inputMajor } as const;
+          const base = { op: 'linear', out, x, weight: denseWeight(weight, inputMajor), bias } as const;
           for (const activation of ACTIVATIONS) {
             await check(bench, { ...base, activation, accumulate: false }, tolerance);
           }
@@ -82,7 +83,14 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
       const bench = gpuBench(tokens, false);
       const weight = bench.weight(half, [128, 512]);
       const [x, out] = [bench.activation([tokens, 512]), bench.activation([tokens, 128])];
-      const op = { op: 'linear', out, x, weight, bias: null, inputMajor: false, activation: 'none' } as const;
+      const op = {
+        op: 'linear',
+        out,
+        x,
+        weight: denseWeight(weight),
+        bias: null,
+        activation: 'none',
+      } as const;
       await check(bench, { ...op, accumulate: false }, 1e-6);
     }
   });
@@ -98,9 +106,8 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
           op: 'linear',
           out,
           x,
-          weight,
+          weight: denseWeight(weight),
           bias: null,
-          inputMajor: false,
           activation: 'none',
         } as const;
         await check(bench, { ...op, accumulate: false }, 8e-3);
@@ -140,7 +147,13 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
     for (const from of ['f32', half, other] as const) {
       for (const rows of [9, 18]) {
         const [x, out] = [bench.activation([rows, 72], 1, from), bench.activation([18, 22], 1, half)];
-        await check(bench, { op: 'expert_linear', out, x, experts, weights });
+        await check(bench, {
+          op: 'expert_linear',
+          out,
+          x,
+          experts,
+          weights: weights.map((weight) => denseWeight(weight)),
+        });
       }
     }
   });

@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { native } from '../../offload/port/native.js';
 import type { Tensor } from '../../offload/port/ops.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { checkOnGpu as check, GPU_KERNELS, gpuBench, HAS_GPU, rowsOf, runOnGpu } from './cuda-device.js';
 import { expertCases } from './expert-cases.js';
 import { kernelCases } from './kernel-cases.js';
@@ -25,7 +26,7 @@ describe.skipIf(!HAS_GPU)('CUDA kernels', () => {
       const [tokens, outputs, inputs] = [8, 67, 1104];
       const weight = bench.weight(dtype, [outputs, inputs]);
       const [x, out] = [bench.activation([tokens, inputs]), bench.activation([tokens, outputs])];
-      const base = { op: 'linear', weight, bias: null, inputMajor: false, activation: 'gelu' } as const;
+      const base = { op: 'linear', weight: denseWeight(weight), bias: null, activation: 'gelu' } as const;
       await runOnGpu({ ...base, out, x, accumulate: false }, bench.memory);
       const together = bench.memory.read(out);
       for (const count of [1, 2, 3, 4, 5, 7]) {
@@ -43,7 +44,7 @@ describe.skipIf(!HAS_GPU)('CUDA kernels', () => {
     const weight = bench.weight('bf16', [64, 64]);
     const x = bench.activation([32, 64]);
     const [first, second] = [bench.activation([32, 64]), bench.activation([32, 64])];
-    const base = { op: 'linear', weight, bias: null, inputMajor: false, activation: 'none' } as const;
+    const base = { op: 'linear', weight: denseWeight(weight), bias: null, activation: 'none' } as const;
     await check(bench, { ...base, x, out: first, accumulate: false }, 6e-3);
     await check(bench, { ...base, x, out: x, accumulate: true }, 6e-3);
     await check(bench, { ...base, x, out: second, accumulate: false }, 6e-3);
@@ -64,7 +65,13 @@ describe.skipIf(!HAS_GPU)('CUDA kernels', () => {
       for (const dtype of WEIGHT_TYPES) {
         const weights = bench.weights(dtype, experts, [22, 70]);
         const [x, out] = [bench.activation([tokens, 70]), bench.activation([tokens * each, 22])];
-        await check(bench, { op: 'expert_linear', out, x, experts: chosen, weights });
+        await check(bench, {
+          op: 'expert_linear',
+          out,
+          x,
+          experts: chosen,
+          weights: weights.map((weight) => denseWeight(weight)),
+        });
       }
     }
   });

@@ -2,6 +2,7 @@
 
 import { expect, it } from 'vitest';
 import type { Tensor } from '../../offload/port/ops.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { check as checkOn, type KernelDevice, WEIGHT_TYPES, type Workbench } from './workbench.js';
 
 /** [tokens, experts, experts of each token] */
@@ -96,8 +97,20 @@ export function expertCases(device: KernelDevice): void {
       const out = bench.activation([tokens * each, outputs]);
       const shared = device.productInput(bench, dtype, [tokens, inputs]);
       const own = device.productInput(bench, dtype, [tokens * each, inputs]);
-      await check(bench, { op: 'expert_linear', out, x: shared, experts: table, weights });
-      await check(bench, { op: 'expert_linear', out, x: own, experts: table, weights });
+      await check(bench, {
+        op: 'expert_linear',
+        out,
+        x: shared,
+        experts: table,
+        weights: weights.map((weight) => denseWeight(weight)),
+      });
+      await check(bench, {
+        op: 'expert_linear',
+        out,
+        x: own,
+        experts: table,
+        weights: weights.map((weight) => denseWeight(weight)),
+      });
     }
   });
 
@@ -111,7 +124,13 @@ export function expertCases(device: KernelDevice): void {
     ]);
     const x = bench.activation([2, 30]);
     const out = bench.activation([4, 20]);
-    const op = { op: 'expert_linear', out, x, experts, weights } as const;
+    const op = {
+      op: 'expert_linear',
+      out,
+      x,
+      experts,
+      weights: weights.map((weight) => denseWeight(weight)),
+    } as const;
     await device.run(op, bench);
     const clean = bench.memory.read(out);
     // Freed memory, which native code would refuse to resolve, cannot be told apart here; NaN can.

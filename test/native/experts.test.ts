@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
 import { native } from '../../offload/port/native.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { CPU_KERNELS } from './cpu-device.js';
 import { choices, expertCases } from './expert-cases.js';
 import { rowsOf, WEIGHT_TYPES } from './workbench.js';
@@ -21,15 +22,24 @@ for (const device of CPU_KERNELS) {
         const x = bench.activation([tokens, inputs]);
         const out = bench.activation([tokens * each, outputs]);
         use(2);
-        await run({ op: 'expert_linear', out, x, experts: chosen, weights }, bench);
+        await run(
+          {
+            op: 'expert_linear',
+            out,
+            x,
+            experts: chosen,
+            weights: weights.map((weight) => denseWeight(weight)),
+          },
+          bench,
+        );
         const together = bench.memory.read(out);
         const ids = bench.memory.read(chosen);
         bench.memory.fill(out, () => Number.NaN);
         for (let choice = 0; choice < tokens * each; choice++) {
           const [row, weight] = [Math.floor(choice / each), weights[ids[choice] ?? 0]];
           if (!weight) throw new Error('no such expert');
-          const base = { op: 'linear', bias: null, inputMajor: false, activation: 'none' } as const;
-          const one = { out: rowsOf(out, choice, 1), x: rowsOf(x, row, 1), weight };
+          const base = { op: 'linear', bias: null, activation: 'none' } as const;
+          const one = { out: rowsOf(out, choice, 1), x: rowsOf(x, row, 1), weight: denseWeight(weight) };
           await run({ ...base, ...one, accumulate: false }, bench);
         }
         expect(bench.memory.read(out), dtype).toEqual(together);
@@ -39,7 +49,15 @@ for (const device of CPU_KERNELS) {
             const some = Math.min(count, tokens - first);
             const part = { x: rowsOf(x, first, some), experts: rowsOf(chosen, first, some) };
             const to = rowsOf(out, first * each, some * each);
-            await run({ op: 'expert_linear', ...part, out: to, weights }, bench);
+            await run(
+              {
+                op: 'expert_linear',
+                ...part,
+                out: to,
+                weights: weights.map((weight) => denseWeight(weight)),
+              },
+              bench,
+            );
           }
           expect(bench.memory.read(out), `${dtype} in steps of ${count}`).toEqual(together);
         }
@@ -51,7 +69,11 @@ for (const device of CPU_KERNELS) {
       const bench = device.workbench(3);
       const weights = bench.weights('f32', 2, [3, 3]);
       const broken = native().createStream('experts');
-      const operands = { x: bench.activation([1, 3]), out: bench.activation([2, 3]), weights };
+      const operands = {
+        x: bench.activation([1, 3]),
+        out: bench.activation([2, 3]),
+        weights: weights.map((weight) => denseWeight(weight)),
+      };
       broken.launch(encodeOp({ op: 'expert_linear', ...operands, experts: bench.table([[1, 2]]) }));
       await expect(broken.record().promise()).rejects.toThrow('expert 2 of choice 1 is none of 2');
       broken.close();

@@ -1,6 +1,7 @@
 // Cases of products for any device, against float64: odd shapes, both layouts of weights, all types and activations.
 
 import { it } from 'vitest';
+import { denseWeight } from '../../offload/port/weights.js';
 import { ACTIVATIONS, check, type KernelDevice, WEIGHT_TYPES } from './workbench.js';
 
 /** [tokens, outputs, inputs] */
@@ -38,7 +39,7 @@ export function linearCases(device: KernelDevice): void {
           const activation = ACTIVATIONS[index % ACTIVATIONS.length] ?? 'none';
           const x = device.productInput(bench, dtype, [tokens, inputs]);
           const out = bench.activation([tokens, outputs]);
-          const base = { op: 'linear', out, x, weight, bias, inputMajor } as const;
+          const base = { op: 'linear', out, x, weight: denseWeight(weight, inputMajor), bias } as const;
           const tolerance = device.productTolerance(dtype);
           await check(device, bench, { ...base, activation, accumulate: index % 2 === 1 }, tolerance);
           await check(device, bench, { ...base, activation: 'none', accumulate: index % 2 === 0 }, tolerance);

@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import type { Tensor } from '../../offload/port/ops.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { CPU_KERNELS } from './cpu-device.js';
 import { linearCases } from './linear-cases.js';
 import { rowsOf, WEIGHT_TYPES } from './workbench.js';
@@ -22,7 +23,7 @@ for (const device of CPU_KERNELS) {
       const x = bench.memory.fill(bench.memory.tensor('f32', [tokens, 6]), (i) =>
         i < 6 ? (given[i] ?? 0) : (taken[i - 6] ?? 0),
       );
-      const base = { op: 'linear', weight, bias: null, inputMajor: false, activation: 'none' } as const;
+      const base = { op: 'linear', weight: denseWeight(weight), bias: null, activation: 'none' } as const;
       await run({ ...base, out, x, accumulate: false }, bench);
       const [ofGiven, ofTaken] = bench.memory.read(out);
       expect(ofGiven).toBe(ofTaken);
@@ -37,7 +38,12 @@ for (const device of CPU_KERNELS) {
           const weight = bench.weight(dtype, inputMajor ? [inputs, outputs] : [outputs, inputs]);
           const x = bench.activation([tokens, inputs]);
           const out = bench.activation([tokens, outputs]);
-          const base = { op: 'linear', weight, bias: null, inputMajor, activation: 'gelu' } as const;
+          const base = {
+            op: 'linear',
+            weight: denseWeight(weight, inputMajor),
+            bias: null,
+            activation: 'gelu',
+          } as const;
           use(1);
           await run({ ...base, out, x, accumulate: false }, bench);
           const together = bench.memory.read(out);

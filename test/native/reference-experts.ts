@@ -1,6 +1,7 @@
 // A mixture of experts in float64 and plain loops.
 
 import type { Values, Written } from './reference-values.js';
+import type { WeightValues } from './reference-weights.js';
 
 export function routeTokens(experts: Values, weights: Values, logits: Values, normalize: boolean): Written[] {
   const count = logits.size(1);
@@ -21,7 +22,12 @@ export function routeTokens(experts: Values, weights: Values, logits: Values, no
   return [experts.written, weights.written];
 }
 
-export function expertProducts(out: Values, x: Values, experts: Values, weights: readonly Values[]): Written {
+export function expertProducts(
+  out: Values,
+  x: Values,
+  experts: Values,
+  weights: readonly WeightValues[],
+): Written {
   const each = experts.size(1);
   for (let choice = 0; choice < out.size(0); choice++) {
     const token = Math.floor(choice / each);
@@ -29,7 +35,7 @@ export function expertProducts(out: Values, x: Values, experts: Values, weights:
     const row = x.size(0) === out.size(0) ? choice : token;
     for (let n = 0; n < out.size(1); n++) {
       let sum = 0;
-      for (let k = 0; k < x.size(1); k++) sum += x.get(row, k) * (weight?.get(n, k) ?? Number.NaN);
+      for (let k = 0; k < x.size(1); k++) sum += x.get(row, k) * (weight?.(n, k) ?? Number.NaN);
       out.set(sum, choice, n);
     }
   }

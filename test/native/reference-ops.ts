@@ -1,14 +1,16 @@
 // Every operation in float64 and plain loops: what the kernels are compared with.
 
-import { type Activation, NO_TOKEN, type Op, type Tensor } from '../../offload/port/ops.js';
+import { type Activation, NO_TOKEN, type Op, type Tensor, type Weight } from '../../offload/port/ops.js';
 import { cached, storedCache } from './reference-cache.js';
 import { combineChoices, expertProducts, routeTokens } from './reference-experts.js';
 import { drawTokens } from './reference-sample.js';
 import { Values, type Written } from './reference-values.js';
+import { weightValues } from './reference-weights.js';
 import type { Bytes } from './tensor-bytes.js';
 
 export function referenceOp(op: Op, bytes: Bytes): Written[] {
   const read = (tensor: Tensor): Values => new Values(tensor, bytes);
+  const readWeight = (weight: Weight) => weightValues(weight, read);
   const readOptional = (tensor: Tensor | null): Values | null => (tensor ? read(tensor) : null);
   switch (op.op) {
     case 'gather_rows': {
@@ -26,13 +28,13 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
     case 'rms_norm':
       return [normRows(read(op.out), read(op.x), read(op.weight), null, op.eps, false, op.weightOffset)];
     case 'linear': {
-      const [out, x, weight] = [read(op.out), read(op.x), read(op.weight)];
+      const [out, x, weight] = [read(op.out), read(op.x), readWeight(op.weight)];
       const bias = readOptional(op.bias);
       for (let t = 0; t < out.size(0); t++) {
         for (let n = 0; n < out.size(1); n++) {
           let sum = bias?.get(n) ?? 0;
           for (let k = 0; k < x.size(1); k++) {
-            sum += x.get(t, k) * (op.inputMajor ? weight.get(k, n) : weight.get(n, k));
+            sum += x.get(t, k) * weight(n, k);
           }
           out.set(activate(op.activation, sum) + (op.accumulate ? out.get(t, n) : 0), t, n);
         }
@@ -47,7 +49,7 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
     case 'route':
       return routeTokens(read(op.experts), read(op.weights), read(op.logits), op.normalize);
     case 'expert_linear':
-      return [expertProducts(read(op.out), read(op.x), read(op.experts), op.weights.map(read))];
+      return [expertProducts(read(op.out), read(op.x), read(op.experts), op.weights.map(readWeight))];
     case 'combine':
       return [combineChoices(read(op.x), read(op.y), read(op.weights))];
     case 'add': {

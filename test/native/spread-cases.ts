@@ -4,6 +4,7 @@
 import { expect, it } from 'vitest';
 import type { FloatType } from '../../offload/port/dtype.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { attentionOperands } from './attention-cases.js';
 import { choices } from './expert-cases.js';
 import { referenceOp } from './reference-ops.js';
@@ -79,9 +80,8 @@ export function spreadCases(
             op: 'linear',
             out,
             x,
-            weight,
+            weight: denseWeight(weight, inputMajor),
             bias,
-            inputMajor,
             activation,
             accumulate: false,
           } as const;
@@ -124,7 +124,13 @@ export function spreadCases(
       const weights = bench.weights(dtype, 4, [24, 40]);
       const experts = choices(bench, tokens, 2, 3);
       const [x, out] = [bench.activation([tokens, 40]), bench.activation([tokens * 2, 24])];
-      const op = { op: 'expert_linear', out, x, experts, weights } as const;
+      const op = {
+        op: 'expert_linear',
+        out,
+        x,
+        experts,
+        weights: weights.map((weight) => denseWeight(weight)),
+      } as const;
       await spread(device, bench, op, x);
       for (const weight of weights) await spread(device, bench, op, weight);
       // Nobody chose the last one.

@@ -7,6 +7,7 @@ import { encodeCopy, encodeFill, encodeOp } from '../../offload/backends/op-enco
 import { native } from '../../offload/port/native.js';
 import type { NativeStream } from '../../offload/port/native-devices.js';
 import type { Op } from '../../offload/port/ops.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { TestMemory } from './tensor-bytes.js';
 
 const open: NativeStream[] = [];
@@ -41,7 +42,7 @@ function bigProduct(memory: TestMemory): Op {
   const out = memory.tensor('f32', [tokens, outputs]);
   return {
     op: 'linear',
-    ...{ out, x, weight, bias: null, inputMajor: false, activation: 'none', accumulate: false },
+    ...{ out, x, weight: denseWeight(weight), bias: null, activation: 'none', accumulate: false },
   };
 }
 const BIG_BYTES = 3 * 8192 * 8192 * 4 + 4096;
@@ -191,7 +192,7 @@ describe('operands that do not fit', () => {
   const [x, weight, out] = [f32([3, 8]), f32([5, 8]), f32([3, 5])];
   const linear: Extract<Op, { op: 'linear' }> = {
     op: 'linear',
-    ...{ out, x, weight, bias: null, inputMajor: false, activation: 'none', accumulate: false },
+    ...{ out, x, weight: denseWeight(weight), bias: null, activation: 'none', accumulate: false },
   };
   const cases: readonly [string, Op, RegExp][] = [
     [
@@ -213,8 +214,8 @@ describe('operands that do not fit', () => {
     ['a fraction', { ...linear, x: { ...x, offsetBytes: 0.5 } }, /which is no size/],
     [
       'a different K',
-      { ...linear, weight: { ...weight, shape: [5, 7] } },
-      /weight f32 \[5, 7\] must have 8 in dimension 1/,
+      { ...linear, weight: denseWeight({ ...weight, shape: [5, 7] }) },
+      /x f32 \[3, 8\] must have 7 in dimension 1/,
     ],
     [
       'a different T',

@@ -8,6 +8,7 @@ import { CpuBackend } from '../../offload/index.js';
 import { native } from '../../offload/port/native.js';
 import type { FaultPoint } from '../../offload/port/native-addon.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
+import { denseWeight } from '../../offload/port/weights.js';
 import { allocate, batch, failure, makeFile, makeIo, readWhole, useIo } from './io-helpers.js';
 import { TestMemory } from './tensor-bytes.js';
 
@@ -31,8 +32,8 @@ function product(): { memory: TestMemory; op: Op; out: Tensor } {
   const ones = (shape: readonly number[]) => memory.fill(memory.tensor('f32', shape), () => 1);
   const out = memory.tensor('f32', [tokens, outputs]);
   const [x, weight] = [ones([tokens, inputs]), ones([outputs, inputs])];
-  const how = { bias: null, inputMajor: false, activation: 'none', accumulate: false } as const;
-  return { memory, op: { op: 'linear', out, x, weight, ...how }, out };
+  const how = { bias: null, activation: 'none', accumulate: false } as const;
+  return { memory, op: { op: 'linear', out, x, weight: denseWeight(weight), ...how }, out };
 }
 
 async function multiply(): Promise<void> {

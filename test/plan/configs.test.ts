@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { present } from '../../offload/errors.js';
 import { DTYPE_BYTES, elementCount, OperatingError, profileText } from '../../offload/index.js';
 import { parseProfile } from '../../offload/plan/profile-file.js';
 import { shapeModel } from '../../src/engine/shape.js';
@@ -84,11 +85,12 @@ describe.each(SHAPES)('configs/models/%s', (name) => {
 
   it('keeps every byte of its layers in the plan', () => {
     const { checkpoint, model } = shapeModel(config, path);
-    const weights = [...model.blocks, model.fixed].flatMap((layer) => layer.weights);
+    const weights = [...model.blocks, model.fixed].flatMap((layer) => layer.tensors);
     const bytes = weights.reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
     const tables = model.tables.reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
     const places = model.tables.map(({ extent }) => extent.fileOffset);
-    const { projection, bias } = model.head;
+    const { bias } = model.head;
+    const projection = present(model.head.projection.parts.codes, 'projection');
     const tied = places.includes(projection.extent.fileOffset);
     const head = (tied ? 0 : projection.extent.sizeBytes) + (bias?.extent.sizeBytes ?? 0);
     expect(bytes + tables + head).toBe(checkpoint.totalBytes);

@@ -3,12 +3,15 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { encodeOp, joinEncoded } from '../../offload/backends/op-encoding.js';
+import { present } from '../../offload/errors.js';
 import { deviceActivationType } from '../../offload/model/activation-type.js';
 import { ForwardWalk } from '../../offload/model/forward-walk.js';
+import type { MatrixSpec } from '../../offload/model/layout.js';
 import type { ModelSpec } from '../../offload/model/model.js';
 import { cudaCosts } from '../../offload/plan/device-costs.js';
 import { kernelScratch, type ScratchWorkload } from '../../offload/plan/kernel-scratch.js';
-import type { DType } from '../../offload/port/dtype.js';
+import type { FloatType } from '../../offload/port/dtype.js';
+import { formatOf } from '../../offload/port/formats.js';
 import { native } from '../../offload/port/native.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { MiB } from '../../offload/units.js';
@@ -127,10 +130,14 @@ describe('the bound is what the largest operation within reach takes', () => {
 
   /** A checkpoint whose blocks' matrices are of several types. */
   function mixed(spec: ModelSpec): ModelSpec {
-    const types: readonly DType[] = ['f16', 'bf16', 'f32'];
-    const retyped = (weights: ModelSpec['fixed']['weights']) =>
-      weights.map((weight, index) => ({ ...weight, dtype: types[index % 3] ?? 'f32' }));
-    return { ...spec, blocks: spec.blocks.map((block) => ({ ...block, weights: retyped(block.weights) })) };
+    const types: readonly FloatType[] = ['f16', 'bf16', 'f32'];
+    const retyped = (matrices: ModelSpec['fixed']['matrices']) =>
+      matrices.map((matrix, index): MatrixSpec => {
+        const dtype = types[index % 3] ?? 'f32';
+        const codes = present(matrix.parts.codes, 'values');
+        return { ...matrix, format: formatOf('dense', dtype), parts: { codes: { ...codes, dtype } } };
+      });
+    return { ...spec, blocks: spec.blocks.map((block) => ({ ...block, matrices: retyped(block.matrices) })) };
   }
 
   const mixtures = ['mixtral', 'qwen3_moe'];

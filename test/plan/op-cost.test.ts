@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { type ComputeRates, opMs, secondsPerWeight } from '../../offload/plan/op-cost.js';
 import type { Op } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
+import { denseWeight } from '../../offload/port/weights.js';
 
 const MEMORY = { id: 1, sizeBytes: 2 ** 40 };
 const floats = (shape: readonly number[]) => tensor(MEMORY, 0, 'f32', shape);
@@ -32,8 +33,8 @@ const COMPUTE: ComputeRates = {
 
 function linear(tokens: number): Op {
   const [x, out] = [floats([tokens, 1000]), floats([tokens, 1000])];
-  const plain = { bias: null, inputMajor: false, activation: 'none', accumulate: false } as const;
-  return { op: 'linear', out, x, weight: floats([1000, 1000]), ...plain };
+  const plain = { bias: null, activation: 'none', accumulate: false } as const;
+  return { op: 'linear', out, x, weight: denseWeight(floats([1000, 1000])), ...plain };
 }
 
 function attention(tokens: number, windowTokens: number): Op {
@@ -70,7 +71,7 @@ describe('products', () => {
   });
 
   it('of experts read only those that are touched', () => {
-    const weights = Array.from({ length: 8 }, () => floats([1000, 1000]));
+    const weights = Array.from({ length: 8 }, () => denseWeight(floats([1000, 1000])));
     const experts = (tokens: number): Op => {
       const [x, out] = [floats([tokens, 1000]), floats([tokens * 2, 1000])];
       return { op: 'expert_linear', out, x, experts: ints([tokens, 2]), weights };
@@ -81,7 +82,7 @@ describe('products', () => {
   });
 
   it('of f32 inputs with 16-bit weights are two where rates are of 16-bit inputs', () => {
-    const weight = tensor(MEMORY, 0, 'bf16', [1000, 1000]);
+    const weight = denseWeight(tensor(MEMORY, 0, 'bf16', [1000, 1000]));
     const product = { ...linear(32), weight } as Op;
     expect(opMs(product, [], COMPUTE)).toBeCloseTo(8);
     expect(opMs(product, [], { ...COMPUTE, inHalves: false })).toBeCloseTo(4);

@@ -2,12 +2,14 @@
 
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
+import { layerOf, type TensorSpec } from '../../offload/model/layout.js';
 import type { ModelSpec } from '../../offload/model/model.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
 import type { Plan } from '../../offload/plan/plan.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
+import { formatOf } from '../../offload/port/formats.js';
 import { MiB } from '../../offload/units.js';
 import { ALL_NVME, generateFixture } from '../golden/run-model.js';
 import { dramBytes, optionsFor } from '../helpers/plan-options.js';
@@ -72,14 +74,21 @@ describe('what a plan keeps', () => {
   });
 
   it('activations and cache in the 16 bits of most weights, on GPUs', () => {
-    const blocks = model.blocks.map((block) => ({
-      ...block,
-      weights: block.weights.map((weight) => ({
-        ...weight,
-        dtype: 'f16' as const,
-        extent: { ...weight.extent, sizeBytes: 2 * elementCount(weight.shape) },
-      })),
-    }));
+    const halved = (stored: TensorSpec): TensorSpec => ({
+      ...stored,
+      dtype: 'f16',
+      extent: { ...stored.extent, sizeBytes: 2 * elementCount(stored.shape) },
+    });
+    const blocks = model.blocks.map(({ name, tensors, matrices }) =>
+      layerOf(name, [
+        ...tensors.filter(({ shape }) => shape.length === 1).map(halved),
+        ...matrices.map((matrix) => ({
+          ...matrix,
+          format: formatOf(matrix.format.name, 'f16'),
+          parts: { codes: halved(present(matrix.parts.codes, 'values')) },
+        })),
+      ]),
+    );
     const half: ModelSpec = { ...model, blocks };
     const options = optionsFor('dram', { computesInPlace: false, microBatchTokens: 4 });
     const floats = makePlan(half, workload, options);

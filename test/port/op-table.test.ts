@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { encodeCopy, encodeFill, encodeOp } from '../../offload/backends/op-encoding.js';
+import { FORMATS, formatOf, PART_NAMES } from '../../offload/port/formats.js';
 import { native } from '../../offload/port/native.js';
 import {
   ENCODED_ACTIVATIONS,
@@ -9,7 +10,7 @@ import {
   OPERATIONS,
   operationTable,
 } from '../../offload/port/op-table.js';
-import { contiguousStrides, type Op, type Tensor } from '../../offload/port/ops.js';
+import { contiguousStrides, type Op, partsOf, type Tensor, type Weight } from '../../offload/port/ops.js';
 
 let places = 0;
 /** Each lies elsewhere, so that no two can be taken for each other. */
@@ -48,15 +49,14 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
     op: 'linear',
     out: t(),
     x: t('bf16'),
-    weight: t('f16'),
+    weight: stored(),
     bias: t('f32', [3]),
-    inputMajor: true,
     activation: 'gelu_quick',
     accumulate: false,
   },
   gated: { op: 'gated', out: t(), gate: t(), up: t(), activation: 'silu' },
   route: { op: 'route', experts: t('i32'), weights: t(), logits: t(), normalize: true },
-  expert_linear: { op: 'expert_linear', out: t(), x: t(), experts: t('i32'), weights: [t('f16'), t('f16')] },
+  expert_linear: { op: 'expert_linear', out: t(), x: t(), experts: t('i32'), weights: [stored(), stored()] },
   combine: { op: 'combine', x: t(), y: t(), weights: t() },
   add: { op: 'add', out: t(), a: t(), b: t() },
   rotary: {
@@ -111,6 +111,53 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
   scale_cap: { op: 'scale_cap', x: t(), scale: 4, softCap: 50 },
 };
 
+/** Numbers differ. */
+function stored(): Weight {
+  const numbers = {
+    rowGroup: 5,
+    inputGroup: 6,
+    product: 'f16',
+    bits: 7,
+    factor: 0.5,
+    nestedOffset: 9,
+  } as const;
+  const format = formatOf('table4', 'bf16', { ...numbers, zeroPlusOne: true });
+  return {
+    format,
+    shape: [2, 3],
+    firstRow: 4,
+    parts: { codes: t('u8', [3]), scales: t(), nestedTable: t() },
+  };
+}
+
+function isWeight(value: unknown): value is Weight {
+  return typeof value === 'object' && value !== null && 'format' in value;
+}
+
+/** A weight as the line "weights" of the table has it. */
+function weightWords({ format, shape, firstRow, parts }: Weight): number[] {
+  const line = operationTable().find((row) => row.startsWith('weights: ')) ?? '';
+  const values: Readonly<Record<string, unknown>> = { shape, firstRow, ...format };
+  const words = line
+    .slice('weights: '.length)
+    .split(' ')
+    .flatMap((name) => {
+      if (name === 'format') return [FORMATS.indexOf(format.name)];
+      if (name === 'parts')
+        return [PART_NAMES.reduce((mask, part, bit) => mask + (parts[part] ? 2 ** bit : 0), 0)];
+      if (name === 'shape') return [...shape];
+      if ((PART_NAMES as readonly string[]).includes(name)) {
+        const part = parts[name as keyof typeof parts];
+        return part ? written(part) : [];
+      }
+      const value = values[name];
+      return [
+        typeof value === 'string' ? (ENCODED_DTYPES as readonly string[]).indexOf(value) : Number(value),
+      ];
+    });
+  return words;
+}
+
 function isTensor(value: unknown): value is Tensor {
   return typeof value === 'object' && value !== null && 'strides' in value;
 }
@@ -121,12 +168,13 @@ function written(value: unknown): number[] {
   if (typeof value === 'number') return [value];
   if (typeof value === 'boolean') return [Number(value)];
   if (typeof value === 'string') return [(ENCODED_ACTIVATIONS as readonly string[]).indexOf(value)];
+  if (isWeight(value)) return weightWords(value);
   if (Array.isArray(value)) {
-    const [first, ...others] = value as Tensor[];
+    const [first, ...others] = value as Weight[];
     return [
       value.length,
       ...written(first),
-      ...others.flatMap(({ memory, offsetBytes }) => [memory.id, offsetBytes]),
+      ...others.flatMap(partsOf).flatMap(({ memory, offsetBytes }) => [memory.id, offsetBytes]),
     ];
   }
   if (!isTensor(value)) return [(value as { id: number }).id];

@@ -4,8 +4,9 @@ import { assert, present } from '../../offload/errors.js';
 import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
 import { headInputColumns } from '../../offload/model/forward-walk.js';
 import { blockCache, type KvShape, PAGE_TOKENS, pageBytes } from '../../offload/model/kv-cache.js';
-import type { WeightSpec } from '../../offload/model/layout.js';
+import { type LayerSpec, layerOf, type TensorSpec } from '../../offload/model/layout.js';
 import type { Weights } from '../../offload/model/model.js';
+import { weightsOf } from '../../offload/model/weights.js';
 import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
@@ -70,11 +71,11 @@ export class Reference {
     );
     this.#ops = new ForwardOps(new ImmediateStream(), new Workspace(memory(1 << 17), 'f32'), constants);
     for (const layer of [...model.blocks, model.fixed]) {
-      this.#weights.set(layer.name, this.#load(layer.name, layer.weights));
+      this.#weights.set(layer.name, this.#load(layer));
     }
     const { projection, bias } = model.head;
     const named = [{ ...projection, key: 'projection' }, ...(bias ? [{ ...bias, key: 'bias' }] : [])];
-    this.#weights.set('head', this.#load('head', named));
+    this.#weights.set('head', this.#load(layerOf('head', named)));
   }
 
   /** The hash of the bytes that a weight has in its file. */
@@ -127,7 +128,7 @@ export class Reference {
     model.forward.headInput(k, this.#of('fixed'), taken, headRows);
     const logits = floats(count, model.vocabSize);
     const w = this.#of('head');
-    k.linear(headRows, w('projection'), { bias: w.optional('bias') }, logits);
+    k.linear(headRows, w.matrix('projection'), { bias: w.optional('bias') }, logits);
     const { scale, softCap } = model.logits;
     if (scale !== 1 || softCap !== 0) k.scaleCap(logits, scale, softCap);
     const values = (logits.memory as SimulatedMemory).floats;
@@ -141,18 +142,17 @@ export class Reference {
     });
   }
 
-  #load(layerName: string, weights: readonly WeightSpec[]): Weights {
-    const byKey = new Map<string, Tensor>();
-    for (const weight of weights) {
+  #load(layer: LayerSpec): Weights {
+    const places = new Map<TensorSpec, Tensor>();
+    for (const weight of layer.tensors) {
       const { fileIndex, fileOffset, sizeBytes } = weight.extent;
       const place = memory(sizeBytes);
       place.bytes.set(this.#file(fileIndex).subarray(fileOffset, fileOffset + sizeBytes));
       const loaded = tensor(place, 0, weight.dtype, weight.shape);
-      byKey.set(weight.key, loaded);
-      this.#hashes.set(`${layerName}/${weight.key}`, tensorHash(loaded));
+      places.set(weight, loaded);
+      this.#hashes.set(`${layer.name}/${weight.key}`, tensorHash(loaded));
     }
-    const find = (key: string) => byKey.get(key) ?? null;
-    return Object.assign((key: string) => present(find(key), key), { optional: find });
+    return weightsOf(layer, (spec) => present(places.get(spec), spec.key));
   }
 
   #table(index: number): Tensor {

@@ -1,9 +1,16 @@
 // A small random transformer whose weights lie anywhere in a few random files: all the runtime sees of a real one.
 
-import { present } from '../../offload/errors.js';
-import type { Extent, LayerSpec, WeightSpec } from '../../offload/model/layout.js';
+import { assert, present } from '../../offload/errors.js';
+import {
+  type Extent,
+  type LayerSpec,
+  layerOf,
+  type MatrixSpec,
+  type TensorSpec,
+} from '../../offload/model/layout.js';
 import type { LayerForward, ModelSpec, RowTable, Weights } from '../../offload/model/model.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
+import { formatOf } from '../../offload/port/formats.js';
 import type { Tensor } from '../../offload/port/ops.js';
 import { heads } from '../../offload/port/tensor.js';
 import { Random } from '../simulator/random.js';
@@ -70,7 +77,7 @@ export function makeToyModel(
   const kvHeads = random.between(1, HEADS);
   const vocabSize = random.between(20, 90);
   const biased = random.chance(0.5);
-  const weight = (key: string, shape: readonly number[]): WeightSpec => {
+  const weight = (key: string, shape: readonly number[]): TensorSpec => {
     const dtype: DType = random.pick(['f32', 'f16', 'bf16']);
     return { key, dtype, shape, extent: places.take(elementCount(shape) * DTYPE_BYTES[dtype]) };
   };
@@ -90,17 +97,14 @@ export function makeToyModel(
   let head: ModelSpec['head'] | undefined;
   for (const { kind, index } of parts) {
     if (kind === 'block') {
-      blocks[index] = { name: `block ${index}`, weights: blockWeights(random, kvHeads, biased, weight) };
+      blocks[index] = toyLayer(`block ${index}`, blockWeights(random, kvHeads, biased, weight));
     } else if (kind === 'tables') {
       tables = [table('tokens', vocabSize, 'token', 0)];
       if (random.chance(0.5)) tables.push(table('positions', CONTEXT_TOKENS + 2, 'position', 2));
     } else if (kind === 'fixed') {
-      fixed = {
-        name: 'fixed',
-        weights: random.shuffled([weight('embed norm', [HIDDEN]), weight('norm', [HIDDEN])]),
-      };
+      fixed = toyLayer('fixed', random.shuffled([weight('embed norm', [HIDDEN]), weight('norm', [HIDDEN])]));
     } else {
-      const projection = weight('projection', [vocabSize, HIDDEN]);
+      const projection = toyMatrix(weight('projection', [vocabSize, HIDDEN]));
       head = random.chance(0.5) ? { projection, bias: weight('bias', [vocabSize]) } : { projection };
     }
   }
@@ -130,12 +134,36 @@ export function makeToyModel(
   return { model, files, paths, contextTokens: CONTEXT_TOKENS };
 }
 
+/** What has two dimensions is a matrix. */
+function toyLayer(name: string, tensors: readonly TensorSpec[]): LayerSpec {
+  return layerOf(
+    name,
+    tensors.map((spec) => (spec.shape.length === 2 ? toyMatrix(spec) : spec)),
+  );
+}
+
+/** One of them is stored [inputs, outputs]. */
+function toyMatrix(codes: TensorSpec): MatrixSpec {
+  const { key, dtype, shape } = codes;
+  const [first = 0, second = 0] = shape;
+  const inputMajor = key === 'down';
+  assert(dtype === 'f32' || dtype === 'f16' || dtype === 'bf16', 'a float type');
+  const format = formatOf(inputMajor ? 'dense_in' : 'dense', dtype);
+  return {
+    key,
+    format,
+    shape: inputMajor ? [second, first] : [first, second],
+    firstRow: 0,
+    parts: { codes },
+  };
+}
+
 function blockWeights(
   random: Random,
   kvHeads: number,
   biased: boolean,
-  weight: (key: string, shape: readonly number[]) => WeightSpec,
-): WeightSpec[] {
+  weight: (key: string, shape: readonly number[]) => TensorSpec,
+): TensorSpec[] {
   // Now and then a layer is several times larger than its neighbours.
   const inner = random.chance(0.15) ? 96 : random.between(8, 32);
   const keyValue = kvHeads * HEAD_DIM;
@@ -174,20 +202,25 @@ function toyForward(
       };
       const w = Object.assign((key: string) => present(watch(key, weights(key)), key), {
         optional: (key: string) => watch(key, weights.optional(key)),
+        matrix: (key: string) => {
+          const matrix = weights.matrix(key);
+          watch(key, matrix.parts.codes ?? null);
+          return matrix;
+        },
       }) satisfies Weights;
       const norm = w('norm');
-      const qkv = k.linear(k.rmsNorm(x, norm, 1e-5), w('qkv'), { bias: w.optional('qkv bias') });
+      const qkv = k.linear(k.rmsNorm(x, norm, 1e-5), w.matrix('qkv'), { bias: w.optional('qkv bias') });
       const q = heads(qkv, HEADS, HEAD_DIM);
       const key = heads(qkv, kvHeads, HEAD_DIM, HIDDEN);
       const value = heads(qkv, kvHeads, HEAD_DIM, HIDDEN + keyValue);
       k.rotary(q, k.constant('frequencies'));
       k.rotary(key, k.constant('frequencies'));
       const attended = k.attention(q, key, value, { scale: 0.3, alibiSlopes: k.constant('slopes') });
-      const projected = k.linear(attended, w('out'));
+      const projected = k.linear(attended, w.matrix('out'));
       k.add(projected, x, x);
       const y = k.layerNorm(x, norm, null, 1e-5);
-      const inner = k.gated(k.linear(y, w('gate')), k.linear(y, w('up')), 'silu');
-      k.linear(inner, w('down'), { inputMajor: true, addTo: x });
+      const inner = k.gated(k.linear(y, w.matrix('gate')), k.linear(y, w.matrix('up')), 'silu');
+      k.linear(inner, w.matrix('down'), { addTo: x });
     },
     headInput(k, w, x, out) {
       k.rmsNorm(x, w('norm'), 1e-5, 1, out);

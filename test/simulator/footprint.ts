@@ -3,7 +3,7 @@
 import { assert, present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
-import { effects, type Op, spanBytes, type Tensor } from '../../offload/port/ops.js';
+import { effects, type Op, partsOf, spanBytes, type Tensor, type Weight } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
 import { type ByteRun, HazardError, type SimulatedMemory, simulated } from './memory.js';
 
@@ -21,8 +21,10 @@ export function footprint(op: Op): Footprint {
     special.add(op.table);
     for (const row of integers(op.rows)) result.reads.push(tableRow(op.table, row));
   } else if (op.op === 'expert_linear') {
-    for (const weight of op.weights) special.add(weight);
-    for (const expert of new Set(integers(op.experts))) result.reads.push(...runsOf(chosen(op, expert)));
+    for (const part of op.weights.flatMap(partsOf)) special.add(part);
+    for (const expert of new Set(integers(op.experts))) {
+      result.reads.push(...partsOf(chosen(op, expert)).flatMap(runsOf));
+    }
   } else if (op.op === 'kv_store') {
     special.add(op.keys).add(op.values);
     for (const slot of integers(op.slots)) {
@@ -49,7 +51,10 @@ export function footprint(op: Op): Footprint {
 export function tensorsReadWhole(op: Op): readonly Tensor[] {
   const { reads } = effects(op);
   if (op.op === 'gather_rows') return reads.filter((tensor) => tensor !== op.table);
-  if (op.op === 'expert_linear') return reads.filter((tensor) => !op.weights.includes(tensor));
+  if (op.op === 'expert_linear') {
+    const parts = new Set(op.weights.flatMap(partsOf));
+    return reads.filter((tensor) => !parts.has(tensor));
+  }
   if (op.op === 'attention') return reads.filter((tensor) => tensor !== op.keys && tensor !== op.values);
   return reads;
 }
@@ -106,7 +111,7 @@ export function tableRow(table: Tensor, row: number): ByteRun {
 }
 
 /** The weight of an expert that a table names. */
-export function chosen({ weights }: Op & { op: 'expert_linear' }, expert: number): Tensor {
+export function chosen({ weights }: Op & { op: 'expert_linear' }, expert: number): Weight {
   const weight = weights[expert];
   if (!weight) throw new HazardError(`expert ${expert} of ${weights.length} is wanted`);
   return weight;

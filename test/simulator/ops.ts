@@ -2,7 +2,7 @@
 
 import { present } from '../../offload/errors.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
-import type { Op, Tensor } from '../../offload/port/ops.js';
+import { type Op, partsOf, type Tensor, type Weight } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
 import {
   cachedSequences,
@@ -166,13 +166,9 @@ function perElement(out: Tensor, inputs: readonly Tensor[], parameters: number):
 }
 
 function linear(op: OpOf<'linear'>): void {
-  const { out, x, weight, bias, inputMajor, activation, accumulate } = op;
+  const { out, x, weight, bias, activation, accumulate } = op;
   const outputs = dimension(out, 1);
-  const whole = inputMajor ? tensorHash(weight) : 0;
-  // Output n depends on row n of the weight only, so that pieces of the head give what the whole gives.
-  const columns = inputMajor
-    ? Array.from({ length: outputs }, (_, n) => mix(whole, n))
-    : rowHashes(weight).map((hash) => mix(hash, 5));
+  const columns = outputHashes(weight);
   const biases = bias ? elementHashes(bias) : [];
   const xs = rowHashes(x);
   const { words, starts } = wordRows(out);
@@ -184,6 +180,20 @@ function linear(op: OpOf<'linear'>): void {
       words[start + n] = floatBits(hash);
     }
   });
+}
+
+/** Output n of a dense weight depends on row n only, so that pieces of the head give what the whole gives. */
+function outputHashes(weight: Weight): number[] {
+  const { format, shape, parts } = weight;
+  if (format.name === 'dense') return rowHashes(present(parts.codes, 'values')).map((hash) => mix(hash, 5));
+  const whole = weightHash(weight);
+  return Array.from({ length: shape[0] }, (_, n) => mix(whole, n));
+}
+
+/** The hash of all bytes of a weight's parts. */
+function weightHash(weight: Weight): number {
+  const [first, ...others] = partsOf(weight).map((part) => tensorHash(part));
+  return others.reduce(mix, first ?? 0);
 }
 
 function route({ experts, weights, logits, normalize }: OpOf<'route'>): void {
@@ -202,7 +212,7 @@ function expertLinear(op: OpOf<'expert_linear'>): void {
   const ids = integers(experts);
   const shared = dimension(out, 0) / dimension(x, 0);
   const weights = new Map<number, number>();
-  for (const expert of new Set(ids)) weights.set(expert, tensorHash(chosen(op, expert)));
+  for (const expert of new Set(ids)) weights.set(expert, weightHash(chosen(op, expert)));
   const xs = rowHashes(x);
   fillRows(out, (row) => mix(xs[Math.floor(row / shared)] ?? 0, weights.get(ids[row] ?? -1) ?? 0));
 }

@@ -88,7 +88,7 @@ describe('reads ahead', () => {
 
   it('that fail are told of by the run that needs the layer', async () => {
     const opened = await openModel(modelFolder('llama'));
-    const offset = opened.model.blocks[1]?.weights[0]?.extent.fileOffset ?? 0;
+    const offset = opened.model.blocks[1]?.tensors[0]?.extent.fileOffset ?? 0;
     const io = { faults: { errorAtFileOffset: { offset, errno: constants.errno.EIO } } };
     const ahead = new LoadAhead(opened.model, opened.checkpoint.files, io);
     const engine = await Engine.open(opened, optionsFor(1), ahead);

@@ -1,7 +1,13 @@
 // DeepSpeed's configuration files: what applies becomes settings, everything else is named in a warning with its reason.
 
 import type { z } from 'zod';
-import { type ModelSpec, OperatingError, type Plan, type PlanOptions } from '../../../offload/index.js';
+import {
+  isDense,
+  type ModelSpec,
+  OperatingError,
+  type Plan,
+  type PlanOptions,
+} from '../../../offload/index.js';
 import { isJsonObject, parseJsonObject, show } from '../../files/json-file.js';
 import { APPLIED, type DsConfig, dsConfigSchema, INAPPLICABLE } from './ds-config-schema.js';
 
@@ -181,10 +187,10 @@ const WANTED: Readonly<Record<string, string>> = {
 /** Elements of a layer, and bytes per element: what sizes in elements mean for this model. */
 function largestLayer({ blocks }: ModelSpec): { elements: number; bytes: number } {
   let largest = { elements: 1, bytes: 2 };
-  for (const { weights } of blocks) {
-    const bytes = weights.reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
+  for (const { tensors, matrices } of blocks) {
+    const bytes = tensors.reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
     if (bytes <= largest.bytes) continue;
-    const elements = weights.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+    const elements = matrices.reduce((sum, { shape: [N, K] }) => sum + N * K, 0);
     largest = { elements, bytes };
   }
   return largest;
@@ -211,10 +217,12 @@ export function dsPlanOptions(settings: DsSettings, model: ModelSpec): Partial<P
 export function dsModelWarnings({ path, dtype }: DsSettings, { blocks }: ModelSpec): string[] {
   if (dtype === undefined) return [];
   const [key, wanted] = dtype === 'float16' ? ['fp16', 'f16'] : ['bf16', 'bf16'];
-  const other = blocks.flatMap(({ weights }) => weights).find((weight) => weight.dtype !== wanted);
+  const other = blocks
+    .flatMap(({ matrices }) => matrices)
+    .find(({ format }) => format.type !== wanted)?.format;
   return other
     ? [
-        `${path}: ${key}.enabled cannot apply: the checkpoint stores ${other.dtype}, and weights are used as stored`,
+        `${path}: ${key}.enabled cannot apply: the checkpoint stores ${isDense(other) ? other.type : other.name}, and weights are used as stored`,
       ]
     : [];
 }

@@ -1,0 +1,16 @@
+// Reads weights as offload/backends/op-encoding.ts wrote them, and checks that their parts are what their format says.
+#pragma once
+#include "ops/words.h"
+
+namespace zi {
+
+/// Throws std::invalid_argument that names the part. Contents are not looked at: a group that is none is found by kernels.
+Weight ReadWeight(WordReader& in, const char* name);
+
+/// The weights of further experts: where each part of all of them lies, by WeightPart and then by expert. The first is `first`.
+struct ExpertParts {
+  std::vector<const uint8_t*> places[kWeightParts];
+};
+ExpertParts ReadExperts(WordReader& in, const Weight& first, int64_t count, const char* name);
+
+}  // namespace zi

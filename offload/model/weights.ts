@@ -1,0 +1,66 @@
+// The weights of a layer by name, wherever its tensors lie.
+
+import { present } from '../errors.js';
+import { PART_NAMES } from '../port/formats.js';
+import type { Tensor, Weight } from '../port/ops.js';
+import type { LayerSpec, MatrixSpec, TensorSpec } from './layout.js';
+import type { Weights } from './model.js';
+
+/** @param place says where a tensor of the layer lies; it is asked once for each that is used */
+export function weightsOf(layer: LayerSpec, place: (tensor: TensorSpec) => Tensor): Weights {
+  const { tensors, matrices } = indexOf(layer);
+  const placed = new Map<TensorSpec, Tensor>();
+  const made = new Map<string, Weight>();
+  const at = (spec: TensorSpec): Tensor => {
+    const before = placed.get(spec);
+    if (before) return before;
+    const tensor = place(spec);
+    placed.set(spec, tensor);
+    return tensor;
+  };
+  const find = (key: string) => {
+    const spec = tensors.get(key);
+    return spec ? at(spec) : null;
+  };
+  const name = (key: string) => `${layer.name}: weight ${key}`;
+  return Object.assign((key: string) => present(find(key), name(key)), {
+    optional: find,
+    matrix: (key: string) => {
+      const before = made.get(key);
+      if (before) return before;
+      const weight = weightOf(present(matrices.get(key), name(key)), at);
+      made.set(key, weight);
+      return weight;
+    },
+  });
+}
+
+/** A matrix whose tensors lie where `place` says. */
+export function weightOf(spec: MatrixSpec, place: (tensor: TensorSpec) => Tensor): Weight {
+  const { format, shape, firstRow } = spec;
+  const parts: { -readonly [Name in keyof Weight['parts']]: Tensor } = {};
+  for (const name of PART_NAMES) {
+    const part = spec.parts[name];
+    if (part) parts[name] = place(part);
+  }
+  return { format, shape, firstRow, parts };
+}
+
+interface LayerIndex {
+  readonly tensors: ReadonlyMap<string, TensorSpec>;
+  readonly matrices: ReadonlyMap<string, MatrixSpec>;
+}
+
+/** By key, because a mixture has hundreds of them, and made once: streamed layers come again and again. */
+function indexOf(layer: LayerSpec): LayerIndex {
+  const before = known.get(layer);
+  if (before) return before;
+  const index = {
+    tensors: new Map(layer.tensors.map((spec) => [spec.key, spec])),
+    matrices: new Map(layer.matrices.map((spec) => [spec.key, spec])),
+  };
+  known.set(layer, index);
+  return index;
+}
+
+const known = new WeakMap<LayerSpec, LayerIndex>();
