@@ -66,6 +66,8 @@ bool IsFewTokens(const DenseLinearOp& op) {
   return op.x.shape[0] <= kFewTokens && op.x.shape[1] > 0 && !op.input_major;
 }
 
+bool IsFewTokens(const LinearOp& op) { return op.weight.dense() && IsFewTokens(DenseOf(op)); }
+
 LinearWay WayOf(const DenseLinearOp& op) {
   const int64_t tokens = op.x.shape[0], outputs = op.out.shape[1], inputs = op.x.shape[1];
   const DType x = op.x.dtype, w = op.weight.dtype;

@@ -22,6 +22,7 @@ enum class LinearWay {
 LinearWay WayOf(const DenseLinearOp& op);
 /// Whether reading the weights rules, so that our own kernel takes it.
 bool IsFewTokens(const DenseLinearOp& op);
+bool IsFewTokens(const LinearOp& op);
 
 /// What surrounds a product by the library.
 struct LibraryProduct {

@@ -54,7 +54,7 @@ export interface Format {
   readonly product: FloatType;
   /** What an expanded weight has. */
   readonly type: FloatType;
-  /** Of a code, where the format has several widths. */
+  /** The width of a code, where the format has several. */
   readonly bits: number;
   /** Stored zeros are one too small. */
   readonly zeroPlusOne: boolean;

@@ -7,7 +7,7 @@ import type { ConfigReader } from './config-reader.js';
 export interface TensorDef {
   readonly key: string;
   readonly name: string;
-  /** Of a matrix [outputs, inputs]; of anything else as it is stored. */
+  /** [outputs, inputs] where it is a matrix, otherwise as it is stored. */
   readonly shape: readonly number[];
   /** A matrix that is stored [inputs, outputs] where it is stored as values. */
   readonly inputMajor?: boolean;
@@ -81,6 +81,11 @@ export function inputMajorUnder(
   shapes: Readonly<Record<string, readonly number[] | undefined>>,
 ): TensorDef[] {
   return tensorsUnder(path, shapes).map((def) => (isMatrix(def) ? { ...def, inputMajor: true } : def));
+}
+
+/** The shape that a checkpoint's values have. */
+export function storedShape({ shape, inputMajor = false }: TensorDef): readonly number[] {
+  return inputMajor ? [...shape].reverse() : shape;
 }
 
 /** Whether the forward multiplies with it. */

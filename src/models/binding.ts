@@ -15,7 +15,13 @@ import {
 } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
 import { quantisedTensor, quantisedTensorError } from '../checkpoint/unreadable.js';
-import { type ArchitectureModel, isMatrix, type TensorDef, type TensorSource } from './architecture.js';
+import {
+  type ArchitectureModel,
+  isMatrix,
+  storedShape,
+  type TensorDef,
+  type TensorSource,
+} from './architecture.js';
 
 export interface BoundModel {
   readonly model: ModelSpec;
@@ -110,7 +116,7 @@ class Binding {
   matrix(def: TensorDef): MatrixSpec {
     const { key, shape, inputMajor = false } = def;
     const [N = 0, K = 0] = shape;
-    const codes = this.bind(inputMajor ? { ...def, shape: [K, N] } : def);
+    const codes = this.bind({ ...def, shape: storedShape(def) });
     const format = formatOf(inputMajor ? 'dense_in' : 'dense', codes.dtype);
     return { key, format, shape: [N, K], firstRow: 0, parts: { codes } };
   }

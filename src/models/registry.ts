@@ -3,7 +3,7 @@
 import { OperatingError } from '../../offload/index.js';
 import { refuseQuantised, whyUnknown } from '../checkpoint/unreadable.js';
 import { show } from '../files/json-file.js';
-import type { Architecture, ArchitectureModel } from './architecture.js';
+import { type Architecture, type ArchitectureModel, storedShape } from './architecture.js';
 import { bloom } from './bloom.js';
 import { ConfigReader } from './config-reader.js';
 import { falcon } from './falcon.js';
@@ -66,7 +66,7 @@ export function tensorList(model: ArchitectureModel): { name: string; shape: rea
   const prefix = model.prefixes[0] ?? '';
   const inner = [...model.tables, ...model.fixed];
   for (let index = 0; index < model.blockCount; index++) inner.push(...(model.block(index) as typeof inner));
-  const named = inner.map(({ name, shape }) => ({ name: `${prefix}${name}`, shape }));
+  const named = inner.map((def) => ({ name: `${prefix}${def.name}`, shape: storedShape(def) }));
   const { projection, bias, tied } = model.head;
   if (!tied) named.push({ name: projection.name, shape: projection.shape });
   if (bias) named.push({ name: bias.name, shape: bias.shape });

@@ -268,7 +268,8 @@ describe('teardown of the environment', () => {
     const memory = new addon.NativeMemory(size * size * 4, false);
     const tensor = [memory.id, 0, 0, 2, size, size, 0, 0, size, 1, 0, 0];
     const none = new Array(12).fill(0);
-    const words = Float64Array.of(3, ...tensor, ...tensor, ...tensor, ...none, 0, 0, 0);
+    const weight = [0, 1, size, size, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0, ...tensor];
+    const words = Float64Array.of(3, ...tensor, ...tensor, ...weight, ...none, 0, 0);
     const streams = [1, 2, 3].map((i) => addon.createStream('worker ' + i));
     for (const stream of streams) {
       for (let i = 0; i < 50; i++) stream.launch(words);

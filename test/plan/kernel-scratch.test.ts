@@ -135,7 +135,11 @@ describe('the bound is what the largest operation within reach takes', () => {
       matrices.map((matrix, index): MatrixSpec => {
         const dtype = types[index % 3] ?? 'f32';
         const codes = present(matrix.parts.codes, 'values');
-        return { ...matrix, format: formatOf('dense', dtype), parts: { codes: { ...codes, dtype } } };
+        return {
+          ...matrix,
+          format: formatOf(matrix.format.name, dtype),
+          parts: { codes: { ...codes, dtype } },
+        };
       });
     return { ...spec, blocks: spec.blocks.map((block) => ({ ...block, matrices: retyped(block.matrices) })) };
   }
