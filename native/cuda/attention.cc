@@ -4,13 +4,16 @@
 namespace zi::cuda {
 namespace {
 
+/// Whether keys and values must become what attention computes with.
+bool IsStored(const AttentionOp& op) { return op.keys.dtype != op.q.dtype; }
+
 void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
   switch (op.q.dtype) {
     case DType::kF32:
       return LaunchFloatTiles(op, fewer_tokens, run);
     case DType::kF16:
     case DType::kBF16:
-      return LaunchHalfTiles(op, fewer_tokens, run);
+      return IsStored(op) ? LaunchStoredHalfTiles(op, fewer_tokens, run) : LaunchHalfTiles(op, fewer_tokens, run);
     case DType::kI32:
     case DType::kU8:
     case DType::kI8:
@@ -25,10 +28,9 @@ void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
 
 void Launch(const AttentionOp& op, Run& run) {
   if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.q.shape[2] == 0) return;
-  if (op.keys.dtype != op.q.dtype) UnknownType(op.keys.dtype);
   const AttentionWay way = WayOf(op);
   if (way.tiles) LaunchTiles(op, way.most_tokens, run);
-  LaunchAttentionRows(op, way, run);
+  IsStored(op) ? LaunchStoredRows(op, way, run) : LaunchAttentionRows(op, way, run);
 }
 
 }  // namespace zi::cuda

@@ -1,7 +1,7 @@
 // attention of sequences with many new tokens in f32: 64 query rows of one head per block, products on tensor cores (TF32),
 // online softmax over blocks of keys that begin at multiples of kKeys, so that a row does not depend on its neighbours.
-#include "cuda/attention.h"
 #include "cuda/run.h"
+#include "cuda/stored_cache.h"
 
 namespace zi::cuda {
 namespace {
@@ -34,21 +34,44 @@ struct Shared {
   int first[kQueries], last[kQueries];  // keys that each row sees; last < first when none
 };
 
+/// A key and its value of a cache of f32.
+struct FloatRow {
+  const float *key, *value;
+  __device__ FloatRow(const AttentionArguments& a, int page, int kv_head, int offset)
+      : key(a.Key<float>(page, kv_head, offset)), value(a.Value<float>(page, kv_head, offset)) {}
+  __device__ float Key(const AttentionArguments&, int d) const { return key[d]; }
+  __device__ float Value(const AttentionArguments&, int d) const { return value[d]; }
+};
+
+/// Of a cache of codes or of 16 bits.
+struct StoredRow {
+  int64_t key, value, key_scale, value_scale;
+  __device__ StoredRow(const StoredArguments& a, int page, int kv_head, int offset)
+      : key(a.KeyAt(page, kv_head, offset)),
+        value(a.ValueAt(page, kv_head, offset)),
+        key_scale(a.KeyScaleAt(page, kv_head, offset)),
+        value_scale(a.ValueScaleAt(page, kv_head, offset)) {}
+  __device__ float Key(const StoredArguments& a, int d) const { return a.Get(a.keys, a.key_scales, key, key_scale, d); }
+  __device__ float Value(const StoredArguments& a, int d) const {
+    return a.Get(a.values, a.value_scales, value, value_scale, d);
+  }
+};
+
 /// Keys outside [begin, end) are zeros: nobody's maximum, and 0 · 0 where nobody sees them.
-template <int kDepth>
-__device__ void LoadKeys(const AttentionArguments& a, const AttentionArguments::Sequence& sequence, int kv_head,
-                         int block, int begin, int end, Shared<kDepth>& shared) {
+template <class Row, int kDepth, class Arguments>
+__device__ void LoadKeys(const Arguments& a, const AttentionArguments::Sequence& sequence, int kv_head, int block,
+                         int begin, int end, Shared<kDepth>& shared) {
   const int lane = threadIdx.x % 32;
   for (int j = threadIdx.x / 32; j < kKeys; j += kThreads / 32) {
     const int position = block + j;
     int page = 0, offset = 0;
     const bool inside = position >= begin && position < end && a.Place(sequence, position, page, offset);
-    const float *key = a.Key<float>(page, kv_head, offset), *value = a.Value<float>(page, kv_head, offset);
+    const Row row(a, page, kv_head, offset);
 #pragma unroll
     for (int d = lane; d < kDepth; d += 32) {
       const bool valid = inside && d < a.depth;
-      shared.keys[j][d] = valid ? ToTf32(key[d]) : 0;
-      shared.values[j][d] = valid ? ToTf32(value[d]) : 0;
+      shared.keys[j][d] = valid ? ToTf32(row.Key(a, d)) : 0;
+      shared.values[j][d] = valid ? ToTf32(row.Value(a, d)) : 0;
     }
   }
 }
@@ -151,8 +174,8 @@ struct WarpRows {
 };
 
 /// Tile i of sequence s is block ⌊first / 64⌋ + s + i: different for all, and known without adding up.
-template <int kDepth>
-__global__ void __launch_bounds__(kThreads) AttendTiles(const AttentionArguments a, int fewer_tokens) {
+template <class Row, int kDepth, class Arguments>
+__global__ void __launch_bounds__(kThreads) AttendTiles(const Arguments a, int fewer_tokens) {
   __shared__ Shared<kDepth> shared;
   const auto first_block = [&](int s) { return a.sequences[s * a.sequences_stride] / kQueries + s; };
   const int s = a.LastSequence(blockIdx.x, first_block);
@@ -179,24 +202,30 @@ __global__ void __launch_bounds__(kThreads) AttendTiles(const AttentionArguments
   const float slope = a.slopes ? a.slopes[head] : 0.0f;
   for (int block = begin / kKeys * kKeys; block < end; block += kKeys) {
     __syncthreads();
-    LoadKeys<kDepth>(a, sequence, kv_head, block, begin, end, shared);
+    LoadKeys<Row>(a, sequence, kv_head, block, begin, end, shared);
     __syncthreads();
     rows.FoldBlock(a, slope, block, shared);
   }
   rows.WriteOut(a, head, first_token, tokens, shared);
 }
 
-}  // namespace
-
-void LaunchFloatTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
-  const AttentionArguments a(op, run.fault());
+template <class Row, class Arguments>
+void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
+  const Arguments a(op, run.fault());
   const dim3 grid(static_cast<unsigned>(a.tokens / kQueries + a.sequence_count), static_cast<unsigned>(a.heads));
   const int fewer = static_cast<int>(fewer_tokens);
   if (a.depth <= 64) {
-    AttendTiles<64><<<grid, kThreads, 0, run.stream()>>>(a, fewer);
+    AttendTiles<Row, 64><<<grid, kThreads, 0, run.stream()>>>(a, fewer);
   } else {
-    AttendTiles<kFloatTileDepth><<<grid, kThreads, 0, run.stream()>>>(a, fewer);
+    AttendTiles<Row, kFloatTileDepth><<<grid, kThreads, 0, run.stream()>>>(a, fewer);
   }
+}
+
+}  // namespace
+
+void LaunchFloatTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
+  if (op.keys.dtype == DType::kF32) return LaunchTiles<FloatRow, AttentionArguments>(op, fewer_tokens, run);
+  LaunchTiles<StoredRow, StoredArguments>(op, fewer_tokens, run);
 }
 
 }  // namespace zi::cuda

@@ -1,257 +1,17 @@
-// attention of sequences with a few new tokens: a block per token and head, contexts cut at multiples of kSplit.
-//
-// A warp folds 32 keys at fixed positions, a split is merged from its warps in order, and a context from its splits in
-// order, whether one block does all of them or many do: a token's result depends on its own context alone.
-#include "cuda/attention.h"
-#include "cuda/overlap.h"
+// attention of sequences with a few new tokens, over a cache of the type of q and out.
+#include "cuda/attention_rows.h"
 
 namespace zi::cuda {
 namespace {
 
-constexpr int kWarps = 8, kThreads = 32 * kWarps, kChunk = 32, kSplit = kWarps * kChunk;
-static_assert(kSplit == kSplitTokens, "scratch is provided for the parts that there are");
-constexpr int kMostDepth = 256;
-static_assert(kMostDepth <= kThreads, "a thread merges each value of a head");
-
-/// A part of one softmax: its maximum, Σ p, and Σ p · v of one value. Parts are merged alike for each value.
-struct Partial {
-  float maximum = -INFINITY, total = 0, sum = 0;
-  __device__ void Merge(const Partial& other) {
-    const float larger = fmaxf(maximum, other.maximum);
-    if (larger == -INFINITY) {
-      // Zeros, or NaN, which must not be lost.
-      total += other.total;
-      sum += other.sum;
-      return;
-    }
-    const float mine = expf(maximum - larger), theirs = expf(other.maximum - larger);
-    maximum = larger;
-    total = total * mine + other.total * theirs;
-    sum = sum * mine + other.sum * theirs;
-  }
-};
-
-/// What the warps of a block found in their keys.
-struct Folded {
-  float maximum[kWarps], total[kWarps], sums[kWarps][kMostDepth];
-};
-
-/// Which tokens the rows of the grid are: every token, or, where the tiles do the sequences with more than
-/// `most_tokens`, that many tokens of every sequence.
-struct Reach {
-  int most_tokens;
-  bool by_sequence;
-  /// Heads lie at multiples of 16 bytes and are whole groups of 16 bytes, keys and values alike.
-  bool groups;
-};
-
-/// What a block works on; false when it has nothing to do.
-struct Task {
-  int token, head, kv_head, begin, end;
-  AttentionArguments::Sequence sequence;
-};
-__device__ bool FindTask(const AttentionArguments& a, const Reach& reach, Task& task) {
-  const int index = blockIdx.x;
-  task.head = index % a.heads;
-  const auto& sequence = task.sequence;
-  if (reach.by_sequence) {
-    const int s = index / a.heads / reach.most_tokens, t = index / a.heads % reach.most_tokens;
-    if (s >= a.sequence_count || !a.ReadSequence(s, task.sequence)) return false;
-    task.token = sequence.first + t;
-  } else {
-    task.token = index / a.heads;
-    if (task.token >= a.tokens) return false;
-    const int s = a.LastSequence(task.token, [&](int i) { return a.sequences[i * a.sequences_stride]; });
-    if (s < 0 || !a.ReadSequence(s, task.sequence)) return false;
-  }
-  if (task.token >= sequence.first + sequence.tokens || sequence.tokens > reach.most_tokens) return false;
-  task.kv_head = static_cast<int>(static_cast<int64_t>(task.head) * a.kv_heads / a.heads);
-  const int position = a.positions[task.token];
-  task.begin = a.FirstKey(position);
-  task.end = a.LastKey(sequence, position) + 1;
-  return true;
-}
-
-/// A key's or value's head spread over kLanes lanes, each with kEach groups of 16 bytes.
-template <class T, int kLanes, int kEach>
-struct Spread {
-  static constexpr int kWidth = 16 / sizeof(T), kValues = kEach * kWidth;
-
-  __device__ static int First(int group) { return (group * kLanes + static_cast<int>(threadIdx.x) % kLanes) * kWidth; }
-  __device__ static void Load(const T* head, int depth, bool groups, bool valid, float (&to)[kValues]) {
-#pragma unroll
-    for (int group = 0; group < kEach; ++group) {
-      const int first = First(group);
-      if (groups) {
-        const uint4 word = valid && first < depth ? *reinterpret_cast<const uint4*>(head + first) : uint4{};
-        const T* values = reinterpret_cast<const T*>(&word);
-#pragma unroll
-        for (int i = 0; i < kWidth; ++i) to[group * kWidth + i] = Widen(values[i]);
-      } else {
-#pragma unroll
-        for (int i = 0; i < kWidth; ++i) {
-          to[group * kWidth + i] = valid && first + i < depth ? Widen(head[first + i]) : 0.0f;
-        }
-      }
-    }
-  }
-};
-
-/// Folds keys [chunk, chunk + 32) ∩ [begin, end) into this warp's place.
-template <class T, int kLanes, int kEach>
-__device__ void FoldChunk(const AttentionArguments& a, const Task& task, const Reach& reach,
-                          const float (&q)[Spread<T, kLanes, kEach>::kValues], float slope, int chunk, Folded& folded) {
-  using Head = Spread<T, kLanes, kEach>;
-  // So many keys side by side, in so many steps.
-  constexpr int kBeside = 32 / kLanes, kSteps = kLanes;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, beside = lane / kLanes;
-  // Each lane looks up the place of one key.
-  int page = 0, offset = 0;
-  const int mine = chunk + lane;
-  const bool usable = mine >= task.begin && mine < task.end && a.Place(task.sequence, mine, page, offset);
-  const unsigned valid = __ballot_sync(0xffffffffu, usable);
-  if (valid == 0) {
-    if (lane == 0) folded.maximum[warp] = -INFINITY, folded.total[warp] = 0;
-    return;
-  }
-  const int64_t key_at = page * a.key_page + task.kv_head * a.key_head + offset * a.key_token;
-  const int64_t value_at = page * a.value_page + task.kv_head * a.value_head + offset * a.value_token;
-  float scores[kSteps], maximum = -INFINITY;
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    const int key = step * kBeside + beside;
-    const T* head = reinterpret_cast<const T*>(a.keys) + __shfl_sync(0xffffffffu, key_at, key);
-    float values[Head::kValues];
-    Head::Load(head, a.depth, reach.groups, valid >> key & 1, values);
-    float product = 0;
-#pragma unroll
-    for (int i = 0; i < Head::kValues; ++i) product = fmaf(q[i], values[i], product);
-    scores[step] = product;
-  }
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    float product = scores[step];
-#pragma unroll
-    for (int apart = kLanes / 2; apart > 0; apart /= 2) product += __shfl_xor_sync(0xffffffffu, product, apart);
-    const int key = step * kBeside + beside;
-    scores[step] = valid >> key & 1 ? a.Score(product, slope, chunk + key) : -INFINITY;
-    maximum = fmaxf(maximum, scores[step]);
-  }
-  maximum = WarpMax(maximum);
-  float total = 0, sums[Head::kValues] = {};
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    const int key = step * kBeside + beside;
-    const T* head = reinterpret_cast<const T*>(a.values) + __shfl_sync(0xffffffffu, value_at, key);
-    float values[Head::kValues];
-    Head::Load(head, a.depth, reach.groups, valid >> key & 1, values);
-    const float p = scores[step] == -INFINITY ? 0.0f : expf(scores[step] - maximum);
-    total += p;
-#pragma unroll
-    for (int i = 0; i < Head::kValues; ++i) sums[i] = fmaf(p, values[i], sums[i]);
-  }
-#pragma unroll
-  for (int apart = kLanes; apart < 32; apart *= 2) {
-    total += __shfl_xor_sync(0xffffffffu, total, apart);
-#pragma unroll
-    for (int i = 0; i < Head::kValues; ++i) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], apart);
-  }
-  if (lane == 0) folded.maximum[warp] = maximum, folded.total[warp] = total;
-  if (beside != 0) return;
-#pragma unroll
-  for (int i = 0; i < Head::kValues; ++i) {
-    const int d = Head::First(i / Head::kWidth) + i % Head::kWidth;
-    if (d < kMostDepth) folded.sums[warp][d] = sums[i];
-  }
-}
-
 template <class T>
-__device__ void WriteOut(const AttentionArguments& a, const Task& task, const Partial& result) {
-  const float inverse = InverseOf(result.total, task.begin < task.end);
-  if (static_cast<int>(threadIdx.x) < a.depth) a.Out<T>(task.token, task.head)[threadIdx.x] = Narrow<T>(result.sum * inverse);
-}
-
-/// partials [block][split][2 + depth]: what MergeSplits takes; null when a block does all splits.
-template <class T, int kLanes, int kEach>
-__global__ void __launch_bounds__(kThreads) AttendRows(const AttentionArguments a, const Reach reach, float* partials) {
-  __shared__ Folded folded;
-  Begin();
-  Task task;
-  if (!FindTask(a, reach, task)) return;
-  using Head = Spread<T, kLanes, kEach>;
-  float q[Head::kValues];
-  Head::Load(a.Query<T>(task.token, task.head), a.depth, false, true, q);
-  const float slope = a.slopes ? a.slopes[task.head] : 0.0f;
-  Partial total;
-  const int first = task.begin / kSplit, last = (task.end - 1) / kSplit;
-  for (int split = partials ? blockIdx.y : first; split <= last && task.begin < task.end; ++split) {
-    if (split < first) return;
-    FoldChunk<T, kLanes, kEach>(a, task, reach, q, slope, split * kSplit + static_cast<int>(threadIdx.x) / 32 * kChunk, folded);
-    __syncthreads();
-    Partial part;
-    for (int warp = 0; warp < kWarps; ++warp) {
-      if (folded.maximum[warp] == -INFINITY && folded.total[warp] == 0) continue;
-      part.Merge({folded.maximum[warp], folded.total[warp], folded.sums[warp][threadIdx.x]});
-    }
-    __syncthreads();
-    if (!partials) {
-      total.Merge(part);
-      continue;
-    }
-    float* to = partials + (static_cast<int64_t>(blockIdx.x) * gridDim.y + split) * (2 + a.depth);
-    if (threadIdx.x == 0) to[0] = part.maximum, to[1] = part.total;
-    if (static_cast<int>(threadIdx.x) < a.depth) to[2 + threadIdx.x] = part.sum;
-    return;
-  }
-  if (!partials) WriteOut<T>(a, task, total);
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    MergeSplits(const AttentionArguments a, const Reach reach, const float* partials, int splits) {
-  Begin();
-  Task task;
-  if (!FindTask(a, reach, task)) return;
-  Partial total;
-  for (int split = task.begin / kSplit; split * kSplit < task.end; ++split) {
-    const float* from = partials + (static_cast<int64_t>(blockIdx.x) * splits + split) * (2 + a.depth);
-    total.Merge({from[0], from[1], static_cast<int>(threadIdx.x) < a.depth ? from[2 + threadIdx.x] : 0.0f});
-  }
-  WriteOut<T>(a, task, total);
-}
-
-template <class T, int kLanes, int kEach>
-void LaunchRows(const AttentionArguments& a, const Reach& reach, const AttentionWay& way, Run& run) {
-  const unsigned blocks = Blocks(way.blocks, 1);
-  if (way.splits == 1) {
-    Overlapped(AttendRows<T, kLanes, kEach>, blocks, kThreads, run, a, reach, nullptr);
-    return;
-  }
-  const size_t size = static_cast<size_t>(way.blocks * way.splits * (2 + a.depth)) * sizeof(float);
-  float* partials = reinterpret_cast<float*>(run.scratch().At(ScratchUse::kPartials, size));
-  const dim3 grid(blocks, static_cast<unsigned>(way.splits));
-  Overlapped(AttendRows<T, kLanes, kEach>, grid, kThreads, run, a, reach, partials);
-  Overlapped(MergeSplits<T>, blocks, kThreads, run, a, reach, partials, static_cast<int>(way.splits));
-}
-
-template <class T>
-void LaunchTyped(const AttentionArguments& a, Reach reach, const AttentionWay& way, Run& run) {
-  constexpr int kWidth = 16 / sizeof(T);
-  const auto whole = [](int64_t stride) { return stride % kWidth == 0; };
-  reach.groups = a.depth % kWidth == 0 && reinterpret_cast<uintptr_t>(a.keys) % 16 == 0 &&
-                 reinterpret_cast<uintptr_t>(a.values) % 16 == 0 && whole(a.key_page) && whole(a.key_head) &&
-                 whole(a.key_token) && whole(a.value_page) && whole(a.value_head) && whole(a.value_token);
-  if (a.depth <= 4 * kWidth) return LaunchRows<T, 4, 1>(a, reach, way, run);
-  if (a.depth <= 8 * kWidth) return LaunchRows<T, 8, 1>(a, reach, way, run);
-  if (a.depth <= 16 * kWidth) return LaunchRows<T, 16, 1>(a, reach, way, run);
-  if (a.depth <= 32 * kWidth) return LaunchRows<T, 32, 1>(a, reach, way, run);
-  if constexpr (sizeof(T) == 4) {
-    if (a.depth <= kMostDepth) return LaunchRows<T, 32, 2>(a, reach, way, run);
-  }
-  throw std::runtime_error("heads of more than 256 values are not computed on CUDA");
+void LaunchOneType(const AttentionArguments& a, const rows::Reach& reach, const AttentionWay& way, Run& run) {
+  rows::LaunchFloatHeads<rows::OneType<T>, T>(a, reach, way, run);
 }
 
 }  // namespace
+
+void rows::HeadTooLarge() { throw std::runtime_error("heads of more than 256 values are not computed on CUDA"); }
 
 AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
     : out(op.out.data),
@@ -289,14 +49,14 @@ AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
 
 void LaunchAttentionRows(const AttentionOp& op, const AttentionWay& way, Run& run) {
   const AttentionArguments a(op, run.fault());
-  const Reach reach{static_cast<int>(way.most_tokens), way.by_sequence, false};
+  const rows::Reach reach{static_cast<int>(way.most_tokens), way.by_sequence, false};
   switch (op.q.dtype) {
     case DType::kF16:
-      return LaunchTyped<__half>(a, reach, way, run);
+      return LaunchOneType<__half>(a, reach, way, run);
     case DType::kBF16:
-      return LaunchTyped<__nv_bfloat16>(a, reach, way, run);
+      return LaunchOneType<__nv_bfloat16>(a, reach, way, run);
     case DType::kF32:
-      return LaunchTyped<float>(a, reach, way, run);
+      return LaunchOneType<float>(a, reach, way, run);
     case DType::kI32:
     case DType::kU8:
     case DType::kI8:

@@ -115,10 +115,15 @@ struct StoreArguments {
   const int32_t* slots;
   int64_t slot_count, page_tokens, heads, depth;
   Fault* fault;
+  /// Magnitudes from here on are none in the cache's type.
+  float limit;
 };
 
-/// W neighbours of a head at once: 8 where everything is aligned, else 1.
-template <int W>
+__device__ float Within(float value, float limit) { return fabsf(value) < limit ? value : NAN; }
+
+/// W neighbours of a head at once: 8 where everything is aligned, else 1. In a cache of another type what that cannot hold
+/// becomes NaN: an infinite key may make a score that nobody notices.
+template <int W, bool kOtherType>
 __global__ void KvStore(const StoreArguments a) {
   Begin();
   const int64_t token = blockIdx.x, slot = a.slots[token];
@@ -134,9 +139,14 @@ __global__ void KvStore(const StoreArguments a) {
     if constexpr (W == 8) {
       float value[8];
       from.GetEight(row, d, value);
+      if constexpr (kOtherType) {
+#pragma unroll
+        for (float& one : value) one = Within(one, a.limit);
+      }
       PutEightAs(to.data, to.dtype, at, value);
     } else {
-      PutAs(to.data, to.dtype, at, from.Get(row, d));
+      const float value = from.Get(row, d);
+      PutAs(to.data, to.dtype, at, kOtherType ? Within(value, a.limit) : value);
     }
   };
   for (int i = threadIdx.x; i < count; i += kThreads) {
@@ -144,6 +154,31 @@ __global__ void KvStore(const StoreArguments a) {
     store(a.k, a.keys, head, d);
     store(a.v, a.values, head, d);
   }
+}
+
+/// The least magnitude that does not round to a finite number of the type.
+float LimitOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF16:
+      return 65520.0f;
+    case DType::kBF16:
+      return 0x1.ffp+127f;
+    case DType::kF32:
+      return INFINITY;
+    case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
+      break;
+  }
+  UnknownType(dtype);
+}
+
+template <int W>
+void LaunchStore(const StoreArguments& arguments, int64_t tokens, Run& run) {
+  const bool other = arguments.k.dtype != arguments.keys.dtype;
+  Overlapped(other ? KvStore<W, true> : KvStore<W, false>, Blocks(tokens, 1), kThreads, run, arguments);
 }
 
 const int32_t* Ints(const View& view) { return reinterpret_cast<const int32_t*>(view.data); }
@@ -169,7 +204,7 @@ void Launch(const RotaryOp& op, Run& run) {
 void Launch(const KvStoreOp& op, Run& run) {
   const int64_t tokens = op.k.shape[0], heads = op.k.shape[1], depth = op.k.shape[2];
   if (tokens * heads * depth == 0) return;
-  if (op.key_scales.data) UnknownType(op.keys.dtype);
+  if (op.key_scales.data) return LaunchStoreCodes(op, run);
   const StoreArguments arguments{RowView(op.k),
                                  RowView(op.v),
                                  CacheView(op.keys),
@@ -179,14 +214,11 @@ void Launch(const KvStoreOp& op, Run& run) {
                                  op.keys.shape[2],
                                  heads,
                                  depth,
-                                 run.fault()};
+                                 run.fault(),
+                                 LimitOf(op.keys.dtype)};
   const bool eights = depth % 8 == 0 && RowsAligned(op.k, 16) && RowsAligned(op.v, 16) && RowsAligned(op.keys, 16) &&
                       RowsAligned(op.values, 16);
-  if (eights) {
-    Overlapped(KvStore<8>, Blocks(tokens, 1), kThreads, run, arguments);
-  } else {
-    Overlapped(KvStore<1>, Blocks(tokens, 1), kThreads, run, arguments);
-  }
+  eights ? LaunchStore<8>(arguments, tokens, run) : LaunchStore<1>(arguments, tokens, run);
 }
 
 }  // namespace zi::cuda

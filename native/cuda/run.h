@@ -105,10 +105,14 @@ void LaunchCopyBytes(const CopyOp& op, Run& run);
 void LaunchConvert(const View& from, const View& to, Run& run);
 /// What `rounded` lacks of `from`, in the type of `rounded` and `to`; all of one shape.
 void LaunchRest(const View& from, const View& rounded, const View& to, Run& run);
-/// Sequences with a few new tokens, a block per token and head.
+/// Sequences with a few new tokens, a block per token and head. "Stored": over a cache that is not of the type of q and out.
 void LaunchAttentionRows(const AttentionOp& op, const AttentionWay& way, Run& run);
+void LaunchStoredRows(const AttentionOp& op, const AttentionWay& way, Run& run);
 /// Sequences with more than `fewer_tokens` new tokens, on tensor cores: f32 through TF32, or 16-bit types as they are.
 void LaunchFloatTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
 void LaunchHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
+void LaunchStoredHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
+/// k and v as codes beside their scales.
+void LaunchStoreCodes(const KvStoreOp& op, Run& run);
 
 }  // namespace zi::cuda

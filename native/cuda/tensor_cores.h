@@ -55,6 +55,17 @@ __device__ inline void CopyGroup(void* to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(to)), "l"(from), "r"(valid ? 16 : 0)
                : "memory");
 }
+/// The same of 4, 8 or 16 bytes, at multiples of as many.
+template <int kBytes>
+__device__ inline void CopySome(void* to, const void* from, bool valid) {
+  if constexpr (kBytes == 16) {
+    CopyGroup(to, from, valid);
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(SharedAddress(to)), "l"(from), "n"(kBytes),
+                 "r"(valid ? kBytes : 0)
+                 : "memory");
+  }
+}
 /// Ends a group of copies.
 __device__ inline void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kGroups>

@@ -1,0 +1,202 @@
+// attention of sequences with many new tokens in 16-bit types, over a cache of codes or of another type: a thread copies its
+// pieces as they are stored to where their values go in shared memory, and expands them there once they have come.
+#include "cuda/attention_half_kernel.h"
+#include "cuda/stored_cache.h"
+
+namespace zi::cuda {
+namespace {
+
+using namespace half_tiles;
+
+/// Eight values at a multiple of 16 bytes. A code times its scale, which was rounded, may be just beyond f16: the largest.
+template <class T>
+__device__ void PutExpanded(T* to, const float (&from)[8]) {
+  if constexpr (std::is_same_v<T, __half>) {
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(words[i]) : "f"(from[2 * i + 1]), "f"(from[2 * i]));
+    }
+    *reinterpret_cast<uint4*>(to) = {words[0], words[1], words[2], words[3]};
+  } else {
+    PutEight(to, from);
+  }
+}
+
+/// What a thread's pieces of a block of keys are multiplied by: bits of bf16, zero for what is outside.
+template <int kEach>
+struct PieceScales {
+  uint16_t keys[kEach] = {}, values[kEach] = {};
+};
+
+/// A piece is eight values of a key or a value.
+template <class T, int kDepth>
+struct ExpandingLoader {
+  using Arguments = StoredArguments;
+  static constexpr int kKeys = Sizes<kDepth>::kKeys, kGroups = kDepth / 8, kRows = kThreads / kGroups;
+  static constexpr int kEach = kKeys / kRows;
+
+  /// Of the block that is expanded next, the one after it, and the one that was loaded last.
+  PieceScales<kEach> now, next, last;
+
+  /// Whether pieces can be copied without registers.
+  static bool Groups(const AttentionOp& op, const Arguments& a) {
+    const bool alike = a.key_page == a.value_page && a.key_head == a.value_head && a.key_token == a.value_token &&
+                       a.key_scale_page == a.value_scale_page && a.key_scale_head == a.value_scale_head &&
+                       a.key_scale_token == a.value_scale_token;
+    const int64_t piece = a.cache == DType::kU8 ? 4 : 8 * ElementBytes(a.cache);
+    return alike && a.cache != DType::kF32 && a.depth % 8 == 0 && RowsAligned(op.keys, piece) &&
+           RowsAligned(op.values, piece);
+  }
+
+  __device__ void Advance() { now = next, next = last; }
+
+  /// Starts copying as LoadKeys does.
+  __device__ void Load(const Arguments& a, const CacheLayout& layout, const Arguments::Sequence& sequence, int kv_head,
+                       int block, int begin, int end, int stage, Shared<T, kDepth>& shared) {
+    if (!layout.groups) return LoadSingly(a, sequence, kv_head, block, begin, end, stage, shared);
+    switch (a.cache) {
+      case DType::kE4M3:
+      case DType::kI8:
+        return LoadPieces<8>(a, layout, sequence, kv_head, block, begin, end, stage, shared);
+      case DType::kU8:
+        return LoadPieces<4>(a, layout, sequence, kv_head, block, begin, end, stage, shared);
+      case DType::kF16:
+      case DType::kBF16:
+        return LoadPieces<16>(a, layout, sequence, kv_head, block, begin, end, stage, shared);
+      case DType::kF32:
+      case DType::kI32:
+      case DType::kE8M0:
+        break;
+    }
+    __trap();
+  }
+
+  __device__ void LoadSingly(const Arguments& a, const Arguments::Sequence& sequence, int kv_head, int block, int begin,
+                             int end, int stage, Shared<T, kDepth>& shared) {
+    for (int i = threadIdx.x; i < kKeys * kDepth; i += kThreads) {
+      const int j = i / kDepth, d = i % kDepth, position = block + j;
+      int page = 0, offset = 0;
+      float key = 0, value = 0;
+      if (d < a.depth && position >= begin && position < end && a.Place(sequence, position, page, offset)) {
+        key = a.Get(a.keys, a.key_scales, a.KeyAt(page, kv_head, offset), a.KeyScaleAt(page, kv_head, offset), d);
+        value = a.Get(a.values, a.value_scales, a.ValueAt(page, kv_head, offset), a.ValueScaleAt(page, kv_head, offset), d);
+      }
+      shared.keys[stage][j][d] = Narrow<T>(key);
+      shared.values[stage][j][d] = Narrow<T>(value);
+    }
+  }
+
+  template <int kBytes>
+  __device__ void LoadPieces(const Arguments& a, const CacheLayout& layout, const Arguments::Sequence& sequence,
+                             int kv_head, int block, int begin, int end, int stage, Shared<T, kDepth>& shared) {
+    // All places first, so that their loads wait for memory together.
+    const int column = threadIdx.x % kGroups * 8, row = threadIdx.x / kGroups;
+    int64_t places[kEach], scale_places[kEach];
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int position = block + row + i * kRows;
+      places[i] = -1, scale_places[i] = 0;
+      if (column >= a.depth || position < begin || position >= end) continue;
+      int page, offset;
+      if (layout.page_shift >= 0) {
+        const int entry = sequence.first_page + (position >> layout.page_shift);
+        page = __ldg(a.pages + entry), offset = position & (a.page_tokens - 1);
+        if (page < 0 || page >= a.page_count) {
+          Report(a.fault, kPageOutside, entry, page, a.page_count);
+          continue;
+        }
+      } else if (!a.Place(sequence, position, page, offset)) {
+        continue;
+      }
+      places[i] = a.KeyAt(page, kv_head, offset) * (kBytes == 16 ? 2 : 1);
+      scale_places[i] = a.KeyScaleAt(page, kv_head, offset);
+    }
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int j = row + i * kRows;
+      const bool inside = places[i] >= 0;
+      const int64_t from = inside ? places[i] + column / 8 * kBytes : 0;
+      CopySome<kBytes>(&shared.keys[stage][j][column], a.keys + from, inside);
+      CopySome<kBytes>(&shared.values[stage][j][column], a.values + from, inside);
+      if constexpr (kBytes != 16) {
+        const int64_t scale = scale_places[i] + column / a.group;
+        last.keys[i] = inside ? reinterpret_cast<const uint16_t*>(a.key_scales)[scale] : 0;
+        last.values[i] = inside ? reinterpret_cast<const uint16_t*>(a.value_scales)[scale] : 0;
+      }
+    }
+  }
+
+  /// What this thread copied of the stage becomes values. Nobody else touches these places before the barrier that follows.
+  __device__ void Expand(const Arguments& a, const CacheLayout& layout, int stage, Shared<T, kDepth>& shared) {
+    if (!layout.groups) return;
+    switch (a.cache) {
+      case DType::kE4M3:
+        return ExpandCodes<E4M3Codes>(stage, shared);
+      case DType::kI8:
+        return ExpandCodes<I8Codes>(stage, shared);
+      case DType::kU8:
+        return ExpandCodes<NibbleCodes>(stage, shared);
+      case DType::kF16:
+        return ExpandFloats<__half>(stage, shared);
+      case DType::kBF16:
+        return ExpandFloats<__nv_bfloat16>(stage, shared);
+      case DType::kF32:
+      case DType::kI32:
+      case DType::kE8M0:
+        break;
+    }
+    __trap();
+  }
+
+  template <class F>
+  __device__ static void ForPieces(int stage, Shared<T, kDepth>& shared, F use) {
+    const int column = threadIdx.x % kGroups * 8, row = threadIdx.x / kGroups;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      use(&shared.keys[stage][row + i * kRows][column], &shared.values[stage][row + i * kRows][column], i);
+    }
+  }
+  template <class Codes>
+  __device__ void ExpandCodes(int stage, Shared<T, kDepth>& shared) const {
+    const auto expand = [](T* at, uint16_t scale_bits) {
+      constexpr int kWords = 8 / Codes::kPerWord;
+      uint32_t words[kWords];
+      if constexpr (kWords == 2) {
+        const uint2 pair = *reinterpret_cast<const uint2*>(at);
+        words[0] = pair.x, words[1] = pair.y;
+      } else {
+        words[0] = *reinterpret_cast<const uint32_t*>(at);
+      }
+      const float scale = __uint_as_float(static_cast<uint32_t>(scale_bits) << 16);
+      float values[8];
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) Codes::Widen(words[w], values + w * Codes::kPerWord);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) values[i] *= scale;
+      PutExpanded(at, values);
+    };
+    ForPieces(stage, shared, [&](T* key, T* value, int i) {
+      expand(key, now.keys[i]);
+      expand(value, now.values[i]);
+    });
+  }
+  template <class C>
+  __device__ static void ExpandFloats(int stage, Shared<T, kDepth>& shared) {
+    ForPieces(stage, shared, [](T* key, T* value, int) {
+      for (T* at : {key, value}) {
+        float values[8];
+        GetEight(reinterpret_cast<const C*>(at), values);
+        PutEight(at, values);
+      }
+    });
+  }
+};
+
+}  // namespace
+
+void LaunchStoredHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
+  LaunchAnyType<ExpandingLoader>(op, fewer_tokens, run);
+}
+
+}  // namespace zi::cuda
