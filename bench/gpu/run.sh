@@ -56,6 +56,10 @@ for name in $parts; do
       # More sequences than the GPU may hold keys and values of.
       part 'keys and values in DRAM' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 4 --kv dram --gpu_memory 8GiB
       ;;
+    attention)
+      part 'attention over stored keys and values' node dist/bench/gpu/attention.js
+      part 'the same, eight heads for each of theirs' node dist/bench/gpu/attention.js --heads 64 --kv_heads 8
+      ;;
     drive)
       part 'from the drive' node dist/bench/gpu/drive.js --shape "$shape"
       ;;

@@ -2,7 +2,7 @@
 
 import { expect, it } from 'vitest';
 import type { FloatType } from '../../offload/port/dtype.js';
-import type { Tensor } from '../../offload/port/ops.js';
+import type { Op, Tensor } from '../../offload/port/ops.js';
 import { attentionOperands, PLAIN } from './attention-cases.js';
 import { filledCache, KV_TYPES } from './cache-operands.js';
 import { referenceOp } from './reference-ops.js';
@@ -50,14 +50,7 @@ export function cacheCases(device: KernelDevice, { types }: CacheCases): void {
           bench.memory.fill(from, (i) => head(i)?.(bench, i % depth) ?? 0);
         }
         const op = { op: 'kv_store', k, v, ...cache, slots: bench.index([19, 0, 7]) } as const;
-        const expected = referenceOp(op, bench.memory.bytes);
-        await device.run(op, bench);
-        for (const { tensor, values } of expected) {
-          const actual = bench.memory.read(tensor);
-          const wrong = values.findIndex((want, i) => !same(want, actual[i]));
-          const what = `size ${depth}, ${tensor.dtype} ${wrong} of [${tensor.shape}]`;
-          expect(actual[wrong], what).toBe(values[wrong]);
-        }
+        await expectStored(device, bench, op);
       }
     }
   });
@@ -102,6 +95,22 @@ export function cacheCases(device: KernelDevice, { types }: CacheCases): void {
       }
     }
   });
+}
+
+/** Runs it, and compares the whole cache with the reference's, to the bit. */
+export async function expectStored(
+  device: Pick<KernelDevice, 'run'>,
+  bench: Workbench,
+  op: Op & { op: 'kv_store' },
+): Promise<void> {
+  const expected = referenceOp(op, bench.memory.bytes);
+  await device.run(op, bench);
+  for (const { tensor, values } of expected) {
+    const actual = bench.memory.read(tensor);
+    const wrong = values.findIndex((want, i) => !same(want, actual[i]));
+    const what = `heads of ${op.k.shape[2]}, ${tensor.dtype} ${wrong} of [${tensor.shape}]`;
+    expect(actual[wrong], what).toBe(values[wrong]);
+  }
 }
 
 /** Zeros of either sign are the same. */
