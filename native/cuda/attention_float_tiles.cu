@@ -43,7 +43,7 @@ struct FloatRow {
   __device__ float Value(const AttentionArguments&, int d) const { return value[d]; }
 };
 
-/// Of a cache of codes or of 16 bits.
+/// The same in a cache of codes or of 16 bits.
 struct StoredRow {
   int64_t key, value, key_scale, value_scale;
   __device__ StoredRow(const StoredArguments& a, int page, int kv_head, int offset)

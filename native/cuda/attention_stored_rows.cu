@@ -63,7 +63,7 @@ struct CodeHead {
     const uint8_t *codes, *scales;
     int64_t at, scale_at;
     unsigned valid;
-    /// Of this lane's key, where a head has one scale.
+    /// What this lane's key is multiplied by, where a head has one scale.
     float scale;
 
     __device__ void FindScale(const StoredArguments& a) {

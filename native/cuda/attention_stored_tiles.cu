@@ -36,7 +36,7 @@ struct ExpandingLoader {
   static constexpr int kKeys = Sizes<kDepth>::kKeys, kGroups = kDepth / 8, kRows = kThreads / kGroups;
   static constexpr int kEach = kKeys / kRows;
 
-  /// Of the block that is expanded next, the one after it, and the one that was loaded last.
+  /// Those of the block that is expanded next, the one after it, and the one that was loaded last.
   PieceScales<kEach> now, next, last;
 
   /// Whether pieces can be copied without registers.
