@@ -31,6 +31,8 @@ std::string Describe(const Fault& fault) {
       return "sample: row " + index + " names " + value + " in its history, outside the " + limit + " there are";
     case kExpertOutside:
       return "expert_linear: expert " + value + " of choice " + index + " is none of " + limit;
+    case kGroupOutside:
+      return "a weight's input " + index + " has group " + value + ", which is none of " + limit;
     case kNoFault:
       break;
   }

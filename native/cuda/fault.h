@@ -4,7 +4,16 @@
 
 namespace zi::cuda {
 
-enum FaultCode : int { kNoFault, kRowOutside, kSlotOutside, kPageOutside, kSequenceOutside, kExpertOutside, kHistoryOutside };
+enum FaultCode : int {
+  kNoFault,
+  kRowOutside,
+  kSlotOutside,
+  kPageOutside,
+  kSequenceOutside,
+  kExpertOutside,
+  kHistoryOutside,
+  kGroupOutside,
+};
 
 /// In host memory that the device writes; the first report stays. The host may look while kernels run, so `code` is
 /// written when the rest can be read.

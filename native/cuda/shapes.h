@@ -22,6 +22,31 @@ inline bool RowsAligned(const View& view, int64_t bytes) {
   return aligned;
 }
 
+/// Whether eight neighbouring inputs of a stored weight share a scale, and their codes lie at a multiple of what they take.
+inline bool EightsTogether(const Weight& weight) {
+  const View& codes = weight.Part(WeightPart::kCodes);
+  if (weight.input_group % 8 != 0 && weight.input_group < weight.inputs) return false;
+  if (weight.Part(WeightPart::kGroups).data) return false;
+  switch (weight.format) {
+    case WeightFormat::kE4M3:
+    case WeightFormat::kInt8:
+    case WeightFormat::kPacked8:
+      return RowsAligned(codes, 8);
+    case WeightFormat::kPacked4:
+    case WeightFormat::kFp4:
+      return RowsAligned(codes, 4);
+    case WeightFormat::kTable4:
+      return weight.inputs % 8 == 0 && weight.input_group % 8 == 0 && RowsAligned(codes, 4);
+    case WeightFormat::kAwq:
+    case WeightFormat::kGptq:
+      return true;
+    case WeightFormat::kDense:
+    case WeightFormat::kDenseIn:
+      break;
+  }
+  return false;
+}
+
 inline unsigned Blocks(int64_t work, int64_t each, int64_t most = 0x7fffffff) {
   const int64_t blocks = (work + each - 1) / each;
   return static_cast<unsigned>(blocks < most ? blocks : most);
