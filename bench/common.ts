@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatBytes } from '../offload/index.js';
 import { writeDummyCheckpoint } from '../src/dummy/weights.js';
-import { buildArchitecture, tensorList } from '../src/models/registry.js';
+import { type ShapeType, shapeConfig, shapeTensors } from '../src/engine/shape-tensors.js';
+import { buildArchitecture } from '../src/models/registry.js';
 
 /** `--shape NAME` (of configs/models) and `--dir FOLDER` for the checkpoint; `--runs N` pairs. */
 export function readArguments(defaults: { shape: string; runs: number }): {
@@ -27,10 +28,10 @@ export function readArguments(defaults: { shape: string; runs: number }): {
 export function dummyCheckpoint(
   shape: string,
   folder: string,
-  dtype: 'BF16' | 'F16' = 'BF16',
+  type: ShapeType = 'bfloat16',
 ): Promise<string> {
   const path = `configs/models/${shape}.json`;
-  return checkpointOf(() => JSON.parse(readFileSync(path, 'utf8')) as Config, folder, dtype);
+  return checkpointOf(() => JSON.parse(readFileSync(path, 'utf8')) as Config, folder, type);
 }
 
 type Config = Readonly<Record<string, unknown>>;
@@ -39,13 +40,13 @@ type Config = Readonly<Record<string, unknown>>;
 export async function checkpointOf(
   makeConfig: () => Config,
   folder: string,
-  dtype: 'BF16' | 'F16' = 'BF16',
+  type: ShapeType = 'bfloat16',
 ): Promise<string> {
   if (existsSync(join(folder, 'config.json'))) return folder;
-  const config = makeConfig();
-  const tensors = tensorList(buildArchitecture(config, `${folder}/config.json`)).map(
-    ({ name, shape: dims }) => ({ name, shape: dims, dtype }),
-  );
+  const shape = makeConfig();
+  const architecture = buildArchitecture(shape, `${folder}/config.json`);
+  const config = shapeConfig(shape, architecture, type);
+  const tensors = shapeTensors(architecture, type);
   let said = 0;
   await writeDummyCheckpoint({
     config,

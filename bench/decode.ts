@@ -1,6 +1,6 @@
-// How near is decode from DRAM to reading the weights once? Batch 1, weights cold; of a mixture, only what is used.
+// How near is decode from DRAM to reading the stored weights once? Batch 1, weights cold; of a mixture, only what is used.
 //
-// node dist/bench/decode.js [--dir out/bench] [--runs 9] [--cases bf16,f16,experts]
+// node dist/bench/decode.js [--dir out/bench] [--runs 9] [--cases bfloat16,int4,experts]
 
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -10,19 +10,21 @@ import { native } from '../offload/port/native.js';
 import { Engine } from '../src/engine/engine.js';
 import { generate } from '../src/engine/generate.js';
 import { openModel } from '../src/engine/open-model.js';
+import type { ShapeType } from '../src/engine/shape-tensors.js';
 import { dummyCheckpoint, median, printResult } from './common.js';
 
 interface Case {
   readonly shape: string;
-  readonly dtype: 'BF16' | 'F16';
+  readonly type: ShapeType;
   /** Share of the experts that a token uses. */
   readonly expertShare: number;
 }
 
+const DENSE = ['bfloat16', 'float16', 'fp8', 'int8', 'int4', 'mxfp4'] as const;
 const CASES: Readonly<Record<string, Case>> = {
-  bf16: { shape: 'llama-0.85b', dtype: 'BF16', expertShare: 1 },
-  f16: { shape: 'llama-0.85b', dtype: 'F16', expertShare: 1 },
-  experts: { shape: 'qwen3-moe-0.9b', dtype: 'BF16', expertShare: 8 / 128 },
+  ...Object.fromEntries(DENSE.map((type) => [type, { shape: 'llama-0.85b', type, expertShare: 1 }])),
+  experts: { shape: 'qwen3-moe-0.9b', type: 'bfloat16', expertShare: 8 / 128 },
+  'experts-int4': { shape: 'qwen3-moe-0.9b', type: 'int4', expertShare: 8 / 128 },
 };
 const NEW_TOKENS = 12;
 const PROMPT = Int32Array.from({ length: 4 }, (_, index) => 100 + index);
@@ -39,9 +41,9 @@ const { values } = parseArgs({
 const runs = Number(values.runs);
 
 for (const key of values.cases.split(',')) {
-  const { shape, dtype, expertShare } = present(CASES[key], `case ${key}`);
-  const name = dtype === 'BF16' ? shape : `${shape}-${dtype.toLowerCase()}`;
-  const opened = await openModel(await dummyCheckpoint(shape, join(values.dir, name), dtype));
+  const { shape, type, expertShare } = present(CASES[key], `case ${key}`);
+  const name = type === 'bfloat16' ? shape : `${shape}-${type}`;
+  const opened = await openModel(await dummyCheckpoint(shape, join(values.dir, name), type));
   const engine = await Engine.open(opened, {
     offload: 'dram',
     workload: {
@@ -74,7 +76,7 @@ for (const key of values.cases.split(',')) {
     `${name}: ${formatBytes(usedBytes)} of ${formatBytes(storedBytes)} a token at ${formatRate(reached)}, ` +
       `${(ratio * 100).toFixed(0)} % of reading memory (median of ${runs} pairs); ` +
       `all of them in that time would be ${((ratio * storedBytes) / usedBytes).toFixed(1)} times that limit`,
-    { shape, dtype, storedBytes, usedBytes, ratio, pairs },
+    { shape, type, storedBytes, usedBytes, ratio, pairs },
   );
 }
 

@@ -5,16 +5,19 @@ import { rmSync, statfsSync } from 'node:fs';
 import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
 import type { Checkpoint } from '../../src/checkpoint/checkpoint.js';
 import { openCheckpoint } from '../../src/checkpoint/checkpoint.js';
-import { type SafetensorsType, writeDummyCheckpoint } from '../../src/dummy/weights.js';
+import { type DummyTensor, tensorBytes } from '../../src/dummy/values.js';
+import { writeDummyCheckpoint } from '../../src/dummy/weights.js';
 import type { OpenedModel } from '../../src/engine/open-model.js';
-import { shapeType, type TypeName } from '../../src/engine/shape.js';
+import { type ShapeType, shapeConfig, shapeTensors, shapeType } from '../../src/engine/shape-tensors.js';
 import { type JsonObject, readOptionalJsonObject } from '../../src/files/json-file.js';
 import { bindModel } from '../../src/models/binding.js';
-import { buildArchitecture, tensorList } from '../../src/models/registry.js';
+import { buildArchitecture } from '../../src/models/registry.js';
 
 export interface RepeatedOptions {
   /** The name of a file in configs/models, without its end. */
   readonly shape: string;
+  /** Default the shape's own. */
+  readonly type?: ShapeType | undefined;
   /** Default all of the shape's, or as many as `mostDramBytes` holds. */
   readonly blocks?: number | undefined;
   readonly mostDramBytes?: number;
@@ -32,11 +35,6 @@ export interface RepeatedModel extends OpenedModel {
   remove(): void;
 }
 
-const STORED: Readonly<Record<TypeName, SafetensorsType>> = {
-  float16: 'F16',
-  bfloat16: 'BF16',
-  float32: 'F32',
-};
 const BLOCK_COUNT_KEYS = ['num_hidden_layers', 'n_layer', 'num_layers'];
 const MEMORY_FOLDER = '/dev/shm';
 
@@ -47,11 +45,11 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
   const key = BLOCK_COUNT_KEYS.find((name) => name in shape) ?? 'num_hidden_layers';
   const vocabulary = options.vocabulary === undefined ? {} : { vocab_size: options.vocabulary };
   const config: JsonObject = { ...shape, ...vocabulary };
-  const single = { ...config, [key]: 1 };
-  const dtype = STORED[shapeType(config)];
-  const tensors = tensorList(buildArchitecture(single, path)).map((tensor) => ({ ...tensor, dtype }));
-  const bytesOf = (all: typeof tensors) =>
-    all.reduce((sum, { shape: dims }) => sum + dims.reduce((a, b) => a * b, dtype === 'F32' ? 4 : 2), 0);
+  const type = options.type ?? shapeType(config);
+  const architecture = buildArchitecture({ ...config, [key]: 1 }, path);
+  const single = shapeConfig({ ...config, [key]: 1 }, architecture, type);
+  const tensors = shapeTensors(architecture, type);
+  const bytesOf = (all: readonly DummyTensor[]) => all.reduce((sum, tensor) => sum + tensorBytes(tensor), 0);
   const blockBytes = bytesOf(tensors.filter(({ name }) => BLOCK_INDEX.test(name)));
   const fileBytes = bytesOf(tensors);
   const folder = `${options.folder ?? folderFor(fileBytes)}/zero-inference-${options.shape}-${process.pid}`;
@@ -63,7 +61,7 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
   const possible = Math.floor(((options.mostDramBytes ?? Number.POSITIVE_INFINITY) - others) / blockBytes);
   const blocks = Math.max(1, Math.min(options.blocks ?? Number(config[key]), possible));
   const stored = await openCheckpoint(folder);
-  const repeated = { ...config, [key]: blocks };
+  const repeated = { ...single, [key]: blocks };
   const checkpoint: Checkpoint = {
     ...stored,
     config: repeated,
@@ -71,7 +69,7 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
   };
   const { model } = bindModel(buildArchitecture(repeated, path), checkpoint);
   process.stderr.write(
-    `${blocks} blocks of ${options.shape}, ${formatBytes(blockBytes)} each, all of one in ${folder} ` +
+    `${blocks} blocks of ${options.shape} in ${type}, ${formatBytes(blockBytes)} each, all of one in ${folder} ` +
       `(${formatBytes(fileBytes)}, written in ${((performance.now() - startMs) / 1e3).toFixed(1)} s)\n`,
   );
   return { checkpoint, model, warnings: [], blocks, blockBytes, remove };

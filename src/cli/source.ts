@@ -6,14 +6,20 @@ import { basename, join } from 'node:path';
 import { counted, type FileState, formatBytes, OperatingError } from '../../offload/index.js';
 import type { TextWishes } from '../engine/download-checks.js';
 import { type OpenedModel, openModel } from '../engine/open-model.js';
-import { shapeType } from '../engine/shape.js';
+import {
+  FLOAT_TYPES,
+  isFloatType,
+  type ShapeType,
+  shapeConfig,
+  shapeTensors,
+  shapeType,
+} from '../engine/shape-tensors.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
-import { buildArchitecture, tensorList } from '../models/registry.js';
+import { buildArchitecture } from '../models/registry.js';
 import { dummyFolder, notePlace } from '../stored/places.js';
 import type { CommandContext } from './context.js';
 import { modelFolder } from './hub-model.js';
 import { badOption } from './options/option-reader.js';
-import { STORED_TYPES, type TypeName } from './options/shared-options.js';
 import type { SharedOptions } from './options/shared-settings.js';
 import { packedModel } from './packed-model.js';
 
@@ -87,14 +93,11 @@ async function dummyCheckpoint(
     );
   }
   const type = options.dtype ?? shapeType(shape);
-  const { torch_dtype: _, ...rest } = shape;
-  const config = { ...rest, dtype: type };
+  const architecture = buildArchitecture(shape, path);
+  const config = shapeConfig(shape, architecture, type);
   const hash = createHash('sha256').update(JSON.stringify(config)).digest('hex').slice(0, 8);
   const folder = join(parent ?? dummyFolder(process.env), `${basename(path, '.json')}-${type}-${hash}`);
-  const tensors = tensorList(buildArchitecture(config, path)).map((tensor) => ({
-    ...tensor,
-    dtype: STORED_TYPES[type],
-  }));
+  const tensors = shapeTensors(architecture, type);
   const { ensureDummyCheckpoint } = await import('../dummy/store.js');
   let line = 'looking at the random weights';
   const work = ensureDummyCheckpoint({
@@ -115,10 +118,10 @@ async function dummyCheckpoint(
   return folder;
 }
 
-/** Weights stay as they are stored, so another type can only be refused. */
-export function checkType({ checkpoint }: OpenedModel, wanted: TypeName | undefined): void {
-  if (wanted === undefined) return;
-  const other = [...checkpoint.tensors.values()].find(({ dtype }) => dtype !== STORED_TYPES[wanted]);
+/** Weights stay as they are stored, so another type can only be refused. Formats are only made, with random weights. */
+export function checkType({ checkpoint }: OpenedModel, wanted: ShapeType | undefined): void {
+  if (wanted === undefined || !isFloatType(wanted)) return;
+  const other = [...checkpoint.tensors.values()].find(({ dtype }) => dtype !== FLOAT_TYPES[wanted]);
   if (!other) return;
   throw new OperatingError(
     'UNSUPPORTED',

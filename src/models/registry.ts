@@ -3,7 +3,7 @@
 import { OperatingError } from '../../offload/index.js';
 import { refuseQuantised, whyUnknown } from '../checkpoint/unreadable.js';
 import { show } from '../files/json-file.js';
-import { type Architecture, type ArchitectureModel, storedShape } from './architecture.js';
+import { type Architecture, type ArchitectureModel, storedShape, type TensorDef } from './architecture.js';
 import { bloom } from './bloom.js';
 import { ConfigReader } from './config-reader.js';
 import { falcon } from './falcon.js';
@@ -61,12 +61,23 @@ export function buildArchitecture(
   return architecture.build(reader);
 }
 
-/** Every tensor that a checkpoint of this architecture holds, with full names; what a random checkpoint is made of. */
-export function tensorList(model: ArchitectureModel): { name: string; shape: readonly number[] }[] {
+export interface ListedTensor {
+  /** With the model's prefix. */
+  readonly name: string;
+  /** As it is stored where values are. */
+  readonly shape: readonly number[];
+  /** The definition, where a block has it. */
+  readonly inBlock?: TensorDef;
+}
+
+/** Every tensor that a checkpoint of this architecture holds; what a random checkpoint is made of. */
+export function tensorList(model: ArchitectureModel): ListedTensor[] {
   const prefix = model.prefixes[0] ?? '';
-  const inner = [...model.tables, ...model.fixed];
-  for (let index = 0; index < model.blockCount; index++) inner.push(...(model.block(index) as typeof inner));
-  const named = inner.map((def) => ({ name: `${prefix}${def.name}`, shape: storedShape(def) }));
+  const listed = (def: TensorDef) => ({ name: `${prefix}${def.name}`, shape: storedShape(def) });
+  const named: ListedTensor[] = [...model.tables, ...model.fixed].map(listed);
+  for (let index = 0; index < model.blockCount; index++) {
+    named.push(...model.block(index).map((def) => ({ ...listed(def), inBlock: def })));
+  }
   const { projection, bias, tied } = model.head;
   if (!tied) named.push({ name: projection.name, shape: projection.shape });
   if (bias) named.push({ name: bias.name, shape: bias.shape });

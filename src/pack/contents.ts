@@ -75,12 +75,12 @@ function floatOf({ name, dtype }: StoredTensor) {
   return float;
 }
 
-function moduleOf(name: string): string {
+export function moduleOf(name: string): string {
   return name.replace(/\.weight$/, '');
 }
 
 /** Tables and the head. Norms have no matrices. */
-function stayingModules({ tables, head, prefixes }: ArchitectureModel): string[] {
+export function stayingModules({ tables, head, prefixes }: ArchitectureModel): string[] {
   const prefix = prefixes[0] ?? '';
   return [...tables.map(({ name }) => moduleOf(`${prefix}${name}`)), moduleOf(head.projection.name)];
 }

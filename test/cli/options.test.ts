@@ -150,7 +150,7 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   ],
   [['--name', 'm', '--resume'], 'BAD_OPTION', /--resume goes on with a file of results: add --output/],
   [['--name', 'm', '--resume', '--output', 'o', '--benchmark'], 'BAD_OPTION', /--resume and --benchmark/],
-  [['--name', 'm.json', '--dummy_weights', '--dtype', 'int8'], 'BAD_OPTION', /--dtype and --dummy_weights/],
+  [['--name', 'm', '--dtype', 'mxfp4'], 'BAD_OPTION', /--dtype is mxfp4.*give int8, int4, fp8/],
   [['pack', '--name', 'm', '--output', 'o'], 'BAD_OPTION', /--weights is missing/],
   [['pack', '--name', 'm', '--weights', 'int4'], 'BAD_OPTION', /--output is missing/],
   [['pack', '--name', 'm', '--output', 'o', '--weights', 'int2'], 'BAD_OPTION', /--weights is 'int2'/],

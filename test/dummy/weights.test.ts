@@ -6,6 +6,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { present } from '../../offload/errors.js';
 import { type DummyTensor, writeDummyCheckpoint } from '../../src/dummy/weights.js';
 
 const CONFIG = { model_type: 'tiny', dtype: 'bfloat16' };
@@ -234,3 +235,97 @@ describe('writeDummyCheckpoint', () => {
     await expect(tooLarge).rejects.toMatchObject({ code: 'NO_SPACE' });
   });
 });
+
+describe('matrices of fewer bits', () => {
+  const ROWS = 96;
+  const INPUTS = 512;
+
+  /** The values of one matrix that is stored in those types, by the definition of its format. */
+  async function expanded(of: CodeKind): Promise<number[]> {
+    const { codes, scales, groupInputs, value } = present(KINDS[of], of);
+    const folder = join(root, `codes-${of}`);
+    const tensors: DummyTensor[] = [
+      { name: 'w.codes', ...codes, part: { is: 'codes', of } },
+      { name: 'w.scales', ...scales, part: { is: 'scales', of } },
+    ];
+    await writeDummyCheckpoint({ config: CONFIG, tensors, folder, seed: 4 });
+    const { header, bytes, dataStart } = await readShard(join(folder, 'model.safetensors'));
+    const partOf = (name: string) => {
+      const [from = 0, to = 0] = header[name]?.data_offsets ?? [];
+      return bytes.subarray(dataStart + from, dataStart + to);
+    };
+    const [stored, scaleBytes] = [partOf('w.codes'), partOf('w.scales')];
+    const groups = INPUTS / groupInputs;
+    return Array.from({ length: ROWS * INPUTS }, (_, i) => {
+      const group = Math.floor(i / INPUTS) * groups + Math.floor((i % INPUTS) / groupInputs);
+      return value(stored, i) * scaleAt(scaleBytes, scales.dtype, group);
+    });
+  }
+
+  it.each(['e4m3', 'int8', 'int4', 'e2m1'] as const)(
+    '%s: codes times scales are small random values',
+    async (of) => {
+      const sample = await expanded(of);
+      const { mean, deviation } = moments(sample);
+      expect(Math.abs(mean)).toBeLessThan(0.001);
+      expect(deviation).toBeGreaterThan(0.019);
+      expect(deviation).toBeLessThan(0.024);
+      // A scale is up to a quarter larger than what the largest value needs, and a power of two up to a third.
+      expect(Math.max(...sample.map(Math.abs))).toBeLessThan(0.11);
+      expect(new Set(sample).size).toBeGreaterThan(14);
+    },
+  );
+});
+
+type CodeKind = NonNullable<DummyTensor['part']>['of'];
+type Stored = Pick<DummyTensor, 'shape' | 'dtype'>;
+
+const nibble = (bytes: Uint8Array, i: number) => ((bytes[i >> 1] ?? 0) >> (4 * (i % 2))) & 15;
+const E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6];
+
+function e4m3(code: number): number {
+  const [exponent, fraction] = [(code >> 3) & 15, code & 7];
+  expect(code & 0x7f).not.toBe(0x7f); // NaN
+  const size = exponent === 0 ? fraction * 2 ** -9 : (8 + fraction) * 2 ** (exponent - 10);
+  return code & 0x80 ? -size : size;
+}
+
+const KINDS: Readonly<
+  Record<
+    CodeKind,
+    { codes: Stored; scales: Stored; groupInputs: number; value: (bytes: Uint8Array, i: number) => number }
+  >
+> = {
+  e4m3: {
+    codes: { shape: [96, 512], dtype: 'F8_E4M3' },
+    scales: { shape: [96, 4], dtype: 'F32' },
+    groupInputs: 128,
+    value: (bytes, i) => e4m3(bytes[i] ?? 0),
+  },
+  int8: {
+    codes: { shape: [96, 128], dtype: 'I32' },
+    scales: { shape: [96, 8], dtype: 'BF16' },
+    groupInputs: 64,
+    value: (bytes, i) => (bytes[i] ?? 0) - 128,
+  },
+  int4: {
+    codes: { shape: [96, 64], dtype: 'I32' },
+    scales: { shape: [96, 8], dtype: 'BF16' },
+    groupInputs: 64,
+    value: (bytes, i) => nibble(bytes, i) - 8,
+  },
+  e2m1: {
+    codes: { shape: [96, 256], dtype: 'U8' },
+    scales: { shape: [96, 16], dtype: 'U8' },
+    groupInputs: 32,
+    value: (bytes, i) => (nibble(bytes, i) & 8 ? -1 : 1) * (E2M1[nibble(bytes, i) & 7] ?? 0),
+  },
+};
+
+function scaleAt(bytes: Buffer, dtype: string, index: number): number {
+  if (dtype === 'F32') return bytes.readFloatLE(index * 4);
+  if (dtype === 'U8') return 2 ** (bytes.readUInt8(index) - 127);
+  const wide = Buffer.alloc(4);
+  wide.writeUInt16LE(bytes.readUInt16LE(index * 2), 2);
+  return wide.readFloatLE();
+}

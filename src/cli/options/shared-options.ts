@@ -10,7 +10,7 @@ import type {
 } from '../../../offload/index.js';
 import { counted, cudaStatus, OperatingError, parseBytes } from '../../../offload/index.js';
 import { chooseDevice, type DeviceKind } from '../../engine/engine-options.js';
-import type { TypeName } from '../../engine/shape.js';
+import { isFloatType } from '../../engine/shape-tensors.js';
 import { PACKED_WEIGHTS, type PackedWeights } from '../../pack/scheme.js';
 import { LOG_LEVELS, type LogLevel } from '../log-levels.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
@@ -21,12 +21,6 @@ import { SHARED_OPTIONS } from './tables/shared.js';
 
 /** Each is three threads and buffers of its own. */
 const MOST_VIRTUAL_DEVICES = 16;
-
-export const STORED_TYPES = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' } as const satisfies Record<
-  TypeName,
-  string
->;
-export type { TypeName };
 
 /**
  * Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE.
@@ -48,8 +42,7 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     name,
     revision: options.text('revision'),
     dummyWeights: dummyFolder === undefined ? undefined : { folder: dummyFolder || undefined },
-    dtype: readType(options),
-    packed: readPacked(options),
+    ...readType(options, name),
     offload: options.flag('cpu_offload') ? 'dram' : placed,
     offloadFolder,
     dramBudgetBytes: options.bytes('dram_memory'),
@@ -138,20 +131,16 @@ export function tooFewGpus(wanted: number, found: number, visible: string | unde
   );
 }
 
-function readType(options: OptionReader): TypeName | undefined {
+/** A type of random weights, or of a shape; of a checkpoint one that it must have, or one to pack it as. */
+function readType(options: OptionReader, name: string): Pick<SharedOptions, 'dtype' | 'packed'> {
   const type = options.choice('dtype', SHARED_OPTIONS.dtype.choices);
-  return isPacked(type) ? undefined : type;
-}
-
-function readPacked(options: OptionReader): PackedWeights | undefined {
-  const type = options.choice('dtype', SHARED_OPTIONS.dtype.choices);
-  if (!isPacked(type)) return undefined;
-  options.exclude(
-    'dtype',
-    'dummy_weights',
-    `random weights are not packed: make them first, then pack them as ${type}`,
+  const isShape = options.has('dummy_weights') || name.endsWith('.json');
+  if (isShape || type === undefined || isFloatType(type)) return { dtype: type, packed: undefined };
+  if (isPacked(type)) return { dtype: undefined, packed: type };
+  throw badOption(
+    `--dtype is ${type}, which random weights may have, but which no checkpoint is packed as: give ` +
+      `${PACKED_WEIGHTS.join(', ')}, or leave it out`,
   );
-  return type;
 }
 
 function isPacked(type: string | undefined): type is PackedWeights {

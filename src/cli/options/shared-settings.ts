@@ -2,7 +2,7 @@
 
 import type { CpuBackendOptions, GatherWish, Offload, PlanOptions } from '../../../offload/index.js';
 import type { DeviceKind } from '../../engine/engine-options.js';
-import type { TypeName } from '../../engine/shape.js';
+import type { ShapeType } from '../../engine/shape-tensors.js';
 import type { PackedWeights } from '../../pack/scheme.js';
 import type { DsSettings } from './ds-config.js';
 
@@ -12,7 +12,8 @@ export interface SharedOptions {
   readonly revision: string | undefined;
   /** Random weights below `folder`; undefined folder: the cache. */
   readonly dummyWeights: { readonly folder: string | undefined } | undefined;
-  readonly dtype: TypeName | undefined;
+  /** What random weights are, or a checkpoint must have. */
+  readonly dtype: ShapeType | undefined;
   /** What a checkpoint of float weights is packed as at first use. */
   readonly packed: PackedWeights | undefined;
   readonly offload: Offload;

@@ -35,11 +35,11 @@ export const SHARED_OPTIONS = {
   },
   dtype: {
     kind: 'value',
-    choices: ['float16', 'bfloat16', 'float32', 'int8', 'int4', 'fp8'],
+    choices: ['float16', 'bfloat16', 'float32', 'int8', 'int4', 'fp8', 'mxfp4'],
     group: MODEL,
     describe:
-      'int8, int4 or fp8: a checkpoint is packed into the cache folder at first use, as pack does; float16, bfloat16 ' +
-      'or float32: type of dummy weights, and a real checkpoint must have it already',
+      'of random weights: what they are; of a checkpoint: int8, int4 or fp8 pack it into the cache folder at first ' +
+      'use, as pack does, and it must have float16, bfloat16 or float32 already',
   },
   device: {
     kind: 'value',
