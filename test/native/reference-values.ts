@@ -1,7 +1,7 @@
 // Tensors as float64 arrays that are indexed by coordinates: what reference operations are written with.
 
 import { elementCount } from '../../offload/port/dtype.js';
-import type { Tensor } from '../../offload/port/ops.js';
+import { contiguousStrides, type Tensor } from '../../offload/port/ops.js';
 import { type Bytes, readElement } from './tensor-bytes.js';
 
 /** What a tensor holds afterwards, in row-major order. */
@@ -29,8 +29,16 @@ export class Values {
     this.#steps1 = third * fourth;
     this.#steps2 = fourth;
     this.values = new Float64Array(elementCount(tensor.shape));
+    const view = bytes(tensor.memory);
+    // Without gaps no element needs coordinates, which matters for millions of codes.
+    const isDense = contiguousStrides(tensor.shape).every((stride, d) => stride === tensor.strides[d]);
+    const flat = { ...tensor, shape: [this.values.length], strides: [1] };
+    const at = [0];
     for (let i = 0; i < this.values.length; i++) {
-      this.values[i] = readElement(tensor, bytes(tensor.memory), this.#coordinates(i));
+      at[0] = i;
+      this.values[i] = isDense
+        ? readElement(flat, view, at)
+        : readElement(tensor, view, this.#coordinates(i));
     }
   }
 

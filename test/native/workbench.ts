@@ -67,6 +67,8 @@ export function workbench(seed: number, shift: Shift | undefined) {
         memory.fill(memory.tensor(dtype, shape, place(dtype, 'weight'), gap), normal),
       );
     },
+    /** As a file has it, for a part of a stored weight: without gaps, and not filled. */
+    stored: (dtype: DType, shape: readonly number[]) => memory.tensor(dtype, shape, place(dtype, 'weight')),
     vector: (dtype: DType, length: number) =>
       memory.fill(memory.tensor(dtype, [length], place(dtype, 'weight')), normal),
     index: (values: readonly number[]) =>
