@@ -1,7 +1,7 @@
 // Names that configurations give to activation functions.
 
 import type { Activation } from '../../offload/index.js';
-import { type ConfigReader, named } from './config-reader.js';
+import { type ConfigReader, named } from '../checkpoint/config-reader.js';
 
 const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   linear: 'none',

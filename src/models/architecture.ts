@@ -1,7 +1,7 @@
 // What one architecture file provides: dimensions, the tensors of each layer, and the forward.
 
 import type { LayerForward } from '../../offload/index.js';
-import type { ConfigReader } from './config-reader.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 
 /** A tensor as the checkpoint names it, without the model's prefix, and the key the forward uses. */
 export interface TensorDef {

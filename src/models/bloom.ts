@@ -1,9 +1,9 @@
 // BLOOM (Le Scao et al. 2022): fused interleaved QKV, ALiBi, a norm after the embedding, head tied to the embedding.
 
 import { heads, type LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { alibiSlopes } from './alibi.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 
 export const bloom: Architecture = { modelTypes: ['bloom'], build };
 

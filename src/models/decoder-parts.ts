@@ -1,7 +1,7 @@
 // What decoders since Llama share: grouped-query attention with rotary positions, and projections with or without bias.
 
 import { type ForwardOps, heads, type Tensor, type Weights } from '../../offload/index.js';
-import type { ConfigReader } from './config-reader.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import type { RopeUse } from './rope.js';
 
 /** Ainslie et al. 2023: groups of query heads share a key and a value head. */

@@ -1,10 +1,10 @@
 // Falcon (Almazrouei et al. 2023): multi-query or grouped attention beside the feed-forward; early ones use ALiBi.
 
 import type { LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { alibiSlopes } from './alibi.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import { project, rotateAndAttend } from './decoder-parts.js';
 import { type FusedHeads, splitFused } from './falcon-heads.js';
 import { type RopeUse, readRope } from './rope.js';

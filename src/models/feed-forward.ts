@@ -7,8 +7,8 @@ import {
   type Tensor,
   type Weights,
 } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { type TensorDef, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import { project } from './decoder-parts.js';
 
 export interface FeedForward {

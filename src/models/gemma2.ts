@@ -2,9 +2,9 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import type { LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import {
   attentionShapes,
   project,

@@ -1,9 +1,9 @@
 // GPT-Neo (Black et al. 2021): GPT-2 with every other layer's attention local, and scores that are not scaled.
 
 import { heads, type LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 
 export const gptNeo: Architecture = { modelTypes: ['gpt_neo'], build };
 

@@ -1,9 +1,9 @@
 // GPT-NeoX (Black et al. 2022): partial rotary positions, fused interleaved QKV, attention beside the feed-forward.
 
 import { heads, type LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import { project, type RotaryAttention, rotateAndAttend } from './decoder-parts.js';
 import { readRope } from './rope.js';
 

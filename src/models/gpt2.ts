@@ -1,6 +1,7 @@
 // GPT-2 (Radford et al. 2019): learned positions, weights stored [inputs, outputs], head tied to the embedding.
 
 import { columns, heads, type LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import {
   type Architecture,
@@ -9,7 +10,6 @@ import {
   PLAIN_LOGITS,
   tensorsUnder,
 } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 
 export const gpt2: Architecture = { modelTypes: ['gpt2'], build };
 

@@ -1,9 +1,9 @@
 // GPT-J (Wang & Komatsuzaki 2021): attention and feed-forward side by side after one norm, interleaved partial rotary.
 
 import { heads, type LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import { plainFrequencies } from './rope.js';
 
 export const gptj: Architecture = { modelTypes: ['gptj'], build };

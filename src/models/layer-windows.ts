@@ -1,6 +1,6 @@
 // Which layers see only the latest tokens: sliding windows (Beltagy et al. 2020) from either generation of config keys.
 
-import type { ConfigReader } from './config-reader.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 
 export type LayerType = 'full_attention' | 'sliding_attention';
 

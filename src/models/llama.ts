@@ -1,9 +1,9 @@
 // Llama (Touvron et al. 2023): RMS norm, rotary positions, grouped-query attention, gated feed-forward.
 
 import type { LayerForward, Tensor } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import {
   attentionShapes,
   project,

@@ -8,9 +8,9 @@ import {
   type Tensor,
   type Weights,
 } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import { project } from './decoder-parts.js';
 
 export const opt: Architecture = { modelTypes: ['opt'], build };

@@ -1,9 +1,9 @@
 // Phi-3 (Abdin et al. 2024): Llama's block with fused projections; part of a head may rotate.
 
 import { columns, heads, type LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import { type RotaryAttention, readGroupedHeads, rotateAndAttend } from './decoder-parts.js';
 import { readLayerWindows } from './layer-windows.js';
 import { readRope } from './rope.js';

@@ -1,7 +1,7 @@
 // Qwen2 (Yang et al. 2024): Llama's block with biased queries, keys and values; upper layers may slide.
 
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import type { Architecture } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import { hasWindow, readLayerWindows } from './layer-windows.js';
 import { buildLlama } from './llama.js';
 

@@ -1,8 +1,8 @@
 // Qwen3-MoE (Yang et al. 2025): Qwen3's block with a mixture of many small experts in most layers.
 
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import type { Architecture } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import { denseFeedForward, readChoices, sparseFeedForward } from './feed-forward.js';
 import { hasWindow, readLayerWindows } from './layer-windows.js';
 import { buildLlama } from './llama.js';

@@ -5,7 +5,7 @@ import { refuseQuantised, whyUnknown } from '../checkpoint/unreadable.js';
 import { show } from '../files/json-file.js';
 import { type Architecture, type ArchitectureModel, storedShape, type TensorDef } from './architecture.js';
 import { bloom } from './bloom.js';
-import { ConfigReader } from './config-reader.js';
+import { ConfigReader } from '../checkpoint/config-reader.js';
 import { falcon } from './falcon.js';
 import { gemma2 } from './gemma2.js';
 import { gptNeo } from './gpt-neo.js';

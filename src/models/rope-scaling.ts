@@ -1,6 +1,6 @@
 // Formulas that stretch rotary frequencies to contexts longer than the model was trained on, one per paper.
 
-import type { ConfigReader } from './config-reader.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 
 /** What a scaling starts from. */
 export interface PlainRope {

@@ -1,7 +1,7 @@
 // Rotary position frequencies (Su et al. 2021) from either generation of config keys.
 
 import type { FrequenciesByLength } from '../../offload/index.js';
-import { type ConfigReader, named } from './config-reader.js';
+import { type ConfigReader, named } from '../checkpoint/config-reader.js';
 import { SCALINGS } from './rope-scaling.js';
 
 export interface Rope {

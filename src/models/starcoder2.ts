@@ -1,9 +1,9 @@
 // StarCoder2 (Lozhkov et al. 2024): rotary grouped-query attention with biases, layer norm, plain feed-forward.
 
 import type { LayerForward } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import type { ConfigReader } from './config-reader.js';
 import {
   attentionShapes,
   project,
