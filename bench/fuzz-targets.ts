@@ -11,6 +11,8 @@ import { parseWeightMap } from '../src/checkpoint/weight-files.js';
 import { planFor } from '../src/engine/plan-for.js';
 import { sourceOf } from '../src/files/byte-source.js';
 import { parseJsonObject } from '../src/files/json-file.js';
+import { readDeclared } from '../src/formats/declared.js';
+import { type Notes, readNotes } from '../src/formats/notes.js';
 import { bindModel } from '../src/models/binding.js';
 import { buildArchitecture } from '../src/models/registry.js';
 import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
@@ -125,12 +127,23 @@ const WORKLOAD: Workload = { sequences: 2, contextTokens: 24, promptTokens: 16, 
 const config: FuzzTarget = {
   name: 'config',
   share: 0.25,
-  codes: ['BAD_CONFIG', 'UNSUPPORTED', 'MISSING_TENSOR', 'WRONG_SHAPE', 'DOES_NOT_FIT', 'PROMPT_TOO_LONG'],
+  codes: [
+    'BAD_CONFIG',
+    'UNSUPPORTED',
+    'MISSING_TENSOR',
+    'WRONG_SHAPE',
+    'BAD_WEIGHTS',
+    'DOES_NOT_FIT',
+    'PROMPT_TOO_LONG',
+  ],
   async prepare() {
-    const checkpoints: Checkpoint[] = [];
-    for (const name of readdirSync(MODELS)) checkpoints.push(await openCheckpoint(join(MODELS, name)));
+    const opened: { readonly checkpoint: Checkpoint; readonly notes: Notes }[] = [];
+    for (const name of readdirSync(MODELS)) {
+      const checkpoint = await openCheckpoint(join(MODELS, name));
+      opened.push({ checkpoint, notes: await readNotes(checkpoint, readDeclared(checkpoint.config, name)) });
+    }
     return (random) => {
-      const checkpoint = pick(random, checkpoints);
+      const { checkpoint, notes } = pick(random, opened);
       const changed =
         random() < 0.1
           ? parseJsonObject(
@@ -142,7 +155,8 @@ const config: FuzzTarget = {
       if (typeof changed !== 'object' || changed === null || Array.isArray(changed)) return;
       const { model } = bindModel(
         buildArchitecture(changed as Checkpoint['config'], 'config.json'),
-        checkpoint,
+        { ...checkpoint, config: changed as Checkpoint['config'] },
+        notes,
       );
       // Planning runs the whole forward without data, which takes a hundred times as long as reading.
       if (random() < 0.1) planFor(model, { offload: 'dram', dramBudgetBytes: 2 ** 30, workload: WORKLOAD });

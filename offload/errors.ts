@@ -29,6 +29,10 @@ export const ERROR_CODES = {
     exitStatus: 5,
     meaning: 'a tensor has another shape or type than the configuration implies',
   },
+  BAD_WEIGHTS: {
+    exitStatus: 5,
+    meaning: 'scales, groups or settings of quantised weights hold values that none can have: damaged files',
+  },
   BAD_TOKENIZER: { exitStatus: 5, meaning: 'tokenizer.json is absent or malformed' },
   DOES_NOT_FIT: { exitStatus: 6, meaning: 'the plan needs more memory than the budget allows' },
   SYSTEM_LIMIT: {

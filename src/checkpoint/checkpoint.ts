@@ -7,6 +7,7 @@ import { join, resolve } from 'node:path';
 import { type FileState, OperatingError, stateFrom } from '../../offload/index.js';
 import { type JsonObject, readOptionalJsonObject, reason, systemCode } from '../files/json-file.js';
 import { checkPackParts } from './pack-parts.js';
+import { type QuantiserFile, readQuantiser } from './quantiser-file.js';
 import { type HeaderTensor, readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
 import { readTorchHeader, type TorchHeader } from './torch-bin.js';
 import { refuseOtherKinds } from './unreadable.js';
@@ -21,6 +22,8 @@ export interface Checkpoint {
   /** Absolute. */
   readonly folder: string;
   readonly config: JsonObject;
+  /** What a file of the tool that quantised says, where config.json says nothing of it. */
+  readonly quantiser?: QuantiserFile | undefined;
   /** `generation_config.json`; empty when the checkpoint has none. */
   readonly generationConfig: JsonObject;
   /** Absolute paths of the weight files in use, in order of name. */
@@ -46,6 +49,8 @@ export interface Configuration {
   readonly path: string;
   /** What lies in the folder. */
   readonly names: readonly string[];
+  /** See Checkpoint. */
+  readonly quantiser: QuantiserFile | undefined;
 }
 
 /** Enough to keep Node's four file threads busy; hundreds of shards would otherwise mean hundreds of open files. */
@@ -71,7 +76,7 @@ export async function readConfiguration(folder: string): Promise<Configuration> 
       `${root} has no config.json: give the folder of a Hugging Face checkpoint`,
     );
   }
-  return { folder: root, config, path, names };
+  return { folder: root, config, path, names, quantiser: await readQuantiser(root, config, names) };
 }
 
 /**
@@ -84,7 +89,7 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
 }
 
 /** The same after a look at the configuration. */
-export async function openWeights({ folder, config, names }: Configuration): Promise<Checkpoint> {
+export async function openWeights({ folder, config, names, quantiser }: Configuration): Promise<Checkpoint> {
   const generationConfig = await readOptionalJsonObject(join(folder, 'generation_config.json'), 'BAD_CONFIG');
   const weights = await findWeights(folder, names);
   const { headers, states } = await readHeaders(folder, weights);
@@ -95,6 +100,7 @@ export async function openWeights({ folder, config, names }: Configuration): Pro
   return {
     folder,
     config,
+    quantiser,
     generationConfig: generationConfig ?? {},
     files: headers.map((header) => header.path),
     fileStates: states,

@@ -60,45 +60,8 @@ export async function refuseOtherKinds({ where, names, readJson }: FolderContent
   }
 }
 
-/** Where tools that quantise say how, beside or instead of config.json. */
-const QUANTISER_FILES = ['hf_quant_config.json', 'quantize_config.json', 'quant_config.json'];
-
-/** Throws UNSUPPORTED for weights that only a file of their quantiser tells of. */
-export function refuseQuantiserFiles(where: string, names: readonly string[]): void {
-  const name = QUANTISER_FILES.find((candidate) => names.includes(candidate));
-  if (name !== undefined) throw new OperatingError('UNSUPPORTED', `${where} holds ${name}: ${QUANTISED}`);
-}
-
-const QUANTISED =
-  'its weights are quantised, and quantised weights are not read: use the checkpoint that they were made from, with ' +
-  'weights in F32, F16 or BF16';
-
 /** Configurations of quantised weights: of transformers, of llm-compressor's first versions, of MLX. */
-export const QUANTISATION_KEYS = ['quantization_config', 'compression_config', 'quantization'];
-
-/** Throws UNSUPPORTED where a configuration says that the weights are quantised. @param path for messages */
-export function refuseQuantised(config: JsonObject, path: string): void {
-  for (const key of QUANTISATION_KEYS) {
-    const value = config[key];
-    if (value === undefined || value === null) continue;
-    throw new OperatingError('UNSUPPORTED', `${path}: ${key} is ${describe(value)}: ${QUANTISED}`);
-  }
-}
-
-/** `gptq with 4 bits`, or the value itself. */
-function describe(value: unknown): string {
-  if (!isJsonObject(value)) return show(value);
-  const method = value.quant_method ?? value.quantization_method ?? value.quant_algo;
-  const bits = value.bits ?? value.nbits ?? value.w_bit ?? bitsOfFlags(value);
-  const named = typeof method === 'string' ? method : typeof bits === 'number' ? 'quantised' : show(value);
-  return typeof bits === 'number' ? `${named} with ${bits} bits` : named;
-}
-
-/** bitsandbytes has a flag per width. */
-function bitsOfFlags(value: JsonObject): number | undefined {
-  if (value.load_in_4bit === true) return 4;
-  return value.load_in_8bit === true ? 8 : undefined;
-}
+export const QUANTISATION_KEYS = ['quantization_config', 'compression_config', 'quantization'] as const;
 
 /** What quantisers put in the place of `NAME.weight`, or beside it. */
 const QUANTISED_NAME =
@@ -108,21 +71,6 @@ const QUANTISED_NAME =
 export function quantisedTensor<T extends { readonly name: string }>(tensors: Iterable<T>): T | undefined {
   for (const tensor of tensors) if (QUANTISED_NAME.test(tensor.name)) return tensor;
   return undefined;
-}
-
-/** The error for a tensor that only quantised checkpoints have. @param where the checkpoint, for messages */
-export function quantisedTensorError(
-  where: string,
-  {
-    name,
-    dtype,
-    shape,
-  }: { readonly name: string; readonly dtype: string; readonly shape: readonly number[] },
-): OperatingError {
-  return new OperatingError(
-    'UNSUPPORTED',
-    `${where}: tensor ${name} (${dtype} [${shape.join(', ')}]) says what config.json does not: ${QUANTISED}`,
-  );
 }
 
 /** Encoders, which read a text and continue none. */

@@ -1,19 +1,21 @@
 // A model from its shape alone: configuration in, extents laid end to end in a file that does not exist.
 
 import { basename } from 'node:path';
+import { OperatingError } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
 import { tensorBytes } from '../dummy/values.js';
 import type { JsonObject } from '../files/json-file.js';
+import { readDeclared } from '../formats/declared.js';
 import { bindModel } from '../models/binding.js';
 import { buildArchitecture } from '../models/registry.js';
 import type { OpenedModel } from './open-model.js';
-import { type ShapeType, shapeConfig, shapeTensors, shapeType } from './shape-tensors.js';
+import { SHAPE_FORMATS, type ShapeType, shapeConfig, shapeTensors, shapeType } from './shape-tensors.js';
 
 /** Can be planned but not run. Throws BAD_CONFIG or UNSUPPORTED. @param type default the configuration's own */
 export function shapeModel(
   config: JsonObject,
   path: string,
-  type: ShapeType = shapeType(config),
+  type: ShapeType = ownType(config, path),
 ): OpenedModel {
   const architecture = buildArchitecture(config, path);
   const tensors = new Map<string, StoredTensor>();
@@ -37,4 +39,16 @@ export function shapeModel(
     find: (name) => tensors.get(name),
   };
   return { checkpoint, model: bindModel(architecture, checkpoint).model, warnings: [] };
+}
+
+/** Throws UNSUPPORTED where a configuration alone does not tell how much of the weights is stored in which way. */
+function ownType(config: JsonObject, path: string): ShapeType {
+  const { method } = readDeclared(config, path);
+  if (method === undefined) return shapeType(config);
+  if (method === 'fp8') return method;
+  throw new OperatingError(
+    'UNSUPPORTED',
+    `${path}: its weights are stored by ${method}, and how much of them is not told by a configuration alone: give the ` +
+      `folder of the downloaded checkpoint, or --dtype with ${SHAPE_FORMATS.join(', ')} or a float type`,
+  );
 }

@@ -3,10 +3,13 @@
 import { lstat, mkdir, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatBytes, OperatingError } from '../../offload/index.js';
-import { refuseOtherKinds, refuseQuantiserFiles } from '../checkpoint/unreadable.js';
+import { QUANTISER_FILES, readQuantiser } from '../checkpoint/quantiser-file.js';
+import { refuseOtherKinds } from '../checkpoint/unreadable.js';
 import { chooseWeights, parseWeightMap, shardNames, type WeightChoice } from '../checkpoint/weight-files.js';
 import { ifThere } from '../files/if-there.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
+import { readDeclared } from '../formats/declared.js';
+import { refuseUnreadNames } from '../formats/unread-names.js';
 import { writeFailure } from '../staging/manifest.js';
 import { downloadBlob, partialPath, sizeOf } from './blob.js';
 import type { ModelCache } from './cache.js';
@@ -87,8 +90,9 @@ export async function downloadSnapshot(options: SnapshotOptions): Promise<string
   }
   await fetchSmall(['config.json']);
   await options.afterConfig?.(folder);
-  refuseQuantiserFiles(`${id} on the hub`, fileNames);
-  await fetchSmall(choice.isIndex ? [...SMALL_FILES, choice.name] : SMALL_FILES);
+  await fetchSmall([...QUANTISER_FILES, ...(choice.isIndex ? [choice.name] : [])]);
+  await refuseUnreadWeights(`${id} on the hub`, folder, { fileNames, choice });
+  await fetchSmall(SMALL_FILES);
   for (const name of TOKENIZERS) if (!fileNames.includes(name)) await cache.markAbsent(commit, name);
   await options.beforeWeights?.(folder);
   await fetchFiles(
@@ -99,6 +103,21 @@ export async function downloadSnapshot(options: SnapshotOptions): Promise<string
   );
   await cache.writeRef(revision, commit);
   return folder;
+}
+
+/** Throws UNSUPPORTED for weights stored as nobody here reads them, as far as configuration and index tell. */
+async function refuseUnreadWeights(
+  where: string,
+  folder: string,
+  { fileNames, choice }: { readonly fileNames: readonly string[]; readonly choice: WeightChoice },
+): Promise<void> {
+  const path = join(folder, 'config.json');
+  const config = (await readOptionalJsonObject(path, 'BAD_CONFIG')) ?? {};
+  readDeclared(config, path, await readQuantiser(folder, config, fileNames));
+  if (!choice.isIndex) return;
+  const indexPath = join(folder, choice.name);
+  const index = await readOptionalJsonObject(indexPath, 'BAD_INDEX');
+  refuseUnreadNames(where, parseWeightMap(index?.weight_map, indexPath, choice.format.extension).keys());
 }
 
 async function weightNames(folder: string, { format, name, isIndex }: WeightChoice): Promise<string[]> {

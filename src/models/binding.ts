@@ -1,11 +1,10 @@
 // The step from an architecture and a checkpoint to a ModelSpec: every tensor that the one needs, found in the other.
 
+import { join } from 'node:path';
 import {
   DTYPE_BYTES,
   elementCount,
   type FloatType,
-  type Format,
-  formatOf,
   type LayerSpec,
   layerOf,
   type MatrixSpec,
@@ -14,14 +13,15 @@ import {
   type TensorSpec,
 } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
-import { quantisedTensor, quantisedTensorError } from '../checkpoint/unreadable.js';
-import {
-  type ArchitectureModel,
-  isMatrix,
-  storedShape,
-  type TensorDef,
-  type TensorSource,
-} from './architecture.js';
+import { areAlike, describeStored } from '../formats/alike.js';
+import { isIgnored } from '../formats/companions.js';
+import { NOTHING_DECLARED, readDeclared } from '../formats/declared.js';
+import { modelType } from '../formats/model-type.js';
+import { NO_NOTES, type Notes } from '../formats/notes.js';
+import { type FormatContext, floatTypeOf, sameShape } from '../formats/reading.js';
+import { type FoundMatrix, readMatrix } from '../formats/registry.js';
+import { refuseUnreadNames } from '../formats/unread-names.js';
+import { type ArchitectureModel, isMatrix, type TensorDef, type TensorSource } from './architecture.js';
 
 export interface BoundModel {
   readonly model: ModelSpec;
@@ -31,11 +31,19 @@ export interface BoundModel {
   readonly tiedPair: readonly [StoredTensor, StoredTensor] | undefined;
 }
 
-const STORED_TYPES: Readonly<Record<string, FloatType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
-
-/** Finds every tensor of the architecture in the checkpoint. Throws MISSING_TENSOR, WRONG_SHAPE or UNSUPPORTED. */
-export function bindModel(architecture: ArchitectureModel, checkpoint: Checkpoint): BoundModel {
-  const binding = new Binding(architecture, checkpoint);
+/**
+ * Finds every tensor of the architecture in the checkpoint.
+ * Throws MISSING_TENSOR, WRONG_SHAPE, BAD_WEIGHTS, BAD_CONFIG or UNSUPPORTED.
+ * @param notes what was read of the checkpoint beside its headers
+ */
+export function bindModel(
+  architecture: ArchitectureModel,
+  checkpoint: Checkpoint,
+  notes: Notes = NO_NOTES,
+): BoundModel {
+  const { config, folder, quantiser } = checkpoint;
+  const declared = readDeclared(config, join(folder, 'config.json'), quantiser);
+  const binding = new Binding(architecture, { checkpoint, declared, notes, type: modelType(checkpoint) });
   const { projection, bias, tied } = architecture.head;
   const tokenTable = architecture.tables.find(({ rowsFrom }) => rowsFrom === 'token');
   const tables = architecture.tables.map((def) => {
@@ -84,7 +92,8 @@ export function storedBlock(
   checkpoint: Checkpoint,
   index: number,
 ): StoredDef[] {
-  const binding = new Binding(architecture, checkpoint);
+  const plain = { declared: NOTHING_DECLARED, notes: NO_NOTES, type: 'bf16' } as const;
+  const binding = new Binding(architecture, { checkpoint, ...plain });
   return architecture.block(index).map((def) => ({ def, ...binding.find(def) }));
 }
 
@@ -96,12 +105,14 @@ function withStandIn(def: TensorDef, other: TensorDef): TensorDef {
 
 class Binding {
   readonly #architecture: ArchitectureModel;
+  readonly #context: FormatContext;
   readonly #checkpoint: Checkpoint;
   readonly #used = new Set<string>();
 
-  constructor(architecture: ArchitectureModel, checkpoint: Checkpoint) {
+  constructor(architecture: ArchitectureModel, context: FormatContext) {
     this.#architecture = architecture;
-    this.#checkpoint = checkpoint;
+    this.#context = context;
+    this.#checkpoint = context.checkpoint;
   }
 
   layer(name: string, defs: readonly TensorDef[]): LayerSpec {
@@ -113,30 +124,30 @@ class Binding {
     return layer;
   }
 
+  /** A matrix in whatever format it is stored. */
   matrix(def: TensorDef): MatrixSpec {
-    const { key, shape, inputMajor = false } = def;
+    const { key, shape } = def;
     const [N = 0, K = 0] = shape;
-    const codes = this.bind({ ...def, shape: storedShape(def) });
-    const format = formatOf(inputMajor ? 'dense_in' : 'dense', codes.dtype);
-    return { key, format, shape: [N, K], firstRow: 0, parts: { codes } };
+    const { format, firstRow, parts, used } = this.#findMatrix(def, [N, K]);
+    for (const name of used) this.#used.add(name);
+    return { key, format, shape: [N, K], firstRow, parts };
   }
 
   /** A tensor that is stored as its values. */
   bind(def: TensorDef): TensorSpec & { readonly dtype: FloatType } {
     const { folder } = this.#checkpoint;
     const { stored, source } = this.find(def);
-    const dtype = STORED_TYPES[stored.dtype];
+    const dtype = floatTypeOf(stored);
     if (!dtype) {
       throw new OperatingError(
         'UNSUPPORTED',
-        `${folder}: tensor ${stored.name} is stored as ${stored.dtype}; supported: F32, F16, BF16` +
-          (/^([FIU][48]|F6|[IU]32|BOOL)/.test(stored.dtype) ? ', so use weights that are not quantised' : ''),
+        `${folder}: tensor ${stored.name} is stored as ${stored.dtype}; supported of what is no matrix to multiply ` +
+          'with: F32, F16, BF16',
       );
     }
     const elementBytes = DTYPE_BYTES[dtype];
     const { shape } = source;
-    const same = stored.shape.length === shape.length && stored.shape.every((size, i) => size === shape[i]);
-    if (!same || stored.sizeBytes !== elementCount(shape) * elementBytes) {
+    if (!sameShape(stored.shape, shape) || stored.sizeBytes !== elementCount(shape) * elementBytes) {
       throw new OperatingError(
         'WRONG_SHAPE',
         `${folder}: tensor ${stored.name} has shape [${stored.shape.join(', ')}], ` +
@@ -153,7 +164,8 @@ class Binding {
   }
 
   unused(): StoredTensor[] {
-    return [...this.#checkpoint.tensors.values()].filter(({ name }) => !this.#used.has(name));
+    const all = [...this.#checkpoint.tensors.values()];
+    return all.filter(({ name }) => !this.#used.has(name) && !isIgnored(name));
   }
 
   /** The tensor under one of the definition's own names. */
@@ -171,11 +183,28 @@ class Binding {
   }
 
   find(def: TensorDef): { stored: StoredTensor; source: TensorSource } {
+    return this.#first(def, (name, source) => {
+      const stored = this.#checkpoint.find(name);
+      return stored && { stored, source };
+    });
+  }
+
+  #findMatrix({ key, inputMajor = false, ...def }: TensorDef, shape: readonly [number, number]): FoundMatrix {
+    return this.#first({ key, ...def }, (name, { shape: whole, firstElement }) => {
+      const [rows = 0, inputs = 0] = whole.slice(-2);
+      const matrix = Math.floor(firstElement / (rows * inputs));
+      const row = (firstElement % (rows * inputs)) / inputs;
+      return readMatrix(this.#context, { key, name, shape, whole, matrix, row, inputMajor });
+    });
+  }
+
+  /** The first of all that the definition may be found under, or MISSING_TENSOR. */
+  #first<T>(def: TensorDef, look: (name: string, source: TensorSource) => T | undefined): T {
     const tried: string[] = [];
     for (const source of [{ ...def, firstElement: 0 }, ...(def.elsewhere ?? [])]) {
       for (const name of this.#names(source.name)) {
-        const stored = this.#checkpoint.find(name);
-        if (stored) return { stored, source };
+        const found = look(name, source);
+        if (found) return found;
         tried.push(name);
       }
     }
@@ -184,8 +213,7 @@ class Binding {
 
   #missing(tried: readonly string[]): OperatingError {
     const { folder, tensors, unfound, config } = this.#checkpoint;
-    const quantised = quantisedTensor(tensors.values());
-    if (quantised) return quantisedTensorError(folder, quantised);
+    refuseUnreadNames(folder, tensors.keys());
     const promised = tried.find((name) => unfound.has(name));
     const [made] = Array.isArray(config.architectures) ? config.architectures : [];
     const hint = promised
@@ -200,19 +228,20 @@ class Binding {
   }
 }
 
-/** The experts of a layer go through one product together. Throws UNSUPPORTED where their formats differ. */
+/** The experts of a layer go through one product together. Throws UNSUPPORTED where they are not stored alike. */
 function checkExperts({ name, matrices }: LayerSpec, { folder }: Checkpoint): void {
-  const formats = new Map<string, Format>();
-  for (const { key, format } of matrices) {
-    if (!/experts\.\d+\./.test(key)) continue;
-    const matrix = key.replace(/experts\.\d+\./, 'experts.*.');
-    const first = formats.get(matrix) ?? format;
-    if (first !== format) {
+  const firsts = new Map<string, MatrixSpec>();
+  for (const expert of matrices) {
+    if (!/experts\.\d+\./.test(expert.key)) continue;
+    const matrix = expert.key.replace(/experts\.\d+\./, 'experts.*.');
+    const first = firsts.get(matrix) ?? expert;
+    if (!areAlike(first, expert)) {
       throw new OperatingError(
         'UNSUPPORTED',
-        `${folder}: ${name} stores ${matrix} partly as ${first.type} and partly as ${format.type}: experts of a layer need one type`,
+        `${folder}: ${name} stores ${matrix} partly as ${describeStored(first)} and partly as ` +
+          `${describeStored(expert)} (${expert.key}): experts of a layer need one format`,
       );
     }
-    formats.set(matrix, first);
+    firsts.set(matrix, first);
   }
 }

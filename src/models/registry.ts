@@ -1,11 +1,12 @@
 // All architectures, and the step from a configuration to one of them. A new one is one line here.
 
 import { OperatingError } from '../../offload/index.js';
-import { refuseQuantised, whyUnknown } from '../checkpoint/unreadable.js';
+import { ConfigReader } from '../checkpoint/config-reader.js';
+import { whyUnknown } from '../checkpoint/unreadable.js';
 import { show } from '../files/json-file.js';
+import { readDeclared } from '../formats/declared.js';
 import { type Architecture, type ArchitectureModel, storedShape, type TensorDef } from './architecture.js';
 import { bloom } from './bloom.js';
-import { ConfigReader } from '../checkpoint/config-reader.js';
 import { falcon } from './falcon.js';
 import { gemma2 } from './gemma2.js';
 import { gptNeo } from './gpt-neo.js';
@@ -57,7 +58,7 @@ export function buildArchitecture(
       `${path}: model_type ${show(modelType)} is not supported${why ? `, since ${why}` : ''}; supported: ${known}`,
     );
   }
-  refuseQuantised(config, path);
+  readDeclared(config, path); // which refuses weights that are stored as nobody here reads them
   return architecture.build(reader);
 }
 

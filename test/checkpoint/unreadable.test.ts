@@ -4,42 +4,11 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { openModel } from '../../src/engine/open-model.js';
-import { shapeModel } from '../../src/engine/shape.js';
 import { buildArchitecture } from '../../src/models/registry.js';
-import { changedCheckpoint } from '../helpers/changed-checkpoint.js';
 import { failureOf, setting } from '../helpers/hub-setting.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
-const LLAMA = { model_type: 'llama', hidden_size: 64, vocab_size: 100, num_hidden_layers: 1 };
-
 describe('configurations', () => {
-  test.each<[Record<string, unknown>, RegExp]>([
-    [{ quant_method: 'gptq', bits: 4, group_size: 128 }, /quantization_config is gptq with 4 bits/],
-    [{ quant_method: 'awq', bits: 4 }, /awq with 4 bits/],
-    [{ quant_method: 'fp8', weight_block_size: [128, 128] }, /quantization_config is fp8: its weights/],
-    [{ quant_method: 'mxfp4' }, /mxfp4/],
-    [{ quant_method: 'compressed-tensors', format: 'int-quantized' }, /compressed-tensors/],
-    [{ quant_method: 'bitsandbytes', load_in_4bit: true }, /bitsandbytes with 4 bits/],
-    [{ load_in_8bit: true }, /quantised with 8 bits/],
-    [{ quant_algo: 'NVFP4' }, /NVFP4/],
-    [{ quant_method: 'one of next year' }, /one of next year/],
-    [{}, /quantization_config is \{\}/],
-  ])('quantised: %j', (quantization, message) => {
-    const config = { ...LLAMA, quantization_config: quantization };
-    expect(() => buildArchitecture(config, 'config.json')).toThrow(message);
-    expect(() => shapeModel(config, 'config.json')).toThrow(/use the checkpoint that they were made from/);
-  });
-
-  test('quantised by MLX and by the first llm-compressor; null is none', () => {
-    for (const key of ['quantization', 'compression_config']) {
-      expect(() => buildArchitecture({ ...LLAMA, [key]: { bits: 4 } }, 'config.json')).toThrow(
-        `${key} is quantised with 4 bits`,
-      );
-    }
-    const plain = { ...LLAMA, num_attention_heads: 4, intermediate_size: 64, quantization_config: null };
-    expect(buildArchitecture(plain, 'config.json').architecture).toBe('llama');
-  });
-
   test.each<[Record<string, unknown>, RegExp]>([
     [{ model_type: 'bert' }, /model_type "bert" is not supported, since it is an encoder/],
     [{ model_type: 'modernbert' }, /encoder/],
@@ -116,47 +85,4 @@ test('a GGUF file in place of a folder', async () => {
   const path = join(tempFolder(), 'model.gguf');
   writeFileSync(path, 'GGUF');
   await expect(openModel(path)).rejects.toThrow(/is a GGUF file, which is not read/);
-});
-
-test('what only a quantiser’s own file tells is refused before the weights are downloaded', async () => {
-  const { hub, resolve } = await setting({
-    'config.json': '{"model_type":"llama"}',
-    'hf_quant_config.json': '{}',
-    'model.safetensors': 'x',
-  });
-  expect((await failureOf(resolve())).message).toMatch(/hf_quant_config\.json: its weights are quantised/);
-  expect(hub.downloads('model.safetensors')).toEqual([]);
-});
-
-describe('quantised tensors without a word in the configuration', () => {
-  const NAME = 'model.layers.0.self_attn.q_proj';
-  test.each(['qweight', 'weight_packed', 'weight_quantized', 'SCB'])('%s', async (part) => {
-    const folder = await changedCheckpoint('llama', {
-      tensors: (all) => [
-        ...all.filter(({ name }) => name !== `${NAME}.weight`),
-        { name: `${NAME}.${part}`, dtype: 'I32', shape: [8, 8] },
-      ],
-    });
-    await expect(openModel(folder)).rejects.toMatchObject({
-      code: 'UNSUPPORTED',
-      message: expect.stringMatching(
-        /q_proj\.\w+ \(I32 \[8, 8\]\) says what config\.json does not: .*quantised/,
-      ),
-    });
-  });
-
-  test.each(['F8_E4M3', 'I8', 'U8'])('weights of type %s', async (dtype) => {
-    const folder = await changedCheckpoint('llama', {
-      tensors: (all) =>
-        all.map((tensor) =>
-          tensor.name === `${NAME}.weight` ? { name: tensor.name, dtype, shape: tensor.shape } : tensor,
-        ),
-    });
-    await expect(openModel(folder)).rejects.toMatchObject({
-      code: 'UNSUPPORTED',
-      message: expect.stringMatching(
-        new RegExp(`stored as ${dtype}; .*so use weights that are not quantised`),
-      ),
-    });
-  });
 });

@@ -187,7 +187,7 @@ export const WEIGHT_KINDS: readonly WeightKind[] = [
 ];
 
 export interface WeightOptions {
-  /** Of the expanded weight. */
+  /** The expanded weight's. */
   readonly type?: FloatType;
   /** The weight begins so many rows into its scales, as rows cut from a larger tensor do; where its format can. */
   readonly firstRow?: number;

@@ -1,0 +1,24 @@
+// Whether two matrices are stored alike but for where: what goes through one product together must be.
+
+import { isDense, type MatrixSpec, PART_NAMES } from '../../offload/index.js';
+import { sameShape } from './reading.js';
+
+export function areAlike(a: MatrixSpec, b: MatrixSpec): boolean {
+  if (a === b) return true;
+  if (a.format !== b.format || a.firstRow !== b.firstRow || !sameShape(a.shape, b.shape)) return false;
+  return PART_NAMES.every((name) => {
+    const [first, second] = [a.parts[name], b.parts[name]];
+    if (!first || !second) return first === second;
+    return first.dtype === second.dtype && sameShape(first.shape, second.shape);
+  });
+}
+
+/** For messages: `bf16`, or `packed4 of 4 bits with i32 codes, bf16 scales`. */
+export function describeStored({ format, parts }: MatrixSpec): string {
+  if (isDense(format)) return format.type;
+  const stored = PART_NAMES.flatMap((name) => {
+    const part = parts[name];
+    return part ? [`${name} ${part.dtype} [${part.shape.join(', ')}]`] : [];
+  });
+  return `${format.name} (${stored.join(', ')})`;
+}

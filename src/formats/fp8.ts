@@ -1,0 +1,27 @@
+// FP8: e4m3 codes with a scale per block, group of inputs, row or matrix, under any of the names that makers give it.
+
+import { type FloatType, formatOf } from '../../offload/index.js';
+import type { Reading, StoredMatrix } from './reading.js';
+import { scaleBlocks } from './scale-blocks.js';
+
+export function readFp8(reading: Reading): StoredMatrix | undefined {
+  const { stored: codes, K, rows, context } = reading;
+  if (codes?.dtype !== 'F8_E4M3') return undefined;
+  const scales = reading.need(
+    codes,
+    reading.named('_scale_inv'),
+    reading.named('_scale'),
+    reading.namedBeside('.scale'),
+  );
+  reading.expectShape(codes, [[rows, K]], `weights of [${rows}, ${K}]`);
+  const dtype = reading.typeOf(scales, ['f32', 'bf16', 'f16', 'e8m0'], { U8: 'e8m0' });
+  const { rowGroup, inputGroup, firstRow, part } = scaleBlocks(reading, scales, dtype);
+  // compressed-tensors multiplies in the scales' type, everybody else in f32.
+  const product: FloatType =
+    context.declared.method === 'compressed-tensors' && (dtype === 'bf16' || dtype === 'f16') ? dtype : 'f32';
+  return {
+    format: formatOf('e4m3', context.type, { rowGroup, inputGroup, product }),
+    firstRow,
+    parts: { codes: reading.codes(codes, 'e4m3', K), scales: part('scales', scales, dtype) },
+  };
+}
