@@ -232,7 +232,8 @@ Napi::Object ToObject(Napi::Env env, const cuda::ScratchBytes& bytes) {
   auto object = Napi::Object::New(env);
   const std::pair<const char*, Use> uses[] = {{"inputs", Use::kInputs},   {"rests", Use::kRests},
                                               {"sums", Use::kSums},       {"bias", Use::kBias},
-                                              {"choices", Use::kChoices}, {"partials", Use::kPartials}};
+                                              {"choices", Use::kChoices}, {"weights", Use::kWeights},
+                                              {"partials", Use::kPartials}};
   for (const auto& [name, use] : uses) object.Set(name, static_cast<double>(bytes[use]));
   object.Set("products", static_cast<double>(cuda::kProductsWorkspaceBytes));
   return object;

@@ -15,9 +15,10 @@ enum class ScratchUse {
   kSums,      // products before their epilogue
   kBias,      // in the type of the result
   kChoices,   // of a mixture, grouped by expert
+  kWeights,   // some rows of weights that are stored in parts, as values
   kPartials,  // parts of attention over long contexts, or logits that a token is drawn from
 };
-constexpr size_t kScratchUses = 6;
+constexpr size_t kScratchUses = 7;
 
 class ScratchBytes {
  public:

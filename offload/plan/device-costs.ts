@@ -34,10 +34,11 @@ export function cudaCosts(model: ModelSpec, workload: ScratchWorkload): PlanTerm
 }
 
 function reasonOf(scratch: KernelScratch, { tokens, contextTokens }: ScratchWorkload): string {
-  const { productsBytes, inputsBytes, groupsBytes, partialsBytes } = scratch;
+  const { productsBytes, inputsBytes, groupsBytes, weightsBytes, partialsBytes } = scratch;
   const groups = groupsBytes > 0 ? `their choices by expert ${formatBytes(groupsBytes)}, ` : '';
+  const weights = weightsBytes > 0 ? `rows of weights as values ${formatBytes(weightsBytes)}, ` : '';
   return (
     `workspace of products ${formatBytes(productsBytes)}, 16-bit inputs for ${tokens} tokens ${formatBytes(inputsBytes)}, ` +
-    `${groups}parts of attention over ${contextTokens} tokens or logits to draw from ${formatBytes(partialsBytes)}`
+    `${groups}${weights}parts of attention over ${contextTokens} tokens or logits to draw from ${formatBytes(partialsBytes)}`
   );
 }

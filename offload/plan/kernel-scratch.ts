@@ -14,6 +14,8 @@ export interface KernelScratch {
   readonly inputsBytes: number;
   /** Choices of a mixture, grouped by expert; 0 where none are made. */
   readonly groupsBytes: number;
+  /** Values of weights that are stored in parts, some rows at a time; 0 where weights are values. */
+  readonly weightsBytes: number;
   /** Parts of attention over long contexts, or logits that a token is drawn from. */
   readonly partialsBytes: number;
   readonly bytes: number;
@@ -55,9 +57,10 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
   const productsBytes = most('products');
   const inputsBytes = most('inputs') + most('rests') + most('sums') + most('bias');
   const groupsBytes = most('choices');
+  const weightsBytes = most('weights');
   const partialsBytes = most('partials');
-  const bytes = productsBytes + inputsBytes + groupsBytes + partialsBytes;
-  return { productsBytes, inputsBytes, groupsBytes, partialsBytes, bytes };
+  const bytes = productsBytes + inputsBytes + groupsBytes + weightsBytes + partialsBytes;
+  return { productsBytes, inputsBytes, groupsBytes, weightsBytes, partialsBytes, bytes };
 }
 
 function boundsOf(model: ModelSpec, kvType: KvDType): Bounds {

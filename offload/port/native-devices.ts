@@ -80,6 +80,8 @@ export interface ScratchBytes {
   readonly bias: number;
   /** The choices of a mixture, grouped by expert. */
   readonly choices: number;
+  /** Rows of weights that are stored in parts, as values. */
+  readonly weights: number;
   /** Parts of attention over long contexts, or logits that a token is drawn from. */
   readonly partials: number;
   /** The workspace of the library for products, which does not depend on the operations. */

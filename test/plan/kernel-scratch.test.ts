@@ -78,8 +78,13 @@ describe('the bound is what the largest operation within reach takes', () => {
   /** Uses summed as a plan sums them, each the most of all operations. */
   function taken(operations: readonly Op[]) {
     const words = joinEncoded(operations.map((op) => encodeOp(op).slice()));
-    const { inputs, rests, sums, bias, choices, partials } = native().cudaScratchBytes(words);
-    return { inputsBytes: inputs + rests + sums + bias, groupsBytes: choices, partialsBytes: partials };
+    const { inputs, rests, sums, bias, choices, weights, partials } = native().cudaScratchBytes(words);
+    return {
+      inputsBytes: inputs + rests + sums + bias,
+      groupsBytes: choices,
+      weightsBytes: weights,
+      partialsBytes: partials,
+    };
   }
 
   function heard(spec: ModelSpec, go: (walk: ForwardWalk) => void): Op[] {
@@ -156,7 +161,7 @@ describe('the bound is what the largest operation within reach takes', () => {
     const config = { ...SMALL[family], torch_dtype: type };
     const { model: spec } = shapeModel(config, 'config.json');
     const one = retype ? mixed(spec) : spec;
-    const { inputsBytes, groupsBytes, partialsBytes } = kernelScratch(one, workload);
-    expect({ inputsBytes, groupsBytes, partialsBytes }).toEqual(largest(one));
+    const { inputsBytes, groupsBytes, weightsBytes, partialsBytes } = kernelScratch(one, workload);
+    expect({ inputsBytes, groupsBytes, weightsBytes, partialsBytes }).toEqual(largest(one));
   });
 });
