@@ -1,8 +1,8 @@
 // What the runtime needs to know of a model: its layers' bytes, its tables, and the forward of each kind of layer.
 
-import { assert } from '../errors.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
 import type { Tensor, Weight } from '../port/ops.js';
+import { roundUp } from '../units.js';
 import type { ForwardOps } from './forward-ops.js';
 import {
   type Extent,
@@ -12,6 +12,7 @@ import {
   type TensorSpec,
   tensorsOf,
 } from './layout.js';
+import { rowsBetweenCuts, sliceMatrix, sliceRows } from './slice-matrix.js';
 
 /** Weights of the layer that is being computed, by the keys of its tensors and matrices. */
 export interface Weights {
@@ -85,33 +86,6 @@ export function weightType(model: ModelSpec): DType {
   return most?.[0] ?? 'f32';
 }
 
-/** Rows [firstRow, firstRow + count) of a tensor, as a tensor of its own. */
-export function sliceRows(stored: TensorSpec, firstRow: number, count: number): TensorSpec {
-  const [rowCount = 0, ...rest] = stored.shape;
-  assert(firstRow + count <= rowCount, 'rows lie inside the tensor');
-  const rowBytes = rest.reduce((product, size) => product * size, DTYPE_BYTES[stored.dtype]);
-  return {
-    ...stored,
-    shape: [count, ...rest],
-    extent: {
-      fileIndex: stored.extent.fileIndex,
-      fileOffset: stored.extent.fileOffset + firstRow * rowBytes,
-      sizeBytes: count * rowBytes,
-    },
-  };
-}
-
-/** Rows [firstRow, firstRow + count) of a dense matrix, as a matrix of its own. */
-export function sliceMatrix(matrix: MatrixSpec, firstRow: number, count: number): MatrixSpec {
-  const { codes } = matrix.parts;
-  assert(codes && matrix.format.name === 'dense', 'rows follow each other');
-  return {
-    ...matrix,
-    shape: [count, matrix.shape[1]],
-    parts: { codes: sliceRows(codes, firstRow, count) },
-  };
-}
-
 /** A piece of the head: logits of columns [firstColumn, firstColumn + columns). */
 export interface HeadPiece {
   readonly layer: LayerSpec;
@@ -119,14 +93,15 @@ export interface HeadPiece {
   readonly columns: number;
 }
 
-/** Cuts the head into equal pieces of at most `maxBytes` each (one row at least). */
+/** Cuts the head into equal pieces of at most `maxBytes` each (one row at least), where its rows can be cut apart. */
 export function cutHead(model: ModelSpec, maxBytes: number): HeadPiece[] {
   const { projection, bias } = model.head;
   const storedBytes = tensorsOf(projection).reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
   const rowBytes = storedBytes / model.vocabSize;
+  const step = rowsBetweenCuts(projection) ?? model.vocabSize;
   const rowsAtMost = Math.max(1, Math.floor(maxBytes / rowBytes));
   const pieceCount = Math.ceil(model.vocabSize / rowsAtMost);
-  const rowsEach = Math.ceil(model.vocabSize / pieceCount);
+  const rowsEach = roundUp(Math.ceil(model.vocabSize / pieceCount), step);
   const pieces: HeadPiece[] = [];
   for (let firstColumn = 0; firstColumn < model.vocabSize; firstColumn += rowsEach) {
     const columns = Math.min(rowsEach, model.vocabSize - firstColumn);
