@@ -80,38 +80,55 @@ inline float StoredScale(DType dtype, float scale) {
 /// Whole codes from `low` to `high`.
 struct WholeCodes {
   float low, high;
-  Vec Of(Vec x, Vec inverse) const { return Min(Max(RoundNearest(Mul(x, inverse)), Set(low)), Set(high)); }
-};
-
-inline float SquaresLost(const float* x, int64_t n, float scale, const WholeCodes& codes) {
-  const Vec inverse = Set(1 / scale), step = Set(scale);
-  Vec sum = Zero();
-  for (int64_t i = 0; i < n; i += kWidth) {
-    const Vec value = LoadUpTo(x + i, n - i);
-    const Vec lost = Fnma(codes.Of(value, inverse), step, value);
-    sum = Fma(lost, lost, sum);
+  /// Adding 1.5 · 2^23 leaves no bits behind the point; quotients are far smaller, as scales fit their values.
+  Vec Of(Vec x, Vec inverse) const {
+    const Vec shift = Set(0x1.8p23f);
+    return Min(Max(Sub(Fma(x, inverse, shift), shift), Set(low)), Set(high));
   }
-  return Sum(sum);
-}
+};
 
 /// What the largest magnitude is divided by. At 7 nothing is cut off; with more, few large values lose a little and all
 /// others gain. Of a normal distribution in groups of 64, the best is mostly between 8 and 9.
 constexpr float kInt4Divisors[] = {7, 7.5f, 8, 8.5f, 9, 9.5f, 10, 11};
+constexpr int kTried = 8;
 
-inline float ChooseScale(const QuantiseJob& job, const float* x, int64_t n, float largest) {
-  if (job.to == QuantiseTo::kE4M3) return StoredScale(job.scale_dtype, largest / kE4M3Largest);
-  if (job.to != QuantiseTo::kInt4) return StoredScale(job.scale_dtype, largest / 127);
-  float best = 0, least = INFINITY;
-  for (const float divisor : kInt4Divisors) {
-    const float scale = StoredScale(job.scale_dtype, largest / divisor);
-    const float lost = SquaresLost(x, n, scale, {-8, 7});
-    if (lost < least) {
-      least = lost;
-      best = scale;
+/// The scale of four-bit codes whose squares lose least. All are tried in one pass over the values.
+inline float ChooseInt4Scale(DType scale_dtype, const float* x, int64_t n, float largest) {
+  float scales[kTried], inverses[kTried], lost[kTried];
+  for (int c = 0; c < kTried; ++c) {
+    scales[c] = StoredScale(scale_dtype, largest / kInt4Divisors[c]);
+    inverses[c] = 1 / scales[c];
+  }
+  constexpr WholeCodes kCodes{-8, 7};
+  Vec sums[kTried];
+  for (Vec& sum : sums) sum = Zero();
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const Vec value = LoadUpTo(x + i, n - i);
+#pragma GCC unroll 8
+    for (int c = 0; c < kTried; ++c) {
+      const Vec difference = Fnma(kCodes.Of(value, Set(inverses[c])), Set(scales[c]), value);
+      sums[c] = Fma(difference, difference, sums[c]);
     }
   }
-  // Squares of huge values may overflow.
-  return best > 0 ? best : StoredScale(job.scale_dtype, largest / 7);
+  _mm_storeu_ps(lost, Sums4(sums[0], sums[1], sums[2], sums[3]));
+  _mm_storeu_ps(lost + 4, Sums4(sums[4], sums[5], sums[6], sums[7]));
+  // Squares of huge values may overflow; then nothing is cut off.
+  int best = 0;
+  for (int c = 1; c < kTried; ++c) best = lost[c] < lost[best] ? c : best;
+  return scales[best];
+}
+
+inline float ChooseScale(const QuantiseJob& job, const float* x, int64_t n, float largest) {
+  switch (job.to) {
+    case QuantiseTo::kInt4:
+      return ChooseInt4Scale(job.scale_dtype, x, n, largest);
+    case QuantiseTo::kInt8:
+    case QuantiseTo::kBytes:
+      return StoredScale(job.scale_dtype, largest / 127);
+    case QuantiseTo::kE4M3:
+      return StoredScale(job.scale_dtype, largest / kE4M3Largest);
+  }
+  FailOp("there are no codes of kind %d", static_cast<int>(job.to));
 }
 
 /// x → the nearest values of e4m3 times 1/scale, ties to even, never beyond the largest.
@@ -153,21 +170,24 @@ inline void StoreNibbles(const uint8_t* bytes, int64_t pairs, uint8_t* to) {
   for (int64_t i = 0; i < pairs; ++i) to[i] = static_cast<uint8_t>(bytes[2 * i] | bytes[2 * i + 1] << 4);
 }
 
-inline void StoreCodes(const QuantiseJob& job, const float* codes, uint8_t* bytes, uint8_t* to) {
-  switch (job.to) {
-    case QuantiseTo::kInt4: {
-      const int64_t pairs = job.code_stride;
-      std::memset(bytes + job.inputs, 0, static_cast<size_t>(2 * pairs - job.inputs));
-      StoreWhole(codes, job.inputs, 8, bytes);
-      return StoreNibbles(bytes, pairs, to);
-    }
+/// Bits of a code.
+inline int64_t CodeBits(QuantiseTo to) { return to == QuantiseTo::kInt4 ? 4 : 8; }
+
+/// n codes; what is left of a last word is zero. `bytes` has room for as many and seven more.
+inline void StoreCodes(QuantiseTo to, const float* codes, int64_t n, uint8_t* bytes, uint8_t* stored) {
+  const int64_t stride = CodeStride(to, n);
+  switch (to) {
+    case QuantiseTo::kInt4:
+      std::memset(bytes + n, 0, static_cast<size_t>(2 * stride - n));
+      StoreWhole(codes, n, 8, bytes);
+      return StoreNibbles(bytes, stride, stored);
     case QuantiseTo::kInt8:
-      std::memset(to + job.inputs, 0, static_cast<size_t>(job.code_stride - job.inputs));
-      return StoreWhole(codes, job.inputs, 128, to);
+      std::memset(stored + n, 0, static_cast<size_t>(stride - n));
+      return StoreWhole(codes, n, 128, stored);
     case QuantiseTo::kBytes:
-      return StoreWhole(codes, job.inputs, 0, to);
+      return StoreWhole(codes, n, 0, stored);
     case QuantiseTo::kE4M3:
-      return StoreE4M3(codes, job.inputs, to);
+      return StoreE4M3(codes, n, stored);
   }
 }
 
@@ -197,37 +217,64 @@ inline int64_t FirstNotFinite(const float* x, int64_t n) {
   return -1;
 }
 
-inline void QuantiseRowKernel(const QuantiseJob& job, int64_t row, QuantiseLoss& loss) {
-  const int64_t K = job.inputs, padded = RoundUp(K, 64);
-  auto* x = static_cast<float*>(Scratch(ScratchUse::kTile, static_cast<size_t>(padded) * (3 * sizeof(float) + 1)));
-  float* codes = x + padded;
-  float* made = codes + padded;
-  auto* bytes = reinterpret_cast<uint8_t*>(made + padded);
-  WithType(job.dtype, [&](auto type) {
-    using W = decltype(type);
-    Widen<W>(job.values + row * K * W::kBytes, K, x);
-  });
+/// Inputs that are worked on at once, so that they stay in the nearest cache: whole groups, whose codes fill words.
+inline int64_t SegmentInputs(const QuantiseJob& job) {
+  constexpr int64_t kSegment = 2048;
+  return job.group % 8 == 0 && job.group < kSegment ? kSegment / job.group * job.group : job.inputs;
+}
+
+/// Scratch for the values of a segment on their way.
+struct Segment {
+  float *x, *codes, *made;
+  uint8_t* bytes;
+};
+
+/// False where a value is no finite number: `bad` is its place in the group then.
+inline bool QuantiseGroup(const QuantiseJob& job, const Segment& at, int64_t first, int64_t n, int64_t scale_index,
+                          int64_t& bad) {
   constexpr uint32_t kInfinity = 0x7f800000u;
-  if (LargestBits(x, K) >= kInfinity) {
-    loss.not_finite = row * K + FirstNotFinite(x, K);
-    return;
+  const float* x = at.x + first;
+  const uint32_t bits = LargestBits(x, n);
+  if (bits >= kInfinity) {
+    bad = FirstNotFinite(x, n);
+    return false;
   }
-  const int64_t groups = (K + job.group - 1) / job.group;
-  for (int64_t g = 0; g < groups; ++g) {
-    const int64_t first = g * job.group, n = Smaller(job.group, K - first);
-    const float largest = FromBits(LargestBits(x + first, n));
-    const float scale = largest == 0 ? 1 : ChooseScale(job, x + first, n, largest);
-    StoreScale(job, row * groups + g, scale);
-    if (job.to == QuantiseTo::kE4M3) {
-      ToE4M3(x + first, n, scale, codes + first);
-    } else {
-      ToWhole(x + first, n, scale, job.to == QuantiseTo::kInt4 ? WholeCodes{-8, 7} : WholeCodes{-128, 127}, codes + first);
+  const float scale = bits == 0 ? 1 : ChooseScale(job, x, n, FromBits(bits));
+  StoreScale(job, scale_index, scale);
+  float* codes = at.codes + first;
+  if (job.to == QuantiseTo::kE4M3) {
+    ToE4M3(x, n, scale, codes);
+  } else {
+    ToWhole(x, n, scale, job.to == QuantiseTo::kInt4 ? WholeCodes{-8, 7} : WholeCodes{-128, 127}, codes);
+  }
+  float* made = at.made + first;
+  for (int64_t i = 0; i < n; ++i) made[i] = codes[i] * scale;
+  return true;
+}
+
+inline void QuantiseRowKernel(const QuantiseJob& job, int64_t row, QuantiseLoss& loss) {
+  const int64_t K = job.inputs, G = job.group, segment = Smaller(SegmentInputs(job), K);
+  const int64_t padded = RoundUp(segment, 64), groups = (K + G - 1) / G;
+  auto* scratch = static_cast<float*>(
+      Scratch(ScratchUse::kTile, static_cast<size_t>(padded) * (3 * sizeof(float) + 1) + 64));
+  const Segment at{scratch, scratch + padded, scratch + 2 * padded, reinterpret_cast<uint8_t*>(scratch + 3 * padded)};
+  for (int64_t start = 0; start < K; start += segment) {
+    const int64_t n = Smaller(segment, K - start);
+    WithType(job.dtype, [&](auto type) {
+      using W = decltype(type);
+      Widen<W>(job.values + (row * K + start) * W::kBytes, n, at.x);
+    });
+    for (int64_t first = 0; first < n; first += G) {
+      int64_t bad = 0;
+      if (QuantiseGroup(job, at, first, Smaller(G, n - first), row * groups + (start + first) / G, bad)) continue;
+      loss.not_finite = row * K + start + first + bad;
+      return;
     }
-    for (int64_t i = first; i < first + n; ++i) made[i] = codes[i] * scale;
+    RoundAllTo(job.dtype, at.made, n);
+    AddLoss(at.x, at.made, n, loss);
+    uint8_t* stored = job.codes + row * job.code_stride + start * CodeBits(job.to) / 8;
+    StoreCodes(job.to, at.codes, n, at.bytes, stored);
   }
-  RoundAllTo(job.dtype, made, K);
-  AddLoss(x, made, K, loss);
-  StoreCodes(job, codes, bytes, job.codes + row * job.code_stride);
 }
 
 }  // namespace zi::ZI_ISA
