@@ -3,7 +3,7 @@
 import { OperatingError } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
 import { QUANTISATION_KEYS, quantisedTensor } from '../checkpoint/unreadable.js';
-import type { ArchitectureModel } from '../models/architecture.js';
+import { type ArchitectureModel, isMatrix } from '../models/architecture.js';
 import { storedBlock } from '../models/binding.js';
 import type { MatrixShape } from './scheme.js';
 
@@ -44,8 +44,7 @@ export function contentsOf(checkpoint: Checkpoint, architecture: ArchitectureMod
     for (const { def, stored, source } of storedBlock(architecture, checkpoint, index)) {
       const prefix = stored.name.slice(0, stored.name.length - source.name.length);
       const [rows, inputs] = def.shape;
-      const packs =
-        def.isRouter !== true && rows !== undefined && inputs !== undefined && def.shape.length === 2;
+      const packs = def.isRouter !== true && isMatrix(def) && rows !== undefined && inputs !== undefined;
       if (packs) {
         const { dtype, bytes } = floatOf(stored);
         const fileOffset = stored.fileOffset + source.firstElement * bytes;
@@ -97,10 +96,7 @@ function refuseUnpackable({ folder, config, tensors }: Checkpoint, architecture:
     );
   }
   const first = architecture.blockCount > 0 ? architecture.block(0) : [];
-  const turned = first.find(
-    ({ inputMajor, shape }) =>
-      (inputMajor === true || architecture.architecture === 'gpt2') && shape.length === 2,
-  );
+  const turned = first.find(({ inputMajor }) => inputMajor === true);
   if (!turned) return;
   throw new OperatingError(
     'UNSUPPORTED',
