@@ -43,8 +43,8 @@ function checkRange(reading: Reading, stored: StoredTensor, index: Int32Array, g
 }
 
 /**
- * Inputs of a group, from the number of groups: a declared size that makes as many, or else equal groups. -1 stands for
- * all inputs. Undefined where nothing fits.
+ * Inputs of a group, from the number of groups: the declared size that makes as many. Undefined where none does; equal groups
+ * are no better guess than a short last one.
  */
 export function inputsOfGroup(
   K: number,
@@ -52,7 +52,5 @@ export function inputsOfGroup(
   declared: readonly number[],
 ): number | undefined {
   if (groupCount === 1) return K;
-  const fits = declared.find((size) => size > 0 && Math.ceil(K / size) === groupCount);
-  if (fits !== undefined || declared.length > 0) return fits;
-  return K % groupCount === 0 ? K / groupCount : undefined;
+  return declared.find((size) => size > 0 && Math.ceil(K / size) === groupCount);
 }

@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { openModel } from '../../src/engine/open-model.js';
 import { modelFolder } from '../helpers/fixtures.js';
-import { matricesOf, valuesOf } from './expanded.js';
+import { matricesOf, valuesOf } from './matrix-values.js';
 import { type StoredAsOptions, storedAs } from './stored-as.js';
 import { BLOCKS, STYLES, type Style } from './styles.js';
 
