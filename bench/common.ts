@@ -5,23 +5,34 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatBytes } from '../offload/index.js';
 import { writeDummyCheckpoint } from '../src/dummy/weights.js';
-import { type ShapeType, shapeConfig, shapeTensors } from '../src/engine/shape-tensors.js';
+import { SHAPE_TYPES, type ShapeType, shapeConfig, shapeTensors } from '../src/engine/shape-tensors.js';
 import { buildArchitecture } from '../src/models/registry.js';
 
-/** `--shape NAME` (of configs/models) and `--dir FOLDER` for the checkpoint; `--runs N` pairs. */
+/** `--shape NAME` (of configs/models), `--type TYPE` and `--dir FOLDER` for the checkpoint; `--runs N` pairs. */
 export function readArguments(defaults: { shape: string; runs: number }): {
   shape: string;
+  type: ShapeType;
   folder: string;
   runs: number;
 } {
   const { values } = parseArgs({
     options: {
       shape: { type: 'string', default: defaults.shape },
+      type: { type: 'string', default: 'bfloat16' },
       dir: { type: 'string', default: 'out/bench' },
       runs: { type: 'string', default: String(defaults.runs) },
     },
   });
-  return { shape: values.shape, folder: join(values.dir, values.shape), runs: Number(values.runs) };
+  const { shape, dir } = values;
+  const type = readShapeType(values.type);
+  const folder = join(dir, type === 'bfloat16' ? shape : `${shape}-${type}`);
+  return { shape, type, folder, runs: Number(values.runs) };
+}
+
+export function readShapeType(name: string): ShapeType {
+  const type = SHAPE_TYPES.find((known) => known === name);
+  if (!type) throw new Error(`'${name}' is no type of weights: give one of ${SHAPE_TYPES.join(', ')}`);
+  return type;
 }
 
 /** A random checkpoint of that shape of configs/models; made at the first call, then reused. */

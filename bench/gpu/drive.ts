@@ -2,7 +2,7 @@
 // same ring reading alone before and after; then new processes fill the DRAM tier in their first pass, each beside the
 // ring as well.
 //
-// node dist/bench/gpu/drive.js [--shape opt-6.7b] [--dir out/bench] [--runs 5]
+// node dist/bench/gpu/drive.js [--shape opt-6.7b] [--type bfloat16] [--dir out/bench] [--runs 5]
 
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -19,12 +19,12 @@ const PROMPT = Int32Array.from({ length: 32 }, (_, index) => 100 + index);
 /** What the process that holds the engine is asked: bytes per second of one pass over all layers, or of the ring alone. */
 type Question = 'streaming' | 'alone';
 
-const { shape, folder, runs } = readArguments({ shape: 'opt-6.7b', runs: 5 });
+const { shape, type, folder, runs } = readArguments({ shape: 'opt-6.7b', runs: 5 });
 if (process.send) await answer();
 else await measure();
 
 async function measure(): Promise<void> {
-  await dummyCheckpoint(shape, folder);
+  await dummyCheckpoint(shape, folder, type);
   const { totalBytes } = (await openModel(folder)).checkpoint;
   // A process of its own: one that holds gigabytes takes a second to start others.
   const ring = fork(fileURLToPath(import.meta.url), process.argv.slice(2));
@@ -37,9 +37,9 @@ async function measure(): Promise<void> {
   const ratio = median(pairs.map((pair) => pair.streaming / pair.alone));
   printResult(
     'drive to GPU',
-    `${shape}: ${formatRate(median(pairs.map((pair) => pair.streaming)))} while generating, ` +
+    `${shape} in ${type}: ${formatRate(median(pairs.map((pair) => pair.streaming)))} while generating, ` +
       `${formatRate(median(pairs.map((pair) => pair.alone)))} alone: ${percent(ratio)} (median of ${runs})`,
-    { shape, totalBytes, ratio, pairs },
+    { shape, type, totalBytes, ratio, pairs },
   );
 
   const starts = (await beside(ask, secondsToFirstToken)).map(({ value: seconds, alone }) => ({
@@ -52,10 +52,10 @@ async function measure(): Promise<void> {
   const limit = totalBytes / median(starts.map(({ alone }) => alone));
   printResult(
     'start to first token',
-    `${shape}: ${median(starts.map(({ seconds }) => seconds)).toFixed(2)} s from the start of the process to its first ` +
+    `${shape} in ${type}: ${median(starts.map(({ seconds }) => seconds)).toFixed(2)} s from the start of the process to its first ` +
       `output after one token; reading ${formatBytes(totalBytes)} takes ${limit.toFixed(2)} s: ${over.toFixed(2)} times ` +
       `that (median of ${runs})`,
-    { shape, totalBytes, starts, ratio: over },
+    { shape, type, totalBytes, starts, ratio: over },
   );
 }
 

@@ -52,7 +52,7 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
   const bytesOf = (all: readonly DummyTensor[]) => all.reduce((sum, tensor) => sum + tensorBytes(tensor), 0);
   const blockBytes = bytesOf(tensors.filter(({ name }) => BLOCK_INDEX.test(name)));
   const fileBytes = bytesOf(tensors);
-  const folder = `${options.folder ?? folderFor(fileBytes)}/zero-inference-${options.shape}-${process.pid}`;
+  const folder = `${options.folder ?? folderFor(fileBytes)}/zero-inference-${options.shape}-${type}-${process.pid}`;
   rmSync(folder, { recursive: true, force: true });
   const remove = () => rmSync(folder, { recursive: true, force: true });
   process.once('exit', remove);

@@ -86,6 +86,19 @@ for name in $parts; do
       # Two minutes: pins and loads most of DRAM first. BATCH=48 for a shorter run at the peer's batch.
       part 'OPT-30B in 16 GiB' node dist/bench/gpu/throughput.js --batch "${BATCH:-auto}"
       ;;
+    formats)
+      # Four minutes: weights of 8 and 4 bits beside those of 16, from DRAM and at rest. TYPES=bfloat16,mxfp4 for others.
+      part 'stored formats' node dist/bench/gpu/formats.js --shape "${SHAPE:-opt-6.7b}" --types "${TYPES:-bfloat16,fp8,int4}" \
+        --cases "${CASES:-decode8,decode32,prefill,rest}" --seconds "${BENCH_SECONDS:-240}"
+      ;;
+    opt30b-formats)
+      # Six minutes: the same whole job with weights of 16 and 4 bits, and keys and values of 8.
+      part 'OPT-30B in 16 GiB, stored formats' node dist/bench/gpu/throughput.js --batch "${BATCH:-auto}" \
+        --jobs "${JOBS:-bfloat16,int4,int4+int8}" --seconds "${BENCH_SECONDS:-480}"
+      ;;
+    drive-int4)
+      part 'from the drive, int4' node dist/bench/gpu/drive.js --shape "${SHAPE:-opt-6.7b}" --type int4 --runs "${RUNS:-5}"
+      ;;
     bloom)
       part 'BLOOM-176B blocks' node dist/bench/gpu/prefill.js --blocks "${BLOCKS:-16}"
       ;;

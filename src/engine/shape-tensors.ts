@@ -14,6 +14,7 @@ export type TypeName = keyof typeof FLOAT_TYPES;
 export const SHAPE_FORMATS = ['fp8', 'mxfp4', 'int8', 'int4'] as const;
 export type ShapeFormat = (typeof SHAPE_FORMATS)[number];
 export type ShapeType = TypeName | ShapeFormat;
+export const SHAPE_TYPES: readonly ShapeType[] = ['float16', 'bfloat16', 'float32', ...SHAPE_FORMATS];
 
 /** The type that the configuration names, in the key of either generation; bfloat16 where it names none. */
 export function shapeType(config: JsonObject): TypeName {
