@@ -59,9 +59,12 @@ export function neverRan(parts: readonly (TestNames | undefined)[], mayMiss = /^
   return [...all].filter((name) => !passed.has(name) && !WITHOUT_GPU.test(name) && !mayMiss.test(name));
 }
 
-/** Cuts a file's tests by the element type that their names say, the last part taking all others. */
+/** Cuts a file's tests by the element type that their names say first, the last part taking all others. */
 export const PARTS: readonly { readonly name: string; readonly pattern: string }[] = [
-  ...['f32', 'f16', 'bf16'].map((name) => ({ name, pattern: `\\b${name}\\b` })),
+  ...['f32', 'f16', 'bf16'].map((name) => ({
+    name,
+    pattern: `^(?:(?!\\b(?:f32|f16|bf16)\\b).)*\\b${name}\\b`,
+  })),
   { name: 'others', pattern: '^(?!.*\\b(f32|f16|bf16)\\b)' },
 ];
 

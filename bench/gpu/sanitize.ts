@@ -37,7 +37,7 @@ const { values } = parseArgs({
 });
 
 /** Started first: they take longest. */
-const LONGEST = ['cuda-attention', 'cuda-half', 'cuda-kernels'];
+const LONGEST = ['cuda-attention', 'cuda-cache', 'cuda-half', 'cuda-kernels'];
 const TOOL_OPTIONS: Readonly<Record<Tool, readonly string[]>> = {
   memcheck: [],
   // Mangled names of our kernels begin with the namespace.

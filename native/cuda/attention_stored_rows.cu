@@ -27,68 +27,80 @@ struct OtherType {
   }
 };
 
-/// A key's or value's head of codes spread over kLanes lanes, each with 16 bytes.
+/// A key's or value's head of codes spread over kLanes lanes, each with sixteen values.
 template <class Codes, int kLanes>
 struct CodeHead {
-  static constexpr int kWords = 4, kValues = kWords * Codes::kPerWord;
-  /// So many keys side by side, in so many steps, as many of which are on their way at once.
-  static constexpr int kBeside = 32 / kLanes, kSteps = kLanes, kAhead = kSteps > 8 ? 4 : kSteps;
-  /// Blocks of a multiprocessor, such that its loads keep the memory busy.
-  static constexpr int kBlocks = 2;
+  static constexpr int kValues = 16, kWords = kValues / Codes::kPerWord, kBytes = 4 * kWords;
+  /// So many keys side by side, in so many steps, of which some are on their way at once.
+  static constexpr int kBeside = 32 / kLanes, kSteps = kLanes, kAhead = kSteps > 4 ? 16 / kWords : 4;
+  /// Blocks of a multiprocessor: while some wait for memory others compute.
+  static constexpr int kBlocks = kLanes > 8 ? 2 : 3;
+  /// The most scales that a head has: codes of 8 bits have one.
+  static constexpr int kScales = Codes::kPerWord == 8 ? kLanes * kValues / kNibbleGroup : 1, kScaleWords = (kScales + 1) / 2;
 
   __device__ static int Index(int i) { return static_cast<int>(threadIdx.x) % kLanes * kValues + i; }
 
+  struct alignas(kBytes) Group {
+    uint32_t words[kWords];
+  };
   /// A lane's codes, word by word or byte by byte, of a head that lies anywhere.
-  __device__ static uint4 LoadAnywhere(const StoredArguments& a, const uint8_t* codes, int bytes) {
-    uint32_t words[kWords] = {};
+  __device__ static Group LoadAnywhere(const StoredArguments& a, const uint8_t* codes, int bytes) {
+    Group group{};
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
-      if (a.reach == 4) {
-        if (4 * w < bytes) words[w] = *reinterpret_cast<const uint32_t*>(codes + 4 * w);
+      if (a.reach >= 4) {
+        if (4 * w < bytes) group.words[w] = *reinterpret_cast<const uint32_t*>(codes + 4 * w);
         continue;
       }
 #pragma unroll 1
-      for (int i = 0; i < 4 && 4 * w + i < bytes; ++i) words[w] |= static_cast<uint32_t>(codes[4 * w + i]) << 8 * i;
+      for (int i = 0; i < 4 && 4 * w + i < bytes; ++i) group.words[w] |= static_cast<uint32_t>(codes[4 * w + i]) << 8 * i;
     }
-    return {words[0], words[1], words[2], words[3]};
+    return group;
   }
-  __device__ static void Widen(const uint4& codes, float (&to)[kValues]) {
-    const uint32_t words[kWords] = {codes.x, codes.y, codes.z, codes.w};
+  __device__ static void Widen(const Group& codes, float (&to)[kValues]) {
 #pragma unroll
-    for (int w = 0; w < kWords; ++w) Codes::Widen(words[w], to + w * Codes::kPerWord);
+    for (int w = 0; w < kWords; ++w) Codes::Widen(codes.words[w], to + w * Codes::kPerWord);
   }
 
-  /// Where keys' or values' heads of this warp's 32 keys lie, each known to the lane of its key.
+  /// Where keys' or values' heads of this warp's 32 keys lie, and what their codes are multiplied by, each known to the lane
+  /// of its key.
   struct Heads {
-    const uint8_t *codes, *scales;
-    int64_t at, scale_at;
+    const uint8_t* codes;
+    int64_t at;
     unsigned valid;
-    /// What this lane's key is multiplied by, where a head has one scale.
-    float scale;
+    uint32_t scales[kScaleWords] = {};  // pairs of bf16, the first in the lower half
 
-    __device__ void FindScale(const StoredArguments& a) {
-      const bool mine = valid >> threadIdx.x % 32 & 1;
-      scale = mine && a.group >= a.depth ? StoredArguments::ScaleAt(scales, scale_at) : 0.0f;
-    }
+    __device__ Heads(const uint8_t* codes, int64_t at, unsigned valid) : codes(codes), at(at), valid(valid) {}
     __device__ bool Valid(int key) const { return valid >> key & 1; }
+    __device__ void LoadScales(const StoredArguments& a, const uint8_t* from, int64_t from_at) {
+      const uint16_t* const mine = reinterpret_cast<const uint16_t*>(from) + from_at;
+#pragma unroll
+      for (int g = 0; g < kScales; ++g) {
+        if (Valid(threadIdx.x % 32) && g * a.group < a.depth) scales[g / 2] |= static_cast<uint32_t>(mine[g]) << g % 2 * 16;
+      }
+    }
     /// What this lane's codes of that key are multiplied by.
     __device__ float ScaleOf(const StoredArguments& a, int key) const {
-      const float whole = __shfl_sync(0xffffffffu, scale, key);
-      if (a.group >= a.depth) return whole;
-      const int64_t first = __shfl_sync(0xffffffffu, scale_at, key);
-      return Valid(key) && Index(0) < a.depth ? StoredArguments::ScaleAt(scales, first + Index(0) / a.group) : 0.0f;
+      const int group = kScales > 1 && a.group < a.depth ? Index(0) / a.group : 0;
+      uint32_t pair = 0;
+#pragma unroll
+      for (int w = 0; w < kScaleWords; ++w) {
+        const uint32_t word = __shfl_sync(0xffffffffu, scales[w], key);
+        if (w == group / 2) pair = word;
+      }
+      return __uint_as_float(group % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
     }
     /// This lane's codes of the steps from `step` on; zeros where there are none.
-    __device__ void Load(const StoredArguments& a, int step, uint4 (&to)[kAhead]) const {
-      const int beside = threadIdx.x % 32 / kLanes, first = threadIdx.x % kLanes * 16;
+    __device__ void Load(const StoredArguments& a, int step, Group (&to)[kAhead]) const {
+      const int beside = threadIdx.x % 32 / kLanes, first = threadIdx.x % kLanes * kBytes;
       const int bytes = a.depth * 4 / Codes::kPerWord - first;
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
         const int key = (step + i) * kBeside + beside;
         const uint8_t* const from = codes + __shfl_sync(0xffffffffu, at, key) + first;
-        to[i] = uint4{};
+        to[i] = Group{};
         if (!Valid(key) || bytes <= 0) continue;
-        to[i] = a.reach == 16 ? *reinterpret_cast<const uint4*>(from) : LoadAnywhere(a, from, bytes);
+        to[i] = a.reach >= kBytes ? *reinterpret_cast<const Group*>(from) : LoadAnywhere(a, from, bytes);
       }
     }
   };
@@ -106,15 +118,14 @@ struct CodeHead {
       if (lane == 0) folded.maximum[warp] = -INFINITY, folded.total[warp] = 0;
       return;
     }
-    Heads keys{a.keys, a.key_scales, a.KeyAt(page, task.kv_head, offset), a.KeyScaleAt(page, task.kv_head, offset), valid, 0};
-    Heads values{a.values, a.value_scales, a.ValueAt(page, task.kv_head, offset),
-                 a.ValueScaleAt(page, task.kv_head, offset), valid, 0};
+    Heads keys(a.keys, a.KeyAt(page, task.kv_head, offset), valid);
+    Heads values(a.values, a.ValueAt(page, task.kv_head, offset), valid);
     // The values are on their way while the keys are multiplied.
-    uint4 key_codes[kAhead], value_codes[kAhead];
+    Group key_codes[kAhead], value_codes[kAhead];
     keys.Load(a, 0, key_codes);
-    keys.FindScale(a);
     values.Load(a, 0, value_codes);
-    values.FindScale(a);
+    keys.LoadScales(a, a.key_scales, a.KeyScaleAt(page, task.kv_head, offset));
+    values.LoadScales(a, a.value_scales, a.ValueScaleAt(page, task.kv_head, offset));
     float scores[kSteps], maximum = -INFINITY;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
@@ -165,10 +176,9 @@ struct CodeHead {
 
 template <class Codes>
 void LaunchCodeHeads(const StoredArguments& a, const Reach& reach, const AttentionWay& way, Run& run) {
-  constexpr int kWidth = 4 * Codes::kPerWord;
-  if (a.depth <= 64) return rows::LaunchRows<OtherType, CodeHead<Codes, 64 / kWidth>>(a, reach, way, run);
-  if (a.depth <= 128) return rows::LaunchRows<OtherType, CodeHead<Codes, 128 / kWidth>>(a, reach, way, run);
-  if (a.depth <= 256) return rows::LaunchRows<OtherType, CodeHead<Codes, 256 / kWidth>>(a, reach, way, run);
+  if (a.depth <= 64) return rows::LaunchRows<OtherType, CodeHead<Codes, 4>>(a, reach, way, run);
+  if (a.depth <= 128) return rows::LaunchRows<OtherType, CodeHead<Codes, 8>>(a, reach, way, run);
+  if (a.depth <= 256) return rows::LaunchRows<OtherType, CodeHead<Codes, 16>>(a, reach, way, run);
   rows::HeadTooLarge();
 }
 
@@ -177,9 +187,9 @@ void LaunchFloats(const StoredArguments& a, const Reach& reach, const AttentionW
   rows::LaunchFloatHeads<OtherType, T>(a, reach, way, run);
 }
 
-/// The largest of 16, 4 and 1 bytes at whose multiples heads lie, and of which they are whole groups.
+/// The largest of 16, 8, 4 and 1 bytes at whose multiples heads lie, and of which they are whole groups.
 int ReachOf(const AttentionOp& op) {
-  for (const int64_t bytes : {16, 4}) {
+  for (const int64_t bytes : {16, 8, 4}) {
     const bool whole = RowLength(op.keys) * ElementBytes(op.keys.dtype) % bytes == 0;
     if (whole && RowsAligned(op.keys, bytes) && RowsAligned(op.values, bytes)) return static_cast<int>(bytes);
   }

@@ -65,7 +65,7 @@ struct StoredArguments : AttentionArguments {
   int64_t key_scale_page, key_scale_head, key_scale_token, value_scale_page, value_scale_head, value_scale_token;
   /// Neighbours of a head that share a scale.
   int group;
-  /// Heads of codes lie at multiples of so many bytes, and are whole groups of so many: 16, 4 or 1.
+  /// Heads of codes lie at multiples of so many bytes, and are whole groups of so many: 16, 8, 4 or 1.
   int reach;
 
   explicit StoredArguments(const AttentionOp& op, Fault* faults);

@@ -41,11 +41,12 @@ describe('tests that ran', () => {
     expect(neverRan([report({ 'without a GPU status says': 'skipped' })])).toEqual([]);
   });
 
-  it('fall into one part each, by the type in their names', () => {
+  it('fall into one part each, by the first type in their names', () => {
     const names = {
       'kernels on f16 add': 'f16',
       'x bf16, case 1': 'bf16',
       'from a f32 table': 'f32',
+      "attention of 'bf16' over 'f32'": 'bf16',
       rotary: 'others',
     };
     for (const [name, part] of Object.entries(names)) {

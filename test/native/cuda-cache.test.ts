@@ -8,7 +8,7 @@ import type { Tensor } from '../../offload/port/ops.js';
 import { attentionOperands, PLAIN } from './attention-cases.js';
 import { cacheCases, expectStored } from './cache-cases.js';
 import { filledCache, KV_TYPES } from './cache-operands.js';
-import { checkOnGpu, GPU_KERNELS, gpuBench, HAS_GPU, rowsOf, runOnGpu } from './cuda-device.js';
+import { checkOnGpu, GPU_KERNELS, gpuBench, HAS_GPU, rowsOf, runOnGpu, SMALL } from './cuda-device.js';
 
 const TYPES: readonly FloatType[] = ['f32', 'f16', 'bf16'];
 const PAIRS = TYPES.flatMap((dtype) => KV_TYPES.map((kvType) => ({ dtype, kvType }))).filter(
