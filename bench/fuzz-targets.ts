@@ -18,6 +18,7 @@ import { buildArchitecture } from '../src/models/registry.js';
 import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
 import { stateDictPickle, type TorchTensor, torchBin, torchFile } from '../test/helpers/write-torch-bin.js';
 import { mutateBytes, mutateJson, mutateJsonText, pick, type Random } from './fuzz-mutations.js';
+import { storedWeights } from './fuzz-stored.js';
 
 export interface FuzzTarget {
   readonly name: string;
@@ -265,7 +266,14 @@ function mutateTokenizer(random: Random, original: unknown): Buffer {
   return Buffer.from(JSON.stringify({ ...changed, model: whole }));
 }
 
-export const FUZZ_TARGETS: readonly FuzzTarget[] = [safetensors, index, config, torch, tokenizer];
+const stored: FuzzTarget = {
+  name: 'stored weights',
+  share: 0.005,
+  codes: ['BAD_CONFIG', 'UNSUPPORTED', 'MISSING_TENSOR', 'WRONG_SHAPE', 'BAD_WEIGHTS'],
+  prepare: async (folder) => storedWeights(folder),
+};
+
+export const FUZZ_TARGETS: readonly FuzzTarget[] = [safetensors, index, config, torch, stored, tokenizer];
 
 /** What is wrong with what a reader threw; undefined for a refusal as it should be. */
 export function problemOf(error: unknown, target: FuzzTarget): string | undefined {

@@ -131,12 +131,13 @@ function zeroPoint(
 /** What packing has hidden is repeated beside the codes. */
 function checkShapeTensor(reading: Reading): void {
   const stored = reading.find('_shape');
-  const told = stored && int64sOf(reading.context.notes.bytes(stored.name));
-  if (!stored || !told) return;
-  const { rows, K, place } = reading;
+  if (!stored || reading.place.whole.length === 3) return;
+  reading.expectShape(stored, [[2]], 'two dimensions');
+  const told = int64sOf(reading.context.notes.bytes(stored.name));
+  if (!told) return;
+  const { rows, K } = reading;
   const shape = [...told].map(Number);
-  const isSame = sameShape(shape, [rows, K]) || sameShape(shape, place.whole);
-  if (isSame || place.whole.length === 3) return;
+  if (sameShape(shape, [rows, K])) return;
   throw reading.fault(
     'WRONG_SHAPE',
     stored,
