@@ -1,6 +1,6 @@
 // route, expert_linear and combine: a mixture of experts, of which each token uses a few.
 #pragma once
-#include "cpu/kernel_linear_rows.h"
+#include "cpu/kernel_linear_stored.h"
 #include "cpu/kernel_reduce.h"
 
 namespace zi::ZI_ISA {
@@ -68,18 +68,18 @@ struct ExpertGroups {
   }
 };
 
-inline int32_t ExpertOf(const DenseExpertLinearOp& op, int64_t choice) {
+inline int32_t ExpertOf(const ExpertLinearOp& op, int64_t choice) {
   const int64_t each = op.experts.shape[1];
   return reinterpret_cast<const int32_t*>(op.experts.data)[choice / each * op.experts.strides[0] + choice % each];
 }
 
 /// Weight panels of an expert times blocks of its choices.
-inline int64_t TaskCount(const DenseExpertLinearOp& op, int64_t choices) {
-  return (op.weight.shape[0] + kPanelRows - 1) / kPanelRows * ((choices + kTaskTokens - 1) / kTaskTokens);
+inline int64_t TaskCount(const ExpertLinearOp& op, int64_t choices) {
+  return (op.weight.outputs + kPanelRows - 1) / kPanelRows * ((choices + kTaskTokens - 1) / kTaskTokens);
 }
 
 /// A counting sort. `groups` has room for every expert and `order` for every choice.
-inline ExpertGroups GroupChoices(const DenseExpertLinearOp& op, int64_t first, int64_t choices, ExpertGroup* groups,
+inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_t choices, ExpertGroup* groups,
                                  int32_t* order) {
   for (int64_t e = 0; e < op.expert_count; ++e) groups[e] = {e, 0, 0, 0};
   for (int64_t i = 0; i < choices; ++i) ++groups[ExpertOf(op, first + i)].count;
@@ -101,28 +101,58 @@ inline ExpertGroups GroupChoices(const DenseExpertLinearOp& op, int64_t first, i
   return {groups, used, tasks, order};
 }
 
-/// One panel of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
+/// The weights of all experts, [N, K] each of dense values with K counted in lanes, and those of one.
 template <class W>
-inline void ExpertTask(const DenseExpertLinearOp& op, const ExpertGroups& sorted, int64_t first, int64_t task,
-                       float* packed, int64_t row_floats) {
+struct DenseExperts {
+  using Inputs = W;
+  View first;
+  const uint8_t* const* places;
+  template <class F>
+  void Of(int64_t expert, F f) const {
+    View weight = first;
+    weight.data = const_cast<uint8_t*>(places[expert]);
+    f(DenseRows<W>{weight});
+  }
+};
+/// The same in any other format.
+template <class Wide>
+struct StoredExperts {
+  using Inputs = Wide;
+  const ExpertLinearOp& op;
+  template <class F>
+  void Of(int64_t expert, F f) const {
+    Weight weight = op.weight;
+    for (int part = 0; part < kWeightParts; ++part) {
+      if (op.parts[part]) weight.parts[part].data = const_cast<uint8_t*>(op.parts[part][expert]);
+    }
+    f(StoredRows<Wide>{weight});
+  }
+};
+
+/// One panel of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
+template <class Experts>
+inline void ExpertTask(const ExpertLinearOp& op, const Experts& experts, const ExpertGroups& sorted, int64_t first,
+                       int64_t task, const PackedInputs& packed, int64_t row_floats) {
   const ExpertGroup& group = sorted.OfTask(task);
   const int64_t token_blocks = (group.count + kTaskTokens - 1) / kTaskTokens, local = task - group.first_task;
   const int64_t row = local / token_blocks * kPanelRows, token = local % token_blocks * kTaskTokens;
   const int64_t tokens = Smaller(kTaskTokens, group.count - token);
-  DenseLinearOp linear{op.out, op.x, op.weight, View{}, false, Activation::kNone, false};
-  linear.weight.data = const_cast<uint8_t*>(op.weights[group.expert]);
-  const PackedInputs x{packed + group.first * row_floats, group.count};
-  const float* sums = PanelSums<W>(linear, x, row, kPanelRows, token, tokens);
-  const int64_t count = Smaller(kPanelRows, op.weight.shape[0] - row);
-  for (int64_t t = 0; t < tokens; ++t) {
-    FinishRow(linear, first + sorted.order[group.first + token + t], row, count, sums + t * kPanelRows);
-  }
+  const DenseLinearOp ending{op.out, op.x, View{}, View{}, false, Activation::kNone, false};
+  const PackedInputs x{packed.data + group.first * row_floats, group.count};
+  experts.Of(group.expert, [&](const auto& weight) {
+    const float* sums = weight.Sums(x, {row, kPanelRows, token, tokens});
+    const int64_t count = Smaller(kPanelRows, op.weight.outputs - row);
+    for (int64_t t = 0; t < tokens; ++t) {
+      FinishRow(ending, first + sorted.order[group.first + token + t], row, count, sums + t * kPanelRows);
+    }
+  });
 }
 
 /// Choices [first, first + choices): sorted by expert, their inputs packed group by group, then one loop over all
 /// panels of all experts that are used.
-template <class W>
-inline void ExpertSlice(const DenseExpertLinearOp& op, int64_t first, int64_t choices, Run& run) {
+template <class Experts>
+inline void ExpertSlice(const ExpertLinearOp& op, const Experts& experts, int64_t first, int64_t choices, Run& run) {
+  using W = typename Experts::Inputs;
   const int64_t inputs = op.x.shape[1], blocks = (inputs / W::kInputs + kDepth - 1) / kDepth;
   const int64_t each = op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
   const int64_t row_floats = blocks * kPitch;
@@ -142,32 +172,41 @@ inline void ExpertSlice(const DenseExpertLinearOp& op, int64_t first, int64_t ch
   }
   const int64_t work = kPanelRows * inputs / kWidth * Larger(1, choices / Larger(1, sorted.group_count)) / 2;
   ForEach(run, sorted.task_count, work,
-          [&](int64_t task) { ExpertTask<W>(op, sorted, first, task, packed, row_floats); });
+          [&](int64_t task) { ExpertTask(op, experts, sorted, first, task, {packed, choices}, row_floats); });
 }
 
-inline void DenseExperts(const DenseExpertLinearOp& op, Run& run) {
+template <class Experts>
+inline void ExpertsOf(const ExpertLinearOp& op, const Experts& experts, Run& run) {
   const int64_t choices = op.out.shape[0];
-  // Indices are data: checked here, before any weight is touched.
-  for (int64_t i = 0; i < choices; ++i) {
+  const int64_t row_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
+  const int64_t slice = Larger(kTaskTokens, kPackedBytes / row_bytes);
+  for (int64_t first = 0; first < choices; first += slice) {
+    ExpertSlice(op, experts, first, Smaller(slice, choices - first), run);
+  }
+}
+
+/// Indices are data: checked here, before any weight is touched.
+inline void CheckExperts(const ExpertLinearOp& op) {
+  const uint8_t* const* groups = op.parts[static_cast<int>(WeightPart::kGroups)];
+  for (int64_t i = 0; i < op.out.shape[0]; ++i) {
     const int32_t expert = ExpertOf(op, i);
     if (expert < 0 || expert >= op.expert_count) {
       FailOp("expert %d of choice %ld is none of %ld", expert, i, op.expert_count);
     }
+    if (groups) CheckGroups(op.weight, groups[expert]);
   }
-  const int64_t row_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
-  const int64_t slice = Larger(kTaskTokens, kPackedBytes / row_bytes);
-  WithProductType(op.weight, [&]<class W>(W, const View& weight) {
-    DenseExpertLinearOp in_lanes = op;
-    in_lanes.weight = weight;
-    for (int64_t first = 0; first < choices; first += slice) {
-      ExpertSlice<W>(in_lanes, first, Smaller(slice, choices - first), run);
-    }
-  });
 }
 
 inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
-  if (!op.weight.dense()) FailOp("no kernel takes experts in %s", kWeightFormatNames[static_cast<int>(op.weight.format)]);
-  DenseExperts(DenseOf(op), run);
+  CheckExperts(op);
+  if (op.weight.dense()) {
+    const DenseExpertLinearOp dense = DenseOf(op);
+    WithProductType(dense.weight, [&]<class W>(W, const View& weight) {
+      ExpertsOf(op, DenseExperts<W>{weight, dense.weights}, run);
+    });
+  } else {
+    WithExpandedType(op.weight, [&]<class W>(W) { ExpertsOf(op, StoredExperts<W>{op}, run); });
+  }
 }
 
 inline void CombineKernel(const CombineOp& op, Run& run) {

@@ -1,7 +1,7 @@
 // linear: which way a product goes, by how its weights are stored.
 #pragma once
 #include "cpu/kernel_linear_columns.h"
-#include "cpu/kernel_linear_rows.h"
+#include "cpu/kernel_linear_stored.h"
 
 namespace zi::ZI_ISA {
 
@@ -19,9 +19,8 @@ inline void LinearKernel(const LinearOp& op, Run& run) {
     case WeightFormat::kTable4:
     case WeightFormat::kAwq:
     case WeightFormat::kGptq:
-      break;
+      return LinearStored(op, run);
   }
-  FailOp("no kernel takes weights in %s", kWeightFormatNames[static_cast<int>(op.weight.format)]);
 }
 
 }  // namespace zi::ZI_ISA

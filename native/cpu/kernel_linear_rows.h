@@ -40,12 +40,12 @@ inline void WithProductType(const View& weight, F f) {
 /// A few tokens: each weight is read from memory once, widened in registers, and used for all of them.
 /// G · 4 rows are walked together: more for a single token, which has no other independent chains of additions.
 template <class W, int G>
-inline void DirectPanel(const DenseLinearOp& op, const PackedInputs& x, int64_t first_row, int64_t count, float* sums) {
+inline void DirectPanel(const View& weight, const PackedInputs& x, int64_t first_row, int64_t count, float* sums) {
   constexpr int R = kRowTile * G;
-  const int64_t inputs = op.weight.shape[1], last = op.weight.shape[0] - 1;
+  const int64_t inputs = weight.shape[1], last = weight.shape[0] - 1;
   // Rows beyond the last repeat it; their sums are never read.
   const auto at = [&](int64_t row, int64_t k) {
-    return WeightsAt<W>(op.weight, Smaller(row, last), k);
+    return WeightsAt<W>(weight, Smaller(row, last), k);
   };
   for (int64_t row = first_row; row < first_row + count && row <= last; row += R) {
     for (int64_t k = 0, block = 0; k < inputs; k += kDepth, ++block) {
@@ -78,6 +78,7 @@ struct Ahead {
   int64_t rows, row_bytes, row_distance;
   int64_t row = 0, at = 0;
 
+  int64_t Lines() const { return rows <= 0 ? 0 : rows * ((row_bytes + 63) / 64); }
   void Request(int64_t lines) {
     for (; lines > 0 && row < rows; --lines) {
       _mm_prefetch(reinterpret_cast<const char*>(data + row * row_distance + at), _MM_HINT_T1);
@@ -90,40 +91,31 @@ struct Ahead {
   }
 };
 
-/// Rows [first, first + count) of the weights over inputs [k, k + kDepth), or the start of the rows below at the end.
-template <class W>
-inline Ahead WeightsAhead(const View& weight, int64_t first, int64_t count, int64_t k) {
-  if (k >= weight.shape[1]) {
-    first += count;
-    k = 0;
-  }
-  const int64_t distance = weight.strides[0] * W::kBytes / W::kInputs;
-  return {WeightsAt<W>(weight, first, k), Smaller(count, weight.shape[0] - first),
-          Smaller(kDepth, weight.shape[1] - k) * W::kBytes, distance};
-}
+/// What one task computes: weight rows times tokens.
+struct Panel {
+  int64_t row, rows, token, tokens;
+};
 
-/// Many tokens: a panel of weights is widened to f32 once per block of inputs and used for all tokens of the task.
-template <class W>
-inline void WidenedPanel(const DenseLinearOp& op, const PackedInputs& x, int64_t first_row, int64_t rows, int64_t first_token,
-                         int64_t tokens, float* sums, float* panel) {
+/// Many tokens: a panel of weights is widened once per block of inputs and used for all tokens of the task. `source` has
+/// `outputs()` rows of `lanes()` lanes; `Widen(row, count, k, to)` writes those from lane k on to rows of kPitch floats, whole
+/// vectors, and `From(row, count, k)` says where they are stored.
+template <class Source>
+inline void WidenedPanel(const Source& source, const PackedInputs& x, const Panel& task, float* sums, float* panel) {
   // Tokens that stay in the L1 cache beside a weight tile.
   constexpr int64_t kTokenBlock = 2 * kTokenTile;
-  const int64_t inputs = op.weight.shape[1], last = op.weight.shape[0] - 1;
-  const int64_t row_count = RoundUp(Smaller(rows, last + 1 - first_row), kRowTile);
+  const int64_t inputs = source.lanes(), tokens = task.tokens;
+  const int64_t row_count = RoundUp(Smaller(task.rows, source.outputs() - task.row), kRowTile);
   const int64_t tiles = row_count / kRowTile * ((tokens + kTokenTile - 1) / kTokenTile);
   for (int64_t k = 0, block = 0; k < inputs; k += kDepth, ++block) {
-    const int64_t length = Smaller(kDepth, inputs - k), padded = RoundUp(length, kWidth);
-    for (int64_t r = 0; r < row_count; ++r) {
-      const uint8_t* from = WeightsAt<W>(op.weight, Smaller(first_row + r, last), k);
-      float* to = panel + r * kPitch;
-      for (int64_t i = 0; i < length; i += kWidth) Store(to + i, LoadUpTo<W>(from + i * W::kBytes, length - i));
-    }
-    Ahead weights = WeightsAhead<W>(op.weight, first_row, row_count, k + kDepth);
-    const int64_t weight_lines = row_count * kDepth * W::kBytes / 64 / tiles + 1;
+    const int64_t padded = RoundUp(Smaller(kDepth, inputs - k), kWidth);
+    source.Widen(task.row, row_count, k, panel);
+    const bool below = k + kDepth >= inputs;
+    Ahead weights = source.From(below ? task.row + row_count : task.row, row_count, below ? 0 : k + kDepth);
+    const int64_t weight_lines = weights.Lines() / tiles + 1;
     for (int64_t t0 = 0; t0 < tokens; t0 += kTokenBlock) {
       const int64_t t1 = Smaller(tokens, t0 + kTokenBlock);
       const int64_t block_bytes = Smaller(kTokenBlock, tokens - t1) * kPitch * int64_t{sizeof(float)};
-      Ahead inputs_ahead{reinterpret_cast<const uint8_t*>(x.At(block, first_token + t1)), 1, block_bytes, 0};
+      Ahead inputs_ahead{reinterpret_cast<const uint8_t*>(x.At(block, task.token + t1)), 1, block_bytes, 0};
       if (block_bytes == 0) inputs_ahead.rows = 0;
       constexpr int64_t kInputLines = kTokenTile * kPitch * int64_t{sizeof(float)} / 64 / 8;
       for (int64_t r = 0; r < row_count; r += kRowTile) {
@@ -133,8 +125,8 @@ inline void WidenedPanel(const DenseLinearOp& op, const PackedInputs& x, int64_t
           count = TileTokens(t1 - t);
           weights.Request(weight_lines);
           inputs_ahead.Request(kInputLines);
-          DotTokens<typename W::Wide, false>(count, tile, tile, x.At(block, first_token + t), padded, sums + t * kPanelRows + r,
-                                kPanelRows);
+          DotTokens<typename Source::Inputs::Wide, false>(count, tile, tile, x.At(block, task.token + t), padded,
+                                                          sums + t * kPanelRows + r, kPanelRows);
         }
       }
     }
@@ -142,63 +134,86 @@ inline void WidenedPanel(const DenseLinearOp& op, const PackedInputs& x, int64_t
 }
 
 /// Rows per task: a panel, or less where that would leave threads without work.
-inline int64_t TaskRows(int64_t outputs, int64_t token_blocks, const Run& run) {
+inline int64_t TaskRows(int64_t outputs, int64_t least_rows, int64_t token_blocks, const Run& run) {
   const int64_t wanted = 4 * static_cast<int64_t>(run.pool.threads());
   int64_t rows = kPanelRows;
-  while (rows > 2 * kRowTile && outputs * token_blocks < rows * wanted) rows /= 2;
+  while (rows > least_rows && outputs * token_blocks < rows * wanted) rows /= 2;
   return rows;
 }
 
-/// Products of weight rows [row, row + rows) and tokens [token, token + tokens) of `x` as [tokens][kPanelRows], in
-/// scratch of the calling thread.
+/// Weights whose values are stored, [N, K] with K counted in lanes.
 template <class W>
-inline const float* PanelSums(const DenseLinearOp& op, const PackedInputs& x, int64_t row, int64_t rows, int64_t token,
-                              int64_t tokens) {
-  const bool direct = x.tokens <= kDirectTokens;
-  const size_t sum_count = static_cast<size_t>(tokens * kPanelRows);
-  const size_t panel_count = direct ? 0 : static_cast<size_t>(kPanelRows * kPitch);
-  float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
-  float* sums = panel + panel_count;
-  std::memset(sums, 0, sum_count * sizeof(float));
-  if (x.tokens == 1) {
-    DirectPanel<W, 2>(op, x, row, rows, sums);
-  } else if (direct) {
-    DirectPanel<W, 1>(op, x, row, rows, sums);
-  } else {
-    WidenedPanel<W>(op, x, row, rows, token, tokens, sums, panel);
-  }
-  return sums;
-}
+struct DenseRows {
+  using Inputs = W;
+  static constexpr int64_t kLeastRows = 2 * kRowTile;
+  View weight;
 
-template <class W>
-inline void LinearSlice(const DenseLinearOp& op, int64_t first, const PackedInputs& x, Run& run) {
-  const int64_t outputs = op.weight.shape[0];
+  int64_t outputs() const { return weight.shape[0]; }
+  int64_t lanes() const { return weight.shape[1]; }
+
+  void Widen(int64_t row, int64_t count, int64_t k, float* to) const {
+    const int64_t length = Smaller(kDepth, lanes() - k);
+    for (int64_t r = 0; r < count; ++r, to += kPitch) {
+      const uint8_t* from = WeightsAt<W>(weight, Smaller(row + r, outputs() - 1), k);
+      for (int64_t i = 0; i < length; i += kWidth) Store(to + i, LoadUpTo<W>(from + i * W::kBytes, length - i));
+    }
+  }
+  Ahead From(int64_t row, int64_t count, int64_t k) const {
+    return {WeightsAt<W>(weight, row, k), Smaller(count, outputs() - row), Smaller(kDepth, lanes() - k) * W::kBytes,
+            weight.strides[0] * W::kBytes / W::kInputs};
+  }
+
+  /// Products of the panel with tokens of `x` as [tokens][kPanelRows], in scratch of the calling thread.
+  const float* Sums(const PackedInputs& x, const Panel& task) const {
+    const bool direct = x.tokens <= kDirectTokens;
+    const size_t sum_count = static_cast<size_t>(task.tokens * kPanelRows);
+    const size_t panel_count = direct ? 0 : static_cast<size_t>(kPanelRows * kPitch);
+    float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
+    float* sums = panel + panel_count;
+    std::memset(sums, 0, sum_count * sizeof(float));
+    if (x.tokens == 1) {
+      DirectPanel<W, 2>(weight, x, task.row, task.rows, sums);
+    } else if (direct) {
+      DirectPanel<W, 1>(weight, x, task.row, task.rows, sums);
+    } else {
+      WidenedPanel(*this, x, task, sums, panel);
+    }
+    return sums;
+  }
+};
+
+/// `op` says how sums end; its weight is not looked at.
+template <class Source>
+inline void LinearSlice(const DenseLinearOp& op, const Source& source, int64_t first, const PackedInputs& x, Run& run) {
+  const int64_t outputs = source.outputs();
   const int64_t token_blocks = (x.tokens + kTaskTokens - 1) / kTaskTokens;
-  const int64_t rows = TaskRows(outputs, token_blocks, run), panels = (outputs + rows - 1) / rows;
-  const int64_t work = rows * op.weight.shape[1] / kWidth * Smaller(x.tokens, kTaskTokens) / 2;
+  const int64_t rows = TaskRows(outputs, Source::kLeastRows, token_blocks, run), panels = (outputs + rows - 1) / rows;
+  const int64_t work = rows * source.lanes() / kWidth * Smaller(x.tokens, kTaskTokens) / 2;
   // Token blocks of one panel are neighbours, so that the second finds the panel's weights in the cache.
   ForEach(run, panels * token_blocks, work, [&](int64_t task) {
     const int64_t row = task / token_blocks * rows, token = task % token_blocks * kTaskTokens;
     const int64_t tokens = Smaller(kTaskTokens, x.tokens - token);
-    const float* sums = PanelSums<W>(op, x, row, rows, token, tokens);
+    const float* sums = source.Sums(x, {row, rows, token, tokens});
     for (int64_t t = 0; t < tokens; ++t) {
       FinishRow(op, first + token + t, row, Smaller(rows, outputs - row), sums + t * kPanelRows);
     }
   });
 }
 
-inline void LinearRows(const DenseLinearOp& op, Run& run) {
+/// The product with the weights of `source`, a slice of tokens at a time.
+template <class Source>
+inline void LinearOf(const DenseLinearOp& op, const Source& source, Run& run) {
   const int64_t tokens = op.x.shape[0];
   const int64_t token_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
   const int64_t slice = Larger(kTaskTokens, kPackedBytes / token_bytes);
-  WithProductType(op.weight, [&]<class W>(W, const View& weight) {
-    DenseLinearOp in_lanes = op;
-    in_lanes.weight = weight;
-    for (int64_t first = 0; first < tokens; first += slice) {
-      const PackedInputs x = PackInputs<W>(op.x, first, Smaller(slice, tokens - first), run);
-      LinearSlice<W>(in_lanes, first, x, run);
-    }
-  });
+  for (int64_t first = 0; first < tokens; first += slice) {
+    const PackedInputs x = PackInputs<typename Source::Inputs>(op.x, first, Smaller(slice, tokens - first), run);
+    LinearSlice(op, source, first, x, run);
+  }
+}
+
+inline void LinearRows(const DenseLinearOp& op, Run& run) {
+  WithProductType(op.weight, [&]<class W>(W, const View& weight) { LinearOf(op, DenseRows<W>{weight}, run); });
 }
 
 }  // namespace zi::ZI_ISA

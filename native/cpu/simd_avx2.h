@@ -89,6 +89,65 @@ inline Vec WidenNibbles(__m128i bytes) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(nibbles));
 }
 
+/// Every NaN as one whose rounding stays one.
+inline Vec PlainNan(Vec a) {
+  return _mm256_blendv_ps(a, _mm256_set1_ps(__builtin_nanf("")), _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
+// To the nearest value of a shorter type, ties to even; a NaN is a plain one.
+inline Vec RoundToBF16(Vec a) {
+  const __m256i bits = _mm256_castps_si256(a);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  return _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+inline Vec RoundToF16(Vec a) { return _mm256_cvtph_ps(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
+
+using Ints = __m256i;
+inline Ints SetInts(int x) { return _mm256_set1_epi32(x); }
+/// The first n (kWidth or fewer) of 32 bits, zeros after; touches no byte beyond them.
+inline Ints LoadInts(const uint8_t* p, int64_t n) {
+  return n >= kWidth ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))
+                     : _mm256_maskload_epi32(reinterpret_cast<const int*>(p), FirstLanes(static_cast<int>(n)));
+}
+inline Ints And(Ints a, Ints b) { return _mm256_and_si256(a, b); }
+inline Ints Or(Ints a, Ints b) { return _mm256_or_si256(a, b); }
+inline Ints ShiftRight(Ints a, int count) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(count)); }
+inline Ints ShiftLeft(Ints a, int count) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(count)); }
+inline Vec ToFloats(Ints a) { return _mm256_cvtepi32_ps(a); }
+/// The bits of a float.
+inline Vec FloatsOf(Ints bits) { return _mm256_castsi256_ps(bits); }
+inline Ints WidenBytes(__m128i bytes) { return _mm256_cvtepu8_epi32(bytes); }
+/// yes where a = b.
+inline Vec SelectEqual(Ints a, Ints b, Vec yes, Vec no) {
+  return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)));
+}
+
+/// Where each of eight values lies in a word of 32 bits.
+struct NibbleOrder {
+  Ints shifts;
+  NibbleOrder(int a, int b, int c, int d, int e, int f, int g, int h) : shifts(_mm256_setr_epi32(a, b, c, d, e, f, g, h)) {}
+};
+/// kWidth values of 4 bits from kWidth / 2 bytes on: each in the low bits of a lane, with others above.
+inline Ints LoadNibbles(const uint8_t* p, const NibbleOrder& order) {
+  int word;
+  std::memcpy(&word, p, sizeof word);
+  return _mm256_srlv_epi32(_mm256_set1_epi32(word), order.shifts);
+}
+/// Sixteen floats that are looked up by the low 4 bits of each lane.
+struct Table16 {
+  Vec low, high;
+};
+inline Table16 LoadTable16(const float* p) { return {Load(p), Load(p + 8)}; }
+template <class F>
+inline Table16 MapTable16(const Table16& table, F f) {
+  return {f(table.low), f(table.high)};
+}
+inline Vec Lookup(const Table16& table, Ints nibbles) {
+  // Bit 3 of a lane, as its sign, chooses the half.
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.low, nibbles), _mm256_permutevar8x32_ps(table.high, nibbles),
+                          _mm256_castsi256_ps(_mm256_slli_epi32(nibbles, 28)));
+}
+
 // Sums and Sums4 add the lanes of a vector in one and the same tree.
 inline __m128 Sums4(Vec a, Vec b, Vec c, Vec d) {
   const Vec pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));

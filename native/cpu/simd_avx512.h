@@ -84,6 +84,62 @@ inline Vec WidenNibbles(__m128i bytes) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles));
 }
 
+/// Every NaN as one whose rounding stays one.
+inline Vec PlainNan(Vec a) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a, _mm512_set1_ps(__builtin_nanf("")));
+}
+// To the nearest value of a shorter type, ties to even; a NaN is a plain one.
+inline Vec RoundToBF16(Vec a) {
+  const __m512i bits = _mm512_castps_si512(a);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+inline Vec RoundToF16(Vec a) { return _mm512_cvtph_ps(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
+
+using Ints = __m512i;
+inline Ints SetInts(int x) { return _mm512_set1_epi32(x); }
+/// The first n (kWidth or fewer) of 32 bits, zeros after; touches no byte beyond them.
+inline Ints LoadInts(const uint8_t* p, int64_t n) {
+  return n >= kWidth ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi32(FirstLanes(static_cast<int>(n)), p);
+}
+inline Ints And(Ints a, Ints b) { return _mm512_and_si512(a, b); }
+inline Ints Or(Ints a, Ints b) { return _mm512_or_si512(a, b); }
+inline Ints ShiftRight(Ints a, int count) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(count)); }
+inline Ints ShiftLeft(Ints a, int count) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(count)); }
+inline Vec ToFloats(Ints a) { return _mm512_cvtepi32_ps(a); }
+/// The bits of a float.
+inline Vec FloatsOf(Ints bits) { return _mm512_castsi512_ps(bits); }
+inline Ints WidenBytes(__m128i bytes) { return _mm512_cvtepu8_epi32(bytes); }
+/// yes where a = b.
+inline Vec SelectEqual(Ints a, Ints b, Vec yes, Vec no) {
+  return _mm512_mask_blend_ps(_mm512_cmpeq_epi32_mask(a, b), no, yes);
+}
+
+/// Where each of eight values lies in a word of 32 bits; both words of a vector have the same order.
+struct NibbleOrder {
+  Ints shifts;
+  NibbleOrder(int a, int b, int c, int d, int e, int f, int g, int h)
+      : shifts(_mm512_setr_epi32(a, b, c, d, e, f, g, h, a, b, c, d, e, f, g, h)) {}
+};
+/// kWidth values of 4 bits from kWidth / 2 bytes on: each in the low bits of a lane, with others above.
+inline Ints LoadNibbles(const uint8_t* p, const NibbleOrder& order) {
+  int words[2];
+  std::memcpy(words, p, sizeof words);
+  const __m512i both = _mm512_mask_set1_epi32(_mm512_set1_epi32(words[0]), 0xff00, words[1]);
+  return _mm512_srlv_epi32(both, order.shifts);
+}
+/// Sixteen floats that are looked up by the low 4 bits of each lane.
+struct Table16 {
+  Vec values;
+};
+inline Table16 LoadTable16(const float* p) { return {Load(p)}; }
+template <class F>
+inline Table16 MapTable16(const Table16& table, F f) {
+  return {f(table.values)};
+}
+inline Vec Lookup(const Table16& table, Ints nibbles) { return _mm512_permutexvar_ps(nibbles, table.values); }
+
 // Sums and Sums4 add the lanes of a vector in one and the same tree.
 inline __m256 FoldHalves(Vec a) { return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)); }
 inline __m128 Sums4(Vec a, Vec b, Vec c, Vec d) {

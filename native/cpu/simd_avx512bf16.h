@@ -21,4 +21,14 @@ inline Vec DotPairs(Vec a, Vec b, Vec sum) {
   return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
 }
 
+/// 2 · kWidth floats that bf16 holds exactly, as kWidth pairs.
+inline Vec PairsOf(const float* p) {
+  // The high halves of floats 2i and 2i + 1: words 4i + 1 and 4i + 3 of the 64.
+  constexpr auto at = [](int i) { return 0x00030001 + i * 0x00040004; };
+  const __m512i places = _mm512_setr_epi32(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10), at(11),
+                                           at(12), at(13), at(14), at(15));
+  return _mm512_castsi512_ps(
+      _mm512_permutex2var_epi16(_mm512_castps_si512(Load(p)), places, _mm512_castps_si512(Load(p + kWidth))));
+}
+
 }  // namespace zi::avx512bf16

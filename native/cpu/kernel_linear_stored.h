@@ -1,0 +1,96 @@
+// linear with weights that are no values yet: expanded block by block where they are used, with the bits that their values
+// would give as a dense weight.
+#pragma once
+#include "cpu/kernel_expand.h"
+
+namespace zi::ZI_ISA {
+
+/// Weights in any format but the dense ones. Wide: how their values lie in a tile.
+template <class Wide>
+struct StoredRows {
+  using Inputs = Wide;
+  static constexpr int64_t kLeastRows = kWidth > 2 * kRowTile ? kWidth : 2 * kRowTile;
+  const Weight& weight;
+
+  int64_t outputs() const { return weight.outputs; }
+  int64_t lanes() const { return weight.inputs / Wide::kInputs; }
+
+  /// Products of the panel with tokens of `x` as [tokens][kPanelRows], in scratch of the calling thread.
+  const float* Sums(const PackedInputs& x, const Panel& task) const {
+    const bool few = x.tokens <= kDirectTokens;
+    const size_t sum_count = static_cast<size_t>(task.tokens * kPanelRows);
+    const size_t panel_count = static_cast<size_t>((few ? kLeastRows : kPanelRows) * kPitch);
+    const size_t more = static_cast<size_t>(Expander<Wide>::Floats(weight));
+    float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (panel_count + sum_count + more) * sizeof(float)));
+    float* sums = panel + panel_count;
+    std::memset(sums, 0, sum_count * sizeof(float));
+    const Expander<Wide> expander(weight, sums + sum_count);
+    if (few) {
+      FewTokens(expander, x, task, sums, panel);
+    } else {
+      WidenedPanel(Widened{*this, expander}, x, task, sums, panel);
+    }
+    return sums;
+  }
+
+ private:
+  struct Widened {
+    using Inputs = Wide;
+    const StoredRows& rows;
+    const Expander<Wide>& expander;
+    int64_t outputs() const { return rows.outputs(); }
+    int64_t lanes() const { return rows.lanes(); }
+    void Widen(int64_t row, int64_t count, int64_t k, float* to) const {
+      Ahead none{nullptr, 0, 0, 0};
+      expander.Expand(row, count, k, to, none);
+    }
+    Ahead From(int64_t row, int64_t count, int64_t k) const { return expander.From(row, count, k); }
+  };
+
+  /// A few rows at a time, so that a block of them stays in the nearest cache until all tokens have met it.
+  void FewTokens(const Expander<Wide>& expander, const PackedInputs& x, const Panel& task, float* sums, float* tile) const {
+    const int64_t step = ByColumns(weight) ? kLeastRows : 2 * kRowTile;
+    const int64_t end = Smaller(task.row + task.rows, outputs());
+    for (int64_t row = task.row; row < end; row += step) {
+      for (int64_t k = 0, block = 0; k < lanes(); k += kDepth, ++block) {
+        const int64_t padded = RoundUp(Smaller(kDepth, lanes() - k), kWidth);
+        const bool below = k + kDepth >= lanes();
+        Ahead next = expander.From(below ? row + step : row, step, below ? 0 : k + kDepth);
+        expander.Expand(row, step, k, tile, next);
+        for (int64_t r = 0; r < step; r += 2 * kRowTile) {
+          Tile(x, block, tile + r * kPitch, padded, sums + (row - task.row + r));
+        }
+      }
+    }
+  }
+
+  /// All tokens and 2 · kRowTile rows of one block.
+  static void Tile(const PackedInputs& x, int64_t block, const float* tile, int64_t padded, float* sums) {
+    const uint8_t* rows[2 * kRowTile];
+    for (int i = 0; i < 2 * kRowTile; ++i) rows[i] = reinterpret_cast<const uint8_t*>(tile + i * kPitch);
+    if (x.tokens == 1) return DotTile<Wide, 2, 1, false>(rows, rows, x.At(block, 0), padded, sums, kPanelRows);
+    for (int half = 0; half < 2 * kRowTile; half += kRowTile) {
+      for (int64_t t = 0, count; t < x.tokens; t += count) {
+        count = TileTokens(x.tokens - t);
+        DotTokens<Wide, false>(count, rows + half, rows + half, x.At(block, t), padded, sums + t * kPanelRows + half, kPanelRows);
+      }
+    }
+  }
+};
+
+/// Calls f with the tag of how expanded values lie in tiles: as a dense weight of them would.
+template <class F>
+inline void WithExpandedType(const Weight& weight, F f) {
+#ifdef ZI_PAIR_PRODUCTS
+  if (weight.type == DType::kBF16 && weight.inputs % BF16Pairs::kInputs == 0) return f(BF16Pairs{});
+#endif
+  f(F32{});
+}
+
+inline void LinearStored(const LinearOp& op, Run& run) {
+  CheckGroups(op.weight);
+  const DenseLinearOp ending{op.out, op.x, View{}, op.bias, false, op.activation, op.accumulate};
+  WithExpandedType(op.weight, [&]<class W>(W) { LinearOf(ending, StoredRows<W>{op.weight}, run); });
+}
+
+}  // namespace zi::ZI_ISA
