@@ -27,6 +27,7 @@ export {
 export type { ForwardOps, FrequenciesByLength } from './model/forward-ops.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
+export { KV_CHOICES, KV_TYPE_NAMES, type KvChoice, type KvDType, kvTypeOf } from './model/kv-type.js';
 export {
   type Extent,
   hostLayout,

@@ -4,12 +4,10 @@ import { DTYPE_BYTES, type DType } from '../port/dtype.js';
 import type { BlockCache, Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
+import { type KvDType, scaleGroups, storedColumns } from './kv-type.js';
 
 /** Tokens in a page, unless a plan says otherwise. Sequences of different lengths waste less than one page each. */
 export const PAGE_TOKENS = 16;
-
-/** The type of cached keys and values: floats, or codes beside scales as BlockCache describes them. */
-export type KvDType = Exclude<DType, 'i32' | 'e8m0'>;
 
 export interface KvShape {
   readonly blocks: number;
@@ -22,31 +20,8 @@ export interface KvShape {
 
 type BlockShape = Omit<KvShape, 'blocks'>;
 
-/** Values that share a scale where codes have 4 bits; all of a head where its size is no multiple of it. */
-const NIBBLE_GROUP = 32;
-
 /** Pages that hold scales begin at multiples of it, as kernels' widest loads want it of their codes. */
 const CODED_PAGE_ALIGNMENT_BYTES = 16;
-
-/** Scales of one token's head; 0 where it is stored as floats. */
-export function scaleGroups(dtype: KvDType, headDim: number): number {
-  switch (dtype) {
-    case 'f32':
-    case 'f16':
-    case 'bf16':
-      return 0;
-    case 'e4m3':
-    case 'i8':
-      return 1;
-    case 'u8':
-      return headDim % NIBBLE_GROUP === 0 ? headDim / NIBBLE_GROUP : 1;
-  }
-}
-
-/** Elements of one token's head: codes of 4 bits lie two in a byte. */
-function storedColumns({ dtype, headDim }: BlockShape): number {
-  return dtype === 'u8' ? headDim / 2 : headDim;
-}
 
 /** Bytes of one page in all blocks. */
 export function pageBytes(shape: KvShape): number {
@@ -68,7 +43,7 @@ function halfPage(shape: BlockShape): { codesBytes: number; scalesBytes: number 
   const { kvHeads, headDim, dtype, pageTokens = PAGE_TOKENS } = shape;
   const rows = kvHeads * pageTokens;
   return {
-    codesBytes: rows * storedColumns(shape) * DTYPE_BYTES[dtype],
+    codesBytes: rows * storedColumns(dtype, headDim) * DTYPE_BYTES[dtype],
     scalesBytes: rows * scaleGroups(dtype, headDim) * DTYPE_BYTES.bf16,
   };
 }
@@ -95,7 +70,7 @@ export function blockCache(
     const whole = tensor(memory, start + offsetBytes, type, [pageCount, kvHeads, pageTokens, columns]);
     return { ...whole, strides: [each / DTYPE_BYTES[type], ...whole.strides.slice(1)] };
   };
-  const codes = (offsetBytes: number) => at(offsetBytes, dtype, storedColumns(shape));
+  const codes = (offsetBytes: number) => at(offsetBytes, dtype, storedColumns(dtype, headDim));
   const groups = scaleGroups(dtype, headDim);
   const scales = (offsetBytes: number) => (groups > 0 ? at(offsetBytes, 'bf16', groups) : null);
   return {

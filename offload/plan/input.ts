@@ -2,7 +2,7 @@
 
 import { OperatingError } from '../errors.js';
 import { deviceActivationType } from '../model/activation-type.js';
-import type { KvDType } from '../model/kv-cache.js';
+import { checkKvType, type KvDType } from '../model/kv-type.js';
 import { gatheredBytes, layoutLayer } from '../model/layout.js';
 import { cutHead, type ModelSpec } from '../model/model.js';
 import type { FloatType } from '../port/dtype.js';
@@ -103,7 +103,8 @@ export interface PlanInput {
   readonly transfer: Transfer;
 }
 
-/** Throws BAD_OPTION for layers that are to rest on a device without memory of its own. */
+/** Throws BAD_OPTION for layers that are to rest on a device without memory of its own, or keys and values in a type that
+ * does not fit the model. */
 export function planInput(model: ModelSpec, workload: Workload, options: PlanOptions): PlanInput {
   const { computesInPlace, deviceCount, cuda } = options;
   if (computesInPlace && options.deviceResident !== undefined) {
@@ -120,6 +121,8 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
   );
   const usual = defaultTransfer(deviceCount, computesInPlace);
   const activationType = cuda ? deviceActivationType(model) : 'f32';
+  const kvType = options.kvType ?? activationType;
+  checkKvType(kvType, model.headDim);
   const gathers = deviceCount > 1 && !computesInPlace;
   return {
     model,
@@ -132,7 +135,7 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     deviceBufferBytes: largest(deviceLayerBytes),
     pieceColumns: largest(layers.map(({ columns }) => columns)),
     activationType,
-    kvType: options.kvType ?? activationType,
+    kvType,
     transfer: gathers ? (options.transfer ?? usual) : usual,
   };
 }

@@ -3,7 +3,7 @@
 import { encodeOp, joinEncoded } from '../backends/op-encoding.js';
 import { deviceActivationType } from '../model/activation-type.js';
 import { type ForwardTypes, ForwardWalk } from '../model/forward-walk.js';
-import type { KvDType } from '../model/kv-cache.js';
+import type { KvDType } from '../model/kv-type.js';
 import type { ModelSpec } from '../model/model.js';
 import { native } from '../port/native.js';
 import type { ScratchBytes } from '../port/native-devices.js';

@@ -2,6 +2,7 @@
 
 import { headInputColumns } from '../model/forward-walk.js';
 import { blockPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
+import { KV_TYPE_NAMES } from '../model/kv-type.js';
 import { layoutLayer } from '../model/layout.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import { counted, formatBytes } from '../units.js';
@@ -42,7 +43,7 @@ export function cacheMemory(
     pages === sequences * each
       ? `${counted(sequences, 'sequence')} · ${counted(each, 'page')}`
       : counted(pages, 'page');
-  const reason = `${held} of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${kvType} (${perToken} a token)`;
+  const reason = `${held} of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${KV_TYPE_NAMES[kvType]} (${perToken} a token)`;
   if (options.computesInPlace || kv === 'device') {
     const tier = options.computesInPlace ? 'dram' : 'gpu';
     return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };

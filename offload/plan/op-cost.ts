@@ -2,7 +2,15 @@
 
 import { present } from '../errors.js';
 import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
-import { effects, type Op, partsOf, type Tensor, type Weight } from '../port/ops.js';
+import {
+  type BlockCache,
+  cacheTensors,
+  effects,
+  type Op,
+  partsOf,
+  type Tensor,
+  type Weight,
+} from '../port/ops.js';
 import { dimension } from '../port/tensor.js';
 import type { HardwareProfile, ProductRates } from './profile.js';
 
@@ -111,7 +119,7 @@ function attentionMs(
   slices: readonly SliceShape[],
   compute: Compute,
 ): number {
-  const [heads, headDim, kvHeads] = [dimension(op.q, 1), dimension(op.q, 2), dimension(op.keys, 1)];
+  const [heads, headDim] = [dimension(op.q, 1), dimension(op.q, 2)];
   let pairs = 0;
   let positions = 0;
   for (const { tokens, startPosition } of slices) {
@@ -120,8 +128,16 @@ function attentionMs(
     positions += op.windowTokens > 0 ? Math.min(context, op.windowTokens + tokens - 1) : context;
   }
   const flopsSeconds = (4 * pairs * heads * headDim) / compute.attentionFlopsPerSecond;
-  const bytes = positions * kvHeads * headDim * 2 * DTYPE_BYTES[op.keys.dtype];
+  const bytes = positions * positionBytes(op);
   return Math.max(flopsSeconds, bytes / compute.attentionBytesPerSecond) * 1e3;
+}
+
+/** What is cached of one position in one block. */
+function positionBytes(cache: BlockCache): number {
+  return cacheTensors(cache).reduce(
+    (sum, { dtype, shape: [, kvHeads = 0, , columns = 0] }) => sum + kvHeads * columns * DTYPE_BYTES[dtype],
+    0,
+  );
 }
 
 /** How many (token, position it sees) there are. */

@@ -1,6 +1,6 @@
 // The plan: where each layer rests, how large every buffer is, and the reason for each size.
 
-import type { KvDType } from '../model/kv-cache.js';
+import type { KvDType } from '../model/kv-type.js';
 import type { LayerLayout } from '../model/layout.js';
 import type { FloatType } from '../port/dtype.js';
 import type { Transfer } from './transfer.js';

@@ -1,7 +1,7 @@
 // A sequence whose logits are no finite numbers: it is computed again while every layer is watched, so that its error
 // can say where it began.
 
-import { type Executor, OperatingError, type PassPlaces, placeName } from '../../offload/index.js';
+import { type Executor, OperatingError, type PassPlaces, type Plan, placeName } from '../../offload/index.js';
 import type { Work } from './packing.js';
 
 /** What watching has found of one sequence so far. */
@@ -46,9 +46,15 @@ export class Suspect {
     return new OperatingError(
       'NOT_FINITE',
       `${sentence}: NaN or infinite values begin in ${placeName(model, this.#place)}${at}. ` +
-        `Its weights are damaged, or values exceed ${plan.activationType}: compare the checkpoint's files with their source`,
+        `Its weights are damaged, or values exceed ${plan.activationType}${narrowKv(plan)}: compare the checkpoint's files with their source`,
     );
   }
+}
+
+/** Where keys and values are stored in a type of fewer exponents than they have. */
+function narrowKv({ activationType, kvType }: Plan): string {
+  if (kvType !== 'f16' || activationType === 'f16') return '';
+  return ', or keys and values the float16 of --kv_dtype (then give bfloat16 or auto)';
 }
 
 interface SliceStart {

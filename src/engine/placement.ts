@@ -1,11 +1,24 @@
 // Where a plan's layers rest and stream, as a sentence.
 
-import { type BufferPlan, counted, formatBytes, type Plan, type Tier } from '../../offload/index.js';
+import {
+  type BufferPlan,
+  counted,
+  formatBytes,
+  KV_TYPE_NAMES,
+  type Plan,
+  type Tier,
+} from '../../offload/index.js';
 
 /** For logs: `12 of 32 layers rest in DRAM, 20 stream from the drive through 4 buffers of 436 MiB`. */
 export function describePlacement(plan: Plan): string {
-  const kv = plan.kvBuffers.count > 0 ? '; keys and values rest in DRAM' : '';
-  return `${describeLayers(plan)}${kv}${describeTransfer(plan)}`;
+  return `${describeLayers(plan)}${describeKv(plan)}${describeTransfer(plan)}`;
+}
+
+/** Says nothing of those that are exact, on the device. */
+function describeKv({ kvBuffers, kvType, activationType }: Plan): string {
+  const stored = kvType === activationType ? '' : ` in ${KV_TYPE_NAMES[kvType]}`;
+  if (kvBuffers.count > 0) return `; keys and values rest in DRAM${stored}`;
+  return stored && `; keys and values rest${stored}`;
 }
 
 /** Says nothing of one device, and of devices in place. */

@@ -1,7 +1,15 @@
 // What a program says about opening a model, checked before anything is read.
 
 import { availableParallelism } from 'node:os';
-import { counted, cudaStatus, type Offload, OperatingError } from '../../offload/index.js';
+import {
+  counted,
+  cudaStatus,
+  KV_CHOICES,
+  type KvDType,
+  kvTypeOf,
+  type Offload,
+  OperatingError,
+} from '../../offload/index.js';
 import { chooseDevice, type DeviceKind } from '../engine/engine-options.js';
 import { badOption, Options, shown } from './option-check.js';
 import type { Logger, OpenOptions, OpenProgress, Signal } from './types.js';
@@ -18,6 +26,8 @@ export interface OpenSettings {
   readonly dramBudgetBytes: number | undefined;
   readonly deviceBudgetBytes: number | undefined;
   readonly kvOffload: boolean;
+  /** Undefined: as they are computed. */
+  readonly kvType: KvDType | undefined;
   readonly threads: number | undefined;
   readonly maxSequences: number | undefined;
   readonly contextTokens: number | undefined;
@@ -38,6 +48,7 @@ const NAMES = [
   'dramMemory',
   'gpuMemory',
   'kvOffload',
+  'kvDtype',
   'threads',
   'maxSequences',
   'contextTokens',
@@ -78,6 +89,7 @@ export function readOpenOptions(model: unknown, given: OpenOptions | undefined):
     dramBudgetBytes: options.size('dramMemory'),
     deviceBudgetBytes: ofGpus(options, 'gpuMemory', devices.device, options.size('gpuMemory')),
     kvOffload: ofGpus(options, 'kvOffload', devices.device, options.flag('kvOffload')) ?? false,
+    kvType: kvTypeOf(options.choice('kvDtype', KV_CHOICES)),
     threads: options.count('threads', 1, Math.max(1024, availableParallelism())),
     maxSequences: options.count('maxSequences', 1, MOST_SEQUENCES),
     contextTokens: options.count('contextTokens', 2),

@@ -54,7 +54,8 @@ async function optionsFor(
   settings: OpenSettings,
   { opened, files, fileStates }: ModelSource,
 ): Promise<EngineOptions> {
-  const { offload, dramBudgetBytes, deviceBudgetBytes, kvOffload, device, deviceCount, threads } = settings;
+  const { offload, dramBudgetBytes, deviceBudgetBytes, kvOffload, kvType } = settings;
+  const { device, deviceCount, threads } = settings;
   const options = {
     offload,
     device,
@@ -69,6 +70,7 @@ async function optionsFor(
   } satisfies Omit<EngineOptions, 'workload'>;
   const plan = {
     ...(kvOffload ? { kvOffload } : {}),
+    ...(kvType === undefined ? {} : { kvType }),
     transfer: await transferFor({ ...options, workload: ONE }),
   };
   const { model } = opened;

@@ -7,6 +7,7 @@ import { systemFailure } from '../files/system-failure.js';
 export const OPTION_NAMES: Readonly<Record<string, string>> = {
   '--dram_memory': 'dramMemory',
   '--gpu_memory': 'gpuMemory',
+  '--kv_dtype': 'kvDtype',
   '--cpu_offload': "offload: 'dram'",
   '--nvme_offload_path': 'nvmePath',
   '--batch_size': 'maxSequences',

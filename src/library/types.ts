@@ -52,6 +52,11 @@ export interface OpenOptions {
   readonly gpuMemory?: Size | undefined;
   /** Keys and values rest in DRAM also where the GPU could hold them; default false. Without effect on the CPU. */
   readonly kvOffload?: boolean | undefined;
+  /**
+   * How keys and values are stored, wherever they rest. `auto` (the default): as they are computed, which is exact; the
+   * others take less memory and lose something, `int4` most.
+   */
+  readonly kvDtype?: 'auto' | 'float16' | 'bfloat16' | 'fp8' | 'int8' | 'int4' | undefined;
   /** Threads that compute on the CPU; default one per core. One setting for all engines of a process: the last one's. */
   readonly threads?: number | undefined;
   /** Texts that each device makes at once; others wait. Default 16, or as many as memory holds. */

@@ -6,6 +6,7 @@ import {
   formatBytes,
   formatRate,
   type HardwareProfile,
+  KV_TYPE_NAMES,
   type Plan,
   type PlannedLayer,
   type PlanTerm,
@@ -212,6 +213,7 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
     passTokens: plan.passTokens,
     keyValues: {
       tier: plan.kvBuffers.count > 0 || machine.devices.kind === 'cpu' ? 'dram' : 'gpu',
+      dtype: KV_TYPE_NAMES[plan.kvType],
       pages: plan.kvPages,
       buffers: plan.kvBuffers,
     },
@@ -237,12 +239,19 @@ function passJson(pass: PredictedPass | undefined) {
 
 /** For logs: what was chosen, and every summand of the memory that it takes. */
 export function planDetails(plan: Plan): string[] {
-  const { microBatchTokens, microBatchSequences, passTokens, hostBuffers, deviceBuffers, activationType } =
-    plan;
+  const {
+    microBatchTokens,
+    microBatchSequences,
+    passTokens,
+    hostBuffers,
+    deviceBuffers,
+    activationType,
+    kvType,
+  } = plan;
   return [
     `plan: micro-batches of at most ${counted(microBatchTokens, 'token')} and ${counted(microBatchSequences, 'sequence')}, ` +
       `passes of at most ${counted(passTokens, 'token')}, ${counted(hostBuffers.count, 'host buffer')}, ` +
-      `${counted(deviceBuffers.count, 'device buffer')}, activations in ${activationType}`,
+      `${counted(deviceBuffers.count, 'device buffer')}, activations in ${activationType}, keys and values in ${KV_TYPE_NAMES[kvType]}`,
     ...plan.terms.map(
       ({ tier, name, bytes, reason }) => `plan: ${tier} ${formatBytes(bytes)} ${name}: ${reason}`,
     ),

@@ -1,7 +1,7 @@
 // Cases of attention for any device: ragged sequences over shuffled pages, grouped heads, any head size.
 
 import { expect, it } from 'vitest';
-import type { KvDType } from '../../offload/model/kv-cache.js';
+import type { KvDType } from '../../offload/model/kv-type.js';
 import { type DType, type FloatType, isFloat } from '../../offload/port/dtype.js';
 import type { AttentionTables, Tensor } from '../../offload/port/ops.js';
 import { filledCache, KV_TYPES, spoil } from './cache-operands.js';

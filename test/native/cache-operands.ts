@@ -1,6 +1,6 @@
 // Caches of every type for tests: pages of any content, and what no token may look at.
 
-import { type KvDType, scaleGroups } from '../../offload/model/kv-cache.js';
+import { type KvDType, scaleGroups } from '../../offload/model/kv-type.js';
 import { type BlockCache, cacheTensors } from '../../offload/port/ops.js';
 import type { Workbench } from './workbench.js';
 

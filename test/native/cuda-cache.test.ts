@@ -2,7 +2,7 @@
 // that other devices do not: sizes and places of heads, long contexts, tiles of many tokens.
 
 import { describe, expect, it } from 'vitest';
-import { scaleGroups } from '../../offload/model/kv-cache.js';
+import { scaleGroups } from '../../offload/model/kv-type.js';
 import type { FloatType } from '../../offload/port/dtype.js';
 import type { Tensor } from '../../offload/port/ops.js';
 import { attentionOperands, PLAIN } from './attention-cases.js';

@@ -3,10 +3,11 @@
 import { assert, present } from '../../offload/errors.js';
 import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
 import { headInputColumns } from '../../offload/model/forward-walk.js';
-import { blockCache, type KvShape, PAGE_TOKENS, pageBytes } from '../../offload/model/kv-cache.js';
+import { blockCache, type KvShape, pageBytes } from '../../offload/model/kv-cache.js';
 import { type LayerSpec, layerOf, type TensorSpec } from '../../offload/model/layout.js';
 import type { Weights } from '../../offload/model/model.js';
 import { weightsOf } from '../../offload/model/weights.js';
+import type { Plan } from '../../offload/plan/plan.js';
 import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
@@ -24,6 +25,9 @@ export interface ReferenceOutput {
   readonly nll: number;
   readonly logits: Float32Array;
 }
+
+/** How keys and values are cached. */
+type CachePlan = Pick<Plan, 'kvPages' | 'kvType' | 'pageTokens'>;
 
 class ImmediateStream implements DeviceStream {
   launch(op: Op): void {
@@ -54,13 +58,11 @@ export class Reference {
   readonly #hashes = new Map<string, number>();
   /** Device → its sequences' keys and values. */
   readonly #caches = new Map<number, SimulatedMemory>();
-  readonly #pages: number;
-  readonly #pageTokens: number;
+  readonly #plan: CachePlan;
 
-  constructor(toy: ToyModel, pages: number, pageTokens?: number) {
+  constructor(toy: ToyModel, plan: CachePlan) {
     this.#toy = toy;
-    this.#pages = pages;
-    this.#pageTokens = pageTokens ?? PAGE_TOKENS;
+    this.#plan = plan;
     const { model } = toy;
     const constants = new Map(
       Object.entries(model.constants).map(([name, values]) => {
@@ -100,7 +102,7 @@ export class Reference {
       words: words.words,
       firstWord: 0,
       memory: words,
-      pageTokens: this.#pageTokens,
+      pageTokens: this.#plan.pageTokens,
     });
     const x = floats(tokens, model.hiddenSize);
     k.enter(undefined, undefined);
@@ -168,19 +170,14 @@ export class Reference {
   #cache(device: number, blockIndex: number) {
     const { model } = this.#toy;
     const { kvHeads, headDim, blocks } = model;
-    const shape: KvShape = {
-      blocks: blocks.length,
-      kvHeads,
-      headDim,
-      dtype: 'f32',
-      pageTokens: this.#pageTokens,
-    };
+    const { kvType: dtype, kvPages, pageTokens } = this.#plan;
+    const shape: KvShape = { blocks: blocks.length, kvHeads, headDim, dtype, pageTokens };
     let cache = this.#caches.get(device);
     if (!cache) {
-      cache = memory(this.#pages * pageBytes(shape));
+      cache = memory(kvPages * pageBytes(shape));
       this.#caches.set(device, cache);
     }
-    return blockCache(cache, shape, this.#pages, blockIndex);
+    return blockCache(cache, shape, kvPages, blockIndex);
   }
 
   #file(index: number): Uint8Array {

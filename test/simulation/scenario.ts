@@ -2,6 +2,7 @@
 
 import { present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
+import type { KvDType } from '../../offload/model/kv-type.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
@@ -78,6 +79,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const kvOffload = options.kvOffload ?? drawnKv;
   // A draw of its own, so that the worlds stay what they are for a seed.
   const gather = options.gather ?? new Random(seed + 1e6).pick<GatherBy>(['peer', 'nccl', 'none']);
+  const kvType = new Random(seed + 31_337).pick<KvDType>(['f32', 'f16', 'e4m3', 'i8', 'u8']);
   const base = makePlan(toy.model, workload, {
     offload: 'nvme',
     dramBudgetBytes: 1e12,
@@ -88,6 +90,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     deviceWindowLayers: options.deviceWindow ?? random.between(1, blocks + 1),
     microBatchTokens,
     kvOffload,
+    kvType,
     transfer: makeTransfer(gather, 'drawn'),
     // Drawn apart, so that everything else of a seed stays as it was.
     pageTokens: new Random(seed + 7919).pick([4, 16, 32]),
@@ -108,7 +111,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
       return rowSlotBytes(table) * slots * (roomier ? 4 : 1);
     }),
   };
-  const reference = new Reference(toy, plan.kvPages, plan.pageTokens);
+  const reference = new Reference(toy, plan);
   const passCount = options.passes ?? random.between(1, 5);
   const workers = Array.from(
     { length: deviceCount },
@@ -123,7 +126,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   });
   const summary =
     `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : `, gather ${plan.transfer.by}`}, ${plan.layers.length} layers ` +
-    `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}/${plan.kvBuffers.count}, ` +
+    `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}/${plan.kvBuffers.count}, keys and values ${plan.kvType}, ` +
     `${passCount} passes of ${workload.output}`;
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
 }

@@ -3,7 +3,15 @@
 import { assert, present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
-import { effects, type Op, partsOf, spanBytes, type Tensor, type Weight } from '../../offload/port/ops.js';
+import {
+  cacheTensors,
+  effects,
+  type Op,
+  partsOf,
+  spanBytes,
+  type Tensor,
+  type Weight,
+} from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
 import { type ByteRun, HazardError, type SimulatedMemory, simulated } from './memory.js';
 
@@ -26,17 +34,17 @@ export function footprint(op: Op): Footprint {
       result.reads.push(...partsOf(chosen(op, expert)).flatMap(runsOf));
     }
   } else if (op.op === 'kv_store') {
-    special.add(op.keys).add(op.values);
-    for (const slot of integers(op.slots)) {
-      result.writes.push(...slotRuns(op.keys, slot), ...slotRuns(op.values, slot));
+    for (const cache of cacheTensors(op)) {
+      special.add(cache);
+      for (const slot of integers(op.slots)) result.writes.push(...slotRuns(cache, slot));
     }
   } else if (op.op === 'attention') {
-    special.add(op.keys).add(op.values);
+    for (const cache of cacheTensors(op)) special.add(cache);
     for (const { pages, context } of cachedSequences(op)) {
       const pageTokens = dimension(op.keys, 2);
       pages.forEach((page, index) => {
         const tokens = Math.min(pageTokens, context - index * pageTokens);
-        for (const cache of [op.keys, op.values]) {
+        for (const cache of cacheTensors(op)) {
           result.reads.push(...slotRuns(cache, page * pageTokens, tokens));
         }
       });
@@ -55,7 +63,10 @@ export function tensorsReadWhole(op: Op): readonly Tensor[] {
     const parts = new Set(op.weights.flatMap(partsOf));
     return reads.filter((tensor) => !parts.has(tensor));
   }
-  if (op.op === 'attention') return reads.filter((tensor) => tensor !== op.keys && tensor !== op.values);
+  if (op.op === 'attention') {
+    const cache = new Set(cacheTensors(op));
+    return reads.filter((tensor) => !cache.has(tensor));
+  }
   return reads;
 }
 
@@ -117,25 +128,26 @@ export function chosen({ weights }: Op & { op: 'expert_linear' }, expert: number
   return weight;
 }
 
-/** Keys (or values) of tokens in one page: one stretch per head. keys f32 [pages, kvHeads, pageTokens, D]. */
+/** What one tensor of a cache [pages, kvHeads, pageTokens, columns] holds of tokens in one page: one stretch per head. */
 export function slotRuns(cache: Tensor, slot: number, tokens = 1): ByteRun[] {
   const memory = simulated(cache.memory);
-  const [pages, kvHeads, headDim] = [dimension(cache, 0), dimension(cache, 1), dimension(cache, 3)];
+  const [pages, kvHeads] = [dimension(cache, 0), dimension(cache, 1)];
+  const rowBytes = dimension(cache, 3) * DTYPE_BYTES[cache.dtype];
   if (slot < 0 || slot >= pages * dimension(cache, 2)) {
     throw new HazardError(`${memory.name}: slot ${slot} of a cache with ${pages} pages is wanted`);
   }
   return Array.from({ length: kvHeads }, (_, head) => {
-    const element = slotElement(cache, slot, head);
-    const start = cache.offsetBytes + element * 4;
-    return { memory, start, end: start + tokens * headDim * 4 };
+    const start = slotByte(cache, slot, head);
+    return { memory, start, end: start + tokens * rowBytes };
   });
 }
 
-/** Where the key (or value) of a slot begins, in elements from the tensor's first. */
-export function slotElement(cache: Tensor, slot: number, head: number): number {
+/** Where a head of a slot begins in the memory. */
+export function slotByte(cache: Tensor, slot: number, head: number): number {
   const [page = 0, perHead = 0, token = 0] = cache.strides;
   const pageTokens = dimension(cache, 2);
-  return Math.floor(slot / pageTokens) * page + head * perHead + (slot % pageTokens) * token;
+  const element = Math.floor(slot / pageTokens) * page + head * perHead + (slot % pageTokens) * token;
+  return cache.offsetBytes + element * DTYPE_BYTES[cache.dtype];
 }
 
 export interface CachedSequence {

@@ -2,7 +2,7 @@
 
 import { present } from '../../offload/errors.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
-import { type Op, partsOf, type Tensor, type Weight } from '../../offload/port/ops.js';
+import { cacheTensors, type Op, partsOf, type Tensor, type Weight } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
 import {
   cachedSequences,
@@ -10,7 +10,7 @@ import {
   innerRows,
   integers,
   runsOf,
-  slotElement,
+  slotByte,
   slotRuns,
   tableRow,
 } from './footprint.js';
@@ -239,26 +239,39 @@ function rotary({ x, positions, inverseFrequencies, interleaved, scale }: OpOf<'
   fillRows(x, (row) => mix(mix(hashes[row] ?? 0, at[Math.floor(row / headCount)] ?? 0), parameters));
 }
 
-function storeCache({ k, v, keys, values, slots }: OpOf<'kv_store'>): void {
-  const at = integers(slots);
-  for (const [from, cache] of [
-    [k, keys],
-    [v, values],
-  ] as const) {
-    const { offsets } = innerRows(from);
-    const kvHeads = dimension(from, 1);
+/** A row of another type is as many bytes of noise as it has, and its scales are more of them. */
+function storeCache(op: OpOf<'kv_store'>): void {
+  const at = integers(op.slots);
+  const kvHeads = dimension(op.k, 1);
+  const each = [
+    [op.k, op.keys, op.keyScales],
+    [op.v, op.values, op.valueScales],
+  ] as const;
+  for (const [from, ...caches] of each) {
+    const { offsets, lengthBytes } = innerRows(from);
     const source = simulated(from.memory);
-    at.forEach((slot, token) => {
-      slotRuns(cache, slot).forEach(({ memory, start, end }, head) => {
-        const begin = present(offsets[token * kvHeads + head], 'row');
-        memory.bytes.set(source.bytes.subarray(begin, begin + end - start), start);
+    for (const cache of caches.filter((tensor) => tensor !== null)) {
+      at.forEach((slot, token) => {
+        slotRuns(cache, slot).forEach(({ memory, start, end }, head) => {
+          const begin = present(offsets[token * kvHeads + head], 'row');
+          const row = { memory: source, start: begin, end: begin + lengthBytes };
+          const kept = cache.dtype === from.dtype;
+          memory.bytes.set(
+            kept ? source.bytes.subarray(begin, row.end) : noise(contentHash(row), end - start),
+            start,
+          );
+        });
       });
-    });
+    }
   }
 }
 
+function noise(hash: number, count: number): Uint8Array {
+  return Uint8Array.from({ length: count }, (_, i) => mix(hash, i));
+}
+
 function attention(op: OpOf<'attention'>): void {
-  const { out, q, keys, values, tables, scale, alibiSlopes, alibiRounded, windowTokens, softCap } = op;
+  const { out, q, keys, tables, scale, alibiSlopes, alibiRounded, windowTokens, softCap } = op;
   const [headCount, kvHeads] = [dimension(q, 1), dimension(keys, 1)];
   const slopes = alibiSlopes ? elementHashes(alibiSlopes) : [];
   const parameters = hashOf([], [scale, softCap, Number(alibiRounded ?? false)]);
@@ -266,7 +279,7 @@ function attention(op: OpOf<'attention'>): void {
   const queries = rowHashes(q);
   const results: number[] = [];
   for (const { first, count, context, pages } of cachedSequences(op)) {
-    const cached = cacheHashes(keys, values, pages, context);
+    const cached = cacheHashes(op, pages, context);
     for (let token = first; token < first + count; token++) {
       const last = positions[token] ?? 0;
       const from = windowTokens > 0 ? Math.max(0, last - windowTokens + 1) : 0;
@@ -285,19 +298,24 @@ function attention(op: OpOf<'attention'>): void {
 }
 
 /** The hash of key and value at each position of the context, for each head: [context, kvHeads]. */
-function cacheHashes(keys: Tensor, values: Tensor, pages: Int32Array, context: number): Int32Array {
-  const [kvHeads, pageTokens, rowBytes] = [dimension(keys, 1), dimension(keys, 2), dimension(keys, 3) * 4];
-  const [k, v] = [simulated(keys.memory), simulated(values.memory)];
+function cacheHashes(op: OpOf<'attention'>, pages: Int32Array, context: number): Int32Array {
+  const [kvHeads, pageTokens] = [dimension(op.keys, 1), dimension(op.keys, 2)];
+  const tensors = cacheTensors(op).map((cache) => ({
+    cache,
+    memory: simulated(cache.memory),
+    rowBytes: dimension(cache, 3) * DTYPE_BYTES[cache.dtype],
+  }));
   const result = new Int32Array(context * kvHeads);
   for (let position = 0; position < context; position++) {
     const page = pages[Math.floor(position / pageTokens)] ?? 0;
     for (let head = 0; head < kvHeads; head++) {
       const slot = page * pageTokens + (position % pageTokens);
-      const fromKey = keys.offsetBytes + slotElement(keys, slot, head) * 4;
-      const fromValue = values.offsetBytes + slotElement(values, slot, head) * 4;
-      const keyHash = contentHash({ memory: k, start: fromKey, end: fromKey + rowBytes });
-      const value = { memory: v, start: fromValue, end: fromValue + rowBytes };
-      result[position * kvHeads + head] = contentHash(value, keyHash);
+      let hash: number | undefined;
+      for (const { cache, memory, rowBytes } of tensors) {
+        const start = slotByte(cache, slot, head);
+        hash = contentHash({ memory, start, end: start + rowBytes }, hash);
+      }
+      result[position * kvHeads + head] = hash ?? 0;
     }
   }
   return result;

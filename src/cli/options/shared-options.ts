@@ -8,7 +8,7 @@ import type {
   GatherWish,
   PlanOptions,
 } from '../../../offload/index.js';
-import { counted, cudaStatus, OperatingError, parseBytes } from '../../../offload/index.js';
+import { counted, cudaStatus, kvTypeOf, OperatingError, parseBytes } from '../../../offload/index.js';
 import { chooseDevice, type DeviceKind } from '../../engine/engine-options.js';
 import { isFloatType } from '../../engine/shape-tensors.js';
 import { PACKED_WEIGHTS, type PackedWeights } from '../../pack/scheme.js';
@@ -152,9 +152,11 @@ function readPlanOptions(options: OptionReader): Partial<PlanOptions> {
   const microBatchSequences = options.count('micro_batch_size');
   const microBatchTokens = options.count('micro_batch_tokens');
   const deviceResident = readDeviceResident(options);
+  const kvType = kvTypeOf(options.choice('kv_dtype', SHARED_OPTIONS.kv_dtype.choices));
   return {
     ...(deviceResident === undefined ? {} : { deviceResident }),
     ...(options.flag('kv_offload') ? { kvOffload: true } : {}),
+    ...(kvType === undefined ? {} : { kvType }),
     ...(hostWindowLayers === undefined ? {} : { hostWindowLayers }),
     ...(microBatchSequences === undefined ? {} : { microBatchSequences }),
     ...(microBatchTokens === undefined ? {} : { microBatchTokens }),

@@ -1,7 +1,7 @@
 // Going on with results: what a run's texts depend on, and which of them its --output already has.
 
 import { statSync } from 'node:fs';
-import { formatBytes } from '../../../offload/index.js';
+import { formatBytes, KV_TYPE_NAMES } from '../../../offload/index.js';
 import { type JsonObject, show } from '../../files/json-file.js';
 import { checkNobodyWrites } from '../../files/json-lines-file.js';
 import { areIds } from '../../text/token-ids.js';
@@ -67,6 +67,8 @@ export function settingsOf(
     stop_tokens: (options.ignoreEos ? [] : [...job.endTokens]).sort((a, b) => a - b),
     prompts: promptsDigest(job.prompts),
     compute_dtype: options.cpu.computeType ?? 'float32',
+    // None is exact.
+    kv_dtype: options.plan.kvType ? KV_TYPE_NAMES[options.plan.kvType] : null,
     chat: options.chat !== undefined,
     system: options.chat?.system ?? null,
     max_new_tokens: options.maxNewTokens,

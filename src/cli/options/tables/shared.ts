@@ -103,6 +103,15 @@ export const SHARED_OPTIONS = {
     describe:
       'cached keys and values rest in DRAM, which is where they go by themselves when the GPU cannot hold them',
   },
+  kv_dtype: {
+    kind: 'value',
+    choices: ['auto', 'float16', 'bfloat16', 'fp8', 'int8', 'int4'],
+    group: PLACEMENT,
+    describe:
+      'how keys and values are stored wherever they rest: auto (as computed, which is exact), float16, bfloat16, fp8, int8 ' +
+      'or int4, whose error score shows (score --kv_dtype int8)',
+    default: 'auto',
+  },
   compute_dtype: {
     kind: 'value',
     choices: ['float32', 'bfloat16'],
