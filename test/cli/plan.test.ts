@@ -30,6 +30,34 @@ test('a shape on a described machine, as tables', async () => {
   expect(stdout).toMatch(/^Largest batch: \d+: /m);
 });
 
+test('keys and values in fewer bits take less, and more texts fit', async () => {
+  const words = [
+    'plan',
+    ...shape('opt-6.7b'),
+    '--prompt_tokens',
+    '512',
+    '--cpu_offload',
+    '--json',
+    '--batch_size',
+    'auto',
+  ];
+  const gpu = ['--machine', join(CONFIGS, 'machines/h100-x1.json'), '--gpu_memory', '8GiB'];
+  const planned = async (type: string) =>
+    JSON.parse((await runCli([...words, ...gpu, '--kv_dtype', type])).stdout);
+  const [exact, int8, int4] = [await planned('auto'), await planned('int8'), await planned('int4')];
+  const perText = ({ memory, workload }: typeof exact) =>
+    memory.find(({ name }: { name: string }) => name === 'key-value cache').bytes / workload.batch_size;
+  expect([exact, int8, int4].map(({ key_values }) => key_values.dtype)).toEqual(['float16', 'int8', 'int4']);
+  // 128 values of a head: 2 bytes each; a byte each and a scale of 2; half a byte each and four scales.
+  expect(perText(int8) / perText(exact)).toBeCloseTo((128 + 2) / 256, 6);
+  expect(perText(int4) / perText(exact)).toBeCloseTo((64 + 8) / 256, 6);
+  expect(int8.workload.batch_size).toBeGreaterThan(exact.workload.batch_size);
+  expect(int4.largest_batch.batch_size).toBeGreaterThan(1.5 * int8.largest_batch.batch_size);
+  expect(int8.placement).toMatch(/keys and values rest in (DRAM in )?int8/);
+  const reason = int8.memory.find(({ name }: { name: string }) => name === 'key-value cache').reason;
+  expect(reason).toMatch(/a page in all blocks, int8 \(260 KiB a token\)/);
+});
+
 test('the largest batch as the batch, with what keeps one more out', async () => {
   const words = [
     'plan',

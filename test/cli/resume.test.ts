@@ -181,6 +181,7 @@ describe.concurrent('--resume', () => {
       [others, /a run with other prompts \(4 there, 3 now\)/],
       [['--name', modelFolder('llama'), ...words.slice(2)], /other model \("bloom" there, "llama" now\)/],
       [[...words, '--temperature', '1'], /other temperature \(0 there, 1 now\)/],
+      [[...words, '--kv_dtype', 'int8'], /other kv_dtype \(null there, "int8" now\)/],
     ];
     for (const [args, message] of cases) {
       const result = await runCli([...args, '--resume']);

@@ -30,6 +30,26 @@ describe.concurrent('score', () => {
     expect(perplexity).toBeCloseTo(Math.exp(golden.nll), 2);
   });
 
+  it('shows what keys and values in fewer bits cost', async () => {
+    const golden = goldenOf('shakespeare-bloom');
+    const folder = newFolder();
+    const [ids, report] = [join(folder, 'ids.json'), join(folder, 'report.json')];
+    writeFileSync(ids, JSON.stringify(golden.nll_ids));
+    const args = ['score', '--name', MODEL, '--token_ids', ids, '--json', '--report', report];
+    const lost = new Map<string, number>();
+    for (const type of ['int8', 'int4']) {
+      const { stdout, errors } = await runCli([...args, '--kv_dtype', type]);
+      expect(errors).toEqual([]);
+      lost.set(type, Math.abs(JSON.parse(stdout).nll / golden.nll - 1));
+      const { plan } = JSON.parse(readFileSync(report, 'utf8'));
+      expect(plan.kv_dtype).toBe(type);
+      expect(plan.placement).toMatch(new RegExp(`keys and values rest in ${type}`));
+    }
+    expect(lost.get('int8')).toBeLessThan(1e-3);
+    expect(lost.get('int4')).toBeLessThan(2e-2);
+    expect(lost.get('int4')).toBeGreaterThan(lost.get('int8') ?? 0);
+  });
+
   it('scores text in windows, each token but the first once, and writes a report', async () => {
     const folder = newFolder();
     const [text, report] = [join(folder, 'text.txt'), join(folder, 'report.json')];

@@ -85,6 +85,13 @@ describe('open', () => {
       'BAD_OPTION',
       /give an AbortSignal/,
     ],
+    [
+      'a type of keys and values that is none',
+      FOLDER,
+      { kvDtype: 'int2' },
+      'BAD_OPTION',
+      /^kvDtype is 'int2'/,
+    ],
     ['a flag that is a text', FOLDER, { generationConfig: 'yes' }, 'BAD_OPTION', /give true or false/],
   ];
   it.each(cases)('%s', async (_, model, options, code, message) => {

@@ -96,6 +96,18 @@ describe('attention', () => {
     expect(opMs(attention(1, 0), [{ tokens: 1, startPosition: 99 }], COMPUTE)).toBeCloseTo(bytes / 1e6);
   });
 
+  it('reads codes and scales where keys and values are stored so', () => {
+    const op = attention(1, 0) as Extract<Op, { op: 'attention' }>;
+    const [codes, scales] = [
+      tensor(MEMORY, 0, 'i8', [64, 2, 16, 10]),
+      tensor(MEMORY, 0, 'bf16', [64, 2, 16, 1]),
+    ];
+    const coded = { ...op, keys: codes, values: codes, keyScales: scales, valueScales: scales };
+    const bytes = 100 * 2 * 2 * (10 + 2);
+    const rates = { ...COMPUTE, attentionFlopsPerSecond: 1e15 };
+    expect(opMs(coded, [{ tokens: 1, startPosition: 99 }], rates)).toBeCloseTo(bytes / 1e6, 6);
+  });
+
   it('of a prompt computes each pair of positions once', () => {
     const pairs = (64 * 65) / 2;
     const ms = opMs(attention(64, 0), [{ tokens: 64, startPosition: 0 }], COMPUTE);

@@ -125,6 +125,7 @@ describe('what a plan states', () => {
       const options = optionsFor(random.pick(OFFLOADS), {
         computesInPlace,
         deviceCount,
+        kvType: (['f32', 'f16', 'e4m3', 'i8', 'u8'] as const)[seed % 5] ?? 'f32',
         ...(computesInPlace ? {} : apart),
       });
       const dramBudgetBytes = smallestBudget(model, workload, options) + random.between(0, 30_000);
@@ -149,8 +150,8 @@ describe('what a plan states', () => {
         deviceCount: 1,
         alter: (scenario) => {
           const { toy, workload, plan } = scenario;
-          const { microBatchTokens, pageTokens } = plan;
-          const options = optionsFor(offload, { microBatchTokens, pageTokens });
+          const { microBatchTokens, pageTokens, kvType } = plan;
+          const options = optionsFor(offload, { microBatchTokens, pageTokens, kvType });
           const dramBudgetBytes = smallestBudget(toy.model, workload, options);
           return { ...scenario, plan: makePlan(toy.model, workload, { ...options, dramBudgetBytes }) };
         },
