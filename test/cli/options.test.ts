@@ -66,11 +66,6 @@ const BAD: readonly (readonly [readonly string[], string, RegExp])[] = [
   ],
   [['--name', 'm', '--threads', '0'], 'BAD_OPTION', /--threads is '0'/],
   [['--name', 'm', '--compute_dtype', 'float16'], 'BAD_OPTION', /--compute_dtype is 'float16'/],
-  [
-    ['--name', 'm', '--kv_dtype', 'float8'],
-    'BAD_OPTION',
-    /--kv_dtype is 'float8': give one of auto, float16, bfloat16, fp8, int8, int4/,
-  ],
   [['--name', 'm', '--io_engine', 'aio'], 'BAD_OPTION', /--io_engine is 'aio': give one of auto, io_uring/],
   [
     ['--name', 'm', '--gather', 'ring'],
@@ -263,17 +258,6 @@ describe('good command lines', () => {
     expect(generateOptions('--dummy_weights').dummyWeights).toEqual({ folder: undefined });
     expect(generateOptions('--dummy_weights', 'd').dummyWeights).toEqual({ folder: 'd' });
     expect(generateOptions().dummyWeights).toBeUndefined();
-  });
-
-  it.each([
-    ['auto', undefined],
-    ['float16', 'f16'],
-    ['bfloat16', 'bf16'],
-    ['fp8', 'e4m3'],
-    ['int8', 'i8'],
-    ['int4', 'u8'],
-  ])('--kv_dtype %s', (name, kvType) => {
-    expect(generateOptions('--kv_dtype', name).plan).toEqual(kvType ? { kvType } : {});
   });
 
   it('passes tuning on, and leaves out what was not given', () => {
