@@ -1,5 +1,5 @@
-// Tiles of one expert's choices: what they are made of, which block computes which, how operands come into shared memory
-// and results out of it.
+// Tiles of one expert's choices: what they are made of, which block computes which, how inputs and weights that are stored as
+// their values come into shared memory, and results out of it.
 #pragma once
 #include <algorithm>
 
@@ -14,8 +14,9 @@ struct alignas(16) Tile {
 };
 static_assert(sizeof(Tile) == kTileBytes, "scratch is provided for the tiles that there are");
 
+/// All but the weights.
 struct TileArguments {
-  ExpertWeights weights;
+  int64_t outputs, inputs;
   const uint8_t* x[2];  // of the weights' type; the second what rounding left
   int halves;           // of them that there are
   int64_t x_stride, x_each;
@@ -24,6 +25,9 @@ struct TileArguments {
   int tile_count;
   RowView out;
   bool eights;  // eight neighbours of a row of out can be written at once
+};
+struct DenseTileArguments : TileArguments {
+  ExpertWeights weights;
 };
 
 /// So many columns are computed of all choices before the next ones: what the blocks at work read stays in the L2 cache.
@@ -49,7 +53,7 @@ struct TilePlace {
 
   __device__ explicit TilePlace(const TileArguments& a) {
     constexpr int kBand = kBandColumns / kColumns;
-    const int columns = static_cast<int>((a.weights.outputs + kColumns - 1) / kColumns);
+    const int columns = static_cast<int>((a.outputs + kColumns - 1) / kColumns);
     const int band = static_cast<int>(blockIdx.x) / (kBand * a.tile_count) * kBand;
     const int in_band = static_cast<int>(blockIdx.x) - band * a.tile_count, width = min(kBand, columns - band);
     tile = a.tiles[in_band / width];
@@ -59,31 +63,82 @@ struct TilePlace {
 
 template <int kColumns>
 inline unsigned TileBlocks(const TileArguments& a) {
-  return static_cast<unsigned>((a.weights.outputs + kColumns - 1) / kColumns * a.tile_count);
+  return static_cast<unsigned>((a.outputs + kColumns - 1) / kColumns * a.tile_count);
 }
+
+/// Which values of a stage's weights a thread brings: the same group of eight inputs of some rows, again and again.
+template <int kColumns, int kDepth, int kThreads>
+struct WeightShare {
+  static constexpr int kGroups = kDepth / 8, kRowsAtOnce = kThreads / kGroups, kCopies = kColumns / kRowsAtOnce;
+  int group = static_cast<int>(threadIdx.x) % kGroups, first_row = static_cast<int>(threadIdx.x) / kGroups;
+
+  __device__ int Row(int i) const { return first_row + i * kRowsAtOnce; }
+};
+
+/// Weights that are stored as their values come to where they are multiplied from.
+template <class T, int kColumns, int kDepth, int kThreads>
+class DenseTileWeights {
+ public:
+  using Arguments = DenseTileArguments;
+  using Share = WeightShare<kColumns, kDepth, kThreads>;
+  /// Bytes of shared memory, of each stage and beside the stages.
+  static constexpr int kStageBytes = kColumns * kDepth * sizeof(T), kOwnBytes = 0;
+
+  __device__ DenseTileWeights(const Arguments& a, const TilePlace<kColumns>& place)
+      : inputs_(a.inputs),
+        stride_(a.weights.stride),
+        from_(a.weights.template Row<T>(place.tile.expert, place.first_column) + share_.group * 8),
+        rows_left_(static_cast<int>(min(a.outputs - place.first_column, static_cast<int64_t>(kColumns)))) {}
+
+  __device__ void Start(int k, uint8_t* stage) const {
+    T* const to = reinterpret_cast<T*>(stage);
+#pragma unroll
+    for (int i = 0; i < Share::kCopies; ++i) {
+      const int row = share_.Row(i);
+      const bool valid = k + share_.group * 8 < inputs_ && row < rows_left_;
+      CopyGroup(to + Swizzle<Share::kGroups>(row, share_.group), valid ? from_ + row * stride_ + k : from_, valid);
+    }
+  }
+  __device__ void Ahead(int) {}
+  /// Where the weights lie once all threads have arrived.
+  __device__ const T* Arrive(const uint8_t* stage, uint8_t*) const { return reinterpret_cast<const T*>(stage); }
+
+ private:
+  const Share share_;
+  const int64_t inputs_, stride_;
+  const T* const from_;
+  const int rows_left_;
+};
 
 /// Copies a tile's part of x, or of both halves of it, and of the weights, kDepth inputs at a time: the stages lie one after
 /// the other, each x, then weights. Every thread copies the same group of some rows again and again.
-template <class T, int kRows, int kColumns, int kDepth, int kThreads>
+template <class T, int kRows, int kColumns, int kDepth, int kThreads, template <class, int, int, int> class WeightsOf>
 class TileCopies {
  public:
+  using Weights = WeightsOf<T, kColumns, kDepth, kThreads>;
+  using Arguments = typename Weights::Arguments;
   static constexpr int kGroups = kDepth / 8, kRowsAtOnce = kThreads / kGroups;
+  /// Weights are made of what is copied, not copied.
+  static constexpr bool kExpands = Weights::kOwnBytes > 0;
   /// In elements.
-  static constexpr int kXPart = kRows * kDepth, kWeightPart = kColumns * kDepth;
-  __host__ __device__ static int StageSize(int halves) { return halves * kXPart + kWeightPart; }
+  static constexpr int kXPart = kRows * kDepth;
+  __host__ __device__ static int StageBytes(int halves) {
+    return halves * kXPart * static_cast<int>(sizeof(T)) + Weights::kStageBytes;
+  }
   /// Shared memory for so many stages, or for the results, which take their place.
   static size_t SharedBytes(int halves, int stages) {
-    return std::max(sizeof(T) * stages * StageSize(halves), sizeof(float) * kRows * kColumns);
+    const size_t results = sizeof(float) * kRows * kColumns;
+    return std::max(static_cast<size_t>(stages) * StageBytes(halves) + Weights::kOwnBytes, results);
   }
 
   /// `choices`: of all rows of the tile, -1 beyond the last.
-  __device__ TileCopies(const TileArguments& a, const TilePlace<kColumns>& place, const int* choices, T* stages)
+  __device__ TileCopies(const Arguments& a, const TilePlace<kColumns>& place, const int* choices, uint8_t* shared, int stages)
       : a_(a),
-        stages_(stages),
+        shared_(shared),
+        own_(shared + stages * StageBytes(a.halves)),
         group_(threadIdx.x % kGroups),
         first_row_(threadIdx.x / kGroups),
-        weights_(a.weights.Row<T>(place.tile.expert, place.first_column) + group_ * 8),
-        rows_left_(static_cast<int>(min(a.weights.outputs - place.first_column, static_cast<int64_t>(kColumns)))) {
+        weights_(a, place) {
 #pragma unroll
     for (int i = 0; i < kXCopies; ++i) {
       const int choice = choices[first_row_ + i * kRowsAtOnce];
@@ -91,13 +146,12 @@ class TileCopies {
     }
   }
 
-  __device__ T* Stage(int stage) const { return stages_ + stage * StageSize(a_.halves); }
-  __device__ int columns() const { return rows_left_; }
+  __device__ const T* X(int stage) const { return reinterpret_cast<const T*>(Stage(stage)); }
 
   /// Starts copying inputs k … k + kDepth - 1, zeros beyond the last, and ends the group of copies.
   __device__ void Start(int k, int stage) const {
-    const bool there = k + group_ * 8 < a_.weights.inputs;
-    T* to = Stage(stage);
+    const bool there = k + group_ * 8 < a_.inputs;
+    T* to = reinterpret_cast<T*>(Stage(stage));
     for (int h = 0; h < a_.halves; ++h, to += kXPart) {
       const T* const x = reinterpret_cast<const T*>(a_.x[h]);
 #pragma unroll
@@ -106,23 +160,26 @@ class TileCopies {
         CopyGroup(to + Swizzle<kGroups>(first_row_ + i * kRowsAtOnce, group_), valid ? x + x_offset_[i] + k : x, valid);
       }
     }
-#pragma unroll
-    for (int i = 0; i < kWeightCopies; ++i) {
-      const int row = first_row_ + i * kRowsAtOnce;
-      const bool valid = there && row < rows_left_;
-      const T* const from = valid ? weights_ + row * a_.weights.stride + k : weights_;
-      CopyGroup(to + Swizzle<kGroups>(row, group_), from, valid);
-    }
+    weights_.Start(k, reinterpret_cast<uint8_t*>(to));
     CommitCopies();
+  }
+  /// Reads what Arrive needs besides for inputs from k on: call a stage before.
+  __device__ void Ahead(int k) { weights_.Ahead(k); }
+  /// To be called by every thread when its copies of a stage are there, before all wait for each other. Gives where the weights
+  /// lie then.
+  __device__ const T* Arrive(int stage) {
+    return weights_.Arrive(Stage(stage) + a_.halves * kXPart * sizeof(T), own_);
   }
 
  private:
-  static constexpr int kXCopies = kRows / kRowsAtOnce, kWeightCopies = kColumns / kRowsAtOnce;
-  const TileArguments& a_;
-  T* const stages_;
+  static constexpr int kXCopies = kRows / kRowsAtOnce;
+  __device__ uint8_t* Stage(int stage) const { return shared_ + stage * StageBytes(a_.halves); }
+
+  const Arguments& a_;
+  uint8_t* const shared_;
+  uint8_t* const own_;
   const int group_, first_row_;
-  const T* const weights_;
-  const int rows_left_;
+  Weights weights_;
   int64_t x_offset_[kXCopies];
 };
 
@@ -143,23 +200,70 @@ __device__ inline void KeepResult(float* results, int row, int column, const flo
 /// Writes what was kept, whole rows at a time.
 template <int kColumns, int kThreads>
 __device__ inline void WriteResults(const TileArguments& a, const TilePlace<kColumns>& place, const int* choices,
-                                    int columns, const float* results) {
+                                    const float* results) {
   for (int i = threadIdx.x; i < place.tile.count * (kColumns / 8); i += kThreads) {
     const int row = i / (kColumns / 8), column = i % (kColumns / 8) * 8;
-    if (column >= columns) continue;
+    const int64_t to = place.first_column + column;
+    if (to >= a.outputs) continue;
     float values[8];
     GetEight(results + SwizzleResult<kColumns>(row, column), values);
-    const int64_t to = place.first_column + column;
     if (a.eights) {
       a.out.PutEight(choices[row], to, values);
     } else {
-      for (int j = 0; j < 8 && column + j < columns; ++j) a.out.Put(choices[row], to + j, values[j]);
+      for (int j = 0; j < 8 && to + j < a.outputs; ++j) a.out.Put(choices[row], to + j, values[j]);
     }
   }
 }
 
+/// Sorts the choices of a mixture by expert into `order`, and says which tiles there are; `counts`, if not null, gets the choices of
+/// each expert.
+struct ChoiceGroups {
+  int32_t* order;
+  Tile* tiles;
+  int32_t* counts;
+};
+void LaunchGroup(const ChoiceTable& choices, const ExpertTiling& tiling, const ChoiceGroups& groups, Run& run);
+
+/// Groups the choices of an operation and brings its inputs to the weights' type: all that tiles need but the weights. Gives how
+/// many choices each expert has, where the tiling keeps that.
+template <class Op>
+const int32_t* GroupForTiles(const Op& op, DType type, const ExpertTiling& tiling, Run& run, TileArguments& a) {
+  const View x = tiling.packs ? run.inputs().Convert(op.x, type, run) : op.x;
+  const size_t order_bytes = ChoicesBytes(op.out.shape[0]), tile_bytes = static_cast<size_t>(tiling.tiles) * sizeof(Tile);
+  const size_t count_bytes = tiling.slabs ? static_cast<size_t>(op.expert_count) * sizeof(int32_t) : 0;
+  uint8_t* const choices = run.scratch().At(ScratchUse::kChoices, order_bytes + tile_bytes + count_bytes);
+  ChoiceGroups groups{};
+  groups.order = reinterpret_cast<int32_t*>(choices);
+  groups.tiles = reinterpret_cast<Tile*>(choices + order_bytes);
+  if (tiling.slabs) groups.counts = reinterpret_cast<int32_t*>(choices + order_bytes + tile_bytes);
+  LaunchGroup(ChoiceTable(op, run.fault()), tiling, groups, run);
+
+  a.outputs = op.out.shape[1];
+  a.inputs = op.x.shape[1];
+  a.x[0] = x.data;
+  a.halves = tiling.exact ? 2 : 1;
+  if (tiling.exact) a.x[1] = run.inputs().Rest(op.x, x, run).data;
+  a.x_stride = x.strides[0];
+  a.x_each = ChoicesPerRow(op);
+  a.order = groups.order;
+  a.tiles = groups.tiles;
+  a.tile_count = static_cast<int>(tiling.tiles);
+  a.out = RowView(op.out);
+  a.eights = a.outputs % 8 == 0 && RowsAligned(op.out, 16);
+  return groups.counts;
+}
+
+/// Launches tiles of so many rows; the weights' type is f16 or bf16.
+void LaunchDenseTiles(DType type, int rows, const DenseTileArguments& a, Run& run);
 /// Tiles of kHopperRows choices on an H100's own tensor core instructions, which other GPUs do not have.
 constexpr int kHopperRows = kMostTileRows;
-void LaunchHopperTiles(DType type, const TileArguments& a, Run& run);
+void LaunchHopperTiles(DType type, const DenseTileArguments& a, Run& run);
+
+struct StoredTileArguments : TileArguments {
+  StoredExperts weights;
+};
+/// The same of weights that are expanded on their way to shared memory.
+void LaunchStoredTiles(DType type, int rows, const StoredTileArguments& a, Run& run);
+void LaunchHopperTiles(DType type, const StoredTileArguments& a, Run& run);
 
 }  // namespace zi::cuda

@@ -70,17 +70,32 @@ void LaunchDots(const DenseExpertLinearOp& op, Run& run) {
   UnknownType(op.weight.dtype);
 }
 
-}  // namespace
-
-void Launch(const ExpertLinearOp& stored, Run& run) {
-  if (!stored.weight.dense()) UnknownFormat(stored.weight.format);
-  const DenseExpertLinearOp op = DenseOf(stored);
-  if (op.expert_count > kMostExperts) throw std::runtime_error("more than 1024 experts");
-  if (op.out.shape[0] == 0 || op.weight.shape[0] == 0) return;
+void LaunchDense(const DenseExpertLinearOp& op, Run& run) {
   if (const auto tiling = TilingOf(op)) {
     LaunchExpertTiles(op, *tiling, run);
   } else {
     LaunchDots(op, run);
+  }
+}
+
+void LaunchStored(const ExpertLinearOp& op, Run& run) {
+  if (const auto tiling = TilingOf(op)) {
+    LaunchExpertTiles(op, *tiling, run);
+  } else {
+    LaunchStoredDots(op, run);
+  }
+}
+
+}  // namespace
+
+void Launch(const ExpertLinearOp& op, Run& run) {
+  if (op.weight.format == WeightFormat::kDenseIn) UnknownFormat(op.weight.format);
+  if (op.expert_count > kMostExperts) throw std::runtime_error("more than 1024 experts");
+  if (op.out.shape[0] == 0 || op.weight.outputs == 0) return;
+  if (op.weight.dense()) {
+    LaunchDense(DenseOf(op), run);
+  } else {
+    LaunchStored(op, run);
   }
   run.inputs().Written(op.out);
 }

@@ -1,15 +1,21 @@
 // Operands of expert_linear as its kernels take them.
 #pragma once
+#include <stdexcept>
+#include <string>
+
 #include "cuda/fault.h"
 #include "cuda/run.h"
+#include "cuda/stored_weights.h"
 #include "cuda/views.h"
 
 namespace zi::cuda {
 
 /// What a launch takes by value; a layer with more experts is refused.
 constexpr int kMostExperts = 1024;
+/// The same of parts of stored weights: 24 KiB of the 32 that a launch may take.
+constexpr int kMostExpertParts = 3 * kMostExperts;
 
-/// One [N, K] matrix per expert, all alike.
+/// One [N, K] matrix per expert, all alike. An expert may have none: nothing is computed of it then.
 struct ExpertWeights {
   const uint8_t* data[kMostExperts];
   int64_t stride, outputs, inputs;
@@ -19,9 +25,52 @@ struct ExpertWeights {
       : stride(op.weight.strides[0]), outputs(op.weight.shape[0]), inputs(op.weight.shape[1]) {
     for (int64_t e = 0; e < op.expert_count; ++e) data[e] = op.weights[e];
   }
+  __device__ bool Has(int expert) const { return data[expert] != nullptr; }
   template <class W>
   __device__ const W* Row(int expert, int64_t row) const {
     return reinterpret_cast<const W*>(data[expert]) + row * stride;
+  }
+};
+
+/// The same of weights that are stored in parts.
+struct StoredExperts {
+  const uint8_t* data[kMostExpertParts];  // by part of those that there are, then by expert
+  /// The first one's; the others are like it but for where their parts lie.
+  StoredWeight first;
+  WeightFormat format;
+  int expert_count;
+  int8_t place[kWeightParts];  // of a part among those that there are, or -1
+
+  StoredExperts() = default;
+  StoredExperts(const ExpertLinearOp& op, Fault* fault)
+      : first(op.weight, fault), format(op.weight.format), expert_count(static_cast<int>(op.expert_count)) {
+    first.eights = first.eights && CodesAligned(op);
+    int64_t count = 0;
+    for (int part = 0; part < kWeightParts; ++part) {
+      place[part] = -1;
+      if (!op.weight.parts[part].data) continue;
+      if ((count + 1) * op.expert_count > kMostExpertParts) throw std::runtime_error("experts of more parts than a launch takes");
+      const auto element = static_cast<uintptr_t>(ElementBytes(op.weight.parts[part].dtype));
+      for (int64_t e = 0; e < op.expert_count; ++e) {
+        const uint8_t* const at = op.parts[part][e];
+        if (reinterpret_cast<uintptr_t>(at) % element != 0) {
+          throw std::invalid_argument(std::string(kWeightPartNames[part]) + " of an expert lie at no multiple of their size");
+        }
+        data[count * op.expert_count + e] = at;
+      }
+      place[part] = static_cast<int8_t>(count++);
+    }
+  }
+  __device__ bool Has(int) const { return true; }
+  __device__ const uint8_t* Part(int expert, WeightPart part) const {
+    const int at = place[static_cast<int>(part)];
+    return at < 0 ? nullptr : data[at * expert_count + expert];
+  }
+  __device__ StoredWeight Of(int expert) const {
+    StoredWeight weight = first;
+#pragma unroll
+    for (int part = 0; part < kWeightParts; ++part) weight.parts[part] = Part(expert, static_cast<WeightPart>(part));
+    return weight;
   }
 };
 
@@ -33,7 +82,8 @@ struct ChoiceTable {
   Fault* fault;
 
   ChoiceTable() = default;
-  ChoiceTable(const DenseExpertLinearOp& op, Fault* to)
+  template <class Op>
+  ChoiceTable(const Op& op, Fault* to)
       : experts(reinterpret_cast<const int32_t*>(op.experts.data)),
         stride(op.experts.strides[0]),
         each(op.experts.shape[1]),
@@ -54,8 +104,14 @@ struct ChoiceTable {
 };
 
 /// A row of x is one choice's own, or all choices of a token read it.
-inline int64_t ChoicesPerRow(const DenseExpertLinearOp& op) {
+template <class Op>
+int64_t ChoicesPerRow(const Op& op) {
   return op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
 }
+
+/// Weights that are stored in parts, choice by choice.
+void LaunchStoredDots(const ExpertLinearOp& op, Run& run);
+/// The same in tiles of one expert's choices, either as they are stored or slab by slab as values in scratch.
+void LaunchExpertTiles(const ExpertLinearOp& op, const ExpertTiling& tiling, Run& run);
 
 }  // namespace zi::cuda

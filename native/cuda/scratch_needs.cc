@@ -38,19 +38,37 @@ ScratchBytes Needs(const DenseLinearOp& op) {
   return needs;
 }
 
+/// Choices that are grouped by expert, whose weights are multiplied as values of `type`.
+template <class Op>
+ScratchBytes TileNeeds(const Op& op, DType type, const ExpertTiling& tiling) {
+  ScratchBytes needs;
+  if (tiling.packs) needs[ScratchUse::kInputs] = PackedBytes(op.x, type);
+  if (tiling.exact) needs[ScratchUse::kRests] = PackedBytes(op.x, type);
+  needs[ScratchUse::kChoices] = ChoicesBytes(op.out.shape[0]) + static_cast<size_t>(tiling.tiles) * kTileBytes;
+  return needs;
+}
+
 ScratchBytes Needs(const DenseExpertLinearOp& op) {
   ScratchBytes needs;
-  const int64_t choices = op.out.shape[0];
   const DType x = op.x.dtype, w = op.weight.dtype;
-  if (choices == 0 || op.weight.shape[0] == 0) return needs;
+  if (op.out.shape[0] == 0 || op.weight.shape[0] == 0) return needs;
+  if (const auto tiling = TilingOf(op)) return TileNeeds(op, w, *tiling);
+  if (x != w && x != DType::kF32) needs[ScratchUse::kInputs] = PackedBytes(op.x, DType::kF32);
+  return needs;
+}
+
+ScratchBytes StoredNeeds(const ExpertLinearOp& op) {
+  ScratchBytes needs;
+  if (op.out.shape[0] == 0 || op.weight.outputs == 0) return needs;
   const auto tiling = TilingOf(op);
   if (!tiling) {
-    if (x != w && x != DType::kF32) needs[ScratchUse::kInputs] = PackedBytes(op.x, DType::kF32);
+    if (op.x.dtype != DType::kF32) needs[ScratchUse::kInputs] = PackedBytes(op.x, DType::kF32);
     return needs;
   }
-  if (tiling->packs) needs[ScratchUse::kInputs] = PackedBytes(op.x, w);
-  if (tiling->exact) needs[ScratchUse::kRests] = PackedBytes(op.x, w);
-  needs[ScratchUse::kChoices] = ChoicesBytes(choices) + static_cast<size_t>(tiling->tiles) * kTileBytes;
+  needs = TileNeeds(op, op.weight.type, *tiling);
+  if (!tiling->slabs) return needs;
+  needs[ScratchUse::kChoices] += static_cast<size_t>(op.expert_count) * sizeof(int32_t);
+  needs[ScratchUse::kWeights] = SlabBytes(op.weight, *tiling);
   return needs;
 }
 
@@ -60,8 +78,8 @@ ScratchBytes Needs(const LinearOp& op) {
 }
 
 ScratchBytes Needs(const ExpertLinearOp& op) {
-  if (!op.weight.dense()) UnknownFormat(op.weight.format);
-  return Needs(DenseOf(op));
+  if (op.weight.format == WeightFormat::kDenseIn) UnknownFormat(op.weight.format);
+  return op.weight.dense() ? Needs(DenseOf(op)) : StoredNeeds(op);
 }
 
 ScratchBytes Needs(const AttentionOp& op) {
@@ -103,28 +121,23 @@ ScratchBytes Most(const DenseLinearOp& one, int64_t rows, int64_t) {
   return most;
 }
 
-ScratchBytes Most(const DenseExpertLinearOp& one, int64_t rows, int64_t) {
-  ScratchBytes most;
-  const int64_t each = one.out.shape[0], experts = one.expert_count;
-  if (each == 0) return most;
-  for (const int64_t choices : {MostFewChoices(experts), MostChoicesOfTiles(16, experts), MostChoicesOfTiles(32, experts),
-                                MostChoicesOfTiles(64, experts), rows * each}) {
-    DenseExpertLinearOp op = one;
-    Repeat(std::min(rows, choices / each), op.x, op.out, op.experts);
-    op.x.data += 1;
-    most.TakeIn(Needs(op));
-  }
-  return most;
-}
-
 ScratchBytes Most(const LinearOp& one, int64_t rows, int64_t context_tokens) {
   if (!one.weight.dense()) UnknownFormat(one.weight.format);
   return Most(DenseOf(one), rows, context_tokens);
 }
 
-ScratchBytes Most(const ExpertLinearOp& one, int64_t rows, int64_t context_tokens) {
-  if (!one.weight.dense()) UnknownFormat(one.weight.format);
-  return Most(DenseOf(one), rows, context_tokens);
+ScratchBytes Most(const ExpertLinearOp& one, int64_t rows, int64_t) {
+  ScratchBytes most;
+  const int64_t each = one.out.shape[0], experts = one.expert_count;
+  if (each == 0) return most;
+  for (const int64_t choices : {MostFewChoices(experts), MostChoicesOfTiles(16, experts), MostChoicesOfTiles(32, experts),
+                                MostChoicesOfTiles(64, experts), rows * each}) {
+    ExpertLinearOp op = one;
+    Repeat(std::min(rows, choices / each), op.x, op.out, op.experts);
+    op.x.data += 1;
+    most.TakeIn(Needs(op));
+  }
+  return most;
 }
 
 ScratchBytes Most(const AttentionOp& one, int64_t rows, int64_t context_tokens) {
@@ -160,6 +173,10 @@ ScratchBytes Most(const Op&, int64_t, int64_t) {
 
 void ScratchBytes::TakeIn(const ScratchBytes& other) {
   for (size_t i = 0; i < kScratchUses; ++i) bytes_[i] = std::max(bytes_[i], other.bytes_[i]);
+}
+
+size_t SlabBytes(const Weight& weight, const ExpertTiling& tiling) {
+  return static_cast<size_t>(tiling.slab_experts * tiling.slab_rows * weight.inputs * ElementBytes(weight.type));
 }
 
 ScratchBytes ScratchOf(const Operation& operation) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 
+#include "cuda/ways.h"
 #include "ops/decode.h"
 
 namespace zi::cuda {
@@ -42,6 +43,9 @@ constexpr int64_t PackedStride(int64_t columns) { return (columns + 7) / 8 * 8; 
 /// The table of tiles of choices lies behind the choices by expert.
 constexpr size_t ChoicesBytes(int64_t choices) { return static_cast<size_t>(choices + 3) / 4 * 16; }
 constexpr size_t kTileBytes = 16;
+
+/// A slab of values of weights that are stored in parts.
+size_t SlabBytes(const Weight& weight, const ExpertTiling& tiling);
 
 /// What the library for products works in, on each stream that computes; as NVIDIA advises for Hopper.
 constexpr size_t kProductsWorkspaceBytes = size_t{32} << 20;

@@ -47,12 +47,22 @@ struct ExpertTiling {
   bool packs;
   /// They are f32, of which both halves are multiplied.
   bool exact;
+  /// Weights become values in scratch first, so many rows of so many experts at a time; otherwise tiles read them as they are stored.
+  bool slabs;
+  int64_t slab_experts, slab_rows;
 };
 /// Whether the weights of every expert can be read in groups of 16 bytes.
 bool WeightsAligned(const DenseExpertLinearOp& op);
 /// None where every choice reads the rows of its own expert: choices are few, or what is read lies or is shaped so that only
 /// single values can be.
 std::optional<ExpertTiling> TilingOf(const DenseExpertLinearOp& op);
+std::optional<ExpertTiling> TilingOf(const ExpertLinearOp& op);
+/// Whether the codes of every expert can be read in groups of eight.
+bool CodesAligned(const ExpertLinearOp& op);
+/// Values of weights that are expanded into scratch at once, at most; a few rows have more where inputs are many.
+constexpr int64_t kSlabBytes = int64_t{64} << 20;
+/// Rows of a slab that is a part of one expert: a multiple of what a block of tiles computes.
+constexpr int64_t kSlabRows = 256;
 constexpr int kMostTileRows = 128;
 
 /// attention: sequences with a few new tokens go to the kernel that splits the context, those with many to the tiles. Which
