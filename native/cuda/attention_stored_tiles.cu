@@ -8,19 +8,14 @@ namespace {
 
 using namespace half_tiles;
 
-/// Eight values at a multiple of 16 bytes. A code times its scale, which was rounded, may be just beyond f16: the largest.
-template <class T>
-__device__ void PutExpanded(T* to, const float (&from)[8]) {
+/// Rounding up the scale of values of f16 may have brought the largest code just beyond what f16 holds: it stands for that.
+template <class T, class Codes>
+__device__ float WithinType(float scale) {
   if constexpr (std::is_same_v<T, __half>) {
-    uint32_t words[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(words[i]) : "f"(from[2 * i + 1]), "f"(from[2 * i]));
-    }
-    *reinterpret_cast<uint4*>(to) = {words[0], words[1], words[2], words[3]};
-  } else {
-    PutEight(to, from);
+    constexpr float kLargest = 65504.0f / Codes::kLargest, kRounded = kLargest * (1 + 0x1p-8f);
+    if (scale > kLargest && scale <= kRounded) return kLargest;
   }
+  return scale;
 }
 
 /// What a thread's pieces of a block of keys are multiplied by: bits of bf16, zero for what is outside.
@@ -168,13 +163,13 @@ struct ExpandingLoader {
       } else {
         words[0] = *reinterpret_cast<const uint32_t*>(at);
       }
-      const float scale = __uint_as_float(static_cast<uint32_t>(scale_bits) << 16);
+      const float scale = WithinType<T, Codes>(__uint_as_float(static_cast<uint32_t>(scale_bits) << 16));
       float values[8];
 #pragma unroll
       for (int w = 0; w < kWords; ++w) Codes::Widen(words[w], values + w * Codes::kPerWord);
 #pragma unroll
       for (int i = 0; i < 8; ++i) values[i] *= scale;
-      PutExpanded(at, values);
+      PutEight(at, values);
     };
     ForPieces(stage, shared, [&](T* key, T* value, int i) {
       expand(key, now.keys[i]);

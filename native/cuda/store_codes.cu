@@ -1,8 +1,6 @@
 // kv_store into codes: a warp for each head of a token's keys or values, which finds its scales and writes what is stored.
-#include <cuda_fp8.h>
-
 #include "cuda/overlap.h"
-#include "cuda/views.h"
+#include "cuda/stored_cache.h"
 
 namespace zi::cuda {
 namespace {
@@ -83,11 +81,11 @@ __device__ uint32_t LargestOf(uint32_t magnitude, int lanes) {
 __device__ float LargestCode(DType codes) {
   switch (codes) {
     case DType::kE4M3:
-      return 448;
+      return E4M3Codes::kLargest;
     case DType::kI8:
-      return 127;
+      return I8Codes::kLargest;
     case DType::kU8:
-      return 7;
+      return NibbleCodes::kLargest;
     case DType::kF32:
     case DType::kF16:
     case DType::kBF16:

@@ -10,6 +10,7 @@ namespace zi::cuda {
 /// Four codes of a word as floats, the lowest byte first.
 struct I8Codes {
   static constexpr int kPerWord = 4;
+  static constexpr float kLargest = 127;
   __device__ static void Widen(uint32_t word, float* to) {
     // A float of 2²³ and more counts in ones: u joins its lowest byte, and what was added is taken off again, exactly.
     constexpr float kOffset = 8388608.0f + 128.0f;
@@ -21,6 +22,7 @@ struct I8Codes {
 
 struct E4M3Codes {
   static constexpr int kPerWord = 4;
+  static constexpr float kLargest = 448;
   /// Two codes as two values of 16 bits, which hold them exactly.
   __device__ static __half2 Pair(uint32_t low_half) {
     uint32_t pair;
@@ -46,6 +48,7 @@ struct E4M3Codes {
 /// Eight codes of a word, the lowest nibble first, each 8 more than what it stands for.
 struct NibbleCodes {
   static constexpr int kPerWord = 8;
+  static constexpr float kLargest = 7;
   __device__ static void Widen(uint32_t word, float* to) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {

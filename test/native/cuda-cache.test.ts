@@ -179,6 +179,24 @@ describe.skipIf(!HAS_GPU)('CUDA caches', () => {
     }
   });
 
+  it.each(CODED.filter(({ dtype }) => dtype === 'f16'))(
+    'a prompt of $dtype reads the largest values as numbers from $kvType, whose scales were rounded up',
+    async ({ dtype, kvType }) => {
+      const bench = gpuBench(5, false);
+      const shape = { lengths: [[48, 48]], heads: 2, kvHeads: 2, depth: 64, page: 16 } as const;
+      const operands = { ...PLAIN, ...attentionOperands(bench, shape, dtype, kvType), scale: 0.1 };
+      const [k, v] = [1, 2].map(() => bench.activation([48, 2, 64], 1, dtype)) as [Tensor, Tensor];
+      // They have either sign, so that their mean is far from what f16 cannot hold.
+      for (const magnitude of [65504, 65400, 65000]) {
+        bench.memory.fill(v, (i) => (Math.floor(i / 128) % 2 === 0 ? magnitude : -magnitude));
+        await runOnGpu({ ...operands, op: 'kv_store', k, v, slots: operands.tables.slots }, bench.memory);
+        await runOnGpu(operands, bench.memory);
+        const wrong = bench.memory.read(operands.out).filter((value) => !(Math.abs(value) <= 65504));
+        expect([...wrong], `${magnitude}`).toEqual([]);
+      }
+    },
+  );
+
   it.each(CODED)('many tokens of $dtype are stored as $kvType, to the bit', async ({ dtype, kvType }) => {
     // More tokens than blocks that are worth starting, with heads that fill no warp, one and more.
     for (const [tokens, depth] of [
