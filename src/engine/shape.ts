@@ -52,3 +52,16 @@ function ownType(config: JsonObject, path: string): ShapeType {
       `folder of the downloaded checkpoint, or --dtype with ${SHAPE_FORMATS.join(', ')} or a float type`,
   );
 }
+
+/** What plain weights may be packed as: the same model in each. None where they are stored otherwise, or by inputs. */
+export function packedShapes({ checkpoint, model }: OpenedModel): { name: ShapeType; packed: OpenedModel }[] {
+  const isPlain = model.blocks.every(({ matrices }) =>
+    matrices.every(({ format }) => format.name === 'dense'),
+  );
+  if (!isPlain) return [];
+  const { config, folder } = checkpoint;
+  return (['int8', 'int4', 'fp8'] as const).map((name) => ({
+    name,
+    packed: shapeModel(config, folder, name),
+  }));
+}

@@ -1,6 +1,7 @@
 // Sums what passes did, per phase, from the trace: tokens, time, bytes, and how long compute waited for weights.
 
 import type { LaneSummary, Plan, Trace } from '../../offload/index.js';
+import { storedAs } from './stored-weights.js';
 
 /** What a meter is told of a pass; generation and scoring both can. */
 export interface MeteredPass {
@@ -21,7 +22,7 @@ export interface PhaseFigures {
   readonly computeSeconds: number;
   /** Compute waited for weights. */
   readonly stallSeconds: number;
-  /** Weights that compute read on all devices: all layers, once per micro-batch. */
+  /** Stored weights that compute read on all devices: all layers, once per micro-batch. */
   readonly weightBytes: number;
   /** Arithmetic of the products in decoder blocks. */
   readonly blockFlops: number;
@@ -48,6 +49,8 @@ export class Meter {
   readonly #trace: Trace;
   readonly #plan: Plan;
   readonly #layerBytes: number;
+  /** The format that most of the weights have. */
+  readonly storedAs: string;
   readonly #phases = new Map<Phase, PhaseFigures>();
   #last: Marks;
 
@@ -55,6 +58,7 @@ export class Meter {
     this.#trace = trace;
     this.#plan = plan;
     this.#layerBytes = weightBytes(plan);
+    this.storedAs = storedAs(plan.layers.map(({ layout }) => layout.layer));
     this.#last = this.#marks();
   }
 
@@ -113,7 +117,7 @@ export class Meter {
   }
 }
 
-/** Weights of all layers, without what their reads bring along. */
+/** Weights of all layers as they are stored, without what their reads bring along. */
 function weightBytes(plan: Plan): number {
   let bytes = 0;
   for (const { layout } of plan.layers) {

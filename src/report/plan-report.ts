@@ -43,6 +43,23 @@ export interface PlanRequest {
   readonly newTokens: number;
   /** Longest sequence that keys and values are to have room for; default what prompt and new tokens need. */
   readonly maxContext?: number | undefined;
+  /** The same model with weights that are stored otherwise, to be compared with it. */
+  readonly alternatives?: readonly Alternative[];
+}
+
+export interface Alternative {
+  readonly name: string;
+  readonly model: ModelSpec;
+  readonly weightBytes: number;
+}
+
+/** What another way to store the weights would change, for the same batch. */
+export interface ComparedPlan {
+  readonly name: string;
+  readonly weightBytes: number;
+  /** Undefined where it does not fit. */
+  readonly plan: Plan | undefined;
+  readonly decode: PredictedPass | undefined;
 }
 
 export interface PredictedPhases {
@@ -68,6 +85,7 @@ export interface PlanReport {
     readonly refusal: string | undefined;
     readonly decode: PredictedPass | undefined;
   };
+  readonly compared: readonly ComparedPlan[];
 }
 
 /** Throws DOES_NOT_FIT, with the largest batch that would where there is one, or PROMPT_TOO_LONG. */
@@ -103,7 +121,23 @@ export function makePlanReport(request: PlanRequest): PlanReport {
       refusal: largest.refusal,
       decode: predictDecode(request, largest.plan, largest.sequences),
     },
+    compared: (request.alternatives ?? []).map((alternative) => compare(request, alternative, batchSize)),
   };
+}
+
+function compare(
+  request: PlanRequest,
+  { name, model, weightBytes }: Alternative,
+  batchSize: number,
+): ComparedPlan {
+  const other = { ...request, model };
+  try {
+    const plan = planBatch(other, batchSize);
+    return { name, weightBytes, plan, decode: predictDecode(other, plan, batchSize) };
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    return { name, weightBytes, plan: undefined, decode: undefined };
+  }
 }
 
 /** The batch that was asked for, or that `auto` takes; only the latter says why it is no larger. */

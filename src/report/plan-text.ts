@@ -7,6 +7,7 @@ import {
   formatRate,
   type HardwareProfile,
   KV_TYPE_NAMES,
+  type ModelSpec,
   type Plan,
   type PlannedLayer,
   type PlanTerm,
@@ -17,7 +18,8 @@ import {
 } from '../../offload/index.js';
 import { LARGEST_BATCH } from '../engine/largest-batch.js';
 import { describePlacement } from '../engine/placement.js';
-import type { PlanReport } from './plan-report.js';
+import type { ComparedPlan, PlanReport } from './plan-report.js';
+import { storedAs, storedLayers } from './stored-weights.js';
 import { textTable } from './text-table.js';
 
 const BOUND_BY: Readonly<Record<Bound, string>> = {
@@ -45,12 +47,79 @@ export function planText(model: PlannedModel, report: PlanReport): string {
   return [
     `${model.name}: ${model.architecture}, ${model.parameters.toLocaleString('en-US')} parameters, ` +
       `${formatBytes(model.weightBytes)} of weights\n${machineText(request.machine)}\n`,
+    storedTable(request.model),
     `${sentence(describePlacement(plan))}\n${layerMap(plan)}`,
     tierTable(plan),
     memoryTable(plan),
     stepTable(report),
     largestText(report),
+    ...(report.compared.length > 0 ? [comparedTable(model, report)] : []),
   ].join('\n');
+}
+
+function storedTable(model: ModelSpec): string {
+  const rows = storedLayers(model).map(({ kind, count, formats, bytesEach, bitsPerWeight }) => [
+    kind,
+    String(count),
+    formats.join('; '),
+    bitsPerWeight.toFixed(2),
+    formatBytes(bytesEach),
+    formatBytes(count * bytesEach),
+  ]);
+  const head = ['layers', 'count', 'stored as', 'bits a weight', 'each', 'all'];
+  return textTable([head, ...rows], ['left', 'right', 'left', 'right', 'right', 'right']);
+}
+
+/** What a decode step is limited by where weights are stored otherwise. */
+function comparedTable(
+  model: PlannedModel,
+  { request, plan, predicted, compared, batchSize }: PlanReport,
+): string {
+  const isGpu = request.machine.devices.kind === 'gpu';
+  const own = {
+    name: `${storedAs(request.model.blocks)}, as now`,
+    weightBytes: model.weightBytes,
+    plan,
+    decode: predicted.decode,
+  };
+  const row = ({ name, weightBytes, plan: other, decode }: ComparedPlan) => [
+    name,
+    formatBytes(weightBytes),
+    ...(other
+      ? [...(isGpu ? [tierBytes(other, 'gpu')] : []), tierBytes(other, 'dram'), tierBytes(other, 'nvme')].map(
+          formatBytes,
+        )
+      : [...(isGpu ? [''] : []), 'does not fit', '']),
+    ...(decode
+      ? [
+          formatMs(decode.driveMs),
+          ...(isGpu ? [formatMs(decode.linkMs)] : []),
+          formatMs(decode.computeMs),
+          formatMs(decode.totalMs),
+        ]
+      : ['', ...(isGpu ? [''] : []), '', '']),
+  ];
+  const onDevice = isGpu ? ['on the device'] : [];
+  const link = isGpu ? ['link'] : [];
+  const head = [
+    'weights',
+    'bytes',
+    ...onDevice,
+    'in DRAM',
+    'on the drive',
+    'drive',
+    ...link,
+    'compute',
+    'a step',
+  ];
+  return (
+    `What other weights would change for batch ${batchSize}: where they rest, and what a decode step takes of each ` +
+    `(pack, or --dtype, makes them):\n` +
+    textTable(
+      [head, ...[own, ...compared].map(row)],
+      head.map((name) => (name === 'weights' ? 'left' : 'right')),
+    )
+  );
 }
 
 function machineText({ name, dramBytes, drive, devices }: HardwareProfile): string {
@@ -182,12 +251,13 @@ function formatMs(ms: number): string {
 
 /** Names end in their unit. */
 export function planJson(model: PlannedModel, report: PlanReport): string {
-  const { plan, request, batchSize, autoBatchRefusal, predicted, loadMs, largestBatch } = report;
+  const { plan, request, batchSize, autoBatchRefusal, predicted, loadMs, largestBatch, compared } = report;
   const { machine, promptTokens, newTokens } = request;
   const json = {
     model,
     machine,
     workload: { batchSize, autoBatchRefusal: autoBatchRefusal ?? null, promptTokens, newTokens },
+    storedWeights: storedLayers(request.model),
     placement: describePlacement(plan),
     layers: plan.layers.map(({ layout, tier, kind, index }) => ({
       name: layout.layer.name,
@@ -196,11 +266,7 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
       tier,
       bytes: layout.host.sizeBytes,
     })),
-    tiers: {
-      gpuBytes: tierBytes(plan, 'gpu'),
-      dramBytes: tierBytes(plan, 'dram'),
-      nvmeBytes: tierBytes(plan, 'nvme'),
-    },
+    tiers: tiersJson(plan),
     hostBuffers: { count: plan.hostBuffers.count, bytesEach: plan.hostBuffers.sizeBytes },
     devices: plan.deviceCount,
     transfer: { kind: plan.transfer.kind, by: plan.transfer.by, reason: plan.transfer.reason },
@@ -229,8 +295,23 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
       placement: describePlacement(largestBatch.plan),
       decodeStep: passJson(largestBatch.decode),
     },
+    otherWeights: compared.map(({ name, weightBytes, plan: other, decode }) => ({
+      name,
+      weightBytes,
+      placement: other ? describePlacement(other) : null,
+      tiers: other ? tiersJson(other) : null,
+      decodeStep: passJson(decode),
+    })),
   };
   return `${JSON.stringify(renameKeys(json, toSnake), undefined, 2)}\n`;
+}
+
+function tiersJson(plan: Plan) {
+  return {
+    gpuBytes: tierBytes(plan, 'gpu'),
+    dramBytes: tierBytes(plan, 'dram'),
+    nvmeBytes: tierBytes(plan, 'nvme'),
+  };
 }
 
 function passJson(pass: PredictedPass | undefined) {

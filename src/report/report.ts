@@ -62,7 +62,7 @@ export function streamingLines(meter: Meter, limits: Limits): string[] {
     .map((lane) => hopLine(lane, limits, seconds));
   for (const phase of PHASES) {
     const figures = meter.phase(phase);
-    if (figures) lines.push(...phaseLines(phase, figures, limits));
+    if (figures) lines.push(...phaseLines(phase, figures, meter.storedAs, limits));
   }
   return lines;
 }
@@ -103,7 +103,7 @@ export function reportJson(context: ReportContext, extra: Readonly<Record<string
   const { seconds, stallSeconds } = totals(meter);
   const report = {
     command: context.command,
-    model: context.model,
+    model: { ...context.model, stored_as: meter.storedAs },
     ready_seconds: context.readySeconds,
     ...extra,
     plan: planJson(plan),
@@ -144,14 +144,14 @@ function stallOf(lane: LaneSummary, seconds: number): number {
   return Math.max(0, seconds - lane.busyMs / 1e3);
 }
 
-function phaseLines(phase: Phase, figures: PhaseFigures, limits: Limits): string[] {
+function phaseLines(phase: Phase, figures: PhaseFigures, storedAs: string, limits: Limits): string[] {
   const { tokens, passes, seconds, computeSeconds, stallSeconds } = figures;
   const weights = rate(figures.weightBytes, computeSeconds);
   const flops = rate(figures.blockFlops, computeSeconds);
   return [
     `${phase}: ${counted(tokens, 'token')} in ${counted(passes, 'pass', 'passes')}, ${seconds.toFixed(3)} s, ` +
       `of which compute was busy ${percent(computeSeconds, seconds)} and waited for weights ${percent(stallSeconds, seconds)}`,
-    `${phase} compute: ${formatBytes(figures.weightBytes)} of weights at ${formatRate(weights)}` +
+    `${phase} compute: ${formatBytes(figures.weightBytes)} of weights (${storedAs}) at ${formatRate(weights)}` +
       `${ofLimit(weights, limits.memoryBytesPerSecond)}, ${formatFlops(flops, limits.flopsPerSecond)}`,
   ];
 }

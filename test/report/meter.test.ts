@@ -1,15 +1,33 @@
 // The meter attributes what the trace sums up to the phase in which it happened.
 
 import { describe, expect, it } from 'vitest';
-import { type Plan, Trace } from '../../offload/index.js';
+import { formatOf, layerOf, type MatrixSpec, type Plan, Trace } from '../../offload/index.js';
 import { Meter } from '../../src/report/meter.js';
 import { streamingBlock } from '../../src/report/report.js';
+
+/** A matrix of 4 bits whose codes and scales are so many bytes. */
+function packed(sizeBytes: number): MatrixSpec {
+  const part = (key: string, dtype: 'i32' | 'bf16', shape: readonly number[], bytes: number) => {
+    return { key, dtype, shape, extent: { fileIndex: 0, fileOffset: 0, sizeBytes: bytes } };
+  };
+  const scaleBytes = 40;
+  return {
+    key: 'w',
+    format: formatOf('packed4', 'bf16', { inputGroup: 64 }),
+    shape: [10, 128],
+    firstRow: 0,
+    parts: {
+      codes: part('w', 'i32', [10, 16], sizeBytes - scaleBytes),
+      scales: part('w scales', 'bf16', [10, 2], scaleBytes),
+    },
+  };
+}
 
 /** Two layers of 600 and 400 bytes; 10 operations a token. */
 function smallPlan(): Plan {
   const layers = [600, 400].map((sizeBytes) => ({
     tier: 'nvme',
-    layout: { layer: { weights: [{ extent: { sizeBytes } }] } },
+    layout: { layer: layerOf('block', [packed(sizeBytes)]) },
   }));
   return { layers, blockFlopsPerToken: 10 } as unknown as Plan;
 }
@@ -88,6 +106,8 @@ describe('meter', () => {
     const limits = { driveBytesPerSecond: 2e9, memoryBytesPerSecond: 4000, flopsPerSecond: 100 };
     const block = streamingBlock(meter, limits);
     expect(block).toContain('1.40 GiB at 1.50 GB/s (75 % of 2.00 GB/s, the limit in this run)');
-    expect(block).toContain('decode compute: 1000 B of weights at 0.0 MB/s (25 % of');
+    expect(block).toContain(
+      'decode compute: 1000 B of weights (int4 in groups of 64, bf16 scales) at 0.0 MB/s (25 % of',
+    );
   });
 });
