@@ -28,8 +28,9 @@ const CASES: Readonly<Record<string, Case>> = {
 };
 const NEW_TOKENS = 12;
 const PROMPT = Int32Array.from({ length: 4 }, (_, index) => 100 + index);
-const READ_BYTES = 2 ** 28;
 const THREADS = availableParallelism();
+/** As much as each thread must read for the rate to last. */
+const READ_BYTES = THREADS * 2 ** 28;
 
 const { values } = parseArgs({
   options: {

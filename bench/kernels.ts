@@ -19,7 +19,6 @@ import { median, printResult } from './common.js';
 
 const SIZE = 4096;
 const WEIGHT_BYTES = 320 * 2 ** 20;
-const READ_BYTES = 2 ** 28;
 const TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
 
 const { values } = parseArgs({
@@ -34,6 +33,8 @@ const { values } = parseArgs({
 const runs = Number(values.runs);
 const TOKENS = values.tokens.split(',').map(Number);
 const threads = Number(values.threads) || availableParallelism();
+/** As much as each thread must read for the rate to last. */
+const readBytes = threads * 2 ** 28;
 
 const addon = native();
 addon.configureCpu({ threads, ...(values.isa === undefined ? {} : { isa: values.isa }) });
@@ -113,7 +114,7 @@ for (const inputMajor of [false, true]) {
       const ofLibrary: number[] = [];
       const seconds: number[] = [];
       for (let run = 0; run < runs; run++) {
-        const read = addon.measureReadBandwidth(READ_BYTES, threads);
+        const read = addon.measureReadBandwidth(readBytes, threads);
         const flops = addon.measureFlops(threads);
         const took = await productSeconds(dtype, tokens, inputMajor, count);
         seconds.push(took);

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { cpuBenchSizes } from '../../offload/measure/bench-sizes.js';
-import { lastCacheBytes, tightestGroup } from '../../offload/measure/hardware.js';
+import { lastCacheBytes, measuredReadBytes, tightestGroup } from '../../offload/measure/hardware.js';
 import { checkInstructions } from '../../offload/measure/probe.js';
 import {
   checkCuda,
@@ -193,6 +193,11 @@ describe('what is measured with', () => {
     expect(cpuBenchSizes(64 * 1024 * MiB, 4096 * MiB).coldBytes).toBe(512 * MiB);
     expect(cpuBenchSizes(64 * 1024 * MiB, 8 * MiB).coldBytes).toBe(160 * MiB);
     expect(cpuBenchSizes(1024 * MiB, 480 * MiB).coldBytes).toBe(256 * MiB);
+    const much = 512 * 1024 * MiB;
+    expect(measuredReadBytes(2, 32 * MiB, much)).toBe(512 * MiB);
+    expect(measuredReadBytes(1, 480 * MiB, much)).toBe(480 * MiB);
+    expect(measuredReadBytes(128, 480 * MiB, much)).toBe(4096 * MiB);
+    expect(measuredReadBytes(16, 480 * MiB, 200 * MiB)).toBe(50 * MiB);
   });
 
   it('fits beside Node into 200 MiB', () => {
