@@ -2,6 +2,7 @@
 
 import { present } from '../errors.js';
 import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
+import { isDense } from '../port/formats.js';
 import {
   type BlockCache,
   cacheTensors,
@@ -89,13 +90,26 @@ export function productOf(op: ProductOp): Product {
   return { weight: present(op.weights[0], 'an expert'), weightCount: touched, rowsEach: choices / touched };
 }
 
-function productMs(op: ProductOp, { products, inHalves }: ComputeRates): number {
+function productMs(op: ProductOp, { products, inHalves, memoryBytesPerSecond }: ComputeRates): number {
   const { weight, weightCount, rowsEach } = productOf(op);
-  const rates =
-    products.find(({ weightType }) => weightType === weight.format.type) ?? present(products[0], 'rates');
-  const halves = inHalves && op.x.dtype === 'f32' && weight.format.type !== 'f32' ? 2 : 1;
-  return weightCount * elementCount(weight.shape) * secondsPerWeight(rates, halves * rowsEach) * 1e3;
+  const { type } = weight.format;
+  const rates = products.find(({ weightType }) => weightType === type) ?? present(products[0], 'rates');
+  const halves = inHalves && op.x.dtype === 'f32' && type !== 'f32' ? 2 : 1;
+  const elements = elementCount(weight.shape);
+  const rows = halves * rowsEach;
+  const plain = elements * secondsPerWeight(rates, rows);
+  if (isDense(weight.format)) return weightCount * plain * 1e3;
+  const valueBytes = elements * DTYPE_BYTES[type];
+  const reading = elements * secondsPerWeight(rates, 0);
+  // Reading and arithmetic of plain weights overlap; what stored ones have less of is reading.
+  const arithmetic = Math.sqrt(Math.max(0, plain ** 2 - reading ** 2));
+  const expanding = rows > FEW_ROWS ? (2 * valueBytes) / memoryBytesPerSecond : 0;
+  const stored = Math.max((reading * storedBytes(weight)) / valueBytes, arithmetic) + expanding;
+  return weightCount * stored * 1e3;
 }
+
+/** For more rows kernels make values of stored weights first, which are written and read again. */
+const FEW_ROWS = 8;
 
 /** Time per element of a weight grows with the tokens: linearly between measured points, at the last rate beyond. */
 export function secondsPerWeight({ points }: ProductRates, tokens: number): number {

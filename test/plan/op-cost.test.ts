@@ -1,8 +1,9 @@
 // Costs of single operations: interpolation of products, experts that are touched, positions that attention sees.
 
 import { describe, expect, it } from 'vitest';
-import { type ComputeRates, opMs, secondsPerWeight } from '../../offload/plan/op-cost.js';
-import type { Op } from '../../offload/port/ops.js';
+import { type ComputeRates, opMs, secondsPerWeight, storedBytes } from '../../offload/plan/op-cost.js';
+import { formatOf } from '../../offload/port/formats.js';
+import type { Op, Weight } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
 import { denseWeight } from '../../offload/port/weights.js';
 
@@ -87,6 +88,57 @@ describe('products', () => {
     expect(opMs(product, [], COMPUTE)).toBeCloseTo(8);
     expect(opMs(product, [], { ...COMPUTE, inHalves: false })).toBeCloseTo(4);
     expect(opMs(linear(32), [], COMPUTE)).toBeCloseTo(4);
+  });
+});
+
+describe('products with stored weights', () => {
+  /** bf16 as measured: one token waits for 2 bytes a weight; 64 tokens take ten times that. */
+  const rates: ComputeRates = {
+    ...COMPUTE,
+    products: [
+      {
+        weightType: 'bf16',
+        points: [
+          { tokens: 1, flopsPerSecond: 1e9 },
+          { tokens: 8, flopsPerSecond: 8e9 },
+          { tokens: 64, flopsPerSecond: 6.4e9 },
+        ],
+      },
+    ],
+    inHalves: false,
+  };
+  const N = 512;
+  const K = 1024;
+  const codes = tensor(MEMORY, 0, 'i32', [N, K / 8]);
+  const scales = tensor(MEMORY, 0, 'bf16', [N, K / 64]);
+  const int4: Weight = {
+    format: formatOf('packed4', 'bf16', { inputGroup: 64 }),
+    shape: [N, K],
+    firstRow: 0,
+    parts: { codes, scales },
+  };
+  const product = (tokens: number, weight: Weight): Op => {
+    const plain = { bias: null, activation: 'none', accumulate: false } as const;
+    return { op: 'linear', out: floats([tokens, N]), x: floats([tokens, K]), weight, ...plain };
+  };
+  const plain = denseWeight(tensor(MEMORY, 0, 'bf16', [N, K]));
+  const ms = (tokens: number, weight: Weight) => opMs(product(tokens, weight), [], rates);
+
+  it('of few tokens wait for the stored bytes', () => {
+    expect(storedBytes(int4)).toBe((N * K * 17) / 32);
+    expect(ms(1, int4) / ms(1, plain)).toBeCloseTo(17 / 64);
+    expect(ms(8, int4) / ms(8, plain)).toBeCloseTo(17 / 64);
+  });
+
+  it('of many tokens take their arithmetic, and making values of the weights', () => {
+    const expanding = ((2 * N * K * 2) / rates.memoryBytesPerSecond) * 1e3;
+    expect(ms(64, int4)).toBeCloseTo(Math.sqrt(ms(64, plain) ** 2 - ms(1, plain) ** 2) + expanding);
+    expect(ms(64, int4)).toBeGreaterThan(ms(64, plain));
+  });
+
+  it('are never cheaper for more tokens', () => {
+    const times = Array.from({ length: 128 }, (_, tokens) => ms(tokens + 1, int4));
+    expect(times).toEqual([...times].sort((a, b) => a - b));
   });
 });
 
