@@ -13,21 +13,30 @@ constexpr int kDotThreads = 128;
 constexpr int kDotRows = 4;
 constexpr int kDotWidth = 8;
 
-/// Eight weights at a multiple of 16 bytes.
+/// A row of weights that are stored as their values.
 template <class W>
-__device__ inline void LoadEight(const W* from, float* to) {
-  constexpr int kLoads = sizeof(W) / 2;
-  uint4 words[kLoads];
-  for (int i = 0; i < kLoads; ++i) words[i] = __ldcs(reinterpret_cast<const uint4*>(from) + i);
-  const W* values = reinterpret_cast<const W*>(words);
-  for (int i = 0; i < kDotWidth; ++i) to[i] = Widen(values[i]);
-}
+struct DenseRow {
+  const W* data;
+
+  /// From a multiple of 16 bytes on.
+  __device__ void LoadEight(int64_t k, float (&to)[kDotWidth]) const {
+    constexpr int kLoads = sizeof(W) / 2;
+    uint4 words[kLoads];
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) words[i] = __ldcs(reinterpret_cast<const uint4*>(data + k) + i);
+    const W* values = reinterpret_cast<const W*>(words);
+#pragma unroll
+    for (int i = 0; i < kDotWidth; ++i) to[i] = Widen(values[i]);
+  }
+  __device__ float At(int64_t k) const { return Widen(data[k]); }
+};
 
 /// Leaves act-free sums of row r and token t in sums[r · T + t]; call with all threads, then read after a barrier.
-/// `rows[r]` and `x + t · x_stride` begin at multiples of 16 bytes when `aligned`.
-template <class W, class X, int T>
-__device__ inline void DotRows(const W* const* rows, const X* x, int64_t x_stride, int64_t inputs, bool aligned,
-                               float* sums) {
+/// When `aligned`, eight weights are loaded at once, and `x + t · x_stride` begin at multiples of 16 bytes.
+/// Tokens beyond `last` repeat it.
+template <class X, int T, class Row>
+__device__ inline void DotRows(const Row (&rows)[kDotRows], const X* x, int64_t x_stride, int64_t inputs, bool aligned,
+                               float* sums, int last = T - 1) {
   __shared__ float parts[kDotThreads / 32][kDotRows * T];
   float acc[kDotRows][T];
   for (int r = 0; r < kDotRows; ++r) {
@@ -40,11 +49,11 @@ __device__ inline void DotRows(const W* const* rows, const X* x, int64_t x_strid
     for (int64_t k = threadIdx.x * kDotWidth; k < whole; k += kDotThreads * kDotWidth) {
       float w[kDotRows][kDotWidth];
 #pragma unroll
-      for (int r = 0; r < kDotRows; ++r) LoadEight(rows[r] + k, w[r]);
+      for (int r = 0; r < kDotRows; ++r) rows[r].LoadEight(k, w[r]);
 #pragma unroll
       for (int t = 0; t < T; ++t) {
         float in[kDotWidth];
-        GetEight(x + t * x_stride + k, in);
+        GetEight(x + min(t, last) * x_stride + k, in);
 #pragma unroll
         for (int r = 0; r < kDotRows; ++r) {
 #pragma unroll
@@ -57,9 +66,9 @@ __device__ inline void DotRows(const W* const* rows, const X* x, int64_t x_strid
   for (int64_t k = done + threadIdx.x; k < inputs; k += kDotThreads) {
 #pragma unroll
     for (int r = 0; r < kDotRows; ++r) {
-      const float w = Widen(rows[r][k]);
+      const float w = rows[r].At(k);
 #pragma unroll
-      for (int t = 0; t < T; ++t) acc[r][t] = fmaf(w, Widen(x[t * x_stride + k]), acc[r][t]);
+      for (int t = 0; t < T; ++t) acc[r][t] = fmaf(w, Widen(x[min(t, last) * x_stride + k]), acc[r][t]);
     }
   }
 #pragma unroll

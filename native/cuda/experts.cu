@@ -27,12 +27,12 @@ __global__ void __launch_bounds__(kDotThreads) Dots(const __grid_constant__ DotA
       if (threadIdx.x == 0) a.choices.ReportOutside(choice);
       continue;
     }
-    const W* rows[kDotRows];
+    DenseRow<W> rows[kDotRows];
 #pragma unroll
     for (int r = 0; r < kDotRows; ++r) {
-      rows[r] = weights.Row<W>(expert, first + r < weights.outputs ? first + r : weights.outputs - 1);
+      rows[r].data = weights.Row<W>(expert, first + r < weights.outputs ? first + r : weights.outputs - 1);
     }
-    DotRows<W, X, 1>(rows, a.x.Row<X>(choice / a.x_each), a.x_stride, weights.inputs, a.aligned, sums);
+    DotRows<X, 1>(rows, a.x.Row<X>(choice / a.x_each), a.x_stride, weights.inputs, a.aligned, sums);
     if (threadIdx.x < kDotRows && first + threadIdx.x < weights.outputs) {
       a.out.Put(choice, first + threadIdx.x, sums[threadIdx.x]);
     }

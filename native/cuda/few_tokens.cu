@@ -40,16 +40,16 @@ __global__ void __launch_bounds__(kDotThreads) FewTokens(const __grid_constant__
   while (index > 0 && blockIdx.x < a.parts[index].first_block) --index;
   const Part& part = a.parts[index];
   const int64_t first = static_cast<int64_t>(blockIdx.x - part.first_block) * kDotRows;
-  const W* rows[kDotRows];
+  DenseRow<W> rows[kDotRows];
 #pragma unroll
   for (int r = 0; r < kDotRows; ++r) {
     // Rows beyond the last repeat it; their sums are not stored.
     const int64_t row = first + r < part.outputs ? first + r : part.outputs - 1;
-    rows[r] = reinterpret_cast<const W*>(part.weight) + row * part.weight_stride;
-    if (threadIdx.x == r && part.prefetch_bytes > 0) Prefetch(rows[r], part.prefetch_bytes);
+    rows[r].data = reinterpret_cast<const W*>(part.weight) + row * part.weight_stride;
+    if (threadIdx.x == r && part.prefetch_bytes > 0) Prefetch(rows[r].data, part.prefetch_bytes);
   }
   Begin();
-  DotRows<W, X, T>(rows, a.x.Row<X>(a.first_token), a.x_stride, a.inputs, part.aligned, sums);
+  DotRows<X, T>(rows, a.x.Row<X>(a.first_token), a.x_stride, a.inputs, part.aligned, sums);
   const int r = threadIdx.x / T, t = threadIdx.x % T;
   if (r >= kDotRows || t >= a.tokens || first + r >= part.outputs) return;
   float value = sums[threadIdx.x];

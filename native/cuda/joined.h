@@ -12,14 +12,14 @@ constexpr size_t kMostJoined = 3;
 class JoinedProducts {
  public:
   /// False where one kernel cannot compute it with those that wait: inputs differ, or something of the others is overwritten.
-  bool Add(const DenseLinearOp& op);
+  bool Add(const LinearOp& op);
   /// Those that wait, which then wait no longer.
-  std::vector<DenseLinearOp> Take() { return std::exchange(waiting_, {}); }
+  std::vector<LinearOp> Take() { return std::exchange(waiting_, {}); }
 
  private:
-  bool Fits(const DenseLinearOp& op) const;
+  bool Fits(const LinearOp& op) const;
 
-  std::vector<DenseLinearOp> waiting_;
+  std::vector<LinearOp> waiting_;
 };
 
 }  // namespace zi::cuda

@@ -1,6 +1,8 @@
 // linear: which way each product goes, and what it needs before and after.
+#include <algorithm>
 #include <stdexcept>
 
+#include "cuda/few_stored.h"
 #include "cuda/products.h"
 #include "cuda/run.h"
 
@@ -78,40 +80,72 @@ bool LaunchLibraryProduct(const DenseLinearOp& op, Run& run) {
   return true;
 }
 
-void LaunchConvertedFew(const DenseLinearOp& op, Run& run) {
-  DenseLinearOp converted = op;
-  converted.x = run.inputs().Convert(op.x, DType::kF32, run);
-  LaunchFewTokens({converted}, run);
+void LaunchDense(const LinearOp& stored, Run& run) {
+  const DenseLinearOp op = DenseOf(stored);
+  switch (WayOf(op)) {
+    case LinearWay::kNothing:
+      return;
+    case LinearWay::kFew:
+      return run.Join(stored);
+    case LinearWay::kFewConverted: {
+      run.Flush();
+      DenseLinearOp converted = op;
+      converted.x = run.inputs().Convert(op.x, DType::kF32, run);
+      return LaunchFewTokens({converted}, run);
+    }
+    case LinearWay::kPlain:
+    case LinearWay::kLibrary:
+      run.Flush();
+      return LaunchMany(op, run);
+  }
+}
+
+void LaunchSlabs(const LinearOp& op, Run& run) {
+  const int64_t outputs = op.weight.outputs, step = SlabRows(op.weight);
+  uint8_t* const values = run.scratch().At(ScratchUse::kWeights, SlabBytes(op.weight));
+  for (int64_t first = 0; first < outputs; first += step) {
+    const DenseLinearOp slab = SlabOf(op, first, std::min(step, outputs - first), values);
+    LaunchExpand(op.weight, first, slab.weight, run);
+    LaunchMany(slab, run);
+  }
+}
+
+void LaunchStored(const LinearOp& op, Run& run) {
+  switch (StoredWayOf(op)) {
+    case StoredWay::kNothing:
+      return;
+    case StoredWay::kCores:
+      return run.Join(op);
+    case StoredWay::kDots:
+      run.Flush();
+      return LaunchFewDots(op, op.x, run);
+    case StoredWay::kDotsConverted:
+      run.Flush();
+      return LaunchFewDots(op, run.inputs().Convert(op.x, DType::kF32, run), run);
+    case StoredWay::kSlabs:
+      run.Flush();
+      return LaunchSlabs(op, run);
+  }
 }
 
 }  // namespace
 
-void LaunchDense(const DenseLinearOp& op, Run& run) {
-  const LinearWay way = WayOf(op);
-  if (way == LinearWay::kNothing) return;
-  if (way != LinearWay::kFew) run.Flush();
-  switch (way) {
-    case LinearWay::kNothing:
-      break;
-    case LinearWay::kPlain:
-      LaunchPlainProduct(op, run);
-      break;
-    case LinearWay::kFew:
-      run.Join(op);
-      break;
-    case LinearWay::kFewConverted:
-      LaunchConvertedFew(op, run);
-      break;
-    case LinearWay::kLibrary:
-      if (!LaunchLibraryProduct(op, run)) LaunchPlainProduct(op, run);
-      break;
-  }
-  run.inputs().Written(op.out);
+void LaunchMany(const DenseLinearOp& op, Run& run) {
+  if (WayOf(op) == LinearWay::kLibrary && LaunchLibraryProduct(op, run)) return;
+  LaunchPlainProduct(op, run);
+}
+
+void LaunchJoined(const std::vector<LinearOp>& ops, Run& run) {
+  if (!ops.front().weight.dense()) return LaunchFewOnCores(ops, run);
+  std::vector<DenseLinearOp> dense;
+  for (const LinearOp& op : ops) dense.push_back(DenseOf(op));
+  LaunchFewTokens(dense, run);
 }
 
 void Launch(const LinearOp& op, Run& run) {
-  if (!op.weight.dense()) UnknownFormat(op.weight.format);
-  LaunchDense(DenseOf(op), run);
+  if (op.weight.dense()) LaunchDense(op, run);
+  else LaunchStored(op, run);
+  run.inputs().Written(op.out);
 }
 
 }  // namespace zi::cuda

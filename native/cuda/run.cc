@@ -27,15 +27,15 @@ void Run::Execute(const Decoded& decoded) {
   std::visit([this](const auto& op) { Launch(op, *this); }, decoded.op);
 }
 
-void Run::Join(const DenseLinearOp& op) {
+void Run::Join(const LinearOp& op) {
   if (joined_.Add(op)) return;
   Flush();
   joined_.Add(op);
 }
 
 void Run::Flush() {
-  const std::vector<DenseLinearOp> ops = joined_.Take();
-  if (!ops.empty()) LaunchFewTokens(ops, *this);
+  const std::vector<LinearOp> ops = joined_.Take();
+  if (!ops.empty()) LaunchJoined(ops, *this);
 }
 
 void Run::Drop() { joined_.Take(); }

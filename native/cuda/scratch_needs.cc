@@ -73,8 +73,25 @@ ScratchBytes StoredNeeds(const ExpertLinearOp& op) {
 }
 
 ScratchBytes Needs(const LinearOp& op) {
-  if (!op.weight.dense()) UnknownFormat(op.weight.format);
-  return Needs(DenseOf(op));
+  if (op.weight.dense()) return Needs(DenseOf(op));
+  ScratchBytes needs;
+  switch (StoredWayOf(op)) {
+    case StoredWay::kNothing:
+    case StoredWay::kCores:
+    case StoredWay::kDots:
+      return needs;
+    case StoredWay::kDotsConverted:
+      needs[ScratchUse::kInputs] = PackedBytes(op.x, DType::kF32);
+      return needs;
+    case StoredWay::kSlabs:
+      break;
+  }
+  // The last slab may have fewer rows, and go another way.
+  const int64_t rows = SlabRows(op.weight), last = (op.weight.outputs - 1) % rows + 1;
+  needs = Needs(SlabOf(op, 0, rows, nullptr));
+  needs.TakeIn(Needs(SlabOf(op, op.weight.outputs - last, last, nullptr)));
+  needs[ScratchUse::kWeights] = SlabBytes(op.weight);
+  return needs;
 }
 
 ScratchBytes Needs(const ExpertLinearOp& op) {
@@ -109,21 +126,17 @@ void Repeat(int64_t rows, Views&... views) {
   ((views.shape[0] *= rows), ...);
 }
 
-ScratchBytes Most(const DenseLinearOp& one, int64_t rows, int64_t) {
+ScratchBytes Most(const LinearOp& one, int64_t rows, int64_t) {
   ScratchBytes most;
   for (const int64_t some : {std::min(rows, kFewTokens), rows}) {
-    DenseLinearOp op = one;
+    LinearOp op = one;
     Repeat(some, op.x, op.out);
     // Where operands will lie is not known: as badly as they can.
     if (op.bias.data) op.bias.data += 1;
+    if (!op.weight.dense()) op.x.data += 1;
     most.TakeIn(Needs(op));
   }
   return most;
-}
-
-ScratchBytes Most(const LinearOp& one, int64_t rows, int64_t context_tokens) {
-  if (!one.weight.dense()) UnknownFormat(one.weight.format);
-  return Most(DenseOf(one), rows, context_tokens);
 }
 
 ScratchBytes Most(const ExpertLinearOp& one, int64_t rows, int64_t) {

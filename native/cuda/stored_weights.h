@@ -89,22 +89,10 @@ __device__ inline float FromE2M1(uint32_t nibble) {
   return __int_as_float((nibble & 7) << 22 | (nibble & 8) << 28) * 0x1p126f;
 }
 
+/// Both roundings are made and one is chosen, which is less than a branch per value.
 __device__ inline float RoundTo(DType type, float value) {
-  switch (type) {
-    case DType::kF16:
-      return __half2float(__float2half_rn(value));
-    case DType::kBF16:
-      return __bfloat162float(__float2bfloat16_rn(value));
-    case DType::kF32:
-      return value;
-    case DType::kI32:
-    case DType::kU8:
-    case DType::kI8:
-    case DType::kE4M3:
-    case DType::kE8M0:
-      break;
-  }
-  __trap();
+  const float half = __half2float(__float2half_rn(value)), bfloat = __bfloat162float(__float2bfloat16_rn(value));
+  return type == DType::kF16 ? half : type == DType::kBF16 ? bfloat : value;
 }
 
 /// A scale of any of the types that scales have.
@@ -142,15 +130,13 @@ class Cursor {
   __device__ Cursor(const StoredWeight& weight, int64_t row)
       : w_(weight), row_(row), scale_row_(Quotient(row + weight.first_row, weight.row_group)) {}
 
-  /// The value of input k, rounded as it is stored nowhere.
-  __device__ float At(int64_t k) const {
-    const Scale scale = ScaleOf(k);
-    return Value(CodeAt(k), scale);
-  }
+  /// The value of input k. Called, not inlined: kernels of all formats would hold it many times.
+  __noinline__ __device__ float At(int64_t k) const { return Value(CodeAt(k), ScaleOf(k)); }
 
   /// The values of inputs k … k + 7, all of which there are; k is a multiple of eight.
   __device__ void LoadEight(int64_t k, float (&to)[8]) const {
     if (!w_.eights) {
+#pragma unroll 1
       for (int i = 0; i < 8; ++i) to[i] = At(k + i);
       return;
     }
@@ -300,9 +286,8 @@ class Cursor {
   }
 
   __device__ float Value(float code, Scale scale) const {
-    float value = RoundTo(w_.product, __fmul_rn(code - scale.zero, scale.scale));
-    if (w_.factor != 1.0f) value = __fmul_rn(value, w_.factor);
-    return RoundTo(w_.type, value);
+    const float value = RoundTo(w_.product, __fmul_rn(code - scale.zero, scale.scale));
+    return RoundTo(w_.type, __fmul_rn(value, w_.factor));
   }
 
   const StoredWeight& w_;

@@ -18,6 +18,11 @@ constexpr int64_t kFewOutputs = 256;
 /// precision. On an H100 a block with tiles takes 0.66 of the time for 16 choices of 8 experts, and 1.1 for 64 of 128.
 constexpr int64_t kFewChoices = 8;
 
+/// Rows of slabs are multiples of this, so that biases and results stay as well aligned as they are.
+constexpr int64_t kSlabStep = 128;
+/// Inputs that kernels on tensor cores count in 32 bits.
+constexpr int64_t kMostCoreInputs = int64_t{1} << 28;
+
 /// Rows of tiles, up to so many choices of an expert on average: most experts then fill at least half of one, if choices are
 /// spread evenly.
 struct TileKind {
@@ -90,7 +95,102 @@ bool IsFewTokens(const DenseLinearOp& op) {
   return op.x.shape[0] <= kFewTokens && op.x.shape[1] > 0 && !op.input_major;
 }
 
-bool IsFewTokens(const LinearOp& op) { return op.weight.dense() && IsFewTokens(DenseOf(op)); }
+bool IsFewTokens(const LinearOp& op) {
+  return op.weight.dense() ? IsFewTokens(DenseOf(op)) : op.x.shape[0] <= kFewTokens && op.x.shape[1] > 0;
+}
+
+std::optional<FragmentKind> FragmentsOf(const LinearOp& op) {
+  const Weight& w = op.weight;
+  if (!IsHalf(w.type) || op.x.dtype != w.type || !RowsAligned(op.x, 16)) return std::nullopt;
+  if (w.product != DType::kF32 && w.product != w.type) return std::nullopt;
+  if (w.Part(WeightPart::kGroups).data || !RowsAligned(w.Part(WeightPart::kCodes), 16)) return std::nullopt;
+  const DType scale = w.Part(WeightPart::kScales).dtype;
+  int inputs = 0;  // of 16 bytes of codes
+  FragmentKind kind{};
+  switch (w.format) {
+    case WeightFormat::kE4M3:
+      inputs = 16, kind = FragmentKind::kE4M3;
+      break;
+    case WeightFormat::kInt8:
+      inputs = 16, kind = FragmentKind::kInt8;
+      break;
+    case WeightFormat::kPacked8:
+      inputs = 16, kind = FragmentKind::kPacked8;
+      break;
+    case WeightFormat::kPacked4:
+      inputs = 32, kind = w.product == w.type && scale == w.type ? FragmentKind::kPacked4Exact : FragmentKind::kPacked4;
+      break;
+    case WeightFormat::kFp4:
+      inputs = 32, kind = FragmentKind::kFp4;
+      break;
+    case WeightFormat::kDense:
+    case WeightFormat::kDenseIn:
+    case WeightFormat::kTable4:
+    case WeightFormat::kAwq:
+    case WeightFormat::kGptq:
+      return std::nullopt;
+  }
+  if (w.factor != 1.0f && (kind != FragmentKind::kInt8 || w.product != DType::kF32)) return std::nullopt;
+  if (w.inputs % inputs != 0 || w.inputs > kMostCoreInputs) return std::nullopt;
+  const int64_t shared = kind == FragmentKind::kFp4 ? 16 : inputs;
+  const bool all = w.input_group >= w.inputs, whole = w.input_group % shared == 0;
+  if (!all && (!whole || (w.input_group & (w.input_group - 1)) != 0)) return std::nullopt;
+  return kind;
+}
+
+StoredWay StoredWayOf(const LinearOp& op) {
+  if (op.x.shape[0] == 0 || op.out.shape[1] == 0) return StoredWay::kNothing;
+  if (!IsFewTokens(op)) return StoredWay::kSlabs;
+  if (FragmentsOf(op)) return StoredWay::kCores;
+  return op.x.dtype == DType::kF32 ? StoredWay::kDots : StoredWay::kDotsConverted;
+}
+
+bool ExpandsInputMajor(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kAwq:
+    case WeightFormat::kGptq:
+    case WeightFormat::kDenseIn:
+      return true;
+    case WeightFormat::kDense:
+    case WeightFormat::kE4M3:
+    case WeightFormat::kInt8:
+    case WeightFormat::kPacked8:
+    case WeightFormat::kPacked4:
+    case WeightFormat::kFp4:
+    case WeightFormat::kTable4:
+      return false;
+  }
+  UnknownFormat(format);
+}
+
+int64_t SlabRows(const Weight& weight) {
+  const int64_t row_bytes = std::max<int64_t>(weight.inputs, 1) * ElementBytes(weight.type);
+  return std::min(weight.outputs, std::max<int64_t>(kSlabBytes / row_bytes / kSlabStep, 1) * kSlabStep);
+}
+
+DenseLinearOp SlabOf(const LinearOp& op, int64_t first, int64_t rows, uint8_t* values) {
+  const Weight& w = op.weight;
+  const auto part = [first](View view, int dimension, int64_t count) {
+    view.data += first * ElementBytes(view.dtype);
+    view.shape[dimension] = count;
+    return view;
+  };
+  DenseLinearOp slab{};
+  slab.x = op.x;
+  slab.out = part(op.out, 1, rows);
+  if (op.bias.data) slab.bias = part(op.bias, 0, rows);
+  slab.input_major = ExpandsInputMajor(w.format);
+  const int64_t down = slab.input_major ? w.inputs : rows, across = slab.input_major ? rows : w.inputs;
+  slab.weight = {values, w.type, 2, {down, across}, {(across + 7) / 8 * 8, 1}};
+  slab.activation = op.activation;
+  slab.accumulate = op.accumulate;
+  return slab;
+}
+
+size_t SlabBytes(const Weight& weight) {
+  const View values = SlabOf(LinearOp{View{}, View{}, weight, View{}, Activation::kNone, false}, 0, SlabRows(weight), nullptr).weight;
+  return static_cast<size_t>(values.shape[0] * values.strides[0] * ElementBytes(values.dtype));
+}
 
 LinearWay WayOf(const DenseLinearOp& op) {
   const int64_t tokens = op.x.shape[0], outputs = op.out.shape[1], inputs = op.x.shape[1];

@@ -24,6 +24,28 @@ LinearWay WayOf(const DenseLinearOp& op);
 bool IsFewTokens(const DenseLinearOp& op);
 bool IsFewTokens(const LinearOp& op);
 
+/// How tensor cores take the codes of a stored weight, where they do.
+enum class FragmentKind { kValues, kE4M3, kInt8, kPacked8, kPacked4, kPacked4Exact, kFp4 };
+/// None where codes, scales or inputs are or lie so that only single values are made of them.
+std::optional<FragmentKind> FragmentsOf(const LinearOp& op);
+
+enum class StoredWay {
+  kNothing,        // nothing is asked for
+  kCores,          // a few tokens on tensor cores, codes read once; may wait for others of the same inputs
+  kDots,           // a few tokens, value by value, from f32 inputs
+  kDotsConverted,  // the same, of inputs that must become f32 first
+  kSlabs,          // many tokens: some rows at a time become values, which the library multiplies
+};
+/// With a weight that is not dense.
+StoredWay StoredWayOf(const LinearOp& op);
+/// Formats whose codes of neighbouring outputs lie beside each other become matrices [K, N].
+bool ExpandsInputMajor(WeightFormat format);
+/// Rows that become values at once.
+int64_t SlabRows(const Weight& weight);
+/// The product of `rows` rows from `first` on, whose values lie at `values`.
+DenseLinearOp SlabOf(const LinearOp& op, int64_t first, int64_t rows, uint8_t* values);
+size_t SlabBytes(const Weight& weight);
+
 /// What surrounds a product by the library.
 struct LibraryProduct {
   /// The inputs are not of the weights' type.

@@ -1,0 +1,294 @@
+// linear for a few tokens with stored weights: their bytes are read once, made values in registers, and multiplied on tensor
+// cores, whose sums are f32. Rows of weights are the tensor cores' rows, tokens their columns.
+//
+// A warp takes the 16 rows of its block and every eighth unit of inputs: 16 bytes of codes of four lanes. The warps' sums are
+// added in their order: an output depends on the weight and its own inputs alone.
+#include <algorithm>
+#include <stdexcept>
+
+#include "cuda/few_stored.h"
+#include "cuda/finish.h"
+#include "cuda/math.h"
+#include "cuda/overlap.h"
+#include "cuda/stored_fragments.h"
+
+namespace zi::cuda {
+namespace {
+
+constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 16, kTokens = 8;
+/// Units that a warp has under way at once.
+constexpr int kAhead = 4;
+/// As many blocks run at once on a multiprocessor, so that 64 KiB are under way to each.
+constexpr int kBlocksEach = 2;
+/// How much the next kernel brings to the L2 cache while the kernel before it ends: less than half of an H100's cache.
+constexpr int64_t kPrefetchBytes = 16 << 20;
+/// Inputs of all tokens that wait in shared memory, at most.
+constexpr int kInputBytes = 64 << 10;
+/// What a kernel gets unasked, beside the sums of its warps.
+constexpr size_t kFreeSharedBytes = (48 << 10) - sizeof(float) * kWarps * kRows * kTokens;
+
+struct Part {
+  StoredWeight weight;
+  Finish finish;
+  unsigned first_block;
+  int group_shift;  // of the inputs that share a scale
+  int64_t row_bytes, code_bytes;  // to the next row, and of a row
+  // What of each row and of its scales is brought to the cache.
+  uint32_t prefetch_bytes, scale_bytes;
+
+  __device__ void Bring(int64_t row) const {
+    if (prefetch_bytes > 0) Prefetch(weight.Part(WeightPart::kCodes) + row * row_bytes, prefetch_bytes);
+    if (scale_bytes == 0) return;
+    Prefetch(weight.Part(WeightPart::kScales) + (row + weight.first_row) * scale_bytes, scale_bytes);
+  }
+};
+
+struct CoreArguments {
+  Part parts[kMostJoined];
+  int count, tokens, units, segment_units;
+  const uint8_t* x;
+  int64_t x_stride, inputs;
+};
+
+/// What a lane reads of a unit: 16 bytes of two rows, and their scales.
+template <FragmentKind kKind>
+struct Unit {
+  uint4 codes[2];
+  uint32_t scales[2][2], zeros[2];
+};
+
+/// Two rows of a weight as a lane sees them.
+template <FragmentKind kKind, class T>
+class LaneRows {
+ public:
+  using Sizes = FragmentSizes<kKind>;
+  static constexpr int kUnitInputs = 4 * Sizes::kInputs;
+
+  __device__ LaneRows(const Part& part, int64_t first, int64_t inputs) : part_(part), lane_(threadIdx.x % 4), inputs_(inputs) {
+    const StoredWeight& w = part.weight;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      // Rows beyond the last repeat it; their sums are not stored.
+      const int64_t row = min(first + threadIdx.x % 32 / 4 + 8 * h, w.outputs - 1);
+      codes_[h] = w.Part(WeightPart::kCodes) + row * part.row_bytes + lane_ * 16;
+      scale_rows_[h] = w.row_group == 1 ? row + w.first_row : (row + w.first_row) / w.row_group;
+    }
+  }
+
+  __device__ void Load(int unit, Unit<kKind>& to) const {
+    const StoredWeight& w = part_.weight;
+    const int k = unit * kUnitInputs + lane_ * Sizes::kInputs;
+    const bool there = k < inputs_;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      to.codes[h] = there ? __ldcs(reinterpret_cast<const uint4*>(codes_[h] + unit * int64_t{64})) : uint4{};
+      to.scales[h][0] = to.scales[h][1] = 0;
+      to.zeros[h] = 0;
+      if constexpr (Sizes::kScales > 0) {
+        if (!there) continue;
+        const uint8_t* const scales = w.Part(WeightPart::kScales);
+        const int64_t at = scale_rows_[h] * w.scale_stride;
+        const int group = k >> part_.group_shift;
+        if constexpr (kKind == FragmentKind::kPacked4Exact) {
+          to.scales[h][0] = reinterpret_cast<const uint16_t*>(scales)[at + group];
+        } else {
+          to.scales[h][0] = RawScale(scales, w.scale_type, at + group);
+        }
+        if constexpr (Sizes::kScales == 2) to.scales[h][1] = RawScale(scales, w.scale_type, at + ((k + 16) >> part_.group_shift));
+        if constexpr (kHasZeros) {
+          if (w.Part(WeightPart::kZeros)) to.zeros[h] = RawZero(w, scale_rows_[h], group);
+        }
+      }
+    }
+  }
+
+  /// The code of row `h` that stands for nothing.
+  __device__ uint32_t Zero(const Unit<kKind>& unit, int h) const {
+    if constexpr (!kHasZeros) return 0;
+    const bool stored = part_.weight.Part(WeightPart::kZeros) != nullptr;
+    if constexpr (kKind == FragmentKind::kInt8) return stored ? unit.zeros[h] ^ 0x80 : 0x80;
+    if constexpr (kKind == FragmentKind::kPacked8) return stored ? unit.zeros[h] >> (scale_rows_[h] % 4 * 8) & 0xff : 0x80;
+    return stored ? unit.zeros[h] >> (scale_rows_[h] % 8 * 4) & 15 : 8;
+  }
+
+ private:
+  static constexpr bool kWords =
+      kKind == FragmentKind::kPacked8 || kKind == FragmentKind::kPacked4 || kKind == FragmentKind::kPacked4Exact;
+  static constexpr bool kHasZeros = kWords || kKind == FragmentKind::kInt8;
+
+  static __device__ uint32_t RawZero(const StoredWeight& w, int64_t scale_row, int group) {
+    const uint8_t* const zeros = w.Part(WeightPart::kZeros);
+    if constexpr (kKind == FragmentKind::kInt8) return zeros[scale_row * w.zero_stride + group];
+    constexpr int kPerWord = kKind == FragmentKind::kPacked8 ? 4 : 8;
+    return reinterpret_cast<const uint32_t*>(zeros)[scale_row / kPerWord * w.zero_stride + group];
+  }
+
+  const Part& part_;
+  const int lane_;
+  const int64_t inputs_;
+  const uint8_t* codes_[2];
+  int64_t scale_rows_[2];
+};
+
+/// Inputs of the units from `first` to `end` as lanes take them: groups of eight, those of the four lanes and of all tokens
+/// beside each other.
+template <FragmentKind kKind, class T>
+__device__ void StageInputs(const CoreArguments& a, int first, int end, uint4* staged) {
+  constexpr int kInputs = FragmentSizes<kKind>::kInputs, kEights = kInputs / 8;
+  const int groups = (end - first) * 4 * kEights;
+  for (int t = 0; t < a.tokens; ++t) {
+    const T* const x = reinterpret_cast<const T*>(a.x) + t * a.x_stride;
+    for (int i = threadIdx.x; i < groups; i += kThreads) {
+      const int64_t k = static_cast<int64_t>(first) * 4 * kInputs + i * 8;
+      const uint4 eight = k < a.inputs ? *reinterpret_cast<const uint4*>(x + k) : uint4{};
+      const int unit = i / (4 * kEights), lane = i / kEights % 4, which = i % kEights;
+      staged[((unit * kEights + which) * a.tokens + t) * 4 + lane] = Fragments<kKind, T>::Paired(eight);
+    }
+  }
+}
+
+template <FragmentKind kKind, class T, int kEight>
+__device__ void MultiplyEights(const CoreArguments& a, const Unit<kKind>& unit, const Fragments<kKind, T>& low,
+                               const Fragments<kKind, T>& high, const uint4* inputs, float (&sums)[2][4]) {
+  if constexpr (kEight < FragmentSizes<kKind>::kInputs / 8) {
+    const int token = threadIdx.x % 32 / 4;
+    const uint4 x = token < a.tokens ? inputs[kEight * a.tokens * 4] : uint4{};
+    uint32_t rows[2][4];
+    low.template Expand<kEight>(unit.codes[0], rows[0]);
+    high.template Expand<kEight>(unit.codes[1], rows[1]);
+    MultiplyAdd<T>(sums[0], {rows[0][0], rows[1][0], rows[0][1], rows[1][1]}, x.x, x.y);
+    MultiplyAdd<T>(sums[1], {rows[0][2], rows[1][2], rows[0][3], rows[1][3]}, x.z, x.w);
+    MultiplyEights<kKind, T, kEight + 1>(a, unit, low, high, inputs, sums);
+  }
+}
+
+template <FragmentKind kKind, class T>
+__global__ void __launch_bounds__(kThreads, kBlocksEach) FewOnCores(const __grid_constant__ CoreArguments a) {
+  extern __shared__ uint4 staged[];
+  __shared__ float parts[kWarps][kRows * kTokens];
+  int index = a.count - 1;
+  while (index > 0 && blockIdx.x < a.parts[index].first_block) --index;
+  const Part& part = a.parts[index];
+  const int64_t outputs = part.weight.outputs, first = static_cast<int64_t>(blockIdx.x - part.first_block) * kRows;
+  if (threadIdx.x < kRows && first + threadIdx.x < outputs) part.Bring(first + threadIdx.x);
+  const LaneRows<kKind, T> rows(part, first, a.inputs);
+  Begin();
+
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  Unit<kKind> ahead[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) {
+    if (warp + i * kWarps < a.units) rows.Load(warp + i * kWarps, ahead[i]);
+  }
+  constexpr int kEights = FragmentSizes<kKind>::kInputs / 8;
+  float sums[2][4] = {};
+  for (int segment = 0; segment < a.units; segment += a.segment_units) {
+    const int end = min(segment + a.segment_units, a.units);
+    if (segment > 0) __syncthreads();
+    StageInputs<kKind, T>(a, segment, end, staged);
+    __syncthreads();
+    // Segments are whole rounds of all warps, so that each unit is where it was put.
+    for (int round = segment + warp; round < end; round += kWarps * kAhead) {
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int unit = round + i * kWarps;
+        if (unit >= end) break;
+        const StoredWeight& w = part.weight;
+        const Fragments<kKind, T> low(w, ahead[i].scales[0], rows.Zero(ahead[i], 0));
+        const Fragments<kKind, T> high(w, ahead[i].scales[1], rows.Zero(ahead[i], 1));
+        const uint4* const inputs = staged + static_cast<int64_t>(unit - segment) * kEights * a.tokens * 4 + lane;
+        MultiplyEights<kKind, T, 0>(a, ahead[i], low, high, inputs, sums);
+        if (unit + kWarps * kAhead < a.units) rows.Load(unit + kWarps * kAhead, ahead[i]);
+      }
+    }
+  }
+
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    parts[warp][(lane / 4 + i / 2 * 8) * kTokens + lane % 4 * 2 + i % 2] = sums[0][i] + sums[1][i];
+  }
+  __syncthreads();
+  const int row = threadIdx.x / kTokens, token = threadIdx.x % kTokens;
+  if (row >= kRows || token >= a.tokens || first + row >= outputs) return;
+  float value = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) value += parts[w][threadIdx.x];
+  part.finish.Put(token, first + row, value);
+}
+
+template <FragmentKind kKind, class T>
+void LaunchTyped(CoreArguments& a, unsigned blocks, Run& run) {
+  constexpr int kInputs = FragmentSizes<kKind>::kInputs, kRound = kWarps * kAhead;
+  const int unit_bytes = 4 * kInputs * 2 * a.tokens;
+  a.units = static_cast<int>((a.inputs + 4 * kInputs - 1) / (4 * kInputs));
+  a.segment_units = kInputBytes / unit_bytes / kRound * kRound;
+  const size_t shared = static_cast<size_t>(std::min(a.units, a.segment_units)) * unit_bytes;
+  const auto kernel = FewOnCores<kKind, T>;
+  if (shared > kFreeSharedBytes) {
+    Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kInputBytes), "cudaFuncSetAttribute");
+  }
+  OverlappedWith(shared, kernel, dim3(blocks), kThreads, run, a);
+}
+
+template <FragmentKind kKind>
+void LaunchKind(DType type, CoreArguments& a, unsigned blocks, Run& run) {
+  return type == DType::kF16 ? LaunchTyped<kKind, __half>(a, blocks, run) : LaunchTyped<kKind, __nv_bfloat16>(a, blocks, run);
+}
+
+/// Inputs that share a scale as a power of two; past all of them where all do.
+int GroupShift(const Weight& weight) {
+  int shift = 0;
+  while (shift < 31 && int64_t{1} << shift < std::min(weight.input_group, weight.inputs)) ++shift;
+  return shift;
+}
+
+uint32_t ScaleRowBytes(const Weight& weight) {
+  constexpr int64_t kMost = 4096;
+  const View& scales = weight.Part(WeightPart::kScales);
+  if (!scales.data || weight.row_group != 1 || scales.strides[0] != scales.shape[1]) return 0;
+  const int64_t bytes = scales.shape[1] * ElementBytes(scales.dtype);
+  return bytes <= kMost && bytes % 16 == 0 && RowsAligned(scales, 16) ? static_cast<uint32_t>(bytes) : 0;
+}
+
+}  // namespace
+
+void LaunchFewOnCores(const std::vector<LinearOp>& ops, Run& run) {
+  const View& x = ops.front().x;
+  CoreArguments a{};
+  a.tokens = static_cast<int>(x.shape[0]);
+  if (a.tokens > kTokens) throw std::logic_error("a kernel for a few tokens is given more");
+  a.x = x.data;
+  a.x_stride = x.strides[0];
+  a.inputs = x.shape[1];
+  unsigned blocks = 0;
+  for (const LinearOp& op : ops) {
+    const View& codes = op.weight.Part(WeightPart::kCodes);
+    const int64_t row_bytes = codes.strides[0] * ElementBytes(codes.dtype);
+    a.parts[a.count++] = {StoredWeight(op.weight, run.fault()), Finish(op), blocks, GroupShift(op.weight), row_bytes,
+                          codes.shape[1] * ElementBytes(codes.dtype), 0, ScaleRowBytes(op.weight)};
+    blocks += Blocks(op.weight.outputs, kRows);
+  }
+  const int64_t at_once = std::min<int64_t>(blocks, kBlocksEach * run.multiprocessors());
+  for (Part& part : a.parts) {
+    part.prefetch_bytes = static_cast<uint32_t>(std::min(part.code_bytes, kPrefetchBytes / (at_once * kRows)) / 16 * 16);
+  }
+  const DType type = ops.front().weight.type;
+  switch (FragmentsOf(ops.front()).value()) {
+    case FragmentKind::kValues:
+      return LaunchKind<FragmentKind::kValues>(type, a, blocks, run);
+    case FragmentKind::kE4M3:
+      return LaunchKind<FragmentKind::kE4M3>(type, a, blocks, run);
+    case FragmentKind::kInt8:
+      return LaunchKind<FragmentKind::kInt8>(type, a, blocks, run);
+    case FragmentKind::kPacked8:
+      return LaunchKind<FragmentKind::kPacked8>(type, a, blocks, run);
+    case FragmentKind::kPacked4:
+      return LaunchKind<FragmentKind::kPacked4>(type, a, blocks, run);
+    case FragmentKind::kPacked4Exact:
+      return LaunchKind<FragmentKind::kPacked4Exact>(type, a, blocks, run);
+    case FragmentKind::kFp4:
+      return LaunchKind<FragmentKind::kFp4>(type, a, blocks, run);
+  }
+}
+
+}  // namespace zi::cuda

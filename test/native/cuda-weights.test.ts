@@ -1,0 +1,123 @@
+// Products with stored weights on a GPU against float64: inputs of 16 bits that tensor cores take, and of f32,
+// products that are joined, and rows that become values slab by slab.
+
+import { describe, expect, it } from 'vitest';
+import { encodeOp, joinEncoded } from '../../offload/backends/op-encoding.js';
+import { present } from '../../offload/errors.js';
+import type { FloatType } from '../../offload/port/dtype.js';
+import { formatOf } from '../../offload/port/formats.js';
+import { native } from '../../offload/port/native.js';
+import type { Op, Tensor, Weight } from '../../offload/port/ops.js';
+import {
+  checkOnGpu as check,
+  gpuBench,
+  gpuStream,
+  HAS_GPU,
+  OWN_KERNELS_ONLY,
+  runOnGpu,
+} from './cuda-device.js';
+import { referenceOp } from './reference-ops.js';
+import { TestMemory } from './tensor-bytes.js';
+import { buildWeight, fitted, WEIGHT_KINDS } from './weight-builder.js';
+import { ACTIVATIONS } from './workbench.js';
+
+/** Sums are f32; a product of many tokens stored in 16 bits before its activation is rounded twice. */
+const TOLERANCE: Readonly<Record<string, number>> = { f16: 2e-3, bf16: 8e-3 };
+
+/** [tokens, outputs, inputs]: whole and short rounds of units, one row more than blocks have, several rounds. */
+const SHAPES = [
+  [1, 16, 128],
+  [1, 33, 4096],
+  [2, 5, 96],
+  [3, 49, 2176],
+  [8, 40, 1152],
+  [8, 17, 8320],
+  [5, 20, 704],
+  [9, 130, 256],
+  [40, 31, 520],
+] as const;
+
+describe.skipIf(!HAS_GPU)('stored weights on CUDA', () => {
+  for (const half of ['bf16', 'f16'] as const) {
+    it.each(WEIGHT_KINDS)(`$label times ${half}`, async (kind) => {
+      for (const [index, [tokens, ...size]] of SHAPES.entries()) {
+        if (OWN_KERNELS_ONLY && tokens > 8) continue;
+        const bench = gpuBench(index, index % 4 === 3);
+        const [outputs, inputs] = fitted(kind, size);
+        const firstRow = index % 3 === 1 && !['awq', 'gptq'].includes(kind.name) ? 16 : 0;
+        const weight = buildWeight(bench, kind, [outputs, inputs], { type: half, firstRow });
+        const bias = index % 2 === 0 ? null : bench.weight(index % 4 === 1 ? half : 'f32', [outputs]);
+        const activation = ACTIVATIONS[index % ACTIVATIONS.length] ?? 'none';
+        for (const [from, to] of [
+          [half, 'f32'],
+          [half, half],
+          ['f32', 'f32'],
+        ] as const) {
+          const x = bench.activation([tokens, inputs], 1, from);
+          const out = bench.activation([tokens, outputs], 1, to);
+          const op = { op: 'linear', out, x, weight, bias, activation, accumulate: index % 3 === 0 } as const;
+          await check(bench, op, TOLERANCE[half]);
+        }
+      }
+    });
+  }
+
+  it('several of the same inputs are computed as each alone', async () => {
+    for (const kind of WEIGHT_KINDS.filter(({ name }) => name !== 'table4')) {
+      const bench = gpuBench(7, false);
+      const [, inputs] = fitted(kind, [16, 512]);
+      const x = bench.activation([2, inputs], 1, 'bf16');
+      const ops = [48, 16, 40, 64].map((outputs, index): Op & { op: 'linear' } => ({
+        op: 'linear',
+        out: bench.activation([2, outputs]),
+        x,
+        weight: buildWeight(bench, index === 2 ? present(WEIGHT_KINDS[13], 'kind') : kind, [outputs, inputs]),
+        bias: index % 2 === 0 ? bench.weight('bf16', [outputs]) : null,
+        activation: 'none',
+        accumulate: false,
+      }));
+      const expected = ops.flatMap((op) => referenceOp(op, bench.memory.bytes));
+      gpuStream().launch(joinEncoded(ops.map((op) => encodeOp(op).slice())));
+      await gpuStream().record().promise();
+      for (const { tensor, values } of expected) {
+        const scale = values.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
+        const got = bench.memory.read(tensor);
+        expect(got.every((value, i) => Math.abs(value - (values[i] ?? 0)) <= 8e-3 * scale)).toBe(true);
+      }
+    }
+  });
+
+  it('a weight of more than a slab gives many tokens what it gives a few', async () => {
+    const [N, K, tokens] = [20_352, 2048, 8] as const;
+    const memory = new TestMemory(40 << 20);
+    native().pinMemory(memory.memory.id);
+    const tensorOf = (dtype: Tensor['dtype'], shape: readonly number[]) => memory.tensor(dtype, shape);
+    const codes = tensorOf('i32', [N, K / 8]);
+    for (let i = 0; i < (N * K) / 8; i++) {
+      memory.view.setUint32(codes.offsetBytes + 4 * i, Math.imul(i + 1, 2_654_435_761) >>> 0, true);
+    }
+    const scales = memory.fill(tensorOf('bf16', [N, K / 64]), (i) => (1 + (i % 37) / 32) / 64);
+    const type: FloatType = 'bf16';
+    const weight: Weight = {
+      format: formatOf('packed4', type, { inputGroup: 64 }),
+      shape: [N, K],
+      firstRow: 0,
+      parts: { codes, scales },
+    };
+    const bias = memory.fill(tensorOf('bf16', [N]), (i) => (i % 11) / 8);
+    const x = memory.fill(
+      tensorOf('bf16', [2 * tokens, K]),
+      (i) => (((i % K) * 7 + 3 * (i % tokens)) % 13) / 8 - 0.75,
+    );
+    const [few, many] = [tensorOf('f32', [tokens, N]), tensorOf('f32', [2 * tokens, N])];
+    const op = { op: 'linear', weight, bias, activation: 'none', accumulate: false } as const;
+    await runOnGpu({ ...op, out: few, x: { ...x, shape: [tokens, K] } }, memory);
+    await runOnGpu({ ...op, out: many, x }, memory);
+    const [ofFew, ofMany] = [memory.read(few), memory.read(many)];
+    let worst = 0;
+    for (let i = 0; i < tokens * N; i++)
+      worst = Math.max(worst, Math.abs((ofFew[i] ?? 0) - (ofMany[i] ?? 1e9)));
+    expect(worst).toBeLessThan(2e-2);
+    memory.free();
+  });
+});
