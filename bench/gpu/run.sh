@@ -52,6 +52,10 @@ for name in $parts; do
       part 'all layers at rest, batch 1' node dist/bench/gpu/stream.js --shape "$shape" --batch 1 --prompt 32 --tokens 64 --resident auto
       part 'half the layers at rest, batch 8' node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --resident "${HALF:-17}"
       ;;
+    weights)
+      # Products of a few tokens in each format, alone and in the chain of a layer.
+      part 'products of a few tokens' node dist/bench/gpu/weights.js
+      ;;
     kv)
       # More sequences than the GPU may hold keys and values of.
       part 'keys and values in DRAM' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 4 --kv dram --gpu_memory 8GiB
