@@ -10,17 +10,18 @@ import type { MatrixSpec } from '../../offload/model/layout.js';
 import type { ModelSpec } from '../../offload/model/model.js';
 import { cudaCosts } from '../../offload/plan/device-costs.js';
 import { kernelScratch, type ScratchWorkload } from '../../offload/plan/kernel-scratch.js';
-import type { FloatType } from '../../offload/port/dtype.js';
-import { formatOf } from '../../offload/port/formats.js';
+import { DTYPE_BYTES, type FloatType } from '../../offload/port/dtype.js';
+import { formatOf, isDense } from '../../offload/port/formats.js';
 import { native } from '../../offload/port/native.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { MiB } from '../../offload/units.js';
 import { shapeModel } from '../../src/engine/shape.js';
+import type { ShapeType } from '../../src/engine/shape-tensors.js';
 import { SMALL } from '../models/small-configs.js';
 
-function model(name: string) {
+function model(name: string, type?: ShapeType) {
   const path = `configs/models/${name}.json`;
-  return shapeModel(JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>, path, undefined).model;
+  return shapeModel(JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>, path, type).model;
 }
 
 it('of products holds what the library takes, and biases that lie badly', () => {
@@ -29,6 +30,17 @@ it('of products holds what the library takes, and biases that lie badly', () => 
   // Activations are of the weights' type, so that no product needs its inputs in another; fc1 has 16384 outputs.
   expect(scratch.inputsBytes).toBe(2 * 16384);
   expect(scratch.bytes).toBe(32 * MiB + scratch.inputsBytes + scratch.partialsBytes);
+});
+
+it('of weights in 8 and 4 bits holds some rows of the largest as values, and all of a small one', () => {
+  const workload = { tokens: 2048, contextTokens: 2048, logitRows: 8, drawnRows: 0 };
+  for (const type of ['int4', 'int8', 'fp8'] as const) {
+    // 16384 outputs of 4096 inputs, or as many the other way round: 64 MiB of values of 16 bits are half of them.
+    expect(kernelScratch(model('opt-6.7b', type), workload).weightsBytes).toBe(64 * MiB);
+    // 8192 outputs of 2048 inputs.
+    expect(kernelScratch(model('opt-1.3b', type), workload).weightsBytes).toBe(2 * 8192 * 2048);
+  }
+  expect(kernelScratch(model('opt-6.7b'), workload).weightsBytes).toBe(0);
 });
 
 it('of attention holds the parts of the longest context of as many tokens as leave the device idle', () => {
@@ -97,8 +109,13 @@ describe('the bound is what the largest operation within reach takes', () => {
 
   /** Weights of a checkpoint lie anywhere. */
   function misplaced(op: Op): Op {
-    if (op.op !== 'linear' || op.bias === null) return op;
-    return { ...op, bias: { ...op.bias, offsetBytes: 2 } };
+    if (op.op !== 'linear') return op;
+    const { x } = op;
+    // Inputs always lie well, so that only those of stored weights are assumed not to.
+    const inputs = isDense(op.weight.format)
+      ? x
+      : { ...x, offsetBytes: x.offsetBytes + DTYPE_BYTES[x.dtype] };
+    return { ...op, x: inputs, ...(op.bias === null ? {} : { bias: { ...op.bias, offsetBytes: 2 } }) };
   }
 
   /** As many tokens in several numbers of sequences, and contexts. */
@@ -156,6 +173,16 @@ describe('the bound is what the largest operation within reach takes', () => {
       ...(mixtures.includes(family) ? [] : [{ family, type: 'float16' as const, retype: true }]),
     ].map((one) => ({ ...one, of: one.retype ? 'several types' : one.type })),
   );
+
+  const stored = Object.keys(SMALL).flatMap((family) =>
+    (['int8', 'int4', 'fp8'] as const).map((type) => ({ family, type })),
+  );
+
+  it.each(stored)('$family in $type', ({ family, type }) => {
+    const { model: spec } = shapeModel({ ...SMALL[family] }, 'config.json', type);
+    const { inputsBytes, groupsBytes, weightsBytes, partialsBytes } = kernelScratch(spec, workload);
+    expect({ inputsBytes, groupsBytes, weightsBytes, partialsBytes }).toEqual(largest(spec));
+  });
 
   it.each(cases)('$family of $of', ({ family, type, retype }) => {
     const config = { ...SMALL[family], torch_dtype: type };
