@@ -25,8 +25,8 @@ Enum ReadName(const Napi::Object& wish, const char* field, const char* const (&n
 
 constexpr const char* kFloatNames[] = {"f32", "f16", "bf16"};
 constexpr DType kFloats[] = {DType::kF32, DType::kF16, DType::kBF16};
-constexpr const char* kToNames[] = {"int4", "int8", "bytes", "e4m3"};
-constexpr QuantiseTo kTos[] = {QuantiseTo::kInt4, QuantiseTo::kInt8, QuantiseTo::kBytes, QuantiseTo::kE4M3};
+constexpr const char* kToNames[] = {"int4", "int8", "e4m3"};
+constexpr QuantiseTo kTos[] = {QuantiseTo::kInt4, QuantiseTo::kInt8, QuantiseTo::kE4M3};
 
 struct Place {
   std::shared_ptr<HostMemory> memory;

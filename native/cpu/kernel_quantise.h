@@ -123,7 +123,6 @@ inline float ChooseScale(const QuantiseJob& job, const float* x, int64_t n, floa
     case QuantiseTo::kInt4:
       return ChooseInt4Scale(job.scale_dtype, x, n, largest);
     case QuantiseTo::kInt8:
-    case QuantiseTo::kBytes:
       return StoredScale(job.scale_dtype, largest / 127);
     case QuantiseTo::kE4M3:
       return StoredScale(job.scale_dtype, largest / kE4M3Largest);
@@ -184,8 +183,6 @@ inline void StoreCodes(QuantiseTo to, const float* codes, int64_t n, uint8_t* by
     case QuantiseTo::kInt8:
       std::memset(stored + n, 0, static_cast<size_t>(stride - n));
       return StoreWhole(codes, n, 128, stored);
-    case QuantiseTo::kBytes:
-      return StoreWhole(codes, n, 0, stored);
     case QuantiseTo::kE4M3:
       return StoreE4M3(codes, n, stored);
   }

@@ -28,7 +28,6 @@ int64_t CodeStride(QuantiseTo to, int64_t inputs) {
       return (inputs + 7) / 8 * 4;
     case QuantiseTo::kInt8:
       return (inputs + 3) / 4 * 4;
-    case QuantiseTo::kBytes:
     case QuantiseTo::kE4M3:
       return inputs;
   }

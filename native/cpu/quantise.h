@@ -11,9 +11,8 @@ class ThreadPool;
 
 /// What a value becomes. A row of codes is `code_stride` bytes long, and what no value fills is zero.
 enum class QuantiseTo : uint8_t {
-  kInt4,   // nibbles, lowest first, that hold q + 8
-  kInt8,   // bytes that hold q + 128
-  kBytes,  // signed bytes
+  kInt4,  // nibbles, lowest first, that hold q + 8
+  kInt8,  // bytes that hold q + 128
   kE4M3,
 };
 

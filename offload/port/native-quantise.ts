@@ -7,8 +7,8 @@ export interface HostPlace {
   readonly offsetBytes: number;
 }
 
-/** int4: nibbles, lowest first, of q + 8; int8: bytes of q + 128; bytes: signed; e4m3: floats of one byte. */
-export type QuantiseTo = 'int4' | 'int8' | 'bytes' | 'e4m3';
+/** int4: nibbles, lowest first, of q + 8; int8: bytes of q + 128; e4m3: floats of one byte. */
+export type QuantiseTo = 'int4' | 'int8' | 'e4m3';
 
 /** N rows of K inputs. Its memories stay as they are until it has ended. */
 export interface QuantiseJob {

@@ -18,17 +18,18 @@ export interface PackSettings {
 export interface Scheme {
   readonly weights: PackedWeights;
   /** `format` in the configuration. */
-  readonly format: 'pack-quantized' | 'int-quantized' | 'float-quantized';
+  readonly format: 'pack-quantized' | 'float-quantized';
   readonly to: QuantiseTo;
   readonly group: number | 'channel';
 }
 
-/** fp8 has a scale per row, as its publishers do; so has int8 without groups, whose codes are then plain bytes. */
+/**
+ * fp8 has a scale per row, as its publishers do. Codes of whole numbers are packed whatever shares a scale: readers take
+ * int-quantized for weights whose inputs are to be quantised as well.
+ */
 export function schemeOf(weights: PackedWeights, group: number | 'channel'): Scheme {
   if (weights === 'fp8') return { weights, format: 'float-quantized', to: 'e4m3', group: 'channel' };
-  if (weights === 'int4') return { weights, format: 'pack-quantized', to: 'int4', group };
-  if (group === 'channel') return { weights, format: 'int-quantized', to: 'bytes', group };
-  return { weights, format: 'pack-quantized', to: 'int8', group };
+  return { weights, format: 'pack-quantized', to: weights, group };
 }
 
 type ScaleType = 'f32' | 'f16' | 'bf16';
@@ -69,7 +70,7 @@ export function partsOf(
   const isPacked = format === 'pack-quantized';
   const codes = isPacked
     ? entry(`${module}.weight_packed`, 'I32', [rows, words])
-    : entry(`${module}.weight`, to === 'e4m3' ? 'F8_E4M3' : 'I8', [rows, inputs]);
+    : entry(`${module}.weight`, 'F8_E4M3', [rows, inputs]);
   return {
     codes,
     scales: entry(`${module}.weight_scale`, STORED[scaleType], [rows, Math.ceil(inputs / group)]),
@@ -82,7 +83,6 @@ export function partsOf(
 
 const BYTES: Readonly<Record<string, number>> = {
   I32: 4,
-  I8: 1,
   F8_E4M3: 1,
   I64: 8,
   F32: 4,

@@ -113,7 +113,6 @@ export function decodeModule({ tensors }: ReadStore, module: string, dtype: stri
   const group = Math.ceil(inputs / groups);
   const codeAt = (row: number, input: number): number => {
     if (codes.dtype === 'F8_E4M3') return fromE4M3(codes.bytes.readUInt8(row * inputs + input));
-    if (codes.dtype === 'I8') return codes.bytes.readInt8(row * inputs + input);
     const words = codes.shape[1] ?? 0;
     const bits = words * 32 >= inputs * 8 ? 8 : 4;
     const first = row * words * 32 + input * bits;

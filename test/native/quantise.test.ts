@@ -70,7 +70,6 @@ async function quantise(one: Case, values: Float64Array): Promise<Made> {
   const codeAt = (row: number, input: number): number => {
     const start = row * rowBytesOf(one);
     if (to === 'e4m3') return fromE4M3(codeBuffer.readUInt8(start + input));
-    if (to === 'bytes') return codeBuffer.readInt8(start + input);
     if (to === 'int8') return codeBuffer.readUInt8(start + input) - 128;
     return ((codeBuffer.readUInt8(start + (input >> 1)) >> (4 * (input & 1))) & 15) - 8;
   };
@@ -106,7 +105,7 @@ const SHAPES: readonly (readonly [rows: number, inputs: number, group: number])[
   [2, 1000, 1000],
 ];
 const TYPES: readonly FloatType[] = ['bf16', 'f16', 'f32'];
-const TO: readonly QuantiseJob['to'][] = ['int4', 'int8', 'bytes', 'e4m3'];
+const TO: readonly QuantiseJob['to'][] = ['int4', 'int8', 'e4m3'];
 
 const CASES = TO.flatMap((to) =>
   TYPES.flatMap((dtype) =>
@@ -116,7 +115,7 @@ const CASES = TO.flatMap((to) =>
     }),
   ),
 );
-const LIMITS = { int4: [-8, 7], int8: [-128, 127], bytes: [-128, 127] } as const;
+const LIMITS = { int4: [-8, 7], int8: [-128, 127] } as const;
 
 /** The nearest code. */
 function nearest(to: QuantiseJob['to'], value: number): number {
