@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +10,7 @@ import { expect, it } from 'vitest';
 import { writeDummyCheckpoint } from '../../src/dummy/weights.js';
 import { buildArchitecture, tensorList } from '../../src/models/registry.js';
 import { runCli } from '../helpers/cli.js';
-import { modelFolder } from '../helpers/fixtures.js';
+import { modelFolder, shakespeareText } from '../helpers/fixtures.js';
 import { packFolder } from '../helpers/pack-fixture.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
@@ -91,6 +91,34 @@ it('goes on after it was killed', async () => {
       name,
       true,
     ]);
+});
+
+it('scores a text before and after', async () => {
+  const folder = tempFolder();
+  const [store, text] = [join(folder, 'store'), join(folder, 'text')];
+  writeFileSync(text, shakespeareText().slice(0, 3000));
+  const args = ['pack', SOURCE, '-o', store, '--weights', 'int8', '--text_file', text, '--json'];
+  const { stdout, errors } = await runCli(args);
+  expect(errors).toEqual([]);
+  const { nll_before: before, nll_after: after } = JSON.parse(stdout);
+  expect(before).toBeGreaterThan(2);
+  expect(after).not.toBe(before);
+  expect(after / before).toBeLessThan(1.001);
+});
+
+it('packs at the first use of --dtype, once for processes that begin together, and finds it again', async () => {
+  const env = { XDG_CACHE_HOME: tempFolder(), HF_HOME: tempFolder() };
+  const args = ['generate', SOURCE, '-p', 'ROMEO:', '-n', '8', '--dtype', 'int4', '--cpu_offload'];
+  const together = await Promise.all([runCli(args, { env }), runCli(args, { env })]);
+  const place = join(env.XDG_CACHE_HOME, 'zero-inference', 'packed');
+  const [name = '', ...others] = readdirSync(place);
+  expect([name, others]).toEqual([expect.stringMatching(/^shakespeare-bloom-int4-[0-9a-f]{8}$/), []]);
+  const { mtimeMs } = statSync(join(place, name, 'rest.safetensors'));
+  const again = await runCli(['generate', join(place, name), ...args.slice(2, -3)], { env });
+  const found = await runCli(args, { env });
+  for (const { status, errors } of [...together, again, found]) expect([status, errors]).toEqual([0, []]);
+  expect(new Set([...together, again, found].map(({ stdout }) => stdout)).size).toBe(1);
+  expect(statSync(join(place, name, 'rest.safetensors')).mtimeMs).toBe(mtimeMs);
 });
 
 it('leaves weights to `cache` that were packed at first use', async () => {

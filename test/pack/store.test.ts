@@ -175,14 +175,15 @@ describe('the likelihood of a text', () => {
   const SOURCE = modelFolder('shakespeare-bloom');
   const { nll_ids: ids } = readGolden('shakespeare-bloom');
 
-  /** From weights that this file has decoded, so that no reader is needed. */
-  async function nllOf(settings: Partial<PackSettings>): Promise<number> {
-    const { store } = await packed(SOURCE, settings);
+  /** As the engine reads the store, and from weights that were decoded beforehand. */
+  async function nllsOf(settings: Partial<PackSettings>): Promise<readonly [number, number]> {
+    const { folder, store } = await packed(SOURCE, settings);
     const dense = tempFolder();
     cpSync(SOURCE, dense, { recursive: true });
     rmSync(join(dense, 'model.safetensors'));
     writeDecoded(store, dense, 'F16');
-    return (await scoreFolder(dense, ids, 256, ALL_DRAM)).nll;
+    const nllOf = async (from: string) => (await scoreFolder(from, ids, 256, ALL_DRAM)).nll;
+    return [await nllOf(folder), await nllOf(dense)];
   }
 
   it.each([
@@ -192,8 +193,9 @@ describe('the likelihood of a text', () => {
     ['int4', { weights: 'int4' }, 1.02],
   ] as const)('hardly changes with %s', async (_name, settings, most) => {
     const before = (await scoreFolder(SOURCE, ids, 256, ALL_DRAM)).nll;
-    const after = await nllOf(settings);
+    const [after, decoded] = await nllsOf(settings);
     expect(after / before).toBeLessThan(most);
+    expect(Math.abs(after - decoded)).toBeLessThan(1e-4);
   });
 });
 
