@@ -39,12 +39,14 @@ function spoil(folder: string, { tensor, index, value }: SpoiltValue): void {
   throw new Error(`no file of ${folder} has ${tensor}`);
 }
 
-/** NaN, infinities and zero, in the 16-bit types. */
+/** NaN, infinities and zero, in the 16-bit types; in BF16 also what it holds exactly. */
 function bitsOf(value: number, dtype: string): number {
   const exponent = dtype === 'F16' ? 0x7c00 : 0x7f80;
   if (Number.isNaN(value)) return exponent | 0x40;
   if (value === Number.POSITIVE_INFINITY) return exponent;
   if (value === Number.NEGATIVE_INFINITY) return 0x8000 | exponent;
   if (value === 0) return 0;
+  const bits = new Uint32Array(Float32Array.of(value).buffer)[0] ?? 0;
+  if (dtype === 'BF16' && (bits & 0xffff) === 0 && Math.fround(value) === value) return bits >>> 16;
   throw new Error(`${value} is not written in ${dtype}`);
 }
