@@ -54,7 +54,10 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
   const fileBytes = bytesOf(tensors);
   const folder = `${options.folder ?? folderFor(fileBytes)}/zero-inference-${options.shape}-${type}-${process.pid}`;
   rmSync(folder, { recursive: true, force: true });
-  const remove = () => rmSync(folder, { recursive: true, force: true });
+  const remove = () => {
+    process.off('exit', remove);
+    rmSync(folder, { recursive: true, force: true });
+  };
   process.once('exit', remove);
   await writeDummyCheckpoint({ config: single, tensors, folder, seed: 1 });
   const others = fileBytes - blockBytes;

@@ -14,6 +14,7 @@ import {
 import { measureMachine, readMachine } from '../doctor/machine.js';
 import { deviceWarning, dramWarning } from '../engine/budget.js';
 import type { OpenedModel } from '../engine/open-model.js';
+import { packedShapes } from '../engine/shape.js';
 import { makePlanReport } from '../report/plan-report.js';
 import { type PlannedModel, planJson, planText } from '../report/plan-text.js';
 import type { CommandContext } from './context.js';
@@ -46,6 +47,11 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
     promptTokens,
     newTokens,
     maxContext,
+    alternatives: packedShapes(opened).map(({ name, packed: { model, checkpoint } }) => ({
+      name,
+      model,
+      weightBytes: checkpoint.totalBytes,
+    })),
   });
   for (const line of warningsFor(options, opened.model, report.plan)) context.log.warn(line);
   const model = describeModel(options.name, opened);
