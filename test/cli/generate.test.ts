@@ -202,4 +202,31 @@ describe.concurrent('benchmark and reports', () => {
     expect(first.stdout).toMatch(/^-{60}\nin=[\d ]+\nout=[\d ]+\n\n$/);
     expect(again.stdout).toBe(first.stdout);
   });
+
+  it.each([
+    ['fp8', 'fp8 in blocks of 128×128, f32 scales'],
+    ['mxfp4', 'mxfp4 in groups of 32, e8m0 scales'],
+    ['int8', 'int8 in groups of 64, bf16 scales'],
+    ['int4', 'int4 in groups of 64, bf16 scales'],
+  ])(
+    'makes random weights in %s, experts among them, and says in which format they are',
+    async (type, format) => {
+      const cache = newFolder();
+      const [shape, report] = [join(cache, 'tiny.json'), join(cache, 'report.json')];
+      const config = JSON.parse(readFileSync(join(modelFolder('mixtral'), 'config.json'), 'utf8'));
+      // Rows of no whole number of blocks, and of several groups.
+      writeFileSync(
+        shape,
+        JSON.stringify({ ...config, hidden_size: 192, head_dim: 48, intermediate_size: 160 }),
+      );
+      const words = ['--name', shape, '--dummy_weights', '--dtype', type, '--max_new_tokens', '3'];
+      const { status, errors, stdout } = await runCli([...words, '--report', report], {
+        env: { XDG_CACHE_HOME: cache },
+      });
+      expect(errors).toEqual([]);
+      expect(status).toBe(0);
+      expect(stdout).toMatch(/^-{60}\nin=[\d ]+\nout=[\d ]+\n\n$/);
+      expect(JSON.parse(readFileSync(report, 'utf8')).model).toMatchObject({ stored_as: format });
+    },
+  );
 });

@@ -219,6 +219,28 @@ test('GPUs that are asked for: how many, and how layers reach them', async () =>
   expect(text.stdout).toMatch(/each of 2 devices pulls 1\/2 of a layer .* by peer copies/);
 });
 
+test('what other weights would change, for weights that are plain, and what those are that are not', async () => {
+  const words = ['--batch_size', '8', '--machine', join(CONFIGS, 'machines/h100-x1.json')];
+  const plain = await runCli(['plan', ...shape('bloom-176b'), ...words]);
+  expect(plain.errors).toEqual([]);
+  expect(plain.stdout).toMatch(/^block +70 +bf16 +16\.00 +4\.59 GiB +322 GiB$/m);
+  expect(plain.stdout).toMatch(/^bf16, as now +328 GiB +\S+ GiB +\S+ GiB +\S+ GiB +\S+ s /m);
+  expect(plain.stdout).toMatch(/^int8 +173 GiB /m);
+  // With four bits nothing is left to the drive.
+  expect(plain.stdout).toMatch(/^int4 +92\.1 GiB +\S+ GiB +\S+ GiB +0 B +0\.0 ms /m);
+  const stored = await runCli(['plan', ...shape('bloom-176b'), ...words, '--dtype', 'int8', '--json']);
+  const { stored_weights, other_weights, predicted } = JSON.parse(stored.stdout);
+  expect(stored_weights.find(({ kind }: { kind: string }) => kind === 'block')).toMatchObject({
+    count: 70,
+    formats: ['int8 in groups of 64, bf16 scales'],
+    bits_per_weight: 8.25,
+  });
+  expect(other_weights).toEqual([]);
+  const json = JSON.parse((await runCli(['plan', ...shape('bloom-176b'), ...words, '--json'])).stdout);
+  const int8 = json.other_weights.find(({ name }: { name: string }) => name === 'int8');
+  expect(int8.decode_step).toEqual(predicted.decode_step);
+});
+
 test('more GPUs than the machine has, or GPUs of a machine without', async () => {
   const refused = async (words: readonly string[]) => {
     const { status, errors } = await runCli(['plan', ...shape('llama-0.85b'), ...words]);

@@ -5,9 +5,10 @@ import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
-import { DTYPE_BYTES, elementCount, OperatingError, profileText } from '../../offload/index.js';
+import { DTYPE_BYTES, elementCount, isDense, OperatingError, profileText } from '../../offload/index.js';
 import { parseProfile } from '../../offload/plan/profile-file.js';
 import { shapeModel } from '../../src/engine/shape.js';
+import { SHAPE_FORMATS } from '../../src/engine/shape-tensors.js';
 import type { JsonObject } from '../../src/files/json-file.js';
 import { ARCHITECTURES, buildArchitecture, tensorList } from '../../src/models/registry.js';
 import { makePlanReport } from '../../src/report/plan-report.js';
@@ -94,6 +95,28 @@ describe.each(SHAPES)('configs/models/%s', (name) => {
     const tied = places.includes(projection.extent.fileOffset);
     const head = (tied ? 0 : projection.extent.sizeBytes) + (bias?.extent.sizeBytes ?? 0);
     expect(bytes + tables + head).toBe(checkpoint.totalBytes);
+  });
+
+  it.each(SHAPE_FORMATS)('keeps every byte of matrices that are stored as %s', (format) => {
+    const plain = shapeModel(config, path, 'bfloat16');
+    const { checkpoint, model } = shapeModel(config, path, format);
+    const elements = plain.model.blocks[0]?.matrices.map(({ shape }) => elementCount(shape)) ?? [];
+    const block = present(model.blocks[0], 'a block');
+    expect(block.matrices.map(({ shape }) => elementCount(shape))).toEqual(elements);
+    const stored = model.blocks.flatMap(({ matrices }) =>
+      matrices.filter(({ format: own }) => !isDense(own)),
+    );
+    expect(stored.length).toBeGreaterThan(0);
+    // A router chooses with the values that it was made with.
+    const routers = model.blocks.flatMap(({ matrices }) =>
+      matrices.filter(({ format: own }) => isDense(own)),
+    );
+    expect(routers.every(({ key }) => key.endsWith('gate.weight'))).toBe(true);
+    const parts = stored.flatMap(({ parts: own }) => Object.values(own));
+    const saved =
+      stored.reduce((sum, { shape }) => sum + 2 * elementCount(shape), 0) -
+      parts.reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
+    expect(checkpoint.totalBytes + saved).toBe(plain.checkpoint.totalBytes);
   });
 
   it.each(MACHINES)('is planned on $name, or refused with what to change', ({ profile }) => {
