@@ -1,12 +1,12 @@
 // What experts whose weights are stored in parts take of a GPU's memory beside them: bounded, and never more than a plan counts.
 
 import { expect, it } from 'vitest';
-import { encodeOp } from '../../offload/backends/op-encoding.js';
+import { encodeOp, joinEncoded } from '../../offload/backends/op-encoding.js';
 import { native } from '../../offload/port/native.js';
 import type { Op } from '../../offload/port/ops.js';
 import { MiB } from '../../offload/units.js';
 import { buildWeight, fitted, WEIGHT_KINDS } from '../native/weight-builder.js';
-import { workbench } from '../native/workbench.js';
+import { rowsOf, workbench } from '../native/workbench.js';
 
 const SLAB_BYTES = 64 * MiB;
 
@@ -15,15 +15,20 @@ it.each(WEIGHT_KINDS)('of $label', (kind) => {
   const [count, each, most] = [5, 2, 400];
   const weights = Array.from({ length: count }, () => buildWeight(bench, kind, fitted(kind, [40, 96]), {}));
   const [N, K] = weights[0]?.shape ?? [0, 0];
+  const { memory } = bench;
+  const [out, x] = [memory.tensor('f32', [most * each, N]), memory.tensor('f32', [most, K])];
+  const experts = memory.tensor('i32', [most, each]);
   const op = (tokens: number): Op => ({
     op: 'expert_linear',
-    out: bench.memory.tensor('f32', [tokens * each, N]),
-    x: bench.memory.tensor('f32', [tokens, K]),
-    experts: bench.memory.tensor('i32', [tokens, each]),
+    out: rowsOf(out, 0, tokens * each),
+    x: rowsOf(x, 0, tokens),
+    experts: rowsOf(experts, 0, tokens),
     weights,
   });
-  const bound = native().cudaScratchBytes(encodeOp(op(1)), { rows: most, contextTokens: 1 });
-  const taken = Array.from({ length: most }, (_, i) => native().cudaScratchBytes(encodeOp(op(i + 1))));
+  const bound = native().cudaScratchBytes(joinEncoded([encodeOp(op(1))]), { rows: most, contextTokens: 1 });
+  const taken = Array.from({ length: most }, (_, i) =>
+    native().cudaScratchBytes(joinEncoded([encodeOp(op(i + 1))])),
+  );
   for (const use of ['inputs', 'rests', 'choices', 'weights'] as const) {
     expect(Math.max(...taken.map((bytes) => bytes[use])), use).toBe(bound[use]);
   }
@@ -56,6 +61,9 @@ it('is bounded where an expert is larger than a slab', () => {
     experts: bench.memory.tensor('i32', [1, 2]),
     weights: [weight, weight],
   };
-  const { weights } = native().cudaScratchBytes(encodeOp(op), { rows: 4096, contextTokens: 1 });
+  const { weights } = native().cudaScratchBytes(joinEncoded([encodeOp(op)]), {
+    rows: 4096,
+    contextTokens: 1,
+  });
   expect(weights).toBe(SLAB_BYTES);
 });
