@@ -87,6 +87,16 @@ inline void PlaceScratch(QueryTile& tile) {
     tile.maxima[row] = -__builtin_inff();
     tile.totals[row] = 0;
   }
+  if (!tile.op.sinks.data) return;
+  // As if a position that weighs nothing had been folded in.
+  WithType(tile.op.sinks.dtype, [&]<class W>(W) {
+    for (int64_t row = 0; row < rows; ++row) {
+      float lanes[kWidth];
+      Store(lanes, LoadUpTo<W>(tile.op.sinks.data + tile.Head(row) * W::kBytes, 1));
+      tile.maxima[row] = lanes[0];
+      tile.totals[row] = lanes[0] == -__builtin_inff() ? 0.0f : 1.0f;
+    }
+  });
 }
 
 /// To eight significant bits, ties to even; of numbers far from infinity.

@@ -1,4 +1,4 @@
-// add, gated and scale_cap: one row at a time, any outer strides.
+// add, gated, gated_pairs and scale_cap: one row at a time, any outer strides.
 #pragma once
 #include "cpu/kernel_math.h"
 
@@ -25,6 +25,28 @@ inline void GatedKernel(const GatedOp& op, Run& run) {
     for (int64_t i = 0; i < length; i += kWidth) {
       const Vec active = Activate(op.activation, LoadUpTo(gate + i, length - i));
       StoreUpTo(out + i, Mul(active, LoadUpTo(up + i, length - i)), length - i);
+    }
+  });
+}
+
+inline void GatedPairsKernel(const GatedPairsOp& op, Run& run) {
+  const int64_t length = op.out.shape[1];
+  const Vec alpha = Set(op.alpha), most = Set(op.limit), least = Set(-op.limit), one = Set(1);
+  ForEach(run, op.out.shape[0], length / kWidth * 6, [&](int64_t row) {
+    float* out = Row(op.out, row);
+    const float* x = Row(op.x, row);
+    for (int64_t i = 0; i < length; i += kWidth) {
+      float gates[kWidth] = {}, ups[kWidth] = {};
+      for (int64_t j = 0; j < Smaller(kWidth, length - i); ++j) {
+        gates[j] = x[2 * (i + j)];
+        ups[j] = x[2 * (i + j) + 1];
+      }
+      // Comparisons with NaN do not hold, so it stays.
+      Vec gate = Load(gates), up = Load(ups);
+      gate = SelectLess(most, gate, most, gate);
+      up = SelectLess(most, up, most, SelectLess(up, least, least, up));
+      const Vec sigmoid = Div(one, Add(one, Exp(Sub(Zero(), Mul(alpha, gate)))));
+      StoreUpTo(out + i, Mul(Add(up, one), Mul(gate, sigmoid)), length - i);
     }
   });
 }

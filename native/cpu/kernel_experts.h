@@ -209,6 +209,30 @@ inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
   }
 }
 
+inline void ExpertBiasKernel(const ExpertBiasOp& op, Run& run) {
+  const int64_t each = op.experts.shape[1], length = op.x.shape[1];
+  const auto expert_of = [&](int64_t choice) {
+    return reinterpret_cast<const int32_t*>(op.experts.data)[choice / each * op.experts.strides[0] + choice % each];
+  };
+  // Indices are data: checked here, before any row is touched.
+  for (int64_t choice = 0; choice < op.x.shape[0]; ++choice) {
+    const int32_t expert = expert_of(choice);
+    if (expert < 0 || expert >= op.bias.shape[0]) {
+      FailOp("expert %d of choice %ld is none of %ld", expert, choice, op.bias.shape[0]);
+    }
+  }
+  WithType(op.bias.dtype, [&]<class W>(W) {
+    ForEach(run, op.x.shape[0], length / kWidth, [&](int64_t choice) {
+      const uint8_t* bias = op.bias.data + expert_of(choice) * op.bias.strides[0] * W::kBytes;
+      float* x = Row(op.x, choice);
+      for (int64_t i = 0; i < length; i += kWidth) {
+        const int64_t n = length - i;
+        StoreUpTo(x + i, Add(LoadUpTo(x + i, n), LoadUpTo<W>(bias + i * W::kBytes, n)), n);
+      }
+    });
+  });
+}
+
 inline void CombineKernel(const CombineOp& op, Run& run) {
   const int64_t length = op.x.shape[1], each = op.weights.shape[1];
   ForEach(run, op.x.shape[0], length / kWidth * each, [&](int64_t t) {

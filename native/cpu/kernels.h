@@ -31,6 +31,8 @@ struct Kernels {
   void (*route)(const RouteOp&, Run&);
   void (*expert_linear)(const ExpertLinearOp&, Run&);
   void (*combine)(const CombineOp&, Run&);
+  void (*expert_bias)(const ExpertBiasOp&, Run&);
+  void (*gated_pairs)(const GatedPairsOp&, Run&);
   void (*sample)(const SampleOp&, Run&);
   void (*note_not_finite)(const NoteNotFiniteOp&, Run&);
   /// One row of the job; its loss is added to `loss`.

@@ -22,6 +22,7 @@ struct AttentionArguments {
   const int32_t *sequences, *pages, *positions;
   int64_t sequences_stride;
   const float* slopes;
+  WeightVector sinks;  // scores that take their share and weigh nothing, a head each; or none
   int sequence_count, page_entries, page_count, page_tokens;
   int tokens, heads, kv_heads, depth;
   float scale, soft_cap;
@@ -88,6 +89,14 @@ struct AttentionArguments {
     if (page >= 0 && page < page_count) return true;
     Report(fault, kPageOutside, entry, page, page_count);
     return false;
+  }
+  /// InverseOf, with the head's sink in the softmax; `total` counts in units of what the largest score, `maximum`, weighs.
+  __device__ float Inverse(int head, float maximum, float total, bool sees_some) const {
+    if (!sinks.data) return InverseOf(total, sees_some);
+    const float sink = sinks.At(head), largest = fmaxf(maximum, sink);
+    if (largest == -INFINITY) return InverseOf(total, sees_some);
+    const float mine = expf(maximum - largest);
+    return mine / (total * mine + expf(sink - largest));
   }
   __device__ int FirstKey(int position) const {
     return window > 0 && position >= window ? position - window + 1 : 0;

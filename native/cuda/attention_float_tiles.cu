@@ -158,7 +158,7 @@ struct WarpRows {
     for (int h = 0; h < 2; ++h) {
       total[h] += __shfl_xor_sync(0xffffffffu, total[h], 1);
       total[h] += __shfl_xor_sync(0xffffffffu, total[h], 2);
-      inverse[h] = InverseOf(total[h], shared.first[row + 8 * h] <= shared.last[row + 8 * h]);
+      inverse[h] = a.Inverse(head, maximum[h], total[h], shared.first[row + 8 * h] <= shared.last[row + 8 * h]);
     }
 #pragma unroll
     for (int k = 0; k < kDepth / 8; ++k) {

@@ -7,7 +7,7 @@
 
 namespace zi::cuda::half_tiles {
 
-constexpr float kLog2E = 1.44269504f;
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
 
 /// A warp's rows; of each matrix a lane has parts of rows g and g + 8, as in tensor_cores.h.
 template <class T, int kDepth, bool kCapped>
@@ -191,7 +191,7 @@ struct WarpRows {
         all += __shfl_xor_sync(0xffffffffu, all, 2);
         const int r = first_row + m * 16 + h * 8 + g;
         if (r >= tokens) continue;
-        const float inverse = InverseOf(all, shared.first[r] <= shared.last[r]);
+        const float inverse = a.Inverse(head, maximum[m][h] * kLn2, all, shared.first[r] <= shared.last[r]);
         T* const out = a.Out<T>(first_token + r, head);
         const bool pairs = reinterpret_cast<uintptr_t>(out) % 4 == 0 && a.depth % 2 == 0;
 #pragma unroll

@@ -33,6 +33,7 @@ AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
       positions(reinterpret_cast<const int32_t*>(op.positions.data)),
       sequences_stride(op.sequences.strides[0]),
       slopes(reinterpret_cast<const float*>(op.alibi_slopes.data)),
+      sinks(op.sinks),
       sequence_count(static_cast<int>(op.sequences.shape[0])),
       page_entries(static_cast<int>(op.pages.shape[0])),
       page_count(static_cast<int>(op.keys.shape[0])),

@@ -181,7 +181,7 @@ struct OneType {
 
 template <class Type>
 __device__ void WriteOut(const typename Type::Arguments& a, const Task& task, const Partial& result) {
-  const float inverse = InverseOf(result.total, task.begin < task.end);
+  const float inverse = a.Inverse(task.head, result.maximum, result.total, task.begin < task.end);
   const int d = static_cast<int>(threadIdx.x);
   if (d < a.depth) Type::Put(a, task, d, result.sum * inverse);
 }

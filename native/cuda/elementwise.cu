@@ -1,5 +1,6 @@
-// add, gated, scale_cap and combine; what goes before and after products: conversion of inputs, bias, activation; and
+// add, gated, gated_pairs, scale_cap, expert_bias and combine; what goes before and after products: conversion of inputs, bias, activation; and
 // copies of a few bytes.
+#include "cuda/fault.h"
 #include "cuda/math.h"
 #include "cuda/overlap.h"
 #include "cuda/views.h"
@@ -93,6 +94,34 @@ struct CombineF {
       for (int i = 0; i < W; ++i) sum[i] = fmaf(weight, part[i], sum[i]);
     }
     Write(x, t, c, sum);
+  }
+};
+/// A row of bias of the choice's expert.
+struct ExpertBiasF {
+  static constexpr int kWidth = 1;
+  RowView x, experts, bias;
+  int64_t each, expert_count;
+  Fault* fault;
+  __device__ void operator()(int64_t choice, int64_t c) const {
+    const int expert = experts.Row<int32_t>(choice / each)[choice % each];
+    if (expert < 0 || expert >= expert_count) {
+      if (c == 0) Report(fault, kExpertOutside, choice, expert, expert_count);
+      return;
+    }
+    x.Put(choice, c, x.Get(choice, c) + bias.Get(expert, c));
+  }
+};
+struct GatedPairsF {
+  static constexpr int kWidth = 1;
+  RowView out, x;
+  float alpha, limit;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    float gate = x.Get(r, 2 * c), up = x.Get(r, 2 * c + 1);
+    // Comparisons with NaN do not hold, so it stays.
+    if (gate > limit) gate = limit;
+    if (up > limit) up = limit;
+    if (up < -limit) up = -limit;
+    out.Put(r, c, (up + 1.0f) * (gate * Sigmoid(alpha * gate)));
   }
 };
 template <int W>
@@ -192,6 +221,16 @@ void Launch(const CombineOp& op, Run& run) {
   const RowView x(op.x), y(op.y), weights(op.weights);
   if (Eights(length, op.x, op.y)) return LaunchForEach(CombineF<8>{x, y, weights, each}, tokens, length, run);
   LaunchForEach(CombineF<1>{x, y, weights, each}, tokens, length, run);
+}
+
+void Launch(const ExpertBiasOp& op, Run& run) {
+  const int64_t each = op.experts.shape[1];
+  const ExpertBiasF add{RowView(op.x), RowView(op.experts), RowView(op.bias), each, op.bias.shape[0], run.fault()};
+  LaunchForEach(add, op.x.shape[0], op.x.shape[1], run);
+}
+
+void Launch(const GatedPairsOp& op, Run& run) {
+  LaunchForEach(GatedPairsF{RowView(op.out), RowView(op.x), op.alpha, op.limit}, op.out.shape[0], op.out.shape[1], run);
 }
 
 void LaunchFinish(const DenseLinearOp& op, const View& from, Run& run) {

@@ -83,6 +83,8 @@ void Launch(const ScaleCapOp& op, Run& run);
 void Launch(const RouteOp& op, Run& run);
 void Launch(const ExpertLinearOp& op, Run& run);
 void Launch(const CombineOp& op, Run& run);
+void Launch(const ExpertBiasOp& op, Run& run);
+void Launch(const GatedPairsOp& op, Run& run);
 void Launch(const SampleOp& op, Run& run);
 void Launch(const NoteNotFiniteOp& op, Run& run);
 void Launch(const CopyOp& op, Run& run);

@@ -133,6 +133,7 @@ Operation Attention(Reader& in) {
                  in.Index("pages"),
                  in.Index("positions"),
                  in.OptionalFloats("alibiSlopes"),
+                 in.OptionalWeight("sinks"),
                  in.Number(),
                  static_cast<int64_t>(in.Size("windowTokens")),
                  in.Number(),
@@ -145,6 +146,7 @@ Operation Attention(Reader& in) {
   in.CheckSize(op.sequences, 1, 4, "sequences");
   in.CheckSize(op.positions, 0, op.q.shape[0], "positions");
   if (op.alibi_slopes.data) in.CheckSize(op.alibi_slopes, 0, op.q.shape[1], "alibiSlopes");
+  if (op.sinks.data) in.CheckSize(op.sinks, 0, op.q.shape[1], "sinks");
   return op;
 }
 
@@ -192,6 +194,20 @@ Operation ExpertLinear(Reader& in) {
   in.CheckSize(op.out, 1, op.weight.outputs, "out");
   in.CheckSize(op.x, 0, op.x.shape[0] == tokens ? tokens : choices, "x");
   in.CheckSize(op.x, 1, op.weight.inputs, "x");
+  return op;
+}
+
+Operation ExpertBias(Reader& in) {
+  ExpertBiasOp op{in.Activation("x", 2), in.IndexTable("experts"), in.Weight("bias", 2)};
+  in.CheckSize(op.x, 0, op.experts.shape[0] * op.experts.shape[1], "x");
+  in.CheckSize(op.bias, 1, op.x.shape[1], "bias");
+  return op;
+}
+
+Operation GatedPairs(Reader& in) {
+  GatedPairsOp op{in.Activation("out", 2), in.Activation("x", 2), in.Number(), in.Number()};
+  in.CheckSize(op.x, 0, op.out.shape[0], "x");
+  in.CheckSize(op.x, 1, 2 * op.out.shape[1], "x");
   return op;
 }
 
@@ -258,7 +274,7 @@ constexpr Opcode kOpcodes[] = {
     {"rotary", "x positions inverseFrequencies interleaved scale", Rotary},
     {"kv_store", "k v keys values keyScales valueScales slots", KvStore},
     {"attention",
-     "out q keys values keyScales valueScales tables.sequences tables.pages tables.positions alibiSlopes scale "
+     "out q keys values keyScales valueScales tables.sequences tables.pages tables.positions alibiSlopes sinks scale "
      "windowTokens softCap tables.maxContextTokens alibiRounded",
      Attention},
     {"argmax", "out logits", Argmax},
@@ -271,6 +287,8 @@ constexpr Opcode kOpcodes[] = {
     {"combine", "x y weights", Combine},
     {"sample", "out logits tables.settings tables.draws tables.history", Sample},
     {"note_not_finite", "found x place first", NoteNotFinite},
+    {"expert_bias", "x experts bias", ExpertBias},
+    {"gated_pairs", "out x alpha limit", GatedPairs},
 };
 
 template <class Names>

@@ -9,7 +9,7 @@ namespace zi {
 
 using Operation = std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, GatedOp, AddOp, RotaryOp, KvStoreOp,
                                AttentionOp, ArgmaxOp, NllFoldOp, ScaleCapOp, RouteOp, ExpertLinearOp, CombineOp, SampleOp,
-                               NoteNotFiniteOp, CopyOp, FillOp>;
+                               NoteNotFiniteOp, CopyOp, FillOp, ExpertBiasOp, GatedPairsOp>;
 
 struct Decoded {
   const char* name;

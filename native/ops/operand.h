@@ -136,7 +136,7 @@ struct KvStoreOp {
 struct AttentionOp {
   View out, q, keys, values;
   View key_scales, value_scales;
-  View sequences, pages, positions, alibi_slopes;
+  View sequences, pages, positions, alibi_slopes, sinks;
   float scale;
   int64_t window_tokens;
   float soft_cap;
@@ -183,6 +183,13 @@ struct DenseExpertLinearOp {
   int64_t expert_count;
 };
 DenseExpertLinearOp DenseOf(const ExpertLinearOp& op);
+struct ExpertBiasOp {
+  View x, experts, bias;
+};
+struct GatedPairsOp {
+  View out, x;
+  float alpha, limit;
+};
 struct CombineOp {
   View x, y, weights;
 };

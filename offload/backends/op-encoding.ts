@@ -67,6 +67,13 @@ export function encodeOp(op: Op): Float64Array {
       tensors(op.out, op.x, op.experts);
       expertWeights(op.weights);
       break;
+    case 'expert_bias':
+      tensors(op.x, op.experts, op.bias);
+      break;
+    case 'gated_pairs':
+      tensors(op.out, op.x);
+      numbers(op.alpha, op.limit);
+      break;
     case 'combine':
       tensors(op.x, op.y, op.weights);
       break;
@@ -83,7 +90,7 @@ export function encodeOp(op: Op): Float64Array {
     case 'attention': {
       const { sequences, pages, positions } = op.tables;
       tensors(op.out, op.q, op.keys, op.values, op.keyScales, op.valueScales);
-      tensors(sequences, pages, positions, op.alibiSlopes);
+      tensors(sequences, pages, positions, op.alibiSlopes, op.sinks ?? null);
       numbers(
         op.scale,
         op.windowTokens,

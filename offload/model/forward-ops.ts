@@ -71,6 +71,8 @@ export interface LinearOptions {
 export interface AttentionOptions {
   readonly scale: number;
   readonly alibiSlopes?: Tensor;
+  /** [heads]: a score of each head that takes its share of the softmax and weighs nothing. */
+  readonly sinks?: Tensor | undefined;
   /** See the operation `attention`. */
   readonly alibiRounded?: boolean;
   /** A token sees this many latest positions, itself included; 0 for all. */
@@ -183,6 +185,18 @@ export class ForwardOps {
     return out;
   }
 
+  /** Adds to each choice's row of x [T · k, N] that of its expert in bias [E, N]. */
+  expertBias(x: Tensor, { experts }: Routing, bias: Tensor): void {
+    this.#stream.launch({ op: 'expert_bias', x, experts, bias });
+  }
+
+  /** [R, I] of neighbouring pairs of x [R, 2·I]: see the operation `gated_pairs`. */
+  gatedPairs(x: Tensor, alpha: number, limit: number): Tensor {
+    const out = this.empty([dimension(x, 0), dimension(x, 1) / 2]);
+    this.#stream.launch({ op: 'gated_pairs', out, x, alpha, limit });
+    return out;
+  }
+
   /** x[t] += the weighted sum of its k rows of y [T · k, H]. */
   combine(x: Tensor, y: Tensor, { weights }: Routing): void {
     this.#stream.launch({ op: 'combine', x, y, weights });
@@ -250,6 +264,7 @@ export class ForwardOps {
       tables,
       scale: options.scale,
       alibiSlopes: options.alibiSlopes ?? null,
+      sinks: options.sinks ?? null,
       alibiRounded: options.alibiRounded ?? false,
       windowTokens: options.windowTokens ?? 0,
       softCap: options.softCap ?? 0,

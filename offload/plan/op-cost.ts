@@ -49,10 +49,13 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
       return elementwiseMs([op.k, op.v], compute) * 2;
     case 'gather_rows':
       return elementwiseMs([op.out], compute) * 2;
+    case 'expert_bias':
+      return elementwiseMs([op.x], compute) * 2;
     // All that is bound by what it reads and writes.
     case 'layer_norm':
     case 'rms_norm':
     case 'gated':
+    case 'gated_pairs':
     case 'route':
     case 'combine':
     case 'add':

@@ -20,7 +20,7 @@ export const OPERATIONS = [
   ['kv_store', 'k v keys values keyScales valueScales slots'],
   [
     'attention',
-    'out q keys values keyScales valueScales tables.sequences tables.pages tables.positions alibiSlopes scale windowTokens softCap tables.maxContextTokens alibiRounded',
+    'out q keys values keyScales valueScales tables.sequences tables.pages tables.positions alibiSlopes sinks scale windowTokens softCap tables.maxContextTokens alibiRounded',
   ],
   ['argmax', 'out logits'],
   ['nll_fold', 'state logits targets firstColumn first'],
@@ -32,6 +32,8 @@ export const OPERATIONS = [
   ['combine', 'x y weights'],
   ['sample', 'out logits tables.settings tables.draws tables.history'],
   ['note_not_finite', 'found x place first'],
+  ['expert_bias', 'x experts bias'],
+  ['gated_pairs', 'out x alpha limit'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

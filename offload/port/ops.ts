@@ -127,6 +127,13 @@ export type Op =
    * One weight per expert, alike but for where their parts lie; only those that are chosen are read.
    */
   | { readonly op: 'expert_linear'; out: Tensor; x: Tensor; experts: Tensor; weights: readonly Weight[] }
+  /** x[t·k + j] += bias[experts[t, j]]; x [T·k, N], bias [E, N] of a float type, experts i32 [T, k]. */
+  | { readonly op: 'expert_bias'; x: Tensor; experts: Tensor; bias: Tensor }
+  /**
+   * out[R, I] = (u + 1) · g · sigmoid(alpha · g) of pairs x [R, 2·I], with g = min(x[2i], limit) and u = x[2i + 1], at least −limit
+   * and at most limit. NaN stays.
+   */
+  | { readonly op: 'gated_pairs'; out: Tensor; x: Tensor; alpha: number; limit: number }
   /** x[t] += Σⱼ weights[t, j] · y[t·k + j], in order of j; x [T, H], y [T·k, H], weights f32 [T, k]. */
   | { readonly op: 'combine'; x: Tensor; y: Tensor; weights: Tensor }
   /** out = a + b, all of one shape. */
@@ -153,7 +160,7 @@ export type Op =
    * kv head ⌊h · kvHeads / heads⌋. Score = scale · q·k (+ slope · key position; then softCap · tanh(score / softCap)).
    * With `alibiRounded`, position, product and so the bias are rounded to bfloat16 and count before the scale:
    * score = scale · (q·k + bf16(slope · bf16(position))). With window w > 0 a token sees the w latest positions, itself
-   * included. out and q are of one type, which need not be the cache's. A NaN that a token sees makes its result NaN, and no other
+   * included. With `sinks` [heads] of a float type a head's softmax has one more score, which weighs nothing. out and q are of one type, which need not be the cache's. A NaN that a token sees makes its result NaN, and no other
    * sequence's.
    */
   | (BlockCache & {
@@ -163,6 +170,7 @@ export type Op =
       tables: AttentionTables;
       scale: number;
       alibiSlopes: Tensor | null;
+      sinks?: Tensor | null;
       alibiRounded?: boolean;
       windowTokens: number;
       softCap: number;
@@ -260,6 +268,10 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
       return { reads: [op.logits], writes: [op.experts, op.weights] };
     case 'expert_linear':
       return { reads: [op.x, op.experts, ...op.weights.flatMap(partsOf)], writes: [op.out] };
+    case 'expert_bias':
+      return { reads: [op.x, op.experts, op.bias], writes: [op.x] };
+    case 'gated_pairs':
+      return { reads: [op.x], writes: [op.out] };
     case 'combine':
       return { reads: [op.x, op.y, op.weights], writes: [op.x] };
     case 'add':
@@ -272,6 +284,7 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
       const { sequences, pages, positions } = op.tables;
       const reads = [op.q, ...cacheTensors(op), sequences, pages, positions];
       if (op.alibiSlopes) reads.push(op.alibiSlopes);
+      if (op.sinks) reads.push(op.sinks);
       return { reads, writes: [op.out] };
     }
     case 'argmax':

@@ -123,6 +123,8 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
       const slopes = bench.memory.tensor('f32', [shape.heads]);
       const alibiSlopes = bench.memory.fill(slopes, (i) => 0.5 ** (i + 1));
       await check(device, bench, { ...op, alibiSlopes }, tolerance);
+      const sinks = bench.vector(index % 2 === 0 ? 'f32' : 'bf16', shape.heads);
+      await check(device, bench, { ...op, sinks, windowTokens: 33 }, tolerance);
       // Up to 256 positions have eight bits or fewer.
       if (shape.lengths.every(([, context]) => context <= 128)) return;
       await check(device, bench, { ...op, alibiSlopes, alibiRounded: true }, tolerance);
@@ -149,6 +151,8 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
       await check(device, bench, op, tolerance);
       const alibiSlopes = bench.memory.fill(bench.memory.tensor('f32', [shape.heads]), (i) => 0.5 ** (i + 1));
       await check(device, bench, { ...op, alibiSlopes, windowTokens: 33, softCap: 2 }, tolerance);
+      const sinks = bench.vector('bf16', shape.heads);
+      await check(device, bench, { ...op, sinks }, tolerance);
     },
   );
 

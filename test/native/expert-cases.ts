@@ -142,6 +142,23 @@ export function expertCases(device: KernelDevice): void {
     expect(bench.memory.read(out)).toEqual(clean);
   });
 
+  it.each(WEIGHT_TYPES)('expert_bias of %s', async (dtype) => {
+    device.use();
+    for (const [tokens, experts, each, length] of [
+      [1, 1, 1, 1],
+      [6, 4, 2, 33],
+      [40, 9, 3, 130],
+    ] as const) {
+      const bench = device.workbench(length);
+      const [x, bias] = [bench.activation([tokens * each, length]), bench.weight(dtype, [experts, length])];
+      await check(
+        bench,
+        { op: 'expert_bias', x, experts: choices(bench, tokens, each, experts), bias },
+        1e-6,
+      );
+    }
+  });
+
   it('combine', async () => {
     device.use();
     for (const [tokens, each, length] of COMBINED) {

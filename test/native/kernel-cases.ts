@@ -82,6 +82,25 @@ export function kernelCases(device: KernelDevice): void {
     await check(bench, { op: 'gated', out, gate, up: one, activation }, NEAR_ZERO[device.kind]);
   });
 
+  it('gated_pairs: limits, and NaN on either side', async () => {
+    device.use();
+    for (const [rows, length] of [
+      [1, 1],
+      [9, 133],
+      [40, 64],
+    ] as const) {
+      for (const awkward of device.placings) {
+        const bench = device.workbench(length, awkward);
+        const [x, out] = [bench.activation([rows, 2 * length], 12), bench.activation([rows, length])];
+        await check(bench, { op: 'gated_pairs', out, x, alpha: 1.702, limit: 7 }, 1e-6);
+        bench.memory.fill(x, (i) =>
+          i % 5 === 0 ? Number.NaN : i % 7 === 0 ? Number.POSITIVE_INFINITY : i - 60,
+        );
+        await check(bench, { op: 'gated_pairs', out, x, alpha: 1.702, limit: 7 }, 1e-6);
+      }
+    }
+  });
+
   it('add, scale_cap', async () => {
     device.use();
     for (const shape of ADDED) {

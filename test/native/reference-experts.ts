@@ -42,6 +42,15 @@ export function expertProducts(
   return out.written;
 }
 
+export function biasedChoices(x: Values, experts: Values, bias: Values): Written {
+  const each = experts.size(1);
+  for (let choice = 0; choice < x.size(0); choice++) {
+    const expert = experts.get(Math.floor(choice / each), choice % each);
+    for (let n = 0; n < x.size(1); n++) x.set(x.get(choice, n) + bias.get(expert, n), choice, n);
+  }
+  return x.written;
+}
+
 export function combineChoices(x: Values, y: Values, weights: Values): Written {
   const each = weights.size(1);
   for (let t = 0; t < x.size(0); t++) {

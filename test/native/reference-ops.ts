@@ -2,7 +2,7 @@
 
 import { type Activation, NO_TOKEN, type Op, type Tensor, type Weight } from '../../offload/port/ops.js';
 import { cached, storedCache } from './reference-cache.js';
-import { combineChoices, expertProducts, routeTokens } from './reference-experts.js';
+import { biasedChoices, combineChoices, expertProducts, routeTokens } from './reference-experts.js';
 import { drawTokens } from './reference-sample.js';
 import { Values, type Written } from './reference-values.js';
 import { weightValues } from './reference-weights.js';
@@ -50,6 +50,19 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
       return routeTokens(read(op.experts), read(op.weights), read(op.logits), op.normalize);
     case 'expert_linear':
       return [expertProducts(read(op.out), read(op.x), read(op.experts), op.weights.map(readWeight))];
+    case 'expert_bias':
+      return [biasedChoices(read(op.x), read(op.experts), read(op.bias))];
+    case 'gated_pairs': {
+      const [out, x] = [read(op.out), read(op.x)];
+      for (let r = 0; r < out.size(0); r++) {
+        for (let i = 0; i < out.size(1); i++) {
+          const gate = Math.min(x.get(r, 2 * i), op.limit);
+          const up = Math.max(-op.limit, Math.min(x.get(r, 2 * i + 1), op.limit));
+          out.set(((up + 1) * gate) / (1 + Math.exp(-op.alpha * gate)), r, i);
+        }
+      }
+      return [out.written];
+    }
     case 'combine':
       return [combineChoices(read(op.x), read(op.y), read(op.weights))];
     case 'add': {
@@ -188,6 +201,7 @@ function attend(op: Extract<Op, { op: 'attention' }>, bytes: Bytes): Written {
     read,
   ) as [Values, Values, Values];
   const slopes = op.alibiSlopes ? read(op.alibiSlopes) : null;
+  const sinks = op.sinks ? read(op.sinks) : null;
   for (let s = 0; s < sequences.size(0); s++) {
     const [firstToken, count, context, firstPage] = [0, 1, 2, 3].map((i) => sequences.get(s, i)) as [
       number,
@@ -213,9 +227,10 @@ function attend(op: Extract<Op, { op: 'attention' }>, bytes: Bytes): Written {
           const bias = op.alibiRounded ? op.scale * roundToBf16(slope * roundToBf16(j)) : slope * j;
           scores.push(capped(op.scale * product + bias, op.softCap));
         }
-        const maximum = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+        const sink = sinks?.get(h) ?? Number.NEGATIVE_INFINITY;
+        const maximum = scores.reduce((a, b) => Math.max(a, b), sink);
         const weights = scores.map((score) => Math.exp(score - maximum));
-        const total = weights.reduce((a, b) => a + b, 0);
+        const total = weights.reduce((a, b) => a + b, sinks ? Math.exp(sink - maximum) : 0);
         for (let d = 0; d < q.size(2); d++) {
           const sum = weights.reduce((acc, p, i) => acc + p * value(...place(first + i), d), 0);
           out.set(weights.length === 0 ? 0 : sum / total, t, h, d);

@@ -57,6 +57,8 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
   gated: { op: 'gated', out: t(), gate: t(), up: t(), activation: 'silu' },
   route: { op: 'route', experts: t('i32'), weights: t(), logits: t(), normalize: true },
   expert_linear: { op: 'expert_linear', out: t(), x: t(), experts: t('i32'), weights: [stored(), stored()] },
+  expert_bias: { op: 'expert_bias', x: t(), experts: t('i32'), bias: t('bf16') },
+  gated_pairs: { op: 'gated_pairs', out: t(), x: t(), alpha: 1.5, limit: 7 },
   combine: { op: 'combine', x: t(), y: t(), weights: t() },
   add: { op: 'add', out: t(), a: t(), b: t() },
   rotary: {
@@ -88,6 +90,7 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
     tables,
     scale: 0.125,
     alibiSlopes: t('f32', [3]),
+    sinks: t('bf16', [3]),
     alibiRounded: true,
     windowTokens: 9,
     softCap: 30,

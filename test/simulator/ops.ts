@@ -40,6 +40,12 @@ export function applyOp(op: Op): void {
     case 'expert_linear':
       expertLinear(op);
       break;
+    case 'expert_bias':
+      expertBias(op);
+      break;
+    case 'gated_pairs':
+      perRow(op.out, op.x, hashOf([], [op.alpha, op.limit, 7]));
+      break;
     case 'combine':
       combine(op);
       break;
@@ -217,6 +223,12 @@ function expertLinear(op: OpOf<'expert_linear'>): void {
   fillRows(out, (row) => mix(xs[Math.floor(row / shared)] ?? 0, weights.get(ids[row] ?? -1) ?? 0));
 }
 
+function expertBias({ x, experts, bias }: OpOf<'expert_bias'>): void {
+  const ids = integers(experts);
+  const hashes = Array.from(ids, (expert) => contentHash(tableRow(bias, expert)));
+  fillRows(x, (row) => hashes[row] ?? 0, true);
+}
+
 function combine({ x, y, weights }: OpOf<'combine'>): void {
   const [ys, shares, each] = [rowHashes(y), rowHashes(weights), dimension(weights, 1)];
   fillRows(x, (row) => ys.slice(row * each, (row + 1) * each).reduce(mix, shares[row] ?? 0), true);
@@ -272,6 +284,7 @@ function noise(hash: number, count: number): Uint8Array {
 
 function attention(op: OpOf<'attention'>): void {
   const { out, q, keys, tables, scale, alibiSlopes, alibiRounded, windowTokens, softCap } = op;
+  const sinks = op.sinks ? elementHashes(op.sinks) : [];
   const [headCount, kvHeads] = [dimension(q, 1), dimension(keys, 1)];
   const slopes = alibiSlopes ? elementHashes(alibiSlopes) : [];
   const parameters = hashOf([], [scale, softCap, Number(alibiRounded ?? false)]);
@@ -285,7 +298,7 @@ function attention(op: OpOf<'attention'>): void {
       const from = windowTokens > 0 ? Math.max(0, last - windowTokens + 1) : 0;
       for (let head = 0; head < headCount; head++) {
         const row = token * headCount + head;
-        let hash = mix(mix(queries[row] ?? 0, parameters), slopes[head] ?? 0);
+        let hash = mix(mix(queries[row] ?? 0, parameters), mix(slopes[head] ?? 0, sinks[head] ?? 0));
         const kvHead = Math.floor((head * kvHeads) / headCount);
         for (let position = from; position <= last; position++) {
           hash = mix(hash, cached[position * kvHeads + kvHead] ?? 0);
