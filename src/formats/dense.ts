@@ -7,6 +7,14 @@ export function readDense(reading: Reading): StoredMatrix | undefined {
   const { stored, rows, K, place } = reading;
   const type = stored && floatTypeOf(stored);
   if (!stored || !type) return undefined;
+  if (place.inputMajor && place.whole.length > 2) {
+    throw reading.fault(
+      'UNSUPPORTED',
+      stored,
+      `holds the matrices of several experts as ${stored.dtype} [inputs, outputs], which no kernel multiplies with: ` +
+        'use the checkpoint as it was published, in mxfp4',
+    );
+  }
   const shape = place.inputMajor ? [K, rows] : place.whole;
   if (!sameShape(stored.shape, shape)) {
     throw reading.fault(

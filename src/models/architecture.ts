@@ -11,6 +11,8 @@ export interface TensorDef {
   readonly shape: readonly number[];
   /** A matrix that is stored [inputs, outputs] where it is stored as values. */
   readonly inputMajor?: boolean;
+  /** Rows that are added to results of products, not multiplied with. */
+  readonly isBias?: boolean;
   /** A matrix whose products choose experts: it is small, and decides much. */
   readonly isRouter?: boolean;
   /** Where checkpoints that lack that name keep it, in the order of trying. */
@@ -25,6 +27,8 @@ export interface TensorSource {
   readonly shape: readonly number[];
   /** Where in it the part begins. */
   readonly firstElement: number;
+  /** Its matrices are stored [inputs, outputs] where they are stored as values, unlike that of the definition. */
+  readonly inputMajor?: boolean;
 }
 
 export interface TableDef extends TensorDef {
@@ -89,8 +93,8 @@ export function storedShape({ shape, inputMajor = false }: TensorDef): readonly 
 }
 
 /** Whether the forward multiplies with it. */
-export function isMatrix({ shape }: TensorDef): boolean {
-  return shape.length === 2;
+export function isMatrix({ shape, isBias = false }: TensorDef): boolean {
+  return shape.length === 2 && !isBias;
 }
 
 /** Logits as the head gives them. */

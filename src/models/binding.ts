@@ -190,11 +190,20 @@ class Binding {
   }
 
   #findMatrix({ key, inputMajor = false, ...def }: TensorDef, shape: readonly [number, number]): FoundMatrix {
-    return this.#first({ key, ...def }, (name, { shape: whole, firstElement }) => {
+    return this.#first({ key, ...def }, (name, source) => {
+      const { shape: whole, firstElement } = source;
       const [rows = 0, inputs = 0] = whole.slice(-2);
       const matrix = Math.floor(firstElement / (rows * inputs));
       const row = (firstElement % (rows * inputs)) / inputs;
-      return readMatrix(this.#context, { key, name, shape, whole, matrix, row, inputMajor });
+      return readMatrix(this.#context, {
+        key,
+        name,
+        shape,
+        whole,
+        matrix,
+        row,
+        inputMajor: source.inputMajor ?? inputMajor,
+      });
     });
   }
 

@@ -56,6 +56,8 @@ export interface RotaryAttention extends GroupedHeads {
   /** Queries and keys are normed head by head with this epsilon (Dehghani et al. 2023). */
   readonly headNormEps?: number;
   readonly softCap?: number;
+  /** Each head has a score in `self_attn.sinks` that takes its share of every softmax (Xiao et al. 2024). */
+  readonly hasSinks?: boolean;
   /** Name of the constant that holds a layer's rotary frequencies. */
   readonly frequencies?: (blockIndex: number) => string;
 }
@@ -76,21 +78,22 @@ export function separateAttention(
     k.rmsNorm(q, w('self_attn.q_norm.weight'), headNormEps, 0, q);
     k.rmsNorm(key, w('self_attn.k_norm.weight'), headNormEps, 0, key);
   }
-  return rotateAndAttend(k, [q, key, value], attention, blockIndex);
+  const sinks = attention.hasSinks ? w('self_attn.sinks') : undefined;
+  return rotateAndAttend(k, [q, key, value], { ...attention, sinks }, blockIndex);
 }
 
 /** Rotates q [T, nHeads, D] and key [T, nKv, D], then attends: [T, nHeads · D]. */
 export function rotateAndAttend(
   k: ForwardOps,
   [q, key, value]: readonly [Tensor, Tensor, Tensor],
-  attention: RotaryAttention,
+  attention: RotaryAttention & { readonly sinks?: Tensor | undefined },
   blockIndex: number,
 ): Tensor {
-  const { scale, rope, windowTokens, softCap = 0, frequencies } = attention;
+  const { scale, rope, windowTokens, softCap = 0, frequencies, sinks } = attention;
   const inverse = k.constant(frequencies?.(blockIndex) ?? 'inverse_frequencies'); // [≤ D / 2]
   for (const x of [q, key]) {
     if (rope.byLength) k.rotaryByLength(x, inverse, rope.byLength, { scale: rope.scale });
     else k.rotary(x, inverse, { scale: rope.scale });
   }
-  return k.attention(q, key, value, { scale, windowTokens: windowTokens(blockIndex), softCap });
+  return k.attention(q, key, value, { scale, windowTokens: windowTokens(blockIndex), softCap, sinks });
 }

@@ -40,6 +40,8 @@ export interface LlamaTraits {
   readonly defaultHeadDim?: number;
   /** Queries and keys are normed head by head. */
   readonly headNorms?: boolean;
+  /** Heads have scores of their own in every softmax. */
+  readonly sinks?: boolean;
   /** Tokens that a layer sees; 0 or absent for all. */
   readonly windowTokens?: (blockIndex: number) => number;
   /** Otherwise a dense one in every layer. */
@@ -57,7 +59,13 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
   const blockCount = config.count(['num_hidden_layers']);
   const grouped = readGroupedHeads(config, H, traits.defaultHeadDim);
   const { nKv, D } = grouped;
-  const { headNorms = false, defaultContext, defaultRopeBase = 10000, defaultEps = 1e-6 } = traits;
+  const {
+    headNorms = false,
+    sinks = false,
+    defaultContext,
+    defaultRopeBase = 10000,
+    defaultEps = 1e-6,
+  } = traits;
   const rope = readRope(config, { headDim: D, defaultContext, defaultBase: defaultRopeBase });
   const eps = config.number(['rms_norm_eps'], defaultEps);
   const feedForward = traits.feedForward ?? everywhere(readDense(config, H, traits.mlpBias));
@@ -80,6 +88,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
         ...attentionShapes(H, grouped, { qkv: traits.qkvBias, out: traits.outBias }),
         'self_attn.q_norm.weight': headNorms ? [D] : undefined,
         'self_attn.k_norm.weight': headNorms ? [D] : undefined,
+        'self_attn.sinks': sinks ? [grouped.nHeads] : undefined,
         'post_attention_layernorm.weight': [H],
       }),
       ...feedForward(index).tensors(`layers.${index}.`),
@@ -96,6 +105,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
         scale: 1 / Math.sqrt(D),
         rope: rope.use,
         windowTokens: traits.windowTokens ?? readLayerWindows(config, blockCount, () => false),
+        hasSinks: sinks,
         ...(headNorms ? { headNormEps: eps } : {}),
       },
       feedForward,

@@ -11,6 +11,7 @@ import { falcon } from './falcon.js';
 import { gemma2 } from './gemma2.js';
 import { gptNeo } from './gpt-neo.js';
 import { gptNeox } from './gpt-neox.js';
+import { gptOss } from './gpt-oss.js';
 import { gpt2 } from './gpt2.js';
 import { gptj } from './gptj.js';
 import { llama } from './llama.js';
@@ -31,6 +32,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   gptNeo,
   gptNeox,
   gptj,
+  gptOss,
   llama,
   mistral,
   mixtral,

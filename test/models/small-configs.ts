@@ -73,6 +73,14 @@ export const SMALL: Readonly<Record<string, Config>> = {
     num_experts_per_tok: 3,
     norm_topk_prob: true,
   },
+  gpt_oss: {
+    model_type: 'gpt_oss',
+    ...GROUPED,
+    head_dim: 16,
+    num_local_experts: 4,
+    num_experts_per_tok: 2,
+    sliding_window: 16,
+  },
   falcon: {
     model_type: 'falcon',
     vocab_size: 64,

@@ -166,7 +166,7 @@ describe('the bound is what the largest operation within reach takes', () => {
     return { ...spec, blocks: spec.blocks.map((block) => ({ ...block, matrices: retyped(block.matrices) })) };
   }
 
-  const mixtures = ['mixtral', 'qwen3_moe'];
+  const mixtures = ['mixtral', 'qwen3_moe', 'gpt_oss'];
   const cases = Object.keys(SMALL).flatMap((family) =>
     [
       ...(['float16', 'bfloat16', 'float32'] as const).map((type) => ({ family, type, retype: false })),
