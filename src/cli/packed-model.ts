@@ -2,12 +2,27 @@
 
 import { basename, join } from 'node:path';
 import { formatBytes } from '../../offload/index.js';
-import { openModel } from '../engine/open-model.js';
+import { type OpenedModel, openModel } from '../engine/open-model.js';
+import { bindModel } from '../models/binding.js';
+import { buildArchitecture } from '../models/registry.js';
 import type { PackedWeights } from '../pack/scheme.js';
 import { packedFolder } from '../stored/places.js';
 import type { CommandContext } from './context.js';
 
 const GPUS = 1;
+
+/** The model as it would be packed: nothing is written. Errors: those of preparing. */
+export async function plannedPacked(
+  { checkpoint }: OpenedModel,
+  weights: PackedWeights,
+): Promise<OpenedModel> {
+  const { preparePack } = await import('../pack/prepare.js');
+  const { plannedCheckpoint } = await import('../pack/planned.js');
+  const prepared = await preparePack(checkpoint, { weights, groupSize: undefined, gpus: GPUS });
+  const planned = plannedCheckpoint(checkpoint, prepared, GPUS);
+  const architecture = buildArchitecture(planned.config, planned.folder);
+  return { checkpoint: planned, model: bindModel(architecture, planned).model, warnings: [] };
+}
 
 /** Returns the folder of the store. Errors: those of opening the model and of packing it. */
 export async function packedModel(

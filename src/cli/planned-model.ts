@@ -7,6 +7,7 @@ import { readOptionalJsonObject } from '../files/json-file.js';
 import { resolveModelFolder } from '../hub/model-folder.js';
 import type { CommandContext } from './context.js';
 import type { SharedOptions } from './options/shared-settings.js';
+import { plannedPacked } from './packed-model.js';
 import { checkType } from './source.js';
 
 /** Ends a download after config.json: nothing else is needed to plan. */
@@ -20,7 +21,7 @@ class ConfigurationIsEnough extends Error {
 
 /** Errors: those of opening a model, a shape, or the hub. */
 export async function openPlanned(options: SharedOptions, context: CommandContext): Promise<OpenedModel> {
-  const { name, dtype, revision } = options;
+  const { name, dtype, packed, revision } = options;
   const shape = name.endsWith('.json') ? await readOptionalJsonObject(name, 'BAD_CONFIG') : undefined;
   if (shape) return shapeModel(shape, name, dtype);
   try {
@@ -34,10 +35,10 @@ export async function openPlanned(options: SharedOptions, context: CommandContex
     const opened = await openModel(folder);
     checkType(opened, dtype);
     for (const warning of opened.warnings) context.log.warn(warning);
-    return opened;
+    return packed === undefined ? opened : await plannedPacked(opened, packed);
   } catch (error) {
     if (!(error instanceof ConfigurationIsEnough)) throw error;
     const path = join(error.folder, 'config.json');
-    return shapeModel((await readOptionalJsonObject(path, 'BAD_CONFIG')) ?? {}, path, dtype);
+    return shapeModel((await readOptionalJsonObject(path, 'BAD_CONFIG')) ?? {}, path, packed ?? dtype);
   }
 }

@@ -84,11 +84,15 @@ export function stayingModules({ tables, head, prefixes }: ArchitectureModel): s
   return [...tables.map(({ name }) => moduleOf(`${prefix}${name}`)), moduleOf(head.projection.name)];
 }
 
-function refuseUnpackable({ folder, config, tensors }: Checkpoint, architecture: ArchitectureModel): void {
+function refuseUnpackable(
+  { folder, config, tensors, quantiser }: Checkpoint,
+  architecture: ArchitectureModel,
+): void {
   const key = QUANTISATION_KEYS.find((name) => config[name] !== undefined && config[name] !== null);
   const quantised = quantisedTensor(tensors.values());
-  if (key !== undefined || quantised) {
-    const why = key === undefined ? `it holds ${quantised?.name}` : `config.json has ${key}`;
+  if (key !== undefined || quantised || quantiser) {
+    const holds = quantised?.name ?? quantiser?.path;
+    const why = key === undefined ? `it holds ${holds}` : `config.json has ${key}`;
     throw new OperatingError(
       'UNSUPPORTED',
       `${folder} is quantised already (${why}), and packing it again would lose more: give the checkpoint that it was ` +

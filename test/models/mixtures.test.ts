@@ -8,6 +8,7 @@ import { dryRun } from '../../offload/plan/dry-run.js';
 import { type Checkpoint, openCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { openModel } from '../../src/engine/open-model.js';
 import { ALL_NVME, fixtureFolder, generateFolder, readGolden } from '../golden/run-model.js';
+import { fusedMixtral } from '../helpers/fused-experts.js';
 import { fieldOf, recordForward } from '../helpers/recorded-forward.js';
 import { type TestTensor, writeSafetensors } from '../helpers/safetensors.js';
 import { tempFolder } from '../helpers/temp-folder.js';
@@ -71,13 +72,13 @@ it('a plan counts the chosen experts only', async () => {
 describe('a checkpoint with the experts of a layer in one tensor', () => {
   it('gives the same tokens', async () => {
     const { input_ids: prompts } = readGolden('mixtral');
-    const fused = await fuse(fixtureFolder('mixtral'), 4);
+    const fused = await fusedMixtral(4);
     const expected = await generateFolder(fixtureFolder('mixtral'), prompts, 8, ALL_NVME);
     expect(await generateFolder(fused, prompts, 8, ALL_NVME)).toEqual(expected);
   });
 
   it('is told when a tensor has another shape', async () => {
-    const fused = await fuse(fixtureFolder('mixtral'), 3);
+    const fused = await fusedMixtral(3);
     await expect(openModel(fused)).rejects.toMatchObject({ code: 'WRONG_SHAPE' });
   });
 });
@@ -112,29 +113,4 @@ function copyWithout(checkpoint: Checkpoint, name: string): string {
     checkpoint,
     readTensors(checkpoint).filter((tensor) => tensor.name !== name),
   );
-}
-
-/** As transformers 5 holds a Mixtral in memory, with the first `expertCount` experts. */
-async function fuse(folder: string, expertCount: number): Promise<string> {
-  const checkpoint = await openCheckpoint(folder);
-  const stored = new Map(readTensors(checkpoint).map((tensor) => [tensor.name, tensor]));
-  const tensors = [...stored.values()].filter(({ name }) => !name.includes('block_sparse_moe'));
-  for (let layer = 0; layer < 4; layer++) {
-    const find = (rest: string) =>
-      present(stored.get(`model.layers.${layer}.block_sparse_moe.${rest}`), rest);
-    const experts = Array.from({ length: expertCount }, (_, e) => e);
-    const join = (name: string, parts: readonly TestTensor[], rows: number, columns: number): TestTensor => ({
-      name: `model.layers.${layer}.mlp.${name}`,
-      dtype: 'BF16',
-      shape: [expertCount, rows, columns],
-      data: Buffer.concat(parts.map(({ data }) => present(data, 'data'))),
-    });
-    const part = (e: number, name: string) => find(`experts.${e}.${name}.weight`);
-    const gateUp = experts.flatMap((e) => [part(e, 'w1'), part(e, 'w3')]);
-    tensors.push({ ...find('gate.weight'), name: `model.layers.${layer}.mlp.gate.weight` });
-    tensors.push(join('experts.gate_up_proj', gateUp, 320, 64));
-    const down = experts.map((e) => part(e, 'w2'));
-    tensors.push(join('experts.down_proj', down, 64, 160));
-  }
-  return writeCheckpoint(checkpoint, tensors);
 }

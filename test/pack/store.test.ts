@@ -4,12 +4,14 @@
 import { cpSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { plannedPacked } from '../../src/cli/packed-model.js';
 import { openModel } from '../../src/engine/open-model.js';
 import { relativeLoss } from '../../src/pack/record.js';
 import type { PackSettings } from '../../src/pack/scheme.js';
 import { ALL_DRAM, readGolden, scoreFolder } from '../golden/run-model.js';
 import { changedCheckpoint } from '../helpers/changed-checkpoint.js';
 import { modelFolder } from '../helpers/fixtures.js';
+import { fusedMixtral } from '../helpers/fused-experts.js';
 import { packFolder } from '../helpers/pack-fixture.js';
 import { decodeModule, type ReadStore, readFloat, readStore, writeDecoded } from '../helpers/packed-store.js';
 import { failureOf } from '../helpers/staging.js';
@@ -112,6 +114,31 @@ describe('routers', () => {
       expect.arrayContaining([...routers.map((name) => name.replace(/\.weight$/, '')), 'lm_head']),
     );
     expect(config.quant_method).toBe('compressed-tensors');
+  });
+});
+
+describe('experts in one tensor', () => {
+  it('are packed one by one, as those that lie apart', async () => {
+    const { store } = await packed(await fusedMixtral(4), { weights: 'int4' });
+    const { store: apart } = await packed(modelFolder('mixtral'), { weights: 'int4' });
+    const names = packedModules(apart);
+    expect(packedModules(store).sort()).toEqual([...names].sort());
+    for (const name of names)
+      for (const part of ['weight_packed', 'weight_scale']) {
+        const [one, other] = [store, apart].map(({ tensors }) => tensors.get(`${name}.${part}`)?.bytes);
+        expect([name, part, one?.equals(other ?? Buffer.alloc(0))]).toEqual([name, part, true]);
+      }
+  });
+});
+
+describe('a plan', () => {
+  it('is made with what would be written', async () => {
+    const source = await openModel(modelFolder('mixtral'));
+    const { folder } = await packed(modelFolder('mixtral'), { weights: 'int8' });
+    const [planned, written] = [await plannedPacked(source, 'int8'), await openModel(folder)];
+    const layersOf = ({ model }: typeof written) => model.blocks.map(({ tensors }) => tensors);
+    expect(layersOf(planned)).toEqual(layersOf(written));
+    expect(planned.checkpoint.totalBytes).toBe(written.checkpoint.totalBytes);
   });
 });
 
