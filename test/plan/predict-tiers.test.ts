@@ -53,4 +53,17 @@ describe('a decode step', () => {
     expect(moved.pass.linkMs - streamed.pass.linkMs).toBeCloseTo((kvBytes / LINK) * 1e3, 5);
     expect(moved.pass.totalMs).toBeGreaterThan(streamed.pass.totalMs + 0.95 * (kvBytes / LINK) * 1e3);
   });
+
+  it('takes less of it for keys and values in fewer bits', () => {
+    // 128 values of a head: a byte each and a scale of 2 bytes; half a byte each and four of them.
+    for (const [kvType, headBytes] of [
+      ['i8', 128 + 2],
+      ['u8', 64 + 8],
+    ] as const) {
+      const moved = decode({ kvOffload: true, kvType });
+      const kvBytes = 8 * 33 * 16 * 2 * 32 * headBytes * 32;
+      expect(moved.pass.linkMs - streamed.pass.linkMs, kvType).toBeCloseTo((kvBytes / LINK) * 1e3, 5);
+      expect(moved.plan.jobMs).toBeLessThan(decode({ kvOffload: true }).plan.jobMs);
+    }
+  });
 });
