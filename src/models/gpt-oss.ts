@@ -53,7 +53,7 @@ function biasedExperts({ H, I, expertCount, chosen }: BiasedExperts): FeedForwar
   const fused = (path: string, name: string, N: number, K: number): TensorDef[] =>
     keys(name).map((key, e) => ({
       key,
-      name: `${path}${key}`,
+      name: `${path}${key}.weight`,
       shape: [N, K],
       elsewhere: [
         {

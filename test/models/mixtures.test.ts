@@ -46,6 +46,16 @@ it('weights of the chosen experts sum to one in Mixtral, and where Qwen3-MoE say
   expect(normalize('qwen3_moe', { norm_topk_prob: undefined })).toEqual(new Set([false]));
 });
 
+it('gpt-oss slides in every other layer, and has sinks and choices that sum to one in all', () => {
+  const model = build('gpt_oss');
+  expect(fieldOf(model, 'attention', 'windowTokens')).toEqual([16, 0, 16, 0]);
+  const attention = recordForward(model)
+    .blocks.flat()
+    .filter(({ op }) => op === 'attention');
+  expect(attention.map((op) => 'sinks' in op && op.sinks?.shape)).toEqual([[4], [4], [4], [4]]);
+  expect(new Set(fieldOf(model, 'route', 'normalize'))).toEqual(new Set([true]));
+});
+
 it('Mixtral slides where it has a window', () => {
   const windows = (changes: Record<string, unknown>) =>
     fieldOf(build('mixtral', changes), 'attention', 'windowTokens');

@@ -39,6 +39,8 @@ const UNSUPPORTED: readonly (readonly [string, Config, string])[] = [
   ['mixtral', { num_shared_experts: 1 }, 'num_shared_experts'],
   ['qwen3_moe', { shared_expert_intermediate_size: 24 }, 'shared_expert_intermediate_size'],
   ['qwen3_moe', { mlp_only_layers: [4] }, 'mlp_only_layers'],
+  ['gpt_oss', { swiglu_limit: 8 }, 'swiglu_limit'],
+  ['gpt_oss', { hidden_act: 'gelu' }, 'hidden_act'],
   ['starcoder2', { mlp_type: 'gated' }, 'mlp_type'],
   ['starcoder2', { norm_type: 'rms_norm' }, 'norm_type'],
 ];
