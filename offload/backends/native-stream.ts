@@ -4,7 +4,7 @@ import { assert, OperatingError } from '../errors.js';
 import type { DeviceEvent, DeviceStream } from '../port/backend.js';
 import type { NativeEvent } from '../port/native-devices.js';
 import type { Memory, Op } from '../port/ops.js';
-import { encodeCopy, encodeOp } from './op-encoding.js';
+import { encodeCopy, encodeOp, joinEncoded } from './op-encoding.js';
 
 /** What the addon's streams have in common. */
 export interface NativeQueue {
@@ -85,6 +85,11 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
 
   #collect(words: Float64Array): void {
     if (this.#batchWords + 1 + words.length > BATCH_WORDS) this.#handOver();
+    if (1 + words.length > BATCH_WORDS) {
+      // Many experts of many parts.
+      this.#native.launchAll(joinEncoded([words]));
+      return;
+    }
     this.#batch[this.#batchWords] = words.length;
     this.#batch.set(words, this.#batchWords + 1);
     this.#batchWords += 1 + words.length;

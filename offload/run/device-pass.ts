@@ -19,7 +19,21 @@ import { LayerTimes } from './layer-times.js';
 import { type ControlTables, type MicroBatch, tokenCount, writeControl } from './pass.js';
 import { type PassResult, readResults } from './results.js';
 import type { DeviceWork, Running } from './running.js';
+import { SharedEnd } from './shared-end.js';
 import { noteTokens } from './watch.js';
+
+/** With so many tokens a layer takes a few hundred microseconds at most. */
+const FEW_TOKENS = 16;
+/** At most half of the layers that are queued beyond those that the device has reached. */
+const MOST_TOGETHER = 8;
+
+/** Layers that have one end. */
+interface LayerGroup {
+  readonly start: DeviceEvent;
+  readonly end: SharedEnd;
+  readonly most: number;
+  size: number;
+}
 
 export interface DevicePassOptions extends DeviceWork {
   /** Per table of the model. */
@@ -34,6 +48,8 @@ export class DevicePass {
   readonly #times: LayerTimes;
   #running: readonly Running[] = [];
   readonly #awaited = new WeakSet<DeviceEvent>();
+  #group: LayerGroup | undefined;
+  #mostTogether = 1;
   /** The layer that a memory held last. */
   readonly #weights = new WeakMap<Memory, { readonly layer: PlannedLayer; readonly weights: Weights }>();
 
@@ -49,6 +65,7 @@ export class DevicePass {
     const { model, plan, state } = this.#work;
     for (const microBatch of microBatches) checkMicroBatch(microBatch, model, plan);
     this.#times.beginPass();
+    [this.#group, this.#mostTogether] = [undefined, 1];
     this.#running = await this.#embed(state.kv.begin(microBatches));
   }
 
@@ -56,14 +73,17 @@ export class DevicePass {
   queueLayer(layer: PlannedLayer, copy: DeviceCopy): DeviceEvent {
     const { compute } = this.#work.state.device;
     const waits = this.#waitFor(copy.ready);
+    const group = waits ? undefined : this.#groupOf(layer);
+    if (!group) this.#closeGroup();
     // What rests on the device is there at once, so a layer starts as the one before ends. For others the host may have
     // waited.
     const before = waits || layer.tier !== 'gpu' ? undefined : this.#times.lastEnd;
-    const start = before ?? compute.record();
+    const start = group?.start ?? before ?? compute.record();
     const weights = this.#weightsOf(layer, copy);
     if (layer.kind === 'block') this.#queueBlock(layer.index, weights);
     else queueHeadPiece(this.#work, this.#running, layer, weights);
-    const end = compute.record();
+    const end = group?.end ?? compute.record();
+    if (group && ++group.size === group.most) this.#closeGroup();
     this.#times.add(layer.layout.layer.name, start, end);
     this.#times.account();
     return end;
@@ -71,6 +91,7 @@ export class DevicePass {
 
   /** Waits for the device. Rejects with an OperatingError when it failed. */
   async finish(): Promise<PassResult> {
+    this.#closeGroup();
     const result = await readResults(this.#work, this.#running);
     this.#times.account();
     return result;
@@ -84,6 +105,31 @@ export class DevicePass {
       .reached()
       .catch(() => undefined); // a failed device was reported by its pass
     await kv.idle();
+  }
+
+  /**
+   * Blocks at rest are handed over several at a time where a few tokens take less than what lies between two batches. The first
+   * groups are small, so that the device begins at once.
+   */
+  #groupOf({ tier, kind }: PlannedLayer): LayerGroup | undefined {
+    const [running, more] = this.#running;
+    if (tier !== 'gpu' || kind !== 'block' || more || !running || running.tokens > FEW_TOKENS)
+      return undefined;
+    if (this.#group?.end.isRecorded) this.#closeGroup();
+    const { compute } = this.#work.state.device;
+    this.#group ??= {
+      start: this.#times.lastEnd ?? compute.record(),
+      end: new SharedEnd(() => compute.record()),
+      most: this.#mostTogether,
+      size: 0,
+    };
+    return this.#group;
+  }
+
+  #closeGroup(): void {
+    this.#group?.end.record();
+    if (this.#group) this.#mostTogether = Math.min(MOST_TOGETHER, 2 * this.#group.most);
+    this.#group = undefined;
   }
 
   /** Whether the stream has to wait: once it has, everything queued later is behind the event as well. */
