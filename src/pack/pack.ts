@@ -1,10 +1,11 @@
 // Packs a checkpoint: written beside its place, gone on with where an earlier run was stopped, and there in one step.
 
-import { mkdir, readdir, readFile, realpath, rename, rm, stat, statfs } from 'node:fs/promises';
+import { lstat, mkdir, readdir, readFile, realpath, rename, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { cannotOpen, formatBytes, OperatingError } from '../../offload/index.js';
 import type { Checkpoint } from '../checkpoint/checkpoint.js';
 import { ifThere } from '../files/if-there.js';
+import { systemCode } from '../files/json-file.js';
 import { makeFolder } from '../files/make-folder.js';
 import { takeLock } from '../staging/lock.js';
 import { syncFolder, writeFailure } from '../staging/manifest.js';
@@ -54,8 +55,7 @@ export interface LayerResult extends Loss {
  */
 export async function pack(options: PackOptions): Promise<readonly LayerResult[]> {
   const { checkpoint, onWait, signal } = options;
-  const folder = resolve(options.folder);
-  await checkPlace(checkpoint.folder, folder);
+  const folder = await checkPlace(checkpoint.folder, options.folder);
   await makeFolder(dirname(folder));
   const unlock = await takeLock(`${folder}.lock`, { signal, onWait });
   try {
@@ -102,7 +102,7 @@ export async function packLocked(options: PackOptions): Promise<readonly LayerRe
   } catch (error) {
     // No other run could go on with it: the source is at fault.
     if (error instanceof OperatingError && error.code === 'NOT_FINITE') await discard(partial);
-    throw writeFailure(partial, error);
+    throw systemCode(error) === undefined ? error : writeFailure(partial, error);
   }
   return layerResults(plan.files, done);
 }
@@ -142,11 +142,19 @@ async function takeUp(partial: string, { id, plan }: PackOptions): Promise<Map<s
   return whole;
 }
 
-/** Throws WRITE_FAILED or BAD_OPTION. */
-export async function checkPlace(source: string, folder: string): Promise<void> {
-  const found = await ifThere(folder, stat(folder));
-  if (!found) return;
-  if ((await realpath(folder)) === (await realpath(source))) {
+/**
+ * Where the store is to be, without links: it is moved there at the end, which must not fail then.
+ * Throws WRITE_FAILED or BAD_OPTION.
+ */
+export async function checkPlace(source: string, output: string): Promise<string> {
+  const found = await ifThere(output, stat(output));
+  if (!found) {
+    const link = await ifThere(output, lstat(output));
+    if (!link) return resolve(output);
+    throw new OperatingError('WRITE_FAILED', `${output} is a link to what is not there: give a folder`);
+  }
+  const folder = await realpath(output);
+  if (folder === (await realpath(source))) {
     throw new OperatingError(
       'BAD_OPTION',
       `--output is ${folder}, which is the checkpoint itself: choose another`,
@@ -155,6 +163,13 @@ export async function checkPlace(source: string, folder: string): Promise<void> 
   if (!found.isDirectory() || (await readdir(folder)).length > 0) {
     throw new OperatingError('WRITE_FAILED', `${folder} exists: remove it or choose another --output`);
   }
+  if ((await stat(dirname(folder))).dev !== found.dev) {
+    throw new OperatingError(
+      'WRITE_FAILED',
+      `${folder} is where a drive is mounted, and nothing can be moved to that place: give a folder in it`,
+    );
+  }
+  return folder;
 }
 
 /** For the index, the record, and what the file system keeps for itself. */

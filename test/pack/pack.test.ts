@@ -10,6 +10,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -178,6 +179,17 @@ describe('a place', () => {
       expect([error.code, error.message]).toEqual([code, expect.stringMatching(message)]);
     }
     expect(readdirSync(taken)).toEqual(['mine']);
+  });
+
+  it('may be reached by a link, but not by one that leads nowhere', async () => {
+    const [folder, parent] = [newFolder(), tempFolder()];
+    mkdirSync(folder);
+    symlinkSync(folder, join(parent, 'link'));
+    symlinkSync(join(parent, 'none'), join(parent, 'dangling'));
+    await packFolder(SOURCE, join(parent, 'link'));
+    expect(contentOf(folder)).toEqual(await wholeStore());
+    const error = await failureOf(packFolder(SOURCE, join(parent, 'dangling')));
+    expect([error.code, error.message]).toEqual(['WRITE_FAILED', expect.stringContaining('not there')]);
   });
 
   it('may be an empty folder', async () => {
