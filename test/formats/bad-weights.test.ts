@@ -345,9 +345,16 @@ describe('refused', () => {
     await expect(openModel(folder)).rejects.toMatchObject({
       code: 'UNSUPPORTED',
       message: expect.stringMatching(
-        /block 0 stores .*experts\.\*\.w1\.weight partly as e4m3 \(codes e4m3 .*\) and partly as bf16 .*experts of a layer need one format/,
+        /block 0 stores .*experts\.\*\.w1\.weight partly as e4m3 \(.*codes e4m3 .*\) and partly as bf16 .*experts of a layer need one format/,
       ),
     });
+  });
+
+  it('experts whose scales of scales have offsets of their own, which one product cannot have', async () => {
+    const folder = await storedAs('mixtral', NF4, { blocks: 1 });
+    await expect(openModel(folder)).rejects.toThrow(
+      /w1\.weight partly as table4 \(.*nestedOffset [\d.]+.* and partly as table4/,
+    );
   });
 });
 

@@ -1,0 +1,127 @@
+// Weights in every format run as what they expand to, under every placement.
+
+import { describe, expect, it } from 'vitest';
+import { GiB, present } from '../../offload/index.js';
+import { expandedCheckpoint } from '../formats/expanded.js';
+import { type StoredAsOptions, storedAs } from '../formats/stored-as.js';
+import { BLOCKS, STYLES, type Style } from '../formats/styles.js';
+import {
+  ALL_DRAM,
+  ALL_NVME,
+  generateFixture,
+  generateFolder,
+  lastResults,
+  type Placement,
+  readGolden,
+} from './run-model.js';
+
+const NEW_TOKENS = 6;
+const TOLERANCE = 2e-3;
+
+/** Largest difference of last logits, as a share of the largest magnitude. */
+async function apart(fixture: string, style: Style, options: StoredAsOptions = {}): Promise<number> {
+  const { input_ids: prompts } = readGolden(fixture);
+  const stored = await storedAs(fixture, style, options);
+  const logitsOf = async (folder: string) => {
+    const results = await lastResults(folder, prompts.slice(0, 2), ALL_NVME, 'logits');
+    return results.flatMap(({ result }) => [...result.logits]);
+  };
+  const [actual, expected] = [await logitsOf(stored), await logitsOf(await expandedCheckpoint(stored))];
+  expect(actual.length).toBe(expected.length);
+  const scale = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return (
+    expected.reduce((most, value, i) => Math.max(most, Math.abs(value - present(actual[i], 'logit'))), 0) /
+    scale
+  );
+}
+
+const named = (styles: readonly Style[]) => styles.map((style) => [style.label, style] as const);
+
+describe('a llama stored as', () => {
+  it.each(named(STYLES))('%s', async (_label, style) => {
+    expect(await apart('llama', style, { blocks: 1 })).toBeLessThan(TOLERANCE);
+  });
+});
+
+describe('a mixture stored as', () => {
+  const some = STYLES.filter(({ label }) =>
+    /bf16 scales|mxfp8|V4|NVFP4 of M|zeros and sc|in groups|AWQ|3 bits, s/.test(label),
+  );
+  it.each(named(some))('%s', async (_label, style) => {
+    expect(await apart('mixtral', style, { blocks: 1 })).toBeLessThan(TOLERANCE);
+  });
+
+  it.each(
+    named([BLOCKS, ...STYLES.filter(({ label }) => /bf16 scales|row|4 bits with zeros, a/.test(label))]),
+  )('%s, experts as one tensor', async (_label, style) => {
+    expect(await apart('mixtral', style, { blocks: 1, fused: true })).toBeLessThan(TOLERANCE);
+  });
+});
+
+it.each([
+  ['GPTQ of 4 bits', 'gptq'],
+  ['pack-quantized, 4 bits with zeros and scattered groups', 'packed4'],
+  ['fp8, blocks with short last ones', 'e4m3'],
+])('a head stored as %s', async (label) => {
+  const style = present(
+    STYLES.find((candidate) => candidate.label === label),
+    label,
+  );
+  expect(await apart('llama', style, { blocks: 1, head: true })).toBeLessThan(TOLERANCE);
+});
+
+const PLACEMENTS: readonly (readonly [string, Placement])[] = [
+  ['all in DRAM', ALL_DRAM],
+  ['one layer of window', { ...ALL_NVME, plan: { hostWindowLayers: 1 } }],
+  ['7 tokens a micro-batch', { ...ALL_NVME, plan: { microBatchTokens: 7 } }],
+  [
+    '2 devices with copies and gathers',
+    { ...ALL_NVME, cpu: { virtualDevices: 2 }, plan: { deviceWindowLayers: 1 } },
+  ],
+  ['3 devices, gathered by peers', { ...ALL_NVME, cpu: { virtualDevices: 3 }, gather: 'peer' }],
+  [
+    'layers at rest and keys and values in DRAM',
+    {
+      offload: 'nvme',
+      dramBudgetBytes: GiB,
+      cpu: { virtualDevices: 2 },
+      plan: { deviceResident: { layers: 1 }, kvOffload: true },
+    },
+  ],
+  ['buffered reads, one thread', { ...ALL_NVME, cpu: { threads: 1, io: { direct: false } } }],
+];
+
+const FIXTURES = [
+  'q-awq-int4-qwen2',
+  'q-bnb-int8-opt',
+  'q-bnb-nf4-llama',
+  'q-ct-fp8-llama',
+  'q-ct-int4-llama',
+  'q-ct-int8-qwen3',
+  'q-fp8-block-llama',
+  'q-gptq-int4-llama',
+];
+
+describe.each(FIXTURES)('%s', (name) => {
+  const { input_ids: prompts } = readGolden(name);
+  it('gives the same tokens wherever it rests', async () => {
+    const expected = await generateFixture(name, prompts, NEW_TOKENS, ALL_NVME);
+    for (const [label, placement] of PLACEMENTS) {
+      const actual = await generateFixture(name, prompts, NEW_TOKENS, placement);
+      expect(actual, label).toEqual(expected);
+    }
+  });
+});
+
+it('a mixture with scattered groups gives the same tokens wherever it rests', async () => {
+  const { input_ids: prompts } = readGolden('mixtral');
+  const style = present(
+    STYLES.find(({ label }) => label === 'GPTQ of 4 bits, second version, asymmetric, scattered groups'),
+    'style',
+  );
+  const folder = await storedAs('mixtral', style);
+  const expected = await generateFolder(folder, prompts, NEW_TOKENS, ALL_NVME);
+  for (const [label, placement] of PLACEMENTS.slice(0, 5)) {
+    expect(await generateFolder(folder, prompts, NEW_TOKENS, placement), label).toEqual(expected);
+  }
+});
