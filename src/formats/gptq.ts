@@ -34,7 +34,6 @@ export function readGptq(reading: Reading): StoredMatrix | undefined {
   );
   const groups = groupsPart(reading, reading.beside('.g_idx'), {
     groupCount,
-    inputGroup: size,
     mayBeUnused: false,
   });
   return {

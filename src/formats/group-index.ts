@@ -7,8 +7,6 @@ import type { Reading } from './reading.js';
 
 export interface Groups {
   readonly groupCount: number;
-  /** Inputs that follow each other in a group, where nothing else is said. */
-  readonly inputGroup: number;
   /** -1 anywhere means that the index is not used, as compressed-tensors leaves one that was never filled. */
   readonly mayBeUnused: boolean;
 }
@@ -25,10 +23,10 @@ export function groupsPart(
   reading.expectShape(stored, [[K]], `groups of ${K} inputs`);
   const index = int32sOf(context.notes.bytes(stored.name));
   const part = reading.perMatrix('groups', stored, 'i32', [K]);
-  if (!index) return context.notes.isScattered ? part : undefined;
-  if (groups.mayBeUnused && index.includes(-1)) return undefined;
-  checkRange(reading, stored, index, groups.groupCount);
-  return index.every((group, k) => group === Math.floor((k % K) / groups.inputGroup)) ? undefined : part;
+  if (index && groups.mayBeUnused && index.includes(-1)) return undefined;
+  if (index) checkRange(reading, stored, index, groups.groupCount);
+  // For all matrices or for none: an expert that calibration never met is not scattered, and goes through one product with others.
+  return context.notes.isScattered ? part : undefined;
 }
 
 function checkRange(reading: Reading, stored: StoredTensor, index: Int32Array, groupCount: number): void {

@@ -7,7 +7,7 @@ import type { Declared } from './declared.js';
 export interface Notes {
   /** A tensor's bytes, as far as they were read. */
   bytes(name: string): Uint8Array | undefined;
-  /** Groups of inputs are scattered, or may be where an index was not read. */
+  /** Some matrix has scattered groups, or may have where an index was not read. */
   readonly isScattered: boolean;
 }
 
@@ -23,7 +23,9 @@ const MOST_STATE_BYTES = 64 * 1024;
 const INDEX_BYTES = 32 * 1024 * 1024;
 /** Where groups are said to follow each other, a look at a few is enough. */
 const SAMPLED_INDEX_BYTES = 1024 * 1024;
-const REPEATED_BYTES = 64 * 1024;
+const REPEATED_BYTES = 16 * 1024;
+/** Enough to keep Node's four file threads busy. */
+const READS_AT_ONCE = 8;
 
 /** Errors: those of reading the weight files. */
 export async function readNotes({ tensors, files }: Checkpoint, declared: Declared): Promise<Notes> {
@@ -45,14 +47,29 @@ export async function readNotes({ tensors, files }: Checkpoint, declared: Declar
     const here = chosen.filter((tensor) => tensor.fileIndex === fileIndex);
     if (here.length === 0) continue;
     await withFile(path, 'BAD_SAFETENSORS', async ({ read }) => {
-      for (const { name, fileOffset, sizeBytes } of here) known.set(name, await read(fileOffset, sizeBytes));
+      let next = 0;
+      const worker = async () => {
+        for (let tensor = here[next++]; tensor; tensor = here[next++]) {
+          known.set(tensor.name, await read(tensor.fileOffset, tensor.sizeBytes));
+        }
+      };
+      await Promise.all(Array.from({ length: READS_AT_ONCE }, worker));
     });
   }
-  const readIndices = indices.flatMap(({ name }) => int32sOf(known.get(name)) ?? []);
+  const sizes = declared.gptq?.groupSizes ?? declared.schemes.flatMap(({ groupSize }) => groupSize ?? []);
+  const looked = indices.map(({ name }) => int32sOf(known.get(name)));
+  const isUnread = looked.some((index) => index === undefined);
   return {
     bytes: (name) => known.get(name),
-    isScattered: declared.gptq?.scattered !== false || !readIndices.every(isSorted),
+    isScattered:
+      (isUnread && declared.gptq?.scattered !== false) ||
+      !looked.every((index) => !index || sizes.some((size) => isPlain(index, size))),
   };
+}
+
+/** Groups of that size follow each other; -1 stands for one group. */
+function isPlain(index: Int32Array, size: number): boolean {
+  return index.every((group, k) => group === (size > 0 ? Math.floor(k / size) : 0));
 }
 
 /** All of them, or as many as so many bytes are, evenly spread. */
@@ -61,10 +78,6 @@ function spread(tensors: readonly StoredTensor[], mostBytes: number): readonly S
   if (totalBytes <= mostBytes) return tensors;
   const step = Math.ceil(totalBytes / mostBytes);
   return tensors.filter(({ sizeBytes }, i) => i % step === 0 && sizeBytes <= mostBytes);
-}
-
-function isSorted(index: Int32Array): boolean {
-  return index.every((group, k) => k === 0 || group >= (index[k - 1] ?? 0));
 }
 
 /** Files put numbers at any address. */
