@@ -1,12 +1,9 @@
 // What can be wrong with stored weights: each ends in one sentence with a code, the tensor and its file, when the model is opened.
 
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/index.js';
 import { openModel } from '../../src/engine/open-model.js';
 import type { TestTensor } from '../helpers/safetensors.js';
-import { matricesOf } from './matrix-values.js';
 import { type StoredAsOptions, storedAs } from './stored-as.js';
 import { STYLES, type Style } from './styles.js';
 
@@ -355,53 +352,5 @@ describe('refused', () => {
     await expect(openModel(folder)).rejects.toThrow(
       /w1\.weight partly as table4 \(.*nestedOffset [\d.]+.* and partly as table4/,
     );
-  });
-});
-
-describe('taken', () => {
-  it('an index with -1 anywhere, which compressed-tensors does not use', async () => {
-    const folder = await storedAs('llama', SCATTERED, {
-      blocks: 1,
-      change: patched(`${Q}.weight_g_idx`, 8, I32(-1)),
-    });
-    const matrix = matricesOf(await openModel(folder)).get('0 self_attn.q_proj.weight');
-    expect(matrix?.format.name).toBe('packed4');
-    expect(matrix?.parts.groups).toBeUndefined();
-  });
-
-  it('an index that says nothing new is left out, a scattered one is not', async () => {
-    const groups = async (stored: Style) => {
-      const opened = await openModel(await storedAs('llama', stored, { blocks: 1 }));
-      return matricesOf(opened).get('0 self_attn.q_proj.weight')?.parts.groups;
-    };
-    expect(await groups(GPTQ)).toBeUndefined();
-    expect(await groups(style('GPTQ of 4 bits, second version, asymmetric, scattered groups'))).toBeDefined();
-  });
-
-  it('zeros of scales and codes together', async () => {
-    const folder = await storedAs('llama', FP8, {
-      blocks: 1,
-      change: (all) =>
-        all.map((tensor) =>
-          tensor.name.startsWith(`${Q}.weight`)
-            ? { ...tensor, data: Buffer.alloc(tensor.data?.length ?? 0) }
-            : tensor,
-        ),
-    });
-    await expect(openModel(folder)).resolves.toBeDefined();
-  });
-
-  it('types of weights come from config.json, or from its plain tensors', async () => {
-    const typeOf = async (dtype: string | undefined) => {
-      const folder = await storedAs('llama', FP8, { blocks: 1, change: (all) => all });
-      const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')) as Record<string, unknown>;
-      const { model } = await openModel(
-        await storedAs('llama', FP8, { json: { 'config.json': { ...config, dtype } } }),
-      );
-      return model.blocks[0]?.matrices[0]?.format.type;
-    };
-    expect(await typeOf('float16')).toBe('f16');
-    expect(await typeOf('float32')).toBe('f32');
-    expect(await typeOf(undefined)).toBe('bf16');
   });
 });
