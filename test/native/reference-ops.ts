@@ -214,15 +214,12 @@ function attend(op: Extract<Op, { op: 'attention' }>, bytes: Bytes): Written {
       const first = op.windowTokens > 0 ? Math.max(0, positions.get(t) - op.windowTokens + 1) : 0;
       for (let h = 0; h < q.size(1); h++) {
         const kvHead = Math.floor((h * kvHeads) / q.size(1));
-        const place = (j: number): [number, number, number] => [
-          pages.get(firstPage + Math.floor(j / pageTokens)),
-          kvHead,
-          j % pageTokens,
-        ];
+        const pageOf = (j: number): number => pages.get(firstPage + Math.floor(j / pageTokens));
         const scores: number[] = [];
         for (let j = first; j <= last; j++) {
+          const [page, offset] = [pageOf(j), j % pageTokens];
           let product = 0;
-          for (let d = 0; d < q.size(2); d++) product += q.get(t, h, d) * key(...place(j), d);
+          for (let d = 0; d < q.size(2); d++) product += q.get(t, h, d) * key(page, kvHead, offset, d);
           const slope = slopes?.get(h) ?? 0;
           const bias = op.alibiRounded ? op.scale * roundToBf16(slope * roundToBf16(j)) : slope * j;
           scores.push(capped(op.scale * product + bias, op.softCap));
@@ -231,10 +228,16 @@ function attend(op: Extract<Op, { op: 'attention' }>, bytes: Bytes): Written {
         const maximum = scores.reduce((a, b) => Math.max(a, b), sink);
         const weights = scores.map((score) => Math.exp(score - maximum));
         const total = weights.reduce((a, b) => a + b, sinks ? Math.exp(sink - maximum) : 0);
-        for (let d = 0; d < q.size(2); d++) {
-          const sum = weights.reduce((acc, p, i) => acc + p * value(...place(first + i), d), 0);
+        const sums = new Float64Array(q.size(2));
+        weights.forEach((weight, i) => {
+          const [page, offset] = [pageOf(first + i), (first + i) % pageTokens];
+          for (let d = 0; d < sums.length; d++) {
+            sums[d] = (sums[d] ?? 0) + weight * value(page, kvHead, offset, d);
+          }
+        });
+        sums.forEach((sum, d) => {
           out.set(weights.length === 0 ? 0 : sum / total, t, h, d);
-        }
+        });
       }
     }
   }
