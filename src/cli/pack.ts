@@ -112,8 +112,12 @@ function lossCells(loss: Loss): string[] {
 }
 
 function spreadSentence(files: readonly StoreFile[], gpus: number): string {
-  const percent = Math.round((unevenness(files) - 1) * 100);
-  return `each layer in ${gpus} files, of which the largest has up to ${percent} % more than an equal share`;
+  const { layer, all } = unevenness(files);
+  const above = (share: number) => `${Math.round((share - 1) * 100)} %`;
+  return (
+    `each block in ${gpus} files of whole tensors: the largest has ${above(all)} more than an equal share of all blocks, ` +
+    `and up to ${above(layer)} more of a single one`
+  );
 }
 
 function scoreSentence(before: Score, after: Score): string {

@@ -120,15 +120,27 @@ function groupFor({ layers }: Contents, { weights, groupSize }: PackSettings): n
   );
 }
 
-/** The largest file of the most uneven layer over an equal share of that layer: 1 at best. */
-export function unevenness(files: readonly StoreFile[]): number {
+export interface Unevenness {
+  /** The largest file of the most uneven layer over an equal share of that layer: 1 at best. */
+  readonly layer: number;
+  /** The same of all layers together: what each device reads in a pass. */
+  readonly all: number;
+}
+
+/** How equal the files are that blocks are spread over. */
+export function unevenness(files: readonly StoreFile[]): Unevenness {
   const byLayer = new Map<string, number[]>();
   for (const { layer, sizeBytes } of files) {
     byLayer.set(layer, [...(byLayer.get(layer) ?? []), sizeBytes]);
   }
-  const ratios = [...byLayer.values()].map((sizes) => {
-    const total = sizes.reduce((sum, size) => sum + size, 0);
-    return total === 0 ? 1 : (Math.max(...sizes) * sizes.length) / total;
-  });
-  return Math.max(1, ...ratios);
+  const spreads = [...byLayer.values()].filter((sizes) => sizes.length > 1);
+  const perDevice = (spreads[0] ?? []).map((_, device) =>
+    spreads.reduce((sum, sizes) => sum + (sizes[device] ?? 0), 0),
+  );
+  return { layer: Math.max(1, ...spreads.map(largestShare)), all: Math.max(1, largestShare(perDevice)) };
+}
+
+function largestShare(sizes: readonly number[]): number {
+  const total = sizes.reduce((sum, size) => sum + size, 0);
+  return total === 0 ? 1 : (Math.max(...sizes) * sizes.length) / total;
 }
