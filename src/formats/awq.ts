@@ -1,9 +1,9 @@
 // AWQ's gemm layout: 4-bit codes packed along the outputs in an order of its own, with scales and zeros per group of inputs.
 
-import { formatOf } from '../../offload/index.js';
+import { formatOf, OperatingError } from '../../offload/index.js';
 import { expectWhole } from './gptq.js';
 import { inputsOfGroup } from './group-index.js';
-import type { Reading, StoredMatrix } from './reading.js';
+import type { FormatContext, Reading, StoredMatrix } from './reading.js';
 
 const CODES_PER_WORD = 8;
 
@@ -37,4 +37,20 @@ export function readAwq(reading: Reading): StoredMatrix | undefined {
       zeros: reading.perMatrix('zeros', zeros, 'i32', zeros.shape),
     },
   };
+}
+
+/**
+ * AWQ divides what some families' activations give (BLOOM, Falcon, GPT-J, StarCoder2) by scales of their own, which lie beside no
+ * codes. Throws UNSUPPORTED.
+ */
+export function refuseScaledActivations({ checkpoint, declared }: FormatContext): void {
+  if (declared.awqGroupSize === undefined) return;
+  for (const { name, fileIndex } of checkpoint.tensors.values()) {
+    if (!name.endsWith('.scales') || checkpoint.find(name.replace(/scales$/, 'qweight'))) continue;
+    throw new OperatingError(
+      'UNSUPPORTED',
+      `${checkpoint.files[fileIndex]}: tensor ${name} scales what an activation gives, which is not done: use the checkpoint ` +
+        'that it was made from',
+    );
+  }
 }

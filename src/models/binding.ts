@@ -14,6 +14,7 @@ import {
 } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
 import { areAlike, describeStored } from '../formats/alike.js';
+import { refuseScaledActivations } from '../formats/awq.js';
 import { isIgnored } from '../formats/companions.js';
 import { NOTHING_DECLARED, readDeclared } from '../formats/declared.js';
 import { modelType } from '../formats/model-type.js';
@@ -43,7 +44,9 @@ export function bindModel(
 ): BoundModel {
   const { config, folder, quantiser } = checkpoint;
   const declared = readDeclared(config, join(folder, 'config.json'), quantiser);
-  const binding = new Binding(architecture, { checkpoint, declared, notes, type: modelType(checkpoint) });
+  const context = { checkpoint, declared, notes, type: modelType(checkpoint) };
+  refuseScaledActivations(context);
+  const binding = new Binding(architecture, context);
   const { projection, bias, tied } = architecture.head;
   const tokenTable = architecture.tables.find(({ rowsFrom }) => rowsFrom === 'token');
   const tables = architecture.tables.map((def) => {

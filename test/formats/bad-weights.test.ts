@@ -321,6 +321,13 @@ describe('refused', () => {
     );
   });
 
+  it('activations that AWQ scales', async () => {
+    const scales = { name: 'model.layers.0.mlp.act.scales', dtype: 'F16', shape: [64] };
+    await expect(open(AWQ, { change: (all) => [...all, scales] })).rejects.toThrow(
+      /mlp\.act\.scales scales what an activation gives/,
+    );
+  });
+
   it('scales of blocks that nothing tells of', async () => {
     await expect(open(FP8, { config: null })).rejects.toThrow(/state weight_block_size in config\.json/);
     await expect(open(INT4, { config: null })).rejects.toThrow(
