@@ -17,7 +17,6 @@ import { median, percent, printResult } from './common.js';
 
 const SIZE = 4096;
 const WEIGHT_BYTES = 320 * 2 ** 20;
-const READ_BYTES = 2 ** 28;
 /** Codes and scales of any type are small numbers when all their bytes are this. */
 const BYTE = 0x3c;
 
@@ -96,6 +95,8 @@ const { values } = parseArgs({
 const runs = Number(values.runs);
 const tokenCounts = values.tokens.split(',').map(Number);
 const threads = Number(values.threads) || availableParallelism();
+/** As much as each thread must read for the rate to last. */
+const READ_BYTES = threads * 2 ** 28;
 
 const addon = native();
 addon.configureCpu({ threads, ...(values.isa === undefined ? {} : { isa: values.isa }) });

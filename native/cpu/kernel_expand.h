@@ -25,10 +25,13 @@ class Expander {
     const int64_t input = k * Wide::kInputs, length = Smaller(kInputs, weight_.inputs - input);
     if (ByColumns(weight_)) return Columns(row, count, input, length, to, ahead);
     const GroupBuffers buffers(weight_, kInputs, scratch_);
-    const int64_t lines = ahead.Lines() / count + 1;
+    const int64_t lines = ahead.Lines() / count + 1, order = kPaired ? 0 : NibbleBlock(weight_);
+    const bool flat = weight_.format == WeightFormat::kTable4;
+    RowGroups groups = FindRowGroups(weight_, input, length);
     for (int64_t r = 0; r < count && row + r < weight_.outputs; ++r, to += kPitch) {
       ahead.Request(lines);
-      ExpandRow(weight_, row + r, input, length, buffers, kPaired ? buffers.row : to);
+      if (flat) groups = FindRowGroups(weight_, (row + r + weight_.first_row) * weight_.inputs + input, length);
+      ExpandRow(weight_, row + r, input, length, order, groups, buffers, kPaired ? buffers.row : to);
       if constexpr (kPaired) Pack(buffers.row, length, to);
     }
   }

@@ -11,22 +11,28 @@ inline Vec RoundTo(DType type, Vec a) {
 
 // How the product of a code and its scale becomes a weight: the usual ways, and one that does whatever the format says.
 struct Exact {
+  /// Four times a product is rounded to four times as much, while exponents are far from their ends.
+  static constexpr bool kKeepsPowers = true;
   explicit Exact(const Weight&) {}
   Vec operator()(Vec product) const { return product; }
 };
 struct ToBF16 {
+  static constexpr bool kKeepsPowers = true;
   explicit ToBF16(const Weight&) {}
   Vec operator()(Vec product) const { return RoundToBF16(product); }
 };
 struct ToF16 {
+  static constexpr bool kKeepsPowers = false;
   explicit ToF16(const Weight&) {}
   Vec operator()(Vec product) const { return RoundToF16(product); }
 };
 struct ThroughF16 {
+  static constexpr bool kKeepsPowers = false;
   explicit ThroughF16(const Weight&) {}
   Vec operator()(Vec product) const { return RoundToBF16(RoundToF16(product)); }
 };
 struct AnyRounding {
+  static constexpr bool kKeepsPowers = false;
   DType product, type;
   Vec factor;
   explicit AnyRounding(const Weight& w) : product(w.product), type(w.type), factor(Set(w.factor)) {}
@@ -152,33 +158,43 @@ struct GroupBuffers {
         row(input_zeros + depth + kWidth) {}
 };
 
-/// The groups of row `row` over inputs [k, k + length): group i of the buffers goes from first_end + (i - 1) · each to
+/// The groups of a row over inputs [k, k + length): group i of the buffers goes from first_end + (i - 1) · each to
 /// first_end + i · each, counted from k. With `groups` all of the row's are there, and each input has its own.
 struct RowGroups {
+  int64_t first, count;
   int64_t first_end, each;
   bool scattered;
   /// Every group is a run of whole vectors.
   bool in_vectors;
 };
 
-inline RowGroups LoadRowGroups(const Weight& w, int64_t row, int64_t k, int64_t length, const GroupBuffers& to) {
-  const bool flat = w.format == WeightFormat::kTable4, scattered = w.Part(WeightPart::kGroups).data != nullptr;
-  const int64_t m = row + w.first_row, at = flat ? m * w.inputs + k : k;
-  const int64_t first = scattered ? 0 : at / w.input_group;
-  const int64_t count = scattered ? GroupCount(w) : (at + length - 1) / w.input_group - first + 1;
-  const int64_t r = m / w.row_group;
+/// `at`: k, or for table4 the place of that input among all values.
+inline RowGroups FindRowGroups(const Weight& w, int64_t at, int64_t length) {
+  RowGroups groups{0, GroupCount(w), 0, w.input_group, true, false};
+  if (w.Part(WeightPart::kGroups).data) return groups;
+  groups.scattered = false;
+  groups.first = at / w.input_group;
+  groups.first_end = (groups.first + 1) * w.input_group - at;
+  groups.count = length <= groups.first_end ? 1 : 1 + (length - groups.first_end + w.input_group - 1) / w.input_group;
+  groups.in_vectors =
+      groups.first_end >= length || (groups.first_end % kWidth == 0 && w.input_group % kWidth == 0);
+  return groups;
+}
+
+inline void LoadRowGroups(const Weight& w, int64_t row, const RowGroups& groups, float* to_scales, float* to_zeros) {
+  const bool flat = w.format == WeightFormat::kTable4;
+  const int64_t m = row + w.first_row, r = w.row_group == 1 ? m : m / w.row_group;
   const View& scales = w.Part(WeightPart::kScales);
   const int64_t base = flat ? 0 : r * scales.strides[0];
   const View& global = w.Part(WeightPart::kGlobal);
   const Vec common = Set(global.data ? FloatAt(global, 0) : 1);
-  for (int64_t i = 0; i < count; i += kWidth) {
-    const int64_t n = count - i;
-    Vec scale = flat ? NestedScalesAt(w, first + i, n) : ScalesAt(scales, base + first + i, n);
+  for (int64_t i = 0; i < groups.count; i += kWidth) {
+    const int64_t n = groups.count - i;
+    Vec scale = flat ? NestedScalesAt(w, groups.first + i, n) : ScalesAt(scales, base + groups.first + i, n);
     if (global.data) scale = PlainNan(w.global_divides ? Div(scale, common) : Mul(scale, common));
-    Store(to.scales + i, scale);
-    if (w.Part(WeightPart::kZeros).data) Store(to.zeros + i, ZerosAt(w, r, first + i, n));
+    Store(to_scales + i, scale);
+    if (w.Part(WeightPart::kZeros).data) Store(to_zeros + i, ZerosAt(w, r, groups.first + i, n));
   }
-  return {(first + 1) * w.input_group - at, w.input_group, scattered, false};
 }
 
 /// The scale and zero of every input of the block.

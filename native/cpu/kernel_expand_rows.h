@@ -38,11 +38,6 @@ inline void ForGroups(const RowGroups& groups, int64_t length, F f) {
   }
 }
 
-inline bool InVectors(const RowGroups& groups, int64_t length) {
-  if (groups.scattered) return false;
-  return groups.first_end >= length || (groups.first_end % kWidth == 0 && groups.each % kWidth == 0);
-}
-
 template <class C, bool kZeros, class R>
 inline void ExpandBytes(const uint8_t* codes, const R& rounded, const RowGroups& groups, int64_t length,
                         const GroupBuffers& buffers, float* to) {
@@ -63,6 +58,93 @@ inline void ExpandBytes(const uint8_t* codes, const R& rounded, const RowGroups&
   }
 }
 
+#ifdef ZI_NIBBLE_BLOCKS
+/// Exponents far enough from both ends that products with e4m3 are normal numbers.
+inline bool AreUsual(const float* scales, int64_t n) {
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const Ints exponents = And(_mm512_srli_epi32(LoadInts(reinterpret_cast<const uint8_t*>(scales + i), n - i), 23), SetInts(0xff));
+    const __mmask16 usual = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(exponents, SetInts(40)), SetInts(200));
+    const uint32_t wanted = n - i >= kWidth ? 0xffffu : (1u << (n - i)) - 1;
+    if ((usual & wanted) != wanted) return false;
+  }
+  return true;
+}
+
+/// The values of e4m3 whose exponent is 0 or 1, as if 0 were an exponent like others, and 4^0 … 4^7 with both signs: their
+/// products are all values but NaN and those below 2^-6.
+constexpr float kLowE4M3[16] = {0x1p-7f,    0x1.2p-7f, 0x1.4p-7f, 0x1.6p-7f, 0x1.8p-7f, 0x1.ap-7f, 0x1.cp-7f, 0x1.ep-7f,
+                                0x1p-6f,    0x1.2p-6f, 0x1.4p-6f, 0x1.6p-6f, 0x1.8p-6f, 0x1.ap-6f, 0x1.cp-6f, 0x1.ep-6f};
+constexpr float kHighE4M3[16] = {1,  4,  16,  64,  256,  1024,  4096,  16384,
+                                 -1, -4, -16, -64, -256, -1024, -4096, -16384};
+
+/// Whether any of 64 codes is NaN or below 2^-6.
+inline bool HasUnusualE4M3(const uint8_t* codes) {
+  const __m512i size = _mm512_and_si512(_mm512_loadu_si512(codes), _mm512_set1_epi8(0x7f));
+  return _mm512_cmpge_epu8_mask(_mm512_sub_epi8(size, _mm512_set1_epi8(8)), _mm512_set1_epi8(0x7f - 8)) != 0;
+}
+
+/// Groups of whole vectors: a code is two lookups, of its rounded product but for a power of 4, and of that.
+template <class R>
+inline void ExpandUsualE4M3(const uint8_t* codes, const R& rounded, const RowGroups& groups, int64_t length,
+                            const GroupBuffers& buffers, float* to) {
+  const Table16 high = LoadTable16(kHighE4M3);
+  ForGroups(groups, length, [&](int64_t i, int64_t end, int64_t g) {
+    const Vec scale = Set(buffers.scales[g]);
+    const Table16 low = {rounded(Mul(Load(kLowE4M3), scale))};
+    const auto each = [&](int64_t at, int64_t n) {
+      Store(to + at, rounded(Mul(E4M3CodesOrNan::Load(codes + at, n), scale)));
+    };
+    for (; i + 64 <= end; i += 64) {
+      if (HasUnusualE4M3(codes + i)) {
+        for (int j = 0; j < 64; j += kWidth) each(i + j, kWidth);
+        continue;
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < 64; j += kWidth) {
+        const Ints code = WidenBytes(LoadBytes(codes + i + j, kWidth));
+        Store(to + i + j, Mul(Lookup(low, code), Lookup(high, _mm512_srli_epi32(code, 4))));
+      }
+    }
+    for (; i < end; i += kWidth) each(i, Smaller(kWidth, end - i));
+  });
+}
+#endif
+
+template <class R>
+inline void ExpandE4M3(const uint8_t* codes, const R& rounded, const RowGroups& groups, int64_t length,
+                       const GroupBuffers& buffers, float* to) {
+#ifdef ZI_NIBBLE_BLOCKS
+  if constexpr (R::kKeepsPowers) {
+    if (groups.in_vectors && groups.each >= 64 && AreUsual(buffers.scales, groups.count)) {
+      return ExpandUsualE4M3(codes, rounded, groups, length, buffers, to);
+    }
+  }
+#endif
+  if (HasNanCodes(codes, length)) return ExpandBytes<E4M3CodesOrNan, false>(codes, rounded, groups, length, buffers, to);
+  ExpandBytes<E4M3Codes, false>(codes, rounded, groups, length, buffers, to);
+}
+
+/// The block of Reorder that inputs of this weight take where its values lie as floats; 0 for none. Every group is whole blocks.
+inline int64_t NibbleBlock(const Weight& w) {
+#ifdef ZI_NIBBLE_BLOCKS
+  const bool low_first = w.format == WeightFormat::kPacked4 || w.format == WeightFormat::kFp4;
+  if (!low_first || w.Part(WeightPart::kGroups).data) return 0;
+  for (const int64_t block : {64, 32}) {
+    if (w.inputs % block == 0 && (w.input_group % block == 0 || w.input_group >= w.inputs)) return block;
+  }
+#endif
+  return 0;
+}
+
+#ifdef ZI_NIBBLE_BLOCKS
+/// A block of codes, four or two to a lane, the first lowest.
+template <int B>
+inline Ints LoadNibbleBlock(const uint8_t* p) {
+  if constexpr (B == 64) return WidenShorts(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return WidenBytes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+#endif
+
 /// Codes of 4 bits and what each of the sixteen stands for.
 struct Nibbles {
   NibbleOrder order;
@@ -71,6 +153,7 @@ struct Nibbles {
   /// The first is the second of its byte.
   bool odd;
   bool high_first;
+  int64_t order_block;
 
   Ints At(int64_t i, int64_t n) const {
     const uint8_t* p = codes + i / 2;
@@ -90,6 +173,20 @@ struct Nibbles {
   }
 };
 
+#ifdef ZI_NIBBLE_BLOCKS
+/// Values of the codes from i to end, block by block in the order of Reorder.
+template <int B>
+inline void SpreadBlocks(const uint8_t* codes, const Table16& values, int64_t i, int64_t end, float* to) {
+  for (; i < end; i += B) {
+    Ints block = LoadNibbleBlock<B>(codes + i / 2);
+    for (int j = 0; j < B / kWidth; ++j) {
+      Store(to + i + j * kWidth, Lookup(values, block));
+      block = _mm512_srli_epi32(block, 4);
+    }
+  }
+}
+#endif
+
 template <bool kZeros, class R>
 inline void ExpandNibbles(const Nibbles& nibbles, const R& rounded, const RowGroups& groups, int64_t length,
                           const GroupBuffers& buffers, float* to) {
@@ -99,6 +196,10 @@ inline void ExpandNibbles(const Nibbles& nibbles, const R& rounded, const RowGro
     ForGroups(groups, length, [&](int64_t i, int64_t end, int64_t g) {
       const Vec scale = Set(buffers.scales[g]), zero = kZeros ? Set(buffers.zeros[g]) : Zero();
       const Table16 values = MapTable16(meanings, [&](Vec code) { return value(code, zero, scale); });
+#ifdef ZI_NIBBLE_BLOCKS
+      if (nibbles.order_block == 64) return SpreadBlocks<64>(nibbles.codes, values, i, end, to);
+      if (nibbles.order_block == 32) return SpreadBlocks<32>(nibbles.codes, values, i, end, to);
+#endif
       for (; i + kWidth <= end; i += kWidth) Store(to + i, Lookup(values, LoadNibbles(nibbles.codes + i / 2, nibbles.order)));
       if (i < end) Store(to + i, Lookup(values, nibbles.At(i, end - i)));
     });
@@ -138,13 +239,13 @@ inline const uint8_t* RowCodes(const Weight& w, int64_t row, int64_t k) {
 }
 
 /// Row `row` over inputs [k, k + length) to `to`, zero-padded to whole vectors; k is a multiple of kWidth.
-__attribute__((noinline)) inline void ExpandRow(const Weight& w, int64_t row, int64_t k, int64_t length,
-                                                const GroupBuffers& buffers, float* to) {
-  RowGroups groups = LoadRowGroups(w, row, k, length, buffers);
+/// @param order_block of NibbleBlock, or 0
+__attribute__((noinline)) inline void ExpandRow(const Weight& w, int64_t row, int64_t k, int64_t length, int64_t order_block,
+                                                const RowGroups& groups, const GroupBuffers& buffers, float* to) {
+  LoadRowGroups(w, row, groups, buffers.scales, buffers.zeros);
   const uint8_t* codes = RowCodes(w, row, k);
   const bool zeros = w.Part(WeightPart::kZeros).data != nullptr;
   const bool odd = w.format == WeightFormat::kTable4 && (row * w.inputs + k) % 2 != 0;
-  groups.in_vectors = InVectors(groups, length);
   if (!groups.in_vectors || odd) SpreadRowGroups(w, groups, k, length, buffers);
   const NibbleOrder low(0, 4, 8, 12, 16, 20, 24, 28), high(4, 0, 12, 8, 20, 16, 28, 24);
   WithRounding(w, [&](const auto& rounded) {
@@ -154,23 +255,22 @@ __attribute__((noinline)) inline void ExpandRow(const Weight& w, int64_t row, in
     };
     switch (w.format) {
       case WeightFormat::kE4M3:
-        return HasNanCodes(codes, length) ? bytes.template operator()<E4M3CodesOrNan, false>()
-                                          : bytes.template operator()<E4M3Codes, false>();
+        return ExpandE4M3(codes, rounded, groups, length, buffers, to);
       case WeightFormat::kInt8:
         return zeros ? bytes.template operator()<I8Codes, true>() : bytes.template operator()<I8Codes, false>();
       case WeightFormat::kPacked8:
         return zeros ? bytes.template operator()<OffsetCodes, true>() : bytes.template operator()<OffsetCodes, false>();
       case WeightFormat::kPacked4: {
-        const Nibbles from{low, kFourBits, codes, false, false};
+        const Nibbles from{low, kFourBits, codes, false, false, order_block};
         return zeros ? nibbles.template operator()<true>(from) : nibbles.template operator()<false>(from);
       }
       case WeightFormat::kFp4:
-        return nibbles.template operator()<false>({low, kE2M1, codes, false, false});
+        return nibbles.template operator()<false>({low, kE2M1, codes, false, false, order_block});
       case WeightFormat::kTable4: {
         float meanings[16];
         std::memcpy(meanings, w.Part(WeightPart::kTable).data, sizeof meanings);
         for (int i = 0; i < 16; i += kWidth) Store(meanings + i, PlainNan(Load(meanings + i)));
-        return nibbles.template operator()<false>({high, meanings, codes, odd, true});
+        return nibbles.template operator()<false>({high, meanings, codes, odd, true, 0});
       }
       case WeightFormat::kDense:
       case WeightFormat::kDenseIn:

@@ -107,6 +107,7 @@ struct DenseExperts {
   using Inputs = W;
   View first;
   const uint8_t* const* places;
+  int64_t order_block() const { return 0; }
   template <class F>
   void Of(int64_t expert, F f) const {
     View weight = first;
@@ -119,6 +120,7 @@ template <class Wide>
 struct StoredExperts {
   using Inputs = Wide;
   const ExpertLinearOp& op;
+  int64_t order_block() const { return StoredRows<Wide>{op.weight}.order_block(); }
   template <class F>
   void Of(int64_t expert, F f) const {
     Weight weight = op.weight;
@@ -168,6 +170,7 @@ inline void ExpertSlice(const ExpertLinearOp& op, const Experts& experts, int64_
     const PackedInputs x{packed + group.first * row_floats, group.count};
     ForEach(run, group.count, inputs / kWidth, [&](int64_t t) {
       PackRow<W>(Row(op.x, (first + sorted.order[group.first + t]) / each), inputs, x, t);
+      Reorder(x, inputs, t, experts.order_block());
     });
   }
   const int64_t work = kPanelRows * inputs / kWidth * Larger(1, choices / Larger(1, sorted.group_count)) / 2;

@@ -150,6 +150,7 @@ struct DenseRows {
 
   int64_t outputs() const { return weight.shape[0]; }
   int64_t lanes() const { return weight.shape[1]; }
+  int64_t order_block() const { return 0; }
 
   void Widen(int64_t row, int64_t count, int64_t k, float* to) const {
     const int64_t length = Smaller(kDepth, lanes() - k);
@@ -207,7 +208,8 @@ inline void LinearOf(const DenseLinearOp& op, const Source& source, Run& run) {
   const int64_t token_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
   const int64_t slice = Larger(kTaskTokens, kPackedBytes / token_bytes);
   for (int64_t first = 0; first < tokens; first += slice) {
-    const PackedInputs x = PackInputs<typename Source::Inputs>(op.x, first, Smaller(slice, tokens - first), run);
+    const PackedInputs x = PackInputs<typename Source::Inputs>(op.x, first, Smaller(slice, tokens - first),
+                                                                    source.order_block(), run);
     LinearSlice(op, source, first, x, run);
   }
 }

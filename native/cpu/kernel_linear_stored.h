@@ -2,6 +2,8 @@
 // would give as a dense weight.
 #pragma once
 #include "cpu/kernel_expand.h"
+#include "cpu/kernel_linear_e4m3.h"
+#include "cpu/kernel_linear_nibbles.h"
 
 namespace zi::ZI_ISA {
 
@@ -14,6 +16,7 @@ struct StoredRows {
 
   int64_t outputs() const { return weight.outputs; }
   int64_t lanes() const { return weight.inputs / Wide::kInputs; }
+  int64_t order_block() const { return Wide::kInputs > 1 ? 0 : NibbleBlock(weight); }
 
   /// Products of the panel with tokens of `x` as [tokens][kPanelRows], in scratch of the calling thread.
   const float* Sums(const PackedInputs& x, const Panel& task) const {
@@ -26,7 +29,8 @@ struct StoredRows {
     std::memset(sums, 0, sum_count * sizeof(float));
     const Expander<Wide> expander(weight, sums + sum_count);
     if (few) {
-      FewTokens(expander, x, task, sums, panel);
+      const int64_t done = x.tokens == 1 ? InRegisters(x, task, sums) : 0;
+      FewTokens(expander, x, {task.row + done, task.rows - done, 0, x.tokens}, sums + done, panel);
     } else {
       WidenedPanel(Widened{*this, expander}, x, task, sums, panel);
     }
@@ -46,6 +50,15 @@ struct StoredRows {
     }
     Ahead From(int64_t row, int64_t count, int64_t k) const { return expander.From(row, count, k); }
   };
+
+  /// How many rows of the panel have their sums with the one token from kernels that expand nothing.
+  int64_t InRegisters(const PackedInputs& x, const Panel& task, float* sums) const {
+#ifdef ZI_NIBBLE_BLOCKS
+    if constexpr (Wide::kInputs > 1) return 0;
+    return order_block() > 0 ? OneTokenNibbles(weight).Sums(x, task, sums) : OneTokenE4M3(weight, x, task, sums);
+#endif
+    return 0;
+  }
 
   /// A few rows at a time, so that a block of them stays in the nearest cache until all tokens have met it.
   void FewTokens(const Expander<Wide>& expander, const PackedInputs& x, const Panel& task, float* sums, float* tile) const {

@@ -30,13 +30,29 @@ inline void PackRow(const float* from, int64_t inputs, const PackedInputs& packe
   }
 }
 
+/// Puts the inputs of each `block` (0: as they are) in another order: first those at multiples of block / kWidth, then those
+/// after them, and so on. So a lane has neighbours, as it does of codes of 4 bits that were loaded as shorts or bytes.
+inline void Reorder(const PackedInputs& packed, int64_t inputs, int64_t t, int64_t block) {
+  if (block == 0) return;
+  const int64_t each = block / kWidth;
+  for (int64_t i = 0; i < inputs; i += block) {
+    float* to = const_cast<float*>(packed.At(i / kDepth, t)) + i % kDepth;
+    float from[64];
+    std::memcpy(from, to, static_cast<size_t>(block) * sizeof(float));
+    for (int64_t j = 0; j < each; ++j) {
+      for (int64_t lane = 0; lane < kWidth; ++lane) to[j * kWidth + lane] = from[lane * each + j];
+    }
+  }
+}
+
 template <class W>
-inline PackedInputs PackInputs(const View& x, int64_t first, int64_t tokens, Run& run) {
+inline PackedInputs PackInputs(const View& x, int64_t first, int64_t tokens, int64_t order_block, Run& run) {
   const int64_t inputs = x.shape[1], blocks = (inputs / W::kInputs + kDepth - 1) / kDepth;
   const size_t size = static_cast<size_t>(blocks * tokens * kPitch) * sizeof(float);
   PackedInputs packed{static_cast<float*>(Scratch(ScratchUse::kOperation, size)), tokens};
   ForEach(run, tokens, inputs / kWidth, [&](int64_t t) {
     PackRow<W>(Row(x, first + t), inputs, packed, t);
+    Reorder(packed, inputs, t, order_block);
   });
   return packed;
 }

@@ -124,11 +124,13 @@ struct NibbleOrder {
 };
 /// kWidth values of 4 bits from kWidth / 2 bytes on: each in the low bits of a lane, with others above.
 inline Ints LoadNibbles(const uint8_t* p, const NibbleOrder& order) {
-  int words[2];
-  std::memcpy(words, p, sizeof words);
-  const __m512i both = _mm512_mask_set1_epi32(_mm512_set1_epi32(words[0]), 0xff00, words[1]);
-  return _mm512_srlv_epi32(both, order.shifts);
+  const __m512i low = _mm512_broadcastd_epi32(_mm_loadu_si32(p));
+  return _mm512_srlv_epi32(_mm512_mask_broadcastd_epi32(low, 0xff00, _mm_loadu_si32(p + 4)), order.shifts);
 }
+/// Products with 4-bit codes take their inputs in another order, in which a lane meets several values of one load.
+#define ZI_NIBBLE_BLOCKS
+inline Ints WidenShorts(__m256i shorts) { return _mm512_cvtepu16_epi32(shorts); }
+
 /// Sixteen floats that are looked up by the low 4 bits of each lane.
 struct Table16 {
   Vec values;

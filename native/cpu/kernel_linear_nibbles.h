@@ -1,0 +1,197 @@
+// One token times weights of 4 bits: values are looked up in registers and never stored, in the order that Reorder gives inputs.
+#pragma once
+#include "cpu/kernel_expand.h"
+
+#ifdef ZI_NIBBLE_BLOCKS
+namespace zi::ZI_ISA {
+
+/// The products of -16 … 15 with 1.m in bf16, for every m of 7 bits: rounding depends on no exponent.
+struct RoundedProducts {
+  float of[128][32];
+  constexpr RoundedProducts() : of() {
+    for (int m = 0; m < 128; ++m) {
+      for (int d = -16; d < 16; ++d) {
+        int product = (d < 0 ? -d : d) * (128 + m), step = 1;
+        while (product / step >= 256) step *= 2;
+        const int low = product % step;
+        product -= low;
+        if (2 * low > step || (2 * low == step && product / step % 2 == 1)) product += step;
+        of[m][d + 16] = static_cast<float>(d < 0 ? -product : product) / 128;
+      }
+    }
+  }
+};
+alignas(64) inline constexpr RoundedProducts kRoundedProducts;
+
+/// Rows whose sums one tile makes.
+constexpr int kNibbleRows = 2 * kRowTile;
+/// Room for the groups of a block of inputs, of which none is shorter than 32, and a vector more.
+constexpr int64_t kNibbleGroups = kDepth / 32 + kWidth;
+
+struct NibbleRows {
+  /// The first row's; the others follow `distance` bytes after each other, and `next` is what is needed after this block.
+  const uint8_t* codes;
+  const uint8_t* next;
+  int64_t distance;
+  float scales[kNibbleRows][kNibbleGroups];
+  float zeros[kNibbleRows][kNibbleGroups];
+  /// Where scales are split, they are powers of two with signs, and these are places of what they multiply.
+  int32_t places[kNibbleRows][kNibbleGroups];
+};
+
+/// The sixteen values of a group, from a scale that is split.
+struct SplitValues {
+  const float* products;
+  Vec Of(const NibbleRows& rows, int r, int64_t g) const {
+    return Mul(Load(products + rows.places[r][g]), Set(rows.scales[r][g]));
+  }
+};
+/// The same from any scale.
+template <class R>
+struct RoundedValues {
+  Vec meanings;
+  R rounded;
+  Vec Of(const NibbleRows& rows, int r, int64_t g) const {
+    return rounded(Mul(Sub(meanings, Set(rows.zeros[r][g])), Set(rows.scales[r][g])));
+  }
+};
+
+/// sums[r] += the dot product of a row's codes and one token over one block of inputs.
+template <int B, class Values>
+__attribute__((noinline)) void NibbleTile(const NibbleRows& rows, const RowGroups& groups, const Values& values, const float* x,
+                                          int64_t length, float* sums) {
+  Vec acc[kNibbleRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kNibbleRows; ++r) acc[r] = Zero();
+  // Few pointers, so that all of them are registers: two halves of rows, each reached by one distance.
+  const int64_t step = rows.distance;
+  const uint8_t* const codes[2] = {rows.codes, rows.codes + kRowTile * step};
+  int64_t end = Smaller(groups.first_end, length);
+  for (int64_t i = 0, g = 0; i < length; ++g) {
+    Table16 table[kNibbleRows];
+#pragma GCC unroll 8
+    for (int r = 0; r < kNibbleRows; ++r) table[r] = {values.Of(rows, r, g)};
+    for (; i < end; i += B) {
+      Vec in[B / kWidth];
+#pragma GCC unroll 8
+      for (int j = 0; j < B / kWidth; ++j) in[j] = Load(x + i + j * kWidth);
+      // A line of codes lasts for 128 inputs: half of the rows are asked for in each half of it.
+      const uint8_t* next = rows.next + (i >> 1) + (i & 64 ? kRowTile * step : 0);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRowTile; ++r) _mm_prefetch(reinterpret_cast<const char*>(next + r * step), _MM_HINT_T0);
+#pragma GCC unroll 8
+      for (int r = 0; r < kNibbleRows; ++r) {
+        const Ints block = LoadNibbleBlock<B>(codes[r / kRowTile] + (i >> 1) + r % kRowTile * step);
+#pragma GCC unroll 8
+        for (int j = 0; j < B / kWidth; ++j) {
+          acc[r] = Fma(Lookup(table[r], _mm512_srli_epi32(block, static_cast<unsigned>(4 * j))), in[j], acc[r]);
+        }
+      }
+    }
+    end = groups.each < length - i ? i + groups.each : length;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kNibbleRows; r += kRowTile) {
+    const __m128 add = Sums4(acc[r], acc[r + 1], acc[r + 2], acc[r + 3]);
+    _mm_storeu_ps(sums + r, _mm_add_ps(_mm_loadu_ps(sums + r), add));
+  }
+}
+
+/// One token times weights that have a NibbleBlock.
+class OneTokenNibbles {
+ public:
+  explicit OneTokenNibbles(const Weight& w) : weight_(w) {
+    const DType scales = w.Part(WeightPart::kScales).dtype;
+    const bool to_bf16 = w.factor == 1 && (w.product == DType::kBF16 || (w.product == DType::kF32 && w.type == DType::kBF16));
+    // Such scales have so few bits that all products with them stand in a table, or are exact.
+    by_table_ = w.format == WeightFormat::kPacked4 && scales == DType::kBF16 && to_bf16;
+    exact_ = w.format == WeightFormat::kFp4 && scales == DType::kE8M0 && w.factor == 1;
+  }
+
+  /// Sums of rows from the task's first on, and how many of them: those that make whole tiles.
+  int64_t Sums(const PackedInputs& x, const Panel& task, float* sums) {
+    const int64_t end = Smaller(task.row + task.rows, weight_.outputs);
+    int64_t row = task.row;
+    for (; row + kNibbleRows <= end; row += kNibbleRows) {
+      for (int64_t k = 0, block = 0; k < weight_.inputs; k += kDepth, ++block) {
+        const int64_t length = Smaller(kDepth, weight_.inputs - k);
+        LoadRows(row, k, length);
+        Tile(x.At(block, 0), length, sums + (row - task.row));
+      }
+    }
+    return row - task.row;
+  }
+
+ private:
+  void LoadRows(int64_t row, int64_t k, int64_t length) {
+    const Weight& w = weight_;
+    const bool below = k + kDepth >= w.inputs;
+    rows_.codes = RowCodes(w, row, k);
+    rows_.next = below ? RowCodes(w, row + kNibbleRows, 0) : RowCodes(w, row, k + kDepth);
+    rows_.distance = RowCodes(w, row + 1, k) - rows_.codes;
+    groups_ = FindRowGroups(w, k, length);
+    split_ = by_table_ ? SplitRows(row) : exact_;
+    if (split_ && by_table_) return;
+    const int64_t count = groups_.count;
+    for (int r = 0; r < kNibbleRows; ++r) {
+      LoadRowGroups(w, row + r, groups_, rows_.scales[r], rows_.zeros[r]);
+      if (!w.Part(WeightPart::kZeros).data) std::memset(rows_.zeros[r], 0, sizeof rows_.zeros[r]);
+      for (int64_t g = 0; split_ && g < count; g += kWidth) {
+        split_ = IsNormal(LoadInts(reinterpret_cast<const uint8_t*>(rows_.scales[r] + g), kWidth), count - g);
+      }
+      if (exact_) std::memset(rows_.places[r], 0, sizeof rows_.places[r]);
+    }
+  }
+
+  /// Scales in bf16 as powers of two and places in the table of products. False where one is no usual number.
+  bool SplitRows(int64_t row) {
+    const Weight& w = weight_;
+    const View& scales = w.Part(WeightPart::kScales);
+    const bool zeros = w.Part(WeightPart::kZeros).data != nullptr;
+    bool normal = true;
+    for (int r = 0; r < kNibbleRows; ++r) {
+      const int64_t m = row + r + w.first_row, from = w.row_group == 1 ? m : m / w.row_group;
+      const uint8_t* p = scales.data + (from * scales.strides[0] + groups_.first) * 2;
+      for (int64_t g = 0; g < groups_.count; g += kWidth) {
+        const int64_t n = groups_.count - g;
+        const __m256i halves = n >= kWidth ? LoadHalves(p + g * 2) : LoadHalvesPartial(p + g * 2, static_cast<int>(n));
+        const Ints bits = _mm512_slli_epi32(WidenShorts(halves), 16);
+        Ints place = _mm512_add_epi32(And(_mm512_srli_epi32(bits, 11), SetInts(127 << 5)), SetInts(8));
+        if (zeros) place = _mm512_sub_epi32(place, _mm512_cvtps_epi32(ZerosAt(w, from, groups_.first + g, n)));
+        _mm512_storeu_si512(rows_.places[r] + g, place);
+        Store(rows_.scales[r] + g, FloatsOf(And(bits, SetInts(static_cast<int>(0xff800000u)))));
+        normal = normal && IsNormal(bits, n);
+      }
+    }
+    return normal;
+  }
+
+  /// With an exponent of its own, also after half of it.
+  static bool IsNormal(Ints bits, int64_t n) {
+    const Ints exponents = And(_mm512_srli_epi32(bits, 23), SetInts(0xff));
+    const __mmask16 normal = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(exponents, SetInts(2)), SetInts(253));
+    const uint32_t wanted = n >= kWidth ? 0xffffu : (1u << n) - 1;
+    return (normal & wanted) == wanted;
+  }
+
+  void Tile(const float* x, int64_t length, float* sums) const {
+    if (split_) return Tile(SplitValues{by_table_ ? kRoundedProducts.of[0] : kE2M1}, x, length, sums);
+    const Vec meanings = Load(weight_.format == WeightFormat::kFp4 ? kE2M1 : kFourBits);
+    WithRounding(weight_, [&]<class R>(const R& rounded) { Tile(RoundedValues<R>{meanings, rounded}, x, length, sums); });
+  }
+  template <class Values>
+  void Tile(const Values& values, const float* x, int64_t length, float* sums) const {
+    if (NibbleBlock(weight_) == 64) return NibbleTile<64>(rows_, groups_, values, x, length, sums);
+    NibbleTile<32>(rows_, groups_, values, x, length, sums);
+  }
+
+  const Weight& weight_;
+  bool by_table_, exact_;
+  /// Whether the scales of these rows are.
+  bool split_ = false;
+  RowGroups groups_{};
+  NibbleRows rows_;
+};
+
+}  // namespace zi::ZI_ISA
+#endif
