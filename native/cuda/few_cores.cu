@@ -235,13 +235,6 @@ void LaunchKind(DType type, CoreArguments& a, unsigned blocks, Run& run) {
   return type == DType::kF16 ? LaunchTyped<kKind, __half>(a, blocks, run) : LaunchTyped<kKind, __nv_bfloat16>(a, blocks, run);
 }
 
-/// Inputs that share a scale as a power of two; past all of them where all do.
-int GroupShift(const Weight& weight) {
-  int shift = 0;
-  while (shift < 31 && int64_t{1} << shift < std::min(weight.input_group, weight.inputs)) ++shift;
-  return shift;
-}
-
 uint32_t ScaleRowBytes(const Weight& weight) {
   constexpr int64_t kMost = 4096;
   const View& scales = weight.Part(WeightPart::kScales);

@@ -83,6 +83,23 @@ __device__ inline float FromRawScale(DType type, uint32_t raw) {
   __trap();
 }
 
+template <FragmentKind kKind>
+constexpr bool kHasZeros = kKind == FragmentKind::kInt8 || kKind == FragmentKind::kPacked8 ||
+                           kKind == FragmentKind::kPacked4 || kKind == FragmentKind::kPacked4Exact;
+
+/// The code that stands for nothing where no zeros are stored.
+template <FragmentKind kKind>
+constexpr uint32_t kNoZero = kKind == FragmentKind::kInt8 || kKind == FragmentKind::kPacked8 ? 0x80 : 8;
+
+/// The same of a row of scales and a group, from the zeros that are stored.
+template <FragmentKind kKind>
+__device__ inline uint32_t ZeroCode(const uint8_t* zeros, int64_t stride, int64_t scale_row, int group) {
+  if constexpr (kKind == FragmentKind::kInt8) return zeros[scale_row * stride + group] ^ 0x80;
+  constexpr int kPerWord = kKind == FragmentKind::kPacked8 ? 4 : 8, kBits = 32 / kPerWord;
+  const uint32_t word = reinterpret_cast<const uint32_t*>(zeros)[scale_row / kPerWord * stride + group];
+  return word >> (scale_row % kPerWord * kBits) & ((1u << kBits) - 1);
+}
+
 /// Expands the codes of a row's 16 bytes, of which `zero` is the code that stands for nothing.
 template <FragmentKind kKind, class T>
 class Fragments {
@@ -120,6 +137,12 @@ class Fragments {
     if constexpr (!Sizes::kNibbles) return x;
     return {__byte_perm(x.x, x.z, 0x5410), __byte_perm(x.x, x.z, 0x7632), __byte_perm(x.y, x.w, 0x5410),
             __byte_perm(x.y, x.w, 0x7632)};
+  }
+  /// Eight values in their order again.
+  static __device__ uint4 InOrder(const uint32_t (&pairs)[4]) {
+    if constexpr (!Sizes::kNibbles) return {pairs[0], pairs[1], pairs[2], pairs[3]};
+    return {__byte_perm(pairs[0], pairs[1], 0x5410), __byte_perm(pairs[2], pairs[3], 0x5410),
+            __byte_perm(pairs[0], pairs[1], 0x7632), __byte_perm(pairs[2], pairs[3], 0x7632)};
   }
 
  private:

@@ -100,8 +100,12 @@ bool IsFewTokens(const LinearOp& op) {
 }
 
 std::optional<FragmentKind> FragmentsOf(const LinearOp& op) {
-  const Weight& w = op.weight;
-  if (!IsHalf(w.type) || op.x.dtype != w.type || !RowsAligned(op.x, 16)) return std::nullopt;
+  if (op.x.dtype != op.weight.type || !RowsAligned(op.x, 16)) return std::nullopt;
+  return FragmentsOf(op.weight);
+}
+
+std::optional<FragmentKind> FragmentsOf(const Weight& w) {
+  if (!IsHalf(w.type)) return std::nullopt;
   if (w.product != DType::kF32 && w.product != w.type) return std::nullopt;
   if (w.Part(WeightPart::kGroups).data || !RowsAligned(w.Part(WeightPart::kCodes), 16)) return std::nullopt;
   const DType scale = w.Part(WeightPart::kScales).dtype;
@@ -143,6 +147,12 @@ StoredWay StoredWayOf(const LinearOp& op) {
   if (!IsFewTokens(op)) return StoredWay::kSlabs;
   if (FragmentsOf(op)) return StoredWay::kCores;
   return op.x.dtype == DType::kF32 ? StoredWay::kDots : StoredWay::kDotsConverted;
+}
+
+int GroupShift(const Weight& weight) {
+  int shift = 0;
+  while (shift < 31 && int64_t{1} << shift < std::min(weight.input_group, weight.inputs)) ++shift;
+  return shift;
 }
 
 bool ExpandsInputMajor(WeightFormat format) {

@@ -26,8 +26,12 @@ bool IsFewTokens(const LinearOp& op);
 
 /// How tensor cores take the codes of a stored weight, where they do.
 enum class FragmentKind { kValues, kE4M3, kInt8, kPacked8, kPacked4, kPacked4Exact, kFp4 };
-/// None where codes, scales or inputs are or lie so that only single values are made of them.
+/// None where codes or scales are or lie so that only single values are made of them.
+std::optional<FragmentKind> FragmentsOf(const Weight& weight);
+/// And inputs are or lie so that they are taken.
 std::optional<FragmentKind> FragmentsOf(const LinearOp& op);
+/// Inputs of fragments that share a scale as a power of two; past all of them where all do.
+int GroupShift(const Weight& weight);
 
 enum class StoredWay {
   kNothing,        // nothing is asked for
