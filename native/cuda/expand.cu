@@ -89,7 +89,8 @@ __global__ void __launch_bounds__(kThreads) ExpandEights(const __grid_constant__
     zero = 0;
   }
   uint32_t pairs[4];
-  Fragments<kKind, T>(w, {scale, scale}, zero).template Expand<0>(eight_codes, pairs);
+  const GroupScale<kKind> made = MakeScale<kKind, T>(w, scale, zero);
+  Fragments<kKind, T>(made, made, w.factor).template Expand<0>(eight_codes, pairs);
   reinterpret_cast<uint4*>(reinterpret_cast<T*>(a.to) + in_slab * a.stride)[eight] = Fragments<kKind, T>::InOrder(pairs);
 }
 
@@ -133,8 +134,6 @@ bool LaunchFast(const Weight& weight, int64_t first, const View& to, Run& run) {
     case FragmentKind::kFp4:
       LaunchEights<FragmentKind::kFp4>(weight, first, to, run);
       return true;
-    case FragmentKind::kValues:
-      break;
   }
   return false;
 }

@@ -22,8 +22,8 @@ constexpr int kAhead = 4;
 constexpr int kBlocksEach = 2;
 /// How much the next kernel brings to the L2 cache while the kernel before it ends: less than half of an H100's cache.
 constexpr int64_t kPrefetchBytes = 16 << 20;
-/// Inputs of all tokens that wait in shared memory, at most.
-constexpr int kInputBytes = 64 << 10;
+/// Inputs of all tokens, and scales, that wait in shared memory: as much at most, or a round of units.
+constexpr int kStagedBytes = 64 << 10;
 /// What a kernel gets unasked, beside the sums of its warps.
 constexpr size_t kFreeSharedBytes = (48 << 10) - sizeof(float) * kWarps * kRows * kTokens;
 
@@ -46,89 +46,65 @@ struct Part {
 struct CoreArguments {
   Part parts[kMostJoined];
   int count, tokens, units, segment_units;
+  /// Scales of a row in shared memory, where they lie behind so many groups of 16 bytes of inputs.
+  int scale_pitch, scales_after;
   const uint8_t* x;
   int64_t x_stride, inputs;
 };
 
-/// What a lane reads of a unit: 16 bytes of two rows, and their scales.
-template <FragmentKind kKind>
+/// What a lane reads of a unit: 16 bytes of two rows.
 struct Unit {
   uint4 codes[2];
-  uint32_t scales[2][2], zeros[2];
 };
 
 /// Two rows of a weight as a lane sees them.
-template <FragmentKind kKind, class T>
+template <FragmentKind kKind>
 class LaneRows {
  public:
   using Sizes = FragmentSizes<kKind>;
-  static constexpr int kUnitInputs = 4 * Sizes::kInputs;
 
-  __device__ LaneRows(const Part& part, int64_t first, int64_t inputs) : part_(part), lane_(threadIdx.x % 4), inputs_(inputs) {
-    const StoredWeight& w = part.weight;
+  __device__ LaneRows(const Part& part, int64_t first, int64_t inputs)
+      : lane_(threadIdx.x % 4), inputs_(static_cast<int>(inputs)) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       // Rows beyond the last repeat it; their sums are not stored.
-      const int64_t row = min(first + threadIdx.x % 32 / 4 + 8 * h, w.outputs - 1);
-      codes_[h] = w.Part(WeightPart::kCodes) + row * part.row_bytes + lane_ * 16;
-      scale_rows_[h] = w.row_group == 1 ? row + w.first_row : (row + w.first_row) / w.row_group;
+      const int64_t row = min(first + threadIdx.x % 32 / 4 + 8 * h, part.weight.outputs - 1);
+      codes_[h] = part.weight.Part(WeightPart::kCodes) + row * part.row_bytes + lane_ * 16;
     }
   }
+  /// The first input of a unit that this lane takes.
+  __device__ int Input(int unit) const { return (unit * 4 + lane_) * Sizes::kInputs; }
 
-  __device__ void Load(int unit, Unit<kKind>& to) const {
-    const StoredWeight& w = part_.weight;
-    const int k = unit * kUnitInputs + lane_ * Sizes::kInputs;
-    const bool there = k < inputs_;
+  __device__ void Load(int unit, Unit& to) const {
+    const bool there = Input(unit) < inputs_;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       to.codes[h] = there ? __ldcs(reinterpret_cast<const uint4*>(codes_[h] + unit * int64_t{64})) : uint4{};
-      to.scales[h][0] = to.scales[h][1] = 0;
-      to.zeros[h] = 0;
-      if constexpr (Sizes::kScales > 0) {
-        if (!there) continue;
-        const uint8_t* const scales = w.Part(WeightPart::kScales);
-        const int64_t at = scale_rows_[h] * w.scale_stride;
-        const int group = k >> part_.group_shift;
-        if constexpr (kKind == FragmentKind::kPacked4Exact) {
-          to.scales[h][0] = reinterpret_cast<const uint16_t*>(scales)[at + group];
-        } else {
-          to.scales[h][0] = RawScale(scales, w.scale_type, at + group);
-        }
-        if constexpr (Sizes::kScales == 2) to.scales[h][1] = RawScale(scales, w.scale_type, at + ((k + 16) >> part_.group_shift));
-        if constexpr (kHasZeros) {
-          if (w.Part(WeightPart::kZeros)) to.zeros[h] = RawZero(w, scale_rows_[h], group);
-        }
-      }
     }
   }
 
-  /// The code of row `h` that stands for nothing.
-  __device__ uint32_t Zero(const Unit<kKind>& unit, int h) const {
-    if constexpr (!kHasZeros) return 0;
-    const bool stored = part_.weight.Part(WeightPart::kZeros) != nullptr;
-    if constexpr (kKind == FragmentKind::kInt8) return stored ? unit.zeros[h] ^ 0x80 : 0x80;
-    if constexpr (kKind == FragmentKind::kPacked8) return stored ? unit.zeros[h] >> (scale_rows_[h] % 4 * 8) & 0xff : 0x80;
-    return stored ? unit.zeros[h] >> (scale_rows_[h] % 8 * 4) & 15 : 8;
-  }
-
  private:
-  static constexpr bool kWords =
-      kKind == FragmentKind::kPacked8 || kKind == FragmentKind::kPacked4 || kKind == FragmentKind::kPacked4Exact;
-  static constexpr bool kHasZeros = kWords || kKind == FragmentKind::kInt8;
-
-  static __device__ uint32_t RawZero(const StoredWeight& w, int64_t scale_row, int group) {
-    const uint8_t* const zeros = w.Part(WeightPart::kZeros);
-    if constexpr (kKind == FragmentKind::kInt8) return zeros[scale_row * w.zero_stride + group];
-    constexpr int kPerWord = kKind == FragmentKind::kPacked8 ? 4 : 8;
-    return reinterpret_cast<const uint32_t*>(zeros)[scale_row / kPerWord * w.zero_stride + group];
-  }
-
-  const Part& part_;
-  const int lane_;
-  const int64_t inputs_;
+  const int lane_, inputs_;
   const uint8_t* codes_[2];
-  int64_t scale_rows_[2];
 };
+
+/// What the groups of inputs from `first` on have of scales, row by row, each made once for all lanes that take it.
+template <FragmentKind kKind, class T>
+__device__ void StageScales(const Part& part, int64_t first_row, int first, int groups, int pitch, GroupScale<kKind>* staged) {
+  const StoredWeight& w = part.weight;
+  for (int i = threadIdx.x; i < kRows * groups; i += kThreads) {
+    const int row = i / groups, group = i % groups;
+    const int64_t m = min(first_row + row, w.outputs - 1) + w.first_row;
+    const int64_t scale_row = w.row_group == 1 ? m : m / w.row_group;
+    const uint32_t raw = RawScale(w.Part(WeightPart::kScales), w.scale_type, scale_row * w.scale_stride + first + group);
+    uint32_t zero = kHasZeros<kKind> ? kNoZero<kKind> : 0;
+    if constexpr (kHasZeros<kKind>) {
+      const uint8_t* const zeros = w.Part(WeightPart::kZeros);
+      if (zeros) zero = ZeroCode<kKind>(zeros, w.zero_stride, scale_row, first + group);
+    }
+    staged[row * pitch + group] = MakeScale<kKind, T>(w, raw, zero);
+  }
+}
 
 /// Inputs of the units from `first` to `end` as lanes take them: groups of eight, those of the four lanes and of all tokens
 /// beside each other.
@@ -148,17 +124,17 @@ __device__ void StageInputs(const CoreArguments& a, int first, int end, uint4* s
 }
 
 template <FragmentKind kKind, class T, int kEight>
-__device__ void MultiplyEights(const CoreArguments& a, const Unit<kKind>& unit, const Fragments<kKind, T>& low,
-                               const Fragments<kKind, T>& high, const uint4* inputs, float (&sums)[2][4]) {
+__device__ void MultiplyEights(int tokens, const Unit& unit, const Fragments<kKind, T>& low, const Fragments<kKind, T>& high,
+                               const uint4* inputs, float (&sums)[2][4]) {
   if constexpr (kEight < FragmentSizes<kKind>::kInputs / 8) {
     const int token = threadIdx.x % 32 / 4;
-    const uint4 x = token < a.tokens ? inputs[kEight * a.tokens * 4] : uint4{};
+    const uint4 x = token < tokens ? inputs[kEight * tokens * 4] : uint4{};
     uint32_t rows[2][4];
     low.template Expand<kEight>(unit.codes[0], rows[0]);
     high.template Expand<kEight>(unit.codes[1], rows[1]);
     MultiplyAdd<T>(sums[0], {rows[0][0], rows[1][0], rows[0][1], rows[1][1]}, x.x, x.y);
     MultiplyAdd<T>(sums[1], {rows[0][2], rows[1][2], rows[0][3], rows[1][3]}, x.z, x.w);
-    MultiplyEights<kKind, T, kEight + 1>(a, unit, low, high, inputs, sums);
+    MultiplyEights<kKind, T, kEight + 1>(tokens, unit, low, high, inputs, sums);
   }
 }
 
@@ -171,21 +147,28 @@ __global__ void __launch_bounds__(kThreads, kBlocksEach) FewOnCores(const __grid
   const Part& part = a.parts[index];
   const int64_t outputs = part.weight.outputs, first = static_cast<int64_t>(blockIdx.x - part.first_block) * kRows;
   if (threadIdx.x < kRows && first + threadIdx.x < outputs) part.Bring(first + threadIdx.x);
-  const LaneRows<kKind, T> rows(part, first, a.inputs);
+  const LaneRows<kKind> rows(part, first, a.inputs);
   Begin();
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  Unit<kKind> ahead[kAhead];
+  // Arguments that depend on the part are read here once, not in the loop.
+  const int tokens = a.tokens, units = a.units, pitch = a.scale_pitch, shift = part.group_shift;
+  const int inputs = static_cast<int>(a.inputs);
+  const float factor = part.weight.factor;
+  Unit ahead[kAhead];
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) {
-    if (warp + i * kWarps < a.units) rows.Load(warp + i * kWarps, ahead[i]);
+    if (warp + i * kWarps < units) rows.Load(warp + i * kWarps, ahead[i]);
   }
-  constexpr int kEights = FragmentSizes<kKind>::kInputs / 8;
+  constexpr int kInputs = FragmentSizes<kKind>::kInputs, kEights = kInputs / 8;
+  auto* const scales = reinterpret_cast<GroupScale<kKind>*>(staged + a.scales_after);
   float sums[2][4] = {};
-  for (int segment = 0; segment < a.units; segment += a.segment_units) {
-    const int end = min(segment + a.segment_units, a.units);
+  for (int segment = 0; segment < units; segment += a.segment_units) {
+    const int end = min(segment + a.segment_units, units);
+    const int first_group = segment * 4 * kInputs >> shift, last_group = (min(end * 4 * kInputs, inputs) - 1) >> shift;
     if (segment > 0) __syncthreads();
     StageInputs<kKind, T>(a, segment, end, staged);
+    StageScales<kKind, T>(part, first, first_group, last_group - first_group + 1, pitch, scales);
     __syncthreads();
     // Segments are whole rounds of all warps, so that each unit is where it was put.
     for (int round = segment + warp; round < end; round += kWarps * kAhead) {
@@ -193,12 +176,16 @@ __global__ void __launch_bounds__(kThreads, kBlocksEach) FewOnCores(const __grid
       for (int i = 0; i < kAhead; ++i) {
         const int unit = round + i * kWarps;
         if (unit >= end) break;
-        const StoredWeight& w = part.weight;
-        const Fragments<kKind, T> low(w, ahead[i].scales[0], rows.Zero(ahead[i], 0));
-        const Fragments<kKind, T> high(w, ahead[i].scales[1], rows.Zero(ahead[i], 1));
-        const uint4* const inputs = staged + static_cast<int64_t>(unit - segment) * kEights * a.tokens * 4 + lane;
-        MultiplyEights<kKind, T, 0>(a, ahead[i], low, high, inputs, sums);
-        if (unit + kWarps * kAhead < a.units) rows.Load(unit + kWarps * kAhead, ahead[i]);
+        const Unit now = ahead[i];
+        if (unit + kWarps * kAhead < units) rows.Load(unit + kWarps * kAhead, ahead[i]);
+        // A lane beyond the last input multiplies nothing by zeros.
+        const int k = min(rows.Input(unit), inputs - kInputs);
+        const GroupScale<kKind>* const low = scales + lane / 4 * pitch + (k >> shift) - first_group;
+        const int half = FragmentSizes<kKind>::kScales == 2 ? ((k + 16) >> shift) - (k >> shift) : 0;
+        const Fragments<kKind, T> low_row(low[0], low[half], factor);
+        const Fragments<kKind, T> high_row(low[8 * pitch], low[8 * pitch + half], factor);
+        const uint4* const x = staged + (unit - segment) * kEights * tokens * 4 + lane;
+        MultiplyEights<kKind, T, 0>(tokens, now, low_row, high_row, x, sums);
       }
     }
   }
@@ -219,13 +206,26 @@ __global__ void __launch_bounds__(kThreads, kBlocksEach) FewOnCores(const __grid
 template <FragmentKind kKind, class T>
 void LaunchTyped(CoreArguments& a, unsigned blocks, Run& run) {
   constexpr int kInputs = FragmentSizes<kKind>::kInputs, kRound = kWarps * kAhead;
+  int shift = 31;
+  for (int i = 0; i < a.count; ++i) shift = std::min(shift, a.parts[i].group_shift);
+  const auto scale_pitch = [&](int units) {
+    const int64_t groups = ((std::min<int64_t>(int64_t{units} * 4 * kInputs, a.inputs) - 1) >> shift) + 2;
+    return static_cast<int>(groups | 1);
+  };
   const int unit_bytes = 4 * kInputs * 2 * a.tokens;
+  const auto shared_bytes = [&](int units) {
+    return static_cast<size_t>(units) * unit_bytes + sizeof(GroupScale<kKind>) * kRows * scale_pitch(units);
+  };
   a.units = static_cast<int>((a.inputs + 4 * kInputs - 1) / (4 * kInputs));
-  a.segment_units = kInputBytes / unit_bytes / kRound * kRound;
-  const size_t shared = static_cast<size_t>(std::min(a.units, a.segment_units)) * unit_bytes;
+  a.segment_units = std::max(kStagedBytes / unit_bytes / kRound * kRound, kRound);
+  while (a.segment_units > kRound && shared_bytes(std::min(a.units, a.segment_units)) > kStagedBytes) a.segment_units -= kRound;
+  const int units = std::min(a.units, a.segment_units);
+  a.scale_pitch = scale_pitch(units);
+  a.scales_after = units * unit_bytes / 16;
+  const size_t shared = shared_bytes(units);
   const auto kernel = FewOnCores<kKind, T>;
   if (shared > kFreeSharedBytes) {
-    Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kInputBytes), "cudaFuncSetAttribute");
+    Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), "cudaFuncSetAttribute");
   }
   OverlappedWith(shared, kernel, dim3(blocks), kThreads, run, a);
 }
@@ -267,8 +267,6 @@ void LaunchFewOnCores(const std::vector<LinearOp>& ops, Run& run) {
   }
   const DType type = ops.front().weight.type;
   switch (FragmentsOf(ops.front()).value()) {
-    case FragmentKind::kValues:
-      return LaunchKind<FragmentKind::kValues>(type, a, blocks, run);
     case FragmentKind::kE4M3:
       return LaunchKind<FragmentKind::kE4M3>(type, a, blocks, run);
     case FragmentKind::kInt8:

@@ -41,8 +41,8 @@ struct FragmentSizes {
   static constexpr bool kNibbles =
       kKind == FragmentKind::kPacked4 || kKind == FragmentKind::kPacked4Exact || kKind == FragmentKind::kFp4;
   /// Inputs of 16 bytes of codes, and scales that they may have.
-  static constexpr int kInputs = kNibbles ? 32 : kKind == FragmentKind::kValues ? 8 : 16;
-  static constexpr int kScales = kKind == FragmentKind::kValues ? 0 : kKind == FragmentKind::kFp4 ? 2 : 1;
+  static constexpr int kInputs = kNibbles ? 32 : 16;
+  static constexpr int kScales = kKind == FragmentKind::kFp4 ? 2 : 1;
 };
 
 /// A scale as it lies, in the lowest bits.
@@ -100,32 +100,60 @@ __device__ inline uint32_t ZeroCode(const uint8_t* zeros, int64_t stride, int64_
   return word >> (scale_row % kPerWord * kBits) & ((1u << kBits) - 1);
 }
 
-/// Expands the codes of a row's 16 bytes, of which `zero` is the code that stands for nothing.
+/// What makes values of the codes of one group, as the bits of what Fragments compute with.
+template <bool kZeros>
+struct ScaleBits {
+  uint32_t scale, zero;
+};
+template <>
+struct ScaleBits<false> {
+  uint32_t scale;
+};
+template <FragmentKind kKind>
+using GroupScale = ScaleBits<kHasZeros<kKind>>;
+
+/// A float of 2^23 and more counts in ones.
+constexpr float kCounts = 8388608.0f;
+
+/// `raw` is the scale as it is stored, `zero` the code that stands for nothing.
+template <FragmentKind kKind, class T>
+__device__ inline GroupScale<kKind> MakeScale(const StoredWeight& w, uint32_t raw, uint32_t zero) {
+  if constexpr (kKind == FragmentKind::kPacked4Exact) {
+    return {raw | raw << 16, PairOf<T>::kOffset | zero | zero << 16};
+  } else {
+    float scale = FromRawScale(w.scale_type, raw);
+    if constexpr (kKind == FragmentKind::kFp4) {
+      if (const auto* global = reinterpret_cast<const float*>(w.Part(WeightPart::kGlobal))) {
+        scale = w.global_divides ? __fdiv_rn(scale, *global) : __fmul_rn(scale, *global);
+      }
+    }
+    if constexpr (!kHasZeros<kKind>) return {__float_as_uint(scale)};
+    else return {__float_as_uint(scale), __float_as_uint(kCounts + static_cast<float>(zero))};
+  }
+}
+
+/// Expands the codes of a row's 16 bytes, whose halves may have different scales.
 template <FragmentKind kKind, class T>
 class Fragments {
  public:
   using Sizes = FragmentSizes<kKind>;
   using Pair = typename PairOf<T>::Type;
 
-  __device__ Fragments(const StoredWeight& w, const uint32_t (&raw)[2], uint32_t zero) {
+  __device__ Fragments(GroupScale<kKind> first, GroupScale<kKind> second, float factor) : factor_(factor) {
     if constexpr (kKind == FragmentKind::kPacked4Exact) {
-      pair_scale_ = FromBits<Pair>(raw[0] | raw[0] << 16);
-      pair_zero_ = FromBits<Pair>(PairOf<T>::kOffset | zero | zero << 16);
-    } else if constexpr (kKind == FragmentKind::kFp4) {
-      for (int i = 0; i < 2; ++i) scale_[i] = WithGlobal(w, FromRawScale(w.scale_type, raw[i]));
-    } else if constexpr (kKind != FragmentKind::kValues) {
-      scale_[0] = FromRawScale(w.scale_type, raw[0]);
-      zero_ = kCounts + static_cast<float>(zero);
-      factor_ = w.factor;
+      pair_scale_ = FromBits<Pair>(first.scale);
+      pair_zero_ = FromBits<Pair>(first.zero);
+    } else {
+      scale_[0] = __uint_as_float(first.scale);
+      scale_[1] = __uint_as_float(second.scale);
+      if constexpr (kHasZeros<kKind>) zero_ = __uint_as_float(first.zero);
     }
   }
 
   /// Codes 8 · `eight` … of the 16 bytes.
   template <int kEight>
   __device__ void Expand(const uint4& codes, uint32_t (&to)[4]) const {
-    if constexpr (kKind == FragmentKind::kValues) {
-      to[0] = codes.x, to[1] = codes.y, to[2] = codes.z, to[3] = codes.w;
-    } else if constexpr (Sizes::kNibbles) {
+    if constexpr (Sizes::kNibbles) {
       ExpandNibbles<kEight>(kEight == 0 ? codes.x : kEight == 1 ? codes.y : kEight == 2 ? codes.z : codes.w, to);
     } else {
       ExpandBytes(kEight == 0 ? codes.x : codes.z, to[0], to[1]);
@@ -146,15 +174,6 @@ class Fragments {
   }
 
  private:
-  /// A float of 2^23 and more counts in ones.
-  static constexpr float kCounts = 8388608.0f;
-
-  static __device__ float WithGlobal(const StoredWeight& w, float scale) {
-    const auto* global = reinterpret_cast<const float*>(w.Part(WeightPart::kGlobal));
-    if (!global) return scale;
-    return w.global_divides ? __fdiv_rn(scale, *global) : __fmul_rn(scale, *global);
-  }
-
   /// Nibbles i and i + 4 make a pair.
   template <int kEight>
   __device__ void ExpandNibbles(uint32_t word, uint32_t (&to)[4]) const {
@@ -178,23 +197,26 @@ class Fragments {
     }
   }
   __device__ void ExpandBytes(uint32_t word, uint32_t& first, uint32_t& second) const {
-    float q[4];
+    float2 low, high;
     if constexpr (kKind == FragmentKind::kE4M3) {
-      const float2 low = __half22float2(FromE4M3Pair(word & 0xffff)), high = __half22float2(FromE4M3Pair(word >> 16));
-      q[0] = low.x, q[1] = low.y, q[2] = high.x, q[3] = high.y;
+      low = __half22float2(FromE4M3Pair(word & 0xffff));
+      high = __half22float2(FromE4M3Pair(word >> 16));
     } else {
       // Signed codes become what packed ones are: 128 more.
       if constexpr (kKind == FragmentKind::kInt8) word ^= 0x80808080;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) q[i] = __uint_as_float(__byte_perm(word, 0x4b000000, 0x7440 + i)) - zero_;
+      low = {Counted<0>(word), Counted<1>(word)};
+      high = {Counted<2>(word), Counted<3>(word)};
     }
-#pragma unroll
-    for (float& value : q) {
-      value = __fmul_rn(value, scale_[0]);
-      if constexpr (kKind == FragmentKind::kInt8) value = __fmul_rn(value, factor_);
-    }
-    first = Bits(PairOf<T>::Rounded(q[0], q[1]));
-    second = Bits(PairOf<T>::Rounded(q[2], q[3]));
+    first = Bits(PairOf<T>::Rounded(Scaled(low.x), Scaled(low.y)));
+    second = Bits(PairOf<T>::Rounded(Scaled(high.x), Scaled(high.y)));
+  }
+  template <int kByte>
+  __device__ float Counted(uint32_t word) const {
+    return __uint_as_float(__byte_perm(word, 0x4b000000, 0x7440 + kByte)) - zero_;
+  }
+  __device__ float Scaled(float code) const {
+    const float value = __fmul_rn(code, scale_[0]);
+    return kKind == FragmentKind::kInt8 ? __fmul_rn(value, factor_) : value;
   }
 
   float scale_[2], zero_, factor_;

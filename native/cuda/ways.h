@@ -25,7 +25,7 @@ bool IsFewTokens(const DenseLinearOp& op);
 bool IsFewTokens(const LinearOp& op);
 
 /// How tensor cores take the codes of a stored weight, where they do.
-enum class FragmentKind { kValues, kE4M3, kInt8, kPacked8, kPacked4, kPacked4Exact, kFp4 };
+enum class FragmentKind { kE4M3, kInt8, kPacked8, kPacked4, kPacked4Exact, kFp4 };
 /// None where codes or scales are or lie so that only single values are made of them.
 std::optional<FragmentKind> FragmentsOf(const Weight& weight);
 /// And inputs are or lie so that they are taken.
