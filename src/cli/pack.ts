@@ -41,6 +41,7 @@ export async function runPack(options: PackCommandOptions, context: CommandConte
     checkpoint,
     ...prepared,
     gpus: settings.gpus,
+    io: options.cpu.io,
     folder,
     signal: interrupt.signal,
     onProgress: (done, total) => {

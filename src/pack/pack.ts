@@ -2,7 +2,7 @@
 
 import { lstat, mkdir, readdir, readFile, realpath, rename, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { cannotOpen, formatBytes, OperatingError } from '../../offload/index.js';
+import { type CpuBackendOptions, cannotOpen, formatBytes, OperatingError } from '../../offload/index.js';
 import type { Checkpoint } from '../checkpoint/checkpoint.js';
 import { ifThere } from '../files/if-there.js';
 import { systemCode } from '../files/json-file.js';
@@ -33,6 +33,8 @@ export interface PackOptions {
   /** What `packId` says. */
   readonly id: string;
   readonly gpus: number;
+  /** How the source is read. */
+  readonly io?: CpuBackendOptions['io'] | undefined;
   /** Appears complete or not at all; must not exist, or be empty. */
   readonly folder: string;
   readonly signal?: AbortSignal;
@@ -84,6 +86,7 @@ export async function packLocked(options: PackOptions): Promise<readonly LayerRe
       files: missing,
       folder: partial,
       metadata: packMetadata(id, plan.scheme, gpus),
+      io: options.io,
       signal: options.signal,
       onBytes: (bytes) => {
         doneBytes += bytes;

@@ -2,7 +2,15 @@
 
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { NativeHost, OperatingError, present, quantise, roundDown, roundUp } from '../../offload/index.js';
+import {
+  type CpuBackendOptions,
+  NativeHost,
+  OperatingError,
+  present,
+  quantise,
+  roundDown,
+  roundUp,
+} from '../../offload/index.js';
 import type { Checkpoint } from '../checkpoint/checkpoint.js';
 import { safetensorsHeader } from '../checkpoint/safetensors-header.js';
 import { ALIGNMENT_BYTES, DirectFile, stagingBuffer } from '../files/direct-file.js';
@@ -12,6 +20,8 @@ import type { Scheme } from './scheme.js';
 import type { Section, StoreFile } from './store-plan.js';
 
 export interface WriteOptions {
+  /** How the source is read. */
+  readonly io?: CpuBackendOptions['io'] | undefined;
   readonly checkpoint: Checkpoint;
   readonly scheme: Scheme;
   readonly files: readonly StoreFile[];
@@ -39,7 +49,7 @@ interface Queued {
 
 /** Errors: READ_FAILED, FILE_CHANGED, NOT_FINITE, INTERRUPTED, and what writing throws. */
 export async function writeFiles(options: WriteOptions): Promise<void> {
-  const host = new NativeHost();
+  const host = new NativeHost(options.io);
   const writer = new StoreWriter(options);
   try {
     await new Packer(options, host, writer).run();
