@@ -1,4 +1,4 @@
-// Products with stored weights on a GPU against float64: inputs of 16 bits that tensor cores take, and of f32,
+// Products with stored weights on a GPU against float64: the cases of every device, inputs of 16 bits that tensor cores take,
 // products that are joined, and rows that become values slab by slab.
 
 import { describe, expect, it } from 'vitest';
@@ -10,6 +10,7 @@ import { native } from '../../offload/port/native.js';
 import type { Op, Tensor, Weight } from '../../offload/port/ops.js';
 import {
   checkOnGpu as check,
+  GPU_KERNELS,
   gpuBench,
   gpuStream,
   HAS_GPU,
@@ -19,6 +20,7 @@ import {
 import { referenceOp } from './reference-ops.js';
 import { TestMemory } from './tensor-bytes.js';
 import { buildWeight, fitted, WEIGHT_KINDS } from './weight-builder.js';
+import { weightCases } from './weight-cases.js';
 import { ACTIVATIONS } from './workbench.js';
 
 /** Sums are f32; a product of many tokens stored in 16 bits before its activation is rounded twice. */
@@ -38,6 +40,8 @@ const SHAPES = [
 ] as const;
 
 describe.skipIf(!HAS_GPU)('stored weights on CUDA', () => {
+  weightCases(GPU_KERNELS);
+
   for (const half of ['bf16', 'f16'] as const) {
     it.each(WEIGHT_KINDS)(`$label times ${half}`, async (kind) => {
       for (const [index, [tokens, ...size]] of SHAPES.entries()) {
