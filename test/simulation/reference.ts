@@ -13,8 +13,9 @@ import { DTYPE_BYTES } from '../../offload/port/dtype.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
 import { type MicroBatch, tokenCount, writeControl } from '../../offload/run/pass.js';
+import { tensorHash } from '../simulator/hashes.js';
 import { SimulatedMemory } from '../simulator/memory.js';
-import { applyOp, tensorHash } from '../simulator/ops.js';
+import { applyOp } from '../simulator/ops.js';
 import type { ToyModel } from './toy-model.js';
 
 /** Per output of a micro-batch. */
@@ -80,9 +81,9 @@ export class Reference {
     this.#weights.set('head', this.#load(layerOf('head', named)));
   }
 
-  /** The hash of the bytes that a weight has in its file. */
+  /** The hash of the bytes that a weight has in its file; no bytes have that of one that the layer does not have. */
   hash(layerName: string, key: string): number {
-    return present(this.#hashes.get(`${layerName}/${key}`), `${layerName} ${key}`);
+    return this.#hashes.get(`${layerName}/${key}`) ?? Number.NaN;
   }
 
   run(device: number, microBatch: MicroBatch): ReferenceOutput[] {

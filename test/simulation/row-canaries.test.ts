@@ -45,7 +45,7 @@ it('nobody waits at the end of a session for rows that are read ahead', async ()
   try {
     const { share, by } = await caught({ ...STREAMING, deviceCount: 1, passes: 1, alter, wrap });
     // Half of the models have a table of positions.
-    expect(share).toBeGreaterThan(0.2);
+    expect(share).toBeGreaterThan(0.15);
     expect([...by]).toEqual(['LeakError']);
   } finally {
     RowCache.prototype.idle = original;

@@ -1,6 +1,6 @@
-// A small random transformer whose weights lie anywhere in a few random files: all the runtime sees of a real one.
+// A small random transformer whose weights, in any format, lie anywhere in a few random files: all the runtime sees of a real one.
 
-import { assert, present } from '../../offload/errors.js';
+import { present } from '../../offload/errors.js';
 import {
   type Extent,
   type LayerSpec,
@@ -9,11 +9,12 @@ import {
   type TensorSpec,
 } from '../../offload/model/layout.js';
 import type { LayerForward, ModelSpec, RowTable, Weights } from '../../offload/model/model.js';
-import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
-import { formatOf } from '../../offload/port/formats.js';
+import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
+import { PART_NAMES } from '../../offload/port/formats.js';
 import type { Tensor } from '../../offload/port/ops.js';
 import { heads } from '../../offload/port/tensor.js';
 import { Random } from '../simulator/random.js';
+import { drawMatrix, type Take } from './toy-weights.js';
 
 export interface ToyModel {
   readonly model: ModelSpec;
@@ -77,10 +78,13 @@ export function makeToyModel(
   const kvHeads = random.between(1, HEADS);
   const vocabSize = random.between(20, 90);
   const biased = random.chance(0.5);
-  const weight = (key: string, shape: readonly number[]): TensorSpec => {
-    const dtype: DType = random.pick(['f32', 'f16', 'bf16']);
+  const take: Take = (key, dtype, shape) => {
     return { key, dtype, shape, extent: places.take(elementCount(shape) * DTYPE_BYTES[dtype]) };
   };
+  const weight = (key: string, shape: readonly number[]) =>
+    take(key, random.pick(['f32', 'f16', 'bf16']), shape);
+  const matrix = (key: string, N: number, K: number) =>
+    drawMatrix(random, { key, N, K, isCut: key === 'projection' }, take);
   const table = (key: string, rowCount: number, from: RowTable['rowsFrom'], rowOffset: number): RowTable => {
     const { dtype, extent } = weight(key, [rowCount, HIDDEN]);
     return { key, rowCount, columns: HIDDEN, dtype, extent, rowsFrom: from, rowOffset };
@@ -97,14 +101,14 @@ export function makeToyModel(
   let head: ModelSpec['head'] | undefined;
   for (const { kind, index } of parts) {
     if (kind === 'block') {
-      blocks[index] = toyLayer(`block ${index}`, blockWeights(random, kvHeads, biased, weight));
+      blocks[index] = layerOf(`block ${index}`, blockWeights({ random, kvHeads, biased, weight, matrix }));
     } else if (kind === 'tables') {
       tables = [table('tokens', vocabSize, 'token', 0)];
       if (random.chance(0.5)) tables.push(table('positions', CONTEXT_TOKENS + 2, 'position', 2));
     } else if (kind === 'fixed') {
-      fixed = toyLayer('fixed', random.shuffled([weight('embed norm', [HIDDEN]), weight('norm', [HIDDEN])]));
+      fixed = layerOf('fixed', random.shuffled([weight('embed norm', [HIDDEN]), weight('norm', [HIDDEN])]));
     } else {
-      const projection = toyMatrix(weight('projection', [vocabSize, HIDDEN]));
+      const projection = matrix('projection', vocabSize, HIDDEN);
       head = random.chance(0.5) ? { projection, bias: weight('bias', [vocabSize]) } : { projection };
     }
   }
@@ -134,46 +138,25 @@ export function makeToyModel(
   return { model, files, paths, contextTokens: CONTEXT_TOKENS };
 }
 
-/** What has two dimensions is a matrix. */
-function toyLayer(name: string, tensors: readonly TensorSpec[]): LayerSpec {
-  return layerOf(
-    name,
-    tensors.map((spec) => (spec.shape.length === 2 ? toyMatrix(spec) : spec)),
-  );
+interface BlockDraws {
+  readonly random: Random;
+  readonly kvHeads: number;
+  readonly biased: boolean;
+  readonly weight: (key: string, shape: readonly number[]) => TensorSpec;
+  readonly matrix: (key: string, N: number, K: number) => MatrixSpec;
 }
 
-/** One of them is stored [inputs, outputs]. */
-function toyMatrix(codes: TensorSpec): MatrixSpec {
-  const { key, dtype, shape } = codes;
-  const [first = 0, second = 0] = shape;
-  const inputMajor = key === 'down';
-  assert(dtype === 'f32' || dtype === 'f16' || dtype === 'bf16', 'a float type');
-  const format = formatOf(inputMajor ? 'dense_in' : 'dense', dtype);
-  return {
-    key,
-    format,
-    shape: inputMajor ? [second, first] : [first, second],
-    firstRow: 0,
-    parts: { codes },
-  };
-}
-
-function blockWeights(
-  random: Random,
-  kvHeads: number,
-  biased: boolean,
-  weight: (key: string, shape: readonly number[]) => TensorSpec,
-): TensorSpec[] {
+function blockWeights({ random, kvHeads, biased, weight, matrix }: BlockDraws): (TensorSpec | MatrixSpec)[] {
   // Now and then a layer is several times larger than its neighbours.
   const inner = random.chance(0.15) ? 96 : random.between(8, 32);
   const keyValue = kvHeads * HEAD_DIM;
-  const weights = [
+  const weights: (() => TensorSpec | MatrixSpec)[] = [
     () => weight('norm', [HIDDEN]),
-    () => weight('qkv', [HIDDEN + 2 * keyValue, HIDDEN]),
-    () => weight('out', [HIDDEN, HIDDEN]),
-    () => weight('gate', [inner, HIDDEN]),
-    () => weight('up', [inner, HIDDEN]),
-    () => weight('down', [inner, HIDDEN]),
+    () => matrix('qkv', HIDDEN + 2 * keyValue, HIDDEN),
+    () => matrix('out', HIDDEN, HIDDEN),
+    () => matrix('gate', inner, HIDDEN),
+    () => matrix('up', inner, HIDDEN),
+    () => matrix('down', HIDDEN, inner),
   ];
   if (biased) weights.push(() => weight('qkv bias', [HIDDEN + 2 * keyValue]));
   return random.shuffled(weights).map((make) => make());
@@ -204,7 +187,9 @@ function toyForward(
         optional: (key: string) => watch(key, weights.optional(key)),
         matrix: (key: string) => {
           const matrix = weights.matrix(key);
-          watch(key, matrix.parts.codes ?? null);
+          for (const name of PART_NAMES) {
+            watch(name === 'codes' ? key : `${key} ${name}`, matrix.parts[name] ?? null);
+          }
           return matrix;
         },
       }) satisfies Weights;

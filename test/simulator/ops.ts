@@ -2,18 +2,10 @@
 
 import { present } from '../../offload/errors.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
-import { cacheTensors, type Op, partsOf, type Tensor, type Weight } from '../../offload/port/ops.js';
+import { cacheTensors, type Op, type Tensor } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
-import {
-  cachedSequences,
-  chosen,
-  innerRows,
-  integers,
-  runsOf,
-  slotByte,
-  slotRuns,
-  tableRow,
-} from './footprint.js';
+import { cachedSequences, chosen, innerRows, integers, slotByte, slotRuns, tableRow } from './footprint.js';
+import { elementHashes, hashOf, mix, outputHashes, rowHashes, weightHash } from './hashes.js';
 import { contentHash, type SimulatedMemory, simulated } from './memory.js';
 
 /** Results of a token depend on that token's inputs only, as in the real kernels, so batching cannot change them. */
@@ -79,32 +71,7 @@ export function applyOp(op: Op): void {
   }
 }
 
-/** The hash of all bytes of a tensor. */
-export function tensorHash(tensor: Tensor, seed?: number): number {
-  return runsOf(tensor).reduce((hash, run) => contentHash(run, hash), seed ?? 0x811c9dc5);
-}
-
 type OpOf<Name extends Op['op']> = Extract<Op, { op: Name }>;
-
-const scratch = new Float64Array(1);
-const scratchWords = new Int32Array(scratch.buffer);
-
-function mix(hash: number, value: number): number {
-  let mixed = Math.imul(hash ^ value, 0x85ebca6b);
-  mixed ^= mixed >>> 13;
-  mixed = Math.imul(mixed, 0xc2b2ae35);
-  return mixed ^ (mixed >>> 16);
-}
-
-function hashOf(tensors: readonly (Tensor | null)[], numbers: readonly number[]): number {
-  let hash = 0x1b873593;
-  for (const tensor of tensors) hash = tensor ? tensorHash(tensor, hash) : mix(hash, 17);
-  for (const number of numbers) {
-    scratch[0] = number;
-    hash = mix(mix(hash, scratchWords[0] ?? 0), scratchWords[1] ?? 0);
-  }
-  return hash;
-}
 
 /** The bits of a float in [1, 2): finite, so that the largest of them is well defined. */
 function floatBits(hash: number): number {
@@ -126,12 +93,6 @@ function wordRows(tensor: Tensor): WordRows {
     starts: offsets.map((offset) => offset / 4),
     length: lengthBytes / 4,
   };
-}
-
-function rowHashes(tensor: Tensor): number[] {
-  const memory = simulated(tensor.memory);
-  const { offsets, lengthBytes } = innerRows(tensor);
-  return offsets.map((start) => contentHash({ memory, start, end: start + lengthBytes }));
 }
 
 /** Fills row r of `out` from `hash(r)`; `accumulate` takes what was there into account. */
@@ -188,20 +149,6 @@ function linear(op: OpOf<'linear'>): void {
   });
 }
 
-/** Output n of a dense weight depends on row n only, so that pieces of the head give what the whole gives. */
-function outputHashes(weight: Weight): number[] {
-  const { format, shape, parts } = weight;
-  if (format.name === 'dense') return rowHashes(present(parts.codes, 'values')).map((hash) => mix(hash, 5));
-  const whole = weightHash(weight);
-  return Array.from({ length: shape[0] }, (_, n) => mix(whole, n));
-}
-
-/** The hash of all bytes of a weight's parts. */
-function weightHash(weight: Weight): number {
-  const [first, ...others] = partsOf(weight).map((part) => tensorHash(part));
-  return others.reduce(mix, first ?? 0);
-}
-
 function route({ experts, weights, logits, normalize }: OpOf<'route'>): void {
   const { floats, starts, length } = floatRows(logits);
   const [ids, each] = [wordRows(experts), dimension(experts, 1)];
@@ -232,15 +179,6 @@ function expertBias({ x, experts, bias }: OpOf<'expert_bias'>): void {
 function combine({ x, y, weights }: OpOf<'combine'>): void {
   const [ys, shares, each] = [rowHashes(y), rowHashes(weights), dimension(weights, 1)];
   fillRows(x, (row) => ys.slice(row * each, (row + 1) * each).reduce(mix, shares[row] ?? 0), true);
-}
-
-/** The hash of each element of a vector of any type, at any address. */
-function elementHashes({ memory, offsetBytes, dtype, shape }: Tensor): number[] {
-  const elementBytes = DTYPE_BYTES[dtype];
-  return Array.from({ length: shape[0] ?? 0 }, (_, index) => {
-    const start = offsetBytes + index * elementBytes;
-    return contentHash({ memory: simulated(memory), start, end: start + elementBytes });
-  });
 }
 
 function rotary({ x, positions, inverseFrequencies, interleaved, scale }: OpOf<'rotary'>): void {

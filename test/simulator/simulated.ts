@@ -15,8 +15,8 @@ import type { Memory, Tensor } from '../../offload/port/ops.js';
 import { VirtualClock } from './clock.js';
 import { SimulatedGather } from './collective.js';
 import { type DriveStats, jitter, SimulatedDrive } from './drive.js';
+import { tensorHash } from './hashes.js';
 import { type Purpose, SimulatedMemory, simulated } from './memory.js';
-import { tensorHash } from './ops.js';
 import { Random } from './random.js';
 import { type Expectation, SimulatedStream, type StreamWorld } from './stream.js';
 

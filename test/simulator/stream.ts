@@ -6,6 +6,7 @@ import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
 import type { Deferred, VirtualClock } from './clock.js';
 import type { Failure, SimulatedGather } from './collective.js';
 import { footprint, runsOf, tensorsReadWhole } from './footprint.js';
+import { tensorHash } from './hashes.js';
 import {
   type Access,
   type ByteRun,
@@ -18,7 +19,7 @@ import {
   type SimulatedMemory,
   simulated,
 } from './memory.js';
-import { applyOp, tensorHash } from './ops.js';
+import { applyOp } from './ops.js';
 
 /** What streams of one backend share. */
 export interface StreamWorld {
