@@ -40,13 +40,13 @@ afterAll(async () => {
   await stream?.close();
 });
 
-/** The operation with every tensor at the same place of another memory. */
+/** The operation with every tensor at the same place of another memory; equal formats stay one object. */
 export function relocated<T>(value: T, memory: Memory): T {
   if (Array.isArray(value)) return value.map((item: unknown) => relocated(item, memory)) as T;
   if (typeof value !== 'object' || value === null) return value;
   const moved = Object.entries(value).map(([key, item]: [string, unknown]) => [
     key,
-    key === 'memory' ? memory : relocated(item, memory),
+    key === 'memory' ? memory : key === 'format' ? item : relocated(item, memory),
   ]);
   return Object.fromEntries(moved) as T;
 }

@@ -81,7 +81,7 @@ describe.skipIf(!HAS_GPU)('stored weights on CUDA', () => {
         accumulate: false,
       }));
       const expected = ops.flatMap((op) => referenceOp(op, bench.memory.bytes));
-      gpuStream().launch(joinEncoded(ops.map((op) => encodeOp(op).slice())));
+      gpuStream().launchAll(joinEncoded(ops.map((op) => encodeOp(op).slice())));
       await gpuStream().record().promise();
       for (const { tensor, values } of expected) {
         const scale = values.reduce((most, value) => Math.max(most, Math.abs(value)), 1);

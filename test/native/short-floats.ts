@@ -8,8 +8,9 @@ export function fromF16(bits: number): number {
   return sign * (exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25));
 }
 
-/** Truncates, which is enough for making test values; denormals included, overflow to infinity. */
+/** Truncates, which is enough for making test values; denormals included, overflow to infinity, NaN stays NaN. */
 export function toF16(value: number): number {
+  if (Number.isNaN(value)) return 0x7e00;
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
   const magnitude = Math.abs(value);
   if (magnitude >= 65536) return sign | 0x7c00;
