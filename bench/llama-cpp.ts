@@ -1,11 +1,12 @@
 // Against llama.cpp on the same model in one run: with the model in memory, and with memory limited below the model.
 //
-// npm install --prefix bench/peers && node dist/bench/llama-cpp.js [--shape llama-0.85b] [--dir out/bench] [--runs 3]
+// npm install --prefix bench/peers && node dist/bench/llama-cpp.js [--shape llama-0.85b] [--type int4] [--dir out/bench] [--runs 3]
 // The limited case needs root and control groups (version 1) of the memory controller.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
+import { dirname, join } from 'node:path';
 import { MiB } from '../offload/index.js';
 import { dummyCheckpoint, median, printResult, readArguments } from './common.js';
 import { writeGguf } from './gguf.js';
@@ -21,10 +22,14 @@ interface Speeds {
   readonly decode_tokens_per_second: number;
 }
 
-const { shape, folder, runs } = readArguments({ shape: 'llama-0.85b', runs: 3 });
-await dummyCheckpoint(shape, folder);
-const gguf = `${folder}.gguf`;
-if (!existsSync(gguf)) await writeGguf(folder, gguf);
+const { shape, type, folder, runs } = readArguments({ shape: 'llama-0.85b', runs: 3 });
+await dummyCheckpoint(shape, folder, type);
+// What is packed here meets Q4_0 there; the file is of the same shape in bf16.
+const isPacked = type === 'int4';
+const dense = join(dirname(folder), shape);
+await dummyCheckpoint(shape, dense);
+const gguf = `${isPacked ? folder : dense}.gguf`;
+if (!existsSync(gguf)) await writeGguf(dense, gguf, isPacked);
 
 const rows: { where: string; batch: number; figure: string; own: number; peer: number; ratio: number }[] = [];
 for (const limited of [false, true]) {
