@@ -99,7 +99,7 @@ describe('a program that was set up in part', () => {
 
   it.each([
     ['lines[3] = "linear: out x"', /reads `linear: out x` where `linear: out x weight .*` is written/],
-    ['lines.pop()', /reads `nothing` where `activations: .*` is written/],
+    ['lines.pop()', /reads `nothing` where `weights: .*` is written/],
     ['lines.push("more")', /reads `more` where `nothing` is written/],
   ])('names an addon that reads operations otherwise: %s', async (change, sentence) => {
     const path = join(tempFolder(), 'addon.cjs');

@@ -240,10 +240,19 @@ describe('placement', () => {
 
     it('is refused with the numbers when more layers are asked for than fit, or where the device is the CPU', () => {
       const tight = gpuBytes(
-        makePlan(model, workload, apart({ deviceResident: { layers: 2 }, kvOffload: true })),
+        makePlan(
+          model,
+          workload,
+          apart({ deviceResident: { layers: 2 }, kvOffload: true, microBatchTokens: 4 }),
+        ),
       );
       const asked = (layers: number) =>
-        apart({ deviceResident: { layers }, deviceBudgetBytes: tight, deviceBudgetName: '--gpu_memory' });
+        apart({
+          deviceResident: { layers },
+          microBatchTokens: 4,
+          deviceBudgetBytes: tight,
+          deviceBudgetName: '--gpu_memory',
+        });
       expect(onDevice(makePlan(model, workload, asked(1)))).toBe(1);
       const { message } = refusal(() => makePlan(model, workload, asked(5)));
       expect(message).toMatch(/^--gpu_memory is .* resident layers .* lower --gpu_resident$/);

@@ -2,6 +2,7 @@
 
 import type { z } from 'zod';
 import {
+  elementCount,
   isDense,
   type ModelSpec,
   OperatingError,
@@ -190,7 +191,9 @@ function largestLayer({ blocks }: ModelSpec): { elements: number; bytes: number 
   for (const { tensors, matrices } of blocks) {
     const bytes = tensors.reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
     if (bytes <= largest.bytes) continue;
-    const elements = matrices.reduce((sum, { shape: [N, K] }) => sum + N * K, 0);
+    const parts = new Set(matrices.flatMap((matrix) => Object.values(matrix.parts)));
+    const vectors = tensors.filter((tensor) => !parts.has(tensor));
+    const elements = [...matrices, ...vectors].reduce((sum, { shape }) => sum + elementCount(shape), 0);
     largest = { elements, bytes };
   }
   return largest;
