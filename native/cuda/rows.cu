@@ -119,7 +119,7 @@ struct StoreArguments {
   float limit;
 };
 
-__device__ float Within(float value, float limit) { return fabsf(value) >= limit ? NAN : value; }
+__device__ float Within(float value, float limit) { return fabsf(value) < limit ? value : NAN; }
 
 /// W neighbours of a head at once: 8 where everything is aligned, else 1. In a cache of another type what that cannot hold
 /// becomes NaN: an infinite key may make a score that nobody notices.
@@ -164,7 +164,7 @@ float LimitOf(DType dtype) {
     case DType::kBF16:
       return 0x1.ffp+127f;
     case DType::kF32:
-      return NAN;  // which nothing reaches: it holds what is infinite, too
+      return INFINITY;
     case DType::kI32:
     case DType::kU8:
     case DType::kI8:

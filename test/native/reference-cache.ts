@@ -8,6 +8,7 @@ import type { Bytes } from './tensor-bytes.js';
 /** By type of the codes: the largest one. */
 const LARGEST: Readonly<Record<string, number>> = { e4m3: 448, i8: 127, u8: 7 };
 const FLOATS: Readonly<Record<string, (value: number) => number>> = {
+  f32: Math.fround,
   f16: toNearestF16,
   bf16: toNearestBF16,
 };
