@@ -19,6 +19,8 @@ const NEVER_MET = [
   '--compute_dtype',
   // A model without a chat template has another sentence here.
   '--prompt',
+  // Shapes without a checkpoint are for commands.
+  '--dtype',
   // Files that machines are described in, for `plan`.
   '--save',
 ];
