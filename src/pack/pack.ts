@@ -8,7 +8,7 @@ import { ifThere } from '../files/if-there.js';
 import { systemCode } from '../files/json-file.js';
 import { makeFolder } from '../files/make-folder.js';
 import { takeLock } from '../staging/lock.js';
-import { syncFolder, writeFailure } from '../staging/manifest.js';
+import { syncFolder, writeDurably, writeFailure } from '../staging/manifest.js';
 import { copyCompanions } from './companions.js';
 import { packMetadata } from './identity.js';
 import {
@@ -21,7 +21,6 @@ import {
   PACK_RECORD,
   readRecord,
   writeRecord,
-  writeWhole,
 } from './record.js';
 import { quantizationConfig } from './scheme.js';
 import type { StoreFile, StorePlan } from './store-plan.js';
@@ -98,8 +97,8 @@ export async function packLocked(options: PackOptions): Promise<readonly LayerRe
       },
     });
     await copyCompanions(checkpoint.folder, partial);
-    await writeWhole(partial, INDEX_NAME, jsonText(indexOf(plan)));
-    await writeWhole(partial, 'config.json', await configOf(options));
+    await writeDurably(partial, INDEX_NAME, jsonText(indexOf(plan)));
+    await writeDurably(partial, 'config.json', await configOf(options));
     await rename(partial, folder);
     await syncFolder(dirname(folder));
   } catch (error) {

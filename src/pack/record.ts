@@ -1,11 +1,11 @@
 // The record beside the files of a store: what is finished of it, and what each file was when it was.
 
-import { open, rename, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasSameContent, OperatingError, stateFrom } from '../../offload/index.js';
 import { ifThere } from '../files/if-there.js';
 import { isJsonObject, readOptionalJsonObject } from '../files/json-file.js';
-import { syncFolder, writeFailure } from '../staging/manifest.js';
+import { fileState, writeDurably } from '../staging/manifest.js';
 
 /** What packing lost, as sums. */
 export interface Loss {
@@ -59,34 +59,16 @@ export async function readRecord(folder: string): Promise<PackRecord | undefined
 
 /** Replaces the record in one step. */
 export async function writeRecord(folder: string, { id, files }: PackRecord): Promise<void> {
-  await writeWhole(
+  await writeDurably(
     folder,
     PACK_RECORD,
     `${JSON.stringify({ format: FORMAT, id, files: [...files.values()] }, undefined, 2)}\n`,
   );
 }
 
-/** A small file in one step, durable. Errors: NO_SPACE, WRITE_FAILED. */
-export async function writeWhole(folder: string, name: string, text: string): Promise<void> {
-  const path = join(folder, name);
-  try {
-    const file = await open(`${path}.partial`, 'w');
-    try {
-      await file.writeFile(text);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(`${path}.partial`, path);
-    await syncFolder(folder);
-  } catch (error) {
-    throw writeFailure(path, error);
-  }
-}
-
 /** The times that tell whether somebody has written to it since. */
 export async function finished(folder: string, name: string, loss: Loss): Promise<FinishedFile> {
-  const { sizeBytes, mtimeNs, ctimeNs } = stateFrom(await stat(join(folder, name), { bigint: true }));
+  const { sizeBytes, mtimeNs, ctimeNs } = await fileState(join(folder, name));
   return { name, sizeBytes, mtimeNs, ctimeNs, ...loss };
 }
 

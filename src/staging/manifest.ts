@@ -37,8 +37,16 @@ export async function readManifest(folder: string): Promise<Map<string, StagedFi
 
 /** Replaces the manifest in one step: a reader sees the old one or the new one, also after a crash. */
 export async function writeManifest(folder: string, files: Iterable<StagedFile>): Promise<void> {
-  const path = join(folder, MANIFEST_NAME);
-  const text = `${JSON.stringify({ format: FORMAT, files: [...files] }, null, 2)}\n`;
+  await writeDurably(
+    folder,
+    MANIFEST_NAME,
+    `${JSON.stringify({ format: FORMAT, files: [...files] }, null, 2)}\n`,
+  );
+}
+
+/** A small file in one step, durable. Errors: NO_SPACE, WRITE_FAILED. */
+export async function writeDurably(folder: string, name: string, text: string): Promise<void> {
+  const path = join(folder, name);
   try {
     const file = await open(`${path}.partial`, 'w');
     try {
