@@ -13,7 +13,8 @@ import { parseArgs } from 'node:util';
 import { encodeOp } from '../offload/backends/op-encoding.js';
 import { DTYPE_BYTES, type DType } from '../offload/port/dtype.js';
 import { native } from '../offload/port/native.js';
-import { contiguousStrides, type Memory, type Op, type Tensor } from '../offload/port/ops.js';
+import type { Memory, Op } from '../offload/port/ops.js';
+import { tensor } from '../offload/port/tensor.js';
 import { denseWeight } from '../offload/port/weights.js';
 import { median, printResult } from './common.js';
 
@@ -46,10 +47,6 @@ function allocate(sizeBytes: number): Memory {
   const memory = new addon.NativeMemory(sizeBytes, true);
   memory.populate(threads);
   return memory;
-}
-
-function tensor(memory: Memory, offsetBytes: number, dtype: DType, shape: readonly number[]): Tensor {
-  return { memory, offsetBytes, dtype, shape, strides: contiguousStrides(shape) };
 }
 
 /** Seconds per product over `count` products, each with other weights. */

@@ -12,7 +12,8 @@ import { present } from '../offload/errors.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../offload/port/dtype.js';
 import { type Format, formatOf, type PartName } from '../offload/port/formats.js';
 import { native } from '../offload/port/native.js';
-import { contiguousStrides, type Memory, type Op, type Tensor, type Weight } from '../offload/port/ops.js';
+import type { Op, Tensor, Weight } from '../offload/port/ops.js';
+import { tensor } from '../offload/port/tensor.js';
 import { median, percent, printResult } from './common.js';
 
 const SIZE = 4096;
@@ -109,10 +110,6 @@ function allocate(sizeBytes: number) {
   const memory = new addon.NativeMemory(sizeBytes, true);
   memory.populate(threads);
   return memory;
-}
-
-function tensor(memory: Memory, offsetBytes: number, dtype: DType, shape: readonly number[]): Tensor {
-  return { memory, offsetBytes, dtype, shape, strides: contiguousStrides(shape) };
 }
 
 /** As many weights as fit, and the bytes of one. */
