@@ -36,6 +36,7 @@ export {
   layoutLayer,
   type MatrixSpec,
   type TensorSpec,
+  vectorsOf,
 } from './model/layout.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model/model.js';
 export type { DeviceResident, Offload, PlanOptions, Workload } from './plan/input.js';

@@ -49,6 +49,12 @@ export function layerOf(name: string, parts: readonly (TensorSpec | MatrixSpec)[
   };
 }
 
+/** The tensors of a layer that no matrix is stored as. */
+export function vectorsOf({ tensors, matrices }: LayerSpec): TensorSpec[] {
+  const parts = new Set(matrices.flatMap(tensorsOf));
+  return tensors.filter((tensor) => !parts.has(tensor));
+}
+
 /** The tensors that a matrix is stored as. */
 export function tensorsOf({ parts }: MatrixSpec): TensorSpec[] {
   return PART_NAMES.flatMap((name) => parts[name] ?? []);

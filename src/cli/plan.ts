@@ -9,6 +9,7 @@ import {
   MiB,
   type ModelSpec,
   type PlanOptions,
+  vectorsOf,
   type WeightType,
 } from '../../offload/index.js';
 import { measureMachine, readMachine } from '../doctor/machine.js';
@@ -137,10 +138,9 @@ function describeModel(name: string, { checkpoint, model }: OpenedModel): Planne
   const layers = [...model.blocks, model.fixed];
   for (const { parts, shape } of [...layers.flatMap(({ matrices }) => matrices), model.head.projection]) {
     if (parts.codes) count(parts.codes.extent, shape);
-    // Scales and the like are no parameters.
-    for (const { extent } of Object.values(parts)) seen.add(extent.fileIndex * 2 ** 48 + extent.fileOffset);
   }
-  for (const { extent, shape } of layers.flatMap(({ tensors }) => tensors)) count(extent, shape);
+  // Scales and the like are no parameters.
+  for (const { extent, shape } of layers.flatMap(vectorsOf)) count(extent, shape);
   if (model.head.bias) count(model.head.bias.extent, model.head.bias.shape);
   return { name, architecture: model.architecture, parameters, weightBytes: checkpoint.totalBytes };
 }

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
-import { layerOf, type TensorSpec } from '../../offload/model/layout.js';
+import { layerOf, type TensorSpec, vectorsOf } from '../../offload/model/layout.js';
 import type { ModelSpec } from '../../offload/model/model.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
@@ -79,10 +79,10 @@ describe('what a plan keeps', () => {
       dtype: 'f16',
       extent: { ...stored.extent, sizeBytes: 2 * elementCount(stored.shape) },
     });
-    const blocks = model.blocks.map(({ name, tensors, matrices }) =>
-      layerOf(name, [
-        ...tensors.filter(({ key, shape }) => shape.length === 1 && !/[.]/.test(key)).map(halved),
-        ...matrices.map((matrix) => ({
+    const blocks = model.blocks.map((block) =>
+      layerOf(block.name, [
+        ...vectorsOf(block).map(halved),
+        ...block.matrices.map((matrix) => ({
           ...matrix,
           format: formatOf('dense', 'f16'),
           firstRow: 0,

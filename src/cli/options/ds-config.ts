@@ -8,6 +8,7 @@ import {
   OperatingError,
   type Plan,
   type PlanOptions,
+  vectorsOf,
 } from '../../../offload/index.js';
 import { isJsonObject, parseJsonObject, show } from '../../files/json-file.js';
 import { APPLIED, type DsConfig, dsConfigSchema, INAPPLICABLE } from './ds-config-schema.js';
@@ -188,12 +189,14 @@ const WANTED: Readonly<Record<string, string>> = {
 /** Elements of a layer, and bytes per element: what sizes in elements mean for this model. */
 function largestLayer({ blocks }: ModelSpec): { elements: number; bytes: number } {
   let largest = { elements: 1, bytes: 2 };
-  for (const { tensors, matrices } of blocks) {
+  for (const block of blocks) {
+    const { tensors, matrices } = block;
     const bytes = tensors.reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
     if (bytes <= largest.bytes) continue;
-    const parts = new Set(matrices.flatMap((matrix) => Object.values(matrix.parts)));
-    const vectors = tensors.filter((tensor) => !parts.has(tensor));
-    const elements = [...matrices, ...vectors].reduce((sum, { shape }) => sum + elementCount(shape), 0);
+    const elements = [...matrices, ...vectorsOf(block)].reduce(
+      (sum, { shape }) => sum + elementCount(shape),
+      0,
+    );
     largest = { elements, bytes };
   }
   return largest;
