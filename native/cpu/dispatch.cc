@@ -22,6 +22,8 @@ auto KernelOf(const Kernels& k, const AttentionOp&) { return k.attention; }
 auto KernelOf(const Kernels& k, const ArgmaxOp&) { return k.argmax; }
 auto KernelOf(const Kernels& k, const NllFoldOp&) { return k.nll_fold; }
 auto KernelOf(const Kernels& k, const ScaleCapOp&) { return k.scale_cap; }
+auto KernelOf(const Kernels& k, const PositionScaleOp&) { return k.position_scale; }
+auto KernelOf(const Kernels& k, const ClampOp&) { return k.clamp; }
 auto KernelOf(const Kernels& k, const RouteOp&) { return k.route; }
 auto KernelOf(const Kernels& k, const ExpertLinearOp&) { return k.expert_linear; }
 auto KernelOf(const Kernels& k, const CombineOp&) { return k.combine; }

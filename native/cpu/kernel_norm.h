@@ -18,7 +18,7 @@ inline float SumRow(const float* x, int64_t length, F f) {
 
 template <class W, class B>
 inline void LayerNormRow(const float* x, float* out, int64_t length, const uint8_t* weight, const uint8_t* bias,
-                         float eps) {
+                         float eps, float weight_offset) {
   const float mean = SumRow(x, length, [](Vec v, Vec sum, int64_t) { return Add(sum, v); }) / length;
   const Vec m = Set(mean);
   const float squares = SumRow(x, length, [m](Vec v, Vec sum, int64_t n) {
@@ -32,20 +32,25 @@ inline void LayerNormRow(const float* x, float* out, int64_t length, const uint8
     return Fma(d, d, sum);
   });
   const Vec inverse = Set(1.0f / __builtin_sqrtf(squares / length + eps));
+  const Vec offset = Set(weight_offset);
   for (int64_t i = 0; i < length; i += kWidth) {
     const int64_t n = length - i;
     const Vec normal = Mul(Sub(LoadUpTo(x + i, n), m), inverse);
     const Vec b = bias ? LoadUpTo<B>(bias + i * B::kBytes, n) : Zero();
-    StoreUpTo(out + i, Fma(normal, LoadUpTo<W>(weight + i * W::kBytes, n), b), n);
+    StoreUpTo(out + i, Fma(normal, Add(LoadUpTo<W>(weight + i * W::kBytes, n), offset), b), n);
   }
 }
 
 inline void LayerNormKernel(const LayerNormOp& op, Run& run) {
   const int64_t length = RowLength(op.x);
+  const int64_t heads = op.weight.rank == 2 ? op.weight.shape[0] : 1;
   WithType(op.weight.dtype, [&]<class W>(W) {
+    const int64_t head_bytes = op.weight.rank == 2 ? op.weight.strides[0] * W::kBytes : 0;
     WithType(op.bias.dtype, [&]<class B>(B) {
       ForEach(run, RowCount(op.x), length / kWidth * 4, [&](int64_t row) {
-        LayerNormRow<W, B>(FlatRow(op.x, row), FlatRow(op.out, row), length, op.weight.data, op.bias.data, op.eps);
+        const uint8_t* weight = op.weight.data + row % heads * head_bytes;
+        LayerNormRow<W, B>(FlatRow(op.x, row), FlatRow(op.out, row), length, weight, op.bias.data, op.eps,
+                           op.weight_offset);
       });
     });
   });
@@ -62,8 +67,13 @@ inline void RmsNormKernel(const RmsNormOp& op, Run& run) {
       const Vec inverse = Set(1.0f / __builtin_sqrtf(squares / length + op.eps));
       for (int64_t i = 0; i < length; i += kWidth) {
         const int64_t n = length - i;
+        const Vec normal = Mul(LoadUpTo(x + i, n), inverse);
+        if (!op.weight.data) {
+          StoreUpTo(out + i, normal, n);
+          continue;
+        }
         const Vec weight = Add(LoadUpTo<W>(op.weight.data + i * W::kBytes, n), offset);
-        StoreUpTo(out + i, Mul(Mul(LoadUpTo(x + i, n), inverse), weight), n);
+        StoreUpTo(out + i, Mul(normal, weight), n);
       }
     });
   });

@@ -61,4 +61,6 @@ void CosSin(double angle, float scale, float* cosine, float* sine) {
   *sine = static_cast<float>(std::sin(angle) * scale);
 }
 
+float PositionFactor(double steps, float beta) { return static_cast<float>(1 + beta * std::log1p(steps)); }
+
 }  // namespace zi

@@ -28,6 +28,8 @@ struct Kernels {
   void (*argmax)(const ArgmaxOp&, Run&);
   void (*nll_fold)(const NllFoldOp&, Run&);
   void (*scale_cap)(const ScaleCapOp&, Run&);
+  void (*position_scale)(const PositionScaleOp&, Run&);
+  void (*clamp)(const ClampOp&, Run&);
   void (*route)(const RouteOp&, Run&);
   void (*expert_linear)(const ExpertLinearOp&, Run&);
   void (*combine)(const CombineOp&, Run&);
@@ -58,5 +60,7 @@ void* Scratch(ScratchUse use, size_t size);
 
 /// cos and sin of an angle in double precision, out of the per-instruction-set files.
 void CosSin(double angle, float scale, float* cosine, float* sine);
+/// 1 + beta · ln(1 + steps), likewise.
+float PositionFactor(double steps, float beta);
 
 }  // namespace zi

@@ -1,4 +1,4 @@
-// add, gated, gated_pairs, scale_cap, expert_bias and combine; what goes before and after products: conversion of inputs, bias, activation; and
+// add, gated, gated_pairs, scale_cap, position_scale, clamp, expert_bias and combine; what goes before and after products: conversion of inputs, bias, activation; and
 // copies of a few bytes.
 #include "cuda/fault.h"
 #include "cuda/math.h"
@@ -49,11 +49,13 @@ template <int W>
 struct AddF {
   static constexpr int kWidth = W;
   RowView out, a, b;
+  WeightVector factor;
   __device__ void operator()(int64_t r, int64_t c) const {
     float x[W], y[W];
     Read(a, r, c, x);
     Read(b, r, c, y);
-    for (int i = 0; i < W; ++i) x[i] += y[i];
+    const float times = factor.data ? factor.At(0) : 1.0f;
+    for (int i = 0; i < W; ++i) x[i] = (x[i] + y[i]) * times;
     Write(out, r, c, x);
   }
 };
@@ -78,6 +80,36 @@ struct ScaleCapF {
     float& value = x.Row<float>(r)[c];
     // The cap would make an ordinary number of an infinite one.
     value = cap == 0 ? value * scale : fmaf(value, 0.0f, cap * tanhf(value * (scale / cap)));
+  }
+};
+/// A row is a token's head.
+struct PositionScaleF {
+  static constexpr int kWidth = 1;
+  RowView x;
+  const int32_t* positions;
+  int64_t heads;
+  float beta;
+  double offset, length;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    const double steps = floor((positions[r / heads] + offset) / length);
+    if (steps == 0) return;
+    x.Put(r, c, x.Get(r, c) * (1.0f + beta * log1pf(static_cast<float>(steps))));
+  }
+};
+template <int W>
+struct ClampF {
+  static constexpr int kWidth = W;
+  RowView x;
+  float limit;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    float value[W];
+    Read(x, r, c, value);
+    // Comparisons with NaN do not hold, so it stays.
+    for (int i = 0; i < W; ++i) {
+      if (value[i] > limit) value[i] = limit;
+      if (value[i] < -limit) value[i] = -limit;
+    }
+    Write(x, r, c, value);
   }
 };
 template <int W>
@@ -199,8 +231,9 @@ bool Eights(int64_t length, const Views&... views) {
 void Launch(const AddOp& op, Run& run) {
   const int64_t rows = RowCount(op.out), length = RowLength(op.out);
   const RowView out(op.out), a(op.a), b(op.b);
-  if (Eights(length, op.out, op.a, op.b)) return LaunchForEach(AddF<8>{out, a, b}, rows, length, run);
-  LaunchForEach(AddF<1>{out, a, b}, rows, length, run);
+  const WeightVector factor(op.factor);
+  if (Eights(length, op.out, op.a, op.b)) return LaunchForEach(AddF<8>{out, a, b, factor}, rows, length, run);
+  LaunchForEach(AddF<1>{out, a, b, factor}, rows, length, run);
 }
 
 void Launch(const GatedOp& op, Run& run) {
@@ -214,6 +247,18 @@ void Launch(const GatedOp& op, Run& run) {
 
 void Launch(const ScaleCapOp& op, Run& run) {
   LaunchForEach(ScaleCapF{RowView(op.x), op.scale, op.soft_cap}, RowCount(op.x), RowLength(op.x), run);
+}
+
+void Launch(const PositionScaleOp& op, Run& run) {
+  const auto* positions = reinterpret_cast<const int32_t*>(op.positions.data);
+  LaunchForEach(PositionScaleF{RowView(op.x), positions, op.x.shape[1], op.beta, op.offset, op.length}, RowCount(op.x),
+                RowLength(op.x), run);
+}
+
+void Launch(const ClampOp& op, Run& run) {
+  const int64_t rows = RowCount(op.x), length = RowLength(op.x);
+  if (Eights(length, op.x)) return LaunchForEach(ClampF<8>{RowView(op.x), op.limit}, rows, length, run);
+  LaunchForEach(ClampF<1>{RowView(op.x), op.limit}, rows, length, run);
 }
 
 void Launch(const CombineOp& op, Run& run) {

@@ -15,6 +15,12 @@ struct NormArguments {
   WeightVector weight, bias;
   float eps, weight_offset;
   int64_t rows, length;
+  /// Rows of a weight, one per head, and the bytes from one to the next; 1 and 0 where all rows share it.
+  int64_t heads, head_bytes;
+
+  __device__ const uint8_t* WeightOf(int64_t row) const {
+    return weight.data ? weight.data + row % heads * head_bytes : nullptr;
+  }
 };
 
 /// Sum over the threads of a row: 32 of them, or the whole block.
@@ -48,8 +54,10 @@ __global__ void Norm(const NormArguments a) {
   }
   squares = RowSum<kRowThreads>(squares, shared);
   const float inverse = 1.0f / sqrtf(squares / static_cast<float>(a.length) + a.eps);
+  const WeightVector weight(a.WeightOf(row), a.weight.dtype);
   for (int64_t i = lane; i < a.length; i += kRowThreads) {
-    const float value = (a.x.Get(row, i) - mean) * inverse * (a.weight.At(i) + a.weight_offset);
+    const float factor = weight.data ? weight.At(i) + a.weight_offset : 1.0f;
+    const float value = (a.x.Get(row, i) - mean) * inverse * factor;
     a.out.Put(row, i, a.bias.data ? value + a.bias.At(i) : value);
   }
 }
@@ -86,11 +94,18 @@ __global__ void __launch_bounds__(kThreads) NormInRegisters(const NormArguments 
     const int64_t at = 8 * (static_cast<int64_t>(g) * kThreads + threadIdx.x);
     if (at >= a.length) continue;
     float weight[8], bias[8] = {};
-    GetEightAs(a.weight.data, a.weight.dtype, at, weight);
+    if (const uint8_t* data = a.WeightOf(row)) {
+      GetEightAs(data, a.weight.dtype, at, weight);
+#pragma unroll
+      for (float& one : weight) one += a.weight_offset;
+    } else {
+#pragma unroll
+      for (float& one : weight) one = 1.0f;
+    }
     if (a.bias.data) GetEightAs(a.bias.data, a.bias.dtype, at, bias);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      values[g][i] = fmaf((values[g][i] - mean) * inverse, weight[i] + a.weight_offset, bias[i]);
+      values[g][i] = fmaf((values[g][i] - mean) * inverse, weight[i], bias[i]);
     }
     a.out.PutEight(row, at, values[g]);
   }
@@ -100,12 +115,21 @@ bool Aligned(const uint8_t* data) { return reinterpret_cast<uintptr_t>(data) % 1
 
 template <bool kCenter>
 void LaunchNorm(const View& out, const View& x, const View& weight, const View& bias, float eps, float offset, Run& run) {
-  const NormArguments a{RowView(out), RowView(x), WeightVector(weight), WeightVector(bias),
-                        eps,          offset,     RowCount(x),          RowLength(x)};
+  const bool per_head = weight.data && weight.rank == 2;
+  const NormArguments a{RowView(out),
+                        RowView(x),
+                        WeightVector(weight),
+                        WeightVector(bias),
+                        eps,
+                        offset,
+                        RowCount(x),
+                        RowLength(x),
+                        per_head ? weight.shape[0] : 1,
+                        per_head ? weight.strides[0] * ElementBytes(weight.dtype) : 0};
   if (a.rows == 0 || a.length == 0) return;
   const unsigned blocks = Blocks(a.rows, 1);
   const bool eights = a.length % 8 == 0 && RowsAligned(out, 16) && RowsAligned(x, 16) && Aligned(weight.data) &&
-                      Aligned(bias.data);
+                      (!per_head || RowsAligned(weight, 16)) && Aligned(bias.data);
   if (a.length <= kWarpLength) {
     Overlapped(Norm<32, kCenter>, Blocks(a.rows, kThreads / 32), kThreads, run, a);
   } else if (eights && a.length <= 8 * kThreads) {
@@ -123,7 +147,9 @@ void LaunchNorm(const View& out, const View& x, const View& weight, const View& 
 
 }  // namespace
 
-void Launch(const LayerNormOp& op, Run& run) { LaunchNorm<true>(op.out, op.x, op.weight, op.bias, op.eps, 0, run); }
+void Launch(const LayerNormOp& op, Run& run) { 
+  LaunchNorm<true>(op.out, op.x, op.weight, op.bias, op.eps, op.weight_offset, run);
+}
 
 void Launch(const RmsNormOp& op, Run& run) {
   LaunchNorm<false>(op.out, op.x, op.weight, View{}, op.eps, op.weight_offset, run);

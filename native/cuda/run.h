@@ -80,6 +80,8 @@ void Launch(const AttentionOp& op, Run& run);
 void Launch(const ArgmaxOp& op, Run& run);
 void Launch(const NllFoldOp& op, Run& run);
 void Launch(const ScaleCapOp& op, Run& run);
+void Launch(const PositionScaleOp& op, Run& run);
+void Launch(const ClampOp& op, Run& run);
 void Launch(const RouteOp& op, Run& run);
 void Launch(const ExpertLinearOp& op, Run& run);
 void Launch(const CombineOp& op, Run& run);

@@ -37,16 +37,19 @@ Operation GatherRows(Reader& in) {
 }
 
 Operation LayerNorm(Reader& in) {
-  LayerNormOp op{in.Activation("out", 0), in.Activation("x", 0), in.Weight("weight", 1), in.OptionalWeight("bias"),
-                 in.Number()};
+  LayerNormOp op{in.Activation("out", 0), in.Activation("x", 0), in.Weight("weight", 0), in.OptionalWeight("bias"),
+                 in.Number(),             in.Number()};
   CheckSameShape(in, op.out, op.x, "out");
-  CheckInnermost(in, op.weight, op.x, "weight");
+  in.Check(op.weight.rank <= 2 && op.weight.rank <= op.x.rank, "the weight has more dimensions than a row of heads");
+  for (int d = 0; d < op.weight.rank; ++d) {
+    in.CheckSize(op.weight, d, op.x.shape[op.x.rank - op.weight.rank + d], "weight");
+  }
   CheckInnermost(in, op.bias, op.x, "bias");
   return op;
 }
 
 Operation RmsNorm(Reader& in) {
-  RmsNormOp op{in.Activation("out", 0), in.Activation("x", 0), in.Weight("weight", 1), in.Number(), in.Number()};
+  RmsNormOp op{in.Activation("out", 0), in.Activation("x", 0), in.OptionalWeight("weight"), in.Number(), in.Number()};
   CheckSameShape(in, op.out, op.x, "out");
   CheckInnermost(in, op.weight, op.x, "weight");
   return op;
@@ -70,9 +73,10 @@ Operation Gated(Reader& in) {
 }
 
 Operation Add(Reader& in) {
-  AddOp op{in.Activation("out", 0), in.Activation("a", 0), in.Activation("b", 0)};
+  AddOp op{in.Activation("out", 0), in.Activation("a", 0), in.Activation("b", 0), in.OptionalWeight("factor")};
   CheckSameShape(in, op.a, op.out, "a");
   CheckSameShape(in, op.b, op.out, "b");
+  if (op.factor.data) in.CheckSize(op.factor, 0, 1, "factor");
   return op;
 }
 
@@ -167,6 +171,20 @@ Operation NllFold(Reader& in) {
 
 Operation ScaleCap(Reader& in) {
   ScaleCapOp op{in.Floats("x", 0), in.Number(), in.Number()};
+  return op;
+}
+
+Operation PositionScale(Reader& in) {
+  PositionScaleOp op{in.Activation("x", 3), in.Index("positions"), in.Number(), static_cast<double>(in.Size("offset")),
+                     static_cast<double>(in.Size("length"))};
+  in.CheckSize(op.positions, 0, op.x.shape[0], "positions");
+  in.Check(op.length >= 1, "the length must be a whole number above 0");
+  return op;
+}
+
+Operation Clamp(Reader& in) {
+  ClampOp op{in.Activation("x", 0), in.Number()};
+  in.Check(op.limit >= 0, "the limit must not be negative");
   return op;
 }
 
@@ -266,11 +284,11 @@ struct Opcode {
 };
 constexpr Opcode kOpcodes[] = {
     {"gather_rows", "out table rows accumulate scale", GatherRows},
-    {"layer_norm", "out x weight bias eps", LayerNorm},
+    {"layer_norm", "out x weight bias eps weightOffset", LayerNorm},
     {"rms_norm", "out x weight eps weightOffset", RmsNorm},
     {"linear", "out x weight bias activation accumulate", Linear},
     {"gated", "out gate up activation", Gated},
-    {"add", "out a b", Add},
+    {"add", "out a b factor", Add},
     {"rotary", "x positions inverseFrequencies interleaved scale", Rotary},
     {"kv_store", "k v keys values keyScales valueScales slots", KvStore},
     {"attention",
@@ -289,6 +307,8 @@ constexpr Opcode kOpcodes[] = {
     {"note_not_finite", "found x place first", NoteNotFinite},
     {"expert_bias", "x experts bias", ExpertBias},
     {"gated_pairs", "out x alpha limit", GatedPairs},
+    {"position_scale", "x positions beta offset length", PositionScale},
+    {"clamp", "x limit", Clamp},
 };
 
 template <class Names>

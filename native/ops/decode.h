@@ -9,7 +9,8 @@ namespace zi {
 
 using Operation = std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, GatedOp, AddOp, RotaryOp, KvStoreOp,
                                AttentionOp, ArgmaxOp, NllFoldOp, ScaleCapOp, RouteOp, ExpertLinearOp, CombineOp, SampleOp,
-                               NoteNotFiniteOp, CopyOp, FillOp, ExpertBiasOp, GatedPairsOp>;
+                               NoteNotFiniteOp, CopyOp, FillOp, ExpertBiasOp, GatedPairsOp, PositionScaleOp,
+                               ClampOp>;
 
 struct Decoded {
   const char* name;

@@ -94,10 +94,10 @@ struct GatherRowsOp {
 };
 struct LayerNormOp {
   View out, x, weight, bias;
-  float eps;
+  float eps, weight_offset;
 };
 struct RmsNormOp {
-  View out, x, weight;
+  View out, x, weight;  // weight may be absent
   float eps, weight_offset;
 };
 struct LinearOp {
@@ -120,7 +120,7 @@ struct GatedOp {
   Activation activation;
 };
 struct AddOp {
-  View out, a, b;
+  View out, a, b, factor;
 };
 struct RotaryOp {
   View x, positions, inverse_frequencies;
@@ -161,6 +161,15 @@ struct NoteNotFiniteOp {
 struct ScaleCapOp {
   View x;
   float scale, soft_cap;
+};
+struct PositionScaleOp {
+  View x, positions;
+  float beta;
+  double offset, length;
+};
+struct ClampOp {
+  View x;
+  float limit;
 };
 struct RouteOp {
   View experts, weights, logits;

@@ -43,7 +43,7 @@ export function encodeOp(op: Op): Float64Array {
       break;
     case 'layer_norm':
       tensors(op.out, op.x, op.weight, op.bias);
-      numbers(op.eps);
+      numbers(op.eps, op.weightOffset ?? 0);
       break;
     case 'rms_norm':
       tensors(op.out, op.x, op.weight);
@@ -78,7 +78,7 @@ export function encodeOp(op: Op): Float64Array {
       tensors(op.x, op.y, op.weights);
       break;
     case 'add':
-      tensors(op.out, op.a, op.b);
+      tensors(op.out, op.a, op.b, op.factor ?? null);
       break;
     case 'rotary':
       tensors(op.x, op.positions, op.inverseFrequencies);
@@ -117,6 +117,14 @@ export function encodeOp(op: Op): Float64Array {
     case 'scale_cap':
       tensors(op.x);
       numbers(op.scale, op.softCap);
+      break;
+    case 'position_scale':
+      tensors(op.x, op.positions);
+      numbers(op.beta, op.offset, op.length);
+      break;
+    case 'clamp':
+      tensors(op.x);
+      numbers(op.limit);
       break;
   }
   return encoded();

@@ -61,6 +61,20 @@ export interface FrequenciesByLength {
   readonly firstLength: number;
 }
 
+/** A factor that grows with a token's position: 1 + beta · ln(1 + ⌊(position + offset) / length⌋). */
+export interface PositionScale {
+  readonly beta: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface NormFromOne {
+  readonly weight: Tensor;
+  readonly bias: Tensor | null;
+  readonly eps: number;
+  readonly out?: Tensor | undefined;
+}
+
 export interface LinearOptions {
   readonly bias?: Tensor | null;
   readonly activation?: Activation;
@@ -147,8 +161,20 @@ export class ForwardOps {
     return out;
   }
 
+  /** The same for models that store the deviation of the weight from one. */
+  layerNormFromOne(x: Tensor, { weight, bias, eps, out = this.empty(x.shape) }: NormFromOne): Tensor {
+    this.#stream.launch({ op: 'layer_norm', out, x, weight, bias, eps, weightOffset: 1 });
+    return out;
+  }
+
   /** `weightOffset` is 1 for models that store the deviation of the weight from one. */
-  rmsNorm(x: Tensor, weight: Tensor, eps: number, weightOffset = 0, out = this.empty(x.shape)): Tensor {
+  rmsNorm(
+    x: Tensor,
+    weight: Tensor | null,
+    eps: number,
+    weightOffset = 0,
+    out = this.empty(x.shape),
+  ): Tensor {
     this.#stream.launch({ op: 'rms_norm', out, x, weight, eps, weightOffset });
     return out;
   }
@@ -205,6 +231,11 @@ export class ForwardOps {
   add(a: Tensor, b: Tensor, out = this.empty(a.shape)): Tensor {
     this.#stream.launch({ op: 'add', out, a, b });
     return out;
+  }
+
+  /** x = (x + b) · factor, which is a weight [1]. */
+  addAndScale(x: Tensor, b: Tensor, factor: Tensor): void {
+    this.#stream.launch({ op: 'add', out: x, a: x, b, factor });
   }
 
   /** Rotates x [T, heads, D] in place by the tokens' positions. */
@@ -270,6 +301,16 @@ export class ForwardOps {
       softCap: options.softCap ?? 0,
     });
     return flat;
+  }
+
+  /** Scales queries [T, heads, D] in place by the tokens' positions. */
+  scaleByPosition(x: Tensor, { beta, offset, length }: PositionScale): void {
+    const { positions } = present(this.#tables, 'attention tables');
+    this.#stream.launch({ op: 'position_scale', x, positions, beta, offset, length });
+  }
+
+  clamp(x: Tensor, limit: number): void {
+    this.#stream.launch({ op: 'clamp', x, limit });
   }
 
   scaleCap(x: Tensor, scale: number, softCap: number): void {

@@ -64,7 +64,9 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'sample':
     case 'nll_fold':
     case 'note_not_finite':
-    case 'scale_cap': {
+    case 'scale_cap':
+    case 'position_scale':
+    case 'clamp': {
       const { reads, writes } = effects(op);
       return elementwiseMs([...reads, ...writes], compute);
     }

@@ -11,11 +11,11 @@ export type OperationName = Op['op'] | 'copy' | 'fill';
 
 export const OPERATIONS = [
   ['gather_rows', 'out table rows accumulate scale'],
-  ['layer_norm', 'out x weight bias eps'],
+  ['layer_norm', 'out x weight bias eps weightOffset'],
   ['rms_norm', 'out x weight eps weightOffset'],
   ['linear', 'out x weight bias activation accumulate'],
   ['gated', 'out gate up activation'],
-  ['add', 'out a b'],
+  ['add', 'out a b factor'],
   ['rotary', 'x positions inverseFrequencies interleaved scale'],
   ['kv_store', 'k v keys values keyScales valueScales slots'],
   [
@@ -34,6 +34,8 @@ export const OPERATIONS = [
   ['note_not_finite', 'found x place first'],
   ['expert_bias', 'x experts bias'],
   ['gated_pairs', 'out x alpha limit'],
+  ['position_scale', 'x positions beta offset length'],
+  ['clamp', 'x limit'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

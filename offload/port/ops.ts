@@ -100,10 +100,28 @@ export type Op =
       accumulate: boolean;
       scale: number;
     }
-  /** Over the last dimension of x: (x − mean) / sqrt(var + eps) · weight + bias. x, out [T, H] or [T, heads, D]. */
-  | { readonly op: 'layer_norm'; out: Tensor; x: Tensor; weight: Tensor; bias: Tensor | null; eps: number }
-  /** Over the last dimension of x: x / sqrt(mean(x²) + eps) · (weight + weightOffset). */
-  | { readonly op: 'rms_norm'; out: Tensor; x: Tensor; weight: Tensor; eps: number; weightOffset: number }
+  /**
+   * Over the last dimension of x: (x − mean) / sqrt(var + eps) · (weight + weightOffset) + bias. x, out [T, H] or
+   * [T, heads, D]; weight is that dimension long, or [heads, D] where every head has its own.
+   */
+  | {
+      readonly op: 'layer_norm';
+      out: Tensor;
+      x: Tensor;
+      weight: Tensor;
+      bias: Tensor | null;
+      eps: number;
+      weightOffset?: number;
+    }
+  /** Over the last dimension of x: x / sqrt(mean(x²) + eps) · (weight + weightOffset); without a weight, times nothing. */
+  | {
+      readonly op: 'rms_norm';
+      out: Tensor;
+      x: Tensor;
+      weight: Tensor | null;
+      eps: number;
+      weightOffset: number;
+    }
   /** out[T, N] = act(x[T, K] · Wᵀ + bias) (+ out when accumulate). */
   | {
       readonly op: 'linear';
@@ -136,11 +154,12 @@ export type Op =
   | { readonly op: 'gated_pairs'; out: Tensor; x: Tensor; alpha: number; limit: number }
   /** x[t] += Σⱼ weights[t, j] · y[t·k + j], in order of j; x [T, H], y [T·k, H], weights f32 [T, k]. */
   | { readonly op: 'combine'; x: Tensor; y: Tensor; weights: Tensor }
-  /** out = a + b, all of one shape. */
-  | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor }
+  /** out = (a + b) · factor, all of one shape; factor [1] of a float type, absent for 1. */
+  | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor; factor?: Tensor | null }
   /**
    * Rotates the first 2·F of each head's D values in place: x [T, heads, D], positions i32 [T],
    * inverseFrequencies f32 [F]; pairs are (i, i+F), or (2i, 2i+1) when interleaved; cos and sin are times `scale`.
+   * A negative frequency turns back, a frequency of 0 leaves its pair as it is but for `scale`; x may be a part of each head.
    */
   | {
       readonly op: 'rotary';
@@ -213,7 +232,18 @@ export type Op =
    * x = softCap · tanh(x · scale / softCap), x f32, or x · scale when softCap is 0. What is no finite number does not
    * become one.
    */
-  | { readonly op: 'scale_cap'; x: Tensor; scale: number; softCap: number };
+  | { readonly op: 'scale_cap'; x: Tensor; scale: number; softCap: number }
+  /** x[t] *= 1 + beta · ln(1 + ⌊(positions[t] + offset) / length⌋); x [T, heads, D], positions i32 [T]. */
+  | {
+      readonly op: 'position_scale';
+      x: Tensor;
+      positions: Tensor;
+      beta: number;
+      offset: number;
+      length: number;
+    }
+  /** x within −limit and limit; NaN stays. */
+  | { readonly op: 'clamp'; x: Tensor; limit: number };
 
 /** Bytes from the first to one past the last element. */
 export function spanBytes(tensor: Tensor): number {
@@ -255,7 +285,7 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
     case 'layer_norm':
       return { reads: op.bias ? [op.x, op.weight, op.bias] : [op.x, op.weight], writes: [op.out] };
     case 'rms_norm':
-      return { reads: [op.x, op.weight], writes: [op.out] };
+      return { reads: op.weight ? [op.x, op.weight] : [op.x], writes: [op.out] };
     case 'linear': {
       const reads = [op.x, ...partsOf(op.weight)];
       if (op.bias) reads.push(op.bias);
@@ -275,7 +305,7 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
     case 'combine':
       return { reads: [op.x, op.y, op.weights], writes: [op.x] };
     case 'add':
-      return { reads: [op.a, op.b], writes: [op.out] };
+      return { reads: op.factor ? [op.a, op.b, op.factor] : [op.a, op.b], writes: [op.out] };
     case 'rotary':
       return { reads: [op.x, op.positions, op.inverseFrequencies], writes: [op.x] };
     case 'kv_store':
@@ -300,7 +330,10 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
       };
     case 'note_not_finite':
       return { reads: op.first ? [op.x] : [op.x, op.found], writes: [op.found] };
+    case 'position_scale':
+      return { reads: [op.x, op.positions], writes: [op.x] };
     case 'scale_cap':
+    case 'clamp':
       return { reads: [op.x], writes: [op.x] };
   }
 }

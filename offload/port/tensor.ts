@@ -50,3 +50,13 @@ export function heads(x: Tensor, count: number, headDim: number, first = 0, spac
     strides: [present(x.strides[0], 'row stride'), spacing, 1],
   };
 }
+
+/** [T, heads, D] → [T, heads, count]: of each head what begins at `first`. */
+export function headPart(x: Tensor, first: number, count: number): Tensor {
+  assert(x.shape.length === 3 && first + count <= dimension(x, 2), 'the part lies inside the head');
+  return {
+    ...x,
+    offsetBytes: x.offsetBytes + first * DTYPE_BYTES[x.dtype],
+    shape: [dimension(x, 0), dimension(x, 1), count],
+  };
+}

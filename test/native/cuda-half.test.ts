@@ -38,6 +38,9 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
       await check(bench, { op: 'rms_norm', out, x, weight, eps: 1e-6, weightOffset: 1 });
       await check(bench, { op: 'layer_norm', out: x, x: y, weight, bias, eps: 1e-5 });
       await check(bench, { op: 'rms_norm', out: y, x: y, weight, eps: 1e-6, weightOffset: 0 });
+      await check(bench, { op: 'rms_norm', out, x, weight: null, eps: 1e-6, weightOffset: 0 });
+      const [rows, perHead] = [bench.activation([3, 2, length], 3, half), bench.weight(half, [2, length])];
+      await check(bench, { op: 'layer_norm', out: rows, x: rows, weight: perHead, bias: null, eps: 1e-5 });
     }
   });
 
@@ -123,6 +126,8 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
         const out = bench.activation([9, length], 1, half);
         await check(bench, { op: 'add', out: a, a, b }, 1e-7);
         await check(bench, { op: 'add', out, a, b }, 1e-7);
+        await check(bench, { op: 'add', out: a, a, b, factor: bench.vector(half, 1) }, 1e-7);
+        await check(bench, { op: 'clamp', x: out, limit: 1 }, 0);
         for (const activation of ACTIVATIONS) {
           await check(bench, { op: 'gated', out, gate: b, up: b, activation }, 1e-6);
         }

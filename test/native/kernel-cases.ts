@@ -1,6 +1,7 @@
 // Cases of the small kernels for any device, against float64: odd shapes, strided views, awkward places, all types.
 
-import { it } from 'vitest';
+import { expect, it } from 'vitest';
+import { headPart } from '../../offload/port/tensor.js';
 import {
   ACTIVATIONS,
   check as checkOn,
@@ -65,6 +66,27 @@ export function kernelCases(device: KernelDevice): void {
       // In place, as the forward of a model may ask for.
       await check(bench, { op: 'rms_norm', out: x, x, weight, eps: 1e-6, weightOffset: 0 });
       await check(bench, { op: 'layer_norm', out: x, x, weight, bias, eps: 1e-5 });
+      await check(bench, { op: 'layer_norm', out, x, weight, bias, eps: 1e-5, weightOffset: 1 });
+      await check(bench, { op: 'rms_norm', out, x, weight: null, eps: 1e-6, weightOffset: 0 });
+    }
+  });
+
+  it('layer_norm with a weight of its own for every head', async () => {
+    device.use();
+    for (const [tokens, heads, depth] of [
+      [1, 1, 8],
+      [3, 5, 37],
+      [4, 3, 128],
+      [2, 2, 1040],
+    ] as const) {
+      for (const awkward of device.placings) {
+        const bench = device.workbench(depth, awkward);
+        const [x, out] = [bench.activation([tokens, heads, depth]), bench.activation([tokens, heads, depth])];
+        for (const dtype of WEIGHT_TYPES) {
+          const weight = bench.weight(dtype, [heads, depth]);
+          await check(bench, { op: 'layer_norm', out, x, weight, bias: null, eps: 1e-5 });
+        }
+      }
     }
   });
 
@@ -109,6 +131,8 @@ export function kernelCases(device: KernelDevice): void {
         const [out, a, b] = [bench.activation(shape), bench.activation(shape), bench.activation(shape)];
         await check(bench, { op: 'add', out, a, b }, 1e-7);
         await check(bench, { op: 'add', out: a, a, b }, 1e-7);
+        const factor = bench.vector('bf16', 1);
+        await check(bench, { op: 'add', out: a, a, b, factor }, 1e-7);
         await check(bench, { op: 'scale_cap', x: a, scale: 0.3, softCap: 0 }, 1e-7);
         await check(bench, { op: 'scale_cap', x: a, scale: 20, softCap: 30 }, 1e-6);
       }
@@ -126,6 +150,57 @@ export function kernelCases(device: KernelDevice): void {
         const op = { op: 'rotary', x, positions, inverseFrequencies, interleaved } as const;
         await check(bench, { ...op, scale: 1 }, 1e-6);
         await check(bench, { ...op, scale: 1.25 }, 1e-6);
+      }
+    }
+  });
+
+  it('rotary of a part of each head, back, and not at all', async () => {
+    device.use();
+    for (const interleaved of [false, true]) {
+      for (const first of [0, 6, 17]) {
+        const bench = device.workbench(first);
+        const x = headPart(bench.activation([5, 3, 41]), first, 24);
+        const positions = bench.index([0, 1, 77, 99_000, 12]);
+        const frequencies = (of: (i: number) => number) =>
+          bench.memory.fill(bench.memory.tensor('f32', [12]), of);
+        const op = { op: 'rotary', x, positions, interleaved, scale: 1 } as const;
+        const before = bench.memory.read(x);
+        await check(bench, { ...op, inverseFrequencies: frequencies((i) => 10 ** (-i / 3)) }, 1e-6);
+        await check(bench, { ...op, inverseFrequencies: frequencies((i) => -(10 ** (-i / 3))) }, 1e-6);
+        const apart = bench.memory.read(x).map((value, i) => Math.abs(value - (before[i] ?? Number.NaN)));
+        expect(Math.max(...apart)).toBeLessThan(1e-5);
+        await check(bench, { ...op, inverseFrequencies: frequencies((i) => (i < 3 ? 0.5 : 0)) }, 1e-6);
+      }
+    }
+  });
+
+  it('position_scale: steps at multiples of the length', async () => {
+    device.use();
+    for (const [heads, depth] of [
+      [1, 5],
+      [3, 22],
+      [2, 64],
+    ] as const) {
+      for (const awkward of device.placings) {
+        const bench = device.workbench(depth, awkward);
+        const positions = bench.index([0, 15, 16, 31, 32, 2 ** 20]);
+        const x = bench.activation([6, heads, depth]);
+        const op = { op: 'position_scale', x, positions, beta: 0.1 } as const;
+        await check(bench, { ...op, offset: 0, length: 16 }, 1e-6);
+        await check(bench, { ...op, offset: 1, length: 16 }, 1e-6);
+      }
+    }
+  });
+
+  it('clamp: NaN stays', async () => {
+    device.use();
+    for (const length of [1, 61, 128]) {
+      for (const awkward of device.placings) {
+        const bench = device.workbench(length, awkward);
+        const x = bench.activation([4, length], 8);
+        await check(bench, { op: 'clamp', x, limit: 6 }, 0);
+        bench.memory.fill(x, (i) => NOT_FINITE[i % 5] ?? i - 60);
+        await check(bench, { op: 'clamp', x, limit: 6 }, 0);
       }
     }
   });

@@ -24,9 +24,25 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
       return [out.written];
     }
     case 'layer_norm':
-      return [normRows(read(op.out), read(op.x), read(op.weight), readOptional(op.bias), op.eps, true, 0)];
+      return [
+        normRows(read(op.out), read(op.x), {
+          weight: read(op.weight),
+          bias: readOptional(op.bias),
+          eps: op.eps,
+          center: true,
+          weightOffset: op.weightOffset ?? 0,
+        }),
+      ];
     case 'rms_norm':
-      return [normRows(read(op.out), read(op.x), read(op.weight), null, op.eps, false, op.weightOffset)];
+      return [
+        normRows(read(op.out), read(op.x), {
+          weight: readOptional(op.weight),
+          bias: null,
+          eps: op.eps,
+          center: false,
+          weightOffset: op.weightOffset,
+        }),
+      ];
     case 'linear': {
       const [out, x, weight] = [read(op.out), read(op.x), readWeight(op.weight)];
       const bias = readOptional(op.bias);
@@ -67,7 +83,8 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
       return [combineChoices(read(op.x), read(op.y), read(op.weights))];
     case 'add': {
       const [out, a, b] = [read(op.out), read(op.a), read(op.b)];
-      map(out, (i) => (a.values[i] ?? 0) + (b.values[i] ?? 0));
+      const factor = op.factor ? read(op.factor).get(0) : 1;
+      map(out, (i) => ((a.values[i] ?? 0) + (b.values[i] ?? 0)) * factor);
       return [out.written];
     }
     case 'rotary':
@@ -128,6 +145,20 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
       map(x, (i) => capped((x.values[i] ?? 0) * op.scale, op.softCap));
       return [x.written];
     }
+    case 'position_scale': {
+      const [x, positions] = [read(op.x), read(op.positions)];
+      const each = x.size(1) * x.size(2);
+      map(x, (i) => {
+        const steps = Math.floor((positions.get(Math.floor(i / each)) + op.offset) / op.length);
+        return (x.values[i] ?? 0) * (1 + op.beta * Math.log(1 + steps));
+      });
+      return [x.written];
+    }
+    case 'clamp': {
+      const x = read(op.x);
+      map(x, (i) => Math.min(Math.max(x.values[i] ?? 0, -op.limit), op.limit));
+      return [x.written];
+    }
   }
 }
 
@@ -139,23 +170,25 @@ function capped(x: number, cap: number): number {
   return cap === 0 ? x : cap * Math.tanh(x / cap) + x * 0;
 }
 
-function normRows(
-  out: Values,
-  x: Values,
-  weight: Values,
-  bias: Values | null,
-  eps: number,
-  center: boolean,
-  weightOffset: number,
-): Written {
-  const length = weight.size(0);
+interface Norm {
+  readonly weight: Values | null;
+  readonly bias: Values | null;
+  readonly eps: number;
+  readonly center: boolean;
+  readonly weightOffset: number;
+}
+
+function normRows(out: Values, x: Values, { weight, bias, eps, center, weightOffset }: Norm): Written {
+  const length = x.shape.at(-1) ?? 1;
   for (let start = 0; start < x.values.length; start += length) {
     const row = x.values.slice(start, start + length);
     const mean = center ? row.reduce((sum, v) => sum + v, 0) / length : 0;
     const variance = row.reduce((sum, v) => sum + (v - mean) ** 2, 0) / length;
     for (let i = 0; i < length; i++) {
       const normal = ((row[i] ?? 0) - mean) / Math.sqrt(variance + eps);
-      out.values[start + i] = normal * (weight.get(i) + weightOffset) + (bias?.get(i) ?? 0);
+      // A weight of several heads goes on where the head's ends.
+      const factor = weight ? (weight.values[(start + i) % weight.values.length] ?? 0) + weightOffset : 1;
+      out.values[start + i] = normal * factor + (bias?.get(i) ?? 0);
     }
   }
   return out.written;

@@ -106,6 +106,8 @@ export function spreadCases(
       for (const operand of [x, weight]) {
         await spread(device, bench, { op: 'rms_norm', out, x, weight, eps: 1e-5, weightOffset: 1 }, operand);
       }
+      await spread(device, bench, { op: 'rms_norm', out, x, weight: null, eps: 1e-5, weightOffset: 0 }, x);
+      await spread(device, bench, { op: 'add', out, a: x, b: x, factor: bench.vector('bf16', 1) }, x);
       await spread(device, bench, { op: 'add', out, a: x, b: bench.activation([3, length]) }, x);
       for (const softCap of [0, 30]) {
         await spread(device, bench, { op: 'scale_cap', x, scale: 0.3, softCap }, x);

@@ -43,7 +43,15 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
     accumulate: true,
     scale: 3,
   },
-  layer_norm: { op: 'layer_norm', out: t(), x: t(), weight: t('bf16', [3]), bias: null, eps: 0.5 },
+  layer_norm: {
+    op: 'layer_norm',
+    out: t(),
+    x: t(),
+    weight: t('bf16', [3]),
+    bias: null,
+    eps: 0.5,
+    weightOffset: 1,
+  },
   rms_norm: { op: 'rms_norm', out: t(), x: t(), weight: t('f16', [3]), eps: 0.25, weightOffset: 1 },
   linear: {
     op: 'linear',
@@ -60,7 +68,7 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
   expert_bias: { op: 'expert_bias', x: t(), experts: t('i32'), bias: t('bf16') },
   gated_pairs: { op: 'gated_pairs', out: t(), x: t(), alpha: 1.5, limit: 7 },
   combine: { op: 'combine', x: t(), y: t(), weights: t() },
-  add: { op: 'add', out: t(), a: t(), b: t() },
+  add: { op: 'add', out: t(), a: t(), b: t(), factor: t('bf16', [1]) },
   rotary: {
     op: 'rotary',
     x: t('f32', [2, 3, 4]),
@@ -112,6 +120,15 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
   },
   note_not_finite: { op: 'note_not_finite', found: t('i32', [2]), x: t(), place: 12, first: true },
   scale_cap: { op: 'scale_cap', x: t(), scale: 4, softCap: 50 },
+  position_scale: {
+    op: 'position_scale',
+    x: t('f32', [2, 3, 4]),
+    positions: t('i32', [2]),
+    beta: 0.5,
+    offset: 1,
+    length: 64,
+  },
+  clamp: { op: 'clamp', x: t(), limit: 6 },
 };
 
 /** Numbers differ. */

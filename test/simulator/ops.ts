@@ -15,7 +15,7 @@ export function applyOp(op: Op): void {
       gatherRows(op);
       break;
     case 'layer_norm':
-      perRow(op.out, op.x, hashOf([op.weight, op.bias], [op.eps]));
+      perRow(op.out, op.x, hashOf([op.weight, op.bias], [op.eps, op.weightOffset ?? 0]));
       break;
     case 'rms_norm':
       perRow(op.out, op.x, hashOf([op.weight], [op.eps, op.weightOffset, 1]));
@@ -42,7 +42,7 @@ export function applyOp(op: Op): void {
       combine(op);
       break;
     case 'add':
-      perElement(op.out, [op.a, op.b], 3);
+      perElement(op.out, [op.a, op.b], hashOf([op.factor ?? null], [3]));
       break;
     case 'rotary':
       rotary(op);
@@ -67,6 +67,12 @@ export function applyOp(op: Op): void {
       break;
     case 'scale_cap':
       perElement(op.x, [op.x], hashOf([], [op.scale, op.softCap]));
+      break;
+    case 'position_scale':
+      perToken(op.x, op.positions, hashOf([], [op.beta, op.offset, op.length]));
+      break;
+    case 'clamp':
+      perElement(op.x, [op.x], hashOf([], [op.limit, 8]));
       break;
   }
 }
@@ -182,7 +188,11 @@ function combine({ x, y, weights }: OpOf<'combine'>): void {
 }
 
 function rotary({ x, positions, inverseFrequencies, interleaved, scale }: OpOf<'rotary'>): void {
-  const parameters = hashOf([inverseFrequencies], [Number(interleaved), scale]);
+  perToken(x, positions, hashOf([inverseFrequencies], [Number(interleaved), scale]));
+}
+
+/** Values of x [T, heads, D] depend on each token's position. */
+function perToken(x: Tensor, positions: Tensor, parameters: number): void {
   const hashes = rowHashes(x);
   const at = integers(positions);
   const headCount = dimension(x, 1);
