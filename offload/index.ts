@@ -24,7 +24,7 @@ export {
   type TransferTimes,
   wholeOf,
 } from './measure/transfer.js';
-export type { ForwardOps, FrequenciesByLength } from './model/forward-ops.js';
+export type { ForwardOps, FrequenciesByLength, PositionScale } from './model/forward-ops.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
 export { KV_CHOICES, KV_TYPE_NAMES, type KvChoice, type KvDType, kvTypeOf } from './model/kv-type.js';

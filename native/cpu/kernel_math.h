@@ -69,6 +69,8 @@ inline Vec Activate(Activation activation, Vec x) {
   switch (activation) {
     case Activation::kRelu:
       return Max(Zero(), x);
+    case Activation::kRelu2:
+      return Mul(Max(Zero(), x), Max(Zero(), x));
     case Activation::kGelu:
       return Gelu(x);
     case Activation::kGeluTanh:

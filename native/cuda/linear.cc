@@ -29,6 +29,7 @@ Epilogue EpilogueOf(const DenseLinearOp& op) {
     case Activation::kGelu:
     case Activation::kGeluQuick:
     case Activation::kSilu:
+    case Activation::kRelu2:
     case Activation::kNone:
       break;
   }

@@ -10,6 +10,8 @@ __device__ inline float Activate(Activation activation, float x) {
   switch (activation) {
     case Activation::kRelu:
       return x < 0.0f ? 0.0f : x;  // NaN stays
+    case Activation::kRelu2:
+      return x < 0.0f ? 0.0f : x * x;
     case Activation::kGelu:
       // From erfc, so that the tail of negative x does not cancel.
       return 0.5f * x * erfcf(-x * 0.70710678f);

@@ -44,8 +44,8 @@ constexpr int64_t CacheGroups(DType dtype, int64_t depth) {
   }
   return 0;
 }
-enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kGeluQuick, kSilu };
-constexpr const char* kActivationNames[] = {"none", "relu", "gelu", "gelu_tanh", "gelu_quick", "silu"};
+enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kGeluQuick, kSilu, kRelu2 };
+constexpr const char* kActivationNames[] = {"none", "relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "relu2"};
 
 /// A view whose every element lies inside live memory. `data` is null when an optional operand is absent.
 struct View {

@@ -56,6 +56,7 @@ export const ENCODED_ACTIVATIONS = [
   'gelu_tanh',
   'gelu_quick',
   'silu',
+  'relu2',
 ] as const satisfies readonly Activation[];
 
 /** A weight is its format, which parts it has (a bit each), its shape, numbers, and then those parts. */

@@ -30,7 +30,7 @@ export interface Weight {
   readonly parts: Parts<Tensor>;
 }
 
-export type Activation = 'none' | 'relu' | 'gelu' | 'gelu_tanh' | 'gelu_quick' | 'silu';
+export type Activation = 'none' | 'relu' | 'gelu' | 'gelu_tanh' | 'gelu_quick' | 'silu' | 'relu2';
 
 /**
  * Which tokens of a micro-batch belong to which sequence, and where the sequences' cached keys and values lie.

@@ -9,6 +9,7 @@ import { type JsonObject, readOptionalJsonObject, reason, systemCode } from '../
 import { checkPackParts } from './pack-parts.js';
 import { type QuantiserFile, readQuantiser } from './quantiser-file.js';
 import { type HeaderTensor, readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
+import { isLeftOut } from './text-part.js';
 import { readTorchHeader, type TorchHeader } from './torch-bin.js';
 import { refuseOtherKinds } from './unreadable.js';
 import { findWeights, TORCH, type WeightFiles } from './weight-files.js';
@@ -32,6 +33,7 @@ export interface Checkpoint {
   readonly fileStates: readonly FileState[];
   /** Bytes of all tensors together. */
   readonly totalBytes: number;
+  /** Without what is none of the language model's own. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   /** Tensor → shard, where the index says so and the shard does not hold it. */
   readonly unfound: ReadonlyMap<string, string>;
@@ -91,10 +93,11 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
 /** The same after a look at the configuration. */
 export async function openWeights({ folder, config, names, quantiser }: Configuration): Promise<Checkpoint> {
   const generationConfig = await readOptionalJsonObject(join(folder, 'generation_config.json'), 'BAD_CONFIG');
-  const weights = await findWeights(folder, names);
+  const leftOut = isLeftOut(config);
+  const weights = await findWeights(folder, names, leftOut);
   const { headers, states } = await readHeaders(folder, weights);
   checkPackParts(folder, headers);
-  const { tensors, repeated } = tensorsOf(headers);
+  const { tensors, repeated } = tensorsOf(headers, leftOut);
   let totalBytes = 0;
   for (const tensor of tensors.values()) totalBytes += tensor.sizeBytes;
   return {
@@ -159,11 +162,15 @@ async function readHeaders(root: string, { format, fileNames }: WeightFiles) {
 }
 
 /** What the shards hold counts, not what an index says that they hold. */
-function tensorsOf(headers: readonly WeightHeader[]): Pick<Checkpoint, 'tensors' | 'repeated'> {
+function tensorsOf(
+  headers: readonly WeightHeader[],
+  leftOut: (name: string) => boolean,
+): Pick<Checkpoint, 'tensors' | 'repeated'> {
   const tensors = new Map<string, StoredTensor>();
   const repeated = new Map<string, StoredTensor>();
   for (const [fileIndex, header] of headers.entries()) {
     for (const tensor of header.tensors.values()) {
+      if (leftOut(tensor.name)) continue;
       const before = tensors.get(tensor.name);
       if (before) repeated.set(tensor.name, before);
       tensors.set(tensor.name, { ...tensor, fileIndex });

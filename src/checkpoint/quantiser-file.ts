@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import { type JsonObject, readOptionalJsonObject } from '../files/json-file.js';
+import { textPart } from './text-part.js';
 
 /** Beside config.json; the first that there is counts. */
 export const QUANTISER_FILES: readonly string[] = [
@@ -21,7 +22,8 @@ export async function readQuantiser(
   config: JsonObject,
   names: readonly string[],
 ): Promise<QuantiserFile | undefined> {
-  const isTold = [config.quantization_config, config.compression_config].some(
+  const text = textPart(config).config;
+  const isTold = [text.quantization_config, text.compression_config].some(
     (value) => value !== undefined && value !== null,
   );
   const name = isTold ? undefined : QUANTISER_FILES.find((candidate) => names.includes(candidate));

@@ -65,10 +65,17 @@ function looseFiles(names: readonly string[]): string[] {
     .sort();
 }
 
-/** `names` is what the folder holds. Errors: NOT_FOUND, BAD_INDEX. */
-export async function findWeights(root: string, names: readonly string[]): Promise<WeightFiles> {
+/**
+ * `names` is what the folder holds; shards that hold only tensors that are left out are not looked for.
+ * Errors: NOT_FOUND, BAD_INDEX.
+ */
+export async function findWeights(
+  root: string,
+  names: readonly string[],
+  leftOut: (tensor: string) => boolean = () => false,
+): Promise<WeightFiles> {
   const choice = chooseWeights(names);
-  if (choice?.isIndex) return readIndex(root, choice.format);
+  if (choice?.isIndex) return readIndex(root, choice.format, leftOut);
   if (choice) return { format: choice.format, fileNames: [choice.name] };
   const others = looseFiles(names);
   if (others.length > 1) {
@@ -83,10 +90,14 @@ export async function findWeights(root: string, names: readonly string[]): Promi
   );
 }
 
-async function readIndex(root: string, format: WeightFormat): Promise<WeightFiles> {
+async function readIndex(
+  root: string,
+  format: WeightFormat,
+  leftOut: (tensor: string) => boolean,
+): Promise<WeightFiles> {
   const path = join(root, format.index);
   const index = await readOptionalJsonObject(path, 'BAD_INDEX');
-  const shardOf = parseWeightMap(index?.weight_map, path, format.extension);
+  const shardOf = without(parseWeightMap(index?.weight_map, path, format.extension), leftOut);
   const fileNames = shardNames(shardOf);
   const absent: string[] = [];
   for (const name of fileNames) {
@@ -101,6 +112,15 @@ async function readIndex(root: string, format: WeightFormat): Promise<WeightFile
     );
   }
   return { format, fileNames, shardOf };
+}
+
+/** An index of nothing but left-out tensors stays whole, so that its model is refused for what it lacks. */
+export function without(
+  shardOf: ReadonlyMap<string, string>,
+  leftOut: (tensor: string) => boolean,
+): ReadonlyMap<string, string> {
+  const kept = new Map([...shardOf].filter(([tensor]) => !leftOut(tensor)));
+  return kept.size > 0 ? kept : shardOf;
 }
 
 /** In the order in which transformers opens them. */

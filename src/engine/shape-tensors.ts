@@ -1,5 +1,6 @@
 // The tensors of a model of which only the shape is known, in any type or format that weights are stored in.
 
+import { textPart } from '../checkpoint/text-part.js';
 import type { DummyTensor } from '../dummy/values.js';
 import type { JsonObject } from '../files/json-file.js';
 import { type ArchitectureModel, isMatrix, type TensorDef } from '../models/architecture.js';
@@ -18,7 +19,8 @@ export const SHAPE_TYPES: readonly ShapeType[] = ['float16', 'bfloat16', 'float3
 
 /** The type that the configuration names, in the key of either generation; bfloat16 where it names none. */
 export function shapeType(config: JsonObject): TypeName {
-  const named = config.dtype ?? config.torch_dtype;
+  const text = textPart(config).config;
+  const named = text.dtype ?? text.torch_dtype;
   return named === 'float16' || named === 'float32' ? named : 'bfloat16';
 }
 

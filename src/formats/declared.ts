@@ -6,6 +6,7 @@ import { basename } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
 import { ConfigReader } from '../checkpoint/config-reader.js';
 import type { QuantiserFile } from '../checkpoint/quantiser-file.js';
+import { textPart } from '../checkpoint/text-part.js';
 import { QUANTISATION_KEYS } from '../checkpoint/unreadable.js';
 import { isJsonObject, type JsonObject, show } from '../files/json-file.js';
 import { readSchemes, type Scheme } from './schemes.js';
@@ -73,8 +74,9 @@ const METHODS: Readonly<Record<string, MethodReader>> = {
  * @param path of config.json, for messages
  */
 export function readDeclared(config: JsonObject, path: string, quantiser?: QuantiserFile): Declared {
+  const text = textPart(config).config;
   for (const key of QUANTISATION_KEYS) {
-    const value = config[key];
+    const value = text[key];
     if (value === undefined || value === null) continue;
     if (!isJsonObject(value) || key === 'quantization') throw notRead(path, key, value);
     return readMethod(

@@ -2,13 +2,15 @@
 
 import type { FloatType } from '../../offload/index.js';
 import type { Checkpoint } from '../checkpoint/checkpoint.js';
+import { textPart } from '../checkpoint/text-part.js';
 import { floatTypeOf } from './reading.js';
 
 const NAMED: Readonly<Record<string, FloatType>> = { float32: 'f32', float16: 'f16', bfloat16: 'bf16' };
 
 /** bfloat16 where nothing tells. */
 export function modelType({ config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>): FloatType {
-  const value = config.dtype ?? config.torch_dtype;
+  const text = textPart(config).config;
+  const value = text.dtype ?? text.torch_dtype;
   const name = typeof value === 'string' ? value.replace(/^torch\./, '') : '';
   const named = Object.hasOwn(NAMED, name) ? NAMED[name] : undefined;
   if (named) return named;

@@ -4,8 +4,15 @@ import { lstat, mkdir, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatBytes, OperatingError } from '../../offload/index.js';
 import { QUANTISER_FILES, readQuantiser } from '../checkpoint/quantiser-file.js';
+import { isLeftOut } from '../checkpoint/text-part.js';
 import { refuseOtherKinds } from '../checkpoint/unreadable.js';
-import { chooseWeights, parseWeightMap, shardNames, type WeightChoice } from '../checkpoint/weight-files.js';
+import {
+  chooseWeights,
+  parseWeightMap,
+  shardNames,
+  type WeightChoice,
+  without,
+} from '../checkpoint/weight-files.js';
 import { ifThere } from '../files/if-there.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { readDeclared } from '../formats/declared.js';
@@ -124,7 +131,9 @@ async function weightNames(folder: string, { format, name, isIndex }: WeightChoi
   if (!isIndex) return [name];
   const path = join(folder, name);
   const index = await readOptionalJsonObject(path, 'BAD_INDEX');
-  return shardNames(parseWeightMap(index?.weight_map, path, format.extension));
+  const config = (await readOptionalJsonObject(join(folder, 'config.json'), 'BAD_CONFIG')) ?? {};
+  const shardOf = parseWeightMap(index?.weight_map, path, format.extension);
+  return shardNames(without(shardOf, isLeftOut(config)));
 }
 
 async function fetchFiles(

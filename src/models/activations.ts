@@ -17,6 +17,8 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   quick_gelu: 'gelu_quick',
   silu: 'silu',
   swish: 'silu',
+  // So et al. 2021 (Primer).
+  relu2: 'relu2',
 };
 
 /** The activation that the first of `names` that is present names. */

@@ -19,3 +19,16 @@ export function alibiSlopes(headCount: number): Float32Array {
 function geometric(count: number): number[] {
   return Array.from({ length: count }, (_, index) => 2 ** ((-8 / count) * (index + 1)));
 }
+
+/**
+ * MPT's: the sequence of the next higher power of two, from 2^(−most/n) down to 2^(−most); where there are fewer heads,
+ * every second slope of it, then the others.
+ * @returns f32 [headCount]
+ */
+export function mptSlopes(headCount: number, most: number): Float32Array {
+  const higher = 2 ** Math.ceil(Math.log2(headCount));
+  const slopes = Array.from({ length: higher }, (_, index) => 2 ** ((-most / higher) * (index + 1)));
+  const everySecond = (first: number) => slopes.filter((_, index) => index % 2 === first);
+  const ordered = higher === headCount ? slopes : [...everySecond(1), ...everySecond(0)];
+  return Float32Array.from(ordered.slice(0, headCount));
+}

@@ -11,7 +11,7 @@ export interface TensorDef {
   readonly shape: readonly number[];
   /** A matrix that is stored [inputs, outputs] where it is stored as values. */
   readonly inputMajor?: boolean;
-  /** Rows that are added to results of products, not multiplied with. */
+  /** Rows that results of products are added to or scaled by, not multiplied with. */
   readonly isBias?: boolean;
   /** A matrix whose products choose experts: it is small, and decides much. */
   readonly isRouter?: boolean;

@@ -1,8 +1,15 @@
 // What decoders since Llama share: grouped-query attention with rotary positions, and projections with or without bias.
 
-import { type ForwardOps, heads, type Tensor, type Weights } from '../../offload/index.js';
+import {
+  type ForwardOps,
+  heads,
+  type PositionScale,
+  type Tensor,
+  type Weights,
+} from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
-import type { RopeUse } from './rope.js';
+import type { TensorDef } from './architecture.js';
+import type { LayerRope } from './layer-ropes.js';
 
 /** Ainslie et al. 2023: groups of query heads share a key and a value head. */
 export interface GroupedHeads {
@@ -47,19 +54,52 @@ export function project(k: ForwardOps, w: Weights, x: Tensor, name: string, addT
   return k.linear(x, w.matrix(`${name}.weight`), addTo ? { bias, addTo } : { bias });
 }
 
+/** Queries and keys are normed (Dehghani et al. 2023): with weights of their own, and before they rotate or after. */
+export interface QueryKeyNorm {
+  /** Over each head, or over all of a token's queries or keys. */
+  readonly over: 'head' | 'projection';
+  /** Means are subtracted as well; otherwise they are not. */
+  readonly centered?: boolean;
+  /** Every head has a weight of its own. */
+  readonly weightPerHead?: boolean;
+  readonly eps: number;
+  readonly weightOffset?: number;
+  /** What weights and biases are called before the last point, of queries and of keys. */
+  readonly names: readonly [string, string];
+  readonly afterRotary?: boolean;
+}
+
+/** What most families call them. */
+export const QUERY_KEY_NORMS = ['self_attn.q_norm', 'self_attn.k_norm'] as const;
+
+/** Definitions of its weights, which are no matrices: none is multiplied with. */
+export function queryKeyNormTensors(
+  path: string,
+  { over, weightPerHead, names }: Pick<QueryKeyNorm, 'over' | 'weightPerHead' | 'names'>,
+  { nHeads, nKv, D }: GroupedHeads,
+): TensorDef[] {
+  return [nHeads, nKv].map((count, i) => ({
+    key: `${names[i]}.weight`,
+    name: `${path}${names[i]}.weight`,
+    shape: over === 'projection' ? [count * D] : weightPerHead ? [count, D] : [D],
+    isBias: true,
+  }));
+}
+
 export interface RotaryAttention extends GroupedHeads {
   /** Factor on the product of a query and a key. */
   readonly scale: number;
-  readonly rope: RopeUse;
+  /** Undefined where a layer does not rotate. */
+  readonly ropeOf: (blockIndex: number) => LayerRope | undefined;
+  /** Pairs are neighbours (Wang & Komatsuzaki 2021), not a half away from each other. */
+  readonly interleaved?: boolean;
   /** Tokens that a layer sees; 0 for all. */
   readonly windowTokens: (blockIndex: number) => number;
-  /** Queries and keys are normed head by head with this epsilon (Dehghani et al. 2023). */
-  readonly headNormEps?: number;
+  readonly queryKeyNorm?: QueryKeyNorm | undefined;
+  readonly queryScale?: PositionScale | undefined;
   readonly softCap?: number;
   /** Each head has a score in `self_attn.sinks` that takes its share of every softmax (Xiao et al. 2024). */
   readonly hasSinks?: boolean;
-  /** Name of the constant that holds a layer's rotary frequencies. */
-  readonly frequencies?: (blockIndex: number) => string;
 }
 
 /** Attention of normed [T, H] with separate projections, before the output projection: [T, nHeads · D]. */
@@ -70,16 +110,25 @@ export function separateAttention(
   attention: RotaryAttention,
   blockIndex: number,
 ): Tensor {
-  const { nHeads, nKv, D, headNormEps } = attention;
-  const q = heads(project(k, w, normed, 'self_attn.q_proj'), nHeads, D); // [T, nHeads, D]
-  const key = heads(project(k, w, normed, 'self_attn.k_proj'), nKv, D); // [T, nKv, D]
+  const { nHeads, nKv, D, queryKeyNorm: norm } = attention;
+  const queries = project(k, w, normed, 'self_attn.q_proj'); // [T, nHeads · D]
+  const keys = project(k, w, normed, 'self_attn.k_proj'); // [T, nKv · D]
   const value = heads(project(k, w, normed, 'self_attn.v_proj'), nKv, D); // [T, nKv, D]
-  if (headNormEps !== undefined) {
-    k.rmsNorm(q, w('self_attn.q_norm.weight'), headNormEps, 0, q);
-    k.rmsNorm(key, w('self_attn.k_norm.weight'), headNormEps, 0, key);
-  }
+  const [q, key] = [heads(queries, nHeads, D), heads(keys, nKv, D)]; // [T, nHeads, D], [T, nKv, D]
+  const normAll = () => {
+    if (!norm) return;
+    const both = norm.over === 'head' ? [q, key] : [queries, keys];
+    both.forEach((x, i) => {
+      const [name = '', { eps, weightOffset }] = [norm.names[i], norm];
+      if (norm.centered) k.layerNorm(x, w(`${name}.weight`), w.optional(`${name}.bias`), eps, x);
+      else k.rmsNorm(x, w(`${name}.weight`), eps, weightOffset, x);
+    });
+  };
+  if (!norm?.afterRotary) normAll();
+  rotate(k, [q, key], attention, blockIndex);
+  if (norm?.afterRotary) normAll();
   const sinks = attention.hasSinks ? w('self_attn.sinks') : undefined;
-  return rotateAndAttend(k, [q, key, value], { ...attention, sinks }, blockIndex);
+  return attend(k, [q, key, value], { ...attention, sinks }, blockIndex);
 }
 
 /** Rotates q [T, nHeads, D] and key [T, nKv, D], then attends: [T, nHeads · D]. */
@@ -89,11 +138,33 @@ export function rotateAndAttend(
   attention: RotaryAttention & { readonly sinks?: Tensor | undefined },
   blockIndex: number,
 ): Tensor {
-  const { scale, rope, windowTokens, softCap = 0, frequencies, sinks } = attention;
-  const inverse = k.constant(frequencies?.(blockIndex) ?? 'inverse_frequencies'); // [≤ D / 2]
+  rotate(k, [q, key], attention, blockIndex);
+  return attend(k, [q, key, value], attention, blockIndex);
+}
+
+function rotate(
+  k: ForwardOps,
+  [q, key]: readonly [Tensor, Tensor],
+  { ropeOf, interleaved = false }: RotaryAttention,
+  blockIndex: number,
+): void {
+  const rope = ropeOf(blockIndex);
+  if (!rope) return;
+  const { scale, byLength } = rope.use;
+  const inverse = k.constant(rope.constant); // [≤ D / 2]
   for (const x of [q, key]) {
-    if (rope.byLength) k.rotaryByLength(x, inverse, rope.byLength, { scale: rope.scale });
-    else k.rotary(x, inverse, { scale: rope.scale });
+    if (byLength) k.rotaryByLength(x, inverse, byLength, { scale, interleaved });
+    else k.rotary(x, inverse, { scale, interleaved });
   }
+}
+
+function attend(
+  k: ForwardOps,
+  [q, key, value]: readonly [Tensor, Tensor, Tensor],
+  attention: RotaryAttention & { readonly sinks?: Tensor | undefined },
+  blockIndex: number,
+): Tensor {
+  const { scale, windowTokens, softCap = 0, sinks, queryScale } = attention;
+  if (queryScale) k.scaleByPosition(q, queryScale);
   return k.attention(q, key, value, { scale, windowTokens: windowTokens(blockIndex), softCap, sinks });
 }

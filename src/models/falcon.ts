@@ -7,7 +7,8 @@ import { alibiSlopes } from './alibi.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import { project, rotateAndAttend } from './decoder-parts.js';
 import { type FusedHeads, splitFused } from './falcon-heads.js';
-import { type RopeUse, readRope } from './rope.js';
+import { type LayerRopes, sameRope } from './layer-ropes.js';
+import { readRope } from './rope.js';
 
 /** The first releases called the 40B style `RefinedWeb` and the others `RefinedWebModel`. */
 export const falcon: Architecture = { modelTypes: ['falcon', 'RefinedWeb', 'RefinedWebModel'], build };
@@ -41,15 +42,13 @@ function build(config: ConfigReader): ArchitectureModel {
   const names = normNames(layout, normCount);
   const biased = flagOrNull(config, 'bias', false);
   const alibi = flagOrNull(config, 'alibi', false);
-  const rope = alibi ? undefined : readRope(config, { headDim: D, defaultContext: 2048 });
+  const ropes = alibi ? undefined : sameRope(readRope(config, { headDim: D, defaultContext: 2048 }));
   const norms = names.flatMap((name) => [`${name}.weight`, `${name}.bias`]);
   return {
     architecture: 'falcon',
     hiddenSize: H,
     vocabSize: V,
-    maxContextTokens: rope?.contextTokens, // ALiBi has no positions to run out of
-    recomputeAtTokens: rope?.recomputeAtTokens,
-    lengthDependentAfterTokens: rope?.lengthDependentAfterTokens,
+    ...(ropes?.limits ?? { maxContextTokens: undefined }), // ALiBi has no positions to run out of
     kvHeads: nKv,
     headDim: D,
     blockCount: config.count(['num_hidden_layers', 'n_layer']),
@@ -75,13 +74,13 @@ function build(config: ConfigReader): ArchitectureModel {
       tied: config.flag(['tie_word_embeddings'], true),
     },
     logits: PLAIN_LOGITS,
-    constants: rope ? { inverse_frequencies: rope.inverseFrequencies } : { alibi: roundedSlopes(nHeads) },
+    constants: ropes ? ropes.constants : { alibi: roundedSlopes(nHeads) },
     forward: forward({
       fused: { layout, nHeads, nKv, D },
       attentionNorm: names[0] ?? 'input_layernorm',
       mlpNorm: names[1],
       parallel,
-      rope: rope?.use,
+      ropeOf: ropes?.of,
       eps: config.number(['layer_norm_epsilon'], 1e-5),
       activation: readActivation(config, ['activation'], 'gelu'),
     }),
@@ -131,14 +130,14 @@ interface Dimensions {
   /** The feed-forward reads the block's input, not the attention's output. */
   readonly parallel: boolean;
   /** Undefined with ALiBi. */
-  readonly rope: RopeUse | undefined;
+  readonly ropeOf: LayerRopes['of'] | undefined;
   readonly eps: number;
   readonly activation: ReturnType<typeof readActivation>;
 }
 
 /** T tokens, H hidden size, D head dimension, I inner size. */
 function forward(dimensions: Dimensions): LayerForward {
-  const { fused, attentionNorm, mlpNorm, parallel, rope, eps, activation } = dimensions;
+  const { fused, attentionNorm, mlpNorm, parallel, ropeOf, eps, activation } = dimensions;
   const scale = 1 / Math.sqrt(fused.D);
   return {
     embed(k, _w, rows, x) {
@@ -152,9 +151,14 @@ function forward(dimensions: Dimensions): LayerForward {
       const beside = mlpNorm && parallel ? norm(mlpNorm) : normed; // [T, H]
       const [q, key, value] = splitFused(k, w, normed, fused);
       const attended =
-        rope === undefined
+        ropeOf === undefined
           ? k.attention(q, key, value, { scale, alibiSlopes: k.constant('alibi'), alibiRounded: true })
-          : rotateAndAttend(k, [q, key, value], { ...fused, scale, rope, windowTokens: () => 0 }, blockIndex); // [T, H]
+          : rotateAndAttend(
+              k,
+              [q, key, value],
+              { ...fused, scale, ropeOf, windowTokens: () => 0 },
+              blockIndex,
+            ); // [T, H]
       project(k, w, attended, 'self_attention.dense', x);
 
       const after = mlpNorm && !parallel ? norm(mlpNorm) : beside; // [T, H]

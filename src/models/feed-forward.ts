@@ -2,6 +2,7 @@
 
 import {
   type Activation,
+  columns,
   dimension,
   type ForwardOps,
   type Tensor,
@@ -16,10 +17,16 @@ export interface FeedForward {
   tensors(path: string): readonly TensorDef[];
   /** Adds the result for x normed [T, H] to x [T, H]; `norm` makes that tensor, or fills the one it is given. */
   add(k: ForwardOps, w: Weights, norm: (out?: Tensor) => Tensor, x: Tensor): void;
+  /** The result for `normed` [T, H] alone, for blocks that norm it before they add it; not every kind has it. */
+  result?(k: ForwardOps, w: Weights, normed: Tensor): Tensor;
 }
 
 /** H hidden size, I inner size. */
 export function denseFeedForward(H: number, I: number, activation: Activation, bias = false): FeedForward {
+  const inner = (k: ForwardOps, w: Weights, normed: Tensor) => {
+    const gate = project(k, w, normed, 'mlp.gate_proj'); // [T, I]
+    return k.gated(gate, project(k, w, normed, 'mlp.up_proj'), activation); // [T, I]
+  };
   return {
     tensors: (path) =>
       tensorsUnder(path, {
@@ -30,12 +37,22 @@ export function denseFeedForward(H: number, I: number, activation: Activation, b
         'mlp.down_proj.weight': [H, I],
         'mlp.down_proj.bias': bias ? [H] : undefined,
       }),
-    add(k, w, norm, x) {
-      const normed = norm(); // [T, H]
-      const gate = project(k, w, normed, 'mlp.gate_proj'); // [T, I]
-      const inner = k.gated(gate, project(k, w, normed, 'mlp.up_proj'), activation); // [T, I]
-      project(k, w, inner, 'mlp.down_proj', x);
-    },
+    add: (k, w, norm, x) => void project(k, w, inner(k, w, norm()), 'mlp.down_proj', x),
+    result: (k, w, normed) => project(k, w, inner(k, w, normed), 'mlp.down_proj'),
+  };
+}
+
+/** The same where gate and up are one matrix, the gate's rows first. */
+export function fusedFeedForward(H: number, I: number, activation: Activation): FeedForward {
+  const inner = (k: ForwardOps, w: Weights, normed: Tensor) => {
+    const gateUp = k.linear(normed, w.matrix('mlp.gate_up_proj.weight')); // [T, 2I]
+    return k.gated(columns(gateUp, 0, I), columns(gateUp, I, I), activation); // [T, I]
+  };
+  return {
+    tensors: (path) =>
+      tensorsUnder(path, { 'mlp.gate_up_proj.weight': [2 * I, H], 'mlp.down_proj.weight': [H, I] }),
+    add: (k, w, norm, x) => void project(k, w, inner(k, w, norm()), 'mlp.down_proj', x),
+    result: (k, w, normed) => project(k, w, inner(k, w, normed), 'mlp.down_proj'),
   };
 }
 

@@ -5,6 +5,7 @@ import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import { project, type RotaryAttention, rotateAndAttend } from './decoder-parts.js';
+import { sameRope } from './layer-ropes.js';
 import { readRope } from './rope.js';
 
 export const gptNeox: Architecture = { modelTypes: ['gpt_neox'], build };
@@ -16,21 +17,21 @@ function build(config: ConfigReader): ArchitectureModel {
   const nHeads = config.count(['num_attention_heads']);
   const D = config.divided(H, nHeads, 'hidden_size over num_attention_heads');
   const attentionBias = config.flag(['attention_bias'], true);
-  const rope = readRope(config, {
-    headDim: D,
-    defaultContext: 2048,
-    baseNames: ['rotary_emb_base'],
-    partNames: ['rotary_pct'],
-    foreignNames: { base: 'rope_theta', part: 'partial_rotary_factor' },
-    defaultPart: 0.25,
-  });
+  const ropes = sameRope(
+    readRope(config, {
+      headDim: D,
+      defaultContext: 2048,
+      baseNames: ['rotary_emb_base'],
+      partNames: ['rotary_pct'],
+      foreignNames: { base: 'rope_theta', part: 'partial_rotary_factor' },
+      defaultPart: 0.25,
+    }),
+  );
   return {
     architecture: 'gpt_neox',
     hiddenSize: H,
     vocabSize: V,
-    maxContextTokens: rope.contextTokens,
-    recomputeAtTokens: rope.recomputeAtTokens,
-    lengthDependentAfterTokens: rope.lengthDependentAfterTokens,
+    ...ropes.limits,
     kvHeads: nHeads,
     headDim: D,
     blockCount: config.count(['num_hidden_layers']),
@@ -57,14 +58,14 @@ function build(config: ConfigReader): ArchitectureModel {
       tied: config.flag(['tie_word_embeddings'], false),
     },
     logits: PLAIN_LOGITS,
-    constants: { inverse_frequencies: rope.inverseFrequencies },
+    constants: ropes.constants,
     forward: forward({
       attention: {
         nHeads,
         nKv: nHeads,
         D,
         scale: 1 / Math.sqrt(D),
-        rope: rope.use,
+        ropeOf: ropes.of,
         windowTokens: () => 0,
       },
       parallel: config.flag(['use_parallel_residual'], true),

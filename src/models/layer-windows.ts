@@ -31,12 +31,25 @@ export function readLayerWindows(
   slidesByDefault: (index: number) => boolean,
   defaultWindow?: number,
 ): (blockIndex: number) => number {
-  const slides = readLayerTypes(config, blockCount, slidesByDefault).map(
-    (type) => type === 'sliding_attention',
-  );
+  return windowsOf(config, readLayerTypes(config, blockCount, slidesByDefault), defaultWindow);
+}
+
+/** The same of layers whose kinds are known. */
+export function windowsOf(
+  config: ConfigReader,
+  types: readonly LayerType[],
+  defaultWindow?: number,
+): (blockIndex: number) => number {
+  const slides = types.map((type) => type === 'sliding_attention');
   const fallback = config.has('sliding_window') ? undefined : defaultWindow;
   const window = slides.includes(true) ? config.count(['sliding_window'], fallback) : 0;
   return (index) => (slides[index] ? window : 0);
+}
+
+/** Whether a layer slides where every so many-th one, by `sliding_window_pattern`, sees everything. */
+export function readPattern(config: ConfigReader, fallback: number): (blockIndex: number) => boolean {
+  const pattern = config.count(['sliding_window_pattern'], fallback);
+  return (index) => (index + 1) % pattern !== 0;
 }
 
 /** Whether a family whose window has a default wants one: absence means the default, null means none. */

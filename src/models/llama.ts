@@ -1,19 +1,23 @@
-// Llama (Touvron et al. 2023): RMS norm, rotary positions, grouped-query attention, gated feed-forward.
+// Llama (Touvron et al. 2023): RMS norm, rotary positions, grouped-query attention, gated feed-forward; and its relatives.
 
-import type { LayerForward, Tensor } from '../../offload/index.js';
+import { type LayerForward, type PositionScale, present, type Tensor } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import {
   attentionShapes,
   project,
+  QUERY_KEY_NORMS,
+  type QueryKeyNorm,
+  queryKeyNormTensors,
   type RotaryAttention,
   readGroupedHeads,
   separateAttention,
 } from './decoder-parts.js';
 import { denseFeedForward, type FeedForward } from './feed-forward.js';
+import { type LayerRopes, sameRope } from './layer-ropes.js';
 import { readLayerWindows } from './layer-windows.js';
-import { readRope } from './rope.js';
+import { type RopeOptions, readRope } from './rope.js';
 
 export const llama: Architecture = {
   modelTypes: ['llama'],
@@ -29,6 +33,27 @@ export const llama: Architecture = {
   },
 };
 
+/** Names of a block's norms: of what each half reads, and of what it gives before that is added. */
+export interface BlockNorms {
+  readonly attentionIn?: string;
+  readonly attentionOut?: string;
+  readonly feedIn?: string;
+  readonly feedOut?: string;
+}
+
+export const LLAMA_NORMS: BlockNorms = { attentionIn: 'input_layernorm', feedIn: 'post_attention_layernorm' };
+/** Since OLMo 2 (Walsh et al. 2024): a norm behind each half, none before it. */
+export const NORMS_BEHIND: BlockNorms = {
+  attentionOut: 'post_attention_layernorm',
+  feedOut: 'post_feedforward_layernorm',
+};
+/** Since Gemma 2. */
+export const NORMS_AROUND: BlockNorms = {
+  ...NORMS_BEHIND,
+  attentionIn: 'input_layernorm',
+  feedIn: 'pre_feedforward_layernorm',
+};
+
 /** What the families that share Llama's block differ in. */
 export interface LlamaTraits {
   readonly architecture: string;
@@ -38,8 +63,13 @@ export interface LlamaTraits {
   readonly defaultContext: number;
   /** Where the configuration names none; otherwise hidden_size over num_attention_heads. */
   readonly defaultHeadDim?: number;
+  readonly norms?: BlockNorms;
+  /** Weights of norms are stored as their deviation from one. */
+  readonly normsFromOne?: boolean;
   /** Queries and keys are normed head by head. */
   readonly headNorms?: boolean;
+  /** Queries and keys are normed in another way. */
+  readonly queryKeyNorm?: Omit<QueryKeyNorm, 'eps'>;
   /** Heads have scores of their own in every softmax. */
   readonly sinks?: boolean;
   /** Tokens that a layer sees; 0 or absent for all. */
@@ -49,33 +79,44 @@ export interface LlamaTraits {
   /** Where the configuration gives none. */
   readonly defaultEps?: number;
   readonly defaultRopeBase?: number;
+  readonly tiedByDefault?: boolean;
+  /** What is read of rotations beside the usual. */
+  readonly rope?: Partial<RopeOptions>;
+  /** Otherwise one rotation in all layers. */
+  readonly ropes?: (headDim: number) => LayerRopes;
+  /** Layers that rotate; otherwise all. */
+  readonly rotates?: (blockIndex: number) => boolean;
+  readonly interleaved?: boolean;
+  readonly queryScale?: PositionScale | undefined;
+  /** Factor on products of queries and keys; otherwise 1 over the root of a head's dimensions. */
+  readonly attentionScale?: number;
+  readonly attentionSoftCap?: number;
+  readonly embeddingScale?: number;
+  /** Factor on what each half of a block adds. */
+  readonly residualScale?: number;
+  readonly logits?: ArchitectureModel['logits'];
 }
 
 /** Llama's block with what a relative has of its own. Throws BAD_CONFIG or UNSUPPORTED. */
 export function buildLlama(config: ConfigReader, traits: LlamaTraits): ArchitectureModel {
-  config.refuseUnless(null, 'clip_qkv', 'attn_logit_softcapping', 'final_logit_softcapping');
+  config.refuseUnless(null, 'clip_qkv');
+  if (traits.attentionSoftCap === undefined) config.refuseUnless(null, 'attn_logit_softcapping');
+  if (traits.logits === undefined) config.refuseUnless(null, 'final_logit_softcapping');
   const H = config.count(['hidden_size']);
   const V = config.count(['vocab_size']);
   const blockCount = config.count(['num_hidden_layers']);
   const grouped = readGroupedHeads(config, H, traits.defaultHeadDim);
   const { nKv, D } = grouped;
-  const {
-    headNorms = false,
-    sinks = false,
-    defaultContext,
-    defaultRopeBase = 10000,
-    defaultEps = 1e-6,
-  } = traits;
-  const rope = readRope(config, { headDim: D, defaultContext, defaultBase: defaultRopeBase });
-  const eps = config.number(['rms_norm_eps'], defaultEps);
+  const { sinks = false, norms = LLAMA_NORMS, residualScale = 1, embeddingScale = 1 } = traits;
+  const ropes = traits.ropes?.(D) ?? readSameRope(config, traits, D);
+  const eps = config.number(['rms_norm_eps'], traits.defaultEps ?? 1e-6);
+  const queryKeyNorm = queryKeyNormOf(traits, eps);
   const feedForward = traits.feedForward ?? everywhere(readDense(config, H, traits.mlpBias));
   return {
     architecture: traits.architecture,
     hiddenSize: H,
     vocabSize: V,
-    maxContextTokens: rope.contextTokens,
-    recomputeAtTokens: rope.recomputeAtTokens,
-    lengthDependentAfterTokens: rope.lengthDependentAfterTokens,
+    ...ropes.limits,
     kvHeads: nKv,
     headDim: D,
     blockCount,
@@ -84,34 +125,57 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     fixed: tensorsUnder('', { 'norm.weight': [H] }),
     block: (index) => [
       ...tensorsUnder(`layers.${index}.`, {
-        'input_layernorm.weight': [H],
+        ...normShapes(norms, H),
         ...attentionShapes(H, grouped, { qkv: traits.qkvBias, out: traits.outBias }),
-        'self_attn.q_norm.weight': headNorms ? [D] : undefined,
-        'self_attn.k_norm.weight': headNorms ? [D] : undefined,
         'self_attn.sinks': sinks ? [grouped.nHeads] : undefined,
-        'post_attention_layernorm.weight': [H],
       }),
+      ...(queryKeyNorm ? queryKeyNormTensors(`layers.${index}.`, queryKeyNorm, grouped) : []),
       ...feedForward(index).tensors(`layers.${index}.`),
     ],
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
-      tied: config.flag(['tie_word_embeddings'], false),
+      tied: config.flag(['tie_word_embeddings'], traits.tiedByDefault ?? false),
     },
-    logits: PLAIN_LOGITS,
-    constants: { inverse_frequencies: rope.inverseFrequencies },
+    logits: traits.logits ?? PLAIN_LOGITS,
+    constants: ropes.constants,
     forward: forward({
       attention: {
         ...grouped,
-        scale: 1 / Math.sqrt(D),
-        rope: rope.use,
+        scale: traits.attentionScale ?? 1 / Math.sqrt(D),
+        ropeOf: ropes.of,
+        interleaved: traits.interleaved ?? false,
         windowTokens: traits.windowTokens ?? readLayerWindows(config, blockCount, () => false),
         hasSinks: sinks,
-        ...(headNorms ? { headNormEps: eps } : {}),
+        queryScale: traits.queryScale,
+        softCap: traits.attentionSoftCap ?? 0,
+        queryKeyNorm,
       },
       feedForward,
-      eps,
+      norms,
+      residualEps: eps / residualScale ** 2,
+      resultEps: eps,
+      weightOffset: traits.normsFromOne ? 1 : 0,
+      embeddingScale: embeddingScale / residualScale,
     }),
   };
+}
+
+function readSameRope(config: ConfigReader, traits: LlamaTraits, D: number): LayerRopes {
+  const { defaultContext, defaultRopeBase = 10000, rotates } = traits;
+  const options = { headDim: D, defaultContext, defaultBase: defaultRopeBase, ...traits.rope };
+  return sameRope(readRope(config, options), rotates);
+}
+
+function queryKeyNormOf(traits: LlamaTraits, eps: number): QueryKeyNorm | undefined {
+  const norm =
+    traits.queryKeyNorm ?? (traits.headNorms ? { over: 'head', names: QUERY_KEY_NORMS } : undefined);
+  if (!norm) return undefined;
+  return { ...norm, eps, weightOffset: traits.normsFromOne ? 1 : 0 };
+}
+
+function normShapes(norms: BlockNorms, H: number): Record<string, number[]> {
+  const names = [norms.attentionIn, norms.attentionOut, norms.feedIn, norms.feedOut];
+  return Object.fromEntries(names.flatMap((name) => (name ? [[`${name}.weight`, [H]]] : [])));
 }
 
 function readDense(config: ConfigReader, H: number, bias: boolean): FeedForward {
@@ -119,35 +183,54 @@ function readDense(config: ConfigReader, H: number, bias: boolean): FeedForward 
   return denseFeedForward(H, config.count(['intermediate_size']), activation, bias);
 }
 
-function everywhere(feedForward: FeedForward): (blockIndex: number) => FeedForward {
+export function everywhere(feedForward: FeedForward): (blockIndex: number) => FeedForward {
   return () => feedForward;
 }
 
 interface Dimensions {
   readonly attention: RotaryAttention;
   readonly feedForward: (blockIndex: number) => FeedForward;
-  readonly eps: number;
+  readonly norms: BlockNorms;
+  /**
+   * That of the residual, which is kept divided by the factor on what is added to it. So the factor costs nothing: norms
+   * do not notice but for their epsilon.
+   */
+  readonly residualEps: number;
+  readonly resultEps: number;
+  readonly weightOffset: number;
+  readonly embeddingScale: number;
 }
 
 /** T tokens, H hidden size, D head dimension. */
-function forward({ attention, feedForward, eps }: Dimensions): LayerForward {
+function forward(dimensions: Dimensions): LayerForward {
+  const { attention, feedForward, norms, residualEps, resultEps, weightOffset, embeddingScale } = dimensions;
   return {
     embed(k, _w, rows, x) {
       const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
+      k.gather(x, table, indices, { scale: embeddingScale }); // [T, H]
     },
 
     block(k, w, x, blockIndex) {
-      const normed = k.rmsNorm(x, w('input_layernorm.weight'), eps); // [T, H]
-      const attended = separateAttention(k, w, normed, attention, blockIndex); // [T, nHeads · D]
-      project(k, w, attended, 'self_attn.o_proj', x);
+      const norm = (name: string, out?: Tensor) =>
+        k.rmsNorm(x, w(`${name}.weight`), residualEps, weightOffset, out); // [T, H]
+      const addNormed = (result: Tensor, name: string) =>
+        k.add(x, k.rmsNorm(result, w(`${name}.weight`), resultEps, weightOffset), x);
+      const input = norms.attentionIn ? norm(norms.attentionIn) : x;
+      const attended = separateAttention(k, w, input, attention, blockIndex); // [T, nHeads · D]
+      if (norms.attentionOut) addNormed(project(k, w, attended, 'self_attn.o_proj'), norms.attentionOut);
+      else project(k, w, attended, 'self_attn.o_proj', x);
 
-      const after = (out?: Tensor) => k.rmsNorm(x, w('post_attention_layernorm.weight'), eps, 0, out); // [T, H]
-      feedForward(blockIndex).add(k, w, after, x);
+      const { feedIn, feedOut } = norms;
+      const after = (out?: Tensor) => (feedIn ? norm(feedIn, out) : x);
+      const feed = feedForward(blockIndex);
+      if (feedOut) {
+        const result = present(feed.result?.(k, w, after()), 'a feed-forward whose result is normed');
+        addNormed(result, feedOut);
+      } else feed.add(k, w, after, x);
     },
 
     headInput(k, w, x, out) {
-      k.rmsNorm(x, w('norm.weight'), eps, 0, out); // [R, H]
+      k.rmsNorm(x, w('norm.weight'), residualEps, weightOffset, out); // [R, H]
     },
   };
 }

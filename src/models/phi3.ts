@@ -5,6 +5,7 @@ import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import { type RotaryAttention, readGroupedHeads, rotateAndAttend } from './decoder-parts.js';
+import { sameRope } from './layer-ropes.js';
 import { readLayerWindows } from './layer-windows.js';
 import { readRope } from './rope.js';
 
@@ -18,19 +19,19 @@ function build(config: ConfigReader): ArchitectureModel {
   const blockCount = config.count(['num_hidden_layers']);
   const grouped = readGroupedHeads(config, H);
   const { nHeads, nKv, D } = grouped;
-  const rope = readRope(config, {
-    headDim: D,
-    defaultContext: 4096,
-    partNames: ['partial_rotary_factor'],
-    defaultTrained: 4096,
-  });
+  const ropes = sameRope(
+    readRope(config, {
+      headDim: D,
+      defaultContext: 4096,
+      partNames: ['partial_rotary_factor'],
+      defaultTrained: 4096,
+    }),
+  );
   return {
     architecture: 'phi3',
     hiddenSize: H,
     vocabSize: V,
-    maxContextTokens: rope.contextTokens,
-    recomputeAtTokens: rope.recomputeAtTokens,
-    lengthDependentAfterTokens: rope.lengthDependentAfterTokens,
+    ...ropes.limits,
     kvHeads: nKv,
     headDim: D,
     blockCount,
@@ -51,13 +52,13 @@ function build(config: ConfigReader): ArchitectureModel {
       tied: config.flag(['tie_word_embeddings'], false),
     },
     logits: PLAIN_LOGITS,
-    constants: { inverse_frequencies: rope.inverseFrequencies },
+    constants: ropes.constants,
     forward: forward({
       I,
       attention: {
         ...grouped,
         scale: 1 / Math.sqrt(D),
-        rope: rope.use,
+        ropeOf: ropes.of,
         windowTokens: readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined),
       },
       eps: config.number(['rms_norm_eps'], 1e-5),

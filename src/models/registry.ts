@@ -2,45 +2,77 @@
 
 import { OperatingError } from '../../offload/index.js';
 import { ConfigReader } from '../checkpoint/config-reader.js';
+import { textPart, WRAPPED_PREFIXES } from '../checkpoint/text-part.js';
 import { whyUnknown } from '../checkpoint/unreadable.js';
 import { show } from '../files/json-file.js';
 import { readDeclared } from '../formats/declared.js';
 import { type Architecture, type ArchitectureModel, storedShape, type TensorDef } from './architecture.js';
 import { bloom } from './bloom.js';
+import { cohere, cohere2 } from './cohere.js';
+import { exaone4 } from './exaone4.js';
 import { falcon } from './falcon.js';
-import { gemma2 } from './gemma2.js';
+import { gemma, gemma2, gemma3 } from './gemma.js';
+import { glm, glm4 } from './glm.js';
+import { gptBigcode } from './gpt-bigcode.js';
 import { gptNeo } from './gpt-neo.js';
 import { gptNeox } from './gpt-neox.js';
 import { gptOss } from './gpt-oss.js';
 import { gpt2 } from './gpt2.js';
 import { gptj } from './gptj.js';
+import { granite } from './granite.js';
+import { hunyuanDense } from './hunyuan-dense.js';
 import { llama } from './llama.js';
+import { ministral3 } from './ministral3.js';
 import { mistral } from './mistral.js';
 import { mixtral } from './mixtral.js';
+import { mpt } from './mpt.js';
+import { nemotron } from './nemotron.js';
+import { olmo2, olmo3 } from './olmo.js';
 import { opt } from './opt.js';
+import { phi } from './phi.js';
 import { phi3 } from './phi3.js';
 import { qwen2 } from './qwen2.js';
 import { qwen3 } from './qwen3.js';
 import { qwen3Moe } from './qwen3-moe.js';
+import { seedOss } from './seed-oss.js';
+import { smollm3 } from './smollm3.js';
 import { starcoder2 } from './starcoder2.js';
 
 export const ARCHITECTURES: readonly Architecture[] = [
   bloom,
+  cohere,
+  cohere2,
+  exaone4,
   falcon,
+  gemma,
   gemma2,
+  gemma3,
+  glm,
+  glm4,
   gpt2,
+  gptBigcode,
   gptNeo,
   gptNeox,
   gptj,
   gptOss,
+  granite,
+  hunyuanDense,
   llama,
+  ministral3,
   mistral,
   mixtral,
+  mpt,
+  nemotron,
+  olmo2,
+  olmo3,
   opt,
+  phi,
   phi3,
   qwen2,
   qwen3,
   qwen3Moe,
+  seedOss,
+  smollm3,
   starcoder2,
 ];
 
@@ -49,19 +81,41 @@ export function buildArchitecture(
   config: Readonly<Record<string, unknown>>,
   path: string,
 ): ArchitectureModel {
-  const reader = new ConfigReader(config, path);
+  const { config: text, wrapper } = textPart(config);
+  const reader = new ConfigReader(text, wrapper === undefined ? path : `${path}: text_config`);
   const modelType = reader.text(['model_type']);
   const architecture = ARCHITECTURES.find(({ modelTypes }) => modelTypes.includes(modelType));
   if (!architecture) {
     const known = ARCHITECTURES.flatMap(({ modelTypes }) => modelTypes).join(', ');
-    const why = whyUnknown(config, modelType);
+    const why = wrapper === undefined ? whyUnknown(config, modelType) : `it is the text part of ${wrapper}`;
     throw new OperatingError(
       'UNSUPPORTED',
       `${path}: model_type ${show(modelType)} is not supported${why ? `, since ${why}` : ''}; supported: ${known}`,
     );
   }
   readDeclared(config, path); // which refuses weights that are stored as nobody here reads them
-  return architecture.build(reader);
+  const model = architecture.build(reader);
+  return wrapper === undefined ? model : inside(model, text.tie_word_embeddings === undefined);
+}
+
+/**
+ * The same within a wrapper's checkpoint.
+ * @param isTieUnknown the files do not say whether the head is the token table: it is where they hold no other
+ */
+function inside(model: ArchitectureModel, isTieUnknown: boolean): ArchitectureModel {
+  const prefixes = [...new Set([...WRAPPED_PREFIXES, ...model.prefixes])];
+  const table = model.tables.find(({ rowsFrom }) => rowsFrom === 'token');
+  if (!isTieUnknown || !table) return { ...model, prefixes };
+  const { projection } = model.head;
+  const elsewhere = [
+    ...(projection.elsewhere ?? []),
+    { name: table.name, shape: table.shape, firstElement: 0 },
+  ];
+  return {
+    ...model,
+    prefixes,
+    head: { ...model.head, projection: { ...projection, elsewhere }, tied: false },
+  };
 }
 
 export interface ListedTensor {

@@ -2,6 +2,7 @@
 
 import type { FrequenciesByLength } from '../../offload/index.js';
 import { type ConfigReader, named } from '../checkpoint/config-reader.js';
+import type { LayerType } from './layer-windows.js';
 import { SCALINGS } from './rope-scaling.js';
 
 export interface Rope {
@@ -40,7 +41,13 @@ export interface RopeOptions {
   /** Other families' names at the top level, which the reference passes over in this one: they may only agree. */
   readonly foreignNames?: { readonly base: string; readonly part: string };
   /** For families whose `rope_parameters` may hold one object per kind of layer. */
-  readonly layerType?: 'full_attention' | 'sliding_attention';
+  readonly layerType?: LayerType;
+  /** Parameters for all layers are not those of this kind. */
+  readonly scaledOnlyByType?: boolean;
+  /** For families that may turn the first part of a head's pairs, as if all turned, and leave the others. */
+  readonly proportional?: boolean;
+  /** For families that read `alpha` of a `dynamic` scaling. */
+  readonly fixedAlpha?: boolean;
 }
 
 /** θᵢ = base^(−2i/d) for the d dimensions of a head that rotate. @returns [d / 2] */
@@ -48,9 +55,15 @@ export function plainFrequencies(rotatedDims: number, base: number): Float64Arra
   return Float64Array.from({ length: rotatedDims / 2 }, (_, i) => base ** ((-2 * i) / rotatedDims));
 }
 
+/** As θ of the whole head, of which the pairs beyond the part stand still (Gemma 4). @returns f32 [headDim / 2] */
+function proportionalFrequencies(headDim: number, part: number, base: number): Float32Array {
+  const turning = Math.floor((part * headDim) / 2);
+  return Float32Array.from(plainFrequencies(headDim, base), (f, i) => (i < turning ? f : 0));
+}
+
 /** `rope_parameters`, or the older `rope_scaling` beside `rope_theta` at the top level. */
 export function readRope(config: ConfigReader, options: RopeOptions): Rope {
-  const parameters = ropeParameters(config, options.layerType);
+  const parameters = ropeParameters(config, options);
   const within = (name: string) =>
     parameters?.raw(name) === undefined ? undefined : parameters.number([name]);
   const base =
@@ -62,15 +75,21 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
     config.refuseUnless(base, options.foreignNames.base);
     config.refuseUnless(part, options.foreignNames.part);
   }
+  const type = parameters?.text(['rope_type', 'type'], 'default') ?? 'default';
+  if (options.proportional && type === 'proportional') {
+    const factor = parameters?.number(['factor'], 1) ?? 1;
+    const contextTokens = config.count(['max_position_embeddings'], options.defaultContext);
+    const inverseFrequencies = proportionalFrequencies(headDim, part, base).map((f) => f / factor);
+    return { inverseFrequencies, use: { scale: 1 }, contextTokens };
+  }
   const rotatedDims = Math.trunc(headDim * part);
   if (part > 1 || rotatedDims < 2 || rotatedDims % 2 !== 0 || (!options.partNames && part !== 1)) {
     const supported = options.partNames ? `parts that make an even number of ${headDim} dimensions` : '1';
     throw config.unsupported(partNames[0] ?? 'partial_rotary_factor', part, supported);
   }
-  const frequencies = plainFrequencies(rotatedDims, base);
+  const frequencies = plainFrequencies(rotatedDims, fixedBase(parameters, options, base, rotatedDims));
   const contextTokens = config.count(['max_position_embeddings'], options.defaultContext);
-  const type = parameters?.text(['rope_type', 'type'], 'default') ?? 'default';
-  if (!parameters || type === 'default')
+  if (!parameters || type === 'default' || alphaOf(parameters, options) !== undefined)
     return { inverseFrequencies: Float32Array.from(frequencies), use: { scale: 1 }, contextTokens };
 
   // Phi-3's first checkpoints call LongRoPE's pairs of divisors `yarn`.
@@ -95,10 +114,30 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
   };
 }
 
-function ropeParameters(config: ConfigReader, layerType: RopeOptions['layerType']): ConfigReader | undefined {
+/** Hunyuan's: a `dynamic` scaling with `alpha` has another base, whatever a sequence's length. */
+function alphaOf(parameters: ConfigReader | undefined, { fixedAlpha }: RopeOptions): number | undefined {
+  if (!fixedAlpha || parameters?.text(['rope_type', 'type'], 'default') !== 'dynamic') return undefined;
+  return parameters.optionalNumber(['alpha']) || undefined;
+}
+
+function fixedBase(
+  parameters: ConfigReader | undefined,
+  options: RopeOptions,
+  base: number,
+  rotatedDims: number,
+): number {
+  const alpha = alphaOf(parameters, options);
+  return alpha === undefined ? base : base * alpha ** (rotatedDims / (rotatedDims - 2));
+}
+
+function ropeParameters(
+  config: ConfigReader,
+  { layerType, scaledOnlyByType }: RopeOptions,
+): ConfigReader | undefined {
   const parameters = config.object('rope_scaling', 'rope_parameters');
   const kinds = ['full_attention', 'sliding_attention'].filter((kind) => parameters?.has(kind));
-  if (!parameters || kinds.length === 0) return parameters;
+  if (!parameters) return undefined;
+  if (kinds.length === 0) return scaledOnlyByType ? undefined : parameters;
   if (layerType) return parameters.object(layerType);
   throw parameters.unsupported('rope_parameters', kinds, 'one set of parameters for all layers');
 }

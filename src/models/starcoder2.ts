@@ -11,6 +11,7 @@ import {
   readGroupedHeads,
   separateAttention,
 } from './decoder-parts.js';
+import { sameRope } from './layer-ropes.js';
 import { readLayerWindows } from './layer-windows.js';
 import { readRope } from './rope.js';
 
@@ -26,14 +27,12 @@ function build(config: ConfigReader): ArchitectureModel {
   const grouped = readGroupedHeads(config, H);
   const { nKv, D } = grouped;
   const bias = config.flag(['use_bias'], true);
-  const rope = readRope(config, { headDim: D, defaultContext: 4096 });
+  const ropes = sameRope(readRope(config, { headDim: D, defaultContext: 4096 }));
   return {
     architecture: 'starcoder2',
     hiddenSize: H,
     vocabSize: V,
-    maxContextTokens: rope.contextTokens,
-    recomputeAtTokens: rope.recomputeAtTokens,
-    lengthDependentAfterTokens: rope.lengthDependentAfterTokens,
+    ...ropes.limits,
     kvHeads: nKv,
     headDim: D,
     blockCount,
@@ -57,12 +56,12 @@ function build(config: ConfigReader): ArchitectureModel {
       tied: config.flag(['tie_word_embeddings'], true),
     },
     logits: PLAIN_LOGITS,
-    constants: { inverse_frequencies: rope.inverseFrequencies },
+    constants: ropes.constants,
     forward: forward({
       attention: {
         ...grouped,
         scale: 1 / Math.sqrt(D),
-        rope: rope.use,
+        ropeOf: ropes.of,
         windowTokens: readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined),
       },
       eps: config.number(['norm_epsilon'], 1e-5),

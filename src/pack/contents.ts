@@ -2,6 +2,7 @@
 
 import { OperatingError } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
+import { textPart } from '../checkpoint/text-part.js';
 import { QUANTISATION_KEYS, quantisedTensor } from '../checkpoint/unreadable.js';
 import { type ArchitectureModel, isMatrix } from '../models/architecture.js';
 import { storedBlock } from '../models/binding.js';
@@ -88,7 +89,8 @@ function refuseUnpackable(
   { folder, config, tensors, quantiser }: Checkpoint,
   architecture: ArchitectureModel,
 ): void {
-  const key = QUANTISATION_KEYS.find((name) => config[name] !== undefined && config[name] !== null);
+  const text = textPart(config).config;
+  const key = QUANTISATION_KEYS.find((name) => text[name] !== undefined && text[name] !== null);
   const quantised = quantisedTensor(tensors.values());
   if (key !== undefined || quantised || quantiser) {
     const holds = quantised?.name ?? quantiser?.path;

@@ -14,12 +14,19 @@ describe('configurations', () => {
     [{ model_type: 'modernbert' }, /encoder/],
     [{ model_type: 't5' }, /an encoder and a decoder/],
     [{ model_type: 'somebart', is_encoder_decoder: true }, /an encoder and a decoder/],
-    [{ model_type: 'llava', text_config: { model_type: 'llama' } }, /wraps a language model of type "llama"/],
+    [
+      { model_type: 'idefics', text_config: { model_type: 'llama' } },
+      /wraps a language model of type "llama"/,
+    ],
+    [
+      { model_type: 'gemma3', text_config: { model_type: 'mamba' } },
+      /"mamba" is not supported, since it is the text part of gemma3/,
+    ],
     [{ model_type: 'internvl_chat', llm_config: {} }, /wraps a language model together/],
     [{ model_type: 'qwen2_vl', vision_config: {} }, /reads more than text/],
     [{ model_type: 'whisper' }, /no language model/],
     [{ model_type: 'special', auto_map: { AutoModel: 'x.Y' } }, /code is never executed/],
-    [{ model_type: 'gpt5' }, /model_type "gpt5" is not supported; supported: bloom, falcon/],
+    [{ model_type: 'gpt5' }, /model_type "gpt5" is not supported; supported: bloom, cohere/],
   ])('other kinds: %j', (config, message) => {
     expect(() => buildArchitecture(config, 'config.json')).toThrow(message);
   });

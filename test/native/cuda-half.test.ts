@@ -8,7 +8,15 @@ import { checkOnGpu as check, gpuBench, HAS_GPU, OWN_KERNELS_ONLY } from './cuda
 import { NO_SCALES } from './workbench.js';
 
 const HALVES: readonly DType[] = ['f16', 'bf16'];
-const ACTIVATIONS: readonly Activation[] = ['none', 'relu', 'gelu', 'gelu_tanh', 'gelu_quick', 'silu'];
+const ACTIVATIONS: readonly Activation[] = [
+  'none',
+  'relu',
+  'gelu',
+  'gelu_tanh',
+  'gelu_quick',
+  'silu',
+  'relu2',
+];
 /** A product stored in 16 bits before its activation is rounded twice; the library's tanh is an approximation. */
 const PRODUCT_TOLERANCE: Readonly<Record<string, number>> = { f16: 2e-3, bf16: 8e-3 };
 

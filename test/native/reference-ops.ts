@@ -283,6 +283,8 @@ function activate(activation: Activation, x: number): number {
       return x;
     case 'relu':
       return Math.max(0, x);
+    case 'relu2':
+      return Math.max(0, x) ** 2;
     case 'gelu':
       return 0.5 * x * erfc(-x / Math.SQRT2);
     case 'gelu_tanh':

@@ -10,7 +10,15 @@ import { TestMemory } from './tensor-bytes.js';
 export const WEIGHT_TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
 /** Keys and values as floats have none. */
 export const NO_SCALES = { keyScales: null, valueScales: null } as const;
-export const ACTIVATIONS: readonly Activation[] = ['none', 'relu', 'gelu', 'gelu_tanh', 'gelu_quick', 'silu'];
+export const ACTIVATIONS: readonly Activation[] = [
+  'none',
+  'relu',
+  'gelu',
+  'gelu_tanh',
+  'gelu_quick',
+  'silu',
+  'relu2',
+];
 
 /** What kernels are run on, and how exact they are there. */
 export interface KernelDevice {

@@ -1,0 +1,125 @@
+// The language model in a checkpoint that also sees or hears: its configuration, and which tensors are none of its.
+
+import { isJsonObject, type JsonObject } from '../files/json-file.js';
+
+/** What a wrapper's reference takes where its files say nothing. */
+interface Wrapper {
+  /** The type of the text part. */
+  readonly text: string;
+  /** Undefined where files of both kinds exist. */
+  readonly tied?: boolean;
+}
+
+const WRAPPERS: Readonly<Record<string, Wrapper>> = {
+  aya_vision: { text: 'cohere2', tied: true },
+  cohere2_vision: { text: 'cohere2', tied: true },
+  gemma3: { text: 'gemma3_text', tied: true },
+  gemma4: { text: 'gemma4_text', tied: true },
+  glm46v: { text: 'glm4v_text' },
+  glm4v: { text: 'glm4v_text' },
+  glm4v_moe: { text: 'glm4v_moe_text' },
+  internvl: { text: 'qwen2' },
+  kimi_k25: { text: 'deepseek_v3' },
+  llama4: { text: 'llama4_text', tied: false },
+  llava: { text: 'llama' },
+  llava_next: { text: 'llama' },
+  mistral3: { text: 'mistral' },
+  qwen3_5: { text: 'qwen3_5_text' },
+  qwen3_5_moe: { text: 'qwen3_5_moe_text' },
+  qwen3_vl: { text: 'qwen3_vl_text' },
+  qwen3_vl_moe: { text: 'qwen3_vl_moe_text' },
+};
+
+/** Text parts that are another family's, once no picture turns their positions. */
+const SAME_AS: Readonly<Record<string, string>> = {
+  glm4v_text: 'glm4',
+  glm4v_moe_text: 'glm4_moe',
+  qwen3_vl_text: 'qwen3',
+  qwen3_vl_moe_text: 'qwen3_moe',
+};
+
+/** Published text parts leave out what their reference has by default, even sizes. */
+const LEFT_OUT: Readonly<Record<string, JsonObject>> = {
+  gemma3_text: {
+    vocab_size: 262208,
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    num_hidden_layers: 26,
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+  },
+  llama: {
+    vocab_size: 32000,
+    hidden_size: 4096,
+    intermediate_size: 11008,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+  },
+  mistral: {
+    vocab_size: 32000,
+    hidden_size: 4096,
+    intermediate_size: 14336,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+  },
+};
+
+/** Values that stand beside the text part or in it; the first that is there counts. */
+const BESIDE = [
+  'tie_word_embeddings',
+  'quantization_config',
+  'compression_config',
+  'quantization',
+  'dtype',
+  'torch_dtype',
+] as const;
+
+export interface TextPart {
+  /** As of a language model alone. */
+  readonly config: JsonObject;
+  /** What holds it; undefined where the checkpoint is a language model alone. */
+  readonly wrapper: string | undefined;
+}
+
+export function textPart(config: JsonObject): TextPart {
+  const type = config.model_type;
+  const wrapper = typeof type === 'string' && Object.hasOwn(WRAPPERS, type) ? WRAPPERS[type] : undefined;
+  const inner = config.text_config;
+  if (!wrapper || typeof type !== 'string' || !isJsonObject(inner)) return { config, wrapper: undefined };
+  const named = typeof inner.model_type === 'string' ? inner.model_type : wrapper.text;
+  const text: Record<string, unknown> = { ...LEFT_OUT[named], ...inner };
+  text.model_type = Object.hasOwn(SAME_AS, named) ? SAME_AS[named] : named;
+  for (const key of BESIDE) text[key] = config[key] ?? inner[key];
+  text.tie_word_embeddings ??= wrapper.tied;
+  return { config: text, wrapper: type };
+}
+
+/** Prefixes of tensors' names in such checkpoints: as published, and as transformers 5 saves them. */
+export const WRAPPED_PREFIXES = [
+  'language_model.model.',
+  'model.language_model.',
+  'model.language_model.model.',
+  'language_model.',
+  'model.',
+] as const;
+
+/** Where those of pictures and sound begin. */
+const OF_OTHER_SENSES =
+  /^(?:model\.)?(?:vision\w*|visual|audio\w*|embed_vision|embed_audio|multi_modal_projector|mm_projector|image_newline|patch_merg\w+|sound\w*|video\w*)(?:\.|$)/;
+/** Layers that only predict further tokens. */
+const FURTHER_TOKENS = /(?:^|\.)(?:mtp|mtp_block|nextn|nextn_predict_layers)\./;
+const BLOCK = /(?:^|\.)layers\.(\d+)\./;
+
+/** Whether a tensor is not the language model's own, so that it need not be there at all. */
+export function isLeftOut(config: JsonObject): (name: string) => boolean {
+  const { config: text, wrapper } = textPart(config);
+  const [layers, ahead] = [text.num_hidden_layers, text.num_nextn_predict_layers];
+  const hasLayersAhead = typeof layers === 'number' && typeof ahead === 'number';
+  return (name) => {
+    if (FURTHER_TOKENS.test(name) || (wrapper !== undefined && OF_OTHER_SENSES.test(name))) return true;
+    if (!hasLayersAhead) return false;
+    const block = Number(BLOCK.exec(name)?.[1] ?? -1);
+    return block >= layers && block < layers + ahead;
+  };
+}

@@ -1,0 +1,49 @@
+// OLMo 2 and 3 (Walsh et al. 2024): norms behind each half instead of before, and over whole projections of queries and keys.
+
+import type { ConfigReader } from '../checkpoint/config-reader.js';
+import type { Architecture } from './architecture.js';
+import { QUERY_KEY_NORMS } from './decoder-parts.js';
+import { readRopesByType } from './layer-ropes.js';
+import { readLayerTypes, windowsOf } from './layer-windows.js';
+import { buildLlama, NORMS_BEHIND } from './llama.js';
+
+const ROPE_BASE = 500000;
+
+export const olmo2: Architecture = {
+  modelTypes: ['olmo2'],
+  build: (config) => buildLlama(config, { ...commonTraits(config), architecture: 'olmo2' }),
+};
+
+/** Three of four layers slide, and only the others' rotations are stretched. */
+export const olmo3: Architecture = {
+  modelTypes: ['olmo3'],
+  build: (config) => {
+    const blockCount = config.count(['num_hidden_layers']);
+    const types = readLayerTypes(config, blockCount, (index) => (index + 1) % 4 !== 0);
+    return buildLlama(config, {
+      ...commonTraits(config),
+      architecture: 'olmo3',
+      windowTokens: windowsOf(config, types, 4096),
+      ropes: (headDim) =>
+        readRopesByType(config, types, {
+          headDim,
+          defaultContext: 2048,
+          defaultBase: ROPE_BASE,
+          slidingBase: { names: ['rope_theta'], default: ROPE_BASE },
+        }),
+    });
+  },
+};
+
+function commonTraits(config: ConfigReader) {
+  const bias = config.flag(['attention_bias'], false);
+  return {
+    qkvBias: bias,
+    outBias: bias,
+    mlpBias: false,
+    defaultContext: 2048,
+    defaultEps: 1e-5,
+    norms: NORMS_BEHIND,
+    queryKeyNorm: { over: 'projection', names: QUERY_KEY_NORMS },
+  } as const;
+}
