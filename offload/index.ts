@@ -68,6 +68,7 @@ export {
   type FormatName,
   formatOf,
   isDense,
+  isLike,
   PART_NAMES,
   type PartName,
   type Parts,

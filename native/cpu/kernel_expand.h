@@ -5,7 +5,24 @@
 
 namespace zi::ZI_ISA {
 
-inline bool ByColumns(const Weight& w) { return w.format == WeightFormat::kAwq || w.format == WeightFormat::kGptq; }
+inline bool ByColumns(const Weight& w) {
+  switch (w.format) {
+    case WeightFormat::kDenseIn:
+    case WeightFormat::kAwq:
+    case WeightFormat::kGptq:
+    case WeightFormat::kE4M3In:
+      return true;
+    case WeightFormat::kDense:
+    case WeightFormat::kE4M3:
+    case WeightFormat::kInt8:
+    case WeightFormat::kPacked8:
+    case WeightFormat::kPacked4:
+    case WeightFormat::kFp4:
+    case WeightFormat::kTable4:
+      return false;
+  }
+  return false;
+}
 
 /// Expands blocks of one weight. Wide: how a value lies in a tile.
 template <class Wide>
@@ -49,6 +66,10 @@ class Expander {
     if (weight_.format == WeightFormat::kGptq) {
       const int64_t first = input * weight_.bits / 32, end = ((input + length) * weight_.bits + 31) / 32;
       return {codes.data + (first * codes.strides[0] + row) * 4, end - first, rows * 4, codes.strides[0] * 4};
+    }
+    if (ByColumns(weight_)) {
+      const int64_t bytes = ElementBytes(codes.dtype);
+      return {codes.data + (input * codes.strides[0] + row) * bytes, length, rows * bytes, codes.strides[0] * bytes};
     }
     const uint8_t* from = RowCodes(weight_, row, input);
     return {from, rows, RowCodes(weight_, row, input + length) - from, RowCodes(weight_, row + 1, input) - from};

@@ -1,4 +1,4 @@
-// Rows of weights that are stored input by input, expanded to floats: awq and gptq. Lanes are rows until a square is transposed.
+// Rows of weights that are stored input by input, expanded to floats. Lanes are rows until a square is transposed.
 #pragma once
 #include "cpu/kernel_expand_rows.h"
 
@@ -17,6 +17,7 @@ constexpr int kAwqShifts[8] = {0, 16, 4, 20, 8, 24, 12, 28};
 inline float ColumnZero(const Weight& w, int64_t group, int64_t m) {
   const View& zeros = w.Part(WeightPart::kZeros);
   const int64_t row = group * zeros.strides[0];
+  if (w.format == WeightFormat::kE4M3In) return 0;
   if (w.format == WeightFormat::kAwq) {
     return static_cast<float>(static_cast<uint32_t>(WordAt(zeros, row + m / 8)) >> kAwqShifts[m % 8] & 15);
   }
@@ -70,11 +71,39 @@ inline Ints ColumnCodes(const Weight& w, const NibbleOrder& awq, int64_t row, in
   return And(field, SetInts((1 << w.bits) - 1));
 }
 
+/// What `ColumnCodes` gives as numbers.
+inline Vec ColumnNumbers(const Weight& w, const NibbleOrder& awq, int64_t row, int64_t rows, int64_t k) {
+  if (w.format != WeightFormat::kE4M3In) return ToFloats(ColumnCodes(w, awq, row, rows, k));
+  const View& codes = w.Part(WeightPart::kCodes);
+  return FloatsOfE4M3(LoadBytes(codes.data + k * codes.strides[0] + row, rows));
+}
+
+/// ExpandColumns of values that are stored as they are.
+template <class F>
+inline void TurnColumns(const Weight& w, int64_t row, int64_t k, int64_t length, float* to, int64_t pitch, F before_square) {
+  const View& values = w.Part(WeightPart::kCodes);
+  const int64_t rows = w.outputs - row;
+  WithType(values.dtype, [&]<class W>(W) {
+    float square[kWidth * kWidth];
+    const float* lanes[kWidth];
+    for (int j = 0; j < kWidth; ++j) lanes[j] = square + j * kWidth;
+    for (int64_t i = 0; i < length; i += kWidth) {
+      before_square();
+      for (int64_t j = 0; j < kWidth; ++j) {
+        const uint8_t* from = values.data + ((k + i + j) * values.strides[0] + row) * W::kBytes;
+        Store(square + j * kWidth, i + j < length ? LoadUpTo<W>(from, rows) : Zero());
+      }
+      Transpose(lanes, to + i, pitch);
+    }
+  });
+}
+
 /// kWidth rows from `row` on (a multiple of 8) over inputs [k, k + length), to rows of `to` that are `pitch` apart, zero-padded
 /// to whole vectors. `before_square` is called before each kWidth inputs.
 template <class F>
 inline void ExpandColumns(const Weight& w, int64_t row, int64_t k, int64_t length, float* group_floats, float* to, int64_t pitch,
                           F before_square) {
+  if (w.format == WeightFormat::kDenseIn) return TurnColumns(w, row, k, length, to, pitch, before_square);
   const ColumnGroups groups = LoadColumnGroups(w, row, k, length, group_floats);
   const NibbleOrder awq(0, 16, 4, 20, 8, 24, 12, 28);
   const int64_t rows = Smaller(kWidth, w.outputs - row);
@@ -90,7 +119,7 @@ inline void ExpandColumns(const Weight& w, int64_t row, int64_t k, int64_t lengt
         if (i + j < length) {
           const int64_t input = k + i + j;
           const int64_t g = (index.data ? WordAt(index, input) : input / w.input_group) - groups.first;
-          const Vec code = Sub(ToFloats(ColumnCodes(w, awq, row, rows, input)), Load(groups.zeros + g * kWidth));
+          const Vec code = Sub(ColumnNumbers(w, awq, row, rows, input), Load(groups.zeros + g * kWidth));
           value = rounded(Mul(code, Load(groups.scales + g * kWidth)));
         }
         Store(square + j * kWidth, value);

@@ -128,7 +128,8 @@ inline void ExpandE4M3(const uint8_t* codes, const R& rounded, const RowGroups& 
 inline int64_t NibbleBlock(const Weight& w) {
 #ifdef ZI_NIBBLE_BLOCKS
   const bool low_first = w.format == WeightFormat::kPacked4 || w.format == WeightFormat::kFp4;
-  if (!low_first || w.Part(WeightPart::kGroups).data) return 0;
+  // Of a mixture some experts may have no index: inputs lie for all in one order.
+  if (!low_first || w.Part(WeightPart::kGroups).rank != 0) return 0;
   for (const int64_t block : {64, 32}) {
     if (w.inputs % block == 0 && (w.input_group % block == 0 || w.input_group >= w.inputs)) return block;
   }
@@ -233,6 +234,7 @@ inline const uint8_t* RowCodes(const Weight& w, int64_t row, int64_t k) {
     case WeightFormat::kDenseIn:
     case WeightFormat::kAwq:
     case WeightFormat::kGptq:
+    case WeightFormat::kE4M3In:
       break;
   }
   FailOp("%s has no codes by row", kWeightFormatNames[static_cast<int>(w.format)]);
@@ -276,6 +278,7 @@ __attribute__((noinline)) inline void ExpandRow(const Weight& w, int64_t row, in
       case WeightFormat::kDenseIn:
       case WeightFormat::kAwq:
       case WeightFormat::kGptq:
+      case WeightFormat::kE4M3In:
         break;
     }
     FailOp("%s is not stored by rows", kWeightFormatNames[static_cast<int>(w.format)]);

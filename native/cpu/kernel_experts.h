@@ -127,6 +127,7 @@ struct StoredExperts {
     for (int part = 0; part < kWeightParts; ++part) {
       if (op.parts[part]) weight.parts[part].data = const_cast<uint8_t*>(op.parts[part][expert]);
     }
+    if (op.nested_offsets) weight.nested_offset = op.nested_offsets[expert];
     f(StoredRows<Wide>{weight});
   }
 };
@@ -202,7 +203,7 @@ inline void CheckExperts(const ExpertLinearOp& op) {
 
 inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
   CheckExperts(op);
-  if (op.weight.dense()) {
+  if (op.weight.format == WeightFormat::kDense) {
     const DenseExpertLinearOp dense = DenseOf(op);
     WithProductType(dense.weight, [&]<class W>(W, const View& weight) {
       ExpertsOf(op, DenseExperts<W>{weight, dense.weights}, run);

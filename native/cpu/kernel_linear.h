@@ -19,6 +19,7 @@ inline void LinearKernel(const LinearOp& op, Run& run) {
     case WeightFormat::kTable4:
     case WeightFormat::kAwq:
     case WeightFormat::kGptq:
+    case WeightFormat::kE4M3In:
       return LinearStored(op, run);
   }
 }

@@ -190,6 +190,8 @@ void LaunchExpand(const Weight& weight, int64_t first, const View& to, Run& run)
       return LaunchFormat<WeightFormat::kAwq>(a, run);
     case WeightFormat::kGptq:
       return LaunchFormat<WeightFormat::kGptq>(a, run);
+    case WeightFormat::kE4M3In:
+      return LaunchFormat<WeightFormat::kE4M3In>(a, run);
     case WeightFormat::kDense:
     case WeightFormat::kDenseIn:
       break;

@@ -72,8 +72,11 @@ void LaunchExpand(const ExpandArguments& a, int64_t experts, Run& run) {
       return launch(Expand<WeightFormat::kAwq>, true);
     case WeightFormat::kGptq:
       return launch(Expand<WeightFormat::kGptq>, true);
-    case WeightFormat::kDense:
+    case WeightFormat::kE4M3In:
+      return launch(Expand<WeightFormat::kE4M3In>, true);
     case WeightFormat::kDenseIn:
+      return launch(Expand<WeightFormat::kDenseIn>, true);
+    case WeightFormat::kDense:
       break;
   }
   UnknownFormat(a.weights.format);

@@ -164,6 +164,7 @@ class StoredTileWeights {
       case WeightFormat::kTable4:
       case WeightFormat::kAwq:
       case WeightFormat::kGptq:
+      case WeightFormat::kE4M3In:
         __trap();
     }
     return to;

@@ -89,10 +89,9 @@ void LaunchStored(const ExpertLinearOp& op, Run& run) {
 }  // namespace
 
 void Launch(const ExpertLinearOp& op, Run& run) {
-  if (op.weight.format == WeightFormat::kDenseIn) UnknownFormat(op.weight.format);
   if (op.expert_count > kMostExperts) throw std::runtime_error("more than 1024 experts");
   if (op.out.shape[0] == 0 || op.weight.outputs == 0) return;
-  if (op.weight.dense()) {
+  if (op.weight.format == WeightFormat::kDense) {
     LaunchDense(DenseOf(op), run);
   } else {
     LaunchStored(op, run);

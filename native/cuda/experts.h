@@ -1,5 +1,6 @@
 // Operands of expert_linear as its kernels take them.
 #pragma once
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -35,16 +36,20 @@ struct ExpertWeights {
 /// The same of weights that are stored in parts.
 struct StoredExperts {
   const uint8_t* data[kMostExpertParts];  // by part of those that there are, then by expert
-  /// The first one's; the others are like it but for where their parts lie.
+  /// Like those of all, but for where their parts lie.
   StoredWeight first;
   WeightFormat format;
   int expert_count;
   int8_t place[kWeightParts];  // of a part among those that there are, or -1
+  bool nested;
+  float nested_offsets[kMostExperts];
 
   StoredExperts() = default;
   StoredExperts(const ExpertLinearOp& op, Fault* fault)
       : first(op.weight, fault), format(op.weight.format), expert_count(static_cast<int>(op.expert_count)) {
     first.eights = first.eights && CodesAligned(op);
+    nested = op.nested_offsets != nullptr;
+    if (nested) std::copy_n(op.nested_offsets, op.expert_count, nested_offsets);
     int64_t count = 0;
     for (int part = 0; part < kWeightParts; ++part) {
       place[part] = -1;
@@ -70,6 +75,7 @@ struct StoredExperts {
     StoredWeight weight = first;
 #pragma unroll
     for (int part = 0; part < kWeightParts; ++part) weight.parts[part] = Part(expert, static_cast<WeightPart>(part));
+    if (nested) weight.nested_offset = nested_offsets[expert];
     return weight;
   }
 };

@@ -121,6 +121,8 @@ void LaunchFewDots(const LinearOp& op, const View& x, Run& run) {
       return LaunchFormat<WeightFormat::kAwq>(a, tokens, run);
     case WeightFormat::kGptq:
       return LaunchFormat<WeightFormat::kGptq>(a, tokens, run);
+    case WeightFormat::kE4M3In:
+      return LaunchFormat<WeightFormat::kE4M3In>(a, tokens, run);
     case WeightFormat::kDense:
     case WeightFormat::kDenseIn:
       break;

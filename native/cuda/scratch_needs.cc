@@ -95,8 +95,7 @@ ScratchBytes Needs(const LinearOp& op) {
 }
 
 ScratchBytes Needs(const ExpertLinearOp& op) {
-  if (op.weight.format == WeightFormat::kDenseIn) UnknownFormat(op.weight.format);
-  return op.weight.dense() ? Needs(DenseOf(op)) : StoredNeeds(op);
+  return op.weight.format == WeightFormat::kDense ? Needs(DenseOf(op)) : StoredNeeds(op);
 }
 
 ScratchBytes Needs(const AttentionOp& op) {

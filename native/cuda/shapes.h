@@ -39,9 +39,10 @@ inline bool EightsTogether(const Weight& weight) {
       return weight.inputs % 8 == 0 && weight.input_group % 8 == 0 && RowsAligned(codes, 4);
     case WeightFormat::kAwq:
     case WeightFormat::kGptq:
+    case WeightFormat::kDenseIn:
+    case WeightFormat::kE4M3In:
       return true;
     case WeightFormat::kDense:
-    case WeightFormat::kDenseIn:
       break;
   }
   return false;

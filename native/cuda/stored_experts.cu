@@ -165,8 +165,11 @@ void LaunchStoredDots(const ExpertLinearOp& op, Run& run) {
       return LaunchFormat<WeightFormat::kAwq>(a, run);
     case WeightFormat::kGptq:
       return LaunchFormat<WeightFormat::kGptq>(a, run);
-    case WeightFormat::kDense:
+    case WeightFormat::kE4M3In:
+      return LaunchFormat<WeightFormat::kE4M3In>(a, run);
     case WeightFormat::kDenseIn:
+      return LaunchFormat<WeightFormat::kDenseIn>(a, run);
+    case WeightFormat::kDense:
       break;
   }
   UnknownFormat(op.weight.format);

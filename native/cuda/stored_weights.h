@@ -95,7 +95,7 @@ __device__ inline float RoundTo(DType type, float value) {
   return type == DType::kF16 ? half : type == DType::kBF16 ? bfloat : value;
 }
 
-/// A scale of any of the types that scales have.
+/// A scale, or a value, of any of the types that those have.
 __device__ inline float ScaleAt(const uint8_t* scales, DType type, int64_t i) {
   switch (type) {
     case DType::kF32:
@@ -122,7 +122,8 @@ template <WeightFormat kFormat>
 class Cursor {
  public:
   /// Codes of neighbouring rows lie beside each other, not those of neighbouring inputs.
-  static constexpr bool kInputMajor = kFormat == WeightFormat::kAwq || kFormat == WeightFormat::kGptq;
+  static constexpr bool kInputMajor = kFormat == WeightFormat::kAwq || kFormat == WeightFormat::kGptq ||
+                                      kFormat == WeightFormat::kDenseIn || kFormat == WeightFormat::kE4M3In;
   static constexpr bool kBytes =
       kFormat == WeightFormat::kE4M3 || kFormat == WeightFormat::kInt8 || kFormat == WeightFormat::kPacked8;
 
@@ -211,6 +212,10 @@ class Cursor {
       return FromNibble(Part(WeightPart::kCodes)[flat / 2] >> (flat % 2 ? 0 : 4) & 15);
     } else if constexpr (kFormat == WeightFormat::kAwq) {
       return static_cast<float>(AwqNibble(Words(WeightPart::kCodes)[k * w_.code_stride + row_ / 8], row_ % 8));
+    } else if constexpr (kFormat == WeightFormat::kE4M3In) {
+      return FromE4M3(Part(WeightPart::kCodes)[k * w_.code_stride + row_]);
+    } else if constexpr (kFormat == WeightFormat::kDenseIn) {
+      return ScaleAt(Part(WeightPart::kCodes), w_.type, k * w_.code_stride + row_);
     } else {
       return static_cast<float>(BitsAt(Words(WeightPart::kCodes) + row_, k * w_.bits, w_.code_stride, w_.bits));
     }
@@ -234,7 +239,9 @@ class Cursor {
 
   __device__ Scale ScaleOf(int64_t k) const {
     const uint8_t* scales = Part(WeightPart::kScales);
-    if constexpr (kFormat == WeightFormat::kTable4) {
+    if constexpr (kFormat == WeightFormat::kDenseIn) {
+      return {1, 0};
+    } else if constexpr (kFormat == WeightFormat::kTable4) {
       const int64_t block = Quotient((row_ + w_.first_row) * w_.inputs + k, w_.input_group);
       if (w_.scale_type != DType::kU8) return {reinterpret_cast<const float*>(scales)[block], 0};
       const float stored = reinterpret_cast<const float*>(Part(WeightPart::kNestedTable))[scales[block]];
@@ -257,7 +264,7 @@ class Cursor {
 
   __device__ float ZeroOf(int64_t group) const {
     const uint8_t* zeros = Part(WeightPart::kZeros);
-    if constexpr (kFormat == WeightFormat::kE4M3 || kFormat == WeightFormat::kFp4) {
+    if constexpr (kFormat == WeightFormat::kE4M3 || kFormat == WeightFormat::kFp4 || kFormat == WeightFormat::kE4M3In) {
       return 0;
     } else if constexpr (kFormat == WeightFormat::kInt8) {
       return zeros ? static_cast<float>(reinterpret_cast<const int8_t*>(zeros)[scale_row_ * w_.zero_stride + group]) : 0.0f;
@@ -286,6 +293,7 @@ class Cursor {
   }
 
   __device__ float Value(float code, Scale scale) const {
+    if constexpr (kFormat == WeightFormat::kDenseIn) return code;
     const float value = RoundTo(w_.product, __fmul_rn(code - scale.zero, scale.scale));
     return RoundTo(w_.type, __fmul_rn(value, w_.factor));
   }

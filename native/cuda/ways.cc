@@ -132,6 +132,7 @@ std::optional<FragmentKind> FragmentsOf(const Weight& w) {
     case WeightFormat::kTable4:
     case WeightFormat::kAwq:
     case WeightFormat::kGptq:
+    case WeightFormat::kE4M3In:
       return std::nullopt;
   }
   if (w.factor != 1.0f && (kind != FragmentKind::kInt8 || w.product != DType::kF32)) return std::nullopt;
@@ -160,6 +161,7 @@ bool ExpandsInputMajor(WeightFormat format) {
     case WeightFormat::kAwq:
     case WeightFormat::kGptq:
     case WeightFormat::kDenseIn:
+    case WeightFormat::kE4M3In:
       return true;
     case WeightFormat::kDense:
     case WeightFormat::kE4M3:

@@ -201,11 +201,11 @@ Operation ExpertLinear(Reader& in) {
   op.expert_count = static_cast<int64_t>(in.Size("experts"));
   in.Check(op.expert_count > 0, "there must be an expert");
   op.weight = ReadWeight(in, "weight");
-  in.Check(op.weight.format != WeightFormat::kDenseIn, "experts are stored [outputs, inputs]");
   const auto parts = std::make_shared<ExpertParts>(ReadExperts(in, op.weight, op.expert_count, "weight"));
   for (int part = 0; part < kWeightParts; ++part) {
     if (!parts->places[part].empty()) op.parts[part] = parts->places[part].data();
   }
+  if (!parts->nested_offsets.empty()) op.nested_offsets = parts->nested_offsets.data();
   in.experts = parts;
   const int64_t tokens = op.experts.shape[0], choices = tokens * op.experts.shape[1];
   in.CheckSize(op.out, 0, choices, "out");

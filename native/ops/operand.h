@@ -57,9 +57,9 @@ struct View {
 };
 
 /// How matrices are stored; the rows of offload/port/formats.ts, where their parts are described.
-enum class WeightFormat : uint8_t { kDense, kDenseIn, kE4M3, kInt8, kPacked8, kPacked4, kFp4, kTable4, kAwq, kGptq };
+enum class WeightFormat : uint8_t { kDense, kDenseIn, kE4M3, kInt8, kPacked8, kPacked4, kFp4, kTable4, kAwq, kGptq, kE4M3In };
 constexpr const char* kWeightFormatNames[] = {"dense",   "dense_in", "e4m3",   "int8", "packed8",
-                                              "packed4", "fp4",      "table4", "awq",  "gptq"};
+                                              "packed4", "fp4",      "table4", "awq",  "gptq", "e4m3_in"};
 enum class WeightPart : uint8_t { kCodes, kScales, kZeros, kGlobal, kGroups, kTable, kNestedScales, kNestedTable };
 constexpr const char* kWeightPartNames[] = {"codes", "scales", "zeros", "global", "groups", "table", "nestedScales", "nestedTable"};
 constexpr int kWeightParts = 8;
@@ -177,11 +177,13 @@ struct RouteOp {
 };
 struct ExpertLinearOp {
   View out, x, experts;
-  /// The first expert's; the others are like it, and their parts lie at `parts`.
+  /// Like those of all experts, but for where their parts lie, and with an index of groups where any expert has one.
   Weight weight;
-  /// By WeightPart, then by expert; null for a part that there is not.
+  /// By WeightPart, then by expert; null for a part that there is not. An expert may lack an index of groups.
   const uint8_t* const* parts[kWeightParts];
   int64_t expert_count;
+  /// By expert, where scales are nested.
+  const float* nested_offsets;
 };
 /// The same with weights that are stored as their values, [N, K] each.
 struct DenseExpertLinearOp {

@@ -136,9 +136,18 @@ void CheckGptq(const Parts& parts, const Weight& w) {
   parts.ExpectNone({WeightPart::kGlobal, WeightPart::kTable, WeightPart::kNestedScales, WeightPart::kNestedTable});
 }
 
+void CheckE4M3In(const Parts& parts, const Weight& w) {
+  parts.Expect(WeightPart::kCodes, DType::kE4M3, {w.inputs, w.outputs});
+  parts.ExpectFloats(WeightPart::kScales, {Groups(w.inputs, w.input_group), w.outputs + w.first_row});
+  parts.ExpectNone({WeightPart::kZeros, WeightPart::kGlobal, WeightPart::kGroups, WeightPart::kTable, WeightPart::kNestedScales,
+                    WeightPart::kNestedTable});
+}
+
 void CheckDense(const WordReader& in, const Parts& parts, const Weight& w) {
   const bool input_major = w.format == WeightFormat::kDenseIn;
-  if (!IsFloat(parts.Required(WeightPart::kCodes).dtype)) in.Fail("weight must be f32, f16 or bf16");
+  const DType type = parts.Required(WeightPart::kCodes).dtype;
+  if (!IsFloat(type)) in.Fail("weight must be f32, f16 or bf16");
+  in.Check(type == w.type, "a dense weight has the type of its values");
   parts.ExpectShape(WeightPart::kCodes, {input_major ? w.inputs : w.outputs, input_major ? w.outputs : w.inputs});
   parts.ExpectNone({WeightPart::kScales, WeightPart::kZeros, WeightPart::kGlobal, WeightPart::kGroups, WeightPart::kTable,
                     WeightPart::kNestedScales, WeightPart::kNestedTable});
@@ -167,6 +176,8 @@ void CheckParts(const WordReader& in, const Weight& w) {
     case WeightFormat::kGptq:
       in.Check(w.bits == 2 || w.bits == 3 || w.bits == 4 || w.bits == 8, "gptq codes have 2, 3, 4 or 8 bits");
       return CheckGptq(parts, w);
+    case WeightFormat::kE4M3In:
+      return CheckE4M3In(parts, w);
   }
 }
 
@@ -205,13 +216,15 @@ Weight ReadWeight(WordReader& in, const char* name) {
 
 ExpertParts ReadExperts(WordReader& in, const Weight& first, int64_t count, const char* name) {
   ExpertParts parts;
-  for (int part = 0; part < kWeightParts; ++part) {
-    if (first.parts[part].data) parts.places[part].assign(1, first.parts[part].data);
-  }
-  for (int64_t i = 1; i < count; ++i) {
+  const bool nested = first.Part(WeightPart::kNestedScales).data != nullptr;
+  for (int64_t i = 0; i < count; ++i) {
     for (int part = 0; part < kWeightParts; ++part) {
-      if (first.parts[part].data) parts.places[part].push_back(in.Same(first.parts[part], name));
+      if (!first.parts[part].data) continue;
+      const uint8_t* const at = in.Same(first.parts[part], name);
+      if (!at && part != static_cast<int>(WeightPart::kGroups)) in.Fail("an expert lacks its " + std::string(kWeightPartNames[part]));
+      parts.places[part].push_back(at);
     }
+    if (nested) parts.nested_offsets.push_back(in.Number());
   }
   return parts;
 }

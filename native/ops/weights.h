@@ -7,9 +7,12 @@ namespace zi {
 /// Throws std::invalid_argument that names the part. Contents are not looked at: a group that is none is found by kernels.
 Weight ReadWeight(WordReader& in, const char* name);
 
-/// The weights of further experts: where each part of all of them lies, by WeightPart and then by expert. The first is `first`.
+/// The weights of experts, which are like `first`: where each part of all of them lies, by WeightPart and then by expert. An index of
+/// groups may be missing, and then groups follow each other.
 struct ExpertParts {
   std::vector<const uint8_t*> places[kWeightParts];
+  /// Empty where scales are not nested.
+  std::vector<float> nested_offsets;
 };
 ExpertParts ReadExperts(WordReader& in, const Weight& first, int64_t count, const char* name);
 

@@ -141,7 +141,7 @@ View WordReader::Tensor(const char* name) {
 
 const uint8_t* WordReader::Same(const View& first, const char* name) {
   const uint64_t id = Size(name), offset = Size(name);
-  return KernelBytes(name, id, offset, SpanBytes(first));
+  return id == 0 ? nullptr : KernelBytes(name, id, offset, SpanBytes(first));
 }
 
 View WordReader::Checked(View view, const char* name, int rank, bool aligned) {

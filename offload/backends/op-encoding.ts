@@ -5,13 +5,14 @@
 //             An absent optional tensor has memory id 0.
 //   weight    14 words: format, which parts it has (bit i is part i), rows, inputs, first row, the numbers of its format in the order
 //             of FORMAT_NUMBERS, types and flags as places; then the parts that it has, as tensors.
-//   like      the places of the parts of a further weight that is like the first: memory id, offset in bytes, each.
+//   like      the places of the parts of one of several weights that are like the one before: memory id, offset in bytes, each (0 and 0
+//             for an index of groups that it has not); then its nestedOffset where scales are nested.
 //   memory    its id.
 //   number    itself; a flag is 0 or 1; an activation is its place in ENCODED_ACTIVATIONS.
 
 import { assert, present } from '../errors.js';
 import type { DType } from '../port/dtype.js';
-import { FORMATS, type FormatName, PART_NAMES } from '../port/formats.js';
+import { FORMATS, type FormatName, isLike, PART_NAMES } from '../port/formats.js';
 import { ENCODED_ACTIVATIONS, ENCODED_DTYPES, OPERATIONS, type OperationName } from '../port/op-table.js';
 import type { Activation, Memory, Op, Tensor, Weight } from '../port/ops.js';
 
@@ -27,7 +28,7 @@ const MAX_EXPERTS = 1024;
 
 // Longest: expert_linear, with the opcode, 3 tensors, a number, a weight, and the places of the other experts.
 const words = new Float64Array(
-  1 + (3 + PART_NAMES.length) * TENSOR_WORDS + 1 + WEIGHT_WORDS + 2 * PART_NAMES.length * MAX_EXPERTS,
+  1 + (3 + PART_NAMES.length) * TENSOR_WORDS + 1 + WEIGHT_WORDS + (2 * PART_NAMES.length + 1) * MAX_EXPERTS,
 );
 /** Views of `words` by length: each operation has one length, so launching allocates nothing. */
 const views: Float64Array[] = [];
@@ -211,22 +212,33 @@ function partMask(parts: Weight['parts']): number {
   return PART_NAMES.reduce((mask, name, place) => (parts[name] ? mask | (1 << place) : mask), 0);
 }
 
-/** The number of experts, the first one's weight, and the places of the others, which must be like it. */
+/** The number of experts, a weight that all are like, and the places of each one's parts. */
 function expertWeights(weights: readonly Weight[]): void {
   const first = present(weights[0], 'an expert');
   assert(weights.length <= MAX_EXPERTS, `at most ${MAX_EXPERTS} experts`);
   numbers(weights.length);
-  weight(first);
-  for (let e = 1; e < weights.length; e++) {
-    const other = present(weights[e], 'an expert');
-    assert(first.format === other.format && first.firstRow === other.firstRow, 'all experts have one format');
+  // Some experts may have no index of groups, which follow each other then.
+  const indexed = first.parts.groups ? first : weights.find(({ parts }) => parts.groups);
+  const model = indexed ?? first;
+  weight(model);
+  const isNested = model.parts.nestedScales !== undefined;
+  for (const own of weights) {
+    assert(
+      isLike(model.format, own.format) && model.firstRow === own.firstRow,
+      'all experts have one format',
+    );
     for (const name of PART_NAMES) {
-      const [part, like] = [other.parts[name], first.parts[name]];
-      assert(part === like || (part && like && areAlike(part, like)), 'all experts have one type and shape');
-      if (!part) continue;
-      words[at++] = part.memory.id;
-      words[at++] = part.offsetBytes;
+      const [part, like] = [own.parts[name], model.parts[name]];
+      const isMissing = !part && name === 'groups';
+      assert(
+        part === like || isMissing || (part && like && areAlike(part, like)),
+        'all experts have one type and shape',
+      );
+      if (!like) continue;
+      words[at++] = part?.memory.id ?? 0;
+      words[at++] = part?.offsetBytes ?? 0;
     }
+    if (isNested) words[at++] = own.format.nestedOffset;
   }
 }
 

@@ -40,6 +40,7 @@ export function rowsBetweenCuts({ format, shape }: MatrixSpec): number | undefin
     case 'dense_in':
     case 'awq':
     case 'gptq':
+    case 'e4m3_in':
       return undefined;
   }
 }

@@ -28,6 +28,8 @@ export const FORMATS = [
   'awq',
   /** codes i32 [⌈K·bits/32⌉, N], packed along K; zeros i32 [G, ⌈N·bits/32⌉], along N; scales [G, N]; groups i32 [K] or none. */
   'gptq',
+  /** codes e4m3 [K, N]; scales [⌈K/inputGroup⌉, N]. */
+  'e4m3_in',
 ] as const;
 export type FormatName = (typeof FORMATS)[number];
 
@@ -104,6 +106,13 @@ export function formatOf(
   if (before) return before;
   known.set(key, format);
   return format;
+}
+
+/** Whether weights in both go through one product: an expert's scales of scales may have an offset of their own. */
+export function isLike(a: Format, b: Format): boolean {
+  if (a === b) return true;
+  if (a.nestedOffset === b.nestedOffset || a.name !== b.name) return false;
+  return FORMAT_NUMBERS.every((number) => number === 'nestedOffset' || a[number] === b[number]);
 }
 
 export function isDense({ name }: Format): boolean {

@@ -46,6 +46,7 @@ function codeRows({ format, shape }: Weight, codes: Tensor, first: number, count
       return rows(codes, first, count);
     case 'dense_in':
     case 'gptq':
+    case 'e4m3_in':
       return columns(codes, first, count);
     case 'awq':
       assert(first % 8 === 0 && count % 8 === 0, 'eight rows share a word of codes');

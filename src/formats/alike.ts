@@ -1,14 +1,15 @@
-// Whether two matrices are stored alike but for where: what goes through one product together must be.
+// Whether two matrices are stored alike but for where: what goes through one product together must be. An index of groups is no
+// difference, since some experts have none.
 
-import { isDense, type MatrixSpec, PART_NAMES } from '../../offload/index.js';
+import { isDense, isLike, type MatrixSpec, PART_NAMES } from '../../offload/index.js';
 import { sameShape } from './reading.js';
 
 export function areAlike(a: MatrixSpec, b: MatrixSpec): boolean {
   if (a === b) return true;
-  if (a.format !== b.format || a.firstRow !== b.firstRow || !sameShape(a.shape, b.shape)) return false;
+  if (!isLike(a.format, b.format) || a.firstRow !== b.firstRow || !sameShape(a.shape, b.shape)) return false;
   return PART_NAMES.every((name) => {
     const [first, second] = [a.parts[name], b.parts[name]];
-    if (!first || !second) return first === second;
+    if (!first || !second) return first === second || name === 'groups';
     return first.dtype === second.dtype && sameShape(first.shape, second.shape);
   });
 }

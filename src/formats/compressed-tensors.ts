@@ -30,7 +30,10 @@ export function readPackedInts(reading: Reading): StoredMatrix | undefined {
     const shape = [wordsFor(rows, bits), groupCount];
     reading.expectShape(zeros, [shape], `zero points of ${bits} bits of [${rows}, ${groupCount}]`);
   }
-  const groups = groupsPart(reading, reading.find('_g_idx'), { groupCount, mayBeUnused: true });
+  const groups = groupsPart(reading, reading.find('_g_idx'), {
+    groupCount,
+    isUnused: (index) => index.includes(-1),
+  });
   return {
     format: formatOf(bits === 4 ? 'packed4' : 'packed8', context.type, { inputGroup, product: scaleType }),
     firstRow: reading.firstRow(alignRows),

@@ -1,21 +1,15 @@
 // Values that are stored as they are: F32, F16 and BF16.
 
 import { formatOf } from '../../offload/index.js';
-import { floatTypeOf, type Reading, type StoredMatrix, sameShape } from './reading.js';
+import { floatTypeOf, type Reading, SIDE_BY_SIDE, type StoredMatrix, sameShape } from './reading.js';
 
 export function readDense(reading: Reading): StoredMatrix | undefined {
   const { stored, rows, K, place } = reading;
   const type = stored && floatTypeOf(stored);
   if (!stored || !type) return undefined;
-  if (place.inputMajor && place.whole.length > 2) {
-    throw reading.fault(
-      'UNSUPPORTED',
-      stored,
-      `holds the matrices of several experts as ${stored.dtype} [inputs, outputs], which no kernel multiplies with: ` +
-        'use the checkpoint as it was published, in mxfp4',
-    );
-  }
-  const shape = place.inputMajor ? [K, rows] : place.whole;
+  const [N] = place.shape;
+  const one = place.inputMajor ? [K, rows] : [rows, K];
+  const shape = place.whole.length > 2 ? [...place.whole.slice(0, -2), ...one] : one;
   if (!sameShape(stored.shape, shape)) {
     throw reading.fault(
       'WRONG_SHAPE',
@@ -32,7 +26,8 @@ export function readDense(reading: Reading): StoredMatrix | undefined {
     );
   }
   if (place.inputMajor) {
-    const codes = reading.perMatrix('codes', stored, type, shape);
+    if (N !== rows) throw reading.fault('UNSUPPORTED', stored, SIDE_BY_SIDE);
+    const codes = reading.perMatrix('codes', stored, type, one);
     return { format: formatOf('dense_in', type), firstRow: 0, parts: { codes } };
   }
   return { format: formatOf('dense', type), firstRow: 0, parts: { codes: reading.codes(stored, type, K) } };

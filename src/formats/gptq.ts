@@ -3,7 +3,7 @@
 import { formatOf } from '../../offload/index.js';
 import type { StoredTensor } from '../checkpoint/checkpoint.js';
 import { groupsPart, inputsOfGroup } from './group-index.js';
-import type { Reading, StoredMatrix } from './reading.js';
+import { type Reading, SIDE_BY_SIDE, type StoredMatrix } from './reading.js';
 
 const WIDTHS = [4, 8, 3, 2];
 const WORD_BITS = 32;
@@ -34,7 +34,7 @@ export function readGptq(reading: Reading): StoredMatrix | undefined {
   );
   const groups = groupsPart(reading, reading.beside('.g_idx'), {
     groupCount,
-    mayBeUnused: false,
+    isUnused: (index) => index.every((group) => group === -1),
   });
   return {
     format: formatOf('gptq', reading.context.type, {
@@ -68,7 +68,6 @@ export function expectWhole(
   const isWhole = whole.length === 2 && whole[0] === own[0];
   if (isWhole) reading.expectShape(stored, [shape], what);
   else {
-    const problem = 'holds several matrices packed side by side, which are not taken apart';
-    throw reading.fault('UNSUPPORTED', stored, problem);
+    throw reading.fault('UNSUPPORTED', stored, SIDE_BY_SIDE);
   }
 }

@@ -7,8 +7,8 @@ import type { Reading } from './reading.js';
 
 export interface Groups {
   readonly groupCount: number;
-  /** -1 anywhere means that the index is not used, as compressed-tensors leaves one that was never filled. */
-  readonly mayBeUnused: boolean;
+  /** Whether such an index says nothing, as one that was never filled does. */
+  readonly isUnused: (index: Int32Array) => boolean;
 }
 
 /** The index as a part; undefined where groups follow each other. Throws WRONG_SHAPE or BAD_WEIGHTS. */
@@ -23,9 +23,8 @@ export function groupsPart(
   reading.expectShape(stored, [[K]], `groups of ${K} inputs`);
   const index = int32sOf(context.notes.bytes(stored.name));
   const part = reading.perMatrix('groups', stored, 'i32', [K]);
-  if (index && groups.mayBeUnused && index.includes(-1)) return undefined;
+  if (index && groups.isUnused(index)) return undefined;
   if (index) checkRange(reading, stored, index, groups.groupCount);
-  // For all matrices or for none: an expert that calibration never met is not scattered, and goes through one product with others.
   return context.notes.isScattered ? part : undefined;
 }
 

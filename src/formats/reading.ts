@@ -68,6 +68,9 @@ const DTYPES: Readonly<Record<string, DType>> = {
 };
 const FLOAT_TYPES: Readonly<Record<string, FloatType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
+/** Why rows of a matrix cannot be taken out of a tensor that is stored [inputs, outputs]. */
+export const SIDE_BY_SIDE = 'holds several matrices side by side, which are not taken apart';
+
 export function floatTypeOf({ dtype }: StoredTensor): FloatType | undefined {
   return Object.hasOwn(FLOAT_TYPES, dtype) ? FLOAT_TYPES[dtype] : undefined;
 }

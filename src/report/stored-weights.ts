@@ -29,6 +29,7 @@ export function formatName(matrix: MatrixSpec): string {
     case 'dense_in':
       return format.type;
     case 'e4m3':
+    case 'e4m3_in':
       return grouped('fp8');
     case 'int8':
     case 'packed8':

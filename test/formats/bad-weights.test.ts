@@ -353,11 +353,4 @@ describe('refused', () => {
       ),
     });
   });
-
-  it('experts whose scales of scales have offsets of their own, which one product cannot have', async () => {
-    const folder = await storedAs('mixtral', NF4, { blocks: 1 });
-    await expect(openModel(folder)).rejects.toThrow(
-      /w1\.weight partly as table4 \(.*nestedOffset [\d.]+.* and partly as table4/,
-    );
-  });
 });

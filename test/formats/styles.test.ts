@@ -43,7 +43,9 @@ describe('a llama', () => {
 });
 
 describe('experts, one by one and as one tensor', () => {
-  const some = STYLES.filter(({ label }) => /fp8, b|mxfp8|FP4|4 bits in groups|AWQ|one scale/.test(label));
+  const some = STYLES.filter(({ label }) =>
+    /fp8, b|mxfp8|FP4|4 bits in groups|AWQ|one scale|NF4/.test(label),
+  );
   it.each(some.map((style) => [style.label, style] as const))('%s', async (_label, style) => {
     expect((await compare('mixtral', style)).size).toBe(1);
     // Outputs of AWQ lie side by side, and codes of bitsandbytes are flat: nobody writes those for several experts.

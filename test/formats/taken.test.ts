@@ -44,6 +44,48 @@ it('an index that says nothing new is left out, a scattered one is not', async (
   expect(await groups(style('GPTQ of 4 bits, second version, asymmetric, scattered groups'))).toBeDefined();
 });
 
+it.each([
+  ['pack-quantized, 4 bits with zeros and scattered groups', 'weight_g_idx', -1],
+  ['GPTQ of 4 bits, second version, asymmetric, scattered groups', 'g_idx', -1],
+  ['GPTQ of 4 bits, second version, asymmetric, scattered groups', 'g_idx', undefined],
+  ['GPTQ of 4 bits, second version, asymmetric, scattered groups', 'g_idx', 'plain'],
+] as const)('a mixture of %s where an expert has no %s of use (%s)', async (label, name, filling) => {
+  const stored = style(label);
+  const size = 32;
+  const folder = await storedAs('mixtral', stored, {
+    blocks: 1,
+    change: (all) =>
+      all.flatMap((tensor) => {
+        if (!/layers\.0\..*experts\.1\./.test(tensor.name) || !tensor.name.endsWith(name)) return [tensor];
+        if (filling === undefined) return [];
+        const data = Int32Array.from({ length: tensor.shape[0] ?? 0 }, (_, k) =>
+          filling === 'plain' ? Math.floor(k / size) : filling,
+        );
+        return [{ ...tensor, data: new Uint8Array(data.buffer) }];
+      }),
+  });
+  const opened = await openModel(folder);
+  const [first, second] = [0, 1].map((e) =>
+    matricesOf(opened).get(`0 block_sparse_moe.experts.${e}.w1.weight`),
+  );
+  expect(first?.parts.groups).toBeDefined();
+  expect(second?.parts.groups === undefined).toBe(filling !== 'plain');
+});
+
+it('an index of GPTQ that is partly -1 is damaged, and not unused', async () => {
+  const folder = storedAs('llama', style('GPTQ of 4 bits, second version, asymmetric, scattered groups'), {
+    blocks: 1,
+    change: (all) =>
+      all.map((tensor) => {
+        if (tensor.name !== `${Q}.g_idx`) return tensor;
+        const data = Int32Array.from(new Int32Array(Uint8Array.from(tensor.data ?? []).buffer));
+        data[3] = -1;
+        return { ...tensor, data: new Uint8Array(data.buffer) };
+      }),
+  });
+  await expect(openModel(await folder)).rejects.toThrow(/g_idx puts input 3 into group -1/);
+});
+
 it('zeros of scales and codes together', async () => {
   const folder = await storedAs('llama', FP8, {
     blocks: 1,

@@ -2,9 +2,13 @@
 
 import { describe, expect, it } from 'vitest';
 import { GiB, present } from '../../offload/index.js';
+import { openModel } from '../../src/engine/open-model.js';
 import { expandedCheckpoint } from '../formats/expanded.js';
 import { type StoredAsOptions, storedAs } from '../formats/stored-as.js';
+import { tensorOf } from '../formats/stored-tensor.js';
 import { BLOCKS, STYLES, type Style } from '../formats/styles.js';
+import { changedCheckpoint } from '../helpers/changed-checkpoint.js';
+import type { TestTensor } from '../helpers/safetensors.js';
 import {
   ALL_DRAM,
   ALL_NVME,
@@ -20,8 +24,12 @@ const TOLERANCE = 2e-3;
 
 /** Largest difference of last logits, as a share of the largest magnitude. */
 async function apart(fixture: string, style: Style, options: StoredAsOptions = {}): Promise<number> {
+  return apartIn(fixture, await storedAs(fixture, style, options));
+}
+
+/** The same of a folder that the fixture was stored in. */
+async function apartIn(fixture: string, stored: string): Promise<number> {
   const { input_ids: prompts } = readGolden(fixture);
-  const stored = await storedAs(fixture, style, options);
   const logitsOf = async (folder: string) => {
     const results = await lastResults(folder, prompts.slice(0, 2), ALL_NVME, 'logits');
     return results.flatMap(({ result }) => [...result.logits]);
@@ -45,7 +53,7 @@ describe('a llama stored as', () => {
 
 describe('a mixture stored as', () => {
   const some = STYLES.filter(({ label }) =>
-    /bf16 scales|mxfp8|V4|NVFP4 of M|zeros and sc|in groups|AWQ|3 bits, s/.test(label),
+    /bf16 scales|mxfp8|V4|NVFP4 of M|zeros and sc|in groups|AWQ|3 bits, s|NF4/.test(label),
   );
   it.each(named(some))('%s', async (_label, style) => {
     expect(await apart('mixtral', style, { blocks: 1 })).toBeLessThan(TOLERANCE);
@@ -57,6 +65,46 @@ describe('a mixture stored as', () => {
     expect(await apart('mixtral', style, { blocks: 1, fused: true })).toBeLessThan(TOLERANCE);
   });
 });
+
+it.each([
+  ['pack-quantized, 4 bits with zeros and scattered groups', /experts\.[02]\..*g_idx/],
+  ['GPTQ of 4 bits, second version, asymmetric, scattered groups', /experts\.1\..*g_idx/],
+] as const)('a mixture stored as %s, where some experts have no index', async (label, missing) => {
+  const style = present(
+    STYLES.find((candidate) => candidate.label === label),
+    label,
+  );
+  const change = (all: readonly TestTensor[]) => all.filter(({ name }) => !missing.test(name));
+  expect(await apart('mixtral', style, { blocks: 1, change })).toBeLessThan(TOLERANCE);
+});
+
+it.each(['one', 'last'])(
+  'experts of one tensor in fp8 by inputs, the scales with a dimension of %s',
+  async (at) => {
+    const folder = await changedCheckpoint('gpt_oss', {
+      config: { quantization_config: { quant_method: 'fbgemm_fp8', modules_to_not_convert: ['lm_head'] } },
+      tensors: (all) =>
+        all.flatMap((tensor) => {
+          if (!/experts\.(gate_up|down)_proj$/.test(tensor.name)) return [tensor];
+          const [E = 0, K = 0, N = 0] = tensor.shape;
+          // Bytes of any values are codes but for those that are none.
+          const codes = tensor.data
+            .subarray(0, E * K * N)
+            .map((byte) => ((byte & 0x7f) === 0x7f ? 0x40 : byte));
+          const scales = Array.from({ length: E * N }, (_, i) => 0.001 * (1 + (i % 7)));
+          return [
+            { name: tensor.name, dtype: 'F8_E4M3', shape: tensor.shape, data: codes },
+            tensorOf(`${tensor.name}_scale`, 'F32', at === 'one' ? [E, 1, N] : [E, N, 1], scales),
+          ];
+        }),
+    });
+    const { model } = await openModel(folder);
+    expect(new Set(model.blocks[0]?.matrices.map(({ format }) => format.name))).toEqual(
+      new Set(['dense', 'e4m3_in']),
+    );
+    expect(await apartIn('gpt_oss', folder)).toBeLessThan(TOLERANCE);
+  },
+);
 
 it.each([
   ['GPTQ of 4 bits', 'gptq'],

@@ -7,7 +7,7 @@ import { weightOf } from '../../offload/model/weights.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
 import { contiguousStrides, type Tensor, type Weight } from '../../offload/port/ops.js';
 import { expandReference } from '../native/reference-weights.js';
-import { buildWeight, fitted, WEIGHT_KINDS, type WeightKind } from '../native/weight-builder.js';
+import { buildWeight, canBeCut, fitted, WEIGHT_KINDS, type WeightKind } from '../native/weight-builder.js';
 import { type Workbench, workbench } from '../native/workbench.js';
 
 /** The weight's tensors as extents of a file that is the memory. */
@@ -31,7 +31,7 @@ function valuesOf(spec: MatrixSpec, bench: Workbench): Float64Array {
 
 const bytesOf = (spec: MatrixSpec) => tensorsOf(spec).reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
 
-const CUT = WEIGHT_KINDS.filter(({ name }) => name !== 'awq' && name !== 'gptq');
+const CUT = WEIGHT_KINDS.filter(canBeCut);
 
 describe.each(CUT.map((kind) => [kind.label, kind] as const))('%s', (_label, kind) => {
   it.each([0, 5])('cut, %d rows into its scales', (firstRow) => {

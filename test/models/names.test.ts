@@ -115,16 +115,23 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
   });
 });
 
-it('refuses values of fused experts that are stored by inputs, also where both sizes are one', () => {
+it('takes values of fused experts that are stored by inputs, also where both sizes are one', () => {
   const model = build('gpt_oss', { intermediate_size: 16 });
   const rest = renamed(model, (name) => name).filter(({ name }) => !/experts\.\d/.test(name));
   const fused = [0, 1, 2, 3].flatMap((layer) => [
     { name: `model.layers.${layer}.mlp.experts.gate_up_proj`, shape: [4, 32, 32] },
     { name: `model.layers.${layer}.mlp.experts.down_proj`, shape: [4, 16, 32] },
   ]);
-  expect(() => bindModel(model, checkpointOf([...rest, ...fused]))).toThrow(
-    /experts\.gate_up_proj holds the matrices of several experts as BF16 \[inputs, outputs\].*mxfp4/,
+  const { model: bound, unused } = bindModel(model, checkpointOf([...rest, ...fused]));
+  const [first, second] = [0, 1].map((e) =>
+    bound.blocks[0]?.matrices.find(({ key }) => key === `mlp.experts.${e}.gate_up_proj`),
   );
+  expect(first?.format.name).toBe('dense_in');
+  expect(first?.shape).toEqual([32, 32]);
+  expect(second?.parts.codes?.extent.fileOffset).toBe(
+    (first?.parts.codes?.extent.fileOffset ?? 0) + 32 * 32 * 2,
+  );
+  expect(unused).toEqual([]);
 });
 
 it('refuses experts of one layer that are stored in different types', () => {

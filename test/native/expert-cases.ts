@@ -114,6 +114,22 @@ export function expertCases(device: KernelDevice): void {
     }
   });
 
+  it.each(WEIGHT_TYPES)('expert_linear with %s weights stored [inputs, outputs]', async (dtype) => {
+    device.use();
+    for (const [tokens, experts, each, outputs, inputs] of MULTIPLIED) {
+      const bench = device.workbench(tokens + inputs);
+      const weights = bench.weights(dtype, experts, [inputs, outputs]);
+      const chosen = choices(bench, tokens, each, experts);
+      await check(bench, {
+        op: 'expert_linear',
+        out: bench.activation([tokens * each, outputs]),
+        x: device.productInput(bench, dtype, [tokens, inputs]),
+        experts: tokens === 0 ? { ...chosen, shape: [0, each] } : chosen,
+        weights: weights.map((weight) => denseWeight(weight, true)),
+      });
+    }
+  });
+
   it('expert_linear reads no expert that was not chosen', async () => {
     device.use();
     const bench = device.workbench(2);

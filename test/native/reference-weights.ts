@@ -74,6 +74,7 @@ const VALUE: Readonly<Record<FormatName, (stored: StoredParts, n: number, k: num
     const zero = streamField((word) => (stored.at('zeros', group, word) + ones) >>> 0, bits, m);
     return stored.scaled(code - (zeroPlusOne && !whole ? (zero + 1) % 2 ** bits : zero), n, k);
   },
+  e4m3_in: (stored, n, k) => stored.scaled(stored.at('codes', k, n), n, k),
 };
 
 function packed(stored: StoredParts, bits: number, n: number, k: number): number {
@@ -150,6 +151,7 @@ class StoredParts {
     switch (format.name) {
       case 'awq':
       case 'gptq':
+      case 'e4m3_in':
         return this.at('scales', this.group(k), n + firstRow);
       case 'table4': {
         const index = Math.floor(((n + firstRow) * shape[1] + k) / format.inputGroup);

@@ -193,6 +193,15 @@ export const WEIGHT_KINDS: readonly WeightKind[] = [
     inputGroup: 48,
   },
   { ...gptq, label: 'gptq of 2 bits', bits: 2, inputGroup: 64, zeroPlusOne: true },
+  { label: 'e4m3 by inputs', name: 'e4m3_in', rowGroup: 1, scales: 'f32', product: 'f32' },
+  {
+    label: 'e4m3 by inputs, in groups',
+    name: 'e4m3_in',
+    rowGroup: 1,
+    inputGroup: 40,
+    scales: 'bf16',
+    product: 'bf16',
+  },
 ];
 
 export interface WeightOptions {
@@ -212,7 +221,7 @@ export function fitted(
 
 /** Formats whose rows lie side by side are never cut by rows. */
 export function canBeCut({ name }: WeightKind): boolean {
-  return name !== 'awq' && name !== 'gptq';
+  return name !== 'awq' && name !== 'gptq' && name !== 'e4m3_in';
 }
 
 /** A weight of values up to a few units, its parts at places of the bench's choice. The shape must fit the kind. */
@@ -300,6 +309,10 @@ const BUILD: Readonly<Record<FormatName, (build: Builder, firstRow: number) => P
       ...build.groups(),
     };
   },
+  e4m3_in: (build) => ({
+    codes: build.random('e4m3', [build.K, build.N], (i) => fromE4M3(build.e4m3Code(i))),
+    scales: build.scales([build.groupCount, build.N], 1 / 128),
+  }),
 };
 
 class Builder {

@@ -2,6 +2,7 @@
 
 import { it } from 'vitest';
 import type { FloatType } from '../../offload/port/dtype.js';
+import { formatOf } from '../../offload/port/formats.js';
 import { choices } from './expert-cases.js';
 import { buildWeight, canBeCut, fitted, WEIGHT_KINDS, type WeightKind } from './weight-builder.js';
 import { ACTIVATIONS, check, type KernelDevice } from './workbench.js';
@@ -73,4 +74,33 @@ export function weightCases(device: KernelDevice): void {
       }
     });
   }
+
+  it.each([
+    ['gptq of 4 bits, scattered groups', false],
+    ['packed4, zeros and scattered groups', true],
+    ['table4, nested', true],
+  ] as const)('expert_linear where experts differ as they may, %s', async (label, firstHas) => {
+    device.use();
+    const kind = WEIGHT_KINDS.find((other) => other.label === label);
+    if (!kind) throw new Error(label);
+    for (const [index, [tokens, experts, each, ...size]] of EXPERTS.entries()) {
+      const [outputs, inputs] = fitted(kind, size);
+      const bench = device.workbench(index);
+      const weights = Array.from({ length: experts }, (_, e) => {
+        const weight = buildWeight(bench, kind, [outputs, inputs], { type: 'bf16' });
+        const { groups, ...others } = weight.parts;
+        if (groups) return (e % 2 === 0) === firstHas ? weight : { ...weight, parts: others };
+        const { name, type, ...numbers } = weight.format;
+        return {
+          ...weight,
+          format: formatOf(name, type, { ...numbers, nestedOffset: Math.fround(e / 9 - 0.2) }),
+        };
+      });
+      const chosen = choices(bench, tokens, each, experts);
+      const out = bench.activation([tokens * each, outputs]);
+      const x = device.productInput(bench, 'bf16', [tokens, inputs]);
+      const op = { op: 'expert_linear', out, x, experts: chosen, weights } as const;
+      await check(device, bench, op, device.productTolerance('bf16'));
+    }
+  });
 }

@@ -25,6 +25,7 @@ export function rowsOfOutput(weight: Weight): { [Name in PartName]?: (n: number)
     case 'dense_in':
     case 'awq':
     case 'gptq':
+    case 'e4m3_in':
       return undefined;
   }
 }
