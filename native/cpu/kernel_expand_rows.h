@@ -128,7 +128,7 @@ inline void ExpandE4M3(const uint8_t* codes, const R& rounded, const RowGroups& 
 inline int64_t NibbleBlock(const Weight& w) {
 #ifdef ZI_NIBBLE_BLOCKS
   const bool low_first = w.format == WeightFormat::kPacked4 || w.format == WeightFormat::kFp4;
-  // Of a mixture some experts may have no index: inputs lie for all in one order.
+  // Some experts of a mixture may have no index: inputs lie for all in one order.
   if (!low_first || w.Part(WeightPart::kGroups).rank != 0) return 0;
   for (const int64_t block : {64, 32}) {
     if (w.inputs % block == 0 && (w.input_group % block == 0 || w.input_group >= w.inputs)) return block;

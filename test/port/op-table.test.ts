@@ -190,11 +190,11 @@ function written(value: unknown): number[] {
   if (typeof value === 'string') return [(ENCODED_ACTIVATIONS as readonly string[]).indexOf(value)];
   if (isWeight(value)) return weightWords(value);
   if (Array.isArray(value)) {
-    const [first, ...others] = value as Weight[];
+    const weights = value as Weight[];
     return [
       value.length,
-      ...written(first),
-      ...others.flatMap(partsOf).flatMap(({ memory, offsetBytes }) => [memory.id, offsetBytes]),
+      ...written(weights[0]),
+      ...weights.flatMap(partsOf).flatMap(({ memory, offsetBytes }) => [memory.id, offsetBytes]),
     ];
   }
   if (!isTensor(value)) return [(value as { id: number }).id];
