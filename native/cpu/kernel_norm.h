@@ -1,6 +1,6 @@
-// layer_norm and rms_norm over the innermost dimension; rows are read once from memory and then from cache.
+// layer_norm, rms_norm and gated_rms over the innermost dimension; rows are read once from memory and then from cache.
 #pragma once
-#include "cpu/kernel_common.h"
+#include "cpu/kernel_math.h"
 
 namespace zi::ZI_ISA {
 
@@ -74,6 +74,36 @@ inline void RmsNormKernel(const RmsNormOp& op, Run& run) {
         }
         const Vec weight = Add(LoadUpTo<W>(op.weight.data + i * W::kBytes, n), offset);
         StoreUpTo(out + i, Mul(normal, weight), n);
+      }
+    });
+  });
+}
+
+/// x · silu(gate) stands in the row of the result while its squares are summed, where the gate comes first.
+inline void GatedRmsKernel(const GatedRmsOp& op, Run& run) {
+  const int64_t length = RowLength(op.x), groups = op.x.rank > 1 ? op.x.shape[op.x.rank - 2] : 1;
+  const bool each = op.weight.shape[0] != length;
+  WithType(op.weight.dtype, [&]<class W>(W) {
+    ForEach(run, RowCount(op.x), length / kWidth * 8, [&](int64_t row) {
+      const float *x = FlatRow(op.x, row), *gate = FlatRow(op.gate, row);
+      float* out = FlatRow(op.out, row);
+      const uint8_t* weights = op.weight.data + (each ? row % groups * length * W::kBytes : 0);
+      const auto gated = [&](int64_t i, int64_t n, Vec value) {
+        const Vec g = LoadUpTo(gate + i, n);
+        return Mul(value, Mul(g, Sigmoid(g)));
+      };
+      if (op.gate_first) {
+        for (int64_t i = 0; i < length; i += kWidth) {
+          StoreUpTo(out + i, gated(i, length - i, LoadUpTo(x + i, length - i)), length - i);
+        }
+        x = out;
+      }
+      const float squares = SumRow(x, length, [](Vec v, Vec sum, int64_t) { return Fma(v, v, sum); });
+      const Vec inverse = Set(1.0f / __builtin_sqrtf(squares / length + op.eps));
+      for (int64_t i = 0; i < length; i += kWidth) {
+        const int64_t n = length - i;
+        const Vec normal = Mul(Mul(LoadUpTo(x + i, n), inverse), LoadUpTo<W>(weights + i * W::kBytes, n));
+        StoreUpTo(out + i, op.gate_first ? normal : gated(i, n, normal), n);
       }
     });
   });

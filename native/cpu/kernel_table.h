@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/kernel_attention.h"
 #include "cpu/kernel_cache.h"
+#include "cpu/kernel_conv.h"
 #include "cpu/kernel_elementwise.h"
 #include "cpu/kernel_experts.h"
 #include "cpu/kernel_linear.h"
@@ -11,6 +12,7 @@
 #include "cpu/kernel_reduce.h"
 #include "cpu/kernel_rows.h"
 #include "cpu/kernel_sample.h"
+#include "cpu/kernel_scan.h"
 
 namespace zi::ZI_ISA {
 
@@ -34,6 +36,9 @@ constexpr Kernels kTable = {
     .combine = CombineKernel,
     .expert_bias = ExpertBiasKernel,
     .gated_pairs = GatedPairsKernel,
+    .causal_conv = CausalConvKernel,
+    .state_scan = StateScanKernel,
+    .gated_rms = GatedRmsKernel,
     .sample = SampleKernel,
     .note_not_finite = NoteNotFiniteKernel,
     .quantise_row = QuantiseRowKernel,

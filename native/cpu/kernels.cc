@@ -63,4 +63,14 @@ void CosSin(double angle, float scale, float* cosine, float* sine) {
 
 float PositionFactor(double steps, float beta) { return static_cast<float>(1 + beta * std::log1p(steps)); }
 
+ScanStep StepOf(float raw, float decay, float least, float most) {
+  // Beyond, the difference is lost in a float. Comparisons with NaN do not hold, so it stays.
+  double step = raw > 30 ? static_cast<double>(raw) : std::log1p(std::exp(static_cast<double>(raw)));
+  if (step < least) step = least;
+  if (step > most) step = most;
+  return {static_cast<float>(step), static_cast<float>(std::exp(-std::exp(static_cast<double>(decay)) * step))};
+}
+
+float SigmoidOf(float x) { return static_cast<float>(1 / (1 + std::exp(-static_cast<double>(x)))); }
+
 }  // namespace zi

@@ -35,6 +35,9 @@ struct Kernels {
   void (*combine)(const CombineOp&, Run&);
   void (*expert_bias)(const ExpertBiasOp&, Run&);
   void (*gated_pairs)(const GatedPairsOp&, Run&);
+  void (*causal_conv)(const CausalConvOp&, Run&);
+  void (*state_scan)(const StateScanOp&, Run&);
+  void (*gated_rms)(const GatedRmsOp&, Run&);
   void (*sample)(const SampleOp&, Run&);
   void (*note_not_finite)(const NoteNotFiniteOp&, Run&);
   /// One row of the job; its loss is added to `loss`.
@@ -62,5 +65,13 @@ void* Scratch(ScratchUse use, size_t size);
 void CosSin(double angle, float scale, float* cosine, float* sine);
 /// 1 + beta · ln(1 + steps), likewise.
 float PositionFactor(double steps, float beta);
+
+/// The step of a recurrence, and what its state is multiplied by; in double precision too. See `state_scan` in
+/// offload/port/ops.ts.
+struct ScanStep {
+  float step, kept;
+};
+ScanStep StepOf(float raw, float decay, float least, float most);
+float SigmoidOf(float x);
 
 }  // namespace zi

@@ -33,6 +33,10 @@ std::string Describe(const Fault& fault) {
       return "expert_linear: expert " + value + " of choice " + index + " is none of " + limit;
     case kGroupOutside:
       return "a weight's input " + index + " has group " + value + ", which is none of " + limit;
+    case kStateOutside:
+      return "sequence " + index + " has state " + value + ", outside the " + limit + " there are";
+    case kStateTokensOutside:
+      return "a sequence with a state, " + index + ", reaches to token " + value + ", outside the " + limit + " there are";
     case kNoFault:
       break;
   }

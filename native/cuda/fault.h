@@ -13,6 +13,8 @@ enum FaultCode : int {
   kExpertOutside,
   kHistoryOutside,
   kGroupOutside,
+  kStateOutside,
+  kStateTokensOutside,
 };
 
 /// In host memory that the device writes; the first report stays. The host may look while kernels run, so `code` is

@@ -3,6 +3,7 @@
 
 #include <iterator>
 
+#include "ops/states.h"
 #include "ops/weights.h"
 
 namespace zi {
@@ -309,6 +310,12 @@ constexpr Opcode kOpcodes[] = {
     {"gated_pairs", "out x alpha limit", GatedPairs},
     {"position_scale", "x positions beta offset length", PositionScale},
     {"clamp", "x limit", Clamp},
+    {"causal_conv", "out x weight bias state tables.sequences tables.slots activation",
+     [](Reader& in) -> Operation { return ReadCausalConv(in); }},
+    {"state_scan",
+     "out q k v step beta stepBias decay skip state tables.sequences tables.slots minStep maxStep normEps queryScale",
+     [](Reader& in) -> Operation { return ReadStateScan(in); }},
+    {"gated_rms", "out x gate weight eps gateFirst", [](Reader& in) -> Operation { return ReadGatedRms(in); }},
 };
 
 template <class Names>

@@ -204,6 +204,20 @@ struct GatedPairsOp {
 struct CombineOp {
   View x, y, weights;
 };
+/// `slots`: where the states of the sequences lie.
+struct CausalConvOp {
+  View out, x, weight, bias, state, sequences, slots;
+  Activation activation;
+};
+struct StateScanOp {
+  View out, q, k, v, step, beta, step_bias, decay, skip, state, sequences, slots;
+  float min_step, max_step, norm_eps, query_scale;
+};
+struct GatedRmsOp {
+  View out, x, gate, weight;
+  float eps;
+  bool gate_first;
+};
 struct SampleOp {
   View out, logits, settings, draws, history;
 };

@@ -169,6 +169,12 @@ View WordReader::Activation(const char* name, int rank) {
   return view;
 }
 
+View WordReader::OptionalActivation(const char* name, int rank) {
+  // A tensor without a memory is none.
+  if (words_ != end_ && *words_ == 0) return Tensor(name);
+  return Activation(name, rank);
+}
+
 View WordReader::Cache(const char* name) {
   const View view = Checked(Tensor(name), name, 4, false);
   if (!view.data || !IsCached(view)) Fail(std::string(name) + " must be f32, f16, bf16, e4m3, i8 or u8");

@@ -29,6 +29,7 @@ class WordReader {
   View IndexTable(const char* name);                  // i32 [n, m]
   View OptionalWeight(const char* name);              // rank 1; data is null when absent
   View OptionalFloats(const char* name);              // the same, f32
+  View OptionalActivation(const char* name, int rank);  // data is null when absent
   /// Where a further tensor of the type, shape and strides of `first` lies: two words. Null where there is none.
   const uint8_t* Same(const View& first, const char* name);
   uint64_t Size(const char* name);

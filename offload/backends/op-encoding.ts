@@ -78,6 +78,19 @@ export function encodeOp(op: Op): Float64Array {
     case 'combine':
       tensors(op.x, op.y, op.weights);
       break;
+    case 'causal_conv':
+      tensors(op.out, op.x, op.weight, op.bias, op.state, op.tables.sequences, op.tables.slots);
+      numbers(ACTIVATIONS[op.activation]);
+      break;
+    case 'state_scan':
+      tensors(op.out, op.q, op.k, op.v, op.step, op.beta, op.stepBias, op.decay, op.skip, op.state);
+      tensors(op.tables.sequences, op.tables.slots);
+      numbers(op.minStep, op.maxStep, op.normEps, op.queryScale);
+      break;
+    case 'gated_rms':
+      tensors(op.out, op.x, op.gate, op.weight);
+      numbers(op.eps, Number(op.gateFirst));
+      break;
     case 'add':
       tensors(op.out, op.a, op.b, op.factor ?? null);
       break;

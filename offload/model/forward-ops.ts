@@ -14,6 +14,7 @@ import type {
 } from '../port/ops.js';
 import { dimension, heads, rows, tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
+import type { ConvolutionOptions, LayerStates, ScanOptions } from './layer-states.js';
 
 const WORKSPACE_ALIGNMENT_BYTES = 64;
 
@@ -110,6 +111,7 @@ export class ForwardOps {
   #tables: AttentionTables | undefined;
   #cache: BlockCache | undefined;
   #lengths: readonly SequenceLength[] = [];
+  #states: LayerStates | undefined;
 
   constructor(stream: DeviceStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
     this.#stream = stream;
@@ -122,11 +124,18 @@ export class ForwardOps {
     tables: AttentionTables | undefined,
     cache: BlockCache | undefined,
     lengths: readonly SequenceLength[] = [],
+    states?: LayerStates,
   ): void {
+    this.#states = states;
     this.#lengths = lengths;
     this.#tables = tables;
     this.#cache = cache;
     this.#workspace.reset();
+  }
+
+  /** [slots, …]: what the block keeps per sequence under this name. */
+  state(name: string): Tensor {
+    return present(this.#states?.fields.get(name), `state ${name}`);
   }
 
   /** A constant of the model, f32, already on the device. */
@@ -226,6 +235,36 @@ export class ForwardOps {
   /** x[t] += the weighted sum of its k rows of y [T · k, H]. */
   combine(x: Tensor, y: Tensor, { weights }: Routing): void {
     this.#stream.launch({ op: 'combine', x, y, weights });
+  }
+
+  /** Channels of x [T, G, D] along their sequences, with weight [C, W] of C = G · D → `out` [T, G, D]. */
+  causalConv(x: Tensor, weight: Tensor, out: Tensor, options: ConvolutionOptions): Tensor {
+    const { state, bias = null, activation = 'none' } = options;
+    const { tables } = present(this.#states, 'states of the block');
+    this.#stream.launch({ op: 'causal_conv', out, x, weight, bias, state, tables, activation });
+    return out;
+  }
+
+  /** A recurrence along each sequence: q, k [T, Hk, Dk] and v [T, Hv, Dv] → [T, Hv, Dv]. */
+  stateScan(q: Tensor, k: Tensor, v: Tensor, options: ScanOptions): Tensor {
+    const out = this.empty(v.shape);
+    const { step, beta = null, stepBias, decay, skip = null, state } = options;
+    const { minStep = 0, maxStep = Number.POSITIVE_INFINITY, normEps = 0, queryScale = 1 } = options;
+    const { tables } = present(this.#states, 'states of the block');
+    const numbers = { minStep, maxStep, normEps, queryScale };
+    this.#stream.launch({
+      op: 'state_scan',
+      ...{ out, q, k, v, step, beta, stepBias, decay, skip, state, tables },
+      ...numbers,
+    });
+    return out;
+  }
+
+  /** The norm of x with a gate behind it, or before it: see the operation `gated_rms`. */
+  gatedRms(x: Tensor, gate: Tensor, weight: Tensor, options: { eps: number; gateFirst: boolean }): Tensor {
+    const out = this.empty(x.shape);
+    this.#stream.launch({ op: 'gated_rms', out, x, gate, weight, ...options });
+    return out;
   }
 
   add(a: Tensor, b: Tensor, out = this.empty(a.shape)): Tensor {

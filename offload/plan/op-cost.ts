@@ -47,6 +47,10 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
       return attentionMs(op, slices, compute);
     case 'kv_store':
       return elementwiseMs([op.k, op.v], compute) * 2;
+    case 'causal_conv':
+      return elementwiseMs([op.x, op.out, op.weight], compute);
+    case 'state_scan':
+      return scanMs(op, slices, compute);
     case 'gather_rows':
       return elementwiseMs([op.out], compute) * 2;
     case 'expert_bias':
@@ -56,6 +60,7 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'rms_norm':
     case 'gated':
     case 'gated_pairs':
+    case 'gated_rms':
     case 'route':
     case 'combine':
     case 'add':
@@ -149,6 +154,18 @@ function attentionMs(
   const flopsSeconds = (4 * pairs * heads * headDim) / compute.attentionFlopsPerSecond;
   const bytes = positions * positionBytes(op);
   return Math.max(flopsSeconds, bytes / compute.attentionBytesPerSecond) * 1e3;
+}
+
+/** The states of the sequences are read and written once; every token multiplies all of its sequence's three times. */
+function scanMs(
+  op: Extract<Op, { op: 'state_scan' }>,
+  slices: readonly SliceShape[],
+  compute: Compute,
+): number {
+  const elements = elementCount(op.state.shape.slice(1));
+  const stateMs = (2 * slices.length * elements * DTYPE_BYTES.f32 * 1e3) / compute.elementwiseBytesPerSecond;
+  const arithmeticMs = (6 * dimension(op.q, 0) * elements * 1e3) / compute.attentionFlopsPerSecond;
+  return elementwiseMs([op.q, op.k, op.v, op.out], compute) + Math.max(stateMs, arithmeticMs);
 }
 
 /** What is cached of one position in one block. */

@@ -36,6 +36,12 @@ export const OPERATIONS = [
   ['gated_pairs', 'out x alpha limit'],
   ['position_scale', 'x positions beta offset length'],
   ['clamp', 'x limit'],
+  ['causal_conv', 'out x weight bias state tables.sequences tables.slots activation'],
+  [
+    'state_scan',
+    'out q k v step beta stepBias decay skip state tables.sequences tables.slots minStep maxStep normEps queryScale',
+  ],
+  ['gated_rms', 'out x gate weight eps gateFirst'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

@@ -1,36 +1,12 @@
 // The kernel vocabulary: every operation a device can run, as plain data that names what it reads and writes.
 
-import { DTYPE_BYTES, type DType } from './dtype.js';
-import { type Format, PART_NAMES, type Parts } from './formats.js';
+import { DTYPE_BYTES } from './dtype.js';
+import { PART_NAMES } from './formats.js';
+import type { Activation, Effects, Tensor, Weight } from './operands.js';
+import { type StateOp, stateEffects } from './state-ops.js';
 
-/** Memory of one device (or of the host, where the device computes in place). Opaque to everything but its backend. */
-export interface Memory {
-  readonly id: number;
-  readonly sizeBytes: number;
-}
-
-/** A view of memory: element (i, j, k) lies at `offsetBytes + (i·s0 + j·s1 + k·s2) · elementBytes`. */
-export interface Tensor {
-  readonly memory: Memory;
-  readonly offsetBytes: number;
-  readonly dtype: DType;
-  /** One to four dimensions. */
-  readonly shape: readonly number[];
-  /** In elements, one per dimension; the innermost stride is always 1. */
-  readonly strides: readonly number[];
-}
-
-/** A matrix [N outputs, K inputs] as it is stored: its parts, and the format that makes values of them. */
-export interface Weight {
-  readonly format: Format;
-  readonly shape: readonly [number, number];
-  /** Rows of its scales and zeros that lie before those of its first row. */
-  readonly firstRow: number;
-  /** As the format's row in formats.ts says. */
-  readonly parts: Parts<Tensor>;
-}
-
-export type Activation = 'none' | 'relu' | 'gelu' | 'gelu_tanh' | 'gelu_quick' | 'silu' | 'relu2';
+export type { Activation, Memory, Tensor, Weight } from './operands.js';
+export type { StateTables } from './state-ops.js';
 
 /**
  * Which tokens of a micro-batch belong to which sequence, and where the sequences' cached keys and values lie.
@@ -156,6 +132,7 @@ export type Op =
   | { readonly op: 'combine'; x: Tensor; y: Tensor; weights: Tensor }
   /** out = (a + b) · factor, all of one shape; factor [1] of a float type, absent for 1. */
   | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor; factor?: Tensor | null }
+  | StateOp
   /**
    * Rotates the first 2·F of each head's D values in place: x [T, heads, D], positions i32 [T],
    * inverseFrequencies f32 [F]; pairs are (i, i+F), or (2i, 2i+1) when interleaved; cos and sin are times `scale`.
@@ -277,8 +254,7 @@ export function partsOf({ parts }: Weight): Tensor[] {
   return PART_NAMES.flatMap((name) => parts[name] ?? []);
 }
 
-/** What an operation reads and writes; tensors written and read (accumulation, in place) appear in both. */
-export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly writes: readonly Tensor[] } {
+export function effects(op: Op): Effects {
   switch (op.op) {
     case 'gather_rows':
       return { reads: op.accumulate ? [op.table, op.rows, op.out] : [op.table, op.rows], writes: [op.out] };
@@ -304,6 +280,10 @@ export function effects(op: Op): { readonly reads: readonly Tensor[]; readonly w
       return { reads: [op.x], writes: [op.out] };
     case 'combine':
       return { reads: [op.x, op.y, op.weights], writes: [op.x] };
+    case 'causal_conv':
+    case 'state_scan':
+    case 'gated_rms':
+      return stateEffects(op);
     case 'add':
       return { reads: op.factor ? [op.a, op.b, op.factor] : [op.a, op.b], writes: [op.out] };
     case 'rotary':

@@ -4,11 +4,12 @@ import { type Activation, NO_TOKEN, type Op, type Tensor, type Weight } from '..
 import { cached, storedCache } from './reference-cache.js';
 import { biasedChoices, combineChoices, expertProducts, routeTokens } from './reference-experts.js';
 import { drawTokens } from './reference-sample.js';
+import { convolve, gatedRms, scan } from './reference-states.js';
 import { Values, type Written } from './reference-values.js';
 import { weightValues } from './reference-weights.js';
 import type { Bytes } from './tensor-bytes.js';
 
-export function referenceOp(op: Op, bytes: Bytes): Written[] {
+export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
   const read = (tensor: Tensor): Values => new Values(tensor, bytes);
   const readWeight = (weight: Weight) => weightValues(weight, read);
   const readOptional = (tensor: Tensor | null): Values | null => (tensor ? read(tensor) : null);
@@ -81,6 +82,12 @@ export function referenceOp(op: Op, bytes: Bytes): Written[] {
     }
     case 'combine':
       return [combineChoices(read(op.x), read(op.y), read(op.weights))];
+    case 'causal_conv':
+      return convolve(op, bytes, (x) => activate(op.activation, x));
+    case 'state_scan':
+      return scan(op, bytes);
+    case 'gated_rms':
+      return [gatedRms(op, bytes)];
     case 'add': {
       const [out, a, b] = [read(op.out), read(op.a), read(op.b)];
       const factor = op.factor ? read(op.factor).get(0) : 1;

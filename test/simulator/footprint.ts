@@ -14,6 +14,7 @@ import {
 } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
 import { type ByteRun, HazardError, type SimulatedMemory, simulated } from './memory.js';
+import { slotOf, stateSequences } from './state-ops.js';
 
 export interface Footprint {
   readonly reads: ByteRun[];
@@ -50,6 +51,14 @@ export function footprint(op: Op): Footprint {
       });
     }
   }
+  if (op.op === 'causal_conv' || op.op === 'state_scan') {
+    special.add(op.state);
+    for (const { slot, begins } of stateSequences(op.tables, op.state)) {
+      const runs = runsOf(slotOf(op.state, slot));
+      if (!begins) result.reads.push(...runs);
+      result.writes.push(...runs);
+    }
+  }
   for (const tensor of reads) if (!special.has(tensor)) result.reads.push(...runsOf(tensor));
   for (const tensor of writes) if (!special.has(tensor)) result.writes.push(...runsOf(tensor));
   return { reads: joined(result.reads), writes: joined(result.writes) };
@@ -67,6 +76,7 @@ export function tensorsReadWhole(op: Op): readonly Tensor[] {
     const cache = new Set(cacheTensors(op));
     return reads.filter((tensor) => !cache.has(tensor));
   }
+  if (op.op === 'causal_conv' || op.op === 'state_scan') return reads.filter((tensor) => tensor !== op.state);
   return reads;
 }
 

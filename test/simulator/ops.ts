@@ -7,6 +7,7 @@ import { dimension } from '../../offload/port/tensor.js';
 import { cachedSequences, chosen, innerRows, integers, slotByte, slotRuns, tableRow } from './footprint.js';
 import { elementHashes, hashOf, mix, outputHashes, rowHashes, weightHash } from './hashes.js';
 import { contentHash, type SimulatedMemory, simulated } from './memory.js';
+import { causalConv, stateScan } from './state-ops.js';
 
 /** Results of a token depend on that token's inputs only, as in the real kernels, so batching cannot change them. */
 export function applyOp(op: Op): void {
@@ -46,6 +47,15 @@ export function applyOp(op: Op): void {
       break;
     case 'rotary':
       rotary(op);
+      break;
+    case 'causal_conv':
+      causalConv(op, fillRows);
+      break;
+    case 'state_scan':
+      stateScan(op, fillRows);
+      break;
+    case 'gated_rms':
+      gatedRms(op);
       break;
     case 'kv_store':
       storeCache(op);
@@ -197,6 +207,12 @@ function perToken(x: Tensor, positions: Tensor, parameters: number): void {
   const at = integers(positions);
   const headCount = dimension(x, 1);
   fillRows(x, (row) => mix(mix(hashes[row] ?? 0, at[Math.floor(row / headCount)] ?? 0), parameters));
+}
+
+function gatedRms({ out, x, gate, weight, eps, gateFirst }: OpOf<'gated_rms'>): void {
+  const parameters = hashOf([weight], [eps, Number(gateFirst)]);
+  const [xs, gates] = [rowHashes(x), rowHashes(gate)];
+  fillRows(out, (row) => mix(mix(xs[row] ?? 0, gates[row] ?? 0), parameters));
 }
 
 /** A row of another type is as many bytes of noise as it has, and its scales are more of them. */

@@ -1,0 +1,31 @@
+// What layers with a state per sequence ask of a forward.
+
+import type { Activation, StateTables, Tensor } from '../port/ops.js';
+
+/** What a block keeps per sequence, by name and slot, and which slot each sequence of the micro-batch has. */
+export interface LayerStates {
+  readonly fields: ReadonlyMap<string, Tensor>;
+  readonly tables: StateTables;
+}
+
+export interface ConvolutionOptions {
+  /** Where the layer keeps the latest inputs: columns of one of its states, [slots, W − 1, C]. */
+  readonly state: Tensor;
+  readonly bias?: Tensor | null;
+  readonly activation?: Activation;
+}
+
+/** Operands of `state_scan` by name; numbers that are absent change nothing. */
+export interface ScanOptions {
+  readonly step: Tensor;
+  readonly beta?: Tensor;
+  readonly stepBias: Tensor;
+  readonly decay: Tensor;
+  readonly skip?: Tensor;
+  /** [slots, Hv, Dk, Dv] */
+  readonly state: Tensor;
+  readonly minStep?: number;
+  readonly maxStep?: number;
+  readonly normEps?: number;
+  readonly queryScale?: number;
+}
