@@ -23,6 +23,8 @@ import sys
 import traceback
 import warnings
 
+import dense_families
+
 PROMPT_LENGTHS = [1, 6, 23, 57]
 FURTHER_TOKENS = 3
 # Falcon's eager attention adds ALiBi twice.
@@ -33,7 +35,8 @@ KEPT = {
     "num_layers", "num_attention_heads", "n_head", "num_heads", "intermediate_size", "ffn_dim", "head_dim",
     "num_key_value_heads", "num_local_experts", "num_experts", "moe_intermediate_size", "word_embed_proj_dim",
     "max_position_embeddings", "n_positions", "attention_types", "rotary_dim", "layer_types", "rope_parameters",
-    "bos_token_id", "eos_token_id", "pad_token_id", "ffn_hidden_size", "n_inner",
+    "bos_token_id", "eos_token_id", "pad_token_id", "ffn_hidden_size", "n_inner", "d_model", "n_heads", "n_layers",
+    "max_seq_len", "attn_config", "no_bias",
 }
 SUPPORTED = ["gelu", "gelu_new", "relu", "silu", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "swish", "gelu_python"]
 ACTIVATIONS = SUPPORTED + ["relu2", "tanh", "mish", "sigmoid", "leaky_relu", "relu6", "gelu_10", "laplace"]
@@ -284,15 +287,15 @@ def starcoder2(d):
 
 FAMILIES = {function.__name__: function for function in (
     bloom, falcon, gemma2, gpt2, gpt_neo, gpt_neox, gptj, llama, mistral, mixtral, opt, phi3, qwen2, qwen3, qwen3_moe,
-    starcoder2)}
+    starcoder2)} | dense_families.FAMILIES
 
 
 def fill(torch, model, generator, family):
     """Weights that make every part count: norms and biases away from their neutral values, logits far apart."""
-    centred = family.startswith("gemma")
+    centred = family in ("gemma", "gemma2", "gemma3_text")
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-        if parameter.dim() == 1:
+        if parameter.dim() == 1 or "norm" in name:
             is_norm = name.endswith("weight")
             value = (0.0 if centred or not is_norm else 1.0) + noise * (0.3 if is_norm else 0.2)
         elif any(part in name for part in ("embed", "wte", "wpe", "lm_head")):
@@ -302,6 +305,18 @@ def fill(torch, model, generator, family):
             value = noise * (1.3 / inputs**0.5)
         with torch.no_grad():
             parameter.copy_(value)
+
+
+def spell_by_type(written, draw):
+    """As version 4 wrote rotations of two kinds of layers, where it could: only those of full ones scaled."""
+    rope = written.pop("rope_parameters")
+    full, sliding = dict(rope["full_attention"]), rope["sliding_attention"]
+    theta, kind = full.pop("rope_theta"), full.pop("rope_type")
+    written["rope_theta"] = theta
+    if written["model_type"] == "gemma3_text":
+        written["rope_local_base_freq"] = sliding["rope_theta"]
+    if kind != "default":
+        written["rope_scaling"] = {"rope_type": kind, **full}  # the library passes over `type` here
 
 
 def as_written(config, draw):
@@ -314,7 +329,11 @@ def as_written(config, draw):
             continue
         written[key] = value
     rope = written.get("rope_parameters")
-    if rope is not None and draw.chance(0.4) and "full_attention" not in rope:
+    if rope is not None and "full_attention" in rope:
+        if draw.chance(0.4):
+            spell_by_type(written, draw)
+        return written
+    if rope is not None and draw.chance(0.4):
         del written["rope_parameters"]
         rope = dict(rope)
         theta, kind = rope.pop("rope_theta", None), rope.pop("rope_type", "default")

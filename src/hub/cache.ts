@@ -5,9 +5,10 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, readlink, rename, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
+import { isLeftOut } from '../checkpoint/text-part.js';
 import { findWeights } from '../checkpoint/weight-files.js';
 import { ifThere } from '../files/if-there.js';
-import { systemCode } from '../files/json-file.js';
+import { readOptionalJsonObject, systemCode } from '../files/json-file.js';
 import { writeFailure } from '../staging/manifest.js';
 
 const COMMIT = /^[0-9a-f]{40}$/;
@@ -106,7 +107,10 @@ export async function missingPart(snapshotFolder: string): Promise<string | unde
   if (!(await exists(join(snapshotFolder, 'config.json')))) return 'config.json';
   try {
     const names = await presentNames(snapshotFolder);
-    await findWeights(snapshotFolder, names);
+    // A damaged configuration is told of by whoever opens the model.
+    const path = join(snapshotFolder, 'config.json');
+    const config = await readOptionalJsonObject(path, 'BAD_CONFIG').catch(() => undefined);
+    await findWeights(snapshotFolder, names, isLeftOut(config ?? {}));
     return undefined;
   } catch (error) {
     if (error instanceof OperatingError) return 'weights';

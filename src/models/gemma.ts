@@ -68,7 +68,6 @@ export const gemma3: Architecture = {
         }),
       windowTokens: windowsOf(config, types, 4096),
       attentionScale: 1 / Math.sqrt(config.number(['query_pre_attn_scalar'], 256)),
-      attentionSoftCap: config.number(['attn_logit_softcapping'], 0),
       logits: { scale: 1, softCap: config.number(['final_logit_softcapping'], 0) },
     });
   },

@@ -9,6 +9,9 @@ import { buildLlama } from './llama.js';
 export const ministral3: Architecture = {
   modelTypes: ['ministral3'],
   build: (config) => {
+    // Its default has everything that a configuration states, which none leaves out.
+    if (!config.object('rope_scaling', 'rope_parameters'))
+      throw config.unsupported('rope_parameters', null, 'parameters of its rotation');
     const slides = config.raw('sliding_window') !== undefined;
     return buildLlama(config, {
       architecture: 'ministral3',
@@ -18,7 +21,6 @@ export const ministral3: Architecture = {
       defaultContext: 262144,
       defaultHeadDim: 128,
       defaultEps: 1e-5,
-      defaultRopeBase: 1e6,
       queryScale: readQueryScale(config),
       windowTokens: readLayerWindows(config, config.count(['num_hidden_layers']), () => slides),
     });

@@ -8,8 +8,9 @@ import { project } from './decoder-parts.js';
 
 export const mpt: Architecture = { modelTypes: ['mpt'], build };
 
-/** How much wider the feed-forward is; the reference takes no other. */
+/** How much wider the feed-forward is, and the steepest slope's logarithm; the reference takes no others. */
 const EXPANSION = 4;
+const ALIBI_MOST = 8;
 /** The reference has biases for positions so far. */
 const DEFAULT_CONTEXT = 2048;
 
@@ -25,6 +26,7 @@ function build(config: ConfigReader): ArchitectureModel {
   attention?.refuseUnless(false, 'qk_ln', 'qk_gn', 'prefix_lm', 'rope');
   attention?.refuseUnless(true, 'alibi');
   attention?.refuseUnless(-1, 'sliding_window_size');
+  attention?.refuseUnless(ALIBI_MOST, 'alibi_bias_max');
   const H = config.count(['d_model', 'hidden_size']);
   const nHeads = config.count(['n_heads', 'num_attention_heads']);
   const V = config.count(['vocab_size']);
@@ -54,7 +56,7 @@ function build(config: ConfigReader): ArchitectureModel {
       tied: config.flag(['tie_word_embeddings'], true),
     },
     logits: PLAIN_LOGITS,
-    constants: { alibi: mptSlopes(nHeads, attention?.number(['alibi_bias_max'], 8) ?? 8) },
+    constants: { alibi: mptSlopes(nHeads, ALIBI_MOST) },
     forward: forward({
       nHeads,
       D,

@@ -20,6 +20,8 @@ export const olmo3: Architecture = {
   build: (config) => {
     const blockCount = config.count(['num_hidden_layers']);
     const types = readLayerTypes(config, blockCount, (index) => (index + 1) % 4 !== 0);
+    // The reference reads an older spelling for the layers that see everything alone.
+    if (!config.object('rope_parameters')) config.refuseUnless(ROPE_BASE, 'rope_theta');
     return buildLlama(config, {
       ...commonTraits(config),
       architecture: 'olmo3',

@@ -76,6 +76,30 @@ describe('a download', () => {
     expect(hub.mostAtOnce).toBeLessThanOrEqual(8);
   });
 
+  test('shards of a checkpoint that also sees, but not those that hold nothing of its language model', async () => {
+    const weight_map = {
+      'language_model.model.embed_tokens.weight': 'model-1.safetensors',
+      'vision_tower.patch_embed.weight': 'model-1.safetensors',
+      'vision_tower.layers.0.weight': 'model-2.safetensors',
+      'multi_modal_projector.linear.weight': 'model-2.safetensors',
+      'language_model.model.norm.weight': 'model-3.safetensors',
+      'mtp.layers.0.weight': 'model-4.safetensors',
+    };
+    const { hub, resolve } = await setting({
+      'config.json': JSON.stringify({ model_type: 'gemma3', text_config: {}, vision_config: {} }),
+      'model.safetensors.index.json': JSON.stringify({ weight_map }),
+      ...Object.fromEntries([1, 2, 3, 4].map((i) => [`model-${i}.safetensors`, bytes(100)])),
+    });
+    const folder = await resolve();
+    expect(readdirSync(folder).filter((name) => name.endsWith('.safetensors'))).toEqual([
+      'model-1.safetensors',
+      'model-3.safetensors',
+    ]);
+    hub.requests.length = 0;
+    expect(await resolve()).toBe(folder);
+    expect(hub.requests).toEqual([]);
+  });
+
   test.each([
     ['.bin where there are no safetensors', { 'pytorch_model.bin': 'x' }, 'pytorch_model.bin'],
     ['a lone safetensors file of another name', { 'weights.safetensors': 'x' }, 'weights.safetensors'],

@@ -6,6 +6,10 @@ import { buildArchitecture } from '../../src/models/registry.js';
 export type Config = Readonly<Record<string, unknown>>;
 
 const ROPE = { rope_type: 'default', rope_theta: 10000 };
+const BY_TYPE = {
+  full_attention: { rope_type: 'linear', factor: 2, rope_theta: 500000 },
+  sliding_attention: { rope_type: 'default', rope_theta: 500000 },
+};
 const GROUPED = {
   vocab_size: 64,
   hidden_size: 32,
@@ -93,6 +97,42 @@ export const SMALL: Readonly<Record<string, Config>> = {
   phi3: { model_type: 'phi3', ...GROUPED, sliding_window: null },
   gemma2: { model_type: 'gemma2', ...GROUPED, head_dim: 16, query_pre_attn_scalar: 64, sliding_window: 16 },
   starcoder2: { model_type: 'starcoder2', ...GROUPED, sliding_window: null },
+  cohere: { model_type: 'cohere', ...GROUPED },
+  cohere2: { model_type: 'cohere2', ...GROUPED, sliding_window: 16 },
+  exaone4: { model_type: 'exaone4', ...GROUPED, sliding_window: 16 },
+  gemma: { model_type: 'gemma', ...GROUPED, head_dim: 16 },
+  gemma3_text: {
+    model_type: 'gemma3_text',
+    ...GROUPED,
+    head_dim: 16,
+    sliding_window: 16,
+    rope_parameters: BY_TYPE,
+  },
+  glm: { model_type: 'glm', ...GROUPED, head_dim: 16 },
+  glm4: { model_type: 'glm4', ...GROUPED, head_dim: 16 },
+  gpt_bigcode: {
+    model_type: 'gpt_bigcode',
+    vocab_size: 64,
+    n_embd: 32,
+    n_layer: 2,
+    n_head: 4,
+    n_positions: 128,
+  },
+  granite: { model_type: 'granite', ...GROUPED, residual_multiplier: 0.25, logits_scaling: 8 },
+  hunyuan_v1_dense: { model_type: 'hunyuan_v1_dense', ...GROUPED, head_dim: 16 },
+  ministral3: {
+    model_type: 'ministral3',
+    ...GROUPED,
+    head_dim: 16,
+    rope_parameters: { ...ROPE, llama_4_scaling_beta: 0.1, original_max_position_embeddings: 32 },
+  },
+  mpt: { model_type: 'mpt', vocab_size: 64, d_model: 32, n_heads: 4, n_layers: 2, max_seq_len: 128 },
+  nemotron: { model_type: 'nemotron', ...GROUPED, head_dim: 16 },
+  olmo2: { model_type: 'olmo2', ...GROUPED },
+  olmo3: { model_type: 'olmo3', ...GROUPED, sliding_window: 16, rope_parameters: BY_TYPE },
+  phi: { model_type: 'phi', ...GROUPED },
+  seed_oss: { model_type: 'seed_oss', ...GROUPED, head_dim: 16 },
+  smollm3: { model_type: 'smollm3', ...GROUPED },
 };
 
 /** The small configuration of a family with some values replaced; `undefined` removes one. */

@@ -1,0 +1,140 @@
+// Checkpoints that also see or hear are their text part: found under every name, and nothing else of them is looked at.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { openModel } from '../../src/engine/open-model.js';
+import type { JsonObject } from '../../src/files/json-file.js';
+import { buildArchitecture } from '../../src/models/registry.js';
+import { type Changes, changedCheckpoint } from '../helpers/changed-checkpoint.js';
+import { modelFolder } from '../helpers/fixtures.js';
+import type { TestTensor } from '../helpers/safetensors.js';
+
+const VISION: TestTensor[] = ['vision_tower.layers.0.weight', 'model.visual.patch_embed.weight'].map(
+  (name) => ({
+    name,
+    dtype: 'F64', // which no model has
+    shape: [4, 4],
+  }),
+);
+
+function configOf(fixture: string): JsonObject {
+  return JSON.parse(readFileSync(join(modelFolder(fixture), 'config.json'), 'utf8')) as JsonObject;
+}
+
+/** Everything at the top of the configuration goes into its text part. */
+function wrapping(fixture: string, outer: JsonObject, dropped: readonly string[] = []): JsonObject {
+  const own = configOf(fixture);
+  const text = Object.fromEntries(Object.entries(own).filter(([key]) => !dropped.includes(key)));
+  const none = Object.fromEntries(Object.keys(own).map((key) => [key, null]));
+  return { ...none, ...outer, text_config: text, vision_config: {} };
+}
+
+const renamed = (prefix: string, head: string): NonNullable<Changes['tensors']> => {
+  const name = (old: string) => (old === 'lm_head.weight' ? head : old.replace(/^model\./, prefix));
+  return (all) => [...all.map((tensor) => ({ ...tensor, name: name(tensor.name) })), ...VISION];
+};
+
+/** All that a model reads, without where it lies. */
+async function readOf(folder: string) {
+  const { model, warnings } = await openModel(folder);
+  const { blocks, fixed, head } = model;
+  const layers = [...blocks, fixed].map(({ tensors, matrices }) => [
+    tensors.map(({ key, dtype, shape }) => [key, dtype, shape]),
+    matrices.map(({ key, format, shape }) => [key, format.name, shape]),
+  ]);
+  const size = [...blocks, fixed].flatMap(({ tensors }) => tensors.map(({ extent }) => extent.sizeBytes));
+  return { layers, size, head: head.projection.shape, context: model.maxContextTokens, warnings };
+}
+
+describe('the same model as alone', () => {
+  it.each([
+    ['language_model.model.', 'language_model.lm_head.weight'],
+    ['model.language_model.', 'lm_head.weight'],
+    ['model.', 'lm_head.weight'],
+    ['language_model.', 'lm_head.weight'],
+  ])('with names that begin with %s', async (prefix, head) => {
+    for (const [fixture, type] of [
+      ['gemma3_text', 'gemma3'],
+      ['ministral3', 'mistral3'],
+      ['qwen3', 'qwen3_vl'],
+    ] as const) {
+      const config = wrapping(fixture, { model_type: type });
+      const folder = await changedCheckpoint(fixture, { config, tensors: renamed(prefix, head) });
+      expect(await readOf(folder)).toEqual(await readOf(modelFolder(fixture)));
+    }
+  });
+
+  it.each(['llava', 'mistral3'])(
+    'quantised weights of %s, told of beside the text part or in it',
+    async (type) => {
+      const { quantization_config } = configOf('q-ct-int4-llama');
+      const tensors = renamed('language_model.model.', 'language_model.lm_head.weight');
+      const beside = wrapping('q-ct-int4-llama', { model_type: type, quantization_config }, [
+        'quantization_config',
+      ]);
+      const within = wrapping('q-ct-int4-llama', { model_type: type });
+      const alone = await readOf(modelFolder('q-ct-int4-llama'));
+      for (const config of [beside, within])
+        expect(await readOf(await changedCheckpoint('q-ct-int4-llama', { config, tensors }))).toEqual(alone);
+    },
+  );
+});
+
+it('a head is the token table where files say nothing and hold no other', async () => {
+  const without = (dropped: string[]) => wrapping('smollm3', { model_type: 'mistral3' }, dropped);
+  const tensors = renamed('language_model.model.', 'language_model.lm_head.weight');
+  const folder = await changedCheckpoint('smollm3', { config: without(['tie_word_embeddings']), tensors });
+  const { model, warnings } = await openModel(folder);
+  const tables = model.tables.map(({ extent }) => extent.fileOffset);
+  expect(Object.values(model.head.projection.parts).map(({ extent }) => extent.fileOffset)).toEqual(tables);
+  expect(warnings).toEqual([]);
+});
+
+it('shards of pictures alone need not be there, nor layers that predict further tokens', async () => {
+  const config = wrapping('gemma3_text', { model_type: 'gemma3' });
+  const rename = renamed('language_model.model.', 'lm_head.weight');
+  let names: Record<string, string> = {};
+  const folder = await changedCheckpoint('gemma3_text', {
+    config,
+    files: (all) => {
+      const tensors = rename(all).filter(({ dtype }) => dtype !== 'F64');
+      names = Object.fromEntries(tensors.map(({ name }) => [name, 'model-1.safetensors']));
+      return {
+        'model-1.safetensors': [...tensors, { name: 'mtp.layers.0.weight', dtype: 'F64', shape: [2] }],
+      };
+    },
+    json: {
+      'model.safetensors.index.json': {
+        weight_map: {
+          'vision_tower.layers.0.weight': 'model-2.safetensors',
+          'model.visual.patch_embed.weight': 'model-2.safetensors',
+        },
+      },
+    },
+  });
+  const index = join(folder, 'model.safetensors.index.json');
+  const map = JSON.parse(readFileSync(index, 'utf8')) as { weight_map: Record<string, string> };
+  writeFileSync(index, JSON.stringify({ weight_map: { ...map.weight_map, ...names } }));
+  const { checkpoint, warnings } = await openModel(folder);
+  expect(checkpoint.files.map((path) => path.split('/').at(-1))).toEqual(['model-1.safetensors']);
+  expect([...checkpoint.tensors.keys()].some((name) => /vision|visual|mtp/.test(name))).toBe(false);
+  expect(warnings).toEqual([]);
+});
+
+it('sizes that published text parts leave out are those of their reference', () => {
+  const build = (type: string, text: JsonObject) =>
+    buildArchitecture({ model_type: type, text_config: text }, 'c');
+  const gemma = build('gemma3', { model_type: 'gemma3_text', hidden_size: 2560, num_hidden_layers: 34 });
+  expect(gemma).toMatchObject({ vocabSize: 262208, blockCount: 34 });
+  expect(gemma.head.tied).toBe(true);
+  const llava = build('llava', { max_position_embeddings: 4096, vocab_size: 32064 });
+  expect(llava).toMatchObject({ hiddenSize: 4096, blockCount: 32, vocabSize: 32064, maxContextTokens: 4096 });
+});
+
+it('names what of the text part is not supported', () => {
+  const config = { model_type: 'gemma3', text_config: { attn_logit_softcapping: 50 } };
+  expect(() => buildArchitecture(config, 'config.json')).toThrow(
+    /config\.json: text_config: attn_logit_softcapping/,
+  );
+});
