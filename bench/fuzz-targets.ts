@@ -1,7 +1,7 @@
 // What is fuzzed: every reader of a file that a user may have got from anywhere. A damaged file must be read, within
 // its bounds, or refused with an operating error of one readable line.
 
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { type ErrorCode, OperatingError, type Workload } from '../offload/index.js';
 import { type Checkpoint, openCheckpoint } from '../src/checkpoint/checkpoint.js';
@@ -16,6 +16,7 @@ import { type Notes, readNotes } from '../src/formats/notes.js';
 import { bindModel } from '../src/models/binding.js';
 import { buildArchitecture } from '../src/models/registry.js';
 import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
+import { vocabularyCases } from '../test/helpers/vocabulary-cases.js';
 import { stateDictPickle, type TorchTensor, torchBin, torchFile } from '../test/helpers/write-torch-bin.js';
 import { mutateBytes, mutateJson, mutateJsonText, pick, type Random } from './fuzz-mutations.js';
 import { storedWeights } from './fuzz-stored.js';
@@ -273,7 +274,41 @@ const stored: FuzzTarget = {
   prepare: async (folder) => storedWeights(folder),
 };
 
-export const FUZZ_TARGETS: readonly FuzzTarget[] = [safetensors, index, config, torch, stored, tokenizer];
+const PIECE_WORDS = words('▁', '<0x41>', '<unk>', '<s>', '==', ' 300\n', '\u0000', '\x18\x02', '\x0a\x00');
+
+/** As they are kept for the suite, all but the texts. */
+const vocabularies: FuzzTarget = {
+  name: 'vocabularies',
+  share: 0.02,
+  codes: ['BAD_TOKENIZER', 'UNSUPPORTED'],
+  async prepare(folder) {
+    const cases = vocabularyCases();
+    return async (random) => {
+      const inside = mkdtempSync(join(folder, 'vocabulary-'));
+      try {
+        for (const [name, content] of Object.entries(pick(random, cases).files)) {
+          const bytes = Buffer.from(content, 'base64');
+          const isVocabulary = !name.endsWith('.json');
+          writeFileSync(join(inside, name), isVocabulary ? mutateBytes(random, bytes, PIECE_WORDS) : bytes);
+        }
+        const loaded = await loadTokenizer(inside);
+        loaded.decode(await loaded.encode('King Richard ✓ said <sep>: 12\n\u3000ﬁ'));
+      } finally {
+        rmSync(inside, { recursive: true });
+      }
+    };
+  },
+};
+
+export const FUZZ_TARGETS: readonly FuzzTarget[] = [
+  safetensors,
+  index,
+  config,
+  torch,
+  stored,
+  tokenizer,
+  vocabularies,
+];
 
 /** What is wrong with what a reader threw; undefined for a refusal as it should be. */
 export function problemOf(error: unknown, target: FuzzTarget): string | undefined {

@@ -15,6 +15,7 @@ import {
 } from '../checkpoint/weight-files.js';
 import { ifThere } from '../files/if-there.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
+import { BARE_VOCABULARIES, MERGES, WHOLE_TOKENIZER } from '../files/tokenizer-files.js';
 import { readDeclared } from '../formats/declared.js';
 import { refuseUnreadNames } from '../formats/unread-names.js';
 import { writeFailure } from '../staging/manifest.js';
@@ -45,12 +46,11 @@ export interface SnapshotOptions {
 }
 
 /** A tokenizer begins with one of these. */
-export const TOKENIZERS: readonly string[] = ['tokenizer.json', 'vocab.json', 'tokenizer.model'];
+export const TOKENIZERS: readonly string[] = [WHOLE_TOKENIZER, ...BARE_VOCABULARIES];
 /** What we read besides config.json and weights. Whatever else a repository holds stays there. */
 const SMALL_FILES: readonly string[] = [
   'generation_config.json',
-  ...TOKENIZERS,
-  'merges.txt',
+  WHOLE_TOKENIZER,
   'added_tokens.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
@@ -100,6 +100,8 @@ export async function downloadSnapshot(options: SnapshotOptions): Promise<string
   await fetchSmall([...QUANTISER_FILES, ...(choice.isIndex ? [choice.name] : [])]);
   await refuseUnreadWeights(`${id} on the hub`, folder, { fileNames, choice });
   await fetchSmall(SMALL_FILES);
+  // Some of them are large, and where the tokenizer is whole they would only lie there.
+  if (!fileNames.includes(WHOLE_TOKENIZER)) await fetchSmall([...BARE_VOCABULARIES, MERGES]);
   for (const name of TOKENIZERS) if (!fileNames.includes(name)) await cache.markAbsent(commit, name);
   await options.beforeWeights?.(folder);
   await fetchFiles(

@@ -4,10 +4,11 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { isJsonObject, MOST_JSON_BYTES } from '../../files/json-file.js';
 import { readSmallFile } from '../../files/regular-file.js';
+import { BARE_VOCABULARIES, MERGES, WHOLE_TOKENIZER } from '../../files/tokenizer-files.js';
 
 /** Beside it, these are not read. */
-const WHOLE = 'tokenizer.json';
-const PARTS = ['vocab.json', 'merges.txt', 'tokenizer.model'] as const;
+const WHOLE = WHOLE_TOKENIZER;
+const PARTS = ['vocab.json', MERGES, ...BARE_VOCABULARIES.filter((name) => name !== 'vocab.json')];
 /** Tokens and settings that stand beside either. */
 const BESIDE = ['tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json'] as const;
 

@@ -1,5 +1,5 @@
 // Makes the Rust core's tokenizer: from tokenizer.json, as it stands or with the parts of its class, or from a bare
-// vocabulary; then adds the tokens that the other files name, in the order in which transformers numbers them.
+// vocabulary in one of its forms; then adds the tokens that the other files name, in the order in which transformers numbers them.
 
 import { join } from 'node:path';
 import type { Tokenizer as RustTokenizer } from 'tokenizers';
@@ -15,8 +15,15 @@ import {
 import { readSmallFile } from '../../files/regular-file.js';
 import type { ClassParts, TokenizerClass } from './classes.js';
 import { checkForCore, hasSection, modelType, sectionOf, withParts } from './file.js';
-import { readPieces } from './sentencepiece-model.js';
-import { specialTokensOf, type TokenizerSettings, vocabularyFiles } from './settings.js';
+import { rankJson, readRanks, withReserved } from './ranks.js';
+import { definedPieces, pieceJson, pieceTexts, wordsOf } from './sentencepiece.js';
+import { type PieceModel, readPieceModel } from './sentencepiece-model.js';
+import {
+  specialTokensOf,
+  type TokenizerSettings,
+  type VocabularySource,
+  vocabularyFiles,
+} from './settings.js';
 import type { AddedToken, SpecialTokens } from './special-tokens.js';
 import { boundTokenizerThreads } from './threads.js';
 
@@ -27,6 +34,8 @@ export interface BuiltTokenizer {
   readonly specialIds: ReadonlySet<number>;
   /** Characters without a token are spelt in bytes, each a token. */
   readonly spellsBytes: boolean;
+  /** What a text becomes before the core sees it. */
+  readonly prepare: (text: string) => string;
 }
 
 /** What a vocabulary's files say. */
@@ -38,11 +47,15 @@ interface Vocabulary {
   readonly tokens: SpecialTokens;
   /** `add_bos_token` and `add_eos_token` of tokenizer_config.json count: no tokenizer.json says it better. */
   readonly bare: boolean;
+  /** What a text becomes before the core sees it; absent where that is the text. */
+  readonly prepare?: (text: string) => string;
 }
 
 /** Errors: BAD_TOKENIZER, UNSUPPORTED. */
-export async function buildTokenizer(files: TokenizerSettings): Promise<BuiltTokenizer> {
-  const vocabulary = await readVocabulary(files);
+export async function buildTokenizer(settings: TokenizerSettings): Promise<BuiltTokenizer> {
+  const source = await vocabularyFiles(settings);
+  const files = { ...settings, kind: source.kind };
+  const vocabulary = await readVocabulary(files, source);
   // Loaded here because it costs some 25 ms, which commands that need no tokens should not pay.
   boundTokenizerThreads();
   const core = await import('tokenizers');
@@ -83,7 +96,8 @@ export async function buildTokenizer(files: TokenizerSettings): Promise<BuiltTok
   const spellsBytes = JSON.stringify(sectionOf(vocabulary.json, 'decoder') ?? null).includes(
     '"ByteFallback"',
   );
-  return { rust, named: tokens.named, specialIds: new Set(ids), spellsBytes };
+  const { prepare = (text: string) => text } = vocabulary;
+  return { rust, named: tokens.named, specialIds: new Set(ids), spellsBytes, prepare };
 }
 
 /** New ones get the next ids in this order; those that are there already take on the flags. */
@@ -145,11 +159,13 @@ function setTemplate(
   }
 }
 
-async function readVocabulary(files: TokenizerSettings): Promise<Vocabulary> {
+async function readVocabulary(
+  files: TokenizerSettings,
+  { form, name }: VocabularySource,
+): Promise<Vocabulary> {
   const { folder, kind } = files;
-  const from = await vocabularyFiles(files);
-  const path = join(folder, from);
-  if (from === 'vocab.json') {
+  const path = join(folder, name);
+  if (form === 'vocab.json') {
     const tokens = specialTokensOf(files);
     const parts = partsOf(files, tokens);
     const [vocab, merges] = await Promise.all([readText(path), readText(join(folder, 'merges.txt'))]);
@@ -159,7 +175,8 @@ async function readVocabulary(files: TokenizerSettings): Promise<Vocabulary> {
     };
     return { json: bareJson(parts, model), path, listed: [], tokens, bare: true };
   }
-  if (from === 'tokenizer.model') return readPieceVocabulary(files, path);
+  if (form === 'ranks') return readRankVocabulary(files, path, await readText(path));
+  if (form === 'tokenizer.model') return readPieceVocabulary(files, path);
   const json = await readText(path);
   const stored = sectionOf(json, 'added_tokens');
   const tokens = specialTokensOf(files, Array.isArray(stored) ? stored : []);
@@ -172,12 +189,37 @@ async function readVocabulary(files: TokenizerSettings): Promise<Vocabulary> {
   return { json: withParts(json, parts), path, listed: [], tokens, bare: false };
 }
 
+/** A file of ranks by the name of tokenizer.model, as Meta has called them. */
+const LOOKS_LIKE_RANKS = /^[A-Za-z0-9+/]+={0,2} \d+\r?\n/;
+
 /** `tokenizer.model` of SentencePiece. Its control and user-defined pieces are tokens of their own. */
 async function readPieceVocabulary(files: TokenizerSettings, path: string): Promise<Vocabulary> {
-  const { vocab, merges, extra } = readPieces(await readWhole(path), path);
-  const own = specialTokensOf(files);
+  const bytes = await readWhole(path);
+  if (files.kind.ranks && LOOKS_LIKE_RANKS.test(bytes.toString('latin1', 0, 200))) {
+    return readRankVocabulary(files, path, bytes.toString('latin1'));
+  }
+  const model = readPieceModel(bytes, path);
+  const extra = definedPieces(model);
+  const { kind } = files;
+  const defaults = kind.readsPieces ? kind.defaults : { ...namedBy(model), ...kind.defaults };
+  const own = specialTokensOf({ ...files, kind: { ...kind, defaults } });
   const tokens: SpecialTokens = { ...own, extra: own.saysExtra ? own.extra : extra };
-  return { json: bareJson(partsOf(files, tokens), { vocab, merges }), path, listed: [], tokens, bare: true };
+  const common = { path, listed: [], tokens, bare: true };
+  if (kind.readsPieces) return { ...common, json: bareJson(partsOf(files, tokens), wordsOf(model)) };
+  const all = [...extra, ...tokens.named.values(), ...tokens.extra, ...tokens.added.values()];
+  return { ...common, json: pieceJson(model), prepare: pieceTexts(model, all, path) };
+}
+
+function namedBy({ special }: PieceModel): Record<string, string> {
+  return Object.fromEntries(Object.entries(special).flatMap(([role, text]) => (text ? [[role, text]] : [])));
+}
+
+function readRankVocabulary(files: TokenizerSettings, path: string, text: string): Vocabulary {
+  const { ranks: rules } = files.kind;
+  if (!rules) throw new Error(`class ${files.kind.name} reads no ranks`);
+  const ranks = readRanks(text, path);
+  const tokens = withReserved(specialTokensOf(files), ranks, rules);
+  return { json: rankJson(ranks, rules), path, listed: [], tokens, bare: true };
 }
 
 function partsOf({ kind, settings }: TokenizerSettings, tokens: SpecialTokens): ClassParts {

@@ -20,6 +20,14 @@ export interface ClassSettings {
   readonly unkToken: string | undefined;
 }
 
+/** How texts are cut before merging, and what a class adds to the tokens of the file. */
+export interface RankRules {
+  readonly pattern: string;
+  readonly normalizer: JsonObject | null;
+  /** Tokens behind those of the file that no file names, by how many there are in the file. */
+  readonly reserved: (size: number) => readonly string[];
+}
+
 export interface TokenizerClass {
   readonly name: string;
   /** Undefined where tokenizer.json counts as it stands. */
@@ -28,8 +36,10 @@ export interface TokenizerClass {
   readonly defaults: Readonly<Record<string, string>>;
   /** Reads vocab.json with merges.txt where there is no tokenizer.json. */
   readonly readsMerges: boolean;
-  /** Reads SentencePiece's tokenizer.model where there is no tokenizer.json. */
+  /** Reads SentencePiece's tokenizer.model by the rules of its own where there is no tokenizer.json, not by SentencePiece's. */
   readonly readsPieces: boolean;
+  /** How tiktoken's ranks are read where there is no tokenizer.json; undefined where they are not. */
+  readonly ranks: RankRules | undefined;
   /** Whether `add_bos_token` counts where no file says it. */
   readonly addsStart: boolean;
   /** The template around texts is made from `add_bos_token` and `add_eos_token`, whatever tokenizer.json has. */
@@ -38,14 +48,14 @@ export interface TokenizerClass {
   readonly addsAgain: 'all' | 'flags' | undefined;
 }
 
-const byteLevel = (addPrefixSpace: boolean, useRegex = true): JsonObject => ({
+export const byteLevel = (addPrefixSpace: boolean, useRegex = true): JsonObject => ({
   type: 'ByteLevel',
   add_prefix_space: addPrefixSpace,
   trim_offsets: true,
   use_regex: useRegex,
 });
 const BYTE_LEVEL_DECODER = byteLevel(true);
-const PLAIN_BPE: JsonObject = {
+export const PLAIN_BPE: JsonObject = {
   dropout: null,
   unk_token: null,
   continuing_subword_prefix: null,
@@ -61,7 +71,7 @@ const sequence = (type: string, list: string, parts: readonly JsonObject[]): Jso
   [list]: parts,
 });
 
-function byteFallbackDecoder(stripsFirstSpace: boolean): JsonObject {
+export function byteFallbackDecoder(stripsFirstSpace: boolean): JsonObject {
   const parts = [SPACES, { type: 'ByteFallback' }, { type: 'Fuse' }];
   return sequence('Sequence', 'decoders', stripsFirstSpace ? [...parts, STRIP_FIRST_SPACE] : parts);
 }
@@ -98,12 +108,30 @@ function byteLevelClass(normalizer: JsonObject | null): (settings: ClassSettings
   });
 }
 
+const contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+/** Letters of any script but Han, capitals first, in runs that end as a word does. */
+const kimiPattern = [
+  '[\\p{Han}]+',
+  `[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]+${contractions}?`,
+  `[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]*${contractions}?`,
+  '\\p{N}{1,3}',
+  ' ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*',
+  '\\s*[\\r\\n]+',
+  '\\s+(?!\\S)',
+  '\\s+',
+].join('|');
+const gpt4Pattern = (digits: string) =>
+  `${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
+const HUNYUAN_TOKENS = ['<|endoftext|>', '<|startoftext|>', '<|bos|>', '<|eos|>', '<|pad|>'];
+const HUNYUAN_EXTRAS = 205;
+
 const PLAIN: TokenizerClass = {
   name: 'TokenizersBackend',
   parts: undefined,
   defaults: {},
   readsMerges: false,
   readsPieces: false,
+  ranks: { pattern: gpt4Pattern('{1,3}'), normalizer: null, reserved: () => [] },
   addsStart: false,
   ownTemplate: false,
   addsAgain: undefined,
@@ -114,6 +142,27 @@ const LLAMA = { unk_token: '<unk>', bos_token: '<s>', eos_token: '</s>' };
 
 const CLASSES: readonly TokenizerClass[] = [
   PLAIN,
+  {
+    ...PLAIN,
+    name: 'TikTokenTokenizer', // Kimi's
+    ranks: {
+      pattern: kimiPattern,
+      normalizer: null,
+      reserved: (size) => Array.from({ length: 256 }, (_, i) => `<|reserved_token_${size + i}|>`),
+    },
+  },
+  {
+    ...PLAIN,
+    name: 'HYTokenizer',
+    ranks: {
+      pattern: gpt4Pattern(''),
+      normalizer: { type: 'NFC' },
+      reserved: () => [
+        ...HUNYUAN_TOKENS,
+        ...Array.from({ length: HUNYUAN_EXTRAS }, (_, i) => `<|extra_${i}|>`),
+      ],
+    },
+  },
   {
     ...PLAIN,
     name: 'GPT2Tokenizer',
@@ -316,6 +365,15 @@ export function tokenizerClass(
     );
   }
   return byName(name, folder);
+}
+
+/**
+ * The class that the files name, where it reads a vocabulary that the registered one does not: a bare vocabulary says nothing
+ * about how texts are cut.
+ */
+export function classOfFiles(own: string | undefined): TokenizerClass | undefined {
+  const name = own?.replace(/Fast$/, '');
+  return CLASSES.find((one) => one.name === name);
 }
 
 /** Unknown names are plain, as they are in transformers. */

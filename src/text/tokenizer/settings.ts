@@ -6,18 +6,18 @@ import { join } from 'node:path';
 import { OperatingError } from '../../../offload/index.js';
 import { ifThere } from '../../files/if-there.js';
 import { type JsonObject, readOptionalJsonObject } from '../../files/json-file.js';
-import { type TokenizerClass, tokenizerClass } from './classes.js';
+import { BARE_VOCABULARIES, MERGES, RANK_FILES, WHOLE_TOKENIZER } from '../../files/tokenizer-files.js';
+import { classOfFiles, type TokenizerClass, tokenizerClass } from './classes.js';
 import { readSpecialTokens, type SpecialTokens } from './special-tokens.js';
 
 /** Every file that a tokenizer may be made of, chat templates beside it; additional ones lie in a folder. */
 export const TOKENIZER_FILES: readonly string[] = [
-  'tokenizer.json',
+  WHOLE_TOKENIZER,
   'tokenizer_config.json',
   'special_tokens_map.json',
   'added_tokens.json',
-  'vocab.json',
-  'merges.txt',
-  'tokenizer.model',
+  ...BARE_VOCABULARIES,
+  MERGES,
   'chat_template.jinja',
   'chat_template.json',
 ];
@@ -26,6 +26,8 @@ export const ADDITIONAL_TEMPLATES = 'additional_chat_templates';
 export interface TokenizerSettings {
   readonly folder: string;
   readonly kind: TokenizerClass;
+  /** The class that the files name, whatever is registered for the model; undefined where it is none of ours. */
+  readonly ownKind: TokenizerClass | undefined;
   /** tokenizer_config.json, or an empty object. */
   readonly settings: JsonObject;
   readonly specialTokensMap: JsonObject | undefined;
@@ -34,23 +36,19 @@ export interface TokenizerSettings {
 
 /** Errors: BAD_TOKENIZER, UNSUPPORTED; BAD_CONFIG or NOT_FOUND for config.json. */
 export async function readTokenizerSettings(folder: string): Promise<TokenizerSettings> {
-  const [own, specialTokensMap, addedTokens, config] = await Promise.all([
+  const [tokenizerConfig, specialTokensMap, addedTokens, config] = await Promise.all([
     readOptionalJsonObject(join(folder, 'tokenizer_config.json'), 'BAD_TOKENIZER'),
     readOptionalJsonObject(join(folder, 'special_tokens_map.json'), 'BAD_TOKENIZER'),
     readOptionalJsonObject(join(folder, 'added_tokens.json'), 'BAD_TOKENIZER'),
     readOptionalJsonObject(join(folder, 'config.json'), 'BAD_CONFIG'),
   ]);
-  const settings = own ?? {};
+  const settings = tokenizerConfig ?? {};
   refuseSettings(settings, folder);
   const name = settings.tokenizer_class || config?.tokenizer_class;
   const modelType = typeof config?.model_type === 'string' ? config.model_type : undefined;
-  const kind = tokenizerClass(
-    folder,
-    typeof name === 'string' ? name : undefined,
-    modelType,
-    'auto_map' in settings,
-  );
-  return { folder, kind, settings, specialTokensMap, addedTokens };
+  const own = typeof name === 'string' ? name : undefined;
+  const kind = tokenizerClass(folder, own, modelType, 'auto_map' in settings);
+  return { folder, kind, ownKind: classOfFiles(own), settings, specialTokensMap, addedTokens };
 }
 
 /** @param listed `added_tokens` of tokenizer.json, which do not change what has a role, only its flags */
@@ -58,25 +56,33 @@ export function specialTokensOf(files: TokenizerSettings, listed?: readonly unkn
   return readSpecialTokens({ ...files, listed }, files.kind.defaults);
 }
 
-/** Which files the vocabulary is read from. */
-export type VocabularyFiles = 'tokenizer.json' | 'vocab.json' | 'tokenizer.model';
+/** Which file the vocabulary is read from, and by the rules of which class. */
+export interface VocabularySource {
+  readonly form: 'tokenizer.json' | 'vocab.json' | 'tokenizer.model' | 'ranks';
+  readonly name: string;
+  readonly kind: TokenizerClass;
+}
 
 /** Whether the folder has a vocabulary in some form that may be read. */
 export async function hasTokenizer(folder: string): Promise<boolean> {
-  const forms = ['tokenizer.json', 'vocab.json', 'tokenizer.model'];
+  const forms = [WHOLE_TOKENIZER, ...BARE_VOCABULARIES];
   const there = await Promise.all(forms.map((name) => entryOf(folder, name)));
   return there.some((one) => one !== undefined);
 }
 
 /** Throws BAD_TOKENIZER where there are none, or none that the class reads. */
-export async function vocabularyFiles({ folder, kind }: TokenizerSettings): Promise<VocabularyFiles> {
+export async function vocabularyFiles(files: TokenizerSettings): Promise<VocabularySource> {
+  const { folder, kind, ownKind = kind } = files;
   const has = async (name: string) => (await entryOf(folder, name))?.isFile() ?? false;
-  if (await has('tokenizer.json')) return 'tokenizer.json';
-  if (kind.readsMerges && (await has('vocab.json')) && (await has('merges.txt'))) return 'vocab.json';
-  if (kind.readsPieces && (await has('tokenizer.model'))) return 'tokenizer.model';
-  const needed = ['tokenizer.json'];
-  if (kind.readsMerges) needed.push('vocab.json with merges.txt');
-  if (kind.readsPieces) needed.push('tokenizer.model');
+  if (await has(WHOLE_TOKENIZER)) return { form: 'tokenizer.json', name: WHOLE_TOKENIZER, kind };
+  const merges = [kind, ownKind].find((one) => one.readsMerges);
+  if (merges && (await has('vocab.json')) && (await has(MERGES)))
+    return { form: 'vocab.json', name: 'vocab.json', kind: merges };
+  for (const name of RANK_FILES) {
+    if (ownKind.ranks && (await has(name))) return { form: 'ranks', name, kind: ownKind };
+  }
+  if (await has('tokenizer.model')) return { form: 'tokenizer.model', name: 'tokenizer.model', kind };
+  const needed = ['tokenizer.json', ...(merges ? ['vocab.json with merges.txt'] : []), 'tokenizer.model'];
   throw new OperatingError(
     'BAD_TOKENIZER',
     `${join(folder, 'tokenizer.json')} is absent, and a ${kind.name} needs ${needed.join(' or ')}: save the ` +
@@ -93,8 +99,7 @@ export async function checkTokenizerFiles(folder: string): Promise<boolean> {
   const there = await Promise.all(TOKENIZER_FILES.map((name) => entryOf(folder, name)));
   if (there.every((one) => one === undefined)) return false;
   const files = await readTokenizerSettings(folder);
-  await vocabularyFiles(files);
-  specialTokensOf(files);
+  specialTokensOf({ ...files, kind: (await vocabularyFiles(files)).kind });
   return true;
 }
 

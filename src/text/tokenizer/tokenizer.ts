@@ -43,7 +43,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     readOptionalJsonObject(join(folder, 'config.json'), 'BAD_CONFIG'),
     readOptionalJsonObject(join(folder, 'generation_config.json'), 'BAD_CONFIG'),
   ]);
-  const { rust, named, specialIds, spellsBytes } = await buildTokenizer(files);
+  const { rust, named, specialIds, spellsBytes, prepare } = await buildTokenizer(files);
   const decoder = rust.getDecoder();
   const bytes = spellsBytes ? byteTokens((token) => rust.tokenToId(token)) : undefined;
   const idOf = (role: string) => rust.tokenToId(named.get(role)?.content ?? '') ?? undefined;
@@ -54,7 +54,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const gap = files.kind.name === 'CodeLlamaTokenizer' ? named.get('fill_token')?.content : undefined;
   const encodeWith = async (text: string, addSpecialTokens: boolean): Promise<number[]> => {
     checkText(text, gap);
-    return (await rust.encode(text, null, { addSpecialTokens })).getIds();
+    return (await rust.encode(prepare(text), null, { addSpecialTokens })).getIds();
   };
   return {
     vocabSize: rust.getVocabSize(true),
@@ -63,7 +63,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     padTokenId: idOf('pad_token') ?? configured('pad')[0],
     encodeBatch: async (texts) => {
       for (const text of texts) checkText(text, gap);
-      const encodings = await rust.encodeBatch([...texts], { addSpecialTokens: true });
+      const encodings = await rust.encodeBatch(texts.map(prepare), { addSpecialTokens: true });
       return encodings.map((encoding) => encoding.getIds());
     },
     encode: (text) => encodeWith(text, true),
