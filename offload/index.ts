@@ -24,6 +24,7 @@ export {
   type TransferTimes,
   wholeOf,
 } from './measure/transfer.js';
+export { alikeCaches, type CacheSpec } from './model/cache-spec.js';
 export type { ForwardOps, FrequenciesByLength, PositionScale } from './model/forward-ops.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
@@ -76,7 +77,14 @@ export {
 export { lockFile, quantise, signalTold, signalWatch, useThreads } from './port/native.js';
 export type { CudaStatus } from './port/native-devices.js';
 export type { QuantiseJob, QuantiseLoss, QuantiseTo } from './port/native-quantise.js';
-export { type Activation, type Memory, NO_TOKEN, type Tensor, type Weight } from './port/ops.js';
+export {
+  type Activation,
+  type Memory,
+  NO_TOKEN,
+  type ScoreRule,
+  type Tensor,
+  type Weight,
+} from './port/ops.js';
 export { platformProblem } from './port/platform.js';
 export { columns, dimension, heads, rows } from './port/tensor.js';
 export { denseWeight, weightRows } from './port/weights.js';

@@ -10,7 +10,8 @@ import { parseArgs } from 'node:util';
 import { CudaBackend, MiB, present } from '../../offload/index.js';
 import { GPU_SIZES } from '../../offload/measure/bench-sizes.js';
 import { KernelBench, RUNS } from '../../offload/measure/kernel-bench.js';
-import { blockCache, blockPageBytes, PAGE_TOKENS } from '../../offload/model/kv-cache.js';
+import { alikeCaches } from '../../offload/model/cache-spec.js';
+import { layerCaches, PAGE_TOKENS, pageBytes } from '../../offload/model/kv-cache.js';
 import type { KvDType } from '../../offload/model/kv-type.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
@@ -68,10 +69,9 @@ await backend.close();
 
 /** Medians of operations that take block after block of the cache, so that none finds its own in a cache of the GPU. */
 async function measure({ sequences, tokens, context }: (typeof WORK)[number], kvType: KvDType) {
-  const shape = { blocks: 1, kvHeads, headDim, dtype: kvType };
   const pagesEach = context / PAGE_TOKENS;
   const pageCount = sequences * pagesEach;
-  const bytes = pageCount * blockPageBytes(shape);
+  const bytes = pageCount * pageBytes({ caches: alikeCaches(1, kvHeads, headDim), dtype: kvType });
   const blocks = Math.max(1, Math.floor(bench.sizes.coldBytes / bytes));
   const range = (length: number) => Array.from({ length }, (_, i) => i);
   const all = range(sequences * tokens);
@@ -96,11 +96,12 @@ async function measure({ sequences, tokens, context }: (typeof WORK)[number], kv
   };
   const [q, out, k, v] = [scratch(heads), scratch(heads), scratch(kvHeads), scratch(kvHeads)] as const;
   let next = 0;
-  const cache = () => blockCache(bench.cold, shape, pageCount, next++ % blocks);
+  const shape = { caches: alikeCaches(blocks, kvHeads, headDim), dtype: kvType };
+  const caches = layerCaches(bench.cold, shape, pageCount);
+  const cache = () => present(caches[next++ % blocks], 'a cache');
   const tables = { sequences: table, pages, slots, positions: places, maxContextTokens: context };
   const attentionMs = await bench.medianMs((): Op => {
-    const rest = { scale: 0.1, alibiSlopes: null, windowTokens: 0, softCap: 0 };
-    return { op: 'attention', out, q, ...cache(), tables, ...rest };
+    return { op: 'attention', out, q, ...cache(), tables, score: { scale: 0.1 } };
   });
   const storeMs = await bench.medianMs((): Op => ({ op: 'kv_store', k, v, ...cache(), slots }));
   return { attentionMs, storeMs, bytes };

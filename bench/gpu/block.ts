@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { CudaBackend, MiB, present, roundUp } from '../../offload/index.js';
 import { deviceActivationType } from '../../offload/model/activation-type.js';
 import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
-import { blockCache, type KvShape, pageBytes, pagesFor } from '../../offload/model/kv-cache.js';
+import { type KvShape, layerCaches, pageBytes, pagesFor } from '../../offload/model/kv-cache.js';
 import type { Weights } from '../../offload/model/model.js';
 import { controlWords } from '../../offload/plan/pass-sizes.js';
 import type { DeviceEvent, DeviceStream, HostMemory } from '../../offload/port/backend.js';
@@ -67,9 +67,9 @@ const tables = makeTables();
 const workspace = device.allocate(
   Math.min(8 * 2 ** 30, perMicro * prompt * model.hiddenSize * 160 + 2 ** 28),
 );
-const shape: KvShape = { blocks: 1, kvHeads: model.kvHeads, headDim: model.headDim, dtype: activations };
+const shape: KvShape = { caches: model.caches.slice(0, 1), dtype: activations };
 const pageCount = batch * pagesFor(prompt);
-const cache = blockCache(device.allocate(pageCount * pageBytes(shape)), shape, pageCount, 0);
+const [cache] = layerCaches(device.allocate(pageCount * pageBytes(shape)), shape, pageCount);
 
 const blockMs = await timed((stream) => forward(stream));
 const products: Op[] = [];

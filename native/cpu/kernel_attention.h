@@ -8,6 +8,8 @@ namespace zi::ZI_ISA {
 
 /// Query rows (tokens × heads of one kv head) that share a transposed block of keys.
 constexpr int64_t kQueryRows = 24;
+/// Heads of one kv head that a task takes, at most: with as many, transposing keys costs little beside their products.
+constexpr int64_t kMostHeads = 32;
 
 struct SequenceRow {
   int64_t first, tokens, context, first_page;
@@ -51,38 +53,40 @@ struct QueryTile {
 
   float* keys;    // [D][kKeyBlock], transposed
   float* scores;  // [rows][kKeyBlock]
-  float* sums;    // [rows][padded D]: Σ p · v
+  float* sums;    // [rows][padded Dv]: Σ p · v
   float* maxima;  // [rows]
   float* totals;  // [rows]: Σ p
-  float* zeros;   // [padded D]: stands in for keys no row sees
-  float* widened;  // [kKeyBlock][padded D]: keys, then values, of a cache that does not hold floats; else null
-  int64_t padded_depth;
+  float* zeros;   // [wider]: stands in for keys no row sees
+  float* widened;  // [kKeyBlock][wider]: keys, then values, of a cache that does not hold floats; else null
+  int64_t padded_values, wider;  // Dv, and the larger of D and Dv, in whole vectors
 
   int64_t Token(int64_t row) const { return first_token + row / heads; }
   int64_t Head(int64_t row) const { return first_head + row % heads; }
   /// Last key position that the token sees; −1 when none.
   int64_t Last(int64_t token) const { return Smaller(Int(op.positions, token), sequence.context - 1); }
   int64_t First(int64_t token) const {
-    return op.window_tokens > 0 ? Larger(0, Int(op.positions, token) - op.window_tokens + 1) : 0;
+    const int64_t position = Int(op.positions, token);
+    const int64_t window = op.window_tokens > 0 ? position - op.window_tokens + 1 : 0;
+    return Larger(Larger(0, window), op.chunk_tokens > 0 ? position - position % op.chunk_tokens : 0);
   }
 };
 
 inline size_t TileFloats(const QueryTile& tile) {
-  const int64_t depth = tile.padded_depth, blocks = tile.cache.get ? 2 : 1;
-  return static_cast<size_t>(blocks * depth * kKeyBlock + tile.rows * (kKeyBlock + depth + 2) + depth);
+  const int64_t wider = tile.wider, blocks = tile.cache.get ? 2 : 1;
+  return static_cast<size_t>(blocks * wider * kKeyBlock + tile.rows * (kKeyBlock + tile.padded_values + 2) + wider);
 }
 
 inline void PlaceScratch(QueryTile& tile) {
-  const int64_t depth = tile.padded_depth, rows = tile.rows;
+  const int64_t wider = tile.wider, rows = tile.rows;
   float* at = static_cast<float*>(Scratch(ScratchUse::kTile, TileFloats(tile) * sizeof(float)));
   tile.keys = at;
-  tile.widened = tile.cache.get ? tile.keys + depth * kKeyBlock : nullptr;
-  tile.scores = tile.keys + depth * kKeyBlock * (tile.cache.get ? 2 : 1);
+  tile.widened = tile.cache.get ? tile.keys + wider * kKeyBlock : nullptr;
+  tile.scores = tile.keys + wider * kKeyBlock * (tile.cache.get ? 2 : 1);
   tile.sums = tile.scores + rows * kKeyBlock;
-  tile.zeros = tile.sums + rows * depth;
-  tile.maxima = tile.zeros + depth;
+  tile.zeros = tile.sums + rows * tile.padded_values;
+  tile.maxima = tile.zeros + wider;
   tile.totals = tile.maxima + rows;
-  std::memset(tile.sums, 0, static_cast<size_t>((rows + 1) * depth) * sizeof(float));
+  std::memset(tile.sums, 0, static_cast<size_t>(rows * tile.padded_values + wider) * sizeof(float));
   for (int64_t row = 0; row < rows; ++row) {
     tile.maxima[row] = -__builtin_inff();
     tile.totals[row] = 0;
@@ -166,8 +170,8 @@ inline void SoftmaxRow(QueryTile& tile, int64_t row, int64_t block_start) {
     float lanes[kWidth];
     Store(lanes, Exp(Set(before - maximum)));
     rescale = lanes[0];
-    float* sums = tile.sums + row * tile.padded_depth;
-    for (int64_t d = 0; d < tile.padded_depth; d += kWidth) Store(sums + d, Mul(Load(sums + d), Set(rescale)));
+    float* sums = tile.sums + row * tile.padded_values;
+    for (int64_t d = 0; d < tile.padded_values; d += kWidth) Store(sums + d, Mul(Load(sums + d), Set(rescale)));
   }
   tile.maxima[row] = maximum;
   tile.totals[row] = tile.totals[row] * rescale + Sum(total);
@@ -194,7 +198,7 @@ inline void FindBlock(const QueryTile& tile, int64_t block_start, int64_t begin,
 
 /// The block's keys or values: where they lie, or widened; zeros where none is seen.
 inline void BlockRows(const QueryTile& tile, const View& cached, const View& scales, const BlockPlaces& places,
-                      const float* (&rows)[kKeyBlock]) {
+                      int64_t depth, const float* (&rows)[kKeyBlock]) {
   const CacheAccess& cache = tile.cache;
   for (int j = 0; j < kKeyBlock; ++j) {
     rows[j] = tile.zeros;
@@ -205,8 +209,8 @@ inline void BlockRows(const QueryTile& tile, const View& cached, const View& sca
       rows[j] = reinterpret_cast<const float*>(row);
       continue;
     }
-    float* to = tile.widened + j * tile.padded_depth;
-    cache.get(row, CacheAccess::Scales(scales, page, tile.kv_head, offset), tile.op.q.shape[2], to);
+    float* to = tile.widened + j * tile.wider;
+    cache.get(row, CacheAccess::Scales(scales, page, tile.kv_head, offset), depth, to);
     rows[j] = to;
   }
 }
@@ -214,11 +218,11 @@ inline void BlockRows(const QueryTile& tile, const View& cached, const View& sca
 /// Folds keys [begin, end), all within one block, into every row.
 inline void FoldBlock(QueryTile& tile, int64_t block_start, int64_t begin, int64_t end) {
   const AttentionOp& op = tile.op;
-  const int64_t depth = op.q.shape[2];
+  const int64_t depth = op.q.shape[2], value_depth = op.out.shape[2];
   BlockPlaces places;
   FindBlock(tile, block_start, begin, end, places);
   const float* rows[kKeyBlock];
-  BlockRows(tile, op.keys, op.key_scales, places, rows);
+  BlockRows(tile, op.keys, op.key_scales, places, depth, rows);
   TransposeKeys(rows, depth, tile.keys);
   for (int64_t row = 0; row < tile.rows; row += kTokenTile) {
     const float* q[kTokenTile];
@@ -229,17 +233,19 @@ inline void FoldBlock(QueryTile& tile, int64_t block_start, int64_t begin, int64
     ScoreRows(tile.rows - row, q, tile.keys, depth, tile.scores + row * kKeyBlock);
   }
   for (int64_t row = 0; row < tile.rows; ++row) SoftmaxRow(tile, row, block_start);
-  BlockRows(tile, op.values, op.value_scales, places, rows);
+  // Values that lie in keys are there already.
+  if (op.values.data != op.keys.data) BlockRows(tile, op.values, op.value_scales, places, value_depth, rows);
   for (int64_t row = 0; row < tile.rows; row += kTokenTile) {
-    WeighRows(tile.rows - row, tile.scores + row * kKeyBlock, rows, places.from, places.to, depth,
-              tile.sums + row * tile.padded_depth, tile.padded_depth);
+    WeighRows(tile.rows - row, tile.scores + row * kKeyBlock, rows, places.from, places.to, value_depth,
+              tile.sums + row * tile.padded_values, tile.padded_values);
   }
 }
 
 inline void AttendTile(QueryTile& tile, Run& run) {
   const AttentionOp& op = tile.op;
-  const int64_t depth = op.q.shape[2];
-  tile.padded_depth = RoundUp(depth, kWidth);
+  const int64_t depth = op.out.shape[2];
+  tile.padded_values = RoundUp(depth, kWidth);
+  tile.wider = Larger(RoundUp(op.q.shape[2], kWidth), tile.padded_values);
   PlaceScratch(tile);
   int64_t first = tile.sequence.context, end = 0;
   for (int64_t t = tile.first_token; t < tile.first_token + tile.tokens; ++t) {
@@ -256,7 +262,7 @@ inline void AttendTile(QueryTile& tile, Run& run) {
     const float nothing = tile.Last(token) < tile.First(token) ? 0.0f : __builtin_nanf("");
     const Vec inverse = Set(tile.totals[row] != 0 ? 1.0f / tile.totals[row] : nothing);
     float* out = Row(op.out, token, tile.Head(row));
-    const float* sums = tile.sums + row * tile.padded_depth;
+    const float* sums = tile.sums + row * tile.padded_values;
     for (int64_t d = 0; d < depth; d += kWidth) StoreUpTo(out + d, Mul(Load(sums + d), inverse), depth - d);
   }
 }
@@ -264,8 +270,10 @@ inline void AttendTile(QueryTile& tile, Run& run) {
 inline void AttentionKernel(const AttentionOp& op, Run& run) {
   CheckTables(op);
   const int64_t heads = op.q.shape[1], kv_heads = op.keys.shape[1], sequences = op.sequences.shape[0];
-  if (heads == 0 || op.q.shape[2] == 0) return;
+  if (heads == 0 || op.out.shape[2] == 0) return;
   const int64_t group = (heads + kv_heads - 1) / kv_heads;
+  // Many heads of one kv head are shared among tasks, since a sequence may be alone.
+  const int64_t head_tiles = (group + kMostHeads - 1) / kMostHeads;
   const int64_t tile_tokens = Larger(1, kQueryRows / group);
   // first_tile[s]: tiles of the sequences before s.
   int64_t* first_tile = static_cast<int64_t*>(
@@ -279,8 +287,9 @@ inline void AttentionKernel(const AttentionOp& op, Run& run) {
   }
   const CacheAccess cache = CacheAccessOf(op.keys.dtype);
   const int64_t work = group * context * op.q.shape[2] / kWidth;
-  ForEach(run, first_tile[sequences] * kv_heads, work, [&](int64_t task) {
-    const int64_t index = task / kv_heads, kv_head = task % kv_heads;
+  ForEach(run, first_tile[sequences] * kv_heads * head_tiles, work / head_tiles, [&](int64_t task) {
+    const int64_t index = task / (kv_heads * head_tiles), part = task % head_tiles;
+    const int64_t kv_head = task / head_tiles % kv_heads;
     int64_t s = 0, above = sequences;
     while (above - s > 1) {
       const int64_t middle = (s + above) / 2;
@@ -291,10 +300,11 @@ inline void AttentionKernel(const AttentionOp& op, Run& run) {
     const int64_t tokens = Smaller(tile_tokens, row.tokens - offset);
     // Head h reads kv head ⌊h · kv_heads / heads⌋.
     const int64_t first_head = (kv_head * heads + kv_heads - 1) / kv_heads;
-    const int64_t count = ((kv_head + 1) * heads + kv_heads - 1) / kv_heads - first_head;
+    const int64_t all = ((kv_head + 1) * heads + kv_heads - 1) / kv_heads - first_head;
+    const int64_t begin = all * part / head_tiles, count = all * (part + 1) / head_tiles - begin;
     if (count == 0) return;
-    QueryTile tile{op, cache, row, kv_head, first_head, count, row.first + offset, tokens, tokens * count,
-                   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0};
+    QueryTile tile{op, cache, row, kv_head, first_head + begin, count, row.first + offset, tokens, tokens * count,
+                   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0};
     AttendTile(tile, run);
   });
 }

@@ -218,18 +218,20 @@ inline CacheAccess CacheAccessOf(DType dtype) {
 
 inline void KvStoreKernel(const KvStoreOp& op, Run& run) {
   const int64_t tokens = op.k.shape[0], heads = op.k.shape[1], length = op.k.shape[2];
+  const int64_t value_length = op.v.data ? op.v.shape[2] : 0;
   const int64_t page_tokens = op.keys.shape[2], slots = op.keys.shape[0] * page_tokens;
   for (int64_t t = 0; t < tokens; ++t) {
     const int32_t slot = Int(op.slots, t);
     if (slot < 0 || slot >= slots) FailOp("slot %d of token %ld is outside the cache of %ld slots", slot, t, slots);
   }
   const CacheAccess cache = CacheAccessOf(op.keys.dtype);
-  ForEach(run, tokens, heads * length / kWidth * (cache.get ? 16 : 2), [&](int64_t t) {
+  ForEach(run, tokens, heads * (length + value_length) / kWidth * (cache.get ? 8 : 1), [&](int64_t t) {
     const int64_t page = Int(op.slots, t) / page_tokens, offset = Int(op.slots, t) % page_tokens;
     for (int64_t h = 0; h < heads; ++h) {
       cache.put(Row(op.k, t, h), length, cache.Row(op.keys, page, h, offset),
                 CacheAccess::Scales(op.key_scales, page, h, offset));
-      cache.put(Row(op.v, t, h), length, cache.Row(op.values, page, h, offset),
+      if (!op.v.data) continue;
+      cache.put(Row(op.v, t, h), value_length, cache.Row(op.values, page, h, offset),
                 CacheAccess::Scales(op.value_scales, page, h, offset));
     }
   });

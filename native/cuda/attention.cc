@@ -27,7 +27,7 @@ void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
 }  // namespace
 
 void Launch(const AttentionOp& op, Run& run) {
-  if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.q.shape[2] == 0) return;
+  if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.out.shape[2] == 0) return;
   const AttentionWay way = WayOf(op);
   if (way.tiles) LaunchTiles(op, way.most_tokens, run);
   IsStored(op) ? LaunchStoredRows(op, way, run) : LaunchAttentionRows(op, way, run);

@@ -24,10 +24,11 @@ struct AttentionArguments {
   const float* slopes;
   WeightVector sinks;  // scores that take their share and weigh nothing, a head each; or none
   int sequence_count, page_entries, page_count, page_tokens;
-  int tokens, heads, kv_heads, depth;
+  int tokens, heads, kv_heads;
+  int depth, value_depth;  // of a key, of a value
   float scale, soft_cap;
   bool alibi_rounded;
-  int window;
+  int window, chunk;
   Fault* fault;
 
   explicit AttentionArguments(const AttentionOp& op, Fault* faults);
@@ -99,7 +100,8 @@ struct AttentionArguments {
     return mine / (total * mine + expf(sink - largest));
   }
   __device__ int FirstKey(int position) const {
-    return window > 0 && position >= window ? position - window + 1 : 0;
+    const int first = window > 0 && position >= window ? position - window + 1 : 0;
+    return chunk > 0 ? max(first, position - position % chunk) : first;
   }
   __device__ int LastKey(const Sequence& sequence, int position) const {
     return position < sequence.context ? position : sequence.context - 1;

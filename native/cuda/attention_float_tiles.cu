@@ -45,16 +45,11 @@ struct FloatRow {
 
 /// The same in a cache of codes or of 16 bits.
 struct StoredRow {
-  int64_t key, value, key_scale, value_scale;
-  __device__ StoredRow(const StoredArguments& a, int page, int kv_head, int offset)
-      : key(a.KeyAt(page, kv_head, offset)),
-        value(a.ValueAt(page, kv_head, offset)),
-        key_scale(a.KeyScaleAt(page, kv_head, offset)),
-        value_scale(a.ValueScaleAt(page, kv_head, offset)) {}
-  __device__ float Key(const StoredArguments& a, int d) const { return a.Get(a.keys, a.key_scales, key, key_scale, d); }
-  __device__ float Value(const StoredArguments& a, int d) const {
-    return a.Get(a.values, a.value_scales, value, value_scale, d);
-  }
+  int page, kv_head, offset;
+  __device__ StoredRow(const StoredArguments&, int page, int kv_head, int offset)
+      : page(page), kv_head(kv_head), offset(offset) {}
+  __device__ float Key(const StoredArguments& a, int d) const { return a.KeyValue(page, kv_head, offset, d); }
+  __device__ float Value(const StoredArguments& a, int d) const { return a.ValueValue(page, kv_head, offset, d); }
 };
 
 /// Keys outside [begin, end) are zeros: nobody's maximum, and 0 · 0 where nobody sees them.
@@ -69,9 +64,8 @@ __device__ void LoadKeys(const Arguments& a, const AttentionArguments::Sequence&
     const Row row(a, page, kv_head, offset);
 #pragma unroll
     for (int d = lane; d < kDepth; d += 32) {
-      const bool valid = inside && d < a.depth;
-      shared.keys[j][d] = valid ? ToTf32(row.Key(a, d)) : 0;
-      shared.values[j][d] = valid ? ToTf32(row.Value(a, d)) : 0;
+      shared.keys[j][d] = inside && d < a.depth ? ToTf32(row.Key(a, d)) : 0;
+      shared.values[j][d] = inside && d < a.value_depth ? ToTf32(row.Value(a, d)) : 0;
     }
   }
 }
@@ -165,7 +159,7 @@ struct WarpRows {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int r = row + i / 2 * 8, d = k * 8 + 2 * t + i % 2;
-        if (r < tokens && d < a.depth) {
+        if (r < tokens && d < a.value_depth) {
           a.Out<float>(first_token + r, head)[d] = sums[k][i] * inverse[i / 2];
         }
       }
@@ -214,7 +208,7 @@ void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
   const Arguments a(op, run.fault());
   const dim3 grid(static_cast<unsigned>(a.tokens / kQueries + a.sequence_count), static_cast<unsigned>(a.heads));
   const int fewer = static_cast<int>(fewer_tokens);
-  if (a.depth <= 64) {
+  if (WiderHead(op) <= 64) {
     AttendTiles<Row, 64><<<grid, kThreads, 0, run.stream()>>>(a, fewer);
   } else {
     AttendTiles<Row, kFloatTileDepth><<<grid, kThreads, 0, run.stream()>>>(a, fewer);

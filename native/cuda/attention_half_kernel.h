@@ -193,16 +193,16 @@ struct WarpRows {
         if (r >= tokens) continue;
         const float inverse = a.Inverse(head, maximum[m][h] * kLn2, all, shared.first[r] <= shared.last[r]);
         T* const out = a.Out<T>(first_token + r, head);
-        const bool pairs = reinterpret_cast<uintptr_t>(out) % 4 == 0 && a.depth % 2 == 0;
+        const bool pairs = reinterpret_cast<uintptr_t>(out) % 4 == 0 && a.value_depth % 2 == 0;
 #pragma unroll
         for (int k = 0; k < kDepth / 8; ++k) {
           const int d = k * 8 + 2 * t;
           const T low = Narrow<T>(sums[m][k][2 * h] * inverse), high = Narrow<T>(sums[m][k][2 * h + 1] * inverse);
-          if (pairs && d < a.depth) {
+          if (pairs && d < a.value_depth) {
             *reinterpret_cast<uint32_t*>(out + d) = Pair(low, high);
           } else {
-            if (d < a.depth) out[d] = low;
-            if (d + 1 < a.depth) out[d + 1] = high;
+            if (d < a.value_depth) out[d] = low;
+            if (d + 1 < a.value_depth) out[d + 1] = high;
           }
         }
       }
@@ -299,7 +299,7 @@ void LaunchDepth(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
 
 template <class T, template <class, int> class Loader>
 void LaunchAnyDepth(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
-  const int64_t depth = op.q.shape[2];
+  const int64_t depth = WiderHead(op);
   if (depth <= 64) return LaunchDepth<T, 64, Loader<T, 64>>(op, fewer_tokens, run);
   if (depth <= 128) return LaunchDepth<T, 128, Loader<T, 128>>(op, fewer_tokens, run);
   LaunchDepth<T, kHalfTileDepth, Loader<T, kHalfTileDepth>>(op, fewer_tokens, run);

@@ -12,8 +12,7 @@ struct CopyLoader {
 
   /// Whether groups of eight values can be copied without registers.
   static bool Groups(const AttentionOp& op, const Arguments& a) {
-    const bool alike = a.key_page == a.value_page && a.key_head == a.value_head && a.key_token == a.value_token;
-    return alike && a.depth % 8 == 0 && RowsAligned(op.keys, 16) && RowsAligned(op.values, 16);
+    return a.depth % 8 == 0 && a.value_depth % 8 == 0 && RowsAligned(op.keys, 16) && RowsAligned(op.values, 16);
   }
   __device__ void Load(const Arguments& a, const CacheLayout& layout, const Arguments::Sequence& sequence, int kv_head,
                        int block, int begin, int end, int stage, Shared<T, kDepth>& shared) {

@@ -31,7 +31,7 @@ struct Shared {
 
 /// What loading keys needs to know of the cache beside the arguments.
 struct CacheLayout {
-  /// Heads are whole groups of eight at multiples of 16 bytes, keys and values alike: copied without registers.
+  /// Heads are whole groups of eight at multiples of 16 bytes: copied without registers.
   bool groups;
   /// log2 of the tokens of a page, or −1.
   int page_shift;
@@ -48,41 +48,46 @@ __device__ void LoadKeys(const AttentionArguments& a, const CacheLayout& layout,
     for (int i = threadIdx.x; i < kKeys * kDepth; i += kThreads) {
       const int j = i / kDepth, d = i % kDepth, position = block + j;
       int page = 0, offset = 0;
-      const bool inside = d < a.depth && position >= begin && position < end && a.Place(sequence, position, page, offset);
-      shared.keys[stage][j][d] = inside ? a.Key<T>(page, kv_head, offset)[d] : Narrow<T>(0.0f);
-      shared.values[stage][j][d] = inside ? a.Value<T>(page, kv_head, offset)[d] : Narrow<T>(0.0f);
+      const bool inside = position >= begin && position < end && a.Place(sequence, position, page, offset);
+      shared.keys[stage][j][d] = inside && d < a.depth ? a.Key<T>(page, kv_head, offset)[d] : Narrow<T>(0.0f);
+      shared.values[stage][j][d] = inside && d < a.value_depth ? a.Value<T>(page, kv_head, offset)[d] : Narrow<T>(0.0f);
     }
     return;
   }
   // All places first, so that their loads wait for memory together.
   constexpr int kEach = kKeys * kGroups / kThreads;
   const int column = threadIdx.x % kGroups * 8, row = threadIdx.x / kGroups;
-  int64_t places[kEach];
+  int64_t places[kEach], value_places[kEach];
+  const bool has_key = column < a.depth, has_value = column < a.value_depth;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const int position = block + row + i * (kThreads / kGroups);
-    places[i] = -1;
-    if (column >= a.depth || position < begin || position >= end) continue;
+    places[i] = value_places[i] = -1;
+    if (position < begin || position >= end || !(has_key || has_value)) continue;
     if (layout.page_shift >= 0) {
       const int entry = sequence.first_page + (position >> layout.page_shift), page = __ldg(a.pages + entry);
       if (page < 0 || page >= a.page_count) {
         Report(a.fault, kPageOutside, entry, page, a.page_count);
       } else {
-        places[i] = page * a.key_page + (position & (a.page_tokens - 1)) * a.key_token;
+        const int offset = position & (a.page_tokens - 1);
+        places[i] = page * a.key_page + offset * a.key_token;
+        value_places[i] = page * a.value_page + offset * a.value_token;
       }
     } else {
       int page, offset;
-      if (a.Place(sequence, position, page, offset)) places[i] = page * a.key_page + offset * a.key_token;
+      if (!a.Place(sequence, position, page, offset)) continue;
+      places[i] = page * a.key_page + offset * a.key_token;
+      value_places[i] = page * a.value_page + offset * a.value_token;
     }
   }
   const T* const keys = reinterpret_cast<const T*>(a.keys) + kv_head * a.key_head + column;
-  const T* const values = reinterpret_cast<const T*>(a.values) + kv_head * a.key_head + column;
+  const T* const values = reinterpret_cast<const T*>(a.values) + kv_head * a.value_head + column;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const int j = row + i * (kThreads / kGroups);
-    const bool inside = places[i] >= 0;
-    CopyGroup(&shared.keys[stage][j][column], keys + (inside ? places[i] : 0), inside);
-    CopyGroup(&shared.values[stage][j][column], values + (inside ? places[i] : 0), inside);
+    const bool key = has_key && places[i] >= 0, value = has_value && value_places[i] >= 0;
+    CopyGroup(&shared.keys[stage][j][column], keys + (key ? places[i] : 0), key);
+    CopyGroup(&shared.values[stage][j][column], values + (value ? value_places[i] : 0), value);
   }
 }
 

@@ -11,7 +11,7 @@ void LaunchOneType(const AttentionArguments& a, const rows::Reach& reach, const 
 
 }  // namespace
 
-void rows::HeadTooLarge() { throw std::runtime_error("heads of more than 256 values are not computed on CUDA"); }
+void rows::HeadTooLarge() { throw std::runtime_error("heads of more than 576 values are not computed on CUDA"); }
 
 AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
     : out(op.out.data),
@@ -42,10 +42,12 @@ AttentionArguments::AttentionArguments(const AttentionOp& op, Fault* faults)
       heads(static_cast<int>(op.q.shape[1])),
       kv_heads(static_cast<int>(op.keys.shape[1])),
       depth(static_cast<int>(op.q.shape[2])),
+      value_depth(static_cast<int>(op.out.shape[2])),
       scale(op.scale),
       soft_cap(op.soft_cap),
       alibi_rounded(op.alibi_rounded),
       window(static_cast<int>(op.window_tokens)),
+      chunk(static_cast<int>(op.chunk_tokens)),
       fault(faults) {}
 
 void LaunchAttentionRows(const AttentionOp& op, const AttentionWay& way, Run& run) {

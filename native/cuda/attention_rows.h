@@ -10,8 +10,9 @@ namespace zi::cuda::rows {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kChunk = 32, kSplit = kWarps * kChunk;
 static_assert(kSplit == kSplitTokens, "scratch is provided for the parts that there are");
-constexpr int kMostDepth = 256;
-static_assert(kMostDepth <= kThreads, "a thread merges each value of a head");
+/// Values of most heads, each of which a thread merges; of wider ones it merges several.
+constexpr int kUsualDepth = 256, kMostDepth = 576;
+static_assert(kUsualDepth <= kThreads);
 
 /// A part of one softmax: its maximum, Σ p, and Σ p · v of one value. Parts are merged alike for each value.
 struct Partial {
@@ -33,9 +34,10 @@ struct Partial {
 
 [[noreturn]] void HeadTooLarge();
 
-/// What the warps of a block found in their keys.
+/// What the warps of a block found in their keys, for heads of up to so many values.
+template <int kDepth>
 struct Folded {
-  float maximum[kWarps], total[kWarps], sums[kWarps][kMostDepth];
+  float maximum[kWarps], total[kWarps], sums[kWarps][kDepth];
 };
 
 /// Which tokens the rows of the grid are: every token, or, where the tiles do the sequences with more than
@@ -78,6 +80,7 @@ __device__ inline bool FindTask(const AttentionArguments& a, const Reach& reach,
 template <class T, int kLanes, int kEach>
 struct FloatHead {
   static constexpr int kWidth = 16 / sizeof(T), kValues = kEach * kWidth, kBlocks = 0;
+  static constexpr int kDepth = kLanes * kValues > kUsualDepth ? kMostDepth : kUsualDepth;
 
   __device__ static int First(int group) { return (group * kLanes + static_cast<int>(threadIdx.x) % kLanes) * kWidth; }
   /// Which value of the head is a lane's i-th.
@@ -101,7 +104,7 @@ struct FloatHead {
   }
   /// Folds keys [chunk, chunk + 32) ∩ [begin, end) into this warp's place.
   __device__ static void FoldChunk(const AttentionArguments& a, const Task& task, const Reach& reach,
-                                  const float (&q)[kValues], float slope, int chunk, Folded& folded) {
+                                  const float (&q)[kValues], float slope, int chunk, Folded<kDepth>& folded) {
     // So many keys side by side, in so many steps.
     constexpr int kBeside = 32 / kLanes, kSteps = kLanes;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, beside = lane / kLanes;
@@ -144,7 +147,7 @@ struct FloatHead {
       const int key = step * kBeside + beside;
       const T* head = reinterpret_cast<const T*>(a.values) + __shfl_sync(0xffffffffu, value_at, key);
       float values[kValues];
-      Load(head, a.depth, reach.groups, valid >> key & 1, values);
+      Load(head, a.value_depth, reach.groups, valid >> key & 1, values);
       const float p = scores[step] == -INFINITY ? 0.0f : expf(scores[step] - maximum);
       total += p;
 #pragma unroll
@@ -161,7 +164,7 @@ struct FloatHead {
 #pragma unroll
     for (int i = 0; i < kValues; ++i) {
       const int d = Index(i);
-      if (d < kMostDepth) folded.sums[warp][d] = sums[i];
+      if (d < kDepth) folded.sums[warp][d] = sums[i];
     }
   }
 };
@@ -179,60 +182,80 @@ struct OneType {
   }
 };
 
-template <class Type>
-__device__ void WriteOut(const typename Type::Arguments& a, const Task& task, const Partial& result) {
-  const float inverse = a.Inverse(task.head, result.maximum, result.total, task.begin < task.end);
-  const int d = static_cast<int>(threadIdx.x);
-  if (d < a.depth) Type::Put(a, task, d, result.sum * inverse);
+/// Values that a thread merges of heads of up to kDepth: d of them are threadIdx.x + i · kThreads.
+template <int kDepth>
+constexpr int kMerges = (kDepth + kThreads - 1) / kThreads;
+__device__ inline int MergedValue(int i) { return static_cast<int>(threadIdx.x) + i * kThreads; }
+
+template <class Type, int kDepth>
+__device__ void WriteOut(const typename Type::Arguments& a, const Task& task, const Partial (&result)[kMerges<kDepth>]) {
+#pragma unroll
+  for (int i = 0; i < kMerges<kDepth>; ++i) {
+    const float inverse = a.Inverse(task.head, result[i].maximum, result[i].total, task.begin < task.end);
+    const int d = MergedValue(i);
+    if (d < a.value_depth) Type::Put(a, task, d, result[i].sum * inverse);
+  }
 }
 
-/// partials [block][split][2 + depth]: what MergeSplits takes; null when a block does all splits.
+/// partials [block][split][2 + value depth]: what MergeSplits takes; null when a block does all splits.
 template <class Type, class Head>
 __global__ void __launch_bounds__(kThreads, Head::kBlocks)
     AttendRows(const typename Type::Arguments a, const Reach reach, float* partials) {
-  __shared__ Folded folded;
+  constexpr int kDepth = Head::kDepth;
+  __shared__ Folded<kDepth> folded;
   Begin();
   Task task;
   if (!FindTask(a, reach, task)) return;
   float q[Head::kValues];
   Type::template LoadQuery<Head>(a, task, q);
   const float slope = a.slopes ? a.slopes[task.head] : 0.0f;
-  Partial total;
+  Partial total[kMerges<kDepth>];
   const int first = task.begin / kSplit, last = (task.end - 1) / kSplit;
   for (int split = partials ? blockIdx.y : first; split <= last && task.begin < task.end; ++split) {
     if (split < first) return;
     Head::FoldChunk(a, task, reach, q, slope, split * kSplit + static_cast<int>(threadIdx.x) / 32 * kChunk, folded);
     __syncthreads();
-    Partial part;
+    Partial part[kMerges<kDepth>];
     for (int warp = 0; warp < kWarps; ++warp) {
       if (folded.maximum[warp] == -INFINITY && folded.total[warp] == 0) continue;
-      part.Merge({folded.maximum[warp], folded.total[warp], folded.sums[warp][threadIdx.x]});
+#pragma unroll
+      for (int i = 0; i < kMerges<kDepth>; ++i) {
+        const float sum = MergedValue(i) < kDepth ? folded.sums[warp][MergedValue(i)] : 0.0f;
+        part[i].Merge({folded.maximum[warp], folded.total[warp], sum});
+      }
     }
     __syncthreads();
     if (!partials) {
-      total.Merge(part);
+#pragma unroll
+      for (int i = 0; i < kMerges<kDepth>; ++i) total[i].Merge(part[i]);
       continue;
     }
-    float* to = partials + (static_cast<int64_t>(blockIdx.x) * gridDim.y + split) * (2 + a.depth);
-    if (threadIdx.x == 0) to[0] = part.maximum, to[1] = part.total;
-    if (static_cast<int>(threadIdx.x) < a.depth) to[2 + threadIdx.x] = part.sum;
+    float* to = partials + (static_cast<int64_t>(blockIdx.x) * gridDim.y + split) * (2 + a.value_depth);
+    if (threadIdx.x == 0) to[0] = part[0].maximum, to[1] = part[0].total;
+#pragma unroll
+    for (int i = 0; i < kMerges<kDepth>; ++i) {
+      if (MergedValue(i) < a.value_depth) to[2 + MergedValue(i)] = part[i].sum;
+    }
     return;
   }
-  if (!partials) WriteOut<Type>(a, task, total);
+  if (!partials) WriteOut<Type, kDepth>(a, task, total);
 }
 
-template <class Type>
+template <class Type, int kDepth>
 __global__ void __launch_bounds__(kThreads)
     MergeSplits(const typename Type::Arguments a, const Reach reach, const float* partials, int splits) {
   Begin();
   Task task;
   if (!FindTask(a, reach, task)) return;
-  Partial total;
+  Partial total[kMerges<kDepth>];
   for (int split = task.begin / kSplit; split * kSplit < task.end; ++split) {
-    const float* from = partials + (static_cast<int64_t>(blockIdx.x) * splits + split) * (2 + a.depth);
-    total.Merge({from[0], from[1], static_cast<int>(threadIdx.x) < a.depth ? from[2 + threadIdx.x] : 0.0f});
+    const float* from = partials + (static_cast<int64_t>(blockIdx.x) * splits + split) * (2 + a.value_depth);
+#pragma unroll
+    for (int i = 0; i < kMerges<kDepth>; ++i) {
+      total[i].Merge({from[0], from[1], MergedValue(i) < a.value_depth ? from[2 + MergedValue(i)] : 0.0f});
+    }
   }
-  WriteOut<Type>(a, task, total);
+  WriteOut<Type, kDepth>(a, task, total);
 }
 
 template <class Type, class Head>
@@ -242,11 +265,11 @@ void LaunchRows(const typename Type::Arguments& a, const Reach& reach, const Att
     Overlapped(AttendRows<Type, Head>, blocks, kThreads, run, a, reach, nullptr);
     return;
   }
-  const size_t size = static_cast<size_t>(way.blocks * way.splits * (2 + a.depth)) * sizeof(float);
+  const size_t size = static_cast<size_t>(way.blocks * way.splits * (2 + a.value_depth)) * sizeof(float);
   float* partials = reinterpret_cast<float*>(run.scratch().At(ScratchUse::kPartials, size));
   const dim3 grid(blocks, static_cast<unsigned>(way.splits));
   Overlapped(AttendRows<Type, Head>, grid, kThreads, run, a, reach, partials);
-  Overlapped(MergeSplits<Type>, blocks, kThreads, run, a, reach, partials, static_cast<int>(way.splits));
+  Overlapped(MergeSplits<Type, Head::kDepth>, blocks, kThreads, run, a, reach, partials, static_cast<int>(way.splits));
 }
 
 /// Heads of floats of type T.
@@ -254,15 +277,19 @@ template <class Type, class T>
 void LaunchFloatHeads(const typename Type::Arguments& a, Reach reach, const AttentionWay& way, Run& run) {
   constexpr int kWidth = 16 / sizeof(T);
   const auto whole = [](int64_t stride) { return stride % kWidth == 0; };
-  reach.groups = a.depth % kWidth == 0 && reinterpret_cast<uintptr_t>(a.keys) % 16 == 0 &&
+  reach.groups = a.depth % kWidth == 0 && a.value_depth % kWidth == 0 && reinterpret_cast<uintptr_t>(a.keys) % 16 == 0 &&
                  reinterpret_cast<uintptr_t>(a.values) % 16 == 0 && whole(a.key_page) && whole(a.key_head) &&
                  whole(a.key_token) && whole(a.value_page) && whole(a.value_head) && whole(a.value_token);
-  if (a.depth <= 4 * kWidth) return LaunchRows<Type, FloatHead<T, 4, 1>>(a, reach, way, run);
-  if (a.depth <= 8 * kWidth) return LaunchRows<Type, FloatHead<T, 8, 1>>(a, reach, way, run);
-  if (a.depth <= 16 * kWidth) return LaunchRows<Type, FloatHead<T, 16, 1>>(a, reach, way, run);
-  if (a.depth <= 32 * kWidth) return LaunchRows<Type, FloatHead<T, 32, 1>>(a, reach, way, run);
+  const int depth = a.depth > a.value_depth ? a.depth : a.value_depth;
+  if (depth <= 4 * kWidth) return LaunchRows<Type, FloatHead<T, 4, 1>>(a, reach, way, run);
+  if (depth <= 8 * kWidth) return LaunchRows<Type, FloatHead<T, 8, 1>>(a, reach, way, run);
+  if (depth <= 16 * kWidth) return LaunchRows<Type, FloatHead<T, 16, 1>>(a, reach, way, run);
+  if (depth <= 32 * kWidth) return LaunchRows<Type, FloatHead<T, 32, 1>>(a, reach, way, run);
   if constexpr (sizeof(T) == 4) {
-    if (a.depth <= kMostDepth) return LaunchRows<Type, FloatHead<T, 32, 2>>(a, reach, way, run);
+    if (depth <= kUsualDepth) return LaunchRows<Type, FloatHead<T, 32, 2>>(a, reach, way, run);
+    if (depth <= kMostDepth) return LaunchRows<Type, FloatHead<T, 32, 5>>(a, reach, way, run);
+  } else {
+    if (depth <= kMostDepth) return LaunchRows<Type, FloatHead<T, 32, 3>>(a, reach, way, run);
   }
   HeadTooLarge();
 }

@@ -6,7 +6,6 @@
 namespace zi::cuda {
 namespace {
 
-using rows::Folded;
 using rows::Reach;
 using rows::Task;
 
@@ -30,6 +29,7 @@ struct OtherType {
 /// A key's or value's head of codes spread over kLanes lanes, each with sixteen values.
 template <class Codes, int kLanes>
 struct CodeHead {
+  static constexpr int kDepth = rows::kUsualDepth;
   static constexpr int kValues = 16, kWords = kValues / Codes::kPerWord, kBytes = 4 * kWords;
   /// So many keys side by side, in so many steps, of which some are on their way at once.
   static constexpr int kBeside = 32 / kLanes, kSteps = kLanes, kAhead = kSteps > 4 ? 16 / kWords : 4;
@@ -68,32 +68,34 @@ struct CodeHead {
     const uint8_t* codes;
     int64_t at;
     unsigned valid;
+    int depth, group;  // of a head; of what shares a scale
     uint32_t scales[kScaleWords] = {};  // pairs of bf16, the first in the lower half
 
-    __device__ Heads(const uint8_t* codes, int64_t at, unsigned valid) : codes(codes), at(at), valid(valid) {}
+    __device__ Heads(const uint8_t* codes, int64_t at, unsigned valid, int depth, int group)
+        : codes(codes), at(at), valid(valid), depth(depth), group(group) {}
     __device__ bool Valid(int key) const { return valid >> key & 1; }
-    __device__ void LoadScales(const StoredArguments& a, const uint8_t* from, int64_t from_at) {
+    __device__ void LoadScales(const uint8_t* from, int64_t from_at) {
       const uint16_t* const mine = reinterpret_cast<const uint16_t*>(from) + from_at;
 #pragma unroll
       for (int g = 0; g < kScales; ++g) {
-        if (Valid(threadIdx.x % 32) && g * a.group < a.depth) scales[g / 2] |= static_cast<uint32_t>(mine[g]) << g % 2 * 16;
+        if (Valid(threadIdx.x % 32) && g * group < depth) scales[g / 2] |= static_cast<uint32_t>(mine[g]) << g % 2 * 16;
       }
     }
     /// What this lane's codes of that key are multiplied by.
-    __device__ float ScaleOf(const StoredArguments& a, int key) const {
-      const int group = kScales > 1 && a.group < a.depth ? Index(0) / a.group : 0;
+    __device__ float ScaleOf(int key) const {
+      const int mine = kScales > 1 && group < depth ? Index(0) / group : 0;
       uint32_t pair = 0;
 #pragma unroll
       for (int w = 0; w < kScaleWords; ++w) {
         const uint32_t word = __shfl_sync(0xffffffffu, scales[w], key);
-        if (w == group / 2) pair = word;
+        if (w == mine / 2) pair = word;
       }
-      return __uint_as_float(group % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+      return __uint_as_float(mine % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
     }
     /// This lane's codes of the steps from `step` on; zeros where there are none.
     __device__ void Load(const StoredArguments& a, int step, Group (&to)[kAhead]) const {
       const int beside = threadIdx.x % 32 / kLanes, first = threadIdx.x % kLanes * kBytes;
-      const int bytes = a.depth * 4 / Codes::kPerWord - first;
+      const int bytes = depth * 4 / Codes::kPerWord - first;
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
         const int key = (step + i) * kBeside + beside;
@@ -107,7 +109,7 @@ struct CodeHead {
 
   /// Folds keys [chunk, chunk + 32) ∩ [begin, end) into this warp's place.
   __device__ static void FoldChunk(const StoredArguments& a, const Task& task, const Reach&, const float (&q)[kValues],
-                                   float slope, int chunk, Folded& folded) {
+                                   float slope, int chunk, rows::Folded<kDepth>& folded) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, beside = lane / kLanes;
     // Each lane looks up the place of one key.
     int page = 0, offset = 0;
@@ -118,14 +120,14 @@ struct CodeHead {
       if (lane == 0) folded.maximum[warp] = -INFINITY, folded.total[warp] = 0;
       return;
     }
-    Heads keys(a.keys, a.KeyAt(page, task.kv_head, offset), valid);
-    Heads values(a.values, a.ValueAt(page, task.kv_head, offset), valid);
+    Heads keys(a.keys, a.KeyAt(page, task.kv_head, offset), valid, a.depth, a.group);
+    Heads values(a.values, a.ValueAt(page, task.kv_head, offset), valid, a.value_depth, a.value_group);
     // The values are on their way while the keys are multiplied.
     Group key_codes[kAhead], value_codes[kAhead];
     keys.Load(a, 0, key_codes);
     values.Load(a, 0, value_codes);
-    keys.LoadScales(a, a.key_scales, a.KeyScaleAt(page, task.kv_head, offset));
-    values.LoadScales(a, a.value_scales, a.ValueScaleAt(page, task.kv_head, offset));
+    keys.LoadScales(a.key_scales, a.KeyScaleAt(page, task.kv_head, offset));
+    values.LoadScales(a.value_scales, a.ValueScaleAt(page, task.kv_head, offset));
     float scores[kSteps], maximum = -INFINITY;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
@@ -134,7 +136,7 @@ struct CodeHead {
       Widen(key_codes[step % kAhead], codes);
 #pragma unroll
       for (int i = 0; i < kValues; ++i) product = fmaf(q[i], codes[i], product);
-      scores[step] = product * keys.ScaleOf(a, step * kBeside + beside);
+      scores[step] = product * keys.ScaleOf(step * kBeside + beside);
     }
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
@@ -154,7 +156,7 @@ struct CodeHead {
       Widen(value_codes[step % kAhead], codes);
       const float p = scores[step] == -INFINITY ? 0.0f : expf(scores[step] - maximum);
       total += p;
-      const float weight = p * values.ScaleOf(a, step * kBeside + beside);
+      const float weight = p * values.ScaleOf(step * kBeside + beside);
 #pragma unroll
       for (int i = 0; i < kValues; ++i) sums[i] = fmaf(weight, codes[i], sums[i]);
     }
@@ -169,16 +171,58 @@ struct CodeHead {
 #pragma unroll
     for (int i = 0; i < kValues; ++i) {
       const int d = Index(i);
-      if (d < rows::kMostDepth) folded.sums[warp][d] = sums[i];
+      if (d < kDepth) folded.sums[warp][d] = sums[i];
     }
+  }
+};
+
+/// Wide heads of codes, value by value: what is seldom.
+struct WideHead {
+  static constexpr int kDepth = rows::kMostDepth, kValues = kDepth / 32, kBlocks = 0;
+
+  __device__ static int Index(int i) { return i * 32 + static_cast<int>(threadIdx.x) % 32; }
+
+  __device__ static void FoldChunk(const StoredArguments& a, const Task& task, const Reach&, const float (&q)[kValues],
+                                   float slope, int chunk, rows::Folded<kDepth>& folded) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int page = 0, offset = 0;
+    const int mine = chunk + lane;
+    const bool usable = mine >= task.begin && mine < task.end && a.Place(task.sequence, mine, page, offset);
+    const unsigned valid = __ballot_sync(0xffffffffu, usable);
+    float score = -INFINITY;
+    for (int key = 0; key < 32; ++key) {
+      if (!(valid >> key & 1)) continue;
+      const int from = __shfl_sync(0xffffffffu, page, key), at = __shfl_sync(0xffffffffu, offset, key);
+      float product = 0;
+      for (int i = 0; i < kValues; ++i) {
+        if (Index(i) < a.depth) product = fmaf(q[i], a.KeyValue(from, task.kv_head, at, Index(i)), product);
+      }
+      product = WarpSum(product);
+      if (lane == key) score = a.Score(product, slope, chunk + key);
+    }
+    const float maximum = WarpMax(score);
+    const float p = score == -INFINITY ? 0.0f : expf(score - maximum), total = WarpSum(p);
+    float sums[kValues] = {};
+    for (int key = 0; key < 32; ++key) {
+      if (!(valid >> key & 1)) continue;
+      const int from = __shfl_sync(0xffffffffu, page, key), at = __shfl_sync(0xffffffffu, offset, key);
+      const float weight = __shfl_sync(0xffffffffu, p, key);
+      for (int i = 0; i < kValues; ++i) {
+        if (Index(i) < a.value_depth) sums[i] = fmaf(weight, a.ValueValue(from, task.kv_head, at, Index(i)), sums[i]);
+      }
+    }
+    if (lane == 0) folded.maximum[warp] = maximum, folded.total[warp] = total;
+    for (int i = 0; i < kValues; ++i) folded.sums[warp][Index(i)] = sums[i];
   }
 };
 
 template <class Codes>
 void LaunchCodeHeads(const StoredArguments& a, const Reach& reach, const AttentionWay& way, Run& run) {
-  if (a.depth <= 64) return rows::LaunchRows<OtherType, CodeHead<Codes, 4>>(a, reach, way, run);
-  if (a.depth <= 128) return rows::LaunchRows<OtherType, CodeHead<Codes, 8>>(a, reach, way, run);
-  if (a.depth <= 256) return rows::LaunchRows<OtherType, CodeHead<Codes, 16>>(a, reach, way, run);
+  const int depth = a.depth > a.value_depth ? a.depth : a.value_depth;
+  if (depth <= 64) return rows::LaunchRows<OtherType, CodeHead<Codes, 4>>(a, reach, way, run);
+  if (depth <= 128) return rows::LaunchRows<OtherType, CodeHead<Codes, 8>>(a, reach, way, run);
+  if (depth <= rows::kUsualDepth) return rows::LaunchRows<OtherType, CodeHead<Codes, 16>>(a, reach, way, run);
+  if (depth <= rows::kMostDepth) return rows::LaunchRows<OtherType, WideHead>(a, reach, way, run);
   rows::HeadTooLarge();
 }
 
@@ -190,8 +234,8 @@ void LaunchFloats(const StoredArguments& a, const Reach& reach, const AttentionW
 /// The largest of 16, 8, 4 and 1 bytes at whose multiples heads lie, and of which they are whole groups.
 int ReachOf(const AttentionOp& op) {
   for (const int64_t bytes : {16, 8, 4}) {
-    const bool whole = RowLength(op.keys) * ElementBytes(op.keys.dtype) % bytes == 0;
-    if (whole && RowsAligned(op.keys, bytes) && RowsAligned(op.values, bytes)) return static_cast<int>(bytes);
+    const auto whole = [bytes](const View& cached) { return RowLength(cached) * ElementBytes(cached.dtype) % bytes == 0; };
+    if (whole(op.keys) && whole(op.values) && RowsAligned(op.keys, bytes) && RowsAligned(op.values, bytes)) return static_cast<int>(bytes);
   }
   return 1;
 }
@@ -213,6 +257,7 @@ StoredArguments::StoredArguments(const AttentionOp& op, Fault* faults)
       value_scale_head(Stride(op.value_scales, 1)),
       value_scale_token(Stride(op.value_scales, 2)),
       group(op.key_scales.data ? depth / static_cast<int>(op.key_scales.shape[3]) : depth),
+      value_group(op.value_scales.data ? value_depth / static_cast<int>(op.value_scales.shape[3]) : value_depth),
       reach(ReachOf(op)) {}
 
 void LaunchStoredRows(const AttentionOp& op, const AttentionWay& way, Run& run) {

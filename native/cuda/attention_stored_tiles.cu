@@ -36,11 +36,8 @@ struct ExpandingLoader {
 
   /// Whether pieces can be copied without registers.
   static bool Groups(const AttentionOp& op, const Arguments& a) {
-    const bool alike = a.key_page == a.value_page && a.key_head == a.value_head && a.key_token == a.value_token &&
-                       a.key_scale_page == a.value_scale_page && a.key_scale_head == a.value_scale_head &&
-                       a.key_scale_token == a.value_scale_token;
     const int64_t piece = a.cache == DType::kU8 ? 4 : 8 * ElementBytes(a.cache);
-    return alike && a.cache != DType::kF32 && a.depth % 8 == 0 && RowsAligned(op.keys, piece) &&
+    return a.cache != DType::kF32 && a.depth % 8 == 0 && a.value_depth % 8 == 0 && RowsAligned(op.keys, piece) &&
            RowsAligned(op.values, piece);
   }
 
@@ -73,9 +70,9 @@ struct ExpandingLoader {
       const int j = i / kDepth, d = i % kDepth, position = block + j;
       int page = 0, offset = 0;
       float key = 0, value = 0;
-      if (d < a.depth && position >= begin && position < end && a.Place(sequence, position, page, offset)) {
-        key = a.Get(a.keys, a.key_scales, a.KeyAt(page, kv_head, offset), a.KeyScaleAt(page, kv_head, offset), d);
-        value = a.Get(a.values, a.value_scales, a.ValueAt(page, kv_head, offset), a.ValueScaleAt(page, kv_head, offset), d);
+      if (position >= begin && position < end && a.Place(sequence, position, page, offset)) {
+        if (d < a.depth) key = a.KeyValue(page, kv_head, offset, d);
+        if (d < a.value_depth) value = a.ValueValue(page, kv_head, offset, d);
       }
       shared.keys[stage][j][d] = Narrow<T>(key);
       shared.values[stage][j][d] = Narrow<T>(value);
@@ -87,12 +84,12 @@ struct ExpandingLoader {
                              int kv_head, int block, int begin, int end, int stage, Shared<T, kDepth>& shared) {
     // All places first, so that their loads wait for memory together.
     const int column = threadIdx.x % kGroups * 8, row = threadIdx.x / kGroups;
-    int64_t places[kEach], scale_places[kEach];
+    int pages[kEach], offsets[kEach];
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
       const int position = block + row + i * kRows;
-      places[i] = -1, scale_places[i] = 0;
-      if (column >= a.depth || position < begin || position >= end) continue;
+      pages[i] = -1, offsets[i] = 0;
+      if ((column >= a.depth && column >= a.value_depth) || position < begin || position >= end) continue;
       int page, offset;
       if (layout.page_shift >= 0) {
         const int entry = sequence.first_page + (position >> layout.page_shift);
@@ -104,20 +101,22 @@ struct ExpandingLoader {
       } else if (!a.Place(sequence, position, page, offset)) {
         continue;
       }
-      places[i] = a.KeyAt(page, kv_head, offset) * (kBytes == 16 ? 2 : 1);
-      scale_places[i] = a.KeyScaleAt(page, kv_head, offset);
+      pages[i] = page, offsets[i] = offset;
     }
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
       const int j = row + i * kRows;
-      const bool inside = places[i] >= 0;
-      const int64_t from = inside ? places[i] + column / 8 * kBytes : 0;
-      CopySome<kBytes>(&shared.keys[stage][j][column], a.keys + from, inside);
-      CopySome<kBytes>(&shared.values[stage][j][column], a.values + from, inside);
+      constexpr int kElement = kBytes == 16 ? 2 : 1;
+      const bool key = pages[i] >= 0 && column < a.depth, value = pages[i] >= 0 && column < a.value_depth;
+      const int64_t key_at = key ? a.KeyAt(pages[i], kv_head, offsets[i]) * kElement + column / 8 * kBytes : 0;
+      const int64_t value_at = value ? a.ValueAt(pages[i], kv_head, offsets[i]) * kElement + column / 8 * kBytes : 0;
+      CopySome<kBytes>(&shared.keys[stage][j][column], a.keys + key_at, key);
+      CopySome<kBytes>(&shared.values[stage][j][column], a.values + value_at, value);
       if constexpr (kBytes != 16) {
-        const int64_t scale = scale_places[i] + column / a.group;
-        last.keys[i] = inside ? reinterpret_cast<const uint16_t*>(a.key_scales)[scale] : 0;
-        last.values[i] = inside ? reinterpret_cast<const uint16_t*>(a.value_scales)[scale] : 0;
+        const uint16_t* const key_scales = reinterpret_cast<const uint16_t*>(a.key_scales);
+        const uint16_t* const value_scales = reinterpret_cast<const uint16_t*>(a.value_scales);
+        last.keys[i] = key ? key_scales[a.KeyScaleAt(pages[i], kv_head, offsets[i]) + column / a.group] : 0;
+        last.values[i] = value ? value_scales[a.ValueScaleAt(pages[i], kv_head, offsets[i]) + column / a.value_group] : 0;
       }
     }
   }

@@ -113,7 +113,9 @@ struct StoreArguments {
   RowView k, v;
   CacheView keys, values;
   const int32_t* slots;
-  int64_t slot_count, page_tokens, heads, depth;
+  int64_t slot_count, page_tokens, heads;
+  /// Values of a head of k, and of v: 0 where values lie in keys.
+  int64_t depth, value_depth;
   Fault* fault;
   /// Magnitudes from here on are none in the cache's type.
   float limit;
@@ -132,7 +134,8 @@ __global__ void KvStore(const StoreArguments a) {
     return;
   }
   const int64_t page = slot / a.page_tokens, offset = slot % a.page_tokens;
-  const int groups = static_cast<int>(a.depth / W), count = static_cast<int>(a.heads) * groups;
+  const int heads = static_cast<int>(a.heads);
+  const int key_groups = static_cast<int>(a.depth / W), value_groups = static_cast<int>(a.value_depth / W);
   const auto store = [&](const RowView& from, const CacheView& to, int head, int d) {
     const int64_t at = page * to.page_stride + head * to.head_stride + offset * to.token_stride + d;
     const int64_t row = token * a.heads + head;
@@ -149,10 +152,9 @@ __global__ void KvStore(const StoreArguments a) {
       PutAs(to.data, to.dtype, at, kOtherType ? Within(value, a.limit) : value);
     }
   };
-  for (int i = threadIdx.x; i < count; i += kThreads) {
-    const int head = i / groups, d = i % groups * W;
-    store(a.k, a.keys, head, d);
-    store(a.v, a.values, head, d);
+  for (int i = threadIdx.x; i < heads * max(key_groups, value_groups); i += kThreads) {
+    if (i < heads * key_groups) store(a.k, a.keys, i / key_groups, i % key_groups * W);
+    if (i < heads * value_groups) store(a.v, a.values, i / value_groups, i % value_groups * W);
   }
 }
 
@@ -203,10 +205,13 @@ void Launch(const RotaryOp& op, Run& run) {
 
 void Launch(const KvStoreOp& op, Run& run) {
   const int64_t tokens = op.k.shape[0], heads = op.k.shape[1], depth = op.k.shape[2];
-  if (tokens * heads * depth == 0) return;
+  // Without v the values are a part of what is stored of k.
+  const View& v = op.v.data ? op.v : op.k;
+  const int64_t value_depth = op.v.data ? v.shape[2] : 0;
+  if (tokens * heads * (depth + value_depth) == 0) return;
   if (op.key_scales.data) return LaunchStoreCodes(op, run);
   const StoreArguments arguments{RowView(op.k),
-                                 RowView(op.v),
+                                 RowView(v),
                                  CacheView(op.keys),
                                  CacheView(op.values),
                                  Ints(op.slots),
@@ -214,9 +219,10 @@ void Launch(const KvStoreOp& op, Run& run) {
                                  op.keys.shape[2],
                                  heads,
                                  depth,
+                                 value_depth,
                                  run.fault(),
                                  LimitOf(op.keys.dtype)};
-  const bool eights = depth % 8 == 0 && RowsAligned(op.k, 16) && RowsAligned(op.v, 16) && RowsAligned(op.keys, 16) &&
+  const bool eights = depth % 8 == 0 && value_depth % 8 == 0 && RowsAligned(op.k, 16) && RowsAligned(v, 16) && RowsAligned(op.keys, 16) &&
                       RowsAligned(op.values, 16);
   eights ? LaunchStore<8>(arguments, tokens, run) : LaunchStore<1>(arguments, tokens, run);
 }

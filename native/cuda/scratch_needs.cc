@@ -100,10 +100,10 @@ ScratchBytes Needs(const ExpertLinearOp& op) {
 
 ScratchBytes Needs(const AttentionOp& op) {
   ScratchBytes needs;
-  if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.q.shape[2] == 0) return needs;
+  if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.out.shape[2] == 0) return needs;
   const AttentionWay way = WayOf(op);
   // A maximum, a sum, and the values of a head.
-  const int64_t values = way.blocks * way.splits * (2 + op.q.shape[2]);
+  const int64_t values = way.blocks * way.splits * (2 + op.out.shape[2]);
   if (way.splits > 1) needs[ScratchUse::kPartials] = static_cast<size_t>(values) * sizeof(float);
   return needs;
 }

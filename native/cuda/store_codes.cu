@@ -32,19 +32,21 @@ struct StoreCodesArguments {
   DType codes;
   const int32_t* slots;
   int64_t slot_count, page_tokens;
-  int heads, depth;
-  /// Neighbours of a head that share a scale.
-  int group;
+  /// Heads of values: none where they lie in keys.
+  int heads, value_heads;
+  /// Values of a key, and neighbours of it that share a scale; then those of a value.
+  int depth, group, value_depth, value_group;
   /// Heads are groups of four, and lie such that these are read, or written, at once.
   bool reads_fours, writes_fours;
   Fault* fault;
 };
 
 /// Values d … d + 3 of a row; zeros beyond its end.
-__device__ void LoadFour(const StoreCodesArguments& a, const RowView& from, int64_t row, int d, float (&to)[kEach]) {
+__device__ void LoadFour(const StoreCodesArguments& a, const RowView& from, int64_t row, int d, int depth,
+                         float (&to)[kEach]) {
 #pragma unroll
   for (int i = 0; i < kEach; ++i) to[i] = 0;
-  if (d >= a.depth) return;
+  if (d >= depth) return;
   WithType(from.dtype, [&](auto* type) {
     using T = std::decay_t<decltype(*type)>;
     const T* const values = from.Row<T>(row) + d;
@@ -58,7 +60,7 @@ __device__ void LoadFour(const StoreCodesArguments& a, const RowView& from, int6
     } else {
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
-        if (d + i < a.depth) to[i] = Widen(values[i]);
+        if (d + i < depth) to[i] = Widen(values[i]);
       }
     }
   });
@@ -109,9 +111,9 @@ __device__ uint32_t CodeOf(float quotient, DType codes) {
 }
 
 /// Writes codes of values d … d + 3 of the head that begins there.
-__device__ void StoreFour(const StoreCodesArguments& a, uint8_t* head, int d, const float (&values)[kEach],
+__device__ void StoreFour(const StoreCodesArguments& a, uint8_t* head, int d, int depth, const float (&values)[kEach],
                           __nv_bfloat16 rounded_scale) {
-  if (d >= a.depth) return;
+  if (d >= depth) return;
   const float scale = __bfloat162float(rounded_scale);
   const bool usable = scale > 0;
   uint32_t codes[kEach];
@@ -124,7 +126,7 @@ __device__ void StoreFour(const StoreCodesArguments& a, uint8_t* head, int d, co
       return;
     }
     head[d / 2] = static_cast<uint8_t>(pairs[0]);
-    if (d + 2 < a.depth) head[d / 2 + 1] = static_cast<uint8_t>(pairs[1]);
+    if (d + 2 < depth) head[d / 2 + 1] = static_cast<uint8_t>(pairs[1]);
     return;
   }
   if (a.writes_fours) {
@@ -133,34 +135,37 @@ __device__ void StoreFour(const StoreCodesArguments& a, uint8_t* head, int d, co
   }
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    if (d + i < a.depth) head[d + i] = static_cast<uint8_t>(codes[i]);
+    if (d + i < depth) head[d + i] = static_cast<uint8_t>(codes[i]);
   }
 }
 
-__device__ void StoreHead(const StoreCodesArguments& a, const RowView& from, int64_t row, uint8_t* codes,
-                          __nv_bfloat16* scales) {
+struct HeadSize {
+  int depth, group;
+};
+__device__ void StoreHead(const StoreCodesArguments& a, const RowView& from, int64_t row, const HeadSize& size,
+                          uint8_t* codes, __nv_bfloat16* scales) {
   const int mine = static_cast<int>(threadIdx.x) % 32 * kEach;
   float values[kEach];
-  if (a.group < a.depth) {
-    for (int begin = 0; begin < a.depth; begin += kStride) {
+  if (size.group < size.depth) {
+    for (int begin = 0; begin < size.depth; begin += kStride) {
       const int d = begin + mine;
-      LoadFour(a, from, row, d, values);
-      const __nv_bfloat16 scale = ScaleOf(LargestOf(MagnitudeOf(values), a.group / kEach), a.codes);
-      if (d < a.depth && d % a.group == 0) scales[d / a.group] = scale;
-      StoreFour(a, codes, d, values, scale);
+      LoadFour(a, from, row, d, size.depth, values);
+      const __nv_bfloat16 scale = ScaleOf(LargestOf(MagnitudeOf(values), size.group / kEach), a.codes);
+      if (d < size.depth && d % size.group == 0) scales[d / size.group] = scale;
+      StoreFour(a, codes, d, size.depth, values, scale);
     }
     return;
   }
   uint32_t magnitude = 0;
-  for (int d = mine; d < a.depth; d += kStride) {
-    LoadFour(a, from, row, d, values);
+  for (int d = mine; d < size.depth; d += kStride) {
+    LoadFour(a, from, row, d, size.depth, values);
     magnitude = max(magnitude, MagnitudeOf(values));
   }
   const __nv_bfloat16 scale = ScaleOf(LargestOf(magnitude, 32), a.codes);
   if (mine == 0) *scales = scale;
-  for (int d = mine; d < a.depth; d += kStride) {
-    LoadFour(a, from, row, d, values);
-    StoreFour(a, codes, d, values, scale);
+  for (int d = mine; d < size.depth; d += kStride) {
+    LoadFour(a, from, row, d, size.depth, values);
+    StoreFour(a, codes, d, size.depth, values, scale);
   }
 }
 
@@ -173,14 +178,15 @@ __global__ void __launch_bounds__(kThreads) StoreCodes(const StoreCodesArguments
   }
   const int64_t page = slot / a.page_tokens, offset = slot % a.page_tokens;
   const int warp = static_cast<int>(blockIdx.y * kWarps + threadIdx.x / 32), warps = static_cast<int>(gridDim.y) * kWarps;
-  for (int i = warp; i < 2 * a.heads; i += warps) {
+  for (int i = warp; i < a.heads + a.value_heads; i += warps) {
     const bool key = i < a.heads;
     const int head = key ? i : i - a.heads;
     const CodeView& to = key ? a.keys : a.values;
     uint8_t* const codes = to.codes + page * to.page + head * to.head + offset * to.token;
     auto* const scales = reinterpret_cast<__nv_bfloat16*>(to.scales) + page * to.scale_page + head * to.scale_head +
                          offset * to.scale_token;
-    StoreHead(a, key ? a.k : a.v, token * a.heads + head, codes, scales);
+    const HeadSize size = key ? HeadSize{a.depth, a.group} : HeadSize{a.value_depth, a.value_group};
+    StoreHead(a, key ? a.k : a.v, token * a.heads + head, size, codes, scales);
   }
 }
 
@@ -189,10 +195,14 @@ __global__ void __launch_bounds__(kThreads) StoreCodes(const StoreCodesArguments
 void LaunchStoreCodes(const KvStoreOp& op, Run& run) {
   const int64_t tokens = op.k.shape[0], heads = op.k.shape[1], depth = op.k.shape[2];
   const int64_t from_bytes = kEach * ElementBytes(op.k.dtype), to_bytes = op.keys.dtype == DType::kU8 ? 2 : 4;
-  const bool fours = depth % kEach == 0;
+  // Without v the values are a part of what is stored of k.
+  const View& v = op.v.data ? op.v : op.k;
+  const int64_t value_depth = v.shape[2];
+  const bool fours = depth % kEach == 0 && value_depth % kEach == 0;
+  const View& value_scales = op.v.data ? op.value_scales : op.key_scales;
   const StoreCodesArguments arguments{
       RowView(op.k),
-      RowView(op.v),
+      RowView(v),
       CodeView(op.keys, op.key_scales),
       CodeView(op.values, op.value_scales),
       op.keys.dtype,
@@ -200,12 +210,15 @@ void LaunchStoreCodes(const KvStoreOp& op, Run& run) {
       op.keys.shape[0] * op.keys.shape[2],
       op.keys.shape[2],
       static_cast<int>(heads),
+      static_cast<int>(op.v.data ? heads : 0),
       static_cast<int>(depth),
       static_cast<int>(depth / op.key_scales.shape[3]),
-      fours && RowsAligned(op.k, from_bytes) && RowsAligned(op.v, from_bytes),
+      static_cast<int>(value_depth),
+      static_cast<int>(value_depth / value_scales.shape[3]),
+      fours && RowsAligned(op.k, from_bytes) && RowsAligned(v, from_bytes),
       fours && RowsAligned(op.keys, to_bytes) && RowsAligned(op.values, to_bytes),
       run.fault()};
-  const unsigned most = Blocks(2 * heads, kWarps, kMostGridRows);
+  const unsigned most = Blocks(op.v.data ? 2 * heads : heads, kWarps, kMostGridRows);
   const unsigned enough = Blocks(kBusyBlocks, tokens, most);
   Overlapped(StoreCodes, dim3(static_cast<unsigned>(tokens), enough), kThreads, run, arguments);
 }

@@ -67,7 +67,7 @@ struct StoredArguments : AttentionArguments {
   const uint8_t *key_scales, *value_scales;
   int64_t key_scale_page, key_scale_head, key_scale_token, value_scale_page, value_scale_head, value_scale_token;
   /// Neighbours of a head that share a scale.
-  int group;
+  int group, value_group;
   /// Heads of codes lie at multiples of so many bytes, and are whole groups of so many: 16, 8, 4 or 1.
   int reach;
 
@@ -90,7 +90,13 @@ struct StoredArguments : AttentionArguments {
   __device__ static float ScaleAt(const uint8_t* scales, int64_t at) {
     return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(scales)[at]);
   }
-  /// Value d of the head that begins at element `at`, whose scales begin at `scale_at`.
+  __device__ float KeyValue(int page, int kv_head, int offset, int d) const {
+    return Get(keys, key_scales, KeyAt(page, kv_head, offset), KeyScaleAt(page, kv_head, offset) + d / group, d);
+  }
+  __device__ float ValueValue(int page, int kv_head, int offset, int d) const {
+    return Get(values, value_scales, ValueAt(page, kv_head, offset), ValueScaleAt(page, kv_head, offset) + d / value_group, d);
+  }
+  /// Value d of the head that begins at element `at`, whose scale is the one at `scale_at`.
   __device__ float Get(const uint8_t* data, const uint8_t* scales, int64_t at, int64_t scale_at, int d) const {
     switch (cache) {
       case DType::kF32:
@@ -102,7 +108,7 @@ struct StoredArguments : AttentionArguments {
       case DType::kE4M3:
         return __low2float(E4M3Codes::Pair(data[at + d])) * ScaleAt(scales, scale_at);
       case DType::kU8:
-        return static_cast<float>((data[at + d / 2] >> d % 2 * 4 & 15) - 8) * ScaleAt(scales, scale_at + d / group);
+        return static_cast<float>((data[at + d / 2] >> d % 2 * 4 & 15) - 8) * ScaleAt(scales, scale_at);
       case DType::kI32:
       case DType::kE8M0:
         break;

@@ -272,8 +272,10 @@ std::optional<ExpertTiling> TilingOf(const ExpertLinearOp& op) {
   return tiling;
 }
 
+int64_t WiderHead(const AttentionOp& op) { return std::max(op.q.shape[2], op.out.shape[2]); }
+
 AttentionWay WayOf(const AttentionOp& op) {
-  const int64_t tokens = op.q.shape[0], heads = op.q.shape[1], depth = op.q.shape[2], sequences = op.sequences.shape[0];
+  const int64_t tokens = op.q.shape[0], heads = op.q.shape[1], depth = WiderHead(op), sequences = op.sequences.shape[0];
   AttentionWay way{};
   way.tiles = depth <= (IsHalf(op.q.dtype) ? kHalfTileDepth : kFloatTileDepth) && tokens >= kTileTokens && tokens > sequences;
   way.most_tokens = way.tiles ? kTileTokens - 1 : tokens;

@@ -104,6 +104,8 @@ struct AttentionWay {
   int64_t splits;
 };
 AttentionWay WayOf(const AttentionOp& op);
+/// The larger size of its keys and values.
+int64_t WiderHead(const AttentionOp& op);
 /// Largest heads the tiles take.
 constexpr int64_t kFloatTileDepth = 128, kHalfTileDepth = 256;
 /// Contexts are cut at multiples of this.

@@ -89,39 +89,48 @@ Operation Rotary(Reader& in) {
   return op;
 }
 
-/// keys and values [pages, kvHeads, pageTokens, …], of one type, for heads of `depth` values; with scales where they are codes.
-template <class Op>
-void CheckCache(const WordReader& in, const Op& op, int64_t depth) {
-  const View& keys = op.keys;
-  CheckSameShape(in, op.values, keys, "values");
-  in.Check(keys.dtype == op.values.dtype, "keys and values differ in type");
-  in.Check(keys.shape[2] > 0, "pages must hold at least one token");
-  const bool nibbles = keys.dtype == DType::kU8;
+/// Keys or values of heads of `depth` values, with scales where they are codes.
+void CheckCached(const WordReader& in, const View& cached, const View& scales, int64_t depth, const char* names[2]) {
+  const bool nibbles = cached.dtype == DType::kU8;
   in.Check(!nibbles || depth % 2 == 0, "codes of 4 bits are for heads of an even size");
-  in.CheckSize(keys, 3, nibbles ? depth / 2 : depth, "keys");
-  const int64_t groups = CacheGroups(keys.dtype, depth);
-  in.Check((groups > 0) == (op.key_scales.data != nullptr) && (groups > 0) == (op.value_scales.data != nullptr),
-           "codes have scales, and floats have none");
+  in.CheckSize(cached, 3, nibbles ? depth / 2 : depth, names[0]);
+  const int64_t groups = CacheGroups(cached.dtype, depth);
+  in.Check((groups > 0) == (scales.data != nullptr), "codes have scales, and floats have none");
   if (groups == 0) return;
-  for (int d = 0; d < 3; ++d) {
-    in.CheckSize(op.key_scales, d, keys.shape[d], "keyScales");
-    in.CheckSize(op.value_scales, d, keys.shape[d], "valueScales");
-  }
-  in.CheckSize(op.key_scales, 3, groups, "keyScales");
-  in.CheckSize(op.value_scales, 3, groups, "valueScales");
+  for (int d = 0; d < 3; ++d) in.CheckSize(scales, d, cached.shape[d], names[1]);
+  in.CheckSize(scales, 3, groups, names[1]);
+}
+
+/// keys and values [pages, kvHeads, pageTokens, …], of one type, for heads of so many values.
+template <class Op>
+void CheckCache(const WordReader& in, const Op& op, int64_t key_depth, int64_t value_depth) {
+  const View &keys = op.keys, &values = op.values;
+  for (int d = 0; d < 3; ++d) in.CheckSize(values, d, keys.shape[d], "values");
+  in.Check(keys.dtype == values.dtype, "keys and values differ in type");
+  in.Check(keys.shape[2] > 0, "pages must hold at least one token");
+  const char* key_names[] = {"keys", "keyScales"};
+  const char* value_names[] = {"values", "valueScales"};
+  CheckCached(in, keys, op.key_scales, key_depth, key_names);
+  CheckCached(in, values, op.value_scales, value_depth, value_names);
 }
 
 Operation KvStore(Reader& in) {
   KvStoreOp op{in.Activation("k", 3),
-               in.Activation("v", 3),
+               in.OptionalActivation("v", 3),
                in.Cache("keys"),
                in.Cache("values"),
                in.OptionalScales("keyScales"),
                in.OptionalScales("valueScales"),
                in.Index("slots")};
-  CheckSameShape(in, op.v, op.k, "v");
-  in.Check(op.k.dtype == op.v.dtype, "k and v differ in type");
-  CheckCache(in, op, op.k.shape[2]);
+  if (op.v.data) {
+    in.CheckSize(op.v, 0, op.k.shape[0], "v");
+    in.CheckSize(op.v, 1, op.k.shape[1], "v");
+    in.Check(op.k.dtype == op.v.dtype, "k and v differ in type");
+  } else {
+    in.Check(op.values.data == op.keys.data && op.values.shape[3] <= op.keys.shape[3], "without v, values lie in keys");
+  }
+  const int64_t stored_value = op.values.dtype == DType::kU8 ? 2 * op.values.shape[3] : op.values.shape[3];
+  CheckCache(in, op, op.k.shape[2], op.v.data ? op.v.shape[2] : stored_value);
   in.CheckSize(op.keys, 1, op.k.shape[1], "keys");
   in.CheckSize(op.slots, 0, op.k.shape[0], "slots");
   return op;
@@ -141,12 +150,14 @@ Operation Attention(Reader& in) {
                  in.OptionalWeight("sinks"),
                  in.Number(),
                  static_cast<int64_t>(in.Size("windowTokens")),
+                 static_cast<int64_t>(in.Size("chunkTokens")),
                  in.Number(),
                  static_cast<int64_t>(in.Size("maxContextTokens")),
                  in.Flag()};
-  CheckSameShape(in, op.q, op.out, "q");
+  in.CheckSize(op.q, 0, op.out.shape[0], "q");
+  in.CheckSize(op.q, 1, op.out.shape[1], "q");
   in.Check(op.q.dtype == op.out.dtype, "q and out differ in type");
-  CheckCache(in, op, op.q.shape[2]);
+  CheckCache(in, op, op.q.shape[2], op.out.shape[2]);
   in.Check(op.keys.shape[1] > 0, "keys must have at least one head");
   in.CheckSize(op.sequences, 1, 4, "sequences");
   in.CheckSize(op.positions, 0, op.q.shape[0], "positions");
@@ -293,8 +304,8 @@ constexpr Opcode kOpcodes[] = {
     {"rotary", "x positions inverseFrequencies interleaved scale", Rotary},
     {"kv_store", "k v keys values keyScales valueScales slots", KvStore},
     {"attention",
-     "out q keys values keyScales valueScales tables.sequences tables.pages tables.positions alibiSlopes sinks scale "
-     "windowTokens softCap tables.maxContextTokens alibiRounded",
+     "out q keys values keyScales valueScales tables.sequences tables.pages tables.positions score.alibi.slopes score.sinks "
+     "score.scale score.windowTokens score.chunkTokens score.softCap tables.maxContextTokens score.alibi.rounded",
      Attention},
     {"argmax", "out logits", Argmax},
     {"nll_fold", "state logits targets firstColumn first", NllFold},

@@ -128,6 +128,7 @@ struct RotaryOp {
   float scale;
 };
 struct KvStoreOp {
+  /// v is absent where values are a part of keys, which `values` is a view of.
   View k, v, keys, values;
   /// Absent where keys and values are floats.
   View key_scales, value_scales;
@@ -138,7 +139,8 @@ struct AttentionOp {
   View key_scales, value_scales;
   View sequences, pages, positions, alibi_slopes, sinks;
   float scale;
-  int64_t window_tokens;
+  /// A token sees so many latest positions, and those of its own run of so many; 0 for all.
+  int64_t window_tokens, chunk_tokens;
   float soft_cap;
   /// No sequence's context is longer.
   int64_t max_context;

@@ -104,14 +104,10 @@ export function encodeOp(op: Op): Float64Array {
     case 'attention': {
       const { sequences, pages, positions } = op.tables;
       tensors(op.out, op.q, op.keys, op.values, op.keyScales, op.valueScales);
-      tensors(sequences, pages, positions, op.alibiSlopes, op.sinks ?? null);
-      numbers(
-        op.scale,
-        op.windowTokens,
-        op.softCap,
-        op.tables.maxContextTokens,
-        Number(op.alibiRounded ?? false),
-      );
+      const { scale, alibi, sinks, windowTokens = 0, chunkTokens = 0, softCap = 0 } = op.score;
+      tensors(sequences, pages, positions, alibi?.slopes ?? null, sinks ?? null);
+      numbers(scale, windowTokens, chunkTokens, softCap, op.tables.maxContextTokens);
+      numbers(Number(alibi?.rounded ?? false));
       break;
     }
     case 'argmax':

@@ -115,10 +115,7 @@ async function attentionRates(
       keyScales: null,
       valueScales: null,
       tables: { sequences: table, pages, slots, positions: places, maxContextTokens: context },
-      scale: 0.1,
-      alibiSlopes: null,
-      windowTokens: 0,
-      softCap: 0,
+      score: { scale: 0.1 },
     };
     return { seconds: (await bench.medianMs(() => op)) / 1e3, bytes: 2 * cacheBytes };
   };

@@ -6,14 +6,15 @@ import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
 import type {
   Activation,
   AttentionTables,
-  BlockCache,
   Memory,
   SamplingTables,
+  ScoreRule,
   Tensor,
   Weight,
 } from '../port/ops.js';
 import { dimension, heads, rows, tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
+import type { LayerCache } from './kv-cache.js';
 import type { ConvolutionOptions, LayerStates, ScanOptions } from './layer-states.js';
 
 const WORKSPACE_ALIGNMENT_BYTES = 64;
@@ -83,18 +84,6 @@ export interface LinearOptions {
   readonly addTo?: Tensor;
 }
 
-export interface AttentionOptions {
-  readonly scale: number;
-  readonly alibiSlopes?: Tensor;
-  /** [heads]: a score of each head that takes its share of the softmax and weighs nothing. */
-  readonly sinks?: Tensor | undefined;
-  /** See the operation `attention`. */
-  readonly alibiRounded?: boolean;
-  /** A token sees this many latest positions, itself included; 0 for all. */
-  readonly windowTokens?: number;
-  readonly softCap?: number;
-}
-
 /** Which k experts each token of a mixture goes to, and how much each of them counts. */
 export interface Routing {
   /** i32 [T, k] */
@@ -109,7 +98,7 @@ export class ForwardOps {
   readonly #workspace: Workspace;
   readonly #constants: ReadonlyMap<string, Tensor>;
   #tables: AttentionTables | undefined;
-  #cache: BlockCache | undefined;
+  #cache: LayerCache | undefined;
   #lengths: readonly SequenceLength[] = [];
   #states: LayerStates | undefined;
 
@@ -122,7 +111,7 @@ export class ForwardOps {
   /** Starts a layer for a micro-batch: the workspace is free again. */
   enter(
     tables: AttentionTables | undefined,
-    cache: BlockCache | undefined,
+    cache: LayerCache | undefined,
     lengths: readonly SequenceLength[] = [],
     states?: LayerStates,
   ): void {
@@ -319,26 +308,18 @@ export class ForwardOps {
     }
   }
 
-  /** Stores k, v [T, kvHeads, D] in the cache, then attends with q [T, heads, D] → [T, heads · D]. */
-  attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
+  /**
+   * Stores k [T, kvHeads, D] and v [T, kvHeads, Dv] in the cache, then attends with q [T, heads, D] → [T, heads · Dv]. `v` is
+   * null where values lie in keys, and so is `k` where the cache is another block's.
+   */
+  attention(q: Tensor, k: Tensor | null, v: Tensor | null, score: ScoreRule): Tensor {
     const tables = present(this.#tables, 'attention tables');
-    const cache = present(this.#cache, 'key and value cache');
-    const [tokens, count, headDim] = [dimension(q, 0), dimension(q, 1), dimension(q, 2)];
-    const flat = this.empty([tokens, count * headDim]);
-    this.#stream.launch({ op: 'kv_store', k, v, ...cache, slots: tables.slots });
-    this.#stream.launch({
-      op: 'attention',
-      out: heads(flat, count, headDim),
-      q,
-      ...cache,
-      tables,
-      scale: options.scale,
-      alibiSlopes: options.alibiSlopes ?? null,
-      sinks: options.sinks ?? null,
-      alibiRounded: options.alibiRounded ?? false,
-      windowTokens: options.windowTokens ?? 0,
-      softCap: options.softCap ?? 0,
-    });
+    const { cache, ...pages } = present(this.#cache, 'key and value cache');
+    const [tokens, count] = [dimension(q, 0), dimension(q, 1)];
+    const flat = this.empty([tokens, count * cache.valueDim]);
+    if (k) this.#stream.launch({ op: 'kv_store', k, v, ...pages, slots: tables.slots });
+    const out = heads(flat, count, cache.valueDim);
+    this.#stream.launch({ op: 'attention', out, q, ...pages, tables, score });
     return flat;
   }
 

@@ -3,10 +3,11 @@
 import { assert, present } from '../errors.js';
 import type { DeviceEvent, DeviceStream } from '../port/backend.js';
 import type { FloatType } from '../port/dtype.js';
-import type { AttentionTables, BlockCache, Memory, Op, Tensor } from '../port/ops.js';
+import type { AttentionTables, Memory, Op, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
+import { pagedCache } from './cache-spec.js';
 import { ForwardOps, Workspace } from './forward-ops.js';
-import { blockCache } from './kv-cache.js';
+import { type LayerCache, layerCache } from './kv-cache.js';
 import type { KvDType } from './kv-type.js';
 import type { LayerSpec, MatrixSpec, TensorSpec } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
@@ -55,7 +56,7 @@ export class ForwardWalk {
 
   block(index: number, tokens: number): void {
     const block = present(this.#model.blocks[index], 'a block');
-    this.#ops.enter(tablesFor(tokens), cacheFor(this.#model, this.#kvType));
+    this.#ops.enter(tablesFor(tokens), cacheFor(this.#model, index, this.#kvType));
     const x = floats([tokens, this.#model.hiddenSize]);
     this.#model.forward.block(this.#ops, layerWeights(block), x, index);
   }
@@ -128,8 +129,9 @@ function tablesFor(tokens: number): AttentionTables {
   };
 }
 
-function cacheFor({ kvHeads, headDim }: ModelSpec, dtype: KvDType): BlockCache {
-  return blockCache(NOWHERE, { blocks: 1, kvHeads, headDim, dtype }, 1, 0);
+function cacheFor({ caches }: ModelSpec, block: number, dtype: KvDType): LayerCache | undefined {
+  const cache = pagedCache(caches, block);
+  return cache && layerCache(NOWHERE, 0, cache, { dtype, pageCount: 1 });
 }
 
 function layerWeights(layer: LayerSpec): Weights {

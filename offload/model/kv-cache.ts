@@ -4,47 +4,70 @@ import { DTYPE_BYTES, type DType } from '../port/dtype.js';
 import type { BlockCache, Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
+import { type CacheSpec, ownPages, type PagedCache, pagedCache, pagesOwner } from './cache-spec.js';
 import { type KvDType, scaleGroups, storedColumns } from './kv-type.js';
 
 /** Tokens in a page, unless a plan says otherwise. Sequences of different lengths waste less than one page each. */
 export const PAGE_TOKENS = 16;
 
-export interface KvShape {
-  readonly blocks: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
+export interface PageFormat {
   readonly dtype: KvDType;
   /** Tokens in a page; default PAGE_TOKENS. */
   readonly pageTokens?: number;
 }
 
-type BlockShape = Omit<KvShape, 'blocks'>;
+export interface KvShape extends PageFormat {
+  /** By block. */
+  readonly caches: readonly CacheSpec[];
+}
+
+/** What a block's attention reads, and whose pages they are. */
+export interface LayerCache extends BlockCache {
+  readonly cache: PagedCache;
+}
 
 /** Pages that hold scales begin at multiples of it, as kernels' widest loads want it of their codes. */
 const CODED_PAGE_ALIGNMENT_BYTES = 16;
 
 /** Bytes of one page in all blocks. */
 export function pageBytes(shape: KvShape): number {
-  return shape.blocks * blockPageBytes(shape);
+  return ownPages(shape.caches).reduce((sum, cache) => sum + cachePageBytes(cache, shape), 0);
+}
+
+/** Bytes of the page that a block reads, be it another's; 0 where it reads none. */
+export function blockPageBytes(shape: KvShape, block: number): number {
+  const cache = pagedCache(shape.caches, block);
+  return cache ? cachePageBytes(cache, shape) : 0;
+}
+
+/** Bytes of the largest page of a block. */
+export function largestPageBytes(shape: KvShape): number {
+  return ownPages(shape.caches).reduce((most, cache) => Math.max(most, cachePageBytes(cache, shape)), 0);
 }
 
 /**
- * Bytes of one page in one block: 2 (keys, values) · kvHeads · pageTokens · (bytes of a head + 2 per scale), rounded up
- * where there are scales.
+ * Bytes of one page in one block: kvHeads · pageTokens · (bytes of a key and, where it is stored, of a value, + 2 per
+ * scale), rounded up where there are scales.
  */
-export function blockPageBytes(shape: BlockShape): number {
-  const { codesBytes, scalesBytes } = halfPage(shape);
-  const bytes = 2 * (codesBytes + scalesBytes);
-  return scalesBytes > 0 ? roundUp(bytes, CODED_PAGE_ALIGNMENT_BYTES) : bytes;
+export function cachePageBytes(cache: PagedCache, format: PageFormat): number {
+  const { scalesAt, sizeBytes } = partsOfPage(cache, format);
+  return scalesAt < sizeBytes ? roundUp(sizeBytes, CODED_PAGE_ALIGNMENT_BYTES) : sizeBytes;
 }
 
-/** Bytes of a page's keys, which are as many as its values'. */
-function halfPage(shape: BlockShape): { codesBytes: number; scalesBytes: number } {
-  const { kvHeads, headDim, dtype, pageTokens = PAGE_TOKENS } = shape;
-  const rows = kvHeads * pageTokens;
+/** Where in a page its values, the scales of keys and those of values begin, and where all ends. */
+function partsOfPage(cache: PagedCache, { dtype, pageTokens = PAGE_TOKENS }: PageFormat) {
+  const rows = cache.kvHeads * pageTokens;
+  const codes = (columns: number) => rows * storedColumns(dtype, columns) * DTYPE_BYTES[dtype];
+  const scales = (columns: number) => rows * scaleGroups(dtype, columns) * DTYPE_BYTES.bf16;
+  const valueDim = cache.valuesInKeys ? 0 : cache.valueDim;
+  const valuesAt = codes(cache.keyDim);
+  const scalesAt = valuesAt + codes(valueDim);
+  const valueScalesAt = scalesAt + scales(cache.keyDim);
   return {
-    codesBytes: rows * storedColumns(dtype, headDim) * DTYPE_BYTES[dtype],
-    scalesBytes: rows * scaleGroups(dtype, headDim) * DTYPE_BYTES.bf16,
+    valuesAt,
+    scalesAt,
+    valueScalesAt,
+    sizeBytes: valueScalesAt + (valueDim > 0 ? scales(valueDim) : 0),
   };
 }
 
@@ -52,31 +75,56 @@ export function pagesFor(tokens: number, pageTokens = PAGE_TOKENS): number {
   return Math.ceil(tokens / pageTokens);
 }
 
-/**
- * The cache tensors of one block inside the memory that holds all of them, block after block. In a page lie keys, values,
- * scales of the keys and scales of the values, one after the other, so that consecutive pages are one run of bytes.
- */
-export function blockCache(
+/** By block: what it reads of the memory that holds the pages of all of them, block after block. */
+export function layerCaches(
   memory: Memory,
   shape: KvShape,
   pageCount: number,
-  blockIndex: number,
-): BlockCache {
-  const { kvHeads, headDim, dtype, pageTokens = PAGE_TOKENS } = shape;
-  const { codesBytes, scalesBytes } = halfPage(shape);
-  const each = blockPageBytes(shape);
-  const start = blockIndex * pageCount * each;
+): readonly (LayerCache | undefined)[] {
+  const own: (LayerCache | undefined)[] = [];
+  let startBytes = 0;
+  return shape.caches.map((cache, block) => {
+    if (cache.kind === 'paged') {
+      own[block] = layerCache(memory, startBytes, cache, { ...shape, pageCount });
+      startBytes += pageCount * cachePageBytes(cache, shape);
+    }
+    const owner = pagesOwner(shape.caches, block);
+    return owner === undefined ? undefined : own[owner];
+  });
+}
+
+/**
+ * The cache tensors of one block. In a page lie keys, values, scales of the keys and scales of the values, one after the
+ * other, so that consecutive pages are one run of bytes; values that lie in keys are a view of them.
+ */
+export function layerCache(
+  memory: Memory,
+  startBytes: number,
+  cache: PagedCache,
+  format: PageFormat & { readonly pageCount: number },
+): LayerCache {
+  const { kvHeads, keyDim, valueDim, valuesInKeys } = cache;
+  const { dtype, pageTokens = PAGE_TOKENS, pageCount } = format;
+  const { valuesAt, scalesAt, valueScalesAt } = partsOfPage(cache, format);
+  const each = cachePageBytes(cache, format);
   const at = (offsetBytes: number, type: DType, columns: number): Tensor => {
-    const whole = tensor(memory, start + offsetBytes, type, [pageCount, kvHeads, pageTokens, columns]);
+    const whole = tensor(memory, startBytes + offsetBytes, type, [pageCount, kvHeads, pageTokens, columns]);
     return { ...whole, strides: [each / DTYPE_BYTES[type], ...whole.strides.slice(1)] };
   };
-  const codes = (offsetBytes: number) => at(offsetBytes, dtype, storedColumns(dtype, headDim));
-  const groups = scaleGroups(dtype, headDim);
-  const scales = (offsetBytes: number) => (groups > 0 ? at(offsetBytes, 'bf16', groups) : null);
-  return {
-    keys: codes(0),
-    values: codes(codesBytes),
-    keyScales: scales(2 * codesBytes),
-    valueScales: scales(2 * codesBytes + scalesBytes),
-  };
+  const codes = (offsetBytes: number, columns: number) =>
+    at(offsetBytes, dtype, storedColumns(dtype, columns));
+  const scales = (offsetBytes: number, columns: number) =>
+    scaleGroups(dtype, columns) > 0 ? at(offsetBytes, 'bf16', scaleGroups(dtype, columns)) : null;
+  const [keys, keyScales] = [codes(0, keyDim), scales(scalesAt, keyDim)];
+  if (!valuesInKeys) {
+    const [values, valueScales] = [codes(valuesAt, valueDim), scales(valueScalesAt, valueDim)];
+    return { cache, keys, values, keyScales, valueScales };
+  }
+  const values = firstColumns(keys, storedColumns(dtype, valueDim));
+  const valueScales = keyScales && firstColumns(keyScales, scaleGroups(dtype, valueDim));
+  return { cache, keys, values, keyScales, valueScales };
+}
+
+function firstColumns(whole: Tensor, columns: number): Tensor {
+  return { ...whole, shape: [...whole.shape.slice(0, -1), columns] };
 }

@@ -2,6 +2,7 @@
 
 import { OperatingError } from '../errors.js';
 import type { DType } from '../port/dtype.js';
+import { type CacheSpec, ownPages } from './cache-spec.js';
 
 /** Floats, or codes beside scales as BlockCache describes them. */
 export type KvDType = Exclude<DType, 'i32' | 'e8m0'>;
@@ -50,10 +51,22 @@ export function storedColumns(type: KvDType, headDim: number): number {
 }
 
 /** Throws BAD_OPTION where heads of a model cannot be stored so. */
-export function checkKvType(type: KvDType, headDim: number): void {
-  if (type !== 'u8' || headDim % 2 === 0) return;
-  throw new OperatingError(
-    'BAD_OPTION',
-    `--kv_dtype is int4, which stores values in pairs, but heads of this model have ${headDim}: give int8 or fp8`,
-  );
+export function checkKvType(type: KvDType, caches: readonly CacheSpec[]): void {
+  if (type !== 'u8') return;
+  for (const { keyDim, valueDim, valuesInKeys } of ownPages(caches)) {
+    const odd = [keyDim, valueDim].find((size) => size % 2 !== 0);
+    if (odd !== undefined) {
+      throw new OperatingError(
+        'BAD_OPTION',
+        `--kv_dtype is int4, which stores values in pairs, but heads of this model have ${odd}: give int8 or fp8`,
+      );
+    }
+    // The scales of values are the first ones of their key, or the only one.
+    const [groups, first] = [scaleGroups(type, keyDim), scaleGroups(type, valueDim)];
+    if (!valuesInKeys || (groups === 1 && first === 1) || groups * valueDim === first * keyDim) continue;
+    throw new OperatingError(
+      'BAD_OPTION',
+      `--kv_dtype is int4, whose scales are of ${NIBBLE_GROUP} values each, but this model caches ${keyDim} values a token of which ${valueDim} are read alone: give int8 or fp8`,
+    );
+  }
 }

@@ -3,6 +3,7 @@
 import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
 import type { Tensor, Weight } from '../port/ops.js';
 import { roundUp } from '../units.js';
+import type { CacheSpec } from './cache-spec.js';
 import type { ForwardOps } from './forward-ops.js';
 import {
   type Extent,
@@ -61,8 +62,8 @@ export interface ModelSpec {
   readonly lengthDependentAfterTokens?: number | undefined;
   /** A sequence that reaches this length is computed again from its start: its cached keys no longer hold. */
   readonly recomputeAtTokens?: number | undefined;
-  readonly kvHeads: number;
-  readonly headDim: number;
+  /** What each block keeps of the tokens it has seen. */
+  readonly caches: readonly CacheSpec[];
   readonly tables: readonly RowTable[];
   /** Small weights that stay on the device: norms of the embedding and of the head. */
   readonly fixed: LayerSpec;

@@ -122,7 +122,7 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
   const usual = defaultTransfer(deviceCount, computesInPlace);
   const activationType = cuda ? deviceActivationType(model) : 'f32';
   const kvType = options.kvType ?? activationType;
-  checkKvType(kvType, model.headDim);
+  checkKvType(kvType, model.caches);
   const gathers = deviceCount > 1 && !computesInPlace;
   return {
     model,

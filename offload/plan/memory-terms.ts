@@ -1,7 +1,7 @@
 // What is needed beside the layers, one idea after the other: cache, states, scratch, logits, tables; each with its reason.
 
 import { headInputColumns } from '../model/forward-walk.js';
-import { blockPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
+import { largestPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
 import { KV_TYPE_NAMES } from '../model/kv-type.js';
 import { layoutLayer } from '../model/layout.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
@@ -31,9 +31,8 @@ export function cacheMemory(
   { kv, microBatchSequences }: Batch,
 ): { pages: number; buffers: KvBufferPlan; terms: PlanTerm[] } {
   const { sequences, contextTokens } = workload;
-  const { kvHeads, headDim } = model;
   const { pageTokens = PAGE_TOKENS } = options;
-  const shape = { blocks: model.blocks.length, kvHeads, headDim, dtype: kvType, pageTokens };
+  const shape = { caches: model.caches, dtype: kvType, pageTokens };
   const each = pagesFor(contextTokens, pageTokens);
   const pages = cachedPages(workload, pageTokens);
   const bytes = pages * pageBytes(shape);
@@ -49,7 +48,7 @@ export function cacheMemory(
     return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
   }
   const buffers = { count: KV_BUFFERS, pages: microBatchSequences * each };
-  const buffersBytes = buffers.count * buffers.pages * blockPageBytes(shape);
+  const buffersBytes = buffers.count * buffers.pages * largestPageBytes(shape);
   return {
     pages,
     buffers,

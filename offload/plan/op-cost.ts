@@ -46,7 +46,7 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'attention':
       return attentionMs(op, slices, compute);
     case 'kv_store':
-      return elementwiseMs([op.k, op.v], compute) * 2;
+      return elementwiseMs(op.v ? [op.k, op.v] : [op.k], compute) * 2;
     case 'causal_conv':
       return elementwiseMs([op.x, op.out, op.weight], compute);
     case 'state_scan':
@@ -143,15 +143,16 @@ function attentionMs(
   slices: readonly SliceShape[],
   compute: Compute,
 ): number {
-  const [heads, headDim] = [dimension(op.q, 1), dimension(op.q, 2)];
+  const { windowTokens = 0, chunkTokens = 0 } = op.score;
+  const [heads, keyDim, valueDim] = [dimension(op.q, 1), dimension(op.q, 2), dimension(op.out, 2)];
   let pairs = 0;
   let positions = 0;
-  for (const { tokens, startPosition } of slices) {
-    pairs += pairsOf(startPosition, tokens, op.windowTokens);
+  for (const { tokens, startPosition } of slices.flatMap((slice) => chunksOf(slice, chunkTokens))) {
+    pairs += pairsOf(startPosition, tokens, windowTokens);
     const context = startPosition + tokens;
-    positions += op.windowTokens > 0 ? Math.min(context, op.windowTokens + tokens - 1) : context;
+    positions += windowTokens > 0 ? Math.min(context, windowTokens + tokens - 1) : context;
   }
-  const flopsSeconds = (4 * pairs * heads * headDim) / compute.attentionFlopsPerSecond;
+  const flopsSeconds = (2 * pairs * heads * (keyDim + valueDim)) / compute.attentionFlopsPerSecond;
   const bytes = positions * positionBytes(op);
   return Math.max(flopsSeconds, bytes / compute.attentionBytesPerSecond) * 1e3;
 }
@@ -166,6 +167,19 @@ function scanMs(
   const stateMs = (2 * slices.length * elements * DTYPE_BYTES.f32 * 1e3) / compute.elementwiseBytesPerSecond;
   const arithmeticMs = (6 * dimension(op.q, 0) * elements * 1e3) / compute.attentionFlopsPerSecond;
   return elementwiseMs([op.q, op.k, op.v, op.out], compute) + Math.max(stateMs, arithmeticMs);
+}
+
+/** What a slice has of each chunk, as if the chunk were a sequence of its own; itself where there are none. */
+function chunksOf(slice: SliceShape, chunkTokens: number): SliceShape[] {
+  if (chunkTokens === 0) return [slice];
+  const chunks: SliceShape[] = [];
+  for (let done = 0; done < slice.tokens; ) {
+    const startPosition = (slice.startPosition + done) % chunkTokens;
+    const tokens = Math.min(slice.tokens - done, chunkTokens - startPosition);
+    chunks.push({ tokens, startPosition });
+    done += tokens;
+  }
+  return chunks;
 }
 
 /** What is cached of one position in one block. */

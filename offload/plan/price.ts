@@ -1,7 +1,8 @@
 // What a plan's job takes at usual rates: how plans are compared. It predicts nothing; predict.ts does.
 
+import { pagedCache } from '../model/cache-spec.js';
 import { ForwardWalk } from '../model/forward-walk.js';
-import { blockPageBytes, PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
+import { PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
 import type { LayerSpec } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import { elementCount } from '../port/dtype.js';
@@ -193,8 +194,8 @@ function copyMs(bytes: number, { link }: Rates): number {
 }
 
 /** In all blocks. */
-function kvTokenBytes({ model: { blocks, kvHeads, headDim }, kvType: dtype }: PlanInput): number {
-  return (blocks.length * blockPageBytes({ kvHeads, headDim, dtype })) / PAGE_TOKENS;
+function kvTokenBytes({ model: { caches }, kvType: dtype }: PlanInput): number {
+  return pageBytes({ caches, dtype }) / PAGE_TOKENS;
 }
 
 function blocksMs(input: PlanInput, tokens: number, slices: readonly SliceShape[]): number {
@@ -228,7 +229,7 @@ function kindsOf(model: ModelSpec): readonly { readonly index: number; readonly 
   if (before) return before;
   const kinds = new Map<string, { index: number; count: number }>();
   model.blocks.forEach((block, index) => {
-    const key = `${block.tensors.length} ${elementsOf(block)}`;
+    const key = `${block.tensors.length} ${elementsOf(block)} ${JSON.stringify(pagedCache(model.caches, index))}`;
     const kind = kinds.get(key);
     if (kind) kind.count++;
     else kinds.set(key, { index, count: 1 });

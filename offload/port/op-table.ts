@@ -20,7 +20,7 @@ export const OPERATIONS = [
   ['kv_store', 'k v keys values keyScales valueScales slots'],
   [
     'attention',
-    'out q keys values keyScales valueScales tables.sequences tables.pages tables.positions alibiSlopes sinks scale windowTokens softCap tables.maxContextTokens alibiRounded',
+    'out q keys values keyScales valueScales tables.sequences tables.pages tables.positions score.alibi.slopes score.sinks score.scale score.windowTokens score.chunkTokens score.softCap tables.maxContextTokens score.alibi.rounded',
   ],
   ['argmax', 'out logits'],
   ['nll_fold', 'state logits targets firstColumn first'],

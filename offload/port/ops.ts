@@ -29,7 +29,7 @@ export interface AttentionTables {
 }
 
 /**
- * One block's cached keys and values: [pages, kvHeads, pageTokens, D] of f32, f16 or bf16, or as codes beside scales, which
+ * One block's cached keys and values: [pages, kvHeads, pageTokens, D or Dv] of f32, f16 or bf16, or as codes beside scales, which
  * are bf16 [pages, kvHeads, pageTokens, groups] and null for floats. A value is code · scale.
  *
  * | type | code | scale = largest magnitude / | groups |
@@ -47,6 +47,24 @@ export interface BlockCache {
   readonly values: Tensor;
   readonly keyScales: Tensor | null;
   readonly valueScales: Tensor | null;
+}
+
+/** What attention makes of the product of a query and a key: score = scale · q·k, and what is added to that. */
+export interface ScoreRule {
+  readonly scale: number;
+  /**
+   * Press et al. 2022: score + slope · key position, slopes f32 [heads]. With `rounded`, position, product and so the bias are
+   * rounded to bfloat16 and count before the scale: score = scale · (q·k + bf16(slope · bf16(position))).
+   */
+  readonly alibi?: { readonly slopes: Tensor; readonly rounded?: boolean };
+  /** Then softCap · tanh(score / softCap); 0 or absent for none. */
+  readonly softCap?: number;
+  /** [heads] of a float type: one more score in a head's softmax, which weighs nothing. */
+  readonly sinks?: Tensor | undefined;
+  /** A token sees this many latest positions, itself included; 0 or absent for all. */
+  readonly windowTokens?: number;
+  /** A token sees positions of its own run of so many, counted from the first one; 0 or absent for all. */
+  readonly chunkTokens?: number;
 }
 
 /** How each row's token is drawn. */
@@ -147,29 +165,21 @@ export type Op =
       scale: number;
     }
   /**
-   * Stores k, v [T, kvHeads, D] at their slots of the cache, rounded to its type or as codes. What is no finite number stays
-   * so, and so does what the cache's type cannot hold.
+   * Stores k [T, kvHeads, D] and v [T, kvHeads, Dv] at their slots of the cache, rounded to its type or as codes; v is null
+   * where values lie in keys. What is no finite number stays so, and so does what the cache's type cannot hold.
    */
-  | (BlockCache & { readonly op: 'kv_store'; k: Tensor; v: Tensor; slots: Tensor })
+  | (BlockCache & { readonly op: 'kv_store'; k: Tensor; v: Tensor | null; slots: Tensor })
   /**
-   * out[T, heads, D] = causal attention of q [T, heads, D] over each sequence's pages; head h reads
-   * kv head ⌊h · kvHeads / heads⌋. Score = scale · q·k (+ slope · key position; then softCap · tanh(score / softCap)).
-   * With `alibiRounded`, position, product and so the bias are rounded to bfloat16 and count before the scale:
-   * score = scale · (q·k + bf16(slope · bf16(position))). With window w > 0 a token sees the w latest positions, itself
-   * included. With `sinks` [heads] of a float type a head's softmax has one more score, which weighs nothing. out and q are of one type, which need not be the cache's. A NaN that a token sees makes its result NaN, and no other
-   * sequence's.
+   * out[T, heads, Dv] = causal attention of q [T, heads, D] over each sequence's pages; head h reads
+   * kv head ⌊h · kvHeads / heads⌋. out and q are of one type, which need not be the cache's. A NaN that a token sees makes
+   * its result NaN, and no other sequence's.
    */
   | (BlockCache & {
       readonly op: 'attention';
       out: Tensor;
       q: Tensor;
       tables: AttentionTables;
-      scale: number;
-      alibiSlopes: Tensor | null;
-      sinks?: Tensor | null;
-      alibiRounded?: boolean;
-      windowTokens: number;
-      softCap: number;
+      score: ScoreRule;
     })
   /**
    * out i32 [R] = column of the largest of f32 logits [R, V], the lowest one in a tie; NO_TOKEN for a row with a logit
@@ -244,9 +254,15 @@ export function contiguousStrides(shape: readonly number[]): number[] {
   return strides;
 }
 
-/** Keys and values, and their scales where there are any. */
-export function cacheTensors({ keys, values, keyScales, valueScales }: BlockCache): Tensor[] {
-  return [keys, values, keyScales, valueScales].filter((tensor) => tensor !== null);
+/** Keys and values, and their scales where there are any; values that lie in keys are no tensors of their own. */
+export function cacheTensors(cache: BlockCache): Tensor[] {
+  const { keys, values, keyScales, valueScales } = cache;
+  const tensors = valuesLieInKeys(cache) ? [keys, keyScales] : [keys, values, keyScales, valueScales];
+  return tensors.filter((tensor) => tensor !== null);
+}
+
+export function valuesLieInKeys({ keys, values }: BlockCache): boolean {
+  return keys.memory === values.memory && keys.offsetBytes === values.offsetBytes;
 }
 
 /** The parts that there are, in the order of their names. */
@@ -289,12 +305,12 @@ export function effects(op: Op): Effects {
     case 'rotary':
       return { reads: [op.x, op.positions, op.inverseFrequencies], writes: [op.x] };
     case 'kv_store':
-      return { reads: [op.k, op.v, op.slots], writes: cacheTensors(op) };
+      return { reads: op.v ? [op.k, op.v, op.slots] : [op.k, op.slots], writes: cacheTensors(op) };
     case 'attention': {
       const { sequences, pages, positions } = op.tables;
       const reads = [op.q, ...cacheTensors(op), sequences, pages, positions];
-      if (op.alibiSlopes) reads.push(op.alibiSlopes);
-      if (op.sinks) reads.push(op.sinks);
+      if (op.score.alibi) reads.push(op.score.alibi.slopes);
+      if (op.score.sinks) reads.push(op.score.sinks);
       return { reads, writes: [op.out] };
     }
     case 'argmax':

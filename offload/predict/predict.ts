@@ -52,12 +52,14 @@ export function predictPass(
   const shapes = distinctShapes(microBatches);
   const sumOver = (ms: (shape: MicroBatchShape, times: number) => number) =>
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
-  const kvMs = keyValueMs(model, plan, profile, microBatches);
+  const kvShape = { caches: model.caches, dtype: plan.kvType, pageTokens: plan.pageTokens };
   const layers = plan.layers.map((layer): LayerTimes => {
     const computeMs = sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.layout.host.sizeBytes;
     const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
-    return { driveMs, linkMs: linkMs(layer, plan, profile) + (layer.kind === 'block' ? kvMs : 0), computeMs };
+    const pageSize = layer.kind === 'block' ? blockPageBytes(kvShape, layer.index) : 0;
+    const kvMs = keyValueMs(pageSize, plan, profile, microBatches);
+    return { driveMs, linkMs: linkMs(layer, plan, profile) + kvMs, computeMs };
   });
   const startMs = sumOver((shape, times) => cost.start(shape, times));
   const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;
@@ -188,8 +190,8 @@ function linkMs(
 
 /** Keys and values that a block's attention reads, where they come from DRAM; what is stored goes the other way. */
 function keyValueMs(
-  { kvHeads, headDim }: ModelSpec,
-  { kvBuffers, kvType, pageTokens }: Plan,
+  pageBytesOfBlock: number,
+  { kvBuffers, pageTokens }: Plan,
   { devices }: HardwareProfile,
   microBatches: readonly MicroBatchShape[],
 ): number {
@@ -198,8 +200,7 @@ function keyValueMs(
   for (const { slices } of microBatches) {
     for (const { startPosition } of slices) pages += pagesFor(startPosition, pageTokens);
   }
-  const bytes = pages * blockPageBytes({ kvHeads, headDim, dtype: kvType, pageTokens });
-  return (bytes / devices.linkBytesPerSecond) * 1e3;
+  return ((pages * pageBytesOfBlock) / devices.linkBytesPerSecond) * 1e3;
 }
 
 /** The busiest of the three, if it is busy most of the time. */

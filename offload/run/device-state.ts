@@ -3,7 +3,7 @@
 import { assert, present } from '../errors.js';
 import { ForwardOps, Workspace } from '../model/forward-ops.js';
 import { headInputColumns } from '../model/forward-walk.js';
-import { blockPageBytes, type KvShape, pageBytes, pagesFor } from '../model/kv-cache.js';
+import { blockPageBytes, type KvShape, largestPageBytes, pageBytes, pagesFor } from '../model/kv-cache.js';
 import type { LayerLayout, LayerSpec, Placement } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
 import { weightsOf } from '../model/weights.js';
@@ -84,23 +84,18 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
 }
 
 function makeKvTier({ backend, device, model, plan, trace }: DeviceStateOptions): KvTier {
-  const shape: KvShape = {
-    blocks: model.blocks.length,
-    kvHeads: model.kvHeads,
-    headDim: model.headDim,
-    dtype: plan.kvType,
-    pageTokens: plan.pageTokens,
-  };
+  const { caches } = model;
+  const shape: KvShape = { caches, dtype: plan.kvType, pageTokens: plan.pageTokens };
   const { count, pages } = plan.kvBuffers;
   if (count === 0) {
     const memory = device.allocate(Math.max(1, plan.kvPages * pageBytes(shape)));
     return new ResidentKv(memory, shape, plan.kvPages);
   }
-  const sizeBytes = blockPageBytes(shape);
-  const host = Array.from({ length: shape.blocks }, () =>
-    backend.allocateHost(plan.kvPages * sizeBytes, 'cache'),
+  const host = caches.map(({ kind }, block) =>
+    kind === 'paged' ? backend.allocateHost(plan.kvPages * blockPageBytes(shape, block), 'cache') : undefined,
   );
-  const buffers = Array.from({ length: count }, () => device.allocate(pages * sizeBytes));
+  const bufferBytes = Math.max(1, pages * largestPageBytes(shape));
+  const buffers = Array.from({ length: count }, () => device.allocate(bufferBytes));
   return new StreamedKv({ device, host, shape, buffers, bufferPages: pages, trace });
 }
 

@@ -1,9 +1,18 @@
 // A device's cached keys and values: all in its memory, or in DRAM and brought to it block by block, behind and ahead.
 
 import { assert, present } from '../errors.js';
-import { blockCache, blockPageBytes, type KvShape, PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
+import { pagesOwner } from '../model/cache-spec.js';
+import {
+  blockPageBytes,
+  type KvShape,
+  type LayerCache,
+  layerCache,
+  layerCaches,
+  PAGE_TOKENS,
+  pagesFor,
+} from '../model/kv-cache.js';
 import type { Device, DeviceEvent, HostMemory } from '../port/backend.js';
-import type { BlockCache, Memory } from '../port/ops.js';
+import type { Memory } from '../port/ops.js';
 import type { Trace } from '../trace.js';
 import type { MicroBatch } from './pass.js';
 
@@ -11,8 +20,11 @@ import type { MicroBatch } from './pass.js';
 export interface KvTier {
   /** The micro-batches with page numbers as kernels are to read them. */
   begin(microBatches: readonly MicroBatch[]): readonly MicroBatch[];
-  /** The cache that the block's kernels use for this micro-batch; they are queued after what brings it. */
-  enter(block: number, microBatch: number): BlockCache;
+  /**
+   * The cache that the block's kernels use for this micro-batch; they are queued after what brings it. Undefined where the
+   * block reads no pages.
+   */
+  enter(block: number, microBatch: number): LayerCache | undefined;
   /** What the kernels wrote goes where it rests. */
   leave(block: number, microBatch: number): void;
   /** Resolves when nothing queued here runs any more; never rejects. */
@@ -21,22 +33,18 @@ export interface KvTier {
 
 /** All of it in the device's memory. */
 export class ResidentKv implements KvTier {
-  readonly #memory: Memory;
-  readonly #shape: KvShape;
-  readonly #pages: number;
+  readonly #caches: readonly (LayerCache | undefined)[];
 
   constructor(memory: Memory, shape: KvShape, pages: number) {
-    this.#memory = memory;
-    this.#shape = shape;
-    this.#pages = pages;
+    this.#caches = layerCaches(memory, shape, pages);
   }
 
   begin(microBatches: readonly MicroBatch[]): readonly MicroBatch[] {
     return microBatches;
   }
 
-  enter(block: number): BlockCache {
-    return blockCache(this.#memory, this.#shape, this.#pages, block);
+  enter(block: number): LayerCache | undefined {
+    return this.#caches[block];
   }
 
   leave(): void {}
@@ -46,8 +54,8 @@ export class ResidentKv implements KvTier {
 
 export interface StreamedKvOptions {
   readonly device: Device;
-  /** Per block: pages one after the other, keys and values of a page beside each other. */
-  readonly host: readonly HostMemory[];
+  /** Per block that has some of its own: pages one after the other, keys and values of a page beside each other. */
+  readonly host: readonly (HostMemory | undefined)[];
   readonly shape: KvShape;
   /** Each holds the pages of one micro-batch in one block. */
   readonly buffers: readonly Memory[];
@@ -63,8 +71,11 @@ interface PageRun {
 }
 
 interface Traffic {
+  /** What was stored before the pass, or by other micro-batches of it. */
   readonly loads: readonly PageRun[];
   readonly stores: readonly PageRun[];
+  /** Every page of its sequences. */
+  readonly all: readonly PageRun[];
   /** The micro-batch of the same pass, before this one, that stores what this one loads. */
   readonly follows: number | undefined;
 }
@@ -82,7 +93,6 @@ interface Buffer {
 export class StreamedKv implements KvTier {
   readonly #options: StreamedKvOptions;
   readonly #buffers: readonly Buffer[];
-  readonly #pageBytes: number;
   readonly #pageTokens: number;
   #turn = 0;
   #traffic: readonly Traffic[] = [];
@@ -94,7 +104,6 @@ export class StreamedKv implements KvTier {
     assert(options.buffers.length > 0, 'there are buffers for keys and values');
     this.#options = options;
     this.#buffers = options.buffers.map((memory) => ({ memory, after: undefined }));
-    this.#pageBytes = blockPageBytes(options.shape);
     this.#pageTokens = options.shape.pageTokens ?? PAGE_TOKENS;
   }
 
@@ -112,40 +121,52 @@ export class StreamedKv implements KvTier {
     return microBatches.map((microBatch) => this.#renumbered(microBatch));
   }
 
-  enter(block: number, microBatch: number): BlockCache {
+  enter(block: number, microBatch: number): LayerCache | undefined {
     const { device, shape, bufferPages } = this.#options;
+    const owner = pagesOwner(shape.caches, block);
+    const cache = owner === undefined ? undefined : shape.caches[owner];
+    if (owner === undefined || cache?.kind !== 'paged') return undefined;
+    const traffic = present(this.#traffic[microBatch], 'micro-batch');
+    // What this very micro-batch stored of another block's pages is loaded as well.
+    const [loads, follows] = owner === block ? [traffic.loads, traffic.follows] : [traffic.all, microBatch];
     const buffer = this.#current();
-    const { loads, follows } = present(this.#traffic[microBatch], 'micro-batch');
     const filler = loads.length > 0 ? device.load : device.compute;
     if (buffer.after) filler.wait(buffer.after);
     if (loads.length > 0) {
-      const stored = follows === undefined ? this.#before.get(block) : this.#stored.get(block)?.get(follows);
+      const stored = follows === undefined ? this.#before.get(owner) : this.#stored.get(owner)?.get(follows);
       if (stored) device.load.wait(stored);
       const started = device.load.record();
       for (const run of loads) {
-        const { to, from, bytes } = this.#bytesOf(run);
-        device.load.copy(buffer.memory, to, this.#host(block), from, bytes);
+        const { to, from, bytes } = this.#bytesOf(run, owner);
+        device.load.copy(buffer.memory, to, this.#host(owner), from, bytes);
       }
-      device.compute.wait(this.#ended('load', block, started, loads));
+      device.compute.wait(this.#ended('load', owner, started, loads));
     }
-    return blockCache(buffer.memory, shape, bufferPages, 0);
+    return layerCache(buffer.memory, 0, cache, { ...shape, pageCount: bufferPages });
   }
 
   leave(block: number, microBatch: number): void {
-    const { device } = this.#options;
+    const { device, shape } = this.#options;
+    const owner = pagesOwner(shape.caches, block);
+    if (owner === undefined) return;
     const buffer = this.#current();
+    this.#turn++;
+    const computed = device.compute.record();
+    if (owner !== block) {
+      buffer.after = computed;
+      return;
+    }
     const { stores } = present(this.#traffic[microBatch], 'micro-batch');
-    device.store.wait(device.compute.record());
+    device.store.wait(computed);
     const started = device.store.record();
     for (const run of stores) {
-      const { to, from, bytes } = this.#bytesOf(run);
+      const { to, from, bytes } = this.#bytesOf(run, block);
       device.store.copy(this.#host(block), from, buffer.memory, to, bytes);
     }
     const ended = this.#ended('store', block, started, stores);
     buffer.after = ended;
     const stored = this.#stored.get(block) ?? new Map<number, DeviceEvent>();
     this.#stored.set(block, stored.set(microBatch, ended));
-    this.#turn++;
   }
 
   async idle(): Promise<void> {
@@ -161,8 +182,8 @@ export class StreamedKv implements KvTier {
     return present(this.#options.host[block], 'keys and values of a block');
   }
 
-  #bytesOf({ bufferPage, hostPage, count }: PageRun): { to: number; from: number; bytes: number } {
-    const each = this.#pageBytes;
+  #bytesOf({ bufferPage, hostPage, count }: PageRun, block: number) {
+    const each = blockPageBytes(this.#options.shape, block);
     return { to: bufferPage * each, from: hostPage * each, bytes: count * each };
   }
 
@@ -182,7 +203,8 @@ export class StreamedKv implements KvTier {
   #ended(kind: 'load' | 'store', block: number, started: DeviceEvent, runs: readonly PageRun[]): DeviceEvent {
     const { device, trace } = this.#options;
     const ended = device[kind].record();
-    const bytes = runs.reduce((sum, { count }) => sum + count, 0) * this.#pageBytes;
+    const bytes =
+      runs.reduce((sum, { count }) => sum + count, 0) * blockPageBytes(this.#options.shape, block);
     const lane = kind === 'load' ? 'kv dram→gpu' : 'kv gpu→dram';
     trace.addWhenReached({ lane, owner: device.name, name: `block ${block}`, bytes }, started, ended);
     return ended;
@@ -201,6 +223,7 @@ function trafficOf(
 ): Traffic {
   const loads: PageRun[] = [];
   const stores: PageRun[] = [];
+  const all: PageRun[] = [];
   const stored: number[] = [];
   let first = 0;
   let follows = -1;
@@ -209,6 +232,7 @@ function trafficOf(
     const known = pagesFor(startPosition, pageTokens);
     for (let index = 0; index < end; index++) {
       const hostPage = present(pages[index], 'page');
+      append(all, hostPage, first + index);
       if (index < known) {
         append(loads, hostPage, first + index);
         // Sequences share pages, so another one's may be among them.
@@ -222,7 +246,7 @@ function trafficOf(
     first += end;
   }
   for (const hostPage of stored) storedBy.set(hostPage, microBatch);
-  return { loads, stores, follows: follows < 0 ? undefined : follows };
+  return { loads, stores, all, follows: follows < 0 ? undefined : follows };
 }
 
 function append(runs: PageRun[], hostPage: number, bufferPage: number): void {

@@ -1,6 +1,6 @@
 // What one architecture file provides: dimensions, the tensors of each layer, and the forward.
 
-import type { LayerForward } from '../../offload/index.js';
+import type { CacheSpec, LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 
 /** A tensor as the checkpoint names it, without the model's prefix, and the key the forward uses. */
@@ -46,8 +46,8 @@ export interface ArchitectureModel {
   /** See ModelSpec. */
   readonly recomputeAtTokens?: number | undefined;
   readonly lengthDependentAfterTokens?: number | undefined;
-  readonly kvHeads: number;
-  readonly headDim: number;
+  /** By block. */
+  readonly caches: readonly CacheSpec[];
   readonly blockCount: number;
   /** Prefixes that checkpoints of this architecture put before names, most usual first; '' is always tried last. */
   readonly prefixes: readonly string[];

@@ -65,8 +65,7 @@ export function bindModel(
     maxContextTokens: architecture.maxContextTokens,
     recomputeAtTokens: architecture.recomputeAtTokens,
     lengthDependentAfterTokens: architecture.lengthDependentAfterTokens,
-    kvHeads: architecture.kvHeads,
-    headDim: architecture.headDim,
+    caches: architecture.caches,
     tables,
     fixed: binding.layer('fixed weights', architecture.fixed),
     blocks: Array.from({ length: architecture.blockCount }, (_, index) =>

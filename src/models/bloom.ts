@@ -1,6 +1,6 @@
 // BLOOM (Le Scao et al. 2022): fused interleaved QKV, ALiBi, a norm after the embedding, head tied to the embedding.
 
-import { heads, type LayerForward } from '../../offload/index.js';
+import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { alibiSlopes } from './alibi.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -17,14 +17,14 @@ function build(config: ConfigReader): ArchitectureModel {
   // The reference then multiplies slices of the weights and leaves the biases out.
   if (config.count(['pretraining_tp'], 1) > 1) config.refuseUnless(false, 'slow_but_exact');
   const embedding = { key: 'tokens', name: 'word_embeddings.weight', shape: [V, H] };
+  const blockCount = config.count(['n_layer', 'num_hidden_layers']);
   return {
     architecture: 'bloom',
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: undefined, // ALiBi has no positions to run out of
-    kvHeads: nHeads,
-    headDim: D,
-    blockCount: config.count(['n_layer', 'num_hidden_layers']),
+    caches: alikeCaches(blockCount, nHeads, D),
+    blockCount,
     prefixes: ['transformer.'],
     tables: [{ ...embedding, rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', {
@@ -90,7 +90,7 @@ function forward({ nHeads, D, eps, residualAfterNorm }: Dimensions): LayerForwar
       const part = (index: number) => heads(qkv, nHeads, D, index * D, 3 * D); // [T, nHeads, D]
       const attended = k.attention(part(0), part(1), part(2), {
         scale: 1 / Math.sqrt(D),
-        alibiSlopes: k.constant('alibi'),
+        alibi: { slopes: k.constant('alibi') },
       }); // [T, H]
       k.linear(attended, w.matrix('self_attention.dense.weight'), {
         bias: w('self_attention.dense.bias'),

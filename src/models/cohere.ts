@@ -1,7 +1,7 @@
 // Command R, R+ (cohere), R7B and A (cohere2): one norm without bias for attention and feed-forward side by side, pairs of
 // neighbours rotate, logits are scaled. In cohere2 three of four layers slide, and only those rotate.
 
-import type { LayerForward, Tensor } from '../../offload/index.js';
+import { alikeCaches, type LayerForward, type Tensor } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, tensorsUnder } from './architecture.js';
@@ -73,14 +73,14 @@ function build(config: ConfigReader, traits: Traits): ArchitectureModel {
     : undefined;
   const activation = readActivation(config, ['hidden_act'], 'silu');
   const feedForward = denseFeedForward(H, config.count(['intermediate_size']), activation);
+  const blockCount = config.count(['num_hidden_layers']);
   return {
     architecture: traits.architecture,
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    kvHeads: nKv,
-    headDim: D,
-    blockCount: config.count(['num_hidden_layers']),
+    caches: alikeCaches(blockCount, nKv, D),
+    blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'norm.weight': [H] }),

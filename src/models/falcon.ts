@@ -1,6 +1,6 @@
 // Falcon (Almazrouei et al. 2023): multi-query or grouped attention beside the feed-forward; early ones use ALiBi.
 
-import type { LayerForward } from '../../offload/index.js';
+import { alikeCaches, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { alibiSlopes } from './alibi.js';
@@ -44,14 +44,14 @@ function build(config: ConfigReader): ArchitectureModel {
   const alibi = flagOrNull(config, 'alibi', false);
   const ropes = alibi ? undefined : sameRope(readRope(config, { headDim: D, defaultContext: 2048 }));
   const norms = names.flatMap((name) => [`${name}.weight`, `${name}.bias`]);
+  const blockCount = config.count(['num_hidden_layers', 'n_layer']);
   return {
     architecture: 'falcon',
     hiddenSize: H,
     vocabSize: V,
     ...(ropes?.limits ?? { maxContextTokens: undefined }), // ALiBi has no positions to run out of
-    kvHeads: nKv,
-    headDim: D,
-    blockCount: config.count(['num_hidden_layers', 'n_layer']),
+    caches: alikeCaches(blockCount, nKv, D),
+    blockCount,
     prefixes: ['transformer.'],
     tables: [
       { key: 'tokens', name: 'word_embeddings.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 },
@@ -152,7 +152,7 @@ function forward(dimensions: Dimensions): LayerForward {
       const [q, key, value] = splitFused(k, w, normed, fused);
       const attended =
         ropeOf === undefined
-          ? k.attention(q, key, value, { scale, alibiSlopes: k.constant('alibi'), alibiRounded: true })
+          ? k.attention(q, key, value, { scale, alibi: { slopes: k.constant('alibi'), rounded: true } })
           : rotateAndAttend(
               k,
               [q, key, value],

@@ -1,6 +1,6 @@
 // GPT-BigCode (Ben Allal et al. 2023: SantaCoder, StarCoder): GPT-2's block, whose heads may share one key and one value.
 
-import { heads, type LayerForward } from '../../offload/index.js';
+import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -19,14 +19,14 @@ function build(config: ConfigReader): ArchitectureModel {
   const shared = config.flag(['multi_query'], true);
   const nKv = shared ? 1 : nHeads;
   const fused = H + 2 * nKv * D;
+  const blockCount = config.count(['n_layer', 'num_hidden_layers']);
   return {
     architecture: 'gpt_bigcode',
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: context,
-    kvHeads: nKv,
-    headDim: D,
-    blockCount: config.count(['n_layer', 'num_hidden_layers']),
+    caches: alikeCaches(blockCount, nKv, D),
+    blockCount,
     prefixes: ['transformer.'],
     tables: [
       { key: 'tokens', name: 'wte.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 },

@@ -1,6 +1,6 @@
 // GPT-Neo (Black et al. 2021): GPT-2 with every other layer's attention local, and scores that are not scaled.
 
-import { heads, type LayerForward } from '../../offload/index.js';
+import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -20,8 +20,7 @@ function build(config: ConfigReader): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: context,
-    kvHeads: nHeads,
-    headDim: D,
+    caches: alikeCaches(blockCount, nHeads, D),
     blockCount,
     prefixes: ['transformer.'],
     tables: [

@@ -1,6 +1,6 @@
 // GPT-NeoX (Black et al. 2022): partial rotary positions, fused interleaved QKV, attention beside the feed-forward.
 
-import { heads, type LayerForward } from '../../offload/index.js';
+import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -27,14 +27,14 @@ function build(config: ConfigReader): ArchitectureModel {
       defaultPart: 0.25,
     }),
   );
+  const blockCount = config.count(['num_hidden_layers']);
   return {
     architecture: 'gpt_neox',
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    kvHeads: nHeads,
-    headDim: D,
-    blockCount: config.count(['num_hidden_layers']),
+    caches: alikeCaches(blockCount, nHeads, D),
+    blockCount,
     prefixes: ['gpt_neox.'],
     tables: [{ key: 'tokens', name: 'embed_in.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'final_layer_norm.weight': [H], 'final_layer_norm.bias': [H] }),

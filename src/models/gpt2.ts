@@ -1,6 +1,6 @@
 // GPT-2 (Radford et al. 2019): learned positions, weights stored [inputs, outputs], head tied to the embedding.
 
-import { columns, heads, type LayerForward } from '../../offload/index.js';
+import { alikeCaches, columns, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import {
@@ -24,14 +24,14 @@ function build(config: ConfigReader): ArchitectureModel {
     throw config.unsupported('add_cross_attention', true, 'false');
   const scaleWeights = config.flag(['scale_attn_weights'], true);
   const scaleByLayer = config.flag(['scale_attn_by_inverse_layer_idx'], false);
+  const blockCount = config.count(['n_layer', 'num_hidden_layers']);
   return {
     architecture: 'gpt2',
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: context,
-    kvHeads: nHeads,
-    headDim: D,
-    blockCount: config.count(['n_layer', 'num_hidden_layers']),
+    caches: alikeCaches(blockCount, nHeads, D),
+    blockCount,
     prefixes: ['transformer.'],
     tables: [
       { key: 'tokens', name: 'wte.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 },

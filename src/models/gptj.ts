@@ -1,6 +1,6 @@
 // GPT-J (Wang & Komatsuzaki 2021): attention and feed-forward side by side after one norm, interleaved partial rotary.
 
-import { heads, type LayerForward } from '../../offload/index.js';
+import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -19,14 +19,14 @@ function build(config: ConfigReader): ArchitectureModel {
   const rotatedDims = readRotatedDims(config, D);
   config.refuseUnless(null, 'rope_scaling', 'rope_parameters');
   config.refuseUnless(true, 'rotary', 'scale_attn_weights');
+  const blockCount = config.count(['n_layer', 'num_hidden_layers']);
   return {
     architecture: 'gptj',
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: config.count(['n_positions', 'max_position_embeddings'], 2048),
-    kvHeads: nHeads,
-    headDim: D,
-    blockCount: config.count(['n_layer', 'num_hidden_layers']),
+    caches: alikeCaches(blockCount, nHeads, D),
+    blockCount,
     prefixes: ['transformer.'],
     tables: [{ key: 'tokens', name: 'wte.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'ln_f.weight': [H], 'ln_f.bias': [H] }),

@@ -1,6 +1,12 @@
 // Llama (Touvron et al. 2023): RMS norm, rotary positions, grouped-query attention, gated feed-forward; and its relatives.
 
-import { type LayerForward, type PositionScale, present, type Tensor } from '../../offload/index.js';
+import {
+  alikeCaches,
+  type LayerForward,
+  type PositionScale,
+  present,
+  type Tensor,
+} from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -117,8 +123,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    kvHeads: nKv,
-    headDim: D,
+    caches: alikeCaches(blockCount, nKv, D),
     blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],

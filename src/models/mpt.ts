@@ -1,6 +1,6 @@
 // MPT (MosaicML 2023): ALiBi with slopes of its own, fused projections that may be clamped, no biases at all.
 
-import { columns, heads, type LayerForward } from '../../offload/index.js';
+import { alikeCaches, columns, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { mptSlopes } from './alibi.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -31,14 +31,14 @@ function build(config: ConfigReader): ArchitectureModel {
   const nHeads = config.count(['n_heads', 'num_attention_heads']);
   const V = config.count(['vocab_size']);
   const D = config.divided(H, nHeads, 'd_model over n_heads');
+  const blockCount = config.count(['n_layers', 'num_hidden_layers']);
   return {
     architecture: 'mpt',
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: config.count(['max_seq_len'], DEFAULT_CONTEXT),
-    kvHeads: nHeads,
-    headDim: D,
-    blockCount: config.count(['n_layers', 'num_hidden_layers']),
+    caches: alikeCaches(blockCount, nHeads, D),
+    blockCount,
     prefixes: ['transformer.'],
     tables: [{ key: 'tokens', name: 'wte.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'norm_f.weight': [H] }),
@@ -90,8 +90,8 @@ function forward({ nHeads, D, eps, scale, limit }: Dimensions): LayerForward {
       const qkv = project(k, w, normed, 'attn.Wqkv'); // [T, 3H]
       if (limit > 0) k.clamp(qkv, limit);
       const part = (index: number) => heads(columns(qkv, index * H, H), nHeads, D); // [T, nHeads, D]
-      const alibiSlopes = k.constant('alibi');
-      const attended = k.attention(part(0), part(1), part(2), { scale, alibiSlopes }); // [T, H]
+      const alibi = { slopes: k.constant('alibi') };
+      const attended = k.attention(part(0), part(1), part(2), { scale, alibi }); // [T, H]
       project(k, w, attended, 'attn.out_proj', x);
 
       const after = k.layerNorm(x, w('norm_2.weight'), null, eps); // [T, H]

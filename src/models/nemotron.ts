@@ -1,7 +1,7 @@
 // Nemotron-4 and Minitron (Parmar et al. 2024): layer norms stored as their distance from one, half of each head rotates,
 // and the feed-forward squares what is positive.
 
-import type { LayerForward, Tensor } from '../../offload/index.js';
+import { alikeCaches, type LayerForward, type Tensor } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -28,14 +28,14 @@ function build(config: ConfigReader): ArchitectureModel {
   // The first releases named the part otherwise.
   const partNames = ['partial_rotary_factor', 'rope_percent'];
   const ropes = sameRope(readRope(config, { headDim: D, defaultContext: 4096, partNames, defaultPart: 0.5 }));
+  const blockCount = config.count(['num_hidden_layers']);
   return {
     architecture: 'nemotron',
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    kvHeads: nKv,
-    headDim: D,
-    blockCount: config.count(['num_hidden_layers']),
+    caches: alikeCaches(blockCount, nKv, D),
+    blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'norm.weight': [H], 'norm.bias': [H] }),

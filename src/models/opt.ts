@@ -1,6 +1,7 @@
 // OPT (Zhang et al. 2022): GPT-3's decoder; the 350M variant norms after each half and projects its embeddings.
 
 import {
+  alikeCaches,
   dimension,
   type ForwardOps,
   heads,
@@ -39,8 +40,7 @@ function build(config: ConfigReader): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: context,
-    kvHeads: nHeads,
-    headDim: D,
+    caches: alikeCaches(blockCount, nHeads, D),
     blockCount,
     prefixes: ['model.decoder.', 'decoder.'],
     tables: [

@@ -1,7 +1,7 @@
 // Phi-1 to Phi-2 (Gunasekar et al. 2023): attention and feed-forward side by side behind one norm, biases everywhere, and
 // a part of each head rotates.
 
-import type { LayerForward } from '../../offload/index.js';
+import { alikeCaches, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -36,14 +36,14 @@ function build(config: ConfigReader): ArchitectureModel {
     'self_attn.o_proj.bias': __,
     ...projections
   } = attentionShapes(H, grouped, { qkv: true, out: true });
+  const blockCount = config.count(['num_hidden_layers']);
   return {
     architecture: 'phi',
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    kvHeads: nKv,
-    headDim: D,
-    blockCount: config.count(['num_hidden_layers']),
+    caches: alikeCaches(blockCount, nKv, D),
+    blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'final_layernorm.weight': [H], 'final_layernorm.bias': [H] }),

@@ -1,6 +1,6 @@
 // Phi-3 (Abdin et al. 2024): Llama's block with fused projections; part of a head may rotate.
 
-import { columns, heads, type LayerForward } from '../../offload/index.js';
+import { alikeCaches, columns, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -32,8 +32,7 @@ function build(config: ConfigReader): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    kvHeads: nKv,
-    headDim: D,
+    caches: alikeCaches(blockCount, nKv, D),
     blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],

@@ -1,6 +1,6 @@
 // StarCoder2 (Lozhkov et al. 2024): rotary grouped-query attention with biases, layer norm, plain feed-forward.
 
-import type { LayerForward } from '../../offload/index.js';
+import { alikeCaches, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
@@ -33,8 +33,7 @@ function build(config: ConfigReader): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    kvHeads: nKv,
-    headDim: D,
+    caches: alikeCaches(blockCount, nKv, D),
     blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],

@@ -1,9 +1,10 @@
 // Runs an architecture's forward on a stream that only writes down: what a configuration makes of the arithmetic.
 
 import { ForwardOps, type SequenceLength, Workspace } from '../../offload/model/forward-ops.js';
+import { layerCaches } from '../../offload/model/kv-cache.js';
 import type { Weights } from '../../offload/model/model.js';
 import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
-import type { AttentionTables, Memory, Op, Tensor } from '../../offload/port/ops.js';
+import type { AttentionTables, Memory, Op, ScoreRule, Tensor } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
 import { denseWeight } from '../../offload/port/weights.js';
 import type { ArchitectureModel, TensorDef } from '../../src/models/architecture.js';
@@ -42,12 +43,12 @@ export function recordForward(
   const k = new ForwardOps(stream, new Workspace(NOWHERE, 'f32'), new Map(constants));
   const x = floats([TOKENS, model.hiddenSize]);
   const fixed = weightsOf(model.fixed);
-  const cache = floats([1, model.kvHeads, 16, model.headDim]);
+  const caches = layerCaches(NOWHERE, { caches: model.caches, dtype: 'f32' }, 1);
   return {
     embed: recorded(() => model.forward.embed(k, fixed, (key) => lookedUp(model, key), x)),
     blocks: Array.from({ length: model.blockCount }, (_, index) =>
       recorded(() => {
-        k.enter(TABLES, { keys: cache, values: cache, keyScales: null, valueScales: null }, lengths);
+        k.enter(TABLES, caches[index], lengths);
         model.forward.block(k, weightsOf(model.block(index)), x, index);
       }),
     ),
@@ -68,6 +69,14 @@ export function fieldOf<Kind extends Op['op'], Field extends keyof Extract<Op, {
     .blocks.flat()
     .filter((op): op is Extract<Op, { op: Kind }> => op.op === kind)
     .map((op) => op[field]);
+}
+
+/** One field of every block's rule for scores. */
+export function scoreOf<Field extends keyof ScoreRule>(
+  model: ArchitectureModel,
+  field: Field,
+): ScoreRule[Field][] {
+  return fieldOf(model, 'attention', 'score').map((score) => score[field]);
 }
 
 const ints = (shape: readonly number[]): Tensor => tensor(NOWHERE, 0, 'i32', shape);

@@ -2,15 +2,16 @@
 
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
+import { alikeCaches } from '../../offload/model/cache-spec.js';
 import {
-  blockCache,
-  blockPageBytes,
+  cachePageBytes,
   type KvShape,
+  layerCaches,
   PAGE_TOKENS,
   pageBytes,
   pagesFor,
 } from '../../offload/model/kv-cache.js';
-import { KV_TYPE_NAMES, type KvDType, scaleGroups } from '../../offload/model/kv-type.js';
+import { KV_TYPE_NAMES, type KvDType, scaleGroups, storedColumns } from '../../offload/model/kv-type.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
 import { cacheTensors, spanBytes } from '../../offload/port/ops.js';
 
@@ -25,12 +26,12 @@ describe('pages', () => {
   });
 
   it.each(['f32', 'bf16'] as const)('%s keys and values of all blocks fill their memory exactly', (dtype) => {
-    const shape: KvShape = { blocks: 3, kvHeads: 2, headDim: 8, dtype };
+    const shape: KvShape = { caches: alikeCaches(3, 2, 8), dtype };
     const pageCount = 5;
     const memory = { id: 0, sizeBytes: pageCount * pageBytes(shape) };
-    const half = pageBytes(shape) / shape.blocks / 2;
-    const ranges = Array.from({ length: shape.blocks }, (_, index) => {
-      const { keys, values } = blockCache(memory, shape, pageCount, index);
+    const half = pageBytes(shape) / 3 / 2;
+    const ranges = layerCaches(memory, shape, pageCount).flatMap((one) => {
+      const { keys, values } = present(one, 'a cache');
       return [keys, values].flatMap((cache) => {
         expect(cache.offsetBytes + spanBytes(cache)).toBeLessThanOrEqual(memory.sizeBytes);
         return Array.from({ length: pageCount }, (__, page) => {
@@ -38,7 +39,7 @@ describe('pages', () => {
           return [start, start + half] as const;
         });
       });
-    }).flat();
+    });
     let covered = 0;
     for (const [start, end] of ranges.sort(([a], [b]) => a - b)) {
       expect(start).toBe(covered);
@@ -48,25 +49,38 @@ describe('pages', () => {
   });
 
   const types = Object.keys(KV_TYPE_NAMES) as KvDType[];
+  /** Heads of one size and of two, and values in keys. */
+  const dims = [2, 8, 37, 64, 80, 128].map((size) => ({ keyDim: size, valueDim: size, valuesInKeys: false }));
+  dims.push(
+    { keyDim: 24, valueDim: 16, valuesInKeys: false },
+    { keyDim: 96, valueDim: 64, valuesInKeys: true },
+  );
   const shapes = types.flatMap((dtype) =>
-    [2, 8, 37, 64, 80, 128].flatMap((headDim) =>
-      dtype === 'u8' && headDim % 2 !== 0
+    dims.flatMap((dim) =>
+      dtype === 'u8' && dim.keyDim % 2 !== 0
         ? []
-        : [1, 3].flatMap((kvHeads) => [1, 16].map((pageTokens) => ({ dtype, headDim, kvHeads, pageTokens }))),
+        : [1, 3].flatMap((kvHeads) => [1, 16].map((pageTokens) => ({ dtype, ...dim, kvHeads, pageTokens }))),
     ),
   );
 
   it.each(shapes)(
-    'of $dtype, $kvHeads heads of $headDim, $pageTokens tokens: nothing lies on anything',
-    (one) => {
-      const shape: KvShape = { blocks: 2, ...one };
-      const [pageCount, each] = [3, blockPageBytes(shape)];
+    'of $dtype, $kvHeads heads of $keyDim and $valueDim, $pageTokens tokens: nothing lies on anything',
+    ({ dtype, pageTokens, ...one }) => {
+      const cache = { kind: 'paged', ...one } as const;
+      // Blocks of other sizes, without pages and with another's lie between.
+      const other = { kind: 'paged', kvHeads: 2, keyDim: 10, valueDim: 10, valuesInKeys: false } as const;
+      const caches = [cache, other, { kind: 'none' }, { kind: 'shared', block: 0 }, cache] as const;
+      const shape: KvShape = { caches, dtype, pageTokens };
+      const pageCount = 3;
       const memory = { id: 0, sizeBytes: pageCount * pageBytes(shape) };
+      const all = layerCaches(memory, shape, pageCount);
+      expect([all[2], all[3]]).toEqual([undefined, all[0]]);
       const owner = new Map<number, string>();
-      for (const block of [0, 1]) {
-        const cache = blockCache(memory, shape, pageCount, block);
-        for (const [name, tensor] of Object.entries(cache) as [string, (typeof cache)['keyScales']][]) {
-          if (!tensor) continue;
+      let begin = 0;
+      for (const block of [0, 1, 4]) {
+        const each = cachePageBytes(block === 1 ? other : cache, shape);
+        const found = present(all[block], 'a cache');
+        for (const tensor of cacheTensors(found)) {
           expect(tensor.offsetBytes + spanBytes(tensor)).toBeLessThanOrEqual(memory.sizeBytes);
           const [rows = 0, tokens = 0, columns = 0] = tensor.shape.slice(1);
           const bytes = DTYPE_BYTES[tensor.dtype];
@@ -77,28 +91,32 @@ describe('pages', () => {
               const start = tensor.offsetBytes + element * bytes;
               expect(start % bytes).toBe(0);
               // A page is one run of bytes, whatever it holds.
-              expect(Math.floor(start / each)).toBe(block * pageCount + page);
+              expect(Math.floor((start - begin) / each)).toBe(page);
               for (let byte = start; byte < start + columns * bytes; byte++) {
-                expect(owner.get(byte), `${name} of page ${page}`).toBeUndefined();
-                owner.set(byte, name);
+                expect(owner.get(byte), `block ${block}, page ${page}`).toBeUndefined();
+                owner.set(byte, tensor.dtype);
               }
             }
           }
         }
+        if (found.cache.valuesInKeys) {
+          expect(found.values).toEqual({ ...found.keys, shape: found.values.shape });
+          expect(found.values.shape.at(-1)).toBe(storedColumns(dtype, found.cache.valueDim));
+          expect(found.valueScales?.shape.at(-1) ?? 0).toBe(scaleGroups(dtype, found.cache.valueDim));
+        }
+        begin += pageCount * each;
       }
       const padding = memory.sizeBytes - owner.size;
-      expect(padding).toBeLessThan(scaleGroups(one.dtype, one.headDim) > 0 ? 2 * pageCount * 16 : 1);
+      expect(padding).toBeLessThan(scaleGroups(dtype, one.keyDim) > 0 ? 3 * pageCount * 16 : 1);
     },
   );
 
   it.each(['e4m3', 'i8', 'u8'] as const)(
     'rows of %s lie aligned where the size of heads allows it',
     (dtype) => {
-      const shape: KvShape = { blocks: 3, kvHeads: 3, headDim: 64, dtype };
-      for (const block of [0, 1, 2]) {
-        for (const { offsetBytes, strides, dtype: type } of cacheTensors(
-          blockCache({ id: 0, sizeBytes: 1e9 }, shape, 5, block),
-        )) {
+      const shape: KvShape = { caches: alikeCaches(3, 3, 64), dtype };
+      for (const cache of layerCaches({ id: 0, sizeBytes: 1e9 }, shape, 5)) {
+        for (const { offsetBytes, strides, dtype: type } of cacheTensors(present(cache, 'a cache'))) {
           const align = type === 'bf16' ? 2 : 16;
           const bytes = [0, ...strides.slice(0, 3)].map((stride) => offsetBytes + stride * DTYPE_BYTES[type]);
           expect(bytes.map((at) => at % align)).toEqual([0, 0, 0, 0]);
@@ -108,7 +126,7 @@ describe('pages', () => {
   );
 
   it('a token takes what its codes and scales take', () => {
-    const of = (dtype: KvDType) => pageBytes({ blocks: 1, kvHeads: 8, headDim: 128, dtype }) / PAGE_TOKENS;
+    const of = (dtype: KvDType) => pageBytes({ caches: alikeCaches(1, 8, 128), dtype }) / PAGE_TOKENS;
     const values = 2 * 8 * 128;
     expect(types.map(of)).toEqual([
       values * 4,

@@ -1,6 +1,7 @@
 // What the types of keys and values are called, and which heads they are for.
 
 import { describe, expect, it } from 'vitest';
+import { alikeCaches } from '../../offload/model/cache-spec.js';
 import { checkKvType, KV_CHOICES, KV_TYPE_NAMES, kvTypeOf } from '../../offload/model/kv-type.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
 import { parseCommandLine } from '../../src/cli/command-line.js';
@@ -34,11 +35,13 @@ describe('types of keys and values', () => {
   });
 
   it('of 4 bits are for heads of an even size', () => {
-    for (const headDim of [2, 30, 80]) expect(() => checkKvType('u8', headDim)).not.toThrow();
+    for (const headDim of [2, 30, 80]) {
+      expect(() => checkKvType('u8', alikeCaches(2, 1, headDim))).not.toThrow();
+    }
     const { model } = makeToyModel(new Random(1), 1);
     const workload = { sequences: 1, contextTokens: 8, promptTokens: 4, output: 'tokens' } as const;
     const plan = (kvType: 'u8' | 'i8') =>
-      makePlan({ ...model, headDim: 7 }, workload, optionsFor('dram', { kvType }));
+      makePlan({ ...model, caches: alikeCaches(1, 2, 7) }, workload, optionsFor('dram', { kvType }));
     expect(() => plan('u8')).toThrow(/--kv_dtype is int4, .* heads of this model have 7: give int8 or fp8/);
     expect(plan('i8').kvType).toBe('i8');
   });

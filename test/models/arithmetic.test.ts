@@ -4,10 +4,10 @@ import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/index.js';
 import type { ArchitectureModel } from '../../src/models/architecture.js';
 import { tensorList } from '../../src/models/registry.js';
-import { fieldOf, recordForward } from '../helpers/recorded-forward.js';
+import { fieldOf, recordForward, scoreOf } from '../helpers/recorded-forward.js';
 import { build } from './small-configs.js';
 
-const windows = (model: ArchitectureModel) => fieldOf(model, 'attention', 'windowTokens');
+const windows = (model: ArchitectureModel) => scoreOf(model, 'windowTokens');
 const names = (model: ArchitectureModel) => tensorList(model).map(({ name }) => name);
 const LAYERS = ['full_attention', 'sliding_attention', 'full_attention', 'sliding_attention'];
 
@@ -44,7 +44,7 @@ describe('windows', () => {
 
 describe('scales and caps', () => {
   it('are none in GPT-Neo', () => {
-    expect(new Set(fieldOf(build('gpt_neo'), 'attention', 'scale'))).toEqual(new Set([1]));
+    expect(new Set(scoreOf(build('gpt_neo'), 'scale'))).toEqual(new Set([1]));
   });
 
   it('come from query_pre_attn_scalar in Gemma 2, with caps that null switches off', () => {
@@ -52,10 +52,10 @@ describe('scales and caps', () => {
       build('gemma2'),
       build('gemma2', { attn_logit_softcapping: null, final_logit_softcapping: null }),
     ];
-    expect(fieldOf(capped, 'attention', 'scale')[0]).toBe(1 / 8);
-    expect(fieldOf(capped, 'attention', 'softCap')[0]).toBe(50);
+    expect(scoreOf(capped, 'scale')[0]).toBe(1 / 8);
+    expect(scoreOf(capped, 'softCap')[0]).toBe(50);
     expect(capped.logits).toEqual({ scale: 1, softCap: 30 });
-    expect(fieldOf(uncapped, 'attention', 'softCap')[0]).toBe(0);
+    expect(scoreOf(uncapped, 'softCap')[0]).toBe(0);
     expect(uncapped.logits).toEqual({ scale: 1, softCap: 0 });
   });
 
@@ -131,18 +131,18 @@ describe('blocks', () => {
     expect(model.maxContextTokens).toBeUndefined();
     expect(fieldOf(model, 'rotary', 'scale')).toEqual([]);
     expect([...present(model.constants.alibi, 'slopes')]).toEqual([1 / 4, 1 / 16, 1 / 64, 1 / 256]);
-    expect(fieldOf(model, 'attention', 'alibiRounded')).toEqual([true, true]);
-    expect(fieldOf(build('bloom'), 'attention', 'alibiRounded')).toEqual([false, false]);
+    const rounded = (of: ArchitectureModel) => scoreOf(of, 'alibi').map((alibi) => alibi?.rounded ?? false);
+    expect(rounded(model)).toEqual([true, true]);
+    expect(rounded(build('bloom'))).toEqual([false, false]);
   });
 
   it('of Falcon take null for false, and heads of keys only where the layout has them', () => {
     const norms = (changes: Record<string, unknown>) =>
       names(build('falcon', changes)).filter((name) => /h\.0\..*norm\.weight$/.test(name)).length;
     expect([norms({}), norms({ parallel_attn: null }), norms({ parallel_attn: false })]).toEqual([1, 2, 2]);
-    expect(build('falcon', { multi_query: null }).kvHeads).toBe(
-      build('falcon', { multi_query: false }).kvHeads,
-    );
-    expect(build('falcon', { num_kv_heads: 4 }).kvHeads).toBe(1);
+    const { caches } = build('falcon', { multi_query: false });
+    expect(build('falcon', { multi_query: null }).caches).toEqual(caches);
+    expect(build('falcon', { num_kv_heads: 4 }).caches[0]).toMatchObject({ kvHeads: 1 });
     expect(() => build('falcon', { multi_query: false, num_kv_heads: 2 })).toThrow(
       /num_kv_heads 2 is not supported/,
     );

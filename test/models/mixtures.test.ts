@@ -9,7 +9,7 @@ import { type Checkpoint, openCheckpoint } from '../../src/checkpoint/checkpoint
 import { openModel } from '../../src/engine/open-model.js';
 import { ALL_NVME, fixtureFolder, generateFolder, readGolden } from '../golden/run-model.js';
 import { fusedMixtral } from '../helpers/fused-experts.js';
-import { fieldOf, recordForward } from '../helpers/recorded-forward.js';
+import { fieldOf, recordForward, scoreOf } from '../helpers/recorded-forward.js';
 import { type TestTensor, writeSafetensors } from '../helpers/safetensors.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 import { build } from './small-configs.js';
@@ -31,7 +31,7 @@ describe('layers of Qwen3-MoE', () => {
 
   it('slide all together, and only where the configuration asks for it', () => {
     const windows = (changes: Record<string, unknown>) =>
-      fieldOf(build('qwen3_moe', changes), 'attention', 'windowTokens');
+      scoreOf(build('qwen3_moe', changes), 'windowTokens');
     expect(windows({ sliding_window: 8 })).toEqual([0, 0, 0, 0]);
     expect(windows({ sliding_window: 8, use_sliding_window: true })).toEqual([8, 8, 8, 8]);
   });
@@ -48,17 +48,13 @@ it('weights of the chosen experts sum to one in Mixtral, and where Qwen3-MoE say
 
 it('gpt-oss slides in every other layer, and has sinks and choices that sum to one in all', () => {
   const model = build('gpt_oss');
-  expect(fieldOf(model, 'attention', 'windowTokens')).toEqual([16, 0, 16, 0]);
-  const attention = recordForward(model)
-    .blocks.flat()
-    .filter(({ op }) => op === 'attention');
-  expect(attention.map((op) => 'sinks' in op && op.sinks?.shape)).toEqual([[4], [4], [4], [4]]);
+  expect(scoreOf(model, 'windowTokens')).toEqual([16, 0, 16, 0]);
+  expect(scoreOf(model, 'sinks').map((sinks) => sinks?.shape)).toEqual([[4], [4], [4], [4]]);
   expect(new Set(fieldOf(model, 'route', 'normalize'))).toEqual(new Set([true]));
 });
 
 it('Mixtral slides where it has a window', () => {
-  const windows = (changes: Record<string, unknown>) =>
-    fieldOf(build('mixtral', changes), 'attention', 'windowTokens');
+  const windows = (changes: Record<string, unknown>) => scoreOf(build('mixtral', changes), 'windowTokens');
   expect(windows({})).toEqual([0, 0, 0, 0]);
   expect(windows({ sliding_window: null })).toEqual([0, 0, 0, 0]);
   expect(windows({ sliding_window: 8 })).toEqual([8, 8, 8, 8]);

@@ -3,7 +3,7 @@
 import { expect, it } from 'vitest';
 import type { KvDType } from '../../offload/model/kv-type.js';
 import { type DType, type FloatType, isFloat } from '../../offload/port/dtype.js';
-import type { AttentionTables, Tensor } from '../../offload/port/ops.js';
+import type { AttentionTables, ScoreRule, Tensor } from '../../offload/port/ops.js';
 import { filledCache, KV_TYPES, spoil } from './cache-operands.js';
 import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js';
 
@@ -16,9 +16,16 @@ interface Shape {
   readonly kvHeads: number;
   readonly depth: number;
   readonly page: number;
+  /** Size of values; default `depth`. */
+  readonly valueDepth?: number;
+  /** Values are the first ones of their keys. */
+  readonly inKeys?: boolean;
 }
 
-/** `new tokens/context` of each sequence; heads, heads of keys and values, their size, tokens of a page. */
+/**
+ * `new tokens/context` of each sequence; heads, heads of keys and values, their size, tokens of a page; the size of values
+ * where it is another, which lie in their keys where that is 'within'.
+ */
 const SHAPES: readonly Shape[] = (
   [
     ['1/1', 1, 1, 8, 16],
@@ -34,14 +41,27 @@ const SHAPES: readonly Shape[] = (
     ['90/300', 2, 1, 80, 16],
     ['0/12', 2, 1, 64, 16],
     ['3/19', 2, 1, 37, 4],
-  ] as const
-).map(([lengths, heads, kvHeads, depth, page]) => ({
+    ['3/40 1/70 20/33', 4, 2, 24, 16, '16'],
+    ['2/3 1/130 17/17', 8, 1, 96, 16, '64 within'],
+    ['5/5 20/40 1/9', 4, 2, 192, 16, '128'],
+    ['1/70 2/12', 20, 1, 576, 16, '512 within'],
+    ['18/40 1/3', 3, 1, 512, 16, '512'],
+    ['2/50 19/19', 5, 1, 14, 4, '22'],
+  ] as readonly (readonly [string, number, number, number, number, string?])[]
+).map(([lengths, heads, kvHeads, depth, page, values = `${depth}`]) => ({
   lengths: lengths.split(' ').map((pair) => pair.split('/').map(Number) as [number, number]),
-  ...{ heads, kvHeads, depth, page },
+  ...{
+    heads,
+    kvHeads,
+    depth,
+    page,
+    valueDepth: Number.parseInt(values, 10),
+    inKeys: values.endsWith('within'),
+  },
 }));
 
 /** Those that caches of other types than the queries' are read in: ragged, grouped, with tiles, and of odd sizes. */
-const CACHED_SHAPES = [1, 3, 5, 6, 10, 12];
+const CACHED_SHAPES = [1, 3, 5, 6, 10, 12, 13, 14, 15, 16, 18];
 
 /** Operands of those sequences: their pages shuffled, two pages of the cache nobody's. */
 export function attentionOperands(
@@ -50,7 +70,7 @@ export function attentionOperands(
   dtype: FloatType = 'f32',
   kvType: KvDType = dtype,
 ) {
-  const { lengths, heads, kvHeads, depth, page: pageTokens } = shape;
+  const { lengths, heads, kvHeads, depth, page: pageTokens, valueDepth = depth, inKeys = false } = shape;
   const pageCounts = lengths.map(([, context]) => Math.ceil(context / pageTokens));
   const total = pageCounts.reduce((a, b) => a + b, 0) + 2;
   const order = Array.from({ length: total }, (_, i) => i).sort(() => bench.random() - 0.5);
@@ -80,8 +100,8 @@ export function attentionOperands(
   return {
     tables,
     q: bench.activation([token, heads, depth], 1, dtype),
-    out: bench.activation([token, heads, depth], 1, dtype),
-    ...filledCache(bench, kvType, [total, kvHeads, pageTokens, depth]),
+    out: bench.activation([token, heads, valueDepth], 1, dtype),
+    ...filledCache(bench, kvType, { pages: total, kvHeads, pageTokens, depth, valueDepth, inKeys }),
   };
 }
 
@@ -101,8 +121,6 @@ export interface AttentionCases {
   }[];
 }
 
-export const PLAIN = { op: 'attention', alibiSlopes: null, windowTokens: 0, softCap: 0 } as const;
-
 export function attentionCases(device: KernelDevice, asked: AttentionCases): void {
   const variants = asked.types.flatMap((dtype) =>
     SHAPES.flatMap((shape, index) =>
@@ -115,19 +133,23 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
     async ({ dtype, awkward, index, shape }) => {
       device.use();
       const bench = device.workbench(index, awkward);
-      const op = { ...PLAIN, ...attentionOperands(bench, shape, dtype), scale: 1 / Math.sqrt(shape.depth) };
+      const scale = 1 / Math.sqrt(shape.depth);
+      const op = { op: 'attention', ...attentionOperands(bench, shape, dtype), score: { scale } } as const;
       const tolerance = asked.tolerance(dtype, shape.lengths);
       await check(device, bench, op, tolerance);
-      await check(device, bench, { ...op, windowTokens: 10 }, tolerance);
-      await check(device, bench, { ...op, windowTokens: 33, softCap: 2 }, tolerance);
-      const slopes = bench.memory.tensor('f32', [shape.heads]);
-      const alibiSlopes = bench.memory.fill(slopes, (i) => 0.5 ** (i + 1));
-      await check(device, bench, { ...op, alibiSlopes }, tolerance);
+      const ruled = (rule: Partial<ScoreRule>) =>
+        check(device, bench, { ...op, score: { scale, ...rule } }, tolerance);
+      await ruled({ windowTokens: 10 });
+      await ruled({ windowTokens: 33, softCap: 2 });
+      const slopes = bench.memory.fill(bench.memory.tensor('f32', [shape.heads]), (i) => 0.5 ** (i + 1));
+      await ruled({ alibi: { slopes } });
       const sinks = bench.vector(index % 2 === 0 ? 'f32' : 'bf16', shape.heads);
-      await check(device, bench, { ...op, sinks, windowTokens: 33 }, tolerance);
+      await ruled({ sinks, windowTokens: 33 });
+      await ruled({ sinks, chunkTokens: 24 });
+      await ruled({ chunkTokens: 7, windowTokens: 5 });
       // Up to 256 positions have eight bits or fewer.
       if (shape.lengths.every(([, context]) => context <= 128)) return;
-      await check(device, bench, { ...op, alibiSlopes, alibiRounded: true }, tolerance);
+      await ruled({ alibi: { slopes, rounded: true } });
     },
   );
 
@@ -146,13 +168,18 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
       device.use();
       const bench = device.workbench(index, awkward);
       const operands = attentionOperands(bench, shape, dtype, kvType);
-      const op = { ...PLAIN, ...operands, scale: 1 / Math.sqrt(shape.depth) };
-      const tolerance = asked.tolerance(dtype, shape.lengths);
-      await check(device, bench, op, tolerance);
-      const alibiSlopes = bench.memory.fill(bench.memory.tensor('f32', [shape.heads]), (i) => 0.5 ** (i + 1));
-      await check(device, bench, { ...op, alibiSlopes, windowTokens: 33, softCap: 2 }, tolerance);
-      const sinks = bench.vector('bf16', shape.heads);
-      await check(device, bench, { ...op, sinks }, tolerance);
+      const scale = 1 / Math.sqrt(shape.depth);
+      const ruled = (rule: Partial<ScoreRule>) =>
+        check(
+          device,
+          bench,
+          { op: 'attention', ...operands, score: { scale, ...rule } },
+          asked.tolerance(dtype, shape.lengths),
+        );
+      await ruled({});
+      const slopes = bench.memory.fill(bench.memory.tensor('f32', [shape.heads]), (i) => 0.5 ** (i + 1));
+      await ruled({ alibi: { slopes }, windowTokens: 33, softCap: 2 });
+      await ruled({ sinks: bench.vector('bf16', shape.heads) });
     },
   );
 
@@ -172,7 +199,7 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
           dtype,
           kvType,
         );
-        const op = { ...PLAIN, ...operands, scale: 0.2, windowTokens };
+        const op = { op: 'attention', ...operands, score: { scale: 0.2, windowTokens } } as const;
         await device.run(op, bench);
         const clean = bench.memory.read(op.out);
         const pages = bench.memory.read(op.tables.pages);
@@ -199,7 +226,7 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
         const bench = device.workbench(4, dtype === 'f32');
         const shape = { lengths: [[tokens, tokens]] as const, heads, kvHeads: 2, depth: 40, page: 16 };
         const whole = attentionOperands(bench, shape, dtype, kvType);
-        const base = { ...PLAIN, ...whole, scale: 0.15, windowTokens };
+        const base = { op: 'attention', ...whole, score: { scale: 0.15, windowTokens } } as const;
         device.use(2);
         await device.run({ ...base, out: whole.out, q: whole.q, tables: whole.tables }, bench);
         const together = bench.memory.read(whole.out);

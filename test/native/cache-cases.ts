@@ -3,7 +3,7 @@
 import { expect, it } from 'vitest';
 import type { FloatType } from '../../offload/port/dtype.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
-import { attentionOperands, PLAIN } from './attention-cases.js';
+import { attentionOperands } from './attention-cases.js';
 import { filledCache, KV_TYPES } from './cache-operands.js';
 import { referenceOp } from './reference-ops.js';
 import type { KernelDevice, Workbench } from './workbench.js';
@@ -40,7 +40,7 @@ export function cacheCases(device: KernelDevice, { types }: CacheCases): void {
       for (const depth of DEPTHS) {
         if (kvType === 'u8' && depth % 2 !== 0) continue;
         const bench = device.workbench(depth, awkward);
-        const cache = filledCache(bench, kvType, [5, HEADS.length, 4, depth]);
+        const cache = filledCache(bench, kvType, { pages: 5, kvHeads: HEADS.length, pageTokens: 4, depth });
         const [k, v] = [1, 2].map(() => bench.activation([3, HEADS.length, depth], 1, dtype)) as [
           Tensor,
           Tensor,
@@ -49,6 +49,21 @@ export function cacheCases(device: KernelDevice, { types }: CacheCases): void {
           const head = (i: number) => HEADS[Math.floor(i / depth) % HEADS.length] ?? HEADS[0];
           bench.memory.fill(from, (i) => head(i)?.(bench, i % depth) ?? 0);
         }
+        const op = { op: 'kv_store', k, v, ...cache, slots: bench.index([19, 0, 7]) } as const;
+        await expectStored(device, bench, op);
+      }
+    }
+  });
+
+  it.each(pairs)('kv_store of $dtype as $kvType, values of another size or in their keys', async (pair) => {
+    device.use();
+    for (const awkward of device.placings) {
+      for (const inKeys of [false, true]) {
+        const bench = device.workbench(awkward ? 1 : 2, awkward);
+        const sizes = { pages: 5, kvHeads: 3, pageTokens: 4, depth: 96, valueDepth: 64, inKeys };
+        const cache = filledCache(bench, pair.kvType, sizes);
+        const k = bench.activation([3, 3, 96], 1, pair.dtype);
+        const v = inKeys ? null : bench.activation([3, 3, 64], 1, pair.dtype);
         const op = { op: 'kv_store', k, v, ...cache, slots: bench.index([19, 0, 7]) } as const;
         await expectStored(device, bench, op);
       }
@@ -80,7 +95,8 @@ export function cacheCases(device: KernelDevice, { types }: CacheCases): void {
           [0, 0],
           [2, 5],
         ] as const) {
-          await device.run({ ...PLAIN, ...operands, scale: 0.1, windowTokens, softCap }, bench);
+          const score = { scale: 0.1, windowTokens, softCap };
+          await device.run({ op: 'attention', ...operands, score }, bench);
           const rows = bench.memory.read(out);
           const isBad = (row: number) => !Number.isFinite(rows[row * 64 + 5]);
           const what = `${value} of ${from === k ? 'keys' : 'values'}, window ${windowTokens}`;

@@ -16,7 +16,7 @@ describe('kv_store refuses', () => {
   const bench = workbench(1, undefined);
   const of = (kvType: 'f32' | 'i8' | 'u8' | 'e4m3', depth: number): Store => {
     const [k, v] = [bench.activation([3, 2, depth]), bench.activation([3, 2, depth])];
-    const cache = filledCache(bench, kvType, [4, 2, 4, depth]);
+    const cache = filledCache(bench, kvType, { pages: 4, kvHeads: 2, pageTokens: 4, depth });
     return { op: 'kv_store', k, v, ...cache, slots: bench.index([1, 2, 3]) };
   };
   const [f32, i8, u8, e4m3] = [of('f32', 64), of('i8', 64), of('u8', 64), of('e4m3', 10)];

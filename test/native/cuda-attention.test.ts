@@ -37,11 +37,7 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
     const lengths = Array.from({ length: 40 }, (_, s) => [1, 1 + ((s * 137) % 700)] as const);
     const shape = { lengths, heads: 64, kvHeads: 2, depth: 32, page: 16 };
     const all = attentionOperands(bench, shape, dtype);
-    const base = {
-      op: 'attention',
-      ...all,
-      ...{ scale: 0.2, alibiSlopes: null, windowTokens: 0, softCap: 0 },
-    } as const;
+    const base = { op: 'attention', ...all, score: { scale: 0.2 } } as const;
     await runOnGpu({ ...base, out: all.out, q: all.q, tables: all.tables }, bench.memory);
     const together = bench.memory.read(all.out);
     const table = bench.memory.read(all.tables.sequences);

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { scaleGroups } from '../../offload/model/kv-type.js';
 import type { FloatType } from '../../offload/port/dtype.js';
 import type { Tensor } from '../../offload/port/ops.js';
-import { attentionOperands, PLAIN } from './attention-cases.js';
+import { attentionOperands } from './attention-cases.js';
 import { cacheCases, expectStored } from './cache-cases.js';
 import { filledCache, KV_TYPES } from './cache-operands.js';
 import { checkOnGpu, GPU_KERNELS, gpuBench, HAS_GPU, rowsOf, runOnGpu, SMALL } from './cuda-device.js';
@@ -107,14 +107,11 @@ describe.skipIf(!HAS_GPU)('CUDA caches', () => {
       for (const [index, shape] of SHAPES.entries()) {
         for (const awkward of SMALL ? [index % 2 === 1] : [false, true]) {
           const bench = gpuBench(index, awkward);
-          const op = {
-            ...PLAIN,
-            ...attentionOperands(bench, shape, dtype, kvType),
-            scale: shape.depth ** -0.5,
-          };
+          const score = { scale: shape.depth ** -0.5 };
+          const op = { op: 'attention', ...attentionOperands(bench, shape, dtype, kvType), score } as const;
           const tolerance = shape.lengths.some(([count]) => count >= 16) ? TILE_TOLERANCE[dtype] : 1e-5;
           await checkOnGpu(bench, op, tolerance);
-          await checkOnGpu(bench, { ...op, windowTokens: 20, softCap: 3 }, tolerance);
+          await checkOnGpu(bench, { ...op, score: { ...score, windowTokens: 20, softCap: 3 } }, tolerance);
         }
       }
     },
@@ -127,7 +124,8 @@ describe.skipIf(!HAS_GPU)('CUDA caches', () => {
         const bench = gpuBench(6, false);
         const lengths = Array.from({ length: 20 }, (_, s) => [1, 1 + ((s * 137) % 700)] as const);
         const shape = { lengths, heads: 32, kvHeads: 1, depth, page: 16 };
-        const all = { ...PLAIN, ...attentionOperands(bench, shape, pair.dtype, pair.kvType), scale: 0.2 };
+        const operands = attentionOperands(bench, shape, pair.dtype, pair.kvType);
+        const all = { op: 'attention', ...operands, score: { scale: 0.2 } } as const;
         await runOnGpu(all, bench.memory);
         const together = bench.memory.read(all.out);
         const table = bench.memory.read(all.tables.sequences);
@@ -154,7 +152,8 @@ describe.skipIf(!HAS_GPU)('CUDA caches', () => {
       depth: 64,
       page: 16,
     } as const;
-    const operands = { ...PLAIN, ...attentionOperands(bench, shape, dtype, kvType), scale: 0.1 };
+    const score = { scale: 0.1 };
+    const operands = { op: 'attention', ...attentionOperands(bench, shape, dtype, kvType), score } as const;
     const [k, v] = [1, 2].map(() => bench.activation([60, 2, 64], 1, dtype)) as [Tensor, Tensor];
     const sound = bench.memory.read(k);
     for (const value of [Number.NaN, Number.POSITIVE_INFINITY]) {
@@ -184,7 +183,8 @@ describe.skipIf(!HAS_GPU)('CUDA caches', () => {
     async ({ dtype, kvType }) => {
       const bench = gpuBench(5, false);
       const shape = { lengths: [[48, 48]], heads: 2, kvHeads: 2, depth: 64, page: 16 } as const;
-      const operands = { ...PLAIN, ...attentionOperands(bench, shape, dtype, kvType), scale: 0.1 };
+      const score = { scale: 0.1 };
+      const operands = { op: 'attention', ...attentionOperands(bench, shape, dtype, kvType), score } as const;
       const [k, v] = [1, 2].map(() => bench.activation([48, 2, 64], 1, dtype)) as [Tensor, Tensor];
       // They have either sign, so that their mean is far from what f16 cannot hold.
       for (const magnitude of [65504, 65400, 65000]) {
@@ -206,7 +206,7 @@ describe.skipIf(!HAS_GPU)('CUDA caches', () => {
     ] as const) {
       const bench = gpuBench(tokens, false);
       const pages = Math.ceil(tokens / 16);
-      const cache = filledCache(bench, kvType, [pages, 3, 16, depth]);
+      const cache = filledCache(bench, kvType, { pages, kvHeads: 3, pageTokens: 16, depth });
       const [k, v] = [1, 2].map(() => bench.activation([tokens, 3, depth], 1, dtype)) as [Tensor, Tensor];
       const slots = bench.index(Array.from({ length: tokens }, (_, t) => pages * 16 - 1 - t));
       await expectStored(GPU_KERNELS, bench, { op: 'kv_store', k, v, ...cache, slots });

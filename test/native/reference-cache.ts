@@ -37,7 +37,7 @@ export function cached(codes: Tensor, scales: Tensor | null, depth: number, byte
 export function storedCache(op: Op & { op: 'kv_store' }, bytes: Bytes): Written[] {
   return [
     ...storedHalf(op.k, op.slots, op.keys, op.keyScales, bytes),
-    ...storedHalf(op.v, op.slots, op.values, op.valueScales, bytes),
+    ...(op.v ? storedHalf(op.v, op.slots, op.values, op.valueScales, bytes) : []),
   ];
 }
 

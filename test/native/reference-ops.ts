@@ -235,13 +235,14 @@ function attend(op: Extract<Op, { op: 'attention' }>, bytes: Bytes): Written {
   const read = (tensor: Tensor): Values => new Values(tensor, bytes);
   const [out, q] = [read(op.out), read(op.q)];
   const key = cached(op.keys, op.keyScales, q.size(2), bytes);
-  const value = cached(op.values, op.valueScales, q.size(2), bytes);
+  const value = cached(op.values, op.valueScales, out.size(2), bytes);
+  const { scale, alibi, softCap = 0, windowTokens = 0, chunkTokens = 0 } = op.score;
   const [kvHeads = 0, pageTokens = 0] = op.keys.shape.slice(1);
   const [sequences, pages, positions] = [op.tables.sequences, op.tables.pages, op.tables.positions].map(
     read,
   ) as [Values, Values, Values];
-  const slopes = op.alibiSlopes ? read(op.alibiSlopes) : null;
-  const sinks = op.sinks ? read(op.sinks) : null;
+  const slopes = alibi ? read(alibi.slopes) : null;
+  const sinks = op.score.sinks ? read(op.score.sinks) : null;
   for (let s = 0; s < sequences.size(0); s++) {
     const [firstToken, count, context, firstPage] = [0, 1, 2, 3].map((i) => sequences.get(s, i)) as [
       number,
@@ -251,7 +252,9 @@ function attend(op: Extract<Op, { op: 'attention' }>, bytes: Bytes): Written {
     ];
     for (let t = firstToken; t < firstToken + count; t++) {
       const last = Math.min(positions.get(t), context - 1);
-      const first = op.windowTokens > 0 ? Math.max(0, positions.get(t) - op.windowTokens + 1) : 0;
+      const window = windowTokens > 0 ? Math.max(0, positions.get(t) - windowTokens + 1) : 0;
+      const chunk = chunkTokens > 0 ? Math.floor(positions.get(t) / chunkTokens) * chunkTokens : 0;
+      const first = Math.max(window, chunk);
       for (let h = 0; h < q.size(1); h++) {
         const kvHead = Math.floor((h * kvHeads) / q.size(1));
         const pageOf = (j: number): number => pages.get(firstPage + Math.floor(j / pageTokens));
@@ -261,14 +264,14 @@ function attend(op: Extract<Op, { op: 'attention' }>, bytes: Bytes): Written {
           let product = 0;
           for (let d = 0; d < q.size(2); d++) product += q.get(t, h, d) * key(page, kvHead, offset, d);
           const slope = slopes?.get(h) ?? 0;
-          const bias = op.alibiRounded ? op.scale * roundToBf16(slope * roundToBf16(j)) : slope * j;
-          scores.push(capped(op.scale * product + bias, op.softCap));
+          const bias = alibi?.rounded ? scale * roundToBf16(slope * roundToBf16(j)) : slope * j;
+          scores.push(capped(scale * product + bias, softCap));
         }
         const sink = sinks?.get(h) ?? Number.NEGATIVE_INFINITY;
         const maximum = scores.reduce((a, b) => Math.max(a, b), sink);
         const weights = scores.map((score) => Math.exp(score - maximum));
         const total = weights.reduce((a, b) => a + b, sinks ? Math.exp(sink - maximum) : 0);
-        const sums = new Float64Array(q.size(2));
+        const sums = new Float64Array(out.size(2));
         weights.forEach((weight, i) => {
           const [page, offset] = [pageOf(first + i), (first + i) % pageTokens];
           for (let d = 0; d < sums.length; d++) {

@@ -157,8 +157,7 @@ export function spreadCases(
       const bench = device.workbench(7, false);
       const shape = { lengths, heads: 4, kvHeads: 2, depth: 40, page: 16 };
       const operands = attentionOperands(bench, shape, dtype);
-      const base = { op: 'attention', alibiSlopes: null, windowTokens, softCap, scale: 0.2 } as const;
-      const op = { ...base, ...operands };
+      const op = { op: 'attention', ...operands, score: { scale: 0.2, windowTokens, softCap } } as const;
       await device.run(op, bench);
       const before = bench.memory.read(op.out);
       const perToken = 4 * 40;

@@ -48,9 +48,13 @@ function attention(tokens: number, windowTokens: number): Op {
     maxContextTokens: 1024,
   };
   const q = floats([tokens, 4, 10]);
-  const both = { keys: cache, values: cache, keyScales: null, valueScales: null };
-  const rest = { tables, scale: 1, alibiSlopes: null, softCap: 0 };
-  return { op: 'attention', out: q, q, ...both, windowTokens, ...rest };
+  const both = {
+    keys: cache,
+    values: { ...cache, offsetBytes: 1 << 20 },
+    keyScales: null,
+    valueScales: null,
+  };
+  return { op: 'attention', out: q, q, ...both, tables, score: { scale: 1, windowTokens } };
 }
 
 describe('products', () => {
@@ -154,10 +158,25 @@ describe('attention', () => {
       tensor(MEMORY, 0, 'i8', [64, 2, 16, 10]),
       tensor(MEMORY, 0, 'bf16', [64, 2, 16, 1]),
     ];
-    const coded = { ...op, keys: codes, values: codes, keyScales: scales, valueScales: scales };
+    const values = { ...codes, offsetBytes: 1 << 20 };
+    const coded = { ...op, keys: codes, values, keyScales: scales, valueScales: scales };
     const bytes = 100 * 2 * 2 * (10 + 2);
     const rates = { ...COMPUTE, attentionFlopsPerSecond: 1e15 };
     expect(opMs(coded, [{ tokens: 1, startPosition: 99 }], rates)).toBeCloseTo(bytes / 1e6, 6);
+    // Values that lie in keys are read with them.
+    const inKeys = { ...coded, values: codes, valueScales: scales };
+    expect(opMs(inKeys, [{ tokens: 1, startPosition: 99 }], rates)).toBeCloseTo(bytes / 2e6, 6);
+  });
+
+  it('of chunks reads what a token has of its own one', () => {
+    const chunked = (startPosition: number, tokens: number) => {
+      const op = attention(tokens, 0) as Extract<Op, { op: 'attention' }>;
+      return opMs({ ...op, score: { scale: 1, chunkTokens: 40 } }, [{ tokens, startPosition }], COMPUTE);
+    };
+    const plain = (startPosition: number, tokens: number) =>
+      opMs(attention(tokens, 0), [{ tokens, startPosition }], COMPUTE);
+    expect(chunked(99, 1)).toBeCloseTo(plain(19, 1), 9);
+    expect(chunked(30, 60)).toBeCloseTo(plain(30, 10) + plain(0, 40) + plain(0, 10), 9);
   });
 
   it('of a prompt computes each pair of positions once', () => {

@@ -3,7 +3,7 @@
 import { assert, present } from '../../offload/errors.js';
 import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
 import { headInputColumns } from '../../offload/model/forward-walk.js';
-import { blockCache, type KvShape, pageBytes } from '../../offload/model/kv-cache.js';
+import { type KvShape, layerCaches, pageBytes } from '../../offload/model/kv-cache.js';
 import { type LayerSpec, layerOf, type TensorSpec } from '../../offload/model/layout.js';
 import type { Weights } from '../../offload/model/model.js';
 import { weightsOf } from '../../offload/model/weights.js';
@@ -170,15 +170,14 @@ export class Reference {
 
   #cache(device: number, blockIndex: number) {
     const { model } = this.#toy;
-    const { kvHeads, headDim, blocks } = model;
     const { kvType: dtype, kvPages, pageTokens } = this.#plan;
-    const shape: KvShape = { blocks: blocks.length, kvHeads, headDim, dtype, pageTokens };
+    const shape: KvShape = { caches: model.caches, dtype, pageTokens };
     let cache = this.#caches.get(device);
     if (!cache) {
       cache = memory(kvPages * pageBytes(shape));
       this.#caches.set(device, cache);
     }
-    return blockCache(cache, shape, kvPages, blockIndex);
+    return layerCaches(cache, shape, kvPages)[blockIndex];
   }
 
   #file(index: number): Uint8Array {

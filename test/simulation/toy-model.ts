@@ -1,6 +1,7 @@
 // A small random transformer whose weights, in any format, lie anywhere in a few random files: all the runtime sees of a real one.
 
 import { present } from '../../offload/errors.js';
+import { alikeCaches } from '../../offload/model/cache-spec.js';
 import {
   type Extent,
   type LayerSpec,
@@ -117,8 +118,7 @@ export function makeToyModel(
     hiddenSize: HIDDEN,
     vocabSize,
     maxContextTokens: CONTEXT_TOKENS,
-    kvHeads,
-    headDim: HEAD_DIM,
+    caches: alikeCaches(blockCount, kvHeads, HEAD_DIM),
     tables,
     fixed: present(fixed, 'fixed weights'),
     blocks,
@@ -200,7 +200,7 @@ function toyForward(
       const value = heads(qkv, kvHeads, HEAD_DIM, HIDDEN + keyValue);
       k.rotary(q, k.constant('frequencies'));
       k.rotary(key, k.constant('frequencies'));
-      const attended = k.attention(q, key, value, { scale: 0.3, alibiSlopes: k.constant('slopes') });
+      const attended = k.attention(q, key, value, { scale: 0.3, alibi: { slopes: k.constant('slopes') } });
       const projected = k.linear(attended, w.matrix('out'));
       k.add(projected, x, x);
       const y = k.layerNorm(x, norm, null, 1e-5);

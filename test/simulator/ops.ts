@@ -224,6 +224,7 @@ function storeCache(op: OpOf<'kv_store'>): void {
     [op.v, op.values, op.valueScales],
   ] as const;
   for (const [from, ...caches] of each) {
+    if (!from) continue;
     const { offsets, lengthBytes } = innerRows(from);
     const source = simulated(from.memory);
     for (const cache of caches.filter((tensor) => tensor !== null)) {
@@ -247,11 +248,12 @@ function noise(hash: number, count: number): Uint8Array {
 }
 
 function attention(op: OpOf<'attention'>): void {
-  const { out, q, keys, tables, scale, alibiSlopes, alibiRounded, windowTokens, softCap } = op;
-  const sinks = op.sinks ? elementHashes(op.sinks) : [];
+  const { out, q, keys, tables, score } = op;
+  const { scale, alibi, windowTokens = 0, chunkTokens = 0, softCap = 0 } = score;
+  const sinks = score.sinks ? elementHashes(score.sinks) : [];
   const [headCount, kvHeads] = [dimension(q, 1), dimension(keys, 1)];
-  const slopes = alibiSlopes ? elementHashes(alibiSlopes) : [];
-  const parameters = hashOf([], [scale, softCap, Number(alibiRounded ?? false)]);
+  const slopes = alibi ? elementHashes(alibi.slopes) : [];
+  const parameters = hashOf([], [scale, softCap, Number(alibi?.rounded ?? false)]);
   const positions = integers(tables.positions);
   const queries = rowHashes(q);
   const results: number[] = [];
@@ -259,7 +261,8 @@ function attention(op: OpOf<'attention'>): void {
     const cached = cacheHashes(op, pages, context);
     for (let token = first; token < first + count; token++) {
       const last = positions[token] ?? 0;
-      const from = windowTokens > 0 ? Math.max(0, last - windowTokens + 1) : 0;
+      const window = windowTokens > 0 ? Math.max(0, last - windowTokens + 1) : 0;
+      const from = Math.max(window, chunkTokens > 0 ? last - (last % chunkTokens) : 0);
       for (let head = 0; head < headCount; head++) {
         const row = token * headCount + head;
         let hash = mix(mix(queries[row] ?? 0, parameters), mix(slopes[head] ?? 0, sinks[head] ?? 0));
