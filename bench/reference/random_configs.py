@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random configurations of every architecture, each a tiny checkpoint with what transformers makes of it.
 
-    python random_configs.py OUTPUT_FOLDER [--count 300] [--seed 1] [--only llama,falcon]
+    python random_configs.py OUTPUT_FOLDER [--count 300] [--seed 1] [--only llama,falcon] [--wrapped]
     node dist/bench/reference/compare-configs.js OUTPUT_FOLDER
 
 Needs torch and transformers (5.x). Writes OUTPUT_FOLDER/FAMILY/NNN with config.json, weights and expected.json. The
@@ -24,6 +24,7 @@ import traceback
 import warnings
 
 import dense_families
+import wrapped
 
 PROMPT_LENGTHS = [1, 6, 23, 57]
 FURTHER_TOKENS = 3
@@ -403,6 +404,7 @@ def main():
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="families, separated by commas")
+    parser.add_argument("--wrapped", action="store_true", help="each as the text part of a checkpoint that also sees")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
@@ -412,7 +414,8 @@ def main():
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for family in arguments.only.split(",") if arguments.only else FAMILIES:
+    every = [name for name in FAMILIES if name in wrapped.WRAPPERS] if arguments.wrapped else FAMILIES
+    for family in arguments.only.split(",") if arguments.only else every:
         made, refused, number = 0, {}, 0
         # Those that the reference refuses are kept beside the wanted number, but not without end.
         while made < arguments.count and number < 3 * arguments.count:
@@ -421,7 +424,10 @@ def main():
             folder.mkdir(parents=True)
             number += 1
             try:
-                expected = make(family, folder, arguments.seed * 100000 + number, torch, transformers)
+                seed = arguments.seed * 100000 + number
+                expected = make(family, folder, seed, torch, transformers)
+                if arguments.wrapped:
+                    wrapped.wrap(folder, Draw(seed), torch)
                 made += 1
             except Exception as error:
                 expected = {"refused": f"{type(error).__name__}: {error}"[:500]}

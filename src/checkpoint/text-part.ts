@@ -11,8 +11,6 @@ interface Wrapper {
 }
 
 const WRAPPERS: Readonly<Record<string, Wrapper>> = {
-  aya_vision: { text: 'cohere2', tied: true },
-  cohere2_vision: { text: 'cohere2', tied: true },
   gemma3: { text: 'gemma3_text', tied: true },
   gemma4: { text: 'gemma4_text', tied: true },
   glm46v: { text: 'glm4v_text' },

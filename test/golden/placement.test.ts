@@ -101,6 +101,7 @@ describe.each([
   ['llama', 5],
   ['gpt2', 5],
   ['mixtral', 5],
+  ['gemma3_text', 7],
 ])('%s', (name, layerCount) => {
   const golden = readGolden(name);
 
