@@ -38,10 +38,23 @@ export function shapeConfig(
 
 /** Every tensor that such a checkpoint holds, in the order of the layers. */
 export function shapeTensors(architecture: ArchitectureModel, type: ShapeType): DummyTensor[] {
+  if (isFloatType(type)) return storedTensors(architecture, type, () => undefined);
+  return storedTensors(architecture, 'bfloat16', (def) => (isStoredSo(def, type) ? type : undefined));
+}
+
+/** The format of a block's matrix where it is none of plain values, or undefined. */
+export type StoredFormatOf = (def: TensorDef) => ShapeFormat | undefined;
+
+/** The same where each matrix of a block has a format of its own, or the type of plain values. */
+export function storedTensors(
+  architecture: ArchitectureModel,
+  plain: TypeName,
+  formatOf: StoredFormatOf,
+): DummyTensor[] {
   return tensorList(architecture).flatMap(({ name, shape, inBlock }): DummyTensor | DummyTensor[] => {
-    if (isFloatType(type)) return { name, shape, dtype: FLOAT_TYPES[type] };
-    if (inBlock && isStoredSo(inBlock, type)) return matrixParts(name, inBlock.shape, type);
-    return { name, shape, dtype: 'BF16' };
+    const format = inBlock && formatOf(inBlock);
+    if (inBlock && format) return matrixParts(name, inBlock.shape, format);
+    return { name, shape, dtype: FLOAT_TYPES[plain] };
   });
 }
 

