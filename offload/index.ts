@@ -81,6 +81,8 @@ export {
   type Activation,
   type Memory,
   NO_TOKEN,
+  PLAIN_ROUTE,
+  type RouteRule,
   type ScoreRule,
   type Tensor,
   type Weight,

@@ -32,6 +32,8 @@ auto KernelOf(const Kernels& k, const GatedPairsOp&) { return k.gated_pairs; }
 auto KernelOf(const Kernels& k, const CausalConvOp&) { return k.causal_conv; }
 auto KernelOf(const Kernels& k, const StateScanOp&) { return k.state_scan; }
 auto KernelOf(const Kernels& k, const GatedRmsOp&) { return k.gated_rms; }
+auto KernelOf(const Kernels& k, const GateSigmoidOp&) { return k.gate_sigmoid; }
+auto KernelOf(const Kernels& k, const ScaleRowsOp&) { return k.scale_rows; }
 auto KernelOf(const Kernels& k, const SampleOp&) { return k.sample; }
 auto KernelOf(const Kernels& k, const NoteNotFiniteOp&) { return k.note_not_finite; }
 auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }

@@ -1,4 +1,4 @@
-// add, gated, gated_pairs, scale_cap, position_scale and clamp: one row at a time, any outer strides.
+// add, gated, gated_pairs, gate_sigmoid, scale_rows, scale_cap, position_scale and clamp: one row at a time, any outer strides.
 #pragma once
 #include "cpu/kernel_math.h"
 
@@ -30,13 +30,21 @@ inline void AddKernel(const AddOp& op, Run& run) {
 
 inline void GatedKernel(const GatedOp& op, Run& run) {
   const int64_t length = RowLength(op.out);
+  const bool limited = op.limit > 0;
+  const Vec most = Set(op.limit), least = Set(-op.limit);
+  // Comparisons with NaN do not hold, so it stays.
+  const auto below = [&](Vec x) { return SelectLess(most, x, most, x); };
   ForEach(run, RowCount(op.out), length / kWidth * 4, [&](int64_t row) {
     float* out = FlatRow(op.out, row);
     const float* gate = FlatRow(op.gate, row);
     const float* up = FlatRow(op.up, row);
     for (int64_t i = 0; i < length; i += kWidth) {
-      const Vec active = Activate(op.activation, LoadUpTo(gate + i, length - i));
-      StoreUpTo(out + i, Mul(active, LoadUpTo(up + i, length - i)), length - i);
+      Vec active = LoadUpTo(gate + i, length - i), by = LoadUpTo(up + i, length - i);
+      if (limited && !op.limit_after) active = below(active);
+      active = Activate(op.activation, active);
+      if (limited && op.limit_after) active = below(active);
+      if (limited) by = below(SelectLess(by, least, least, by));
+      StoreUpTo(out + i, Mul(active, by), length - i);
     }
   });
 }
@@ -86,6 +94,30 @@ inline void ClampKernel(const ClampOp& op, Run& run) {
       const Vec value = LoadUpTo(x + i, length - i);
       StoreUpTo(x + i, SelectLess(most, value, most, SelectLess(value, least, least, value)), length - i);
     }
+  });
+}
+
+inline void GateSigmoidKernel(const GateSigmoidOp& op, Run& run) {
+  const int64_t length = RowLength(op.x);
+  const bool one = RowLength(op.gate) == 1;
+  ForEach(run, RowCount(op.x), length / kWidth * (one ? 1 : 4), [&](int64_t row) {
+    float* x = FlatRow(op.x, row);
+    const float* gate = FlatRow(op.gate, row);
+    const Vec every = one ? Sigmoid(Set(*gate)) : Zero();
+    for (int64_t i = 0; i < length; i += kWidth) {
+      const int64_t n = length - i;
+      StoreUpTo(x + i, Mul(LoadUpTo(x + i, n), one ? every : Sigmoid(LoadUpTo(gate + i, n))), n);
+    }
+  });
+}
+
+/// Row r of x belongs to the r-th weight.
+inline void ScaleRowsKernel(const ScaleRowsOp& op, Run& run) {
+  const int64_t length = op.x.shape[1], each = op.weights.shape[1];
+  ForEach(run, op.x.shape[0], length / kWidth, [&](int64_t row) {
+    float* x = Row(op.x, row);
+    const Vec weight = Set(Row(op.weights, row / each)[row % each]);
+    for (int64_t i = 0; i < length; i += kWidth) StoreUpTo(x + i, Mul(LoadUpTo(x + i, length - i), weight), length - i);
   });
 }
 

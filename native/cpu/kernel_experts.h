@@ -1,46 +1,8 @@
-// route, expert_linear and combine: a mixture of experts, of which each token uses a few.
+// expert_linear, expert_bias and combine: a mixture of experts, of which each token uses a few.
 #pragma once
 #include "cpu/kernel_linear_stored.h"
-#include "cpu/kernel_reduce.h"
 
 namespace zi::ZI_ISA {
-
-/// The choices of one token, largest first. Each is the best of those that come after the one before in the order of
-/// falling logit and rising expert, so nothing has to be marked.
-inline void RouteRow(const RouteOp& op, int64_t t) {
-  const int64_t experts = op.logits.shape[1], choices = op.experts.shape[1];
-  const float* logits = Row(op.logits, t);
-  int32_t* chosen = reinterpret_cast<int32_t*>(op.experts.data) + t * op.experts.strides[0];
-  float* weights = Row(op.weights, t);
-  const float maximum = FiniteMaximum(logits, experts);
-  if (maximum != maximum) {
-    for (int64_t j = 0; j < choices; ++j) {
-      chosen[j] = static_cast<int32_t>(j);
-      weights[j] = maximum;
-    }
-    return;
-  }
-  double total = 0;
-  for (int64_t j = 0, before = -1; j < choices; ++j) {
-    int64_t best = -1;
-    for (int64_t e = 0; e < experts; ++e) {
-      const bool after = before < 0 || logits[e] < logits[before] || (logits[e] == logits[before] && e > before);
-      if (after && (best < 0 || logits[e] > logits[best])) best = e;
-    }
-    chosen[j] = static_cast<int32_t>(best);
-    const double weight = __builtin_exp(static_cast<double>(logits[best]) - static_cast<double>(maximum));
-    weights[j] = static_cast<float>(weight);
-    total += weight;
-    before = best;
-  }
-  if (!op.normalize) total = SumExp(logits, experts, maximum);
-  for (int64_t j = 0; j < choices; ++j) weights[j] = static_cast<float>(weights[j] / total);
-}
-
-inline void RouteKernel(const RouteOp& op, Run& run) {
-  const int64_t work = op.logits.shape[1] * (op.experts.shape[1] + 1);
-  ForEach(run, op.logits.shape[0], work, [&](int64_t t) { RouteRow(op, t); });
-}
 
 /// The choices that fell on one expert, and its share of the tasks.
 struct ExpertGroup {
@@ -238,14 +200,14 @@ inline void ExpertBiasKernel(const ExpertBiasOp& op, Run& run) {
 }
 
 inline void CombineKernel(const CombineOp& op, Run& run) {
-  const int64_t length = op.x.shape[1], each = op.weights.shape[1];
+  const int64_t length = op.x.shape[1], each = op.y.shape[0] / Larger(1, op.x.shape[0]);
   ForEach(run, op.x.shape[0], length / kWidth * each, [&](int64_t t) {
     float* x = Row(op.x, t);
-    const float* weights = Row(op.weights, t);
+    const float* weights = op.weights.data ? Row(op.weights, t) : nullptr;
     for (int64_t i = 0; i < length; i += kWidth) {
-      Vec sum = LoadUpTo(x + i, length - i);
+      Vec sum = op.accumulate ? LoadUpTo(x + i, length - i) : Zero();
       for (int64_t j = 0; j < each; ++j) {
-        sum = Fma(Set(weights[j]), LoadUpTo(Row(op.y, t * each + j) + i, length - i), sum);
+        sum = Fma(Set(weights ? weights[j] : 1.0f), LoadUpTo(Row(op.y, t * each + j) + i, length - i), sum);
       }
       StoreUpTo(x + i, sum, length - i);
     }

@@ -10,6 +10,7 @@
 #include "cpu/kernel_norm.h"
 #include "cpu/kernel_quantise.h"
 #include "cpu/kernel_reduce.h"
+#include "cpu/kernel_route.h"
 #include "cpu/kernel_rows.h"
 #include "cpu/kernel_sample.h"
 #include "cpu/kernel_scan.h"
@@ -39,6 +40,8 @@ constexpr Kernels kTable = {
     .causal_conv = CausalConvKernel,
     .state_scan = StateScanKernel,
     .gated_rms = GatedRmsKernel,
+    .gate_sigmoid = GateSigmoidKernel,
+    .scale_rows = ScaleRowsKernel,
     .sample = SampleKernel,
     .note_not_finite = NoteNotFiniteKernel,
     .quantise_row = QuantiseRowKernel,

@@ -38,6 +38,8 @@ struct Kernels {
   void (*causal_conv)(const CausalConvOp&, Run&);
   void (*state_scan)(const StateScanOp&, Run&);
   void (*gated_rms)(const GatedRmsOp&, Run&);
+  void (*gate_sigmoid)(const GateSigmoidOp&, Run&);
+  void (*scale_rows)(const ScaleRowsOp&, Run&);
   void (*sample)(const SampleOp&, Run&);
   void (*note_not_finite)(const NoteNotFiniteOp&, Run&);
   /// One row of the job; its loss is added to `loss`.

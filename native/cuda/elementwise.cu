@@ -1,4 +1,4 @@
-// add, gated, gated_pairs, scale_cap, position_scale, clamp, expert_bias and combine; what goes before and after products: conversion of inputs, bias, activation; and
+// add, gated, gated_pairs, gate_sigmoid, scale_rows, scale_cap, position_scale, clamp, expert_bias and combine; what goes before and after products: conversion of inputs, bias, activation; and
 // copies of a few bytes.
 #include "cuda/fault.h"
 #include "cuda/math.h"
@@ -64,11 +64,22 @@ struct GatedF {
   static constexpr int kWidth = W;
   RowView out, gate, up;
   Activation activation;
+  float limit;  // 0: none
+  bool after;
   __device__ void operator()(int64_t r, int64_t c) const {
     float x[W], y[W];
     Read(gate, r, c, x);
     Read(up, r, c, y);
-    for (int i = 0; i < W; ++i) x[i] = Activate(activation, x[i]) * y[i];
+    for (int i = 0; i < W; ++i) {
+      float active = x[i];
+      // Comparisons with NaN do not hold, so it stays.
+      if (limit > 0 && !after && active > limit) active = limit;
+      active = Activate(activation, active);
+      if (limit > 0 && after && active > limit) active = limit;
+      if (limit > 0 && y[i] > limit) y[i] = limit;
+      if (limit > 0 && y[i] < -limit) y[i] = -limit;
+      x[i] = active * y[i];
+    }
     Write(out, r, c, x);
   }
 };
@@ -117,11 +128,12 @@ struct CombineF {
   static constexpr int kWidth = W;
   RowView x, y, weights;
   int64_t each;
+  bool accumulate;
   __device__ void operator()(int64_t t, int64_t c) const {
-    float sum[W], part[W];
-    Read(x, t, c, sum);
+    float sum[W] = {}, part[W];
+    if (accumulate) Read(x, t, c, sum);
     for (int64_t j = 0; j < each; ++j) {
-      const float weight = weights.Row<float>(t)[j];
+      const float weight = weights.data ? weights.Row<float>(t)[j] : 1.0f;
       Read(y, t * each + j, c, part);
       for (int i = 0; i < W; ++i) sum[i] = fmaf(weight, part[i], sum[i]);
     }
@@ -154,6 +166,38 @@ struct GatedPairsF {
     if (up > limit) up = limit;
     if (up < -limit) up = -limit;
     out.Put(r, c, (up + 1.0f) * (gate * Sigmoid(alpha * gate)));
+  }
+};
+template <int W>
+struct ScaleRowsF {
+  static constexpr int kWidth = W;
+  RowView x, weights;
+  int64_t each;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    const float weight = weights.Row<float>(r / each)[r % each];
+    float value[W];
+    Read(x, r, c, value);
+    for (int i = 0; i < W; ++i) value[i] *= weight;
+    Write(x, r, c, value);
+  }
+};
+/// One gate for a whole row, or one for each of its values.
+template <int W>
+struct GateSigmoidF {
+  static constexpr int kWidth = W;
+  RowView x, gate;
+  bool one;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    float value[W], by[W];
+    Read(x, r, c, value);
+    if (one) {
+      by[0] = Sigmoid(gate.Get(r, 0));
+      for (int i = 0; i < W; ++i) value[i] *= by[0];
+    } else {
+      Read(gate, r, c, by);
+      for (int i = 0; i < W; ++i) value[i] *= Sigmoid(by[i]);
+    }
+    Write(x, r, c, value);
   }
 };
 template <int W>
@@ -240,9 +284,9 @@ void Launch(const GatedOp& op, Run& run) {
   const int64_t rows = RowCount(op.out), length = RowLength(op.out);
   const RowView out(op.out), gate(op.gate), up(op.up);
   if (Eights(length, op.out, op.gate, op.up)) {
-    return LaunchForEach(GatedF<8>{out, gate, up, op.activation}, rows, length, run);
+    return LaunchForEach(GatedF<8>{out, gate, up, op.activation, op.limit, op.limit_after}, rows, length, run);
   }
-  LaunchForEach(GatedF<1>{out, gate, up, op.activation}, rows, length, run);
+  LaunchForEach(GatedF<1>{out, gate, up, op.activation, op.limit, op.limit_after}, rows, length, run);
 }
 
 void Launch(const ScaleCapOp& op, Run& run) {
@@ -262,10 +306,12 @@ void Launch(const ClampOp& op, Run& run) {
 }
 
 void Launch(const CombineOp& op, Run& run) {
-  const int64_t tokens = op.x.shape[0], length = op.x.shape[1], each = op.weights.shape[1];
+  const int64_t tokens = op.x.shape[0], length = op.x.shape[1];
+  if (tokens == 0) return;
+  const int64_t each = op.y.shape[0] / tokens;
   const RowView x(op.x), y(op.y), weights(op.weights);
-  if (Eights(length, op.x, op.y)) return LaunchForEach(CombineF<8>{x, y, weights, each}, tokens, length, run);
-  LaunchForEach(CombineF<1>{x, y, weights, each}, tokens, length, run);
+  if (Eights(length, op.x, op.y)) return LaunchForEach(CombineF<8>{x, y, weights, each, op.accumulate}, tokens, length, run);
+  LaunchForEach(CombineF<1>{x, y, weights, each, op.accumulate}, tokens, length, run);
 }
 
 void Launch(const ExpertBiasOp& op, Run& run) {
@@ -276,6 +322,23 @@ void Launch(const ExpertBiasOp& op, Run& run) {
 
 void Launch(const GatedPairsOp& op, Run& run) {
   LaunchForEach(GatedPairsF{RowView(op.out), RowView(op.x), op.alpha, op.limit}, op.out.shape[0], op.out.shape[1], run);
+}
+
+void Launch(const ScaleRowsOp& op, Run& run) {
+  const int64_t rows = op.x.shape[0], length = op.x.shape[1], each = op.weights.shape[1];
+  const RowView x(op.x), weights(op.weights);
+  if (Eights(length, op.x)) return LaunchForEach(ScaleRowsF<8>{x, weights, each}, rows, length, run);
+  LaunchForEach(ScaleRowsF<1>{x, weights, each}, rows, length, run);
+}
+
+void Launch(const GateSigmoidOp& op, Run& run) {
+  const int64_t rows = RowCount(op.x), length = RowLength(op.x);
+  const RowView x(op.x), gate(op.gate);
+  const bool one = RowLength(op.gate) == 1;
+  if (Eights(length, op.x) && (one || Eights(length, op.gate))) {
+    return LaunchForEach(GateSigmoidF<8>{x, gate, one}, rows, length, run);
+  }
+  LaunchForEach(GateSigmoidF<1>{x, gate, one}, rows, length, run);
 }
 
 void LaunchFinish(const DenseLinearOp& op, const View& from, Run& run) {

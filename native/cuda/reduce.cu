@@ -1,4 +1,4 @@
-// argmax, nll_fold, route and note_not_finite: reductions over rows.
+// argmax, nll_fold and note_not_finite: reductions over rows.
 #include "cuda/math.h"
 #include "cuda/overlap.h"
 #include "cuda/views.h"
@@ -88,61 +88,6 @@ __global__ void NllFold(float* states, int64_t state_stride, const float* logits
   state[1] = static_cast<float>(sum);
 }
 
-/// A warp per token. Each choice is the best of those that come after the one before in the order of falling logit and
-/// rising expert, so nothing has to be marked.
-__global__ void Route(int32_t* experts, int64_t experts_stride, float* weights, int64_t weights_stride,
-                      const float* logits, int64_t stride, int64_t tokens, int count, int choices, bool normalize) {
-  Begin();
-  const int64_t t = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
-  if (t >= tokens) return;
-  const int lane = threadIdx.x % 32;
-  const float* row = logits + t * stride;
-  float maximum = kLowest, nothing = 0;
-  for (int e = lane; e < count; e += 32) {
-    nothing += row[e] * 0.0f;
-    maximum = fmaxf(maximum, row[e]);
-  }
-  if (__any_sync(0xffffffffu, nothing != 0)) {
-    for (int j = lane; j < choices; j += 32) {
-      experts[t * experts_stride + j] = j;
-      weights[t * weights_stride + j] = NAN;
-    }
-    return;
-  }
-  maximum = WarpMax(maximum);
-  double total = 0;
-  float before = 0;
-  int before_expert = -1;
-  for (int j = 0; j < choices; ++j) {
-    float best = kLowest;
-    int expert = 0x7fffffff;
-    for (int e = lane; e < count; e += 32) {
-      const float value = row[e];
-      const bool after = before_expert < 0 || value < before || (value == before && e > before_expert);
-      if (after) Better(best, expert, value, e);
-    }
-    WarpBest(best, expert);
-    const double weight = exp(static_cast<double>(best) - static_cast<double>(maximum));
-    if (lane == 0) {
-      experts[t * experts_stride + j] = expert;
-      weights[t * weights_stride + j] = static_cast<float>(weight);
-    }
-    total += weight;
-    before = best;
-    before_expert = expert;
-  }
-  if (!normalize) {
-    total = 0;
-    for (int e = lane; e < count; e += 32) total += static_cast<double>(expf(row[e] - maximum));
-    total = WarpSum(total);
-  }
-  if (lane != 0) return;
-  for (int j = 0; j < choices; ++j) {
-    float& weight = weights[t * weights_stride + j];
-    weight = static_cast<float>(weight / total);
-  }
-}
-
 /// A warp per row.
 __global__ void NoteNotFinite(int32_t* found, int64_t found_stride, RowView x, int64_t tokens, int64_t length, int place,
                               bool first) {
@@ -175,15 +120,6 @@ void Launch(const NllFoldOp& op, Run& run) {
       reinterpret_cast<float*>(op.state.data), op.state.strides[0], Floats(op.logits), op.logits.strides[0],
       reinterpret_cast<const int32_t*>(op.targets.data), op.first_column, static_cast<int>(op.logits.shape[1]),
       op.first);
-}
-
-void Launch(const RouteOp& op, Run& run) {
-  const int64_t tokens = op.logits.shape[0];
-  if (tokens == 0) return;
-  Overlapped(Route, Blocks(tokens, kThreads / 32), kThreads, run,
-      reinterpret_cast<int32_t*>(op.experts.data), op.experts.strides[0], reinterpret_cast<float*>(op.weights.data),
-      op.weights.strides[0], Floats(op.logits), op.logits.strides[0], tokens, static_cast<int>(op.logits.shape[1]),
-      static_cast<int>(op.experts.shape[1]), op.normalize);
 }
 
 void Launch(const NoteNotFiniteOp& op, Run& run) {

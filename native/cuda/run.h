@@ -90,6 +90,8 @@ void Launch(const GatedPairsOp& op, Run& run);
 void Launch(const CausalConvOp& op, Run& run);
 void Launch(const StateScanOp& op, Run& run);
 void Launch(const GatedRmsOp& op, Run& run);
+void Launch(const GateSigmoidOp& op, Run& run);
+void Launch(const ScaleRowsOp& op, Run& run);
 void Launch(const SampleOp& op, Run& run);
 void Launch(const NoteNotFiniteOp& op, Run& run);
 void Launch(const CopyOp& op, Run& run);

@@ -3,26 +3,12 @@
 
 #include <iterator>
 
+#include "ops/decode_parts.h"
 #include "ops/states.h"
 #include "ops/weights.h"
 
 namespace zi {
 namespace {
-
-/// Collects what an operation holds beside its operands.
-struct Reader : WordReader {
-  using WordReader::WordReader;
-  std::shared_ptr<const ExpertParts> experts;
-};
-
-void CheckSameShape(const WordReader& in, const View& view, const View& like, const char* name) {
-  in.Check(view.rank == like.rank, "operands differ in their number of dimensions");
-  for (int d = 0; d < like.rank; ++d) in.CheckSize(view, d, like.shape[d], name);
-}
-
-void CheckInnermost(const WordReader& in, const View& vector, const View& x, const char* name) {
-  if (vector.data) in.CheckSize(vector, 0, x.shape[x.rank - 1], name);
-}
 
 Activation ReadActivation(WordReader& in) {
   const uint64_t value = in.Size("activation");
@@ -67,7 +53,8 @@ Operation Linear(Reader& in) {
 }
 
 Operation Gated(Reader& in) {
-  GatedOp op{in.Activation("out", 0), in.Activation("gate", 0), in.Activation("up", 0), ReadActivation(in)};
+  GatedOp op{in.Activation("out", 0), in.Activation("gate", 0), in.Activation("up", 0), ReadActivation(in), in.Number(), in.Flag()};
+  in.Check(op.limit >= 0, "the limit must not be negative");
   CheckSameShape(in, op.gate, op.out, "gate");
   CheckSameShape(in, op.up, op.out, "up");
   return op;
@@ -200,55 +187,6 @@ Operation Clamp(Reader& in) {
   return op;
 }
 
-Operation Route(Reader& in) {
-  RouteOp op{in.IndexTable("experts"), in.Floats("weights", 2), in.Floats("logits", 2), in.Flag()};
-  CheckSameShape(in, op.weights, op.experts, "weights");
-  in.CheckSize(op.logits, 0, op.experts.shape[0], "logits");
-  in.Check(op.experts.shape[1] <= op.logits.shape[1], "more choices than experts");
-  return op;
-}
-
-Operation ExpertLinear(Reader& in) {
-  ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, {}, 0};
-  op.expert_count = static_cast<int64_t>(in.Size("experts"));
-  in.Check(op.expert_count > 0, "there must be an expert");
-  op.weight = ReadWeight(in, "weight");
-  const auto parts = std::make_shared<ExpertParts>(ReadExperts(in, op.weight, op.expert_count, "weight"));
-  for (int part = 0; part < kWeightParts; ++part) {
-    if (!parts->places[part].empty()) op.parts[part] = parts->places[part].data();
-  }
-  if (!parts->nested_offsets.empty()) op.nested_offsets = parts->nested_offsets.data();
-  in.experts = parts;
-  const int64_t tokens = op.experts.shape[0], choices = tokens * op.experts.shape[1];
-  in.CheckSize(op.out, 0, choices, "out");
-  in.CheckSize(op.out, 1, op.weight.outputs, "out");
-  in.CheckSize(op.x, 0, op.x.shape[0] == tokens ? tokens : choices, "x");
-  in.CheckSize(op.x, 1, op.weight.inputs, "x");
-  return op;
-}
-
-Operation ExpertBias(Reader& in) {
-  ExpertBiasOp op{in.Activation("x", 2), in.IndexTable("experts"), in.Weight("bias", 2)};
-  in.CheckSize(op.x, 0, op.experts.shape[0] * op.experts.shape[1], "x");
-  in.CheckSize(op.bias, 1, op.x.shape[1], "bias");
-  return op;
-}
-
-Operation GatedPairs(Reader& in) {
-  GatedPairsOp op{in.Activation("out", 2), in.Activation("x", 2), in.Number(), in.Number()};
-  in.CheckSize(op.x, 0, op.out.shape[0], "x");
-  in.CheckSize(op.x, 1, 2 * op.out.shape[1], "x");
-  return op;
-}
-
-Operation Combine(Reader& in) {
-  CombineOp op{in.Activation("x", 2), in.Activation("y", 2), in.Floats("weights", 2)};
-  in.CheckSize(op.weights, 0, op.x.shape[0], "weights");
-  in.CheckSize(op.y, 0, op.weights.shape[0] * op.weights.shape[1], "y");
-  in.CheckSize(op.y, 1, op.x.shape[1], "y");
-  return op;
-}
-
 Operation Sample(Reader& in) {
   SampleOp op{in.Index("out"), in.Floats("logits", 2), in.Floats("settings", 2), in.IndexTable("draws"),
               in.Index("history")};
@@ -299,7 +237,7 @@ constexpr Opcode kOpcodes[] = {
     {"layer_norm", "out x weight bias eps weightOffset", LayerNorm},
     {"rms_norm", "out x weight eps weightOffset", RmsNorm},
     {"linear", "out x weight bias activation accumulate", Linear},
-    {"gated", "out gate up activation", Gated},
+    {"gated", "out gate up activation limit limitAfter", Gated},
     {"add", "out a b factor", Add},
     {"rotary", "x positions inverseFrequencies interleaved scale", Rotary},
     {"kv_store", "k v keys values keyScales valueScales slots", KvStore},
@@ -312,9 +250,12 @@ constexpr Opcode kOpcodes[] = {
     {"scale_cap", "x scale softCap", ScaleCap},
     {"copy", "to toOffsetBytes from fromOffsetBytes sizeBytes", Copy},
     {"fill", "to offsetBytes sizeBytes byte", Fill},
-    {"route", "experts weights logits normalize", Route},
+    {"route",
+     "experts weights logits bias expertScale table rows rule.score rule.groups rule.groupsKept rule.groupBest "
+     "rule.normalize rule.addedToSum rule.leastSum rule.scale rule.sparseMixer",
+     Route},
     {"expert_linear", "out x experts weights", ExpertLinear},
-    {"combine", "x y weights", Combine},
+    {"combine", "x y weights accumulate", Combine},
     {"sample", "out logits tables.settings tables.draws tables.history", Sample},
     {"note_not_finite", "found x place first", NoteNotFinite},
     {"expert_bias", "x experts bias", ExpertBias},
@@ -327,6 +268,8 @@ constexpr Opcode kOpcodes[] = {
      "out q k v step beta stepBias decay skip state tables.sequences tables.slots minStep maxStep normEps queryScale",
      [](Reader& in) -> Operation { return ReadStateScan(in); }},
     {"gated_rms", "out x gate weight eps gateFirst", [](Reader& in) -> Operation { return ReadGatedRms(in); }},
+    {"gate_sigmoid", "x gate", GateSigmoid},
+    {"scale_rows", "x weights", ScaleRows},
 };
 
 template <class Names>
@@ -342,6 +285,7 @@ std::vector<std::string> OperationTable() {
   for (const Opcode& opcode : kOpcodes) lines.push_back(std::string(opcode.name) + ": " + opcode.operands);
   lines.push_back(Joined("types:", kDTypeNames));
   lines.push_back(Joined("activations:", kActivationNames));
+  lines.push_back(Joined("scores:", kRouteScoreNames));
   lines.push_back(Joined("formats:", kWeightFormatNames));
   lines.push_back(Joined("weights: format parts shape firstRow rowGroup inputGroup product type bits zeroPlusOne globalDivides factor nestedOffset", kWeightPartNames));
   return lines;

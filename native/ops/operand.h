@@ -47,6 +47,10 @@ constexpr int64_t CacheGroups(DType dtype, int64_t depth) {
 enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kGeluQuick, kSilu, kRelu2 };
 constexpr const char* kActivationNames[] = {"none", "relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "relu2"};
 
+/// What a mixture makes of a router's logits.
+enum class RouteScore : uint8_t { kSoftmax, kSigmoid, kSqrtSoftplus };
+constexpr const char* kRouteScoreNames[] = {"softmax", "sigmoid", "sqrt_softplus"};
+
 /// A view whose every element lies inside live memory. `data` is null when an optional operand is absent.
 struct View {
   uint8_t* data;
@@ -118,6 +122,13 @@ DenseLinearOp DenseOf(const LinearOp& op);
 struct GatedOp {
   View out, gate, up;
   Activation activation;
+  /// 0 where there is none.
+  float limit;
+  /// The active gate is limited, not what it is made of.
+  bool limit_after;
+};
+struct GateSigmoidOp {
+  View x, gate;
 };
 struct AddOp {
   View out, a, b, factor;
@@ -175,7 +186,12 @@ struct ClampOp {
 };
 struct RouteOp {
   View experts, weights, logits;
+  /// Any of them may be absent; `rows` is there where `table` is.
+  View bias, expert_scale, table, rows;
+  RouteScore score;
+  int64_t groups, groups_kept, group_best;
   bool normalize;
+  float added_to_sum, least_sum, scale, sparse_mixer;
 };
 struct ExpertLinearOp {
   View out, x, experts;
@@ -204,7 +220,13 @@ struct GatedPairsOp {
   float alpha, limit;
 };
 struct CombineOp {
+  /// Without weights all count as 1.
   View x, y, weights;
+  /// Otherwise what x held does not count.
+  bool accumulate;
+};
+struct ScaleRowsOp {
+  View x, weights;
 };
 /// `slots`: where the states of the sequences lie.
 struct CausalConvOp {

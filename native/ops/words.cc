@@ -222,6 +222,18 @@ View WordReader::OptionalFloats(const char* name) {
   return Checked(view, name, 1, true);
 }
 
+View WordReader::OptionalFloatTable(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype != DType::kF32) Fail(std::string(name) + " must be f32");
+  return Checked(view, name, 2, true);
+}
+View WordReader::OptionalIndex(const char* name, int rank) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");
+  return Checked(view, name, rank, true);
+}
 View WordReader::Index(const char* name) {
   const View view = Checked(Tensor(name), name, 1, true);
   if (!view.data || view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");

@@ -8,17 +8,24 @@
 //   like      the places of the parts of one of several weights that are like the one before: memory id, offset in bytes, each (0 and 0
 //             for an index of groups that it has not); then its nestedOffset where scales are nested.
 //   memory    its id.
-//   number    itself; a flag is 0 or 1; an activation is its place in ENCODED_ACTIVATIONS.
+//   number    itself; a flag is 0 or 1; an activation or a score is its place in ENCODED_ACTIVATIONS or ENCODED_SCORES.
 
 import { assert, present } from '../errors.js';
 import type { DType } from '../port/dtype.js';
 import { FORMATS, type FormatName, isLike, PART_NAMES } from '../port/formats.js';
-import { ENCODED_ACTIVATIONS, ENCODED_DTYPES, OPERATIONS, type OperationName } from '../port/op-table.js';
-import type { Activation, Memory, Op, Tensor, Weight } from '../port/ops.js';
+import {
+  ENCODED_ACTIVATIONS,
+  ENCODED_DTYPES,
+  ENCODED_SCORES,
+  OPERATIONS,
+  type OperationName,
+} from '../port/op-table.js';
+import type { Activation, Memory, Op, RouteRule, RouteScore, Tensor, Weight } from '../port/ops.js';
 
 const OPCODES: Readonly<Record<OperationName, number>> = placesOf(OPERATIONS.map(([name]) => name));
 const DTYPES: Readonly<Record<DType, number>> = placesOf(ENCODED_DTYPES);
 const ACTIVATIONS: Readonly<Record<Activation, number>> = placesOf(ENCODED_ACTIVATIONS);
+const SCORES: Readonly<Record<RouteScore, number>> = placesOf(ENCODED_SCORES);
 const FORMAT_CODES: Readonly<Record<FormatName, number>> = placesOf(FORMATS);
 const TENSOR_WORDS = 12;
 const WEIGHT_WORDS = 14;
@@ -58,11 +65,11 @@ export function encodeOp(op: Op): Float64Array {
       break;
     case 'gated':
       tensors(op.out, op.gate, op.up);
-      numbers(ACTIVATIONS[op.activation]);
+      numbers(ACTIVATIONS[op.activation], op.limit, Number(op.limitAfter));
       break;
     case 'route':
-      tensors(op.experts, op.weights, op.logits);
-      numbers(Number(op.normalize));
+      tensors(op.experts, op.weights, op.logits, op.bias, op.expertScale, op.table, op.rows);
+      routeRule(op.rule);
       break;
     case 'expert_linear':
       tensors(op.out, op.x, op.experts);
@@ -75,8 +82,15 @@ export function encodeOp(op: Op): Float64Array {
       tensors(op.out, op.x);
       numbers(op.alpha, op.limit);
       break;
+    case 'scale_rows':
+      tensors(op.x, op.weights);
+      break;
+    case 'gate_sigmoid':
+      tensors(op.x, op.gate);
+      break;
     case 'combine':
       tensors(op.x, op.y, op.weights);
+      numbers(Number(op.accumulate));
       break;
     case 'causal_conv':
       tensors(op.out, op.x, op.weight, op.bias, op.state, op.tables.sequences, op.tables.slots);
@@ -219,6 +233,11 @@ function weight({ format, shape, firstRow, parts }: Weight): void {
 
 function partMask(parts: Weight['parts']): number {
   return PART_NAMES.reduce((mask, name, place) => (parts[name] ? mask | (1 << place) : mask), 0);
+}
+
+function routeRule(rule: RouteRule): void {
+  numbers(SCORES[rule.score], rule.groups, rule.groupsKept, rule.groupBest, Number(rule.normalize));
+  numbers(rule.addedToSum, rule.leastSum, rule.scale, rule.sparseMixer);
 }
 
 /** The number of experts, a weight that all are like, and the places of each one's parts. */

@@ -161,7 +161,7 @@ async function elementwiseRate(bench: KernelBench, type: DType): Promise<number>
   ];
   const weight = bench.at(floatBytes + 3 * ownBytes, [COLUMNS], 'f32');
   const norm: Op = { op: 'rms_norm', out, x: residual, weight, eps: 1e-5, weightOffset: 0 };
-  const gated: Op = { op: 'gated', out, gate, up, activation: 'silu' };
+  const gated: Op = { op: 'gated', out, gate, up, activation: 'silu', limit: 0, limitAfter: false };
   const sum = bench.at(weight.offsetBytes + COLUMNS * 4, shape, 'f32');
   const add: Op = { op: 'add', out: sum, a: residual, b: residual };
   let ms = 0;

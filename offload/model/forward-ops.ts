@@ -7,6 +7,7 @@ import type {
   Activation,
   AttentionTables,
   Memory,
+  RouteRule,
   SamplingTables,
   ScoreRule,
   Tensor,
@@ -82,6 +83,15 @@ export interface LinearOptions {
   readonly activation?: Activation;
   /** Adds the product to this tensor (the residual) instead of making a new one. */
   readonly addTo?: Tensor;
+}
+
+export interface RouteOptions {
+  /** [E]: added to scores for the choice alone. */
+  readonly bias?: Tensor | null;
+  /** [E]: factors on the chosen ones' weights. */
+  readonly expertScale?: Tensor | null;
+  /** Experts by a table's rows, one for each token, in place of the best. */
+  readonly named?: { readonly table: Tensor; readonly rows: Tensor };
 }
 
 /** Which k experts each token of a mixture goes to, and how much each of them counts. */
@@ -186,18 +196,25 @@ export class ForwardOps {
     return out;
   }
 
-  /** act(gate) · up, both [T, I]. */
-  gated(gate: Tensor, up: Tensor, activation: Activation): Tensor {
+  /** act(gate) · up, both [T, I]; the limits are those of the operation. */
+  gated(gate: Tensor, up: Tensor, activation: Activation, { limit = 0, limitAfter = false } = {}): Tensor {
     const out = this.empty(gate.shape);
-    this.#stream.launch({ op: 'gated', out, gate, up, activation });
+    this.#stream.launch({ op: 'gated', out, gate, up, activation, limit, limitAfter });
     return out;
   }
 
-  /** The `count` best experts per row of f32 logits [T, E]; `normalize` makes their weights sum to one. */
-  route(logits: Tensor, count: number, normalize: boolean): Routing {
+  /** x *= sigmoid(gate), where a gate of 1 as its last dimension counts for a whole row. */
+  gateSigmoid(x: Tensor, gate: Tensor): void {
+    this.#stream.launch({ op: 'gate_sigmoid', x, gate });
+  }
+
+  /** The `count` best experts per row of f32 logits [T, E]: see RouteRule. */
+  route(logits: Tensor, count: number, rule: RouteRule, options: RouteOptions = {}): Routing {
+    const { bias = null, expertScale = null, named } = options;
     const shape = [dimension(logits, 0), count];
     const routing = { experts: this.#workspace.allocate(shape, 'i32'), weights: this.floats(shape) };
-    this.#stream.launch({ op: 'route', ...routing, logits, normalize });
+    const { table = null, rows: of = null } = named ?? {};
+    this.#stream.launch({ op: 'route', ...routing, logits, bias, expertScale, table, rows: of, rule });
     return routing;
   }
 
@@ -221,9 +238,26 @@ export class ForwardOps {
     return out;
   }
 
-  /** x[t] += the weighted sum of its k rows of y [T · k, H]. */
-  combine(x: Tensor, y: Tensor, { weights }: Routing): void {
-    this.#stream.launch({ op: 'combine', x, y, weights });
+  /** [T, H]: the sum of each token's k rows of y [T · k, H], as the routing weighs them or all alike; added to x where that is given. */
+  combine(
+    y: Tensor,
+    { experts, weights }: Routing,
+    { addTo, weighted = true }: { readonly addTo?: Tensor | undefined; readonly weighted?: boolean } = {},
+  ): Tensor {
+    const x = addTo ?? this.empty([dimension(experts, 0), dimension(y, 1)]);
+    this.#stream.launch({
+      op: 'combine',
+      x,
+      y,
+      weights: weighted ? weights : null,
+      accumulate: addTo !== undefined,
+    });
+    return x;
+  }
+
+  /** Each choice's row of x [T · k, N] times its weight. */
+  scaleChoices(x: Tensor, { weights }: Routing): void {
+    this.#stream.launch({ op: 'scale_rows', x, weights });
   }
 
   /** Channels of x [T, G, D] along their sequences, with weight [C, W] of C = G · D → `out` [T, G, D]. */

@@ -61,6 +61,8 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'gated':
     case 'gated_pairs':
     case 'gated_rms':
+    case 'gate_sigmoid':
+    case 'scale_rows':
     case 'route':
     case 'combine':
     case 'add':

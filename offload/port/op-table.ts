@@ -4,7 +4,7 @@
 
 import type { DType } from './dtype.js';
 import { FORMAT_NUMBERS, FORMATS, PART_NAMES } from './formats.js';
-import type { Activation, Op } from './ops.js';
+import type { Activation, Op, RouteScore } from './ops.js';
 
 /** What is launched: the operations of forwards, and what backends do with bytes. */
 export type OperationName = Op['op'] | 'copy' | 'fill';
@@ -14,7 +14,7 @@ export const OPERATIONS = [
   ['layer_norm', 'out x weight bias eps weightOffset'],
   ['rms_norm', 'out x weight eps weightOffset'],
   ['linear', 'out x weight bias activation accumulate'],
-  ['gated', 'out gate up activation'],
+  ['gated', 'out gate up activation limit limitAfter'],
   ['add', 'out a b factor'],
   ['rotary', 'x positions inverseFrequencies interleaved scale'],
   ['kv_store', 'k v keys values keyScales valueScales slots'],
@@ -27,9 +27,12 @@ export const OPERATIONS = [
   ['scale_cap', 'x scale softCap'],
   ['copy', 'to toOffsetBytes from fromOffsetBytes sizeBytes'],
   ['fill', 'to offsetBytes sizeBytes byte'],
-  ['route', 'experts weights logits normalize'],
+  [
+    'route',
+    'experts weights logits bias expertScale table rows rule.score rule.groups rule.groupsKept rule.groupBest rule.normalize rule.addedToSum rule.leastSum rule.scale rule.sparseMixer',
+  ],
   ['expert_linear', 'out x experts weights'],
-  ['combine', 'x y weights'],
+  ['combine', 'x y weights accumulate'],
   ['sample', 'out logits tables.settings tables.draws tables.history'],
   ['note_not_finite', 'found x place first'],
   ['expert_bias', 'x experts bias'],
@@ -42,6 +45,8 @@ export const OPERATIONS = [
     'out q k v step beta stepBias decay skip state tables.sequences tables.slots minStep maxStep normEps queryScale',
   ],
   ['gated_rms', 'out x gate weight eps gateFirst'],
+  ['gate_sigmoid', 'x gate'],
+  ['scale_rows', 'x weights'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */
@@ -65,6 +70,12 @@ export const ENCODED_ACTIVATIONS = [
   'relu2',
 ] as const satisfies readonly Activation[];
 
+export const ENCODED_SCORES = [
+  'softmax',
+  'sigmoid',
+  'sqrt_softplus',
+] as const satisfies readonly RouteScore[];
+
 /** A weight is its format, which parts it has (a bit each), its shape, numbers, and then those parts. */
 const WEIGHT_OPERANDS = `format parts shape firstRow ${FORMAT_NUMBERS.join(' ')} ${PART_NAMES.join(' ')}`;
 
@@ -74,6 +85,7 @@ export function operationTable(): string[] {
     ...OPERATIONS.map(([name, operands]) => `${name}: ${operands}`),
     `types: ${ENCODED_DTYPES.join(' ')}`,
     `activations: ${ENCODED_ACTIVATIONS.join(' ')}`,
+    `scores: ${ENCODED_SCORES.join(' ')}`,
     `formats: ${FORMATS.join(' ')}`,
     `weights: ${WEIGHT_OPERANDS}`,
   ];

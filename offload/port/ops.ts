@@ -8,6 +8,47 @@ import { type StateOp, stateEffects } from './state-ops.js';
 export type { Activation, Memory, Tensor, Weight } from './operands.js';
 export type { StateTables } from './state-ops.js';
 
+export type RouteScore = 'softmax' | 'sigmoid' | 'sqrt_softplus';
+
+/**
+ * How a mixture chooses experts of logits, and weighs them. s are the scores of a row's logits, c = s + bias.
+ *
+ * - The k experts of largest c are chosen, largest first, the lowest expert first in a tie. With groups, which are runs of
+ *   experts, only those of the `groupsKept` best groups are: of those with the largest sum of their `groupBest` largest c.
+ *   Without bias and groups it is the logits that are compared, which have the same order and never become equal.
+ * - An expert weighs its s, without the bias: with `normalize` over (max(sum, leastSum) + addedToSum) of the chosen ones' sum, then
+ *   times `scale`, and times its own expertScale where there are such. So a softmax over the chosen logits is
+ *   a normalised softmax.
+ * - With sparseMixer > 0 (Liu et al. 2024) nothing of that holds but the order: of the experts that are left, m the largest logit, the
+ *   best weighs its part of a softmax over those with (m − logit) / max(|logit|, m) of at most sparseMixer; the next is
+ *   the best of those left, and so on.
+ */
+export interface RouteRule {
+  readonly score: RouteScore;
+  readonly groups: number;
+  readonly groupsKept: number;
+  /** 1 or 2. */
+  readonly groupBest: number;
+  readonly normalize: boolean;
+  readonly addedToSum: number;
+  readonly leastSum: number;
+  readonly scale: number;
+  readonly sparseMixer: number;
+}
+
+/** The k likeliest, weighing what they have of a softmax over all. */
+export const PLAIN_ROUTE: RouteRule = {
+  score: 'softmax',
+  groups: 1,
+  groupsKept: 1,
+  groupBest: 1,
+  normalize: false,
+  addedToSum: 0,
+  leastSum: 0,
+  scale: 1,
+  sparseMixer: 0,
+};
+
 /**
  * Which tokens of a micro-batch belong to which sequence, and where the sequences' cached keys and values lie.
  * Tokens of all sequences are packed without padding: T = Σ query counts.
@@ -126,14 +167,38 @@ export type Op =
       activation: Activation;
       accumulate: boolean;
     }
-  /** out[T, I] = act(gate) · up. */
-  | { readonly op: 'gated'; out: Tensor; gate: Tensor; up: Tensor; activation: Activation }
   /**
-   * A mixture's choice: per row of f32 logits [T, E] the k largest of softmax(logits), largest first, the lowest expert
-   * first in a tie. experts i32 [T, k], weights f32 [T, k]; weights are divided by their sum when `normalize`.
+   * out[T, I] = act(gate) · up. With limit > 0 up is at least −limit and at most limit, and so is the gate at most, or
+   * with limitAfter act(gate). NaN stays.
+   */
+  | {
+      readonly op: 'gated';
+      out: Tensor;
+      gate: Tensor;
+      up: Tensor;
+      activation: Activation;
+      limit: number;
+      limitAfter: boolean;
+    }
+  /** x *= sigmoid(gate): gate of x's shape, or with 1 as its last dimension, for the whole row. */
+  | { readonly op: 'gate_sigmoid'; x: Tensor; gate: Tensor }
+  /**
+   * A mixture's choice per row of f32 logits [T, E]: experts i32 [T, k], weights f32 [T, k], as the rule says. bias and expertScale
+   * [E] of any float type. With a table i32 [R, k · w] and rows i32 [T], row t's experts are every w-th number of row rows[t],
+   * and only their weights follow the rule.
    * A row with a logit that is no finite number gets weights of NaN, for experts that are there.
    */
-  | { readonly op: 'route'; experts: Tensor; weights: Tensor; logits: Tensor; normalize: boolean }
+  | {
+      readonly op: 'route';
+      experts: Tensor;
+      weights: Tensor;
+      logits: Tensor;
+      bias: Tensor | null;
+      expertScale: Tensor | null;
+      table: Tensor | null;
+      rows: Tensor | null;
+      rule: RouteRule;
+    }
   /**
    * out[t·k + j, N] = x[t] · Wₑᵀ with e = experts[t, j]; x [T, K], or [T·k, K] with a row of its own for every choice.
    * One weight per expert, alike but for where their parts lie; only those that are chosen are read.
@@ -146,8 +211,10 @@ export type Op =
    * and at most limit. NaN stays.
    */
   | { readonly op: 'gated_pairs'; out: Tensor; x: Tensor; alpha: number; limit: number }
-  /** x[t] += Σⱼ weights[t, j] · y[t·k + j], in order of j; x [T, H], y [T·k, H], weights f32 [T, k]. */
-  | { readonly op: 'combine'; x: Tensor; y: Tensor; weights: Tensor }
+  /** x[t] (+)= Σⱼ weights[t, j] · y[t·k + j], in order of j; x [T, H], y [T·k, H], weights f32 [T, k], all 1 where absent. */
+  | { readonly op: 'combine'; x: Tensor; y: Tensor; weights: Tensor | null; accumulate: boolean }
+  /** x[t·k + j] *= weights[t, j]; x [T·k, N], weights f32 [T, k]. */
+  | { readonly op: 'scale_rows'; x: Tensor; weights: Tensor }
   /** out = (a + b) · factor, all of one shape; factor [1] of a float type, absent for 1. */
   | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor; factor?: Tensor | null }
   | StateOp
@@ -286,8 +353,13 @@ export function effects(op: Op): Effects {
     }
     case 'gated':
       return { reads: [op.gate, op.up], writes: [op.out] };
+    case 'gate_sigmoid':
+      return { reads: [op.x, op.gate], writes: [op.x] };
     case 'route':
-      return { reads: [op.logits], writes: [op.experts, op.weights] };
+      return {
+        reads: [op.logits, op.bias, op.expertScale, op.table, op.rows].filter((tensor) => tensor !== null),
+        writes: [op.experts, op.weights],
+      };
     case 'expert_linear':
       return { reads: [op.x, op.experts, ...op.weights.flatMap(partsOf)], writes: [op.out] };
     case 'expert_bias':
@@ -295,7 +367,12 @@ export function effects(op: Op): Effects {
     case 'gated_pairs':
       return { reads: [op.x], writes: [op.out] };
     case 'combine':
-      return { reads: [op.x, op.y, op.weights], writes: [op.x] };
+      return {
+        reads: [op.accumulate ? op.x : null, op.y, op.weights].filter((tensor) => tensor !== null),
+        writes: [op.x],
+      };
+    case 'scale_rows':
+      return { reads: [op.x, op.weights], writes: [op.x] };
     case 'causal_conv':
     case 'state_scan':
     case 'gated_rms':

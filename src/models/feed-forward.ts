@@ -5,6 +5,7 @@ import {
   columns,
   dimension,
   type ForwardOps,
+  PLAIN_ROUTE,
   type Tensor,
   type Weights,
 } from '../../offload/index.js';
@@ -128,11 +129,12 @@ export function sparseFeedForward(mixture: Mixture): FeedForward {
       // Not rounded: where two experts are nearly even, that would turn the choice.
       const normed = norm(k.floats(x.shape)); // [T, H]
       const logits = k.floats([dimension(x, 0), expertCount]);
-      const routing = k.route(k.linear(normed, w.matrix(router), {}, logits), chosen, normalize); // [T, chosen]
+      const rule = { ...PLAIN_ROUTE, normalize };
+      const routing = k.route(k.linear(normed, w.matrix(router), {}, logits), chosen, rule); // [T, chosen]
       const through = (from: Tensor, keys: readonly string[] = []) =>
         k.expertLinear(from, routing, keys.map(w.matrix));
       const inner = k.gated(through(normed, gates), through(normed, ups), activation); // [T · chosen, I]
-      k.combine(x, through(inner, downs), routing);
+      k.combine(through(inner, downs), routing, { addTo: x });
     },
   };
 }

@@ -1,6 +1,6 @@
 // gpt-oss (OpenAI 2025): Llama's block with sinks in attention, alternating windows, and a mixture whose experts have biases.
 
-import { dimension } from '../../offload/index.js';
+import { dimension, PLAIN_ROUTE } from '../../offload/index.js';
 import type { Architecture, TensorDef } from './architecture.js';
 import { type FeedForward, readChoices } from './feed-forward.js';
 import { readLayerWindows } from './layer-windows.js';
@@ -89,13 +89,13 @@ function biasedExperts({ H, I, expertCount, chosen }: BiasedExperts): FeedForwar
       const normed = norm(k.floats(x.shape)); // [T, H]
       const logits = k.floats([dimension(x, 0), expertCount]);
       k.linear(normed, w.matrix('mlp.router.weight'), { bias: w('mlp.router.bias') }, logits);
-      const routing = k.route(logits, chosen, true); // [T, chosen]
+      const routing = k.route(logits, chosen, { ...PLAIN_ROUTE, normalize: true }); // [T, chosen]
       const pairs = k.expertLinear(normed, routing, gateUps.map(w.matrix)); // [T · chosen, 2·I]
       k.expertBias(pairs, routing, w('mlp.experts.gate_up_proj_bias'));
       const inner = k.gatedPairs(pairs, ALPHA, LIMIT); // [T · chosen, I]
       const outer = k.expertLinear(inner, routing, downs.map(w.matrix)); // [T · chosen, H]
       k.expertBias(outer, routing, w('mlp.experts.down_proj_bias'));
-      k.combine(x, outer, routing);
+      k.combine(outer, routing, { addTo: x });
     },
   };
 }

@@ -137,10 +137,14 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
         await check(bench, { op: 'add', out: a, a, b, factor: bench.vector(half, 1) }, 1e-7);
         await check(bench, { op: 'clamp', x: out, limit: 1 }, 0);
         for (const activation of ACTIVATIONS) {
-          await check(bench, { op: 'gated', out, gate: b, up: b, activation }, 1e-6);
+          await check(
+            bench,
+            { op: 'gated', out, gate: b, up: b, activation, limit: 0, limitAfter: false },
+            1e-6,
+          );
         }
         const [y, weights] = [bench.activation([27, length], 1, half), bench.activation([9, 3])];
-        await check(bench, { op: 'combine', x: a, y, weights }, 1e-6);
+        await check(bench, { op: 'combine', x: a, y, weights, accumulate: true }, 1e-6);
       }
     }
   });

@@ -2,12 +2,13 @@
 
 import { describe, expect, it } from 'vitest';
 import { native } from '../../offload/port/native.js';
-import type { Tensor } from '../../offload/port/ops.js';
+import { PLAIN_ROUTE, type Tensor } from '../../offload/port/ops.js';
 import { denseWeight } from '../../offload/port/weights.js';
 import { checkOnGpu as check, GPU_KERNELS, gpuBench, HAS_GPU, rowsOf, runOnGpu } from './cuda-device.js';
 import { expertCases } from './expert-cases.js';
 import { kernelCases } from './kernel-cases.js';
 import { linearCases } from './linear-cases.js';
+import { routeCases } from './route-cases.js';
 import { WEIGHT_TYPES } from './workbench.js';
 
 describe.skipIf(!HAS_GPU)('CUDA kernels', () => {
@@ -18,6 +19,7 @@ describe.skipIf(!HAS_GPU)('CUDA kernels', () => {
 
   kernelCases(GPU_KERNELS);
   linearCases(GPU_KERNELS);
+  routeCases(GPU_KERNELS);
   expertCases(GPU_KERNELS);
 
   it('linear for a few tokens gives the same bits alone and in any batch', async () => {
@@ -60,8 +62,9 @@ describe.skipIf(!HAS_GPU)('CUDA kernels', () => {
       const bench = gpuBench(experts);
       const logits = bench.activation([tokens, experts], 3);
       const chosen = bench.table(Array.from({ length: tokens }, () => Array<number>(each).fill(-1)));
-      const routed = { experts: chosen, weights: bench.activation([tokens, each]), logits };
-      await check(bench, { op: 'route', ...routed, normalize: true }, 1e-6);
+      const none = { bias: null, expertScale: null, table: null, rows: null };
+      const routed = { experts: chosen, weights: bench.activation([tokens, each]), logits, ...none };
+      await check(bench, { op: 'route', ...routed, rule: { ...PLAIN_ROUTE, normalize: true } }, 1e-6);
       for (const dtype of WEIGHT_TYPES) {
         const weights = bench.weights(dtype, experts, [22, 70]);
         const [x, out] = [bench.activation([tokens, 70]), bench.activation([tokens * each, 22])];

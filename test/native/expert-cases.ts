@@ -1,18 +1,9 @@
-// Cases of mixtures of experts for any device, against float64: routing, grouped products and their sum.
+// Cases of mixtures of experts for any device, against float64: grouped products and their sum.
 
 import { expect, it } from 'vitest';
 import type { Tensor } from '../../offload/port/ops.js';
 import { denseWeight } from '../../offload/port/weights.js';
 import { check as checkOn, type KernelDevice, WEIGHT_TYPES, type Workbench } from './workbench.js';
-
-/** [tokens, experts, experts of each token] */
-const ROUTED = [
-  [1, 1, 1],
-  [5, 4, 2],
-  [9, 37, 8],
-  [40, 128, 8],
-  [3, 6, 6],
-] as const;
 
 /** [tokens, experts, experts of each token, outputs, inputs] */
 const MULTIPLIED = [
@@ -50,42 +41,6 @@ export function choices(bench: Workbench, tokens: number, each: number, used: nu
 export function expertCases(device: KernelDevice): void {
   const check = (bench: Workbench, op: Parameters<typeof checkOn>[2], tolerance?: number) =>
     checkOn(device, bench, op, tolerance);
-
-  it('route: ties to the lowest expert, both ways of weighing', async () => {
-    device.use();
-    for (const [tokens, experts, each] of ROUTED) {
-      const bench = device.workbench(experts);
-      const logits = bench.activation([tokens, experts], 3);
-      const chosen = bench.table(Array.from({ length: tokens }, () => Array<number>(each).fill(-1)));
-      const weights = bench.activation([tokens, each]);
-      const op = { op: 'route', experts: chosen, weights, logits } as const;
-      await check(bench, { ...op, normalize: false }, 1e-6);
-      await check(bench, { ...op, normalize: true }, 1e-6);
-      // Coarse values make ties; the exact order of the experts is compared.
-      bench.memory.fill(logits, () => bench.int(3));
-      await check(bench, { ...op, normalize: true }, 1e-6);
-    }
-  });
-
-  it('route: a logit that is no finite number makes the weights NaN, and the experts are there', async () => {
-    device.use();
-    for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
-      for (const [tokens, experts, each] of ROUTED) {
-        const bench = device.workbench(experts);
-        const logits = bench.activation([tokens, experts], 3);
-        const chosen = bench.table(Array.from({ length: tokens }, () => Array<number>(each).fill(-1)));
-        const weights = bench.activation([tokens, each]);
-        const op = { op: 'route', experts: chosen, weights, logits } as const;
-        const at = Array.from({ length: tokens }, () => (bench.int(2) === 0 ? bench.int(experts) : -1));
-        const spoilt = (i: number) => at[Math.floor(i / experts)] === i % experts;
-        bench.memory.fill(logits, (i) => (spoilt(i) ? value : bench.int(7)));
-        await check(bench, { ...op, normalize: true }, 1e-6);
-        await check(bench, { ...op, normalize: false }, 1e-6);
-        bench.memory.fill(logits, () => value);
-        await check(bench, { ...op, normalize: true }, 1e-6);
-      }
-    }
-  });
 
   it.each(WEIGHT_TYPES)('expert_linear with %s weights', async (dtype) => {
     device.use();
@@ -182,7 +137,11 @@ export function expertCases(device: KernelDevice): void {
       const x = bench.activation([tokens, length]);
       const y = bench.activation([tokens * each, length]);
       const weights = bench.activation([tokens, each]);
-      await check(bench, { op: 'combine', x, y, weights }, 1e-6);
+      await check(bench, { op: 'combine', x, y, weights, accumulate: true }, 1e-6);
+      await check(bench, { op: 'combine', x, y, weights: null, accumulate: true }, 1e-6);
+      bench.memory.fill(x, () => Number.NaN);
+      await check(bench, { op: 'combine', x, y, weights, accumulate: false }, 1e-6);
+      await check(bench, { op: 'scale_rows', x: y, weights }, 1e-6);
     }
   });
 }

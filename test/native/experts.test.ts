@@ -6,12 +6,14 @@ import { native } from '../../offload/port/native.js';
 import { denseWeight } from '../../offload/port/weights.js';
 import { CPU_KERNELS } from './cpu-device.js';
 import { choices, expertCases } from './expert-cases.js';
+import { routeCases } from './route-cases.js';
 import { rowsOf, WEIGHT_TYPES } from './workbench.js';
 
 for (const device of CPU_KERNELS) {
   const { use, run } = device;
   describe.skipIf(!device.present)(`experts with ${device.isa}`, () => {
     expertCases(device);
+    routeCases(device);
 
     it('expert_linear gives the bits of linear, alone and in any batch', async () => {
       for (const dtype of WEIGHT_TYPES) {

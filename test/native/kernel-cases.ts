@@ -93,15 +93,29 @@ export function kernelCases(device: KernelDevice): void {
   it.each(ACTIVATIONS)('gated %s, over the whole range', async (activation) => {
     device.use();
     const bench = device.workbench(5);
+    const plain = { op: 'gated', limit: 0, limitAfter: false } as const;
     const gate = bench.activation([9, 133], 12);
     const [up, out] = [bench.activation([9, 133]), bench.activation([9, 133])];
-    await check(bench, { op: 'gated', out, gate, up, activation }, 1e-6);
+    await check(bench, { ...plain, out, gate, up, activation }, 1e-6);
     bench.memory.fill(gate, (i) => (i - 600) * 3);
-    await check(bench, { op: 'gated', out, gate, up, activation }, 1e-6);
+    await check(bench, { ...plain, out, gate, up, activation }, 1e-6);
     const one = bench.memory.fill(up, () => 1);
-    await check(bench, { op: 'gated', out, gate, up: one, activation }, 1e-6);
+    await check(bench, { ...plain, out, gate, up: one, activation }, 1e-6);
     bench.memory.fill(gate, (i) => (i - 600) * 1e-4);
-    await check(bench, { op: 'gated', out, gate, up: one, activation }, NEAR_ZERO[device.kind]);
+    await check(bench, { ...plain, out, gate, up: one, activation }, NEAR_ZERO[device.kind]);
+  });
+
+  it('gated: limits before and after the activation, and NaN on either side', async () => {
+    device.use();
+    for (const limitAfter of [false, true]) {
+      const bench = device.workbench(6);
+      const [gate, up] = [bench.activation([9, 136], 12), bench.activation([9, 136], 12)];
+      const op = { op: 'gated', out: bench.activation([9, 136]), gate, up, activation: 'silu' } as const;
+      await check(bench, { ...op, limit: 7, limitAfter }, 1e-6);
+      bench.memory.fill(gate, (i) => (i % 5 === 0 ? Number.NaN : i - 600));
+      bench.memory.fill(up, (i) => (i % 7 === 0 ? Number.NaN : 600 - i));
+      await check(bench, { ...op, limit: 0.5, limitAfter }, 1e-6);
+    }
   });
 
   it('gated_pairs: limits, and NaN on either side', async () => {

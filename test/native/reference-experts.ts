@@ -1,26 +1,8 @@
 // A mixture of experts in float64 and plain loops.
 
+import type { Op, Tensor } from '../../offload/port/ops.js';
 import type { Values, Written } from './reference-values.js';
 import type { WeightValues } from './reference-weights.js';
-
-export function routeTokens(experts: Values, weights: Values, logits: Values, normalize: boolean): Written[] {
-  const count = logits.size(1);
-  for (let t = 0; t < logits.size(0); t++) {
-    const row = Array.from({ length: count }, (_, e) => logits.get(t, e));
-    const known = row.every(Number.isFinite);
-    const maximum = Math.max(...row);
-    const order = [...row.keys()].sort((a, b) => (row[b] ?? 0) - (row[a] ?? 0) || a - b);
-    const chosen = (known ? order : [...row.keys()]).slice(0, experts.size(1));
-    const total = (normalize ? chosen.map((e) => row[e] ?? 0) : row)
-      .map((logit) => Math.exp(logit - maximum))
-      .reduce((sum, p) => sum + p, 0);
-    chosen.forEach((e, j) => {
-      experts.set(e, t, j);
-      weights.set(known ? Math.exp((row[e] ?? 0) - maximum) / total : Number.NaN, t, j);
-    });
-  }
-  return [experts.written, weights.written];
-}
 
 export function expertProducts(
   out: Values,
@@ -51,12 +33,16 @@ export function biasedChoices(x: Values, experts: Values, bias: Values): Written
   return x.written;
 }
 
-export function combineChoices(x: Values, y: Values, weights: Values): Written {
-  const each = weights.size(1);
+export function combineChoices(
+  { x: into, y: rows, weights: factors, accumulate }: Extract<Op, { op: 'combine' }>,
+  read: (tensor: Tensor) => Values,
+): Written {
+  const [x, y, weights] = [read(into), read(rows), factors && read(factors)];
+  const each = y.size(0) / Math.max(1, x.size(0));
   for (let t = 0; t < x.size(0); t++) {
     for (let i = 0; i < x.size(1); i++) {
-      let sum = x.get(t, i);
-      for (let j = 0; j < each; j++) sum += weights.get(t, j) * y.get(t * each + j, i);
+      let sum = accumulate ? x.get(t, i) : 0;
+      for (let j = 0; j < each; j++) sum += (weights?.get(t, j) ?? 1) * y.get(t * each + j, i);
       x.set(sum, t, i);
     }
   }

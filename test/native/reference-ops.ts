@@ -2,7 +2,8 @@
 
 import { type Activation, NO_TOKEN, type Op, type Tensor, type Weight } from '../../offload/port/ops.js';
 import { cached, storedCache } from './reference-cache.js';
-import { biasedChoices, combineChoices, expertProducts, routeTokens } from './reference-experts.js';
+import { biasedChoices, combineChoices, expertProducts } from './reference-experts.js';
+import { routeTokens } from './reference-route.js';
 import { drawTokens } from './reference-sample.js';
 import { convolve, gatedRms, scan } from './reference-states.js';
 import { Values, type Written } from './reference-values.js';
@@ -60,11 +61,24 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
     }
     case 'gated': {
       const [out, gate, up] = [read(op.out), read(op.gate), read(op.up)];
-      map(out, (i) => activate(op.activation, gate.values[i] ?? 0) * (up.values[i] ?? 0));
+      const limit = op.limit > 0 ? op.limit : Number.POSITIVE_INFINITY;
+      const [before, after] = op.limitAfter
+        ? [Number.POSITIVE_INFINITY, limit]
+        : [limit, Number.POSITIVE_INFINITY];
+      map(out, (i) => {
+        const active = Math.min(activate(op.activation, Math.min(gate.values[i] ?? 0, before)), after);
+        return active * Math.max(-limit, Math.min(up.values[i] ?? 0, limit));
+      });
       return [out.written];
     }
     case 'route':
-      return routeTokens(read(op.experts), read(op.weights), read(op.logits), op.normalize);
+      return routeTokens(op, read);
+    case 'gate_sigmoid': {
+      const [x, gate] = [read(op.x), read(op.gate)];
+      const each = x.values.length / Math.max(1, gate.values.length);
+      map(x, (i) => (x.values[i] ?? 0) / (1 + Math.exp(-(gate.values[Math.floor(i / each)] ?? 0))));
+      return [x.written];
+    }
     case 'expert_linear':
       return [expertProducts(read(op.out), read(op.x), read(op.experts), op.weights.map(readWeight))];
     case 'expert_bias':
@@ -81,7 +95,12 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
       return [out.written];
     }
     case 'combine':
-      return [combineChoices(read(op.x), read(op.y), read(op.weights))];
+      return [combineChoices(op, read)];
+    case 'scale_rows': {
+      const [x, weights] = [read(op.x), read(op.weights)];
+      map(x, (i) => (x.values[i] ?? 0) * (weights.values[Math.floor(i / x.size(1))] ?? 0));
+      return [x.written];
+    }
     case 'causal_conv':
       return convolve(op, bytes, (x) => activate(op.activation, x));
     case 'state_scan':

@@ -58,10 +58,11 @@ export function spreadCases(
         Tensor,
         Tensor,
       ];
+      const gated = { op: 'gated', out, gate, up, activation, limit: 0, limitAfter: false } as const;
       // What is cut off below zero is so whatever it was.
       const values = activation === 'relu' ? [Number.NaN, Number.POSITIVE_INFINITY] : NOT_FINITE;
-      await spread(device, bench, { op: 'gated', out, gate, up, activation }, gate, { values });
-      await spread(device, bench, { op: 'gated', out, gate, up, activation }, up);
+      await spread(device, bench, gated, gate, { values });
+      await spread(device, bench, gated, up);
     }
   });
 
@@ -116,7 +117,7 @@ export function spreadCases(
     const bench = device.workbench(4, false);
     const [x, y, weights] = [bench.activation([3, 24]), bench.activation([6, 24]), bench.activation([3, 2])];
     for (const operand of [y, weights])
-      await spread(device, bench, { op: 'combine', x, y, weights }, operand);
+      await spread(device, bench, { op: 'combine', x, y, weights, accumulate: true }, operand);
   });
 
   it.each(WEIGHT_TYPES)('through experts with %s weights, where they are chosen', async (dtype) => {

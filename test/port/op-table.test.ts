@@ -7,6 +7,7 @@ import { native } from '../../offload/port/native.js';
 import {
   ENCODED_ACTIVATIONS,
   ENCODED_DTYPES,
+  ENCODED_SCORES,
   OPERATIONS,
   operationTable,
 } from '../../offload/port/op-table.js';
@@ -62,12 +63,34 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
     activation: 'gelu_quick',
     accumulate: false,
   },
-  gated: { op: 'gated', out: t(), gate: t(), up: t(), activation: 'silu' },
-  route: { op: 'route', experts: t('i32'), weights: t(), logits: t(), normalize: true },
+  gated: { op: 'gated', out: t(), gate: t(), up: t(), activation: 'silu', limit: 11, limitAfter: true },
+  route: {
+    op: 'route',
+    experts: t('i32'),
+    weights: t(),
+    logits: t(),
+    bias: t('f16', [3]),
+    expertScale: t('bf16', [3]),
+    table: t('i32'),
+    rows: t('i32', [2]),
+    rule: {
+      score: 'sqrt_softplus',
+      groups: 6,
+      groupsKept: 5,
+      groupBest: 2,
+      normalize: true,
+      addedToSum: 3,
+      leastSum: 4,
+      scale: 7,
+      sparseMixer: 8,
+    },
+  },
+  scale_rows: { op: 'scale_rows', x: t(), weights: t() },
+  gate_sigmoid: { op: 'gate_sigmoid', x: t(), gate: t() },
   expert_linear: { op: 'expert_linear', out: t(), x: t(), experts: t('i32'), weights: [stored(), stored()] },
   expert_bias: { op: 'expert_bias', x: t(), experts: t('i32'), bias: t('bf16') },
   gated_pairs: { op: 'gated_pairs', out: t(), x: t(), alpha: 1.5, limit: 7 },
-  combine: { op: 'combine', x: t(), y: t(), weights: t() },
+  combine: { op: 'combine', x: t(), y: t(), weights: t(), accumulate: true },
   causal_conv: {
     op: 'causal_conv',
     out: t('f32', [2, 3, 4]),
@@ -226,7 +249,10 @@ function written(value: unknown): number[] {
   if (value === null) return new Array<number>(12).fill(0);
   if (typeof value === 'number') return [value];
   if (typeof value === 'boolean') return [Number(value)];
-  if (typeof value === 'string') return [(ENCODED_ACTIVATIONS as readonly string[]).indexOf(value)];
+  if (typeof value === 'string') {
+    const lists: readonly (readonly string[])[] = [ENCODED_ACTIVATIONS, ENCODED_SCORES];
+    return [lists.find((names) => names.includes(value))?.indexOf(value) ?? -1];
+  }
   if (isWeight(value)) return weightWords(value);
   if (Array.isArray(value)) {
     const weights = value as Weight[];

@@ -25,7 +25,17 @@ export function applyOp(op: Op): void {
       linear(op);
       break;
     case 'gated':
-      perElement(op.out, [op.gate, op.up], hashOf([], [op.activation.length, 2]));
+      perElement(
+        op.out,
+        [op.gate, op.up],
+        hashOf([], [op.activation.length, op.limit, Number(op.limitAfter), 2]),
+      );
+      break;
+    case 'scale_rows':
+      scaleRows(op);
+      break;
+    case 'gate_sigmoid':
+      gateSigmoid(op);
       break;
     case 'route':
       route(op);
@@ -165,15 +175,38 @@ function linear(op: OpOf<'linear'>): void {
   });
 }
 
-function route({ experts, weights, logits, normalize }: OpOf<'route'>): void {
+/** One gate for a whole row, or one for each of its values. */
+function gateSigmoid({ x, gate }: OpOf<'gate_sigmoid'>): void {
+  const [to, by] = [wordRows(x), wordRows(gate)];
+  to.starts.forEach((start, row) => {
+    for (let i = 0; i < to.length; i++) {
+      const factor = by.words[(by.starts[row] ?? 0) + (by.length === 1 ? 0 : i)] ?? 0;
+      to.words[start + i] = floatBits(mix(mix(8, to.words[start + i] ?? 0), factor));
+    }
+  });
+}
+
+function route(op: OpOf<'route'>): void {
+  const { experts, weights, logits, bias, expertScale, rule } = op;
   const { floats, starts, length } = floatRows(logits);
   const [ids, each] = [wordRows(experts), dimension(experts, 1)];
   starts.forEach((start, row) => {
-    const order = Array.from({ length }, (_, e) => e);
-    order.sort((a, b) => (floats[start + b] ?? 0) - (floats[start + a] ?? 0) || a - b);
+    const order = namedExperts(op, row) ?? Array.from({ length }, (_, e) => e);
+    if (!op.table) order.sort((a, b) => (floats[start + b] ?? 0) - (floats[start + a] ?? 0) || a - b);
     ids.words.set(order.slice(0, each), ids.starts[row] ?? 0);
   });
-  perRow(weights, logits, hashOf([], [Number(normalize), 6]));
+  perRow(
+    weights,
+    logits,
+    hashOf([bias, expertScale], [...Object.values(rule).map(Number), rule.score.length, 6]),
+  );
+}
+
+function namedExperts({ table, rows, experts }: OpOf<'route'>, row: number): number[] | undefined {
+  if (!table || !rows) return undefined;
+  const [width, each] = [dimension(table, 1) / dimension(experts, 1), dimension(experts, 1)];
+  const { memory, start } = tableRow(table, integers(rows)[row] ?? 0);
+  return Array.from({ length: each }, (_, j) => memory.words[start / 4 + j * width] ?? 0);
 }
 
 function expertLinear(op: OpOf<'expert_linear'>): void {
@@ -192,9 +225,16 @@ function expertBias({ x, experts, bias }: OpOf<'expert_bias'>): void {
   fillRows(x, (row) => hashes[row] ?? 0, true);
 }
 
-function combine({ x, y, weights }: OpOf<'combine'>): void {
-  const [ys, shares, each] = [rowHashes(y), rowHashes(weights), dimension(weights, 1)];
-  fillRows(x, (row) => ys.slice(row * each, (row + 1) * each).reduce(mix, shares[row] ?? 0), true);
+function scaleRows({ x, weights }: OpOf<'scale_rows'>): void {
+  const { words, starts } = wordRows(weights);
+  const each = dimension(weights, 1);
+  fillRows(x, (row) => mix(9, words[(starts[Math.floor(row / each)] ?? 0) + (row % each)] ?? 0), true);
+}
+
+function combine({ x, y, weights, accumulate }: OpOf<'combine'>): void {
+  const [ys, each] = [rowHashes(y), dimension(y, 0) / Math.max(1, dimension(x, 0))];
+  const shares = weights ? rowHashes(weights) : [];
+  fillRows(x, (row) => ys.slice(row * each, (row + 1) * each).reduce(mix, shares[row] ?? 0), accumulate);
 }
 
 function rotary({ x, positions, inverseFrequencies, interleaved, scale }: OpOf<'rotary'>): void {

@@ -1,0 +1,114 @@
+// Reads and checks the operations of mixtures of experts: the choice, products with chosen experts, their gates and their sum.
+#include <iterator>
+
+#include "ops/decode_parts.h"
+
+namespace zi {
+namespace {
+
+RouteScore ReadScore(WordReader& in) {
+  const uint64_t value = in.Size("score");
+  in.Check(value < std::size(kRouteScoreNames), "unknown score of experts");
+  return static_cast<RouteScore>(value);
+}
+
+}  // namespace
+
+Operation Route(Reader& in) {
+  RouteOp op{in.IndexTable("experts"),
+             in.Floats("weights", 2),
+             in.Floats("logits", 2),
+             in.OptionalWeight("bias"),
+             in.OptionalWeight("expertScale"),
+             in.OptionalIndex("table", 2),
+             in.OptionalIndex("rows", 1),
+             ReadScore(in),
+             static_cast<int64_t>(in.Size("groups")),
+             static_cast<int64_t>(in.Size("groupsKept")),
+             static_cast<int64_t>(in.Size("groupBest")),
+             in.Flag(),
+             in.Number(),
+             in.Number(),
+             in.Number(),
+             in.Number()};
+  const int64_t experts = op.logits.shape[1], choices = op.experts.shape[1];
+  CheckSameShape(in, op.weights, op.experts, "weights");
+  in.CheckSize(op.logits, 0, op.experts.shape[0], "logits");
+  in.Check(choices <= experts, "more choices than experts");
+  CheckInnermost(in, op.bias, op.logits, "bias");
+  CheckInnermost(in, op.expert_scale, op.logits, "expertScale");
+  in.Check((op.table.data != nullptr) == (op.rows.data != nullptr), "a table is read by rows, and without one there are none");
+  if (op.table.data) {
+    in.CheckSize(op.rows, 0, op.logits.shape[0], "rows");
+    in.Check(choices > 0 && op.table.shape[1] >= choices && op.table.shape[1] % choices == 0,
+             "a row of the table names as many experts as are chosen");
+  }
+  in.Check(op.groups > 0 && experts % op.groups == 0, "groups must be of one size");
+  in.Check(op.groups_kept > 0 && op.groups_kept <= op.groups, "more groups are kept than there are");
+  in.Check(op.group_best == 1 || op.group_best == 2, "a group is as good as its best expert, or its best two");
+  in.Check(op.groups == 1 || op.group_best <= experts / op.groups, "groups have fewer experts than count for them");
+  return op;
+}
+
+Operation ExpertLinear(Reader& in) {
+  ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, {}, 0};
+  op.expert_count = static_cast<int64_t>(in.Size("experts"));
+  in.Check(op.expert_count > 0, "there must be an expert");
+  op.weight = ReadWeight(in, "weight");
+  const auto parts = std::make_shared<ExpertParts>(ReadExperts(in, op.weight, op.expert_count, "weight"));
+  for (int part = 0; part < kWeightParts; ++part) {
+    if (!parts->places[part].empty()) op.parts[part] = parts->places[part].data();
+  }
+  if (!parts->nested_offsets.empty()) op.nested_offsets = parts->nested_offsets.data();
+  in.experts = parts;
+  const int64_t tokens = op.experts.shape[0], choices = tokens * op.experts.shape[1];
+  in.CheckSize(op.out, 0, choices, "out");
+  in.CheckSize(op.out, 1, op.weight.outputs, "out");
+  in.CheckSize(op.x, 0, op.x.shape[0] == tokens ? tokens : choices, "x");
+  in.CheckSize(op.x, 1, op.weight.inputs, "x");
+  return op;
+}
+
+Operation ExpertBias(Reader& in) {
+  ExpertBiasOp op{in.Activation("x", 2), in.IndexTable("experts"), in.Weight("bias", 2)};
+  in.CheckSize(op.x, 0, op.experts.shape[0] * op.experts.shape[1], "x");
+  in.CheckSize(op.bias, 1, op.x.shape[1], "bias");
+  return op;
+}
+
+Operation GatedPairs(Reader& in) {
+  GatedPairsOp op{in.Activation("out", 2), in.Activation("x", 2), in.Number(), in.Number()};
+  in.CheckSize(op.x, 0, op.out.shape[0], "x");
+  in.CheckSize(op.x, 1, 2 * op.out.shape[1], "x");
+  return op;
+}
+
+Operation GateSigmoid(Reader& in) {
+  GateSigmoidOp op{in.Activation("x", 0), in.Activation("gate", 0)};
+  in.Check(op.gate.rank == op.x.rank, "operands differ in their number of dimensions");
+  const int last = op.x.rank - 1;
+  for (int d = 0; d < last; ++d) in.CheckSize(op.gate, d, op.x.shape[d], "gate");
+  if (op.gate.shape[last] != 1) in.CheckSize(op.gate, last, op.x.shape[last], "gate");
+  return op;
+}
+
+Operation Combine(Reader& in) {
+  CombineOp op{in.Activation("x", 2), in.Activation("y", 2), in.OptionalFloatTable("weights"), in.Flag()};
+  const int64_t tokens = op.x.shape[0];
+  if (op.weights.data) {
+    in.CheckSize(op.weights, 0, tokens, "weights");
+    in.CheckSize(op.y, 0, tokens * op.weights.shape[1], "y");
+  } else {
+    in.Check(tokens == 0 ? op.y.shape[0] == 0 : op.y.shape[0] % tokens == 0, "every token has as many rows");
+  }
+  in.CheckSize(op.y, 1, op.x.shape[1], "y");
+  return op;
+}
+
+Operation ScaleRows(Reader& in) {
+  ScaleRowsOp op{in.Activation("x", 2), in.Floats("weights", 2)};
+  in.CheckSize(op.x, 0, op.weights.shape[0] * op.weights.shape[1], "x");
+  return op;
+}
+
+}  // namespace zi
