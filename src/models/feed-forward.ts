@@ -1,15 +1,6 @@
-// The second half of a block since Llama: a gated feed-forward (Shazeer 2020), dense or spread over experts.
+// The second half of a block since Llama: a gated feed-forward (Shazeer 2020).
 
-import {
-  type Activation,
-  columns,
-  dimension,
-  type ForwardOps,
-  PLAIN_ROUTE,
-  type Tensor,
-  type Weights,
-} from '../../offload/index.js';
-import type { ConfigReader } from '../checkpoint/config-reader.js';
+import { type Activation, columns, type ForwardOps, type Tensor, type Weights } from '../../offload/index.js';
 import { type TensorDef, tensorsUnder } from './architecture.js';
 import { project } from './decoder-parts.js';
 
@@ -22,25 +13,57 @@ export interface FeedForward {
   result?(k: ForwardOps, w: Weights, normed: Tensor): Tensor;
 }
 
+export interface Gated {
+  /** Hidden and inner size. */
+  readonly H: number;
+  readonly I: number;
+  readonly activation: Activation;
+  /** Names below a layer before `.gate_proj`, `.up_proj` and `.down_proj`, the usual one first. */
+  readonly at?: readonly string[];
+  readonly bias?: boolean;
+  /** A matrix [1, H] below a layer whose sigmoid is a factor on all that a token is given (Qwen2-MoE's shared expert). */
+  readonly tokenGate?: string;
+  /** Of gates and what they multiply: see the operation `gated`. */
+  readonly limits?: { readonly limit: number; readonly limitAfter: boolean } | undefined;
+}
+
+/** One for all tokens: a whole layer's, or what a mixture has beside its chosen experts. */
+export function gatedFeedForward(options: Gated): FeedForward {
+  const { H, I, activation, at: [at = '', ...others] = ['mlp'], bias = false, tokenGate, limits } = options;
+  const inner = (k: ForwardOps, w: Weights, normed: Tensor) => {
+    const gate = project(k, w, normed, `${at}.gate_proj`); // [T, I]
+    const result = k.gated(gate, project(k, w, normed, `${at}.up_proj`), activation, limits); // [T, I]
+    // A factor on what goes into the last product is one on what comes out of it.
+    if (tokenGate) k.gateSigmoid(result, k.linear(normed, w.matrix(tokenGate)));
+    return result;
+  };
+  const shapes = { gate_proj: [I, H], up_proj: [I, H], down_proj: [H, I] };
+  return {
+    tensors: (path) => [
+      ...Object.entries(shapes).flatMap(([name, shape]) => [
+        alsoUnder(path, [at, ...others], `${name}.weight`, shape),
+        ...(bias ? [alsoUnder(path, [at, ...others], `${name}.bias`, shape.slice(0, 1))] : []),
+      ]),
+      ...(tokenGate ? [{ key: tokenGate, name: `${path}${tokenGate}`, shape: [1, H], isRouter: true }] : []),
+    ],
+    add: (k, w, norm, x) => void project(k, w, inner(k, w, norm()), `${at}.down_proj`, x),
+    result: (k, w, normed) => project(k, w, inner(k, w, normed), `${at}.down_proj`),
+  };
+}
+
+function alsoUnder(
+  path: string,
+  [at, ...others]: readonly string[],
+  name: string,
+  shape: readonly number[],
+): TensorDef {
+  const elsewhere = others.map((other) => ({ name: `${path}${other}.${name}`, shape, firstElement: 0 }));
+  return { key: `${at}.${name}`, name: `${path}${at}.${name}`, shape, elsewhere };
+}
+
 /** H hidden size, I inner size. */
 export function denseFeedForward(H: number, I: number, activation: Activation, bias = false): FeedForward {
-  const inner = (k: ForwardOps, w: Weights, normed: Tensor) => {
-    const gate = project(k, w, normed, 'mlp.gate_proj'); // [T, I]
-    return k.gated(gate, project(k, w, normed, 'mlp.up_proj'), activation); // [T, I]
-  };
-  return {
-    tensors: (path) =>
-      tensorsUnder(path, {
-        'mlp.gate_proj.weight': [I, H],
-        'mlp.gate_proj.bias': bias ? [I] : undefined,
-        'mlp.up_proj.weight': [I, H],
-        'mlp.up_proj.bias': bias ? [I] : undefined,
-        'mlp.down_proj.weight': [H, I],
-        'mlp.down_proj.bias': bias ? [H] : undefined,
-      }),
-    add: (k, w, norm, x) => void project(k, w, inner(k, w, norm()), 'mlp.down_proj', x),
-    result: (k, w, normed) => project(k, w, inner(k, w, normed), 'mlp.down_proj'),
-  };
+  return gatedFeedForward({ H, I, activation, bias });
 }
 
 /** The same where gate and up are one matrix, the gate's rows first. */
@@ -54,87 +77,5 @@ export function fusedFeedForward(H: number, I: number, activation: Activation): 
       tensorsUnder(path, { 'mlp.gate_up_proj.weight': [2 * I, H], 'mlp.down_proj.weight': [H, I] }),
     add: (k, w, norm, x) => void project(k, w, inner(k, w, norm()), 'mlp.down_proj', x),
     result: (k, w, normed) => project(k, w, inner(k, w, normed), 'mlp.down_proj'),
-  };
-}
-
-export interface Mixture {
-  /** Hidden and inner size of an expert. */
-  readonly H: number;
-  readonly I: number;
-  readonly expertCount: number;
-  /** Experts that a token goes to. */
-  readonly chosen: number;
-  /** The chosen experts' weights sum to one. */
-  readonly normalize: boolean;
-  readonly activation: Activation;
-  /** Names of the router and of the parts of expert e, below a layer. */
-  readonly router: string;
-  readonly gate: (e: number) => string;
-  readonly up: (e: number) => string;
-  readonly down: (e: number) => string;
-}
-
-/** How many experts there are and how many a token goes to. Experts that every token goes to are not supported. */
-export function readChoices(config: ConfigReader, fallback: { experts: number; chosen: number }) {
-  const shared = ['num_shared_experts', 'n_shared_experts', 'shared_expert_intermediate_size'];
-  config.refuseUnless(0, ...shared);
-  const expertCount = config.count(['num_experts', 'num_local_experts'], fallback.experts);
-  const chosen = config.count(['num_experts_per_tok'], fallback.chosen);
-  if (chosen > expertCount) {
-    throw config.unsupported('num_experts_per_tok', chosen, `1 to ${expertCount}, the number of experts`);
-  }
-  return { expertCount, chosen };
-}
-
-/**
- * Every expert's matrices are weights of their own, also where a checkpoint stores those of a layer as one tensor (as
- * transformers 5 does when it is told not to keep the original names).
- */
-export function sparseFeedForward(mixture: Mixture): FeedForward {
-  const { H, I, expertCount, chosen, normalize, activation, router } = mixture;
-  const experts = Array.from({ length: expertCount }, (_, e) => e);
-  const [gates, ups, downs] = [mixture.gate, mixture.up, mixture.down].map((name) => experts.map(name));
-  return {
-    tensors(path) {
-      const fusedRouter = { name: `${path}mlp.gate.weight`, shape: [expertCount, H], firstElement: 0 };
-      const matrix = (
-        key: string,
-        shape: readonly number[],
-        { fused, firstElement, rows }: { fused: string; firstElement: number; rows: number },
-      ) => ({
-        key,
-        name: `${path}${key}`,
-        shape,
-        elsewhere: [
-          { name: `${path}mlp.experts.${fused}`, shape: [expertCount, rows, shape[1] ?? 0], firstElement },
-        ],
-      });
-      const gateUp = 'gate_up_proj';
-      return [
-        {
-          key: router,
-          name: `${path}${router}`,
-          shape: [expertCount, H],
-          isRouter: true,
-          elsewhere: [fusedRouter],
-        },
-        ...experts.flatMap((e) => [
-          matrix(mixture.gate(e), [I, H], { fused: gateUp, firstElement: 2 * e * I * H, rows: 2 * I }),
-          matrix(mixture.up(e), [I, H], { fused: gateUp, firstElement: (2 * e + 1) * I * H, rows: 2 * I }),
-          matrix(mixture.down(e), [H, I], { fused: 'down_proj', firstElement: e * H * I, rows: H }),
-        ]),
-      ];
-    },
-    add(k, w, norm, x) {
-      // Not rounded: where two experts are nearly even, that would turn the choice.
-      const normed = norm(k.floats(x.shape)); // [T, H]
-      const logits = k.floats([dimension(x, 0), expertCount]);
-      const rule = { ...PLAIN_ROUTE, normalize };
-      const routing = k.route(k.linear(normed, w.matrix(router), {}, logits), chosen, rule); // [T, chosen]
-      const through = (from: Tensor, keys: readonly string[] = []) =>
-        k.expertLinear(from, routing, keys.map(w.matrix));
-      const inner = k.gated(through(normed, gates), through(normed, ups), activation); // [T · chosen, I]
-      k.combine(through(inner, downs), routing, { addTo: x });
-    },
   };
 }

@@ -2,9 +2,10 @@
 
 import { dimension, PLAIN_ROUTE } from '../../offload/index.js';
 import type { Architecture, TensorDef } from './architecture.js';
-import { type FeedForward, readChoices } from './feed-forward.js';
+import type { FeedForward } from './feed-forward.js';
 import { readLayerWindows } from './layer-windows.js';
 import { buildLlama } from './llama.js';
+import { readChoices } from './mixture.js';
 
 /** How steep the experts' gates are, and what they are limited to; constants of the reference. */
 const ALPHA = 1.702;

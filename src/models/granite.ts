@@ -1,8 +1,11 @@
 // Granite 3 (IBM 2024): Llama's block with factors on embeddings, on scores, on what each half adds, and under logits.
 
+import { PLAIN_ROUTE } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
+import { readActivation } from './activations.js';
 import type { Architecture } from './architecture.js';
-import { buildLlama } from './llama.js';
+import { buildLlama, everywhere } from './llama.js';
+import { MLP_EXPERTS, mixtureFeedForward, readChoices, refuseSharedExperts } from './mixture.js';
 
 export const granite: Architecture = {
   modelTypes: ['granite'],
@@ -15,6 +18,40 @@ export const granite: Architecture = {
       mlpBias: config.flag(['mlp_bias'], false),
       defaultContext: 2048,
       ...graniteFactors(config),
+    });
+  },
+};
+
+/** Its mixture: all experts of a layer in two tensors. */
+export const graniteMoe: Architecture = {
+  modelTypes: ['granitemoe'],
+  build: (config) => {
+    const bias = config.flag(['attention_bias'], false);
+    refuseSharedExperts(config);
+    const { expertCount, chosen } = readChoices(config, { experts: 8, chosen: 2 });
+    const experts = mixtureFeedForward({
+      H: config.count(['hidden_size']),
+      I: config.count(['intermediate_size']),
+      expertCount,
+      activation: readActivation(config, ['hidden_act'], 'silu'),
+      router: {
+        names: ['block_sparse_moe.router.layer.weight', 'mlp.gate.weight'],
+        chosen,
+        rule: { ...PLAIN_ROUTE, normalize: true },
+      },
+      names: {
+        ...MLP_EXPERTS,
+        fused: ['block_sparse_moe.input_linear.weight', 'block_sparse_moe.output_linear.weight'],
+      },
+    });
+    return buildLlama(config, {
+      architecture: 'granitemoe',
+      qkvBias: bias,
+      outBias: bias,
+      mlpBias: false,
+      defaultContext: 2048,
+      ...graniteFactors(config),
+      feedForward: everywhere(experts),
     });
   },
 };

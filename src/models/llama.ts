@@ -2,10 +2,12 @@
 
 import {
   alikeCaches,
+  type ForwardOps,
   type LayerForward,
   type PositionScale,
   present,
   type Tensor,
+  type Weights,
 } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
@@ -72,6 +74,8 @@ export interface LlamaTraits {
   readonly norms?: BlockNorms;
   /** Weights of norms are stored as their deviation from one. */
   readonly normsFromOne?: boolean;
+  /** Norms subtract means, and have biases (Ba et al. 2016). */
+  readonly layerNorms?: boolean;
   /** Queries and keys are normed head by head. */
   readonly headNorms?: boolean;
   /** Queries and keys are normed in another way. */
@@ -101,6 +105,7 @@ export interface LlamaTraits {
   /** Factor on what each half of a block adds. */
   readonly residualScale?: number;
   readonly logits?: ArchitectureModel['logits'];
+  readonly headBias?: boolean;
 }
 
 /** Llama's block with what a relative has of its own. Throws BAD_CONFIG or UNSUPPORTED. */
@@ -127,10 +132,10 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
-    fixed: tensorsUnder('', { 'norm.weight': [H] }),
+    fixed: tensorsUnder('', normShapes(['norm'], H, traits.layerNorms)),
     block: (index) => [
       ...tensorsUnder(`layers.${index}.`, {
-        ...normShapes(norms, H),
+        ...normShapes(Object.values(norms), H, traits.layerNorms),
         ...attentionShapes(H, grouped, { qkv: traits.qkvBias, out: traits.outBias }),
         'self_attn.sinks': sinks ? [grouped.nHeads] : undefined,
       }),
@@ -139,6 +144,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     ],
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
+      ...(traits.headBias ? { bias: { key: 'bias', name: 'lm_head.bias', shape: [V] } } : {}),
       tied: config.flag(['tie_word_embeddings'], traits.tiedByDefault ?? false),
     },
     logits: traits.logits ?? PLAIN_LOGITS,
@@ -160,6 +166,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
       residualEps: eps / residualScale ** 2,
       resultEps: eps,
       weightOffset: traits.normsFromOne ? 1 : 0,
+      layerNorms: traits.layerNorms ?? false,
       embeddingScale: embeddingScale / residualScale,
     }),
   };
@@ -178,9 +185,9 @@ function queryKeyNormOf(traits: LlamaTraits, eps: number): QueryKeyNorm | undefi
   return { ...norm, eps, weightOffset: traits.normsFromOne ? 1 : 0 };
 }
 
-function normShapes(norms: BlockNorms, H: number): Record<string, number[]> {
-  const names = [norms.attentionIn, norms.attentionOut, norms.feedIn, norms.feedOut];
-  return Object.fromEntries(names.flatMap((name) => (name ? [[`${name}.weight`, [H]]] : [])));
+function normShapes(names: readonly string[], H: number, biased = false): Record<string, number[]> {
+  const parts = biased ? ['weight', 'bias'] : ['weight'];
+  return Object.fromEntries(names.flatMap((name) => parts.map((part) => [`${name}.${part}`, [H]])));
 }
 
 function readDense(config: ConfigReader, H: number, bias: boolean): FeedForward {
@@ -203,12 +210,25 @@ interface Dimensions {
   readonly residualEps: number;
   readonly resultEps: number;
   readonly weightOffset: number;
+  readonly layerNorms: boolean;
   readonly embeddingScale: number;
+}
+
+interface Norm {
+  readonly name: string;
+  readonly eps?: number;
+  readonly out?: Tensor | undefined;
 }
 
 /** T tokens, H hidden size, D head dimension. */
 function forward(dimensions: Dimensions): LayerForward {
   const { attention, feedForward, norms, residualEps, resultEps, weightOffset, embeddingScale } = dimensions;
+  const { layerNorms } = dimensions;
+  /** Of x [T, H], with the weights of that name. */
+  const normed = (k: ForwardOps, w: Weights, x: Tensor, { name, eps = residualEps, out }: Norm) =>
+    layerNorms
+      ? k.layerNorm(x, w(`${name}.weight`), w(`${name}.bias`), eps, out)
+      : k.rmsNorm(x, w(`${name}.weight`), eps, weightOffset, out);
   return {
     embed(k, _w, rows, x) {
       const { table, rows: indices } = rows('tokens');
@@ -216,10 +236,9 @@ function forward(dimensions: Dimensions): LayerForward {
     },
 
     block(k, w, x, blockIndex) {
-      const norm = (name: string, out?: Tensor) =>
-        k.rmsNorm(x, w(`${name}.weight`), residualEps, weightOffset, out); // [T, H]
+      const norm = (name: string, out?: Tensor) => normed(k, w, x, { name, out }); // [T, H]
       const addNormed = (result: Tensor, name: string) =>
-        k.add(x, k.rmsNorm(result, w(`${name}.weight`), resultEps, weightOffset), x);
+        k.add(x, normed(k, w, result, { name, eps: resultEps }), x);
       const input = norms.attentionIn ? norm(norms.attentionIn) : x;
       const attended = separateAttention(k, w, input, attention, blockIndex); // [T, nHeads · D]
       if (norms.attentionOut) addNormed(project(k, w, attended, 'self_attn.o_proj'), norms.attentionOut);
@@ -235,7 +254,7 @@ function forward(dimensions: Dimensions): LayerForward {
     },
 
     headInput(k, w, x, out) {
-      k.rmsNorm(x, w('norm.weight'), residualEps, weightOffset, out); // [R, H]
+      normed(k, w, x, { name: 'norm', out }); // [R, H]
     },
   };
 }

@@ -1,26 +1,30 @@
 // Mixtral (Jiang et al. 2024): Mistral's block with a mixture of experts in place of the feed-forward.
 
+import { PLAIN_ROUTE } from '../../offload/index.js';
 import { readActivation } from './activations.js';
 import type { Architecture } from './architecture.js';
-import { readChoices, sparseFeedForward } from './feed-forward.js';
 import { readLayerWindows } from './layer-windows.js';
-import { buildLlama } from './llama.js';
+import { buildLlama, everywhere } from './llama.js';
+import { MIXTRAL_EXPERTS, mixtureFeedForward, readChoices, refuseSharedExperts } from './mixture.js';
 
 export const mixtral: Architecture = {
   modelTypes: ['mixtral'],
   build: (config) => {
+    refuseSharedExperts(config);
     const slides = config.raw('sliding_window') !== undefined;
     const blockCount = config.count(['num_hidden_layers']);
-    const experts = sparseFeedForward({
+    const { expertCount, chosen } = readChoices(config, { experts: 8, chosen: 2 });
+    const experts = mixtureFeedForward({
       H: config.count(['hidden_size']),
       I: config.count(['intermediate_size']),
-      ...readChoices(config, { experts: 8, chosen: 2 }),
-      normalize: true,
+      expertCount,
       activation: readActivation(config, ['hidden_act'], 'silu'),
-      router: 'block_sparse_moe.gate.weight',
-      gate: (e) => `block_sparse_moe.experts.${e}.w1.weight`,
-      up: (e) => `block_sparse_moe.experts.${e}.w3.weight`,
-      down: (e) => `block_sparse_moe.experts.${e}.w2.weight`,
+      router: {
+        names: ['block_sparse_moe.gate.weight', 'mlp.gate.weight'],
+        chosen,
+        rule: { ...PLAIN_ROUTE, normalize: true },
+      },
+      names: MIXTRAL_EXPERTS,
     });
     return buildLlama(config, {
       architecture: 'mixtral',
@@ -31,7 +35,7 @@ export const mixtral: Architecture = {
       defaultEps: 1e-5,
       defaultRopeBase: 1e6,
       windowTokens: readLayerWindows(config, blockCount, () => slides),
-      feedForward: () => experts,
+      feedForward: everywhere(experts),
     });
   },
 };

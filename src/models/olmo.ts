@@ -1,11 +1,14 @@
 // OLMo 2 and 3 (Walsh et al. 2024): norms behind each half instead of before, and over whole projections of queries and keys.
 
 import type { ConfigReader } from '../checkpoint/config-reader.js';
+import { readActivation } from './activations.js';
 import type { Architecture } from './architecture.js';
 import { QUERY_KEY_NORMS } from './decoder-parts.js';
 import { readRopesByType } from './layer-ropes.js';
 import { readLayerTypes, windowsOf } from './layer-windows.js';
-import { buildLlama, NORMS_BEHIND } from './llama.js';
+import { buildLlama, everywhere, LLAMA_NORMS, NORMS_BEHIND } from './llama.js';
+import { MLP_EXPERTS, mixtureFeedForward, readChoices, refuseSharedExperts } from './mixture.js';
+import { softmaxRule } from './routers.js';
 
 const ROPE_BASE = 500000;
 
@@ -33,6 +36,30 @@ export const olmo3: Architecture = {
           defaultBase: ROPE_BASE,
           slidingBase: { names: ['rope_theta'], default: ROPE_BASE },
         }),
+    });
+  },
+};
+
+/** OLMoE (Muennighoff et al. 2024): the same norms of queries and keys, but Llama's of the block, and softmax experts. */
+export const olmoe: Architecture = {
+  modelTypes: ['olmoe'],
+  build: (config) => {
+    refuseSharedExperts(config);
+    const { expertCount, chosen } = readChoices(config, { experts: 64, chosen: 8 });
+    const experts = mixtureFeedForward({
+      H: config.count(['hidden_size']),
+      I: config.count(['intermediate_size']),
+      expertCount,
+      activation: readActivation(config, ['hidden_act'], 'silu'),
+      router: { names: ['mlp.gate.weight'], chosen, rule: softmaxRule(config, false) },
+      names: MLP_EXPERTS,
+    });
+    return buildLlama(config, {
+      ...commonTraits(config),
+      architecture: 'olmoe',
+      norms: LLAMA_NORMS,
+      defaultContext: 4096,
+      feedForward: everywhere(experts),
     });
   },
 };

@@ -1,37 +1,24 @@
-// Qwen3-MoE (Yang et al. 2025): Qwen3's block with a mixture of many small experts in most layers.
+// Qwen2-MoE and Qwen3-MoE (Yang et al. 2024, 2025): Qwen's blocks with a mixture of many small experts in most layers.
 
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import type { Architecture } from './architecture.js';
-import { denseFeedForward, readChoices, sparseFeedForward } from './feed-forward.js';
+import { denseFeedForward, type FeedForward, gatedFeedForward } from './feed-forward.js';
 import { hasWindow, readLayerWindows } from './layer-windows.js';
 import { buildLlama } from './llama.js';
+import { MLP_EXPERTS, mixtureFeedForward, readChoices, refuseSharedExperts } from './mixture.js';
+import { softmaxRule } from './routers.js';
+import { feedForwards, readLayerList, readSparseLayers } from './sparse-layers.js';
 
 export const qwen3Moe: Architecture = {
   modelTypes: ['qwen3_moe'],
   build: (config) => {
-    const H = config.count(['hidden_size']);
+    refuseSharedExperts(config);
     const blockCount = config.count(['num_hidden_layers']);
-    const activation = readActivation(config, ['hidden_act'], 'silu');
     const attentionBias = config.flag(['attention_bias'], false);
     // Unlike in Qwen3, the window is that of all layers.
     const slides = config.flag(['use_sliding_window'], false) && hasWindow(config);
-    const experts = sparseFeedForward({
-      H,
-      I: config.count(['moe_intermediate_size'], 768),
-      ...readChoices(config, { experts: 128, chosen: 8 }),
-      normalize: config.flag(['norm_topk_prob'], false),
-      activation,
-      router: 'mlp.gate.weight',
-      gate: (e) => `mlp.experts.${e}.gate_proj.weight`,
-      up: (e) => `mlp.experts.${e}.up_proj.weight`,
-      down: (e) => `mlp.experts.${e}.down_proj.weight`,
-    });
-    const isSparse = readSparseLayers(config, blockCount);
-    const allSparse = Array.from({ length: blockCount }, (_, index) => isSparse(index)).every(Boolean);
-    const dense = allSparse
-      ? experts
-      : denseFeedForward(H, config.count(['intermediate_size'], 6144), activation);
+    const experts = qwenExperts(config, { I: 768, experts: 128, chosen: 8, normalized: false });
     return buildLlama(config, {
       architecture: 'qwen3_moe',
       qkvBias: attentionBias,
@@ -40,19 +27,96 @@ export const qwen3Moe: Architecture = {
       headNorms: true,
       defaultContext: 32768,
       windowTokens: readLayerWindows(config, blockCount, () => slides, 4096),
-      feedForward: (index) => (isSparse(index) ? experts : dense),
+      feedForward: qwenFeedForwards(config, experts, 6144),
     });
   },
 };
 
+export const qwen2Moe: Architecture = {
+  modelTypes: ['qwen2_moe'],
+  build: (config) => {
+    const blockCount = config.count(['num_hidden_layers']);
+    const slides = config.flag(['use_sliding_window'], false) && hasWindow(config);
+    const below = config.number(['max_window_layers'], 28);
+    const experts = qwenExperts(config, {
+      I: 1408,
+      experts: 60,
+      chosen: 4,
+      normalized: false,
+      shared: qwenSharedExpert(config, 5632),
+    });
+    return buildLlama(config, {
+      architecture: 'qwen2_moe',
+      qkvBias: config.flag(['qkv_bias'], true),
+      outBias: false,
+      mlpBias: false,
+      defaultContext: 32768,
+      // Every other one of the lower layers slides.
+      windowTokens: readLayerWindows(
+        config,
+        blockCount,
+        (index) => slides && index % 2 === 0 && index < below,
+        4096,
+      ),
+      feedForward: qwenFeedForwards(config, experts, 5632),
+    });
+  },
+};
+
+interface QwenExperts {
+  /** Where the configuration gives none. */
+  readonly I: number;
+  readonly experts: number;
+  readonly chosen: number;
+  readonly normalized: boolean;
+  readonly shared?: FeedForward;
+}
+
+/** The mixture of every generation; later ones are always normalised. */
+export function qwenExperts(config: ConfigReader, usual: QwenExperts): FeedForward {
+  const { expertCount, chosen } = readChoices(config, usual);
+  return mixtureFeedForward({
+    H: config.count(['hidden_size']),
+    I: config.count(['moe_intermediate_size'], usual.I),
+    expertCount,
+    activation: readActivation(config, ['hidden_act'], 'silu'),
+    router: { names: ['mlp.gate.weight'], chosen, rule: softmaxRule(config, usual.normalized) },
+    names: MLP_EXPERTS,
+    shared: usual.shared,
+  });
+}
+
+/** What every token goes to, times a sigmoid of the token. */
+export function qwenSharedExpert(config: ConfigReader, I: number): FeedForward {
+  return gatedFeedForward({
+    H: config.count(['hidden_size']),
+    I: config.count(['shared_expert_intermediate_size'], I),
+    activation: readActivation(config, ['hidden_act'], 'silu'),
+    at: ['mlp.shared_expert'],
+    tokenGate: 'mlp.shared_expert_gate.weight',
+  });
+}
+
 /** Every `decoder_sparse_step`-th layer has experts, except those that `mlp_only_layers` lists. */
-function readSparseLayers(config: ConfigReader, blockCount: number): (blockIndex: number) => boolean {
+function qwenFeedForwards(
+  config: ConfigReader,
+  experts: FeedForward,
+  defaultInner: number,
+): (blockIndex: number) => FeedForward {
+  const blockCount = config.count(['num_hidden_layers']);
   const step = config.count(['decoder_sparse_step'], 1);
-  const listed = config.raw('mlp_only_layers') ?? [];
-  const isLayer = (index: unknown) => typeof index === 'number' && index >= 0 && index < blockCount;
-  if (!Array.isArray(listed) || !listed.every(isLayer)) {
-    throw config.unsupported('mlp_only_layers', listed, `lists of layers from 0 to ${blockCount - 1}`);
-  }
-  const dense = new Set(listed);
-  return (index) => !dense.has(index) && (index + 1) % step === 0;
+  const listed = readLayerList(config, 'mlp_only_layers', blockCount);
+  const isSparse = readSparseLayers(
+    config,
+    blockCount,
+    (index) => !listed.has(index) && (index + 1) % step === 0,
+  );
+  return feedForwards(blockCount, isSparse, experts, () => {
+    const activation = readActivation(config, ['hidden_act'], 'silu');
+    return denseFeedForward(
+      config.count(['hidden_size']),
+      config.count(['intermediate_size'], defaultInner),
+      activation,
+    );
+  });
 }

@@ -9,31 +9,38 @@ import { readDeclared } from '../formats/declared.js';
 import { type Architecture, type ArchitectureModel, storedShape, type TensorDef } from './architecture.js';
 import { bloom } from './bloom.js';
 import { cohere, cohere2 } from './cohere.js';
+import { dots1 } from './dots1.js';
+import { ernie, ernieMoe } from './ernie.js';
 import { exaone4 } from './exaone4.js';
 import { falcon } from './falcon.js';
 import { gemma, gemma2, gemma3 } from './gemma.js';
 import { glm, glm4 } from './glm.js';
+import { glm4Moe } from './glm4-moe.js';
 import { gptBigcode } from './gpt-bigcode.js';
 import { gptNeo } from './gpt-neo.js';
 import { gptNeox } from './gpt-neox.js';
 import { gptOss } from './gpt-oss.js';
 import { gpt2 } from './gpt2.js';
 import { gptj } from './gptj.js';
-import { granite } from './granite.js';
+import { granite, graniteMoe } from './granite.js';
 import { hunyuanDense } from './hunyuan-dense.js';
+import { hunyuanMoe } from './hunyuan-moe.js';
+import { hyV3 } from './hy-v3.js';
 import { llama } from './llama.js';
+import { minimaxM2 } from './minimax-m2.js';
 import { ministral3 } from './ministral3.js';
 import { mistral } from './mistral.js';
 import { mixtral } from './mixtral.js';
 import { mpt } from './mpt.js';
 import { nemotron } from './nemotron.js';
-import { olmo2, olmo3 } from './olmo.js';
+import { olmo2, olmo3, olmoe } from './olmo.js';
 import { opt } from './opt.js';
 import { phi } from './phi.js';
 import { phi3 } from './phi3.js';
+import { phimoe } from './phimoe.js';
 import { qwen2 } from './qwen2.js';
 import { qwen3 } from './qwen3.js';
-import { qwen3Moe } from './qwen3-moe.js';
+import { qwen2Moe, qwen3Moe } from './qwen3-moe.js';
 import { seedOss } from './seed-oss.js';
 import { smollm3 } from './smollm3.js';
 import { starcoder2 } from './starcoder2.js';
@@ -42,6 +49,9 @@ export const ARCHITECTURES: readonly Architecture[] = [
   bloom,
   cohere,
   cohere2,
+  dots1,
+  ernie,
+  ernieMoe,
   exaone4,
   falcon,
   gemma,
@@ -49,6 +59,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   gemma3,
   glm,
   glm4,
+  glm4Moe,
   gpt2,
   gptBigcode,
   gptNeo,
@@ -56,8 +67,12 @@ export const ARCHITECTURES: readonly Architecture[] = [
   gptj,
   gptOss,
   granite,
+  graniteMoe,
   hunyuanDense,
+  hunyuanMoe,
+  hyV3,
   llama,
+  minimaxM2,
   ministral3,
   mistral,
   mixtral,
@@ -65,10 +80,13 @@ export const ARCHITECTURES: readonly Architecture[] = [
   nemotron,
   olmo2,
   olmo3,
+  olmoe,
   opt,
   phi,
   phi3,
+  phimoe,
   qwen2,
+  qwen2Moe,
   qwen3,
   qwen3Moe,
   seedOss,

@@ -48,6 +48,8 @@ export interface RopeOptions {
   readonly proportional?: boolean;
   /** For families that read `alpha` of a `dynamic` scaling. */
   readonly fixedAlpha?: boolean;
+  /** For families that say themselves what cos and sin are scaled by. */
+  readonly mscales?: boolean;
 }
 
 /** θᵢ = base^(−2i/d) for the d dimensions of a head that rotate. @returns [d / 2] */
@@ -103,7 +105,8 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
       ? (config.optionalCount(trained) ?? parameters.count(trained, contextTokens))
       : config.count(trained, options.defaultTrained);
   const scaled = scaling(parameters, { frequencies, base, contextTokens, trainedTokens });
-  const { scale, firstLength } = scaled;
+  const scale = options.mscales ? readMscale(parameters) : scaled.scale;
+  const { firstLength } = scaled;
   return {
     inverseFrequencies: Float32Array.from(scaled.frequencies),
     use:
@@ -128,6 +131,13 @@ function fixedBase(
 ): number {
   const alpha = alphaOf(parameters, options);
   return alpha === undefined ? base : base * alpha ** (rotatedDims / (rotatedDims - 2));
+}
+
+/** Phi-3.5-MoE's, for short sequences and for long ones. */
+function readMscale(parameters: ConfigReader): number {
+  const [short, long] = [parameters.number(['short_mscale']), parameters.number(['long_mscale'])];
+  if (short !== long) throw parameters.unsupported('long_mscale', long, `${short}, as short_mscale is`);
+  return short;
 }
 
 function ropeParameters(

@@ -1,0 +1,82 @@
+// GLM-4.5 to 4.7 (Zeng et al. 2025): Llama's block with half of each head turned, and DeepSeek's mixture in most layers.
+
+import type { ConfigReader } from '../checkpoint/config-reader.js';
+import { readActivation } from './activations.js';
+import type { Architecture } from './architecture.js';
+import { denseFeedForward, type FeedForward, gatedFeedForward } from './feed-forward.js';
+import { buildLlama } from './llama.js';
+import { MLP_EXPERTS, mixtureFeedForward, readChoices } from './mixture.js';
+import { deepseekRule } from './routers.js';
+import { afterDenseLayers, feedForwards, readSparseLayers } from './sparse-layers.js';
+
+export const glm4Moe: Architecture = {
+  modelTypes: ['glm4_moe'],
+  build: (config) =>
+    buildLlama(config, {
+      architecture: 'glm4_moe',
+      qkvBias: config.flag(['attention_bias'], false),
+      outBias: false,
+      mlpBias: false,
+      headNorms: config.flag(['use_qk_norm'], false),
+      defaultContext: 131072,
+      defaultEps: 1e-5,
+      rope: { partNames: ['partial_rotary_factor'], defaultPart: 0.5 },
+      feedForward: deepseekFeedForwards(config, {
+        I: 1408,
+        denseI: 10944,
+        experts: 128,
+        chosen: 8,
+        shared: 1,
+        dense: 1,
+        normalized: true,
+      }),
+    }),
+};
+
+/** What holds where the configuration says nothing. */
+export interface DeepseekMixture {
+  readonly I: number;
+  readonly denseI: number;
+  readonly experts: number;
+  readonly chosen: number;
+  /** Experts that every token goes to. */
+  readonly shared: number;
+  /** Layers without any, which are the first. */
+  readonly dense: number;
+  readonly normalized: boolean;
+  /** Groups of experts, and how many of them are kept. */
+  readonly groups?: readonly [number, number];
+  readonly scale?: number;
+}
+
+/** DeepSeek-V3's feed-forwards: some dense layers, then experts of which all tokens go to the shared ones. */
+export function deepseekFeedForwards(
+  config: ConfigReader,
+  usual: DeepseekMixture,
+): (blockIndex: number) => FeedForward {
+  const H = config.count(['hidden_size']);
+  const I = config.count(['moe_intermediate_size'], usual.I);
+  const blockCount = config.count(['num_hidden_layers']);
+  const activation = readActivation(config, ['hidden_act'], 'silu');
+  const { expertCount, chosen } = readChoices(config, usual);
+  const shared = config.number(['n_shared_experts'], usual.shared);
+  const experts = mixtureFeedForward({
+    H,
+    I,
+    expertCount,
+    activation,
+    router: {
+      names: ['mlp.gate.weight'],
+      chosen,
+      rule: deepseekRule(config, expertCount, usual),
+      bias: { names: ['mlp.gate.e_score_correction_bias'] },
+    },
+    names: MLP_EXPERTS,
+    shared:
+      shared > 0 ? gatedFeedForward({ H, I: I * shared, activation, at: ['mlp.shared_experts'] }) : undefined,
+  });
+  const isSparse = readSparseLayers(config, blockCount, afterDenseLayers(config, usual.dense));
+  return feedForwards(blockCount, isSparse, experts, () =>
+    denseFeedForward(H, config.count(['intermediate_size'], usual.denseI), activation),
+  );
+}

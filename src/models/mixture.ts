@@ -1,0 +1,159 @@
+// A mixture of experts (Shazeer et al. 2017) as the second half of a block: a router chooses some experts for each token, others
+// every token goes to.
+
+import {
+  type Activation,
+  dimension,
+  type ForwardOps,
+  type RouteRule,
+  type Tensor,
+  type Weights,
+} from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
+import type { TensorDef, TensorSource } from './architecture.js';
+import type { FeedForward } from './feed-forward.js';
+
+/** How tokens choose: names are those below a layer, the usual one first. */
+export interface Router {
+  readonly names: readonly string[];
+  /** Experts that a token goes to. */
+  readonly chosen: number;
+  readonly rule: RouteRule;
+  /** [E], or stored [1, E]: added to scores for the choice alone. */
+  readonly bias?: { readonly names: readonly string[]; readonly stored?: readonly number[] };
+}
+
+/** What the parts of expert e are called below a layer, and the tensors that hold those of all of them. */
+export interface ExpertNames {
+  readonly gate: (e: number) => string;
+  readonly up: (e: number) => string;
+  readonly down: (e: number) => string;
+  /** [E, 2I, H] with the gate's rows first, and [E, H, I]. */
+  readonly fused: readonly [string, string];
+}
+
+const FUSED = ['mlp.experts.gate_up_proj', 'mlp.experts.down_proj'] as const;
+export const MLP_EXPERTS: ExpertNames = {
+  gate: (e) => `mlp.experts.${e}.gate_proj.weight`,
+  up: (e) => `mlp.experts.${e}.up_proj.weight`,
+  down: (e) => `mlp.experts.${e}.down_proj.weight`,
+  fused: FUSED,
+};
+/** As Mixtral's makers called them, and others after them. */
+export const MIXTRAL_EXPERTS: ExpertNames = {
+  gate: (e) => `block_sparse_moe.experts.${e}.w1.weight`,
+  up: (e) => `block_sparse_moe.experts.${e}.w3.weight`,
+  down: (e) => `block_sparse_moe.experts.${e}.w2.weight`,
+  fused: FUSED,
+};
+const SPELLINGS = [MLP_EXPERTS, MIXTRAL_EXPERTS] as const;
+
+export interface Mixture {
+  /** Hidden and inner size of an expert. */
+  readonly H: number;
+  readonly I: number;
+  readonly expertCount: number;
+  readonly activation: Activation;
+  /** Of gates and what they multiply: see the operation `gated`. */
+  readonly limits?: { readonly limit: number; readonly limitAfter: boolean };
+  readonly router: Router;
+  readonly names: ExpertNames;
+  /** What every token goes to as well. */
+  readonly shared?: FeedForward | undefined;
+}
+
+/** How many experts there are and how many a token goes to. */
+export function readChoices(
+  config: ConfigReader,
+  fallback: { readonly experts: number; readonly chosen: number },
+  chosenNames: readonly string[] = ['num_experts_per_tok'],
+): { expertCount: number; chosen: number } {
+  const names = ['num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts'];
+  const expertCount = config.count(names, fallback.experts);
+  const chosen = config.count(chosenNames, fallback.chosen);
+  if (chosen > expertCount) {
+    throw config.unsupported(chosenNames[0] ?? '', chosen, `1 to ${expertCount}, the number of experts`);
+  }
+  return { expertCount, chosen };
+}
+
+/** For families without any: experts that every token goes to would change the result. */
+export function refuseSharedExperts(config: ConfigReader): void {
+  config.refuseUnless(0, 'num_shared_experts', 'n_shared_experts', 'shared_expert_intermediate_size');
+}
+
+/** Every expert's matrices are weights of their own, also where a checkpoint stores those of a layer as one tensor. */
+export function mixtureFeedForward(mixture: Mixture): FeedForward {
+  const { activation, limits, names, router, shared } = mixture;
+  const experts = Array.from({ length: mixture.expertCount }, (_, e) => e);
+  const [gates, ups, downs] = [names.gate, names.up, names.down].map((name) => experts.map(name));
+  const routed = (k: ForwardOps, w: Weights, normed: Tensor, x?: Tensor) => {
+    const routing = chooseExperts(k, w, normed, mixture); // [T, chosen]
+    const through = (from: Tensor, keys: readonly string[] = []) =>
+      k.expertLinear(from, routing, keys.map(w.matrix));
+    const inner = k.gated(through(normed, gates), through(normed, ups), activation, limits); // [T · chosen, I]
+    return k.combine(through(inner, downs), routing, { addTo: x });
+  };
+  return {
+    tensors: (path) => [
+      ...routerTensors(router, mixture, path),
+      ...experts.flatMap((e) => expertTensors(mixture, path, e)),
+      ...(shared?.tensors(path) ?? []),
+    ],
+    add(k, w, norm, x) {
+      // Not rounded: where two experts are nearly even, that would turn the choice.
+      const normed = norm(k.floats(x.shape)); // [T, H]
+      shared?.add(k, w, () => normed, x);
+      routed(k, w, normed, x);
+    },
+    result: (k, w, normed) => routed(k, w, normed, shared?.result?.(k, w, normed)),
+  };
+}
+
+/** Which experts each row of normed [T, H] goes to. */
+export function chooseExperts(
+  k: ForwardOps,
+  w: Weights,
+  normed: Tensor,
+  { router, expertCount }: Pick<Mixture, 'router' | 'expertCount'>,
+) {
+  const { names, chosen, rule, bias } = router;
+  const logits = k.floats([dimension(normed, 0), expertCount]);
+  k.linear(normed, w.matrix(names[0] ?? ''), {}, logits);
+  const stored = bias && w(bias.names[0] ?? ''); // [E] or [1, E]
+  return k.route(logits, chosen, rule, {
+    bias: stored ? { ...stored, shape: [expertCount], strides: [1] } : null,
+  });
+}
+
+function routerTensors({ names, bias }: Router, { expertCount, H }: Mixture, path: string): TensorDef[] {
+  const router = { ...spelt(path, names, [expertCount, H]), isRouter: true };
+  if (!bias) return [router];
+  return [router, { ...spelt(path, bias.names, bias.stored ?? [expertCount]), isBias: true }];
+}
+
+/** A tensor that checkpoints have under one of these names. */
+function spelt(path: string, names: readonly string[], shape: readonly number[]): TensorDef {
+  const [key = '', ...others] = names;
+  const elsewhere = others.map((name) => ({ name: `${path}${name}`, shape, firstElement: 0 }));
+  return { key, name: `${path}${key}`, shape, elsewhere };
+}
+
+function expertTensors({ H, I, expertCount, names }: Mixture, path: string, e: number): TensorDef[] {
+  const [gateUp, down] = names.fused;
+  const within = (name: string, rows: number, inputs: number, firstRow: number): TensorSource => ({
+    name: `${path}${name}`,
+    shape: [expertCount, rows, inputs],
+    firstElement: (e * rows + firstRow) * inputs,
+  });
+  const def = (part: 'gate' | 'up' | 'down', shape: readonly [number, number], fused: TensorSource) => {
+    const others = SPELLINGS.map((spelling) => spelling[part](e)).filter((name) => name !== names[part](e));
+    const { elsewhere = [], ...own } = spelt(path, [names[part](e), ...others], shape);
+    return { ...own, elsewhere: [fused, ...elsewhere] };
+  };
+  return [
+    def('gate', [I, H], within(gateUp, 2 * I, H, 0)),
+    def('up', [I, H], within(gateUp, 2 * I, H, I)),
+    def('down', [H, I], within(down, H, I, 0)),
+  ];
+}
