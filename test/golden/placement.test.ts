@@ -102,6 +102,7 @@ describe.each([
   ['gpt2', 5],
   ['mixtral', 5],
   ['gemma3_text', 7],
+  ['hy_v3', 5],
 ])('%s', (name, layerCount) => {
   const golden = readGolden(name);
 
