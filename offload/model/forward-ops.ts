@@ -1,56 +1,22 @@
 // What a model's forward is written in: methods that each allocate a result in the workspace and queue one operation.
 
-import { assert, present } from '../errors.js';
+import { present } from '../errors.js';
 import type { DeviceStream } from '../port/backend.js';
-import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
 import type {
   Activation,
   AttentionTables,
-  Memory,
   RouteRule,
   SamplingTables,
   ScoreRule,
   Tensor,
   Weight,
 } from '../port/ops.js';
-import { dimension, heads, rows, tensor } from '../port/tensor.js';
-import { roundUp } from '../units.js';
+import { dimension, heads, rows } from '../port/tensor.js';
 import type { LayerCache } from './kv-cache.js';
 import type { ConvolutionOptions, LayerStates, ScanOptions } from './layer-states.js';
+import type { Workspace } from './workspace.js';
 
-const WORKSPACE_ALIGNMENT_BYTES = 64;
-
-/** Scratch of one layer and micro-batch: a bump allocator over memory that the plan sized by a dry run. */
-export class Workspace {
-  /** The type of what a forward makes between its layers' weights; the residual is f32 whatever it is. */
-  readonly activationType: DType;
-  readonly #memory: Memory;
-  #usedBytes = 0;
-  #peakBytes = 0;
-
-  constructor(memory: Memory, activationType: DType) {
-    this.#memory = memory;
-    this.activationType = activationType;
-  }
-
-  get peakBytes(): number {
-    return this.#peakBytes;
-  }
-
-  /** Everything handed out before becomes free; queued operations of one stream keep their order, so this is safe. */
-  reset(): void {
-    this.#usedBytes = 0;
-  }
-
-  allocate(shape: readonly number[], dtype: DType): Tensor {
-    const result = tensor(this.#memory, this.#usedBytes, dtype, shape);
-    const sizeBytes = elementCount(shape) * DTYPE_BYTES[dtype];
-    this.#usedBytes = roundUp(this.#usedBytes + sizeBytes, WORKSPACE_ALIGNMENT_BYTES);
-    this.#peakBytes = Math.max(this.#peakBytes, this.#usedBytes);
-    assert(this.#usedBytes <= this.#memory.sizeBytes, 'the workspace holds what the dry run measured');
-    return result;
-  }
-}
+export { Workspace } from './workspace.js';
 
 /** How many tokens of the micro-batch the next sequence has, and how many are known of it in all. */
 export interface SequenceLength {

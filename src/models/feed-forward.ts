@@ -23,7 +23,7 @@ export interface Gated {
   readonly bias?: boolean;
   /** A matrix [1, H] below a layer whose sigmoid is a factor on all that a token is given (Qwen2-MoE's shared expert). */
   readonly tokenGate?: string;
-  /** Of gates and what they multiply: see the operation `gated`. */
+  /** Where gates and what they multiply end: see the operation `gated`. */
   readonly limits?: { readonly limit: number; readonly limitAfter: boolean } | undefined;
 }
 

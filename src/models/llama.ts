@@ -224,7 +224,7 @@ interface Norm {
 function forward(dimensions: Dimensions): LayerForward {
   const { attention, feedForward, norms, residualEps, resultEps, weightOffset, embeddingScale } = dimensions;
   const { layerNorms } = dimensions;
-  /** Of x [T, H], with the weights of that name. */
+  /** x [T, H], with the weights of that name. */
   const normed = (k: ForwardOps, w: Weights, x: Tensor, { name, eps = residualEps, out }: Norm) =>
     layerNorms
       ? k.layerNorm(x, w(`${name}.weight`), w(`${name}.bias`), eps, out)

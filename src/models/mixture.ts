@@ -54,7 +54,7 @@ export interface Mixture {
   readonly I: number;
   readonly expertCount: number;
   readonly activation: Activation;
-  /** Of gates and what they multiply: see the operation `gated`. */
+  /** Where gates and what they multiply end: see the operation `gated`. */
   readonly limits?: { readonly limit: number; readonly limitAfter: boolean };
   readonly router: Router;
   readonly names: ExpertNames;

@@ -29,6 +29,9 @@ export function footprint(op: Op): Footprint {
   if (op.op === 'gather_rows') {
     special.add(op.table);
     for (const row of integers(op.rows)) result.reads.push(tableRow(op.table, row));
+  } else if (op.op === 'route' && op.table && op.rows) {
+    special.add(op.table);
+    for (const row of integers(op.rows)) result.reads.push(tableRow(op.table, row));
   } else if (op.op === 'expert_linear') {
     for (const part of op.weights.flatMap(partsOf)) special.add(part);
     for (const expert of new Set(integers(op.experts))) {
@@ -67,7 +70,7 @@ export function footprint(op: Op): Footprint {
 /** What is read whatever the tables say: everything but table rows, experts and the cache. */
 export function tensorsReadWhole(op: Op): readonly Tensor[] {
   const { reads } = effects(op);
-  if (op.op === 'gather_rows') return reads.filter((tensor) => tensor !== op.table);
+  if (op.op === 'gather_rows' || op.op === 'route') return reads.filter((tensor) => tensor !== op.table);
   if (op.op === 'expert_linear') {
     const parts = new Set(op.weights.flatMap(partsOf));
     return reads.filter((tensor) => !parts.has(tensor));

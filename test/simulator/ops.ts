@@ -7,6 +7,7 @@ import { dimension } from '../../offload/port/tensor.js';
 import { cachedSequences, chosen, innerRows, integers, slotByte, slotRuns, tableRow } from './footprint.js';
 import { elementHashes, hashOf, mix, outputHashes, rowHashes, weightHash } from './hashes.js';
 import { contentHash, type SimulatedMemory, simulated } from './memory.js';
+import { fillRows, floatBits, floatRows, perElement, perRow, wordRows } from './op-rows.js';
 import { causalConv, stateScan } from './state-ops.js';
 
 /** Results of a token depend on that token's inputs only, as in the real kernels, so batching cannot change them. */
@@ -99,63 +100,12 @@ export function applyOp(op: Op): void {
 
 type OpOf<Name extends Op['op']> = Extract<Op, { op: Name }>;
 
-/** The bits of a float in [1, 2): finite, so that the largest of them is well defined. */
-function floatBits(hash: number): number {
-  return 0x3f800000 | (hash & 0x7fffff);
-}
-
-interface WordRows {
-  readonly words: Int32Array;
-  /** Index of each row's first word. */
-  readonly starts: readonly number[];
-  readonly length: number;
-}
-
-/** Rows of an activation, which is f32 and aligned. */
-function wordRows(tensor: Tensor): WordRows {
-  const { offsets, lengthBytes } = innerRows(tensor);
-  return {
-    words: simulated(tensor.memory).words,
-    starts: offsets.map((offset) => offset / 4),
-    length: lengthBytes / 4,
-  };
-}
-
-/** Fills row r of `out` from `hash(r)`; `accumulate` takes what was there into account. */
-function fillRows(out: Tensor, hash: (row: number) => number, accumulate = false): void {
-  const { words, starts, length } = wordRows(out);
-  starts.forEach((start, row) => {
-    const rowHash = hash(row);
-    for (let i = 0; i < length; i++) {
-      const mixed = mix(rowHash, i);
-      words[start + i] = floatBits(accumulate ? mix(mixed, words[start + i] ?? 0) : mixed);
-    }
-  });
-}
-
 function gatherRows({ out, table, rows, accumulate, scale }: OpOf<'gather_rows'>): void {
   const wanted = integers(rows);
   const factor = hashOf([], [scale]);
   // Two tokens may want the same row, but each must get its own copy before any is written.
   const hashes = Array.from(wanted, (row) => contentHash(tableRow(table, row)));
   fillRows(out, (row) => mix(hashes[row] ?? 0, factor), accumulate);
-}
-
-function perRow(out: Tensor, x: Tensor, parameters: number): void {
-  const hashes = rowHashes(x);
-  fillRows(out, (row) => mix(hashes[row] ?? 0, parameters));
-}
-
-function perElement(out: Tensor, inputs: readonly Tensor[], parameters: number): void {
-  const to = wordRows(out);
-  const from = inputs.map(wordRows);
-  to.starts.forEach((start, row) => {
-    for (let i = 0; i < to.length; i++) {
-      let hash = parameters;
-      for (const { words, starts } of from) hash = mix(hash, words[(starts[row] ?? 0) + i] ?? 0);
-      to.words[start + i] = floatBits(hash);
-    }
-  });
 }
 
 function linear(op: OpOf<'linear'>): void {
@@ -339,11 +289,6 @@ function cacheHashes(op: OpOf<'attention'>, pages: Int32Array, context: number):
     }
   }
   return result;
-}
-
-function floatRows(tensor: Tensor): { floats: Float32Array; starts: readonly number[]; length: number } {
-  const { starts, length } = wordRows(tensor);
-  return { floats: simulated(tensor.memory).floats, starts, length };
 }
 
 function argmax({ out, logits }: OpOf<'argmax'>): void {
