@@ -24,6 +24,7 @@ import traceback
 import warnings
 
 import dense_families
+import mixture_families
 import wrapped
 
 PROMPT_LENGTHS = [1, 6, 23, 57]
@@ -37,7 +38,9 @@ KEPT = {
     "num_key_value_heads", "num_local_experts", "num_experts", "moe_intermediate_size", "word_embed_proj_dim",
     "max_position_embeddings", "n_positions", "attention_types", "rotary_dim", "layer_types", "rope_parameters",
     "bos_token_id", "eos_token_id", "pad_token_id", "ffn_hidden_size", "n_inner", "d_model", "n_heads", "n_layers",
-    "max_seq_len", "attn_config", "no_bias",
+    "max_seq_len", "attn_config", "no_bias", "n_routed_experts", "n_shared_experts", "num_shared_experts",
+    "moe_num_experts", "moe_num_shared_experts", "moe_k", "moe_topk", "num_experts_per_tok", "n_group", "topk_group",
+    "shared_expert_intermediate_size", "mlp_layer_types", "first_k_dense_replace",
 }
 SUPPORTED = ["gelu", "gelu_new", "relu", "silu", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "swish", "gelu_python"]
 ACTIVATIONS = SUPPORTED + ["relu2", "tanh", "mish", "sigmoid", "leaky_relu", "relu6", "gelu_10", "laplace"]
@@ -288,7 +291,7 @@ def starcoder2(d):
 
 FAMILIES = {function.__name__: function for function in (
     bloom, falcon, gemma2, gpt2, gpt_neo, gpt_neox, gptj, llama, mistral, mixtral, opt, phi3, qwen2, qwen3, qwen3_moe,
-    starcoder2)} | dense_families.FAMILIES
+    starcoder2)} | dense_families.FAMILIES | mixture_families.FAMILIES
 
 
 def fill(torch, model, generator, family):
@@ -306,6 +309,9 @@ def fill(torch, model, generator, family):
             value = noise * (1.3 / inputs**0.5)
         with torch.no_grad():
             parameter.copy_(value)
+    for name, buffer in model.named_buffers():
+        if "correction_bias" in name:
+            buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float32) * 0.2)
 
 
 def spell_by_type(written, draw):
