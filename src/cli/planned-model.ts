@@ -3,12 +3,12 @@
 import { join } from 'node:path';
 import { type OpenedModel, openModel } from '../engine/open-model.js';
 import { shapeModel } from '../engine/shape.js';
+import { checkType } from '../engine/weight-type.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { resolveModelFolder } from '../hub/model-folder.js';
 import type { CommandContext } from './context.js';
 import type { SharedOptions } from './options/shared-settings.js';
 import { plannedPacked } from './packed-model.js';
-import { checkType } from './source.js';
 
 /** Ends a download after config.json: nothing else is needed to plan. */
 class ConfigurationIsEnough extends Error {

@@ -6,14 +6,8 @@ import { basename, join } from 'node:path';
 import { counted, type FileState, formatBytes, OperatingError } from '../../offload/index.js';
 import type { TextWishes } from '../engine/download-checks.js';
 import { type OpenedModel, openModel } from '../engine/open-model.js';
-import {
-  FLOAT_TYPES,
-  isFloatType,
-  type ShapeType,
-  shapeConfig,
-  shapeTensors,
-  shapeType,
-} from '../engine/shape-tensors.js';
+import { shapeConfig, shapeTensors, shapeType } from '../engine/shape-tensors.js';
+import { checkType } from '../engine/weight-type.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { buildArchitecture } from '../models/registry.js';
 import { dummyFolder, notePlace } from '../stored/places.js';
@@ -116,18 +110,6 @@ async function dummyCheckpoint(
   await progress.during(() => line, work);
   if (parent !== undefined) await notePlace(parent, process.env);
   return folder;
-}
-
-/** Weights stay as they are stored, so another type can only be refused. Formats are only made, with random weights. */
-export function checkType({ checkpoint }: OpenedModel, wanted: ShapeType | undefined): void {
-  if (wanted === undefined || !isFloatType(wanted)) return;
-  const other = [...checkpoint.tensors.values()].find(({ dtype }) => dtype !== FLOAT_TYPES[wanted]);
-  if (!other) return;
-  throw new OperatingError(
-    'UNSUPPORTED',
-    `--dtype is ${wanted}, but ${checkpoint.folder} stores ${other.name} as ${other.dtype}, and weights are used ` +
-      `as stored: leave --dtype out or convert the checkpoint`,
-  );
 }
 
 async function stage(

@@ -6,7 +6,9 @@ import type { FileState } from '../../offload/index.js';
 import { checksWhileDownloading } from '../engine/download-checks.js';
 import { type ModelSampling, readGenerationConfig } from '../engine/generation-config.js';
 import { type OpenedModel, openModel } from '../engine/open-model.js';
+import { packedStore } from '../engine/packed-store.js';
 import { configuredIds, openTokenizer } from '../engine/vocabulary.js';
+import { checkType } from '../engine/weight-type.js';
 import { ifThere } from '../files/if-there.js';
 import { resolveModelFolder } from '../hub/model-folder.js';
 import { stageCheckpoint } from '../staging/staging.js';
@@ -29,8 +31,9 @@ export interface ModelSource {
 
 /** Reads headers only, unless files have to come first. Rejects with what is wrong with them, or the signal's reason. */
 export async function openSource(settings: OpenSettings, signal: AbortSignal): Promise<ModelSource> {
-  const folder = await folderOf(settings, signal);
+  const folder = await weightsFolder(await folderOf(settings, signal), settings, signal);
   const opened = await openModel(folder);
+  checkType(opened, settings.dtype);
   signal.throwIfAborted();
   const tokenizer = await openTokenizer(folder);
   const { files, fileStates } = await stage(opened, settings, signal);
@@ -68,6 +71,23 @@ async function folderOf(
     ...checksWhileDownloading({}),
   });
   return resolve(folder);
+}
+
+/** The folder itself, or that of the same weights packed. */
+async function weightsFolder(
+  folder: string,
+  { model, packed, logger, onProgress }: OpenSettings,
+  signal: AbortSignal,
+): Promise<string> {
+  if (packed === undefined) return folder;
+  return packedStore(await openModel(folder), {
+    name: model,
+    weights: packed,
+    signal,
+    onProgress: (doneBytes, totalBytes) => onProgress({ phase: 'pack', doneBytes, totalBytes }),
+    onWait: (holder) => logger.info(`${holder} is packing the same weights: waiting for it`),
+    log: (message) => logger.info(message),
+  });
 }
 
 async function stage(

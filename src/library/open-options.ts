@@ -11,6 +11,8 @@ import {
   OperatingError,
 } from '../../offload/index.js';
 import { chooseDevice, type DeviceKind } from '../engine/engine-options.js';
+import type { TypeName } from '../engine/shape-tensors.js';
+import { PACKED_WEIGHTS, type PackedWeights } from '../pack/scheme.js';
 import { badOption, Options, shown } from './option-check.js';
 import type { Logger, OpenOptions, OpenProgress, Signal } from './types.js';
 
@@ -28,6 +30,10 @@ export interface OpenSettings {
   readonly kvOffload: boolean;
   /** Undefined: as they are computed. */
   readonly kvType: KvDType | undefined;
+  /** What weights must be stored as. */
+  readonly dtype: TypeName | undefined;
+  /** What they are packed as at first use. */
+  readonly packed: PackedWeights | undefined;
   readonly threads: number | undefined;
   readonly maxSequences: number | undefined;
   readonly contextTokens: number | undefined;
@@ -49,6 +55,7 @@ const NAMES = [
   'gpuMemory',
   'kvOffload',
   'kvDtype',
+  'dtype',
   'threads',
   'maxSequences',
   'contextTokens',
@@ -90,6 +97,7 @@ export function readOpenOptions(model: unknown, given: OpenOptions | undefined):
     deviceBudgetBytes: ofGpus(options, 'gpuMemory', devices.device, options.size('gpuMemory')),
     kvOffload: ofGpus(options, 'kvOffload', devices.device, options.flag('kvOffload')) ?? false,
     kvType: kvTypeOf(options.choice('kvDtype', KV_CHOICES)),
+    ...readType(options),
     threads: options.count('threads', 1, Math.max(1024, availableParallelism())),
     maxSequences: options.count('maxSequences', 1, MOST_SEQUENCES),
     contextTokens: options.count('contextTokens', 2),
@@ -100,6 +108,13 @@ export function readOpenOptions(model: unknown, given: OpenOptions | undefined):
     logger: options.methods<Logger>('logger', ['debug', 'info', 'warn']) ?? SILENT,
     signal: options.signal('signal'),
   };
+}
+
+function readType(options: Options): Pick<OpenSettings, 'dtype' | 'packed'> {
+  const float = ['float16', 'bfloat16', 'float32'] as const satisfies readonly TypeName[];
+  const type = options.choice('dtype', [...float, ...PACKED_WEIGHTS]);
+  const packed = PACKED_WEIGHTS.find((name) => name === type);
+  return { packed, dtype: float.find((name) => name === type) };
 }
 
 function readDevices(options: Options): Pick<OpenSettings, 'device' | 'deviceCount' | 'warnings'> {

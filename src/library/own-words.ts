@@ -8,6 +8,7 @@ export const OPTION_NAMES: Readonly<Record<string, string>> = {
   '--dram_memory': 'dramMemory',
   '--gpu_memory': 'gpuMemory',
   '--kv_dtype': 'kvDtype',
+  '--dtype': 'dtype',
   '--cpu_offload': "offload: 'dram'",
   '--nvme_offload_path': 'nvmePath',
   '--batch_size': 'maxSequences',

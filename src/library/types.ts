@@ -19,8 +19,11 @@ export interface Logger {
 
 /** How far a model's files have come before it can be opened. */
 export interface OpenProgress {
-  /** `download` from the hub; `copy` to `nvmePath`; `compare`: reading what may be such a copy already. */
-  readonly phase: 'download' | 'copy' | 'compare';
+  /**
+   * `download` from the hub; `pack`: weights in fewer bits are made; `copy` to `nvmePath`; `compare`: reading what may be such a copy
+   * already.
+   */
+  readonly phase: 'download' | 'pack' | 'copy' | 'compare';
   readonly doneBytes: number;
   readonly totalBytes: number;
 }
@@ -57,6 +60,11 @@ export interface OpenOptions {
    * others take less memory and lose something, `int4` most.
    */
   readonly kvDtype?: 'auto' | 'float16' | 'bfloat16' | 'fp8' | 'int8' | 'int4' | undefined;
+  /**
+   * `int8`, `int4` or `fp8`: weights of floats are packed so at the first use, into the cache folder, and taken from there afterwards.
+   * A float type: the weights must have it, for they are used as they are stored. Default: as they are stored.
+   */
+  readonly dtype?: 'float16' | 'bfloat16' | 'float32' | 'int8' | 'int4' | 'fp8' | undefined;
   /** Threads that compute on the CPU; default one per core. One setting for all engines of a process: the last one's. */
   readonly threads?: number | undefined;
   /** Texts that each device makes at once; others wait. Default 16, or as many as memory holds. */

@@ -328,6 +328,31 @@ describe('models', () => {
     expect(hub.requests).toHaveLength(asked);
   });
 
+  it('packs weights at the first use, and takes them from there', async () => {
+    vi.stubEnv('XDG_CACHE_HOME', tempFolder());
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const nlls: number[] = [];
+    for (const phases of [['pack'], []]) {
+      const progress: OpenProgress[] = [];
+      const engine = await open(FOLDER, {
+        device: 'cpu',
+        contextTokens: 160,
+        task: 'score',
+        dtype: 'int8',
+        onProgress: (now) => progress.push(now),
+      });
+      expect([...new Set(progress.map(({ phase }) => phase))]).toEqual(phases);
+      expect(engine.info.folder).toMatch(/packed\/shakespeare-bloom-int8-[0-9a-f]{8}$/);
+      nlls.push((await engine.score(present(texts[0], 'text'))).nll);
+      await engine.close();
+    }
+    const plain = await opened({ task: 'score' });
+    const { nll } = await plain.score(present(texts[0], 'text'));
+    expect(nlls[0]).not.toBe(nll);
+    expect(nlls[1]).toBe(nlls[0]);
+    expect(Math.abs((nlls[0] ?? 0) - nll) / nll).toBeLessThan(0.01);
+  });
+
   it('are copied to another drive once', async ({ skip }) => {
     const other = '/dev/shm';
     if (statSync(other, { throwIfNoEntry: false })?.dev === statSync(FOLDER).dev) skip();

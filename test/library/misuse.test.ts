@@ -92,6 +92,14 @@ describe('open', () => {
       'BAD_OPTION',
       /^kvDtype is 'int2'/,
     ],
+    ['a type that nothing is packed as', FOLDER, { dtype: 'mxfp4' }, 'BAD_OPTION', /^dtype is 'mxfp4'/],
+    [
+      'a type that the weights have not',
+      FOLDER,
+      { dtype: 'float32', device: 'cpu' },
+      'UNSUPPORTED',
+      /^dtype is float32, but .* as .*F16.*leave dtype out/,
+    ],
     ['a flag that is a text', FOLDER, { generationConfig: 'yes' }, 'BAD_OPTION', /give true or false/],
   ];
   it.each(cases)('%s', async (_, model, options, code, message) => {
