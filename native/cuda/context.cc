@@ -128,7 +128,13 @@ bool Context::SynchronizeAll() {
 
 Context::Context(int device) : device_(device) {
   Use();
-  Check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  const auto ask = [&](int& value, cudaDeviceAttr attribute) {
+    Check(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+  };
+  ask(multiprocessors_, cudaDevAttrMultiProcessorCount);
+  ask(shared_memory_.of_multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  ask(shared_memory_.of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  ask(shared_memory_.kept, cudaDevAttrReservedSharedMemoryPerBlock);
   Check(cudaDeviceGetAttribute(&generation_, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   Check(cudaHostAlloc(reinterpret_cast<void**>(&fault_), sizeof(Fault), cudaHostAllocPortable | cudaHostAllocMapped),
         "cudaHostAlloc");

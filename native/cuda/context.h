@@ -46,6 +46,11 @@ class FailureListener {
   virtual void Failed(const std::string& sentence) = 0;
 };
 
+/// Bytes of shared memory: of a multiprocessor, of a block at most, and what the system keeps of each block's.
+struct SharedMemory {
+  int of_multiprocessor, of_block, kept;
+};
+
 class Context {
  public:
   /// The one of that device, made at first use and kept: contexts outlive streams and memories. Throws.
@@ -65,6 +70,7 @@ class Context {
 
   int device() const { return device_; }
   int multiprocessors() const { return multiprocessors_; }
+  const SharedMemory& shared_memory() const { return shared_memory_; }
   /// Major part of the compute capability.
   int generation() const { return generation_; }
   Fault* fault() const { return fault_; }
@@ -90,6 +96,7 @@ class Context {
  private:
   const int device_;
   int multiprocessors_ = 0, generation_ = 0;
+  SharedMemory shared_memory_{};
   Fault* fault_ = nullptr;
   cudaStream_t clock_stream_ = nullptr;
   std::atomic<bool> abandoned_{false};

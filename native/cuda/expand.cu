@@ -134,6 +134,8 @@ bool LaunchFast(const Weight& weight, int64_t first, const View& to, Run& run) {
     case FragmentKind::kFp4:
       LaunchEights<FragmentKind::kFp4>(weight, first, to, run);
       return true;
+    case FragmentKind::kValues:
+      break;
   }
   return false;
 }

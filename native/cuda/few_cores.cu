@@ -2,16 +2,32 @@
 // cores, whose sums are f32. Rows of weights are the tensor cores' rows, tokens their columns.
 //
 // A warp takes the 16 rows of a tile and every eighth unit of inputs: 16 bytes of codes of four lanes. The warps' sums are
-// added in their order: an output depends on the weight and its own inputs alone. FewOnCores has a block per tile, which keeps
-// inputs and scales in shared memory; FewStreamed as many blocks as run at once, which read on from tile to tile.
+// added in their order: an output depends on the weight and its own inputs alone. FewStreamed (few_streamed.h) does so for most;
+// FewOnCores, with a block per tile, for what has zeros, scales of a byte, or 4-bit codes of floats.
 #include <algorithm>
 #include <stdexcept>
 
+#include "cuda/few_parts.h"
 #include "cuda/few_stored.h"
-#include "cuda/few_streamed.h"
 
 namespace zi::cuda {
 namespace {
+
+constexpr int kWarps = 8, kThreads = 32 * kWarps;
+/// Units that a warp has under way at once.
+constexpr int kAhead = 4;
+/// As many blocks run at once on a multiprocessor, so that 64 KiB are under way to each.
+constexpr int kBlocksEach = 2;
+/// Inputs of all tokens, and scales, that wait in shared memory: as much at most, or a round of units.
+constexpr int kStagedBytes = 64 << 10;
+/// What a kernel gets unasked, beside the sums of its warps.
+constexpr size_t kFreeSharedBytes = (48 << 10) - sizeof(float) * kWarps * kRows * kTokens;
+
+struct TileArguments : CoreArguments {
+  int segment_units;
+  /// Scales of a row in shared memory, where they lie behind so many groups of 16 bytes of inputs.
+  int scale_pitch, scales_after;
+};
 
 /// What a lane reads of a unit: 16 bytes of two rows.
 struct Unit {
@@ -70,7 +86,7 @@ __device__ void StageScales(const Part& part, int64_t first_row, int first, int 
 /// Inputs of the units from `first` to `end` as lanes take them: groups of eight, those of the four lanes and of all tokens
 /// beside each other.
 template <FragmentKind kKind, class T>
-__device__ void StageInputs(const CoreArguments& a, int first, int end, uint4* staged) {
+__device__ void StageInputs(const TileArguments& a, int first, int end, uint4* staged) {
   constexpr int kInputs = FragmentSizes<kKind>::kInputs, kEights = kInputs / 8;
   const int groups = (end - first) * 4 * kEights;
   for (int t = 0; t < a.tokens; ++t) {
@@ -100,12 +116,10 @@ __device__ void MultiplyEights(int tokens, const Unit& unit, const Fragments<kKi
 }
 
 template <FragmentKind kKind, class T>
-__global__ void __launch_bounds__(kThreads, kBlocksEach) FewOnCores(const __grid_constant__ CoreArguments a) {
+__global__ void __launch_bounds__(kThreads, kBlocksEach) FewOnCores(const __grid_constant__ TileArguments a) {
   extern __shared__ uint4 staged[];
   __shared__ float parts[kWarps][kRows * kTokens];
-  int index = a.count - 1;
-  while (index > 0 && blockIdx.x < a.parts[index].first_block) --index;
-  const Part& part = a.parts[index];
+  const Part& part = PartOf(a, blockIdx.x);
   const int64_t outputs = part.weight.outputs, first = static_cast<int64_t>(blockIdx.x - part.first_block) * kRows;
   if (threadIdx.x < kRows && first + threadIdx.x < outputs) part.Bring(first + threadIdx.x);
   const LaneRows<kKind> rows(part, first, a.inputs);
@@ -164,30 +178,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksEach) FewOnCores(const __grid
   part.finish.Put(token, first + row, value);
 }
 
-/// False where the kind is none of those that are streamed, or zeros are stored.
 template <FragmentKind kKind, class T>
-bool LaunchStreamed(CoreArguments& a, unsigned blocks, Run& run) {
-  if constexpr (!IsStreamed(kKind)) {
-    return false;
-  } else {
-    for (int i = 0; i < a.count; ++i) {
-      if (a.parts[i].weight.Part(WeightPart::kZeros)) return false;
-    }
-    // On an H200 a single token meets codes of a byte each 1.1 to 1.5 times as fast in FewOnCores; everything else is faster here,
-    // eight tokens up to twice.
-    if (a.tokens == 1 && !FragmentSizes<kKind>::kNibbles) return false;
-    constexpr int kUnitInputs = 4 * FragmentSizes<kKind>::kInputs;
-    a.rounds = static_cast<int>((a.inputs + kUnitInputs * kWarps - 1) / (kUnitInputs * kWarps));
-    a.tiles = blocks;
-    const unsigned at_once = kBlocksEach * static_cast<unsigned>(run.multiprocessors());
-    Overlapped(FewStreamed<kKind, T>, dim3(std::min(blocks, at_once)), kThreads, run, a);
-    return true;
-  }
-}
-
-template <FragmentKind kKind, class T>
-void LaunchTyped(CoreArguments& a, unsigned blocks, Run& run) {
-  if (LaunchStreamed<kKind, T>(a, blocks, run)) return;
+void LaunchTyped(TileArguments& a, Run& run) {
   constexpr int kInputs = FragmentSizes<kKind>::kInputs, kRound = kWarps * kAhead;
   int shift = 31;
   for (int i = 0; i < a.count; ++i) shift = std::min(shift, a.parts[i].group_shift);
@@ -199,7 +191,6 @@ void LaunchTyped(CoreArguments& a, unsigned blocks, Run& run) {
   const auto shared_bytes = [&](int units) {
     return static_cast<size_t>(units) * unit_bytes + sizeof(GroupScale<kKind>) * kRows * scale_pitch(units);
   };
-  a.units = static_cast<int>((a.inputs + 4 * kInputs - 1) / (4 * kInputs));
   a.segment_units = std::max(kStagedBytes / unit_bytes / kRound * kRound, kRound);
   while (a.segment_units > kRound && shared_bytes(std::min(a.units, a.segment_units)) > kStagedBytes) a.segment_units -= kRound;
   const int units = std::min(a.units, a.segment_units);
@@ -210,12 +201,12 @@ void LaunchTyped(CoreArguments& a, unsigned blocks, Run& run) {
   if (shared > kFreeSharedBytes) {
     Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), "cudaFuncSetAttribute");
   }
-  OverlappedWith(shared, kernel, dim3(blocks), kThreads, run, a);
+  OverlappedWith(shared, kernel, dim3(a.tiles), kThreads, run, a);
 }
 
 template <FragmentKind kKind>
-void LaunchKind(DType type, CoreArguments& a, unsigned blocks, Run& run) {
-  return type == DType::kF16 ? LaunchTyped<kKind, __half>(a, blocks, run) : LaunchTyped<kKind, __nv_bfloat16>(a, blocks, run);
+void LaunchKind(DType type, TileArguments& a, Run& run) {
+  return type == DType::kF16 ? LaunchTyped<kKind, __half>(a, run) : LaunchTyped<kKind, __nv_bfloat16>(a, run);
 }
 
 uint32_t ScaleRowBytes(const Weight& weight) {
@@ -231,9 +222,39 @@ int64_t ScaleStrideBytes(const Weight& weight) {
   return scales.strides[0] * ElementBytes(scales.dtype);
 }
 
+/// As many bytes of a row's scales as a copy may take at a time.
+int ScaleStep(const Weight& weight, int row_bytes) {
+  const View& scales = weight.Part(WeightPart::kScales);
+  for (const int step : {16, 4}) {
+    if (row_bytes % step == 0 && RowsAligned(scales, step)) return step;
+  }
+  return static_cast<int>(ElementBytes(scales.dtype));
+}
+
+Part PartOf(const LinearOp& op, unsigned first_tile, Run& run) {
+  const Weight& w = op.weight;
+  const View& codes = w.Part(WeightPart::kCodes);
+  Part part{};
+  part.finish = Finish(op);
+  part.first_block = first_tile;
+  part.row_bytes = codes.strides[0] * ElementBytes(codes.dtype);
+  part.code_bytes = codes.shape[1] * ElementBytes(codes.dtype);
+  if (w.dense()) {
+    part.weight = StoredWeight::OfValues(w);
+    return part;
+  }
+  part.weight = StoredWeight(w, run.fault());
+  part.group_shift = GroupShift(w);
+  part.scale_bytes = ScaleRowBytes(w);
+  part.scale_stride_bytes = ScaleStrideBytes(w);
+  part.row_scale_bytes = static_cast<int>(w.Part(WeightPart::kScales).shape[1] * ElementBytes(w.Part(WeightPart::kScales).dtype));
+  part.scale_step = ScaleStep(w, part.row_scale_bytes);
+  return part;
+}
+
 }  // namespace
 
-void LaunchFewOnCores(const std::vector<LinearOp>& ops, Run& run) {
+CoreArguments CoreArgumentsOf(const std::vector<LinearOp>& ops, int unit_inputs, Run& run) {
   const View& x = ops.front().x;
   CoreArguments a{};
   a.tokens = static_cast<int>(x.shape[0]);
@@ -241,33 +262,41 @@ void LaunchFewOnCores(const std::vector<LinearOp>& ops, Run& run) {
   a.x = x.data;
   a.x_stride = x.strides[0];
   a.inputs = x.shape[1];
-  unsigned blocks = 0;
+  a.units = static_cast<int>((a.inputs + unit_inputs - 1) / unit_inputs);
   for (const LinearOp& op : ops) {
-    const View& codes = op.weight.Part(WeightPart::kCodes);
-    const int64_t row_bytes = codes.strides[0] * ElementBytes(codes.dtype);
-    a.parts[a.count++] = {StoredWeight(op.weight, run.fault()), Finish(op), blocks, GroupShift(op.weight), row_bytes,
-                          codes.shape[1] * ElementBytes(codes.dtype), 0, ScaleRowBytes(op.weight), ScaleStrideBytes(op.weight)};
-    blocks += Blocks(op.weight.outputs, kRows);
+    a.parts[a.count++] = PartOf(op, a.tiles, run);
+    a.tiles += Blocks(op.weight.outputs, kRows);
   }
-  const int64_t at_once = std::min<int64_t>(blocks, kBlocksEach * run.multiprocessors());
+  const int64_t at_once = std::min<int64_t>(a.tiles, kBlocksEach * run.multiprocessors());
   for (Part& part : a.parts) {
     part.prefetch_bytes = static_cast<uint32_t>(std::min(part.code_bytes, kPrefetchBytes / (at_once * kRows)) / 16 * 16);
   }
+  return a;
+}
+
+void LaunchFewOnCores(const std::vector<LinearOp>& ops, Run& run) {
+  if (LaunchFewStreamed(ops, run)) return;
+  const FragmentKind kind = FragmentsOf(ops.front()).value();
+  const int unit_inputs = 4 * (kind == FragmentKind::kPacked4 || kind == FragmentKind::kPacked4Exact || kind == FragmentKind::kFp4 ? 32 : 16);
+  TileArguments a{CoreArgumentsOf(ops, unit_inputs, run)};
   const DType type = ops.front().weight.type;
-  switch (FragmentsOf(ops.front()).value()) {
+  switch (kind) {
     case FragmentKind::kE4M3:
-      return LaunchKind<FragmentKind::kE4M3>(type, a, blocks, run);
+      return LaunchKind<FragmentKind::kE4M3>(type, a, run);
     case FragmentKind::kInt8:
-      return LaunchKind<FragmentKind::kInt8>(type, a, blocks, run);
+      return LaunchKind<FragmentKind::kInt8>(type, a, run);
     case FragmentKind::kPacked8:
-      return LaunchKind<FragmentKind::kPacked8>(type, a, blocks, run);
+      return LaunchKind<FragmentKind::kPacked8>(type, a, run);
     case FragmentKind::kPacked4:
-      return LaunchKind<FragmentKind::kPacked4>(type, a, blocks, run);
+      return LaunchKind<FragmentKind::kPacked4>(type, a, run);
     case FragmentKind::kPacked4Exact:
-      return LaunchKind<FragmentKind::kPacked4Exact>(type, a, blocks, run);
+      return LaunchKind<FragmentKind::kPacked4Exact>(type, a, run);
     case FragmentKind::kFp4:
-      return LaunchKind<FragmentKind::kFp4>(type, a, blocks, run);
+      return LaunchKind<FragmentKind::kFp4>(type, a, run);
+    case FragmentKind::kValues:
+      break;
   }
+  throw std::logic_error("values of a few tokens have kernels of their own");
 }
 
 }  // namespace zi::cuda

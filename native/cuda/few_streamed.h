@@ -1,169 +1,282 @@
-// Few tokens on tensor cores by as many blocks as run at once: each reads on from tile to tile of rows without a pause, with its
-// inputs from the cache.
+// Few tokens on tensor cores by as many blocks as run at once: each reads on from tile to tile of rows without a pause.
+//
+// A warp takes every kWarps-th unit of inputs of each tile, and has the next kAhead units on their way in registers. A block's
+// inputs, and the scales of two tiles, lie in shared memory. Warps' sums are added in their order, as in few_cores.cu.
 #pragma once
 #include "cuda/few_parts.h"
 #include "cuda/math.h"
 
-namespace zi::cuda {
+namespace zi::cuda::streamed {
 
-/// The part that a tile of rows is of.
-__device__ inline const Part& PartOf(const CoreArguments& a, unsigned tile) {
-  int index = a.count - 1;
-  while (index > 0 && tile < a.parts[index].first_block) --index;
-  return a.parts[index];
-}
+/// Shapes of a block. Values take little work and much memory: one block of many warps has the most on its way.
+template <FragmentKind kKind>
+struct BlockShape {
+  static constexpr bool kValues = kKind == FragmentKind::kValues;
+  static constexpr int kWarps = kValues ? 16 : 8, kThreads = 32 * kWarps, kBlocksEach = kValues ? 1 : 2;
+};
+/// Units that a warp has under way at once.
+constexpr int kAhead = 4;
 
-/// Whether a kind's weights may be streamed: one scale for all codes of a unit's lane, and no zeros stored.
-constexpr bool IsStreamed(FragmentKind kind) { return kind != FragmentKind::kFp4; }
-
-/// What a lane of a streamed block reads of a unit: codes of two rows, and their scales as they lie.
-struct ScaledUnit {
-  uint4 codes[2];
-  uint32_t scales[2];
+struct Arguments {
+  CoreArguments core;
+  /// Units of each warp in a tile, in groups of kAhead.
+  int groups;
+  // Steps of 16 bytes in shared memory: between tokens and units of inputs; where zeros and scales lie.
+  int x_token, x_unit, zeros_at, scales_at;
+  /// Bytes between the scales of neighbouring rows in shared memory.
+  int scale_pitch;
 };
 
-/// Goes through a warp's units of all tiles of rows that a block has, from one tile to the next without a pause.
+/// Where a lane reads codes: of two rows of its tile, and then of those of the block's next one.
 template <FragmentKind kKind>
-class UnitStream {
+class CodeStream {
  public:
-  static constexpr int kInputs = FragmentSizes<kKind>::kInputs;
+  static constexpr int kInputs = FragmentSizes<kKind>::kInputs, kUnit = 4 * kInputs, kWarps = BlockShape<kKind>::kWarps;
 
-  __device__ UnitStream(const CoreArguments& a, unsigned tile) : a_(a), inputs_(static_cast<int>(a.inputs)) { Enter(tile); }
+  __device__ explicit CodeStream(const Arguments& a) : a_(a), inputs_(static_cast<int>(a.core.inputs)), tile_(blockIdx.x) { Enter(); }
 
-  /// Reads the unit, or nothing beyond the last, and goes on.
-  __device__ void Load(ScaledUnit& to) {
-    const int k = (unit_ * 4 + static_cast<int>(threadIdx.x % 4)) * kInputs;
-    const bool there = tile_ < a_.tiles && k < inputs_;
+  /// Reads the `i`-th unit of the group; zeros where there is none.
+  __device__ void Load(int i, uint4 (&to)[2]) const {
+    const bool there = k_ + i * kWarps * kUnit < inputs_;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      to.codes[h] = there ? __ldcs(reinterpret_cast<const uint4*>(codes_[h] + unit_ * int64_t{64})) : uint4{};
-      to.scales[h] = there ? Scale(scales_[h], k >> shift_) : 0;
+    for (int h = 0; h < 2; ++h) to[h] = there ? __ldcs(reinterpret_cast<const uint4*>(codes_[h]) + i * kWarps * 4) : uint4{};
+  }
+  __device__ void NextGroup() {
+    if (--groups_ == 0) {
+      tile_ += gridDim.x;
+      return Enter();
     }
-    unit_ += kWarps;
-    if (unit_ >= a_.rounds * kWarps) Enter(tile_ + gridDim.x);
+    k_ += kAhead * kWarps * kUnit;
+    codes_[0] += kAhead * kWarps * 64;
+    codes_[1] += kAhead * kWarps * 64;
   }
 
  private:
-  __device__ uint32_t Scale(const uint8_t* scales, int group) const {
-    if constexpr (kKind == FragmentKind::kPacked4Exact) return reinterpret_cast<const uint16_t*>(scales)[group];
-    return RawScale(scales, scale_type_, group);
-  }
-  __device__ void Enter(unsigned tile) {
-    tile_ = tile;
-    unit_ = static_cast<int>(threadIdx.x) / 32;
-    if (tile >= a_.tiles) return;
-    const Part& part = PartOf(a_, tile);
-    const StoredWeight& w = part.weight;
-    shift_ = part.group_shift;
-    scale_type_ = w.scale_type;
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      // Rows beyond the last repeat it; their sums are not stored.
-      const int64_t place = static_cast<int64_t>(tile - part.first_block) * kRows + threadIdx.x % 32 / 4 + 8 * h;
-      const int64_t row = min(place, w.outputs - 1), m = row + w.first_row;
-      codes_[h] = w.Part(WeightPart::kCodes) + row * part.row_bytes + threadIdx.x % 4 * 16;
-      scales_[h] = w.Part(WeightPart::kScales) + (w.row_group == 1 ? m : m / w.row_group) * part.scale_stride_bytes;
+  __device__ void Enter() {
+    const int lane = threadIdx.x % 32, place = static_cast<int>(threadIdx.x) / 32 * 4 + lane % 4;
+    groups_ = a_.groups;
+    k_ = place * kInputs;
+    if (tile_ >= a_.core.tiles) {
+      k_ = 1 << 30;
+      return;
     }
+    const Part& part = PartOf(a_.core, tile_);
+    const uint8_t* const codes = part.weight.Part(WeightPart::kCodes) + place * 16;
+    const int64_t row = static_cast<int64_t>(tile_ - part.first_block) * kRows + lane / 4;
+#pragma unroll
+    // Rows beyond the last repeat it; their sums are not stored.
+    for (int h = 0; h < 2; ++h) codes_[h] = codes + min(row + 8 * h, part.weight.outputs - 1) * part.row_bytes;
   }
 
-  const CoreArguments& a_;
+  const Arguments& a_;
   const int inputs_;
   const uint8_t* codes_[2];
-  const uint8_t* scales_[2];
   unsigned tile_;
-  int unit_, shift_;
-  DType scale_type_;
+  int k_, groups_;
 };
 
-template <FragmentKind kKind, class T>
-__device__ GroupScale<kKind> PlainScale(DType type, uint32_t raw) {
-  constexpr uint32_t kZero = kHasZeros<kKind> ? kNoZero<kKind> : 0;
-  if constexpr (kKind == FragmentKind::kPacked4Exact) return {raw | raw << 16, PairOf<T>::kOffset | kZero | kZero << 16};
-  const uint32_t scale = __float_as_uint(FromRawScale(type, raw));
-  if constexpr (kHasZeros<kKind>) return {scale, __float_as_uint(kCounts + static_cast<float>(kZero))};
-  else return {scale};
-}
-
-/// The same with inputs from where they lie; `there` is false for lanes whose token or inputs are none.
-template <FragmentKind kKind, class T, int kEight>
-__device__ void MultiplyHere(const ScaledUnit& unit, const Fragments<kKind, T>& low, const Fragments<kKind, T>& high,
-                             const T* inputs, bool there, float (&sums)[2][4]) {
-  if constexpr (kEight < FragmentSizes<kKind>::kInputs / 8) {
-    const uint4 eight = there ? *reinterpret_cast<const uint4*>(inputs + kEight * 8) : uint4{};
-    const uint4 x = Fragments<kKind, T>::Paired(eight);
-    uint32_t rows[2][4];
-    low.template Expand<kEight>(unit.codes[0], rows[0]);
-    high.template Expand<kEight>(unit.codes[1], rows[1]);
-    MultiplyAdd<T>(sums[0], {rows[0][0], rows[1][0], rows[0][1], rows[1][1]}, x.x, x.y);
-    MultiplyAdd<T>(sums[1], {rows[0][2], rows[1][2], rows[0][3], rows[1][3]}, x.z, x.w);
-    MultiplyHere<kKind, T, kEight + 1>(unit, low, high, inputs, there, sums);
+/// Starts copying the scales of a tile's rows to shared memory.
+template <FragmentKind kKind, int kScaleBytes>
+__device__ void StageScales(const Arguments& a, unsigned tile, uint8_t* to) {
+  if constexpr (kKind != FragmentKind::kValues) {
+    if (tile >= a.core.tiles) return;
+    constexpr int kThreadsPerRow = BlockShape<kKind>::kThreads / kRows;
+    const Part& part = PartOf(a.core, tile);
+    const StoredWeight& w = part.weight;
+    const int row = threadIdx.x / kThreadsPerRow, first = threadIdx.x % kThreadsPerRow;
+    const auto m = static_cast<uint32_t>(min(static_cast<int64_t>(tile - part.first_block) * kRows + row, w.outputs - 1) + w.first_row);
+    const uint32_t scale_row = w.row_group == 1 ? m : m / static_cast<uint32_t>(w.row_group);
+    const uint8_t* const from = w.Part(WeightPart::kScales) + scale_row * part.scale_stride_bytes;
+    to += row * a.scale_pitch;
+    const int bytes = part.row_scale_bytes;
+    if (part.scale_step == 16) {
+      for (int i = first * 16; i < bytes; i += kThreadsPerRow * 16) CopySome<16>(to + i, from + i, true);
+    } else if (part.scale_step == 4) {
+      for (int i = first * 4; i < bytes; i += kThreadsPerRow * 4) CopySome<4>(to + i, from + i, true);
+    } else {
+      for (int i = first * 2; i < bytes; i += kThreadsPerRow * 2) {
+        *reinterpret_cast<uint16_t*>(to + i) = *reinterpret_cast<const uint16_t*>(from + i);
+      }
+    }
   }
 }
 
-/// As many blocks as run at once, each with its share of the tiles of rows: reads are under way all the while. Sums are those of
-/// FewOnCores, in the same order.
+/// All tokens' inputs as lanes take them: groups of eight, those of a unit's four lanes beside each other.
 template <FragmentKind kKind, class T>
-__global__ void __launch_bounds__(kThreads, kBlocksEach) FewStreamed(const __grid_constant__ CoreArguments a) {
+__device__ void StageInputs(const Arguments& a, uint4* shared) {
+  constexpr int kEights = FragmentSizes<kKind>::kInputs / 8, kThreads = BlockShape<kKind>::kThreads;
+  const int groups = a.core.units * 4 * kEights;
+  for (int t = 0; t < a.core.tokens; ++t) {
+    const T* const x = reinterpret_cast<const T*>(a.core.x) + t * a.core.x_stride;
+#pragma unroll 4
+    for (int i = threadIdx.x; i < groups; i += kThreads) {
+      const uint4 eight = i * 8 < a.core.inputs ? *reinterpret_cast<const uint4*>(x + i * 8) : uint4{};
+      const int unit = i / (4 * kEights), lane = i / kEights % 4, which = i % kEights;
+      shared[unit * a.x_unit + t * a.x_token + which * 4 + lane] = Fragments<kKind, T>::Paired(eight);
+    }
+  }
+}
+
+/// The scale of a row's group, whose low half is the row's in shared memory.
+template <FragmentKind kKind, class T, int kScaleBytes>
+__device__ GroupScale<kKind> ScaleFrom(const uint8_t* at, bool halves) {
+  if constexpr (kKind == FragmentKind::kPacked4Exact) {
+    const uint32_t raw = *reinterpret_cast<const uint16_t*>(at);
+    constexpr uint32_t kZero = kNoZero<kKind>;
+    return {__byte_perm(raw, raw, 0x1010), PairOf<T>::kOffset | kZero | kZero << 16};
+  } else {
+    uint32_t scale;
+    if constexpr (kScaleBytes == 4) {
+      scale = *reinterpret_cast<const uint32_t*>(at);
+    } else {
+      const uint32_t raw = *reinterpret_cast<const uint16_t*>(at);
+      scale = halves ? __float_as_uint(__half2float(__ushort_as_half(static_cast<uint16_t>(raw)))) : raw << 16;
+    }
+    if constexpr (kHasZeros<kKind>) return {scale, __float_as_uint(kCounts + static_cast<float>(kNoZero<kKind>))};
+    else return {scale};
+  }
+}
+
+/// A lane's inputs of the tiles' units, from shared memory or, where they do not fit, from the cache.
+template <FragmentKind kKind, class T, bool kStaged>
+class LaneInputs {
+ public:
+  static constexpr int kInputs = FragmentSizes<kKind>::kInputs, kWarps = BlockShape<kKind>::kWarps;
+
+  __device__ LaneInputs(const Arguments& a, const uint4* shared) {
+    const int lane = threadIdx.x % 32, token = lane / 4, warp = threadIdx.x / 32;
+    const bool takes = token < a.core.tokens;
+    if constexpr (kStaged) {
+      // Lanes without a token read zeros.
+      first_ = shared + (takes ? warp * a.x_unit + token * a.x_token : a.zeros_at) + lane % 4;
+      step_ = takes ? kWarps * a.x_unit : 0;
+    } else {
+      const T* const x = reinterpret_cast<const T*>(a.core.x) + (takes ? token * a.core.x_stride : 0);
+      first_ = reinterpret_cast<const uint4*>(x + (warp * 4 + lane % 4) * kInputs);
+      step_ = kWarps * 4 * kInputs / 8;
+      limit_ = takes ? static_cast<int>(a.core.inputs) : 0;
+    }
+  }
+  __device__ void Restart() { at_ = first_; }
+  __device__ void Next() { at_ += step_; }
+  /// Group `kEight` of the unit, whose first input for this lane is k.
+  template <int kEight>
+  __device__ uint4 Get(int k) const {
+    if constexpr (kStaged) return at_[kEight * 4];
+    return Fragments<kKind, T>::Paired(k < limit_ ? at_[kEight] : uint4{});
+  }
+
+ private:
+  const uint4 *first_, *at_;
+  int step_, limit_;
+};
+
+template <FragmentKind kKind, class T, int kEight, class Inputs>
+__device__ void Multiply(const uint4 (&codes)[2], const Fragments<kKind, T>& low, const Fragments<kKind, T>& high, const Inputs& inputs,
+                         int k, float (&sums)[2][4]) {
+  if constexpr (kEight < FragmentSizes<kKind>::kInputs / 8) {
+    const uint4 x = inputs.template Get<kEight>(k);
+    uint32_t rows[2][4];
+    low.template Expand<kEight>(codes[0], rows[0]);
+    high.template Expand<kEight>(codes[1], rows[1]);
+    MultiplyAdd<T>(sums[0], {rows[0][0], rows[1][0], rows[0][1], rows[1][1]}, x.x, x.y);
+    MultiplyAdd<T>(sums[1], {rows[0][2], rows[1][2], rows[0][3], rows[1][3]}, x.z, x.w);
+    Multiply<kKind, T, kEight + 1>(codes, low, high, inputs, k, sums);
+  }
+}
+
+template <FragmentKind kKind, class T, int kScaleBytes, bool kStaged>
+__global__ void __launch_bounds__(BlockShape<kKind>::kThreads, BlockShape<kKind>::kBlocksEach)
+    FewStreamed(const __grid_constant__ Arguments a) {
+  constexpr int kInputs = FragmentSizes<kKind>::kInputs, kUnit = 4 * kInputs;
+  constexpr int kWarps = BlockShape<kKind>::kWarps;
+  constexpr bool kScales = kKind != FragmentKind::kValues;
+  extern __shared__ uint4 shared[];
   __shared__ float parts[2][kWarps][kRows * kTokens];
-  constexpr int kInputs = FragmentSizes<kKind>::kInputs;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, token = lane / 4;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const unsigned tiles = a.core.tiles;
   {
-    const Part& part = PartOf(a, blockIdx.x);
+    const Part& part = PartOf(a.core, blockIdx.x);
     const int64_t row = static_cast<int64_t>(blockIdx.x - part.first_block) * kRows + threadIdx.x;
     if (threadIdx.x < kRows && row < part.weight.outputs) part.Bring(row);
   }
-  UnitStream<kKind> stream(a, blockIdx.x);
+  uint8_t* const scales = reinterpret_cast<uint8_t*>(shared + a.scales_at);
+  const int scales_half = kRows * a.scale_pitch;
+  if (threadIdx.x < kInputs / 2) shared[a.zeros_at + threadIdx.x] = uint4{};
+  CodeStream<kKind> stream(a);
   Begin();
-  ScaledUnit ahead[kAhead];
+  uint4 ahead[kAhead][2];
 #pragma unroll
-  for (ScaledUnit& unit : ahead) stream.Load(unit);
+  for (int i = 0; i < kAhead; ++i) stream.Load(i, ahead[i]);
+  stream.NextGroup();
+  StageScales<kKind, kScaleBytes>(a, blockIdx.x, scales);
+  if constexpr (kStaged) StageInputs<kKind, T>(a, shared);
+  LaneInputs<kKind, T, kStaged> inputs(a, shared);
+  if constexpr (kScales) {
+    CommitCopies();
+    WaitForAllCopiesBut<0>();
+  }
+  __syncthreads();
 
-  const int rounds = a.rounds, inputs = static_cast<int>(a.inputs);
-  const unsigned tiles = a.tiles;
-  const bool takes = token < a.tokens;
-  const T* const x = reinterpret_cast<const T*>(a.x) + (takes ? token * a.x_stride : 0) + lane % 4 * kInputs;
-  unsigned tile = blockIdx.x;
-  int round = 0, half = 0;
-  DType scale_type = PartOf(a, tile).weight.scale_type;
-  float factor = PartOf(a, tile).weight.factor;
-  float sums[2][4] = {};
-  while (tile < tiles) {
+  const int units = a.core.units, tokens = a.core.tokens, last_input = static_cast<int>(a.core.inputs) - 1;
+  int half = 0, turn = 0;
+  for (unsigned tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    const Part& part = PartOf(a.core, tile);
+    StageScales<kKind, kScaleBytes>(a, tile + gridDim.x, scales + (half ^ 1) * scales_half);
+    const float factor = part.weight.factor;
+    const bool halves = part.weight.scale_type == DType::kF16;
+    const int shift = part.group_shift;
+    const uint8_t* const row_scales = scales + half * scales_half + lane / 4 * a.scale_pitch;
+    float sums[2][4] = {};
+    inputs.Restart();
+    int k = (warp * 4 + lane % 4) * kInputs, unit = warp;
+    for (int group = a.groups; group > 0; --group) {
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (tile >= tiles) break;
-      const ScaledUnit now = ahead[i];
-      stream.Load(ahead[i]);
-      const auto low_scale = PlainScale<kKind, T>(scale_type, now.scales[0]);
-      const auto high_scale = PlainScale<kKind, T>(scale_type, now.scales[1]);
-      const Fragments<kKind, T> low(low_scale, low_scale, factor), high(high_scale, high_scale, factor);
-      const int k = (round * kWarps + warp) * 4 * kInputs;
-      MultiplyHere<kKind, T, 0>(now, low, high, x + k, takes && k + lane % 4 * kInputs < inputs, sums);
-      if (++round < rounds) continue;
-      // All of the tile is multiplied. The sums of the one before are read behind the other half's barrier.
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        parts[half][warp][(lane / 4 + j / 2 * 8) * kTokens + lane % 4 * 2 + j % 2] = sums[0][j] + sums[1][j];
-        sums[0][j] = sums[1][j] = 0;
+      for (int i = 0; i < kAhead; ++i) {
+        const uint4 codes[2] = {ahead[i][0], ahead[i][1]};
+        stream.Load(i, ahead[i]);
+        if (unit < units) {
+          if constexpr (kScales) {
+            const uint8_t* const at = row_scales + (min(k, last_input) >> shift) * kScaleBytes;
+            const auto low = ScaleFrom<kKind, T, kScaleBytes>(at, halves);
+            const auto high = ScaleFrom<kKind, T, kScaleBytes>(at + 8 * a.scale_pitch, halves);
+            Multiply<kKind, T, 0>(codes, {low, low, factor}, {high, high, factor}, inputs, k, sums);
+          } else {
+            Multiply<kKind, T, 0>(codes, {}, {}, inputs, k, sums);
+          }
+        }
+        inputs.Next();
+        k += kWarps * kUnit;
+        unit += kWarps;
       }
-      __syncthreads();
-      const Part& part = PartOf(a, tile);
-      const int64_t row = static_cast<int64_t>(tile - part.first_block) * kRows + threadIdx.x / kTokens;
-      const int column = threadIdx.x % kTokens;
-      if (threadIdx.x < kRows * kTokens && column < a.tokens && row < part.weight.outputs) {
+      stream.NextGroup();
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int column = lane % 4 * 2 + j % 2;
+      if (column < tokens) parts[half][warp][column * kRows + lane / 4 + j / 2 * 8] = sums[0][j] + sums[1][j];
+    }
+    if constexpr (kScales) {
+      CommitCopies();
+      WaitForAllCopiesBut<0>();
+    }
+    // The sums of the tile before are read behind the other half's barrier.
+    __syncthreads();
+    if (warp == turn) {
+      const int64_t first = static_cast<int64_t>(tile - part.first_block) * kRows;
+      for (int i = lane; i < kRows * tokens; i += 32) {
+        const int row = i % kRows;
+        if (first + row >= part.weight.outputs) continue;
         float value = 0;
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) value += parts[half][w][threadIdx.x];
-        part.finish.Put(column, row, value);
+        for (int w = 0; w < kWarps; ++w) value += parts[half][w][i];
+        part.finish.Put(i / kRows, first + row, value);
       }
-      half ^= 1;
-      round = 0;
-      tile += gridDim.x;
-      if (tile >= tiles) break;
-      const StoredWeight& next = PartOf(a, tile).weight;
-      scale_type = next.scale_type;
-      factor = next.factor;
     }
+    // Warps take turns at what ends a tile, so that none of them is late all the time.
+    turn = (turn + 1) % kWarps;
+    half ^= 1;
   }
 }
 
-}  // namespace zi::cuda
+}  // namespace zi::cuda::streamed

@@ -12,7 +12,8 @@ namespace {
 /// Whether one kernel makes values of both.
 bool Alike(const LinearOp& a, const LinearOp& b) {
   if (a.weight.format != b.weight.format || a.weight.type != b.weight.type) return false;
-  return a.weight.dense() || FragmentsOf(a) == FragmentsOf(b);
+  const View &a_scales = a.weight.Part(WeightPart::kScales), &b_scales = b.weight.Part(WeightPart::kScales);
+  return FragmentsOf(a) == FragmentsOf(b) && a_scales.dtype == b_scales.dtype;
 }
 
 bool Reads(const LinearOp& op, const View& written) {

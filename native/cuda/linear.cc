@@ -138,6 +138,7 @@ void LaunchMany(const DenseLinearOp& op, Run& run) {
 
 void LaunchJoined(const std::vector<LinearOp>& ops, Run& run) {
   if (!ops.front().weight.dense()) return LaunchFewOnCores(ops, run);
+  if (LaunchFewStreamed(ops, run)) return;
   std::vector<DenseLinearOp> dense;
   for (const LinearOp& op : ops) dense.push_back(DenseOf(op));
   LaunchFewTokens(dense, run);

@@ -37,6 +37,7 @@ class Run {
   /// Where kernels report tables that cannot be.
   Fault* fault() const { return context_.fault(); }
   int multiprocessors() const { return context_.multiprocessors(); }
+  const SharedMemory& shared_memory() const { return context_.shared_memory(); }
   /// Major version of the compute capability.
   int generation() const { return context_.generation(); }
   bool computes() const { return computes_; }

@@ -41,7 +41,7 @@ struct FragmentSizes {
   static constexpr bool kNibbles =
       kKind == FragmentKind::kPacked4 || kKind == FragmentKind::kPacked4Exact || kKind == FragmentKind::kFp4;
   /// Inputs of 16 bytes of codes, and scales that they may have.
-  static constexpr int kInputs = kNibbles ? 32 : 16;
+  static constexpr int kInputs = kKind == FragmentKind::kValues ? 8 : kNibbles ? 32 : 16;
   static constexpr int kScales = kKind == FragmentKind::kFp4 ? 2 : 1;
 };
 
@@ -181,7 +181,9 @@ class Fragments {
     for (int i = 0; i < 4; ++i) {
       const uint32_t two = word >> (4 * i);
       if constexpr (kKind == FragmentKind::kPacked4Exact) {
-        const Pair counted = FromBits<Pair>((two & 0x000f000f) | PairOf<T>::kOffset);
+        uint32_t counted_bits;  // (two & 0x000f000f) | kOffset, of which the compiler makes two instructions
+        asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(counted_bits) : "r"(two), "n"(0x000f000f), "r"(PairOf<T>::kOffset));
+        const auto counted = FromBits<Pair>(counted_bits);
         to[i] = Bits(__hmul2(__hsub2(counted, pair_zero_), pair_scale_));
       } else if constexpr (kKind == FragmentKind::kFp4) {
         // The exponent is fourteen too small until it is multiplied.
@@ -221,6 +223,18 @@ class Fragments {
 
   float scale_[2], zero_, factor_;
   Pair pair_scale_, pair_zero_;
+};
+
+/// Values of 16 bits that are stored as they are.
+template <class T>
+class Fragments<FragmentKind::kValues, T> {
+ public:
+  template <int kEight>
+  __device__ void Expand(const uint4& codes, uint32_t (&to)[4]) const {
+    static_assert(kEight == 0);
+    to[0] = codes.x, to[1] = codes.y, to[2] = codes.z, to[3] = codes.w;
+  }
+  static __device__ uint4 Paired(const uint4& x) { return x; }
 };
 
 }  // namespace zi::cuda

@@ -29,6 +29,15 @@ struct StoredWeight {
   StoredWeight() = default;
   /// Throws std::invalid_argument where a part lies so that its elements cannot be read.
   StoredWeight(const Weight& weight, Fault* to);
+  /// A dense weight, of which kernels ask for shape and values only.
+  static StoredWeight OfValues(const Weight& dense) {
+    StoredWeight weight{};
+    weight.parts[static_cast<int>(WeightPart::kCodes)] = dense.Part(WeightPart::kCodes).data;
+    weight.outputs = dense.outputs;
+    weight.inputs = dense.inputs;
+    weight.row_group = 1;
+    return weight;
+  }
   __host__ __device__ const uint8_t* Part(WeightPart part) const { return parts[static_cast<int>(part)]; }
 };
 

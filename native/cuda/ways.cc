@@ -65,6 +65,12 @@ bool IsExpandedByTiles(WeightFormat format) {
   return HasByteCodes(format) || format == WeightFormat::kPacked4 || format == WeightFormat::kFp4;
 }
 
+std::optional<FragmentKind> ValuesOf(const Weight& dense) {
+  const bool eights = dense.inputs % 8 == 0 && RowsAligned(dense.Part(WeightPart::kCodes), 16);
+  if (!IsHalf(dense.type) || !eights || dense.inputs > kMostCoreInputs) return std::nullopt;
+  return FragmentKind::kValues;
+}
+
 /// Whatever the weights are, which are multiplied as values of `type`.
 template <class Op>
 std::optional<ExpertTiling> TilingOfChoices(const Op& op, DType type) {
@@ -101,6 +107,7 @@ bool IsFewTokens(const LinearOp& op) {
 
 std::optional<FragmentKind> FragmentsOf(const LinearOp& op) {
   if (op.x.dtype != op.weight.type || !RowsAligned(op.x, 16)) return std::nullopt;
+  if (op.weight.format == WeightFormat::kDense) return ValuesOf(op.weight);
   return FragmentsOf(op.weight);
 }
 

@@ -24,11 +24,11 @@ LinearWay WayOf(const DenseLinearOp& op);
 bool IsFewTokens(const DenseLinearOp& op);
 bool IsFewTokens(const LinearOp& op);
 
-/// How tensor cores take the codes of a stored weight, where they do.
-enum class FragmentKind { kE4M3, kInt8, kPacked8, kPacked4, kPacked4Exact, kFp4 };
+/// How tensor cores take what is stored of a weight, where they do; kValues are 16-bit values as they are.
+enum class FragmentKind { kE4M3, kInt8, kPacked8, kPacked4, kPacked4Exact, kFp4, kValues };
 /// None where codes or scales are or lie so that only single values are made of them.
 std::optional<FragmentKind> FragmentsOf(const Weight& weight);
-/// And inputs are or lie so that they are taken.
+/// And inputs are or lie so that they are taken. For few tokens, dense weights of 16 bits are values.
 std::optional<FragmentKind> FragmentsOf(const LinearOp& op);
 /// Inputs of fragments that share a scale as a power of two; past all of them where all do.
 int GroupShift(const Weight& weight);
