@@ -204,12 +204,12 @@ __global__ void __launch_bounds__(BlockShape<kKind>::kThreads, BlockShape<kKind>
   const int scales_half = kRows * a.scale_pitch;
   if (threadIdx.x < kInputs / 2) shared[a.zeros_at + threadIdx.x] = uint4{};
   CodeStream<kKind> stream(a);
-  Begin();
   uint4 ahead[kAhead][2];
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) stream.Load(i, ahead[i]);
   stream.NextGroup();
   StageScales<kKind, kScaleBytes>(a, blockIdx.x, scales);
+  Begin();
   if constexpr (kStaged) StageInputs<kKind, T>(a, shared);
   LaneInputs<kKind, T, kStaged> inputs(a, shared);
   if constexpr (kScales) {

@@ -1,4 +1,6 @@
 // layer_norm and rms_norm: a warp per short row, a block per long one, which keeps the row in registers where it can.
+//
+// Of a few tokens' rows, what a norm takes is what lies before its first value: instructions and weights that are fetched.
 #include "cuda/math.h"
 #include "cuda/overlap.h"
 #include "cuda/views.h"
@@ -111,7 +113,78 @@ __global__ void __launch_bounds__(kThreads) NormInRegisters(const NormArguments 
   }
 }
 
+/// What blocks' norms of the residual stream have: rows of f32, a weight, and a bias of its type or none.
+template <class W, class O>
+struct HiddenArguments {
+  O* out;
+  const float* x;
+  const W *weight, *bias;
+  int64_t out_stride, x_stride;
+  float eps, weight_offset;
+  int length;
+};
+
+/// A block per row, and a thread per eight values of it.
+template <class W, class O, bool kCenter>
+__global__ void __launch_bounds__(1024) NormOfHidden(const HiddenArguments<W, O> a) {
+  __shared__ float shared[32];
+  const int at = 8 * threadIdx.x;
+  const bool there = at < a.length;
+  float weight[8] = {}, bias[8] = {}, values[8] = {};
+  if (there) GetEight(a.weight + at, weight);
+  if (there && a.bias) GetEight(a.bias + at, bias);
+  Begin();
+  if (there) GetEight(a.x + blockIdx.x * a.x_stride + at, values);
+  const auto count = static_cast<float>(a.length);
+  float mean = 0;
+  if constexpr (kCenter) {
+    float sum = 0;
+    for (const float value : values) sum += value;
+    mean = BlockSum(sum, shared) / count;
+  }
+  float squares = 0;
+  for (const float value : values) squares = fmaf(value - mean, value - mean, squares);
+  const float inverse = 1.0f / sqrtf(BlockSum(there ? squares : 0.0f, shared) / count + a.eps);
+  if (!there) return;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) values[i] = fmaf((values[i] - mean) * inverse, weight[i] + a.weight_offset, bias[i]);
+  PutEight(a.out + blockIdx.x * a.out_stride + at, values);
+}
+
 bool Aligned(const uint8_t* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
+template <class W, class O, bool kCenter>
+void LaunchHidden(const View& out, const NormArguments& a, const View& x, Run& run) {
+  const HiddenArguments<W, O> hidden{reinterpret_cast<O*>(out.data),
+                                     reinterpret_cast<const float*>(x.data),
+                                     reinterpret_cast<const W*>(a.weight.data),
+                                     reinterpret_cast<const W*>(a.bias.data),
+                                     out.strides[0],
+                                     x.strides[0],
+                                     a.eps,
+                                     a.weight_offset,
+                                     static_cast<int>(a.length)};
+  const auto threads = static_cast<unsigned>((a.length / 8 + 31) / 32 * 32);
+  Overlapped(NormOfHidden<W, O, kCenter>, Blocks(a.rows, 1), threads, run, hidden);
+}
+
+/// False where it has other types than blocks' norms of the residual stream, or rows of another shape.
+template <bool kCenter>
+bool LaunchHidden(const View& out, const NormArguments& a, const View& x, Run& run) {
+  if (x.rank != 2 || x.dtype != DType::kF32 || !a.weight.data || a.heads != 1 || a.length > 8 * 1024) return false;
+  if (a.bias.data && a.bias.dtype != a.weight.dtype) return false;
+  const bool floats = out.dtype == DType::kF32;
+  if (!floats && out.dtype != a.weight.dtype) return false;
+  if (a.weight.dtype == DType::kF16) {
+    floats ? LaunchHidden<__half, float, kCenter>(out, a, x, run) : LaunchHidden<__half, __half, kCenter>(out, a, x, run);
+  } else if (a.weight.dtype == DType::kBF16) {
+    floats ? LaunchHidden<__nv_bfloat16, float, kCenter>(out, a, x, run)
+           : LaunchHidden<__nv_bfloat16, __nv_bfloat16, kCenter>(out, a, x, run);
+  } else {
+    LaunchHidden<float, float, kCenter>(out, a, x, run);
+  }
+  return true;
+}
 
 template <bool kCenter>
 void LaunchNorm(const View& out, const View& x, const View& weight, const View& bias, float eps, float offset, Run& run) {
@@ -130,6 +203,7 @@ void LaunchNorm(const View& out, const View& x, const View& weight, const View& 
   const unsigned blocks = Blocks(a.rows, 1);
   const bool eights = a.length % 8 == 0 && RowsAligned(out, 16) && RowsAligned(x, 16) && Aligned(weight.data) &&
                       (!per_head || RowsAligned(weight, 16)) && Aligned(bias.data);
+  if (eights && a.length > kWarpLength && LaunchHidden<kCenter>(out, a, x, run)) return;
   if (a.length <= kWarpLength) {
     Overlapped(Norm<32, kCenter>, Blocks(a.rows, kThreads / 32), kThreads, run, a);
   } else if (eights && a.length <= 8 * kThreads) {

@@ -1,8 +1,9 @@
 // Kernels that start while the one before them in the stream ends: its last blocks, the launch and the first weights
 // overlap (programmatic dependent launch, compute capability 9).
 //
-// What Launches takes must begin with Begin(), before it reads anything that other work may have written and before it
-// writes anything. So a kernel is complete only after all before it are, and whoever waits for it has waited for them.
+// What Overlapped takes must call Begin() before it reads anything that other work may have written, and before it writes
+// anything. So a kernel is complete only after all before it are, and whoever waits for it has waited for them. Model weights
+// may be read before: what writes them is no such kernel, or is followed by one that does not overlap it (Run::OtherQueued).
 #pragma once
 #include <utility>
 
@@ -26,7 +27,7 @@ __device__ inline void Prefetch(const void* from, uint32_t bytes) {
 #endif
 }
 
-/// Queues a kernel that begins with Begin(). It takes `shared_bytes` of dynamic shared memory, which it must be allowed.
+/// Queues a kernel that calls Begin(). It takes `shared_bytes` of dynamic shared memory, which it must be allowed.
 template <class... Parameters, class... Arguments>
 void OverlappedWith(size_t shared_bytes, void (*kernel)(Parameters...), dim3 grid, unsigned threads, Run& run,
                     Arguments&&... arguments) {

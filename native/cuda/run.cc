@@ -50,7 +50,11 @@ void Run::StartAnew() {
 constexpr size_t kMostByKernel = size_t{1} << 20;
 
 void Launch(const CopyOp& op, Run& run) {
-  if (run.computes() && op.in_reach && op.size <= kMostByKernel) return LaunchCopyBytes(op, run);
+  if (run.computes() && op.in_reach && op.size <= kMostByKernel) {
+    LaunchCopyBytes(op, run);
+    // They may be weights, which kernels read before they begin.
+    return run.OtherQueued();
+  }
   run.OtherQueued();
   for (size_t done = 0; done < op.size;) {
     // Neither side may cross the end of a page-locked piece; on a device the cut does no harm.
