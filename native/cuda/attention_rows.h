@@ -3,6 +3,8 @@
 // A warp folds 32 keys at fixed positions, a split is merged from its warps in order, and a context from its splits in
 // order, whether one block does all of them or many do: a token's result depends on its own context alone.
 #pragma once
+#include <type_traits>
+
 #include "cuda/attention.h"
 #include "cuda/overlap.h"
 
@@ -65,19 +67,24 @@ __device__ inline bool FindTask(const AttentionArguments& a, const Reach& reach,
   } else {
     task.token = index / a.heads;
     if (task.token >= a.tokens) return false;
-    const int s = a.LastSequence(task.token, [&](int i) { return a.sequences[i * a.sequences_stride]; });
+    // In a step of decoding each token is a sequence's only one.
+    const int32_t* const row = a.sequences + task.token * a.sequences_stride;
+    const bool alone = a.tokens == a.sequence_count && row[0] == task.token && row[1] == 1;
+    const int s = alone ? task.token : a.LastSequence(task.token, [&](int i) { return a.sequences[i * a.sequences_stride]; });
     if (s < 0 || !a.ReadSequence(s, task.sequence)) return false;
   }
   if (task.token >= sequence.first + sequence.tokens || sequence.tokens > reach.most_tokens) return false;
-  task.kv_head = static_cast<int>(static_cast<int64_t>(task.head) * a.kv_heads / a.heads);
+  task.kv_head = task.head * a.kv_heads / a.heads;
   const int position = a.positions[task.token];
   task.begin = a.FirstKey(position);
   task.end = a.LastKey(sequence, position) + 1;
   return true;
 }
 
-/// A key's or value's head of floats spread over kLanes lanes, each with kEach groups of 16 bytes.
-template <class T, int kLanes, int kEach>
+/// A key's or value's head of floats spread over kLanes lanes, each with kEach groups of 16 bytes. kPlain: heads are read in
+/// such groups, and scores have neither slopes nor a cap. That is a tenth of the instructions, whose fetching is most of what
+/// a short context takes.
+template <class T, int kLanes, int kEach, bool kPlain = false>
 struct FloatHead {
   static constexpr int kWidth = 16 / sizeof(T), kValues = kEach * kWidth, kBlocks = 0;
   static constexpr int kDepth = kLanes * kValues > kUsualDepth ? kMostDepth : kUsualDepth;
@@ -89,7 +96,7 @@ struct FloatHead {
 #pragma unroll
     for (int group = 0; group < kEach; ++group) {
       const int first = First(group);
-      if (groups) {
+      if (kPlain || groups) {
         const uint4 word = valid && first < depth ? *reinterpret_cast<const uint4*>(head + first) : uint4{};
         const T* values = reinterpret_cast<const T*>(&word);
 #pragma unroll
@@ -137,7 +144,8 @@ struct FloatHead {
 #pragma unroll
       for (int apart = kLanes / 2; apart > 0; apart /= 2) product += __shfl_xor_sync(0xffffffffu, product, apart);
       const int key = step * kBeside + beside;
-      scores[step] = valid >> key & 1 ? a.Score(product, slope, chunk + key) : -INFINITY;
+      const float score = kPlain ? product * a.scale : a.Score(product, slope, chunk + key);
+      scores[step] = valid >> key & 1 ? score : -INFINITY;
       maximum = fmaxf(maximum, scores[step]);
     }
     maximum = WarpMax(maximum);
@@ -281,6 +289,13 @@ void LaunchFloatHeads(const typename Type::Arguments& a, Reach reach, const Atte
                  reinterpret_cast<uintptr_t>(a.values) % 16 == 0 && whole(a.key_page) && whole(a.key_head) &&
                  whole(a.key_token) && whole(a.value_page) && whole(a.value_head) && whole(a.value_token);
   const int depth = a.depth > a.value_depth ? a.depth : a.value_depth;
+  if constexpr (std::is_same_v<Type, OneType<T>>) {
+    if (reach.groups && !a.slopes && a.soft_cap == 0) {
+      if (depth <= 8 * kWidth) return LaunchRows<Type, FloatHead<T, 8, 1, true>>(a, reach, way, run);
+      if (depth <= 16 * kWidth) return LaunchRows<Type, FloatHead<T, 16, 1, true>>(a, reach, way, run);
+      if (depth <= 32 * kWidth) return LaunchRows<Type, FloatHead<T, 32, 1, true>>(a, reach, way, run);
+    }
+  }
   if (depth <= 4 * kWidth) return LaunchRows<Type, FloatHead<T, 4, 1>>(a, reach, way, run);
   if (depth <= 8 * kWidth) return LaunchRows<Type, FloatHead<T, 8, 1>>(a, reach, way, run);
   if (depth <= 16 * kWidth) return LaunchRows<Type, FloatHead<T, 16, 1>>(a, reach, way, run);

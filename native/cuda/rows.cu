@@ -1,4 +1,6 @@
 // gather_rows, rotary and kv_store: rows picked by index. Tables may lie in page-locked host memory.
+#include <algorithm>
+
 #include "cuda/overlap.h"
 #include "cuda/views.h"
 
@@ -158,6 +160,46 @@ __global__ void KvStore(const StoreArguments a) {
   }
 }
 
+/// Keys, or values, in bytes: what a block of the same type copies in pieces of 16.
+struct CopySide {
+  const uint8_t* from;
+  uint8_t* to;
+  int64_t from_token, from_head, to_page, to_head, to_token;
+  int pieces;  // of a head
+
+  CopySide() = default;
+  CopySide(const View& source, const View& cache)
+      : from(source.data), to(cache.data), pieces(static_cast<int>(source.shape[2] * ElementBytes(source.dtype) / 16)) {
+    const int64_t bytes = ElementBytes(source.dtype);
+    from_token = source.strides[0] * bytes, from_head = source.strides[1] * bytes;
+    to_page = cache.strides[0] * bytes, to_head = cache.strides[1] * bytes, to_token = cache.strides[2] * bytes;
+  }
+};
+struct CopyArguments {
+  CopySide sides[2];
+  const int32_t* slots;
+  int slot_count, page_tokens, heads;
+  Fault* fault;
+};
+
+/// As KvStore stores values of the cache's type, which are the same bits: a block for a token's keys and one for its values.
+__global__ void KvCopy(const CopyArguments a) {
+  const CopySide& side = a.sides[blockIdx.y];
+  const int token = blockIdx.x;
+  Begin();
+  const int slot = a.slots[token];
+  if (slot < 0 || slot >= a.slot_count) {
+    if (threadIdx.x == 0) Report(a.fault, kSlotOutside, token, slot, a.slot_count);
+    return;
+  }
+  const int page = slot / a.page_tokens, offset = slot % a.page_tokens;
+  for (int i = threadIdx.x; i < a.heads * side.pieces; i += blockDim.x) {
+    const int head = i / side.pieces, piece = i % side.pieces;
+    const auto* const from = reinterpret_cast<const uint4*>(side.from + token * side.from_token + head * side.from_head);
+    reinterpret_cast<uint4*>(side.to + page * side.to_page + head * side.to_head + offset * side.to_token)[piece] = from[piece];
+  }
+}
+
 /// The least magnitude that does not round to a finite number of the type.
 float LimitOf(DType dtype) {
   switch (dtype) {
@@ -184,6 +226,20 @@ void LaunchStore(const StoreArguments& arguments, int64_t tokens, Run& run) {
 }
 
 const int32_t* Ints(const View& view) { return reinterpret_cast<const int32_t*>(view.data); }
+
+void LaunchKvCopy(const KvStoreOp& op, Run& run) {
+  CopyArguments a{};
+  a.sides[0] = CopySide(op.k, op.keys);
+  if (op.v.data) a.sides[1] = CopySide(op.v, op.values);
+  a.slots = Ints(op.slots);
+  a.page_tokens = static_cast<int>(op.keys.shape[2]);
+  a.slot_count = static_cast<int>(op.keys.shape[0]) * a.page_tokens;
+  a.heads = static_cast<int>(op.k.shape[1]);
+  a.fault = run.fault();
+  const int pieces = a.heads * std::max(a.sides[0].pieces, a.sides[1].pieces);
+  const dim3 grid(Blocks(op.k.shape[0], 1), op.v.data ? 2 : 1);
+  Overlapped(KvCopy, grid, static_cast<unsigned>(std::min(1024, (pieces + 31) / 32 * 32)), run, a);
+}
 
 }  // namespace
 
@@ -224,6 +280,8 @@ void Launch(const KvStoreOp& op, Run& run) {
                                  LimitOf(op.keys.dtype)};
   const bool eights = depth % 8 == 0 && value_depth % 8 == 0 && RowsAligned(op.k, 16) && RowsAligned(v, 16) && RowsAligned(op.keys, 16) &&
                       RowsAligned(op.values, 16);
+  const bool same = op.k.dtype == op.keys.dtype && (!op.v.data || op.v.dtype == op.values.dtype);
+  if (eights && same && op.keys.shape[0] * op.keys.shape[2] <= INT32_MAX) return LaunchKvCopy(op, run);
   eights ? LaunchStore<8>(arguments, tokens, run) : LaunchStore<1>(arguments, tokens, run);
 }
 
