@@ -1,11 +1,14 @@
 // How much could be computed together: tokens and sequences of a micro-batch, tokens of a pass, most first.
 
+import { isDense } from '../port/formats.js';
 import type { PlanInput } from './input.js';
 
-const MICRO_BATCH_TOKENS = [4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+const MICRO_BATCH_TOKENS = [8192, 4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /** Beyond these, products gain nothing and scratch grows. */
 const MOST_IN_PLACE = 512;
 const MOST_ON_DEVICE = 4096;
+/** Stored weights become values anew for each micro-batch, which half as many do half as often. */
+const MOST_WITH_STORED_WEIGHTS = 8192;
 
 /** Prompts that need more take several passes, so that hidden states stay bounded however long they are. */
 export const MOST_MICRO_BATCHES = 64;
@@ -40,9 +43,11 @@ function batchesWith(input: PlanInput, kv: Batch['kv'], tokens: readonly number[
 }
 
 /** Tokens computed together, most first. */
-export function microBatchCandidates({ workload, options }: PlanInput): number[] {
+export function microBatchCandidates({ model, workload, options }: PlanInput): number[] {
   if (options.microBatchTokens) return [options.microBatchTokens];
-  const limit = options.computesInPlace ? MOST_IN_PLACE : MOST_ON_DEVICE;
+  const isStored = model.blocks.some(({ matrices }) => matrices.some(({ format }) => !isDense(format)));
+  const onDevice = isStored ? MOST_WITH_STORED_WEIGHTS : MOST_ON_DEVICE;
+  const limit = options.computesInPlace ? MOST_IN_PLACE : onDevice;
   const most = Math.min(limit, Math.max(1, workload.promptTokens));
   const useful = MICRO_BATCH_TOKENS.filter((tokens) => tokens <= most);
   return useful.length === 0 || (useful[0] ?? 0) < most ? [most, ...useful] : useful;
