@@ -43,7 +43,7 @@ bool LaunchShape(Arguments& a, Run& run) {
   if (each < (kStaged ? BlockShape<kKind>::kBlocksEach : 1)) return false;
   a.zeros_at = static_cast<int>(input_groups);
   a.scales_at = a.zeros_at + 4 * kEights;
-  a.groups = static_cast<int>(Blocks(a.core.units, Shape::kWarps * streamed::kAhead));
+  a.groups = static_cast<int>(Blocks(a.core.units, Shape::kWarps * Shape::kAhead));
   const auto kernel = streamed::FewStreamed<kKind, T, kScaleBytes, kStaged>;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), "cudaFuncSetAttribute");
   const auto at_once = static_cast<unsigned>(each * run.multiprocessors());

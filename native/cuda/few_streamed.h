@@ -1,6 +1,6 @@
 // Few tokens on tensor cores by as many blocks as run at once: each reads on from tile to tile of rows without a pause.
 //
-// A warp takes every kWarps-th unit of inputs of each tile, and has the next kAhead units on their way in registers. A block's
+// A warp takes every kWarps-th unit of inputs of each tile, and has the next few units on their way in registers. A block's
 // inputs, and the scales of two tiles, lie in shared memory. Warps' sums are added in their order, as in few_cores.cu.
 #pragma once
 #include "cuda/few_parts.h"
@@ -8,14 +8,14 @@
 
 namespace zi::cuda::streamed {
 
-/// Shapes of a block. Values take little work and much memory: one block of many warps has the most on its way.
+/// Shapes of a block, which has kAhead units of each warp under way at once. Values take little work and much memory: one block
+/// of many warps has the most on its way. Codes of 4 bits are the other way round.
 template <FragmentKind kKind>
 struct BlockShape {
   static constexpr bool kValues = kKind == FragmentKind::kValues;
   static constexpr int kWarps = kValues ? 16 : 8, kThreads = 32 * kWarps, kBlocksEach = kValues ? 1 : 2;
+  static constexpr int kAhead = FragmentSizes<kKind>::kNibbles ? 2 : 4;
 };
-/// Units that a warp has under way at once.
-constexpr int kAhead = 4;
 
 struct Arguments {
   CoreArguments core;
@@ -32,6 +32,7 @@ template <FragmentKind kKind>
 class CodeStream {
  public:
   static constexpr int kInputs = FragmentSizes<kKind>::kInputs, kUnit = 4 * kInputs, kWarps = BlockShape<kKind>::kWarps;
+  static constexpr int kAhead = BlockShape<kKind>::kAhead;
 
   __device__ explicit CodeStream(const Arguments& a) : a_(a), inputs_(static_cast<int>(a.core.inputs)), tile_(blockIdx.x) { Enter(); }
 
@@ -189,7 +190,7 @@ template <FragmentKind kKind, class T, int kScaleBytes, bool kStaged>
 __global__ void __launch_bounds__(BlockShape<kKind>::kThreads, BlockShape<kKind>::kBlocksEach)
     FewStreamed(const __grid_constant__ Arguments a) {
   constexpr int kInputs = FragmentSizes<kKind>::kInputs, kUnit = 4 * kInputs;
-  constexpr int kWarps = BlockShape<kKind>::kWarps;
+  constexpr int kWarps = BlockShape<kKind>::kWarps, kAhead = BlockShape<kKind>::kAhead;
   constexpr bool kScales = kKind != FragmentKind::kValues;
   extern __shared__ uint4 shared[];
   __shared__ float parts[2][kWarps][kRows * kTokens];
@@ -223,6 +224,11 @@ __global__ void __launch_bounds__(BlockShape<kKind>::kThreads, BlockShape<kKind>
   for (unsigned tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const Part& part = PartOf(a.core, tile);
     StageScales<kKind, kScaleBytes>(a, tile + gridDim.x, scales + (half ^ 1) * scales_half);
+    const int64_t first = static_cast<int64_t>(tile - part.first_block) * kRows;
+    const int count = warp == turn ? kRows * tokens : 0;  // of what this warp ends the tile with
+    const auto stored = [&](int i) { return i < count && first + i % kRows < part.weight.outputs; };
+    Finish::Added added{};
+    if (stored(lane)) added = part.finish.Read(lane / kRows, first + lane % kRows);
     const float factor = part.weight.factor;
     const bool halves = part.weight.scale_type == DType::kF16;
     const int shift = part.group_shift;
@@ -262,16 +268,13 @@ __global__ void __launch_bounds__(BlockShape<kKind>::kThreads, BlockShape<kKind>
     }
     // The sums of the tile before are read behind the other half's barrier.
     __syncthreads();
-    if (warp == turn) {
-      const int64_t first = static_cast<int64_t>(tile - part.first_block) * kRows;
-      for (int i = lane; i < kRows * tokens; i += 32) {
-        const int row = i % kRows;
-        if (first + row >= part.weight.outputs) continue;
-        float value = 0;
+    for (int i = lane; i < count; i += 32) {
+      if (!stored(i)) continue;
+      float value = 0;
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) value += parts[half][w][i];
-        part.finish.Put(i / kRows, first + row, value);
-      }
+      for (int w = 0; w < kWarps; ++w) value += parts[half][w][i];
+      const int64_t token = i / kRows, output = first + i % kRows;
+      part.finish.Put(token, output, value, i == lane ? added : part.finish.Read(token, output));
     }
     // Warps take turns at what ends a tile, so that none of them is late all the time.
     turn = (turn + 1) % kWarps;

@@ -14,12 +14,20 @@ struct Finish {
   Finish() = default;
   explicit Finish(const LinearOp& op)
       : out(op.out), bias(op.bias), activation(op.activation), accumulate(op.accumulate) {}
-  __device__ void Put(int64_t token, int64_t output, float value) const {
-    if (bias.data) value += bias.At(output);
+  /// What is added to a sum, which may be read before the sum is known.
+  struct Added {
+    float bias, before;
+  };
+  __device__ Added Read(int64_t token, int64_t output) const {
+    return {bias.data ? bias.At(output) : 0.0f, accumulate ? out.Get(token, output) : 0.0f};
+  }
+  __device__ void Put(int64_t token, int64_t output, float value, const Added& added) const {
+    if (bias.data) value += added.bias;
     value = Activate(activation, value);
-    if (accumulate) value += out.Get(token, output);
+    if (accumulate) value += added.before;
     out.Put(token, output, value);
   }
+  __device__ void Put(int64_t token, int64_t output, float value) const { Put(token, output, value, Read(token, output)); }
 };
 
 }  // namespace zi::cuda
