@@ -19,14 +19,14 @@ import {
 } from './cuda-device.js';
 import { referenceOp } from './reference-ops.js';
 import { TestMemory } from './tensor-bytes.js';
-import { buildWeight, fitted, WEIGHT_KINDS } from './weight-builder.js';
+import { buildWeight, canBeCut, fitted, WEIGHT_KINDS } from './weight-builder.js';
 import { weightCases } from './weight-cases.js';
 import { ACTIVATIONS } from './workbench.js';
 
 /** Sums are f32; a product of many tokens stored in 16 bits before its activation is rounded twice. */
 const TOLERANCE: Readonly<Record<string, number>> = { f16: 2e-3, bf16: 8e-3 };
 
-/** [tokens, outputs, inputs]: whole and short rounds of units, one row more than blocks have, several rounds. */
+/** [tokens, outputs, inputs]: whole and short rounds of units, one row more than blocks have, several rounds, several tiles of a block. */
 const SHAPES = [
   [1, 16, 128],
   [1, 33, 4096],
@@ -35,6 +35,7 @@ const SHAPES = [
   [8, 40, 1152],
   [8, 17, 8320],
   [5, 20, 704],
+  [2, 8480, 160],
   [9, 130, 256],
   [40, 31, 520],
 ] as const;
@@ -48,7 +49,7 @@ describe.skipIf(!HAS_GPU)('stored weights on CUDA', () => {
         if (OWN_KERNELS_ONLY && tokens > 8) continue;
         const bench = gpuBench(index, index % 4 === 3);
         const [outputs, inputs] = fitted(kind, size);
-        const firstRow = index % 3 === 1 && !['awq', 'gptq'].includes(kind.name) ? 16 : 0;
+        const firstRow = index % 3 === 1 && canBeCut(kind) ? 16 : 0;
         const weight = buildWeight(bench, kind, [outputs, inputs], { type: half, firstRow });
         const bias = index % 2 === 0 ? null : bench.weight(index % 4 === 1 ? half : 'f32', [outputs]);
         const activation = ACTIVATIONS[index % ACTIVATIONS.length] ?? 'none';
