@@ -1,6 +1,6 @@
 // layer_norm and rms_norm: a warp per short row, a block per long one, which keeps the row in registers where it can.
 //
-// Of a few tokens' rows, what a norm takes is what lies before its first value: instructions and weights that are fetched.
+// With few rows, most of a norm's time passes before its first value: instructions and weights are fetched.
 #include "cuda/math.h"
 #include "cuda/overlap.h"
 #include "cuda/views.h"
