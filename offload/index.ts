@@ -40,6 +40,7 @@ export {
   vectorsOf,
 } from './model/layout.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model/model.js';
+export { hasStates } from './model/state-cache.js';
 export type { DeviceResident, Offload, PlanOptions, Workload } from './plan/input.js';
 export { makePlan } from './plan/make-plan.js';
 export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan.js';
@@ -88,7 +89,15 @@ export {
   type Weight,
 } from './port/ops.js';
 export { platformProblem } from './port/platform.js';
-export { columns, dimension, heads, rows } from './port/tensor.js';
+export {
+  columns,
+  dimension,
+  heads,
+  innermost,
+  reshaped,
+  rows,
+  splitHeads,
+} from './port/tensor.js';
 export { denseWeight, weightRows } from './port/weights.js';
 export {
   type Bound,

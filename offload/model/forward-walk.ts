@@ -9,8 +9,10 @@ import { pagedCache } from './cache-spec.js';
 import { ForwardOps, Workspace } from './forward-ops.js';
 import { type LayerCache, layerCache } from './kv-cache.js';
 import type { KvDType } from './kv-type.js';
+import type { LayerStates } from './layer-states.js';
 import type { LayerSpec, MatrixSpec, TensorSpec } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
+import { stateFields } from './state-cache.js';
 import { weightOf, weightsOf } from './weights.js';
 
 /** Its id is that of no memory. */
@@ -56,7 +58,12 @@ export class ForwardWalk {
 
   block(index: number, tokens: number): void {
     const block = present(this.#model.blocks[index], 'a block');
-    this.#ops.enter(tablesFor(tokens), cacheFor(this.#model, index, this.#kvType));
+    this.#ops.enter(
+      tablesFor(tokens),
+      cacheFor(this.#model, index, this.#kvType),
+      [],
+      statesFor(this.#model, index),
+    );
     const x = floats([tokens, this.#model.hiddenSize]);
     this.#model.forward.block(this.#ops, layerWeights(block), x, index);
   }
@@ -132,6 +139,12 @@ function tablesFor(tokens: number): AttentionTables {
 function cacheFor({ caches }: ModelSpec, block: number, dtype: KvDType): LayerCache | undefined {
   const cache = pagedCache(caches, block);
   return cache && layerCache(NOWHERE, 0, cache, { dtype, pageCount: 1 });
+}
+
+function statesFor({ caches }: ModelSpec, block: number): LayerStates | undefined {
+  const fields = stateFields(NOWHERE, caches.slice(block, block + 1), 1)[0];
+  const ints = (shape: readonly number[]) => tensor(NOWHERE, 0, 'i32', shape);
+  return fields && { fields, tables: { sequences: ints([1, 4]), slots: ints([1]) } };
 }
 
 function layerWeights(layer: LayerSpec): Weights {

@@ -1,10 +1,11 @@
 // What layers with a state per sequence ask of a forward.
 
 import type { Activation, StateTables, Tensor } from '../port/ops.js';
+import type { StateFields } from './state-cache.js';
 
 /** What a block keeps per sequence, by name and slot, and which slot each sequence of the micro-batch has. */
 export interface LayerStates {
-  readonly fields: ReadonlyMap<string, Tensor>;
+  readonly fields: StateFields;
   readonly tables: StateTables;
 }
 

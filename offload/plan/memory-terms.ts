@@ -4,6 +4,7 @@ import { headInputColumns } from '../model/forward-walk.js';
 import { largestPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
 import { KV_TYPE_NAMES } from '../model/kv-type.js';
 import { layoutLayer } from '../model/layout.js';
+import { stateBytes, statesBytes } from '../model/state-cache.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import { counted, formatBytes } from '../units.js';
 import { type Batch, MOST_MICRO_BATCHES, mostPassTokens } from './batches.js';
@@ -62,6 +63,16 @@ export function cacheMemory(
       },
     ],
   };
+}
+
+/** What blocks keep per sequence in place of keys and values; it rests where it is computed with. */
+export function recurrentTerms({ model, workload, options }: PlanInput): PlanTerm[] {
+  const { sequences } = workload;
+  const bytes = statesBytes(model.caches, sequences);
+  if (bytes === 0) return [];
+  const each = formatBytes(stateBytes(model.caches));
+  const reason = `${counted(sequences, 'sequence')} · ${each} in all blocks that keep one, however long it is`;
+  return [{ tier: options.computesInPlace ? 'dram' : 'gpu', name: 'recurrent states', bytes, reason }];
 }
 
 /** The residual of a pass, and what the head takes of its outputs. */

@@ -73,6 +73,7 @@ export function controlWords(
   const slices = plan.sequences + microBatches;
   const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
   const sampling = plan.sequences * SAMPLING_WORDS + plan.historyTokens;
-  const tables = slices * (4 + pagesPerSequence) + microBatches * STABLE_STEPS;
+  const perSlice = 4 + 1 + pagesPerSequence; // sequence, state, pages
+  const tables = slices * perSlice + microBatches * STABLE_STEPS;
   return plan.passTokens * perToken + tables + sampling;
 }

@@ -10,6 +10,7 @@ import {
   gatheringTerms,
   inputTerms,
   logitsTerm,
+  recurrentTerms,
   scratchTerm,
   statesTerm,
   tableTerms,
@@ -48,6 +49,7 @@ export function sizesFor(input: PlanInput, batch: Batch): Sizes {
   };
   terms.push(
     ...cache.terms,
+    ...recurrentTerms(input),
     statesTerm(input, sizes),
     scratchTerm(input, sizes),
     logitsTerm(input, sizes),

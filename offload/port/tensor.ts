@@ -1,7 +1,7 @@
 // Views: other shapes of the same bytes. Nothing here moves data.
 
 import { assert, present } from '../errors.js';
-import { DTYPE_BYTES, type DType } from './dtype.js';
+import { DTYPE_BYTES, type DType, elementCount } from './dtype.js';
 import { contiguousStrides, type Memory, type Tensor } from './ops.js';
 
 /** A row-major tensor at an offset of a memory. */
@@ -59,4 +59,26 @@ export function headPart(x: Tensor, first: number, count: number): Tensor {
     offsetBytes: x.offsetBytes + first * DTYPE_BYTES[x.dtype],
     shape: [dimension(x, 0), dimension(x, 1), count],
   };
+}
+
+/** [T, G, r · D] → [T, G, r, D]: heads that lie beside each other in a group. */
+export function splitHeads(x: Tensor, count: number): Tensor {
+  const [tokens = 0, groups = 0, all = 0] = x.shape;
+  assert(x.shape.length === 3 && all % count === 0, 'a group is cut into equal heads');
+  const [perToken = 0, perGroup = 0] = x.strides;
+  return { ...x, shape: [tokens, groups, count, all / count], strides: [perToken, perGroup, all / count, 1] };
+}
+
+/** `count` elements of the innermost dimension from `first` on; strides stay. */
+export function innermost(x: Tensor, first: number, count: number): Tensor {
+  assert(first + count <= (x.shape.at(-1) ?? 0), 'elements lie inside the innermost dimension');
+  const offsetBytes = x.offsetBytes + first * DTYPE_BYTES[x.dtype];
+  return { ...x, offsetBytes, shape: [...x.shape.slice(0, -1), count] };
+}
+
+/** Another shape of as many elements, which lie without gaps. */
+export function reshaped(x: Tensor, shape: readonly number[]): Tensor {
+  const dense = contiguousStrides(x.shape).every((stride, d) => stride === x.strides[d] || x.shape[d] === 1);
+  assert(dense && elementCount(x.shape) === elementCount(shape), 'a tensor without gaps keeps its elements');
+  return { ...x, shape, strides: contiguousStrides(shape) };
 }

@@ -3,11 +3,12 @@
 import { assert, OperatingError } from '../errors.js';
 import { pagesFor } from '../model/kv-cache.js';
 import type { ModelSpec } from '../model/model.js';
+import { hasStates } from '../model/state-cache.js';
 import type { Plan } from '../plan/plan.js';
 import type { MicroBatch, SequenceSlice } from './pass.js';
 
-type PassModel = Pick<ModelSpec, 'vocabSize' | 'maxContextTokens'>;
-type PassPlan = Pick<Plan, 'kvPages' | 'pageTokens' | 'nll' | 'readLogits'>;
+type PassModel = Pick<ModelSpec, 'vocabSize' | 'maxContextTokens' | 'caches'>;
+type PassPlan = Pick<Plan, 'kvPages' | 'pageTokens' | 'sequences' | 'nll' | 'readLogits'>;
 
 /** Throws BAD_INPUT for tokens, or a programming error for what only this program makes. */
 export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: PassPlan): void {
@@ -17,6 +18,7 @@ export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: 
     checkSlice(slice, model, plan);
     tokens += slice.tokens.length;
   }
+  if (hasStates(model.caches)) checkStateSlots(slices, plan.sequences);
   assert(
     outputs.every((index) => index >= 0 && index < tokens),
     'outputs are tokens of the micro-batch',
@@ -31,6 +33,16 @@ export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: 
     'BAD_INPUT',
     `token ${stray} is to be predicted, but the model's vocabulary has ${model.vocabSize} tokens`,
   );
+}
+
+/** States are read and written by all of a sequence's layers: two sequences of one slot would mix. */
+function checkStateSlots(slices: readonly SequenceSlice[], slots: number): void {
+  const taken = new Set<number>();
+  for (const { stateSlot = -1 } of slices) {
+    const isSlot = Number.isInteger(stateSlot) && stateSlot >= 0 && stateSlot < slots;
+    assert(isSlot && !taken.has(stateSlot), 'every sequence of a micro-batch has a state of its own');
+    taken.add(stateSlot);
+  }
 }
 
 function checkSlice(slice: SequenceSlice, model: PassModel, plan: PassPlan): void {

@@ -1,6 +1,6 @@
 // What one device does in a pass: embeds its micro-batches, queues each layer on all of them, reads the results.
 
-import { assert } from '../errors.js';
+import { assert, present } from '../errors.js';
 import { blockPlace, EMBEDDING_PLACE } from '../model/forward-places.js';
 import type { Weights } from '../model/model.js';
 import type { PlannedLayer } from '../plan/plan.js';
@@ -203,9 +203,11 @@ export class DevicePass {
   #queueBlock(index: number, weights: Weights): void {
     const { model, state } = this.#work;
     const { ops, kv, hidden } = state;
+    const fields = state.states[index];
     for (const [turn, running] of this.#running.entries()) {
       const { control, firstToken, tokens } = running;
-      ops.enter(control.attention, kv.enter(index, turn), control.lengths);
+      const states = fields && { fields, tables: present(control.states, 'slots of states') };
+      ops.enter(control.attention, kv.enter(index, turn), control.lengths, states);
       model.forward.block(ops, weights, rows(hidden, firstToken, tokens), index);
       noteTokens(state, running, blockPlace(index), false);
       kv.leave(index, turn);

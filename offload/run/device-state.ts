@@ -6,6 +6,7 @@ import { headInputColumns } from '../model/forward-walk.js';
 import { blockPageBytes, type KvShape, largestPageBytes, pageBytes, pagesFor } from '../model/kv-cache.js';
 import type { LayerLayout, LayerSpec, Placement } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
+import { type StateFields, stateFields, statesBytes } from '../model/state-cache.js';
 import { weightsOf } from '../model/weights.js';
 import { LIKELIHOOD_WORDS, passSizes } from '../plan/pass-sizes.js';
 import type { Plan } from '../plan/plan.js';
@@ -41,6 +42,8 @@ export interface DeviceState {
   readonly placesOffset: number;
   readonly fixed: Weights;
   readonly kv: KvTier;
+  /** By block; undefined where it keeps none. They rest on the device. */
+  readonly states: readonly (StateFields | undefined)[];
 }
 
 export interface DeviceStateOptions {
@@ -80,7 +83,14 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     placesOffset: sizes.resultBytes,
     fixed: placeFixed(device, fixed.layout, fixed.host),
     kv: makeKvTier(options),
+    states: makeStates(options),
   };
+}
+
+function makeStates({ device, model, plan }: DeviceStateOptions): (StateFields | undefined)[] {
+  const sizeBytes = statesBytes(model.caches, plan.sequences);
+  if (sizeBytes === 0) return [];
+  return stateFields(device.allocate(sizeBytes), model.caches, plan.sequences);
 }
 
 function makeKvTier({ backend, device, model, plan, trace }: DeviceStateOptions): KvTier {

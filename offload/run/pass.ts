@@ -5,7 +5,7 @@ import type { SequenceLength } from '../model/forward-ops.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
 import { STABLE_STEPS } from '../plan/pass-sizes.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
-import type { AttentionTables, Memory, SamplingTables, Tensor } from '../port/ops.js';
+import type { AttentionTables, Memory, SamplingTables, StateTables, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
 
@@ -22,6 +22,8 @@ export interface SequenceSlice {
   readonly knownTokens?: number;
   /** Cache pages of the sequence, in order; they cover all positions up to the slice's last. */
   readonly pages: readonly number[];
+  /** Where its states lie in every block that keeps some: no other sequence's are there. Absent where no block does. */
+  readonly stateSlot?: number | undefined;
 }
 
 /** How the token of an output is drawn; meanings as in the `sample` operation. */
@@ -80,6 +82,8 @@ export interface ControlTables {
   readonly firstWord: number;
   readonly words: number;
   readonly attention: AttentionTables;
+  /** Undefined where no block keeps states. */
+  readonly states: StateTables | undefined;
   /** By sequence. */
   readonly lengths: readonly SequenceLength[];
   /** [T] per table of the model. */
@@ -135,6 +139,8 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
   while (pages.length % STABLE_STEPS !== 0) pages.push(0);
   // What varies in length comes last.
   const sequenceTable = put(sequences, [microBatch.slices.length, 4]);
+  const stateSlots = microBatch.slices.flatMap(({ stateSlot }) => stateSlot ?? []);
+  const states = stateSlots.length > 0 ? { sequences: sequenceTable, slots: put(stateSlots) } : undefined;
   const [slotTable, positionTable] = [put(slots), put(positions)];
   const rowTensors = rows.map((indices) => put(indices));
   const outputs = put(microBatch.outputs);
@@ -152,7 +158,17 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
   }));
   const sampling = microBatch.sampling && putSampling(microBatch.sampling, put);
   const written = next - firstWord;
-  return { firstWord, words: written, attention, lengths, rows: rowTensors, outputs, targets, sampling };
+  return {
+    firstWord,
+    words: written,
+    attention,
+    states,
+    lengths,
+    rows: rowTensors,
+    outputs,
+    targets,
+    sampling,
+  };
 }
 
 function putSampling(

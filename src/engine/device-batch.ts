@@ -1,6 +1,14 @@
 // The sequences that one device works on: each joins where another has left, takes its prompt in, and goes on token by token.
 
-import { assert, type Executor, NO_TOKEN, type PassResult, pagesFor, present } from '../../offload/index.js';
+import {
+  assert,
+  type Executor,
+  hasStates,
+  NO_TOKEN,
+  type PassResult,
+  pagesFor,
+  present,
+} from '../../offload/index.js';
 import { type Feed, fillPass, type PackedPass, packPass, passesToFeed, type Work } from './packing.js';
 import { type Page, PageCache } from './page-cache.js';
 import { isScoring, type LengthRules, type Sequence } from './sequence.js';
@@ -23,6 +31,8 @@ export class DeviceBatch {
   /** Sequences that it works on at once, at most. */
   readonly capacity: number;
   readonly #cache: PageCache;
+  /** That no sequence here has; empty where no block keeps states. */
+  readonly #freeSlots: number[];
   /**
    * There are pages for all sequences to their ends. Then each takes its own at once where no known one is lost by it:
    * neighbours travel in one copy where keys and values rest in DRAM.
@@ -38,10 +48,13 @@ export class DeviceBatch {
   readonly #toPublish = new Map<Page, Sequence[]>();
 
   constructor(executor: Executor, { batchSize, sharesPages }: BatchOptions) {
-    const { plan } = executor;
-    this.#sharesPages = sharesPages;
+    const { plan, model } = executor;
+    const keepsStates = hasStates(model.caches);
+    // A page says what keys and values are at its end, and nothing of the states there.
+    this.#sharesPages = sharesPages && !keepsStates;
     this.#executor = executor;
     this.capacity = Math.min(batchSize, plan.sequences);
+    this.#freeSlots = keepsStates ? Array.from({ length: this.capacity }, (_, slot) => slot) : [];
     this.#cache = new PageCache(plan.kvPages, plan.pageTokens);
     this.#holdsAll = plan.kvPages >= this.capacity * this.#pagesFor(plan.contextTokens);
   }
@@ -70,6 +83,7 @@ export class DeviceBatch {
       return false;
     }
     this.#alive.push(sequence);
+    sequence.stateSlot = this.#freeSlots.pop();
     this.#hold(sequence, shared);
     this.#grow(sequence);
     if (this.#mayGrow(sequence)) this.#growing++;
@@ -342,6 +356,8 @@ export class DeviceBatch {
   #leavePages(sequence: Sequence, othersCome: boolean): void {
     if (othersCome) this.#publish(sequence, this.#fullPages(sequence.fedTokens));
     this.#restart(sequence);
+    if (sequence.stateSlot !== undefined) this.#freeSlots.push(sequence.stateSlot);
+    sequence.stateSlot = undefined;
   }
 
   #giveBack(sequence: Sequence): void {

@@ -28,6 +28,8 @@ export interface Feed<S> {
   readonly tokens: Int32Array;
   readonly start: number;
   readonly pages: readonly number[];
+  /** See SequenceSlice. */
+  readonly stateSlot?: number | undefined;
   /** Default `last`: of the last token the next one is wanted. */
   readonly outputs?: 'last' | 'all' | 'none';
   /** With outputs `all`: the token that follows each of `tokens`. */
@@ -55,7 +57,7 @@ export function fillPass<S>(feeds: readonly Feed<S>[], plan: PlannedSizes): Work
   };
   for (const feed of feeds) {
     if (left === 0) break;
-    const { sequence, tokens, start, pages, after, knownTokens = start + tokens.length } = feed;
+    const { sequence, tokens, start, pages, stateSlot, after, knownTokens = start + tokens.length } = feed;
     if (after) {
       if (reachedBy(work, after.sequence) < after.position) continue;
       if (work.slice(firstOfMicroBatch).some((item) => item.sequence === after.sequence)) nextMicroBatch();
@@ -66,7 +68,7 @@ export function fillPass<S>(feeds: readonly Feed<S>[], plan: PlannedSizes): Work
       const end = first + piece.length;
       work.push({
         sequence,
-        slice: { startPosition: start + first, tokens: piece, knownTokens, pages },
+        slice: { startPosition: start + first, tokens: piece, knownTokens, pages, stateSlot },
         outputs: outputsOf(feed, first, end),
         targets: feed.targets && [...feed.targets.subarray(first, end)],
         after: after?.sequence,

@@ -44,6 +44,8 @@ export class Sequence {
   pages: Page[] = [];
   /** Their numbers, as passes take them. */
   pageNumbers: number[] = [];
+  /** Where blocks keep what they know of it, in those that keep a state; from admission until it leaves. */
+  stateSlot: number | undefined;
   /** So many of the first are filled by others. */
   sharedPages = 0;
   /** So many of the first are known to others. */
@@ -103,14 +105,15 @@ export class Sequence {
    * at that time, a sequence that is taken in again takes its new tokens one by one, as it did at first.
    */
   feed({ lengthDependentAfterTokens, recomputeAtTokens }: LengthRules): Feed<Sequence> {
-    const { fedTokens, pageNumbers: pages, knownTokens, request } = this;
+    const { fedTokens, pageNumbers: pages, stateSlot, knownTokens, request } = this;
     const given = this.givenTokens.length;
     const isByLength =
       recomputeAtTokens === undefined &&
       knownTokens > (lengthDependentAfterTokens ?? Number.POSITIVE_INFINITY) &&
       fedTokens < knownTokens - 1;
     const end = !isByLength ? knownTokens : fedTokens < given ? given : fedTokens + 1;
-    const feed = { sequence: this, tokens: this.tokensBetween(fedTokens, end), start: fedTokens, pages };
+    const tokens = this.tokensBetween(fedTokens, end);
+    const feed = { sequence: this, tokens, start: fedTokens, pages, stateSlot };
     if (isScoring(request)) {
       const targets = request.scoredTokens.subarray(fedTokens + 1);
       return { ...feed, outputs: 'all', targets, knownTokens: request.scoredTokens.length };

@@ -56,9 +56,9 @@ export async function forcedLogits(
   const { plan, executor, model } = engine;
 
   const pass = async (batch: readonly Forced[], step: number): Promise<void> => {
-    const feeds = batch.map((sequence): Feed<Forced> => {
+    const feeds = batch.map((sequence, stateSlot): Feed<Forced> => {
       const { known, fed, pages } = sequence;
-      return { sequence, tokens: Int32Array.from(known.slice(fed)), start: fed, pages };
+      return { sequence, tokens: Int32Array.from(known.slice(fed)), start: fed, pages, stateSlot };
     });
     const { microBatches, outputsOf } = packPass(fillPass(feeds, plan), plan);
     const [result] = await executor.run({ perDevice: [microBatches] });

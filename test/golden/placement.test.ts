@@ -103,6 +103,7 @@ describe.each([
   ['mixtral', 5],
   ['gemma3_text', 7],
   ['hy_v3', 5],
+  ['qwen3_next', 5],
 ])('%s', (name, layerCount) => {
   const golden = readGolden(name);
 

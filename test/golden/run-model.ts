@@ -169,7 +169,8 @@ export async function lastResults(
       prompts.flatMap((prompt, sequence): Feed<number>[] => {
         const start = present(fed[sequence], 'fed');
         const tokens = Int32Array.from(prompt.slice(start));
-        return tokens.length > 0 ? [{ sequence, tokens, start, pages: present(own[sequence], 'pages') }] : [];
+        const places = { pages: present(own[sequence], 'pages'), stateSlot: sequence };
+        return tokens.length > 0 ? [{ sequence, tokens, start, ...places }] : [];
       });
     executor.begin(Number.POSITIVE_INFINITY);
     const results: { result: PassResult; vocabSize: number }[] = [];

@@ -115,8 +115,8 @@ describe('score', () => {
 });
 
 describe('passes', () => {
-  const model = { vocabSize: 100, maxContextTokens: 64 };
-  const plan = { kvPages: 4, pageTokens: 16, nll: false, readLogits: false };
+  const model = { vocabSize: 100, maxContextTokens: 64, caches: [] };
+  const plan = { kvPages: 4, pageTokens: 16, sequences: 2, nll: false, readLogits: false };
   const slice = { startPosition: 0, tokens: Int32Array.of(1, 2), pages: [3] };
   const sound: MicroBatch = { slices: [slice], outputs: Int32Array.of(1) };
   const target = (value: number) => ({ ...sound, targets: Int32Array.of(value) });
@@ -140,6 +140,17 @@ describe('passes', () => {
     ['fewer draws than outputs', { ...sound, sampling: [] }, /drawn in its own way/],
   ])('refuse %s', (_, microBatch, message) => {
     expect(() => checkMicroBatch(microBatch, model, plan)).toThrow(message);
+  });
+
+  it.each([undefined, -1, 0.5, 2])('refuse state %d of two', (stateSlot) => {
+    const keeping = { ...model, caches: [{ kind: 'recurrent', fields: [] }] } as const;
+    const of = (...slots: (number | undefined)[]) => ({
+      ...sound,
+      slices: slots.map((one) => ({ ...slice, stateSlot: one })),
+    });
+    checkMicroBatch(of(1, 0), keeping, plan);
+    expect(() => checkMicroBatch(of(0, stateSlot), keeping, plan)).toThrow(/a state of its own/);
+    expect(() => checkMicroBatch(of(1, 1), keeping, plan)).toThrow(/a state of its own/);
   });
 
   it.each([-1, 100, 2 ** 31 - 1])('refuse token %i as a target', (value) => {

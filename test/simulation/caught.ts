@@ -15,6 +15,7 @@ export const STREAMING: WorldOptions = {
   deviceCount: 2,
   gather: 'peer',
   busy: true,
+  states: false,
   output: 'tokens',
 };
 export const COPYING: WorldOptions = { ...STREAMING, computesInPlace: false };
@@ -33,6 +34,8 @@ export const KEEPING: WorldOptions = {
   output: 'tokens',
 };
 export const RESTING: WorldOptions = { ...COPYING, tiers: 'gpu' };
+/** Some blocks keep states. */
+export const REMEMBERING: WorldOptions = { ...RESTING, states: true, blocks: 5, passes: 5, deviceCount: 1 };
 
 export type Play = (world: World) => Promise<void>;
 

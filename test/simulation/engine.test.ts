@@ -6,6 +6,7 @@ import { DeviceBatch } from '../../src/engine/device-batch.js';
 import { PageCache } from '../../src/engine/page-cache.js';
 import type { GenerationRequest } from '../../src/engine/request.js';
 import { Scheduler } from '../../src/engine/scheduler.js';
+import { Sequence } from '../../src/engine/sequence.js';
 import type { Submission } from '../../src/engine/submission.js';
 import { Random } from '../simulator/random.js';
 import { DeadlockError, HazardError } from '../simulator/simulated.js';
@@ -40,7 +41,7 @@ function withFewPages(seed: number, scenario: Scenario): Scenario {
 
 async function play(seed: number, options: WorldOptions = {}): Promise<void> {
   const random = new Random(seed);
-  const alter = (scenario: Scenario) => withFewPages(seed, scenario);
+  const alter = (scenario: Scenario) => withFewPages(seed, options.alter?.(scenario) ?? scenario);
   const world = new World(seed, { ...options, output: 'tokens', passes: 1, alter });
   await world.create();
   const { executor, backend, scenario } = world;
@@ -115,11 +116,11 @@ it('the same where keys and values rest in DRAM', async () => {
 }, 600_000);
 
 /** In how many of 40 seeds a planted bug is caught. */
-async function caught(): Promise<number> {
+async function caught(options: WorldOptions): Promise<number> {
   let count = 0;
   for (let seed = 1; seed <= 40; seed++) {
     try {
-      await play(seed, { deviceCount: 1 });
+      await play(seed, { deviceCount: 1, ...options });
     } catch (error) {
       const known = [HazardError, DeadlockError, WrongResultError, LeakError];
       if (!known.some((kind) => error instanceof kind)) throw error;
@@ -132,7 +133,8 @@ async function caught(): Promise<number> {
 
 it('canaries: pages of another beginning, and pages that two texts write, are caught', async () => {
   const { share, take } = PageCache.prototype;
-  expect(await caught()).toBe(0);
+  const options = { states: false };
+  expect(await caught(options)).toBe(0);
   try {
     let known: Int32Array | undefined;
     PageCache.prototype.share = function (tokens) {
@@ -141,15 +143,34 @@ it('canaries: pages of another beginning, and pages that two texts write, are ca
       const other = pages.length === 0 && known && known.length < tokens.length;
       return other && known ? share.call(this, known) : pages;
     };
-    expect(await caught()).toBeGreaterThan(3);
+    expect(await caught(options)).toBeGreaterThan(3);
     PageCache.prototype.share = share;
     PageCache.prototype.take = function () {
       const page = take.call(this);
       return Object.assign(page, { number: Math.max(0, page.number - 1) });
     };
-    expect(await caught()).toBeGreaterThan(10);
+    expect(await caught(options)).toBeGreaterThan(10);
   } finally {
     PageCache.prototype.share = share;
     PageCache.prototype.take = take;
+  }
+}, 600_000);
+
+it('the same where blocks keep states; canary: sequences that have one state are caught', async () => {
+  const options = { states: true };
+  await sweep(Math.ceil(COUNT / 2), 975_001, (seed) => play(seed, options));
+  const { feed } = Sequence.prototype;
+  // Micro-batches of one sequence, or an assertion would say so before anything is computed.
+  const alter = (scenario: Scenario) => ({
+    ...scenario,
+    plan: { ...scenario.plan, microBatchSequences: 1 },
+  });
+  try {
+    Sequence.prototype.feed = function (rules) {
+      return { ...feed.call(this, rules), stateSlot: 0 };
+    };
+    expect(await caught({ ...options, alter })).toBeGreaterThan(10);
+  } finally {
+    Sequence.prototype.feed = feed;
   }
 }, 600_000);

@@ -2,12 +2,13 @@
 
 import { present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
+import { hasStates } from '../../offload/model/state-cache.js';
 import type { GenerationRequest } from '../../src/engine/request.js';
 import type { Scenario } from './scenario.js';
 import { CONTEXT_TOKENS } from './toy-model.js';
 
 export function expectedTokens(
-  { plan, reference }: Scenario,
+  { plan, reference, toy }: Scenario,
   { promptTokens }: GenerationRequest,
   length: number,
 ): number[] {
@@ -16,7 +17,8 @@ export function expectedTokens(
   const tokens: number[] = [];
   let [fed, startPosition] = [promptTokens, 0];
   while (tokens.length < length) {
-    const slices = [{ startPosition, tokens: fed, pages }];
+    const stateSlot = hasStates(toy.model.caches) ? 0 : undefined;
+    const slices = [{ startPosition, tokens: fed, pages, stateSlot }];
     const [output] = reference.run(0, { slices, outputs: Int32Array.of(fed.length - 1) });
     startPosition += fed.length;
     fed = Int32Array.of(present(output, 'output').token);

@@ -6,6 +6,7 @@ import { headInputColumns } from '../../offload/model/forward-walk.js';
 import { type KvShape, layerCaches, pageBytes } from '../../offload/model/kv-cache.js';
 import { type LayerSpec, layerOf, type TensorSpec } from '../../offload/model/layout.js';
 import type { Weights } from '../../offload/model/model.js';
+import { type StateFields, stateFields, statesBytes } from '../../offload/model/state-cache.js';
 import { weightsOf } from '../../offload/model/weights.js';
 import type { Plan } from '../../offload/plan/plan.js';
 import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
@@ -28,7 +29,7 @@ export interface ReferenceOutput {
 }
 
 /** How keys and values are cached. */
-type CachePlan = Pick<Plan, 'kvPages' | 'kvType' | 'pageTokens'>;
+type CachePlan = Pick<Plan, 'kvPages' | 'kvType' | 'pageTokens' | 'sequences'>;
 
 class ImmediateStream implements DeviceStream {
   launch(op: Op): void {
@@ -59,6 +60,8 @@ export class Reference {
   readonly #hashes = new Map<string, number>();
   /** Device → its sequences' keys and values. */
   readonly #caches = new Map<number, SimulatedMemory>();
+  /** Device → its sequences' states, by block. */
+  readonly #states = new Map<number, (StateFields | undefined)[]>();
   readonly #plan: CachePlan;
 
   constructor(toy: ToyModel, plan: CachePlan) {
@@ -113,7 +116,9 @@ export class Reference {
     };
     model.forward.embed(k, this.#of('fixed'), find, x);
     model.blocks.forEach(({ name }, index) => {
-      k.enter(control.attention, this.#cache(device, index));
+      const fields = this.#statesOf(device)[index];
+      const states = fields && { fields, tables: present(control.states, 'slots of states') };
+      k.enter(control.attention, this.#cache(device, index), [], states);
       model.forward.block(k, this.#of(name), x, index);
     });
     const count = microBatch.outputs.length;
@@ -166,6 +171,15 @@ export class Reference {
     );
     assert(extent.sizeBytes === rowCount * columns * DTYPE_BYTES[dtype], 'table size');
     return tensor(place, 0, dtype, [rowCount, columns]);
+  }
+
+  #statesOf(device: number): (StateFields | undefined)[] {
+    const { caches } = this.#toy.model;
+    const { sequences } = this.#plan;
+    const known = this.#states.get(device);
+    const states = known ?? stateFields(memory(statesBytes(caches, sequences)), caches, sequences);
+    this.#states.set(device, states);
+    return states;
   }
 
   #cache(device: number, blockIndex: number) {

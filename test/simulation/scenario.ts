@@ -3,6 +3,7 @@
 import { present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
 import type { KvDType } from '../../offload/model/kv-type.js';
+import { hasStates } from '../../offload/model/state-cache.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
@@ -43,6 +44,8 @@ export interface ScenarioOptions {
   readonly deviceWindow?: number;
   readonly output?: Workload['output'];
   readonly kvOffload?: boolean;
+  /** Some blocks keep a state per sequence. */
+  readonly states?: boolean;
   /** How layers reach several devices. */
   readonly gather?: GatherBy;
   /** Every device has work in every pass. */
@@ -54,7 +57,11 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const random = new Random(seed);
   // Small worlds mostly: a hazard needs few layers, and a second of testing holds more of them.
   const blocks = options.blocks ?? (random.chance(0.6) ? random.between(1, 3) : random.between(1, 7));
-  const toy = makeToyModel(random.fork(), blocks, options.hook);
+  // Draws of their own, so that the worlds stay what they are for a seed.
+  const apart = new Random(seed + 27_644_437);
+  const states = options.states ?? apart.chance(0.25);
+  const keeping = Array.from({ length: blocks }, () => states && apart.chance(0.6));
+  const toy = makeToyModel(random.fork(), blocks, options.hook, (index) => keeping[index] ?? false);
   const drawnInPlace = random.chance(0.3);
   const computesInPlace = options.computesInPlace ?? drawnInPlace;
   const drawnDevices = random.chance(0.6) ? random.between(1, 3) : random.between(1, 8);
@@ -133,6 +140,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
 
 interface Sequence {
   readonly pages: readonly number[];
+  readonly stateSlot: number | undefined;
   length: number;
   lastOutput: number | undefined;
 }
@@ -158,6 +166,7 @@ class Worker {
     const each = pagesFor(CONTEXT_TOKENS, plan.pageTokens);
     this.#sequences = Array.from({ length: plan.sequences }, (_, index) => ({
       pages: pages.slice(index * each, (index + 1) * each),
+      stateSlot: hasStates(toy.model.caches) ? index : undefined,
       length: 0,
       lastOutput: undefined,
     }));
@@ -207,7 +216,8 @@ class Worker {
     const tokens = Int32Array.from({ length: count }, () => random.between(0, this.#vocabSize - 1));
     if (sequence.lastOutput !== undefined) tokens[0] = sequence.lastOutput;
     sequence.lastOutput = undefined;
-    const slice = { startPosition: sequence.length, tokens, pages: sequence.pages };
+    const { length: startPosition, pages, stateSlot } = sequence;
+    const slice = { startPosition, tokens, pages, stateSlot };
     sequence.length += count;
     const everywhere = [...tokens.keys()].filter(() => random.chance(0.6));
     const atEnd = last && random.chance(0.85) ? [count - 1] : [];

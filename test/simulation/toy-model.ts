@@ -1,7 +1,8 @@
 // A small random transformer whose weights, in any format, lie anywhere in a few random files: all the runtime sees of a real one.
 
 import { present } from '../../offload/errors.js';
-import { alikeCaches } from '../../offload/model/cache-spec.js';
+import { alikeCaches, type CacheSpec } from '../../offload/model/cache-spec.js';
+import type { ForwardOps } from '../../offload/model/forward-ops.js';
 import {
   type Extent,
   type LayerSpec,
@@ -13,7 +14,7 @@ import type { LayerForward, ModelSpec, RowTable, Weights } from '../../offload/m
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
 import { PART_NAMES } from '../../offload/port/formats.js';
 import type { Tensor } from '../../offload/port/ops.js';
-import { heads } from '../../offload/port/tensor.js';
+import { heads, reshaped } from '../../offload/port/tensor.js';
 import { Random } from '../simulator/random.js';
 import { drawMatrix, type Take } from './toy-weights.js';
 
@@ -74,6 +75,7 @@ export function makeToyModel(
   random: Random,
   blockCount: number,
   hook: WeightHook = () => undefined,
+  keepsState: (blockIndex: number) => boolean = () => false,
 ): ToyModel {
   const places = new Places(random, random.between(1, 3));
   const kvHeads = random.between(1, HEADS);
@@ -118,14 +120,21 @@ export function makeToyModel(
     hiddenSize: HIDDEN,
     vocabSize,
     maxContextTokens: CONTEXT_TOKENS,
-    caches: alikeCaches(blockCount, kvHeads, HEAD_DIM),
+    caches: alikeCaches(blockCount, kvHeads, HEAD_DIM).map((pages, index) =>
+      keepsState(index) ? stateCache(kvHeads) : pages,
+    ),
     tables,
     fixed: present(fixed, 'fixed weights'),
     blocks,
     head: present(head, 'head'),
     logits: { scale: random.pick([1, 0.5]), softCap: random.pick([0, 30]) },
-    constants: { frequencies: Float32Array.of(1, 0.1, 0.01, 0.001), slopes: Float32Array.of(0.5, 0.25) },
-    forward: toyForward(tables, kvHeads, blocks, hook),
+    constants: {
+      frequencies: Float32Array.of(1, 0.1, 0.01, 0.001),
+      slopes: Float32Array.of(0.5, 0.25),
+      taps: new Float32Array(mixedChannels(kvHeads) * TAPS).fill(0.5),
+      gains: new Float32Array(HEAD_DIM).fill(1),
+    },
+    forward: toyForward({ tables, kvHeads, blocks, keepsState }, hook),
   };
   const paths = places.sizes.map((_, index) => `/weights-${index}.safetensors`);
   const files = new Map(
@@ -162,12 +171,50 @@ function blockWeights({ random, kvHeads, biased, weight, matrix }: BlockDraws): 
   return random.shuffled(weights).map((make) => make());
 }
 
-function toyForward(
-  tables: readonly RowTable[],
-  kvHeads: number,
-  blocks: readonly LayerSpec[],
-  hook: WeightHook,
-): LayerForward {
+/** Taps of a convolution. */
+const TAPS = 3;
+
+function mixedChannels(kvHeads: number): number {
+  return HIDDEN + 2 * kvHeads * HEAD_DIM;
+}
+
+function stateCache(kvHeads: number): CacheSpec {
+  return {
+    kind: 'recurrent',
+    fields: [
+      { name: 'inputs', shape: [TAPS - 1, mixedChannels(kvHeads)], dtype: 'f32' },
+      { name: 'memory', shape: [HEADS, HEAD_DIM, HEAD_DIM], dtype: 'f32' },
+    ],
+  };
+}
+
+/** In place of attention, with the same weights: a convolution, a recurrence and a gated norm [T, HIDDEN]. */
+function remember(k: ForwardOps, qkv: Tensor, kvHeads: number): Tensor {
+  const [T = 0, C = 0] = qkv.shape;
+  const mixed = k.empty([T, C]);
+  const taps = reshaped(k.constant('taps'), [C, TAPS]);
+  k.causalConv(heads(qkv, 1, C), taps, heads(mixed, 1, C), { state: k.state('inputs'), activation: 'silu' });
+  const [q, key] = [heads(mixed, kvHeads, HEAD_DIM), heads(mixed, kvHeads, HEAD_DIM, HIDDEN)];
+  const read = k.stateScan(q, key, heads(mixed, HEADS, HEAD_DIM), {
+    state: k.state('memory'),
+    step: heads(mixed, kvHeads, HEADS / kvHeads, 3),
+    beta: heads(mixed, kvHeads, HEADS / kvHeads, 7),
+    stepBias: k.constant('slopes'),
+    decay: k.constant('slopes'),
+    normEps: 1e-6,
+  });
+  const gate = heads(qkv, HEADS, HEAD_DIM);
+  return reshaped(k.gatedRms(read, gate, k.constant('gains'), { eps: 1e-6, gateFirst: false }), [T, HIDDEN]);
+}
+
+interface ToyShape {
+  readonly tables: readonly RowTable[];
+  readonly kvHeads: number;
+  readonly blocks: readonly LayerSpec[];
+  readonly keepsState: (blockIndex: number) => boolean;
+}
+
+function toyForward({ tables, kvHeads, blocks, keepsState }: ToyShape, hook: WeightHook): LayerForward {
   const keyValue = kvHeads * HEAD_DIM;
   return {
     embed(k, w, rows, x) {
@@ -195,12 +242,15 @@ function toyForward(
       }) satisfies Weights;
       const norm = w('norm');
       const qkv = k.linear(k.rmsNorm(x, norm, 1e-5), w.matrix('qkv'), { bias: w.optional('qkv bias') });
-      const q = heads(qkv, HEADS, HEAD_DIM);
-      const key = heads(qkv, kvHeads, HEAD_DIM, HIDDEN);
-      const value = heads(qkv, kvHeads, HEAD_DIM, HIDDEN + keyValue);
-      k.rotary(q, k.constant('frequencies'));
-      k.rotary(key, k.constant('frequencies'));
-      const attended = k.attention(q, key, value, { scale: 0.3, alibi: { slopes: k.constant('slopes') } });
+      const attend = () => {
+        const q = heads(qkv, HEADS, HEAD_DIM);
+        const key = heads(qkv, kvHeads, HEAD_DIM, HIDDEN);
+        const value = heads(qkv, kvHeads, HEAD_DIM, HIDDEN + keyValue);
+        k.rotary(q, k.constant('frequencies'));
+        k.rotary(key, k.constant('frequencies'));
+        return k.attention(q, key, value, { scale: 0.3, alibi: { slopes: k.constant('slopes') } });
+      };
+      const attended = keepsState(blockIndex) ? remember(k, qkv, kvHeads) : attend();
       const projected = k.linear(attended, w.matrix('out'));
       k.add(projected, x, x);
       const y = k.layerNorm(x, norm, null, 1e-5);
