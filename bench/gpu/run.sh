@@ -64,6 +64,11 @@ for name in $parts; do
       part 'attention over stored keys and values' node dist/bench/gpu/attention.js
       part 'the same, eight heads for each of theirs' node dist/bench/gpu/attention.js --heads 64 --kv_heads 8
       ;;
+    states)
+      part 'a layer of Qwen3-Next' node dist/bench/gpu/states.js
+      part 'the same, eight prompts' node dist/bench/gpu/states.js --sequences 8
+      part 'a layer of Nemotron 3 Nano' node dist/bench/gpu/states.js --rule mamba --hidden 2688 --key_heads 8 --value_heads 64 --value_dim 64
+      ;;
     drive)
       part 'from the drive' node dist/bench/gpu/drive.js --shape "$shape"
       ;;
