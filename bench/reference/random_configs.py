@@ -24,6 +24,7 @@ import traceback
 import warnings
 
 import dense_families
+import hybrid_families
 import mixture_families
 import wrapped
 
@@ -40,7 +41,7 @@ KEPT = {
     "bos_token_id", "eos_token_id", "pad_token_id", "ffn_hidden_size", "n_inner", "d_model", "n_heads", "n_layers",
     "max_seq_len", "attn_config", "no_bias", "n_routed_experts", "n_shared_experts", "num_shared_experts",
     "moe_num_experts", "moe_num_shared_experts", "moe_k", "moe_topk", "num_experts_per_tok", "n_group", "topk_group",
-    "shared_expert_intermediate_size", "mlp_layer_types", "first_k_dense_replace",
+    "shared_expert_intermediate_size", "mlp_layer_types", "first_k_dense_replace", *hybrid_families.KEPT,
 }
 SUPPORTED = ["gelu", "gelu_new", "relu", "silu", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "swish", "gelu_python"]
 ACTIVATIONS = SUPPORTED + ["relu2", "tanh", "mish", "sigmoid", "leaky_relu", "relu6", "gelu_10", "laplace"]
@@ -291,17 +292,17 @@ def starcoder2(d):
 
 FAMILIES = {function.__name__: function for function in (
     bloom, falcon, gemma2, gpt2, gpt_neo, gpt_neox, gptj, llama, mistral, mixtral, opt, phi3, qwen2, qwen3, qwen3_moe,
-    starcoder2)} | dense_families.FAMILIES | mixture_families.FAMILIES
+    starcoder2, *hybrid_families.FAMILIES)} | dense_families.FAMILIES | mixture_families.FAMILIES
 
 
 def fill(torch, model, generator, family):
     """Weights that make every part count: norms and biases away from their neutral values, logits far apart."""
-    centred = family in ("gemma", "gemma2", "gemma3_text")
+    centred = family in ("gemma", "gemma2", "gemma3_text") or family.startswith(("qwen3_next", "qwen3_5"))
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
         if parameter.dim() == 1 or "norm" in name:
             is_norm = name.endswith("weight")
-            value = (0.0 if centred or not is_norm else 1.0) + noise * (0.3 if is_norm else 0.2)
+            value = (0.0 if (centred and "linear_attn" not in name) or not is_norm else 1.0) + noise * (0.3 if is_norm else 0.2)
         elif any(part in name for part in ("embed", "wte", "wpe", "lm_head")):
             value = noise * 0.5
         else:

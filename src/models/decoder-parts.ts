@@ -35,10 +35,12 @@ export function attentionShapes(
   H: number,
   { nHeads, nKv, D }: GroupedHeads,
   bias: { readonly qkv: boolean; readonly out: boolean },
+  isGated = false,
 ) {
+  const queryRows = (isGated ? 2 : 1) * nHeads * D;
   return {
-    'self_attn.q_proj.weight': [nHeads * D, H],
-    'self_attn.q_proj.bias': bias.qkv ? [nHeads * D] : undefined,
+    'self_attn.q_proj.weight': [queryRows, H],
+    'self_attn.q_proj.bias': bias.qkv ? [queryRows] : undefined,
     'self_attn.k_proj.weight': [nKv * D, H],
     'self_attn.k_proj.bias': bias.qkv ? [nKv * D] : undefined,
     'self_attn.v_proj.weight': [nKv * D, H],
@@ -98,6 +100,8 @@ export interface RotaryAttention extends GroupedHeads {
   readonly queryKeyNorm?: QueryKeyNorm | undefined;
   readonly queryScale?: PositionScale | undefined;
   readonly softCap?: number;
+  /** The query projection has a gate behind each head's query: its sigmoid scales what the head has seen. */
+  readonly isGated?: boolean | undefined;
   /** Each head has a score in `self_attn.sinks` that takes its share of every softmax (Xiao et al. 2024). */
   readonly hasSinks?: boolean;
 }
@@ -110,11 +114,12 @@ export function separateAttention(
   attention: RotaryAttention,
   blockIndex: number,
 ): Tensor {
-  const { nHeads, nKv, D, queryKeyNorm: norm } = attention;
-  const queries = project(k, w, normed, 'self_attn.q_proj'); // [T, nHeads · D]
+  const { nHeads, nKv, D, isGated = false, queryKeyNorm: norm } = attention;
+  const queries = project(k, w, normed, 'self_attn.q_proj'); // [T, nHeads · D], twice that with gates
   const keys = project(k, w, normed, 'self_attn.k_proj'); // [T, nKv · D]
   const value = heads(project(k, w, normed, 'self_attn.v_proj'), nKv, D); // [T, nKv, D]
-  const [q, key] = [heads(queries, nHeads, D), heads(keys, nKv, D)]; // [T, nHeads, D], [T, nKv, D]
+  const ofHead = (first: number) => heads(queries, nHeads, D, first, isGated ? 2 * D : D); // [T, nHeads, D]
+  const [q, key] = [ofHead(0), heads(keys, nKv, D)]; // [T, nHeads, D], [T, nKv, D]
   const normAll = () => {
     if (!norm) return;
     const both = norm.over === 'head' ? [q, key] : [queries, keys];
@@ -128,7 +133,9 @@ export function separateAttention(
   rotate(k, [q, key], attention, blockIndex);
   if (norm?.afterRotary) normAll();
   const sinks = attention.hasSinks ? w('self_attn.sinks') : undefined;
-  return attend(k, [q, key, value], { ...attention, sinks }, blockIndex);
+  const seen = attend(k, [q, key, value], { ...attention, sinks }, blockIndex);
+  if (isGated) k.gateSigmoid(heads(seen, nHeads, D), ofHead(D));
+  return seen;
 }
 
 /** Rotates q [T, nHeads, D] and key [T, nKv, D], then attends: [T, nHeads · D]. */

@@ -66,16 +66,22 @@ export function denseFeedForward(H: number, I: number, activation: Activation, b
   return gatedFeedForward({ H, I, activation, bias });
 }
 
-/** The same where gate and up are one matrix, the gate's rows first. */
-export function fusedFeedForward(H: number, I: number, activation: Activation): FeedForward {
+const FUSED = ['mlp.gate_up_proj.weight', 'mlp.down_proj.weight'] as const;
+
+/** The same where gate and up are one matrix, the gate's rows first. @param names of that and of the other one */
+export function fusedFeedForward(
+  H: number,
+  I: number,
+  activation: Activation,
+  [gateUpName, downName]: readonly [string, string] = FUSED,
+): FeedForward {
   const inner = (k: ForwardOps, w: Weights, normed: Tensor) => {
-    const gateUp = k.linear(normed, w.matrix('mlp.gate_up_proj.weight')); // [T, 2I]
+    const gateUp = k.linear(normed, w.matrix(gateUpName)); // [T, 2I]
     return k.gated(columns(gateUp, 0, I), columns(gateUp, I, I), activation); // [T, I]
   };
   return {
-    tensors: (path) =>
-      tensorsUnder(path, { 'mlp.gate_up_proj.weight': [2 * I, H], 'mlp.down_proj.weight': [H, I] }),
-    add: (k, w, norm, x) => void project(k, w, inner(k, w, norm()), 'mlp.down_proj', x),
-    result: (k, w, normed) => project(k, w, inner(k, w, normed), 'mlp.down_proj'),
+    tensors: (path) => tensorsUnder(path, { [gateUpName]: [2 * I, H], [downName]: [H, I] }),
+    add: (k, w, norm, x) => void k.linear(inner(k, w, norm()), w.matrix(downName), { addTo: x }),
+    result: (k, w, normed) => k.linear(inner(k, w, normed), w.matrix(downName)),
   };
 }

@@ -4,6 +4,7 @@ import { PLAIN_ROUTE } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import type { Architecture } from './architecture.js';
+import type { FeedForward } from './feed-forward.js';
 import { buildLlama, everywhere } from './llama.js';
 import { MLP_EXPERTS, mixtureFeedForward, readChoices, refuseSharedExperts } from './mixture.js';
 
@@ -28,22 +29,6 @@ export const graniteMoe: Architecture = {
   build: (config) => {
     const bias = config.flag(['attention_bias'], false);
     refuseSharedExperts(config);
-    const { expertCount, chosen } = readChoices(config, { experts: 8, chosen: 2 });
-    const experts = mixtureFeedForward({
-      H: config.count(['hidden_size']),
-      I: config.count(['intermediate_size']),
-      expertCount,
-      activation: readActivation(config, ['hidden_act'], 'silu'),
-      router: {
-        names: ['block_sparse_moe.router.layer.weight', 'mlp.gate.weight'],
-        chosen,
-        rule: { ...PLAIN_ROUTE, normalize: true },
-      },
-      names: {
-        ...MLP_EXPERTS,
-        fused: ['block_sparse_moe.input_linear.weight', 'block_sparse_moe.output_linear.weight'],
-      },
-    });
     return buildLlama(config, {
       architecture: 'granitemoe',
       qkvBias: bias,
@@ -51,10 +36,31 @@ export const graniteMoe: Architecture = {
       mlpBias: false,
       defaultContext: 2048,
       ...graniteFactors(config),
-      feedForward: everywhere(experts),
+      feedForward: everywhere(graniteExperts(config)),
     });
   },
 };
+
+/** @param shared what every token goes to as well */
+export function graniteExperts(config: ConfigReader, shared?: FeedForward): FeedForward {
+  const { expertCount, chosen } = readChoices(config, { experts: 8, chosen: 2 });
+  return mixtureFeedForward({
+    H: config.count(['hidden_size']),
+    I: config.count(['intermediate_size']),
+    expertCount,
+    activation: readActivation(config, ['hidden_act'], 'silu'),
+    router: {
+      names: ['block_sparse_moe.router.layer.weight', 'mlp.gate.weight'],
+      chosen,
+      rule: { ...PLAIN_ROUTE, normalize: true },
+    },
+    names: {
+      ...MLP_EXPERTS,
+      fused: ['block_sparse_moe.input_linear.weight', 'block_sparse_moe.output_linear.weight'],
+    },
+    shared,
+  });
+}
 
 /** The four factors as traits; none may be 0. */
 export function graniteFactors(config: ConfigReader) {

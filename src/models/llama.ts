@@ -25,6 +25,7 @@ import {
 import { denseFeedForward, type FeedForward } from './feed-forward.js';
 import { type LayerRopes, sameRope } from './layer-ropes.js';
 import { readLayerWindows } from './layer-windows.js';
+import type { Mixer } from './mixer.js';
 import { type RopeOptions, readRope } from './rope.js';
 
 export const llama: Architecture = {
@@ -80,6 +81,10 @@ export interface LlamaTraits {
   readonly headNorms?: boolean;
   /** Queries and keys are normed in another way. */
   readonly queryKeyNorm?: Omit<QueryKeyNorm, 'eps'>;
+  /** See RotaryAttention. */
+  readonly gatedAttention?: boolean;
+  /** What stands in place of attention in some layers, which then cache what it says. */
+  readonly mixer?: (blockIndex: number) => Mixer | undefined;
   /** Heads have scores of their own in every softmax. */
   readonly sinks?: boolean;
   /** Tokens that a layer sees; 0 or absent for all. */
@@ -123,12 +128,19 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
   const eps = config.number(['rms_norm_eps'], traits.defaultEps ?? 1e-6);
   const queryKeyNorm = queryKeyNormOf(traits, eps);
   const feedForward = traits.feedForward ?? everywhere(readDense(config, H, traits.mlpBias));
+  const attentionTensors = (path: string) => [
+    ...tensorsUnder(path, {
+      ...attentionShapes(H, grouped, { qkv: traits.qkvBias, out: traits.outBias }, traits.gatedAttention),
+      'self_attn.sinks': sinks ? [grouped.nHeads] : undefined,
+    }),
+    ...(queryKeyNorm ? queryKeyNormTensors(path, queryKeyNorm, grouped) : []),
+  ];
   return {
     architecture: traits.architecture,
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    caches: alikeCaches(blockCount, nKv, D),
+    caches: alikeCaches(blockCount, nKv, D).map((pages, index) => traits.mixer?.(index)?.cache ?? pages),
     blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
@@ -136,10 +148,8 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     block: (index) => [
       ...tensorsUnder(`layers.${index}.`, {
         ...normShapes(Object.values(norms), H, traits.layerNorms),
-        ...attentionShapes(H, grouped, { qkv: traits.qkvBias, out: traits.outBias }),
-        'self_attn.sinks': sinks ? [grouped.nHeads] : undefined,
       }),
-      ...(queryKeyNorm ? queryKeyNormTensors(`layers.${index}.`, queryKeyNorm, grouped) : []),
+      ...(traits.mixer?.(index)?.tensors(`layers.${index}.`) ?? attentionTensors(`layers.${index}.`)),
       ...feedForward(index).tensors(`layers.${index}.`),
     ],
     head: {
@@ -157,10 +167,12 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
         interleaved: traits.interleaved ?? false,
         windowTokens: traits.windowTokens ?? readLayerWindows(config, blockCount, () => false),
         hasSinks: sinks,
+        isGated: traits.gatedAttention,
         queryScale: traits.queryScale,
         softCap: traits.attentionSoftCap ?? 0,
         queryKeyNorm,
       },
+      mixer: traits.mixer ?? (() => undefined),
       feedForward,
       norms,
       residualEps: eps / residualScale ** 2,
@@ -201,6 +213,7 @@ export function everywhere(feedForward: FeedForward): (blockIndex: number) => Fe
 
 interface Dimensions {
   readonly attention: RotaryAttention;
+  readonly mixer: (blockIndex: number) => Mixer | undefined;
   readonly feedForward: (blockIndex: number) => FeedForward;
   readonly norms: BlockNorms;
   /**
@@ -222,7 +235,8 @@ interface Norm {
 
 /** T tokens, H hidden size, D head dimension. */
 function forward(dimensions: Dimensions): LayerForward {
-  const { attention, feedForward, norms, residualEps, resultEps, weightOffset, embeddingScale } = dimensions;
+  const { attention, mixer, feedForward, norms, residualEps, resultEps, weightOffset, embeddingScale } =
+    dimensions;
   const { layerNorms } = dimensions;
   /** x [T, H], with the weights of that name. */
   const normed = (k: ForwardOps, w: Weights, x: Tensor, { name, eps = residualEps, out }: Norm) =>
@@ -240,9 +254,13 @@ function forward(dimensions: Dimensions): LayerForward {
       const addNormed = (result: Tensor, name: string) =>
         k.add(x, normed(k, w, result, { name, eps: resultEps }), x);
       const input = norms.attentionIn ? norm(norms.attentionIn) : x;
-      const attended = separateAttention(k, w, input, attention, blockIndex); // [T, nHeads · D]
-      if (norms.attentionOut) addNormed(project(k, w, attended, 'self_attn.o_proj'), norms.attentionOut);
-      else project(k, w, attended, 'self_attn.o_proj', x);
+      const mixed = mixer(blockIndex);
+      if (mixed) mixed.add(k, w, () => input, x);
+      else {
+        const attended = separateAttention(k, w, input, attention, blockIndex); // [T, nHeads · D]
+        if (norms.attentionOut) addNormed(project(k, w, attended, 'self_attn.o_proj'), norms.attentionOut);
+        else project(k, w, attended, 'self_attn.o_proj', x);
+      }
 
       const { feedIn, feedOut } = norms;
       const after = (out?: Tensor) => (feedIn ? norm(feedIn, out) : x);

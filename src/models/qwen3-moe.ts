@@ -98,7 +98,7 @@ export function qwenSharedExpert(config: ConfigReader, I: number): FeedForward {
 }
 
 /** Every `decoder_sparse_step`-th layer has experts, except those that `mlp_only_layers` lists. */
-function qwenFeedForwards(
+export function qwenFeedForwards(
   config: ConfigReader,
   experts: FeedForward,
   defaultInner: number,

@@ -23,6 +23,7 @@ import { gptOss } from './gpt-oss.js';
 import { gpt2 } from './gpt2.js';
 import { gptj } from './gptj.js';
 import { granite, graniteMoe } from './granite.js';
+import { graniteHybrid } from './granite-hybrid.js';
 import { hunyuanDense } from './hunyuan-dense.js';
 import { hunyuanMoe } from './hunyuan-moe.js';
 import { hyV3 } from './hy-v3.js';
@@ -33,6 +34,7 @@ import { mistral } from './mistral.js';
 import { mixtral } from './mixtral.js';
 import { mpt } from './mpt.js';
 import { nemotron } from './nemotron.js';
+import { nemotronH } from './nemotron-h.js';
 import { olmo2, olmo3, olmoe } from './olmo.js';
 import { opt } from './opt.js';
 import { phi } from './phi.js';
@@ -41,6 +43,7 @@ import { phimoe } from './phimoe.js';
 import { qwen2 } from './qwen2.js';
 import { qwen3 } from './qwen3.js';
 import { qwen2Moe, qwen3Moe } from './qwen3-moe.js';
+import { qwen3Next, qwen35, qwen35Moe } from './qwen3-next.js';
 import { seedOss } from './seed-oss.js';
 import { smollm3 } from './smollm3.js';
 import { starcoder2 } from './starcoder2.js';
@@ -67,6 +70,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   gptj,
   gptOss,
   granite,
+  graniteHybrid,
   graniteMoe,
   hunyuanDense,
   hunyuanMoe,
@@ -78,6 +82,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   mixtral,
   mpt,
   nemotron,
+  nemotronH,
   olmo2,
   olmo3,
   olmoe,
@@ -89,6 +94,9 @@ export const ARCHITECTURES: readonly Architecture[] = [
   qwen2Moe,
   qwen3,
   qwen3Moe,
+  qwen3Next,
+  qwen35,
+  qwen35Moe,
   seedOss,
   smollm3,
   starcoder2,
