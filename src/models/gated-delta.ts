@@ -40,7 +40,7 @@ interface Dimensions {
 interface Projected {
   /** [T, nK · Dk + nK · Dk + nV · Dv] */
   readonly mixed: Tensor;
-  /** Of as many dimensions as the shape that the norm's input is seen in. */
+  /** The norm's input is seen in its shape. */
   readonly gate: Tensor;
   /** [T, nK, each] */
   readonly a: Tensor;
@@ -64,7 +64,7 @@ const APART: Spelling = {
     const qkv = project(k, w, normed, 'linear_attn.in_proj_qkv'); // [T, C]
     const [T = 0, C = 0] = qkv.shape;
     const mixed = k.empty([T, C]);
-    convolve(k, w, heads(qkv, 1, C), heads(mixed, 1, C), 0);
+    convolve(k, w, { x: heads(qkv, 1, C), out: heads(mixed, 1, C), channel: 0 });
     const gate = heads(project(k, w, normed, 'linear_attn.in_proj_z'), nV, Dv); // [T, nV, Dv]
     // Not rounded: they decide how fast a state is forgotten.
     const number = (name: string) => heads(k.linear(normed, w.matrix(name), {}, k.floats([T, nV])), nK, each); // [T, nK, each]
@@ -96,7 +96,8 @@ const BY_KEY_HEAD: Spelling = {
       [2 * Dk, each * Dv],
     ] as const) {
       const count = nK * size;
-      convolve(k, w, part(first, size), heads(columns(mixed, channel, count), nK, size), channel);
+      const out = heads(columns(mixed, channel, count), nK, size); // [T, nK, size]
+      convolve(k, w, { x: part(first, size), out, channel });
       channel += count;
     }
     const ba = k.linear(normed, w.matrix('linear_attn.in_proj_ba.weight'), {}, k.floats([T, 2 * nV]));
@@ -105,8 +106,15 @@ const BY_KEY_HEAD: Spelling = {
   },
 };
 
-/** Channels of x [T, G, D] → out [T, G, D]; the first of them is `channel` of all. */
-function convolve(k: ForwardOps, w: Weights, x: Tensor, out: Tensor, channel: number): void {
+interface Channels {
+  /** [T, G, D] each. */
+  readonly x: Tensor;
+  readonly out: Tensor;
+  /** The first of them among all. */
+  readonly channel: number;
+}
+
+function convolve(k: ForwardOps, w: Weights, { x, out, channel }: Channels): void {
   const weight = w('linear_attn.conv1d.weight'); // [C, 1, W]
   const [C = 0, , W = 0] = weight.shape;
   const count = (x.shape[1] ?? 0) * (x.shape[2] ?? 0);
