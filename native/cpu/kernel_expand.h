@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/kernel_expand_columns.h"
 #include "cpu/kernel_linear_rows.h"
+#include "cpu/kernel_pairs.h"
 
 namespace zi::ZI_ISA {
 
@@ -41,15 +42,16 @@ class Expander {
   void Expand(int64_t row, int64_t count, int64_t k, float* to, Ahead& ahead) const {
     const int64_t input = k * Wide::kInputs, length = Smaller(kInputs, weight_.inputs - input);
     if (ByColumns(weight_)) return Columns(row, count, input, length, to, ahead);
+#ifdef ZI_PAIR_PRODUCTS
+    if constexpr (kPaired) {
+      if (HasPairs(weight_) && InRegisters(row, count, input, length, to, ahead)) return;
+    }
+#endif
     const GroupBuffers buffers(weight_, kInputs, scratch_);
     const int64_t lines = ahead.Lines() / count + 1, order = kPaired ? 0 : NibbleBlock(weight_);
-    const bool flat = weight_.format == WeightFormat::kTable4;
-    RowGroups groups = FindRowGroups(weight_, input, length);
     for (int64_t r = 0; r < count && row + r < weight_.outputs; ++r, to += kPitch) {
       ahead.Request(lines);
-      if (flat) groups = FindRowGroups(weight_, (row + r + weight_.first_row) * weight_.inputs + input, length);
-      ExpandRow(weight_, row + r, input, length, order, groups, buffers, kPaired ? buffers.row : to);
-      if constexpr (kPaired) Pack(buffers.row, length, to);
+      Row(row + r, input, length, order, buffers, to);
     }
   }
 
@@ -79,6 +81,33 @@ class Expander {
   static constexpr bool kPaired = Wide::kInputs > 1;
   static constexpr int64_t kInputs = kDepth * Wide::kInputs;
   static constexpr int64_t kRowFloats = kInputs + kWidth;
+
+  void Row(int64_t row, int64_t input, int64_t length, int64_t order, const GroupBuffers& buffers, float* to) const {
+    const bool flat = weight_.format == WeightFormat::kTable4;
+    const RowGroups groups = FindRowGroups(weight_, flat ? (row + weight_.first_row) * weight_.inputs + input : input, length);
+    ExpandRow(weight_, row, input, length, order, groups, buffers, kPaired ? buffers.row : to);
+    if constexpr (kPaired) Pack(buffers.row, length, to);
+  }
+
+#ifdef ZI_PAIR_PRODUCTS
+  /// Pairs from decoders, and the other way for rows that they do not take. False where the weight has none.
+  bool InRegisters(int64_t row, int64_t count, int64_t input, int64_t length, float* to, Ahead& ahead) const {
+    const int64_t lines = ahead.Lines() / count + 1;
+    return WithPairs(weight_, [&](const auto& decoder) {
+      PairScales scales;
+      for (int64_t r = row; r < row + count && r < weight_.outputs; ++r, to += kPitch) {
+        ahead.Request(lines);
+        const uint8_t* codes = RowCodes(weight_, r, input);
+        const RowGroups groups = FindPairGroups(weight_, r, input, length);
+        if (decoder.Load(weight_, r, groups, scales) && decoder.Takes(codes, length)) {
+          ExpandPairs(decoder, scales, groups, codes, length, to, kWidth);
+        } else {
+          Row(r, input, length, 0, GroupBuffers(weight_, kInputs, scratch_), to);
+        }
+      }
+    });
+  }
+#endif
 
   void Columns(int64_t row, int64_t count, int64_t input, int64_t length, float* to, Ahead& ahead) const {
     const int64_t squares = (count + kWidth - 1) / kWidth * ((length + kWidth - 1) / kWidth);

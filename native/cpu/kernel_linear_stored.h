@@ -4,6 +4,7 @@
 #include "cpu/kernel_expand.h"
 #include "cpu/kernel_linear_e4m3.h"
 #include "cpu/kernel_linear_nibbles.h"
+#include "cpu/kernel_linear_pairs.h"
 
 namespace zi::ZI_ISA {
 
@@ -29,6 +30,11 @@ struct StoredRows {
     std::memset(sums, 0, sum_count * sizeof(float));
     const Expander<Wide> expander(weight, sums + sum_count);
     if (few) {
+#ifdef ZI_PAIR_PRODUCTS
+      if constexpr (Wide::kInputs > 1) {
+        if (x.tokens == 1 && HasPairs(weight) && AsPairs(expander, x, task, sums, panel)) return sums;
+      }
+#endif
       const int64_t done = x.tokens == 1 ? InRegisters(x, task, sums) : 0;
       FewTokens(expander, x, {task.row + done, task.rows - done, 0, x.tokens}, sums + done, panel);
     } else {
@@ -59,6 +65,19 @@ struct StoredRows {
 #endif
     return 0;
   }
+
+#ifdef ZI_PAIR_PRODUCTS
+  /// One token. False where the weight has no decoder.
+  bool AsPairs(const Expander<Wide>& expander, const PackedInputs& x, const Panel& task, float* sums, float* tile) const {
+    const auto expanded = [&](int64_t row, int64_t k, int64_t block) {
+      Ahead none{nullptr, 0, 0, 0};
+      expander.Expand(row, kPairRows, k / Wide::kInputs, tile, none);
+      const int64_t padded = RoundUp(Smaller(kDepth, lanes() - k / Wide::kInputs), kWidth);
+      Tile(x, block, tile, padded, sums + (row - task.row));
+    };
+    return WithPairs(weight, [&](const auto& decoder) { OneTokenPairs(weight, decoder, x, task, sums, expanded); });
+  }
+#endif
 
   /// A few rows at a time, so that a block of them stays in the nearest cache until all tokens have met it.
   void FewTokens(const Expander<Wide>& expander, const PackedInputs& x, const Panel& task, float* sums, float* tile) const {
