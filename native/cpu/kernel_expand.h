@@ -6,13 +6,14 @@
 
 namespace zi::ZI_ISA {
 
+/// Stored input by input, and not turned into rows of other formats.
 inline bool ByColumns(const Weight& w) {
   switch (w.format) {
     case WeightFormat::kDenseIn:
-    case WeightFormat::kAwq:
-    case WeightFormat::kGptq:
     case WeightFormat::kE4M3In:
       return true;
+    case WeightFormat::kGptq:
+      return w.bits != 4 && w.bits != 8;
     case WeightFormat::kDense:
     case WeightFormat::kE4M3:
     case WeightFormat::kInt8:
@@ -20,6 +21,7 @@ inline bool ByColumns(const Weight& w) {
     case WeightFormat::kPacked4:
     case WeightFormat::kFp4:
     case WeightFormat::kTable4:
+    case WeightFormat::kAwq:
       return false;
   }
   return false;
@@ -61,10 +63,6 @@ class Expander {
     const int64_t rows = Smaller(count, weight_.outputs - row);
     if (rows <= 0) return {nullptr, 0, 0, 0};
     const View& codes = weight_.Part(WeightPart::kCodes);
-    if (weight_.format == WeightFormat::kAwq) {
-      const uint8_t* from = codes.data + (input * codes.strides[0] + row / 8) * 4;
-      return {from, length, (rows + 7) / 8 * 4, codes.strides[0] * 4};
-    }
     if (weight_.format == WeightFormat::kGptq) {
       const int64_t first = input * weight_.bits / 32, end = ((input + length) * weight_.bits + 31) / 32;
       return {codes.data + (first * codes.strides[0] + row) * 4, end - first, rows * 4, codes.strides[0] * 4};
@@ -100,7 +98,7 @@ class Expander {
         const uint8_t* codes = RowCodes(weight_, r, input);
         const RowGroups groups = FindPairGroups(weight_, r, input, length);
         if (decoder.Load(weight_, r, groups, scales) && decoder.Takes(codes, length)) {
-          ExpandPairs(decoder, scales, groups, codes, length, to, kWidth);
+          ExpandPairs(decoder, scales, 0, groups, codes, length, to);
         } else {
           Row(r, input, length, 0, GroupBuffers(weight_, kInputs, scratch_), to);
         }

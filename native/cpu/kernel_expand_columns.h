@@ -1,4 +1,5 @@
-// Rows of weights that are stored input by input, expanded to floats. Lanes are rows until a square is transposed.
+// Rows of weights that are stored input by input and are not turned into rows of words, expanded to floats. Lanes are rows until
+// a square is transposed.
 #pragma once
 #include "cpu/kernel_expand_rows.h"
 
@@ -11,16 +12,10 @@ struct ColumnGroups {
   const float* zeros;
 };
 
-/// The place in its word of the m-th of eight columns of awq.
-constexpr int kAwqShifts[8] = {0, 16, 4, 20, 8, 24, 12, 28};
-
 inline float ColumnZero(const Weight& w, int64_t group, int64_t m) {
   const View& zeros = w.Part(WeightPart::kZeros);
   const int64_t row = group * zeros.strides[0];
   if (w.format == WeightFormat::kE4M3In) return 0;
-  if (w.format == WeightFormat::kAwq) {
-    return static_cast<float>(static_cast<uint32_t>(WordAt(zeros, row + m / 8)) >> kAwqShifts[m % 8] & 15);
-  }
   const int bits = w.bits;
   const uint32_t mask = (1u << bits) - 1;
   const int64_t bit = m * bits;
@@ -52,17 +47,8 @@ inline int64_t ColumnGroupFloats(const Weight& w, int64_t depth) {
 }
 
 /// The codes of input k for kWidth rows from `row` on, a multiple of 8.
-inline Ints ColumnCodes(const Weight& w, const NibbleOrder& awq, int64_t row, int64_t rows, int64_t k) {
+inline Ints ColumnCodes(const Weight& w, int64_t row, int64_t rows, int64_t k) {
   const View& codes = w.Part(WeightPart::kCodes);
-  if (w.format == WeightFormat::kAwq) {
-    const uint8_t* p = codes.data + (k * codes.strides[0] + row / 8) * 4;
-    uint8_t bytes[kWidth / 2] = {};
-    if (rows < kWidth) {
-      std::memcpy(bytes, p, static_cast<size_t>((rows + 7) / 8 * 4));
-      p = bytes;
-    }
-    return And(LoadNibbles(p, awq), SetInts(15));
-  }
   const int64_t bit = k * w.bits;
   const int shift = static_cast<int>(bit % 32);
   const uint8_t* p = codes.data + (bit / 32 * codes.strides[0] + row) * 4;
@@ -72,8 +58,8 @@ inline Ints ColumnCodes(const Weight& w, const NibbleOrder& awq, int64_t row, in
 }
 
 /// What `ColumnCodes` gives as numbers.
-inline Vec ColumnNumbers(const Weight& w, const NibbleOrder& awq, int64_t row, int64_t rows, int64_t k) {
-  if (w.format != WeightFormat::kE4M3In) return ToFloats(ColumnCodes(w, awq, row, rows, k));
+inline Vec ColumnNumbers(const Weight& w, int64_t row, int64_t rows, int64_t k) {
+  if (w.format != WeightFormat::kE4M3In) return ToFloats(ColumnCodes(w, row, rows, k));
   const View& codes = w.Part(WeightPart::kCodes);
   return FloatsOfE4M3(LoadBytes(codes.data + k * codes.strides[0] + row, rows));
 }
@@ -105,7 +91,6 @@ inline void ExpandColumns(const Weight& w, int64_t row, int64_t k, int64_t lengt
                           F before_square) {
   if (w.format == WeightFormat::kDenseIn) return TurnColumns(w, row, k, length, to, pitch, before_square);
   const ColumnGroups groups = LoadColumnGroups(w, row, k, length, group_floats);
-  const NibbleOrder awq(0, 16, 4, 20, 8, 24, 12, 28);
   const int64_t rows = Smaller(kWidth, w.outputs - row);
   const View& index = w.Part(WeightPart::kGroups);
   WithRounding(w, [&](const auto& rounded) {
@@ -119,7 +104,7 @@ inline void ExpandColumns(const Weight& w, int64_t row, int64_t k, int64_t lengt
         if (i + j < length) {
           const int64_t input = k + i + j;
           const int64_t g = (index.data ? WordAt(index, input) : input / w.input_group) - groups.first;
-          const Vec code = Sub(ColumnNumbers(w, awq, row, rows, input), Load(groups.zeros + g * kWidth));
+          const Vec code = Sub(ColumnNumbers(w, row, rows, input), Load(groups.zeros + g * kWidth));
           value = rounded(Mul(code, Load(groups.scales + g * kWidth)));
         }
         Store(square + j * kWidth, value);

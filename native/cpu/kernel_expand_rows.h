@@ -77,8 +77,13 @@ constexpr float kLowE4M3[16] = {0x1p-7f,    0x1.2p-7f, 0x1.4p-7f, 0x1.6p-7f, 0x1
 constexpr float kHighE4M3[16] = {1,  4,  16,  64,  256,  1024,  4096,  16384,
                                  -1, -4, -16, -64, -256, -1024, -4096, -16384};
 
-/// Whether any of 64 codes is NaN or below 2^-6.
+/// Whether any of 64 or 32 codes is NaN or below 2^-6.
+template <int kCodes>
 inline bool HasUnusualE4M3(const uint8_t* codes) {
+  if constexpr (kCodes == 32) {
+    const __m256i size = _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)), _mm256_set1_epi8(0x7f));
+    return _mm256_cmpge_epu8_mask(_mm256_sub_epi8(size, _mm256_set1_epi8(8)), _mm256_set1_epi8(0x7f - 8)) != 0;
+  }
   const __m512i size = _mm512_and_si512(_mm512_loadu_si512(codes), _mm512_set1_epi8(0x7f));
   return _mm512_cmpge_epu8_mask(_mm512_sub_epi8(size, _mm512_set1_epi8(8)), _mm512_set1_epi8(0x7f - 8)) != 0;
 }
@@ -95,7 +100,7 @@ inline void ExpandUsualE4M3(const uint8_t* codes, const R& rounded, const RowGro
       Store(to + at, rounded(Mul(E4M3CodesOrNan::Load(codes + at, n), scale)));
     };
     for (; i + 64 <= end; i += 64) {
-      if (HasUnusualE4M3(codes + i)) {
+      if (HasUnusualE4M3<64>(codes + i)) {
         for (int j = 0; j < 64; j += kWidth) each(i + j, kWidth);
         continue;
       }
@@ -127,7 +132,9 @@ inline void ExpandE4M3(const uint8_t* codes, const R& rounded, const RowGroups& 
 /// The block of Reorder that inputs of this weight take where its values lie as floats; 0 for none. Every group is whole blocks.
 inline int64_t NibbleBlock(const Weight& w) {
 #ifdef ZI_NIBBLE_BLOCKS
-  const bool low_first = w.format == WeightFormat::kPacked4 || w.format == WeightFormat::kFp4;
+  // By columns they are turned into rows of packed4.
+  const bool by_columns = w.format == WeightFormat::kAwq || (w.format == WeightFormat::kGptq && w.bits == 4);
+  const bool low_first = by_columns || w.format == WeightFormat::kPacked4 || w.format == WeightFormat::kFp4;
   // Some experts of a mixture may have no index: inputs lie for all in one order.
   if (!low_first || w.Part(WeightPart::kGroups).rank != 0) return 0;
   for (const int64_t block : {64, 32}) {

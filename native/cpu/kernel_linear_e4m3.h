@@ -5,9 +5,9 @@
 #ifdef ZI_NIBBLE_BLOCKS
 namespace zi::ZI_ISA {
 
-/// Rows whose sums one tile makes, and room for the groups of a block of inputs, of which none is shorter than 64.
+/// Rows whose sums one tile makes, and room for the groups of a block of inputs, of which none is shorter than 32.
 constexpr int kE4M3Rows = 2 * kRowTile;
-constexpr int64_t kE4M3Groups = kDepth / 64 + kWidth;
+constexpr int64_t kE4M3Groups = kDepth / 32 + kWidth;
 
 struct E4M3Rows {
   /// The first row's; the others follow `distance` bytes after each other, and `next` is what is needed after this block.
@@ -26,8 +26,8 @@ __attribute__((noinline)) Vec AddAnyE4M3(const uint8_t* codes, int64_t n, float 
   return acc;
 }
 
-/// sums[r] += the dot product of a row's codes and one token over one block of inputs.
-template <class R>
+/// sums[r] += the dot product of a row's codes and one token over one block of inputs, kStep of them at a time.
+template <int kStep, class R>
 __attribute__((noinline)) void E4M3Tile(const E4M3Rows& rows, const RowGroups& groups, const R& rounded, const float* x,
                                         int64_t length, float* sums) {
   Vec acc[kE4M3Rows];
@@ -42,20 +42,23 @@ __attribute__((noinline)) void E4M3Tile(const E4M3Rows& rows, const RowGroups& g
     Table16 low[kE4M3Rows];
 #pragma GCC unroll 8
     for (int r = 0; r < kE4M3Rows; ++r) low[r] = {rounded(Mul(Load(kLowE4M3), Set(rows.scales[r][g])))};
-    for (; i + 64 <= end; i += 64) {
-      Vec in[4];
+    for (; i + kStep <= end; i += kStep) {
+      Vec in[kStep / kWidth];
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) in[j] = Load(x + i + j * kWidth);
+      for (int j = 0; j < kStep / kWidth; ++j) in[j] = Load(x + i + j * kWidth);
 #pragma GCC unroll 8
       for (int r = 0; r < kE4M3Rows; ++r) {
-        _mm_prefetch(reinterpret_cast<const char*>(next[r / kRowTile] + i + r % kRowTile * step), _MM_HINT_T0);
+        // A line lasts for 64 inputs: with shorter steps half of the rows are asked for in each half of it.
+        if (kStep == 64 || (i & 32) / 32 == r / kRowTile) {
+          _mm_prefetch(reinterpret_cast<const char*>(next[r / kRowTile] + i + r % kRowTile * step), _MM_HINT_T0);
+        }
         const uint8_t* codes = halves[r / kRowTile] + i + r % kRowTile * step;
-        if (__builtin_expect(HasUnusualE4M3(codes), false)) {
-          acc[r] = AddAnyE4M3(codes, 64, rows.scales[r][g], rounded, x + i, acc[r]);
+        if (__builtin_expect(HasUnusualE4M3<kStep>(codes), false)) {
+          acc[r] = AddAnyE4M3(codes, kStep, rows.scales[r][g], rounded, x + i, acc[r]);
           continue;
         }
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) {
+        for (int j = 0; j < kStep / kWidth; ++j) {
           const Ints code = WidenBytes(LoadBytes(codes + j * kWidth, kWidth));
           acc[r] = Fma(Mul(Lookup(low[r], code), Lookup(high, _mm512_srli_epi32(code, 4))), in[j], acc[r]);
         }
@@ -92,7 +95,11 @@ inline int64_t OneTokenE4M3(const Weight& w, const R& rounded, const PackedInput
       rows.codes = RowCodes(w, row, k);
       rows.next = k + kDepth < w.inputs ? RowCodes(w, row, k + kDepth) : RowCodes(w, row + kE4M3Rows, 0);
       rows.distance = RowCodes(w, row + 1, k) - rows.codes;
-      E4M3Tile(rows, groups, rounded, x.At(block, 0), length, row_sums);
+      if (w.input_group % 64 == 0 || w.input_group >= w.inputs) {
+        E4M3Tile<64>(rows, groups, rounded, x.At(block, 0), length, row_sums);
+      } else {
+        E4M3Tile<32>(rows, groups, rounded, x.At(block, 0), length, row_sums);
+      }
     }
     std::memcpy(sums + (row - task.row), row_sums, sizeof row_sums);
   }
@@ -101,7 +108,7 @@ inline int64_t OneTokenE4M3(const Weight& w, const R& rounded, const PackedInput
 
 /// 0 where groups are short or a rounding depends on exponents.
 inline int64_t OneTokenE4M3(const Weight& w, const PackedInputs& x, const Panel& task, float* sums) {
-  if (w.format != WeightFormat::kE4M3 || !(w.input_group % 64 == 0 || w.input_group >= w.inputs)) return 0;
+  if (w.format != WeightFormat::kE4M3 || !(w.input_group % 32 == 0 || w.input_group >= w.inputs)) return 0;
   int64_t done = 0;
   WithRounding(w, [&]<class R>(const R& rounded) {
     if constexpr (R::kKeepsPowers) done = OneTokenE4M3(w, rounded, x, task, sums);

@@ -6,6 +6,7 @@
 #ifdef ZI_PAIR_PRODUCTS
 namespace zi::ZI_ISA {
 
+static_assert(kPairDepth % (2 * kDepth) == 0);
 /// Rows whose sums one tile makes.
 constexpr int kPairRows = 2 * kRowTile;
 

@@ -80,14 +80,18 @@ struct Ahead {
 
   int64_t Lines() const { return rows <= 0 ? 0 : rows * ((row_bytes + 63) / 64); }
   void Request(int64_t lines) {
-    for (; lines > 0 && row < rows; --lines) {
-      _mm_prefetch(reinterpret_cast<const char*>(data + row * row_distance + at), _MM_HINT_T1);
-      at += 64;
-      if (at >= row_bytes) {
-        at = 0;
-        ++row;
+    // Copies, because otherwise each request would wait for the place of the one before it to be stored and loaded.
+    int64_t r = row, byte = at;
+    for (; lines > 0 && r < rows; --lines) {
+      _mm_prefetch(reinterpret_cast<const char*>(data + r * row_distance + byte), _MM_HINT_T1);
+      byte += 64;
+      if (byte >= row_bytes) {
+        byte = 0;
+        ++r;
       }
     }
+    row = r;
+    at = byte;
   }
 };
 

@@ -3,8 +3,10 @@
 #pragma once
 #include "cpu/kernel_expand.h"
 #include "cpu/kernel_linear_e4m3.h"
+#include "cpu/kernel_linear_floats.h"
 #include "cpu/kernel_linear_nibbles.h"
 #include "cpu/kernel_linear_pairs.h"
+#include "cpu/kernel_turned_rows.h"
 
 namespace zi::ZI_ISA {
 
@@ -21,12 +23,25 @@ struct StoredRows {
 
   /// Products of the panel with tokens of `x` as [tokens][kPanelRows], in scratch of the calling thread.
   const float* Sums(const PackedInputs& x, const Panel& task) const {
+    const int64_t own = RoundUp(Floats(x, task), kWidth);
+    if (!CanBeTurned(weight)) return SumsIn(static_cast<float*>(TileScratch(own * 4)), x, task);
+    const int64_t rows = Smaller(task.rows, outputs() - task.row);
+    float* scratch = static_cast<float*>(TileScratch(own * 4 + TurnedBytes(weight, rows).all()));
+    const Weight turned = TurnedRows(weight, task.row, rows, reinterpret_cast<uint8_t*>(scratch + own));
+    return StoredRows{turned}.SumsIn(scratch, x, {0, task.rows, task.token, task.tokens});
+  }
+
+ private:
+  static void* TileScratch(int64_t bytes) { return Scratch(ScratchUse::kTile, static_cast<size_t>(bytes)); }
+  static int64_t PanelFloats(const PackedInputs& x) { return (x.tokens <= kDirectTokens ? kLeastRows : kPanelRows) * kPitch; }
+  int64_t Floats(const PackedInputs& x, const Panel& task) const {
+    return PanelFloats(x) + task.tokens * kPanelRows + Expander<Wide>::Floats(weight);
+  }
+
+  const float* SumsIn(float* panel, const PackedInputs& x, const Panel& task) const {
     const bool few = x.tokens <= kDirectTokens;
     const size_t sum_count = static_cast<size_t>(task.tokens * kPanelRows);
-    const size_t panel_count = static_cast<size_t>((few ? kLeastRows : kPanelRows) * kPitch);
-    const size_t more = static_cast<size_t>(Expander<Wide>::Floats(weight));
-    float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (panel_count + sum_count + more) * sizeof(float)));
-    float* sums = panel + panel_count;
+    float* sums = panel + PanelFloats(x);
     std::memset(sums, 0, sum_count * sizeof(float));
     const Expander<Wide> expander(weight, sums + sum_count);
     if (few) {
@@ -43,7 +58,6 @@ struct StoredRows {
     return sums;
   }
 
- private:
   struct Widened {
     using Inputs = Wide;
     const StoredRows& rows;
@@ -59,10 +73,13 @@ struct StoredRows {
 
   /// How many rows of the panel have their sums with the one token from kernels that expand nothing.
   int64_t InRegisters(const PackedInputs& x, const Panel& task, float* sums) const {
+    if constexpr (Wide::kInputs == 1) {
 #ifdef ZI_NIBBLE_BLOCKS
-    if constexpr (Wide::kInputs > 1) return 0;
-    return order_block() > 0 ? OneTokenNibbles(weight).Sums(x, task, sums) : OneTokenE4M3(weight, x, task, sums);
+      if (order_block() > 0) return OneTokenNibbles(weight).Sums(x, task, sums);
+      if (weight.format == WeightFormat::kE4M3) return OneTokenE4M3(weight, x, task, sums);
 #endif
+      return OneTokenFloats(weight, x, task, sums);
+    }
     return 0;
   }
 

@@ -11,9 +11,9 @@
 #ifdef ZI_PAIR_PRODUCTS
 namespace zi::ZI_ISA {
 
-/// Inputs of a register of pairs, and of a block.
+/// Inputs of a register of pairs, and of a block whose scales are loaded at once.
 constexpr int64_t kPairInputs = 2 * kWidth;
-constexpr int64_t kPairDepth = 2 * kDepth;
+constexpr int64_t kPairDepth = 64 * kPairInputs;
 /// Room for the groups of a block of inputs, of which none is shorter than 16, and two vectors more.
 constexpr int64_t kPairGroups = kPairDepth / 16 + 2 * kWidth;
 
@@ -303,6 +303,7 @@ inline bool WithPairs(const Weight& w, F f) {
         case WeightFormat::kDenseIn:
         case WeightFormat::kAwq:
         case WeightFormat::kGptq:
+        case WeightFormat::kE4M3In:
           break;
       }
     } else if constexpr (kThroughF16) {
@@ -323,16 +324,36 @@ inline RowGroups FindPairGroups(const Weight& w, int64_t row, int64_t k, int64_t
   return groups;
 }
 
-/// `length` codes of a row to pairs, a register every `step` floats.
-template <class D>
-inline void ExpandPairs(const D& decoder, const PairScales& scales, const RowGroups& groups, const uint8_t* codes, int64_t length,
-                        float* to, int64_t step) {
-  ForGroups(groups, length, [&](int64_t i, int64_t end, int64_t g) {
+/// `count` groups of kRun registers each, from the g-th on.
+template <int kRun, class D>
+__attribute__((noinline)) void ExpandRuns(const D& from, const PairScales& scales, int64_t g, int64_t count, const uint8_t* codes,
+                                          float* to) {
+  const D decoder = from;
+  for (const int64_t end = g + count; g < end; ++g, codes += kRun * D::kBytes, to += kRun * kWidth) {
     const auto group = decoder.At(scales, g);
-    for (; i < end; i += kPairInputs) {
-      Store(to + i / kPairInputs * step, decoder.Pairs(group, codes + i / kPairInputs * D::kBytes));
-    }
-  });
+#pragma GCC unroll 4
+    for (int i = 0; i < kRun; ++i) Store(to + i * kWidth, decoder.Pairs(group, codes + i * D::kBytes));
+  }
+}
+
+/// `length` codes of a row to pairs; the first `skipped` groups of its scales are not theirs.
+template <class D>
+inline void ExpandPairs(const D& decoder, const PairScales& scales, int64_t skipped, const RowGroups& groups, const uint8_t* codes,
+                        int64_t length, float* to) {
+  const int64_t each = groups.each / kPairInputs, last = length / kPairInputs, whole = groups.first_end == groups.each ? last / each : 0;
+  if (each == 1 && whole > 0) return ExpandRuns<1>(decoder, scales, skipped, last, codes, to);
+  int64_t i = 0, g = skipped;
+  if (each == 2 && whole > 0) ExpandRuns<2>(decoder, scales, g, whole, codes, to);
+  if (each == 4 && whole > 0) ExpandRuns<4>(decoder, scales, g, whole, codes, to);
+  if ((each == 2 || each == 4) && whole > 0) {
+    i = whole * each;
+    g += whole;
+  }
+  for (int64_t end = i > 0 ? last : Smaller(groups.first_end / kPairInputs, last); i < last; ++g) {
+    const auto group = decoder.At(scales, g);
+    for (; i < end; ++i) Store(to + i * kWidth, decoder.Pairs(group, codes + i * D::kBytes));
+    end = each < last - i ? i + each : last;
+  }
 }
 
 }  // namespace zi::ZI_ISA

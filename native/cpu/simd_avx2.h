@@ -142,6 +142,10 @@ template <class F>
 inline Table16 MapTable16(const Table16& table, F f) {
   return {f(table.low), f(table.high)};
 }
+template <class F>
+inline Table16 MapTables16(const Table16& a, const Table16& b, F f) {
+  return {f(a.low, b.low), f(a.high, b.high)};
+}
 inline Vec Lookup(const Table16& table, Ints nibbles) {
   // Bit 3 of a lane, as its sign, chooses the half.
   return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.low, nibbles), _mm256_permutevar8x32_ps(table.high, nibbles),

@@ -140,6 +140,10 @@ template <class F>
 inline Table16 MapTable16(const Table16& table, F f) {
   return {f(table.values)};
 }
+template <class F>
+inline Table16 MapTables16(const Table16& a, const Table16& b, F f) {
+  return {f(a.values, b.values)};
+}
 inline Vec Lookup(const Table16& table, Ints nibbles) { return _mm512_permutexvar_ps(nibbles, table.values); }
 
 // Sums and Sums4 add the lanes of a vector in one and the same tree.

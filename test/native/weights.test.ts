@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
 import { present } from '../../offload/errors.js';
+import { DTYPE_BYTES, type DType } from '../../offload/port/dtype.js';
 import { native } from '../../offload/port/native.js';
 import type { Op, Tensor, Weight } from '../../offload/port/ops.js';
 import { denseWeight } from '../../offload/port/weights.js';
@@ -28,7 +29,8 @@ function expanded(bench: Workbench, weight: Weight, order: (k: number) => number
 function addedAs({ format, shape, parts }: Weight, isa: string): (k: number) => number {
   const [, K] = shape;
   const inPairs = isa === 'avx512bf16' && format.type === 'bf16' && K % 2 === 0;
-  const isLowFirst = format.name === 'packed4' || format.name === 'fp4';
+  const isTurned = format.name === 'awq' || (format.name === 'gptq' && format.bits === 4);
+  const isLowFirst = isTurned || format.name === 'packed4' || format.name === 'fp4';
   const fits = (block: number) =>
     K % block === 0 && (format.inputGroup % block === 0 || format.inputGroup >= K);
   const block = [64, 32].find(fits);
@@ -37,6 +39,22 @@ function addedAs({ format, shape, parts }: Weight, isa: string): (k: number) => 
     const at = k % block;
     return k - at + (at % 16) * (block / 16) + Math.floor(at / 16);
   };
+}
+
+/** Bits of nothing, of the least numbers, of the greatest and of what is none, where a type has them. */
+const SCALE_ENDS: Readonly<Partial<Record<DType, readonly number[]>>> = {
+  f32: [0, 1, 0x00800000, 0x01000000, 0x7f7fffff, 0xff800000],
+  f16: [0, 1, 0x0400, 0x7bff, 0xfc00],
+  bf16: [0, 1, 0x0080, 0x0100, 0x0180, 0x7d80, 0x7f7f, 0xff80],
+  e4m3: [0, 1, 8, 0x7e],
+  e8m0: [0, 1, 2, 3, 252, 253, 254],
+};
+
+function setBits({ memory }: Workbench, { dtype, offsetBytes }: Tensor, index: number, bits?: number): void {
+  if (bits === undefined) return;
+  const size = DTYPE_BYTES[dtype];
+  for (let i = 0; i < size; i++)
+    memory.view.setUint8(offsetBytes + index * size + i, (bits >>> (8 * i)) & 255);
 }
 
 const linear = { op: 'linear', bias: null, activation: 'none', accumulate: false } as const;
@@ -100,6 +118,32 @@ for (const device of CPU_KERNELS) {
         await run({ ...linear, out: rowsOf(out, choice, 1), x: row, weight }, bench);
       }
       expect(bench.memory.read(out)).toEqual(together);
+    });
+
+    it.each(WEIGHT_KINDS)('$label: scales at the ends of their type', async (kind) => {
+      const bench = device.workbench(6);
+      const [outputs, inputs] = fitted(kind, [19, 576]);
+      const weight = buildWeight(bench, kind, [outputs, inputs]);
+      const scales = present(weight.parts.scales, 'scales');
+      const ends = SCALE_ENDS[scales.dtype] ?? [];
+      const count = scales.shape.reduce((product, size) => product * size, 1);
+      for (let i = 0; i < count; i += 5) setBits(bench, scales, i, ends[(i / 5) % Math.max(1, ends.length)]);
+      const order = addedAs(weight, device.isa);
+      const [x, placed] = [bench.activation([3, inputs]), bench.activation([3, inputs])];
+      const given = bench.memory.read(x);
+      bench.memory.fill(placed, (i) => given[i - (i % inputs) + order(i % inputs)] ?? Number.NaN);
+      const out = bench.activation([3, outputs]);
+      use(1);
+      await run({ ...linear, out, x: placed, weight: expanded(bench, weight, order) }, bench);
+      const dense = bench.memory.read(out);
+      for (const tokens of [1, 3]) {
+        bench.memory.fill(out, () => Number.NaN);
+        for (let first = 0; first < 3; first += tokens) {
+          const part = (tensor: Tensor): Tensor => rowsOf(tensor, first, tokens);
+          await run({ ...linear, out: part(out), x: part(x), weight }, bench);
+        }
+        expect(bench.memory.read(out), `${tokens} at once`).toEqual(dense);
+      }
     });
 
     it('what is NaN in a weight is NaN in its products', async () => {
