@@ -12,6 +12,8 @@ import type { MatrixShape } from './scheme.js';
 export interface Matrix extends MatrixShape {
   readonly fileIndex: number;
   readonly fileOffset: number;
+  /** They are stored [inputs, rows]. */
+  readonly inputMajor: boolean;
 }
 
 /** A block; or what belongs to none, the last of them. */
@@ -36,7 +38,7 @@ const FLOATS: Readonly<Record<string, { readonly dtype: MatrixShape['dtype']; re
 
 /** @param checkpoint one that the architecture is bound to. Throws UNSUPPORTED. */
 export function contentsOf(checkpoint: Checkpoint, architecture: ArchitectureModel): Contents {
-  refuseUnpackable(checkpoint, architecture);
+  refuseUnpackable(checkpoint);
   const used = new Set<string>();
   const ignored = new Set(stayingModules(architecture));
   const layers = Array.from({ length: architecture.blockCount }, (_, index): LayerContents => {
@@ -50,6 +52,8 @@ export function contentsOf(checkpoint: Checkpoint, architecture: ArchitectureMod
         const { dtype, bytes } = floatOf(stored);
         const fileOffset = stored.fileOffset + source.firstElement * bytes;
         const { fileIndex } = stored;
+        const inputMajor = source.inputMajor ?? def.inputMajor ?? false;
+        if (inputMajor && source.shape.at(-2) !== rows) throw sideBySide(stored);
         matrices.push({
           module: moduleOf(`${prefix}${def.name}`),
           rows,
@@ -57,6 +61,7 @@ export function contentsOf(checkpoint: Checkpoint, architecture: ArchitectureMod
           dtype,
           fileIndex,
           fileOffset,
+          inputMajor,
         });
       } else if (!used.has(stored.name)) copies.push(stored);
       if (def.isRouter === true) ignored.add(moduleOf(`${architecture.prefixes[0] ?? ''}${def.name}`));
@@ -85,10 +90,7 @@ export function stayingModules({ tables, head, prefixes }: ArchitectureModel): s
   return [...tables.map(({ name }) => moduleOf(`${prefix}${name}`)), moduleOf(head.projection.name)];
 }
 
-function refuseUnpackable(
-  { folder, config, tensors, quantiser }: Checkpoint,
-  architecture: ArchitectureModel,
-): void {
+function refuseUnpackable({ folder, config, tensors, quantiser }: Checkpoint): void {
   const text = textPart(config).config;
   const key = QUANTISATION_KEYS.find((name) => text[name] !== undefined && text[name] !== null);
   const quantised = quantisedTensor(tensors.values());
@@ -101,12 +103,11 @@ function refuseUnpackable(
         'made from, or use it as it is',
     );
   }
-  const first = architecture.blockCount > 0 ? architecture.block(0) : [];
-  const turned = first.find(({ inputMajor }) => inputMajor === true);
-  if (!turned) return;
-  throw new OperatingError(
+}
+
+function sideBySide({ name }: StoredTensor): OperatingError {
+  return new OperatingError(
     'UNSUPPORTED',
-    `${folder}: ${architecture.architecture} stores its matrices as [inputs, outputs], such as ${turned.name}, and the ` +
-      'published formats that pack writes are of [outputs, inputs]: use it as it is',
+    `${name} holds several matrices side by side, [inputs, outputs], which are not taken apart: use it as it is`,
   );
 }

@@ -39,9 +39,10 @@ export function* piecesOf(files: readonly StoreFile[], pieceBytes = PIECE_BYTES)
 
 function* rowPieces(section: Extract<Section, { from: 'codes' }>, pieceBytes: number): Generator<Piece> {
   const { matrix } = section;
-  const { rows, fileIndex, fileOffset } = matrix;
+  const { rows, fileIndex, fileOffset, inputMajor } = matrix;
   const rowBytes = matrixBytes(matrix) / rows;
-  const atOnce = Math.max(1, Math.floor(pieceBytes / rowBytes));
+  // Rows that lie side by side are read together, all of them.
+  const atOnce = inputMajor ? rows : Math.max(1, Math.floor(pieceBytes / rowBytes));
   for (let firstRow = 0; firstRow < rows; firstRow += atOnce) {
     const count = Math.min(atOnce, rows - firstRow);
     const source = {
@@ -67,11 +68,12 @@ function* copyPieces(section: Extract<Section, { from: 'copy' }>, pieceBytes: nu
 
 /** Largest of each kind: what buffers are made for. */
 export function bufferNeeds(files: readonly StoreFile[], pieceBytes = PIECE_BYTES) {
-  const needs = { sourceBytes: 1, codeBytes: 1, scaleBytes: 1 };
+  const needs = { sourceBytes: 1, codeBytes: 1, scaleBytes: 1, turnedBytes: 0 };
   for (const piece of piecesOf(files, pieceBytes)) {
     if ('source' in piece) needs.sourceBytes = Math.max(needs.sourceBytes, piece.source.sizeBytes);
     if (piece.kind !== 'rows') continue;
-    const { parts } = piece.section;
+    const { parts, matrix } = piece.section;
+    if (matrix.inputMajor) needs.turnedBytes = Math.max(needs.turnedBytes, piece.source.sizeBytes);
     needs.codeBytes = Math.max(needs.codeBytes, piece.rows * parts.codeRowBytes);
     needs.scaleBytes = Math.max(needs.scaleBytes, parts.scales.sizeBytes);
   }

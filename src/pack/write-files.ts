@@ -18,6 +18,7 @@ import { bufferNeeds, type Piece, piecesOf, type SourceRange } from './pieces.js
 import { addLoss, type Loss, NO_LOSS } from './record.js';
 import type { Scheme } from './scheme.js';
 import type { Section, StoreFile } from './store-plan.js';
+import { transpose } from './transpose.js';
 
 export interface WriteOptions {
   /** How the source is read. */
@@ -67,6 +68,8 @@ class Packer {
   readonly #slots: readonly Memory[];
   readonly #codes: readonly Memory[];
   readonly #scales: readonly Memory[];
+  /** Values that are stored [inputs, rows], turned. */
+  readonly #turned: Memory | undefined;
   readonly #sources: readonly ReturnType<NativeHost['openFile']>[];
   #reads = 0;
   #turns = 0;
@@ -81,13 +84,14 @@ class Packer {
     this.#host = host;
     this.#writer = writer;
     this.#pieces = piecesOf(files);
-    const { sourceBytes, codeBytes, scaleBytes } = bufferNeeds(files);
+    const { sourceBytes, codeBytes, scaleBytes, turnedBytes } = bufferNeeds(files);
     const memories = (count: number, sizeBytes: number) =>
       Array.from({ length: count }, () => host.allocate(roundUp(sizeBytes, ALIGNMENT_BYTES), 'stream'));
     // A read begins and ends at a page.
     this.#slots = memories(SLOTS, sourceBytes + 2 * ALIGNMENT_BYTES);
     this.#codes = memories(2, codeBytes);
     this.#scales = memories(2, scaleBytes);
+    this.#turned = turnedBytes > 0 ? memories(1, turnedBytes)[0] : undefined;
     this.#sources = checkpoint.files.map((path) => host.openFile(path));
     host.checkFiles(
       new Map(checkpoint.files.map((path, i) => [path, present(checkpoint.fileStates[i], 'state')])),
@@ -180,8 +184,27 @@ class Packer {
     return present(this.#scales[this.#matrices % 2], 'scales').bytes.subarray(0, sizeBytes);
   }
 
+  /** Where the values of a piece lie row by row. */
+  #valuesIn(slot: Memory, { section, source }: Extract<Piece, { kind: 'rows' }>) {
+    const { matrix } = section;
+    if (!matrix.inputMajor) return { memory: slot.id, offsetBytes: inSlot(source) };
+    const turned = present(this.#turned, 'memory for turned values');
+    const bytes = slot.bytes.subarray(inSlot(source), inSlot(source) + source.sizeBytes);
+    const Elements = ELEMENTS[matrix.dtype];
+    // Files put numbers at any address.
+    const isAligned = bytes.byteOffset % Elements.BYTES_PER_ELEMENT === 0;
+    const from = isAligned ? bytes : Uint8Array.from(bytes);
+    const count = source.sizeBytes / Elements.BYTES_PER_ELEMENT;
+    transpose(
+      new Elements(from.buffer, from.byteOffset, count),
+      new Elements(turned.bytes.buffer, turned.bytes.byteOffset, count),
+      matrix.rows,
+    );
+    return { memory: turned.id, offsetBytes: 0 };
+  }
+
   async #quantise(piece: Extract<Piece, { kind: 'rows' }>, slot: Memory): Promise<Uint8Array> {
-    const { section, firstRow, rows, source } = piece;
+    const { section, firstRow, rows } = piece;
     const { matrix, parts } = section;
     if (firstRow === 0) this.#matrices++;
     const codes = present(this.#codes[this.#turns++ % 2], 'codes');
@@ -193,7 +216,7 @@ class Packer {
       rows,
       inputs: matrix.inputs,
       group: parts.group,
-      values: { memory: slot.id, offsetBytes: inSlot(source) },
+      values: this.#valuesIn(slot, piece),
       codes: { memory: codes.id, offsetBytes: 0 },
       scales: { memory: scales.id, offsetBytes: (parts.scales.sizeBytes / matrix.rows) * firstRow },
     });
@@ -212,6 +235,8 @@ class Packer {
     return codes.bytes.subarray(0, rows * parts.codeRowBytes);
   }
 }
+
+const ELEMENTS = { f32: Uint32Array, f16: Uint16Array, bf16: Uint16Array } as const;
 
 function inSlot({ fileOffset }: SourceRange): number {
   return fileOffset - roundDown(fileOffset, ALIGNMENT_BYTES);

@@ -8,6 +8,7 @@ import { plannedPacked } from '../../src/cli/packed-model.js';
 import { openModel } from '../../src/engine/open-model.js';
 import { relativeLoss } from '../../src/pack/record.js';
 import type { PackSettings } from '../../src/pack/scheme.js';
+import { matricesOf, valuesOf } from '../formats/matrix-values.js';
 import { ALL_DRAM, readGolden, scoreFolder } from '../golden/run-model.js';
 import { changedCheckpoint } from '../helpers/changed-checkpoint.js';
 import { modelFolder } from '../helpers/fixtures.js';
@@ -114,6 +115,33 @@ describe('routers', () => {
       expect.arrayContaining([...routers.map((name) => name.replace(/\.weight$/, '')), 'lm_head']),
     );
     expect(config.quant_method).toBe('compressed-tensors');
+  });
+});
+
+describe('matrices that are stored [inputs, outputs]', () => {
+  it.each([
+    ['gpt2', { weights: 'int8' }, 0.01],
+    ['gpt_oss', { weights: 'int4', gpus: 2 }, 0.14],
+    ['gpt2', { weights: 'fp8' }, 0.035],
+  ] as const)('of %s are packed by rows as others are (%o)', async (fixture, settings, most) => {
+    const { folder, store } = await packed(modelFolder(fixture), settings);
+    const [plain, stored] = [await openModel(modelFolder(fixture)), await openModel(folder)];
+    const before = matricesOf(plain);
+    let count = 0;
+    for (const [name, matrix] of matricesOf(stored)) {
+      const source = before.get(name);
+      if (!source || matrix.format.name.startsWith('dense')) continue;
+      count++;
+      const [values, wanted] = [
+        valuesOf(matrix, stored.checkpoint.files),
+        valuesOf(source, plain.checkpoint.files),
+      ];
+      const squares = wanted.reduce((sum, value) => sum + value ** 2, 0);
+      const lost = wanted.reduce((sum, value, i) => sum + (value - (values[i] ?? Number.NaN)) ** 2, 0);
+      expect(Math.sqrt(lost / squares), name).toBeLessThan(most);
+    }
+    expect(count).toBe(packedModules(store).length);
+    expect(count).toBeGreaterThanOrEqual(4 * plain.model.blocks.length);
   });
 });
 
@@ -232,7 +260,6 @@ describe('what cannot be packed', () => {
       config: { quantization_config: { quant_method: 'fp8' } },
     });
     const cases = [
-      [modelFolder('gpt2'), {}, 'UNSUPPORTED', /\[inputs, outputs\].*c_attn/],
       [quantised, {}, 'UNSUPPORTED', /quantised/],
       [modelFolder('llama'), { groupSize: 40 }, 'BAD_OPTION', /--group_size is 40, but .* inputs/],
     ] as const;
