@@ -211,6 +211,7 @@ function placeWeights(defs: readonly TensorDef[]): Weights {
   return Object.assign((key: string) => present(find(key), key), {
     optional: find,
     matrix: (key: string) => denseWeight(present(find(key), key)),
+    hasMatrix: (key: string) => find(key) !== null,
   });
 }
 

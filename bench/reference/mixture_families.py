@@ -110,5 +110,17 @@ def phimoe(d):
             "lm_head_bias": d.chance(0.5), "router_jitter_noise": d.one(0.01, 0.2), "sliding_window": d.one(None, 7, 16)}
 
 
+def llama4_text(d):
+    config = base(d, None, ("default", "default", "llama3"))
+    layers = config["num_hidden_layers"]
+    number = d.between(1, 5)
+    listed = [i for i in range(layers) if d.chance(0.6)]
+    return {**config, "intermediate_size_mlp": d.between(17, 60), "num_local_experts": number,
+            "num_experts_per_tok": d.between(1, number), "use_qk_norm": d.chance(0.5), "attention_bias": d.chance(0.3),
+            "attention_chunk_size": d.one(5, 16, 64), "no_rope_layer_interval": d.one(2, 3, 4),
+            "floor_scale": d.one(8, 20, 8192), "attn_scale": d.one(0.1, 0.4), "attn_temperature_tuning": d.chance(0.7),
+            **({"moe_layers": listed} if d.chance(0.4) else {"interleave_moe_layer_step": d.one(1, 2)})}
+
+
 FAMILIES = {function.__name__: function for function in (
-    qwen2_moe, glm4_moe, dots1, minimax_m2, hy_v3, hunyuan_v1_moe, ernie4_5_moe, ernie4_5, olmoe, granitemoe, phimoe)}
+    qwen2_moe, glm4_moe, dots1, minimax_m2, hy_v3, hunyuan_v1_moe, ernie4_5_moe, ernie4_5, olmoe, granitemoe, phimoe, llama4_text)}

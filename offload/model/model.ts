@@ -22,6 +22,7 @@ export interface Weights {
   /** Null where the layer has no such vector. */
   optional(key: string): Tensor | null;
   matrix(key: string): Weight;
+  hasMatrix(key: string): boolean;
 }
 
 /** An embedding table: rows are looked up where they rest, one per token; the table is never streamed. */

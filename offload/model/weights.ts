@@ -25,6 +25,7 @@ export function weightsOf(layer: LayerSpec, place: (tensor: TensorSpec) => Tenso
   const name = (key: string) => `${layer.name}: weight ${key}`;
   return Object.assign((key: string) => present(find(key), name(key)), {
     optional: find,
+    hasMatrix: (key: string) => matrices.has(key),
     matrix: (key: string) => {
       const before = made.get(key);
       if (before) return before;

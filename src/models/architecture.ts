@@ -15,6 +15,8 @@ export interface TensorDef {
   readonly isBias?: boolean;
   /** A matrix whose products choose experts: it is small, and decides much. */
   readonly isRouter?: boolean;
+  /** Which of several ways to store the same it belongs to; absent where there is one. See `chooseWay`. */
+  readonly way?: number;
   /** Where checkpoints that lack that name keep it, in the order of trying. */
   readonly elsewhere?: readonly TensorSource[];
 }
@@ -85,6 +87,22 @@ export function inputMajorUnder(
   shapes: Readonly<Record<string, readonly number[] | undefined>>,
 ): TensorDef[] {
   return tensorsUnder(path, shapes).map((def) => (isMatrix(def) ? { ...def, inputMajor: true } : def));
+}
+
+/**
+ * The definitions that a checkpoint is read by: those of the first way whose own first definition it has, and all that belong to none.
+ * Where it has none of them, the first way is what is missed.
+ */
+export function chooseWay(
+  defs: readonly TensorDef[],
+  isThere: (def: TensorDef) => boolean,
+): readonly TensorDef[] {
+  const firsts = new Map<number, TensorDef>();
+  for (const def of defs) if (def.way !== undefined && !firsts.has(def.way)) firsts.set(def.way, def);
+  if (firsts.size === 0) return defs;
+  const [usual] = firsts.keys();
+  const way = [...firsts].find(([, def]) => isThere(def))?.[0] ?? usual;
+  return defs.filter((def) => def.way === undefined || def.way === way);
 }
 
 /** The shape that a checkpoint's values have. */

@@ -22,7 +22,13 @@ import { NO_NOTES, type Notes } from '../formats/notes.js';
 import { type FormatContext, floatTypeOf, sameShape } from '../formats/reading.js';
 import { type FoundMatrix, readMatrix } from '../formats/registry.js';
 import { refuseUnreadNames } from '../formats/unread-names.js';
-import { type ArchitectureModel, isMatrix, type TensorDef, type TensorSource } from './architecture.js';
+import {
+  type ArchitectureModel,
+  chooseWay,
+  isMatrix,
+  type TensorDef,
+  type TensorSource,
+} from './architecture.js';
 
 export interface BoundModel {
   readonly model: ModelSpec;
@@ -96,7 +102,7 @@ export function storedBlock(
 ): StoredDef[] {
   const plain = { declared: NOTHING_DECLARED, notes: NO_NOTES, type: 'bf16' } as const;
   const binding = new Binding(architecture, { checkpoint, ...plain });
-  return architecture.block(index).map((def) => ({ def, ...binding.find(def) }));
+  return binding.chosen(architecture.block(index)).map((def) => ({ def, ...binding.find(def) }));
 }
 
 /** The definition, found under the other's names where it has none of its own. */
@@ -120,10 +126,18 @@ class Binding {
   layer(name: string, defs: readonly TensorDef[]): LayerSpec {
     const layer = layerOf(
       name,
-      defs.map((def) => (isMatrix(def) ? this.matrix(def) : this.bind(def))),
+      this.chosen(defs).map((def) => (isMatrix(def) ? this.matrix(def) : this.bind(def))),
     );
     checkExperts(layer, this.#checkpoint);
     return layer;
+  }
+
+  /** Where a layer may be stored in several ways, the one that the checkpoint has. */
+  chosen(defs: readonly TensorDef[]): readonly TensorDef[] {
+    return chooseWay(defs, (def) => {
+      const [N = 0, K = 0] = def.shape;
+      return this.#look(def, this.#matrixUnder(def, [N, K])).found !== undefined;
+    });
   }
 
   /** A matrix in whatever format it is stored. */
@@ -191,8 +205,12 @@ class Binding {
     });
   }
 
-  #findMatrix({ key, inputMajor = false, ...def }: TensorDef, shape: readonly [number, number]): FoundMatrix {
-    return this.#first({ key, ...def }, (name, source) => {
+  #findMatrix(def: TensorDef, shape: readonly [number, number]): FoundMatrix {
+    return this.#first(def, this.#matrixUnder(def, shape));
+  }
+
+  #matrixUnder({ key, inputMajor = false }: TensorDef, shape: readonly [number, number]) {
+    return (name: string, source: TensorSource): FoundMatrix | undefined => {
       const { shape: whole, firstElement } = source;
       const [rows = 0, inputs = 0] = whole.slice(-2);
       const matrix = Math.floor(firstElement / (rows * inputs));
@@ -206,20 +224,26 @@ class Binding {
         row,
         inputMajor: source.inputMajor ?? inputMajor,
       });
-    });
+    };
   }
 
   /** The first of all that the definition may be found under, or MISSING_TENSOR. */
   #first<T>(def: TensorDef, look: (name: string, source: TensorSource) => T | undefined): T {
+    const { found, tried } = this.#look(def, look);
+    if (found) return found;
+    throw this.#missing([...new Set(tried)]);
+  }
+
+  #look<T>(def: TensorDef, look: (name: string, source: TensorSource) => T | undefined) {
     const tried: string[] = [];
     for (const source of [{ ...def, firstElement: 0 }, ...(def.elsewhere ?? [])]) {
       for (const name of this.#names(source.name)) {
         const found = look(name, source);
-        if (found) return found;
+        if (found) return { found, tried };
         tried.push(name);
       }
     }
-    throw this.#missing([...new Set(tried)]);
+    return { found: undefined, tried };
   }
 
   #missing(tried: readonly string[]): OperatingError {

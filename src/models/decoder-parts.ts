@@ -66,8 +66,10 @@ export interface QueryKeyNorm {
   readonly weightPerHead?: boolean;
   readonly eps: number;
   readonly weightOffset?: number;
-  /** What weights and biases are called before the last point, of queries and of keys. */
-  readonly names: readonly [string, string];
+  /** What weights and biases are called before the last point, of queries and of keys; absent where there are none. */
+  readonly names?: readonly [string, string];
+  /** Layers that have it; otherwise all. */
+  readonly only?: (blockIndex: number) => boolean;
   readonly afterRotary?: boolean;
 }
 
@@ -80,6 +82,7 @@ export function queryKeyNormTensors(
   { over, weightPerHead, names }: Pick<QueryKeyNorm, 'over' | 'weightPerHead' | 'names'>,
   { nHeads, nKv, D }: GroupedHeads,
 ): TensorDef[] {
+  if (!names) return [];
   return [nHeads, nKv].map((count, i) => ({
     key: `${names[i]}.weight`,
     name: `${path}${names[i]}.weight`,
@@ -98,7 +101,9 @@ export interface RotaryAttention extends GroupedHeads {
   /** Tokens that a layer sees; 0 for all. */
   readonly windowTokens: (blockIndex: number) => number;
   readonly queryKeyNorm?: QueryKeyNorm | undefined;
-  readonly queryScale?: PositionScale | undefined;
+  readonly queryScaleOf?: ((blockIndex: number) => PositionScale | undefined) | undefined;
+  /** Tokens of the runs that a layer sees one of; 0 for all. */
+  readonly chunkTokens?: ((blockIndex: number) => number) | undefined;
   readonly softCap?: number;
   /** The query projection has a gate behind each head's query: its sigmoid scales what the head has seen. */
   readonly isGated?: boolean | undefined;
@@ -121,11 +126,12 @@ export function separateAttention(
   const ofHead = (first: number) => heads(queries, nHeads, D, first, isGated ? 2 * D : D); // [T, nHeads, D]
   const [q, key] = [ofHead(0), heads(keys, nKv, D)]; // [T, nHeads, D], [T, nKv, D]
   const normAll = () => {
-    if (!norm) return;
+    if (!norm || norm.only?.(blockIndex) === false) return;
     const both = norm.over === 'head' ? [q, key] : [queries, keys];
     both.forEach((x, i) => {
-      const [name = '', { eps, weightOffset }] = [norm.names[i], norm];
-      if (norm.centered) k.layerNorm(x, w(`${name}.weight`), w.optional(`${name}.bias`), eps, x);
+      const [name, { eps, weightOffset }] = [norm.names?.[i], norm];
+      if (name === undefined) k.rmsNorm(x, null, eps, 0, x);
+      else if (norm.centered) k.layerNorm(x, w(`${name}.weight`), w.optional(`${name}.bias`), eps, x);
       else k.rmsNorm(x, w(`${name}.weight`), eps, weightOffset, x);
     });
   };
@@ -171,7 +177,15 @@ function attend(
   attention: RotaryAttention & { readonly sinks?: Tensor | undefined },
   blockIndex: number,
 ): Tensor {
-  const { scale, windowTokens, softCap = 0, sinks, queryScale } = attention;
+  const { scale, windowTokens, softCap = 0, sinks } = attention;
+  const queryScale = attention.queryScaleOf?.(blockIndex);
+  const chunkTokens = attention.chunkTokens?.(blockIndex) ?? 0;
   if (queryScale) k.scaleByPosition(q, queryScale);
-  return k.attention(q, key, value, { scale, windowTokens: windowTokens(blockIndex), softCap, sinks });
+  return k.attention(q, key, value, {
+    scale,
+    windowTokens: windowTokens(blockIndex),
+    chunkTokens,
+    softCap,
+    sinks,
+  });
 }

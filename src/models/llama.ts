@@ -102,7 +102,10 @@ export interface LlamaTraits {
   /** Layers that rotate; otherwise all. */
   readonly rotates?: (blockIndex: number) => boolean;
   readonly interleaved?: boolean;
-  readonly queryScale?: PositionScale | undefined;
+  /** What a layer's queries grow by with their positions. */
+  readonly queryScaleOf?: (blockIndex: number) => PositionScale | undefined;
+  /** Tokens of the runs that a layer sees one of; 0 or absent for all. */
+  readonly chunkTokens?: (blockIndex: number) => number;
   /** Factor on products of queries and keys; otherwise 1 over the root of a head's dimensions. */
   readonly attentionScale?: number;
   readonly attentionSoftCap?: number;
@@ -168,7 +171,8 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
         windowTokens: traits.windowTokens ?? readLayerWindows(config, blockCount, () => false),
         hasSinks: sinks,
         isGated: traits.gatedAttention,
-        queryScale: traits.queryScale,
+        queryScaleOf: traits.queryScaleOf,
+        chunkTokens: traits.chunkTokens,
         softCap: traits.attentionSoftCap ?? 0,
         queryKeyNorm,
       },

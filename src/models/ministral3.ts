@@ -13,6 +13,7 @@ export const ministral3: Architecture = {
     if (!config.object('rope_scaling', 'rope_parameters'))
       throw config.unsupported('rope_parameters', null, 'parameters of its rotation');
     const slides = config.raw('sliding_window') !== undefined;
+    const queryScale = readQueryScale(config);
     return buildLlama(config, {
       architecture: 'ministral3',
       qkvBias: false,
@@ -21,7 +22,7 @@ export const ministral3: Architecture = {
       defaultContext: 262144,
       defaultHeadDim: 128,
       defaultEps: 1e-5,
-      queryScale: readQueryScale(config),
+      queryScaleOf: () => queryScale,
       windowTokens: readLayerWindows(config, config.count(['num_hidden_layers']), () => slides),
     });
   },

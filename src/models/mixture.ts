@@ -3,6 +3,7 @@
 
 import {
   type Activation,
+  columns,
   dimension,
   type ForwardOps,
   type RouteRule,
@@ -30,6 +31,8 @@ export interface ExpertNames {
   readonly down: (e: number) => string;
   /** [E, 2I, H] with the gate's rows first, and [E, H, I]. */
   readonly fused: readonly [string, string];
+  /** Those two are stored [E, H, 2I] and [E, I, H]: gate and up are one matrix of an expert then. */
+  readonly inputsFirst?: boolean;
 }
 
 const FUSED = ['mlp.experts.gate_up_proj', 'mlp.experts.down_proj'] as const;
@@ -58,6 +61,8 @@ export interface Mixture {
   readonly limits?: { readonly limit: number; readonly limitAfter: boolean };
   readonly router: Router;
   readonly names: ExpertNames;
+  /** A choice's weight is a factor on what goes into the expert, not on what comes out. */
+  readonly scalesInputs?: boolean;
   /** What every token goes to as well. */
   readonly shared?: FeedForward | undefined;
 }
@@ -84,15 +89,31 @@ export function refuseSharedExperts(config: ConfigReader): void {
 
 /** Every expert's matrices are weights of their own, also where a checkpoint stores those of a layer as one tensor. */
 export function mixtureFeedForward(mixture: Mixture): FeedForward {
-  const { activation, limits, names, router, shared } = mixture;
+  const { I, activation, limits, names, router, shared, scalesInputs = false } = mixture;
   const experts = Array.from({ length: mixture.expertCount }, (_, e) => e);
-  const [gates, ups, downs] = [names.gate, names.up, names.down].map((name) => experts.map(name));
+  const [gates = [], ups = [], downs = [], both = []] = [
+    names.gate,
+    names.up,
+    names.down,
+    gateUpOf(names),
+  ].map((name) => experts.map(name));
   const routed = (k: ForwardOps, w: Weights, normed: Tensor, x?: Tensor) => {
     const routing = chooseExperts(k, w, normed, mixture); // [T, chosen]
-    const through = (from: Tensor, keys: readonly string[] = []) =>
-      k.expertLinear(from, routing, keys.map(w.matrix));
-    const inner = k.gated(through(normed, gates), through(normed, ups), activation, limits); // [T · chosen, I]
-    return k.combine(through(inner, downs), routing, { addTo: x });
+    const through = (from: Tensor, keys: readonly string[], scales = false) => {
+      const result = k.expertLinear(from, routing, keys.map(w.matrix));
+      // A factor on what goes into a product is one on what comes out of it.
+      if (scales) k.scaleChoices(result, routing);
+      return result;
+    };
+    const gateAndUp = (): readonly [Tensor, Tensor] => {
+      if (!names.inputsFirst || !w.hasMatrix(both[0] ?? ''))
+        return [through(normed, gates, scalesInputs), through(normed, ups, scalesInputs)];
+      const pair = through(normed, both, scalesInputs); // [T · chosen, 2I]
+      return [columns(pair, 0, I), columns(pair, I, I)];
+    };
+    const [gate, up] = gateAndUp();
+    const inner = k.gated(gate, up, activation, limits); // [T · chosen, I]
+    return k.combine(through(inner, downs), routing, { addTo: x, weighted: !scalesInputs });
   };
   return {
     tensors: (path) => [
@@ -139,6 +160,11 @@ function spelt(path: string, names: readonly string[], shape: readonly number[])
   return { key, name: `${path}${key}`, shape, elsewhere };
 }
 
+/** An expert's gate and up where they are one matrix. */
+function gateUpOf({ gate }: ExpertNames): (e: number) => string {
+  return (e) => gate(e).replace('gate_proj', 'gate_up_proj');
+}
+
 function expertTensors({ H, I, expertCount, names }: Mixture, path: string, e: number): TensorDef[] {
   const [gateUp, down] = names.fused;
   const within = (name: string, rows: number, inputs: number, firstRow: number): TensorSource => ({
@@ -146,14 +172,28 @@ function expertTensors({ H, I, expertCount, names }: Mixture, path: string, e: n
     shape: [expertCount, rows, inputs],
     firstElement: (e * rows + firstRow) * inputs,
   });
-  const def = (part: 'gate' | 'up' | 'down', shape: readonly [number, number], fused: TensorSource) => {
+  const def = (
+    part: 'gate' | 'up' | 'down',
+    shape: readonly [number, number],
+    fused: readonly TensorSource[],
+  ) => {
     const others = SPELLINGS.map((spelling) => spelling[part](e)).filter((name) => name !== names[part](e));
     const { elsewhere = [], ...own } = spelt(path, [names[part](e), ...others], shape);
-    return { ...own, elsewhere: [fused, ...elsewhere] };
+    return { ...own, elsewhere: [...fused, ...elsewhere] };
   };
+  if (!names.inputsFirst) {
+    return [
+      def('gate', [I, H], [within(gateUp, 2 * I, H, 0)]),
+      def('up', [I, H], [within(gateUp, 2 * I, H, I)]),
+      def('down', [H, I], [within(down, H, I, 0)]),
+    ];
+  }
+  const both = gateUpOf(names)(e);
+  const whole = { ...within(gateUp, 2 * I, H, 0), inputMajor: true };
   return [
-    def('gate', [I, H], within(gateUp, 2 * I, H, 0)),
-    def('up', [I, H], within(gateUp, 2 * I, H, I)),
-    def('down', [H, I], within(down, H, I, 0)),
+    { key: both, name: `${path}${both}`, shape: [2 * I, H], elsewhere: [whole], way: 0 },
+    { ...def('gate', [I, H], []), way: 1 },
+    { ...def('up', [I, H], []), way: 1 },
+    def('down', [H, I], [{ ...within(down, H, I, 0), inputMajor: true }]),
   ];
 }

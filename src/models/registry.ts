@@ -6,7 +6,13 @@ import { textPart, WRAPPED_PREFIXES } from '../checkpoint/text-part.js';
 import { whyUnknown } from '../checkpoint/unreadable.js';
 import { show } from '../files/json-file.js';
 import { readDeclared } from '../formats/declared.js';
-import { type Architecture, type ArchitectureModel, storedShape, type TensorDef } from './architecture.js';
+import {
+  type Architecture,
+  type ArchitectureModel,
+  chooseWay,
+  storedShape,
+  type TensorDef,
+} from './architecture.js';
 import { bloom } from './bloom.js';
 import { cohere, cohere2 } from './cohere.js';
 import { dots1 } from './dots1.js';
@@ -28,6 +34,7 @@ import { hunyuanDense } from './hunyuan-dense.js';
 import { hunyuanMoe } from './hunyuan-moe.js';
 import { hyV3 } from './hy-v3.js';
 import { llama } from './llama.js';
+import { llama4 } from './llama4.js';
 import { minimaxM2 } from './minimax-m2.js';
 import { ministral3 } from './ministral3.js';
 import { mistral } from './mistral.js';
@@ -76,6 +83,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   hunyuanMoe,
   hyV3,
   llama,
+  llama4,
   minimaxM2,
   ministral3,
   mistral,
@@ -159,7 +167,8 @@ export function tensorList(model: ArchitectureModel): ListedTensor[] {
   const listed = (def: TensorDef) => ({ name: `${prefix}${def.name}`, shape: storedShape(def) });
   const named: ListedTensor[] = [...model.tables, ...model.fixed].map(listed);
   for (let index = 0; index < model.blockCount; index++) {
-    named.push(...model.block(index).map((def) => ({ ...listed(def), inBlock: def })));
+    const defs = chooseWay(model.block(index), () => false);
+    named.push(...defs.map((def) => ({ ...listed(def), inBlock: def })));
   }
   const { projection, bias, tied } = model.head;
   if (!tied) named.push({ name: projection.name, shape: projection.shape });

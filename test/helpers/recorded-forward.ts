@@ -7,7 +7,7 @@ import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
 import type { AttentionTables, Memory, Op, ScoreRule, Tensor } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
 import { denseWeight } from '../../offload/port/weights.js';
-import type { ArchitectureModel, TensorDef } from '../../src/models/architecture.js';
+import { type ArchitectureModel, chooseWay, type TensorDef } from '../../src/models/architecture.js';
 
 const NOWHERE: Memory = { id: -1, sizeBytes: Number.MAX_SAFE_INTEGER };
 const REACHED: DeviceEvent = { timeMs: 0, reached: () => Promise.resolve() };
@@ -49,7 +49,7 @@ export function recordForward(
     blocks: Array.from({ length: model.blockCount }, (_, index) =>
       recorded(() => {
         k.enter(TABLES, caches[index], lengths);
-        model.forward.block(k, weightsOf(model.block(index)), x, index);
+        model.forward.block(k, weightsOf(chooseWay(model.block(index), () => false)), x, index);
       }),
     ),
     head: recorded(() => {
@@ -111,5 +111,5 @@ function weightsOf(defs: readonly TensorDef[]): Weights {
     const [N = 0, K = 0] = get(key).shape;
     return denseWeight(floats(inputMajor ? [K, N] : [N, K]), inputMajor);
   };
-  return Object.assign(get, { optional: find, matrix });
+  return Object.assign(get, { optional: find, matrix, hasMatrix: (key: string) => find(key) !== null });
 }

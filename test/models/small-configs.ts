@@ -21,6 +21,14 @@ const GROUPED = {
   rope_parameters: ROPE,
 };
 
+const DEEPSEEK = {
+  moe_intermediate_size: 24,
+  n_routed_experts: 8,
+  n_shared_experts: 2,
+  num_experts_per_tok: 3,
+  first_k_dense_replace: 1,
+};
+
 export const SMALL: Readonly<Record<string, Config>> = {
   bloom: { model_type: 'bloom', vocab_size: 64, hidden_size: 32, n_layer: 2, n_head: 4 },
   gpt2: { model_type: 'gpt2', vocab_size: 64, n_embd: 32, n_layer: 2, n_head: 4, n_positions: 128 },
@@ -131,6 +139,54 @@ export const SMALL: Readonly<Record<string, Config>> = {
   olmo2: { model_type: 'olmo2', ...GROUPED },
   olmo3: { model_type: 'olmo3', ...GROUPED, sliding_window: 16, rope_parameters: BY_TYPE },
   phi: { model_type: 'phi', ...GROUPED },
+  qwen2_moe: {
+    model_type: 'qwen2_moe',
+    ...GROUPED,
+    moe_intermediate_size: 24,
+    shared_expert_intermediate_size: 40,
+    num_experts: 6,
+    num_experts_per_tok: 3,
+  },
+  glm4_moe: { model_type: 'glm4_moe', ...GROUPED, head_dim: 16, ...DEEPSEEK },
+  dots1: { model_type: 'dots1', ...GROUPED, head_dim: 16, ...DEEPSEEK },
+  minimax_m2: {
+    model_type: 'minimax_m2',
+    ...GROUPED,
+    head_dim: 16,
+    num_local_experts: 6,
+    num_experts_per_tok: 3,
+    rotary_dim: 8,
+  },
+  hy_v3: {
+    model_type: 'hy_v3',
+    ...GROUPED,
+    head_dim: 16,
+    moe_intermediate_size: 24,
+    num_experts: 6,
+    num_experts_per_tok: 3,
+  },
+  hunyuan_v1_moe: { model_type: 'hunyuan_v1_moe', ...GROUPED, head_dim: 16, num_experts: 4, moe_topk: 2 },
+  ernie4_5: { model_type: 'ernie4_5', ...GROUPED, head_dim: 16 },
+  ernie4_5_moe: {
+    model_type: 'ernie4_5_moe',
+    ...GROUPED,
+    moe_intermediate_size: 24,
+    moe_num_experts: 6,
+    moe_k: 3,
+  },
+  olmoe: { model_type: 'olmoe', ...GROUPED, num_experts: 6, num_experts_per_tok: 3 },
+  granitemoe: { model_type: 'granitemoe', ...GROUPED, num_local_experts: 6, num_experts_per_tok: 3 },
+  phimoe: { model_type: 'phimoe', ...GROUPED, num_local_experts: 4, num_experts_per_tok: 2 },
+  llama4_text: {
+    model_type: 'llama4_text',
+    ...GROUPED,
+    head_dim: 16,
+    intermediate_size_mlp: 64,
+    num_local_experts: 4,
+    num_experts_per_tok: 1,
+    interleave_moe_layer_step: 2,
+    attention_chunk_size: 16,
+  },
   seed_oss: { model_type: 'seed_oss', ...GROUPED, head_dim: 16 },
   smollm3: { model_type: 'smollm3', ...GROUPED },
 };

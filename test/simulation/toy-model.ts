@@ -232,6 +232,7 @@ function toyForward({ tables, kvHeads, blocks, keepsState }: ToyShape, hook: Wei
       };
       const w = Object.assign((key: string) => present(watch(key, weights(key)), key), {
         optional: (key: string) => watch(key, weights.optional(key)),
+        hasMatrix: weights.hasMatrix,
         matrix: (key: string) => {
           const matrix = weights.matrix(key);
           for (const name of PART_NAMES) {
