@@ -45,6 +45,7 @@ interface Traits {
 }
 
 function build(config: ConfigReader, { architecture, byKeyHead, feedForward }: Traits): ArchitectureModel {
+  config.refuseUnless(true, 'attn_output_gate');
   const blockCount = config.count(['num_hidden_layers']);
   const interval = config.count(['full_attention_interval'], 4);
   const types = readMixedLayers(config, blockCount, (index) =>
