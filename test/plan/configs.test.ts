@@ -7,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
 import { elementCount, isDense, type ModelSpec, OperatingError, profileText } from '../../offload/index.js';
 import { parseProfile } from '../../offload/plan/profile-file.js';
+import { textPart } from '../../src/checkpoint/text-part.js';
 import { shapeModel } from '../../src/engine/shape.js';
 import { SHAPE_FORMATS } from '../../src/engine/shape-tensors.js';
 import type { JsonObject } from '../../src/files/json-file.js';
@@ -39,7 +40,8 @@ const TABLE = new Map(
 );
 
 function supported(config: JsonObject): boolean {
-  return ARCHITECTURES.some(({ modelTypes }) => modelTypes.includes(String(config.model_type)));
+  const { model_type: type } = textPart(config).config;
+  return ARCHITECTURES.some(({ modelTypes }) => modelTypes.includes(String(type)));
 }
 
 function once<T>(make: () => T): () => T {
