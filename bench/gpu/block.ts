@@ -1,7 +1,7 @@
 // What does one block take on a GPU when nothing has to be waited for? The whole of it beside its products alone, and
 // every operation.
 //
-// node dist/bench/gpu/block.js [--shape opt-6.7b] [--prompt 512] [--batch 64] [--micro 2048] [--runs 5] [--seconds 4]
+// node dist/bench/gpu/block.js [--shape opt-6.7b] [--block 0] [--prompt 512] [--batch 64] [--micro 2048] [--runs 5] [--seconds 4]
 //
 // The limit is the products' own rate: the same products of the same inputs, 16 bits in and out, with nothing before
 // or after them; of a mixture, as many rows through the matrix of one expert. Decoding tokens would wait for memory; a
@@ -22,13 +22,14 @@ import { rows, tensor } from '../../offload/port/tensor.js';
 import { denseWeight } from '../../offload/port/weights.js';
 import { type ControlTables, writeControl } from '../../offload/run/pass.js';
 import { shapeModel } from '../../src/engine/shape.js';
-import type { TensorDef } from '../../src/models/architecture.js';
+import { chooseWay, type TensorDef } from '../../src/models/architecture.js';
 import { buildArchitecture } from '../../src/models/registry.js';
 import { median, printResult } from '../common.js';
 
 const { values } = parseArgs({
   options: {
     shape: { type: 'string', default: 'opt-6.7b' },
+    block: { type: 'string', default: '0' },
     prompt: { type: 'string', default: '512' },
     batch: { type: 'string', default: '64' },
     micro: { type: 'string', default: '2048' },
@@ -43,6 +44,7 @@ const [prompt, batch, micro, runs] = [values.prompt, values.batch, values.micro,
   number,
   number,
 ];
+const blockIndex = Number(values.block);
 const half = values.type === 'f16';
 const type: DType = half ? 'f16' : 'bf16';
 const path = `configs/models/${values.shape}.json`;
@@ -59,15 +61,15 @@ fillNoise(noise);
 
 const noiseRows = new Map<string, Tensor>();
 const hidden = floats([batch * prompt, model.hiddenSize]);
-const weights = placeWeights(model.block(0));
+const weights = placeWeights(chooseWay(model.block(blockIndex), () => false));
 const constants = new Map(
   Object.entries(model.constants).map(([name, data]) => [name, upload(data)] as const),
 );
 const tables = makeTables();
 const workspace = device.allocate(
-  Math.min(8 * 2 ** 30, perMicro * prompt * model.hiddenSize * 160 + 2 ** 28),
+  Math.min(32 * 2 ** 30, perMicro * prompt * model.hiddenSize * 160 + 2 ** 28),
 );
-const shape: KvShape = { caches: model.caches.slice(0, 1), dtype: activations };
+const shape: KvShape = { caches: model.caches.slice(blockIndex, blockIndex + 1), dtype: activations };
 const pageCount = batch * pagesFor(prompt);
 const [cache] = layerCaches(device.allocate(pageCount * pageBytes(shape)), shape, pageCount);
 
@@ -97,7 +99,7 @@ function forward(stream: DeviceStream): void {
     ops.enter(attention, cache, lengths);
     const first = index * perMicro * prompt;
     const x = rows(hidden, first, Math.min(perMicro * prompt, batch * prompt - first));
-    model.forward.block(ops, weights, x, 0);
+    model.forward.block(ops, weights, x, blockIndex);
   });
 }
 

@@ -46,6 +46,7 @@ for name in $parts; do
       part 'decode, batch 32' node dist/bench/gpu/stream.js --shape "$shape" --batch 32 --prompt 512 --tokens 4
       part 'a block' node dist/bench/gpu/block.js --shape "$shape"
       part 'a block of BLOOM-176B' node dist/bench/gpu/block.js --shape bloom-176b --batch 32 --micro 4096
+      part 'a block of gpt-oss-120b' node dist/bench/gpu/block.js --shape gpt-oss-120b --prompt 2048 --batch 8 --micro 16384
       part 'prefill 64×512' node dist/bench/gpu/stream.js --shape "$shape" --batch 64 --prompt 512 --tokens 3
       ;;
     resident)

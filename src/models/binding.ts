@@ -136,7 +136,16 @@ class Binding {
   chosen(defs: readonly TensorDef[]): readonly TensorDef[] {
     return chooseWay(defs, (def) => {
       const [N = 0, K = 0] = def.shape;
-      return this.#look(def, this.#matrixUnder(def, [N, K])).found !== undefined;
+      const read = this.#matrixUnder(def, [N, K]);
+      const isThere = (name: string, source: TensorSource) => {
+        const stored = this.#checkpoint.find(name);
+        // The matrices of several experts tell by their sizes how they are stored.
+        if (!stored || source.shape.length < 3) return read(name, source) !== undefined;
+        const { shape, inputMajor = false } = source;
+        const [count = 0, rows = 0, inputs = 0] = shape;
+        return sameShape(stored.shape, inputMajor ? [count, inputs, rows] : shape);
+      };
+      return this.#look(def, isThere).found === true;
     });
   }
 

@@ -31,7 +31,10 @@ export interface ExpertNames {
   readonly down: (e: number) => string;
   /** [E, 2I, H] with the gate's rows first, and [E, H, I]. */
   readonly fused: readonly [string, string];
-  /** Those two are stored [E, H, 2I] and [E, I, H]: gate and up are one matrix of an expert then. */
+  /**
+   * The fused ones are stored [E, H, 2I] and [E, I, H], where gate and up are one matrix of an expert; otherwise they may be, and are
+   * not where their sizes leave it open.
+   */
   readonly inputsFirst?: boolean;
 }
 
@@ -106,7 +109,7 @@ export function mixtureFeedForward(mixture: Mixture): FeedForward {
       return result;
     };
     const gateAndUp = (): readonly [Tensor, Tensor] => {
-      if (!names.inputsFirst || !w.hasMatrix(both[0] ?? ''))
+      if (!w.hasMatrix(both[0] ?? ''))
         return [through(normed, gates, scalesInputs), through(normed, ups, scalesInputs)];
       const pair = through(normed, both, scalesInputs); // [T · chosen, 2I]
       return [columns(pair, 0, I), columns(pair, I, I)];
@@ -162,7 +165,7 @@ function spelt(path: string, names: readonly string[], shape: readonly number[])
 
 /** An expert's gate and up where they are one matrix. */
 function gateUpOf({ gate }: ExpertNames): (e: number) => string {
-  return (e) => gate(e).replace('gate_proj', 'gate_up_proj');
+  return (e) => gate(e).replace(/(?:gate_proj|w1)(?=\.weight$)/, 'gate_up_proj');
 }
 
 function expertTensors({ H, I, expertCount, names }: Mixture, path: string, e: number): TensorDef[] {
@@ -181,19 +184,17 @@ function expertTensors({ H, I, expertCount, names }: Mixture, path: string, e: n
     const { elsewhere = [], ...own } = spelt(path, [names[part](e), ...others], shape);
     return { ...own, elsewhere: [...fused, ...elsewhere] };
   };
-  if (!names.inputsFirst) {
-    return [
-      def('gate', [I, H], [within(gateUp, 2 * I, H, 0)]),
-      def('up', [I, H], [within(gateUp, 2 * I, H, I)]),
-      def('down', [H, I], [within(down, H, I, 0)]),
-    ];
-  }
   const both = gateUpOf(names)(e);
   const whole = { ...within(gateUp, 2 * I, H, 0), inputMajor: true };
-  return [
-    { key: both, name: `${path}${both}`, shape: [2 * I, H], elsewhere: [whole], way: 0 },
-    { ...def('gate', [I, H], []), way: 1 },
-    { ...def('up', [I, H], []), way: 1 },
+  const joined = [
+    { key: both, name: `${path}${both}`, shape: [2 * I, H], elsewhere: [whole] },
     def('down', [H, I], [{ ...within(down, H, I, 0), inputMajor: true }]),
   ];
+  const apart = [
+    def('gate', [I, H], names.inputsFirst ? [] : [within(gateUp, 2 * I, H, 0)]),
+    def('up', [I, H], names.inputsFirst ? [] : [within(gateUp, 2 * I, H, I)]),
+    def('down', [H, I], names.inputsFirst ? [] : [within(down, H, I, 0)]),
+  ];
+  const ways = names.inputsFirst ? [joined, apart] : [apart, joined];
+  return ways.flatMap((defs, way) => defs.map((each) => ({ ...each, way })));
 }

@@ -105,6 +105,48 @@ it("Llama 4's experts give the same tokens one by one as in one tensor, inputs f
   expect(await generateFolder(folder, prompts, 8, ALL_NVME)).toEqual(expected);
 });
 
+/** The experts of every mixture as two tensors [experts, inputs, outputs], as Qwen3-VL-MoE has them. */
+function inputsFirst(all: readonly Required<TestTensor>[]): TestTensor[] {
+  const tensors: TestTensor[] = all.filter(({ name }) => !name.includes('.experts.'));
+  const layers = new Set(all.flatMap(({ name }) => /^.*\.experts\./.exec(name)?.[0] ?? []));
+  for (const path of layers) {
+    const part = (e: number, name: string) =>
+      all.find((tensor) => tensor.name === `${path}${e}.${name}.weight`);
+    const count = all.filter(({ name }) => name.startsWith(path) && name.includes('.down_proj.')).length;
+    for (const [fused, names] of [
+      ['gate_up_proj', ['gate_proj', 'up_proj']],
+      ['down_proj', ['down_proj']],
+    ] as const) {
+      const experts = Array.from({ length: count }, (_, e) =>
+        names.map((name) => present(part(e, name), name)),
+      );
+      const [rows = 0, K = 0] = present(experts[0]?.[0], 'an expert').shape;
+      const N = rows * names.length;
+      const data = Buffer.alloc(count * K * N * 2);
+      experts.forEach((matrices, e) => {
+        matrices.forEach((matrix, m) => {
+          const bytes = Buffer.from(matrix.data);
+          for (let n = 0; n < rows; n++) {
+            for (let k = 0; k < K; k++) {
+              const from = (n * K + k) * 2;
+              bytes.copy(data, ((e * K + k) * N + m * rows + n) * 2, from, from + 2);
+            }
+          }
+        });
+      });
+      tensors.push({ name: `${path}${fused}`, dtype: 'BF16', shape: [count, K, N], data });
+    }
+  }
+  return tensors;
+}
+
+it('experts of one tensor are told by its sizes, whichever way round they are stored', async () => {
+  const { input_ids: prompts } = readGolden('hy_v3');
+  const folder = await changedCheckpoint('hy_v3', { tensors: inputsFirst });
+  const expected = await generateFolder(fixtureFolder('hy_v3'), prompts, 8, ALL_NVME);
+  expect(await generateFolder(folder, prompts, 8, ALL_NVME)).toEqual(expected);
+});
+
 it.each([
   ['glm4_moe', 'layers.2.mlp.gate.e_score_correction_bias'],
   ['glm4_moe', 'layers.2.mlp.shared_experts.up_proj.weight'],
