@@ -100,6 +100,8 @@ export function mixtureFeedForward(mixture: Mixture): FeedForward {
     names.down,
     gateUpOf(names),
   ].map((name) => experts.map(name));
+  // The same in every layer but for where it is, and there are tens of thousands.
+  const parts = experts.flatMap((e) => expertTensors(mixture, e));
   const routed = (k: ForwardOps, w: Weights, normed: Tensor, x?: Tensor) => {
     const routing = chooseExperts(k, w, normed, mixture); // [T, chosen]
     const through = (from: Tensor, keys: readonly string[], scales = false) => {
@@ -121,7 +123,7 @@ export function mixtureFeedForward(mixture: Mixture): FeedForward {
   return {
     tensors: (path) => [
       ...routerTensors(router, mixture, path),
-      ...experts.flatMap((e) => expertTensors(mixture, path, e)),
+      ...parts.map((def) => under(path, def)),
       ...(shared?.tensors(path) ?? []),
     ],
     add(k, w, norm, x) {
@@ -163,15 +165,21 @@ function spelt(path: string, names: readonly string[], shape: readonly number[])
   return { key, name: `${path}${key}`, shape, elsewhere };
 }
 
+/** A definition whose names are those below a layer, in the layer at `path`. */
+function under(path: string, def: TensorDef): TensorDef {
+  const elsewhere = def.elsewhere?.map((source) => ({ ...source, name: path + source.name })) ?? [];
+  return { ...def, name: path + def.name, elsewhere };
+}
+
 /** An expert's gate and up where they are one matrix. */
 function gateUpOf({ gate }: ExpertNames): (e: number) => string {
   return (e) => gate(e).replace(/(?:gate_proj|w1)(?=\.weight$)/, 'gate_up_proj');
 }
 
-function expertTensors({ H, I, expertCount, names }: Mixture, path: string, e: number): TensorDef[] {
+function expertTensors({ H, I, expertCount, names }: Mixture, e: number): TensorDef[] {
   const [gateUp, down] = names.fused;
   const within = (name: string, rows: number, inputs: number, firstRow: number): TensorSource => ({
-    name: `${path}${name}`,
+    name,
     shape: [expertCount, rows, inputs],
     firstElement: (e * rows + firstRow) * inputs,
   });
@@ -181,13 +189,13 @@ function expertTensors({ H, I, expertCount, names }: Mixture, path: string, e: n
     fused: readonly TensorSource[],
   ) => {
     const others = SPELLINGS.map((spelling) => spelling[part](e)).filter((name) => name !== names[part](e));
-    const { elsewhere = [], ...own } = spelt(path, [names[part](e), ...others], shape);
+    const { elsewhere = [], ...own } = spelt('', [names[part](e), ...others], shape);
     return { ...own, elsewhere: [...fused, ...elsewhere] };
   };
   const both = gateUpOf(names)(e);
   const whole = { ...within(gateUp, 2 * I, H, 0), inputMajor: true };
   const joined = [
-    { key: both, name: `${path}${both}`, shape: [2 * I, H], elsewhere: [whole] },
+    { key: both, name: both, shape: [2 * I, H], elsewhere: [whole] },
     def('down', [H, I], [{ ...within(down, H, I, 0), inputMajor: true }]),
   ];
   const apart = [
