@@ -14,6 +14,7 @@ auto KernelOf(const Kernels& k, const GatherRowsOp&) { return k.gather_rows; }
 auto KernelOf(const Kernels& k, const LayerNormOp&) { return k.layer_norm; }
 auto KernelOf(const Kernels& k, const RmsNormOp&) { return k.rms_norm; }
 auto KernelOf(const Kernels& k, const LinearOp&) { return k.linear; }
+auto KernelOf(const Kernels& k, const HeadLinearOp&) { return k.head_linear; }
 auto KernelOf(const Kernels& k, const GatedOp&) { return k.gated; }
 auto KernelOf(const Kernels& k, const AddOp&) { return k.add; }
 auto KernelOf(const Kernels& k, const RotaryOp&) { return k.rotary; }

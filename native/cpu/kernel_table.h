@@ -5,6 +5,7 @@
 #include "cpu/kernel_conv.h"
 #include "cpu/kernel_elementwise.h"
 #include "cpu/kernel_experts.h"
+#include "cpu/kernel_heads.h"
 #include "cpu/kernel_linear.h"
 #include "cpu/kernel_measure.h"
 #include "cpu/kernel_norm.h"
@@ -22,6 +23,7 @@ constexpr Kernels kTable = {
     .layer_norm = LayerNormKernel,
     .rms_norm = RmsNormKernel,
     .linear = LinearKernel,
+    .head_linear = HeadLinearKernel,
     .gated = GatedKernel,
     .add = AddKernel,
     .rotary = RotaryKernel,

@@ -20,6 +20,7 @@ struct Kernels {
   void (*layer_norm)(const LayerNormOp&, Run&);
   void (*rms_norm)(const RmsNormOp&, Run&);
   void (*linear)(const LinearOp&, Run&);
+  void (*head_linear)(const HeadLinearOp&, Run&);
   void (*gated)(const GatedOp&, Run&);
   void (*add)(const AddOp&, Run&);
   void (*rotary)(const RotaryOp&, Run&);

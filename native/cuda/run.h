@@ -73,6 +73,7 @@ void Launch(const GatherRowsOp& op, Run& run);
 void Launch(const LayerNormOp& op, Run& run);
 void Launch(const RmsNormOp& op, Run& run);
 void Launch(const LinearOp& op, Run& run);
+void Launch(const HeadLinearOp& op, Run& run);
 void Launch(const GatedOp& op, Run& run);
 void Launch(const AddOp& op, Run& run);
 void Launch(const RotaryOp& op, Run& run);

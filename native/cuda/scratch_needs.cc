@@ -98,6 +98,18 @@ ScratchBytes Needs(const ExpertLinearOp& op) {
   return op.weight.format == WeightFormat::kDense ? Needs(DenseOf(op)) : StoredNeeds(op);
 }
 
+ScratchBytes Needs(const HeadLinearOp& op) {
+  ScratchBytes needs;
+  const int64_t tokens = op.x.shape[0], heads = op.x.shape[1];
+  if (tokens == 0 || heads == 0 || op.out.shape[2] == 0) return needs;
+  const View values = op.weight.dense() ? op.weight.Part(WeightPart::kCodes) : ExpandedHeads(op.weight, nullptr);
+  if (tokens > kFewHeadTokens && op.x.shape[2] > 0) {
+    for (int64_t head = 0; head < heads; ++head) needs.TakeIn(Needs(HeadOf(op, values, head)));
+  }
+  if (!op.weight.dense()) needs[ScratchUse::kWeights] = ExpandedBytes(values);
+  return needs;
+}
+
 ScratchBytes Needs(const AttentionOp& op) {
   ScratchBytes needs;
   if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.out.shape[2] == 0) return needs;
@@ -150,6 +162,14 @@ ScratchBytes Most(const ExpertLinearOp& one, int64_t rows, int64_t) {
     most.TakeIn(Needs(op));
   }
   return most;
+}
+
+ScratchBytes Most(const HeadLinearOp& one, int64_t rows, int64_t) {
+  HeadLinearOp op = one;
+  Repeat(rows, op.x, op.out);
+  // Where operands will lie is not known: as badly as they can.
+  op.x.data += 1;
+  return Needs(op);
 }
 
 ScratchBytes Most(const AttentionOp& one, int64_t rows, int64_t context_tokens) {

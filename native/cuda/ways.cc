@@ -211,6 +211,36 @@ size_t SlabBytes(const Weight& weight) {
   return static_cast<size_t>(values.shape[0] * values.strides[0] * ElementBytes(values.dtype));
 }
 
+bool HeadsInputMajor(const Weight& weight) {
+  return weight.dense() ? weight.format == WeightFormat::kDenseIn : ExpandsInputMajor(weight.format);
+}
+
+View ExpandedHeads(const Weight& weight, uint8_t* values) {
+  return SlabOf(LinearOp{View{}, View{}, weight, View{}, Activation::kNone, false}, 0, weight.outputs, values).weight;
+}
+
+size_t ExpandedBytes(const View& values) {
+  return static_cast<size_t>(values.shape[0] * values.strides[0] * ElementBytes(values.dtype));
+}
+
+DenseLinearOp HeadOf(const HeadLinearOp& op, const View& values, int64_t head) {
+  const auto part = [head](const View& view) {
+    View one = view;
+    one.rank = 2;
+    one.shape[1] = view.shape[2], one.strides[1] = 1;
+    one.data += head * view.strides[1] * ElementBytes(view.dtype);
+    return one;
+  };
+  DenseLinearOp product{part(op.out), part(op.x), values, View{}, false, Activation::kNone, false};
+  const bool input_major = HeadsInputMajor(op.weight);
+  const int64_t first = head * op.head_rows + op.first_row, rows = (op.transposed ? op.x : op.out).shape[2];
+  product.weight.data += first * (input_major ? 1 : values.strides[0]) * ElementBytes(values.dtype);
+  product.weight.shape[input_major ? 1 : 0] = rows;
+  // The transpose of rows is a weight that is stored the other way.
+  product.input_major = input_major != op.transposed;
+  return product;
+}
+
 LinearWay WayOf(const DenseLinearOp& op) {
   const int64_t tokens = op.x.shape[0], outputs = op.out.shape[1], inputs = op.x.shape[1];
   const DType x = op.x.dtype, w = op.weight.dtype;

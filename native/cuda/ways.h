@@ -91,6 +91,16 @@ constexpr int64_t kSlabBytes = int64_t{64} << 20;
 constexpr int64_t kSlabRows = 256;
 constexpr int kMostTileRows = 128;
 
+/// head_linear: up to so many tokens one kernel computes all heads.
+constexpr int64_t kFewHeadTokens = 64;
+/// Whether the values of its weight lie [inputs, outputs], as they are stored or as they are expanded.
+bool HeadsInputMajor(const Weight& weight);
+/// The values of all of a weight, as expanding writes them.
+View ExpandedHeads(const Weight& weight, uint8_t* values);
+size_t ExpandedBytes(const View& values);
+/// One head's product.
+DenseLinearOp HeadOf(const HeadLinearOp& op, const View& values, int64_t head);
+
 /// attention: sequences with a few new tokens go to the kernel that splits the context, those with many to the tiles. Which
 /// have many only the device knows; here it is known whether there can be any, or others.
 struct AttentionWay {

@@ -52,6 +52,22 @@ Operation Linear(Reader& in) {
   return op;
 }
 
+Operation HeadLinear(Reader& in) {
+  HeadLinearOp op{in.Activation("out", 3), in.Activation("x", 3), ReadWeight(in, "weight"), 0, 0, false};
+  op.head_rows = static_cast<int64_t>(in.Size("headRows"));
+  op.first_row = static_cast<int64_t>(in.Size("firstRow"));
+  op.transposed = in.Flag();
+  const View& rows = op.transposed ? op.x : op.out;
+  const View& inputs = op.transposed ? op.out : op.x;
+  in.CheckSize(op.x, 0, op.out.shape[0], "x");
+  in.CheckSize(op.x, 1, op.out.shape[1], "x");
+  in.CheckSize(inputs, 2, op.weight.inputs, op.transposed ? "out" : "x");
+  // Each is at most 2⁵³, so neither sum nor product of a few of them wraps around unseen.
+  in.Check(op.first_row <= op.head_rows && rows.shape[2] <= op.head_rows - op.first_row, "a head has fewer rows than are taken");
+  in.Check(op.head_rows == 0 || op.x.shape[1] <= op.weight.outputs / op.head_rows, "the weight has fewer rows than the heads");
+  return op;
+}
+
 Operation Gated(Reader& in) {
   GatedOp op{in.Activation("out", 0), in.Activation("gate", 0), in.Activation("up", 0), ReadActivation(in), in.Number(), in.Flag()};
   in.Check(op.limit >= 0, "the limit must not be negative");
@@ -270,6 +286,7 @@ constexpr Opcode kOpcodes[] = {
     {"gated_rms", "out x gate weight eps gateFirst", [](Reader& in) -> Operation { return ReadGatedRms(in); }},
     {"gate_sigmoid", "x gate", GateSigmoid},
     {"scale_rows", "x weights", ScaleRows},
+    {"head_linear", "out x weight headRows firstRow transposed", HeadLinear},
 };
 
 template <class Names>

@@ -111,7 +111,15 @@ struct LinearOp {
   Activation activation;
   bool accumulate;
 };
-/// The same with a weight that is stored as its values: [N, K], or [K, N] when input_major.
+/// Each head has `head_rows` rows of the weight, and takes those from its `first_row` on: as many as out has values of a head,
+/// or, transposed, as x has.
+struct HeadLinearOp {
+  View out, x;
+  Weight weight;
+  int64_t head_rows, first_row;
+  bool transposed;
+};
+/// LinearOp with a weight that is stored as its values: [N, K], or [K, N] when input_major.
 struct DenseLinearOp {
   View out, x, weight, bias;
   bool input_major;

@@ -63,6 +63,11 @@ export function encodeOp(op: Op): Float64Array {
       tensors(op.bias);
       numbers(ACTIVATIONS[op.activation], Number(op.accumulate));
       break;
+    case 'head_linear':
+      tensors(op.out, op.x);
+      weight(op.weight);
+      numbers(op.headRows, op.firstRow, Number(op.transposed));
+      break;
     case 'gated':
       tensors(op.out, op.gate, op.up);
       numbers(ACTIVATIONS[op.activation], op.limit, Number(op.limitAfter));

@@ -44,6 +44,13 @@ export interface NormFromOne {
   readonly out?: Tensor | undefined;
 }
 
+/** Which rows of a head's share of a weight are multiplied with. */
+export interface HeadRows {
+  readonly firstRow: number;
+  readonly rows: number;
+  readonly transposed?: boolean;
+}
+
 export interface LinearOptions {
   readonly bias?: Tensor | null;
   readonly activation?: Activation;
@@ -159,6 +166,19 @@ export class ForwardOps {
     const out = addTo ?? into ?? this.empty([dimension(x, 0), weight.shape[0]]);
     const accumulate = addTo !== undefined;
     this.#stream.launch({ op: 'linear', out, x, weight, bias, activation, accumulate });
+    return out;
+  }
+
+  /**
+   * Each head's own product: x [T, heads, K] → [T, heads, N], with `rows` rows from `firstRow` on of the head's share of the
+   * weight, or with their transpose. Heads have equal shares, one after the other.
+   */
+  headLinear(x: Tensor, weight: Weight, part: HeadRows, into?: Tensor): Tensor {
+    const { firstRow, rows: taken, transposed = false } = part;
+    const [tokens, count] = [dimension(x, 0), dimension(x, 1)];
+    const [N, K] = weight.shape;
+    const out = into ?? this.empty([tokens, count, transposed ? K : taken]);
+    this.#stream.launch({ op: 'head_linear', out, x, weight, headRows: N / count, firstRow, transposed });
     return out;
   }
 

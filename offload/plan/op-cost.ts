@@ -42,6 +42,7 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
       return productMs(op, compute) + activated;
     }
     case 'expert_linear':
+    case 'head_linear':
       return productMs(op, compute);
     case 'attention':
       return attentionMs(op, slices, compute);
@@ -87,7 +88,7 @@ export interface Product {
   readonly rowsEach: number;
 }
 
-export type ProductOp = Extract<Op, { op: 'linear' | 'expert_linear' }>;
+export type ProductOp = Extract<Op, { op: 'linear' | 'expert_linear' | 'head_linear' }>;
 
 /** What a weight's parts take together. */
 export function storedBytes(weight: Weight): number {
@@ -97,6 +98,10 @@ export function storedBytes(weight: Weight): number {
 /** Only the experts that an even choice is expected to touch count; the rest of a mixture is not read. */
 export function productOf(op: ProductOp): Product {
   if (op.op === 'linear') return { weight: op.weight, weightCount: 1, rowsEach: dimension(op.x, 0) };
+  if (op.op === 'head_linear') {
+    const taken = dimension(op.transposed ? op.x : op.out, 2) * dimension(op.x, 1);
+    return { weight: op.weight, weightCount: taken / op.weight.shape[0], rowsEach: dimension(op.x, 0) };
+  }
   const [experts, choices] = [op.weights.length, dimension(op.out, 0)];
   const touched = experts * (1 - (1 - 1 / experts) ** choices);
   return { weight: present(op.weights[0], 'an expert'), weightCount: touched, rowsEach: choices / touched };

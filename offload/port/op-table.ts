@@ -47,6 +47,7 @@ export const OPERATIONS = [
   ['gated_rms', 'out x gate weight eps gateFirst'],
   ['gate_sigmoid', 'x gate'],
   ['scale_rows', 'x weights'],
+  ['head_linear', 'out x weight headRows firstRow transposed'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

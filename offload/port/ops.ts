@@ -129,6 +129,19 @@ export type Op =
       accumulate: boolean;
     }
   /**
+   * A product per head, x [T, heads, K] → out [T, heads, N]: head h has rows [h · headRows, (h + 1) · headRows) of the weight, of
+   * which N from `firstRow` on are multiplied; with `transposed` K rows, whose transpose is: out[t, h, n] = Σₖ x[t, h, k] · W[…k, n].
+   */
+  | {
+      readonly op: 'head_linear';
+      out: Tensor;
+      x: Tensor;
+      weight: Weight;
+      headRows: number;
+      firstRow: number;
+      transposed: boolean;
+    }
+  /**
    * out[T, I] = act(gate) · up. With limit > 0 up is at least −limit and at most limit, and so is the gate at most, or
    * with limitAfter act(gate). NaN stays.
    */
@@ -312,6 +325,8 @@ export function effects(op: Op): Effects {
       if (op.accumulate) reads.push(op.out);
       return { reads, writes: [op.out] };
     }
+    case 'head_linear':
+      return { reads: [op.x, ...partsOf(op.weight)], writes: [op.out] };
     case 'gated':
       return { reads: [op.gate, op.up], writes: [op.out] };
     case 'gate_sigmoid':

@@ -148,7 +148,7 @@ class Cost {
   #hear(op: Op): void {
     const ms = opMs(op, this.#slices, this.#compute) * this.#times;
     this.#ms += ms;
-    if (op.op !== 'linear' && op.op !== 'expert_linear') return;
+    if (op.op !== 'linear' && op.op !== 'expert_linear' && op.op !== 'head_linear') return;
     const { weight, weightCount, rowsEach } = productOf(op);
     const elements = weightCount * elementCount(weight.shape) * this.#times;
     const bytes = (elements / elementCount(weight.shape)) * storedBytes(weight);

@@ -45,6 +45,22 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
           weightOffset: op.weightOffset,
         }),
       ];
+    case 'head_linear': {
+      const [out, x, weight] = [read(op.out), read(op.x), readWeight(op.weight)];
+      for (let t = 0; t < out.size(0); t++) {
+        for (let h = 0; h < out.size(1); h++) {
+          const first = h * op.headRows + op.firstRow;
+          for (let n = 0; n < out.size(2); n++) {
+            let sum = 0;
+            for (let k = 0; k < x.size(2); k++) {
+              sum += x.get(t, h, k) * (op.transposed ? weight(first + k, n) : weight(first + n, k));
+            }
+            out.set(sum, t, h, n);
+          }
+        }
+      }
+      return [out.written];
+    }
     case 'linear': {
       const [out, x, weight] = [read(op.out), read(op.x), readWeight(op.weight)];
       const bias = readOptional(op.bias);

@@ -3,6 +3,7 @@
 import { it } from 'vitest';
 import type { FloatType } from '../../offload/port/dtype.js';
 import { formatOf } from '../../offload/port/formats.js';
+import { heads as inHeads } from '../../offload/port/tensor.js';
 import { choices } from './expert-cases.js';
 import { buildWeight, canBeCut, fitted, WEIGHT_KINDS, type WeightKind } from './weight-builder.js';
 import { ACTIVATIONS, check, type KernelDevice } from './workbench.js';
@@ -19,6 +20,18 @@ const SHAPES = [
   [7, 9, 1100],
   [29, 70, 129],
   [260, 3, 37],
+] as const;
+
+/** [tokens, heads, rows of a head, those that are taken, inputs, whether transposed] */
+const HEADS = [
+  [1, 3, 24, 16, 96, true],
+  [1, 3, 24, 8, 96, false],
+  [9, 2, 40, 32, 160, true],
+  [70, 2, 16, 11, 64, false],
+  [70, 2, 16, 16, 64, true],
+  [2, 1, 8, 5, 700, true],
+  [5, 4, 8, 7, 33, false],
+  [0, 2, 8, 8, 32, false],
 ] as const;
 
 /** [tokens, experts, experts of each token, outputs, inputs] */
@@ -52,6 +65,25 @@ export function weightCases(device: KernelDevice): void {
         const x = device.productInput(bench, type, [tokens, inputs]);
         const out = bench.activation([tokens, outputs]);
         const op = { op: 'linear', out, x, weight, bias, activation, accumulate: index % 2 === 1 } as const;
+        await check(device, bench, op, device.productTolerance(type));
+      }
+    });
+
+    it.each(WEIGHT_KINDS)(`head_linear with weights in $label, ${placed}`, async (kind) => {
+      device.use();
+      for (const [index, [tokens, heads, headRows, ...rest]] of HEADS.entries()) {
+        const [taken, inputs, transposed] = rest;
+        const size = fitted(kind, [heads * headRows, inputs]);
+        // Heads have whole shares of what a format can hold.
+        if (size[0] !== heads * headRows) continue;
+        const bench = device.workbench(index, awkward);
+        const type = TYPES[index % 3] ?? 'bf16';
+        const weight = buildWeight(bench, kind, size, { type, firstRow: firstRowOf(kind, index) });
+        const [from, to] = transposed ? [taken, size[1]] : [size[1], taken];
+        const flat = device.productInput(bench, type, [tokens, heads * from]);
+        const out = bench.activation([tokens, heads, to]);
+        const part = { headRows, firstRow: headRows - taken, transposed };
+        const op = { op: 'head_linear', out, x: inHeads(flat, heads, from), weight, ...part } as const;
         await check(device, bench, op, device.productTolerance(type));
       }
     });

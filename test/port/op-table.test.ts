@@ -63,6 +63,15 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
     activation: 'gelu_quick',
     accumulate: false,
   },
+  head_linear: {
+    op: 'head_linear',
+    out: t('f32', [2, 3, 4]),
+    x: t('bf16', [2, 3, 4]),
+    weight: stored(),
+    headRows: 21,
+    firstRow: 22,
+    transposed: true,
+  },
   gated: { op: 'gated', out: t(), gate: t(), up: t(), activation: 'silu', limit: 11, limitAfter: true },
   route: {
     op: 'route',

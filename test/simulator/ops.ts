@@ -25,6 +25,9 @@ export function applyOp(op: Op): void {
     case 'linear':
       linear(op);
       break;
+    case 'head_linear':
+      headLinear(op);
+      break;
     case 'gated':
       perElement(
         op.out,
@@ -167,6 +170,10 @@ function expertLinear(op: OpOf<'expert_linear'>): void {
   for (const expert of new Set(ids)) weights.set(expert, weightHash(chosen(op, expert)));
   const xs = rowHashes(x);
   fillRows(out, (row) => mix(xs[Math.floor(row / shared)] ?? 0, weights.get(ids[row] ?? -1) ?? 0));
+}
+
+function headLinear({ out, x, weight, headRows, firstRow, transposed }: OpOf<'head_linear'>): void {
+  perRow(out, x, mix(weightHash(weight), hashOf([], [headRows, firstRow, Number(transposed)])));
 }
 
 function expertBias({ x, experts, bias }: OpOf<'expert_bias'>): void {
