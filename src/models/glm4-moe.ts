@@ -1,5 +1,6 @@
 // GLM-4.5 to 4.7 (Zeng et al. 2025): Llama's block with half of each head turned, and DeepSeek's mixture in most layers.
 
+import type { RouteRule } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import type { Architecture } from './architecture.js';
@@ -47,6 +48,13 @@ export interface DeepseekMixture {
   /** Groups of experts, and how many of them are kept. */
   readonly groups?: readonly [number, number];
   readonly scale?: number;
+  /** Layers that are mixtures where no list says it; otherwise all but the dense ones. */
+  readonly sparse?: (blockIndex: number) => boolean;
+  /** Another router than DeepSeek-V3's. */
+  readonly ruled?: {
+    readonly rule: (config: ConfigReader, expertCount: number) => RouteRule;
+    readonly hasBias: boolean;
+  };
 }
 
 /** DeepSeek-V3's feed-forwards: some dense layers, then experts of which all tokens go to the shared ones. */
@@ -54,6 +62,7 @@ export function deepseekFeedForwards(
   config: ConfigReader,
   usual: DeepseekMixture,
 ): (blockIndex: number) => FeedForward {
+  const { ruled } = usual;
   const H = config.count(['hidden_size']);
   const I = config.count(['moe_intermediate_size'], usual.I);
   const blockCount = config.count(['num_hidden_layers']);
@@ -68,14 +77,18 @@ export function deepseekFeedForwards(
     router: {
       names: ['mlp.gate.weight'],
       chosen,
-      rule: deepseekRule(config, expertCount, usual),
-      bias: { names: ['mlp.gate.e_score_correction_bias'] },
+      rule: ruled?.rule(config, expertCount) ?? deepseekRule(config, expertCount, usual),
+      ...(ruled?.hasBias === false ? {} : { bias: { names: ['mlp.gate.e_score_correction_bias'] } }),
     },
     names: MLP_EXPERTS,
     shared:
       shared > 0 ? gatedFeedForward({ H, I: I * shared, activation, at: ['mlp.shared_experts'] }) : undefined,
   });
-  const isSparse = readSparseLayers(config, blockCount, afterDenseLayers(config, usual.dense));
+  const isSparse = readSparseLayers(
+    config,
+    blockCount,
+    usual.sparse ?? afterDenseLayers(config, usual.dense),
+  );
   return feedForwards(blockCount, isSparse, experts, () =>
     denseFeedForward(H, config.count(['intermediate_size'], usual.denseI), activation),
   );

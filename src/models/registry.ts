@@ -15,6 +15,7 @@ import {
 } from './architecture.js';
 import { bloom } from './bloom.js';
 import { cohere, cohere2 } from './cohere.js';
+import { deepseekV2, deepseekV3, deepseekV32, glm4MoeLite, glmMoeDsa, mistral4 } from './deepseek.js';
 import { dots1 } from './dots1.js';
 import { ernie, ernieMoe } from './ernie.js';
 import { exaone4 } from './exaone4.js';
@@ -35,6 +36,7 @@ import { hunyuanMoe } from './hunyuan-moe.js';
 import { hyV3 } from './hy-v3.js';
 import { llama } from './llama.js';
 import { llama4 } from './llama4.js';
+import { mimoV2Flash } from './mimo.js';
 import { minimaxM2 } from './minimax-m2.js';
 import { ministral3 } from './ministral3.js';
 import { mistral } from './mistral.js';
@@ -59,6 +61,9 @@ export const ARCHITECTURES: readonly Architecture[] = [
   bloom,
   cohere,
   cohere2,
+  deepseekV2,
+  deepseekV3,
+  deepseekV32,
   dots1,
   ernie,
   ernieMoe,
@@ -70,6 +75,8 @@ export const ARCHITECTURES: readonly Architecture[] = [
   glm,
   glm4,
   glm4Moe,
+  glm4MoeLite,
+  glmMoeDsa,
   gpt2,
   gptBigcode,
   gptNeo,
@@ -84,9 +91,11 @@ export const ARCHITECTURES: readonly Architecture[] = [
   hyV3,
   llama,
   llama4,
+  mimoV2Flash,
   minimaxM2,
   ministral3,
   mistral,
+  mistral4,
   mixtral,
   mpt,
   nemotron,

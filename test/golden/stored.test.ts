@@ -146,6 +146,7 @@ const FIXTURES = [
   'q-ct-fp8-llama',
   'q-ct-int4-llama',
   'q-ct-int8-qwen3',
+  'q-fp8-block-deepseek_v3',
   'q-fp8-block-llama',
   'q-gptq-int4-llama',
 ];
