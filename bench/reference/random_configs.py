@@ -25,6 +25,7 @@ import warnings
 
 import dense_families
 import hybrid_families
+import latent_families
 import mixture_families
 import wrapped
 
@@ -292,7 +293,7 @@ def starcoder2(d):
 
 FAMILIES = {function.__name__: function for function in (
     bloom, falcon, gemma2, gpt2, gpt_neo, gpt_neox, gptj, llama, mistral, mixtral, opt, phi3, qwen2, qwen3, qwen3_moe,
-    starcoder2, *hybrid_families.FAMILIES)} | dense_families.FAMILIES | mixture_families.FAMILIES
+    starcoder2, *hybrid_families.FAMILIES)} | dense_families.FAMILIES | mixture_families.FAMILIES | latent_families.FAMILIES
 
 
 def fill(torch, model, generator, family):

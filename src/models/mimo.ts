@@ -12,6 +12,9 @@ import { readRope } from './rope.js';
 
 export const mimoV2Flash: Architecture = { modelTypes: ['mimo_v2_flash'], build };
 
+/** Where the configuration names none. */
+const VALUE_SCALE = 707 / 1000;
+
 interface Attention {
   readonly nHeads: number;
   readonly kvHeads: (blockIndex: number) => number;
@@ -123,7 +126,7 @@ function readAttention(config: ConfigReader, blockCount: number): Attention {
     kvHeads: (index) => (slides(index) ? sliding : full),
     keyDim,
     valueDim,
-    valueScale: config.number(['attention_value_scale'], config.has('attention_value_scale') ? 1 : 0.707),
+    valueScale: config.number(['attention_value_scale'], config.has('attention_value_scale') ? 1 : VALUE_SCALE),
     ropes,
     slides,
     windowTokens,
