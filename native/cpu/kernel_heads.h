@@ -22,8 +22,18 @@ inline float* ExpandHeadRows(const Weight& w, int64_t row, int64_t count, int64_
     });
     return to;
   }
+  if (!ByColumns(w)) {
+    // In the order of inputs, which linear's tiles need not have.
+    const GroupBuffers buffers(w, kDepth, scratch);
+    RowGroups groups = FindRowGroups(w, k, length);
+    for (int64_t r = 0; r < count; ++r) {
+      if (w.format == WeightFormat::kTable4) groups = FindRowGroups(w, (row + r + w.first_row) * w.inputs + k, length);
+      ExpandRow(w, row + r, k, length, 0, groups, buffers, to + r * kPitch);
+    }
+    return to;
+  }
   // Columns are expanded from a multiple of eight on.
-  const int64_t skipped = ByColumns(w) ? row % 8 : 0;
+  const int64_t skipped = row % 8;
   Ahead none{nullptr, 0, 0, 0};
   Expander<F32>(w, scratch).Expand(row - skipped, skipped + count, k, to, none);
   return to + skipped * kPitch;

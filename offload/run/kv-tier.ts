@@ -127,8 +127,9 @@ export class StreamedKv implements KvTier {
     const cache = owner === undefined ? undefined : shape.caches[owner];
     if (owner === undefined || cache?.kind !== 'paged') return undefined;
     const traffic = present(this.#traffic[microBatch], 'micro-batch');
-    // What this very micro-batch stored of another block's pages is loaded as well.
-    const [loads, follows] = owner === block ? [traffic.loads, traffic.follows] : [traffic.all, microBatch];
+    // Pages of another block are loaded as this pass left them: a later micro-batch may have stored the same ones.
+    const [loads, follows] =
+      owner === block ? [traffic.loads, traffic.follows] : [traffic.all, this.#traffic.length - 1];
     const buffer = this.#current();
     const filler = loads.length > 0 ? device.load : device.compute;
     if (buffer.after) filler.wait(buffer.after);

@@ -126,7 +126,10 @@ function readAttention(config: ConfigReader, blockCount: number): Attention {
     kvHeads: (index) => (slides(index) ? sliding : full),
     keyDim,
     valueDim,
-    valueScale: config.number(['attention_value_scale'], config.has('attention_value_scale') ? 1 : VALUE_SCALE),
+    valueScale: config.number(
+      ['attention_value_scale'],
+      config.has('attention_value_scale') ? 1 : VALUE_SCALE,
+    ),
     ropes,
     slides,
     windowTokens,

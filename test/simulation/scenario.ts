@@ -12,7 +12,7 @@ import { type GatherBy, makeTransfer } from '../../offload/plan/transfer.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
 import { Random } from '../simulator/random.js';
 import { Reference, type ReferenceOutput } from './reference.js';
-import { CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
+import { type BlockKind, CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
 
 export interface ExpectedPass {
   readonly pass: Pass;
@@ -61,7 +61,11 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const apart = new Random(seed + 27_644_437);
   const states = options.states ?? apart.chance(0.25);
   const keeping = Array.from({ length: blocks }, () => states && apart.chance(0.6));
-  const toy = makeToyModel(random.fork(), blocks, options.hook, (index) => keeping[index] ?? false);
+  const pages = new Random(seed + 49_979_687);
+  const kinds = keeping.map(
+    (keeps): BlockKind => (keeps ? 'state' : pages.pick(['pages', 'pages', 'pages', 'in keys', 'shared'])),
+  );
+  const toy = makeToyModel(random.fork(), blocks, options.hook, (index) => kinds[index] ?? 'pages');
   const drawnInPlace = random.chance(0.3);
   const computesInPlace = options.computesInPlace ?? drawnInPlace;
   const drawnDevices = random.chance(0.6) ? random.between(1, 3) : random.between(1, 8);

@@ -25,6 +25,9 @@ export interface ToyModel {
   readonly contextTokens: number;
 }
 
+/** What a block keeps: pages, with values in their keys, those of an earlier block, or a state. */
+export type BlockKind = 'pages' | 'in keys' | 'shared' | 'state';
+
 /** Called with each weight that a block's forward takes, so that a test can say what it must hold. */
 export type WeightHook = (weight: Tensor, layerName: string, key: string) => void;
 
@@ -75,7 +78,7 @@ export function makeToyModel(
   random: Random,
   blockCount: number,
   hook: WeightHook = () => undefined,
-  keepsState: (blockIndex: number) => boolean = () => false,
+  kindOf: (blockIndex: number) => BlockKind = () => 'pages',
 ): ToyModel {
   const places = new Places(random, random.between(1, 3));
   const kvHeads = random.between(1, HEADS);
@@ -115,14 +118,13 @@ export function makeToyModel(
       head = random.chance(0.5) ? { projection, bias: weight('bias', [vocabSize]) } : { projection };
     }
   }
+  const caches = toyCaches(blockCount, kvHeads, kindOf);
   const model: ModelSpec = {
     architecture: 'Toy',
     hiddenSize: HIDDEN,
     vocabSize,
     maxContextTokens: CONTEXT_TOKENS,
-    caches: alikeCaches(blockCount, kvHeads, HEAD_DIM).map((pages, index) =>
-      keepsState(index) ? stateCache(kvHeads) : pages,
-    ),
+    caches,
     tables,
     fixed: present(fixed, 'fixed weights'),
     blocks,
@@ -134,7 +136,7 @@ export function makeToyModel(
       taps: new Float32Array(mixedChannels(kvHeads) * TAPS).fill(0.5),
       gains: new Float32Array(HEAD_DIM).fill(1),
     },
-    forward: toyForward({ tables, kvHeads, blocks, keepsState }, hook),
+    forward: toyForward({ tables, kvHeads, blocks, caches }, hook),
   };
   const paths = places.sizes.map((_, index) => `/weights-${index}.safetensors`);
   const files = new Map(
@@ -145,6 +147,22 @@ export function makeToyModel(
     ]),
   );
   return { model, files, paths, contextTokens: CONTEXT_TOKENS };
+}
+
+/** What blocks keep; the first one that is to share has nobody to share with, and keeps pages. */
+function toyCaches(
+  blockCount: number,
+  kvHeads: number,
+  kindOf: (blockIndex: number) => BlockKind,
+): CacheSpec[] {
+  let owner: number | undefined;
+  return alikeCaches(blockCount, kvHeads, HEAD_DIM).map((pages, block) => {
+    const kind = kindOf(block);
+    if (kind === 'state') return stateCache(kvHeads);
+    if (kind === 'shared' && owner !== undefined) return { kind, block: owner };
+    owner = block;
+    return kind === 'in keys' && pages.kind === 'paged' ? { ...pages, valuesInKeys: true } : pages;
+  });
 }
 
 interface BlockDraws {
@@ -211,10 +229,10 @@ interface ToyShape {
   readonly tables: readonly RowTable[];
   readonly kvHeads: number;
   readonly blocks: readonly LayerSpec[];
-  readonly keepsState: (blockIndex: number) => boolean;
+  readonly caches: readonly CacheSpec[];
 }
 
-function toyForward({ tables, kvHeads, blocks, keepsState }: ToyShape, hook: WeightHook): LayerForward {
+function toyForward({ tables, kvHeads, blocks, caches }: ToyShape, hook: WeightHook): LayerForward {
   const keyValue = kvHeads * HEAD_DIM;
   return {
     embed(k, w, rows, x) {
@@ -249,9 +267,12 @@ function toyForward({ tables, kvHeads, blocks, keepsState }: ToyShape, hook: Wei
         const value = heads(qkv, kvHeads, HEAD_DIM, HIDDEN + keyValue);
         k.rotary(q, k.constant('frequencies'));
         k.rotary(key, k.constant('frequencies'));
-        return k.attention(q, key, value, { scale: 0.3, alibi: { slopes: k.constant('slopes') } });
+        const score = { scale: 0.3, alibi: { slopes: k.constant('slopes') } };
+        const cache = caches[blockIndex];
+        if (cache?.kind === 'shared') return k.attention(q, null, null, score);
+        return k.attention(q, key, cache?.kind === 'paged' && cache.valuesInKeys ? null : value, score);
       };
-      const attended = keepsState(blockIndex) ? remember(k, qkv, kvHeads) : attend();
+      const attended = caches[blockIndex]?.kind === 'recurrent' ? remember(k, qkv, kvHeads) : attend();
       const projected = k.linear(attended, w.matrix('out'));
       k.add(projected, x, x);
       const y = k.layerNorm(x, norm, null, 1e-5);
