@@ -53,6 +53,33 @@ def gemma3_text(d):
     return config
 
 
+def gemma4_text(d):
+    heads = d.one(1, 2, 3, 4, 6)
+    kv = d.one(*[n for n in range(1, heads + 1) if heads % n == 0])
+    layers = d.between(2, 6)
+    types = d.layer_types(layers - 1) + ["full_attention"]
+    shared = d.one(0, 0, d.between(0, layers - 1))
+    while shared and not set(types[layers - shared:]) <= set(types[: layers - shared]):
+        shared -= 1
+    config = {
+        "hidden_size": d.one(24, 40), "intermediate_size": d.between(17, 90), "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": d.one(4, 8, 12), "rms_norm_eps": d.eps(),
+        "hidden_activation": d.activation("gelu_pytorch_tanh"), "max_position_embeddings": 128, "layer_types": types,
+        "attention_k_eq_v": d.chance(0.5), "global_head_dim": d.one(8, 16, 20), "num_kv_shared_layers": shared,
+        "num_global_key_value_heads": d.one(None, 1), "use_double_wide_mlp": d.chance(0.5),
+        "attention_bias": d.chance(0.3), "sliding_window": d.one(7, 16), "tie_word_embeddings": d.chance(0.7),
+        "hidden_size_per_layer_input": d.one(0, 0, 5, 8), "vocab_size_per_layer_input": 120,
+        "final_logit_softcapping": d.one(None, 5.0, 30.0),
+    }
+    if d.chance(0.5):
+        config["rope_parameters"] = {
+            "full_attention": {"rope_type": "proportional", "rope_theta": d.one(1e6, 500.0),
+                               "partial_rotary_factor": d.one(0.25, 0.5, 1.0)},
+            "sliding_attention": {"rope_type": "default", "rope_theta": d.one(10000.0, 700.0)},
+        }
+    return config
+
+
 def glm(d):
     config = llama_like(d, rope=False)
     config["head_dim"] = d.one(8, 16)
@@ -191,5 +218,5 @@ def exaone4(d):
 
 
 FAMILIES = {function.__name__: function for function in (
-    cohere, cohere2, exaone4, gemma, gemma3_text, glm, glm4, gpt_bigcode, granite, hunyuan_v1_dense, ministral3, mpt,
+    cohere, cohere2, exaone4, gemma, gemma3_text, gemma4_text, glm, glm4, gpt_bigcode, granite, hunyuan_v1_dense, ministral3, mpt,
     nemotron, olmo2, olmo3, phi, seed_oss, smollm3)}

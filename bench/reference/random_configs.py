@@ -43,6 +43,8 @@ KEPT = {
     "max_seq_len", "attn_config", "no_bias", "n_routed_experts", "n_shared_experts", "num_shared_experts",
     "moe_num_experts", "moe_num_shared_experts", "moe_k", "moe_topk", "num_experts_per_tok", "n_group", "topk_group",
     "shared_expert_intermediate_size", "mlp_layer_types", "first_k_dense_replace", *hybrid_families.KEPT,
+    "global_head_dim", "per_layer_config", "hidden_size_per_layer_input", "vocab_size_per_layer_input",
+    "num_kv_shared_layers", "attention_k_eq_v", "use_double_wide_mlp",
 }
 SUPPORTED = ["gelu", "gelu_new", "relu", "silu", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "swish", "gelu_python"]
 ACTIVATIONS = SUPPORTED + ["relu2", "tanh", "mish", "sigmoid", "leaky_relu", "relu6", "gelu_10", "laplace"]
@@ -314,6 +316,8 @@ def fill(torch, model, generator, family):
     for name, buffer in model.named_buffers():
         if "correction_bias" in name:
             buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float32) * 0.2)
+        if name.endswith("layer_scalar"):
+            buffer.copy_(0.5 + torch.rand(1, generator=generator))
 
 
 def spell_by_type(written, draw):
@@ -339,7 +343,7 @@ def as_written(config, draw):
         written[key] = value
     rope = written.get("rope_parameters")
     if rope is not None and "full_attention" in rope:
-        if draw.chance(0.4):
+        if draw.chance(0.4) and written["model_type"] in ("gemma3_text", "olmo3"):
             spell_by_type(written, draw)
         return written
     if rope is not None and draw.chance(0.4):

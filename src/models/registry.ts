@@ -21,6 +21,7 @@ import { ernie, ernieMoe } from './ernie.js';
 import { exaone4 } from './exaone4.js';
 import { falcon } from './falcon.js';
 import { gemma, gemma2, gemma3 } from './gemma.js';
+import { gemma4 } from './gemma4.js';
 import { glm, glm4 } from './glm.js';
 import { glm4Moe } from './glm4-moe.js';
 import { gptBigcode } from './gpt-bigcode.js';
@@ -72,6 +73,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   gemma,
   gemma2,
   gemma3,
+  gemma4,
   glm,
   glm4,
   glm4Moe,
