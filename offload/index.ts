@@ -25,7 +25,7 @@ export {
   wholeOf,
 } from './measure/transfer.js';
 export { alikeCaches, type CacheSpec } from './model/cache-spec.js';
-export type { ForwardOps, FrequenciesByLength, PositionScale } from './model/forward-ops.js';
+export type { ForwardOps, FrequenciesByLength, PositionScale, Routing } from './model/forward-ops.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
 export { KV_CHOICES, KV_TYPE_NAMES, type KvChoice, type KvDType, kvTypeOf } from './model/kv-type.js';

@@ -71,6 +71,10 @@ def gemma4_text(d):
         "hidden_size_per_layer_input": d.one(0, 0, 5, 8), "vocab_size_per_layer_input": 120,
         "final_logit_softcapping": d.one(None, 5.0, 30.0),
     }
+    if d.chance(0.4):
+        experts = d.between(2, 6)
+        config |= {"enable_moe_block": True, "num_experts": experts, "top_k_experts": d.between(1, experts),
+                   "moe_intermediate_size": d.between(9, 40)}
     if d.chance(0.5):
         config["rope_parameters"] = {
             "full_attention": {"rope_type": "proportional", "rope_theta": d.one(1e6, 500.0),

@@ -18,6 +18,7 @@ import { type Architecture, type ArchitectureModel, type TensorDef, tensorsUnder
 import { project } from './decoder-parts.js';
 import { denseFeedForward, type FeedForward } from './feed-forward.js';
 import { type Gemma4Layer, readGemma4Layers } from './gemma4-layers.js';
+import { type Gemma4Mixture, readGemma4Mixture } from './gemma4-mixture.js';
 import { type LayerRopes, ropesByType } from './layer-ropes.js';
 import { readRope } from './rope.js';
 
@@ -49,8 +50,9 @@ function build(config: ConfigReader): ArchitectureModel {
   const I = config.count(['intermediate_size']);
   const feedForward = ({ isWide }: Gemma4Layer) => denseFeedForward(H, isWide ? 2 * I : I, activation);
   const feeds = layers.map(feedForward);
-  const moe = config.flag(['enable_moe_block'], false);
-  if (moe) throw config.unsupported('enable_moe_block', true, 'false');
+  const mixture = config.flag(['enable_moe_block'], false)
+    ? readGemma4Mixture(config, H, activation)
+    : undefined;
   return {
     architecture: 'gemma4_text',
     hiddenSize: H + (perLayer ? layers.length * P : 0),
@@ -67,6 +69,7 @@ function build(config: ConfigReader): ArchitectureModel {
     block: (index) => [
       ...blockTensors(layers[index], { H, nHeads, P, bias, path: `layers.${index}.` }),
       ...(feeds[index]?.tensors(`layers.${index}.`) ?? []),
+      ...(mixture?.tensors(`layers.${index}.`) ?? []),
     ],
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
@@ -81,6 +84,7 @@ function build(config: ConfigReader): ArchitectureModel {
       layers,
       ropes,
       feeds,
+      mixture,
       eps: config.number(['rms_norm_eps'], 1e-6),
       activation,
     }),
@@ -144,19 +148,21 @@ function blockTensors(layer: Gemma4Layer | undefined, { H, nHeads, P, bias, path
 
 interface Dimensions {
   readonly H: number;
-  /** Of a layer's own input; 0 for none. */
+  /** Size of a layer's own input; 0 for none. */
   readonly P: number;
   readonly nHeads: number;
   readonly layers: readonly Gemma4Layer[];
   readonly ropes: LayerRopes;
   readonly feeds: readonly FeedForward[];
+  /** Beside the feed-forward of every layer, where there is one. */
+  readonly mixture: Gemma4Mixture | undefined;
   readonly eps: number;
   readonly activation: ReturnType<typeof readActivation>;
 }
 
 /** T tokens, H hidden size, D head dimension, L layers, P size of a layer's own input. */
 function forward(dimensions: Dimensions): LayerForward {
-  const { H, P, nHeads, layers, ropes, feeds, eps, activation } = dimensions;
+  const { H, P, nHeads, layers, ropes, feeds, mixture, eps, activation } = dimensions;
   const inputs = layers.length * P;
 
   function attend(k: ForwardOps, w: Weights, normed: Tensor, index: number): Tensor {
@@ -202,7 +208,8 @@ function forward(dimensions: Dimensions): LayerForward {
 
       const feed = present(feeds[blockIndex]?.result, 'a feed-forward');
       const fed = feed(k, w, norm(hidden, 'pre_feedforward_layernorm'));
-      const added = norm(fed, 'post_feedforward_layernorm');
+      const both = mixture?.addTo(k, w, hidden, norm(fed, 'post_feedforward_layernorm_1')) ?? fed;
+      const added = norm(both, 'post_feedforward_layernorm');
       const scalar = w('layer_scalar'); // [1]
       if (P === 0) return k.addAndScale(hidden, added, scalar);
       k.add(hidden, added, hidden);

@@ -7,6 +7,7 @@ import {
   dimension,
   type ForwardOps,
   type RouteRule,
+  type Routing,
   type Tensor,
   type Weights,
 } from '../../offload/index.js';
@@ -92,38 +93,14 @@ export function refuseSharedExperts(config: ConfigReader): void {
 
 /** Every expert's matrices are weights of their own, also where a checkpoint stores those of a layer as one tensor. */
 export function mixtureFeedForward(mixture: Mixture): FeedForward {
-  const { I, activation, limits, names, router, shared, scalesInputs = false } = mixture;
-  const experts = Array.from({ length: mixture.expertCount }, (_, e) => e);
-  const [gates = [], ups = [], downs = [], both = []] = [
-    names.gate,
-    names.up,
-    names.down,
-    gateUpOf(names),
-  ].map((name) => experts.map(name));
-  // The same in every layer but for where it is, and there are tens of thousands.
-  const parts = experts.flatMap((e) => expertTensors(mixture, e));
-  const routed = (k: ForwardOps, w: Weights, normed: Tensor, x?: Tensor) => {
-    const routing = chooseExperts(k, w, normed, mixture); // [T, chosen]
-    const through = (from: Tensor, keys: readonly string[], scales = false) => {
-      const result = k.expertLinear(from, routing, keys.map(w.matrix));
-      // A factor on what goes into a product is one on what comes out of it.
-      if (scales) k.scaleChoices(result, routing);
-      return result;
-    };
-    const gateAndUp = (): readonly [Tensor, Tensor] => {
-      if (!w.hasMatrix(both[0] ?? ''))
-        return [through(normed, gates, scalesInputs), through(normed, ups, scalesInputs)];
-      const pair = through(normed, both, scalesInputs); // [T · chosen, 2I]
-      return [columns(pair, 0, I), columns(pair, I, I)];
-    };
-    const [gate, up] = gateAndUp();
-    const inner = k.gated(gate, up, activation, limits); // [T · chosen, I]
-    return k.combine(through(inner, downs), routing, { addTo: x, weighted: !scalesInputs });
-  };
+  const { router, shared } = mixture;
+  const experts = routedExperts(mixture);
+  const routed = (k: ForwardOps, w: Weights, normed: Tensor, x?: Tensor) =>
+    experts.result(k, w, normed, { routing: chooseExperts(k, w, normed, mixture), addTo: x });
   return {
     tensors: (path) => [
       ...routerTensors(router, mixture, path),
-      ...parts.map((def) => under(path, def)),
+      ...experts.tensors(path),
       ...(shared?.tensors(path) ?? []),
     ],
     add(k, w, norm, x) {
@@ -133,6 +110,45 @@ export function mixtureFeedForward(mixture: Mixture): FeedForward {
       routed(k, w, normed, x);
     },
     result: (k, w, normed) => routed(k, w, normed, shared?.result?.(k, w, normed)),
+  };
+}
+
+/** What rows [T, H] become in the experts that were chosen for them, by whatever router. */
+export function routedExperts(mixture: Omit<Mixture, 'router' | 'shared'>) {
+  const { I, activation, limits, names, expertCount, scalesInputs = false } = mixture;
+  const experts = Array.from({ length: expertCount }, (_, e) => e);
+  const [gates = [], ups = [], downs = [], both = []] = [
+    names.gate,
+    names.up,
+    names.down,
+    gateUpOf(names),
+  ].map((name) => experts.map(name));
+  // The same in every layer but for where it is, and there are tens of thousands.
+  const parts = experts.flatMap((e) => expertTensors(mixture, e));
+  return {
+    tensors: (path: string) => parts.map((def) => under(path, def)),
+    result(
+      k: ForwardOps,
+      w: Weights,
+      rows: Tensor,
+      { routing, addTo }: { readonly routing: Routing; readonly addTo?: Tensor | undefined },
+    ): Tensor {
+      const through = (from: Tensor, keys: readonly string[], scales = false) => {
+        const result = k.expertLinear(from, routing, keys.map(w.matrix));
+        // A factor on what goes into a product is one on what comes out of it.
+        if (scales) k.scaleChoices(result, routing);
+        return result;
+      };
+      const gateAndUp = (): readonly [Tensor, Tensor] => {
+        if (!w.hasMatrix(both[0] ?? ''))
+          return [through(rows, gates, scalesInputs), through(rows, ups, scalesInputs)];
+        const pair = through(rows, both, scalesInputs); // [T · chosen, 2I]
+        return [columns(pair, 0, I), columns(pair, I, I)];
+      };
+      const [gate, up] = gateAndUp();
+      const inner = k.gated(gate, up, activation, limits); // [T · chosen, I]
+      return k.combine(through(inner, downs), routing, { addTo, weighted: !scalesInputs });
+    },
   };
 }
 
@@ -176,7 +192,10 @@ function gateUpOf({ gate }: ExpertNames): (e: number) => string {
   return (e) => gate(e).replace(/(?:gate_proj|w1)(?=\.weight$)/, 'gate_up_proj');
 }
 
-function expertTensors({ H, I, expertCount, names }: Mixture, e: number): TensorDef[] {
+function expertTensors(
+  { H, I, expertCount, names }: Omit<Mixture, 'router' | 'shared'>,
+  e: number,
+): TensorDef[] {
   const [gateUp, down] = names.fused;
   const within = (name: string, rows: number, inputs: number, firstRow: number): TensorSource => ({
     name,

@@ -109,6 +109,19 @@ const SPELLINGS: readonly (readonly [string, string, Config, Config])[] = [
     { rope_parameters: undefined, rope_theta: 500, partial_rotary_factor: 0.25 },
   ],
   ['a part of its own', 'nemotron', {}, { rope_parameters: undefined, rope_percent: 0.5 }],
+  [
+    'layers of their own sizes',
+    'gemma4_text',
+    { attention_k_eq_v: true, num_global_key_value_heads: 1 },
+    {
+      global_head_dim: undefined,
+      num_global_key_value_heads: undefined,
+      per_layer_config: {
+        1: { head_dim: 24, num_key_value_heads: 1 },
+        3: { head_dim: 24, num_key_value_heads: 1 },
+      },
+    },
+  ],
   ['shared keys', 'gpt_bigcode', { multi_query: true }, { n_embd: undefined, hidden_size: 32 }],
   ['kinds by group', 'gpt_neo', {}, { attention_types: [[['global', 'local', 'global', 'local'], 1]] }],
   ['counts', 'gpt2', {}, { n_embd: undefined, hidden_size: 32, n_head: undefined, num_attention_heads: 4 }],

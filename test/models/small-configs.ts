@@ -116,6 +116,21 @@ export const SMALL: Readonly<Record<string, Config>> = {
     sliding_window: 16,
     rope_parameters: BY_TYPE,
   },
+  gemma4_text: {
+    model_type: 'gemma4_text',
+    ...GROUPED,
+    head_dim: 16,
+    global_head_dim: 24,
+    num_kv_shared_layers: 1,
+    hidden_size_per_layer_input: 8,
+    vocab_size_per_layer_input: 64,
+    layer_types: ['sliding_attention', 'full_attention', 'sliding_attention', 'full_attention'],
+    sliding_window: 16,
+    rope_parameters: {
+      ...BY_TYPE,
+      full_attention: { rope_type: 'proportional', partial_rotary_factor: 0.25, rope_theta: 1e6 },
+    },
+  },
   glm: { model_type: 'glm', ...GROUPED, head_dim: 16 },
   glm4: { model_type: 'glm4', ...GROUPED, head_dim: 16 },
   gpt_bigcode: {
