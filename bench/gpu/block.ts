@@ -14,6 +14,7 @@ import { deviceActivationType } from '../../offload/model/activation-type.js';
 import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
 import { type KvShape, layerCaches, pageBytes, pagesFor } from '../../offload/model/kv-cache.js';
 import type { Weights } from '../../offload/model/model.js';
+import { stateFields, statesBytes } from '../../offload/model/state-cache.js';
 import { controlWords } from '../../offload/plan/pass-sizes.js';
 import type { DeviceEvent, DeviceStream, HostMemory } from '../../offload/port/backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
@@ -65,13 +66,16 @@ const weights = placeWeights(chooseWay(model.block(blockIndex), () => false));
 const constants = new Map(
   Object.entries(model.constants).map(([name, data]) => [name, upload(data)] as const),
 );
-const tables = makeTables();
 const workspace = device.allocate(
   Math.min(32 * 2 ** 30, perMicro * prompt * model.hiddenSize * 160 + 2 ** 28),
 );
 const shape: KvShape = { caches: model.caches.slice(blockIndex, blockIndex + 1), dtype: activations };
 const pageCount = batch * pagesFor(prompt);
-const [cache] = layerCaches(device.allocate(pageCount * pageBytes(shape)), shape, pageCount);
+const [cache] = layerCaches(device.allocate(Math.max(1, pageCount * pageBytes(shape))), shape, pageCount);
+/** A micro-batch has as many sequences at most. */
+const states = device.allocate(Math.max(1, statesBytes(shape.caches, perMicro)));
+const [fields] = stateFields(states, shape.caches, perMicro);
+const tables = makeTables();
 
 const blockMs = await timed((stream) => forward(stream));
 const products: Op[] = [];
@@ -95,8 +99,9 @@ printResult(
 
 function forward(stream: DeviceStream): void {
   const ops = new ForwardOps(stream, new Workspace(workspace, activations), constants);
-  tables.forEach(({ attention, lengths }, index) => {
-    ops.enter(attention, cache, lengths);
+  tables.forEach(({ attention, lengths, states: slotTables }, index) => {
+    const slots = fields && { fields, tables: present(slotTables, 'slots of states') };
+    ops.enter(attention, cache, lengths, slots);
     const first = index * perMicro * prompt;
     const x = rows(hidden, first, Math.min(perMicro * prompt, batch * prompt - first));
     model.forward.block(ops, weights, x, blockIndex);
@@ -228,6 +233,7 @@ function makeTables(): ControlTables[] {
     const slices = Array.from({ length: Math.min(perMicro, batch - first) }, (_, index) => ({
       tokens: new Int32Array(prompt),
       startPosition: 0,
+      stateSlot: fields && index,
       pages: Array.from(
         { length: pagesFor(prompt) },
         (__, page) => (first + index) * pagesFor(prompt) + page,
