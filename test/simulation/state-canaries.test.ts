@@ -17,10 +17,6 @@ describe('states of sequences', () => {
     return (await caught({ ...REMEMBERING, ...streams(() => ({ onLaunch })) })).share;
   };
 
-  it('are found nothing wrong with where nothing is planted', async () => {
-    expect(await planted(() => undefined)).toBe(0);
-  });
-
   it('a block takes those of the one before', async () => {
     const last = new Map<string, Tensor>();
     const change = (op: StateOp) => {
