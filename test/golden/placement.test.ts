@@ -102,6 +102,7 @@ describe.each([
   ['gpt2', 5],
   ['mixtral', 5],
   ['gemma3_text', 7],
+  ['glm4_moe_lite', 5],
   ['hy_v3', 5],
   ['qwen3_next', 5],
 ])('%s', (name, layerCount) => {

@@ -29,6 +29,18 @@ const DEEPSEEK = {
   first_k_dense_replace: 1,
 };
 
+const LATENT = {
+  ...GROUPED,
+  ...DEEPSEEK,
+  q_lora_rank: 12,
+  kv_lora_rank: 16,
+  qk_nope_head_dim: 8,
+  qk_rope_head_dim: 4,
+  v_head_dim: 10,
+  n_group: 1,
+  topk_group: 1,
+};
+
 export const SMALL: Readonly<Record<string, Config>> = {
   bloom: { model_type: 'bloom', vocab_size: 64, hidden_size: 32, n_layer: 2, n_head: 4 },
   gpt2: { model_type: 'gpt2', vocab_size: 64, n_embd: 32, n_layer: 2, n_head: 4, n_positions: 128 },
@@ -162,6 +174,8 @@ export const SMALL: Readonly<Record<string, Config>> = {
     num_experts: 6,
     num_experts_per_tok: 3,
   },
+  deepseek_v3: { model_type: 'deepseek_v3', ...LATENT },
+  deepseek_v32: { model_type: 'deepseek_v32', ...LATENT },
   glm4_moe: { model_type: 'glm4_moe', ...GROUPED, head_dim: 16, ...DEEPSEEK },
   dots1: { model_type: 'dots1', ...GROUPED, head_dim: 16, ...DEEPSEEK },
   minimax_m2: {
