@@ -53,13 +53,25 @@ function deviceRefusal(input: PlanInput): OperatingError {
     ])
     .sort((a, b) => sumOf(a, 'gpu') - sumOf(b, 'gpu'));
   const terms = present(needs[0], 'needs');
-  const remedies = [workload.sequences > 1 ? 'lower --batch_size, or shorten prompts' : 'shorten the prompt'];
+  const remedies = [
+    isOfLayers(terms)
+      ? 'take a device with more memory, or weights in fewer bits (--dtype int8 or int4 packs plain ones)'
+      : workload.sequences > 1
+        ? 'lower --batch_size, or shorten prompts'
+        : 'shorten the prompt',
+  ];
   if (options.deviceResident) remedies.push('lower --gpu_resident');
   return new OperatingError(
     'DOES_NOT_FIT',
     `${options.deviceBudgetName ?? 'the memory of a device'} is ${formatBytes(options.deviceBudgetBytes ?? 0)}, but the smallest plan needs ` +
       `${formatBytes(sumOf(terms, 'gpu'))} of it: ${partsOf(terms, 'gpu').join(', ')}; ${remedies.join(', or ')}`,
   );
+}
+
+/** Most of what is needed is two of the largest layer, whatever the prompts are. */
+function isOfLayers(terms: readonly PlanTerm[]): boolean {
+  const layers = terms.filter(({ name }) => name === 'layer buffers');
+  return 2 * sumOf(layers, 'gpu') > sumOf(terms, 'gpu');
 }
 
 function partsOf(terms: readonly PlanTerm[], tier: PlanTerm['tier']): string[] {

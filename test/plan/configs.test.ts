@@ -136,7 +136,7 @@ describe.each(SHAPES)('configs/models/%s', (name) => {
       report = planOf(opened().model, profile);
     } catch (error) {
       expect(error).toMatchObject({ code: 'DOES_NOT_FIT' });
-      expect(String(error)).toMatch(/give --dram_memory|--batch_size|shorten/);
+      expect(String(error)).toMatch(/give --dram_memory|--batch_size|shorten|fewer bits/);
       return;
     }
     const { plan, predicted, largestBatch } = report;

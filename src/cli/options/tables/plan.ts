@@ -46,4 +46,8 @@ export const PLAN_EXAMPLES = [
     '$0 plan --name configs/models/bloom-176b.json --machine configs/machines/h100-x1.json',
     'a shape on another machine',
   ],
+  [
+    '$0 plan --name configs/models/gpt-oss-120b.json --machine configs/machines/desktop-24g.json',
+    'in the format that it is published in',
+  ],
 ] as const;
