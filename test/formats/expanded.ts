@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { MatrixSpec, TensorSpec } from '../../offload/index.js';
 import { openModel } from '../../src/engine/open-model.js';
-import type { TensorDef } from '../../src/models/architecture.js';
+import { chooseWay, type TensorDef } from '../../src/models/architecture.js';
 import { buildArchitecture } from '../../src/models/registry.js';
 import { type TestTensor, writeSafetensors } from '../helpers/safetensors.js';
 import { tempFolder } from '../helpers/temp-folder.js';
@@ -41,7 +41,10 @@ export async function expandedCheckpoint(folder: string): Promise<string> {
   };
   const layers = [
     { layer: model.fixed, defs: architecture.fixed },
-    ...model.blocks.map((layer, index) => ({ layer, defs: architecture.block(index) })),
+    ...model.blocks.map((layer, index) => ({
+      layer,
+      defs: chooseWay(architecture.block(index), (def) => layer.matrices.some(({ key }) => key === def.key)),
+    })),
   ];
   const tensors = layers.flatMap(({ layer, defs }) =>
     defs.flatMap((def) => {
