@@ -56,6 +56,7 @@ describe('the same model as alone', () => {
   ])('with names that begin with %s', async (prefix, head) => {
     for (const [fixture, type] of [
       ['gemma3_text', 'gemma3'],
+      ['gemma4_text-inputs-per-layer', 'gemma4'],
       ['ministral3', 'mistral3'],
       ['qwen3', 'qwen3_vl'],
     ] as const) {
