@@ -12,6 +12,12 @@ __device__ inline float InverseOf(float total, bool sees_some) {
   return total != 0 ? 1.0f / total : sees_some ? NAN : 0.0f;
 }
 
+/// Called, not inlined: unrolled loops would hold it many times.
+static __noinline__ __device__ float Capped(float score, float cap) {
+  // The cap would make an ordinary number of an infinite one.
+  return fmaf(score, 0.0f, cap * tanhf(score / cap));
+}
+
 /// q, keys, values and out are of one type, which the kernels are compiled for.
 struct AttentionArguments {
   uint8_t* out;
@@ -114,8 +120,7 @@ struct AttentionArguments {
     } else if (slopes) {
       score = fmaf(slope, static_cast<float>(key), score);
     }
-    // The cap would make an ordinary number of an infinite one.
-    return soft_cap != 0 ? fmaf(score, 0.0f, soft_cap * tanhf(score / soft_cap)) : score;
+    return soft_cap != 0 ? Capped(score, soft_cap) : score;
   }
 };
 

@@ -81,6 +81,18 @@ __device__ inline bool FindTask(const AttentionArguments& a, const Reach& reach,
   return true;
 }
 
+/// Up to 16 bytes of values, at any address, and zeros behind them. Called, not inlined: unrolled loops would hold it many times.
+template <class T>
+__noinline__ __device__ uint4 LoadAnywhere(const T* from, int count) {
+  uint4 word{};
+  T* values = reinterpret_cast<T*>(&word);
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(16 / sizeof(T)); ++i) {
+    if (i < count) values[i] = from[i];
+  }
+  return word;
+}
+
 /// A key's or value's head of floats spread over kLanes lanes, each with kEach groups of 16 bytes. kPlain: heads are read in
 /// such groups, and scores have neither slopes nor a cap. That is a tenth of the instructions, whose fetching is most of what
 /// a short context takes.
@@ -96,17 +108,12 @@ struct FloatHead {
 #pragma unroll
     for (int group = 0; group < kEach; ++group) {
       const int first = First(group);
-      if (kPlain || groups) {
-        const uint4 word = valid && first < depth ? *reinterpret_cast<const uint4*>(head + first) : uint4{};
-        const T* values = reinterpret_cast<const T*>(&word);
+      const int count = valid ? depth - first : 0;
+      const uint4 word = kPlain || groups ? (count > 0 ? *reinterpret_cast<const uint4*>(head + first) : uint4{})
+                                          : LoadAnywhere(head + first, count);
+      const T* values = reinterpret_cast<const T*>(&word);
 #pragma unroll
-        for (int i = 0; i < kWidth; ++i) to[group * kWidth + i] = Widen(values[i]);
-      } else {
-#pragma unroll
-        for (int i = 0; i < kWidth; ++i) {
-          to[group * kWidth + i] = valid && first + i < depth ? Widen(head[first + i]) : 0.0f;
-        }
-      }
+      for (int i = 0; i < kWidth; ++i) to[group * kWidth + i] = Widen(values[i]);
     }
   }
   /// Folds keys [chunk, chunk + 32) ∩ [begin, end) into this warp's place.
@@ -290,7 +297,9 @@ void LaunchFloatHeads(const typename Type::Arguments& a, Reach reach, const Atte
                  whole(a.key_token) && whole(a.value_page) && whole(a.value_head) && whole(a.value_token);
   const int depth = a.depth > a.value_depth ? a.depth : a.value_depth;
   if constexpr (std::is_same_v<Type, OneType<T>>) {
-    if (reach.groups && !a.slopes && a.soft_cap == 0) {
+    // Queries are read as keys are.
+    const bool queries = reinterpret_cast<uintptr_t>(a.q) % 16 == 0 && whole(a.q_token) && whole(a.q_head);
+    if (reach.groups && queries && !a.slopes && a.soft_cap == 0) {
       if (depth <= 8 * kWidth) return LaunchRows<Type, FloatHead<T, 8, 1, true>>(a, reach, way, run);
       if (depth <= 16 * kWidth) return LaunchRows<Type, FloatHead<T, 16, 1, true>>(a, reach, way, run);
       if (depth <= 32 * kWidth) return LaunchRows<Type, FloatHead<T, 32, 1, true>>(a, reach, way, run);
