@@ -1,7 +1,7 @@
 // head_linear: a product per head with its own rows of one weight, or with their transpose. Blocks of the weight are expanded
 // once and meet all tokens; an element's additions have an order that depends on nothing but the weight's shape.
 #pragma once
-#include "cpu/kernel_expand.h"
+#include "cpu/kernel_turned_rows.h"
 
 namespace zi::ZI_ISA {
 
@@ -22,6 +22,13 @@ inline float* ExpandHeadRows(const Weight& w, int64_t row, int64_t count, int64_
     });
     return to;
   }
+  if (CanBeTurned(w)) {
+    // From a multiple of eight rows on.
+    const int64_t skipped = row % 8;
+    auto* words = reinterpret_cast<uint8_t*>(scratch + RoundUp(Expander<F32>::Floats(w), kWidth));
+    const Weight turned = TurnedRows(w, row - skipped, skipped + count, words);
+    return ExpandHeadRows(turned, skipped, count, k, length, to, scratch);
+  }
   if (!ByColumns(w)) {
     // In the order of inputs, which linear's tiles need not have.
     const GroupBuffers buffers(w, kDepth, scratch);
@@ -39,10 +46,11 @@ inline float* ExpandHeadRows(const Weight& w, int64_t row, int64_t count, int64_
   return to + skipped * kPitch;
 }
 
-/// Scratch: expanded rows, with room for those before and behind, and what expanding takes.
+/// Scratch: expanded rows, with room for those before and behind, and what expanding and turning take.
 inline int64_t HeadTileFloats(const Weight& w) {
-  return (RoundUp(kHeadRows + 8, kWidth) + kWidth) * kPitch +
-         (w.format == WeightFormat::kDense ? 0 : Expander<F32>::Floats(w));
+  const int64_t turned = CanBeTurned(w) ? TurnedBytes(w, kHeadRows + 8).all() / 4 : 0;
+  return (RoundUp(kHeadRows + 8, kWidth) + kWidth) * kPitch + turned +
+         (w.format == WeightFormat::kDense ? 0 : RoundUp(Expander<F32>::Floats(w), kWidth));
 }
 
 /// out[t, head, n] = Σₖ x[t, head, k] · W[first + n, k] for n in [begin, begin + rows).
