@@ -72,6 +72,7 @@ export class HashedCache {
     return {
       plan: { ...sizes, historyTokens: 0, nll: false, readLogits: false, activationType: 'f32' },
       model: {
+        caches: [],
         vocabSize,
         maxContextTokens: sizes.contextTokens,
         lengthDependentAfterTokens,
