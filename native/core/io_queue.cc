@@ -202,6 +202,11 @@ bool IoQueue::closed() const {
   return closed_;
 }
 
+bool IoQueue::HasChunks() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return !again_.empty() || !urgent_.empty() || !batches_.empty();
+}
+
 IoStats IoQueue::stats() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return stats_;

@@ -48,6 +48,8 @@ class IoQueue {
   /// Batches with chunks not yet handed out fail with ECANCELED; chunks in flight go on to their end.
   void Close();
   bool closed() const;
+  /// Whether there is a chunk to take, be it one that came back short when the queue had been closed.
+  bool HasChunks() const;
   IoStats stats() const;
 
  private:

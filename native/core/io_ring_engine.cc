@@ -98,12 +98,15 @@ class RingEngine final : public IoEngine {
 
  private:
   void Run() {
-    while (!Ended()) {
-      if (broken_errno_ == 0) Fill();
-      if (broken_errno_ == 0) {
-        Reap();
-      } else {
+    for (;;) {
+      // Looked at once: where Stop() has not been called by now, a wake is armed for it to send.
+      const bool stopping = stop_requested_;
+      if (stopping && Ended()) break;
+      if (broken_errno_ == 0) Fill(stopping);
+      if (broken_errno_ != 0) {
         ServeBroken();
+      } else if (wake_armed_ || free_places_.size() < in_flight_.size()) {
+        Reap();
       }
     }
     ring_.reset();
@@ -120,18 +123,21 @@ class RingEngine final : public IoEngine {
     stopped_();
   }
 
-  /// Stop() always wakes, so the wake read comes back; while it is out, the kernel may still write wake_value_.
-  bool Ended() const { return stop_requested_ && !wake_armed_ && free_places_.size() == in_flight_.size(); }
+  /// Stop() always wakes, so the wake read comes back; while it is out, the kernel may still write wake_value_. What came back
+  /// short is read on, also when it was the last that was in flight.
+  bool Ended() const {
+    return stop_requested_ && !wake_armed_ && free_places_.size() == in_flight_.size() && !queue_.HasChunks();
+  }
 
   /// Tops the ring up with chunks. Holds the buffer table from look-up to submission, so that no buffer is
   /// unregistered in between; what has been submitted keeps its buffer by the kernel's own count.
-  void Fill() {
-    if (const int refused = PrepareAndSubmit()) Break(refused);
+  void Fill(bool stopping) {
+    if (const int refused = PrepareAndSubmit(stopping)) Break(refused);
   }
 
-  int PrepareAndSubmit() {
+  int PrepareAndSubmit(bool stopping) {
     std::lock_guard<std::mutex> lock(buffers_mutex_);
-    if (!wake_armed_ && !stop_requested_) {
+    if (!wake_armed_ && !stopping) {
       wake_armed_ = true;
       io_uring_sqe* sqe = io_uring_get_sqe(ring_->get());
       io_uring_prep_read(sqe, wake_.get(), &wake_value_, sizeof(wake_value_), 0);

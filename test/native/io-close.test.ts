@@ -32,6 +32,20 @@ describe.each(ENGINES)('close of %s', (engine) => {
     expect(io.stats().bytes).toBeGreaterThanOrEqual(0);
   });
 
+  it('reads on what comes back short meanwhile', async () => {
+    const data = makeFile(1 << 16);
+    const { memory } = allocate(1 << 16);
+    for (let round = 0; round < 200; round++) {
+      const io = makeIo({ engine, queueDepth: 4, faults: { shortEveryN: 2 + (round % 2) } });
+      const file = io.open(data.path);
+      const read = io.read(batch([file.file, 0, 1 << 16, 1 << 16, memory.id, 0]));
+      // Its only chunk is taken at once, and closing finds nothing that waits.
+      const waited = performance.now() + 0.02 * (round % 5);
+      while (performance.now() < waited);
+      await Promise.all([io.close(), Promise.allSettled([read])]);
+    }
+  });
+
   it('keeps no memory, also while somebody keeps the reader', async () => {
     const data = makeFile(1 << 20);
     const io = makeIo({ engine });
