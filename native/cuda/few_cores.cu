@@ -205,8 +205,9 @@ void LaunchTyped(TileArguments& a, Run& run) {
 }
 
 template <FragmentKind kKind>
-void LaunchKind(DType type, TileArguments& a, Run& run) {
-  return type == DType::kF16 ? LaunchTyped<kKind, __half>(a, run) : LaunchTyped<kKind, __nv_bfloat16>(a, run);
+void LaunchKind(const std::vector<LinearOp>& ops, Run& run) {
+  TileArguments a{CoreArgumentsOf(ops, 4 * FragmentSizes<kKind>::kInputs, run)};
+  return ops.front().weight.type == DType::kF16 ? LaunchTyped<kKind, __half>(a, run) : LaunchTyped<kKind, __nv_bfloat16>(a, run);
 }
 
 uint32_t ScaleRowBytes(const Weight& weight) {
@@ -276,23 +277,19 @@ CoreArguments CoreArgumentsOf(const std::vector<LinearOp>& ops, int unit_inputs,
 
 void LaunchFewOnCores(const std::vector<LinearOp>& ops, Run& run) {
   if (LaunchFewStreamed(ops, run)) return;
-  const FragmentKind kind = FragmentsOf(ops.front()).value();
-  const int unit_inputs = 4 * (kind == FragmentKind::kPacked4 || kind == FragmentKind::kPacked4Exact || kind == FragmentKind::kFp4 ? 32 : 16);
-  TileArguments a{CoreArgumentsOf(ops, unit_inputs, run)};
-  const DType type = ops.front().weight.type;
-  switch (kind) {
+  switch (FragmentsOf(ops.front()).value()) {
     case FragmentKind::kE4M3:
-      return LaunchKind<FragmentKind::kE4M3>(type, a, run);
+      return LaunchKind<FragmentKind::kE4M3>(ops, run);
     case FragmentKind::kInt8:
-      return LaunchKind<FragmentKind::kInt8>(type, a, run);
+      return LaunchKind<FragmentKind::kInt8>(ops, run);
     case FragmentKind::kPacked8:
-      return LaunchKind<FragmentKind::kPacked8>(type, a, run);
+      return LaunchKind<FragmentKind::kPacked8>(ops, run);
     case FragmentKind::kPacked4:
-      return LaunchKind<FragmentKind::kPacked4>(type, a, run);
+      return LaunchKind<FragmentKind::kPacked4>(ops, run);
     case FragmentKind::kPacked4Exact:
-      return LaunchKind<FragmentKind::kPacked4Exact>(type, a, run);
+      return LaunchKind<FragmentKind::kPacked4Exact>(ops, run);
     case FragmentKind::kFp4:
-      return LaunchKind<FragmentKind::kFp4>(type, a, run);
+      return LaunchKind<FragmentKind::kFp4>(ops, run);
     case FragmentKind::kValues:
       break;
   }
