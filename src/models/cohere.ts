@@ -7,6 +7,7 @@ import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, tensorsUnder } from './architecture.js';
 import {
   attentionShapes,
+  embedTokens,
   project,
   QUERY_KEY_NORMS,
   type QueryKeyNorm,
@@ -122,10 +123,7 @@ interface Dimensions {
 /** T tokens, H hidden size, D head dimension. */
 function forward({ attention, feedForward, eps }: Dimensions): LayerForward {
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x, blockIndex) {
       const normed: Tensor = k.layerNorm(x, w('input_layernorm.weight'), null, eps); // [T, H], for both halves

@@ -1,8 +1,9 @@
-// What decoders since Llama share: grouped-query attention with rotary positions, and projections with or without bias.
+// What decoders share: embeddings, grouped-query attention with rotary positions, and projections with or without bias.
 
 import {
   type ForwardOps,
   heads,
+  type LayerForward,
   type PositionScale,
   type Tensor,
   type Weights,
@@ -49,6 +50,19 @@ export function attentionShapes(
     'self_attn.o_proj.bias': bias.out ? [H] : undefined,
   };
 }
+
+/** Rows of the table `tokens` as they are: [T, H]. */
+export const embedTokens: LayerForward['embed'] = (k, _w, rows, x) => {
+  const { table, rows: indices } = rows('tokens');
+  k.gather(x, table, indices);
+};
+
+/** The sum of a token's row and that of its position, in the tables of these names: [T, H]. */
+export const embedTokensAndPositions: LayerForward['embed'] = (k, w, rows, x) => {
+  embedTokens(k, w, rows, x);
+  const positions = rows('positions');
+  k.gather(x, positions.table, positions.rows, { accumulate: true });
+};
 
 /** x [T, K] through `NAME.weight` and, where there is one, `NAME.bias`; added to `addTo` if given. */
 export function project(k: ForwardOps, w: Weights, x: Tensor, name: string, addTo?: Tensor): Tensor {

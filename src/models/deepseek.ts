@@ -3,7 +3,7 @@
 import { type LayerForward, PLAIN_ROUTE, type RouteRule, type Tensor } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import { project } from './decoder-parts.js';
+import { embedTokens, project } from './decoder-parts.js';
 import type { FeedForward } from './feed-forward.js';
 import { type DeepseekMixture, deepseekFeedForwards } from './glm4-moe.js';
 import {
@@ -223,10 +223,7 @@ function forward(
   eps: number,
 ): LayerForward {
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x, blockIndex) {
       const normed = k.rmsNorm(x, w('input_layernorm.weight'), eps); // [T, H]

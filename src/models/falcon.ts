@@ -5,7 +5,7 @@ import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { alibiSlopes } from './alibi.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import { project, rotateAndAttend } from './decoder-parts.js';
+import { embedTokens, project, rotateAndAttend } from './decoder-parts.js';
 import { type FusedHeads, splitFused } from './falcon-heads.js';
 import { type LayerRopes, sameRope } from './layer-ropes.js';
 import { readRope } from './rope.js';
@@ -140,10 +140,7 @@ function forward(dimensions: Dimensions): LayerForward {
   const { fused, attentionNorm, mlpNorm, parallel, ropeOf, eps, activation } = dimensions;
   const scale = 1 / Math.sqrt(fused.D);
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x, blockIndex) {
       const norm = (name: string) => k.layerNorm(x, w(`${name}.weight`), w(`${name}.bias`), eps); // [T, H]

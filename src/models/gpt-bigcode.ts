@@ -4,7 +4,7 @@ import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import { project } from './decoder-parts.js';
+import { embedTokensAndPositions, project } from './decoder-parts.js';
 
 export const gptBigcode: Architecture = { modelTypes: ['gpt_bigcode'], build };
 
@@ -78,11 +78,7 @@ interface Dimensions {
 /** T tokens, H hidden size, D head dimension, I inner size. */
 function forward({ nHeads, D, shared, eps, activation, scale }: Dimensions): LayerForward {
   return {
-    embed(k, _w, rows, x) {
-      const [tokens, positions] = [rows('tokens'), rows('positions')];
-      k.gather(x, tokens.table, tokens.rows); // [T, H]
-      k.gather(x, positions.table, positions.rows, { accumulate: true });
-    },
+    embed: embedTokensAndPositions,
 
     block(k, w, x) {
       const normed = k.layerNorm(x, w('ln_1.weight'), w('ln_1.bias'), eps); // [T, H]

@@ -4,6 +4,7 @@ import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import { embedTokensAndPositions } from './decoder-parts.js';
 
 export const gptNeo: Architecture = { modelTypes: ['gpt_neo'], build };
 
@@ -93,11 +94,7 @@ interface Dimensions {
 /** T tokens, H hidden size, D head dimension, I inner size. */
 function forward({ nHeads, D, eps, activation, windows }: Dimensions): LayerForward {
   return {
-    embed(k, _w, rows, x) {
-      const [tokens, positions] = [rows('tokens'), rows('positions')];
-      k.gather(x, tokens.table, tokens.rows); // [T, H]
-      k.gather(x, positions.table, positions.rows, { accumulate: true });
-    },
+    embed: embedTokensAndPositions,
 
     block(k, w, x, blockIndex) {
       const normed = k.layerNorm(x, w('ln_1.weight'), w('ln_1.bias'), eps); // [T, H]

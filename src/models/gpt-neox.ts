@@ -4,7 +4,7 @@ import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import { project, type RotaryAttention, rotateAndAttend } from './decoder-parts.js';
+import { embedTokens, project, type RotaryAttention, rotateAndAttend } from './decoder-parts.js';
 import { sameRope } from './layer-ropes.js';
 import { readRope } from './rope.js';
 
@@ -87,10 +87,7 @@ interface Dimensions {
 function forward({ attention, parallel, eps, activation }: Dimensions): LayerForward {
   const { nHeads, D } = attention;
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x, blockIndex) {
       const normAfter = () =>

@@ -10,6 +10,7 @@ import {
   PLAIN_LOGITS,
   tensorsUnder,
 } from './architecture.js';
+import { embedTokensAndPositions } from './decoder-parts.js';
 
 export const gpt2: Architecture = { modelTypes: ['gpt2'], build };
 
@@ -82,11 +83,7 @@ interface Dimensions {
 /** T tokens, H hidden size, D head dimension, I inner size. */
 function forward({ nHeads, D, H, eps, activation, scale }: Dimensions): LayerForward {
   return {
-    embed(k, _w, rows, x) {
-      const [tokens, positions] = [rows('tokens'), rows('positions')];
-      k.gather(x, tokens.table, tokens.rows); // [T, H]
-      k.gather(x, positions.table, positions.rows, { accumulate: true });
-    },
+    embed: embedTokensAndPositions,
 
     block(k, w, x, blockIndex) {
       const normed = k.layerNorm(x, w('ln_1.weight'), w('ln_1.bias'), eps); // [T, H]

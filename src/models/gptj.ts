@@ -4,6 +4,7 @@ import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import { embedTokens } from './decoder-parts.js';
 import { plainFrequencies } from './rope.js';
 
 export const gptj: Architecture = { modelTypes: ['gptj'], build };
@@ -75,10 +76,7 @@ interface Dimensions {
 /** T tokens, H hidden size, D head dimension, I inner size. */
 function forward({ nHeads, D, eps, activation }: Dimensions): LayerForward {
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x) {
       const normed = k.layerNorm(x, w('ln_1.weight'), w('ln_1.bias'), eps); // [T, H], for both halves

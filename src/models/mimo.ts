@@ -3,7 +3,7 @@
 import { heads, type LayerForward, type Tensor } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import { project } from './decoder-parts.js';
+import { embedTokens, project } from './decoder-parts.js';
 import type { FeedForward } from './feed-forward.js';
 import { deepseekFeedForwards } from './glm4-moe.js';
 import { type LayerRopes, ropesByType } from './layer-ropes.js';
@@ -163,10 +163,7 @@ function forward(
 ): LayerForward {
   const { nHeads, kvHeads, keyDim, valueDim, valueScale, ropes, slides, windowTokens } = attention;
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x, blockIndex) {
       const normed = k.rmsNorm(x, w('input_layernorm.weight'), eps); // [T, H]

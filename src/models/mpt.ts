@@ -4,7 +4,7 @@ import { alikeCaches, columns, heads, type LayerForward } from '../../offload/in
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { mptSlopes } from './alibi.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import { project } from './decoder-parts.js';
+import { embedTokens, project } from './decoder-parts.js';
 
 export const mpt: Architecture = { modelTypes: ['mpt'], build };
 
@@ -80,10 +80,7 @@ interface Dimensions {
 function forward({ nHeads, D, eps, scale, limit }: Dimensions): LayerForward {
   const H = nHeads * D;
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x) {
       const normed = k.layerNorm(x, w('norm_1.weight'), null, eps); // [T, H]

@@ -5,7 +5,7 @@ import { type Activation, heads } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import { type GroupedHeads, project, readGroupedHeads } from './decoder-parts.js';
+import { embedTokens, type GroupedHeads, project, readGroupedHeads } from './decoder-parts.js';
 import { mamba, readStepLimits } from './mamba.js';
 import type { Mixer } from './mixer.js';
 import { readMixture } from './nemotron-mixture.js';
@@ -74,10 +74,7 @@ function build(config: ConfigReader): ArchitectureModel {
     logits: PLAIN_LOGITS,
     constants: {},
     forward: {
-      embed(k, _w, rows, x) {
-        const { table, rows: indices } = rows('tokens');
-        k.gather(x, table, indices); // [T, H]
-      },
+      embed: embedTokens,
       block(k, w, x, blockIndex) {
         mixerOf(blockIndex).add(k, w, (out) => k.rmsNorm(x, w('norm.weight'), eps, 0, out), x);
       },

@@ -7,6 +7,7 @@ import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import {
   attentionShapes,
+  embedTokens,
   project,
   type RotaryAttention,
   readGroupedHeads,
@@ -74,10 +75,7 @@ interface Dimensions {
 /** T tokens, H hidden size, D head dimension, I inner size. */
 function forward({ attention, eps, activation }: Dimensions): LayerForward {
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x, blockIndex) {
       const norm = (name: string): Tensor =>

@@ -7,6 +7,7 @@ import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import {
   attentionShapes,
+  embedTokens,
   project,
   type QueryKeyNorm,
   type RotaryAttention,
@@ -93,10 +94,7 @@ interface Dimensions {
 /** T tokens, H hidden size, D head dimension, I inner size. */
 function forward({ attention, eps, activation }: Dimensions): LayerForward {
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x, blockIndex) {
       const normed = k.layerNorm(x, w('input_layernorm.weight'), w('input_layernorm.bias'), eps); // [T, H], for both halves

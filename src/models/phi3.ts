@@ -4,7 +4,7 @@ import { alikeCaches, columns, heads, type LayerForward } from '../../offload/in
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
-import { type RotaryAttention, readGroupedHeads, rotateAndAttend } from './decoder-parts.js';
+import { embedTokens, type RotaryAttention, readGroupedHeads, rotateAndAttend } from './decoder-parts.js';
 import { sameRope } from './layer-ropes.js';
 import { readLayerWindows } from './layer-windows.js';
 import { readRope } from './rope.js';
@@ -77,10 +77,7 @@ interface Dimensions {
 function forward({ I, attention, eps, activation }: Dimensions): LayerForward {
   const { nHeads, nKv, D } = attention;
   return {
-    embed(k, _w, rows, x) {
-      const { table, rows: indices } = rows('tokens');
-      k.gather(x, table, indices); // [T, H]
-    },
+    embed: embedTokens,
 
     block(k, w, x, blockIndex) {
       const normed = k.rmsNorm(x, w('input_layernorm.weight'), eps); // [T, H]
