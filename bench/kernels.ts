@@ -7,16 +7,15 @@
 // measured beside every run, because neighbours on a shared machine change them from one second to the next.
 
 import { spawn } from 'node:child_process';
-import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { encodeOp } from '../offload/backends/op-encoding.js';
 import { DTYPE_BYTES, type DType } from '../offload/port/dtype.js';
-import { native } from '../offload/port/native.js';
-import type { Memory, Op } from '../offload/port/ops.js';
+import type { Op } from '../offload/port/ops.js';
 import { tensor } from '../offload/port/tensor.js';
 import { denseWeight } from '../offload/port/weights.js';
 import { median, printResult } from './common.js';
+import { openProducts } from './cpu-products.js';
 
 const SIZE = 4096;
 const WEIGHT_BYTES = 320 * 2 ** 20;
@@ -33,21 +32,9 @@ const { values } = parseArgs({
 });
 const runs = Number(values.runs);
 const TOKENS = values.tokens.split(',').map(Number);
-const threads = Number(values.threads) || availableParallelism();
-/** As much as each thread must read for the rate to last. */
-const readBytes = threads * 2 ** 28;
-
-const addon = native();
-addon.configureCpu({ threads, ...(values.isa === undefined ? {} : { isa: values.isa }) });
-const stream = addon.createStream('bench');
+const { addon, threads, readBytes, stream, allocate } = openProducts(values);
 const weights = allocate(WEIGHT_BYTES);
 const activations = allocate(2 * Math.max(...TOKENS) * SIZE * 4);
-
-function allocate(sizeBytes: number): Memory {
-  const memory = new addon.NativeMemory(sizeBytes, true);
-  memory.populate(threads);
-  return memory;
-}
 
 /** Seconds per product over `count` products, each with other weights. */
 async function productSeconds(

@@ -5,16 +5,15 @@
 // Products [T, 4096] · [4096, 4096]ᵀ with cold weights: each run passes over more than 256 MB of them. The rate counts stored
 // bytes, scales among them; limits are measured beside every run, because neighbours on a shared machine change them.
 
-import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { encodeOp } from '../offload/backends/op-encoding.js';
 import { present } from '../offload/errors.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../offload/port/dtype.js';
 import { type Format, formatOf, type PartName } from '../offload/port/formats.js';
-import { native } from '../offload/port/native.js';
 import type { Op, Tensor, Weight } from '../offload/port/ops.js';
 import { tensor } from '../offload/port/tensor.js';
 import { median, percent, printResult } from './common.js';
+import { openProducts } from './cpu-products.js';
 
 const SIZE = 4096;
 const WEIGHT_BYTES = 320 * 2 ** 20;
@@ -95,22 +94,10 @@ const { values } = parseArgs({
 });
 const runs = Number(values.runs);
 const tokenCounts = values.tokens.split(',').map(Number);
-const threads = Number(values.threads) || availableParallelism();
-/** As much as each thread must read for the rate to last. */
-const READ_BYTES = threads * 2 ** 28;
-
-const addon = native();
-addon.configureCpu({ threads, ...(values.isa === undefined ? {} : { isa: values.isa }) });
-const stream = addon.createStream('bench');
+const { addon, threads, readBytes, stream, allocate } = openProducts(values);
 const weights = allocate(WEIGHT_BYTES);
 const activations = allocate(2 * Math.max(...tokenCounts) * SIZE * 4);
 new Uint8Array(weights.view(0, WEIGHT_BYTES)).fill(BYTE);
-
-function allocate(sizeBytes: number) {
-  const memory = new addon.NativeMemory(sizeBytes, true);
-  memory.populate(threads);
-  return memory;
-}
 
 /** As many weights as fit, and the bytes of one. */
 function layOut({ format, parts }: Stored): { readonly all: readonly Weight[]; readonly bytes: number } {
@@ -156,9 +143,9 @@ for (const name of values.formats.split(',')) {
     const ofDense: number[] = [];
     const seconds: number[] = [];
     for (let run = 0; run < runs; run++) {
-      const before = addon.measureReadBandwidth(READ_BYTES, threads);
+      const before = addon.measureReadBandwidth(readBytes, threads);
       const took = await productSeconds(all, tokens, many ? 2 : all.length);
-      const after = addon.measureReadBandwidth(READ_BYTES, threads);
+      const after = addon.measureReadBandwidth(readBytes, threads);
       const denseTook = await productSeconds(dense.all, tokens, many ? 2 : dense.all.length);
       seconds.push(took);
       ofRead.push(bytes / took / ((before + after) / 2));
