@@ -17,6 +17,7 @@ import {
 } from '../offload/index.js';
 import { measureMachine } from '../src/doctor/machine.js';
 import { Engine } from '../src/engine/engine.js';
+import { LatePages } from '../src/engine/late-pages.js';
 import { openModel } from '../src/engine/open-model.js';
 import { fillPass, packPass } from '../src/engine/packing.js';
 import { PageCache } from '../src/engine/page-cache.js';
@@ -157,7 +158,17 @@ function pack(engine: Engine, { sequences, tokens, startPosition }: Case) {
     ),
   }));
   const work = fillPass(feeds, { ...plan, passTokens: Number.POSITIVE_INFINITY });
-  return packPass(work, plan).microBatches;
+  const late = new LatePages({ ...plan, keepsPassed: false });
+  const holders = feeds.map(({ pages: { length } }) => {
+    const all = Array.from({ length }, () => ({ late: late.newPlaces(), isWritten: false }));
+    const holder = { pages: all.slice(0, Math.floor(startPosition / plan.pageTokens)), late: [] };
+    late.begin(holder);
+    return { late: holder.late, pages: all.map((page, index) => holder.pages[index] ?? page) };
+  });
+  return late.place(
+    packPass(work, plan).microBatches,
+    work.map(({ sequence }) => present(holders[sequence], 'a sequence')),
+  );
 }
 
 /** Mean milliseconds of `count` passes after one that fills the windows. */

@@ -24,9 +24,10 @@ export {
   type TransferTimes,
   wholeOf,
 } from './measure/transfer.js';
-export { alikeCaches, type CacheSpec } from './model/cache-spec.js';
+export { alikeCaches, type CacheSpec, seenTokens } from './model/cache-spec.js';
 export type { ForwardOps, FrequenciesByLength, PositionScale, Routing } from './model/forward-ops.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
+export { firstRead, type HorizonPages } from './model/horizon.js';
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
 export { KV_CHOICES, KV_TYPE_NAMES, type KvChoice, type KvDType, kvTypeOf } from './model/kv-type.js';
 export {
@@ -106,7 +107,14 @@ export {
   predictPass,
 } from './predict/predict.js';
 export { Executor, type ExecutorOptions } from './run/executor.js';
-export { type MicroBatch, type Pass, type SamplingRow, type SequenceSlice, tokenCount } from './run/pass.js';
+export {
+  type MicroBatch,
+  type PageRun,
+  type Pass,
+  type SamplingRow,
+  type SequenceSlice,
+  tokenCount,
+} from './run/pass.js';
 export type { PassResult } from './run/results.js';
 export { LoadAhead } from './stream/load-ahead.js';
 export type { ReadLimit } from './stream/read-limit.js';

@@ -115,7 +115,7 @@ async function measure({ sequences, tokens, context }: (typeof WORK)[number], kv
   ] as const;
   let next = 0;
   const shape = { caches: new Array<CacheSpec>(blocks).fill(kept), dtype: kvType };
-  const caches = layerCaches(bench.cold, shape, pageCount);
+  const caches = layerCaches(bench.cold, shape, { kvPages: pageCount, horizons: [] });
   const cache = () => present(caches[next++ % blocks], 'a cache');
   const tables = { sequences: table, pages, slots, positions: places, maxContextTokens: context };
   const attentionMs = await bench.medianMs((): Op => {

@@ -71,7 +71,8 @@ const workspace = device.allocate(
 );
 const shape: KvShape = { caches: model.caches.slice(blockIndex, blockIndex + 1), dtype: activations };
 const pageCount = batch * pagesFor(prompt);
-const [cache] = layerCaches(device.allocate(Math.max(1, pageCount * pageBytes(shape))), shape, pageCount);
+const pages = device.allocate(Math.max(1, pageCount * pageBytes(shape)));
+const [cache] = layerCaches(pages, shape, { kvPages: pageCount, horizons: [] });
 /** A micro-batch has as many sequences at most. */
 const states = device.allocate(Math.max(1, statesBytes(shape.caches, perMicro)));
 const [fields] = stateFields(states, shape.caches, perMicro);
@@ -101,7 +102,7 @@ function forward(stream: DeviceStream): void {
   const ops = new ForwardOps(stream, new Workspace(workspace, activations), constants);
   tables.forEach(({ attention, lengths, states: slotTables }, index) => {
     const slots = fields && { fields, tables: present(slotTables, 'slots of states') };
-    ops.enter(attention, cache, lengths, slots);
+    ops.enter(attention[0], cache, lengths, slots);
     const first = index * perMicro * prompt;
     const x = rows(hidden, first, Math.min(perMicro * prompt, batch * prompt - first));
     model.forward.block(ops, weights, x, blockIndex);
@@ -223,7 +224,13 @@ function placeWeights(defs: readonly TensorDef[]): Weights {
 }
 
 function makeTables(): ControlTables[] {
-  const sizes = { passTokens: batch * prompt, sequences: batch, microBatchTokens: 1, historyTokens: 0 };
+  const sizes = {
+    passTokens: batch * prompt,
+    sequences: batch,
+    microBatchTokens: 1,
+    historyTokens: 0,
+    horizons: [],
+  };
   const words = controlWords(sizes, 0, pagesFor(prompt));
   const host = backend.allocateHost(words * 4, 'control');
   const memory = device.allocate(words * 4);

@@ -14,6 +14,8 @@ export interface PagedCache {
   readonly valuesInKeys: boolean;
   /** A token sees that many of the latest positions; absent for all. */
   readonly windowTokens?: number;
+  /** A token sees positions of its own run of so many, counted from the first one; absent for all. */
+  readonly chunkTokens?: number;
 }
 
 /** One block's. */
@@ -32,10 +34,32 @@ export type CacheSpec =
     }
   | { readonly kind: 'none' };
 
+/** What blocks see, by block; 0 for everything. */
+export interface SeenTokens {
+  readonly windowTokens?: ((blockIndex: number) => number) | undefined;
+  readonly chunkTokens?: ((blockIndex: number) => number) | undefined;
+}
+
 /** As most models have them: keys and values of one size, in every block. */
-export function alikeCaches(blockCount: number, kvHeads: number, headDim: number): CacheSpec[] {
+export function alikeCaches(
+  blockCount: number,
+  kvHeads: number,
+  headDim: number,
+  seen: SeenTokens = {},
+): PagedCache[] {
   const cache = { kind: 'paged', kvHeads, keyDim: headDim, valueDim: headDim, valuesInKeys: false } as const;
-  return Array.from({ length: blockCount }, () => cache);
+  return Array.from({ length: blockCount }, (_, index) => ({
+    ...cache,
+    ...seenTokens(seen.windowTokens?.(index), seen.chunkTokens?.(index)),
+  }));
+}
+
+/** As a cache says it. */
+export function seenTokens(
+  windowTokens = 0,
+  chunkTokens = 0,
+): Pick<PagedCache, 'windowTokens' | 'chunkTokens'> {
+  return { ...(windowTokens > 0 ? { windowTokens } : {}), ...(chunkTokens > 0 ? { chunkTokens } : {}) };
 }
 
 /** Whose pages a block reads: its own or another's; undefined where it reads none. */

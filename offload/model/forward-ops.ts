@@ -1,6 +1,6 @@
 // What a model's forward is written in: methods that each allocate a result in the workspace and queue one operation.
 
-import { present } from '../errors.js';
+import { assert, present } from '../errors.js';
 import type { DeviceStream } from '../port/backend.js';
 import type {
   Activation,
@@ -12,6 +12,7 @@ import type {
   Weight,
 } from '../port/ops.js';
 import { dimension, heads, rows } from '../port/tensor.js';
+import type { PagedCache } from './cache-spec.js';
 import type { LayerCache } from './kv-cache.js';
 import type { ConvolutionOptions, LayerStates, ScanOptions } from './layer-states.js';
 import type { Workspace } from './workspace.js';
@@ -335,6 +336,7 @@ export class ForwardOps {
   attention(q: Tensor, k: Tensor | null, v: Tensor | null, score: ScoreRule): Tensor {
     const tables = present(this.#tables, 'attention tables');
     const { cache, ...pages } = present(this.#cache, 'key and value cache');
+    assert(isKept(cache, score), 'a block reads no more positions than its cache keeps');
     const [tokens, count] = [dimension(q, 0), dimension(q, 1)];
     const flat = this.empty([tokens, count * cache.valueDim]);
     if (k) this.#stream.launch({ op: 'kv_store', k, v, ...pages, slots: tables.slots });
@@ -374,4 +376,11 @@ export class ForwardOps {
   nllFold(state: Tensor, logits: Tensor, targets: Tensor, firstColumn: number): void {
     this.#stream.launch({ op: 'nll_fold', state, logits, targets, firstColumn, first: firstColumn === 0 });
   }
+}
+
+/** What lies behind a cache's window may be another sequence's by now. */
+function isKept({ windowTokens, chunkTokens }: PagedCache, score: ScoreRule): boolean {
+  const { windowTokens: seen = 0 } = score;
+  if (windowTokens !== undefined) return seen > 0 && seen <= windowTokens;
+  return chunkTokens === undefined || score.chunkTokens === chunkTokens;
 }

@@ -1,10 +1,12 @@
 // Pages of cached keys and values: how large they are, and where they lie in the memory that holds all of them.
 
+import { present } from '../errors.js';
 import { DTYPE_BYTES, type DType } from '../port/dtype.js';
 import type { BlockCache, Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
 import { type CacheSpec, ownPages, type PagedCache, pagedCache, pagesOwner } from './cache-spec.js';
+import { type HorizonPages, pageTables } from './horizon.js';
 import { type KvDType, scaleGroups, storedColumns } from './kv-type.js';
 
 /** Tokens in a page, unless a plan says otherwise. Sequences of different lengths waste less than one page each. */
@@ -40,9 +42,35 @@ export function blockPageBytes(shape: KvShape, block: number): number {
   return cache ? cachePageBytes(cache, shape) : 0;
 }
 
-/** Bytes of the largest page of a block. */
-export function largestPageBytes(shape: KvShape): number {
-  return ownPages(shape.caches).reduce((most, cache) => Math.max(most, cachePageBytes(cache, shape)), 0);
+/** How many pages there are: for blocks that see whole contexts, and by horizon for others. */
+export interface PageCounts {
+  readonly kvPages: number;
+  readonly horizons: readonly HorizonPages[];
+}
+
+/** Pages of each block, as its table has them. */
+export function blockPages(caches: readonly CacheSpec[], { kvPages, horizons }: PageCounts): number[] {
+  const counts = [kvPages, ...horizons.map(({ pages }) => pages)];
+  return pageTables(caches, horizons).map((table) => counts[table] ?? 0);
+}
+
+/** Bytes of all pages in all blocks. */
+export function cacheBytes(shape: KvShape, counts: PageCounts): number {
+  const pages = blockPages(shape.caches, counts);
+  return shape.caches.reduce(
+    (sum, cache, block) =>
+      sum + (cache.kind === 'paged' ? (pages[block] ?? 0) * cachePageBytes(cache, shape) : 0),
+    0,
+  );
+}
+
+/** Bytes of a buffer that holds the pages of a micro-batch, by table, in any block. */
+export function bufferBytes(shape: KvShape, tablePages: readonly number[], counts: PageCounts): number {
+  const tables = pageTables(shape.caches, counts.horizons);
+  return shape.caches.reduce(
+    (most, _, block) => Math.max(most, (tablePages[tables[block] ?? 0] ?? 0) * blockPageBytes(shape, block)),
+    0,
+  );
 }
 
 /**
@@ -79,12 +107,14 @@ export function pagesFor(tokens: number, pageTokens = PAGE_TOKENS): number {
 export function layerCaches(
   memory: Memory,
   shape: KvShape,
-  pageCount: number,
+  counts: PageCounts,
 ): readonly (LayerCache | undefined)[] {
   const own: (LayerCache | undefined)[] = [];
+  const pages = blockPages(shape.caches, counts);
   let startBytes = 0;
   return shape.caches.map((cache, block) => {
     if (cache.kind === 'paged') {
+      const pageCount = present(pages[block], 'pages of a block');
       own[block] = layerCache(memory, startBytes, cache, { ...shape, pageCount });
       startBytes += pageCount * cachePageBytes(cache, shape);
     }

@@ -1,7 +1,8 @@
 // What is needed beside the layers, one idea after the other: cache, states, scratch, logits, tables; each with its reason.
 
 import { headInputColumns } from '../model/forward-walk.js';
-import { largestPageBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
+import { type HorizonPages, horizonsOf, pagesOfHorizon } from '../model/horizon.js';
+import { bufferBytes, cacheBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
 import { KV_TYPE_NAMES } from '../model/kv-type.js';
 import { layoutLayer } from '../model/layout.js';
 import { stateBytes, statesBytes } from '../model/state-cache.js';
@@ -26,32 +27,61 @@ function cachedPages({ sequences, contextTokens, cachedTokens }: Workload, pageT
   return Math.min(sequences * each, Math.max(each, pagesFor(cachedTokens, pageTokens)));
 }
 
+/**
+ * Between micro-batches a sequence holds what the next token reads; in one, its new tokens as well. No sequence holds more
+ * than it would of its whole context, so without these tables no fewer sequences have room.
+ */
+function horizonPages(input: PlanInput, batch: Batch, kvPages: number): HorizonPages[] {
+  const { model, workload, options } = input;
+  const { pageTokens = PAGE_TOKENS } = options;
+  const { microBatchTokens, microBatchSequences } = batch;
+  const each = pagesFor(workload.contextTokens, pageTokens);
+  const parted = Math.min(microBatchSequences, Math.floor(microBatchTokens / 2));
+  const newPages = Math.ceil((microBatchTokens + parted * Math.max(0, pageTokens - 2)) / pageTokens);
+  return horizonsOf(model.caches).flatMap((horizon) => {
+    const kept = Math.min(each, pagesOfHorizon(horizon, pageTokens));
+    const pages = workload.sequences * kept + newPages;
+    const inBuffer = Math.min(microBatchSequences * each, microBatchSequences * kept + newPages);
+    const bufferPages = batch.kv === 'dram' && !options.computesInPlace ? inBuffer : 0;
+    return pages < kvPages ? [{ horizon, pages, bufferPages }] : [];
+  });
+}
+
 /** Pages of all sequences, and of one micro-batch where they rest in DRAM. */
 export function cacheMemory(
-  { model, workload, options, kvType }: PlanInput,
-  { kv, microBatchSequences }: Batch,
-): { pages: number; buffers: KvBufferPlan; terms: PlanTerm[] } {
+  input: PlanInput,
+  batch: Batch,
+): { pages: number; horizons: readonly HorizonPages[]; buffers: KvBufferPlan; terms: PlanTerm[] } {
+  const { model, workload, options, kvType } = input;
+  const { kv, microBatchSequences } = batch;
   const { sequences, contextTokens } = workload;
   const { pageTokens = PAGE_TOKENS } = options;
   const shape = { caches: model.caches, dtype: kvType, pageTokens };
   const each = pagesFor(contextTokens, pageTokens);
   const pages = cachedPages(workload, pageTokens);
-  const bytes = pages * pageBytes(shape);
+  const horizons = horizonPages(input, batch, pages);
+  const counts = { kvPages: pages, horizons };
+  const bytes = cacheBytes(shape, counts);
   const perToken = formatBytes(pageBytes(shape) / pageTokens);
   const name = 'key-value cache';
   const held =
     pages === sequences * each
       ? `${counted(sequences, 'sequence')} · ${counted(each, 'page')}`
       : counted(pages, 'page');
-  const reason = `${held} of ${pageTokens} tokens · ${formatBytes(pageBytes(shape))} a page in all blocks, ${KV_TYPE_NAMES[kvType]} (${perToken} a token)`;
+  const fewer = horizons.map(({ horizon: { tokens, inChunks }, pages: some }) => {
+    return `, ${some} in all where blocks see ${inChunks ? `chunks of ${tokens}` : `the latest ${tokens}`}`;
+  });
+  const reason = `${held} of ${pageTokens} tokens${fewer.join('')} · ${formatBytes(pageBytes(shape))} a page in all blocks, ${KV_TYPE_NAMES[kvType]} (${perToken} a token)`;
   if (options.computesInPlace || kv === 'device') {
     const tier = options.computesInPlace ? 'dram' : 'gpu';
-    return { pages, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
+    return { pages, horizons, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
   }
   const buffers = { count: KV_BUFFERS, pages: microBatchSequences * each };
-  const buffersBytes = buffers.count * buffers.pages * largestPageBytes(shape);
+  const tablePages = [buffers.pages, ...horizons.map(({ bufferPages }) => bufferPages)];
+  const buffersBytes = buffers.count * bufferBytes(shape, tablePages, counts);
   return {
     pages,
+    horizons,
     buffers,
     terms: [
       { tier: 'dram', name, bytes: bytes * options.deviceCount, reason },
@@ -126,7 +156,7 @@ export function fixedWeightsTerm(input: PlanInput): PlanTerm {
 export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
   const { model, workload, options } = input;
   const { sequences, contextTokens, output } = workload;
-  const { passTokens, microBatchTokens, logitRows, logitColumns, historyTokens } = counts;
+  const { passTokens, microBatchTokens, logitRows, logitColumns, historyTokens, horizons } = counts;
   const pass = {
     nll: output === 'nll',
     readLogits: output === 'logits',
@@ -136,6 +166,7 @@ export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
     logitRows,
     logitColumns,
     historyTokens,
+    horizons,
   };
   const pages = pagesFor(contextTokens, options.pageTokens);
   const { headRows, controlWords, resultBytes, placeBytes } = passSizes(pass, model.tables.length, pages);

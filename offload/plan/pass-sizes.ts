@@ -14,6 +14,7 @@ type Counts = Pick<
   | 'logitRows'
   | 'logitColumns'
   | 'historyTokens'
+  | 'horizons'
 >;
 
 export interface PassSizes {
@@ -65,15 +66,16 @@ const SAMPLING_WORDS = 8;
 
 /** Int32 words that the tables of all micro-batches of a pass need at most. */
 export function controlWords(
-  plan: Pick<Counts, 'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens'>,
+  plan: Pick<Counts, 'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens' | 'horizons'>,
   tableCount: number,
   pagesPerSequence: number,
 ): number {
   const microBatches = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
   const slices = plan.sequences + microBatches;
-  const perToken = 2 + tableCount + 2; // positions, slots, a row per table; output and target
+  const pageTables = 1 + plan.horizons.length;
+  const perToken = 1 + pageTables + tableCount + 2; // position, slots, a row per table; output and target
   const sampling = plan.sequences * SAMPLING_WORDS + plan.historyTokens;
-  const perSlice = 4 + 1 + pagesPerSequence; // sequence, state, pages
-  const tables = slices * perSlice + microBatches * STABLE_STEPS;
+  const perSlice = 4 + 1 + pageTables * pagesPerSequence; // sequence, state, pages
+  const tables = slices * perSlice + microBatches * pageTables * STABLE_STEPS;
   return plan.passTokens * perToken + tables + sampling;
 }

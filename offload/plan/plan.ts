@@ -1,5 +1,6 @@
 // The plan: where each layer rests, how large every buffer is, and the reason for each size.
 
+import type { HorizonPages } from '../model/horizon.js';
 import type { KvDType } from '../model/kv-type.js';
 import type { LayerLayout } from '../model/layout.js';
 import type { FloatType } from '../port/dtype.js';
@@ -33,7 +34,7 @@ export interface BufferPlan {
 
 export interface KvBufferPlan {
   readonly count: number;
-  /** In each buffer. */
+  /** In each buffer, for a block that sees whole contexts. */
   readonly pages: number;
 }
 
@@ -43,8 +44,10 @@ export interface Sizes {
   readonly microBatchSequences: number;
   /** Tokens that one pass may bring: their hidden states are kept while the layers go by. */
   readonly passTokens: number;
-  /** Pages that a device's sequences have, in every block. */
+  /** Pages that a device's sequences have, in every block but those of `horizons`. */
   readonly kvPages: number;
+  /** Blocks that see only the latest tokens have fewer pages, where that saves some: by horizon. */
+  readonly horizons: readonly HorizonPages[];
   /** Where keys and values rest in DRAM: a device's buffers for one block of a micro-batch; none where they lie ready. */
   readonly kvBuffers: KvBufferPlan;
   readonly workspaceBytes: number;

@@ -2,13 +2,15 @@
 
 import { pagedCache } from '../model/cache-spec.js';
 import { ForwardWalk } from '../model/forward-walk.js';
-import { PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
+import { pagesOfHorizon } from '../model/horizon.js';
+import { cacheBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
 import type { LayerSpec } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import { elementCount } from '../port/dtype.js';
 import type { Draft } from './draft.js';
 import type { PlanInput, Workload } from './input.js';
 import { type ComputeRates, opMs, type SliceShape } from './op-cost.js';
+import type { Sizes } from './plan.js';
 import type { ProductRates } from './profile.js';
 
 /** What a drive brings: of GPUs' hosts and of others alike. */
@@ -161,8 +163,7 @@ function decodeMs(input: PlanInput, draft: Draft, context: number): number {
   let kvMs = 0;
   if (sizes.kvBuffers.count > 0 && rates.link) {
     const blocks = input.model.blocks.length;
-    const { pageTokens = PAGE_TOKENS } = input.options;
-    const bytes = sequences * pagesFor(context, input.options.pageTokens) * pageTokens * kvTokenBytes(input);
+    const bytes = sequences * cachedBytes(input, sizes, context);
     const { copyMs: eachMs, turnMs } = rates.link;
     kvMs = copyMs(bytes, rates) + blocks * (sequences * eachMs + microBatches * turnMs);
   }
@@ -196,6 +197,18 @@ function copyMs(bytes: number, { link }: Rates): number {
 /** In all blocks. */
 function kvTokenBytes({ model: { caches }, kvType: dtype }: PlanInput): number {
   return pageBytes({ caches, dtype }) / PAGE_TOKENS;
+}
+
+/** What the latest token of a context reads, in all blocks. */
+function cachedBytes(input: PlanInput, { horizons }: Sizes, context: number): number {
+  const { options, model, kvType: dtype } = input;
+  const { pageTokens = PAGE_TOKENS } = options;
+  const most = pagesFor(context, pageTokens);
+  const latest = horizons.map((one) => ({
+    ...one,
+    pages: Math.min(most, pagesOfHorizon(one.horizon, pageTokens)),
+  }));
+  return cacheBytes({ caches: model.caches, dtype, pageTokens }, { kvPages: most, horizons: latest });
 }
 
 function blocksMs(input: PlanInput, tokens: number, slices: readonly SliceShape[]): number {

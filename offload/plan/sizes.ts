@@ -38,6 +38,7 @@ export function sizesFor(input: PlanInput, batch: Batch): Sizes {
     microBatchSequences,
     passTokens,
     kvPages: cache.pages,
+    horizons: cache.horizons,
     kvBuffers: cache.buffers,
     workspaceBytes,
     logitRows,

@@ -2,6 +2,7 @@
 
 import { present } from '../errors.js';
 import { type ForwardTypes, ForwardWalk } from '../model/forward-walk.js';
+import { firstRead, type Horizon, pageTables } from '../model/horizon.js';
 import { blockPageBytes, pagesFor } from '../model/kv-cache.js';
 import { cutShards } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
@@ -53,12 +54,14 @@ export function predictPass(
   const sumOver = (ms: (shape: MicroBatchShape, times: number) => number) =>
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
   const kvShape = { caches: model.caches, dtype: plan.kvType, pageTokens: plan.pageTokens };
+  const horizons = pageTables(model.caches, plan.horizons).map((table) => plan.horizons[table - 1]?.horizon);
   const layers = plan.layers.map((layer): LayerTimes => {
     const computeMs = sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.layout.host.sizeBytes;
     const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
     const pageSize = layer.kind === 'block' ? blockPageBytes(kvShape, layer.index) : 0;
-    const kvMs = keyValueMs(pageSize, plan, profile, microBatches);
+    const horizon = layer.kind === 'block' ? horizons[layer.index] : undefined;
+    const kvMs = keyValueMs({ pageBytes: pageSize, horizon }, plan, profile, microBatches);
     return { driveMs, linkMs: linkMs(layer, plan, profile) + kvMs, computeMs };
   });
   const startMs = sumOver((shape, times) => cost.start(shape, times));
@@ -190,7 +193,7 @@ function linkMs(
 
 /** Keys and values that a block's attention reads, where they come from DRAM; what is stored goes the other way. */
 function keyValueMs(
-  pageBytesOfBlock: number,
+  block: { readonly pageBytes: number; readonly horizon: Horizon | undefined },
   { kvBuffers, pageTokens }: Plan,
   { devices }: HardwareProfile,
   microBatches: readonly MicroBatchShape[],
@@ -198,9 +201,12 @@ function keyValueMs(
   if (kvBuffers.count === 0 || devices.linkBytesPerSecond === null) return 0;
   let pages = 0;
   for (const { slices } of microBatches) {
-    for (const { startPosition } of slices) pages += pagesFor(startPosition, pageTokens);
+    for (const { startPosition } of slices) {
+      const first = block.horizon ? firstRead(block.horizon, startPosition) : 0;
+      pages += pagesFor(startPosition, pageTokens) - Math.floor(first / pageTokens);
+    }
   }
-  return ((pages * pageBytesOfBlock) / devices.linkBytesPerSecond) * 1e3;
+  return ((pages * block.pageBytes) / devices.linkBytesPerSecond) * 1e3;
 }
 
 /** The busiest of the three, if it is busy most of the time. */

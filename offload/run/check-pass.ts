@@ -1,14 +1,15 @@
 // Numbers of a pass that become indices into native memory: checked before any of them is written to a table.
 
-import { assert, OperatingError } from '../errors.js';
+import { assert, OperatingError, present } from '../errors.js';
+import { firstRead } from '../model/horizon.js';
 import { pagesFor } from '../model/kv-cache.js';
 import type { ModelSpec } from '../model/model.js';
 import { hasStates } from '../model/state-cache.js';
 import type { Plan } from '../plan/plan.js';
-import type { MicroBatch, SequenceSlice } from './pass.js';
+import type { MicroBatch, PageRun, SequenceSlice } from './pass.js';
 
 type PassModel = Pick<ModelSpec, 'vocabSize' | 'maxContextTokens' | 'caches'>;
-type PassPlan = Pick<Plan, 'kvPages' | 'pageTokens' | 'sequences' | 'nll' | 'readLogits'>;
+type PassPlan = Pick<Plan, 'kvPages' | 'horizons' | 'pageTokens' | 'sequences' | 'nll' | 'readLogits'>;
 
 /** Throws BAD_INPUT for tokens, or a programming error for what only this program makes. */
 export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: PassPlan): void {
@@ -58,8 +59,18 @@ function checkSlice(slice: SequenceSlice, model: PassModel, plan: PassPlan): voi
     );
   }
   const needed = pagesFor(context, plan.pageTokens);
-  for (let index = 0; index < needed; index++) {
-    const page = pages[index] ?? -1;
-    assert(Number.isInteger(page) && page >= 0 && page < plan.kvPages, 'pages are those of the cache');
+  checkPages({ firstPage: 0, pages }, needed, plan.kvPages);
+  plan.horizons.forEach(({ horizon, pages: count }, index) => {
+    const latest = present(slice.latestPages?.[index], 'pages of a horizon');
+    const firstPage = Math.floor(firstRead(horizon, startPosition) / plan.pageTokens);
+    assert(latest.firstPage >= 0 && latest.firstPage <= firstPage, 'a slice has all pages that it reads');
+    checkPages(latest, needed, count);
+  });
+}
+
+function checkPages({ firstPage, pages }: PageRun, end: number, count: number): void {
+  for (let index = firstPage; index < end; index++) {
+    const page = pages[index - firstPage] ?? -1;
+    assert(Number.isInteger(page) && page >= 0 && page < count, 'pages are those of the cache');
   }
 }

@@ -207,7 +207,8 @@ export class DevicePass {
     for (const [turn, running] of this.#running.entries()) {
       const { control, firstToken, tokens } = running;
       const states = fields && { fields, tables: present(control.states, 'slots of states') };
-      ops.enter(control.attention, kv.enter(index, turn), control.lengths, states);
+      const tables = present(control.attention[state.pageTables[index] ?? 0], 'page table');
+      ops.enter(tables, kv.enter(index, turn), control.lengths, states);
       model.forward.block(ops, weights, rows(hidden, firstToken, tokens), index);
       noteTokens(state, running, blockPlace(index), false);
       kv.leave(index, turn);

@@ -3,7 +3,15 @@
 import { assert, present } from '../errors.js';
 import { ForwardOps, Workspace } from '../model/forward-ops.js';
 import { headInputColumns } from '../model/forward-walk.js';
-import { blockPageBytes, type KvShape, largestPageBytes, pageBytes, pagesFor } from '../model/kv-cache.js';
+import { pageTables } from '../model/horizon.js';
+import {
+  blockPageBytes,
+  blockPages,
+  bufferBytes,
+  cacheBytes,
+  type KvShape,
+  pagesFor,
+} from '../model/kv-cache.js';
 import type { LayerLayout, LayerSpec, Placement } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
 import { type StateFields, stateFields, statesBytes } from '../model/state-cache.js';
@@ -42,6 +50,8 @@ export interface DeviceState {
   readonly placesOffset: number;
   readonly fixed: Weights;
   readonly kv: KvTier;
+  /** By block: which of a pass's page tables it reads. */
+  readonly pageTables: readonly number[];
   /** By block; undefined where it keeps none. They rest on the device. */
   readonly states: readonly (StateFields | undefined)[];
 }
@@ -83,6 +93,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     placesOffset: sizes.resultBytes,
     fixed: placeFixed(device, fixed.layout, fixed.host),
     kv: makeKvTier(options),
+    pageTables: pageTables(model.caches, plan.horizons),
     states: makeStates(options),
   };
 }
@@ -98,15 +109,18 @@ function makeKvTier({ backend, device, model, plan, trace }: DeviceStateOptions)
   const shape: KvShape = { caches, dtype: plan.kvType, pageTokens: plan.pageTokens };
   const { count, pages } = plan.kvBuffers;
   if (count === 0) {
-    const memory = device.allocate(Math.max(1, plan.kvPages * pageBytes(shape)));
-    return new ResidentKv(memory, shape, plan.kvPages);
+    const memory = device.allocate(Math.max(1, cacheBytes(shape, plan)));
+    return new ResidentKv(memory, shape, plan);
   }
-  const host = caches.map(({ kind }, block) =>
-    kind === 'paged' ? backend.allocateHost(plan.kvPages * blockPageBytes(shape, block), 'cache') : undefined,
-  );
-  const bufferBytes = Math.max(1, pages * largestPageBytes(shape));
-  const buffers = Array.from({ length: count }, () => device.allocate(bufferBytes));
-  return new StreamedKv({ device, host, shape, buffers, bufferPages: pages, trace });
+  const hostPages = blockPages(caches, plan);
+  const host = caches.map(({ kind }, block) => {
+    const sizeBytes = (hostPages[block] ?? 0) * blockPageBytes(shape, block);
+    return kind === 'paged' ? backend.allocateHost(sizeBytes, 'cache') : undefined;
+  });
+  const bufferPages = [pages, ...plan.horizons.map((horizon) => horizon.bufferPages)];
+  const sizeBytes = Math.max(1, bufferBytes(shape, bufferPages, plan));
+  const buffers = Array.from({ length: count }, () => device.allocate(sizeBytes));
+  return new StreamedKv({ device, host, shape, buffers, bufferPages, horizons: plan.horizons, trace });
 }
 
 /** The layer's weights, where `placements` say they lie in `memory`. */

@@ -2,6 +2,7 @@
 
 import { assert, present } from '../errors.js';
 import { pagesOwner } from '../model/cache-spec.js';
+import { type HorizonPages, pageTables } from '../model/horizon.js';
 import {
   blockPageBytes,
   type KvShape,
@@ -9,12 +10,13 @@ import {
   layerCache,
   layerCaches,
   PAGE_TOKENS,
+  type PageCounts,
   pagesFor,
 } from '../model/kv-cache.js';
 import type { Device, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import type { Trace } from '../trace.js';
-import type { MicroBatch } from './pass.js';
+import { type MicroBatch, pagesIn, type SequenceSlice, type PageRun as SlicePages } from './pass.js';
 
 /** For every pass: `begin`, then per block and micro-batch `enter`, the block's kernels, `leave`. */
 export interface KvTier {
@@ -35,8 +37,8 @@ export interface KvTier {
 export class ResidentKv implements KvTier {
   readonly #caches: readonly (LayerCache | undefined)[];
 
-  constructor(memory: Memory, shape: KvShape, pages: number) {
-    this.#caches = layerCaches(memory, shape, pages);
+  constructor(memory: Memory, shape: KvShape, counts: PageCounts) {
+    this.#caches = layerCaches(memory, shape, counts);
   }
 
   begin(microBatches: readonly MicroBatch[]): readonly MicroBatch[] {
@@ -59,7 +61,9 @@ export interface StreamedKvOptions {
   readonly shape: KvShape;
   /** Each holds the pages of one micro-batch in one block. */
   readonly buffers: readonly Memory[];
-  readonly bufferPages: number;
+  /** By page table. */
+  readonly bufferPages: readonly number[];
+  readonly horizons: readonly HorizonPages[];
   readonly trace: Trace;
 }
 
@@ -68,6 +72,12 @@ interface PageRun {
   readonly hostPage: number;
   readonly bufferPage: number;
   count: number;
+}
+
+/** A slice's pages in one table, up to page `end`. */
+interface TableSlice extends SlicePages {
+  readonly startPosition: number;
+  readonly end: number;
 }
 
 interface Traffic {
@@ -95,7 +105,10 @@ export class StreamedKv implements KvTier {
   readonly #buffers: readonly Buffer[];
   readonly #pageTokens: number;
   #turn = 0;
-  #traffic: readonly Traffic[] = [];
+  /** By block. */
+  readonly #tables: readonly number[];
+  /** By page table and micro-batch. */
+  #traffic: readonly (readonly Traffic[])[] = [];
   /** Per block: the last store of earlier passes, and those of this pass by micro-batch. */
   readonly #before = new Map<number, DeviceEvent>();
   #stored = new Map<number, Map<number, DeviceEvent>>();
@@ -105,6 +118,7 @@ export class StreamedKv implements KvTier {
     this.#options = options;
     this.#buffers = options.buffers.map((memory) => ({ memory, after: undefined }));
     this.#pageTokens = options.shape.pageTokens ?? PAGE_TOKENS;
+    this.#tables = pageTables(options.shape.caches, options.horizons);
   }
 
   begin(microBatches: readonly MicroBatch[]): readonly MicroBatch[] {
@@ -114,10 +128,12 @@ export class StreamedKv implements KvTier {
       if (last) this.#before.set(block, last);
     }
     this.#stored = new Map();
-    const storedBy = new Map<number, number>();
-    this.#traffic = microBatches.map((microBatch, index) =>
-      trafficOf(microBatch, index, storedBy, this.#pageTokens),
-    );
+    this.#traffic = this.#options.bufferPages.map((_, table) => {
+      const storedBy = new Map<number, number>();
+      return microBatches.map((microBatch, index) =>
+        trafficOf(this.#pagesOf(microBatch, table), index, storedBy, this.#pageTokens),
+      );
+    });
     return microBatches.map((microBatch) => this.#renumbered(microBatch));
   }
 
@@ -126,10 +142,12 @@ export class StreamedKv implements KvTier {
     const owner = pagesOwner(shape.caches, block);
     const cache = owner === undefined ? undefined : shape.caches[owner];
     if (owner === undefined || cache?.kind !== 'paged') return undefined;
-    const traffic = present(this.#traffic[microBatch], 'micro-batch');
+    const table = this.#tables[block] ?? 0;
+    const inTable = present(this.#traffic[table], 'page table');
+    const traffic = present(inTable[microBatch], 'micro-batch');
     // Pages of another block are loaded as this pass left them: a later micro-batch may have stored the same ones.
     const [loads, follows] =
-      owner === block ? [traffic.loads, traffic.follows] : [traffic.all, this.#traffic.length - 1];
+      owner === block ? [traffic.loads, traffic.follows] : [traffic.all, inTable.length - 1];
     const buffer = this.#current();
     const filler = loads.length > 0 ? device.load : device.compute;
     if (buffer.after) filler.wait(buffer.after);
@@ -143,7 +161,8 @@ export class StreamedKv implements KvTier {
       }
       device.compute.wait(this.#ended('load', owner, started, loads));
     }
-    return layerCache(buffer.memory, 0, cache, { ...shape, pageCount: bufferPages });
+    const pageCount = present(bufferPages[table], 'pages of a buffer');
+    return layerCache(buffer.memory, 0, cache, { ...shape, pageCount });
   }
 
   leave(block: number, microBatch: number): void {
@@ -157,7 +176,7 @@ export class StreamedKv implements KvTier {
       buffer.after = computed;
       return;
     }
-    const { stores } = present(this.#traffic[microBatch], 'micro-batch');
+    const { stores } = present(this.#traffic[this.#tables[block] ?? 0]?.[microBatch], 'micro-batch');
     device.store.wait(computed);
     const started = device.store.record();
     for (const run of stores) {
@@ -190,15 +209,28 @@ export class StreamedKv implements KvTier {
 
   /** Pages by their place in the buffer, where the sequences of the micro-batch lie one after the other. */
   #renumbered(microBatch: MicroBatch): MicroBatch {
-    let next = 0;
+    const next = this.#options.bufferPages.map(() => 0);
     const slices = microBatch.slices.map((slice) => {
-      const count = pagesFor(slice.startPosition + slice.tokens.length, this.#pageTokens);
-      const first = next;
-      next += count;
-      return { ...slice, pages: Array.from({ length: count }, (_, index) => first + index) };
+      const [whole, ...latestPages] = next.map((first, table) => {
+        const { firstPage, end } = this.#pagesOfSlice(slice, table);
+        next[table] = first + end - firstPage;
+        return { firstPage, pages: Array.from({ length: end - firstPage }, (_, index) => first + index) };
+      });
+      return { ...slice, ...present(whole, 'pages'), latestPages };
     });
-    assert(next <= this.#options.bufferPages, 'a buffer holds the pages of a micro-batch');
+    const fits = next.every((pages, table) => pages <= (this.#options.bufferPages[table] ?? 0));
+    assert(fits, 'a buffer holds the pages of a micro-batch');
     return { ...microBatch, slices };
+  }
+
+  #pagesOf({ slices }: MicroBatch, table: number): TableSlice[] {
+    return slices.map((slice) => this.#pagesOfSlice(slice, table));
+  }
+
+  #pagesOfSlice(slice: SequenceSlice, table: number): TableSlice {
+    const { startPosition, tokens } = slice;
+    const end = pagesFor(startPosition + tokens.length, this.#pageTokens);
+    return { ...pagesIn(slice, table), startPosition, end };
   }
 
   #ended(kind: 'load' | 'store', block: number, started: DeviceEvent, runs: readonly PageRun[]): DeviceEvent {
@@ -217,7 +249,7 @@ export class StreamedKv implements KvTier {
  * @param storedBy by page: the last micro-batch of the pass that stores it; this one's are added
  */
 function trafficOf(
-  { slices }: MicroBatch,
+  slices: readonly TableSlice[],
   microBatch: number,
   storedBy: Map<number, number>,
   pageTokens: number,
@@ -228,23 +260,23 @@ function trafficOf(
   const stored: number[] = [];
   let first = 0;
   let follows = -1;
-  for (const { startPosition, tokens, pages } of slices) {
-    const end = pagesFor(startPosition + tokens.length, pageTokens);
+  for (const { startPosition, end, firstPage, pages } of slices) {
     const known = pagesFor(startPosition, pageTokens);
-    for (let index = 0; index < end; index++) {
-      const hostPage = present(pages[index], 'page');
-      append(all, hostPage, first + index);
+    for (let index = firstPage; index < end; index++) {
+      const hostPage = present(pages[index - firstPage], 'page');
+      const bufferPage = first + index - firstPage;
+      append(all, hostPage, bufferPage);
       if (index < known) {
-        append(loads, hostPage, first + index);
+        append(loads, hostPage, bufferPage);
         // Sequences share pages, so another one's may be among them.
         follows = Math.max(follows, storedBy.get(hostPage) ?? -1);
       }
       if (index >= Math.floor(startPosition / pageTokens)) {
-        append(stores, hostPage, first + index);
+        append(stores, hostPage, bufferPage);
         stored.push(hostPage);
       }
     }
-    first += end;
+    first += end - firstPage;
   }
   for (const hostPage of stored) storedBy.set(hostPage, microBatch);
   return { loads, stores, all, follows: follows < 0 ? undefined : follows };

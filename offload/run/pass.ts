@@ -9,6 +9,12 @@ import type { AttentionTables, Memory, SamplingTables, StateTables, Tensor } fro
 import { tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
 
+/** Page numbers of consecutive pages of a sequence, from its page `firstPage` on. */
+export interface PageRun {
+  readonly firstPage: number;
+  readonly pages: readonly number[];
+}
+
 /** Consecutive tokens of one sequence. */
 export interface SequenceSlice {
   /** Position of the first token. */
@@ -22,6 +28,8 @@ export interface SequenceSlice {
   readonly knownTokens?: number;
   /** Cache pages of the sequence, in order; they cover all positions up to the slice's last. */
   readonly pages: readonly number[];
+  /** By horizon of the plan: the pages that hold what these tokens read, themselves included. */
+  readonly latestPages?: readonly PageRun[];
   /** Where its states lie in every block that keeps some: no other sequence's are there. Absent where no block does. */
   readonly stateSlot?: number | undefined;
 }
@@ -81,7 +89,8 @@ export function tableRows(from: 'token' | 'position', offset: number, microBatch
 export interface ControlTables {
   readonly firstWord: number;
   readonly words: number;
-  readonly attention: AttentionTables;
+  /** By page table: that of whole contexts, then one per horizon of the plan. */
+  readonly attention: readonly AttentionTables[];
   /** Undefined where no block keeps states. */
   readonly states: StateTables | undefined;
   /** By sequence. */
@@ -119,39 +128,34 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
     return result;
   };
   const positions: number[] = [];
-  const slots: number[] = [];
   const sequences: number[] = [];
-  const pages: number[] = [];
-  let maxContextTokens = 0;
+  let [maxContextTokens, entries] = [0, 0];
   for (const slice of microBatch.slices) {
     const context = slice.startPosition + slice.tokens.length;
-    assert(slice.pages.length >= pagesFor(context, pageTokens), 'a sequence has pages for all its positions');
-    sequences.push(positions.length, slice.tokens.length, context, pages.length);
-    for (let position = slice.startPosition; position < context; position++) {
-      positions.push(position);
-      const page = present(slice.pages[Math.floor(position / pageTokens)], 'page');
-      slots.push(page * pageTokens + (position % pageTokens));
-    }
-    for (let index = 0; index < pagesFor(context, pageTokens); index++)
-      pages.push(present(slice.pages[index], 'page'));
+    sequences.push(positions.length, slice.tokens.length, context, entries);
+    for (let position = slice.startPosition; position < context; position++) positions.push(position);
+    entries += pagesFor(context, pageTokens);
     maxContextTokens = Math.max(maxContextTokens, context);
   }
-  while (pages.length % STABLE_STEPS !== 0) pages.push(0);
+  const tables = Array.from({ length: 1 + (microBatch.slices[0]?.latestPages?.length ?? 0) }, (_, table) =>
+    pageTable(microBatch, table, pageTokens),
+  );
   // What varies in length comes last.
   const sequenceTable = put(sequences, [microBatch.slices.length, 4]);
   const stateSlots = microBatch.slices.flatMap(({ stateSlot }) => stateSlot ?? []);
   const states = stateSlots.length > 0 ? { sequences: sequenceTable, slots: put(stateSlots) } : undefined;
-  const [slotTable, positionTable] = [put(slots), put(positions)];
+  const slotTables = tables.map(({ slots }) => put(slots));
+  const positionTable = put(positions);
   const rowTensors = rows.map((indices) => put(indices));
   const outputs = put(microBatch.outputs);
   const targets = put(microBatch.targets ?? new Int32Array(microBatch.outputs.length));
-  const attention = {
+  const attention = tables.map(({ pages }, table) => ({
     sequences: sequenceTable,
     pages: put(pages),
-    slots: slotTable,
+    slots: present(slotTables[table], 'slots'),
     positions: positionTable,
     maxContextTokens: roundUp(maxContextTokens, STABLE_STEPS),
-  };
+  }));
   const lengths = microBatch.slices.map(({ tokens, startPosition, knownTokens }) => ({
     tokens: tokens.length,
     knownTokens: knownTokens ?? startPosition + tokens.length,
@@ -169,6 +173,31 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
     targets,
     sampling,
   };
+}
+
+/** The slice's pages in one table. */
+export function pagesIn({ pages, latestPages }: SequenceSlice, table: number): PageRun {
+  return table === 0 ? { firstPage: 0, pages } : present(latestPages?.[table - 1], 'pages of a horizon');
+}
+
+/** Entries of pages that nobody reads any more are 0. */
+function pageTable({ slices }: MicroBatch, table: number, pageTokens: number) {
+  const slots: number[] = [];
+  const pages: number[] = [];
+  for (const slice of slices) {
+    const context = slice.startPosition + slice.tokens.length;
+    const { firstPage, pages: own } = pagesIn(slice, table);
+    const end = pagesFor(context, pageTokens);
+    assert(firstPage + own.length >= end, 'a sequence has pages for all its positions');
+    for (let position = slice.startPosition; position < context; position++) {
+      const page = present(own[Math.floor(position / pageTokens) - firstPage], 'page');
+      slots.push(page * pageTokens + (position % pageTokens));
+    }
+    for (let index = 0; index < firstPage; index++) pages.push(0);
+    for (let index = firstPage; index < end; index++) pages.push(present(own[index - firstPage], 'page'));
+  }
+  while (pages.length % STABLE_STEPS !== 0) pages.push(0);
+  return { slots, pages };
 }
 
 function putSampling(

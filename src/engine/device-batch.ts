@@ -9,6 +9,8 @@ import {
   pagesFor,
   present,
 } from '../../offload/index.js';
+import { LatePages } from './late-pages.js';
+import { noteSuspects } from './not-finite.js';
 import { type Feed, fillPass, type PackedPass, packPass, passesToFeed, type Work } from './packing.js';
 import { type Page, PageCache } from './page-cache.js';
 import { isScoring, type LengthRules, type Sequence } from './sequence.js';
@@ -31,6 +33,7 @@ export class DeviceBatch {
   /** Sequences that it works on at once, at most. */
   readonly capacity: number;
   readonly #cache: PageCache;
+  readonly #late: LatePages;
   /** That no sequence here has; empty where no block keeps states. */
   readonly #freeSlots: number[];
   /**
@@ -55,7 +58,8 @@ export class DeviceBatch {
     this.#executor = executor;
     this.capacity = Math.min(batchSize, plan.sequences);
     this.#freeSlots = keepsStates ? Array.from({ length: this.capacity }, (_, slot) => slot) : [];
-    this.#cache = new PageCache(plan.kvPages, plan.pageTokens);
+    this.#late = new LatePages({ ...plan, keepsPassed: this.#sharesPages && plan.kvBuffers.count === 0 });
+    this.#cache = new PageCache(plan.kvPages, plan.pageTokens, this.#late);
     this.#holdsAll = plan.kvPages >= this.capacity * this.#pagesFor(plan.contextTokens);
   }
 
@@ -66,6 +70,11 @@ export class DeviceBatch {
   /** Pages that no sequence holds. */
   get freePages(): number {
     return this.#cache.freePages;
+  }
+
+  /** By horizon of the plan. */
+  get freeLatePages(): readonly number[] {
+    return this.#late.freePlaces;
   }
 
   /**
@@ -103,11 +112,12 @@ export class DeviceBatch {
       wantsLogProbs ||= sequence.wantsLogProbs;
     }
     const packed = packPass(work, plan, {
-      sampling: draws ? drawOf : undefined,
-      isWatched: isWatched ? isSuspect : undefined,
-      wantsLogProbs: wantsLogProbs ? isAskedForLogProbs : undefined,
+      sampling: draws ? (sequence) => sequence.draw() : undefined,
+      isWatched: isWatched ? ({ suspect }) => suspect !== undefined : undefined,
+      wantsLogProbs: wantsLogProbs ? ({ wantsLogProbs: asks }) => asks : undefined,
     });
-    return { work, ...packed };
+    const holders = work.map(({ sequence }) => sequence);
+    return { work, ...packed, microBatches: this.#late.place(packed.microBatches, holders) };
   }
 
   /**
@@ -286,18 +296,18 @@ export class DeviceBatch {
   #share(sequence: Sequence): Page[] {
     if (!this.#isShareable(sequence)) return [];
     const tokens = sequence.tokensBetween(0, sequence.knownTokens);
-    const pages = this.#cache.share(tokens);
-    const [first] = pages;
-    if (!first) return pages;
+    const first = this.#cache.first(tokens);
+    if (first) this.#publishAllOf(first);
+    return this.#cache.share(tokens);
+  }
+
+  #publishAllOf(first: Page): void {
     const others = this.#toPublish.get(first) ?? this.#alive.filter((other) => other.pages[0] === first);
     this.#toPublish.set(first, []);
     for (const other of others) {
       // Whoever has just begun, or got another token, may not have all of its pages yet.
       this.#publish(other, Math.min(this.#fullPages(other.knownTokens), other.pages.length));
     }
-    const more = this.#cache.share(tokens);
-    this.#cache.release(pages);
-    return more;
   }
 
   /** Finds the pages that a sequence begins with, where it has none or lost them. */
@@ -320,6 +330,7 @@ export class DeviceBatch {
     sequence.sharedPages = shared.length;
     sequence.publishedPages = shared.length;
     sequence.fedTokens = shared.length * this.#cache.pageTokens;
+    this.#late.begin(sequence);
   }
 
   /** False where there are no pages for all that is known of it. */
@@ -366,6 +377,7 @@ export class DeviceBatch {
       this.#cache.abandon(page);
       this.#writers.delete(page);
     }
+    this.#late.leave(sequence);
     this.#cache.release(sequence.pages);
     sequence.pages = [];
     sequence.pageNumbers = [];
@@ -383,18 +395,5 @@ export class DeviceBatch {
 
   #pagesFor(tokens: number): number {
     return pagesFor(tokens, this.#cache.pageTokens);
-  }
-}
-
-const drawOf = (sequence: Sequence) => sequence.draw();
-const isSuspect = ({ suspect }: Sequence) => suspect !== undefined;
-const isAskedForLogProbs = ({ wantsLogProbs }: Sequence) => wantsLogProbs;
-
-function noteSuspects(work: readonly Work<Sequence>[], places: NonNullable<PassResult['places']>): void {
-  const next = { token: 0, output: 0 };
-  for (const item of work) {
-    item.sequence.suspect?.note(places, next, item);
-    next.token += item.slice.tokens.length;
-    next.output += item.outputs.length;
   }
 }

@@ -61,3 +61,16 @@ interface SliceStart {
   readonly token: number;
   readonly output: number;
 }
+
+/** Enters the places of a pass, by its work. */
+export function noteSuspects(
+  work: readonly Work<{ readonly suspect: Suspect | undefined }>[],
+  places: PassPlaces,
+): void {
+  const next = { token: 0, output: 0 };
+  for (const item of work) {
+    item.sequence.suspect?.note(places, next, item);
+    next.token += item.slice.tokens.length;
+    next.output += item.outputs.length;
+  }
+}

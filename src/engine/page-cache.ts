@@ -2,10 +2,11 @@
 
 import { assert, present } from '../../offload/index.js';
 import { FirstCome } from './first-come.js';
+import { type LatePage, LatePages } from './late-pages.js';
 
 /** A page that somebody holds, or whose content is still known. */
-export interface Page {
-  /** The same in every decoder block. */
+export interface Page extends LatePage {
+  /** The same in every decoder block that sees whole contexts. */
   readonly number: number;
   /** How many sequences that hold it. */
   holders: number;
@@ -43,10 +44,17 @@ export class PageCache {
   readonly #byHash = new Map<number, Page>();
   /** Known pages that nobody holds; the first is given up first. */
   readonly #unheld = new FirstCome<Page>();
+  /** What blocks that see only the latest tokens have of each page. */
+  readonly #late: LatePages;
   #lastContentId = NO_PAGE;
 
-  constructor(pageCount: number, pageTokens: number) {
+  constructor(
+    pageCount: number,
+    pageTokens: number,
+    late = new LatePages({ horizons: [], pageTokens, keepsPassed: false }),
+  ) {
     this.pageCount = pageCount;
+    this.#late = late;
     this.pageTokens = pageTokens;
     this.#empty = Array.from({ length: pageCount }, (_, index) => pageCount - 1 - index);
   }
@@ -62,10 +70,22 @@ export class PageCache {
   }
 
   /**
-   * The known pages that `tokens` begin with, held once more for the caller. At least one token is left over, as
-   * something has to be computed for the next.
+   * The known pages that `tokens` begin with and that a sequence can go on behind, held once more for the caller. At
+   * least one token is left over, as something has to be computed for the next.
    */
   share(tokens: Int32Array): Page[] {
+    const known = this.#known(tokens);
+    const pages = known.slice(0, this.#late.usable(known));
+    for (const page of pages) this.#hold(page);
+    return pages;
+  }
+
+  /** The known page that `tokens` begin with, for the caller to look at. */
+  first(tokens: Int32Array): Page | undefined {
+    return tokens.length > this.pageTokens ? this.#find(NO_PAGE, tokens, 0) : undefined;
+  }
+
+  #known(tokens: Int32Array): Page[] {
     const pages: Page[] = [];
     let before = NO_PAGE;
     for (let end = this.pageTokens; end < tokens.length; end += this.pageTokens) {
@@ -74,7 +94,6 @@ export class PageCache {
       pages.push(page);
       before = page.contentId;
     }
-    for (const page of pages) this.#hold(page);
     return pages;
   }
 
@@ -92,6 +111,7 @@ export class PageCache {
       contentId: ++this.#lastContentId,
       isWritten: false,
       isAbandoned: false,
+      late: this.#late.newPlaces(),
     };
   }
 
@@ -133,6 +153,7 @@ export class PageCache {
       if (page.known !== undefined && page.isWritten) this.#unheld.add(page);
       else {
         this.forget(page);
+        this.#late.drop(page);
         this.#empty.push(page.number);
       }
     }
@@ -148,6 +169,7 @@ export class PageCache {
     const given = present(this.#unheld.first, 'free page');
     this.#unheld.delete(given);
     this.forget(given);
+    this.#late.drop(given);
     return given.number;
   }
 

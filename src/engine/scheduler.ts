@@ -92,6 +92,11 @@ export class Scheduler {
     return this.#batches.map(({ freePages }) => freePages);
   }
 
+  /** The same in blocks that see only the latest tokens: by device and horizon of the plan. */
+  get freeLatePages(): readonly (readonly number[])[] {
+    return this.#batches.map(({ freeLatePages }) => freeLatePages);
+  }
+
   /** Requests that have not ended. */
   get openRequests(): number {
     return this.#unbegun + this.#alive.length;

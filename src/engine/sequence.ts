@@ -2,6 +2,7 @@
 
 import type { OperatingError } from '../../offload/index.js';
 import { assert, NO_TOKEN, present, type SamplingRow } from '../../offload/index.js';
+import type { HeldPages } from './late-pages.js';
 import { Suspect } from './not-finite.js';
 import type { Feed } from './packing.js';
 import type { Page } from './page-cache.js';
@@ -44,6 +45,8 @@ export class Sequence {
   pages: Page[] = [];
   /** Their numbers, as passes take them. */
   pageNumbers: number[] = [];
+  /** Which of them it still reads in blocks that see only the latest tokens, by horizon of the plan. */
+  late: HeldPages[] = [];
   /** Where blocks keep what they know of it, in those that keep a state; from admission until it leaves. */
   stateSlot: number | undefined;
   /** So many of the first are filled by others. */

@@ -80,7 +80,7 @@ function build(config: ConfigReader, traits: Traits): ArchitectureModel {
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    caches: alikeCaches(blockCount, nKv, D),
+    caches: alikeCaches(blockCount, nKv, D, traits),
     blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],

@@ -1,6 +1,6 @@
 // What each layer of Gemma 4 is: its kind, its heads, whose keys and values it reads, and how wide its feed-forward is.
 
-import { type CacheSpec, OperatingError } from '../../offload/index.js';
+import { type CacheSpec, OperatingError, seenTokens } from '../../offload/index.js';
 import { ConfigReader } from '../checkpoint/config-reader.js';
 import { isJsonObject } from '../files/json-file.js';
 import { type LayerType, readLayerTypes, windowsOf } from './layer-windows.js';
@@ -40,7 +40,8 @@ export function readGemma4Layers(config: ConfigReader, nHeads: number): Gemma4La
     const { D, nKv } = sizes[index] ?? { D: 0, nKv: 0 };
     config.divided(nHeads, nKv, 'num_attention_heads over num_key_value_heads');
     if (D % 2 !== 0) throw config.unsupported('head_dim', D, 'even numbers');
-    const own = { kind: 'paged', kvHeads: nKv, keyDim: D, valueDim: D, valuesInKeys: false } as const;
+    const pages = { kind: 'paged', kvHeads: nKv, keyDim: D, valueDim: D, valuesInKeys: false } as const;
+    const own = { ...pages, ...seenTokens(windows(index)) };
     return {
       type,
       D,

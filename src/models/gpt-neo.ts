@@ -16,12 +16,13 @@ function build(config: ConfigReader): ArchitectureModel {
   const D = config.divided(H, nHeads, 'hidden_size over num_heads');
   const blockCount = config.count(['num_layers', 'num_hidden_layers']);
   const context = config.count(['max_position_embeddings'], 2048);
+  const windows = readWindows(config, blockCount);
   return {
     architecture: 'gpt_neo',
     hiddenSize: H,
     vocabSize: V,
     maxContextTokens: context,
-    caches: alikeCaches(blockCount, nHeads, D),
+    caches: alikeCaches(blockCount, nHeads, D, { windowTokens: (index) => windows[index] ?? 0 }),
     blockCount,
     prefixes: ['transformer.'],
     tables: [
@@ -56,7 +57,7 @@ function build(config: ConfigReader): ArchitectureModel {
       D,
       eps: config.number(['layer_norm_epsilon'], 1e-5),
       activation: readActivation(config, ['activation_function'], 'gelu_new'),
-      windows: readWindows(config, blockCount),
+      windows,
     }),
   };
 }

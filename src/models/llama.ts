@@ -138,12 +138,15 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
     }),
     ...(queryKeyNorm ? queryKeyNormTensors(path, queryKeyNorm, grouped) : []),
   ];
+  const windowTokens = traits.windowTokens ?? readLayerWindows(config, blockCount, () => false);
   return {
     architecture: traits.architecture,
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    caches: alikeCaches(blockCount, nKv, D).map((pages, index) => traits.mixer?.(index)?.cache ?? pages),
+    caches: alikeCaches(blockCount, nKv, D, { windowTokens, chunkTokens: traits.chunkTokens }).map(
+      (pages, index) => traits.mixer?.(index)?.cache ?? pages,
+    ),
     blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
@@ -168,7 +171,7 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
         scale: traits.attentionScale ?? 1 / Math.sqrt(D),
         ropeOf: ropes.of,
         interleaved: traits.interleaved ?? false,
-        windowTokens: traits.windowTokens ?? readLayerWindows(config, blockCount, () => false),
+        windowTokens,
         hasSinks: sinks,
         isGated: traits.gatedAttention,
         queryScaleOf: traits.queryScaleOf,

@@ -27,12 +27,13 @@ function build(config: ConfigReader): ArchitectureModel {
       defaultTrained: 4096,
     }),
   );
+  const windowTokens = readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined);
   return {
     architecture: 'phi3',
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    caches: alikeCaches(blockCount, nKv, D),
+    caches: alikeCaches(blockCount, nKv, D, { windowTokens }),
     blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
@@ -58,7 +59,7 @@ function build(config: ConfigReader): ArchitectureModel {
         ...grouped,
         scale: 1 / Math.sqrt(D),
         ropeOf: ropes.of,
-        windowTokens: readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined),
+        windowTokens,
       },
       eps: config.number(['rms_norm_eps'], 1e-5),
       activation: readActivation(config, ['hidden_act'], 'silu'),

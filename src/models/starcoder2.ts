@@ -29,12 +29,13 @@ function build(config: ConfigReader): ArchitectureModel {
   const { nKv, D } = grouped;
   const bias = config.flag(['use_bias'], true);
   const ropes = sameRope(readRope(config, { headDim: D, defaultContext: 4096 }));
+  const windowTokens = readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined);
   return {
     architecture: 'starcoder2',
     hiddenSize: H,
     vocabSize: V,
     ...ropes.limits,
-    caches: alikeCaches(blockCount, nKv, D),
+    caches: alikeCaches(blockCount, nKv, D, { windowTokens }),
     blockCount,
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
@@ -62,7 +63,7 @@ function build(config: ConfigReader): ArchitectureModel {
         ...grouped,
         scale: 1 / Math.sqrt(D),
         ropeOf: ropes.of,
-        windowTokens: readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined),
+        windowTokens,
       },
       eps: config.number(['norm_epsilon'], 1e-5),
       activation: readActivation(config, ['hidden_act'], 'gelu_pytorch_tanh'),

@@ -5,6 +5,7 @@ import { Engine } from '../../src/engine/engine.js';
 import { openModel } from '../../src/engine/open-model.js';
 import { type Feed, fillPass, packPass } from '../../src/engine/packing.js';
 import { PageCache } from '../../src/engine/page-cache.js';
+import { LateFeeds } from '../helpers/late-feeds.js';
 import { takePages } from '../helpers/take-pages.js';
 import { fixtureFolder, type Golden, type Placement } from './run-model.js';
 
@@ -55,13 +56,16 @@ export async function forcedLogits(
   const engine = await Engine.open(opened, { ...placement, workload });
   const { plan, executor, model } = engine;
 
+  let late = new LateFeeds(plan);
   const pass = async (batch: readonly Forced[], step: number): Promise<void> => {
     const feeds = batch.map((sequence, stateSlot): Feed<Forced> => {
       const { known, fed, pages } = sequence;
       return { sequence, tokens: Int32Array.from(known.slice(fed)), start: fed, pages, stateSlot };
     });
-    const { microBatches, outputsOf } = packPass(fillPass(feeds, plan), plan);
-    const [result] = await executor.run({ perDevice: [microBatches] });
+    const work = fillPass(feeds, plan);
+    const { microBatches, outputsOf } = packPass(work, plan);
+    const owners = work.map(({ sequence }) => sequence);
+    const [result] = await executor.run({ perDevice: [late.place(microBatches, owners)] });
     const { logits } = present(result, 'result');
     outputsOf.forEach((sequence, index) => {
       const { prompt, known } = sequence;
@@ -76,6 +80,7 @@ export async function forcedLogits(
   try {
     for (let first = 0; first < prompts.length; first += batchSize) {
       const pages = new PageCache(plan.kvPages, plan.pageTokens);
+      late = new LateFeeds(plan);
       const batch = prompts.slice(first, first + batchSize).map(({ prompt }, index): Forced => {
         const own = takePages(pages, pagesFor(prompt.length + steps, plan.pageTokens));
         return { prompt: first + index, known: [...prompt], pages: own, fed: 0 };

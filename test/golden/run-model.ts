@@ -25,6 +25,7 @@ import { PageCache } from '../../src/engine/page-cache.js';
 import { planFor } from '../../src/engine/plan-for.js';
 import type { GenerationResult } from '../../src/engine/request.js';
 import { type Score, score, windowCount } from '../../src/engine/score.js';
+import { LateFeeds } from '../helpers/late-feeds.js';
 import { takePages } from '../helpers/take-pages.js';
 
 export interface Golden {
@@ -163,6 +164,7 @@ export async function lastResults(
   try {
     const { plan, executor } = engine;
     const pages = new PageCache(plan.kvPages, plan.pageTokens);
+    const late = new LateFeeds(plan);
     const fed = prompts.map(() => 0);
     const own = prompts.map(({ length }) => takePages(pages, pagesFor(length, plan.pageTokens)));
     const feeds = () =>
@@ -177,7 +179,11 @@ export async function lastResults(
     let altered = 0;
     for (let next = feeds(); next.length > 0; next = feeds()) {
       const work = fillPass(next, plan);
-      const microBatches = packPass(work, plan).microBatches.map((microBatch) =>
+      const placed = late.place(
+        packPass(work, plan).microBatches,
+        work.map(({ sequence }) => sequence),
+      );
+      const microBatches = placed.map((microBatch) =>
         microBatch.outputs.length > 0 ? alter(microBatch, altered++) : microBatch,
       );
       const others = Array.from({ length: plan.deviceCount - 1 }, () => []);

@@ -70,7 +70,15 @@ export class HashedCache {
     const { sizes, vocabSize, deviceCount, lengthDependentAfterTokens, recomputeAtTokens } = this.#setting;
     const cache = this;
     return {
-      plan: { ...sizes, historyTokens: 0, nll: false, readLogits: false, activationType: 'f32' },
+      plan: {
+        ...sizes,
+        horizons: [],
+        kvBuffers: { count: 0, pages: 0 },
+        historyTokens: 0,
+        nll: false,
+        readLogits: false,
+        activationType: 'f32',
+      },
       model: {
         caches: [],
         vocabSize,

@@ -43,7 +43,7 @@ export function recordForward(
   const k = new ForwardOps(stream, new Workspace(NOWHERE, 'f32'), new Map(constants));
   const x = floats([TOKENS, model.hiddenSize]);
   const fixed = weightsOf(model.fixed);
-  const caches = layerCaches(NOWHERE, { caches: model.caches, dtype: 'f32' }, 1);
+  const caches = layerCaches(NOWHERE, { caches: model.caches, dtype: 'f32' }, { kvPages: 1, horizons: [] });
   return {
     embed: recorded(() => model.forward.embed(k, fixed, (key) => lookedUp(model, key), x)),
     blocks: Array.from({ length: model.blockCount }, (_, index) =>

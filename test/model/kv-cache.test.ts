@@ -30,7 +30,7 @@ describe('pages', () => {
     const pageCount = 5;
     const memory = { id: 0, sizeBytes: pageCount * pageBytes(shape) };
     const half = pageBytes(shape) / 3 / 2;
-    const ranges = layerCaches(memory, shape, pageCount).flatMap((one) => {
+    const ranges = layerCaches(memory, shape, { kvPages: pageCount, horizons: [] }).flatMap((one) => {
       const { keys, values } = present(one, 'a cache');
       return [keys, values].flatMap((cache) => {
         expect(cache.offsetBytes + spanBytes(cache)).toBeLessThanOrEqual(memory.sizeBytes);
@@ -73,7 +73,7 @@ describe('pages', () => {
       const shape: KvShape = { caches, dtype, pageTokens };
       const pageCount = 3;
       const memory = { id: 0, sizeBytes: pageCount * pageBytes(shape) };
-      const all = layerCaches(memory, shape, pageCount);
+      const all = layerCaches(memory, shape, { kvPages: pageCount, horizons: [] });
       expect([all[2], all[3]]).toEqual([undefined, all[0]]);
       const taken = new Uint8Array(memory.sizeBytes);
       const astray: string[] = [];
@@ -116,7 +116,7 @@ describe('pages', () => {
     'rows of %s lie aligned where the size of heads allows it',
     (dtype) => {
       const shape: KvShape = { caches: alikeCaches(3, 3, 64), dtype };
-      for (const cache of layerCaches({ id: 0, sizeBytes: 1e9 }, shape, 5)) {
+      for (const cache of layerCaches({ id: 0, sizeBytes: 1e9 }, shape, { kvPages: 5, horizons: [] })) {
         for (const { offsetBytes, strides, dtype: type } of cacheTensors(present(cache, 'a cache'))) {
           const align = type === 'bf16' ? 2 : 16;
           const bytes = [0, ...strides.slice(0, 3)].map((stride) => offsetBytes + stride * DTYPE_BYTES[type]);

@@ -1,8 +1,10 @@
 // An engine on simulated machines: requests come, share pages, make room and are cancelled, and each text is the reference's.
 
-import { expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { pagesFor } from '../../offload/model/kv-cache.js';
+import type { PageRun } from '../../offload/run/pass.js';
 import { DeviceBatch } from '../../src/engine/device-batch.js';
+import { LatePages } from '../../src/engine/late-pages.js';
 import { PageCache } from '../../src/engine/page-cache.js';
 import type { GenerationRequest } from '../../src/engine/request.js';
 import { Scheduler } from '../../src/engine/scheduler.js';
@@ -18,7 +20,7 @@ import { LeakError, SEEDS, sweep, World, type WorldOptions, WrongResultError } f
 const COUNT = Math.ceil(SEEDS / 40);
 
 /** What happened, over all seeds. */
-const seen = { shared: 0, preempted: 0, cancelled: 0 };
+const seen = { shared: 0, preempted: 0, cancelled: 0, late: 0 };
 
 /** Beginnings that several prompts have, and rests of their own. */
 function drawRequests(random: Random, vocabSize: number, count: number): GenerationRequest[] {
@@ -72,9 +74,13 @@ async function play(seed: number, options: WorldOptions = {}): Promise<void> {
   }
   await backend.until(scheduler.whenIdle(), 'the last requests');
   const free = scheduler.freePages;
+  const freeLate = scheduler.freeLatePages;
   await backend.until(scheduler.close(), 'closing');
   if (executor.leasedBuffers > 0) throw new LeakError(`${executor.leasedBuffers} buffers are still leased`);
   if (free.some((pages) => pages !== scenario.plan.kvPages)) throw new LeakError(`${free} pages are free`);
+  const late = scenario.plan.horizons.map(({ pages }) => pages).join();
+  if (freeLate.some((pages) => pages.join() !== late)) throw new LeakError(`${freeLate} late pages are free`);
+  if (scenario.plan.horizons.length > 0) seen.late++;
   await backend.close();
   let wanted = 0;
   for (const [request, { result }] of submissions) {
@@ -107,6 +113,7 @@ it('requests that share, grow, make room and leave have the texts that they have
   expect(seen.shared).toBeGreaterThan(COUNT / 25);
   expect(seen.preempted).toBeGreaterThan(COUNT / 25);
   expect(seen.cancelled).toBeGreaterThan(COUNT / 25);
+  expect(seen.late).toBeGreaterThan(COUNT / 25);
 }, 600_000);
 
 it('the same where keys and values rest in DRAM', async () => {
@@ -174,3 +181,68 @@ it('the same where blocks keep states; canary: sequences that have one state are
     Sequence.prototype.feed = feed;
   }
 }, 600_000);
+
+describe('blocks that see only the latest tokens', () => {
+  const options = { horizons: true, states: false };
+
+  it('texts are the same, in either tier', async () => {
+    await sweep(Math.ceil(COUNT / 2), 985_001, (seed) => play(seed, options));
+    await sweep(Math.ceil(COUNT / 2), 990_001, (seed) =>
+      play(seed, { ...options, kvOffload: true, computesInPlace: false }),
+    );
+  }, 600_000);
+
+  const { place, usable, leave } = LatePages.prototype;
+  afterEach(() => Object.assign(LatePages.prototype, { place, usable, leave }));
+
+  it('canary: the first page that is still read has gone to another', async () => {
+    LatePages.prototype.place = function (microBatches, holders) {
+      return place.call(this, microBatches, holders).map((microBatch) => ({
+        ...microBatch,
+        slices: microBatch.slices.map((slice) => ({
+          ...slice,
+          latestPages: (slice.latestPages ?? []).map(neighbour),
+        })),
+      }));
+    };
+    expect(await caught(options)).toBeGreaterThan(10);
+  }, 600_000);
+
+  it('canary: a sequence moves on before its latest tokens are behind the window', async () => {
+    LatePages.prototype.place = function (microBatches, holders) {
+      const further = microBatches.map((microBatch) => ({
+        ...microBatch,
+        slices: microBatch.slices.map((slice) => ({ ...slice, startPosition: slice.startPosition + 4 })),
+      }));
+      place.call(this, further, holders);
+      return place.call(this, microBatches, holders);
+    };
+    await expect(caught(options)).rejects.toThrow('assertion failed');
+  }, 600_000);
+
+  it('canary: a beginning is shared whose latest pages have gone to others', async () => {
+    LatePages.prototype.usable = (pages) => pages.length;
+    expect(await caught(options)).toBeGreaterThan(3);
+  }, 600_000);
+
+  it('canary: pages that are given back twice', async () => {
+    LatePages.prototype.leave = function (holder) {
+      const { late } = holder;
+      leave.call(this, holder);
+      leave.call(this, { pages: holder.pages, late });
+    };
+    await expect(caught(options)).rejects.toThrow('given back once');
+  }, 600_000);
+
+  it('canary: pages that are never given back', async () => {
+    LatePages.prototype.leave = (holder) => {
+      holder.late = [];
+    };
+    await expect(caught(options)).rejects.toThrow('assertion failed');
+  }, 600_000);
+});
+
+/** The run with the place beside that of its first page. */
+function neighbour({ firstPage, pages: [first = 0, ...others] }: PageRun): PageRun {
+  return { firstPage, pages: [Math.max(0, first - 1), ...others] };
+}

@@ -101,7 +101,12 @@ export class Reference {
         ),
       ),
     );
-    const control = writeControl(microBatch, {
+    // All pages of a sequence, also those that nobody reads any more.
+    const whole = {
+      ...microBatch,
+      slices: microBatch.slices.map((slice) => ({ ...slice, latestPages: [] })),
+    };
+    const control = writeControl(whole, {
       rows: rowsOf,
       words: words.words,
       firstWord: 0,
@@ -118,7 +123,7 @@ export class Reference {
     model.blocks.forEach(({ name }, index) => {
       const fields = this.#statesOf(device)[index];
       const states = fields && { fields, tables: present(control.states, 'slots of states') };
-      k.enter(control.attention, this.#cache(device, index), [], states);
+      k.enter(control.attention[0], this.#cache(device, index), [], states);
       model.forward.block(k, this.#of(name), x, index);
     });
     const count = microBatch.outputs.length;
@@ -191,7 +196,7 @@ export class Reference {
       cache = memory(kvPages * pageBytes(shape));
       this.#caches.set(device, cache);
     }
-    return layerCaches(cache, shape, kvPages)[blockIndex];
+    return layerCaches(cache, shape, { kvPages, horizons: [] })[blockIndex];
   }
 
   #file(index: number): Uint8Array {

@@ -10,6 +10,7 @@ import { makePlan } from '../../offload/plan/make-plan.js';
 import type { Plan, Tier } from '../../offload/plan/plan.js';
 import { type GatherBy, makeTransfer } from '../../offload/plan/transfer.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
+import { LateFeeds } from '../helpers/late-feeds.js';
 import { Random } from '../simulator/random.js';
 import { Reference, type ReferenceOutput } from './reference.js';
 import { type BlockKind, CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
@@ -46,6 +47,8 @@ export interface ScenarioOptions {
   readonly kvOffload?: boolean;
   /** Some blocks keep a state per sequence. */
   readonly states?: boolean;
+  /** Some blocks see only the latest tokens. */
+  readonly horizons?: boolean;
   /** How layers reach several devices. */
   readonly gather?: GatherBy;
   /** Every device has work in every pass. */
@@ -65,6 +68,13 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const kinds = keeping.map(
     (keeps): BlockKind => (keeps ? 'state' : pages.pick(['pages', 'pages', 'pages', 'in keys', 'shared'])),
   );
+  const late = new Random(seed + 67_867_967);
+  const horizons = options.horizons ?? late.chance(0.3);
+  if (horizons) {
+    kinds.forEach((kind, index) => {
+      if (kind === 'pages' || kind === 'in keys') kinds[index] = late.pick(['window', 'chunk', kind]);
+    });
+  }
   const toy = makeToyModel(random.fork(), blocks, options.hook, (index) => kinds[index] ?? 'pages');
   const drawnInPlace = random.chance(0.3);
   const computesInPlace = options.computesInPlace ?? drawnInPlace;
@@ -104,7 +114,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     kvType,
     transfer: makeTransfer(gather, 'drawn'),
     // Drawn apart, so that everything else of a seed stays as it was.
-    pageTokens: new Random(seed + 7919).pick([4, 16, 32]),
+    pageTokens: horizons ? late.pick([1, 2, 4, 16]) : new Random(seed + 7919).pick([4, 16, 32]),
   });
   const allResident = tiers === 'dram' && random.chance(0.7);
   const plan: Plan = {
@@ -156,6 +166,7 @@ class Worker {
   readonly #plan: Plan;
   readonly #vocabSize: number;
   readonly #sequences: Sequence[];
+  readonly #late: LateFeeds;
   /** Draws apart what was added later, so that everything else of a seed stays as it was. */
   readonly #apart: Random;
   #outputsOf: Sequence[] = [];
@@ -166,6 +177,7 @@ class Worker {
     this.#device = device;
     this.#plan = plan;
     this.#vocabSize = toy.model.vocabSize;
+    this.#late = new LateFeeds(plan);
     const pages = random.shuffled(Array.from({ length: plan.kvPages }, (_, page) => page));
     const each = pagesFor(CONTEXT_TOKENS, plan.pageTokens);
     this.#sequences = Array.from({ length: plan.sequences }, (_, index) => ({
@@ -203,7 +215,13 @@ class Worker {
         left -= count;
       }
     }
-    return groups.map((group) => this.#pack(group));
+    const sequences = groups.flatMap((group) => group.map(({ sequence }) => sequence));
+    return [
+      ...this.#late.place(
+        groups.map((group) => this.#pack(group)),
+        sequences,
+      ),
+    ];
   }
 
   /** Runs the reference and remembers what each sequence goes on with. */

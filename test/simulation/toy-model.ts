@@ -1,7 +1,7 @@
 // A small random transformer whose weights, in any format, lie anywhere in a few random files: all the runtime sees of a real one.
 
 import { present } from '../../offload/errors.js';
-import { alikeCaches, type CacheSpec } from '../../offload/model/cache-spec.js';
+import { alikeCaches, type CacheSpec, pagedCache } from '../../offload/model/cache-spec.js';
 import type { ForwardOps } from '../../offload/model/forward-ops.js';
 import {
   type Extent,
@@ -26,7 +26,10 @@ export interface ToyModel {
 }
 
 /** What a block keeps: pages, with values in their keys, those of an earlier block, or a state. */
-export type BlockKind = 'pages' | 'in keys' | 'shared' | 'state';
+export type BlockKind = 'pages' | 'in keys' | 'shared' | 'state' | 'window' | 'chunk';
+
+/** What tokens of such blocks see. */
+const SEEN = { window: { windowTokens: 7 }, chunk: { chunkTokens: 10 } };
 
 /** Called with each weight that a block's forward takes, so that a test can say what it must hold. */
 export type WeightHook = (weight: Tensor, layerName: string, key: string) => void;
@@ -161,7 +164,8 @@ function toyCaches(
     if (kind === 'state') return stateCache(kvHeads);
     if (kind === 'shared' && owner !== undefined) return { kind, block: owner };
     owner = block;
-    return kind === 'in keys' && pages.kind === 'paged' ? { ...pages, valuesInKeys: true } : pages;
+    if (kind === 'window' || kind === 'chunk') return { ...pages, ...SEEN[kind] };
+    return kind === 'in keys' ? { ...pages, valuesInKeys: true } : pages;
   });
 }
 
@@ -267,8 +271,9 @@ function toyForward({ tables, kvHeads, blocks, caches }: ToyShape, hook: WeightH
         const value = heads(qkv, kvHeads, HEAD_DIM, HIDDEN + keyValue);
         k.rotary(q, k.constant('frequencies'));
         k.rotary(key, k.constant('frequencies'));
-        const score = { scale: 0.3, alibi: { slopes: k.constant('slopes') } };
         const cache = caches[blockIndex];
+        const { windowTokens = 0, chunkTokens = 0 } = pagedCache(caches, blockIndex) ?? {};
+        const score = { scale: 0.3, alibi: { slopes: k.constant('slopes') }, windowTokens, chunkTokens };
         if (cache?.kind === 'shared') return k.attention(q, null, null, score);
         return k.attention(q, key, cache?.kind === 'paged' && cache.valuesInKeys ? null : value, score);
       };

@@ -44,10 +44,11 @@ export function footprint(op: Op): Footprint {
     }
   } else if (op.op === 'attention') {
     for (const cache of cacheTensors(op)) special.add(cache);
-    for (const { pages, context } of cachedSequences(op)) {
+    for (const { pages, context, firstRead } of cachedSequences(op)) {
       const pageTokens = dimension(op.keys, 2);
       pages.forEach((page, index) => {
         const tokens = Math.min(pageTokens, context - index * pageTokens);
+        if ((index + 1) * pageTokens <= firstRead) return;
         for (const cache of cacheTensors(op)) {
           result.reads.push(...slotRuns(cache, page * pageTokens, tokens));
         }
@@ -169,9 +170,11 @@ export interface CachedSequence {
   readonly count: number;
   readonly context: number;
   readonly pages: Int32Array;
+  /** The first position that any of its tokens sees. */
+  readonly firstRead: number;
 }
 
-export function cachedSequences({ tables, keys }: Op & { op: 'attention' }): CachedSequence[] {
+export function cachedSequences({ tables, keys, score }: Op & { op: 'attention' }): CachedSequence[] {
   const table = integers(tables.sequences);
   const pages = integers(tables.pages);
   const tokens = dimension(tables.positions, 0);
@@ -182,7 +185,11 @@ export function cachedSequences({ tables, keys }: Op & { op: 'attention' }): Cac
     if (!sane || context > tables.maxContextTokens || firstPage < 0 || lastPage > pages.length) {
       throw new HazardError(`sequence table holds ${first}, ${count}, ${context}, ${firstPage}`);
     }
-    return { first, count, context, pages: pages.subarray(firstPage, lastPage) };
+    const start = context - count;
+    const { windowTokens = 0, chunkTokens = 0 } = score;
+    const inWindow = windowTokens > 0 ? Math.max(0, start - windowTokens + 1) : 0;
+    const firstRead = chunkTokens > 0 ? Math.max(inWindow, start - (start % chunkTokens)) : inWindow;
+    return { first, count, context, pages: pages.subarray(firstPage, lastPage), firstRead };
   });
 }
 

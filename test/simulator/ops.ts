@@ -4,7 +4,16 @@ import { present } from '../../offload/errors.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
 import { cacheTensors, type Op, type Tensor } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
-import { cachedSequences, chosen, innerRows, integers, slotByte, slotRuns, tableRow } from './footprint.js';
+import {
+  type CachedSequence,
+  cachedSequences,
+  chosen,
+  innerRows,
+  integers,
+  slotByte,
+  slotRuns,
+  tableRow,
+} from './footprint.js';
 import { elementHashes, hashOf, mix, outputHashes, rowHashes, weightHash } from './hashes.js';
 import { contentHash, type SimulatedMemory, simulated } from './memory.js';
 import { fillRows, floatBits, floatRows, perElement, perRow, wordRows } from './op-rows.js';
@@ -254,8 +263,9 @@ function attention(op: OpOf<'attention'>): void {
   const positions = integers(tables.positions);
   const queries = rowHashes(q);
   const results: number[] = [];
-  for (const { first, count, context, pages } of cachedSequences(op)) {
-    const cached = cacheHashes(op, pages, context);
+  for (const sequence of cachedSequences(op)) {
+    const { first, count } = sequence;
+    const cached = cacheHashes(op, sequence);
     for (let token = first; token < first + count; token++) {
       const last = positions[token] ?? 0;
       const window = windowTokens > 0 ? Math.max(0, last - windowTokens + 1) : 0;
@@ -274,8 +284,8 @@ function attention(op: OpOf<'attention'>): void {
   fillRows(out, (row) => results[row] ?? 0);
 }
 
-/** The hash of key and value at each position of the context, for each head: [context, kvHeads]. */
-function cacheHashes(op: OpOf<'attention'>, pages: Int32Array, context: number): Int32Array {
+/** The hash of key and value at each position that is read, for each head: [context, kvHeads]. */
+function cacheHashes(op: OpOf<'attention'>, { pages, context, firstRead }: CachedSequence): Int32Array {
   const [kvHeads, pageTokens] = [dimension(op.keys, 1), dimension(op.keys, 2)];
   const tensors = cacheTensors(op).map((cache) => ({
     cache,
@@ -283,7 +293,7 @@ function cacheHashes(op: OpOf<'attention'>, pages: Int32Array, context: number):
     rowBytes: dimension(cache, 3) * DTYPE_BYTES[cache.dtype],
   }));
   const result = new Int32Array(context * kvHeads);
-  for (let position = 0; position < context; position++) {
+  for (let position = firstRead; position < context; position++) {
     const page = pages[Math.floor(position / pageTokens)] ?? 0;
     for (let head = 0; head < kvHeads; head++) {
       const slot = page * pageTokens + (position % pageTokens);
