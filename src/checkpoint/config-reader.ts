@@ -86,8 +86,10 @@ export class ConfigReader {
     throw this.#bad(names, `a list of ${length} texts`, value);
   }
 
+  /** Absence means the fallback; null does not hold, as in the reference, whatever the fallback is. */
   flag(names: readonly string[], fallback: boolean): boolean {
-    const value = this.raw(...names) ?? fallback;
+    const isNull = names.some((name) => this.#values[name] === null);
+    const value = this.raw(...names) ?? (fallback && !isNull);
     if (typeof value === 'boolean') return value;
     throw this.#bad(names, 'true or false', value);
   }

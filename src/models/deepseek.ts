@@ -18,7 +18,7 @@ import {
 } from './latent-attention.js';
 import { sameRope } from './layer-ropes.js';
 import { readQueryScale } from './ministral3.js';
-import { readRope } from './rope.js';
+import { readRope, requireRotation } from './rope.js';
 
 const V3_HEADS = { queryRank: 1536, latentDim: 512, plainDim: 128, ropeDim: 64, valueDim: 128 } as const;
 const V3_MIXTURE: DeepseekMixture = {
@@ -127,9 +127,7 @@ export const glm4MoeLite: Architecture = {
 export const mistral4: Architecture = {
   modelTypes: ['mistral4'],
   build: (config) => {
-    // Its default has everything that a configuration states, which none leaves out.
-    if (!config.object('rope_scaling', 'rope_parameters'))
-      throw config.unsupported('rope_parameters', null, 'parameters of its rotation');
+    requireRotation(config);
     return buildLatent(config, {
       architecture: 'mistral4',
       heads: { queryRank: 1024, latentDim: 256, plainDim: 64, ropeDim: 64, valueDim: 128 },
@@ -169,6 +167,11 @@ function buildLatent(config: ConfigReader, traits: LatentTraits): ArchitectureMo
   const blockCount = config.count(['num_hidden_layers']);
   const latent = readLatentHeads(config, traits.heads);
   const { plainDim, ropeDim } = latent;
+  // The reference turns by this one where they differ, and fails where it cannot.
+  const heads = [ropeDim, plainDim + ropeDim];
+  const given = config.optionalCount(['head_dim']);
+  if (given !== undefined && !heads.includes(given))
+    throw config.unsupported('head_dim', given, heads.join(', '));
   const part = { headDim: plainDim + ropeDim, partNames: [], defaultPart: ropeDim / (plainDim + ropeDim) };
   const rope = readRope(config, {
     defaultContext: traits.defaultContext,

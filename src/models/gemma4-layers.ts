@@ -1,9 +1,9 @@
 // What each layer of Gemma 4 is: its kind, its heads, whose keys and values it reads, and how wide its feed-forward is.
 
-import { type CacheSpec, OperatingError, seenTokens } from '../../offload/index.js';
-import { ConfigReader } from '../checkpoint/config-reader.js';
-import { isJsonObject } from '../files/json-file.js';
+import { type CacheSpec, seenTokens } from '../../offload/index.js';
+import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { type LayerType, readLayerTypes, windowsOf } from './layer-windows.js';
+import { layerOverrides } from './per-layer-config.js';
 
 export interface Gemma4Layer {
   readonly type: LayerType;
@@ -89,19 +89,7 @@ function readSizes(config: ConfigReader, types: readonly LayerType[]): Sizes[] {
 }
 
 function overridden(config: ConfigReader, index: number, sizes: Sizes): Sizes {
-  const all = config.raw('per_layer_config');
-  const own = isJsonObject(all) ? all[String(index)] : undefined;
-  if (own === undefined) return sizes;
-  if (!isJsonObject(own))
-    throw new OperatingError(
-      'BAD_CONFIG',
-      `${config.path}: per_layer_config of layer ${index} must be an object`,
-    );
-  const reader = new ConfigReader(own, `${config.path}: per_layer_config of layer ${index}`);
-  const unknown = Object.keys(own).find((key) => !['head_dim', 'num_key_value_heads'].includes(key));
-  if (unknown !== undefined) throw reader.unsupported(unknown, own[unknown], 'head_dim, num_key_value_heads');
-  return {
-    D: reader.count(['head_dim'], sizes.D),
-    nKv: reader.count(['num_key_value_heads'], sizes.nKv),
-  };
+  const own = layerOverrides(config, index, ['head_dim', 'num_key_value_heads']);
+  if (!own) return sizes;
+  return { D: own.count(['head_dim'], sizes.D), nKv: own.count(['num_key_value_heads'], sizes.nKv) };
 }

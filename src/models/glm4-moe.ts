@@ -7,7 +7,7 @@ import type { Architecture } from './architecture.js';
 import { denseFeedForward, type FeedForward, gatedFeedForward } from './feed-forward.js';
 import { buildLlama } from './llama.js';
 import { MLP_EXPERTS, mixtureFeedForward, readChoices } from './mixture.js';
-import { deepseekRule } from './routers.js';
+import { checkGroups, deepseekRule } from './routers.js';
 import { afterDenseLayers, feedForwards, readSparseLayers } from './sparse-layers.js';
 
 export const glm4Moe: Architecture = {
@@ -68,6 +68,8 @@ export function deepseekFeedForwards(
   const blockCount = config.count(['num_hidden_layers']);
   const activation = readActivation(config, ['hidden_act'], 'silu');
   const { expertCount, chosen } = readChoices(config, usual);
+  const rule = ruled?.rule(config, expertCount) ?? deepseekRule(config, expertCount, usual);
+  checkGroups(config, rule, { expertCount, chosen });
   const shared = config.number(['n_shared_experts'], usual.shared);
   const experts = mixtureFeedForward({
     H,
@@ -77,7 +79,7 @@ export function deepseekFeedForwards(
     router: {
       names: ['mlp.gate.weight'],
       chosen,
-      rule: ruled?.rule(config, expertCount) ?? deepseekRule(config, expertCount, usual),
+      rule,
       ...(ruled?.hasBias === false ? {} : { bias: { names: ['mlp.gate.e_score_correction_bias'] } }),
     },
     names: MLP_EXPERTS,

@@ -6,6 +6,7 @@ import type { FeedForward } from './feed-forward.js';
 import { readLayerWindows } from './layer-windows.js';
 import { buildLlama } from './llama.js';
 import { readChoices } from './mixture.js';
+import { requireRotation } from './rope.js';
 
 /** How steep the experts' gates are, and what they are limited to; constants of the reference. */
 const ALPHA = 1.702;
@@ -16,6 +17,7 @@ export const gptOss: Architecture = {
   build: (config) => {
     config.refuseUnless(LIMIT, 'swiglu_limit');
     config.refuseUnless('silu', 'hidden_act');
+    requireRotation(config);
     const blockCount = config.count(['num_hidden_layers']);
     const attentionBias = config.flag(['attention_bias'], true);
     const experts = biasedExperts({

@@ -5,13 +5,12 @@ import type { ConfigReader } from '../checkpoint/config-reader.js';
 import type { Architecture } from './architecture.js';
 import { readLayerWindows } from './layer-windows.js';
 import { buildLlama } from './llama.js';
+import { requireRotation } from './rope.js';
 
 export const ministral3: Architecture = {
   modelTypes: ['ministral3'],
   build: (config) => {
-    // Its default has everything that a configuration states, which none leaves out.
-    if (!config.object('rope_scaling', 'rope_parameters'))
-      throw config.unsupported('rope_parameters', null, 'parameters of its rotation');
+    requireRotation(config);
     const slides = config.raw('sliding_window') !== undefined;
     const queryScale = readQueryScale(config);
     return buildLlama(config, {

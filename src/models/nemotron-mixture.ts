@@ -7,7 +7,7 @@ import { type TensorDef, tensorsUnder } from './architecture.js';
 import { project } from './decoder-parts.js';
 import type { Mixer } from './mixer.js';
 import { chooseExperts, readChoices } from './mixture.js';
-import { deepseekRule } from './routers.js';
+import { checkGroups, deepseekRule } from './routers.js';
 
 interface Shared {
   /** Hidden size. */
@@ -28,10 +28,12 @@ export function readMixture(config: ConfigReader, { H, activation, bias }: Share
   const sharedInner = config.count(['moe_shared_expert_intermediate_size'], 7688);
   const latent = config.optionalCount(['moe_latent_size']);
   const D = latent ?? H;
+  const rule = deepseekRule(config, expertCount, { normalized: true });
+  checkGroups(config, rule, { expertCount, chosen });
   const router = {
     names: ['mixer.gate.weight'],
     chosen,
-    rule: deepseekRule(config, expertCount, { normalized: true }),
+    rule,
     bias: { names: ['mixer.gate.e_score_correction_bias'] },
   };
   const experts = Array.from({ length: expertCount }, (_, e) => e);

@@ -63,6 +63,12 @@ function proportionalFrequencies(headDim: number, part: number, base: number): F
   return Float32Array.from(plainFrequencies(headDim, base), (f, i) => (i < turning ? f : 0));
 }
 
+/** For families whose reference scales by default, as every configuration says again. Throws UNSUPPORTED where one does not. */
+export function requireRotation(config: ConfigReader): void {
+  if (!config.object('rope_scaling', 'rope_parameters'))
+    throw config.unsupported('rope_parameters', null, 'parameters of its rotation');
+}
+
 /** `rope_parameters`, or the older `rope_scaling` beside `rope_theta` at the top level. */
 export function readRope(config: ConfigReader, options: RopeOptions): Rope {
   const parameters = ropeParameters(config, options);

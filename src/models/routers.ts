@@ -46,6 +46,17 @@ export function deepseekRule(
   };
 }
 
+/** Throws UNSUPPORTED where a token goes to more experts than the groups hold that are kept: which others it takes is chance. */
+export function checkGroups(
+  config: ConfigReader,
+  { groups, groupsKept }: RouteRule,
+  { expertCount, chosen }: { readonly expertCount: number; readonly chosen: number },
+): void {
+  const kept = (expertCount / groups) * groupsKept;
+  if (chosen > kept)
+    throw config.unsupported('num_experts_per_tok', chosen, `1 to ${kept}, the experts of topk_group groups`);
+}
+
 /** The same without groups, always normalised, with a factor of another name. */
 export function sigmoidRule(scale: number, addedToSum = TINY): RouteRule {
   return { ...PLAIN_ROUTE, score: 'sigmoid', normalize: true, addedToSum, scale };

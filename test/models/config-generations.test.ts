@@ -33,6 +33,8 @@ const SPELLINGS: readonly (readonly [string, string, Config, Config])[] = [
     { rope_parameters: { rope_type: 'default', rope_theta: 500, partial_rotary_factor: 0.5 } },
     { rope_parameters: undefined, rotary_pct: 0.5, rotary_emb_base: 500 },
   ],
+  ['a flag that is null', 'deepseek_v3', { rope_interleave: false }, { rope_interleave: null }],
+  ['a flag that is null', 'gpt_neox', { attention_bias: false }, { attention_bias: null }],
   ['default part', 'gpt_neox', {}, { rope_parameters: undefined }],
   [
     'rotary part',
