@@ -9,7 +9,7 @@ import { type JsonObject, readOptionalJsonObject, reason, systemCode } from '../
 import { checkPackParts } from './pack-parts.js';
 import { type QuantiserFile, readQuantiser } from './quantiser-file.js';
 import { type HeaderTensor, readSafetensorsHeader, type SafetensorsHeader } from './safetensors.js';
-import { isLeftOut } from './text-part.js';
+import { isLeftOut, leftOutOf } from './text-part.js';
 import { readTorchHeader, type TorchHeader } from './torch-bin.js';
 import { refuseOtherKinds } from './unreadable.js';
 import { findWeights, TORCH, type WeightFiles } from './weight-files.js';
@@ -93,11 +93,16 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
 /** The same after a look at the configuration. */
 export async function openWeights({ folder, config, names, quantiser }: Configuration): Promise<Checkpoint> {
   const generationConfig = await readOptionalJsonObject(join(folder, 'generation_config.json'), 'BAD_CONFIG');
-  const leftOut = isLeftOut(config);
-  const weights = await findWeights(folder, names, leftOut);
+  const weights = await findWeights(folder, names, isLeftOut(config));
   const { headers, states } = await readHeaders(folder, weights);
   checkPackParts(folder, headers);
-  const { tensors, repeated } = tensorsOf(headers, leftOut);
+  const { tensors, repeated } = tensorsOf(
+    headers,
+    leftOutOf(
+      config,
+      headers.flatMap(({ tensors }) => [...tensors.keys()]),
+    ),
+  );
   let totalBytes = 0;
   for (const tensor of tensors.values()) totalBytes += tensor.sizeBytes;
   return {

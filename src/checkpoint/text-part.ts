@@ -109,15 +109,33 @@ const OF_OTHER_SENSES =
 const FURTHER_TOKENS = /(?:^|\.)(?:mtp|mtp_block|nextn|nextn_predict_layers)\./;
 const BLOCK = /(?:^|\.)layers\.(\d+)\./;
 
-/** Whether a tensor is not the language model's own, so that it need not be there at all. */
-export function isLeftOut(config: JsonObject): (name: string) => boolean {
-  const { config: text, wrapper } = textPart(config);
+/** What such a layer has and no other: a projection of two hidden states, which are normed apart. */
+const OF_FURTHER_TOKENS = /\.(eh_proj|enorm|hnorm|e_norm|h_norm|emb_norm|hidden_norm)\./;
+
+/** A configuration's layers that only predict further tokens stand behind its own, under the names that more layers would have. */
+function isLayerAhead(config: JsonObject): (name: string) => boolean {
+  const { config: text } = textPart(config);
   const [layers, ahead] = [text.num_hidden_layers, text.num_nextn_predict_layers];
-  const hasLayersAhead = typeof layers === 'number' && typeof ahead === 'number';
+  if (typeof layers !== 'number' || typeof ahead !== 'number') return () => false;
   return (name) => {
-    if (FURTHER_TOKENS.test(name) || (wrapper !== undefined && OF_OTHER_SENSES.test(name))) return true;
-    if (!hasLayersAhead) return false;
     const block = Number(BLOCK.exec(name)?.[1] ?? -1);
     return block >= layers && block < layers + ahead;
   };
+}
+
+/** Whether a tensor is not the language model's own, so that it need not be there at all. */
+export function isLeftOut(config: JsonObject): (name: string) => boolean {
+  const { wrapper } = textPart(config);
+  const isAhead = isLayerAhead(config);
+  return (name) =>
+    FURTHER_TOKENS.test(name) || (wrapper !== undefined && OF_OTHER_SENSES.test(name)) || isAhead(name);
+}
+
+/** The same where all names are known: layers that have nothing to predict further tokens with are some of the model's own. */
+export function leftOutOf(config: JsonObject, names: Iterable<string>): (name: string) => boolean {
+  const isAhead = isLayerAhead(config);
+  const ahead = [...names].filter(isAhead);
+  const isLeft = isLeftOut(config);
+  if (ahead.length === 0 || ahead.some((name) => OF_FURTHER_TOKENS.test(name))) return isLeft;
+  return (name) => isLeft(name) && !isAhead(name);
 }

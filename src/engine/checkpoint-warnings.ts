@@ -7,9 +7,9 @@ import { show } from '../files/json-file.js';
 import type { BoundModel } from '../models/binding.js';
 import { FILLER_PREFIX } from '../pack/arrange.js';
 
-/** Buffers that older versions stored beside the weights, and layers that only predict further tokens. */
+/** Buffers that older versions stored beside the weights. */
 const HARMLESS =
-  /(^|\.)(attn|attention|attn\.attention)\.(bias|masked_bias)$|(^|\.)(rotary_emb|rotary_pos_emb)\.|(^|\.)(position_ids|attn_mask|causal_mask|embed_positions\._float_tensor)$|(^|\.)(mtp|mtp_block|nextn|nextn_predict_layers)\./;
+  /(^|\.)(attn|attention|attn\.attention)\.(bias|masked_bias)$|(^|\.)(rotary_emb|rotary_pos_emb)\.|(^|\.)(position_ids|attn_mask|causal_mask|embed_positions\._float_tensor)$/;
 const BLOCK = /(?:^|\.)(?:h|layers|blocks)\.(\d+)\./;
 const NAMES_SHOWN = 3;
 /** Copies of tensors that are compared; more say nothing new. */
@@ -33,10 +33,8 @@ export async function checkpointWarnings(
   return warnings.filter((warning) => warning !== undefined);
 }
 
-function unusedTensors({ folder, config }: Checkpoint, { model, unused }: BoundModel): string[] {
-  const extra = unused.filter((tensor) =>
-    isTold(tensor, model.blocks.length, config.num_nextn_predict_layers),
-  );
+function unusedTensors({ folder }: Checkpoint, { model, unused }: BoundModel): string[] {
+  const extra = unused.filter(({ name }) => !HARMLESS.test(name) && !name.startsWith(FILLER_PREFIX));
   if (extra.length === 0) return [];
   const blockOf = ({ name }: StoredTensor) => Number(BLOCK.exec(name)?.[1] ?? -1);
   const beyond = extra.filter((tensor) => blockOf(tensor) >= model.blocks.length);
@@ -57,13 +55,6 @@ function unusedTensors({ folder, config }: Checkpoint, { model, unused }: BoundM
     );
   }
   return warnings;
-}
-
-function isTold({ name }: StoredTensor, blockCount: number, nextTokenLayers: unknown): boolean {
-  if (HARMLESS.test(name) || name.startsWith(FILLER_PREFIX)) return false;
-  const ahead = typeof nextTokenLayers === 'number' ? nextTokenLayers : 0;
-  const block = Number(BLOCK.exec(name)?.[1] ?? -1);
-  return block < blockCount || block >= blockCount + ahead;
 }
 
 async function tiedButDifferent(

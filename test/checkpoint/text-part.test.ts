@@ -123,6 +123,19 @@ it('shards of pictures alone need not be there, nor layers that predict further 
   expect(warnings).toEqual([]);
 });
 
+it('a layer behind those of the configuration is told of, unless it has what predicts further tokens', async () => {
+  const open = async (more: readonly TestTensor[]) => {
+    const config = { num_hidden_layers: 3, mlp_layer_types: null, layer_types: null };
+    return openModel(
+      await changedCheckpoint('glm4_moe', { config, tensors: (tensors) => [...tensors, ...more] }),
+    );
+  };
+  expect((await open([])).warnings.join()).toContain('model.layers.3.');
+  const ahead = await open([{ name: 'model.layers.3.eh_proj.weight', dtype: 'F64', shape: [2] }]);
+  expect(ahead.warnings).toEqual([]);
+  expect([...ahead.checkpoint.tensors.keys()].filter((name) => name.includes('layers.3.'))).toEqual([]);
+});
+
 it('sizes that published text parts leave out are those of their reference', () => {
   const build = (type: string, text: JsonObject) =>
     buildArchitecture({ model_type: type, text_config: text }, 'c');
