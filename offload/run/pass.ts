@@ -138,7 +138,7 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
     maxContextTokens = Math.max(maxContextTokens, context);
   }
   const tables = Array.from({ length: 1 + (microBatch.slices[0]?.latestPages?.length ?? 0) }, (_, table) =>
-    pageTable(microBatch, table, pageTokens),
+    pageTable(microBatch, table, entries, pageTokens),
   );
   // What varies in length comes last.
   const sequenceTable = put(sequences, [microBatch.slices.length, 4]);
@@ -180,10 +180,11 @@ export function pagesIn({ pages, latestPages }: SequenceSlice, table: number): P
   return table === 0 ? { firstPage: 0, pages } : present(latestPages?.[table - 1], 'pages of a horizon');
 }
 
-/** Entries of pages that nobody reads any more are 0. */
-function pageTable({ slices }: MicroBatch, table: number, pageTokens: number) {
+/** @param entries of all slices; those of pages that nobody reads any more are 0 */
+function pageTable({ slices }: MicroBatch, table: number, entries: number, pageTokens: number) {
   const slots: number[] = [];
-  const pages: number[] = [];
+  const pages = new Int32Array(roundUp(entries, STABLE_STEPS));
+  let first = 0;
   for (const slice of slices) {
     const context = slice.startPosition + slice.tokens.length;
     const { firstPage, pages: own } = pagesIn(slice, table);
@@ -193,10 +194,11 @@ function pageTable({ slices }: MicroBatch, table: number, pageTokens: number) {
       const page = present(own[Math.floor(position / pageTokens) - firstPage], 'page');
       slots.push(page * pageTokens + (position % pageTokens));
     }
-    for (let index = 0; index < firstPage; index++) pages.push(0);
-    for (let index = firstPage; index < end; index++) pages.push(present(own[index - firstPage], 'page'));
+    for (let index = firstPage; index < end; index++) {
+      pages[first + index] = present(own[index - firstPage], 'page');
+    }
+    first += end;
   }
-  while (pages.length % STABLE_STEPS !== 0) pages.push(0);
   return { slots, pages };
 }
 
