@@ -16,7 +16,7 @@ import {
 import type { Device, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import type { Trace } from '../trace.js';
-import { type MicroBatch, pagesIn, type SequenceSlice, type PageRun as SlicePages } from './pass.js';
+import { type MicroBatch, type PageRun, pagesIn, type SequenceSlice } from './pass.js';
 
 /** For every pass: `begin`, then per block and micro-batch `enter`, the block's kernels, `leave`. */
 export interface KvTier {
@@ -68,24 +68,24 @@ export interface StreamedKvOptions {
 }
 
 /** Consecutive pages, both where they rest and in the buffer. */
-interface PageRun {
+interface CopyRun {
   readonly hostPage: number;
   readonly bufferPage: number;
   count: number;
 }
 
 /** A slice's pages in one table, up to page `end`. */
-interface TableSlice extends SlicePages {
+interface TableSlice extends PageRun {
   readonly startPosition: number;
   readonly end: number;
 }
 
 interface Traffic {
   /** What was stored before the pass, or by other micro-batches of it. */
-  readonly loads: readonly PageRun[];
-  readonly stores: readonly PageRun[];
+  readonly loads: readonly CopyRun[];
+  readonly stores: readonly CopyRun[];
   /** Every page of its sequences. */
-  readonly all: readonly PageRun[];
+  readonly all: readonly CopyRun[];
   /** The micro-batch of the same pass, before this one, that stores what this one loads. */
   readonly follows: number | undefined;
 }
@@ -202,7 +202,7 @@ export class StreamedKv implements KvTier {
     return present(this.#options.host[block], 'keys and values of a block');
   }
 
-  #bytesOf({ bufferPage, hostPage, count }: PageRun, block: number) {
+  #bytesOf({ bufferPage, hostPage, count }: CopyRun, block: number) {
     const each = blockPageBytes(this.#options.shape, block);
     return { to: bufferPage * each, from: hostPage * each, bytes: count * each };
   }
@@ -233,7 +233,7 @@ export class StreamedKv implements KvTier {
     return { ...pagesIn(slice, table), startPosition, end };
   }
 
-  #ended(kind: 'load' | 'store', block: number, started: DeviceEvent, runs: readonly PageRun[]): DeviceEvent {
+  #ended(kind: 'load' | 'store', block: number, started: DeviceEvent, runs: readonly CopyRun[]): DeviceEvent {
     const { device, trace } = this.#options;
     const ended = device[kind].record();
     const bytes =
@@ -254,9 +254,9 @@ function trafficOf(
   storedBy: Map<number, number>,
   pageTokens: number,
 ): Traffic {
-  const loads: PageRun[] = [];
-  const stores: PageRun[] = [];
-  const all: PageRun[] = [];
+  const loads: CopyRun[] = [];
+  const stores: CopyRun[] = [];
+  const all: CopyRun[] = [];
   const stored: number[] = [];
   let first = 0;
   let follows = -1;
@@ -282,7 +282,7 @@ function trafficOf(
   return { loads, stores, all, follows: follows < 0 ? undefined : follows };
 }
 
-function append(runs: PageRun[], hostPage: number, bufferPage: number): void {
+function append(runs: CopyRun[], hostPage: number, bufferPage: number): void {
   const last = runs.at(-1);
   const continues =
     last && last.hostPage + last.count === hostPage && last.bufferPage + last.count === bufferPage;

@@ -1,6 +1,6 @@
 // Pages of blocks that see only the latest tokens, for sequences that a test feeds by itself, without an engine.
 
-import { type MicroBatch, type Plan, pagesFor, present } from '../../offload/index.js';
+import { type MicroBatch, type Plan, pagesFor } from '../../offload/index.js';
 import { type HeldPages, type LatePage, LatePages } from '../../src/engine/late-pages.js';
 
 interface Holder {
@@ -37,7 +37,7 @@ export class LateFeeds {
     this.#extend(holder, Math.floor(startPosition / this.#pageTokens));
     this.#late.begin(holder);
     this.#holders.set(sequence, holder);
-    return present(this.#holders.get(sequence), 'holder');
+    return holder;
   }
 
   #extend({ pages }: Holder, count: number): void {
