@@ -17,10 +17,10 @@ import {
 } from '../offload/index.js';
 import { measureMachine } from '../src/doctor/machine.js';
 import { Engine } from '../src/engine/engine.js';
-import { LatePages } from '../src/engine/late-pages.js';
 import { openModel } from '../src/engine/open-model.js';
 import { fillPass, packPass } from '../src/engine/packing.js';
 import { PageCache } from '../src/engine/page-cache.js';
+import { LateFeeds } from '../test/helpers/late-feeds.js';
 import { dummyCheckpoint, median, printResult } from './common.js';
 
 interface Case {
@@ -158,16 +158,9 @@ function pack(engine: Engine, { sequences, tokens, startPosition }: Case) {
     ),
   }));
   const work = fillPass(feeds, { ...plan, passTokens: Number.POSITIVE_INFINITY });
-  const late = new LatePages({ ...plan, keepsPassed: false });
-  const holders = feeds.map(({ pages: { length } }) => {
-    const all = Array.from({ length }, () => ({ late: late.newPlaces(), isWritten: false }));
-    const holder = { pages: all.slice(0, Math.floor(startPosition / plan.pageTokens)), late: [] };
-    late.begin(holder);
-    return { late: holder.late, pages: all.map((page, index) => holder.pages[index] ?? page) };
-  });
-  return late.place(
+  return new LateFeeds(plan).place(
     packPass(work, plan).microBatches,
-    work.map(({ sequence }) => present(holders[sequence], 'a sequence')),
+    work.map(({ sequence }) => sequence),
   );
 }
 
