@@ -33,6 +33,26 @@ export function pagesOfHorizon({ tokens }: Horizon, pageTokens: number): number 
   return Math.ceil((tokens - 1) / pageTokens) + 1;
 }
 
+export interface HeldSizes {
+  /** The longest sequence has so many. */
+  readonly contextTokens: number;
+  readonly pageTokens: number;
+  readonly microBatchTokens: number;
+  readonly microBatchSequences: number;
+}
+
+/**
+ * Pages that so many sequences hold at most: between micro-batches what the next token reads, in one its new tokens as well.
+ * No sequence holds more than it does of its whole context.
+ */
+export function mostHeldPages(horizon: Horizon, sequences: number, sizes: HeldSizes): number {
+  const { contextTokens, pageTokens, microBatchTokens, microBatchSequences } = sizes;
+  const kept = Math.min(Math.ceil(contextTokens / pageTokens), pagesOfHorizon(horizon, pageTokens));
+  // A slice of one token needs no page more; each of the others begins and ends anywhere in one.
+  const parted = Math.min(microBatchSequences, Math.floor(microBatchTokens / 2));
+  return sequences * kept + Math.ceil((microBatchTokens + parted * Math.max(0, pageTokens - 2)) / pageTokens);
+}
+
 /**
  * Those that blocks have. Pages that other blocks read as well are kept whole: these come when the micro-batches after have
  * stored theirs, which may be in the same places.

@@ -1,7 +1,7 @@
 // What is needed beside the layers, one idea after the other: cache, states, scratch, logits, tables; each with its reason.
 
 import { headInputColumns } from '../model/forward-walk.js';
-import { type HorizonPages, horizonsOf, pagesOfHorizon } from '../model/horizon.js';
+import { type HorizonPages, horizonsOf, mostHeldPages } from '../model/horizon.js';
 import { bufferBytes, cacheBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
 import { KV_TYPE_NAMES } from '../model/kv-type.js';
 import { layoutLayer } from '../model/layout.js';
@@ -27,22 +27,18 @@ function cachedPages({ sequences, contextTokens, cachedTokens }: Workload, pageT
   return Math.min(sequences * each, Math.max(each, pagesFor(cachedTokens, pageTokens)));
 }
 
-/**
- * Between micro-batches a sequence holds what the next token reads; in one, its new tokens as well. No sequence holds more
- * than it would of its whole context, so without these tables no fewer sequences have room.
- */
 function horizonPages(input: PlanInput, batch: Batch, kvPages: number): HorizonPages[] {
   const { model, workload, options } = input;
   const { pageTokens = PAGE_TOKENS } = options;
-  const { microBatchTokens, microBatchSequences } = batch;
-  const each = pagesFor(workload.contextTokens, pageTokens);
-  const parted = Math.min(microBatchSequences, Math.floor(microBatchTokens / 2));
-  const newPages = Math.ceil((microBatchTokens + parted * Math.max(0, pageTokens - 2)) / pageTokens);
+  const { microBatchTokens, microBatchSequences, kv } = batch;
+  const { contextTokens, sequences } = workload;
+  const each = pagesFor(contextTokens, pageTokens);
+  const sizes = { contextTokens, pageTokens, microBatchTokens, microBatchSequences };
+  const isBuffered = kv === 'dram' && !options.computesInPlace;
   return horizonsOf(model.caches).flatMap((horizon) => {
-    const kept = Math.min(each, pagesOfHorizon(horizon, pageTokens));
-    const pages = workload.sequences * kept + newPages;
-    const inBuffer = Math.min(microBatchSequences * each, microBatchSequences * kept + newPages);
-    const bufferPages = batch.kv === 'dram' && !options.computesInPlace ? inBuffer : 0;
+    const pages = mostHeldPages(horizon, sequences, sizes);
+    const inMicroBatch = mostHeldPages(horizon, microBatchSequences, sizes);
+    const bufferPages = isBuffered ? Math.min(microBatchSequences * each, inMicroBatch) : 0;
     return pages < kvPages ? [{ horizon, pages, bufferPages }] : [];
   });
 }

@@ -281,6 +281,7 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
       tier: plan.kvBuffers.count > 0 || machine.devices.kind === 'cpu' ? 'dram' : 'gpu',
       dtype: KV_TYPE_NAMES[plan.kvType],
       pages: plan.kvPages,
+      horizons: plan.horizons,
       buffers: plan.kvBuffers,
     },
     predicted: {

@@ -3,6 +3,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { OperatingError, present } from '../../offload/index.js';
+import { mostHeldPages } from '../../offload/model/horizon.js';
 import { DeviceBatch } from '../../src/engine/device-batch.js';
 import type { GenerationResult } from '../../src/engine/request.js';
 import { Scheduler } from '../../src/engine/scheduler.js';
@@ -22,17 +23,22 @@ function drawSetting(random: Random): HashedSetting {
   const passTokens = Math.max(sequences, pick(random, [1, 8, 16, 40, 500]));
   const most = 1 + randomInt(random, contextTokens);
   const rule = randomInt(random, 4);
+  const horizon = { tokens: 1 + randomInt(random, pick(random, [4, 20, 60])), inChunks: random() < 0.4 };
   const spoils = random() < 0.15 ? () => random() < 0.004 : undefined;
+  const sizes: HashedSizes = {
+    pageTokens,
+    contextTokens,
+    sequences,
+    kvPages: pages + randomInt(random, pick(random, [1, 2, 4, pages * sequences])),
+    passTokens,
+    microBatchTokens: Math.min(passTokens, 1 + randomInt(random, pick(random, [4, 16, 64, 500]))),
+    microBatchSequences: 1 + randomInt(random, sequences),
+  };
+  const held = mostHeldPages(horizon, sequences, sizes);
+  const isLate = held < sizes.kvPages && random() < 0.8;
   return {
-    sizes: {
-      pageTokens,
-      contextTokens,
-      sequences,
-      kvPages: pages + randomInt(random, pick(random, [1, 2, 4, pages * sequences])),
-      passTokens,
-      microBatchTokens: Math.min(passTokens, 1 + randomInt(random, pick(random, [4, 16, 64, 500]))),
-      microBatchSequences: 1 + randomInt(random, sequences),
-    },
+    sizes,
+    horizons: isLate ? [{ horizon, pages: held, bufferPages: 0 }] : [],
     // With few tokens, texts are alike beyond their prompts.
     vocabSize: pick(random, [1, 2, 50]),
     deviceCount: 1 + randomInt(random, 2),
@@ -51,7 +57,7 @@ interface Asked {
   readonly ends: (GenerationResult | { readonly error: unknown })[];
 }
 
-const seen = { preempted: 0, cancelled: 0, thrown: 0, notFinite: 0, stopped: 0, whole: 0 };
+const seen = { preempted: 0, cancelled: 0, thrown: 0, notFinite: 0, stopped: 0, whole: 0, late: 0 };
 
 /** What may make the whole engine end. */
 const isExpected = (error: unknown) =>
@@ -100,6 +106,9 @@ class Life {
     await idle();
     const { kvPages } = this.#setting.sizes;
     expect(this.#scheduler.freePages.every((pages) => pages === kvPages)).toBe(true);
+    const late = (this.#setting.horizons ?? []).map(({ pages }) => pages);
+    expect(this.#scheduler.freeLatePages.every((free) => free.join() === late.join())).toBe(true);
+    if (late.length > 0) seen.late++;
     expect(this.#scheduler.openRequests).toBe(0);
     await Promise.all([this.#scheduler.close(), this.#scheduler.close()]);
     expect(this.#cache.isInSession).toBe(false);

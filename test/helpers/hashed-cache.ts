@@ -3,13 +3,17 @@
 
 import {
   type Executor,
+  firstRead,
+  type HorizonPages,
   NO_TOKEN,
+  type PageRun,
   type Pass,
   type PassResult,
   pagesFor,
   present,
   type SequenceSlice,
 } from '../../offload/index.js';
+import { pagesIn } from '../../offload/run/pass.js';
 
 export interface HashedSizes {
   readonly pageTokens: number;
@@ -32,6 +36,8 @@ export interface HashedSetting {
   readonly spoils?: () => boolean;
   /** The pass of this number fails, counted from 1. */
   readonly failingPass?: number;
+  /** Blocks beside the others that see only the latest tokens. */
+  readonly horizons?: readonly HorizonPages[];
 }
 
 interface Slot {
@@ -48,7 +54,8 @@ function mixed(a: number, b: number): number {
 
 export class HashedCache {
   readonly #setting: HashedSetting;
-  readonly #slots: Slot[][];
+  /** By device: the table of whole contexts, then those of horizons. */
+  readonly #slots: Slot[][][];
   #microBatch = 0;
   #passesLeft = 0;
   isInSession = false;
@@ -58,11 +65,13 @@ export class HashedCache {
     this.#setting = setting;
     const { kvPages, pageTokens } = setting.sizes;
     this.#slots = Array.from({ length: setting.deviceCount }, () =>
-      Array.from({ length: kvPages * pageTokens }, (_, index) => ({
-        value: index,
-        microBatch: 0,
-        slice: undefined,
-      })),
+      [kvPages, ...(setting.horizons ?? []).map(({ pages }) => pages)].map((pages) =>
+        Array.from({ length: pages * pageTokens }, (_, index) => ({
+          value: index,
+          microBatch: 0,
+          slice: undefined,
+        })),
+      ),
     );
   }
 
@@ -72,7 +81,7 @@ export class HashedCache {
     return {
       plan: {
         ...sizes,
-        horizons: [],
+        horizons: this.#setting.horizons ?? [],
         kvBuffers: { count: 0, pages: 0 },
         historyTokens: 0,
         nll: false,
@@ -172,37 +181,50 @@ export class HashedCache {
       throw new Error('too much for a micro-batch');
   }
 
-  #place({ pages }: SequenceSlice, position: number): number {
+  #place({ firstPage, pages }: PageRun, position: number): number {
     const { pageTokens } = this.#setting.sizes;
-    return present(pages[Math.floor(position / pageTokens)], 'page') * pageTokens + (position % pageTokens);
+    const page = present(pages[Math.floor(position / pageTokens) - firstPage], 'page');
+    return page * pageTokens + (position % pageTokens);
+  }
+
+  #slotOf(device: number, table: number, slice: SequenceSlice, position: number): Slot {
+    const slots = present(this.#slots[device]?.[table], 'slots');
+    return present(slots[this.#place(pagesIn(slice, table), position)], 'slot');
   }
 
   /** By token: where it ceased to be a number. */
   #write(device: number, slice: SequenceSlice): number[] {
-    const slots = present(this.#slots[device], 'device');
+    const tables = present(this.#slots[device], 'device');
     const { startPosition, tokens, knownTokens = startPosition + tokens.length } = slice;
     return Array.from(tokens, (token, index) => {
-      const place = this.#place(slice, startPosition + index);
-      const isTwice = slots[place]?.microBatch === this.#microBatch;
-      if (isTwice) throw new Error('a micro-batch writes twice to one place');
       const isSpoilt = this.#setting.spoils?.() === true;
       const value = isSpoilt ? Number.NaN : this.#written(token, startPosition + index, knownTokens);
-      slots[place] = { value, microBatch: this.#microBatch, slice };
+      tables.forEach((slots, table) => {
+        const place = this.#place(pagesIn(slice, table), startPosition + index);
+        const isTwice = slots[place]?.microBatch === this.#microBatch;
+        if (isTwice) throw new Error('a micro-batch writes twice to one place');
+        slots[place] = { value, microBatch: this.#microBatch, slice };
+      });
       return isSpoilt ? 0 : -1;
     });
   }
 
   #nexts(device: number, slice: SequenceSlice): number[] {
-    const slots = present(this.#slots[device], 'device');
     const end = slice.startPosition + slice.tokens.length;
     if (slice.pages.length < pagesFor(end, this.#setting.sizes.pageTokens))
       throw new Error('pages are missing');
     const values = Array.from({ length: end }, (_, position) => {
-      const slot = present(slots[this.#place(slice, position)], 'slot');
+      const slot = this.#slotOf(device, 0, slice, position);
       // In DRAM, it would not be there yet.
       const isEarly = slot.microBatch === this.#microBatch && slot.slice !== slice;
       if (isEarly) throw new Error('a micro-batch reads what another sequence writes in it');
       return slot.value;
+    });
+    this.#setting.horizons?.forEach(({ horizon }, index) => {
+      for (let position = firstRead(horizon, slice.startPosition); position < end; position++) {
+        const { value } = this.#slotOf(device, 1 + index, slice, position);
+        if (!Object.is(value, values[position])) throw new Error('a page that is read has gone to another');
+      }
     });
     return Array.from(slice.tokens, (_, index) =>
       this.#next(values.slice(0, slice.startPosition + index + 1)),

@@ -122,10 +122,10 @@ it('the same where keys and values rest in DRAM', async () => {
   );
 }, 600_000);
 
-/** In how many of 40 seeds a planted bug is caught. */
-async function caught(options: WorldOptions): Promise<number> {
+/** In how many seeds a planted bug is caught. */
+async function caught(options: WorldOptions, seeds = 40): Promise<number> {
   let count = 0;
-  for (let seed = 1; seed <= 40; seed++) {
+  for (let seed = 1; seed <= seeds; seed++) {
     try {
       await play(seed, { deviceCount: 1, ...options });
     } catch (error) {
@@ -134,7 +134,7 @@ async function caught(options: WorldOptions): Promise<number> {
       count++;
     }
   }
-  if (process.env.ZI_SIM_RATES) console.log(`caught in ${count} of 40`);
+  if (process.env.ZI_SIM_RATES) console.log(`caught in ${count} of ${seeds}`);
   return count;
 }
 
@@ -186,8 +186,8 @@ describe('blocks that see only the latest tokens', () => {
   const options = { horizons: true, states: false };
 
   it('texts are the same, in either tier', async () => {
-    await sweep(Math.ceil(COUNT / 2), 985_001, (seed) => play(seed, options));
-    await sweep(Math.ceil(COUNT / 2), 990_001, (seed) =>
+    await sweep(Math.ceil(COUNT / 8), 985_001, (seed) => play(seed, options));
+    await sweep(Math.ceil(COUNT / 8), 990_001, (seed) =>
       play(seed, { ...options, kvOffload: true, computesInPlace: false }),
     );
   }, 600_000);
@@ -205,7 +205,7 @@ describe('blocks that see only the latest tokens', () => {
         })),
       }));
     };
-    expect(await caught(options)).toBeGreaterThan(10);
+    expect(await caught(options, 12)).toBeGreaterThan(3);
   }, 600_000);
 
   it('canary: a sequence moves on before its latest tokens are behind the window', async () => {
@@ -222,7 +222,7 @@ describe('blocks that see only the latest tokens', () => {
 
   it('canary: a beginning is shared whose latest pages have gone to others', async () => {
     LatePages.prototype.usable = (pages) => pages.length;
-    expect(await caught(options)).toBeGreaterThan(3);
+    expect(await caught(options, 20)).toBeGreaterThan(2);
   }, 600_000);
 
   it('canary: pages that are given back twice', async () => {
