@@ -24,8 +24,9 @@ export {
   type TransferTimes,
   wholeOf,
 } from './measure/transfer.js';
-export { alikeCaches, type CacheSpec, seenTokens } from './model/cache-spec.js';
-export type { ForwardOps, FrequenciesByLength, PositionScale, Routing } from './model/forward-ops.js';
+export { alikeCaches, type CacheSpec, type StateField, seenTokens } from './model/cache-spec.js';
+export type { ForwardOps } from './model/forward-ops.js';
+export type { FrequenciesByLength, PositionScale, RouteOptions, Routing } from './model/forward-options.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
 export { firstRead, type HorizonPages } from './model/horizon.js';
 export { PAGE_TOKENS, pageBytes, pagesFor } from './model/kv-cache.js';
@@ -85,6 +86,7 @@ export {
   NO_TOKEN,
   PLAIN_ROUTE,
   type RouteRule,
+  type RouteScore,
   type ScoreRule,
   type Tensor,
   type Weight,

@@ -74,8 +74,9 @@ const pageCount = batch * pagesFor(prompt);
 const pages = device.allocate(Math.max(1, pageCount * pageBytes(shape)));
 const [cache] = layerCaches(pages, shape, { kvPages: pageCount, horizons: [] });
 /** A micro-batch has as many sequences at most. */
-const states = device.allocate(Math.max(1, statesBytes(shape.caches, perMicro)));
-const [fields] = stateFields(states, shape.caches, perMicro);
+const stateSlots = { slots: perMicro, contextTokens: prompt };
+const states = device.allocate(Math.max(1, statesBytes(shape.caches, stateSlots)));
+const [fields] = stateFields(states, shape.caches, stateSlots);
 const tables = makeTables();
 
 const blockMs = await timed((stream) => forward(stream));

@@ -33,6 +33,10 @@ auto KernelOf(const Kernels& k, const GatedPairsOp&) { return k.gated_pairs; }
 auto KernelOf(const Kernels& k, const CausalConvOp&) { return k.causal_conv; }
 auto KernelOf(const Kernels& k, const StateScanOp&) { return k.state_scan; }
 auto KernelOf(const Kernels& k, const GatedRmsOp&) { return k.gated_rms; }
+auto KernelOf(const Kernels& k, const CompressOp&) { return k.compress; }
+auto KernelOf(const Kernels& k, const WindowAttentionOp&) { return k.window_attention; }
+auto KernelOf(const Kernels& k, const HyperWeightsOp&) { return k.hyper_weights; }
+auto KernelOf(const Kernels& k, const HyperMixOp&) { return k.hyper_mix; }
 auto KernelOf(const Kernels& k, const GateSigmoidOp&) { return k.gate_sigmoid; }
 auto KernelOf(const Kernels& k, const ScaleRowsOp&) { return k.scale_rows; }
 auto KernelOf(const Kernels& k, const SampleOp&) { return k.sample; }

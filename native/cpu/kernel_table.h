@@ -2,10 +2,12 @@
 #pragma once
 #include "cpu/kernel_attention.h"
 #include "cpu/kernel_cache.h"
+#include "cpu/kernel_compress.h"
 #include "cpu/kernel_conv.h"
 #include "cpu/kernel_elementwise.h"
 #include "cpu/kernel_experts.h"
 #include "cpu/kernel_heads.h"
+#include "cpu/kernel_hyper.h"
 #include "cpu/kernel_linear.h"
 #include "cpu/kernel_measure.h"
 #include "cpu/kernel_norm.h"
@@ -15,6 +17,7 @@
 #include "cpu/kernel_rows.h"
 #include "cpu/kernel_sample.h"
 #include "cpu/kernel_scan.h"
+#include "cpu/kernel_window.h"
 
 namespace zi::ZI_ISA {
 
@@ -42,6 +45,10 @@ constexpr Kernels kTable = {
     .causal_conv = CausalConvKernel,
     .state_scan = StateScanKernel,
     .gated_rms = GatedRmsKernel,
+    .compress = CompressKernel,
+    .window_attention = WindowAttentionKernel,
+    .hyper_weights = HyperWeightsKernel,
+    .hyper_mix = HyperMixKernel,
     .gate_sigmoid = GateSigmoidKernel,
     .scale_rows = ScaleRowsKernel,
     .sample = SampleKernel,

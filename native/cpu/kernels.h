@@ -39,6 +39,10 @@ struct Kernels {
   void (*causal_conv)(const CausalConvOp&, Run&);
   void (*state_scan)(const StateScanOp&, Run&);
   void (*gated_rms)(const GatedRmsOp&, Run&);
+  void (*compress)(const CompressOp&, Run&);
+  void (*window_attention)(const WindowAttentionOp&, Run&);
+  void (*hyper_weights)(const HyperWeightsOp&, Run&);
+  void (*hyper_mix)(const HyperMixOp&, Run&);
   void (*gate_sigmoid)(const GateSigmoidOp&, Run&);
   void (*scale_rows)(const ScaleRowsOp&, Run&);
   void (*sample)(const SampleOp&, Run&);

@@ -7,6 +7,8 @@ namespace zi::cuda {
 
 struct StateRow {
   int64_t first, tokens, slot;
+  /// Position of the first token.
+  int64_t start;
   /// The sequence has no tokens before these: its state is zeros, whatever the slot holds.
   bool begins;
 };
@@ -32,14 +34,19 @@ struct StateTable {
   /// False, and reported, where the tables cannot be.
   __device__ bool Read(int s, StateRow& row) const {
     const int32_t* from = sequences + s * sequence_stride;
-    row = {from[0], from[1], slots[s * slot_stride], from[1] == from[2]};
-    if (row.first < 0 || row.tokens < 0 || row.first + row.tokens > tokens) {
+    row = {from[0], from[1], slots[s * slot_stride], int64_t{from[2]} - from[1], from[1] == from[2]};
+    if (row.first < 0 || row.tokens < 0 || row.start < 0 || row.first + row.tokens > tokens) {
       Report(fault, kStateTokensOutside, s, row.first + row.tokens, tokens);
       return false;
     }
     if (row.slot >= 0 && row.slot < slot_count) return true;
     Report(fault, kStateOutside, s, row.slot, slot_count);
     return false;
+  }
+  /// The sequence of a token; false where it is none's, or reported.
+  __device__ bool ReadOf(int64_t token, StateRow& row) const {
+    const int s = Find(token);
+    return s >= 0 && Read(s, row) && token < row.first + row.tokens;
   }
   /// The last sequence that begins at the token or before it; −1 where there is none.
   __device__ int Find(int64_t token) const {

@@ -287,6 +287,12 @@ constexpr Opcode kOpcodes[] = {
     {"gate_sigmoid", "x gate", GateSigmoid},
     {"scale_rows", "x weights", ScaleRows},
     {"head_linear", "out x weight headRows firstRow transposed", HeadLinear},
+    {"compress", "entries values gates bias norm inverseFrequencies state tables.sequences tables.slots eps rotaryScale",
+     [](Reader& in) -> Operation { return ReadCompress(in); }},
+    {"window_attention", "out q k window entries sinks tables.sequences tables.slots ratio scale",
+     [](Reader& in) -> Operation { return ReadWindowAttention(in); }},
+    {"hyper_weights", "gather spread mix logits base scale iterations eps", HyperWeights},
+    {"hyper_mix", "x y spread mix", HyperMix},
 };
 
 template <class Names>

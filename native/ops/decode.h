@@ -10,7 +10,8 @@ namespace zi {
 using Operation = std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, GatedOp, AddOp, RotaryOp, KvStoreOp,
                                AttentionOp, ArgmaxOp, NllFoldOp, ScaleCapOp, RouteOp, ExpertLinearOp, CombineOp, SampleOp,
                                NoteNotFiniteOp, CopyOp, FillOp, ExpertBiasOp, GatedPairsOp, PositionScaleOp,
-                               ClampOp, CausalConvOp, StateScanOp, GatedRmsOp, GateSigmoidOp, ScaleRowsOp, HeadLinearOp>;
+                               ClampOp, CausalConvOp, StateScanOp, GatedRmsOp, GateSigmoidOp, ScaleRowsOp, HeadLinearOp,
+                               CompressOp, WindowAttentionOp, HyperWeightsOp, HyperMixOp>;
 
 struct Decoded {
   const char* name;

@@ -30,4 +30,8 @@ Operation GateSigmoid(Reader& in);
 Operation Combine(Reader& in);
 Operation ScaleRows(Reader& in);
 
+// Hyper-connections (decode_hyper.cc).
+Operation HyperWeights(Reader& in);
+Operation HyperMix(Reader& in);
+
 }  // namespace zi

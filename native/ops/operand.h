@@ -250,6 +250,30 @@ struct GatedRmsOp {
   float eps;
   bool gate_first;
 };
+/// Runs are as long as `bias` has rows.
+struct CompressOp {
+  View entries, values, gates, bias, norm, inverse_frequencies, state, sequences, slots;
+  float eps, rotary_scale;
+};
+/// Values of a head, at most.
+constexpr int64_t kMostWindowDepth = 512;
+struct WindowAttentionOp {
+  /// entries and sinks may be absent.
+  View out, q, k, window, entries, sinks, sequences, slots;
+  int64_t ratio;
+  float scale;
+};
+/// Streams of a residual, at most.
+constexpr int kMostStreams = 8;
+struct HyperWeightsOp {
+  /// spread and mix are absent together.
+  View gather, spread, mix, logits, base, scale;
+  int64_t iterations;
+  float eps;
+};
+struct HyperMixOp {
+  View x, y, spread, mix;
+};
 struct SampleOp {
   View out, logits, settings, draws, history;
 };

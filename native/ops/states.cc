@@ -87,4 +87,62 @@ GatedRmsOp ReadGatedRms(WordReader& in) {
   return op;
 }
 
+CompressOp ReadCompress(WordReader& in) {
+  CompressOp op{in.Floats("entries", 3),
+                in.Activation("values", 3),
+                in.Activation("gates", 3),
+                in.Weight("bias", 2),
+                in.Weight("norm", 1),
+                in.Floats("inverseFrequencies", 1),
+                in.Floats("state", 4),
+                in.IndexTable("sequences"),
+                in.Index("slots"),
+                in.Number(),
+                in.Number()};
+  const int64_t series = op.values.shape[1], depth = op.values.shape[2];
+  CheckShape(in, op.gates, op.values, "gates");
+  in.Check(op.gates.dtype == op.values.dtype, "values and gates differ in type");
+  in.Check(series == 1 || series == 2, "there must be one series of values or two");
+  in.Check(op.bias.shape[0] > 0, "a run must have a token");
+  in.CheckSize(op.bias, 1, series * depth, "bias");
+  in.CheckSize(op.norm, 0, depth, "norm");
+  in.Check(op.inverse_frequencies.shape[0] <= depth / 2, "more frequencies than pairs in an entry");
+  in.CheckSize(op.entries, 2, depth, "entries");
+  in.CheckSize(op.state, 0, op.entries.shape[0], "state");
+  in.CheckSize(op.state, 1, series, "state");
+  in.CheckSize(op.state, 2, 3, "state");
+  in.CheckSize(op.state, 3, depth, "state");
+  CheckTables(in, op.sequences, op.slots);
+  return op;
+}
+
+WindowAttentionOp ReadWindowAttention(WordReader& in) {
+  WindowAttentionOp op{in.Activation("out", 3),
+                       in.Activation("q", 3),
+                       in.Activation("k", 2),
+                       in.Floats("window", 3),
+                       in.OptionalFloatBlock("entries"),
+                       in.OptionalWeight("sinks"),
+                       in.IndexTable("sequences"),
+                       in.Index("slots"),
+                       static_cast<int64_t>(in.Size("ratio")),
+                       in.Number()};
+  CheckShape(in, op.out, op.q, "out");
+  const int64_t depth = op.q.shape[2];
+  in.Check(op.q.dtype == op.out.dtype && op.q.dtype == op.k.dtype, "q, k and out differ in type");
+  in.CheckSize(op.k, 0, op.q.shape[0], "k");
+  in.CheckSize(op.k, 1, depth, "k");
+  in.Check(depth <= kMostWindowDepth, "a head has more values than a GPU keeps in registers");
+  in.Check(op.window.shape[1] > 0, "the window must have a position");
+  in.CheckSize(op.window, 2, depth, "window");
+  in.Check(op.ratio > 0, "a run must have a token");
+  if (op.entries.data) {
+    in.CheckSize(op.entries, 0, op.window.shape[0], "entries");
+    in.CheckSize(op.entries, 2, depth, "entries");
+  }
+  CheckVector(in, op.sinks, op.q.shape[1], "sinks");
+  CheckTables(in, op.sequences, op.slots);
+  return op;
+}
+
 }  // namespace zi

@@ -8,5 +8,7 @@ namespace zi {
 CausalConvOp ReadCausalConv(WordReader& in);
 StateScanOp ReadStateScan(WordReader& in);
 GatedRmsOp ReadGatedRms(WordReader& in);
+CompressOp ReadCompress(WordReader& in);
+WindowAttentionOp ReadWindowAttention(WordReader& in);
 
 }  // namespace zi

@@ -228,6 +228,14 @@ View WordReader::OptionalFloatTable(const char* name) {
   if (view.dtype != DType::kF32) Fail(std::string(name) + " must be f32");
   return Checked(view, name, 2, true);
 }
+
+View WordReader::OptionalFloatBlock(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype != DType::kF32) Fail(std::string(name) + " must be f32");
+  return Checked(view, name, 3, true);
+}
+
 View WordReader::OptionalIndex(const char* name, int rank) {
   const View view = Tensor(name);
   if (!view.data) return view;

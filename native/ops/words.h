@@ -28,6 +28,7 @@ class WordReader {
   View Index(const char* name);                       // i32 [n], at a multiple of 4 bytes
   View IndexTable(const char* name);                  // i32 [n, m]
   View OptionalIndex(const char* name, int rank);     // i32; data is null when absent
+  View OptionalFloatBlock(const char* name);          // f32 of rank 3; data is null when absent
   View OptionalFloatTable(const char* name);          // f32 of rank 2; data is null when absent
   View OptionalWeight(const char* name);              // rank 1; data is null when absent
   View OptionalFloats(const char* name);              // the same, f32

@@ -110,6 +110,23 @@ export function encodeOp(op: Op): Float64Array {
       tensors(op.out, op.x, op.gate, op.weight);
       numbers(op.eps, Number(op.gateFirst));
       break;
+    case 'compress':
+      tensors(op.entries, op.values, op.gates, op.bias, op.norm, op.inverseFrequencies, op.state);
+      tensors(op.tables.sequences, op.tables.slots);
+      numbers(op.eps, op.rotaryScale);
+      break;
+    case 'window_attention':
+      tensors(op.out, op.q, op.k, op.window, op.entries, op.sinks);
+      tensors(op.tables.sequences, op.tables.slots);
+      numbers(op.ratio, op.scale);
+      break;
+    case 'hyper_weights':
+      tensors(op.gather, op.spread, op.mix, op.logits, op.base, op.scale);
+      numbers(op.iterations, op.eps);
+      break;
+    case 'hyper_mix':
+      tensors(op.x, op.y, op.spread, op.mix);
+      break;
     case 'add':
       tensors(op.out, op.a, op.b, op.factor ?? null);
       break;

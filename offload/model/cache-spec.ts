@@ -18,6 +18,15 @@ export interface PagedCache {
   readonly chunkTokens?: number;
 }
 
+/** One of the tensors that a block keeps for each sequence. */
+export interface StateField {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+  /** There are as many of that shape as the longest sequence has whole runs of so many tokens, and at least one; absent for one. */
+  readonly runTokens?: number;
+}
+
 /** One block's. */
 export type CacheSpec =
   | PagedCache
@@ -26,11 +35,7 @@ export type CacheSpec =
   /** A fixed slot for each sequence: reset when it begins, copied with it, never rewound. */
   | {
       readonly kind: 'recurrent';
-      readonly fields: readonly {
-        readonly name: string;
-        readonly shape: readonly number[];
-        readonly dtype: DType;
-      }[];
+      readonly fields: readonly StateField[];
     }
   | { readonly kind: 'none' };
 

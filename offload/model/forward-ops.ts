@@ -11,70 +11,31 @@ import type {
   Tensor,
   Weight,
 } from '../port/ops.js';
-import { dimension, heads, rows } from '../port/tensor.js';
+import { dimension, heads, reshaped, rows } from '../port/tensor.js';
 import type { PagedCache } from './cache-spec.js';
+import type {
+  FrequenciesByLength,
+  HeadRows,
+  HyperOptions,
+  HyperWeights,
+  LinearOptions,
+  NormFromOne,
+  PositionScale,
+  RouteOptions,
+  Routing,
+  SequenceLength,
+} from './forward-options.js';
 import type { LayerCache } from './kv-cache.js';
-import type { ConvolutionOptions, LayerStates, ScanOptions } from './layer-states.js';
+import type {
+  CompressOptions,
+  ConvolutionOptions,
+  LayerStates,
+  ScanOptions,
+  WindowOptions,
+} from './layer-states.js';
 import type { Workspace } from './workspace.js';
 
 export { Workspace } from './workspace.js';
-
-/** How many tokens of the micro-batch the next sequence has, and how many are known of it in all. */
-export interface SequenceLength {
-  readonly tokens: number;
-  readonly knownTokens: number;
-}
-
-/** A table [rows · pairs] of frequencies: the first row up to `firstLength` tokens, then one per token more. */
-export interface FrequenciesByLength {
-  readonly pairs: number;
-  readonly firstLength: number;
-}
-
-/** A factor that grows with a token's position: 1 + beta · ln(1 + ⌊(position + offset) / length⌋). */
-export interface PositionScale {
-  readonly beta: number;
-  readonly offset: number;
-  readonly length: number;
-}
-
-export interface NormFromOne {
-  readonly weight: Tensor;
-  readonly bias: Tensor | null;
-  readonly eps: number;
-  readonly out?: Tensor | undefined;
-}
-
-/** Which rows of a head's share of a weight are multiplied with. */
-export interface HeadRows {
-  readonly firstRow: number;
-  readonly rows: number;
-  readonly transposed?: boolean;
-}
-
-export interface LinearOptions {
-  readonly bias?: Tensor | null;
-  readonly activation?: Activation;
-  /** Adds the product to this tensor (the residual) instead of making a new one. */
-  readonly addTo?: Tensor;
-}
-
-export interface RouteOptions {
-  /** [E]: added to scores for the choice alone. */
-  readonly bias?: Tensor | null;
-  /** [E]: factors on the chosen ones' weights. */
-  readonly expertScale?: Tensor | null;
-  /** Experts by a table's rows, one for each token, in place of the best. */
-  readonly named?: { readonly table: Tensor; readonly rows: Tensor };
-}
-
-/** Which k experts each token of a mixture goes to, and how much each of them counts. */
-export interface Routing {
-  /** i32 [T, k] */
-  readonly experts: Tensor;
-  /** f32 [T, k] */
-  readonly weights: Tensor;
-}
 
 /** Builds the operations of one micro-batch on one stream. T tokens, H hidden size. */
 export class ForwardOps {
@@ -275,6 +236,54 @@ export class ForwardOps {
     const out = this.empty(x.shape);
     this.#stream.launch({ op: 'gated_rms', out, x, gate, weight, ...options });
     return out;
+  }
+
+  /** Entries of the runs of tokens that end here, of values and gates [T, S, D]: see the operation `compress`. */
+  compress(values: Tensor, gates: Tensor, options: CompressOptions): void {
+    const { tables } = present(this.#states, 'states of the block');
+    this.#stream.launch({ op: 'compress', values, gates, ...options, tables });
+  }
+
+  /** q [T, heads, D] over the window that the block keeps, k [T, D] and the block's entries → [T, heads, D]. */
+  windowAttention(q: Tensor, k: Tensor, options: WindowOptions): Tensor {
+    const out = this.empty(q.shape);
+    const { tables } = present(this.#states, 'states of the block');
+    this.#stream.launch({ op: 'window_attention', out, q, k, ...options, tables });
+    return out;
+  }
+
+  /** How n streams are read and written, of logits [T, 2n + n²]; of logits [T, n] only how they are read. */
+  hyperWeights(logits: Tensor, streams: number, options: HyperOptions): HyperWeights {
+    const T = dimension(logits, 0);
+    const writes = dimension(logits, 1) > streams;
+    const gather = this.floats([T, streams]);
+    const spread = writes ? this.floats([T, streams]) : null;
+    const mix = writes ? this.floats([T, streams, streams]) : null;
+    this.#stream.launch({ op: 'hyper_weights', gather, spread, mix, logits, ...options });
+    return { gather, spread, mix };
+  }
+
+  /** [T, H] f32: the streams of x [T, n · H] as they are weighed. */
+  hyperGather(x: Tensor, { gather }: HyperWeights): Tensor {
+    const [T, streams] = [dimension(gather, 0), dimension(gather, 1)];
+    const H = dimension(x, 1) / streams;
+    const out = this.floats([T, H]);
+    const y = reshaped(x, [T * streams, H]);
+    this.#stream.launch({ op: 'combine', x: out, y, weights: gather, accumulate: false });
+    return out;
+  }
+
+  /** The streams of x [T, n · H] are mixed with each other, and y [T, H] is added to each. */
+  hyperMix(x: Tensor, y: Tensor, { spread, mix }: HyperWeights): void {
+    const [T, H] = [dimension(y, 0), dimension(y, 1)];
+    const streams = reshaped(x, [T, dimension(x, 1) / H, H]);
+    const written = { spread: present(spread, 'what streams get'), mix: present(mix, 'what they give') };
+    this.#stream.launch({ op: 'hyper_mix', x: streams, y, ...written });
+  }
+
+  /** i32 [T]: the tokens themselves. */
+  tokens(): Tensor {
+    return present(this.#tables?.tokens, 'tokens');
   }
 
   add(a: Tensor, b: Tensor, out = this.empty(a.shape)): Tensor {

@@ -58,13 +58,13 @@ export class ForwardWalk {
 
   block(index: number, tokens: number): void {
     const block = present(this.#model.blocks[index], 'a block');
+    const x = floats([tokens, this.#model.hiddenSize]);
     this.#ops.enter(
       tablesFor(tokens),
       cacheFor(this.#model, index, this.#kvType),
       [],
-      statesFor(this.#model, index),
+      statesFor(this.#model, index, tokens),
     );
-    const x = floats([tokens, this.#model.hiddenSize]);
     this.#model.forward.block(this.#ops, layerWeights(block), x, index);
   }
 
@@ -132,6 +132,7 @@ function tablesFor(tokens: number): AttentionTables {
     pages: ints([1]),
     slots: ints([tokens]),
     positions: ints([tokens]),
+    tokens: ints([tokens]),
     maxContextTokens: tokens,
   };
 }
@@ -141,8 +142,8 @@ function cacheFor({ caches }: ModelSpec, block: number, dtype: KvDType): LayerCa
   return cache && layerCache(NOWHERE, 0, cache, { dtype, pageCount: 1 });
 }
 
-function statesFor({ caches }: ModelSpec, block: number): LayerStates | undefined {
-  const fields = stateFields(NOWHERE, caches.slice(block, block + 1), 1)[0];
+function statesFor({ caches }: ModelSpec, block: number, contextTokens: number): LayerStates | undefined {
+  const fields = stateFields(NOWHERE, caches.slice(block, block + 1), { slots: 1, contextTokens })[0];
   const ints = (shape: readonly number[]) => tensor(NOWHERE, 0, 'i32', shape);
   return fields && { fields, tables: { sequences: ints([1, 4]), slots: ints([1]) } };
 }

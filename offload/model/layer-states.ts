@@ -30,3 +30,27 @@ export interface ScanOptions {
   readonly normEps?: number;
   readonly queryScale?: number;
 }
+
+/** Operands of `compress` by name. */
+export interface CompressOptions {
+  /** [slots, E, D] */
+  readonly entries: Tensor;
+  /** [slots, S, 3, D] */
+  readonly state: Tensor;
+  readonly bias: Tensor;
+  readonly norm: Tensor;
+  readonly inverseFrequencies: Tensor;
+  readonly eps: number;
+  readonly rotaryScale: number;
+}
+
+/** Operands of `window_attention` by name. */
+export interface WindowOptions {
+  /** [slots, W, D] */
+  readonly window: Tensor;
+  /** [slots, E, D], of runs of `ratio` tokens. */
+  readonly entries: Tensor | null;
+  readonly ratio: number;
+  readonly sinks: Tensor | null;
+  readonly scale: number;
+}

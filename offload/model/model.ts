@@ -63,6 +63,8 @@ export interface ModelSpec {
   readonly lengthDependentAfterTokens?: number | undefined;
   /** A sequence that reaches this length is computed again from its start: its cached keys no longer hold. */
   readonly recomputeAtTokens?: number | undefined;
+  /** Blocks ask for the tokens themselves, not only for what has become of them. */
+  readonly blocksReadTokens?: boolean | undefined;
   /** What each block keeps of the tokens it has seen. */
   readonly caches: readonly CacheSpec[];
   readonly tables: readonly RowTable[];

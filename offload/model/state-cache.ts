@@ -4,7 +4,7 @@ import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
 import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
-import type { CacheSpec } from './cache-spec.js';
+import type { CacheSpec, StateField } from './cache-spec.js';
 
 /** A block's states by name: [slots, …]. */
 export type StateFields = ReadonlyMap<string, Tensor>;
@@ -16,21 +16,32 @@ export function hasStates(caches: readonly CacheSpec[]): boolean {
   return caches.some(({ kind }) => kind === 'recurrent');
 }
 
-/** Bytes of the states of one sequence in all blocks. */
-export function stateBytes(caches: readonly CacheSpec[]): number {
-  return caches.flatMap(fieldsOf).reduce((sum, field) => sum + fieldBytes(field), 0);
+/** How many sequences have states, and how long they get. */
+export interface StateSlots {
+  readonly slots: number;
+  readonly contextTokens: number;
 }
 
-/** The same of `slots` sequences as they lie: each field of a block begins at a place of its own. */
-export function statesBytes(caches: readonly CacheSpec[], slots: number): number {
+/** Bytes of the states of one sequence in all blocks. */
+export function stateBytes(caches: readonly CacheSpec[], contextTokens: number): number {
+  return caches.flatMap(fieldsOf).reduce((sum, field) => sum + fieldBytes(field, contextTokens), 0);
+}
+
+/** The same of all sequences as they lie: each field of a block begins at a place of its own. */
+export function statesBytes(caches: readonly CacheSpec[], slots: StateSlots): number {
   return caches.flatMap(fieldsOf).reduce((sum, field) => sum + alignedBytes(field, slots), 0);
+}
+
+/** Whether what blocks keep of a sequence grows with it. */
+export function statesGrow(caches: readonly CacheSpec[]): boolean {
+  return caches.flatMap(fieldsOf).some(({ runTokens }) => runTokens !== undefined);
 }
 
 /** By block, one after the other in `memory`; undefined for blocks that keep none. */
 export function stateFields(
   memory: Memory,
   caches: readonly CacheSpec[],
-  slots: number,
+  slots: StateSlots,
 ): (StateFields | undefined)[] {
   let start = 0;
   return caches.map((cache) => {
@@ -39,22 +50,27 @@ export function stateFields(
     const tensors = fields.map((field) => {
       const at = start;
       start += alignedBytes(field, slots);
-      return [field.name, tensor(memory, at, field.dtype, [slots, ...field.shape])] as const;
+      return [
+        field.name,
+        tensor(memory, at, field.dtype, [slots.slots, ...shapeOf(field, slots.contextTokens)]),
+      ] as const;
     });
     return new Map(tensors);
   });
 }
 
-type StateField = Extract<CacheSpec, { kind: 'recurrent' }>['fields'][number];
-
 function fieldsOf(cache: CacheSpec): readonly StateField[] {
   return cache.kind === 'recurrent' ? cache.fields : [];
 }
 
-function fieldBytes({ shape, dtype }: StateField): number {
-  return elementCount(shape) * DTYPE_BYTES[dtype];
+function shapeOf({ shape, runTokens }: StateField, contextTokens: number): readonly number[] {
+  return runTokens === undefined ? shape : [Math.max(1, Math.floor(contextTokens / runTokens)), ...shape];
 }
 
-function alignedBytes(field: StateField, slots: number): number {
-  return roundUp(slots * fieldBytes(field), FIELD_ALIGNMENT_BYTES);
+function fieldBytes(field: StateField, contextTokens: number): number {
+  return elementCount(shapeOf(field, contextTokens)) * DTYPE_BYTES[field.dtype];
+}
+
+function alignedBytes(field: StateField, { slots, contextTokens }: StateSlots): number {
+  return roundUp(slots * fieldBytes(field, contextTokens), FIELD_ALIGNMENT_BYTES);
 }

@@ -5,13 +5,13 @@ import { type HorizonPages, horizonsOf, mostHeldPages } from '../model/horizon.j
 import { bufferBytes, cacheBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
 import { KV_TYPE_NAMES } from '../model/kv-type.js';
 import { layoutLayer } from '../model/layout.js';
-import { stateBytes, statesBytes } from '../model/state-cache.js';
+import { stateBytes, statesBytes, statesGrow } from '../model/state-cache.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import { counted, formatBytes } from '../units.js';
 import { type Batch, MOST_MICRO_BATCHES, mostPassTokens } from './batches.js';
 import { cudaCosts } from './device-costs.js';
 import type { PlanInput, Workload } from './input.js';
-import { headRowsOf, LIKELIHOOD_WORDS, passSizes } from './pass-sizes.js';
+import { headRowsOf, LIKELIHOOD_WORDS, passSizes, rowsPerToken } from './pass-sizes.js';
 import type { KvBufferPlan, PlanTerm, Sizes } from './plan.js';
 
 /** What the terms are made of. */
@@ -93,11 +93,13 @@ export function cacheMemory(
 
 /** What blocks keep per sequence in place of keys and values; it rests where it is computed with. */
 export function recurrentTerms({ model, workload, options }: PlanInput): PlanTerm[] {
-  const { sequences } = workload;
-  const bytes = statesBytes(model.caches, sequences);
+  const { sequences, contextTokens } = workload;
+  const { caches } = model;
+  const bytes = statesBytes(caches, { slots: sequences, contextTokens });
   if (bytes === 0) return [];
-  const each = formatBytes(stateBytes(model.caches));
-  const reason = `${counted(sequences, 'sequence')} · ${each} in all blocks that keep one, however long it is`;
+  const each = formatBytes(stateBytes(caches, contextTokens));
+  const length = statesGrow(caches) ? `for up to ${counted(contextTokens, 'token')}` : 'however long it is';
+  const reason = `${counted(sequences, 'sequence')} · ${each} in all blocks that keep one, ${length}`;
   return [{ tier: options.computesInPlace ? 'dram' : 'gpu', name: 'recurrent states', bytes, reason }];
 }
 
@@ -165,7 +167,7 @@ export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
     horizons,
   };
   const pages = pagesFor(contextTokens, options.pageTokens);
-  const { headRows, controlWords, resultBytes, placeBytes } = passSizes(pass, model.tables.length, pages);
+  const { headRows, controlWords, resultBytes, placeBytes } = passSizes(pass, rowsPerToken(model), pages);
   const constants = Object.values(model.constants).reduce((total, { byteLength }) => total + byteLength, 0);
   const tables = controlWords * DTYPE_BYTES.i32 + constants;
   const results = resultBytes + placeBytes;

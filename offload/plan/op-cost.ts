@@ -50,8 +50,12 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
       return elementwiseMs(op.v ? [op.k, op.v] : [op.k], compute) * 2;
     case 'causal_conv':
       return elementwiseMs([op.x, op.out, op.weight], compute);
+    case 'compress':
+      return elementwiseMs([op.values, op.gates, op.bias], compute);
     case 'state_scan':
       return scanMs(op, slices, compute);
+    case 'window_attention':
+      return windowMs(op, slices, compute);
     case 'gather_rows':
       return elementwiseMs([op.out], compute) * 2;
     case 'expert_bias':
@@ -62,6 +66,8 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'gated':
     case 'gated_pairs':
     case 'gated_rms':
+    case 'hyper_weights':
+    case 'hyper_mix':
     case 'gate_sigmoid':
     case 'scale_rows':
     case 'route':
@@ -161,6 +167,27 @@ function attentionMs(
   }
   const flopsSeconds = (2 * pairs * heads * (keyDim + valueDim)) / compute.attentionFlopsPerSecond;
   const bytes = positions * positionBytes(op);
+  return Math.max(flopsSeconds, bytes / compute.attentionBytesPerSecond) * 1e3;
+}
+
+/** The same over a window and the entries behind it. */
+function windowMs(
+  { q, window, entries, ratio }: Extract<Op, { op: 'window_attention' }>,
+  slices: readonly SliceShape[],
+  compute: Compute,
+): number {
+  const [heads, depth, windowTokens] = [dimension(q, 1), dimension(q, 2), dimension(window, 1)];
+  let [pairs, positions] = [0, 0];
+  for (const { startPosition, tokens } of slices) {
+    const context = startPosition + tokens;
+    const seen = entries ? Math.floor(context / ratio) : 0;
+    pairs +=
+      pairsOf(startPosition, tokens, windowTokens) +
+      (entries ? pairsOf(startPosition, tokens, 0) / ratio : 0);
+    positions += Math.min(context, windowTokens + tokens - 1) + seen;
+  }
+  const flopsSeconds = (4 * pairs * heads * depth) / compute.attentionFlopsPerSecond;
+  const bytes = positions * depth * DTYPE_BYTES.f32;
   return Math.max(flopsSeconds, bytes / compute.attentionBytesPerSecond) * 1e3;
 }
 

@@ -1,5 +1,6 @@
 // What one pass writes and yields beside its layers: how large integer tables, results and places are.
 
+import type { ModelSpec } from '../model/model.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Plan } from './plan.js';
 
@@ -17,6 +18,11 @@ type Counts = Pick<
   | 'horizons'
 >;
 
+/** Words that every token has beside its place: a row per table, and itself where blocks ask for it. */
+export function rowsPerToken({ tables, blocksReadTokens = false }: ModelSpec): number {
+  return tables.length + Number(blocksReadTokens);
+}
+
 export interface PassSizes {
   /** Rows that the head takes. */
   readonly headRows: number;
@@ -26,13 +32,13 @@ export interface PassSizes {
   readonly placeBytes: number;
 }
 
-/** @param pagesPerSequence of the longest one */
-export function passSizes(plan: Counts, tableCount: number, pagesPerSequence: number): PassSizes {
+/** @param tokenRows see rowsPerToken; @param pagesPerSequence of the longest one */
+export function passSizes(plan: Counts, tokenRows: number, pagesPerSequence: number): PassSizes {
   const headRows = headRowsOf(plan);
   const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
   return {
     headRows,
-    controlWords: controlWords(plan, tableCount, pagesPerSequence),
+    controlWords: controlWords(plan, tokenRows, pagesPerSequence),
     resultBytes: resultBytes(headRows, logitsRead),
     placeBytes: (plan.passTokens + headRows) * DTYPE_BYTES.i32,
   };
@@ -67,13 +73,13 @@ const SAMPLING_WORDS = 8;
 /** Int32 words that the tables of all micro-batches of a pass need at most. */
 export function controlWords(
   plan: Pick<Counts, 'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens' | 'horizons'>,
-  tableCount: number,
+  tokenRows: number,
   pagesPerSequence: number,
 ): number {
   const microBatches = Math.ceil(plan.passTokens / plan.microBatchTokens) + plan.sequences;
   const slices = plan.sequences + microBatches;
   const pageTables = 1 + plan.horizons.length;
-  const perToken = 1 + pageTables + tableCount + 2; // position, slots, a row per table; output and target
+  const perToken = 1 + pageTables + tokenRows + 2; // position, slots, rows; output and target
   const sampling = plan.sequences * SAMPLING_WORDS + plan.historyTokens;
   const perSlice = 4 + 1 + pageTables * pagesPerSequence; // sequence, state, pages
   const tables = slices * perSlice + microBatches * pageTables * STABLE_STEPS;

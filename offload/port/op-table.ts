@@ -48,6 +48,13 @@ export const OPERATIONS = [
   ['gate_sigmoid', 'x gate'],
   ['scale_rows', 'x weights'],
   ['head_linear', 'out x weight headRows firstRow transposed'],
+  [
+    'compress',
+    'entries values gates bias norm inverseFrequencies state tables.sequences tables.slots eps rotaryScale',
+  ],
+  ['window_attention', 'out q k window entries sinks tables.sequences tables.slots ratio scale'],
+  ['hyper_weights', 'gather spread mix logits base scale iterations eps'],
+  ['hyper_mix', 'x y spread mix'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

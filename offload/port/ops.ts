@@ -2,6 +2,7 @@
 
 import { DTYPE_BYTES } from './dtype.js';
 import { PART_NAMES } from './formats.js';
+import { type HyperOp, hyperEffects } from './hyper-ops.js';
 import type { Activation, Effects, Tensor, Weight } from './operands.js';
 import type { RouteRule } from './route-rule.js';
 import { type StateOp, stateEffects } from './state-ops.js';
@@ -26,6 +27,8 @@ export interface AttentionTables {
   readonly slots: Tensor;
   /** i32 [T]: position of each token in its sequence. */
   readonly positions: Tensor;
+  /** i32 [T]: the tokens themselves, where a model's blocks ask for them. */
+  readonly tokens?: Tensor | undefined;
   /** No sequence has a longer context. */
   readonly maxContextTokens: number;
 }
@@ -192,6 +195,7 @@ export type Op =
   /** out = (a + b) · factor, all of one shape; factor [1] of a float type, absent for 1. */
   | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor; factor?: Tensor | null }
   | StateOp
+  | HyperOp
   /**
    * Rotates the first 2·F of each head's D values in place: x [T, heads, D], positions i32 [T],
    * inverseFrequencies f32 [F]; pairs are (i, i+F), or (2i, 2i+1) when interleaved; cos and sin are times `scale`.
@@ -352,7 +356,12 @@ export function effects(op: Op): Effects {
     case 'causal_conv':
     case 'state_scan':
     case 'gated_rms':
+    case 'compress':
+    case 'window_attention':
       return stateEffects(op);
+    case 'hyper_weights':
+    case 'hyper_mix':
+      return hyperEffects(op);
     case 'add':
       return { reads: op.factor ? [op.a, op.b, op.factor] : [op.a, op.b], writes: [op.out] };
     case 'rotary':

@@ -65,6 +65,45 @@ export type StateOp =
       weight: Tensor;
       eps: number;
       gateFirst: boolean;
+    }
+  /**
+   * One entry for every run of R tokens of a sequence, counted from its first: each channel the mean of values, weighed by a softmax
+   * over the run of gate + bias. values, gates [T, S, D]: with S = 1 an entry is of its own run; with S = 2 of the second series of
+   * its own run and the first series of the run before, where there is one. Then the entry is normed as by `rms_norm` with `norm`
+   * [D], and its last 2·F values turn as by `rotary`, interleaved, by the position of the run's first token.
+   * bias [R, S · D], norm of a float type. Entries f32 [slots, E, D]: that of run w is written where its last token is among
+   * these. state f32 [slots, S, 3, D], of what has been seen of runs that are open: largest, sum, and weighted sum.
+   */
+  | {
+      readonly op: 'compress';
+      entries: Tensor;
+      values: Tensor;
+      gates: Tensor;
+      bias: Tensor;
+      norm: Tensor;
+      inverseFrequencies: Tensor;
+      state: Tensor;
+      tables: StateTables;
+      eps: number;
+      rotaryScale: number;
+    }
+  /**
+   * out[t, h] of q [T, heads, D] = attention over the latest W positions of the sequence, the token's own included, and after these
+   * the entries of all runs of `ratio` tokens that have ended with it; a key is its own value. k [T, D] are the tokens' own keys,
+   * window f32 [slots, W, D] those of positions before, each at position % W: it holds the latest ones afterwards.
+   * entries f32 [slots, E, D] or null, sinks as in ScoreRule.
+   */
+  | {
+      readonly op: 'window_attention';
+      out: Tensor;
+      q: Tensor;
+      k: Tensor;
+      window: Tensor;
+      entries: Tensor | null;
+      sinks: Tensor | null;
+      tables: StateTables;
+      ratio: number;
+      scale: number;
     };
 
 export function stateEffects(op: StateOp): Effects {
@@ -81,5 +120,15 @@ export function stateEffects(op: StateOp): Effects {
     }
     case 'gated_rms':
       return { reads: [op.x, op.gate, op.weight], writes: [op.out] };
+    case 'compress': {
+      const { values, gates, bias, norm, inverseFrequencies, state, tables, entries } = op;
+      const reads = [values, gates, bias, norm, inverseFrequencies, state, tables.sequences, tables.slots];
+      return { reads, writes: [entries, state] };
+    }
+    case 'window_attention': {
+      const { q, k, window, entries, sinks, tables } = op;
+      const all = [q, k, window, entries, sinks, tables.sequences, tables.slots];
+      return { reads: all.filter((tensor) => tensor !== null), writes: [op.out, window] };
+    }
   }
 }

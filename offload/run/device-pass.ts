@@ -184,7 +184,7 @@ export class DevicePass {
   }
 
   #uploadTables(microBatch: MicroBatch, leases: readonly RowLease[], firstWord: number): ControlTables {
-    const { plan, state } = this.#work;
+    const { model, plan, state } = this.#work;
     const { controlHost, controlDevice } = state;
     const control = writeControl(microBatch, {
       rows: leases.map((lease) => lease.indices),
@@ -192,6 +192,7 @@ export class DevicePass {
       firstWord,
       memory: controlDevice,
       pageTokens: plan.pageTokens,
+      withTokens: model.blocksReadTokens,
     });
     if (controlDevice !== controlHost) {
       const [offset, sizeBytes] = [firstWord * DTYPE_BYTES.i32, control.words * DTYPE_BYTES.i32];

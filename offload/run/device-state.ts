@@ -16,7 +16,7 @@ import type { LayerLayout, LayerSpec, Placement } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
 import { type StateFields, stateFields, statesBytes } from '../model/state-cache.js';
 import { weightsOf } from '../model/weights.js';
-import { LIKELIHOOD_WORDS, passSizes } from '../plan/pass-sizes.js';
+import { LIKELIHOOD_WORDS, passSizes, rowsPerToken } from '../plan/pass-sizes.js';
 import type { Plan } from '../plan/plan.js';
 import type { Backend, Device, HostMemory } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
@@ -71,7 +71,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
   const floats = (rows: number, columns: number) =>
     tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
   const pages = pagesFor(plan.contextTokens, plan.pageTokens);
-  const { headRows, ...sizes } = passSizes(plan, model.tables.length, pages);
+  const { headRows, ...sizes } = passSizes(plan, rowsPerToken(model), pages);
   const controlHost = backend.allocateHost(sizes.controlWords * DTYPE_BYTES.i32, 'control');
   const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);
   const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
@@ -99,9 +99,10 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
 }
 
 function makeStates({ device, model, plan }: DeviceStateOptions): (StateFields | undefined)[] {
-  const sizeBytes = statesBytes(model.caches, plan.sequences);
+  const slots = { slots: plan.sequences, contextTokens: plan.contextTokens };
+  const sizeBytes = statesBytes(model.caches, slots);
   if (sizeBytes === 0) return [];
-  return stateFields(device.allocate(sizeBytes), model.caches, plan.sequences);
+  return stateFields(device.allocate(sizeBytes), model.caches, slots);
 }
 
 function makeKvTier({ backend, device, model, plan, trace }: DeviceStateOptions): KvTier {

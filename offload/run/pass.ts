@@ -1,7 +1,7 @@
 // One traversal of all layers: its micro-batches, and the integer tables that kernels read about them.
 
 import { assert, present } from '../errors.js';
-import type { SequenceLength } from '../model/forward-ops.js';
+import type { SequenceLength } from '../model/forward-options.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
 import { STABLE_STEPS } from '../plan/pass-sizes.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
@@ -114,11 +114,13 @@ export interface ControlPlace {
   /** Where kernels read them, at the same place. */
   readonly memory: Memory;
   readonly pageTokens?: number;
+  /** Blocks ask for the tokens themselves. */
+  readonly withTokens?: boolean | undefined;
 }
 
 /** Writes a micro-batch's tables at their place; the tensors refer to it. */
 export function writeControl(microBatch: MicroBatch, place: ControlPlace): ControlTables {
-  const { rows, words, firstWord, memory, pageTokens = PAGE_TOKENS } = place;
+  const { rows, words, firstWord, memory, pageTokens = PAGE_TOKENS, withTokens = false } = place;
   let next = firstWord;
   const put = (values: ArrayLike<number>, shape: readonly number[] = [values.length]): Tensor => {
     assert(next + values.length <= words.length, 'the control tables hold the pass');
@@ -147,6 +149,7 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
   const slotTables = tables.map(({ slots }) => put(slots));
   const positionTable = put(positions);
   const rowTensors = rows.map((indices) => put(indices));
+  const tokens = withTokens ? put(tableRows('token', 0, microBatch)) : undefined;
   const outputs = put(microBatch.outputs);
   const targets = put(microBatch.targets ?? new Int32Array(microBatch.outputs.length));
   const attention = tables.map(({ pages }, table) => ({
@@ -154,6 +157,7 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
     pages: put(pages),
     slots: present(slotTables[table], 'slots'),
     positions: positionTable,
+    tokens,
     maxContextTokens: roundUp(maxContextTokens, STABLE_STEPS),
   }));
   const lengths = microBatch.slices.map(({ tokens, startPosition, knownTokens }) => ({

@@ -1,6 +1,7 @@
 // Runs an architecture's forward on a stream that only writes down: what a configuration makes of the arithmetic.
 
-import { ForwardOps, type SequenceLength, Workspace } from '../../offload/model/forward-ops.js';
+import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
+import type { SequenceLength } from '../../offload/model/forward-options.js';
 import { layerCaches } from '../../offload/model/kv-cache.js';
 import type { Weights } from '../../offload/model/model.js';
 import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';

@@ -2,6 +2,7 @@
 
 import { type Activation, NO_TOKEN, type Op, type Tensor, type Weight } from '../../offload/port/ops.js';
 import { cached, storedCache } from './reference-cache.js';
+import { attendWindow, compress, mixStreams, weighStreams } from './reference-compressed.js';
 import { biasedChoices, combineChoices, expertProducts } from './reference-experts.js';
 import { routeTokens } from './reference-route.js';
 import { drawTokens } from './reference-sample.js';
@@ -123,6 +124,14 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
       return scan(op, bytes);
     case 'gated_rms':
       return [gatedRms(op, bytes)];
+    case 'compress':
+      return compress(op, bytes);
+    case 'window_attention':
+      return attendWindow(op, bytes);
+    case 'hyper_weights':
+      return weighStreams(op, bytes);
+    case 'hyper_mix':
+      return [mixStreams(op, bytes)];
     case 'add': {
       const [out, a, b] = [read(op.out), read(op.a), read(op.b)];
       const factor = op.factor ? read(op.factor).get(0) : 1;

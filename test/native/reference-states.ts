@@ -13,15 +13,18 @@ interface StateSequence {
   readonly first: number;
   readonly tokens: number;
   readonly slot: number;
+  /** Position of the first token. */
+  readonly start: number;
   readonly begins: boolean;
 }
 
-function sequencesOf({ sequences, slots }: StateTables, bytes: Bytes): StateSequence[] {
+export function sequencesOf({ sequences, slots }: StateTables, bytes: Bytes): StateSequence[] {
   const [table, slot] = [new Values(sequences, bytes), new Values(slots, bytes)];
   return Array.from({ length: table.size(0) }, (_, s) => ({
     first: table.get(s, 0),
     tokens: table.get(s, 1),
     slot: slot.get(s),
+    start: table.get(s, 2) - table.get(s, 1),
     begins: table.get(s, 1) === table.get(s, 2),
   }));
 }

@@ -180,9 +180,9 @@ export class Reference {
 
   #statesOf(device: number): (StateFields | undefined)[] {
     const { caches } = this.#toy.model;
-    const { sequences } = this.#plan;
+    const slots = { slots: this.#plan.sequences, contextTokens: 0 };
     const known = this.#states.get(device);
-    const states = known ?? stateFields(memory(statesBytes(caches, sequences)), caches, sequences);
+    const states = known ?? stateFields(memory(statesBytes(caches, slots)), caches, slots);
     this.#states.set(device, states);
     return states;
   }

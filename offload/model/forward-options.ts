@@ -1,0 +1,74 @@
+// What the methods of a forward take by name, and what some of them give back.
+
+import type { Activation, Tensor } from '../port/ops.js';
+
+/** How many tokens of the micro-batch the next sequence has, and how many are known of it in all. */
+export interface SequenceLength {
+  readonly tokens: number;
+  readonly knownTokens: number;
+}
+
+/** A table [rows · pairs] of frequencies: the first row up to `firstLength` tokens, then one per token more. */
+export interface FrequenciesByLength {
+  readonly pairs: number;
+  readonly firstLength: number;
+}
+
+/** A factor that grows with a token's position: 1 + beta · ln(1 + ⌊(position + offset) / length⌋). */
+export interface PositionScale {
+  readonly beta: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface NormFromOne {
+  readonly weight: Tensor;
+  readonly bias: Tensor | null;
+  readonly eps: number;
+  readonly out?: Tensor | undefined;
+}
+
+/** Which rows of a head's share of a weight are multiplied with. */
+export interface HeadRows {
+  readonly firstRow: number;
+  readonly rows: number;
+  readonly transposed?: boolean;
+}
+
+export interface LinearOptions {
+  readonly bias?: Tensor | null;
+  readonly activation?: Activation;
+  /** Adds the product to this tensor (the residual) instead of making a new one. */
+  readonly addTo?: Tensor;
+}
+
+export interface RouteOptions {
+  /** [E]: added to scores for the choice alone. */
+  readonly bias?: Tensor | null;
+  /** [E]: factors on the chosen ones' weights. */
+  readonly expertScale?: Tensor | null;
+  /** Experts by a table's rows, one for each token, in place of the best. */
+  readonly named?: { readonly table: Tensor; readonly rows: Tensor };
+}
+
+/** Which k experts each token of a mixture goes to, and how much each of them counts. */
+export interface Routing {
+  /** i32 [T, k] */
+  readonly experts: Tensor;
+  /** f32 [T, k] */
+  readonly weights: Tensor;
+}
+
+export interface HyperOptions {
+  readonly base: Tensor;
+  readonly scale: Tensor;
+  readonly iterations: number;
+  readonly eps: number;
+}
+
+/** What streams of a residual weigh when a layer reads them and when it writes them: see the operation `hyper_weights`. */
+export interface HyperWeights {
+  readonly gather: Tensor;
+  readonly spread: Tensor | null;
+  readonly mix: Tensor | null;
+}
