@@ -3,7 +3,7 @@
 import { elementCount, MiB } from '../../offload/index.js';
 import { bf16Bits, e2m1Bits, e4m3Bits, e8m0Bits, f16Bits, f32Bits } from './encode.js';
 
-export type SafetensorsType = 'F32' | 'F16' | 'BF16' | 'F8_E4M3' | 'U8' | 'I32';
+export type SafetensorsType = 'F32' | 'F16' | 'BF16' | 'F8_E4M3' | 'U8' | 'I32' | 'I64';
 /** Integers are stored with half of their range added; of four bits there are two to a byte, the lower half first. */
 export type CodeKind = 'e4m3' | 'int8' | 'int4' | 'e2m1';
 
@@ -11,6 +11,8 @@ export interface DummyTensor {
   readonly name: string;
   readonly shape: readonly number[];
   readonly dtype: SafetensorsType;
+  /** Whole numbers from 0 up to but not including it, not values. */
+  readonly below?: number;
   /** A part of a matrix that is stored in fewer bits; undefined: values. */
   readonly part?: { readonly is: 'codes' | 'scales'; readonly of: CodeKind };
 }
@@ -25,6 +27,7 @@ const TYPE_BYTES: Readonly<Record<SafetensorsType, number>> = {
   F8_E4M3: 1,
   U8: 1,
   I32: 4,
+  I64: 8,
 };
 /**
  * A prime: rows of a matrix then begin at different places of the pattern. With a power of two, the rows of most
@@ -46,7 +49,15 @@ interface Fill {
   readonly draw: (seed: number) => () => number;
 }
 
-function fillOf({ name, dtype, part }: DummyTensor): Fill {
+function fillOf({ name, dtype, part, below }: DummyTensor): Fill {
+  if (below !== undefined) {
+    const draw = (seed: number) => {
+      const uniform = uniformSource(seed);
+      return () => Math.floor(uniform() * below);
+    };
+    const unitBytes = TYPE_BYTES[dtype];
+    return { key: `${dtype} below ${below}`, unitBytes, elements: PATTERN_ELEMENTS, draw };
+  }
   if (part?.is === 'codes') {
     const draw = (seed: number) => CODES[part.of].draw(normalSource(seed));
     return { key: `${part.of} codes`, unitBytes: 1, elements: PATTERN_ELEMENTS, draw };
@@ -110,7 +121,9 @@ export class Patterns {
     if (known) return known;
     const next = draw(this.seed);
     const bytes = Buffer.alloc(elements * unitBytes + SLICE_BYTES);
-    for (let index = 0; index < elements; index++) bytes.writeUIntLE(next(), index * unitBytes, unitBytes);
+    // What is longer holds small numbers.
+    const writtenBytes = Math.min(unitBytes, 6);
+    for (let index = 0; index < elements; index++) bytes.writeUIntLE(next(), index * unitBytes, writtenBytes);
     // Copies what is there again and again: doubling for a short period, one partial copy for a long one.
     for (let filled = elements * unitBytes; filled < bytes.length; filled *= 2)
       bytes.copy(bytes, filled, 0, filled);
@@ -148,6 +161,7 @@ const ENCODERS: Readonly<Record<SafetensorsType, (value: number) => number>> = {
   F8_E4M3: e4m3Bits,
   U8: e8m0Bits,
   I32: (value) => Math.round(value) >>> 0,
+  I64: (value) => Math.round(value) >>> 0,
 };
 
 /** How a value becomes codes: what a scale is near, so that codes use their range, and the bytes of values one after the other. */

@@ -54,7 +54,10 @@ export function storedTensors(
   return tensorList(architecture).flatMap(({ name, shape, inBlock }): DummyTensor | DummyTensor[] => {
     const format = inBlock && formatOf(inBlock);
     if (inBlock && format) return matrixParts(name, inBlock.shape, format);
-    return { name, shape, dtype: FLOAT_TYPES[plain] };
+    const below = inBlock?.integersBelow;
+    return below === undefined
+      ? { name, shape, dtype: FLOAT_TYPES[plain] }
+      : { name, shape, dtype: 'I64', below };
   });
 }
 

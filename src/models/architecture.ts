@@ -13,6 +13,8 @@ export interface TensorDef {
   readonly inputMajor?: boolean;
   /** Rows that results of products are added to or scaled by, not multiplied with. */
   readonly isBias?: boolean;
+  /** Whole numbers from 0 up to but not including it, stored as I32 or as I64, which are read as pairs whose first is the value. */
+  readonly integersBelow?: number;
   /** A matrix whose products choose experts: it is small, and decides much. */
   readonly isRouter?: boolean;
   /** Which of several ways to store the same it belongs to; absent where there is one. See `chooseWay`. */
@@ -48,6 +50,7 @@ export interface ArchitectureModel {
   /** See ModelSpec. */
   readonly recomputeAtTokens?: number | undefined;
   readonly lengthDependentAfterTokens?: number | undefined;
+  readonly blocksReadTokens?: boolean;
   /** By block. */
   readonly caches: readonly CacheSpec[];
   readonly blockCount: number;
@@ -111,8 +114,8 @@ export function storedShape({ shape, inputMajor = false }: TensorDef): readonly 
 }
 
 /** Whether the forward multiplies with it. */
-export function isMatrix({ shape, isBias = false }: TensorDef): boolean {
-  return shape.length === 2 && !isBias;
+export function isMatrix({ shape, isBias = false, integersBelow }: TensorDef): boolean {
+  return shape.length === 2 && !isBias && integersBelow === undefined;
 }
 
 /** Logits as the head gives them. */

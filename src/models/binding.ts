@@ -71,6 +71,7 @@ export function bindModel(
     maxContextTokens: architecture.maxContextTokens,
     recomputeAtTokens: architecture.recomputeAtTokens,
     lengthDependentAfterTokens: architecture.lengthDependentAfterTokens,
+    blocksReadTokens: architecture.blocksReadTokens,
     caches: architecture.caches,
     tables,
     fixed: binding.layer('fixed weights', architecture.fixed),
@@ -126,7 +127,10 @@ class Binding {
   layer(name: string, defs: readonly TensorDef[]): LayerSpec {
     const layer = layerOf(
       name,
-      this.chosen(defs).map((def) => (isMatrix(def) ? this.matrix(def) : this.bind(def))),
+      this.chosen(defs).map((def) => {
+        if (isMatrix(def)) return this.matrix(def);
+        return def.integersBelow !== undefined ? this.integers(def) : this.bind(def);
+      }),
     );
     checkExperts(layer, this.#checkpoint);
     return layer;
@@ -186,6 +190,30 @@ class Binding {
       sizeBytes: elementCount(def.shape) * elementBytes,
     };
     return { key: def.key, dtype, shape: def.shape, extent };
+  }
+
+  /** Whole numbers of 32 or 64 bits: the second word of a long one says nothing of numbers that are small and not negative. */
+  integers(def: TensorDef): TensorSpec {
+    const { folder } = this.#checkpoint;
+    const { stored, source } = this.find(def);
+    const words = { I32: 1, I64: 2 }[stored.dtype];
+    const shown = (shape: readonly number[]) => `[${shape.join(', ')}]`;
+    if (words === undefined) {
+      throw new OperatingError(
+        'UNSUPPORTED',
+        `${folder}: tensor ${stored.name} is stored as ${stored.dtype}; supported of whole numbers: I32, I64`,
+      );
+    }
+    if (!sameShape(stored.shape, source.shape)) {
+      throw new OperatingError(
+        'WRONG_SHAPE',
+        `${folder}: tensor ${stored.name} has shape ${shown(stored.shape)}, but config.json implies ${shown(source.shape)}`,
+      );
+    }
+    this.#used.add(stored.name);
+    const { fileIndex, fileOffset, sizeBytes } = stored;
+    const shape = [...def.shape.slice(0, -1), (def.shape.at(-1) ?? 0) * words];
+    return { key: def.key, dtype: 'i32', shape, extent: { fileIndex, fileOffset, sizeBytes } };
   }
 
   unused(): StoredTensor[] {

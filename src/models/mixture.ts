@@ -6,6 +6,7 @@ import {
   columns,
   dimension,
   type ForwardOps,
+  type RouteOptions,
   type RouteRule,
   type Routing,
   type Tensor,
@@ -157,7 +158,14 @@ export function chooseExperts(
   k: ForwardOps,
   w: Weights,
   normed: Tensor,
-  { router, expertCount }: Pick<Mixture, 'router' | 'expertCount'>,
+  {
+    router,
+    expertCount,
+    named,
+  }: Pick<Mixture, 'router' | 'expertCount'> & {
+    /** A table says which, and only their weights follow the rule. */
+    readonly named?: RouteOptions['named'];
+  },
 ) {
   const { names, chosen, rule, bias } = router;
   const logits = k.floats([dimension(normed, 0), expertCount]);
@@ -165,6 +173,7 @@ export function chooseExperts(
   const stored = bias && w(bias.names[0] ?? ''); // [E] or [1, E]
   return k.route(logits, chosen, rule, {
     bias: stored ? { ...stored, shape: [expertCount], strides: [1] } : null,
+    ...(named ? { named } : {}),
   });
 }
 

@@ -16,6 +16,7 @@ import {
 import { bloom } from './bloom.js';
 import { cohere, cohere2 } from './cohere.js';
 import { deepseekV2, deepseekV3, deepseekV32, glm4MoeLite, glmMoeDsa, mistral4 } from './deepseek.js';
+import { deepseekV4 } from './deepseek-v4.js';
 import { dots1 } from './dots1.js';
 import { ernie, ernieMoe } from './ernie.js';
 import { exaone4 } from './exaone4.js';
@@ -65,6 +66,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   deepseekV2,
   deepseekV3,
   deepseekV32,
+  deepseekV4,
   dots1,
   ernie,
   ernieMoe,

@@ -4,7 +4,7 @@ import { PLAIN_ROUTE, type RouteRule } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 
 /** Added to a sum that chosen experts' scores are divided by, in DeepSeek-V3 and after it. */
-const TINY = 1e-20;
+export const TINY = 1e-20;
 
 /** A softmax over all experts' logits; the chosen ones' parts are made to sum to one where `norm_topk_prob` says so. */
 export function softmaxRule(config: ConfigReader, normalized: boolean): RouteRule {

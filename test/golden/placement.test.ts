@@ -100,7 +100,7 @@ describe.each([
   ['bloom-6-heads', 4],
   ['llama', 5],
   ['gpt2', 5],
-  ['mixtral', 5],
+  ['deepseek_v4', 6],
   ['gemma3_text', 7],
   ['glm4_moe_lite', 5],
   ['hy_v3', 5],

@@ -28,6 +28,8 @@ it.each(configs)('%s', (name, config) => {
   const { model } = shapeModel(config, name);
   let [block, seen] = [0, 0];
   const walk = new ForwardWalk(model, { activationType: 'f32', kvType: 'f32' }, (op) => {
+    // A window of a state is as long as what it is seen through.
+    if (op.op === 'window_attention') seen++;
     if (op.op !== 'attention') return;
     const { windowTokens = 0, chunkTokens = 0 } = op.score;
     const kept = present(pagedCache(model.caches, block), 'pages');
