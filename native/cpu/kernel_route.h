@@ -75,19 +75,18 @@ inline void MixSparsely(const RouteOp& op, const float* logits, int64_t experts,
   }
 }
 
-/// The row of the table that names a token's experts, each in `Width` words of which the first says it.
-inline int64_t Width(const RouteOp& op) { return op.table.shape[1] / op.experts.shape[1]; }
-inline const int32_t* NamedExperts(const RouteOp& op, int64_t t) {
+/// A token's experts by the table's row, each in some words of which the first says it. A file may have them at any address.
+inline void ReadNamed(const RouteOp& op, int64_t t, int32_t* chosen) {
   const int32_t row = Int(op.rows, t);
   if (row < 0 || row >= op.table.shape[0]) FailOp("row %d of token %ld is none of %ld", row, t, op.table.shape[0]);
-  const int32_t* named = reinterpret_cast<const int32_t*>(op.table.data) + row * op.table.strides[0];
-  for (int64_t j = 0; j < op.experts.shape[1]; ++j) {
-    const int32_t expert = named[j * Width(op)];
-    if (expert < 0 || expert >= op.logits.shape[1]) {
-      FailOp("expert %d of token %ld is none of %ld", expert, t, op.logits.shape[1]);
+  const int64_t choices = op.experts.shape[1], width = op.table.shape[1] / choices;
+  for (int64_t j = 0; j < choices; ++j) {
+    const int64_t at = row * op.table.strides[0] + j * width;
+    std::memcpy(&chosen[j], op.table.data + at * static_cast<int64_t>(sizeof(int32_t)), sizeof(int32_t));
+    if (chosen[j] < 0 || chosen[j] >= op.logits.shape[1]) {
+      FailOp("expert %d of token %ld is none of %ld", chosen[j], t, op.logits.shape[1]);
     }
   }
-  return named;
 }
 
 /// What experts are chosen by, or null where the row's own logits are: without bias and groups they have the order of the
@@ -125,8 +124,7 @@ inline void RouteRow(const RouteOp& op, int64_t t) {
   if (op.score == RouteScore::kSoftmax && !cancels) score.total = SumExp(logits, experts, maximum);
   const float* order = logits;
   if (op.table.data) {
-    const int32_t* named = NamedExperts(op, t);
-    for (int64_t j = 0; j < choices; ++j) chosen[j] = named[j * Width(op)];
+    ReadNamed(op, t, chosen);
   } else {
     if (ordered_by_score) order = ChosenBy(op, logits, score);
     if (!order) return say_nothing();

@@ -236,11 +236,17 @@ View WordReader::OptionalFloatBlock(const char* name) {
   return Checked(view, name, 3, true);
 }
 
-View WordReader::OptionalIndex(const char* name, int rank) {
+View WordReader::OptionalIndex(const char* name) {
   const View view = Tensor(name);
   if (!view.data) return view;
   if (view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");
-  return Checked(view, name, rank, true);
+  return Checked(view, name, 1, true);
+}
+View WordReader::OptionalIndexWeight(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");
+  return Checked(view, name, 2, place_ != kHostPlace);
 }
 View WordReader::Index(const char* name) {
   const View view = Checked(Tensor(name), name, 1, true);

@@ -138,10 +138,8 @@ export function routeCases(device: KernelDevice): void {
       const bench = device.workbench(width);
       const [tokens, experts, each, entries] = [9, 12, 3, 5];
       const op = routeOf(bench, { tokens, experts, each });
-      const table = bench.table(
-        Array.from({ length: entries }, () =>
-          Array.from({ length: each * width }, (_, i) => (i % width === 0 ? bench.int(experts) : -7)),
-        ),
+      const table = bench.memory.fill(bench.stored('i32', [entries, each * width]), (i) =>
+        i % width === 0 ? bench.int(experts) : -7,
       );
       const rows = bench.index(Array.from({ length: tokens }, () => bench.int(entries)));
       for (const rule of RULES) await check(bench, { ...op, table, rows, rule });
