@@ -23,6 +23,7 @@ import sys
 import traceback
 import warnings
 
+import compressed_families
 import dense_families
 import hybrid_families
 import latent_families
@@ -42,7 +43,7 @@ KEPT = {
     "bos_token_id", "eos_token_id", "pad_token_id", "ffn_hidden_size", "n_inner", "d_model", "n_heads", "n_layers",
     "max_seq_len", "attn_config", "no_bias", "n_routed_experts", "n_shared_experts", "num_shared_experts",
     "moe_num_experts", "moe_num_shared_experts", "moe_k", "moe_topk", "num_experts_per_tok", "n_group", "topk_group",
-    "shared_expert_intermediate_size", "mlp_layer_types", "first_k_dense_replace", *hybrid_families.KEPT,
+    "shared_expert_intermediate_size", "mlp_layer_types", "first_k_dense_replace", *hybrid_families.KEPT, *compressed_families.KEPT,
     "global_head_dim", "per_layer_config", "hidden_size_per_layer_input", "vocab_size_per_layer_input",
     "num_kv_shared_layers", "attention_k_eq_v", "use_double_wide_mlp",
 }
@@ -295,7 +296,8 @@ def starcoder2(d):
 
 FAMILIES = {function.__name__: function for function in (
     bloom, falcon, gemma2, gpt2, gpt_neo, gpt_neox, gptj, llama, mistral, mixtral, opt, phi3, qwen2, qwen3, qwen3_moe,
-    starcoder2, *hybrid_families.FAMILIES)} | dense_families.FAMILIES | mixture_families.FAMILIES | latent_families.FAMILIES
+    starcoder2, *hybrid_families.FAMILIES)} | dense_families.FAMILIES | {
+        **mixture_families.FAMILIES, **latent_families.FAMILIES, **compressed_families.FAMILIES}
 
 
 def fill(torch, model, generator, family):
@@ -316,6 +318,9 @@ def fill(torch, model, generator, family):
     for name, buffer in model.named_buffers():
         if "correction_bias" in name:
             buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float32) * 0.2)
+        if name.endswith("tid2eid"):
+            chosen = torch.rand(buffer.shape[0], model.config.n_routed_experts, generator=generator).argsort(1)
+            buffer.copy_(chosen[:, :buffer.shape[1]])
         if name.endswith("layer_scalar"):
             buffer.copy_(0.5 + torch.rand(1, generator=generator))
 
@@ -341,6 +346,9 @@ def as_written(config, draw):
                 written[key] = None
             continue
         written[key] = value
+    if written["model_type"] == "deepseek_v4":
+        compressed_families.spell(written, draw)
+        return written
     rope = written.get("rope_parameters")
     if rope is not None and "full_attention" in rope:
         if draw.chance(0.4) and written["model_type"] in ("gemma3_text", "olmo3"):
