@@ -139,8 +139,8 @@ function describeModel(name: string, { checkpoint, model }: OpenedModel): Planne
   for (const { parts, shape } of [...layers.flatMap(({ matrices }) => matrices), model.head.projection]) {
     if (parts.codes) count(parts.codes.extent, shape);
   }
-  // Scales and the like are no parameters.
-  for (const { extent, shape } of layers.flatMap(vectorsOf)) count(extent, shape);
+  // Scales and the like are no parameters, nor are tables of whole numbers.
+  for (const { extent, shape, dtype } of layers.flatMap(vectorsOf)) if (dtype !== 'i32') count(extent, shape);
   if (model.head.bias) count(model.head.bias.extent, model.head.bias.shape);
   return { name, architecture: model.architecture, parameters, weightBytes: checkpoint.totalBytes };
 }
