@@ -56,6 +56,8 @@ export interface ArchitectureModel {
   readonly blockCount: number;
   /** Prefixes that checkpoints of this architecture put before names, most usual first; '' is always tried last. */
   readonly prefixes: readonly string[];
+  /** Names of tensors that its checkpoints hold, and contexts up to `maxContextTokens` do not need. */
+  readonly unneeded?: RegExp;
   readonly tables: readonly TableDef[];
   readonly fixed: readonly TensorDef[];
   block(index: number): readonly TensorDef[];

@@ -218,7 +218,8 @@ class Binding {
 
   unused(): StoredTensor[] {
     const all = [...this.#checkpoint.tensors.values()];
-    return all.filter(({ name }) => !this.#used.has(name) && !isIgnored(name));
+    const isUnneeded = (name: string) => isIgnored(name) || this.#architecture.unneeded?.test(name) === true;
+    return all.filter(({ name }) => !this.#used.has(name) && !isUnneeded(name));
   }
 
   /** The tensor under one of the definition's own names. */

@@ -37,7 +37,6 @@ const TABLE = 'ffn.gate.tid2eid';
 const SCORES: Readonly<Record<string, RouteScore>> = {
   sqrtsoftplus: 'sqrt_softplus',
   sigmoid: 'sigmoid',
-  softmax: 'softmax',
 };
 
 export function readHashedMixture(

@@ -56,8 +56,8 @@ function ropeParameters(config: ConfigReader, headDim: number): { main: Paramete
     (config.object('rope_parameters', 'rope_scaling') && config.raw('rope_parameters', 'rope_scaling')) ?? {};
   const { main, compress } = given as { main?: Parameters; compress?: Parameters };
   if (main && compress) return { main, compress };
-  const turned = config.count(['qk_rope_head_dim'], 64);
-  const part = config.number(['partial_rotary_factor'], turned / headDim);
+  const turned = config.optionalCount(['qk_rope_head_dim']);
+  const part = config.number(['partial_rotary_factor'], turned === undefined ? 1 / 8 : turned / headDim);
   const shared = { partial_rotary_factor: part };
   const stretched = given as Parameters;
   const type = stretched.rope_type ?? stretched.type ?? 'default';

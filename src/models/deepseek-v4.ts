@@ -44,6 +44,7 @@ function build(config: ConfigReader): ArchitectureModel {
     caches: Array.from({ length: blockCount }, (_, index) => attention.cache(index)),
     blockCount,
     prefixes: ['', 'model.'],
+    unneeded: /\.(attn|self_attn\.compressor)\.indexer\./,
     tables: [
       {
         ...spelt('', 'embed.weight', [V, H]),

@@ -84,6 +84,9 @@ export const deepseekV32: Architecture = {
   },
 };
 
+/** What chooses among more tokens than an index lets a token see. */
+const INDEX = /\.self_attn\.indexer\./;
+
 /** GLM-5 (Zeng et al. 2026). */
 export const glmMoeDsa: Architecture = {
   modelTypes: ['glm_moe_dsa'],
@@ -199,6 +202,7 @@ function buildLatent(config: ConfigReader, traits: LatentTraits): ArchitectureMo
     caches: latentCaches(blockCount, latent),
     blockCount,
     prefixes: ['model.'],
+    ...(traits.indexedTokens === undefined ? {} : { unneeded: INDEX }),
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'norm.weight': [H] }),
     block: (index) => [

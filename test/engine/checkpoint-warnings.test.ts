@@ -20,6 +20,13 @@ const flipLast = (bytes: Buffer) => {
   return changed;
 };
 
+test.each(['deepseek_v4', 'glm_moe_dsa'])(
+  '%s: nothing is said of an index that no context asks for',
+  async (fixture) => {
+    expect((await openModel(modelFolder(fixture))).warnings).toEqual([]);
+  },
+);
+
 describe('tied tables', () => {
   const TABLES = [
     ['stories260K', 'model.embed_tokens.weight'],

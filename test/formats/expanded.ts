@@ -37,6 +37,8 @@ export async function expandedCheckpoint(folder: string): Promise<string> {
   const copied = ({ dtype, shape, extent }: TensorSpec, name: string): TestTensor => {
     const content = readFileSync(files[extent.fileIndex] ?? '');
     const data = content.subarray(extent.fileOffset, extent.fileOffset + extent.sizeBytes);
+    // Read as pairs of words.
+    if (dtype === 'i32') return { name, dtype: 'I64', shape: [shape[0] ?? 0, (shape[1] ?? 0) / 2], data };
     return { name, dtype: STORED[dtype as 'f32'], shape, data };
   };
   const layers = [

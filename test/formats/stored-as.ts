@@ -8,8 +8,8 @@ import type { NamedMatrix } from './encoders.js';
 import type { Style } from './styles.js';
 
 const FLOATS = { F32: 'f32', F16: 'f16', BF16: 'bf16' } as const;
-/** Matrices of blocks that makers quantise: no router. */
-const QUANTISED = /layers\.(\d+)\..*(proj|w[123])\.weight$/;
+/** Matrices of blocks that makers quantise: no router, and nothing that weighs tokens. */
+const QUANTISED = /layers\.(\d+)\.(?!.*(?:compressor|indexer)).*(proj|w[123]|wq_[ab]|wkv|wo_[ab])\.weight$/;
 const EXPERT =
   /^(.*layers\.\d+\.)(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(w1|w2|w3|gate_proj|up_proj|down_proj)\.weight$/;
 

@@ -66,6 +66,22 @@ describe('a mixture stored as', () => {
   });
 });
 
+it('DeepSeek-V4 as it is published: blocks in fp8, experts in FP4', async () => {
+  const styled = (label: string) =>
+    present(
+      STYLES.find((style) => style.label.startsWith(label)),
+      label,
+    );
+  const [blocks, groups] = [styled('fp8 as DeepSeek V4'), styled('FP4 as DeepSeek V4')];
+  const encode: Style['encode'] = (matrix) =>
+    (/experts\.\d/.test(matrix.name) && matrix.K % 32 === 0 ? groups : blocks).encode(matrix);
+  const folder = await storedAs('deepseek_v4', { ...groups, config: blocks.config, encode });
+  const { model } = await openModel(folder);
+  const formats = model.blocks.flatMap(({ matrices }) => matrices.map(({ format }) => format.name));
+  expect(new Set(formats)).toEqual(new Set(['dense', 'e4m3', 'fp4']));
+  expect(await apartIn('deepseek_v4', folder)).toBeLessThan(TOLERANCE);
+});
+
 it.each([
   ['pack-quantized, 4 bits with zeros and scattered groups', /experts\.[02]\..*g_idx/],
   ['GPTQ of 4 bits, second version, asymmetric, scattered groups', /experts\.1\..*g_idx/],

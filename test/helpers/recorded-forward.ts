@@ -4,6 +4,7 @@ import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
 import type { SequenceLength } from '../../offload/model/forward-options.js';
 import { layerCaches } from '../../offload/model/kv-cache.js';
 import type { Weights } from '../../offload/model/model.js';
+import { stateFields } from '../../offload/model/state-cache.js';
 import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
 import type { AttentionTables, Memory, Op, ScoreRule, Tensor } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
@@ -44,12 +45,14 @@ export function recordForward(
   const k = new ForwardOps(stream, new Workspace(NOWHERE, 'f32'), new Map(constants));
   const x = floats([TOKENS, model.hiddenSize]);
   const fixed = weightsOf(model.fixed);
+  const states = stateFields(NOWHERE, model.caches, { slots: 1, contextTokens: TOKENS });
   const caches = layerCaches(NOWHERE, { caches: model.caches, dtype: 'f32' }, { kvPages: 1, horizons: [] });
   return {
     embed: recorded(() => model.forward.embed(k, fixed, (key) => lookedUp(model, key), x)),
     blocks: Array.from({ length: model.blockCount }, (_, index) =>
       recorded(() => {
-        k.enter(TABLES, caches[index], lengths);
+        const fields = states[index];
+        k.enter(TABLES, caches[index], lengths, fields && { fields, tables: STATES });
         model.forward.block(k, weightsOf(chooseWay(model.block(index), () => false)), x, index);
       }),
     ),
@@ -88,8 +91,10 @@ const TABLES: AttentionTables = {
   pages: ints([1]),
   slots: ints([TOKENS]),
   positions: ints([TOKENS]),
+  tokens: ints([TOKENS]),
   maxContextTokens: TOKENS,
 };
+const STATES = { sequences: ints([1, 4]), slots: ints([1]) };
 
 function lookedUp(model: ArchitectureModel, key: string): { table: Tensor; rows: Tensor } {
   const table = model.tables.find((candidate) => candidate.key === key);

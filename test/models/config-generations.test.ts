@@ -19,6 +19,8 @@ const OLD_LINEAR = {
   rope_parameters: undefined,
 };
 
+const YARN = { factor: 16, original_max_position_embeddings: 32, beta_fast: 32, beta_slow: 1 };
+
 /** What is compared, the family, the changes to the newest spelling, the changes that make the older one of it. */
 const SPELLINGS: readonly (readonly [string, string, Config, Config])[] = [
   ['base', 'llama', {}, { rope_parameters: undefined, rope_theta: 10000, rope_scaling: null }],
@@ -35,6 +37,47 @@ const SPELLINGS: readonly (readonly [string, string, Config, Config])[] = [
   ],
   ['a flag that is null', 'deepseek_v3', { rope_interleave: false }, { rope_interleave: null }],
   ['a flag that is null', 'gpt_neox', { attention_bias: false }, { attention_bias: null }],
+  [
+    'kinds of layers as ratios, one more for what predicts further tokens',
+    'deepseek_v4',
+    { compress_rates: undefined },
+    { compress_rates: undefined, layer_types: undefined, compress_ratios: [0, 4, 128, 0, 0] },
+  ],
+  [
+    'runs of tokens',
+    'deepseek_v4',
+    {},
+    { compress_rates: undefined, compress_rate_csa: 2, compress_rate_hca: 8 },
+  ],
+  [
+    'layers that choose by tokens',
+    'deepseek_v4',
+    { num_hash_layers: undefined, mlp_layer_types: ['hash_moe', 'hash_moe', 'moe', 'moe'] },
+    { num_hash_layers: 2 },
+  ],
+  [
+    'rotations, the stretched ones of entries alone',
+    'deepseek_v4',
+    {
+      rope_parameters: {
+        main: { rope_type: 'default', rope_theta: 500, partial_rotary_factor: 0.5 },
+        compress: {
+          ...YARN,
+          rope_type: 'yarn',
+          rope_theta: 7000,
+          partial_rotary_factor: 0.5,
+          attention_factor: 1,
+        },
+      },
+    },
+    {
+      rope_parameters: undefined,
+      rope_theta: 500,
+      compress_rope_theta: 7000,
+      qk_rope_head_dim: 8,
+      rope_scaling: { ...YARN, type: 'yarn' },
+    },
+  ],
   ['default part', 'gpt_neox', {}, { rope_parameters: undefined }],
   [
     'rotary part',

@@ -8,13 +8,17 @@ import { bindModel } from '../../src/models/binding.js';
 import { tensorList } from '../../src/models/registry.js';
 import { build, SMALL } from './small-configs.js';
 
-type Named = { readonly name: string; readonly shape: readonly number[] };
+type Named = {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype?: 'F16' | 'I64';
+};
 
-function checkpointOf(stored: readonly (Named & { readonly dtype?: 'F16' })[]): Checkpoint {
+function checkpointOf(stored: readonly Named[]): Checkpoint {
   let fileOffset = 0;
   const tensors = new Map<string, StoredTensor>();
   for (const { name, shape, dtype = 'BF16' } of stored) {
-    const sizeBytes = elementCount(shape) * 2;
+    const sizeBytes = elementCount(shape) * (dtype === 'I64' ? 8 : 2);
     tensors.set(name, { name, dtype, shape, fileIndex: 0, fileOffset, sizeBytes });
     fileOffset += sizeBytes;
   }
@@ -34,7 +38,11 @@ function checkpointOf(stored: readonly (Named & { readonly dtype?: 'F16' })[]): 
 
 /** The model's tensors, named by `rename`. */
 function renamed(model: ArchitectureModel, rename: (name: string) => string): Named[] {
-  return tensorList(model).map(({ name, shape }) => ({ name: rename(name), shape }));
+  return tensorList(model).map(({ name, shape, inBlock }) => ({
+    name: rename(name),
+    shape,
+    ...(inBlock?.integersBelow === undefined ? {} : { dtype: 'I64' }),
+  }));
 }
 
 const BUFFERS: Readonly<Record<string, readonly string[]>> = {
