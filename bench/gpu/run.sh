@@ -64,6 +64,7 @@ for name in $parts; do
     attention)
       part 'attention over stored keys and values' node dist/bench/gpu/attention.js
       part 'the same, eight heads for each of theirs' node dist/bench/gpu/attention.js --heads 64 --kv_heads 8
+      part 'latent attention of DeepSeek-V3' node dist/bench/gpu/attention.js --heads 128 --kv_heads 1 --head_dim 576 --value_dim 512 --values_in_keys
       ;;
     states)
       part 'a layer of Qwen3-Next' node dist/bench/gpu/states.js

@@ -28,8 +28,10 @@ void LaunchTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run) {
 
 void Launch(const AttentionOp& op, Run& run) {
   if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.out.shape[2] == 0) return;
-  const AttentionWay way = WayOf(op);
-  if (way.tiles) LaunchTiles(op, way.most_tokens, run);
+  AttentionWay way = WayOf(op);
+  if (way.wide && run.shared_memory().of_block < kWideSharedBytes) way = RowsOf(op);
+  if (way.tiles) way.wide ? LaunchWideTiles(op, way, run) : LaunchTiles(op, way.most_tokens, run);
+  if (way.wide && way.wide->few) return LaunchWideParts(op, way, run);
   IsStored(op) ? LaunchStoredRows(op, way, run) : LaunchAttentionRows(op, way, run);
 }
 

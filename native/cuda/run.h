@@ -129,6 +129,9 @@ void LaunchStoredRows(const AttentionOp& op, const AttentionWay& way, Run& run);
 void LaunchFloatTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
 void LaunchHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
 void LaunchStoredHalfTiles(const AttentionOp& op, int64_t fewer_tokens, Run& run);
+/// Wide heads on tensor cores: sequences with more than way.most_tokens new tokens, and those with up to so many, in parts.
+void LaunchWideTiles(const AttentionOp& op, const AttentionWay& way, Run& run);
+void LaunchWideParts(const AttentionOp& op, const AttentionWay& way, Run& run);
 /// k and v as codes beside their scales.
 void LaunchStoreCodes(const KvStoreOp& op, Run& run);
 

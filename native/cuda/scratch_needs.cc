@@ -114,8 +114,9 @@ ScratchBytes Needs(const AttentionOp& op) {
   ScratchBytes needs;
   if (op.q.shape[0] == 0 || op.q.shape[1] == 0 || op.out.shape[2] == 0) return needs;
   const AttentionWay way = WayOf(op);
+  const int64_t parts = way.wide && way.wide->few ? WideParts(op, way) : way.blocks * way.splits;
   // A maximum, a sum, and the values of a head.
-  const int64_t values = way.blocks * way.splits * (2 + op.out.shape[2]);
+  const int64_t values = parts * (2 + op.out.shape[2]);
   if (way.splits > 1) needs[ScratchUse::kPartials] = static_cast<size_t>(values) * sizeof(float);
   return needs;
 }
@@ -180,6 +181,8 @@ ScratchBytes Most(const AttentionOp& one, int64_t rows, int64_t context_tokens) 
     AttentionOp op = one;
     Repeat(tokens, op.q, op.out, op.positions);
     op.sequences.shape[0] = sequences;
+    // Where operands will lie is not known: here as badly as they can.
+    op.keys.data += 1;
     op.max_context = std::min(context_tokens, kMostGridRows * kSplitTokens);
     most.TakeIn(Needs(op));
   };
@@ -187,6 +190,15 @@ ScratchBytes Most(const AttentionOp& one, int64_t rows, int64_t context_tokens) 
   const int64_t alone = std::min(rows, most_blocks / heads);
   add(alone, alone);
   add(rows, std::min(rows - 1, most_blocks / ((kTileTokens - 1) * heads)));
+  // And as well as they can.
+  AttentionOp op = one;
+  Repeat(rows, op.q, op.out, op.positions);
+  op.sequences.shape[0] = rows;
+  op.max_context = context_tokens;
+  op.keys.data = op.values.data = reinterpret_cast<uint8_t*>(uintptr_t{256});
+  ScratchBytes wide;
+  wide[ScratchUse::kPartials] = MostWidePartBytes(op);
+  most.TakeIn(wide);
   return most;
 }
 

@@ -316,14 +316,83 @@ std::optional<ExpertTiling> TilingOf(const ExpertLinearOp& op) {
 
 int64_t WiderHead(const AttentionOp& op) { return std::max(op.q.shape[2], op.out.shape[2]); }
 
+namespace {
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// None where tensor cores of 16 bits do not take heads as they are or lie.
+std::optional<WideTiling> WideTilingOf(const AttentionOp& op) {
+  const int64_t depth = op.q.shape[2], value_depth = op.out.shape[2], heads = op.q.shape[1], kv_heads = op.keys.shape[1];
+  const bool exact = op.q.dtype == DType::kF32;
+  if (!IsHalf(op.keys.dtype) || (!exact && op.q.dtype != op.keys.dtype)) return std::nullopt;
+  if (WiderHead(op) <= kHalfTileDepth || depth > kWideDepth || value_depth > kWideValueDepth) return std::nullopt;
+  if (depth % 8 != 0 || value_depth % 8 != 0 || heads % kv_heads != 0) return std::nullopt;
+  if (!RowsAligned(op.keys, 16) || !RowsAligned(op.values, 16)) return std::nullopt;
+  WideTiling tiling{};
+  tiling.halves = exact ? 2 : 1;
+  const int64_t group = heads / kv_heads, rows = kWideRows / tiling.halves;
+  tiling.head_tiles = CeilDiv(group, rows);
+  tiling.heads = CeilDiv(group, tiling.head_tiles);
+  tiling.tokens = tiling.head_tiles > 1 ? 1 : rows / group;
+  tiling.few = group >= kFewestWideHeads;
+  return tiling;
+}
+
+/// Parts of one tile, over all heads, and what one takes: a maximum, a sum, and the values of a head.
+int64_t PartsOfTile(const AttentionOp& op, const WideTiling& tiling, int64_t splits) {
+  return op.keys.shape[1] * tiling.head_tiles * kWideRows / tiling.halves * splits;
+}
+int64_t PartBytes(const AttentionOp& op) { return (2 + op.out.shape[2]) * static_cast<int64_t>(sizeof(float)); }
+int64_t TilesAtOnce(int64_t tile_bytes, int64_t tiles) { return std::max<int64_t>(1, std::min(kWidePartBytes / tile_bytes, tiles)); }
+int64_t WideSplits(int64_t context) { return std::clamp<int64_t>(CeilDiv(context, kWideSplitTokens), 1, kMostGridRows); }
+
+/// Tiles for sequences with up to `way.most_tokens` new tokens.
+void CountWideTiles(const AttentionOp& op, AttentionWay& way) {
+  const int64_t tokens = op.q.shape[0], sequences = op.sequences.shape[0], each = way.wide->tokens;
+  way.blocks = each > 1 ? tokens / each + sequences : tokens;
+  if (way.by_sequence) way.blocks = sequences * CeilDiv(way.most_tokens, each);
+  way.splits = WideSplits(op.max_context);
+  way.wide->at_once = way.splits == 1 ? way.blocks : TilesAtOnce(PartsOfTile(op, *way.wide, way.splits) * PartBytes(op), way.blocks);
+}
+
+}  // namespace
+
+int64_t WideParts(const AttentionOp& op, const AttentionWay& way) {
+  return way.wide->at_once * PartsOfTile(op, *way.wide, way.splits);
+}
+
+size_t MostWidePartBytes(const AttentionOp& op) {
+  const auto tiling = WideTilingOf(op);
+  if (!tiling || !tiling->few) return 0;
+  const int64_t rows = op.q.shape[0], each = tiling->tokens;
+  int64_t most = 0, tiles = each > 1 ? rows / each + rows : rows;
+  if (rows >= kTileTokens) tiles = std::max(tiles, (rows - 1) * CeilDiv(kTileTokens - 1, each));
+  // As many tiles as there is memory for may take less of it where each takes more.
+  for (int64_t splits = 2; splits <= WideSplits(op.max_context); ++splits) {
+    const int64_t tile_bytes = PartsOfTile(op, *tiling, splits) * PartBytes(op);
+    most = std::max(most, TilesAtOnce(tile_bytes, tiles) * tile_bytes);
+  }
+  return static_cast<size_t>(most);
+}
+
+AttentionWay RowsOf(const AttentionOp& op) {
+  return {false, op.q.shape[0], false, op.q.shape[0] * op.q.shape[1], 1, std::nullopt};
+}
+
 AttentionWay WayOf(const AttentionOp& op) {
   const int64_t tokens = op.q.shape[0], heads = op.q.shape[1], depth = WiderHead(op), sequences = op.sequences.shape[0];
   AttentionWay way{};
-  way.tiles = depth <= (IsHalf(op.q.dtype) ? kHalfTileDepth : kFloatTileDepth) && tokens >= kTileTokens && tokens > sequences;
+  way.wide = WideTilingOf(op);
+  const bool fits = way.wide || depth <= (IsHalf(op.q.dtype) ? kHalfTileDepth : kFloatTileDepth);
+  way.tiles = fits && tokens >= kTileTokens && tokens > sequences;
   way.most_tokens = way.tiles ? kTileTokens - 1 : tokens;
   way.by_sequence = way.most_tokens < tokens;
+  if (way.wide && way.wide->few) {
+    CountWideTiles(op, way);
+    return way;
+  }
   way.blocks = (way.by_sequence ? sequences * way.most_tokens : tokens) * heads;
-  way.splits = (op.max_context + kSplitTokens - 1) / kSplitTokens;
+  way.splits = CeilDiv(op.max_context, kSplitTokens);
   if (way.splits <= 1 || way.blocks >= kEnoughBlocks || way.splits > kMostGridRows) way.splits = 1;
   return way;
 }

@@ -101,6 +101,17 @@ size_t ExpandedBytes(const View& values);
 /// One head's product.
 DenseLinearOp HeadOf(const HeadLinearOp& op, const View& values, int64_t head);
 
+/// attention of wide heads on tensor cores, in tiles of the heads of a key's, of one token or several.
+struct WideTiling {
+  /// Products of each row: queries of f32 are f32 for a reason, and both halves are multiplied.
+  int64_t halves;
+  /// Heads and tokens of a tile; tiles that the heads of a key's take.
+  int64_t heads, tokens, head_tiles;
+  /// Those of sequences with a few new tokens as well, and so many tiles of them at once, whose parts wait in scratch.
+  bool few;
+  int64_t at_once;
+};
+
 /// attention: sequences with a few new tokens go to the kernel that splits the context, those with many to the tiles. Which
 /// have many only the device knows; here it is known whether there can be any, or others.
 struct AttentionWay {
@@ -112,14 +123,31 @@ struct AttentionWay {
   int64_t blocks;
   /// Parts of a context that blocks of their own do; 1: a block does all of it.
   int64_t splits;
+  /// Where tiles are of wide heads. If they take the few as well, blocks and splits are theirs.
+  std::optional<WideTiling> wide;
 };
 AttentionWay WayOf(const AttentionOp& op);
+/// By rows alone, without scratch.
+AttentionWay RowsOf(const AttentionOp& op);
+/// Parts of contexts that wait in scratch at once, each a row's.
+int64_t WideParts(const AttentionOp& op, const AttentionWay& way);
+/// The memory that they take at most, with up to so many tokens in up to so many sequences of up to such contexts.
+size_t MostWidePartBytes(const AttentionOp& op);
 /// The larger size of its keys and values.
 int64_t WiderHead(const AttentionOp& op);
 /// Largest heads the tiles take.
 constexpr int64_t kFloatTileDepth = 128, kHalfTileDepth = 256;
+constexpr int kWideDepth = 576, kWideValueDepth = 512, kWideRows = 64;
+/// Shared memory that a block of the wide tiles takes on any GPU, at most.
+constexpr int kWideSharedBytes = 163 << 10;
 /// Contexts are cut at multiples of this.
 constexpr int64_t kSplitTokens = 256;
+/// And by the wide tiles, whose parts cost more than a block of keys.
+constexpr int kWideSplitTokens = 2048;
+/// Memory for their parts, as long as one tile's are no more.
+constexpr int64_t kWidePartBytes = int64_t{128} << 20;
+/// With fewer heads than that to a key's, rows are multiplied in vain and a few tokens go by rows.
+constexpr int64_t kFewestWideHeads = 4;
 
 // Where the ways part. As long as the same one is taken, more rows never take less scratch.
 /// Up to this many tokens reading the weights rules, and our kernel reads them once at full rate in full precision.

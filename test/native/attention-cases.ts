@@ -10,7 +10,7 @@ import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js
 /** New tokens and context of each sequence. */
 export type Lengths = readonly (readonly [newTokens: number, context: number])[];
 
-interface Shape {
+export interface AttentionShape {
   readonly lengths: Lengths;
   readonly heads: number;
   readonly kvHeads: number;
@@ -26,7 +26,7 @@ interface Shape {
  * `new tokens/context` of each sequence; heads, heads of keys and values, their size, tokens of a page; the size of values
  * where it is another, which lie in their keys where that is 'within'.
  */
-const SHAPES: readonly Shape[] = (
+const SHAPES: readonly AttentionShape[] = (
   [
     ['1/1', 1, 1, 8, 16],
     ['5/5 1/70 0/9 3/40', 4, 2, 16, 16],
@@ -47,6 +47,9 @@ const SHAPES: readonly Shape[] = (
     ['1/70 2/12', 20, 1, 576, 16, '512 within'],
     ['18/40 1/3', 3, 1, 512, 16, '512'],
     ['2/50 19/19', 5, 1, 14, 4, '22'],
+    // Wide, whose keys several heads read: several tokens to a tile, and heads of several tiles.
+    ['17/40 3/5 0/2', 10, 2, 264, 16, '272'],
+    ['2/40', 100, 1, 320, 7, '256 within'],
   ] as readonly (readonly [string, number, number, number, number, string?])[]
 ).map(([lengths, heads, kvHeads, depth, page, values = `${depth}`]) => ({
   lengths: lengths.split(' ').map((pair) => pair.split('/').map(Number) as [number, number]),
@@ -61,12 +64,12 @@ const SHAPES: readonly Shape[] = (
 }));
 
 /** Those that caches of other types than the queries' are read in: ragged, grouped, with tiles, and of odd sizes. */
-const CACHED_SHAPES = [1, 3, 5, 6, 10, 12, 13, 14, 15, 16, 18];
+const CACHED_SHAPES = [1, 3, 5, 6, 10, 12, 13, 14, 15, 16, 18, 19];
 
 /** Operands of those sequences: their pages shuffled, two pages of the cache nobody's. */
 export function attentionOperands(
   bench: Workbench,
-  shape: Shape,
+  shape: AttentionShape,
   dtype: FloatType = 'f32',
   kvType: KvDType = dtype,
 ) {
@@ -109,7 +112,7 @@ export function attentionOperands(
 export interface AttentionCases {
   readonly types: readonly FloatType[];
   /** How near a result must be to float64's. */
-  readonly tolerance: (dtype: DType, lengths: Lengths) => number;
+  readonly tolerance: (dtype: DType, shape: AttentionShape, kvType: KvDType) => number;
   /** Which placings of operands a case is run with. */
   readonly placings: (caseIndex: number) => readonly boolean[];
   /** Cuts of a prompt that must not change a bit. */
@@ -135,7 +138,7 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
       const bench = device.workbench(index, awkward);
       const scale = 1 / Math.sqrt(shape.depth);
       const op = { op: 'attention', ...attentionOperands(bench, shape, dtype), score: { scale } } as const;
-      const tolerance = asked.tolerance(dtype, shape.lengths);
+      const tolerance = asked.tolerance(dtype, shape, dtype);
       await check(device, bench, op, tolerance);
       const ruled = (rule: Partial<ScoreRule>) =>
         check(device, bench, { ...op, score: { scale, ...rule } }, tolerance);
@@ -174,7 +177,7 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
           device,
           bench,
           { op: 'attention', ...operands, score: { scale, ...rule } },
-          asked.tolerance(dtype, shape.lengths),
+          asked.tolerance(dtype, shape, kvType),
         );
       await ruled({});
       const slopes = bench.memory.fill(bench.memory.tensor('f32', [shape.heads]), (i) => 0.5 ** (i + 1));

@@ -50,6 +50,19 @@ it('of attention holds the parts of the longest context of as many tokens as lea
   expect(scratch.partialsBytes).toBe(15 * 32 * 8 * (2 + 128) * 4);
 });
 
+it('of latent attention holds the parts of as many tokens as run at once', () => {
+  const deepseek = model('deepseek-v3');
+  const scratch = (tokens: number, contextTokens: number) => {
+    const workload = { tokens, contextTokens, logitRows: 8, drawnRows: 0, kvType: 'bf16' } as const;
+    return kernelScratch(deepseek, workload).partialsBytes;
+  };
+  // 128 heads of 512 values, two parts to a context of 4096, four to one of 8192.
+  const partBytes = 128 * (2 + 512) * 4;
+  expect(scratch(16, 4096)).toBe(15 * 15 * 2 * partBytes);
+  expect(scratch(64, 4096)).toBe(255 * 2 * partBytes);
+  expect(scratch(64, 8192)).toBe(255 * 2 * partBytes);
+});
+
 it('of the head holds both halves of more rows than a micro-batch has tokens, or logits that are drawn from', () => {
   const opt = model('opt-6.7b');
   const scratch = kernelScratch(opt, { tokens: 4, contextTokens: 100, logitRows: 1000, drawnRows: 4 });
