@@ -12,7 +12,9 @@ def deepseek_v4(d):
     groups = d.one(*[n for n in range(1, 9) if heads * dims % n == 0])
     turned = d.one(*[n for n in (2, 4, 8, 16) if n <= dims])
     number = d.between(2, 7)
-    published = d.chance(0.3)
+    rates = {SPARSE: 4, HEAVY: 128} if d.chance(0.3) else {SPARSE: d.one(1, 2, 3, 4), HEAVY: d.one(1, 5, 8, 16)}
+    # As few as an index may choose without leaving any out of the longest sequence, of 60 tokens.
+    chosen = -(-61 // rates[SPARSE]) - 1
     main = {"rope_type": "default", "rope_theta": d.one(10000.0, 500.0), "partial_rotary_factor": turned / dims}
     compress = {**main, "rope_theta": d.one(160000.0, 1000.0)}
     if d.chance(0.4):
@@ -30,9 +32,9 @@ def deepseek_v4(d):
         "layer_types": [d.one(SLIDING, SPARSE, HEAVY) for _ in range(layers)],
         "mlp_layer_types": [d.one("hash_moe", "moe") for _ in range(layers)] if d.chance(0.5)
         else ["hash_moe" if i < 2 else "moe" for i in range(layers)],
-        "compress_rates": {SPARSE: 4, HEAVY: 128} if published else {SPARSE: d.one(1, 2, 3, 4), HEAVY: d.one(1, 5, 8, 16)},
+        "compress_rates": rates,
         "hc_mult": d.one(1, 2, 3, 4, 4), "hc_sinkhorn_iters": d.one(1, 2, 20), "hc_eps": d.one(1e-6, 1e-3),
-        "swiglu_limit": d.one(10.0, 0.5, 1.0), "sliding_window": d.one(1, 5, 8, 16, 128), "index_topk": d.one(64, 512),
+        "swiglu_limit": d.one(10.0, 0.5, 1.0), "sliding_window": d.one(1, 5, 8, 16, 128), "index_topk": d.one(chosen, 512),
         "index_n_heads": 32, "index_head_dim": d.one(16, 32), "hidden_act": d.activation("silu"), "rms_norm_eps": d.eps(),
         "max_position_embeddings": 128, "tie_word_embeddings": d.chance(0.3),
         "rope_parameters": {"main": main, "compress": compress},

@@ -52,6 +52,13 @@ it('the size of a state is that of its heads, and of the inputs that a convoluti
   });
 });
 
+it('as many tokens as have no more entries than an index would choose are seen without it', () => {
+  const tokens = (changes: Changes) => built('deepseek_v4', { ...changes }).maxContextTokens;
+  expect(tokens({ index_topk: 10 })).toBe(21);
+  expect(tokens({ index_topk: 10, compress_rates: { compressed_sparse_attention: 4 } })).toBe(43);
+  expect(tokens({})).toBe(256);
+});
+
 describe('refused by name', () => {
   it.each<readonly [string, Changes, RegExp]>([
     ['qwen3_5_text', { attn_output_gate: false }, /attn_output_gate/],
