@@ -26,6 +26,7 @@ const WRAPPERS: Readonly<Record<string, Wrapper>> = {
   qwen3_5_moe: { text: 'qwen3_5_moe_text' },
   qwen3_vl: { text: 'qwen3_vl_text' },
   qwen3_vl_moe: { text: 'qwen3_vl_moe_text' },
+  step3p7: { text: 'step3p5', tied: false },
 };
 
 /** Text parts that are another family's, once no picture turns their positions. */
@@ -104,7 +105,7 @@ export const WRAPPED_PREFIXES = [
 
 /** Where those of pictures and sound begin. */
 const OF_OTHER_SENSES =
-  /^(?:model\.)?(?:vision\w*|visual|audio\w*|embed_vision|embed_audio|multi_modal_projector|mm_projector|image_newline|patch_merg\w+|sound\w*|video\w*)(?:\.|$)/;
+  /^(?:model\.)?(?:vision\w*|visual|audio\w*|embed_vision|embed_audio|multi_modal_projector|mm_projector|vit_\w+|image_newline|patch_merg\w+|sound\w*|video\w*)(?:\.|$)/;
 /** Layers that only predict further tokens. */
 const FURTHER_TOKENS = /(?:^|\.)(?:mtp|mtp_block|nextn|nextn_predict_layers)\./;
 const BLOCK = /(?:^|\.)layers\.(\d+)\./;

@@ -16,9 +16,14 @@ export function readLayerTypes(
   const listed = config.optionalTexts(['layer_types'], blockCount);
   return Array.from({ length: blockCount }, (_, index) => {
     const type = listed?.[index] ?? (slidesByDefault(index) ? 'sliding_attention' : 'full_attention');
-    if (type === 'full_attention' || type === 'sliding_attention') return type;
-    throw config.unsupported('layer_types', type, 'full_attention, sliding_attention');
+    return layerTypeOf(config, type);
   });
+}
+
+/** An entry of `layer_types`. */
+export function layerTypeOf(config: ConfigReader, type: unknown): LayerType {
+  if (type === 'full_attention' || type === 'sliding_attention') return type;
+  throw config.unsupported('layer_types', type, 'full_attention, sliding_attention');
 }
 
 /**

@@ -38,7 +38,11 @@ export interface ExpertNames {
    * not where their sizes leave it open.
    */
   readonly inputsFirst?: boolean;
+  /** [E, I, H] twice, of gates and of what they multiply, and [E, H, I]: another way to have them of all experts. */
+  readonly stacked?: Readonly<Record<Part, string>>;
 }
+
+type Part = 'gate' | 'up' | 'down';
 
 const FUSED = ['mlp.experts.gate_up_proj', 'mlp.experts.down_proj'] as const;
 export const MLP_EXPERTS: ExpertNames = {
@@ -211,14 +215,11 @@ function expertTensors(
     shape: [expertCount, rows, inputs],
     firstElement: (e * rows + firstRow) * inputs,
   });
-  const def = (
-    part: 'gate' | 'up' | 'down',
-    shape: readonly [number, number],
-    fused: readonly TensorSource[],
-  ) => {
+  const def = (part: Part, shape: readonly [number, number], fused: readonly TensorSource[]) => {
+    const stack = names.stacked ? [within(names.stacked[part], ...shape, 0)] : [];
     const others = SPELLINGS.map((spelling) => spelling[part](e)).filter((name) => name !== names[part](e));
     const { elsewhere = [], ...own } = spelt('', [names[part](e), ...others], shape);
-    return { ...own, elsewhere: [...fused, ...elsewhere] };
+    return { ...own, elsewhere: [...stack, ...fused, ...elsewhere] };
   };
   const both = gateUpOf(names)(e);
   const whole = { ...within(gateUp, 2 * I, H, 0), inputMajor: true };

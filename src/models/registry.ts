@@ -58,6 +58,7 @@ import { qwen3Next, qwen35, qwen35Moe } from './qwen3-next.js';
 import { seedOss } from './seed-oss.js';
 import { smollm3 } from './smollm3.js';
 import { starcoder2 } from './starcoder2.js';
+import { step } from './step.js';
 
 export const ARCHITECTURES: readonly Architecture[] = [
   bloom,
@@ -121,6 +122,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   seedOss,
   smollm3,
   starcoder2,
+  step,
 ];
 
 /** The architecture that config.json names, applied to it. Throws BAD_CONFIG or UNSUPPORTED. */

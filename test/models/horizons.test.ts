@@ -44,6 +44,6 @@ it.each(configs)('%s', (name, config) => {
 
 it('among them are all families that slide or see chunks', () => {
   const families =
-    'cohere2 exaone4 gemma2 gemma3_text gemma4_text gpt_neo gpt_oss llama4_text mimo_v2_flash mistral mixtral olmo3 phi3 qwen2 qwen3 starcoder2';
+    'cohere2 exaone4 gemma2 gemma3_text gemma4_text gpt_neo gpt_oss llama4_text mimo_v2_flash mistral mixtral olmo3 phi3 qwen2 qwen3 starcoder2 step3p5';
   expect([...horizons]).toEqual(expect.arrayContaining(families.split(' ')));
 });

@@ -113,6 +113,13 @@ const UNSUPPORTED: readonly (readonly [string, Config, string])[] = [
   ['deepseek_v3', { n_group: 2, topk_group: 1, num_experts_per_tok: 5 }, 'num_experts_per_tok'],
   ['glm4_moe', { n_group: 2, topk_group: 1, num_experts_per_tok: 5 }, 'num_experts_per_tok'],
   ['deepseek_v3', { head_dim: 7 }, 'head_dim'],
+  ['step3p5', { per_layer_config: { 1: { head_dim: 8 } } }, 'head_dim'],
+  ['step3p5', { attention_other_setting: { num_attention_groups: 1 } }, 'num_attention_groups'],
+  ['step3p5', { rope_parameters: ROPE }, 'rope_parameters'],
+  ['step3p5', { rope_parameters: undefined, rope_theta: [1e4, 1e4, 5e5, 1e4] }, 'rope_theta'],
+  ['step3p5', { sparse_attention_config: {} }, 'sparse_attention_config'],
+  ['step3p5', { swiglu_limits: [0, -1, 0, 0] }, 'swiglu_limits'],
+  ['step3p5', { moe_layers_enum: 'all', mlp_layer_types: undefined }, 'moe_layers_enum'],
   ['mpt', { no_bias: false }, 'no_bias'],
   ['mpt', { expansion_ratio: 2 }, 'expansion_ratio'],
   ['mpt', { logit_scale: 0.5 }, 'logit_scale'],
@@ -152,6 +159,7 @@ const MALFORMED: readonly (readonly [string, Config, string])[] = [
   ['hy_v3', { mlp_layer_types: ['dense'] }, 'mlp_layer_types'],
   ['llama4_text', { attention_chunk_size: 0 }, 'attention_chunk_size'],
   ['opt', { num_attention_heads: 5 }, 'num_attention_heads'],
+  ['step3p5', { swiglu_limits: [0, 7] }, 'swiglu_limits'],
   ['falcon', { multi_query: 'yes' }, 'multi_query'],
 ];
 

@@ -246,6 +246,32 @@ export const SMALL: Readonly<Record<string, Config>> = {
   },
   seed_oss: { model_type: 'seed_oss', ...GROUPED, head_dim: 16 },
   smollm3: { model_type: 'smollm3', ...GROUPED },
+  step3p5: {
+    model_type: 'step3p5',
+    ...GROUPED,
+    head_dim: 16,
+    num_sliding_attention_heads: 6,
+    layer_types: ['full_attention', 'sliding_attention', 'sliding_attention', 'full_attention'],
+    mlp_layer_types: ['dense', 'dense', 'sparse', 'sparse'],
+    sliding_window: 16,
+    moe_intermediate_size: 24,
+    share_expert_dim: 40,
+    n_routed_experts: 6,
+    num_experts_per_tok: 3,
+    swiglu_limits: [0, null, 7, 0],
+    rope_parameters: {
+      full_attention: {
+        rope_type: 'llama3',
+        factor: 2,
+        original_max_position_embeddings: 64,
+        low_freq_factor: 1,
+        high_freq_factor: 32,
+        rope_theta: 500000,
+        partial_rotary_factor: 0.5,
+      },
+      sliding_attention: { rope_type: 'default', rope_theta: 10000 },
+    },
+  },
 };
 
 /** The small configuration of a family with some values replaced; `undefined` removes one. */

@@ -97,7 +97,7 @@ it('is stated with its parts', () => {
 describe('the bound is what the largest operation within reach takes', () => {
   const workload: ScratchWorkload = { tokens: 300, contextTokens: 1500, logitRows: 40, drawnRows: 3 };
   // On both sides of every number at which operations go another way, for the small configurations.
-  const tokens = [1, 2, 3, 4, 8, 9, 15, 16, 17, 25, 26, 40, 49, 50, 127, 128, 129, 130, 256, 300];
+  const tokens = [1, 2, 3, 4, 8, 9, 15, 16, 17, 25, 26, 40, 49, 50, 85, 86, 127, 128, 129, 130, 256, 300];
   const contexts = [1, 256, 257, 1024, 1500];
 
   /** Uses summed as a plan sums them, each the most of all operations. */
@@ -144,12 +144,23 @@ describe('the bound is what the largest operation within reach takes', () => {
     );
   }
 
+  /** A block of each kind. */
+  function kindsOfBlocks(spec: ModelSpec): Iterable<number> {
+    const last = new Map<string, number>();
+    for (const index of spec.blocks.keys()) {
+      const operations = heard(spec, (walk) => walk.block(index, 1));
+      last.set(operations.map((op) => encodeOp(op).join()).join(';'), index);
+    }
+    return last.values();
+  }
+
   function largest(spec: ModelSpec) {
     const all: Op[] = [];
+    const kinds = [...kindsOfBlocks(spec)];
     for (const count of tokens) {
       const blocks = heard(spec, (walk) => {
         walk.embed(count);
-        for (let index = 0; index < Math.min(2, spec.blocks.length); index++) walk.block(index, count);
+        for (const index of kinds) walk.block(index, count);
       });
       all.push(...blocks.flatMap((op) => spread(op, count)));
       if (count > workload.logitRows) continue;
