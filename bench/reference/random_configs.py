@@ -6,7 +6,8 @@
 
 Needs torch and transformers (5.x). Writes OUTPUT_FOLDER/FAMILY/NNN with config.json, weights and expected.json. The
 configuration is what a publisher could have written: values are left out or null where the library has a default, and
-spelt as version 4 did or as version 5 does. The reference loads that folder as a user would. Where it refuses,
+spelt as version 4 did or as version 5 does; tensors have the names of published files, or those that version 5 gives
+them in memory, where experts are fused. The reference loads that folder as a user would. Where it refuses,
 expected.json says why, and nothing is compared.
 
 expected.json: `ids`, sequences of token ids; `given`, how many of each are a prompt; `logits`, per sequence a row after
@@ -382,7 +383,8 @@ def make(family, folder, seed, torch, transformers):
     config = transformers.AutoConfig.for_model(family, **options)
     model = transformers.AutoModelForCausalLM.from_config(config)
     fill(torch, model, generator, family)
-    model.to(getattr(torch, stored)).save_pretrained(folder)
+    published = Draw(f"{family}/{seed}/names").chance(0.5)
+    model.to(getattr(torch, stored)).save_pretrained(folder, save_original_format=published)
     path = folder / "config.json"
     written = as_written(json.loads(path.read_text()), draw)
     path.write_text(json.dumps(written, indent=1))
@@ -407,7 +409,8 @@ def make(family, folder, seed, torch, transformers):
             rows.append([float(f"{value:.7g}") for value in out.tolist()])
         ids.append(sequence)
         logits.append(rows)
-    return {"ids": ids, "given": PROMPT_LENGTHS, "logits": logits}
+    what = "names as published" if published else "names as in memory"
+    return {"ids": ids, "given": PROMPT_LENGTHS, "logits": logits, "what": what}
 
 
 def fresh(model, family):

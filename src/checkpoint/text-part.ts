@@ -8,10 +8,12 @@ interface Wrapper {
   readonly text: string;
   /** Undefined where files of both kinds exist. */
   readonly tied?: boolean;
+  /** Values of the text part that change a language model alone, and that the wrapper's reference does not look at. */
+  readonly unread?: readonly string[];
 }
 
 const WRAPPERS: Readonly<Record<string, Wrapper>> = {
-  gemma3: { text: 'gemma3_text', tied: true },
+  gemma3: { text: 'gemma3_text', tied: true, unread: ['final_logit_softcapping'] },
   gemma4: { text: 'gemma4_text', tied: true },
   glm46v: { text: 'glm4v_text' },
   glm4v: { text: 'glm4v_text' },
@@ -21,7 +23,10 @@ const WRAPPERS: Readonly<Record<string, Wrapper>> = {
   llama4: { text: 'llama4_text', tied: false },
   llava: { text: 'llama' },
   llava_next: { text: 'llama' },
+  llava_onevision: { text: 'qwen2' },
   mistral3: { text: 'mistral' },
+  qwen2_5_vl: { text: 'qwen2_5_vl_text' },
+  qwen2_vl: { text: 'qwen2_vl_text' },
   qwen3_5: { text: 'qwen3_5_text' },
   qwen3_5_moe: { text: 'qwen3_5_moe_text' },
   qwen3_vl: { text: 'qwen3_vl_text' },
@@ -29,16 +34,47 @@ const WRAPPERS: Readonly<Record<string, Wrapper>> = {
   step3p7: { text: 'step3p5', tied: false },
 };
 
-/** Text parts that are another family's, once no picture turns their positions. */
-const SAME_AS: Readonly<Record<string, string>> = {
-  glm4v_text: 'glm4',
-  glm4v_moe_text: 'glm4_moe',
-  qwen3_vl_text: 'qwen3',
-  qwen3_vl_moe_text: 'qwen3_moe',
+const QWEN2_VL: JsonObject = {
+  vocab_size: 152064,
+  hidden_size: 8192,
+  intermediate_size: 29568,
+  num_hidden_layers: 80,
+  num_attention_heads: 64,
+  num_key_value_heads: 8,
 };
 
 /** Published text parts leave out what their reference has by default, even sizes. */
 const LEFT_OUT: Readonly<Record<string, JsonObject>> = {
+  glm4v_text: {
+    vocab_size: 151552,
+    hidden_size: 4096,
+    intermediate_size: 13696,
+    num_hidden_layers: 40,
+    num_attention_heads: 32,
+    num_key_value_heads: 2,
+  },
+  glm4v_moe_text: {
+    vocab_size: 151424,
+    hidden_size: 4096,
+    num_hidden_layers: 46,
+    num_attention_heads: 96,
+    num_key_value_heads: 8,
+  },
+  qwen2_vl_text: QWEN2_VL,
+  qwen2_5_vl_text: QWEN2_VL,
+  qwen3_vl_text: {
+    vocab_size: 151936,
+    hidden_size: 4096,
+    intermediate_size: 22016,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+  },
+  qwen3_vl_moe_text: {
+    vocab_size: 151936,
+    hidden_size: 2048,
+    num_hidden_layers: 24,
+    num_attention_heads: 16,
+  },
   gemma3_text: {
     vocab_size: 262208,
     hidden_size: 2304,
@@ -65,14 +101,7 @@ const LEFT_OUT: Readonly<Record<string, JsonObject>> = {
 };
 
 /** Values that stand beside the text part or in it; the first that is there counts. */
-const BESIDE = [
-  'tie_word_embeddings',
-  'quantization_config',
-  'compression_config',
-  'quantization',
-  'dtype',
-  'torch_dtype',
-] as const;
+const BESIDE = ['quantization_config', 'compression_config', 'quantization', 'dtype', 'torch_dtype'] as const;
 
 export interface TextPart {
   /** As of a language model alone. */
@@ -84,14 +113,32 @@ export interface TextPart {
 export function textPart(config: JsonObject): TextPart {
   const type = config.model_type;
   const wrapper = typeof type === 'string' && Object.hasOwn(WRAPPERS, type) ? WRAPPERS[type] : undefined;
-  const inner = config.text_config;
-  if (!wrapper || typeof type !== 'string' || !isJsonObject(inner)) return { config, wrapper: undefined };
+  const inner = innerConfig(config, wrapper);
+  if (!wrapper || typeof type !== 'string' || !inner) return { config, wrapper: undefined };
   const named = typeof inner.model_type === 'string' ? inner.model_type : wrapper.text;
-  const text: Record<string, unknown> = { ...LEFT_OUT[named], ...inner };
-  text.model_type = Object.hasOwn(SAME_AS, named) ? SAME_AS[named] : named;
+  const text: Record<string, unknown> = { ...LEFT_OUT[named], ...inner, model_type: named };
   for (const key of BESIDE) text[key] = config[key] ?? inner[key];
-  text.tie_word_embeddings ??= wrapper.tied;
+  text.tie_word_embeddings = tieOf(config, inner, wrapper);
   return { config: text, wrapper: type };
+}
+
+/** Qwen2-VL's first files have the text part's values beside those of the whole. */
+function innerConfig(config: JsonObject, wrapper: Wrapper | undefined): JsonObject | undefined {
+  if (isJsonObject(config.text_config)) return config.text_config;
+  if (!wrapper || typeof config.hidden_size !== 'number') return undefined;
+  const { model_type: _, ...values } = config;
+  return values;
+}
+
+/** Undefined where the files tell: neither says anything, or each another thing. */
+function tieOf(outer: JsonObject, inner: JsonObject, { tied }: Wrapper): unknown {
+  const said = [outer, inner].flatMap((one) => one.tie_word_embeddings ?? []);
+  return new Set(said).size > 1 ? undefined : (said[0] ?? tied);
+}
+
+/** Names of values in the text part that the wrapper's reference passes over, and a language model's does not. */
+export function unreadInside(wrapper: string): readonly string[] {
+  return (Object.hasOwn(WRAPPERS, wrapper) && WRAPPERS[wrapper]?.unread) || [];
 }
 
 /** Prefixes of tensors' names in such checkpoints: as published, and as transformers 5 saves them. */

@@ -3,7 +3,7 @@
 import type { RouteRule } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
-import type { Architecture } from './architecture.js';
+import type { Architecture, ArchitectureModel } from './architecture.js';
 import { denseFeedForward, type FeedForward, gatedFeedForward } from './feed-forward.js';
 import { buildLlama } from './llama.js';
 import { MLP_EXPERTS, mixtureFeedForward, readChoices } from './mixture.js';
@@ -13,26 +13,57 @@ import { afterDenseLayers, feedForwards, readSparseLayers } from './sparse-layer
 export const glm4Moe: Architecture = {
   modelTypes: ['glm4_moe'],
   build: (config) =>
-    buildLlama(config, {
+    build(config, {
       architecture: 'glm4_moe',
-      qkvBias: config.flag(['attention_bias'], false),
-      outBias: false,
-      mlpBias: false,
+      bias: false,
       headNorms: config.flag(['use_qk_norm'], false),
       defaultContext: 131072,
-      defaultEps: 1e-5,
-      rope: { partNames: ['partial_rotary_factor'], defaultPart: 0.5 },
-      feedForward: deepseekFeedForwards(config, {
-        I: 1408,
-        denseI: 10944,
-        experts: 128,
-        chosen: 8,
-        shared: 1,
-        dense: 1,
-        normalized: true,
-      }),
     }),
 };
+
+/** The text part of GLM-4.5V and 4.6V. */
+export const glm4vMoe: Architecture = {
+  modelTypes: ['glm4v_moe_text'],
+  build: (config) => {
+    config.refuseUnless(false, 'use_qk_norm');
+    return build(config, {
+      architecture: 'glm4v_moe',
+      bias: true,
+      headNorms: false,
+      defaultContext: 65536,
+      axes: true,
+    });
+  },
+};
+
+interface Traits {
+  readonly architecture: string;
+  /** Where the configuration does not say it. */
+  readonly bias: boolean;
+  readonly headNorms: boolean;
+  readonly defaultContext: number;
+  readonly axes?: boolean;
+}
+
+function build(config: ConfigReader, { bias, axes = false, ...traits }: Traits): ArchitectureModel {
+  return buildLlama(config, {
+    ...traits,
+    qkvBias: config.flag(['attention_bias'], bias),
+    outBias: false,
+    mlpBias: false,
+    defaultEps: 1e-5,
+    rope: { partNames: ['partial_rotary_factor'], defaultPart: 0.5, axes },
+    feedForward: deepseekFeedForwards(config, {
+      I: 1408,
+      denseI: 10944,
+      experts: 128,
+      chosen: 8,
+      shared: 1,
+      dense: 1,
+      normalized: true,
+    }),
+  });
+}
 
 /** What holds where the configuration says nothing. */
 export interface DeepseekMixture {

@@ -54,7 +54,10 @@ function build(config: ConfigReader): ArchitectureModel {
         'mlp.dense_4h_to_h.bias': [H],
       }),
     head: {
-      projection: { key: 'projection', name: 'embed_out.weight', shape: [V, H] },
+      projection: {
+        ...{ key: 'projection', name: 'embed_out.weight', shape: [V, H] },
+        elsewhere: [{ name: 'lm_head.weight', shape: [V, H], firstElement: 0 }],
+      },
       tied: config.flag(['tie_word_embeddings'], false),
     },
     logits: PLAIN_LOGITS,

@@ -6,7 +6,7 @@ import { readActivation } from './activations.js';
 import type { Architecture } from './architecture.js';
 import type { FeedForward } from './feed-forward.js';
 import { buildLlama, everywhere } from './llama.js';
-import { MLP_EXPERTS, mixtureFeedForward, readChoices, refuseSharedExperts } from './mixture.js';
+import { mixtureFeedForward, readChoices, refuseSharedExperts } from './mixture.js';
 
 export const granite: Architecture = {
   modelTypes: ['granite'],
@@ -50,12 +50,14 @@ export function graniteExperts(config: ConfigReader, shared?: FeedForward): Feed
     expertCount,
     activation: readActivation(config, ['hidden_act'], 'silu'),
     router: {
-      names: ['block_sparse_moe.router.layer.weight', 'mlp.gate.weight'],
+      names: ['block_sparse_moe.router.layer.weight', 'block_sparse_moe.router.weight', 'mlp.gate.weight'],
       chosen,
       rule: { ...PLAIN_ROUTE, normalize: true },
     },
     names: {
-      ...MLP_EXPERTS,
+      gate: (e) => `block_sparse_moe.experts.${e}.gate_proj.weight`,
+      up: (e) => `block_sparse_moe.experts.${e}.up_proj.weight`,
+      down: (e) => `block_sparse_moe.experts.${e}.down_proj.weight`,
       fused: ['block_sparse_moe.input_linear.weight', 'block_sparse_moe.output_linear.weight'],
     },
     shared,

@@ -2,7 +2,13 @@
 
 import { heads, type LayerForward, type Tensor } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
-import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import {
+  type Architecture,
+  type ArchitectureModel,
+  PLAIN_LOGITS,
+  type TensorDef,
+  tensorsUnder,
+} from './architecture.js';
 import { embedTokens, project } from './decoder-parts.js';
 import type { FeedForward } from './feed-forward.js';
 import { deepseekFeedForwards } from './glm4-moe.js';
@@ -14,6 +20,7 @@ export const mimoV2Flash: Architecture = { modelTypes: ['mimo_v2_flash'], build 
 
 /** Where the configuration names none. */
 const VALUE_SCALE = 707 / 1000;
+const SINKS = 'self_attn.attention_sink_bias';
 
 interface Attention {
   readonly nHeads: number;
@@ -73,9 +80,9 @@ function build(config: ConfigReader): ArchitectureModel {
           'self_attn.v_proj.weight': value?.weight,
           'self_attn.v_proj.bias': value?.bias,
           'self_attn.o_proj.weight': [H, nHeads * valueDim],
-          'self_attn.attention_sink_bias': slides(index) ? [nHeads] : undefined,
           'post_attention_layernorm.weight': [H],
         }),
+        ...(slides(index) ? [sinks(`layers.${index}.self_attn`, nHeads)] : []),
         ...feedForward(index).tensors(`layers.${index}.`),
       ];
     },
@@ -87,6 +94,13 @@ function build(config: ConfigReader): ArchitectureModel {
     constants: ropes.constants,
     forward: forward(attention, feedForward, eps),
   };
+}
+
+/** As published, and as transformers 5 calls them. */
+function sinks(path: string, nHeads: number): TensorDef {
+  const shape = [nHeads];
+  const elsewhere = [{ name: `${path}.sinks`, shape, firstElement: 0 }];
+  return { key: SINKS, name: `${path}.attention_sink_bias`, shape, elsewhere };
 }
 
 function readAttention(config: ConfigReader, blockCount: number): Attention {
@@ -177,7 +191,7 @@ function forward(
       }
       const attended = k.attention(q, key, heads(values, kvHeads(blockIndex), valueDim), {
         scale: 1 / Math.sqrt(keyDim),
-        ...(slides(blockIndex) ? { windowTokens, sinks: w('self_attn.attention_sink_bias') } : {}),
+        ...(slides(blockIndex) ? { windowTokens, sinks: w(SINKS) } : {}),
       }); // [T, nHeads · valueDim]
       project(k, w, attended, 'self_attn.o_proj', x);
 

@@ -34,8 +34,8 @@ export interface ExpertNames {
   /** [E, 2I, H] with the gate's rows first, and [E, H, I]. */
   readonly fused: readonly [string, string];
   /**
-   * The fused ones are stored [E, H, 2I] and [E, I, H], where gate and up are one matrix of an expert; otherwise they may be, and are
-   * not where their sizes leave it open.
+   * The fused ones are stored [E, H, 2I] and [E, I, H], where gate and up are one matrix of an expert. Either way is found by their
+   * sizes; this is what they are where those leave it open.
    */
   readonly inputsFirst?: boolean;
   /** [E, I, H] twice, of gates and of what they multiply, and [E, H, I]: another way to have them of all experts. */
@@ -205,16 +205,25 @@ function gateUpOf({ gate }: ExpertNames): (e: number) => string {
   return (e) => gate(e).replace(/(?:gate_proj|w1)(?=\.weight$)/, 'gate_up_proj');
 }
 
+/** Names that the tensors of all experts have: the family's own, and those of transformers 5 in its place or where others are. */
+function fusedPairs({ gate, fused }: ExpertNames): (readonly [string, string])[] {
+  const path = gate(0).replace(/0\.\w+\.weight$/, '');
+  const all = [fused, FUSED, [`${path}gate_up_proj`, `${path}down_proj`] as const];
+  return [...new Map(all.map((pair) => [pair[0], pair])).values()];
+}
+
 function expertTensors(
   { H, I, expertCount, names }: Omit<Mixture, 'router' | 'shared'>,
   e: number,
 ): TensorDef[] {
-  const [gateUp, down] = names.fused;
+  const pairs = fusedPairs(names);
   const within = (name: string, rows: number, inputs: number, firstRow: number): TensorSource => ({
     name,
     shape: [expertCount, rows, inputs],
     firstElement: (e * rows + firstRow) * inputs,
   });
+  const ofGateUp = (firstRow: number) => pairs.map(([name]) => within(name, 2 * I, H, firstRow));
+  const ofDown = pairs.map(([, name]) => within(name, H, I, 0));
   const def = (part: Part, shape: readonly [number, number], fused: readonly TensorSource[]) => {
     const stack = names.stacked ? [within(names.stacked[part], ...shape, 0)] : [];
     const others = SPELLINGS.map((spelling) => spelling[part](e)).filter((name) => name !== names[part](e));
@@ -222,16 +231,18 @@ function expertTensors(
     return { ...own, elsewhere: [...stack, ...fused, ...elsewhere] };
   };
   const both = gateUpOf(names)(e);
-  const whole = { ...within(gateUp, 2 * I, H, 0), inputMajor: true };
+  const turned = (source: TensorSource) => ({ ...source, inputMajor: true });
   const joined = [
-    { key: both, name: both, shape: [2 * I, H], elsewhere: [whole] },
-    def('down', [H, I], [{ ...within(down, H, I, 0), inputMajor: true }]),
+    { key: both, name: both, shape: [2 * I, H], elsewhere: ofGateUp(0).map(turned) },
+    def('down', [H, I], ofDown.map(turned)),
   ];
   const apart = [
-    def('gate', [I, H], names.inputsFirst ? [] : [within(gateUp, 2 * I, H, 0)]),
-    def('up', [I, H], names.inputsFirst ? [] : [within(gateUp, 2 * I, H, I)]),
-    def('down', [H, I], names.inputsFirst ? [] : [within(down, H, I, 0)]),
+    def('gate', [I, H], ofGateUp(0)),
+    def('up', [I, H], ofGateUp(I)),
+    def('down', [H, I], ofDown),
   ];
   const ways = names.inputsFirst ? [joined, apart] : [apart, joined];
-  return ways.flatMap((defs, way) => defs.map((each) => ({ ...each, way })));
+  // The first matrix tells the way, so it must be one whose sizes do.
+  const tellingFirst = (defs: readonly TensorDef[]) => (2 * I === H ? [...defs].reverse() : defs);
+  return ways.flatMap((defs, way) => tellingFirst(defs).map((each) => ({ ...each, way })));
 }

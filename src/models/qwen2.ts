@@ -18,10 +18,27 @@ export const qwen2: Architecture = {
     }),
 };
 
+/** The text parts of Qwen2-VL and Qwen2.5-VL. */
+export const qwen2Vl: Architecture = {
+  modelTypes: ['qwen2_vl_text', 'qwen2_5_vl_text'],
+  build: (config) =>
+    buildLlama(config, {
+      architecture: 'qwen2_vl',
+      qkvBias: true,
+      outBias: false,
+      mlpBias: false,
+      defaultContext: 32768,
+      defaultEps: 1e-5,
+      defaultRopeBase: 1e6,
+      rope: { axes: true },
+      windowTokens: qwenWindows(config, 80),
+    }),
+};
+
 /** With `use_sliding_window`, layers from `max_window_layers` on slide, unless `layer_types` says which do. */
-export function qwenWindows(config: ConfigReader): (blockIndex: number) => number {
+export function qwenWindows(config: ConfigReader, fullLayers = 28): (blockIndex: number) => number {
   const slides = config.flag(['use_sliding_window'], false) && hasWindow(config);
-  const first = config.number(['max_window_layers'], 28);
+  const first = config.number(['max_window_layers'], fullLayers);
   const blockCount = config.count(['num_hidden_layers']);
   const windows = readLayerWindows(config, blockCount, (index) => slides && index >= first, 4096);
   if (

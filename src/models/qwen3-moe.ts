@@ -32,6 +32,29 @@ export const qwen3Moe: Architecture = {
   },
 };
 
+/** Qwen3-VL-MoE's text part: always normalised, and the tensors of all experts are stored inputs first. */
+export const qwen3VlMoe: Architecture = {
+  modelTypes: ['qwen3_vl_moe_text'],
+  build: (config) => {
+    refuseSharedExperts(config);
+    config.refuseUnless(true, 'norm_topk_prob');
+    const attentionBias = config.flag(['attention_bias'], false);
+    const usual = { I: 1408, experts: 60, chosen: 4, normalized: true, inputsFirst: true };
+    return buildLlama(config, {
+      architecture: 'qwen3_vl_moe',
+      qkvBias: attentionBias,
+      outBias: attentionBias,
+      mlpBias: false,
+      headNorms: true,
+      defaultContext: 128000,
+      defaultRopeBase: 500000,
+      rope: { axes: true },
+      windowTokens: () => 0,
+      feedForward: qwenFeedForwards(config, qwenExperts(config, usual), 5632),
+    });
+  },
+};
+
 export const qwen2Moe: Architecture = {
   modelTypes: ['qwen2_moe'],
   build: (config) => {
@@ -70,6 +93,8 @@ interface QwenExperts {
   readonly chosen: number;
   readonly normalized: boolean;
   readonly shared?: FeedForward;
+  /** See ExpertNames. */
+  readonly inputsFirst?: boolean;
 }
 
 /** The mixture of every generation; later ones are always normalised. */
@@ -81,7 +106,7 @@ export function qwenExperts(config: ConfigReader, usual: QwenExperts): FeedForwa
     expertCount,
     activation: readActivation(config, ['hidden_act'], 'silu'),
     router: { names: ['mlp.gate.weight'], chosen, rule: softmaxRule(config, usual.normalized) },
-    names: MLP_EXPERTS,
+    names: { ...MLP_EXPERTS, inputsFirst: usual.inputsFirst ?? false },
     shared: usual.shared,
   });
 }

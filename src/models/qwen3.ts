@@ -4,6 +4,26 @@ import type { Architecture } from './architecture.js';
 import { buildLlama } from './llama.js';
 import { qwenWindows } from './qwen2.js';
 
+/** Qwen3-VL's text part. */
+export const qwen3Vl: Architecture = {
+  modelTypes: ['qwen3_vl_text'],
+  build: (config) => {
+    const attentionBias = config.flag(['attention_bias'], false);
+    return buildLlama(config, {
+      architecture: 'qwen3_vl',
+      qkvBias: attentionBias,
+      outBias: attentionBias,
+      mlpBias: false,
+      headNorms: true,
+      defaultHeadDim: 128,
+      defaultContext: 128000,
+      defaultRopeBase: 500000,
+      rope: { axes: true },
+      windowTokens: () => 0,
+    });
+  },
+};
+
 export const qwen3: Architecture = {
   modelTypes: ['qwen3'],
   build: (config) => {

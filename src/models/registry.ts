@@ -2,7 +2,7 @@
 
 import { OperatingError } from '../../offload/index.js';
 import { ConfigReader } from '../checkpoint/config-reader.js';
-import { textPart, WRAPPED_PREFIXES } from '../checkpoint/text-part.js';
+import { textPart, unreadInside, WRAPPED_PREFIXES } from '../checkpoint/text-part.js';
 import { whyUnknown } from '../checkpoint/unreadable.js';
 import { show } from '../files/json-file.js';
 import { readDeclared } from '../formats/declared.js';
@@ -23,8 +23,8 @@ import { exaone4 } from './exaone4.js';
 import { falcon } from './falcon.js';
 import { gemma, gemma2, gemma3 } from './gemma.js';
 import { gemma4 } from './gemma4.js';
-import { glm, glm4 } from './glm.js';
-import { glm4Moe } from './glm4-moe.js';
+import { glm, glm4, glm4v } from './glm.js';
+import { glm4Moe, glm4vMoe } from './glm4-moe.js';
 import { gptBigcode } from './gpt-bigcode.js';
 import { gptNeo } from './gpt-neo.js';
 import { gptNeox } from './gpt-neox.js';
@@ -51,9 +51,9 @@ import { opt } from './opt.js';
 import { phi } from './phi.js';
 import { phi3 } from './phi3.js';
 import { phimoe } from './phimoe.js';
-import { qwen2 } from './qwen2.js';
-import { qwen3 } from './qwen3.js';
-import { qwen2Moe, qwen3Moe } from './qwen3-moe.js';
+import { qwen2, qwen2Vl } from './qwen2.js';
+import { qwen3, qwen3Vl } from './qwen3.js';
+import { qwen2Moe, qwen3Moe, qwen3VlMoe } from './qwen3-moe.js';
 import { qwen3Next, qwen35, qwen35Moe } from './qwen3-next.js';
 import { seedOss } from './seed-oss.js';
 import { smollm3 } from './smollm3.js';
@@ -81,6 +81,8 @@ export const ARCHITECTURES: readonly Architecture[] = [
   glm4,
   glm4Moe,
   glm4MoeLite,
+  glm4v,
+  glm4vMoe,
   glmMoeDsa,
   gpt2,
   gptBigcode,
@@ -114,9 +116,12 @@ export const ARCHITECTURES: readonly Architecture[] = [
   phimoe,
   qwen2,
   qwen2Moe,
+  qwen2Vl,
   qwen3,
   qwen3Moe,
   qwen3Next,
+  qwen3Vl,
+  qwen3VlMoe,
   qwen35,
   qwen35Moe,
   seedOss,
@@ -135,16 +140,25 @@ export function buildArchitecture(
   const modelType = reader.text(['model_type']);
   const architecture = ARCHITECTURES.find(({ modelTypes }) => modelTypes.includes(modelType));
   if (!architecture) {
-    const known = ARCHITECTURES.flatMap(({ modelTypes }) => modelTypes).join(', ');
     const why = wrapper === undefined ? whyUnknown(config, modelType) : `it is the text part of ${wrapper}`;
     throw new OperatingError(
       'UNSUPPORTED',
-      `${path}: model_type ${show(modelType)} is not supported${why ? `, since ${why}` : ''}; supported: ${known}`,
+      `${path}: model_type ${show(modelType)} is not supported${why ? `, since ${why}` : ''}; supported: ${supportedLike(modelType)}`,
     );
   }
   readDeclared(config, path); // which refuses weights that are stored as nobody here reads them
+  if (wrapper !== undefined) reader.refuseUnless(null, ...unreadInside(wrapper));
   const model = architecture.build(reader);
   return wrapper === undefined ? model : inside(model, text.tie_word_embeddings === undefined);
+}
+
+/** Types of the same first word, or the first words of all: together the types would be longer than a message. */
+function supportedLike(modelType: string): string {
+  const firstWord = (type: string) => /^[a-z]*/i.exec(type)?.[0] ?? '';
+  const types = ARCHITECTURES.flatMap((architecture) => architecture.modelTypes);
+  const near = types.filter((type) => firstWord(type) === firstWord(modelType));
+  const listed = near.length > 0 ? near : [...new Set(types.map((type) => `${firstWord(type)}…`))];
+  return `${listed.join(', ')}${near.length > 0 ? ', and others' : ''} (README.md has all)`;
 }
 
 /**

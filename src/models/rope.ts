@@ -50,6 +50,8 @@ export interface RopeOptions {
   readonly fixedAlpha?: boolean;
   /** For families that say themselves what cos and sin are scaled by. */
   readonly mscales?: boolean;
+  /** For text parts whose pairs stand for axes of pictures (`mrope`): in text all are the one position. */
+  readonly axes?: boolean;
 }
 
 /** θᵢ = base^(−2i/d) for the d dimensions of a head that rotate. @returns [d / 2] */
@@ -83,7 +85,8 @@ export function readRope(config: ConfigReader, options: RopeOptions): Rope {
     config.refuseUnless(base, options.foreignNames.base);
     config.refuseUnless(part, options.foreignNames.part);
   }
-  const type = parameters?.text(['rope_type', 'type'], 'default') ?? 'default';
+  const written = parameters?.text(['rope_type', 'type'], 'default') ?? 'default';
+  const type = options.axes && written === 'mrope' ? 'default' : written;
   if (options.proportional && type === 'proportional') {
     const factor = parameters?.number(['factor'], 1) ?? 1;
     const contextTokens = config.count(['max_position_embeddings'], options.defaultContext);

@@ -8,6 +8,7 @@ import type { JsonObject } from '../../src/files/json-file.js';
 import { buildArchitecture } from '../../src/models/registry.js';
 import { type Changes, changedCheckpoint } from '../helpers/changed-checkpoint.js';
 import { modelFolder } from '../helpers/fixtures.js';
+import { fieldOf } from '../helpers/recorded-forward.js';
 import type { TestTensor } from '../helpers/safetensors.js';
 
 const VISION: TestTensor[] = ['vision_tower.layers.0.weight', 'model.visual.patch_embed.weight'].map(
@@ -82,6 +83,21 @@ describe('the same model as alone', () => {
   );
 });
 
+it('a head is the token table where both say different things and files hold no other', async () => {
+  const tensors = renamed('language_model.model.', 'language_model.lm_head.weight');
+  for (const [outer, inner] of [
+    [true, false],
+    [false, true],
+  ]) {
+    const config = wrapping('smollm3', { model_type: 'llama4', tie_word_embeddings: outer });
+    const text = { ...(config.text_config as JsonObject), tie_word_embeddings: inner };
+    const folder = await changedCheckpoint('smollm3', { config: { ...config, text_config: text }, tensors });
+    const { model } = await openModel(folder);
+    const tables = model.tables.map(({ extent }) => extent.fileOffset);
+    expect(Object.values(model.head.projection.parts).map(({ extent }) => extent.fileOffset)).toEqual(tables);
+  }
+});
+
 it('a head is the token table where files say nothing and hold no other', async () => {
   const without = (dropped: string[]) => wrapping('smollm3', { model_type: 'mistral3' }, dropped);
   const tensors = renamed('language_model.model.', 'language_model.lm_head.weight');
@@ -144,6 +160,41 @@ it('sizes that published text parts leave out are those of their reference', () 
   expect(gemma.head.tied).toBe(true);
   const llava = build('llava', { max_position_embeddings: 4096, vocab_size: 32064 });
   expect(llava).toMatchObject({ hiddenSize: 4096, blockCount: 32, vocabSize: 32064, maxContextTokens: 4096 });
+});
+
+it('text parts have the defaults of their own reference, not of the family that they resemble', () => {
+  const build = (type: string, text: JsonObject) =>
+    buildArchitecture(
+      { model_type: type, text_config: { num_hidden_layers: 1, vocab_size: 64, ...text } },
+      'c',
+    );
+  const GROUPED = { hidden_size: 64, num_attention_heads: 4, num_key_value_heads: 2, intermediate_size: 48 };
+  const shapeOf = (type: string, text: JsonObject, key: string) =>
+    build(type, { ...GROUPED, ...text })
+      .block(0)
+      .find((def) => def.key === key)?.shape;
+  expect(shapeOf('glm4v', {}, 'self_attn.q_proj.weight')).toEqual([64, 64]);
+  expect(shapeOf('glm4v', {}, 'self_attn.q_proj.bias')).toEqual([64]);
+  expect(shapeOf('glm4v_moe', { first_k_dense_replace: 0 }, 'self_attn.q_proj.bias')).toEqual([64]);
+  const experts = build('qwen3_vl_moe', { ...GROUPED, num_experts: 4, num_experts_per_tok: 2 });
+  const [rule] = fieldOf(experts, 'route', 'rule');
+  expect(rule?.normalize).toBe(true);
+  expect(() => build('qwen3_vl_moe', { ...GROUPED, norm_topk_prob: false })).toThrow('norm_topk_prob');
+  expect(() => build('gemma3', { ...GROUPED, final_logit_softcapping: 5 })).toThrow(
+    'final_logit_softcapping',
+  );
+});
+
+it('turns of pictures are none in a text, beside the text part or in it', () => {
+  const scaling = { type: 'mrope', mrope_section: [2, 3, 3] };
+  const flat = {
+    ...{ hidden_size: 64, num_attention_heads: 4, num_key_value_heads: 2, intermediate_size: 48 },
+    ...{ num_hidden_layers: 1, vocab_size: 64, rope_scaling: scaling, vision_config: {} },
+  };
+  const model = buildArchitecture({ ...flat, model_type: 'qwen2_vl' }, 'config.json');
+  expect(model).toMatchObject({ architecture: 'qwen2_vl', hiddenSize: 64 });
+  const { vision_config: _, ...text } = flat;
+  expect(() => buildArchitecture({ ...text, model_type: 'qwen2' }, 'config.json')).toThrow('mrope');
 });
 
 it('names what of the text part is not supported', () => {

@@ -123,6 +123,97 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
   });
 });
 
+/** Gate, multiplied and last matrix of one expert, as families call them. */
+const PART = /^(.*\.experts\.)(\d+)\.(?:(gate_proj|w1)|(up_proj|w3)|(?:down_proj|w2))\.weight$/;
+const MIXTURES = Object.keys(SMALL).filter((family) =>
+  tensorList(build(family)).some(({ name }) => PART.exec(name)?.[3]),
+);
+
+/** All experts of each layer in two tensors, whose names begin with `pathOf` what those of one do. */
+function fusedTensors(experts: readonly Named[], pathOf: (own: string) => string): Named[] {
+  return experts.flatMap(({ name, shape: [rows = 0, inputs = 0] }) => {
+    const [, own = '', index, gate] = PART.exec(name) ?? [];
+    if (!gate || index !== '0') return [];
+    const count = new Set(
+      experts.flatMap((other) => (other.name.startsWith(own) ? (PART.exec(other.name)?.[2] ?? []) : [])),
+    ).size;
+    const path = pathOf(own);
+    return [
+      { name: `${path}gate_up_proj`, shape: [count, 2 * rows, inputs] },
+      { name: `${path}down_proj`, shape: [count, inputs, rows] },
+    ];
+  });
+}
+
+describe.each(MIXTURES)('experts of %s', (family) => {
+  const model = build(family);
+  const all = renamed(model, (name) => name);
+  const experts = all.filter(({ name }) => PART.test(name));
+  const rest = all.filter(({ name }) => !PART.test(name));
+  const boundOf = (stored: readonly Named[]) => {
+    const { model: bound, unused } = bindModel(model, checkpointOf([...stored, ...rest]));
+    expect(unused).toEqual([]);
+    return bound.blocks.flatMap((block) => block.matrices.filter(({ key }) => PART.test(key)));
+  };
+  const ways: readonly (readonly [string, (own: string) => string])[] = [
+    ['in two tensors under their own path', (own) => own],
+    ['in two tensors as version 5 names them', (own) => own.replace(/\.\w+\.experts\.$/, '.mlp.experts.')],
+  ];
+
+  it.each(ways)('are read %s', (_, pathOf) => {
+    const stored = fusedTensors(experts, pathOf);
+    const matrices = boundOf(stored);
+    expect(matrices).toHaveLength(experts.length);
+    const [gateUp, down] = stored;
+    const [, rows = 0, inputs = 0] = gateUp?.shape ?? [];
+    const downStart = 2 * elementCount(gateUp?.shape ?? []);
+    expect(down?.shape.slice(1)).toEqual([inputs, rows / 2]);
+    const offsets = matrices
+      .filter(({ key }) => PART.exec(key)?.[2] === '1')
+      .slice(0, 3)
+      .map(({ parts }) => parts.codes?.extent.fileOffset);
+    expect(offsets.sort((a = 0, b = 0) => a - b)).toEqual([
+      2 * rows * inputs,
+      3 * rows * inputs,
+      downStart + rows * inputs,
+    ]);
+  });
+
+  it.each([
+    ['mlp', 'gate_proj', 'up_proj', 'down_proj'],
+    ['block_sparse_moe', 'w1', 'w3', 'w2'],
+  ])('are read one by one in %s as %s, %s, %s', (parent, gate, up, down) => {
+    const stored = experts.map(({ name, shape }) => {
+      const [, path = '', index, isGate, isUp] = PART.exec(name) ?? [];
+      const all = path.replace(/\.\w+\.experts\.$/, `.${parent}.experts.`);
+      return { name: `${all}${index}.${isGate ? gate : isUp ? up : down}.weight`, shape };
+    });
+    expect(boundOf(stored)).toHaveLength(experts.length);
+  });
+});
+
+it.each([
+  ['gpt_neox', 'embed_out.weight', 'lm_head.weight'],
+  ['granitemoe', '.router.layer.weight', '.router.weight'],
+  ['mimo_v2_flash', '.attention_sink_bias', '.sinks'],
+  ['step3p5', '.mlp.gate.weight', '.moe.gate.weight'],
+])('%s has its tensors under their newer or older names: %s, %s', (family, one, other) => {
+  const model = build(family);
+  const names = renamed(model, (name) => name);
+  const spelt = (name: string) =>
+    names.map((tensor) => ({
+      ...tensor,
+      name:
+        tensor.name.endsWith(one) || tensor.name.endsWith(other)
+          ? tensor.name.slice(0, tensor.name.length - (tensor.name.endsWith(one) ? one : other).length) + name
+          : tensor.name,
+    }));
+  const bound = [one, other].map((name) => bindModel(model, checkpointOf(spelt(name))));
+  expect(bound.map(({ unused }) => unused)).toEqual([[], []]);
+  expect(spelt(one)).not.toEqual(spelt(other));
+  expect(bound[0]?.model.blocks).toEqual(bound[1]?.model.blocks);
+});
+
 it('takes values of fused experts that are stored by inputs, also where both sizes are one', () => {
   const model = build('gpt_oss', { intermediate_size: 16 });
   const rest = renamed(model, (name) => name).filter(({ name }) => !/experts\.\d/.test(name));

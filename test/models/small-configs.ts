@@ -246,6 +246,22 @@ export const SMALL: Readonly<Record<string, Config>> = {
   },
   seed_oss: { model_type: 'seed_oss', ...GROUPED, head_dim: 16 },
   smollm3: { model_type: 'smollm3', ...GROUPED },
+  mimo_v2_flash: {
+    model_type: 'mimo_v2_flash',
+    ...GROUPED,
+    head_dim: 24,
+    v_head_dim: 16,
+    layer_types: ['full_attention', 'sliding_attention', 'sliding_attention', 'full_attention'],
+    mlp_layer_types: ['dense', 'sparse', 'sparse', 'sparse'],
+    sliding_window: 16,
+    moe_intermediate_size: 24,
+    n_routed_experts: 6,
+    num_experts_per_tok: 2,
+    rope_parameters: {
+      full_attention: { ...ROPE, rope_theta: 5000000, partial_rotary_factor: 0.334 },
+      sliding_attention: { ...ROPE, partial_rotary_factor: 0.334 },
+    },
+  },
   step3p5: {
     model_type: 'step3p5',
     ...GROUPED,
