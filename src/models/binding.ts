@@ -223,8 +223,9 @@ class Binding {
   }
 
   /** The tensor under one of the definition's own names. */
-  storedUnder({ name }: TensorDef): StoredTensor | undefined {
-    for (const candidate of this.#names(name)) {
+  storedUnder({ name, elsewhere = [] }: TensorDef): StoredTensor | undefined {
+    const spellings = [name, ...elsewhere.map((source) => source.name)];
+    for (const candidate of spellings.flatMap((spelling) => this.#names(spelling))) {
       const stored = this.#checkpoint.find(candidate);
       if (stored) return stored;
     }

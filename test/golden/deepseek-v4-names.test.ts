@@ -3,7 +3,7 @@
 import { expect, it } from 'vitest';
 import { present } from '../../offload/index.js';
 import { openModel } from '../../src/engine/open-model.js';
-import { changedCheckpoint } from '../helpers/changed-checkpoint.js';
+import { changedCheckpoint, copied } from '../helpers/changed-checkpoint.js';
 import { modelFolder } from '../helpers/fixtures.js';
 import type { TestTensor } from '../helpers/safetensors.js';
 import { ALL_NVME, lastResults, readGolden } from './run-model.js';
@@ -106,4 +106,18 @@ it('a table of experts of another type or shape is refused by its name', async (
   await expect(openModel(fewer)).rejects.toThrow(
     /tid2eid has shape \[192, 4\], but config.json implies \[384, 2\]/,
   );
+});
+
+it('an embedding and a head that are said to be one, and differ, are told', async () => {
+  const tied = { config: { tie_word_embeddings: true } };
+  const { warnings } = await openModel(await changedCheckpoint(FIXTURE, tied));
+  expect(warnings).toEqual([expect.stringMatching(/model\.embed_tokens\.weight and head\.weight differ/)]);
+  const alike = await changedCheckpoint(FIXTURE, {
+    ...tied,
+    tensors: (all) => [
+      ...all.filter(({ name }) => name !== 'head.weight'),
+      copied(all, 'model.embed_tokens.weight', 'head.weight'),
+    ],
+  });
+  expect((await openModel(alike)).warnings).toEqual([]);
 });
