@@ -1,7 +1,5 @@
 // compress: a block per token, of which those that end a run make its entry; then another kernel brings the states up to date. A
 // channel is folded token by token, so that a run that several passes share gives the bits of one that a single pass has.
-#include <algorithm>
-
 #include "cuda/math.h"
 #include "cuda/overlap.h"
 #include "cuda/states.h"
@@ -11,9 +9,12 @@ namespace zi::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+/// Tokens that are loaded before they are folded.
+constexpr int kAhead = 8;
 
 struct CompressArguments {
-  RowView values, gates;  // rows: token · series + which
+  const float *values, *gates;
+  int64_t value_token, value_series, gate_token, gate_series;
   WeightVector bias, norm;
   int64_t bias_stride;
   const float* frequencies;
@@ -51,17 +52,31 @@ struct ChannelFold {
     a.State(row, part, 2, channel) = seen.weighted;
   }
   __device__ static Seen Nothing() { return {-INFINITY, 0.0f, 0.0f}; }
+  __device__ static void Add(Seen& seen, float gate, float value) {
+    const float largest = fmaxf(gate, seen.largest);
+    const float kept = expf(__fsub_rn(seen.largest, largest)), part = expf(__fsub_rn(gate, largest));
+    seen.largest = largest;
+    seen.sum = fmaf(seen.sum, kept, part);
+    seen.weighted = fmaf(seen.weighted, kept, __fmul_rn(part, value));
+  }
   /// Tokens at positions [from, to) of one series; what lies before the first of these tokens is in the state.
   __device__ void Fold(Seen& seen, int64_t which, int64_t from, int64_t to) const {
-    for (int64_t position = max(from, row.start); position < to; ++position) {
-      const int64_t at = (row.first + position - row.start) * a.series + which;
-      const float gate = __fadd_rn(a.gates.Get(at, channel),
-                                   a.bias.At(position % a.ratio * a.bias_stride + which * a.depth + channel));
-      const float largest = fmaxf(gate, seen.largest);
-      const float kept = expf(__fsub_rn(seen.largest, largest)), part = expf(__fsub_rn(gate, largest));
-      seen.largest = largest;
-      seen.sum = fmaf(seen.sum, kept, part);
-      seen.weighted = fmaf(seen.weighted, kept, __fmul_rn(part, a.values.Get(at, channel)));
+    int64_t position = max(from, row.start), place = position % a.ratio;
+    for (; position < to; position += kAhead) {
+      float gates[kAhead], values[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (position + i >= to) break;
+        const int64_t token = row.first + position + i - row.start;
+        values[i] = a.values[token * a.value_token + which * a.value_series + channel];
+        gates[i] = __fadd_rn(a.gates[token * a.gate_token + which * a.gate_series + channel],
+                             a.bias.At(place * a.bias_stride + which * a.depth + channel));
+        if (++place == a.ratio) place = 0;
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (position + i < to) Add(seen, gates[i], values[i]);
+      }
     }
   }
   /// What counts for the entry of run `run`, of tokens before position `end`.
@@ -139,8 +154,12 @@ __global__ void __launch_bounds__(kThreads) KeepOpenRuns(const CompressArguments
 void Launch(const CompressOp& op, Run& run) {
   const int64_t tokens = op.values.shape[0], depth = op.values.shape[2];
   if (tokens == 0 || depth == 0 || op.sequences.shape[0] == 0) return;
-  const CompressArguments a{RowView(op.values),
-                            RowView(op.gates),
+  const CompressArguments a{reinterpret_cast<const float*>(op.values.data),
+                            reinterpret_cast<const float*>(op.gates.data),
+                            op.values.strides[0],
+                            op.values.strides[1],
+                            op.gates.strides[0],
+                            op.gates.strides[1],
                             WeightVector(op.bias),
                             WeightVector(op.norm),
                             op.bias.strides[0],

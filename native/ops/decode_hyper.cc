@@ -30,7 +30,7 @@ Operation HyperWeights(Reader& in) {
 }
 
 Operation HyperMix(Reader& in) {
-  HyperMixOp op{in.Floats("x", 3), in.Activation("y", 2), in.Floats("spread", 2), in.Floats("mix", 3)};
+  HyperMixOp op{in.Floats("x", 3), in.Floats("y", 2), in.Floats("spread", 2), in.Floats("mix", 3)};
   const int64_t tokens = op.x.shape[0], streams = op.x.shape[1];
   in.Check(streams > 0 && streams <= kMostStreams, "there must be one to eight streams");
   in.CheckSize(op.y, 0, tokens, "y");

@@ -89,8 +89,8 @@ GatedRmsOp ReadGatedRms(WordReader& in) {
 
 CompressOp ReadCompress(WordReader& in) {
   CompressOp op{in.Floats("entries", 3),
-                in.Activation("values", 3),
-                in.Activation("gates", 3),
+                in.Floats("values", 3),
+                in.Floats("gates", 3),
                 in.Weight("bias", 2),
                 in.Weight("norm", 1),
                 in.Floats("inverseFrequencies", 1),
@@ -101,7 +101,6 @@ CompressOp ReadCompress(WordReader& in) {
                 in.Number()};
   const int64_t series = op.values.shape[1], depth = op.values.shape[2];
   CheckShape(in, op.gates, op.values, "gates");
-  in.Check(op.gates.dtype == op.values.dtype, "values and gates differ in type");
   in.Check(series == 1 || series == 2, "there must be one series of values or two");
   in.Check(op.bias.shape[0] > 0, "a run must have a token");
   in.CheckSize(op.bias, 1, series * depth, "bias");
@@ -117,9 +116,9 @@ CompressOp ReadCompress(WordReader& in) {
 }
 
 WindowAttentionOp ReadWindowAttention(WordReader& in) {
-  WindowAttentionOp op{in.Activation("out", 3),
-                       in.Activation("q", 3),
-                       in.Activation("k", 2),
+  WindowAttentionOp op{in.Floats("out", 3),
+                       in.Floats("q", 3),
+                       in.Floats("k", 2),
                        in.Floats("window", 3),
                        in.OptionalFloatBlock("entries"),
                        in.OptionalWeight("sinks"),
@@ -129,7 +128,6 @@ WindowAttentionOp ReadWindowAttention(WordReader& in) {
                        in.Number()};
   CheckShape(in, op.out, op.q, "out");
   const int64_t depth = op.q.shape[2];
-  in.Check(op.q.dtype == op.out.dtype && op.q.dtype == op.k.dtype, "q, k and out differ in type");
   in.CheckSize(op.k, 0, op.q.shape[0], "k");
   in.CheckSize(op.k, 1, depth, "k");
   in.Check(depth <= kMostWindowDepth, "a head has more values than a GPU keeps in registers");

@@ -238,15 +238,15 @@ export class ForwardOps {
     return out;
   }
 
-  /** Entries of the runs of tokens that end here, of values and gates [T, S, D]: see the operation `compress`. */
+  /** Entries of the runs of tokens that end here, of values and gates f32 [T, S, D]: see the operation `compress`. */
   compress(values: Tensor, gates: Tensor, options: CompressOptions): void {
     const { tables } = present(this.#states, 'states of the block');
     this.#stream.launch({ op: 'compress', values, gates, ...options, tables });
   }
 
-  /** q [T, heads, D] over the window that the block keeps, k [T, D] and the block's entries → [T, heads, D]. */
+  /** q [T, heads, D] over the window that the block keeps, k [T, D] and the block's entries → [T, heads, D], all f32. */
   windowAttention(q: Tensor, k: Tensor, options: WindowOptions): Tensor {
-    const out = this.empty(q.shape);
+    const out = this.floats(q.shape);
     const { tables } = present(this.#states, 'states of the block');
     this.#stream.launch({ op: 'window_attention', out, q, k, ...options, tables });
     return out;

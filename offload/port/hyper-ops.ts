@@ -20,7 +20,7 @@ export type HyperOp =
       iterations: number;
       eps: number;
     }
-  /** x[t, j] = spread[t, j] · y[t] + Σᵢ mix[t, i, j] · x[t, i]; x f32 [T, n, H], y [T, H]. */
+  /** x[t, j] = spread[t, j] · y[t] + Σᵢ mix[t, i, j] · x[t, i]; x, y f32 [T, n, H], [T, H]. */
   | { readonly op: 'hyper_mix'; x: Tensor; y: Tensor; spread: Tensor; mix: Tensor };
 
 export function hyperEffects(op: HyperOp): Effects {

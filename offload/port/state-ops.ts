@@ -68,7 +68,7 @@ export type StateOp =
     }
   /**
    * One entry for every run of R tokens of a sequence, counted from its first: each channel the mean of values, weighed by a softmax
-   * over the run of gate + bias. values, gates [T, S, D]: with S = 1 an entry is of its own run; with S = 2 of the second series of
+   * over the run of gate + bias. values, gates f32 [T, S, D]: with S = 1 an entry is of its own run; with S = 2 of the second series of
    * its own run and the first series of the run before, where there is one. Then the entry is normed as by `rms_norm` with `norm`
    * [D], and its last 2·F values turn as by `rotary`, interleaved, by the position of the run's first token.
    * bias [R, S · D], norm of a float type. Entries f32 [slots, E, D]: that of run w is written where its last token is among
@@ -88,8 +88,8 @@ export type StateOp =
       rotaryScale: number;
     }
   /**
-   * out[t, h] of q [T, heads, D] = attention over the latest W positions of the sequence, the token's own included, and after these
-   * the entries of all runs of `ratio` tokens that have ended with it; a key is its own value. k [T, D] are the tokens' own keys,
+   * out[t, h] of q f32 [T, heads, D] = attention over the latest W positions of the sequence, the token's own included, and after these
+   * the entries of all runs of `ratio` tokens that have ended with it; a key is its own value. k f32 [T, D] are the tokens' own keys,
    * window f32 [slots, W, D] those of positions before, each at position % W: it holds the latest ones afterwards.
    * entries f32 [slots, E, D] or null, sinks as in ScoreRule.
    */
