@@ -13,6 +13,7 @@ import {
   storedShape,
   type TensorDef,
 } from './architecture.js';
+import { bailing } from './bailing.js';
 import { bloom } from './bloom.js';
 import { cohere, cohere2 } from './cohere.js';
 import { deepseekV2, deepseekV3, deepseekV32, glm4MoeLite, glmMoeDsa, mistral4 } from './deepseek.js';
@@ -61,6 +62,7 @@ import { starcoder2 } from './starcoder2.js';
 import { step } from './step.js';
 
 export const ARCHITECTURES: readonly Architecture[] = [
+  bailing,
   bloom,
   cohere,
   cohere2,
