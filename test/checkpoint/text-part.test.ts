@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { openModel } from '../../src/engine/open-model.js';
 import type { JsonObject } from '../../src/files/json-file.js';
 import { buildArchitecture } from '../../src/models/registry.js';
+import { ALL_NVME, fixtureFolder, generateFolder, readGolden } from '../golden/run-model.js';
 import { type Changes, changedCheckpoint } from '../helpers/changed-checkpoint.js';
 import { modelFolder } from '../helpers/fixtures.js';
 import { fieldOf } from '../helpers/recorded-forward.js';
@@ -137,6 +138,43 @@ it('shards of pictures alone need not be there, nor layers that predict further 
   expect(checkpoint.files.map((path) => path.split('/').at(-1))).toEqual(['model-1.safetensors']);
   expect([...checkpoint.tensors.keys()].some((name) => /vision|visual|mtp/.test(name))).toBe(false);
   expect(warnings).toEqual([]);
+});
+
+it('Kimi K2.5 is DeepSeek-V3 within a checkpoint that also sees', async () => {
+  const { input_ids: prompts } = readGolden('deepseek_v3');
+  const folder = await changedCheckpoint('deepseek_v3', {
+    config: wrapping('deepseek_v3', { model_type: 'kimi_k25' }, ['model_type']),
+    tensors: (all) => [
+      ...all.map((tensor) => ({ ...tensor, name: `language_model.${tensor.name}` })),
+      { name: 'vision_tower.encoder.blocks.0.wqkv.weight', dtype: 'BF16', shape: [2] },
+      { name: 'mm_projector.proj.0.weight', dtype: 'BF16', shape: [2] },
+    ],
+  });
+  expect((await openModel(folder)).warnings).toEqual([]);
+  const expected = await generateFolder(fixtureFolder('deepseek_v3'), prompts, 6, ALL_NVME);
+  expect(await generateFolder(folder, prompts, 6, ALL_NVME)).toEqual(expected);
+});
+
+it('DeepSeek-V3 leaves out the layer that predicts a further token, and its shard need not be there', async () => {
+  const { input_ids: prompts } = readGolden('deepseek_v3');
+  let names: string[] = [];
+  const folder = await changedCheckpoint('deepseek_v3', {
+    config: { num_nextn_predict_layers: 1 },
+    files: (all) => {
+      names = all.map(({ name }) => name);
+      return { 'model-1.safetensors': all };
+    },
+  });
+  const layers = Math.max(...names.map((name) => Number(/layers\.(\d+)/.exec(name)?.[1] ?? 0))) + 1;
+  const ahead = ['eh_proj.weight', 'enorm.weight', 'shared_head.head.weight', 'self_attn.o_proj.weight'];
+  const weight_map = {
+    ...Object.fromEntries(names.map((name) => [name, 'model-1.safetensors'])),
+    ...Object.fromEntries(ahead.map((name) => [`model.layers.${layers}.${name}`, 'model-2.safetensors'])),
+  };
+  writeFileSync(join(folder, 'model.safetensors.index.json'), JSON.stringify({ weight_map }));
+  expect((await openModel(folder)).warnings).toEqual([]);
+  const expected = await generateFolder(fixtureFolder('deepseek_v3'), prompts, 6, ALL_NVME);
+  expect(await generateFolder(folder, prompts, 6, ALL_NVME)).toEqual(expected);
 });
 
 it('a layer behind those of the configuration is told of, unless it has what predicts further tokens', async () => {

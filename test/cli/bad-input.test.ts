@@ -106,6 +106,24 @@ describe.concurrent('prompts', () => {
     expect(existsSync(output)).toBe(false);
   });
 
+  it('one beyond what an index lets every token see, with the length that works', async () => {
+    for (const [name, topk, most] of [
+      ['glm_moe_dsa', 40, 40],
+      ['deepseek_v4', 8, 17],
+    ] as const) {
+      const folder = copyOf(name, (path) =>
+        edit(join(path, 'config.json'), /"index_topk": \d+/g, `"index_topk": ${topk}`),
+      );
+      const model = ['--name', folder];
+      const long = [...model, '--prompt', 'a', '--max_new_tokens', '80'];
+      await expectFailure(long, 'PROMPT_TOO_LONG', new RegExp(`the model's context is ${most}:`));
+      const wide = [...model, '--prompt', 'a', '--max_new_tokens', '2', '--max_context', '100'];
+      await expectFailure(wide, 'BAD_OPTION', new RegExp(`the model has a context of ${most}:`));
+      const scored = ['score', ...model, '--text_file', fileWith(`${name}.txt`, 'a b c'), '--context', '100'];
+      await expectFailure(scored, 'BAD_OPTION', new RegExp(`the model's context is ${most}`));
+    }
+  });
+
   it('an empty one where the model has no start token', () => {
     const folder = copyOf('bloom', (path) => {
       for (const name of ['config.json', 'generation_config.json', 'tokenizer_config.json'])
