@@ -141,8 +141,9 @@ struct CombineF {
   }
 };
 /// A row of bias of the choice's expert.
+template <int W>
 struct ExpertBiasF {
-  static constexpr int kWidth = 1;
+  static constexpr int kWidth = W;
   RowView x, experts, bias;
   int64_t each, expert_count;
   Fault* fault;
@@ -152,20 +153,31 @@ struct ExpertBiasF {
       if (c == 0) Report(fault, kExpertOutside, choice, expert, expert_count);
       return;
     }
-    x.Put(choice, c, x.Get(choice, c) + bias.Get(expert, c));
+    float value[W], by[W];
+    Read(x, choice, c, value);
+    Read(bias, expert, c, by);
+    for (int i = 0; i < W; ++i) value[i] += by[i];
+    Write(x, choice, c, value);
   }
 };
+template <int W>
 struct GatedPairsF {
-  static constexpr int kWidth = 1;
+  static constexpr int kWidth = W;
   RowView out, x;
   float alpha, limit;
   __device__ void operator()(int64_t r, int64_t c) const {
-    float gate = x.Get(r, 2 * c), up = x.Get(r, 2 * c + 1);
-    // Comparisons with NaN do not hold, so it stays.
-    if (gate > limit) gate = limit;
-    if (up > limit) up = limit;
-    if (up < -limit) up = -limit;
-    out.Put(r, c, (up + 1.0f) * (gate * Sigmoid(alpha * gate)));
+    float pairs[2][W], result[W];
+    Read(x, r, 2 * c, pairs[0]);
+    Read(x, r, 2 * c + W, pairs[1]);
+    for (int i = 0; i < W; ++i) {
+      float gate = pairs[2 * i / W][2 * i % W], up = pairs[(2 * i + 1) / W][(2 * i + 1) % W];
+      // Comparisons with NaN do not hold, so it stays.
+      if (gate > limit) gate = limit;
+      if (up > limit) up = limit;
+      if (up < -limit) up = -limit;
+      result[i] = (up + 1.0f) * (gate * Sigmoid(alpha * gate));
+    }
+    Write(out, r, c, result);
   }
 };
 template <int W>
@@ -315,13 +327,19 @@ void Launch(const CombineOp& op, Run& run) {
 }
 
 void Launch(const ExpertBiasOp& op, Run& run) {
-  const int64_t each = op.experts.shape[1];
-  const ExpertBiasF add{RowView(op.x), RowView(op.experts), RowView(op.bias), each, op.bias.shape[0], run.fault()};
-  LaunchForEach(add, op.x.shape[0], op.x.shape[1], run);
+  const int64_t rows = op.x.shape[0], length = op.x.shape[1], each = op.experts.shape[1], count = op.bias.shape[0];
+  const RowView x(op.x), experts(op.experts), bias(op.bias);
+  if (Eights(length, op.x, op.bias)) {
+    return LaunchForEach(ExpertBiasF<8>{x, experts, bias, each, count, run.fault()}, rows, length, run);
+  }
+  LaunchForEach(ExpertBiasF<1>{x, experts, bias, each, count, run.fault()}, rows, length, run);
 }
 
 void Launch(const GatedPairsOp& op, Run& run) {
-  LaunchForEach(GatedPairsF{RowView(op.out), RowView(op.x), op.alpha, op.limit}, op.out.shape[0], op.out.shape[1], run);
+  const int64_t rows = op.out.shape[0], length = op.out.shape[1];
+  const RowView out(op.out), x(op.x);
+  if (Eights(length, op.out, op.x)) return LaunchForEach(GatedPairsF<8>{out, x, op.alpha, op.limit}, rows, length, run);
+  LaunchForEach(GatedPairsF<1>{out, x, op.alpha, op.limit}, rows, length, run);
 }
 
 void Launch(const ScaleRowsOp& op, Run& run) {

@@ -80,22 +80,55 @@ __global__ void GatherRows(const GatherArguments a) {
   });
 }
 
-__global__ void Rotary(RowView x, const int32_t* positions, const float* frequencies, int64_t tokens, int64_t heads,
-                       int64_t pairs, bool interleaved, float scale) {
+struct RotaryArguments {
+  RowView x;
+  const int32_t* positions;
+  const float* frequencies;
+  int heads, pairs;
+  bool interleaved, eights;
+  float scale;
+};
+
+/// A block per token: its sines and cosines are computed once, for all heads.
+__global__ void __launch_bounds__(kThreads) Rotary(const __grid_constant__ RotaryArguments a) {
+  extern __shared__ float turns[];  // cosines, then sines, of each pair
   Begin();
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (at >= tokens * pairs) return;
-  const int64_t token = at / pairs, i = at % pairs;
-  // In double: positions of 10⁵ leave a float no digits of the angle.
-  double sine, cosine;
-  sincos(static_cast<double>(positions[token]) * static_cast<double>(frequencies[i]), &sine, &cosine);
-  const float c = static_cast<float>(cosine * scale), s = static_cast<float>(sine * scale);
-  const int64_t first = interleaved ? 2 * i : i, second = interleaved ? 2 * i + 1 : i + pairs;
-  for (int64_t head = 0; head < heads; ++head) {
-    const int64_t row = token * heads + head;
-    const float a = x.Get(row, first), b = x.Get(row, second);
-    x.Put(row, first, a * c - b * s);
-    x.Put(row, second, b * c + a * s);
+  const int64_t token = blockIdx.x;
+  const int pairs = a.pairs, step = a.eights ? 8 : 1, steps = pairs / step;
+  for (int i = threadIdx.x; i < pairs; i += kThreads) {
+    // In double: positions of 10⁵ leave a float no digits of the angle.
+    double sine, cosine;
+    sincos(static_cast<double>(a.positions[token]) * static_cast<double>(a.frequencies[i]), &sine, &cosine);
+    turns[i] = static_cast<float>(cosine * a.scale);
+    turns[pairs + i] = static_cast<float>(sine * a.scale);
+  }
+  __syncthreads();
+  for (int at = threadIdx.x; at < a.heads * steps; at += kThreads) {
+    const int64_t row = token * a.heads + at / steps;
+    const int i = at % steps * step;
+    const float* const cosines = turns + i;
+    const float* const sines = turns + pairs + i;
+    if (!a.eights) {
+      const int first = a.interleaved ? 2 * i : i, second = a.interleaved ? 2 * i + 1 : i + pairs;
+      const float x = a.x.Get(row, first), y = a.x.Get(row, second);
+      a.x.Put(row, first, x * cosines[0] - y * sines[0]);
+      a.x.Put(row, second, y * cosines[0] + x * sines[0]);
+      continue;
+    }
+    float low[8], high[8];
+    const int first = a.interleaved ? 2 * i : i, second = a.interleaved ? 2 * i + 8 : i + pairs;
+    a.x.GetEight(row, first, low);
+    a.x.GetEight(row, second, high);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      float& x = a.interleaved ? (j < 4 ? low : high)[2 * j % 8] : low[j];
+      float& y = a.interleaved ? (j < 4 ? low : high)[2 * j % 8 + 1] : high[j];
+      const float before = x;
+      x = before * cosines[j] - y * sines[j];
+      y = y * cosines[j] + before * sines[j];
+    }
+    a.x.PutEight(row, first, low);
+    a.x.PutEight(row, second, high);
   }
 }
 
@@ -255,8 +288,15 @@ void Launch(const GatherRowsOp& op, Run& run) {
 void Launch(const RotaryOp& op, Run& run) {
   const int64_t tokens = op.x.shape[0], heads = op.x.shape[1], pairs = op.inverse_frequencies.shape[0];
   if (tokens * heads * pairs == 0) return;
-  Overlapped(Rotary, Blocks(tokens * pairs, kThreads), kThreads, run, RowView(op.x), Ints(op.positions),
-             reinterpret_cast<const float*>(op.inverse_frequencies.data), tokens, heads, pairs, op.interleaved, op.scale);
+  const RotaryArguments arguments{RowView(op.x),
+                                  Ints(op.positions),
+                                  reinterpret_cast<const float*>(op.inverse_frequencies.data),
+                                  static_cast<int>(heads),
+                                  static_cast<int>(pairs),
+                                  op.interleaved,
+                                  pairs % 8 == 0 && RowsAligned(op.x, 16),
+                                  op.scale};
+  OverlappedWith(2 * sizeof(float) * pairs, Rotary, Blocks(tokens, 1), kThreads, run, arguments);
 }
 
 void Launch(const KvStoreOp& op, Run& run) {
