@@ -15,6 +15,7 @@ import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
 import { type KvShape, layerCaches, pageBytes, pagesFor } from '../../offload/model/kv-cache.js';
 import type { Weights } from '../../offload/model/model.js';
 import { stateFields, statesBytes } from '../../offload/model/state-cache.js';
+import { dryRun } from '../../offload/plan/dry-run.js';
 import { controlWords } from '../../offload/plan/pass-sizes.js';
 import type { DeviceEvent, DeviceStream, HostMemory } from '../../offload/port/backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
@@ -51,7 +52,8 @@ const type: DType = half ? 'f16' : 'bf16';
 const path = `configs/models/${values.shape}.json`;
 const config = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
 const model = buildArchitecture(config, path);
-const activations = deviceActivationType(shapeModel(config, path, half ? 'float16' : 'bfloat16').model);
+const spec = shapeModel(config, path, half ? 'float16' : 'bfloat16').model;
+const activations = deviceActivationType(spec);
 const perMicro = Math.max(1, Math.floor(micro / prompt));
 const microBatches = Math.ceil(batch / perMicro);
 
@@ -66,9 +68,8 @@ const weights = placeWeights(chooseWay(model.block(blockIndex), () => false));
 const constants = new Map(
   Object.entries(model.constants).map(([name, data]) => [name, upload(data)] as const),
 );
-const workspace = device.allocate(
-  Math.min(32 * 2 ** 30, perMicro * prompt * model.hiddenSize * 160 + 2 ** 28),
-);
+/** Its second half is for results of products alone. */
+const workspace = device.allocate(2 * dryRun(spec, perMicro * prompt, 1, activations).workspaceBytes);
 const shape: KvShape = { caches: model.caches.slice(blockIndex, blockIndex + 1), dtype: activations };
 const pageCount = batch * pagesFor(prompt);
 const pages = device.allocate(Math.max(1, pageCount * pageBytes(shape)));
