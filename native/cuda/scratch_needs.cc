@@ -159,7 +159,6 @@ ScratchBytes Most(const ExpertLinearOp& one, int64_t rows, int64_t) {
                                 MostChoicesOfTiles(64, experts), rows * each}) {
     ExpertLinearOp op = one;
     Repeat(std::min(rows, choices / each), op.x, op.out, op.experts);
-    op.x.data += 1;
     most.TakeIn(Needs(op));
   }
   return most;

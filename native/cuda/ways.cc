@@ -81,8 +81,9 @@ std::optional<ExpertTiling> TilingOfChoices(const Op& op, DType type) {
   ExpertTiling tiling{};
   tiling.rows = TileRows(choices, op.expert_count);
   tiling.tiles = choices / tiling.rows + std::min(choices, op.expert_count);
-  tiling.exact = op.x.dtype == DType::kF32;
-  tiling.packs = tiling.exact || !RowsAligned(op.x, 16);
+  // What is rounded anyway needs no second half of the inputs.
+  tiling.exact = op.x.dtype == DType::kF32 && op.out.dtype == DType::kF32;
+  tiling.packs = op.x.dtype == DType::kF32 || !RowsAligned(op.x, 16);
   return tiling;
 }
 

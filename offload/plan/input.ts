@@ -74,6 +74,8 @@ export interface PlanOptions {
    * asked of them is part of the plan. Default: activations are f32, and nothing else is taken.
    */
   readonly cuda?: boolean;
+  /** Such devices take f32 instead, which takes twice the memory and more time, and rounds nothing. */
+  readonly activationType?: 'f32';
   /**
    * Layers that rest on every device with memory of its own; default as many as fit with offload `auto` and a budget,
    * none otherwise.
@@ -120,7 +122,7 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     roundUp(gatheredBytes(layout.device.sizeBytes, deviceCount), allocated),
   );
   const usual = defaultTransfer(deviceCount, computesInPlace);
-  const activationType = cuda ? deviceActivationType(model) : 'f32';
+  const activationType = cuda ? (options.activationType ?? deviceActivationType(model)) : 'f32';
   const kvType = options.kvType ?? activationType;
   checkKvType(kvType, model.caches);
   const gathers = deviceCount > 1 && !computesInPlace;

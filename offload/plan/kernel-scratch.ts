@@ -5,6 +5,7 @@ import { deviceActivationType } from '../model/activation-type.js';
 import { type ForwardTypes, ForwardWalk } from '../model/forward-walk.js';
 import type { KvDType } from '../model/kv-type.js';
 import type { ModelSpec } from '../model/model.js';
+import type { FloatType } from '../port/dtype.js';
 import { native } from '../port/native.js';
 import type { ScratchBytes } from '../port/native-devices.js';
 
@@ -29,6 +30,8 @@ export interface ScratchWorkload {
   readonly logitRows: number;
   /** Rows whose tokens are drawn at once; 0 where none are. */
   readonly drawnRows: number;
+  /** Default what the devices choose. */
+  readonly activationType?: FloatType;
   /** Default that of the activations. */
   readonly kvType?: KvDType;
 }
@@ -42,14 +45,16 @@ interface Bounds {
   readonly drawnRows: Bound;
 }
 
-const known = new WeakMap<ModelSpec, Map<KvDType, Bounds>>();
+/** By the types of activations, and of keys and values. */
+const known = new WeakMap<ModelSpec, Map<string, Bounds>>();
 
 export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): KernelScratch {
-  const { contextTokens, kvType = deviceActivationType(model) } = workload;
-  const ofTypes = known.get(model) ?? new Map<KvDType, Bounds>();
+  const { contextTokens, activationType = deviceActivationType(model), kvType = activationType } = workload;
+  const ofTypes = known.get(model) ?? new Map<string, Bounds>();
   known.set(model, ofTypes);
-  const bounds = ofTypes.get(kvType) ?? boundsOf(model, kvType);
-  ofTypes.set(kvType, bounds);
+  const key = `${activationType} ${kvType}`;
+  const bounds = ofTypes.get(key) ?? boundsOf(model, { activationType, kvType });
+  ofTypes.set(key, bounds);
   const layers = bounds.tokens(workload.tokens, contextTokens);
   const head = bounds.logitRows(workload.logitRows, contextTokens);
   const drawing = bounds.drawnRows(workload.drawnRows, contextTokens);
@@ -63,8 +68,7 @@ export function kernelScratch(model: ModelSpec, workload: ScratchWorkload): Kern
   return { productsBytes, inputsBytes, groupsBytes, weightsBytes, partialsBytes, bytes };
 }
 
-function boundsOf(model: ModelSpec, kvType: KvDType): Bounds {
-  const types = { activationType: deviceActivationType(model), kvType };
+function boundsOf(model: ModelSpec, types: ForwardTypes): Bounds {
   const boundOf = (go: (walk: ForwardWalk) => void) =>
     boundOfOperations(distinctOperations(model, types, go));
   return {

@@ -198,11 +198,13 @@ export function gatheringTerms({ transfer: { deviceBytes } }: PlanInput): PlanTe
 }
 
 /** What a CUDA device takes beside the bytes that are asked of it. */
-export function cudaTerms({ model, workload, options, kvType }: PlanInput, counts: Counts): PlanTerm[] {
+export function cudaTerms(input: PlanInput, counts: Counts): PlanTerm[] {
+  const { model, workload, options, activationType, kvType } = input;
   if (!options.cuda) return [];
   const { microBatchTokens: tokens, microBatchSequences, logitRows } = counts;
   const drawnRows = workload.output === 'tokens' ? microBatchSequences : 0;
-  return cudaCosts(model, { tokens, contextTokens: workload.contextTokens, logitRows, drawnRows, kvType });
+  const { contextTokens } = workload;
+  return cudaCosts(model, { tokens, contextTokens, logitRows, drawnRows, activationType, kvType });
 }
 
 /** Where what compute works on lies. */

@@ -30,6 +30,8 @@ export interface OpenSettings {
   readonly kvOffload: boolean;
   /** Undefined: as they are computed. */
   readonly kvType: KvDType | undefined;
+  /** On a GPU nothing is rounded to 16 bits. */
+  readonly computesInFloats: boolean;
   /** What weights must be stored as. */
   readonly dtype: TypeName | undefined;
   /** What they are packed as at first use. */
@@ -55,6 +57,7 @@ const NAMES = [
   'gpuMemory',
   'kvOffload',
   'kvDtype',
+  'computeDtype',
   'dtype',
   'threads',
   'maxSequences',
@@ -97,6 +100,7 @@ export function readOpenOptions(model: unknown, given: OpenOptions | undefined):
     deviceBudgetBytes: ofGpus(options, 'gpuMemory', devices.device, options.size('gpuMemory')),
     kvOffload: ofGpus(options, 'kvOffload', devices.device, options.flag('kvOffload')) ?? false,
     kvType: kvTypeOf(options.choice('kvDtype', KV_CHOICES)),
+    computesInFloats: options.choice('computeDtype', ['auto', 'float32']) === 'float32',
     ...readType(options),
     threads: options.count('threads', 1, Math.max(1024, availableParallelism())),
     maxSequences: options.count('maxSequences', 1, MOST_SEQUENCES),

@@ -55,7 +55,7 @@ async function optionsFor(
   { opened, files, fileStates }: ModelSource,
 ): Promise<EngineOptions> {
   const { offload, dramBudgetBytes, deviceBudgetBytes, kvOffload, kvType } = settings;
-  const { device, deviceCount, threads } = settings;
+  const { device, deviceCount, threads, computesInFloats } = settings;
   const options = {
     offload,
     device,
@@ -71,6 +71,7 @@ async function optionsFor(
   const plan = {
     ...(kvOffload ? { kvOffload } : {}),
     ...(kvType === undefined ? {} : { kvType }),
+    ...(computesInFloats ? ({ activationType: 'f32' } as const) : {}),
     transfer: await transferFor({ ...options, workload: ONE }),
   };
   const { model } = opened;

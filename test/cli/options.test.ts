@@ -266,11 +266,10 @@ describe('good command lines', () => {
     expect(options.plan).toEqual({ hostWindowLayers: 3, microBatchSequences: 2, microBatchTokens: 64 });
     expect(options.cpu).toEqual({
       threads: 2,
-      computeType: 'float32',
       io: { engine: 'threads', direct: false },
     });
     expect(generateOptions().plan).toEqual({});
-    expect(generateOptions().cpu).toEqual({ computeType: 'float32', io: {} });
+    expect(generateOptions().cpu).toEqual({ io: {} });
     expect(generateOptions('--device', 'cpu', '--compute_dtype', 'bfloat16').cpu.computeType).toBe(
       'bfloat16',
     );

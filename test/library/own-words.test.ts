@@ -16,7 +16,6 @@ const NEVER_MET = [
   '--virtual_devices',
   '--gpu_resident',
   '--io_engine',
-  '--compute_dtype',
   // A model without a chat template has another sentence here.
   '--prompt',
   // Shapes without a checkpoint are for commands.

@@ -71,15 +71,22 @@ it('of the head holds both halves of more rows than a micro-batch has tokens, or
   expect(scratch.partialsBytes).toBe(4 * 4 * opt.vocabSize);
 });
 
-it('of a mixture holds both halves of the choices, and the choices by expert', () => {
+it('of a mixture holds what its router takes in rounded, and the choices by expert', () => {
   const tokens = 2048;
   const workload = { tokens, contextTokens: 100, logitRows: 8, drawnRows: 0 };
   const scratch = kernelScratch(model('mixtral-8x7b'), workload);
-  // Each token goes to two experts, whose last product takes 14336 inputs: rounded to 16 bits, and what that left.
-  expect(scratch.inputsBytes).toBe(2 * 2 * 2 * tokens * 14336);
+  expect(scratch.inputsBytes).toBe(2 * tokens * 4096);
   // Choices, and a table of tiles of 128 of them behind.
   expect(scratch.groupsBytes).toBe(4 * 2 * tokens + 16 * ((2 * tokens) / 128 + 8));
   expect(kernelScratch(model('opt-6.7b'), workload).groupsBytes).toBe(0);
+});
+
+it('of a mixture in f32 holds both halves of the choices', () => {
+  const tokens = 2048;
+  const workload = { tokens, contextTokens: 100, logitRows: 8, drawnRows: 0, activationType: 'f32' } as const;
+  const scratch = kernelScratch(model('mixtral-8x7b'), workload);
+  // Each token goes to two experts, whose last product takes 14336 inputs: rounded to 16 bits, and what that left.
+  expect(scratch.inputsBytes).toBe(2 * 2 * 2 * tokens * 14336);
 });
 
 it('is stated with its parts', () => {

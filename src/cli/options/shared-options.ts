@@ -1,7 +1,6 @@
 // Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
 
 import type {
-  ComputeType,
   CpuBackendOptions,
   CudaStatus,
   DeviceResident,
@@ -50,7 +49,7 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     deviceBudgetBytes: options.bytes('gpu_memory'),
     deviceCount,
     gather,
-    plan: readPlanOptions(options),
+    plan: readPlanOptions(options, device),
     cpu: readCpuOptions(options, device),
     dsConfig: undefined,
     warnings: [...warnings, ...idleOptions(options, { device, deviceCount, described: elsewhere })],
@@ -147,7 +146,7 @@ function isPacked(type: string | undefined): type is PackedWeights {
   return PACKED_WEIGHTS.some((packed) => packed === type);
 }
 
-function readPlanOptions(options: OptionReader): Partial<PlanOptions> {
+function readPlanOptions(options: OptionReader, device: DeviceKind): Partial<PlanOptions> {
   const hostWindowLayers = options.count('prefetch_layers');
   const microBatchSequences = options.count('micro_batch_size');
   const microBatchTokens = options.count('micro_batch_tokens');
@@ -157,6 +156,7 @@ function readPlanOptions(options: OptionReader): Partial<PlanOptions> {
     ...(deviceResident === undefined ? {} : { deviceResident }),
     ...(options.flag('kv_offload') ? { kvOffload: true } : {}),
     ...(kvType === undefined ? {} : { kvType }),
+    ...(device === 'cuda' && readComputeType(options, device) === 'float32' ? { activationType: 'f32' } : {}),
     ...(hostWindowLayers === undefined ? {} : { hostWindowLayers }),
     ...(microBatchSequences === undefined ? {} : { microBatchSequences }),
     ...(microBatchTokens === undefined ? {} : { microBatchTokens }),
@@ -176,22 +176,26 @@ function readDeviceResident(options: OptionReader): DeviceResident | undefined {
   }
 }
 
-function readComputeType(options: OptionReader, device: DeviceKind): ComputeType {
+function readComputeType(options: OptionReader, device: DeviceKind): 'float32' | 'bfloat16' | undefined {
   const type = options.choice('compute_dtype', SHARED_OPTIONS.compute_dtype.choices);
-  if (type === undefined || device === 'cpu') return type ?? 'float32';
-  throw badOption(
-    '--compute_dtype is for --device cpu: a GPU computes in the type of the weights; leave it out',
-  );
+  if (type === 'auto') return undefined;
+  if (type === 'bfloat16' && device === 'cuda') {
+    throw badOption(
+      '--compute_dtype bfloat16 is for --device cpu: a GPU computes in the 16-bit type of the weights by itself, so leave it out, or give float32',
+    );
+  }
+  return type;
 }
 
 function readCpuOptions(options: OptionReader, device: DeviceKind): CpuBackendOptions {
   const threads = options.count('threads');
+  const computeType = readComputeType(options, device);
   const engine = options.choice('io_engine', SHARED_OPTIONS.io_engine.choices);
   const direct = options.flag('no_direct_io') ? { direct: false } : {};
   const virtualDevices = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
   return {
     ...(virtualDevices === undefined ? {} : { virtualDevices }),
-    computeType: readComputeType(options, device),
+    ...(computeType === undefined || device === 'cuda' ? {} : { computeType }),
     ...(threads === undefined ? {} : { threads }),
     io: { ...(engine === undefined ? {} : { engine }), ...direct },
   };

@@ -66,7 +66,7 @@ export function settingsOf(
     start_token: job.vocabulary.startToken ?? null,
     stop_tokens: (options.ignoreEos ? [] : [...job.endTokens]).sort((a, b) => a - b),
     prompts: promptsDigest(job.prompts),
-    compute_dtype: options.cpu.computeType ?? 'float32',
+    compute_dtype: computeType(options),
     // None is exact.
     kv_dtype: options.plan.kvType ? KV_TYPE_NAMES[options.plan.kvType] : null,
     chat: options.chat !== undefined,
@@ -83,6 +83,11 @@ export function settingsOf(
     // Also where nothing was drawn yet: lines that come after these may draw.
     seed: sampling.seed,
   };
+}
+
+function computeType({ device, plan, cpu }: GenerateOptions): string {
+  if (device === 'cuda') return plan.activationType ? 'float32' : 'auto';
+  return cpu.computeType ?? 'float32';
 }
 
 /** With whatever decides its text, but without its chat, which may have the date in it. */
