@@ -88,9 +88,9 @@ struct ScaleCapF {
   RowView x;
   float scale, cap;
   __device__ void operator()(int64_t r, int64_t c) const {
-    float& value = x.Row<float>(r)[c];
+    const float value = x.Get(r, c);
     // The cap would make an ordinary number of an infinite one.
-    value = cap == 0 ? value * scale : fmaf(value, 0.0f, cap * tanhf(value * (scale / cap)));
+    x.Put(r, c, cap == 0 ? value * scale : fmaf(value, 0.0f, cap * tanhf(value * (scale / cap))));
   }
 };
 /// A row is a token's head.

@@ -185,7 +185,7 @@ Operation NllFold(Reader& in) {
 }
 
 Operation ScaleCap(Reader& in) {
-  ScaleCapOp op{in.Floats("x", 0), in.Number(), in.Number()};
+  ScaleCapOp op{in.Activation("x", 0), in.Number(), in.Number()};
   return op;
 }
 

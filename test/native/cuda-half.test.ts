@@ -91,10 +91,16 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
   }
 
   it('products of f32 inputs with few outputs, as a router is, are those of the inputs as they are', async () => {
-    for (const tokens of [3, 40, 200]) {
+    // The last one fills enough large tiles, the last of them in part.
+    for (const [tokens, outputs, inputs] of [
+      [3, 128, 512],
+      [40, 128, 512],
+      [200, 128, 512],
+      [2100, 200, 70],
+    ] as const) {
       const bench = gpuBench(tokens, false);
-      const weight = bench.weight(half, [128, 512]);
-      const [x, out] = [bench.activation([tokens, 512]), bench.activation([tokens, 128])];
+      const weight = bench.weight(half, [outputs, inputs]);
+      const [x, out] = [bench.activation([tokens, inputs]), bench.activation([tokens, outputs])];
       const op = {
         op: 'linear',
         out,
@@ -136,6 +142,7 @@ describe.skipIf(!HAS_GPU).each(HALVES)('CUDA kernels on %s', (half) => {
         await check(bench, { op: 'add', out: a, a, b }, 1e-7);
         await check(bench, { op: 'add', out, a, b }, 1e-7);
         await check(bench, { op: 'add', out: a, a, b, factor: bench.vector(half, 1) }, 1e-7);
+        await check(bench, { op: 'scale_cap', x: out, scale: 0.3, softCap: 0 }, 1e-7);
         await check(bench, { op: 'clamp', x: out, limit: 1 }, 0);
         for (const activation of ACTIVATIONS) {
           await check(
