@@ -7,6 +7,9 @@
 
 namespace zi::cuda {
 
+/// Whether tensor cores take two values of it as they are.
+bool IsHalf(DType dtype);
+
 /// What follows a switch over types, each of which has a case of its own so that the compiler finds where a new one is
 /// forgotten.
 [[noreturn]] void UnknownType(DType dtype);
