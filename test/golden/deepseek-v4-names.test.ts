@@ -72,8 +72,26 @@ function fused(tensors: readonly Required<TestTensor>[]): TestTensor[] {
   ];
 }
 
+/** As makers keep what is small and decides much; bf16 is the first half of f32. */
+function widened(tensors: readonly Required<TestTensor>[]): TestTensor[] {
+  return tensors.map((tensor) => {
+    const { name, dtype } = tensor;
+    const data = Buffer.from(tensor.data);
+    const count = data.length / (dtype === 'I64' ? 8 : 2);
+    const words = (of: (index: number) => number) => {
+      const wide = Buffer.alloc(4 * count);
+      for (let i = 0; i < count; i++) wide.writeUInt32LE(of(i), 4 * i);
+      return wide;
+    };
+    if (dtype === 'I64') return { ...tensor, dtype: 'I32', data: words((i) => data.readUInt32LE(8 * i)) };
+    if (!/(norm\.weight|sink|ape|_base|_scale|gate\.bias)$/.test(name)) return tensor;
+    return { ...tensor, dtype: 'F32', data: words((i) => data.readUInt16LE(2 * i) * 2 ** 16) };
+  });
+}
+
 it.each([
   ['as published', byNames(PUBLISHED)],
+  ['with small ones in f32, and the table of experts in 32 bits', widened],
   ['as modules are called', byNames(IN_MEMORY)],
   [
     'as modules are called, experts in one tensor',
