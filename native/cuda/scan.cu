@@ -3,10 +3,8 @@
 //
 // Four lanes share a column, each with a quarter of its rows. The state after a token is γ·S + k·δᵀ, so both products that a token
 // asks for are taken of the state before it, and the output is γ·(Sᵀq) + (k·q)·δ: one wait for other lanes per token.
-#include "cuda/math.h"
 #include "cuda/overlap.h"
-#include "cuda/states.h"
-#include "cuda/views.h"
+#include "cuda/scan.h"
 
 namespace zi::cuda {
 namespace {
@@ -17,45 +15,6 @@ constexpr int kWarpColumns = 32 / kLanes;
 constexpr int kColumns = kWarps * kWarpColumns;
 constexpr int kMostRows = 64;             // of a lane
 
-struct ScanArguments {
-  const uint8_t *q, *k, *v;
-  uint8_t* out;
-  DType q_type, k_type, v_type, out_type;
-  int64_t q_token, q_group, k_token, k_group, v_token, v_head, out_token, out_head;  // strides
-  const uint8_t *step, *beta;
-  DType step_type, beta_type;
-  int64_t step_token, step_group, beta_token, beta_group;  // strides
-  bool delta;
-  WeightVector step_bias, decay, skip;
-  float* state;
-  int64_t state_slot, state_head, state_row;
-  int64_t depth, length, each;
-  float min_step, max_step, norm_eps, query_scale;
-  StateTable table;
-};
-
-/// What every token of a head is scaled with.
-struct HeadNumbers {
-  float step_bias, decay, skip;
-  __device__ HeadNumbers(const ScanArguments& a, int64_t head)
-      : step_bias(a.step_bias.At(head)), decay(a.decay.At(head)), skip(a.skip.data ? a.skip.At(head) : 0.0f) {}
-};
-
-/// `kept`: γ; `weight`: what δ is scaled by; `product`: k · q.
-struct TokenNumbers {
-  float kept, weight, product;
-};
-
-/// @param step, beta raw; @param product k · q
-__device__ TokenNumbers NumbersOf(const ScanArguments& a, const HeadNumbers& head, float step, float beta, float product) {
-  const float raw = step + head.step_bias;
-  // Beyond, the difference is lost in a float. Comparisons with NaN do not hold, so it stays.
-  float size = raw > 20.0f ? raw : log1pf(expf(raw));
-  if (size < a.min_step) size = a.min_step;
-  if (size > a.max_step) size = a.max_step;
-  return {expf(-expf(head.decay) * size), a.delta ? Sigmoid(beta) : size, product};
-}
-
 __device__ uint32_t BitsAt(const uint8_t* data, DType dtype, int64_t i) {
   if (dtype == DType::kF32) return reinterpret_cast<const uint32_t*>(data)[i];
   return reinterpret_cast<const uint16_t*>(data)[i];
@@ -65,11 +24,6 @@ __device__ float FromBits(DType dtype, uint32_t bits) {
   if (dtype == DType::kBF16) return __uint_as_float(bits << 16);
   return __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
 }
-/// What q and k are multiplied by, from their sums of squares.
-__device__ float ScaleOf(const ScanArguments& a, float squares, float scale) {
-  return a.norm_eps != 0 ? scale / sqrtf(squares + a.norm_eps) : scale;
-}
-
 template <int kRows>
 struct Tile {
   static constexpr int kDepth = kLanes * kRows;
@@ -195,7 +149,7 @@ __global__ void __launch_bounds__(kThreads) Scan(const ScanArguments a) {
   __shared__ __align__(16) Tile<kRows> tiles[2];
   StateRow row;
   const int64_t head = blockIdx.y, first_column = static_cast<int64_t>(blockIdx.x) * kColumns;
-  if (!a.table.Read(blockIdx.z, row) || row.tokens == 0) return;
+  if (!a.table.Read(blockIdx.z, row) || !a.Takes(row)) return;
   const int lane = threadIdx.x % 32, place = lane / kWarpColumns;
   const int own = threadIdx.x / 32 * kWarpColumns + lane % kWarpColumns;  // column of the block
   const int64_t column = first_column + own;
@@ -242,7 +196,7 @@ __global__ void __launch_bounds__(kThreads) ScanInPlace(const ScanArguments a) {
   StateRow row;
   const int64_t head = blockIdx.y, group = head / a.each, within = head % a.each;
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (!a.table.Read(blockIdx.z, row) || row.tokens == 0) return;
+  if (!a.table.Read(blockIdx.z, row) || !a.Takes(row)) return;
   const bool inside = column < a.length;
   float* stored = a.state + row.slot * a.state_slot + head * a.state_head + column;
   const HeadNumbers numbers(a, head);
@@ -289,13 +243,24 @@ void LaunchScan(const ScanArguments& a, dim3 grid, Run& run) {
   }
 }
 
+/// Token by token, states of any shape.
+void LaunchEach(const ScanArguments& a, const ScanShape& shape, Run& run) {
+  const bool in_place = a.depth > kLanes * kMostRows;
+  const dim3 grid(Blocks(a.length, in_place ? kThreads : kColumns), static_cast<unsigned>(shape.heads),
+                  static_cast<unsigned>(shape.sequences));
+  if (in_place) return Overlapped(ScanInPlace, grid, kThreads, run, a);
+  if (a.depth <= kLanes * 8) return LaunchScan<8>(a, grid, run);
+  if (a.depth <= kLanes * 32) return LaunchScan<32>(a, grid, run);
+  LaunchScan<kMostRows>(a, grid, run);
+}
+
 }  // namespace
 
 void Launch(const StateScanOp& op, Run& run) {
   const int64_t tokens = op.v.shape[0], heads = op.v.shape[1], length = op.v.shape[2], depth = op.k.shape[2];
   const int64_t sequences = op.sequences.shape[0];
   if (tokens == 0 || heads == 0 || length == 0 || sequences == 0) return;
-  const ScanArguments a{op.q.data,
+  ScanArguments a{op.q.data,
                         op.k.data,
                         op.v.data,
                         op.out.data,
@@ -334,13 +299,19 @@ void Launch(const StateScanOp& op, Run& run) {
                         op.max_step,
                         op.norm_eps,
                         op.query_scale,
-                        StateTable(op.sequences, op.slots, tokens, op.state.shape[0], run.fault())};
-  const bool in_place = depth > kLanes * kMostRows;
-  const dim3 grid(Blocks(length, in_place ? kThreads : kColumns), static_cast<unsigned>(heads), static_cast<unsigned>(sequences));
-  if (in_place) return Overlapped(ScanInPlace, grid, kThreads, run, a);
-  if (depth <= kLanes * 8) return LaunchScan<8>(a, grid, run);
-  if (depth <= kLanes * 32) return LaunchScan<32>(a, grid, run);
-  LaunchScan<kMostRows>(a, grid, run);
+                        StateTable(op.sequences, op.slots, tokens, op.state.shape[0], run.fault()),
+                  1,
+                  tokens};
+  const ScanWay way = WayOf(op);
+  const ScanShape shape{heads, sequences};
+  if (way.few_tokens > 0) {
+    a.most_tokens = way.few_tokens;
+    LaunchFew(a, shape, run);
+    if (way.few_tokens == tokens) return;
+    a.least_tokens = way.few_tokens + 1, a.most_tokens = tokens;
+  }
+  if (way.chunks && LaunchChunks(a, way, shape, run)) return;
+  LaunchEach(a, shape, run);
 }
 
 }  // namespace zi::cuda

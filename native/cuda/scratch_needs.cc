@@ -127,6 +127,13 @@ ScratchBytes Needs(const SampleOp& op) {
   return needs;
 }
 
+ScratchBytes Needs(const StateScanOp& op) {
+  ScratchBytes needs;
+  const ScanWay way = WayOf(op);
+  if (way.chunks) needs[ScratchUse::kPartials] = static_cast<size_t>(way.each * op.v.shape[1] * way.chunk_bytes);
+  return needs;
+}
+
 template <class Op>
 ScratchBytes Needs(const Op&) {
   return {};
@@ -205,6 +212,21 @@ ScratchBytes Most(const SampleOp& one, int64_t rows, int64_t) {
   SampleOp op = one;
   Repeat(rows, op.logits);
   return Needs(op);
+}
+
+ScratchBytes Most(const StateScanOp& one, int64_t rows, int64_t) {
+  StateScanOp op = one;
+  Repeat(rows, op.out, op.q, op.k, op.v, op.step);
+  if (op.beta.data) Repeat(rows, op.beta);
+  // Where operands will lie is not known: here as well as they can.
+  for (View* view : {&op.q, &op.k, &op.v, &op.out, &op.state}) view->data = reinterpret_cast<uint8_t*>(uintptr_t{256});
+  // Every sequence may have a number more, and one has two tokens at least. Rounds are evened out, so that as many as fit are the most.
+  const ScanWay way = WayOf(op);
+  ScratchBytes most;
+  if (!way.chunks) return most;
+  const int64_t chunk = op.v.shape[1] * way.chunk_bytes, numbers = rows / kScanChunkTokens + rows - 1;
+  most[ScratchUse::kPartials] = static_cast<size_t>(std::min(numbers, std::max(kScanScratchBytes / chunk, int64_t{1})) * chunk);
+  return most;
 }
 
 template <class Op>

@@ -152,6 +152,30 @@ constexpr int64_t kWidePartBytes = int64_t{128} << 20;
 /// With fewer heads than that to a key's, rows are multiplied in vain and a few tokens go by rows.
 constexpr int64_t kFewestWideHeads = 4;
 
+/// state_scan: sequences with many new tokens go in chunks, those with a few token by token. Which have many only the device
+/// knows; here it is known whether there can be any.
+struct ScanWay {
+  /// Sequences of up to so many new tokens go to the kernel of few; 0: none does.
+  int64_t few_tokens;
+  /// Others go in chunks, not token by token.
+  bool chunks;
+  /// All that chunks multiply is bf16; otherwise it becomes two parts of that type.
+  bool halves;
+  /// What is known of a chunk of one head.
+  int64_t chunk_bytes;
+  /// Numbers of chunks, of which so many at a time are known in scratch.
+  int64_t numbers, each;
+};
+ScanWay WayOf(const StateScanOp& op);
+constexpr int64_t kScanChunkTokens = 64;
+/// States of fewer rows are gone through token by token; those of more are read and written where they lie.
+constexpr int64_t kScanLeastDepth = 32, kScanMostDepth = 256;
+constexpr int64_t kPlainScanChunkBytes = 11024, kScanChunkBytes = 21264;
+/// As much as scratch has of chunks at once, at most; more where a chunk of all heads takes more.
+constexpr int64_t kScanScratchBytes = int64_t{64} << 20;
+/// Up to this many new tokens of a sequence, going through them one by one takes no longer than a chunk.
+constexpr int64_t kScanFewTokens = 16;
+
 // Where the ways part. As long as the same one is taken, more rows never take less scratch.
 /// Up to this many tokens reading the weights rules, and our kernel reads them once at full rate in full precision.
 constexpr int64_t kFewTokens = 8;

@@ -5,5 +5,5 @@ import { GPU_KERNELS, HAS_GPU } from './cuda-device.js';
 import { stateCases } from './state-cases.js';
 
 describe.skipIf(!HAS_GPU)('CUDA states', () => {
-  stateCases(GPU_KERNELS, { activations: ['f32', 'bf16', 'f16'] });
+  stateCases(GPU_KERNELS, { activations: ['f32', 'bf16', 'f16'], chunks: true });
 });

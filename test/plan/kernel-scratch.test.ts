@@ -17,6 +17,7 @@ import type { Op, Tensor } from '../../offload/port/ops.js';
 import { MiB } from '../../offload/units.js';
 import { shapeModel } from '../../src/engine/shape.js';
 import type { ShapeType } from '../../src/engine/shape-tensors.js';
+import { modelFolder } from '../helpers/fixtures.js';
 import { SMALL } from '../models/small-configs.js';
 
 function model(name: string, type?: ShapeType) {
@@ -61,6 +62,16 @@ it('of latent attention holds the parts of as many tokens as run at once', () =>
   expect(scratch(16, 4096)).toBe(15 * 15 * 2 * partBytes);
   expect(scratch(64, 4096)).toBe(255 * 2 * partBytes);
   expect(scratch(64, 8192)).toBe(255 * 2 * partBytes);
+});
+
+it('of layers with a state holds chunks of a prompt, as many at a time as 64 MiB take', () => {
+  const bytesOf = (name: string, tokens: number) =>
+    kernelScratch(model(name), { tokens, contextTokens: 100, logitRows: 8, drawnRows: 0 }).partialsBytes;
+  // Two matrices of ten tiles each in two parts, and scales, of 32 heads.
+  const chunk = 32 * (2 * 10 * 2 * 512 + (3 * 64 + 4) * 4);
+  expect(bytesOf('qwen3-next-80b-a3b', 4096)).toBe(Math.floor((64 * MiB) / chunk) * chunk);
+  // Each of 39 sequences may begin a chunk, one of them with two tokens.
+  expect(bytesOf('qwen3-next-80b-a3b', 40)).toBe(39 * chunk);
 });
 
 it('of the head holds both halves of more rows than a micro-batch has tokens, or logits that are drawn from', () => {
@@ -140,15 +151,20 @@ describe('the bound is what the largest operation within reach takes', () => {
 
   /** As many tokens in several numbers of sequences, and contexts. */
   function spread(op: Op, count: number): Op[] {
-    if (op.op !== 'attention') return [op];
-    const { tables } = op;
+    if (op.op !== 'attention' && op.op !== 'state_scan') return [op];
     const sequences = [1, 2, 3, 8, 11, count - 1, count].filter((some) => some > 0 && some <= count);
-    return sequences.flatMap((some) =>
-      contexts.map((maxContextTokens) => {
-        const rows: Tensor = { ...tables.sequences, shape: [some, 4] };
-        return { ...op, tables: { ...tables, sequences: rows, maxContextTokens } };
-      }),
-    );
+    return sequences.flatMap((some): Op[] => {
+      const rows: Tensor = { ...op.tables.sequences, shape: [some, 4] };
+      if (op.op === 'state_scan') {
+        const slots: Tensor = { ...op.tables.slots, shape: [some] };
+        return [{ ...op, tables: { sequences: rows, slots } }];
+      }
+      const { tables } = op;
+      return contexts.map((maxContextTokens) => ({
+        ...op,
+        tables: { ...tables, sequences: rows, maxContextTokens },
+      }));
+    });
   }
 
   /** A block of each kind. */
@@ -212,6 +228,20 @@ describe('the bound is what the largest operation within reach takes', () => {
     const { model: spec } = shapeModel({ ...SMALL[family] }, 'config.json', type);
     const { inputsBytes, groupsBytes, weightsBytes, partialsBytes } = kernelScratch(spec, workload);
     expect({ inputsBytes, groupsBytes, weightsBytes, partialsBytes }).toEqual(largest(spec));
+  });
+
+  // Few heads, all of whose chunks fit, and so many that they go in rounds.
+  it.each([
+    ['qwen3_next', { linear_key_head_dim: 32 }],
+    ['qwen3_next', { linear_key_head_dim: 32, linear_num_key_heads: 32, linear_num_value_heads: 64 }],
+    ['nemotron_h', { ssm_state_size: 32 }],
+  ])('%s, whose states take %j', (family, sizes) => {
+    const path = `${modelFolder(family)}/config.json`;
+    const config = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+    const { model: spec } = shapeModel({ ...config, ...sizes }, path);
+    const { inputsBytes, groupsBytes, weightsBytes, partialsBytes } = kernelScratch(spec, workload);
+    expect({ inputsBytes, groupsBytes, weightsBytes, partialsBytes }).toEqual(largest(spec));
+    expect(partialsBytes).toBeGreaterThan(MiB);
   });
 
   it.each(cases)('$family of $of', ({ family, type, retype }) => {
