@@ -18,7 +18,7 @@ SCRIPTS = [
 TEXTS = [
     "To be, or not", "", " ", "   ", " leading", "trailing ", "two  spaces\n\nand lines\r\n\ttab", "don't we'll I'D 123 4567 3.14 ١٢٣",
     "café cafe\u0301 naïve ﬁ Ⅷ ㍻ ｆｕｌｌ", "日本語のテキスト 한국어 中文字符abc", "🙂👍🏽 \u200d\ufeff x", "▁a ▁ b", "<sep>x <sep> y<user>", "a\u3000b\u00a0c\u2009 d",
-    "a <0x4 b", "Hello World HelloWorld helloWORLD", "\u0000\u0007", "नमस्ते สวัสดี שלום مرحبا",
+    "a <0x4 b", "<0x41>", "a <0x41><0xE6> b<0x0A>", "日<0x4 1>\U0001F642é<0xFF>", "Hello World HelloWorld helloWORLD", "\u0000\u0007", "नमस्ते สวัสดี שלום مرحبا",
 ]
 
 

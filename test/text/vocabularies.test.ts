@@ -49,6 +49,21 @@ it('texts come back as they were, but for what the rules remove', async () => {
   }
 });
 
+it('bytes are those of characters without a piece, not of a text that names one', async () => {
+  const spelt = [{ model_type: 'unigram' }, { model_type: 'bpe' }].map((type) =>
+    withOptions({ ...type, byte_fallback: true }),
+  );
+  for (const one of spelt) {
+    const tokenizer = await loadTokenizer(vocabularyFolder(one));
+    const ids = await tokenizer.encodeBare('x<0x41>🙂');
+    const bytes = ids.flatMap((id) => tokenizer.byteOf(id) ?? []);
+    expect(Buffer.from(bytes).toString()).toContain('🙂');
+    expect(bytes).not.toContain(0x41);
+    expect(tokenizer.decode(ids).trim()).toBe('x<0x41>🙂');
+    expect(await tokenizer.encodeBatch(['<0x41>'])).toEqual([await tokenizer.encode('<0x41>')]);
+  }
+});
+
 it('long texts are cut without a change', async () => {
   const piece = readFileSync(new URL('../fixtures/text/tinyshakespeare.txt', import.meta.url), 'utf8').slice(
     0,

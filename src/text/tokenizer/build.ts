@@ -26,6 +26,7 @@ import {
 } from './settings.js';
 import type { AddedToken, SpecialTokens } from './special-tokens.js';
 import { boundTokenizerThreads } from './threads.js';
+import { byteName, hiddenName, type UnknownText } from './unknown-text.js';
 
 export interface BuiltTokenizer {
   readonly rust: RustTokenizer;
@@ -36,6 +37,8 @@ export interface BuiltTokenizer {
   readonly spellsBytes: boolean;
   /** What a text becomes before the core sees it. */
   readonly prepare: (text: string) => string;
+  /** Set where that is not the core's work. */
+  readonly unknown: UnknownText | undefined;
 }
 
 /** What a vocabulary's files say. */
@@ -49,6 +52,8 @@ interface Vocabulary {
   readonly bare: boolean;
   /** What a text becomes before the core sees it; absent where that is the text. */
   readonly prepare?: (text: string) => string;
+  /** The piece of unknown text, where the core does not spell it in bytes. */
+  readonly unknownPiece?: string | undefined;
 }
 
 /** Errors: BAD_TOKENIZER, UNSUPPORTED. */
@@ -97,7 +102,18 @@ export async function buildTokenizer(settings: TokenizerSettings): Promise<Built
     '"ByteFallback"',
   );
   const { prepare = (text: string) => text } = vocabulary;
-  return { rust, named: tokens.named, specialIds: new Set(ids), spellsBytes, prepare };
+  const unknown = unknownText(rust, vocabulary);
+  return { rust, named: tokens.named, specialIds: new Set(ids), spellsBytes, prepare, unknown };
+}
+
+function unknownText(rust: RustTokenizer, { unknownPiece: name }: Vocabulary): UnknownText | undefined {
+  const id = name === undefined ? null : rust.tokenToId(name);
+  if (name === undefined || id === null) return undefined;
+  const bytes = Array.from({ length: 256 }, (_, byte) => {
+    const piece = byteName(byte);
+    return rust.tokenToId(hiddenName(piece)) ?? rust.tokenToId(piece) ?? undefined;
+  });
+  return { id, name, bytes };
 }
 
 /** New ones get the next ids in this order; those that are there already take on the flags. */
@@ -207,7 +223,9 @@ async function readPieceVocabulary(files: TokenizerSettings, path: string): Prom
   const common = { path, listed: [], tokens, bare: true };
   if (kind.readsPieces) return { ...common, json: bareJson(partsOf(files, tokens), wordsOf(model)) };
   const all = [...extra, ...tokens.named.values(), ...tokens.extra, ...tokens.added.values()];
-  return { ...common, json: pieceJson(model), prepare: pieceTexts(model, all, path) };
+  const spelt = model.algorithm === 'unigram' && model.byteFallback;
+  const unknownPiece = spelt ? model.pieces[model.unkId]?.text : undefined;
+  return { ...common, json: pieceJson(model, all), prepare: pieceTexts(model, all, path), unknownPiece };
 }
 
 function namedBy({ special }: PieceModel): Record<string, string> {

@@ -2,9 +2,10 @@
 
 import type { JsonObject } from '../../files/json-file.js';
 import { byteFallbackDecoder, PLAIN_BPE } from './classes.js';
-import { PIECE_TYPES, type PieceModel } from './sentencepiece-model.js';
+import { PIECE_TYPES, type Piece, type PieceModel } from './sentencepiece-model.js';
 import { PieceNormalizer } from './sentencepiece-normalizer.js';
 import type { AddedToken } from './special-tokens.js';
+import { hiddenName } from './unknown-text.js';
 
 /** Control pieces, which are special, and pieces that the model's makers defined. */
 export function definedPieces({ pieces }: PieceModel): AddedToken[] {
@@ -46,8 +47,8 @@ function mergesOf(ordered: readonly string[], has: (text: string) => boolean): [
   return merges;
 }
 
-/** A tokenizer.json without added tokens: what comes to it is normalised already. */
-export function pieceJson(model: PieceModel): string {
+/** A tokenizer.json without those of `added`, which are added to it: what comes to it is normalised already. */
+export function pieceJson(model: PieceModel, added: readonly AddedToken[]): string {
   const { addDummyPrefix, spaceIsSuffix, escapeSpaces } = model.rules;
   const decoder = byteFallbackDecoder(false) as { readonly decoders: readonly JsonObject[] };
   const [spaces, bytes, fuse] = decoder.decoders;
@@ -74,7 +75,10 @@ export function pieceJson(model: PieceModel): string {
         ...(addDummyPrefix ? [strip] : []),
       ],
     },
-    model: model.algorithm === 'bpe' ? bpeOf(model) : unigramOf(model),
+    model:
+      model.algorithm === 'bpe'
+        ? bpeOf(model)
+        : unigramOf(model, new Set(added.map(({ content }) => content))),
   });
 }
 
@@ -95,12 +99,18 @@ function bpeOf({ pieces, byteFallback, special }: PieceModel): JsonObject {
   };
 }
 
-function unigramOf({ pieces, byteFallback, unkId }: PieceModel): JsonObject {
+/**
+ * The core would cut a text that says `<0x41>` to the byte of that name, and spells in bytes only by it. So these pieces have names
+ * that no text has, and what the core finds unknown is spelt afterwards: see `UnknownText`.
+ */
+function unigramOf({ pieces, unkId }: PieceModel, added: ReadonlySet<string>): JsonObject {
+  const { byte, unused } = PIECE_TYPES;
+  const isHidden = ({ text, type }: Piece) => (type === byte || type === unused) && !added.has(text);
   return {
     type: 'Unigram',
     unk_id: unkId,
-    vocab: pieces.map(({ text, score }) => [text, score]),
-    byte_fallback: byteFallback,
+    vocab: pieces.map((piece) => [isHidden(piece) ? hiddenName(piece.text) : piece.text, piece.score]),
+    byte_fallback: false,
   };
 }
 

@@ -4,11 +4,13 @@
 // applied for some models, changes text that the model did not write, and is not applied.
 
 import { join } from 'node:path';
+import type { Encoding } from 'tokenizers';
 import { OperatingError } from '../../../offload/index.js';
 import { readOptionalJsonObject } from '../../files/json-file.js';
 import { buildTokenizer } from './build.js';
 import { configuredRole } from './ending-ids.js';
 import { readTokenizerSettings } from './settings.js';
+import { byteName, hiddenName, shownName, spellUnknown } from './unknown-text.js';
 
 export interface Tokenizer {
   /** With added tokens. The model's own vocabulary may be padded to more. */
@@ -43,7 +45,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     readOptionalJsonObject(join(folder, 'config.json'), 'BAD_CONFIG'),
     readOptionalJsonObject(join(folder, 'generation_config.json'), 'BAD_CONFIG'),
   ]);
-  const { rust, named, specialIds, spellsBytes, prepare } = await buildTokenizer(files);
+  const { rust, named, specialIds, spellsBytes, prepare, unknown } = await buildTokenizer(files);
   const decoder = rust.getDecoder();
   const bytes = spellsBytes ? byteTokens((token) => rust.tokenToId(token)) : undefined;
   const idOf = (role: string) => rust.tokenToId(named.get(role)?.content ?? '') ?? undefined;
@@ -54,8 +56,11 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const gap = files.kind.name === 'CodeLlamaTokenizer' ? named.get('fill_token')?.content : undefined;
   const encodeWith = async (text: string, addSpecialTokens: boolean): Promise<number[]> => {
     checkText(text, gap);
-    return (await rust.encode(prepare(text), null, { addSpecialTokens })).getIds();
+    const prepared = prepare(text);
+    return idsOf(await rust.encode(prepared, null, { addSpecialTokens }), prepared);
   };
+  const idsOf = (encoding: Encoding, text: string) =>
+    unknown ? spellUnknown(encoding, text, unknown) : encoding.getIds();
   return {
     vocabSize: rust.getVocabSize(true),
     bosTokenId: idOf('bos_token') ?? configured('bos')[0],
@@ -63,8 +68,9 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     padTokenId: idOf('pad_token') ?? configured('pad')[0],
     encodeBatch: async (texts) => {
       for (const text of texts) checkText(text, gap);
-      const encodings = await rust.encodeBatch(texts.map(prepare), { addSpecialTokens: true });
-      return encodings.map((encoding) => encoding.getIds());
+      const prepared = texts.map(prepare);
+      const encodings = await rust.encodeBatch(prepared, { addSpecialTokens: true });
+      return encodings.map((encoding, index) => idsOf(encoding, prepared[index] ?? ''));
     },
     encode: (text) => encodeWith(text, true),
     encodeBare: (text) => encodeWith(text, false),
@@ -75,7 +81,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
       const tokens: string[] = [];
       for (const id of tokenIds) {
         const token = skipSpecialTokens && specialIds.has(id) ? null : rust.idToToken(id);
-        if (token !== null) tokens.push(token);
+        if (token !== null) tokens.push(shownName(token));
       }
       return decoder ? decoder.decode(tokens) : tokens.join(' ');
     },
@@ -87,7 +93,7 @@ function byteTokens(idOf: (token: string) => number | null): ReadonlyMap<number,
   const found = new Map<number, number>();
   for (let byte = 0; byte < 256; byte++) {
     const digits = byte.toString(16).padStart(2, '0');
-    for (const token of [`<0x${digits}>`, `<0x${digits.toUpperCase()}>`]) {
+    for (const token of [`<0x${digits}>`, byteName(byte), hiddenName(byteName(byte))]) {
       const id = idOf(token);
       if (id !== null) found.set(id, byte);
     }
