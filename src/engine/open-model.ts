@@ -3,6 +3,8 @@
 
 import type { ModelSpec } from '../../offload/index.js';
 import { type Checkpoint, openWeights, readConfiguration } from '../checkpoint/checkpoint.js';
+import { textPart } from '../checkpoint/text-part.js';
+import type { JsonObject } from '../files/json-file.js';
 import { checkScales } from '../formats/check-scales.js';
 import { readDeclared } from '../formats/declared.js';
 import { readNotes } from '../formats/notes.js';
@@ -28,5 +30,19 @@ export async function openModel(folder: string): Promise<OpenedModel> {
   const bound = bindModel(architecture, checkpoint, await readNotes(checkpoint, declared));
   await checkScales(checkpoint, bound.model);
   const warnings = await checkpointWarnings(checkpoint, bound, configuration.names);
-  return { checkpoint, model: bound.model, warnings };
+  const limited = architecture.unneeded ? indexLimit(bound.model, configuration) : [];
+  return { checkpoint, model: bound.model, warnings: [...warnings, ...limited] };
+}
+
+/** Where a context ends although positions go on: said before anybody asks for more. */
+function indexLimit(
+  { maxContextTokens: most = Number.POSITIVE_INFINITY }: ModelSpec,
+  { config, path }: { readonly config: JsonObject; readonly path: string },
+): string[] {
+  const positions = textPart(config).config.max_position_embeddings;
+  if (typeof positions !== 'number' || positions <= most) return [];
+  return [
+    `${path} has ${positions} positions, but beyond ${most} an index would choose what each token sees, which is not ` +
+      `computed: contexts end at ${most} tokens`,
+  ];
 }

@@ -27,6 +27,16 @@ test.each(['deepseek_v4', 'glm_moe_dsa'])(
   },
 );
 
+test.each([
+  ['deepseek_v4', 17],
+  ['glm_moe_dsa', 8],
+])('%s: where a context ends before its positions is said', async (fixture, most) => {
+  const folder = await changedCheckpoint(fixture, { config: { index_topk: 8 } });
+  expect((await openModel(folder)).warnings).toEqual([
+    expect.stringMatching(`has 256 positions, but beyond ${most} an index .* contexts end at ${most} tokens`),
+  ]);
+});
+
 describe('tied tables', () => {
   const TABLES = [
     ['stories260K', 'model.embed_tokens.weight'],
