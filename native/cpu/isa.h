@@ -9,11 +9,11 @@
 
 namespace zi {
 
-/// Those that the kernels know, best last: avx2, avx512, avx512bf16. Empty below the floor.
+/// Those that the kernels know, best last: avx2, avx512, avx512bf16, amx, amxbf16. Empty below the floor.
 std::vector<std::string> InstructionSets();
 
 /// What operations run with from now on; those running keep what they started with.
-/// `threads` 0 means one per processor; `isa` empty means the best. Throws std::invalid_argument. Returns why there are fewer
+/// `threads` 0 means one per processor; `isa` empty means the best that rounds nothing. Throws std::invalid_argument. Returns why there are fewer
 /// threads than wanted, or nothing.
 std::string ConfigureCpu(unsigned threads, const std::string& isa);
 

@@ -57,9 +57,9 @@ class Expander {
     }
   }
 
-  /// Where lanes [k, k + kDepth) of `count` rows from `row` on are stored.
-  Ahead From(int64_t row, int64_t count, int64_t k) const {
-    const int64_t input = k * Wide::kInputs, length = Smaller(kInputs, weight_.inputs - input);
+  /// Where lanes [k, k + depth) of `count` rows from `row` on are stored.
+  Ahead From(int64_t row, int64_t count, int64_t k, int64_t depth = kDepth) const {
+    const int64_t input = k * Wide::kInputs, length = Smaller(depth * Wide::kInputs, weight_.inputs - input);
     const int64_t rows = Smaller(count, weight_.outputs - row);
     if (rows <= 0) return {nullptr, 0, 0, 0};
     const View& codes = weight_.Part(WeightPart::kCodes);

@@ -4,8 +4,11 @@
 
 namespace zi::ZI_ISA {
 
+#ifndef ZI_DEPTH_VECTORS
+#define ZI_DEPTH_VECTORS 64
+#endif
 /// Inputs per block: rows of this many floats keep a 4-row weight tile and a few tokens in the L1 cache.
-constexpr int64_t kDepth = 64 * kWidth;
+constexpr int64_t kDepth = ZI_DEPTH_VECTORS * kWidth;
 /// Distance of packed rows: one vector more than a block, so that loads of several rows at the same place in a block
 /// fall into different banks and sets of the L1 cache.
 constexpr int64_t kPitch = kDepth + kWidth;

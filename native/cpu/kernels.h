@@ -59,6 +59,10 @@ const Kernels& KernelsAvx2();
 const Kernels& KernelsAvx512();
 /// As those of AVX-512, but products with bf16 weights take their inputs as bf16 too.
 const Kernels& KernelsAvx512Bf16();
+/// As those of AVX-512, but products with bf16 weights are computed on tiles, from inputs as three bf16 that hold them exactly.
+const Kernels& KernelsAmx();
+/// The same from inputs rounded to one bf16.
+const Kernels& KernelsAmxBf16();
 
 /// Ends the operation, and with it the stream, with a sentence (printf format).
 [[noreturn]] void FailOp(const char* format, ...) __attribute__((format(printf, 1, 2)));

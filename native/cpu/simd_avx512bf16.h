@@ -1,11 +1,13 @@
 // AVX-512 with products of pairs of bf16: two multiply-adds per lane, sums in f32.
 #pragma once
+#ifndef ZI_ISA
 #define ZI_ISA avx512bf16
+#endif
 /// Products with bf16 weights round their inputs to bf16.
 #define ZI_PAIR_PRODUCTS
 #include "cpu/simd_avx512.h"
 
-namespace zi::avx512bf16 {
+namespace zi::ZI_ISA {
 
 /// The first n of 2 · kWidth floats, rounded to nearest even, as kWidth pairs; zeros after.
 inline Vec RoundPairs(const float* p, int64_t n) {
@@ -31,4 +33,4 @@ inline Vec PairsOf(const float* p) {
       _mm512_permutex2var_epi16(_mm512_castps_si512(Load(p)), places, _mm512_castps_si512(Load(p + kWidth))));
 }
 
-}  // namespace zi::avx512bf16
+}  // namespace zi::ZI_ISA

@@ -17,8 +17,8 @@ export interface CpuBackendOptions {
   /** Threads that compute; default one per core, or fewer where a quota of the control group leaves less. */
   readonly threads?: number;
   /**
-   * What products with bf16 weights compute in: f32 (the default), or bf16 inputs with f32 sums where the processor
-   * multiplies them; products with other weights stay f32.
+   * What products with bf16 values compute in: f32 (the default), or bf16 inputs with f32 sums where the processor multiplies
+   * them; on tiles where it has them, which is faster but for one token at a time. Other products stay f32.
    */
   readonly computeType?: ComputeType;
   /** Forces a kernel set by name. */
@@ -26,10 +26,17 @@ export interface CpuBackendOptions {
   readonly io?: Partial<IoOptions>;
 }
 
-export type ComputeType = 'float32' | 'bfloat16';
+export type ComputeType = 'float32' | 'bfloat16' | 'float32_tiles' | 'bfloat16_tiles';
 
-/** The kernel set whose products round inputs to bf16. */
-const ROUNDING_SET = 'avx512bf16';
+/** By type the kernel set that computes in it, and what the processor has for it; the best where there is none. */
+const KERNEL_SETS: Readonly<
+  Record<ComputeType, { readonly set: string; readonly needs: string } | undefined>
+> = {
+  float32: undefined,
+  bfloat16: { set: 'avx512bf16', needs: 'AVX512_BF16' },
+  float32_tiles: { set: 'amx', needs: 'AMX_BF16, or the system’s leave to use it,' },
+  bfloat16_tiles: { set: 'amxbf16', needs: 'AMX_BF16, or the system’s leave to use it,' },
+};
 
 class CpuDevice implements Device {
   readonly name: string;
@@ -71,15 +78,16 @@ class CpuDevice implements Device {
 }
 
 /** Throws NO_DEVICE. */
-function kernelSet({ isa, computeType }: CpuBackendOptions): string | undefined {
+function kernelSet({ isa, computeType = 'float32' }: CpuBackendOptions): string | undefined {
   const sets = native().instructionSets();
-  if (computeType === 'bfloat16' && !sets.includes(ROUNDING_SET)) {
+  const wanted = KERNEL_SETS[computeType];
+  if (wanted !== undefined && !sets.includes(wanted.set)) {
     throw new OperatingError(
       'NO_DEVICE',
-      `--compute_dtype is bfloat16, but this processor does not multiply it (AVX512_BF16 is missing; it has ${sets.join(', ') || 'no AVX2'}): leave it out`,
+      `--compute_dtype is ${computeType}, but this processor does not multiply so (${wanted.needs} is missing; it has ${sets.join(', ') || 'no AVX2'}): leave it out`,
     );
   }
-  return isa ?? (computeType === 'bfloat16' ? ROUNDING_SET : undefined);
+  return isa ?? wanted?.set;
 }
 
 /** Starts the threads that compute. Gives sentences about those that are wanted and not there. */

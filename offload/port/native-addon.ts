@@ -26,11 +26,11 @@ export interface NativeAddon {
   watchSignals(texts: Readonly<Record<number, string>>, patienceMs: number, exitStatus: number): void;
   /** The text has been said. */
   signalTold(): void;
-  /** Instruction sets of this processor that the kernels know, best last: e.g. ['avx2', 'avx512', 'avx512bf16']. */
+  /** Instruction sets of this processor that the kernels know, e.g. ['avx2', 'avx512', 'avx512bf16', 'amx', 'amxbf16']. */
   instructionSets(): string[];
   /**
    * Pool that all streams share, used from the next operation on; 0 threads: one per processor. `isa` forces a kernel
-   * set; by default the best that rounds no inputs, so never 'avx512bf16'. Returns why there are fewer threads than wanted,
+   * set; by default the best of 'avx2' and 'avx512', which round no inputs. Returns why there are fewer threads than wanted,
    * or an empty sentence.
    */
   configureCpu(options: { readonly threads: number; readonly isa?: string }): string;

@@ -270,6 +270,9 @@ describe('good command lines', () => {
     });
     expect(generateOptions().plan).toEqual({});
     expect(generateOptions().cpu).toEqual({ io: {} });
+    expect(generateOptions('--device', 'cpu', '--compute_dtype', 'float32_tiles').cpu.computeType).toBe(
+      'float32_tiles',
+    );
     expect(generateOptions('--device', 'cpu', '--compute_dtype', 'bfloat16').cpu.computeType).toBe(
       'bfloat16',
     );

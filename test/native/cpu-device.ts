@@ -22,8 +22,8 @@ afterAll(() => {
   native().configureCpu({ threads: 0 });
 });
 
-export const CPU_KERNELS: readonly CpuKernels[] = ['avx2', 'avx512', 'avx512bf16'].map((isa) => {
-  const rounds = isa === 'avx512bf16';
+function kernelsOf(isa: string): CpuKernels {
+  const rounds = isa.endsWith('bf16');
   return {
     kind: 'cpu',
     isa,
@@ -40,4 +40,8 @@ export const CPU_KERNELS: readonly CpuKernels[] = ['avx2', 'avx512', 'avx512bf16
     productInput: (bench, dtype, shape) =>
       rounds && dtype === 'bf16' ? bench.roundedActivation(shape) : bench.activation(shape),
   };
-});
+}
+
+export const CPU_KERNELS: readonly CpuKernels[] = ['avx2', 'avx512', 'avx512bf16'].map(kernelsOf);
+/** Those with products of their own; in all else the last two are avx512. */
+export const PRODUCT_KERNELS: readonly CpuKernels[] = [...CPU_KERNELS, ...['amx', 'amxbf16'].map(kernelsOf)];

@@ -4,12 +4,12 @@ import { describe, expect, it } from 'vitest';
 import { encodeOp } from '../../offload/backends/op-encoding.js';
 import { native } from '../../offload/port/native.js';
 import { denseWeight } from '../../offload/port/weights.js';
-import { CPU_KERNELS } from './cpu-device.js';
+import { PRODUCT_KERNELS } from './cpu-device.js';
 import { choices, expertCases } from './expert-cases.js';
 import { routeCases } from './route-cases.js';
 import { rowsOf, WEIGHT_TYPES } from './workbench.js';
 
-for (const device of CPU_KERNELS) {
+for (const device of PRODUCT_KERNELS) {
   const { use, run } = device;
   describe.skipIf(!device.present)(`experts with ${device.isa}`, () => {
     expertCases(device);

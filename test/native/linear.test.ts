@@ -3,11 +3,11 @@
 import { describe, expect, it } from 'vitest';
 import type { Tensor } from '../../offload/port/ops.js';
 import { denseWeight } from '../../offload/port/weights.js';
-import { CPU_KERNELS } from './cpu-device.js';
+import { PRODUCT_KERNELS } from './cpu-device.js';
 import { linearCases } from './linear-cases.js';
 import { rowsOf, WEIGHT_TYPES } from './workbench.js';
 
-for (const device of CPU_KERNELS) {
+for (const device of PRODUCT_KERNELS) {
   const { use, run } = device;
   describe.skipIf(!device.present)(`linear with ${device.isa}`, () => {
     linearCases(device);

@@ -7,7 +7,7 @@ import { DTYPE_BYTES, type DType } from '../../offload/port/dtype.js';
 import { native } from '../../offload/port/native.js';
 import type { Op, Tensor, Weight } from '../../offload/port/ops.js';
 import { denseWeight } from '../../offload/port/weights.js';
-import { CPU_KERNELS } from './cpu-device.js';
+import { PRODUCT_KERNELS } from './cpu-device.js';
 import { choices } from './expert-cases.js';
 import { expandReference } from './reference-weights.js';
 import { buildWeight, canBeCut, fitted, WEIGHT_KINDS } from './weight-builder.js';
@@ -28,7 +28,7 @@ function expanded(bench: Workbench, weight: Weight, order: (k: number) => number
 /** The order in which a set of kernels adds up products: that of inputs, but for nibbles that 16 lanes take from one load. */
 function addedAs({ format, shape, parts }: Weight, isa: string): (k: number) => number {
   const [, K] = shape;
-  const inPairs = isa === 'avx512bf16' && format.type === 'bf16' && K % 2 === 0;
+  const inPairs = (isa === 'avx512bf16' || isa.startsWith('amx')) && format.type === 'bf16' && K % 2 === 0;
   const isTurned = format.name === 'awq' || (format.name === 'gptq' && format.bits === 4);
   const isLowFirst = isTurned || format.name === 'packed4' || format.name === 'fp4';
   const fits = (block: number) =>
@@ -59,7 +59,7 @@ function setBits({ memory }: Workbench, { dtype, offsetBytes }: Tensor, index: n
 
 const linear = { op: 'linear', bias: null, activation: 'none', accumulate: false } as const;
 
-for (const device of CPU_KERNELS) {
+for (const device of PRODUCT_KERNELS) {
   const { use, run } = device;
   describe.skipIf(!device.present)(`stored weights with ${device.isa}`, () => {
     weightCases(device);

@@ -1,6 +1,7 @@
 // Options of every command that runs a model: which one, on what, where weights rest, and how they stream.
 
 import type {
+  ComputeType,
   CpuBackendOptions,
   CudaStatus,
   DeviceResident,
@@ -176,12 +177,12 @@ function readDeviceResident(options: OptionReader): DeviceResident | undefined {
   }
 }
 
-function readComputeType(options: OptionReader, device: DeviceKind): 'float32' | 'bfloat16' | undefined {
+function readComputeType(options: OptionReader, device: DeviceKind): ComputeType | undefined {
   const type = options.choice('compute_dtype', SHARED_OPTIONS.compute_dtype.choices);
   if (type === 'auto') return undefined;
-  if (type === 'bfloat16' && device === 'cuda') {
+  if (type !== 'float32' && device === 'cuda') {
     throw badOption(
-      '--compute_dtype bfloat16 is for --device cpu: a GPU computes in the 16-bit type of the weights by itself, so leave it out, or give float32',
+      `--compute_dtype ${type} is for --device cpu: a GPU computes in the 16-bit type of the weights by itself, so leave it out, or give float32`,
     );
   }
   return type;

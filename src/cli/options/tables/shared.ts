@@ -114,10 +114,10 @@ export const SHARED_OPTIONS = {
   },
   compute_dtype: {
     kind: 'value',
-    choices: ['auto', 'float32', 'bfloat16'],
+    choices: ['auto', 'float32', 'bfloat16', 'float32_tiles', 'bfloat16_tiles'],
     group: TUNING,
     describe:
-      'what products take in. auto: on a GPU the 16 bits of the weights, on the CPU float32. float32 rounds nothing on a GPU either, at half the speed or less; bfloat16 is for processors that multiply it (AVX512_BF16)',
+      'what products take in. auto: on a GPU the 16 bits of the weights, on the CPU float32. float32 rounds nothing on a GPU either, at half the speed or less; bfloat16 is for processors that multiply it (AVX512_BF16). float32_tiles and bfloat16_tiles are for those with AMX: prompts and batches are faster, one token at a time is not',
     default: 'auto',
   },
   threads: {
