@@ -27,11 +27,16 @@ __global__ void GatedNorm(const GatedNormArguments a) {
   const int lane = threadIdx.x % kRowThreads;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kRowThreads) + threadIdx.x / kRowThreads;
   if (row >= a.rows) return;  // whole warps or whole blocks
+  // Finding a row takes divisions, which for every element would be most of the time.
+  const int64_t from = a.x.Offset(row), gate_from = a.gate.Offset(row), to = a.out.Offset(row);
   const auto gate = [&](int64_t i) {
-    const float value = a.gate.Get(row, i);
+    const float value = GetAs(a.gate.data, a.gate.dtype, gate_from + i);
     return value * Sigmoid(value);
   };
-  const auto entering = [&](int64_t i) { return a.gate_first ? a.x.Get(row, i) * gate(i) : a.x.Get(row, i); };
+  const auto entering = [&](int64_t i) {
+    const float value = GetAs(a.x.data, a.x.dtype, from + i);
+    return a.gate_first ? value * gate(i) : value;
+  };
   float squares = 0;
   for (int64_t i = lane; i < a.length; i += kRowThreads) {
     const float value = entering(i);
@@ -46,7 +51,7 @@ __global__ void GatedNorm(const GatedNormArguments a) {
   const int64_t first_weight = row % a.weight_groups * a.length;
   for (int64_t i = lane; i < a.length; i += kRowThreads) {
     const float normal = entering(i) * inverse * a.weight.At(first_weight + i);
-    a.out.Put(row, i, a.gate_first ? normal : normal * gate(i));
+    PutAs(a.out.data, a.out.dtype, to + i, a.gate_first ? normal : normal * gate(i));
   }
 }
 
