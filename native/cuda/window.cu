@@ -17,8 +17,9 @@ constexpr int64_t kMostShared = 512;
 constexpr unsigned kAll = 0xffffffffu;
 
 struct WindowArguments {
-  float* out;
-  const float *q, *k;
+  uint8_t *out, *q;  // of one type
+  DType dtype;
+  const float* k;
   int64_t out_token, out_head, q_token, q_head, k_token;
   float* window;
   int64_t window_slot, window_row, window_tokens;
@@ -183,9 +184,12 @@ __global__ void __launch_bounds__(kThreads) AttendWindow(const WindowArguments a
   SeenSums<kValues> seen{};
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
-    LoadValues(a.q + token * a.q_token + min(first_head + h, a.heads - 1) * a.q_head, a.depth, q[h]);
+    const int64_t from = token * a.q_token + min(first_head + h, a.heads - 1) * a.q_head;
 #pragma unroll
-    for (int v = 0; v < kValues; ++v) q[h][v] *= a.scale;
+    for (int v = 0; v < kValues; ++v) {
+      const int d = v * 32 + lane;
+      q[h][v] = d < a.depth ? a.scale * GetAs(a.q, a.dtype, from + d) : 0.0f;
+    }
   }
   const bool sinks = a.sinks.data && (!kShared || warp == 0);
   seen.largest = sinks ? a.sinks.At(min(first_head + lane % kScores / kKeys, a.heads - 1)) : -INFINITY;
@@ -200,10 +204,11 @@ __global__ void __launch_bounds__(kThreads) AttendWindow(const WindowArguments a
   for (int h = 0; h < kHeads; ++h) {
     const float divisor = __shfl_sync(kAll, total, h * kKeys);
     if (first_head + h >= a.heads) continue;
-    float* to = a.out + token * a.out_token + (first_head + h) * a.out_head;
+    const int64_t to = token * a.out_token + (first_head + h) * a.out_head;
 #pragma unroll
     for (int v = 0; v < kValues; ++v) {
-      if (v * 32 + lane < a.depth) to[v * 32 + lane] = seen.sums[h][v] / divisor;
+      const int d = v * 32 + lane;
+      if (d < a.depth) PutAs(a.out, a.dtype, to + d, seen.sums[h][v] / divisor);
     }
   }
 }
@@ -238,8 +243,9 @@ const float* FloatsOf(const View& view) { return reinterpret_cast<const float*>(
 void Launch(const WindowAttentionOp& op, Run& run) {
   const int64_t tokens = op.q.shape[0], heads = op.q.shape[1], depth = op.q.shape[2], window = op.window.shape[1];
   if (tokens == 0 || heads == 0 || depth == 0 || op.sequences.shape[0] == 0) return;
-  const WindowArguments a{reinterpret_cast<float*>(op.out.data),
-                          FloatsOf(op.q),
+  const WindowArguments a{op.out.data,
+                          op.q.data,
+                          op.q.dtype,
                           FloatsOf(op.k),
                           op.out.strides[0],
                           op.out.strides[1],

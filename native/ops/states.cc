@@ -116,8 +116,8 @@ CompressOp ReadCompress(WordReader& in) {
 }
 
 WindowAttentionOp ReadWindowAttention(WordReader& in) {
-  WindowAttentionOp op{in.Floats("out", 3),
-                       in.Floats("q", 3),
+  WindowAttentionOp op{in.Activation("out", 3),
+                       in.Activation("q", 3),
                        in.Floats("k", 2),
                        in.Floats("window", 3),
                        in.OptionalFloatBlock("entries"),
@@ -128,6 +128,7 @@ WindowAttentionOp ReadWindowAttention(WordReader& in) {
                        in.Number()};
   CheckShape(in, op.out, op.q, "out");
   const int64_t depth = op.q.shape[2];
+  in.Check(op.q.dtype == op.out.dtype, "q and out differ in type");
   in.CheckSize(op.k, 0, op.q.shape[0], "k");
   in.CheckSize(op.k, 1, depth, "k");
   in.Check(depth <= kMostWindowDepth, "a head has more values than a GPU keeps in registers");

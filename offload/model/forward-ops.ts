@@ -244,9 +244,9 @@ export class ForwardOps {
     this.#stream.launch({ op: 'compress', values, gates, ...options, tables });
   }
 
-  /** q [T, heads, D] over the window that the block keeps, k [T, D] and the block's entries → [T, heads, D], all f32. */
+  /** q [T, heads, D] over the window that the block keeps, k f32 [T, D] and the block's entries → [T, heads, D]. */
   windowAttention(q: Tensor, k: Tensor, options: WindowOptions): Tensor {
-    const out = this.floats(q.shape);
+    const out = this.empty(q.shape);
     const { tables } = present(this.#states, 'states of the block');
     this.#stream.launch({ op: 'window_attention', out, q, k, ...options, tables });
     return out;

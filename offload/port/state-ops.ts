@@ -88,7 +88,7 @@ export type StateOp =
       rotaryScale: number;
     }
   /**
-   * out[t, h] of q f32 [T, heads, D] = attention over the latest W positions of the sequence, the token's own included, and after these
+   * out[t, h] of q [T, heads, D] = attention over the latest W positions of the sequence, the token's own included, and after these
    * the entries of all runs of `ratio` tokens that have ended with it; a key is its own value. k f32 [T, D] are the tokens' own keys,
    * window f32 [slots, W, D] those of positions before, each at position % W: it holds the latest ones afterwards.
    * entries f32 [slots, E, D] or null, sinks as in ScoreRule.

@@ -146,7 +146,8 @@ function attend(k: ForwardOps, w: Weights, normed: Tensor, all: Layer): Tensor {
   const q = heads(k.linear(inner, w.matrix('attn.wq_b.weight')), nHeads, D); // [T, nHeads, D]
   k.rmsNorm(q, null, eps, 0, q);
   turn(q, rope.there);
-  const key = k.linear(normed, w.matrix('attn.wkv.weight')); // [T, D]
+  // Cached and multiplied as it is here.
+  const key = k.linear(normed, w.matrix('attn.wkv.weight'), {}, k.floats([T, D]));
   k.rmsNorm(key, w('attn.kv_norm.weight'), eps, 0, key);
   turn(heads(key, 1, D), rope.there);
   compress(k, w, normed, all);

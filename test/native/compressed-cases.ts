@@ -48,7 +48,10 @@ const WINDOWS = [
 const SLOTS = 8;
 const MOST_TOKENS = 24;
 
-export function compressedCases(device: KernelDevice): void {
+export function compressedCases(
+  device: KernelDevice,
+  { activations }: { readonly activations: readonly DType[] },
+): void {
   const check = (bench: Workbench, op: Op, tolerance?: number) => checkOn(device, bench, op, tolerance);
   const batchesOf = (index: number) => [BATCHES[2], BATCHES[[0, 1, 3][index % 3] ?? 0] ?? []] as const;
 
@@ -71,7 +74,7 @@ export function compressedCases(device: KernelDevice): void {
       for (const batch of batchesOf(index)) {
         const bench = device.workbench(index + 50, index % 2 === 0);
         const { tables, tokens } = tablesOf(bench, batch);
-        const op = attentionOf(bench, dims, tokens);
+        const op = attentionOf(bench, dims, tokens, activations[index % activations.length]);
         const sinks = index % 3 === 0 ? null : bench.vector(WEIGHT_TYPES[index % 3] ?? 'f32', dims[0]);
         await check(bench, { ...op, sinks, tables }, 2e-5);
       }
@@ -202,12 +205,13 @@ function attentionOf(
   bench: Workbench,
   dims: readonly [number, number, number, number],
   tokens: number,
+  dtype: DType = 'f32',
 ): Omit<Attend, 'tables'> {
   const [count, depth, windowTokens, ratio] = dims;
   return {
     op: 'window_attention',
-    out: bench.activation([tokens, count, depth]),
-    q: bench.activation([tokens, count, depth], 2),
+    out: bench.activation([tokens, count, depth], 1, dtype),
+    q: bench.activation([tokens, count, depth], 2, dtype),
     k: bench.activation([tokens, depth]),
     window: bench.activation([SLOTS, windowTokens, depth]),
     entries: ratio === 0 ? null : bench.activation([SLOTS, Math.ceil((MOST_TOKENS + 1) / ratio), depth]),
