@@ -37,10 +37,18 @@ export const qwen2Vl: Architecture = {
 
 /** With `use_sliding_window`, layers from `max_window_layers` on slide, unless `layer_types` says which do. */
 export function qwenWindows(config: ConfigReader, fullLayers = 28): (blockIndex: number) => number {
-  const slides = config.flag(['use_sliding_window'], false) && hasWindow(config);
   const first = config.number(['max_window_layers'], fullLayers);
+  return windowsIfUsed(config, (index) => index >= first);
+}
+
+/** The same for layers that a family says; without the flag their reference has a window of no tokens. */
+export function windowsIfUsed(
+  config: ConfigReader,
+  slidesByDefault: (index: number) => boolean,
+): (blockIndex: number) => number {
+  const slides = config.flag(['use_sliding_window'], false) && hasWindow(config);
   const blockCount = config.count(['num_hidden_layers']);
-  const windows = readLayerWindows(config, blockCount, (index) => slides && index >= first, 4096);
+  const windows = readLayerWindows(config, blockCount, (index) => slides && slidesByDefault(index), 4096);
   if (
     !slides &&
     Array.from({ length: blockCount }, (_, index) => windows(index)).some((tokens) => tokens > 0)

@@ -7,6 +7,7 @@ import { denseFeedForward, type FeedForward, gatedFeedForward } from './feed-for
 import { hasWindow, readLayerWindows } from './layer-windows.js';
 import { buildLlama } from './llama.js';
 import { MLP_EXPERTS, mixtureFeedForward, readChoices, refuseSharedExperts } from './mixture.js';
+import { windowsIfUsed } from './qwen2.js';
 import { softmaxRule } from './routers.js';
 import { feedForwards, readLayerList, readSparseLayers } from './sparse-layers.js';
 
@@ -14,10 +15,7 @@ export const qwen3Moe: Architecture = {
   modelTypes: ['qwen3_moe'],
   build: (config) => {
     refuseSharedExperts(config);
-    const blockCount = config.count(['num_hidden_layers']);
     const attentionBias = config.flag(['attention_bias'], false);
-    // Unlike in Qwen3, the window is that of all layers.
-    const slides = config.flag(['use_sliding_window'], false) && hasWindow(config);
     const experts = qwenExperts(config, { I: 768, experts: 128, chosen: 8, normalized: false });
     return buildLlama(config, {
       architecture: 'qwen3_moe',
@@ -26,11 +24,24 @@ export const qwen3Moe: Architecture = {
       mlpBias: false,
       headNorms: true,
       defaultContext: 32768,
-      windowTokens: readLayerWindows(config, blockCount, () => slides, 4096),
+      windowTokens: windowOfAll(config),
       feedForward: qwenFeedForwards(config, experts, 6144),
     });
   },
 };
+
+/** Unlike in Qwen3, the window is that of all layers, whatever `layer_types` lists. */
+function windowOfAll(config: ConfigReader): (blockIndex: number) => number {
+  const slides = config.flag(['use_sliding_window'], false) && hasWindow(config);
+  const blockCount = config.count(['num_hidden_layers']);
+  const windows = readLayerWindows(config, blockCount, () => slides, 4096);
+  const other = Array.from({ length: blockCount }, (_, index) => windows(index) > 0).includes(!slides);
+  if (other) {
+    const only = slides ? 'sliding_attention with use_sliding_window' : 'full_attention without it';
+    throw config.unsupported('layer_types', config.raw('layer_types'), only);
+  }
+  return windows;
+}
 
 /** Qwen3-VL-MoE's text part: always normalised, and the tensors of all experts are stored inputs first. */
 export const qwen3VlMoe: Architecture = {
@@ -58,8 +69,6 @@ export const qwen3VlMoe: Architecture = {
 export const qwen2Moe: Architecture = {
   modelTypes: ['qwen2_moe'],
   build: (config) => {
-    const blockCount = config.count(['num_hidden_layers']);
-    const slides = config.flag(['use_sliding_window'], false) && hasWindow(config);
     const below = config.number(['max_window_layers'], 28);
     const experts = qwenExperts(config, {
       I: 1408,
@@ -75,12 +84,7 @@ export const qwen2Moe: Architecture = {
       mlpBias: false,
       defaultContext: 32768,
       // Every other one of the lower layers slides.
-      windowTokens: readLayerWindows(
-        config,
-        blockCount,
-        (index) => slides && index % 2 === 0 && index < below,
-        4096,
-      ),
+      windowTokens: windowsIfUsed(config, (index) => index % 2 === 0 && index < below),
       feedForward: qwenFeedForwards(config, experts, 5632),
     });
   },

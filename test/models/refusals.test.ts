@@ -9,6 +9,16 @@ const LAYERS = ['full_attention', 'full_attention', 'full_attention', 'chunked_a
 
 /** Family, the changes, and the name that the message must hold. */
 const UNSUPPORTED: readonly (readonly [string, Config, string])[] = [
+  ...['qwen2', 'qwen2_moe', 'qwen3_moe'].map((family): [string, Config, string] => [
+    family,
+    { sliding_window: 8, layer_types: Array(4).fill('sliding_attention') },
+    'layer_types',
+  ]),
+  [
+    'qwen3_moe',
+    { use_sliding_window: true, sliding_window: 8, layer_types: Array(4).fill('full_attention') },
+    'layer_types',
+  ],
   ['llama', { model_type: 'mamba' }, 'model_type'],
   ['llama', { hidden_act: 'xielu' }, 'hidden_act'],
   ['llama', { clip_qkv: 8 }, 'clip_qkv'],
