@@ -40,9 +40,11 @@ export function dummyCheckpoint(
   shape: string,
   folder: string,
   type: ShapeType = 'bfloat16',
+  cut: Config = {},
 ): Promise<string> {
   const path = `configs/models/${shape}.json`;
-  return checkpointOf(() => JSON.parse(readFileSync(path, 'utf8')) as Config, folder, type);
+  const makeConfig = () => ({ ...(JSON.parse(readFileSync(path, 'utf8')) as Config), ...cut });
+  return checkpointOf(makeConfig, folder, type);
 }
 
 type Config = Readonly<Record<string, unknown>>;
