@@ -87,8 +87,8 @@ const productsMs = await timed((stream) => {
   for (const op of products) stream.launch(op);
 }, false);
 const flops = products.reduce((sum, op) => {
-  if (op.op !== 'linear') return sum;
-  return sum + 2 * elementCount(op.out.shape) * (op.x.shape[1] ?? 0);
+  if (op.op !== 'linear' && op.op !== 'head_linear') return sum;
+  return sum + 2 * elementCount(op.out.shape) * (op.x.shape.at(-1) ?? 0);
 }, 0);
 await backend.close();
 const rate = (ms: number) => (flops / ms / 1e9).toFixed(0);
@@ -142,6 +142,7 @@ async function timedOps(): Promise<{ name: string; ms: number }[]> {
       names.push(nameOf(op));
       events.push(device.compute.record());
       if (op.op === 'expert_linear') products.push(likeOneMatrix(op));
+      if (op.op === 'head_linear') products.push(op);
       if (op.op !== 'linear') return;
       const out = {
         ...op.out,
