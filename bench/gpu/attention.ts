@@ -57,7 +57,7 @@ const device = present(backend.devices[0], 'device');
 const bench = new KernelBench(backend, device, {
   ...GPU_SIZES,
   coldBytes: 4096 * MiB,
-  scratchBytes: 1024 * MiB,
+  scratchBytes: 2048 * MiB,
 });
 const copyBytesPerSecond = await copyRate();
 printResult('copies in the device’s memory', `${(copyBytesPerSecond / 1e12).toFixed(2)} TB/s`, {

@@ -2,7 +2,8 @@
 // of keys in shared memory serves them all; which keys each row sees, and where what a part of a context gave goes.
 //
 // Rows of f32 are multiplied as two halves of 16 bits, of which the second lies eight rows below the first: a lane of a tensor
-// core has both, and adds what came of them. Weights of values are two halves as well then.
+// core has both, and adds what came of them. Weights of values are two halves as well then. Keys of f32 lie the same way, and
+// weigh the same in both of their rows.
 #pragma once
 #include <type_traits>
 
@@ -55,10 +56,46 @@ struct Arguments : AttentionArguments {
 /// Rows of a tile that are a token's head each: all, or half where each takes two.
 template <int kHalves>
 constexpr int kHeads = kRows / kHalves;
-/// Where a head's row, or the first of its two, lies among the rows that are multiplied.
+/// Where a head's row or a key, or the first half of it, lies among the rows that are multiplied.
 template <int kHalves>
-__device__ inline int RowOf(int head_row) {
-  return kHalves == 1 ? head_row : head_row / 8 * 16 + head_row % 8;
+__host__ __device__ constexpr int RowOf(int whole) {
+  return kHalves == 1 ? whole : whole / 8 * 16 + whole % 8;
+}
+
+/// Two values as a register of their first halves of 16 bits, and one of what is left of them.
+template <class T>
+__device__ inline void SplitPair(float low, float high, uint32_t& firsts, uint32_t& rests) {
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 rounded = __floats2half2_rn(low, high);
+    const float2 back = __half22float2(rounded);
+    firsts = reinterpret_cast<const uint32_t&>(rounded);
+    const __half2 rest = __floats2half2_rn(low - back.x, high - back.y);
+    rests = reinterpret_cast<const uint32_t&>(rest);
+  } else {
+    const __nv_bfloat162 rounded = __floats2bfloat162_rn(low, high);
+    firsts = reinterpret_cast<const uint32_t&>(rounded);
+    const float low_back = __uint_as_float(firsts << 16), high_back = __uint_as_float(firsts & 0xffff0000u);
+    const __nv_bfloat162 rest = __floats2bfloat162_rn(low - low_back, high - high_back);
+    rests = reinterpret_cast<const uint32_t&>(rest);
+  }
+}
+template <class T>
+__device__ inline void SplitEight(const float (&values)[8], uint4& firsts, uint4& rests) {
+  SplitPair<T>(values[0], values[1], firsts.x, rests.x);
+  SplitPair<T>(values[2], values[3], firsts.y, rests.y);
+  SplitPair<T>(values[4], values[5], firsts.z, rests.z);
+  SplitPair<T>(values[6], values[7], firsts.w, rests.w);
+}
+
+/// Keys of f32, which have been copied as they are to where their halves go, the even fours of values to the first ones', become
+/// halves there.
+template <class T>
+__device__ inline void SplitInPlace(T* first, T* rest) {
+  const float4 low = *reinterpret_cast<const float4*>(first), high = *reinterpret_cast<const float4*>(rest);
+  const float values[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+  uint4 firsts, rests;
+  SplitEight<T>(values, firsts, rests);
+  *reinterpret_cast<uint4*>(first) = firsts, *reinterpret_cast<uint4*>(rest) = rests;
 }
 
 struct Tile {
@@ -155,15 +192,10 @@ __device__ void LoadQueries(const Arguments& a, const Tile& tile, int threads, P
         for (int j = 0; j < 8; ++j) values[j] = Widen(from[j]);
       }
     }
-    uint32_t words[4], rests[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const T low = Narrow<T>(values[2 * j]), high = Narrow<T>(values[2 * j + 1]);
-      words[j] = Pair(low, high);
-      if (kHalves == 2) rests[j] = Pair(Narrow<T>(values[2 * j] - Widen(low)), Narrow<T>(values[2 * j + 1] - Widen(high)));
-    }
-    put(RowOf<kHalves>(row), d, make_uint4(words[0], words[1], words[2], words[3]));
-    if (kHalves == 2) put(RowOf<kHalves>(row) + 8, d, make_uint4(rests[0], rests[1], rests[2], rests[3]));
+    uint4 firsts, rests;
+    SplitEight<T>(values, firsts, rests);
+    put(RowOf<kHalves>(row), d, firsts);
+    if (kHalves == 2) put(RowOf<kHalves>(row) + 8, d, rests);
   }
 }
 

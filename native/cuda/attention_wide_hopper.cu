@@ -6,52 +6,17 @@
 namespace zi::cuda::wide {
 namespace {
 
-constexpr int kThreads = 512, kStages = 5;
-constexpr int kParts = kDepth / kColumns, kAlignment = 1024;
-/// Parts of the queries that stay in registers, which leaves shared memory room for one stage more, and time: it is as busy as
-/// the tensor cores are.
-constexpr int kHeldParts = 5;
-/// Stages from this on hold them at first.
-constexpr int kFirstBusyStage = 3;
-/// Registers of a thread that brings keys, makes weights, sums values: together as many as there are.
-constexpr int kBringRegisters = 32, kWeightRegisters = 144, kSumRegisters = 168;
-static_assert(kBringRegisters + kWeightRegisters + 2 * kSumRegisters == 65536 / kGroup);
-
-template <class T>
-struct Shared {
-  T q[kParts - kHeldParts][kRows][kColumns];
-  T keys[kStages][kParts][kKeys][kColumns];
-  /// Those of two blocks, 32 columns each.
-  T weights[kRows][kColumns];
-  float rescale[2][kRows], maximum[kRows], total[kRows];
-  Sight sight;
-  uint64_t keys_there[kStages], keys_read[kStages];
-
-  /// A row of a part of the queries, where they are loaded to.
-  __device__ T* Query(int part, int row) {
-    return part >= kHeldParts ? q[part - kHeldParts][row] : keys[kFirstBusyStage][0][0] + (part * kRows + row) * kColumns;
-  }
-};
-static_assert((kStages - kFirstBusyStage) * kParts * kKeys >= kHeldParts * kRows);
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-/// A block of keys that a group of warps has come to: which stage it lies in, and how often stages were filled before.
-struct Place {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ void Advance() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
-  }
-};
-
-/// The keys of blocks, copied into one stage after the other.
-template <class T>
+/// The keys of blocks, copied into one stage after the other. Eight lanes copy what a part has of a key.
+template <class T, int kKeyHalves>
 __device__ void BringKeys(const Arguments& a, const Tile& tile, int begin, int end, Shared<T>& shared) {
-  constexpr int kEach = 2, kStep = 4, kPartBytes = kKeys * kColumns * sizeof(T), kStageBytes = kParts * kPartBytes;
-  const int lane = threadIdx.x % 32, first_key = static_cast<int>(threadIdx.x) % kGroup / 32 * (kEach * kStep) + lane / 8;
-  const int d = lane % 8 * 8;
-  const T* const keys = reinterpret_cast<const T*>(a.keys) + tile.kv_head * a.key_head + d;
-  uint32_t to[kEach];
+  using Key = std::conditional_t<kKeyHalves == 1, T, float>;
+  constexpr int kBlock = kKeys / kKeyHalves, kEach = kBlock / (kGroup / 8), kStep = 4;
+  constexpr int kPartBytes = kKeys * kColumns * sizeof(T), kStageBytes = kParts * kPartBytes;
+  const int lane = threadIdx.x % 32, eighth = lane % 8, d = eighth * (16 / sizeof(Key));
+  const int first_key = static_cast<int>(threadIdx.x) % kGroup / 32 * (kEach * kStep) + lane / 8;
+  const Key* const keys = reinterpret_cast<const Key*>(a.keys) + tile.kv_head * a.key_head + d;
+  uint32_t to[2];  // where keys, or halves of one, go
   int pages[kEach];
   const auto look = [&](int block) {
 #pragma unroll
@@ -63,24 +28,35 @@ __device__ void BringKeys(const Arguments& a, const Tile& tile, int begin, int e
     }
   };
 #pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    const int key = first_key + i * kStep;
-    to[i] = SharedAddress(Swizzled(shared.keys[0][0][key], key, d));
+  for (int i = 0; i < 2; ++i) {
+    // Fours of f32 are copied that neighbouring lanes will split together.
+    const int key = kKeyHalves == 1 ? first_key + i * kStep : RowOf<2>(first_key) + eighth % 2 * 8;
+    const int column = kKeyHalves == 1 ? eighth * 8 : eighth / 2 * 8 + i * (kColumns / 2);
+    to[i] = SharedAddress(Swizzled(shared.keys[0][0][key], key, column));
   }
-  const int first = begin / kKeys * kKeys;
+  const int first = begin / kBlock * kBlock;
   Place place, there;
   const auto announce = [&] {
+    if constexpr (kKeyHalves == 2) {
+      __syncwarp();
+      const int row = RowOf<2>(first_key);
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        auto& rows = shared.keys[there.stage][part];
+        SplitInPlace(Swizzled(rows[row], row, eighth * 8), Swizzled(rows[row + 8], row, eighth * 8));
+      }
+    }
     ShowToProducts();
     ArriveWarp(&shared.keys_there[there.stage]);
     there.Advance();
   };
   look(first);
-  for (int block = first; block < end; block += kKeys) {
-    if (block >= first + 2 * kKeys) {
+  for (int block = first; block < end; block += kBlock) {
+    if (block >= first + 2 * kBlock) {
       WaitForAllCopiesBut<1>();
       announce();
     }
-    const T* from[kEach];
+    const Key* from[kEach];
     int values[kEach];  // from d on
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
@@ -91,21 +67,23 @@ __device__ void BringKeys(const Arguments& a, const Tile& tile, int begin, int e
       from[i] = keys + (valid ? pages[i] * a.key_page + offset * a.key_token : 0);
       values[i] = valid ? a.depth - d : 0;
     }
-    look(block + kKeys);
+    look(block + kBlock);
     Await(&shared.keys_read[place.stage], place.parity ^ (place.stage < kFirstBusyStage ? 1 : 0));
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) {
+    for (int i = 0; i < 2; ++i) {
+      const int key = kKeyHalves == 1 ? i : 0, skipped = kKeyHalves == 1 ? 0 : i * (kColumns / 2);
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
+        const int at = part * kColumns + skipped;
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to[i] + place.stage * kStageBytes + part * kPartBytes),
-                     "l"(from[i] + part * kColumns), "r"(values[i] > part * kColumns ? 16 : 0)
+                     "l"(from[key] + at), "r"(values[key] > at ? 16 : 0)
                      : "memory");
       }
     }
     CommitCopies();
     place.Advance();
   }
-  if (end > first + kKeys) {
+  if (end > first + kBlock) {
     WaitForAllCopiesBut<1>();
     announce();
   }
@@ -115,10 +93,10 @@ __device__ void BringKeys(const Arguments& a, const Tile& tile, int begin, int e
   }
 }
 
-template <class T, int kHalves, bool kPlain>
+template <class T, int kHalves, int kKeyHalves, bool kPlain>
 __device__ void MakeWeights(const Arguments& a, const Tile& tile, int begin, int end, Shared<T>& shared,
                             const uint32_t (&held)[kHeldParts * kColumns / 16][4]) {
-  constexpr int kHeadRows = 3 - kHalves;
+  constexpr int kHeadRows = 3 - kHalves, kBlock = kKeys / kKeyHalves, kTiles = kBlock / 8;
   const int lane = threadIdx.x % 32, warp = threadIdx.x % kGroup / 32, g = lane / 4, t = lane % 4;
   float maximum[kHeadRows], total[kHeadRows] = {};
   const auto scoring_of = [&](int h) {
@@ -157,12 +135,17 @@ __device__ void MakeWeights(const Arguments& a, const Tile& tile, int begin, int
   const auto step = [&](int block, int buffer, bool used, auto more) {
     WaitForProducts();
     Settle(products);
-    float scores[kKeys / 8][4];
+    float scores[kTiles][4];
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
+    for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float product = kHalves == 1 || i >= 2 ? products[n][i] : products[n][i] + products[n][i + 2];
+        float product = products[n * kKeyHalves][i];
+        if (kKeyHalves == 2) product += products[n * kKeyHalves + 1][i];
+        if (kHalves == 2 && i < 2) {
+          product += products[n * kKeyHalves][i + 2];
+          if (kKeyHalves == 2) product += products[n * kKeyHalves + 1][i + 2];
+        }
         // A copy before the next products begin, whatever the compiler thinks of it.
         asm volatile("mov.f32 %0, %1;" : "=f"(scores[n][i]) : "f"(product));
       }
@@ -173,7 +156,7 @@ __device__ void MakeWeights(const Arguments& a, const Tile& tile, int begin, int
     for (int h = 0; h < kHeadRows; ++h) {
       float largest = maximum[h];
 #pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
+      for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           float& score = scores[n][2 * h + i];
@@ -188,7 +171,7 @@ __device__ void MakeWeights(const Arguments& a, const Tile& tile, int begin, int
       maximum[h] = largest;
       total[h] *= rescale[h];
 #pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
+      for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
         for (int i = 2 * h; i < 2 * h + 2; ++i) {
           scores[n][i] = Exp2(scores[n][i] - base);
@@ -202,24 +185,27 @@ __device__ void MakeWeights(const Arguments& a, const Tile& tile, int begin, int
     for (int h = 0; h < 2; ++h) {
       if (t == 0) shared.rescale[buffer][row + h * 8] = rescale[kHalves == 1 ? h : 0];
 #pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
+      for (int n = 0; n < kTiles; ++n) {
         T low = Narrow<T>(scores[n][kHalves == 1 ? 2 * h : 0]), high = Narrow<T>(scores[n][kHalves == 1 ? 2 * h + 1 : 1]);
         if (kHalves == 2 && h == 1) {
           low = Narrow<T>(scores[n][0] - Widen(low)), high = Narrow<T>(scores[n][1] - Widen(high));
         }
-        T* const eight = Swizzled(shared.weights[row + h * 8], g, buffer * kKeys + n * 8);
-        *reinterpret_cast<uint32_t*>(eight + 2 * t) = Pair(low, high);
+#pragma unroll
+        for (int half = 0; half < kKeyHalves; ++half) {
+          T* const eight = Swizzled(shared.weights[row + h * 8], g, buffer * kKeys + (n * kKeyHalves + half) * 8);
+          *reinterpret_cast<uint32_t*>(eight + 2 * t) = Pair(low, high);
+        }
       }
     }
     ShowToProducts();
     Signal(kWeightsThere + buffer);
   };
-  const int first = begin / kKeys * kKeys;
+  const int first = begin / kBlock * kBlock;
   if (begin < end) {
     multiply();
     int buffer = 0, block = first;
-    for (; block + kKeys < end; block += kKeys, buffer ^= 1) step(block, buffer, block >= first + 2 * kKeys, std::true_type());
-    step(block, buffer, block >= first + 2 * kKeys, std::false_type());
+    for (; block + kBlock < end; block += kBlock, buffer ^= 1) step(block, buffer, block >= first + 2 * kBlock, std::true_type());
+    step(block, buffer, block >= first + 2 * kBlock, std::false_type());
   }
 #pragma unroll
   for (int h = 0; h < kHeadRows; ++h) {
@@ -232,15 +218,16 @@ __device__ void MakeWeights(const Arguments& a, const Tile& tile, int begin, int
 }
 
 /// Values [half · 256, half · 256 + 256).
-template <class T, int kHalves>
+template <class T, int kHalves, int kKeyHalves>
 __device__ void SumValues(const Arguments& a, const Tile& tile, int half, int begin, int end, Shared<T>& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x % kGroup / 32, g = lane / 4, t = lane % 4;
+  constexpr int kBlock = kKeys / kKeyHalves;
   const int row = warp * 16 + g, first_value = half * (kValueDepth / 2);
   const bool wanted = first_value < a.value_depth;
   float sums[kSumHalves][kSumTiles][4] = {};
   Place place;
   int buffer = 0;
-  for (int block = begin / kKeys * kKeys; block < end; block += kKeys) {
+  for (int block = begin / kBlock * kBlock; block < end; block += kBlock) {
     Meet(kWeightsThere + buffer);
     if (wanted) {
       const float rescale[2] = {shared.rescale[buffer][row], shared.rescale[buffer][row + 8]};
@@ -270,7 +257,7 @@ __device__ void SumValues(const Arguments& a, const Tile& tile, int half, int be
       for (auto& half_sums : sums) Settle(half_sums);
     }
     ArriveWarp(&shared.keys_read[place.stage]);
-    if (block + 2 * kKeys < end) Signal(kWeightsRead + buffer);
+    if (block + 2 * kBlock < end) Signal(kWeightsRead + buffer);
     place.Advance();
     buffer ^= 1;
   }
@@ -330,7 +317,7 @@ __device__ void HoldQueries(Shared<T>& shared, uint32_t (&held)[kHeldParts * kCo
 }
 #endif
 
-template <class T, int kHalves, bool kPlain>
+template <class T, int kHalves, int kKeyHalves, bool kPlain>
 __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant__ Arguments a) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(128) uint8_t unaligned[];
@@ -349,32 +336,30 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
   if (!CutToSplit(a, begin, end)) return;
   const int group = threadIdx.x / kGroup;
   if (group == 3) {
-    LeaveRegisters<kBringRegisters>();
-    BringKeys<T>(a, tile, begin, end, shared);
+    LeaveRegisters<kBringRegisters<kKeyHalves>>();
+    BringKeys<T, kKeyHalves>(a, tile, begin, end, shared);
   } else if (group == 2) {
-    TakeRegisters<kWeightRegisters>();
+    TakeRegisters<kWeightRegisters<kKeyHalves>>();
     BringQueries<T, kHalves>(a, tile, shared);
     uint32_t held[kHeldParts * kColumns / 16][4];
     HoldQueries(shared, held);
     Signal(kQueriesHeld);
-    MakeWeights<T, kHalves, kPlain>(a, tile, begin, end, shared, held);
+    MakeWeights<T, kHalves, kKeyHalves, kPlain>(a, tile, begin, end, shared, held);
     Signal(kResultsThere);
   } else {
     TakeRegisters<kSumRegisters>();
     BringQueries<T, kHalves>(a, tile, shared);
     Meet(kQueriesHeld);
     for (int i = kFirstBusyStage; i < kStages; ++i) ArriveWarp(&shared.keys_read[i]);
-    SumValues<T, kHalves>(a, tile, group, begin, end, shared);
+    SumValues<T, kHalves, kKeyHalves>(a, tile, group, begin, end, shared);
   }
 #endif
 }
 
-template <class T>
-void LaunchTyped(int halves, const Arguments& a, dim3 grid, Run& run) {
+template <class T, int kHalves, int kKeyHalves>
+void LaunchTyped(const Arguments& a, dim3 grid, Run& run) {
   const bool plain = !a.slopes && a.soft_cap == 0;
-  const auto kernel = halves == 1 ? plain ? AttendTiles<T, 1, true> : AttendTiles<T, 1, false>
-                      : plain     ? AttendTiles<T, 2, true>
-                                  : AttendTiles<T, 2, false>;
+  const auto kernel = plain ? AttendTiles<T, kHalves, kKeyHalves, true> : AttendTiles<T, kHalves, kKeyHalves, false>;
   constexpr int kSize = sizeof(Shared<T>) + kAlignment;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSize), "cudaFuncSetAttribute");
   kernel<<<grid, kThreads, kSize, run.stream()>>>(a);
@@ -383,8 +368,9 @@ void LaunchTyped(int halves, const Arguments& a, dim3 grid, Run& run) {
 }  // namespace
 
 void LaunchHopperTiles(DType cache, int halves, const Arguments& a, dim3 grid, Run& run) {
-  if (cache == DType::kF16) return LaunchTyped<__half>(halves, a, grid, run);
-  LaunchTyped<__nv_bfloat16>(halves, a, grid, run);
+  if (cache == DType::kF32) return LaunchTyped<__nv_bfloat16, 2, 2>(a, grid, run);
+  if (cache == DType::kF16) return halves == 1 ? LaunchTyped<__half, 1, 1>(a, grid, run) : LaunchTyped<__half, 2, 1>(a, grid, run);
+  halves == 1 ? LaunchTyped<__nv_bfloat16, 1, 1>(a, grid, run) : LaunchTyped<__nv_bfloat16, 2, 1>(a, grid, run);
 }
 
 }  // namespace zi::cuda::wide

@@ -10,6 +10,37 @@ constexpr int kColumns = 64;  // of a part of a matrix in shared memory, whose r
 /// Eights of values that an instruction multiplies; there is none for as many as a group sums that its registers suffice for.
 constexpr int kSumTiles = 16, kSumHalves = kValueDepth / 2 / 8 / kSumTiles;
 
+constexpr int kThreads = 512, kStages = 5;
+constexpr int kParts = kDepth / kColumns, kAlignment = 1024;
+/// Parts of the queries that stay in registers, which leaves shared memory room for one stage more, and time: it is as busy as
+/// the tensor cores are.
+constexpr int kHeldParts = 5;
+/// Stages from this on hold them at first.
+constexpr int kFirstBusyStage = 3;
+/// Registers of a thread that sums values, brings keys, makes weights: together as many as there are.
+constexpr int kSumRegisters = 168;
+template <int kKeyHalves>
+constexpr int kBringRegisters = kKeyHalves == 1 ? 24 : 48;
+template <int kKeyHalves>
+constexpr int kWeightRegisters = 65536 / kGroup - 2 * kSumRegisters - kBringRegisters<kKeyHalves>;
+
+template <class T>
+struct Shared {
+  T q[kParts - kHeldParts][kRows][kColumns];
+  T keys[kStages][kParts][kKeys][kColumns];
+  /// Those of two blocks, 32 columns each.
+  T weights[kRows][kColumns];
+  float rescale[2][kRows], maximum[kRows], total[kRows];
+  Sight sight;
+  uint64_t keys_there[kStages], keys_read[kStages];
+
+  /// A row of a part of the queries, where they are loaded to.
+  __device__ T* Query(int part, int row) {
+    return part >= kHeldParts ? q[part - kHeldParts][row] : keys[kFirstBusyStage][0][0] + (part * kRows + row) * kColumns;
+  }
+};
+static_assert((kStages - kFirstBusyStage) * kParts * kKeys >= kHeldParts * kRows);
+
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 __device__ inline void InitBarrier(uint64_t* barrier, int arrivals) {
@@ -138,6 +169,15 @@ template <class T>
 __device__ inline T* Swizzled(T* row, int row_index, int d) {
   return row + ((d / 8 ^ row_index) % 8) * 8;
 }
+
+/// A block of keys that a group of warps has come to: which stage it lies in, and how often stages were filled before.
+struct Place {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void Advance() {
+    if (++stage == kStages) stage = 0, parity ^= 1;
+  }
+};
 
 /// A lane's scores times log2 e; −∞ where a row does not see the key.
 template <bool kPlain>

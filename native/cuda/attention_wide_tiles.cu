@@ -21,26 +21,41 @@ struct Shared {
   T slots[2][kKeys][kStride];
 };
 
-/// Starts copying heads [block, block + kKeys) of keys or values; those outside [begin, end), and what is beyond a head,
-/// become zeros.
-template <class T, bool kOfKeys>
+/// Starts copying heads [block, block + so many as fit) of keys or values; those outside [begin, end), and what is beyond a
+/// head, become zeros.
+template <class T, int kKeyHalves, bool kOfKeys>
 __device__ void LoadHeads(const Arguments& a, const Tile& tile, int block, int begin, int end, T (&to)[kKeys][kStride]) {
+  using Head = std::conditional_t<kKeyHalves == 1, T, float>;
+  constexpr int kGroup = 16 / sizeof(Head);
   const int lane = threadIdx.x % 32, depth = kOfKeys ? a.depth : a.value_depth;
 #pragma unroll
-  for (int i = 0; i < kKeys / (kThreads / 32); ++i) {
+  for (int i = 0; i < kKeys / kKeyHalves / (kThreads / 32); ++i) {
     const int key = static_cast<int>(threadIdx.x) / 32 + i * (kThreads / 32), position = block + key;
     int page = 0, offset = 0;
     const bool inside = position >= begin && position < end && a.PlaceFast(tile.sequence, position, page, offset);
-    const T* const head = kOfKeys ? a.Key<T>(page, tile.kv_head, offset) : a.Value<T>(page, tile.kv_head, offset);
-    for (int d = lane * 8; d < (depth + 31) / 32 * 32; d += 256) {
+    const Head* const head = kOfKeys ? a.Key<Head>(page, tile.kv_head, offset) : a.Value<Head>(page, tile.kv_head, offset);
+    for (int d = lane * kGroup; d < (depth + 31) / 32 * 32; d += 32 * kGroup) {
       const bool valid = inside && d < depth;
-      CopyGroup(&to[key][d], valid ? head + d : head, valid);
+      CopyGroup(&to[RowOf<kKeyHalves>(key) + d % 8 * 2][d / 8 * 8], valid ? head + d : head, valid);
     }
   }
 }
 
-template <class T, int kHalves>
+/// Heads of f32 that have been copied become halves.
+template <class T>
+__device__ void SplitHeads(int depth, T (&heads)[kKeys][kStride]) {
+  const int lane = threadIdx.x % 32;
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < kKeys / 2 / (kThreads / 32); ++i) {
+    const int row = RowOf<2>(static_cast<int>(threadIdx.x) / 32 + i * (kThreads / 32));
+    for (int d = lane * 8; d < (depth + 31) / 32 * 32; d += 256) SplitInPlace(&heads[row][d], &heads[row + 8][d]);
+  }
+}
+
+template <class T, int kHalves, int kKeyHalves>
 __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant__ Arguments a) {
+  constexpr int kBlock = kKeys / kKeyHalves, kTiles = 2 / kKeyHalves;
   extern __shared__ __align__(128) uint8_t bytes[];
   auto& shared = *reinterpret_cast<Shared<T>*>(bytes);
   Tile tile;
@@ -58,8 +73,8 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const auto load = [&](int block, int slot) {
     if (block < end) {
-      LoadHeads<T, true>(a, tile, block, begin, end, shared.slots[slot]);
-      if (!a.values_in_keys) LoadHeads<T, false>(a, tile, block, begin, end, shared.slots[1]);
+      LoadHeads<T, kKeyHalves, true>(a, tile, block, begin, end, shared.slots[slot]);
+      if (!a.values_in_keys) LoadHeads<T, kKeyHalves, false>(a, tile, block, begin, end, shared.slots[1]);
     }
     CommitCopies();
   };
@@ -76,13 +91,17 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
     seen_first[h] = shared.sight.first[row], seen_last[h] = shared.sight.last[row];
   }
   float sums[2][2 * kColumns][4] = {};
-  const int first = begin / kKeys * kKeys, steps = (a.depth + 31) / 32 * 2;
+  const int first = begin / kBlock * kBlock, steps = (a.depth + 31) / 32 * 2;
   if (begin < end) load(first, 0);
   int slot = 0;
-  for (int block = first; block < end; block += kKeys) {
+  for (int block = first; block < end; block += kBlock) {
     WaitForAllCopiesBut<0>();
+    if constexpr (kKeyHalves == 2) {
+      SplitHeads(a.depth, shared.slots[slot]);
+      if (!a.values_in_keys) SplitHeads(a.value_depth, shared.slots[1]);
+    }
     __syncthreads();  // and nobody reads the other slot, or the weights, any more
-    if (a.values_in_keys) load(block + kKeys, slot ^ 1);
+    if (a.values_in_keys) load(block + kBlock, slot ^ 1);
     float parts[2][2][4] = {};
     // Sums of even and odd steps, so that products wait less for each other; what is beyond a head is zeros.
 #pragma unroll 2
@@ -97,16 +116,21 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
         MultiplyAdd<T>(parts[i][1], x, b[2], b[3]);
       }
     }
-    float scores[2][4];
+    float scores[kTiles][4];
 #pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      for (int i = 0; i < 4; ++i) scores[n][i] = parts[0][n][i] + parts[1][n][i];
+    for (int n = 0; n < kTiles; ++n) {
+      for (int i = 0; i < 4; ++i) {
+        scores[n][i] = parts[0][n][i] + parts[1][n][i];
+        if (kKeyHalves == 2) scores[n][i] += parts[0][1][i] + parts[1][1][i];
+      }
       if (kHalves == 2) scores[n][0] += scores[n][2], scores[n][1] += scores[n][3];
     }
 #pragma unroll
     for (int h = 0; h < 3 - kHalves; ++h) {
-      Score(a, slope[h], block + keys, seen_first[h], seen_last[h], h, scores);
-      float largest = fmaxf(fmaxf(scores[0][2 * h], scores[0][2 * h + 1]), fmaxf(scores[1][2 * h], scores[1][2 * h + 1]));
+      Score(a, slope[h], block + keys / kKeyHalves, seen_first[h], seen_last[h], h, scores);
+      float largest = -INFINITY;
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) largest = fmaxf(largest, fmaxf(scores[n][2 * h], scores[n][2 * h + 1]));
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
       if (t == 0) shared.largest[warp / 4][rows + h * 8 + g] = largest;
@@ -124,7 +148,7 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
         if (kHalves == 2) shared.rescale[row + 8] = rescale;
       }
 #pragma unroll
-      for (int n = 0; n < 2; ++n) {
+      for (int n = 0; n < kTiles; ++n) {
         float p[2];
         T rounded[2];
 #pragma unroll
@@ -133,10 +157,14 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
           total[h] += p[i];
           rounded[i] = Narrow<T>(p[i]);
         }
-        *reinterpret_cast<uint32_t*>(&shared.weights[row][keys + n * 8 + 2 * t]) = Pair(rounded[0], rounded[1]);
-        if (kHalves == 1) continue;
-        *reinterpret_cast<uint32_t*>(&shared.weights[row + 8][keys + n * 8 + 2 * t]) =
-            Pair(Narrow<T>(p[0] - Widen(rounded[0])), Narrow<T>(p[1] - Widen(rounded[1])));
+#pragma unroll
+        for (int half = 0; half < kKeyHalves; ++half) {
+          T* const to = &shared.weights[row][keys + (n + half) * 8 + 2 * t];
+          *reinterpret_cast<uint32_t*>(to) = Pair(rounded[0], rounded[1]);
+          if (kHalves == 1) continue;
+          *reinterpret_cast<uint32_t*>(to + 8 * kWeightStride) =
+              Pair(Narrow<T>(p[0] - Widen(rounded[0])), Narrow<T>(p[1] - Widen(rounded[1])));
+        }
       }
     }
     __syncthreads();
@@ -184,7 +212,7 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
       slot ^= 1;
     } else {
       __syncthreads();
-      load(block + kKeys, 0);
+      load(block + kBlock, 0);
     }
   }
 
@@ -221,9 +249,9 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
   }
 }
 
-template <class T>
-void LaunchTyped(int halves, const Arguments& a, dim3 grid, Run& run) {
-  const auto kernel = halves == 1 ? AttendTiles<T, 1> : AttendTiles<T, 2>;
+template <class T, int kHalves, int kKeyHalves>
+void LaunchTyped(const Arguments& a, dim3 grid, Run& run) {
+  const auto kernel = AttendTiles<T, kHalves, kKeyHalves>;
   constexpr int kSize = sizeof(Shared<T>);
   static_assert(kSize <= kWideSharedBytes);
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSize), "cudaFuncSetAttribute");
@@ -233,8 +261,9 @@ void LaunchTyped(int halves, const Arguments& a, dim3 grid, Run& run) {
 }  // namespace
 
 void LaunchTiles(DType cache, int halves, const Arguments& a, dim3 grid, Run& run) {
-  if (cache == DType::kF16) return LaunchTyped<__half>(halves, a, grid, run);
-  LaunchTyped<__nv_bfloat16>(halves, a, grid, run);
+  if (cache == DType::kF32) return LaunchTyped<__nv_bfloat16, 2, 2>(a, grid, run);
+  if (cache == DType::kF16) return halves == 1 ? LaunchTyped<__half, 1, 1>(a, grid, run) : LaunchTyped<__half, 2, 1>(a, grid, run);
+  halves == 1 ? LaunchTyped<__nv_bfloat16, 1, 1>(a, grid, run) : LaunchTyped<__nv_bfloat16, 2, 1>(a, grid, run);
 }
 
 }  // namespace zi::cuda::wide

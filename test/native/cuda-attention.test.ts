@@ -27,7 +27,7 @@ const TILE_TOLERANCE: Readonly<Record<string, number>> = { f32: 2e-3, f16: 2e-3,
 /** Whether tensor cores take a few tokens too, where operands lie well. */
 function isWide({ heads, kvHeads, depth, valueDepth = depth }: AttentionShape, dtype: DType, kvType: DType) {
   const fits = Math.max(depth, valueDepth) > 256 && depth % 8 === 0 && valueDepth % 8 === 0;
-  return fits && heads / kvHeads >= 4 && HALVES.has(kvType) && (dtype === 'f32' || dtype === kvType);
+  return fits && heads / kvHeads >= 4 && (dtype === kvType || (dtype === 'f32' && HALVES.has(kvType)));
 }
 
 describe.skipIf(!HAS_GPU)('CUDA attention', () => {
@@ -79,7 +79,7 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
   );
 
   it.each(TYPES)('puts parts of long contexts of wide heads of %s together', async (dtype) => {
-    for (const [index, kvType] of (dtype === 'f32' ? (['f16', 'bf16'] as const) : [dtype]).entries()) {
+    for (const [index, kvType] of (dtype === 'f32' ? (['f32', 'f16', 'bf16'] as const) : [dtype]).entries()) {
       const lengths = [
         [1, 2049],
         [3, 4098],

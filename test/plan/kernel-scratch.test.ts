@@ -51,18 +51,19 @@ it('of attention holds the parts of the longest context of as many tokens as lea
   expect(scratch.partialsBytes).toBe(15 * 32 * 8 * (2 + 128) * 4);
 });
 
-it('of latent attention holds the parts of as many tokens as run at once', () => {
-  const deepseek = model('deepseek-v3');
-  const scratch = (tokens: number, contextTokens: number) => {
-    const workload = { tokens, contextTokens, logitRows: 8, drawnRows: 0, kvType: 'bf16' } as const;
-    return kernelScratch(deepseek, workload).partialsBytes;
-  };
-  // 128 heads of 512 values, two parts to a context of 4096, four to one of 8192.
-  const partBytes = 128 * (2 + 512) * 4;
-  expect(scratch(16, 4096)).toBe(15 * 15 * 2 * partBytes);
-  expect(scratch(64, 4096)).toBe(255 * 2 * partBytes);
-  expect(scratch(64, 8192)).toBe(255 * 2 * partBytes);
-});
+it.each(['bf16', 'f32'] as const)(
+  'of latent attention over %s holds parts of as many tokens as run at once',
+  (kvType) => {
+    const deepseek = model('deepseek-v3');
+    const scratch = (tokens: number, contextTokens: number) =>
+      kernelScratch(deepseek, { tokens, contextTokens, logitRows: 8, drawnRows: 0, kvType }).partialsBytes;
+    // 128 heads of 512 values, two parts to a context of 4096, four to one of 8192.
+    const partBytes = 128 * (2 + 512) * 4;
+    expect(scratch(16, 4096)).toBe(15 * 15 * 2 * partBytes);
+    expect(scratch(64, 4096)).toBe(255 * 2 * partBytes);
+    expect(scratch(64, 8192)).toBe(255 * 2 * partBytes);
+  },
+);
 
 it('of layers with a state holds chunks of a prompt, as many at a time as 64 MiB take', () => {
   const bytesOf = (name: string, tokens: number) =>
