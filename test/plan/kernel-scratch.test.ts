@@ -51,12 +51,12 @@ it('of attention holds the parts of the longest context of as many tokens as lea
   expect(scratch.partialsBytes).toBe(15 * 32 * 8 * (2 + 128) * 4);
 });
 
-it.each(['bf16', 'f32'] as const)(
-  'of latent attention over %s holds parts of as many tokens as run at once',
-  (kvType) => {
-    const deepseek = model('deepseek-v3');
+it.each(['bfloat16', 'float32'] as const)(
+  'of latent attention in %s holds parts of as many tokens as run at once',
+  (type) => {
+    const deepseek = model('deepseek-v3', type);
     const scratch = (tokens: number, contextTokens: number) =>
-      kernelScratch(deepseek, { tokens, contextTokens, logitRows: 8, drawnRows: 0, kvType }).partialsBytes;
+      kernelScratch(deepseek, { tokens, contextTokens, logitRows: 8, drawnRows: 0 }).partialsBytes;
     // 128 heads of 512 values, two parts to a context of 4096, four to one of 8192.
     const partBytes = 128 * (2 + 512) * 4;
     expect(scratch(16, 4096)).toBe(15 * 15 * 2 * partBytes);
