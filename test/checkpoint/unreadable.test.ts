@@ -27,7 +27,10 @@ describe('configurations', () => {
     [{ model_type: 'whisper' }, /no language model/],
     [{ model_type: 'special', auto_map: { AutoModel: 'x.Y' } }, /code is never executed/],
     [{ model_type: 'gpt5' }, /model_type "gpt5" is not supported; supported: gpt2, gpt_bigcode/],
-    [{ model_type: 'new_one' }, /model_type "new_one" is not supported; supported: bloom…, cohere…/],
+    [
+      { model_type: 'new_one' },
+      /model_type "new_one" is not supported; supported: bailing…, bloom…, cohere…/,
+    ],
   ])('other kinds: %j', (config, message) => {
     expect(() => buildArchitecture(config, 'config.json')).toThrow(message);
   });
