@@ -276,7 +276,7 @@ CoreArguments CoreArgumentsOf(const std::vector<LinearOp>& ops, int unit_inputs,
 }
 
 void LaunchFewOnCores(const std::vector<LinearOp>& ops, Run& run) {
-  if (LaunchFewStreamed(ops, run)) return;
+  if (LaunchFewStreamed({std::nullopt, ops}, run)) return;
   switch (FragmentsOf(ops.front()).value()) {
     case FragmentKind::kE4M3:
       return LaunchKind<FragmentKind::kE4M3>(ops, run);

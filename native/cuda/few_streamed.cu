@@ -13,7 +13,7 @@ using streamed::Arguments;
 using streamed::BlockShape;
 
 template <FragmentKind kKind>
-constexpr int kSumBytes = 2 * sizeof(float) * BlockShape<kKind>::kWarps * kRows * kTokens;
+constexpr int kSumBytes = sizeof(float) * (2 * BlockShape<kKind>::kWarps * kRows * kTokens + streamed::kNormSums);
 
 /// Blocks that run at once on a multiprocessor, with so much dynamic shared memory each.
 template <FragmentKind kKind>
@@ -38,6 +38,8 @@ bool LaunchShape(Arguments& a, Run& run) {
     a.scale_pitch = (most + 15) / 16 * 16 + 16;
     shared += 2 * kRows * a.scale_pitch;
   }
+  a.norm_at = static_cast<int>(shared / 16);
+  if (a.norm.x) shared += a.core.inputs * sizeof(T) * (a.norm.bias ? 2 : 1);
   const int each = BlocksAtOnce<kKind>(shared, run.shared_memory());
   // Fewer blocks would have less under way than inputs from the cache cost.
   if (each < (kStaged ? BlockShape<kKind>::kBlocksEach : 1)) return false;
@@ -54,44 +56,39 @@ bool LaunchShape(Arguments& a, Run& run) {
 template <FragmentKind kKind, class T, int kScaleBytes>
 bool LaunchScales(Arguments& a, Run& run) {
   if (LaunchShape<kKind, T, kScaleBytes, true>(a, run)) return true;
-  if constexpr (kKind == FragmentKind::kValues) return false;
-  else return LaunchShape<kKind, T, kScaleBytes, false>(a, run);
+  if (kKind == FragmentKind::kValues || a.norm.x) return false;
+  if constexpr (kKind != FragmentKind::kValues) return LaunchShape<kKind, T, kScaleBytes, false>(a, run);
 }
 
 template <FragmentKind kKind, int kScaleBytes = 2>
-bool LaunchKind(const std::vector<LinearOp>& ops, Run& run) {
-  Arguments a{CoreArgumentsOf(ops, 4 * FragmentSizes<kKind>::kInputs, run)};
-  return ops.front().weight.type == DType::kF16 ? LaunchScales<kKind, __half, kScaleBytes>(a, run)
-                                                : LaunchScales<kKind, __nv_bfloat16, kScaleBytes>(a, run);
-}
-
-bool HasZeros(const std::vector<LinearOp>& ops) {
-  return std::any_of(ops.begin(), ops.end(), [](const LinearOp& op) { return op.weight.Part(WeightPart::kZeros).data; });
+bool LaunchKind(const Joined& joined, Run& run) {
+  Arguments a{CoreArgumentsOf(joined.products, 4 * FragmentSizes<kKind>::kInputs, run)};
+  if (joined.norm) a.norm = HiddenNorm(*joined.norm);
+  return joined.products[0].weight.type == DType::kF16 ? LaunchScales<kKind, __half, kScaleBytes>(a, run)
+                                                       : LaunchScales<kKind, __nv_bfloat16, kScaleBytes>(a, run);
 }
 
 }  // namespace
 
-bool LaunchFewStreamed(const std::vector<LinearOp>& ops, Run& run) {
-  const std::optional<FragmentKind> kind = FragmentsOf(ops.front());
-  if (!kind || HasZeros(ops)) return false;
-  const int64_t scale_bytes = ElementBytes(ops.front().weight.Part(WeightPart::kScales).dtype);
+bool LaunchFewStreamed(const Joined& joined, Run& run) {
+  const std::vector<LinearOp>& ops = joined.products;
+  const std::optional<FragmentKind> kind = StreamedKindOf(ops[0]);
+  if (!kind || !std::all_of(ops.begin(), ops.end(), StreamedKindOf)) return false;
+  const bool floats = ElementBytes(ops[0].weight.Part(WeightPart::kScales).dtype) == 4;
   switch (*kind) {
     case FragmentKind::kValues:
-      return LaunchKind<FragmentKind::kValues>(ops, run);
+      return LaunchKind<FragmentKind::kValues>(joined, run);
     case FragmentKind::kPacked4Exact:
-      return LaunchKind<FragmentKind::kPacked4Exact>(ops, run);
+      return LaunchKind<FragmentKind::kPacked4Exact>(joined, run);
     case FragmentKind::kE4M3:
-      if (scale_bytes == 4) return LaunchKind<FragmentKind::kE4M3, 4>(ops, run);
-      return scale_bytes == 2 && LaunchKind<FragmentKind::kE4M3>(ops, run);
+      return floats ? LaunchKind<FragmentKind::kE4M3, 4>(joined, run) : LaunchKind<FragmentKind::kE4M3>(joined, run);
     case FragmentKind::kInt8:
-      if (scale_bytes == 4) return LaunchKind<FragmentKind::kInt8, 4>(ops, run);
-      return scale_bytes == 2 && LaunchKind<FragmentKind::kInt8>(ops, run);
+      return floats ? LaunchKind<FragmentKind::kInt8, 4>(joined, run) : LaunchKind<FragmentKind::kInt8>(joined, run);
     case FragmentKind::kPacked8:
-      return scale_bytes == 2 && LaunchKind<FragmentKind::kPacked8>(ops, run);
-    // Rarely seen, or with scales of a byte.
+      return LaunchKind<FragmentKind::kPacked8>(joined, run);
     case FragmentKind::kPacked4:
     case FragmentKind::kFp4:
-      return false;
+      break;
   }
   return false;
 }

@@ -1,12 +1,16 @@
 // Few tokens on tensor cores by as many blocks as run at once: each reads on from tile to tile of rows without a pause.
 //
 // A warp takes every kWarps-th unit of inputs of each tile, and has the next few units on their way in registers. A block's
-// inputs, and the scales of two tiles, lie in shared memory. Warps' sums are added in their order, as in few_cores.cu.
+// inputs, which it may norm itself, and the scales of two tiles lie in shared memory. Warps' sums are added in their order, as in few_cores.cu.
 #pragma once
 #include "cuda/few_parts.h"
+#include "cuda/hidden_norm.h"
 #include "cuda/math.h"
 
 namespace zi::cuda::streamed {
+
+/// Sums of a norm, one for every 32 threads' values.
+constexpr int kNormSums = kMostHiddenLength / 8 / 32;
 
 /// Shapes of a block, which has kAhead units of each warp under way at once. Values take little work and much memory: one block
 /// of many warps has the most on its way. Codes of 4 bits are the other way round.
@@ -19,10 +23,12 @@ struct BlockShape {
 
 struct Arguments {
   CoreArguments core;
+  /// Makes the inputs, if it has rows.
+  HiddenNorm norm;
   /// Units of each warp in a tile, in groups of kAhead.
   int groups;
-  // Steps of 16 bytes in shared memory: between tokens and units of inputs; where zeros and scales lie.
-  int x_token, x_unit, zeros_at, scales_at;
+  // Steps of 16 bytes in shared memory: between tokens and units of inputs; where zeros, scales and a norm's weights lie.
+  int x_token, x_unit, zeros_at, scales_at, norm_at;
   /// Bytes between the scales of neighbouring rows in shared memory.
   int scale_pitch;
 };
@@ -102,7 +108,14 @@ __device__ void StageScales(const Arguments& a, unsigned tile, uint8_t* to) {
   }
 }
 
-/// All tokens' inputs as lanes take them: groups of eight, those of a unit's four lanes beside each other.
+/// The `i`-th eight inputs of a token as lanes take them: those of a unit's four lanes beside each other.
+template <FragmentKind kKind, class T>
+__device__ void PutInputs(const Arguments& a, uint4* shared, int t, int i, const uint4& eight) {
+  constexpr int kEights = FragmentSizes<kKind>::kInputs / 8;
+  const int unit = i / (4 * kEights), lane = i / kEights % 4, which = i % kEights;
+  shared[unit * a.x_unit + t * a.x_token + which * 4 + lane] = Fragments<kKind, T>::Paired(eight);
+}
+
 template <FragmentKind kKind, class T>
 __device__ void StageInputs(const Arguments& a, uint4* shared) {
   constexpr int kEights = FragmentSizes<kKind>::kInputs / 8, kThreads = BlockShape<kKind>::kThreads;
@@ -112,9 +125,39 @@ __device__ void StageInputs(const Arguments& a, uint4* shared) {
 #pragma unroll 4
     for (int i = threadIdx.x; i < groups; i += kThreads) {
       const uint4 eight = i * 8 < a.core.inputs ? *reinterpret_cast<const uint4*>(x + i * 8) : uint4{};
-      const int unit = i / (4 * kEights), lane = i / kEights % 4, which = i % kEights;
-      shared[unit * a.x_unit + t * a.x_token + which * 4 + lane] = Fragments<kKind, T>::Paired(eight);
+      PutInputs<kKind, T>(a, shared, t, i, eight);
     }
+  }
+}
+
+/// Each thread copies what it takes itself of a norm's weights.
+template <FragmentKind kKind>
+__device__ void StageNormWeights(const Arguments& a, uint4* to) {
+  const int eights = static_cast<int>(a.core.inputs) / 8;
+  for (int i = threadIdx.x; i < eights; i += BlockShape<kKind>::kThreads) {
+    CopyGroup(to + i, static_cast<const uint4*>(a.norm.weight) + i, true);
+    if (a.norm.bias) CopyGroup(to + eights + i, static_cast<const uint4*>(a.norm.bias) + i, true);
+  }
+}
+
+/// The same as StageInputs of inputs that are normed on the way. One block writes them as well, where others may read them.
+template <FragmentKind kKind, class T>
+__device__ void StageNormed(const Arguments& a, uint4* shared) {
+  constexpr int kEights = FragmentSizes<kKind>::kInputs / 8, kThreads = BlockShape<kKind>::kThreads;
+  __shared__ float sums[kNormSums];
+  const int length = static_cast<int>(a.core.inputs);
+  const T* const weights = reinterpret_cast<const T*>(shared + a.norm_at);
+  const T* const biases = a.norm.bias ? weights + length : nullptr;
+  T* const out = blockIdx.x == gridDim.x - 1 ? reinterpret_cast<T*>(const_cast<uint8_t*>(a.core.x)) : nullptr;
+  CommitCopies();
+  WaitForAllCopiesBut<0>();
+  for (int t = 0; t < a.core.tokens; ++t) {
+    NormHidden<kThreads, T>(a.norm, t, length, weights, biases, sums, [&](int i, const uint4& eight) {
+      PutInputs<kKind, T>(a, shared, t, i, eight);
+      if (out) *reinterpret_cast<uint4*>(out + t * a.core.x_stride + 8 * i) = eight;
+    });
+    // The last unit's lanes without inputs.
+    for (int i = length / 8 + threadIdx.x; i < a.core.units * 4 * kEights; i += kThreads) PutInputs<kKind, T>(a, shared, t, i, uint4{});
   }
 }
 
@@ -210,8 +253,14 @@ __global__ void __launch_bounds__(BlockShape<kKind>::kThreads, BlockShape<kKind>
   for (int i = 0; i < kAhead; ++i) stream.Load(i, ahead[i]);
   stream.NextGroup();
   StageScales<kKind, kScaleBytes>(a, blockIdx.x, scales);
+  if constexpr (kStaged) {
+    if (a.norm.x) StageNormWeights<kKind>(a, shared + a.norm_at);
+  }
   Begin();
-  if constexpr (kStaged) StageInputs<kKind, T>(a, shared);
+  if constexpr (kStaged) {
+    if (a.norm.x) StageNormed<kKind, T>(a, shared);
+    else StageInputs<kKind, T>(a, shared);
+  }
   LaneInputs<kKind, T, kStaged> inputs(a, shared);
   if constexpr (kScales) {
     CommitCopies();

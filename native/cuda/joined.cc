@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "cuda/inputs.h"
-#include "cuda/ways.h"
+#include "cuda/shapes.h"
 
 namespace zi::cuda {
 namespace {
@@ -16,26 +16,75 @@ bool Alike(const LinearOp& a, const LinearOp& b) {
   return FragmentsOf(a) == FragmentsOf(b) && a_scales.dtype == b_scales.dtype;
 }
 
-bool Reads(const LinearOp& op, const View& written) {
-  if (Overlaps(op.x, written)) return true;
+bool ReadsWeight(const LinearOp& op, const View& written) {
   return std::any_of(std::begin(op.weight.parts), std::end(op.weight.parts),
                      [&](const View& part) { return part.data && Overlaps(part, written); });
 }
 
+bool Reads(const LinearOp& op, const View& written) { return Overlaps(op.x, written) || ReadsWeight(op, written); }
+
+bool Aligned(const View& view) { return reinterpret_cast<uintptr_t>(view.data) % 16 == 0; }
+
 }  // namespace
+
+bool IsHiddenNorm(const NormOp& op) {
+  const auto& [out, x, weight, bias, eps, offset, centers] = op;
+  if (x.rank != 2 || x.dtype != DType::kF32 || !weight.data || weight.rank != 1) return false;
+  if (x.shape[1] % 8 != 0 || x.shape[1] <= kLeastHiddenLength || x.shape[1] > kMostHiddenLength) return false;
+  if (bias.data && bias.dtype != weight.dtype) return false;
+  if (out.dtype != DType::kF32 && out.dtype != weight.dtype) return false;
+  return RowsAligned(out, 16) && RowsAligned(x, 16) && Aligned(weight) && (!bias.data || Aligned(bias));
+}
+
+std::optional<FragmentKind> StreamedKindOf(const LinearOp& op) {
+  const std::optional<FragmentKind> kind = FragmentsOf(op);
+  if (!kind || op.weight.Part(WeightPart::kZeros).data) return std::nullopt;
+  const int64_t scale_bytes = ElementBytes(op.weight.Part(WeightPart::kScales).dtype);
+  switch (*kind) {
+    case FragmentKind::kValues:
+    case FragmentKind::kPacked4Exact:
+      return kind;
+    case FragmentKind::kE4M3:
+    case FragmentKind::kInt8:
+      return scale_bytes == 4 || scale_bytes == 2 ? kind : std::nullopt;
+    case FragmentKind::kPacked8:
+      return scale_bytes == 2 ? kind : std::nullopt;
+    // Rarely seen, or with scales of a byte.
+    case FragmentKind::kPacked4:
+    case FragmentKind::kFp4:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+bool JoinedProducts::Add(const NormOp& op) {
+  if (waiting_.norm || !waiting_.products.empty()) return false;
+  if (!IsHiddenNorm(op) || op.x.shape[0] > kMostNormedTokens || op.out.dtype == DType::kF32 || Overlaps(op.out, op.x)) return false;
+  waiting_.norm = op;
+  return true;
+}
 
 bool JoinedProducts::Add(const LinearOp& op) {
   if (!Fits(op)) return false;
-  waiting_.push_back(op);
+  waiting_.products.push_back(op);
   return true;
 }
 
 bool JoinedProducts::Fits(const LinearOp& op) const {
-  if (waiting_.empty()) return true;
-  if (waiting_.size() == kMostJoined) return false;
-  const LinearOp& first = waiting_.front();
+  const auto& [norm, products] = waiting_;
+  if (norm) {
+    if (!SamePlace(op.x, norm->out) || !StreamedKindOf(op) || Reads(op, op.out)) return false;
+    // Blocks norm for themselves, some of them when others have results; one writes what comes of it.
+    if (Overlaps(op.out, norm->x) || ReadsWeight(op, norm->out)) return false;
+    for (const View& vector : {norm->weight, norm->bias, op.bias}) {
+      if (vector.data && (Overlaps(vector, op.out) || Overlaps(vector, norm->out))) return false;
+    }
+  }
+  if (products.empty()) return true;
+  if (products.size() == kMostJoined) return false;
+  const LinearOp& first = products.front();
   if (!SamePlace(op.x, first.x) || !Alike(op, first) || Reads(op, op.out)) return false;
-  return std::none_of(waiting_.begin(), waiting_.end(), [&](const LinearOp& other) {
+  return std::none_of(products.begin(), products.end(), [&](const LinearOp& other) {
     return Overlaps(op.out, other.out) || Reads(op, other.out) || Reads(other, op.out);
   });
 }

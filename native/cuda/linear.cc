@@ -136,9 +136,15 @@ void LaunchMany(const DenseLinearOp& op, Run& run) {
   LaunchPlainProduct(op, run);
 }
 
-void LaunchJoined(const std::vector<LinearOp>& ops, Run& run) {
+void LaunchJoined(const Joined& joined, Run& run) {
+  const auto& [norm, ops] = joined;
+  if (norm) {
+    if (!ops.empty() && LaunchFewStreamed(joined, run)) return;
+    LaunchNorm(*norm, run);
+  }
+  if (ops.empty()) return;
   if (!ops.front().weight.dense()) return LaunchFewOnCores(ops, run);
-  if (LaunchFewStreamed(ops, run)) return;
+  if (LaunchFewStreamed({std::nullopt, ops}, run)) return;
   std::vector<DenseLinearOp> dense;
   for (const LinearOp& op : ops) dense.push_back(DenseOf(op));
   LaunchFewTokens(dense, run);

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 /// Up to this length (heads, small models) a warp does a row.
-constexpr int64_t kWarpLength = 512;
+constexpr int64_t kWarpLength = kLeastHiddenLength;
 
 struct NormArguments {
   RowView out, x;
@@ -168,13 +168,10 @@ void LaunchHidden(const View& out, const NormArguments& a, const View& x, Run& r
   Overlapped(NormOfHidden<W, O, kCenter>, Blocks(a.rows, 1), threads, run, hidden);
 }
 
-/// False where it has other types than blocks' norms of the residual stream, or rows of another shape.
 template <bool kCenter>
-bool LaunchHidden(const View& out, const NormArguments& a, const View& x, Run& run) {
-  if (x.rank != 2 || x.dtype != DType::kF32 || !a.weight.data || a.heads != 1 || a.length > 8 * 1024) return false;
-  if (a.bias.data && a.bias.dtype != a.weight.dtype) return false;
+void LaunchHidden(const NormOp& op, const NormArguments& a, Run& run) {
+  const View &out = op.out, &x = op.x;
   const bool floats = out.dtype == DType::kF32;
-  if (!floats && out.dtype != a.weight.dtype) return false;
   if (a.weight.dtype == DType::kF16) {
     floats ? LaunchHidden<__half, float, kCenter>(out, a, x, run) : LaunchHidden<__half, __half, kCenter>(out, a, x, run);
   } else if (a.weight.dtype == DType::kBF16) {
@@ -183,11 +180,11 @@ bool LaunchHidden(const View& out, const NormArguments& a, const View& x, Run& r
   } else {
     LaunchHidden<float, float, kCenter>(out, a, x, run);
   }
-  return true;
 }
 
 template <bool kCenter>
-void LaunchNorm(const View& out, const View& x, const View& weight, const View& bias, float eps, float offset, Run& run) {
+void LaunchCentered(const NormOp& op, Run& run) {
+  const auto& [out, x, weight, bias, eps, offset, centers] = op;
   const bool per_head = weight.data && weight.rank == 2;
   const NormArguments a{RowView(out),
                         RowView(x),
@@ -203,7 +200,7 @@ void LaunchNorm(const View& out, const View& x, const View& weight, const View& 
   const unsigned blocks = Blocks(a.rows, 1);
   const bool eights = a.length % 8 == 0 && RowsAligned(out, 16) && RowsAligned(x, 16) && Aligned(weight.data) &&
                       (!per_head || RowsAligned(weight, 16)) && Aligned(bias.data);
-  if (eights && a.length > kWarpLength && LaunchHidden<kCenter>(out, a, x, run)) return;
+  if (IsHiddenNorm(op)) return LaunchHidden<kCenter>(op, a, run);
   if (a.length <= kWarpLength) {
     Overlapped(Norm<32, kCenter>, Blocks(a.rows, kThreads / 32), kThreads, run, a);
   } else if (eights && a.length <= 8 * kThreads) {
@@ -221,12 +218,14 @@ void LaunchNorm(const View& out, const View& x, const View& weight, const View& 
 
 }  // namespace
 
-void Launch(const LayerNormOp& op, Run& run) { 
-  LaunchNorm<true>(op.out, op.x, op.weight, op.bias, op.eps, op.weight_offset, run);
+void LaunchNorm(const NormOp& op, Run& run) { op.centers ? LaunchCentered<true>(op, run) : LaunchCentered<false>(op, run); }
+
+void Launch(const LayerNormOp& op, Run& run) {
+  run.Join(NormOp{op.out, op.x, op.weight, op.bias, op.eps, op.weight_offset, true});
 }
 
 void Launch(const RmsNormOp& op, Run& run) {
-  LaunchNorm<false>(op.out, op.x, op.weight, View{}, op.eps, op.weight_offset, run);
+  run.Join(NormOp{op.out, op.x, op.weight, View{}, op.eps, op.weight_offset, false});
 }
 
 }  // namespace zi::cuda

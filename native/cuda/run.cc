@@ -20,7 +20,9 @@ Products& Run::products() {
 
 void Run::Execute(const Decoded& decoded) {
   const bool linear = std::holds_alternative<LinearOp>(decoded.op);
-  if (!linear) Flush();
+  // Norms may wait for products, and products for others: both say themselves what is launched before them.
+  const bool norm = std::holds_alternative<LayerNormOp>(decoded.op) || std::holds_alternative<RmsNormOp>(decoded.op);
+  if (!linear && !norm) Flush();
   // Products say themselves what they overwrite.
   if (!linear && !std::holds_alternative<ExpertLinearOp>(decoded.op)) inputs_.Forget();
   scratch_.Provide(ScratchOf(decoded.op));
@@ -33,10 +35,12 @@ void Run::Join(const LinearOp& op) {
   joined_.Add(op);
 }
 
-void Run::Flush() {
-  const std::vector<LinearOp> ops = joined_.Take();
-  if (!ops.empty()) LaunchJoined(ops, *this);
+void Run::Join(const NormOp& op) {
+  Flush();
+  if (!joined_.Add(op)) LaunchNorm(op, *this);
 }
+
+void Run::Flush() { LaunchJoined(joined_.Take(), *this); }
 
 void Run::Drop() { joined_.Take(); }
 

@@ -50,6 +50,8 @@ class Run {
   Products& products();
   /// The product waits for others that one kernel computes with it; those before that it cannot join are launched.
   void Join(const LinearOp& op);
+  /// The norm waits for products that take what it gives, or is launched.
+  void Join(const NormOp& op);
   /// Whether a kernel that begins with Begin() may start while the work before it ends.
   bool MayOverlap() const { return after_kernel_ && generation() >= 9; }
   /// Such a kernel is now the last of the stream's work.
@@ -106,8 +108,9 @@ void Launch(const FillOp& op, Run& run);
 // Parts of linear and attention, each in a file of its own.
 /// A product with a weight that is stored as its values, of many tokens.
 void LaunchMany(const DenseLinearOp& op, Run& run);
-/// Products of a few tokens that were joined, of dense weights or of stored ones.
-void LaunchJoined(const std::vector<LinearOp>& ops, Run& run);
+/// Products of a few tokens that were joined, of dense weights or of stored ones, and the norm of their inputs.
+void LaunchJoined(const Joined& joined, Run& run);
+void LaunchNorm(const NormOp& op, Run& run);
 /// A few tokens times [N, K] weights, whole epilogue included: one kernel for up to kMostJoined products of one x.
 void LaunchFewTokens(const std::vector<DenseLinearOp>& ops, Run& run);
 /// Any types, strides and addresses; for what the library refuses.
