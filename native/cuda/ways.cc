@@ -233,8 +233,8 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /// None where tensor cores do not take heads as they are or lie. What is f32 is two halves of 16 bits there.
 std::optional<WideTiling> WideTilingOf(const AttentionOp& op) {
   const int64_t depth = op.q.shape[2], value_depth = op.out.shape[2], heads = op.q.shape[1], kv_heads = op.keys.shape[1];
-  const bool exact = op.q.dtype == DType::kF32;
-  if (op.keys.dtype != op.q.dtype && !(exact && IsHalf(op.keys.dtype))) return std::nullopt;
+  const bool exact = op.q.dtype == DType::kF32, half = op.keys.dtype == DType::kF16 || op.keys.dtype == DType::kBF16;
+  if (op.keys.dtype != op.q.dtype && !(exact && half)) return std::nullopt;
   if (WiderHead(op) <= kHalfTileDepth || depth > kWideDepth || value_depth > kWideValueDepth) return std::nullopt;
   if (depth % 8 != 0 || value_depth % 8 != 0 || heads % kv_heads != 0) return std::nullopt;
   if (!RowsAligned(op.keys, 16) || !RowsAligned(op.values, 16)) return std::nullopt;

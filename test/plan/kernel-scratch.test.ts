@@ -6,6 +6,7 @@ import { encodeOp, joinEncoded } from '../../offload/backends/op-encoding.js';
 import { present } from '../../offload/errors.js';
 import { deviceActivationType } from '../../offload/model/activation-type.js';
 import { ForwardWalk } from '../../offload/model/forward-walk.js';
+import { KV_CHOICES, kvTypeOf } from '../../offload/model/kv-type.js';
 import type { MatrixSpec } from '../../offload/model/layout.js';
 import type { ModelSpec } from '../../offload/model/model.js';
 import { cudaCosts } from '../../offload/plan/device-costs.js';
@@ -99,6 +100,20 @@ it('of a mixture in f32 holds both halves of the choices', () => {
   const scratch = kernelScratch(model('mixtral-8x7b'), workload);
   // Each token goes to two experts, whose last product takes 14336 inputs: rounded to 16 bits, and what that left.
   expect(scratch.inputsBytes).toBe(2 * 2 * 2 * tokens * 14336);
+});
+
+it.each(['float32', undefined])('is known for every type of keys and values, computed in %s', (computed) => {
+  const workload = { tokens: 2048, contextTokens: 4096, logitRows: 8, drawnRows: 8 };
+  const activationType = computed === undefined ? {} : ({ activationType: 'f32' } as const);
+  for (const name of ['opt-6.7b', 'deepseek-v3']) {
+    for (const kvType of KV_CHOICES.map(kvTypeOf)) {
+      const types = { ...activationType, ...(kvType === undefined ? {} : { kvType }) };
+      expect(
+        kernelScratch(model(name), { ...workload, ...types }).bytes,
+        `${name} ${kvType}`,
+      ).toBeGreaterThan(0);
+    }
+  }
 });
 
 it('is stated with its parts', () => {
