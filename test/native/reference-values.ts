@@ -2,7 +2,7 @@
 
 import { elementCount } from '../../offload/port/dtype.js';
 import { contiguousStrides, type Tensor } from '../../offload/port/ops.js';
-import { type Bytes, readElement } from './tensor-bytes.js';
+import { advance, type Bytes, readElement } from './tensor-bytes.js';
 
 /** What a tensor holds afterwards, in row-major order. */
 export interface Written {
@@ -32,13 +32,11 @@ export class Values {
     const view = bytes(tensor.memory);
     // Without gaps no element needs coordinates, which matters for millions of codes.
     const isDense = contiguousStrides(tensor.shape).every((stride, d) => stride === tensor.strides[d]);
-    const flat = { ...tensor, shape: [this.values.length], strides: [1] };
-    const at = [0];
+    const elements = isDense ? { ...tensor, shape: [this.values.length], strides: [1] } : tensor;
+    const at = elements.shape.map(() => 0);
     for (let i = 0; i < this.values.length; i++) {
-      at[0] = i;
-      this.values[i] = isDense
-        ? readElement(flat, view, at)
-        : readElement(tensor, view, this.#coordinates(i));
+      this.values[i] = readElement(elements, view, at);
+      advance(at, elements.shape);
     }
   }
 
@@ -61,14 +59,5 @@ export class Values {
   // In the innermost loops of every reference: no arrays.
   #flat(a: number, b: number, c: number, d: number): number {
     return a * this.#steps0 + b * this.#steps1 + c * this.#steps2 + d;
-  }
-
-  #coordinates(flat: number): number[] {
-    const at: number[] = [];
-    for (let d = this.shape.length - 1; d >= 0; d--) {
-      at.unshift(flat % this.size(d));
-      flat = Math.floor(flat / this.size(d));
-    }
-    return at;
   }
 }

@@ -23,7 +23,6 @@ export function weightValues(weight: Weight, read: (tensor: Tensor) => Values): 
   const stored = new StoredParts(weight, read);
   const { format, shape } = weight;
   const value: WeightValues = (n, k) => roundTo(format.type, VALUE[format.name](stored, n, k));
-  if (format.name === 'dense' || format.name === 'dense_in') return value;
   const [N, K] = shape;
   const values = new Float64Array(N * K);
   for (let n = 0; n < N; n++) for (let k = 0; k < K; k++) values[n * K + k] = value(n, k);
