@@ -13,6 +13,7 @@ import { chooseDevice, type DeviceKind } from '../../engine/engine-options.js';
 import { isFloatType } from '../../engine/shape-tensors.js';
 import { PACKED_WEIGHTS, type PackedWeights } from '../../pack/scheme.js';
 import { LOG_LEVELS, type LogLevel } from '../log-levels.js';
+import { computeTypeOn } from './compute-type.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
 import { idleOptions } from './idle-options.js';
 import { badOption, type OptionReader } from './option-reader.js';
@@ -38,6 +39,10 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
   const offloadFolder = options.path('nvme_offload_path');
   const placed = offloadFolder === undefined ? 'auto' : 'nvme';
   const dummyFolder = options.text('dummy_weights');
+  const computeType = computeTypeOn(
+    device,
+    options.choice('compute_dtype', SHARED_OPTIONS.compute_dtype.choices),
+  );
   const shared: SharedOptions = {
     name,
     revision: options.text('revision'),
@@ -50,8 +55,8 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     deviceBudgetBytes: options.bytes('gpu_memory'),
     deviceCount,
     gather,
-    plan: readPlanOptions(options, device),
-    cpu: readCpuOptions(options, device),
+    plan: readPlanOptions(options, computeType),
+    cpu: readCpuOptions(options, device === 'cpu' ? computeType : undefined),
     dsConfig: undefined,
     warnings: [...warnings, ...idleOptions(options, { device, deviceCount, described: elsewhere })],
     report: options.path('report'),
@@ -147,7 +152,7 @@ function isPacked(type: string | undefined): type is PackedWeights {
   return PACKED_WEIGHTS.some((packed) => packed === type);
 }
 
-function readPlanOptions(options: OptionReader, device: DeviceKind): Partial<PlanOptions> {
+function readPlanOptions(options: OptionReader, computeType: ComputeType | undefined): Partial<PlanOptions> {
   const hostWindowLayers = options.count('prefetch_layers');
   const microBatchSequences = options.count('micro_batch_size');
   const microBatchTokens = options.count('micro_batch_tokens');
@@ -157,7 +162,8 @@ function readPlanOptions(options: OptionReader, device: DeviceKind): Partial<Pla
     ...(deviceResident === undefined ? {} : { deviceResident }),
     ...(options.flag('kv_offload') ? { kvOffload: true } : {}),
     ...(kvType === undefined ? {} : { kvType }),
-    ...(device === 'cuda' && readComputeType(options, device) === 'float32' ? { activationType: 'f32' } : {}),
+    // It is asked of GPUs alone, also of those that a plan is given a description of.
+    ...(computeType === 'float32' ? { activationType: 'f32' } : {}),
     ...(hostWindowLayers === undefined ? {} : { hostWindowLayers }),
     ...(microBatchSequences === undefined ? {} : { microBatchSequences }),
     ...(microBatchTokens === undefined ? {} : { microBatchTokens }),
@@ -177,26 +183,14 @@ function readDeviceResident(options: OptionReader): DeviceResident | undefined {
   }
 }
 
-function readComputeType(options: OptionReader, device: DeviceKind): ComputeType | undefined {
-  const type = options.choice('compute_dtype', SHARED_OPTIONS.compute_dtype.choices);
-  if (type === 'auto') return undefined;
-  if (type !== 'float32' && device === 'cuda') {
-    throw badOption(
-      `--compute_dtype ${type} is for --device cpu: a GPU computes in the 16-bit type of the weights by itself, so leave it out, or give float32`,
-    );
-  }
-  return type;
-}
-
-function readCpuOptions(options: OptionReader, device: DeviceKind): CpuBackendOptions {
+function readCpuOptions(options: OptionReader, computeType: ComputeType | undefined): CpuBackendOptions {
   const threads = options.count('threads');
-  const computeType = readComputeType(options, device);
   const engine = options.choice('io_engine', SHARED_OPTIONS.io_engine.choices);
   const direct = options.flag('no_direct_io') ? { direct: false } : {};
   const virtualDevices = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
   return {
     ...(virtualDevices === undefined ? {} : { virtualDevices }),
-    ...(computeType === undefined || device === 'cuda' ? {} : { computeType }),
+    ...(computeType === undefined ? {} : { computeType }),
     ...(threads === undefined ? {} : { threads }),
     io: { ...(engine === undefined ? {} : { engine }), ...direct },
   };
