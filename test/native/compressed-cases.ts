@@ -3,7 +3,8 @@
 
 import { expect, it } from 'vitest';
 import type { DType } from '../../offload/port/dtype.js';
-import type { Op, StateTables, Tensor } from '../../offload/port/ops.js';
+import type { Op, Tensor } from '../../offload/port/ops.js';
+import { SLOTS, slotOf, tablesOf } from './state-operands.js';
 import { check as checkOn, type KernelDevice, rowsOf, WEIGHT_TYPES, type Workbench } from './workbench.js';
 
 type OpOf<Name extends Op['op']> = Extract<Op, { op: Name }>;
@@ -45,7 +46,6 @@ const WINDOWS = [
   [2, 130, 33, 3],
   [5, 512, 3, 1],
 ] as const;
-const SLOTS = 8;
 const MOST_TOKENS = 24;
 
 export function compressedCases(
@@ -264,20 +264,4 @@ async function expectSameBits(
     }
     expect(results(op), `${op.op} in steps of ${step}`).toEqual(whole);
   }
-}
-
-/** No two sequences of a batch have one slot, and their order is not that of the slots. */
-const slotOf = (sequence: number) => (sequence * 3 + 4) % SLOTS;
-
-function tablesOf(
-  bench: Workbench,
-  batch: readonly (readonly [number, number])[],
-): { readonly tables: StateTables; readonly tokens: number } {
-  let first = 0;
-  const rows = batch.map(([tokens, before]) => {
-    first += tokens;
-    return [first - tokens, tokens, tokens + before, 0];
-  });
-  const tables = { sequences: bench.table(rows), slots: bench.index(batch.map((_, s) => slotOf(s))) };
-  return { tables, tokens: first };
 }
