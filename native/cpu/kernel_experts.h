@@ -85,12 +85,7 @@ struct StoredExperts {
   int64_t order_block() const { return StoredRows<Wide>{op.weight}.order_block(); }
   template <class F>
   void Of(int64_t expert, F f) const {
-    Weight weight = op.weight;
-    for (int part = 0; part < kWeightParts; ++part) {
-      if (op.parts[part]) weight.parts[part].data = const_cast<uint8_t*>(op.parts[part][expert]);
-    }
-    if (op.nested_offsets) weight.nested_offset = op.nested_offsets[expert];
-    f(StoredRows<Wide>{weight});
+    f(StoredRows<Wide>{WeightOf(op, expert)});
   }
 };
 

@@ -220,6 +220,8 @@ struct DenseExpertLinearOp {
   int64_t expert_count;
 };
 DenseExpertLinearOp DenseOf(const ExpertLinearOp& op);
+/// One expert's, whatever its format.
+Weight WeightOf(const ExpertLinearOp& op, int64_t expert);
 struct ExpertBiasOp {
   View x, experts, bias;
 };

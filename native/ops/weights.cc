@@ -239,4 +239,13 @@ DenseExpertLinearOp DenseOf(const ExpertLinearOp& op) {
   return {op.out, op.x, op.experts, values, op.parts[static_cast<int>(WeightPart::kCodes)], op.expert_count};
 }
 
+Weight WeightOf(const ExpertLinearOp& op, int64_t expert) {
+  Weight weight = op.weight;
+  for (int part = 0; part < kWeightParts; ++part) {
+    if (op.parts[part]) weight.parts[part].data = const_cast<uint8_t*>(op.parts[part][expert]);
+  }
+  if (op.nested_offsets) weight.nested_offset = op.nested_offsets[expert];
+  return weight;
+}
+
 }  // namespace zi
