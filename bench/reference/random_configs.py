@@ -397,20 +397,25 @@ def make(family, folder, seed, torch, transformers):
     if missing or loading["mismatched_keys"]:
         raise RuntimeError(f"the weights are not those of the configuration: {loading}")
     model.eval()
+    what = "names as published" if published else "names as in memory"
+    return {**reference_logits(torch, lambda: fresh(model, family), vocabulary, generator), "what": what}
+
+
+def reference_logits(torch, current, vocabulary, generator):
+    """Random tokens, and the logits after each of the last ones; current() is the model, as if nothing had been computed."""
     ids, logits = [], []
     for length in PROMPT_LENGTHS:
         sequence = torch.randint(vocabulary, (length + FURTHER_TOKENS,), generator=generator).tolist()
         rows = []
         for end in range(length, length + FURTHER_TOKENS + 1):
             with torch.no_grad():
-                out = fresh(model, family)(torch.tensor([sequence[:end]]), use_cache=False).logits[0, -1].float()
+                out = current()(torch.tensor([sequence[:end]]), use_cache=False).logits[0, -1].float()
             if not torch.isfinite(out).all():
                 raise RuntimeError("logits are not finite")
             rows.append([float(f"{value:.7g}") for value in out.tolist()])
         ids.append(sequence)
         logits.append(rows)
-    what = "names as published" if published else "names as in memory"
-    return {"ids": ids, "given": PROMPT_LENGTHS, "logits": logits, "what": what}
+    return {"ids": ids, "given": PROMPT_LENGTHS, "logits": logits}
 
 
 def fresh(model, family):

@@ -17,7 +17,7 @@ import sys
 import warnings
 
 from mixture_families import base, experts
-from random_configs import FAMILIES, FURTHER_TOKENS, PROMPT_LENGTHS, Draw
+from random_configs import FAMILIES, Draw, reference_logits
 
 EYE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
        "patch_size": 14}
@@ -178,20 +178,8 @@ def make(wrapper, folder, seed, torch, transformers):
     if missing or loading["mismatched_keys"]:
         raise RuntimeError(f"the weights are not those of the configuration: {missing[:3]}")
     model.eval()
-    ids, logits = [], []
-    for length in PROMPT_LENGTHS:
-        sequence = torch.randint(vocabulary, (length + FURTHER_TOKENS,), generator=generator).tolist()
-        rows = []
-        for end in range(length, length + FURTHER_TOKENS + 1):
-            with torch.no_grad():
-                out = model(torch.tensor([sequence[:end]]), use_cache=False).logits[0, -1].float()
-            if not torch.isfinite(out).all():
-                raise RuntimeError("logits are not finite")
-            rows.append([float(f"{value:.7g}") for value in out.tolist()])
-        ids.append(sequence)
-        logits.append(rows)
     what = f"{text_type}, {'as published' if as_published else 'under its own names'}"
-    return {"ids": ids, "given": PROMPT_LENGTHS, "logits": logits, "what": what}
+    return {**reference_logits(torch, lambda: model, vocabulary, generator), "what": what}
 
 
 def main():
