@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 
+#include "cpu/bring.h"
 #include "cpu/copy.h"
 #include "cpu/isa.h"
 #include "ops/decode.h"
@@ -26,7 +27,13 @@ auto KernelOf(const Kernels& k, const ScaleCapOp&) { return k.scale_cap; }
 auto KernelOf(const Kernels& k, const PositionScaleOp&) { return k.position_scale; }
 auto KernelOf(const Kernels& k, const ClampOp&) { return k.clamp; }
 auto KernelOf(const Kernels& k, const RouteOp&) { return k.route; }
-auto KernelOf(const Kernels& k, const ExpertLinearOp&) { return k.expert_linear; }
+auto KernelOf(const Kernels& k, const ExpertLinearOp&) {
+  return [&k](const ExpertLinearOp& op, Run& run) {
+    if (!op.in_slots()) return k.expert_linear(op, run);
+    const ExpertParts parts = PlacesInSlots(op);
+    k.expert_linear(Placed(op, parts), run);
+  };
+}
 auto KernelOf(const Kernels& k, const CombineOp&) { return k.combine; }
 auto KernelOf(const Kernels& k, const ExpertBiasOp&) { return k.expert_bias; }
 auto KernelOf(const Kernels& k, const GatedPairsOp&) { return k.gated_pairs; }
@@ -41,6 +48,7 @@ auto KernelOf(const Kernels& k, const GateSigmoidOp&) { return k.gate_sigmoid; }
 auto KernelOf(const Kernels& k, const ScaleRowsOp&) { return k.scale_rows; }
 auto KernelOf(const Kernels& k, const SampleOp&) { return k.sample; }
 auto KernelOf(const Kernels& k, const NoteNotFiniteOp&) { return k.note_not_finite; }
+auto KernelOf(const Kernels&, const BringExpertsOp&) { return BringExperts; }
 auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }
 auto KernelOf(const Kernels&, const FillOp&) { return FillBytes; }
 

@@ -31,6 +31,10 @@ std::string Describe(const Fault& fault) {
       return "sample: row " + index + " names " + value + " in its history, outside the " + limit + " there are";
     case kExpertOutside:
       return "expert_linear: expert " + value + " of choice " + index + " is none of " + limit;
+    case kExpertInNoSlot:
+      return "expert_linear: expert " + value + " of choice " + index + " lies in no slot";
+    case kExpertPartOutside:
+      return "bring_experts: a part of expert " + index + " ends at byte " + value + ", beyond the " + limit + " there are";
     case kGroupOutside:
       return "a weight's input " + index + " has group " + value + ", which is none of " + limit;
     case kStateOutside:

@@ -11,6 +11,8 @@ enum FaultCode : int {
   kPageOutside,
   kSequenceOutside,
   kExpertOutside,
+  kExpertInNoSlot,
+  kExpertPartOutside,
   kHistoryOutside,
   kGroupOutside,
   kStateOutside,

@@ -102,6 +102,7 @@ void Launch(const GateSigmoidOp& op, Run& run);
 void Launch(const ScaleRowsOp& op, Run& run);
 void Launch(const SampleOp& op, Run& run);
 void Launch(const NoteNotFiniteOp& op, Run& run);
+void Launch(const BringExpertsOp& op, Run& run);
 void Launch(const CopyOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 

@@ -56,7 +56,7 @@ std::optional<ExpertTiling> TilingOfChoices(const Op& op, DType type) {
 bool WeightsAligned(const DenseExpertLinearOp& op) {
   // All have the strides of the first one.
   if (!RowsAligned(op.weight, 16)) return false;
-  return std::all_of(op.weights, op.weights + op.expert_count,
+  return std::all_of(op.weights, op.weights + op.place_count(),
                      [](const uint8_t* weight) { return reinterpret_cast<uintptr_t>(weight) % 16 == 0; });
 }
 
@@ -77,7 +77,7 @@ std::optional<ExpertTiling> TilingOf(const DenseExpertLinearOp& op) {
 bool CodesAligned(const ExpertLinearOp& op) {
   const uint8_t* const* codes = op.parts[static_cast<int>(WeightPart::kCodes)];
   const uintptr_t bytes = HasByteCodes(op.weight.format) ? 8 : 4;
-  return std::all_of(codes, codes + op.expert_count,
+  return std::all_of(codes, codes + op.place_count(),
                      [&](const uint8_t* at) { return reinterpret_cast<uintptr_t>(at) % bytes == 0; });
 }
 

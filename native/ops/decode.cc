@@ -270,7 +270,7 @@ constexpr Opcode kOpcodes[] = {
      "experts weights logits bias expertScale table rows rule.score rule.groups rule.groupsKept rule.groupBest "
      "rule.normalize rule.addedToSum rule.leastSum rule.scale rule.sparseMixer",
      Route},
-    {"expert_linear", "out x experts weights", ExpertLinear},
+    {"expert_linear", "out x experts slots.table slots.count slots.bytes weights", ExpertLinear},
     {"combine", "x y weights accumulate", Combine},
     {"sample", "out logits tables.settings tables.draws tables.history", Sample},
     {"note_not_finite", "found x place first", NoteNotFinite},
@@ -293,6 +293,10 @@ constexpr Opcode kOpcodes[] = {
      [](Reader& in) -> Operation { return ReadWindowAttention(in); }},
     {"hyper_weights", "gather spread mix logits base scale iterations eps", HyperWeights},
     {"hyper_mix", "x y spread mix", HyperMix},
+    {"bring_experts",
+     "experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey "
+     "ageCalls",
+     BringExperts},
 };
 
 template <class Names>

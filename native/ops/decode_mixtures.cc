@@ -1,4 +1,5 @@
 // Reads and checks the operations of mixtures of experts: the choice, products with chosen experts, their gates and their sum.
+#include <algorithm>
 #include <iterator>
 
 #include "ops/decode_parts.h"
@@ -10,6 +11,21 @@ RouteScore ReadScore(WordReader& in) {
   const uint64_t value = in.Size("score");
   in.Check(value < std::size(kRouteScoreNames), "unknown score of experts");
   return static_cast<RouteScore>(value);
+}
+
+/// The first slot and the last lie in memory, and so do those between them.
+void CheckSlots(const Reader& in, const ExpertLinearOp& op, const ExpertParts& parts, int64_t places) {
+  constexpr int64_t kMost = int64_t{1} << 24;
+  in.Check(places == 2, "of experts in slots the first place and the last are given");
+  in.Check(op.slot_count > 0 && op.slot_count < kMost, "there must be a slot");
+  in.Check(op.slot_bytes > 0 && op.slot_bytes % 16 == 0 && op.slot_bytes < (int64_t{1} << 40), "slots lie at multiples of 16 bytes");
+  in.Check(op.expert_count <= kMostExpertsInSlots, "more experts than kernels sort");
+  in.Check(parts.nested_offsets.empty(), "experts with nested scales have no slots");
+  for (const auto& place : parts.places) {
+    if (place.empty()) continue;
+    in.Check(place[0] && place[1], "experts in slots have all parts");
+    in.Check(place[1] - place[0] == (op.slot_count - 1) * op.slot_bytes, "slots are equal");
+  }
 }
 
 }  // namespace
@@ -51,11 +67,16 @@ Operation Route(Reader& in) {
 }
 
 Operation ExpertLinear(Reader& in) {
-  ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, {}, 0};
-  op.expert_count = static_cast<int64_t>(in.Size("experts"));
+  ExpertLinearOp op{in.Activation("out", 2), in.Activation("x", 2), in.IndexTable("experts"), {}, {}, 0, nullptr, {}, 0, 0};
+  op.slots = in.OptionalIndex("slots");
+  op.slot_count = static_cast<int64_t>(in.Size("slots"));
+  op.slot_bytes = static_cast<int64_t>(in.Size("slots"));
+  const auto places = static_cast<int64_t>(in.Size("experts"));
+  op.expert_count = op.in_slots() ? op.slots.shape[0] : places;
   in.Check(op.expert_count > 0, "there must be an expert");
   op.weight = ReadWeight(in, "weight");
-  const auto parts = std::make_shared<ExpertParts>(ReadExperts(in, op.weight, op.expert_count, "weight"));
+  const auto parts = std::make_shared<ExpertParts>(ReadExperts(in, op.weight, places, "weight"));
+  if (op.in_slots()) CheckSlots(in, op, *parts, places);
   for (int part = 0; part < kWeightParts; ++part) {
     if (!parts->places[part].empty()) op.parts[part] = parts->places[part].data();
   }
@@ -66,6 +87,29 @@ Operation ExpertLinear(Reader& in) {
   in.CheckSize(op.out, 1, op.weight.outputs, "out");
   in.CheckSize(op.x, 0, op.x.shape[0] == tokens ? tokens : choices, "x");
   in.CheckSize(op.x, 1, op.weight.inputs, "x");
+  return op;
+}
+
+Operation BringExperts(Reader& in) {
+  BringExpertsOp op{in.IndexTable("experts"), in.ByteRows("slots", 2),  in.ByteRows("home", 1), in.IndexTable("places"),
+                    in.Index("slotOf"),       in.Index("uses"),      in.Index("keyOf"),   in.Index("stamps"),
+                    in.Index("calls"),        in.Index("counts"),    in.Index("list"),    static_cast<int64_t>(in.Size("firstKey")),
+                    static_cast<int64_t>(in.Size("ageCalls"))};
+  const int64_t experts = op.expert_count(), slots = op.slots.shape[0], choices = op.experts.shape[0] * op.experts.shape[1];
+  in.Check(experts > 0 && experts <= kMostExpertsInSlots, "there are 1 to 1024 experts");
+  in.Check(op.places.shape[1] > 0 && op.places.shape[1] % 2 == 0 && op.places.strides[0] == op.places.shape[1],
+           "an expert has two words for each of its parts");
+  in.Check(slots >= std::min(experts, choices), "there are fewer slots than experts may be chosen");
+  in.Check(slots < (int64_t{1} << 24) && op.slots.shape[1] % 16 == 0 && op.slots.strides[0] == op.slots.shape[1],
+           "slots follow each other at multiples of 16 bytes");
+  in.Check(op.first_key >= 0 && op.first_key + experts <= op.slot_of.shape[0], "the layer has experts that no table knows");
+  in.Check(op.age_calls > 0, "uses are halved after some calls");
+  in.CheckSize(op.uses, 0, op.slot_of.shape[0], "uses");
+  in.CheckSize(op.key_of, 0, slots, "keyOf");
+  in.CheckSize(op.stamps, 0, slots, "stamps");
+  in.CheckSize(op.calls, 0, 1, "calls");
+  in.CheckSize(op.counts, 0, 2, "counts");
+  in.Check(op.list.shape[0] >= 1 + 2 * experts, "the list has room for every expert");
   return op;
 }
 

@@ -24,6 +24,7 @@ inline void CheckInnermost(const WordReader& in, const View& vector, const View&
 // Mixtures of experts (decode_mixtures.cc).
 Operation Route(Reader& in);
 Operation ExpertLinear(Reader& in);
+Operation BringExperts(Reader& in);
 Operation ExpertBias(Reader& in);
 Operation GatedPairs(Reader& in);
 Operation GateSigmoid(Reader& in);

@@ -201,6 +201,8 @@ struct RouteOp {
   bool normalize;
   float added_to_sum, least_sum, scale, sparse_mixer;
 };
+/// Kernels sort them with a thread each.
+constexpr int64_t kMostExpertsInSlots = 1024;
 struct ExpertLinearOp {
   View out, x, experts;
   /// Like those of all experts, but for where their parts lie, and with an index of groups where any expert has one.
@@ -210,6 +212,14 @@ struct ExpertLinearOp {
   int64_t expert_count;
   /// By expert, where scales are nested.
   const float* nested_offsets;
+  /// i32 [expert_count]: the slot that each expert lies in, or -1. Then `parts` are those of the first slot and of the last, and
+  /// slots lie `slot_bytes` apart. Without data, every expert has its own place in `parts`.
+  View slots;
+  int64_t slot_count, slot_bytes;
+
+  bool in_slots() const { return slots.data != nullptr; }
+  /// Entries of `parts`.
+  int64_t place_count() const { return in_slots() ? 2 : expert_count; }
 };
 /// The same with weights that are stored as their values, [N, K] each.
 struct DenseExpertLinearOp {
@@ -218,10 +228,41 @@ struct DenseExpertLinearOp {
   View weight;
   const uint8_t* const* weights;
   int64_t expert_count;
+  /// As with ExpertLinearOp.
+  View slots;
+  int64_t slot_count, slot_bytes;
+
+  int64_t place_count() const { return slots.data ? 2 : expert_count; }
 };
 DenseExpertLinearOp DenseOf(const ExpertLinearOp& op);
 /// One expert's, whatever its format.
 Weight WeightOf(const ExpertLinearOp& op, int64_t expert);
+/// Chosen experts that lie in no slot are copied into some from where they rest: see native/ops/slots.h for who has to leave.
+struct BringExpertsOp {
+  View experts;
+  /// u8 [slots, bytes of one].
+  View slots;
+  /// u8: where the experts of the layer rest.
+  View home;
+  /// i32 [1 + experts, 2 · parts]: in row 0 where a part lies in a slot and its bytes, in row 1 + e where expert e's begins in `home`,
+  /// low word and high word.
+  View places;
+  /// i32 [all experts of all layers]: the slot that each lies in or -1, and how often it was wanted lately.
+  View slot_of, uses;
+  /// i32 [slots]: whose expert each holds or -1, and the call that wanted it last.
+  View key_of, stamps;
+  /// i32 [1]: calls until now.
+  View calls;
+  /// i32 [2]: chosen experts of the layer that lay in a slot, and that did not.
+  View counts;
+  /// i32 [1 + 2 · experts]: how many are copied, and expert and slot of each.
+  View list;
+  /// The layer's first expert among those of all layers; `uses` are halved every so many calls.
+  int64_t first_key, age_calls;
+
+  int64_t expert_count() const { return places.shape[0] - 1; }
+  int64_t part_count() const { return places.shape[1] / 2; }
+};
 struct ExpertBiasOp {
   View x, experts, bias;
 };

@@ -1,6 +1,7 @@
 // Implements ops/weights.h and the dense views of ops/operand.h.
 #include "ops/weights.h"
 
+#include <algorithm>
 #include <iterator>
 
 namespace zi {
@@ -229,6 +230,18 @@ ExpertParts ReadExperts(WordReader& in, const Weight& first, int64_t count, cons
   return parts;
 }
 
+ExpertParts PlacesInSlots(const ExpertLinearOp& op) {
+  ExpertParts parts;
+  const auto* const slots = reinterpret_cast<const int32_t*>(op.slots.data);
+  for (int part = 0; part < kWeightParts; ++part) {
+    if (!op.parts[part]) continue;
+    for (int64_t e = 0; e < op.expert_count; ++e) {
+      parts.places[part].push_back(op.parts[part][0] + std::max(slots[e], 0) * op.slot_bytes);
+    }
+  }
+  return parts;
+}
+
 DenseLinearOp DenseOf(const LinearOp& op) {
   const View& values = op.weight.Part(WeightPart::kCodes);
   return {op.out, op.x, values, op.bias, op.weight.format == WeightFormat::kDenseIn, op.activation, op.accumulate};
@@ -236,7 +249,8 @@ DenseLinearOp DenseOf(const LinearOp& op) {
 
 DenseExpertLinearOp DenseOf(const ExpertLinearOp& op) {
   const View& values = op.weight.Part(WeightPart::kCodes);
-  return {op.out, op.x, op.experts, values, op.parts[static_cast<int>(WeightPart::kCodes)], op.expert_count};
+  return {op.out,   op.x,          op.experts,   values, op.parts[static_cast<int>(WeightPart::kCodes)], op.expert_count,
+          op.slots, op.slot_count, op.slot_bytes};
 }
 
 Weight WeightOf(const ExpertLinearOp& op, int64_t expert) {

@@ -15,5 +15,7 @@ struct ExpertParts {
   std::vector<float> nested_offsets;
 };
 ExpertParts ReadExperts(WordReader& in, const Weight& first, int64_t count, const char* name);
+/// Where experts that lie in slots are now, as the host reads the table: those that lie in none are at the first slot.
+ExpertParts PlacesInSlots(const ExpertLinearOp& op);
 
 }  // namespace zi

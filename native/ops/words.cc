@@ -248,6 +248,11 @@ View WordReader::OptionalIndexWeight(const char* name) {
   if (view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");
   return Checked(view, name, 2, place_ != kHostPlace);
 }
+View WordReader::ByteRows(const char* name, int rank) {
+  const View view = Checked(Tensor(name), name, rank, false);
+  if (!view.data || view.dtype != DType::kU8) Fail(std::string(name) + " must be u8");
+  return view;
+}
 View WordReader::Index(const char* name) {
   const View view = Checked(Tensor(name), name, 1, true);
   if (!view.data || view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");

@@ -25,6 +25,7 @@ class WordReader {
   View Floats(const char* name, int rank);            // f32, at a multiple of 4 bytes
   View Weight(const char* name, int rank);            // f32, f16 or bf16 at any offset
   View Stored(const char* name);                      // any type, at any offset
+  View ByteRows(const char* name, int rank);          // u8
   View Index(const char* name);                       // i32 [n], at a multiple of 4 bytes
   View IndexTable(const char* name);                  // i32 [n, m]
   View OptionalIndex(const char* name);               // i32 [n]; data is null when absent

@@ -33,9 +33,9 @@ const MAX_RANK = 4;
 
 const MAX_EXPERTS = 1024;
 
-// Longest: expert_linear, with the opcode, 3 tensors, a number, a weight, and the places of the other experts.
+// Longest: expert_linear, with the opcode, 4 tensors, 3 numbers, a weight, and the places of the other experts.
 const words = new Float64Array(
-  1 + (3 + PART_NAMES.length) * TENSOR_WORDS + 1 + WEIGHT_WORDS + (2 * PART_NAMES.length + 1) * MAX_EXPERTS,
+  1 + (4 + PART_NAMES.length) * TENSOR_WORDS + 3 + WEIGHT_WORDS + (2 * PART_NAMES.length + 1) * MAX_EXPERTS,
 );
 /** Views of `words` by length: each operation has one length, so launching allocates nothing. */
 const views: Float64Array[] = [];
@@ -77,9 +77,16 @@ export function encodeOp(op: Op): Float64Array {
       routeRule(op.rule);
       break;
     case 'expert_linear':
-      tensors(op.out, op.x, op.experts);
+      tensors(op.out, op.x, op.experts, op.slots?.table ?? null);
+      numbers(op.slots?.count ?? 0, op.slots?.bytes ?? 0);
       expertWeights(op.weights);
       break;
+    case 'bring_experts': {
+      const { slotOf, uses, keyOf, stamps, calls, list } = op.tables;
+      tensors(op.experts, op.slots, op.home, op.places, slotOf, uses, keyOf, stamps, calls, op.counts, list);
+      numbers(op.firstKey, op.ageCalls);
+      break;
+    }
     case 'expert_bias':
       tensors(op.x, op.experts, op.bias);
       break;

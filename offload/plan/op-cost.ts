@@ -58,6 +58,9 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
       return windowMs(op, slices, compute);
     case 'gather_rows':
       return elementwiseMs([op.out], compute) * 2;
+    case 'bring_experts':
+      // Whoever weighs plans counts the bytes that come.
+      return elementwiseMs([op.experts], compute);
     case 'expert_bias':
       return elementwiseMs([op.x], compute) * 2;
     // All that is bound by what it reads and writes.
@@ -108,7 +111,8 @@ export function productOf(op: ProductOp): Product {
     const taken = dimension(op.transposed ? op.x : op.out, 2) * dimension(op.x, 1);
     return { weight: op.weight, weightCount: taken / op.weight.shape[0], rowsEach: dimension(op.x, 0) };
   }
-  const [experts, choices] = [op.weights.length, dimension(op.out, 0)];
+  const experts = op.slots ? dimension(op.slots.table, 0) : op.weights.length;
+  const choices = dimension(op.out, 0);
   const touched = experts * (1 - (1 - 1 / experts) ** choices);
   return { weight: present(op.weights[0], 'an expert'), weightCount: touched, rowsEach: choices / touched };
 }

@@ -31,7 +31,7 @@ export const OPERATIONS = [
     'route',
     'experts weights logits bias expertScale table rows rule.score rule.groups rule.groupsKept rule.groupBest rule.normalize rule.addedToSum rule.leastSum rule.scale rule.sparseMixer',
   ],
-  ['expert_linear', 'out x experts weights'],
+  ['expert_linear', 'out x experts slots.table slots.count slots.bytes weights'],
   ['combine', 'x y weights accumulate'],
   ['sample', 'out logits tables.settings tables.draws tables.history'],
   ['note_not_finite', 'found x place first'],
@@ -55,6 +55,10 @@ export const OPERATIONS = [
   ['window_attention', 'out q k window entries sinks tables.sequences tables.slots ratio scale'],
   ['hyper_weights', 'gather spread mix logits base scale iterations eps'],
   ['hyper_mix', 'x y spread mix'],
+  [
+    'bring_experts',
+    'experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey ageCalls',
+  ],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

@@ -1,7 +1,7 @@
 // What operations are made of: memories, views of them, weights in their formats.
 
 import type { DType } from './dtype.js';
-import type { Format, Parts } from './formats.js';
+import { type Format, PART_NAMES, type Parts } from './formats.js';
 
 /** Memory of one device (or of the host, where the device computes in place). Opaque to everything but its backend. */
 export interface Memory {
@@ -36,4 +36,9 @@ export type Activation = 'none' | 'relu' | 'gelu' | 'gelu_tanh' | 'gelu_quick' |
 export interface Effects {
   readonly reads: readonly Tensor[];
   readonly writes: readonly Tensor[];
+}
+
+/** The parts that there are, in the order of their names. */
+export function partsOf({ parts }: Weight): Tensor[] {
+  return PART_NAMES.flatMap((name) => parts[name] ?? []);
 }

@@ -1,13 +1,13 @@
 // The kernel vocabulary: every operation a device can run, as plain data that names what it reads and writes.
 
 import { DTYPE_BYTES } from './dtype.js';
-import { PART_NAMES } from './formats.js';
 import { type HyperOp, hyperEffects } from './hyper-ops.js';
-import type { Activation, Effects, Tensor, Weight } from './operands.js';
-import type { RouteRule } from './route-rule.js';
+import { type MixtureOp, mixtureEffects } from './mixture-ops.js';
+import { type Activation, type Effects, partsOf, type Tensor, type Weight } from './operands.js';
 import { type StateOp, stateEffects } from './state-ops.js';
 
-export type { Activation, Memory, Tensor, Weight } from './operands.js';
+export type { ExpertSlots, SlotTables } from './mixture-ops.js';
+export { type Activation, type Memory, partsOf, type Tensor, type Weight } from './operands.js';
 export { PLAIN_ROUTE, type RouteRule, type RouteScore } from './route-rule.js';
 export type { StateTables } from './state-ops.js';
 
@@ -159,41 +159,9 @@ export type Op =
     }
   /** x *= sigmoid(gate): gate of x's shape, or with 1 as its last dimension, for the whole row. */
   | { readonly op: 'gate_sigmoid'; x: Tensor; gate: Tensor }
-  /**
-   * A mixture's choice per row of f32 logits [T, E]: experts i32 [T, k], weights f32 [T, k], as the rule says. bias and expertScale
-   * [E] of any float type. With a table i32 [R, k · w] and rows i32 [T], row t's experts are every w-th number of row rows[t],
-   * and only their weights follow the rule.
-   * A row with a logit that is no finite number gets weights of NaN, for experts that are there.
-   */
-  | {
-      readonly op: 'route';
-      experts: Tensor;
-      weights: Tensor;
-      logits: Tensor;
-      bias: Tensor | null;
-      expertScale: Tensor | null;
-      table: Tensor | null;
-      rows: Tensor | null;
-      rule: RouteRule;
-    }
-  /**
-   * out[t·k + j, N] = x[t] · Wₑᵀ with e = experts[t, j]; x [T, K], or [T·k, K] with a row of its own for every choice.
-   * One weight per expert, alike but for where their parts lie; only those that are chosen are read.
-   */
-  | { readonly op: 'expert_linear'; out: Tensor; x: Tensor; experts: Tensor; weights: readonly Weight[] }
-  /** x[t·k + j] += bias[experts[t, j]]; x [T·k, N], bias [E, N] of a float type, experts i32 [T, k]. */
-  | { readonly op: 'expert_bias'; x: Tensor; experts: Tensor; bias: Tensor }
-  /**
-   * out[R, I] = (u + 1) · g · sigmoid(alpha · g) of pairs x [R, 2·I], with g = min(x[2i], limit) and u = x[2i + 1], at least −limit
-   * and at most limit. NaN stays.
-   */
-  | { readonly op: 'gated_pairs'; out: Tensor; x: Tensor; alpha: number; limit: number }
-  /** x[t] (+)= Σⱼ weights[t, j] · y[t·k + j], in order of j; x [T, H], y [T·k, H], weights f32 [T, k], all 1 where absent. */
-  | { readonly op: 'combine'; x: Tensor; y: Tensor; weights: Tensor | null; accumulate: boolean }
-  /** x[t·k + j] *= weights[t, j]; x [T·k, N], weights f32 [T, k]. */
-  | { readonly op: 'scale_rows'; x: Tensor; weights: Tensor }
   /** out = (a + b) · factor, all of one shape; factor [1] of a float type, absent for 1. */
   | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor; factor?: Tensor | null }
+  | MixtureOp
   | StateOp
   | HyperOp
   /**
@@ -310,11 +278,6 @@ export function valuesLieInKeys({ keys, values }: BlockCache): boolean {
   return keys.memory === values.memory && keys.offsetBytes === values.offsetBytes;
 }
 
-/** The parts that there are, in the order of their names. */
-export function partsOf({ parts }: Weight): Tensor[] {
-  return PART_NAMES.flatMap((name) => parts[name] ?? []);
-}
-
 export function effects(op: Op): Effects {
   switch (op.op) {
     case 'gather_rows':
@@ -336,23 +299,13 @@ export function effects(op: Op): Effects {
     case 'gate_sigmoid':
       return { reads: [op.x, op.gate], writes: [op.x] };
     case 'route':
-      return {
-        reads: [op.logits, op.bias, op.expertScale, op.table, op.rows].filter((tensor) => tensor !== null),
-        writes: [op.experts, op.weights],
-      };
     case 'expert_linear':
-      return { reads: [op.x, op.experts, ...op.weights.flatMap(partsOf)], writes: [op.out] };
+    case 'bring_experts':
     case 'expert_bias':
-      return { reads: [op.x, op.experts, op.bias], writes: [op.x] };
     case 'gated_pairs':
-      return { reads: [op.x], writes: [op.out] };
     case 'combine':
-      return {
-        reads: [op.accumulate ? op.x : null, op.y, op.weights].filter((tensor) => tensor !== null),
-        writes: [op.x],
-      };
     case 'scale_rows':
-      return { reads: [op.x, op.weights], writes: [op.x] };
+      return mixtureEffects(op);
     case 'causal_conv':
     case 'state_scan':
     case 'gated_rms':

@@ -6,6 +6,7 @@ import { attendWindow, compress, mixStreams, weighStreams } from './reference-co
 import { biasedChoices, combineChoices, expertProducts } from './reference-experts.js';
 import { routeTokens } from './reference-route.js';
 import { drawTokens } from './reference-sample.js';
+import { broughtExperts } from './reference-slots.js';
 import { convolve, gatedRms, scan } from './reference-states.js';
 import { Values, type Written } from './reference-values.js';
 import { weightValues } from './reference-weights.js';
@@ -98,6 +99,8 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
     }
     case 'expert_linear':
       return [expertProducts(read(op.out), read(op.x), read(op.experts), op.weights.map(readWeight))];
+    case 'bring_experts':
+      return broughtExperts(op, read);
     case 'expert_bias':
       return [biasedChoices(read(op.x), read(op.experts), read(op.bias))];
     case 'gated_pairs': {

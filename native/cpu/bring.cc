@@ -1,0 +1,158 @@
+// Implements cpu/bring.h: one thread decides who leaves, and all copy.
+#include "cpu/bring.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ops/slots.h"
+
+namespace zi {
+namespace {
+
+int32_t* Words(const View& view) { return reinterpret_cast<int32_t*>(view.data); }
+
+/// In ascending order, each once. Indices are data: checked before anything is written.
+std::vector<int32_t> Wanted(const BringExpertsOp& op) {
+  std::vector<int32_t> wanted;
+  const int64_t tokens = op.experts.shape[0], each = op.experts.shape[1];
+  for (int64_t choice = 0; choice < tokens * each; ++choice) {
+    const int32_t expert = Words(op.experts)[choice / each * op.experts.strides[0] + choice % each];
+    if (expert < 0 || expert >= op.expert_count()) {
+      throw std::runtime_error("expert " + std::to_string(expert) + " of choice " + std::to_string(choice) + " is none of " +
+                               std::to_string(op.expert_count()));
+    }
+    wanted.push_back(expert);
+  }
+  std::sort(wanted.begin(), wanted.end());
+  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+  return wanted;
+}
+
+/// So many slots, those that leave first.
+std::vector<int32_t> Leaving(const BringExpertsOp& op, size_t count, int32_t calls) {
+  const int64_t slots = op.slots.shape[0];
+  const int32_t *keys = Words(op.key_of), *stamps = Words(op.stamps), *uses = Words(op.uses);
+  std::vector<int64_t> worth(static_cast<size_t>(slots));
+  std::vector<int32_t> order;
+  for (int32_t slot = 0; slot < slots; ++slot) {
+    const int32_t key = keys[slot];
+    if (key >= 0 && stamps[slot] == calls) continue;
+    worth[static_cast<size_t>(slot)] = Worth(key < 0, key < 0 ? 0 : uses[key], CallsSince(calls, stamps[slot]));
+    order.push_back(slot);
+  }
+  const auto less = [&](int32_t a, int32_t b) {
+    const int64_t left = worth[static_cast<size_t>(a)], right = worth[static_cast<size_t>(b)];
+    return left != right ? left < right : a < b;
+  };
+  std::partial_sort(order.begin(), order.begin() + static_cast<int64_t>(count), order.end(), less);
+  order.resize(count);
+  return order;
+}
+
+struct Parts {
+  const BringExpertsOp& op;
+  int64_t count;
+
+  int64_t Offset(int64_t part) const { return Words(op.places)[2 * part]; }
+  int64_t Bytes(int64_t part) const { return Words(op.places)[2 * part + 1]; }
+  int64_t Home(int64_t expert, int64_t part) const {
+    const int32_t* words = Words(op.places) + (1 + expert) * op.places.shape[1] + 2 * part;
+    return static_cast<int64_t>(static_cast<uint32_t>(words[1])) << 32 | static_cast<uint32_t>(words[0]);
+  }
+};
+
+void Check(const Parts& parts, const std::vector<int32_t>& experts) {
+  const BringExpertsOp& op = parts.op;
+  for (int64_t part = 0; part < parts.count; ++part) {
+    const int64_t offset = parts.Offset(part), bytes = parts.Bytes(part);
+    const bool fits = offset >= 0 && bytes >= 0 && offset + bytes <= op.slots.shape[1];
+    for (const int32_t expert : experts) {
+      const int64_t from = parts.Home(expert, part);
+      if (!fits || from < 0 || from + bytes > op.home.shape[0]) throw std::runtime_error("a part of an expert lies outside");
+    }
+  }
+}
+
+struct Copies {
+  Parts parts;
+  const std::vector<int32_t>& experts;
+  const std::vector<int32_t>& slots;
+};
+
+void Copy(const Copies& copies, Run& run) {
+  run.pool.ParallelFor(
+      copies.experts.size() * static_cast<size_t>(copies.parts.count), 1, run.cancel,
+      [](void* context, size_t begin, size_t end) {
+        const auto& [parts, experts, slots] = *static_cast<const Copies*>(context);
+        for (size_t i = begin; i < end; ++i) {
+          const auto which = i / static_cast<size_t>(parts.count);
+          const auto part = static_cast<int64_t>(i % static_cast<size_t>(parts.count));
+          uint8_t* const slot = parts.op.slots.data + slots[which] * parts.op.slots.strides[0];
+          std::memcpy(slot + parts.Offset(part), parts.op.home.data + parts.Home(experts[which], part),
+                      static_cast<size_t>(parts.Bytes(part)));
+        }
+      },
+      const_cast<Copies*>(&copies));
+}
+
+}  // namespace
+
+void BringExperts(const BringExpertsOp& op, Run& run) {
+  const std::vector<int32_t> wanted = Wanted(op);
+  int32_t *slot_of = Words(op.slot_of) + op.first_key, *uses = Words(op.uses), *stamps = Words(op.stamps);
+  const int32_t calls = ++*Words(op.calls);
+  if (calls % op.age_calls == 0) {
+    for (int64_t key = 0; key < op.uses.shape[0]; ++key) uses[key] /= 2;
+  }
+  std::vector<int32_t> missing;
+  for (const int32_t expert : wanted) {
+    int32_t& used = uses[op.first_key + expert];
+    used = UsedOnce(used);
+    if (slot_of[expert] < 0) {
+      missing.push_back(expert);
+    } else {
+      stamps[slot_of[expert]] = calls;
+    }
+  }
+  Words(op.counts)[0] += static_cast<int32_t>(wanted.size() - missing.size());
+  Words(op.counts)[1] += static_cast<int32_t>(missing.size());
+  const Parts parts{op, op.part_count()};
+  Check(parts, missing);
+  const std::vector<int32_t> slots = Leaving(op, missing.size(), calls);
+  int32_t* const list = Words(op.list);
+  list[0] = static_cast<int32_t>(missing.size());
+  for (size_t i = 0; i < missing.size(); ++i) {
+    int32_t& key = Words(op.key_of)[slots[i]];
+    if (key >= 0) Words(op.slot_of)[key] = -1;
+    key = static_cast<int32_t>(op.first_key) + missing[i];
+    slot_of[missing[i]] = slots[i];
+    stamps[slots[i]] = calls;
+    list[1 + 2 * i] = missing[i];
+    list[2 + 2 * i] = slots[i];
+  }
+  Copy({parts, missing, slots}, run);
+}
+
+ExpertLinearOp Placed(const ExpertLinearOp& op, const ExpertParts& places) {
+  const int64_t each = op.experts.shape[1];
+  for (int64_t choice = 0; choice < op.out.shape[0]; ++choice) {
+    const int32_t expert = Words(op.experts)[choice / each * op.experts.strides[0] + choice % each];
+    if (expert < 0 || expert >= op.expert_count) continue;  // the product says so
+    const int32_t slot = Words(op.slots)[expert];
+    if (slot < 0 || slot >= op.slot_count) {
+      throw std::runtime_error("expert " + std::to_string(expert) + " of choice " + std::to_string(choice) + " lies in no slot");
+    }
+  }
+  ExpertLinearOp placed = op;
+  placed.slots = View{};
+  for (int part = 0; part < kWeightParts; ++part) {
+    if (op.parts[part]) placed.parts[part] = places.places[part].data();
+  }
+  return placed;
+}
+
+}  // namespace zi

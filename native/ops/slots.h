@@ -1,0 +1,34 @@
+// Which expert leaves its slot for another: the same on every device, so that a run can be repeated.
+//
+// An expert is wanted once in a call however many tokens choose it. Uses are halved from time to time, so what was wanted long ago
+// counts little. Of experts that were wanted equally often, the one that came last leaves: where a pass wants more experts than there
+// are slots, those that lie in slots stay for the next pass. Whatever this call wants stays.
+#pragma once
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define ZI_SLOT_RULE __host__ __device__ inline
+#else
+#define ZI_SLOT_RULE inline
+#endif
+
+namespace zi {
+
+/// One use, so that some are left when they have been halved.
+constexpr int32_t kOneUse = 1 << 10;
+constexpr int32_t kMostUses = 1 << 30;
+
+ZI_SLOT_RULE int32_t UsedOnce(int32_t uses) { return uses < kMostUses ? uses + kOneUse : uses; }
+
+/// Calls are counted in a word that may begin anew.
+ZI_SLOT_RULE uint32_t CallsSince(int32_t calls, int32_t stamp) {
+  return static_cast<uint32_t>(calls) - static_cast<uint32_t>(stamp);
+}
+
+/// The slot with the least leaves first, and of equals the first one; negative for one that is free.
+ZI_SLOT_RULE int64_t Worth(bool is_free, int32_t uses, uint32_t calls_since) {
+  if (is_free) return -1;
+  return (static_cast<int64_t>(uses) << 32) | static_cast<int64_t>(calls_since);
+}
+
+}  // namespace zi

@@ -1,0 +1,129 @@
+// Operations of mixtures of experts: who is chosen, how the chosen ones come to where they are computed, and products with them.
+// T tokens, k chosen experts of each, E experts.
+
+import { type Effects, partsOf, type Tensor, type Weight } from './operands.js';
+import type { RouteRule } from './route-rule.js';
+
+/** Experts in equal slots. */
+export interface ExpertSlots {
+  /** i32 [E]: the slot of each expert of the layer, or -1. */
+  readonly table: Tensor;
+  /** u8 [count, bytes]: all slots. */
+  readonly memory: Tensor;
+  readonly count: number;
+  /** From one slot to the next. */
+  readonly bytes: number;
+}
+
+/** What a device knows of its slots, which experts of all layers share. A key is the place of an expert among all of them. */
+export interface SlotTables {
+  /** i32 [keys]: the slot of each expert, or -1. */
+  readonly slotOf: Tensor;
+  /** i32 [keys]: how often each was wanted lately, in units of native/ops/slots.h. */
+  readonly uses: Tensor;
+  /** i32 [slots]: the key of the expert in each, or -1. */
+  readonly keyOf: Tensor;
+  /** i32 [slots]: the call that wanted each last. */
+  readonly stamps: Tensor;
+  /** i32 [1]: calls until now. */
+  readonly calls: Tensor;
+  /** i32 [1 + 2 · E]: of the last call how many experts came, and expert and slot of each. */
+  readonly list: Tensor;
+}
+
+export type MixtureOp =
+  /**
+   * A mixture's choice per row of f32 logits [T, E]: experts i32 [T, k], weights f32 [T, k], as the rule says. bias and expertScale
+   * [E] of any float type. With a table i32 [R, k · w] and rows i32 [T], row t's experts are every w-th number of row rows[t],
+   * and only their weights follow the rule.
+   * A row with a logit that is no finite number gets weights of NaN, for experts that are there.
+   */
+  | {
+      readonly op: 'route';
+      experts: Tensor;
+      weights: Tensor;
+      logits: Tensor;
+      bias: Tensor | null;
+      expertScale: Tensor | null;
+      table: Tensor | null;
+      rows: Tensor | null;
+      rule: RouteRule;
+    }
+  /**
+   * out[t·k + j, N] = x[t] · Wₑᵀ with e = experts[t, j]; x [T, K], or [T·k, K] with a row of its own for every choice.
+   * One weight per expert, alike but for where their parts lie; only those that are chosen are read. With slots, `weights` are what
+   * the first slot and the last would hold.
+   */
+  | {
+      readonly op: 'expert_linear';
+      out: Tensor;
+      x: Tensor;
+      experts: Tensor;
+      weights: readonly Weight[];
+      slots?: ExpertSlots | undefined;
+    }
+  /**
+   * Brings the experts that are chosen, i32 [T, k], into slots where they lie in none, from `home` u8 [bytes], where those of a layer
+   * rest. places i32 [1 + E, 2 · P]: of each of P parts where it begins in a slot and its bytes; then of each expert where the part
+   * begins at home, its low word and its high word. There are slots for all that T tokens can choose. `uses` are halved every
+   * `ageCalls` calls; native/ops/slots.h says who leaves. counts i32 [2] grow by the chosen experts that lay in a slot, and by those
+   * that did not.
+   */
+  | {
+      readonly op: 'bring_experts';
+      experts: Tensor;
+      slots: Tensor;
+      home: Tensor;
+      places: Tensor;
+      tables: SlotTables;
+      counts: Tensor;
+      /** The layer's first expert among those of all layers. */
+      firstKey: number;
+      ageCalls: number;
+    }
+  /** x[t·k + j] += bias[experts[t, j]]; x [T·k, N], bias [E, N] of a float type, experts i32 [T, k]. */
+  | { readonly op: 'expert_bias'; x: Tensor; experts: Tensor; bias: Tensor }
+  /**
+   * out[R, I] = (u + 1) · g · sigmoid(alpha · g) of pairs x [R, 2·I], with g = min(x[2i], limit) and u = x[2i + 1], at least −limit
+   * and at most limit. NaN stays.
+   */
+  | { readonly op: 'gated_pairs'; out: Tensor; x: Tensor; alpha: number; limit: number }
+  /** x[t] (+)= Σⱼ weights[t, j] · y[t·k + j], in order of j; x [T, H], y [T·k, H], weights f32 [T, k], all 1 where absent. */
+  | { readonly op: 'combine'; x: Tensor; y: Tensor; weights: Tensor | null; accumulate: boolean }
+  /** x[t·k + j] *= weights[t, j]; x [T·k, N], weights f32 [T, k]. */
+  | { readonly op: 'scale_rows'; x: Tensor; weights: Tensor };
+
+export function mixtureEffects(op: MixtureOp): Effects {
+  switch (op.op) {
+    case 'route':
+      return {
+        reads: [op.logits, op.bias, op.expertScale, op.table, op.rows].filter((tensor) => tensor !== null),
+        writes: [op.experts, op.weights],
+      };
+    case 'expert_linear':
+      return {
+        reads: [
+          op.x,
+          op.experts,
+          ...(op.slots ? [op.slots.table, op.slots.memory] : op.weights.flatMap(partsOf)),
+        ],
+        writes: [op.out],
+      };
+    case 'bring_experts': {
+      const { slotOf, uses, keyOf, stamps, calls, list } = op.tables;
+      const kept = [op.slots, slotOf, uses, keyOf, stamps, calls, op.counts];
+      return { reads: [op.experts, op.home, op.places, ...kept], writes: [...kept, list] };
+    }
+    case 'expert_bias':
+      return { reads: [op.x, op.experts, op.bias], writes: [op.x] };
+    case 'gated_pairs':
+      return { reads: [op.x], writes: [op.out] };
+    case 'combine':
+      return {
+        reads: [op.accumulate ? op.x : null, op.y, op.weights].filter((tensor) => tensor !== null),
+        writes: [op.x],
+      };
+    case 'scale_rows':
+      return { reads: [op.x, op.weights], writes: [op.x] };
+  }
+}
