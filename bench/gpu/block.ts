@@ -219,10 +219,12 @@ function placeWeights(defs: readonly TensorDef[]): Weights {
   fillDevice(memory, size);
   const byKey = new Map(places.map(({ key, offset, dims }) => [key, tensor(memory, offset, type, dims)]));
   const find = (key: string) => byKey.get(key) ?? null;
+  const matrix = (key: string) => denseWeight(present(find(key), key));
   return Object.assign((key: string) => present(find(key), key), {
     optional: find,
-    matrix: (key: string) => denseWeight(present(find(key), key)),
+    matrix,
     hasMatrix: (key: string) => find(key) !== null,
+    experts: (keys: readonly string[]) => keys.map(matrix),
   });
 }
 

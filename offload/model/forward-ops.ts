@@ -14,6 +14,8 @@ import type {
 import { dimension, heads, reshaped, rows } from '../port/tensor.js';
 import type { PagedCache } from './cache-spec.js';
 import type {
+  ExpertsInSlots,
+  ExpertWeights,
   FrequenciesByLength,
   HeadRows,
   HyperOptions,
@@ -33,6 +35,7 @@ import type {
   ScanOptions,
   WindowOptions,
 } from './layer-states.js';
+import { runsOfLengths } from './length-runs.js';
 import type { Workspace } from './workspace.js';
 
 export { Workspace } from './workspace.js';
@@ -46,6 +49,8 @@ export class ForwardOps {
   #cache: LayerCache | undefined;
   #lengths: readonly SequenceLength[] = [];
   #states: LayerStates | undefined;
+  /** The choices whose experts lie in slots. */
+  #brought: Tensor | undefined;
 
   constructor(stream: DeviceStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
     this.#stream = stream;
@@ -60,6 +65,7 @@ export class ForwardOps {
     lengths: readonly SequenceLength[] = [],
     states?: LayerStates,
   ): void {
+    this.#brought = undefined;
     this.#states = states;
     this.#lengths = lengths;
     this.#tables = tables;
@@ -167,11 +173,19 @@ export class ForwardOps {
   }
 
   /** x [T, K] or [T · k, K] through the chosen ones of `weights`, one per expert → [T · k, N]. */
-  expertLinear(x: Tensor, { experts }: Routing, weights: readonly Weight[]): Tensor {
+  expertLinear(x: Tensor, { experts }: Routing, from: ExpertWeights): Tensor {
+    const { weights, slots } = 'ends' in from ? this.#bring(experts, from) : { weights: from };
     const choices = dimension(experts, 0) * dimension(experts, 1);
     const out = this.empty([choices, present(weights[0], 'an expert').shape[0]]);
-    this.#stream.launch({ op: 'expert_linear', out, x, experts, weights });
+    this.#stream.launch({ op: 'expert_linear', out, x, experts, weights, slots });
     return out;
+  }
+
+  /** What is chosen once lies in slots until something else is. */
+  #bring(experts: Tensor, { ends, slots, bring }: ExpertsInSlots) {
+    if (this.#brought !== experts) this.#stream.launch({ op: 'bring_experts', experts, ...bring });
+    this.#brought = experts;
+    return { weights: ends, slots };
   }
 
   /** Adds to each choice's row of x [T · k, N] that of its expert in bias [E, N]. */
@@ -317,16 +331,7 @@ export class ForwardOps {
     const { interleaved = false, scale = 1 } = options;
     const { positions } = present(this.#tables, 'attention tables');
     const lastRow = dimension(table, 0) / pairs - 1;
-    const runs: { row: number; first: number; count: number }[] = [];
-    let first = 0;
-    for (const { tokens, knownTokens } of this.#lengths) {
-      const row = Math.min(Math.max(knownTokens - firstLength, 0), lastRow);
-      const run = runs.at(-1);
-      if (run?.row === row) run.count += tokens;
-      else runs.push({ row, first, count: tokens });
-      first += tokens;
-    }
-    for (const run of runs) {
+    for (const run of runsOfLengths(this.#lengths, firstLength, lastRow)) {
       this.#stream.launch({
         op: 'rotary',
         x: rows(x, run.first, run.count),

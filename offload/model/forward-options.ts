@@ -1,6 +1,6 @@
 // What the methods of a forward take by name, and what some of them give back.
 
-import type { Activation, Tensor } from '../port/ops.js';
+import type { Activation, ExpertSlots, Op, Tensor, Weight } from '../port/ops.js';
 
 /** How many tokens of the micro-batch the next sequence has, and how many are known of it in all. */
 export interface SequenceLength {
@@ -57,6 +57,17 @@ export interface Routing {
   readonly experts: Tensor;
   /** f32 [T, k] */
   readonly weights: Tensor;
+}
+
+/** One matrix of all experts: each at its own place, or in slots that the chosen ones are brought into first. */
+export type ExpertWeights = readonly Weight[] | ExpertsInSlots;
+
+export interface ExpertsInSlots {
+  /** What the first slot and the last would hold. */
+  readonly ends: readonly [Weight, Weight];
+  readonly slots: ExpertSlots;
+  /** Brings experts of the layer, once they are chosen. */
+  readonly bring: Omit<Extract<Op, { op: 'bring_experts' }>, 'op' | 'experts'>;
 }
 
 export interface HyperOptions {

@@ -137,11 +137,12 @@ export function hostLayout(layer: LayerSpec): HostLayout {
   };
 }
 
-export function deviceLayout(host: HostLayout): DeviceLayout {
+/** All that a host buffer holds, or some of it, on a device. */
+export function deviceLayout({ placements: inHost }: Pick<HostLayout, 'placements'>): DeviceLayout {
   const placements: Placement[] = [];
   const copies: { hostOffset: number; deviceOffset: number; sizeBytes: number }[] = [];
   let used = 0;
-  for (const { weight, offsetBytes: hostOffset } of host.placements) {
+  for (const { weight, offsetBytes: hostOffset } of inHost) {
     const { sizeBytes } = weight.extent;
     const deviceOffset = roundUp(used, DEVICE_ALIGNMENT_BYTES);
     const last = copies.at(-1);

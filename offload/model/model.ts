@@ -5,6 +5,7 @@ import type { Tensor, Weight } from '../port/ops.js';
 import { roundUp } from '../units.js';
 import type { CacheSpec } from './cache-spec.js';
 import type { ForwardOps } from './forward-ops.js';
+import type { ExpertWeights } from './forward-options.js';
 import {
   type Extent,
   type LayerSpec,
@@ -23,6 +24,8 @@ export interface Weights {
   optional(key: string): Tensor | null;
   matrix(key: string): Weight;
   hasMatrix(key: string): boolean;
+  /** The same matrix of every expert. */
+  experts(keys: readonly string[]): ExpertWeights;
 }
 
 /** An embedding table: rows are looked up where they rest, one per token; the table is never streamed. */

@@ -3,11 +3,19 @@
 import { present } from '../errors.js';
 import { PART_NAMES } from '../port/formats.js';
 import type { Tensor, Weight } from '../port/ops.js';
+import type { ExpertWeights } from './forward-options.js';
 import type { LayerSpec, MatrixSpec, TensorSpec } from './layout.js';
 import type { Weights } from './model.js';
 
-/** @param place says where a tensor of the layer lies; it is asked once for each that is used */
-export function weightsOf(layer: LayerSpec, place: (tensor: TensorSpec) => Tensor): Weights {
+/**
+ * @param place says where a tensor of the layer lies; it is asked once for each that is used
+ * @param inSlots says the same of experts by the keys of one of their matrices, where they lie in slots
+ */
+export function weightsOf(
+  layer: LayerSpec,
+  place: (tensor: TensorSpec) => Tensor,
+  inSlots?: (keys: readonly string[]) => ExpertWeights,
+): Weights {
   const { tensors, matrices } = indexOf(layer);
   const placed = new Map<TensorSpec, Tensor>();
   const made = new Map<string, Weight>();
@@ -23,16 +31,18 @@ export function weightsOf(layer: LayerSpec, place: (tensor: TensorSpec) => Tenso
     return spec ? at(spec) : null;
   };
   const name = (key: string) => `${layer.name}: weight ${key}`;
+  const matrix = (key: string) => {
+    const before = made.get(key);
+    if (before) return before;
+    const weight = weightOf(present(matrices.get(key), name(key)), at);
+    made.set(key, weight);
+    return weight;
+  };
   return Object.assign((key: string) => present(find(key), name(key)), {
     optional: find,
     hasMatrix: (key: string) => matrices.has(key),
-    matrix: (key: string) => {
-      const before = made.get(key);
-      if (before) return before;
-      const weight = weightOf(present(matrices.get(key), name(key)), at);
-      made.set(key, weight);
-      return weight;
-    },
+    matrix,
+    experts: inSlots ?? ((keys: readonly string[]) => keys.map(matrix)),
   });
 }
 

@@ -1,7 +1,7 @@
 // Chooses how much is computed together and which tier each layer rests in, or refuses with the numbers.
 
 import { batchesFor, microBatchCandidates } from './batches.js';
-import { placeOnDevices } from './device-layers.js';
+import { placeOnDevices, placeSlots } from './device-layers.js';
 import type { Draft } from './draft.js';
 import { allInDram, partlyOnDrive, windowsOf } from './dram-layers.js';
 import type { PlanInput } from './input.js';
@@ -38,7 +38,14 @@ export function choosePlaces(input: PlanInput): Priced {
 
 /** What devices can hold, with micro-batches of so many tokens, in that order. */
 function draftsFor(input: PlanInput, tokens: readonly number[]): Draft[] {
-  return batchesFor(input, tokens).flatMap((batch) => placeOnDevices(input, sizesFor(input, batch)) ?? []);
+  return batchesFor(input, tokens).flatMap((batch) => {
+    const sizes = sizesFor(input, batch);
+    const inSlots = placeSlots(input, sizes);
+    // Who asks for slots gets them.
+    if (inSlots && typeof input.options.expertSlots === 'number') return [inSlots];
+    const whole = placeOnDevices(input, sizes);
+    return [whole, inSlots].filter((draft) => draft !== undefined);
+  });
 }
 
 function firstInPlace(input: PlanInput, drafts: readonly Draft[]): Priced | undefined {
@@ -63,9 +70,10 @@ function fastest(input: PlanInput, drafts: readonly Draft[]): Priced | undefined
   const windows = windowsOf(input);
   let best: Priced | undefined;
   for (const draft of drafts) {
+    const onDrive = draft.slots ? [] : windows;
     const found =
       allInDram(input, draft) ??
-      windows.reduce<Draft | undefined>(
+      onDrive.reduce<Draft | undefined>(
         (before, window) => before ?? partlyOnDrive(input, draft, window),
         undefined,
       );

@@ -1,6 +1,6 @@
 // A plan in the making: devices get their layers first, then DRAM gets of the rest what it holds.
 
-import type { BufferPlan, PlanTerm, Sizes, Tier } from './plan.js';
+import type { BufferPlan, PlanTerm, Sizes, SlotPlan, Tier } from './plan.js';
 
 /** What devices hold, and then what DRAM holds beside it. */
 export interface Draft {
@@ -8,6 +8,8 @@ export interface Draft {
   /** By layer: whether it rests on every device. */
   readonly onDevices: readonly boolean[];
   readonly deviceBuffers: BufferPlan;
+  /** Layers with experts are then not among those that rest on devices, and all others are. */
+  readonly slots?: SlotPlan;
   /** By layer that does not rest on devices, in their order: bytes in host memory, and whether it rests in DRAM. */
   readonly restBytes: readonly number[];
   readonly inDram: readonly boolean[];

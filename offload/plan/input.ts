@@ -8,7 +8,8 @@ import { cutHead, type ModelSpec } from '../model/model.js';
 import type { FloatType } from '../port/dtype.js';
 import { roundUp } from '../units.js';
 import { ALLOCATION_BYTES } from './device-costs.js';
-import type { PlannedLayer } from './plan.js';
+import type { PlannedExperts, PlannedLayer } from './plan.js';
+import { plannedExperts } from './slots.js';
 import { defaultTransfer, type Transfer } from './transfer.js';
 
 /** `auto`: as much in DRAM as the budget holds, the rest on the drive. */
@@ -39,6 +40,9 @@ export interface Workload {
 
 /** At most as much as fits, that many layers exactly, or at most that many bytes. */
 export type DeviceResident = 'auto' | { readonly layers: number } | { readonly bytes: number };
+
+/** As many as is best, none, or so many exactly. */
+export type ExpertSlotsOption = 'auto' | number;
 
 /** What the caller fixes; the rest is the planner's choice. */
 export interface PlanOptions {
@@ -81,6 +85,8 @@ export interface PlanOptions {
    * none otherwise.
    */
   readonly deviceResident?: DeviceResident;
+  /** Places on every device for experts that come when they are chosen; default `auto`. */
+  readonly expertSlots?: ExpertSlotsOption;
   /** How layers reach several devices with memory of their own; default in shards gathered by peer copies. */
   readonly transfer?: Transfer;
 }
@@ -95,6 +101,8 @@ export interface PlanInput {
   /** By layer, in host memory and in a device's. */
   readonly hostLayerBytes: readonly number[];
   readonly deviceLayerBytes: readonly number[];
+  /** By layer, where its experts could come one by one. */
+  readonly experts: readonly (PlannedExperts | undefined)[];
   /** What the largest layer takes. */
   readonly hostBufferBytes: number;
   readonly deviceBufferBytes: number;
@@ -133,6 +141,7 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     layers,
     hostLayerBytes,
     deviceLayerBytes,
+    experts: computesInPlace ? [] : plannedExperts(layers.map(({ layout }) => layout)),
     hostBufferBytes: largest(hostLayerBytes),
     deviceBufferBytes: largest(deviceLayerBytes),
     pieceColumns: largest(layers.map(({ columns }) => columns)),

@@ -14,11 +14,16 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   const { draft, jobMs } = choosePlaces(input);
   const tiers = tiersOf(draft);
   return {
-    layers: input.layers.map((layer, index) => ({ ...layer, tier: present(tiers[index], 'tier') })),
+    layers: input.layers.map((layer, index) => ({
+      ...layer,
+      tier: present(tiers[index], 'tier'),
+      ...(draft.slots ? { experts: input.experts[index] } : {}),
+    })),
     deviceCount: options.deviceCount,
     transfer: input.transfer,
     hostBuffers: { count: draft.hostWindowLayers, sizeBytes: input.hostBufferBytes },
     deviceBuffers: draft.deviceBuffers,
+    slots: draft.slots,
     activationType: input.activationType,
     kvType: input.kvType,
     ...draft.sizes,

@@ -1,5 +1,6 @@
 // The plan: where each layer rests, how large every buffer is, and the reason for each size.
 
+import type { LayerExperts } from '../model/experts.js';
 import type { HorizonPages } from '../model/horizon.js';
 import type { KvDType } from '../model/kv-type.js';
 import type { LayerLayout } from '../model/layout.js';
@@ -7,6 +8,11 @@ import type { FloatType } from '../port/dtype.js';
 import type { Transfer } from './transfer.js';
 
 export type Tier = 'gpu' | 'dram' | 'nvme';
+
+/** A layer's experts, and the first of them among those of all layers. */
+export interface PlannedExperts extends LayerExperts {
+  readonly firstKey: number;
+}
 
 export interface PlannedLayer {
   readonly layout: LayerLayout;
@@ -17,6 +23,20 @@ export interface PlannedLayer {
   /** Head pieces: the logits' columns they make. */
   readonly firstColumn: number;
   readonly columns: number;
+  /** Where experts of the plan lie in slots: the layer rests in DRAM, and all of it but these on every device as well. */
+  readonly experts?: PlannedExperts | undefined;
+}
+
+/** Equal places on every device for the experts of all layers, and who uses them. */
+export interface SlotPlan {
+  readonly count: number;
+  readonly bytes: number;
+  /** Experts of all layers. */
+  readonly keys: number;
+  /** Experts that a token of a layer goes to. */
+  readonly choices: number;
+  /** A pass of one micro-batch of up to so many tokens brings what it chooses; with others whole layers pass by. */
+  readonly mostTokens: number;
 }
 
 /** One summand of a memory budget. */
@@ -68,6 +88,8 @@ export interface Plan extends Sizes {
   readonly transfer: Transfer;
   readonly hostBuffers: BufferPlan;
   readonly deviceBuffers: BufferPlan;
+  /** Undefined where layers rest or pass by whole. */
+  readonly slots?: SlotPlan | undefined;
   /** The type of what blocks make; the residual and logits are f32. */
   readonly activationType: FloatType;
   /** How keys and values are stored, wherever they rest. */

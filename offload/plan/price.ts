@@ -12,6 +12,7 @@ import type { PlanInput, Workload } from './input.js';
 import { type ComputeRates, opMs, type SliceShape } from './op-cost.js';
 import type { Sizes } from './plan.js';
 import type { ProductRates } from './profile.js';
+import { broughtBytes, choosesExperts } from './slots.js';
 
 /** What a drive brings: of GPUs' hosts and of others alike. */
 const DRIVE_BYTES_PER_SECOND = 2e9;
@@ -124,6 +125,9 @@ function prefillMs(input: PlanInput, draft: Draft, prompt: number): number {
     startPosition: 0,
   }));
   const { linkMs, driveMs } = weightsMs(input, draft);
+  const bringMs = broughtMs(input, draft, { microBatches, tokens });
+  if (bringMs !== undefined)
+    return bringMs + ratesFor(input).compute.passMs + blocksMs(input, tokens, slices);
   // Keys and values go down the link while weights come up.
   const storeMs = sizes.kvBuffers.count > 0 ? copyMs(promptTokens * kvTokenBytes(input), ratesFor(input)) : 0;
   const computeMs = passes * ratesFor(input).compute.passMs + microBatches * blocksMs(input, tokens, slices);
@@ -168,7 +172,20 @@ function decodeMs(input: PlanInput, draft: Draft, context: number): number {
     kvMs = copyMs(bytes, rates) + blocks * (sequences * eachMs + microBatches * turnMs);
   }
   if (takesTurns(input, draft)) return computeMs + driveMs;
+  const bringMs = broughtMs(input, draft, { microBatches, tokens });
+  if (bringMs !== undefined) return bringMs + overlapped(computeMs, kvMs);
   return overlapped(computeMs, linkMs + kvMs, driveMs);
+}
+
+/** What chosen experts cost the link, while nothing is computed; undefined where whole layers pass by. */
+function broughtMs(
+  input: PlanInput,
+  { slots }: Draft,
+  { microBatches, tokens }: { readonly microBatches: number; readonly tokens: number },
+): number | undefined {
+  if (!slots || microBatches > 1 || !choosesExperts(slots, [{ tokens }])) return undefined;
+  const bytes = input.experts.reduce((sum, experts) => sum + broughtBytes({ experts }, slots, tokens), 0);
+  return copyMs(bytes, ratesFor(input));
 }
 
 /** What the layers that do not rest on the device cost link and drive in one pass. */

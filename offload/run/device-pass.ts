@@ -12,6 +12,7 @@ import type { RowCache, RowLease } from '../stream/row-cache.js';
 import type { DeviceCopy } from '../stream/staged-layer.js';
 import type { Trace } from '../trace.js';
 import { checkMicroBatch } from './check-pass.js';
+import type { SlotCounts } from './device-slots.js';
 import { weightsAt } from './device-state.js';
 import { lookUpRows, queueEmbedding } from './embedding.js';
 import { queueHeadPiece } from './head.js';
@@ -73,11 +74,11 @@ export class DevicePass {
   queueLayer(layer: PlannedLayer, copy: DeviceCopy): DeviceEvent {
     const { compute } = this.#work.state.device;
     const waits = this.#waitFor(copy.ready);
-    const group = waits ? undefined : this.#groupOf(layer);
+    const group = waits ? undefined : this.#groupOf(layer, copy);
     if (!group) this.#closeGroup();
     // What rests on the device is there at once, so a layer starts as the one before ends. For others the host may have
     // waited.
-    const before = waits || layer.tier !== 'gpu' ? undefined : this.#times.lastEnd;
+    const before = waits || !copy.rests ? undefined : this.#times.lastEnd;
     const start = group?.start ?? before ?? compute.record();
     const weights = this.#weightsOf(layer, copy);
     if (layer.kind === 'block') this.#queueBlock(layer.index, weights);
@@ -97,6 +98,11 @@ export class DevicePass {
     return result;
   }
 
+  /** Undefined where there are no slots. */
+  async slotCounts(): Promise<SlotCounts | undefined> {
+    return this.#work.state.slots?.counts();
+  }
+
   /** Resolves when nothing queued runs any more, also after a pass that failed half way. */
   async idle(): Promise<void> {
     const { device, kv } = this.#work.state;
@@ -111,10 +117,9 @@ export class DevicePass {
    * Blocks at rest are handed over several at a time where a few tokens take less than what lies between two batches. The first
    * groups are small, so that the device begins at once.
    */
-  #groupOf({ tier, kind }: PlannedLayer): LayerGroup | undefined {
+  #groupOf({ kind }: PlannedLayer, { rests }: DeviceCopy): LayerGroup | undefined {
     const [running, more] = this.#running;
-    if (tier !== 'gpu' || kind !== 'block' || more || !running || running.tokens > FEW_TOKENS)
-      return undefined;
+    if (!rests || kind !== 'block' || more || !running || running.tokens > FEW_TOKENS) return undefined;
     if (this.#group?.end.isRecorded) this.#closeGroup();
     const { compute } = this.#work.state.device;
     this.#group ??= {
@@ -145,10 +150,11 @@ export class DevicePass {
   }
 
   /** Made once for a layer that rests where it is computed. */
-  #weightsOf(layer: PlannedLayer, { memory, placements }: DeviceCopy): Weights {
+  #weightsOf(layer: PlannedLayer, { memory, placements, home }: DeviceCopy): Weights {
     const known = this.#weights.get(memory);
     if (known?.layer === layer) return known.weights;
-    const weights = weightsAt(memory, placements, layer.layout.layer);
+    const inSlots = home && present(this.#work.state.slots, 'slots').of(layer, home);
+    const weights = weightsAt(memory, placements, { layer: layer.layout.layer, inSlots });
     this.#weights.set(memory, { layer, weights });
     return weights;
   }

@@ -12,7 +12,7 @@ import {
   type KvShape,
   pagesFor,
 } from '../model/kv-cache.js';
-import type { LayerLayout, LayerSpec, Placement } from '../model/layout.js';
+import type { LayerLayout, LayerSpec, Placement, TensorSpec } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
 import { type StateFields, stateFields, statesBytes } from '../model/state-cache.js';
 import { weightsOf } from '../model/weights.js';
@@ -23,6 +23,7 @@ import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import type { Trace } from '../trace.js';
+import { DeviceSlots, type InSlots } from './device-slots.js';
 import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
 
 export interface DeviceState {
@@ -50,6 +51,8 @@ export interface DeviceState {
   readonly placesOffset: number;
   readonly fixed: Weights;
   readonly kv: KvTier;
+  /** Where experts that are chosen come to; undefined where layers are there whole. */
+  readonly slots: DeviceSlots | undefined;
   /** By block: which of a pass's page tables it reads. */
   readonly pageTables: readonly number[];
   /** By block; undefined where it keeps none. They rest on the device. */
@@ -93,6 +96,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     placesOffset: sizes.resultBytes,
     fixed: placeFixed(device, fixed.layout, fixed.host),
     kv: makeKvTier(options),
+    slots: plan.slots && new DeviceSlots({ backend, device, plan }),
     pageTables: pageTables(model.caches, plan.horizons),
     states: makeStates(options),
   };
@@ -125,20 +129,24 @@ function makeKvTier({ backend, device, model, plan, trace }: DeviceStateOptions)
 }
 
 /** The layer's weights, where `placements` say they lie in `memory`. */
-export function weightsAt(memory: Memory, placements: readonly Placement[], layer: LayerSpec): Weights {
+export function weightsAt(
+  memory: Memory,
+  placements: readonly Placement[],
+  { layer, inSlots }: { readonly layer: LayerSpec; readonly inSlots?: InSlots | undefined },
+): Weights {
   const offsets = new Map(placements.map(({ weight, offsetBytes }) => [weight, offsetBytes]));
-  return weightsOf(layer, (spec) =>
-    tensor(memory, present(offsets.get(spec), spec.key), spec.dtype, spec.shape),
-  );
+  const place = (spec: TensorSpec) =>
+    tensor(memory, present(offsets.get(spec), spec.key), spec.dtype, spec.shape);
+  return weightsOf(layer, place, inSlots);
 }
 
 function placeFixed(device: Device, layout: LayerLayout, host: HostMemory): Weights {
-  if (device.computesInPlace) return weightsAt(host, layout.host.placements, layout.layer);
+  if (device.computesInPlace) return weightsAt(host, layout.host.placements, layout);
   const memory = device.allocate(Math.max(1, layout.device.sizeBytes));
   for (const piece of layout.device.copies) {
     device.compute.copy(memory, piece.deviceOffset, host, piece.hostOffset, piece.sizeBytes);
   }
-  return weightsAt(memory, layout.device.placements, layout.layer);
+  return weightsAt(memory, layout.device.placements, layout);
 }
 
 function uploadConstants(backend: Backend, device: Device, model: ModelSpec): Map<string, Tensor> {

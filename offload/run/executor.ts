@@ -4,6 +4,7 @@ import { assert, present } from '../errors.js';
 import { layoutLayer } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import type { Plan } from '../plan/plan.js';
+import { choosesExperts } from '../plan/slots.js';
 import type { Backend, DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
 import { allocateBuffers, type Buffers, keepFill, leasedCount } from '../stream/buffers.js';
 import type { LoadedLayer } from '../stream/load-ahead.js';
@@ -14,8 +15,9 @@ import { Schedule } from '../stream/schedule.js';
 import { WeightSource } from '../stream/weight-source.js';
 import type { Trace } from '../trace.js';
 import { DevicePass } from './device-pass.js';
+import type { SlotCounts } from './device-slots.js';
 import { makeDeviceState } from './device-state.js';
-import type { Pass } from './pass.js';
+import { type Pass, tokenCount } from './pass.js';
 import type { PassResult } from './results.js';
 
 export interface ExecutorOptions {
@@ -93,6 +95,16 @@ export class Executor {
   /** Buffers that are out: none between sessions. */
   get leasedBuffers(): number {
     return leasedCount(this.#buffers);
+  }
+
+  /** How often a chosen expert lay in a slot, on all devices together; undefined without slots. Waits for the devices. */
+  async slotCounts(): Promise<SlotCounts | undefined> {
+    if (!this.#plan.slots) return undefined;
+    const all = await Promise.all(this.#devices.map((device) => device.slotCounts()));
+    return all.reduce<SlotCounts>(
+      (sum, one) => ({ hits: sum.hits + (one?.hits ?? 0), misses: sum.misses + (one?.misses ?? 0) }),
+      { hits: 0, misses: 0 },
+    );
   }
 
   /** Starts the cycle of layers for at most `passLimit` passes: fetching begins now. */
@@ -186,6 +198,14 @@ export class Executor {
     const session = present(this.#session, 'session');
     assert(session.nextPass < session.schedule.passLimit, 'the session has passes left');
     session.nextPass++;
+    const { slots } = this.#plan;
+    // Layers pass by whole for all devices or for none.
+    session.schedule.decide(
+      pass.perDevice.every((microBatches) => {
+        const counts = microBatches.map((microBatch) => ({ tokens: tokenCount(microBatch) }));
+        return counts.length === 0 ? slots !== undefined : choosesExperts(slots, counts);
+      }),
+    );
     for (const [index, device] of this.#devices.entries()) await device.begin(pass.perDevice[index] ?? []);
     const ahead = layersAhead(Math.max(...pass.perDevice.map((microBatches) => microBatches.length)));
     const queued: DeviceEvent[][] = [];

@@ -26,6 +26,8 @@ export interface Buffers {
   readonly filled: Map<number, Promise<number>>;
   /** The layers that rest on the devices, by layer index. */
   readonly onDevices: ReadonlyMap<number, DeviceResident>;
+  /** The same of all but the experts of layers with slots. */
+  readonly bases: ReadonlyMap<number, DeviceResident>;
 }
 
 /** @param loaded memory of layers that were read ahead, by layer index */
@@ -38,8 +40,13 @@ export function allocateBuffers(
   const host = times(hostBuffers.count, () => backend.allocateHost(hostBuffers.sizeBytes, 'stream'));
   const residents = new Map<number, HostMemory>();
   const onDevices = new Map<number, DeviceResident>();
+  const bases = new Map<number, DeviceResident>();
   const apart = backend.devices.filter((device) => !device.computesInPlace);
-  for (const [index, { tier, layout }] of plan.layers.entries()) {
+  for (const [index, { tier, layout, experts }] of plan.layers.entries()) {
+    if (experts) {
+      const memories = apart.map((device) => device.allocate(Math.max(1, experts.base.sizeBytes)));
+      bases.set(index, { memories, ready: undefined });
+    }
     if (tier === 'dram') {
       const memory = loaded.get(index)?.memory ?? backend.allocateHost(layout.host.sizeBytes, 'resident');
       residents.set(index, memory);
@@ -60,6 +67,7 @@ export function allocateBuffers(
     residents,
     filled: new Map(),
     onDevices,
+    bases,
   };
 }
 

@@ -1,7 +1,7 @@
 // dram→gpu and the gather after it: a layer gets to rest on the devices, passes through their buffers, or stays in DRAM.
 
 import { present } from '../errors.js';
-import type { Transfer } from '../plan/transfer.js';
+import type { Plan } from '../plan/plan.js';
 import type { Backend } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import type { Trace } from '../trace.js';
@@ -9,11 +9,11 @@ import type { Buffers, DeviceResident } from './buffers.js';
 import type { Lease } from './pool.js';
 import type { Returns } from './returns.js';
 import type { HostLayer, StagedLayer } from './staged-layer.js';
-import { type Arrival, queueTransfer, type Target } from './transfer.js';
+import { type Arrival, type HopSpan, queueTransfer, type Target } from './transfer.js';
 
 export interface DeviceHopOptions {
   readonly backend: Backend;
-  readonly transfer: Transfer;
+  readonly plan: Plan;
   readonly buffers: Buffers;
   readonly trace: Trace;
   /** Where host buffers go once every device has read its part. */
@@ -22,14 +22,14 @@ export interface DeviceHopOptions {
 
 export class DeviceHop {
   readonly #backend: Backend;
-  readonly #transfer: Transfer;
+  readonly #plan: Plan;
   readonly #buffers: Buffers;
   readonly #trace: Trace;
   readonly #returns: Returns;
 
-  constructor({ backend, transfer, buffers, trace, returns }: DeviceHopOptions) {
+  constructor({ backend, plan, buffers, trace, returns }: DeviceHopOptions) {
     this.#backend = backend;
-    this.#transfer = transfer;
+    this.#plan = plan;
     this.#buffers = buffers;
     this.#trace = trace;
     this.#returns = returns;
@@ -37,7 +37,10 @@ export class DeviceHop {
 
   /** Buffers of the devices may have to be waited for. */
   stage(item: HostLayer, hostReadyMs: number): StagedLayer | Promise<StagedLayer> {
-    const resident = this.#buffers.onDevices.get(item.step.layerIndex);
+    const { layerIndex, chooses } = item.step;
+    const bases = chooses ? this.#buffers.bases.get(layerIndex) : undefined;
+    if (bases) return this.#withoutExperts(item, hostReadyMs, bases);
+    const resident = this.#buffers.onDevices.get(layerIndex);
     if (resident) return this.#atRest(item, hostReadyMs, resident);
     const inPlace = this.#backend.devices.every((device) => device.computesInPlace);
     return inPlace ? this.#inPlace(item, hostReadyMs) : this.#pass(item, hostReadyMs);
@@ -45,7 +48,7 @@ export class DeviceHop {
 
   #inPlace(item: HostLayer, hostReadyMs: number): StagedLayer {
     const memory = present(item.memory, 'memory');
-    const copy = { memory, placements: item.layout.host.placements, ready: [] };
+    const copy = { memory, placements: item.layout.host.placements, ready: [], rests: false };
     return {
       step: item.step,
       hostReadyMs,
@@ -68,9 +71,43 @@ export class DeviceHop {
         memory,
         placements: item.layout.device.placements,
         ready: present(ready[g], 'events'),
+        rests: true,
       })),
       release: () => undefined,
     };
+  }
+
+  /** All but the experts rests on every device; these rest in DRAM, and kernels fetch what is chosen. */
+  #withoutExperts(item: HostLayer, hostReadyMs: number, bases: DeviceResident): StagedLayer {
+    const { layerIndex } = item.step;
+    const { base } = present(this.#plan.layers[layerIndex]?.experts, 'experts of the layer');
+    const home = present(this.#buffers.residents.get(layerIndex), 'the layer in DRAM');
+    bases.ready ??= queueTransfer({
+      backend: this.#backend,
+      by: 'none',
+      layout: base,
+      from: home,
+      targets: bases.memories.map((buffer) => ({ buffer, after: [] })),
+      tell: this.#tell(item.layout.layer.name),
+    }).map(({ fetched }) => [fetched]);
+    const ready = bases.ready;
+    return {
+      step: item.step,
+      hostReadyMs,
+      perDevice: bases.memories.map((memory, g) => ({
+        memory,
+        placements: base.placements,
+        ready: present(ready[g], 'events'),
+        rests: true,
+        home,
+      })),
+      release: () => undefined,
+    };
+  }
+
+  #tell(name: string): (span: HopSpan) => void {
+    return ({ lane, device, bytes, started, ended }) =>
+      this.#trace.addWhenReached({ lane, owner: device.name, name, bytes }, started, ended);
   }
 
   /** Through a buffer of each device. */
@@ -86,7 +123,7 @@ export class DeviceHop {
     const events = arrivals.map(({ fetched, gathered }) => [fetched, gathered]);
     // Peers read from a buffer while they gather, so their gathers must end as well; of whole layers every device has
     // one to itself.
-    const whole = this.#transfer.kind === 'whole';
+    const whole = this.#plan.transfer.kind === 'whole';
     return {
       step: item.step,
       hostReadyMs,
@@ -94,6 +131,7 @@ export class DeviceHop {
         memory: present(leases[g], 'lease').buffer,
         placements: item.layout.device.placements,
         ready: [fetched, gathered],
+        rests: false,
       })),
       release: (done) => {
         for (const [g, lease] of leases.entries()) {
@@ -111,12 +149,11 @@ export class DeviceHop {
     const { name } = item.layout.layer;
     const arrivals = queueTransfer({
       backend: this.#backend,
-      by: this.#transfer.by,
+      by: this.#plan.transfer.by,
       layout: item.layout.device,
       from,
       targets,
-      tell: ({ lane, device, bytes, started, ended }) =>
-        this.#trace.addWhenReached({ lane, owner: device.name, name, bytes }, started, ended),
+      tell: this.#tell(name),
     });
     this.#returns.when(
       arrivals.map(({ fetched }) => fetched),

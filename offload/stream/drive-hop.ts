@@ -40,9 +40,13 @@ export class DriveHop {
     this.#trace = trace;
   }
 
-  /** False for the first step that brings the layer there. */
-  restsOnDevices(layerIndex: number): boolean {
-    const resident = this.#buffers.onDevices.get(layerIndex);
+  /**
+   * False for the first step that brings the layer there.
+   * @param chooses all but its experts is wanted there
+   */
+  restsOnDevices(layerIndex: number, chooses: boolean): boolean {
+    const bases = chooses ? this.#buffers.bases.get(layerIndex) : undefined;
+    const resident = bases ?? this.#buffers.onDevices.get(layerIndex);
     if (!resident) return false;
     if (resident.ready || this.#loading.has(layerIndex)) return true;
     this.#loading.add(layerIndex);

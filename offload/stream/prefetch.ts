@@ -44,8 +44,7 @@ export class Prefetcher {
     this.#backend = backend;
     this.#buffers = buffers;
     this.#fromDrive = new DriveHop({ plan, source, buffers, trace });
-    const { transfer } = plan;
-    this.#toDevices = new DeviceHop({ backend, transfer, buffers, trace, returns: this.#returns });
+    this.#toDevices = new DeviceHop({ backend, plan, buffers, trace, returns: this.#returns });
     const { hostSteps, deviceSteps } = stepsAhead(plan);
     this.#hostLayers = new Channel(hostSteps);
     this.#staged = new Channel(deviceSteps);
@@ -79,6 +78,7 @@ export class Prefetcher {
 
   #end(reason: unknown): void {
     this.#stopped ??= { reason };
+    this.#schedule.close();
     this.#hostLayers.fail(this.#stopped.reason);
     this.#staged.fail(this.#stopped.reason);
     for (const item of this.#staged.drain()) item.release([]);
@@ -87,8 +87,12 @@ export class Prefetcher {
 
   /** As many layers ahead as there are host buffers; reads of several layers overlap. */
   async #fetchFromDrive(): Promise<void> {
-    for (const step of this.#schedule.steps()) {
+    for (const next of this.#schedule.steps()) {
       await this.#hostLayers.room();
+      // With slots, what a pass needs of a layer depends on how many tokens it has.
+      const chooses = this.#plan.slots ? await this.#schedule.chooses(next.passIndex) : false;
+      if (chooses === undefined) return;
+      const step = { ...next, chooses };
       const item = this.#alreadyThere(step) ?? (await this.#streamed(step));
       if (!item) return;
       this.#hostLayers.push(item);
@@ -97,9 +101,9 @@ export class Prefetcher {
 
   /** What rests on the devices or in DRAM. */
   #alreadyThere(step: Step): HostLayer | undefined {
-    const { layerIndex } = step;
+    const { layerIndex, chooses = false } = step;
     const { layout } = present(this.#plan.layers[layerIndex], `layer ${layerIndex}`);
-    if (this.#fromDrive.restsOnDevices(layerIndex)) {
+    if (this.#fromDrive.restsOnDevices(layerIndex, chooses)) {
       return { step, layout, memory: null, ready: Promise.resolve(this.#backend.nowMs()), lease: null };
     }
     const filling = this.#fromDrive.atRest(layerIndex);

@@ -8,17 +8,46 @@ export interface Step {
   readonly position: number;
   readonly passIndex: number;
   readonly layerIndex: number;
+  /** The pass brings only the experts that it chooses, so that layers with slots are there but for these. */
+  readonly chooses?: boolean;
 }
 
 /** Derived from the plan's layer count; how many passes there will be may shrink while it runs, never below those begun. */
 export class Schedule {
   readonly layerCount: number;
   #passLimit: number;
+  /** By pass, once it is known; the next one is told to whoever waits. */
+  readonly #chooses: boolean[] = [];
+  #told: ((chooses: boolean | undefined) => void) | undefined;
+  #closed = false;
 
   constructor(layerCount: number, passLimit: number) {
     assert(layerCount > 0 && passLimit >= 0, 'a schedule has layers');
     this.layerCount = layerCount;
     this.#passLimit = passLimit;
+  }
+
+  /** Says of the next pass whether it brings only what it chooses. */
+  decide(chooses: boolean): void {
+    this.#chooses.push(chooses);
+    this.#told?.(chooses);
+    this.#told = undefined;
+  }
+
+  /** What was said of a pass, as soon as it is; undefined once nothing more is said. */
+  chooses(passIndex: number): boolean | Promise<boolean | undefined> {
+    const known = this.#chooses[passIndex];
+    if (known !== undefined) return known;
+    return new Promise((resolve) => {
+      if (this.#closed) resolve(undefined);
+      else this.#told = resolve;
+    });
+  }
+
+  /** Nothing more is said. */
+  close(): void {
+    this.#closed = true;
+    this.#told?.(undefined);
   }
 
   get passLimit(): number {

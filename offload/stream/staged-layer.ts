@@ -24,6 +24,10 @@ export interface DeviceCopy {
   readonly placements: readonly Placement[];
   /** Compute waits for these. */
   readonly ready: readonly DeviceEvent[];
+  /** It stays where it is, for all passes. */
+  readonly rests: boolean;
+  /** Where the layer's experts rest, which are not among the placements. */
+  readonly home?: HostMemory;
 }
 
 /** A layer that is there, or on its way with events to wait for; in the order of the schedule. */

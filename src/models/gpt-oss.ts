@@ -93,10 +93,10 @@ function biasedExperts({ H, I, expertCount, chosen }: BiasedExperts): FeedForwar
       const logits = k.floats([dimension(x, 0), expertCount]);
       k.linear(normed, w.matrix('mlp.router.weight'), { bias: w('mlp.router.bias') }, logits);
       const routing = k.route(logits, chosen, { ...PLAIN_ROUTE, normalize: true }); // [T, chosen]
-      const pairs = k.expertLinear(normed, routing, gateUps.map(w.matrix)); // [T · chosen, 2·I]
+      const pairs = k.expertLinear(normed, routing, w.experts(gateUps)); // [T · chosen, 2·I]
       k.expertBias(pairs, routing, w('mlp.experts.gate_up_proj_bias'));
       const inner = k.gatedPairs(pairs, ALPHA, LIMIT); // [T · chosen, I]
-      const outer = k.expertLinear(inner, routing, downs.map(w.matrix)); // [T · chosen, H]
+      const outer = k.expertLinear(inner, routing, w.experts(downs)); // [T · chosen, H]
       k.expertBias(outer, routing, w('mlp.experts.down_proj_bias'));
       k.combine(outer, routing, { addTo: x });
     },

@@ -139,7 +139,7 @@ export function routedExperts(mixture: Omit<Mixture, 'router' | 'shared'>) {
       { routing, addTo }: { readonly routing: Routing; readonly addTo?: Tensor | undefined },
     ): Tensor {
       const through = (from: Tensor, keys: readonly string[], scales = false) => {
-        const result = k.expertLinear(from, routing, keys.map(w.matrix));
+        const result = k.expertLinear(from, routing, w.experts(keys));
         // A factor on what goes into a product is one on what comes out of it.
         if (scales) k.scaleChoices(result, routing);
         return result;

@@ -42,8 +42,8 @@ export function readMixture(config: ConfigReader, { H, activation, bias }: Share
   const routed = (k: ForwardOps, w: Weights, normed: Tensor, x: Tensor) => {
     const routing = chooseExperts(k, w, normed, { router, expertCount }); // [T, chosen]
     const entering = latent === undefined ? normed : project(k, w, normed, 'mixer.fc1_latent_proj'); // [T, D]
-    const up = k.expertLinear(entering, routing, ups.map(w.matrix)); // [T · chosen, I]
-    const outer = k.expertLinear(k.gated(up, up, 'relu'), routing, downs.map(w.matrix)); // [T · chosen, D]
+    const up = k.expertLinear(entering, routing, w.experts(ups)); // [T · chosen, I]
+    const outer = k.expertLinear(k.gated(up, up, 'relu'), routing, w.experts(downs)); // [T · chosen, D]
     if (latent === undefined) k.combine(outer, routing, { addTo: x });
     else project(k, w, k.combine(outer, routing), 'mixer.fc2_latent_proj', x);
   };

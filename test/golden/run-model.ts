@@ -95,7 +95,7 @@ export async function generateFolder(
   }
 }
 
-function generationWorkload(
+export function generationWorkload(
   prompts: readonly (readonly number[])[],
   newTokens: number,
   batchSize: number,

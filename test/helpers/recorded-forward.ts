@@ -117,5 +117,10 @@ function weightsOf(defs: readonly TensorDef[]): Weights {
     const [N = 0, K = 0] = get(key).shape;
     return denseWeight(floats(inputMajor ? [K, N] : [N, K]), inputMajor);
   };
-  return Object.assign(get, { optional: find, matrix, hasMatrix: (key: string) => find(key) !== null });
+  return Object.assign(get, {
+    optional: find,
+    matrix,
+    hasMatrix: (key: string) => find(key) !== null,
+    experts: (keys: readonly string[]) => keys.map(matrix),
+  });
 }

@@ -255,6 +255,7 @@ function toyForward({ tables, kvHeads, blocks, caches }: ToyShape, hook: WeightH
       const w = Object.assign((key: string) => present(watch(key, weights(key)), key), {
         optional: (key: string) => watch(key, weights.optional(key)),
         hasMatrix: weights.hasMatrix,
+        experts: weights.experts,
         matrix: (key: string) => {
           const matrix = weights.matrix(key);
           for (const name of PART_NAMES) {

@@ -1,0 +1,122 @@
+// Takes a layer apart into its experts and the rest: an expert is the smallest thing that comes to a device by itself.
+
+import { present } from '../errors.js';
+import { DEVICE_ALIGNMENT_BYTES } from '../port/backend.js';
+import { PART_NAMES, type PartName } from '../port/formats.js';
+import { roundUp } from '../units.js';
+import {
+  type DeviceLayout,
+  deviceLayout,
+  type LayerLayout,
+  type LayerSpec,
+  type MatrixSpec,
+  type TensorSpec,
+} from './layout.js';
+
+/** What kernels sort: see native/ops/operand.h. */
+const MOST_EXPERTS = 1024;
+/** What an operation says of a place in a slot is one word. */
+const MOST_SLOT_BYTES = 2 ** 31;
+
+/** A stored tensor of an expert, at the same place of every slot. */
+export interface SlotPart {
+  /** The expert's matrix, with `*` in place of its number. */
+  readonly matrix: string;
+  readonly name: PartName;
+  readonly offsetBytes: number;
+  readonly sizeBytes: number;
+}
+
+export interface LayerExperts {
+  readonly count: number;
+  /** All but the experts, on a device. */
+  readonly base: DeviceLayout;
+  readonly parts: readonly SlotPart[];
+  /** What all parts of one expert take, each aligned. */
+  readonly slotBytes: number;
+  /** By expert, then by part: where it begins in the host layout. */
+  readonly hostOffsets: readonly (readonly number[])[];
+}
+
+/** Which expert a matrix belongs to, and its name without the number; undefined where every token uses it. */
+export function expertOf(key: string): { readonly expert: number; readonly matrix: string } | undefined {
+  const found = /^(.*\bexperts\.)(\d+)(\..*)$/.exec(key);
+  if (!found) return undefined;
+  const [, before = '', number = '', after = ''] = found;
+  return { expert: Number(number), matrix: `${before}*${after}` };
+}
+
+/** Undefined where a layer has no experts that slots can hold: none at all, or such as are stored partly in common. */
+export function expertsOf(layout: LayerLayout): LayerExperts | undefined {
+  const before = known.get(layout);
+  if (before !== undefined) return before ?? undefined;
+  const experts = takeApart(layout);
+  known.set(layout, experts ?? null);
+  return experts;
+}
+
+const known = new WeakMap<LayerLayout, LayerExperts | null>();
+
+function takeApart({ layer, host }: LayerLayout): LayerExperts | undefined {
+  const byExpert = matricesByExpert(layer);
+  const [first] = byExpert;
+  if (!first || byExpert.length > MOST_EXPERTS) return undefined;
+  const { parts, slotBytes } = slotOf(first);
+  if (slotBytes >= MOST_SLOT_BYTES) return undefined;
+  const at = new Map(host.placements.map(({ weight, offsetBytes }) => [weight, offsetBytes]));
+  const hostOffsets: number[][] = [];
+  const inSlots = new Set<TensorSpec>();
+  for (const matrices of byExpert) {
+    const offsets: number[] = [];
+    for (const part of parts) {
+      const spec = matrices.get(part.matrix)?.parts[part.name];
+      if (!spec || spec.extent.sizeBytes !== part.sizeBytes) return undefined;
+      inSlots.add(spec);
+      offsets.push(present(at.get(spec), spec.key));
+    }
+    const stored = [...matrices.values()].reduce((sum, { parts: own }) => sum + Object.keys(own).length, 0);
+    const nested = [...matrices.values()].some(({ parts: own }) => own.nestedScales !== undefined);
+    if (stored !== parts.length || nested) return undefined;
+    hostOffsets.push(offsets);
+  }
+  const rest = host.placements.filter(({ weight }) => !inSlots.has(weight));
+  const base = deviceLayout({ placements: rest });
+  return { count: byExpert.length, base, parts, slotBytes, hostOffsets };
+}
+
+/** By expert, its matrices by their names without its number; empty where numbers are missing. */
+function matricesByExpert({ matrices }: LayerSpec): ReadonlyMap<string, MatrixSpec>[] {
+  const found = new Map<number, Map<string, MatrixSpec>>();
+  for (const matrix of matrices) {
+    const of = expertOf(matrix.key);
+    if (!of) continue;
+    const own = found.get(of.expert) ?? new Map<string, MatrixSpec>();
+    own.set(of.matrix, matrix);
+    found.set(of.expert, own);
+  }
+  const all = Array.from({ length: found.size }, (_, expert) => found.get(expert));
+  return all.every((own) => own !== undefined) ? all : [];
+}
+
+function slotOf(matrices: ReadonlyMap<string, MatrixSpec>): { parts: SlotPart[]; slotBytes: number } {
+  const parts: SlotPart[] = [];
+  let used = 0;
+  for (const [matrix, spec] of matrices) {
+    for (const name of PART_NAMES) {
+      const sizeBytes = spec.parts[name]?.extent.sizeBytes;
+      if (sizeBytes === undefined) continue;
+      parts.push({ matrix, name, offsetBytes: used, sizeBytes });
+      used = roundUp(used + sizeBytes, DEVICE_ALIGNMENT_BYTES);
+    }
+  }
+  return { parts, slotBytes: used };
+}
+
+/** The words of `places` of the operation `bring_experts`: [1 + experts, 2 · parts]. */
+export function placesOf({ parts, hostOffsets }: LayerExperts): Int32Array {
+  const rows = [
+    parts.flatMap(({ offsetBytes, sizeBytes }) => [offsetBytes, sizeBytes]),
+    ...hostOffsets.map((offsets) => offsets.flatMap((offset) => [offset | 0, Math.floor(offset / 2 ** 32)])),
+  ];
+  return Int32Array.from(rows.flat());
+}

@@ -1,0 +1,62 @@
+// Experts that come when they are chosen must not change tokens: any number of slots, on any number of devices, gives the same.
+
+import { describe, expect, it } from 'vitest';
+import { present } from '../../offload/index.js';
+import { Engine } from '../../src/engine/engine.js';
+import { generate } from '../../src/engine/generate.js';
+import { openModel } from '../../src/engine/open-model.js';
+import { ALL_DRAM, fixtureFolder, generateFixture, generationWorkload, readGolden } from './run-model.js';
+
+const NEW_TOKENS = 10;
+
+/** One of every way to store experts, to choose them, and to stand beside other layers. */
+const MIXTURES = [
+  'deepseek_v4',
+  'gemma4_moe',
+  'glm4_moe_lite',
+  'gpt_oss-mxfp4',
+  'llama4_text',
+  'mixtral',
+  'nemotron_h',
+  'q-fp8-block-deepseek_v3',
+  'qwen3_next',
+  'step3p7',
+];
+
+/** Slots, devices, sequences at once: with few slots prompts pass by in whole layers, and with one for each expert nobody leaves. */
+const POOLS = [
+  [8, 1, 1],
+  [9, 2, 2],
+  [12, 1, 64],
+  [1000, 1, 1],
+] as const;
+
+describe.each(MIXTURES)('%s', (name) => {
+  const prompts = readGolden(name).input_ids;
+
+  it.each(POOLS)(
+    '%i slots on %i devices, %i sequences at once',
+    async (expertSlots, virtualDevices, batchSize) => {
+      const expected = await generateFixture(name, prompts, NEW_TOKENS, ALL_DRAM, batchSize);
+      const engine = await Engine.open(await openModel(fixtureFolder(name)), {
+        ...ALL_DRAM,
+        cpu: { virtualDevices },
+        plan: { expertSlots },
+        workload: generationWorkload(prompts, NEW_TOKENS, batchSize),
+      });
+      try {
+        const requests = prompts.map((prompt, index) => ({ index, promptTokens: Int32Array.from(prompt) }));
+        const options = { batchSize, maxNewTokens: NEW_TOKENS, stopTokens: new Set<number>() };
+        expect(await generate(engine.executor, requests, options)).toEqual(expected);
+        const { count, keys } = present(engine.executor.plan.slots, 'slots of the plan');
+        const { hits, misses } = present(await engine.executor.slotCounts(), 'counts');
+        expect(hits).toBeGreaterThan(0);
+        // Nobody who lies in a slot comes again.
+        if (count === keys) expect(misses).toBeLessThanOrEqual(keys * virtualDevices);
+        else expect(misses).toBeGreaterThan(count);
+      } finally {
+        await engine.close();
+      }
+    },
+  );
+});
