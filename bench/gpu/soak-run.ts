@@ -20,6 +20,7 @@ import type { GenerationRequest } from '../../src/engine/request.js';
 import type { SamplingSettings } from '../../src/engine/sampler.js';
 import { score } from '../../src/engine/score.js';
 import { failingDevice } from '../../test/helpers/failing-device.js';
+import { LateFeeds } from '../../test/helpers/late-feeds.js';
 import { randomFrom, randomInt } from '../random.js';
 import type { SoakCase, SoakDevices } from './soak-case.js';
 
@@ -109,9 +110,9 @@ export class Soak {
       engine.executor.begin(1);
       // The executor itself lets no such row through.
       failingDevice(engine.backend, 0, 1);
-      const slices = [{ startPosition: 0, tokens: Int32Array.of(1), pages: [0] }];
-      const outputs = Int32Array.of(0);
-      const error = await failureOf(engine.executor.run({ perDevice: [[{ slices, outputs }]] }));
+      const slices = [{ startPosition: 0, tokens: Int32Array.of(1), pages: [0], stateSlot: 0 }];
+      const microBatches = new LateFeeds(engine.plan).place([{ slices, outputs: Int32Array.of(0) }], ['one']);
+      const error = await failureOf(engine.executor.run({ perDevice: [microBatches] }));
       insist(isCode(error, 'DEVICE_FAILED') && String(error).includes('1000'), 'a bad table gave', error);
       await engine.executor.end();
     } finally {

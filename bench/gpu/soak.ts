@@ -22,7 +22,8 @@ import { EARLY, type Growth, growthOf, LATE, SECOND_LAP, UsageLog, UsageProbe } 
 
 const FIXTURES =
   'bloom,bloom-6-heads,falcon-40b-style,gemma2,gpt2,gpt_neox,llama,llama-biases,mixtral,opt,phi3-sliding,' +
-  'qwen3_moe-unnormalised,starcoder2,shakespeare-bloom';
+  'qwen3_moe-unnormalised,starcoder2,gpt_oss-mxfp4,deepseek_v3,deepseek_v4,gemma3_text,qwen3_next,nemotron_h,' +
+  'q-fp8-block-llama,q-gptq-int4-llama,shakespeare-bloom';
 /** About 200 MB of bfloat16. */
 const LARGE = {
   name: 'llama-0.1b',
