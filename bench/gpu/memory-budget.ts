@@ -1,6 +1,8 @@
 // Does a run stay within --gpu_memory as the driver counts? Several budgets, each with what rests and streams as it fits.
 //
-// node dist/bench/gpu/memory-budget.js [--shape opt-1.3b] [--dir out/bench] [--batch 8] [--prompt 512] [--budgets 1GiB,4GiB]
+// node dist/bench/gpu/memory-budget.js [--shape opt-1.3b] [--type bfloat16] [--cut '{"num_hidden_layers":4}'] [--dir out/bench]
+//   [--batch 8] [--prompt 512] [--budgets 1GiB,4GiB]
+// `--cut` is what of the shape is otherwise: mixtures are too large whole. With --budgets '' the checkpoint is made, and nothing else.
 // The context's own cost, which is there before anything is planned, is not part of a budget. Status 1: one was exceeded.
 
 import { parseArgs } from 'node:util';
@@ -10,11 +12,13 @@ import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import { openModel } from '../../src/engine/open-model.js';
 import { describePlacement } from '../../src/engine/placement.js';
-import { dummyCheckpoint, printResult } from '../common.js';
+import { dummyCheckpoint, printResult, readShapeType } from '../common.js';
 
 const { values } = parseArgs({
   options: {
     shape: { type: 'string', default: 'opt-1.3b' },
+    type: { type: 'string', default: 'bfloat16' },
+    cut: { type: 'string', default: '{}' },
     dir: { type: 'string', default: 'out/bench' },
     batch: { type: 'string', default: '8' },
     prompt: { type: 'string', default: '512' },
@@ -27,11 +31,14 @@ const [batch, promptTokens, newTokens] = [values.batch, values.prompt, values.to
   number,
   number,
 ];
-const opened = await openModel(await dummyCheckpoint(values.shape, `${values.dir}/${values.shape}`));
+const folder = `${values.dir}/${[values.shape, ...Object.values(JSON.parse(values.cut)), values.type].join('-')}`;
+const opened = await openModel(
+  await dummyCheckpoint(values.shape, folder, readShapeType(values.type), JSON.parse(values.cut)),
+);
 // Makes the context.
 const idleBytes = native().cudaFreeBytes(0);
 const results = [];
-for (const text of values.budgets.split(',')) {
+for (const text of values.budgets.split(',').filter((each) => each !== '')) {
   const budgetBytes = parseBytes(text, '--budgets');
   const result = await run(budgetBytes);
   results.push({ budgetBytes, ...result, exceeded: result.usedBytes > budgetBytes });
@@ -41,7 +48,7 @@ for (const text of values.budgets.split(',')) {
   );
 }
 printResult(
-  `memory of the GPU, ${values.shape}`,
+  `memory of the GPU, ${values.shape} in ${values.type}`,
   results
     .map(({ budgetBytes, usedBytes }) => `${formatBytes(usedBytes)} of ${formatBytes(budgetBytes)}`)
     .join(', '),
