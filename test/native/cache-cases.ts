@@ -5,7 +5,7 @@ import type { FloatType } from '../../offload/port/dtype.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { attentionOperands } from './attention-cases.js';
 import { filledCache, KV_TYPES } from './cache-operands.js';
-import { referenceOp } from './reference-ops.js';
+import { expectedOf } from './expected.js';
 import type { KernelDevice, Workbench } from './workbench.js';
 
 /** Heads of sizes that are multiples of a vector, of a group of 32, of both, and of nothing. */
@@ -119,7 +119,7 @@ export async function expectStored(
   bench: Workbench,
   op: Op & { op: 'kv_store' },
 ): Promise<void> {
-  const expected = referenceOp(op, bench.memory.bytes);
+  const expected = expectedOf(op, bench.memory);
   await device.run(op, bench);
   for (const { tensor, values } of expected) {
     const actual = bench.memory.read(tensor);

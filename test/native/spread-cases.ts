@@ -6,8 +6,8 @@ import type { FloatType } from '../../offload/port/dtype.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { denseWeight } from '../../offload/port/weights.js';
 import { attentionOperands } from './attention-cases.js';
+import { expectedOf } from './expected.js';
 import { choices } from './expert-cases.js';
-import { referenceOp } from './reference-ops.js';
 import { ACTIVATIONS, check, type KernelDevice, WEIGHT_TYPES, type Workbench } from './workbench.js';
 
 const NOT_FINITE = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
@@ -23,13 +23,13 @@ async function spread(
     values = NOT_FINITE,
   }: { readonly places?: readonly number[]; readonly values?: readonly number[] } = {},
 ): Promise<void> {
-  const [out] = referenceOp(op, bench.memory.bytes);
-  const inPlace = out?.tensor === operand;
+  const [out] = expectedOf(op, bench.memory);
+  const inPlace = out?.tensor.offsetBytes === operand.offsetBytes;
   const sound = bench.memory.read(operand);
   for (const at of places ?? [0, Math.floor(sound.length / 2), sound.length - 1]) {
     for (const value of values) {
       bench.memory.fill(operand, (i) => (i === at ? value : (sound[i] ?? 0)));
-      const expected = referenceOp(op, bench.memory.bytes);
+      const expected = expectedOf(op, bench.memory);
       await device.run(op, bench);
       for (const { tensor, values: wanted } of expected) {
         const actual = bench.memory.read(tensor);
@@ -182,7 +182,7 @@ export function spreadCases(
               return whole ? page === pages[0] || page === pages[1] : page === pages[0] && offset === 15;
             };
             bench.memory.fill(operand, (i) => (mine(i) ? value : (sound[i] ?? 0)));
-            const [expected] = referenceOp(op, bench.memory.bytes);
+            const [expected] = expectedOf(op, bench.memory);
             await device.run(op, bench);
             const actual = bench.memory.read(op.out);
             const what = `${value} in ${name}, ${whole ? 'of all' : 'of one'}, softCap ${softCap}, window ${windowTokens}`;

@@ -22,6 +22,11 @@ export class TestMemory {
 
   readonly bytes: Bytes = () => this.view;
 
+  /** The bytes of all tensors so far. */
+  get used(): Uint8Array {
+    return new Uint8Array(this.view.buffer, this.view.byteOffset, this.#usedBytes);
+  }
+
   /** `misalignBytes` after a multiple of 64; rows `paddingElements` longer than the innermost dimension. */
   tensor(dtype: DType, shape: readonly number[], misalignBytes = 0, paddingElements = 0): Tensor {
     const stored = [...shape];

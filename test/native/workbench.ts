@@ -4,7 +4,7 @@ import { expect } from 'vitest';
 import { DTYPE_BYTES, type DType } from '../../offload/port/dtype.js';
 import type { Activation, Op, Tensor } from '../../offload/port/ops.js';
 import { randomFrom, randomInt } from '../helpers/random.js';
-import { referenceOp } from './reference-ops.js';
+import { expectedOf } from './expected.js';
 import { TestMemory } from './tensor-bytes.js';
 
 export const WEIGHT_TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
@@ -108,7 +108,7 @@ export async function check(
   op: Op,
   tolerance = 1e-5,
 ): Promise<void> {
-  const expected = referenceOp(op, bench.memory.bytes);
+  const expected = expectedOf(op, bench.memory);
   await device.run(op, bench);
   for (const { tensor, values } of expected) {
     const actual = bench.memory.read(tensor);
