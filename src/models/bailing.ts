@@ -2,14 +2,14 @@
 
 import type { RouteRule } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
-import { readActivation } from './activations.js';
 import type { Architecture, ArchitectureModel, TensorDef } from './architecture.js';
 import { type GroupedHeads, QUERY_KEY_NORMS, readGroupedHeads } from './decoder-parts.js';
-import { denseFeedForward, type FeedForward, gatedFeedForward } from './feed-forward.js';
+import type { FeedForward } from './feed-forward.js';
 import { buildLlama } from './llama.js';
-import { MLP_EXPERTS, mixtureFeedForward, readChoices } from './mixture.js';
+import { readChoices } from './mixture.js';
 import { checkGroups, deepseekRule, softmaxRule } from './routers.js';
-import { afterDenseLayers, feedForwards } from './sparse-layers.js';
+import { sharedExperts } from './shared-experts.js';
+import { afterDenseLayers } from './sparse-layers.js';
 
 /** Both generations have the first type; the second one says that its scores are sigmoids. */
 export const bailing: Architecture = {
@@ -72,33 +72,23 @@ function readFeedForwards(
   config: ConfigReader,
   readRouter: (config: ConfigReader) => LingRouter,
 ): (blockIndex: number) => FeedForward {
-  const H = config.count(['hidden_size']);
   const I = config.count(['moe_intermediate_size']);
-  const activation = readActivation(config, ['hidden_act'], 'silu');
   const { expertCount, chosen } = readChoices(config, { experts: 64, chosen: 6 });
   const { rule, hasBias } = readRouter(config);
   checkGroups(config, rule, { expertCount, chosen });
-  const shared = config.number(['num_shared_experts'], 0);
-  const sharedI = shared * config.count(['moe_shared_expert_intermediate_size'], I);
-  const experts = mixtureFeedForward({
-    H,
+  return sharedExperts(config, {
     I,
     expertCount,
-    activation,
     router: {
       names: ['mlp.gate.weight'],
       chosen,
       rule,
       ...(hasBias ? { bias: { names: ['mlp.gate.expert_bias', 'mlp.gate.e_score_correction_bias'] } } : {}),
     },
-    names: MLP_EXPERTS,
-    shared:
-      shared > 0 ? gatedFeedForward({ H, I: sharedI, activation, at: ['mlp.shared_experts'] }) : undefined,
+    sharedI:
+      config.number(['num_shared_experts'], 0) * config.count(['moe_shared_expert_intermediate_size'], I),
+    isSparse: afterDenseLayers(config, 0),
   });
-  const isSparse = afterDenseLayers(config, 0);
-  return feedForwards(config.count(['num_hidden_layers']), isSparse, experts, () =>
-    denseFeedForward(H, config.count(['intermediate_size']), activation),
-  );
 }
 
 const [QUERY_NORM, KEY_NORM] = QUERY_KEY_NORMS;

@@ -5,7 +5,6 @@ import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import { embedTokens, project } from './decoder-parts.js';
 import type { FeedForward } from './feed-forward.js';
-import { type DeepseekMixture, deepseekFeedForwards } from './glm4-moe.js';
 import {
   type LatentAttention,
   type LatentHeads,
@@ -19,6 +18,7 @@ import {
 import { sameRope } from './layer-ropes.js';
 import { readQueryScale } from './ministral3.js';
 import { readRope, requireRotation } from './rope.js';
+import { type DeepseekMixture, deepseekFeedForwards } from './shared-experts.js';
 
 const V3_HEADS = { queryRank: 1536, latentDim: 512, plainDim: 128, ropeDim: 64, valueDim: 128 } as const;
 const V3_MIXTURE: DeepseekMixture = {

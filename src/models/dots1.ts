@@ -1,9 +1,9 @@
 // dots.llm1 (rednote-hilab 2025): Qwen3's attention, DeepSeek's mixture.
 
 import type { Architecture } from './architecture.js';
-import { deepseekFeedForwards } from './glm4-moe.js';
 import { hasWindow, readLayerWindows } from './layer-windows.js';
 import { buildLlama } from './llama.js';
+import { deepseekFeedForwards } from './shared-experts.js';
 
 export const dots1: Architecture = {
   modelTypes: ['dots1'],

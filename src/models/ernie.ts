@@ -2,12 +2,11 @@
 
 import { PLAIN_ROUTE } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
-import { readActivation } from './activations.js';
 import type { Architecture } from './architecture.js';
-import { denseFeedForward, gatedFeedForward } from './feed-forward.js';
 import { buildLlama } from './llama.js';
-import { MLP_EXPERTS, mixtureFeedForward, readChoices } from './mixture.js';
-import { feedForwards, readSparseLayers } from './sparse-layers.js';
+import { readChoices } from './mixture.js';
+import { sharedExperts } from './shared-experts.js';
+import { readSparseLayers } from './sparse-layers.js';
 
 export const ernie: Architecture = {
   modelTypes: ['ernie4_5'],
@@ -18,43 +17,36 @@ export const ernie: Architecture = {
 export const ernieMoe: Architecture = {
   modelTypes: ['ernie4_5_moe'],
   build: (config) => {
-    const H = config.count(['hidden_size']);
-    const I = config.count(['moe_intermediate_size'], 1536);
     const bias = config.flag(['use_bias'], false);
-    const activation = readActivation(config, ['hidden_act'], 'silu');
-    const blockCount = config.count(['num_hidden_layers']);
     const { expertCount, chosen } = readChoices(config, { experts: 64, chosen: 6 }, [
       'moe_k',
       'num_experts_per_tok',
     ]);
-    const shared = config.number(['moe_num_shared_experts'], 2);
-    const experts = mixtureFeedForward({
-      H,
-      I,
-      expertCount,
-      activation,
-      router: {
-        names: ['mlp.gate.weight'],
-        chosen,
-        rule: { ...PLAIN_ROUTE, normalize: true, leastSum: config.number(['moe_norm_min'], 1e-12) },
-        bias: {
-          names: ['mlp.moe_statics.e_score_correction_bias', 'mlp.gate.moe_statics.e_score_correction_bias'],
-          stored: [1, expertCount],
-        },
-      },
-      names: MLP_EXPERTS,
-      shared:
-        shared > 0
-          ? gatedFeedForward({ H, I: I * shared, activation, bias, at: ['mlp.shared_experts'] })
-          : undefined,
-    });
+    const I = config.count(['moe_intermediate_size'], 1536);
     return buildLlama(config, {
       ...commonTraits(config),
       architecture: 'ernie4_5_moe',
       headBias: bias,
-      feedForward: feedForwards(blockCount, readSparse(config, blockCount), experts, () =>
-        denseFeedForward(H, config.count(['intermediate_size'], 12288), activation, bias),
-      ),
+      feedForward: sharedExperts(config, {
+        I,
+        expertCount,
+        router: {
+          names: ['mlp.gate.weight'],
+          chosen,
+          rule: { ...PLAIN_ROUTE, normalize: true, leastSum: config.number(['moe_norm_min'], 1e-12) },
+          bias: {
+            names: [
+              'mlp.moe_statics.e_score_correction_bias',
+              'mlp.gate.moe_statics.e_score_correction_bias',
+            ],
+            stored: [1, expertCount],
+          },
+        },
+        sharedI: I * config.number(['moe_num_shared_experts'], 2),
+        isSparse: readSparse(config, config.count(['num_hidden_layers'])),
+        denseI: 12288,
+        bias,
+      }),
     });
   },
 };

@@ -11,10 +11,10 @@ import {
 } from './architecture.js';
 import { embedTokens, project } from './decoder-parts.js';
 import type { FeedForward } from './feed-forward.js';
-import { deepseekFeedForwards } from './glm4-moe.js';
 import { type LayerRopes, ropesByType } from './layer-ropes.js';
 import { type LayerType, readLayerTypes } from './layer-windows.js';
 import { readRope } from './rope.js';
+import { deepseekFeedForwards } from './shared-experts.js';
 
 export const mimoV2Flash: Architecture = { modelTypes: ['mimo_v2_flash'], build };
 
