@@ -1,4 +1,7 @@
 // Implements core/thread_pool.h: a list of open loops, workers that spin briefly and then sleep.
+//
+// The items of a loop are split into parts, one for each thread: what asks for memory ahead of its item then asks for what the
+// same thread needs next. A thread that is done with its part helps with the others.
 #include "core/thread_pool.h"
 
 #include <algorithm>
@@ -11,29 +14,61 @@ namespace zi {
 
 /// Lives on its caller's stack; `helpers` workers may still touch it, so the caller leaves last.
 struct ThreadPool::Loop {
+  static constexpr size_t kMostParts = 32;
+  /// Items [next, end) are to be taken. On a line of its own, because each thread counts in its own most of the time.
+  struct alignas(64) Part {
+    std::atomic<size_t> next;
+    size_t end;
+  };
+
   Body body;
   void* context;
-  size_t count;
-  size_t chunk;
   const CancelFlag& cancel;
-  std::atomic<size_t> next{0};
+  size_t chunk;
+  size_t part_count;
+  Part parts[kMostParts];
+  std::atomic<size_t> joined{0};
   std::atomic<unsigned> helpers{0};  // changed under the pool's mutex, read without it while spinning
   std::atomic<bool> failed{false};
   std::exception_ptr failure{};  // written by whoever set failed, read once no helper is left
 
-  bool HasChunks() const { return next.load(std::memory_order_relaxed) < count; }
+  Loop(Body b, void* with, size_t count, size_t chunk_items, const CancelFlag& flag, size_t threads)
+      : body(b), context(with), cancel(flag), chunk(chunk_items) {
+    const size_t chunks = (count + chunk - 1) / chunk;
+    part_count = std::min({threads, chunks, kMostParts});
+    for (size_t i = 0; i < part_count; ++i) {
+      parts[i].next.store(i * chunks / part_count * chunk, std::memory_order_relaxed);
+      parts[i].end = std::min(count, (i + 1) * chunks / part_count * chunk);
+    }
+  }
+
+  bool HasChunks() const {
+    return std::any_of(parts, parts + part_count,
+                       [](const Part& part) { return part.next.load(std::memory_order_relaxed) < part.end; });
+  }
 
   void Drain() noexcept {
     try {
-      while (!cancel.load(std::memory_order_relaxed)) {
-        const size_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
-        if (begin >= count) return;
-        body(context, begin, std::min(count, begin + chunk));
+      const size_t own = joined.fetch_add(1, std::memory_order_relaxed);
+      for (size_t i = 0; i < part_count; ++i) {
+        if (!Drain(parts[(own + i) % part_count])) break;
       }
+      if (!cancel.load(std::memory_order_relaxed)) return;
     } catch (...) {
       if (!failed.exchange(true)) failure = std::current_exception();
     }
-    next.store(count, std::memory_order_relaxed);
+    for (size_t i = 0; i < part_count; ++i) parts[i].next.store(parts[i].end, std::memory_order_relaxed);
+  }
+
+ private:
+  /// False where the loop was cancelled.
+  bool Drain(Part& part) {
+    while (!cancel.load(std::memory_order_relaxed)) {
+      const size_t begin = part.next.fetch_add(chunk, std::memory_order_relaxed);
+      if (begin >= part.end) return true;
+      body(context, begin, std::min(part.end, begin + chunk));
+    }
+    return false;
   }
 };
 
@@ -58,7 +93,7 @@ const std::string& ThreadPool::refusal() const { return workers_->refusal(); }
 void ThreadPool::ParallelFor(size_t count, size_t chunk, const CancelFlag& cancel, Body body, void* context) {
   if (count == 0) return;
   chunk = std::max<size_t>(chunk, 1);
-  Loop loop{body, context, count, chunk, cancel};
+  Loop loop(body, context, count, chunk, cancel, threads());
   if (workers_->size() == 0 || count <= chunk) {
     loop.Drain();
     if (loop.failed) std::rethrow_exception(loop.failure);
