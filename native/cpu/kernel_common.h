@@ -113,6 +113,33 @@ inline float* FlatRow(const View& view, int64_t row) {
   return reinterpret_cast<float*>(view.data) + offset;
 }
 
+/// Puts the values of each `block` (32 or 64; 0: as they are) in another order: first those at multiples of block / kWidth, then
+/// those after them, and so on. So a lane has neighbours, as it does of short codes that were loaded together.
+inline void ReorderBlocks(float* values, int64_t length, int64_t block) {
+#ifdef ZI_NIBBLE_BLOCKS
+  const Ints evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), odds = Or(evens, SetInts(1));
+  const auto split = [&](Vec& a, Vec& b) {
+    const Vec even = _mm512_permutex2var_ps(a, evens, b);
+    b = _mm512_permutex2var_ps(a, odds, b);
+    a = even;
+  };
+  for (float* end = values + length; block > 0 && values < end; values += block) {
+    Vec a = Load(values), b = Load(values + kWidth);
+    split(a, b);
+    if (block == 4 * kWidth) {
+      Vec c = Load(values + 2 * kWidth), d = Load(values + 3 * kWidth);
+      split(c, d);
+      split(a, c);
+      split(b, d);
+      Store(values + 2 * kWidth, c);
+      Store(values + 3 * kWidth, d);
+    }
+    Store(values, a);
+    Store(values + kWidth, b);
+  }
+#endif
+}
+
 /// f(i) for all i < count, in parallel. `work` is the rough cost of one item in simple vector operations: chunks are
 /// made large enough to be worth handing to another thread, and small operations stay on the calling one.
 template <class F>

@@ -50,7 +50,7 @@ class Expander {
     }
 #endif
     const GroupBuffers buffers(weight_, kInputs, scratch_);
-    const int64_t lines = ahead.Lines() / count + 1, order = kPaired ? 0 : NibbleBlock(weight_);
+    const int64_t lines = ahead.Lines() / count + 1, order = kPaired ? 0 : OrderBlock(weight_);
     for (int64_t r = 0; r < count && row + r < weight_.outputs; ++r, to += kPitch) {
       ahead.Request(lines);
       Row(row + r, input, length, order, buffers, to);

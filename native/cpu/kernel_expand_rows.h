@@ -3,7 +3,9 @@
 // Where groups are runs of whole vectors a code meets one scale at a time, and what has 4 bits is looked up among the sixteen
 // values that the group has; elsewhere every input has its own scale and zero.
 #pragma once
-#include "cpu/kernel_expand_groups.h"
+#include <type_traits>
+
+#include "cpu/kernel_e4m3.h"
 
 namespace zi::ZI_ISA {
 
@@ -58,80 +60,31 @@ inline void ExpandBytes(const uint8_t* codes, const R& rounded, const RowGroups&
   }
 }
 
-#ifdef ZI_NIBBLE_BLOCKS
-/// Exponents far enough from both ends that products with e4m3 are normal numbers.
-inline bool AreUsual(const float* scales, int64_t n) {
-  for (int64_t i = 0; i < n; i += kWidth) {
-    const Ints exponents = And(_mm512_srli_epi32(LoadInts(reinterpret_cast<const uint8_t*>(scales + i), n - i), 23), SetInts(0xff));
-    const __mmask16 usual = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(exponents, SetInts(40)), SetInts(200));
-    const uint32_t wanted = n - i >= kWidth ? 0xffffu : (1u << (n - i)) - 1;
-    if ((usual & wanted) != wanted) return false;
-  }
-  return true;
-}
-
-/// The values of e4m3 whose exponent is 0 or 1, as if 0 were an exponent like others, and 4^0 … 4^7 with both signs: their
-/// products are all values but NaN and those below 2^-6.
-constexpr float kLowE4M3[16] = {0x1p-7f,    0x1.2p-7f, 0x1.4p-7f, 0x1.6p-7f, 0x1.8p-7f, 0x1.ap-7f, 0x1.cp-7f, 0x1.ep-7f,
-                                0x1p-6f,    0x1.2p-6f, 0x1.4p-6f, 0x1.6p-6f, 0x1.8p-6f, 0x1.ap-6f, 0x1.cp-6f, 0x1.ep-6f};
-constexpr float kHighE4M3[16] = {1,  4,  16,  64,  256,  1024,  4096,  16384,
-                                 -1, -4, -16, -64, -256, -1024, -4096, -16384};
-
-/// Whether any of 64 or 32 codes is NaN or below 2^-6.
-template <int kCodes>
-inline bool HasUnusualE4M3(const uint8_t* codes) {
-  if constexpr (kCodes == 32) {
-    const __m256i size = _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)), _mm256_set1_epi8(0x7f));
-    return _mm256_cmpge_epu8_mask(_mm256_sub_epi8(size, _mm256_set1_epi8(8)), _mm256_set1_epi8(0x7f - 8)) != 0;
-  }
-  const __m512i size = _mm512_and_si512(_mm512_loadu_si512(codes), _mm512_set1_epi8(0x7f));
-  return _mm512_cmpge_epu8_mask(_mm512_sub_epi8(size, _mm512_set1_epi8(8)), _mm512_set1_epi8(0x7f - 8)) != 0;
-}
-
-/// Groups of whole vectors: a code is two lookups, of its rounded product but for a power of 4, and of that.
+/// @param order_block of OrderBlock, or 0
 template <class R>
-inline void ExpandUsualE4M3(const uint8_t* codes, const R& rounded, const RowGroups& groups, int64_t length,
-                            const GroupBuffers& buffers, float* to) {
-  const Table16 high = LoadTable16(kHighE4M3);
-  ForGroups(groups, length, [&](int64_t i, int64_t end, int64_t g) {
-    const Vec scale = Set(buffers.scales[g]);
-    const Table16 low = {rounded(Mul(Load(kLowE4M3), scale))};
-    const auto each = [&](int64_t at, int64_t n) {
-      Store(to + at, rounded(Mul(E4M3CodesOrNan::Load(codes + at, n), scale)));
-    };
-    for (; i + 64 <= end; i += 64) {
-      if (HasUnusualE4M3<64>(codes + i)) {
-        for (int j = 0; j < 64; j += kWidth) each(i + j, kWidth);
-        continue;
-      }
-#pragma GCC unroll 4
-      for (int j = 0; j < 64; j += kWidth) {
-        const Ints code = WidenBytes(LoadBytes(codes + i + j, kWidth));
-        Store(to + i + j, Mul(Lookup(low, code), Lookup(high, _mm512_srli_epi32(code, 4))));
-      }
-    }
-    for (; i < end; i += kWidth) each(i, Smaller(kWidth, end - i));
-  });
-}
-#endif
-
-template <class R>
-inline void ExpandE4M3(const uint8_t* codes, const R& rounded, const RowGroups& groups, int64_t length,
-                       const GroupBuffers& buffers, float* to) {
+inline void ExpandE4M3(const Weight& w, const uint8_t* codes, const R& rounded, const RowGroups& groups, int64_t length,
+                       int64_t order_block, const GroupBuffers& buffers, float* to) {
 #ifdef ZI_NIBBLE_BLOCKS
-  if constexpr (R::kKeepsPowers) {
-    if (groups.in_vectors && groups.each >= 64 && AreUsual(buffers.scales, groups.count)) {
-      return ExpandUsualE4M3(codes, rounded, groups, length, buffers, to);
-    }
+  if (HasE4M3Words(w)) {
+    bool done = false;
+    WithE4M3(w, [&](const auto& decoder) {
+      return done = ExpandWords(decoder, codes, groups, length, buffers, order_block == 0, to);
+    });
+    if (done) return;
   }
 #endif
-  if (HasNanCodes(codes, length)) return ExpandBytes<E4M3CodesOrNan, false>(codes, rounded, groups, length, buffers, to);
-  ExpandBytes<E4M3Codes, false>(codes, rounded, groups, length, buffers, to);
+  if (HasNanCodes(codes, length)) {
+    ExpandBytes<E4M3CodesOrNan, false>(codes, rounded, groups, length, buffers, to);
+  } else {
+    ExpandBytes<E4M3Codes, false>(codes, rounded, groups, length, buffers, to);
+  }
+  if (order_block > 0) ReorderBlocks(to, length, order_block);
 }
 
 /// The block of Reorder that inputs of this weight take where its values lie as floats; 0 for none. Every group is whole blocks.
-inline int64_t NibbleBlock(const Weight& w) {
+inline int64_t OrderBlock(const Weight& w) {
 #ifdef ZI_NIBBLE_BLOCKS
+  if (HasE4M3Words(w)) return kWordCodes;
   // By columns they are turned into rows of packed4.
   const bool by_columns = w.format == WeightFormat::kAwq || (w.format == WeightFormat::kGptq && w.bits == 4);
   const bool low_first = by_columns || w.format == WeightFormat::kPacked4 || w.format == WeightFormat::kFp4;
@@ -248,7 +201,7 @@ inline const uint8_t* RowCodes(const Weight& w, int64_t row, int64_t k) {
 }
 
 /// Row `row` over inputs [k, k + length) to `to`, zero-padded to whole vectors; k is a multiple of kWidth.
-/// @param order_block of NibbleBlock, or 0
+/// @param order_block of OrderBlock, or 0
 __attribute__((noinline)) inline void ExpandRow(const Weight& w, int64_t row, int64_t k, int64_t length, int64_t order_block,
                                                 const RowGroups& groups, const GroupBuffers& buffers, float* to) {
   LoadRowGroups(w, row, groups, buffers.scales, buffers.zeros);
@@ -264,7 +217,7 @@ __attribute__((noinline)) inline void ExpandRow(const Weight& w, int64_t row, in
     };
     switch (w.format) {
       case WeightFormat::kE4M3:
-        return ExpandE4M3(codes, rounded, groups, length, buffers, to);
+        return ExpandE4M3(w, codes, rounded, groups, length, order_block, buffers, to);
       case WeightFormat::kInt8:
         return zeros ? bytes.template operator()<I8Codes, true>() : bytes.template operator()<I8Codes, false>();
       case WeightFormat::kPacked8:

@@ -97,7 +97,7 @@ __attribute__((noinline)) void NibbleTile(const NibbleRows& rows, const RowGroup
   }
 }
 
-/// One token times weights that have a NibbleBlock.
+/// One token times weights of 4 bits that have an OrderBlock.
 class OneTokenNibbles {
  public:
   explicit OneTokenNibbles(const Weight& w) : weight_(w) {
@@ -181,7 +181,7 @@ class OneTokenNibbles {
   }
   template <class Values>
   void Tile(const Values& values, const float* x, int64_t length, float* sums) const {
-    if (NibbleBlock(weight_) == 64) return NibbleTile<64>(rows_, groups_, values, x, length, sums);
+    if (OrderBlock(weight_) == 64) return NibbleTile<64>(rows_, groups_, values, x, length, sums);
     NibbleTile<32>(rows_, groups_, values, x, length, sums);
   }
 

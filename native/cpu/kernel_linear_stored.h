@@ -19,7 +19,7 @@ struct StoredRows {
 
   int64_t outputs() const { return weight.outputs; }
   int64_t lanes() const { return weight.inputs / Wide::kInputs; }
-  int64_t order_block() const { return Wide::kInputs > 1 ? 0 : NibbleBlock(weight); }
+  int64_t order_block() const { return Wide::kInputs > 1 ? 0 : OrderBlock(weight); }
 
   /// Products of the panel with tokens of `x` as [tokens][kPanelRows], in scratch of the calling thread.
   const float* Sums(const PackedInputs& x, const Panel& task) const {
@@ -75,8 +75,8 @@ struct StoredRows {
   int64_t InRegisters(const PackedInputs& x, const Panel& task, float* sums) const {
     if constexpr (Wide::kInputs == 1) {
 #ifdef ZI_NIBBLE_BLOCKS
+      if (HasE4M3Words(weight)) return OneTokenE4M3(weight, x, task, sums);
       if (order_block() > 0) return OneTokenNibbles(weight).Sums(x, task, sums);
-      if (weight.format == WeightFormat::kE4M3) return OneTokenE4M3(weight, x, task, sums);
 #endif
       return OneTokenFloats(weight, x, task, sums);
     }

@@ -33,18 +33,11 @@ inline void PackRow(const float* from, int64_t inputs, const PackedInputs& packe
   }
 }
 
-/// Puts the inputs of each `block` (0: as they are) in another order: first those at multiples of block / kWidth, then those
-/// after them, and so on. So a lane has neighbours, as it does of codes of 4 bits that were loaded as shorts or bytes.
+/// ReorderBlocks of a token's inputs.
 inline void Reorder(const PackedInputs& packed, int64_t inputs, int64_t t, int64_t block) {
   if (block == 0) return;
-  const int64_t each = block / kWidth;
-  for (int64_t i = 0; i < inputs; i += block) {
-    float* to = const_cast<float*>(packed.At(i / kDepth, t)) + i % kDepth;
-    float from[64];
-    std::memcpy(from, to, static_cast<size_t>(block) * sizeof(float));
-    for (int64_t j = 0; j < each; ++j) {
-      for (int64_t lane = 0; lane < kWidth; ++lane) to[j * kWidth + lane] = from[lane * each + j];
-    }
+  for (int64_t i = 0; i < inputs; i += kDepth) {
+    ReorderBlocks(const_cast<float*>(packed.At(i / kDepth, t)), Smaller(kDepth, inputs - i), block);
   }
 }
 

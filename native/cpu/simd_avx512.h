@@ -127,7 +127,7 @@ inline Ints LoadNibbles(const uint8_t* p, const NibbleOrder& order) {
   const __m512i low = _mm512_broadcastd_epi32(_mm_loadu_si32(p));
   return _mm512_srlv_epi32(_mm512_mask_broadcastd_epi32(low, 0xff00, _mm_loadu_si32(p + 4)), order.shifts);
 }
-/// Products with 4-bit codes take their inputs in another order, in which a lane meets several values of one load.
+/// Products with codes of 4 bits and of e4m3 take their inputs in another order, in which a lane meets several values of one load.
 #define ZI_NIBBLE_BLOCKS
 inline Ints WidenShorts(__m256i shorts) { return _mm512_cvtepu16_epi32(shorts); }
 

@@ -25,7 +25,7 @@ function expanded(bench: Workbench, weight: Weight, order: (k: number) => number
   return denseWeight(bench.memory.fill(stored, (i) => values[i - (i % K) + order(i % K)] ?? Number.NaN));
 }
 
-/** The order in which a set of kernels adds up products: that of inputs, but for nibbles that 16 lanes take from one load. */
+/** The order in which a set of kernels adds up products: that of inputs, but for short codes that 16 lanes take from one load. */
 function addedAs({ format, shape, parts }: Weight, isa: string): (k: number) => number {
   const [, K] = shape;
   const inPairs = (isa === 'avx512bf16' || isa.startsWith('amx')) && format.type === 'bf16' && K % 2 === 0;
@@ -33,8 +33,8 @@ function addedAs({ format, shape, parts }: Weight, isa: string): (k: number) => 
   const isLowFirst = isTurned || format.name === 'packed4' || format.name === 'fp4';
   const fits = (block: number) =>
     K % block === 0 && (format.inputGroup % block === 0 || format.inputGroup >= K);
-  const block = [64, 32].find(fits);
-  if (isa === 'avx2' || inPairs || !isLowFirst || parts.groups || !block) return (k) => k;
+  const block = (isLowFirst ? [64, 32] : format.name === 'e4m3' ? [32] : []).find(fits);
+  if (isa === 'avx2' || inPairs || parts.groups || !block) return (k) => k;
   return (k) => {
     const at = k % block;
     return k - at + (at % 16) * (block / 16) + Math.floor(at / 16);
