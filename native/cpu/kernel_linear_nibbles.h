@@ -41,10 +41,14 @@ struct NibbleRows {
 
 /// The sixteen values of a group, from a scale that is split.
 struct SplitValues {
-  const float* products;
   Vec Of(const NibbleRows& rows, int r, int64_t g) const {
-    return Mul(Load(products + rows.places[r][g]), Set(rows.scales[r][g]));
+    return Mul(Load(kRoundedProducts.of[0] + 8 + rows.places[r][g]), Set(rows.scales[r][g]));
   }
+};
+/// From a scale that is a power of two, with which all products are exact.
+struct ExactValues {
+  Vec meanings;
+  Vec Of(const NibbleRows& rows, int r, int64_t g) const { return Mul(meanings, Set(rows.scales[r][g])); }
 };
 /// The same from any scale.
 template <class R>
@@ -75,10 +79,11 @@ __attribute__((noinline)) void NibbleTile(const NibbleRows& rows, const RowGroup
       Vec in[B / kWidth];
 #pragma GCC unroll 8
       for (int j = 0; j < B / kWidth; ++j) in[j] = Load(x + i + j * kWidth);
-      // A line of codes lasts for 128 inputs: half of the rows are asked for in each half of it.
-      const uint8_t* next = rows.next + (i >> 1) + (i & 64 ? kRowTile * step : 0);
+      // A line of codes lasts for 128 inputs: some rows are asked for with each block of it.
+      constexpr int kAhead = kNibbleRows * B / 128;
+      const uint8_t* next = rows.next + (i >> 1) + i / B * kAhead % kNibbleRows * step;
 #pragma GCC unroll 8
-      for (int r = 0; r < kRowTile; ++r) _mm_prefetch(reinterpret_cast<const char*>(next + r * step), _MM_HINT_T0);
+      for (int r = 0; r < kAhead; ++r) _mm_prefetch(reinterpret_cast<const char*>(next + r * step), _MM_HINT_T0);
 #pragma GCC unroll 8
       for (int r = 0; r < kNibbleRows; ++r) {
         const Ints block = LoadNibbleBlock<B>(codes[r / kRowTile] + (i >> 1) + r % kRowTile * step);
@@ -105,7 +110,9 @@ class OneTokenNibbles {
     const bool to_bf16 = w.factor == 1 && (w.product == DType::kBF16 || (w.product == DType::kF32 && w.type == DType::kBF16));
     // Such scales have so few bits that all products with them stand in a table, or are exact.
     by_table_ = w.format == WeightFormat::kPacked4 && scales == DType::kBF16 && to_bf16;
-    exact_ = w.format == WeightFormat::kFp4 && scales == DType::kE8M0 && w.factor == 1;
+    const bool as_stored = w.factor == 1 && !w.Part(WeightPart::kGlobal).data;
+    const bool to_f16 = w.product == DType::kF16 || w.type == DType::kF16;
+    exact_ = w.format == WeightFormat::kFp4 && scales == DType::kE8M0 && as_stored && !to_f16;
   }
 
   /// Sums of rows from the task's first on, and how many of them: those that make whole tiles.
@@ -130,52 +137,80 @@ class OneTokenNibbles {
     rows_.next = below ? RowCodes(w, row + kNibbleRows, 0) : RowCodes(w, row, k + kDepth);
     rows_.distance = RowCodes(w, row + 1, k) - rows_.codes;
     groups_ = FindRowGroups(w, k, length);
-    split_ = by_table_ ? SplitRows(row) : exact_;
-    if (split_ && by_table_) return;
-    const int64_t count = groups_.count;
+    split_ = (by_table_ && SplitRows(row)) || (exact_ && LoadPowers(row));
+    if (split_) return;
+    const bool zeros = w.Part(WeightPart::kZeros).data != nullptr;
     for (int r = 0; r < kNibbleRows; ++r) {
       LoadRowGroups(w, row + r, groups_, rows_.scales[r], rows_.zeros[r]);
-      if (!w.Part(WeightPart::kZeros).data) std::memset(rows_.zeros[r], 0, sizeof rows_.zeros[r]);
-      for (int64_t g = 0; split_ && g < count; g += kWidth) {
-        split_ = IsNormal(LoadInts(reinterpret_cast<const uint8_t*>(rows_.scales[r] + g), kWidth), count - g);
-      }
-      if (exact_) std::memset(rows_.places[r], 0, sizeof rows_.places[r]);
+      if (!zeros) std::memset(rows_.zeros[r], 0, static_cast<size_t>(groups_.count) * sizeof(float));
     }
+  }
+
+  int64_t ScaleRow(int64_t row) const {
+    const int64_t m = row + weight_.first_row;
+    return weight_.row_group == 1 ? m : m / weight_.row_group;
+  }
+
+  /// The scales of a row from the block's first group on. Those of the rows below are asked for.
+  const uint8_t* ScalesOf(int64_t scale_row) const {
+    const View& scales = weight_.Part(WeightPart::kScales);
+    const int64_t bytes = ElementBytes(scales.dtype), distance = scales.strides[0] * bytes;
+    const uint8_t* p = scales.data + scale_row * distance + groups_.first * bytes;
+    _mm_prefetch(reinterpret_cast<const char*>(p + kNibbleRows * distance), _MM_HINT_T0);
+    return p;
+  }
+
+  /// Scales in e8m0 as floats. False where one is no usual number.
+  bool LoadPowers(int64_t row) {
+    Ints furthest = SetInts(0);
+    for (int r = 0; r < kNibbleRows; ++r) {
+      const uint8_t* p = ScalesOf(ScaleRow(row + r));
+      for (int64_t g = 0; g < groups_.count; g += kWidth) {
+        const int64_t n = groups_.count - g;
+        const Ints bits = _mm512_slli_epi32(WidenBytes(LoadBytes(p + g, Smaller(kWidth, n))), 23);
+        Store(rows_.scales[r] + g, FloatsOf(bits));
+        furthest = Furthest(furthest, bits, n);
+      }
+    }
+    return AreNormal(furthest);
   }
 
   /// Scales in bf16 as powers of two and places in the table of products. False where one is no usual number.
   bool SplitRows(int64_t row) {
     const Weight& w = weight_;
-    const View& scales = w.Part(WeightPart::kScales);
     const bool zeros = w.Part(WeightPart::kZeros).data != nullptr;
-    bool normal = true;
+    Ints furthest = SetInts(0);
     for (int r = 0; r < kNibbleRows; ++r) {
-      const int64_t m = row + r + w.first_row, from = w.row_group == 1 ? m : m / w.row_group;
-      const uint8_t* p = scales.data + (from * scales.strides[0] + groups_.first) * 2;
+      const int64_t from = ScaleRow(row + r);
+      const uint8_t* p = ScalesOf(from);
       for (int64_t g = 0; g < groups_.count; g += kWidth) {
         const int64_t n = groups_.count - g;
         const __m256i halves = n >= kWidth ? LoadHalves(p + g * 2) : LoadHalvesPartial(p + g * 2, static_cast<int>(n));
         const Ints bits = _mm512_slli_epi32(WidenShorts(halves), 16);
-        Ints place = _mm512_add_epi32(And(_mm512_srli_epi32(bits, 11), SetInts(127 << 5)), SetInts(8));
+        Ints place = And(_mm512_srli_epi32(bits, 11), SetInts(127 << 5));
         if (zeros) place = _mm512_sub_epi32(place, _mm512_cvtps_epi32(ZerosAt(w, from, groups_.first + g, n)));
         _mm512_storeu_si512(rows_.places[r] + g, place);
         Store(rows_.scales[r] + g, FloatsOf(And(bits, SetInts(static_cast<int>(0xff800000u)))));
-        normal = normal && IsNormal(bits, n);
+        furthest = Furthest(furthest, bits, n);
       }
     }
-    return normal;
+    return AreNormal(furthest);
   }
 
-  /// With an exponent of its own, also after half of it.
-  static bool IsNormal(Ints bits, int64_t n) {
-    const Ints exponents = And(_mm512_srli_epi32(bits, 23), SetInts(0xff));
-    const __mmask16 normal = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(exponents, SetInts(2)), SetInts(253));
-    const uint32_t wanted = n >= kWidth ? 0xffffu : (1u << n) - 1;
-    return (normal & wanted) == wanted;
+  /// The largest of what was found and of n floats' exponents, counted from the second of them on.
+  static Ints Furthest(Ints before, Ints bits, int64_t n) {
+    const Ints from_second = _mm512_sub_epi32(_mm512_slli_epi32(bits, 1), SetInts(2 << 24));
+    if (n >= kWidth) return _mm512_max_epu32(before, from_second);
+    return _mm512_mask_max_epu32(before, FirstLanes(static_cast<int>(n)), before, from_second);
+  }
+  /// All have an exponent of their own, also after half of it.
+  static bool AreNormal(Ints furthest) {
+    return _mm512_cmpge_epu32_mask(furthest, SetInts(static_cast<int>(253u << 24))) == 0;
   }
 
   void Tile(const float* x, int64_t length, float* sums) const {
-    if (split_) return Tile(SplitValues{by_table_ ? kRoundedProducts.of[0] : kE2M1}, x, length, sums);
+    if (split_ && by_table_) return Tile(SplitValues{}, x, length, sums);
+    if (split_) return Tile(ExactValues{Load(kE2M1)}, x, length, sums);
     const Vec meanings = Load(weight_.format == WeightFormat::kFp4 ? kE2M1 : kFourBits);
     WithRounding(weight_, [&]<class R>(const R& rounded) { Tile(RoundedValues<R>{meanings, rounded}, x, length, sums); });
   }
@@ -187,7 +222,7 @@ class OneTokenNibbles {
 
   const Weight& weight_;
   bool by_table_, exact_;
-  /// Whether the scales of these rows are.
+  /// Whether the scales of these rows are such.
   bool split_ = false;
   RowGroups groups_{};
   NibbleRows rows_;
