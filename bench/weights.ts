@@ -19,10 +19,14 @@ const SIZE = 4096;
 const WEIGHT_BYTES = 320 * 2 ** 20;
 /** Codes and scales of any type are small numbers when all their bytes are this. */
 const BYTE = 0x3c;
+/** A code of e4m3 that has no exponent of its own. */
+const SUBNORMAL = 0x03;
 
 interface Stored {
   readonly format: Format;
   readonly parts: { readonly [Name in PartName]?: readonly [DType, readonly number[]] };
+  /** One code of so many is SUBNORMAL. */
+  readonly subnormalEvery?: number;
 }
 
 const packed4 = (group: number): Stored => ({
@@ -39,6 +43,7 @@ const STORED: Readonly<Record<string, Stored>> = {
   'int4-32': packed4(32),
   'int4-128': packed4(128),
   fp8: e4m3(128, 128, 'f32'),
+  'fp8-subnormal': { ...e4m3(128, 128, 'f32'), subnormalEvery: 16 },
   'fp8-row': e4m3(1, SIZE, 'bf16'),
   mxfp8: e4m3(1, 32, 'e8m0'),
   int8: {
@@ -97,10 +102,12 @@ const tokenCounts = values.tokens.split(',').map(Number);
 const { addon, threads, readBytes, stream, allocate } = openProducts(values);
 const weights = allocate(WEIGHT_BYTES);
 const activations = allocate(2 * Math.max(...tokenCounts) * SIZE * 4);
-new Uint8Array(weights.view(0, WEIGHT_BYTES)).fill(BYTE);
+const weightBytes = new Uint8Array(weights.view(0, WEIGHT_BYTES));
 
 /** As many weights as fit, and the bytes of one. */
-function layOut({ format, parts }: Stored): { readonly all: readonly Weight[]; readonly bytes: number } {
+function layOut(stored: Stored): { readonly all: readonly Weight[]; readonly bytes: number } {
+  const { format, parts, subnormalEvery } = stored;
+  weightBytes.fill(BYTE);
   const sizes = Object.values(parts).map(([dtype, shape]) => elementCount(shape) * DTYPE_BYTES[dtype]);
   const bytes = sizes.reduce((sum, size) => sum + size, 0);
   const all: Weight[] = [];
@@ -108,7 +115,11 @@ function layOut({ format, parts }: Stored): { readonly all: readonly Weight[]; r
     const placed: Partial<Record<PartName, Tensor>> = {};
     for (const [name, [dtype, shape]] of Object.entries(parts)) {
       placed[name as PartName] = tensor(weights, at, dtype, shape);
-      at += elementCount(shape) * DTYPE_BYTES[dtype];
+      const end = at + elementCount(shape) * DTYPE_BYTES[dtype];
+      if (subnormalEvery && name === 'codes') {
+        for (let i = at; i < end; i += subnormalEvery) weightBytes[i] = SUBNORMAL;
+      }
+      at = end;
     }
     all.push({ format, shape: [SIZE, SIZE], firstRow: 0, parts: placed });
   }
