@@ -11,6 +11,7 @@ import {
   type LayerSpec,
   type MatrixSpec,
   type TensorSpec,
+  tensorsOf,
 } from './layout.js';
 
 /** What kernels sort: see native/ops/operand.h. */
@@ -46,7 +47,10 @@ export function expertOf(key: string): { readonly expert: number; readonly matri
   return { expert: Number(number), matrix: `${before}*${after}` };
 }
 
-/** Undefined where a layer has no experts that slots can hold: none at all, or such as are stored partly in common. */
+/**
+ * Undefined where a layer has no experts that slots can hold: none at all, such as share what they are stored as with the rest,
+ * or such as are not stored alike, so that the same bytes of a slot would mean one thing for one and another for the next.
+ */
 export function expertsOf(layout: LayerLayout): LayerExperts | undefined {
   const before = known.get(layout);
   if (before !== undefined) return before ?? undefined;
@@ -63,25 +67,30 @@ function takeApart({ layer, host }: LayerLayout): LayerExperts | undefined {
   if (!first || byExpert.length > MOST_EXPERTS) return undefined;
   const { parts, slotBytes } = slotOf(first);
   if (slotBytes >= MOST_SLOT_BYTES) return undefined;
+  const form = [...first.values()].map(formOf).join();
   const at = new Map(host.placements.map(({ weight, offsetBytes }) => [weight, offsetBytes]));
   const hostOffsets: number[][] = [];
   const inSlots = new Set<TensorSpec>();
   for (const matrices of byExpert) {
-    const offsets: number[] = [];
-    for (const part of parts) {
-      const spec = matrices.get(part.matrix)?.parts[part.name];
-      if (!spec || spec.extent.sizeBytes !== part.sizeBytes) return undefined;
-      inSlots.add(spec);
-      offsets.push(present(at.get(spec), spec.key));
-    }
-    const stored = [...matrices.values()].reduce((sum, { parts: own }) => sum + Object.keys(own).length, 0);
-    const nested = [...matrices.values()].some(({ parts: own }) => own.nestedScales !== undefined);
-    if (stored !== parts.length || nested) return undefined;
-    hostOffsets.push(offsets);
+    const own = [...first.keys()].flatMap((name) => matrices.get(name) ?? []);
+    const isNested = own.some(({ parts: stored }) => stored.nestedScales !== undefined);
+    if (own.length !== matrices.size || isNested || own.map(formOf).join() !== form) return undefined;
+    const specs = own.flatMap(tensorsOf);
+    for (const spec of specs) inSlots.add(spec);
+    hostOffsets.push(specs.map((spec) => present(at.get(spec), spec.key)));
   }
+  // What experts share comes with each of them; what others share with them would be nowhere else.
+  const others = layer.matrices.filter(({ key }) => !expertOf(key)).flatMap(tensorsOf);
+  if (others.some((spec) => inSlots.has(spec))) return undefined;
   const rest = host.placements.filter(({ weight }) => !inSlots.has(weight));
   const base = deviceLayout({ placements: rest });
   return { count: byExpert.length, base, parts, slotBytes, hostOffsets };
+}
+
+/** All that says how the bytes of a matrix are read. */
+function formOf({ format, shape, firstRow, parts }: MatrixSpec): string {
+  const stored = PART_NAMES.map((name) => [parts[name]?.dtype, parts[name]?.shape]);
+  return JSON.stringify([format, shape, firstRow, stored]);
 }
 
 /** By expert, its matrices by their names without its number; empty where numbers are missing. */

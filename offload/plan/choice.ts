@@ -1,10 +1,11 @@
 // Chooses how much is computed together and which tier each layer rests in, or refuses with the numbers.
 
 import { batchesFor, microBatchCandidates } from './batches.js';
-import { placeOnDevices, placeSlots } from './device-layers.js';
+import { placeOnDevices } from './device-layers.js';
 import type { Draft } from './draft.js';
 import { allInDram, partlyOnDrive, windowsOf } from './dram-layers.js';
 import type { PlanInput } from './input.js';
+import { asksForSlots, checkSlots, placeSlots } from './place-slots.js';
 import { jobMs } from './price.js';
 import { refusal } from './refusal.js';
 import { sizesFor } from './sizes.js';
@@ -26,6 +27,7 @@ interface Priced {
  * more buffers). Devices come first: what rests there needs no DRAM.
  */
 export function choosePlaces(input: PlanInput): Priced {
+  checkSlots(input);
   const tokens = microBatchCandidates(input);
   const large = tokens.filter((count) => count >= SMALLEST_WEIGHED_TOKENS);
   const choose = input.options.computesInPlace ? firstInPlace : fastest;
@@ -41,9 +43,7 @@ function draftsFor(input: PlanInput, tokens: readonly number[]): Draft[] {
   return batchesFor(input, tokens).flatMap((batch) => {
     const sizes = sizesFor(input, batch);
     const inSlots = placeSlots(input, sizes);
-    // Who asks for slots gets them.
-    if (inSlots && typeof input.options.expertSlots === 'number') return [inSlots];
-    const whole = placeOnDevices(input, sizes);
+    const whole = asksForSlots(input) ? undefined : placeOnDevices(input, sizes);
     return [whole, inSlots].filter((draft) => draft !== undefined);
   });
 }

@@ -1,12 +1,10 @@
 // What a device with memory of its own holds of the layers: those that rest there, and buffers for those that pass by.
 
 import { present } from '../errors.js';
-import { counted, formatBytes, roundUp } from '../units.js';
-import { ALLOCATION_BYTES } from './device-costs.js';
+import { counted, formatBytes } from '../units.js';
 import { type Draft, sumOf } from './draft.js';
 import type { PlanInput, PlanOptions } from './input.js';
-import type { BufferPlan, PlanTerm, Sizes, SlotPlan } from './plan.js';
-import { choicesOf, mostChoosingTokens, slotWords, totalWords } from './slots.js';
+import type { BufferPlan, PlanTerm, Sizes } from './plan.js';
 import { mostAtRest, spreadOf } from './spread.js';
 
 const DEVICE_WINDOW_LAYERS = 2;
@@ -35,72 +33,6 @@ export function placeOnDevices(input: PlanInput, sizes: Sizes): Draft | undefine
   return draftOf(input, sizes, count, buffers);
 }
 
-/**
- * All but the experts of mixtures rests on the devices, and as many slots for these as fit beside; undefined where that cannot be.
- */
-export function placeSlots(input: PlanInput, sizes: Sizes): Draft | undefined {
-  const { options, experts, model } = input;
-  const mixtures = experts.filter((one) => one !== undefined);
-  const wanted = options.expertSlots ?? 'auto';
-  const isOpen = options.offload !== 'nvme' && (options.deviceResident ?? 'auto') === 'auto';
-  const isKnown = options.deviceBudgetBytes !== undefined || wanted !== 'auto';
-  if (wanted === 0 || mixtures.length === 0 || !isOpen || !isKnown || options.computesInPlace)
-    return undefined;
-  const keys = mixtures.reduce((sum, { count }) => sum + count, 0);
-  const bytes = mixtures.reduce((most, { slotBytes }) => Math.max(most, slotBytes), 0);
-  const terms = [...sizes.terms, ...baseTerms(input)];
-  const [deviceBuffers] = streamBuffers(input, true);
-  if (deviceBuffers) terms.push(bufferTerm(deviceBuffers));
-  const tables = tableTerm(input, keys);
-  const budget = options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY;
-  const free = budget - sumOf([...terms, tables], 'gpu') - SLOT_ROUNDING_BYTES;
-  const count = Math.min(keys, wanted === 'auto' ? Math.floor(free / bytes) : wanted);
-  const choices = choicesOf(model);
-  const perLayer = mixtures.reduce((most, one) => Math.max(most, one.count), 0);
-  const mostTokens = mostChoosingTokens(count, choices, perLayer);
-  if (count * bytes > free || mostTokens < 1 || !deviceBuffers) return undefined;
-  const slots: SlotPlan = { count, bytes, keys, choices, mostTokens };
-  terms.push(tables, slotTerm(slots));
-  const onDevices = experts.map((one) => one === undefined);
-  const restBytes = restOf(input, onDevices);
-  const { resident: inDram } = spreadOf(restBytes, 0);
-  return { sizes, onDevices, deviceBuffers, slots, restBytes, inDram, hostWindowLayers: 0, terms };
-}
-
-/** Two memories hold slots and tables. */
-const SLOT_ROUNDING_BYTES = 2 * ALLOCATION_BYTES;
-
-/** Layers without experts, and what the others have beside these. */
-function baseTerms({ options, experts, deviceLayerBytes }: PlanInput): PlanTerm[] {
-  const allocated = options.cuda ? ALLOCATION_BYTES : 1;
-  let [whole, bytes] = [0, 0];
-  experts.forEach((one, index) => {
-    if (!one) whole++;
-    bytes += one ? roundUp(one.base.sizeBytes, allocated) : (deviceLayerBytes[index] ?? 0);
-  });
-  const mixtures = experts.length - whole;
-  const reason = `${counted(whole, 'layer')} whole, and all but the experts of ${counted(mixtures, 'layer')}, rest on each device`;
-  return [{ tier: 'gpu', name: 'resident layers', bytes, reason }];
-}
-
-function tableTerm({ experts }: PlanInput, keys: number): PlanTerm {
-  const words = slotWords(
-    { count: keys, keys },
-    experts.filter((one) => one !== undefined),
-  );
-  return {
-    tier: 'gpu',
-    name: 'slot tables',
-    bytes: 4 * totalWords(words),
-    reason: 'which expert lies where, and where each comes from',
-  };
-}
-
-function slotTerm({ count, bytes, keys }: SlotPlan): PlanTerm {
-  const reason = `${counted(count, 'slot')} of ${formatBytes(bytes)} for ${keys} experts of all layers, which come when they are chosen`;
-  return { tier: 'gpu', name: 'expert slots', bytes: count * bytes, reason };
-}
-
 /** @param count of the layers that rest on every device */
 function draftOf(input: PlanInput, sizes: Sizes, count: number, deviceBuffers: BufferPlan): Draft {
   const { resident, bytes } = spreadOf(input.deviceLayerBytes, count);
@@ -115,7 +47,7 @@ function draftOf(input: PlanInput, sizes: Sizes, count: number, deviceBuffers: B
 /** By what rests on devices: the same few spreads are asked for again and again. */
 const knownRests = new WeakMap<readonly boolean[], readonly number[]>();
 
-function restOf({ hostLayerBytes }: PlanInput, resident: readonly boolean[]): readonly number[] {
+export function restOf({ hostLayerBytes }: PlanInput, resident: readonly boolean[]): readonly number[] {
   const rest = knownRests.get(resident) ?? hostLayerBytes.filter((_, index) => !resident[index]);
   knownRests.set(resident, rest);
   return rest;
@@ -152,7 +84,10 @@ function wantedResidents(
  * Best first. One more than two lets shards be gathered while a layer computes and the link fills the next, and has the
  * first layer of a pass copied before the head's short pieces at the end of the last; worth less than a layer at rest.
  */
-function streamBuffers({ options, transfer, deviceBufferBytes }: PlanInput, mayRest: boolean): BufferPlan[] {
+export function streamBuffers(
+  { options, transfer, deviceBufferBytes }: PlanInput,
+  mayRest: boolean,
+): BufferPlan[] {
   const { deviceWindowLayers } = options;
   const usual =
     transfer.kind === 'shards' || !mayRest
@@ -162,7 +97,7 @@ function streamBuffers({ options, transfer, deviceBufferBytes }: PlanInput, mayR
   return counts.map((count) => ({ count, sizeBytes: deviceBufferBytes }));
 }
 
-function bufferTerm({ count, sizeBytes }: BufferPlan): PlanTerm {
+export function bufferTerm({ count, sizeBytes }: BufferPlan): PlanTerm {
   return {
     tier: 'gpu',
     name: 'layer buffers',

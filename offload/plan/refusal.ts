@@ -7,18 +7,21 @@ import { smallestDeviceTerms } from './device-layers.js';
 import { type Draft, sumOf, total } from './draft.js';
 import { hostBufferTerm, windowsInDram, windowsOf } from './dram-layers.js';
 import type { PlanInput } from './input.js';
+import { asksForSlots, slotRefusal } from './place-slots.js';
 import type { PlanTerm } from './plan.js';
 import { sizesFor } from './sizes.js';
 
 /** @param drafts what devices could hold, all of which need more DRAM than there is */
 export function refusal(input: PlanInput, drafts: readonly Draft[]): OperatingError {
-  return drafts.length === 0 ? deviceRefusal(input) : dramRefusal(input, drafts);
+  if (drafts.length > 0) return dramRefusal(input, drafts);
+  return asksForSlots(input) ? slotRefusal(input) : deviceRefusal(input);
 }
 
 function dramRefusal(input: PlanInput, drafts: readonly Draft[]): OperatingError {
   const { options, workload } = input;
-  const inDram = options.offload === 'dram';
   const needs = drafts.flatMap((draft) => {
+    // Experts that come when they are chosen come from there.
+    const inDram = options.offload === 'dram' || draft.slots !== undefined;
     const weightBytes = inDram ? total(draft.restBytes) : 0;
     return (inDram ? windowsInDram(input, draft) : windowsOf(input)).map((window) => {
       const buffers = window > 0 ? [hostBufferTerm(input, window, inDram)] : [];
@@ -30,10 +33,9 @@ function dramRefusal(input: PlanInput, drafts: readonly Draft[]): OperatingError
   const parts = partsOf(smallest.terms, 'dram');
   const smallestMiB = Math.ceil(smallest.bytes / 1024 ** 2);
   const remedies = [`give --dram_memory ${smallestMiB}MiB or more`];
-  if (options.offload === 'dram') {
-    parts.push(`weights ${formatBytes(smallest.weightBytes)}`);
-    remedies.push('use --nvme_offload_path DIR instead of --cpu_offload');
-  }
+  if (smallest.weightBytes > 0) parts.push(`weights ${formatBytes(smallest.weightBytes)}`);
+  if (options.offload === 'dram') remedies.push('use --nvme_offload_path DIR instead of --cpu_offload');
+  if (asksForSlots(input)) remedies.push('ask for no expert slots');
   if (workload.sequences > 1) remedies.push('lower --batch_size');
   return new OperatingError(
     'DOES_NOT_FIT',

@@ -1,6 +1,6 @@
 // A device's slots for experts, the tables that say who lies where, and what the forward takes of them.
 
-import { present } from '../errors.js';
+import { assert, present } from '../errors.js';
 import { expertOf, placesOf } from '../model/experts.js';
 import type { ExpertsInSlots, ExpertWeights } from '../model/forward-options.js';
 import type { MatrixSpec } from '../model/layout.js';
@@ -31,10 +31,11 @@ export interface SlotCounts {
 }
 
 export class DeviceSlots {
-  readonly #backend: Backend;
   readonly #device: Device;
   readonly #slots: SlotPlan;
   readonly #memory: Memory;
+  /** Tables as they begin, and then what is read of them. */
+  readonly #host: HostMemory;
   readonly #tables: SlotTables;
   /** i32 [layers with experts, 2] */
   readonly #counts: Tensor;
@@ -44,7 +45,6 @@ export class DeviceSlots {
 
   constructor({ backend, device, plan }: DeviceSlotsOptions) {
     const slots = present(plan.slots, 'slots');
-    this.#backend = backend;
     this.#device = device;
     this.#slots = slots;
     this.#memory = device.allocate(slots.count * slots.bytes);
@@ -68,7 +68,8 @@ export class DeviceSlots {
       list: take([words.list]),
     };
     this.#counts = take([mixtures.length, 2]);
-    const host = backend.allocateHost(sizeBytes, 'control');
+    this.#host = backend.allocateHost(sizeBytes, 'control');
+    const host = this.#host;
     const content = new Int32Array(host.bytes.buffer, host.bytes.byteOffset, totalWords(words));
     // Nobody lies anywhere.
     content.fill(-1, 0, words.slotOf + words.keyOf).fill(0, words.slotOf + words.keyOf);
@@ -99,10 +100,15 @@ export class DeviceSlots {
       ageCalls: this.#ageCalls,
     };
     const slots = { table, memory, count, bytes };
+    const known = new WeakMap<readonly string[], ExpertsInSlots>();
     return (keys) => {
-      const spec = matrixOf(layout.layer.matrices, keys);
+      const before = known.get(keys);
+      if (before) return before;
+      const spec = firstOf(layout.layer.matrices, keys, planned.count);
       const at = (slot: number) => this.#weightIn(slot, spec, planned);
-      return { ends: [at(0), at(count - 1)], slots, bring };
+      const made: ExpertsInSlots = { ends: [at(0), at(count - 1)], slots, bring };
+      known.set(keys, made);
+      return made;
     };
   }
 
@@ -110,7 +116,7 @@ export class DeviceSlots {
   async counts(): Promise<SlotCounts> {
     const { memory, offsetBytes, shape } = this.#counts;
     const words = shape.reduce((product, size) => product * size, 1);
-    const host = this.#backend.allocateHost(words * DTYPE_BYTES.i32, 'control');
+    const host = this.#host;
     this.#device.compute.copy(host, 0, memory, offsetBytes, words * DTYPE_BYTES.i32);
     await this.#device.compute.record().reached();
     const found = new Uint32Array(host.bytes.buffer, host.bytes.byteOffset, words);
@@ -133,10 +139,14 @@ export class DeviceSlots {
   }
 }
 
-function matrixOf(matrices: readonly MatrixSpec[], [first]: readonly string[]): MatrixSpec {
+/** The matrix of the first expert; tables know the others by their place among all. */
+function firstOf(matrices: readonly MatrixSpec[], keys: readonly string[], count: number): MatrixSpec {
+  const [first = ''] = keys;
+  const inOrder = keys.every((key, place) => expertOf(key)?.expert === place);
+  assert(inOrder && keys.length === count, `${first} and those that follow are all experts in their order`);
   return present(
     matrices.find(({ key }) => key === first),
-    first ?? 'an expert',
+    first,
   );
 }
 

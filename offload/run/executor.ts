@@ -3,7 +3,7 @@
 import { assert, present } from '../errors.js';
 import { layoutLayer } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
-import type { Plan } from '../plan/plan.js';
+import type { Plan, SlotPlan } from '../plan/plan.js';
 import { choosesExperts } from '../plan/slots.js';
 import type { Backend, DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
 import { allocateBuffers, type Buffers, keepFill, leasedCount } from '../stream/buffers.js';
@@ -11,7 +11,7 @@ import type { LoadedLayer } from '../stream/load-ahead.js';
 import { Prefetcher } from '../stream/prefetch.js';
 import { measureReadLimit, type ReadLimit } from '../stream/read-limit.js';
 import { RowCache } from '../stream/row-cache.js';
-import { Schedule } from '../stream/schedule.js';
+import { Schedule, type Step } from '../stream/schedule.js';
 import { WeightSource } from '../stream/weight-source.js';
 import type { Trace } from '../trace.js';
 import { DevicePass } from './device-pass.js';
@@ -197,22 +197,15 @@ export class Executor {
   async #compute(pass: Pass): Promise<PassResult[]> {
     const session = present(this.#session, 'session');
     assert(session.nextPass < session.schedule.passLimit, 'the session has passes left');
-    session.nextPass++;
-    const { slots } = this.#plan;
-    // Layers pass by whole for all devices or for none.
-    session.schedule.decide(
-      pass.perDevice.every((microBatches) => {
-        const counts = microBatches.map((microBatch) => ({ tokens: tokenCount(microBatch) }));
-        return counts.length === 0 ? slots !== undefined : choosesExperts(slots, counts);
-      }),
-    );
+    const passIndex = session.nextPass++;
+    if (this.#plan.slots) session.schedule.decide(allChoose(this.#plan.slots, pass));
     for (const [index, device] of this.#devices.entries()) await device.begin(pass.perDevice[index] ?? []);
     const ahead = layersAhead(Math.max(...pass.perDevice.map((microBatches) => microBatches.length)));
     const queued: DeviceEvent[][] = [];
     for (const [layerIndex, layer] of this.#plan.layers.entries()) {
       await reached(queued[layerIndex - ahead] ?? []);
       const staged = await session.prefetcher.next();
-      assert(staged.step.layerIndex === layerIndex, 'layers arrive in the order of the schedule');
+      assert(isStep(staged.step, passIndex, layerIndex), 'layers arrive in the order of the schedule');
       const done: DeviceEvent[] = [];
       try {
         for (const [index, device] of this.#devices.entries()) {
@@ -225,6 +218,19 @@ export class Executor {
     }
     return Promise.all(this.#devices.map((device) => device.finish()));
   }
+}
+
+/** Also after a pass that failed: what was brought for its tokens need not be what others can take. */
+function isStep(step: Step, passIndex: number, layerIndex: number): boolean {
+  return step.passIndex === passIndex && step.layerIndex === layerIndex;
+}
+
+/** Layers pass by whole for all devices or for none; those without work take either. */
+function allChoose(slots: SlotPlan, { perDevice }: Pass): boolean {
+  return perDevice.every((microBatches) => {
+    const counts = microBatches.map((microBatch) => ({ tokens: tokenCount(microBatch) }));
+    return counts.length === 0 || choosesExperts(slots, counts);
+  });
 }
 
 /** A device's queue of kernels is finite, and a full one would stop the JavaScript thread: about this many micro-batches of a layer fit. */

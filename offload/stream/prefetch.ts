@@ -91,7 +91,8 @@ export class Prefetcher {
       await this.#hostLayers.room();
       // With slots, what a pass needs of a layer depends on how many tokens it has.
       const chooses = this.#plan.slots ? await this.#schedule.chooses(next.passIndex) : false;
-      if (chooses === undefined) return;
+      // The end may have come since: nobody would wait for what is begun now.
+      if (chooses === undefined || this.#stopped) return;
       const step = { ...next, chooses };
       const item = this.#alreadyThere(step) ?? (await this.#streamed(step));
       if (!item) return;

@@ -16,8 +16,9 @@ export interface Step {
 export class Schedule {
   readonly layerCount: number;
   #passLimit: number;
-  /** By pass, once it is known; the next one is told to whoever waits. */
-  readonly #chooses: boolean[] = [];
+  /** By pass, from when it is said until a later pass is asked for; the next one is told to whoever waits. */
+  readonly #said = new Map<number, boolean>();
+  #decided = 0;
   #told: ((chooses: boolean | undefined) => void) | undefined;
   #closed = false;
 
@@ -29,14 +30,15 @@ export class Schedule {
 
   /** Says of the next pass whether it brings only what it chooses. */
   decide(chooses: boolean): void {
-    this.#chooses.push(chooses);
+    this.#said.set(this.#decided++, chooses);
     this.#told?.(chooses);
     this.#told = undefined;
   }
 
-  /** What was said of a pass, as soon as it is; undefined once nothing more is said. */
+  /** What was said of a pass, as soon as it is; undefined once nothing more is said. Passes are asked for in their order. */
   chooses(passIndex: number): boolean | Promise<boolean | undefined> {
-    const known = this.#chooses[passIndex];
+    this.#said.delete(passIndex - 1);
+    const known = this.#said.get(passIndex);
     if (known !== undefined) return known;
     return new Promise((resolve) => {
       if (this.#closed) resolve(undefined);

@@ -1,0 +1,153 @@
+// All but the experts of mixtures on every device, and as many slots for experts as fit beside; or why there are not as many as asked for.
+
+import { OperatingError, present } from '../errors.js';
+import { counted, formatBytes, roundUp } from '../units.js';
+import { batchesFor, microBatchCandidates } from './batches.js';
+import { ALLOCATION_BYTES } from './device-costs.js';
+import { bufferTerm, restOf, streamBuffers } from './device-layers.js';
+import { type Draft, sumOf } from './draft.js';
+import type { PlanInput } from './input.js';
+import type { BufferPlan, PlannedExperts, PlanTerm, Sizes, SlotPlan } from './plan.js';
+import { sizesFor } from './sizes.js';
+import { choicesOf, mostChoosingTokens, slotWords, totalWords } from './slots.js';
+import { spreadOf } from './spread.js';
+
+/** Undefined where that cannot be, or is not wanted. */
+export function placeSlots(input: PlanInput, sizes: Sizes): Draft | undefined {
+  const { options, experts } = input;
+  const wanted = options.expertSlots ?? 'auto';
+  const isKnown = options.deviceBudgetBytes !== undefined || wanted !== 'auto';
+  if (wanted === 0 || !isKnown || !isOpen(input)) return undefined;
+  const room = roomFor(input, sizes);
+  const count = wanted === 'auto' ? room.most : Math.min(room.keys, wanted);
+  const mostTokens = tokensOf(input, count);
+  if (count > room.most || mostTokens < 1) return undefined;
+  const { keys, bytes, deviceBuffers } = room;
+  const slots: SlotPlan = { count, bytes, keys, choices: choicesOf(input.model), mostTokens };
+  const onDevices = experts.map((one) => one === undefined);
+  const restBytes = restOf(input, onDevices);
+  const { resident: inDram } = spreadOf(restBytes, 0);
+  const terms = [...room.terms, ...slotTerms(input, slots)];
+  return { sizes, onDevices, deviceBuffers, slots, restBytes, inDram, hostWindowLayers: 0, terms };
+}
+
+/** Whoever asks for slots gets as many, or hears why not. */
+export function asksForSlots({ options }: PlanInput): boolean {
+  return typeof options.expertSlots === 'number' && options.expertSlots > 0;
+}
+
+/** Throws BAD_OPTION for slots that this model, device or placement cannot have, however much memory there is. */
+export function checkSlots(input: PlanInput): void {
+  const { options, model } = input;
+  if (!asksForSlots(input)) return;
+  const bad = (why: string) =>
+    new OperatingError(
+      'BAD_OPTION',
+      `${counted(Number(options.expertSlots), 'expert slot')} asked for, but ${why}`,
+    );
+  if (options.computesInPlace) throw bad('the device is the CPU, which computes on DRAM: ask for none');
+  if (mixturesOf(input).length === 0)
+    throw bad('no layer of this model has experts that could come one by one: ask for none');
+  if (options.offload === 'nvme')
+    throw bad('experts come from DRAM, and all layers are to rest on the drive');
+  if (!isOpen(input))
+    throw bad('it is said as well which layers rest on the device (--gpu_resident): leave one of both out');
+  if (tokensOf(input, Math.min(keysOf(input), Number(options.expertSlots))) < 1)
+    throw bad(`a token goes to ${choicesOf(model)} experts of a layer: ask for ${choicesOf(model)} or more`);
+}
+
+/** Of the smallest batch, which leaves most room. */
+export function slotRefusal(input: PlanInput): OperatingError {
+  const { options } = input;
+  const rooms = batchesFor(input, microBatchCandidates(input)).map((batch) =>
+    roomFor(input, sizesFor(input, batch)),
+  );
+  const most = rooms.reduce((best, other) => (other.most > best.most ? other : best));
+  const least = choicesOf(input.model);
+  const fits = tokensOf(input, most.most) >= 1;
+  const remedy = fits
+    ? `ask for ${most.most} or fewer`
+    : `ask for none, since a token goes to ${least} experts, or take a device with more memory`;
+  return new OperatingError(
+    'DOES_NOT_FIT',
+    `${options.deviceBudgetName ?? 'the memory of a device'} is ${formatBytes(options.deviceBudgetBytes ?? 0)}, which has room for ` +
+      `${counted(most.most, 'expert slot')} of ${formatBytes(most.bytes)} beside ${formatBytes(sumOf(most.terms, 'gpu'))} of all else, ` +
+      `but ${options.expertSlots} are asked for; ${remedy}`,
+  );
+}
+
+/** Where layers rest is left to the planner, and DRAM may hold them. */
+function isOpen(input: PlanInput): boolean {
+  const { offload, deviceResident = 'auto', computesInPlace } = input.options;
+  return mixturesOf(input).length > 0 && offload !== 'nvme' && deviceResident === 'auto' && !computesInPlace;
+}
+
+interface Room {
+  /** Experts of all layers. */
+  readonly keys: number;
+  readonly bytes: number;
+  /** Slots that fit, at most one for each expert. */
+  readonly most: number;
+  readonly deviceBuffers: BufferPlan;
+  /** All but slots and their tables. */
+  readonly terms: readonly PlanTerm[];
+}
+
+function roomFor(input: PlanInput, sizes: Sizes): Room {
+  const { options } = input;
+  const bytes = mixturesOf(input).reduce((most, { slotBytes }) => Math.max(most, slotBytes), 0);
+  const keys = keysOf(input);
+  const deviceBuffers = present(streamBuffers(input, true)[0], 'buffers');
+  const terms = [...sizes.terms, baseTerm(input), bufferTerm(deviceBuffers)];
+  const free = (options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY) - sumOf(terms, 'gpu');
+  let most = Math.max(0, Math.min(keys, Math.floor(free / bytes)));
+  while (most > 0 && sumOf(slotTerms(input, { count: most, keys, bytes }), 'gpu') > free) most--;
+  return { keys, bytes, most, deviceBuffers, terms };
+}
+
+function mixturesOf({ experts }: PlanInput): PlannedExperts[] {
+  return experts.filter((one) => one !== undefined);
+}
+
+function keysOf(input: PlanInput): number {
+  return mixturesOf(input).reduce((sum, { count }) => sum + count, 0);
+}
+
+/** Tokens whose choices so many slots hold. */
+function tokensOf(input: PlanInput, count: number): number {
+  const most = mixturesOf(input).reduce((all, one) => Math.max(all, one.count), 0);
+  return mostChoosingTokens(count, choicesOf(input.model), most);
+}
+
+/** Layers without experts, and what the others have beside these. */
+function baseTerm({ options, experts, deviceLayerBytes }: PlanInput): PlanTerm {
+  let [whole, bytes] = [0, 0];
+  experts.forEach((one, index) => {
+    if (!one) whole++;
+    bytes += one ? allocatedBytes(options, one.base.sizeBytes) : (deviceLayerBytes[index] ?? 0);
+  });
+  const mixtures = counted(experts.length - whole, 'layer');
+  const reason = `${counted(whole, 'layer')} whole, and all but the experts of ${mixtures}, rest on each device`;
+  return { tier: 'gpu', name: 'resident layers', bytes, reason };
+}
+
+/** The slots, and two copies of their tables: where kernels use them, and where they are made and read. */
+function slotTerms(
+  input: PlanInput,
+  { count, bytes, keys }: Pick<SlotPlan, 'count' | 'bytes' | 'keys'>,
+): PlanTerm[] {
+  const { options } = input;
+  const tableBytes = 4 * totalWords(slotWords({ count, keys }, mixturesOf(input)));
+  const tables = { name: 'slot tables', reason: 'which expert lies where, and where each comes from' };
+  const reason = `${counted(count, 'slot')} of ${formatBytes(bytes)} for ${keys} experts of all layers, which come when they are chosen`;
+  return [
+    { tier: 'gpu', ...tables, bytes: allocatedBytes(options, tableBytes) },
+    { tier: 'dram', ...tables, bytes: options.deviceCount * tableBytes },
+    { tier: 'gpu', name: 'expert slots', bytes: allocatedBytes(options, count * bytes), reason },
+  ];
+}
+
+/** What the driver takes for a memory. */
+function allocatedBytes({ cuda }: PlanInput['options'], bytes: number): number {
+  return cuda ? roundUp(bytes, ALLOCATION_BYTES) : bytes;
+}
