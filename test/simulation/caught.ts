@@ -37,16 +37,27 @@ export const RESTING: WorldOptions = { ...COPYING, tiers: 'gpu' };
 /** Some blocks keep states. */
 export const REMEMBERING: WorldOptions = { ...RESTING, states: true, blocks: 5, passes: 5, deviceCount: 1 };
 
+/** Every block has experts, of which there are slots for few. */
+export const CHOOSING: WorldOptions = {
+  ...RESTING,
+  mixtures: true,
+  slots: 'few',
+  blocks: 3,
+  passes: 4,
+  deviceCount: 1,
+};
+
 export type Play = (world: World) => Promise<void>;
 
 /** Share of seeds in which a bug is caught, and by what. */
 export async function caught(
   options: WorldOptions,
   play: Play = (world) => world.playAll(),
+  seeds = SEEDS_EACH,
 ): Promise<{ share: number; by: Set<string> }> {
   let count = 0;
   const by = new Set<string>();
-  for (let seed = 1; seed <= SEEDS_EACH; seed++) {
+  for (let seed = 1; seed <= seeds; seed++) {
     try {
       await play(new World(seed, options));
     } catch (error) {
@@ -59,9 +70,9 @@ export async function caught(
     }
   }
   if (process.env.ZI_SIM_RATES) {
-    console.info(`${expect.getState().currentTestName}: ${count}/${SEEDS_EACH} by ${[...by].join(', ')}`);
+    console.info(`${expect.getState().currentTestName}: ${count}/${seeds} by ${[...by].join(', ')}`);
   }
-  return { share: count / SEEDS_EACH, by };
+  return { share: count / seeds, by };
 }
 
 export function streams(plants: () => StreamPlants): Pick<WorldOptions, 'wrap'> {

@@ -1,18 +1,22 @@
 // One seed's world: a model, a machine, a plan, and passes of uneven work with the results they must yield.
 
 import { present } from '../../offload/errors.js';
+import { expertsOf } from '../../offload/model/experts.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
 import type { KvDType } from '../../offload/model/kv-type.js';
+import { layoutLayer } from '../../offload/model/layout.js';
 import { hasStates } from '../../offload/model/state-cache.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
 import type { Plan, Tier } from '../../offload/plan/plan.js';
+import { choicesOf } from '../../offload/plan/slots.js';
 import { type GatherBy, makeTransfer } from '../../offload/plan/transfer.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
 import { LateFeeds } from '../helpers/late-feeds.js';
 import { Random } from '../simulator/random.js';
 import { Reference, type ReferenceOutput } from './reference.js';
+import { drawMixture } from './toy-mixture.js';
 import { type BlockKind, CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
 
 export interface ExpectedPass {
@@ -49,6 +53,10 @@ export interface ScenarioOptions {
   readonly states?: boolean;
   /** Some blocks see only the latest tokens. */
   readonly horizons?: boolean;
+  /** Blocks have experts: all of them, none, or some drawn from the seed. */
+  readonly mixtures?: boolean;
+  /** For as few as a token chooses, for any number, or for each expert of all layers. */
+  readonly slots?: 'few' | 'some' | 'all' | 'none';
   /** How layers reach several devices. */
   readonly gather?: GatherBy;
   /** Every device has work in every pass. */
@@ -75,7 +83,16 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
       if (kind === 'pages' || kind === 'in keys') kinds[index] = late.pick(['window', 'chunk', kind]);
     });
   }
-  const toy = makeToyModel(random.fork(), blocks, options.hook, (index) => kinds[index] ?? 'pages');
+  const sparse = new Random(seed + 86_028_121);
+  const mixtures = Array.from({ length: blocks }, () => {
+    const share = options.mixtures === undefined ? sparse.pick([0, 0, 0.7]) : Number(options.mixtures);
+    return sparse.chance(share) ? drawMixture(sparse) : undefined;
+  });
+  const toy = makeToyModel(random.fork(), blocks, {
+    hook: options.hook,
+    kindOf: (index) => kinds[index] ?? 'pages',
+    mixtureOf: (index) => mixtures[index],
+  });
   const drawnInPlace = random.chance(0.3);
   const computesInPlace = options.computesInPlace ?? drawnInPlace;
   const drawnDevices = random.chance(0.6) ? random.between(1, 3) : random.between(1, 8);
@@ -101,8 +118,11 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   // A draw of its own, so that the worlds stay what they are for a seed.
   const gather = options.gather ?? new Random(seed + 1e6).pick<GatherBy>(['peer', 'nccl', 'none']);
   const kvType = new Random(seed + 31_337).pick<KvDType>(['f32', 'f16', 'e4m3', 'i8', 'u8']);
+  const drawnSlots = sparse.pick(['few', 'some', 'some', 'all', 'none'] as const);
+  const expertSlots = computesInPlace ? 0 : slotsFor(toy, sparse, options.slots ?? drawnSlots);
   const base = makePlan(toy.model, workload, {
-    offload: 'nvme',
+    offload: expertSlots > 0 ? 'dram' : 'nvme',
+    expertSlots,
     dramBudgetBytes: 1e12,
     dramBudgetName: '--dram_memory',
     deviceCount,
@@ -121,7 +141,8 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     ...base,
     layers: base.layers.map((layer) => {
       const tier = tiers === 'mixed' ? random.pick(mixed) : tiers;
-      return { ...layer, tier };
+      // Experts in slots come from DRAM.
+      return layer.experts ? layer : { ...layer, tier };
     }),
     hostBuffers: { ...base.hostBuffers, count: allResident || hostWindow === 0 ? 0 : base.hostBuffers.count },
     kvBuffers: { ...base.kvBuffers, count: base.kvBuffers.count && random.between(1, base.kvBuffers.count) },
@@ -148,8 +169,17 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const summary =
     `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : `, gather ${plan.transfer.by}`}, ${plan.layers.length} layers ` +
     `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}/${plan.kvBuffers.count}, keys and values ${plan.kvType}, ` +
-    `${passCount} passes of ${workload.output}`;
+    `${passCount} passes of ${workload.output}` +
+    (plan.slots ? `, ${plan.slots.count} slots for ${plan.slots.keys} experts` : '');
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
+}
+
+/** None for models without experts that slots can hold. */
+function slotsFor({ model }: ToyModel, random: Random, drawn: Required<ScenarioOptions>['slots']): number {
+  const counts = model.blocks.flatMap((block) => expertsOf(layoutLayer(block))?.count ?? []);
+  const [keys, least] = [counts.reduce((sum, count) => sum + count, 0), choicesOf(model)];
+  if (keys === 0 || drawn === 'none') return 0;
+  return { few: least, some: random.between(least, Math.max(least, keys)), all: keys }[drawn];
 }
 
 interface Sequence {
@@ -198,7 +228,9 @@ class Worker {
     let left = plan.passTokens;
     for (const sequence of random.shuffled(this.#sequences)) {
       if (random.chance(0.25) && !(busy && groups.length === 0)) continue;
-      let wanted = Math.min(left, CONTEXT_TOKENS - sequence.length, random.between(1, 7));
+      const drawn = random.between(1, 7);
+      const few = plan.slots && this.#apart.chance(0.6) ? 1 : drawn;
+      let wanted = Math.min(left, CONTEXT_TOKENS - sequence.length, few);
       while (wanted > 0) {
         const count = Math.min(wanted, plan.microBatchTokens);
         const last = groups.at(-1);

@@ -16,6 +16,7 @@ import { PART_NAMES } from '../../offload/port/formats.js';
 import type { Tensor } from '../../offload/port/ops.js';
 import { heads, reshaped } from '../../offload/port/tensor.js';
 import { Random } from '../simulator/random.js';
+import { mixExperts, mixtureWeights, type ToyMixture } from './toy-mixture.js';
 import { drawMatrix, type Take } from './toy-weights.js';
 
 export interface ToyModel {
@@ -30,6 +31,12 @@ export type BlockKind = 'pages' | 'in keys' | 'shared' | 'state' | 'window' | 'c
 
 /** What tokens of such blocks see. */
 const SEEN = { window: { windowTokens: 7 }, chunk: { chunkTokens: 10 } };
+
+export interface ToyOptions {
+  readonly hook?: WeightHook | undefined;
+  readonly kindOf?: (blockIndex: number) => BlockKind;
+  readonly mixtureOf?: (blockIndex: number) => ToyMixture | undefined;
+}
 
 /** Called with each weight that a block's forward takes, so that a test can say what it must hold. */
 export type WeightHook = (weight: Tensor, layerName: string, key: string) => void;
@@ -80,8 +87,7 @@ class Places {
 export function makeToyModel(
   random: Random,
   blockCount: number,
-  hook: WeightHook = () => undefined,
-  kindOf: (blockIndex: number) => BlockKind = () => 'pages',
+  { hook = () => undefined, kindOf = () => 'pages', mixtureOf = () => undefined }: ToyOptions = {},
 ): ToyModel {
   const places = new Places(random, random.between(1, 3));
   const kvHeads = random.between(1, HEADS);
@@ -110,7 +116,10 @@ export function makeToyModel(
   let head: ModelSpec['head'] | undefined;
   for (const { kind, index } of parts) {
     if (kind === 'block') {
-      blocks[index] = layerOf(`block ${index}`, blockWeights({ random, kvHeads, biased, weight, matrix }));
+      const mixture = mixtureOf(index);
+      const feeds = mixture ? mixtureWeights(mixture, HIDDEN, take) : undefined;
+      const draws = { random, kvHeads, biased, weight, matrix, feeds };
+      blocks[index] = layerOf(`block ${index}`, blockWeights(draws));
     } else if (kind === 'tables') {
       tables = [table('tokens', vocabSize, 'token', 0)];
       if (random.chance(0.5)) tables.push(table('positions', CONTEXT_TOKENS + 2, 'position', 2));
@@ -139,7 +148,10 @@ export function makeToyModel(
       taps: new Float32Array(mixedChannels(kvHeads) * TAPS).fill(0.5),
       gains: new Float32Array(HEAD_DIM).fill(1),
     },
-    forward: toyForward({ tables, kvHeads, blocks, caches }, hook),
+    forward: toyForward(
+      { tables, kvHeads, blocks, caches, mixtures: blocks.map((_, index) => mixtureOf(index)) },
+      hook,
+    ),
   };
   const paths = places.sizes.map((_, index) => `/weights-${index}.safetensors`);
   const files = new Map(
@@ -175,19 +187,31 @@ interface BlockDraws {
   readonly biased: boolean;
   readonly weight: (key: string, shape: readonly number[]) => TensorSpec;
   readonly matrix: (key: string, N: number, K: number) => MatrixSpec;
+  /** A mixture's, in place of those of a dense block. */
+  readonly feeds: readonly (() => MatrixSpec)[] | undefined;
 }
 
-function blockWeights({ random, kvHeads, biased, weight, matrix }: BlockDraws): (TensorSpec | MatrixSpec)[] {
+function blockWeights({
+  random,
+  kvHeads,
+  biased,
+  weight,
+  matrix,
+  feeds,
+}: BlockDraws): (TensorSpec | MatrixSpec)[] {
   // Now and then a layer is several times larger than its neighbours.
   const inner = random.chance(0.15) ? 96 : random.between(8, 32);
   const keyValue = kvHeads * HEAD_DIM;
+  const dense = [
+    () => matrix('gate', inner, HIDDEN),
+    () => matrix('up', inner, HIDDEN),
+    () => matrix('down', HIDDEN, inner),
+  ];
   const weights: (() => TensorSpec | MatrixSpec)[] = [
     () => weight('norm', [HIDDEN]),
     () => matrix('qkv', HIDDEN + 2 * keyValue, HIDDEN),
     () => matrix('out', HIDDEN, HIDDEN),
-    () => matrix('gate', inner, HIDDEN),
-    () => matrix('up', inner, HIDDEN),
-    () => matrix('down', HIDDEN, inner),
+    ...(feeds ?? dense),
   ];
   if (biased) weights.push(() => weight('qkv bias', [HIDDEN + 2 * keyValue]));
   return random.shuffled(weights).map((make) => make());
@@ -234,9 +258,11 @@ interface ToyShape {
   readonly kvHeads: number;
   readonly blocks: readonly LayerSpec[];
   readonly caches: readonly CacheSpec[];
+  /** By block; undefined where it is dense. */
+  readonly mixtures: readonly (ToyMixture | undefined)[];
 }
 
-function toyForward({ tables, kvHeads, blocks, caches }: ToyShape, hook: WeightHook): LayerForward {
+function toyForward({ tables, kvHeads, blocks, caches, mixtures }: ToyShape, hook: WeightHook): LayerForward {
   const keyValue = kvHeads * HEAD_DIM;
   return {
     embed(k, w, rows, x) {
@@ -282,6 +308,8 @@ function toyForward({ tables, kvHeads, blocks, caches }: ToyShape, hook: WeightH
       const projected = k.linear(attended, w.matrix('out'));
       k.add(projected, x, x);
       const y = k.layerNorm(x, norm, null, 1e-5);
+      const mixture = mixtures[blockIndex];
+      if (mixture) return mixExperts({ k, w, y, x }, mixture);
       const inner = k.gated(k.linear(y, w.matrix('gate')), k.linear(y, w.matrix('up')), 'silu');
       k.linear(inner, w.matrix('down'), { addTo: x });
     },

@@ -1,8 +1,10 @@
 // Plays a scenario on the simulated backend and compares every result with the reference.
 
 import { present } from '../../offload/errors.js';
+import { choicesOf, choosesExperts } from '../../offload/plan/slots.js';
 import type { Backend } from '../../offload/port/backend.js';
 import { Executor } from '../../offload/run/executor.js';
+import { tokenCount } from '../../offload/run/pass.js';
 import type { PassResult } from '../../offload/run/results.js';
 import { Trace } from '../../offload/trace.js';
 import { SimulatedBackend } from '../simulator/simulated.js';
@@ -114,8 +116,36 @@ export class World {
     this.executor.begin(this.scenario.passes.length);
     for (const index of this.scenario.passes.keys()) await this.run(index);
     await this.end();
+    await this.#checkCounts();
     await this.close();
   }
+
+  /** Every choice of a pass that brings what it chooses is counted, and none of one that has layers pass by. */
+  async #checkCounts(): Promise<void> {
+    const { plan, passes } = this.scenario;
+    if (!plan.slots) return;
+    const counts = await this.backend.until(this.executor.slotCounts(), 'counts of slots');
+    const { hits, misses } = present(counts, 'counts of slots');
+    const layers = plan.layers.flatMap(({ experts }) => experts ?? []);
+    const tokens = passes.reduce((sum, { pass }) => sum + choosingTokens(plan, pass), 0);
+    const most = layers.reduce(
+      (sum, { count }) => sum + Math.min(count, choicesOf(this.scenario.toy.model)),
+      0,
+    );
+    const [low, high] = [tokens > 0 ? layers.length : 0, tokens * most];
+    if (hits + misses < low || hits + misses > high) {
+      throw new WrongResultError(
+        `${hits} hits and ${misses} misses of ${tokens} tokens in ${layers.length} layers`,
+      );
+    }
+  }
+}
+
+/** On all devices together, in a pass that brings what they choose. */
+function choosingTokens(plan: Scenario['plan'], { perDevice }: ExpectedPass['pass']): number {
+  const sizes = perDevice.map((microBatches) => microBatches.map((one) => ({ tokens: tokenCount(one) })));
+  const choose = sizes.every((counts) => counts.length === 0 || choosesExperts(plan.slots, counts));
+  return choose ? sizes.flat().reduce((sum, { tokens }) => sum + tokens, 0) : 0;
 }
 
 function compare({ expected }: ExpectedPass, results: PassResult[], { plan }: Scenario, pass: number): void {

@@ -3,8 +3,10 @@
 import { assert, present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
+import { PART_NAMES } from '../../offload/port/formats.js';
 import {
   cacheTensors,
+  type ExpertSlots,
   effects,
   type Op,
   partsOf,
@@ -14,6 +16,7 @@ import {
 } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
 import { type ByteRun, HazardError, type SimulatedMemory, simulated } from './memory.js';
+import { SlotCall } from './slots.js';
 import { slotOf, stateSequences } from './state-ops.js';
 
 export interface Footprint {
@@ -33,9 +36,15 @@ export function footprint(op: Op): Footprint {
     special.add(op.table);
     for (const row of integers(op.rows)) result.reads.push(tableRow(op.table, row));
   } else if (op.op === 'expert_linear') {
-    for (const part of op.weights.flatMap(partsOf)) special.add(part);
+    for (const part of op.slots ? [op.slots.memory] : op.weights.flatMap(partsOf)) special.add(part);
     for (const expert of new Set(integers(op.experts))) {
       result.reads.push(...partsOf(chosen(op, expert)).flatMap(runsOf));
+    }
+  } else if (op.op === 'bring_experts') {
+    for (const tensor of [op.slots, op.home]) special.add(tensor);
+    for (const { from, to } of new SlotCall(op).copies()) {
+      result.reads.push(from);
+      result.writes.push(to);
     }
   } else if (op.op === 'kv_store') {
     for (const cache of cacheTensors(op)) {
@@ -73,9 +82,10 @@ export function tensorsReadWhole(op: Op): readonly Tensor[] {
   const { reads } = effects(op);
   if (op.op === 'gather_rows' || op.op === 'route') return reads.filter((tensor) => tensor !== op.table);
   if (op.op === 'expert_linear') {
-    const parts = new Set(op.weights.flatMap(partsOf));
+    const parts = new Set([...op.weights.flatMap(partsOf), op.slots?.memory]);
     return reads.filter((tensor) => !parts.has(tensor));
   }
+  if (op.op === 'bring_experts') return reads.filter((tensor) => tensor !== op.slots && tensor !== op.home);
   if (op.op === 'attention') {
     const cache = new Set(cacheTensors(op));
     return reads.filter((tensor) => !cache.has(tensor));
@@ -135,11 +145,22 @@ export function tableRow(table: Tensor, row: number): ByteRun {
   return { memory, start, end: start + dimension(table, 1) * elementBytes };
 }
 
-/** The weight of an expert that a table names. */
-export function chosen({ weights }: Op & { op: 'expert_linear' }, expert: number): Weight {
+/** The weight of an expert that a table names, at its own place or in the slot where it lies. */
+export function chosen({ weights, slots }: Op & { op: 'expert_linear' }, expert: number): Weight {
+  if (slots) return inSlot(present(weights[0], 'the first slot'), slots, expert);
   const weight = weights[expert];
   if (!weight) throw new HazardError(`expert ${expert} of ${weights.length} is wanted`);
   return weight;
+}
+
+function inSlot(first: Weight, { table, count, bytes }: ExpertSlots, expert: number): Weight {
+  const slot = integers(table)[expert] ?? -1;
+  if (slot < 0 || slot >= count) throw new HazardError(`expert ${expert} is wanted, but lies in no slot`);
+  const moved = PART_NAMES.flatMap((name) => {
+    const part = first.parts[name];
+    return part ? [[name, { ...part, offsetBytes: part.offsetBytes + slot * bytes }] as const] : [];
+  });
+  return { ...first, parts: Object.fromEntries(moved) as Weight['parts'] };
 }
 
 /** What one tensor of a cache [pages, kvHeads, pageTokens, columns] holds of tokens in one page: one stretch per head. */

@@ -17,6 +17,7 @@ import {
 import { elementHashes, hashOf, mix, outputHashes, rowHashes, weightHash } from './hashes.js';
 import { contentHash, type SimulatedMemory, simulated } from './memory.js';
 import { fillRows, floatBits, floatRows, perElement, perRow, wordRows } from './op-rows.js';
+import { SlotCall } from './slots.js';
 import { causalConv, stateScan } from './state-ops.js';
 
 /** Results of a token depend on that token's inputs only, as in the real kernels, so batching cannot change them. */
@@ -55,6 +56,9 @@ export function applyOp(op: Op): void {
       break;
     case 'expert_linear':
       expertLinear(op);
+      break;
+    case 'bring_experts':
+      new SlotCall(op).write();
       break;
     case 'expert_bias':
       expertBias(op);

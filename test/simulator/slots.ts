@@ -1,0 +1,139 @@
+// Experts in slots: who comes into which by the rule of native/ops/slots.h, and the bytes that this moves.
+
+import { present } from '../../offload/errors.js';
+import type { Op, Tensor } from '../../offload/port/ops.js';
+import { dimension } from '../../offload/port/tensor.js';
+import { integers } from './footprint.js';
+import { type ByteRun, HazardError, simulated } from './memory.js';
+
+type BringOp = Extract<Op, { op: 'bring_experts' }>;
+
+const ONE_USE = 1024;
+const MOST_USES = 2 ** 30;
+
+/** An expert that comes, and into which slot. */
+interface Arrival {
+  readonly expert: number;
+  readonly slot: number;
+}
+
+/** The tables of an operation, as they are and as it makes them: nothing is written before `write`. */
+export class SlotCall {
+  readonly #op: BringOp;
+  readonly #slotOf: Int32Array;
+  readonly #uses: Int32Array;
+  readonly #keyOf: Int32Array;
+  readonly #stamps: Int32Array;
+  readonly #call: number;
+  readonly #wanted: readonly number[];
+  readonly arrivals: readonly Arrival[];
+
+  constructor(op: BringOp) {
+    const { tables, firstKey, ageCalls } = op;
+    this.#op = op;
+    this.#slotOf = integers(tables.slotOf).slice();
+    this.#uses = integers(tables.uses).slice();
+    this.#keyOf = integers(tables.keyOf).slice();
+    this.#stamps = integers(tables.stamps).slice();
+    this.#call = present(integers(tables.calls)[0], 'calls') + 1;
+    this.#wanted = wantedBy(op);
+    if (this.#call % ageCalls === 0) this.#uses.set(this.#uses.map((uses) => Math.trunc(uses / 2)));
+    for (const expert of this.#wanted) {
+      const [key, slot] = [firstKey + expert, this.#slotOf[firstKey + expert] ?? -1];
+      const uses = this.#uses[key] ?? 0;
+      if (uses < MOST_USES) this.#uses[key] = uses + ONE_USE;
+      if (slot >= 0) this.#stamps[slot] = this.#call;
+    }
+    const missing = this.#wanted.filter((expert) => (this.#slotOf[firstKey + expert] ?? -1) < 0);
+    this.arrivals = missing.map((expert) => {
+      const slot = this.leaving();
+      this.forget(this.#keyOf[slot] ?? -1);
+      this.#keyOf[slot] = firstKey + expert;
+      this.#slotOf[firstKey + expert] = slot;
+      this.#stamps[slot] = this.#call;
+      return { expert, slot };
+    });
+  }
+
+  /** A free slot, or the one whose expert was wanted least and of these last; never one that this call wants. */
+  leaving(): number {
+    let [best, leastUses, leastAge] = [-1, Number.POSITIVE_INFINITY, 0];
+    this.#keyOf.forEach((key, slot) => {
+      if (key >= 0 && this.isWanted(slot)) return;
+      const [uses, age] = key < 0 ? [-1, 0] : [this.#uses[key] ?? 0, this.#call - (this.#stamps[slot] ?? 0)];
+      if (uses < leastUses || (uses === leastUses && age < leastAge))
+        [best, leastUses, leastAge] = [slot, uses, age];
+    });
+    if (best < 0) throw new HazardError(`no slot of ${this.#keyOf.length} is left for what a call wants`);
+    return best;
+  }
+
+  isWanted(slot: number): boolean {
+    return this.#stamps[slot] === this.#call;
+  }
+
+  /** Who lay in a slot lies in none. */
+  forget(key: number): void {
+    if (key >= 0) this.#slotOf[key] = -1;
+  }
+
+  /** Each part of each expert that comes: its bytes where it rests, and its place in its slot. */
+  copies(): { readonly from: ByteRun; readonly to: ByteRun }[] {
+    const { slots, home, places } = this.#op;
+    const parts = dimension(places, 1) / 2;
+    const words = integers(places);
+    return this.arrivals.flatMap(({ expert, slot }) =>
+      Array.from({ length: parts }, (_, part) => {
+        const [to = 0, bytes = 0] = words.subarray(2 * part, 2 * part + 2);
+        const [low = 0, high = 0] = words.subarray(2 * parts * (1 + expert) + 2 * part);
+        return {
+          from: stretch(home, high * 2 ** 32 + (low >>> 0), bytes),
+          to: stretch(slots, this.startOf(slot) + to, bytes),
+        };
+      }),
+    );
+  }
+
+  startOf(slot: number): number {
+    return slot * dimension(this.#op.slots, 1);
+  }
+
+  write(): void {
+    const { tables, counts } = this.#op;
+    // Bytes first: they are what the tables say.
+    for (const { from, to } of this.copies()) {
+      to.memory.bytes.set(from.memory.bytes.subarray(from.start, from.end), to.start);
+    }
+    integers(tables.slotOf).set(this.#slotOf);
+    integers(tables.uses).set(this.#uses);
+    integers(tables.keyOf).set(this.#keyOf);
+    integers(tables.stamps).set(this.#stamps);
+    integers(tables.calls)[0] = this.#call;
+    integers(tables.list).set([
+      this.arrivals.length,
+      ...this.arrivals.flatMap(({ expert, slot }) => [expert, slot]),
+    ]);
+    const [found, came] = [this.#wanted.length - this.arrivals.length, this.arrivals.length];
+    const [hits = 0, misses = 0] = integers(counts);
+    integers(counts).set([hits + found, misses + came]);
+  }
+}
+
+/** Experts that some token chose, in their order; there must be slots for as many as the tokens could choose. */
+function wantedBy({ experts, places, slots }: BringOp): number[] {
+  const [count, chosen] = [dimension(places, 0) - 1, integers(experts)];
+  const [most, room] = [Math.min(count, chosen.length), dimension(slots, 0)];
+  if (room < most) throw new HazardError(`${most} experts may be chosen, but there are ${room} slots`);
+  const wanted = [...new Set(chosen)].sort((a, b) => a - b);
+  const strange = wanted.find((expert) => expert < 0 || expert >= count);
+  if (strange !== undefined) throw new HazardError(`expert ${strange} of ${count} is wanted`);
+  return wanted;
+}
+
+function stretch({ memory, offsetBytes }: Tensor, at: number, bytes: number): ByteRun {
+  const [known, start] = [simulated(memory), offsetBytes + at];
+  if (at < 0 || start + bytes > memory.sizeBytes) {
+    throw new HazardError(`${known.name}: an expert's bytes ${start} to ${start + bytes} do not lie in it`);
+  }
+  return { memory: known, start, end: start + bytes };
+}
