@@ -56,7 +56,7 @@ export function checkSlots(input: PlanInput): void {
     throw bad(`a token goes to ${choicesOf(model)} experts of a layer: ask for ${choicesOf(model)} or more`);
 }
 
-/** Of the smallest batch, which leaves most room. */
+/** Counts with the smallest batch, which leaves most room. */
 export function slotRefusal(input: PlanInput): OperatingError {
   const { options } = input;
   const rooms = batchesFor(input, microBatchCandidates(input)).map((batch) =>
