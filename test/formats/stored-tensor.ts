@@ -3,7 +3,7 @@
 import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
 import type { TestTensor } from '../helpers/safetensors.js';
 import { roundTo } from '../native/reference-weights.js';
-import { writeElement } from '../native/tensor-bytes.js';
+import { write } from '../native/tensor-bytes.js';
 
 const DTYPES: Readonly<Record<string, DType>> = {
   F32: 'f32',
@@ -37,17 +37,10 @@ export function tensorOf(
 export function bytesOf(dtype: DType, values: ArrayLike<number>): Uint8Array {
   const sizeBytes = values.length * DTYPE_BYTES[dtype];
   const view = new DataView(new ArrayBuffer(sizeBytes));
-  const tensor = {
-    memory: { id: 0, sizeBytes },
-    offsetBytes: 0,
-    dtype,
-    shape: [values.length],
-    strides: [1],
-  };
   const isFloat = dtype === 'f32' || dtype === 'f16' || dtype === 'bf16';
   for (let i = 0; i < values.length; i++) {
     const value = values[i] ?? 0;
-    writeElement(tensor, view, [i], isFloat ? roundTo(dtype, value) : value);
+    write(dtype, view, i * DTYPE_BYTES[dtype], isFloat ? roundTo(dtype, value) : value);
   }
   return new Uint8Array(view.buffer);
 }

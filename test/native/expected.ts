@@ -2,16 +2,17 @@
 // computed once for all of them.
 
 import { createHash } from 'node:crypto';
-import type { Op, Tensor } from '../../offload/port/ops.js';
+import type { Op, Tensor, Weight } from '../../offload/port/ops.js';
 import { referenceOp } from './reference-ops.js';
 import type { Written } from './reference-values.js';
+import { expandReference } from './reference-weights.js';
 import type { TestMemory } from './tensor-bytes.js';
 
 /** By operation and bytes. Without the memories, which are large and would stay. */
 const known = new Map<string, readonly { tensor: Omit<Tensor, 'memory'>; values: Float64Array }[]>();
 
 export function expectedOf(op: Op, { memory, bytes, used }: TestMemory): readonly Written[] {
-  const key = createHash('sha1').update(JSON.stringify(op, spelt)).update(used).digest('base64');
+  const key = keyOf(op, used);
   const before = known.get(key);
   if (before) return before.map(({ tensor, values }) => ({ tensor: { ...tensor, memory }, values }));
   const expected = referenceOp(op, bytes);
@@ -20,6 +21,20 @@ export function expectedOf(op: Op, { memory, bytes, used }: TestMemory): readonl
     expected.map(({ tensor: { memory: _, ...tensor }, values }) => ({ tensor, values })),
   );
   return expected;
+}
+
+const values = new Map<string, Float64Array>();
+
+/** What a weight's stored values are, row by row. */
+export function expandedOf(weight: Weight, { bytes, used }: TestMemory): Float64Array {
+  const key = keyOf(weight, used);
+  const expanded = values.get(key) ?? expandReference(weight, bytes);
+  values.set(key, expanded);
+  return expanded;
+}
+
+function keyOf(described: unknown, used: Uint8Array): string {
+  return createHash('sha1').update(JSON.stringify(described, spelt)).update(used).digest('base64');
 }
 
 /** JSON knows neither what is no finite number nor a zero's sign. */

@@ -1,8 +1,7 @@
 // Tensors as float64 arrays that are indexed by coordinates: what reference operations are written with.
 
-import { elementCount } from '../../offload/port/dtype.js';
-import { contiguousStrides, type Tensor } from '../../offload/port/ops.js';
-import { advance, type Bytes, readElement } from './tensor-bytes.js';
+import type { Tensor } from '../../offload/port/ops.js';
+import { type Bytes, readElements } from './tensor-bytes.js';
 
 /** What a tensor holds afterwards, in row-major order. */
 export interface Written {
@@ -28,16 +27,7 @@ export class Values {
     this.#steps0 = second * third * fourth;
     this.#steps1 = third * fourth;
     this.#steps2 = fourth;
-    this.values = new Float64Array(elementCount(tensor.shape));
-    const view = bytes(tensor.memory);
-    // Without gaps no element needs coordinates, which matters for millions of codes.
-    const isDense = contiguousStrides(tensor.shape).every((stride, d) => stride === tensor.strides[d]);
-    const elements = isDense ? { ...tensor, shape: [this.values.length], strides: [1] } : tensor;
-    const at = elements.shape.map(() => 0);
-    for (let i = 0; i < this.values.length; i++) {
-      this.values[i] = readElement(elements, view, at);
-      advance(at, elements.shape);
-    }
+    this.values = readElements(tensor, bytes(tensor.memory));
   }
 
   size(dimension: number): number {

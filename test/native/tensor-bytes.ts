@@ -42,23 +42,12 @@ export class TestMemory {
   }
 
   fill(tensor: Tensor, value: (index: number) => number): Tensor {
-    const count = elementCount(tensor.shape);
-    const at = tensor.shape.map(() => 0);
-    for (let i = 0; i < count; i++) {
-      writeElement(tensor, this.view, at, value(i));
-      advance(at, tensor.shape);
-    }
+    walk(tensor, (offset, index) => write(tensor.dtype, this.view, offset, value(index)));
     return tensor;
   }
 
   read(tensor: Tensor): Float64Array {
-    const values = new Float64Array(elementCount(tensor.shape));
-    const at = tensor.shape.map(() => 0);
-    for (let i = 0; i < values.length; i++) {
-      values[i] = readElement(tensor, this.view, at);
-      advance(at, tensor.shape);
-    }
-    return values;
+    return readElements(tensor, this.view);
   }
 
   free(): void {
@@ -66,24 +55,38 @@ export class TestMemory {
   }
 }
 
-/** To the next element in row-major order: making the coordinates of each anew took most of a test's time. */
-export function advance(at: number[], shape: readonly number[]): void {
-  for (let d = at.length - 1; d >= 0; d--) {
-    const next = (at[d] ?? 0) + 1;
-    at[d] = next === shape[d] ? 0 : next;
-    if (at[d] !== 0) return;
+/** In row-major order. */
+export function readElements(tensor: Tensor, view: DataView): Float64Array {
+  const values = new Float64Array(elementCount(tensor.shape));
+  walk(tensor, (offset, index) => {
+    values[index] = read(tensor.dtype, view, offset);
+  });
+  return values;
+}
+
+/** Where each element lies, row by row: making coordinates for every one took most of a test's time. */
+function walk(
+  { shape, strides, dtype, offsetBytes }: Tensor,
+  visit: (offset: number, index: number) => void,
+): void {
+  const bytes = DTYPE_BYTES[dtype];
+  const outer = shape.slice(0, -1);
+  const inner = shape.at(-1) ?? 1;
+  const at = outer.map(() => 0);
+  const rows = elementCount(outer);
+  for (let row = 0, index = 0; row < rows; row++) {
+    let offset = offsetBytes + bytes * at.reduce((sum, place, d) => sum + place * (strides[d] ?? 0), 0);
+    for (let i = 0; i < inner; i++, offset += bytes) visit(offset, index++);
+    for (let d = at.length - 1; d >= 0; d--) {
+      const next = (at[d] ?? 0) + 1;
+      at[d] = next === outer[d] ? 0 : next;
+      if (at[d] !== 0) break;
+    }
   }
 }
 
-function byteOffset(tensor: Tensor, at: readonly number[]): number {
-  let element = 0;
-  for (let d = 0; d < at.length; d++) element += (at[d] ?? 0) * (tensor.strides[d] ?? 0);
-  return tensor.offsetBytes + element * DTYPE_BYTES[tensor.dtype];
-}
-
-export function readElement(tensor: Tensor, view: DataView, at: readonly number[]): number {
-  const offset = byteOffset(tensor, at);
-  switch (tensor.dtype) {
+function read(dtype: DType, view: DataView, offset: number): number {
+  switch (dtype) {
     case 'f32':
       return view.getFloat32(offset, true);
     case 'i32':
@@ -105,9 +108,8 @@ export function readElement(tensor: Tensor, view: DataView, at: readonly number[
   }
 }
 
-export function writeElement(tensor: Tensor, view: DataView, at: readonly number[], value: number): void {
-  const offset = byteOffset(tensor, at);
-  switch (tensor.dtype) {
+export function write(dtype: DType, view: DataView, offset: number, value: number): void {
+  switch (dtype) {
     case 'f32':
       view.setFloat32(offset, value, true);
       break;

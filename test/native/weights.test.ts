@@ -8,8 +8,8 @@ import { native } from '../../offload/port/native.js';
 import type { Op, Tensor, Weight } from '../../offload/port/ops.js';
 import { denseWeight } from '../../offload/port/weights.js';
 import { PRODUCT_KERNELS } from './cpu-device.js';
+import { expandedOf } from './expected.js';
 import { choices } from './expert-cases.js';
-import { expandReference } from './reference-weights.js';
 import { buildWeight, canBeCut, fitted, WEIGHT_KINDS } from './weight-builder.js';
 import { weightCases } from './weight-cases.js';
 import { rowsOf, type Workbench } from './workbench.js';
@@ -20,7 +20,7 @@ const TOKENS = 40;
 /** Its values as a weight of their type, with column `order(k)` at k. */
 function expanded(bench: Workbench, weight: Weight, order: (k: number) => number): Weight {
   const K = weight.shape[1];
-  const values = expandReference(weight, bench.memory.bytes);
+  const values = expandedOf(weight, bench.memory);
   const stored = bench.memory.tensor(weight.format.type, weight.shape);
   return denseWeight(bench.memory.fill(stored, (i) => values[i - (i % K) + order(i % K)] ?? Number.NaN));
 }
