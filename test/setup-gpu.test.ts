@@ -46,6 +46,21 @@ describe('set-up compiles', () => {
     );
   });
 
+  it.each([
+    [[], '80-real;90a-real'],
+    [['9.0'], '80-real;90a-real'],
+    [['12.0'], ALL],
+  ])(
+    'for all that there is machine code for, where that is asked for, and GPUs of %j',
+    async (capabilities, architectures) => {
+      machine.gpus(...capabilities);
+      await machine.ready('--cuda', 'known');
+      expect(machine.compiledFor()).toBe(architectures);
+      await machine.ready('--cuda', 'all');
+      expect((await machine.run(['--cuda', 'known'])).output).toContain('nothing to do');
+    },
+  );
+
   it('also where a variable asks for it, before which an option goes', async () => {
     machine.gpus('9.0');
     machine.installDebianPackages();
