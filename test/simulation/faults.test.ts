@@ -4,6 +4,7 @@ import { expect, it } from 'vitest';
 import { OperatingError } from '../../offload/errors.js';
 import { simulated } from '../simulator/memory.js';
 import { Random } from '../simulator/random.js';
+import { CHOOSING } from './caught.js';
 import { withPlants } from './plants.js';
 import { SEEDS, sweep, World } from './world.js';
 
@@ -78,6 +79,26 @@ it('a session can end while a pass runs and fetches are in flight; the next one 
     await world.close();
   });
   expect(interrupted).toBeGreaterThan(COUNT / 10);
+}, 600_000);
+
+it('a session can end as a pass begins that brings what it chooses: nothing is read for nobody, and the next one goes on', async () => {
+  await sweep(Math.ceil(COUNT / 10), 250_001, async (seed) => {
+    const world = new World(seed, CHOOSING);
+    await world.create();
+    const { executor, scenario } = world;
+    executor.begin(scenario.passes.length);
+    const running = world.run(0).catch((error: unknown) => {
+      expect(String(error)).toContain('the prefetcher was stopped');
+    });
+    await world.end();
+    await running;
+    executor.begin(scenario.passes.length + 1);
+    for (const index of scenario.passes.keys()) await world.run(index);
+    // Nobody says whether a pass chooses that was announced and does not come.
+    executor.limitPasses(0);
+    await world.end();
+    await world.close();
+  });
 }, 600_000);
 
 it('a backend that is closed in the middle rejects what waits for it, and ending still works', async () => {

@@ -51,4 +51,49 @@ describe('Schedule', () => {
   it('needs a layer', () => {
     expect(() => new Schedule(0, 1)).toThrow(/has layers/);
   });
+
+  describe('what is said of passes', () => {
+    it('is told at once where it is known, and to who waits as soon as it is', async () => {
+      const schedule = new Schedule(2, 5);
+      schedule.decide(true);
+      expect(schedule.chooses(0)).toBe(true);
+      // Asked for each layer of the pass.
+      expect(schedule.chooses(0)).toBe(true);
+      const next = schedule.chooses(1);
+      expect(next).toBeInstanceOf(Promise);
+      schedule.decide(false);
+      expect(await next).toBe(false);
+      expect(schedule.chooses(1)).toBe(false);
+    });
+
+    it('belongs to its pass, however many are said before one is asked for', () => {
+      const schedule = new Schedule(2, 5);
+      for (const chooses of [true, false, false, true]) schedule.decide(chooses);
+      expect([0, 1, 2, 3].map((pass) => schedule.chooses(pass))).toEqual([true, false, false, true]);
+    });
+
+    it('ends with the schedule, for who waits and for who asks later', async () => {
+      const schedule = new Schedule(2, 5);
+      const waiting = schedule.chooses(0);
+      schedule.close();
+      expect(await waiting).toBeUndefined();
+      expect(await schedule.chooses(0)).toBeUndefined();
+      // A pass that begins all the same wakes nobody twice.
+      schedule.decide(true);
+      expect(schedule.chooses(0)).toBe(true);
+    });
+
+    it('does not come for passes beyond a limit, whose steps then only end', async () => {
+      const schedule = new Schedule(1, 5);
+      schedule.decide(true);
+      const steps = schedule.steps();
+      expect(steps.next().value?.passIndex).toBe(0);
+      expect(steps.next().value?.passIndex).toBe(1);
+      const waiting = schedule.chooses(1);
+      schedule.limitPasses(1);
+      schedule.close();
+      expect(await waiting).toBeUndefined();
+      expect(steps.next().done).toBe(true);
+    });
+  });
 });
