@@ -92,6 +92,49 @@ describe.skipIf(!HAS_GPU)('stored weights on CUDA', () => {
     }
   });
 
+  const ROW_KINDS = WEIGHT_KINDS.filter(({ name }) => ['e4m3', 'int8', 'packed8', 'packed4'].includes(name));
+
+  it.each(ROW_KINDS)('$label: inputs of any size give results of that size, to the bit', async (kind) => {
+    for (const [tokens, ...size] of [
+      [1, 40, 4128],
+      [8, 33, 1120],
+    ] as const) {
+      const bench = gpuBench(tokens, false);
+      const [outputs, inputs] = fitted(kind, size);
+      const weight = buildWeight(bench, kind, [outputs, inputs]);
+      const x = bench.activation([tokens, inputs], 1, 'bf16');
+      const values = bench.memory.read(x);
+      const resultsOf = async (factor: number) => {
+        bench.memory.fill(x, (i) => (values[i] ?? 0) * factor);
+        const out = bench.activation([tokens, outputs]);
+        const rest = { bias: null, activation: 'none', accumulate: false } as const;
+        await runOnGpu({ op: 'linear', out, x, weight, ...rest }, bench.memory);
+        return bench.memory.read(out).map((value) => value / factor);
+      };
+      const expected = await resultsOf(1);
+      for (const factor of [2 ** -40, 2 ** 40]) expect(await resultsOf(factor)).toEqual(expected);
+    }
+  });
+
+  it.each(ROW_KINDS.filter(({ name }) => name === 'e4m3'))(
+    '$label: a code that is no number makes none of its row, and of no other',
+    async (kind) => {
+      for (const half of ['bf16', 'f16'] as const) {
+        const bench = gpuBench(3, false);
+        const [outputs, inputs] = fitted(kind, [40, 1120]);
+        const weight = buildWeight(bench, kind, [outputs, inputs], { type: half });
+        const codes = present(weight.parts.codes, 'codes');
+        bench.memory.view.setUint8(codes.offsetBytes + 21 * present(codes.strides[0], 'stride') + 1107, 0xff);
+        const out = bench.activation([3, outputs]);
+        const x = bench.activation([3, inputs], 1, half);
+        const rest = { bias: null, activation: 'none', accumulate: false } as const;
+        await runOnGpu({ op: 'linear', out, x, weight, ...rest }, bench.memory);
+        const numbers = [...bench.memory.read(out)].map((value) => Number.isFinite(value));
+        expect(numbers).toEqual(Array.from({ length: 3 * outputs }, (_, i) => i % outputs !== 21));
+      }
+    },
+  );
+
   it('a weight of more than a slab gives many tokens what it gives a few', async () => {
     const [N, K, tokens] = [20_352, 2048, 8] as const;
     const memory = new TestMemory(40 << 20);
