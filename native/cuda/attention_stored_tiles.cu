@@ -8,16 +8,6 @@ namespace {
 
 using namespace half_tiles;
 
-/// Rounding up the scale of values of f16 may have brought the largest code just beyond what f16 holds: it stands for that.
-template <class T, class Codes>
-__device__ float WithinType(float scale) {
-  if constexpr (std::is_same_v<T, __half>) {
-    constexpr float kLargest = 65504.0f / Codes::kLargest, kRounded = kLargest * (1 + 0x1p-8f);
-    if (scale > kLargest && scale <= kRounded) return kLargest;
-  }
-  return scale;
-}
-
 /// What a thread's pieces of a block of keys are multiplied by: bits of bf16, zero for what is outside.
 template <int kEach>
 struct PieceScales {
@@ -154,20 +144,8 @@ struct ExpandingLoader {
   template <class Codes>
   __device__ void ExpandCodes(int stage, Shared<T, kDepth>& shared) const {
     const auto expand = [](T* at, uint16_t scale_bits) {
-      constexpr int kWords = 8 / Codes::kPerWord;
-      uint32_t words[kWords];
-      if constexpr (kWords == 2) {
-        const uint2 pair = *reinterpret_cast<const uint2*>(at);
-        words[0] = pair.x, words[1] = pair.y;
-      } else {
-        words[0] = *reinterpret_cast<const uint32_t*>(at);
-      }
-      const float scale = WithinType<T, Codes>(__uint_as_float(static_cast<uint32_t>(scale_bits) << 16));
       float values[8];
-#pragma unroll
-      for (int w = 0; w < kWords; ++w) Codes::Widen(words[w], values + w * Codes::kPerWord);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) values[i] *= scale;
+      GetEightCodes<T, Codes>(at, scale_bits, values);
       PutEight(at, values);
     };
     ForPieces(stage, shared, [&](T* key, T* value, int i) {

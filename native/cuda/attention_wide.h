@@ -7,8 +7,8 @@
 #pragma once
 #include <type_traits>
 
-#include "cuda/attention.h"
 #include "cuda/run.h"
+#include "cuda/stored_cache.h"
 #include "cuda/tensor_cores.h"
 
 namespace zi::cuda::wide {
@@ -20,7 +20,7 @@ constexpr int kKeys = 32;
 constexpr int kSplit = kWideSplitTokens;
 static_assert(kSplit % kKeys == 0);
 
-struct Arguments : AttentionArguments {
+struct Arguments : StoredArguments {
   int row_heads, head_tiles, tile_tokens;
   /// Sequences with more than so many new tokens are computed by this launch, or those with up to so many.
   int bound_tokens;
@@ -35,12 +35,24 @@ struct Arguments : AttentionArguments {
   float2* stats;
   int splits;
   int part_rows;
+  /// Parts that a block folds one after the other, and whether it puts them together itself: then a row has one place in scratch.
+  int parts_each;
+  bool merges;
+  /// Whether keys and values become what is multiplied as they are brought: codes, or the other type of 16 bits.
+  bool expands;
+  /// Whether it is a kernel of pairs of blocks, and how many of its blocks share the keys they read.
+  bool paired;
+  int sharers;
 
   Arguments(const AttentionOp& op, const AttentionWay& way, Fault* faults);
+  /// Chooses pairs of blocks where there are such kernels.
+  void Pair(const AttentionOp& op, const AttentionWay& way, const Run& run);
 
   __device__ int64_t Part(int row, int split) const {
     return ((static_cast<int64_t>(blockIdx.x) * gridDim.y + blockIdx.y) * part_rows + row) * splits + split;
   }
+  /// Where the part of a context that begins at `first` ends.
+  __device__ int PartEnd(int first, int end) const { return whole ? end : min(end, (first / kSplit + 1) * kSplit); }
   /// Page and offset of a key, or false (and reported).
   __device__ bool PlaceFast(const Sequence& sequence, int position, int& page, int& offset) const {
     if (page_shift < 0) return Place(sequence, position, page, offset);
@@ -164,15 +176,29 @@ struct Sight {
 };
 
 /// Keys [begin, end) of the tile that this block folds; false when there are none for it.
-__device__ inline bool CutToSplit(const Arguments& a, int& begin, int& end) {
-  const int split = blockIdx.z;
+__device__ inline bool CutToParts(const Arguments& a, int& begin, int& end) {
+  const int run = blockIdx.z;
   // Who sees nothing gets zeros from the first block.
-  if (begin >= end) return split == 0;
-  if (a.whole) return split == 0;
-  begin = max(begin, split * kSplit);
-  end = min(end, (split + 1) * kSplit);
+  if (begin >= end) return run == 0;
+  if (a.whole) return run == 0;
+  begin = max(begin, run * a.parts_each * kSplit);
+  end = min(end, (run + 1) * a.parts_each * kSplit);
   return begin < end;
 }
+
+/// What a row's parts weigh as the next one joins those before it: they are put together in order, whoever does it.
+struct PartWeights {
+  float before, now;
+
+  /// Maxima are times log2 e. `maximum` and `total` become those of all.
+  __device__ PartWeights(float& maximum, float& total, float next_maximum, float next_total) {
+    const float largest = fmaxf(maximum, next_maximum), base = largest == -INFINITY ? 0.0f : largest;
+    before = Exp2(maximum - base), now = Exp2(next_maximum - base);
+    total = fmaf(next_total, now, total * before);
+    maximum = largest;
+  }
+  __device__ float operator()(float sum, float next) const { return fmaf(next, now, sum * before); }
+};
 
 /// The queries as rows to be multiplied, by the first `threads`: put(row, d, eight values as pairs).
 template <class T, int kHalves, class Put>
@@ -224,21 +250,20 @@ struct RowResult {
   float factor = 0;
   bool pairs;
 
-  /// `maximum` is times log2 e.
-  __device__ RowResult(const Arguments& a, const Tile& tile, const Sight& sight, int row, float maximum, float total) {
+  /// What the part `split` of the context gave. `maximum` is times log2 e.
+  __device__ RowResult(const Arguments& a, const Tile& tile, const Sight& sight, int row, int split, float maximum, float total) {
     int token, head;
     pairs = false;
     if (!tile.Row(a, row, token, head)) return;
     const bool sees = sight.first[row] <= sight.last[row];
     if (sight.Parted(a, row)) {
-      const int split = blockIdx.z;
       if (split < sight.first[row] / kSplit || split > sight.last[row] / kSplit) return;
       part = a.sums + a.Part(row, split) * a.value_depth;
       factor = 1;
       return;
     }
     // Whoever comes writes the zeros of a row that sees nothing.
-    if (sees && !a.whole && sight.first[row] / kSplit != static_cast<int>(blockIdx.z)) return;
+    if (sees && !a.whole && sight.first[row] / kSplit != split) return;
     out = a.Out<Out>(token, head);
     factor = a.Inverse(head, maximum * kLn2, total, sees);
     pairs = reinterpret_cast<uintptr_t>(out) % (2 * sizeof(Out)) == 0;
@@ -257,8 +282,12 @@ struct RowResult {
   }
 };
 
-/// A launch of a kernel for (tiles, head tiles, splits), on any GPU's tensor cores and on an H100's.
-void LaunchTiles(DType cache, int halves, const Arguments& a, dim3 grid, Run& run);
+/// A launch of a kernel for (tiles, head tiles, splits), on any GPU's tensor cores and on an H100's. `type` is of what is multiplied.
+void LaunchTiles(DType type, int halves, const Arguments& a, dim3 grid, Run& run);
 void LaunchHopperTiles(DType cache, int halves, const Arguments& a, dim3 grid, Run& run);
+/// For rows of 16 bits on an H100: of keys that lie so that the copy engine takes them, and of those that are expanded.
+bool PairsTake(const AttentionOp& op);
+void LaunchPairs(const AttentionOp& op, const Arguments& a, dim3 grid, Run& run);
+void LaunchStoredPairs(DType type, const Arguments& a, dim3 grid, Run& run);
 
 }  // namespace zi::cuda::wide

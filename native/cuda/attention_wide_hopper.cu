@@ -267,7 +267,7 @@ __device__ void SumValues(const Arguments& a, const Tile& tile, int half, int be
   for (int h = 0; h < 3 - kHalves; ++h) {
     const int head_row = kHalves == 1 ? row + h * 8 : warp * 8 + g;
     const float maximum = shared.maximum[row + h * 8], total = shared.total[row + h * 8];
-    const RowResult<T, kHalves> result(a, tile, shared.sight, head_row, maximum, total);
+    const RowResult<T, kHalves> result(a, tile, shared.sight, head_row, blockIdx.z, maximum, total);
     if (result.part && half == 0 && t == 0) a.stats[a.Part(head_row, blockIdx.z)] = make_float2(maximum, total);
 #pragma unroll
     for (int n = 0; n < kSumHalves * kSumTiles; ++n) {
@@ -333,7 +333,7 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
   __syncthreads();
   int begin, end;
   shared.sight.template Range<kHalves>(tile, begin, end);
-  if (!CutToSplit(a, begin, end)) return;
+  if (!CutToParts(a, begin, end)) return;
   const int group = threadIdx.x / kGroup;
   if (group == 3) {
     LeaveRegisters<kBringRegisters<kKeyHalves>>();

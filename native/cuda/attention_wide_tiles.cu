@@ -41,6 +41,56 @@ __device__ void LoadHeads(const Arguments& a, const Tile& tile, int block, int b
   }
 }
 
+/// The same of heads that are stored as another type, whose values are there when this returns.
+template <class T, bool kOfKeys, class Get>
+__device__ void ExpandHeads(const Arguments& a, const Tile& tile, int block, int begin, int end, T (&to)[kKeys][kStride], Get get) {
+  const int lane = threadIdx.x % 32, depth = kOfKeys ? a.depth : a.value_depth;
+#pragma unroll
+  for (int i = 0; i < kKeys / (kThreads / 32); ++i) {
+    const int key = static_cast<int>(threadIdx.x) / 32 + i * (kThreads / 32), position = block + key;
+    int page = 0, offset = 0;
+    const bool inside = position >= begin && position < end && a.PlaceFast(tile.sequence, position, page, offset);
+    const int64_t head = kOfKeys ? a.KeyAt(page, tile.kv_head, offset) : a.ValueAt(page, tile.kv_head, offset);
+    const int64_t scales = kOfKeys ? a.KeyScaleAt(page, tile.kv_head, offset) : a.ValueScaleAt(page, tile.kv_head, offset);
+    for (int d = lane * 8; d < (depth + 31) / 32 * 32; d += 256) {
+      float values[8] = {};
+      if (inside && d < depth) get(head, d, scales + d / (kOfKeys ? a.group : a.value_group), values);
+      PutEight(&to[key][d], values);
+    }
+  }
+}
+template <class T, bool kOfKeys>
+__device__ void ExpandHeads(const Arguments& a, const Tile& tile, int block, int begin, int end, T (&to)[kKeys][kStride]) {
+  const uint8_t* const data = kOfKeys ? a.keys : a.values;
+  const auto codes = [&](auto* kind) {
+    using Codes = std::decay_t<decltype(*kind)>;
+    const auto* const all = reinterpret_cast<const uint16_t*>(kOfKeys ? a.key_scales : a.value_scales);
+    ExpandHeads<T, kOfKeys>(a, tile, block, begin, end, to, [&](int64_t head, int d, int64_t scale, float (&values)[8]) {
+      GetEightCodes<T, Codes>(data + head + a.Elements(d), all[scale], values);
+    });
+  };
+  switch (a.cache) {
+    case DType::kE4M3:
+      return codes(static_cast<E4M3Codes*>(nullptr));
+    case DType::kI8:
+      return codes(static_cast<I8Codes*>(nullptr));
+    case DType::kU8:
+      return codes(static_cast<NibbleCodes*>(nullptr));
+    case DType::kF16:
+    case DType::kBF16: {
+      using Other = std::conditional_t<std::is_same_v<T, __half>, __nv_bfloat16, __half>;
+      return ExpandHeads<T, kOfKeys>(a, tile, block, begin, end, to, [&](int64_t head, int d, int64_t, float (&values)[8]) {
+        GetEight(reinterpret_cast<const Other*>(data) + head + d, values);
+      });
+    }
+    case DType::kF32:
+    case DType::kI32:
+    case DType::kE8M0:
+      break;
+  }
+  __trap();
+}
+
 /// Heads of f32 that have been copied become halves.
 template <class T>
 __device__ void SplitHeads(int depth, T (&heads)[kKeys][kStride]) {
@@ -68,11 +118,14 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
   __syncthreads();
   int begin, end;
   shared.sight.template Range<kHalves>(tile, begin, end);
-  if (!CutToSplit(a, begin, end)) return;
+  if (!CutToParts(a, begin, end)) return;
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const auto load = [&](int block, int slot) {
-    if (block < end) {
+    if (kHalves == 1 && a.expands && block < end) {
+      ExpandHeads<T, true>(a, tile, block, begin, end, shared.slots[slot]);
+      if (!a.values_in_keys) ExpandHeads<T, false>(a, tile, block, begin, end, shared.slots[1]);
+    } else if (block < end) {
       LoadHeads<T, kKeyHalves, true>(a, tile, block, begin, end, shared.slots[slot]);
       if (!a.values_in_keys) LoadHeads<T, kKeyHalves, false>(a, tile, block, begin, end, shared.slots[1]);
     }
@@ -232,7 +285,7 @@ __global__ void __launch_bounds__(kThreads, 1) AttendTiles(const __grid_constant
     for (int h = 0; h < 3 - kHalves; ++h) {
       const int row = sum_rows + m * 16 + h * 8 + g, head_row = kHalves == 1 ? row : sum_rows / 2 + m * 8 + g;
       const float all = shared.total[0][row] + shared.total[1][row];
-      const RowResult<T, kHalves> result(a, tile, shared.sight, head_row, shared.maximum[row], all);
+      const RowResult<T, kHalves> result(a, tile, shared.sight, head_row, blockIdx.z, shared.maximum[row], all);
       if (result.part && quarter == 0 && t == 0) a.stats[a.Part(head_row, blockIdx.z)] = make_float2(shared.maximum[row], all);
 #pragma unroll
       for (int n = 0; n < 2 * kColumns; ++n) {
@@ -260,9 +313,9 @@ void LaunchTyped(const Arguments& a, dim3 grid, Run& run) {
 
 }  // namespace
 
-void LaunchTiles(DType cache, int halves, const Arguments& a, dim3 grid, Run& run) {
-  if (cache == DType::kF32) return LaunchTyped<__nv_bfloat16, 2, 2>(a, grid, run);
-  if (cache == DType::kF16) return halves == 1 ? LaunchTyped<__half, 1, 1>(a, grid, run) : LaunchTyped<__half, 2, 1>(a, grid, run);
+void LaunchTiles(DType type, int halves, const Arguments& a, dim3 grid, Run& run) {
+  if (a.cache == DType::kF32) return LaunchTyped<__nv_bfloat16, 2, 2>(a, grid, run);
+  if (type == DType::kF16) return halves == 1 ? LaunchTyped<__half, 1, 1>(a, grid, run) : LaunchTyped<__half, 2, 1>(a, grid, run);
   halves == 1 ? LaunchTyped<__nv_bfloat16, 1, 1>(a, grid, run) : LaunchTyped<__nv_bfloat16, 2, 1>(a, grid, run);
 }
 

@@ -3,6 +3,8 @@
 #pragma once
 #include <cuda_fp8.h>
 
+#include <type_traits>
+
 #include "cuda/attention.h"
 
 namespace zi::cuda {
@@ -59,6 +61,33 @@ struct NibbleCodes {
     }
   }
 };
+
+/// Rounding up the scale of values of f16 may have brought the largest code just beyond what f16 holds: it stands for that.
+template <class T, class Codes>
+__device__ inline float WithinType(float scale) {
+  if constexpr (std::is_same_v<T, __half>) {
+    constexpr float kLargest = 65504.0f / Codes::kLargest, kRounded = kLargest * (1 + 0x1p-8f);
+    if (scale > kLargest && scale <= kRounded) return kLargest;
+  }
+  return scale;
+}
+/// Eight values, to become some of type T, of codes that lie at a multiple of the bytes they take; `scale_bits`: bf16.
+template <class T, class Codes>
+__device__ inline void GetEightCodes(const void* codes, uint16_t scale_bits, float (&to)[8]) {
+  constexpr int kWords = 8 / Codes::kPerWord;
+  uint32_t words[kWords];
+  if constexpr (kWords == 2) {
+    const uint2 pair = *reinterpret_cast<const uint2*>(codes);
+    words[0] = pair.x, words[1] = pair.y;
+  } else {
+    words[0] = *reinterpret_cast<const uint32_t*>(codes);
+  }
+  const float scale = WithinType<T, Codes>(__uint_as_float(static_cast<uint32_t>(scale_bits) << 16));
+#pragma unroll
+  for (int w = 0; w < kWords; ++w) Codes::Widen(words[w], to + w * Codes::kPerWord);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) to[i] *= scale;
+}
 
 /// A cache of codes and scales, or of floats that are not of the activations' type.
 struct StoredArguments : AttentionArguments {

@@ -230,14 +230,35 @@ namespace {
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/// Whether eight neighbours of a cache become values of 16 bits by themselves: codes of one scale, or the other such type.
+bool EightsExpand(const View& cached, const View& scales, int64_t depth) {
+  switch (cached.dtype) {
+    case DType::kF16:
+    case DType::kBF16:
+      return RowsAligned(cached, 16);
+    case DType::kI8:
+    case DType::kE4M3:
+      return RowsAligned(cached, 8) && depth / scales.shape[3] % 8 == 0;
+    case DType::kU8:
+      return RowsAligned(cached, 4) && depth / scales.shape[3] % 8 == 0;
+    case DType::kF32:
+    case DType::kI32:
+    case DType::kE8M0:
+      return false;
+  }
+  UnknownType(cached.dtype);
+}
+
 /// None where tensor cores do not take heads as they are or lie. What is f32 is two halves of 16 bits there.
 std::optional<WideTiling> WideTilingOf(const AttentionOp& op) {
   const int64_t depth = op.q.shape[2], value_depth = op.out.shape[2], heads = op.q.shape[1], kv_heads = op.keys.shape[1];
   const bool exact = op.q.dtype == DType::kF32, half = op.keys.dtype == DType::kF16 || op.keys.dtype == DType::kBF16;
-  if (op.keys.dtype != op.q.dtype && !(exact && half)) return std::nullopt;
+  const bool expands = !exact && op.keys.dtype != op.q.dtype;
+  if (exact && op.keys.dtype != op.q.dtype && !half) return std::nullopt;
   if (WiderHead(op) <= kHalfTileDepth || depth > kWideDepth || value_depth > kWideValueDepth) return std::nullopt;
   if (depth % 8 != 0 || value_depth % 8 != 0 || heads % kv_heads != 0) return std::nullopt;
-  if (!RowsAligned(op.keys, 16) || !RowsAligned(op.values, 16)) return std::nullopt;
+  if (expands && !(EightsExpand(op.keys, op.key_scales, depth) && EightsExpand(op.values, op.value_scales, value_depth))) return std::nullopt;
+  if (!expands && (!RowsAligned(op.keys, 16) || !RowsAligned(op.values, 16))) return std::nullopt;
   WideTiling tiling{};
   tiling.halves = exact ? 2 : 1;
   const int64_t group = heads / kv_heads, rows = kWideRows / tiling.halves;

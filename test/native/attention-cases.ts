@@ -50,6 +50,7 @@ const SHAPES: readonly AttentionShape[] = (
     // Wide, whose keys several heads read: several tokens to a tile, and heads of several tiles.
     ['17/40 3/5 0/2', 10, 2, 264, 16, '272'],
     ['2/40', 100, 1, 320, 7, '256 within'],
+    ['1/150 2/40 1/1', 70, 1, 320, 16, '256 within'],
   ] as readonly (readonly [string, number, number, number, number, string?])[]
 ).map(([lengths, heads, kvHeads, depth, page, values = `${depth}`]) => ({
   lengths: lengths.split(' ').map((pair) => pair.split('/').map(Number) as [number, number]),
@@ -64,7 +65,7 @@ const SHAPES: readonly AttentionShape[] = (
 }));
 
 /** Those that caches of other types than the queries' are read in: ragged, grouped, with tiles, and of odd sizes. */
-const CACHED_SHAPES = [1, 3, 5, 6, 10, 12, 13, 14, 15, 16, 18, 19];
+const CACHED_SHAPES = [1, 3, 5, 6, 10, 12, 13, 14, 15, 16, 18, 19, 20];
 
 /** Operands of those sequences: their pages shuffled, two pages of the cache nobody's. */
 export function attentionOperands(
@@ -106,6 +107,22 @@ export function attentionOperands(
     out: bench.activation([token, heads, valueDepth], 1, dtype),
     ...filledCache(bench, kvType, { pages: total, kvHeads, pageTokens, depth, valueDepth, inKeys }),
   };
+}
+
+/** `page,offset` of every key that a new token sees in a window. */
+export function seenPlaces(
+  pages: ArrayLike<number>,
+  { lengths, page, windowTokens }: { lengths: Lengths; page: number; windowTokens: number },
+): ReadonlySet<string> {
+  const seen = new Set<string>();
+  let firstPage = 0;
+  for (const [count, context] of lengths) {
+    for (let j = Math.max(context - count - windowTokens + 1, 0); j < context; j++) {
+      seen.add(`${pages[firstPage + Math.floor(j / page)]},${j % page}`);
+    }
+    firstPage += Math.ceil(context / page);
+  }
+  return seen;
 }
 
 /** What a device is asked beside the shapes, which are the same for all. */
@@ -205,15 +222,7 @@ export function attentionCases(device: KernelDevice, asked: AttentionCases): voi
         const op = { op: 'attention', ...operands, score: { scale: 0.2, windowTokens } } as const;
         await device.run(op, bench);
         const clean = bench.memory.read(op.out);
-        const pages = bench.memory.read(op.tables.pages);
-        const seen = new Set<string>();
-        let firstPage = 0;
-        for (const [count, context] of lengths) {
-          for (let j = context - count - windowTokens + 1; j < context; j++) {
-            seen.add(`${pages[firstPage + Math.floor(j / page)]},${j % page}`);
-          }
-          firstPage += Math.ceil(context / page);
-        }
+        const seen = seenPlaces(bench.memory.read(op.tables.pages), { lengths, page, windowTokens });
         spoil(bench, op, (from, offset) => !seen.has(`${from},${offset}`));
         await device.run(op, bench);
         expect(bench.memory.read(op.out)).toEqual(clean);

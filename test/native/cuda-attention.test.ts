@@ -5,7 +5,8 @@ import { encodeOp } from '../../offload/backends/op-encoding.js';
 import type { DType, FloatType } from '../../offload/port/dtype.js';
 import { native } from '../../offload/port/native.js';
 import type { Tensor } from '../../offload/port/ops.js';
-import { type AttentionShape, attentionCases, attentionOperands } from './attention-cases.js';
+import { type AttentionShape, attentionCases, attentionOperands, seenPlaces } from './attention-cases.js';
+import { KV_TYPES, spoil } from './cache-operands.js';
 import {
   checkOnGpu,
   GPU_KERNELS,
@@ -27,7 +28,8 @@ const TILE_TOLERANCE: Readonly<Record<string, number>> = { f32: 2e-3, f16: 2e-3,
 /** Whether tensor cores take a few tokens too, where operands lie well. */
 function isWide({ heads, kvHeads, depth, valueDepth = depth }: AttentionShape, dtype: DType, kvType: DType) {
   const fits = Math.max(depth, valueDepth) > 256 && depth % 8 === 0 && valueDepth % 8 === 0;
-  return fits && heads / kvHeads >= 4 && (dtype === kvType || (dtype === 'f32' && HALVES.has(kvType)));
+  const expands = dtype === 'f32' ? HALVES.has(kvType) : kvType !== 'f32';
+  return fits && heads / kvHeads >= 4 && (dtype === kvType || expands);
 }
 
 describe.skipIf(!HAS_GPU)('CUDA attention', () => {
@@ -52,6 +54,10 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
         // Wide heads, in one part and in several, a token to a tile and three.
         { dtype, kvType: dtype, sequences: 4, step: 900, heads: 80, kvHeads: 1, depth: 264 },
         { dtype, kvType: 'bf16', sequences: 4, step: 900, heads: 10, kvHeads: 1, depth: 576 },
+        { dtype, kvType: 'i8', sequences: 4, step: 900, heads: 70, kvHeads: 1, depth: 576 },
+        // So many that a block does all parts of a context, where it does one of a sequence that is alone.
+        { dtype, kvType: dtype, sequences: 7, step: 900, heads: 1100, kvHeads: 1, depth: 264 },
+        { dtype, kvType: 'e4m3', sequences: 7, step: 900, heads: 1100, kvHeads: 1, depth: 264 },
       ] as const,
   );
 
@@ -63,7 +69,8 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
         { length: count },
         (_, s) => [1, 1 + ((s * step) % (5 * step + 17))] as const,
       );
-      const all = attentionOperands(bench, { lengths, heads, kvHeads, depth, page: 16 }, dtype, kvType);
+      const shape = { lengths, heads, kvHeads, depth, page: 16, inKeys: depth > 256 };
+      const all = attentionOperands(bench, shape, dtype, kvType);
       const base = { op: 'attention', ...all, score: { scale: 0.2 } } as const;
       await runOnGpu({ ...base, out: all.out, q: all.q, tables: all.tables }, bench.memory);
       const together = bench.memory.read(all.out);
@@ -79,14 +86,16 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
   );
 
   it.each(TYPES)('puts parts of long contexts of wide heads of %s together', async (dtype) => {
-    for (const [index, kvType] of (dtype === 'f32' ? (['f32', 'f16', 'bf16'] as const) : [dtype]).entries()) {
+    for (const [index, kvType] of (['f32', 'f16', 'bf16', 'e4m3', 'u8'] as const).entries()) {
+      if (!isWide({ lengths: [], heads: 5, kvHeads: 1, depth: 264, page: 16 }, dtype, kvType)) continue;
       const lengths = [
         [1, 2049],
         [3, 4098],
         [2, 30],
         [17, 2100],
       ] as const;
-      const shape = { lengths, heads: 5, kvHeads: 1, depth: 264, valueDepth: 256, inKeys: true, page: 16 };
+      const depth = kvType === 'u8' ? 320 : 264;
+      const shape = { lengths, heads: 5, kvHeads: 1, depth, valueDepth: 256, inKeys: true, page: 16 };
       const bench = gpuBench(index, false);
       const op = {
         op: 'attention',
@@ -97,6 +106,32 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
       await checkOnGpu(bench, op, tolerance);
       const sinks = bench.vector('f32', shape.heads);
       await checkOnGpu(bench, { ...op, score: { scale: 0.2, sinks, windowTokens: 2060 } }, tolerance);
+    }
+  });
+});
+
+describe.skipIf(!HAS_GPU)('CUDA attention of wide heads', () => {
+  it.each(TYPES)('never reads what %s does not see', async (dtype) => {
+    for (const kvType of KV_TYPES) {
+      const [lengths, page, windowTokens] = [
+        [
+          [3, 21],
+          [1, 100],
+          [2, 70],
+        ] as const,
+        16,
+        40,
+      ];
+      const bench = gpuBench(3, false);
+      const shape = { lengths, heads: 128, kvHeads: 1, depth: 576, valueDepth: 512, inKeys: true, page };
+      const operands = attentionOperands(bench, shape, dtype, kvType);
+      const op = { op: 'attention', ...operands, score: { scale: 0.05, windowTokens } } as const;
+      await checkOnGpu(bench, op, dtype === 'f32' ? 1e-4 : (TILE_TOLERANCE[dtype] ?? 0));
+      const clean = bench.memory.read(op.out);
+      const seen = seenPlaces(bench.memory.read(op.tables.pages), { lengths, page, windowTokens });
+      spoil(bench, op, (from, offset) => !seen.has(`${from},${offset}`));
+      await runOnGpu(op, bench.memory);
+      expect(bench.memory.read(op.out), kvType).toEqual(clean);
     }
   });
 });
