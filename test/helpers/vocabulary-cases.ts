@@ -2,7 +2,6 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { tempFolder } from './temp-folder.js';
 
 export interface VocabularyCase {
@@ -13,8 +12,8 @@ export interface VocabularyCase {
 }
 
 export function vocabularyCases(): VocabularyCase[] {
-  const path = fileURLToPath(new URL('../fixtures/text/vocabulary-cases.json', import.meta.url));
-  return JSON.parse(readFileSync(path, 'utf8')) as VocabularyCase[];
+  // From where tests and benchmarks are run: what is compiled lies in another folder than the fixtures.
+  return JSON.parse(readFileSync('test/fixtures/text/vocabulary-cases.json', 'utf8')) as VocabularyCase[];
 }
 
 export function vocabularyFolder({ files }: VocabularyCase): string {
