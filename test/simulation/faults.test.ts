@@ -4,6 +4,7 @@ import { expect, it } from 'vitest';
 import { OperatingError } from '../../offload/errors.js';
 import { simulated } from '../simulator/memory.js';
 import { Random } from '../simulator/random.js';
+import type { SimulatedBackend } from '../simulator/simulated.js';
 import { CHOOSING } from './caught.js';
 import { withPlants } from './plants.js';
 import { SEEDS, sweep, World } from './world.js';
@@ -83,15 +84,34 @@ it('a session can end while a pass runs and fetches are in flight; the next one 
 
 it('a session can end as a pass begins that brings what it chooses: nothing is read for nobody, and the next one goes on', async () => {
   await sweep(Math.ceil(COUNT / 10), 250_001, async (seed) => {
-    const world = new World(seed, CHOOSING);
+    let [isEnding, late] = [false, 0];
+    const wrap = (backend: SimulatedBackend) =>
+      withPlants(
+        backend,
+        {},
+        {
+          read: (requests, into) => {
+            if (isEnding && simulated(into).purpose === 'resident') late++;
+            return backend.read(requests, into);
+          },
+        },
+      );
+    const world = new World(seed, { ...CHOOSING, wrap });
     await world.create();
     const { executor, scenario } = world;
     executor.begin(scenario.passes.length);
+    await world.backend.until(
+      world.backend.sleep(1),
+      'the prefetcher, which waits to hear whether the pass chooses',
+    );
     const running = world.run(0).catch((error: unknown) => {
       expect(String(error)).toContain('the prefetcher was stopped');
     });
+    isEnding = true;
     await world.end();
     await running;
+    expect(late).toBe(0);
+    isEnding = false;
     executor.begin(scenario.passes.length + 1);
     for (const index of scenario.passes.keys()) await world.run(index);
     // Nobody says whether a pass chooses that was announced and does not come.
