@@ -144,6 +144,9 @@ int64_t ChoicesPerRow(const Op& op) {
 
 /// Weights that are stored in parts, choice by choice.
 void LaunchStoredDots(const ExpertLinearOp& op, Run& run);
+/// The same of FP4 whose values bf16 holds, which one kernel reads in long pieces; x is f32 at multiples of 16 bytes.
+bool IsPlainFp4(const ExpertLinearOp& op);
+void LaunchFp4Dots(const ExpertLinearOp& op, const View& x, Run& run);
 /// The same in tiles of one expert's choices, either as they are stored or slab by slab as values in scratch.
 void LaunchExpertTiles(const ExpertLinearOp& op, const ExpertTiling& tiling, Run& run);
 

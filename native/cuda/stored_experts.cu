@@ -141,6 +141,7 @@ void LaunchFormat(const StoredDotArguments& a, Run& run) {
 
 void LaunchStoredDots(const ExpertLinearOp& op, Run& run) {
   const View x = op.x.dtype == DType::kF32 ? op.x : run.inputs().Convert(op.x, DType::kF32, run);
+  if (IsPlainFp4(op) && RowsAligned(x, 16)) return LaunchFp4Dots(op, x, run);
   StoredDotArguments a{};
   a.weights = StoredExperts(op, run.fault());
   a.choices = ChoiceTable(op, run.fault());
