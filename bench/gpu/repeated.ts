@@ -1,7 +1,7 @@
 // A model of many blocks whose weights are all the same bytes of a small file, so that none of tens of gigabytes has to be
 // written: every layer still has its own place in DRAM or on a device, and is read, copied and computed like any other.
 
-import { rmSync, statfsSync } from 'node:fs';
+import { closeSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
 import type { Checkpoint } from '../../src/checkpoint/checkpoint.js';
 import { openCheckpoint } from '../../src/checkpoint/checkpoint.js';
@@ -23,6 +23,8 @@ export interface RepeatedOptions {
   readonly mostDramBytes?: number;
   /** A smaller vocabulary makes embedding and head small, where they are not what is measured. */
   readonly vocabulary?: number | undefined;
+  /** How much likelier expert 0 is than the last one: biases of the router fall with the logarithm of the rank times this. */
+  readonly skew?: number;
   /** Default memory (/dev/shm) where it has room, else out/bench. */
   readonly folder?: string | undefined;
 }
@@ -46,8 +48,9 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
   const vocabulary = options.vocabulary === undefined ? {} : { vocab_size: options.vocabulary };
   const config: JsonObject = { ...shape, ...vocabulary };
   const type = options.type ?? shapeType(config);
-  const architecture = buildArchitecture({ ...config, [key]: 1 }, path);
-  const single = shapeConfig({ ...config, [key]: 1 }, architecture, type);
+  const ofBlocks = (count: number): JsonObject => ({ ...config, [key]: count, ...layerTypes(config, count) });
+  const architecture = buildArchitecture(ofBlocks(1), path);
+  const single = shapeConfig(ofBlocks(1), architecture, type);
   const tensors = shapeTensors(architecture, type);
   const bytesOf = (all: readonly DummyTensor[]) => all.reduce((sum, tensor) => sum + tensorBytes(tensor), 0);
   const blockBytes = bytesOf(tensors.filter(({ name }) => BLOCK_INDEX.test(name)));
@@ -63,8 +66,10 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
   const others = fileBytes - blockBytes;
   const possible = Math.floor(((options.mostDramBytes ?? Number.POSITIVE_INFINITY) - others) / blockBytes);
   const blocks = Math.max(1, Math.min(options.blocks ?? Number(config[key]), possible));
+  // A checkpoint is of files that nobody writes to after it was opened.
+  if (options.skew) skewRouter(await openCheckpoint(folder), options.skew);
   const stored = await openCheckpoint(folder);
-  const repeated = { ...single, [key]: blocks };
+  const repeated = { ...single, [key]: blocks, ...layerTypes(config, blocks) };
   const checkpoint: Checkpoint = {
     ...stored,
     config: repeated,
@@ -76,6 +81,26 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
       `(${formatBytes(fileBytes)}, written in ${((performance.now() - startMs) / 1e3).toFixed(1)} s)\n`,
   );
   return { checkpoint, model, warnings: [], blocks, blockBytes, remove };
+}
+
+/** The kinds of the first blocks, where a configuration lists those of all. */
+function layerTypes({ layer_types: types }: JsonObject, count: number): JsonObject {
+  return Array.isArray(types) ? { layer_types: types.slice(0, count) } : {};
+}
+
+/** Names of routers' biases that are added to what experts are chosen by. */
+const ROUTER_BIASES = ['model.layers.0.mlp.router.bias', 'model.layers.0.mlp.gate.e_score_correction_bias'];
+
+function skewRouter({ tensors, files }: Checkpoint, skew: number): void {
+  const bias = ROUTER_BIASES.flatMap((name) => tensors.get(name) ?? [])[0];
+  if (!bias) throw new Error('--skew: the router has no bias to choose by');
+  const values = Float32Array.from({ length: bias.shape[0] ?? 0 }, (_, rank) => -skew * Math.log(1 + rank));
+  // The upper half of an f32 is the bf16 of about the same value.
+  const halves = Uint16Array.from(new Uint32Array(values.buffer), (bits) => bits >>> 16);
+  const file = openSync(files[bias.fileIndex] ?? '', 'r+');
+  const bytes = new Uint8Array(bias.dtype === 'F32' ? values.buffer : halves.buffer);
+  writeSync(file, bytes, 0, bytes.length, bias.fileOffset);
+  closeSync(file);
 }
 
 /** The first number in a tensor's name is its block; experts come later. */

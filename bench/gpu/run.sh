@@ -107,6 +107,9 @@ for name in $parts; do
       part 'OPT-30B in 16 GiB, stored formats' node dist/bench/gpu/throughput.js --batch "${BATCH:-auto}" \
         --jobs "${JOBS:-bfloat16,int4,int4+int8}" --seconds "${BENCH_SECONDS:-480}"
       ;;
+    slots)
+      part 'experts in slots' node dist/bench/gpu/slots.js --skew 1 --slots "${SLOTS:-11,25,40}" --batch "${BATCH:-1}"
+      ;;
     drive-int4)
       part 'from the drive, int4' node dist/bench/gpu/drive.js --shape "${SHAPE:-opt-6.7b}" --type int4 --runs "${RUNS:-5}"
       ;;
