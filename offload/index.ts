@@ -43,7 +43,7 @@ export {
 } from './model/layout.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model/model.js';
 export { hasStates } from './model/state-cache.js';
-export type { DeviceResident, Offload, PlanOptions, Workload } from './plan/input.js';
+export type { DeviceResident, ExpertSlotsOption, Offload, PlanOptions, Workload } from './plan/input.js';
 export { makePlan } from './plan/make-plan.js';
 export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan.js';
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './plan/profile.js';
@@ -108,6 +108,7 @@ export {
   type PredictedPass,
   predictPass,
 } from './predict/predict.js';
+export type { SlotCounts } from './run/device-slots.js';
 export { Executor, type ExecutorOptions } from './run/executor.js';
 export {
   type MicroBatch,

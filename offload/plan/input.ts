@@ -85,7 +85,7 @@ export interface PlanOptions {
    * none otherwise.
    */
   readonly deviceResident?: DeviceResident;
-  /** Places on every device for experts that come when they are chosen; default `auto`. */
+  /** Places on every device for experts that come when they are chosen; default `auto` with offload `auto`, else none. */
   readonly expertSlots?: ExpertSlotsOption;
   /** How layers reach several devices with memory of their own; default in shards gathered by peer copies. */
   readonly transfer?: Transfer;

@@ -15,7 +15,8 @@ import { spreadOf } from './spread.js';
 /** Undefined where that cannot be, or is not wanted. */
 export function placeSlots(input: PlanInput, sizes: Sizes): Draft | undefined {
   const { options, experts } = input;
-  const wanted = options.expertSlots ?? 'auto';
+  // Whoever wants all layers in DRAM has asked for them to stream.
+  const wanted = options.expertSlots ?? (options.offload === 'auto' ? 'auto' : 0);
   const isKnown = options.deviceBudgetBytes !== undefined || wanted !== 'auto';
   if (wanted === 0 || !isKnown || !isOpen(input)) return undefined;
   const room = roomFor(input, sizes);
@@ -41,19 +42,16 @@ export function checkSlots(input: PlanInput): void {
   const { options, model } = input;
   if (!asksForSlots(input)) return;
   const bad = (why: string) =>
-    new OperatingError(
-      'BAD_OPTION',
-      `${counted(Number(options.expertSlots), 'expert slot')} asked for, but ${why}`,
-    );
-  if (options.computesInPlace) throw bad('the device is the CPU, which computes on DRAM: ask for none');
+    new OperatingError('BAD_OPTION', `--expert_slots is ${options.expertSlots}, but ${why}`);
+  if (options.computesInPlace) throw bad('the device is the CPU, which computes on DRAM: leave it out');
   if (mixturesOf(input).length === 0)
-    throw bad('no layer of this model has experts that could come one by one: ask for none');
+    throw bad('no layer of this model has experts that could come one by one: leave it out');
   if (options.offload === 'nvme')
-    throw bad('experts come from DRAM, and all layers are to rest on the drive');
+    throw bad('experts come from DRAM, and all layers are to rest on the drive: leave one of both out');
   if (!isOpen(input))
     throw bad('it is said as well which layers rest on the device (--gpu_resident): leave one of both out');
   if (tokensOf(input, Math.min(keysOf(input), Number(options.expertSlots))) < 1)
-    throw bad(`a token goes to ${choicesOf(model)} experts of a layer: ask for ${choicesOf(model)} or more`);
+    throw bad(`a token goes to ${choicesOf(model)} experts of a layer: give ${choicesOf(model)} or more`);
 }
 
 /** Counts with the smallest batch, which leaves most room. */
@@ -66,13 +64,13 @@ export function slotRefusal(input: PlanInput): OperatingError {
   const least = choicesOf(input.model);
   const fits = tokensOf(input, most.most) >= 1;
   const remedy = fits
-    ? `ask for ${most.most} or fewer`
-    : `ask for none, since a token goes to ${least} experts, or take a device with more memory`;
+    ? `give --expert_slots ${most.most} or fewer`
+    : `leave it out, since a token goes to ${least} experts, or take a device with more memory`;
   return new OperatingError(
     'DOES_NOT_FIT',
     `${options.deviceBudgetName ?? 'the memory of a device'} is ${formatBytes(options.deviceBudgetBytes ?? 0)}, which has room for ` +
       `${counted(most.most, 'expert slot')} of ${formatBytes(most.bytes)} beside ${formatBytes(sumOf(most.terms, 'gpu'))} of all else, ` +
-      `but ${options.expertSlots} are asked for; ${remedy}`,
+      `but --expert_slots is ${options.expertSlots}; ${remedy}`,
   );
 }
 

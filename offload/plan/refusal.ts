@@ -35,7 +35,7 @@ function dramRefusal(input: PlanInput, drafts: readonly Draft[]): OperatingError
   const remedies = [`give --dram_memory ${smallestMiB}MiB or more`];
   if (smallest.weightBytes > 0) parts.push(`weights ${formatBytes(smallest.weightBytes)}`);
   if (options.offload === 'dram') remedies.push('use --nvme_offload_path DIR instead of --cpu_offload');
-  if (asksForSlots(input)) remedies.push('ask for no expert slots');
+  if (asksForSlots(input)) remedies.push('leave --expert_slots out');
   if (workload.sequences > 1) remedies.push('lower --batch_size');
   return new OperatingError(
     'DOES_NOT_FIT',

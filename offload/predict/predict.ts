@@ -9,6 +9,7 @@ import type { ModelSpec } from '../model/model.js';
 import { type ComputeRates, opMs, productOf, type SliceShape, storedBytes } from '../plan/op-cost.js';
 import type { Plan, PlannedLayer } from '../plan/plan.js';
 import type { HardwareProfile } from '../plan/profile.js';
+import { broughtBytes, choosesExperts } from '../plan/slots.js';
 import { stepsAhead } from '../plan/steps-ahead.js';
 import { elementCount } from '../port/dtype.js';
 import type { Op } from '../port/ops.js';
@@ -55,14 +56,26 @@ export function predictPass(
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
   const kvShape = { caches: model.caches, dtype: plan.kvType, pageTokens: plan.pageTokens };
   const horizons = pageTables(model.caches, plan.horizons).map((table) => plan.horizons[table - 1]?.horizon);
+  const tokensOf = ({ slices }: MicroBatchShape) => slices.reduce((sum, { tokens }) => sum + tokens, 0);
+  const chooses = choosesExperts(
+    plan.slots,
+    microBatches.map((shape) => ({ tokens: tokensOf(shape) })),
+  );
+  const bringMs = (layer: PlannedLayer, [one]: readonly MicroBatchShape[]) => {
+    const bytes = plan.slots && one ? broughtBytes(layer, plan.slots, tokensOf(one)) : 0;
+    return (bytes / (profile.devices.linkBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
+  };
   const layers = plan.layers.map((layer): LayerTimes => {
-    const computeMs = sumOver((shape, times) => cost.layer(layer, shape, times));
+    // Kernels fetch what is chosen themselves, and nothing is computed meanwhile.
+    const brought = chooses ? bringMs(layer, microBatches) : 0;
+    const computeMs = brought + sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.layout.host.sizeBytes;
     const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
     const pageSize = layer.kind === 'block' ? blockPageBytes(kvShape, layer.index) : 0;
     const horizon = layer.kind === 'block' ? horizons[layer.index] : undefined;
     const kvMs = keyValueMs({ pageBytes: pageSize, horizon }, plan, profile, microBatches);
-    return { driveMs, linkMs: linkMs(layer, plan, profile) + kvMs, computeMs };
+    const passesByMs = chooses && layer.experts ? 0 : linkMs(layer, plan, profile);
+    return { driveMs, linkMs: passesByMs + kvMs, computeMs };
   });
   const startMs = sumOver((shape, times) => cost.start(shape, times));
   const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;

@@ -14,7 +14,13 @@ export interface EarlyOptions {
 /** The commands that compute. */
 export const COMPUTING: ReadonlySet<CommandName> = new Set(['generate', 'chat', 'score']);
 /** With one of these, layers may rest elsewhere than in DRAM, or do not exist yet. */
-const ELSEWHERE = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dummy_weights'] as const;
+const ELSEWHERE = [
+  'nvme_offload_path',
+  'gpu_resident',
+  'expert_slots',
+  'ds_config',
+  'dummy_weights',
+] as const;
 
 /**
  * Undefined where layers may rest elsewhere than in DRAM, and where the command line will be refused.

@@ -74,7 +74,10 @@ export async function withSession<T>(
     for (const note of engine.backend.notes) log.warn(note);
     for (const line of warningsFor(options, engine.model, engine.plan)) log.warn(line);
     log.info(`ready in ${readySeconds.toFixed(2)} s: ${describePlacement(engine.plan)}`);
-    return await work({ engine, meter: new Meter(engine.trace, engine.plan), notes, readySeconds });
+    const meter = new Meter(engine.trace, engine.plan);
+    const result = await work({ engine, meter, notes, readySeconds });
+    meter.experts = await engine.executor.slotCounts();
+    return result;
   } finally {
     progress.stop();
     forget();

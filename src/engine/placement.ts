@@ -11,7 +11,16 @@ import {
 
 /** For logs: `12 of 32 layers rest in DRAM, 20 stream from the drive through 4 buffers of 436 MiB`. */
 export function describePlacement(plan: Plan): string {
-  return `${describeLayers(plan)}${describeKv(plan)}${describeTransfer(plan)}`;
+  return `${describeLayers(plan)}${describeSlots(plan)}${describeKv(plan)}${describeTransfer(plan)}`;
+}
+
+/** Says nothing of layers that are there whole. */
+function describeSlots({ slots }: Plan): string {
+  if (!slots) return '';
+  return (
+    `; all but the experts rests on the device as well, and ${slots.count} of ${slots.keys} experts in slots, ` +
+    `where passes of at most ${counted(slots.mostTokens, 'token')} bring those they choose`
+  );
 }
 
 /** Says nothing of those that are exact, on the device. */

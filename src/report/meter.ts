@@ -1,6 +1,6 @@
 // Sums what passes did, per phase, from the trace: tokens, time, bytes, and how long compute waited for weights.
 
-import type { LaneSummary, Plan, Trace } from '../../offload/index.js';
+import type { LaneSummary, Plan, SlotCounts, Trace } from '../../offload/index.js';
 import { storedAs } from './stored-weights.js';
 
 /** What a meter is told of a pass; generation and scoring both can. */
@@ -52,6 +52,8 @@ export class Meter {
   /** The format that most of the weights have. */
   readonly storedAs: string;
   readonly #phases = new Map<Phase, PhaseFigures>();
+  /** How often chosen experts lay in slots since the engine began; undefined where there are none, and until the end. */
+  experts: SlotCounts | undefined;
   #last: Marks;
 
   constructor(trace: Trace, plan: Plan) {
@@ -60,6 +62,11 @@ export class Meter {
     this.#layerBytes = weightBytes(plan);
     this.storedAs = storedAs(plan.layers.map(({ layout }) => layout.layer));
     this.#last = this.#marks();
+  }
+
+  /** What an expert takes; 0 without slots. */
+  get slotBytes(): number {
+    return this.#plan.slots?.bytes ?? 0;
   }
 
   /** Begins to count anew: after warm-up cycles, and before a cycle. */

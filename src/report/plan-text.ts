@@ -271,6 +271,7 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
     devices: plan.deviceCount,
     transfer: { kind: plan.transfer.kind, by: plan.transfer.by, reason: plan.transfer.reason },
     deviceBuffers: { count: plan.deviceBuffers.count, bytesEach: plan.deviceBuffers.sizeBytes },
+    expertSlots: plan.slots ?? null,
     memory: plan.terms,
     dramBudgetBytes: plan.dramBudgetBytes,
     deviceBudgetBytes: plan.deviceBudgetBytes ?? null,

@@ -7,6 +7,7 @@ import {
   KV_TYPE_NAMES,
   type LaneSummary,
   type Plan,
+  type SlotCounts,
   type Tier,
 } from '../../offload/index.js';
 import { describePlacement } from '../engine/placement.js';
@@ -60,11 +61,21 @@ export function streamingLines(meter: Meter, limits: Limits): string[] {
     .lanes()
     .filter(isHop)
     .map((lane) => hopLine(lane, limits, seconds));
+  const experts = expertsLine(meter);
+  if (experts) lines.push(experts);
   for (const phase of PHASES) {
     const figures = meter.phase(phase);
     if (figures) lines.push(...phaseLines(phase, figures, meter.storedAs, limits));
   }
   return lines;
+}
+
+/** Undefined where experts have no slots. */
+function expertsLine({ experts, slotBytes }: Meter): string | undefined {
+  if (!experts) return undefined;
+  const { hits, misses } = experts;
+  const came = formatBytes(misses * slotBytes);
+  return `experts: ${percent(hits, hits + misses)} of ${hits + misses} that were chosen lay in slots, ${came} came from DRAM`;
 }
 
 /** What was streamed, in a sentence for the end of a run. */
@@ -117,11 +128,16 @@ export function reportJson(context: ReportContext, extra: Readonly<Record<string
         return figures ? [[phase, phaseJson(figures, limits)]] : [];
       }),
     ),
+    experts: meter.experts ? expertsJson(meter, meter.experts) : null,
     stall_seconds: stallSeconds,
     stall_share: share(stallSeconds, seconds),
     notes: context.notes,
   };
   return `${JSON.stringify(report, undefined, 2)}\n`;
+}
+
+function expertsJson({ slotBytes }: Meter, { hits, misses }: SlotCounts) {
+  return { hits, misses, hit_share: share(hits, hits + misses), brought_bytes: misses * slotBytes };
 }
 
 function isHop({ lane }: LaneSummary): boolean {
@@ -221,6 +237,8 @@ function planJson(plan: Plan) {
     layers_on_device: count('gpu'),
     layers_in_dram: count('dram'),
     layers_on_drive: count('nvme'),
+    expert_slots: plan.slots?.count ?? null,
+    expert_slot_bytes: plan.slots?.bytes ?? null,
     host_buffers: plan.hostBuffers.count,
     host_buffer_bytes: plan.hostBuffers.sizeBytes,
     devices: plan.deviceCount,

@@ -37,6 +37,7 @@ it.each(
     ['plan', ...LAYERS],
     ['doctor', ...LAYERS],
     [...LAYERS, '--gpu_resident', '3'],
+    [...LAYERS, '--expert_slots', '64'],
     [...LAYERS, '--nvme-offload-path', '.'],
     [...LAYERS, '--dummy_weights'],
     [...LAYERS, '--ds_config=x.json'],
@@ -61,7 +62,7 @@ describe('a glance and the parser', () => {
       const line = parseCommandLine(words);
       if (line.kind !== 'run' || !['generate', 'chat', 'score'].includes(line.command)) return undefined;
       const { options } = line;
-      const elsewhere = ['nvme_offload_path', 'gpu_resident', 'ds_config', 'dummy_weights'];
+      const elsewhere = ['nvme_offload_path', 'gpu_resident', 'expert_slots', 'ds_config', 'dummy_weights'];
       if (!options.flag('cpu_offload') || elsewhere.some((name) => options.has(name))) return undefined;
       const [dramMemory, ioEngine] = [options.text('dram_memory'), options.text('io_engine')];
       const folder = options.path('name');

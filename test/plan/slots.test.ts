@@ -83,7 +83,9 @@ describe('of a toy model', () => {
         expect(code).toBe('DOES_NOT_FIT');
         expect(message).toMatch(/^--gpu_memory is .* has room for (\d+) expert slots of /);
         expect(message).toContain(`room for ${expertSlots} expert slots of`);
-        expect(message).toContain(`but ${expertSlots + 1} are asked for; ask for ${expertSlots} or fewer`);
+        expect(message).toContain(
+          `but --expert_slots is ${expertSlots + 1}; give --expert_slots ${expertSlots} or fewer`,
+        );
       }
     }
     expect(counts.size).toBe(KEYS - 1);
@@ -104,7 +106,7 @@ describe('of a toy model', () => {
       expect(dramBytes(make(least))).toBeLessThanOrEqual(least);
       const { message } = refusal(() => make(1000));
       expect(message).toMatch(
-        /^--dram_memory is 1000 B, but the smallest plan needs .* weights .*ask for no expert slots/,
+        /^--dram_memory is 1000 B, but the smallest plan needs .* weights .*leave --expert_slots out/,
       );
     }
   });
@@ -117,7 +119,7 @@ describe('of a toy model', () => {
       'fewer than a token goes to',
       { expertSlots: 1 },
       {},
-      'a token goes to 2 experts of a layer: ask for 2 or more',
+      'a token goes to 2 experts of a layer: give 2 or more',
     ],
   ] as const)('are refused with %s', (_, some, others, why) => {
     const { code, message } = refusal(() => plan({ expertSlots: 8, ...some, ...others }));

@@ -5,6 +5,7 @@ import type {
   CpuBackendOptions,
   CudaStatus,
   DeviceResident,
+  ExpertSlotsOption,
   GatherWish,
   PlanOptions,
 } from '../../../offload/index.js';
@@ -157,9 +158,11 @@ function readPlanOptions(options: OptionReader, computeType: ComputeType | undef
   const microBatchSequences = options.count('micro_batch_size');
   const microBatchTokens = options.count('micro_batch_tokens');
   const deviceResident = readDeviceResident(options);
+  const expertSlots = readExpertSlots(options);
   const kvType = kvTypeOf(options.choice('kv_dtype', SHARED_OPTIONS.kv_dtype.choices));
   return {
     ...(deviceResident === undefined ? {} : { deviceResident }),
+    ...(expertSlots === undefined ? {} : { expertSlots }),
     ...(options.flag('kv_offload') ? { kvOffload: true } : {}),
     ...(kvType === undefined ? {} : { kvType }),
     // It is asked of GPUs alone, also of those that a plan is given a description of.
@@ -168,6 +171,13 @@ function readPlanOptions(options: OptionReader, computeType: ComputeType | undef
     ...(microBatchSequences === undefined ? {} : { microBatchSequences }),
     ...(microBatchTokens === undefined ? {} : { microBatchTokens }),
   };
+}
+
+function readExpertSlots(options: OptionReader): ExpertSlotsOption | undefined {
+  const text = options.text('expert_slots');
+  if (text === undefined || text === 'auto') return text;
+  if (/^\d+$/.test(text)) return options.count('expert_slots', 0);
+  throw badOption(`--expert_slots is '${text}': give auto, 0 or a number of experts such as 512`);
 }
 
 function readDeviceResident(options: OptionReader): DeviceResident | undefined {

@@ -97,6 +97,14 @@ export const SHARED_OPTIONS = {
       'bytes, such as 8GiB',
     default: 'auto; 0 with --cpu_offload or --nvme_offload_path',
   },
+  expert_slots: {
+    kind: 'value',
+    group: PLACEMENT,
+    describe:
+      'places on the GPU for experts of a mixture, which come when they are chosen: auto (as many as fit, where that is ' +
+      'faster), 0 (whole layers stream) or a number such as 512',
+    default: 'auto',
+  },
   kv_offload: {
     kind: 'flag',
     group: PLACEMENT,
