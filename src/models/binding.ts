@@ -13,6 +13,7 @@ import {
   type TensorSpec,
 } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
+import { show } from '../files/json-file.js';
 import { areAlike, describeStored } from '../formats/alike.js';
 import { refuseScaledActivations } from '../formats/awq.js';
 import { isIgnored } from '../formats/companions.js';
@@ -293,13 +294,22 @@ class Binding {
     const hint = promised
       ? `; the index puts it into ${unfound.get(promised)}, which does not hold it: download that file again`
       : typeof made === 'string' && !/(CausalLM|LMHead\w*)$/.test(made)
-        ? `; config.json says that it was saved as ${made}, which may have no such part`
+        ? `; config.json says that it was saved as ${show(made)}, which may have no such part`
         : '';
     return new OperatingError(
       'MISSING_TENSOR',
-      `${folder}: the checkpoint has no tensor ${tried.join(' or ')}, which ${this.#architecture.architecture} needs${hint}`,
+      `${folder}: the checkpoint has no tensor ${namesOf(tried)}, which ${this.#architecture.architecture} needs${hint}`,
     );
   }
+}
+
+/** A sentence names as many as one reads. */
+const MOST_NAMES = 4;
+
+function namesOf(tried: readonly string[]): string {
+  const more = tried.length - MOST_NAMES;
+  const named = tried.slice(0, MOST_NAMES).join(' or ');
+  return more > 0 ? `${named} (nor any of ${more} other names of it)` : named;
 }
 
 /** The experts of a layer go through one product together. Throws UNSUPPORTED where they are not stored alike. */

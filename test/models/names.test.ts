@@ -116,6 +116,19 @@ describe.each(Object.keys(SMALL))('%s', (family) => {
     }
   });
 
+  it('says what is missing in a sentence that ends, whatever the configuration holds', () => {
+    const stored = checkpointOf([]);
+    const config = { ...stored.config, architectures: ['long'.repeat(2000)] };
+    let message = '';
+    try {
+      bindModel(model, { ...stored, config });
+    } catch (error) {
+      message = String(error);
+    }
+    expect(message).toMatch(/has no tensor .* needs/);
+    expect(message.length).toBeLessThan(800);
+  });
+
   it('reads a head of its own where it is not tied', () => {
     const own = build(family, { tie_word_embeddings: false });
     const { model: bound } = bindModel(own, checkpointOf(renamed(own, (name) => name)));
