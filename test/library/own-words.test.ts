@@ -15,6 +15,7 @@ const NEVER_MET = [
   '--gather',
   '--virtual_devices',
   '--gpu_resident',
+  '--expert_slots',
   '--io_engine',
   // A model without a chat template has another sentence here.
   '--prompt',

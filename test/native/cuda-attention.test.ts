@@ -59,7 +59,8 @@ describe.skipIf(!HAS_GPU)('CUDA attention', () => {
         { dtype, kvType: dtype, sequences: 7, step: 900, heads: 1100, kvHeads: 1, depth: 264 },
         { dtype, kvType: 'e4m3', sequences: 7, step: 900, heads: 1100, kvHeads: 1, depth: 264 },
       ] as const,
-  );
+    // That many of four bytes are more than the test's memory holds.
+  ).filter(({ dtype, heads }) => dtype !== 'f32' || heads < 1000);
 
   it.each(decoding)(
     'gives a decoding $dtype token the same bits of $kvType alone, beside others, and split: $heads heads of $depth',

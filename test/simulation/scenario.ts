@@ -119,7 +119,9 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const gather = options.gather ?? new Random(seed + 1e6).pick<GatherBy>(['peer', 'nccl', 'none']);
   const kvType = new Random(seed + 31_337).pick<KvDType>(['f32', 'f16', 'e4m3', 'i8', 'u8']);
   const drawnSlots = sparse.pick(['few', 'some', 'some', 'all', 'none'] as const);
-  const expertSlots = computesInPlace ? 0 : slotsFor(toy, sparse, options.slots ?? drawnSlots);
+  // Whoever wants all layers on the drive wants none in slots, which come from DRAM.
+  const wantedSlots = options.slots ?? (options.tiers === 'nvme' ? 'none' : drawnSlots);
+  const expertSlots = computesInPlace ? 0 : slotsFor(toy, sparse, wantedSlots);
   const base = makePlan(toy.model, workload, {
     offload: expertSlots > 0 ? 'dram' : 'nvme',
     expertSlots,
