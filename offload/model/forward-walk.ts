@@ -3,7 +3,7 @@
 import { assert, present } from '../errors.js';
 import type { DeviceEvent, DeviceStream } from '../port/backend.js';
 import type { FloatType } from '../port/dtype.js';
-import type { AttentionTables, Memory, Op, Tensor } from '../port/ops.js';
+import type { AttentionTables, Memory, Op, Tensor, Weight } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import { pagedCache } from './cache-spec.js';
 import { ForwardOps, Workspace } from './forward-ops.js';
@@ -148,8 +148,15 @@ function statesFor({ caches }: ModelSpec, block: number, contextTokens: number):
   return fields && { fields, tables: { sequences: ints([1, 4]), slots: ints([1]) } };
 }
 
+/** Experts are alike but for where they lie, and nowhere they all lie at the same place: one stands for hundreds. */
 function layerWeights(layer: LayerSpec): Weights {
-  return weightsOf(layer, nowhere);
+  // Some may lack an index of groups, and then they are not alike.
+  if (layer.matrices.some(({ parts }) => parts.groups)) return weightsOf(layer, nowhere);
+  const weights: Weights = weightsOf(layer, nowhere, (keys) => {
+    const [first = ''] = keys;
+    return new Array<Weight>(keys.length).fill(weights.matrix(first));
+  });
+  return weights;
 }
 
 function nowhere(spec: TensorSpec): Tensor {
