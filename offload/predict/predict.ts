@@ -65,10 +65,12 @@ export function predictPass(
     const bytes = plan.slots && one ? broughtBytes(layer, plan.slots, tokensOf(one)) : 0;
     return (bytes / (profile.devices.linkBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
   };
+  let broughtMs = 0;
   const layers = plan.layers.map((layer): LayerTimes => {
     // Kernels fetch what is chosen themselves, and nothing is computed meanwhile.
-    const brought = chooses ? bringMs(layer, microBatches) : 0;
-    const computeMs = brought + sumOver((shape, times) => cost.layer(layer, shape, times));
+    const fetchedMs = chooses ? bringMs(layer, microBatches) : 0;
+    broughtMs += fetchedMs;
+    const computeMs = fetchedMs + sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.layout.host.sizeBytes;
     const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
     const pageSize = layer.kind === 'block' ? blockPageBytes(kvShape, layer.index) : 0;
@@ -92,8 +94,8 @@ export function predictPass(
   const sum = (of: (times: LayerTimes) => number) => layers.reduce((total, times) => total + of(times), 0);
   const busy = {
     drive: sum((times) => times.driveMs),
-    link: sum((times) => times.linkMs),
-    compute: sum((times) => times.computeMs) + betweenMs,
+    link: sum((times) => times.linkMs) + broughtMs,
+    compute: sum((times) => times.computeMs) - broughtMs + betweenMs,
   };
   return {
     totalMs,
