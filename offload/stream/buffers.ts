@@ -1,18 +1,32 @@
 // The buffers of all hops, allocated once from the plan; prefetchers of consecutive sessions share them.
 
 import { assert } from '../errors.js';
-import { gatheredBytes } from '../model/layout.js';
+import { type DeviceLayout, gatheredBytes } from '../model/layout.js';
 import type { Plan } from '../plan/plan.js';
+import type { GatherBy } from '../plan/transfer.js';
 import type { Backend, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import { BufferPool } from './pool.js';
+import type { Step } from './schedule.js';
 
-/** A layer that rests on the devices: whole on each of them. */
+/** What rests on the devices of a layer: all of it, or all but its experts. */
 export interface DeviceResident {
+  readonly layout: DeviceLayout;
+  readonly by: GatherBy;
   /** Per device. */
   readonly memories: readonly Memory[];
+  /** Where experts rest that are not in the layout. */
+  readonly home?: HostMemory;
   /** Per device, what compute waits for; undefined until the copies are queued. Nothing is written there afterwards. */
   ready: readonly (readonly DeviceEvent[])[] | undefined;
+}
+
+/** Undefined where the step's layer passes by, or is computed on in DRAM. */
+export function residentFor(
+  { onDevices, bases }: Pick<Buffers, 'onDevices' | 'bases'>,
+  { layerIndex, chooses }: Step,
+): DeviceResident | undefined {
+  return onDevices.get(layerIndex) ?? (chooses ? bases.get(layerIndex) : undefined);
 }
 
 export interface Buffers {
@@ -43,19 +57,20 @@ export function allocateBuffers(
   const bases = new Map<number, DeviceResident>();
   const apart = backend.devices.filter((device) => !device.computesInPlace);
   for (const [index, { tier, layout, experts }] of plan.layers.entries()) {
-    if (experts) {
-      const memories = apart.map((device) => device.allocate(Math.max(1, experts.base.sizeBytes)));
-      bases.set(index, { memories, ready: undefined });
-    }
     if (tier === 'dram') {
-      const memory = loaded.get(index)?.memory ?? backend.allocateHost(layout.host.sizeBytes, 'resident');
-      residents.set(index, memory);
+      const home = loaded.get(index)?.memory ?? backend.allocateHost(layout.host.sizeBytes, 'resident');
+      residents.set(index, home);
+      if (experts) {
+        const { base } = experts;
+        const memories = apart.map((device) => device.allocate(Math.max(1, base.sizeBytes)));
+        bases.set(index, { layout: base, by: 'none', memories, home, ready: undefined });
+      }
     }
     if (tier !== 'gpu') continue;
     assert(apart.length === backend.devices.length, 'layers rest on devices that have memory of their own');
     const sizeBytes = gatheredBytes(layout.device.sizeBytes, apart.length);
     const memories = apart.map((device) => device.allocate(sizeBytes));
-    onDevices.set(index, { memories, ready: undefined });
+    onDevices.set(index, { layout: layout.device, by: plan.transfer.by, memories, ready: undefined });
   }
   const passing = plan.layers.some(({ tier }) => tier !== 'gpu') ? apart : [];
   return {

@@ -1,19 +1,19 @@
 // dram→gpu and the gather after it: a layer gets to rest on the devices, passes through their buffers, or stays in DRAM.
 
 import { present } from '../errors.js';
-import type { Plan } from '../plan/plan.js';
+import type { Transfer } from '../plan/transfer.js';
 import type { Backend } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import type { Trace } from '../trace.js';
-import type { Buffers, DeviceResident } from './buffers.js';
+import { type Buffers, type DeviceResident, residentFor } from './buffers.js';
 import type { Lease } from './pool.js';
 import type { Returns } from './returns.js';
 import type { HostLayer, StagedLayer } from './staged-layer.js';
-import { type Arrival, type HopSpan, queueTransfer, type Target } from './transfer.js';
+import { type Arrival, queueTransfer, type Target } from './transfer.js';
 
 export interface DeviceHopOptions {
   readonly backend: Backend;
-  readonly plan: Plan;
+  readonly transfer: Transfer;
   readonly buffers: Buffers;
   readonly trace: Trace;
   /** Where host buffers go once every device has read its part. */
@@ -22,14 +22,14 @@ export interface DeviceHopOptions {
 
 export class DeviceHop {
   readonly #backend: Backend;
-  readonly #plan: Plan;
+  readonly #transfer: Transfer;
   readonly #buffers: Buffers;
   readonly #trace: Trace;
   readonly #returns: Returns;
 
-  constructor({ backend, plan, buffers, trace, returns }: DeviceHopOptions) {
+  constructor({ backend, transfer, buffers, trace, returns }: DeviceHopOptions) {
     this.#backend = backend;
-    this.#plan = plan;
+    this.#transfer = transfer;
     this.#buffers = buffers;
     this.#trace = trace;
     this.#returns = returns;
@@ -37,10 +37,7 @@ export class DeviceHop {
 
   /** Buffers of the devices may have to be waited for. */
   stage(item: HostLayer, hostReadyMs: number): StagedLayer | Promise<StagedLayer> {
-    const { layerIndex, chooses } = item.step;
-    const bases = chooses ? this.#buffers.bases.get(layerIndex) : undefined;
-    if (bases) return this.#withoutExperts(item, hostReadyMs, bases);
-    const resident = this.#buffers.onDevices.get(layerIndex);
+    const resident = residentFor(this.#buffers, item.step);
     if (resident) return this.#atRest(item, hostReadyMs, resident);
     const inPlace = this.#backend.devices.every((device) => device.computesInPlace);
     return inPlace ? this.#inPlace(item, hostReadyMs) : this.#pass(item, hostReadyMs);
@@ -59,55 +56,25 @@ export class DeviceHop {
 
   /** A layer that rests on the devices is copied there once and never written again, so nobody waits for its readers. */
   #atRest(item: HostLayer, hostReadyMs: number, resident: DeviceResident): StagedLayer {
+    const { layout, home, memories } = resident;
     resident.ready ??= this.#queue(
       item,
-      resident.memories.map((buffer) => ({ buffer, after: [] })),
+      resident,
+      memories.map((buffer) => ({ buffer, after: [] })),
     ).map(({ fetched, gathered }) => [fetched, gathered]);
     const ready = resident.ready;
     return {
       step: item.step,
       hostReadyMs,
-      perDevice: resident.memories.map((memory, g) => ({
+      perDevice: memories.map((memory, g) => ({
         memory,
-        placements: item.layout.device.placements,
-        ready: present(ready[g], 'events'),
-        rests: true,
-      })),
-      release: () => undefined,
-    };
-  }
-
-  /** All but the experts rests on every device; these rest in DRAM, and kernels fetch what is chosen. */
-  #withoutExperts(item: HostLayer, hostReadyMs: number, bases: DeviceResident): StagedLayer {
-    const { layerIndex } = item.step;
-    const { base } = present(this.#plan.layers[layerIndex]?.experts, 'experts of the layer');
-    const home = present(this.#buffers.residents.get(layerIndex), 'the layer in DRAM');
-    bases.ready ??= queueTransfer({
-      backend: this.#backend,
-      by: 'none',
-      layout: base,
-      from: home,
-      targets: bases.memories.map((buffer) => ({ buffer, after: [] })),
-      tell: this.#tell(item.layout.layer.name),
-    }).map(({ fetched }) => [fetched]);
-    const ready = bases.ready;
-    return {
-      step: item.step,
-      hostReadyMs,
-      perDevice: bases.memories.map((memory, g) => ({
-        memory,
-        placements: base.placements,
+        placements: layout.placements,
         ready: present(ready[g], 'events'),
         rests: true,
         home,
       })),
       release: () => undefined,
     };
-  }
-
-  #tell(name: string): (span: HopSpan) => void {
-    return ({ lane, device, bytes, started, ended }) =>
-      this.#trace.addWhenReached({ lane, owner: device.name, name, bytes }, started, ended);
   }
 
   /** Through a buffer of each device. */
@@ -119,11 +86,12 @@ export class DeviceHop {
       for (const lease of leases) lease.release(lease.after);
       throw error;
     }
-    const arrivals = this.#queue(item, leases);
+    const way = { layout: item.layout.device, by: this.#transfer.by };
+    const arrivals = this.#queue(item, way, leases);
     const events = arrivals.map(({ fetched, gathered }) => [fetched, gathered]);
     // Peers read from a buffer while they gather, so their gathers must end as well; of whole layers every device has
     // one to itself.
-    const whole = this.#plan.transfer.kind === 'whole';
+    const whole = this.#transfer.kind === 'whole';
     return {
       step: item.step,
       hostReadyMs,
@@ -144,16 +112,21 @@ export class DeviceHop {
   }
 
   /** Queues all of the layer's way, and sees to it that the host buffer goes back once every device has read its part. */
-  #queue(item: HostLayer, targets: readonly Target[]): Arrival[] {
+  #queue(
+    item: HostLayer,
+    { layout, by }: Pick<DeviceResident, 'layout' | 'by'>,
+    targets: readonly Target[],
+  ): Arrival[] {
     const from = present(item.memory, 'the layer in DRAM');
     const { name } = item.layout.layer;
     const arrivals = queueTransfer({
       backend: this.#backend,
-      by: this.#plan.transfer.by,
-      layout: item.layout.device,
+      by,
+      layout,
       from,
       targets,
-      tell: this.#tell(name),
+      tell: ({ lane, device, bytes, started, ended }) =>
+        this.#trace.addWhenReached({ lane, owner: device.name, name, bytes }, started, ended),
     });
     this.#returns.when(
       arrivals.map(({ fetched }) => fetched),

@@ -5,8 +5,9 @@ import type { LayerLayout } from '../model/layout.js';
 import type { Plan } from '../plan/plan.js';
 import type { HostMemory } from '../port/backend.js';
 import type { Trace } from '../trace.js';
-import { type Buffers, keepFill } from './buffers.js';
+import { type Buffers, keepFill, residentFor } from './buffers.js';
 import type { Lease } from './pool.js';
+import type { Step } from './schedule.js';
 import type { WeightSource } from './weight-source.js';
 
 /** Reads of so many layers are queued, so that the drive goes on while JavaScript is busy. */
@@ -40,13 +41,10 @@ export class DriveHop {
     this.#trace = trace;
   }
 
-  /**
-   * False for the first step that brings the layer there.
-   * @param chooses all but its experts is wanted there
-   */
-  restsOnDevices(layerIndex: number, chooses: boolean): boolean {
-    const bases = chooses ? this.#buffers.bases.get(layerIndex) : undefined;
-    const resident = bases ?? this.#buffers.onDevices.get(layerIndex);
+  /** False for the first step that brings the layer there. */
+  restsOnDevices(step: Step): boolean {
+    const { layerIndex } = step;
+    const resident = residentFor(this.#buffers, step);
     if (!resident) return false;
     if (resident.ready || this.#loading.has(layerIndex)) return true;
     this.#loading.add(layerIndex);

@@ -44,7 +44,8 @@ export class Prefetcher {
     this.#backend = backend;
     this.#buffers = buffers;
     this.#fromDrive = new DriveHop({ plan, source, buffers, trace });
-    this.#toDevices = new DeviceHop({ backend, plan, buffers, trace, returns: this.#returns });
+    const { transfer } = plan;
+    this.#toDevices = new DeviceHop({ backend, transfer, buffers, trace, returns: this.#returns });
     const { hostSteps, deviceSteps } = stepsAhead(plan);
     this.#hostLayers = new Channel(hostSteps);
     this.#staged = new Channel(deviceSteps);
@@ -102,9 +103,9 @@ export class Prefetcher {
 
   /** What rests on the devices or in DRAM. */
   #alreadyThere(step: Step): HostLayer | undefined {
-    const { layerIndex, chooses = false } = step;
+    const { layerIndex } = step;
     const { layout } = present(this.#plan.layers[layerIndex], `layer ${layerIndex}`);
-    if (this.#fromDrive.restsOnDevices(layerIndex, chooses)) {
+    if (this.#fromDrive.restsOnDevices(step)) {
       return { step, layout, memory: null, ready: Promise.resolve(this.#backend.nowMs()), lease: null };
     }
     const filling = this.#fromDrive.atRest(layerIndex);

@@ -27,7 +27,7 @@ export interface DeviceCopy {
   /** It stays where it is, for all passes. */
   readonly rests: boolean;
   /** Where the layer's experts rest, which are not among the placements. */
-  readonly home?: HostMemory;
+  readonly home?: HostMemory | undefined;
 }
 
 /** A layer that is there, or on its way with events to wait for; in the order of the schedule. */
