@@ -104,6 +104,11 @@ export function storedBytes(weight: Weight): number {
   return partsOf(weight).reduce((sum, { shape, dtype }) => sum + elementCount(shape) * DTYPE_BYTES[dtype], 0);
 }
 
+/** Experts of so many that tokens choose which go to `choices` each, if all are as likely. */
+export function touchedExperts(experts: number, choices: number, tokens: number): number {
+  return experts * (1 - (1 - choices / experts) ** tokens);
+}
+
 /** Only the experts that an even choice is expected to touch count; the rest of a mixture is not read. */
 export function productOf(op: ProductOp): Product {
   if (op.op === 'linear') return { weight: op.weight, weightCount: 1, rowsEach: dimension(op.x, 0) };
@@ -113,7 +118,7 @@ export function productOf(op: ProductOp): Product {
   }
   const experts = op.slots ? dimension(op.slots.table, 0) : op.weights.length;
   const choices = dimension(op.out, 0);
-  const touched = experts * (1 - (1 - 1 / experts) ** choices);
+  const touched = touchedExperts(experts, 1, choices);
   return { weight: present(op.weights[0], 'an expert'), weightCount: touched, rowsEach: choices / touched };
 }
 

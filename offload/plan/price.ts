@@ -183,7 +183,7 @@ function broughtMs(
   { slots }: Draft,
   { microBatches, tokens }: { readonly microBatches: number; readonly tokens: number },
 ): number | undefined {
-  if (!slots || microBatches > 1 || !choosesExperts(slots, [{ tokens }])) return undefined;
+  if (!slots || microBatches > 1 || !choosesExperts(slots, [tokens])) return undefined;
   const bytes = input.experts.reduce((sum, experts) => sum + broughtBytes({ experts }, slots, tokens), 0);
   return copyMs(bytes, ratesFor(input));
 }

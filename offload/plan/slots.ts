@@ -5,6 +5,7 @@ import { ForwardWalk } from '../model/forward-walk.js';
 import type { LayerLayout } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import { dimension } from '../port/tensor.js';
+import { touchedExperts } from './op-cost.js';
 import type { PlannedExperts, PlannedLayer, SlotPlan } from './plan.js';
 
 /** Beyond these, a micro-batch's products take long enough to hide whole layers that come beside them. */
@@ -44,20 +45,10 @@ export function mostChoosingTokens(slots: number, choices: number, experts: numb
     : Math.min(MOST_CHOOSING_TOKENS, Math.floor(slots / choices));
 }
 
-/** Whether a pass brings only the experts that it chooses. */
-export function choosesExperts(
-  slots: SlotPlan | undefined,
-  microBatches: readonly { readonly tokens: number }[],
-): boolean {
-  const [first, second] = microBatches;
-  return (
-    slots !== undefined && first !== undefined && second === undefined && first.tokens <= slots.mostTokens
-  );
-}
-
-/** Experts of so many that tokens choose which go to `choices` each, if all are as likely. */
-export function touchedExperts(experts: number, choices: number, tokens: number): number {
-  return experts * (1 - (1 - choices / experts) ** tokens);
+/** Whether a pass of micro-batches of so many tokens brings only the experts that it chooses. */
+export function choosesExperts(slots: SlotPlan | undefined, microBatchTokens: readonly number[]): boolean {
+  const [tokens, more] = microBatchTokens;
+  return slots !== undefined && tokens !== undefined && more === undefined && tokens <= slots.mostTokens;
 }
 
 /** Bytes that a layer's chosen experts are expected to bring, if all are as likely and those in slots are any. */

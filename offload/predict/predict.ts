@@ -56,11 +56,7 @@ export function predictPass(
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
   const kvShape = { caches: model.caches, dtype: plan.kvType, pageTokens: plan.pageTokens };
   const horizons = pageTables(model.caches, plan.horizons).map((table) => plan.horizons[table - 1]?.horizon);
-  const tokensOf = ({ slices }: MicroBatchShape) => slices.reduce((sum, { tokens }) => sum + tokens, 0);
-  const chooses = choosesExperts(
-    plan.slots,
-    microBatches.map((shape) => ({ tokens: tokensOf(shape) })),
-  );
+  const chooses = choosesExperts(plan.slots, microBatches.map(tokensOf));
   const bringMs = (layer: PlannedLayer, [one]: readonly MicroBatchShape[]) => {
     const bytes = plan.slots && one ? broughtBytes(layer, plan.slots, tokensOf(one)) : 0;
     return (bytes / (profile.devices.linkBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
@@ -104,10 +100,7 @@ export function predictPass(
     linkMs: busy.link,
     stallMs,
     bound: boundOf(totalMs, busy, cost.weightMs > cost.productMs / 2),
-    tokens: microBatches.reduce(
-      (all, { slices }) => all + slices.reduce((n, { tokens }) => n + tokens, 0),
-      0,
-    ),
+    tokens: microBatches.reduce((all, shape) => all + tokensOf(shape), 0),
     driveBytes: plan.layers.reduce(
       (all, { tier, layout }) => all + (tier === 'nvme' ? layout.host.sizeBytes : 0),
       0,
@@ -136,8 +129,9 @@ class Cost {
   }
 
   /** What a layer takes for `times` micro-batches of that shape. */
-  layer(layer: PlannedLayer, { slices, outputs }: MicroBatchShape, times: number): number {
-    const tokens = slices.reduce((sum, slice) => sum + slice.tokens, 0);
+  layer(layer: PlannedLayer, shape: MicroBatchShape, times: number): number {
+    const { slices, outputs } = shape;
+    const tokens = tokensOf(shape);
     return this.#of(slices, times, () => {
       if (layer.kind === 'block') this.#walk.block(layer.index, tokens);
       else if (outputs > 0) {
@@ -149,10 +143,8 @@ class Cost {
   }
 
   /** Before the first layer. */
-  start({ slices }: MicroBatchShape, times: number): number {
-    return this.#of(slices, times, () =>
-      this.#walk.embed(slices.reduce((sum, slice) => sum + slice.tokens, 0)),
-    );
+  start(shape: MicroBatchShape, times: number): number {
+    return this.#of(shape.slices, times, () => this.#walk.embed(tokensOf(shape)));
   }
 
   #of(slices: readonly SliceShape[], times: number, walk: () => void): number {
@@ -175,6 +167,10 @@ class Cost {
     this.weightBytes += bytes;
     this.flops += 2 * elements * rowsEach;
   }
+}
+
+function tokensOf({ slices }: MicroBatchShape): number {
+  return slices.reduce((sum, { tokens }) => sum + tokens, 0);
 }
 
 /** A prompt's passes hold many micro-batches of few shapes. */

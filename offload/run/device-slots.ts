@@ -8,7 +8,7 @@ import { weightOf } from '../model/weights.js';
 import type { Plan, PlannedExperts, PlannedLayer, SlotPlan } from '../plan/plan.js';
 import { slotWords, totalWords } from '../plan/slots.js';
 import type { Backend, Device, HostMemory } from '../port/backend.js';
-import { DTYPE_BYTES } from '../port/dtype.js';
+import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
 import type { Memory, SlotTables, Tensor } from '../port/ops.js';
 import { rows, tensor } from '../port/tensor.js';
 
@@ -56,7 +56,7 @@ export class DeviceSlots {
     let used = 0;
     const take = (shape: readonly number[]) => {
       const taken = tensor(memory, used * DTYPE_BYTES.i32, 'i32', shape);
-      used += shape.reduce((product, size) => product * size, 1);
+      used += elementCount(shape);
       return taken;
     };
     this.#tables = {
@@ -115,7 +115,7 @@ export class DeviceSlots {
   /** In all layers, since the device began. Waits for the device. */
   async counts(): Promise<SlotCounts> {
     const { memory, offsetBytes, shape } = this.#counts;
-    const words = shape.reduce((product, size) => product * size, 1);
+    const words = elementCount(shape);
     const host = this.#host;
     this.#device.compute.copy(host, 0, memory, offsetBytes, words * DTYPE_BYTES.i32);
     await this.#device.compute.record().reached();

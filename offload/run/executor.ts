@@ -227,10 +227,9 @@ function isStep(step: Step, passIndex: number, layerIndex: number): boolean {
 
 /** Layers pass by whole for all devices or for none; those without work take either. */
 function allChoose(slots: SlotPlan, { perDevice }: Pass): boolean {
-  return perDevice.every((microBatches) => {
-    const counts = microBatches.map((microBatch) => ({ tokens: tokenCount(microBatch) }));
-    return counts.length === 0 || choosesExperts(slots, counts);
-  });
+  return perDevice.every(
+    (microBatches) => microBatches.length === 0 || choosesExperts(slots, microBatches.map(tokenCount)),
+  );
 }
 
 /** A device's queue of kernels is finite, and a full one would stop the JavaScript thread: about this many micro-batches of a layer fit. */

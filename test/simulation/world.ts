@@ -143,9 +143,9 @@ export class World {
 
 /** On all devices together, in a pass that brings what they choose. */
 function choosingTokens(plan: Scenario['plan'], { perDevice }: ExpectedPass['pass']): number {
-  const sizes = perDevice.map((microBatches) => microBatches.map((one) => ({ tokens: tokenCount(one) })));
+  const sizes = perDevice.map((microBatches) => microBatches.map(tokenCount));
   const choose = sizes.every((counts) => counts.length === 0 || choosesExperts(plan.slots, counts));
-  return choose ? sizes.flat().reduce((sum, { tokens }) => sum + tokens, 0) : 0;
+  return choose ? sizes.flat().reduce((sum, tokens) => sum + tokens, 0) : 0;
 }
 
 function compare({ expected }: ExpectedPass, results: PassResult[], { plan }: Scenario, pass: number): void {
