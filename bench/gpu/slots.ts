@@ -9,6 +9,7 @@
 
 import { parseArgs } from 'node:util';
 import { formatBytes, formatRate, present } from '../../offload/index.js';
+import { expertOf } from '../../offload/model/experts.js';
 import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
@@ -51,9 +52,9 @@ const workload = {
   output: 'tokens',
 } as const;
 
+const experts = countExperts();
 let rounds = 0;
 for (const share of values.slots.split(',').map(Number)) {
-  const experts = await expertsOfModel();
   const expertSlots = Math.max(1, Math.round((experts * share) / 100));
   const engine = await Engine.open(model, {
     ...devicesFor(kind, 1),
@@ -124,10 +125,10 @@ async function run(engine: Engine): Promise<number[]> {
   return spent;
 }
 
-/** How many there are in all layers together. */
-async function expertsOfModel(): Promise<number> {
+/** In all layers together. */
+function countExperts(): number {
   return model.model.blocks.reduce((sum, { matrices }) => {
-    const numbers = matrices.flatMap(({ key }) => /experts\.(\d+)\./.exec(key)?.[1] ?? []);
+    const numbers = matrices.flatMap(({ key }) => expertOf(key)?.expert ?? []);
     return sum + new Set(numbers).size;
   }, 0);
 }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -15,12 +14,17 @@ namespace {
 
 int32_t* Words(const View& view) { return reinterpret_cast<int32_t*>(view.data); }
 
+int32_t ExpertOf(const View& experts, int64_t choice) {
+  const int64_t each = experts.shape[1];
+  return Words(experts)[choice / each * experts.strides[0] + choice % each];
+}
+
 /// In ascending order, each once. Indices are data: checked before anything is written.
 std::vector<int32_t> Wanted(const BringExpertsOp& op) {
   std::vector<int32_t> wanted;
-  const int64_t tokens = op.experts.shape[0], each = op.experts.shape[1];
-  for (int64_t choice = 0; choice < tokens * each; ++choice) {
-    const int32_t expert = Words(op.experts)[choice / each * op.experts.strides[0] + choice % each];
+  const int64_t choices = op.experts.shape[0] * op.experts.shape[1];
+  for (int64_t choice = 0; choice < choices; ++choice) {
+    const int32_t expert = ExpertOf(op.experts, choice);
     if (expert < 0 || expert >= op.expert_count()) {
       throw std::runtime_error("expert " + std::to_string(expert) + " of choice " + std::to_string(choice) + " is none of " +
                                std::to_string(op.expert_count()));
@@ -138,9 +142,8 @@ void BringExperts(const BringExpertsOp& op, Run& run) {
 }
 
 ExpertLinearOp Placed(const ExpertLinearOp& op, const ExpertParts& places) {
-  const int64_t each = op.experts.shape[1];
   for (int64_t choice = 0; choice < op.out.shape[0]; ++choice) {
-    const int32_t expert = Words(op.experts)[choice / each * op.experts.strides[0] + choice % each];
+    const int32_t expert = ExpertOf(op.experts, choice);
     if (expert < 0 || expert >= op.expert_count) continue;  // the product says so
     const int32_t slot = Words(op.slots)[expert];
     if (slot < 0 || slot >= op.slot_count) {

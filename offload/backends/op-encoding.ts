@@ -13,6 +13,7 @@
 import { assert, present } from '../errors.js';
 import type { DType } from '../port/dtype.js';
 import { FORMATS, type FormatName, isLike, PART_NAMES } from '../port/formats.js';
+import { MOST_EXPERTS } from '../port/mixture-ops.js';
 import {
   ENCODED_ACTIVATIONS,
   ENCODED_DTYPES,
@@ -31,11 +32,9 @@ const TENSOR_WORDS = 12;
 const WEIGHT_WORDS = 14;
 const MAX_RANK = 4;
 
-const MAX_EXPERTS = 1024;
-
 // Longest: expert_linear, with the opcode, 4 tensors, 3 numbers, a weight, and the places of the other experts.
 const words = new Float64Array(
-  1 + (4 + PART_NAMES.length) * TENSOR_WORDS + 3 + WEIGHT_WORDS + (2 * PART_NAMES.length + 1) * MAX_EXPERTS,
+  1 + (4 + PART_NAMES.length) * TENSOR_WORDS + 3 + WEIGHT_WORDS + (2 * PART_NAMES.length + 1) * MOST_EXPERTS,
 );
 /** Views of `words` by length: each operation has one length, so launching allocates nothing. */
 const views: Float64Array[] = [];
@@ -272,7 +271,7 @@ function routeRule(rule: RouteRule): void {
 /** The number of experts, a weight that all are like, and the places of each one's parts. */
 function expertWeights(weights: readonly Weight[]): void {
   const first = present(weights[0], 'an expert');
-  assert(weights.length <= MAX_EXPERTS, `at most ${MAX_EXPERTS} experts`);
+  assert(weights.length <= MOST_EXPERTS, `at most ${MOST_EXPERTS} experts`);
   numbers(weights.length);
   // Some experts may have no index of groups, which follow each other then.
   const indexed = first.parts.groups ? first : weights.find(({ parts }) => parts.groups);

@@ -3,6 +3,7 @@
 import { present } from '../errors.js';
 import { DEVICE_ALIGNMENT_BYTES } from '../port/backend.js';
 import { PART_NAMES, type PartName } from '../port/formats.js';
+import { MOST_EXPERTS } from '../port/mixture-ops.js';
 import { roundUp } from '../units.js';
 import {
   type DeviceLayout,
@@ -14,8 +15,6 @@ import {
   tensorsOf,
 } from './layout.js';
 
-/** What kernels sort: see native/ops/operand.h. */
-const MOST_EXPERTS = 1024;
 /** What an operation says of a place in a slot is one word. */
 const MOST_SLOT_BYTES = 2 ** 31;
 

@@ -4,6 +4,9 @@
 import { type Effects, partsOf, type Tensor, type Weight } from './operands.js';
 import type { RouteRule } from './route-rule.js';
 
+/** What kernels sort, and launches take: see native/ops/operand.h. */
+export const MOST_EXPERTS = 1024;
+
 /** Experts in equal slots. */
 export interface ExpertSlots {
   /** i32 [E]: the slot of each expert of the layer, or -1. */
