@@ -47,6 +47,7 @@ export type { DeviceResident, ExpertSlotsOption, Offload, PlanOptions, Workload 
 export { makePlan } from './plan/make-plan.js';
 export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan.js';
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './plan/profile.js';
+export { isAtRest } from './plan/slots.js';
 export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './plan/transfer.js';
 export type {
   Backend,

@@ -6,7 +6,7 @@ import type { LayerLayout } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import { dimension } from '../port/tensor.js';
 import { touchedExperts } from './op-cost.js';
-import type { PlannedExperts, PlannedLayer, SlotPlan } from './plan.js';
+import type { Plan, PlannedExperts, PlannedLayer, SlotPlan } from './plan.js';
 
 /** Beyond these, a micro-batch's products take long enough to hide whole layers that come beside them. */
 const MOST_CHOOSING_TOKENS = 256;
@@ -21,6 +21,11 @@ export function plannedExperts(layouts: readonly LayerLayout[]): (PlannedExperts
     firstKey += experts.count;
     return planned;
   });
+}
+
+/** Whether a pass of few tokens finds every layer on the devices, but for experts that it chooses. */
+export function isAtRest({ layers, slots }: Pick<Plan, 'layers' | 'slots'>): boolean {
+  return layers.every(({ tier, experts }) => tier === 'gpu' || (slots && experts));
 }
 
 /** Experts that a token of each block goes to, at most; 0 where none has experts. */

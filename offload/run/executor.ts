@@ -174,24 +174,26 @@ export class Executor {
     );
   }
 
-  /** Runs every micro-batch of the pass through all layers. One pass at a time. */
+  /** Runs every micro-batch of the pass through all layers. One pass at a time; `checkFiles` before results are given out. */
   run(pass: Pass): Promise<PassResult[]> {
     const running = this.#run(pass);
     this.#running = running;
     return running;
   }
 
-  /** Results of files that changed are given to nobody, and a failure that they caused is told as what it is. */
+  /** A failure that files caused which have changed is told as what it is. */
   async #run(pass: Pass): Promise<PassResult[]> {
-    let results: PassResult[];
     try {
-      results = await this.#compute(pass);
+      return await this.#compute(pass);
     } catch (error) {
-      this.#backend.checkFiles();
+      this.checkFiles();
       throw error;
     }
+  }
+
+  /** Throws FILE_CHANGED where a file of weights has changed: results of passes since the last call are given to nobody then. */
+  checkFiles(): void {
     this.#backend.checkFiles();
-    return results;
   }
 
   async #compute(pass: Pass): Promise<PassResult[]> {

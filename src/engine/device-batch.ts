@@ -152,8 +152,8 @@ export class DeviceBatch {
       : preempted;
   }
 
-  /** Enters what the pass yielded. */
-  take({ work, outputsOf }: DeviceWork, { tokens, logProbs, nll, places }: PassResult): void {
+  /** Enters what the pass yielded. Returns those whose text has become longer. */
+  take({ work, outputsOf }: DeviceWork, { tokens, logProbs, nll, places }: PassResult): Iterable<Sequence> {
     const suspects = new Set<Sequence>();
     this.#growing = undefined;
     this.#toPublish.clear();
@@ -183,6 +183,7 @@ export class DeviceBatch {
     for (const sequence of grown) {
       if (sequence.knownTokens === this.#lengthRules.recomputeAtTokens) this.#restart(sequence);
     }
+    return grown;
   }
 
   /**

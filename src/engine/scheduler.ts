@@ -1,6 +1,7 @@
 // Keeps requests going on all devices: admits them between passes, runs passes while there are any, and tells who asked.
 
-import { assert, type Executor, OperatingError, present } from '../../offload/index.js';
+import { setImmediate } from 'node:timers/promises';
+import { assert, type Executor, isAtRest, OperatingError, present } from '../../offload/index.js';
 import { DeviceBatch, type DeviceWork } from './device-batch.js';
 import type { EngineRequest, RequestListener } from './request.js';
 import { requestProblem } from './request-problem.js';
@@ -53,6 +54,15 @@ export interface PassProgress {
   readonly doneShare: number;
 }
 
+/** What a pass has come to, of which nobody has been told yet. */
+interface Outcome {
+  /** They have one token more. */
+  readonly grown: readonly Sequence[];
+  /** They have left. */
+  readonly ended: readonly Sequence[];
+  readonly tell: (() => void) | undefined;
+}
+
 const NO_STOPS: ReadonlySet<number> = new Set();
 
 /**
@@ -71,6 +81,12 @@ export class Scheduler {
   #finished = 0;
   #running: Promise<void> | undefined;
   #inSession = false;
+  #outcome: Outcome | undefined;
+  /**
+   * Whoever asked is told of a pass while devices compute the next one, which they would else wait for. Where layers stream
+   * they do not wait, and a pass that nobody wants any more is long.
+   */
+  readonly #tellsLate: boolean;
   /** Devices hold sequences that were cancelled since they were last looked through. */
   #someCancelled = false;
   #closing: Promise<void> | undefined;
@@ -81,6 +97,7 @@ export class Scheduler {
     const { batchSize = executor.plan.sequences, sharesPages = true } = options;
     this.#executor = executor;
     this.#options = options;
+    this.#tellsLate = isAtRest(executor.plan);
     this.#batches = Array.from(
       { length: executor.deviceCount },
       () => new DeviceBatch(executor, { batchSize, sharesPages }),
@@ -199,12 +216,12 @@ export class Scheduler {
   async #run(): Promise<void> {
     try {
       await this.#admit();
-      while (this.#alive.length > 0) {
-        this.#options.signal?.throwIfAborted();
-        if (this.#failure) break;
+      while (this.#alive.length > 0 && !this.#failure && !this.#options.signal?.aborted) {
         if (this.#someCancelled) await this.#replace();
         else await this.#pass();
       }
+      this.#tellOutcome();
+      if (this.#alive.length > 0 && !this.#failure) this.#options.signal?.throwIfAborted();
       for (const sequence of this.#sweep()) this.#tell(sequence);
     } catch (error) {
       this.#failure ??= { error };
@@ -214,6 +231,11 @@ export class Scheduler {
   }
 
   async #failAll(error: unknown): Promise<void> {
+    try {
+      this.#tellOutcome();
+    } catch {
+      // It is told to those whom it concerns, and what has failed before counts.
+    }
     const open = [...this.#alive, ...this.#waiting];
     for (const sequence of this.#waiting) this.#waiting.remove(sequence);
     // What a session that has failed says at its end is of no use beside what made it fail.
@@ -259,31 +281,65 @@ export class Scheduler {
     }
     await this.#beginPass();
     const waitingPrompts = this.#unbegun;
-    const finishedBefore = this.#finished;
     const works = this.#batches.map((batch) => batch.nextWork());
-    const results = await this.#executor.run({ perDevice: works.map(({ microBatches }) => microBatches) });
+    const running = this.#executor.run({ perDevice: works.map(({ microBatches }) => microBatches) });
+    if (this.#outcome) await this.#tellBeside(running);
+    const results = await running;
     const { onPass } = this.#options;
     const phase = onPass && phaseOf(works);
-    for (const [index, batch] of this.#batches.entries()) {
-      batch.take(present(works[index], 'work'), present(results[index], 'result'));
-    }
-    await this.#replace();
-    if (phase) onPass({ ...this.#progress(works), phase, waitingPrompts });
+    const grown = this.#batches.flatMap((batch, index) => [
+      ...batch.take(present(works[index], 'work'), present(results[index], 'result')),
+    ]);
+    const ended = this.#sweep();
+    const tell = phase && (() => onPass({ ...this.#progress(works), phase, waitingPrompts }));
+    this.#outcome = { grown, ended, tell };
+    if (!this.#tellsLate) this.#tellOutcome();
+    const finishedBefore = this.#finished;
+    await this.#admit();
     // Where every sequence has one token more, and none has ended, the passes to come are one fewer.
     const single = works.every(({ work }) => work.every(({ slice }) => slice.tokens.length === 1));
-    if (single && this.#finished === finishedBefore) return;
+    if (single && ended.length === 0 && this.#finished === finishedBefore) return;
     const limit = this.#passLimit();
     if (limit !== undefined) this.#executor.limitPasses(limit);
   }
 
-  /** Others begin in the places of those that have ended. */
+  /** Tells of the pass before when the next one has queued what it can. */
+  async #tellBeside(running: Promise<unknown>): Promise<void> {
+    // It may fail before anybody waits for it.
+    running.catch(() => undefined);
+    await setImmediate();
+    this.#tellOutcome();
+  }
+
+  /** Tokens of files that have changed are told to nobody. */
+  #tellOutcome(): void {
+    if (!this.#outcome) return;
+    const { grown, ended, tell } = this.#outcome;
+    this.#outcome = undefined;
+    try {
+      this.#executor.checkFiles();
+    } catch (error) {
+      for (const sequence of ended) sequence.failed(error);
+      throw error;
+    }
+    try {
+      for (const sequence of grown) sequence.tellTokens();
+    } finally {
+      for (const sequence of ended) this.#tell(sequence);
+    }
+    tell?.();
+  }
+
+  /** Others begin in the places of those that were cancelled between passes. */
   async #replace(): Promise<void> {
-    this.#someCancelled = false;
+    this.#tellOutcome();
     for (const sequence of this.#sweep()) this.#tell(sequence);
     await this.#admit();
   }
 
+  /** Those that have ended leave. */
   #sweep(): Sequence[] {
+    this.#someCancelled = false;
     const othersCome = this.#options.queue === undefined || this.#unbegun > 0;
     return this.#batches.flatMap((batch) => batch.sweep(othersCome));
   }

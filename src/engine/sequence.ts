@@ -57,6 +57,8 @@ export class Sequence {
   suspect: Suspect | undefined;
   finishReason: FinishReason | undefined;
   #isTold = false;
+  /** New tokens that whoever asked has not been told of. */
+  #untold = 0;
   /** Why it ends with `error`. */
   problem: OperatingError | undefined;
   /** What its own functions have thrown. */
@@ -132,7 +134,7 @@ export class Sequence {
     return samplingRow(sampling, draw, () => joined(promptTokens, this.newTokens));
   }
 
-  /** Enters a token that a pass has yielded; false where the text has not become longer by it. */
+  /** Enters a token that a pass has yielded; false where the text has not become longer by it. `tellTokens` is to follow. */
   accept(token: number, logProb: number | undefined): boolean {
     if (token === NO_TOKEN) {
       this.becomeSuspect();
@@ -145,18 +147,32 @@ export class Sequence {
     }
     this.newTokens.push(token);
     if (this.wantsLogProbs) this.#logProbs.push(present(logProb, 'log-probability'));
-    let stops: boolean | undefined;
-    try {
-      this.#listener.onToken?.(token, this.wantsLogProbs ? logProb : undefined);
-      stops = stopsAfter?.(token);
-    } catch (error) {
-      if (!this.#listener.onFailed) throw error;
-      this.#thrown = { error };
-      this.finishReason = 'error';
-    }
-    if (stops) this.finishReason ??= 'stop';
+    this.#untold++;
+    if (this.#own(() => stopsAfter?.(token))) this.finishReason ??= 'stop';
     else if (this.newTokens.length === maxNewTokens) this.finishReason ??= 'length';
     return true;
+  }
+
+  /** Tells whoever asked of the tokens that were entered since. */
+  tellTokens(): void {
+    const count = this.newTokens.length;
+    for (; this.#untold > 0; this.#untold--) {
+      const at = count - this.#untold;
+      const token = present(this.newTokens[at], 'token');
+      this.#own(() => this.#listener.onToken?.(token, this.wantsLogProbs ? this.#logProbs[at] : undefined));
+    }
+  }
+
+  /** A function of whoever asked: where it throws, this request alone ends, if its listener can be told. */
+  #own<T>(call: () => T): T | undefined {
+    try {
+      return call();
+    } catch (error) {
+      if (!this.#listener.onFailed) throw error;
+      this.#thrown ??= { error };
+      this.finishReason = 'error';
+      return undefined;
+    }
   }
 
   /** Enters how likely one more of the scored tokens is, as a negative logarithm. */

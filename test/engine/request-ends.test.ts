@@ -55,12 +55,89 @@ it('a stop function that throws ends its own request with that', async () => {
 });
 
 it('no pass is made for requests that are cancelled between two passes', async () => {
-  const cache = new HashedCache({ sizes, vocabSize: 50, deviceCount: 1 });
+  const cache = new HashedCache({ sizes, vocabSize: 50, deviceCount: 1, streams: true });
   const scheduler: Scheduler = new Scheduler(cache.executor, { onPass: () => first.cancel() });
   const first = scheduler.submit(request(0, 20));
   await scheduler.whenIdle();
   expect(await first.result).toMatchObject({ finishReason: 'cancelled', tokens: { length: 1 } });
   expect(cache.passes).toBe(1);
+  await scheduler.close();
+});
+
+it.each([true, false])(
+  'whoever asked is told of a pass before the next one begins, or beside it where layers rest (streams: %s)',
+  async (streams) => {
+    const cache = new HashedCache({ sizes, vocabSize: 50, deviceCount: 1, streams });
+    const told: string[] = [];
+    const onPass = () => told.push(`pass of ${cache.passes}`);
+    const scheduler = new Scheduler(cache.executor, {
+      onPass,
+      queue: {
+        length: 2,
+        next: async () => ({
+          request: request(told.length, told.length === 0 ? 3 : 1),
+          listener: {
+            onToken: () => told.push(`token of ${cache.passes}`),
+            onFinished: ({ tokens }) => told.push(`end with ${tokens.length} of ${cache.passes}`),
+          },
+        }),
+      },
+      batchSize: 1,
+    });
+    await scheduler.whenIdle();
+    const late = streams ? 0 : 1;
+    expect(told).toEqual(
+      [
+        [`token of ${1 + late}`, `pass of ${1 + late}`],
+        [`token of ${2 + late}`, `pass of ${2 + late}`],
+        [`token of ${3 + late}`, `end with 3 of ${3 + late}`, `pass of ${3 + late}`],
+        // Nothing comes behind the last pass.
+        ['token of 4', 'end with 1 of 4', 'pass of 4'],
+      ].flat(),
+    );
+  },
+);
+
+it('of a pass after which files have changed nobody is told, and nobody has ended with it', async () => {
+  let looks = 0;
+  const changed = new Error('a file has changed');
+  const { cache, scheduler } = open({
+    checkFiles: () => {
+      if (++looks === 3) throw changed;
+    },
+  });
+  const submissions = [3, 9].map((newTokens, index) => scheduler.submit(request(index, newTokens)));
+  for (const submission of submissions) {
+    const told: number[] = [];
+    const read = async () => {
+      for await (const { token } of submission.tokens) told.push(token);
+    };
+    await expect(read()).rejects.toBe(changed);
+    expect(told.length).toBe(2);
+    await expect(submission.result).rejects.toBe(changed);
+  }
+  await expect(scheduler.whenIdle()).rejects.toBe(changed);
+  expect(cache.isInSession).toBe(false);
+});
+
+it('a listener that throws ends its own request, with what it was told of', async () => {
+  const { cache, scheduler } = open();
+  const wrong = new TypeError('a fault of whoever listens');
+  const ended: unknown[] = [];
+  const other = scheduler.submit(request(1, 9));
+  const submission = scheduler.submit(request(0, 9));
+  const { onToken } = submission;
+  let calls = 0;
+  submission.onToken = (token, logProb) => {
+    onToken.call(submission, token, logProb);
+    if (++calls === 3) throw wrong;
+  };
+  await submission.result.catch((error: unknown) => ended.push(error));
+  expect(ended).toEqual([wrong]);
+  expect(calls).toBe(3);
+  expect((await other.result).tokens.length).toBe(9);
+  expect(scheduler.freePages).toEqual([sizes.kvPages]);
+  expect(cache.isInSession).toBe(true);
   await scheduler.close();
 });
 

@@ -36,6 +36,10 @@ export interface HashedSetting {
   readonly spoils?: () => boolean;
   /** The pass of this number fails, counted from 1. */
   readonly failingPass?: number;
+  /** Passes wait for layers, as they do not else. */
+  readonly streams?: boolean;
+  /** Called where files are to be looked at. */
+  readonly checkFiles?: () => void;
   /** Blocks beside the others that see only the latest tokens. */
   readonly horizons?: readonly HorizonPages[];
 }
@@ -81,6 +85,7 @@ export class HashedCache {
     return {
       plan: {
         ...sizes,
+        layers: this.#setting.streams ? [{ tier: 'nvme' }] : [],
         horizons: this.#setting.horizons ?? [],
         kvBuffers: { count: 0, pages: 0 },
         historyTokens: 0,
@@ -112,6 +117,7 @@ export class HashedCache {
         this.isInSession = false;
       },
       run: (pass: Pass) => this.#run(pass),
+      checkFiles: () => this.#setting.checkFiles?.(),
     } as unknown as Executor;
   }
 
