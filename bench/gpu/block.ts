@@ -17,7 +17,7 @@ import type { Weights } from '../../offload/model/model.js';
 import { stateFields, statesBytes } from '../../offload/model/state-cache.js';
 import { dryRun } from '../../offload/plan/dry-run.js';
 import { controlWords } from '../../offload/plan/pass-sizes.js';
-import type { DeviceEvent, DeviceStream, HostMemory } from '../../offload/port/backend.js';
+import type { DeviceEvent, DeviceStream, HostMemory, OpStream } from '../../offload/port/backend.js';
 import { DTYPE_BYTES, type DType, elementCount } from '../../offload/port/dtype.js';
 import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
 import { rows, tensor } from '../../offload/port/tensor.js';
@@ -100,7 +100,7 @@ printResult(
   { ...values, blockMs, productsMs, flops, perOp },
 );
 
-function forward(stream: DeviceStream): void {
+function forward(stream: OpStream): void {
   const ops = new ForwardOps(stream, new Workspace(workspace, activations), constants);
   tables.forEach(({ attention, lengths, states: slotTables }, index) => {
     const slots = fields && { fields, tables: present(slotTables, 'slots of states') };
@@ -133,10 +133,7 @@ async function timed(queue: (stream: DeviceStream) => void, refreshes = true): P
 async function timedOps(): Promise<{ name: string; ms: number }[]> {
   const names: string[] = [];
   const events: DeviceEvent[] = [];
-  const stream: DeviceStream = {
-    copy: (...copy) => device.compute.copy(...copy),
-    record: () => device.compute.record(),
-    wait: (event) => device.compute.wait(event),
+  const stream: OpStream = {
     launch: (op) => {
       device.compute.launch(op);
       names.push(nameOf(op));

@@ -98,7 +98,8 @@ class NativeCudaStream : public Napi::ObjectWrap<NativeCudaStream> {
   }
   void LaunchAll(const Napi::CallbackInfo& info) {
     const auto words = ReadWords(info[0]);
-    Guarded(info.Env(), [&] { queue_->LaunchAll(words.Data(), words.ElementLength()); });
+    const uint64_t kept = info[1].IsNumber() ? ReadSize(info[1], "kept") : 0;
+    Guarded(info.Env(), [&] { queue_->LaunchAll(words.Data(), words.ElementLength(), kept); });
   }
   Napi::Value Record(const Napi::CallbackInfo& info) {
     auto event = Guarded(info.Env(), [&] { return queue_->Record(); });

@@ -39,8 +39,9 @@ class Queue {
   /// One operation of op-encoding.ts. Throws std::invalid_argument on operands that do not fit; what the driver refuses
   /// fails the device: later work is dropped and later events fail with the same sentence.
   virtual void Launch(const double* words, size_t count) = 0;
-  /// Several, each after a word with its length. Those before one that throws may have been launched.
-  virtual void LaunchAll(const double* words, size_t count) = 0;
+  /// Several, each after a word with its length. Those before one that throws may have been launched. `kept`: what stands
+  /// for exactly these words at every call, or 0.
+  virtual void LaunchAll(const double* words, size_t count, uint64_t kept) = 0;
   virtual std::shared_ptr<Event> Record() = 0;
   virtual void Wait(const std::shared_ptr<Event>& event) = 0;
   /// Refuses new work and fails the promises that wait; calls `closed` when what was queued has run. Idempotent.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 namespace zi::cuda {
 namespace {
@@ -46,26 +47,42 @@ Replays::Batch::~Batch() {
 
 void Replays::Clear() {
   by_hash_.clear();
+  kept_.clear();
   batches_.clear();
 }
 
-Replays::Batch* Replays::Find(size_t hash, const double* words, size_t count) {
-  const auto [begin, end] = by_hash_.equal_range(hash);
-  for (auto it = begin; it != end; ++it) {
-    Batch& batch = *it->second;
-    if (batch.words.size() != count || std::memcmp(batch.words.data(), words, count * sizeof(double)) != 0) continue;
-    batch.used = launched_;
-    batches_.splice(batches_.end(), batches_, it->second);
-    return &batch;
+Replays::Batch* Replays::Find(const Words& words) {
+  std::list<Batch>::iterator found;
+  if (const auto known = kept_.find(words.kept); words.kept != 0 && known != kept_.end()) {
+    found = known->second;
+  } else {
+    const size_t hash = Hash(words.data, words.count);
+    const auto [begin, end] = by_hash_.equal_range(hash);
+    const auto same = std::find_if(begin, end, [&](const auto& entry) {
+      const std::vector<double>& other = entry.second->words;
+      return other.size() == words.count && std::memcmp(other.data(), words.data, words.count * sizeof(double)) == 0;
+    });
+    if (same == end) return nullptr;
+    found = same->second;
+    Keep(found, words.kept);
   }
-  return nullptr;
+  found->used = launched_;
+  batches_.splice(batches_.end(), batches_, found);
+  return &*found;
 }
 
-bool Replays::Replay(const double* words, size_t count, Run& run) {
+void Replays::Keep(std::list<Batch>::iterator batch, uint64_t kept) {
+  if (kept == 0) return;
+  kept_.erase(batch->kept);
+  batch->kept = kept;
+  kept_[kept] = batch;
+}
+
+bool Replays::Replay(const Words& words, Run& run) {
   if (scratch_moves_ != run.scratch().moves()) Clear();
   scratch_moves_ = run.scratch().moves();
   ++launched_;
-  const Batch* batch = Find(Hash(words, count), words, count);
+  const Batch* batch = Find(words);
   if (!batch || !batch->graph) return false;
   // A memory that is gone is reported by the ordinary way.
   for (const auto& memory : batch->memories) {
@@ -76,13 +93,12 @@ bool Replays::Replay(const double* words, size_t count, Run& run) {
   return true;
 }
 
-void Replays::Execute(const double* words, size_t count, const std::vector<Decoded>& operations, Run& run) {
+void Replays::Execute(const Words& words, const std::vector<Decoded>& operations, Run& run) {
   if (!WorthAGraph(operations)) return RunAll(operations, run);
-  const size_t hash = Hash(words, count);
-  Batch* batch = Find(hash, words, count);
+  Batch* batch = Find(words);
   if (!batch) {
     RunAll(operations, run);
-    return Remember(hash, words, count, operations);
+    return Remember(words, operations);
   }
   // The scratch has the size it needs since the first time.
   if (batch->graph || batch->refused || !Capture(*batch, operations, run)) return RunAll(operations, run);
@@ -95,20 +111,22 @@ bool Replays::MakeRoom() {
   if (launched_ - oldest->used <= kForgottenAfter) return false;
   const auto [begin, end] = by_hash_.equal_range(oldest->hash);
   by_hash_.erase(std::find_if(begin, end, [&](const auto& entry) { return entry.second == oldest; }));
+  kept_.erase(oldest->kept);
   batches_.erase(oldest);
   return true;
 }
 
-void Replays::Remember(size_t hash, const double* words, size_t count, const std::vector<Decoded>& operations) {
+void Replays::Remember(const Words& words, const std::vector<Decoded>& operations) {
   if (!MakeRoom()) return;
   Batch& batch = batches_.emplace_back();
-  batch.hash = hash;
+  batch.hash = Hash(words.data, words.count);
   batch.used = launched_;
-  batch.words.assign(words, words + count);
-  for (const Decoded& decoded : operations) {
-    batch.memories.insert(batch.memories.end(), decoded.memories.begin(), decoded.memories.end());
-  }
-  by_hash_.emplace(hash, std::prev(batches_.end()));
+  batch.words.assign(words.data, words.data + words.count);
+  std::set<std::weak_ptr<Memory>, std::owner_less<>> memories;
+  for (const Decoded& decoded : operations) memories.insert(decoded.memories.begin(), decoded.memories.end());
+  batch.memories.assign(memories.begin(), memories.end());
+  by_hash_.emplace(batch.hash, std::prev(batches_.end()));
+  Keep(std::prev(batches_.end()), words.kept);
 }
 
 bool Replays::Capture(Batch& batch, const std::vector<Decoded>& operations, Run& run) {

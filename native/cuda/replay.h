@@ -10,16 +10,25 @@
 
 namespace zi::cuda {
 
+/// Operations as they come: encoded, each after a word with its length.
+struct Words {
+  const double* data;
+  size_t count;
+  /// What stands for exactly these words, so that nobody has to look at them again; 0 where nothing does.
+  uint64_t kept;
+};
+
 class Replays {
  public:
   /// Launches the graph of a batch with exactly these words; false when there is none yet.
-  bool Replay(const double* words, size_t count, Run& run);
+  bool Replay(const Words& words, Run& run);
   /// Runs a batch that Replay did not know, and makes a graph of it if it came before. Throws as Run::Execute does.
-  void Execute(const double* words, size_t count, const std::vector<Decoded>& operations, Run& run);
+  void Execute(const Words& words, const std::vector<Decoded>& operations, Run& run);
 
  private:
   struct Batch {
     size_t hash;
+    uint64_t kept = 0;
     std::vector<double> words;
     std::vector<std::weak_ptr<Memory>> memories;
     /// When it was launched last, in batches.
@@ -29,10 +38,12 @@ class Replays {
     ~Batch();
   };
   /// As launched now.
-  Batch* Find(size_t hash, const double* words, size_t count);
+  Batch* Find(const Words& words);
+  /// From now on the batch is found by what stands for its words.
+  void Keep(std::list<Batch>::iterator batch, uint64_t kept);
   /// False while all that are remembered are still launched now and then.
   bool MakeRoom();
-  void Remember(size_t hash, const double* words, size_t count, const std::vector<Decoded>& operations);
+  void Remember(const Words& words, const std::vector<Decoded>& operations);
   bool Capture(Batch& batch, const std::vector<Decoded>& operations, Run& run);
   void Clear();
 
@@ -40,6 +51,8 @@ class Replays {
   std::list<Batch> batches_;
   uint64_t launched_ = 0;
   std::unordered_multimap<size_t, std::list<Batch>::iterator> by_hash_;
+  /// By what stood for their words last.
+  std::unordered_map<uint64_t, std::list<Batch>::iterator> kept_;
   /// How often the scratch that the graphs refer to had moved.
   int scratch_moves_ = 0;
 };

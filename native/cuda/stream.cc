@@ -60,15 +60,15 @@ void Stream::Launch(const double* words, size_t count) {
   });
 }
 
-void Stream::LaunchAll(const double* words, size_t count) {
+void Stream::LaunchAll(const double* words, size_t count, uint64_t kept) {
   RequireOpen();
   bool replayed = false;
-  Try("replay", [&] { replayed = replays_->Replay(words, count, *run_); });
+  Try("replay", [&] { replayed = replays_->Replay({words, count, kept}, *run_); });
   if (replayed) return;
   const std::vector<Decoded> operations = DecodeOperations(words, count, context_->device());
   if (operations.empty()) return;
   Try(operations.back().name, [&] {
-    replays_->Execute(words, count, operations, *run_);
+    replays_->Execute({words, count, kept}, operations, *run_);
     Check(cudaGetLastError(), "launch");
   });
 }

@@ -77,7 +77,7 @@ class Stream final : public Queue {
   ~Stream() override;
 
   void Launch(const double* words, size_t count) override;
-  void LaunchAll(const double* words, size_t count) override;
+  void LaunchAll(const double* words, size_t count, uint64_t kept) override;
   std::shared_ptr<Event> Record() override;
   void Wait(const std::shared_ptr<Event>& event) override;
   void Close(std::function<void()> closed) override;

@@ -1,14 +1,14 @@
 // A native queue of work as a stream of the port, for every native backend.
 
 import { assert, OperatingError } from '../errors.js';
-import type { DeviceEvent, DeviceStream } from '../port/backend.js';
+import type { DeviceEvent, DeviceStream, KeptWork } from '../port/backend.js';
 import type { NativeEvent } from '../port/native-devices.js';
 import type { Memory, Op } from '../port/ops.js';
 import { encodeCopy, encodeOp, joinEncoded } from './op-encoding.js';
 
 /** What the addon's streams have in common. */
 export interface NativeQueue {
-  launchAll(words: Float64Array): void;
+  launchAll(words: Float64Array, kept?: number): void;
   record(): NativeEvent;
   wait(event: NativeEvent): void;
   close(): void | Promise<void>;
@@ -39,6 +39,19 @@ class QueueEvent implements DeviceEvent {
   }
 }
 
+/** No two in a process are of the same number. */
+let keptCount = 0;
+
+class EncodedWork implements KeptWork {
+  readonly number = ++keptCount;
+  readonly count: number;
+  readonly words: Float64Array;
+  constructor(operations: readonly Float64Array[]) {
+    this.count = operations.length;
+    this.words = joinEncoded(operations);
+  }
+}
+
 /** About a hundred operations. */
 const BATCH_WORDS = 8192;
 
@@ -50,6 +63,8 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
   readonly #native: Q;
   readonly #batch = new Float64Array(BATCH_WORDS);
   #batchWords = 0;
+  /** Where `keep` collects instead. */
+  #keeping: Float64Array[] | undefined;
   closed = false;
   constructor(queue: Q) {
     this.#native = queue;
@@ -67,15 +82,34 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
     this.#collect(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
   }
   record(): DeviceEvent {
+    assert(!this.#keeping, 'work that is kept records nothing');
     if (this.closed) return new QueueEvent(null, this);
     this.#handOver();
     return new QueueEvent(this.#native.record(), this);
   }
   wait(event: DeviceEvent): void {
     assert(event instanceof QueueEvent, 'events of one backend stay together');
+    assert(!this.#keeping, 'work that is kept waits for nothing');
     if (this.closed || !event.native) return;
     this.#handOver();
     this.#native.wait(event.native);
+  }
+  keep(queue: () => void): KeptWork {
+    assert(!this.#keeping, 'work is kept part by part');
+    const operations: Float64Array[] = [];
+    this.#keeping = operations;
+    try {
+      queue();
+    } finally {
+      this.#keeping = undefined;
+    }
+    return new EncodedWork(operations);
+  }
+  repeat(work: KeptWork): void {
+    assert(work instanceof EncodedWork, 'work is repeated where it was kept');
+    if (this.closed || work.count === 0) return;
+    this.#handOver();
+    this.#native.launchAll(work.words, work.number);
   }
   /** Resolves when nothing that was queued touches memory any more. */
   async close(): Promise<void> {
@@ -84,6 +118,10 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
   }
 
   #collect(words: Float64Array): void {
+    if (this.#keeping) {
+      this.#keeping.push(words.slice());
+      return;
+    }
     if (this.#batchWords + 1 + words.length > BATCH_WORDS) this.#handOver();
     if (1 + words.length > BATCH_WORDS) {
       // Many experts of many parts.

@@ -184,7 +184,15 @@ export function encodeOp(op: Op): Float64Array {
 
 /** Several, each after its length, as streams take them together. */
 export function joinEncoded(operations: Iterable<Float64Array>): Float64Array {
-  return Float64Array.from([...operations].flatMap((encoded) => [encoded.length, ...encoded]));
+  const all = [...operations];
+  const joined = new Float64Array(all.reduce((sum, { length }) => sum + 1 + length, 0));
+  let next = 0;
+  for (const encoded of all) {
+    joined[next] = encoded.length;
+    joined.set(encoded, next + 1);
+    next += 1 + encoded.length;
+  }
+  return joined;
 }
 
 /** Copies bytes between memories (of virtual devices); the two ranges must not overlap. */

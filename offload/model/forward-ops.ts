@@ -1,7 +1,7 @@
 // What a model's forward is written in: methods that each allocate a result in the workspace and queue one operation.
 
 import { assert, present } from '../errors.js';
-import type { DeviceStream } from '../port/backend.js';
+import type { OpStream } from '../port/backend.js';
 import type {
   Activation,
   AttentionTables,
@@ -42,7 +42,7 @@ export { Workspace } from './workspace.js';
 
 /** Builds the operations of one micro-batch on one stream. T tokens, H hidden size. */
 export class ForwardOps {
-  readonly #stream: DeviceStream;
+  readonly #stream: OpStream;
   readonly #workspace: Workspace;
   readonly #constants: ReadonlyMap<string, Tensor>;
   #tables: AttentionTables | undefined;
@@ -52,7 +52,7 @@ export class ForwardOps {
   /** The choices whose experts lie in slots. */
   #brought: Tensor | undefined;
 
-  constructor(stream: DeviceStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
+  constructor(stream: OpStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
     this.#stream = stream;
     this.#workspace = workspace;
     this.#constants = constants;

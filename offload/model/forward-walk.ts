@@ -1,7 +1,6 @@
 // Walks through a model's forward without data, layer by layer: whoever listens is told every operation.
 
-import { assert, present } from '../errors.js';
-import type { DeviceEvent, DeviceStream } from '../port/backend.js';
+import { present } from '../errors.js';
 import type { FloatType } from '../port/dtype.js';
 import type { AttentionTables, Memory, Op, Tensor, Weight } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
@@ -17,7 +16,6 @@ import { weightOf, weightsOf } from './weights.js';
 
 /** Its id is that of no memory. */
 const NOWHERE: Memory = { id: Number.MAX_SAFE_INTEGER, sizeBytes: Number.MAX_SAFE_INTEGER };
-const REACHED: DeviceEvent = { timeMs: 0, reached: () => Promise.resolve() };
 
 /** In which types a device computes, and keeps keys and values. */
 export interface ForwardTypes {
@@ -41,7 +39,7 @@ export class ForwardWalk {
     const constants = new Map(
       Object.entries(model.constants).map(([name, values]) => [name, floats([values.length])] as const),
     );
-    this.#ops = new ForwardOps(listener(hear), this.#workspace, constants);
+    this.#ops = new ForwardOps({ launch: hear }, this.#workspace, constants);
     this.#fixed = layerWeights(model.fixed);
   }
 
@@ -99,15 +97,6 @@ export class ForwardWalk {
 /** Shape of what the head's projection takes for `rows` rows. */
 export function headInputColumns(model: ModelSpec): number {
   return model.head.projection.shape[1];
-}
-
-function listener(hear: (op: Op) => void): DeviceStream {
-  return {
-    launch: hear,
-    copy: () => assert(false, 'a forward does not copy'),
-    record: () => REACHED,
-    wait: () => undefined,
-  };
 }
 
 function floats(shape: readonly number[]): Tensor {

@@ -14,14 +14,28 @@ export interface DeviceEvent {
   reached(urgent?: boolean): Promise<void>;
 }
 
-/** A queue of work that runs in order, beside other streams. No call here waits for the device. */
-export interface DeviceStream {
+/** Work that a stream has taken in without queueing it, as it is queued again and again. */
+export interface KeptWork {
+  /** How many operations and copies it is. */
+  readonly count: number;
+}
+
+/** What operations are queued on. */
+export interface OpStream {
   launch(op: Op): void;
+}
+
+/** A queue of work that runs in order, beside other streams. No call here waits for the device. */
+export interface DeviceStream extends OpStream {
   /** Copies between any two memories the device can reach: its own, the host's, a peer's. */
   copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void;
   record(): DeviceEvent;
   /** Work queued after this runs only once `event` is reached; the event may be of another device. */
   wait(event: DeviceEvent): void;
+  /** What `queue` launches and copies here is not queued but kept. It may neither record nor wait. */
+  keep(queue: () => void): KeptWork;
+  /** Queues what this stream has kept, as often as it is called. */
+  repeat(work: KeptWork): void;
 }
 
 export interface Device {

@@ -30,7 +30,8 @@ export interface NativeDeviceMemory {
 /** As NativeStream, on a GPU; `launch` also drops work after a failure, which events then reject with. */
 export interface NativeCudaStream {
   launch(words: Float64Array): void;
-  launchAll(words: Float64Array): void;
+  /** @param kept a number from 1 that stands for exactly these words in every call: they are not looked at again */
+  launchAll(words: Float64Array, kept?: number): void;
   record(): NativeEvent;
   wait(event: NativeEvent): void;
   /** Rejects the promises that wait; resolves when what was queued has run and its memory may be freed. */

@@ -16,6 +16,7 @@ import type { SlotCounts } from './device-slots.js';
 import { weightsAt } from './device-state.js';
 import { lookUpRows, queueEmbedding } from './embedding.js';
 import { queueHeadPiece } from './head.js';
+import { KeptPass, type LayerWork } from './kept-pass.js';
 import { LayerTimes } from './layer-times.js';
 import { type ControlTables, type MicroBatch, tokenCount, writeControl } from './pass.js';
 import { type PassResult, readResults } from './results.js';
@@ -34,6 +35,8 @@ interface LayerGroup {
   readonly end: SharedEnd;
   readonly most: number;
   size: number;
+  /** Those that are queued when the group is complete. */
+  readonly waiting: LayerWork[];
 }
 
 export interface DevicePassOptions extends DeviceWork {
@@ -51,6 +54,10 @@ export class DevicePass {
   readonly #awaited = new WeakSet<DeviceEvent>();
   #group: LayerGroup | undefined;
   #mostTogether = 1;
+  /** Where this pass queues what the one before has queued. */
+  #kept: KeptPass | undefined;
+  /** What the next one may queue again. */
+  #last: KeptPass | undefined;
   /** The layer that a memory held last. */
   readonly #weights = new WeakMap<Memory, { readonly layer: PlannedLayer; readonly weights: Weights }>();
 
@@ -68,21 +75,26 @@ export class DevicePass {
     this.#times.beginPass();
     [this.#group, this.#mostTogether] = [undefined, 1];
     this.#running = await this.#embed(state.kv.begin(microBatches));
+    this.#recall();
   }
 
   /** Queues a layer on every micro-batch; the event is reached when its bytes are no longer read. */
   queueLayer(layer: PlannedLayer, copy: DeviceCopy): DeviceEvent {
     const { compute } = this.#work.state.device;
     const waits = this.#waitFor(copy.ready);
-    const group = waits ? undefined : this.#groupOf(layer, copy);
+    const group = waits ? undefined : this.#groupOf(copy);
     if (!group) this.#closeGroup();
     // What rests on the device is there at once, so a layer starts as the one before ends. For others the host may have
     // waited.
     const before = waits || !copy.rests ? undefined : this.#times.lastEnd;
     const start = group?.start ?? before ?? compute.record();
     const weights = this.#weightsOf(layer, copy);
-    if (layer.kind === 'block') this.#queueBlock(layer.index, weights);
-    else queueHeadPiece(this.#work, this.#running, layer, weights);
+    const queue = () => {
+      if (layer.kind === 'block') this.#queueBlock(layer.index, weights);
+      else queueHeadPiece(this.#work, this.#running, layer, weights);
+    };
+    if (group && this.#kept) group.waiting.push({ weights, queue });
+    else queue();
     const end = group?.end ?? compute.record();
     if (group && ++group.size === group.most) this.#closeGroup();
     this.#times.add(layer.layout.layer.name, start, end);
@@ -113,22 +125,45 @@ export class DevicePass {
     await kv.idle();
   }
 
+  /** The micro-batch of a pass that has no other, and few tokens. */
+  get #alone(): Running | undefined {
+    const [running, more] = this.#running;
+    return !more && running && running.tokens <= FEW_TOKENS ? running : undefined;
+  }
+
+  /** What operations depend on beside layers and shape makes a pass one of its own. */
+  #recall(): void {
+    const { model, state } = this.#work;
+    const running = this.#alone;
+    const before = this.#last;
+    [this.#kept, this.#last] = [undefined, undefined];
+    if (!running || running.microBatch.watched || !state.kv.isResident) return;
+    if (model.lengthDependentAfterTokens !== undefined) return;
+    if (before?.fits(running)) this.#kept = before;
+    this.#last = before && this.#kept ? before : new KeptPass(running);
+    this.#last.begin();
+  }
+
   /**
-   * Blocks at rest are handed over several at a time where a few tokens take less than what lies between two batches. The first
+   * Layers at rest are handed over several at a time where a few tokens take less than what lies between two batches. The first
    * groups are small, so that the device begins at once.
    */
-  #groupOf({ kind }: PlannedLayer, { rests }: DeviceCopy): LayerGroup | undefined {
-    const [running, more] = this.#running;
-    if (!rests || kind !== 'block' || more || !running || running.tokens > FEW_TOKENS) return undefined;
+  #groupOf({ rests }: DeviceCopy): LayerGroup | undefined {
+    if (!rests || !this.#alone) return undefined;
     if (this.#group?.end.isRecorded) this.#closeGroup();
-    const { compute } = this.#work.state.device;
-    this.#group ??= {
-      start: this.#times.lastEnd ?? compute.record(),
-      end: new SharedEnd(() => compute.record()),
-      most: this.#mostTogether,
-      size: 0,
-    };
+    this.#group ??= this.#beginGroup();
     return this.#group;
+  }
+
+  #beginGroup(): LayerGroup {
+    const { compute } = this.#work.state.device;
+    const waiting: LayerWork[] = [];
+    const end = new SharedEnd(() => {
+      if (waiting.length > 0) present(this.#kept, 'what is kept').queue(compute, waiting);
+      return compute.record();
+    });
+    const start = this.#times.lastEnd ?? compute.record();
+    return { start, end, most: this.#mostTogether, size: 0, waiting };
   }
 
   #closeGroup(): void {

@@ -20,6 +20,8 @@ import { type MicroBatch, type PageRun, pagesIn, type SequenceSlice } from './pa
 
 /** For every pass: `begin`, then per block and micro-batch `enter`, the block's kernels, `leave`. */
 export interface KvTier {
+  /** All of it is where kernels read it, so that nothing is queued here. */
+  readonly isResident: boolean;
   /** The micro-batches with page numbers as kernels are to read them. */
   begin(microBatches: readonly MicroBatch[]): readonly MicroBatch[];
   /**
@@ -35,6 +37,7 @@ export interface KvTier {
 
 /** All of it in the device's memory. */
 export class ResidentKv implements KvTier {
+  readonly isResident = true;
   readonly #caches: readonly (LayerCache | undefined)[];
 
   constructor(memory: Memory, shape: KvShape, counts: PageCounts) {
@@ -101,6 +104,7 @@ interface Buffer {
  * nothing but events between them, so that loads run ahead of compute by as many buffers as there are.
  */
 export class StreamedKv implements KvTier {
+  readonly isResident = false;
   readonly #options: StreamedKvOptions;
   readonly #buffers: readonly Buffer[];
   readonly #pageTokens: number;

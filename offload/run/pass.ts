@@ -89,6 +89,8 @@ export function tableRows(from: 'token' | 'position', offset: number, microBatch
 export interface ControlTables {
   readonly firstWord: number;
   readonly words: number;
+  /** Tables with the same first word and layout are the same tensors, of the same sizes. */
+  readonly layout: readonly number[];
   /** By page table: that of whole contexts, then one per horizon of the plan. */
   readonly attention: readonly AttentionTables[];
   /** Undefined where no block keeps states. */
@@ -122,11 +124,13 @@ export interface ControlPlace {
 export function writeControl(microBatch: MicroBatch, place: ControlPlace): ControlTables {
   const { rows, words, firstWord, memory, pageTokens = PAGE_TOKENS, withTokens = false } = place;
   let next = firstWord;
+  const layout: number[] = [];
   const put = (values: ArrayLike<number>, shape: readonly number[] = [values.length]): Tensor => {
     assert(next + values.length <= words.length, 'the control tables hold the pass');
     words.set(values, next);
     const result = tensor(memory, next * DTYPE_BYTES.i32, 'i32', shape);
     next += values.length;
+    layout.push(values.length);
     return result;
   };
   const positions: number[] = [];
@@ -152,13 +156,15 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
   const tokens = withTokens ? put(tableRows('token', 0, microBatch)) : undefined;
   const outputs = put(microBatch.outputs);
   const targets = put(microBatch.targets ?? new Int32Array(microBatch.outputs.length));
+  const mostContextTokens = roundUp(maxContextTokens, STABLE_STEPS);
+  layout.push(mostContextTokens);
   const attention = tables.map(({ pages }, table) => ({
     sequences: sequenceTable,
     pages: put(pages),
     slots: present(slotTables[table], 'slots'),
     positions: positionTable,
     tokens,
-    maxContextTokens: roundUp(maxContextTokens, STABLE_STEPS),
+    maxContextTokens: mostContextTokens,
   }));
   const lengths = microBatch.slices.map(({ tokens, startPosition, knownTokens }) => ({
     tokens: tokens.length,
@@ -169,6 +175,7 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
   return {
     firstWord,
     words: written,
+    layout,
     attention,
     states,
     lengths,

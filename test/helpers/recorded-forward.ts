@@ -5,14 +5,13 @@ import type { SequenceLength } from '../../offload/model/forward-options.js';
 import { layerCaches } from '../../offload/model/kv-cache.js';
 import type { Weights } from '../../offload/model/model.js';
 import { stateFields } from '../../offload/model/state-cache.js';
-import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
+import type { OpStream } from '../../offload/port/backend.js';
 import type { AttentionTables, Memory, Op, ScoreRule, Tensor } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
 import { denseWeight } from '../../offload/port/weights.js';
 import { type ArchitectureModel, chooseWay, type TensorDef } from '../../src/models/architecture.js';
 
 const NOWHERE: Memory = { id: -1, sizeBytes: Number.MAX_SAFE_INTEGER };
-const REACHED: DeviceEvent = { timeMs: 0, reached: () => Promise.resolve() };
 const TOKENS = 3;
 
 export interface RecordedForward {
@@ -28,12 +27,7 @@ export function recordForward(
   lengths: readonly SequenceLength[] = [{ tokens: TOKENS, knownTokens: TOKENS }],
 ): RecordedForward {
   let ops: Op[] = [];
-  const stream: DeviceStream = {
-    launch: (op) => void ops.push(op),
-    copy: () => undefined,
-    record: () => REACHED,
-    wait: () => undefined,
-  };
+  const stream: OpStream = { launch: (op) => void ops.push(op) };
   const recorded = (queue: () => void): Op[] => {
     ops = [];
     queue();

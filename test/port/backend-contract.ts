@@ -241,6 +241,44 @@ export function backendContract(name: string, open: OpenBackend): void {
         }));
     });
 
+    describe('kept work', () => {
+      it('is queued when it is repeated, in its order among the rest, as often as that', () =>
+        on(async ({ backend, until }) => {
+          for (const device of backend.devices) {
+            const { compute } = device;
+            const host = backend.allocateHost(64, 'control');
+            const [memory, out] = [device.allocate(64), backend.allocateHost(192, 'control')];
+            let turn = 0;
+            const kept = compute.keep(() => {
+              compute.copy(memory, 0, host, 0, 64);
+              compute.copy(memory, 8, host, 0, 8);
+            });
+            expect(kept.count).toBe(2);
+            for (const value of [1, 2, 3]) {
+              host.bytes.fill(value).fill(10 * value, 0, 8);
+              compute.repeat(kept);
+              compute.copy(out, 64 * turn++, memory, 0, 64);
+              await until(compute.record().reached());
+            }
+            [1, 2, 3].forEach((value, index) => {
+              const found = [...out.bytes.subarray(64 * index, 64 * index + 24)];
+              expect(found).toEqual([...Array<number>(16).fill(10 * value), ...Array<number>(8).fill(value)]);
+            });
+          }
+        }));
+
+      it('neither records nor waits, and what throws keeps nothing back', () =>
+        on(async ({ backend, until }) => {
+          const { compute } = present(backend.devices[0], 'device');
+          const event = compute.record();
+          expect(() => compute.keep(() => compute.record())).toThrow('records nothing');
+          expect(() => compute.keep(() => compute.wait(event))).toThrow('waits for nothing');
+          expect(() => compute.keep(() => compute.keep(() => undefined))).toThrow('part by part');
+          compute.repeat(compute.keep(() => undefined));
+          await until(compute.record().reached());
+        }));
+    });
+
     describe('events', () => {
       it('have the time at which their stream reached them, and answer whenever they are asked', () =>
         on(async ({ backend, until }) => {

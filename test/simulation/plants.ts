@@ -1,7 +1,7 @@
 // Ways to plant a bug between the executor and the simulated backend, without a flag in the code that is tested.
 
 import { present } from '../../offload/errors.js';
-import type { Backend, Device, DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
+import type { Backend, Device, DeviceEvent, DeviceStream, KeptWork } from '../../offload/port/backend.js';
 import type { Memory, Op } from '../../offload/port/ops.js';
 import { BufferPool, type Lease } from '../../offload/stream/pool.js';
 import type { SimulatedBackend } from '../simulator/simulated.js';
@@ -68,6 +68,13 @@ class WatchedStream implements DeviceStream {
   wait(event: DeviceEvent): void {
     const { real, origin } = event as WatchedEvent;
     if (!this.#plants.dropWait?.(this.#origin, origin)) this.#real.wait(real);
+  }
+  keep(queue: () => void): KeptWork {
+    return this.#real.keep(queue);
+  }
+  repeat(work: KeptWork): void {
+    this.#afterCopy = false;
+    this.#real.repeat(work);
   }
 }
 

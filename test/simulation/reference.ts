@@ -9,9 +9,9 @@ import type { Weights } from '../../offload/model/model.js';
 import { type StateFields, stateFields, statesBytes } from '../../offload/model/state-cache.js';
 import { weightsOf } from '../../offload/model/weights.js';
 import type { Plan } from '../../offload/plan/plan.js';
-import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
+import type { OpStream } from '../../offload/port/backend.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
-import type { Op, Tensor } from '../../offload/port/ops.js';
+import type { Tensor } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
 import { type MicroBatch, tokenCount, writeControl } from '../../offload/run/pass.js';
 import { tensorHash } from '../simulator/hashes.js';
@@ -31,18 +31,7 @@ export interface ReferenceOutput {
 /** How keys and values are cached. */
 type CachePlan = Pick<Plan, 'kvPages' | 'kvType' | 'pageTokens' | 'sequences'>;
 
-class ImmediateStream implements DeviceStream {
-  launch(op: Op): void {
-    applyOp(op);
-  }
-  copy(): void {
-    assert(false, 'the reference copies nothing');
-  }
-  record(): DeviceEvent {
-    return { timeMs: 0, reached: () => Promise.resolve() };
-  }
-  wait(): void {}
-}
+const IMMEDIATE: OpStream = { launch: applyOp };
 
 /** A memory's worth of zeros. */
 function memory(sizeBytes: number): SimulatedMemory {
@@ -75,7 +64,7 @@ export class Reference {
         return [name, constant];
       }),
     );
-    this.#ops = new ForwardOps(new ImmediateStream(), new Workspace(memory(1 << 17), 'f32'), constants);
+    this.#ops = new ForwardOps(IMMEDIATE, new Workspace(memory(1 << 17), 'f32'), constants);
     for (const layer of [...model.blocks, model.fixed]) {
       this.#weights.set(layer.name, this.#load(layer));
     }

@@ -1,7 +1,7 @@
 // Simulated streams and events: queues that run in order beside each other, each piece of work an interval of time.
 
 import { assert } from '../../offload/errors.js';
-import type { DeviceEvent, DeviceStream } from '../../offload/port/backend.js';
+import type { DeviceEvent, DeviceStream, KeptWork } from '../../offload/port/backend.js';
 import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
 import type { Deferred, VirtualClock } from './clock.js';
 import type { Failure, SimulatedGather } from './collective.js';
@@ -119,6 +119,14 @@ interface Snapshot {
   readonly hash: number;
 }
 
+/** Operations and copies as they were launched, with what they were told then. */
+class KeptLaunches implements KeptWork {
+  readonly launches: (() => void)[] = [];
+  get count(): number {
+    return this.launches.length;
+  }
+}
+
 export class SimulatedStream implements DeviceStream {
   readonly name: string;
   readonly #device: number;
@@ -128,6 +136,7 @@ export class SimulatedStream implements DeviceStream {
   #state: 'idle' | 'kicked' | 'busy' | SimulatedEvent = 'idle';
   #count = 0;
   #failure: Failure | undefined;
+  #keeping: KeptLaunches | undefined;
 
   constructor(name: string, device: number, world: StreamWorld) {
     this.name = name;
@@ -136,19 +145,45 @@ export class SimulatedStream implements DeviceStream {
   }
 
   launch(op: Op): void {
+    if (this.#keeping) {
+      this.#keeping.launches.push(() => this.launch(op));
+      return;
+    }
     const tables = snapshots(tensorsReadWhole(op).filter(isTable).flatMap(runsOf));
     this.#push({ kind: 'op', op, tables, who: this.#label(op.op) });
   }
 
   copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
     if (sizeBytes === 0) return;
+    if (this.#keeping) {
+      this.#keeping.launches.push(() => this.copy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
+      return;
+    }
     const target = run(to, toOffsetBytes, sizeBytes);
     const source = run(from, fromOffsetBytes, sizeBytes);
     const who = this.#label(`copy of ${sizeBytes} bytes from ${source.memory.name}`);
     this.#push({ kind: 'copy', to: target, from: source, tables: snapshots([source]), who });
   }
 
+  keep(queue: () => void): KeptWork {
+    assert(!this.#keeping, 'work is kept part by part');
+    const kept = new KeptLaunches();
+    this.#keeping = kept;
+    try {
+      queue();
+    } finally {
+      this.#keeping = undefined;
+    }
+    return kept;
+  }
+
+  repeat(work: KeptWork): void {
+    assert(work instanceof KeptLaunches, 'work is repeated where it was kept');
+    for (const launch of work.launches) launch();
+  }
+
   record(): DeviceEvent {
+    assert(!this.#keeping, 'work that is kept records nothing');
     const event = new SimulatedEvent(`event ${this.#count++} of ${this.name}`, this.#world);
     this.#push({ kind: 'event', event });
     return event;
@@ -156,6 +191,7 @@ export class SimulatedStream implements DeviceStream {
 
   wait(event: DeviceEvent): void {
     assert(event instanceof SimulatedEvent, 'events of one backend stay together');
+    assert(!this.#keeping, 'work that is kept waits for nothing');
     this.#push({ kind: 'wait', event });
   }
 

@@ -1,0 +1,63 @@
+// A pass of a few tokens over layers at rest queues what the pass before it has queued: that is kept, and queued as it is.
+
+import type { Weights } from '../model/model.js';
+import type { DeviceStream, KeptWork } from '../port/backend.js';
+import type { Running } from './running.js';
+
+/** A layer that has not been queued yet. */
+export interface LayerWork {
+  /** The same as long as the layer lies where it does. */
+  readonly weights: Weights;
+  readonly queue: () => void;
+}
+
+/** Layers that are queued together. */
+interface Part {
+  readonly weights: readonly Weights[];
+  readonly work: KeptWork;
+}
+
+export class KeptPass {
+  readonly #shape: readonly number[];
+  readonly #parts: Part[] = [];
+  #next = 0;
+
+  constructor(running: Running) {
+    this.#shape = shapeOf(running);
+  }
+
+  /** Whether its layers queue the same operations for this micro-batch. */
+  fits(running: Running): boolean {
+    const shape = shapeOf(running);
+    return shape.length === this.#shape.length && shape.every((value, at) => value === this.#shape[at]);
+  }
+
+  begin(): void {
+    this.#next = 0;
+  }
+
+  /** The layers that follow those of the last call: kept the first time, and again where one has moved. */
+  queue(compute: DeviceStream, layers: readonly LayerWork[]): void {
+    const index = this.#next++;
+    let part = this.#parts[index];
+    if (!part || !isOf(part, layers)) {
+      const work = compute.keep(() => {
+        for (const layer of layers) layer.queue();
+      });
+      part = { weights: layers.map(({ weights }) => weights), work };
+      this.#parts[index] = part;
+    }
+    compute.repeat(part.work);
+  }
+}
+
+/** What operations say of a micro-batch that is alone in its pass: where its tables lie, how long they are, and what is made. */
+function shapeOf({ control, microBatch }: Running): readonly number[] {
+  return [...control.layout, Number(microBatch.logProbs ?? false)];
+}
+
+function isOf(part: Part, layers: readonly LayerWork[]): boolean {
+  return (
+    part.weights.length === layers.length && layers.every(({ weights }, at) => weights === part.weights[at])
+  );
+}
