@@ -200,7 +200,7 @@ export class Executor {
     const session = present(this.#session, 'session');
     assert(session.nextPass < session.schedule.passLimit, 'the session has passes left');
     const passIndex = session.nextPass++;
-    if (this.#plan.slots) session.schedule.decide(allChoose(this.#plan.slots, pass));
+    if (this.#plan.slots) session.schedule.decide(allChoose(this.#plan.slots, pass), pass.expectsWhole);
     for (const [index, device] of this.#devices.entries()) await device.begin(pass.perDevice[index] ?? []);
     const ahead = layersAhead(Math.max(...pass.perDevice.map((microBatches) => microBatches.length)));
     const queued: DeviceEvent[][] = [];

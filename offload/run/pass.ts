@@ -67,6 +67,11 @@ export interface MicroBatch {
 /** All micro-batches of a device pass through each residency of a layer. */
 export interface Pass {
   readonly perDevice: readonly (readonly MicroBatch[])[];
+  /**
+   * The pass after this one is expected to have layers pass by whole, where others bring what they choose: the first of them are then
+   * fetched while this one ends. Whatever comes, results are the same.
+   */
+  readonly expectsWhole?: boolean;
 }
 
 export function tokenCount(microBatch: MicroBatch): number {

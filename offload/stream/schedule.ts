@@ -16,10 +16,13 @@ export interface Step {
 export class Schedule {
   readonly layerCount: number;
   #passLimit: number;
-  /** By pass, from when it is said until a later pass is asked for; the next one is told to whoever waits. */
+  /** By pass, from when it is said until a later pass is asked for. */
   readonly #said = new Map<number, boolean>();
   #decided = 0;
-  #told: ((chooses: boolean | undefined) => void) | undefined;
+  /** The first pass of which nothing was said is expected to have whole layers. */
+  #expectsWhole = false;
+  /** Who asked for a pass of which nothing is known yet. */
+  #waiting: { readonly passIndex: number; readonly tell: (chooses: boolean | undefined) => void } | undefined;
   #closed = false;
 
   constructor(layerCount: number, passLimit: number) {
@@ -28,28 +31,45 @@ export class Schedule {
     this.#passLimit = passLimit;
   }
 
-  /** Says of the next pass whether it brings only what it chooses. */
-  decide(chooses: boolean): void {
+  /**
+   * Says of the next pass whether it brings only what it chooses.
+   * @param expectsWhole the one after it will not, as far as is known: until it is said, layers are fetched for that
+   */
+  decide(chooses: boolean, expectsWhole = false): void {
     this.#said.set(this.#decided++, chooses);
-    this.#told?.(chooses);
-    this.#told = undefined;
+    this.#expectsWhole = expectsWhole;
+    const known = this.#waiting && this.#known(this.#waiting.passIndex);
+    if (known !== undefined) this.#tell(known);
   }
 
-  /** What was said of a pass, as soon as it is; undefined once nothing more is said. Passes are asked for in their order. */
+  /**
+   * What was said of a pass, as soon as it is, or what is expected of it; undefined once nothing more is said. Passes are asked for in
+   * their order. Where another thing comes than was expected, whole layers serve those that choose as well.
+   */
   chooses(passIndex: number): boolean | Promise<boolean | undefined> {
-    this.#said.delete(passIndex - 1);
-    const known = this.#said.get(passIndex);
+    for (const earlier of this.#said.keys()) if (earlier < passIndex) this.#said.delete(earlier);
+    const known = this.#known(passIndex);
     if (known !== undefined) return known;
-    return new Promise((resolve) => {
-      if (this.#closed) resolve(undefined);
-      else this.#told = resolve;
+    return new Promise((tell) => {
+      if (this.#closed) tell(undefined);
+      else this.#waiting = { passIndex, tell };
     });
+  }
+
+  #known(passIndex: number): boolean | undefined {
+    const isExpected = this.#expectsWhole && passIndex === this.#decided && !this.#closed;
+    return this.#said.get(passIndex) ?? (isExpected ? false : undefined);
+  }
+
+  #tell(chooses: boolean | undefined): void {
+    this.#waiting?.tell(chooses);
+    this.#waiting = undefined;
   }
 
   /** Nothing more is said. */
   close(): void {
     this.#closed = true;
-    this.#told?.(undefined);
+    this.#tell(undefined);
   }
 
   get passLimit(): number {

@@ -3,6 +3,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { assert, type Executor, isAtRest, OperatingError, present } from '../../offload/index.js';
 import { DeviceBatch, type DeviceWork } from './device-batch.js';
+import { expectsWhole } from './expectation.js';
 import type { EngineRequest, RequestListener } from './request.js';
 import { requestProblem } from './request-problem.js';
 import { isScoring, Sequence, type Wanted } from './sequence.js';
@@ -282,7 +283,10 @@ export class Scheduler {
     await this.#beginPass();
     const waitingPrompts = this.#unbegun;
     const works = this.#batches.map((batch) => batch.nextWork());
-    const running = this.#executor.run({ perDevice: works.map(({ microBatches }) => microBatches) });
+    const perDevice = works.map(({ microBatches }) => microBatches);
+    const loads = this.#batches.map(({ alive }, index) => ({ alive, ...present(works[index], 'work') }));
+    const isWhole = expectsWhole(this.#executor.plan.slots, loads);
+    const running = this.#executor.run({ perDevice, expectsWhole: isWhole });
     if (this.#outcome) await this.#tellBeside(running);
     const results = await running;
     const { onPass } = this.#options;

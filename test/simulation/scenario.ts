@@ -161,12 +161,14 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     { length: deviceCount },
     (_, device) => new Worker(seed, random, device, plan, toy),
   );
-  const passes = Array.from({ length: passCount }, (): ExpectedPass => {
+  const passes = Array.from({ length: passCount }, (_, index): ExpectedPass => {
     const perDevice = workers.map((worker) =>
       options.busy || !random.chance(0.2) ? worker.work(workload.output, options.busy ?? false) : [],
     );
     const expected = workers.map((worker, device) => worker.expect(reference, perDevice[device] ?? []));
-    return { pass: { perDevice }, expected };
+    // Right or wrong, and drawn apart.
+    const expectsWhole = new Random(seed + 65_537 + index).chance(0.5);
+    return { pass: { perDevice, expectsWhole }, expected };
   });
   const summary =
     `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : `, gather ${plan.transfer.by}`}, ${plan.layers.length} layers ` +

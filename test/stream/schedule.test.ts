@@ -72,6 +72,23 @@ describe('Schedule', () => {
       expect([0, 1, 2, 3].map((pass) => schedule.chooses(pass))).toEqual([true, false, false, true]);
     });
 
+    it('may be expected: whole layers are fetched until it is said, and of no later pass', async () => {
+      const schedule = new Schedule(2, 5);
+      schedule.decide(true, true);
+      expect(schedule.chooses(0)).toBe(true);
+      expect(schedule.chooses(1)).toBe(false);
+      const after = schedule.chooses(2);
+      expect(after).toBeInstanceOf(Promise);
+      // Another thing comes than was expected.
+      schedule.decide(true);
+      expect(schedule.chooses(1)).toBe(true);
+      schedule.decide(false);
+      expect(await after).toBe(false);
+      schedule.decide(false, true);
+      schedule.close();
+      expect(await schedule.chooses(4)).toBeUndefined();
+    });
+
     it('ends with the schedule, for who waits and for who asks later', async () => {
       const schedule = new Schedule(2, 5);
       const waiting = schedule.chooses(0);

@@ -1,0 +1,47 @@
+// What the scheduler says of the pass to come, so that layers are fetched for it while the one before ends.
+
+import { expect, it } from 'vitest';
+import { type Pass, present } from '../../offload/index.js';
+import { tokenCount } from '../../offload/run/pass.js';
+import { generate } from '../../src/engine/generate.js';
+import { HashedCache } from '../helpers/hashed-cache.js';
+
+const MOST_CHOOSING_TOKENS = 4;
+
+it('a pass is expected to have layers pass by where it will have more tokens than slots hold', async () => {
+  const { executor } = new HashedCache({
+    sizes: {
+      pageTokens: 4,
+      kvPages: 100,
+      sequences: 6,
+      contextTokens: 60,
+      passTokens: 32,
+      microBatchTokens: 32,
+      microBatchSequences: 6,
+    },
+    vocabSize: 50,
+    deviceCount: 1,
+  });
+  const seen: { readonly tokens: number; readonly expectsWhole: boolean | undefined }[] = [];
+  const run = (pass: Pass) => {
+    const tokens = pass.perDevice.flat().reduce((sum, microBatch) => sum + tokenCount(microBatch), 0);
+    seen.push({ tokens, expectsWhole: pass.expectsWhole });
+    return executor.run(pass);
+  };
+  const slots = { mostTokens: MOST_CHOOSING_TOKENS };
+  const watched = new Proxy(executor, {
+    get: (target, name) =>
+      name === 'run' ? run : name === 'plan' ? { ...target.plan, slots } : Reflect.get(target, name),
+  });
+  // Some end sooner than others: six go on with more tokens than slots hold, then three with fewer.
+  const requests = [2, 2, 2, 5, 5, 5].map((maxNewTokens, index) => ({
+    index,
+    maxNewTokens,
+    promptTokens: Int32Array.from({ length: 9 + 5 * index }, (_, at) => (7 * index + at) % 50),
+  }));
+  await generate(watched, requests, { batchSize: 6, maxNewTokens: 5, stopTokens: new Set() });
+  const whole = seen.map(({ tokens }) => tokens > MOST_CHOOSING_TOKENS);
+  expect(seen.map(({ expectsWhole }) => expectsWhole)).toEqual([...whole.slice(1), false]);
+  expect(whole).toContain(false);
+  expect(present(seen[0], 'a pass').expectsWhole).toBe(true);
+});
