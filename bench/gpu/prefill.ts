@@ -1,23 +1,24 @@
 // How much of its products' own rate does a prefill reach when every layer streams from DRAM? Many blocks of a large shape,
-// as many as DRAM holds, on one GPU or several, beside the products of one block alone.
+// as many as DRAM holds, on one GPU or several, beside the products of one block alone, and beside the link for the same bytes.
 //
 // node dist/bench/gpu/prefill.js [--shape bloom-176b] [--blocks 16] [--prompt 512] [--batch 32] [--passes 4] [--gpus 1]
-//   [--vocabulary 16384] [--micro TOKENS] [--buffers COUNT] [--folder DIR] [--device cuda|cpu] [--products_ms MS]
+//   [--type TYPE] [--vocabulary 16384] [--gpu_memory SIZE] [--slots SHARE] [--micro TOKENS] [--buffers COUNT] [--folder DIR] [--device cuda|cpu] [--products_ms MS]
 //
 // One generation takes several passes of prompts, each of which yields one token: layers of a pass are fetched while the
-// pass before computes, as in a model with all of its blocks. The first pass is the load and does not count.
+// pass before computes, as in a model with all of its blocks. The first pass is the load and does not count. With --gpu_memory the planner decides what
+// rests there; with --slots as many percent of a mixture's experts have slots, and the rest of each layer rests on the GPU as well.
 
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
-import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
+import { detectHardware, formatBytes, formatRate, GiB, parseBytes } from '../../offload/index.js';
 import { Engine } from '../../src/engine/engine.js';
 import type { EngineOptions } from '../../src/engine/engine-options.js';
 import { generate } from '../../src/engine/generate.js';
 import { describePlacement } from '../../src/engine/placement.js';
 import { DRAM_SHARE, planFor } from '../../src/engine/plan-for.js';
-import { median, percent, printResult } from '../common.js';
-import { repeatedModel } from './repeated.js';
-import { devicesFor, requests } from './setting.js';
+import { median, percent, printResult, readShapeType } from '../common.js';
+import { countExperts, repeatedModel } from './repeated.js';
+import { devicesFor, measureRates, requests } from './setting.js';
 
 const { values } = parseArgs({
   options: {
@@ -28,6 +29,9 @@ const { values } = parseArgs({
     passes: { type: 'string', default: '4' },
     gpus: { type: 'string', default: '1' },
     vocabulary: { type: 'string', default: '16384' },
+    type: { type: 'string' },
+    gpu_memory: { type: 'string' },
+    slots: { type: 'string' },
     micro: { type: 'string' },
     /** Buffers for layers on each GPU. */
     buffers: { type: 'string' },
@@ -52,16 +56,24 @@ const opened = await repeatedModel({
   shape: values.shape,
   blocks: Number(values.blocks),
   vocabulary,
+  ...(values.type === undefined ? {} : { type: readShapeType(values.type) }),
   folder: values.folder,
   // Beside the file itself, tables and rows; what is measured later must not find less.
   mostDramBytes: DRAM_SHARE * detectHardware().dramAvailableBytes - 10 * GiB,
 });
+const { linkBytesPerSecond } = await measureRates(kind);
+const budget = values.gpu_memory;
+const decides = budget === undefined && values.slots === undefined ? { deviceResident: { layers: 0 } } : {};
 const options: EngineOptions = {
   ...devicesFor(kind, gpus),
-  offload: 'dram',
+  offload: budget === undefined ? 'dram' : 'auto',
   keepSpans: true,
+  ...(budget === undefined ? {} : { deviceBudgetBytes: parseBytes(budget, '--gpu_memory') }),
   plan: {
-    deviceResident: { layers: 0 },
+    ...decides,
+    ...(values.slots === undefined
+      ? {}
+      : { expertSlots: Math.round((countExperts(opened.model) * Number(values.slots)) / 100) }),
     ...(values.micro === undefined ? {} : { microBatchTokens: Number(values.micro) }),
     ...(values.buffers === undefined ? {} : { deviceWindowLayers: Number(values.buffers) }),
   },
@@ -124,11 +136,17 @@ const embeddingMs = median(measured.map((pass) => pass.embeddingMs));
 const flops = plan.blockFlopsPerToken * batch * prompt;
 const rate = (perPassMs: number) => flops / perPassMs / 1e9;
 const alone = opened.blocks * productsMs;
+const streamedBytes = plan.layers.reduce(
+  (sum, { tier, layout }) => sum + (tier === 'gpu' ? 0 : layout.device.sizeBytes),
+  0,
+);
+const linkMs = (streamedBytes / linkBytesPerSecond) * 1e3;
 printResult(
   `prefill of ${values.shape} blocks, streamed${gpus > 1 ? ` to ${gpus} GPUs` : ''}`,
   `${opened.blocks} blocks, ${batch}×${prompt} tokens${gpus > 1 ? ' on each GPU' : ''}: ${ms.toFixed(0)} ms a pass, ` +
     `${rate(ms).toFixed(0)} TFLOP/s; products alone ${alone.toFixed(0)} ms, ${rate(alone).toFixed(0)} TFLOP/s: ` +
-    `${percent(alone / ms)}; computing ${computeMs.toFixed(0)} ms, of which embedding ${embeddingMs.toFixed(1)}; waiting for layers ${stallMs.toFixed(1)} ms: ` +
+    `${percent(alone / ms)}; ${formatBytes(streamedBytes)} over a link of ${formatRate(linkBytesPerSecond)} ${linkMs.toFixed(0)} ms: ` +
+    `${percent(linkMs / ms)}; computing ${computeMs.toFixed(0)} ms, of which embedding ${embeddingMs.toFixed(1)}; waiting for layers ${stallMs.toFixed(1)} ms: ` +
     `${percent(stallMs / ms)}; first pass, the load, ${((times[0]?.ms ?? 0) / 1e3).toFixed(1)} s`,
   {
     ...values,
@@ -143,6 +161,9 @@ printResult(
     stallMs,
     flops,
     productsMs,
+    streamedBytes,
+    linkBytesPerSecond,
+    linkShare: linkMs / ms,
     ratio: alone / ms,
     stallShare: stallMs / ms,
   },

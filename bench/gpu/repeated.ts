@@ -2,8 +2,9 @@
 // written: every layer still has its own place in DRAM or on a device, and is read, copied and computed like any other.
 
 import { closeSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs';
-import { detectHardware, formatBytes, GiB } from '../../offload/index.js';
-import type { Checkpoint } from '../../src/checkpoint/checkpoint.js';
+import { detectHardware, formatBytes, GiB, type ModelSpec } from '../../offload/index.js';
+import { expertOf } from '../../offload/model/experts.js';
+import type { Checkpoint, StoredTensor } from '../../src/checkpoint/checkpoint.js';
 import { openCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { type DummyTensor, tensorBytes } from '../../src/dummy/values.js';
 import { writeDummyCheckpoint } from '../../src/dummy/weights.js';
@@ -67,7 +68,7 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
   const possible = Math.floor(((options.mostDramBytes ?? Number.POSITIVE_INFINITY) - others) / blockBytes);
   const blocks = Math.max(1, Math.min(options.blocks ?? Number(config[key]), possible));
   // A checkpoint is of files that nobody writes to after it was opened.
-  if (options.skew) skewRouter(await openCheckpoint(folder), options.skew);
+  if (tensors.some(({ name }) => name.includes('.experts.'))) await prepareRouting(folder, options.skew);
   const stored = await openCheckpoint(folder);
   const repeated = { ...single, [key]: blocks, ...layerTypes(config, blocks) };
   const checkpoint: Checkpoint = {
@@ -83,23 +84,50 @@ export async function repeatedModel(options: RepeatedOptions): Promise<RepeatedM
   return { checkpoint, model, warnings: [], blocks, blockBytes, remove };
 }
 
+/** In all layers together. */
+export function countExperts({ blocks }: ModelSpec): number {
+  return blocks.reduce((sum, { matrices }) => {
+    const numbers = matrices.flatMap(({ key }) => expertOf(key)?.expert ?? []);
+    return sum + new Set(numbers).size;
+  }, 0);
+}
+
 /** The kinds of the first blocks, where a configuration lists those of all. */
 function layerTypes({ layer_types: types }: JsonObject, count: number): JsonObject {
   return Array.isArray(types) ? { layer_types: types.slice(0, count) } : {};
 }
 
+/**
+ * With random weights alone, what attention finds in a context is the larger part of what a router sees, and every token of it
+ * would go to the same experts. Experts that depend on the token are what uniform routing is, and what a cache can gain little of.
+ */
+const ATTENTION_NORM = 'model.layers.0.input_layernorm.weight';
+const ATTENTION_SHARE = 2 ** -10;
 /** Names of routers' biases that are added to what experts are chosen by. */
 const ROUTER_BIASES = ['model.layers.0.mlp.router.bias', 'model.layers.0.mlp.gate.e_score_correction_bias'];
 
-function skewRouter({ tensors, files }: Checkpoint, skew: number): void {
-  const bias = ROUTER_BIASES.flatMap((name) => tensors.get(name) ?? [])[0];
+async function prepareRouting(folder: string, skew = 0): Promise<void> {
+  const checkpoint = await openCheckpoint(folder);
+  const norm = checkpoint.tensors.get(ATTENTION_NORM);
+  if (norm) overwrite(checkpoint, norm, () => ATTENTION_SHARE);
+  if (skew === 0) return;
+  const bias = ROUTER_BIASES.flatMap((name) => checkpoint.tensors.get(name) ?? [])[0];
   if (!bias) throw new Error('--skew: the router has no bias to choose by');
-  const values = Float32Array.from({ length: bias.shape[0] ?? 0 }, (_, rank) => -skew * Math.log(1 + rank));
+  overwrite(checkpoint, bias, (rank) => -skew * Math.log(1 + rank));
+}
+
+/** A tensor of one dimension, in f32 or bf16. */
+function overwrite(
+  { files }: Checkpoint,
+  { shape, dtype, fileIndex, fileOffset }: StoredTensor,
+  valueAt: (index: number) => number,
+): void {
+  const values = Float32Array.from({ length: shape[0] ?? 0 }, (_, index) => valueAt(index));
   // The upper half of an f32 is the bf16 of about the same value.
   const halves = Uint16Array.from(new Uint32Array(values.buffer), (bits) => bits >>> 16);
-  const file = openSync(files[bias.fileIndex] ?? '', 'r+');
-  const bytes = new Uint8Array(bias.dtype === 'F32' ? values.buffer : halves.buffer);
-  writeSync(file, bytes, 0, bytes.length, bias.fileOffset);
+  const file = openSync(files[fileIndex] ?? '', 'r+');
+  const bytes = new Uint8Array(dtype === 'F32' ? values.buffer : halves.buffer);
+  writeSync(file, bytes, 0, bytes.length, fileOffset);
   closeSync(file);
 }
 

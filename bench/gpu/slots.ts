@@ -1,21 +1,24 @@
 // How fast does a mixture decode whose experts come when they are chosen? Steps at several numbers of slots, beside the bytes that
 // came and what the link needs for them.
 //
-// node dist/bench/gpu/slots.js [--shape gpt-oss-120b] [--type mxfp4] [--blocks N] [--slots 11,25,40] [--batch 1] [--prompt 64]
+// node dist/bench/gpu/slots.js [--shape gpt-oss-120b] [--type mxfp4] [--blocks N] [--slots 11,25,40] [--batch 1,4] [--prompt 64]
 //   [--tokens 96] [--skew 1] [--vocabulary N] [--device cuda|cpu]
 //
-// --slots are shares of all experts in percent. All blocks are of one block's bytes (repeated.ts), each in a place of its own. With
-// --skew the router's biases make experts as unlike as words are. Times are means of the later half of the steps, since misses vary.
+// --slots are shares of all experts in percent. All blocks are of one block's bytes (repeated.ts), each in a place of its own.
+// Routing is uniform, so that about the same share of chosen experts lies in slots, and the line says by how much more; with --skew
+// the router's biases make experts as unlike as words are. Times and bytes are means of the later half of the steps, since misses vary. The
+// limits of the missing bytes are the link alone, and the link with a plain reader of 12 threads beside it.
 
 import { parseArgs } from 'node:util';
 import { formatBytes, formatRate, present } from '../../offload/index.js';
-import { expertOf } from '../../offload/model/experts.js';
+import type { SlotCounts } from '../../offload/run/device-slots.js';
 import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
+import { describePlacement } from '../../src/engine/placement.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
 import { percent, printResult, readShapeType } from '../common.js';
-import { repeatedModel } from './repeated.js';
-import { devicesFor, measureRates, requests } from './setting.js';
+import { countExperts, repeatedModel } from './repeated.js';
+import { devicesFor, measureRates, measureTogether, requests } from './setting.js';
 
 const { values } = parseArgs({
   options: {
@@ -32,11 +35,9 @@ const { values } = parseArgs({
   },
 });
 const kind = values.device === 'cpu' ? 'cpu' : 'cuda';
-const [batch, prompt, tokens] = [values.batch, values.prompt, values.tokens].map(Number) as [
-  number,
-  number,
-  number,
-];
+const [prompt, tokens] = [values.prompt, values.tokens].map(Number) as [number, number];
+const batches = values.batch.split(',').map(Number);
+const most = Math.max(...batches);
 const model = await repeatedModel({
   shape: values.shape,
   type: readShapeType(values.type),
@@ -45,14 +46,20 @@ const model = await repeatedModel({
   ...(values.vocabulary ? { vocabulary: Number(values.vocabulary) } : {}),
 });
 const { linkBytesPerSecond } = await measureRates(kind);
+const together = await measureTogether(kind);
+const togetherBytesPerSecond = together.linkBytesPerSecond + together.readBytesPerSecond;
+process.stderr.write(
+  `link alone ${formatRate(linkBytesPerSecond)}; beside a reader ${formatRate(together.linkBytesPerSecond)} and ` +
+    `${formatRate(together.readBytesPerSecond)}\n`,
+);
 const workload = {
-  sequences: batch,
+  sequences: most,
   contextTokens: prompt + tokens,
-  promptTokens: batch * prompt,
+  promptTokens: most * prompt,
   output: 'tokens',
 } as const;
 
-const experts = countExperts();
+const experts = countExperts(model.model);
 let rounds = 0;
 for (const share of values.slots.split(',').map(Number)) {
   const expertSlots = Math.max(1, Math.round((experts * share) / 100));
@@ -63,27 +70,27 @@ for (const share of values.slots.split(',').map(Number)) {
     workload,
   });
   try {
-    await measure(engine, share);
+    process.stderr.write(`${describePlacement(engine.plan)}\n`);
+    for (const batch of batches) await measure(engine, share, batch);
   } finally {
     await engine.close();
   }
 }
 model.remove();
 
-async function measure(engine: Engine, share: number): Promise<void> {
+async function measure(engine: Engine, share: number, batch: number): Promise<void> {
   const slots = present(engine.executor.plan.slots, 'slots of the plan');
-  await run(engine);
-  const before = present(await engine.executor.slotCounts(), 'counts');
-  const ms = await run(engine);
-  const after = present(await engine.executor.slotCounts(), 'counts');
-  const [hits, misses] = [after.hits - before.hits, after.misses - before.misses];
-  const later = ms.slice(ms.length >> 1);
-  const stepMs = later.reduce((sum, one) => sum + one, 0) / later.length;
-  const bytes = (misses / ms.length) * slots.bytes;
+  await run(engine, batch);
+  const { stepMs, counts } = await run(engine, batch);
+  const { hits, misses, steps } = counts;
+  const bytes = (misses / steps) * slots.bytes;
   const linkMs = (bytes / linkBytesPerSecond) * 1e3;
+  const togetherMs = (bytes / togetherBytesPerSecond) * 1e3;
   const result = {
     ...values,
+    batch,
     share,
+    uniformHitRate: slots.count / slots.keys,
     slots: slots.count,
     stepMs,
     tokensPerSecond: (batch / stepMs) * 1e3,
@@ -91,20 +98,31 @@ async function measure(engine: Engine, share: number): Promise<void> {
     broughtBytesPerStep: bytes,
     linkBytesPerSecond,
     linkShare: linkMs / stepMs,
+    together,
+    togetherShare: togetherMs / stepMs,
   };
   printResult(
     'decoding a mixture whose experts come when they are chosen',
     `${values.shape} ${share} % in ${slots.count} slots, batch ${batch}: ${stepMs.toFixed(2)} ms a step, ` +
-      `${result.tokensPerSecond.toFixed(1)} tokens/s; ${percent(result.hitRate)} lay in slots, ${formatBytes(bytes)} came ` +
-      `(${linkMs.toFixed(2)} ms at ${formatRate(linkBytesPerSecond)}: ${percent(result.linkShare)})`,
+      `${result.tokensPerSecond.toFixed(1)} tokens/s; ${percent(result.hitRate)} lay in slots (slots for ${percent(result.uniformHitRate)}), ` +
+      `${formatBytes(bytes)} came (${linkMs.toFixed(2)} ms at ${formatRate(linkBytesPerSecond)}: ${percent(result.linkShare)}; ` +
+      `${togetherMs.toFixed(2)} ms at ${formatRate(togetherBytesPerSecond)}: ${percent(result.togetherShare)})`,
     result,
   );
 }
 
-/** Milliseconds of each step. */
-async function run(engine: Engine): Promise<number[]> {
-  const spent: number[] = [];
-  let last = performance.now();
+interface LaterHalf {
+  /** On average. */
+  readonly stepMs: number;
+  /** In all of its steps together. */
+  readonly counts: SlotCounts & { readonly steps: number };
+}
+
+/** Misses vary, and slots come to hold what is common only after a while: the later half of the steps is what counts. */
+async function run(engine: Engine, batch: number): Promise<LaterHalf> {
+  const firstStep = tokens >> 1;
+  const ends: number[] = [];
+  let before: Promise<SlotCounts | undefined> | undefined;
   const prompts = requests(batch, prompt, model.model.vocabSize);
   // The likeliest tokens of random weights soon repeat themselves, and their experts with them.
   const sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: rounds++ };
@@ -116,19 +134,21 @@ async function run(engine: Engine): Promise<number[]> {
       maxNewTokens: tokens,
       stopTokens: new Set(),
       onPass: ({ phase }: PassProgress) => {
-        const now = performance.now();
-        if (phase === 'decode') spent.push(now - last);
-        last = now;
+        if (phase !== 'decode') return;
+        ends.push(performance.now());
+        // Read behind this step's work, before the next one's is queued.
+        if (ends.length === firstStep) before = engine.executor.slotCounts();
       },
     },
   );
-  return spent;
-}
-
-/** In all layers together. */
-function countExperts(): number {
-  return model.model.blocks.reduce((sum, { matrices }) => {
-    const numbers = matrices.flatMap(({ key }) => expertOf(key)?.expert ?? []);
-    return sum + new Set(numbers).size;
-  }, 0);
+  const [first, last] = [
+    present(await before, 'counts'),
+    present(await engine.executor.slotCounts(), 'counts'),
+  ];
+  const steps = ends.length - firstStep;
+  return {
+    stepMs:
+      (present(ends.at(-1), 'the end of a step') - present(ends[firstStep - 1], 'the end of a step')) / steps,
+    counts: { hits: last.hits - first.hits, misses: last.misses - first.misses, steps },
+  };
 }

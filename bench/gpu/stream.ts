@@ -3,7 +3,9 @@
 //
 // node dist/bench/gpu/stream.js [--shape opt-1.3b] [--dir out/bench] [--batch 8] [--prompt 32] [--tokens 8]
 //   [--resident 0|auto|12] [--kv auto|dram] [--gpu_memory 8GiB] [--gpus 2] [--gather auto|peer|nccl|none] [--micro 8]
+//   [--blocks 12]
 //
+// With `--blocks` so many blocks are read from one block's bytes (repeated.ts) instead of from a checkpoint that is written first.
 // `--micro` is how many sequences a micro-batch has at most. With several GPUs every one computes such a batch, and
 // layers are fetched in shares over all links, or whole. Beside the step stands what a layer's way takes when nothing is
 // computed: 256 MiB in shares, and whole over every link.
@@ -25,6 +27,7 @@ import { openModel } from '../../src/engine/open-model.js';
 import { describePlacement } from '../../src/engine/placement.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
 import { dummyCheckpoint, median, printResult } from '../common.js';
+import { repeatedModel } from './repeated.js';
 import { measureRates, requests } from './setting.js';
 
 const { values } = parseArgs({
@@ -40,6 +43,7 @@ const { values } = parseArgs({
     gpus: { type: 'string', default: '1' },
     gather: { type: 'string', default: 'auto' },
     micro: { type: 'string' },
+    blocks: { type: 'string' },
   },
 });
 const gather = (['auto', 'peer', 'nccl', 'none'] as const).find((wish) => wish === values.gather);
@@ -51,8 +55,10 @@ const [batch, promptTokens, newTokens, gpus] = [values.batch, values.prompt, val
 const { linkBytesPerSecond, memoryBytesPerSecond } = await measureRates();
 const devices = Array.from({ length: gpus }, (_, index) => index);
 const transferTimes = gpus > 1 ? await timesOf(gather) : undefined;
-const folder = await dummyCheckpoint(values.shape, `${values.dir}/${values.shape}`);
-const opened = await openModel(folder);
+const opened =
+  values.blocks === undefined
+    ? await openModel(await dummyCheckpoint(values.shape, `${values.dir}/${values.shape}`))
+    : await repeatedModel({ shape: values.shape, blocks: Number(values.blocks) });
 const engine = await Engine.open(opened, {
   device: 'cuda',
   cuda: { devices },
