@@ -7,6 +7,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   zi::InitMemory(env, exports);  // allocate → NativeMemory
   zi::InitIo(env, exports);      // createIo → NativeIo
   zi::InitStream(env, exports);  // createStream → NativeStream, NativeEvent
+  zi::InitWorker(env, exports);  // NativeHostWorker
   zi::InitQuantise(env, exports);  // quantise
   zi::InitCuda(env, exports);    // cudaStatus, NativeCudaStream, NativeDeviceMemory, pinMemory …
   zi::InitFaults(env, exports);  // for tests: injectFault, passedFaultPoints

@@ -9,12 +9,6 @@ namespace {
 
 int ReadDevice(const Napi::Value& value) { return static_cast<int>(ReadSize(value, "device")); }
 
-std::shared_ptr<HostMemory> ReadHostMemory(const Napi::Value& value) {
-  auto memory = FindHostMemory(static_cast<uint32_t>(ReadSize(value, "memory id")));
-  if (!memory) throw Napi::TypeError::New(value.Env(), "no host memory with this id");
-  return memory;
-}
-
 /// On a thread of its own, or here and now where the system refuses one: what must be done is done.
 template <class F>
 void Aside(const char* name, F work) {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "core/coded_error.h"
+#include "core/memory.h"
 
 namespace zi {
 
@@ -18,6 +19,7 @@ void InitSystem(Napi::Env env, Napi::Object exports);
 void InitMemory(Napi::Env env, Napi::Object exports);
 void InitIo(Napi::Env env, Napi::Object exports);
 void InitStream(Napi::Env env, Napi::Object exports);
+void InitWorker(Napi::Env env, Napi::Object exports);
 void InitQuantise(Napi::Env env, Napi::Object exports);
 void InitCuda(Napi::Env env, Napi::Object exports);
 void InitFaults(Napi::Env env, Napi::Object exports);
@@ -75,6 +77,9 @@ Napi::Value Promised(Napi::Env env, F start) {
   }
   return pending.promise;
 }
+
+/// Memory of the host by its id; throws TypeError where there is none.
+std::shared_ptr<HostMemory> ReadHostMemory(const Napi::Value& id);
 
 /// A 64-bit size or offset passed as a JS number; throws TypeError unless it is a safe non-negative integer.
 uint64_t ReadSize(const Napi::Value& value, const char* name);

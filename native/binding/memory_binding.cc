@@ -67,6 +67,12 @@ class NativeMemory : public Napi::ObjectWrap<NativeMemory> {
 
 }  // namespace
 
+std::shared_ptr<HostMemory> ReadHostMemory(const Napi::Value& id) {
+  auto memory = FindHostMemory(static_cast<uint32_t>(ReadSize(id, "memory id")));
+  if (!memory) throw Napi::TypeError::New(id.Env(), "no host memory with this id");
+  return memory;
+}
+
 void InitMemory(Napi::Env env, Napi::Object exports) { exports.Set("NativeMemory", NativeMemory::Define(env)); }
 
 }  // namespace zi

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "cpu/host_part.h"
+#include "ops/mailbox.h"
 #include "ops/slots.h"
 
 namespace zi {
@@ -14,7 +16,7 @@ namespace {
 
 int32_t* Words(const View& view) { return reinterpret_cast<int32_t*>(view.data); }
 
-int32_t ExpertOf(const View& experts, int64_t choice) {
+int32_t& ChoiceOf(const View& experts, int64_t choice) {
   const int64_t each = experts.shape[1];
   return Words(experts)[choice / each * experts.strides[0] + choice % each];
 }
@@ -24,7 +26,7 @@ std::vector<int32_t> Wanted(const BringExpertsOp& op) {
   std::vector<int32_t> wanted;
   const int64_t choices = op.experts.shape[0] * op.experts.shape[1];
   for (int64_t choice = 0; choice < choices; ++choice) {
-    const int32_t expert = ExpertOf(op.experts, choice);
+    const int32_t expert = ChoiceOf(op.experts, choice);
     if (expert < 0 || expert >= op.expert_count()) {
       throw std::runtime_error("expert " + std::to_string(expert) + " of choice " + std::to_string(choice) + " is none of " +
                                std::to_string(op.expert_count()));
@@ -103,6 +105,36 @@ void Copy(const Copies& copies, Run& run) {
       const_cast<Copies*>(&copies));
 }
 
+/// Takes those out of `missing` that the host computes, which are wanted least, and asks for them.
+void LeaveToHost(const BringExpertsOp& op, int32_t calls, std::vector<int32_t>& missing, Run& run) {
+  const AsideExperts& aside = op.aside;
+  auto count = static_cast<size_t>(PlannedShare(aside.mail, static_cast<int32_t>(missing.size()), calls));
+  const int32_t* uses = Words(op.uses) + op.first_key;
+  std::vector<int32_t> left = missing;
+  std::stable_sort(left.begin(), left.end(), [&](int32_t a, int32_t b) { return uses[a] < uses[b]; });
+  if (count > 0 && count == left.size()) {
+    const int32_t leaves = Words(op.key_of)[Leaving(op, 1, calls)[0]];
+    if (ComesAnyway(leaves < 0, uses[left.back()], leaves < 0 ? 0 : Words(op.uses)[leaves], IsBalanced(aside.mail))) --count;
+  }
+  left.resize(count);
+  const auto is_left = [&](int32_t expert) { return std::find(left.begin(), left.end(), expert) != left.end(); };
+  missing.erase(std::remove_if(missing.begin(), missing.end(), is_left), missing.end());
+  if (count > 0) AwaitHost(aside.mail, run.cancel);
+  for (int64_t choice = 0; choice < op.experts.shape[0] * op.experts.shape[1]; ++choice) {
+    const int32_t expert = ChoiceOf(op.experts, choice);
+    const bool leaves = is_left(expert);
+    ChoiceOf(aside.here, choice) = leaves ? kElsewhere : expert;
+    if (count > 0) ChoiceOf(aside.there, choice) = leaves ? expert : kElsewhere;
+  }
+  if (count > 0) {
+    CopyRows(aside.x, aside.host_x);
+    if (aside.weights.data) CopyRows(aside.weights, aside.host_weights);
+  }
+  Words(op.counts)[2] += static_cast<int32_t>(count);
+  NoteAsked(aside.mail, static_cast<int32_t>(missing.size()), static_cast<int32_t>(count));
+  if (count > 0) Ask(aside.mail, aside.job);
+}
+
 }  // namespace
 
 void BringExperts(const BringExpertsOp& op, Run& run) {
@@ -123,6 +155,7 @@ void BringExperts(const BringExpertsOp& op, Run& run) {
     }
   }
   Words(op.counts)[0] += static_cast<int32_t>(wanted.size() - missing.size());
+  if (op.aside) LeaveToHost(op, calls, missing, run);
   Words(op.counts)[1] += static_cast<int32_t>(missing.size());
   const Parts parts{op, op.part_count()};
   Check(parts, missing);
@@ -143,8 +176,8 @@ void BringExperts(const BringExpertsOp& op, Run& run) {
 
 ExpertLinearOp Placed(const ExpertLinearOp& op, const ExpertParts& places) {
   for (int64_t choice = 0; choice < op.out.shape[0]; ++choice) {
-    const int32_t expert = ExpertOf(op.experts, choice);
-    if (expert < 0 || expert >= op.expert_count) continue;  // the product says so
+    const int32_t expert = ChoiceOf(op.experts, choice);
+    if (expert < 0 || expert >= op.expert_count) continue;  // elsewhere, or the product says so
     const int32_t slot = Words(op.slots)[expert];
     if (slot < 0 || slot >= op.slot_count) {
       throw std::runtime_error("expert " + std::to_string(expert) + " of choice " + std::to_string(choice) + " lies in no slot");

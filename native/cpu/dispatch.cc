@@ -5,6 +5,7 @@
 
 #include "cpu/bring.h"
 #include "cpu/copy.h"
+#include "cpu/host_part.h"
 #include "cpu/isa.h"
 #include "ops/decode.h"
 
@@ -49,6 +50,8 @@ auto KernelOf(const Kernels& k, const ScaleRowsOp&) { return k.scale_rows; }
 auto KernelOf(const Kernels& k, const SampleOp&) { return k.sample; }
 auto KernelOf(const Kernels& k, const NoteNotFiniteOp&) { return k.note_not_finite; }
 auto KernelOf(const Kernels&, const BringExpertsOp&) { return BringExperts; }
+auto KernelOf(const Kernels&, const AskHostOp&) { return AskHost; }
+auto KernelOf(const Kernels&, const TakeHostOp&) { return TakeHost; }
 auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }
 auto KernelOf(const Kernels&, const FillOp&) { return FillBytes; }
 

@@ -1,6 +1,7 @@
 // expert_linear, expert_bias and combine: a mixture of experts, of which each token uses a few.
 #pragma once
 #include "cpu/kernel_linear_stored.h"
+#include "ops/mailbox.h"
 
 namespace zi::ZI_ISA {
 
@@ -44,7 +45,9 @@ inline int64_t TaskCount(const ExpertLinearOp& op, int64_t choices) {
 inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_t choices, ExpertGroup* groups,
                                  int32_t* order) {
   for (int64_t e = 0; e < op.expert_count; ++e) groups[e] = {e, 0, 0, 0};
-  for (int64_t i = 0; i < choices; ++i) ++groups[ExpertOf(op, first + i)].count;
+  for (int64_t i = 0; i < choices; ++i) {
+    if (const int32_t expert = ExpertOf(op, first + i); expert != kElsewhere) ++groups[expert].count;
+  }
   int64_t begin = 0, tasks = 0;
   for (int64_t e = 0; e < op.expert_count; ++e) {
     groups[e].first = begin;
@@ -52,7 +55,10 @@ inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_
     begin += groups[e].count;
     tasks += TaskCount(op, groups[e].count);
   }
-  for (int64_t i = 0; i < choices; ++i) order[groups[ExpertOf(op, first + i)].first++] = static_cast<int32_t>(i);
+  for (int64_t i = 0; i < choices; ++i) {
+    const int32_t expert = ExpertOf(op, first + i);
+    if (expert != kElsewhere) order[groups[expert].first++] = static_cast<int32_t>(i);
+  }
   int64_t used = 0;
   for (int64_t e = 0; e < op.expert_count; ++e) {
     if (groups[e].count == 0) continue;
@@ -151,6 +157,7 @@ inline void CheckExperts(const ExpertLinearOp& op) {
   const uint8_t* const* groups = op.parts[static_cast<int>(WeightPart::kGroups)];
   for (int64_t i = 0; i < op.out.shape[0]; ++i) {
     const int32_t expert = ExpertOf(op, i);
+    if (expert == kElsewhere) continue;
     if (expert < 0 || expert >= op.expert_count) {
       FailOp("expert %d of choice %ld is none of %ld", expert, i, op.expert_count);
     }
@@ -178,12 +185,14 @@ inline void ExpertBiasKernel(const ExpertBiasOp& op, Run& run) {
   // Indices are data: checked here, before any row is touched.
   for (int64_t choice = 0; choice < op.x.shape[0]; ++choice) {
     const int32_t expert = expert_of(choice);
+    if (expert == kElsewhere) continue;
     if (expert < 0 || expert >= op.bias.shape[0]) {
       FailOp("expert %d of choice %ld is none of %ld", expert, choice, op.bias.shape[0]);
     }
   }
   WithType(op.bias.dtype, [&]<class W>(W) {
     ForEach(run, op.x.shape[0], length / kWidth, [&](int64_t choice) {
+      if (expert_of(choice) == kElsewhere) return;
       const uint8_t* bias = op.bias.data + expert_of(choice) * op.bias.strides[0] * W::kBytes;
       float* x = Row(op.x, choice);
       for (int64_t i = 0; i < length; i += kWidth) {

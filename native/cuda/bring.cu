@@ -1,10 +1,11 @@
-// bring_experts: one block decides which slots the chosen experts get that lie in none, then all copy these from page-locked host
-// memory themselves, so that the host need not know who was chosen.
+// bring_experts: one block decides which slots the chosen experts get that lie in none, or that the host computes them, then all copy
+// those that come from page-locked host memory themselves, so that no program of the host need know who was chosen.
 #include <climits>
 #include <stdexcept>
 
-#include "cuda/fault.h"
+#include "cuda/mail.h"
 #include "cuda/overlap.h"
+#include "cuda/views.h"
 #include "ops/slots.h"
 
 namespace zi::cuda {
@@ -13,6 +14,14 @@ namespace {
 constexpr int kDecideThreads = kMostExpertsInSlots;
 constexpr int kWarps = kDecideThreads / 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
+
+/// What the host computes in the device's place; `here` is null where it computes nothing.
+struct AsideArguments {
+  int32_t *here, *there;
+  int64_t here_stride, there_stride, rows, columns, job;
+  RowView x, host_x, weights, host_weights;
+  MailArguments mail;
+};
 
 struct BringArguments {
   const int32_t* experts;
@@ -26,6 +35,7 @@ struct BringArguments {
   int64_t home_bytes;
   uint8_t* slots;
   int64_t slot_bytes;
+  AsideArguments aside;
   Fault* fault;
 };
 
@@ -54,6 +64,64 @@ __device__ inline Candidate FirstOfMine(const BringArguments& a, int32_t calls) 
     if (Before(mine, first)) first = mine;
   }
   return first;
+}
+
+/// The experts that were wanted least of those that miss are left to the host. Returns whether this thread's is; `count` of all
+/// miss. To be called by every thread.
+__device__ inline bool LeftToHost(const BringArguments& a, bool misses, int count, int32_t calls, int* to_host) {
+  __shared__ int32_t uses_of[kDecideThreads];
+  __shared__ Candidate firsts[kWarps];
+  __shared__ int share, most_uses, balanced;
+  const int me = static_cast<int>(threadIdx.x);
+  const int32_t uses = misses ? a.uses[a.first_key + me] : INT_MAX;
+  uses_of[me] = uses;
+  if (me == 0) {
+    balanced = LoadFromHost(a.aside.mail.words + kTryWord) != 0;
+    share = ShareOf(LoadFromHost(a.aside.mail.words + kSharesWord + count), count, calls, balanced != 0);
+    if (share > 0) AwaitHost(a.aside.mail, a.fault);
+    most_uses = 0;
+  }
+  __syncthreads();
+  if (share > 0 && share == count) {
+    const Candidate first = FirstOfWarp(FirstOfMine(a, calls));
+    if (me % 32 == 0) firsts[me / 32] = first;
+    if (misses) atomicMax(&most_uses, uses);
+    __syncthreads();
+    if (me < 32) {
+      const Candidate leaves = FirstOfWarp(me < kWarps ? firsts[me] : Candidate{LLONG_MAX, INT_MAX});
+      const int32_t key = a.key_of[leaves.slot];
+      if (me == 0 && ComesAnyway(key < 0, most_uses, key < 0 ? 0 : a.uses[key], balanced != 0)) --share;
+    }
+    __syncthreads();
+  }
+  *to_host = share;
+  if (!misses || share == 0) return false;
+  int before = 0;
+  for (int e = 0; e < a.expert_count; ++e) before += uses_of[e] < uses || (uses_of[e] == uses && e < me);
+  return before < share;
+}
+
+/// Says who computes which choice, and gives the host what its job takes.
+__device__ inline void AskForExperts(const BringArguments& a, const uint8_t* leaves, int count, int to_host) {
+  const AsideArguments& aside = a.aside;
+  const int me = static_cast<int>(threadIdx.x);
+  for (int64_t choice = me; choice < a.tokens * a.each; choice += kDecideThreads) {
+    const int64_t token = choice / a.each, which = choice % a.each;
+    const int32_t expert = a.experts[token * a.stride + which];
+    const bool left = to_host > 0 && expert >= 0 && expert < a.expert_count && leaves[expert];
+    aside.here[token * aside.here_stride + which] = left ? kElsewhere : expert;
+    if (to_host == 0) continue;
+    aside.there[token * aside.there_stride + which] = left ? expert : kElsewhere;
+    if (aside.weights.data) aside.host_weights.Row<float>(token)[which] = aside.weights.Row<float>(token)[which];
+  }
+  if (me == 0) NoteAsked(aside.mail, count - to_host, to_host);
+  if (to_host == 0) return;
+  for (int64_t i = me; i < aside.rows * aside.columns; i += kDecideThreads) {
+    aside.host_x.Row<float>(i / aside.columns)[i % aside.columns] = aside.x.Get(i / aside.columns, i % aside.columns);
+  }
+  __threadfence_system();
+  __syncthreads();
+  if (me == 0) Ask(aside.mail, aside.job, to_host);
 }
 
 __global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__ BringArguments a) {
@@ -86,10 +154,22 @@ __global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__
     slot = a.slot_of[key];
     if (slot >= 0) a.stamps[slot] = calls;
   }
-  const bool misses = want && slot < 0;
+  bool misses = want && slot < 0;
+  const int hits = __syncthreads_count(want && !misses);
+  int to_host = 0;
+  if (a.aside.here) {
+    const int all = __syncthreads_count(misses);
+    bool leaves = false;
+    if (all > 0) leaves = LeftToHost(a, misses, all, calls, &to_host);
+    __syncthreads();
+    wanted[me] = leaves;
+    __syncthreads();
+    AskForExperts(a, wanted, all, to_host);
+    misses = misses && !leaves;
+  }
   const unsigned in_warp = __ballot_sync(kAllLanes, misses);
   if (lane == 0) missing_before[warp] = __popc(in_warp);
-  const int hits = __syncthreads_count(want && !misses);
+  __syncthreads();
   int before = __popc(in_warp & ((1u << lane) - 1)), count = 0;
   for (int w = 0; w < kWarps; ++w) {
     if (w < warp) before += missing_before[w];
@@ -120,6 +200,7 @@ __global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__
     a.list[0] = count;
     a.counts[0] += hits;
     a.counts[1] += count;
+    a.counts[2] += to_host;
     *a.calls = calls;
   }
 }
@@ -230,6 +311,23 @@ void Launch(const BringExpertsOp& op, Run& run) {
   a.slots = op.slots.data;
   a.slot_bytes = op.slots.shape[1];
   a.fault = run.fault();
+  if (op.aside) {
+    const AsideExperts& aside = op.aside;
+    a.aside.here = Words(aside.here);
+    a.aside.there = Words(aside.there);
+    a.aside.here_stride = aside.here.strides[0];
+    a.aside.there_stride = aside.there.strides[0];
+    a.aside.rows = aside.x.shape[0];
+    a.aside.columns = aside.x.shape[1];
+    a.aside.job = aside.job;
+    a.aside.x = RowView(aside.x);
+    a.aside.host_x = RowView(aside.host_x);
+    if (aside.weights.data) {
+      a.aside.weights = RowView(aside.weights);
+      a.aside.host_weights = RowView(aside.host_weights);
+    }
+    a.aside.mail = MailArguments(aside.mail);
+  }
   Overlapped(Decide, dim3(1), kDecideThreads, run, a);
   Overlapped(CopyExperts, dim3(kCopyBlocks), kCopyThreads, run, a);
 }

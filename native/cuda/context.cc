@@ -41,6 +41,8 @@ std::string Describe(const Fault& fault) {
       return "sequence " + index + " has state " + value + ", outside the " + limit + " there are";
     case kStateTokensOutside:
       return "a sequence with a state, " + index + ", reaches to token " + value + ", outside the " + limit + " there are";
+    case kHostFailed:
+      return "take_host: the processor failed in its part";
     case kNoFault:
       break;
   }

@@ -4,6 +4,7 @@
 #include "cuda/math.h"
 #include "cuda/overlap.h"
 #include "cuda/views.h"
+#include "ops/mailbox.h"
 
 namespace zi::cuda {
 namespace {
@@ -150,7 +151,7 @@ struct ExpertBiasF {
   __device__ void operator()(int64_t choice, int64_t c) const {
     const int expert = experts.Row<int32_t>(choice / each)[choice % each];
     if (expert < 0 || expert >= expert_count) {
-      if (c == 0) Report(fault, kExpertOutside, choice, expert, expert_count);
+      if (c == 0 && expert != kElsewhere) Report(fault, kExpertOutside, choice, expert, expert_count);
       return;
     }
     float value[W], by[W];

@@ -8,6 +8,7 @@
 #include "cuda/run.h"
 #include "cuda/stored_weights.h"
 #include "cuda/views.h"
+#include "ops/mailbox.h"
 
 namespace zi::cuda {
 
@@ -126,6 +127,7 @@ struct ChoiceTable {
   }
   __device__ void ReportOutside(int64_t choice) const {
     const int expert = At(choice);
+    if (expert == kElsewhere) return;
     const bool known = expert >= 0 && expert < expert_count;
     Report(fault, known ? kExpertInNoSlot : kExpertOutside, choice, expert, expert_count);
   }

@@ -17,6 +17,7 @@ enum FaultCode : int {
   kGroupOutside,
   kStateOutside,
   kStateTokensOutside,
+  kHostFailed,
 };
 
 /// In host memory that the device writes; the first report stays. The host may look while kernels run, so `code` is

@@ -103,6 +103,8 @@ void Launch(const ScaleRowsOp& op, Run& run);
 void Launch(const SampleOp& op, Run& run);
 void Launch(const NoteNotFiniteOp& op, Run& run);
 void Launch(const BringExpertsOp& op, Run& run);
+void Launch(const AskHostOp& op, Run& run);
+void Launch(const TakeHostOp& op, Run& run);
 void Launch(const CopyOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 

@@ -295,8 +295,10 @@ constexpr Opcode kOpcodes[] = {
     {"hyper_mix", "x y spread mix", HyperMix},
     {"bring_experts",
      "experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey "
-     "ageCalls",
+     "ageCalls aside.here aside.there aside.x aside.hostX aside.weights aside.hostWeights aside.mail.words aside.mail.state aside.job",
      BringExperts},
+    {"ask_host", "from to mail.words mail.state job", AskHost},
+    {"take_host", "out from choices mail.words mail.state", TakeHost},
 };
 
 template <class Names>

@@ -94,7 +94,8 @@ Operation BringExperts(Reader& in) {
   BringExpertsOp op{in.IndexTable("experts"), in.ByteRows("slots", 2),  in.ByteRows("home", 1), in.IndexTable("places"),
                     in.Index("slotOf"),       in.Index("uses"),      in.Index("keyOf"),   in.Index("stamps"),
                     in.Index("calls"),        in.Index("counts"),    in.Index("list"),    static_cast<int64_t>(in.Size("firstKey")),
-                    static_cast<int64_t>(in.Size("ageCalls"))};
+                    static_cast<int64_t>(in.Size("ageCalls")), {}};
+  op.aside = ReadAside(in, op.experts);
   const int64_t experts = op.expert_count(), slots = op.slots.shape[0], choices = op.experts.shape[0] * op.experts.shape[1];
   in.Check(experts > 0 && experts <= kMostExpertsInSlots, "there are 1 to 1024 experts");
   in.Check(op.places.shape[1] > 0 && op.places.shape[1] % 2 == 0 && op.places.strides[0] == op.places.shape[1],
@@ -108,7 +109,7 @@ Operation BringExperts(Reader& in) {
   in.CheckSize(op.key_of, 0, slots, "keyOf");
   in.CheckSize(op.stamps, 0, slots, "stamps");
   in.CheckSize(op.calls, 0, 1, "calls");
-  in.CheckSize(op.counts, 0, 2, "counts");
+  in.CheckSize(op.counts, 0, 3, "counts");
   in.Check(op.list.shape[0] >= 1 + 2 * experts, "the list has room for every expert");
   return op;
 }

@@ -31,6 +31,11 @@ Operation GateSigmoid(Reader& in);
 Operation Combine(Reader& in);
 Operation ScaleRows(Reader& in);
 
+// What a device asks of its host (decode_host.cc).
+Operation AskHost(Reader& in);
+Operation TakeHost(Reader& in);
+AsideExperts ReadAside(Reader& in, const View& experts);
+
 // Hyper-connections (decode_hyper.cc).
 Operation HyperWeights(Reader& in);
 Operation HyperMix(Reader& in);

@@ -237,6 +237,22 @@ struct DenseExpertLinearOp {
 DenseExpertLinearOp DenseOf(const ExpertLinearOp& op);
 /// One expert's, whatever its format.
 Weight WeightOf(const ExpertLinearOp& op, int64_t expert);
+/// How a device asks its host: see ops/mailbox.h.
+struct Mail {
+  /// i32 [kMailWords] of the host, and i32 [kMailStateWords] of the device.
+  View words, state;
+};
+/// Some of the experts that lie in no slot are computed by the host in the device's place.
+struct AsideExperts {
+  /// i32 [T, k]: the choices that the device computes, and those that the host does; kElsewhere for the others.
+  View here, there;
+  /// What the host's job takes, from the device to the host; weights may be absent.
+  View x, host_x, weights, host_weights;
+  Mail mail;
+  int64_t job;
+
+  explicit operator bool() const { return here.data != nullptr; }
+};
 /// Chosen experts that lie in no slot are copied into some from where they rest: see native/ops/slots.h for who has to leave.
 struct BringExpertsOp {
   View experts;
@@ -253,12 +269,13 @@ struct BringExpertsOp {
   View key_of, stamps;
   /// i32 [1]: calls until now.
   View calls;
-  /// i32 [2]: chosen experts of the layer that lay in a slot, and that did not.
+  /// i32 [3]: chosen experts of the layer that lay in a slot, that were brought into one, and that the host computes.
   View counts;
   /// i32 [1 + 2 · experts]: how many are copied, and expert and slot of each.
   View list;
   /// The layer's first expert among those of all layers; `uses` are halved every so many calls.
   int64_t first_key, age_calls;
+  AsideExperts aside;
 
   int64_t expert_count() const { return places.shape[0] - 1; }
   int64_t part_count() const { return places.shape[1] / 2; }
@@ -316,6 +333,19 @@ struct HyperWeightsOp {
 };
 struct HyperMixOp {
   View x, y, spread, mix;
+};
+/// Copies `from` to `to`, which is f32 of the host, and asks for a job.
+struct AskHostOp {
+  View from, to;
+  Mail mail;
+  int64_t job;
+};
+/// Waits until what was asked is done. Then out = from, f32 of the host: all of it, or the rows whose choice is kElsewhere.
+struct TakeHostOp {
+  View out, from;
+  /// i32 [T, k], or absent.
+  View choices;
+  Mail mail;
 };
 struct SampleOp {
   View out, logits, settings, draws, history;

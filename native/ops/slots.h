@@ -31,4 +31,10 @@ ZI_SLOT_RULE int64_t Worth(bool is_free, int32_t uses, uint32_t calls_since) {
   return (static_cast<int64_t>(uses) << 32) | static_cast<int64_t>(calls_since);
 }
 
+/// Whether one that misses comes although the host could compute all: where a slot is free, or where it was wanted no less than who
+/// leaves and rates are to be balanced. Otherwise a pool would stay as it is.
+ZI_SLOT_RULE bool ComesAnyway(bool is_free, int32_t uses, int32_t uses_of_leaving, bool balanced) {
+  return is_free || (balanced && uses >= uses_of_leaving);
+}
+
 }  // namespace zi

@@ -242,6 +242,12 @@ View WordReader::OptionalIndex(const char* name) {
   if (view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");
   return Checked(view, name, 1, true);
 }
+View WordReader::OptionalIndexTable(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");
+  return Checked(view, name, 2, true);
+}
 View WordReader::OptionalIndexWeight(const char* name) {
   const View view = Tensor(name);
   if (!view.data) return view;

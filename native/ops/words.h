@@ -29,6 +29,7 @@ class WordReader {
   View Index(const char* name);                       // i32 [n], at a multiple of 4 bytes
   View IndexTable(const char* name);                  // i32 [n, m]
   View OptionalIndex(const char* name);               // i32 [n]; data is null when absent
+  View OptionalIndexTable(const char* name);          // i32 [n, m]; data is null when absent
   View OptionalIndexWeight(const char* name);         // i32 [n, m] as files have it, so at any address of the host; may be absent
   View OptionalFloatBlock(const char* name);          // f32 of rank 3; data is null when absent
   View OptionalFloatTable(const char* name);          // f32 of rank 2; data is null when absent

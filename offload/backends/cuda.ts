@@ -17,6 +17,7 @@ import type { MappedMemory } from './mapped-memory.js';
 import { NativeBackend } from './native-backend.js';
 import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
+import { computeThreads } from './processors.js';
 
 export interface CudaBackendOptions {
   /** GPUs by their number, as CUDA counts them; default the first one. */
@@ -153,6 +154,7 @@ export class CudaBackend extends NativeBackend {
   /** Memory whose pages the first read touches, so that locking them costs little afterwards. */
   readonly #toPin = new Map<MappedMemory, Promise<void> | undefined>();
   #pinRefusal: string | undefined;
+  #threadRefusal: string | undefined;
 
   /**
    * Throws NO_DEVICE with a sentence about what is missing.
@@ -183,17 +185,22 @@ export class CudaBackend extends NativeBackend {
   }
 
   override get notes(): readonly string[] {
-    if (this.#pinRefusal === undefined) return super.notes;
-    return [
-      ...super.notes,
-      `host memory could not be page-locked (${this.#pinRefusal}): copies to the GPU run at a fraction of the link's rate`,
-    ];
+    const notes = [...super.notes];
+    if (this.#pinRefusal !== undefined) {
+      notes.push(
+        `host memory could not be page-locked (${this.#pinRefusal}): copies to the GPU run at a fraction of the link's rate`,
+      );
+    }
+    if (this.#threadRefusal !== undefined) {
+      notes.push(`fewer threads compute beside the GPU than wanted: ${this.#threadRefusal}`);
+    }
+    return notes;
   }
 
   protected override allocated(memory: MappedMemory, purpose: HostPurpose): void {
-    // Kernels read tables and embedding rows where they lie, so these are locked before anything else; no read ever
-    // touches a cache.
-    if (purpose === 'control' || purpose === 'cache') native().pinMemory(memory.id);
+    // Kernels read tables, embedding rows and what is shared where they lie, so these are locked before anything else; no read
+    // ever touches a cache.
+    if (purpose === 'control' || purpose === 'shared' || purpose === 'cache') native().pinMemory(memory.id);
     else this.#toPin.set(memory, undefined);
   }
 
@@ -209,6 +216,13 @@ export class CudaBackend extends NativeBackend {
         .finally(() => this.#toPin.delete(memory));
     if (this.#toPin.has(memory)) this.#toPin.set(memory, pinning);
     return pinning;
+  }
+
+  /** Two cores are left to what feeds the devices. */
+  protected override startThreads(): void {
+    const threads = Math.max(1, computeThreads() - 2);
+    const refusal = native().configureCpu({ threads });
+    if (refusal !== '') this.#threadRefusal = refusal;
   }
 
   protected override async stop(): Promise<void> {

@@ -7,13 +7,17 @@ import type {
   FileRef,
   HostMemory,
   HostPurpose,
+  HostWorker,
   ReadRequest,
   ReadSpan,
 } from '../port/backend.js';
+import { DTYPE_BYTES } from '../port/dtype.js';
 import type { FileState } from '../port/file-state.js';
+import { MAIL_WORDS } from '../port/host-ops.js';
 import { native } from '../port/native.js';
 import { MappedMemory } from './mapped-memory.js';
 import type { NativeHost } from './native-host.js';
+import { NativeWorker } from './native-worker.js';
 
 export abstract class NativeBackend implements Backend {
   abstract readonly kind: 'cpu' | 'cuda';
@@ -21,6 +25,7 @@ export abstract class NativeBackend implements Backend {
   abstract readonly peers: Backend['peers'];
   abstract readonly collective: Backend['collective'];
   readonly #host: NativeHost;
+  readonly #workers: NativeWorker[] = [];
   #closing: Promise<void> | undefined;
 
   /** @param host closed with the backend */
@@ -38,6 +43,14 @@ export abstract class NativeBackend implements Backend {
 
   nowMs(): number {
     return native().nowMs();
+  }
+
+  openWorker(device: Device): HostWorker {
+    this.startThreads();
+    const mail = hostBlock(this.allocateHost(MAIL_WORDS * DTYPE_BYTES.i32, 'shared'));
+    const worker = new NativeWorker(`${device.name} host`, mail);
+    this.#workers.push(worker);
+    return worker;
   }
 
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
@@ -68,9 +81,18 @@ export abstract class NativeBackend implements Backend {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#host.close(this.stop());
+    this.#closing ??= this.#stop();
     return this.#closing;
   }
+
+  /** Devices wait for workers. */
+  #stop(): Promise<void> {
+    for (const worker of this.#workers) worker.close();
+    return this.#host.close(this.stop());
+  }
+
+  /** Called before the processor computes for a device. */
+  protected startThreads(): void {}
 
   /** Lets the devices know new memory. */
   protected allocated(_memory: MappedMemory, _purpose: HostPurpose): void {}

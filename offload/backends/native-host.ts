@@ -33,7 +33,10 @@ export class NativeHost {
   /** Throws DOES_NOT_FIT. */
   allocate(sizeBytes: number, purpose: HostPurpose): MappedMemory {
     // Small pages of large tables overtax what translates a device's addresses.
-    const memory = new MappedMemory(sizeBytes, purpose !== 'control' || sizeBytes >= HUGE_FROM_BYTES);
+    const memory = new MappedMemory(
+      sizeBytes,
+      (purpose !== 'control' && purpose !== 'shared') || sizeBytes >= HUGE_FROM_BYTES,
+    );
     this.#memories.push(memory);
     if (purpose === 'stream') this.#reads.reuse(memory);
     if (purpose === 'resident') this.#empty.add(memory);

@@ -84,8 +84,20 @@ export function encodeOp(op: Op): Float64Array {
       const { slotOf, uses, keyOf, stamps, calls, list } = op.tables;
       tensors(op.experts, op.slots, op.home, op.places, slotOf, uses, keyOf, stamps, calls, op.counts, list);
       numbers(op.firstKey, op.ageCalls);
+      const { aside } = op;
+      tensors(aside?.here ?? null, aside?.there ?? null, aside?.x ?? null, aside?.hostX ?? null);
+      tensors(aside?.weights ?? null, aside?.hostWeights ?? null);
+      tensors(aside?.mail.words ?? null, aside?.mail.state ?? null);
+      numbers(aside?.job ?? 0);
       break;
     }
+    case 'ask_host':
+      tensors(op.from, op.to, op.mail.words, op.mail.state);
+      numbers(op.job);
+      break;
+    case 'take_host':
+      tensors(op.out, op.from, op.choices, op.mail.words, op.mail.state);
+      break;
     case 'expert_bias':
       tensors(op.x, op.experts, op.bias);
       break;

@@ -61,6 +61,10 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'bring_experts':
       // Whoever weighs plans counts the bytes that come.
       return elementwiseMs([op.experts], compute);
+    case 'ask_host':
+      return elementwiseMs([op.from], compute);
+    case 'take_host':
+      return elementwiseMs([op.out], compute);
     case 'expert_bias':
       return elementwiseMs([op.x], compute) * 2;
     // All that is bound by what it reads and writes.

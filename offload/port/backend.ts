@@ -2,6 +2,7 @@
 
 import type { FileState } from './file-state.js';
 import type { Memory, Op } from './ops.js';
+import type { ShareRates, ShareRule } from './shares.js';
 
 /** A point in a stream's work, as in CUDA. */
 export interface DeviceEvent {
@@ -90,6 +91,8 @@ export type HostPurpose =
   | 'resident'
   /** Keys and values that rest in DRAM: only devices' copies touch them. */
   | 'cache'
+  /** What kernels of a device and the host's processor write for each other. */
+  | 'shared'
   /** Small tables that JavaScript writes or reads. */
   | 'control';
 
@@ -103,6 +106,22 @@ export interface Collective {
    * received all, and may begin while others are not there yet.
    */
   gather(buffers: readonly Memory[], shardBytes: number): void;
+}
+
+/** A thread that computes on the host's processor what a device asks for, while the device goes on. */
+export interface HostWorker {
+  /** i32 words that the device reaches: see host-ops.ts. */
+  readonly mail: HostMemory;
+  /** Operations on host memory that are run in order when a device asks for the job of this number. */
+  define(ops: readonly Op[]): number;
+  forget(job: number): void;
+  /** Between these, which may nest, the worker looks out without sleeping for long. */
+  begin(): void;
+  end(): void;
+  share(rule: ShareRule, rates: ShareRates): void;
+  readonly rates: ShareRates;
+  /** Why jobs fail; empty while none has. */
+  readonly failure: string;
 }
 
 export interface Backend {
@@ -127,6 +146,8 @@ export interface Backend {
    * @param urgent a few bytes that work waits for: before what is queued
    */
   read(requests: readonly ReadRequest[], into: HostMemory, urgent?: boolean): Promise<ReadSpan>;
+  /** A thread that computes on the processor what the device asks for. */
+  openWorker(device: Device): HostWorker;
   /** Stops all work: queued reads and kernels are dropped, running ones end soon, waiting promises reject. */
   close(): Promise<void>;
 }

@@ -1,6 +1,7 @@
 // Operations of mixtures of experts: who is chosen, how the chosen ones come to where they are computed, and products with them.
 // T tokens, k chosen experts of each, E experts.
 
+import type { AsideExperts } from './host-ops.js';
 import { type Effects, partsOf, type Tensor, type Weight } from './operands.js';
 import type { RouteRule } from './route-rule.js';
 
@@ -69,8 +70,8 @@ export type MixtureOp =
    * Brings the experts that are chosen, i32 [T, k], into slots where they lie in none, from `home` u8 [bytes], where those of a layer
    * rest. places i32 [1 + E, 2 · P]: of each of P parts where it begins in a slot and its bytes; then of each expert where the part
    * begins at home, its low word and its high word. There are slots for all that T tokens can choose. `uses` are halved every
-   * `ageCalls` calls; native/ops/slots.h says who leaves. counts i32 [2] grow by the chosen experts that lay in a slot, and by those
-   * that did not.
+   * `ageCalls` calls; native/ops/slots.h says who leaves. counts i32 [3] grow by the chosen experts that lay in a slot, by those that
+   * were brought into one, and by those that the host computes: with `aside`, some of those that lie in no slot, as its mailbox says.
    */
   | {
       readonly op: 'bring_experts';
@@ -83,6 +84,7 @@ export type MixtureOp =
       /** The layer's first expert among those of all layers. */
       firstKey: number;
       ageCalls: number;
+      aside?: AsideExperts | undefined;
     }
   /** x[t·k + j] += bias[experts[t, j]]; x [T·k, N], bias [E, N] of a float type, experts i32 [T, k]. */
   | { readonly op: 'expert_bias'; x: Tensor; experts: Tensor; bias: Tensor }
@@ -115,7 +117,11 @@ export function mixtureEffects(op: MixtureOp): Effects {
     case 'bring_experts': {
       const { slotOf, uses, keyOf, stamps, calls, list } = op.tables;
       const kept = [op.slots, slotOf, uses, keyOf, stamps, calls, op.counts];
-      return { reads: [op.experts, op.home, op.places, ...kept], writes: [...kept, list] };
+      const { reads, writes } = op.aside ? asideEffects(op.aside) : { reads: [], writes: [] };
+      return {
+        reads: [op.experts, op.home, op.places, ...kept, ...reads],
+        writes: [...kept, list, ...writes],
+      };
     }
     case 'expert_bias':
       return { reads: [op.x, op.experts, op.bias], writes: [op.x] };
@@ -129,4 +135,12 @@ export function mixtureEffects(op: MixtureOp): Effects {
     case 'scale_rows':
       return { reads: [op.x, op.weights], writes: [op.x] };
   }
+}
+
+function asideEffects({ here, there, x, hostX, weights, hostWeights, mail }: AsideExperts): Effects {
+  const both = [mail.words, mail.state];
+  return {
+    reads: [x, ...(weights ? [weights] : []), ...both],
+    writes: [here, there, hostX, ...(hostWeights ? [hostWeights] : []), ...both],
+  };
 }

@@ -6,6 +6,7 @@ import type {
   NativeCudaStream,
   NativeDeviceMemory,
   NativeGatherer,
+  NativeHostWorker,
   NativeStream,
   ScratchBytes,
 } from './native-devices.js';
@@ -41,6 +42,11 @@ export interface NativeAddon {
   /** How it reads encoded operations: the lines of `operationTable` where it is of these sources. */
   operationTable(): string[];
   createStream(name: string): NativeStream;
+  /** On the pool of `configureCpu`. Throws where the mailbox is too small, and where no thread can be started. */
+  readonly NativeHostWorker: new (
+    name: string,
+    mailboxId: number,
+  ) => NativeHostWorker;
   /** On the pool of `configureCpu`, beside the event loop. Throws for what reaches beyond a memory. */
   quantise(job: QuantiseJob): Promise<QuantiseLoss>;
   /** Never throws: says what is missing instead. */

@@ -1,5 +1,7 @@
 // What the addon has of queues of work, on the processor and on GPUs, and of GPUs themselves.
 
+import type { ShareRates, ShareRule } from './shares.js';
+
 export interface NativeEvent {
   readonly done: boolean;
   /** When the event was reached, in milliseconds of `nowMs`; NaN before. */
@@ -16,6 +18,20 @@ export interface NativeStream {
   record(): NativeEvent;
   wait(event: NativeEvent): void;
   /** Drops queued work, stops running kernels between tiles; events then reject. Returns when the thread has ended. */
+  close(): void;
+}
+
+/** As HostWorker of backend.ts. */
+export interface NativeHostWorker {
+  readonly failure: string;
+  readonly rates: ShareRates;
+  /** Several operations, each after a number with its length. Throws on operands that do not fit. */
+  define(words: Float64Array): number;
+  forget(job: number): void;
+  begin(): void;
+  end(): void;
+  share(rule: ShareRule, rates: ShareRates): void;
+  /** Whoever waits for a job waits no longer. Returns when the thread has ended. */
   close(): void;
 }
 

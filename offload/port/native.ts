@@ -19,6 +19,7 @@ const EXPORTS: Readonly<Record<keyof NativeAddon, true>> = {
   NativeMemory: true,
   createIo: true,
   createStream: true,
+  NativeHostWorker: true,
   quantise: true,
   cudaStatus: true,
   warmCuda: true,

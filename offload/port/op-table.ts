@@ -57,8 +57,10 @@ export const OPERATIONS = [
   ['hyper_mix', 'x y spread mix'],
   [
     'bring_experts',
-    'experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey ageCalls',
+    'experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey ageCalls aside.here aside.there aside.x aside.hostX aside.weights aside.hostWeights aside.mail.words aside.mail.state aside.job',
   ],
+  ['ask_host', 'from to mail.words mail.state job'],
+  ['take_host', 'out from choices mail.words mail.state'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

@@ -1,11 +1,13 @@
 // The kernel vocabulary: every operation a device can run, as plain data that names what it reads and writes.
 
 import { DTYPE_BYTES } from './dtype.js';
+import { type HostOp, hostEffects } from './host-ops.js';
 import { type HyperOp, hyperEffects } from './hyper-ops.js';
 import { type MixtureOp, mixtureEffects } from './mixture-ops.js';
 import { type Activation, type Effects, partsOf, type Tensor, type Weight } from './operands.js';
 import { type StateOp, stateEffects } from './state-ops.js';
 
+export type { AsideExperts, HostMail } from './host-ops.js';
 export type { ExpertSlots, SlotTables } from './mixture-ops.js';
 export { type Activation, type Memory, partsOf, type Tensor, type Weight } from './operands.js';
 export { PLAIN_ROUTE, type RouteRule, type RouteScore } from './route-rule.js';
@@ -162,6 +164,7 @@ export type Op =
   /** out = (a + b) · factor, all of one shape; factor [1] of a float type, absent for 1. */
   | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor; factor?: Tensor | null }
   | MixtureOp
+  | HostOp
   | StateOp
   | HyperOp
   /**
@@ -315,6 +318,9 @@ export function effects(op: Op): Effects {
     case 'hyper_weights':
     case 'hyper_mix':
       return hyperEffects(op);
+    case 'ask_host':
+    case 'take_host':
+      return hostEffects(op);
     case 'add':
       return { reads: op.factor ? [op.a, op.b, op.factor] : [op.a, op.b], writes: [op.out] };
     case 'rotary':

@@ -101,6 +101,9 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
       return [expertProducts(read(op.out), read(op.x), read(op.experts), op.weights.map(readWeight))];
     case 'bring_experts':
       return broughtExperts(op, read);
+    case 'ask_host':
+    case 'take_host':
+      throw new Error(`${op.op} depends on what the host does meanwhile`);
     case 'expert_bias':
       return [biasedChoices(read(op.x), read(op.experts), read(op.bias))];
     case 'gated_pairs': {

@@ -46,7 +46,7 @@ function slotsFor(bench: Workbench, [layers, experts, slots]: readonly number[],
     list: numbers(1 + 2 * each, 0),
   };
   const memory = bench.memory.fill(bench.memory.tensor('u8', [count, bytes]), () => 0);
-  return { parts, bytes, count, tables, memory, counts: numbers(2, 0) };
+  return { parts, bytes, count, tables, memory, counts: numbers(3, 0) };
 }
 type Slots = ReturnType<typeof slotsFor>;
 

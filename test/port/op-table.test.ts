@@ -27,6 +27,7 @@ function operand(dtype: Tensor['dtype'] = 'f32', shape: readonly number[] = [2, 
 }
 
 const t = operand;
+const mail = () => ({ words: t('i32', [1073]), state: t('i32', [8]) });
 const tables = {
   sequences: t('i32'),
   pages: t('i32', [5]),
@@ -118,10 +119,22 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
       calls: t('i32', [1]),
       list: t('i32', [5]),
     },
-    counts: t('i32', [2]),
+    counts: t('i32', [3]),
     firstKey: 0,
     ageCalls: 16,
+    aside: {
+      here: t('i32'),
+      there: t('i32'),
+      x: t('bf16', [2, 3]),
+      hostX: t('f32', [2, 3]),
+      weights: t('f32'),
+      hostWeights: t('f32'),
+      mail: mail(),
+      job: 9,
+    },
   },
+  ask_host: { op: 'ask_host', from: t('f16'), to: t(), mail: mail(), job: 10 },
+  take_host: { op: 'take_host', out: t('f16'), from: t(), choices: t('i32', [1, 2]), mail: mail() },
   expert_bias: { op: 'expert_bias', x: t(), experts: t('i32'), bias: t('bf16') },
   gated_pairs: { op: 'gated_pairs', out: t(), x: t(), alpha: 1.5, limit: 7 },
   combine: { op: 'combine', x: t(), y: t(), weights: t(), accumulate: true },

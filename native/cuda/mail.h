@@ -1,0 +1,63 @@
+// The device's side of a mailbox: see ops/mailbox.h.
+#pragma once
+#include "cuda/fault.h"
+#include "ops/mailbox.h"
+#include "ops/operand.h"
+
+namespace zi::cuda {
+
+struct MailArguments {
+  int32_t *words, *state;
+  MailArguments() = default;
+  explicit MailArguments(const Mail& mail)
+      : words(reinterpret_cast<int32_t*>(mail.words.data)), state(reinterpret_cast<int32_t*>(mail.state.data)) {}
+};
+
+#ifdef __CUDACC__
+__device__ inline int32_t LoadFromHost(const int32_t* word) {
+  int32_t value;
+  asm volatile("ld.acquire.sys.global.b32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+  return value;
+}
+__device__ inline int32_t LoadFromDevice(const int32_t* word) {
+  int32_t value;
+  asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+  return value;
+}
+__device__ inline void StoreToHost(int32_t* word, int32_t value) {
+  asm volatile("st.relaxed.sys.global.b32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+__device__ inline int64_t NowNs() {
+  int64_t ns;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
+  return ns;
+}
+
+/// Waits until what was asked is done; one thread of a block may call it, and others read after a barrier.
+__device__ inline void AwaitHost(const MailArguments& mail, Fault* fault) {
+  const int32_t asked = mail.state[kAskedState];
+  if (LoadFromDevice(mail.state + kTakenState) == asked) return;
+  while (LoadFromHost(mail.words + kDoneWord) != asked) {
+    if (LoadFromHost(mail.words + kClosedWord) != 0) return Report(fault, kHostFailed, asked, 0, 0);
+  }
+  if (LoadFromHost(mail.words + kFailedWord) != 0) Report(fault, kHostFailed, asked, 0, 0);
+}
+
+/// By one thread, at the time when the device begins its own part: experts that come to it meanwhile, and that the host computes.
+__device__ inline void NoteAsked(const MailArguments& mail, int came, int aside) {
+  *reinterpret_cast<int64_t*>(mail.state + kAskedAtState) = NowNs();
+  mail.state[kCameState] = came;
+  mail.state[kAsideState] = aside;
+}
+
+/// By one thread, when a barrier says that all have written what the job takes.
+__device__ inline void Ask(const MailArguments& mail, int64_t job, int aside) {
+  StoreToHost(mail.words + kAsideNowWord, aside);
+  const auto sequence = static_cast<uint32_t>(++mail.state[kAskedState]);
+  __threadfence_system();
+  const uint64_t both = static_cast<uint64_t>(job) << 32 | sequence;
+  asm volatile("st.release.sys.global.b64 [%0], %1;" ::"l"(mail.words + kAskedWord), "l"(both) : "memory");
+}
+#endif
+
+}  // namespace zi::cuda

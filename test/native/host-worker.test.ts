@@ -1,0 +1,149 @@
+// The thread that computes on the processor for a device: jobs that are asked for, that fail, that are missing, and closing meanwhile.
+
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { CpuBackend } from '../../offload/backends/cpu.js';
+import { present } from '../../offload/errors.js';
+import type { HostWorker } from '../../offload/port/backend.js';
+import { DTYPE_BYTES } from '../../offload/port/dtype.js';
+import { ELSEWHERE, MAIL_STATE_WORDS, MAIL_WORDS } from '../../offload/port/host-ops.js';
+import type { HostMail, Op, Tensor } from '../../offload/port/ops.js';
+import { tensor } from '../../offload/port/tensor.js';
+import { denseWeight } from '../../offload/port/weights.js';
+
+const [ROWS, INPUTS, OUTPUTS] = [3, 24, 40];
+
+describe('a worker of the host', () => {
+  let backend: CpuBackend;
+  let worker: HostWorker;
+  let mail: HostMail;
+  const device = () => present(backend.devices[0], 'a device');
+  const floats = (values: readonly number[], shape: readonly number[]): Tensor => {
+    const memory = backend.allocateHost(values.length * DTYPE_BYTES.f32, 'shared');
+    new Float32Array(memory.bytes.buffer, memory.bytes.byteOffset, values.length).set(values);
+    return tensor(memory, 0, 'f32', shape);
+  };
+  const empty = (shape: readonly number[]) =>
+    floats(new Array<number>(shape.reduce((all, one) => all * one, 1)).fill(-7), shape);
+  const words = (values: readonly number[], shape: readonly number[]): Tensor => {
+    const memory = backend.allocateHost(values.length * DTYPE_BYTES.i32, 'shared');
+    new Int32Array(memory.bytes.buffer, memory.bytes.byteOffset, values.length).set(values);
+    return tensor(memory, 0, 'i32', shape);
+  };
+  const contentOf = ({ memory, shape }: Tensor) => {
+    const { bytes } = memory as unknown as { bytes: Uint8Array<ArrayBuffer> };
+    return [
+      ...new Float32Array(
+        bytes.buffer,
+        bytes.byteOffset,
+        shape.reduce((all, one) => all * one, 1),
+      ),
+    ];
+  };
+
+  beforeEach(() => {
+    backend = new CpuBackend({ virtualDevices: 1 });
+    worker = backend.openWorker(device());
+    const state = words(new Array<number>(MAIL_STATE_WORDS).fill(0), [MAIL_STATE_WORDS]);
+    mail = { words: tensor(worker.mail, 0, 'i32', [MAIL_WORDS]), state };
+    worker.begin();
+  });
+  afterEach(() => backend.close());
+
+  /** Every output is the sum of a row of ones times the row of x, which are r + 1. */
+  function product() {
+    const x = floats(
+      Array.from({ length: ROWS * INPUTS }, (_, i) => Math.floor(i / INPUTS) + 1),
+      [ROWS, INPUTS],
+    );
+    const hostX = empty([ROWS, INPUTS]);
+    const [hostY, y] = [empty([ROWS, OUTPUTS]), empty([ROWS, OUTPUTS])];
+    const weight = denseWeight(floats(new Array<number>(INPUTS * OUTPUTS).fill(1), [OUTPUTS, INPUTS]));
+    const op: Op = {
+      op: 'linear',
+      out: hostY,
+      x: hostX,
+      weight,
+      bias: null,
+      activation: 'none',
+      accumulate: false,
+    };
+    return { x, hostX, hostY, y, op };
+  }
+
+  async function settled(): Promise<void> {
+    await device().compute.record().reached();
+  }
+
+  it('computes what is asked for, again and again', async () => {
+    const { x, hostX, hostY, y, op } = product();
+    const job = worker.define([op]);
+    const expected = Array.from({ length: ROWS * OUTPUTS }, (_, i) => INPUTS * (Math.floor(i / OUTPUTS) + 1));
+    for (let round = 0; round < 50; round++) {
+      device().compute.launch({ op: 'ask_host', from: x, to: hostX, mail, job });
+      device().compute.launch({ op: 'take_host', out: y, from: hostY, choices: null, mail });
+    }
+    await settled();
+    expect(contentOf(y)).toEqual(expected);
+    expect(worker.failure).toBe('');
+  });
+
+  it('gives only the rows of choices that are computed elsewhere', async () => {
+    const { x, hostX, hostY, y, op } = product();
+    const job = worker.define([op]);
+    const choices = words([1, ELSEWHERE, 0], [ROWS, 1]);
+    device().compute.launch({ op: 'ask_host', from: x, to: hostX, mail, job });
+    device().compute.launch({ op: 'take_host', out: y, from: hostY, choices, mail });
+    await settled();
+    const rows = Array.from({ length: ROWS }, (_, row) => contentOf(y)[row * OUTPUTS]);
+    expect(rows).toEqual([-7, 2 * INPUTS, -7]);
+  });
+
+  it('is asked for the next job before the last one was taken', async () => {
+    const { x, hostX, hostY, y, op } = product();
+    const job = worker.define([op]);
+    for (let round = 0; round < 20; round++) {
+      device().compute.launch({ op: 'ask_host', from: x, to: hostX, mail, job });
+    }
+    device().compute.launch({ op: 'take_host', out: y, from: hostY, choices: null, mail });
+    await settled();
+    expect(contentOf(y)[0]).toBe(INPUTS);
+  });
+
+  it('says why a job failed, and fails whoever waits for it', async () => {
+    const { x, hostX, hostY, y } = product();
+    const bias = floats(new Array<number>(2 * INPUTS).fill(1), [2, INPUTS]);
+    const experts = words([0, 1, 2], [ROWS, 1]);
+    const job = worker.define([{ op: 'expert_bias', x: hostX, experts, bias }]);
+    device().compute.launch({ op: 'ask_host', from: x, to: hostX, mail, job });
+    device().compute.launch({ op: 'take_host', out: y, from: hostY, choices: null, mail });
+    await expect(settled()).rejects.toThrow('the processor failed in its part');
+    expect(worker.failure).toContain('expert 2 of choice 2 is none of 2');
+  });
+
+  it('fails for a job that was forgotten', async () => {
+    const { x, hostX, hostY, y, op } = product();
+    const job = worker.define([op]);
+    worker.forget(job);
+    device().compute.launch({ op: 'ask_host', from: x, to: hostX, mail, job });
+    device().compute.launch({ op: 'take_host', out: y, from: hostY, choices: null, mail });
+    await expect(settled()).rejects.toThrow('the processor failed in its part');
+    expect(worker.failure).toContain(`job ${job}, which there is not`);
+  });
+
+  it('refuses operations that do not fit when they are defined', () => {
+    const { op } = product();
+    const bad = { ...op, x: empty([ROWS, INPUTS + 1]) } as Op;
+    expect(() => worker.define([bad])).toThrow('x');
+  });
+
+  it('lets nobody wait when it is closed, not even where nobody looked out', async () => {
+    const { x, hostX, hostY, y, op } = product();
+    worker.end();
+    const job = worker.define([op]);
+    device().compute.launch({ op: 'ask_host', from: x, to: hostX, mail, job });
+    device().compute.launch({ op: 'take_host', out: y, from: hostY, choices: null, mail });
+    const refused = expect(settled()).rejects.toThrow('computing was stopped');
+    await backend.close();
+    await refused;
+  });
+});
