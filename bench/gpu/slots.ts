@@ -2,7 +2,8 @@
 // came and what the link needs for them.
 //
 // node dist/bench/gpu/slots.js [--shape gpt-oss-120b] [--type mxfp4] [--blocks N] [--slots 11,25,40] [--batch 1,4] [--prompt 64]
-//   [--tokens 96] [--skew 1] [--vocabulary N] [--device cuda|cpu]
+//   [--tokens 96] [--skew 1] [--vocabulary N] [--cpu_compute off,auto]
+//   [--device cuda|cpu]
 //
 // --slots are shares of all experts in percent. All blocks are of one block's bytes (repeated.ts), each in a place of its own.
 // Routing is uniform, so that about the same share of chosen experts lies in slots, and the line says by how much more; with --skew
@@ -31,6 +32,7 @@ const { values } = parseArgs({
     tokens: { type: 'string', default: '96' },
     skew: { type: 'string', default: '0' },
     vocabulary: { type: 'string' },
+    cpu_compute: { type: 'string', default: 'off,auto' },
     device: { type: 'string', default: 'cuda' },
   },
 });
@@ -63,26 +65,36 @@ const experts = countExperts(model.model);
 let rounds = 0;
 for (const share of values.slots.split(',').map(Number)) {
   const expertSlots = Math.max(1, Math.round((experts * share) / 100));
-  const engine = await Engine.open(model, {
-    ...devicesFor(kind, 1),
-    offload: 'dram',
-    plan: { expertSlots },
-    workload,
-  });
-  try {
-    process.stderr.write(`${describePlacement(engine.plan)}\n`);
-    for (const batch of batches) await measure(engine, share, batch);
-  } finally {
-    await engine.close();
+  for (const compute of values.cpu_compute.split(',')) {
+    const cpuCompute = compute === 'only' || compute === 'off' ? compute : 'auto';
+    const engine = await Engine.open(model, {
+      ...devicesFor(kind, 1),
+      offload: 'dram',
+      plan: { expertSlots, cpuCompute },
+      workload,
+    });
+    try {
+      process.stderr.write(`${describePlacement(engine.plan)}\n`);
+      for (const batch of batches) await measure(engine, { share, batch, cpuCompute });
+    } finally {
+      await engine.close();
+    }
   }
 }
 model.remove();
 
-async function measure(engine: Engine, share: number, batch: number): Promise<void> {
+interface Setting {
+  readonly share: number;
+  readonly batch: number;
+  readonly cpuCompute: string;
+}
+
+async function measure(engine: Engine, { share, batch, cpuCompute }: Setting): Promise<void> {
   const slots = present(engine.executor.plan.slots, 'slots of the plan');
   await run(engine, batch);
   const { stepMs, counts } = await run(engine, batch);
-  const { hits, misses, steps } = counts;
+  const { hits, misses, computedByHost, steps } = counts;
+  const hostBytes = (computedByHost / steps) * slots.bytes;
   const bytes = (misses / steps) * slots.bytes;
   const linkMs = (bytes / linkBytesPerSecond) * 1e3;
   const togetherMs = (bytes / togetherBytesPerSecond) * 1e3;
@@ -90,12 +102,14 @@ async function measure(engine: Engine, share: number, batch: number): Promise<vo
     ...values,
     batch,
     share,
+    cpuCompute,
     uniformHitRate: slots.count / slots.keys,
     slots: slots.count,
     stepMs,
     tokensPerSecond: (batch / stepMs) * 1e3,
     hitRate: hits / (hits + misses),
-    broughtBytesPerStep: bytes,
+    missingBytesPerStep: bytes,
+    hostBytesPerStep: hostBytes,
     linkBytesPerSecond,
     linkShare: linkMs / stepMs,
     together,
@@ -103,9 +117,9 @@ async function measure(engine: Engine, share: number, batch: number): Promise<vo
   };
   printResult(
     'decoding a mixture whose experts come when they are chosen',
-    `${values.shape} ${share} % in ${slots.count} slots, batch ${batch}: ${stepMs.toFixed(2)} ms a step, ` +
+    `${values.shape} ${share} % in ${slots.count} slots, batch ${batch}, CPU ${cpuCompute}: ${stepMs.toFixed(2)} ms a step, ` +
       `${result.tokensPerSecond.toFixed(1)} tokens/s; ${percent(result.hitRate)} lay in slots (slots for ${percent(result.uniformHitRate)}), ` +
-      `${formatBytes(bytes)} came (${linkMs.toFixed(2)} ms at ${formatRate(linkBytesPerSecond)}: ${percent(result.linkShare)}; ` +
+      `${formatBytes(bytes)} lay in none, of which the CPU computed ${formatBytes(hostBytes)} (${linkMs.toFixed(2)} ms at ${formatRate(linkBytesPerSecond)}: ${percent(result.linkShare)}; ` +
       `${togetherMs.toFixed(2)} ms at ${formatRate(togetherBytesPerSecond)}: ${percent(result.togetherShare)})`,
     result,
   );
@@ -149,6 +163,11 @@ async function run(engine: Engine, batch: number): Promise<LaterHalf> {
   return {
     stepMs:
       (present(ends.at(-1), 'the end of a step') - present(ends[firstStep - 1], 'the end of a step')) / steps,
-    counts: { hits: last.hits - first.hits, misses: last.misses - first.misses, steps },
+    counts: {
+      hits: last.hits - first.hits,
+      misses: last.misses - first.misses,
+      computedByHost: last.computedByHost - first.computedByHost,
+      steps,
+    },
   };
 }

@@ -13,8 +13,8 @@ import type {
 } from '../port/ops.js';
 import { dimension, heads, reshaped, rows } from '../port/tensor.js';
 import type { PagedCache } from './cache-spec.js';
+import { ChosenExperts } from './chosen-experts.js';
 import type {
-  ExpertsInSlots,
   ExpertWeights,
   FrequenciesByLength,
   HeadRows,
@@ -49,13 +49,13 @@ export class ForwardOps {
   #cache: LayerCache | undefined;
   #lengths: readonly SequenceLength[] = [];
   #states: LayerStates | undefined;
-  /** The choices whose experts lie in slots. */
-  #brought: Tensor | undefined;
+  readonly #chosen: ChosenExperts;
 
   constructor(stream: OpStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
     this.#stream = stream;
     this.#workspace = workspace;
     this.#constants = constants;
+    this.#chosen = new ChosenExperts(stream);
   }
 
   /** Starts a layer for a micro-batch: the workspace is free again. */
@@ -65,7 +65,7 @@ export class ForwardOps {
     lengths: readonly SequenceLength[] = [],
     states?: LayerStates,
   ): void {
-    this.#brought = undefined;
+    this.#chosen.forget();
     this.#states = states;
     this.#lengths = lengths;
     this.#tables = tables;
@@ -173,24 +173,17 @@ export class ForwardOps {
   }
 
   /** x [T, K] or [T · k, K] through the chosen ones of `weights`, one per expert → [T · k, N]. */
-  expertLinear(x: Tensor, { experts }: Routing, from: ExpertWeights): Tensor {
-    const { weights, slots } = 'ends' in from ? this.#bring(experts, from) : { weights: from };
+  expertLinear(x: Tensor, routing: Routing, from: ExpertWeights): Tensor {
+    const { experts, weights, slots } = this.#chosen.bring(x, routing, from);
     const choices = dimension(experts, 0) * dimension(experts, 1);
     const out = this.empty([choices, present(weights[0], 'an expert').shape[0]]);
     this.#stream.launch({ op: 'expert_linear', out, x, experts, weights, slots });
     return out;
   }
 
-  /** What is chosen once lies in slots until something else is. */
-  #bring(experts: Tensor, { ends, slots, bring }: ExpertsInSlots) {
-    if (this.#brought !== experts) this.#stream.launch({ op: 'bring_experts', experts, ...bring });
-    this.#brought = experts;
-    return { weights: ends, slots };
-  }
-
   /** Adds to each choice's row of x [T · k, N] that of its expert in bias [E, N]. */
   expertBias(x: Tensor, { experts }: Routing, bias: Tensor): void {
-    this.#stream.launch({ op: 'expert_bias', x, experts, bias });
+    this.#stream.launch({ op: 'expert_bias', x, experts: this.#chosen.left(experts), bias });
   }
 
   /** [R, I] of neighbouring pairs of x [R, 2·I]: see the operation `gated_pairs`. */
@@ -207,6 +200,7 @@ export class ForwardOps {
     { addTo, weighted = true }: { readonly addTo?: Tensor | undefined; readonly weighted?: boolean } = {},
   ): Tensor {
     const x = addTo ?? this.empty([dimension(experts, 0), dimension(y, 1)]);
+    this.#chosen.take(y, experts);
     this.#stream.launch({
       op: 'combine',
       x,

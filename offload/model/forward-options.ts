@@ -1,6 +1,6 @@
 // What the methods of a forward take by name, and what some of them give back.
 
-import type { Activation, ExpertSlots, Op, Tensor, Weight } from '../port/ops.js';
+import type { Activation, ExpertSlots, HostMail, Op, Tensor, Weight } from '../port/ops.js';
 
 /** How many tokens of the micro-batch the next sequence has, and how many are known of it in all. */
 export interface SequenceLength {
@@ -67,7 +67,23 @@ export interface ExpertsInSlots {
   readonly ends: readonly [Weight, Weight];
   readonly slots: ExpertSlots;
   /** Brings experts of the layer, once they are chosen. */
-  readonly bring: Omit<Extract<Op, { op: 'bring_experts' }>, 'op' | 'experts'>;
+  readonly bring: Omit<Extract<Op, { op: 'bring_experts' }>, 'op' | 'experts' | 'aside'>;
+  /** What the host can compute of them for so many tokens, in the device's place. */
+  readonly aside?: ((tokens: number) => HostPart | undefined) | undefined;
+}
+
+/** From the first product with chosen experts to their sum, as a job of the host. */
+export interface HostPart {
+  readonly mail: HostMail;
+  readonly job: number;
+  /** i32 [T, k] of the device: the choices that are left to it. */
+  readonly here: Tensor;
+  /** In memory of the host, what the job takes: inputs f32 [T, K], choices i32 [T, k], and their weights f32 [T, k] where it uses them. */
+  readonly x: Tensor;
+  readonly experts: Tensor;
+  readonly weights: Tensor | null;
+  /** What it leaves there: f32 [T · k, N]. */
+  readonly y: Tensor;
 }
 
 export interface HyperOptions {

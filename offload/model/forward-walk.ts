@@ -23,6 +23,11 @@ export interface ForwardTypes {
   readonly kvType: KvDType;
 }
 
+export interface WalkPlace {
+  readonly workspace: Memory;
+  readonly weights?: (layer: LayerSpec) => Weights;
+}
+
 /** The order is the executor's: embedding, blocks, the head's input, pieces of the head, drawing from their logits. */
 export class ForwardWalk {
   readonly #model: ModelSpec;
@@ -30,12 +35,22 @@ export class ForwardWalk {
   readonly #workspace: Workspace;
   readonly #ops: ForwardOps;
   readonly #fixed: Weights;
+  readonly #weightsOf: (layer: LayerSpec) => Weights;
 
-  /** @param hear is called for every operation, before the call that makes it returns */
-  constructor(model: ModelSpec, { activationType, kvType }: ForwardTypes, hear: (op: Op) => void) {
+  /**
+   * @param hear is called for every operation, before the call that makes it returns
+   * @param place where results and the weights of blocks lie; by default nowhere
+   */
+  constructor(
+    model: ModelSpec,
+    { activationType, kvType }: ForwardTypes,
+    hear: (op: Op) => void,
+    place: WalkPlace = { workspace: NOWHERE },
+  ) {
     this.#model = model;
     this.#kvType = kvType;
-    this.#workspace = new Workspace(NOWHERE, activationType);
+    this.#weightsOf = place.weights ?? layerWeights;
+    this.#workspace = new Workspace(place.workspace, activationType);
     const constants = new Map(
       Object.entries(model.constants).map(([name, values]) => [name, floats([values.length])] as const),
     );
@@ -63,7 +78,7 @@ export class ForwardWalk {
       [],
       statesFor(this.#model, index, tokens),
     );
-    this.#model.forward.block(this.#ops, layerWeights(block), x, index);
+    this.#model.forward.block(this.#ops, this.#weightsOf(block), x, index);
   }
 
   /** @param rows of which logits are wanted */

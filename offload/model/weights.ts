@@ -2,9 +2,10 @@
 
 import { present } from '../errors.js';
 import { PART_NAMES } from '../port/formats.js';
-import type { Tensor, Weight } from '../port/ops.js';
+import type { Memory, Tensor, Weight } from '../port/ops.js';
+import { tensor } from '../port/tensor.js';
 import type { ExpertWeights } from './forward-options.js';
-import type { LayerSpec, MatrixSpec, TensorSpec } from './layout.js';
+import type { LayerSpec, MatrixSpec, Placement, TensorSpec } from './layout.js';
 import type { Weights } from './model.js';
 
 /**
@@ -14,7 +15,7 @@ import type { Weights } from './model.js';
 export function weightsOf(
   layer: LayerSpec,
   place: (tensor: TensorSpec) => Tensor,
-  inSlots?: (keys: readonly string[]) => ExpertWeights,
+  inSlots?: InSlots,
 ): Weights {
   const { tensors, matrices } = indexOf(layer);
   const placed = new Map<TensorSpec, Tensor>();
@@ -44,6 +45,21 @@ export function weightsOf(
     matrix,
     experts: inSlots ?? ((keys: readonly string[]) => keys.map(matrix)),
   });
+}
+
+/** Experts that lie in slots, by the keys of one of their matrices. */
+export type InSlots = (keys: readonly string[]) => ExpertWeights;
+
+/** The layer's weights, where `placements` say they lie in `memory`. */
+export function weightsAt(
+  memory: Memory,
+  placements: readonly Placement[],
+  { layer, inSlots }: { readonly layer: LayerSpec; readonly inSlots?: InSlots | undefined },
+): Weights {
+  const offsets = new Map(placements.map(({ weight, offsetBytes }) => [weight, offsetBytes]));
+  const place = (spec: TensorSpec) =>
+    tensor(memory, present(offsets.get(spec), spec.key), spec.dtype, spec.shape);
+  return weightsOf(layer, place, inSlots);
 }
 
 /** A matrix whose tensors lie where `place` says. */

@@ -8,7 +8,7 @@ import { cutHead, type ModelSpec } from '../model/model.js';
 import type { FloatType } from '../port/dtype.js';
 import { roundUp } from '../units.js';
 import { ALLOCATION_BYTES } from './device-costs.js';
-import type { PlannedExperts, PlannedLayer } from './plan.js';
+import type { CpuCompute, PlannedExperts, PlannedLayer } from './plan.js';
 import { plannedExperts } from './slots.js';
 import { defaultTransfer, type Transfer } from './transfer.js';
 
@@ -87,6 +87,8 @@ export interface PlanOptions {
   readonly deviceResident?: DeviceResident;
   /** Places on every device for experts that come when they are chosen; default `auto` with offload `auto`, else none. */
   readonly expertSlots?: ExpertSlotsOption;
+  /** Default `auto`. */
+  readonly cpuCompute?: CpuCompute;
   /** How layers reach several devices with memory of their own; default in shards gathered by peer copies. */
   readonly transfer?: Transfer;
 }

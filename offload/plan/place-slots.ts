@@ -1,6 +1,7 @@
 // All but the experts of mixtures on every device, and as many slots for experts as fit beside; or why there are not as many as asked for.
 
 import { OperatingError, present } from '../errors.js';
+import { MAIL_WORDS } from '../port/host-ops.js';
 import { counted, formatBytes, roundUp } from '../units.js';
 import { batchesFor, microBatchCandidates } from './batches.js';
 import { ALLOCATION_BYTES } from './device-costs.js';
@@ -9,7 +10,7 @@ import { type Draft, sumOf } from './draft.js';
 import type { PlanInput } from './input.js';
 import type { BufferPlan, PlannedExperts, PlanTerm, Sizes, SlotPlan } from './plan.js';
 import { sizesFor } from './sizes.js';
-import { choicesOf, mostChoosingTokens, slotWords, totalWords } from './slots.js';
+import { choicesOf, hostShare, mostChoosingTokens, slotWords, totalWords } from './slots.js';
 import { spreadOf } from './spread.js';
 
 /** Undefined where that cannot be, or is not wanted. */
@@ -24,11 +25,12 @@ export function placeSlots(input: PlanInput, sizes: Sizes): Draft | undefined {
   const mostTokens = tokensOf(input, count);
   if (count > room.most || mostTokens < 1) return undefined;
   const { keys, bytes, deviceBuffers } = room;
-  const slots: SlotPlan = { count, bytes, keys, choices: choicesOf(input.model), mostTokens };
+  const host = hostShare(input.model, { mostTokens }, options.cpuCompute ?? 'auto');
+  const slots: SlotPlan = { count, bytes, keys, choices: choicesOf(input.model), mostTokens, host };
   const onDevices = experts.map((one) => one === undefined);
   const restBytes = restOf(input, onDevices);
   const { resident: inDram } = spreadOf(restBytes, 0);
-  const terms = [...room.terms, ...slotTerms(input, slots)];
+  const terms = [...room.terms, ...slotTerms(input, slots), ...hostTerms(input, slots)];
   return { sizes, onDevices, deviceBuffers, slots, restBytes, inDram, hostWindowLayers: 0, terms };
 }
 
@@ -135,7 +137,8 @@ function slotTerms(
   { count, bytes, keys }: Pick<SlotPlan, 'count' | 'bytes' | 'keys'>,
 ): PlanTerm[] {
   const { options } = input;
-  const tableBytes = 4 * totalWords(slotWords({ count, keys }, mixturesOf(input)));
+  const tableBytes =
+    4 * totalWords(slotWords({ count, keys, choices: choicesOf(input.model) }, mixturesOf(input)));
   const tables = { name: 'slot tables', reason: 'which expert lies where, and where each comes from' };
   const reason = `${counted(count, 'slot')} of ${formatBytes(bytes)} for ${keys} experts of all layers, which come when they are chosen`;
   return [
@@ -143,6 +146,14 @@ function slotTerms(
     { tier: 'dram', ...tables, bytes: options.deviceCount * tableBytes },
     { tier: 'gpu', name: 'expert slots', bytes: allocatedBytes(options, count * bytes), reason },
   ];
+}
+
+/** What the host computes with. */
+function hostTerms({ options }: PlanInput, { host }: SlotPlan): PlanTerm[] {
+  if (!host) return [];
+  const bytes = options.deviceCount * (host.workspaceBytes + 4 * MAIL_WORDS);
+  const reason = `what the CPU computes of up to ${host.mostTokens} tokens beside each device, and their mailboxes`;
+  return [{ tier: 'dram', name: 'host’s part', bytes, reason }];
 }
 
 /** What the driver takes for a memory. */

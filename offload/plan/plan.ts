@@ -5,6 +5,7 @@ import type { HorizonPages } from '../model/horizon.js';
 import type { KvDType } from '../model/kv-type.js';
 import type { LayerLayout } from '../model/layout.js';
 import type { FloatType } from '../port/dtype.js';
+import type { ShareRule } from '../port/shares.js';
 import type { Transfer } from './transfer.js';
 
 export type Tier = 'gpu' | 'dram' | 'nvme';
@@ -37,6 +38,20 @@ export interface SlotPlan {
   readonly choices: number;
   /** A pass of one micro-batch of up to so many tokens brings what it chooses; with others whole layers pass by. */
   readonly mostTokens: number;
+  /** What the host computes of that which a pass chooses and lacks; undefined where it computes nothing. */
+  readonly host?: HostSharePlan | undefined;
+}
+
+/** Whether the host computes beside devices: where it helps, never, or all of what they lack. */
+export type CpuCompute = 'auto' | 'off' | 'only';
+
+/** What the host's processor computes beside a device. */
+export interface HostSharePlan {
+  readonly rule: ShareRule;
+  /** In passes of up to so many tokens. */
+  readonly mostTokens: number;
+  /** What one block's part takes. */
+  readonly workspaceBytes: number;
 }
 
 /** One summand of a memory budget. */

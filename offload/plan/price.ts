@@ -12,7 +12,7 @@ import type { PlanInput, Workload } from './input.js';
 import { type ComputeRates, opMs, type SliceShape } from './op-cost.js';
 import type { Sizes } from './plan.js';
 import type { ProductRates } from './profile.js';
-import { broughtBytes, choosesExperts } from './slots.js';
+import { broughtBytes, choosesExperts, shareGain } from './slots.js';
 
 /** What a drive brings: of GPUs' hosts and of others alike. */
 const DRIVE_BYTES_PER_SECOND = 2e9;
@@ -185,7 +185,7 @@ function broughtMs(
 ): number | undefined {
   if (!slots || microBatches > 1 || !choosesExperts(slots, [tokens])) return undefined;
   const bytes = input.experts.reduce((sum, experts) => sum + broughtBytes({ experts }, slots, tokens), 0);
-  return copyMs(bytes, ratesFor(input));
+  return copyMs(bytes, ratesFor(input)) / shareGain(slots, tokens);
 }
 
 /** What the layers that do not rest on the device cost link and drive in one pass. */

@@ -2,11 +2,14 @@
 
 import { expertsOf, type LayerExperts } from '../model/experts.js';
 import { ForwardWalk } from '../model/forward-walk.js';
+import { recordHostPart } from '../model/host-part.js';
 import type { LayerLayout } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
+import { MAIL_STATE_WORDS } from '../port/host-ops.js';
+import type { ShareRates } from '../port/shares.js';
 import { dimension } from '../port/tensor.js';
 import { touchedExperts } from './op-cost.js';
-import type { Plan, PlannedExperts, PlannedLayer, SlotPlan } from './plan.js';
+import type { CpuCompute, HostSharePlan, Plan, PlannedExperts, PlannedLayer, SlotPlan } from './plan.js';
 
 /** Beyond these, a micro-batch's products take long enough to hide whole layers that come beside them. */
 const MOST_CHOOSING_TOKENS = 256;
@@ -67,8 +70,66 @@ export function broughtBytes(
   return touchedExperts(experts.count, slots.choices, tokens) * share * experts.slotBytes;
 }
 
+/** The host helps where tokens are few: with more, an expert takes longer there than on its way to the device. */
+const MOST_HOST_TOKENS = 64;
+/** What the link brings, and the host computes: where an engine begins, before it has measured. */
+const LINK_BYTES_PER_MS = 54.5e6;
+const HOST_BYTES_PER_MS = 60e6;
+
+/** How many experts that a pass lacks the host computes, and what it needs for that; undefined where no block's part can be cut out. */
+export function hostShare(
+  model: ModelSpec,
+  slots: Pick<SlotPlan, 'mostTokens'>,
+  compute: CpuCompute,
+): HostSharePlan | undefined {
+  if (compute === 'off') return undefined;
+  const mostTokens = Math.min(slots.mostTokens, MOST_HOST_TOKENS);
+  const workspaceBytes = hostWorkspaceBytes(model, mostTokens);
+  if (workspaceBytes === 0) return undefined;
+  return { rule: compute === 'only' ? 'all' : 'balanced', mostTokens, workspaceBytes };
+}
+
+const knownWorkspaces = new WeakMap<ModelSpec, Map<number, number>>();
+
+/** What the largest part of a block takes; 0 where none can be cut out. */
+function hostWorkspaceBytes(model: ModelSpec, tokens: number): number {
+  const byTokens = knownWorkspaces.get(model) ?? new Map<number, number>();
+  knownWorkspaces.set(model, byTokens);
+  const before = byTokens.get(tokens);
+  if (before !== undefined) return before;
+  const workspace = { id: Number.MAX_SAFE_INTEGER - 1, sizeBytes: Number.MAX_SAFE_INTEGER };
+  let workspaceBytes = 0;
+  for (let block = 0; block < model.blocks.length; block++) {
+    const part = recordHostPart(model, block, tokens, { workspace });
+    workspaceBytes = Math.max(workspaceBytes, part?.workspaceBytes ?? 0);
+  }
+  byTokens.set(tokens, workspaceBytes);
+  return workspaceBytes;
+}
+
+/** What a device and its host begin with. */
+export function usualRates({ bytes }: Pick<SlotPlan, 'bytes'>): ShareRates {
+  return {
+    bringMs: bytes / LINK_BYTES_PER_MS,
+    computeMs: bytes / HOST_BYTES_PER_MS,
+    deviceMs: 0.06,
+    hostMs: 0.02,
+  };
+}
+
+/** How much faster than by the link alone what a pass lacks is there, or computed. */
+export function shareGain({ host }: SlotPlan, tokens: number): number {
+  if (!host || tokens > host.mostTokens) return 1;
+  return host.rule === 'all'
+    ? HOST_BYTES_PER_MS / LINK_BYTES_PER_MS
+    : (LINK_BYTES_PER_MS + HOST_BYTES_PER_MS) / LINK_BYTES_PER_MS;
+}
+
 /** Words of the tables that a device keeps of its slots. */
 export interface SlotWords {
+  /** What the device keeps beside its mailbox, and the choices that are left to it. */
+  readonly mail: number;
+  readonly here: number;
   readonly slotOf: number;
   readonly uses: number;
   readonly keyOf: number;
@@ -81,18 +142,20 @@ export interface SlotWords {
 }
 
 export function slotWords(
-  slots: Pick<SlotPlan, 'count' | 'keys'>,
+  slots: Pick<SlotPlan, 'count' | 'keys' | 'choices'>,
   layers: readonly LayerExperts[],
 ): SlotWords {
   const sum = (of: (layer: LayerExperts) => number) => layers.reduce((all, layer) => all + of(layer), 0);
   return {
+    mail: MAIL_STATE_WORDS,
+    here: MOST_HOST_TOKENS * slots.choices,
     slotOf: slots.keys,
     uses: slots.keys,
     keyOf: slots.count,
     stamps: slots.count,
     calls: 1,
     list: 1 + 2 * layers.reduce((most, { count }) => Math.max(most, count), 0),
-    counts: 2 * layers.length,
+    counts: 3 * layers.length,
     places: sum(({ count, parts }) => (1 + count) * 2 * parts.length),
   };
 }

@@ -9,7 +9,7 @@ import type { ModelSpec } from '../model/model.js';
 import { type ComputeRates, opMs, productOf, type SliceShape, storedBytes } from '../plan/op-cost.js';
 import type { Plan, PlannedLayer } from '../plan/plan.js';
 import type { HardwareProfile } from '../plan/profile.js';
-import { broughtBytes, choosesExperts } from '../plan/slots.js';
+import { broughtBytes, choosesExperts, shareGain } from '../plan/slots.js';
 import { stepsAhead } from '../plan/steps-ahead.js';
 import { elementCount } from '../port/dtype.js';
 import type { Op } from '../port/ops.js';
@@ -59,7 +59,8 @@ export function predictPass(
   const chooses = choosesExperts(plan.slots, microBatches.map(tokensOf));
   const bringMs = (layer: PlannedLayer, [one]: readonly MicroBatchShape[]) => {
     const bytes = plan.slots && one ? broughtBytes(layer, plan.slots, tokensOf(one)) : 0;
-    return (bytes / (profile.devices.linkBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
+    const linkMs = (bytes / (profile.devices.linkBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
+    return plan.slots && one ? linkMs / shareGain(plan.slots, tokensOf(one)) : linkMs;
   };
   let broughtMs = 0;
   const layers = plan.layers.map((layer): LayerTimes => {

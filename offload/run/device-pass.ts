@@ -1,8 +1,9 @@
 // What one device does in a pass: embeds its micro-batches, queues each layer on all of them, reads the results.
 
-import { assert, present } from '../errors.js';
+import { assert, OperatingError, present } from '../errors.js';
 import { blockPlace, EMBEDDING_PLACE } from '../model/forward-places.js';
 import type { Weights } from '../model/model.js';
+import { weightsAt } from '../model/weights.js';
 import type { PlannedLayer } from '../plan/plan.js';
 import type { DeviceEvent } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
@@ -13,7 +14,6 @@ import type { DeviceCopy } from '../stream/staged-layer.js';
 import type { Trace } from '../trace.js';
 import { checkMicroBatch } from './check-pass.js';
 import type { SlotCounts } from './device-slots.js';
-import { weightsAt } from './device-state.js';
 import { lookUpRows, queueEmbedding } from './embedding.js';
 import { queueHeadPiece } from './head.js';
 import { KeptPass, type LayerWork } from './kept-pass.js';
@@ -58,6 +58,7 @@ export class DevicePass {
   #kept: KeptPass | undefined;
   /** What the next one may queue again. */
   #last: KeptPass | undefined;
+  #hostLooksOut = false;
   /** The layer that a memory held last. */
   readonly #weights = new WeakMap<Memory, { readonly layer: PlannedLayer; readonly weights: Weights }>();
 
@@ -76,6 +77,8 @@ export class DevicePass {
     [this.#group, this.#mostTogether] = [undefined, 1];
     this.#running = await this.#embed(state.kv.begin(microBatches));
     this.#recall();
+    if (!this.#hostLooksOut) state.slots?.beginPass();
+    this.#hostLooksOut = true;
   }
 
   /** Queues a layer on every micro-batch; the event is reached when its bytes are no longer read. */
@@ -105,9 +108,15 @@ export class DevicePass {
   /** Waits for the device. Rejects with an OperatingError when it failed. */
   async finish(): Promise<PassResult> {
     this.#closeGroup();
-    const result = await readResults(this.#work, this.#running);
-    this.#times.account();
-    return result;
+    try {
+      const result = await readResults(this.#work, this.#running);
+      this.#times.account();
+      return result;
+    } catch (error) {
+      throw this.#causeOf(error);
+    } finally {
+      this.#restHost();
+    }
   }
 
   /** Undefined where there are no slots. */
@@ -123,6 +132,23 @@ export class DevicePass {
       .reached()
       .catch(() => undefined); // a failed device was reported by its pass
     await kv.idle();
+    this.#restHost();
+  }
+
+  #restHost(): void {
+    if (this.#hostLooksOut) this.#work.state.slots?.endPass();
+    this.#hostLooksOut = false;
+  }
+
+  /** What the host failed in, which its device waited for. */
+  #causeOf(error: unknown): unknown {
+    const reason = this.#work.state.slots?.hostFailure ?? '';
+    if (reason === '') return error;
+    return new OperatingError(
+      'DEVICE_FAILED',
+      `the processor failed in what it computes beside ${this.#work.state.device.name}: ${reason}`,
+      { cause: error },
+    );
   }
 
   /** The micro-batch of a pass that has no other, and few tokens. */

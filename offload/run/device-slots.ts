@@ -2,32 +2,35 @@
 
 import { assert, present } from '../errors.js';
 import { expertOf, placesOf } from '../model/experts.js';
-import type { ExpertsInSlots, ExpertWeights } from '../model/forward-options.js';
+import type { ExpertsInSlots } from '../model/forward-options.js';
 import type { MatrixSpec } from '../model/layout.js';
-import { weightOf } from '../model/weights.js';
+import type { ModelSpec } from '../model/model.js';
+import { type InSlots, weightOf } from '../model/weights.js';
 import type { Plan, PlannedExperts, PlannedLayer, SlotPlan } from '../plan/plan.js';
 import { slotWords, totalWords } from '../plan/slots.js';
 import type { Backend, Device, HostMemory } from '../port/backend.js';
 import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
 import type { Memory, SlotTables, Tensor } from '../port/ops.js';
 import { rows, tensor } from '../port/tensor.js';
+import { HostParts } from './host-parts.js';
 
+/** What is counted of a layer: experts that lay in a slot, that were brought into one, that the host computed. */
+const COUNTS = 3;
 /** Uses are halved after so many passes: halving sooner forgets what is common, later keeps what was. */
 const AGE_PASSES = 16;
-
-/** Weights of experts by the keys of one of their matrices. */
-export type InSlots = (keys: readonly string[]) => ExpertWeights;
 
 export interface DeviceSlotsOptions {
   readonly backend: Backend;
   readonly device: Device;
+  readonly model: ModelSpec;
   readonly plan: Plan;
 }
 
-/** How often a chosen expert lay in a slot already, and how often it did not. */
+/** How often a chosen expert lay in a slot already, and how often it did not; and of these, how many the host computed. */
 export interface SlotCounts {
   readonly hits: number;
   readonly misses: number;
+  readonly computedByHost: number;
 }
 
 export class DeviceSlots {
@@ -37,13 +40,15 @@ export class DeviceSlots {
   /** Tables as they begin, and then what is read of them. */
   readonly #host: HostMemory;
   readonly #tables: SlotTables;
-  /** i32 [layers with experts, 2] */
+  /** i32 [layers with experts, 3] */
   readonly #counts: Tensor;
   /** By the first key of a layer. */
   readonly #layers: ReadonlyMap<number, { readonly places: Tensor; readonly counts: Tensor }>;
   readonly #ageCalls: number;
+  /** Undefined where the host computes nothing. */
+  readonly #parts: HostParts | undefined;
 
-  constructor({ backend, device, plan }: DeviceSlotsOptions) {
+  constructor({ backend, device, model, plan }: DeviceSlotsOptions) {
     const slots = present(plan.slots, 'slots');
     this.#device = device;
     this.#slots = slots;
@@ -59,6 +64,8 @@ export class DeviceSlots {
       used += elementCount(shape);
       return taken;
     };
+    const state = take([words.mail]);
+    const here = take([words.here]);
     this.#tables = {
       slotOf: take([words.slotOf]),
       keyOf: take([words.keyOf]),
@@ -67,12 +74,14 @@ export class DeviceSlots {
       calls: take([words.calls]),
       list: take([words.list]),
     };
-    this.#counts = take([mixtures.length, 2]);
+    this.#counts = take([mixtures.length, COUNTS]);
     this.#host = backend.allocateHost(sizeBytes, 'control');
     const host = this.#host;
     const content = new Int32Array(host.bytes.buffer, host.bytes.byteOffset, totalWords(words));
+    content.fill(0);
     // Nobody lies anywhere.
-    content.fill(-1, 0, words.slotOf + words.keyOf).fill(0, words.slotOf + words.keyOf);
+    const firstSlot = words.mail + words.here;
+    content.fill(-1, firstSlot, firstSlot + words.slotOf + words.keyOf);
     this.#layers = new Map(
       mixtures.map((experts, index) => {
         const first = used;
@@ -82,10 +91,27 @@ export class DeviceSlots {
       }),
     );
     device.compute.copy(memory, 0, host, 0, sizeBytes);
+    const share = slots.host;
+    this.#parts = share && new HostParts({ backend, device, model, slots, share, state, here });
+  }
+
+  /** Between these the host may be asked to compute. */
+  beginPass(): void {
+    this.#parts?.worker.begin();
+  }
+
+  endPass(): void {
+    this.#parts?.worker.end();
+  }
+
+  /** Why the host could not compute its part; empty while it could. */
+  get hostFailure(): string {
+    return this.#parts?.worker.failure ?? '';
   }
 
   /** The experts of a layer that rest in `home`. */
-  of({ experts, layout }: PlannedLayer, home: HostMemory): InSlots {
+  of(layer: PlannedLayer, home: HostMemory): InSlots {
+    const { experts, layout } = layer;
     const planned = present(experts, 'experts of the layer');
     const { places, counts } = present(this.#layers.get(planned.firstKey), 'tables of the layer');
     const { memory, count, bytes } = this.#slotTensor();
@@ -100,13 +126,14 @@ export class DeviceSlots {
       ageCalls: this.#ageCalls,
     };
     const slots = { table, memory, count, bytes };
+    const aside = this.#parts?.of(layer, home);
     const known = new WeakMap<readonly string[], ExpertsInSlots>();
     return (keys) => {
       const before = known.get(keys);
       if (before) return before;
       const spec = firstOf(layout.layer.matrices, keys, planned.count);
       const at = (slot: number) => this.#weightIn(slot, spec, planned);
-      const made: ExpertsInSlots = { ends: [at(0), at(count - 1)], slots, bring };
+      const made: ExpertsInSlots = { ends: [at(0), at(count - 1)], slots, bring, aside };
       known.set(keys, made);
       return made;
     };
@@ -120,8 +147,10 @@ export class DeviceSlots {
     this.#device.compute.copy(host, 0, memory, offsetBytes, words * DTYPE_BYTES.i32);
     await this.#device.compute.record().reached();
     const found = new Uint32Array(host.bytes.buffer, host.bytes.byteOffset, words);
-    const sum = (which: number) => found.reduce((all, one, at) => (at % 2 === which ? all + one : all), 0);
-    return { hits: sum(0), misses: sum(1) };
+    const sum = (which: number) =>
+      found.reduce((all, one, at) => (at % COUNTS === which ? all + one : all), 0);
+    const [hits, brought, computedByHost] = [sum(0), sum(1), sum(2)];
+    return { hits, misses: brought + computedByHost, computedByHost };
   }
 
   #slotTensor() {

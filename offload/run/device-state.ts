@@ -1,6 +1,6 @@
 // Everything one device holds beside the streamed layers: states, cache, logits, tables; allocated once from the plan.
 
-import { assert, present } from '../errors.js';
+import { assert } from '../errors.js';
 import { ForwardOps, Workspace } from '../model/forward-ops.js';
 import { headInputColumns } from '../model/forward-walk.js';
 import { pageTables } from '../model/horizon.js';
@@ -12,10 +12,10 @@ import {
   type KvShape,
   pagesFor,
 } from '../model/kv-cache.js';
-import type { LayerLayout, LayerSpec, Placement, TensorSpec } from '../model/layout.js';
+import type { LayerLayout } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
 import { type StateFields, stateFields, statesBytes } from '../model/state-cache.js';
-import { weightsOf } from '../model/weights.js';
+import { weightsAt } from '../model/weights.js';
 import { LIKELIHOOD_WORDS, passSizes, rowsPerToken } from '../plan/pass-sizes.js';
 import type { Plan } from '../plan/plan.js';
 import type { Backend, Device, HostMemory } from '../port/backend.js';
@@ -23,7 +23,7 @@ import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import type { Trace } from '../trace.js';
-import { DeviceSlots, type InSlots } from './device-slots.js';
+import { DeviceSlots } from './device-slots.js';
 import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
 
 export interface DeviceState {
@@ -96,7 +96,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     placesOffset: sizes.resultBytes,
     fixed: placeFixed(device, fixed.layout, fixed.host),
     kv: makeKvTier(options),
-    slots: plan.slots && new DeviceSlots({ backend, device, plan }),
+    slots: plan.slots && new DeviceSlots({ backend, device, model, plan }),
     pageTables: pageTables(model.caches, plan.horizons),
     states: makeStates(options),
   };
@@ -126,18 +126,6 @@ function makeKvTier({ backend, device, model, plan, trace }: DeviceStateOptions)
   const sizeBytes = Math.max(1, bufferBytes(shape, bufferPages, plan));
   const buffers = Array.from({ length: count }, () => device.allocate(sizeBytes));
   return new StreamedKv({ device, host, shape, buffers, bufferPages, horizons: plan.horizons, trace });
-}
-
-/** The layer's weights, where `placements` say they lie in `memory`. */
-export function weightsAt(
-  memory: Memory,
-  placements: readonly Placement[],
-  { layer, inSlots }: { readonly layer: LayerSpec; readonly inSlots?: InSlots | undefined },
-): Weights {
-  const offsets = new Map(placements.map(({ weight, offsetBytes }) => [weight, offsetBytes]));
-  const place = (spec: TensorSpec) =>
-    tensor(memory, present(offsets.get(spec), spec.key), spec.dtype, spec.shape);
-  return weightsOf(layer, place, inSlots);
 }
 
 function placeFixed(device: Device, layout: LayerLayout, host: HostMemory): Weights {

@@ -102,8 +102,12 @@ export class Executor {
     if (!this.#plan.slots) return undefined;
     const all = await Promise.all(this.#devices.map((device) => device.slotCounts()));
     return all.reduce<SlotCounts>(
-      (sum, one) => ({ hits: sum.hits + (one?.hits ?? 0), misses: sum.misses + (one?.misses ?? 0) }),
-      { hits: 0, misses: 0 },
+      (sum, one) => ({
+        hits: sum.hits + (one?.hits ?? 0),
+        misses: sum.misses + (one?.misses ?? 0),
+        computedByHost: sum.computedByHost + (one?.computedByHost ?? 0),
+      }),
+      { hits: 0, misses: 0, computedByHost: 0 },
     );
   }
 

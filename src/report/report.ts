@@ -73,9 +73,11 @@ export function streamingLines(meter: Meter, limits: Limits): string[] {
 /** Undefined where experts have no slots. */
 function expertsLine({ experts, slotBytes }: Meter): string | undefined {
   if (!experts) return undefined;
-  const { hits, misses } = experts;
-  const came = formatBytes(misses * slotBytes);
-  return `experts: ${percent(hits, hits + misses)} of ${hits + misses} that were chosen lay in slots, ${came} came from DRAM`;
+  const { hits, misses, computedByHost } = experts;
+  const came = formatBytes((misses - computedByHost) * slotBytes);
+  const beside =
+    computedByHost > 0 ? `, the CPU computed with ${formatBytes(computedByHost * slotBytes)}` : '';
+  return `experts: ${percent(hits, hits + misses)} of ${hits + misses} that were chosen lay in slots, ${came} came from DRAM${beside}`;
 }
 
 /** What was streamed, in a sentence for the end of a run. */
@@ -136,8 +138,14 @@ export function reportJson(context: ReportContext, extra: Readonly<Record<string
   return `${JSON.stringify(report, undefined, 2)}\n`;
 }
 
-function expertsJson({ slotBytes }: Meter, { hits, misses }: SlotCounts) {
-  return { hits, misses, hit_share: share(hits, hits + misses), brought_bytes: misses * slotBytes };
+function expertsJson({ slotBytes }: Meter, { hits, misses, computedByHost }: SlotCounts) {
+  return {
+    hits,
+    misses,
+    hit_share: share(hits, hits + misses),
+    computed_by_cpu: computedByHost,
+    brought_bytes: (misses - computedByHost) * slotBytes,
+  };
 }
 
 function isHop({ lane }: LaneSummary): boolean {

@@ -20,6 +20,14 @@ const MIXTURES = [
   'qwen3_next',
 ];
 
+/** Slots, what the CPU computes, and in which type the GPU does beside it: of f32 both make the same tokens. */
+const POOLS = [
+  [16, 'off', undefined],
+  [1000, 'off', undefined],
+  [16, 'auto', 'f32'],
+  [16, 'only', 'f32'],
+] as const;
+
 async function generated(name: string, batchSize: number, plan: Partial<PlanOptions>) {
   const prompts = readGolden(name).input_ids;
   const engine = await Engine.open(await openModel(fixtureFolder(name)), {
@@ -41,11 +49,17 @@ async function generated(name: string, batchSize: number, plan: Partial<PlanOpti
 describe.skipIf(!HAS_GPU)('experts in slots of a GPU', () => {
   it.each(MIXTURES)('%s', async (name) => {
     for (const batchSize of [1, 4]) {
-      const whole = await generated(name, batchSize, {});
-      for (const expertSlots of [16, 1000]) {
-        const { tokens, counts } = await generated(name, batchSize, { expertSlots });
-        expect(tokens, `${expertSlots} slots`).toEqual(whole.tokens);
-        expect(present(counts, 'counts').hits).toBeGreaterThan(0);
+      const whole = {
+        usual: await generated(name, batchSize, {}),
+        f32: await generated(name, batchSize, { activationType: 'f32' }),
+      };
+      for (const [expertSlots, cpuCompute, type] of POOLS) {
+        const plan = { expertSlots, cpuCompute, ...(type ? { activationType: type } : {}) };
+        const { tokens, counts } = await generated(name, batchSize, plan);
+        expect(tokens, `${expertSlots} slots, the CPU ${cpuCompute}`).toEqual(whole[type ?? 'usual'].tokens);
+        const { hits, misses, computedByHost } = present(counts, 'counts');
+        expect(hits).toBeGreaterThan(0);
+        if (cpuCompute === 'only') expect(computedByHost).toBeGreaterThan(misses > 16 ? 0 : -1);
       }
     }
   });

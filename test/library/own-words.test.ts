@@ -16,6 +16,7 @@ const NEVER_MET = [
   '--virtual_devices',
   '--gpu_resident',
   '--expert_slots',
+  '--cpu_compute',
   '--io_engine',
   // A model without a chat template has another sentence here.
   '--prompt',

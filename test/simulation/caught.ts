@@ -42,6 +42,7 @@ export const CHOOSING: WorldOptions = {
   ...RESTING,
   mixtures: true,
   slots: 'few',
+  cpuCompute: 'off',
   blocks: 3,
   passes: 4,
   deviceCount: 1,

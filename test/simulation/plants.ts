@@ -105,6 +105,7 @@ export function withPlants(
     notes: backend.notes,
     nowMs: () => backend.nowMs(),
     allocateHost: (sizeBytes, purpose) => backend.allocateHost(sizeBytes, purpose),
+    openWorker: (device) => backend.openWorker(device),
     openFile: (path) => backend.openFile(path),
     checkFiles: () => backend.checkFiles(),
     read: replaced.read ?? ((requests, into) => backend.read(requests, into)),

@@ -9,7 +9,7 @@ import { hasStates } from '../../offload/model/state-cache.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
-import type { Plan, Tier } from '../../offload/plan/plan.js';
+import type { CpuCompute, Plan, Tier } from '../../offload/plan/plan.js';
 import { choicesOf } from '../../offload/plan/slots.js';
 import { type GatherBy, makeTransfer } from '../../offload/plan/transfer.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
@@ -57,6 +57,8 @@ export interface ScenarioOptions {
   readonly mixtures?: boolean;
   /** For as few as a token chooses, for any number, or for each expert of all layers. */
   readonly slots?: 'few' | 'some' | 'all' | 'none';
+  /** Whether the host computes beside devices. */
+  readonly cpuCompute?: CpuCompute;
   /** How layers reach several devices. */
   readonly gather?: GatherBy;
   /** Every device has work in every pass. */
@@ -122,7 +124,10 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   // Whoever wants all layers on the drive wants none in slots, which come from DRAM.
   const wantedSlots = options.slots ?? (options.tiers === 'nvme' ? 'none' : drawnSlots);
   const expertSlots = computesInPlace ? 0 : slotsFor(toy, sparse, wantedSlots);
+  const cpuCompute =
+    options.cpuCompute ?? new Random(seed + 104_395_301).pick<CpuCompute>(['off', 'auto', 'only']);
   const base = makePlan(toy.model, workload, {
+    cpuCompute,
     offload: expertSlots > 0 ? 'dram' : 'nvme',
     expertSlots,
     dramBudgetBytes: 1e12,

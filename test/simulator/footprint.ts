@@ -4,6 +4,7 @@ import { assert, present } from '../../offload/errors.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
 import { PART_NAMES } from '../../offload/port/formats.js';
+import { ELSEWHERE } from '../../offload/port/host-ops.js';
 import {
   cacheTensors,
   type ExpertSlots,
@@ -38,6 +39,7 @@ export function footprint(op: Op): Footprint {
   } else if (op.op === 'expert_linear') {
     for (const part of op.slots ? [op.slots.memory] : op.weights.flatMap(partsOf)) special.add(part);
     for (const expert of new Set(integers(op.experts))) {
+      if (expert === ELSEWHERE) continue;
       result.reads.push(...partsOf(chosen(op, expert)).flatMap(runsOf));
     }
   } else if (op.op === 'bring_experts') {
@@ -46,6 +48,13 @@ export function footprint(op: Op): Footprint {
       result.reads.push(from);
       result.writes.push(to);
     }
+  } else if (op.op === 'take_host' && op.choices) {
+    for (const tensor of [op.from, op.out]) special.add(tensor);
+    integers(op.choices).forEach((choice, row) => {
+      if (choice !== ELSEWHERE) return;
+      result.reads.push(tableRow(op.from, row));
+      result.writes.push(tableRow(op.out, row));
+    });
   } else if (op.op === 'kv_store') {
     for (const cache of cacheTensors(op)) {
       special.add(cache);
@@ -86,6 +95,7 @@ export function tensorsReadWhole(op: Op): readonly Tensor[] {
     return reads.filter((tensor) => !parts.has(tensor));
   }
   if (op.op === 'bring_experts') return reads.filter((tensor) => tensor !== op.slots && tensor !== op.home);
+  if (op.op === 'take_host' && op.choices) return [op.choices];
   if (op.op === 'attention') {
     const cache = new Set(cacheTensors(op));
     return reads.filter((tensor) => !cache.has(tensor));

@@ -2,6 +2,7 @@
 
 import { present } from '../../offload/errors.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
+import { ELSEWHERE } from '../../offload/port/host-ops.js';
 import { cacheTensors, type Op, type Tensor } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
 import {
@@ -15,6 +16,7 @@ import {
   tableRow,
 } from './footprint.js';
 import { elementHashes, hashOf, mix, outputHashes, rowHashes, weightHash } from './hashes.js';
+import { askHost, takeHost } from './host-ops.js';
 import { contentHash, type SimulatedMemory, simulated } from './memory.js';
 import { fillRows, floatBits, floatRows, perElement, perRow, wordRows } from './op-rows.js';
 import { SlotCall } from './slots.js';
@@ -59,6 +61,12 @@ export function applyOp(op: Op): void {
       break;
     case 'bring_experts':
       new SlotCall(op).write();
+      break;
+    case 'ask_host':
+      askHost(op);
+      break;
+    case 'take_host':
+      takeHost(op);
       break;
     case 'expert_bias':
       expertBias(op);
@@ -180,7 +188,9 @@ function expertLinear(op: OpOf<'expert_linear'>): void {
   const ids = integers(experts);
   const shared = dimension(out, 0) / dimension(x, 0);
   const weights = new Map<number, number>();
-  for (const expert of new Set(ids)) weights.set(expert, weightHash(chosen(op, expert)));
+  for (const expert of new Set(ids)) {
+    if (expert !== ELSEWHERE) weights.set(expert, weightHash(chosen(op, expert)));
+  }
   const xs = rowHashes(x);
   fillRows(out, (row) => mix(xs[Math.floor(row / shared)] ?? 0, weights.get(ids[row] ?? -1) ?? 0));
 }
@@ -191,7 +201,9 @@ function headLinear({ out, x, weight, headRows, firstRow, transposed }: OpOf<'he
 
 function expertBias({ x, experts, bias }: OpOf<'expert_bias'>): void {
   const ids = integers(experts);
-  const hashes = Array.from(ids, (expert) => contentHash(tableRow(bias, expert)));
+  const hashes = Array.from(ids, (expert) =>
+    expert === ELSEWHERE ? 0 : contentHash(tableRow(bias, expert)),
+  );
   fillRows(x, (row) => hashes[row] ?? 0, true);
 }
 

@@ -8,9 +8,11 @@ import type {
   FileRef,
   HostMemory,
   HostPurpose,
+  HostWorker,
   ReadRequest,
   ReadSpan,
 } from '../../offload/port/backend.js';
+import { MAIL_WORDS } from '../../offload/port/host-ops.js';
 import type { Memory, Tensor } from '../../offload/port/ops.js';
 import { VirtualClock } from './clock.js';
 import { SimulatedGather } from './collective.js';
@@ -19,6 +21,7 @@ import { tensorHash } from './hashes.js';
 import { type Purpose, SimulatedMemory, simulated } from './memory.js';
 import { Random } from './random.js';
 import { type Expectation, SimulatedStream, type StreamWorld } from './stream.js';
+import { SimulatedWorker } from './worker.js';
 
 export { DeadlockError } from './clock.js';
 export { HazardError } from './memory.js';
@@ -149,6 +152,12 @@ export class SimulatedBackend implements Backend {
 
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
     return this.#allocate(sizeBytes, `host ${purpose}`, purpose, undefined);
+  }
+
+  openWorker(device: Device): HostWorker {
+    const mail = this.#allocate(MAIL_WORDS * 4, 'host mail', 'shared', undefined);
+    const opMs = () => this.#tempo.noticeMs * jitter(this.#random);
+    return new SimulatedWorker(`host of ${device.name}`, mail, this.#clock, opMs);
   }
 
   openFile(path: string): FileRef {

@@ -4,6 +4,8 @@ import { present } from '../../offload/errors.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
 import { integers } from './footprint.js';
+import { leaveToHost } from './host-ops.js';
+import { workerOf } from './mailboxes.js';
 import { type ByteRun, HazardError, simulated } from './memory.js';
 
 type BringOp = Extract<Op, { op: 'bring_experts' }>;
@@ -27,6 +29,8 @@ export class SlotCall {
   readonly #call: number;
   readonly #wanted: readonly number[];
   readonly arrivals: readonly Arrival[];
+  /** Experts that the host computes: of those that lie in no slot, those that were wanted least. */
+  readonly #left: ReadonlySet<number>;
 
   constructor(op: BringOp) {
     const { tables, firstKey, ageCalls } = op;
@@ -45,7 +49,12 @@ export class SlotCall {
       if (slot >= 0) this.#stamps[slot] = this.#call;
     }
     const missing = this.#wanted.filter((expert) => (this.#slotOf[firstKey + expert] ?? -1) < 0);
-    this.arrivals = missing.map((expert) => {
+    const { aside } = op;
+    const share = aside ? workerOf(aside.mail.words.memory).shareOf(missing.length, this.#call) : 0;
+    const usesOf = (expert: number) => this.#uses[firstKey + expert] ?? 0;
+    this.#left = new Set([...missing].sort((a, b) => usesOf(a) - usesOf(b) || a - b).slice(0, share));
+    const coming = missing.filter((expert) => !this.#left.has(expert));
+    this.arrivals = coming.map((expert) => {
       const slot = this.leaving();
       this.forget(this.#keyOf[slot] ?? -1);
       this.#keyOf[slot] = firstKey + expert;
@@ -113,9 +122,10 @@ export class SlotCall {
       this.arrivals.length,
       ...this.arrivals.flatMap(({ expert, slot }) => [expert, slot]),
     ]);
-    const [found, came] = [this.#wanted.length - this.arrivals.length, this.arrivals.length];
-    const [hits = 0, misses = 0] = integers(counts);
-    integers(counts).set([hits + found, misses + came]);
+    const [came, left] = [this.arrivals.length, this.#left.size];
+    const [hits = 0, brought = 0, computed = 0] = integers(counts);
+    integers(counts).set([hits + this.#wanted.length - came - left, brought + came, computed + left]);
+    if (this.#op.aside) leaveToHost(this.#op.aside, this.#op.experts, this.#left);
   }
 }
 

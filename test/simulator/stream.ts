@@ -7,6 +7,7 @@ import type { Deferred, VirtualClock } from './clock.js';
 import type { Failure, SimulatedGather } from './collective.js';
 import { footprint, runsOf, tensorsReadWhole } from './footprint.js';
 import { tensorHash } from './hashes.js';
+import { awaitedBy } from './host-ops.js';
 import {
   type Access,
   type ByteRun,
@@ -133,7 +134,7 @@ export class SimulatedStream implements DeviceStream {
   readonly #world: StreamWorld;
   readonly #queue: Work[] = [];
   #head = 0;
-  #state: 'idle' | 'kicked' | 'busy' | SimulatedEvent = 'idle';
+  #state: 'idle' | 'kicked' | 'busy' | { readonly name: string } = 'idle';
   #count = 0;
   #failure: Failure | undefined;
   #keeping: KeptLaunches | undefined;
@@ -225,6 +226,12 @@ export class SimulatedStream implements DeviceStream {
         this.#queue.length = 0;
         this.#head = 0;
         this.#state = 'idle';
+        return;
+      }
+      const awaited = work.kind === 'op' && !this.#failure ? awaitedBy(work.op) : undefined;
+      if (awaited?.isBusy) {
+        this.#state = awaited;
+        awaited.whenDone(() => this.#resumeWith(undefined));
         return;
       }
       this.#head++;

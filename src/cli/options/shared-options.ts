@@ -159,10 +159,12 @@ function readPlanOptions(options: OptionReader, computeType: ComputeType | undef
   const microBatchTokens = options.count('micro_batch_tokens');
   const deviceResident = readDeviceResident(options);
   const expertSlots = readExpertSlots(options);
+  const cpuCompute = options.choice('cpu_compute', SHARED_OPTIONS.cpu_compute.choices);
   const kvType = kvTypeOf(options.choice('kv_dtype', SHARED_OPTIONS.kv_dtype.choices));
   return {
     ...(deviceResident === undefined ? {} : { deviceResident }),
     ...(expertSlots === undefined ? {} : { expertSlots }),
+    ...(cpuCompute === undefined ? {} : { cpuCompute }),
     ...(options.flag('kv_offload') ? { kvOffload: true } : {}),
     ...(kvType === undefined ? {} : { kvType }),
     // It is asked of GPUs alone, also of those that a plan is given a description of.

@@ -105,6 +105,15 @@ export const SHARED_OPTIONS = {
       'faster), 0 (whole layers stream) or a number such as 512',
     default: 'auto',
   },
+  cpu_compute: {
+    kind: 'value',
+    choices: ['auto', 'off', 'only'],
+    group: PLACEMENT,
+    describe:
+      'what the CPU computes beside the GPU of experts that a pass of few tokens chose and that lie in no slot: auto (so much ' +
+      'that it ends as the link does), off (all come over the link) or only (none do once the slots are full)',
+    default: 'auto',
+  },
   kv_offload: {
     kind: 'flag',
     group: PLACEMENT,
