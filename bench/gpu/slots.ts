@@ -167,6 +167,7 @@ async function run(engine: Engine, batch: number): Promise<LaterHalf> {
       hits: last.hits - first.hits,
       misses: last.misses - first.misses,
       computedByHost: last.computedByHost - first.computedByHost,
+      read: last.read,
       steps,
     },
   };

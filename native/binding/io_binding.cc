@@ -4,7 +4,9 @@
 
 #include "binding/handles.h"
 #include "core/io_file.h"
+#include "core/io_pieces.h"
 #include "core/io_reader.h"
+#include "core/memory.h"
 
 namespace zi {
 namespace {
@@ -77,21 +79,69 @@ uint32_t MemoryId(const Napi::Value& value) {
   return static_cast<uint32_t>(ReadSize(value.As<Napi::Object>().Get("id"), "memory id"));
 }
 
-class NativeIo : public Napi::ObjectWrap<NativeIo> {
+Napi::Object FillFailure(Napi::Env env, Napi::Object error, const IoFailure& failure) {
+  error.Set("message", failure.message);
+  error.Set("errnoName", failure.errno_name);
+  error.Set("file", Number(env, failure.file));
+  error.Set("fileOffset", Number(env, failure.file_offset));
+  return error;
+}
+
+/// The JS handle of IoPieces.
+class NativePieces : public Napi::ObjectWrap<NativePieces> {
  public:
   static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "NativePieces",
+                       {InstanceAccessor<&NativePieces::Id>("id"), InstanceMethod<&NativePieces::Failure>("failure"),
+                        InstanceMethod<&NativePieces::Stats>("stats")});
+  }
+  explicit NativePieces(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativePieces>(info) {}
+  static Napi::Value Make(const Napi::FunctionReference& constructor, std::shared_ptr<IoPieces> pieces) {
+    const Napi::Object made = constructor.New({});
+    Unwrap(made)->pieces_ = std::move(pieces);
+    return made;
+  }
+
+ private:
+  Napi::Value Id(const Napi::CallbackInfo& info) { return Number(info.Env(), pieces_ ? pieces_->id() : 0); }
+  Napi::Value Failure(const Napi::CallbackInfo& info) {
+    const auto failure = pieces_ ? pieces_->failure() : std::nullopt;
+    if (!failure) return info.Env().Null();
+    return FillFailure(info.Env(), Napi::Error::New(info.Env(), failure->message).Value(), *failure);
+  }
+  Napi::Value Stats(const Napi::CallbackInfo& info) {
+    const IoPieceStats stats = pieces_ ? pieces_->stats() : IoPieceStats{};
+    auto object = Napi::Object::New(info.Env());
+    object.Set("bytes", Number(info.Env(), stats.bytes));
+    object.Set("busyMs", stats.busy_ms);
+    return object;
+  }
+
+  std::shared_ptr<IoPieces> pieces_;
+};
+
+/// The classes of one environment.
+struct IoClasses {
+  Napi::FunctionReference io, pieces;
+};
+
+class NativeIo : public Napi::ObjectWrap<NativeIo> {
+ public:
+  static Napi::Function Define(Napi::Env env, IoClasses* classes) {
     return DefineClass(env, "NativeIo",
                        {InstanceAccessor<&NativeIo::Engine>("engine"), InstanceAccessor<&NativeIo::Notes>("notes"),
                         InstanceMethod<&NativeIo::Open>("open"), InstanceMethod<&NativeIo::CloseFile>("closeFile"),
                         InstanceMethod<&NativeIo::Register>("register"),
                         InstanceMethod<&NativeIo::Unregister>("unregister"),
-                        InstanceMethod<&NativeIo::Read>("read"), InstanceMethod<&NativeIo::Stats>("stats"),
+                        InstanceMethod<&NativeIo::Read>("read"),
+                        InstanceMethod<&NativeIo::Pieces>("pieces", napi_default, classes),
+                        InstanceMethod<&NativeIo::Stats>("stats"),
                         InstanceMethod<&NativeIo::Close>("close")});
   }
 
   explicit NativeIo(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeIo>(info) {
     const IoOptions options = ReadOptions(info[0]);
-    reader_ = Translate(info.Env(), [&] { return std::make_unique<IoReader>(options); });
+    reader_ = Translate(info.Env(), [&] { return std::make_shared<IoReader>(options); });
   }
 
  private:
@@ -154,6 +204,27 @@ class NativeIo : public Napi::ObjectWrap<NativeIo> {
     });
   }
 
+  /// pieces(requests, how many of them each piece has, memory id)
+  Napi::Value Pieces(const Napi::CallbackInfo& info) {
+    const auto words = info[0].As<Napi::Float64Array>();
+    const auto counts = info[1].As<Napi::Float64Array>();
+    auto made = Translate(info.Env(), [&] {
+      auto reads = reader_->Check(words.Data(), words.ElementLength());
+      std::vector<std::vector<IoRead>> pieces;
+      size_t at = 0;
+      for (size_t i = 0; i < counts.ElementLength(); ++i) {
+        const auto count = static_cast<size_t>(counts[i]);
+        if (count > reads.size() - at) throw std::invalid_argument("pieces have more reads than there are, or the reader is closed");
+        pieces.emplace_back(reads.begin() + static_cast<ptrdiff_t>(at), reads.begin() + static_cast<ptrdiff_t>(at + count));
+        at += count;
+      }
+      auto memory = FindHostMemory(static_cast<uint32_t>(ReadSize(info[2], "memory id")));
+      if (!memory) throw std::invalid_argument("unknown, freed or no host memory");
+      return MakePieces(reader_, std::move(pieces), std::move(memory));
+    });
+    return NativePieces::Make(static_cast<IoClasses*>(info.Data())->pieces, std::move(made));
+  }
+
   Napi::Value Stats(const Napi::CallbackInfo& info) {
     const IoStats stats = reader_->stats();
     auto object = Napi::Object::New(info.Env());
@@ -198,12 +269,8 @@ class NativeIo : public Napi::ObjectWrap<NativeIo> {
     // The stack's first line was written with the message of that moment.
     const std::string stack = error.Get("stack").ToString();
     const size_t frames = stack.find("\n    at ");
-    error.Set("message", failure.message);
     error.Set("stack", "Error: " + failure.message + (frames == std::string::npos ? "" : stack.substr(frames)));
-    error.Set("errnoName", failure.errno_name);
-    error.Set("file", Number(env, failure.file));
-    error.Set("fileOffset", Number(env, failure.file_offset));
-    return error;
+    return FillFailure(env, error, failure);
   }
 
   static Napi::Value Span(Napi::Env env, const IoOutcome& outcome) {
@@ -216,15 +283,18 @@ class NativeIo : public Napi::ObjectWrap<NativeIo> {
 
   std::unordered_map<uint64_t, Napi::ObjectReference> errors_;  // by call; JS thread only
   uint64_t next_call_ = 0;
-  std::unique_ptr<IoReader> reader_;
+  std::shared_ptr<IoReader> reader_;
 };
 
 }  // namespace
 
 void InitIo(Napi::Env env, Napi::Object exports) {
-  auto constructor = std::make_shared<Napi::FunctionReference>(Napi::Persistent(NativeIo::Define(env)));
-  exports.Set("createIo", Napi::Function::New(env, [constructor](const Napi::CallbackInfo& info) -> Napi::Value {
-                return constructor->New({info[0]});
+  auto classes = std::make_shared<IoClasses>();
+  classes->pieces = Napi::Persistent(NativePieces::Define(env));
+  classes->io = Napi::Persistent(NativeIo::Define(env, classes.get()));
+  // Held by the function for as long as it may be called.
+  exports.Set("createIo", Napi::Function::New(env, [classes](const Napi::CallbackInfo& info) -> Napi::Value {
+                return classes->io.New({info[0]});
               }));
 }
 

@@ -170,6 +170,7 @@ IoRead IoReader::CheckRead(const double* words) const {
 
 void IoReader::Submit(std::vector<IoRead> reads, bool urgent, IoDone done) {
   queue_.Push(std::move(reads), urgent, std::move(done));
+  std::lock_guard<std::mutex> lock(closing_mutex_);
   if (!closing_) engine_->Wake();
 }
 
@@ -193,7 +194,10 @@ void IoReader::Close(std::function<void()> closed) {
   }
   if (closed) return closed();
   if (closing_) return;
-  closing_ = true;
+  {
+    std::lock_guard<std::mutex> lock(closing_mutex_);
+    closing_ = true;
+  }
   files_.clear();
   queue_.Close();
   engine_->Stop([this] {

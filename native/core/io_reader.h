@@ -17,7 +17,7 @@ namespace zi {
 /// Numbers per read: file, fileOffset, sizeBytes, requiredBytes, memory id, memoryOffset.
 constexpr size_t kReadWords = 6;
 
-/// Used from one thread. Misuse throws std::invalid_argument or std::out_of_range, the system's refusals throw
+/// Used from one thread, but for Submit. Misuse throws std::invalid_argument or std::out_of_range, the system's refusals throw
 /// std::system_error; what happens later is reported to the batch.
 class IoReader {
  public:
@@ -40,7 +40,7 @@ class IoReader {
 
   /// Checks a batch and resolves its ids; afterwards only the system can fail it. Empty after Close().
   std::vector<IoRead> Check(const double* words, size_t count) const;
-  /// Fails the batch with ECANCELED after Close(). `urgent`: before those that are queued and not urgent.
+  /// From any thread. Fails the batch with ECANCELED after Close(). `urgent`: before those that are queued and not urgent.
   void Submit(std::vector<IoRead> reads, bool urgent, IoDone done);
 
   IoStats stats() const { return queue_.stats(); }
@@ -62,7 +62,8 @@ class IoReader {
   std::unordered_map<uint32_t, std::shared_ptr<IoFile>> files_;
   uint32_t next_file_ = 1;
 
-  bool closing_ = false;
+  bool closing_ = false;  // written by the owner's thread, with the mutex held
+  std::mutex closing_mutex_;
   std::mutex closed_mutex_;
   bool closed_ = false;  // by an engine thread
   std::vector<std::function<void()>> on_closed_;

@@ -9,6 +9,7 @@
 
 #include "cpu/host_part.h"
 #include "ops/mailbox.h"
+#include "core/io_pieces.h"
 #include "ops/slots.h"
 
 namespace zi {
@@ -135,7 +136,56 @@ void LeaveToHost(const BringExpertsOp& op, int32_t calls, std::vector<int32_t>& 
   if (count > 0) Ask(aside.mail, aside.job);
 }
 
+/// All at once, and awaited by whoever uses them.
+void Read(const BringExpertsOp& op, const std::vector<int32_t>& experts, const std::vector<int32_t>& slots, Run& run) {
+  const int64_t first = op.slots.data - op.files->memory().data();
+  std::vector<IoPieces::Wanted> wanted;
+  for (size_t i = 0; i < experts.size(); ++i) {
+    wanted.push_back({static_cast<uint64_t>(op.first_key + experts[i]),
+                      static_cast<uint64_t>(first + slots[i] * op.slots.strides[0])});
+  }
+  op.files->Begin(wanted, run.cancel);
+}
+
+uint64_t PieceOf(const ExpertLinearOp& op, int64_t choice) {
+  return static_cast<uint64_t>(op.first_piece + ChoiceOf(op.experts, choice));
+}
+
+/// The choices of one token one by one: those of experts that are there, then the others as these arrive.
+void EachAsItComes(const ExpertLinearOp& op, Run& run, ExpertKernel kernel) {
+  const int64_t choices = op.experts.shape[1];
+  std::vector<int64_t> order, late;
+  for (int64_t choice = 0; choice < choices; ++choice) {
+    (op.files->IsAwaited(PieceOf(op, choice)) ? late : order).push_back(choice);
+  }
+  // They were asked for in this order.
+  std::sort(late.begin(), late.end(), [&](int64_t a, int64_t b) { return PieceOf(op, a) < PieceOf(op, b); });
+  order.insert(order.end(), late.begin(), late.end());
+  for (const int64_t choice : order) {
+    op.files->Await(PieceOf(op, choice), run.cancel);
+    if (run.cancel) return;
+    ExpertLinearOp one = op;
+    one.experts.shape[1] = 1;
+    one.experts.data += choice * ElementBytes(one.experts.dtype);
+    one.out.shape[0] = 1;
+    one.out.data += choice * one.out.strides[0] * ElementBytes(one.out.dtype);
+    if (one.x.shape[0] > 1) one.x.data += choice * one.x.strides[0] * ElementBytes(one.x.dtype);
+    one.x.shape[0] = 1;
+    kernel(one, run);
+  }
+}
+
 }  // namespace
+
+void MultiplyAsTheyCome(const ExpertLinearOp& op, Run& run, ExpertKernel kernel) {
+  if (op.experts.shape[0] == 1) {
+    for (int64_t choice = 0; choice < op.experts.shape[1]; ++choice) {
+      if (op.files->IsAwaited(PieceOf(op, choice))) return EachAsItComes(op, run, kernel);
+    }
+  }
+  op.files->AwaitAll(run.cancel);
+  if (!run.cancel) kernel(op, run);
+}
 
 void BringExperts(const BringExpertsOp& op, Run& run) {
   const std::vector<int32_t> wanted = Wanted(op);
@@ -158,7 +208,7 @@ void BringExperts(const BringExpertsOp& op, Run& run) {
   if (op.aside) LeaveToHost(op, calls, missing, run);
   Words(op.counts)[1] += static_cast<int32_t>(missing.size());
   const Parts parts{op, op.part_count()};
-  Check(parts, missing);
+  if (!op.files) Check(parts, missing);
   const std::vector<int32_t> slots = Leaving(op, missing.size(), calls);
   int32_t* const list = Words(op.list);
   list[0] = static_cast<int32_t>(missing.size());
@@ -171,6 +221,7 @@ void BringExperts(const BringExpertsOp& op, Run& run) {
     list[1 + 2 * i] = missing[i];
     list[2 + 2 * i] = slots[i];
   }
+  if (op.files) return Read(op, missing, slots, run);
   Copy({parts, missing, slots}, run);
 }
 

@@ -32,7 +32,9 @@ auto KernelOf(const Kernels& k, const ExpertLinearOp&) {
   return [&k](const ExpertLinearOp& op, Run& run) {
     if (!op.in_slots()) return k.expert_linear(op, run);
     const ExpertParts parts = PlacesInSlots(op);
-    k.expert_linear(Placed(op, parts), run);
+    const ExpertLinearOp placed = Placed(op, parts);
+    if (!op.files) return k.expert_linear(placed, run);
+    MultiplyAsTheyCome(placed, run, k.expert_linear);
   };
 }
 auto KernelOf(const Kernels& k, const CombineOp&) { return k.combine; }

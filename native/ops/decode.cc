@@ -270,7 +270,8 @@ constexpr Opcode kOpcodes[] = {
      "experts weights logits bias expertScale table rows rule.score rule.groups rule.groupsKept rule.groupBest "
      "rule.normalize rule.addedToSum rule.leastSum rule.scale rule.sparseMixer",
      Route},
-    {"expert_linear", "out x experts slots.table slots.count slots.bytes weights", ExpertLinear},
+    {"expert_linear", "out x experts slots.table slots.count slots.bytes slots.files.places slots.files.firstPart slots.files.firstPiece "
+     "slots.files.pieces weights", ExpertLinear},
     {"combine", "x y weights accumulate", Combine},
     {"sample", "out logits tables.settings tables.draws tables.history", Sample},
     {"note_not_finite", "found x place first", NoteNotFinite},
@@ -295,7 +296,8 @@ constexpr Opcode kOpcodes[] = {
     {"hyper_mix", "x y spread mix", HyperMix},
     {"bring_experts",
      "experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey "
-     "ageCalls aside.here aside.there aside.x aside.hostX aside.weights aside.hostWeights aside.mail.words aside.mail.state aside.job",
+     "ageCalls aside.here aside.there aside.x aside.hostX aside.weights aside.hostWeights aside.mail.words aside.mail.state aside.job "
+     "files",
      BringExperts},
     {"ask_host", "from to mail.words mail.state job", AskHost},
     {"take_host", "out from choices mail.words mail.state", TakeHost},
@@ -328,7 +330,7 @@ Decoded DecodeOperation(const double* words, size_t count, int place) {
   in.SetOperation(opcode.name);
   Operation op = opcode.decode(in);
   in.ExpectEnd();
-  return {opcode.name, op, in.TakeMemories(), std::move(in.experts)};
+  return {opcode.name, op, in.TakeMemories(), std::move(in.experts), std::move(in.files)};
 }
 
 std::vector<Decoded> DecodeOperations(const double* words, size_t count, int place) {

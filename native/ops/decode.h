@@ -20,6 +20,8 @@ struct Decoded {
   std::vector<std::shared_ptr<Memory>> memories;
   /// ExpertLinearOp::parts point into it; null for other operations.
   std::shared_ptr<const ExpertParts> experts;
+  /// The operation points to them; null for those that read no files.
+  std::shared_ptr<IoPieces> files;
 };
 
 /// What is read, to be compared with what offload/port/op-table.ts says is written: per opcode its operation and operands,

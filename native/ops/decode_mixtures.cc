@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "core/io_pieces.h"
 #include "ops/decode_parts.h"
 
 namespace zi {
@@ -11,6 +12,11 @@ RouteScore ReadScore(WordReader& in) {
   const uint64_t value = in.Size("score");
   in.Check(value < std::size(kRouteScoreNames), "unknown score of experts");
   return static_cast<RouteScore>(value);
+}
+
+void CheckPieces(const Reader& in, const IoPieces& files, int64_t first, int64_t experts) {
+  const auto count = static_cast<int64_t>(files.count());
+  in.Check(first >= 0 && first <= count && experts <= count - first, "files have no pieces for all experts");
 }
 
 /// The first slot and the last lie in memory, and so do those between them.
@@ -26,6 +32,17 @@ void CheckSlots(const Reader& in, const ExpertLinearOp& op, const ExpertParts& p
     in.Check(place[0] && place[1], "experts in slots have all parts");
     in.Check(place[1] - place[0] == (op.slot_count - 1) * op.slot_bytes, "slots are equal");
   }
+}
+
+/// Every part of the weight has a column of places, and every expert a row and a piece.
+void CheckFiles(const Reader& in, const ExpertLinearOp& op) {
+  in.Check((op.files != nullptr) == (op.places.data != nullptr), "experts of files have places in their slots");
+  if (!op.files) return;
+  in.Check(op.in_slots(), "experts of files lie in slots");
+  const auto parts = static_cast<int64_t>(std::count_if(std::begin(op.parts), std::end(op.parts), [](auto* part) { return part != nullptr; }));
+  in.CheckSize(op.places, 0, 1 + op.expert_count, "slots.files.places");
+  in.Check(op.first_part <= op.places.shape[1] / 2 && parts <= op.places.shape[1] / 2 - op.first_part, "parts have no places");
+  CheckPieces(in, *op.files, op.first_piece, op.expert_count);
 }
 
 }  // namespace
@@ -71,6 +88,11 @@ Operation ExpertLinear(Reader& in) {
   op.slots = in.OptionalIndex("slots");
   op.slot_count = static_cast<int64_t>(in.Size("slots"));
   op.slot_bytes = static_cast<int64_t>(in.Size("slots"));
+  op.places = in.OptionalIndexWeight("slots.files.places");
+  op.first_part = static_cast<int64_t>(in.Size("slots.files.firstPart"));
+  op.first_piece = static_cast<int64_t>(in.Size("slots.files.firstPiece"));
+  in.files = in.Pieces("slots.files.pieces");
+  op.files = in.files.get();
   const auto places = static_cast<int64_t>(in.Size("experts"));
   op.expert_count = op.in_slots() ? op.slots.shape[0] : places;
   in.Check(op.expert_count > 0, "there must be an expert");
@@ -81,6 +103,7 @@ Operation ExpertLinear(Reader& in) {
     if (!parts->places[part].empty()) op.parts[part] = parts->places[part].data();
   }
   if (!parts->nested_offsets.empty()) op.nested_offsets = parts->nested_offsets.data();
+  CheckFiles(in, op);
   in.experts = parts;
   const int64_t tokens = op.experts.shape[0], choices = tokens * op.experts.shape[1];
   in.CheckSize(op.out, 0, choices, "out");
@@ -91,11 +114,13 @@ Operation ExpertLinear(Reader& in) {
 }
 
 Operation BringExperts(Reader& in) {
-  BringExpertsOp op{in.IndexTable("experts"), in.ByteRows("slots", 2),  in.ByteRows("home", 1), in.IndexTable("places"),
+  BringExpertsOp op{in.IndexTable("experts"), in.ByteRows("slots", 2),  in.OptionalBytes("home"), in.IndexTable("places"),
                     in.Index("slotOf"),       in.Index("uses"),      in.Index("keyOf"),   in.Index("stamps"),
                     in.Index("calls"),        in.Index("counts"),    in.Index("list"),    static_cast<int64_t>(in.Size("firstKey")),
-                    static_cast<int64_t>(in.Size("ageCalls")), {}};
+                    static_cast<int64_t>(in.Size("ageCalls")), {}, nullptr};
   op.aside = ReadAside(in, op.experts);
+  in.files = in.Pieces("files");
+  op.files = in.files.get();
   const int64_t experts = op.expert_count(), slots = op.slots.shape[0], choices = op.experts.shape[0] * op.experts.shape[1];
   in.Check(experts > 0 && experts <= kMostExpertsInSlots, "there are 1 to 1024 experts");
   in.Check(op.places.shape[1] > 0 && op.places.shape[1] % 2 == 0 && op.places.strides[0] == op.places.shape[1],
@@ -105,6 +130,13 @@ Operation BringExperts(Reader& in) {
            "slots follow each other at multiples of 16 bytes");
   in.Check(op.first_key >= 0 && op.first_key + experts <= op.slot_of.shape[0], "the layer has experts that no table knows");
   in.Check(op.age_calls > 0, "uses are halved after some calls");
+  in.Check((op.home.data != nullptr) != (op.files != nullptr), "experts have one home");
+  if (op.files) {
+    CheckPieces(in, *op.files, op.first_key, experts);
+    const HostMemory& memory = op.files->memory();
+    in.Check(op.slots.data >= memory.data() && op.slots.data + slots * op.slots.shape[1] <= memory.data() + memory.size(),
+             "slots lie elsewhere than files are read into");
+  }
   in.CheckSize(op.uses, 0, op.slot_of.shape[0], "uses");
   in.CheckSize(op.key_of, 0, slots, "keyOf");
   in.CheckSize(op.stamps, 0, slots, "stamps");

@@ -10,6 +10,7 @@ namespace zi {
 struct Reader : WordReader {
   using WordReader::WordReader;
   std::shared_ptr<const ExpertParts> experts;
+  std::shared_ptr<IoPieces> files;
 };
 
 inline void CheckSameShape(const WordReader& in, const View& view, const View& like, const char* name) {

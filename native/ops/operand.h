@@ -6,6 +6,8 @@
 
 namespace zi {
 
+class IoPieces;
+
 enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kU8, kI8, kE4M3, kE8M0 };
 constexpr const char* kDTypeNames[] = {"f32", "f16", "bf16", "i32", "u8", "i8", "e4m3", "e8m0"};
 /// 0 for what is no type: nothing is reached with it.
@@ -216,6 +218,11 @@ struct ExpertLinearOp {
   /// slots lie `slot_bytes` apart. Without data, every expert has its own place in `parts`.
   View slots;
   int64_t slot_count, slot_bytes;
+  /// Where experts come from files: BringExpertsOp::places, in which the weight's parts are columns from `first_part` on, and the pieces
+  /// of the layer from `first_piece` on, which may still be on their way. Slots then hold the weight's parts where `places` says.
+  View places{};
+  int64_t first_part = 0, first_piece = 0;
+  IoPieces* files = nullptr;
 
   bool in_slots() const { return slots.data != nullptr; }
   /// Entries of `parts`.
@@ -258,10 +265,10 @@ struct BringExpertsOp {
   View experts;
   /// u8 [slots, bytes of one].
   View slots;
-  /// u8: where the experts of the layer rest.
+  /// u8: where the experts of the layer rest; without data where that is `files`.
   View home;
   /// i32 [1 + experts, 2 · parts]: in row 0 where a part lies in a slot and its bytes, in row 1 + e where expert e's begins in `home`,
-  /// low word and high word.
+  /// low word and high word. Of files, where it begins in its slot, and a word of no meaning.
   View places;
   /// i32 [all experts of all layers]: the slot that each lies in or -1, and how often it was wanted lately.
   View slot_of, uses;
@@ -276,6 +283,8 @@ struct BringExpertsOp {
   /// The layer's first expert among those of all layers; `uses` are halved every so many calls.
   int64_t first_key, age_calls;
   AsideExperts aside;
+  /// Experts of all layers, which are begun here and awaited by the products with them.
+  IoPieces* files;
 
   int64_t expert_count() const { return places.shape[0] - 1; }
   int64_t part_count() const { return places.shape[1] / 2; }

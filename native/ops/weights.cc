@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <stdexcept>
 
 namespace zi {
 namespace {
@@ -233,11 +234,18 @@ ExpertParts ReadExperts(WordReader& in, const Weight& first, int64_t count, cons
 ExpertParts PlacesInSlots(const ExpertLinearOp& op) {
   ExpertParts parts;
   const auto* const slots = reinterpret_cast<const int32_t*>(op.slots.data);
+  const auto* const places = reinterpret_cast<const int32_t*>(op.places.data);
+  int64_t column = 2 * op.first_part;
   for (int part = 0; part < kWeightParts; ++part) {
     if (!op.parts[part]) continue;
     for (int64_t e = 0; e < op.expert_count; ++e) {
-      parts.places[part].push_back(op.parts[part][0] + std::max(slots[e], 0) * op.slot_bytes);
+      const int64_t begin = places ? places[(1 + e) * op.places.strides[0] + column] : 0;
+      if (begin < 0 || (places && begin + places[column + 1] > op.slot_bytes)) {
+        throw std::runtime_error("a part of expert " + std::to_string(e) + " lies outside its slot");
+      }
+      parts.places[part].push_back(op.parts[part][0] + std::max(slots[e], 0) * op.slot_bytes + begin);
     }
+    column += 2;
   }
   return parts;
 }

@@ -4,6 +4,8 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "core/io_pieces.h"
+
 namespace zi {
 namespace {
 
@@ -79,6 +81,15 @@ uint64_t WordReader::Size(const char* name) {
     Fail(std::string(name) + " holds " + std::to_string(word) + ", which is no size");
   }
   return static_cast<uint64_t>(word);
+}
+
+std::shared_ptr<IoPieces> WordReader::Pieces(const char* name) {
+  const uint64_t id = Size(name);
+  if (id == 0) return nullptr;
+  if (place_ != kHostPlace) Fail(std::string(name) + " are read by the processor alone");
+  auto found = id <= UINT32_MAX ? FindPieces(static_cast<uint32_t>(id)) : nullptr;
+  if (!found) Fail(std::string(name) + " refers to pieces " + std::to_string(id) + ", which do not exist or were freed");
+  return found;
 }
 
 void WordReader::ExpectEnd() {
@@ -258,6 +269,12 @@ View WordReader::ByteRows(const char* name, int rank) {
   const View view = Checked(Tensor(name), name, rank, false);
   if (!view.data || view.dtype != DType::kU8) Fail(std::string(name) + " must be u8");
   return view;
+}
+View WordReader::OptionalBytes(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype != DType::kU8) Fail(std::string(name) + " must be u8");
+  return Checked(view, name, 1, false);
 }
 View WordReader::Index(const char* name) {
   const View view = Checked(Tensor(name), name, 1, true);

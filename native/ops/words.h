@@ -26,6 +26,7 @@ class WordReader {
   View Weight(const char* name, int rank);            // f32, f16 or bf16 at any offset
   View Stored(const char* name);                      // any type, at any offset
   View ByteRows(const char* name, int rank);          // u8
+  View OptionalBytes(const char* name);               // u8 of rank 1; data is null when absent
   View Index(const char* name);                       // i32 [n], at a multiple of 4 bytes
   View IndexTable(const char* name);                  // i32 [n, m]
   View OptionalIndex(const char* name);               // i32 [n]; data is null when absent
@@ -39,6 +40,8 @@ class WordReader {
   /// Where a further tensor of the type, shape and strides of `first` lies: two words. Null where there is none.
   const uint8_t* Same(const View& first, const char* name);
   uint64_t Size(const char* name);
+  /// Pieces of files by their id, for operations that run on the host; null for an id of 0.
+  std::shared_ptr<IoPieces> Pieces(const char* name);
   float Number() { return static_cast<float>(Word()); }
   bool Flag() { return Word() != 0; }
   /// What copies move: `size` bytes at `offset` of a memory of any place that copies of this device reach.

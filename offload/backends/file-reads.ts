@@ -2,9 +2,17 @@
 
 import { assert, cannotOpen, OperatingError } from '../errors.js';
 import { type FileRef, READ_ALIGNMENT_BYTES, type ReadRequest, type ReadSpan } from '../port/backend.js';
+import type { FilePieces } from '../port/file-pieces.js';
 import type { FileState } from '../port/file-state.js';
 import { native } from '../port/native.js';
-import { type IoFailure, type IoOptions, type NativeIo, READ_WORDS } from '../port/native-io.js';
+import {
+  type IoFailure,
+  type IoOptions,
+  type NativeIo,
+  type NativePieces,
+  READ_WORDS,
+} from '../port/native-io.js';
+import type { Memory } from '../port/ops.js';
 import { FileWatch } from './file-watch.js';
 import { DEFAULT_IO_OPTIONS } from './io-defaults.js';
 import type { MappedMemory } from './mapped-memory.js';
@@ -14,6 +22,8 @@ export class FileReads {
   readonly #wantsDirect: boolean;
   readonly #files: FileRef[] = [];
   readonly #watch = new FileWatch();
+  /** Nobody else is told of their failures. */
+  readonly #pieces: NativePieces[] = [];
   /** Buffers that layers pass through and that are still to be registered with the ring. */
   readonly #registration = new Map<MappedMemory, 'untouched' | 'touched'>();
 
@@ -57,17 +67,24 @@ export class FileReads {
   check(expected?: ReadonlyMap<string, FileState>): void {
     if (expected) this.#watch.expect(expected);
     this.#watch.check();
+    for (const pieces of this.#pieces) {
+      const failure = pieces.failure();
+      if (failure) throw this.#explain(failure);
+    }
+  }
+
+  /** As `Backend.filePieces`. */
+  pieces(pieces: readonly (readonly ReadRequest[])[], into: Memory): FilePieces {
+    const counts = Float64Array.from(pieces, ({ length }) => length);
+    const made = this.#io.pieces(wordsOf(pieces.flat(), into), counts, into.id);
+    this.#pieces.push(made);
+    return made;
   }
 
   async read(requests: readonly ReadRequest[], into: MappedMemory, urgent: boolean): Promise<ReadSpan> {
     this.#registerOnceTouched(into);
-    const words = new Float64Array(requests.length * READ_WORDS);
-    requests.forEach((request, index) => {
-      const { file, fileOffset, sizeBytes, requiredBytes, memoryOffset } = request;
-      words.set([file.file, fileOffset, sizeBytes, requiredBytes, into.id, memoryOffset], index * READ_WORDS);
-    });
     try {
-      const span = await this.#io.read(words, urgent);
+      const span = await this.#io.read(wordsOf(requests, into), urgent);
       if (this.#registration.get(into) === 'untouched') this.#registration.set(into, 'touched');
       return span;
     } catch (error) {
@@ -110,6 +127,15 @@ export class FileReads {
         );
     }
   }
+}
+
+function wordsOf(requests: readonly ReadRequest[], into: Memory): Float64Array {
+  const words = new Float64Array(requests.length * READ_WORDS);
+  requests.forEach((request, index) => {
+    const { file, fileOffset, sizeBytes, requiredBytes, memoryOffset } = request;
+    words.set([file.file, fileOffset, sizeBytes, requiredBytes, into.id, memoryOffset], index * READ_WORDS);
+  });
+  return words;
 }
 
 function createIo(options: IoOptions): NativeIo {

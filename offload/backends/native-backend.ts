@@ -12,9 +12,11 @@ import type {
   ReadSpan,
 } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
+import type { FilePieces } from '../port/file-pieces.js';
 import type { FileState } from '../port/file-state.js';
 import { MAIL_WORDS } from '../port/host-ops.js';
 import { native } from '../port/native.js';
+import type { Memory } from '../port/ops.js';
 import { MappedMemory } from './mapped-memory.js';
 import type { NativeHost } from './native-host.js';
 import { NativeWorker } from './native-worker.js';
@@ -71,6 +73,10 @@ export abstract class NativeBackend implements Backend {
     const span = await this.#host.read(requests, into, urgent);
     await this.touched(hostBlock(into));
     return span;
+  }
+
+  filePieces(pieces: readonly (readonly ReadRequest[])[], into: Memory): FilePieces {
+    return this.#host.filePieces(pieces, into);
   }
 
   /** Memory of the same host that `read` fills, or has filled, without this backend: resolves when devices reach it. */

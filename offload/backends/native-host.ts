@@ -2,8 +2,10 @@
 
 import { assert, OperatingError } from '../errors.js';
 import type { FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../port/backend.js';
+import type { FilePieces } from '../port/file-pieces.js';
 import type { FileState } from '../port/file-state.js';
 import type { IoOptions } from '../port/native-io.js';
+import type { Memory } from '../port/ops.js';
 import { MiB } from '../units.js';
 import { FileReads } from './file-reads.js';
 import { MappedMemory } from './mapped-memory.js';
@@ -51,6 +53,11 @@ export class NativeHost {
   /** As `Backend.checkFiles`; looks at nothing once reading was stopped. */
   checkFiles(expected?: ReadonlyMap<string, FileState>): void {
     if (!this.#closing) this.#reads.check(expected);
+  }
+
+  /** As `Backend.filePieces`. */
+  filePieces(pieces: readonly (readonly ReadRequest[])[], into: Memory): FilePieces {
+    return this.#reads.pieces(pieces, into);
   }
 
   /** As `Backend.read`. */

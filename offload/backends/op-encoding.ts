@@ -13,7 +13,7 @@
 import { assert, present } from '../errors.js';
 import type { DType } from '../port/dtype.js';
 import { FORMATS, type FormatName, isLike, PART_NAMES } from '../port/formats.js';
-import { MOST_EXPERTS } from '../port/mixture-ops.js';
+import { MOST_EXPERTS, type SlotsOfFiles } from '../port/mixture-ops.js';
 import {
   ENCODED_ACTIVATIONS,
   ENCODED_DTYPES,
@@ -32,9 +32,9 @@ const TENSOR_WORDS = 12;
 const WEIGHT_WORDS = 14;
 const MAX_RANK = 4;
 
-// Longest: expert_linear, with the opcode, 4 tensors, 3 numbers, a weight, and the places of the other experts.
+// Longest: expert_linear, with the opcode, 5 tensors, 6 numbers, a weight, and the places of the other experts.
 const words = new Float64Array(
-  1 + (4 + PART_NAMES.length) * TENSOR_WORDS + 3 + WEIGHT_WORDS + (2 * PART_NAMES.length + 1) * MOST_EXPERTS,
+  1 + (5 + PART_NAMES.length) * TENSOR_WORDS + 6 + WEIGHT_WORDS + (2 * PART_NAMES.length + 1) * MOST_EXPERTS,
 );
 /** Views of `words` by length: each operation has one length, so launching allocates nothing. */
 const views: Float64Array[] = [];
@@ -78,6 +78,7 @@ export function encodeOp(op: Op): Float64Array {
     case 'expert_linear':
       tensors(op.out, op.x, op.experts, op.slots?.table ?? null);
       numbers(op.slots?.count ?? 0, op.slots?.bytes ?? 0);
+      slotsOfFiles(op.slots?.files);
       expertWeights(op.weights);
       break;
     case 'bring_experts': {
@@ -88,7 +89,7 @@ export function encodeOp(op: Op): Float64Array {
       tensors(aside?.here ?? null, aside?.there ?? null, aside?.x ?? null, aside?.hostX ?? null);
       tensors(aside?.weights ?? null, aside?.hostWeights ?? null);
       tensors(aside?.mail.words ?? null, aside?.mail.state ?? null);
-      numbers(aside?.job ?? 0);
+      numbers(aside?.job ?? 0, op.files?.id ?? 0);
       break;
     }
     case 'ask_host':
@@ -286,6 +287,11 @@ function partMask(parts: Weight['parts']): number {
 function routeRule(rule: RouteRule): void {
   numbers(SCORES[rule.score], rule.groups, rule.groupsKept, rule.groupBest, Number(rule.normalize));
   numbers(rule.addedToSum, rule.leastSum, rule.scale, rule.sparseMixer);
+}
+
+function slotsOfFiles(files: SlotsOfFiles | undefined): void {
+  tensors(files?.places ?? null);
+  numbers(files?.firstPart ?? 0, files?.firstPiece ?? 0, files?.pieces.id ?? 0);
 }
 
 /** The number of experts, a weight that all are like, and the places of each one's parts. */

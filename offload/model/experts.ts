@@ -34,7 +34,8 @@ export interface LayerExperts {
   readonly parts: readonly SlotPart[];
   /** What all parts of one expert take, each aligned. */
   readonly slotBytes: number;
-  /** By expert, then by part: where it begins in the host layout. */
+  /** By expert, then by part: what is stored, and where it begins in the host layout. */
+  readonly specs: readonly (readonly TensorSpec[])[];
   readonly hostOffsets: readonly (readonly number[])[];
 }
 
@@ -69,6 +70,7 @@ function takeApart({ layer, host }: LayerLayout): LayerExperts | undefined {
   const form = [...first.values()].map(formOf).join();
   const at = new Map(host.placements.map(({ weight, offsetBytes }) => [weight, offsetBytes]));
   const hostOffsets: number[][] = [];
+  const allSpecs: TensorSpec[][] = [];
   const inSlots = new Set<TensorSpec>();
   for (const matrices of byExpert) {
     const own = [...first.keys()].flatMap((name) => matrices.get(name) ?? []);
@@ -76,6 +78,7 @@ function takeApart({ layer, host }: LayerLayout): LayerExperts | undefined {
     if (own.length !== matrices.size || isNested || own.map(formOf).join() !== form) return undefined;
     const specs = own.flatMap(tensorsOf);
     for (const spec of specs) inSlots.add(spec);
+    allSpecs.push(specs);
     hostOffsets.push(specs.map((spec) => present(at.get(spec), spec.key)));
   }
   // What experts share comes with each of them; what others share with them would be nowhere else.
@@ -83,7 +86,7 @@ function takeApart({ layer, host }: LayerLayout): LayerExperts | undefined {
   if (others.some((spec) => inSlots.has(spec))) return undefined;
   const rest = host.placements.filter(({ weight }) => !inSlots.has(weight));
   const base = deviceLayout({ placements: rest });
-  return { count: byExpert.length, base, parts, slotBytes, hostOffsets };
+  return { count: byExpert.length, base, parts, slotBytes, specs: allSpecs, hostOffsets };
 }
 
 /** All that says how the bytes of a matrix are read. */
@@ -120,11 +123,17 @@ function slotOf(matrices: ReadonlyMap<string, MatrixSpec>): { parts: SlotPart[];
   return { parts, slotBytes: used };
 }
 
-/** The words of `places` of the operation `bring_experts`: [1 + experts, 2 · parts]. */
-export function placesOf({ parts, hostOffsets }: LayerExperts): Int32Array {
+/**
+ * The words of `places` of the operation `bring_experts`: [1 + experts, 2 · parts].
+ * @param begins by expert, then by part; default where they begin in the host layout
+ */
+export function placesOf(
+  { parts, hostOffsets }: Pick<LayerExperts, 'parts' | 'hostOffsets'>,
+  begins: readonly (readonly number[])[] = hostOffsets,
+): Int32Array {
   const rows = [
     parts.flatMap(({ offsetBytes, sizeBytes }) => [offsetBytes, sizeBytes]),
-    ...hostOffsets.map((offsets) => offsets.flatMap((offset) => [offset | 0, Math.floor(offset / 2 ** 32)])),
+    ...begins.map((offsets) => offsets.flatMap((offset) => [offset | 0, Math.floor(offset / 2 ** 32)])),
   ];
   return Int32Array.from(rows.flat());
 }

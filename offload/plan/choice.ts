@@ -5,6 +5,7 @@ import { placeOnDevices } from './device-layers.js';
 import type { Draft } from './draft.js';
 import { allInDram, partlyOnDrive, windowsOf } from './dram-layers.js';
 import type { PlanInput } from './input.js';
+import { placeDriveSlots } from './place-drive-slots.js';
 import { asksForSlots, checkSlots, placeSlots } from './place-slots.js';
 import { jobMs } from './price.js';
 import { refusal } from './refusal.js';
@@ -43,7 +44,9 @@ function draftsFor(input: PlanInput, tokens: readonly number[]): Draft[] {
   return batchesFor(input, tokens).flatMap((batch) => {
     const sizes = sizesFor(input, batch);
     const inSlots = placeSlots(input, sizes);
-    const whole = asksForSlots(input) ? undefined : placeOnDevices(input, sizes);
+    // In place, experts in slots are weighed against whole layers once it is known what DRAM holds of these.
+    const leavesWhole = asksForSlots(input) && !input.options.computesInPlace;
+    const whole = leavesWhole ? undefined : placeOnDevices(input, sizes);
     return [whole, inSlots].filter((draft) => draft !== undefined);
   });
 }
@@ -52,10 +55,21 @@ function firstInPlace(input: PlanInput, drafts: readonly Draft[]): Priced | unde
   const { options } = input;
   const most = drafts[0]?.sizes.microBatchTokens ?? 1;
   const worthwhile = options.offload === 'dram' ? 1 : Math.min(SMALLEST_USEFUL_TOKENS, most);
-  for (const draft of drafts) {
-    const found = draft.sizes.microBatchTokens < worthwhile ? undefined : allInDram(input, draft);
-    if (found) return priced(input, found);
+  if (!asksForSlots(input)) {
+    for (const draft of drafts) {
+      const found = draft.sizes.microBatchTokens < worthwhile ? undefined : allInDram(input, draft);
+      if (found) return priced(input, found);
+    }
   }
+  const inSlots = cheapest(
+    input,
+    drafts.map((draft) => placeDriveSlots(input, draft)),
+  );
+  const whole = asksForSlots(input) ? undefined : firstOnDrive(input, drafts);
+  return whole && !(inSlots && inSlots.jobMs < whole.jobMs) ? whole : inSlots;
+}
+
+function firstOnDrive(input: PlanInput, drafts: readonly Draft[]): Priced | undefined {
   for (const window of windowsOf(input)) {
     for (const draft of drafts) {
       const found = partlyOnDrive(input, draft, window);
@@ -68,17 +82,24 @@ function firstInPlace(input: PlanInput, drafts: readonly Draft[]): Priced | unde
 /** The one whose job takes least time; the first of equals. */
 function fastest(input: PlanInput, drafts: readonly Draft[]): Priced | undefined {
   const windows = windowsOf(input);
-  let best: Priced | undefined;
-  for (const draft of drafts) {
+  const placed = drafts.map((draft) => {
     const onDrive = draft.slots ? [] : windows;
-    const found =
+    return (
       allInDram(input, draft) ??
       onDrive.reduce<Draft | undefined>(
         (before, window) => before ?? partlyOnDrive(input, draft, window),
         undefined,
-      );
-    if (!found) continue;
-    const other = priced(input, found);
+      )
+    );
+  });
+  return cheapest(input, placed);
+}
+
+function cheapest(input: PlanInput, drafts: readonly (Draft | undefined)[]): Priced | undefined {
+  let best: Priced | undefined;
+  for (const draft of drafts) {
+    if (!draft) continue;
+    const other = priced(input, draft);
     if (!best || other.jobMs < best.jobMs) best = other;
   }
   return best;

@@ -143,7 +143,10 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     layers,
     hostLayerBytes,
     deviceLayerBytes,
-    experts: computesInPlace ? [] : plannedExperts(layers.map(({ layout }) => layout)),
+    experts: plannedExperts(
+      layers.map(({ layout }) => layout),
+      computesInPlace,
+    ),
     hostBufferBytes: largest(hostLayerBytes),
     deviceBufferBytes: largest(deviceLayerBytes),
     pieceColumns: largest(layers.map(({ columns }) => columns)),

@@ -19,7 +19,7 @@ export function placeSlots(input: PlanInput, sizes: Sizes): Draft | undefined {
   // Whoever wants all layers in DRAM has asked for them to stream.
   const wanted = options.expertSlots ?? (options.offload === 'auto' ? 'auto' : 0);
   const isKnown = options.deviceBudgetBytes !== undefined || wanted !== 'auto';
-  if (wanted === 0 || !isKnown || !isOpen(input)) return undefined;
+  if (wanted === 0 || !isKnown || options.computesInPlace || !isOpen(input)) return undefined;
   const room = roomFor(input, sizes);
   const count = wanted === 'auto' ? room.most : Math.min(room.keys, wanted);
   const mostTokens = tokensOf(input, count);
@@ -45,10 +45,11 @@ export function checkSlots(input: PlanInput): void {
   if (!asksForSlots(input)) return;
   const bad = (why: string) =>
     new OperatingError('BAD_OPTION', `--expert_slots is ${options.expertSlots}, but ${why}`);
-  if (options.computesInPlace) throw bad('the device is the CPU, which computes on DRAM: leave it out');
   if (mixturesOf(input).length === 0)
     throw bad('no layer of this model has experts that could come one by one: leave it out');
-  if (options.offload === 'nvme')
+  if (options.computesInPlace && options.offload === 'dram')
+    throw bad('the CPU computes on DRAM, where all layers are to rest whole: leave one of both out');
+  if (!options.computesInPlace && options.offload === 'nvme')
     throw bad('experts come from DRAM, and all layers are to rest on the drive: leave one of both out');
   if (!isOpen(input))
     throw bad('it is said as well which layers rest on the device (--gpu_resident): leave one of both out');
@@ -76,10 +77,11 @@ export function slotRefusal(input: PlanInput): OperatingError {
   );
 }
 
-/** Where layers rest is left to the planner, and DRAM may hold them. */
-function isOpen(input: PlanInput): boolean {
+/** Where layers rest is left to the planner, and whence experts come may hold them. */
+export function isOpen(input: PlanInput): boolean {
   const { offload, deviceResident = 'auto', computesInPlace } = input.options;
-  return mixturesOf(input).length > 0 && offload !== 'nvme' && deviceResident === 'auto' && !computesInPlace;
+  if (mixturesOf(input).length === 0) return false;
+  return computesInPlace ? offload !== 'dram' : offload !== 'nvme' && deviceResident === 'auto';
 }
 
 interface Room {
@@ -105,11 +107,11 @@ function roomFor(input: PlanInput, sizes: Sizes): Room {
   return { keys, bytes, most, deviceBuffers, terms };
 }
 
-function mixturesOf({ experts }: PlanInput): PlannedExperts[] {
+export function mixturesOf({ experts }: PlanInput): PlannedExperts[] {
   return experts.filter((one) => one !== undefined);
 }
 
-function keysOf(input: PlanInput): number {
+export function keysOf(input: PlanInput): number {
   return mixturesOf(input).reduce((sum, { count }) => sum + count, 0);
 }
 
@@ -132,7 +134,7 @@ function baseTerm({ options, experts, deviceLayerBytes }: PlanInput): PlanTerm {
 }
 
 /** The slots, and two copies of their tables: where kernels use them, and where they are made and read. */
-function slotTerms(
+export function slotTerms(
   input: PlanInput,
   { count, bytes, keys }: Pick<SlotPlan, 'count' | 'bytes' | 'keys'>,
 ): PlanTerm[] {
@@ -141,6 +143,13 @@ function slotTerms(
     4 * totalWords(slotWords({ count, keys, choices: choicesOf(input.model) }, mixturesOf(input)));
   const tables = { name: 'slot tables', reason: 'which expert lies where, and where each comes from' };
   const reason = `${counted(count, 'slot')} of ${formatBytes(bytes)} for ${keys} experts of all layers, which come when they are chosen`;
+  if (options.computesInPlace) {
+    const inDram = (each: number) => ({ tier: 'dram' as const, bytes: options.deviceCount * each });
+    return [
+      { ...tables, ...inDram(2 * tableBytes) },
+      { name: 'expert slots', reason, ...inDram(count * bytes) },
+    ];
+  }
   return [
     { tier: 'gpu', ...tables, bytes: allocatedBytes(options, tableBytes) },
     { tier: 'dram', ...tables, bytes: options.deviceCount * tableBytes },

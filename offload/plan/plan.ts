@@ -1,5 +1,6 @@
 // The plan: where each layer rests, how large every buffer is, and the reason for each size.
 
+import type { ExpertFiles } from '../model/expert-files.js';
 import type { LayerExperts } from '../model/experts.js';
 import type { HorizonPages } from '../model/horizon.js';
 import type { KvDType } from '../model/kv-type.js';
@@ -13,6 +14,8 @@ export type Tier = 'gpu' | 'dram' | 'nvme';
 /** A layer's experts, and the first of them among those of all layers. */
 export interface PlannedExperts extends LayerExperts {
   readonly firstKey: number;
+  /** Where devices compute in place: they come from the drive then, and what a slot takes is said here. */
+  readonly files?: ExpertFiles | undefined;
 }
 
 export interface PlannedLayer {
@@ -24,11 +27,14 @@ export interface PlannedLayer {
   /** Head pieces: the logits' columns they make. */
   readonly firstColumn: number;
   readonly columns: number;
-  /** Where experts of the plan lie in slots: the layer rests in DRAM, and all of it but these on every device as well. */
+  /**
+   * Where experts of the plan lie in slots: the layer rests in DRAM, and all of it but these on every device as well. Where devices
+   * compute in place, the layer rests on the drive, and all of it but these in DRAM.
+   */
   readonly experts?: PlannedExperts | undefined;
 }
 
-/** Equal places on every device for the experts of all layers, and who uses them. */
+/** Equal places on every device, or in DRAM where it computes there, for the experts of all layers, and who uses them. */
 export interface SlotPlan {
   readonly count: number;
   readonly bytes: number;

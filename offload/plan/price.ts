@@ -171,13 +171,13 @@ function decodeMs(input: PlanInput, draft: Draft, context: number): number {
     const { copyMs: eachMs, turnMs } = rates.link;
     kvMs = copyMs(bytes, rates) + blocks * (sequences * eachMs + microBatches * turnMs);
   }
-  if (takesTurns(input, draft)) return computeMs + driveMs;
   const bringMs = broughtMs(input, draft, { microBatches, tokens });
   if (bringMs !== undefined) return bringMs + overlapped(computeMs, kvMs);
+  if (takesTurns(input, draft)) return computeMs + driveMs;
   return overlapped(computeMs, linkMs + kvMs, driveMs);
 }
 
-/** What chosen experts cost the link, while nothing is computed; undefined where whole layers pass by. */
+/** What chosen experts cost the link, or the drive where devices compute in place, while nothing is computed; undefined where whole layers pass by. */
 function broughtMs(
   input: PlanInput,
   { slots }: Draft,
@@ -185,6 +185,7 @@ function broughtMs(
 ): number | undefined {
   if (!slots || microBatches > 1 || !choosesExperts(slots, [tokens])) return undefined;
   const bytes = input.experts.reduce((sum, experts) => sum + broughtBytes({ experts }, slots, tokens), 0);
+  if (input.options.computesInPlace) return (bytes / DRIVE_BYTES_PER_SECOND) * 1e3;
   return copyMs(bytes, ratesFor(input)) / shareGain(slots, tokens);
 }
 

@@ -7,13 +7,14 @@ import { smallestDeviceTerms } from './device-layers.js';
 import { type Draft, sumOf, total } from './draft.js';
 import { hostBufferTerm, windowsInDram, windowsOf } from './dram-layers.js';
 import type { PlanInput } from './input.js';
+import { driveSlotRefusal } from './place-drive-slots.js';
 import { asksForSlots, slotRefusal } from './place-slots.js';
 import type { PlanTerm } from './plan.js';
 import { sizesFor } from './sizes.js';
 
 /** @param drafts what devices could hold, all of which need more DRAM than there is */
 export function refusal(input: PlanInput, drafts: readonly Draft[]): OperatingError {
-  if (drafts.length > 0) return dramRefusal(input, drafts);
+  if (drafts.length > 0) return driveSlotRefusal(input, drafts) ?? dramRefusal(input, drafts);
   return asksForSlots(input) ? slotRefusal(input) : deviceRefusal(input);
 }
 

@@ -1,5 +1,6 @@
 // Experts in slots: what devices hold in place of whole layers, which passes bring only what is chosen, and how many bytes those move.
 
+import { expertFilesOf } from '../model/expert-files.js';
 import { expertsOf, type LayerExperts } from '../model/experts.js';
 import { ForwardWalk } from '../model/forward-walk.js';
 import { recordHostPart } from '../model/host-part.js';
@@ -14,13 +15,21 @@ import type { CpuCompute, HostSharePlan, Plan, PlannedExperts, PlannedLayer, Slo
 /** Beyond these, a micro-batch's products take long enough to hide whole layers that come beside them. */
 const MOST_CHOOSING_TOKENS = 256;
 
-/** By layer; undefined where a layer has none. */
-export function plannedExperts(layouts: readonly LayerLayout[]): (PlannedExperts | undefined)[] {
+/**
+ * By layer; undefined where a layer has none.
+ * @param computesInPlace experts come from files, not from DRAM
+ */
+export function plannedExperts(
+  layouts: readonly LayerLayout[],
+  computesInPlace: boolean,
+): (PlannedExperts | undefined)[] {
   let firstKey = 0;
   return layouts.map((layout) => {
     const experts = expertsOf(layout);
     if (!experts) return undefined;
-    const planned = { ...experts, firstKey };
+    const files = computesInPlace ? expertFilesOf(layout, experts) : undefined;
+    const { slotBytes } = files ?? experts;
+    const planned = { ...experts, slotBytes, files, firstKey };
     firstKey += experts.count;
     return planned;
   });
@@ -53,6 +62,25 @@ export function mostChoosingTokens(slots: number, choices: number, experts: numb
     : Math.min(MOST_CHOOSING_TOKENS, Math.floor(slots / choices));
 }
 
+/** Whole layers are read ahead while others are computed, so chosen experts must be less than this share of them. */
+const MOST_READ_SHARE = 0.75;
+
+/** The same where the chosen come from the drive: at least one token, then as many as want well under all of a layer. */
+export function mostReadingTokens(
+  slots: Pick<SlotPlan, 'count' | 'keys' | 'choices'>,
+  experts: number,
+): number {
+  let tokens = mostChoosingTokens(slots.count, slots.choices, experts);
+  const share = missedShare(slots) / experts;
+  while (tokens > 1 && touchedExperts(experts, slots.choices, tokens) * share > MOST_READ_SHARE) tokens--;
+  return tokens;
+}
+
+/** The share of chosen experts that lie in no slot, if all are as likely and those in slots are any. */
+function missedShare({ count, keys }: Pick<SlotPlan, 'count' | 'keys'>): number {
+  return Math.max(0, 1 - count / keys);
+}
+
 /** Whether a pass of micro-batches of so many tokens brings only the experts that it chooses. */
 export function choosesExperts(slots: SlotPlan | undefined, microBatchTokens: readonly number[]): boolean {
   const [tokens, more] = microBatchTokens;
@@ -66,8 +94,7 @@ export function broughtBytes(
   tokens: number,
 ): number {
   if (!experts) return 0;
-  const share = Math.max(0, 1 - slots.count / slots.keys);
-  return touchedExperts(experts.count, slots.choices, tokens) * share * experts.slotBytes;
+  return touchedExperts(experts.count, slots.choices, tokens) * missedShare(slots) * experts.slotBytes;
 }
 
 /** The host helps where tokens are few: with more, an expert takes longer there than on its way to the device. */

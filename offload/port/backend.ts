@@ -1,5 +1,6 @@
 // The port every kind of device implements: memory, streams with events, copies, kernels, and reads from files.
 
+import type { FilePieces } from './file-pieces.js';
 import type { FileState } from './file-state.js';
 import type { Memory, Op } from './ops.js';
 import type { ShareRates, ShareRule } from './shares.js';
@@ -137,7 +138,8 @@ export interface Backend {
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory;
   openFile(path: string): FileRef;
   /**
-   * Throws FILE_CHANGED when a file that was opened here has been written to since.
+   * Throws FILE_CHANGED when a file that was opened here has been written to since, and READ_FAILED when an operation could not
+   * read a piece of one.
    * @param expected by path, what must have been opened: the files as their headers were read
    */
   checkFiles(expected?: ReadonlyMap<string, FileState>): void;
@@ -148,6 +150,8 @@ export interface Backend {
   read(requests: readonly ReadRequest[], into: HostMemory, urgent?: boolean): Promise<ReadSpan>;
   /** A thread that computes on the processor what the device asks for. */
   openWorker(device: Device): HostWorker;
+  /** A few reads for each piece, whose `memoryOffset` is where they begin in the piece's own place in `into`. */
+  filePieces(pieces: readonly (readonly ReadRequest[])[], into: Memory): FilePieces;
   /** Stops all work: queued reads and kernels are dropped, running ones end soon, waiting promises reject. */
   close(): Promise<void>;
 }

@@ -1,6 +1,7 @@
 // Operations of mixtures of experts: who is chosen, how the chosen ones come to where they are computed, and products with them.
 // T tokens, k chosen experts of each, E experts.
 
+import type { FilePieces } from './file-pieces.js';
 import type { AsideExperts } from './host-ops.js';
 import { type Effects, partsOf, type Tensor, type Weight } from './operands.js';
 import type { RouteRule } from './route-rule.js';
@@ -17,6 +18,19 @@ export interface ExpertSlots {
   readonly count: number;
   /** From one slot to the next. */
   readonly bytes: number;
+  /** Undefined where a part lies at the same place of every slot, and is there. */
+  readonly files?: SlotsOfFiles | undefined;
+}
+
+/** Experts whose home are files lie in slots as they lie there, and may still be on their way. */
+export interface SlotsOfFiles {
+  /** As of `bring_experts`. */
+  readonly places: Tensor;
+  /** The first of the weight's parts among all parts. */
+  readonly firstPart: number;
+  /** The piece of the layer's first expert. */
+  readonly firstPiece: number;
+  readonly pieces: FilePieces;
 }
 
 /** What a device knows of its slots, which experts of all layers share. A key is the place of an expert among all of them. */
@@ -56,7 +70,7 @@ export type MixtureOp =
   /**
    * out[t·k + j, N] = x[t] · Wₑᵀ with e = experts[t, j]; x [T, K], or [T·k, K] with a row of its own for every choice.
    * One weight per expert, alike but for where their parts lie; only those that are chosen are read. With slots, `weights` are what
-   * the first slot and the last would hold.
+   * the first slot and the last would hold, with files each part at the slot's begin.
    */
   | {
       readonly op: 'expert_linear';
@@ -69,7 +83,8 @@ export type MixtureOp =
   /**
    * Brings the experts that are chosen, i32 [T, k], into slots where they lie in none, from `home` u8 [bytes], where those of a layer
    * rest. places i32 [1 + E, 2 · P]: of each of P parts where it begins in a slot and its bytes; then of each expert where the part
-   * begins at home, its low word and its high word. There are slots for all that T tokens can choose. `uses` are halved every
+   * begins at home, its low word and its high word. Of home in files, which have a piece for each expert of all layers, where it begins
+   * in its slot, and 0; those are awaited by the products. There are slots for all that T tokens can choose. `uses` are halved every
    * `ageCalls` calls; native/ops/slots.h says who leaves. counts i32 [3] grow by the chosen experts that lay in a slot, by those that
    * were brought into one, and by those that the host computes: with `aside`, some of those that lie in no slot, as its mailbox says.
    */
@@ -77,7 +92,9 @@ export type MixtureOp =
       readonly op: 'bring_experts';
       experts: Tensor;
       slots: Tensor;
-      home: Tensor;
+      /** Null where home is `files`. */
+      home: Tensor | null;
+      files?: FilePieces | undefined;
       places: Tensor;
       tables: SlotTables;
       counts: Tensor;
@@ -98,6 +115,10 @@ export type MixtureOp =
   /** x[t·k + j] *= weights[t, j]; x [T·k, N], weights f32 [T, k]. */
   | { readonly op: 'scale_rows'; x: Tensor; weights: Tensor };
 
+function tensorsOfSlots({ table, memory, files }: ExpertSlots): Tensor[] {
+  return files ? [table, memory, files.places] : [table, memory];
+}
+
 export function mixtureEffects(op: MixtureOp): Effects {
   switch (op.op) {
     case 'route':
@@ -107,19 +128,16 @@ export function mixtureEffects(op: MixtureOp): Effects {
       };
     case 'expert_linear':
       return {
-        reads: [
-          op.x,
-          op.experts,
-          ...(op.slots ? [op.slots.table, op.slots.memory] : op.weights.flatMap(partsOf)),
-        ],
+        reads: [op.x, op.experts, ...(op.slots ? tensorsOfSlots(op.slots) : op.weights.flatMap(partsOf))],
         writes: [op.out],
       };
     case 'bring_experts': {
       const { slotOf, uses, keyOf, stamps, calls, list } = op.tables;
       const kept = [op.slots, slotOf, uses, keyOf, stamps, calls, op.counts];
       const { reads, writes } = op.aside ? asideEffects(op.aside) : { reads: [], writes: [] };
+      const home = op.home ? [op.home] : [];
       return {
-        reads: [op.experts, op.home, op.places, ...kept, ...reads],
+        reads: [op.experts, ...home, op.places, ...kept, ...reads],
         writes: [...kept, list, ...writes],
       };
     }

@@ -87,6 +87,14 @@ export interface IoFailure {
   readonly message: string;
 }
 
+/** Pieces of files that work on streams reads by itself. */
+export interface NativePieces {
+  readonly id: number;
+  /** What the first read that failed rejects with elsewhere; null where none did. */
+  failure(): (Error & IoFailure) | null;
+  stats(): { readonly bytes: number; readonly busyMs: number };
+}
+
 export const READ_WORDS = 6;
 
 export interface NativeIo {
@@ -109,6 +117,11 @@ export interface NativeIo {
    * Misuse (unknown ids, out of bounds, misaligned direct reads) throws TypeError or RangeError at once.
    */
   read(requests: Float64Array, urgent?: boolean): Promise<IoSpan>;
+  /**
+   * Reads as `read` takes them, so many of them for each piece, into the memory of that id; memoryOffset counts from where the piece is
+   * to begin.
+   */
+  pieces(requests: Float64Array, counts: Float64Array, memoryId: number): NativePieces;
   stats(): IoStats;
   /** Rejects what is queued, waits for what is in flight, frees the ring. */
   close(): Promise<void>;

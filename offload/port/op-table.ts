@@ -31,7 +31,10 @@ export const OPERATIONS = [
     'route',
     'experts weights logits bias expertScale table rows rule.score rule.groups rule.groupsKept rule.groupBest rule.normalize rule.addedToSum rule.leastSum rule.scale rule.sparseMixer',
   ],
-  ['expert_linear', 'out x experts slots.table slots.count slots.bytes weights'],
+  [
+    'expert_linear',
+    'out x experts slots.table slots.count slots.bytes slots.files.places slots.files.firstPart slots.files.firstPiece slots.files.pieces weights',
+  ],
   ['combine', 'x y weights accumulate'],
   ['sample', 'out logits tables.settings tables.draws tables.history'],
   ['note_not_finite', 'found x place first'],
@@ -57,7 +60,7 @@ export const OPERATIONS = [
   ['hyper_mix', 'x y spread mix'],
   [
     'bring_experts',
-    'experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey ageCalls aside.here aside.there aside.x aside.hostX aside.weights aside.hostWeights aside.mail.words aside.mail.state aside.job',
+    'experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey ageCalls aside.here aside.there aside.x aside.hostX aside.weights aside.hostWeights aside.mail.words aside.mail.state aside.job files',
   ],
   ['ask_host', 'from to mail.words mail.state job'],
   ['take_host', 'out from choices mail.words mail.state'],

@@ -56,20 +56,26 @@ export function predictPass(
     shapes.reduce((sum, { shape, times }) => sum + ms(shape, times), 0);
   const kvShape = { caches: model.caches, dtype: plan.kvType, pageTokens: plan.pageTokens };
   const horizons = pageTables(model.caches, plan.horizons).map((table) => plan.horizons[table - 1]?.horizon);
+  const inPlace = profile.devices.kind === 'cpu';
   const chooses = choosesExperts(plan.slots, microBatches.map(tokensOf));
   const bringMs = (layer: PlannedLayer, [one]: readonly MicroBatchShape[]) => {
     const bytes = plan.slots && one ? broughtBytes(layer, plan.slots, tokensOf(one)) : 0;
+    if (inPlace) {
+      readBytes += bytes;
+      return drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
+    }
     const linkMs = (bytes / (profile.devices.linkBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
     return plan.slots && one ? linkMs / shareGain(plan.slots, tokensOf(one)) : linkMs;
   };
-  let broughtMs = 0;
+  let [broughtMs, readBytes] = [0, 0];
   const layers = plan.layers.map((layer): LayerTimes => {
-    // Kernels fetch what is chosen themselves, and nothing is computed meanwhile.
+    // Devices fetch what is chosen themselves, and little is computed meanwhile.
     const fetchedMs = chooses ? bringMs(layer, microBatches) : 0;
     broughtMs += fetchedMs;
     const computeMs = fetchedMs + sumOver((shape, times) => cost.layer(layer, shape, times));
-    const bytes = layer.layout.host.sizeBytes;
-    const driveMs = layer.tier === 'nvme' && drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
+    const bytes = layer.tier === 'nvme' && !(chooses && layer.experts) ? layer.layout.host.sizeBytes : 0;
+    readBytes += bytes;
+    const driveMs = drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
     const pageSize = layer.kind === 'block' ? blockPageBytes(kvShape, layer.index) : 0;
     const horizon = layer.kind === 'block' ? horizons[layer.index] : undefined;
     const kvMs = keyValueMs({ pageBytes: pageSize, horizon }, plan, profile, microBatches);
@@ -79,7 +85,6 @@ export function predictPass(
   const startMs = sumOver((shape, times) => cost.start(shape, times));
   const rowsMs = drive ? drive.latencyMs * model.tables.length : 0;
   const betweenMs = compute.passMs + rowsMs + startMs;
-  const inPlace = profile.devices.kind === 'cpu';
   const { hostSteps, deviceSteps } = stepsAhead(plan);
   const windows = {
     ahead: Math.max(hostSteps, 2) + Math.max(deviceSteps, 2) + 1,
@@ -90,8 +95,8 @@ export function predictPass(
   const { totalMs, stallMs } = simulatePasses(layers, windows);
   const sum = (of: (times: LayerTimes) => number) => layers.reduce((total, times) => total + of(times), 0);
   const busy = {
-    drive: sum((times) => times.driveMs),
-    link: sum((times) => times.linkMs) + broughtMs,
+    drive: sum((times) => times.driveMs) + (inPlace ? broughtMs : 0),
+    link: sum((times) => times.linkMs) + (inPlace ? 0 : broughtMs),
     compute: sum((times) => times.computeMs) - broughtMs + betweenMs,
   };
   return {
@@ -102,10 +107,7 @@ export function predictPass(
     stallMs,
     bound: boundOf(totalMs, busy, cost.weightMs > cost.productMs / 2),
     tokens: microBatches.reduce((all, shape) => all + tokensOf(shape), 0),
-    driveBytes: plan.layers.reduce(
-      (all, { tier, layout }) => all + (tier === 'nvme' ? layout.host.sizeBytes : 0),
-      0,
-    ),
+    driveBytes: readBytes,
     weightBytes: cost.weightBytes,
     flops: cost.flops,
   };

@@ -10,8 +10,12 @@ import type { Plan, PlannedExperts, PlannedLayer, SlotPlan } from '../plan/plan.
 import { slotWords, totalWords } from '../plan/slots.js';
 import type { Backend, Device, HostMemory } from '../port/backend.js';
 import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
+import type { FilePieces, PieceStats } from '../port/file-pieces.js';
+import type { SlotsOfFiles } from '../port/mixture-ops.js';
 import type { Memory, SlotTables, Tensor } from '../port/ops.js';
 import { rows, tensor } from '../port/tensor.js';
+import type { ExpertHome } from '../stream/staged-layer.js';
+import type { WeightSource } from '../stream/weight-source.js';
 import { HostParts } from './host-parts.js';
 
 /** What is counted of a layer: experts that lay in a slot, that were brought into one, that the host computed. */
@@ -24,6 +28,7 @@ export interface DeviceSlotsOptions {
   readonly device: Device;
   readonly model: ModelSpec;
   readonly plan: Plan;
+  readonly source: WeightSource;
 }
 
 /** How often a chosen expert lay in a slot already, and how often it did not; and of these, how many the host computed. */
@@ -31,6 +36,8 @@ export interface SlotCounts {
   readonly hits: number;
   readonly misses: number;
   readonly computedByHost: number;
+  /** What came from files. */
+  readonly read: PieceStats;
 }
 
 export class DeviceSlots {
@@ -47,13 +54,20 @@ export class DeviceSlots {
   readonly #ageCalls: number;
   /** Undefined where the host computes nothing. */
   readonly #parts: HostParts | undefined;
+  /** The experts of all layers, by their keys; undefined where they come from DRAM. */
+  readonly #files: FilePieces | undefined;
 
-  constructor({ backend, device, model, plan }: DeviceSlotsOptions) {
+  constructor({ backend, device, model, plan, source }: DeviceSlotsOptions) {
     const slots = present(plan.slots, 'slots');
     this.#device = device;
     this.#slots = slots;
     this.#memory = device.allocate(slots.count * slots.bytes);
     const mixtures = plan.layers.flatMap(({ experts }) => experts ?? []);
+    const layouts = mixtures.flatMap(({ files }) => files?.experts ?? []);
+    if (layouts.length > 0) {
+      const pieces = layouts.map((layout) => source.requestsFor(layout));
+      this.#files = backend.filePieces(pieces, this.#memory);
+    }
     this.#ageCalls = AGE_PASSES * mixtures.length;
     const words = slotWords(slots, mixtures);
     const sizeBytes = totalWords(words) * DTYPE_BYTES.i32;
@@ -86,7 +100,7 @@ export class DeviceSlots {
       mixtures.map((experts, index) => {
         const first = used;
         const places = take([1 + experts.count, 2 * experts.parts.length]);
-        content.set(placesOf(experts), first);
+        content.set(placesOf(experts, experts.files?.partOffsets), first);
         return [experts.firstKey, { places, counts: rowOf(this.#counts, index) }] as const;
       }),
     );
@@ -110,7 +124,7 @@ export class DeviceSlots {
   }
 
   /** The experts of a layer that rest in `home`. */
-  of(layer: PlannedLayer, home: HostMemory): InSlots {
+  of(layer: PlannedLayer, home: ExpertHome): InSlots {
     const { experts, layout } = layer;
     const planned = present(experts, 'experts of the layer');
     const { places, counts } = present(this.#layers.get(planned.firstKey), 'tables of the layer');
@@ -118,21 +132,23 @@ export class DeviceSlots {
     const table = rows(this.#tables.slotOf, planned.firstKey, planned.count);
     const bring: ExpertsInSlots['bring'] = {
       slots: memory,
-      home: tensor(home, 0, 'u8', [home.sizeBytes]),
+      home: home === 'files' ? null : tensor(home, 0, 'u8', [home.sizeBytes]),
+      files: this.#files,
       places,
       tables: this.#tables,
       counts,
       firstKey: planned.firstKey,
       ageCalls: this.#ageCalls,
     };
-    const slots = { table, memory, count, bytes };
-    const aside = this.#parts?.of(layer, home);
+    const aside = home === 'files' ? undefined : this.#parts?.of(layer, home);
     const known = new WeakMap<readonly string[], ExpertsInSlots>();
     return (keys) => {
       const before = known.get(keys);
       if (before) return before;
       const spec = firstOf(layout.layer.matrices, keys, planned.count);
       const at = (slot: number) => this.#weightIn(slot, spec, planned);
+      const files = this.#files && slotsOfFiles(this.#files, places, spec, planned);
+      const slots = { table, memory, count, bytes, files };
       const made: ExpertsInSlots = { ends: [at(0), at(count - 1)], slots, bring, aside };
       known.set(keys, made);
       return made;
@@ -150,7 +166,8 @@ export class DeviceSlots {
     const sum = (which: number) =>
       found.reduce((all, one, at) => (at % COUNTS === which ? all + one : all), 0);
     const [hits, brought, computedByHost] = [sum(0), sum(1), sum(2)];
-    return { hits, misses: brought + computedByHost, computedByHost };
+    const read = this.#files?.stats() ?? { bytes: 0, busyMs: 0 };
+    return { hits, misses: brought + computedByHost, computedByHost, read };
   }
 
   #slotTensor() {
@@ -158,14 +175,24 @@ export class DeviceSlots {
     return { memory: tensor(this.#memory, 0, 'u8', [count, bytes]), count, bytes };
   }
 
-  #weightIn(slot: number, spec: MatrixSpec, { parts }: PlannedExperts) {
+  #weightIn(slot: number, spec: MatrixSpec, { parts, files }: PlannedExperts) {
     const matrix = expertOf(spec.key)?.matrix;
     return weightOf(spec, (part) => {
       const place = parts.find(({ matrix: of, name }) => of === matrix && spec.parts[name] === part);
-      const offset = slot * this.#slots.bytes + present(place, part.key).offsetBytes;
-      return tensor(this.#memory, offset, part.dtype, part.shape);
+      const begin = files ? 0 : present(place, part.key).offsetBytes;
+      return tensor(this.#memory, slot * this.#slots.bytes + begin, part.dtype, part.shape);
     });
   }
+}
+
+function slotsOfFiles(
+  pieces: FilePieces,
+  places: Tensor,
+  { key }: MatrixSpec,
+  { parts, firstKey }: PlannedExperts,
+): SlotsOfFiles {
+  const firstPart = parts.findIndex(({ matrix }) => matrix === expertOf(key)?.matrix);
+  return { places, firstPart, firstPiece: firstKey, pieces };
 }
 
 /** The matrix of the first expert; tables know the others by their place among all. */

@@ -22,6 +22,7 @@ import type { Backend, Device, HostMemory } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
+import type { WeightSource } from '../stream/weight-source.js';
 import type { Trace } from '../trace.js';
 import { DeviceSlots } from './device-slots.js';
 import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
@@ -64,6 +65,7 @@ export interface DeviceStateOptions {
   readonly device: Device;
   readonly model: ModelSpec;
   readonly plan: Plan;
+  readonly source: WeightSource;
   /** The weights that stay on the device. */
   readonly fixed: { readonly layout: LayerLayout; readonly host: HostMemory };
   readonly trace: Trace;
@@ -96,7 +98,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     placesOffset: sizes.resultBytes,
     fixed: placeFixed(device, fixed.layout, fixed.host),
     kv: makeKvTier(options),
-    slots: plan.slots && new DeviceSlots({ backend, device, model, plan }),
+    slots: plan.slots && new DeviceSlots(options),
     pageTables: pageTables(model.caches, plan.horizons),
     states: makeStates(options),
   };

@@ -61,7 +61,7 @@ export class Executor {
     this.#rowCaches = rowCaches;
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     this.#devices = backend.devices.map((device) => {
-      const state = makeDeviceState({ backend, device, model, plan, fixed, trace });
+      const state = makeDeviceState({ backend, device, model, plan, source, fixed, trace });
       return new DevicePass({ model, plan, state, rowCaches, trace });
     });
   }
@@ -106,8 +106,12 @@ export class Executor {
         hits: sum.hits + (one?.hits ?? 0),
         misses: sum.misses + (one?.misses ?? 0),
         computedByHost: sum.computedByHost + (one?.computedByHost ?? 0),
+        read: {
+          bytes: sum.read.bytes + (one?.read.bytes ?? 0),
+          busyMs: Math.max(sum.read.busyMs, one?.read.busyMs ?? 0),
+        },
       }),
-      { hits: 0, misses: 0, computedByHost: 0 },
+      { hits: 0, misses: 0, computedByHost: 0, read: { bytes: 0, busyMs: 0 } },
     );
   }
 

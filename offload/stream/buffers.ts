@@ -1,7 +1,7 @@
 // The buffers of all hops, allocated once from the plan; prefetchers of consecutive sessions share them.
 
 import { assert } from '../errors.js';
-import { type DeviceLayout, gatheredBytes } from '../model/layout.js';
+import { type DeviceLayout, gatheredBytes, type HostLayout } from '../model/layout.js';
 import type { Plan } from '../plan/plan.js';
 import type { GatherBy } from '../plan/transfer.js';
 import type { Backend, DeviceEvent, HostMemory } from '../port/backend.js';
@@ -29,13 +29,29 @@ export function residentFor(
   return onDevices.get(layerIndex) ?? (chooses ? bases.get(layerIndex) : undefined);
 }
 
+/** What is read into DRAM once to rest there: a layer, or all but its experts where these come from files. */
+export interface HostResident {
+  readonly memory: HostMemory;
+  readonly layout: HostLayout;
+}
+
+/** Undefined where the step's layer passes by, or rests on the devices. */
+export function hostResidentFor(
+  { residents, hostBases }: Pick<Buffers, 'residents' | 'hostBases'>,
+  { layerIndex, chooses }: Step,
+): HostResident | undefined {
+  return residents.get(layerIndex) ?? (chooses ? hostBases.get(layerIndex) : undefined);
+}
+
 export interface Buffers {
   /** Null where no layer streams from a drive, nor passes through DRAM to rest on the devices. */
   readonly host: BufferPool<HostMemory> | null;
   /** One pool per device; empty where the devices compute in place. */
   readonly device: readonly BufferPool<Memory>[];
-  /** Memory of the layers that rest in DRAM, by layer index. */
-  readonly residents: ReadonlyMap<number, HostMemory>;
+  /** The layers that rest in DRAM, by layer index. */
+  readonly residents: ReadonlyMap<number, HostResident>;
+  /** All but the experts of layers whose experts come from files, by layer index; none of them is among the residents. */
+  readonly hostBases: ReadonlyMap<number, HostResident>;
   /** Fills begun, by layer index: the first pass is the load. */
   readonly filled: Map<number, Promise<number>>;
   /** The layers that rest on the devices, by layer index. */
@@ -52,14 +68,21 @@ export function allocateBuffers(
 ): Buffers {
   const { hostBuffers, deviceBuffers } = plan;
   const host = times(hostBuffers.count, () => backend.allocateHost(hostBuffers.sizeBytes, 'stream'));
-  const residents = new Map<number, HostMemory>();
+  const residents = new Map<number, HostResident>();
+  const hostBases = new Map<number, HostResident>();
   const onDevices = new Map<number, DeviceResident>();
   const bases = new Map<number, DeviceResident>();
   const apart = backend.devices.filter((device) => !device.computesInPlace);
   for (const [index, { tier, layout, experts }] of plan.layers.entries()) {
+    if (experts?.files) {
+      const { base } = experts.files;
+      const memory = backend.allocateHost(Math.max(1, base.sizeBytes), 'resident');
+      hostBases.set(index, { memory, layout: base });
+      continue;
+    }
     if (tier === 'dram') {
       const home = loaded.get(index)?.memory ?? backend.allocateHost(layout.host.sizeBytes, 'resident');
-      residents.set(index, home);
+      residents.set(index, { memory: home, layout: layout.host });
       if (experts) {
         const { base } = experts;
         const memories = apart.map((device) => device.allocate(Math.max(1, base.sizeBytes)));
@@ -80,6 +103,7 @@ export function allocateBuffers(
       return new BufferPool(device.name, memories);
     }),
     residents,
+    hostBases,
     filled: new Map(),
     onDevices,
     bases,

@@ -5,7 +5,7 @@ import type { Transfer } from '../plan/transfer.js';
 import type { Backend } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import type { Trace } from '../trace.js';
-import { type Buffers, type DeviceResident, residentFor } from './buffers.js';
+import { type Buffers, type DeviceResident, hostResidentFor, residentFor } from './buffers.js';
 import type { Lease } from './pool.js';
 import type { Returns } from './returns.js';
 import type { HostLayer, StagedLayer } from './staged-layer.js';
@@ -45,7 +45,9 @@ export class DeviceHop {
 
   #inPlace(item: HostLayer, hostReadyMs: number): StagedLayer {
     const memory = present(item.memory, 'memory');
-    const copy = { memory, placements: item.layout.host.placements, ready: [], rests: false };
+    const { placements } = hostResidentFor(this.#buffers, item.step)?.layout ?? item.layout.host;
+    const home = this.#buffers.hostBases.get(item.step.layerIndex)?.memory === memory ? 'files' : undefined;
+    const copy = { memory, placements, ready: [], rests: false, home } as const;
     return {
       step: item.step,
       hostReadyMs,

@@ -1,11 +1,11 @@
 // nvme→dram: a layer is read into a buffer that is leased for it, or once into the memory where it is to rest.
 
 import { present } from '../errors.js';
-import type { LayerLayout } from '../model/layout.js';
+import type { HostLayout, LayerLayout } from '../model/layout.js';
 import type { Plan } from '../plan/plan.js';
 import type { HostMemory } from '../port/backend.js';
 import type { Trace } from '../trace.js';
-import { type Buffers, keepFill, residentFor } from './buffers.js';
+import { type Buffers, hostResidentFor, keepFill, residentFor } from './buffers.js';
 import type { Lease } from './pool.js';
 import type { Step } from './schedule.js';
 import type { WeightSource } from './weight-source.js';
@@ -51,18 +51,20 @@ export class DriveHop {
     return false;
   }
 
-  /** The layer where it rests in DRAM, read at most once; undefined where it does not rest there. */
-  atRest(layerIndex: number): Filling | undefined {
-    const memory = this.#buffers.residents.get(layerIndex);
-    if (!memory) return undefined;
+  /** What the step needs of the layer where it rests in DRAM, read at most once; undefined where it does not rest there. */
+  atRest(step: Step): Filling | undefined {
+    const resident = hostResidentFor(this.#buffers, step);
+    if (!resident) return undefined;
+    const { memory, layout } = resident;
+    const { layerIndex } = step;
     const begun = this.#buffers.filled.get(layerIndex);
-    const { layout } = present(this.#plan.layers[layerIndex], 'layer');
-    return { memory, ready: begun ?? keepFill(this.#buffers, layerIndex, this.#read(layout, memory)) };
+    const { name } = present(this.#plan.layers[layerIndex], 'layer').layout.layer;
+    return { memory, ready: begun ?? keepFill(this.#buffers, layerIndex, this.#read(name, layout, memory)) };
   }
 
   /** The layer in a host buffer. */
-  through({ buffer }: Lease<HostMemory>, layout: LayerLayout): Promise<number> {
-    return this.#read(layout, buffer);
+  through({ buffer }: Lease<HostMemory>, { layer, host }: LayerLayout): Promise<number> {
+    return this.#read(layer.name, host, buffer);
   }
 
   /**
@@ -72,10 +74,12 @@ export class DriveHop {
   async fillAhead(goesOn: () => boolean): Promise<void> {
     const filling: Promise<number>[] = [];
     try {
-      for (const index of this.#plan.layers.keys()) {
+      for (const layerIndex of this.#plan.layers.keys()) {
         if (filling.length === FILLING_LAYERS) await filling.shift();
         if (!goesOn()) break;
-        filling.push(present(this.atRest(index), 'a resident layer').ready);
+        filling.push(
+          present(this.atRest({ layerIndex, passIndex: 0, position: layerIndex }), 'a resident layer').ready,
+        );
       }
     } catch {
       // Nothing is to follow a layer that cannot be read.
@@ -83,8 +87,8 @@ export class DriveHop {
     await Promise.allSettled(filling);
   }
 
-  #read(layout: LayerLayout, into: HostMemory): Promise<number> {
-    const ready = this.#trace.addRead(layout.layer.name, this.#source.readLayer(layout.host, into));
+  #read(name: string, layout: HostLayout, into: HostMemory): Promise<number> {
+    const ready = this.#trace.addRead(name, this.#source.readLayer(layout, into));
     // Whoever consumes the layer sees the error; until then it is not unhandled.
     ready.catch(() => undefined);
     return ready;

@@ -108,7 +108,7 @@ export class Prefetcher {
     if (this.#fromDrive.restsOnDevices(step)) {
       return { step, layout, memory: null, ready: Promise.resolve(this.#backend.nowMs()), lease: null };
     }
-    const filling = this.#fromDrive.atRest(layerIndex);
+    const filling = this.#fromDrive.atRest(step);
     return filling && { step, layout, ...filling, lease: null };
   }
 

@@ -18,6 +18,9 @@ export interface HostLayer {
   readonly lease: Lease<HostMemory> | null;
 }
 
+/** DRAM, or the checkpoint's files. */
+export type ExpertHome = HostMemory | 'files';
+
 /** A layer's bytes where one device computes on them. */
 export interface DeviceCopy {
   readonly memory: Memory;
@@ -27,7 +30,7 @@ export interface DeviceCopy {
   /** It stays where it is, for all passes. */
   readonly rests: boolean;
   /** Where the layer's experts rest, which are not among the placements. */
-  readonly home?: HostMemory | undefined;
+  readonly home?: ExpertHome | undefined;
 }
 
 /** A layer that is there, or on its way with events to wait for; in the order of the schedule. */

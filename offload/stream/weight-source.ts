@@ -9,6 +9,7 @@ import {
   type FileRef,
   type HostMemory,
   READ_ALIGNMENT_BYTES,
+  type ReadRequest,
   type ReadSpan,
 } from '../port/backend.js';
 import { roundUp } from '../units.js';
@@ -31,14 +32,17 @@ export class WeightSource {
 
   /** Fills `into` with the layer as `layout` says; `urgent` as with `Backend.read`. */
   readLayer(layout: HostLayout, into: HostMemory, urgent = false): Promise<ReadSpan> {
-    const requests = layout.runs.map((run) => ({
+    return this.#reader.read(this.requestsFor(layout), into, urgent);
+  }
+
+  requestsFor({ runs }: HostLayout): ReadRequest[] {
+    return runs.map((run) => ({
       file: this.#file(run.fileIndex),
       fileOffset: run.fileOffset,
       sizeBytes: run.sizeBytes,
       requiredBytes: run.requiredBytes,
       memoryOffset: run.bufferOffset,
     }));
-    return this.#reader.read(requests, into, urgent);
   }
 
   /** Reads rows of a table, each into its own slot of `rowSlotBytes(table)` bytes, before layers that are queued. */

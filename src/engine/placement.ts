@@ -15,11 +15,13 @@ export function describePlacement(plan: Plan): string {
 }
 
 /** Says nothing of layers that are there whole. */
-function describeSlots({ slots }: Plan): string {
+function describeSlots({ slots, layers }: Plan): string {
   if (!slots) return '';
+  const fromFiles = layers.some(({ experts }) => experts?.files);
+  const rest = fromFiles ? 'rests in DRAM' : 'rests on the device as well';
   return (
-    `; all but the experts rests on the device as well, and ${slots.count} of ${slots.keys} experts in slots, ` +
-    `where passes of at most ${counted(slots.mostTokens, 'token')} bring those they choose`
+    `; all but the experts ${rest}, and ${slots.count} of ${slots.keys} experts in slots, ` +
+    `where passes of at most ${counted(slots.mostTokens, 'token')} ${fromFiles ? 'read' : 'bring'} those they choose`
   );
 }
 

@@ -73,11 +73,14 @@ export function streamingLines(meter: Meter, limits: Limits): string[] {
 /** Undefined where experts have no slots. */
 function expertsLine({ experts, slotBytes }: Meter): string | undefined {
   if (!experts) return undefined;
-  const { hits, misses, computedByHost } = experts;
-  const came = formatBytes((misses - computedByHost) * slotBytes);
+  const { hits, misses, computedByHost, read } = experts;
+  const came =
+    read.bytes > 0
+      ? `${formatBytes(read.bytes)} came from the drive at ${formatRate(rate(read.bytes, read.busyMs / 1e3))}`
+      : `${formatBytes((misses - computedByHost) * slotBytes)} came from DRAM`;
   const beside =
     computedByHost > 0 ? `, the CPU computed with ${formatBytes(computedByHost * slotBytes)}` : '';
-  return `experts: ${percent(hits, hits + misses)} of ${hits + misses} that were chosen lay in slots, ${came} came from DRAM${beside}`;
+  return `experts: ${percent(hits, hits + misses)} of ${hits + misses} that were chosen lay in slots, ${came}${beside}`;
 }
 
 /** What was streamed, in a sentence for the end of a run. */
@@ -138,13 +141,17 @@ export function reportJson(context: ReportContext, extra: Readonly<Record<string
   return `${JSON.stringify(report, undefined, 2)}\n`;
 }
 
-function expertsJson({ slotBytes }: Meter, { hits, misses, computedByHost }: SlotCounts) {
+function expertsJson({ slotBytes }: Meter, { hits, misses, computedByHost, read }: SlotCounts) {
+  const seconds = read.busyMs / 1e3;
   return {
     hits,
     misses,
     hit_share: share(hits, hits + misses),
     computed_by_cpu: computedByHost,
-    brought_bytes: (misses - computedByHost) * slotBytes,
+    brought_bytes: read.bytes || (misses - computedByHost) * slotBytes,
+    read_bytes: read.bytes,
+    read_seconds: seconds,
+    read_bytes_per_second: rate(read.bytes, seconds),
   };
 }
 

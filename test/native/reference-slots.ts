@@ -1,5 +1,6 @@
 // bring_experts in plain loops: who comes into which slot, and the bytes that are there then.
 
+import { present } from '../../offload/errors.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import type { Values, Written } from './reference-values.js';
 
@@ -10,7 +11,12 @@ const MOST_USES = 2 ** 30;
 
 export function broughtExperts(op: BringOp, read: (tensor: Tensor) => Values): Written[] {
   const { tables, firstKey, ageCalls } = op;
-  const [slots, home, places, counts] = [read(op.slots), read(op.home), read(op.places), read(op.counts)];
+  const [slots, home, places, counts] = [
+    read(op.slots),
+    read(present(op.home, 'home')),
+    read(op.places),
+    read(op.counts),
+  ];
   const [slotOf, uses, keyOf] = [read(tables.slotOf), read(tables.uses), read(tables.keyOf)];
   const [stamps, calls, list] = [read(tables.stamps), read(tables.calls), read(tables.list)];
   const wanted = [...new Set(read(op.experts).values)].sort((a, b) => a - b);

@@ -112,7 +112,7 @@ describe('of a toy model', () => {
   });
 
   it.each([
-    ['the CPU', {}, { computesInPlace: true }, 'the device is the CPU'],
+    ['all in DRAM, where the CPU computes', {}, { computesInPlace: true }, 'the CPU computes on DRAM'],
     ['all on the drive', { offload: 'nvme' }, {}, 'all layers are to rest on the drive'],
     ['layers asked for as well', {}, { deviceResident: { layers: 2 } }, '--gpu_resident'],
     [
@@ -139,6 +139,47 @@ describe('of a toy model', () => {
     expect(plan({}).slots).toBeUndefined();
     expect(plan({ deviceBudgetBytes: gpuBytes(withAll), expertSlots: 0 }).slots).toBeUndefined();
     expect(plan({ computesInPlace: true }).slots).toBeUndefined();
+  });
+});
+
+describe('in DRAM, of experts that rest on the drive', () => {
+  const toy = toyOf(1);
+  const fixed = { computesInPlace: true, microBatchTokens: 4, hostWindowLayers: 1, offload: 'auto' } as const;
+  const plan = (more: Partial<PlanOptions>) => makePlan(toy.model, WORKLOAD, apart({ ...fixed, ...more }));
+
+  it('are stated with all that is allocated for them', async () => {
+    for (const [seed, expertSlots] of [
+      [1, 2],
+      [2, 11],
+      [3, KEYS],
+    ] as const) {
+      const { model, files, paths } = toyOf(seed);
+      const made = makePlan(model, WORKLOAD, apart({ ...fixed, expertSlots }));
+      expect(made.slots?.count).toBe(expertSlots);
+      expect(made.layers.map(({ tier }) => tier).slice(0, 3)).toEqual(['dram', 'nvme', 'nvme']);
+      const backend = new SimulatedBackend({ seed, deviceCount: 1, computesInPlace: true, files });
+      const creating = Executor.create({ model, plan: made, backend, paths, trace: new Trace(false) });
+      await backend.until(creating, 'creation');
+      expect(backend.allocated.hostBytes).toBe(dramBytes(made));
+      expect(gpuBytes(made)).toBe(0);
+    }
+  });
+
+  it('are as many as fit: a budget is never exceeded, and has no room for one more', () => {
+    for (let expertSlots = 2; expertSlots < KEYS; expertSlots++) {
+      const dramBudgetBytes = dramBytes(plan({ expertSlots })) + 97;
+      expect(dramBytes(plan({ expertSlots, dramBudgetBytes }))).toBeLessThanOrEqual(dramBudgetBytes);
+      const { code, message } = refusal(() => plan({ expertSlots: expertSlots + 1, dramBudgetBytes }));
+      expect(code).toBe('DOES_NOT_FIT');
+      expect(message).toContain(`has room for ${expertSlots} expert slots of`);
+      expect(message).toContain(`give --expert_slots ${expertSlots} or fewer`);
+    }
+  });
+
+  it('are none where the model fits, or none are wanted', () => {
+    expect(plan({}).slots).toBeUndefined();
+    expect(plan({ offload: 'nvme' }).slots).toBeUndefined();
+    expect(plan({ offload: 'nvme', expertSlots: 0 }).slots).toBeUndefined();
   });
 });
 
@@ -171,6 +212,19 @@ describe.each([
       expect(made.layers.filter(({ experts }) => !experts).every(({ tier }) => tier === 'gpu')).toBe(true);
     }
     for (const sequences of many) expect(plan(sequences, { deviceBudgetBytes }).slots).toBeUndefined();
+  });
+
+  it.each([12, 24])('are there for few sequences on a CPU with %i GiB', (size) => {
+    const dramBudgetBytes = size * GiB;
+    const onCpu = { computesInPlace: true, cuda: false, dramBudgetBytes };
+    const { slots, ...made } = plan(1, onCpu);
+    const { count, bytes } = present(slots, 'slots');
+    expect(dramBytes({ ...made, slots })).toBeLessThanOrEqual(dramBudgetBytes);
+    expect(dramBudgetBytes - dramBytes({ ...made, slots })).toBeLessThan(bytes);
+    expect(count).toBeGreaterThan(keys / 16);
+    expect(made.layers.filter(({ experts }) => experts).every(({ tier }) => tier === 'nvme')).toBe(true);
+    expect(made.layers.filter(({ experts }) => !experts).every(({ tier }) => tier === 'dram')).toBe(true);
+    expect(plan(1, { ...onCpu, expertSlots: 0 }).slots).toBeUndefined();
   });
 
   it('are none where everything fits', () => {

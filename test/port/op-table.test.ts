@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { encodeCopy, encodeFill, encodeOp } from '../../offload/backends/op-encoding.js';
+import type { FilePieces } from '../../offload/port/file-pieces.js';
 import { FORMATS, formatOf, PART_NAMES } from '../../offload/port/formats.js';
 import { native } from '../../offload/port/native.js';
 import {
@@ -35,6 +36,9 @@ const tables = {
   positions: t('i32', [2]),
   maxContextTokens: 77,
 };
+const pieces = (id: number): FilePieces => ({ id, stats: () => ({ bytes: 0, busyMs: 0 }) });
+const slotsOfFiles = { places: t('i32', [3, 4]), firstPart: 1, firstPiece: 2, pieces: pieces(6) };
+
 /** Numbers differ, and so do flags of one operation. */
 const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
   gather_rows: {
@@ -103,7 +107,7 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
     x: t(),
     experts: t('i32'),
     weights: [stored(), stored()],
-    slots: { table: t('i32', [5]), memory: t('u8', [3, 64]), count: 3, bytes: 64 },
+    slots: { table: t('i32', [5]), memory: t('u8', [3, 64]), count: 3, bytes: 64, files: slotsOfFiles },
   },
   bring_experts: {
     op: 'bring_experts',
@@ -120,6 +124,7 @@ const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> } = {
       list: t('i32', [5]),
     },
     counts: t('i32', [3]),
+    files: pieces(7),
     firstKey: 0,
     ageCalls: 16,
     aside: {

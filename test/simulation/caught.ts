@@ -48,6 +48,9 @@ export const CHOOSING: WorldOptions = {
   deviceCount: 1,
 };
 
+/** The same in place, where they come from the drive. */
+export const READING: WorldOptions = { ...CHOOSING, computesInPlace: true, tiers: 'mixed' };
+
 export type Play = (world: World) => Promise<void>;
 
 /** Share of seeds in which a bug is caught, and by what. */

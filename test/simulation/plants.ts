@@ -108,6 +108,7 @@ export function withPlants(
     openWorker: (device) => backend.openWorker(device),
     openFile: (path) => backend.openFile(path),
     checkFiles: () => backend.checkFiles(),
+    filePieces: (pieces) => backend.filePieces(pieces),
     read: replaced.read ?? ((requests, into) => backend.read(requests, into)),
     close: () => backend.close(),
   };

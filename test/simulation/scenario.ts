@@ -121,14 +121,15 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const gather = options.gather ?? new Random(seed + 1e6).pick<GatherBy>(['peer', 'nccl', 'none']);
   const kvType = new Random(seed + 31_337).pick<KvDType>(['f32', 'f16', 'e4m3', 'i8', 'u8']);
   const drawnSlots = sparse.pick(['few', 'some', 'some', 'all', 'none'] as const);
-  // Whoever wants all layers on the drive wants none in slots, which come from DRAM.
+  // Whoever wants all layers on the drive wants none in slots, beside which some of each rests elsewhere.
   const wantedSlots = options.slots ?? (options.tiers === 'nvme' ? 'none' : drawnSlots);
-  const expertSlots = computesInPlace ? 0 : slotsFor(toy, sparse, wantedSlots);
+  const inDram = computesInPlace && tiers === 'dram' && !options.slots;
+  const expertSlots = slotsFor(toy, sparse, inDram ? 'none' : wantedSlots);
   const cpuCompute =
     options.cpuCompute ?? new Random(seed + 104_395_301).pick<CpuCompute>(['off', 'auto', 'only']);
   const base = makePlan(toy.model, workload, {
     cpuCompute,
-    offload: expertSlots > 0 ? 'dram' : 'nvme',
+    offload: expertSlots > 0 && !computesInPlace ? 'dram' : 'nvme',
     expertSlots,
     dramBudgetBytes: 1e12,
     dramBudgetName: '--dram_memory',
@@ -143,12 +144,13 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     // Drawn apart, so that everything else of a seed stays as it was.
     pageTokens: horizons ? late.pick([1, 2, 4, 16]) : new Random(seed + 7919).pick([4, 16, 32]),
   });
-  const allResident = tiers === 'dram' && random.chance(0.7);
+  const drawnResident = tiers === 'dram' && random.chance(0.7);
+  const allResident = drawnResident && !(computesInPlace && base.slots);
   const plan: Plan = {
     ...base,
     layers: base.layers.map((layer) => {
       const tier = tiers === 'mixed' ? random.pick(mixed) : tiers;
-      // Experts in slots come from DRAM.
+      // Experts in slots come from DRAM, or in place from the drive.
       return layer.experts ? layer : { ...layer, tier };
     }),
     hostBuffers: { ...base.hostBuffers, count: allResident || hostWindow === 0 ? 0 : base.hostBuffers.count },

@@ -2,13 +2,14 @@
 
 import { afterEach, describe, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
+import type { ExpertFiles } from '../../offload/model/expert-files.js';
 import { slotWords, totalWords } from '../../offload/plan/slots.js';
 import type { HostMemory } from '../../offload/port/backend.js';
 import type { Memory, Op } from '../../offload/port/ops.js';
 import { DriveHop } from '../../offload/stream/drive-hop.js';
 import { Schedule } from '../../offload/stream/schedule.js';
 import { SlotCall } from '../simulator/slots.js';
-import { CHOOSING, caught, nth, streams } from './caught.js';
+import { CHOOSING, caught, nth, READING, streams } from './caught.js';
 import { type StreamPlants, withPlants } from './plants.js';
 import type { Scenario } from './scenario.js';
 import type { WorldOptions } from './world.js';
@@ -23,6 +24,7 @@ async function share(options: WorldOptions): Promise<number> {
 it('finds nothing where nothing is planted', async () => {
   for (const slots of ['few', 'all'] as const) {
     expect(await share({ ...CHOOSING, slots })).toBe(0);
+    expect(await share({ ...READING, slots })).toBe(0);
   }
 });
 
@@ -90,8 +92,8 @@ describe('what is not there yet', () => {
 
   it('the layer in DRAM, which is taken for read', async () => {
     const { atRest } = DriveHop.prototype;
-    DriveHop.prototype.atRest = function (layerIndex) {
-      const filling = atRest.call(this, layerIndex);
+    DriveHop.prototype.atRest = function (step) {
+      const filling = atRest.call(this, step);
       return filling && { ...filling, ready: Promise.resolve(0) };
     };
     try {
@@ -123,8 +125,50 @@ describe('what is not there yet', () => {
 
   /** Experts come from the same bytes of another layer. */
   function moved(op: BringOp, memory: Memory): void {
-    op.home = { ...op.home, memory, shape: [memory.sizeBytes] };
+    op.home = { ...present(op.home, 'home'), memory, shape: [memory.sizeBytes] };
   }
+});
+
+describe('experts that come from files', () => {
+  const alterFirst = (change: (files: ExpertFiles) => ExpertFiles) => {
+    return (scenario: Scenario): Scenario => {
+      const layers = scenario.plan.layers.map((layer) => {
+        const { experts } = layer;
+        if (!experts?.files) return layer;
+        return { ...layer, experts: { ...experts, files: change(experts.files) } };
+      });
+      return { ...scenario, plan: { ...scenario.plan, layers } };
+    };
+  };
+
+  it('two of them are taken for each other', async () => {
+    const alter = alterFirst((files) => {
+      const [first, second, ...others] = files.experts;
+      return first && second ? { ...files, experts: [second, first, ...others] } : files;
+    });
+    expect(await share({ ...READING, alter })).toBeGreaterThan(0.3);
+  });
+
+  it('a part is looked for where that of another begins', async () => {
+    const alter = alterFirst((files) => {
+      const partOffsets = files.partOffsets.map((offsets) => [...offsets].reverse());
+      return { ...files, partOffsets };
+    });
+    expect(await share({ ...READING, alter })).toBeGreaterThan(0.3);
+  });
+
+  it('all but the experts is taken for read', async () => {
+    const { atRest } = DriveHop.prototype;
+    DriveHop.prototype.atRest = function (step) {
+      const filling = atRest.call(this, step);
+      return filling && { ...filling, ready: Promise.resolve(0) };
+    };
+    try {
+      expect(await share(READING)).toBeGreaterThan(0.25);
+    } finally {
+      DriveHop.prototype.atRest = atRest;
+    }
+  });
 });
 
 describe('which passes choose', () => {

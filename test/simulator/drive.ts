@@ -64,6 +64,17 @@ export class SimulatedDrive {
     return file;
   }
 
+  /** What a read would bring; less than `sizeBytes` at the end of the file. */
+  contentOf({ file, fileOffset, sizeBytes, requiredBytes }: ReadRequest): Uint8Array {
+    assert(
+      fileOffset % READ_ALIGNMENT_BYTES === 0 && sizeBytes % READ_ALIGNMENT_BYTES === 0,
+      'reads are aligned',
+    );
+    const content = present(this.#contents.get(present(this.#files[file.file], 'file').path), 'content');
+    assert(fileOffset + requiredBytes <= content.length, 'the file has what is wanted');
+    return content.subarray(fileOffset, fileOffset + sizeBytes);
+  }
+
   /** Settles only when no request of the batch can touch the memory any more, even when one failed. */
   async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
     const startMs = this.#clock.nowMs;

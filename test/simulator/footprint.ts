@@ -5,6 +5,7 @@ import { pagesFor } from '../../offload/model/kv-cache.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
 import { PART_NAMES } from '../../offload/port/formats.js';
 import { ELSEWHERE } from '../../offload/port/host-ops.js';
+import type { SlotsOfFiles } from '../../offload/port/mixture-ops.js';
 import {
   cacheTensors,
   type ExpertSlots,
@@ -43,9 +44,9 @@ export function footprint(op: Op): Footprint {
       result.reads.push(...partsOf(chosen(op, expert)).flatMap(runsOf));
     }
   } else if (op.op === 'bring_experts') {
-    for (const tensor of [op.slots, op.home]) special.add(tensor);
+    for (const tensor of [op.slots, op.home]) if (tensor) special.add(tensor);
     for (const { from, to } of new SlotCall(op).copies()) {
-      result.reads.push(from);
+      if (from) result.reads.push(from);
       result.writes.push(to);
     }
   } else if (op.op === 'take_host' && op.choices) {
@@ -163,14 +164,21 @@ export function chosen({ weights, slots }: Op & { op: 'expert_linear' }, expert:
   return weight;
 }
 
-function inSlot(first: Weight, { table, count, bytes }: ExpertSlots, expert: number): Weight {
+function inSlot(first: Weight, { table, count, bytes, files }: ExpertSlots, expert: number): Weight {
   const slot = integers(table)[expert] ?? -1;
   if (slot < 0 || slot >= count) throw new HazardError(`expert ${expert} is wanted, but lies in no slot`);
-  const moved = PART_NAMES.flatMap((name) => {
-    const part = first.parts[name];
-    return part ? [[name, { ...part, offsetBytes: part.offsetBytes + slot * bytes }] as const] : [];
+  const names = PART_NAMES.filter((name) => first.parts[name]);
+  const moved = names.map((name, index) => {
+    const part = present(first.parts[name], name);
+    const begin = files ? placeOf(files, expert, index) : 0;
+    return [name, { ...part, offsetBytes: part.offsetBytes + slot * bytes + begin }] as const;
   });
   return { ...first, parts: Object.fromEntries(moved) as Weight['parts'] };
+}
+
+/** Where one of the weight's parts begins in the slot of an expert of files. */
+function placeOf({ places, firstPart }: SlotsOfFiles, expert: number, index: number): number {
+  return integers(places)[(1 + expert) * dimension(places, 1) + 2 * (firstPart + index)] ?? 0;
 }
 
 /** What one tensor of a cache [pages, kvHeads, pageTokens, columns] holds of tokens in one page: one stretch per head. */

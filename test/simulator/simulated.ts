@@ -12,6 +12,7 @@ import type {
   ReadRequest,
   ReadSpan,
 } from '../../offload/port/backend.js';
+import type { FilePieces } from '../../offload/port/file-pieces.js';
 import { MAIL_WORDS } from '../../offload/port/host-ops.js';
 import type { Memory, Tensor } from '../../offload/port/ops.js';
 import { VirtualClock } from './clock.js';
@@ -20,6 +21,7 @@ import { type DriveStats, jitter, SimulatedDrive } from './drive.js';
 import { tensorHash } from './hashes.js';
 import { type Purpose, SimulatedMemory, simulated } from './memory.js';
 import { Random } from './random.js';
+import { SimulatedPieces } from './slots.js';
 import { type Expectation, SimulatedStream, type StreamWorld } from './stream.js';
 import { SimulatedWorker } from './worker.js';
 
@@ -169,6 +171,10 @@ export class SimulatedBackend implements Backend {
 
   read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
     return this.#drive.read(requests, into);
+  }
+
+  filePieces(pieces: readonly (readonly ReadRequest[])[]): FilePieces {
+    return new SimulatedPieces(pieces, (request) => this.#drive.contentOf(request));
   }
 
   async close(): Promise<void> {

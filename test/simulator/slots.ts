@@ -1,6 +1,8 @@
 // Experts in slots: who comes into which by the rule of native/ops/slots.h, and the bytes that this moves.
 
 import { present } from '../../offload/errors.js';
+import type { ReadRequest } from '../../offload/port/backend.js';
+import type { FilePieces } from '../../offload/port/file-pieces.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
 import { integers } from './footprint.js';
@@ -12,6 +14,35 @@ type BringOp = Extract<Op, { op: 'bring_experts' }>;
 
 const ONE_USE = 1024;
 const MOST_USES = 2 ** 30;
+
+/** Pieces of a simulated drive's files, which are there at once: how long they take is the operation's time. */
+export class SimulatedPieces implements FilePieces {
+  readonly id = 1;
+  readonly #pieces: readonly (readonly ReadRequest[])[];
+  readonly #contentOf: (request: ReadRequest) => Uint8Array;
+
+  constructor(pieces: readonly (readonly ReadRequest[])[], contentOf: (request: ReadRequest) => Uint8Array) {
+    this.#pieces = pieces;
+    this.#contentOf = contentOf;
+  }
+
+  /** Each read's bytes, and where in the piece's place they begin. */
+  bytesOf(piece: number): { readonly at: number; readonly bytes: Uint8Array }[] {
+    const requests = present(this.#pieces[piece], `piece ${piece}`);
+    return requests.map((request) => ({ at: request.memoryOffset, bytes: this.#contentOf(request) }));
+  }
+
+  stats() {
+    return { bytes: 0, busyMs: 0 };
+  }
+}
+
+/** What is written where; `from` is undefined where it comes from files. */
+interface SlotCopy {
+  readonly from: ByteRun | undefined;
+  readonly bytes: Uint8Array;
+  readonly to: ByteRun;
+}
 
 /** An expert that comes, and into which slot. */
 interface Arrival {
@@ -87,16 +118,27 @@ export class SlotCall {
   }
 
   /** Each part of each expert that comes: its bytes where it rests, and its place in its slot. */
-  copies(): { readonly from: ByteRun; readonly to: ByteRun }[] {
-    const { slots, home, places } = this.#op;
+  copies(): SlotCopy[] {
+    const { slots, home, files, places, firstKey } = this.#op;
+    if (files instanceof SimulatedPieces) {
+      return this.arrivals.flatMap(({ expert, slot }) =>
+        files.bytesOf(firstKey + expert).map(({ at, bytes }) => ({
+          from: undefined,
+          bytes,
+          to: stretch(slots, this.startOf(slot) + at, bytes.length),
+        })),
+      );
+    }
     const parts = dimension(places, 1) / 2;
     const words = integers(places);
     return this.arrivals.flatMap(({ expert, slot }) =>
       Array.from({ length: parts }, (_, part) => {
         const [to = 0, bytes = 0] = words.subarray(2 * part, 2 * part + 2);
         const [low = 0, high = 0] = words.subarray(2 * parts * (1 + expert) + 2 * part);
+        const from = stretch(present(home, 'home'), high * 2 ** 32 + (low >>> 0), bytes);
         return {
-          from: stretch(home, high * 2 ** 32 + (low >>> 0), bytes),
+          from,
+          bytes: from.memory.bytes.subarray(from.start, from.end),
           to: stretch(slots, this.startOf(slot) + to, bytes),
         };
       }),
@@ -110,9 +152,7 @@ export class SlotCall {
   write(): void {
     const { tables, counts } = this.#op;
     // Bytes first: they are what the tables say.
-    for (const { from, to } of this.copies()) {
-      to.memory.bytes.set(from.memory.bytes.subarray(from.start, from.end), to.start);
-    }
+    for (const { bytes, to } of this.copies()) to.memory.bytes.set(bytes, to.start);
     integers(tables.slotOf).set(this.#slotOf);
     integers(tables.uses).set(this.#uses);
     integers(tables.keyOf).set(this.#keyOf);

@@ -101,8 +101,8 @@ export const SHARED_OPTIONS = {
     kind: 'value',
     group: PLACEMENT,
     describe:
-      'places on the GPU for experts of a mixture, which come when they are chosen: auto (as many as fit, where that is ' +
-      'faster), 0 (whole layers stream) or a number such as 512',
+      'places on the GPU, or in DRAM for the CPU, for experts of a mixture, which come when they are chosen: auto (as many ' +
+      'as fit, where that is faster), 0 (whole layers stream) or a number such as 512',
     default: 'auto',
   },
   cpu_compute: {
