@@ -110,6 +110,7 @@ async function measure(engine: Engine, { share, batch, cpuCompute }: Setting): P
     hitRate: hits / (hits + misses),
     missingBytesPerStep: bytes,
     hostBytesPerStep: hostBytes,
+    shareRates: engine.executor.shareRates(),
     linkBytesPerSecond,
     linkShare: linkMs / stepMs,
     together,

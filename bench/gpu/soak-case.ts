@@ -41,6 +41,9 @@ export interface SoakDevices {
 
 export const BATCH_SIZES = [1, 4, 12] as const;
 
+/** Models whose experts may lie in slots. */
+const MIXTURES = /mixtral|moe|gpt_oss|deepseek|qwen3_next|nemotron_h/;
+
 /** A round in so many is none of the plain ones. */
 const EVENTS: readonly (readonly [Event, number])[] = [
   ['generate', 60],
@@ -65,15 +68,18 @@ export function drawCase(
   const some = <T>(share: number, value: () => T): T | undefined => (chance(share) ? value() : undefined);
   const event = drawEvent(below);
   const large = chance(0.04) ? models.at(-1) : models[below(models.length - 1)];
+  const model = large ?? '';
+  const slots =
+    devices.count > 0 && MIXTURES.test(model) ? some(0.5, () => drawSlots(below, devices)) : undefined;
   return {
     iteration,
-    model: large ?? '',
+    model,
     // A failed GPU is lost to its process, so that a process of its own must have it, which takes seconds.
     event: event === 'bad table' && devices.kind === 'cuda' && chance(0.75) ? 'generate' : event,
     moment: random(),
     sampled: chance(0.3),
     batchSize: BATCH_SIZES[below(BATCH_SIZES.length)] ?? 1,
-    offload: (['auto', 'dram', 'nvme'] as const)[below(3)] ?? 'auto',
+    offload: slots ? 'dram' : ((['auto', 'dram', 'nvme'] as const)[below(3)] ?? 'auto'),
     dramShort: some(0.4, () => random() * 1.1 - 0.1),
     deviceShort: devices.count > 0 ? some(0.5, () => random() * 1.1 - 0.1) : undefined,
     plan: definedOf({
@@ -85,14 +91,24 @@ export function drawCase(
         : {
             deviceWindowLayers: some(0.5, () => 1 + below(3)),
             kvOffload: some(0.4, () => true),
+            ...slots,
             deviceResident: some(
-              0.6,
+              slots ? 0 : 0.6,
               (): DeviceResident =>
                 chance(0.4) ? 'auto' : chance(0.5) ? { layers: below(4) } : { bytes: below(2 ** 20) },
             ),
           }),
     }),
     io: drawIo(below, chance),
+  };
+}
+
+/** Slots for experts, and a share of them that the CPU computes: in f32, so on a GPU as well, or tokens would differ. */
+function drawSlots(below: (limit: number) => number, { kind }: SoakDevices): Partial<PlanOptions> {
+  return {
+    expertSlots: 12 + below(30),
+    cpuCompute: (['auto', 'only', 'off'] as const)[below(3)] ?? 'auto',
+    ...(kind === 'cuda' ? { activationType: 'f32' as const } : {}),
   };
 }
 

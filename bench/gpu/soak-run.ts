@@ -235,11 +235,19 @@ export class Soak {
     const cut = [one.batchSize, microBatchTokens, microBatchSequences, plan.passTokens];
     const all = this.#devices.kind === 'cpu' && one.event !== 'score';
     const placed = { ...one, batchSize: all ? 12 : one.batchSize, offload: 'nvme' as const, io: {} };
-    const key = [one.model, one.event, one.sampled, ...(this.#devices.kind === 'cpu' ? [] : cut)].join(' ');
+    const { activationType } = one.plan;
+    const type = activationType ? { activationType } : {};
+    const key = [
+      one.model,
+      one.event,
+      one.sampled,
+      activationType,
+      ...(this.#devices.kind === 'cpu' ? [] : cut),
+    ].join(' ');
     const known = this.#references.get(key);
     if (known) return known;
     const cutAlike = all ? {} : { microBatchTokens, microBatchSequences, passTokens: plan.passTokens };
-    const options = this.#options({ ...placed, plan: cutAlike }, PLENTY);
+    const options = this.#options({ ...placed, plan: { ...cutAlike, ...type } }, PLENTY);
     const engine = await Engine.open(this.#modelOf(one).opened, options);
     try {
       insist(all || engine.plan.passTokens === plan.passTokens, 'a plain plan cuts passes', 'otherwise');

@@ -8,6 +8,7 @@ import type { PlannedLayer } from '../plan/plan.js';
 import type { DeviceEvent } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Memory } from '../port/ops.js';
+import type { ShareRates } from '../port/shares.js';
 import { rows } from '../port/tensor.js';
 import type { RowCache, RowLease } from '../stream/row-cache.js';
 import type { DeviceCopy } from '../stream/staged-layer.js';
@@ -122,6 +123,11 @@ export class DevicePass {
   /** Undefined where there are no slots. */
   async slotCounts(): Promise<SlotCounts | undefined> {
     return this.#work.state.slots?.counts();
+  }
+
+  /** Undefined where the host computes nothing beside the device. */
+  get shareRates(): ShareRates | undefined {
+    return this.#work.state.slots?.shareRates;
   }
 
   /** Resolves when nothing queued runs any more, also after a pass that failed half way. */

@@ -13,6 +13,7 @@ import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
 import type { FilePieces, PieceStats } from '../port/file-pieces.js';
 import type { SlotsOfFiles } from '../port/mixture-ops.js';
 import type { Memory, SlotTables, Tensor } from '../port/ops.js';
+import type { ShareRates } from '../port/shares.js';
 import { rows, tensor } from '../port/tensor.js';
 import type { ExpertHome } from '../stream/staged-layer.js';
 import type { WeightSource } from '../stream/weight-source.js';
@@ -116,6 +117,11 @@ export class DeviceSlots {
 
   endPass(): void {
     this.#parts?.worker.end();
+  }
+
+  /** As they are now; undefined where the host computes nothing. */
+  get shareRates(): ShareRates | undefined {
+    return this.#parts?.worker.rates;
   }
 
   /** Why the host could not compute its part; empty while it could. */

@@ -6,6 +6,7 @@ import type { ModelSpec } from '../model/model.js';
 import type { Plan, SlotPlan } from '../plan/plan.js';
 import { choosesExperts } from '../plan/slots.js';
 import type { Backend, DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
+import type { ShareRates } from '../port/shares.js';
 import { allocateBuffers, type Buffers, keepFill, leasedCount } from '../stream/buffers.js';
 import type { LoadedLayer } from '../stream/load-ahead.js';
 import { Prefetcher } from '../stream/prefetch.js';
@@ -113,6 +114,11 @@ export class Executor {
       }),
       { hits: 0, misses: 0, computedByHost: 0, read: { bytes: 0, busyMs: 0 } },
     );
+  }
+
+  /** What an expert takes on its way to each device and on the processor, as measured until now; of those that the host computes for. */
+  shareRates(): ShareRates[] {
+    return this.#devices.flatMap(({ shareRates }) => shareRates ?? []);
   }
 
   /** Starts the cycle of layers for at most `passLimit` passes: fetching begins now. */
