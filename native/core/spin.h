@@ -2,23 +2,33 @@
 #pragma once
 #include <immintrin.h>
 
+#include <thread>
+
 #include "core/clock.h"
 
 namespace zi {
 
-/// Spins until `ready()` or for some tens of microseconds; true when ready. Bridges the gaps between the small
-/// operations of a decode step without a system call, while an idle process burns nothing.
+/// Some tens of microseconds bridge the gaps between the small operations of a decode step without a system call, while an idle
+/// process burns nothing.
+constexpr double kBriefMs = 0.04;
+
+/// Spins until `ready()` or for that long; true when ready.
 template <class Ready>
-bool SpinBriefly(Ready ready) {
-  constexpr double kSpinMs = 0.04;
-  const double end = NowMs() + kSpinMs;
+bool SpinFor(double ms, Ready ready) {
+  const double end = NowMs() + ms;
   do {
     for (int i = 0; i < 32; ++i) {
       if (ready()) return true;
       _mm_pause();
     }
+    // A thread that computes may need this core.
+    if (ms > kBriefMs) std::this_thread::yield();
   } while (NowMs() < end);
   return ready();
+}
+template <class Ready>
+bool SpinBriefly(Ready ready) {
+  return SpinFor(kBriefMs, ready);
 }
 
 }  // namespace zi

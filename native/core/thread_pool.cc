@@ -1,4 +1,7 @@
-// Implements core/thread_pool.h: a list of open loops, workers that spin briefly and then sleep.
+// Implements core/thread_pool.h: slots for open loops, workers that spin briefly and then sleep.
+//
+// Entering and leaving a loop takes no lock: with sixteen threads that come and go at once, waiting for a lock in the kernel took
+// longer than a product of one token. Whoever is woken wakes two more, so that the caller begins at once.
 //
 // The items of a loop are split into parts, one for each thread: what asks for memory ahead of its item then asks for what the
 // same thread needs next. A thread that is done with its part helps with the others.
@@ -12,7 +15,7 @@
 
 namespace zi {
 
-/// Lives on its caller's stack; `helpers` workers may still touch it, so the caller leaves last.
+/// Lives on its caller's stack; workers inside its slot may still touch it, so the caller leaves last.
 struct ThreadPool::Loop {
   static constexpr size_t kMostParts = 32;
   /// Items [next, end) are to be taken. On a line of its own, because each thread counts in its own most of the time.
@@ -28,7 +31,6 @@ struct ThreadPool::Loop {
   size_t part_count;
   Part parts[kMostParts];
   std::atomic<size_t> joined{0};
-  std::atomic<unsigned> helpers{0};  // changed under the pool's mutex, read without it while spinning
   std::atomic<bool> failed{false};
   std::exception_ptr failure{};  // written by whoever set failed, read once no helper is left
 
@@ -40,11 +42,6 @@ struct ThreadPool::Loop {
       parts[i].next.store(i * chunks / part_count * chunk, std::memory_order_relaxed);
       parts[i].end = std::min(count, (i + 1) * chunks / part_count * chunk);
     }
-  }
-
-  bool HasChunks() const {
-    return std::any_of(parts, parts + part_count,
-                       [](const Part& part) { return part.next.load(std::memory_order_relaxed) < part.end; });
   }
 
   void Drain() noexcept {
@@ -72,17 +69,19 @@ struct ThreadPool::Loop {
   }
 };
 
+/// How long workers look out for the next loop where one is awaited: between two blocks of a pass lie hundreds of microseconds.
+constexpr double kLookoutMs = 2;
+/// How many a thread wakes: each takes some microseconds of its time.
+constexpr size_t kWokenByOne = 2;
+
 ThreadPool::ThreadPool(unsigned threads) : workers_(std::make_unique<Threads>()) {
   workers_->Start("zi:pool", threads > 1 ? threads - 1 : 0, [this] { Work(); });
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    stopping_ = true;
-    ++generation_;
-  }
-  work_arrived_.notify_all();
+  stopping_ = true;
+  ++generation_;
+  generation_.notify_all();
   workers_->Join();
 }
 
@@ -94,71 +93,86 @@ void ThreadPool::ParallelFor(size_t count, size_t chunk, const CancelFlag& cance
   if (count == 0) return;
   chunk = std::max<size_t>(chunk, 1);
   Loop loop(body, context, count, chunk, cancel, threads());
-  if (workers_->size() == 0 || count <= chunk) {
-    loop.Drain();
-    if (loop.failed) std::rethrow_exception(loop.failure);
-    return;
-  }
-  unsigned sleepers;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    loops_.push_back(&loop);
-    sleepers = sleepers_;
-    generation_.fetch_add(1, std::memory_order_release);
-  }
-  const size_t useful = (count - 1) / chunk;
-  if (sleepers > useful) {
-    for (size_t i = 0; i < useful; ++i) work_arrived_.notify_one();
-  } else if (sleepers > 0) {
-    work_arrived_.notify_all();
-  }
+  Slot* slot = workers_->size() == 0 || count <= chunk ? nullptr : Open(loop);
+  if (slot) WakeSome((count - 1) / chunk);
   loop.Drain();
-  {
-    // From here no worker can join; those inside are finishing their last chunk.
-    std::lock_guard<std::mutex> lock(mutex_);
-    std::erase(loops_, &loop);
-  }
-  auto left = [&] { return loop.helpers.load(std::memory_order_acquire) == 0; };
-  if (!SpinBriefly(left)) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    loop_left_.wait(lock, left);
-  }
+  if (slot) Close(*slot);
   if (loop.failed) std::rethrow_exception(loop.failure);
 }
 
+void ThreadPool::BeginLookout() {
+  ++lookouts_;
+  ++generation_;
+  generation_.notify_all();
+}
+
+void ThreadPool::EndLookout() { --lookouts_; }
+
+ThreadPool::Slot* ThreadPool::Open(Loop& loop) {
+  for (Slot& slot : slots_) {
+    uint32_t free = 0;
+    if (slot.state.load(std::memory_order_relaxed) != 0 || !slot.state.compare_exchange_strong(free, Slot::kTaken)) continue;
+    slot.loop = &loop;
+    slot.drained.store(false, std::memory_order_relaxed);
+    slot.state.store(Slot::kTaken | Slot::kOpen, std::memory_order_release);
+    ++generation_;
+    return &slot;
+  }
+  return nullptr;
+}
+
+void ThreadPool::Close(Slot& slot) {
+  // From here no worker can enter; those inside are finishing their last chunk.
+  slot.state.fetch_and(~Slot::kOpen);
+  SpinBriefly([&] { return slot.state.load(std::memory_order_acquire) == Slot::kTaken; });
+  for (uint32_t state; (state = slot.state.load(std::memory_order_acquire)) != Slot::kTaken;) slot.state.wait(state);
+  slot.state.store(0, std::memory_order_release);
+}
+
+bool ThreadPool::Enter(Slot& slot) {
+  uint32_t state = slot.state.load(std::memory_order_acquire);
+  while ((state & Slot::kOpen) && !slot.drained.load(std::memory_order_relaxed)) {
+    if (slot.state.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel, std::memory_order_acquire)) return true;
+  }
+  return false;
+}
+
+void ThreadPool::Leave(Slot& slot) {
+  slot.drained.store(true, std::memory_order_relaxed);
+  // After this the caller may return and the loop be gone; the slot stays, and a caller that waits in it is woken for nothing at
+  // worst.
+  if (slot.state.fetch_sub(1, std::memory_order_acq_rel) == Slot::kTaken + 1) slot.state.notify_all();
+}
+
 void ThreadPool::Work() {
-  while (Loop* loop = Take()) {
-    loop->Drain();
-    Leave(loop);
+  while (Slot* slot = Take()) {
+    slot->loop->Drain();
+    Leave(*slot);
   }
 }
 
-ThreadPool::Loop* ThreadPool::Take() {
-  for (;;) {
-    uint64_t seen;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (stopping_) return nullptr;
-      for (Loop* loop : loops_) {
-        if (!loop->HasChunks()) continue;
-        loop->helpers.fetch_add(1, std::memory_order_relaxed);
-        return loop;
-      }
-      seen = generation_.load(std::memory_order_relaxed);
+ThreadPool::Slot* ThreadPool::Take() {
+  for (bool slept = false;;) {
+    const uint32_t seen = generation_.load(std::memory_order_acquire);
+    if (stopping_) return nullptr;
+    for (Slot& slot : slots_) {
+      if (!Enter(slot)) continue;
+      if (slept) WakeSome(kWokenByOne);
+      return &slot;
     }
-    auto changed = [&] { return generation_.load(std::memory_order_acquire) != seen; };
-    if (SpinBriefly(changed)) continue;
-    std::unique_lock<std::mutex> lock(mutex_);
+    const auto changed = [&] { return generation_.load(std::memory_order_acquire) != seen; };
+    if (SpinFor(lookouts_.load(std::memory_order_relaxed) > 0 ? kLookoutMs : kBriefMs, changed)) continue;
+    // Whoever begins a loop counts it first and then looks for sleepers, so one of both sees the other.
     ++sleepers_;
-    work_arrived_.wait(lock, changed);
+    generation_.wait(seen);
     --sleepers_;
+    slept = true;
   }
 }
 
-void ThreadPool::Leave(Loop* loop) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  // After this the caller may return and the loop be gone: nothing below touches it.
-  if (loop->helpers.fetch_sub(1, std::memory_order_acq_rel) == 1) loop_left_.notify_all();
+void ThreadPool::WakeSome(size_t useful) {
+  const size_t sleeping = sleepers_.load();
+  for (size_t i = 0; i < std::min({useful, sleeping, kWokenByOne}); ++i) generation_.notify_one();
 }
 
 }  // namespace zi

@@ -1,13 +1,10 @@
 // One pool for all streams: parallel loops over dynamic chunks, in which the calling thread takes part.
 #pragma once
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <vector>
 
 namespace zi {
 
@@ -36,18 +33,38 @@ class ThreadPool {
   /// the first of it is thrown here.
   void ParallelFor(size_t count, size_t chunk, const CancelFlag& cancel, Body body, void* context);
 
+  /// While more has begun than ended, workers look out for the next loop for milliseconds before they sleep: waking all of them
+  /// takes as long as a product of one token.
+  void BeginLookout();
+  void EndLookout();
+
  private:
   struct Loop;
-  void Work();
-  Loop* Take();
-  void Leave(Loop* loop);
+  /// Where workers find a loop. Never goes away, so that a worker may look at one whose loop just ended.
+  struct alignas(64) Slot {
+    /// Whether the loop may be entered, whether the slot has a loop, and below how many workers are inside.
+    static constexpr uint32_t kOpen = uint32_t{1} << 31, kTaken = uint32_t{1} << 30, kInside = kTaken - 1;
+    std::atomic<uint32_t> state{0};
+    /// Nothing is left to be taken: entering is no use.
+    std::atomic<bool> drained{false};
+    Loop* loop = nullptr;  // read by those inside
+  };
+  /// Loops at once that have helpers; one more is run by its caller alone.
+  static constexpr int kSlots = 16;
 
-  std::mutex mutex_;
-  std::condition_variable work_arrived_;
-  std::condition_variable loop_left_;
-  std::vector<Loop*> loops_;                // guarded by mutex_
-  unsigned sleepers_ = 0;                   // guarded by mutex_
-  std::atomic<uint64_t> generation_{0};     // counts loops begun, so that spinning workers see one without the lock
+  Slot* Open(Loop& loop);
+  void Close(Slot& slot);
+  static bool Enter(Slot& slot);
+  static void Leave(Slot& slot);
+  void Work();
+  /// The next loop, entered; null when the pool stops.
+  Slot* Take();
+  void WakeSome(size_t useful);
+
+  Slot slots_[kSlots];
+  alignas(64) std::atomic<uint32_t> generation_{0};  // counts loops begun: what workers watch, and sleep on
+  alignas(64) std::atomic<uint32_t> sleepers_{0};
+  std::atomic<uint32_t> lookouts_{0};
   std::atomic<bool> stopping_{false};
   std::unique_ptr<Threads> workers_;  // last: they use what is above
 };

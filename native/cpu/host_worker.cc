@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/threads.h"
 #include "cpu/dispatch.h"
+#include "cpu/isa.h"
 #include "ops/mailbox.h"
 
 namespace zi {
@@ -54,14 +55,22 @@ void HostWorker::Forget(uint32_t job) {
 void HostWorker::Begin() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    ++begun_;
+    if (begun_++ == 0) {
+      pool_ = CurrentCpu().pool;
+      pool_->BeginLookout();
+    }
   }
   changed_.notify_one();
 }
 
 void HostWorker::End() {
   std::lock_guard<std::mutex> lock(mutex_);
-  --begun_;
+  if (--begun_ == 0) EndLookout();
+}
+
+void HostWorker::EndLookout() {
+  if (pool_) pool_->EndLookout();
+  pool_.reset();
 }
 
 void HostWorker::Share(ShareRule rule, const ShareRates& rates) {
@@ -91,6 +100,7 @@ void HostWorker::Close() {
   if (thread_.joinable()) thread_.join();
   std::lock_guard<std::mutex> lock(mutex_);
   jobs_.clear();  // they hold memory
+  EndLookout();
 }
 
 void HostWorker::Loop() {

@@ -10,6 +10,7 @@
 
 #include "core/memory.h"
 #include "core/stream.h"
+#include "core/thread_pool.h"
 
 namespace zi {
 
@@ -32,7 +33,7 @@ class HostWorker {
   uint32_t Define(const double* words, size_t count);
   void Forget(uint32_t job);
 
-  /// Between these the worker looks out without sleeping for long. They may nest.
+  /// Between these the worker, and the threads that it computes with, look out without sleeping for long. They may nest.
   void Begin();
   void End();
 
@@ -51,6 +52,7 @@ class HostWorker {
   void Do(uint64_t asked);
   void Learn(double compute_ms);
   void WriteShares();
+  void EndLookout();
 
   int32_t* const words_;
   const std::shared_ptr<HostMemory> mail_;
@@ -63,6 +65,7 @@ class HostWorker {
   std::string failure_;                                                      // guarded by mutex_
   ShareRule rule_ = ShareRule::kNone;                                        // guarded by mutex_
   ShareRates rates_{};                                                       // guarded by mutex_
+  std::shared_ptr<ThreadPool> pool_;  // guarded by mutex_; that whose workers look out as well
   uint32_t done_ = 0;     // the worker's thread only
   uint32_t learned_ = 0;  // the worker's thread only
   std::thread thread_;

@@ -49,6 +49,25 @@ async function multiply(): Promise<void> {
   }
 }
 
+describe('loops of many streams', () => {
+  it('are run whole, more at once than find helpers', async () => {
+    native().configureCpu({ threads: 4 });
+    const streams = Array.from({ length: 24 }, (_, index) => {
+      const stream = native().createStream(`loop ${index}`);
+      return { stream, ...product() };
+    });
+    for (let round = 0; round < 4; round++) {
+      for (const { stream, op } of streams) stream.launch(encodeOp(op));
+    }
+    await Promise.all(streams.map(({ stream }) => stream.record().promise()));
+    for (const { stream, memory, out } of streams) {
+      expect(new Set(memory.read(out))).toEqual(new Set([300]));
+      stream.close();
+      memory.free();
+    }
+  });
+});
+
 describe('threads that cannot start', () => {
   it.each([1, 3, 6])('the pool does with fewer from the %i. on, and says so', async (nth) => {
     native().injectFault({ point: 'thread', nth, times: 1e6 });
