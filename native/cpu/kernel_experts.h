@@ -16,6 +16,8 @@ struct ExpertGroups {
   int64_t group_count, task_count;
   /// Choices by group, in their own order within each.
   int32_t* order;
+  /// Rows of an expert's weight per task.
+  int64_t rows = kPanelRows;
 
   const ExpertGroup& OfTask(int64_t task) const {
     int64_t low = 0, high = group_count - 1;
@@ -36,11 +38,6 @@ inline int32_t ExpertOf(const ExpertLinearOp& op, int64_t choice) {
   return reinterpret_cast<const int32_t*>(op.experts.data)[choice / each * op.experts.strides[0] + choice % each];
 }
 
-/// Weight panels of an expert times blocks of its choices.
-inline int64_t TaskCount(const ExpertLinearOp& op, int64_t choices) {
-  return (op.weight.outputs + kPanelRows - 1) / kPanelRows * ((choices + kTaskTokens - 1) / kTaskTokens);
-}
-
 /// A counting sort. `groups` has room for every expert and `order` for every choice.
 inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_t choices, ExpertGroup* groups,
                                  int32_t* order) {
@@ -48,12 +45,10 @@ inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_
   for (int64_t i = 0; i < choices; ++i) {
     if (const int32_t expert = ExpertOf(op, first + i); expert != kElsewhere) ++groups[expert].count;
   }
-  int64_t begin = 0, tasks = 0;
+  int64_t begin = 0;
   for (int64_t e = 0; e < op.expert_count; ++e) {
     groups[e].first = begin;
-    groups[e].first_task = tasks;
     begin += groups[e].count;
-    tasks += TaskCount(op, groups[e].count);
   }
   for (int64_t i = 0; i < choices; ++i) {
     const int32_t expert = ExpertOf(op, first + i);
@@ -66,7 +61,23 @@ inline ExpertGroups GroupChoices(const ExpertLinearOp& op, int64_t first, int64_
     group.first -= group.count;  // filling moved it to the group's end
     groups[used++] = group;
   }
-  return {groups, used, tasks, order};
+  return {groups, used, 0, order};
+}
+
+inline int64_t MostChoices(const ExpertGroups& sorted) {
+  int64_t most = 0;
+  for (int64_t g = 0; g < sorted.group_count; ++g) most = Larger(most, sorted.groups[g].count);
+  return most;
+}
+
+/// Cuts the groups into tasks: so many rows of an expert's weight times blocks of its choices.
+inline void CutTasks(ExpertGroups& sorted, int64_t outputs, int64_t rows) {
+  sorted.rows = rows;
+  sorted.task_count = 0;
+  for (int64_t g = 0; g < sorted.group_count; ++g) {
+    sorted.groups[g].first_task = sorted.task_count;
+    sorted.task_count += (outputs + rows - 1) / rows * ((sorted.groups[g].count + kTaskTokens - 1) / kTaskTokens);
+  }
 }
 
 /// The weights of all experts, [N, K] each of dense values with K counted in lanes, and those of one.
@@ -75,7 +86,9 @@ struct DenseExperts {
   using Inputs = W;
   View first;
   const uint8_t* const* places;
+  static constexpr int64_t kLeastRows = DenseRows<W>::kLeastRows;
   int64_t order_block() const { return 0; }
+  bool takes_small_tasks() const { return true; }
   template <class F>
   void Of(int64_t expert, F f) const {
     View weight = first;
@@ -88,26 +101,29 @@ template <class Wide>
 struct StoredExperts {
   using Inputs = Wide;
   const ExpertLinearOp& op;
+  static constexpr int64_t kLeastRows = StoredRows<Wide>::kLeastRows;
   int64_t order_block() const { return StoredRows<Wide>{op.weight}.order_block(); }
+  bool takes_small_tasks() const { return StoredRows<Wide>{op.weight}.takes_small_tasks(); }
   template <class F>
   void Of(int64_t expert, F f) const {
     f(StoredRows<Wide>{WeightOf(op, expert)});
   }
 };
 
-/// One panel of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
+/// A few rows of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
+/// @param inputs of the task's group
 template <class Experts>
 inline void ExpertTask(const ExpertLinearOp& op, const Experts& experts, const ExpertGroups& sorted, int64_t first,
-                       int64_t task, const PackedInputs& packed, int64_t row_floats) {
+                       int64_t task, float* inputs) {
   const ExpertGroup& group = sorted.OfTask(task);
   const int64_t token_blocks = (group.count + kTaskTokens - 1) / kTaskTokens, local = task - group.first_task;
-  const int64_t row = local / token_blocks * kPanelRows, token = local % token_blocks * kTaskTokens;
+  const int64_t row = local / token_blocks * sorted.rows, token = local % token_blocks * kTaskTokens;
   const int64_t tokens = Smaller(kTaskTokens, group.count - token);
   const DenseLinearOp ending{op.out, op.x, View{}, View{}, false, Activation::kNone, false};
-  const PackedInputs x{packed.data + group.first * row_floats, group.count};
+  const PackedInputs x{inputs, group.count};
   experts.Of(group.expert, [&](const auto& weight) {
-    const float* sums = weight.Sums(x, {row, kPanelRows, token, tokens});
-    const int64_t count = Smaller(kPanelRows, op.weight.outputs - row);
+    const float* sums = weight.Sums(x, {row, sorted.rows, token, tokens});
+    const int64_t count = Smaller(sorted.rows, op.weight.outputs - row);
     for (int64_t t = 0; t < tokens; ++t) {
       FinishRow(ending, first + sorted.order[group.first + token + t], row, count, sums + t * kPanelRows);
     }
@@ -127,19 +143,25 @@ inline void ExpertSlice(const ExpertLinearOp& op, const Experts& experts, int64_
   const int64_t size = head_bytes + choices * row_floats * int64_t{sizeof(float)};
   uint8_t* scratch = static_cast<uint8_t*>(Scratch(ScratchUse::kOperation, static_cast<size_t>(size)));
   float* packed = reinterpret_cast<float*>(scratch + head_bytes);
-  const ExpertGroups sorted = GroupChoices(op, first, choices, reinterpret_cast<ExpertGroup*>(scratch),
-                                           reinterpret_cast<int32_t*>(scratch + group_bytes));
-  for (int64_t g = 0; g < sorted.group_count; ++g) {
+  ExpertGroups sorted = GroupChoices(op, first, choices, reinterpret_cast<ExpertGroup*>(scratch),
+                                     reinterpret_cast<int32_t*>(scratch + group_bytes));
+  const int64_t most = MostChoices(sorted), outputs = op.weight.outputs;
+  const bool small = experts.takes_small_tasks() && most <= kDirectTokens;
+  CutTasks(sorted, outputs, small ? TaskRows(outputs * sorted.group_count, Experts::kLeastRows, 1, true, run) : kPanelRows);
+  // One token that chose several takes the same inputs to all of them.
+  const bool one = op.x.shape[0] == 1 && most == 1;
+  const auto inputs_of = [&](const ExpertGroup& group) { return packed + (one ? 0 : group.first * row_floats); };
+  for (int64_t g = 0; g < (one ? 1 : sorted.group_count); ++g) {
     const ExpertGroup& group = sorted.groups[g];
-    const PackedInputs x{packed + group.first * row_floats, group.count};
+    const PackedInputs x{inputs_of(group), group.count};
     ForEach(run, group.count, inputs / kWidth, [&](int64_t t) {
       PackRow<W>(Row(op.x, (first + sorted.order[group.first + t]) / each), inputs, x, t);
       Reorder(x, inputs, t, experts.order_block());
     });
   }
-  const int64_t work = kPanelRows * inputs / kWidth * Larger(1, choices / Larger(1, sorted.group_count)) / 2;
+  const int64_t work = TaskWork(sorted.rows, inputs, choices / Larger(1, sorted.group_count));
   ForEach(run, sorted.task_count, work,
-          [&](int64_t task) { ExpertTask(op, experts, sorted, first, task, {packed, choices}, row_floats); });
+          [&](int64_t task) { ExpertTask(op, experts, sorted, first, task, inputs_of(sorted.OfTask(task))); });
 }
 
 template <class Experts>

@@ -137,13 +137,16 @@ inline void WidenedPanel(const Source& source, const PackedInputs& x, const Pane
   }
 }
 
-/// Rows per task: a panel, or less where that would leave threads without work.
-inline int64_t TaskRows(int64_t outputs, int64_t least_rows, int64_t token_blocks, const Run& run) {
-  const int64_t wanted = 4 * static_cast<int64_t>(run.pool.threads());
+/// Rows per task: a panel, or less where that would leave threads without work. With few tokens tasks may be small, because no
+/// input is read anew for each, and then all threads end together.
+inline int64_t TaskRows(int64_t outputs, int64_t least_rows, int64_t token_blocks, bool small, const Run& run) {
+  const int64_t wanted = (small ? 16 : 4) * static_cast<int64_t>(run.pool.threads());
   int64_t rows = kPanelRows;
   while (rows > least_rows && outputs * token_blocks < rows * wanted) rows /= 2;
   return rows;
 }
+/// What ForEach takes for the work of a task. Weights that few tokens meet come from memory, which takes longer than computing.
+inline int64_t TaskWork(int64_t rows, int64_t lanes, int64_t tokens) { return rows * lanes / kWidth * Larger(tokens, 4) / 2; }
 
 /// Weights whose values are stored, [N, K] with K counted in lanes.
 template <class W>
@@ -155,6 +158,7 @@ struct DenseRows {
   int64_t outputs() const { return weight.shape[0]; }
   int64_t lanes() const { return weight.shape[1]; }
   int64_t order_block() const { return 0; }
+  bool takes_small_tasks() const { return true; }
 
   void Widen(int64_t row, int64_t count, int64_t k, float* to) const {
     const int64_t length = Smaller(kDepth, lanes() - k);
@@ -192,8 +196,8 @@ template <class Source>
 inline void LinearSlice(const DenseLinearOp& op, const Source& source, int64_t first, const PackedInputs& x, Run& run) {
   const int64_t outputs = source.outputs();
   const int64_t token_blocks = (x.tokens + kTaskTokens - 1) / kTaskTokens;
-  const int64_t rows = TaskRows(outputs, Source::kLeastRows, token_blocks, run), panels = (outputs + rows - 1) / rows;
-  const int64_t work = rows * source.lanes() / kWidth * Smaller(x.tokens, kTaskTokens) / 2;
+  const int64_t rows = TaskRows(outputs, Source::kLeastRows, token_blocks, source.takes_small_tasks() && x.tokens <= kDirectTokens, run);
+  const int64_t panels = (outputs + rows - 1) / rows, work = TaskWork(rows, source.lanes(), Smaller(x.tokens, kTaskTokens));
   // Token blocks of one panel are neighbours, so that the second finds the panel's weights in the cache.
   ForEach(run, panels * token_blocks, work, [&](int64_t task) {
     const int64_t row = task / token_blocks * rows, token = task % token_blocks * kTaskTokens;

@@ -19,6 +19,8 @@ struct StoredRows {
 
   int64_t outputs() const { return weight.outputs; }
   int64_t lanes() const { return weight.inputs / Wide::kInputs; }
+  /// Squares of columns are turned whole.
+  bool takes_small_tasks() const { return !CanBeTurned(weight); }
   int64_t order_block() const { return Wide::kInputs > 1 ? 0 : OrderBlock(weight); }
 
   /// Products of the panel with tokens of `x` as [tokens][kPanelRows], in scratch of the calling thread.
