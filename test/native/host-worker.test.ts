@@ -11,6 +11,8 @@ import { tensor } from '../../offload/port/tensor.js';
 import { denseWeight } from '../../offload/port/weights.js';
 
 const [ROWS, INPUTS, OUTPUTS] = [3, 24, 40];
+/** The mailbox's word for no missing experts. */
+const FIRST_SHARE = 48;
 
 describe('a worker of the host', () => {
   let backend: CpuBackend;
@@ -145,5 +147,42 @@ describe('a worker of the host', () => {
     const refused = expect(settled()).rejects.toThrow('computing was stopped');
     await backend.close();
     await refused;
+  });
+
+  /** By number of missing experts: how many the host is to compute. */
+  function shares(): number[] {
+    const { bytes } = worker.mail;
+    return [...new Int32Array(bytes.buffer, bytes.byteOffset, MAIL_WORDS).subarray(FIRST_SHARE)];
+  }
+
+  it.each([
+    [1, 1, 0, 0],
+    [0.25, 0.15, 0.06, 0.02],
+    [0.25, 1.5, 0.06, 0.02],
+    [2.5, 0.15, 0.06, 0.02],
+    [0.25, 0, 0, 0],
+    [0, 0.25, 0, 0],
+    [0.01, 0.01, 5, 0],
+    [0.01, 0.01, 0, 5],
+  ])('shares experts so that both sides end together: %d ms and %d ms each', (...times) => {
+    const [bringMs, computeMs, deviceMs, hostMs] = times;
+    worker.share('balanced', { bringMs, computeMs, deviceMs, hostMs });
+    const endMs = (missing: number, share: number) =>
+      Math.max(deviceMs + (missing - share) * bringMs, share === 0 ? 0 : hostMs + share * computeMs);
+    const found = shares();
+    expect(found.length).toBe(1025);
+    for (const [missing, share] of found.slice(0, 200).entries()) {
+      const best = Math.min(...Array.from({ length: missing + 1 }, (_, one) => endMs(missing, one)));
+      expect(share).toBeGreaterThanOrEqual(0);
+      expect(share).toBeLessThanOrEqual(missing);
+      expect(endMs(missing, share)).toBeCloseTo(best, 9);
+    }
+  });
+
+  it('shares all or none where that is the rule', () => {
+    worker.share('all', worker.rates);
+    expect(shares()).toEqual(Array.from({ length: 1025 }, (_, missing) => missing));
+    worker.share('none', worker.rates);
+    expect(new Set(shares())).toEqual(new Set([0]));
   });
 });
