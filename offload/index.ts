@@ -15,7 +15,12 @@ export {
   type Hardware,
   measureComputeLimits,
 } from './measure/hardware.js';
-export { type LinkMeasurement, measureLinks } from './measure/link.js';
+export {
+  type LinkMeasurement,
+  measureLinks,
+  measureTogether,
+  type TogetherMeasurement,
+} from './measure/link.js';
 export { checkInstructions, type IoProbe, instructionSets, probeDirect, probeIo } from './measure/probe.js';
 export {
   decideTransfer,
@@ -25,6 +30,7 @@ export {
   wholeOf,
 } from './measure/transfer.js';
 export { alikeCaches, type CacheSpec, type StateField, seenTokens } from './model/cache-spec.js';
+export { CUTS } from './model/cut-layer.js';
 export type { ForwardOps } from './model/forward-ops.js';
 export type { FrequenciesByLength, PositionScale, RouteOptions, Routing } from './model/forward-options.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
@@ -122,5 +128,6 @@ export {
 export type { PassResult } from './run/results.js';
 export { LoadAhead } from './stream/load-ahead.js';
 export type { ReadLimit } from './stream/read-limit.js';
+export type { RowCounts } from './stream/row-share.js';
 export { type Lane, type LaneSummary, Trace } from './trace.js';
 export { counted, formatBytes, formatRate, GiB, KiB, MiB, parseBytes, roundDown, roundUp } from './units.js';

@@ -1,10 +1,12 @@
 // Measures the links of devices with memory of their own: from the host to all of them at once, and between them.
 
+import { computeThreads } from '../backends/processors.js';
 import { present } from '../errors.js';
 import type { Backend, Device, DeviceEvent } from '../port/backend.js';
 import { reached } from '../port/device-failure.js';
+import { native } from '../port/native.js';
 import type { Memory } from '../port/ops.js';
-import { MiB } from '../units.js';
+import { GiB, MiB } from '../units.js';
 import { median } from './median.js';
 
 export interface LinkMeasurement {
@@ -32,6 +34,51 @@ export async function measureLinks(backend: Backend, sizeBytes = LINK_BYTES): Pr
     linkBytesPerSecond,
     peerBytesPerSecond: peerBytesPerSecond > linkBytesPerSecond ? peerBytesPerSecond : null,
   };
+}
+
+export interface TogetherMeasurement {
+  readonly linkBytesPerSecond: number;
+  readonly hostBytesPerSecond: number;
+}
+
+/** Threads that feed the device and look out for what it asks. */
+const OTHER_THREADS = 2;
+const READ_BYTES = 2 * GiB;
+/** Copies go on while the processor's part is prepared, which takes a second or two. */
+const COPY_MS = 3000;
+const MOST_COPIES = 1000;
+
+/** What the first device's link and the processor read of DRAM beside each other. Blocks for some seconds. */
+export async function measureTogether(
+  backend: Backend,
+  { copyBytes = LINK_BYTES, readBytes = READ_BYTES, copyMs = COPY_MS } = {},
+): Promise<TogetherMeasurement> {
+  const device = present(backend.devices[0], 'a device');
+  const host = backend.allocateHost(copyBytes, 'control');
+  const memory = device.allocate(copyBytes);
+  const copy = () => {
+    device.fetch.copy(memory, 0, host, 0, copyBytes);
+    return device.fetch.record();
+  };
+  const first = copy();
+  const second = copy();
+  await reached(second);
+  const events = [second];
+  const count = Math.min(MOST_COPIES, Math.ceil(copyMs / Math.max(1e-3, second.timeMs - first.timeMs)));
+  while (events.length < count) events.push(copy());
+  const startMs = backend.nowMs();
+  const hostBytesPerSecond = native().measureReadBandwidth(
+    readBytes,
+    Math.max(1, computeThreads() - OTHER_THREADS),
+  );
+  const endMs = backend.nowMs();
+  await reached(present(events.at(-1), 'a copy'));
+  const spans = events.flatMap(({ timeMs }, index) => {
+    const before = events[index - 1]?.timeMs ?? Number.NaN;
+    return before >= startMs && timeMs <= endMs ? [timeMs - before] : [];
+  });
+  const all = spans.length > 0 ? spans : [second.timeMs - first.timeMs];
+  return { linkBytesPerSecond: copyBytes / (median(all) / 1e3), hostBytesPerSecond };
 }
 
 /** Median of the slowest device's rates, while all copy. */

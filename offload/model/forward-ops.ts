@@ -36,13 +36,14 @@ import type {
   WindowOptions,
 } from './layer-states.js';
 import { runsOfLengths } from './length-runs.js';
+import { SplitProducts } from './split-products.js';
 import type { Workspace } from './workspace.js';
 
 export { Workspace } from './workspace.js';
 
 /** Builds the operations of one micro-batch on one stream. T tokens, H hidden size. */
 export class ForwardOps {
-  readonly #stream: OpStream;
+  readonly #stream: SplitProducts;
   readonly #workspace: Workspace;
   readonly #constants: ReadonlyMap<string, Tensor>;
   #tables: AttentionTables | undefined;
@@ -52,10 +53,10 @@ export class ForwardOps {
   readonly #chosen: ChosenExperts;
 
   constructor(stream: OpStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
-    this.#stream = stream;
+    this.#stream = new SplitProducts(stream);
     this.#workspace = workspace;
     this.#constants = constants;
-    this.#chosen = new ChosenExperts(stream);
+    this.#chosen = new ChosenExperts(this.#stream);
   }
 
   /** Starts a layer for a micro-batch: the workspace is free again. */
@@ -133,8 +134,13 @@ export class ForwardOps {
     const { bias = null, activation = 'none', addTo } = options;
     const out = addTo ?? into ?? this.empty([dimension(x, 0), weight.shape[0]]);
     const accumulate = addTo !== undefined;
-    this.#stream.launch({ op: 'linear', out, x, weight, bias, activation, accumulate });
+    this.#stream.multiply({ op: 'linear', out, x, weight, bias, activation, accumulate });
     return out;
+  }
+
+  /** Queues products that wait for others of their input: before work is queued by anything but these methods. */
+  flush(): void {
+    this.#stream.flush();
   }
 
   /**

@@ -86,6 +86,40 @@ export interface HostPart {
   readonly y: Tensor;
 }
 
+/** A matrix [N, K] of which the device has the first rows, or none, and the host multiplies with the others. */
+export interface SplitWeight extends Weight {
+  /** Parts of the weight itself are its as well, so that nobody else reads rows that are not there. */
+  readonly here: Weight | null;
+  readonly there: HostRows;
+}
+
+/** The last rows of a matrix, in memory of the host. */
+export interface HostRows {
+  readonly weight: Weight;
+  /** The same for all that one host multiplies with. */
+  readonly host: HostProducts;
+  /** A vector of the layer, as the host finds it. */
+  inHost(vector: Tensor): Tensor;
+}
+
+/** A product whose result the host leaves in its memory. */
+export interface HostProduct {
+  readonly rows: HostRows;
+  /** On the device, of all rows of the matrix. */
+  readonly bias: Tensor | null;
+  readonly activation: Activation;
+}
+
+/** Asks the host for products, and takes what it has made of them: one question at a time. */
+export interface HostProducts {
+  /** The operation that hands over x [T, K], for the products of every one. */
+  ask(x: Tensor, products: readonly HostProduct[]): { readonly ask: Op; readonly results: readonly Tensor[] };
+  /** The operation that waits for the host and copies a result, or a part of its columns, to the device. */
+  take(out: Tensor, result: Tensor): Op;
+  /** f32 [T, N] on the device, for what is added to something; until the next one. */
+  room(shape: readonly [number, number]): Tensor;
+}
+
 export interface HyperOptions {
   readonly base: Tensor;
   readonly scale: Tensor;

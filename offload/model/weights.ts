@@ -4,18 +4,20 @@ import { present } from '../errors.js';
 import { PART_NAMES } from '../port/formats.js';
 import type { Memory, Tensor, Weight } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
-import type { ExpertWeights } from './forward-options.js';
+import type { ExpertWeights, SplitWeight } from './forward-options.js';
 import type { LayerSpec, MatrixSpec, Placement, TensorSpec } from './layout.js';
 import type { Weights } from './model.js';
 
 /**
  * @param place says where a tensor of the layer lies; it is asked once for each that is used
  * @param inSlots says the same of experts by the keys of one of their matrices, where they lie in slots
+ * @param split says which matrices are there in part
  */
 export function weightsOf(
   layer: LayerSpec,
   place: (tensor: TensorSpec) => Tensor,
   inSlots?: InSlots,
+  split?: SplitOf,
 ): Weights {
   const { tensors, matrices } = indexOf(layer);
   const placed = new Map<TensorSpec, Tensor>();
@@ -35,7 +37,7 @@ export function weightsOf(
   const matrix = (key: string) => {
     const before = made.get(key);
     if (before) return before;
-    const weight = weightOf(present(matrices.get(key), name(key)), at);
+    const weight = split?.(key) ?? weightOf(present(matrices.get(key), name(key)), at);
     made.set(key, weight);
     return weight;
   };
@@ -50,16 +52,28 @@ export function weightsOf(
 /** Experts that lie in slots, by the keys of one of their matrices. */
 export type InSlots = (keys: readonly string[]) => ExpertWeights;
 
+/** Matrices that are there in part, by key; undefined for all others. */
+export type SplitOf = (key: string) => SplitWeight | undefined;
+
+export interface LayerWeights {
+  readonly layer: LayerSpec;
+  readonly inSlots?: InSlots | undefined;
+  readonly split?: SplitOf | undefined;
+}
+
 /** The layer's weights, where `placements` say they lie in `memory`. */
 export function weightsAt(
   memory: Memory,
   placements: readonly Placement[],
-  { layer, inSlots }: { readonly layer: LayerSpec; readonly inSlots?: InSlots | undefined },
+  { layer, inSlots, split }: LayerWeights,
 ): Weights {
+  return weightsOf(layer, placeIn(memory, placements), inSlots, split);
+}
+
+/** Where tensors of a layer lie in a memory. */
+export function placeIn(memory: Memory, placements: readonly Placement[]): (spec: TensorSpec) => Tensor {
   const offsets = new Map(placements.map(({ weight, offsetBytes }) => [weight, offsetBytes]));
-  const place = (spec: TensorSpec) =>
-    tensor(memory, present(offsets.get(spec), spec.key), spec.dtype, spec.shape);
-  return weightsOf(layer, place, inSlots);
+  return (spec) => tensor(memory, present(offsets.get(spec), spec.key), spec.dtype, spec.shape);
 }
 
 /** A matrix whose tensors lie where `place` says. */

@@ -8,7 +8,8 @@ import { cutHead, type ModelSpec } from '../model/model.js';
 import type { FloatType } from '../port/dtype.js';
 import { roundUp } from '../units.js';
 import { ALLOCATION_BYTES } from './device-costs.js';
-import type { CpuCompute, PlannedExperts, PlannedLayer } from './plan.js';
+import { type CuttableLayers, cuttableLayers, type HostRowOptions } from './host-rows.js';
+import type { PlannedExperts, PlannedLayer } from './plan.js';
 import { plannedExperts } from './slots.js';
 import { defaultTransfer, type Transfer } from './transfer.js';
 
@@ -45,7 +46,7 @@ export type DeviceResident = 'auto' | { readonly layers: number } | { readonly b
 export type ExpertSlotsOption = 'auto' | number;
 
 /** What the caller fixes; the rest is the planner's choice. */
-export interface PlanOptions {
+export interface PlanOptions extends HostRowOptions {
   readonly offload: Offload;
   readonly dramBudgetBytes: number;
   /** How the budget came about, for messages: `--dram_memory` or `the memory available on this machine`. */
@@ -87,8 +88,6 @@ export interface PlanOptions {
   readonly deviceResident?: DeviceResident;
   /** Places on every device for experts that come when they are chosen; default `auto` with offload `auto`, else none. */
   readonly expertSlots?: ExpertSlotsOption;
-  /** Default `auto`. */
-  readonly cpuCompute?: CpuCompute;
   /** How layers reach several devices with memory of their own; default in shards gathered by peer copies. */
   readonly transfer?: Transfer;
 }
@@ -105,6 +104,8 @@ export interface PlanInput {
   readonly deviceLayerBytes: readonly number[];
   /** By layer, where its experts could come one by one. */
   readonly experts: readonly (PlannedExperts | undefined)[];
+  /** Rows that the host could multiply where they rest; undefined where it is not to. */
+  readonly cuttable: CuttableLayers | undefined;
   /** What the largest layer takes. */
   readonly hostBufferBytes: number;
   readonly deviceBufferBytes: number;
@@ -147,6 +148,7 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
       layers.map(({ layout }) => layout),
       computesInPlace,
     ),
+    cuttable: cuttableLayers(model, layers, options),
     hostBufferBytes: largest(hostLayerBytes),
     deviceBufferBytes: largest(deviceLayerBytes),
     pieceColumns: largest(layers.map(({ columns }) => columns)),

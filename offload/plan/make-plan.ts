@@ -5,6 +5,7 @@ import { PAGE_TOKENS } from '../model/kv-cache.js';
 import type { ModelSpec } from '../model/model.js';
 import { choosePlaces } from './choice.js';
 import { tiersOf } from './draft.js';
+import { HOST_ROWS_TERM } from './host-rows.js';
 import { type PlanOptions, planInput, type Workload } from './input.js';
 import type { Plan } from './plan.js';
 
@@ -13,17 +14,26 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   const input = planInput(model, workload, options);
   const { draft, jobMs } = choosePlaces(input);
   const tiers = tiersOf(draft);
-  return {
-    layers: input.layers.map((layer, index) => ({
+  const layers = input.layers.map((layer, index) => {
+    const tier = present(tiers[index], 'tier');
+    const experts = draft.slots && input.experts[index];
+    const keys = tier === 'dram' && !experts ? input.cuttable?.keys[index] : undefined;
+    return {
       ...layer,
-      tier: present(tiers[index], 'tier'),
-      ...(draft.slots ? { experts: input.experts[index] } : {}),
-    })),
+      tier,
+      ...(draft.slots ? { experts } : {}),
+      ...(keys && keys.length > 0 ? { cuttable: keys } : {}),
+    };
+  });
+  const isCut = layers.some(({ cuttable }) => cuttable);
+  return {
+    layers,
     deviceCount: options.deviceCount,
     transfer: input.transfer,
     hostBuffers: { count: draft.hostWindowLayers, sizeBytes: input.hostBufferBytes },
     deviceBuffers: draft.deviceBuffers,
     slots: draft.slots,
+    rows: isCut ? input.cuttable?.rows : undefined,
     activationType: input.activationType,
     kvType: input.kvType,
     ...draft.sizes,
@@ -32,7 +42,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     pageTokens: options.pageTokens ?? PAGE_TOKENS,
     nll: workload.output === 'nll',
     readLogits: workload.output === 'logits',
-    terms: draft.terms,
+    terms: isCut ? draft.terms : draft.terms.filter(({ name }) => name !== HOST_ROWS_TERM),
     dramBudgetBytes: options.dramBudgetBytes,
     deviceBudgetBytes: options.computesInPlace ? undefined : options.deviceBudgetBytes,
     jobMs,

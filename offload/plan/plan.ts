@@ -32,6 +32,8 @@ export interface PlannedLayer {
    * compute in place, the layer rests on the drive, and all of it but these in DRAM.
    */
   readonly experts?: PlannedExperts | undefined;
+  /** Where rows may stay in DRAM, which the layer rests in: the matrices that may be cut. */
+  readonly cuttable?: readonly string[] | undefined;
 }
 
 /** Equal places on every device, or in DRAM where it computes there, for the experts of all layers, and who uses them. */
@@ -58,6 +60,20 @@ export interface HostSharePlan {
   readonly mostTokens: number;
   /** What one block's part takes. */
   readonly workspaceBytes: number;
+}
+
+/** Rows of streamed layers that the host multiplies where they rest, while the link brings the others. */
+export interface RowsPlan {
+  /** Rows that travel to begin with, in CUTS-ths. */
+  readonly share: number;
+  /** It is asked for, and not corrected by what is measured. */
+  readonly isFixed: boolean;
+  /** A pass of one micro-batch of up to so many tokens leaves rows to the host; for others whole layers pass by. */
+  readonly mostTokens: number;
+  readonly inputBytes: number;
+  readonly resultBytes: number;
+  /** On the device: what it keeps beside its mailbox, and room for results that are added to something. */
+  readonly deviceBytes: number;
 }
 
 /** One summand of a memory budget. */
@@ -111,6 +127,8 @@ export interface Plan extends Sizes {
   readonly deviceBuffers: BufferPlan;
   /** Undefined where layers rest or pass by whole. */
   readonly slots?: SlotPlan | undefined;
+  /** Undefined where layers that stream always come whole. */
+  readonly rows?: RowsPlan | undefined;
   /** The type of what blocks make; the residual and logits are f32. */
   readonly activationType: FloatType;
   /** How keys and values are stored, wherever they rest. */

@@ -1,5 +1,6 @@
 // What a plan's job takes at usual rates: how plans are compared. It predicts nothing; predict.ts does.
 
+import { present } from '../errors.js';
 import { pagedCache } from '../model/cache-spec.js';
 import { ForwardWalk } from '../model/forward-walk.js';
 import { pagesOfHorizon } from '../model/horizon.js';
@@ -8,6 +9,7 @@ import type { LayerSpec } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import { elementCount } from '../port/dtype.js';
 import type { Draft } from './draft.js';
+import { cutOf, hostBytesPerSecond, leavesRows } from './host-rows.js';
 import type { PlanInput, Workload } from './input.js';
 import { type ComputeRates, opMs, type SliceShape } from './op-cost.js';
 import type { Sizes } from './plan.js';
@@ -161,9 +163,10 @@ function decodeMs(input: PlanInput, draft: Draft, context: number): number {
   const microBatches = Math.ceil(sequences / sizes.microBatchSequences);
   const tokens = Math.ceil(sequences / microBatches);
   const slices = Array.from({ length: tokens }, () => ({ tokens: 1, startPosition: context }));
-  const { linkMs, driveMs } = weightsMs(input, draft);
+  const leaves = microBatches === 1 && leavesRows(input.cuttable?.rows, [tokens]);
+  const { linkMs, driveMs, hostMs } = weightsMs(input, draft, leaves);
   const rates = ratesFor(input);
-  const computeMs = rates.compute.passMs + microBatches * blocksMs(input, tokens, slices);
+  const computeMs = rates.compute.passMs + microBatches * blocksMs(input, tokens, slices) + hostMs;
   let kvMs = 0;
   if (sizes.kvBuffers.count > 0 && rates.link) {
     const blocks = input.model.blocks.length;
@@ -189,21 +192,32 @@ function broughtMs(
   return copyMs(bytes, ratesFor(input)) / shareGain(slots, tokens);
 }
 
-/** What the layers that do not rest on the device cost link and drive in one pass. */
+/**
+ * What the layers that do not rest on the device cost link and drive in one pass, and the host where rows are left to it: the device
+ * waits for that.
+ */
 function weightsMs(
   input: PlanInput,
-  { onDevices, inDram }: Draft,
-): { readonly linkMs: number; readonly driveMs: number } {
-  const { options, hostLayerBytes, deviceLayerBytes } = input;
-  let [linkBytes, driveBytes, next] = [0, 0, 0];
+  { onDevices, inDram, slots }: Draft,
+  leavesRows = false,
+): { readonly linkMs: number; readonly driveMs: number; readonly hostMs: number } {
+  const { options, layers, cuttable, hostLayerBytes, deviceLayerBytes } = input;
+  let [linkBytes, driveBytes, hostBytes, next] = [0, 0, 0, 0];
   onDevices.forEach((resident, index) => {
     if (resident) return;
     linkBytes += deviceLayerBytes[index] ?? 0;
     if (!inDram[next++]) driveBytes += hostLayerBytes[index] ?? 0;
+    else if (leavesRows && cuttable && !slots) {
+      const { layout } = present(layers[index], 'layer');
+      const { stayingBytes } = cutOf({ layout, cuttable: cuttable.keys[index] }, cuttable.rows.share);
+      linkBytes -= stayingBytes;
+      hostBytes += stayingBytes;
+    }
   });
   return {
     linkMs: copyMs(linkBytes / options.deviceCount, ratesFor(input)),
     driveMs: (driveBytes / DRIVE_BYTES_PER_SECOND) * 1e3,
+    hostMs: (hostBytes / hostBytesPerSecond(options)) * 1e3,
   };
 }
 

@@ -26,6 +26,8 @@ export const schema = z.strictObject({
     memoryBytes: bytes.nullable(),
     /** Host to device, of one link while all are busy. */
     linkBytesPerSecond: rate.nullable(),
+    /** What the processor reads of memory while the link is busy; left out where it was not measured. */
+    hostBytesPerSecond: rate.optional(),
     /** Between devices; null where they share no fast link. */
     peerBytesPerSecond: rate.nullable(),
   }),

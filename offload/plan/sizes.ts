@@ -2,6 +2,7 @@
 
 import type { Batch } from './batches.js';
 import { dryRun } from './dry-run.js';
+import { hostRowsTerms } from './host-rows.js';
 import type { PlanInput } from './input.js';
 import {
   cacheMemory,
@@ -59,6 +60,7 @@ export function sizesFor(input: PlanInput, batch: Batch): Sizes {
     ...tableTerms(input, sizes),
     ...inputTerms(input),
     ...gatheringTerms(input),
+    ...hostRowsTerms(input.cuttable, input.options),
     ...cudaTerms(input, sizes),
   );
   return sizes;

@@ -47,7 +47,7 @@ export function hostEffects(op: HostOp): Effects {
       return { reads: [op.from, words, state], writes: [op.to, words, state] };
     case 'take_host':
       return {
-        reads: [op.from, op.out, ...(op.choices ? [op.choices] : []), words, state],
+        reads: [op.from, ...(op.choices ? [op.out, op.choices] : []), words, state],
         writes: [op.out, words, state],
       };
   }

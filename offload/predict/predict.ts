@@ -6,8 +6,9 @@ import { firstRead, type Horizon, pageTables } from '../model/horizon.js';
 import { blockPageBytes, pagesFor } from '../model/kv-cache.js';
 import { cutShards } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
+import { bestShare, cutOf, leavesRows, type RowRates, rowBytes } from '../plan/host-rows.js';
 import { type ComputeRates, opMs, productOf, type SliceShape, storedBytes } from '../plan/op-cost.js';
-import type { Plan, PlannedLayer } from '../plan/plan.js';
+import type { Plan, PlannedLayer, Tier } from '../plan/plan.js';
 import type { HardwareProfile } from '../plan/profile.js';
 import { broughtBytes, choosesExperts, shareGain } from '../plan/slots.js';
 import { stepsAhead } from '../plan/steps-ahead.js';
@@ -67,19 +68,26 @@ export function predictPass(
     const linkMs = (bytes / (profile.devices.linkBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
     return plan.slots && one ? linkMs / shareGain(plan.slots, tokensOf(one)) : linkMs;
   };
+  const leaves = leavesRows(plan.rows, microBatches.map(tokensOf));
+  const rates = leaves ? rowRates(plan, profile) : undefined;
+  const cutFor = (layer: PlannedLayer) => (rates && layer.cuttable ? cutOf(layer, rates.share) : undefined);
   let [broughtMs, readBytes] = [0, 0];
   const layers = plan.layers.map((layer): LayerTimes => {
     // Devices fetch what is chosen themselves, and little is computed meanwhile.
     const fetchedMs = chooses ? bringMs(layer, microBatches) : 0;
     broughtMs += fetchedMs;
-    const computeMs = fetchedMs + sumOver((shape, times) => cost.layer(layer, shape, times));
+    const cut = cutFor(layer);
+    const hostMs = rates && cut ? (cut.stayingBytes / rates.hostBytesPerSecond) * 1e3 : 0;
+    const computeMs = fetchedMs + hostMs + sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.tier === 'nvme' && !(chooses && layer.experts) ? layer.layout.host.sizeBytes : 0;
     readBytes += bytes;
     const driveMs = drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
     const pageSize = layer.kind === 'block' ? blockPageBytes(kvShape, layer.index) : 0;
     const horizon = layer.kind === 'block' ? horizons[layer.index] : undefined;
     const kvMs = keyValueMs({ pageBytes: pageSize, horizon }, plan, profile, microBatches);
-    const passesByMs = chooses && layer.experts ? 0 : linkMs(layer, plan, profile);
+    const travels = cut?.travellingBytes ?? layer.layout.device.sizeBytes;
+    const passesByMs =
+      chooses && layer.experts ? 0 : linkMs({ tier: layer.tier, bytes: travels }, plan, profile);
     return { driveMs, linkMs: passesByMs + kvMs, computeMs };
   });
   const startMs = sumOver((shape, times) => cost.start(shape, times));
@@ -190,15 +198,32 @@ function distinctShapes(
   return [...found.values()];
 }
 
+/**
+ * The share of rows that travel, and what host and link reach beside each other. Where the host's rate is not known, it is taken to
+ * end with the link.
+ */
+function rowRates(
+  plan: Plan,
+  { devices }: HardwareProfile,
+): (RowRates & { readonly share: number }) | undefined {
+  const { linkBytesPerSecond, hostBytesPerSecond } = devices;
+  const planned = present(plan.rows, 'rows');
+  if (linkBytesPerSecond === null) return undefined;
+  const { travelling, staying } = rowBytes(plan, planned.share);
+  const host = hostBytesPerSecond ?? (linkBytesPerSecond * staying) / Math.max(1, travelling);
+  const rates = { linkBytesPerSecond, hostBytesPerSecond: host };
+  if (planned.isFixed || hostBytesPerSecond === undefined) return { ...rates, share: planned.share };
+  return { ...rates, share: bestShare((share) => rowBytes(plan, share), rates).share };
+}
+
 /** Each device pulls its shard over its own link, then the others' from its peers; or all of it over its own link. */
 function linkMs(
-  { layout, tier }: PlannedLayer,
+  { bytes, tier }: { readonly bytes: number; readonly tier: Tier },
   { transfer, deviceCount }: Plan,
   { devices }: HardwareProfile,
 ): number {
   const { linkBytesPerSecond, peerBytesPerSecond } = devices;
   if (devices.kind === 'cpu' || tier === 'gpu' || linkBytesPerSecond === null) return 0;
-  const bytes = layout.device.sizeBytes;
   if (transfer.kind === 'whole' || peerBytesPerSecond === null) return (bytes / linkBytesPerSecond) * 1e3;
   const [first] = cutShards(bytes, deviceCount);
   const shard = first ? first.endBytes - first.startBytes : 0;

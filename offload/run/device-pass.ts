@@ -1,9 +1,11 @@
 // What one device does in a pass: embeds its micro-batches, queues each layer on all of them, reads the results.
 
 import { assert, OperatingError, present } from '../errors.js';
+import type { CutLayer } from '../model/cut-layer.js';
 import { blockPlace, EMBEDDING_PLACE } from '../model/forward-places.js';
 import type { Weights } from '../model/model.js';
-import { weightsAt } from '../model/weights.js';
+import { placeIn, weightsAt } from '../model/weights.js';
+import { leavesRows } from '../plan/host-rows.js';
 import type { PlannedLayer } from '../plan/plan.js';
 import type { DeviceEvent } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
@@ -11,6 +13,7 @@ import type { Memory } from '../port/ops.js';
 import type { ShareRates } from '../port/shares.js';
 import { rows } from '../port/tensor.js';
 import type { RowCache, RowLease } from '../stream/row-cache.js';
+import type { RowShare, RowsApart } from '../stream/row-share.js';
 import type { DeviceCopy } from '../stream/staged-layer.js';
 import type { Trace } from '../trace.js';
 import { checkMicroBatch } from './check-pass.js';
@@ -25,10 +28,22 @@ import type { DeviceWork, Running } from './running.js';
 import { SharedEnd } from './shared-end.js';
 import { noteTokens } from './watch.js';
 
+/** What has the host compute for the device. */
+function hostsOf({ slots, rows: byHost }: DeviceWork['state']) {
+  return [slots, byHost].filter((one) => one !== undefined);
+}
+
 /** With so many tokens a layer takes a few hundred microseconds at most. */
 const FEW_TOKENS = 16;
 /** At most half of the layers that are queued beyond those that the device has reached. */
 const MOST_TOGETHER = 8;
+
+interface LaidOut {
+  readonly layer: PlannedLayer;
+  /** Where some of its rows did not come. */
+  readonly cut: CutLayer | undefined;
+  readonly weights: Weights;
+}
 
 /** Layers that have one end. */
 interface LayerGroup {
@@ -44,6 +59,8 @@ export interface DevicePassOptions extends DeviceWork {
   /** Per table of the model. */
   readonly rowCaches: readonly RowCache[];
   readonly trace: Trace;
+  /** Undefined where layers always come whole. */
+  readonly share?: RowShare | undefined;
 }
 
 /** Passes of one device, one after the other: `begin`, then `queueLayer` for every layer, then `finish`. */
@@ -61,10 +78,12 @@ export class DevicePass {
   #last: KeptPass | undefined;
   #hostLooksOut = false;
   /** The layer that a memory held last. */
-  readonly #weights = new WeakMap<Memory, { readonly layer: PlannedLayer; readonly weights: Weights }>();
+  readonly #weights = new WeakMap<Memory, LaidOut>();
+  readonly #share: RowShare | undefined;
 
   constructor(options: DevicePassOptions) {
-    const { model, plan, state, rowCaches, trace } = options;
+    const { model, plan, state, rowCaches, trace, share } = options;
+    this.#share = share;
     this.#work = { model, plan, state };
     this.#rowCaches = rowCaches;
     this.#times = new LayerTimes(state.device.name, trace);
@@ -78,7 +97,7 @@ export class DevicePass {
     [this.#group, this.#mostTogether] = [undefined, 1];
     this.#running = await this.#embed(state.kv.begin(microBatches));
     this.#recall();
-    if (!this.#hostLooksOut) state.slots?.beginPass();
+    if (!this.#hostLooksOut) for (const one of hostsOf(state)) one.beginPass();
     this.#hostLooksOut = true;
   }
 
@@ -92,10 +111,12 @@ export class DevicePass {
     // waited.
     const before = waits || !copy.rests ? undefined : this.#times.lastEnd;
     const start = group?.start ?? before ?? compute.record();
-    const weights = this.#weightsOf(layer, copy);
+    const apart = this.#together(layer, copy);
+    const weights = this.#weightsOf(layer, copy, apart);
     const queue = () => {
       if (layer.kind === 'block') this.#queueBlock(layer.index, weights);
       else queueHeadPiece(this.#work, this.#running, layer, weights);
+      this.#work.state.ops.flush();
     };
     if (group && this.#kept) group.waiting.push({ weights, queue });
     else queue();
@@ -103,7 +124,26 @@ export class DevicePass {
     if (group && ++group.size === group.most) this.#closeGroup();
     this.#times.add(layer.layout.layer.name, start, end);
     this.#times.account();
+    if (apart) this.#share?.note(apart, { started: start, ended: end });
     return end;
+  }
+
+  /** Rows that did not come, if they can stay where they are; for other passes than they were left for they follow now. */
+  #together({ layout }: PlannedLayer, { apart, memory }: DeviceCopy): RowsApart | undefined {
+    if (!apart || this.#running.length === 0) return undefined;
+    const tokens = this.#running.map((running) => running.tokens);
+    if (leavesRows(this.#work.plan.rows, tokens)) return apart;
+    const { compute, name } = this.#work.state.device;
+    const started = compute.record();
+    for (const { hostOffset, deviceOffset, sizeBytes } of apart.cut.staying) {
+      compute.copy(memory, deviceOffset, apart.home, hostOffset, sizeBytes);
+    }
+    this.#times.addCopies(
+      { owner: name, name: layout.layer.name, bytes: apart.cut.stayingBytes },
+      started,
+      compute.record(),
+    );
+    return undefined;
   }
 
   /** Waits for the device. Rejects with an OperatingError when it failed. */
@@ -142,14 +182,14 @@ export class DevicePass {
   }
 
   #restHost(): void {
-    if (this.#hostLooksOut) this.#work.state.slots?.endPass();
+    if (this.#hostLooksOut) for (const one of hostsOf(this.#work.state)) one.endPass();
     this.#hostLooksOut = false;
   }
 
   /** What the host failed in, which its device waited for. */
   #causeOf(error: unknown): unknown {
-    const reason = this.#work.state.slots?.hostFailure ?? '';
-    if (reason === '') return error;
+    const reason = hostsOf(this.#work.state).find(({ hostFailure }) => hostFailure !== '')?.hostFailure;
+    if (reason === undefined) return error;
     return new OperatingError(
       'DEVICE_FAILED',
       `the processor failed in what it computes beside ${this.#work.state.device.name}: ${reason}`,
@@ -217,12 +257,18 @@ export class DevicePass {
   }
 
   /** Made once for a layer that rests where it is computed. */
-  #weightsOf(layer: PlannedLayer, { memory, placements, home }: DeviceCopy): Weights {
+  #weightsOf(
+    layer: PlannedLayer,
+    { memory, placements, home }: DeviceCopy,
+    apart: RowsApart | undefined,
+  ): Weights {
     const known = this.#weights.get(memory);
-    if (known?.layer === layer) return known.weights;
-    const inSlots = home && present(this.#work.state.slots, 'slots').of(layer, home);
-    const weights = weightsAt(memory, placements, { layer: layer.layout.layer, inSlots });
-    this.#weights.set(memory, { layer, weights });
+    if (known?.layer === layer && known.cut === apart?.cut) return known.weights;
+    const { slots, rows: byHost } = this.#work.state;
+    const inSlots = home && present(slots, 'slots').of(layer, home);
+    const split = apart && present(byHost, 'rows').split(layer, apart, placeIn(memory, placements));
+    const weights = weightsAt(memory, placements, { layer: layer.layout.layer, inSlots, split });
+    this.#weights.set(memory, { layer, cut: apart?.cut, weights });
     return weights;
   }
 

@@ -25,6 +25,7 @@ import { tensor } from '../port/tensor.js';
 import type { WeightSource } from '../stream/weight-source.js';
 import type { Trace } from '../trace.js';
 import { DeviceSlots } from './device-slots.js';
+import { DeviceRows } from './host-rows.js';
 import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
 
 export interface DeviceState {
@@ -54,6 +55,8 @@ export interface DeviceState {
   readonly kv: KvTier;
   /** Where experts that are chosen come to; undefined where layers are there whole. */
   readonly slots: DeviceSlots | undefined;
+  /** Rows that the host multiplies; undefined where all of them come. */
+  readonly rows: DeviceRows | undefined;
   /** By block: which of a pass's page tables it reads. */
   readonly pageTables: readonly number[];
   /** By block; undefined where it keeps none. They rest on the device. */
@@ -99,6 +102,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     fixed: placeFixed(device, fixed.layout, fixed.host),
     kv: makeKvTier(options),
     slots: plan.slots && new DeviceSlots(options),
+    rows: plan.rows && new DeviceRows({ backend, device, rows: plan.rows }),
     pageTables: pageTables(model.caches, plan.horizons),
     states: makeStates(options),
   };

@@ -3,7 +3,8 @@
 import { assert, present } from '../errors.js';
 import { layoutLayer } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
-import type { Plan, SlotPlan } from '../plan/plan.js';
+import { leavesRows } from '../plan/host-rows.js';
+import type { Plan, RowsPlan, SlotPlan } from '../plan/plan.js';
 import { choosesExperts } from '../plan/slots.js';
 import type { Backend, DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
 import type { ShareRates } from '../port/shares.js';
@@ -12,6 +13,7 @@ import type { LoadedLayer } from '../stream/load-ahead.js';
 import { Prefetcher } from '../stream/prefetch.js';
 import { measureReadLimit, type ReadLimit } from '../stream/read-limit.js';
 import { RowCache } from '../stream/row-cache.js';
+import { type RowCounts, RowShare } from '../stream/row-share.js';
 import { Schedule, type Step } from '../stream/schedule.js';
 import { WeightSource } from '../stream/weight-source.js';
 import type { Trace } from '../trace.js';
@@ -30,6 +32,8 @@ export interface ExecutorOptions {
   readonly trace: Trace;
   /** Layers that were read ahead, by layer index: some of those that rest in DRAM by the plan. */
   readonly loaded?: ReadonlyMap<number, LoadedLayer> | undefined;
+  /** Is told what a user may want to know while it runs. */
+  readonly tell?: ((what: string) => void) | undefined;
 }
 
 export class Executor {
@@ -41,11 +45,12 @@ export class Executor {
   readonly #buffers: Buffers;
   readonly #rowCaches: readonly RowCache[];
   readonly #devices: readonly DevicePass[];
+  readonly #share: RowShare | undefined;
   #session: { readonly schedule: Schedule; readonly prefetcher: Prefetcher; nextPass: number } | undefined;
   #running: Promise<unknown> | undefined;
 
   private constructor(options: ExecutorOptions, source: WeightSource, fixedHost: HostMemory) {
-    const { model, plan, backend, trace, loaded = new Map() } = options;
+    const { model, plan, backend, trace, loaded = new Map(), tell = () => undefined } = options;
     this.#model = model;
     this.#plan = plan;
     this.#backend = backend;
@@ -60,10 +65,11 @@ export class Executor {
       return new RowCache(table, source, memory, onRead);
     });
     this.#rowCaches = rowCaches;
+    this.#share = plan.rows && new RowShare(plan, tell);
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     this.#devices = backend.devices.map((device) => {
       const state = makeDeviceState({ backend, device, model, plan, source, fixed, trace });
-      return new DevicePass({ model, plan, state, rowCaches, trace });
+      return new DevicePass({ model, plan, state, rowCaches, trace, share: this.#share });
     });
   }
 
@@ -121,6 +127,11 @@ export class Executor {
     return this.#devices.flatMap(({ shareRates }) => shareRates ?? []);
   }
 
+  /** What passes have left to the host; undefined where layers always come whole. */
+  get rowCounts(): RowCounts | undefined {
+    return this.#share?.counts;
+  }
+
   /** Starts the cycle of layers for at most `passLimit` passes: fetching begins now. */
   begin(passLimit: number): void {
     assert(!this.#session, 'one session at a time');
@@ -132,6 +143,7 @@ export class Executor {
       source: this.#source,
       buffers: this.#buffers,
       trace: this.#trace,
+      rows: this.#share,
     });
     this.#session = { schedule, prefetcher, nextPass: 0 };
   }
@@ -215,6 +227,7 @@ export class Executor {
     assert(session.nextPass < session.schedule.passLimit, 'the session has passes left');
     const passIndex = session.nextPass++;
     if (this.#plan.slots) session.schedule.decide(allChoose(this.#plan.slots, pass), pass.expectsWhole);
+    this.#share?.begin(allLeaveRows(this.#plan.rows, pass));
     for (const [index, device] of this.#devices.entries()) await device.begin(pass.perDevice[index] ?? []);
     const ahead = layersAhead(Math.max(...pass.perDevice.map((microBatches) => microBatches.length)));
     const queued: DeviceEvent[][] = [];
@@ -232,7 +245,9 @@ export class Executor {
       }
       queued.push(done);
     }
-    return Promise.all(this.#devices.map((device) => device.finish()));
+    const results = await Promise.all(this.#devices.map((device) => device.finish()));
+    this.#share?.end();
+    return results;
   }
 }
 
@@ -245,6 +260,13 @@ function isStep(step: Step, passIndex: number, layerIndex: number): boolean {
 function allChoose(slots: SlotPlan, { perDevice }: Pass): boolean {
   return perDevice.every(
     (microBatches) => microBatches.length === 0 || choosesExperts(slots, microBatches.map(tokenCount)),
+  );
+}
+
+/** Devices without work take part in either. */
+function allLeaveRows(rows: RowsPlan | undefined, { perDevice }: Pass): boolean {
+  return perDevice.every(
+    (microBatches) => microBatches.length === 0 || leavesRows(rows, microBatches.map(tokenCount)),
   );
 }
 

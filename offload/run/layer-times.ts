@@ -2,7 +2,7 @@
 
 import { present } from '../errors.js';
 import type { DeviceEvent } from '../port/backend.js';
-import type { Trace } from '../trace.js';
+import type { Span, Trace } from '../trace.js';
 
 /** The embedding, or a layer. */
 interface Timing {
@@ -29,6 +29,11 @@ export class LayerTimes {
 
   add(name: string, start: DeviceEvent, end: DeviceEvent): void {
     this.#timings.push({ name, start, end });
+  }
+
+  /** What followed a layer over the link. */
+  addCopies(copies: Pick<Span, 'owner' | 'name' | 'bytes'>, started: DeviceEvent, ended: DeviceEvent): void {
+    this.#trace.addWhenReached({ lane: 'dram→gpu', ...copies }, started, ended);
   }
 
   /** The end of what was added last. */

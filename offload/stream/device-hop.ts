@@ -2,14 +2,15 @@
 
 import { present } from '../errors.js';
 import type { Transfer } from '../plan/transfer.js';
-import type { Backend } from '../port/backend.js';
+import type { Backend, DeviceEvent } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import type { Trace } from '../trace.js';
 import { type Buffers, type DeviceResident, hostResidentFor, residentFor } from './buffers.js';
 import type { Lease } from './pool.js';
 import type { Returns } from './returns.js';
+import type { RowShare, RowsApart } from './row-share.js';
 import type { HostLayer, StagedLayer } from './staged-layer.js';
-import { type Arrival, queueTransfer, type Target } from './transfer.js';
+import { type Arrival, type HopSpan, queueTransfer, type Target } from './transfer.js';
 
 export interface DeviceHopOptions {
   readonly backend: Backend;
@@ -18,6 +19,8 @@ export interface DeviceHopOptions {
   readonly trace: Trace;
   /** Where host buffers go once every device has read its part. */
   readonly returns: Returns;
+  /** Undefined where layers always come whole. */
+  readonly rows?: RowShare | undefined;
 }
 
 export class DeviceHop {
@@ -26,13 +29,15 @@ export class DeviceHop {
   readonly #buffers: Buffers;
   readonly #trace: Trace;
   readonly #returns: Returns;
+  readonly #rows: RowShare | undefined;
 
-  constructor({ backend, transfer, buffers, trace, returns }: DeviceHopOptions) {
+  constructor({ backend, transfer, buffers, trace, returns, rows }: DeviceHopOptions) {
     this.#backend = backend;
     this.#transfer = transfer;
     this.#buffers = buffers;
     this.#trace = trace;
     this.#returns = returns;
+    this.#rows = rows;
   }
 
   /** Buffers of the devices may have to be waited for. */
@@ -88,8 +93,18 @@ export class DeviceHop {
       for (const lease of leases) lease.release(lease.after);
       throw error;
     }
-    const way = { layout: item.layout.device, by: this.#transfer.by };
-    const arrivals = this.#queue(item, way, leases);
+    const cut = this.#rows?.cutFor(item.step.layerIndex);
+    const layout = cut ? { ...item.layout.device, copies: cut.travelling } : item.layout.device;
+    let started: DeviceEvent | undefined;
+    const arrivals = this.#queue(item, { layout, by: this.#transfer.by }, leases, (span) => {
+      started ??= span.started;
+    });
+    const apart = (ended: DeviceEvent): RowsApart | undefined =>
+      cut && {
+        cut,
+        home: present(item.memory, 'the layer in DRAM'),
+        fetched: { started: present(started, 'event'), ended },
+      };
     const events = arrivals.map(({ fetched, gathered }) => [fetched, gathered]);
     // Peers read from a buffer while they gather, so their gathers must end as well; of whole layers every device has
     // one to itself.
@@ -102,6 +117,7 @@ export class DeviceHop {
         placements: item.layout.device.placements,
         ready: [fetched, gathered],
         rests: false,
+        apart: apart(fetched),
       })),
       release: (done) => {
         for (const [g, lease] of leases.entries()) {
@@ -118,6 +134,7 @@ export class DeviceHop {
     item: HostLayer,
     { layout, by }: Pick<DeviceResident, 'layout' | 'by'>,
     targets: readonly Target[],
+    hear: (span: HopSpan) => void = () => undefined,
   ): Arrival[] {
     const from = present(item.memory, 'the layer in DRAM');
     const { name } = item.layout.layer;
@@ -127,8 +144,11 @@ export class DeviceHop {
       layout,
       from,
       targets,
-      tell: ({ lane, device, bytes, started, ended }) =>
-        this.#trace.addWhenReached({ lane, owner: device.name, name, bytes }, started, ended),
+      tell: (span) => {
+        const { lane, device, bytes, started, ended } = span;
+        this.#trace.addWhenReached({ lane, owner: device.name, name, bytes }, started, ended);
+        hear(span);
+      },
     });
     this.#returns.when(
       arrivals.map(({ fetched }) => fetched),

@@ -10,6 +10,7 @@ import { Channel } from './channel.js';
 import { DeviceHop } from './device-hop.js';
 import { DriveHop } from './drive-hop.js';
 import { Returns } from './returns.js';
+import type { RowShare } from './row-share.js';
 import type { Schedule, Step } from './schedule.js';
 import type { HostLayer, StagedLayer } from './staged-layer.js';
 import type { WeightSource } from './weight-source.js';
@@ -23,6 +24,8 @@ export interface PrefetcherOptions {
   readonly source: WeightSource;
   readonly buffers: Buffers;
   readonly trace: Trace;
+  /** Undefined where layers always come whole. */
+  readonly rows?: RowShare | undefined;
 }
 
 export class Prefetcher {
@@ -38,14 +41,14 @@ export class Prefetcher {
   readonly #stages: Promise<void>[];
   #stopped: { readonly reason: unknown } | undefined;
 
-  constructor({ plan, schedule, backend, source, buffers, trace }: PrefetcherOptions) {
+  constructor({ plan, schedule, backend, source, buffers, trace, rows }: PrefetcherOptions) {
     this.#plan = plan;
     this.#schedule = schedule;
     this.#backend = backend;
     this.#buffers = buffers;
     this.#fromDrive = new DriveHop({ plan, source, buffers, trace });
     const { transfer } = plan;
-    this.#toDevices = new DeviceHop({ backend, transfer, buffers, trace, returns: this.#returns });
+    this.#toDevices = new DeviceHop({ backend, transfer, buffers, trace, returns: this.#returns, rows });
     const { hostSteps, deviceSteps } = stepsAhead(plan);
     this.#hostLayers = new Channel(hostSteps);
     this.#staged = new Channel(deviceSteps);

@@ -4,6 +4,7 @@ import type { LayerLayout, Placement } from '../model/layout.js';
 import type { DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import type { Lease } from './pool.js';
+import type { RowsApart } from './row-share.js';
 import type { Step } from './schedule.js';
 
 /** A layer in DRAM, on its way there, or at rest on the devices. */
@@ -31,6 +32,8 @@ export interface DeviceCopy {
   readonly rests: boolean;
   /** Where the layer's experts rest, which are not among the placements. */
   readonly home?: ExpertHome | undefined;
+  /** Where some rows did not come. */
+  readonly apart?: RowsApart | undefined;
 }
 
 /** A layer that is there, or on its way with events to wait for; in the order of the schedule. */

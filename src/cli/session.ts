@@ -64,7 +64,8 @@ export async function withSession<T>(
   const { opened } = source;
   const ahead = context.early?.opened === opened ? context.early.ahead : undefined;
   const startMs = performance.now();
-  const engine = await Engine.open(opened, engineOptions(source, options, workload), ahead);
+  const tell = (what: string) => log.info(what);
+  const engine = await Engine.open(opened, { ...engineOptions(source, options, workload), tell }, ahead);
   const forget = interrupt.onStop(() => engine.close());
   try {
     log.debug(`planned, allocated and opened in ${(performance.now() - startMs).toFixed(0)} ms`);
@@ -77,6 +78,7 @@ export async function withSession<T>(
     const meter = new Meter(engine.trace, engine.plan);
     const result = await work({ engine, meter, notes, readySeconds });
     meter.experts = await engine.executor.slotCounts();
+    meter.rows = engine.executor.rowCounts;
     return result;
   } finally {
     progress.stop();

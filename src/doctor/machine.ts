@@ -16,6 +16,7 @@ import {
   measureCompute,
   measureDrive,
   measureLinks,
+  measureTogether,
   OperatingError,
   present,
   type WeightType,
@@ -95,16 +96,18 @@ function openBackend(kind: DeviceKind, deviceCount: number, cpu: CpuBackendOptio
   });
 }
 
-/** Memory as an engine would find it. */
+/** Memory as an engine would find it. With several GPUs the processor does not compute beside them. */
 export async function describeGpus(
   backend: Backend,
   gpus: readonly Pick<CudaStatus['devices'][number], 'freeBytes'>[],
 ): Promise<HardwareProfile['devices']> {
+  const together = gpus.length === 1 ? await measureTogether(backend) : undefined;
   const free = gpus.reduce((least, { freeBytes }) => Math.min(least, freeBytes), Number.POSITIVE_INFINITY);
   return {
     kind: 'gpu',
     count: gpus.length,
     memoryBytes: Math.max(1, free - DEVICE_MARGIN_BYTES),
+    ...(together ? { hostBytesPerSecond: together.hostBytesPerSecond } : {}),
     ...(await measureLinks(backend)),
   };
 }

@@ -30,6 +30,8 @@ export interface EngineOptions {
   readonly deviceBudgetBytes?: number;
   /** How layers reach several devices, unless `plan.transfer` says it; default `auto`: as is measured to be faster. */
   readonly gather?: GatherWish;
+  /** Is told what a user may want to know while it runs. */
+  readonly tell?: (what: string) => void;
   /** Keep every span for a trace file. */
   readonly keepSpans?: boolean;
   /** Weight files to read instead of the checkpoint's own: a copy on another drive, same content and order. */

@@ -60,6 +60,7 @@ export class Engine {
         paths,
         trace,
         loaded,
+        tell: options.tell,
       });
       backend.checkFiles(expectedFiles(checkpoint, options));
       return new Engine(executor, backend, trace);

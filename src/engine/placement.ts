@@ -2,6 +2,7 @@
 
 import {
   type BufferPlan,
+  CUTS,
   counted,
   formatBytes,
   KV_TYPE_NAMES,
@@ -11,7 +12,7 @@ import {
 
 /** For logs: `12 of 32 layers rest in DRAM, 20 stream from the drive through 4 buffers of 436 MiB`. */
 export function describePlacement(plan: Plan): string {
-  return `${describeLayers(plan)}${describeSlots(plan)}${describeKv(plan)}${describeTransfer(plan)}`;
+  return `${describeLayers(plan)}${describeSlots(plan)}${describeRows(plan)}${describeKv(plan)}${describeTransfer(plan)}`;
 }
 
 /** Says nothing of layers that are there whole. */
@@ -23,6 +24,14 @@ function describeSlots({ slots, layers }: Plan): string {
     `; all but the experts ${rest}, and ${slots.count} of ${slots.keys} experts in slots, ` +
     `where passes of at most ${counted(slots.mostTokens, 'token')} ${fromFiles ? 'read' : 'bring'} those they choose`
   );
+}
+
+/** Says nothing of layers that always come whole. */
+function describeRows({ rows }: Plan): string {
+  if (!rows) return '';
+  const share = `${Math.round(100 * (1 - rows.share / CUTS))} %`;
+  const begins = rows.isFixed ? share : `${share} to begin with`;
+  return `; of their rows the CPU multiplies some where they rest (${begins}), in passes of at most ${counted(rows.mostTokens, 'token')}`;
 }
 
 /** Says nothing of those that are exact, on the device. */

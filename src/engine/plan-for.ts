@@ -11,6 +11,7 @@ import {
   OperatingError,
   type Plan,
   type PlanOptions,
+  usableProcessors,
   type Workload,
 } from '../../offload/index.js';
 import type { EngineOptions } from './engine-options.js';
@@ -35,7 +36,7 @@ export function planFor(model: ModelSpec, options: EngineOptions): Plan {
 
 type DeviceOptions = Pick<
   PlanOptions,
-  'deviceCount' | 'computesInPlace' | 'cuda' | 'deviceBudgetBytes' | 'deviceBudgetName'
+  'deviceCount' | 'computesInPlace' | 'cuda' | 'hostThreads' | 'deviceBudgetBytes' | 'deviceBudgetName'
 >;
 
 function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
@@ -57,6 +58,7 @@ function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
     deviceCount: used.length,
     computesInPlace: false,
     cuda: true,
+    hostThreads: usableProcessors().threads,
     deviceBudgetBytes: named ? deviceBudgetBytes : Math.max(0, free - DEVICE_MARGIN_BYTES),
     deviceBudgetName: named
       ? '--gpu_memory'

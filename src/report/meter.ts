@@ -1,6 +1,6 @@
 // Sums what passes did, per phase, from the trace: tokens, time, bytes, and how long compute waited for weights.
 
-import type { LaneSummary, Plan, SlotCounts, Trace } from '../../offload/index.js';
+import type { LaneSummary, Plan, RowCounts, SlotCounts, Trace } from '../../offload/index.js';
 import { storedAs } from './stored-weights.js';
 
 /** What a meter is told of a pass; generation and scoring both can. */
@@ -54,6 +54,8 @@ export class Meter {
   readonly #phases = new Map<Phase, PhaseFigures>();
   /** How often chosen experts lay in slots since the engine began; undefined where there are none, and until the end. */
   experts: SlotCounts | undefined;
+  /** What was left to the host since the engine began; undefined where layers always come whole, and until the end. */
+  rows: RowCounts | undefined;
   #last: Marks;
 
   constructor(trace: Trace, plan: Plan) {

@@ -2,6 +2,7 @@
 
 import {
   type Bound,
+  CUTS,
   counted,
   formatBytes,
   formatRate,
@@ -272,6 +273,7 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
     transfer: { kind: plan.transfer.kind, by: plan.transfer.by, reason: plan.transfer.reason },
     deviceBuffers: { count: plan.deviceBuffers.count, bytesEach: plan.deviceBuffers.sizeBytes },
     expertSlots: plan.slots ?? null,
+    rows: plan.rows ? { travellingShare: plan.rows.share / CUTS, mostTokens: plan.rows.mostTokens } : null,
     memory: plan.terms,
     dramBudgetBytes: plan.dramBudgetBytes,
     deviceBudgetBytes: plan.deviceBudgetBytes ?? null,

@@ -1,12 +1,14 @@
 // Figures of a run beside the limits measured in it: as lines for people, and as JSON for programs.
 
 import {
+  CUTS,
   counted,
   formatBytes,
   formatRate,
   KV_TYPE_NAMES,
   type LaneSummary,
   type Plan,
+  type RowCounts,
   type SlotCounts,
   type Tier,
 } from '../../offload/index.js';
@@ -63,6 +65,8 @@ export function streamingLines(meter: Meter, limits: Limits): string[] {
     .map((lane) => hopLine(lane, limits, seconds));
   const experts = expertsLine(meter);
   if (experts) lines.push(experts);
+  const rows = rowsLine(meter);
+  if (rows) lines.push(rows);
   for (const phase of PHASES) {
     const figures = meter.phase(phase);
     if (figures) lines.push(...phaseLines(phase, figures, meter.storedAs, limits));
@@ -81,6 +85,17 @@ function expertsLine({ experts, slotBytes }: Meter): string | undefined {
   const beside =
     computedByHost > 0 ? `, the CPU computed with ${formatBytes(computedByHost * slotBytes)}` : '';
   return `experts: ${percent(hits, hits + misses)} of ${hits + misses} that were chosen lay in slots, ${came}${beside}`;
+}
+
+/** Undefined where no rows were left to the host. */
+function rowsLine({ rows }: Meter): string | undefined {
+  if (!rows || rows.passes === 0) return undefined;
+  const { passes, travelledBytes, stayedBytes, share } = rows;
+  const all = travelledBytes + stayedBytes;
+  return (
+    `rows: ${percent(stayedBytes, all)} of ${formatBytes(all)} were multiplied by the CPU where they rest, in ` +
+    `${counted(passes, 'pass', 'passes')}; ${percent(share, 1)} travel at the end`
+  );
 }
 
 /** What was streamed, in a sentence for the end of a run. */
@@ -134,6 +149,7 @@ export function reportJson(context: ReportContext, extra: Readonly<Record<string
       }),
     ),
     experts: meter.experts ? expertsJson(meter, meter.experts) : null,
+    rows: meter.rows ? rowsJson(meter.rows) : null,
     stall_seconds: stallSeconds,
     stall_share: share(stallSeconds, seconds),
     notes: context.notes,
@@ -153,6 +169,10 @@ function expertsJson({ slotBytes }: Meter, { hits, misses, computedByHost, read 
     read_seconds: seconds,
     read_bytes_per_second: rate(read.bytes, seconds),
   };
+}
+
+function rowsJson({ passes, travelledBytes, stayedBytes, share }: RowCounts) {
+  return { passes, travelled_bytes: travelledBytes, stayed_bytes: stayedBytes, travelling_share: share };
 }
 
 function isHop({ lane }: LaneSummary): boolean {
@@ -254,6 +274,7 @@ function planJson(plan: Plan) {
     layers_on_drive: count('nvme'),
     expert_slots: plan.slots?.count ?? null,
     expert_slot_bytes: plan.slots?.bytes ?? null,
+    travelling_rows_share: plan.rows ? plan.rows.share / CUTS : null,
     host_buffers: plan.hostBuffers.count,
     host_buffer_bytes: plan.hostBuffers.sizeBytes,
     devices: plan.deviceCount,

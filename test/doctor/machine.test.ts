@@ -7,6 +7,7 @@ import {
   MiB,
   measureCompute,
   measureLinks,
+  measureTogether,
   present,
 } from '../../offload/index.js';
 import { gpuFinding, rateFindings } from '../../src/doctor/doctor.js';
@@ -79,6 +80,8 @@ test('links of devices, and what is free on them less what others may take', asy
   const one = new CpuBackend({ virtualDevices: 1 });
   try {
     expect((await measureLinks(one, MiB)).peerBytesPerSecond).toBeNull();
+    const both = await measureTogether(one, { copyBytes: MiB, readBytes: MiB, copyMs: 5 });
+    expect(Math.min(both.linkBytesPerSecond, both.hostBytesPerSecond)).toBeGreaterThan(0);
   } finally {
     await one.close();
   }

@@ -1,6 +1,7 @@
 // One seed's world: a model, a machine, a plan, and passes of uneven work with the results they must yield.
 
 import { present } from '../../offload/errors.js';
+import { CUTS } from '../../offload/model/cut-layer.js';
 import { expertsOf } from '../../offload/model/experts.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
 import type { KvDType } from '../../offload/model/kv-type.js';
@@ -9,7 +10,7 @@ import { hasStates } from '../../offload/model/state-cache.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
-import type { CpuCompute, Plan, Tier } from '../../offload/plan/plan.js';
+import type { CpuCompute, Plan, PlannedLayer, Tier } from '../../offload/plan/plan.js';
 import { choicesOf } from '../../offload/plan/slots.js';
 import { type GatherBy, makeTransfer } from '../../offload/plan/transfer.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
@@ -59,6 +60,8 @@ export interface ScenarioOptions {
   readonly slots?: 'few' | 'some' | 'all' | 'none';
   /** Whether the host computes beside devices. */
   readonly cpuCompute?: CpuCompute;
+  /** The host multiplies rows of layers in DRAM, beside one device with memory of its own. */
+  readonly rows?: boolean;
   /** How layers reach several devices. */
   readonly gather?: GatherBy;
   /** Every device has work in every pass. */
@@ -125,12 +128,17 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const wantedSlots = options.slots ?? (options.tiers === 'nvme' ? 'none' : drawnSlots);
   const inDram = computesInPlace && tiers === 'dram' && !options.slots;
   const expertSlots = slotsFor(toy, sparse, inDram ? 'none' : wantedSlots);
+  const apartRows = new Random(seed + 122_949_823);
+  const mayLeave =
+    deviceCount === 1 && !computesInPlace && expertSlots === 0 && tiers !== 'gpu' && tiers !== 'nvme';
+  const leaves = (options.rows ?? apartRows.chance(0.5)) && mayLeave;
   const cpuCompute =
     options.cpuCompute ?? new Random(seed + 104_395_301).pick<CpuCompute>(['off', 'auto', 'only']);
   const base = makePlan(toy.model, workload, {
-    cpuCompute,
-    offload: expertSlots > 0 && !computesInPlace ? 'dram' : 'nvme',
+    cpuCompute: leaves ? 'auto' : cpuCompute,
+    offload: (expertSlots > 0 && !computesInPlace) || leaves ? 'dram' : 'nvme',
     expertSlots,
+    ...(leaves ? { hostRowShare: apartRows.between(0, CUTS - 1) } : {}),
     dramBudgetBytes: 1e12,
     dramBudgetName: '--dram_memory',
     deviceCount,
@@ -151,9 +159,19 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     layers: base.layers.map((layer) => {
       const tier = tiers === 'mixed' ? random.pick(mixed) : tiers;
       // Experts in slots come from DRAM, or in place from the drive.
-      return layer.experts ? layer : { ...layer, tier };
+      return layer.experts
+        ? layer
+        : { ...layer, tier, cuttable: tier === 'dram' ? cuttableHere(layer) : undefined };
     }),
-    hostBuffers: { ...base.hostBuffers, count: allResident || hostWindow === 0 ? 0 : base.hostBuffers.count },
+    rows: base.rows && {
+      ...base.rows,
+      mostTokens: apartRows.between(1, base.rows.mostTokens),
+      isFixed: apartRows.chance(0.4),
+    },
+    hostBuffers: {
+      ...base.hostBuffers,
+      count: allResident || hostWindow === 0 ? 0 : leaves ? Math.max(1, hostWindow) : base.hostBuffers.count,
+    },
     kvBuffers: { ...base.kvBuffers, count: base.kvBuffers.count && random.between(1, base.kvBuffers.count) },
     rowCacheBytes: toy.model.tables.map((table) => {
       const slots = random.between(microBatchTokens, 2 * microBatchTokens);
@@ -181,8 +199,16 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     `seed ${seed}: ${deviceCount} devices${computesInPlace ? ' in place' : `, gather ${plan.transfer.by}`}, ${plan.layers.length} layers ` +
     `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}/${plan.kvBuffers.count}, keys and values ${plan.kvType}, ` +
     `${passCount} passes of ${workload.output}` +
-    (plan.slots ? `, ${plan.slots.count} slots for ${plan.slots.keys} experts` : '');
+    (plan.slots ? `, ${plan.slots.count} slots for ${plan.slots.keys} experts` : '') +
+    (plan.rows ? `, ${plan.rows.share} of ${CUTS} rows travel for up to ${plan.rows.mostTokens} tokens` : '');
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
+}
+
+/** Simulated outputs depend on whole blocks of a flat matrix, so that it is never cut. */
+function cuttableHere({ layout, cuttable }: PlannedLayer): readonly string[] | undefined {
+  const isFlat = (key: string) =>
+    layout.layer.matrices.some((matrix) => matrix.key === key && matrix.format.name === 'table4');
+  return cuttable?.filter((key) => !isFlat(key));
 }
 
 /** None for models without experts that slots can hold. */

@@ -78,7 +78,7 @@ export function applyOp(op: Op): void {
       combine(op);
       break;
     case 'add':
-      perElement(op.out, [op.a, op.b], hashOf([op.factor ?? null], [3]));
+      perElement(op.out, [op.a, op.b], op.factor ? hashOf([op.factor], [3]) : SUM);
       break;
     case 'rotary':
       rotary(op);
@@ -122,6 +122,9 @@ export function applyOp(op: Op): void {
   }
 }
 
+/** What a sum without a factor begins with. */
+const SUM = hashOf([null], [3]);
+
 type OpOf<Name extends Op['op']> = Extract<Op, { op: Name }>;
 
 function gatherRows({ out, table, rows, accumulate, scale }: OpOf<'gather_rows'>): void {
@@ -143,7 +146,8 @@ function linear(op: OpOf<'linear'>): void {
     for (let n = 0; n < outputs; n++) {
       let hash = mix(mix(xs[row] ?? 0, columns[n] ?? 0), activation.length);
       if (bias) hash = mix(hash, biases[n] ?? 0);
-      if (accumulate) hash = mix(hash, words[start + n] ?? 0);
+      // What is added is what the product would be, so that it may come from elsewhere.
+      if (accumulate) hash = mix(mix(SUM, words[start + n] ?? 0), floatBits(hash));
       words[start + n] = floatBits(hash);
     }
   });

@@ -110,8 +110,8 @@ export const SHARED_OPTIONS = {
     choices: ['auto', 'off', 'only'],
     group: PLACEMENT,
     describe:
-      'what the CPU computes beside the GPU of experts that a pass of few tokens chose and that lie in no slot: auto (so much ' +
-      'that it ends as the link does), off (all come over the link) or only (none do once the slots are full)',
+      'what the CPU computes beside the GPU in passes of few tokens, of experts that lie in no slot and of layers that stream from ' +
+      'DRAM: auto (so much that it ends as the link does), off (all come over the link) or only (none do once the slots are full)',
     default: 'auto',
   },
   kv_offload: {
