@@ -110,6 +110,9 @@ for name in $parts; do
     slots)
       part 'experts in slots' node dist/bench/gpu/slots.js --skew 1 --slots "${SLOTS:-11,25,40}" --batch "${BATCH:-1}"
       ;;
+    rows)
+      part 'link and processor' node dist/bench/gpu/rows.js --batch "${BATCH:-1,4}" ${BLOCKS:+--blocks "$BLOCKS"}
+      ;;
     drive-int4)
       part 'from the drive, int4' node dist/bench/gpu/drive.js --shape "${SHAPE:-opt-6.7b}" --type int4 --runs "${RUNS:-5}"
       ;;

@@ -1,0 +1,145 @@
+// How fast does a dense model decode that rests in DRAM, when link and processor work on it together? Steps by the link alone, with the
+// share that the plan begins with and corrects, and by the processor alone, beside what a plain reader and the link yield together.
+//
+// node dist/bench/gpu/rows.js [--shape opt-30b] [--type bfloat16] [--blocks N] [--batch 1,4] [--prompt 32] [--tokens 24]
+//   [--compute off,auto,only] [--vocabulary N] [--device cuda|cpu] [--share N]
+//
+// All blocks are of one block's bytes (repeated.ts), each in a place of its own. Times are medians of the later half of the steps, when
+// the share has settled. --share has so many 32nds of the rows travel, uncorrected.
+
+import { parseArgs } from 'node:util';
+import {
+  type Backend,
+  CpuBackend,
+  CUTS,
+  CudaBackend,
+  formatRate,
+  MiB,
+  measureTogether,
+  type PlanOptions,
+} from '../../offload/index.js';
+import { Engine } from '../../src/engine/engine.js';
+import { generate } from '../../src/engine/generate.js';
+import { describePlacement } from '../../src/engine/placement.js';
+import type { PassProgress } from '../../src/engine/scheduler.js';
+import { median, percent, printResult, readShapeType } from '../common.js';
+import { repeatedModel } from './repeated.js';
+import { devicesFor, requests } from './setting.js';
+
+const { values } = parseArgs({
+  options: {
+    shape: { type: 'string', default: 'opt-30b' },
+    type: { type: 'string', default: 'bfloat16' },
+    blocks: { type: 'string' },
+    batch: { type: 'string', default: '1,4' },
+    prompt: { type: 'string', default: '32' },
+    tokens: { type: 'string', default: '24' },
+    compute: { type: 'string', default: 'off,auto,only' },
+    vocabulary: { type: 'string' },
+    device: { type: 'string', default: 'cuda' },
+    share: { type: 'string' },
+  },
+});
+const kind = values.device === 'cpu' ? 'cpu' : 'cuda';
+const [prompt, tokens] = [Number(values.prompt), Number(values.tokens)];
+const batches = values.batch.split(',').map(Number);
+const model = await repeatedModel({
+  shape: values.shape,
+  type: readShapeType(values.type),
+  ...(values.blocks ? { blocks: Number(values.blocks) } : {}),
+  ...(values.vocabulary ? { vocabulary: Number(values.vocabulary) } : {}),
+});
+
+for (const batch of batches) {
+  // Measured beside each batch, since others may be busy on the host.
+  const together = await measureBoth();
+  const limit = together.linkBytesPerSecond + together.hostBytesPerSecond;
+  let linkMs = Number.NaN;
+  for (const compute of values.compute.split(',') as PlanOptions['cpuCompute'][]) {
+    const { stepMs, bytes, share, placement } = await measure(batch, compute);
+    if (compute === 'off') linkMs = stepMs;
+    const reached = bytes / (stepMs / 1e3);
+    printResult(
+      'decoding a dense model from DRAM by link and processor',
+      `${values.shape}, batch ${batch}, processor ${compute}: ${stepMs.toFixed(1)} ms a step, ${formatRate(reached)} of weights, ` +
+        `${(linkMs / stepMs).toFixed(2)} × the link alone, ${percent(reached / limit)} of ${formatRate(limit)} (reader ` +
+        `${formatRate(together.hostBytesPerSecond)} beside a link of ${formatRate(together.linkBytesPerSecond)})` +
+        `${share === undefined ? '' : `; ${Math.round(share * CUTS)} of ${CUTS} rows travel`}`,
+      {
+        ...values,
+        batch,
+        compute,
+        stepMs,
+        weightBytes: bytes,
+        bytesPerSecond: reached,
+        timesLink: linkMs / stepMs,
+        ofTogether: reached / limit,
+        together,
+        travellingShare: share ?? 1,
+        placement,
+      },
+    );
+  }
+}
+model.remove();
+
+async function measureBoth() {
+  const backend: Backend = kind === 'cuda' ? new CudaBackend() : new CpuBackend({ virtualDevices: 1 });
+  try {
+    return kind === 'cuda'
+      ? await measureTogether(backend)
+      : await measureTogether(backend, { copyBytes: 16 * MiB, readBytes: 64 * MiB, copyMs: 300 });
+  } finally {
+    await backend.close();
+  }
+}
+
+async function measure(batch: number, cpuCompute: PlanOptions['cpuCompute']) {
+  const engine = await Engine.open(model, {
+    ...devicesFor(kind, 1),
+    offload: 'dram',
+    plan: {
+      ...(cpuCompute ? { cpuCompute } : {}),
+      ...(values.share ? { hostRowShare: Number(values.share) } : {}),
+      ...(kind === 'cpu' && !values.share ? { hostRowShare: cpuCompute === 'only' ? 0 : CUTS >> 1 } : {}),
+    },
+    workload: {
+      sequences: batch,
+      contextTokens: prompt + tokens,
+      promptTokens: batch * prompt,
+      output: 'tokens',
+    },
+    tell: (what) => process.stderr.write(`${what}\n`),
+  });
+  try {
+    const { layers } = engine.plan;
+    const bytes = layers.reduce((sum, { layout }) => sum + layout.device.sizeBytes, 0);
+    const ms = await decode(engine, batch);
+    const stepMs = median(ms.slice(ms.length >> 1));
+    return {
+      stepMs,
+      bytes,
+      share: engine.executor.rowCounts?.share,
+      placement: describePlacement(engine.plan),
+    };
+  } finally {
+    await engine.close();
+  }
+}
+
+/** Milliseconds of each step. */
+async function decode(engine: Engine, batch: number): Promise<number[]> {
+  const spent: number[] = [];
+  let last = performance.now();
+  await generate(engine.executor, requests(batch, prompt, model.model.vocabSize), {
+    batchSize: batch,
+    maxNewTokens: tokens,
+    stopTokens: new Set(),
+    onPass: ({ phase }: PassProgress) => {
+      const now = performance.now();
+      if (phase === 'decode') spent.push(now - last);
+      last = now;
+    },
+  });
+  return spent;
+}
