@@ -3,13 +3,10 @@
 import type { JsonObject } from '../files/json-file.js';
 import type { Declared } from '../formats/declared.js';
 import { isMatrix, type TensorDef } from '../models/architecture.js';
-import type { StoredFormatOf } from './shape-tensors.js';
-
-const EXPERT = /experts\.\d+\./;
+import { isExpert, type StoredFormatOf } from './shape-tensors.js';
 
 /** Undefined where a configuration does not tell it: what is stored so is said by the checkpoint's tensors alone. */
 export function publishedFormat({ method }: Declared, text: JsonObject): StoredFormatOf | undefined {
-  const isExpert = ({ key }: TensorDef) => EXPERT.test(key);
   switch (method) {
     case 'fp8': {
       // DeepSeek-V4 has its experts in fewer bits than the rest.

@@ -39,7 +39,8 @@ export function shapeConfig(
 /** Every tensor that such a checkpoint holds, in the order of the layers. */
 export function shapeTensors(architecture: ArchitectureModel, type: ShapeType): DummyTensor[] {
   if (isFloatType(type)) return storedTensors(architecture, type, () => undefined);
-  return storedTensors(architecture, 'bfloat16', (def) => (isStoredSo(def, type) ? type : undefined));
+  const isStored = storedSo(architecture, type);
+  return storedTensors(architecture, 'bfloat16', (def) => (isStored(def) ? type : undefined));
 }
 
 /** The format of a block's matrix where it is none of plain values, or undefined. */
@@ -65,9 +66,21 @@ export function isFloatType(type: ShapeType): type is TypeName {
   return type in FLOAT_TYPES;
 }
 
-function isStoredSo(def: TensorDef, type: ShapeFormat): boolean {
-  const [, inputs = 0] = def.shape;
-  return isMatrix(def) && def.isRouter !== true && inputs % FORMATS[type].inputs === 0;
+const EXPERT = /experts\.\d+\./;
+
+export function isExpert({ key }: TensorDef): boolean {
+  return EXPERT.test(key);
+}
+
+/** Which matrices of blocks are stored so; in MXFP4 only the experts of a mixture are, as makers have it. */
+function storedSo(architecture: ArchitectureModel, type: ShapeFormat): (def: TensorDef) => boolean {
+  const all = tensorList(architecture);
+  const onlyExperts = type === 'mxfp4' && all.some(({ inBlock }) => inBlock && isExpert(inBlock));
+  return (def) => {
+    const [, inputs = 0] = def.shape;
+    const fits = isMatrix(def) && def.isRouter !== true && inputs % FORMATS[type].inputs === 0;
+    return fits && (!onlyExperts || isExpert(def));
+  };
 }
 
 function matrixParts(
@@ -85,8 +98,9 @@ function matrixParts(
 
 /** Modules with matrices that stay as they are. */
 function ignoredModules(architecture: ArchitectureModel, type: ShapeFormat): string[] {
+  const isStored = storedSo(architecture, type);
   const inBlocks = tensorList(architecture).flatMap(({ name, inBlock }) =>
-    inBlock && isMatrix(inBlock) && !isStoredSo(inBlock, type) ? moduleOf(name) : [],
+    inBlock && isMatrix(inBlock) && !isStored(inBlock) ? moduleOf(name) : [],
   );
   return [...stayingModules(architecture), ...inBlocks];
 }
