@@ -5,6 +5,8 @@
 #include <cstring>
 #include <set>
 
+#include "cuda/small_copy.h"
+
 namespace zi::cuda {
 namespace {
 
@@ -26,9 +28,11 @@ size_t Hash(const double* words, size_t count) {
 }
 
 /// Only our own kernels, of a few tokens: with more, launches cost little beside what they start.
-bool WorthAGraph(const std::vector<Decoded>& operations) {
-  return operations.size() > 2 && std::all_of(operations.begin(), operations.end(), [](const Decoded& decoded) {
-           if (std::holds_alternative<CopyOp>(decoded.op) || std::holds_alternative<FillOp>(decoded.op)) return false;
+bool WorthAGraph(const std::vector<Decoded>& operations, const Run& run) {
+  return operations.size() > 2 && std::all_of(operations.begin(), operations.end(), [&](const Decoded& decoded) {
+           if (std::holds_alternative<FillOp>(decoded.op)) return false;
+           const auto* copy = std::get_if<CopyOp>(&decoded.op);
+           if (copy && !IsSmallCopy(*copy, run)) return false;
            const auto* linear = std::get_if<LinearOp>(&decoded.op);
            return !linear || IsFewTokens(*linear);
          });
@@ -94,7 +98,7 @@ bool Replays::Replay(const Words& words, Run& run) {
 }
 
 void Replays::Execute(const Words& words, const std::vector<Decoded>& operations, Run& run) {
-  if (!WorthAGraph(operations)) return RunAll(operations, run);
+  if (!WorthAGraph(operations, run)) return RunAll(operations, run);
   Batch* batch = Find(words);
   if (!batch) {
     RunAll(operations, run);

@@ -5,6 +5,7 @@
 
 #include "cuda/pieces.h"
 #include "cuda/products.h"
+#include "cuda/small_copy.h"
 
 namespace zi::cuda {
 
@@ -49,12 +50,8 @@ void Run::StartAnew() {
   after_kernel_ = false;
 }
 
-/// Copy engines take whole layers one after the other, and what a pass is told of its tokens would wait for all that are
-/// queued.
-constexpr size_t kMostByKernel = size_t{1} << 20;
-
 void Launch(const CopyOp& op, Run& run) {
-  if (run.computes() && op.in_reach && op.size <= kMostByKernel) {
+  if (IsSmallCopy(op, run)) {
     LaunchCopyBytes(op, run);
     // They may be weights, which kernels read before they begin.
     return run.OtherQueued();

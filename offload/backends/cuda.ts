@@ -18,6 +18,7 @@ import { NativeBackend } from './native-backend.js';
 import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
 import { computeThreads } from './processors.js';
+import { ShortWaits } from './short-waits.js';
 
 export interface CudaBackendOptions {
   /** GPUs by their number, as CUDA counts them; default the first one. */
@@ -103,7 +104,8 @@ class CudaDevice implements Device {
 }
 
 function openStream(device: number, name: string, computes = false): QueueStream<NativeCudaStream> {
-  return new QueueStream(new (native().NativeCudaStream)(device, name, computes));
+  const queue = new (native().NativeCudaStream)(device, name, computes);
+  return new QueueStream(queue, computes ? new ShortWaits() : undefined);
 }
 
 /** NCCL on the devices' gather streams. */

@@ -5,6 +5,7 @@ import type { DeviceEvent, DeviceStream, KeptWork } from '../port/backend.js';
 import type { NativeEvent } from '../port/native-devices.js';
 import type { Memory, Op } from '../port/ops.js';
 import { encodeCopy, encodeOp, joinEncoded } from './op-encoding.js';
+import type { ShortWaits } from './short-waits.js';
 
 /** What the addon's streams have in common. */
 export interface NativeQueue {
@@ -30,8 +31,14 @@ class QueueEvent implements DeviceEvent {
   }
   async reached(urgent = false): Promise<void> {
     try {
-      if (!this.native) throw new Error('recorded on a closed stream');
-      await this.native.promise(urgent);
+      const { native } = this;
+      if (!native) throw new Error('recorded on a closed stream');
+      const { shortWaits } = this.#stream;
+      if (!urgent || !shortWaits) return await native.promise();
+      await shortWaits.wait(
+        () => native.done,
+        () => native.promise(true),
+      );
     } catch (error) {
       if (!this.#stream.closed) throw error;
       throw new OperatingError('INTERRUPTED', 'computing was stopped', { cause: error });
@@ -66,8 +73,11 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
   /** Where `keep` collects instead. */
   #keeping: Float64Array[] | undefined;
   closed = false;
-  constructor(queue: Q) {
+  /** Where JavaScript may look whether the device is done; absent where looking takes the processor from computing. */
+  readonly shortWaits: ShortWaits | undefined;
+  constructor(queue: Q, shortWaits?: ShortWaits) {
     this.#native = queue;
+    this.shortWaits = shortWaits;
   }
   /** For what is queued on several streams at once. */
   get native(): Q {

@@ -7,6 +7,7 @@ import type { Weights } from '../model/model.js';
 import { placeIn, weightsAt } from '../model/weights.js';
 import { leavesRows } from '../plan/host-rows.js';
 import type { PlannedLayer } from '../plan/plan.js';
+import { isAtRest } from '../plan/slots.js';
 import type { DeviceEvent } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Memory } from '../port/ops.js';
@@ -80,10 +81,12 @@ export class DevicePass {
   /** The layer that a memory held last. */
   readonly #weights = new WeakMap<Memory, LaidOut>();
   readonly #share: RowShare | undefined;
+  readonly #isAtRest: boolean;
 
   constructor(options: DevicePassOptions) {
     const { model, plan, state, rowCaches, trace, share } = options;
     this.#share = share;
+    this.#isAtRest = isAtRest(plan);
     this.#work = { model, plan, state };
     this.#rowCaches = rowCaches;
     this.#times = new LayerTimes(state.device.name, trace);
@@ -94,9 +97,9 @@ export class DevicePass {
     const { model, plan, state } = this.#work;
     for (const microBatch of microBatches) checkMicroBatch(microBatch, model, plan);
     this.#times.beginPass();
-    [this.#group, this.#mostTogether] = [undefined, 1];
-    this.#running = await this.#embed(state.kv.begin(microBatches));
-    this.#recall();
+    this.#dropGroup();
+    [this.#running, this.#kept, this.#mostTogether] = [[], undefined, 1];
+    await this.#embed(state.kv.begin(microBatches));
     if (!this.#hostLooksOut) for (const one of hostsOf(state)) one.beginPass();
     this.#hostLooksOut = true;
   }
@@ -118,7 +121,7 @@ export class DevicePass {
       else queueHeadPiece(this.#work, this.#running, layer, weights);
       this.#work.state.ops.flush();
     };
-    if (group && this.#kept) group.waiting.push({ weights, queue });
+    if (group && this.#kept) group.waiting.push({ of: weights, queue });
     else queue();
     const end = group?.end ?? compute.record();
     if (group && ++group.size === group.most) this.#closeGroup();
@@ -149,9 +152,11 @@ export class DevicePass {
   /** Waits for the device. Rejects with an OperatingError when it failed. */
   async finish(): Promise<PassResult> {
     this.#closeGroup();
+    this.#times.endPass();
     try {
       const result = await readResults(this.#work, this.#running);
-      this.#times.account();
+      // The next pass is not to wait for it.
+      setImmediate(() => this.#times.account());
       return result;
     } catch (error) {
       throw this.#causeOf(error);
@@ -173,10 +178,12 @@ export class DevicePass {
   /** Resolves when nothing queued runs any more, also after a pass that failed half way. */
   async idle(): Promise<void> {
     const { device, kv } = this.#work.state;
+    this.#dropGroup();
     await device.compute
       .record()
       .reached()
       .catch(() => undefined); // a failed device was reported by its pass
+    this.#times.account();
     await kv.idle();
     this.#restHost();
   }
@@ -203,16 +210,16 @@ export class DevicePass {
     return !more && running && running.tokens <= FEW_TOKENS ? running : undefined;
   }
 
-  /** What operations depend on beside layers and shape makes a pass one of its own. */
+  /** What the pass before has queued is kept where it is the same, and nothing else decides about operations. */
   #recall(): void {
     const { model, state } = this.#work;
     const running = this.#alone;
     const before = this.#last;
-    [this.#kept, this.#last] = [undefined, undefined];
+    this.#last = undefined;
     if (!running || running.microBatch.watched || !state.kv.isResident) return;
     if (model.lengthDependentAfterTokens !== undefined) return;
     if (before?.fits(running)) this.#kept = before;
-    this.#last = before && this.#kept ? before : new KeptPass(running);
+    this.#last = this.#kept ?? new KeptPass(running);
     this.#last.begin();
   }
 
@@ -223,24 +230,30 @@ export class DevicePass {
   #groupOf({ rests }: DeviceCopy): LayerGroup | undefined {
     if (!rests || !this.#alone) return undefined;
     if (this.#group?.end.isRecorded) this.#closeGroup();
-    this.#group ??= this.#beginGroup();
+    this.#group ??= this.#beginGroup(this.#times.lastEnd ?? this.#work.state.device.compute.record());
     return this.#group;
   }
 
-  #beginGroup(): LayerGroup {
+  #beginGroup(start: DeviceEvent): LayerGroup {
     const { compute } = this.#work.state.device;
     const waiting: LayerWork[] = [];
     const end = new SharedEnd(() => {
       if (waiting.length > 0) present(this.#kept, 'what is kept').queue(compute, waiting);
       return compute.record();
     });
-    const start = this.#times.lastEnd ?? compute.record();
     return { start, end, most: this.#mostTogether, size: 0, waiting };
   }
 
   #closeGroup(): void {
     this.#group?.end.record();
     if (this.#group) this.#mostTogether = Math.min(MOST_TOGETHER, 2 * this.#group.most);
+    this.#group = undefined;
+  }
+
+  /** What a pass that was cut off has not queued never is. */
+  #dropGroup(): void {
+    if (this.#group) this.#group.waiting.length = 0;
+    this.#group?.end.record();
     this.#group = undefined;
   }
 
@@ -272,11 +285,10 @@ export class DevicePass {
     return weights;
   }
 
-  /** Looks up the rows of each micro-batch, writes its tables, and queues the embedding. */
-  async #embed(microBatches: readonly MicroBatch[]): Promise<Running[]> {
+  /** Looks up the rows of each micro-batch, writes its tables, and queues the embedding, or lets it wait for the first layer. */
+  async #embed(microBatches: readonly MicroBatch[]): Promise<void> {
     const { plan, state } = this.#work;
     const { compute } = state.device;
-    const all: Running[] = [];
     let [firstToken, firstOutput, firstWord] = [0, 0, 0];
     for (const microBatch of microBatches) {
       const tokens = tokenCount(microBatch);
@@ -287,37 +299,53 @@ export class DevicePass {
       // Where nothing was waited for, one micro-batch follows the other.
       const before = found instanceof Promise ? undefined : this.#times.lastEnd;
       const start = before ?? compute.record();
-      const control = this.#uploadTables(microBatch, leases, firstWord);
+      const control = this.#writeTables(microBatch, leases, firstWord);
       const running = { microBatch, control, firstToken, tokens, firstOutput };
-      queueEmbedding(this.#work, running, leases);
-      noteTokens(state, running, EMBEDDING_PLACE, true);
-      const embedded = compute.record();
+      this.#running = [...this.#running, running];
+      if (microBatches.length === 1) this.#recall();
+      const embedded = this.#embedOne(running, leases, start);
       for (const lease of leases) lease.release(embedded);
       this.#times.add('embedding', start, embedded);
-      all.push(running);
       firstToken += tokens;
       firstOutput += microBatch.outputs.length;
       firstWord += control.words;
     }
-    return all;
   }
 
-  #uploadTables(microBatch: MicroBatch, leases: readonly RowLease[], firstWord: number): ControlTables {
+  #embedOne(running: Running, leases: readonly RowLease[], start: DeviceEvent): DeviceEvent {
+    const { state } = this.#work;
+    const queue = () => {
+      this.#uploadTables(running.control);
+      queueEmbedding(this.#work, running, leases);
+      noteTokens(state, running, EMBEDDING_PLACE, true);
+    };
+    // Where the first layer is still to come, nobody waits for it.
+    if (this.#kept && this.#isAtRest) {
+      this.#group = this.#beginGroup(start);
+      this.#group.waiting.push({ of: this.#rowCaches, queue });
+      return this.#group.end;
+    }
+    queue();
+    return state.device.compute.record();
+  }
+
+  #writeTables(microBatch: MicroBatch, leases: readonly RowLease[], firstWord: number): ControlTables {
     const { model, plan, state } = this.#work;
-    const { controlHost, controlDevice } = state;
-    const control = writeControl(microBatch, {
+    return writeControl(microBatch, {
       rows: leases.map((lease) => lease.indices),
       words: state.controlWords,
       firstWord,
-      memory: controlDevice,
+      memory: state.controlDevice,
       pageTokens: plan.pageTokens,
       withTokens: model.blocksReadTokens,
     });
-    if (controlDevice !== controlHost) {
-      const [offset, sizeBytes] = [firstWord * DTYPE_BYTES.i32, control.words * DTYPE_BYTES.i32];
-      state.device.compute.copy(controlDevice, offset, controlHost, offset, sizeBytes);
-    }
-    return control;
+  }
+
+  #uploadTables({ firstWord, words }: ControlTables): void {
+    const { device, controlHost, controlDevice } = this.#work.state;
+    if (controlDevice === controlHost) return;
+    const [offset, sizeBytes] = [firstWord * DTYPE_BYTES.i32, words * DTYPE_BYTES.i32];
+    device.compute.copy(controlDevice, offset, controlHost, offset, sizeBytes);
   }
 
   #queueBlock(index: number, weights: Weights): void {

@@ -1,19 +1,18 @@
 // A pass of a few tokens over layers at rest queues what the pass before it has queued: that is kept, and queued as it is.
 
-import type { Weights } from '../model/model.js';
 import type { DeviceStream, KeptWork } from '../port/backend.js';
 import type { Running } from './running.js';
 
-/** A layer that has not been queued yet. */
+/** A layer, or the embedding, that has not been queued yet. */
 export interface LayerWork {
-  /** The same as long as the layer lies where it does. */
-  readonly weights: Weights;
+  /** The same object as long as it lies where it does. */
+  readonly of: object;
   readonly queue: () => void;
 }
 
 /** Layers that are queued together. */
 interface Part {
-  readonly weights: readonly Weights[];
+  readonly of: readonly object[];
   readonly work: KeptWork;
 }
 
@@ -44,7 +43,7 @@ export class KeptPass {
       const work = compute.keep(() => {
         for (const layer of layers) layer.queue();
       });
-      part = { weights: layers.map(({ weights }) => weights), work };
+      part = { of: layers.map((layer) => layer.of), work };
       this.#parts[index] = part;
     }
     compute.repeat(part.work);
@@ -57,7 +56,5 @@ function shapeOf({ control, microBatch }: Running): readonly number[] {
 }
 
 function isOf(part: Part, layers: readonly LayerWork[]): boolean {
-  return (
-    part.weights.length === layers.length && layers.every(({ weights }, at) => weights === part.weights[at])
-  );
+  return part.of.length === layers.length && layers.every((layer, at) => layer.of === part.of[at]);
 }

@@ -9,26 +9,38 @@ interface Timing {
   readonly name: string;
   readonly start: DeviceEvent;
   readonly end: DeviceEvent;
+  /** The one before is of another pass. */
+  readonly isFirst: boolean;
 }
 
 export class LayerTimes {
   readonly #owner: string;
   readonly #trace: Trace;
-  #timings: Timing[] = [];
+  readonly #timings: Timing[] = [];
   /** How many of them are in the trace. */
   #accounted = 0;
+  #passIsWhole = true;
+  #lastEnd: DeviceEvent | undefined;
 
   constructor(owner: string, trace: Trace) {
     this.#owner = owner;
     this.#trace = trace;
   }
 
+  /** What a pass that was cut off has queued may never end. */
   beginPass(): void {
-    [this.#timings, this.#accounted] = [[], 0];
+    this.#timings.splice(0, this.#passIsWhole ? this.#accounted : this.#timings.length);
+    [this.#accounted, this.#passIsWhole, this.#lastEnd] = [0, false, undefined];
+  }
+
+  /** Nothing is added to the pass. */
+  endPass(): void {
+    this.#passIsWhole = true;
   }
 
   add(name: string, start: DeviceEvent, end: DeviceEvent): void {
-    this.#timings.push({ name, start, end });
+    this.#timings.push({ name, start, end, isFirst: this.#lastEnd === undefined });
+    this.#lastEnd = end;
   }
 
   /** What followed a layer over the link. */
@@ -36,17 +48,17 @@ export class LayerTimes {
     this.#trace.addWhenReached({ lane: 'dram→gpu', ...copies }, started, ended);
   }
 
-  /** The end of what was added last. */
+  /** The end of what was added last to this pass. */
   get lastEnd(): DeviceEvent | undefined {
-    return this.#timings.at(-1)?.end;
+    return this.#lastEnd;
   }
 
   /** Enters what is over into the trace: most of it while the device has more to compute. */
   account(): void {
     while (this.#accounted < this.#timings.length) {
-      const { start, end } = present(this.#timings[this.#accounted], 'timing');
+      const { start, end, isFirst } = present(this.#timings[this.#accounted], 'timing');
       if (Number.isNaN(end.timeMs)) return;
-      const before = this.#timings[this.#accounted - 1];
+      const before = isFirst ? undefined : this.#timings[this.#accounted - 1];
       if (before) this.#trace.addComputeStall(Math.max(0, start.timeMs - before.end.timeMs));
       // Layers that ended together share the time alike.
       let after = this.#accounted;

@@ -41,11 +41,24 @@ class WatchedEvent implements DeviceEvent {
   }
 }
 
+class WatchedWork implements KeptWork {
+  readonly real: KeptWork;
+  readonly ops: readonly Op[];
+  constructor(real: KeptWork, ops: readonly Op[]) {
+    this.real = real;
+    this.ops = ops;
+  }
+  get count(): number {
+    return this.real.count;
+  }
+}
+
 class WatchedStream implements DeviceStream {
   readonly #real: DeviceStream;
   readonly #origin: Origin;
   readonly #plants: StreamPlants;
   #afterCopy = false;
+  #keeping: Op[] | undefined;
   constructor(real: DeviceStream, origin: Origin, plants: StreamPlants) {
     this.#real = real;
     this.#origin = origin;
@@ -53,7 +66,8 @@ class WatchedStream implements DeviceStream {
   }
   launch(op: Op): void {
     this.#afterCopy = false;
-    this.#plants.onLaunch?.(this.#origin, op);
+    if (this.#keeping) this.#keeping.push(op);
+    else this.#plants.onLaunch?.(this.#origin, op);
     this.#real.launch(op);
   }
   copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
@@ -70,11 +84,19 @@ class WatchedStream implements DeviceStream {
     if (!this.#plants.dropWait?.(this.#origin, origin)) this.#real.wait(real);
   }
   keep(queue: () => void): KeptWork {
-    return this.#real.keep(queue);
+    const ops: Op[] = [];
+    this.#keeping = ops;
+    try {
+      return new WatchedWork(this.#real.keep(queue), ops);
+    } finally {
+      this.#keeping = undefined;
+    }
   }
   repeat(work: KeptWork): void {
+    const { real, ops } = work as WatchedWork;
     this.#afterCopy = false;
-    this.#real.repeat(work);
+    for (const op of ops) this.#plants.onLaunch?.(this.#origin, op);
+    this.#real.repeat(real);
   }
 }
 
