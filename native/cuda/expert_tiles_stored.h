@@ -2,6 +2,8 @@
 // as inputs, and their scales through registers. Each thread expands the codes that it copied, so nobody waits for them but
 // itself; what it makes of them has the rounding of the definition, as Cursor has.
 #pragma once
+#include <type_traits>
+
 #include "cuda/expert_tiles.h"
 
 namespace zi::cuda {
@@ -94,6 +96,26 @@ __device__ inline void UnpackEight(uint2 codes, int zero, float (&to)[8]) {
       to[i] = __uint_as_float(kWhole | code) - all;
     }
   }
+}
+
+/// Codes of FP4 times a power of two, rounded once as Expand does it, two at a time. The three bits behind a code's sign are the last of
+/// an exponent and the first of what follows it: as a bf16 they are worth 2^-126 times the code, those without an exponent as well.
+__device__ inline uint4 Fp4TimesPower(uint32_t codes, uint8_t exponent) {
+  constexpr uint16_t kTo126 = 253 << 7;
+  const __nv_bfloat162 unit = __bfloat162bfloat162(__ushort_as_bfloat16(kTo126));
+  const __nv_bfloat162 scale = __float2bfloat162_rn(FromE8M0(exponent));
+  // The upper halves of bytes hold codes 0, 2, 4, 6 of this, and 1, 3, 5, 7 of that.
+  const uint32_t even = codes << 4;
+  uint4 values;
+  uint32_t* const to = &values.x;
+#pragma unroll
+  for (int pair = 0; pair < 4; ++pair) {
+    const uint32_t above = __byte_perm(even, codes, (4 + pair) << 12 | pair << 8 | pair << 4 | pair);
+    const uint32_t bits = (above & 0x80008000u) | (above & 0x70007000u) >> 6;
+    const __nv_bfloat162 two = __hmul2(__hmul2(reinterpret_cast<const __nv_bfloat162&>(bits), unit), scale);
+    to[pair] = reinterpret_cast<const uint32_t&>(two);
+  }
+  return values;
 }
 
 template <class T, int kColumns, int kDepth, int kThreads>
@@ -216,6 +238,9 @@ class StoredTileWeights {
   __device__ void Expand(const uint8_t* stage, T* to) const {
     // Rounding once gives what rounding twice to the same type does.
     const bool once = w_.factor == 1.0f && (w_.product == DType::kF32 || w_.product == w_.type);
+    if constexpr (kFormat == WeightFormat::kFp4 && std::is_same_v<T, __nv_bfloat16>) {
+      if (once && w_.scale_type == DType::kE8M0 && !has_global_) return ExpandPowers(stage, to);
+    }
 #pragma unroll
     for (int i = 0; i < Share::kCopies; ++i) {
       uint2 codes{};
@@ -244,6 +269,15 @@ class StoredTileWeights {
       packed.z = NarrowPair<T>(values[4], values[5]);
       packed.w = NarrowPair<T>(values[6], values[7]);
       *reinterpret_cast<uint4*>(to + Swizzle<Share::kGroups>(row, share_.group)) = packed;
+    }
+  }
+
+  __device__ void ExpandPowers(const uint8_t* stage, T* to) const {
+#pragma unroll
+    for (int i = 0; i < Share::kCopies; ++i) {
+      const uint32_t codes = reinterpret_cast<const uint32_t*>(stage)[i * kThreads + static_cast<int>(threadIdx.x)];
+      const uint4 values = Fp4TimesPower(codes, static_cast<uint8_t>(scale_bits_[i]));
+      *reinterpret_cast<uint4*>(to + Swizzle<Share::kGroups>(share_.Row(i), share_.group)) = values;
     }
   }
 
