@@ -8,10 +8,14 @@ import { writeDummyCheckpoint } from '../src/dummy/weights.js';
 import { SHAPE_TYPES, type ShapeType, shapeConfig, shapeTensors } from '../src/engine/shape-tensors.js';
 import { buildArchitecture } from '../src/models/registry.js';
 
-/** `--shape NAME` (of configs/models), `--type TYPE` and `--dir FOLDER` for the checkpoint; `--runs N` pairs. */
+/**
+ * `--shape NAME` (of configs/models), `--type TYPE`, `--cut JSON` (what is otherwise in the shape) and `--dir FOLDER` for the
+ * checkpoint; `--runs N` pairs.
+ */
 export function readArguments(defaults: { shape: string; runs: number }): {
   shape: string;
   type: ShapeType;
+  cut: Config;
   folder: string;
   runs: number;
 } {
@@ -19,14 +23,16 @@ export function readArguments(defaults: { shape: string; runs: number }): {
     options: {
       shape: { type: 'string', default: defaults.shape },
       type: { type: 'string', default: 'bfloat16' },
+      cut: { type: 'string', default: '{}' },
       dir: { type: 'string', default: 'out/bench' },
       runs: { type: 'string', default: String(defaults.runs) },
     },
   });
   const { shape, dir } = values;
   const type = readShapeType(values.type);
-  const folder = join(dir, type === 'bfloat16' ? shape : `${shape}-${type}`);
-  return { shape, type, folder, runs: Number(values.runs) };
+  const cut = JSON.parse(values.cut) as Config;
+  const kind = [shape, ...(type === 'bfloat16' ? [] : [type]), ...Object.values(cut)];
+  return { shape, type, cut, folder: join(dir, kind.join('-')), runs: Number(values.runs) };
 }
 
 export function readShapeType(name: string): ShapeType {

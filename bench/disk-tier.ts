@@ -1,6 +1,6 @@
 // How much of the drive does generation use? Decode with all layers on the drive against the same ring reading alone.
 //
-// node dist/bench/disk-tier.js [--shape llama-4b] [--type bfloat16] [--dir out/bench] [--runs 24]
+// node dist/bench/disk-tier.js [--shape llama-4b] [--type bfloat16] [--cut '{"num_hidden_layers":4}'] [--dir out/bench] [--runs 24]
 //
 // Rates of a shared drive drift by more than what is to be shown, so there are many short pairs, their order alternates,
 // and the kernel's own count of reads in flight says how much of any difference is ours.
@@ -16,8 +16,8 @@ import { dummyCheckpoint, median, printResult, readArguments } from './common.js
 const NEW_TOKENS = 1;
 const PROMPT_TOKENS = 8;
 
-const { shape, type, folder, runs } = readArguments({ shape: 'llama-4b', runs: 24 });
-const opened = await openModel(await dummyCheckpoint(shape, folder, type));
+const { shape, type, cut, folder, runs } = readArguments({ shape: 'llama-4b', runs: 24 });
+const opened = await openModel(await dummyCheckpoint(shape, folder, type, cut));
 const engine = await Engine.open(opened, {
   offload: 'nvme',
   // A core is left to the drive's completions, which would otherwise wait for compute.

@@ -2,7 +2,7 @@
 // same ring reading alone before and after; then new processes fill the DRAM tier in their first pass, each beside the
 // ring as well.
 //
-// node dist/bench/gpu/drive.js [--shape opt-6.7b] [--type bfloat16] [--dir out/bench] [--runs 5]
+// node dist/bench/gpu/drive.js [--shape opt-6.7b] [--type bfloat16] [--cut '{"num_hidden_layers":4}'] [--dir out/bench] [--runs 5]
 
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -19,12 +19,12 @@ const PROMPT = Int32Array.from({ length: 32 }, (_, index) => 100 + index);
 /** What the process that holds the engine is asked: bytes per second of one pass over all layers, or of the ring alone. */
 type Question = 'streaming' | 'alone';
 
-const { shape, type, folder, runs } = readArguments({ shape: 'opt-6.7b', runs: 5 });
+const { shape, type, cut, folder, runs } = readArguments({ shape: 'opt-6.7b', runs: 5 });
 if (process.send) await answer();
 else await measure();
 
 async function measure(): Promise<void> {
-  await dummyCheckpoint(shape, folder, type);
+  await dummyCheckpoint(shape, folder, type, cut);
   const { totalBytes } = (await openModel(folder)).checkpoint;
   // A process of its own: one that holds gigabytes takes a second to start others.
   const ring = fork(fileURLToPath(import.meta.url), process.argv.slice(2));
