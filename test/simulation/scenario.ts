@@ -192,7 +192,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     );
     const expected = workers.map((worker, device) => worker.expect(reference, perDevice[device] ?? []));
     // Right or wrong, and drawn apart.
-    const expectsWhole = new Random(seed + 65_537 + index).chance(0.5);
+    const expectsWhole = new Random(seed + 65_537 + index).chance(0.25);
     return { pass: { perDevice, expectsWhole }, expected };
   });
   const summary =
