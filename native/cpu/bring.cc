@@ -48,7 +48,9 @@ std::vector<int32_t> Leaving(const BringExpertsOp& op, size_t count, int32_t cal
   for (int32_t slot = 0; slot < slots; ++slot) {
     const int32_t key = keys[slot];
     if (key >= 0 && stamps[slot] == calls) continue;
-    worth[static_cast<size_t>(slot)] = Worth(key < 0, key < 0 ? 0 : uses[key], CallsSince(calls, stamps[slot]));
+    const uint32_t since = CallsSince(calls, stamps[slot]);
+    const int32_t before = key < 0 ? 0 : UsesBefore(uses[key], key < op.first_key, since, op.age_calls);
+    worth[static_cast<size_t>(slot)] = Worth(key < 0, before, since);
     order.push_back(slot);
   }
   const auto less = [&](int32_t a, int32_t b) {

@@ -60,7 +60,9 @@ __device__ inline Candidate FirstOfMine(const BringArguments& a, int32_t calls) 
   for (int slot = static_cast<int>(threadIdx.x); slot < a.slot_count; slot += kDecideThreads) {
     const int32_t key = a.key_of[slot], stamp = a.stamps[slot];
     if (key >= 0 && stamp == calls) continue;
-    const Candidate mine{Worth(key < 0, key < 0 ? 0 : a.uses[key], CallsSince(calls, stamp)), slot};
+    const uint32_t since = CallsSince(calls, stamp);
+    const int32_t uses = key < 0 ? 0 : UsesBefore(a.uses[key], key < a.first_key, since, a.age_calls);
+    const Candidate mine{Worth(key < 0, uses, since), slot};
     if (Before(mine, first)) first = mine;
   }
   return first;

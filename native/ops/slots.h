@@ -1,7 +1,7 @@
 // Which expert leaves its slot for another: the same on every device, so that a run can be repeated.
 //
 // An expert is wanted once in a call however many tokens choose it. Uses are halved from time to time, so what was wanted long ago
-// counts little. Of experts that were wanted equally often, the one that came last leaves: where a pass wants more experts than there
+// counts little. Of experts that were wanted equally often before this pass, the one that came last leaves: where a pass wants more experts than there
 // are slots, those that lie in slots stay for the next pass. Whatever this call wants stays.
 #pragma once
 #include <cstdint>
@@ -23,6 +23,17 @@ ZI_SLOT_RULE int32_t UsedOnce(int32_t uses) { return uses < kMostUses ? uses + k
 /// Calls are counted in a word that may begin anew.
 ZI_SLOT_RULE uint32_t CallsSince(int32_t calls, int32_t stamp) {
   return static_cast<uint32_t>(calls) - static_cast<uint32_t>(stamp);
+}
+
+/// Uses are halved after the calls of so many passes: sooner forgets what is common, later keeps what was.
+constexpr int64_t kAgePasses = 16;
+
+/// Uses before this pass, whose calls have come as far as some layer: experts of earlier ones have been used once more by now, which
+/// says nothing about what is common.
+ZI_SLOT_RULE int32_t UsesBefore(int32_t uses, bool is_of_earlier_layer, uint32_t calls_since, int64_t age_calls) {
+  const bool in_this_pass = is_of_earlier_layer && static_cast<int64_t>(calls_since) < age_calls / kAgePasses;
+  if (!in_this_pass) return uses;
+  return uses > kOneUse ? uses - kOneUse : 0;
 }
 
 /// The slot with the least leaves first, and of equals the first one; negative for one that is free.

@@ -85,7 +85,7 @@ export type MixtureOp =
    * rest. places i32 [1 + E, 2 · P]: of each of P parts where it begins in a slot and its bytes; then of each expert where the part
    * begins at home, its low word and its high word. Of home in files, which have a piece for each expert of all layers, where it begins
    * in its slot, and 0; those are awaited by the products. There are slots for all that T tokens can choose. `uses` are halved every
-   * `ageCalls` calls; native/ops/slots.h says who leaves. counts i32 [3] grow by the chosen experts that lay in a slot, by those that
+   * `ageCalls` calls, those of 16 passes; native/ops/slots.h says who leaves. counts i32 [3] grow by the chosen experts that lay in a slot, by those that
    * were brought into one, and by those that the host computes: with `aside`, some of those that lie in no slot, as its mailbox says.
    */
   | {

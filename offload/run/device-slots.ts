@@ -21,7 +21,7 @@ import { HostParts } from './host-parts.js';
 
 /** What is counted of a layer: experts that lay in a slot, that were brought into one, that the host computed. */
 const COUNTS = 3;
-/** Uses are halved after so many passes: halving sooner forgets what is common, later keeps what was. */
+/** Uses are halved after so many passes: native/ops/slots.h. */
 const AGE_PASSES = 16;
 
 export interface DeviceSlotsOptions {

@@ -8,6 +8,7 @@ type BringOp = Extract<Op, { op: 'bring_experts' }>;
 
 const ONE_USE = 1024;
 const MOST_USES = 2 ** 30;
+export const AGE_PASSES = 16;
 
 export function broughtExperts(op: BringOp, read: (tensor: Tensor) => Values): Written[] {
   const { tables, firstKey, ageCalls } = op;
@@ -35,7 +36,7 @@ export function broughtExperts(op: BringOp, read: (tensor: Tensor) => Values): W
   counts.set(counts.get(1) + missing.length, 1);
   list.set(missing.length, 0);
   for (const [i, expert] of missing.entries()) {
-    const slot = leaving({ keyOf, stamps, uses }, call);
+    const slot = leaving({ keyOf, stamps, uses }, { call, firstKey, passCalls: ageCalls / AGE_PASSES });
     if (keyOf.get(slot) >= 0) slotOf.set(-1, keyOf.get(slot));
     keyOf.set(firstKey + expert, slot);
     slotOf.set(slot, firstKey + expert);
@@ -52,14 +53,24 @@ export function broughtExperts(op: BringOp, read: (tensor: Tensor) => Values): W
   return [slots, counts, slotOf, uses, keyOf, stamps, calls, list].map(({ written }) => written);
 }
 
-/** A free slot, or the one whose expert was wanted least; of equals the one that was wanted last, and then the first. */
-function leaving({ keyOf, stamps, uses }: Record<'keyOf' | 'stamps' | 'uses', Values>, call: number): number {
+/**
+ * A free slot, or the one whose expert was wanted least before this pass; of equals the one that was wanted last, and then the first.
+ */
+function leaving(
+  { keyOf, stamps, uses }: Record<'keyOf' | 'stamps' | 'uses', Values>,
+  {
+    call,
+    firstKey,
+    passCalls,
+  }: { readonly call: number; readonly firstKey: number; readonly passCalls: number },
+): number {
   let best = { slot: -1, uses: Number.POSITIVE_INFINITY, age: 0 };
   for (let slot = 0; slot < keyOf.size(0); slot++) {
     const key = keyOf.get(slot);
     const age = call - stamps.get(slot);
     if (key >= 0 && age === 0) continue;
-    const count = key < 0 ? -1 : uses.get(key);
+    const inThisPass = key < firstKey && age < Math.floor(passCalls);
+    const count = key < 0 ? -1 : Math.max(0, uses.get(key) - (inThisPass ? ONE_USE : 0));
     const isBetter = count < best.uses || (count === best.uses && key >= 0 && age < best.age);
     if (best.slot < 0 || isBetter) best = { slot, uses: count, age };
   }

@@ -7,6 +7,7 @@ import { formatOf } from '../../offload/port/formats.js';
 import type { Op, SlotTables, Tensor, Weight } from '../../offload/port/ops.js';
 import { denseWeight } from '../../offload/port/weights.js';
 import { choices } from './expert-cases.js';
+import { AGE_PASSES } from './reference-slots.js';
 import { check, type KernelDevice, WEIGHT_TYPES, type Workbench } from './workbench.js';
 
 /** [layers, experts, slots, tokens, experts of each token] */
@@ -19,7 +20,6 @@ const POOLS = [
 ] as const;
 /** Between parts, so that they lie at multiples of 1, 4, 8 and 16. */
 const GAPS = [0, 1, 4, 8, 16];
-const AGE_CALLS = 5;
 const CALLS = 14;
 
 interface Part {
@@ -42,7 +42,8 @@ function slotsFor(bench: Workbench, [layers, experts, slots]: readonly number[],
     uses: numbers(all * each, 0),
     keyOf: numbers(count, -1),
     stamps: numbers(count, 0),
-    calls: numbers(1, 0),
+    // Uses are soon halved.
+    calls: numbers(1, AGE_PASSES * (layers ?? 1) - 5),
     list: numbers(1 + 2 * each, 0),
   };
   const memory = bench.memory.fill(bench.memory.tensor('u8', [count, bytes]), () => 0);
@@ -81,7 +82,7 @@ export function slotCases(device: KernelDevice): void {
         const { home, places } = present(homes[layer], 'a layer');
         const { tables, counts, memory } = slots;
         const chosen = choices(bench, tokens, each, experts);
-        const keys = { firstKey: layer * experts, ageCalls: AGE_CALLS };
+        const keys = { firstKey: layer * experts, ageCalls: AGE_PASSES * layers };
         await check(
           device,
           bench,

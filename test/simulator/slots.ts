@@ -14,6 +14,7 @@ type BringOp = Extract<Op, { op: 'bring_experts' }>;
 
 const ONE_USE = 1024;
 const MOST_USES = 2 ** 30;
+const AGE_PASSES = 16;
 
 /** Pieces of a simulated drive's files, which are there at once: how long they take is the operation's time. */
 export class SimulatedPieces implements FilePieces {
@@ -95,17 +96,28 @@ export class SlotCall {
     });
   }
 
-  /** A free slot, or the one whose expert was wanted least and of these last; never one that this call wants. */
+  /** A free slot, or the one whose expert was wanted least before this pass, and of these last; never one that this call wants. */
   leaving(): number {
     let [best, leastUses, leastAge] = [-1, Number.POSITIVE_INFINITY, 0];
     this.#keyOf.forEach((key, slot) => {
       if (key >= 0 && this.isWanted(slot)) return;
-      const [uses, age] = key < 0 ? [-1, 0] : [this.#uses[key] ?? 0, this.#call - (this.#stamps[slot] ?? 0)];
+      const [uses, age] = key < 0 ? [-1, 0] : [this.#usesBefore(key, slot), this.#ageOf(slot)];
       if (uses < leastUses || (uses === leastUses && age < leastAge))
         [best, leastUses, leastAge] = [slot, uses, age];
     });
     if (best < 0) throw new HazardError(`no slot of ${this.#keyOf.length} is left for what a call wants`);
     return best;
+  }
+
+  #ageOf(slot: number): number {
+    return this.#call - (this.#stamps[slot] ?? 0);
+  }
+
+  /** Experts of layers that come earlier in a pass have been used once more in this one. */
+  #usesBefore(key: number, slot: number): number {
+    const { firstKey, ageCalls } = this.#op;
+    const inThisPass = key < firstKey && this.#ageOf(slot) < Math.floor(ageCalls / AGE_PASSES);
+    return Math.max(0, (this.#uses[key] ?? 0) - (inThisPass ? ONE_USE : 0));
   }
 
   isWanted(slot: number): boolean {
