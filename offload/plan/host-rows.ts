@@ -61,7 +61,13 @@ export function cuttableLayers(
     });
   });
   if (keys.every((some) => some.length === 0)) return undefined;
-  return { keys, rows: rowsPlan(layers, keys, { share, isFixed: options.hostRowShare !== undefined }) };
+  return {
+    keys,
+    rows: rowsPlan(layers, keys, {
+      share,
+      isFixed: options.hostRowShare !== undefined || options.cpuCompute === 'only',
+    }),
+  };
 }
 
 /** Rows that travel, in CUTS-ths; undefined where nothing is to be computed where it rests. */
@@ -188,7 +194,8 @@ export function bestShare(
   };
   let best = { share: CUTS, ms: msAt(CUTS) };
   const wholeMs = best.ms;
-  for (let share = 0; share < CUTS; share++) {
+  // Where next to nothing travels, nobody learns what the link yields.
+  for (let share = 1; share < CUTS; share++) {
     const ms = msAt(share);
     if (ms < best.ms) best = { share, ms };
   }

@@ -32,7 +32,7 @@ describe('where', () => {
   it('one GPU streams layers from DRAM and cores are free', () => {
     expect(planWith({}).rows).toMatchObject({ share: 12, mostTokens: 8, isFixed: false });
     expect(planWith({ hostThreads: 8 }).rows?.share).toBe(19);
-    expect(planWith({ cpuCompute: 'only', hostThreads: 2 }).rows?.share).toBe(0);
+    expect(planWith({ cpuCompute: 'only', hostThreads: 2 }).rows).toMatchObject({ share: 0, isFixed: true });
   });
 
   it.each([
