@@ -2,10 +2,10 @@
 // share that the plan begins with and corrects, and by the processor alone, beside what a plain reader and the link yield together.
 //
 // node dist/bench/gpu/rows.js [--shape opt-30b] [--type bfloat16] [--blocks N] [--batch 1,4] [--prompt 32] [--tokens 24]
-//   [--compute off,auto,only] [--vocabulary N] [--device cuda|cpu] [--share N]
+//   [--compute off,auto,only] [--vocabulary N] [--device cuda|cpu]
 //
 // All blocks are of one block's bytes (repeated.ts), each in a place of its own. Times are medians of the later half of the steps, when
-// the share has settled. --share has so many 32nds of the rows travel, uncorrected.
+// the share has settled. A number in --compute has so many 32nds of the rows travel, uncorrected.
 
 import { parseArgs } from 'node:util';
 import {
@@ -37,7 +37,6 @@ const { values } = parseArgs({
     compute: { type: 'string', default: 'off,auto,only' },
     vocabulary: { type: 'string' },
     device: { type: 'string', default: 'cuda' },
-    share: { type: 'string' },
   },
 });
 const kind = values.device === 'cpu' ? 'cpu' : 'cuda';
@@ -55,8 +54,8 @@ for (const batch of batches) {
   const together = await measureBoth();
   const limit = together.linkBytesPerSecond + together.hostBytesPerSecond;
   let linkMs = Number.NaN;
-  for (const compute of values.compute.split(',') as PlanOptions['cpuCompute'][]) {
-    const { stepMs, bytes, share, placement } = await measure(batch, compute);
+  for (const compute of values.compute.split(',')) {
+    const { stepMs, bytes, share, placement, link } = await measure(batch, compute);
     if (compute === 'off') linkMs = stepMs;
     const reached = bytes / (stepMs / 1e3);
     printResult(
@@ -64,7 +63,8 @@ for (const batch of batches) {
       `${values.shape}, batch ${batch}, processor ${compute}: ${stepMs.toFixed(1)} ms a step, ${formatRate(reached)} of weights, ` +
         `${(linkMs / stepMs).toFixed(2)} × the link alone, ${percent(reached / limit)} of ${formatRate(limit)} (reader ` +
         `${formatRate(together.hostBytesPerSecond)} beside a link of ${formatRate(together.linkBytesPerSecond)})` +
-        `${share === undefined ? '' : `; ${Math.round(share * CUTS)} of ${CUTS} rows travel`}`,
+        `${share === undefined ? '' : `; ${Math.round(share * CUTS)} of ${CUTS} rows travel`}; ` +
+        `the link was busy ${percent(link.busyShare)} of the time, at ${formatRate(link.bytesPerSecond)}`,
       {
         ...values,
         batch,
@@ -75,6 +75,7 @@ for (const batch of batches) {
         timesLink: linkMs / stepMs,
         ofTogether: reached / limit,
         together,
+        link,
         travellingShare: share ?? 1,
         placement,
       },
@@ -94,15 +95,20 @@ async function measureBoth() {
   }
 }
 
-async function measure(batch: number, cpuCompute: PlanOptions['cpuCompute']) {
+/** How the processor is to compute, by a word of --compute. */
+function planFor(compute: string): Partial<PlanOptions> {
+  const isNumber = /^\d+$/.test(compute);
+  if (isNumber) return { hostRowShare: Number(compute) };
+  // Virtual devices leave rows to the host only if they are told how many.
+  if (kind === 'cpu' && compute !== 'off') return { hostRowShare: compute === 'only' ? 0 : CUTS >> 1 };
+  return { cpuCompute: compute === 'off' || compute === 'only' ? compute : 'auto' };
+}
+
+async function measure(batch: number, compute: string) {
   const engine = await Engine.open(model, {
     ...devicesFor(kind, 1),
     offload: 'dram',
-    plan: {
-      ...(cpuCompute ? { cpuCompute } : {}),
-      ...(values.share ? { hostRowShare: Number(values.share) } : {}),
-      ...(kind === 'cpu' && !values.share ? { hostRowShare: cpuCompute === 'only' ? 0 : CUTS >> 1 } : {}),
-    },
+    plan: planFor(compute),
     workload: {
       sequences: batch,
       contextTokens: prompt + tokens,
@@ -115,12 +121,16 @@ async function measure(batch: number, cpuCompute: PlanOptions['cpuCompute']) {
     const { layers } = engine.plan;
     const bytes = layers.reduce((sum, { layout }) => sum + layout.device.sizeBytes, 0);
     const ms = await decode(engine, batch);
-    const stepMs = median(ms.slice(ms.length >> 1));
+    const later = ms.slice(ms.length >> 1);
+    const lane = engine.trace.summaries().find((one) => one.lane === 'dram→gpu');
+    const busySeconds = (lane?.busyMs ?? 0) / 1e3;
+    const laterMs = later.reduce((sum, one) => sum + one, 0);
     return {
-      stepMs,
+      stepMs: median(later),
       bytes,
       share: engine.executor.rowCounts?.share,
       placement: describePlacement(engine.plan),
+      link: { bytesPerSecond: (lane?.bytes ?? 0) / busySeconds, busyShare: (1e3 * busySeconds) / laterMs },
     };
   } finally {
     await engine.close();
@@ -138,6 +148,8 @@ async function decode(engine: Engine, batch: number): Promise<number[]> {
     onPass: ({ phase }: PassProgress) => {
       const now = performance.now();
       if (phase === 'decode') spent.push(now - last);
+      // What the link does is summed over the later half alone.
+      if (spent.length === tokens >> 1) engine.trace.resetSums();
       last = now;
     },
   });
