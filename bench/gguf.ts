@@ -1,9 +1,10 @@
-// Rewrites a Llama checkpoint as a GGUF file, so that llama.cpp can be measured on the very same weights' sizes and types.
+// Rewrites a checkpoint of Llama or Qwen3-MoE as a GGUF file, so that llama.cpp can be measured on the very same weights' sizes and types.
 //
 // Format: the GGUF specification of the ggml project. Rows of query and key are not permuted as its converter does:
 // that changes text, not speed.
 
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { present } from '../offload/index.js';
 import { type Checkpoint, openCheckpoint, type StoredTensor } from '../src/checkpoint/checkpoint.js';
 
 const ALIGNMENT_BYTES = 32;
@@ -20,12 +21,16 @@ const NAMES: readonly (readonly [RegExp, string])[] = [
   [/^model\.layers\.(\d+)\.post_attention_layernorm\.weight$/, 'blk.$1.ffn_norm.weight'],
   [/^model\.layers\.(\d+)\.self_attn\.(q|k|v)_proj\.weight$/, 'blk.$1.attn_$2.weight'],
   [/^model\.layers\.(\d+)\.self_attn\.o_proj\.weight$/, 'blk.$1.attn_output.weight'],
+  [/^model\.layers\.(\d+)\.self_attn\.(q|k)_norm\.weight$/, 'blk.$1.attn_$2_norm.weight'],
   [/^model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight$/, 'blk.$1.ffn_$2.weight'],
+  [/^model\.layers\.(\d+)\.mlp\.gate\.weight$/, 'blk.$1.ffn_gate_inp.weight'],
+  [/^model\.layers\.(\d+)\.mlp\.experts\.\d+\.(gate|up|down)_proj\.weight$/, 'blk.$1.ffn_$2_exps.weight'],
 ];
 
 interface Entry {
   readonly name: string;
-  readonly stored: StoredTensor;
+  /** Experts' matrices follow each other in one. */
+  readonly all: readonly StoredTensor[];
   /** llama.cpp wants one-dimensional weights in float32. */
   readonly widened: boolean;
   /** As Q4_0. */
@@ -42,13 +47,14 @@ export async function writeGguf(folder: string, path: string, packed = false): P
   const checkpoint = await openCheckpoint(folder);
   let offset = 0;
   const entries: Entry[] = [];
-  for (const stored of checkpoint.tensors.values()) {
+  for (const [name, all] of byName(checkpoint)) {
+    const stored = present(all[0], name);
     const widened = stored.shape.length === 1;
     const isPacked = packed && !widened && stored.name.startsWith('model.layers.');
     const values = stored.shape.reduce((product, size) => product * size, 1);
     const packedBytes = (values / Q4_VALUES) * Q4_BYTES;
-    const sizeBytes = widened ? values * 4 : isPacked ? packedBytes : stored.sizeBytes;
-    entries.push({ name: ggufName(stored.name), stored, widened, packed: isPacked, offset, sizeBytes });
+    const sizeBytes = all.length * (widened ? values * 4 : isPacked ? packedBytes : stored.sizeBytes);
+    entries.push({ name, all, widened, packed: isPacked, offset, sizeBytes });
     offset += padded(sizeBytes);
   }
   const head = header(checkpoint.config, entries);
@@ -57,6 +63,17 @@ export async function writeGguf(folder: string, path: string, packed = false): P
   const start = padded(head.length);
   for (const entry of entries) copyTensor(checkpoint, entry, out, start + entry.offset);
   closeSync(out);
+}
+
+function byName({ tensors }: Checkpoint): ReadonlyMap<string, StoredTensor[]> {
+  const found = new Map<string, StoredTensor[]>();
+  for (const stored of tensors.values()) {
+    const name = ggufName(stored.name);
+    found.set(name, [...(found.get(name) ?? []), stored]);
+  }
+  const expert = ({ name }: StoredTensor) => Number(/\.experts\.(\d+)\./.exec(name)?.[1] ?? 0);
+  for (const all of found.values()) all.sort((a, b) => expert(a) - expert(b));
+  return found;
 }
 
 function ggufName(name: string): string {
@@ -72,23 +89,39 @@ function padded(bytes: number): number {
 function header(config: Readonly<Record<string, unknown>>, entries: readonly Entry[]): Buffer {
   const number = (key: string) => Number(config[key]);
   const heads = number('num_attention_heads');
+  const headDim = Number(config.head_dim ?? number('hidden_size') / heads);
+  const isMixture = config.num_experts !== undefined;
+  const architecture = isMixture ? 'qwen3moe' : 'llama';
+  const mixture = isMixture
+    ? [
+        u32('qwen3moe.expert_count', number('num_experts')),
+        u32('qwen3moe.expert_used_count', number('num_experts_per_tok')),
+        u32('qwen3moe.expert_feed_forward_length', number('moe_intermediate_size')),
+        u32('qwen3moe.attention.key_length', headDim),
+        u32('qwen3moe.attention.value_length', headDim),
+        f32('qwen3moe.rope.freq_base', number('rope_theta')),
+      ]
+    : [];
   const values = [
-    text('general.architecture', 'llama'),
-    u32('llama.context_length', number('max_position_embeddings')),
-    u32('llama.embedding_length', number('hidden_size')),
-    u32('llama.block_count', number('num_hidden_layers')),
-    u32('llama.feed_forward_length', number('intermediate_size')),
-    u32('llama.attention.head_count', heads),
-    u32('llama.attention.head_count_kv', Number(config.num_key_value_heads ?? heads)),
-    u32('llama.rope.dimension_count', number('hidden_size') / heads),
-    f32('llama.attention.layer_norm_rms_epsilon', number('rms_norm_eps')),
-    u32('llama.vocab_size', number('vocab_size')),
+    text('general.architecture', architecture),
+    u32(`${architecture}.context_length`, number('max_position_embeddings')),
+    u32(`${architecture}.embedding_length`, number('hidden_size')),
+    u32(`${architecture}.block_count`, number('num_hidden_layers')),
+    u32(`${architecture}.feed_forward_length`, number('intermediate_size')),
+    u32(`${architecture}.attention.head_count`, heads),
+    u32(`${architecture}.attention.head_count_kv`, Number(config.num_key_value_heads ?? heads)),
+    u32(`${architecture}.rope.dimension_count`, headDim),
+    f32(`${architecture}.attention.layer_norm_rms_epsilon`, number('rms_norm_eps')),
+    u32(`${architecture}.vocab_size`, number('vocab_size')),
+    ...mixture,
     ...vocabulary(number('vocab_size')),
   ];
-  const tensors = entries.map(({ name, stored, widened, packed, offset }) => {
+  const tensors = entries.map(({ name, all, widened, packed, offset }) => {
+    const stored = present(all[0], name);
     const stays = TYPES[stored.dtype as keyof typeof TYPES];
     const type = widened ? TYPES.F32 : packed ? TYPES.Q4_0 : stays;
-    const dims = [...stored.shape].reverse().map((size) => u64(size));
+    const shape = name.includes('_exps.') ? [all.length, ...stored.shape] : stored.shape;
+    const dims = [...shape].reverse().map((size) => u64(size));
     return Buffer.concat([string(name), word(dims.length), ...dims, word(type), u64(offset)]);
   });
   const counts = [Buffer.from('GGUF'), word(3), u64(entries.length), u64(values.length)];
@@ -126,22 +159,29 @@ function vocabulary(size: number): Buffer[] {
 }
 
 function copyTensor(checkpoint: Checkpoint, entry: Entry, out: number, position: number): void {
-  const { stored, widened } = entry;
-  const from = openSync(checkpoint.files[stored.fileIndex] ?? '', 'r');
+  if (entry.packed) {
+    writePacked(out, position, entry.sizeBytes);
+    return;
+  }
+  const eachBytes = entry.sizeBytes / entry.all.length;
+  entry.all.forEach((stored, index) => {
+    copyStored(checkpoint, stored, { out, position: position + index * eachBytes, widened: entry.widened });
+  });
+}
+
+function copyStored(
+  { files }: Checkpoint,
+  stored: StoredTensor,
+  { out, position, widened }: { out: number; position: number; widened: boolean },
+): void {
+  const from = openSync(files[stored.fileIndex] ?? '', 'r');
   try {
-    if (widened) {
-      // Norms of a random checkpoint are ones; what they are does not matter for speed.
-      writeSync(
-        out,
-        Buffer.from(new Float32Array(entry.sizeBytes / 4).fill(1).buffer),
-        0,
-        entry.sizeBytes,
-        position,
-      );
-      return;
-    }
-    if (entry.packed) {
-      writePacked(out, position, entry.sizeBytes);
+    if (widened && stored.dtype === 'BF16') {
+      const halves = new Uint16Array(stored.sizeBytes / 2);
+      readSync(from, new Uint8Array(halves.buffer), 0, stored.sizeBytes, stored.fileOffset);
+      // Norms say which experts are chosen.
+      const wide = Uint32Array.from(halves, (bits) => bits << 16);
+      writeSync(out, new Uint8Array(wide.buffer), 0, 2 * stored.sizeBytes, position);
       return;
     }
     const chunk = Buffer.alloc(CHUNK_BYTES);

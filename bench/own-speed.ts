@@ -1,6 +1,6 @@
 // This runtime's speed on a checkpoint: one JSON line, the counterpart of peers/llama-cpp.mjs.
 //
-// Arguments: folder, prompt tokens, new tokens, sequences, threads, DRAM budget in bytes (0: what is available)
+// Arguments: folder, prompt tokens, new tokens, sequences, threads, temperature, DRAM budget in bytes (0: what is available)
 
 import { Engine } from '../src/engine/engine.js';
 import { generate } from '../src/engine/generate.js';
@@ -8,7 +8,8 @@ import { openModel } from '../src/engine/open-model.js';
 import type { PassProgress } from '../src/engine/scheduler.js';
 
 const [folder = '', ...counts] = process.argv.slice(2);
-const [promptTokens = 256, newTokens = 16, sequences = 1, threads = 2, budget = 0] = counts.map(Number);
+const [promptTokens = 256, newTokens = 16, sequences = 1, threads = 2, temperature = 0, budget = 0] =
+  counts.map(Number);
 const prompt = Int32Array.from({ length: promptTokens }, (_, index) => 1000 + ((index * 7919) % 20000));
 
 const engine = await Engine.open(await openModel(folder), {
@@ -23,6 +24,11 @@ const engine = await Engine.open(await openModel(folder), {
   },
 });
 
+const drawn =
+  temperature > 0
+    ? { sampling: { temperature, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 1 } }
+    : {};
+
 /** Milliseconds of prefill, and of the decode passes together. */
 async function timed(
   prompts: readonly Int32Array[],
@@ -32,7 +38,7 @@ async function timed(
   const spent = { prefill: 0, mixed: 0, decode: 0 };
   await generate(
     engine.executor,
-    prompts.map((promptIds, index) => ({ index, promptTokens: promptIds })),
+    prompts.map((promptIds, index) => ({ index, promptTokens: promptIds, ...drawn })),
     {
       batchSize: sequences,
       maxNewTokens: tokens,

@@ -101,19 +101,26 @@ function layerTypes({ layer_types: types }: JsonObject, count: number): JsonObje
  * With random weights alone, what attention finds in a context is the larger part of what a router sees, and every token of it
  * would go to the same experts. Experts that depend on the token are what uniform routing is, and what a cache can gain little of.
  */
-const ATTENTION_NORM = 'model.layers.0.input_layernorm.weight';
+const ATTENTION_NORM = /^model\.layers\.\d+\.input_layernorm\.weight$/;
 const ATTENTION_SHARE = 2 ** -10;
 /** Names of routers' biases that are added to what experts are chosen by. */
 const ROUTER_BIASES = ['model.layers.0.mlp.router.bias', 'model.layers.0.mlp.gate.e_score_correction_bias'];
 
 async function prepareRouting(folder: string, skew = 0): Promise<void> {
-  const checkpoint = await openCheckpoint(folder);
-  const norm = checkpoint.tensors.get(ATTENTION_NORM);
-  if (norm) overwrite(checkpoint, norm, () => ATTENTION_SHARE);
+  const checkpoint = await spreadRouting(folder);
   if (skew === 0) return;
   const bias = ROUTER_BIASES.flatMap((name) => checkpoint.tensors.get(name) ?? [])[0];
   if (!bias) throw new Error('--skew: the router has no bias to choose by');
   overwrite(checkpoint, bias, (rank) => -skew * Math.log(1 + rank));
+}
+
+/** Experts depend on the token. */
+export async function spreadRouting(folder: string): Promise<Checkpoint> {
+  const checkpoint = await openCheckpoint(folder);
+  for (const tensor of checkpoint.tensors.values()) {
+    if (ATTENTION_NORM.test(tensor.name)) overwrite(checkpoint, tensor, () => ATTENTION_SHARE);
+  }
+  return checkpoint;
 }
 
 /** A tensor of one dimension, in f32 or bf16. */

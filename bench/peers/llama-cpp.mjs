@@ -1,10 +1,10 @@
-// llama.cpp's speed on a GGUF file: one JSON line. Arguments: file, prompt tokens, new tokens, sequences, threads.
+// llama.cpp's speed on a GGUF file: one JSON line. Arguments: file, prompt tokens, new tokens, sequences, threads, temperature.
 //
 // Prefill is the evaluation of one prompt; decode is all sequences generating at once, batched by the library.
 
 import { getLlama, LlamaLogLevel } from 'node-llama-cpp';
 
-const [path, promptTokens, newTokens, sequences, threads] = process.argv
+const [path, promptTokens, newTokens, sequences, threads, temperature] = process.argv
   .slice(2)
   .map((value, index) => (index === 0 ? value : Number(value)));
 const llama = await getLlama({ gpu: false, build: 'never', logLevel: LlamaLogLevel.error, maxThreads: threads });
@@ -30,7 +30,7 @@ const beforeDecode = performance.now();
 await Promise.all(
   states.map(async (state, index) => {
     let made = 0;
-    for await (const _ of state.evaluate([2000 + index], { temperature: 0, yieldEogToken: true })) {
+    for await (const _ of state.evaluate([2000 + index], { temperature, topK: 0, topP: 1, yieldEogToken: true })) {
       made++;
       if (made === newTokens) break;
     }
