@@ -285,7 +285,7 @@ export class Scheduler {
     const works = this.#batches.map((batch) => batch.nextWork());
     const perDevice = works.map(({ microBatches }) => microBatches);
     const loads = this.#batches.map(({ alive }, index) => ({ alive, ...present(works[index], 'work') }));
-    const isWhole = expectsWhole(this.#executor.plan.slots, loads);
+    const isWhole = expectsWhole(this.#executor.plan.slots, loads, waitingPrompts > 0);
     const running = this.#executor.run({ perDevice, expectsWhole: isWhole });
     if (this.#outcome) await this.#tellBeside(running);
     const results = await running;
