@@ -10,10 +10,10 @@ constexpr int kE4M3Rows = 2 * kRowTile;
 constexpr int64_t kE4M3Groups = kDepth / kWordCodes + kWidth;
 
 struct E4M3Rows {
-  /// The first row's; the others follow `distance` bytes after each other, and `next` is what is needed after this block.
+  /// The first row's; the others follow `distance` bytes after each other.
   const uint8_t* codes;
-  const uint8_t* next;
   int64_t distance;
+  AheadInRows ahead;
   float scales[kE4M3Rows][kE4M3Groups];
 };
 
@@ -30,7 +30,7 @@ __attribute__((noinline)) bool E4M3Tile(const D& from, const E4M3Rows& rows, con
   Ints largest = SetInts(0);
   const int64_t step = rows.distance;
   const uint8_t* const halves[2] = {rows.codes, rows.codes + kRowTile * step};
-  const uint8_t* const next[2] = {rows.next, rows.next + kRowTile * step};
+  const uint8_t* ahead = rows.ahead.here;
   int64_t end = Smaller(groups.first_end, length);
   for (int64_t i = 0, g = 0; i < length; ++g) {
     typename D::Group group[kScales];
@@ -40,8 +40,10 @@ __attribute__((noinline)) bool E4M3Tile(const D& from, const E4M3Rows& rows, con
       const Vec even = Load(x + i), odd = Load(x + i + kWidth);
       // A line lasts for 64 codes: half of the rows are asked for, and looked at, in each half of it.
       const int half = i / kWordCodes % 2;
+      if (i >= rows.ahead.turn) ahead = rows.ahead.below;
+      const uint8_t* next = ahead + i + half * kRowTile * step;
 #pragma GCC unroll 4
-      for (int r = 0; r < kRowTile; ++r) _mm_prefetch(reinterpret_cast<const char*>(next[half] + i + r * step), _MM_HINT_T0);
+      for (int r = 0; r < kRowTile; ++r) _mm_prefetch(reinterpret_cast<const char*>(next + r * step), _MM_HINT_T0);
 #pragma GCC unroll 8
       for (int r = 0; r < kE4M3Rows; ++r) {
         const uint8_t* codes = halves[r / kRowTile] + i + r % kRowTile * step;
@@ -77,7 +79,10 @@ template <class D>
 inline bool E4M3Sums(const Weight& w, const D& decoder, const PackedInputs& x, int64_t row, float* sums) {
   const auto scale_row = [&](int64_t r) { return (r + w.first_row) / w.row_group; };
   const bool shared = w.row_group > 1 && scale_row(row) == scale_row(row + kE4M3Rows - 1);
+  const View& part = w.Part(WeightPart::kCodes);
+  const CodeRows codes{part.data, part.strides[0], 0};
   E4M3Rows rows;
+  rows.distance = codes.distance;
   for (int64_t k = 0, block = 0; k < w.inputs; k += kDepth, ++block) {
     const int64_t length = Smaller(kDepth, w.inputs - k);
     const RowGroups groups = FindRowGroups(w, k, length);
@@ -85,9 +90,8 @@ inline bool E4M3Sums(const Weight& w, const D& decoder, const PackedInputs& x, i
       LoadRowGroups(w, row + r, groups, rows.scales[r], nullptr);
       if (!decoder.Takes(rows.scales[r], groups.count)) return false;
     }
-    rows.codes = RowCodes(w, row, k);
-    rows.next = k + kDepth < w.inputs ? RowCodes(w, row, k + kDepth) : RowCodes(w, row + kE4M3Rows, 0);
-    rows.distance = RowCodes(w, row + 1, k) - rows.codes;
+    rows.codes = codes.At(row, k);
+    rows.ahead = AheadInRows(codes, w.inputs, row, kE4M3Rows, k);
     const auto tile = shared ? E4M3Tile<true, D> : E4M3Tile<false, D>;
     if (!tile(decoder, rows, groups, x.At(block, 0), length, sums)) return false;
   }

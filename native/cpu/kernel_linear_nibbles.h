@@ -23,20 +23,40 @@ struct RoundedProducts {
 };
 alignas(64) inline constexpr RoundedProducts kRoundedProducts;
 
+/// What the sixteen codes of fp4 stand for with each scale in e8m0, exact in bf16 and NaN with that of NaN.
+struct PowerProducts {
+  float of[256][16];
+  constexpr PowerProducts() : of() {
+    for (int e = 0; e < 256; ++e) {
+      const double power = __builtin_bit_cast(double, static_cast<uint64_t>(e - 127 + 1023) << 52);
+      for (int i = 0; i < 16; ++i) {
+        const double product = kE2M1[i] * power;
+        const bool too_large = product > __FLT_MAX__ || product < -__FLT_MAX__;
+        const float most = product > 0 ? __builtin_inff() : -__builtin_inff();
+        of[e][i] = e == 255 ? __builtin_nanf("") : too_large ? most : static_cast<float>(product);
+      }
+    }
+  }
+};
+alignas(64) inline constexpr PowerProducts kPowerProducts;
+
 /// Rows whose sums one tile makes.
 constexpr int kNibbleRows = 2 * kRowTile;
 /// Room for the groups of a block of inputs, of which none is shorter than 32, and a vector more.
 constexpr int64_t kNibbleGroups = kDepth / 32 + kWidth;
 
 struct NibbleRows {
-  /// The first row's; the others follow `distance` bytes after each other, and `next` is what is needed after this block.
+  /// The first row's; the others follow `distance` bytes after each other.
   const uint8_t* codes;
-  const uint8_t* next;
   int64_t distance;
+  AheadInRows ahead;
   float scales[kNibbleRows][kNibbleGroups];
   float zeros[kNibbleRows][kNibbleGroups];
   /// Where scales are split, they are powers of two with signs, and these are places of what they multiply.
   int32_t places[kNibbleRows][kNibbleGroups];
+  /// The first row's scales in e8m0; those of the others follow `power_distance` bytes after each other.
+  const uint8_t* powers;
+  int64_t power_distance;
 };
 
 /// The sixteen values of a group, from a scale that is split.
@@ -45,10 +65,11 @@ struct SplitValues {
     return Mul(Load(kRoundedProducts.of[0] + 8 + rows.places[r][g]), Set(rows.scales[r][g]));
   }
 };
-/// From a scale that is a power of two, with which all products are exact.
-struct ExactValues {
-  Vec meanings;
-  Vec Of(const NibbleRows& rows, int r, int64_t g) const { return Mul(meanings, Set(rows.scales[r][g])); }
+/// From a scale that is a power of two: all there are stand in a table.
+struct PowerValues {
+  Vec Of(const NibbleRows& rows, int r, int64_t g) const {
+    return Load(kPowerProducts.of[rows.powers[r * rows.power_distance + g]]);
+  }
 };
 /// The same from any scale.
 template <class R>
@@ -70,8 +91,10 @@ __attribute__((noinline)) void NibbleTile(const NibbleRows& rows, const RowGroup
   // Few pointers, so that all of them are registers: two halves of rows, each reached by one distance.
   const int64_t step = rows.distance;
   const uint8_t* const codes[2] = {rows.codes, rows.codes + kRowTile * step};
+  const uint8_t* ahead = rows.ahead.turn > 0 ? rows.ahead.here : rows.ahead.below;
   int64_t end = Smaller(groups.first_end, length);
   for (int64_t i = 0, g = 0; i < length; ++g) {
+    if (i >= rows.ahead.turn) [[unlikely]] ahead = rows.ahead.below;
     Table16 table[kNibbleRows];
 #pragma GCC unroll 8
     for (int r = 0; r < kNibbleRows; ++r) table[r] = {values.Of(rows, r, g)};
@@ -81,7 +104,7 @@ __attribute__((noinline)) void NibbleTile(const NibbleRows& rows, const RowGroup
       for (int j = 0; j < B / kWidth; ++j) in[j] = Load(x + i + j * kWidth);
       // A line of codes lasts for 128 inputs: some rows are asked for with each block of it.
       constexpr int kAhead = kNibbleRows * B / 128;
-      const uint8_t* next = rows.next + (i >> 1) + i / B * kAhead % kNibbleRows * step;
+      const uint8_t* next = ahead + (i >> 1) + i / B * kAhead % kNibbleRows * step;
 #pragma GCC unroll 8
       for (int r = 0; r < kAhead; ++r) _mm_prefetch(reinterpret_cast<const char*>(next + r * step), _MM_HINT_T0);
 #pragma GCC unroll 8
@@ -105,14 +128,15 @@ __attribute__((noinline)) void NibbleTile(const NibbleRows& rows, const RowGroup
 /// One token times weights of 4 bits that have an OrderBlock.
 class OneTokenNibbles {
  public:
-  explicit OneTokenNibbles(const Weight& w) : weight_(w) {
+  explicit OneTokenNibbles(const Weight& w) : weight_(w), codes_{RowCodes(w, 0, 0), RowCodes(w, 1, 0) - RowCodes(w, 0, 0), 1} {
     const DType scales = w.Part(WeightPart::kScales).dtype;
     const bool to_bf16 = w.factor == 1 && (w.product == DType::kBF16 || (w.product == DType::kF32 && w.type == DType::kBF16));
-    // Such scales have so few bits that all products with them stand in a table, or are exact.
+    // Such scales have so few bits that all products with their fractions, or with all of them, stand in a table.
     by_table_ = w.format == WeightFormat::kPacked4 && scales == DType::kBF16 && to_bf16;
     const bool as_stored = w.factor == 1 && !w.Part(WeightPart::kGlobal).data;
     const bool to_f16 = w.product == DType::kF16 || w.type == DType::kF16;
-    exact_ = w.format == WeightFormat::kFp4 && scales == DType::kE8M0 && as_stored && !to_f16;
+    powers_ = w.format == WeightFormat::kFp4 && scales == DType::kE8M0 && w.row_group == 1 && as_stored && !to_f16;
+    whole_groups_ = kDepth % w.input_group == 0 ? kDepth / w.input_group : 0;
   }
 
   /// Sums of rows from the task's first on, and how many of them: those that make whole tiles.
@@ -132,12 +156,14 @@ class OneTokenNibbles {
  private:
   void LoadRows(int64_t row, int64_t k, int64_t length) {
     const Weight& w = weight_;
-    const bool below = k + kDepth >= w.inputs;
-    rows_.codes = RowCodes(w, row, k);
-    rows_.next = below ? RowCodes(w, row + kNibbleRows, 0) : RowCodes(w, row, k + kDepth);
-    rows_.distance = RowCodes(w, row + 1, k) - rows_.codes;
-    groups_ = FindRowGroups(w, k, length);
-    split_ = (by_table_ && SplitRows(row)) || (exact_ && LoadPowers(row));
+    rows_.codes = codes_.At(row, k);
+    rows_.ahead = AheadInRows(codes_, w.inputs, row, kNibbleRows, k);
+    rows_.distance = codes_.distance;
+    groups_ = whole_groups_ > 0 && length == kDepth
+                  ? RowGroups{k / kDepth * whole_groups_, whole_groups_, w.input_group, w.input_group, false, true}
+                  : FindRowGroups(w, k, length);
+    if (powers_) return FindPowers(row);
+    split_ = by_table_ && SplitRows(row);
     if (split_) return;
     const bool zeros = w.Part(WeightPart::kZeros).data != nullptr;
     for (int r = 0; r < kNibbleRows; ++r) {
@@ -160,19 +186,10 @@ class OneTokenNibbles {
     return p;
   }
 
-  /// Scales in e8m0 as floats. False where one is no usual number.
-  bool LoadPowers(int64_t row) {
-    Ints furthest = SetInts(0);
-    for (int r = 0; r < kNibbleRows; ++r) {
-      const uint8_t* p = ScalesOf(ScaleRow(row + r));
-      for (int64_t g = 0; g < groups_.count; g += kWidth) {
-        const int64_t n = groups_.count - g;
-        const Ints bits = _mm512_slli_epi32(WidenBytes(LoadBytes(p + g, Smaller(kWidth, n))), 23);
-        Store(rows_.scales[r] + g, FloatsOf(bits));
-        furthest = Furthest(furthest, bits, n);
-      }
-    }
-    return AreNormal(furthest);
+  void FindPowers(int64_t row) {
+    rows_.powers = ScalesOf(ScaleRow(row));
+    for (int r = 1; r < kNibbleRows; ++r) ScalesOf(ScaleRow(row + r));
+    rows_.power_distance = weight_.Part(WeightPart::kScales).strides[0];
   }
 
   /// Scales in bf16 as powers of two and places in the table of products. False where one is no usual number.
@@ -209,8 +226,8 @@ class OneTokenNibbles {
   }
 
   void Tile(const float* x, int64_t length, float* sums) const {
-    if (split_ && by_table_) return Tile(SplitValues{}, x, length, sums);
-    if (split_) return Tile(ExactValues{Load(kE2M1)}, x, length, sums);
+    if (powers_) return Tile(PowerValues{}, x, length, sums);
+    if (split_) return Tile(SplitValues{}, x, length, sums);
     const Vec meanings = Load(weight_.format == WeightFormat::kFp4 ? kE2M1 : kFourBits);
     WithRounding(weight_, [&]<class R>(const R& rounded) { Tile(RoundedValues<R>{meanings, rounded}, x, length, sums); });
   }
@@ -221,7 +238,10 @@ class OneTokenNibbles {
   }
 
   const Weight& weight_;
-  bool by_table_, exact_;
+  const CodeRows codes_;
+  bool by_table_, powers_;
+  /// Groups of a whole block of inputs, or 0 where their ends are not those of blocks.
+  int64_t whole_groups_;
   /// Whether the scales of these rows are such.
   bool split_ = false;
   RowGroups groups_{};

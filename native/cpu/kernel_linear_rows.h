@@ -95,6 +95,31 @@ struct Ahead {
   }
 };
 
+/// Where codes of rows lie, one or 2^shift to a byte.
+struct CodeRows {
+  const uint8_t* first;
+  int64_t distance;
+  int shift;
+  const uint8_t* At(int64_t row, int64_t k) const { return first + row * distance + (k >> shift); }
+};
+
+/// Codes that are asked for while tiles of a few rows compute: those a block of inputs further in these rows, and after their last
+/// those of the rows below. Each is asked for once, also where the last block is short.
+struct AheadInRows {
+  const uint8_t* here = nullptr;
+  const uint8_t* below = nullptr;
+  /// From this input of the block on those of the rows below.
+  int64_t turn = 0;
+
+  AheadInRows() = default;
+  AheadInRows(const CodeRows& codes, int64_t inputs, int64_t row, int64_t rows, int64_t k) {
+    const int64_t distance = Smaller(kDepth, inputs);
+    turn = inputs - distance - k;
+    here = codes.At(row, k + distance);
+    below = codes.At(row + rows, k + distance - inputs);
+  }
+};
+
 /// What one task computes: weight rows times tokens.
 struct Panel {
   int64_t row, rows, token, tokens;
