@@ -17,8 +17,8 @@ export function placeDriveSlots(input: PlanInput, draft: Draft): Draft | undefin
   for (const window of windowsOf(input)) {
     const room = roomFor(input, draft, window);
     const count = wanted === 'auto' ? room.most : Math.min(keysOf(input), wanted);
-    if (count > room.most || count < choicesOf(input.model)) continue;
     const slots = slotPlan(input, count);
+    if (count > room.most || slots.mostTokens < 1) continue;
     return {
       ...draft,
       slots,

@@ -25,7 +25,7 @@ const CASES: readonly (readonly [readonly string[], readonly string[], ('file' |
     ['--max_new_tokens', '--max_context'],
   ],
   [['generate', '--max-n'], ['--max-new-tokens']],
-  [['generate', '--cpu_offload', '--cpu'], []],
+  [['generate', '--cpu_offload', '--cpu'], ['--cpu_compute']],
   [
     ['generate', '-p', 'x', '--promp'],
     ['--prompt', '--prompts_file', '--prompts_format'],

@@ -214,10 +214,16 @@ describe.concurrent('benchmark and reports', () => {
       const cache = newFolder();
       const [shape, report] = [join(cache, 'tiny.json'), join(cache, 'report.json')];
       const config = JSON.parse(readFileSync(join(modelFolder('mixtral'), 'config.json'), 'utf8'));
-      // Rows of no whole number of blocks, and of several groups.
+      // Rows of no whole number of blocks, and of several groups; most bytes are those of experts.
       writeFileSync(
         shape,
-        JSON.stringify({ ...config, hidden_size: 192, head_dim: 48, intermediate_size: 160 }),
+        JSON.stringify({
+          ...config,
+          hidden_size: 192,
+          head_dim: 48,
+          intermediate_size: 160,
+          num_local_experts: 24,
+        }),
       );
       const words = ['--name', shape, '--dummy_weights', '--dtype', type, '--max_new_tokens', '3'];
       const { status, errors, stdout } = await runCli([...words, '--report', report], {
