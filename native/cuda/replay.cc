@@ -6,6 +6,7 @@
 #include <set>
 
 #include "cuda/small_copy.h"
+#include "cuda/turned.h"
 
 namespace zi::cuda {
 namespace {
@@ -39,7 +40,14 @@ bool WorthAGraph(const std::vector<Decoded>& operations, const Run& run) {
 }
 
 void RunAll(const std::vector<Decoded>& operations, Run& run) {
-  for (const Decoded& decoded : operations) run.Execute(decoded);
+  for (size_t i = 0; i < operations.size();) {
+    if (const auto turned = TurnedStoreAt(operations, i)) {
+      Launch(*turned, run);
+      i += kTurnedStoreOperations;
+    } else {
+      run.Execute(operations[i++]);
+    }
+  }
   run.Flush();
 }
 

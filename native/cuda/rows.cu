@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "cuda/overlap.h"
-#include "cuda/views.h"
+#include "cuda/rows.h"
 
 namespace zi::cuda {
 namespace {
@@ -80,55 +80,30 @@ __global__ void GatherRows(const GatherArguments a) {
   });
 }
 
-struct RotaryArguments {
-  RowView x;
-  const int32_t* positions;
-  const float* frequencies;
-  int heads, pairs;
-  bool interleaved, eights;
-  float scale;
-};
-
 /// A block per token: its sines and cosines are computed once, for all heads.
-__global__ void __launch_bounds__(kThreads) Rotary(const __grid_constant__ RotaryArguments a) {
-  extern __shared__ float turns[];  // cosines, then sines, of each pair
+__global__ void __launch_bounds__(kThreads) Rotary(const __grid_constant__ TurnArguments a, const RowView x, const int heads,
+                                                   const bool eights) {
+  extern __shared__ float turns[];
   Begin();
   const int64_t token = blockIdx.x;
-  const int pairs = a.pairs, step = a.eights ? 8 : 1, steps = pairs / step;
-  for (int i = threadIdx.x; i < pairs; i += kThreads) {
-    // In double: positions of 10⁵ leave a float no digits of the angle.
-    double sine, cosine;
-    sincos(static_cast<double>(a.positions[token]) * static_cast<double>(a.frequencies[i]), &sine, &cosine);
-    turns[i] = static_cast<float>(cosine * a.scale);
-    turns[pairs + i] = static_cast<float>(sine * a.scale);
-  }
-  __syncthreads();
-  for (int at = threadIdx.x; at < a.heads * steps; at += kThreads) {
-    const int64_t row = token * a.heads + at / steps;
+  FindTurns(a, token, turns);
+  const int pairs = a.pairs, step = eights ? 8 : 1, steps = pairs / step;
+  for (int at = threadIdx.x; at < heads * steps; at += kThreads) {
+    const int64_t row = token * heads + at / steps;
     const int i = at % steps * step;
-    const float* const cosines = turns + i;
-    const float* const sines = turns + pairs + i;
-    if (!a.eights) {
+    if (!eights) {
       const int first = a.interleaved ? 2 * i : i, second = a.interleaved ? 2 * i + 1 : i + pairs;
-      const float x = a.x.Get(row, first), y = a.x.Get(row, second);
-      a.x.Put(row, first, x * cosines[0] - y * sines[0]);
-      a.x.Put(row, second, y * cosines[0] + x * sines[0]);
+      const float one = x.Get(row, first), other = x.Get(row, second), cosine = turns[i], sine = turns[pairs + i];
+      x.Put(row, first, one * cosine - other * sine);
+      x.Put(row, second, other * cosine + one * sine);
       continue;
     }
     float low[8], high[8];
-    const int first = a.interleaved ? 2 * i : i, second = a.interleaved ? 2 * i + 8 : i + pairs;
-    a.x.GetEight(row, first, low);
-    a.x.GetEight(row, second, high);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      float& x = a.interleaved ? (j < 4 ? low : high)[2 * j % 8] : low[j];
-      float& y = a.interleaved ? (j < 4 ? low : high)[2 * j % 8 + 1] : high[j];
-      const float before = x;
-      x = before * cosines[j] - y * sines[j];
-      y = y * cosines[j] + before * sines[j];
-    }
-    a.x.PutEight(row, first, low);
-    a.x.PutEight(row, second, high);
+    x.GetEight(row, a.First(i), low);
+    x.GetEight(row, a.Second(i), high);
+    TurnEight(a, turns, i, low, high);
+    x.PutEight(row, a.First(i), low);
+    x.PutEight(row, a.Second(i), high);
   }
 }
 
@@ -193,43 +168,15 @@ __global__ void KvStore(const StoreArguments a) {
   }
 }
 
-/// Keys, or values, in bytes: what a block of the same type copies in pieces of 16.
-struct CopySide {
-  const uint8_t* from;
-  uint8_t* to;
-  int64_t from_token, from_head, to_page, to_head, to_token;
-  int pieces;  // of a head
-
-  CopySide() = default;
-  CopySide(const View& source, const View& cache)
-      : from(source.data), to(cache.data), pieces(static_cast<int>(source.shape[2] * ElementBytes(source.dtype) / 16)) {
-    const int64_t bytes = ElementBytes(source.dtype);
-    from_token = source.strides[0] * bytes, from_head = source.strides[1] * bytes;
-    to_page = cache.strides[0] * bytes, to_head = cache.strides[1] * bytes, to_token = cache.strides[2] * bytes;
-  }
-};
-struct CopyArguments {
-  CopySide sides[2];
-  const int32_t* slots;
-  int slot_count, page_tokens, heads;
-  Fault* fault;
-};
-
 /// As KvStore stores values of the cache's type, which are the same bits: a block for a token's keys and one for its values.
 __global__ void KvCopy(const CopyArguments a) {
   const CopySide& side = a.sides[blockIdx.y];
   const int token = blockIdx.x;
   Begin();
-  const int slot = a.slots[token];
-  if (slot < 0 || slot >= a.slot_count) {
-    if (threadIdx.x == 0) Report(a.fault, kSlotOutside, token, slot, a.slot_count);
-    return;
-  }
-  const int page = slot / a.page_tokens, offset = slot % a.page_tokens;
+  const int slot = a.SlotOf(token, threadIdx.x == 0);
+  if (slot < 0) return;
   for (int i = threadIdx.x; i < a.heads * side.pieces; i += blockDim.x) {
-    const int head = i / side.pieces, piece = i % side.pieces;
-    const auto* const from = reinterpret_cast<const uint4*>(side.from + token * side.from_token + head * side.from_head);
-    reinterpret_cast<uint4*>(side.to + page * side.to_page + head * side.to_head + offset * side.to_token)[piece] = from[piece];
+    a.CopyPiece(side, token, slot, i / side.pieces, i % side.pieces);
   }
 }
 
@@ -261,17 +208,18 @@ void LaunchStore(const StoreArguments& arguments, int64_t tokens, Run& run) {
 const int32_t* Ints(const View& view) { return reinterpret_cast<const int32_t*>(view.data); }
 
 void LaunchKvCopy(const KvStoreOp& op, Run& run) {
-  CopyArguments a{};
-  a.sides[0] = CopySide(op.k, op.keys);
-  if (op.v.data) a.sides[1] = CopySide(op.v, op.values);
-  a.slots = Ints(op.slots);
-  a.page_tokens = static_cast<int>(op.keys.shape[2]);
-  a.slot_count = static_cast<int>(op.keys.shape[0]) * a.page_tokens;
-  a.heads = static_cast<int>(op.k.shape[1]);
-  a.fault = run.fault();
+  const CopyArguments a(op, run.fault());
   const int pieces = a.heads * std::max(a.sides[0].pieces, a.sides[1].pieces);
   const dim3 grid(Blocks(op.k.shape[0], 1), op.v.data ? 2 : 1);
   Overlapped(KvCopy, grid, static_cast<unsigned>(std::min(1024, (pieces + 31) / 32 * 32)), run, a);
+}
+
+/// Eight neighbours of keys and values at once.
+bool StoresEights(const KvStoreOp& op) {
+  const View& v = op.v.data ? op.v : op.k;
+  const int64_t value_depth = op.v.data ? v.shape[2] : 0;
+  return op.k.shape[2] % 8 == 0 && value_depth % 8 == 0 && RowsAligned(op.k, 16) && RowsAligned(v, 16) &&
+         RowsAligned(op.keys, 16) && RowsAligned(op.values, 16);
 }
 
 }  // namespace
@@ -285,18 +233,18 @@ void Launch(const GatherRowsOp& op, Run& run) {
   Overlapped(GatherRows, Blocks(tokens, 1), kThreads, run, arguments);
 }
 
+bool StoresPieces(const KvStoreOp& op) {
+  const bool same = op.k.dtype == op.keys.dtype && (!op.v.data || op.v.dtype == op.values.dtype);
+  return same && !op.key_scales.data && StoresEights(op) && op.keys.shape[0] * op.keys.shape[2] <= INT32_MAX;
+}
+
 void Launch(const RotaryOp& op, Run& run) {
-  const int64_t tokens = op.x.shape[0], heads = op.x.shape[1], pairs = op.inverse_frequencies.shape[0];
-  if (tokens * heads * pairs == 0) return;
-  const RotaryArguments arguments{RowView(op.x),
-                                  Ints(op.positions),
-                                  reinterpret_cast<const float*>(op.inverse_frequencies.data),
-                                  static_cast<int>(heads),
-                                  static_cast<int>(pairs),
-                                  op.interleaved,
-                                  pairs % 8 == 0 && RowsAligned(op.x, 16),
-                                  op.scale};
-  OverlappedWith(2 * sizeof(float) * pairs, Rotary, Blocks(tokens, 1), kThreads, run, arguments);
+  const int64_t tokens = op.x.shape[0], heads = op.x.shape[1];
+  const TurnArguments arguments(op);
+  if (tokens * heads * arguments.pairs == 0) return;
+  const bool eights = arguments.pairs % 8 == 0 && RowsAligned(op.x, 16);
+  OverlappedWith(arguments.shared_bytes(), Rotary, Blocks(tokens, 1), kThreads, run, arguments, RowView(op.x),
+                 static_cast<int>(heads), eights);
 }
 
 void Launch(const KvStoreOp& op, Run& run) {
@@ -318,11 +266,8 @@ void Launch(const KvStoreOp& op, Run& run) {
                                  value_depth,
                                  run.fault(),
                                  LimitOf(op.keys.dtype)};
-  const bool eights = depth % 8 == 0 && value_depth % 8 == 0 && RowsAligned(op.k, 16) && RowsAligned(v, 16) && RowsAligned(op.keys, 16) &&
-                      RowsAligned(op.values, 16);
-  const bool same = op.k.dtype == op.keys.dtype && (!op.v.data || op.v.dtype == op.values.dtype);
-  if (eights && same && op.keys.shape[0] * op.keys.shape[2] <= INT32_MAX) return LaunchKvCopy(op, run);
-  eights ? LaunchStore<8>(arguments, tokens, run) : LaunchStore<1>(arguments, tokens, run);
+  if (StoresPieces(op)) return LaunchKvCopy(op, run);
+  StoresEights(op) ? LaunchStore<8>(arguments, tokens, run) : LaunchStore<1>(arguments, tokens, run);
 }
 
 }  // namespace zi::cuda
