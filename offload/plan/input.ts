@@ -137,6 +137,7 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
   const kvType = options.kvType ?? activationType;
   checkKvType(kvType, model.caches);
   const gathers = deviceCount > 1 && !computesInPlace;
+  let experts: PlanInput['experts'] | undefined;
   return {
     model,
     workload,
@@ -144,10 +145,14 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     layers,
     hostLayerBytes,
     deviceLayerBytes,
-    experts: plannedExperts(
-      layers.map(({ layout }) => layout),
-      computesInPlace,
-    ),
+    // Thousands of experts take a second to look at, and a plan that holds all of them in DRAM never asks.
+    get experts() {
+      experts ??= plannedExperts(
+        layers.map(({ layout }) => layout),
+        computesInPlace,
+      );
+      return experts;
+    },
     cuttable: cuttableLayers(model, layers, options),
     hostBufferBytes: largest(hostLayerBytes),
     deviceBufferBytes: largest(deviceLayerBytes),

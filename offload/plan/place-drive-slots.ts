@@ -11,7 +11,7 @@ import { choicesOf, mostReadingTokens } from './slots.js';
 
 /** Undefined where that cannot be, or is not wanted. */
 export function placeDriveSlots(input: PlanInput, draft: Draft): Draft | undefined {
-  const { options, experts, hostLayerBytes } = input;
+  const { options, hostLayerBytes } = input;
   const wanted = options.expertSlots ?? (options.offload === 'auto' ? 'auto' : 0);
   if (wanted === 0 || !isOpen(input)) return undefined;
   for (const window of windowsOf(input)) {
@@ -23,7 +23,7 @@ export function placeDriveSlots(input: PlanInput, draft: Draft): Draft | undefin
       ...draft,
       slots,
       restBytes: hostLayerBytes,
-      inDram: experts.map((one) => one === undefined),
+      inDram: input.experts.map((one) => one === undefined),
       hostWindowLayers: window,
       terms: [...room.terms, ...slotTerms(input, slots)],
     };

@@ -15,11 +15,12 @@ import { spreadOf } from './spread.js';
 
 /** Undefined where that cannot be, or is not wanted. */
 export function placeSlots(input: PlanInput, sizes: Sizes): Draft | undefined {
-  const { options, experts } = input;
+  const { options } = input;
   // Whoever wants all layers in DRAM has asked for them to stream.
   const wanted = options.expertSlots ?? (options.offload === 'auto' ? 'auto' : 0);
   const isKnown = options.deviceBudgetBytes !== undefined || wanted !== 'auto';
   if (wanted === 0 || !isKnown || options.computesInPlace || !isOpen(input)) return undefined;
+  const { experts } = input;
   const room = roomFor(input, sizes);
   const count = wanted === 'auto' ? room.most : Math.min(room.keys, wanted);
   const mostTokens = tokensOf(input, count);
