@@ -103,9 +103,13 @@ export function streamingSentence(meter: Meter, plan: Plan): string {
   const drive = meter.lanes().find(({ lane }) => lane === 'nvme→dram');
   const { seconds, stallSeconds } = totals(meter);
   const passes = counted(meter.passes, 'pass', 'passes');
-  const read = drive
-    ? `read ${formatBytes(drive.bytes)} from the drive at ${formatRate(rate(drive.bytes, drive.busyMs / 1e3))}`
-    : 'read nothing from the drive';
+  const chosen = meter.experts?.read.bytes ?? 0;
+  const ofExperts = chosen > 0 ? `read ${formatBytes(chosen)} of chosen experts from the drive` : undefined;
+  const ofLayers =
+    drive &&
+    `read ${formatBytes(drive.bytes)} from the drive at ${formatRate(rate(drive.bytes, drive.busyMs / 1e3))}`;
+  const read =
+    [ofLayers, ofExperts].filter((part) => part !== undefined).join(' and ') || 'read nothing from the drive';
   return (
     `${describePlacement(plan)}; ${read} in ${passes}; ` +
     `compute waited for weights ${percent(stallSeconds, seconds)} of ${seconds.toFixed(1)} s`
