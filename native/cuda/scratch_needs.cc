@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "cuda/sample_scratch.h"
 #include "cuda/shapes.h"
 #include "cuda/ways.h"
 
@@ -123,7 +124,7 @@ ScratchBytes Needs(const AttentionOp& op) {
 
 ScratchBytes Needs(const SampleOp& op) {
   ScratchBytes needs;
-  needs[ScratchUse::kPartials] = static_cast<size_t>(op.logits.shape[0] * op.logits.shape[1]) * sizeof(float);
+  needs[ScratchUse::kPartials] = SampleScratch::Bytes(op.logits.shape[0], op.logits.shape[1]);
   return needs;
 }
 

@@ -63,14 +63,15 @@ export function sampleCases(device: KernelDevice): void {
 
   it('agrees with the reference in any mixture of settings', async () => {
     device.use();
-    for (const columns of [1, 5, 37, 1000, 5000]) {
+    // GPUs take 4096 tokens at once.
+    for (const columns of [1, 5, 37, 1000, 4097]) {
       const bench = device.workbench(columns);
       const logits = bench.activation([40, columns], 4);
       const rows = Array.from(
         { length: 40 },
         (): Row => ({
           temperature: bench.int(8) === 0 ? 0 : bench.random() * 2 + 0.05,
-          topK: bench.int(3) === 0 ? 0 : bench.int(60),
+          topK: [0, bench.int(60), bench.int(60), columns - bench.int(2)][bench.int(4)] ?? 0,
           topP: bench.int(3) === 0 ? 1 : bench.random(),
           minP: bench.int(2) === 0 ? 0 : bench.random() * 0.2,
           penalty: bench.int(2) === 0 ? 1 : 0.5 + bench.random(),
@@ -183,6 +184,65 @@ export function sampleCases(device: KernelDevice): void {
       await device.run({ op: 'sample', out: part(out), logits: part(logits), tables: own }, bench);
     }
     expect(bench.memory.read(out)).toEqual(together);
+  });
+
+  it('many rows draw what each draws alone', async () => {
+    const [rowCount, columns] = [300, 16_385];
+    const bench = device.workbench(7);
+    const all = bench.activation([1, rowCount + columns], 3);
+    // Each row begins a token after the row before it.
+    const logits: Tensor = { ...all, shape: [rowCount, columns], strides: [1, 1] };
+    const filters: readonly Partial<Row>[] = [
+      {},
+      { topK: 20 },
+      { topP: 0.9 },
+      { topK: 50, topP: 0.8, minP: 0.01 },
+      { temperature: 0 },
+    ];
+    const rows = evenly(rowCount, PLAIN).map((row, r) => ({ ...row, ...filters[r % filters.length] }));
+    const tables = tablesOf(bench, rows);
+    const out = bench.index(rows.map(() => -1));
+    device.use(2);
+    await device.run({ op: 'sample', out, logits, tables }, bench);
+    const together = bench.memory.read(out);
+    for (const row of [0, 1, 62, 143, 198, 299]) {
+      const part = (tensor: Tensor) => rowsOf(tensor, row, 1);
+      const own = { ...tables, settings: part(tables.settings), draws: part(tables.draws) };
+      const alone = bench.index([-1]);
+      await device.run({ op: 'sample', out: alone, logits: part(logits), tables: own }, bench);
+      expect([...bench.memory.read(alone)]).toEqual([together[row]]);
+    }
+  });
+
+  it('among equal logits the lowest tokens stay, wherever the row is cut into parts', async () => {
+    device.use();
+    const high = Array.from({ length: 16 }, (_, i) => 4090 + i);
+    const logits = Array.from({ length: 9000 }, (_, token) => (high.includes(token) ? 10 : -10));
+    const drawn = async (row: Partial<Row>) => [
+      ...new Set(await draw(logits, evenly(40, { ...PLAIN, ...row }))),
+    ];
+    expect(await drawn({ topK: 16, topP: 0.5 })).toEqual(high.slice(0, 8));
+    expect(await drawn({ topK: 3, topP: 0.25 })).toEqual(high.slice(0, 4));
+    // A little more than half of the sixteen, because all others weigh something.
+    expect(await drawn({ topP: 0.5 })).toEqual(high.slice(0, 9));
+    expect(await drawn({ topP: 1e-9 })).toEqual(high.slice(0, 1));
+    expect(await drawn({ topK: 5 })).toEqual(high);
+    expect(await drawn({ topK: 9000, minP: 0.5 })).toEqual(high);
+    expect(await drawn({ topK: 8999, topP: 0.999 })).toEqual(high);
+  });
+
+  it('a million equal tokens', async () => {
+    device.use();
+    const tokens = 2 ** 20;
+    const last = 2 ** 32 - 1;
+    const logits = Array.from({ length: tokens }, () => 2.5);
+    expect(
+      await draw(logits, [
+        { ...PLAIN, bits: 5 * 2 ** 12 },
+        { ...PLAIN, topK: 3, bits: last },
+        { ...PLAIN, topP: 0.25, bits: last },
+      ]),
+    ).toEqual([5, tokens - 1, tokens / 4 - 1]);
   });
 
   it('rows with settings of their own side by side: each filter alone leaves the likeliest', async () => {

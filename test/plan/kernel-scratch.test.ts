@@ -80,8 +80,8 @@ it('of the head holds both halves of more rows than a micro-batch has tokens, or
   const opt = model('opt-6.7b');
   const scratch = kernelScratch(opt, { tokens: 4, contextTokens: 100, logitRows: 1000, drawnRows: 4 });
   expect(scratch.inputsBytes).toBe(2 * 2 * 1000 * 4096);
-  // No context is cut.
-  expect(scratch.partialsBytes).toBe(4 * 4 * opt.vocabSize);
+  // No context is cut. Each row has a state, two histograms of 2048 digits, sums of 13 parts of 4096 tokens, and its logits.
+  expect(scratch.partialsBytes).toBe(4 * (64 + 2 * 2048 * 12 + 13 * 16 + 4 * opt.vocabSize));
 });
 
 it('of a mixture holds what its router takes in rounded, and the choices by expert', () => {
