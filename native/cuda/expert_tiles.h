@@ -83,6 +83,8 @@ class DenseTileWeights {
   using Share = WeightShare<kColumns, kDepth, kThreads>;
   /// Bytes of shared memory, of each stage and beside the stages.
   static constexpr int kStageBytes = kColumns * kDepth * sizeof(T), kOwnBytes = 0;
+  /// Arrive and Ahead have branches.
+  static constexpr bool kBranches = false;
 
   __device__ DenseTileWeights(const Arguments& a, const TilePlace<kColumns>& place)
       : inputs_(a.inputs),
@@ -118,8 +120,7 @@ class TileCopies {
   using Weights = WeightsOf<T, kColumns, kDepth, kThreads>;
   using Arguments = typename Weights::Arguments;
   static constexpr int kGroups = kDepth / 8, kRowsAtOnce = kThreads / kGroups;
-  /// Weights are made of what is copied, not copied.
-  static constexpr bool kExpands = Weights::kOwnBytes > 0;
+  static constexpr bool kBranches = Weights::kBranches;
   /// In elements.
   static constexpr int kXPart = kRows * kDepth;
   __host__ __device__ static int StageBytes(int halves) {

@@ -108,13 +108,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   };
   for (int k = 0; k < a.inputs; k += kDepth) {
     WaitForAllCopiesBut<kStages - 2>();
-    // The compiler keeps products under way over no branch, of which expanding has some: it would end each at once.
-    if constexpr (C::kExpands) WaitForProducts();
+    // The compiler keeps products under way over no branch: it would end each at once.
+    if constexpr (C::kBranches) WaitForProducts();
     const T* const weight_part = copies.Arrive(stage);
     ShowToProducts();
-    if constexpr (!C::kExpands) WaitForProducts();
+    if constexpr (!C::kBranches) WaitForProducts();
     __syncthreads();  // and nobody reads the stage before any more
-    if constexpr (C::kExpands) copy_on(k);
+    if constexpr (C::kBranches) copy_on(k);
     const uint64_t x = MatrixAt(copies.X(stage) + group_row * kDepth), weights = MatrixAt(weight_part);
     BeginProducts();
 #pragma unroll
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
     EndProducts();
-    if constexpr (!C::kExpands) copy_on(k);
+    if constexpr (!C::kBranches) copy_on(k);
     stage = (stage + 1) % kStages;
   }
 
@@ -141,13 +141,19 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-template <class T, template <class, int, int, int> class Weights, class Arguments>
-void LaunchTyped(const Arguments& a, Run& run) {
-  const auto kernel = a.halves == 1 ? MultiplyTiles<T, 1, Weights> : MultiplyTiles<T, 2, Weights>;
+template <class T, int kHalves, template <class, int, int, int> class Weights, class Arguments>
+void LaunchHalves(const Arguments& a, Run& run) {
+  const auto kernel = MultiplyTiles<T, kHalves, Weights>;
   const size_t shared = Copies<T, Weights>::SharedBytes(a.halves, kStages) + kAlignment;
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
         "cudaFuncSetAttribute");
   OverlappedWith(shared, kernel, dim3(TileBlocks<kColumns>(a)), kThreads, run, a);
+}
+
+template <class T, template <class, int, int, int> class Weights, class Arguments>
+void LaunchTyped(const Arguments& a, Run& run) {
+  if (a.halves == 1) return LaunchHalves<T, 1, Weights>(a, run);
+  LaunchHalves<T, 2, Weights>(a, run);
 }
 
 template <template <class, int, int, int> class Weights, class Arguments>

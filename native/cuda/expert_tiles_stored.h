@@ -126,6 +126,7 @@ class StoredTileWeights {
   /// Codes, of a byte at most; and two buffers of values, of which one is multiplied while the other is filled.
   static constexpr int kStageBytes = kColumns * kDepth, kValues = kColumns * kDepth;
   static constexpr int kOwnBytes = 2 * kValues * static_cast<int>(sizeof(T));
+  static constexpr bool kBranches = true;
 
   __device__ StoredTileWeights(const Arguments& a, const TilePlace<kColumns>& place)
       : w_(a.weights.first),

@@ -97,9 +97,17 @@ describe.skipIf(!HAS_GPU).each(WEIGHT_KINDS)('CUDA: experts in $label', (kind) =
   /** Tiles multiply in one order whatever weights are made of, so each value must be what it is by definition, to the last bit. */
   it('have exactly the values that they stand for', async () => {
     for (const type of ['bf16', 'f16'] as const) {
-      for (const tokens of [20, 50, 120, 300]) {
+      for (const [tokens, inputs, around] of [
+        [20, 320, 'f32'],
+        [50, 320, 'f32'],
+        [120, 320, 'f32'],
+        [300, 320, 'f32'],
+        // Inputs that end within a stage of a tile.
+        [300, 96, type],
+        [300, 320, type],
+      ] as const) {
         const bench = gpuBench(tokens, false);
-        const weights = experts(bench, kind, [2, 136, 320], { type });
+        const weights = experts(bench, kind, [2, 136, inputs], { type });
         const [N, K] = weights[0]?.shape ?? [0, 0];
         const dense = weights.map((weight) => {
           const values = expandReference(weight, bench.memory.bytes);
@@ -108,11 +116,15 @@ describe.skipIf(!HAS_GPU).each(WEIGHT_KINDS)('CUDA: experts in $label', (kind) =
           );
         });
         const table = choices(bench, tokens, 1, 2);
-        const x = bench.activation([tokens, K]);
-        const [out, like] = [bench.activation([tokens, N]), bench.activation([tokens, N])];
+        const x = bench.activation([tokens, K], 1, around);
+        const [out, like] = [
+          bench.activation([tokens, N], 1, around),
+          bench.activation([tokens, N], 1, around),
+        ];
         await runOnGpu(expertLinear({ out, x, experts: table, weights }), bench.memory);
         await runOnGpu(expertLinear({ out: like, x, experts: table, weights: dense }), bench.memory);
-        expect(bench.memory.read(out), `${tokens} tokens, ${type}`).toEqual(bench.memory.read(like));
+        const what = `${tokens} tokens of ${inputs} inputs in ${around}, ${type}`;
+        expect(bench.memory.read(out), what).toEqual(bench.memory.read(like));
       }
     }
   });
