@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads) TakeFromHost(const __grid_constant__
   const int64_t began = first ? NowNs() : 0;
   // The host may have none of the choices.
   const bool any = !a.choices || a.mail.state[kAsideState] > 0;
-  if (any && threadIdx.x == 0) AwaitHost(a.mail, a.fault);
+  if (any && threadIdx.x == 0) AwaitHostTogether(a.mail, a.fault);
   __syncthreads();
   const int64_t values = any ? a.rows * a.columns : 0;
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < values; i += int64_t{gridDim.x} * kThreads) {

@@ -43,6 +43,18 @@ __device__ inline void AwaitHost(const MailArguments& mail, Fault* fault) {
   if (LoadFromHost(mail.words + kFailedWord) != 0) Report(fault, kHostFailed, asked, 0, 0);
 }
 
+/// The same by one thread of each block. The first block alone looks at the host's words: requests of many over the link would leave copies
+/// a part of its rate.
+__device__ inline void AwaitHostTogether(const MailArguments& mail, Fault* fault) {
+  const int32_t asked = mail.state[kAskedState];
+  if (blockIdx.x == 0) {
+    AwaitHost(mail, fault);
+    asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(mail.state + kSeenState), "r"(asked) : "memory");
+    return;
+  }
+  while (LoadFromDevice(mail.state + kSeenState) != asked) __nanosleep(64);
+}
+
 /// By one thread, at the time when the device begins its own part: experts that come to it meanwhile, and that the host computes.
 __device__ inline void NoteAsked(const MailArguments& mail, int came, int aside) {
   *reinterpret_cast<int64_t*>(mail.state + kAskedAtState) = NowNs();

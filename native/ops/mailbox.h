@@ -31,7 +31,7 @@ enum MailWord : int {
 constexpr int kMailWords = kSharesWord + 1024 + 1;
 
 /// Places of i32 words in memory of the device.
-enum MailState : int { kAskedState = 0, kTakenState = 1, kAskedAtState = 2, kCameState = 4, kAsideState = 5 };
+enum MailState : int { kAskedState = 0, kTakenState = 1, kAskedAtState = 2, kCameState = 4, kAsideState = 5, kSeenState = 6 };
 constexpr int kMailStateWords = 8;
 
 /// Stands in a table of choices where an expert is computed elsewhere: nothing is computed and nothing written here.
