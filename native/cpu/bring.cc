@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "core/io_pieces.h"
 #include "cpu/host_part.h"
 #include "ops/mailbox.h"
-#include "core/io_pieces.h"
 #include "ops/slots.h"
 
 namespace zi {

@@ -83,9 +83,7 @@ void TakeHost(const TakeHostOp& op, Run& run) {
   const int64_t begin = NowNs();
   AwaitHost(op.mail, run.cancel);
   Store(op.mail, kSpanWord, Capped(begin - AskedAt(op.mail)));
-  Store(op.mail, kWaitWord, Capped(NowNs() - begin));
   Store(op.mail, kCameWord, Words(op.mail.state)[kCameState]);
-  Store(op.mail, kAsideWord, Words(op.mail.state)[kAsideState]);
   for (int64_t row = 0; row < op.out.shape[0]; ++row) {
     if (op.choices.data) {
       const int64_t each = op.choices.shape[1];

@@ -60,9 +60,7 @@ __global__ void __launch_bounds__(kThreads) TakeFromHost(const __grid_constant__
   if (!first) return;
   const auto capped = [](int64_t ns) { return static_cast<int32_t>(ns < 0 ? 0 : ns > INT32_MAX ? INT32_MAX : ns); };
   StoreToHost(a.mail.words + kSpanWord, capped(began - *reinterpret_cast<int64_t*>(a.mail.state + kAskedAtState)));
-  StoreToHost(a.mail.words + kWaitWord, capped(NowNs() - began));
   StoreToHost(a.mail.words + kCameWord, a.mail.state[kCameState]);
-  StoreToHost(a.mail.words + kAsideWord, a.mail.state[kAsideState]);
   a.mail.state[kTakenState] = a.mail.state[kAskedState];
 }
 

@@ -19,9 +19,7 @@ enum MailWord : int {
   kJobWord = 1,
   kAsideNowWord = 2,  ///< experts of what is asked
   kSpanWord = 16,  ///< of the last asking: nanoseconds until its results were wanted,
-  kWaitWord = 17,  ///< and for which they were waited;
-  kCameWord = 18,  ///< experts that came to the device meanwhile,
-  kAsideWord = 19,  ///< and that the host computed
+  kCameWord = 17,  ///< and experts that came to the device meanwhile
   kDoneWord = 32,  ///< written by the host: the last number that was asked and is done
   kFailedWord = 33,
   kClosedWord = 34,  ///< nobody answers any more
