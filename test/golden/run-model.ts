@@ -238,3 +238,17 @@ export function certainSteps(
   const first = margins?.findIndex((margin) => margin < threshold) ?? -1;
   return first === -1 ? steps : first;
 }
+
+/** One of every way to store experts, to choose them, and to stand beside other layers. */
+export const MIXTURES = [
+  'deepseek_v4',
+  'gemma4_moe',
+  'glm4_moe_lite',
+  'gpt_oss-mxfp4',
+  'llama4_text',
+  'mixtral',
+  'nemotron_h',
+  'q-fp8-block-deepseek_v3',
+  'qwen3_next',
+  'step3p7',
+];

@@ -5,23 +5,16 @@ import { present } from '../../offload/index.js';
 import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import { openModel } from '../../src/engine/open-model.js';
-import { ALL_DRAM, fixtureFolder, generateFixture, generationWorkload, readGolden } from './run-model.js';
+import {
+  ALL_DRAM,
+  fixtureFolder,
+  generateFixture,
+  generationWorkload,
+  MIXTURES,
+  readGolden,
+} from './run-model.js';
 
 const NEW_TOKENS = 10;
-
-/** One of every way to store experts, to choose them, and to stand beside other layers. */
-const MIXTURES = [
-  'deepseek_v4',
-  'gemma4_moe',
-  'glm4_moe_lite',
-  'gpt_oss-mxfp4',
-  'llama4_text',
-  'mixtral',
-  'nemotron_h',
-  'q-fp8-block-deepseek_v3',
-  'qwen3_next',
-  'step3p7',
-];
 
 /** Slots, devices, sequences at once: with few slots prompts pass by in whole layers, and with one for each expert nobody leaves. */
 const POOLS = [

@@ -1,7 +1,7 @@
 // What GPU tests share: whether there is a GPU, and running operations of a test's memory on it.
 
-import { afterAll } from 'vitest';
-import { encodeCopy, encodeOp } from '../../offload/backends/op-encoding.js';
+import { afterAll, expect } from 'vitest';
+import { encodeCopy, encodeOp, joinEncoded } from '../../offload/backends/op-encoding.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';
 import { native } from '../../offload/port/native.js';
 import type { NativeCudaStream } from '../../offload/port/native-devices.js';
@@ -59,6 +59,36 @@ export async function runOnGpu(op: Op, memory: TestMemory): Promise<void> {
   queue.launch(encodeOp(relocated(op, there)));
   queue.launch(encodeCopy(memory.memory, 0, there, 0, there.sizeBytes));
   await queue.record().promise();
+  there.free();
+}
+
+/** Handed over together, operations leave the same bytes as one after the other, whichever of them share a kernel. */
+export async function expectSameTogether(bench: GpuBench, ops: readonly Op[], what: string): Promise<void> {
+  const { memory } = bench;
+  const { buffer, byteOffset, byteLength } = memory.view;
+  const bytes = new Uint8Array(buffer, byteOffset, byteLength);
+  const before = bytes.slice();
+  const there = new (native().NativeDeviceMemory)(0, memory.memory.sizeBytes);
+  const run = async (launch: () => void) => {
+    bytes.set(before);
+    gpuStream().launch(encodeCopy(there, 0, memory.memory, 0, there.sizeBytes));
+    launch();
+    gpuStream().launch(encodeCopy(memory.memory, 0, there, 0, there.sizeBytes));
+    await gpuStream().record().promise();
+    return bytes.slice();
+  };
+  const encoded = ops.map((op) => encodeOp(relocated(op, there)).slice());
+  const alone = await run(() => {
+    for (const op of encoded) gpuStream().launch(op);
+  });
+  expect(Buffer.compare(alone, before)).not.toBe(0);
+  // At first as they are, then as a graph that is made, then as one that is there.
+  for (const time of ['first', 'second', 'third']) {
+    const together = await run(() => gpuStream().launchAll(joinEncoded(encoded)));
+    const at =
+      Buffer.compare(together, alone) === 0 ? -1 : together.findIndex((byte, i) => byte !== alone[i]);
+    expect(at, `${time} time, ${what}: byte ${at}`).toBe(-1);
+  }
   there.free();
 }
 

@@ -1,14 +1,12 @@
 // Norms that products of a few tokens make themselves, on a GPU: the same bits as one operation after the other, whatever else
 // reads what the norm gives, or writes what it takes.
 
-import { describe, expect, it } from 'vitest';
-import { encodeCopy, encodeOp, joinEncoded } from '../../offload/backends/op-encoding.js';
+import { describe, it } from 'vitest';
 import { present } from '../../offload/errors.js';
 import type { FloatType } from '../../offload/port/dtype.js';
 import { formatOf } from '../../offload/port/formats.js';
-import { native } from '../../offload/port/native.js';
 import type { Op, Tensor, Weight } from '../../offload/port/ops.js';
-import { type GpuBench, gpuBench, gpuStream, HAS_GPU, relocated } from './cuda-device.js';
+import { expectSameTogether, type GpuBench, gpuBench, HAS_GPU } from './cuda-device.js';
 import { buildWeight, WEIGHT_KINDS } from './weight-builder.js';
 
 /** Tokens and length of rows: one and two, as many as norms of their own take, short last units, all that threads hold and more. */
@@ -47,34 +45,8 @@ interface Case {
   readonly rows: readonly [number, number];
 }
 
-async function compare(bench: GpuBench, one: Case): Promise<void> {
-  const ops = chainOf(bench, one);
-  const { memory } = bench;
-  const { buffer, byteOffset, byteLength } = memory.view;
-  const bytes = new Uint8Array(buffer, byteOffset, byteLength);
-  const before = bytes.slice();
-  const there = new (native().NativeDeviceMemory)(0, memory.memory.sizeBytes);
-  const run = async (launch: () => void) => {
-    bytes.set(before);
-    gpuStream().launch(encodeCopy(there, 0, memory.memory, 0, there.sizeBytes));
-    launch();
-    gpuStream().launch(encodeCopy(memory.memory, 0, there, 0, there.sizeBytes));
-    await gpuStream().record().promise();
-    return bytes.slice();
-  };
-  const encoded = ops.map((op) => encodeOp(relocated(op, there)).slice());
-  const alone = await run(() => {
-    for (const op of encoded) gpuStream().launch(op);
-  });
-  expect(Buffer.compare(alone, before)).not.toBe(0);
-  // At first as they are, then as a graph that is made, then as one that is there.
-  for (const time of ['first', 'second', 'third']) {
-    const together = await run(() => gpuStream().launchAll(joinEncoded(encoded)));
-    const at =
-      Buffer.compare(together, alone) === 0 ? -1 : together.findIndex((byte, i) => byte !== alone[i]);
-    expect(at, `${time} time, ${one.label}, rows of ${one.rows}: byte ${at}`).toBe(-1);
-  }
-  there.free();
+function compare(bench: GpuBench, one: Case): Promise<void> {
+  return expectSameTogether(bench, chainOf(bench, one), `${one.label}, rows of ${one.rows}`);
 }
 
 /** A norm, products of it, and operations that must not see half of one: they write what it takes, or read what it gives. */

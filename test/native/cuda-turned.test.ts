@@ -1,13 +1,11 @@
 // Rotations and the store of keys that a GPU computes by one kernel: the same bits as one operation after the other, whatever the
 // shapes are, and also where they may not be computed together.
 
-import { describe, expect, it } from 'vitest';
-import { encodeCopy, encodeOp, joinEncoded } from '../../offload/backends/op-encoding.js';
+import { describe, it } from 'vitest';
 import type { FloatType } from '../../offload/port/dtype.js';
-import { native } from '../../offload/port/native.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { heads } from '../../offload/port/tensor.js';
-import { type GpuBench, gpuBench, gpuStream, HAS_GPU, relocated } from './cuda-device.js';
+import { expectSameTogether, type GpuBench, gpuBench, HAS_GPU } from './cuda-device.js';
 import { NO_SCALES } from './workbench.js';
 
 interface Shape {
@@ -55,38 +53,11 @@ const PAGE_TOKENS = 16;
 describe.skipIf(!HAS_GPU)('rotations with the store of keys on CUDA', () => {
   for (const half of ['bf16', 'f16'] as const) {
     it.each(SHAPES)(`$what, ${half}`, async (shape) => {
-      await compare(gpuBench(shape.tokens, shape.awkward === true), shape, half);
+      const bench = gpuBench(shape.tokens, shape.awkward === true);
+      await expectSameTogether(bench, chainOf(bench, shape, half), shape.what);
     });
   }
 });
-
-async function compare(bench: GpuBench, shape: Shape, half: FloatType): Promise<void> {
-  const ops = chainOf(bench, shape, half);
-  const { memory } = bench;
-  const { buffer, byteOffset, byteLength } = memory.view;
-  const bytes = new Uint8Array(buffer, byteOffset, byteLength);
-  const before = bytes.slice();
-  const there = new (native().NativeDeviceMemory)(0, memory.memory.sizeBytes);
-  const run = async (launch: () => void) => {
-    bytes.set(before);
-    gpuStream().launch(encodeCopy(there, 0, memory.memory, 0, there.sizeBytes));
-    launch();
-    gpuStream().launch(encodeCopy(memory.memory, 0, there, 0, there.sizeBytes));
-    await gpuStream().record().promise();
-    return bytes.slice();
-  };
-  const encoded = ops.map((op) => encodeOp(relocated(op, there)).slice());
-  const alone = await run(() => {
-    for (const op of encoded) gpuStream().launch(op);
-  });
-  expect(Buffer.compare(alone, before)).not.toBe(0);
-  for (const time of ['first', 'as a graph that is made', 'as one that is there']) {
-    const together = await run(() => gpuStream().launchAll(joinEncoded(encoded)));
-    const at = together.findIndex((byte, i) => byte !== alone[i]);
-    expect(at, `${time}: byte ${at}`).toBe(-1);
-  }
-  there.free();
-}
 
 function chainOf(bench: GpuBench, shape: Shape, half: FloatType): readonly Op[] {
   const { tokens, queryHeads, keyHeads, depth, pairs, interleaved = false, odd } = shape;
