@@ -74,8 +74,8 @@ export function isExpert({ key }: TensorDef): boolean {
 
 /** Which matrices of blocks are stored so; in MXFP4 only the experts of a mixture are, as makers have it. */
 function storedSo(architecture: ArchitectureModel, type: ShapeFormat): (def: TensorDef) => boolean {
-  const all = tensorList(architecture);
-  const onlyExperts = type === 'mxfp4' && all.some(({ inBlock }) => inBlock && isExpert(inBlock));
+  const hasExperts = () => tensorList(architecture).some(({ inBlock }) => inBlock && isExpert(inBlock));
+  const onlyExperts = type === 'mxfp4' && hasExperts();
   return (def) => {
     const [, inputs = 0] = def.shape;
     const fits = isMatrix(def) && def.isRouter !== true && inputs % FORMATS[type].inputs === 0;
