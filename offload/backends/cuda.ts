@@ -17,7 +17,7 @@ import type { MappedMemory } from './mapped-memory.js';
 import { NativeBackend } from './native-backend.js';
 import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
-import { computeThreads } from './processors.js';
+import { computeThreads, threadsBeside } from './processors.js';
 import { ShortWaits } from './short-waits.js';
 
 export interface CudaBackendOptions {
@@ -220,9 +220,8 @@ export class CudaBackend extends NativeBackend {
     return pinning;
   }
 
-  /** Two cores are left to what feeds the devices. */
   protected override startThreads(): void {
-    const threads = Math.max(1, computeThreads() - 2);
+    const threads = Math.max(1, threadsBeside(computeThreads()));
     const refusal = native().configureCpu({ threads });
     if (refusal !== '') this.#threadRefusal = refusal;
   }

@@ -28,6 +28,14 @@ export function computeThreads(wanted?: number): number {
   return Math.min(wanted ?? threads, cores);
 }
 
+/** One thread runs JavaScript, and one looks out for what a device asks. */
+const FEEDING_THREADS = 2;
+
+/** How many of so many threads are free to compute beside a device with memory of its own; none or fewer on small machines. */
+export function threadsBeside(threads: number): number {
+  return threads - FEEDING_THREADS;
+}
+
 /** How many threads the system allows beside those there are, counted up to `wanted`. */
 export function startableThreads(wanted: number): number {
   return native().startableThreads(wanted);

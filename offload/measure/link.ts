@@ -1,6 +1,6 @@
 // Measures the links of devices with memory of their own: from the host to all of them at once, and between them.
 
-import { computeThreads } from '../backends/processors.js';
+import { computeThreads, threadsBeside } from '../backends/processors.js';
 import { present } from '../errors.js';
 import type { Backend, Device, DeviceEvent } from '../port/backend.js';
 import { reached } from '../port/device-failure.js';
@@ -41,8 +41,6 @@ export interface TogetherMeasurement {
   readonly hostBytesPerSecond: number;
 }
 
-/** Threads that feed the device and look out for what it asks. */
-const OTHER_THREADS = 2;
 const READ_BYTES = 2 * GiB;
 /** Copies go on while the processor's part is prepared, which takes a second or two. */
 const COPY_MS = 3000;
@@ -69,7 +67,7 @@ export async function measureTogether(
   const startMs = backend.nowMs();
   const hostBytesPerSecond = native().measureReadBandwidth(
     readBytes,
-    Math.max(1, computeThreads() - OTHER_THREADS),
+    Math.max(1, threadsBeside(computeThreads())),
   );
   const endMs = backend.nowMs();
   await reached(present(events.at(-1), 'a copy'));

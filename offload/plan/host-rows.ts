@@ -1,5 +1,6 @@
 // Rows that the host multiplies where they rest: of which layers, in which passes, how many to begin with, and what it takes.
 
+import { threadsBeside } from '../backends/processors.js';
 import { CUTS, type CutLayer, cutLayer } from '../model/cut-layer.js';
 import { cuttableOfBlock, cuttableOfPiece } from '../model/cuttable.js';
 import type { LayerLayout } from '../model/layout.js';
@@ -9,14 +10,13 @@ import { DTYPE_BYTES } from '../port/dtype.js';
 import { MAIL_STATE_WORDS, MAIL_WORDS } from '../port/host-ops.js';
 import { KiB, roundUp } from '../units.js';
 import { ALLOCATION_BYTES } from './device-costs.js';
+import { isAloneWithin } from './pass-sizes.js';
 import type { CpuCompute, Plan, PlannedLayer, PlanTerm, RowsPlan } from './plan.js';
 
 /** With more tokens a processor is bound by its arithmetic, and the link has long won. */
 const MOST_TOKENS = 8;
 /** A question costs some 20 µs, in which a processor reads two megabytes. */
 const LEAST_MATRIX_BYTES = 1024 * KiB;
-/** One thread runs JavaScript and one looks out for questions. */
-const BUSY_THREADS = 2;
 const LEAST_THREADS = 2;
 
 /** What a processor reads of DRAM while a link is busy, measured on 16 cores: 88 GB/s beside 54. */
@@ -84,7 +84,7 @@ function firstShare(options: HostRowOptions): number | undefined {
 }
 
 function freeThreads({ hostThreads = 1 }: HostRowOptions): number {
-  return hostThreads - BUSY_THREADS;
+  return threadsBeside(hostThreads);
 }
 
 /** What the host's threads are taken to multiply with, beside a link that is busy, before anything is measured. */
@@ -136,8 +136,7 @@ export const HOST_ROWS_TERM = 'host rows';
 
 /** Whether a pass of micro-batches of so many tokens leaves rows to the host. */
 export function leavesRows(rows: RowsPlan | undefined, microBatchTokens: readonly number[]): boolean {
-  const [tokens, more] = microBatchTokens;
-  return rows !== undefined && tokens !== undefined && more === undefined && tokens <= rows.mostTokens;
+  return isAloneWithin(rows, microBatchTokens);
 }
 
 const known = new WeakMap<LayerLayout, Map<string, CutLayer>>();

@@ -85,3 +85,12 @@ export function controlWords(
   const tables = slices * perSlice + microBatches * pageTables * STABLE_STEPS;
   return plan.passTokens * perToken + tables + sampling;
 }
+
+/** Whether there is a limit, and a pass is one micro-batch of up to so many tokens. */
+export function isAloneWithin(
+  limit: { readonly mostTokens: number } | undefined,
+  microBatchTokens: readonly number[],
+): boolean {
+  const [tokens, more] = microBatchTokens;
+  return limit !== undefined && tokens !== undefined && more === undefined && tokens <= limit.mostTokens;
+}

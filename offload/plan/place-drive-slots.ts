@@ -5,7 +5,15 @@ import { counted, formatBytes } from '../units.js';
 import { type Draft, sumOf, total } from './draft.js';
 import { hostBufferTerm, windowsOf } from './dram-layers.js';
 import type { PlanInput } from './input.js';
-import { asksForSlots, isOpen, keysOf, mixturesOf, slotTerms } from './place-slots.js';
+import {
+  asksForSlots,
+  isOpen,
+  keysOf,
+  mostExperts,
+  slotBytes,
+  slotsWithin,
+  slotTerms,
+} from './place-slots.js';
 import type { PlanTerm, SlotPlan } from './plan.js';
 import { choicesOf, mostReadingTokens } from './slots.js';
 
@@ -40,7 +48,7 @@ export function driveSlotRefusal(input: PlanInput, drafts: readonly Draft[]): Op
   const room = rooms.reduce((best, other) => (other.most > best.most ? other : best));
   const least = choicesOf(model);
   const remedy =
-    room.most >= least
+    slotPlan(input, room.most).mostTokens >= 1
       ? `give --expert_slots ${room.most} or fewer, or more DRAM`
       : `leave it out, since a token goes to ${least} experts, or give more DRAM`;
   return new OperatingError(
@@ -53,12 +61,7 @@ export function driveSlotRefusal(input: PlanInput, drafts: readonly Draft[]): Op
 
 function slotPlan(input: PlanInput, count: number): SlotPlan {
   const slots = { count, bytes: slotBytes(input), keys: keysOf(input), choices: choicesOf(input.model) };
-  const largest = mixturesOf(input).reduce((most, one) => Math.max(most, one.count), 0);
-  return { ...slots, mostTokens: mostReadingTokens(slots, largest) };
-}
-
-function slotBytes(input: PlanInput): number {
-  return mixturesOf(input).reduce((most, one) => Math.max(most, one.slotBytes), 0);
+  return { ...slots, mostTokens: mostReadingTokens(slots, mostExperts(input)) };
 }
 
 /** Slots that fit beside so many buffers for whole layers, at most one for each expert; and all but these. */
@@ -74,10 +77,7 @@ function roomFor(
     options.dramBudgetBytes - sumOf(terms, 'dram'),
     (options.residentBytes ?? Number.POSITIVE_INFINITY) - base.bytes,
   );
-  const [bytes, keys] = [slotBytes(input), keysOf(input)];
-  let most = Math.max(0, Math.min(keys, Math.floor(free / bytes)));
-  while (most > 0 && sumOf(slotTerms(input, { count: most, keys, bytes }), 'dram') > free) most--;
-  return { most, terms };
+  return { most: slotsWithin(input, free, 'dram'), terms };
 }
 
 /** Layers without experts, and what the others have beside these. */

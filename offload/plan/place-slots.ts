@@ -98,14 +98,28 @@ interface Room {
 
 function roomFor(input: PlanInput, sizes: Sizes): Room {
   const { options } = input;
-  const bytes = mixturesOf(input).reduce((most, { slotBytes }) => Math.max(most, slotBytes), 0);
-  const keys = keysOf(input);
+  const [bytes, keys] = [slotBytes(input), keysOf(input)];
   const deviceBuffers = present(streamBuffers(input, true)[0], 'buffers');
   const terms = [...sizes.terms, baseTerm(input), bufferTerm(deviceBuffers)];
   const free = (options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY) - sumOf(terms, 'gpu');
-  let most = Math.max(0, Math.min(keys, Math.floor(free / bytes)));
-  while (most > 0 && sumOf(slotTerms(input, { count: most, keys, bytes }), 'gpu') > free) most--;
-  return { keys, bytes, most, deviceBuffers, terms };
+  return { keys, bytes, most: slotsWithin(input, free, 'gpu'), deviceBuffers, terms };
+}
+
+/** Slots that fit with their tables, at most one for each expert. */
+export function slotsWithin(input: PlanInput, freeBytes: number, tier: PlanTerm['tier']): number {
+  const [bytes, keys] = [slotBytes(input), keysOf(input)];
+  let most = Math.max(0, Math.min(keys, Math.floor(freeBytes / bytes)));
+  while (most > 0 && sumOf(slotTerms(input, { count: most, keys, bytes }), tier) > freeBytes) most--;
+  return most;
+}
+
+export function slotBytes(input: PlanInput): number {
+  return mixturesOf(input).reduce((most, one) => Math.max(most, one.slotBytes), 0);
+}
+
+/** Experts of the largest mixture. */
+export function mostExperts(input: PlanInput): number {
+  return mixturesOf(input).reduce((most, { count }) => Math.max(most, count), 0);
 }
 
 export function mixturesOf({ experts }: PlanInput): PlannedExperts[] {
@@ -118,8 +132,7 @@ export function keysOf(input: PlanInput): number {
 
 /** Tokens whose choices so many slots hold. */
 function tokensOf(input: PlanInput, count: number): number {
-  const most = mixturesOf(input).reduce((all, one) => Math.max(all, one.count), 0);
-  return mostChoosingTokens(count, choicesOf(input.model), most);
+  return mostChoosingTokens(count, choicesOf(input.model), mostExperts(input));
 }
 
 /** Layers without experts, and what the others have beside these. */

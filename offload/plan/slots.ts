@@ -10,6 +10,7 @@ import { MAIL_STATE_WORDS } from '../port/host-ops.js';
 import type { ShareRates } from '../port/shares.js';
 import { dimension } from '../port/tensor.js';
 import { touchedExperts } from './op-cost.js';
+import { isAloneWithin } from './pass-sizes.js';
 import type { CpuCompute, HostSharePlan, Plan, PlannedExperts, PlannedLayer, SlotPlan } from './plan.js';
 
 /** Beyond these, a micro-batch's products take long enough to hide whole layers that come beside them. */
@@ -83,8 +84,7 @@ function missedShare({ count, keys }: Pick<SlotPlan, 'count' | 'keys'>): number 
 
 /** Whether a pass of micro-batches of so many tokens brings only the experts that it chooses. */
 export function choosesExperts(slots: SlotPlan | undefined, microBatchTokens: readonly number[]): boolean {
-  const [tokens, more] = microBatchTokens;
-  return slots !== undefined && tokens !== undefined && more === undefined && tokens <= slots.mostTokens;
+  return isAloneWithin(slots, microBatchTokens);
 }
 
 /** Bytes that a layer's chosen experts are expected to bring, if all are as likely and those in slots are any. */
