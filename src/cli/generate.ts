@@ -8,7 +8,15 @@ import { performanceBlock, rateSentence, streamingBlock } from '../report/report
 import type { CommandContext } from './context.js';
 import { withAutoBatch } from './generation/auto-batch.js';
 import { makeSinks, runCycles, tellImpossible } from './generation/cycles.js';
-import { encodeJob, fillJob, givenPrompts, type Job, textWishes, workloadOf } from './generation/job.js';
+import {
+  encodeJob,
+  fillJob,
+  givenPrompts,
+  type Job,
+  promptCount,
+  textWishes,
+  workloadOf,
+} from './generation/job.js';
 import { withModelSampling } from './generation/model-sampling.js';
 import { describeTask, makeTask, type Task } from './generation/task.js';
 import { type GenerateOptions, noTokenizer } from './options/generate-options.js';
@@ -55,7 +63,7 @@ async function endAtOnce(task: Task, context: CommandContext): Promise<void> {
   await tellImpossible(task, sinks);
   for (const sink of sinks) sink.end();
   const { impossible, firstProblem } = task.job.sizes;
-  if (impossible === task.job.distinct) throw firstProblem;
+  if (firstProblem && impossible === promptCount(task.job)) throw firstProblem;
 }
 
 async function runTask(source: Source, task: Task, context: CommandContext): Promise<void> {
@@ -87,7 +95,7 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
     batch_size: batchSize,
     streams: session.engine.executor.deviceCount,
     max_new_tokens: options.maxNewTokens,
-    prompts: job.prompts.length,
+    prompts: promptCount(job),
     ...samplingFigures(job, options),
     warmup_cycles: benchmark?.warmupCycles ?? 0,
     cycles: cycles.map((cycle) => ({ seconds: cycle.seconds, new_tokens: cycle.newTokens })),

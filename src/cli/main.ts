@@ -135,6 +135,13 @@ async function runCommand(
       ]);
       return runPlan(readPlanCommandOptions(options), context);
     }
+    case 'merge': {
+      const [{ runMerge }, { readMergeOptions }] = await Promise.all([
+        import('./merge.js'),
+        import('./options/merge-options.js'),
+      ]);
+      return runMerge(readMergeOptions(options, words), context);
+    }
     case 'pack': {
       const [{ runPack }, { readPackOptions }] = await Promise.all([
         import('./pack.js'),

@@ -101,6 +101,7 @@ function completeWord(
 ): Completion {
   const { words, choices = [] } = COMMANDS[command];
   if (words === 'MODEL') return 'name' in values ? NOTHING : completeValue(ALL_OPTIONS.get('name'), current);
+  if (command === 'merge' && rest.length === 0) return { candidates: [], names: 'folder' };
   if (command === 'cache' && rest[0] === 'remove') {
     return { candidates: [], names: 'folder', modelsFrom: current };
   }

@@ -9,7 +9,7 @@ import type { Cycle } from '../../report/report.js';
 import type { CommandContext } from '../context.js';
 import { openResults } from '../results/output.js';
 import type { Session } from '../session.js';
-import { impossiblePrompts, type Job, rangeOf, textCount } from './job.js';
+import { impossiblePrompts, isOwn, type Job, rangeOf } from './job.js';
 import { BatchSink, type GenerationSink, JsonLinesSink, Rendering, StreamingSink } from './output.js';
 import { RequestFeed, stopsAfter } from './request-feed.js';
 import { generationStatus } from './status.js';
@@ -109,13 +109,14 @@ export async function makeSinks(task: Task, context: CommandContext): Promise<Ge
   const { job, options, finished } = task;
   const isChat = options.chat !== undefined;
   const rendering = new Rendering(job.vocabulary.tokenizer, options.stopStrings, isChat);
-  const texts = textCount(job);
+  const texts = job.prompts.length * job.samples;
   // A line that is still growing must not be interrupted by a status line on the same terminal.
   const write = (text: string) => {
     if (context.writesToTerminal) context.progress.stop();
     context.write(text);
   };
-  const places = { done: finished.places, texts, distinct: job.distinct * job.samples };
+  const isElsewhere = (place: number) => finished.places.has(place) || !isOwn(job, place);
+  const places = { isElsewhere, texts, distinct: job.distinct * job.samples };
   const sinks: GenerationSink[] = [];
   const { output } = options;
   if (output === undefined || !isStdout(output)) {

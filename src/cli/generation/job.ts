@@ -12,6 +12,7 @@ import type { CommandContext } from '../context.js';
 import type { GenerateOptions } from '../options/generate-options.js';
 import { badOption } from '../options/option-reader.js';
 import { idleOption } from '../options/sampling-options.js';
+import { type Share, WHOLE } from '../options/share.js';
 import type { Source } from '../source.js';
 import { PromptCoder } from './prompt-coder.js';
 import { listOf, noPrompts, type PromptList, readPrompts, repeated } from './prompt-list.js';
@@ -42,6 +43,8 @@ export interface Job {
   readonly distinct: number;
   /** Texts for each. */
   readonly samples: number;
+  /** Which of the prompts are to be continued; of the others nothing is known. */
+  readonly share: Share;
   /** Sizes of the distinct prompts. */
   readonly sizes: PromptSizes;
   readonly coder: PromptCoder;
@@ -52,8 +55,23 @@ export interface Job {
 }
 
 /** Texts are known by their place among all: prompt by prompt, and sample by sample within each. */
-export function textCount({ prompts, samples }: Pick<Job, 'prompts' | 'samples'>): number {
-  return prompts.length * samples;
+export function textCount(job: Pick<Job, 'prompts' | 'samples' | 'share'>): number {
+  return promptCount(job) * job.samples;
+}
+
+/** Prompts of the share. */
+export function promptCount({ prompts, share }: Pick<Job, 'prompts' | 'share'>): number {
+  return Math.max(0, Math.ceil((prompts.length - share.index) / share.count));
+}
+
+/** Their indices among all prompts. */
+function* shareOf({ length }: PromptList, { index, count }: Share): Generator<number, void> {
+  for (let at = index; at < length; at += count) yield at;
+}
+
+/** The text belongs to the share. */
+export function isOwn({ samples, share }: Pick<Job, 'samples' | 'share'>, place: number): boolean {
+  return Math.floor(place / samples) % share.count === share.index;
 }
 
 /** The model can continue the prompt of this place. */
@@ -63,7 +81,7 @@ function isPossible({ sizes, distinct, samples }: Job, place: number): boolean {
 
 /** Indices of the prompts that the model cannot continue. */
 export function* impossiblePrompts(job: Job): Generator<number, void> {
-  for (const index of rangeOf(job.prompts.length)) {
+  for (const index of shareOf(job.prompts, job.share)) {
     if (!isPossible(job, index * job.samples)) yield index;
   }
 }
@@ -71,8 +89,11 @@ export function* impossiblePrompts(job: Job): Generator<number, void> {
 /** Places of the texts that are to be made: neither there already, nor impossible. */
 export function openPlaces(job: Job, finished: ReadonlySet<number>): Int32Array {
   const open = new GrowingNumbers((length) => new Int32Array(length));
-  for (let place = 0; place < textCount(job); place++) {
-    if (!finished.has(place) && isPossible(job, place)) open.push(place);
+  for (const index of shareOf(job.prompts, job.share)) {
+    for (const sample of rangeOf(job.samples)) {
+      const place = index * job.samples + sample;
+      if (!finished.has(place) && isPossible(job, place)) open.push(place);
+    }
   }
   return open.values();
 }
@@ -124,7 +145,7 @@ export async function encodeJob(
   surroundings: Surroundings,
 ): Promise<Job> {
   const { checkpoint, model } = source.opened;
-  const { chat, maxNewTokens, maxContext, samples = 1 } = options;
+  const { chat, maxNewTokens, maxContext, samples = 1, share = WHOLE } = options;
   const needsTokenizer = textWishes(given, options).tokenizer;
   // Loading it where it is absent says what is missing.
   const tokenizer = await (needsTokenizer ? loadTokenizer : openTokenizer)(checkpoint.folder);
@@ -150,7 +171,17 @@ export async function encodeJob(
   // Among many, one that cannot be continued stops no other.
   if (sizes.firstProblem && options.prompts.length > 0) throw sizes.firstProblem;
   const endTokens = new Set(tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos'));
-  return { prompts, distinct: prompts.length, samples, sizes, coder, vocabulary, endTokens, given: own };
+  return {
+    prompts,
+    distinct: prompts.length,
+    samples,
+    share,
+    sizes,
+    coder,
+    vocabulary,
+    endTokens,
+    given: own,
+  };
 }
 
 async function measure(
@@ -160,6 +191,7 @@ async function measure(
   { progress }: Surroundings,
 ): Promise<PromptSizes> {
   const [promptTokens, newTokens] = [new Int32Array(prompts.length), new Int32Array(prompts.length)];
+  const { share = WHOLE } = options;
   let [done, impossible, penalised, draws, drawn] = [0, 0, false, false, false];
   let firstProblem: OperatingError | undefined;
   const enter = (prompt: EncodedPrompt) => {
@@ -175,9 +207,9 @@ async function measure(
     done++;
   };
   const work = async () => {
-    for await (const batch of coder.encode(prompts, rangeOf(prompts.length))) batch.forEach(enter);
+    for await (const batch of coder.encode(prompts, shareOf(prompts, share))) batch.forEach(enter);
   };
-  const all = prompts.length.toLocaleString('en');
+  const all = promptCount({ prompts, share }).toLocaleString('en');
   await progress.during(() => `tokenising prompts: ${done.toLocaleString('en')} of ${all}`, work());
   return { promptTokens, newTokens, impossible, firstProblem, penalised, draws, drawn };
 }

@@ -122,8 +122,8 @@ export class StreamingSink implements GenerationSink {
 }
 
 export interface ShownPlaces {
-  /** Places of texts that were made before, and are not shown again. */
-  readonly done: ReadonlySet<number>;
+  /** The text of this place was made before, or belongs to another share: it is not shown. Below `texts` alone. */
+  readonly isElsewhere: (place: number) => boolean;
   readonly texts: number;
   /** So many come first; the others are of the same prompts, to fill the batch. */
   readonly distinct: number;
@@ -167,7 +167,7 @@ export class BatchSink implements GenerationSink {
   #show(place: number, block: string): void {
     this.#waiting.set(place, block);
     for (; ; this.#next++) {
-      while (this.#places.done.has(this.#next)) this.#next++;
+      while (this.#next < this.#places.texts && this.#places.isElsewhere(this.#next)) this.#next++;
       const ready = this.#waiting.get(this.#next);
       if (ready === undefined) return;
       this.#waiting.delete(this.#next);

@@ -1,8 +1,11 @@
 // Options of `generate`.
 
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
 import type { OperatingError } from '../../../offload/index.js';
 import { badOption, type OptionReader } from './option-reader.js';
 import { readSamplingOptions, type SamplingOptions } from './sampling-options.js';
+import { readShare, type Share, shareFile } from './share.js';
 import { readSharedOptions } from './shared-options.js';
 import type { SharedOptions } from './shared-settings.js';
 import { GENERATE_OPTIONS } from './tables/generate.js';
@@ -27,6 +30,8 @@ export interface GenerateOptions extends SharedOptions, SamplingOptions {
   readonly maxContext: number | undefined;
   readonly ignoreEos: boolean;
   readonly output: string | undefined;
+  /** Undefined: all prompts. */
+  readonly share: Share | undefined;
   /** Go on with what `output` has. */
   readonly resume: boolean;
   /** Begin anew, whatever `output` has. */
@@ -52,11 +57,12 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     throw badOption('--resume goes on with a file of results: add --output');
   }
   refuseTextForShape(options, ['prompt', 'chat', 'stop']);
+  const share = readGenerateShare(options);
   const shared = readSharedOptions(options);
   const autoBatch = options.text('batch_size') === 'auto';
   return {
     ...shared,
-    ...readSamplingOptions(options),
+    ...readSharedSampling(options, share),
     prompts: options.list('prompt'),
     promptsFile: options.path('prompts_file'),
     promptsFormat: options.choice('prompts_format', GENERATE_OPTIONS.prompts_format.choices) ?? 'auto',
@@ -69,13 +75,44 @@ export function readGenerateOptions(options: OptionReader): GenerateOptions {
     maxNewTokens: options.count('max_new_tokens') ?? 100,
     lengthGiven: options.has('max_new_tokens'),
     ignoreEos: options.flag('ignore_eos'),
-    output: options.path('output'),
+    output: outputOf(options, share),
+    share,
     resume: options.flag('resume'),
     overwrite: options.flag('overwrite'),
     benchmark: benchmark
       ? { warmupCycles: options.count('warmup_cycles', 0) ?? 1, cycles: options.count('cycles') ?? 5 }
       : undefined,
   };
+}
+
+/** Throws BAD_OPTION. */
+function readGenerateShare(options: OptionReader): Share | undefined {
+  const share = readShare(options);
+  if (share === undefined) return undefined;
+  options.exclude('shard', 'benchmark', 'a benchmark makes every text');
+  if (!options.has('prompts_file')) throw badOption('--shard is of a file of prompts: add --prompts_file');
+  if (!options.has('output')) {
+    throw badOption('--shard makes a share of the results, which merge puts together: add --output FOLDER');
+  }
+  return share;
+}
+
+/** Shares have one seed in common, so that they are the parts of one run: 0 where none is given. */
+function readSharedSampling(options: OptionReader, share: Share | undefined): SamplingOptions {
+  const read = readSamplingOptions(options);
+  if (share === undefined || read.seedGiven) return read;
+  return { ...read, sampling: { ...read.sampling, seed: 0 }, seedGiven: true };
+}
+
+/** Shares that go to a folder have names of their own there. */
+function outputOf(options: OptionReader, share: Share | undefined): string | undefined {
+  const output = options.path('output');
+  if (share === undefined || output === undefined || !isFolder(output)) return output;
+  return join(output, shareFile(share));
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 /** Before weights of gigabytes are made for a text that nothing can read. Throws BAD_OPTION. */

@@ -58,15 +58,34 @@ export function checkSettings(
   wanted: RunSettings,
   except: readonly string[] = [],
 ): void {
+  const other = firstDifference(found, wanted, except);
+  if (!other) return;
+  throw refusal(
+    `the results in ${output} belong to a run with other ${other.name} (${other.theirs} there, ${other.ours} now): ` +
+      'give the same prompts and options, or another --output',
+  );
+}
+
+/** A setting that differs, and both of its values as they are shown. */
+export interface OtherSetting {
+  readonly name: string;
+  readonly theirs: string;
+  readonly ours: string;
+}
+
+/** Undefined where all but `except` are the same. */
+export function firstDifference(
+  found: RunSettings,
+  wanted: RunSettings,
+  except: readonly string[] = [],
+): OtherSetting | undefined {
   for (const name of new Set([...Object.keys(found), ...Object.keys(wanted)])) {
     const [theirs, ours] = [found[name] ?? null, wanted[name] ?? null];
     // Whole: what is shown of a long system message may be the same.
     if (JSON.stringify(theirs) === JSON.stringify(ours) || except.includes(name)) continue;
-    throw refusal(
-      `the results in ${output} belong to a run with other ${name} (${show(theirs)} there, ${show(ours)} now): ` +
-        'give the same prompts and options, or another --output',
-    );
+    return { name, theirs: show(theirs), ours: show(ours) };
   }
+  return undefined;
 }
 
 /** The same for the same values in the same order. */

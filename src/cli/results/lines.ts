@@ -91,13 +91,14 @@ function isBeginning(line: Buffer): boolean {
   return (begins && !line.includes(`}${RECORD_BEGINS}`)) || isNothing(line);
 }
 
-interface Line {
+export interface Line {
   readonly line: Buffer;
   /** It ends with a newline. */
   readonly isWhole: boolean;
 }
 
-function* linesOf(path: string): Generator<Line, void> {
+/** Every line of a file, in pieces of its content. */
+export function* linesOf(path: string): Generator<Line, void> {
   const file = openSync(path, 'r');
   try {
     let pieces: Buffer[] = [];
@@ -120,7 +121,7 @@ function* linesOf(path: string): Generator<Line, void> {
 }
 
 /** Bytes that are no UTF-8 would become other characters without a word. */
-function parseRecord(line: Buffer): JsonObject | undefined {
+export function parseRecord(line: Buffer): JsonObject | undefined {
   try {
     const value: unknown = isUtf8(line) ? JSON.parse(line.toString('utf8')) : undefined;
     return isJsonObject(value) ? value : undefined;

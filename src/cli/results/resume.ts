@@ -5,11 +5,12 @@ import { formatBytes, KV_TYPE_NAMES } from '../../../offload/index.js';
 import { type JsonObject, show } from '../../files/json-file.js';
 import { checkNobodyWrites } from '../../files/json-lines-file.js';
 import { areIds } from '../../text/token-ids.js';
-import { type Job, rangeOf } from '../generation/job.js';
+import { isOwn, type Job, rangeOf } from '../generation/job.js';
 import type { PromptList } from '../generation/prompt-list.js';
 import type { Prompt, Vocabulary } from '../generation/prompts.js';
 import type { GenerateOptions } from '../options/generate-options.js';
 import { badOption } from '../options/option-reader.js';
+import { shareName, WHOLE } from '../options/share.js';
 import type { Source } from '../source.js';
 import { checkSettings, fingerprint, type RunSettings, readSettings, refusal, resultsFile } from './file.js';
 import { type Identity, identitySettings, requireWeights } from './identity.js';
@@ -66,6 +67,7 @@ export function settingsOf(
     start_token: job.vocabulary.startToken ?? null,
     stop_tokens: (options.ignoreEos ? [] : [...job.endTokens]).sort((a, b) => a - b),
     prompts: promptsDigest(job.prompts),
+    ...(options.share ? { shard: shareName(options.share) } : {}),
     compute_dtype: computeType(options),
     // None is exact.
     kv_dtype: options.plan.kvType ? KV_TYPE_NAMES[options.plan.kvType] : null,
@@ -111,7 +113,7 @@ function* contentsOf(prompts: PromptList, count: number): Generator<unknown, voi
 }
 
 /** What texts there are to be. */
-type ListedTexts = Pick<Job, 'prompts' | 'samples' | 'vocabulary'>;
+type ListedTexts = Pick<Job, 'prompts' | 'samples' | 'vocabulary'> & Partial<Pick<Job, 'share'>>;
 
 /** Throws BAD_INPUT when the results belong to another run; prompts may have come after those of the results. */
 export function finishedTexts(output: string, settings: RunSettings, job: ListedTexts): FinishedTexts {
@@ -125,7 +127,7 @@ export function finishedTexts(output: string, settings: RunSettings, job: Listed
   return readFinished(results, (record) => placeOf(record, job));
 }
 
-function countIn(digested: unknown): number {
+export function countIn(digested: unknown): number {
   return Number.parseInt(String(digested), 10);
 }
 
@@ -156,15 +158,17 @@ function otherPrompts(results: string, digested: unknown, { prompts, vocabulary 
   );
 }
 
-function isCount(value: unknown): value is number {
+export function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && Number(value) >= 0;
 }
 
 function placeOf(record: JsonObject, job: ListedTexts): number | string | undefined {
-  const { prompts, samples, vocabulary } = job;
+  const { prompts, samples, share = WHOLE, vocabulary } = job;
   const { index, sample = 0, prompt } = record;
   if (!isCount(index) || !isCount(sample) || sample >= samples) return 'has no index of a text';
   if (index >= prompts.length) return `has index ${index}, and there are ${prompts.length} prompts`;
+  if (!isOwn({ samples, share }, index * samples))
+    return `has index ${index}, which belongs to another share`;
   if (prompt !== recordedPrompt(prompts.at(index), vocabulary)) {
     return `has another prompt than index ${index} has now`;
   }
@@ -180,7 +184,7 @@ function recordedPrompt(prompt: Prompt, { tokenizer, size }: Vocabulary): string
 }
 
 /** With all that a line is to have; something has taken parts out of others. */
-function isWhole({ text, token_ids, finish_reason }: JsonObject): boolean {
+export function isWhole({ text, token_ids, finish_reason }: JsonObject): boolean {
   return (
     (typeof text === 'string' || text === null) &&
     Array.isArray(token_ids) &&

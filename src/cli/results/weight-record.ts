@@ -143,6 +143,25 @@ export async function compareWeights(
   return hashDoubtful(doubtful, work);
 }
 
+/**
+ * Why weights on one machine are other than those on another, by what is kept of both; undefined where all of it agrees.
+ * Times and numbers of files say nothing there.
+ */
+export function otherWeights(
+  one: readonly WeightRecord[],
+  other: readonly WeightRecord[],
+): string | undefined {
+  if (one.length !== other.length) return `${one.length} weight files and ${other.length}`;
+  for (const [index, a] of one.entries()) {
+    const b = other[index];
+    const known = a.sha256 !== undefined && b?.sha256 !== undefined;
+    if (!b || a.sizeBytes !== b.sizeBytes || a.sample !== b.sample || (known && a.sha256 !== b.sha256)) {
+      return `${a.name} has other content`;
+    }
+  }
+  return undefined;
+}
+
 interface Piece {
   readonly offset: number;
   readonly sizeBytes: number;

@@ -5,12 +5,22 @@ import { CHAT_EXAMPLES, CHAT_OPTIONS } from './chat.js';
 import { COMPLETION_EXAMPLES, COMPLETION_OPTIONS, SHELLS } from './completion.js';
 import { DOCTOR_EXAMPLES, DOCTOR_OPTIONS } from './doctor.js';
 import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './generate.js';
+import { MERGE_EXAMPLES, MERGE_OPTIONS } from './merge.js';
 import { PACK_EXAMPLES, PACK_OPTIONS } from './pack.js';
 import { PLAN_EXAMPLES, PLAN_OPTIONS } from './plan.js';
 import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score.js';
 import type { OptionSpec, OptionTable } from './spec.js';
 
-export type CommandName = 'generate' | 'chat' | 'score' | 'plan' | 'pack' | 'doctor' | 'cache' | 'completion';
+export type CommandName =
+  | 'generate'
+  | 'chat'
+  | 'score'
+  | 'plan'
+  | 'merge'
+  | 'pack'
+  | 'doctor'
+  | 'cache'
+  | 'completion';
 
 export interface Command {
   readonly describe: string;
@@ -50,6 +60,12 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
     words: 'MODEL',
     options: PLAN_OPTIONS,
     examples: PLAN_EXAMPLES,
+  },
+  merge: {
+    describe: 'Put the shares that several runs with --shard have made into one file',
+    words: 'WORDS',
+    options: MERGE_OPTIONS,
+    examples: MERGE_EXAMPLES,
   },
   pack: {
     describe: 'Write a checkpoint again with weights of 8 or 4 bits',

@@ -52,6 +52,15 @@ export const GENERATE_OPTIONS = {
     group: GENERATION,
     describe: 'write a JSON line per text to this file, as each is finished; - for stdout',
   },
+  shard: {
+    kind: 'value',
+    choices: ['auto'],
+    group: GENERATION,
+    describe:
+      'make one share of --prompts_file: I/N makes every N-th prompt from number I on, with I from 0; auto asks Slurm, and auto/N ' +
+      'asks Slurm or Kubernetes which share it is. With a folder as --output, each share has a file of its own there, and merge ' +
+      'puts them together. Without --seed it is 0, for all shares',
+  },
   resume: {
     kind: 'flag',
     group: GENERATION,
@@ -84,6 +93,10 @@ export const GENERATE_EXAMPLES = [
   [
     'zero-inference --name FOLDER --prompts_file in.jsonl --output out.jsonl --batch_size 32 --num_gpus 4',
     'on four GPUs',
+  ],
+  [
+    'zero-inference --name FOLDER --prompts_file in.jsonl --output shares --shard 3/8 --resume',
+    'the fourth of eight shares; then merge shares --output out.jsonl',
   ],
   [
     `echo '{"prompt": "Once", "temperature": 0.8, "max_tokens": 50, "id": "a1"}' | zero-inference --name FOLDER --prompts_file - --output out.jsonl`,
