@@ -49,6 +49,18 @@ export {
 } from './model/layout.js';
 export type { LayerForward, LookedUpRows, ModelSpec, RowTable, Weights } from './model/model.js';
 export { hasStates } from './model/state-cache.js';
+export {
+  partBytes,
+  pathsOf,
+  type StripedFile,
+  type StripePart,
+  type StripeRun,
+  type Stripes,
+  secondsPerByte,
+  stripeRuns,
+  stripesFor,
+  type WeightFile,
+} from './model/stripes.js';
 export type { DeviceResident, ExpertSlotsOption, Offload, PlanOptions, Workload } from './plan/input.js';
 export { makePlan } from './plan/make-plan.js';
 export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan.js';

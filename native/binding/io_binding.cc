@@ -162,6 +162,7 @@ class NativeIo : public Napi::ObjectWrap<NativeIo> {
     opened.Set("descriptor", file->fd());
     opened.Set("sizeBytes", Number(info.Env(), file->size_bytes()));
     opened.Set("direct", file->direct());
+    opened.Set("drive", Number(info.Env(), file->drive));
     opened.Set("alignmentBytes", Number(info.Env(), file->alignment_bytes()));
     return opened;
   }
@@ -233,6 +234,14 @@ class NativeIo : public Napi::ObjectWrap<NativeIo> {
     object.Set("shortReads", Number(info.Env(), stats.short_reads));
     object.Set("retries", Number(info.Env(), stats.retries));
     object.Set("maxInFlight", Number(info.Env(), stats.max_in_flight));
+    auto drives = Napi::Array::New(info.Env());
+    for (const IoDriveStats& drive : stats.drives) {
+      auto one = Napi::Object::New(info.Env());
+      one.Set("bytes", Number(info.Env(), drive.bytes));
+      one.Set("busyMs", drive.busy_ms);
+      drives.Set(drives.Length(), one);
+    }
+    object.Set("drives", drives);
     return object;
   }
 

@@ -71,6 +71,7 @@ IoFile::IoFile(uint32_t id, std::string path, bool want_direct, const IoFaultPla
     throw std::system_error(error, std::generic_category(), path_);
   }
   size_bytes_ = static_cast<uint64_t>(facts.st_size);
+  device_ = facts.st_dev;
 }
 
 IoFile::~IoFile() {

@@ -34,6 +34,11 @@ class IoFile {
   /// rests in the engine's own DRAM tier. Files opened buffered on request keep their cache.
   void DropCache(uint64_t offset, uint64_t size_bytes) const;
 
+  /// The device that holds its bytes, as the system numbers it.
+  uint64_t device() const { return device_; }
+  /// Its place among the drives of its reader, each of which has reads of its own in flight.
+  unsigned drive = 0;
+
   /// Slot in the ring's table of registered files, -1 without one; `slot_owner` frees the slot with the file.
   int slot = -1;
   std::shared_ptr<void> slot_owner;
@@ -46,6 +51,7 @@ class IoFile {
   const std::string path_;
   int fd_ = -1;
   uint64_t size_bytes_ = 0;
+  uint64_t device_ = 0;
   bool direct_ = false;
   uint64_t alignment_bytes_ = 1;
   int direct_refused_errno_ = 0;

@@ -32,10 +32,13 @@ IoFailure Ended(const IoChunk& chunk) {
 }
 
 IoFailure Canceled(const IoBatch& batch) {
-  if (batch.reads.empty()) return {"ECANCELED", 0, 0, "read canceled: the reader was closed"};
-  const IoRead& read = batch.reads[std::min(batch.next_read, batch.reads.size() - 1)];
-  return {"ECANCELED", read.file->id(), read.file_offset,
-          "reading '" + read.file->path() + "' was canceled: the reader was closed"};
+  for (const IoBatch::Cursor& cursor : batch.cursors) {
+    if (cursor.next_read >= cursor.reads.size()) continue;
+    const IoRead& read = batch.reads[cursor.reads[cursor.next_read]];
+    return {"ECANCELED", read.file->id(), read.file_offset,
+            "reading '" + read.file->path() + "' was canceled: the reader was closed"};
+  }
+  return {"ECANCELED", 0, 0, "read canceled: the reader was closed"};
 }
 
 }  // namespace
@@ -54,13 +57,21 @@ void IoQueue::Push(std::vector<IoRead> reads, bool urgent, IoDone done) {
   auto batch = std::make_shared<IoBatch>();
   batch->reads = std::move(reads);
   batch->done = std::move(done);
-  for (const IoRead& read : batch->reads) batch->uncut_bytes += read.size_bytes;
+  for (size_t i = 0; i < batch->reads.size(); ++i) {
+    const IoRead& read = batch->reads[i];
+    batch->uncut_bytes += read.size_bytes;
+    if (read.size_bytes > 0) batch->cursors[read.file->drive].reads.push_back(i);
+  }
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (closed_) {
       batch->outcome.failure = Canceled(*batch);
     } else if (batch->uncut_bytes > 0) {
-      (urgent ? urgent_ : batches_).push_back(std::move(batch));
+      for (unsigned drive = 0; drive < kMostDrives; ++drive) {
+        if (batch->cursors[drive].reads.empty()) continue;
+        drive_count_ = std::max(drive_count_, drive + 1);
+        (urgent ? drives_[drive].urgent : drives_[drive].batches).push_back(batch);
+      }
       changed_.notify_all();
       return;
     }
@@ -84,32 +95,43 @@ std::optional<IoChunk> IoQueue::Take() {
 }
 
 std::optional<IoChunk> IoQueue::TakeLocked() {
-  std::optional<IoChunk> chunk;
-  if (!again_.empty()) {
-    chunk = std::move(again_.front());
-    again_.pop_front();
-  } else {
-    chunk = TakeFrom(urgent_);
-    if (!chunk) chunk = TakeFrom(batches_);
-  }
-  if (chunk) stats_.max_in_flight = std::max(stats_.max_in_flight, ++in_flight_);
-  return chunk;
-}
-
-std::optional<IoChunk> IoQueue::TakeFrom(std::deque<std::shared_ptr<IoBatch>>& batches) {
-  for (; !batches.empty(); batches.pop_front()) {
-    if (auto chunk = Cut(batches.front())) return chunk;
+  for (unsigned turn = 0; turn < drive_count_; ++turn) {
+    const unsigned number = (next_drive_ + turn) % drive_count_;
+    Drive& drive = drives_[number];
+    if (drive.in_flight >= depth_) continue;
+    std::optional<IoChunk> chunk = TakeFrom(number);
+    if (!chunk) continue;
+    next_drive_ = (number + 1) % drive_count_;
+    if (drive.in_flight++ == 0) drive.busy_since_ms = NowMs();
+    stats_.max_in_flight = std::max(stats_.max_in_flight, ++in_flight_);
+    return chunk;
   }
   return std::nullopt;
 }
 
-/// The next chunk of the batch; nothing when all have been handed out.
-std::optional<IoChunk> IoQueue::Cut(const std::shared_ptr<IoBatch>& batch) {
-  while (batch->next_read < batch->reads.size()) {
-    const IoRead& read = batch->reads[batch->next_read];
-    if (batch->next_start >= read.size_bytes) {
-      ++batch->next_read;
-      batch->next_start = 0;
+std::optional<IoChunk> IoQueue::TakeFrom(unsigned number) {
+  Drive& drive = drives_[number];
+  if (!drive.again.empty()) {
+    IoChunk chunk = std::move(drive.again.front());
+    drive.again.pop_front();
+    return chunk;
+  }
+  for (Batches* batches : {&drive.urgent, &drive.batches}) {
+    for (; !batches->empty(); batches->pop_front()) {
+      if (auto chunk = Cut(batches->front(), number)) return chunk;
+    }
+  }
+  return std::nullopt;
+}
+
+/// The next chunk that the batch wants of a drive; nothing when all have been handed out.
+std::optional<IoChunk> IoQueue::Cut(const std::shared_ptr<IoBatch>& batch, unsigned drive) {
+  IoBatch::Cursor& cursor = batch->cursors[drive];
+  while (cursor.next_read < cursor.reads.size()) {
+    const IoRead& read = batch->reads[cursor.reads[cursor.next_read]];
+    if (cursor.next_start >= read.size_bytes) {
+      ++cursor.next_read;
+      cursor.next_start = 0;
       continue;
     }
     // Chunks begin at aligned offsets also where a file system wants more than the chunk size is a multiple of.
@@ -118,9 +140,9 @@ std::optional<IoChunk> IoQueue::Cut(const std::shared_ptr<IoBatch>& batch) {
     IoChunk chunk;
     chunk.batch = batch;
     chunk.read = &read;
-    chunk.start = batch->next_start;
+    chunk.start = cursor.next_start;
     chunk.size_bytes = std::min(step, read.size_bytes - chunk.start);
-    batch->next_start += chunk.size_bytes;
+    cursor.next_start += chunk.size_bytes;
     batch->uncut_bytes -= chunk.size_bytes;
     ++batch->open_chunks;
     if (!batch->started) {
@@ -139,7 +161,9 @@ void IoQueue::Complete(IoChunk chunk, int64_t result) {
   bool finished = false;
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    Drive& drive = drives_[chunk.read->file->drive];
     --in_flight_;
+    if (--drive.in_flight == 0) drive.stats.busy_ms += NowMs() - drive.busy_since_ms;
     --batch->open_chunks;
     if (result >= 0) ++stats_.reads;
     const bool dropped = batch->outcome.failure.has_value();
@@ -147,13 +171,14 @@ void IoQueue::Complete(IoChunk chunk, int64_t result) {
       case IoVerdict::kDone:
         batch->outcome.bytes += chunk.arrived_bytes;
         stats_.bytes += chunk.arrived_bytes;
+        drive.stats.bytes += chunk.arrived_bytes;
         break;
       case IoVerdict::kRetry:
       case IoVerdict::kContinue:
         if (dropped) break;
         ++(result < 0 ? stats_.retries : stats_.short_reads);
         ++batch->open_chunks;
-        again_.push_back(std::move(chunk));
+        drive.again.push_back(std::move(chunk));
         break;
       case IoVerdict::kEnded:
         if (!dropped) Fail(batch, Ended(chunk));
@@ -170,9 +195,11 @@ void IoQueue::Complete(IoChunk chunk, int64_t result) {
 /// Drops what has not been handed to the kernel; what has is awaited by Complete() before the batch settles.
 void IoQueue::Fail(const std::shared_ptr<IoBatch>& batch, IoFailure failure) {
   batch->outcome.failure = std::move(failure);
-  std::erase(urgent_, batch);
-  std::erase(batches_, batch);
-  batch->open_chunks -= std::erase_if(again_, [&](const IoChunk& chunk) { return chunk.batch == batch; });
+  for (Drive& drive : drives_) {
+    std::erase(drive.urgent, batch);
+    std::erase(drive.batches, batch);
+    batch->open_chunks -= std::erase_if(drive.again, [&](const IoChunk& chunk) { return chunk.batch == batch; });
+  }
 }
 
 void IoQueue::Close() {
@@ -181,15 +208,17 @@ void IoQueue::Close() {
     std::lock_guard<std::mutex> lock(mutex_);
     if (closed_) return;
     closed_ = true;
-    for (auto* batches : {&urgent_, &batches_}) {
-      while (!batches->empty()) {
-        const std::shared_ptr<IoBatch> batch = batches->front();
-        if (batch->uncut_bytes == 0) {
-          batches->pop_front();  // all of it is in flight already
-          continue;
+    for (Drive& drive : drives_) {
+      for (Batches* batches : {&drive.urgent, &drive.batches}) {
+        while (!batches->empty()) {
+          const std::shared_ptr<IoBatch> batch = batches->front();
+          if (batch->uncut_bytes == 0) {
+            batches->pop_front();  // all of it is in flight already
+            continue;
+          }
+          Fail(batch, Canceled(*batch));
+          if (batch->open_chunks == 0) idle.push_back(batch);
         }
-        Fail(batch, Canceled(*batch));
-        if (batch->open_chunks == 0) idle.push_back(batch);
       }
     }
     changed_.notify_all();
@@ -204,12 +233,20 @@ bool IoQueue::closed() const {
 
 bool IoQueue::HasChunks() const {
   std::lock_guard<std::mutex> lock(mutex_);
-  return !again_.empty() || !urgent_.empty() || !batches_.empty();
+  return std::any_of(drives_.begin(), drives_.end(), [](const Drive& drive) {
+    return !drive.again.empty() || !drive.urgent.empty() || !drive.batches.empty();
+  });
 }
 
 IoStats IoQueue::stats() const {
   std::lock_guard<std::mutex> lock(mutex_);
-  return stats_;
+  IoStats stats = stats_;
+  for (unsigned number = 0; number < drive_count_; ++number) {
+    const Drive& drive = drives_[number];
+    stats.drives.push_back(drive.stats);
+    if (drive.in_flight > 0) stats.drives.back().busy_ms += NowMs() - drive.busy_since_ms;
+  }
+  return stats;
 }
 
 /// Outside the mutex: the callback and the last reference to memory may do anything.

@@ -71,7 +71,7 @@ std::string RegistrationNote(int error, size_t size_bytes) {
 }  // namespace
 
 IoReader::IoReader(const IoOptions& options)
-    : options_(Checked(options)), faults_(options_.faults), queue_(options_.chunk_bytes, faults_) {
+    : options_(Checked(options)), faults_(options_.faults), queue_(options_.chunk_bytes, options_.queue_depth, faults_) {
   if (options_.engine != IoEngineChoice::kThreads) {
     try {
       engine_ = StartRingEngine(queue_, options_.queue_depth, options_.faults);
@@ -104,6 +104,8 @@ std::shared_ptr<const IoFile> IoReader::Open(const std::string& path) {
                              "); files like it are read through the page cache, at more CPU time. Keep the model on a "
                              "local ext4, xfs or btrfs drive to avoid it");
   }
+  const auto [entry, is_new] = drives_.emplace(file->device(), static_cast<unsigned>(drives_.size()));
+  file->drive = entry->second % kMostDrives;
   engine_->Attach(file);
   files_.emplace(next_file_++, file);
   return file;

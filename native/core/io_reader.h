@@ -61,6 +61,8 @@ class IoReader {
   bool said_unregistered_ = false;
   std::unordered_map<uint32_t, std::shared_ptr<IoFile>> files_;
   uint32_t next_file_ = 1;
+  /// By device, in the order in which files of theirs were opened first.
+  std::unordered_map<uint64_t, unsigned> drives_;
 
   bool closing_ = false;  // written by the owner's thread, with the mutex held
   std::mutex closing_mutex_;

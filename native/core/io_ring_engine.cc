@@ -27,6 +27,11 @@ namespace {
 /// user_data of the read that waits for Wake(); chunks use their place in `in_flight_`.
 constexpr uint64_t kWake = UINT64_MAX;
 
+/// Reads in flight on all drives together: what a ring can have, less the wake read.
+constexpr uint64_t kMostInFlight = 32'767;
+
+uint64_t Places(uint64_t depth) { return std::min(depth * kMostDrives, kMostInFlight); }
+
 /// How long the kernel may have no memory for requests until that counts as broken, and between two attempts.
 constexpr double kPatienceMs = 10'000;
 constexpr useconds_t kBetweenAttemptsUs = 1000;
@@ -59,13 +64,13 @@ class RingEngine final : public IoEngine {
   RingEngine(IoQueue& queue, uint64_t queue_depth, const IoFaultPlan& faults)
       : queue_(queue),
         // One entry more than there are chunks, for the wake read.
-        ring_(std::make_shared<IoRing>(static_cast<unsigned>(queue_depth) + 1, faults)),
+        ring_(std::make_shared<IoRing>(static_cast<unsigned>(Places(queue_depth)) + 1, faults)),
         buffers_(faults),
         files_(ring_),
-        in_flight_(queue_depth) {
-    free_places_.reserve(queue_depth);
-    prepared_.reserve(queue_depth + 1);
-    for (uint64_t place = queue_depth; place > 0; --place) free_places_.push_back(place - 1);
+        in_flight_(Places(queue_depth)) {
+    free_places_.reserve(in_flight_.size());
+    prepared_.reserve(in_flight_.size() + 1);
+    for (uint64_t place = in_flight_.size(); place > 0; --place) free_places_.push_back(place - 1);
     thread_ = StartThread("zi-uring", [this] { Run(); });
   }
   ~RingEngine() override { thread_.join(); }

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "core/coded_error.h"
+#include "core/io_file.h"
 #include "core/threads.h"
 
 namespace zi {
@@ -14,7 +15,8 @@ namespace {
 class ThreadEngine final : public IoEngine {
  public:
   ThreadEngine(IoQueue& queue, unsigned wanted, unsigned possible)
-      : queue_(queue), running_(possible + 1), fewer_(possible < wanted) {
+      : queue_(queue), wanted_(wanted), running_(possible + 1), fewer_(possible < wanted) {
+    queue_.SetDepth(wanted);
     threads_.Start("zi-pread", possible, [this] { Run(); });
     if (threads_.size() == 0) throw CodedError("SYSTEM_LIMIT", threads_.refusal());
     running_ -= possible - threads_.size();
@@ -28,6 +30,15 @@ class ThreadEngine final : public IoEngine {
              "processes (docker --pids-limit, pids.max of the control group, ulimit -u)";
     } catch (const std::bad_alloc&) {
       return "fewer threads";
+    }
+  }
+  /// Each further drive has as many threads, so that a slow one does not occupy those of the others.
+  void Attach(const std::shared_ptr<IoFile>& file) override {
+    for (; drives_ <= file->drive; ++drives_) {
+      const unsigned before = threads_.size();
+      running_ += wanted_;
+      threads_.Start("zi-pread", wanted_, [this] { Run(); });
+      running_ -= before + wanted_ - threads_.size();
     }
   }
   void Wake() override {}  // the queue's own condition variable wakes the threads
@@ -46,6 +57,8 @@ class ThreadEngine final : public IoEngine {
   }
 
   IoQueue& queue_;
+  const unsigned wanted_;
+  unsigned drives_ = 1;
   std::function<void()> stopped_;
   /// Threads, plus one for the owner until it calls Stop(): whoever comes last reports.
   std::atomic<uint64_t> running_;

@@ -7,7 +7,7 @@
 
 namespace zi {
 
-/// At most this many threads, and no more than `queue_depth`: what one drive needs to be busy with large chunks.
+/// At most this many threads for each drive, and no more than `queue_depth`: what one needs to be busy with large chunks.
 constexpr uint64_t kReadThreads = 8;
 
 /// `queue` must outlive the engine. Throws CodedError where not even one thread starts.

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/io_faults.h"
 
@@ -53,12 +54,20 @@ struct IoOutcome {
 /// Called once per batch, on an engine thread (or on the caller's, when there is nothing to read).
 using IoDone = std::function<void(IoOutcome)>;
 
+/// What one drive has delivered, and for how long at least one read was with it.
+struct IoDriveStats {
+  uint64_t bytes = 0;
+  double busy_ms = 0;
+};
+
 struct IoStats {
   uint64_t bytes = 0;
   uint64_t reads = 0;
   uint64_t short_reads = 0;
   uint64_t retries = 0;
   uint64_t max_in_flight = 0;
+  /// By number of the drive.
+  std::vector<IoDriveStats> drives;
 };
 
 /// "EIO" for 5; the number itself for an errno without a name.

@@ -17,7 +17,7 @@ export type IoEngine = 'io_uring' | 'threads';
 export interface IoOptions {
   /** `auto` takes io_uring and falls back to threads where it is not allowed. */
   readonly engine: 'auto' | IoEngine;
-  /** Reads in flight at once. */
+  /** Reads in flight at once on each drive. */
   readonly queueDepth: number;
   /** Larger reads are split into pieces of this size. A multiple of 4096. */
   readonly chunkBytes: number;
@@ -57,6 +57,8 @@ export interface OpenedFile {
   readonly sizeBytes: number;
   /** False: buffered reads, because O_DIRECT was not asked for or was refused. */
   readonly direct: boolean;
+  /** Which of the reader's drives it lies on: files of one file system have the same number. */
+  readonly drive: number;
   /** Offsets, sizes and addresses of reads must be multiples of this (1 when buffered). */
   readonly alignmentBytes: number;
 }
@@ -69,6 +71,8 @@ export interface IoStats {
   /** Reads retried after EAGAIN or EINTR. */
   readonly retries: number;
   readonly maxInFlight: number;
+  /** By number of the drive: what it has delivered, and for how long a read was with it. */
+  readonly drives: readonly { readonly bytes: number; readonly busyMs: number }[];
 }
 
 /** When a batch of reads started and ended, in milliseconds of `nowMs`. */

@@ -3,6 +3,7 @@
 import { assert, present } from '../errors.js';
 import { layoutLayer } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
+import type { WeightFile } from '../model/stripes.js';
 import { leavesRows } from '../plan/host-rows.js';
 import type { Plan, RowsPlan, SlotPlan } from '../plan/plan.js';
 import { choosesExperts } from '../plan/slots.js';
@@ -28,7 +29,7 @@ export interface ExecutorOptions {
   readonly plan: Plan;
   readonly backend: Backend;
   /** The files of the weights, in the order of the model's extents. */
-  readonly paths: readonly string[];
+  readonly paths: readonly WeightFile[];
   readonly trace: Trace;
   /** Layers that were read ahead, by layer index: some of those that rest in DRAM by the plan. */
   readonly loaded?: ReadonlyMap<number, LoadedLayer> | undefined;

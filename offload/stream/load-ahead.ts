@@ -4,6 +4,7 @@ import type { NativeBackend } from '../backends/native-backend.js';
 import { NativeHost } from '../backends/native-host.js';
 import { layoutLayer } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
+import type { WeightFile } from '../model/stripes.js';
 import type { HostMemory, ReadSpan } from '../port/backend.js';
 import type { IoOptions } from '../port/native-io.js';
 import { GiB } from '../units.js';
@@ -33,7 +34,7 @@ export class LoadAhead {
   #ended = false;
 
   /** Throws an OperatingError where a file cannot be opened, or memory not be mapped. */
-  constructor(model: ModelSpec, paths: readonly string[], io: Partial<IoOptions> = {}) {
+  constructor(model: ModelSpec, paths: readonly WeightFile[], io: Partial<IoOptions> = {}) {
     this.#model = model;
     this.host = new NativeHost(io);
     this.#source = new WeightSource(this.host, paths);

@@ -9,6 +9,7 @@ import {
   type GatherWish,
   type Offload,
   type PlanOptions,
+  type WeightFile,
   type Workload,
 } from '../../offload/index.js';
 
@@ -35,8 +36,8 @@ export interface EngineOptions {
   /** Keep every span for a trace file. */
   readonly keepSpans?: boolean;
   /** Weight files to read instead of the checkpoint's own: a copy on another drive, same content and order. */
-  readonly files?: readonly string[];
-  /** What `files` were when their content was made sure of. */
+  readonly files?: readonly WeightFile[];
+  /** What the paths of `files` led to when their content was made sure of. */
   readonly fileStates?: readonly FileState[];
 }
 

@@ -7,6 +7,7 @@ import {
   type LoadAhead,
   type ModelSpec,
   type Plan,
+  pathsOf,
   Trace,
 } from '../../offload/index.js';
 import type { Checkpoint } from '../checkpoint/checkpoint.js';
@@ -99,7 +100,7 @@ function expectedFiles(checkpoint: Checkpoint, options: EngineOptions): Readonly
   const { files, fileStates = [] } =
     options.files && options.files !== checkpoint.files ? options : checkpoint;
   const states = new Map<string, FileState>();
-  for (const [index, path] of (files ?? []).entries()) {
+  for (const [index, path] of pathsOf(files ?? []).entries()) {
     const state = fileStates[index];
     if (state) states.set(path, state);
   }
