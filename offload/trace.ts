@@ -23,11 +23,26 @@ export interface LaneSummary {
   readonly busyMs: number;
 }
 
-interface LaneTotal {
+/** What became of one layer, or of a table of rows, in a lane; of all owners together. */
+export interface LayerSummary {
+  readonly lane: Lane;
+  readonly name: string;
+  readonly bytes: number;
+  readonly spans: number;
+  /** Lengths of the spans: they may overlap others of the lane. */
+  readonly spanMs: number;
+}
+
+interface LayerTotal {
   bytes: number;
   spans: number;
+  spanMs: number;
+}
+
+interface LaneTotal extends Omit<LayerTotal, 'spanMs'> {
   busyMs: number;
   coveredUntilMs: number;
+  readonly layers: Map<string, LayerTotal>;
 }
 
 /** Some 100 MB, and as a file less than half of what a string may hold; hours of most runs. */
@@ -40,6 +55,7 @@ export class Trace {
   readonly #totals = new Map<string, LaneTotal>();
   readonly #laneOf = new Map<string, { lane: Lane; owner: string }>();
   #computeStallMs = 0;
+  readonly #layerStallMs = new Map<string, number>();
   #droppedSpans = 0;
 
   constructor(keepSpans: boolean) {
@@ -52,7 +68,7 @@ export class Trace {
     const key = `${span.lane} ${span.owner}`;
     let total = this.#totals.get(key);
     if (!total) {
-      total = { bytes: 0, spans: 0, busyMs: 0, coveredUntilMs: Number.NEGATIVE_INFINITY };
+      total = { bytes: 0, spans: 0, busyMs: 0, coveredUntilMs: Number.NEGATIVE_INFINITY, layers: new Map() };
       this.#totals.set(key, total);
       this.#laneOf.set(key, { lane: span.lane, owner: span.owner });
     }
@@ -60,6 +76,7 @@ export class Trace {
     total.spans++;
     total.busyMs += Math.max(0, span.endMs - Math.max(span.startMs, total.coveredUntilMs));
     total.coveredUntilMs = Math.max(total.coveredUntilMs, span.endMs);
+    addTo(total.layers, span);
   }
 
   #keep(span: Span): void {
@@ -82,9 +99,10 @@ export class Trace {
     return span.endMs;
   }
 
-  /** Compute had nothing to do because weights were still on their way. */
-  addComputeStall(ms: number): void {
+  /** Compute had nothing to do because weights of that layer were still on their way. */
+  addComputeStall(ms: number, layer: string): void {
     this.#computeStallMs += ms;
+    this.#layerStallMs.set(layer, (this.#layerStallMs.get(layer) ?? 0) + ms);
   }
 
   get computeStallMs(): number {
@@ -98,6 +116,30 @@ export class Trace {
     });
   }
 
+  /** Each layer once per lane, in the order in which they came first. */
+  layerSummaries(): LayerSummary[] {
+    const sums = new Map<string, LayerSummary>();
+    for (const [key, { layers }] of this.#totals) {
+      const lane = this.#laneOf.get(key)?.lane ?? 'compute';
+      for (const [name, { bytes, spans, spanMs }] of layers) {
+        const before = sums.get(`${lane} ${name}`) ?? { bytes: 0, spans: 0, spanMs: 0 };
+        sums.set(`${lane} ${name}`, {
+          lane,
+          name,
+          bytes: before.bytes + bytes,
+          spans: before.spans + spans,
+          spanMs: before.spanMs + spanMs,
+        });
+      }
+    }
+    return [...sums.values()];
+  }
+
+  /** How long compute waited for that layer, on all devices together. */
+  stallMsOf(layer: string): number {
+    return this.#layerStallMs.get(layer) ?? 0;
+  }
+
   /** As they were added; none unless they are kept. */
   get spans(): readonly Span[] {
     return this.#spans;
@@ -107,10 +149,22 @@ export class Trace {
   resetSums(): void {
     this.#totals.clear();
     this.#computeStallMs = 0;
+    this.#layerStallMs.clear();
   }
 
   /** Spans that were left out of `spans`, because there were too many to keep. */
   get droppedSpans(): number {
     return this.#droppedSpans;
   }
+}
+
+function addTo(layers: Map<string, LayerTotal>, { name, bytes, startMs, endMs }: Span): void {
+  let total = layers.get(name);
+  if (!total) {
+    total = { bytes: 0, spans: 0, spanMs: 0 };
+    layers.set(name, total);
+  }
+  total.bytes += bytes;
+  total.spans++;
+  total.spanMs += endMs - startMs;
 }

@@ -56,19 +56,19 @@ export class LayerTimes {
   /** Enters what is over into the trace: most of it while the device has more to compute. */
   account(): void {
     while (this.#accounted < this.#timings.length) {
-      const { start, end, isFirst } = present(this.#timings[this.#accounted], 'timing');
+      const { name, start, end, isFirst } = present(this.#timings[this.#accounted], 'timing');
       if (Number.isNaN(end.timeMs)) return;
       const before = isFirst ? undefined : this.#timings[this.#accounted - 1];
-      if (before) this.#trace.addComputeStall(Math.max(0, start.timeMs - before.end.timeMs));
+      if (before) this.#trace.addComputeStall(Math.max(0, start.timeMs - before.end.timeMs), name);
       // Layers that ended together share the time alike.
       let after = this.#accounted;
       while (this.#timings[after]?.end === end) after++;
       const together = this.#timings.slice(this.#accounted, after);
       const eachMs = (end.timeMs - start.timeMs) / together.length;
-      for (const [index, { name }] of together.entries()) {
+      for (const [index, { name: layer }] of together.entries()) {
         const startMs = start.timeMs + index * eachMs;
         const endMs = index === together.length - 1 ? end.timeMs : startMs + eachMs;
-        this.#trace.add({ lane: 'compute', owner: this.#owner, name, startMs, endMs, bytes: 0 });
+        this.#trace.add({ lane: 'compute', owner: this.#owner, name: layer, startMs, endMs, bytes: 0 });
       }
       this.#accounted = after;
     }

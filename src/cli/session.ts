@@ -7,10 +7,17 @@ import type { EngineOptions } from '../engine/engine-options.js';
 import { describePlacement } from '../engine/placement.js';
 import { writeWherever } from '../files/output-file.js';
 import { isStdout } from '../files/output-target.js';
+import { isPage, reportPage } from '../report/html.js';
 import type { Limits } from '../report/limits.js';
 import { Meter } from '../report/meter.js';
 import { planDetails } from '../report/plan-text.js';
-import { reportJson, streamingLines, streamingSentence } from '../report/report.js';
+import {
+  type ReportFigures,
+  reportFigures,
+  reportJson,
+  streamingLines,
+  streamingSentence,
+} from '../report/report.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor, warningsFor } from './options/ds-config-options.js';
 import type { SharedOptions } from './options/shared-settings.js';
@@ -114,10 +121,14 @@ export async function finishSession(outcome: Outcome): Promise<void> {
   }
   if (options.trace !== undefined)
     await writeOutput(options.trace, chromeJson(engine.trace.spans), '--trace', context);
-  if (options.report !== undefined) await writeOutput(options.report, reportOf(outcome), '--report', context);
+  if (options.report !== undefined) {
+    const figures = reportOf(outcome);
+    const text = isPage(options.report) ? reportPage(figures, meter.series, new Date()) : reportJson(figures);
+    await writeOutput(options.report, text, '--report', context);
+  }
 }
 
-function reportOf({ command, source, session, options, limits, figures }: Outcome): string {
+function reportOf({ command, source, session, options, limits, figures }: Outcome): ReportFigures {
   const { engine, meter, notes, readySeconds } = session;
   const { checkpoint, model } = source.opened;
   const context = {
@@ -135,7 +146,7 @@ function reportOf({ command, source, session, options, limits, figures }: Outcom
     notes,
     readySeconds,
   };
-  return reportJson(context, figures);
+  return reportFigures(context, figures);
 }
 
 /** To stdout with what else goes there, in its order. */

@@ -1,6 +1,7 @@
 // Sums what passes did, per phase, from the trace: tokens, time, bytes, and how long compute waited for weights.
 
-import type { LaneSummary, Plan, RowCounts, SlotCounts, Trace } from '../../offload/index.js';
+import type { LaneSummary, LayerSummary, Plan, RowCounts, SlotCounts, Trace } from '../../offload/index.js';
+import { PassSeries, type SeriesPiece } from './pass-series.js';
 import { storedAs } from './stored-weights.js';
 
 /** What a meter is told of a pass; generation and scoring both can. */
@@ -32,6 +33,9 @@ interface Marks {
   readonly nowMs: number;
   readonly computeMs: number;
   readonly stallMs: number;
+  /** Read from the drive, and sent to devices. */
+  readonly driveBytes: number;
+  readonly linkBytes: number;
 }
 
 const NOTHING: PhaseFigures = {
@@ -56,6 +60,7 @@ export class Meter {
   experts: SlotCounts | undefined;
   /** What was left to the host since the engine began; undefined where layers always come whole, and until the end. */
   rows: RowCounts | undefined;
+  #series = new PassSeries();
   #last: Marks;
 
   constructor(trace: Trace, plan: Plan) {
@@ -75,6 +80,7 @@ export class Meter {
   reset(): void {
     this.#trace.resetSums();
     this.#phases.clear();
+    this.#series = new PassSeries();
     this.resume();
   }
 
@@ -86,12 +92,14 @@ export class Meter {
   pass({ phase, tokens, microBatches }: MeteredPass): void {
     const marks = this.#marks();
     const before = this.#phases.get(phase) ?? NOTHING;
+    const piece = pieceBetween(this.#last, marks, tokens);
+    this.#series.add(piece);
     this.#phases.set(phase, {
       passes: before.passes + 1,
       tokens: before.tokens + tokens,
-      seconds: before.seconds + (marks.nowMs - this.#last.nowMs) / 1e3,
-      computeSeconds: before.computeSeconds + (marks.computeMs - this.#last.computeMs) / 1e3,
-      stallSeconds: before.stallSeconds + (marks.stallMs - this.#last.stallMs) / 1e3,
+      seconds: before.seconds + piece.seconds,
+      computeSeconds: before.computeSeconds + piece.computeSeconds,
+      stallSeconds: before.stallSeconds + piece.stallSeconds,
       weightBytes: before.weightBytes + this.#layerBytes * microBatches,
       blockFlops: before.blockFlops + this.#plan.blockFlopsPerToken * tokens,
     });
@@ -110,20 +118,53 @@ export class Meter {
     return this.#trace.summaries();
   }
 
+  /** What became of each layer in each lane since the last reset. */
+  layers(): LayerSummary[] {
+    return this.#trace.layerSummaries();
+  }
+
+  /** How long compute waited for that layer: on average over the devices. */
+  stallSecondsOf(layer: string): number {
+    const devices = this.lanes().filter(({ lane }) => lane === 'compute').length;
+    return this.#trace.stallMsOf(layer) / Math.max(1, devices) / 1e3;
+  }
+
+  /** The passes since the last reset in their order; neighbours together where there are many. */
+  get series(): readonly SeriesPiece[] {
+    return this.#series.pieces;
+  }
+
   /** Bytes that the drive delivered since the last reset. */
   get streamedBytes(): number {
     return this.lanes().reduce((sum, lane) => sum + (lane.lane === 'nvme→dram' ? lane.bytes : 0), 0);
   }
 
   #marks(): Marks {
-    const compute = this.lanes().filter(({ lane }) => lane === 'compute');
+    const lanes = this.lanes();
+    const compute = lanes.filter(({ lane }) => lane === 'compute');
+    const bytesOf = (wanted: string) =>
+      lanes.reduce((sum, { lane, bytes }) => sum + (lane === wanted ? bytes : 0), 0);
     const devices = Math.max(1, compute.length);
     return {
       nowMs: performance.now(),
       computeMs: compute.reduce((sum, { busyMs }) => sum + busyMs, 0) / devices,
       stallMs: this.#trace.computeStallMs / devices,
+      driveBytes: bytesOf('nvme→dram'),
+      linkBytes: bytesOf('dram→gpu'),
     };
   }
+}
+
+function pieceBetween(before: Marks, after: Marks, tokens: number): SeriesPiece {
+  return {
+    passes: 1,
+    tokens,
+    seconds: (after.nowMs - before.nowMs) / 1e3,
+    computeSeconds: (after.computeMs - before.computeMs) / 1e3,
+    stallSeconds: (after.stallMs - before.stallMs) / 1e3,
+    driveBytes: after.driveBytes - before.driveBytes,
+    linkBytes: after.linkBytes - before.linkBytes,
+  };
 }
 
 /** Weights of all layers as they are stored, without what their reads bring along. */

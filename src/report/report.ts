@@ -13,6 +13,7 @@ import {
   type Tier,
 } from '../../offload/index.js';
 import { describePlacement } from '../engine/placement.js';
+import { layerFigures } from './layer-figures.js';
 import type { Limits } from './limits.js';
 import type { Meter, Phase, PhaseFigures } from './meter.js';
 
@@ -122,9 +123,18 @@ export function rateSentence(done: string, tokens: number, seconds: number): str
   return `${done}: ${counted(tokens, 'token')} in ${seconds.toFixed(seconds < 100 ? 2 : 0)} s, ${perSecond.toFixed(1)} tokens/s`;
 }
 
+/** The model of a run, as its report names it. */
+interface ReportedModel {
+  readonly name: string;
+  readonly folder: string;
+  readonly architecture: string;
+  readonly blocks: number;
+  readonly weight_bytes: number;
+}
+
 export interface ReportContext {
   readonly command: string;
-  readonly model: Readonly<Record<string, unknown>>;
+  readonly model: ReportedModel;
   readonly plan: Plan;
   readonly meter: Meter;
   readonly limits: Limits;
@@ -132,11 +142,14 @@ export interface ReportContext {
   readonly readySeconds: number;
 }
 
-/** The same figures as JSON; names end in their unit. `extra` are the command's own. */
-export function reportJson(context: ReportContext, extra: Readonly<Record<string, unknown>>): string {
+/** The same figures as plain values; names end in their unit. */
+export type ReportFigures = ReturnType<typeof reportFigures>;
+
+/** @param extra the command's own */
+export function reportFigures(context: ReportContext, extra: Readonly<Record<string, unknown>>) {
   const { plan, meter, limits } = context;
   const { seconds, stallSeconds } = totals(meter);
-  const report = {
+  return {
     command: context.command,
     model: { ...context.model, stored_as: meter.storedAs },
     ready_seconds: context.readySeconds,
@@ -156,9 +169,13 @@ export function reportJson(context: ReportContext, extra: Readonly<Record<string
     rows: meter.rows ? rowsJson(meter.rows) : null,
     stall_seconds: stallSeconds,
     stall_share: share(stallSeconds, seconds),
+    layers: layerFigures(plan, meter),
     notes: context.notes,
   };
-  return `${JSON.stringify(report, undefined, 2)}\n`;
+}
+
+export function reportJson(figures: ReportFigures): string {
+  return `${JSON.stringify(figures, undefined, 2)}\n`;
 }
 
 function expertsJson({ slotBytes }: Meter, { hits, misses, computedByHost, read }: SlotCounts) {

@@ -162,7 +162,7 @@ describe.concurrent('benchmark and reports', () => {
   });
 
   it('fills the batch of every device, and counts the tokens of all', async () => {
-    const report = join(newFolder(), 'report.json');
+    const report = join(newFolder(), 'report.html');
     const size = ['--batch_size', '2', '--virtual_devices', '3', '--max_new_tokens', '4', '--ignore_eos'];
     const result = await runCli([
       '--name',
@@ -179,9 +179,12 @@ describe.concurrent('benchmark and reports', () => {
       /Throughput per token including tokenize: (\S+) msecs[\s\S]*generate 24 \(bs=2\) tokens: (\S+) secs/;
     const [perTokenMs = 0, seconds = 0] = block.exec(result.stdout)?.slice(1).map(Number) ?? [];
     expect(perTokenMs).toBeCloseTo((seconds * 1e3) / 24, 0);
-    const figures = JSON.parse(readFileSync(report, 'utf8'));
+    const drawn = readFileSync(report, 'utf8');
+    const figures = JSON.parse(/id="figures">(.*)<\/script>/.exec(drawn)?.[1] ?? '');
     expect(figures).toMatchObject({ batch_size: 2, streams: 3, new_tokens: 24, prompts: 6 });
     expect(figures.compute.decode).toMatchObject({ passes: 3, tokens: 18 });
+    const layers: { tier: string | null; compute_seconds: number }[] = figures.layers;
+    expect(layers.filter(({ tier }) => tier !== null).every((layer) => layer.compute_seconds > 0)).toBe(true);
     const gathers = figures.hops.filter(({ hop }: { hop: string }) => hop === 'gather');
     expect(gathers.map(({ owner }: { owner: string }) => owner).sort()).toEqual(['cpu:0', 'cpu:1', 'cpu:2']);
   });

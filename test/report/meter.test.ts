@@ -41,7 +41,7 @@ describe('meter', () => {
     const trace = new Trace(false);
     const meter = new Meter(trace, smallPlan());
     compute(trace, 0, 500);
-    trace.addComputeStall(250);
+    trace.addComputeStall(250, 'block 0');
     meter.pass({ phase: 'prefill', tokens: 8, microBatches: 2 });
     for (const start of [1000, 2000]) {
       compute(trace, start, start + 100);
@@ -76,7 +76,7 @@ describe('meter', () => {
       ['cuda:1', 200],
     ] as const) {
       trace.add({ lane: 'compute', owner, name: 'block 0', startMs: 0, endMs, bytes: 0 });
-      trace.addComputeStall(100);
+      trace.addComputeStall(100, 'block 0');
     }
     meter.pass({ phase: 'mixed', tokens: 8, microBatches: 2 });
     const figures = { computeSeconds: 0.3, stallSeconds: 0.1, weightBytes: 2000, tokens: 8 };

@@ -164,7 +164,7 @@ export const SHARED_OPTIONS = {
     kind: 'value',
     names: 'file',
     group: OUTPUT,
-    describe: 'write the figures of the run to this file, as JSON',
+    describe: 'write the figures of the run to this file: as JSON, or drawn where it ends in .html',
   },
   trace: {
     kind: 'value',
