@@ -9,10 +9,12 @@ import {
   pagesFor,
   present,
 } from '../../offload/index.js';
+import { yielding, youngest } from './batch-share.js';
+import { passesAhead } from './expectation.js';
 import { LatePages } from './late-pages.js';
 import { noteSuspects } from './not-finite.js';
-import { type Feed, fillPass, type PackedPass, packPass, passesToFeed, type Work } from './packing.js';
-import { type Page, PageCache } from './page-cache.js';
+import { type Feed, fillPass, type PackedPass, packPass, type Work } from './packing.js';
+import { type Page, PageCache, type PrefixCounts } from './page-cache.js';
 import { isScoring, type LengthRules, type Sequence } from './sequence.js';
 
 /** A device's part of a pass. */
@@ -45,6 +47,7 @@ export class DeviceBatch {
   #alive: Sequence[] = [];
   /** Who fills a page that others share already. */
   readonly #writers = new Map<Page, Sequence>();
+  readonly prefixCounts: PrefixCounts = { promptTokens: 0, sharedTokens: 0 };
   /** How many may come to need more pages; undefined where that may have changed since it was counted. */
   #growing: number | undefined;
   /** By first page, between two passes: who holds it and has others that may not be known yet; absent where nobody has looked. */
@@ -92,6 +95,8 @@ export class DeviceBatch {
       return false;
     }
     this.#alive.push(sequence);
+    this.prefixCounts.promptTokens += sequence.knownTokens;
+    this.prefixCounts.sharedTokens += shared.length * this.#cache.pageTokens;
     sequence.stateSlot = this.#freeSlots.pop();
     this.#hold(sequence, shared);
     this.#grow(sequence);
@@ -140,10 +145,7 @@ export class DeviceBatch {
     const preempted: Sequence[] = [];
     for (const sequence of this.#alive.toSorted((a, b) => a.arrival - b.arrival)) {
       while (this.#alive.includes(sequence) && !this.#grow(sequence)) {
-        const last = this.#alive.reduce((youngest, one) => (one.arrival > youngest.arrival ? one : youngest));
-        this.#leavePages(last, true);
-        this.#alive = this.#alive.filter((other) => other !== last);
-        preempted.push(last);
+        preempted.push(this.#preempt(youngest(this.#alive)));
       }
     }
     // Whoever shared what another was still to write looks for it again.
@@ -201,26 +203,23 @@ export class DeviceBatch {
 
   /** Passes that the sequences here need at most, if no others join; undefined where some may have to leave and come back. */
   passesLeft(): number | undefined {
-    const { plan, model } = this.#executor;
     const missing = (sequence: Sequence) => this.#pagesFor(sequence.mostTokens) - sequence.pages.length;
-    const missingPages = this.#alive.reduce((sum, sequence) => sum + missing(sequence), 0);
-    if (!this.#cache.canTake(missingPages)) return undefined;
-    const feeds = this.#feeds();
-    const fed = passesToFeed(
-      feeds.map(({ tokens }) => tokens.length),
-      plan,
-    );
-    const { recomputeAtTokens: again = Number.POSITIVE_INFINITY } = model;
-    const roomPerPass = Math.max(1, plan.passTokens - feeds.length);
-    let [longest, extra] = [0, 0];
-    feeds.forEach(({ sequence }, index) => {
-      const { knownTokens, wanted, newTokens } = sequence;
-      const left = Math.max(1, wanted.maxNewTokens - newTokens.length);
-      longest = Math.max(longest, (fed[index] ?? 0) + left - 1);
-      // Whoever outgrows the length is taken in again from its start, which may keep others waiting.
-      if (knownTokens < again && knownTokens + left > again) extra += Math.ceil(again / roomPerPass) + 1;
-    });
-    return longest + extra;
+    if (!this.#cache.canTake(this.#alive.reduce((sum, one) => sum + missing(one), 0))) return undefined;
+    return passesAhead(this.#feeds(), this.#executor);
+  }
+
+  /** The one of a batch that came last leaves with what it has; undefined where none has to. */
+  yieldOne(): Sequence | undefined {
+    const some = yielding(this.#alive, this.capacity);
+    if (some.length === 0) return undefined;
+    return this.#preempt(youngest(some));
+  }
+
+  #preempt(sequence: Sequence): Sequence {
+    this.#growing = undefined;
+    this.#leavePages(sequence, true);
+    this.#alive = this.#alive.filter((other) => other !== sequence);
+    return sequence;
   }
 
   /** Sequences that go on with one token come first: nobody waits for the prompts of newcomers. */

@@ -1,6 +1,7 @@
 // An engine: a model, its plan, and what computes it. Opening reads no layer.
 
 import {
+  assert,
   type Backend,
   Executor,
   type FileState,
@@ -15,10 +16,13 @@ import { checkMachineHolds } from './budget.js';
 import { openBackend, transferFor } from './devices.js';
 import type { EngineOptions } from './engine-options.js';
 import type { OpenedModel } from './open-model.js';
+import type { PrefixCounts } from './page-cache.js';
 import { planFor } from './plan-for.js';
 import type { EngineRequest } from './request.js';
-import { Scheduler } from './scheduler.js';
+import { Scheduler, type SchedulerOptions } from './scheduler.js';
 import type { Submission } from './submission.js';
+
+export type ServingOptions = Pick<SchedulerOptions, 'maxWaitMs' | 'onPass'>;
 
 export class Engine {
   readonly model: ModelSpec;
@@ -27,6 +31,7 @@ export class Engine {
   readonly executor: Executor;
   readonly trace: Trace;
   #scheduler: Scheduler | undefined;
+  #schedulerOptions: ServingOptions = {};
 
   private constructor(executor: Executor, backend: Backend, trace: Trace) {
     this.model = executor.model;
@@ -71,12 +76,23 @@ export class Engine {
     }
   }
 
+  /** How requests are gathered, and who is told of passes; to be said before the first is submitted. */
+  serveWith(options: ServingOptions): void {
+    assert(!this.#scheduler, 'requests have been submitted already');
+    this.#schedulerOptions = options;
+  }
+
+  /** What all requests so far came with. */
+  get prefixCounts(): PrefixCounts {
+    return this.#scheduler?.prefixCounts ?? { promptTokens: 0, sharedTokens: 0 };
+  }
+
   /**
    * Has a request computed beside all others; it begins in the next pass that has room for it. From then on the executor is
    * the scheduler's alone, until the engine is closed.
    */
   submit(request: EngineRequest): Submission {
-    this.#scheduler ??= new Scheduler(this.executor);
+    this.#scheduler ??= new Scheduler(this.executor, this.#schedulerOptions);
     return this.#scheduler.submit(request);
   }
 

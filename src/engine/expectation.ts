@@ -1,7 +1,7 @@
 // What the pass behind one will be like, as far as is known when that begins.
 
-import type { Plan } from '../../offload/index.js';
-import type { Work } from './packing.js';
+import type { Executor, Plan } from '../../offload/index.js';
+import { type Feed, passesToFeed, type Work } from './packing.js';
 import type { Sequence } from './sequence.js';
 
 /** What one device has. */
@@ -25,6 +25,28 @@ export function expectsWhole(
     const before = device.work.reduce((sum, { slice }) => sum + slice.tokens.length, 0);
     return tokens > slots.mostTokens || (othersWait && someEnd && before > slots.mostTokens);
   });
+}
+
+/** Passes that sequences need at most that have room to their ends, if no others join. */
+export function passesAhead(
+  feeds: readonly Feed<Sequence>[],
+  { model, plan }: Pick<Executor, 'model' | 'plan'>,
+): number {
+  const fed = passesToFeed(
+    feeds.map(({ tokens }) => tokens.length),
+    plan,
+  );
+  const { recomputeAtTokens: again = Number.POSITIVE_INFINITY } = model;
+  const roomPerPass = Math.max(1, plan.passTokens - feeds.length);
+  let [longest, extra] = [0, 0];
+  feeds.forEach(({ sequence }, index) => {
+    const { knownTokens, wanted, newTokens } = sequence;
+    const left = Math.max(1, wanted.maxNewTokens - newTokens.length);
+    longest = Math.max(longest, (fed[index] ?? 0) + left - 1);
+    // Whoever outgrows the length is taken in again from its start, which may keep others waiting.
+    if (knownTokens < again && knownTokens + left > again) extra += Math.ceil(again / roomPerPass) + 1;
+  });
+  return longest + extra;
 }
 
 /** If no sequence ends before it must, and none joins. */

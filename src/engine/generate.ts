@@ -1,8 +1,9 @@
 // Generation as a job: all requests are there from the start, or come from a queue, and the job ends with the last of them.
 
 import { type Executor, present } from '../../offload/index.js';
-import type { GenerationRequest, GenerationResult } from './request.js';
-import { type PassProgress, type RequestQueue, Scheduler } from './scheduler.js';
+import type { PassProgress } from './pass-progress.js';
+import type { GenerationRequest, GenerationResult, RequestQueue } from './request.js';
+import { Scheduler } from './scheduler.js';
 
 export interface GenerationOptions {
   /** Sequences that each device works on at once. */

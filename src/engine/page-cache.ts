@@ -31,6 +31,13 @@ interface KnownPage {
 /** What comes before a sequence's first page. */
 const NO_PAGE = 0;
 
+/** Sums over sequences that were admitted, those that came back among them. */
+export interface PrefixCounts {
+  promptTokens: number;
+  /** Whose keys and values were in the cache. */
+  sharedTokens: number;
+}
+
 /**
  * Pages are equal runs of `pageTokens` positions. A full page is known by its tokens and all that come before them, so that
  * sequences with the same beginning hold the same pages. Nobody writes to a page that is full, so none is ever copied.

@@ -3,6 +3,14 @@
 import type { OperatingError } from '../../offload/index.js';
 import type { SamplingSettings } from './sampler.js';
 
+/** Whose request it is, and before whose it begins. */
+export interface Turn {
+  /** Requests of different clients take turns, by what each has been given already. */
+  readonly client: string;
+  /** `interactive` ones begin before those of a `batch`, which keep a share of the places. */
+  readonly kind: 'interactive' | 'batch';
+}
+
 export interface GenerationRequest {
   /** Identifies the prompt in results and sentences, and in what is random unless `randomIndex` does. */
   readonly index: number;
@@ -21,6 +29,8 @@ export interface GenerationRequest {
   readonly stopsAfter?: (token: number) => boolean;
   /** How likely each new token was is wanted. */
   readonly logProbs?: boolean;
+  /** Default: an interactive one of nobody in particular. */
+  readonly turn?: Turn;
 }
 
 /** Tokens whose likelihoods are wanted, each after all that come before it; of an engine that was planned for output `nll`. */
@@ -62,4 +72,16 @@ export interface RequestListener {
   onFinished?(result: GenerationResult): void;
   /** Once, instead: nothing can be computed any more, or a function of its own has thrown. */
   onFailed?(error: unknown): void;
+}
+
+/** Requests that are made when there is room for them. */
+export interface RequestQueue {
+  readonly length: number;
+  /** The next one, `length` times. */
+  next(): Promise<QueuedRequest>;
+}
+
+export interface QueuedRequest {
+  readonly request: EngineRequest;
+  readonly listener: RequestListener;
 }

@@ -13,6 +13,12 @@ export interface SamplingSettings {
   readonly minP: number;
   /** Above 1, tokens of the prompt and of the text so far become less likely; 1 for none. */
   readonly repetitionPenalty: number;
+  /** Taken once from the logit of each token that the text has already; default 0. */
+  readonly presencePenalty?: number;
+  /** Taken from it as often as the text has the token; default 0. */
+  readonly frequencyPenalty?: number;
+  /** Added to the logits of single tokens. */
+  readonly biases?: ReadonlyMap<number, number>;
   /** A whole number from 0 to 2⁵³ − 1. */
   readonly seed: number;
 }

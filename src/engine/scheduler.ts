@@ -2,25 +2,18 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { assert, type Executor, isAtRest, OperatingError, present } from '../../offload/index.js';
-import { DeviceBatch, type DeviceWork } from './device-batch.js';
+import { DeviceBatch } from './device-batch.js';
 import { expectsWhole } from './expectation.js';
-import type { EngineRequest, RequestListener } from './request.js';
+import { Gathering } from './gathering.js';
+import type { PrefixCounts } from './page-cache.js';
+import { type JobState, type PassProgress, passProgress, phaseOf, sum } from './pass-progress.js';
+import type { EngineRequest, QueuedRequest, RequestQueue } from './request.js';
 import { requestProblem } from './request-problem.js';
-import { isScoring, Sequence, type Wanted } from './sequence.js';
+import { isScoring, Sequence, turnOf, type Wanted } from './sequence.js';
 import { Submission } from './submission.js';
 import { WaitingLine } from './waiting-line.js';
 
-/** Requests that are made when there is room for them. */
-export interface RequestQueue {
-  readonly length: number;
-  /** The next one, `length` times. */
-  next(): Promise<QueuedRequest>;
-}
-
-export interface QueuedRequest {
-  readonly request: EngineRequest;
-  readonly listener: RequestListener;
-}
+export type { PassProgress } from './pass-progress.js';
 
 export interface SchedulerOptions {
   /** Sequences that each device works on at once; default as many as the plan has room for. */
@@ -33,26 +26,10 @@ export interface SchedulerOptions {
   /** Default true: what sequences begin with alike is computed once. False to measure as if all were different. */
   readonly sharesPages?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** So long the first request waits for others to begin with, unless all places can be taken before; default 0. */
+  readonly maxWaitMs?: number | undefined;
   /** After each pass. */
   readonly onPass?: ((pass: PassProgress) => void) | undefined;
-}
-
-export interface PassProgress {
-  /** `mixed`: prompts of newcomers beside new tokens of others. */
-  readonly phase: 'prefill' | 'decode' | 'mixed';
-  readonly tokens: number;
-  /** How often each layer's weights were read by compute, on all devices together. */
-  readonly microBatches: number;
-  /** With tokens in this pass, on all devices together, */
-  readonly sequences: number;
-  /** of so many that could have had some. */
-  readonly capacity: number;
-  /** Requests that nobody had begun when the pass was made. */
-  readonly waitingPrompts: number;
-  readonly finishedPrompts: number;
-  readonly totalPrompts: number;
-  /** The share of all requests that is done; those under way count as if each became as long as it may. */
-  readonly doneShare: number;
 }
 
 /** What a pass has come to, of which nobody has been told yet. */
@@ -76,6 +53,7 @@ export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #batches: readonly DeviceBatch[];
   readonly #waiting = new WaitingLine();
+  readonly #gathering: Gathering;
   /** Requests that the queue has given. */
   #taken = 0;
   #arrivals = 0;
@@ -98,6 +76,7 @@ export class Scheduler {
     const { batchSize = executor.plan.sequences, sharesPages = true } = options;
     this.#executor = executor;
     this.#options = options;
+    this.#gathering = new Gathering(options.maxWaitMs ?? 0);
     this.#tellsLate = isAtRest(executor.plan);
     this.#batches = Array.from(
       { length: executor.deviceCount },
@@ -115,6 +94,12 @@ export class Scheduler {
     return this.#batches.map(({ freeLatePages }) => freeLatePages);
   }
 
+  /** Tokens that sequences came with, and how many of them were in the cache already. */
+  get prefixCounts(): PrefixCounts {
+    const sumOf = (key: keyof PrefixCounts) => sum(this.#batches.map((batch) => batch.prefixCounts[key]));
+    return { promptTokens: sumOf('promptTokens'), sharedTokens: sumOf('sharedTokens') };
+  }
+
   /** Requests that have not ended. */
   get openRequests(): number {
     return this.#unbegun + this.#alive.length;
@@ -129,6 +114,7 @@ export class Scheduler {
     if (this.#failure) sequence.failed(this.#failure.error);
     else if (!this.#endAtOnce(sequence)) {
       this.#waiting.add(sequence);
+      this.#gathering.look();
       this.#wake();
     }
     return submission;
@@ -152,6 +138,7 @@ export class Scheduler {
     this.#failure ??= { error: closed };
     const open = [...this.#waiting, ...this.#alive];
     for (const sequence of open) sequence.finishReason ??= 'cancelled';
+    this.#gathering.look();
     try {
       await this.#running;
       await this.#endSession();
@@ -195,8 +182,10 @@ export class Scheduler {
   #cancel(sequence: Sequence): void {
     if (sequence.finishReason !== undefined) return;
     sequence.finishReason = 'cancelled';
-    if (this.#waiting.remove(sequence)) this.#tell(sequence);
-    else this.#someCancelled = true;
+    if (this.#waiting.remove(sequence)) {
+      this.#tell(sequence);
+      this.#gathering.look();
+    } else this.#someCancelled = true;
   }
 
   #tell(sequence: Sequence): void {
@@ -216,6 +205,7 @@ export class Scheduler {
 
   async #run(): Promise<void> {
     try {
+      await this.#gathering.wait(() => this.#isComplete);
       await this.#admit();
       while (this.#alive.length > 0 && !this.#failure && !this.#options.signal?.aborted) {
         if (this.#someCancelled) await this.#replace();
@@ -229,6 +219,17 @@ export class Scheduler {
     }
     if (this.#failure) await this.#failAll(this.#failure.error);
     else if (this.#options.queue) await this.#endSession();
+  }
+
+  /** Nobody would begin sooner if others were waited for. */
+  get #isComplete(): boolean {
+    const { length } = this.#waiting;
+    const isOver = this.#options.queue !== undefined || this.#failure !== undefined;
+    return isOver || length === 0 || length >= this.#capacity;
+  }
+
+  get #capacity(): number {
+    return sum(this.#batches.map(({ capacity }) => capacity));
   }
 
   async #failAll(error: unknown): Promise<void> {
@@ -295,7 +296,7 @@ export class Scheduler {
       ...batch.take(present(works[index], 'work'), present(results[index], 'result')),
     ]);
     const ended = this.#sweep();
-    const tell = phase && (() => onPass({ ...this.#progress(works), phase, waitingPrompts }));
+    const tell = phase && (() => onPass(passProgress(works, phase, this.#jobState(waitingPrompts))));
     this.#outcome = { grown, ended, tell };
     if (!this.#tellsLate) this.#tellOutcome();
     const finishedBefore = this.#finished;
@@ -353,13 +354,37 @@ export class Scheduler {
     while (this.#unbegun > 0) {
       // Asking the queue for a request that nobody has room for would only hold its memory.
       const open = this.#batches.filter(({ alive, capacity }) => alive.length < capacity);
-      if (open.length === 0) return;
-      const sequence = this.#waiting.first ?? (await this.#nextOfQueue());
+      const { first } = this.#waiting;
+      if (open.length === 0 && !(first && this.#makeWay(first))) return;
+      if (open.length === 0) continue;
+      const sequence = first ?? (await this.#nextOfQueue());
       if (!sequence) continue;
       open.sort((a, b) => a.alive.length - b.alive.length);
-      if (!open.some((batch) => batch.admit(sequence))) return;
-      this.#waiting.remove(sequence);
+      if (open.some((batch) => batch.admit(sequence))) this.#waiting.begin(sequence);
+      else if (!this.#makeWay(sequence)) return;
     }
+  }
+
+  /** One of a batch leaves for an interactive request, and comes back later; false where none has to. */
+  #makeWay(newcomer: Sequence): boolean {
+    if (turnOf(newcomer).kind === 'batch') return false;
+    const fullest = this.#batches.toSorted((a, b) => b.alive.length - a.alive.length);
+    let yielding: Sequence | undefined;
+    for (const batch of fullest) yielding ??= batch.yieldOne();
+    if (!yielding) return false;
+    this.#waiting.takeBack([yielding]);
+    return true;
+  }
+
+  #jobState(waitingPrompts: number): JobState {
+    const totalPrompts = this.#options.queue?.length ?? this.#arrivals;
+    return {
+      alive: this.#alive,
+      capacity: this.#capacity,
+      waitingPrompts,
+      finishedPrompts: this.#finished,
+      totalPrompts,
+    };
   }
 
   /** Undefined for one that has ended with its error. */
@@ -371,30 +396,4 @@ export class Scheduler {
     this.#waiting.add(sequence);
     return sequence;
   }
-
-  #progress(works: readonly DeviceWork[]): Omit<PassProgress, 'phase' | 'waitingPrompts'> {
-    const alive = this.#alive;
-    const underWay = sum(alive.map(({ newTokens, wanted }) => newTokens.length / (wanted.maxNewTokens || 1)));
-    const total = this.#options.queue?.length ?? this.#arrivals;
-    return {
-      tokens: sum(works.flatMap(({ work }) => work.map(({ slice }) => slice.tokens.length))),
-      microBatches: sum(works.map(({ microBatches }) => microBatches.length)),
-      sequences: sum(works.map(({ work }) => new Set(work.map(({ sequence }) => sequence)).size)),
-      capacity: sum(this.#batches.map(({ capacity }) => capacity)),
-      finishedPrompts: this.#finished,
-      totalPrompts: total,
-      doneShare: (this.#finished + underWay) / total,
-    };
-  }
-}
-
-function phaseOf(works: readonly DeviceWork[]): PassProgress['phase'] {
-  const work = works.flatMap((one) => one.work);
-  const goesOn = ({ sequence }: { readonly sequence: Sequence }) => sequence.newTokens.length > 0;
-  if (work.every(goesOn)) return 'decode';
-  return work.some(goesOn) ? 'mixed' : 'prefill';
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
 }

@@ -12,6 +12,7 @@ import type {
   GenerationRequest,
   GenerationResult,
   RequestListener,
+  Turn,
 } from './request.js';
 import { GREEDY, isGreedy, samplingRow } from './sampler.js';
 
@@ -237,6 +238,13 @@ export class Sequence {
     this.#isTold = true;
     this.#listener.onFailed?.(error);
   }
+}
+
+const NOBODYS: Turn = { client: '', kind: 'interactive' };
+
+/** Whose turn it is when it begins. */
+export function turnOf({ request }: Sequence): Turn {
+  return (isScoring(request) ? undefined : request.turn) ?? NOBODYS;
 }
 
 export function isScoring(

@@ -2,6 +2,7 @@
 
 import { randomInt } from 'node:crypto';
 import type { ModelSampling } from '../engine/generation-config.js';
+import type { Turn } from '../engine/request.js';
 import { GREEDY, isGreedy, type SamplingSettings, unusableSetting } from '../engine/sampler.js';
 import { idProblem } from '../text/token-ids.js';
 import { badOption, Options, shown } from './option-check.js';
@@ -16,6 +17,11 @@ export interface TextSettings {
   readonly stopTokens: ReadonlySet<number> | undefined;
   readonly system: string | undefined;
   readonly logProbs: boolean;
+  /** Which of a prompt's texts this is; default 0. */
+  readonly sample?: number;
+  /** And of so many of the likeliest tokens in place of each; default 0. */
+  readonly topLogProbs?: number;
+  readonly turn?: Turn;
   readonly signal: Signal | undefined;
 }
 

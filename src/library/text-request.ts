@@ -37,7 +37,7 @@ export async function submitText(
 ): Promise<TokenSource> {
   const usual = own?.maxNewTokens ?? DEFAULT_NEW_TOKENS;
   const maxNewTokens = newTokensFor(promptTokens.length, settings.maxNewTokens, usual, contextTokens);
-  const { stopStrings, stopTokens = endTokens, sampling, logProbs } = settings;
+  const { stopStrings, stopTokens = endTokens, sampling, logProbs, sample, turn } = settings;
   const tokenizer = stopStrings.length > 0 ? await coder.tokenizer() : coder.optionalTokenizer;
   const decoder = tokenizer
     ? new StoppingDecoder(
@@ -57,6 +57,8 @@ export async function submitText(
     randomIndex: 0,
     ...(sampling ? { sampling } : {}),
     ...(logProbs ? { logProbs } : {}),
+    ...(sample === undefined ? {} : { sample }),
+    ...(turn ? { turn } : {}),
     ...(decoder && stopStrings.length > 0
       ? {
           stopsAfter: (token: number) => {

@@ -1,0 +1,116 @@
+// Fields of requests: read by schemas, which the OpenAPI description is made of as well, and refused by name.
+
+import { z } from 'zod';
+import { ApiError, badField, unsupportedField } from './api-error.js';
+
+const MOST_CHOICES = 128;
+const MOST_STOPS = 16;
+const MOST_TOP_LOG_PROBS = 20;
+
+const count = z
+  .int()
+  .min(1)
+  .max(2 ** 31 - 1);
+
+/** Null is what is not said, as in OpenAI's own descriptions. */
+function optional<T extends z.ZodType>(type: T) {
+  return type.nullable().optional();
+}
+
+/** How tokens are drawn. What is absent is as the model's generation_config.json says. */
+export const SAMPLING_FIELDS = {
+  temperature: optional(z.number().min(0).max(1e6)).describe('0 takes the likeliest token each time'),
+  top_p: optional(z.number().gt(0).max(1)),
+  top_k: optional(
+    z
+      .int()
+      .min(-1)
+      .max(2 ** 31 - 1),
+  ).describe('0 and -1 are all'),
+  min_p: optional(z.number().min(0).max(1)),
+  presence_penalty: optional(z.number().min(-2).max(2)),
+  frequency_penalty: optional(z.number().min(-2).max(2)),
+  repetition_penalty: optional(z.number().gt(0).max(1e6)),
+  logit_bias: optional(z.record(z.string(), z.number().min(-100).max(100))),
+  seed: optional(
+    z
+      .int()
+      .min(-(2 ** 53 - 1))
+      .max(2 ** 53 - 1),
+  ),
+};
+
+/** What completions and chats have in common. */
+export const TEXT_FIELDS = {
+  model: z.string().min(1).max(1024).optional(),
+  stream: optional(z.boolean()),
+  stream_options: optional(z.strictObject({ include_usage: z.boolean().optional() })),
+  n: optional(z.int().min(1).max(MOST_CHOICES)),
+  stop: optional(z.union([z.string().min(1), z.array(z.string().min(1)).max(MOST_STOPS)])),
+  stop_token_ids: optional(z.array(z.int().min(0)).max(1024)).describe('in place of those of the model'),
+  ignore_eos: optional(z.boolean()),
+  max_tokens: optional(count),
+  ...SAMPLING_FIELDS,
+};
+
+export const TOP_LOG_PROBS = z.int().min(0).max(MOST_TOP_LOG_PROBS);
+
+/** What clients send along and what changes no text. */
+const WITHOUT_EFFECT = {
+  user: z.unknown().optional(),
+  metadata: z.unknown().optional(),
+  store: z.unknown().optional(),
+  service_tier: z.unknown().optional(),
+  safety_identifier: z.unknown().optional(),
+  prompt_cache_key: z.unknown().optional(),
+  parallel_tool_calls: z.unknown().optional(),
+};
+
+/** An object of these fields, of those without effect, and no others. */
+export function requestOf<T extends z.ZodRawShape>(fields: T) {
+  return z.strictObject({ ...WITHOUT_EFFECT, ...fields });
+}
+
+/** Throws an ApiError that names the first field that is wrong. */
+export function readFields<T>(schema: z.ZodType<T>, body: unknown): T {
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw badField(undefined, 'the body is no JSON object: send one, with content-type application/json');
+  }
+  const read = schema.safeParse(body, { reportInput: false });
+  if (read.success) return read.data;
+  const issue = read.error.issues[0];
+  if (!issue) throw badField(undefined, 'the body is not understood');
+  const path = issue.path.map(String).join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const name = [path, issue.keys[0]].filter((part) => part !== '').join('.');
+    throw badField(short(name), `there is no field '${short(name)}' here: leave it out`, 'unknown_parameter');
+  }
+  throw badField(short(path), `${short(path)}: ${issue.message}`, 'invalid_value');
+}
+
+/** A client's own words, so short that an answer stays one. */
+function short(text: string): string {
+  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
+}
+
+/** Throws for a model that is not served. */
+export function checkModel(asked: string | undefined, served: readonly string[]): void {
+  if (asked === undefined || served.includes(asked)) return;
+  throw new ApiError(`the model '${short(asked)}' is not served here: ask for ${served[0]}`, {
+    status: 404,
+    type: 'invalid_request_error',
+    param: 'model',
+    code: 'model_not_found',
+  });
+}
+
+/** Throws where a field that would change texts is given and cannot be followed. */
+export function refuse(
+  given: Readonly<Record<string, unknown>>,
+  reasons: Readonly<Record<string, string>>,
+): void {
+  for (const [name, reason] of Object.entries(reasons)) {
+    const value = given[name];
+    if (value !== undefined && value !== null) throw unsupportedField(name, `${name} ${reason}`);
+  }
+}
