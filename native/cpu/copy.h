@@ -5,6 +5,7 @@
 namespace zi {
 
 void CopyBytes(const CopyOp& op, Run& run);
+void CopyByteRows(const CopyRowsOp& op, Run& run);
 void FillBytes(const FillOp& op, Run& run);
 
 }  // namespace zi

@@ -55,6 +55,7 @@ auto KernelOf(const Kernels&, const BringExpertsOp&) { return BringExperts; }
 auto KernelOf(const Kernels&, const AskHostOp&) { return AskHost; }
 auto KernelOf(const Kernels&, const TakeHostOp&) { return TakeHost; }
 auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }
+auto KernelOf(const Kernels&, const CopyRowsOp&) { return CopyByteRows; }
 auto KernelOf(const Kernels&, const FillOp&) { return FillBytes; }
 
 void RunOperation(const Decoded& decoded, const CancelFlag& cancel) {

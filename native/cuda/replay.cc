@@ -31,7 +31,7 @@ size_t Hash(const double* words, size_t count) {
 /// Only our own kernels, of a few tokens: with more, launches cost little beside what they start.
 bool WorthAGraph(const std::vector<Decoded>& operations, const Run& run) {
   return operations.size() > 2 && std::all_of(operations.begin(), operations.end(), [&](const Decoded& decoded) {
-           if (std::holds_alternative<FillOp>(decoded.op)) return false;
+           if (std::holds_alternative<FillOp>(decoded.op) || std::holds_alternative<CopyRowsOp>(decoded.op)) return false;
            const auto* copy = std::get_if<CopyOp>(&decoded.op);
            if (copy && !IsSmallCopy(*copy, run)) return false;
            const auto* linear = std::get_if<LinearOp>(&decoded.op);

@@ -106,6 +106,7 @@ void Launch(const BringExpertsOp& op, Run& run);
 void Launch(const AskHostOp& op, Run& run);
 void Launch(const TakeHostOp& op, Run& run);
 void Launch(const CopyOp& op, Run& run);
+void Launch(const CopyRowsOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 
 // Parts of linear and attention, each in a file of its own.

@@ -235,6 +235,26 @@ Operation Copy(Reader& in) {
   return op;
 }
 
+/// Bytes from the first row's begin to the last one's end.
+uint64_t StretchOf(const WordReader& in, uint64_t stride, uint64_t row, uint64_t rows) {
+  in.Check(row > 0 && rows > 0, "there must be a byte to copy");
+  in.Check(stride >= row, "rows overlap each other");
+  constexpr uint64_t kMost = uint64_t{1} << 53;
+  in.Check(stride <= kMost / rows, "rows reach further than memory does");
+  return (rows - 1) * stride + row;
+}
+
+Operation CopyRows(Reader& in) {
+  const uint64_t to = in.Size("to"), to_offset = in.Size("to"), to_stride = in.Size("toStrideBytes");
+  const uint64_t from = in.Size("from"), from_offset = in.Size("from"), from_stride = in.Size("fromStrideBytes");
+  const uint64_t row = in.Size("rowBytes"), rows = in.Size("rows");
+  const uint64_t to_size = StretchOf(in, to_stride, row, rows), from_size = StretchOf(in, from_stride, row, rows);
+  CopyRowsOp op{in.Bytes("to", to, to_offset, to_size),       to_stride,       in.Bytes("from", from, from_offset, from_size),
+                from_stride, row, rows, in.PlaceOf(to), in.PlaceOf(from)};
+  in.Check(op.to + to_size <= op.from || op.from + from_size <= op.to, "source and destination overlap");
+  return op;
+}
+
 Operation Fill(Reader& in) {
   const uint64_t to = in.Size("to"), offset = in.Size("to"), size = in.Size("size"), value = in.Size("value");
   in.Check(value <= 255, "the value must be a byte");
@@ -301,6 +321,7 @@ constexpr Opcode kOpcodes[] = {
      BringExperts},
     {"ask_host", "from to mail.words mail.state job", AskHost},
     {"take_host", "out from choices mail.words mail.state", TakeHost},
+    {"copy_rows", "to toOffsetBytes toStrideBytes from fromOffsetBytes fromStrideBytes rowBytes rows", CopyRows},
 };
 
 template <class Names>

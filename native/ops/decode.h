@@ -11,7 +11,8 @@ using Operation = std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, G
                                AttentionOp, ArgmaxOp, NllFoldOp, ScaleCapOp, RouteOp, ExpertLinearOp, CombineOp, SampleOp,
                                NoteNotFiniteOp, CopyOp, FillOp, ExpertBiasOp, GatedPairsOp, PositionScaleOp,
                                ClampOp, CausalConvOp, StateScanOp, GatedRmsOp, GateSigmoidOp, ScaleRowsOp, HeadLinearOp,
-                               CompressOp, WindowAttentionOp, HyperWeightsOp, HyperMixOp, BringExpertsOp, AskHostOp, TakeHostOp>;
+                               CompressOp, WindowAttentionOp, HyperWeightsOp, HyperMixOp, BringExpertsOp, AskHostOp, TakeHostOp,
+                               CopyRowsOp>;
 
 struct Decoded {
   const char* name;

@@ -366,6 +366,16 @@ struct CopyOp {
   /// Kernels reach both sides where they lie.
   bool in_reach;
 };
+/// Rows of `row` bytes each, that far apart on either side.
+struct CopyRowsOp {
+  uint8_t* to;
+  size_t to_stride;
+  const uint8_t* from;
+  size_t from_stride;
+  size_t row, rows;
+  /// Where the two memories are: a device, or kHostPlace.
+  int to_place, from_place;
+};
 struct FillOp {
   uint8_t* to;
   size_t size;

@@ -48,6 +48,8 @@ class WordReader {
   uint8_t* Bytes(const char* name, uint64_t memory_id, uint64_t offset, uint64_t size);
   /// Whether kernels read and write it where it lies; after `Bytes` of that memory.
   bool KernelsReach(uint64_t memory_id);
+  /// Where a memory is; after `Bytes` of it.
+  int PlaceOf(uint64_t memory_id) { return Find("memory", memory_id).place(); }
   void ExpectEnd();
 
   [[noreturn]] void Fail(const std::string& what) const;

@@ -1,10 +1,10 @@
 // A native queue of work as a stream of the port, for every native backend.
 
 import { assert, OperatingError } from '../errors.js';
-import type { DeviceEvent, DeviceStream, KeptWork } from '../port/backend.js';
+import type { DeviceEvent, DeviceStream, KeptWork, RowCopy } from '../port/backend.js';
 import type { NativeEvent } from '../port/native-devices.js';
 import type { Memory, Op } from '../port/ops.js';
-import { encodeCopy, encodeOp, joinEncoded } from './op-encoding.js';
+import { encodeCopy, encodeCopyRows, encodeOp, joinEncoded } from './op-encoding.js';
 import type { ShortWaits } from './short-waits.js';
 
 /** What the addon's streams have in common. */
@@ -90,6 +90,10 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
   copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
     if (this.closed || sizeBytes === 0) return;
     this.#collect(encodeCopy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
+  }
+  copyRows(copy: RowCopy): void {
+    if (this.closed || copy.rows === 0 || copy.rowBytes === 0) return;
+    this.#collect(encodeCopyRows(copy));
   }
   record(): DeviceEvent {
     assert(!this.#keeping, 'work that is kept records nothing');

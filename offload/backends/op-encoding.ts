@@ -11,6 +11,7 @@
 //   number    itself; a flag is 0 or 1; an activation or a score is its place in ENCODED_ACTIVATIONS or ENCODED_SCORES.
 
 import { assert, present } from '../errors.js';
+import type { RowCopy } from '../port/backend.js';
 import type { DType } from '../port/dtype.js';
 import { FORMATS, type FormatName, isLike, PART_NAMES } from '../port/formats.js';
 import { MOST_EXPERTS, type SlotsOfFiles } from '../port/mixture-ops.js';
@@ -218,6 +219,14 @@ export function encodeCopy(
 ): Float64Array {
   begin(OPCODES.copy);
   numbers(to.id, toOffsetBytes, from.id, fromOffsetBytes, sizeBytes);
+  return encoded();
+}
+
+/** As `DeviceStream.copyRows`. */
+export function encodeCopyRows(copy: RowCopy): Float64Array {
+  const { to, toOffsetBytes, toStrideBytes, from, fromOffsetBytes, fromStrideBytes, rowBytes, rows } = copy;
+  begin(OPCODES.copy_rows);
+  numbers(to.id, toOffsetBytes, toStrideBytes, from.id, fromOffsetBytes, fromStrideBytes, rowBytes, rows);
   return encoded();
 }
 

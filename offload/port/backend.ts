@@ -22,6 +22,19 @@ export interface KeptWork {
   readonly count: number;
 }
 
+/** Rows of as many bytes each, which follow each other at a distance of its own in either memory. */
+export interface RowCopy {
+  readonly to: Memory;
+  readonly toOffsetBytes: number;
+  /** From one row's first byte to the next one's: `rowBytes` or more. */
+  readonly toStrideBytes: number;
+  readonly from: Memory;
+  readonly fromOffsetBytes: number;
+  readonly fromStrideBytes: number;
+  readonly rowBytes: number;
+  readonly rows: number;
+}
+
 /** What operations are queued on. */
 export interface OpStream {
   launch(op: Op): void;
@@ -31,6 +44,8 @@ export interface OpStream {
 export interface DeviceStream extends OpStream {
   /** Copies between any two memories the device can reach: its own, the host's, a peer's. */
   copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void;
+  /** The same with parts of rows, such as some columns of a matrix. Within one memory the two stretches must not overlap. */
+  copyRows(copy: RowCopy): void;
   record(): DeviceEvent;
   /** Work queued after this runs only once `event` is reached; the event may be of another device. */
   wait(event: DeviceEvent): void;

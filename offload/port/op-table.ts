@@ -7,7 +7,7 @@ import { FORMAT_NUMBERS, FORMATS, PART_NAMES } from './formats.js';
 import type { Activation, Op, RouteScore } from './ops.js';
 
 /** What is launched: the operations of forwards, and what backends do with bytes. */
-export type OperationName = Op['op'] | 'copy' | 'fill';
+export type OperationName = Op['op'] | 'copy' | 'copy_rows' | 'fill';
 
 export const OPERATIONS = [
   ['gather_rows', 'out table rows accumulate scale'],
@@ -64,6 +64,7 @@ export const OPERATIONS = [
   ],
   ['ask_host', 'from to mail.words mail.state job'],
   ['take_host', 'out from choices mail.words mail.state'],
+  ['copy_rows', 'to toOffsetBytes toStrideBytes from fromOffsetBytes fromStrideBytes rowBytes rows'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

@@ -12,6 +12,7 @@ import {
 } from '../../offload/port/backend.js';
 import type { Memory } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
+import { rowCopyContract } from './row-copy-contract.js';
 
 /** A backend whose drive holds `files`, by name; reads go to `path(name)`. */
 export interface OpenedBackend {
@@ -278,6 +279,8 @@ export function backendContract(name: string, open: OpenBackend): void {
           await until(compute.record().reached());
         }));
     });
+
+    rowCopyContract(on, CONTENT);
 
     describe('events', () => {
       it('have the time at which their stream reached them, and answer whenever they are asked', () =>

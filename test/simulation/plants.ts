@@ -1,7 +1,14 @@
 // Ways to plant a bug between the executor and the simulated backend, without a flag in the code that is tested.
 
 import { present } from '../../offload/errors.js';
-import type { Backend, Device, DeviceEvent, DeviceStream, KeptWork } from '../../offload/port/backend.js';
+import type {
+  Backend,
+  Device,
+  DeviceEvent,
+  DeviceStream,
+  KeptWork,
+  RowCopy,
+} from '../../offload/port/backend.js';
 import type { Memory, Op } from '../../offload/port/ops.js';
 import { BufferPool, type Lease } from '../../offload/stream/pool.js';
 import type { SimulatedBackend } from '../simulator/simulated.js';
@@ -74,6 +81,11 @@ class WatchedStream implements DeviceStream {
     if (this.#plants.dropCopy?.(this.#origin)) return;
     this.#afterCopy = true;
     this.#real.copy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes);
+  }
+  copyRows(copy: RowCopy): void {
+    if (this.#plants.dropCopy?.(this.#origin)) return;
+    this.#afterCopy = true;
+    this.#real.copyRows(copy);
   }
   record(): DeviceEvent {
     const early = this.#plants.early?.(this.#origin, this.#afterCopy) ?? false;

@@ -1,7 +1,7 @@
 // Simulated streams and events: queues that run in order beside each other, each piece of work an interval of time.
 
-import { assert } from '../../offload/errors.js';
-import type { DeviceEvent, DeviceStream, KeptWork } from '../../offload/port/backend.js';
+import { assert, present } from '../../offload/errors.js';
+import type { DeviceEvent, DeviceStream, KeptWork, RowCopy } from '../../offload/port/backend.js';
 import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
 import type { Deferred, VirtualClock } from './clock.js';
 import type { Failure, SimulatedGather } from './collective.js';
@@ -108,8 +108,9 @@ type Work =
   | { readonly kind: 'op'; readonly op: Op; readonly tables: Snapshot[]; readonly who: string }
   | {
       readonly kind: 'copy';
-      readonly to: ByteRun;
-      readonly from: ByteRun;
+      /** As many on both sides, of the same lengths. */
+      readonly to: readonly ByteRun[];
+      readonly from: readonly ByteRun[];
       readonly tables: Snapshot[];
       readonly who: string;
     };
@@ -156,14 +157,25 @@ export class SimulatedStream implements DeviceStream {
 
   copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
     if (sizeBytes === 0) return;
+    this.#copyRuns([run(to, toOffsetBytes, sizeBytes)], [run(from, fromOffsetBytes, sizeBytes)]);
+  }
+
+  copyRows(copy: RowCopy): void {
+    const { to, toOffsetBytes, toStrideBytes, from, fromOffsetBytes, fromStrideBytes, rowBytes, rows } = copy;
+    if (rows === 0 || rowBytes === 0) return;
+    assert(toStrideBytes >= rowBytes && fromStrideBytes >= rowBytes, 'rows do not overlap each other');
+    const runs = (memory: Memory, offset: number, stride: number) =>
+      Array.from({ length: rows }, (_, row) => run(memory, offset + row * stride, rowBytes));
+    this.#copyRuns(runs(to, toOffsetBytes, toStrideBytes), runs(from, fromOffsetBytes, fromStrideBytes));
+  }
+
+  #copyRuns(to: readonly ByteRun[], from: readonly ByteRun[]): void {
     if (this.#keeping) {
-      this.#keeping.launches.push(() => this.copy(to, toOffsetBytes, from, fromOffsetBytes, sizeBytes));
+      this.#keeping.launches.push(() => this.#copyRuns(to, from));
       return;
     }
-    const target = run(to, toOffsetBytes, sizeBytes);
-    const source = run(from, fromOffsetBytes, sizeBytes);
-    const who = this.#label(`copy of ${sizeBytes} bytes from ${source.memory.name}`);
-    this.#push({ kind: 'copy', to: target, from: source, tables: snapshots([source]), who });
+    const who = this.#label(`copy of ${bytesOf(to)} bytes from ${present(from[0], 'a run').memory.name}`);
+    this.#push({ kind: 'copy', to, from, tables: snapshots(from), who });
   }
 
   keep(queue: () => void): KeptWork {
@@ -287,16 +299,20 @@ export class SimulatedStream implements DeviceStream {
   #startCopy(work: Work & { kind: 'copy' }): void {
     const { to, from } = work;
     const { clock } = this.#world;
-    const { startMs, durationMs } = this.#world.transfer(to.memory, from.memory, to.end - to.start);
+    const [target, source] = [present(to[0], 'a run').memory, present(from[0], 'a run').memory];
+    const { startMs, durationMs } = this.#world.transfer(target, source, bytesOf(to));
     clock.after(startMs - clock.nowMs, () => {
       unchanged(work.tables, work.who, 'between its launch and its start');
-      const access: Access = { who: work.who, startMs: clock.nowMs, reads: [from], writes: [to] };
+      const access: Access = { who: work.who, startMs: clock.nowMs, reads: from, writes: to };
       beginAccess(access);
       clock.after(durationMs, () => {
         unchanged(work.tables, work.who, 'while it ran');
-        to.memory.bytes.set(from.memory.bytes.subarray(from.start, from.end), to.start);
-        // Gaps between tensors may be copied without ever having been written; only using them is wrong.
-        to.memory.written.set(from.memory.written.subarray(from.start, from.end), to.start);
+        to.forEach(({ start }, row) => {
+          const { start: begin, end } = present(from[row], 'a row');
+          target.bytes.set(source.bytes.subarray(begin, end), start);
+          // Gaps between tensors may be copied without ever having been written; only using them is wrong.
+          target.written.set(source.written.subarray(begin, end), start);
+        });
         endAccess(access);
         this.#run();
       });
@@ -325,6 +341,10 @@ function run(memory: Memory, start: number, sizeBytes: number): ByteRun {
   const known = simulated(memory);
   assert(start >= 0 && end <= memory.sizeBytes, `bytes ${start} to ${end} lie in ${known.name}`);
   return { memory: known, start, end };
+}
+
+function bytesOf(runs: readonly ByteRun[]): number {
+  return runs.reduce((sum, { start, end }) => sum + end - start, 0);
 }
 
 /** Only tables: JavaScript writes them without telling, so a change is seen by comparing. */
