@@ -13,11 +13,20 @@ import { replaceFile, writeAll } from './replace-file.js';
 export interface WholeFile {
   /** What it is, with an article. */
   readonly what: string;
-  /** Texts that are near the beginning of each such file. */
+  /** Texts that are near the beginning of each such file of JSON. */
   readonly marks: readonly string[];
+  /** The same where it is a page. */
+  readonly pageMark?: string;
 }
 
-export const REPORT: WholeFile = { what: 'a report', marks: ['"command":', '"model":'] };
+/** Stands near the beginning of every report that is a page. */
+export const REPORT_MARK = '<meta name="generator" content="zero-inference report">';
+
+export const REPORT: WholeFile = {
+  what: 'a report',
+  marks: ['"command":', '"model":'],
+  pageMark: REPORT_MARK,
+};
 export const TRACE: WholeFile = { what: 'a trace', marks: ['"traceEvents":'] };
 export const MACHINE: WholeFile = {
   what: 'the description of a machine',
@@ -54,6 +63,7 @@ export function checkReplaceable(target: OutputTarget, option: string, whole: Wh
   if (target.kind !== 'file' || !target.found || target.found.size === 0n) return;
   const beginning = beginningOf(target.path, option);
   if (beginning.trimStart().startsWith('{') && whole.marks.every((mark) => beginning.includes(mark))) return;
+  if (whole.pageMark !== undefined && beginning.includes(whole.pageMark)) return;
   throw notReplaceable(target.path, option, whole);
 }
 

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { LOOK } from '../drawing/look.js';
 import { few, whole } from '../drawing/numbers.js';
 import { escaped } from '../drawing/shapes.js';
+import { REPORT_MARK } from '../files/output-file.js';
 import {
   hopsSection,
   layersSection,
@@ -47,6 +48,7 @@ export function reportPage(figures: ReportFigures, series: readonly SeriesPiece[
 <html lang="en">
 <head>
 <meta charset="utf-8">
+${REPORT_MARK}
 <meta http-equiv="Content-Security-Policy" content="${policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${name} · ${escaped(figures.command)} · zero-inference</title>

@@ -1,12 +1,17 @@
 // A report's page would need what is not in it, run what a model's name says, or draw other figures than its JSON has.
 
 import { createHash } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { formatOf, layerOf, type Plan, Trace } from '../../offload/index.js';
+import { checkReplaceable, REPORT } from '../../src/files/output-file.js';
+import { outputTarget } from '../../src/files/output-target.js';
 import { isPage, reportPage } from '../../src/report/html.js';
 import { Meter } from '../../src/report/meter.js';
 import { PassSeries } from '../../src/report/pass-series.js';
 import { reportFigures } from '../../src/report/report.js';
+import { tempFolder } from '../helpers/temp-folder.js';
 
 const NAME = '</script><script>alert(1)</script>"\'';
 
@@ -98,6 +103,14 @@ describe('a report as a page', () => {
     expect(html).toContain(`default-src 'none'; style-src 'sha256-${hash}'`);
     const drawn = html.replace(/<script type="application\/json"[\s\S]*<\/script>/, '');
     expect(drawn).not.toMatch(/\b(?:src|href|style|on\w+)=|https?:|url\(|@import/);
+  });
+
+  it('takes the place of an earlier one, and of no other page', () => {
+    const path = join(tempFolder(), 'run.html');
+    writeFileSync(path, page().html);
+    expect(() => checkReplaceable(outputTarget(path), '--report', REPORT)).not.toThrow();
+    writeFileSync(path, '<!doctype html><title>mine</title>');
+    expect(() => checkReplaceable(outputTarget(path), '--report', REPORT)).toThrow(/is not a report/);
   });
 
   it('says what became of each layer', () => {

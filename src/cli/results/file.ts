@@ -7,17 +7,14 @@ import { type JsonObject, parseJsonObject, reason, show, systemCode } from '../.
 import { writeWhole } from '../../files/output-file.js';
 import { outputTarget } from '../../files/output-target.js';
 
+export { damagedPath } from '../../files/result-lines.js';
+
 /** Whatever decides the texts: model, prompts, sampling; plain JSON values by option name. */
 export type RunSettings = JsonObject;
 
 /** Beside the results, because every line of theirs is a text. */
 export function settingsPath(output: string): string {
   return `${output}.run.json`;
-}
-
-/** Where lines go that cannot be read: whatever they were, nothing is thrown away. */
-export function damagedPath(output: string): string {
-  return `${output}.damaged`;
 }
 
 /** The file that results lie in; undefined for a pipe or a device, whose results cannot be gone on with. */

@@ -1,192 +1,24 @@
-// The lines of a file of results: which texts it already has, and how damaged lines are taken out of it.
+// The lines of a run's --output: which texts it already has, and how damaged lines are taken out of it.
 
-import { isUtf8 } from 'node:buffer';
-import { closeSync, fstatSync, fsyncSync, openSync, readSync } from 'node:fs';
-import { isJsonObject, type JsonObject } from '../../files/json-file.js';
-import { takeAlone } from '../../files/json-lines-file.js';
-import { writeError } from '../../files/output-file.js';
-import { replaceFile, writeAll } from '../../files/replace-file.js';
-import { damagedPath, refusal } from './file.js';
+import type { JsonObject } from '../../files/json-file.js';
+import * as lines from '../../files/result-lines.js';
+import { refusal } from './file.js';
 
-/** Bytes of a file, from `begin` up to `end`. */
-export interface ByteRange {
-  readonly begin: number;
-  readonly end: number;
-}
+export { type Line, linesOf, parseRecord, recordsOf } from '../../files/result-lines.js';
 
-/** What a file of results holds. */
-export interface FinishedTexts {
-  /** Places of the texts, as `placeOf` gave them. */
-  readonly places: ReadonlySet<number>;
-  /** The file's size when it was read. */
-  readonly fileBytes: number;
-  /** Whole lines that hold them, in order. */
-  readonly kept: readonly ByteRange[];
-  /** Lines that hold none, or one that was there before. */
-  readonly damaged: readonly ByteRange[];
-  /** Length of a last line that was cut off while it was written. */
-  readonly tornBytes: number;
-}
+export type FinishedTexts = lines.FinishedLines;
 
-const CHUNK_BYTES = 1 << 20;
-const NEWLINE = 10;
+const READING = { begins: '{"index":', refuse: refusal };
 
-/**
- * Reads what is there, in pieces. A last line that is the beginning of a record was being written when the program
- * ended; other lines that are no records, or come twice, are damaged.
- * @param placeOf the place of a record's text among all; undefined where it is no whole one; or why it does not belong
- * Throws BAD_INPUT for a record that does not belong to this run.
- */
+/** Throws BAD_INPUT for a record that does not belong to this run; the rest as `readFinished` of `src/files/result-lines.ts`. */
 export function readFinished(
   results: string,
   placeOf: (record: JsonObject) => number | undefined | string,
 ): FinishedTexts {
-  const places = new Set<number>();
-  const [kept, damaged]: [ByteRange[], ByteRange[]] = [[], []];
-  let [begin, lineNumber, tornBytes] = [0, 0, 0];
-  for (const { line, isWhole } of linesOf(results)) {
-    lineNumber++;
-    const end = begin + line.length + Number(isWhole);
-    const record = isWhole ? parseRecord(line) : undefined;
-    const place = record && placeOf(record);
-    if (typeof place === 'string') {
-      throw refusal(`line ${lineNumber} of ${results} ${place}: it is not what this run has written`);
-    }
-    if (place !== undefined && !places.has(place)) {
-      places.add(place);
-      extend(kept, { begin, end });
-    } else if (isWhole ? isNothing(line) : isBeginning(line)) {
-      // What follows it tells whether it is the last.
-      tornBytes = line.length + Number(isWhole);
-      begin = end;
-      continue;
-    } else {
-      damaged.push({ begin, end });
-    }
-    tornBytes = 0;
-    begin = end;
-  }
-  return { places, fileBytes: begin, kept, damaged, tornBytes };
+  return lines.readFinished(results, READING, placeOf);
 }
 
-/** Neighbours become one range: a million lines are no million ranges. */
-function extend(ranges: ByteRange[], range: ByteRange): void {
-  const last = ranges.at(-1);
-  if (last?.end === range.begin) ranges[ranges.length - 1] = { begin: last.begin, end: range.end };
-  else ranges.push(range);
-}
-
-/** Blocks that never reached the drive read as zeros; some editors leave empty lines. */
-function isNothing(line: Buffer): boolean {
-  return line.every((byte) => byte === 0 || byte === 13 || byte === 32);
-}
-
-const RECORD_BEGINS = Buffer.from('{"index":');
-
-/** Whether a line is the beginning of a record as this program writes it: what is left when writing ends early. */
-function isBeginning(line: Buffer): boolean {
-  const common = Math.min(line.length, RECORD_BEGINS.length);
-  const begins = line.subarray(0, common).equals(RECORD_BEGINS.subarray(0, common));
-  // Within a text, quotes are escaped: these are records whose newlines were lost.
-  return (begins && !line.includes(`}${RECORD_BEGINS}`)) || isNothing(line);
-}
-
-export interface Line {
-  readonly line: Buffer;
-  /** It ends with a newline. */
-  readonly isWhole: boolean;
-}
-
-/** Every line of a file, in pieces of its content. */
-export function* linesOf(path: string): Generator<Line, void> {
-  const file = openSync(path, 'r');
-  try {
-    let pieces: Buffer[] = [];
-    for (;;) {
-      const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
-      const count = readSync(file, chunk);
-      if (count === 0) break;
-      let begin = 0;
-      for (let end = chunk.indexOf(NEWLINE); end >= 0 && end < count; end = chunk.indexOf(NEWLINE, begin)) {
-        yield { line: Buffer.concat([...pieces, chunk.subarray(begin, end)]), isWhole: true };
-        pieces = [];
-        begin = end + 1;
-      }
-      if (begin < count) pieces.push(chunk.subarray(begin, count));
-    }
-    if (pieces.length > 0) yield { line: Buffer.concat(pieces), isWhole: false };
-  } finally {
-    closeSync(file);
-  }
-}
-
-/** Bytes that are no UTF-8 would become other characters without a word. */
-export function parseRecord(line: Buffer): JsonObject | undefined {
-  try {
-    const value: unknown = isUtf8(line) ? JSON.parse(line.toString('utf8')) : undefined;
-    return isJsonObject(value) ? value : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** The records of whole lines, one after the other. */
-export function* recordsOf(results: string): Generator<JsonObject, void> {
-  for (const { line, isWhole } of linesOf(results)) {
-    const record = isWhole ? parseRecord(line) : undefined;
-    if (record) yield record;
-  }
-}
-
-/** What a file of results is to begin with, and how large it is now. */
-export interface KeptBytes {
-  readonly keptBytes: number;
-  readonly fileBytes: number;
-}
-
-/**
- * Leaves the lines that are kept at the beginning of the file. Damaged ones go to a file of their own first.
- * Throws WRITE_FAILED, and the results are what they were.
- */
-export function dropDamaged(results: string, { kept, damaged, fileBytes }: FinishedTexts): KeptBytes {
-  const keptBytes = kept.reduce((bytes, { begin, end }) => bytes + end - begin, 0);
-  if (damaged.length === 0 && keptBytes === (kept[0]?.end ?? 0)) return { keptBytes, fileBytes };
-  try {
-    const source = openSync(results, 'r');
-    try {
-      takeAlone(source, results);
-      const found = fstatSync(source, { bigint: true });
-      if (Number(found.size) !== fileBytes) throw new Error('another program writes to it');
-      if (damaged.length > 0)
-        append(damagedPath(results), Number(found.mode & 0o777n), piecesOf(source, damaged));
-      replaceFile(results, found, piecesOf(source, kept));
-    } finally {
-      closeSync(source);
-    }
-  } catch (error) {
-    throw writeError(results, '--output', error);
-  }
-  return { keptBytes, fileBytes: keptBytes };
-}
-
-function append(path: string, mode: number, content: Iterable<Uint8Array>): void {
-  const file = openSync(path, 'a', mode);
-  try {
-    for (const bytes of content) writeAll(file, bytes);
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
-  }
-}
-
-function* piecesOf(file: number, ranges: readonly ByteRange[]): Generator<Uint8Array, void> {
-  for (const { begin, end } of ranges) {
-    for (let at = begin; at < end; ) {
-      const bytes = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, end - at));
-      const count = readSync(file, bytes, 0, bytes.length, at);
-      if (count === 0) throw new Error('it became shorter while it was read');
-      at += count;
-      yield bytes.subarray(0, count);
-    }
-  }
+/** Throws WRITE_FAILED, and the results are what they were. */
+export function dropDamaged(results: string, finished: FinishedTexts): lines.KeptBytes {
+  return lines.dropDamaged(results, finished, '--output');
 }
