@@ -8,7 +8,7 @@ export { chromeJson } from './chrome-trace.js';
 export { assert, cannotOpen, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';
 export type { BenchSizes } from './measure/bench-sizes.js';
 export { measureCompute, type WeightType } from './measure/compute.js';
-export { type DriveMeasurement, measureDrive } from './measure/drive.js';
+export { type DriveMeasurement, type DriveReader, measureDrive } from './measure/drive.js';
 export {
   type ComputeLimits,
   detectHardware,
@@ -72,8 +72,10 @@ export type {
   Device,
   DeviceEvent,
   DeviceStream,
+  DriveFigures,
   FileRef,
   HostMemory,
+  HostPurpose,
   ReadRequest,
   ReadSpan,
 } from './port/backend.js';

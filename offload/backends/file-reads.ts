@@ -1,7 +1,13 @@
 // Reads from files into host memory through the native reader: what every native backend does alike.
 
 import { assert, cannotOpen, OperatingError } from '../errors.js';
-import { type FileRef, READ_ALIGNMENT_BYTES, type ReadRequest, type ReadSpan } from '../port/backend.js';
+import {
+  type DriveFigures,
+  type FileRef,
+  READ_ALIGNMENT_BYTES,
+  type ReadRequest,
+  type ReadSpan,
+} from '../port/backend.js';
 import type { FilePieces } from '../port/file-pieces.js';
 import type { FileState } from '../port/file-state.js';
 import { native } from '../port/native.js';
@@ -90,6 +96,11 @@ export class FileReads {
     } catch (error) {
       throw this.#explain(error);
     }
+  }
+
+  /** As `Backend.driveFigures`. */
+  driveFigures(): readonly DriveFigures[] {
+    return this.#io.stats().drives;
   }
 
   /** Rejects what is queued and waits for what is in flight. */

@@ -4,6 +4,7 @@ import { assert } from '../errors.js';
 import type {
   Backend,
   Device,
+  DriveFigures,
   FileRef,
   HostMemory,
   HostPurpose,
@@ -73,6 +74,10 @@ export abstract class NativeBackend implements Backend {
     const span = await this.#host.read(requests, into, urgent);
     await this.touched(hostBlock(into));
     return span;
+  }
+
+  driveFigures(): readonly DriveFigures[] {
+    return this.#host.driveFigures();
   }
 
   filePieces(pieces: readonly (readonly ReadRequest[])[], into: Memory): FilePieces {

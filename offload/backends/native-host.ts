@@ -1,7 +1,14 @@
 // The host side of native backends: memory, files and reads. It needs no device, so it may be there before one is.
 
 import { assert, OperatingError } from '../errors.js';
-import type { FileRef, HostMemory, HostPurpose, ReadRequest, ReadSpan } from '../port/backend.js';
+import type {
+  DriveFigures,
+  FileRef,
+  HostMemory,
+  HostPurpose,
+  ReadRequest,
+  ReadSpan,
+} from '../port/backend.js';
 import type { FilePieces } from '../port/file-pieces.js';
 import type { FileState } from '../port/file-state.js';
 import type { IoOptions } from '../port/native-io.js';
@@ -53,6 +60,11 @@ export class NativeHost {
   /** As `Backend.checkFiles`; looks at nothing once reading was stopped. */
   checkFiles(expected?: ReadonlyMap<string, FileState>): void {
     if (!this.#closing) this.#reads.check(expected);
+  }
+
+  /** As `Backend.driveFigures`. */
+  driveFigures(): readonly DriveFigures[] {
+    return this.#reads.driveFigures();
   }
 
   /** As `Backend.filePieces`. */

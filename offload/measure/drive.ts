@@ -13,6 +13,9 @@ export interface DriveMeasurement {
   readonly direct: boolean;
 }
 
+/** What reads files, with devices or without. */
+export type DriveReader = Pick<Backend, 'allocateHost' | 'nowMs' | 'openFile' | 'read'>;
+
 const DRIVE_BUFFERS = 4;
 const DRIVE_BUFFER_BYTES = 32 * MiB;
 const SMALL_BYTES = 4096;
@@ -22,7 +25,11 @@ const SMALL_READS = 20;
  * Streams the file as layers are streamed, until `maxMs` have passed or all of it was read, then asks for small
  * pieces one by one. Rejects with an OperatingError.
  */
-export async function measureDrive(backend: Backend, path: string, maxMs: number): Promise<DriveMeasurement> {
+export async function measureDrive(
+  backend: DriveReader,
+  path: string,
+  maxMs: number,
+): Promise<DriveMeasurement> {
   const file = backend.openFile(path);
   const usable = roundDown(file.sizeBytes, SMALL_BYTES);
   const affordable = roundDown(detectHardware().dramAvailableBytes / (4 * DRIVE_BUFFERS), MiB);

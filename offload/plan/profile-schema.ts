@@ -10,12 +10,14 @@ export const schema = z.strictObject({
   name: z.string().min(1),
   /** Memory of the host that weights, buffers and tables may take. */
   dramBytes: bytes,
-  /** One drive through the read engine; null where it was not measured. */
+  /** The drive through the read engine, or several as one; null where it was not measured. */
   drive: z
     .strictObject({
       bytesPerSecond: rate,
       /** From asking for a small piece until it is there. */
       latencyMs: milliseconds,
+      /** What each of several drives yields, where weights are striped over them; the rate above is that of all together. */
+      each: z.array(rate).min(2).optional(),
     })
     .nullable(),
   devices: z.strictObject({

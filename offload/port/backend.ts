@@ -100,6 +100,13 @@ export interface ReadSpan {
   readonly bytes: number;
 }
 
+/** What a drive did since the backend was opened. */
+export interface DriveFigures {
+  readonly bytes: number;
+  /** At least one read was with it. */
+  readonly busyMs: number;
+}
+
 export type HostPurpose =
   /** A buffer that layers pass through: used again all the time, so registered with the ring and pinned. */
   | 'stream'
@@ -163,6 +170,8 @@ export interface Backend {
    * @param urgent a few bytes that work waits for: before what is queued
    */
   read(requests: readonly ReadRequest[], into: HostMemory, urgent?: boolean): Promise<ReadSpan>;
+  /** By drive, in the order in which files on them were opened first. */
+  driveFigures(): readonly DriveFigures[];
   /** A thread that computes on the processor what the device asks for. */
   openWorker(device: Device): HostWorker;
   /** A few reads for each piece, whose `memoryOffset` is where they begin in the piece's own place in `into`. */

@@ -8,9 +8,11 @@ import { checkFiles } from './results/run-files.js';
 import { writeOutput } from './session.js';
 
 export async function runDoctor(options: DoctorOptions, context: CommandContext): Promise<void> {
-  const { path, save, json } = options;
-  checkFiles({ '--path': path }, { '--save': save }, path);
-  const work = diagnose(path, context.interrupt.signal);
+  const { paths, save, json } = options;
+  for (const path of paths.length > 0 ? paths : [undefined]) {
+    checkFiles({ '--path': path }, { '--save': save }, path);
+  }
+  const work = diagnose(paths, context.interrupt.signal);
   const { findings, machine } = await context.progress.during(() => 'measuring this machine', work);
   if (json) {
     const all = renameKeys({ findings, machine: machine ?? null }, toSnake);

@@ -18,6 +18,7 @@ import type { OpenedModel } from '../engine/open-model.js';
 import { packedShapes } from '../engine/shape.js';
 import { makePlanReport } from '../report/plan-report.js';
 import { type PlannedModel, planJson, planText } from '../report/plan-text.js';
+import { ratesOf } from '../stored/weights-on-drives.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor, warningsFor } from './options/ds-config-options.js';
 import { badOption } from './options/option-reader.js';
@@ -66,7 +67,7 @@ function deviceBudget({ deviceBudgetBytes }: PlanCommandOptions): Partial<PlanOp
 async function machineFor(
   options: PlanCommandOptions,
   { model, checkpoint }: OpenedModel,
-  { log }: CommandContext,
+  { log, interrupt: { signal } }: CommandContext,
 ): Promise<HardwareProfile> {
   const { machine, gpuCount } = options;
   if (machine !== undefined) return withGpus(await readMachine(machine), machine, gpuCount);
@@ -76,8 +77,9 @@ async function machineFor(
         'description of GPUs, such as configs/machines/h100-x2.json',
     );
   }
-  const driveFile =
-    options.offload === 'dram' ? undefined : largeFile(checkpoint.files, options.offloadFolder);
+  const { offloadDrives: drives } = options;
+  const hasOne = options.offload !== 'dram' && drives.length < 2;
+  const driveFile = hasOne ? largeFile(checkpoint.files, drives[0]?.folder) : undefined;
   log.info(
     `measuring what ${options.device === 'cuda' ? "this machine's GPU" : 'this machine'} computes${driveFile === undefined ? '' : `, and its drive with ${driveFile}`}`,
   );
@@ -87,6 +89,9 @@ async function machineFor(
     deviceCount: options.deviceCount,
     cpu: options.cpu,
     ...(driveFile === undefined ? {} : { driveFile }),
+    ...(drives.length > 1
+      ? { drive: await ratesOf(drives, { env: process.env, signal, log: (line) => log.info(line) }) }
+      : {}),
   });
 }
 

@@ -18,6 +18,7 @@ import {
   streamingLines,
   streamingSentence,
 } from '../report/report.js';
+import type { DriveShare } from '../staging/staging.js';
 import type { CommandContext } from './context.js';
 import { planOptionsFor, warningsFor } from './options/ds-config-options.js';
 import type { SharedOptions } from './options/shared-settings.js';
@@ -82,16 +83,35 @@ export async function withSession<T>(
     for (const note of engine.backend.notes) log.warn(note);
     for (const line of warningsFor(options, engine.model, engine.plan)) log.warn(line);
     log.info(`ready in ${readySeconds.toFixed(2)} s: ${describePlacement(engine.plan)}`);
-    const meter = new Meter(engine.trace, engine.plan);
+    const drives = source.drives ?? [];
+    const meter = new Meter(engine.trace, engine.plan, {
+      folders: drives.map(({ folder }) => folder),
+      figures: () => engine.backend.driveFigures(),
+    });
     const result = await work({ engine, meter, notes, readySeconds });
     meter.experts = await engine.executor.slotCounts();
     meter.rows = engine.executor.rowCounts;
+    await learn(drives, options, meter, log);
     return result;
   } finally {
     progress.stop();
     forget();
     await engine.close();
   }
+}
+
+/** Rates that the user says are not ours to correct. */
+async function learn(
+  drives: readonly DriveShare[],
+  { offloadDrives }: SharedOptions,
+  meter: Meter,
+  log: Pick<CommandContext['log'], 'warn'>,
+): Promise<void> {
+  if (drives.length === 0) return;
+  const { learnRates } = await import('../stored/weights-on-drives.js');
+  const isSaid = offloadDrives.every(({ bytesPerSecond }) => bytesPerSecond !== undefined);
+  const line = isSaid ? undefined : await learnRates(drives, meter.drives, process.env);
+  if (line !== undefined) log.warn(line);
 }
 
 /** What a command has to show for its work. */

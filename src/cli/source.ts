@@ -3,13 +3,22 @@
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { counted, type FileState, formatBytes, OperatingError } from '../../offload/index.js';
+import {
+  counted,
+  type FileState,
+  formatBytes,
+  formatRate,
+  OperatingError,
+  type WeightFile,
+} from '../../offload/index.js';
 import type { TextWishes } from '../engine/download-checks.js';
 import { type OpenedModel, openModel } from '../engine/open-model.js';
 import { shapeConfig, shapeTensors, shapeType } from '../engine/shape-tensors.js';
 import { checkType } from '../engine/weight-type.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { buildArchitecture } from '../models/registry.js';
+import type { DriveShare } from '../staging/staging.js';
+import type { DriveWish } from '../stored/drive-rates.js';
 import { dummyFolder, notePlace } from '../stored/places.js';
 import type { CommandContext } from './context.js';
 import { modelFolder } from './hub-model.js';
@@ -20,11 +29,13 @@ import { packedModel } from './packed-model.js';
 export interface Source {
   readonly opened: OpenedModel;
   /** Where the weights are read from; the checkpoint's own files unless they were copied to another drive. */
-  readonly files: readonly string[];
+  readonly files: readonly WeightFile[];
   /** What they were when it was made sure that they are the checkpoint's. */
   readonly fileStates: readonly FileState[];
   /** Digest of each file's content, where copying has told. */
   readonly sha256?: readonly string[];
+  /** Where they are striped over several drives. */
+  readonly drives?: readonly DriveShare[];
 }
 
 /** Reads headers only, unless weights have to be made or copied first. */
@@ -47,8 +58,8 @@ export async function openSource(
     `${folder}: ${model.architecture}, ${counted(checkpoint.tensors.size, 'tensor')} in ${counted(checkpoint.files.length, 'file')}, ` +
       `${formatBytes(checkpoint.totalBytes)}; headers read in ${(performance.now() - startMs).toFixed(0)} ms`,
   );
-  const { files, fileStates, sha256 } = await stage(opened, options.offloadFolder, context);
-  return { opened, files, fileStates, ...(sha256 ? { sha256 } : {}) };
+  const { files, fileStates, sha256, drives } = await stage(opened, options.offloadDrives, context);
+  return { opened, files, fileStates, ...(sha256 ? { sha256 } : {}), ...(drives ? { drives } : {}) };
 }
 
 async function realModel(
@@ -112,24 +123,35 @@ async function dummyCheckpoint(
   return folder;
 }
 
+function drivesText(drives: readonly DriveShare[]): string {
+  return drives
+    .map(({ folder, bytesPerSecond }) => `${folder} (${formatRate(bytesPerSecond)})`)
+    .join(' and ');
+}
+
 async function stage(
   { checkpoint }: OpenedModel,
-  folder: string | undefined,
+  drives: readonly DriveWish[],
   { log, progress, interrupt }: CommandContext,
 ): Promise<Omit<Source, 'opened'>> {
-  if (folder === undefined) return checkpoint;
-  const { stageCheckpoint } = await import('../staging/staging.js');
+  if (drives.length === 0) return checkpoint;
+  const { placeWeights } = await import('../stored/weights-on-drives.js');
   let line = 'looking at the weights';
-  const work = stageCheckpoint(checkpoint, folder, {
+  const work = placeWeights(checkpoint, drives, {
     onProgress: (done, total, phase) => {
       const verb = phase === 'copy' ? 'copied' : 'compared';
       line = `weights: ${formatBytes(done)} of ${formatBytes(total)} ${verb}`;
     },
     signal: interrupt.signal,
     log: (message) => log.info(message),
+    warn: (message) => log.warn(message),
+    env: process.env,
   });
   const staged = await progress.during(() => line, work);
-  if (staged.folder !== checkpoint.folder) await notePlace(folder, process.env);
+  if (staged.drives) {
+    log.info(`weights are read from ${drivesText(staged.drives)}${staged.copied ? ', striped now' : ''}`);
+    return staged;
+  }
   log.info(
     staged.folder === checkpoint.folder
       ? `weights are read in place from ${staged.folder}`

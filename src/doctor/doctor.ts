@@ -1,10 +1,8 @@
 // Looks at this machine as the runtime would use it: findings with how to mend them, and its description for plans.
 
-import { randomFillSync, randomUUID } from 'node:crypto';
-import { constants, existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
-import { type FileHandle, open, unlink } from 'node:fs/promises';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { availableParallelism, cpus, release, userInfo } from 'node:os';
-import { join } from 'node:path';
 import {
   CpuBackend,
   type CudaStatus,
@@ -20,10 +18,9 @@ import {
   OperatingError,
   probeDirect,
   probeIo,
-  roundDown,
 } from '../../offload/index.js';
 import { chooseDevice } from '../engine/engine-options.js';
-import { reason, systemCode } from '../files/json-file.js';
+import { writeProbeFile } from '../files/probe-file.js';
 import { textTable } from '../report/text-table.js';
 import {
   checkCuda,
@@ -46,18 +43,16 @@ export interface Diagnosis {
   readonly machine: HardwareProfile | undefined;
 }
 
-/** A temporary file is at most this large, and at most a quarter of the free space. */
-const PROBE_FILE_BYTES = 512 * MiB;
-const SMALLEST_PROBE_BYTES = 16 * MiB;
 const DRIVE_MS = 3000;
+const PROBE = { sizeBytes: 512 * MiB, advice: 'give --path another folder, or a file to read' };
 
 const SYSTEM: System = { readText, exists: existsSync };
 
 /**
- * @param path a file to read, or a folder to write a temporary file in; undefined: the drive is left alone
+ * @param paths files to read, or folders to write a temporary file in; of several drives also what they yield together
  * Rejects with NOT_FOUND, NO_SPACE or WRITE_FAILED for what is wrong with the path.
  */
-export async function diagnose(path: string | undefined, signal: AbortSignal): Promise<Diagnosis> {
+export async function diagnose(paths: readonly string[], signal: AbortSignal): Promise<Diagnosis> {
   const io = await probeIo();
   const sets = instructionSets();
   const findings = [
@@ -68,8 +63,7 @@ export async function diagnose(path: string | undefined, signal: AbortSignal): P
     checkIoUring(io, release(), SYSTEM),
     checkRegistration(io, SYSTEM, standing()),
   ];
-  const drive = path === undefined ? undefined : await onFile(path, signal, findings);
-  findings.push(driveFinding(path, drive));
+  const drive = await onDrives(paths, signal, findings);
   signal.throwIfAborted();
   const cuda = cudaStatus();
   const device = chooseDevice(cuda);
@@ -78,7 +72,7 @@ export async function diagnose(path: string | undefined, signal: AbortSignal): P
       ? await measureMachine({
           weightTypes: ['bf16', 'f16', 'f32'],
           device,
-          ...(drive ? { drive } : {}),
+          ...(drive ? { drive: { bytesPerSecond: drive.bytesPerSecond, latencyMs: drive.latencyMs } } : {}),
         })
       : undefined;
   if (machine) findings.push(...rateFindings(machine));
@@ -88,25 +82,60 @@ export async function diagnose(path: string | undefined, signal: AbortSignal): P
   return { findings, machine };
 }
 
-async function onFile(path: string, signal: AbortSignal, findings: Finding[]): Promise<DriveMeasurement> {
-  if (!statOf(path).isDirectory()) return readFile(path, path, findings);
-  const file = await writeProbeFile(path, signal);
+/** What all drives together yield; undefined where none is named. */
+async function onDrives(
+  paths: readonly string[],
+  signal: AbortSignal,
+  findings: Finding[],
+): Promise<DriveMeasurement | undefined> {
+  if (paths.length === 0) findings.push(NOT_MEASURED);
+  const probes: FileHandle[] = [];
+  const backend = new CpuBackend();
   try {
-    return await readFile(`/proc/self/fd/${file.fd}`, path, findings);
+    const drives: { readonly file: string; readonly measured: DriveMeasurement }[] = [];
+    for (const path of paths) {
+      const probe = statOf(path).isDirectory() ? await writeProbeFile(path, PROBE, signal) : undefined;
+      if (probe) probes.push(probe);
+      const file = probe ? `/proc/self/fd/${probe.fd}` : path;
+      const { direct, note } = await probeDirect(file);
+      findings.push(checkDirect(path, direct, note));
+      const measured = await measureDrive(backend, file, DRIVE_MS);
+      findings.push(driveFinding(path, measured));
+      drives.push({ file, measured });
+      signal.throwIfAborted();
+    }
+    if (drives.length < 2) return drives[0]?.measured;
+    const together = await Promise.all(drives.map(({ file }) => measureDrive(backend, file, DRIVE_MS)));
+    findings.push(
+      togetherFinding(
+        drives.map(({ measured }) => measured),
+        together,
+      ),
+    );
+    return {
+      bytesPerSecond: sumOfRates(together),
+      latencyMs: Math.max(...together.map(({ latencyMs }) => latencyMs)),
+      bytes: together.reduce((sum, { bytes }) => sum + bytes, 0),
+      direct: together.every(({ direct }) => direct),
+    };
   } finally {
-    await file.close();
+    await Promise.all([backend.close(), ...probes.map((probe) => probe.close())]);
   }
 }
 
-async function readFile(file: string, told: string, findings: Finding[]): Promise<DriveMeasurement> {
-  const { direct, note } = await probeDirect(file);
-  findings.push(checkDirect(told, direct, note));
-  const backend = new CpuBackend();
-  try {
-    return await measureDrive(backend, file, DRIVE_MS);
-  } finally {
-    await backend.close();
-  }
+function sumOfRates(drives: readonly DriveMeasurement[]): number {
+  return drives.reduce((sum, { bytesPerSecond }) => sum + bytesPerSecond, 0);
+}
+
+/** Drives that hold each other back share a controller, a bus, or are one drive. */
+function togetherFinding(alone: readonly DriveMeasurement[], together: readonly DriveMeasurement[]): Finding {
+  const [apart, joint] = [sumOfRates(alone), sumOfRates(together)];
+  const share = `${Math.round((100 * joint) / apart)} %`;
+  const finding = `${formatRate(joint)} from all at once, ${share} of what they yield alone`;
+  if (joint >= 0.9 * apart) return { topic: 'drives together', state: 'good', finding };
+  const mend =
+    'attach them to different controllers or slots, and give no two folders of one drive to --nvme_offload_path';
+  return { topic: 'drives together', state: 'limited', finding, mend };
 }
 
 function statOf(path: string) {
@@ -115,74 +144,17 @@ function statOf(path: string) {
   throw new OperatingError('NOT_FOUND', `--path is ${path}, and there is no such file or folder`);
 }
 
-/** Linux's number on x86-64, which Node does not tell. */
-const O_TMPFILE = constants.O_DIRECTORY | 0o20000000;
+const NOT_MEASURED: Finding = {
+  topic: 'drive',
+  state: 'unknown',
+  finding: 'not measured',
+  mend: 'give --path FOLDER, or --path FILE to read a file that is there',
+};
 
-/** A file without a name: whatever ends this process, its bytes are free again. */
-async function openNameless(folder: string): Promise<FileHandle> {
-  try {
-    return await open(folder, constants.O_RDWR | O_TMPFILE, 0o600);
-  } catch (error) {
-    if (!['EOPNOTSUPP', 'EISDIR', 'EINVAL', 'ENOENT'].includes(systemCode(error) ?? '')) throw error;
-  }
-  // Some file systems, such as a network's, give every file a name from the beginning.
-  const path = join(folder, `.zero-inference-doctor-${randomUUID()}`);
-  const file = await open(path, 'wx+', 0o600);
-  await unlink(path);
-  return file;
-}
-
-/** Random bytes, so that no drive can compress them; flushed, so that reads find them on the drive. */
-async function writeProbeFile(folder: string, signal: AbortSignal): Promise<FileHandle> {
-  const { bavail, bsize } = statfsSync(folder);
-  const sizeBytes = roundDown(Math.min(PROBE_FILE_BYTES, (bavail * bsize) / 4), MiB);
-  if (sizeBytes < SMALLEST_PROBE_BYTES) {
-    throw new OperatingError(
-      'NO_SPACE',
-      `${folder} has ${formatBytes(bavail * bsize)} free, too little to measure the drive with a file: free some, or give --path a file`,
-    );
-  }
-  let file: FileHandle | undefined;
-  try {
-    file = await openNameless(folder);
-    const chunk = randomFillSync(Buffer.allocUnsafe(8 * MiB));
-    for (let written = 0; written < sizeBytes; written += chunk.length) {
-      signal.throwIfAborted();
-      // No two chunks are alike: some drives store what they have seen before only once.
-      chunk.writeUInt32LE(written / MiB, 0);
-      await file.write(chunk, 0, Math.min(chunk.length, sizeBytes - written));
-    }
-    await file.sync();
-    return file;
-  } catch (error) {
-    await file?.close();
-    if (signal.aborted) throw error;
-    throw writeFailed(folder, error);
-  }
-}
-
-function writeFailed(folder: string, error: unknown): OperatingError {
-  const full = systemCode(error) === 'ENOSPC';
-  return new OperatingError(
-    full ? 'NO_SPACE' : 'WRITE_FAILED',
-    `no temporary file can be written in ${folder} (${reason(error)}): give --path another folder, or a file to read`,
-    { cause: error },
-  );
-}
-
-function driveFinding(path: string | undefined, drive: DriveMeasurement | undefined): Finding {
-  const topic = 'drive';
-  if (!drive) {
-    return {
-      topic,
-      state: 'unknown',
-      finding: 'not measured',
-      mend: 'give --path FOLDER, or --path FILE to read a file that is there',
-    };
-  }
+function driveFinding(path: string, drive: DriveMeasurement): Finding {
   const { bytesPerSecond, latencyMs, bytes } = drive;
   return {
-    topic,
+    topic: 'drive',
     state: 'good',
     finding:
       `${formatRate(bytesPerSecond)} at ${path} (${formatBytes(bytes)} read ${drive.direct ? 'past' : 'through'} the page cache), ` +

@@ -9,7 +9,6 @@ import {
   type CudaStatus,
   checkInstructions,
   cudaStatus,
-  type DriveMeasurement,
   detectHardware,
   formatBytes,
   type HardwareProfile,
@@ -46,7 +45,7 @@ export interface MeasureMachineOptions {
   readonly deviceCount?: number;
   readonly cpu?: CpuBackendOptions;
   /** Measured elsewhere. */
-  readonly drive?: DriveMeasurement;
+  readonly drive?: NonNullable<HardwareProfile['drive']>;
   /** A large file to measure its drive with, for a second; one that cannot be read leaves the drive unknown. */
   readonly driveFile?: string;
 }
@@ -68,7 +67,7 @@ export async function measureMachine(options: MeasureMachineOptions): Promise<Ha
     return {
       name: `${kind === 'cuda' ? gpuName(gpus) : cpuName()}, ${memory}`,
       dramBytes: dramAvailableBytes,
-      drive: drive ? { bytesPerSecond: drive.bytesPerSecond, latencyMs: drive.latencyMs } : null,
+      drive: drive ?? null,
       devices: kind === 'cuda' ? await describeGpus(backend, gpus) : IN_PLACE,
       compute: await measureCompute({ backend, device, weightTypes, threads: cpu.threads }),
     };
@@ -117,9 +116,10 @@ function gpuName(gpus: CudaStatus['devices']): string {
   return `${gpus.length} × ${names.join(' and ')}`;
 }
 
-async function driveOf(backend: Backend, path: string): Promise<DriveMeasurement | undefined> {
+async function driveOf(backend: Backend, path: string): Promise<HardwareProfile['drive'] | undefined> {
   try {
-    return await measureDrive(backend, path, DRIVE_MS);
+    const { bytesPerSecond, latencyMs } = await measureDrive(backend, path, DRIVE_MS);
+    return { bytesPerSecond, latencyMs };
   } catch (error) {
     if (error instanceof OperatingError) return undefined;
     throw error;

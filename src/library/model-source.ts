@@ -2,7 +2,7 @@
 
 import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import type { FileState } from '../../offload/index.js';
+import type { FileState, WeightFile } from '../../offload/index.js';
 import { checksWhileDownloading } from '../engine/download-checks.js';
 import { type ModelSampling, readGenerationConfig } from '../engine/generation-config.js';
 import { type OpenedModel, openModel } from '../engine/open-model.js';
@@ -11,7 +11,7 @@ import { configuredIds, openTokenizer } from '../engine/vocabulary.js';
 import { checkType } from '../engine/weight-type.js';
 import { ifThere } from '../files/if-there.js';
 import { resolveModelFolder } from '../hub/model-folder.js';
-import { stageCheckpoint } from '../staging/staging.js';
+import { placeWeights } from '../stored/weights-on-drives.js';
 import type { Tokenizer } from '../text/tokenizer/tokenizer.js';
 import type { OpenSettings } from './open-options.js';
 import { badOption } from './option-check.js';
@@ -19,7 +19,7 @@ import { badOption } from './option-check.js';
 export interface ModelSource {
   readonly opened: OpenedModel;
   /** Where the weights are read from, and what these files were when they were known to be the checkpoint's. */
-  readonly files: readonly string[];
+  readonly files: readonly WeightFile[];
   readonly fileStates: readonly FileState[];
   readonly tokenizer: Tokenizer | undefined;
   /** What a text without tokens begins with. */
@@ -92,14 +92,17 @@ async function weightsFolder(
 
 async function stage(
   { checkpoint }: OpenedModel,
-  { nvmePath, logger, onProgress }: OpenSettings,
+  { nvmePaths, logger, onProgress }: OpenSettings,
   signal: AbortSignal,
 ): Promise<Pick<ModelSource, 'files' | 'fileStates'>> {
-  if (nvmePath === undefined) return checkpoint;
-  const staged = await stageCheckpoint(checkpoint, nvmePath, {
+  if (nvmePaths.length === 0) return checkpoint;
+  const wishes = nvmePaths.map((folder) => ({ folder, bytesPerSecond: undefined }));
+  const staged = await placeWeights(checkpoint, wishes, {
     onProgress: (doneBytes, totalBytes, phase) => onProgress({ phase, doneBytes, totalBytes }),
     signal,
     log: (message) => logger.info(message),
+    warn: (message) => logger.warn(message),
+    env: process.env,
   });
   return staged.folder === checkpoint.folder ? checkpoint : staged;
 }

@@ -24,7 +24,7 @@ export interface OpenSettings {
   /** Why a GPU that is there does not compute, where nobody asked for the CPU. */
   readonly warnings: readonly string[];
   readonly offload: Offload;
-  readonly nvmePath: string | undefined;
+  readonly nvmePaths: readonly string[];
   readonly dramBudgetBytes: number | undefined;
   readonly deviceBudgetBytes: number | undefined;
   readonly kvOffload: boolean;
@@ -83,8 +83,8 @@ export function readOpenOptions(model: unknown, given: OpenOptions | undefined):
   }
   const options = new Options(given, NAMES, 'the options of open');
   const wanted = options.choice('offload', ['auto', 'dram', 'nvme']);
-  const nvmePath = options.text('nvmePath');
-  if (nvmePath !== undefined && wanted !== undefined && wanted !== 'nvme') {
+  const nvmePaths = options.texts('nvmePath');
+  if (nvmePaths.length > 0 && wanted !== undefined && wanted !== 'nvme') {
     throw badOption(
       `offload is '${wanted}' and nvmePath is given, with which weights rest on a drive: leave one out`,
     );
@@ -94,8 +94,8 @@ export function readOpenOptions(model: unknown, given: OpenOptions | undefined):
     model,
     task: options.choice('task', ['generate', 'score']) ?? 'generate',
     ...devices,
-    offload: wanted ?? (nvmePath === undefined ? 'auto' : 'nvme'),
-    nvmePath,
+    offload: wanted ?? (nvmePaths.length === 0 ? 'auto' : 'nvme'),
+    nvmePaths,
     dramBudgetBytes: options.size('dramMemory'),
     deviceBudgetBytes: ofGpus(options, 'gpuMemory', devices.device, options.size('gpuMemory')),
     kvOffload: ofGpus(options, 'kvOffload', devices.device, options.flag('kvOffload')) ?? false,

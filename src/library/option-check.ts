@@ -94,6 +94,15 @@ export class Options {
     throw this.#wrong(name, 'a text that is not empty');
   }
 
+  /** One text, or a list of some. */
+  texts(name: string): readonly string[] {
+    const value = this.#values[name];
+    if (!Array.isArray(value)) return [this.text(name) ?? []].flat();
+    if (value.length > 0 && value.every((one): one is string => typeof one === 'string' && one !== ''))
+      return value;
+    throw this.#wrong(name, 'a text that is not empty, or a list of such texts');
+  }
+
   choice<T extends string>(name: string, choices: readonly T[]): T | undefined {
     const value = this.#values[name];
     if (value === undefined) return undefined;

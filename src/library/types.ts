@@ -47,8 +47,11 @@ export interface OpenOptions {
    * drive. `dram`: all in DRAM. `nvme`: all on the drive.
    */
   readonly offload?: 'auto' | 'dram' | 'nvme' | undefined;
-  /** A folder on the drive that weights are read from; they are copied to it once unless they lie there. Means `nvme`. */
-  readonly nvmePath?: string | undefined;
+  /**
+   * A folder on the drive that weights are read from; they are copied to it once unless they lie there. Means `nvme`. With several
+   * folders every layer is striped over their drives, by what each yields.
+   */
+  readonly nvmePath?: string | readonly string[] | undefined;
   /** Bound on everything large in DRAM; default 85 % of what is available, so give it where a process opens several. */
   readonly dramMemory?: Size | undefined;
   /** Bound on what is taken of each GPU; default what is free. Without effect where `auto` takes the CPU. */

@@ -1,6 +1,14 @@
 // Sums what passes did, per phase, from the trace: tokens, time, bytes, and how long compute waited for weights.
 
-import type { LaneSummary, LayerSummary, Plan, RowCounts, SlotCounts, Trace } from '../../offload/index.js';
+import type {
+  DriveFigures,
+  LaneSummary,
+  LayerSummary,
+  Plan,
+  RowCounts,
+  SlotCounts,
+  Trace,
+} from '../../offload/index.js';
 import { PassSeries, type SeriesPiece } from './pass-series.js';
 import { storedAs } from './stored-weights.js';
 
@@ -48,6 +56,20 @@ const NOTHING: PhaseFigures = {
   blockFlops: 0,
 };
 
+/** The drives that weights are striped over. */
+export interface StripedOver {
+  readonly folders: readonly string[];
+  /** What they have done so far, in the same order. */
+  readonly figures: () => readonly DriveFigures[];
+}
+
+/** What one of them did in the passes that count. */
+export interface DriveShareFigures extends DriveFigures {
+  readonly folder: string;
+}
+
+const NO_DRIVES: StripedOver = { folders: [], figures: () => [] };
+
 /** Told of every pass; sums of a phase since the last reset. */
 export class Meter {
   readonly #trace: Trace;
@@ -61,9 +83,15 @@ export class Meter {
   /** What was left to the host since the engine began; undefined where layers always come whole, and until the end. */
   rows: RowCounts | undefined;
   #series = new PassSeries();
+  readonly #striped: StripedOver;
+  #drivesBefore: readonly DriveFigures[];
+  #drivesNow: readonly DriveFigures[];
   #last: Marks;
 
-  constructor(trace: Trace, plan: Plan) {
+  constructor(trace: Trace, plan: Plan, striped: StripedOver = NO_DRIVES) {
+    this.#striped = striped;
+    this.#drivesBefore = striped.figures();
+    this.#drivesNow = this.#drivesBefore;
     this.#trace = trace;
     this.#plan = plan;
     this.#layerBytes = weightBytes(plan);
@@ -81,6 +109,8 @@ export class Meter {
     this.#trace.resetSums();
     this.#phases.clear();
     this.#series = new PassSeries();
+    this.#drivesBefore = this.#striped.figures();
+    this.#drivesNow = this.#drivesBefore;
     this.resume();
   }
 
@@ -104,6 +134,19 @@ export class Meter {
       blockFlops: before.blockFlops + this.#plan.blockFlopsPerToken * tokens,
     });
     this.#last = marks;
+    this.#drivesNow = this.#striped.figures();
+  }
+
+  /** By drive, up to the end of the last pass; empty where weights are not striped. */
+  get drives(): DriveShareFigures[] {
+    return this.#striped.folders.map((folder, i) => {
+      const [before, now] = [this.#drivesBefore[i], this.#drivesNow[i]];
+      return {
+        folder,
+        bytes: (now?.bytes ?? 0) - (before?.bytes ?? 0),
+        busyMs: (now?.busyMs ?? 0) - (before?.busyMs ?? 0),
+      };
+    });
   }
 
   phase(phase: Phase): PhaseFigures | undefined {

@@ -124,7 +124,9 @@ function comparedTable(
 }
 
 function machineText({ name, dramBytes, drive, devices }: HardwareProfile): string {
-  const rate = drive ? `drive ${formatRate(drive.bytesPerSecond)}` : "the drive's rate is not known";
+  const each = drive?.each?.map(formatRate).join(' + ');
+  const drives = each === undefined ? 'drive' : `drives ${each}, together`;
+  const rate = drive ? `${drives} ${formatRate(drive.bytesPerSecond)}` : "the drive's rate is not known";
   const link =
     devices.kind === 'gpu' && devices.linkBytesPerSecond !== null
       ? `, ${devices.count} × ${formatBytes(devices.memoryBytes ?? 0)} behind ${formatRate(devices.linkBytesPerSecond)}`

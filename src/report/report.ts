@@ -64,6 +64,10 @@ export function streamingLines(meter: Meter, limits: Limits): string[] {
     .lanes()
     .filter(isHop)
     .map((lane) => hopLine(lane, limits, seconds));
+  for (const { folder, bytes, busyMs } of meter.drives) {
+    const busy = `busy ${percent(busyMs / 1e3, seconds)} of the time`;
+    lines.push(`drive ${folder}: ${formatBytes(bytes)} at ${formatRate(rate(bytes, busyMs / 1e3))}, ${busy}`);
+  }
   const experts = expertsLine(meter);
   if (experts) lines.push(experts);
   const rows = rowsLine(meter);
@@ -159,6 +163,12 @@ export function reportFigures(context: ReportContext, extra: Readonly<Record<str
       .lanes()
       .filter(isHop)
       .map((lane) => hopJson(lane, limits, seconds)),
+    drives: meter.drives.map(({ folder, bytes, busyMs }) => ({
+      folder,
+      bytes,
+      busy_seconds: busyMs / 1e3,
+      bytes_per_second: rate(bytes, busyMs / 1e3),
+    })),
     compute: Object.fromEntries(
       PHASES.flatMap((phase) => {
         const figures = meter.phase(phase);

@@ -19,7 +19,7 @@ export interface Work {
 }
 
 export const CHUNK_BYTES = 8 * MiB;
-const SYNC_BYTES = 256 * MiB;
+export const SYNC_BYTES = 256 * MiB;
 
 /** SHA-256 of the file's content, in hex. */
 export async function hashFile(source: SourceState, work: Work): Promise<string> {
@@ -114,7 +114,7 @@ async function copyRest({ from, to, source, hash, work }: Copying, start: number
 }
 
 /** The file in chunks from `start`, reading one ahead. A chunk's memory is used again after the next one is taken. */
-async function* chunksOf(
+export async function* chunksOf(
   file: FileHandle,
   source: SourceState,
   start: number,
@@ -145,7 +145,7 @@ async function* chunksOf(
   }
 }
 
-async function openSource(source: SourceState): Promise<FileHandle> {
+export async function openSource(source: SourceState): Promise<FileHandle> {
   try {
     return await open(source.path, 'r');
   } catch (error) {
@@ -161,7 +161,7 @@ async function openTarget(path: string): Promise<FileHandle> {
   }
 }
 
-async function readFully(file: FileHandle, into: Buffer, offset: number, path: string): Promise<void> {
+export async function readFully(file: FileHandle, into: Buffer, offset: number, path: string): Promise<void> {
   for (let done = 0; done < into.byteLength; ) {
     const bytesRead = await file.read(into, done, into.byteLength - done, offset + done).then(
       (result) => result.bytesRead,
@@ -180,14 +180,14 @@ async function readFully(file: FileHandle, into: Buffer, offset: number, path: s
   }
 }
 
-async function writeFully(file: FileHandle, bytes: Buffer, offset: number): Promise<void> {
+export async function writeFully(file: FileHandle, bytes: Buffer, offset: number): Promise<void> {
   for (let done = 0; done < bytes.byteLength; ) {
     const { bytesWritten } = await file.write(bytes, done, bytes.byteLength - done, offset + done);
     done += bytesWritten;
   }
 }
 
-function changed(source: SourceState, what: string): OperatingError {
+export function changed(source: SourceState, what: string): OperatingError {
   return new OperatingError('FILE_CHANGED', `${source.path} ${what}: start again when it is complete`);
 }
 

@@ -123,7 +123,7 @@ export function writeFailure(path: string, error: unknown): OperatingError {
 }
 
 /** None where the entry is damaged. Earlier versions wrote no ctime; without one, content is compared once. */
-function stagedFileOf(value: unknown): StagedFile[] {
+export function stagedFileOf(value: unknown): StagedFile[] {
   if (!isJsonObject(value) || !isJsonObject(value.source)) return [];
   const { name, sha256, mtimeNs, ctimeNs = '' } = value;
   const { path, sizeBytes, inode, mtimeNs: sourceMtimeNs, ctimeNs: sourceCtimeNs = '' } = value.source;

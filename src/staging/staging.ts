@@ -5,7 +5,7 @@
 
 import { readdir, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
-import { type FileState, hasSameContent, OperatingError } from '../../offload/index.js';
+import { type FileState, hasSameContent, OperatingError, type WeightFile } from '../../offload/index.js';
 import { makeFolder, nearestFolder, removeEmpty } from '../files/make-folder.js';
 import { contentId } from './id.js';
 import { takeLock } from './lock.js';
@@ -24,8 +24,8 @@ export type { StageOptions };
 
 export interface StagedWeights {
   /** Absolute, in the order of the checkpoint's files. */
-  readonly files: readonly string[];
-  /** What the files were when it was made sure that they have the checkpoint's content. */
+  readonly files: readonly WeightFile[];
+  /** What their paths led to when it was made sure that they have the checkpoint's content. */
   readonly fileStates: readonly FileState[];
   /** Digest of each file's content, in hex; absent when the files are read in place. */
   readonly sha256?: readonly string[];
@@ -33,6 +33,21 @@ export interface StagedWeights {
   readonly folder: string;
   /** Whether this call wrote any of them. */
   readonly copied: boolean;
+  /** Where the weights are striped over several drives. */
+  readonly drives?: readonly DriveShare[];
+}
+
+/** Weights in one folder, as whole files. */
+export interface StagedFiles extends StagedWeights {
+  readonly files: readonly string[];
+}
+
+/** What one of several drives has of the weights. */
+export interface DriveShare {
+  readonly folder: string;
+  readonly bytesPerSecond: number;
+  /** Its part of every period, which is the sum of all shares. */
+  readonly shareBytes: number;
 }
 
 export interface Sources {
@@ -50,7 +65,7 @@ export async function stageCheckpoint(
   checkpoint: Sources,
   dir: string,
   options: StageOptions = {},
-): Promise<StagedWeights> {
+): Promise<StagedFiles> {
   const root = resolve(dir);
   const sources = await Promise.all(checkpoint.files.map(sourceState));
   checkSources(checkpoint, sources);
@@ -84,7 +99,7 @@ export async function stageCheckpoint(
 }
 
 /** A copy of other files than the headers were read of would be read by the wrong headers. */
-function checkSources({ fileStates = [] }: Sources, sources: readonly SourceState[]): void {
+export function checkSources({ fileStates = [] }: Sources, sources: readonly SourceState[]): void {
   for (const [i, source] of sources.entries()) {
     const header = fileStates[i];
     if (!header || (header.inode === source.inode && hasSameContent(header, source))) continue;
@@ -97,8 +112,8 @@ function checkSources({ fileStates = [] }: Sources, sources: readonly SourceStat
 
 /** In the folder of a copy. */
 export const COPY_LOCK = 'lock';
-/** Names of such folders. */
-export const COPY_FOLDER = /^zero-inference-[0-9a-f]{16}$/;
+/** Names of such folders, and of those with one drive's part of a copy over several. */
+export const COPY_FOLDER = /^zero-inference-[0-9a-f]{16}(-striped)?$/;
 
 /** What killed processes left, earlier versions among them; partial copies stay, since copying goes on from them. */
 async function clearLeftovers(folder: string): Promise<void> {

@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { DUMMY_RECORD } from '../dummy/store.js';
 import { readManifest } from '../staging/manifest.js';
 import { COPY_FOLDER, COPY_LOCK } from '../staging/staging.js';
+import { readStripeRecord, type StripeRecord } from '../staging/stripe-record.js';
 import {
   bytesOf,
   foldersIn,
@@ -16,7 +17,7 @@ import {
 } from './stored.js';
 
 /** Everything that this program writes into such folders. */
-const WEIGHTS = /\.(safetensors|bin)(\.partial)?$/;
+const WEIGHTS = /\.(safetensors|bin)(\.stripe)?(\.partial)?$/;
 const OF_COPIES = /^(manifest\.json(\.partial)?|lock(\.\d+)?)$/;
 const OF_DUMMIES = /^(config\.json|model\.safetensors\.index\.json|zero-inference-dummy\.json(\.partial)?)$/;
 /** As names of packed weights end; what is being written has one more ending. */
@@ -30,17 +31,24 @@ export async function copiesIn(place: string): Promise<Stored[]> {
   return Promise.all(
     names.map(async (name) => {
       const path = join(place, name);
-      const [manifest, tree] = [await readManifest(path), await treeBelow(path)];
+      const striped = await readStripeRecord(path);
+      const [manifest, tree] = [striped?.files ?? (await readManifest(path)), await treeBelow(path)];
       const sources = [...new Set([...manifest.values()].map(({ source }) => dirname(source.path)))];
       const whole = (file: StoredFile) => manifest.has(basename(file.path));
       const weights = tree.files.filter((file) => WEIGHTS.test(file.path));
       return {
         ...stored('copy', path, tree),
         incompleteBytes: bytesOf(weights.filter((file) => !whole(file))),
-        about: sources.length > 0 ? `of ${sources.join(', ')}` : 'of what was never copied to its end',
+        about: aboutCopy(sources, striped),
       };
     }),
   );
+}
+
+function aboutCopy(sources: readonly string[], striped: StripeRecord | undefined): string {
+  const of = sources.length > 0 ? `of ${sources.join(', ')}` : 'of what was never copied to its end';
+  if (!striped) return of;
+  return `${of}, the part of drive ${striped.drive + 1} of ${striped.drives.length}`;
 }
 
 /** In a folder where random weights are made. */

@@ -5,9 +5,9 @@ import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { readSmallFile } from '../files/regular-file.js';
 
-type Variables = Readonly<Record<string, string | undefined>>;
+export type Variables = Readonly<Record<string, string | undefined>>;
 
-function ownCache({ XDG_CACHE_HOME }: Variables): string {
+export function ownCache({ XDG_CACHE_HOME }: Variables): string {
   return join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'zero-inference');
 }
 

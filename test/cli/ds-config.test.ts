@@ -39,11 +39,11 @@ describe('keys that apply', () => {
     });
     expect(options({ zero_optimization: { offload_param: NVME } })).toMatchObject({
       offload: 'nvme',
-      offloadFolder: '/drive',
+      offloadDrives: [{ folder: '/drive' }],
     });
     expect(options({ zero_optimization: { offload_param: { ...NVME, max_in_cpu: 1e9 } } })).toMatchObject({
       offload: 'auto',
-      offloadFolder: '/drive',
+      offloadDrives: [{ folder: '/drive' }],
     });
     expect(options({ zero_optimization: { offload_param: { device: 'none' } } }).offload).toBe('auto');
   });
@@ -154,7 +154,7 @@ describe('options win', () => {
       zero_optimization: { offload_param: { ...NVME, buffer_count: 5 } },
     };
     const read = options(config, '--cpu_offload', '--batch_size', '2', '--prefetch_layers', '3');
-    expect(read).toMatchObject({ offload: 'dram', offloadFolder: undefined, batchSize: 2 });
+    expect(read).toMatchObject({ offload: 'dram', offloadDrives: [], batchSize: 2 });
     expect(planOptionsFor(read, model).hostWindowLayers).toBe(3);
     expect(read.warnings).toEqual([
       expect.stringContaining('device is "nvme", but --cpu_offload is given and wins'),

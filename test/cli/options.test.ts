@@ -199,7 +199,7 @@ describe('good command lines', () => {
       dtype: 'float16',
     });
     const offload = generateOptions('--nvme_offload_path', 'd');
-    expect(offload).toMatchObject({ offload: 'nvme', offloadFolder: 'd' });
+    expect(offload).toMatchObject({ offload: 'nvme', offloadDrives: [{ folder: 'd' }] });
   });
 
   it('knows on how many devices: one unless asked', () => {

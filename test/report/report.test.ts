@@ -31,7 +31,7 @@ describe('performance block', () => {
 
 describe('a share of a limit', () => {
   const lane = { lane: 'nvme→dram', owner: 'drive', bytes: 1e9, spans: 4, busyMs: 1000 } as const;
-  const meter = { lanes: () => [lane], phase: () => undefined, passes: 1 } as unknown as Meter;
+  const meter = { lanes: () => [lane], phase: () => undefined, passes: 1, drives: [] } as unknown as Meter;
   const lineAt = (driveBytesPerSecond: number) =>
     streamingLines(meter, { ...UNKNOWN_LIMITS, driveBytesPerSecond })[0];
 

@@ -18,7 +18,9 @@ async function readFailed(promise: Promise<void>): Promise<boolean> {
     return false;
   } catch (error) {
     if (!(error instanceof OperatingError && error.code === 'READ_FAILED')) throw error;
-    expect(error.message).toMatch(/^\/weights-\d\.safetensors cannot be read at offset \d+/);
+    expect(error.message).toMatch(
+      /^(\/drive-\d)?\/weights-\d\.safetensors(\.stripe)? cannot be read at offset \d+/,
+    );
     return true;
   }
 }
@@ -154,6 +156,7 @@ it('sessions share buffers and the layers at rest, each of which is read once; e
     const resident: SimulatedMemory[] = [];
     const read: string[] = [];
     const world = new World(seed, {
+      striped: false,
       wrap: (backend) =>
         withPlants(
           backend,

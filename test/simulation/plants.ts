@@ -143,6 +143,7 @@ export function withPlants(
     openFile: (path) => backend.openFile(path),
     checkFiles: () => backend.checkFiles(),
     filePieces: (pieces) => backend.filePieces(pieces),
+    driveFigures: () => backend.driveFigures(),
     read: replaced.read ?? ((requests, into) => backend.read(requests, into)),
     close: () => backend.close(),
   };

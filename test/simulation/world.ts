@@ -7,9 +7,11 @@ import { Executor } from '../../offload/run/executor.js';
 import { tokenCount } from '../../offload/run/pass.js';
 import type { PassResult } from '../../offload/run/results.js';
 import { Trace } from '../../offload/trace.js';
+import { Random } from '../simulator/random.js';
 import { SimulatedBackend } from '../simulator/simulated.js';
 import type { ReferenceOutput } from './reference.js';
 import { drawScenario, type ExpectedPass, type Scenario, type ScenarioOptions } from './scenario.js';
+import { type PlacedFiles, striped } from './striped.js';
 
 /** A pass yielded something else than the reference. */
 export class WrongResultError extends Error {
@@ -30,6 +32,8 @@ export class LeakError extends Error {
 export interface WorldOptions extends ScenarioOptions {
   readonly failsRead?: (request: number) => boolean;
   readonly breaks?: (device: number, kernel: number) => boolean;
+  /** Whether files lie on several drives in turns; default: drawn. */
+  readonly striped?: boolean;
   /** Puts something between the executor and the backend. */
   readonly wrap?: (backend: SimulatedBackend) => Backend;
   /** Changes the scenario's plan before anything is allocated. */
@@ -41,6 +45,7 @@ export class World {
   readonly backend: SimulatedBackend;
   readonly trace = new Trace(true);
   readonly #seen: Backend;
+  readonly #placed: PlacedFiles;
   #executor: Executor | undefined;
   #closed = false;
 
@@ -56,11 +61,16 @@ export class World {
     });
     this.scenario = options.alter?.(drawn) ?? drawn;
     const { deviceCount, computesInPlace, toy } = this.scenario;
+    // Drawn apart, so that everything else of a seed stays as it was.
+    const random = new Random(seed + 141_650_939);
+    const isStriped = options.striped ?? random.chance(0.3);
+    this.#placed = isStriped ? striped(toy, random) : { ...toy, driveOf: () => 0 };
     this.backend = new SimulatedBackend({
       seed,
       deviceCount,
       computesInPlace,
-      files: toy.files,
+      files: this.#placed.files,
+      driveOf: this.#placed.driveOf,
       ...(options.failsRead ? { failsRead: options.failsRead } : {}),
       ...(options.breaks ? { breaks: options.breaks } : {}),
     });
@@ -77,7 +87,8 @@ export class World {
 
   async create(): Promise<void> {
     const { toy, plan } = this.scenario;
-    const { model, paths } = toy;
+    const { model } = toy;
+    const { paths } = this.#placed;
     const created = Executor.create({
       model,
       plan,

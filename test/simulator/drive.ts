@@ -1,7 +1,7 @@
 // A simulated drive: reads that arrive in pieces at odd times, out of order, late, short, or not at all.
 
 import { assert, OperatingError, present } from '../../offload/errors.js';
-import type { FileRef, HostMemory, ReadRequest, ReadSpan } from '../../offload/port/backend.js';
+import type { DriveFigures, FileRef, HostMemory, ReadRequest, ReadSpan } from '../../offload/port/backend.js';
 import { READ_ALIGNMENT_BYTES } from '../../offload/port/backend.js';
 import type { VirtualClock } from './clock.js';
 import { type Access, beginAccess, endAccess, type SimulatedMemory, simulated } from './memory.js';
@@ -27,12 +27,16 @@ export class SimulatedDrive {
   readonly #random: Random;
   readonly #tempo: DriveTempo;
   readonly #noticeMs: () => number;
+  readonly #nextRequest: () => number;
   readonly #fails: (request: number) => boolean;
   readonly #files: FileRef[] = [];
   readonly #laneFreeMs: number[];
   #requests = 0;
   #pieces = 0;
   #inFlight = 0;
+  #bytes = 0;
+  #busyMs = 0;
+  #busySinceMs = 0;
 
   constructor(options: {
     readonly contents: ReadonlyMap<string, Uint8Array>;
@@ -40,6 +44,8 @@ export class SimulatedDrive {
     readonly random: Random;
     readonly tempo: DriveTempo;
     readonly noticeMs: () => number;
+    /** The number of a request among those of all drives. */
+    readonly nextRequest: () => number;
     /** Whether the n-th request of all fails. */
     readonly fails: (request: number) => boolean;
   }) {
@@ -48,12 +54,17 @@ export class SimulatedDrive {
     this.#random = options.random;
     this.#tempo = options.tempo;
     this.#noticeMs = options.noticeMs;
+    this.#nextRequest = options.nextRequest;
     this.#fails = options.fails;
     this.#laneFreeMs = new Array<number>(options.tempo.lanes).fill(0);
   }
 
   get stats(): DriveStats {
     return { requests: this.#requests, pieces: this.#pieces, inFlight: this.#inFlight };
+  }
+
+  get figures(): DriveFigures {
+    return { bytes: this.#bytes, busyMs: this.#busyMs };
   }
 
   openFile(path: string): FileRef {
@@ -95,7 +106,8 @@ export class SimulatedDrive {
     }
     assert(requiredBytes <= sizeBytes && memoryOffset + sizeBytes <= memory.sizeBytes, 'the read fits');
     const content = present(this.#contents.get(present(this.#files[file.file], 'file').path), 'content');
-    const number = this.#requests++;
+    this.#requests++;
+    const number = this.#nextRequest();
     const who = `read ${number} of ${file.path} at ${fileOffset}`;
     const done = this.#clock.deferred<number>(who);
     if (this.#clock.failure) return done.promise;
@@ -112,7 +124,7 @@ export class SimulatedDrive {
       this.#clock.fail(error);
       return done.promise;
     }
-    this.#inFlight++;
+    if (this.#inFlight++ === 0) this.#busySinceMs = this.#clock.nowMs;
     // From now on the drive may write at any time, so nothing there can be relied on.
     memory.written.fill(memory.purpose === 'control' ? 1 : 0, memoryOffset, end);
     const available = Math.max(0, Math.min(sizeBytes, content.length - fileOffset));
@@ -131,7 +143,8 @@ export class SimulatedDrive {
         if (!last) return;
         endAccess(access);
         this.#clock.after(this.#noticeMs(), () => {
-          this.#inFlight--;
+          this.#bytes += available;
+          if (--this.#inFlight === 0) this.#busyMs += this.#clock.nowMs - this.#busySinceMs;
           if (failure) done.reject(failure);
           else done.resolve(available);
         });

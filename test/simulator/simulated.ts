@@ -5,6 +5,7 @@ import type {
   Backend,
   Collective,
   Device,
+  DriveFigures,
   FileRef,
   HostMemory,
   HostPurpose,
@@ -35,6 +36,8 @@ export interface SimulatedOptions {
   readonly computesInPlace: boolean;
   /** What the drive holds, by path. */
   readonly files: ReadonlyMap<string, Uint8Array>;
+  /** On which of several drives a path lies; default: there is one. */
+  readonly driveOf?: (path: string) => number;
   /** Whether the n-th read request of all fails (after part of it has arrived). */
   readonly failsRead?: (request: number) => boolean;
   /** Whether the n-th kernel of a device fails it. */
@@ -95,7 +98,9 @@ export class SimulatedBackend implements Backend {
   };
   readonly notes: readonly string[] = [];
   readonly #clock: VirtualClock;
-  readonly #drive: SimulatedDrive;
+  readonly #drives: readonly SimulatedDrive[];
+  readonly #driveOf: (path: string) => number;
+  readonly #holders = new WeakMap<FileRef, SimulatedDrive>();
   readonly #random: Random;
   readonly #tempo: Tempo;
   readonly #expected = new WeakMap<Tensor, Expectation>();
@@ -113,17 +118,25 @@ export class SimulatedBackend implements Backend {
     this.#tempo = drawTempo(random.fork(), options.deviceCount);
     const driveRandom = random.fork();
     const noticeMs = () => this.#noticeMs();
-    this.#drive = new SimulatedDrive({
-      contents: options.files,
-      clock: this.#clock,
-      random: driveRandom,
-      tempo: {
+    this.#driveOf = options.driveOf ?? (() => 0);
+    const count = 1 + Math.max(0, ...[...options.files.keys()].map(this.#driveOf));
+    let requests = 0;
+    // Each with rates of its own, so that they end far apart.
+    this.#drives = Array.from({ length: count }, () => {
+      const tempo = {
         latencyMs: driveRandom.spread(0.01, 1),
         bytesPerMs: driveRandom.spread(2e3, 2e6),
         lanes: driveRandom.between(1, 6),
-      },
-      noticeMs,
-      fails: options.failsRead ?? (() => false),
+      };
+      return new SimulatedDrive({
+        contents: options.files,
+        clock: this.#clock,
+        random: driveRandom,
+        tempo,
+        noticeMs,
+        nextRequest: () => requests++,
+        fails: options.failsRead ?? (() => false),
+      });
     });
     const kernels = Array.from({ length: options.deviceCount }, () => 0);
     const world: StreamWorld = {
@@ -163,18 +176,42 @@ export class SimulatedBackend implements Backend {
   }
 
   openFile(path: string): FileRef {
-    return this.#drive.openFile(path);
+    const drive = present(this.#drives[this.#driveOf(path)], 'drive');
+    const file = drive.openFile(path);
+    this.#holders.set(file, drive);
+    return file;
   }
 
   /** Its files are in memory, and stay as they are. */
   checkFiles(): void {}
 
-  read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
-    return this.#drive.read(requests, into);
+  /** Settles only when no drive can touch the memory any more. */
+  async read(requests: readonly ReadRequest[], into: HostMemory): Promise<ReadSpan> {
+    const startMs = this.#clock.nowMs;
+    const byDrive = new Map<SimulatedDrive, ReadRequest[]>();
+    for (const request of requests) {
+      const drive = this.#holderOf(request);
+      byDrive.set(drive, [...(byDrive.get(drive) ?? []), request]);
+    }
+    const ended = await Promise.allSettled([...byDrive].map(([drive, wanted]) => drive.read(wanted, into)));
+    let bytes = 0;
+    for (const one of ended) {
+      if (one.status === 'rejected') throw one.reason;
+      bytes += one.value.bytes;
+    }
+    return { startMs, endMs: this.#clock.nowMs, bytes };
+  }
+
+  #holderOf({ file }: ReadRequest): SimulatedDrive {
+    return present(this.#holders.get(file), 'drive of the file');
+  }
+
+  driveFigures(): readonly DriveFigures[] {
+    return this.#drives.map(({ figures }) => figures);
   }
 
   filePieces(pieces: readonly (readonly ReadRequest[])[]): FilePieces {
-    return new SimulatedPieces(pieces, (request) => this.#drive.contentOf(request));
+    return new SimulatedPieces(pieces, (request) => this.#holderOf(request).contentOf(request));
   }
 
   async close(): Promise<void> {
@@ -207,7 +244,14 @@ export class SimulatedBackend implements Backend {
   }
 
   get driveStats(): DriveStats {
-    return this.#drive.stats;
+    return this.#drives.reduce<DriveStats>(
+      (sum, { stats }) => ({
+        requests: sum.requests + stats.requests,
+        pieces: sum.pieces + stats.pieces,
+        inFlight: sum.inFlight + stats.inFlight,
+      }),
+      { requests: 0, pieces: 0, inFlight: 0 },
+    );
   }
 
   /** Everything that was ever allocated. */

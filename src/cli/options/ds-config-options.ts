@@ -66,10 +66,11 @@ function placement(
   device: 'cpu' | 'nvme',
   nvmePath: string | undefined,
   residentElements: number | undefined,
-): Pick<SharedOptions, 'offload' | 'offloadFolder'> {
-  if (device === 'cpu') return { offload: 'dram', offloadFolder: undefined };
+): Pick<SharedOptions, 'offload' | 'offloadDrives'> {
+  if (device === 'cpu') return { offload: 'dram', offloadDrives: [] };
   // What max_in_cpu allows to rest in DRAM, the planner places.
-  return { offload: residentElements ? 'auto' : 'nvme', offloadFolder: nvmePath };
+  const offloadDrives = nvmePath === undefined ? [] : [{ folder: nvmePath, bytesPerSecond: undefined }];
+  return { offload: residentElements ? 'auto' : 'nvme', offloadDrives };
 }
 
 /** Keys that say otherwise than an option that was given. */
@@ -84,7 +85,7 @@ function overruled(options: OptionReader, settings: DsSettings): string[] {
     say(key, device, 'cpu_offload');
   if (device !== undefined && options.has('nvme_offload_path')) {
     if (device !== 'nvme') say(key, device, 'nvme_offload_path');
-    else if (settings.nvmePath !== options.path('nvme_offload_path'))
+    else if (options.list('nvme_offload_path').join() !== settings.nvmePath)
       say('zero_optimization.offload_param.nvme_path', settings.nvmePath, 'nvme_offload_path');
   }
   if (settings.residentElements && options.has('nvme_offload_path')) {

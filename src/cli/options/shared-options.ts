@@ -13,6 +13,7 @@ import { counted, cudaStatus, kvTypeOf, OperatingError, parseBytes } from '../..
 import { chooseDevice, type DeviceKind } from '../../engine/engine-options.js';
 import { isFloatType } from '../../engine/shape-tensors.js';
 import { PACKED_WEIGHTS, type PackedWeights } from '../../pack/scheme.js';
+import type { DriveWish } from '../../stored/drive-rates.js';
 import { LOG_LEVELS, type LogLevel } from '../log-levels.js';
 import { computeTypeOn } from './compute-type.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
@@ -37,8 +38,8 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     throw badOption('--name is missing: give the folder of a checkpoint, or a model of the hub');
   options.exclude('cpu_offload', 'nvme_offload_path', 'weights rest either in DRAM or on the drive');
   options.exclude('revision', 'dummy_weights', 'a shape has no revisions');
-  const offloadFolder = options.path('nvme_offload_path');
-  const placed = offloadFolder === undefined ? 'auto' : 'nvme';
+  const offloadDrives = options.list('nvme_offload_path').map(driveWish);
+  const placed = offloadDrives.length === 0 ? 'auto' : 'nvme';
   const dummyFolder = options.text('dummy_weights');
   const computeType = computeTypeOn(
     device,
@@ -50,7 +51,7 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     dummyWeights: dummyFolder === undefined ? undefined : { folder: dummyFolder || undefined },
     ...readType(options, name),
     offload: options.flag('cpu_offload') ? 'dram' : placed,
-    offloadFolder,
+    offloadDrives,
     dramBudgetBytes: options.bytes('dram_memory'),
     device,
     deviceBudgetBytes: options.bytes('gpu_memory'),
@@ -64,6 +65,14 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     trace: options.path('trace'),
   };
   return withDsConfig(shared, options, readDsConfig(options.path('ds_config')));
+}
+
+/** A folder, and what its drive yields where that is said: `/mnt/a:2.5GB/s`. */
+function driveWish(text: string): DriveWish {
+  if (text === '') throw badOption('--nvme_offload_path is empty: give a path');
+  const [, folder, rate] = /^(.+):(\d[^/:]*)\/s$/.exec(text) ?? [];
+  if (folder === undefined || rate === undefined) return { folder: text, bytesPerSecond: undefined };
+  return { folder, bytesPerSecond: parseBytes(rate, `the rate of --nvme_offload_path ${folder}`) };
 }
 
 /** Needed before anything else can be said. */

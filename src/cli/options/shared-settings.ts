@@ -4,6 +4,7 @@ import type { CpuBackendOptions, GatherWish, Offload, PlanOptions } from '../../
 import type { DeviceKind } from '../../engine/engine-options.js';
 import type { ShapeType } from '../../engine/shape-tensors.js';
 import type { PackedWeights } from '../../pack/scheme.js';
+import type { DriveWish } from '../../stored/drive-rates.js';
 import type { DsSettings } from './ds-config.js';
 
 export interface SharedOptions {
@@ -17,8 +18,8 @@ export interface SharedOptions {
   /** What a checkpoint of float weights is packed as at first use. */
   readonly packed: PackedWeights | undefined;
   readonly offload: Offload;
-  /** With offload `nvme`: the weights are to lie on this folder's drive. */
-  readonly offloadFolder: string | undefined;
+  /** With offload `nvme`: the weights are to lie on the drives of these folders. */
+  readonly offloadDrives: readonly DriveWish[];
   readonly dramBudgetBytes: number | undefined;
   /** What was available when the batch was chosen: a plan with less would be another one. */
   readonly dramAvailableBytes?: number;

@@ -1,6 +1,7 @@
 // Which files a run reads and which it writes: none of the first may be one of the second, by whatever name.
 
 import { basename, dirname, join, resolve } from 'node:path';
+import { pathsOf, type WeightFile } from '../../../offload/index.js';
 import type { Checkpoint } from '../../checkpoint/checkpoint.js';
 import { isModelFile, modelFilesIn } from '../../checkpoint/model-files.js';
 import { STDIN } from '../../files/input.js';
@@ -58,15 +59,16 @@ export function checkFiles(inputs: PathsByOption, outputs: PathsByOption, modelF
 /** Where a model lies, and what is read of it. */
 interface ModelPlace {
   readonly opened: { readonly checkpoint: Pick<Checkpoint, 'folder' | 'files'> };
-  readonly files: readonly string[];
+  readonly files: readonly WeightFile[];
 }
 
 /** The same once it is known where the model lies, and its copy on another drive. */
 export function checkModelFiles(outputs: PathsByOption, { opened, files }: ModelPlace): void {
   const { folder, files: stored } = opened.checkpoint;
+  const paths = pathsOf(files);
   const found = outputsOf(outputs);
-  refuseModelFiles(found, folder, [...files, ...stored, ...modelFilesIn(folder)]);
-  refuseInside(found, new Set(files.map(dirname).filter((copies) => copies !== folder)));
+  refuseModelFiles(found, folder, [...paths, ...stored, ...modelFilesIn(folder)]);
+  refuseInside(found, new Set(paths.map(dirname).filter((copies) => copies !== folder)));
 }
 
 /** Copies of weights lie in folders of their own, where all that is there is about them. */

@@ -7,11 +7,12 @@ const DOCTOR = 'Doctor';
 
 export const DOCTOR_OPTIONS = {
   path: {
-    kind: 'value',
+    kind: 'list',
     names: 'file',
     group: DOCTOR,
     describe:
-      'measure the drive of this folder with a temporary file of at most 512 MiB, or by reading this file',
+      'measure the drive of this folder with a temporary file of at most 512 MiB, or by reading this file; given several times, ' +
+      'also what the drives yield together',
   },
   save: {
     kind: 'value',
@@ -25,5 +26,6 @@ export const DOCTOR_OPTIONS = {
 
 export const DOCTOR_EXAMPLES = [
   ['$0 doctor', 'what this machine allows, and how to mend what it does not'],
+  ['$0 doctor --path /mnt/a --path /mnt/b', 'two drives, alone and together, for --nvme_offload_path'],
   ['$0 doctor --path /data/models --save machine.json', 'measures the drive as well, for plan --machine'],
 ] as const;

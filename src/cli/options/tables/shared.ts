@@ -65,11 +65,12 @@ export const SHARED_OPTIONS = {
   },
   cpu_offload: { kind: 'flag', group: PLACEMENT, describe: 'all in DRAM' },
   nvme_offload_path: {
-    kind: 'value',
+    kind: 'list',
     names: 'folder',
     group: PLACEMENT,
     describe:
-      "all on the drive of this folder; read in place if it is the checkpoint's drive, else copied once",
+      "all on the drive of this folder; read in place if it is the checkpoint's drive, else copied once. Given several times, every " +
+      'layer is striped over the drives by what they yield, which is measured once unless it is said, as in /mnt/a:2.5GB/s',
   },
   dram_memory: {
     kind: 'value',
