@@ -46,8 +46,8 @@ function draftsFor(input: PlanInput, tokens: readonly number[]): Draft[] {
     const inSlots = placeSlots(input, sizes);
     // In place, experts in slots are weighed against whole layers once it is known what DRAM holds of these.
     const leavesWhole = asksForSlots(input) && !input.options.computesInPlace;
-    const whole = leavesWhole ? undefined : placeOnDevices(input, sizes);
-    return [whole, inSlots].filter((draft) => draft !== undefined);
+    const others = leavesWhole ? [] : placeOnDevices(input, sizes);
+    return inSlots ? [...others, inSlots] : others;
   });
 }
 

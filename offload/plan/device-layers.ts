@@ -1,17 +1,27 @@
 // What a device with memory of its own holds of the layers: those that rest there, and buffers for those that pass by.
 
 import { present } from '../errors.js';
-import { counted, formatBytes } from '../units.js';
+import { gatheredBytes } from '../model/layout.js';
+import { counted, formatBytes, roundUp } from '../units.js';
+import { ALLOCATION_BYTES } from './device-costs.js';
 import { type Draft, sumOf } from './draft.js';
 import type { PlanInput, PlanOptions } from './input.js';
 import type { BufferPlan, PlanTerm, Sizes } from './plan.js';
 import { mostAtRest, spreadOf } from './spread.js';
 
 const DEVICE_WINDOW_LAYERS = 2;
+const RESIDENT = 'resident layers';
 const NO_BUFFERS: BufferPlan = { count: 0, sizeBytes: 0 };
 
-/** With nothing in DRAM yet but what the sizes take; undefined where the devices cannot hold even that. */
-export function placeOnDevices(input: PlanInput, sizes: Sizes): Draft | undefined {
+/** With nothing in DRAM yet but what the sizes take: layers at rest whole, and in shards where that can be; none where devices cannot hold even that. */
+export function placeOnDevices(input: PlanInput, sizes: Sizes): Draft[] {
+  const { restsInShards } = input.options;
+  const inShards = restsInShards === false ? undefined : placeShards(input, sizes);
+  const whole = restsInShards && mayShard(input) ? undefined : placeWhole(input, sizes);
+  return [whole, inShards].filter((draft) => draft !== undefined);
+}
+
+function placeWhole(input: PlanInput, sizes: Sizes): Draft | undefined {
   const { options, deviceLayerBytes } = input;
   const layerCount = deviceLayerBytes.length;
   if (options.computesInPlace) return draftOf(input, sizes, 0, NO_BUFFERS);
@@ -31,6 +41,63 @@ export function placeOnDevices(input: PlanInput, sizes: Sizes): Draft | undefine
   const count = mostAtRest(deviceLayerBytes, most, Math.min(forLayers, wanted.bytes));
   if (wanted.exactly && count < wanted.layers) return undefined;
   return draftOf(input, sizes, count, buffers);
+}
+
+/** Devices copy from each other, and what rests there is to be gathered. */
+function mayShard({ options, transfer }: PlanInput): boolean {
+  return options.deviceCount > 1 && !options.computesInPlace && transfer.by === 'peer';
+}
+
+/** As many layers as fit at 1/N of their size beside buffers to gather them in; where all do, some of them whole. */
+function placeShards(input: PlanInput, sizes: Sizes): Draft | undefined {
+  const { options, deviceLayerBytes } = input;
+  if (!mayShard(input)) return undefined;
+  const layerCount = deviceLayerBytes.length;
+  const wanted = wantedResidents(options, layerCount);
+  const free = (options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY) - sumOf(sizes.terms, 'gpu');
+  const buffers = streamBuffers(input, true).find(({ count, sizeBytes }) => count * sizeBytes <= free);
+  if (!buffers || wanted.layers === 0) return undefined;
+  const shardBytes = shardSizes(input);
+  const room = Math.min(free - buffers.count * buffers.sizeBytes, wanted.bytes);
+  const count = mostAtRest(shardBytes, wanted.layers, room);
+  if (count === 0 || (wanted.exactly && count < wanted.layers)) return undefined;
+  const sharded = spreadOf(shardBytes, count);
+  const more = deviceLayerBytes.map((bytes, index) => bytes - (shardBytes[index] ?? 0));
+  const wholes =
+    count === layerCount && !wanted.exactly
+      ? spreadOf(more, mostAtRest(more, layerCount - 1, room - sharded.bytes))
+      : undefined;
+  const inShards = sharded.resident.map((resident, index) => resident && !wholes?.resident[index]);
+  const draft = draftOf(input, sizes, count, buffers);
+  const bytes = sharded.bytes + (wholes?.bytes ?? 0);
+  const term = shardsTerm(input, inShards, sharded.resident, bytes);
+  return {
+    ...draft,
+    inShards,
+    terms: draft.terms.map((one) => (one.name === RESIDENT && one.tier === 'gpu' ? term : one)),
+  };
+}
+
+/** What a device has of each layer in shards; equal on all. */
+export function shardSizes({ options, layers }: PlanInput): readonly number[] {
+  const { deviceCount, cuda } = options;
+  const allocated = cuda ? ALLOCATION_BYTES : 1;
+  return layers.map(({ layout }) =>
+    roundUp(gatheredBytes(layout.device.sizeBytes, deviceCount) / deviceCount, allocated),
+  );
+}
+
+function shardsTerm(
+  { options }: PlanInput,
+  inShards: readonly boolean[],
+  resident: readonly boolean[],
+  bytes: number,
+): PlanTerm {
+  const shards = inShards.filter((is) => is).length;
+  const whole = resident.filter((is) => is).length - shards;
+  const beside = whole > 0 ? `, ${whole} whole` : '';
+  const reason = `${shards} of ${counted(resident.length, 'layer')} ${shards === 1 ? 'rests' : 'rest'} in shards, 1/${options.deviceCount} on each device${beside}`;
+  return { tier: 'gpu', name: RESIDENT, bytes, reason };
 }
 
 /** @param count of the layers that rest on every device */
@@ -108,5 +175,5 @@ export function bufferTerm({ count, sizeBytes }: BufferPlan): PlanTerm {
 
 function residentTerm(resident: number, layers: number, bytes: number): PlanTerm {
   const reason = `${resident} of ${counted(layers, 'layer')} ${resident === 1 ? 'rests' : 'rest'} on each device`;
-  return { tier: 'gpu', name: 'resident layers', bytes, reason };
+  return { tier: 'gpu', name: RESIDENT, bytes, reason };
 }

@@ -5,8 +5,10 @@ import type { BufferPlan, PlanTerm, Sizes, SlotPlan, Tier } from './plan.js';
 /** What devices hold, and then what DRAM holds beside it. */
 export interface Draft {
   readonly sizes: Sizes;
-  /** By layer: whether it rests on every device. */
+  /** By layer: whether it rests on the devices. */
   readonly onDevices: readonly boolean[];
+  /** By layer: whether each device has a shard of it, and gathers the rest when its turn comes; absent where none is. */
+  readonly inShards?: readonly boolean[];
   readonly deviceBuffers: BufferPlan;
   /** Layers with experts are then not among those that rest on devices, and all others are. */
   readonly slots?: SlotPlan;

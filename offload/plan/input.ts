@@ -86,6 +86,8 @@ export interface PlanOptions extends HostRowOptions {
    * none otherwise.
    */
   readonly deviceResident?: DeviceResident;
+  /** What rests on several devices lies there in shards, or whole; default as takes the job less time. */
+  readonly restsInShards?: boolean;
   /** Places on every device for experts that come when they are chosen; default `auto` with offload `auto`, else none. */
   readonly expertSlots?: ExpertSlotsOption;
   /** How layers reach several devices with memory of their own; default in shards gathered by peer copies. */

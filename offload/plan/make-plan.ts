@@ -21,6 +21,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     return {
       ...layer,
       tier,
+      ...(draft.inShards?.[index] ? { inShards: true } : {}),
       ...(draft.slots ? { experts } : {}),
       ...(keys && keys.length > 0 ? { cuttable: keys } : {}),
     };

@@ -21,6 +21,8 @@ export interface PlannedExperts extends LayerExperts {
 export interface PlannedLayer {
   readonly layout: LayerLayout;
   readonly tier: Tier;
+  /** It rests on the devices, a shard on each: they gather it when its turn comes. */
+  readonly inShards?: boolean;
   readonly kind: 'block' | 'head';
   /** Place among the blocks, or among the head's pieces. */
   readonly index: number;

@@ -18,6 +18,8 @@ import { broughtBytes, choosesExperts, shareGain } from './slots.js';
 
 /** What a drive brings: of GPUs' hosts and of others alike. */
 const DRIVE_BYTES_PER_SECOND = 2e9;
+/** What a GPU copies from its peers, measured with NVLink. */
+const PEER_BYTES_PER_SECOND = 350e9;
 /** How much still shows of what is hidden. */
 const HIDDEN_SHARE = 0.05;
 
@@ -198,12 +200,13 @@ function broughtMs(
  */
 function weightsMs(
   input: PlanInput,
-  { onDevices, inDram, slots }: Draft,
+  { onDevices, inShards, inDram, slots }: Draft,
   leavesRows = false,
 ): { readonly linkMs: number; readonly driveMs: number; readonly hostMs: number } {
   const { options, layers, cuttable, hostLayerBytes, deviceLayerBytes } = input;
-  let [linkBytes, driveBytes, hostBytes, next] = [0, 0, 0, 0];
+  let [linkBytes, driveBytes, hostBytes, gatheredBytes, next] = [0, 0, 0, 0, 0];
   onDevices.forEach((resident, index) => {
+    if (inShards?.[index]) gatheredBytes += deviceLayerBytes[index] ?? 0;
     if (resident) return;
     linkBytes += deviceLayerBytes[index] ?? 0;
     if (!inDram[next++]) driveBytes += hostLayerBytes[index] ?? 0;
@@ -215,7 +218,10 @@ function weightsMs(
     }
   });
   return {
-    linkMs: copyMs(linkBytes / options.deviceCount, ratesFor(input)),
+    linkMs: Math.max(
+      copyMs(linkBytes / options.deviceCount, ratesFor(input)),
+      ((gatheredBytes * (1 - 1 / options.deviceCount)) / PEER_BYTES_PER_SECOND) * 1e3,
+    ),
     driveMs: (driveBytes / DRIVE_BYTES_PER_SECOND) * 1e3,
     hostMs: (hostBytes / hostBytesPerSecond(options)) * 1e3,
   };

@@ -38,7 +38,7 @@ export function plannedExperts(
 
 /** Whether a pass of few tokens finds every layer on the devices, but for experts that it chooses. */
 export function isAtRest({ layers, slots }: Pick<Plan, 'layers' | 'slots'>): boolean {
-  return layers.every(({ tier, experts }) => tier === 'gpu' || (slots && experts));
+  return layers.every(({ tier, inShards, experts }) => (tier === 'gpu' && !inShards) || (slots && experts));
 }
 
 /** Experts that a token of each block goes to, at most; 0 where none has experts. */

@@ -9,9 +9,10 @@ export function stepsAhead(plan: Pick<Plan, 'layers' | 'hostBuffers' | 'deviceBu
 } {
   const { length } = plan.layers;
   const passing = plan.layers.filter(({ tier }) => tier !== 'gpu').length;
+  const gathered = plan.layers.filter(({ inShards }) => inShards).length;
   return {
     hostSteps: stepsOf(length, passing, plan.hostBuffers.count),
-    deviceSteps: stepsOf(length, passing, plan.deviceBuffers.count),
+    deviceSteps: stepsOf(length, passing + gathered, plan.deviceBuffers.count),
   };
 }
 

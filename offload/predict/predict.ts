@@ -8,7 +8,7 @@ import { cutShards } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
 import { bestShare, cutOf, leavesRows, type RowRates, rowBytes } from '../plan/host-rows.js';
 import { type ComputeRates, opMs, productOf, type SliceShape, storedBytes } from '../plan/op-cost.js';
-import type { Plan, PlannedLayer, Tier } from '../plan/plan.js';
+import type { Plan, PlannedLayer } from '../plan/plan.js';
 import type { HardwareProfile } from '../plan/profile.js';
 import { broughtBytes, choosesExperts, shareGain } from '../plan/slots.js';
 import { stepsAhead } from '../plan/steps-ahead.js';
@@ -86,8 +86,7 @@ export function predictPass(
     const horizon = layer.kind === 'block' ? horizons[layer.index] : undefined;
     const kvMs = keyValueMs({ pageBytes: pageSize, horizon }, plan, profile, microBatches);
     const travels = cut?.travellingBytes ?? layer.layout.device.sizeBytes;
-    const passesByMs =
-      chooses && layer.experts ? 0 : linkMs({ tier: layer.tier, bytes: travels }, plan, profile);
+    const passesByMs = chooses && layer.experts ? 0 : linkMs({ ...layer, bytes: travels }, plan, profile);
     return { driveMs, linkMs: passesByMs + kvMs, computeMs };
   });
   const startMs = sumOver((shape, times) => cost.start(shape, times));
@@ -216,13 +215,15 @@ function rowRates(
   return { ...rates, share: bestShare((share) => rowBytes(plan, share), rates).share };
 }
 
-/** Each device pulls its shard over its own link, then the others' from its peers; or all of it over its own link. */
+/** What rests in shards is gathered; otherwise each device pulls its shard over its own link, then the others' from its peers; or all of it over its own link. */
 function linkMs(
-  { bytes, tier }: { readonly bytes: number; readonly tier: Tier },
+  { bytes, tier, inShards = false }: Pick<PlannedLayer, 'tier' | 'inShards'> & { readonly bytes: number },
   { transfer, deviceCount }: Plan,
   { devices }: HardwareProfile,
 ): number {
   const { linkBytesPerSecond, peerBytesPerSecond } = devices;
+  if (inShards)
+    return ((bytes * (1 - 1 / deviceCount)) / (peerBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
   if (devices.kind === 'cpu' || tier === 'gpu' || linkBytesPerSecond === null) return 0;
   if (transfer.kind === 'whole' || peerBytesPerSecond === null) return (bytes / linkBytesPerSecond) * 1e3;
   const [first] = cutShards(bytes, deviceCount);

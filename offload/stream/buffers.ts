@@ -15,6 +15,8 @@ export interface DeviceResident {
   readonly by: GatherBy;
   /** Per device. */
   readonly memories: readonly Memory[];
+  /** Each memory has a shard of the layer, which is gathered into a buffer whenever its turn comes. */
+  readonly inShards?: boolean;
   /** Where experts rest that are not in the layout. */
   readonly home?: HostMemory;
   /** Per device, what compute waits for; undefined until the copies are queued. Nothing is written there afterwards. */
@@ -73,7 +75,7 @@ export function allocateBuffers(
   const onDevices = new Map<number, DeviceResident>();
   const bases = new Map<number, DeviceResident>();
   const apart = backend.devices.filter((device) => !device.computesInPlace);
-  for (const [index, { tier, layout, experts }] of plan.layers.entries()) {
+  for (const [index, { tier, inShards = false, layout, experts }] of plan.layers.entries()) {
     if (experts?.files) {
       const { base } = experts.files;
       const memory = backend.allocateHost(Math.max(1, base.sizeBytes), 'resident');
@@ -91,11 +93,13 @@ export function allocateBuffers(
     }
     if (tier !== 'gpu') continue;
     assert(apart.length === backend.devices.length, 'layers rest on devices that have memory of their own');
-    const sizeBytes = gatheredBytes(layout.device.sizeBytes, apart.length);
+    const whole = gatheredBytes(layout.device.sizeBytes, apart.length);
+    const sizeBytes = inShards ? whole / apart.length : whole;
     const memories = apart.map((device) => device.allocate(sizeBytes));
-    onDevices.set(index, { layout: layout.device, by: plan.transfer.by, memories, ready: undefined });
+    const { by } = plan.transfer;
+    onDevices.set(index, { layout: layout.device, by, memories, inShards, ready: undefined });
   }
-  const passing = plan.layers.some(({ tier }) => tier !== 'gpu') ? apart : [];
+  const passing = plan.layers.some(({ tier, inShards }) => tier !== 'gpu' || inShards) ? apart : [];
   return {
     host: host.length > 0 ? new BufferPool('host', host) : null,
     device: passing.map((device) => {

@@ -7,6 +7,7 @@ import type { Memory } from '../port/ops.js';
 import type { Trace } from '../trace.js';
 import { type Buffers, type DeviceResident, hostResidentFor, residentFor } from './buffers.js';
 import type { Lease } from './pool.js';
+import { gatherShards, queueShards } from './rest-shards.js';
 import type { Returns } from './returns.js';
 import type { RowShare, RowsApart } from './row-share.js';
 import type { HostLayer, StagedLayer } from './staged-layer.js';
@@ -43,6 +44,7 @@ export class DeviceHop {
   /** Buffers of the devices may have to be waited for. */
   stage(item: HostLayer, hostReadyMs: number): StagedLayer | Promise<StagedLayer> {
     const resident = residentFor(this.#buffers, item.step);
+    if (resident?.inShards) return this.#gathered(item, hostReadyMs, resident);
     if (resident) return this.#atRest(item, hostReadyMs, resident);
     const inPlace = this.#backend.devices.every((device) => device.computesInPlace);
     return inPlace ? this.#inPlace(item, hostReadyMs) : this.#pass(item, hostReadyMs);
@@ -84,8 +86,49 @@ export class DeviceHop {
     };
   }
 
-  /** Through a buffer of each device. */
-  async #pass(item: HostLayer, hostReadyMs: number): Promise<StagedLayer> {
+  /** A layer that rests in shards is gathered into a buffer of each device; shards are never written again. */
+  async #gathered(item: HostLayer, hostReadyMs: number, resident: DeviceResident): Promise<StagedLayer> {
+    const { layout, memories } = resident;
+    resident.ready ??= this.#fetchShards(item, resident);
+    const shards = resident.ready;
+    const leases = await this.#leases();
+    const gathered = gatherShards({
+      backend: this.#backend,
+      layout,
+      shards: memories.map((memory, g) => ({ memory, ready: present(shards[g], 'events') })),
+      targets: leases,
+      tell: (span) => this.#tell(item, span),
+    });
+    return {
+      step: item.step,
+      hostReadyMs,
+      perDevice: leases.map(({ buffer }, g) => ({
+        memory: buffer,
+        placements: layout.placements,
+        ready: [present(gathered[g], 'event')],
+        rests: false,
+      })),
+      // Nobody but its own device reads a buffer.
+      release: (done) => {
+        for (const [g, lease] of leases.entries())
+          lease.release([...done.slice(g, g + 1), ...gathered.slice(g, g + 1)]);
+      },
+    };
+  }
+
+  #fetchShards(item: HostLayer, { layout, memories }: DeviceResident): DeviceEvent[][] {
+    const fetched = queueShards({
+      backend: this.#backend,
+      layout,
+      from: present(item.memory, 'the layer in DRAM'),
+      memories,
+      tell: (span) => this.#tell(item, span),
+    });
+    this.#returns.when(fetched, item.lease);
+    return fetched.map((event) => [event]);
+  }
+
+  async #leases(): Promise<Lease<Memory>[]> {
     const leases: Lease<Memory>[] = [];
     try {
       for (const pool of this.#buffers.device) leases.push(await pool.acquire());
@@ -93,6 +136,17 @@ export class DeviceHop {
       for (const lease of leases) lease.release(lease.after);
       throw error;
     }
+    return leases;
+  }
+
+  #tell({ layout }: HostLayer, { lane, device, bytes, started, ended }: HopSpan): void {
+    const { name } = layout.layer;
+    this.#trace.addWhenReached({ lane, owner: device.name, name, bytes }, started, ended);
+  }
+
+  /** Through a buffer of each device. */
+  async #pass(item: HostLayer, hostReadyMs: number): Promise<StagedLayer> {
+    const leases = await this.#leases();
     const cut = this.#rows?.cutFor(item.step.layerIndex);
     const layout = cut ? { ...item.layout.device, copies: cut.travelling } : item.layout.device;
     let started: DeviceEvent | undefined;
@@ -137,7 +191,6 @@ export class DeviceHop {
     hear: (span: HopSpan) => void = () => undefined,
   ): Arrival[] {
     const from = present(item.memory, 'the layer in DRAM');
-    const { name } = item.layout.layer;
     const arrivals = queueTransfer({
       backend: this.#backend,
       by,
@@ -145,8 +198,7 @@ export class DeviceHop {
       from,
       targets,
       tell: (span) => {
-        const { lane, device, bytes, started, ended } = span;
-        this.#trace.addWhenReached({ lane, owner: device.name, name, bytes }, started, ended);
+        this.#tell(item, span);
         hear(span);
       },
     });

@@ -50,6 +50,7 @@ function placements(layerCount: number): [string, Placement][] {
       ),
     ),
     ...residents(layerCount),
+    ...inShards(layerCount),
     ...[1, 2, 3].flatMap((virtualDevices) =>
       [{}, { microBatchTokens: 7 }, { microBatchSequences: 1 }].map((plan): [string, Placement] => [
         `keys and values in DRAM, ${virtualDevices} devices, ${JSON.stringify(plan)}`,
@@ -80,6 +81,19 @@ function placements(layerCount: number): [string, Placement][] {
 }
 
 /** Some, nearly all and all layers at rest on each device, the others in DRAM or on the drive. */
+function inShards(layerCount: number): [string, Placement][] {
+  return [2, 3].flatMap((virtualDevices) =>
+    [Math.ceil(layerCount / 2), layerCount].map((layers): [string, Placement] => [
+      `${layers} layers at rest in shards on ${virtualDevices} devices`,
+      {
+        ...ALL_NVME,
+        cpu: { virtualDevices },
+        plan: { deviceResident: { layers }, restsInShards: true, deviceWindowLayers: 2 },
+      },
+    ]),
+  );
+}
+
 function residents(layerCount: number): [string, Placement][] {
   return [1, 2, 3].flatMap((virtualDevices) =>
     [...new Set([1, Math.ceil(layerCount / 2), layerCount - 1, layerCount])].flatMap((layers) =>

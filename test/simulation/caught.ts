@@ -33,7 +33,9 @@ export const KEEPING: WorldOptions = {
   passes: 5,
   output: 'tokens',
 };
-export const RESTING: WorldOptions = { ...COPYING, tiers: 'gpu' };
+export const RESTING: WorldOptions = { ...COPYING, tiers: 'gpu', shards: false };
+/** Layers rest on several devices in shards. */
+export const SHARDED: WorldOptions = { ...GATHERING, tiers: 'gpu', shards: true };
 /** Some blocks keep states. */
 export const REMEMBERING: WorldOptions = { ...RESTING, states: true, blocks: 5, passes: 5, deviceCount: 1 };
 

@@ -43,6 +43,8 @@ export interface Scenario {
 export interface ScenarioOptions {
   readonly deviceCount?: number;
   readonly computesInPlace?: boolean;
+  /** Layers at rest on devices lie there in shards. */
+  readonly shards?: boolean;
   readonly tiers?: 'gpu' | 'dram' | 'nvme' | 'mixed';
   readonly blocks?: number;
   readonly passes?: number;
@@ -152,16 +154,23 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     // Drawn apart, so that everything else of a seed stays as it was.
     pageTokens: horizons ? late.pick([1, 2, 4, 16]) : new Random(seed + 7919).pick([4, 16, 32]),
   });
+  const sharded = new Random(seed + 15_485_863);
   const drawnResident = tiers === 'dram' && random.chance(0.7);
   const allResident = drawnResident && !(computesInPlace && base.slots);
   const plan: Plan = {
     ...base,
     layers: base.layers.map((layer) => {
       const tier = tiers === 'mixed' ? random.pick(mixed) : tiers;
+      const inShards = tier === 'gpu' && gather === 'peer' && deviceCount > 1 && sharded.chance(0.5);
       // Experts in slots come from DRAM, or in place from the drive.
       return layer.experts
         ? layer
-        : { ...layer, tier, cuttable: tier === 'dram' ? cuttableHere(layer) : undefined };
+        : {
+            ...layer,
+            tier,
+            inShards: options.shards ?? inShards,
+            cuttable: tier === 'dram' ? cuttableHere(layer) : undefined,
+          };
     }),
     rows: base.rows && {
       ...base.rows,

@@ -1,0 +1,67 @@
+// Layers that rest on several devices in shards: each shard is fetched once, and the layer gathered whenever its turn comes.
+
+import { present } from '../errors.js';
+import { copiesOfShard, cutShards, type DeviceLayout } from '../model/layout.js';
+import type { Backend, DeviceEvent, HostMemory } from '../port/backend.js';
+import type { Memory } from '../port/ops.js';
+import type { HopSpan, Target } from './transfer.js';
+
+export interface ShardsOptions {
+  readonly backend: Pick<Backend, 'devices'>;
+  readonly layout: DeviceLayout;
+  readonly from: HostMemory;
+  /** Per device, where its shard rests, from its first byte on. */
+  readonly memories: readonly Memory[];
+  readonly tell: (span: HopSpan) => void;
+}
+
+/** Queues each device's own shard over its own link; the events are reached when they are there. */
+export function queueShards({ backend, layout, from, memories, tell }: ShardsOptions): DeviceEvent[] {
+  const shards = cutShards(layout.sizeBytes, backend.devices.length);
+  return backend.devices.map((device, g) => {
+    const shard = present(shards[g], 'shard');
+    const memory = present(memories[g], 'memory');
+    const started = device.fetch.record();
+    const pieces = copiesOfShard(layout, shard);
+    for (const { deviceOffset, hostOffset, sizeBytes } of pieces) {
+      device.fetch.copy(memory, deviceOffset - shard.startBytes, from, hostOffset, sizeBytes);
+    }
+    const ended = device.fetch.record();
+    const bytes = pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0);
+    tell({ lane: 'dram→gpu', device, bytes, started, ended });
+    return ended;
+  });
+}
+
+export interface GatherOptions {
+  readonly backend: Pick<Backend, 'devices'>;
+  readonly layout: DeviceLayout;
+  /** Per device, where its shard rests, and what must be reached before it is read. */
+  readonly shards: readonly { readonly memory: Memory; readonly ready: readonly DeviceEvent[] }[];
+  readonly targets: readonly Target[];
+  readonly tell: (span: HopSpan) => void;
+}
+
+/** Queues copies of all shards into each device's target. Shards are read only, so devices wait for nobody else's copies. */
+export function gatherShards({ backend, layout, shards, targets, tell }: GatherOptions): DeviceEvent[] {
+  const ranges = cutShards(layout.sizeBytes, backend.devices.length);
+  return backend.devices.map((device, g) => {
+    const { buffer, after } = present(targets[g], 'target');
+    for (const event of after) device.gather.wait(event);
+    for (const { ready } of shards) for (const event of ready) device.gather.wait(event);
+    const started = device.gather.record();
+    let bytes = 0;
+    // Each begins with its own and goes on with the next, so that no device is asked by all at once.
+    for (let turn = 0; turn < shards.length; turn++) {
+      const peer = (g + turn) % shards.length;
+      const { startBytes, endBytes } = present(ranges[peer], 'range');
+      const sizeBytes = endBytes - startBytes;
+      if (sizeBytes === 0) continue;
+      device.gather.copy(buffer, startBytes, present(shards[peer], 'shard').memory, 0, sizeBytes);
+      if (peer !== g) bytes += sizeBytes;
+    }
+    const ended = device.gather.record();
+    tell({ lane: 'gather', device, bytes, started, ended });
+    return ended;
+  });
+}
