@@ -55,6 +55,10 @@ export const ERROR_CODES = {
   },
   WRITE_FAILED: { exitStatus: 8, meaning: 'an output file or a copy of the weights cannot be written' },
   DOWNLOAD_FAILED: { exitStatus: 8, meaning: 'a model cannot be downloaded, or arrives damaged' },
+  QUEUE_FAILED: {
+    exitStatus: 8,
+    meaning: 'a queue of prompts refuses this program, or has lost what it held',
+  },
   NO_DEVICE: { exitStatus: 9, meaning: 'the requested device is not present or not usable' },
   DEVICE_FAILED: { exitStatus: 9, meaning: 'a device failed while it was working' },
   CLOSED: {

@@ -142,6 +142,34 @@ async function runCommand(
       ]);
       return runMerge(readMergeOptions(options, words), context);
     }
+    case 'submit': {
+      const [{ runSubmit }, { readSubmitOptions }] = await Promise.all([
+        import('./queue/submit.js'),
+        import('./options/queue-options.js'),
+      ]);
+      return runSubmit(readSubmitOptions(options), context);
+    }
+    case 'worker': {
+      const [{ runWorker }, { readWorkerOptions }] = await Promise.all([
+        import('./queue/worker.js'),
+        import('./options/queue-options.js'),
+      ]);
+      return runWorker(readWorkerOptions(options), context);
+    }
+    case 'status': {
+      const [{ runStatus }, { readStatusOptions }] = await Promise.all([
+        import('./queue/status.js'),
+        import('./options/queue-options.js'),
+      ]);
+      return runStatus(readStatusOptions(options), context);
+    }
+    case 'collect': {
+      const [{ runCollect }, { readCollectOptions }] = await Promise.all([
+        import('./queue/collect.js'),
+        import('./options/queue-options.js'),
+      ]);
+      return runCollect(readCollectOptions(options), context);
+    }
     case 'pack': {
       const [{ runPack }, { readPackOptions }] = await Promise.all([
         import('./pack.js'),

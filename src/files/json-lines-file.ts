@@ -88,6 +88,16 @@ export class JsonLinesFile implements Pick<JsonLines, 'write' | 'close'> {
     }
   }
 
+  /** All that was written is on the drive, where the file is on one. */
+  sync(): void {
+    if (this.#file === undefined || !this.#hasSize) return;
+    try {
+      fsyncSync(this.#file);
+    } catch (error) {
+      throw writeError(this.#path, this.#option, error);
+    }
+  }
+
   /** Some file systems tell only now that there was no space. */
   close(): void {
     const file = this.#file;

@@ -1,6 +1,6 @@
 // `--batch_size auto`: as many texts together as make most tokens a second.
 
-import { detectHardware } from '../../../offload/index.js';
+import { detectHardware, type Workload } from '../../../offload/index.js';
 import { transferFor } from '../../engine/devices.js';
 import { findAutoBatch, LARGEST_BATCH } from '../../engine/largest-batch.js';
 import { planFor } from '../../engine/plan-for.js';
@@ -15,7 +15,7 @@ export async function withAutoBatch(
   source: Source,
   job: Job,
   options: GenerateOptions,
-  { log }: CommandContext,
+  context: CommandContext,
 ): Promise<GenerateOptions> {
   if (!options.autoBatch) return options;
   const places = openPlaces(job, new Set());
@@ -24,6 +24,24 @@ export async function withAutoBatch(
   // Built-in prompts, and prompts that are measured with, are repeated until they fill the batch.
   const repeats = !job.given || options.benchmark !== undefined;
   const workload = workloadOf(job, places, options);
+  const most = repeats ? LARGEST_BATCH : Math.ceil(places.length / options.deviceCount);
+  return decideBatch(source, options, { workload, promptTokens, most }, context);
+}
+
+/** What a batch is chosen for: the work of any size, the longest prompt, and the largest batch that makes sense. */
+export interface BatchQuestion {
+  readonly workload: Workload;
+  readonly promptTokens: number;
+  readonly most: number;
+}
+
+/** The options with the batch that makes most tokens a second. Throws DOES_NOT_FIT when not even one text does. */
+export async function decideBatch(
+  source: Source,
+  options: GenerateOptions,
+  { workload, promptTokens, most }: BatchQuestion,
+  { log }: CommandContext,
+): Promise<GenerateOptions> {
   // Measured once, and kept for the run.
   const transfer = await transferFor(engineOptions(source, options, workload));
   const { dramAvailableBytes = detectHardware().dramAvailableBytes } = options;
@@ -38,7 +56,7 @@ export async function withAutoBatch(
           promptTokens: count * promptTokens,
         }),
       ),
-    repeats ? LARGEST_BATCH : Math.ceil(places.length / options.deviceCount),
+    most,
   );
   const why = refusal === undefined ? 'all there are' : `with one more, ${refusal}`;
   log.info(`--batch_size auto is ${sequences}; ${why}`);

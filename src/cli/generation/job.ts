@@ -14,7 +14,7 @@ import { badOption } from '../options/option-reader.js';
 import { idleOption } from '../options/sampling-options.js';
 import { type Share, WHOLE } from '../options/share.js';
 import type { Source } from '../source.js';
-import { PromptCoder } from './prompt-coder.js';
+import { type CodingOptions, PromptCoder } from './prompt-coder.js';
 import { listOf, noPrompts, type PromptList, readPrompts, repeated } from './prompt-list.js';
 import { DEFAULT_PROMPTS, type EncodedPrompt, syntheticPrompts, type Vocabulary } from './prompts.js';
 
@@ -145,32 +145,20 @@ export async function encodeJob(
   surroundings: Surroundings,
 ): Promise<Job> {
   const { checkpoint, model } = source.opened;
-  const { chat, maxNewTokens, maxContext, samples = 1, share = WHOLE } = options;
+  const { chat, samples = 1, share = WHOLE } = options;
   const needsTokenizer = textWishes(given, options).tokenizer;
-  // Loading it where it is absent says what is missing.
-  const tokenizer = await (needsTokenizer ? loadTokenizer : openTokenizer)(checkpoint.folder);
-  const vocabulary = {
-    size: model.vocabSize,
-    startToken: tokenizer?.bosTokenId ?? configuredIds(source.opened, 'bos')[0],
-    tokenizer,
-  };
-  const fallback = tokenizer ? DEFAULT_PROMPTS.map((text) => ({ text })) : syntheticPrompts(model.vocabSize);
+  const { vocabulary, endTokens } = await vocabularyOf(source, needsTokenizer);
+  const fallback = vocabulary.tokenizer
+    ? DEFAULT_PROMPTS.map((text) => ({ text }))
+    : syntheticPrompts(model.vocabSize);
   const own = given.length > 0;
   const prompts = own ? given : listOf(fallback);
-  const coder = new PromptCoder({
-    vocabulary,
-    template: chat || prompts.has.messages ? await loadChatTemplate(checkpoint.folder) : undefined,
-    chat,
-    maxNewTokens,
-    maxContext: contextLimit(maxContext, model.maxContextTokens),
-    contextName: maxContext === undefined ? undefined : '--max_context',
-    signal: surroundings.interrupt.signal,
-  });
+  const template = chat || prompts.has.messages ? await loadChatTemplate(checkpoint.folder) : undefined;
+  const coder = coderOf({ vocabulary, template }, options, model.maxContextTokens, surroundings);
   const sizes = await measure(prompts, coder, options, surroundings);
   if (options.idle !== undefined && !sizes.draws) throw idleOption(options.idle);
   // Among many, one that cannot be continued stops no other.
   if (sizes.firstProblem && options.prompts.length > 0) throw sizes.firstProblem;
-  const endTokens = new Set(tokenizer?.eosTokenIds ?? configuredIds(source.opened, 'eos'));
   return {
     prompts,
     distinct: prompts.length,
@@ -181,6 +169,36 @@ export async function encodeJob(
     vocabulary,
     endTokens,
     given: own,
+  };
+}
+
+export function coderOf(
+  texts: Pick<CodingOptions, 'vocabulary' | 'template'>,
+  { chat, maxNewTokens, maxContext }: Pick<GenerateOptions, 'chat' | 'maxNewTokens' | 'maxContext'>,
+  maxContextTokens: number | undefined,
+  { interrupt }: Pick<CommandContext, 'interrupt'>,
+): PromptCoder {
+  return new PromptCoder({
+    ...texts,
+    chat,
+    maxNewTokens,
+    maxContext: contextLimit(maxContext, maxContextTokens),
+    contextName: maxContext === undefined ? undefined : '--max_context',
+    signal: interrupt.signal,
+  });
+}
+
+/** The tokenizer beside a model, where text has to be made of prompts, or prompts of text; and where a text ends. */
+export async function vocabularyOf(
+  { opened }: Source,
+  needsTokenizer: boolean,
+): Promise<Pick<Job, 'vocabulary' | 'endTokens'>> {
+  // Loading it where it is absent says what is missing.
+  const tokenizer = await (needsTokenizer ? loadTokenizer : openTokenizer)(opened.checkpoint.folder);
+  const startToken = tokenizer?.bosTokenId ?? configuredIds(opened, 'bos')[0];
+  return {
+    vocabulary: { size: opened.model.vocabSize, startToken, tokenizer },
+    endTokens: new Set(tokenizer?.eosTokenIds ?? configuredIds(opened, 'eos')),
   };
 }
 

@@ -87,10 +87,10 @@ function* promptsOf(places: Int32Array, samples: number): Generator<number, void
 
 const NO_TOKENS: ReadonlySet<number> = new Set();
 
-function requestOf(
+export function requestOf(
   prompt: EncodedPrompt,
   sample: number,
-  { endTokens }: Job,
+  { endTokens }: Pick<Job, 'endTokens'>,
   options: GenerateOptions,
 ): GenerationRequest {
   const { index, tokens, own } = prompt;
@@ -108,7 +108,11 @@ function requestOf(
 }
 
 /** Watches the text of each sequence for the first stop string. */
-export function stopsAfter(job: Job, feed: Pick<RequestFeed, 'promptOf'>, options: GenerateOptions) {
+export function stopsAfter(
+  job: Pick<Job, 'samples' | 'vocabulary'>,
+  feed: Pick<RequestFeed, 'promptOf'>,
+  options: GenerateOptions,
+) {
   return ({ index, sample = 0, promptTokens }: GenerationRequest) => {
     const { own } = feed.promptOf(index * job.samples + sample);
     const strings = own?.stopStrings ?? options.stopStrings;

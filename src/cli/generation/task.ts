@@ -6,7 +6,7 @@ import type { GenerateOptions } from '../options/generate-options.js';
 import { damagedPath, type RunSettings } from '../results/file.js';
 import type { Identity } from '../results/identity.js';
 import type { FinishedTexts } from '../results/lines.js';
-import { finishedTexts, NOTHING_FINISHED, settingsOf } from '../results/resume.js';
+import { finishedTexts, NOTHING_FINISHED, promptsDigest, settingsOf } from '../results/resume.js';
 import type { Source } from '../source.js';
 import { type Job, openPlaces, textCount } from './job.js';
 
@@ -27,7 +27,8 @@ export function makeTask(
   identity: Identity | undefined,
 ): Task {
   const { resume, output } = options;
-  const settings = settingsOf(source, job, options, identity);
+  const settled = { ...job, promptsDigest: promptsDigest(job.prompts) };
+  const settings = settingsOf(source, settled, options, identity);
   const finished = resume && output !== undefined ? finishedTexts(output, settings, job) : NOTHING_FINISHED;
   return { job, options, settings, finished, open: openPlaces(job, finished.places) };
 }

@@ -28,9 +28,17 @@ export async function identityOf(
   source: Source,
   uses: { readonly tokenizer: boolean; readonly chatTemplate: boolean },
   { output }: GenerateOptions,
-  { progress, interrupt }: CommandContext,
+  context: CommandContext,
 ): Promise<Identity | undefined> {
   if (output === undefined || resultsFile(output) === undefined) return undefined;
+  return readIdentity(source, uses, context);
+}
+
+export async function readIdentity(
+  source: Source,
+  uses: { readonly tokenizer: boolean; readonly chatTemplate: boolean },
+  { progress, interrupt }: CommandContext,
+): Promise<Identity> {
   const { checkpoint } = source.opened;
   const template = uses.chatTemplate ? await chatTemplateText(checkpoint.folder) : undefined;
   let line = 'looking at the weights';

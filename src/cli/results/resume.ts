@@ -28,7 +28,11 @@ export const NOTHING_FINISHED: FinishedTexts = {
  * Results of hours must not end by a word that was left out, nor those that another run is writing be taken for what it
  * has left. Throws BAD_OPTION or WRITE_FAILED.
  */
-export function checkNothingLost({ output, resume, overwrite }: GenerateOptions): void {
+export function checkNothingLost({
+  output,
+  resume,
+  overwrite,
+}: Pick<GenerateOptions, 'output' | 'resume' | 'overwrite'>): void {
   const results = output === undefined ? undefined : resultsFile(output);
   const sizeBytes = results === undefined ? 0 : (statSync(results, { throwIfNoEntry: false })?.size ?? 0);
   if (results === undefined || sizeBytes === 0) return;
@@ -48,13 +52,18 @@ export function withSeedOfResults(options: GenerateOptions): GenerateOptions {
   return typeof seed === 'number' ? { ...options, sampling: { ...sampling, seed } } : options;
 }
 
+/** What has to be known of a job to say what its texts depend on. */
+export type SettledJob = Pick<Job, 'vocabulary' | 'endTokens' | 'samples'> & {
+  readonly promptsDigest: string;
+};
+
 /**
  * Everything that decides what the texts are; where weights rest and what runs together does not.
  * @param identity absent where nothing goes on with the results
  */
 export function settingsOf(
   source: Source,
-  job: Job,
+  job: SettledJob,
   options: GenerateOptions,
   identity?: Identity,
 ): RunSettings {
@@ -66,7 +75,7 @@ export function settingsOf(
     ...(identity ? identitySettings(identity) : {}),
     start_token: job.vocabulary.startToken ?? null,
     stop_tokens: (options.ignoreEos ? [] : [...job.endTokens]).sort((a, b) => a - b),
-    prompts: promptsDigest(job.prompts),
+    prompts: job.promptsDigest,
     ...(options.share ? { shard: shareName(options.share) } : {}),
     compute_dtype: computeType(options),
     // None is exact.

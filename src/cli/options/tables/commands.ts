@@ -8,6 +8,16 @@ import { GENERATE_EXAMPLES, GENERATE_OPTIONS } from './generate.js';
 import { MERGE_EXAMPLES, MERGE_OPTIONS } from './merge.js';
 import { PACK_EXAMPLES, PACK_OPTIONS } from './pack.js';
 import { PLAN_EXAMPLES, PLAN_OPTIONS } from './plan.js';
+import {
+  COLLECT_EXAMPLES,
+  COLLECT_OPTIONS,
+  STATUS_EXAMPLES,
+  STATUS_OPTIONS,
+  SUBMIT_EXAMPLES,
+  SUBMIT_OPTIONS,
+  WORKER_EXAMPLES,
+  WORKER_OPTIONS,
+} from './queue.js';
 import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score.js';
 import type { OptionSpec, OptionTable } from './spec.js';
 
@@ -17,6 +27,10 @@ export type CommandName =
   | 'score'
   | 'plan'
   | 'merge'
+  | 'submit'
+  | 'worker'
+  | 'status'
+  | 'collect'
   | 'pack'
   | 'doctor'
   | 'cache'
@@ -66,6 +80,28 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
     words: 'WORDS',
     options: MERGE_OPTIONS,
     examples: MERGE_EXAMPLES,
+  },
+  submit: {
+    describe: 'Put a file of prompts into a queue, for workers on any machines',
+    words: 'MODEL',
+    options: SUBMIT_OPTIONS,
+    examples: SUBMIT_EXAMPLES,
+  },
+  worker: {
+    describe: 'Make texts for the prompts of a queue, until all are made',
+    words: 'MODEL',
+    options: WORKER_OPTIONS,
+    examples: WORKER_EXAMPLES,
+  },
+  status: {
+    describe: 'How far the job of a queue is, and who works on it',
+    options: STATUS_OPTIONS,
+    examples: STATUS_EXAMPLES,
+  },
+  collect: {
+    describe: 'Write the results of a queue to a file, until all are there',
+    options: COLLECT_OPTIONS,
+    examples: COLLECT_EXAMPLES,
   },
   pack: {
     describe: 'Write a checkpoint again with weights of 8 or 4 bits',

@@ -1,0 +1,83 @@
+// Taking results out of the queue: a part leaves the server when its lines are safe, so that each is there at any time.
+
+import { collectedKey } from './address.js';
+import { type ChunkQueue, countsOf, openQueue } from './bull.js';
+import { type ChunkResult, chunkNumber } from './chunk.js';
+import type { QueueConnection } from './connection.js';
+import { asked, forgetJob, type JobRecord, type JobState, readJob } from './record.js';
+
+const TOGETHER = 100;
+const LOOK_AGAIN_MS = 500;
+/** A server that has lost something still has workers for a while that will bring it. */
+const PATIENCE_LOOKS = 20;
+
+export interface CollectionWork {
+  readonly record: JobRecord;
+  /** Has to have these lines on the drive when it returns. They may come again after a kill. */
+  readonly keep: (results: readonly ChunkResult[]) => void;
+  /** Every text is kept. */
+  readonly isComplete: () => boolean;
+}
+
+/** `replaced`: another job has taken its name. `lost`: the server has lost parts of it. */
+export type CollectionEnd = 'complete' | 'lost' | 'replaced';
+
+export async function collectResults(
+  connection: QueueConnection,
+  work: CollectionWork,
+): Promise<CollectionEnd> {
+  const { record } = work;
+  const queue = openQueue<unknown>(connection, record.id);
+  let idleLooks = 0;
+  for (;;) {
+    const taken = await takeSome(connection, queue, work);
+    if (work.isComplete()) break;
+    if (taken > 0) {
+      idleLooks = 0;
+      continue;
+    }
+    const job = await readJob(asked(connection));
+    if (job?.record.id !== record.id) return 'replaced';
+    const { waiting, leased, made } = await connection.ask(() => countsOf(queue));
+    const isIdle = waiting + leased + made === 0 && isAllThere(job.state);
+    idleLooks = isIdle ? idleLooks + 1 : 0;
+    if (idleLooks > PATIENCE_LOOKS) return 'lost';
+    await connection.pause(LOOK_AGAIN_MS);
+  }
+  const job = await readJob(asked(connection));
+  // Somebody may be adding prompts that are there already.
+  if (job?.record.id === record.id) {
+    await forgetJob(asked(connection), record);
+    await connection.ask(() => queue.obliterate({ force: true }));
+  }
+  return 'complete';
+}
+
+function isAllThere(state: JobState): boolean {
+  return state === 'submitted';
+}
+
+async function takeSome(
+  connection: QueueConnection,
+  queue: ChunkQueue<unknown>,
+  { record, keep }: CollectionWork,
+): Promise<number> {
+  const jobs = await connection.ask(() => queue.getJobs(['completed'], 0, TOGETHER - 1, true));
+  const done = jobs.filter((job) => job?.returnvalue && job.id !== undefined);
+  if (done.length === 0) return 0;
+  keep(done.map(({ returnvalue }) => returnvalue));
+  const key = collectedKey(connection.address.job, record.id);
+  await connection.ask(async () => {
+    const marks = connection.redis.pipeline();
+    for (const { id } of done) marks.setbit(key, chunkNumber(id ?? ''), 1);
+    await marks.exec();
+  });
+  for (const job of done)
+    await connection.ask(() => job.remove({ removeChildren: false }).catch(ignoreAbsence));
+  return done.length;
+}
+
+/** A question that is asked again after a reconnection finds that it was answered. */
+function ignoreAbsence(error: unknown): void {
+  if (!(error instanceof Error) || !/could not be removed|Missing key/i.test(error.message)) throw error;
+}
