@@ -168,6 +168,7 @@ async function run(engine: Engine, batch: number): Promise<LaterHalf> {
       hits: last.hits - first.hits,
       misses: last.misses - first.misses,
       computedByHost: last.computedByHost - first.computedByHost,
+      inDram: last.inDram - first.inDram,
       read: last.read,
       steps,
     },

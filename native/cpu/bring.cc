@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/io_pieces.h"
+#include "cpu/exchange.h"
 #include "cpu/host_part.h"
 #include "ops/mailbox.h"
 #include "ops/slots.h"
@@ -210,20 +211,28 @@ void BringExperts(const BringExpertsOp& op, Run& run) {
   if (op.aside) LeaveToHost(op, calls, missing, run);
   Words(op.counts)[1] += static_cast<int32_t>(missing.size());
   const Parts parts{op, op.part_count()};
-  if (!op.files) Check(parts, missing);
+  if (op.home.data) Check(parts, missing);
+  if (op.behind && !missing.empty()) AwaitHost(op.behind.mail, run.cancel);
   const std::vector<int32_t> slots = Leaving(op, missing.size(), calls);
+  std::vector<Exchanged> exchanged;
   int32_t* const list = Words(op.list);
   list[0] = static_cast<int32_t>(missing.size());
   for (size_t i = 0; i < missing.size(); ++i) {
     int32_t& key = Words(op.key_of)[slots[i]];
+    const auto comes = static_cast<int32_t>(op.first_key) + missing[i];
+    exchanged.push_back({comes, uses[comes], key, key < 0 ? 0 : uses[key], stamps[slots[i]]});
     if (key >= 0) Words(op.slot_of)[key] = -1;
-    key = static_cast<int32_t>(op.first_key) + missing[i];
+    key = comes;
     slot_of[missing[i]] = slots[i];
     stamps[slots[i]] = calls;
     list[1 + 2 * i] = missing[i];
     list[2 + 2 * i] = slots[i];
   }
   if (op.files) return Read(op, missing, slots, run);
+  if (op.behind) {
+    if (!missing.empty()) ExchangeExperts(op, exchanged.data(), static_cast<int32_t>(missing.size()), run);
+    return;
+  }
   Copy({parts, missing, slots}, run);
 }
 

@@ -5,6 +5,7 @@
 
 #include "cpu/bring.h"
 #include "cpu/copy.h"
+#include "cpu/find.h"
 #include "cpu/host_part.h"
 #include "cpu/isa.h"
 #include "ops/decode.h"
@@ -54,6 +55,7 @@ auto KernelOf(const Kernels& k, const NoteNotFiniteOp&) { return k.note_not_fini
 auto KernelOf(const Kernels&, const BringExpertsOp&) { return BringExperts; }
 auto KernelOf(const Kernels&, const AskHostOp&) { return AskHost; }
 auto KernelOf(const Kernels&, const TakeHostOp&) { return TakeHost; }
+auto KernelOf(const Kernels&, const FindExpertsOp&) { return FindExperts; }
 auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }
 auto KernelOf(const Kernels&, const CopyRowsOp&) { return CopyByteRows; }
 auto KernelOf(const Kernels&, const FillOp&) { return FillBytes; }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -26,6 +27,10 @@ void Store(const Mail& mail, MailWord word, int32_t value) {
 }
 int64_t NowNs() { return static_cast<int64_t>(NowMs() * 1e6); }
 int64_t& AskedAt(const Mail& mail) { return *reinterpret_cast<int64_t*>(Words(mail.state) + kAskedAtState); }
+/// A read takes at least as long.
+constexpr auto kNap = std::chrono::microseconds(20);
+constexpr int kTurnsAwake = 2000;
+
 int32_t Capped(int64_t ns) {
   return static_cast<int32_t>(std::clamp<int64_t>(ns, 0, std::numeric_limits<int32_t>::max()));
 }
@@ -70,6 +75,20 @@ void AwaitHost(const Mail& mail, const CancelFlag& cancel) {
   }
   Words(mail.state)[kTakenState] = asked;
   if (Load(mail, kFailedWord) != 0) throw std::runtime_error("the processor failed in its part");
+}
+
+void AwaitWord(const Mail& mail, const int32_t* word, int32_t value, const CancelFlag& cancel) {
+  const std::atomic_ref<int32_t> there(*const_cast<int32_t*>(word));
+  for (int turn = 1; there.load(std::memory_order_acquire) != value; ++turn) {
+    if (cancel) return;
+    if (Load(mail, kFailedWord) != 0) throw std::runtime_error("the processor failed in its part");
+    if (Load(mail, kClosedWord) != 0) throw std::runtime_error("the processor was stopped before it had done its part");
+    if (turn < kTurnsAwake) {
+      _mm_pause();
+    } else {
+      std::this_thread::sleep_for(kNap);
+    }
+  }
 }
 
 void AskHost(const AskHostOp& op, Run& run) {

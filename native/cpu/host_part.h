@@ -18,6 +18,10 @@ void Ask(const Mail& mail, int64_t job);
 /// Throws where the host failed in what it was asked for.
 void AwaitHost(const Mail& mail, const CancelFlag& cancel);
 
+/// Waits for a word of host memory that a job writes while it goes on; sleeps, since that may take as long as a drive does. Throws as
+/// AwaitHost.
+void AwaitWord(const Mail& mail, const int32_t* word, int32_t value, const CancelFlag& cancel);
+
 void AskHost(const AskHostOp& op, Run& run);
 void TakeHost(const TakeHostOp& op, Run& run);
 

@@ -3,9 +3,11 @@
 #include <climits>
 #include <stdexcept>
 
+#include "cuda/exchange.h"
 #include "cuda/mail.h"
 #include "cuda/overlap.h"
 #include "cuda/views.h"
+#include "ops/exchange.h"
 #include "ops/slots.h"
 
 namespace zi::cuda {
@@ -36,6 +38,10 @@ struct BringArguments {
   uint8_t* slots;
   int64_t slot_bytes;
   AsideArguments aside;
+  /// Null where experts come from `home`.
+  int32_t* asked;
+  MailArguments behind;
+  int64_t behind_job;
   Fault* fault;
 };
 
@@ -66,6 +72,32 @@ __device__ inline Candidate FirstOfMine(const BringArguments& a, int32_t calls) 
     if (Before(mine, first)) first = mine;
   }
   return first;
+}
+
+/// Says who comes and who leaves for that, as the host's slots have to know.
+__device__ inline void WriteAsked(const BringArguments& a, int i, int32_t comes, int slot) {
+  if (!a.asked) return;
+  const int32_t leaves = a.key_of[slot];
+  int32_t* const words = a.asked + kAskedHead + kAskedEach * i;
+  words[kComesKey] = comes;
+  words[kComesUses] = a.uses[comes];
+  words[kLeavesKey] = leaves;
+  words[kLeavesUses] = leaves < 0 ? 0 : a.uses[leaves];
+  words[kLeavesStamp] = a.stamps[slot];
+}
+
+/// By every thread, when all has been written.
+__device__ inline void AskForPlaces(const BringArguments& a, int count, int32_t calls) {
+  if (!a.asked || count == 0) return;
+  if (threadIdx.x == 0) {
+    a.asked[kAskedCount] = count;
+    a.asked[kAskedCalls] = calls;
+    a.asked[kAskedFirstKey] = static_cast<int32_t>(a.first_key);
+    NoteAsked(a.behind, count, 0);
+  }
+  __threadfence_system();
+  __syncthreads();
+  if (threadIdx.x == 0) Ask(a.behind, a.behind_job, 0);
 }
 
 /// The experts that were wanted least of those that miss are left to the host. Returns whether this thread's is; `count` of all
@@ -178,6 +210,7 @@ __global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__
     count += missing_before[w];
   }
   if (misses) missing[before] = static_cast<int16_t>(me);
+  if (me == 0 && a.asked && count > 0) AwaitHost(a.behind, a.fault);
   __syncthreads();
   Candidate mine = count > 0 ? FirstOfMine(a, calls) : Candidate{LLONG_MAX, INT_MAX};
   for (int i = 0; i < count; ++i) {
@@ -188,6 +221,7 @@ __global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__
     if (first.slot == mine.slot) {
       const int expert = missing[i];
       const int32_t leaves = a.key_of[first.slot], comes = static_cast<int32_t>(a.first_key) + expert;
+      WriteAsked(a, i, comes, first.slot);
       if (leaves >= 0) a.slot_of[leaves] = -1;
       a.key_of[first.slot] = comes;
       a.slot_of[comes] = first.slot;
@@ -198,6 +232,7 @@ __global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__
     }
     __syncthreads();
   }
+  AskForPlaces(a, count, calls);
   if (me == 0) {
     a.list[0] = count;
     a.counts[0] += hits;
@@ -330,7 +365,13 @@ void Launch(const BringExpertsOp& op, Run& run) {
     }
     a.aside.mail = MailArguments(aside.mail);
   }
+  if (op.behind) {
+    a.asked = Words(op.behind.asked);
+    a.behind = MailArguments(op.behind.mail);
+    a.behind_job = op.behind.job;
+  }
   Overlapped(Decide, dim3(1), kDecideThreads, run, a);
+  if (op.behind) return LaunchExchange(op, run);
   Overlapped(CopyExperts, dim3(kCopyBlocks), kCopyThreads, run, a);
 }
 

@@ -42,7 +42,7 @@ std::string Describe(const Fault& fault) {
     case kStateTokensOutside:
       return "a sequence with a state, " + index + ", reaches to token " + value + ", outside the " + limit + " there are";
     case kHostFailed:
-      return "take_host: the processor failed in its part";
+      return "the processor failed in its part";
     case kNoFault:
       break;
   }

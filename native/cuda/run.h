@@ -105,6 +105,7 @@ void Launch(const NoteNotFiniteOp& op, Run& run);
 void Launch(const BringExpertsOp& op, Run& run);
 void Launch(const AskHostOp& op, Run& run);
 void Launch(const TakeHostOp& op, Run& run);
+void Launch(const FindExpertsOp& op, Run& run);
 void Launch(const CopyOp& op, Run& run);
 void Launch(const CopyRowsOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);

@@ -317,11 +317,15 @@ constexpr Opcode kOpcodes[] = {
     {"bring_experts",
      "experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey "
      "ageCalls aside.here aside.there aside.x aside.hostX aside.weights aside.hostWeights aside.mail.words aside.mail.state aside.job "
-     "files",
+     "files behind.slots behind.asked behind.found behind.mail.words behind.mail.state behind.job",
      BringExperts},
     {"ask_host", "from to mail.words mail.state job", AskHost},
     {"take_host", "out from choices mail.words mail.state", TakeHost},
     {"copy_rows", "to toOffsetBytes toStrideBytes from fromOffsetBytes fromStrideBytes rowBytes rows", CopyRows},
+    {"find_experts",
+     "asked found slots begins alike tables.slotOf tables.keyOf tables.uses tables.stamps tables.readAs tables.calls counts ageCalls "
+     "files",
+     FindExperts},
 };
 
 template <class Names>

@@ -2,6 +2,7 @@
 #pragma once
 #include <variant>
 
+#include "ops/exchange.h"
 #include "ops/weights.h"
 #include "ops/words.h"
 
@@ -12,7 +13,7 @@ using Operation = std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, G
                                NoteNotFiniteOp, CopyOp, FillOp, ExpertBiasOp, GatedPairsOp, PositionScaleOp,
                                ClampOp, CausalConvOp, StateScanOp, GatedRmsOp, GateSigmoidOp, ScaleRowsOp, HeadLinearOp,
                                CompressOp, WindowAttentionOp, HyperWeightsOp, HyperMixOp, BringExpertsOp, AskHostOp, TakeHostOp,
-                               CopyRowsOp>;
+                               CopyRowsOp, FindExpertsOp>;
 
 struct Decoded {
   const char* name;

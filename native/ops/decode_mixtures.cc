@@ -4,6 +4,7 @@
 
 #include "core/io_pieces.h"
 #include "ops/decode_parts.h"
+#include "ops/exchange.h"
 
 namespace zi {
 namespace {
@@ -117,10 +118,11 @@ Operation BringExperts(Reader& in) {
   BringExpertsOp op{in.IndexTable("experts"), in.ByteRows("slots", 2),  in.OptionalBytes("home"), in.IndexTable("places"),
                     in.Index("slotOf"),       in.Index("uses"),      in.Index("keyOf"),   in.Index("stamps"),
                     in.Index("calls"),        in.Index("counts"),    in.Index("list"),    static_cast<int64_t>(in.Size("firstKey")),
-                    static_cast<int64_t>(in.Size("ageCalls")), {}, nullptr};
+                    static_cast<int64_t>(in.Size("ageCalls")), {}, nullptr, {}};
   op.aside = ReadAside(in, op.experts);
   in.files = in.Pieces("files");
   op.files = in.files.get();
+  op.behind = ReadHostSlots(in);
   const int64_t experts = op.expert_count(), slots = op.slots.shape[0], choices = op.experts.shape[0] * op.experts.shape[1];
   in.Check(experts > 0 && experts <= kMostExpertsInSlots, "there are 1 to 1024 experts");
   in.Check(op.places.shape[1] > 0 && op.places.shape[1] % 2 == 0 && op.places.strides[0] == op.places.shape[1],
@@ -130,7 +132,14 @@ Operation BringExperts(Reader& in) {
            "slots follow each other at multiples of 16 bytes");
   in.Check(op.first_key >= 0 && op.first_key + experts <= op.slot_of.shape[0], "the layer has experts that no table knows");
   in.Check(op.age_calls > 0, "uses are halved after some calls");
-  in.Check((op.home.data != nullptr) != (op.files != nullptr), "experts have one home");
+  const int homes = (op.home.data != nullptr) + (op.files != nullptr) + (op.behind.slots.data != nullptr);
+  in.Check(homes == 1, "experts have one home");
+  in.Check(!op.behind || !op.aside, "the host computes experts of layers that rest in its memory");
+  if (op.behind) {
+    in.Check(op.behind.asked.shape[0] >= kAskedHead + kAskedEach * experts, "what is asked has room for every expert");
+    in.Check(op.behind.found.shape[0] >= experts && op.behind.found.shape[1] >= kFoundHead + op.places.shape[1],
+             "what is found has room for every expert and its parts");
+  }
   if (op.files) {
     CheckPieces(in, *op.files, op.first_key, experts);
     const HostMemory& memory = op.files->memory();

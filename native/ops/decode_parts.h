@@ -35,7 +35,9 @@ Operation ScaleRows(Reader& in);
 // What a device asks of its host (decode_host.cc).
 Operation AskHost(Reader& in);
 Operation TakeHost(Reader& in);
+Operation FindExperts(Reader& in);
 AsideExperts ReadAside(Reader& in, const View& experts);
+HostSlots ReadHostSlots(Reader& in);
 
 // Hyper-connections (decode_hyper.cc).
 Operation HyperWeights(Reader& in);

@@ -260,12 +260,23 @@ struct AsideExperts {
 
   explicit operator bool() const { return here.data != nullptr; }
 };
+/// Experts whose home is the drive, and of which some lie in slots of the host: see ops/exchange.h.
+struct HostSlots {
+  /// u8 [slots, bytes of one] of the host.
+  View slots;
+  /// i32 of the host: [kAskedHead + kAskedEach · experts], and [experts, kFoundHead + 2 · parts].
+  View asked, found;
+  Mail mail;
+  int64_t job;
+  explicit operator bool() const { return slots.data != nullptr; }
+};
+
 /// Chosen experts that lie in no slot are copied into some from where they rest: see native/ops/slots.h for who has to leave.
 struct BringExpertsOp {
   View experts;
   /// u8 [slots, bytes of one].
   View slots;
-  /// u8: where the experts of the layer rest; without data where that is `files`.
+  /// u8: where the experts of the layer rest; without data where that is `files`, or `behind` them.
   View home;
   /// i32 [1 + experts, 2 · parts]: in row 0 where a part lies in a slot and its bytes, in row 1 + e where expert e's begins in `home`,
   /// low word and high word. Of files, where it begins in its slot, and a word of no meaning.
@@ -285,10 +296,13 @@ struct BringExpertsOp {
   AsideExperts aside;
   /// Experts of all layers, which are begun here and awaited by the products with them.
   IoPieces* files;
+  /// Where experts lie that are in no slot of the device, and then those that leave it for them.
+  HostSlots behind;
 
   int64_t expert_count() const { return places.shape[0] - 1; }
   int64_t part_count() const { return places.shape[1] / 2; }
 };
+
 struct ExpertBiasOp {
   View x, experts, bias;
 };

@@ -276,6 +276,12 @@ View WordReader::OptionalBytes(const char* name) {
   if (view.dtype != DType::kU8) Fail(std::string(name) + " must be u8");
   return Checked(view, name, 1, false);
 }
+View WordReader::OptionalBytesTable(const char* name) {
+  const View view = Tensor(name);
+  if (!view.data) return view;
+  if (view.dtype != DType::kU8) Fail(std::string(name) + " must be u8");
+  return Checked(view, name, 2, false);
+}
 View WordReader::Index(const char* name) {
   const View view = Checked(Tensor(name), name, 1, true);
   if (!view.data || view.dtype != DType::kI32) Fail(std::string(name) + " must be i32");

@@ -27,6 +27,7 @@ class WordReader {
   View Stored(const char* name);                      // any type, at any offset
   View ByteRows(const char* name, int rank);          // u8
   View OptionalBytes(const char* name);               // u8 of rank 1; data is null when absent
+  View OptionalBytesTable(const char* name);          // u8 of rank 2; data is null when absent
   View Index(const char* name);                       // i32 [n], at a multiple of 4 bytes
   View IndexTable(const char* name);                  // i32 [n, m]
   View OptionalIndex(const char* name);               // i32 [n]; data is null when absent

@@ -91,6 +91,17 @@ export function encodeOp(op: Op): Float64Array {
       tensors(aside?.weights ?? null, aside?.hostWeights ?? null);
       tensors(aside?.mail.words ?? null, aside?.mail.state ?? null);
       numbers(aside?.job ?? 0, op.files?.id ?? 0);
+      const { behind } = op;
+      tensors(behind?.slots ?? null, behind?.asked ?? null, behind?.found ?? null);
+      tensors(behind?.mail.words ?? null, behind?.mail.state ?? null);
+      numbers(behind?.job ?? 0);
+      break;
+    }
+    case 'find_experts': {
+      const { slotOf, keyOf, uses, stamps, readAs, calls } = op.tables;
+      tensors(op.asked, op.found, op.slots, op.begins, op.alike);
+      tensors(slotOf, keyOf, uses, stamps, readAs, calls, op.counts);
+      numbers(op.ageCalls, op.files.id);
       break;
     }
     case 'ask_host':

@@ -5,6 +5,7 @@ import { placeOnDevices } from './device-layers.js';
 import type { Draft } from './draft.js';
 import { allInDram, partlyOnDrive, windowsOf } from './dram-layers.js';
 import type { PlanInput } from './input.js';
+import { placeDramSlots } from './place-dram-slots.js';
 import { placeDriveSlots } from './place-drive-slots.js';
 import { asksForSlots, checkSlots, placeSlots } from './place-slots.js';
 import { jobMs } from './price.js';
@@ -83,10 +84,11 @@ function firstOnDrive(input: PlanInput, drafts: readonly Draft[]): Priced | unde
 function fastest(input: PlanInput, drafts: readonly Draft[]): Priced | undefined {
   const windows = windowsOf(input);
   const placed = drafts.map((draft) => {
-    const onDrive = draft.slots ? [] : windows;
+    const all = allInDram(input, draft);
+    if (draft.slots) return all ?? placeDramSlots(input, draft);
     return (
-      allInDram(input, draft) ??
-      onDrive.reduce<Draft | undefined>(
+      all ??
+      windows.reduce<Draft | undefined>(
         (before, window) => before ?? partlyOnDrive(input, draft, window),
         undefined,
       )

@@ -90,6 +90,8 @@ export interface PlanOptions extends HostRowOptions {
   readonly restsInShards?: boolean;
   /** Places on every device for experts that come when they are chosen; default `auto` with offload `auto`, else none. */
   readonly expertSlots?: ExpertSlotsOption;
+  /** With experts on the drive and slots on devices: places in DRAM for each device; default as many as fit. */
+  readonly dramSlots?: number;
   /** How layers reach several devices with memory of their own; default in shards gathered by peer copies. */
   readonly transfer?: Transfer;
 }

@@ -1,12 +1,14 @@
 // Decides, before anything is allocated, where each layer rests and how large every buffer is; each size with its reason.
 
 import { present } from '../errors.js';
+import { expertFilesOf } from '../model/expert-files.js';
 import { PAGE_TOKENS } from '../model/kv-cache.js';
 import type { ModelSpec } from '../model/model.js';
 import { choosePlaces } from './choice.js';
 import { tiersOf } from './draft.js';
 import { HOST_ROWS_TERM } from './host-rows.js';
 import { type PlanOptions, planInput, type Workload } from './input.js';
+import { bufferBytesFor } from './place-dram-slots.js';
 import type { Plan } from './plan.js';
 
 /** Throws DOES_NOT_FIT, with the numbers and what to change, or BAD_OPTION. */
@@ -16,7 +18,9 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   const tiers = tiersOf(draft);
   const layers = input.layers.map((layer, index) => {
     const tier = present(tiers[index], 'tier');
-    const experts = draft.slots && input.experts[index];
+    const mixture = draft.slots && input.experts[index];
+    const files = draft.slots?.behind && mixture && expertFilesOf(layer.layout, mixture);
+    const experts = files ? { ...mixture, files } : mixture;
     const keys = tier === 'dram' && !experts ? input.cuttable?.keys[index] : undefined;
     return {
       ...layer,
@@ -26,12 +30,13 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
       ...(keys && keys.length > 0 ? { cuttable: keys } : {}),
     };
   });
+  const hostBufferBytes = draft.slots?.behind ? bufferBytesFor(input) : input.hostBufferBytes;
   const isCut = layers.some(({ cuttable }) => cuttable);
   return {
     layers,
     deviceCount: options.deviceCount,
     transfer: input.transfer,
-    hostBuffers: { count: draft.hostWindowLayers, sizeBytes: input.hostBufferBytes },
+    hostBuffers: { count: draft.hostWindowLayers, sizeBytes: hostBufferBytes },
     deviceBuffers: draft.deviceBuffers,
     slots: draft.slots,
     rows: isCut ? input.cuttable?.rows : undefined,

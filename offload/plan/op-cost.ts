@@ -61,6 +61,9 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'bring_experts':
       // Whoever weighs plans counts the bytes that come.
       return elementwiseMs([op.experts], compute);
+    case 'find_experts':
+      // The drive's time, which whoever weighs plans counts.
+      return 0;
     case 'ask_host':
       return elementwiseMs([op.from], compute);
     case 'take_host':

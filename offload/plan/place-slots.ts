@@ -50,8 +50,6 @@ export function checkSlots(input: PlanInput): void {
     throw bad('no layer of this model has experts that could come one by one: leave it out');
   if (options.computesInPlace && options.offload === 'dram')
     throw bad('the CPU computes on DRAM, where all layers are to rest whole: leave one of both out');
-  if (!options.computesInPlace && options.offload === 'nvme')
-    throw bad('experts come from DRAM, and all layers are to rest on the drive: leave one of both out');
   if (!isOpen(input))
     throw bad('it is said as well which layers rest on the device (--gpu_resident): leave one of both out');
   if (tokensOf(input, Math.min(keysOf(input), Number(options.expertSlots))) < 1)
@@ -82,7 +80,7 @@ export function slotRefusal(input: PlanInput): OperatingError {
 export function isOpen(input: PlanInput): boolean {
   const { offload, deviceResident = 'auto', computesInPlace } = input.options;
   if (mixturesOf(input).length === 0) return false;
-  return computesInPlace ? offload !== 'dram' : offload !== 'nvme' && deviceResident === 'auto';
+  return computesInPlace ? offload !== 'dram' : deviceResident === 'auto';
 }
 
 interface Room {
@@ -171,12 +169,18 @@ export function slotTerms(
   ];
 }
 
+const HOST_TERM = 'host’s part';
+
+export function withoutHost(terms: readonly PlanTerm[]): PlanTerm[] {
+  return terms.filter(({ name }) => name !== HOST_TERM);
+}
+
 /** What the host computes with. */
 function hostTerms({ options }: PlanInput, { host }: SlotPlan): PlanTerm[] {
   if (!host) return [];
   const bytes = options.deviceCount * (host.workspaceBytes + 4 * MAIL_WORDS);
   const reason = `what the CPU computes of up to ${host.mostTokens} tokens beside each device, and their mailboxes`;
-  return [{ tier: 'dram', name: 'host’s part', bytes, reason }];
+  return [{ tier: 'dram', name: HOST_TERM, bytes, reason }];
 }
 
 /** What the driver takes for a memory. */

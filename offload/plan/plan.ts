@@ -14,7 +14,7 @@ export type Tier = 'gpu' | 'dram' | 'nvme';
 /** A layer's experts, and the first of them among those of all layers. */
 export interface PlannedExperts extends LayerExperts {
   readonly firstKey: number;
-  /** Where devices compute in place: they come from the drive then, and what a slot takes is said here. */
+  /** Where they come from the drive. What a slot of DRAM takes is said here. */
   readonly files?: ExpertFiles | undefined;
 }
 
@@ -30,8 +30,8 @@ export interface PlannedLayer {
   readonly firstColumn: number;
   readonly columns: number;
   /**
-   * Where experts of the plan lie in slots: the layer rests in DRAM, and all of it but these on every device as well. Where devices
-   * compute in place, the layer rests on the drive, and all of it but these in DRAM.
+   * Where experts of the plan lie in slots: the layer rests in DRAM or on the drive, and all of it but these on every device as well.
+   * Where devices compute in place, the layer rests on the drive, and all of it but these in DRAM.
    */
   readonly experts?: PlannedExperts | undefined;
   /** Where rows may stay in DRAM, which the layer rests in: the matrices that may be cut. */
@@ -50,6 +50,15 @@ export interface SlotPlan {
   readonly mostTokens: number;
   /** What the host computes of that which a pass chooses and lacks; undefined where it computes nothing. */
   readonly host?: HostSharePlan | undefined;
+  /** Where experts rest on the drive, and devices have memory of their own: slots in DRAM for those that lie in none of the device. */
+  readonly behind?: DramSlotPlan | undefined;
+}
+
+/** For each device. An expert lies in a slot of the device, in one of these, or on the drive alone. */
+export interface DramSlotPlan {
+  readonly count: number;
+  /** What the drive brings of an expert. */
+  readonly bytes: number;
 }
 
 /** Whether the host computes beside devices: where it helps, never, or all of what they lack. */

@@ -14,7 +14,7 @@ import type { PlanInput, Workload } from './input.js';
 import { type ComputeRates, opMs, type SliceShape } from './op-cost.js';
 import type { Sizes } from './plan.js';
 import type { ProductRates } from './profile.js';
-import { broughtBytes, choosesExperts, shareGain } from './slots.js';
+import { broughtBytes, choosesExperts, readBytes, shareGain } from './slots.js';
 
 /** What a drive brings: of GPUs' hosts and of others alike. */
 const DRIVE_BYTES_PER_SECOND = 2e9;
@@ -182,7 +182,7 @@ function decodeMs(input: PlanInput, draft: Draft, context: number): number {
   return overlapped(computeMs, linkMs + kvMs, driveMs);
 }
 
-/** What chosen experts cost the link, or the drive where devices compute in place, while nothing is computed; undefined where whole layers pass by. */
+/** What chosen experts cost link and drive, while nothing is computed; undefined where whole layers pass by. */
 function broughtMs(
   input: PlanInput,
   { slots }: Draft,
@@ -190,8 +190,10 @@ function broughtMs(
 ): number | undefined {
   if (!slots || microBatches > 1 || !choosesExperts(slots, [tokens])) return undefined;
   const bytes = input.experts.reduce((sum, experts) => sum + broughtBytes({ experts }, slots, tokens), 0);
-  if (input.options.computesInPlace) return (bytes / DRIVE_BYTES_PER_SECOND) * 1e3;
-  return copyMs(bytes, ratesFor(input)) / shareGain(slots, tokens);
+  const driveMs = (read: number) => (read / DRIVE_BYTES_PER_SECOND) * 1e3;
+  if (input.options.computesInPlace) return driveMs(bytes);
+  const read = input.experts.reduce((sum, experts) => sum + readBytes({ experts }, slots, tokens), 0);
+  return overlapped(copyMs(bytes, ratesFor(input)) / shareGain(slots, tokens), driveMs(read));
 }
 
 /**

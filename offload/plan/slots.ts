@@ -6,12 +6,20 @@ import { ForwardWalk } from '../model/forward-walk.js';
 import { recordHostPart } from '../model/host-part.js';
 import type { LayerLayout } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
-import { MAIL_STATE_WORDS } from '../port/host-ops.js';
+import { ASKED_EACH_WORDS, ASKED_HEAD_WORDS, FOUND_HEAD_WORDS, MAIL_STATE_WORDS } from '../port/host-ops.js';
 import type { ShareRates } from '../port/shares.js';
 import { dimension } from '../port/tensor.js';
 import { touchedExperts } from './op-cost.js';
 import { isAloneWithin } from './pass-sizes.js';
-import type { CpuCompute, HostSharePlan, Plan, PlannedExperts, PlannedLayer, SlotPlan } from './plan.js';
+import type {
+  CpuCompute,
+  DramSlotPlan,
+  HostSharePlan,
+  Plan,
+  PlannedExperts,
+  PlannedLayer,
+  SlotPlan,
+} from './plan.js';
 
 /** Beyond these, a micro-batch's products take long enough to hide whole layers that come beside them. */
 const MOST_CHOOSING_TOKENS = 256;
@@ -68,11 +76,11 @@ const MOST_READ_SHARE = 0.75;
 
 /** The same where the chosen come from the drive: at least one token, then as many as want well under all of a layer. */
 export function mostReadingTokens(
-  slots: Pick<SlotPlan, 'count' | 'keys' | 'choices'>,
+  slots: Pick<SlotPlan, 'count' | 'keys' | 'choices' | 'behind'>,
   experts: number,
 ): number {
   let tokens = mostChoosingTokens(slots.count, slots.choices, experts);
-  const share = missedShare(slots) / experts;
+  const share = missedShare({ ...slots, count: slots.count + (slots.behind?.count ?? 0) }) / experts;
   while (tokens > 1 && touchedExperts(experts, slots.choices, tokens) * share > MOST_READ_SHARE) tokens--;
   return tokens;
 }
@@ -95,6 +103,17 @@ export function broughtBytes(
 ): number {
   if (!experts) return 0;
   return touchedExperts(experts.count, slots.choices, tokens) * missedShare(slots) * experts.slotBytes;
+}
+
+/** Bytes that the drive is expected to bring of a layer's chosen experts, where these lie in slots of DRAM or on the drive. */
+export function readBytes(
+  { experts }: Pick<PlannedLayer, 'experts'>,
+  { behind, count, keys, choices }: SlotPlan,
+  tokens: number,
+): number {
+  if (!experts || !behind) return 0;
+  const share = missedShare({ count: count + behind.count, keys });
+  return touchedExperts(experts.count, choices, tokens) * share * behind.bytes;
 }
 
 /** The host helps where tokens are few: with more, an expert takes longer there than on its way to the device. */
@@ -152,6 +171,44 @@ export function shareGain({ host }: SlotPlan, tokens: number): number {
     : (LINK_BYTES_PER_MS + HOST_BYTES_PER_MS) / LINK_BYTES_PER_MS;
 }
 
+/** Words of what a device asks of slots in DRAM, of the answers, and of what the host knows of these. */
+export interface DramSlotWords {
+  readonly asked: number;
+  readonly found: number;
+  readonly slotOf: number;
+  readonly keyOf: number;
+  readonly uses: number;
+  readonly stamps: number;
+  readonly readAs: number;
+  readonly calls: number;
+  readonly counts: number;
+  readonly begins: number;
+  readonly alike: number;
+}
+
+export function dramSlotWords(
+  { keys }: Pick<SlotPlan, 'keys'>,
+  { count }: Pick<DramSlotPlan, 'count'>,
+  layers: readonly LayerExperts[],
+): DramSlotWords {
+  const most = (of: (layer: LayerExperts) => number) =>
+    layers.reduce((all, layer) => Math.max(all, of(layer)), 0);
+  const [experts, parts] = [most((layer) => layer.count), most((layer) => layer.parts.length)];
+  return {
+    asked: ASKED_HEAD_WORDS + ASKED_EACH_WORDS * experts,
+    found: experts * (FOUND_HEAD_WORDS + 2 * parts),
+    slotOf: keys,
+    keyOf: count,
+    uses: count,
+    stamps: count,
+    readAs: count,
+    calls: 1,
+    counts: 2,
+    begins: keys * parts,
+    alike: keys,
+  };
+}
+
 /** Words of the tables that a device keeps of its slots. */
 export interface SlotWords {
   /** What the device keeps beside its mailbox, and the choices that are left to it. */
@@ -187,6 +244,6 @@ export function slotWords(
   };
 }
 
-export function totalWords(words: SlotWords): number {
+export function totalWords(words: SlotWords | DramSlotWords): number {
   return Object.values(words).reduce((all: number, one: number) => all + one, 0);
 }

@@ -2,7 +2,7 @@
 // T tokens, k chosen experts of each, E experts.
 
 import type { FilePieces } from './file-pieces.js';
-import type { AsideExperts } from './host-ops.js';
+import type { AsideExperts, HostSlots } from './host-ops.js';
 import { type Effects, partsOf, type Tensor, type Weight } from './operands.js';
 import type { RouteRule } from './route-rule.js';
 
@@ -87,12 +87,14 @@ export type MixtureOp =
    * in its slot, and 0; those are awaited by the products. There are slots for all that T tokens can choose. `uses` are halved every
    * `ageCalls` calls, those of 16 passes; native/ops/slots.h says who leaves. counts i32 [3] grow by the chosen experts that lay in a slot, by those that
    * were brought into one, and by those that the host computes: with `aside`, some of those that lie in no slot, as its mailbox says.
+   * With `behind`, home is null, and rows 1 + e of places mean nothing: who comes exchanges its bytes with who leaves, where the host
+   * says that it lies.
    */
   | {
       readonly op: 'bring_experts';
       experts: Tensor;
       slots: Tensor;
-      /** Null where home is `files`. */
+      /** Null where home is `files`, or `behind` the host. */
       home: Tensor | null;
       files?: FilePieces | undefined;
       places: Tensor;
@@ -102,6 +104,7 @@ export type MixtureOp =
       firstKey: number;
       ageCalls: number;
       aside?: AsideExperts | undefined;
+      behind?: HostSlots | undefined;
     }
   /** x[t·k + j] += bias[experts[t, j]]; x [T·k, N], bias [E, N] of a float type, experts i32 [T, k]. */
   | { readonly op: 'expert_bias'; x: Tensor; experts: Tensor; bias: Tensor }
@@ -136,9 +139,19 @@ export function mixtureEffects(op: MixtureOp): Effects {
       const kept = [op.slots, slotOf, uses, keyOf, stamps, calls, op.counts];
       const { reads, writes } = op.aside ? asideEffects(op.aside) : { reads: [], writes: [] };
       const home = op.home ? [op.home] : [];
+      const { behind } = op;
+      const both = behind ? [behind.slots, behind.mail.words, behind.mail.state] : [];
       return {
-        reads: [op.experts, ...home, op.places, ...kept, ...reads],
-        writes: [...kept, list, ...writes],
+        reads: [
+          op.experts,
+          ...home,
+          op.places,
+          ...kept,
+          ...reads,
+          ...both,
+          ...(behind ? [behind.found] : []),
+        ],
+        writes: [...kept, list, ...writes, ...both, ...(behind ? [behind.asked] : [])],
       };
     }
     case 'expert_bias':

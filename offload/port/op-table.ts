@@ -60,11 +60,15 @@ export const OPERATIONS = [
   ['hyper_mix', 'x y spread mix'],
   [
     'bring_experts',
-    'experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey ageCalls aside.here aside.there aside.x aside.hostX aside.weights aside.hostWeights aside.mail.words aside.mail.state aside.job files',
+    'experts slots home places tables.slotOf tables.uses tables.keyOf tables.stamps tables.calls counts tables.list firstKey ageCalls aside.here aside.there aside.x aside.hostX aside.weights aside.hostWeights aside.mail.words aside.mail.state aside.job files behind.slots behind.asked behind.found behind.mail.words behind.mail.state behind.job',
   ],
   ['ask_host', 'from to mail.words mail.state job'],
   ['take_host', 'out from choices mail.words mail.state'],
   ['copy_rows', 'to toOffsetBytes toStrideBytes from fromOffsetBytes fromStrideBytes rowBytes rows'],
+  [
+    'find_experts',
+    'asked found slots begins alike tables.slotOf tables.keyOf tables.uses tables.stamps tables.readAs tables.calls counts ageCalls files',
+  ],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

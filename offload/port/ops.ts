@@ -7,7 +7,7 @@ import { type MixtureOp, mixtureEffects } from './mixture-ops.js';
 import { type Activation, type Effects, partsOf, type Tensor, type Weight } from './operands.js';
 import { type StateOp, stateEffects } from './state-ops.js';
 
-export type { AsideExperts, HostMail } from './host-ops.js';
+export type { AsideExperts, HostMail, HostSlots, HostSlotTables } from './host-ops.js';
 export type { ExpertSlots, SlotTables } from './mixture-ops.js';
 export { type Activation, type Memory, partsOf, type Tensor, type Weight } from './operands.js';
 export { PLAIN_ROUTE, type RouteRule, type RouteScore } from './route-rule.js';
@@ -320,6 +320,7 @@ export function effects(op: Op): Effects {
       return hyperEffects(op);
     case 'ask_host':
     case 'take_host':
+    case 'find_experts':
       return hostEffects(op);
     case 'add':
       return { reads: op.factor ? [op.a, op.b, op.factor] : [op.a, op.b], writes: [op.out] };

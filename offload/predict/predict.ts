@@ -10,7 +10,7 @@ import { bestShare, cutOf, leavesRows, type RowRates, rowBytes } from '../plan/h
 import { type ComputeRates, opMs, productOf, type SliceShape, storedBytes } from '../plan/op-cost.js';
 import type { Plan, PlannedLayer } from '../plan/plan.js';
 import type { HardwareProfile } from '../plan/profile.js';
-import { broughtBytes, choosesExperts, shareGain } from '../plan/slots.js';
+import { broughtBytes, choosesExperts, readBytes, shareGain } from '../plan/slots.js';
 import { stepsAhead } from '../plan/steps-ahead.js';
 import { elementCount } from '../port/dtype.js';
 import type { Op } from '../port/ops.js';
@@ -62,16 +62,27 @@ export function predictPass(
   const bringMs = (layer: PlannedLayer, [one]: readonly MicroBatchShape[]) => {
     const bytes = plan.slots && one ? broughtBytes(layer, plan.slots, tokensOf(one)) : 0;
     if (inPlace) {
-      readBytes += bytes;
-      return drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
+      bytesRead += bytes;
+      const fromDriveMs = drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
+      fetched.driveMs += fromDriveMs;
+      return fromDriveMs;
     }
     const linkMs = (bytes / (profile.devices.linkBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
-    return plan.slots && one ? linkMs / shareGain(plan.slots, tokensOf(one)) : linkMs;
+    if (!plan.slots || !one) return 0;
+    const fromDrive = readBytes(layer, plan.slots, tokensOf(one));
+    const fromDriveMs = drive ? (fromDrive / drive.bytesPerSecond) * 1e3 : 0;
+    bytesRead += fromDrive;
+    const overLinkMs = linkMs / shareGain(plan.slots, tokensOf(one));
+    fetched.driveMs += fromDriveMs;
+    fetched.linkMs += overLinkMs;
+    // What is there goes on to the device while the rest is read.
+    return Math.max(fromDriveMs, overLinkMs);
   };
   const leaves = leavesRows(plan.rows, microBatches.map(tokensOf));
   const rates = leaves ? rowRates(plan, profile) : undefined;
   const cutFor = (layer: PlannedLayer) => (rates && layer.cuttable ? cutOf(layer, rates.share) : undefined);
-  let [broughtMs, readBytes] = [0, 0];
+  let [broughtMs, bytesRead] = [0, 0];
+  const fetched = { driveMs: 0, linkMs: 0 };
   const layers = plan.layers.map((layer): LayerTimes => {
     // Devices fetch what is chosen themselves, and little is computed meanwhile.
     const fetchedMs = chooses ? bringMs(layer, microBatches) : 0;
@@ -80,7 +91,7 @@ export function predictPass(
     const hostMs = rates && cut ? (cut.stayingBytes / rates.hostBytesPerSecond) * 1e3 : 0;
     const computeMs = fetchedMs + hostMs + sumOver((shape, times) => cost.layer(layer, shape, times));
     const bytes = layer.tier === 'nvme' && !(chooses && layer.experts) ? layer.layout.host.sizeBytes : 0;
-    readBytes += bytes;
+    bytesRead += bytes;
     const driveMs = drive ? (bytes / drive.bytesPerSecond) * 1e3 : 0;
     const pageSize = layer.kind === 'block' ? blockPageBytes(kvShape, layer.index) : 0;
     const horizon = layer.kind === 'block' ? horizons[layer.index] : undefined;
@@ -102,8 +113,8 @@ export function predictPass(
   const { totalMs, stallMs } = simulatePasses(layers, windows);
   const sum = (of: (times: LayerTimes) => number) => layers.reduce((total, times) => total + of(times), 0);
   const busy = {
-    drive: sum((times) => times.driveMs) + (inPlace ? broughtMs : 0),
-    link: sum((times) => times.linkMs) + (inPlace ? 0 : broughtMs),
+    drive: sum((times) => times.driveMs) + fetched.driveMs,
+    link: sum((times) => times.linkMs) + fetched.linkMs,
     compute: sum((times) => times.computeMs) - broughtMs + betweenMs,
   };
   return {
@@ -114,7 +125,7 @@ export function predictPass(
     stallMs,
     bound: boundOf(totalMs, busy, cost.weightMs > cost.productMs / 2),
     tokens: microBatches.reduce((all, shape) => all + tokensOf(shape), 0),
-    driveBytes: readBytes,
+    driveBytes: bytesRead,
     weightBytes: cost.weightBytes,
     flops: cost.flops,
   };

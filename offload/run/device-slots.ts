@@ -8,7 +8,7 @@ import type { ModelSpec } from '../model/model.js';
 import { type InSlots, weightOf } from '../model/weights.js';
 import type { Plan, PlannedExperts, PlannedLayer, SlotPlan } from '../plan/plan.js';
 import { slotWords, totalWords } from '../plan/slots.js';
-import type { Backend, Device, HostMemory } from '../port/backend.js';
+import type { Backend, Device, HostMemory, HostWorker } from '../port/backend.js';
 import { DTYPE_BYTES, elementCount } from '../port/dtype.js';
 import type { FilePieces, PieceStats } from '../port/file-pieces.js';
 import type { SlotsOfFiles } from '../port/mixture-ops.js';
@@ -17,6 +17,7 @@ import type { ShareRates } from '../port/shares.js';
 import { rows, tensor } from '../port/tensor.js';
 import type { ExpertHome } from '../stream/staged-layer.js';
 import type { WeightSource } from '../stream/weight-source.js';
+import { DramSlots } from './dram-slots.js';
 import { HostParts } from './host-parts.js';
 
 /** What is counted of a layer: experts that lay in a slot, that were brought into one, that the host computed. */
@@ -32,11 +33,13 @@ export interface DeviceSlotsOptions {
   readonly source: WeightSource;
 }
 
-/** How often a chosen expert lay in a slot already, and how often it did not; and of these, how many the host computed. */
+/** How often a chosen expert lay in a slot already, and how often it did not; and of these, how many the host computed or had. */
 export interface SlotCounts {
   readonly hits: number;
   readonly misses: number;
   readonly computedByHost: number;
+  /** In a slot of DRAM, where experts rest on the drive and come to a device. */
+  readonly inDram: number;
   /** What came from files. */
   readonly read: PieceStats;
 }
@@ -55,7 +58,9 @@ export class DeviceSlots {
   readonly #ageCalls: number;
   /** Undefined where the host computes nothing. */
   readonly #parts: HostParts | undefined;
-  /** The experts of all layers, by their keys; undefined where they come from DRAM. */
+  /** Undefined where experts come from DRAM, or are computed on there. */
+  readonly #behind: DramSlots | undefined;
+  /** The experts of all layers, by their keys, which are read into these slots; undefined where others have them. */
   readonly #files: FilePieces | undefined;
 
   constructor({ backend, device, model, plan, source }: DeviceSlotsOptions) {
@@ -65,10 +70,8 @@ export class DeviceSlots {
     this.#memory = device.allocate(slots.count * slots.bytes);
     const mixtures = plan.layers.flatMap(({ experts }) => experts ?? []);
     const layouts = mixtures.flatMap(({ files }) => files?.experts ?? []);
-    if (layouts.length > 0) {
-      const pieces = layouts.map((layout) => source.requestsFor(layout));
-      this.#files = backend.filePieces(pieces, this.#memory);
-    }
+    const pieces = layouts.map((layout) => source.requestsFor(layout));
+    if (pieces.length > 0 && !slots.behind) this.#files = backend.filePieces(pieces, this.#memory);
     this.#ageCalls = AGE_PASSES * mixtures.length;
     const words = slotWords(slots, mixtures);
     const sizeBytes = totalWords(words) * DTYPE_BYTES.i32;
@@ -108,15 +111,23 @@ export class DeviceSlots {
     device.compute.copy(memory, 0, host, 0, sizeBytes);
     const share = slots.host;
     this.#parts = share && new HostParts({ backend, device, model, slots, share, state, here });
+    const { behind } = slots;
+    const ageCalls = this.#ageCalls;
+    this.#behind =
+      behind && new DramSlots({ backend, device, slots, behind, mixtures, pieces, state, ageCalls });
   }
 
-  /** Between these the host may be asked to compute. */
+  /** Between these the host may be asked to compute, or for experts. */
   beginPass(): void {
-    this.#parts?.worker.begin();
+    this.#worker?.begin();
   }
 
   endPass(): void {
-    this.#parts?.worker.end();
+    this.#worker?.end();
+  }
+
+  get #worker(): HostWorker | undefined {
+    return this.#parts?.worker ?? this.#behind?.worker;
   }
 
   /** As they are now; undefined where the host computes nothing. */
@@ -124,9 +135,9 @@ export class DeviceSlots {
     return this.#parts?.worker.rates;
   }
 
-  /** Why the host could not compute its part; empty while it could. */
+  /** Why the host could not do its part; empty while it could. */
   get hostFailure(): string {
-    return this.#parts?.worker.failure ?? '';
+    return this.#worker?.failure ?? '';
   }
 
   /** The experts of a layer that rest in `home`. */
@@ -140,6 +151,7 @@ export class DeviceSlots {
       slots: memory,
       home: home === 'files' ? null : tensor(home, 0, 'u8', [home.sizeBytes]),
       files: this.#files,
+      behind: this.#behind?.operand,
       places,
       tables: this.#tables,
       counts,
@@ -172,8 +184,9 @@ export class DeviceSlots {
     const sum = (which: number) =>
       found.reduce((all, one, at) => (at % COUNTS === which ? all + one : all), 0);
     const [hits, brought, computedByHost] = [sum(0), sum(1), sum(2)];
-    const read = this.#files?.stats() ?? { bytes: 0, busyMs: 0 };
-    return { hits, misses: brought + computedByHost, computedByHost, read };
+    const read = (this.#behind?.files ?? this.#files)?.stats() ?? { bytes: 0, busyMs: 0 };
+    const inDram = this.#behind?.found ?? 0;
+    return { hits, misses: brought + computedByHost, computedByHost, inDram, read };
   }
 
   #slotTensor() {
@@ -185,7 +198,7 @@ export class DeviceSlots {
     const matrix = expertOf(spec.key)?.matrix;
     return weightOf(spec, (part) => {
       const place = parts.find(({ matrix: of, name }) => of === matrix && spec.parts[name] === part);
-      const begin = files ? 0 : present(place, part.key).offsetBytes;
+      const begin = files && !this.#behind ? 0 : present(place, part.key).offsetBytes;
       return tensor(this.#memory, slot * this.#slots.bytes + begin, part.dtype, part.shape);
     });
   }

@@ -114,12 +114,13 @@ export class Executor {
         hits: sum.hits + (one?.hits ?? 0),
         misses: sum.misses + (one?.misses ?? 0),
         computedByHost: sum.computedByHost + (one?.computedByHost ?? 0),
+        inDram: sum.inDram + (one?.inDram ?? 0),
         read: {
           bytes: sum.read.bytes + (one?.read.bytes ?? 0),
           busyMs: Math.max(sum.read.busyMs, one?.read.busyMs ?? 0),
         },
       }),
-      { hits: 0, misses: 0, computedByHost: 0, read: { bytes: 0, busyMs: 0 } },
+      { hits: 0, misses: 0, computedByHost: 0, inDram: 0, read: { bytes: 0, busyMs: 0 } },
     );
   }
 

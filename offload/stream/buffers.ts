@@ -1,13 +1,14 @@
 // The buffers of all hops, allocated once from the plan; prefetchers of consecutive sessions share them.
 
 import { assert } from '../errors.js';
-import { type DeviceLayout, gatheredBytes, type HostLayout } from '../model/layout.js';
+import { type DeviceLayout, deviceLayout, gatheredBytes, type HostLayout } from '../model/layout.js';
 import type { Plan } from '../plan/plan.js';
 import type { GatherBy } from '../plan/transfer.js';
 import type { Backend, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import { BufferPool } from './pool.js';
 import type { Step } from './schedule.js';
+import type { ExpertHome } from './staged-layer.js';
 
 /** What rests on the devices of a layer: all of it, or all but its experts. */
 export interface DeviceResident {
@@ -18,7 +19,7 @@ export interface DeviceResident {
   /** Each memory has a shard of the layer, which is gathered into a buffer whenever its turn comes. */
   readonly inShards?: boolean;
   /** Where experts rest that are not in the layout. */
-  readonly home?: HostMemory;
+  readonly home?: ExpertHome;
   /** Per device, what compute waits for; undefined until the copies are queued. Nothing is written there afterwards. */
   ready: readonly (readonly DeviceEvent[])[] | undefined;
 }
@@ -76,6 +77,13 @@ export function allocateBuffers(
   const bases = new Map<number, DeviceResident>();
   const apart = backend.devices.filter((device) => !device.computesInPlace);
   for (const [index, { tier, inShards = false, layout, experts }] of plan.layers.entries()) {
+    const ofBase = (layout: DeviceLayout) =>
+      apart.map((device) => device.allocate(Math.max(1, layout.sizeBytes)));
+    if (experts?.files && apart.length > 0) {
+      const base = deviceLayout(experts.files.base);
+      bases.set(index, { layout: base, by: 'none', memories: ofBase(base), home: 'files', ready: undefined });
+      continue;
+    }
     if (experts?.files) {
       const { base } = experts.files;
       const memory = backend.allocateHost(Math.max(1, base.sizeBytes), 'resident');
@@ -87,8 +95,7 @@ export function allocateBuffers(
       residents.set(index, { memory: home, layout: layout.host });
       if (experts) {
         const { base } = experts;
-        const memories = apart.map((device) => device.allocate(Math.max(1, base.sizeBytes)));
-        bases.set(index, { layout: base, by: 'none', memories, home, ready: undefined });
+        bases.set(index, { layout: base, by: 'none', memories: ofBase(base), home, ready: undefined });
       }
     }
     if (tier !== 'gpu') continue;

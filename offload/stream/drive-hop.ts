@@ -1,7 +1,7 @@
 // nvme→dram: a layer is read into a buffer that is leased for it, or once into the memory where it is to rest.
 
 import { present } from '../errors.js';
-import type { HostLayout, LayerLayout } from '../model/layout.js';
+import type { HostLayout } from '../model/layout.js';
 import type { Plan } from '../plan/plan.js';
 import type { HostMemory } from '../port/backend.js';
 import type { Trace } from '../trace.js';
@@ -62,9 +62,9 @@ export class DriveHop {
     return { memory, ready: begun ?? keepFill(this.#buffers, layerIndex, this.#read(name, layout, memory)) };
   }
 
-  /** The layer in a host buffer. */
-  through({ buffer }: Lease<HostMemory>, { layer, host }: LayerLayout): Promise<number> {
-    return this.#read(layer.name, host, buffer);
+  /** The layer, or a part of it, in a host buffer. */
+  through({ buffer }: Lease<HostMemory>, name: string, layout: HostLayout): Promise<number> {
+    return this.#read(name, layout, buffer);
   }
 
   /**

@@ -117,13 +117,21 @@ export class Prefetcher {
 
   /** Undefined where the end came before a buffer. */
   async #streamed(step: Step): Promise<HostLayer | undefined> {
-    const { layout } = present(this.#plan.layers[step.layerIndex], `layer ${step.layerIndex}`);
+    const { layout, experts } = present(this.#plan.layers[step.layerIndex], `layer ${step.layerIndex}`);
+    // What chooses its experts needs the others nowhere.
+    const host = (step.chooses && experts?.files?.base) || layout.host;
     const lease = await present(this.#buffers.host, 'host pool').acquire();
     if (this.#stopped) {
       lease.release();
       return undefined;
     }
-    return { step, layout, memory: lease.buffer, ready: this.#fromDrive.through(lease, layout), lease };
+    return {
+      step,
+      layout,
+      memory: lease.buffer,
+      ready: this.#fromDrive.through(lease, layout.layer.name, host),
+      lease,
+    };
   }
 
   /** dram→gpu and gather, or straight through where the devices compute in place. */

@@ -18,6 +18,13 @@ export function describePlacement(plan: Plan): string {
 /** Says nothing of layers that are there whole. */
 function describeSlots({ slots, layers }: Plan): string {
   if (!slots) return '';
+  const { behind } = slots;
+  if (behind) {
+    return (
+      `; all but the experts rests on the device as well, and of ${slots.keys} experts ${slots.count} lie in slots there and ` +
+      `${behind.count} in slots of DRAM, where passes of at most ${counted(slots.mostTokens, 'token')} bring those they choose`
+    );
+  }
   const fromFiles = layers.some(({ experts }) => experts?.files);
   const rest = fromFiles ? 'rests in DRAM' : 'rests on the device as well';
   return (

@@ -99,6 +99,11 @@ export class Meter {
     this.#last = this.#marks();
   }
 
+  /** Experts lie in slots of DRAM as well, or on the drive. */
+  get behind(): boolean {
+    return this.#plan.slots?.behind !== undefined;
+  }
+
   /** What an expert takes; 0 without slots. */
   get slotBytes(): number {
     return this.#plan.slots?.bytes ?? 0;

@@ -80,16 +80,25 @@ export function streamingLines(meter: Meter, limits: Limits): string[] {
 }
 
 /** Undefined where experts have no slots. */
-function expertsLine({ experts, slotBytes }: Meter): string | undefined {
+function expertsLine({ experts, slotBytes, behind }: Meter): string | undefined {
   if (!experts) return undefined;
-  const { hits, misses, computedByHost, read } = experts;
+  const { hits, misses, computedByHost, inDram, read } = experts;
+  const all = hits + misses;
+  if (behind) {
+    const onDrive = misses - inDram;
+    return (
+      `experts: of ${all} that were chosen ${percent(hits, all)} lay in slots of the device, ${percent(inDram, all)} in slots of DRAM, ` +
+      `${percent(onDrive, all)} on the drive; ${formatBytes(misses * slotBytes)} went to the device, ` +
+      `${formatBytes(read.bytes)} came from the drive at ${formatRate(rate(read.bytes, read.busyMs / 1e3))}`
+    );
+  }
   const came =
     read.bytes > 0
       ? `${formatBytes(read.bytes)} came from the drive at ${formatRate(rate(read.bytes, read.busyMs / 1e3))}`
       : `${formatBytes((misses - computedByHost) * slotBytes)} came from DRAM`;
   const beside =
     computedByHost > 0 ? `, the CPU computed with ${formatBytes(computedByHost * slotBytes)}` : '';
-  return `experts: ${percent(hits, hits + misses)} of ${hits + misses} that were chosen lay in slots, ${came}${beside}`;
+  return `experts: ${percent(hits, all)} of ${all} that were chosen lay in slots, ${came}${beside}`;
 }
 
 /** Undefined where no rows were left to the host. */
@@ -188,14 +197,18 @@ export function reportJson(figures: ReportFigures): string {
   return `${JSON.stringify(figures, undefined, 2)}\n`;
 }
 
-function expertsJson({ slotBytes }: Meter, { hits, misses, computedByHost, read }: SlotCounts) {
+function expertsJson({ slotBytes, behind }: Meter, counts: SlotCounts) {
+  const { hits, misses, computedByHost, inDram, read } = counts;
   const seconds = read.busyMs / 1e3;
   return {
     hits,
     misses,
     hit_share: share(hits, hits + misses),
     computed_by_cpu: computedByHost,
-    brought_bytes: read.bytes || (misses - computedByHost) * slotBytes,
+    dram_hits: behind ? inDram : null,
+    dram_hit_share: behind ? share(inDram, hits + misses) : null,
+    drive_share: behind ? share(misses - inDram, hits + misses) : null,
+    brought_bytes: (!behind && read.bytes) || (misses - computedByHost) * slotBytes,
     read_bytes: read.bytes,
     read_seconds: seconds,
     read_bytes_per_second: rate(read.bytes, seconds),
@@ -305,6 +318,7 @@ function planJson(plan: Plan) {
     layers_on_drive: count('nvme'),
     expert_slots: plan.slots?.count ?? null,
     expert_slot_bytes: plan.slots?.bytes ?? null,
+    dram_expert_slots: plan.slots?.behind?.count ?? null,
     travelling_rows_share: plan.rows ? plan.rows.share / CUTS : null,
     host_buffers: plan.hostBuffers.count,
     host_buffer_bytes: plan.hostBuffers.sizeBytes,

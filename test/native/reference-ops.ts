@@ -103,6 +103,7 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
       return broughtExperts(op, read);
     case 'ask_host':
     case 'take_host':
+    case 'find_experts':
       throw new Error(`${op.op} depends on what the host does meanwhile`);
     case 'expert_bias':
       return [biasedChoices(read(op.x), read(op.experts), read(op.bias))];

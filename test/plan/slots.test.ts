@@ -113,7 +113,6 @@ describe('of a toy model', () => {
 
   it.each([
     ['all in DRAM, where the CPU computes', {}, { computesInPlace: true }, 'the CPU computes on DRAM'],
-    ['all on the drive', { offload: 'nvme' }, {}, 'all layers are to rest on the drive'],
     ['layers asked for as well', {}, { deviceResident: { layers: 2 } }, '--gpu_resident'],
     [
       'fewer than a token goes to',

@@ -45,10 +45,14 @@ export const CHOOSING: WorldOptions = {
   mixtures: true,
   slots: 'few',
   cpuCompute: 'off',
+  expertHome: 'dram',
   blocks: 3,
   passes: 4,
   deviceCount: 1,
 };
+
+/** The same with experts on the drive, and few slots in DRAM between. */
+export const EXCHANGING: WorldOptions = { ...CHOOSING, expertHome: 'drive', dramSlots: 'few' };
 
 /** The same in place, where they come from the drive. */
 export const READING: WorldOptions = { ...CHOOSING, computesInPlace: true, tiers: 'mixed' };

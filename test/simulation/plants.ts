@@ -142,7 +142,7 @@ export function withPlants(
     openWorker: (device) => backend.openWorker(device),
     openFile: (path) => backend.openFile(path),
     checkFiles: () => backend.checkFiles(),
-    filePieces: (pieces) => backend.filePieces(pieces),
+    filePieces: (pieces, into) => backend.filePieces(pieces, into),
     driveFigures: () => backend.driveFigures(),
     read: replaced.read ?? ((requests, into) => backend.read(requests, into)),
     close: () => backend.close(),

@@ -60,6 +60,10 @@ export interface ScenarioOptions {
   readonly mixtures?: boolean;
   /** For as few as a token chooses, for any number, or for each expert of all layers. */
   readonly slots?: 'few' | 'some' | 'all' | 'none';
+  /** Where experts in slots of devices with memory of their own rest: with slots in DRAM for any number where that is the drive. */
+  readonly expertHome?: 'dram' | 'drive';
+  /** For as few as a token chooses, or for each of all layers; default drawn from the seed. */
+  readonly dramSlots?: 'few' | 'all';
   /** Whether the host computes beside devices. */
   readonly cpuCompute?: CpuCompute;
   /** The host multiplies rows of layers in DRAM, beside one device with memory of its own. */
@@ -136,9 +140,13 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const leaves = (options.rows ?? apartRows.chance(0.5)) && mayLeave;
   const cpuCompute =
     options.cpuCompute ?? new Random(seed + 104_395_301).pick<CpuCompute>(['off', 'auto', 'only']);
+  const homes = new Random(seed + 141_650_939);
+  const onDrive =
+    (options.expertHome ?? homes.pick(['dram', 'drive'])) === 'drive' && expertSlots > 0 && !computesInPlace;
   const base = makePlan(toy.model, workload, {
-    cpuCompute: leaves ? 'auto' : cpuCompute,
-    offload: (expertSlots > 0 && !computesInPlace) || leaves ? 'dram' : 'nvme',
+    cpuCompute: leaves ? 'auto' : onDrive ? 'off' : cpuCompute,
+    offload: (expertSlots > 0 && !computesInPlace && !onDrive) || leaves ? 'dram' : 'nvme',
+    ...(onDrive ? { dramSlots: slotsFor(toy, homes, options.dramSlots ?? 'some') } : {}),
     expertSlots,
     ...(leaves ? { hostRowShare: apartRows.between(0, CUTS - 1) } : {}),
     dramBudgetBytes: 1e12,
@@ -156,7 +164,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   });
   const sharded = new Random(seed + 15_485_863);
   const drawnResident = tiers === 'dram' && random.chance(0.7);
-  const allResident = drawnResident && !(computesInPlace && base.slots);
+  const allResident = drawnResident && !(computesInPlace && base.slots) && !base.slots?.behind;
   const plan: Plan = {
     ...base,
     layers: base.layers.map((layer) => {
@@ -209,6 +217,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     `(${plan.layers.map(({ tier }) => tier[0]).join('')}), windows ${plan.hostBuffers.count}/${plan.deviceBuffers.count}/${plan.kvBuffers.count}, keys and values ${plan.kvType}, ` +
     `${passCount} passes of ${workload.output}` +
     (plan.slots ? `, ${plan.slots.count} slots for ${plan.slots.keys} experts` : '') +
+    (plan.slots?.behind ? `, ${plan.slots.behind.count} in DRAM behind them` : '') +
     (plan.rows ? `, ${plan.rows.share} of ${CUTS} rows travel for up to ${plan.rows.mostTokens} tokens` : '');
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
 }

@@ -44,11 +44,14 @@ export function footprint(op: Op): Footprint {
       result.reads.push(...partsOf(chosen(op, expert)).flatMap(runsOf));
     }
   } else if (op.op === 'bring_experts') {
-    for (const tensor of [op.slots, op.home]) if (tensor) special.add(tensor);
+    for (const tensor of [op.slots, op.home, op.behind?.slots, op.behind?.found])
+      if (tensor) special.add(tensor);
     for (const { from, to } of new SlotCall(op).copies()) {
       if (from) result.reads.push(from);
       result.writes.push(to);
     }
+  } else if (op.op === 'find_experts') {
+    special.add(op.slots); // which the drive writes
   } else if (op.op === 'take_host' && op.choices) {
     for (const tensor of [op.from, op.out]) special.add(tensor);
     integers(op.choices).forEach((choice, row) => {
@@ -95,7 +98,10 @@ export function tensorsReadWhole(op: Op): readonly Tensor[] {
     const parts = new Set([...op.weights.flatMap(partsOf), op.slots?.memory]);
     return reads.filter((tensor) => !parts.has(tensor));
   }
-  if (op.op === 'bring_experts') return reads.filter((tensor) => tensor !== op.slots && tensor !== op.home);
+  if (op.op === 'bring_experts') {
+    const touched = new Set([op.slots, op.home, op.behind?.slots, op.behind?.found]);
+    return reads.filter((tensor) => !touched.has(tensor));
+  }
   if (op.op === 'take_host' && op.choices) return [op.choices];
   if (op.op === 'attention') {
     const cache = new Set(cacheTensors(op));

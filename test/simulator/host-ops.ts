@@ -9,7 +9,8 @@ import { wordRows } from './op-rows.js';
 /** The worker whose last job must be done before the operation runs. */
 export function awaitedBy(op: Op): Answering | undefined {
   if (op.op === 'ask_host' || op.op === 'take_host') return workerOf(op.mail.words.memory);
-  return op.op === 'bring_experts' && op.aside ? workerOf(op.aside.mail.words.memory) : undefined;
+  const mail = op.op === 'bring_experts' ? (op.aside ?? op.behind)?.mail : undefined;
+  return mail && workerOf(mail.words.memory);
 }
 
 export function askHost({ from, to, mail, job }: Op & { op: 'ask_host' }): void {

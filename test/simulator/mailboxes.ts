@@ -7,6 +7,8 @@ export interface Answering {
   readonly name: string;
   /** A job is on its way. */
   readonly isBusy: boolean;
+  /** Why jobs fail; empty while none has. */
+  readonly failure: string;
   /** How many of so many missing experts the host computes; the same for the same call. */
   shareOf(missing: number, call: number): number;
   whenDone(wake: () => void): void;

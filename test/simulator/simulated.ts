@@ -210,8 +210,12 @@ export class SimulatedBackend implements Backend {
     return this.#drives.map(({ figures }) => figures);
   }
 
-  filePieces(pieces: readonly (readonly ReadRequest[])[]): FilePieces {
-    return new SimulatedPieces(pieces, (request) => this.#holderOf(request).contentOf(request));
+  filePieces(pieces: readonly (readonly ReadRequest[])[], into: Memory): FilePieces {
+    return new SimulatedPieces(
+      pieces,
+      (request) => this.#holderOf(request).contentOf(request),
+      (requests) => this.read(requests, simulated(into)),
+    );
   }
 
   async close(): Promise<void> {

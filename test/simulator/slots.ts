@@ -1,10 +1,11 @@
 // Experts in slots: who comes into which by the rule of native/ops/slots.h, and the bytes that this moves.
 
 import { present } from '../../offload/errors.js';
-import type { ReadRequest } from '../../offload/port/backend.js';
+import type { ReadRequest, ReadSpan } from '../../offload/port/backend.js';
 import type { FilePieces } from '../../offload/port/file-pieces.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
+import { type Asked, writeAsked } from './exchange.js';
 import { integers } from './footprint.js';
 import { leaveToHost } from './host-ops.js';
 import { workerOf } from './mailboxes.js';
@@ -16,15 +17,31 @@ const ONE_USE = 1024;
 const MOST_USES = 2 ** 30;
 const AGE_PASSES = 16;
 
-/** Pieces of a simulated drive's files, which are there at once: how long they take is the operation's time. */
+/** Pieces of a simulated drive's files. Those of operations in place are there at once: how long they take is the operation's time. */
 export class SimulatedPieces implements FilePieces {
   readonly id = 1;
   readonly #pieces: readonly (readonly ReadRequest[])[];
   readonly #contentOf: (request: ReadRequest) => Uint8Array;
+  readonly #read: (requests: readonly ReadRequest[]) => Promise<ReadSpan>;
+  #bytes = 0;
 
-  constructor(pieces: readonly (readonly ReadRequest[])[], contentOf: (request: ReadRequest) => Uint8Array) {
+  constructor(
+    pieces: readonly (readonly ReadRequest[])[],
+    contentOf: (request: ReadRequest) => Uint8Array,
+    read: (requests: readonly ReadRequest[]) => Promise<ReadSpan>,
+  ) {
     this.#pieces = pieces;
     this.#contentOf = contentOf;
+    this.#read = read;
+  }
+
+  /** By the drive, at a time of its own, to so many bytes from the memory's begin. */
+  async read(piece: number, at: number): Promise<void> {
+    const requests = present(this.#pieces[piece], `piece ${piece}`);
+    const span = await this.#read(
+      requests.map((request) => ({ ...request, memoryOffset: request.memoryOffset + at })),
+    );
+    this.#bytes += span.bytes;
   }
 
   /** Each read's bytes, and where in the piece's place they begin. */
@@ -34,7 +51,7 @@ export class SimulatedPieces implements FilePieces {
   }
 
   stats() {
-    return { bytes: 0, busyMs: 0 };
+    return { bytes: this.#bytes, busyMs: 0 };
   }
 }
 
@@ -49,6 +66,7 @@ interface SlotCopy {
 interface Arrival {
   readonly expert: number;
   readonly slot: number;
+  readonly asked: Asked;
 }
 
 /** The tables of an operation, as they are and as it makes them: nothing is written before `write`. */
@@ -88,11 +106,19 @@ export class SlotCall {
     const coming = missing.filter((expert) => !this.#left.has(expert));
     this.arrivals = coming.map((expert) => {
       const slot = this.leaving();
-      this.forget(this.#keyOf[slot] ?? -1);
+      const leaves = this.#keyOf[slot] ?? -1;
+      const asked = {
+        comes: firstKey + expert,
+        comesUses: usesOf(expert),
+        leaves,
+        leavesUses: this.#uses[leaves] ?? 0,
+        leavesStamp: this.#stamps[slot] ?? 0,
+      };
+      this.forget(leaves);
       this.#keyOf[slot] = firstKey + expert;
       this.#slotOf[firstKey + expert] = slot;
       this.#stamps[slot] = this.#call;
-      return { expert, slot };
+      return { expert, slot, asked };
     });
   }
 
@@ -131,7 +157,8 @@ export class SlotCall {
 
   /** Each part of each expert that comes: its bytes where it rests, and its place in its slot. */
   copies(): SlotCopy[] {
-    const { slots, home, files, places, firstKey } = this.#op;
+    const { slots, home, files, places, firstKey, behind } = this.#op;
+    if (behind) return []; // these follow when the host has said where they are
     if (files instanceof SimulatedPieces) {
       return this.arrivals.flatMap(({ expert, slot }) =>
         files.bytesOf(firstKey + expert).map(({ at, bytes }) => ({
@@ -178,6 +205,15 @@ export class SlotCall {
     const [hits = 0, brought = 0, computed = 0] = integers(counts);
     integers(counts).set([hits + this.#wanted.length - came - left, brought + came, computed + left]);
     if (this.#op.aside) leaveToHost(this.#op.aside, this.#op.experts, this.#left);
+    const { behind, firstKey } = this.#op;
+    if (!behind || came === 0) return;
+    writeAsked(
+      behind,
+      this.#call,
+      firstKey,
+      this.arrivals.map(({ asked }) => asked),
+    );
+    workerOf(behind.mail.words.memory).ask(behind.job);
   }
 }
 

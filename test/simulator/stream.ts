@@ -5,6 +5,7 @@ import type { DeviceEvent, DeviceStream, KeptWork, RowCopy } from '../../offload
 import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
 import type { Deferred, VirtualClock } from './clock.js';
 import type { Failure, SimulatedGather } from './collective.js';
+import { ExchangeCall } from './exchange.js';
 import { footprint, runsOf, tensorsReadWhole } from './footprint.js';
 import { tensorHash } from './hashes.js';
 import { awaitedBy } from './host-ops.js';
@@ -106,6 +107,7 @@ type Work =
   | { readonly kind: 'wait'; readonly event: SimulatedEvent }
   | { readonly kind: 'gather'; readonly gather: SimulatedGather }
   | { readonly kind: 'op'; readonly op: Op; readonly tables: Snapshot[]; readonly who: string }
+  | { readonly kind: 'exchange'; readonly op: Op & { op: 'bring_experts' }; readonly who: string }
   | {
       readonly kind: 'copy';
       /** As many on both sides, of the same lengths. */
@@ -240,8 +242,10 @@ export class SimulatedStream implements DeviceStream {
         this.#state = 'idle';
         return;
       }
-      const awaited = work.kind === 'op' && !this.#failure ? awaitedBy(work.op) : undefined;
-      if (awaited?.isBusy) {
+      const asks = work.kind === 'op' || work.kind === 'exchange';
+      const awaited = asks && !this.#failure ? awaitedBy(work.op) : undefined;
+      if (awaited && awaited.failure !== '') this.#failure = { error: new Error(awaited.failure) };
+      else if (awaited?.isBusy) {
         this.#state = awaited;
         awaited.whenDone(() => this.#resumeWith(undefined));
         return;
@@ -263,6 +267,7 @@ export class SimulatedStream implements DeviceStream {
       } else {
         this.#state = 'busy';
         if (work.kind === 'op') this.#start(work, this.#world.kernelMs(this.#device));
+        else if (work.kind === 'exchange') this.#exchange(work);
         else if (work.kind === 'copy') this.#startCopy(work);
         else work.gather.arrive(this.#device, (failure) => this.#resumeWith(failure));
         return;
@@ -290,6 +295,23 @@ export class SimulatedStream implements DeviceStream {
       if (breaks) this.#failure = { error: new Error(`${who} broke off`) };
       unchanged(held, who, 'while it ran');
       applyOp(op);
+      markWritten(access.writes);
+      endAccess(access);
+      // The second kernel of the operation, before all that was queued behind it.
+      if (op.op === 'bring_experts' && op.behind)
+        this.#queue.splice(this.#head, 0, { kind: 'exchange', op, who });
+      this.#run();
+    });
+  }
+
+  #exchange({ op, who }: Work & { kind: 'exchange' }): void {
+    const { clock } = this.#world;
+    const call = new ExchangeCall(op);
+    const access: Access = { who, startMs: clock.nowMs, reads: call.reads, writes: call.writes };
+    beginAccess(access);
+    requireWritten(access);
+    clock.after(this.#world.kernelMs(this.#device), () => {
+      call.write();
       markWritten(access.writes);
       endAccess(access);
       this.#run();

@@ -4,10 +4,13 @@ import { present } from '../../offload/errors.js';
 import type { HostWorker } from '../../offload/port/backend.js';
 import type { Op } from '../../offload/port/ops.js';
 import type { ShareRates, ShareRule } from '../../offload/port/shares.js';
+import { dimension } from '../../offload/port/tensor.js';
 import type { VirtualClock } from './clock.js';
+import { FindCall } from './exchange.js';
 import { footprint } from './footprint.js';
 import { type Answering, answerAt } from './mailboxes.js';
 import {
+  type Access,
   beginAccess,
   endAccess,
   HazardError,
@@ -16,6 +19,7 @@ import {
   type SimulatedMemory,
 } from './memory.js';
 import { applyOp } from './ops.js';
+import { SimulatedPieces } from './slots.js';
 
 const NO_RATES: ShareRates = { bringMs: 0, computeMs: 0, deviceMs: 0, hostMs: 0 };
 
@@ -92,9 +96,34 @@ export class SimulatedWorker implements HostWorker, Answering {
     this.#clock.after(this.#opMs(), () => this.#run(ops, 0));
   }
 
+  /** Where reading fails, whoever waits hears of it. */
+  #find(op: Op & { op: 'find_experts' }, access: Access, then: () => void): void {
+    const { files, slots } = op;
+    if (!(files instanceof SimulatedPieces)) throw new HazardError('pieces are of another backend');
+    const call = new FindCall(op);
+    const end = () => {
+      if (this.failure === '') call.tell();
+      markWritten(access.writes);
+      endAccess(access);
+      then();
+    };
+    if (call.missing.length === 0) {
+      this.#clock.after(this.#opMs(), end);
+      return;
+    }
+    const reads = call.missing.map(({ asked, slot }) =>
+      files.read(asked.comes, slot * dimension(slots, 1)).catch((error: unknown) => {
+        this.failure = String(error);
+      }),
+    );
+    Promise.all(reads)
+      .then(end)
+      .catch((error: unknown) => this.#clock.fail(error));
+  }
+
   #run(ops: readonly Op[], at: number): void {
     const op = ops[at];
-    if (!op) {
+    if (!op || this.failure !== '') {
       this.#isBusy = false;
       for (const wake of this.#waiting.splice(0)) wake();
       return;
@@ -102,6 +131,10 @@ export class SimulatedWorker implements HostWorker, Answering {
     const access = { who: `${op.op} (${this.#name})`, startMs: this.#clock.nowMs, ...footprint(op) };
     beginAccess(access);
     requireWritten(access);
+    if (op.op === 'find_experts') {
+      this.#find(op, access, () => this.#run(ops, at + 1));
+      return;
+    }
     this.#clock.after(this.#opMs(), () => {
       applyOp(op);
       markWritten(access.writes);
