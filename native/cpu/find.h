@@ -1,6 +1,7 @@
 // The host's side of experts that lie in its slots or on the drive: finds those that a device asks for, and reads the others.
 #pragma once
 #include "cpu/kernels.h"
+#include "ops/exchange.h"
 
 namespace zi {
 
