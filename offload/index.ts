@@ -137,6 +137,7 @@ export {
   type Pass,
   type SamplingRow,
   type SequenceSlice,
+  type TokenMask,
   tokenCount,
 } from './run/pass.js';
 export type { PassResult } from './run/results.js';

@@ -231,6 +231,7 @@ function makeTables(): ControlTables[] {
     sequences: batch,
     microBatchTokens: 1,
     historyTokens: 0,
+    maskWords: 0,
     horizons: [],
   };
   const words = controlWords(sizes, 0, pagesFor(prompt));

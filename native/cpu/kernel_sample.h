@@ -28,9 +28,27 @@ inline void CheckDraws(const SampleOp& op) {
       FailOp("token %d at %ld of the history is none of %ld", token, i, vocabulary);
     }
   }
+  for (int64_t r = 0; op.masks.data && r < op.mask_of.shape[0]; ++r) {
+    if (Int(op.mask_of, r) >= op.masks.shape[0]) {
+      FailOp("row %ld has mask %d, but there are %ld masks", r, Int(op.mask_of, r), op.masks.shape[0]);
+    }
+  }
 }
 
-/// The row's logits, those of the history moved away from being chosen. False when one of the row is no finite number.
+/// Takes what may not be drawn away from a row's logits, if the row has a mask.
+inline void MaskLogits(const SampleOp& op, int64_t r, float* logits) {
+  const int64_t mask = op.masks.data ? Int(op.mask_of, r) : -1, length = op.logits.shape[1];
+  if (mask < 0) return;
+  const uint32_t* words = reinterpret_cast<const uint32_t*>(op.masks.data) + mask * op.masks.strides[0];
+  for (int64_t first = 0; first < length; first += 32) {
+    const uint32_t word = words[first / 32];
+    if (word == ~0u) continue;
+    const int64_t tokens = Smaller(length - first, 32);
+    for (int64_t j = 0; j < tokens; ++j) logits[first + j] = word >> j & 1 ? logits[first + j] : -__builtin_inff();
+  }
+}
+
+/// The row's logits, those of the history moved away from being chosen, and no others than may be. False when one of the row is no finite number.
 inline bool PenalizedLogits(const SampleOp& op, int64_t r, float* to) {
   const int64_t length = op.logits.shape[1];
   const float* from = Row(op.logits, r);
@@ -42,14 +60,14 @@ inline bool PenalizedLogits(const SampleOp& op, int64_t r, float* to) {
   }
   const float zero = Sum(nothing), penalty = Row(op.settings, r)[kPenalty];
   if (zero != zero) return false;
-  if (penalty == 1) return true;
   const int32_t* draw = DrawOf(op, r);
-  for (int64_t i = 0; i < draw[kHistoryCount]; ++i) {
+  for (int64_t i = 0; penalty != 1 && i < draw[kHistoryCount]; ++i) {
     const int32_t token = Int(op.history, draw[kHistoryBegin] + i);
     // From the original, so that a token that occurs twice is penalized once.
     const float logit = from[token];
     to[token] = logit > 0 ? logit / penalty : logit * penalty;
   }
+  MaskLogits(op, r, to);
   return true;
 }
 

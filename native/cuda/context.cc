@@ -29,6 +29,8 @@ std::string Describe(const Fault& fault) {
       return "attention: sequence " + index + " reaches to " + value + ", outside the " + limit + " there are";
     case kHistoryOutside:
       return "sample: row " + index + " names " + value + " in its history, outside the " + limit + " there are";
+    case kMaskOutside:
+      return "sample: row " + index + " has mask " + value + ", outside the " + limit + " there are";
     case kExpertOutside:
       return "expert_linear: expert " + value + " of choice " + index + " is none of " + limit;
     case kExpertInNoSlot:

@@ -14,6 +14,7 @@ enum FaultCode : int {
   kExpertInNoSlot,
   kExpertPartOutside,
   kHistoryOutside,
+  kMaskOutside,
   kGroupOutside,
   kStateOutside,
   kStateTokensOutside,

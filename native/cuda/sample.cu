@@ -37,17 +37,26 @@ __device__ bool HistoryWithin(const SampleRow& row) {
   return true;
 }
 
-/// Logits of a part, those of the history moved away from being chosen.
-__device__ void PenalizePart(const SampleRow& row, int part) {
+/// Whether the row's mask is there; reported where not.
+__device__ bool MaskWithin(const SampleRow& row) {
+  const int mask = row.a.masks ? row.a.mask_of[blockIdx.x * row.a.mask_of_stride] : -1;
+  if (mask < row.a.mask_rows) return true;
+  if (blockIdx.y == 0 && threadIdx.x == 0) Report(row.a.fault, kMaskOutside, blockIdx.x, mask, row.a.mask_rows);
+  return false;
+}
+
+/// Logits of a part, those of the history moved away from being chosen, and no others than may be.
+__device__ void ChangePart(const SampleRow& row, int part) {
   const float* from = row.Given();
-  float* to = row.Penalized();
-  row.ForPart(from, part, [&](int token, float logit) { to[token] = logit; });
+  float* to = row.Changed();
+  row.ForPart(from, part, [&](int token, float logit) { to[token] = row.MayDraw(token) ? logit : -INFINITY; });
   __syncthreads();
+  if (!row.Penalizes()) return;
   const float penalty = row.settings[kPenalty];
   const int32_t* history = row.a.history + row.draw[kHistoryBegin];
   for (int i = threadIdx.x; i < row.draw[kHistoryCount]; i += kThreads) {
     const int token = history[i];
-    if (token < 0 || token >= row.a.vocabulary || token / kSamplePartTokens != part) continue;
+    if (token < 0 || token >= row.a.vocabulary || token / kSamplePartTokens != part || !row.MayDraw(token)) continue;
     // From the original, so that a token that occurs twice is penalized once.
     const float logit = from[token];
     to[token] = logit > 0 ? logit / penalty : logit * penalty;
@@ -59,17 +68,17 @@ __device__ void PenalizePart(const SampleRow& row, int part) {
 __global__ void __launch_bounds__(kThreads) FindLikeliest(const SampleArguments a) {
   Begin();
   const SampleRow row(a);
-  if (!HistoryWithin(row)) return;
+  if (!HistoryWithin(row) || !MaskWithin(row)) return;
   float nothing = 0;
   TokenKey best = 0;
   for (int part = blockIdx.y; part < a.parts; part += gridDim.y) {
-    if (row.Penalizes()) {
-      PenalizePart(row, part);
-      row.ForPart(row.Penalized(), part, [&](int token, float logit) { best = max(best, Key(logit, token)); });
+    if (row.Changes()) {
+      ChangePart(row, part);
+      row.ForPart(row.Changed(), part, [&](int token, float logit) { best = max(best, Key(logit, token)); });
     }
     row.ForPart(row.Given(), part, [&](int token, float logit) {
       nothing += logit * 0.0f;  // NaN once one is no finite number
-      if (!row.Penalizes()) best = max(best, Key(logit, token));
+      if (!row.Changes()) best = max(best, Key(logit, token));
     });
   }
   best = WarpMax(best);
@@ -315,6 +324,11 @@ void Launch(const SampleOp& op, Run& run) {
                                   static_cast<int>(op.history.shape[0]),
                                   static_cast<int>(vocabulary),
                                   static_cast<int>(SampleParts(vocabulary)),
+                                  reinterpret_cast<const int32_t*>(op.mask_of.data),
+                                  op.mask_of.strides[0],
+                                  reinterpret_cast<const uint32_t*>(op.masks.data),
+                                  op.masks.strides[0],
+                                  static_cast<int>(op.masks.shape[0]),
                                   std::ldexp(1.0f, std::min(UnitBits(vocabulary), 2 * BlockHistogram::kHalf)),
                                   std::ldexp(1.0f, UnitBits(vocabulary)),
                                   SampleScratch(scratch, rows, vocabulary),

@@ -25,6 +25,12 @@ struct SampleArguments {
   int64_t draws_stride;
   const int32_t* history;
   int history_entries, vocabulary, parts;
+  /// Null where every token may be drawn.
+  const int32_t* mask_of;
+  int64_t mask_of_stride;
+  const uint32_t* masks;
+  int64_t masks_stride;
+  int mask_rows;
   /// The largest weight in units, so that those of all tokens together stay below 2^63. Filters count with 40 bits at most, of
   /// which histograms hold halves.
   float filter_units, draw_units;
@@ -65,6 +71,8 @@ struct SampleRow {
   SampleShare* shares;
   const float* settings;
   const int32_t* draw;
+  /// Null where every token may be drawn.
+  const uint32_t* mask = nullptr;
 
   __device__ explicit SampleRow(const SampleArguments& arguments)
       : a(arguments),
@@ -72,16 +80,21 @@ struct SampleRow {
         histograms(a.scratch.histograms + 2 * int64_t{blockIdx.x}),
         shares(a.scratch.shares + int64_t{blockIdx.x} * a.parts),
         settings(a.settings + blockIdx.x * a.settings_stride),
-        draw(a.draws + blockIdx.x * a.draws_stride) {}
+        draw(a.draws + blockIdx.x * a.draws_stride) {
+    const int of = a.masks ? a.mask_of[blockIdx.x * a.mask_of_stride] : -1;
+    if (of >= 0 && of < a.mask_rows) mask = a.masks + of * a.masks_stride;
+  }
 
   __device__ bool Filters(Filter filter) const {
     if (filter == Filter::kNucleus) return settings[kTopP] < 1;
     return draw[kTopK] > 0 && draw[kTopK] < a.vocabulary;
   }
   __device__ bool Penalizes() const { return settings[kPenalty] != 1 && draw[kHistoryCount] > 0; }
+  __device__ bool Changes() const { return mask || Penalizes(); }
+  __device__ bool MayDraw(int token) const { return !mask || mask[token / 32] >> token % 32 & 1; }
   __device__ const float* Given() const { return a.logits + blockIdx.x * a.stride; }
-  __device__ float* Penalized() const { return a.scratch.logits + int64_t{blockIdx.x} * a.vocabulary; }
-  __device__ const float* Logits() const { return Penalizes() ? Penalized() : Given(); }
+  __device__ float* Changed() const { return a.scratch.logits + int64_t{blockIdx.x} * a.vocabulary; }
+  __device__ const float* Logits() const { return Changes() ? Changed() : Given(); }
   __device__ void Put(int token) const { a.out[blockIdx.x * a.out_stride] = token; }
 
   /// f(token, logit) for the tokens of a part, of which this thread takes some.

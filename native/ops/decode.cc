@@ -205,7 +205,7 @@ Operation Clamp(Reader& in) {
 
 Operation Sample(Reader& in) {
   SampleOp op{in.Index("out"), in.Floats("logits", 2), in.Floats("settings", 2), in.IndexTable("draws"),
-              in.Index("history")};
+              in.Index("history"), in.OptionalIndex("maskOf"), in.OptionalIndexTable("masks")};
   const int64_t rows = op.logits.shape[0];
   in.CheckSize(op.out, 0, rows, "out");
   in.CheckSize(op.settings, 0, rows, "settings");
@@ -213,6 +213,11 @@ Operation Sample(Reader& in) {
   in.CheckSize(op.draws, 0, rows, "draws");
   in.CheckSize(op.draws, 1, 4, "draws");
   in.Check(op.logits.shape[1] > 0, "there must be something to draw from");
+  in.Check(!op.mask_of.data == !op.masks.data, "masks and whose they are go together");
+  if (op.masks.data) {
+    in.CheckSize(op.mask_of, 0, rows, "maskOf");
+    in.CheckSize(op.masks, 1, (op.logits.shape[1] + 31) / 32, "masks");
+  }
   return op;
 }
 
@@ -293,7 +298,7 @@ constexpr Opcode kOpcodes[] = {
     {"expert_linear", "out x experts slots.table slots.count slots.bytes slots.files.places slots.files.firstPart slots.files.firstPiece "
      "slots.files.pieces weights", ExpertLinear},
     {"combine", "x y weights accumulate", Combine},
-    {"sample", "out logits tables.settings tables.draws tables.history", Sample},
+    {"sample", "out logits tables.settings tables.draws tables.history tables.allowed.maskOf tables.allowed.masks", Sample},
     {"note_not_finite", "found x place first", NoteNotFinite},
     {"expert_bias", "x experts bias", ExpertBias},
     {"gated_pairs", "out x alpha limit", GatedPairs},

@@ -372,6 +372,8 @@ struct TakeHostOp {
 };
 struct SampleOp {
   View out, logits, settings, draws, history;
+  /// Both, or null: per row of logits its row of masks, or a negative number; 32 tokens a word, those that may be drawn set.
+  View mask_of, masks;
 };
 struct CopyOp {
   uint8_t* to;

@@ -182,6 +182,7 @@ export function encodeOp(op: Op): Float64Array {
       break;
     case 'sample':
       tensors(op.out, op.logits, op.tables.settings, op.tables.draws, op.tables.history);
+      tensors(op.tables.allowed?.maskOf ?? null, op.tables.allowed?.masks ?? null);
       break;
     case 'nll_fold':
       tensors(op.state, op.logits, op.targets);

@@ -35,6 +35,8 @@ export interface Workload {
   readonly output: 'tokens' | 'nll' | 'logits';
   /** Drawing a token looks at all tokens of its sequence: a repetition penalty. */
   readonly history?: boolean;
+  /** For some sequences, passes say which tokens may be drawn. */
+  readonly masks?: boolean;
   /** DRAM that the input of the run takes until its end. */
   readonly inputBytes?: number;
 }

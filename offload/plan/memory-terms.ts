@@ -154,7 +154,8 @@ export function fixedWeightsTerm(input: PlanInput): PlanTerm {
 export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
   const { model, workload, options } = input;
   const { sequences, contextTokens, output } = workload;
-  const { passTokens, microBatchTokens, logitRows, logitColumns, historyTokens, horizons } = counts;
+  const { passTokens, microBatchTokens, logitRows, logitColumns, historyTokens, maskWords, horizons } =
+    counts;
   const pass = {
     nll: output === 'nll',
     readLogits: output === 'logits',
@@ -164,16 +165,22 @@ export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
     logitRows,
     logitColumns,
     historyTokens,
+    maskWords,
     horizons,
   };
   const pages = pagesFor(contextTokens, options.pageTokens);
-  const { headRows, controlWords, resultBytes, placeBytes } = passSizes(pass, rowsPerToken(model), pages);
+  const { headRows, controlWords, resultBytes, placeBytes, maskBytes } = passSizes(
+    pass,
+    rowsPerToken(model),
+    pages,
+  );
   const constants = Object.values(model.constants).reduce((total, { byteLength }) => total + byteLength, 0);
-  const tables = controlWords * DTYPE_BYTES.i32 + constants;
+  const tables = controlWords * DTYPE_BYTES.i32 + constants + maskBytes;
   const results = resultBytes + placeBytes;
   const kept = headRows * (DTYPE_BYTES.i32 + LIKELIHOOD_WORDS * DTYPE_BYTES.f32) + placeBytes;
   const name = 'tables and results';
-  const reason = `integer tables for ${counted(passTokens, 'token')}, constants, results of ${counted(headRows, 'output')}`;
+  const masks = maskBytes > 0 ? ', which tokens each may be' : '';
+  const reason = `integer tables for ${counted(passTokens, 'token')}, constants, results of ${counted(headRows, 'output')}${masks}`;
   if (options.computesInPlace) return [{ tier: 'dram', name, bytes: tables + results + kept, reason }];
   // The host keeps what it uploads, the fixed weights among it.
   const uploaded = layoutLayer(model.fixed).host.sizeBytes;

@@ -15,6 +15,7 @@ type Counts = Pick<
   | 'logitRows'
   | 'logitColumns'
   | 'historyTokens'
+  | 'maskWords'
   | 'horizons'
 >;
 
@@ -30,6 +31,8 @@ export interface PassSizes {
   readonly controlWords: number;
   readonly resultBytes: number;
   readonly placeBytes: number;
+  /** A mask per sequence. */
+  readonly maskBytes: number;
 }
 
 /** @param tokenRows see rowsPerToken; @param pagesPerSequence of the longest one */
@@ -41,6 +44,7 @@ export function passSizes(plan: Counts, tokenRows: number, pagesPerSequence: num
     controlWords: controlWords(plan, tokenRows, pagesPerSequence),
     resultBytes: resultBytes(headRows, logitsRead),
     placeBytes: (plan.passTokens + headRows) * DTYPE_BYTES.i32,
+    maskBytes: plan.sequences * plan.maskWords * DTYPE_BYTES.i32,
   };
 }
 
@@ -70,9 +74,15 @@ export const STABLE_STEPS = 256;
 /** Settings and draw of an output. */
 const SAMPLING_WORDS = 8;
 
+/** Tokens of which one word of a mask says whether they may be drawn. */
+export const MASK_TOKENS = 32;
+
 /** Int32 words that the tables of all micro-batches of a pass need at most. */
 export function controlWords(
-  plan: Pick<Counts, 'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens' | 'horizons'>,
+  plan: Pick<
+    Counts,
+    'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens' | 'maskWords' | 'horizons'
+  >,
   tokenRows: number,
   pagesPerSequence: number,
 ): number {
@@ -80,7 +90,8 @@ export function controlWords(
   const slices = plan.sequences + microBatches;
   const pageTables = 1 + plan.horizons.length;
   const perToken = 1 + pageTables + tokenRows + 2; // position, slots, rows; output and target
-  const sampling = plan.sequences * SAMPLING_WORDS + plan.historyTokens;
+  // Which mask an output has is one word more.
+  const sampling = plan.sequences * (SAMPLING_WORDS + Number(plan.maskWords > 0)) + plan.historyTokens;
   const perSlice = 4 + 1 + pageTables * pagesPerSequence; // sequence, state, pages
   const tables = slices * perSlice + microBatches * pageTables * STABLE_STEPS;
   return plan.passTokens * perToken + tables + sampling;

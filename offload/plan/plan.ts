@@ -124,6 +124,8 @@ export interface Sizes {
   readonly logitColumns: number;
   /** Room for the tokens of all sequences, where drawing looks at them. */
   readonly historyTokens: number;
+  /** 32-bit words of what says which tokens a sequence may draw; 0 where no pass says it. */
+  readonly maskWords: number;
   readonly rowCacheBytes: readonly number[];
   readonly blockFlopsPerToken: number;
   readonly terms: readonly PlanTerm[];

@@ -16,6 +16,7 @@ import {
   statesTerm,
   tableTerms,
 } from './memory-terms.js';
+import { MASK_TOKENS } from './pass-sizes.js';
 import type { PlanTerm, Sizes } from './plan.js';
 import { fewestRowsBytes, rowsTerm } from './row-memory.js';
 
@@ -45,6 +46,7 @@ export function sizesFor(input: PlanInput, batch: Batch): Sizes {
     logitRows,
     logitColumns: isNll ? pieceColumns : model.vocabSize,
     historyTokens: workload.history ? workload.sequences * workload.contextTokens : 0,
+    maskWords: workload.masks ? Math.ceil(model.vocabSize / MASK_TOKENS) : 0,
     rowCacheBytes,
     blockFlopsPerToken,
     terms,

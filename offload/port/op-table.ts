@@ -36,7 +36,10 @@ export const OPERATIONS = [
     'out x experts slots.table slots.count slots.bytes slots.files.places slots.files.firstPart slots.files.firstPiece slots.files.pieces weights',
   ],
   ['combine', 'x y weights accumulate'],
-  ['sample', 'out logits tables.settings tables.draws tables.history'],
+  [
+    'sample',
+    'out logits tables.settings tables.draws tables.history tables.allowed.maskOf tables.allowed.masks',
+  ],
   ['note_not_finite', 'found x place first'],
   ['expert_bias', 'x experts bias'],
   ['gated_pairs', 'out x alpha limit'],

@@ -82,6 +82,16 @@ export interface SamplingTables {
   readonly draws: Tensor;
   /** i32 [H]: tokens that the repetition penalty applies to. */
   readonly history: Tensor;
+  /** Absent: every token may be drawn. */
+  readonly allowed?: AllowedTokens | undefined;
+}
+
+/** Which tokens may be drawn, for some rows. */
+export interface AllowedTokens {
+  /** i32 [R]: the row of `masks` that a row of logits has, or a negative number for all tokens. */
+  readonly maskOf: Tensor;
+  /** i32 [M, ⌈V / 32⌉]: bit t % 32 of word t / 32 is set where token t may be drawn. */
+  readonly masks: Tensor;
 }
 
 /** In place of a token where the logits say nothing. */
@@ -207,7 +217,7 @@ export type Op =
    * (that of transformers): logits of tokens in the history are divided by the penalty if positive, else multiplied;
    * the k largest stay, with all that equal the k-th; then the likeliest that together reach top-p; then those at
    * least min-p times as likely as the likeliest. The first token whose cumulative probability, in order of ids,
-   * exceeds (bits + ½) / 2³² is it. A row with a logit that is no finite number gives NO_TOKEN. Of those that only the
+   * exceeds (bits + ½) / 2³² is it. Tokens that may not be drawn are as if there were none; where none may, it is any. A row with a logit that is no finite number gives NO_TOKEN. Of those that only the
    * penalty made +∞, all are equally likely.
    */
   | { readonly op: 'sample'; out: Tensor; logits: Tensor; tables: SamplingTables }
@@ -338,8 +348,9 @@ export function effects(op: Op): Effects {
     case 'argmax':
       return { reads: [op.logits], writes: [op.out] };
     case 'sample': {
-      const { settings, draws, history } = op.tables;
-      return { reads: [op.logits, settings, draws, history], writes: [op.out] };
+      const { settings, draws, history, allowed } = op.tables;
+      const masks = allowed ? [allowed.maskOf, allowed.masks] : [];
+      return { reads: [op.logits, settings, draws, history, ...masks], writes: [op.out] };
     }
     case 'nll_fold':
       return {

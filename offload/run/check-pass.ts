@@ -9,7 +9,10 @@ import type { Plan } from '../plan/plan.js';
 import type { MicroBatch, PageRun, SequenceSlice } from './pass.js';
 
 type PassModel = Pick<ModelSpec, 'vocabSize' | 'maxContextTokens' | 'caches'>;
-type PassPlan = Pick<Plan, 'kvPages' | 'horizons' | 'pageTokens' | 'sequences' | 'nll' | 'readLogits'>;
+type PassPlan = Pick<
+  Plan,
+  'kvPages' | 'horizons' | 'pageTokens' | 'sequences' | 'nll' | 'readLogits' | 'maskWords'
+>;
 
 /** Throws BAD_INPUT for tokens, or a programming error for what only this program makes. */
 export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: PassPlan): void {
@@ -25,6 +28,7 @@ export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: 
     'outputs are tokens of the micro-batch',
   );
   assert(!sampling || sampling.length === outputs.length, 'every output is drawn in its own way');
+  assert(!sampling?.some(({ allowed }) => allowed) || plan.maskWords > 0, 'masks were planned for');
   assert(!logProbs || !(plan.nll || plan.readLogits), 'log-probabilities go with tokens');
   if (!plan.nll) return;
   assert(targets?.length === outputs.length, 'every output has a target');

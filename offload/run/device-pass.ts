@@ -131,6 +131,17 @@ export class DevicePass {
     return end;
   }
 
+  /**
+   * Says which tokens the outputs may be, before the last layer is queued: what was queued runs meanwhile. Undefined where nothing
+   * says it.
+   */
+  readyMasks(): Promise<void> | undefined {
+    const { masks } = this.#work.state;
+    if (!masks || !this.#running.some(({ control }) => control.sampling?.allowed)) return undefined;
+    this.#closeGroup();
+    return masks.take(this.#running);
+  }
+
   /** Rows that did not come, if they can stay where they are; for other passes than they were left for they follow now. */
   #together({ layout }: PlannedLayer, { apart, memory }: DeviceCopy): RowsApart | undefined {
     if (!apart || this.#running.length === 0) return undefined;
@@ -299,7 +310,7 @@ export class DevicePass {
       // Where nothing was waited for, one micro-batch follows the other.
       const before = found instanceof Promise ? undefined : this.#times.lastEnd;
       const start = before ?? compute.record();
-      const control = this.#writeTables(microBatch, leases, firstWord);
+      const control = this.#writeTables(microBatch, leases, { firstWord, firstOutput });
       const running = { microBatch, control, firstToken, tokens, firstOutput };
       this.#running = [...this.#running, running];
       if (microBatches.length === 1) this.#recall();
@@ -329,7 +340,11 @@ export class DevicePass {
     return state.device.compute.record();
   }
 
-  #writeTables(microBatch: MicroBatch, leases: readonly RowLease[], firstWord: number): ControlTables {
+  #writeTables(
+    microBatch: MicroBatch,
+    leases: readonly RowLease[],
+    { firstWord, firstOutput }: { readonly firstWord: number; readonly firstOutput: number },
+  ): ControlTables {
     const { model, plan, state } = this.#work;
     return writeControl(microBatch, {
       rows: leases.map((lease) => lease.indices),
@@ -338,6 +353,7 @@ export class DevicePass {
       memory: state.controlDevice,
       pageTokens: plan.pageTokens,
       withTokens: model.blocksReadTokens,
+      masks: state.masks && { all: state.masks.all, first: firstOutput },
     });
   }
 

@@ -24,6 +24,7 @@ import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import type { WeightSource } from '../stream/weight-source.js';
 import type { Trace } from '../trace.js';
+import { DeviceMasks } from './device-masks.js';
 import { DeviceSlots } from './device-slots.js';
 import { DeviceRows } from './host-rows.js';
 import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
@@ -48,6 +49,8 @@ export interface DeviceState {
   readonly controlHost: HostMemory;
   readonly controlWords: Int32Array;
   readonly controlDevice: Memory;
+  /** What says which tokens outputs may be; undefined where no pass does. */
+  readonly masks: DeviceMasks | undefined;
   /** Where results are copied for JavaScript, and at `placesOffset` the places. */
   readonly results: HostMemory;
   readonly placesOffset: number;
@@ -95,6 +98,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     controlHost,
     controlWords: new Int32Array(controlHost.bytes.buffer, controlHost.bytes.byteOffset, sizes.controlWords),
     controlDevice,
+    masks: plan.maskWords > 0 ? new DeviceMasks({ backend, device, plan }) : undefined,
     tokenPlaces: tensor(places, 0, 'i32', [plan.passTokens]),
     headPlaces: tensor(places, plan.passTokens * DTYPE_BYTES.i32, 'i32', [headRows]),
     results: backend.allocateHost(sizes.resultBytes + sizes.placeBytes, 'control'),

@@ -239,6 +239,8 @@ export class Executor {
       assert(isStep(staged.step, passIndex, layerIndex), 'layers arrive in the order of the schedule');
       const done: DeviceEvent[] = [];
       try {
+        // Only its last piece draws tokens.
+        if (layerIndex === this.#plan.layers.length - 1) await this.#readyMasks();
         for (const [index, device] of this.#devices.entries()) {
           done.push(device.queueLayer(layer, present(staged.perDevice[index], 'copy')));
         }
@@ -250,6 +252,10 @@ export class Executor {
     const results = await Promise.all(this.#devices.map((device) => device.finish()));
     this.#share?.end();
     return results;
+  }
+
+  async #readyMasks(): Promise<void> {
+    for (const ready of this.#devices.map((device) => device.readyMasks())) if (ready) await ready;
   }
 }
 

@@ -5,7 +5,14 @@ import type { SequenceLength } from '../model/forward-options.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
 import { STABLE_STEPS } from '../plan/pass-sizes.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
-import type { AttentionTables, Memory, SamplingTables, StateTables, Tensor } from '../port/ops.js';
+import type {
+  AllowedTokens,
+  AttentionTables,
+  Memory,
+  SamplingTables,
+  StateTables,
+  Tensor,
+} from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import { roundUp } from '../units.js';
 
@@ -47,7 +54,12 @@ export interface SamplingRow {
   readonly history: Int32Array;
   /** 32 of them. */
   readonly randomBits: number;
+  /** Which tokens it may be; absent for all. The head waits for it, so that it may be made while layers compute. */
+  readonly allowed?: Promise<TokenMask> | undefined;
 }
+
+/** As a row of `masks` of AllowedTokens; undefined for all tokens. */
+export type TokenMask = Uint32Array | undefined;
 
 /** Sequences computed together, packed without padding. */
 export interface MicroBatch {
@@ -123,11 +135,13 @@ export interface ControlPlace {
   readonly pageTokens?: number;
   /** Blocks ask for the tokens themselves. */
   readonly withTokens?: boolean | undefined;
+  /** [sequences, words], and which of them is that of the micro-batch's first output. */
+  readonly masks?: { readonly all: Tensor; readonly first: number } | undefined;
 }
 
 /** Writes a micro-batch's tables at their place; the tensors refer to it. */
 export function writeControl(microBatch: MicroBatch, place: ControlPlace): ControlTables {
-  const { rows, words, firstWord, memory, pageTokens = PAGE_TOKENS, withTokens = false } = place;
+  const { rows, words, firstWord, memory, pageTokens = PAGE_TOKENS, withTokens = false, masks } = place;
   let next = firstWord;
   const layout: number[] = [];
   const put = (values: ArrayLike<number>, shape: readonly number[] = [values.length]): Tensor => {
@@ -175,7 +189,7 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
     tokens: tokens.length,
     knownTokens: knownTokens ?? startPosition + tokens.length,
   }));
-  const sampling = microBatch.sampling && putSampling(microBatch.sampling, put);
+  const sampling = microBatch.sampling && putSampling(microBatch.sampling, put, masks);
   const written = next - firstWord;
   return {
     firstWord,
@@ -221,6 +235,7 @@ function pageTable({ slices }: MicroBatch, table: number, entries: number, pageT
 function putSampling(
   sampling: readonly SamplingRow[],
   put: (values: ArrayLike<number>, shape?: readonly number[]) => Tensor,
+  masks: ControlPlace['masks'],
 ): SamplingTables {
   const settings = Float32Array.from(
     sampling.flatMap((row) => [row.temperature, row.topP, row.minP, row.repetitionPenalty]),
@@ -240,5 +255,15 @@ function putSampling(
     settings: { ...put(new Int32Array(settings.buffer), [sampling.length, 4]), dtype: 'f32' },
     draws: put(draws, [sampling.length, 4]),
     history: put(history),
+    ...(sampling.some(({ allowed }) => allowed) ? { allowed: putAllowed(sampling, put, masks) } : {}),
   };
+}
+
+function putAllowed(
+  sampling: readonly SamplingRow[],
+  put: (values: ArrayLike<number>) => Tensor,
+  masks: ControlPlace['masks'],
+): AllowedTokens {
+  const { all, first } = present(masks, 'room for masks');
+  return { maskOf: put(sampling.map(({ allowed }, row) => (allowed ? first + row : -1))), masks: all };
 }

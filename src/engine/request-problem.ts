@@ -15,7 +15,7 @@ export function requestProblem({ request, wanted }: Sequence, planned: Planned):
 }
 
 function generationProblem(
-  { index, promptTokens, sampling }: GenerationRequest,
+  { index, promptTokens, sampling, constraint }: GenerationRequest,
   maxNewTokens: number,
   { model, plan }: Planned,
 ): OperatingError | undefined {
@@ -38,6 +38,10 @@ function generationProblem(
   }
   if (sampling && sampling.repetitionPenalty !== 1 && plan.historyTokens === 0) {
     const sentence = `${what} asks for a repetition penalty, but the engine was opened without room for one`;
+    return new OperatingError('BAD_OPTION', sentence);
+  }
+  if (constraint && plan.maskWords === 0) {
+    const sentence = `${what} may be made of some tokens only, but the engine was opened without room to say which`;
     return new OperatingError('BAD_OPTION', sentence);
   }
   const wantedTokens = promptTokens.length + maxNewTokens;

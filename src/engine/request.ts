@@ -1,6 +1,6 @@
 // What an engine is asked for, and what it answers: a continuation of a prompt, or how likely given tokens are.
 
-import type { OperatingError } from '../../offload/index.js';
+import type { OperatingError, TokenMask } from '../../offload/index.js';
 import type { SamplingSettings } from './sampler.js';
 
 /** Whose request it is, and before whose it begins. */
@@ -31,6 +31,20 @@ export interface GenerationRequest {
   readonly logProbs?: boolean;
   /** Default: an interactive one of nobody in particular. */
   readonly turn?: Turn;
+  /** Which tokens it may be made of; of an engine that was planned for it (`masks`), and of no other request. */
+  readonly constraint?: TokenConstraint;
+}
+
+/** What a text has to obey, token by token. The engine knows no rules: it asks, and draws from what is allowed. */
+export interface TokenConstraint {
+  /**
+   * Which tokens may follow these new ones, its stop tokens among them where the text may end; undefined for all. Asked for
+   * while the pass that draws the token runs, and again where that pass has to be run again. What it resolves to may change
+   * with the next call. A rejection ends the request with that error, and no other.
+   */
+  after(newTokens: readonly number[]): Promise<TokenMask>;
+  /** Once, when the request has ended in any way. */
+  close(): void;
 }
 
 /** Tokens whose likelihoods are wanted, each after all that come before it; of an engine that was planned for output `nll`. */

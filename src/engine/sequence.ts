@@ -1,7 +1,13 @@
 // A request on its way: which of its tokens are known, which of them are in the cache, and what came of it.
 
-import type { OperatingError } from '../../offload/index.js';
-import { assert, NO_TOKEN, present, type SamplingRow } from '../../offload/index.js';
+import {
+  assert,
+  NO_TOKEN,
+  OperatingError,
+  present,
+  type SamplingRow,
+  type TokenMask,
+} from '../../offload/index.js';
 import type { HeldPages } from './late-pages.js';
 import { Suspect } from './not-finite.js';
 import type { Feed } from './packing.js';
@@ -12,6 +18,7 @@ import type {
   GenerationRequest,
   GenerationResult,
   RequestListener,
+  TokenConstraint,
   Turn,
 } from './request.js';
 import { GREEDY, isGreedy, samplingRow } from './sampler.js';
@@ -89,7 +96,9 @@ export class Sequence {
   }
 
   get draws(): boolean {
-    return !isScoring(this.request) && !isGreedy(this.request.sampling ?? GREEDY);
+    const { request } = this;
+    if (isScoring(request)) return false;
+    return request.constraint !== undefined || !isGreedy(request.sampling ?? GREEDY);
   }
 
   get wantsLogProbs(): boolean {
@@ -130,9 +139,22 @@ export class Sequence {
   /** How the next token is drawn. */
   draw(): SamplingRow {
     const request = this.request as GenerationRequest;
-    const { index, randomIndex = index, sample = 0, promptTokens, sampling = GREEDY } = request;
+    const { index, randomIndex = index, sample = 0, promptTokens, sampling = GREEDY, constraint } = request;
     const draw = { prompt: randomIndex, sample, step: this.newTokens.length };
-    return samplingRow(sampling, draw, () => joined(promptTokens, this.newTokens));
+    const row = samplingRow(sampling, draw, () => joined(promptTokens, this.newTokens));
+    return constraint ? { ...row, allowed: this.#allowed(constraint) } : row;
+  }
+
+  /** Where that cannot be said, the request ends, and what is drawn instead is nobody's. */
+  async #allowed(constraint: TokenConstraint): Promise<TokenMask> {
+    try {
+      return await constraint.after(this.newTokens);
+    } catch (error) {
+      if (error instanceof OperatingError) this.problem ??= error;
+      else this.#thrown ??= { error };
+      this.finishReason ??= 'error';
+      return undefined;
+    }
   }
 
   /** Enters a token that a pass has yielded; false where the text has not become longer by it. `tellTokens` is to follow. */
@@ -230,13 +252,18 @@ export class Sequence {
       this.failed(this.#thrown.error);
       return;
     }
-    this.#isTold = true;
+    this.#end();
     this.#listener.onFinished?.(this.result());
   }
 
   failed(error: unknown): void {
-    this.#isTold = true;
+    this.#end();
     this.#listener.onFailed?.(error);
+  }
+
+  #end(): void {
+    if (!this.#isTold && !isScoring(this.request)) this.request.constraint?.close();
+    this.#isTold = true;
   }
 }
 

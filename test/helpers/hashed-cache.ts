@@ -89,6 +89,7 @@ export class HashedCache {
         horizons: this.#setting.horizons ?? [],
         kvBuffers: { count: 0, pages: 0 },
         historyTokens: 0,
+        maskWords: 0,
         nll: false,
         readLogits: false,
         activationType: 'f32',

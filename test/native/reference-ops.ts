@@ -160,8 +160,10 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
       return [out.written];
     }
     case 'sample': {
-      const { settings, draws, history } = op.tables;
-      return [drawTokens(read(op.out), read(op.logits), read(settings), read(draws), read(history))];
+      const { settings, draws, history, allowed } = op.tables;
+      const masks = allowed && { maskOf: read(allowed.maskOf), masks: read(allowed.masks) };
+      const tables = { settings: read(settings), draws: read(draws), history: read(history) };
+      return [drawTokens(read(op.out), read(op.logits), { ...tables, allowed: masks })];
     }
     case 'nll_fold': {
       const [state, logits, targets] = [read(op.state), read(op.logits), read(op.targets)];

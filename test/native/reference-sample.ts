@@ -8,14 +8,16 @@ interface Candidate {
   readonly logit: number;
 }
 
-/** Tables as in offload/port/ops.ts. */
-export function drawTokens(
-  out: Values,
-  logits: Values,
-  settings: Values,
-  draws: Values,
-  history: Values,
-): Written {
+/** As in offload/port/ops.ts. */
+export interface DrawTables {
+  readonly settings: Values;
+  readonly draws: Values;
+  readonly history: Values;
+  readonly allowed: { readonly maskOf: Values; readonly masks: Values } | undefined;
+}
+
+export function drawTokens(out: Values, logits: Values, tables: DrawTables): Written {
+  const { settings, draws, history, allowed } = tables;
   for (let r = 0; r < logits.size(0); r++) {
     const [temperature, topP, minP, penalty] = fourOf(settings, r);
     const [topK, bits, first, count] = fourOf(draws, r);
@@ -25,7 +27,11 @@ export function drawTokens(
       out.set(NO_TOKEN, r);
       continue;
     }
+    const mask = allowed?.maskOf.get(r) ?? -1;
+    const mayBe = (token: number) =>
+      mask < 0 || ((allowed?.masks.get(mask, token >> 5) ?? 0) & (1 << (token & 31))) !== 0;
     const candidates = row.map((logit, token): Candidate => {
+      if (!mayBe(token)) return { token, logit: Number.NEGATIVE_INFINITY };
       if (!seen.has(token)) return { token, logit };
       return { token, logit: Math.fround(logit > 0 ? logit / penalty : logit * penalty) };
     });

@@ -1,7 +1,7 @@
 // Cases of drawing tokens for any device: every filter against float64 with the same random bits, and their edges.
 
 import { expect, it } from 'vitest';
-import { NO_TOKEN, type SamplingTables, type Tensor } from '../../offload/port/ops.js';
+import { type AllowedTokens, NO_TOKEN, type SamplingTables, type Tensor } from '../../offload/port/ops.js';
 import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js';
 
 export interface Row {
@@ -12,11 +12,36 @@ export interface Row {
   readonly penalty?: number;
   readonly bits?: number;
   readonly history?: readonly number[];
+  /** Default all. */
+  readonly allowed?: readonly number[] | undefined;
 }
 
 export const PLAIN: Row = { temperature: 1 };
 
-export function tablesOf(bench: Workbench, rows: readonly Row[]): SamplingTables {
+/** Masks lie in another order than rows, and some are nobody's. */
+function masksOf(bench: Workbench, rows: readonly Row[], vocabulary: number): AllowedTokens {
+  const words = Math.ceil(vocabulary / 32);
+  const masks: number[][] = [Array.from({ length: words }, () => 0)];
+  const maskOf = rows.map(({ allowed }) => {
+    if (!allowed) return -1;
+    // Bits beyond the vocabulary say nothing.
+    const mask = Array.from({ length: words }, (_, word) => (word === words - 1 ? beyond(vocabulary) : 0));
+    for (const token of allowed) mask[token >> 5] = (mask[token >> 5] ?? 0) | (1 << (token & 31));
+    masks.unshift(mask);
+    return masks.length;
+  });
+  return {
+    maskOf: bench.index(maskOf.map((place) => (place < 0 ? -1 : masks.length - place))),
+    masks: bench.table(masks),
+  };
+}
+
+function beyond(vocabulary: number): number {
+  return vocabulary % 32 === 0 ? 0 : -1 << (vocabulary % 32);
+}
+
+/** @param vocabulary needed where some rows have masks */
+export function tablesOf(bench: Workbench, rows: readonly Row[], vocabulary?: number): SamplingTables {
   const history: number[] = [];
   const draws = rows.map(({ topK = 0, bits = 0, history: own = [] }) => {
     history.push(...own);
@@ -28,7 +53,9 @@ export function tablesOf(bench: Workbench, rows: readonly Row[]): SamplingTables
     minP,
     penalty,
   ]);
+  const columns = vocabulary ?? 0;
   return {
+    ...(rows.some(({ allowed }) => allowed) ? { allowed: masksOf(bench, rows, columns) } : {}),
     settings: bench.memory.fill(bench.memory.tensor('f32', [rows.length, 4]), (i) => settings[i] ?? 0),
     draws: bench.table(draws),
     history: bench.index(history),
@@ -47,7 +74,10 @@ async function drawOn(
     (i) => logits[i % logits.length] ?? 0,
   );
   const out = bench.index(rows.map(() => -1));
-  await device.run({ op: 'sample', out, logits: tensor, tables: tablesOf(bench, rows) }, bench);
+  await device.run(
+    { op: 'sample', out, logits: tensor, tables: tablesOf(bench, rows, logits.length) },
+    bench,
+  );
   return [...bench.memory.read(out)];
 }
 
@@ -77,13 +107,21 @@ export function sampleCases(device: KernelDevice): void {
           penalty: bench.int(2) === 0 ? 1 : 0.5 + bench.random(),
           bits: Math.floor(bench.random() * 2 ** 32),
           history: Array.from({ length: bench.int(20) }, () => bench.int(columns)),
+          allowed: [
+            undefined,
+            [bench.int(columns)],
+            Array.from({ length: 20 }, () => bench.int(columns)),
+            Array.from({ length: columns }, (_, token) => token).filter(
+              () => bench.int(4) > 0 || columns < 5,
+            ),
+          ][bench.int(4)],
         }),
       );
       const out = bench.index(rows.map(() => -1));
-      await check(device, bench, { op: 'sample', out, logits, tables: tablesOf(bench, rows) }, 0);
+      await check(device, bench, { op: 'sample', out, logits, tables: tablesOf(bench, rows, columns) }, 0);
       // Coarse values make ties.
       bench.memory.fill(logits, () => bench.int(5));
-      await check(device, bench, { op: 'sample', out, logits, tables: tablesOf(bench, rows) }, 0);
+      await check(device, bench, { op: 'sample', out, logits, tables: tablesOf(bench, rows, columns) }, 0);
     }
   });
 
@@ -165,6 +203,26 @@ export function sampleCases(device: KernelDevice): void {
     const multiplied = { ...PLAIN, penalty: 10, history: [0, 2] };
     expect(new Set(await draw([-most, 1, -most], evenly(50, multiplied)))).toEqual(new Set([1]));
     expect(await draw([-most, -most], [{ ...multiplied, history: [0, 1] }])).toEqual([0]);
+  });
+
+  it('draws nothing but what may be, whatever else decides', async () => {
+    device.use();
+    const tokens = 70;
+    const logits = Array.from({ length: tokens }, (_, token) => token / 4);
+    const drawn = async (row: Partial<Row>) => [
+      ...new Set(await draw(logits, evenly(60, { ...PLAIN, ...row }))),
+    ];
+    const allowed = [2, 33, 64];
+    expect(await drawn({ temperature: 0, allowed })).toEqual([64]);
+    expect((await drawn({ temperature: 1e30, allowed })).sort((a, b) => a - b)).toEqual(allowed);
+    expect(await drawn({ temperature: 1e30, allowed, topK: 2 })).toEqual([33, 64]);
+    expect(await drawn({ temperature: 1e30, allowed, topK: 9, topP: 0.3 })).toEqual([64]);
+    expect(await drawn({ allowed: [5], topP: 0, minP: 1 })).toEqual([5]);
+    expect(await drawn({ temperature: 0, allowed, penalty: 100, history: [64, 69] })).toEqual([33]);
+    // A row's mask is its own, and leaves what is no finite number to be found.
+    expect(await draw(logits, [{ temperature: 0, allowed: [3] }, { temperature: 0 }])).toEqual([3, 69]);
+    const broken = logits.map((logit, token) => (token === 50 ? Number.NaN : logit));
+    expect(await draw(broken, [{ temperature: 0, allowed: [3] }])).toEqual([NO_TOKEN]);
   });
 
   it('a row draws the same alone and among others', async () => {

@@ -281,7 +281,12 @@ export const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> }
     op: 'sample',
     out: t('i32', [2]),
     logits: t(),
-    tables: { settings: t(), draws: t('i32'), history: t('i32', [4]) },
+    tables: {
+      settings: t(),
+      draws: t('i32'),
+      history: t('i32', [4]),
+      allowed: { maskOf: t('i32', [2]), masks: t('i32', [5, 1]) },
+    },
   },
   nll_fold: {
     op: 'nll_fold',

@@ -116,7 +116,15 @@ describe('score', () => {
 
 describe('passes', () => {
   const model = { vocabSize: 100, maxContextTokens: 64, caches: [] };
-  const plan = { kvPages: 4, horizons: [], pageTokens: 16, sequences: 2, nll: false, readLogits: false };
+  const plan = {
+    kvPages: 4,
+    horizons: [],
+    pageTokens: 16,
+    sequences: 2,
+    nll: false,
+    readLogits: false,
+    maskWords: 0,
+  };
   const slice = { startPosition: 0, tokens: Int32Array.of(1, 2), pages: [3] };
   const sound: MicroBatch = { slices: [slice], outputs: Int32Array.of(1) };
   const target = (value: number) => ({ ...sound, targets: Int32Array.of(value) });

@@ -344,13 +344,17 @@ function argmax({ out, logits }: OpOf<'argmax'>): void {
 
 function sample({ out, logits, tables }: OpOf<'sample'>): void {
   const { words, starts: to } = idWords(out);
-  const { settings, draws, history } = tables;
+  const { settings, draws, history, allowed } = tables;
+  const maskOf = allowed && integers(allowed.maskOf);
+  const masks = allowed && rowHashes(allowed.masks);
   const [hashes, chosen, past] = [rowHashes(logits), rowHashes(settings), integers(history)];
   const draw = integers(draws);
   hashes.forEach((logitHash, row) => {
     const [topK = 0, bits = 0, first = 0, count = 0] = draw.subarray(row * 4, row * 4 + 4);
     let hash = mix(mix(mix(logitHash, chosen[row] ?? 0), topK), bits);
     for (const token of past.subarray(first, first + count)) hash = mix(hash, token);
+    const mask = maskOf?.[row] ?? -1;
+    if (mask >= 0) hash = mix(hash, masks?.[mask] ?? 0);
     words[to + row] = (hash >>> 0) % dimension(logits, 1);
   });
 }
