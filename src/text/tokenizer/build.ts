@@ -35,6 +35,8 @@ export interface BuiltTokenizer {
   readonly specialIds: ReadonlySet<number>;
   /** Characters without a token are spelt in bytes, each a token. */
   readonly spellsBytes: boolean;
+  /** How its file says that tokens become text, as JSON. */
+  readonly decoder: string;
   /** What a text becomes before the core sees it. */
   readonly prepare: (text: string) => string;
   /** Set where that is not the core's work. */
@@ -98,12 +100,11 @@ export async function buildTokenizer(settings: TokenizerSettings): Promise<Built
   // The core asks for the token as it shows it, which a normaliser may have changed.
   const isSpecial = (id: number | null): id is number => id !== null && special.has(rust.idToToken(id) ?? '');
   const ids = [...special].map((content) => rust.tokenToId(content)).filter(isSpecial);
-  const spellsBytes = JSON.stringify(sectionOf(vocabulary.json, 'decoder') ?? null).includes(
-    '"ByteFallback"',
-  );
+  const decoder = JSON.stringify(sectionOf(vocabulary.json, 'decoder') ?? null);
+  const spellsBytes = decoder.includes('"ByteFallback"');
   const { prepare = (text: string) => text } = vocabulary;
   const unknown = unknownText(rust, vocabulary);
-  return { rust, named: tokens.named, specialIds: new Set(ids), spellsBytes, prepare, unknown };
+  return { rust, named: tokens.named, specialIds: new Set(ids), decoder, spellsBytes, prepare, unknown };
 }
 
 function unknownText(rust: RustTokenizer, { unknownPiece: name }: Vocabulary): UnknownText | undefined {

@@ -10,6 +10,7 @@ import { readOptionalJsonObject } from '../../files/json-file.js';
 import { buildTokenizer } from './build.js';
 import { configuredRole } from './ending-ids.js';
 import { readTokenizerSettings } from './settings.js';
+import { tokenBytes } from './token-bytes.js';
 import { byteName, hiddenName, shownName, spellUnknown } from './unknown-text.js';
 
 export interface Tokenizer {
@@ -32,6 +33,8 @@ export interface Tokenizer {
   isSpecial(id: number): boolean;
   /** The byte that a token stands for where characters without a token are spelt in bytes; undefined for others. */
   byteOf(id: number): number | undefined;
+  /** What a token adds to a text that has begun; undefined for special tokens, and for ids that the tokenizer does not know. */
+  bytesOf(id: number): Uint8Array | undefined;
 }
 
 /**
@@ -45,7 +48,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     readOptionalJsonObject(join(folder, 'config.json'), 'BAD_CONFIG'),
     readOptionalJsonObject(join(folder, 'generation_config.json'), 'BAD_CONFIG'),
   ]);
-  const { rust, named, specialIds, spellsBytes, prepare, unknown } = await buildTokenizer(files);
+  const { rust, named, specialIds, spellsBytes, prepare, unknown, ...built } = await buildTokenizer(files);
   const decoder = rust.getDecoder();
   const bytes = spellsBytes ? byteTokens((token) => rust.tokenToId(token)) : undefined;
   const idOf = (role: string) => rust.tokenToId(named.get(role)?.content ?? '') ?? undefined;
@@ -61,6 +64,17 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   };
   const idsOf = (encoding: Encoding, text: string) =>
     unknown ? spellUnknown(encoding, text, unknown) : encoding.getIds();
+  const decodeNames = (tokens: string[]) => (decoder ? decoder.decode(tokens) : tokens.join(' '));
+  const bytesOf = tokenBytes({
+    decoder: built.decoder,
+    nameOf: (id) => {
+      const name = rust.idToToken(id);
+      return name === null ? null : shownName(name);
+    },
+    isSpecial: (id) => specialIds.has(id),
+    byteOf: (id) => bytes?.get(id),
+    decode: decodeNames,
+  });
   return {
     vocabSize: rust.getVocabSize(true),
     bosTokenId: idOf('bos_token') ?? configured('bos')[0],
@@ -83,8 +97,9 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
         const token = skipSpecialTokens && specialIds.has(id) ? null : rust.idToToken(id);
         if (token !== null) tokens.push(shownName(token));
       }
-      return decoder ? decoder.decode(tokens) : tokens.join(' ');
+      return decodeNames(tokens);
     },
+    bytesOf,
   };
 }
 
