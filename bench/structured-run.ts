@@ -8,8 +8,8 @@ import { openModel } from '../src/engine/open-model.js';
 import type { GenerationRequest } from '../src/engine/request.js';
 import { GREEDY } from '../src/engine/sampler.js';
 import { Scheduler } from '../src/engine/scheduler.js';
-import type { Schema } from '../src/structured/grammar.js';
 import { Grammars } from '../src/structured/grammars.js';
+import type { Schema } from '../src/structured/schema.js';
 import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
 
 /** Of texts that end by themselves. */
@@ -72,7 +72,11 @@ export async function openBound({ folder, batch, device, threads }: BoundRunOpti
     },
   });
   const stopTokens = new Set(tokenizer.eosTokenIds);
-  const grammars = new Grammars({ tokenizer, vocabSize: opened.model.vocabSize, stopTokens: [...stopTokens] });
+  const grammars = new Grammars({
+    tokenizer,
+    vocabSize: opened.model.vocabSize,
+    stopTokens: [...stopTokens],
+  });
   const validate = new Ajv({ strict: false }).compile(SCHEMA as object);
   const scheduler = new Scheduler(engine.executor, { batchSize: batch });
 
@@ -111,7 +115,9 @@ export async function openBound({ folder, batch, device, threads }: BoundRunOpti
         constraints.map((constraint, at) => ({ ...request(first + at), constraint })),
       );
       const texts = made.results.map(({ tokens }) => tokenizer.decode(tokens));
-      const sound = made.results.map(({ finishReason }, at) => finishReason === 'stop' && obeys(texts[at] ?? ''));
+      const sound = made.results.map(
+        ({ finishReason }, at) => finishReason === 'stop' && obeys(texts[at] ?? ''),
+      );
       return { ...made, texts, obeys: sound };
     },
     close: async () => {

@@ -1,17 +1,19 @@
 // `/v1/chat/completions`: answers to conversations.
 
 import { z } from 'zod';
-import { type AnswerPart, joinParts } from './answer-parts.js';
+import { type AnswerPart, joinParts } from '../tools/answer-parts.js';
 import { badField } from './api-error.js';
 import { beginAnswers, type ChatAnswer } from './chat-answers.js';
 import { endpoint } from './endpoint.js';
 import { checkModel, refuse, requestOf, TEXT_FIELDS, TOP_LOG_PROBS } from './fields.js';
+import { GRAMMAR_FIELDS, grammarOf } from './grammar-fields.js';
 import { newId, nowSeconds } from './ids.js';
 import { chatLogProbs } from './log-probs.js';
 import { MESSAGES } from './messages.js';
 import { type Asking, DONE, type Reply, type ServerEvent, whole } from './reply.js';
 import type { ServedModel } from './served-model.js';
 import { allResults, textEvents, usageOf } from './texts.js';
+import { TOOL_FIELDS, toolWishes } from './tool-fields.js';
 
 const SCHEMA = requestOf({
   ...TEXT_FIELDS,
@@ -19,13 +21,13 @@ const SCHEMA = requestOf({
   max_completion_tokens: TEXT_FIELDS.max_tokens,
   logprobs: z.boolean().nullable().optional(),
   top_logprobs: TOP_LOG_PROBS.nullable().optional(),
-  response_format: z.looseObject({ type: z.string() }).nullable().optional(),
-  tools: z.array(z.unknown()).max(128).nullable().optional(),
-  tool_choice: z.unknown().optional(),
+  ...GRAMMAR_FIELDS,
+  ...TOOL_FIELDS,
   functions: z.unknown().optional(),
   function_call: z.unknown().optional(),
   modalities: z.array(z.string()).nullable().optional(),
   reasoning_effort: z.string().nullable().optional(),
+  chat_template_kwargs: z.record(z.string(), z.unknown()).nullable().optional(),
 });
 
 type Fields = z.infer<typeof SCHEMA>;
@@ -49,6 +51,12 @@ async function answer(fields: Fields, model: ServedModel, asking: Asking): Promi
     samples: fields.n ?? 1,
     logProbs: fields.logprobs === true,
     topLogProbs: fields.top_logprobs ?? 0,
+    tools: toolWishes(fields),
+    grammar: grammarOf(fields),
+    variables: {
+      ...fields.chat_template_kwargs,
+      ...(fields.reasoning_effort ? { reasoning_effort: fields.reasoning_effort } : {}),
+    },
   });
   const head = {
     id: newId('chatcmpl-'),
@@ -61,20 +69,16 @@ async function answer(fields: Fields, model: ServedModel, asking: Asking): Promi
 }
 
 function checkWishes(fields: Fields): void {
-  const { response_format: format, tools, modalities } = fields;
+  const { modalities } = fields;
   refuse(fields, {
     functions: 'was replaced by tools: give these',
     function_call: 'was replaced by tool_choice: give that',
   });
   refuse(
     {
-      ...(format && format.type !== 'text' ? { response_format: format } : {}),
-      ...(tools && tools.length > 0 ? { tools } : {}),
       ...(modalities?.some((one) => one !== 'text') ? { modalities } : {}),
     },
     {
-      response_format: "is of another type than 'text', which is not supported: leave it out",
-      tools: 'are not supported: leave them out',
       modalities: "may only be 'text': leave it out",
     },
   );

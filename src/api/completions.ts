@@ -2,9 +2,11 @@
 
 import { z } from 'zod';
 import type { CheckedPrompt } from '../library/prompt.js';
+import { constraintFor } from './answer-style.js';
 import { badField } from './api-error.js';
 import { endpoint } from './endpoint.js';
 import { checkModel, refuse, requestOf, TEXT_FIELDS, TOP_LOG_PROBS } from './fields.js';
+import { GRAMMAR_FIELDS, grammarOf } from './grammar-fields.js';
 import { newId, nowSeconds } from './ids.js';
 import { completionLogProbs } from './log-probs.js';
 import { type Asking, DONE, type Reply, type ServerEvent, whole } from './reply.js';
@@ -21,6 +23,7 @@ const ids = z.array(z.int().min(0)).min(1);
 
 const SCHEMA = requestOf({
   ...TEXT_FIELDS,
+  ...GRAMMAR_FIELDS,
   prompt: z.union([
     z.string(),
     z.array(z.string()).min(1).max(MOST_PROMPTS),
@@ -58,7 +61,9 @@ async function answer(fields: Fields, model: ServedModel, asking: Asking): Promi
     );
   }
   const wishes = { logProbs: typeof logprobs === 'number', topLogProbs: logprobs ?? 0 };
-  const settings = textSettings(fields, most ?? undefined, wishes, { model, asking });
+  const drawn = textSettings(fields, most ?? undefined, wishes, { model, asking });
+  const constraint = constraintFor(model.answers, grammarOf(fields));
+  const settings = constraint ? { ...drawn, constraint, stopTokens: undefined } : drawn;
   const usualNewTokens = model.defaults.maxNewTokens ?? USUAL_NEW_TOKENS;
   const requests = prompts.map((prompt): TextRequest => ({ prompt, settings, samples, usualNewTokens }));
   const texts = await beginTexts(model, requests, asking.claimTokens);

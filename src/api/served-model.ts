@@ -6,6 +6,7 @@ import type { JsonObject } from '../files/json-file.js';
 import type { Coder } from '../library/prompt.js';
 import type { TextRoom } from '../library/text-request.js';
 import type { Tokenizer } from '../text/tokenizer/tokenizer.js';
+import type { ServedAnswers } from './answer-style.js';
 import type { TextObserver } from './reply.js';
 
 export interface ServedModel {
@@ -19,6 +20,8 @@ export interface ServedModel {
   readonly vocabSize: number;
   readonly contextTokens: number;
   readonly defaults: ServedDefaults;
+  /** How its answers are read, and grammars; absent: all is text. */
+  readonly answers?: ServedAnswers | undefined;
   readonly observer?: TextObserver | undefined;
 }
 

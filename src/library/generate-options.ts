@@ -2,7 +2,7 @@
 
 import { randomInt } from 'node:crypto';
 import type { ModelSampling } from '../engine/generation-config.js';
-import type { Turn } from '../engine/request.js';
+import type { TokenConstraint, Turn } from '../engine/request.js';
 import { GREEDY, isGreedy, type SamplingSettings, unusableSetting } from '../engine/sampler.js';
 import { idProblem } from '../text/token-ids.js';
 import { badOption, Options, shown } from './option-check.js';
@@ -22,6 +22,10 @@ export interface TextSettings {
   /** And of so many of the likeliest tokens in place of each; default 0. */
   readonly topLogProbs?: number;
   readonly turn?: Turn;
+  /** Makes what this text has to obey. */
+  readonly constraint?: () => Promise<TokenConstraint>;
+  /** Special tokens that are part of the text, and what they are written as. */
+  readonly shownTokens?: ReadonlyMap<number, string>;
   readonly signal: Signal | undefined;
 }
 

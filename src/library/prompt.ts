@@ -1,7 +1,7 @@
 // What a program gives to go on from, checked at once and made token ids of.
 
 import { OperatingError } from '../../offload/index.js';
-import { type ChatTemplate, chatTemplateText, loadChatTemplate } from '../text/chat.js';
+import { type ChatTemplate, chatTemplateText, loadChatTemplate, type TemplateMessage } from '../text/chat.js';
 import { idProblem } from '../text/token-ids.js';
 import { encodeLongText } from '../text/tokenizer/long-text.js';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer/tokenizer.js';
@@ -10,7 +10,11 @@ import type { Message, Prompt } from './types.js';
 
 export type CheckedPrompt =
   | { readonly text: string }
-  | { readonly messages: readonly Message[] }
+  | {
+      readonly messages: readonly (Message | TemplateMessage)[];
+      /** For the template, beside the messages. */
+      readonly variables?: Readonly<Record<string, unknown>>;
+    }
   | { readonly tokens: Int32Array };
 
 const ROLES: readonly string[] = ['system', 'user', 'assistant'] satisfies Message['role'][];
@@ -131,7 +135,10 @@ export class Coder {
       this.#template = undefined;
     });
     const template = await this.#template;
-    return encodeLongText(tokenizer, [template.render(prompt.messages)], { bare: true, signal });
+    return encodeLongText(tokenizer, [template.render(prompt.messages, prompt.variables)], {
+      bare: true,
+      signal,
+    });
   }
 
   async #loadTemplate(): Promise<ChatTemplate> {

@@ -4,8 +4,10 @@ import { counted, OperatingError, present } from '../../offload/index.js';
 import type { ModelSampling } from '../engine/generation-config.js';
 import type { GenerationRequest, GenerationResult } from '../engine/request.js';
 import type { Submission } from '../engine/submission.js';
+import { ShownTokensDecoder } from '../text/shown-tokens.js';
 import { promptEnd, StoppingDecoder } from '../text/stop-strings.js';
 import { IncrementalDecoder } from '../text/text-decoder.js';
+import type { Tokenizer } from '../text/tokenizer/tokenizer.js';
 import type { TextSettings } from './generate-options.js';
 import type { TokenSource } from './generation.js';
 import type { Coder } from './prompt.js';
@@ -41,11 +43,12 @@ export async function submitText(
   const tokenizer = stopStrings.length > 0 ? await coder.tokenizer() : coder.optionalTokenizer;
   const decoder = tokenizer
     ? new StoppingDecoder(
-        new IncrementalDecoder(tokenizer, [...promptTokens]),
+        decoderOf(tokenizer, promptTokens, settings.shownTokens),
         stopStrings,
         promptEnd(tokenizer, promptTokens, stopStrings),
       )
     : undefined;
+  const constraint = await settings.constraint?.();
   /** What tokens say that the engine has been told of, and that have not come back yet. */
   const said: string[] = [];
   const submission = engine.submit({
@@ -59,6 +62,7 @@ export async function submitText(
     ...(logProbs ? { logProbs } : {}),
     ...(sample === undefined ? {} : { sample }),
     ...(turn ? { turn } : {}),
+    ...(constraint ? { constraint } : {}),
     ...(decoder && stopStrings.length > 0
       ? {
           stopsAfter: (token: number) => {
@@ -99,4 +103,9 @@ function newTokensFor(
     `the prompt has ${counted(promptTokens, 'token')} and is to get ${wanted ?? 'at least 1'} more, but there is room for ` +
       `${contextTokens}: shorten the prompt, lower maxNewTokens, or open the model with more contextTokens`,
   );
+}
+
+function decoderOf(tokenizer: Tokenizer, promptTokens: Int32Array, shown: TextSettings['shownTokens']) {
+  const decoder = new IncrementalDecoder(tokenizer, [...promptTokens]);
+  return shown && shown.size > 0 ? new ShownTokensDecoder(decoder, shown) : decoder;
 }

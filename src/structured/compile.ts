@@ -1,7 +1,8 @@
 // Grammars of clients as those of the library.
 
 import { mended } from './ebnf.js';
-import type { Grammar, Layout, Schema, TagLayout } from './grammar.js';
+import type { Grammar, Layout, TagLayout } from './grammar.js';
+import type { Schema } from './schema.js';
 import type { CompiledGrammar, GrammarCompiler, XGrammar } from './xgrammar.js';
 
 type Library = Pick<XGrammar, 'Grammar'>;

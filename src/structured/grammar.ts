@@ -1,7 +1,7 @@
 // What a text may have to obey, as clients ask for it, and checks of it that need no library.
 
 import { OperatingError } from '../../offload/index.js';
-import { wellFormedSchema } from './schema.js';
+import { type Schema, wellFormedSchema } from './schema.js';
 
 /** Rules for a whole text. */
 export type Grammar =
@@ -15,9 +15,6 @@ export type Grammar =
   /** One of these. */
   | { readonly kind: 'choice'; readonly texts: readonly string[] }
   | { readonly kind: 'layout'; readonly layout: Layout };
-
-/** A JSON schema: an object, or whether anything goes. */
-export type Schema = boolean | { readonly [keyword: string]: unknown };
 
 /** Texts made of parts, as XGrammar's structural tags are. */
 export type Layout =

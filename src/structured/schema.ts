@@ -1,8 +1,10 @@
 // JSON schemas as the grammar library gets them right: what it would ignore is refused, and patterns stay within a string.
 
 import { OperatingError } from '../../offload/index.js';
-import type { Schema } from './grammar.js';
 import { patternWithinString } from './string-pattern.js';
+
+/** A JSON schema: an object, or whether anything goes. */
+export type Schema = boolean | { readonly [keyword: string]: unknown };
 
 /** The library takes no notice of these, so texts would not obey them. */
 const NOT_OBEYED = [

@@ -10,7 +10,7 @@ const BYTES_PER_TOKEN = 8;
 
 export interface VocabularyOptions {
   readonly tokenizer: Pick<Tokenizer, 'bytesOf'>;
-  /** Of the model: those that the tokenizer does not know may never come. */
+  /** As the model has it: those that the tokenizer does not know may never come. */
   readonly vocabSize: number;
   /** They end a text, where it may end. */
   readonly stopTokens: readonly number[];

@@ -20,12 +20,16 @@ export interface Message {
   readonly content: string;
 }
 
+/** With what tools and thoughts add to messages: whatever templates look for. */
+export type TemplateMessage = Readonly<Record<string, unknown>> & { readonly role: string };
+
 export interface ChatTemplate {
   /**
    * The conversation and the beginning of the model's answer. Special tokens are written out in it, the start token
    * too where the model wants one: it is to be encoded without adding any. Throws BAD_INPUT when the template refuses.
+   * @param more variables of the template, such as `tools`
    */
-  render(messages: readonly Message[]): string;
+  render(messages: readonly (Message | TemplateMessage)[], more?: Readonly<Record<string, unknown>>): string;
 }
 
 /** Names in the order in which transformers looks; the last is for processors of pictures and sound, a last resort here. */
@@ -58,9 +62,9 @@ export async function loadChatTemplate(folder: string): Promise<ChatTemplate> {
     add_generation_prompt: true,
   };
   return {
-    render(messages) {
+    render(messages, more = {}) {
       try {
-        return template.render({ ...variables, messages });
+        return template.render({ ...variables, ...more, messages });
       } catch (error) {
         if (error instanceof jinja.UnsupportedError) throw unsupported(path, error);
         if (!(error instanceof jinja.TemplateRuntimeError || error instanceof RangeError)) throw error;

@@ -29,7 +29,11 @@ export class CallReader implements AnswerReader {
     const parts: AnswerPart[] = [];
     for (;;) {
       const { at, marker } = this.#findOpening();
-      this.#tellText(this.#held.slice(0, at), parts, isEnd && marker === undefined && at === this.#held.length);
+      this.#tellText(
+        this.#held.slice(0, at),
+        parts,
+        isEnd && marker === undefined && at === this.#held.length,
+      );
       if (marker === undefined) {
         if (isEnd) this.#tellText(this.#held, parts, true);
         return parts;

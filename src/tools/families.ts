@@ -8,25 +8,10 @@ import { CallReader } from './call-reader.js';
 import { DEEPSEEK } from './deepseek-calls.js';
 import { HarmonyReader } from './harmony.js';
 import { HERMES, LLAMA, MISTRAL } from './json-calls.js';
+import { CALL_PARSERS, type CallParser, REASONING_PARSERS, type ReasoningParser } from './parser-names.js';
 import { MISTRAL_THINK, type ReasoningMarks, ReasoningReader, THINK_TAGS } from './reasoning.js';
 import { glm, qwenCoder } from './tagged-calls.js';
 import type { Tool } from './tool.js';
-
-/** Names as users of vLLM know them; `harmony` is that of whole answers, not of calls alone. */
-export const CALL_PARSERS = [
-  'hermes',
-  'qwen3_coder',
-  'llama3_json',
-  'mistral',
-  'glm45',
-  'deepseek_v3',
-  'deepseek_v31',
-  'openai',
-] as const;
-export type CallParser = (typeof CALL_PARSERS)[number];
-
-export const REASONING_PARSERS = ['deepseek_r1', 'qwen3', 'glm45', 'mistral', 'openai_gptoss'] as const;
-export type ReasoningParser = (typeof REASONING_PARSERS)[number];
 
 /** How answers of a model are read. */
 export interface AnswerStyle {
@@ -57,7 +42,10 @@ function chosen<T extends string>(
   if (name === 'none') return undefined;
   const found = known.find((one) => one === name);
   if (found !== undefined) return found;
-  throw new OperatingError('BAD_OPTION', `--${option} is ${name}: give auto, none or one of ${known.join(', ')}`);
+  throw new OperatingError(
+    'BAD_OPTION',
+    `--${option} is ${name}: give auto, none or one of ${known.join(', ')}`,
+  );
 }
 
 /** What a template writes where it tells of calls, the most particular first. */

@@ -1,9 +1,10 @@
 // Calls that have to come, or have to obey their schemas: the grammar of an answer, and how it is read.
 
-import type { Grammar, Layout, Schema, TagLayout } from '../structured/grammar.js';
+import type { Grammar, Layout, TagLayout } from '../structured/grammar.js';
+import type { Schema } from '../structured/schema.js';
 import type { CallFormat } from './call-format.js';
-import type { CallParser } from './families.js';
 import { HERMES, JSON_LIST, LLAMA } from './json-calls.js';
+import type { CallParser } from './parser-names.js';
 import { qwenCoder } from './tagged-calls.js';
 import type { Tool } from './tool.js';
 
@@ -35,7 +36,10 @@ export function forcedCalls(parser: CallParser | undefined, options: ForcedOptio
     case 'qwen3_coder':
       return { grammar: { kind: 'layout', layout: run('\n', coderTag) }, format: qwenCoder(tools) };
     case 'llama3_json':
-      return { grammar: { kind: 'layout', layout: run('; ', (tool) => jsonTag(tool, 'parameters')) }, format: LLAMA };
+      return {
+        grammar: { kind: 'layout', layout: run('; ', (tool) => jsonTag(tool, 'parameters')) },
+        format: LLAMA,
+      };
     default: {
       const list = run(', ', (tool) => jsonTag(tool, 'arguments'));
       const elements: Layout[] = [constant('['), list, constant(']')];

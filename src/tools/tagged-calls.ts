@@ -25,7 +25,12 @@ export function qwenCoder(tools: readonly Tool[]): CallFormat {
       const [, name, body = ''] = inside ?? [];
       if (name === undefined) return 'text';
       const given = pairs(body, /<parameter=([^>\n]+)>([\s\S]*?)<\/parameter>/gy);
-      return called(name, given && given.map(([key, value]) => [key, withoutLines(value)]), tools, tail.lastIndex);
+      return called(
+        name,
+        given?.map(([key, value]) => [key, withoutLines(value)]),
+        tools,
+        tail.lastIndex,
+      );
     },
   };
 }
@@ -40,20 +45,20 @@ export function glm(tools: readonly Tool[]): CallFormat {
       const [, name = '', body = ''] = /^\s*([^\s<]+)\s*([\s\S]*)$/.exec(text.slice(OPEN.length, end)) ?? [];
       if (!/^[\w.-]+$/.test(name)) return 'text';
       const given = pairs(body, /<arg_key>([\s\S]*?)<\/arg_key>\s*<arg_value>([\s\S]*?)<\/arg_value>/gy);
-      return called(name, given && given.map(([key, value]) => [key.trim(), value]), tools, end + CLOSE.length);
+      return called(
+        name,
+        given?.map(([key, value]) => [key.trim(), value]),
+        tools,
+        end + CLOSE.length,
+      );
     },
   };
 }
 
-function called(
-  name: string,
-  given: Arguments | undefined,
-  tools: readonly Tool[],
-  length: number,
-): Reading {
+function called(name: string, given: Arguments | undefined, tools: readonly Tool[], length: number): Reading {
   if (!given) return 'text';
   const tool = tools.find((one) => one.name === name);
-  const values = given.map(([key, value]): [string, unknown] => [key, valueOf(value, key, tool)]);
+  const values = given.map(([key, value]): [string, unknown] => [key, argumentValue(value, key, tool)]);
   const call: Call = { name, arguments: JSON.stringify(Object.fromEntries(values)) };
   return { calls: [call], length };
 }
@@ -82,7 +87,7 @@ function withoutLines(value: string): string {
 }
 
 /** What the schema calls a text is one; anything else is JSON where it can be. */
-function valueOf(text: string, key: string, tool: Tool | undefined): unknown {
+function argumentValue(text: string, key: string, tool: Tool | undefined): unknown {
   const schema = propertyOf(tool, key);
   if (schema?.type === 'string') return text;
   const value = parsed(text.trim());
@@ -93,7 +98,8 @@ function propertyOf(tool: Tool | undefined, key: string): { readonly type?: unkn
   const { parameters } = tool ?? {};
   if (typeof parameters !== 'object') return undefined;
   const { properties } = parameters as { readonly properties?: unknown };
-  if (typeof properties !== 'object' || properties === null || !Object.hasOwn(properties, key)) return undefined;
+  if (typeof properties !== 'object' || properties === null || !Object.hasOwn(properties, key))
+    return undefined;
   const schema = (properties as Readonly<Record<string, unknown>>)[key];
   return typeof schema === 'object' && schema !== null ? schema : undefined;
 }

@@ -1,6 +1,6 @@
 // Tools that a model may call, as a request names them, and calls as a model writes them.
 
-import type { Schema } from '../structured/grammar.js';
+import type { Schema } from '../structured/schema.js';
 
 export interface Tool {
   readonly name: string;
