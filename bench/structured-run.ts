@@ -12,7 +12,7 @@ import { Grammars } from '../src/structured/grammars.js';
 import type { Schema } from '../src/structured/schema.js';
 import { loadTokenizer } from '../src/text/tokenizer/tokenizer.js';
 
-/** Of texts that end by themselves. */
+/** Texts that obey it end by themselves. */
 export const SCHEMA: Schema = {
   type: 'object',
   properties: {

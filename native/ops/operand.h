@@ -372,8 +372,7 @@ struct TakeHostOp {
 };
 struct SampleOp {
   View out, logits, settings, draws, history;
-  /// Both, or null: per row of logits its row of masks, or a negative number; 32 tokens a word, those that may be drawn set.
-  View mask_of, masks;
+  View mask_of, masks;  // or null: which mask a row of logits has, negative for none; 32 tokens a word, a bit for each that may be drawn
 };
 struct CopyOp {
   uint8_t* to;

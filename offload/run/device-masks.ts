@@ -6,12 +6,18 @@ import type { Backend, Device, HostMemory } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
-import type { Running } from './running.js';
+import type { MicroBatch } from './pass.js';
 
 export interface DeviceMasksOptions {
   readonly backend: Backend;
   readonly device: Device;
   readonly plan: Pick<Plan, 'sequences' | 'maskWords'>;
+}
+
+/** A micro-batch of a pass, and which output of the pass is its first. */
+interface Placed {
+  readonly microBatch: MicroBatch;
+  readonly firstOutput: number;
 }
 
 export class DeviceMasks {
@@ -34,7 +40,7 @@ export class DeviceMasks {
   }
 
   /** Resolves when they are known and their way to the device is queued. No pass before this one reads them any more. */
-  async take(running: readonly Running[]): Promise<void> {
+  async take(running: readonly Placed[]): Promise<void> {
     let rows = 0;
     for (const { microBatch, firstOutput } of running) {
       for (const [index, { allowed }] of (microBatch.sampling ?? []).entries()) {

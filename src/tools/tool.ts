@@ -5,7 +5,7 @@ import type { Schema } from '../structured/schema.js';
 export interface Tool {
   readonly name: string;
   readonly description?: string | undefined;
-  /** Of an object; absent for a tool that takes nothing. */
+  /** A schema of an object; absent for a tool that takes nothing. */
   readonly parameters?: Schema | undefined;
   /** Arguments have to obey the schema. */
   readonly strict?: boolean | undefined;
