@@ -4,6 +4,7 @@ import { cpSync, truncateSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import type { CpuBackendOptions } from '../../offload/backends/cpu.js';
 import { OperatingError, present } from '../../offload/errors.js';
 import { Engine } from '../../src/engine/engine.js';
 import type { EngineOptions } from '../../src/engine/engine-options.js';
@@ -16,16 +17,23 @@ const NEW_TOKENS = 12;
 /** One token, so that the first pass chooses as well. */
 const PROMPTS = [[5]];
 
-function open(folder: string, more: Partial<EngineOptions> = {}) {
-  return openModel(folder).then((model) =>
-    Engine.open(model, {
-      offload: 'auto',
-      dramBudgetBytes: 2 ** 30,
-      plan: { expertSlots: 4 },
-      workload: generationWorkload(PROMPTS, NEW_TOKENS, 1),
-      ...more,
-    }),
-  );
+type Placing = Pick<EngineOptions, 'offload' | 'plan'> & { readonly virtualDevices?: number };
+
+/** Read into slots that the CPU computes on, or into some that a device with memory of its own changes places with. */
+const PLACINGS: readonly (readonly [string, Placing])[] = [
+  ['where they are computed', { offload: 'auto', plan: { expertSlots: 4 } }],
+  ['for a device', { offload: 'nvme', plan: { expertSlots: 4, dramSlots: 5 }, virtualDevices: 1 }],
+];
+
+async function open(folder: string, placing: Placing, io: CpuBackendOptions['io'] = {}) {
+  const { offload, plan, virtualDevices } = placing;
+  return Engine.open(await openModel(folder), {
+    offload,
+    dramBudgetBytes: 2 ** 30,
+    plan: plan ?? {},
+    cpu: { io, ...(virtualDevices ? { virtualDevices } : {}) },
+    workload: generationWorkload(PROMPTS, NEW_TOKENS, 1),
+  });
 }
 
 function run(engine: Engine, onPass: () => void = () => undefined) {
@@ -51,20 +59,20 @@ function readsOf({ plan }: Engine) {
   );
 }
 
-describe('experts that are read when they are chosen', () => {
+describe.each(PLACINGS)('experts that are read when they are chosen, %s', (_, placing) => {
   const folder = fixtureFolder('mixtral');
 
   it.each(['io_uring', 'threads'] as const)(
     'a read of %s that fails is told with file and offset',
     async (engine) => {
-      const healthy = await open(folder);
+      const healthy = await open(folder, placing);
       const expected = await run(healthy);
       const offsets = readsOf(healthy).flatMap(({ fileOffset }, read) => (read % 3 === 0 ? fileOffset : []));
       await healthy.close();
       let failures = 0;
       for (const offset of offsets) {
         const errorAtFileOffset = { offset, errno: constants.errno.EIO };
-        const failing = open(folder, { cpu: { io: { engine, faults: { errorAtFileOffset } } } });
+        const failing = open(folder, placing, { engine, faults: { errorAtFileOffset } });
         // Files have other things at that offset as well.
         const opening = await failureOf(failing);
         const running = opening ? undefined : run(await failing);
@@ -85,10 +93,10 @@ describe('experts that are read when they are chosen', () => {
   );
 
   it('reads that end early are read on', async () => {
-    const healthy = await open(folder);
+    const healthy = await open(folder, placing);
     const expected = await run(healthy);
     await healthy.close();
-    const short = await open(folder, { cpu: { io: { faults: { shortEveryN: 2, eagainEveryN: 3 } } } });
+    const short = await open(folder, placing, { faults: { shortEveryN: 2, eagainEveryN: 3 } });
     expect(await run(short)).toEqual(expected);
     await short.close();
   });
@@ -96,7 +104,7 @@ describe('experts that are read when they are chosen', () => {
   it('a file that is cut short meanwhile has changed', async () => {
     const copy = join(tempFolder(), 'model');
     cpSync(folder, copy, { recursive: true });
-    const engine = await open(copy);
+    const engine = await open(copy, placing);
     const cut = () => {
       for (let file = 1; file <= 5; file++)
         truncateSync(join(copy, `model-0000${file}-of-00005.safetensors`), 4096);
@@ -113,7 +121,7 @@ describe('experts that are read when they are chosen', () => {
 
   it('a close in the middle ends it at once', async () => {
     for (let wait = 0; wait < 6; wait++) {
-      const engine = await open(folder);
+      const engine = await open(folder, placing);
       let passes = 0;
       let closing: Promise<void> | undefined;
       const failure = await failureOf(
