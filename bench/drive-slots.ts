@@ -2,9 +2,10 @@
 // reading as many bytes alone.
 //
 // node dist/bench/drive-slots.js [--shape qwen3-30b-a3b] [--blocks 6] [--vocabulary 8192] [--dir out/bench] [--share 15]
-//   [--tokens 16] [--runs 6] [--threads N] [--prompt 512]
+//   [--tokens 16] [--runs 6] [--threads N] [--prompt 512] [--device cpu|cuda|virtual] [--dram_share 25]
 //
-// --share percent of the experts have slots in DRAM. A prompt of --prompt tokens goes first: whole layers from the drive. Their order
+// --share percent of the experts have slots in DRAM where the CPU computes. On a GPU, or a virtual device of the CPU with memory of its
+// own, they have slots there, and --dram_share percent have slots in DRAM behind these. A prompt of --prompt tokens goes first: whole layers from the drive. Their order
 // alternates, since rates of a shared drive drift by more than what is to be shown.
 
 import { cpus } from 'node:os';
@@ -24,6 +25,8 @@ const { values } = parseArgs({
     vocabulary: { type: 'string', default: '8192' },
     dir: { type: 'string', default: 'out/bench' },
     share: { type: 'string', default: '15' },
+    dram_share: { type: 'string', default: '25' },
+    device: { type: 'string', default: 'cpu' },
     tokens: { type: 'string', default: '16' },
     prompt: { type: 'string', default: '512' },
     runs: { type: 'string', default: '6' },
@@ -44,11 +47,15 @@ const cut = { num_hidden_layers: blocks, vocab_size: vocabulary };
 const folder = await dummyCheckpoint(shape, `${dir}/${shape}-${blocks}-blocks`, 'bfloat16', cut);
 await spreadRouting(folder);
 const opened = await openModel(folder);
-const expertSlots = Math.round((countExperts(opened.model) * Number(values.share)) / 100);
+const experts = countExperts(opened.model);
+const slotsFor = (percentage: string) => Math.round((experts * Number(percentage)) / 100);
+const expertSlots = slotsFor(values.share);
+const isApart = values.device !== 'cpu';
 const engine = await Engine.open(opened, {
-  offload: 'auto',
-  plan: { expertSlots },
-  cpu: { threads: Number(values.threads) },
+  ...(values.device === 'cuda' ? { device: 'cuda' } : {}),
+  offload: isApart ? 'nvme' : 'auto',
+  plan: isApart ? { expertSlots, dramSlots: slotsFor(values.dram_share) } : { expertSlots },
+  cpu: { threads: Number(values.threads), ...(values.device === 'virtual' ? { virtualDevices: 1 } : {}) },
   workload: {
     sequences: 1,
     contextTokens: prompt + tokens + 1,
@@ -63,6 +70,8 @@ interface Steps {
   readonly bytes: number;
   readonly readMs: number;
   readonly hitRate: number;
+  /** Of all that were chosen; 0 where the CPU computes on the slots. */
+  readonly dramHitRate: number;
 }
 
 let seed = 0;
@@ -95,6 +104,7 @@ async function decode(): Promise<Steps> {
     bytes: (last.read.bytes - first.read.bytes) / (ends.length - 1),
     readMs: (last.read.busyMs - first.read.busyMs) / (ends.length - 1),
     hitRate: hits / (hits + misses),
+    dramHitRate: (last.inDram - first.inDram) / (hits + misses),
   };
 }
 
@@ -128,7 +138,8 @@ for (let run = 0; run < runs; run++) {
   const [ratio, whileReading] = [ringMs / steps.stepMs, ringMs / steps.readMs];
   pairs.push({ ...steps, ringBytesPerSecond, ratio, whileReading });
   process.stderr.write(
-    `pair ${run + 1}: ${steps.stepMs.toFixed(1)} ms a step for ${formatBytes(steps.bytes)}, ${percent(steps.hitRate)} lay in slots; the ring ` +
+    `pair ${run + 1}: ${steps.stepMs.toFixed(1)} ms a step for ${formatBytes(steps.bytes)}, ${percent(steps.hitRate)} lay in slots` +
+      `${isApart ? ` of the device, ${percent(steps.dramHitRate)} in slots of DRAM` : ''}; the ring ` +
       `alone ${formatRate(ringBytesPerSecond)}: ${percent(ratio)}, and ${percent(whileReading)} while it reads\n`,
   );
 }
@@ -141,8 +152,9 @@ await engine.close();
 const ratio = median(pairs.map((pair) => pair.ratio));
 printResult(
   'experts from the drive',
-  `${shape}, ${blocks} blocks, ${slots.count} of ${slots.keys} experts in slots, batch 1: ${percent(ratio)} of the ring reading the same ` +
+  `${shape}, ${blocks} blocks, ${slots.count} of ${slots.keys} experts in slots` +
+    `${slots.behind ? `, ${slots.behind.count} in slots of DRAM` : ''}, batch 1: ${percent(ratio)} of the ring reading the same ` +
     `bytes (median of ${runs} pairs), ${percent(median(pairs.map((pair) => pair.whileReading)))} while it reads; a prompt of ${prompt} ` +
     `tokens ${percent(median(prefills))}`,
-  { ...values, slots: slots.count, ratio, prefill: prefills, pairs },
+  { ...values, slots: slots.count, dramSlots: slots.behind?.count ?? null, ratio, prefill: prefills, pairs },
 );

@@ -79,7 +79,11 @@ export function drawCase(
     moment: random(),
     sampled: chance(0.3),
     batchSize: BATCH_SIZES[below(BATCH_SIZES.length)] ?? 1,
-    offload: slots ? 'dram' : ((['auto', 'dram', 'nvme'] as const)[below(3)] ?? 'auto'),
+    offload: slots
+      ? slots.dramSlots
+        ? 'nvme'
+        : 'dram'
+      : ((['auto', 'dram', 'nvme'] as const)[below(3)] ?? 'auto'),
     dramShort: some(0.4, () => random() * 1.1 - 0.1),
     deviceShort: devices.count > 0 ? some(0.5, () => random() * 1.1 - 0.1) : undefined,
     plan: definedOf({
@@ -103,11 +107,14 @@ export function drawCase(
   };
 }
 
-/** Slots for experts, and a share of them that the CPU computes: in f32, so on a GPU as well, or tokens would differ. */
+/** Slots for experts, and those behind them, or a share that the CPU computes: in f32, so on a GPU as well, or tokens would differ. */
 function drawSlots(below: (limit: number) => number, { kind }: SoakDevices): Partial<PlanOptions> {
   return {
     expertSlots: 12 + below(30),
-    cpuCompute: (['auto', 'only', 'off'] as const)[below(3)] ?? 'auto',
+    // Experts rest in DRAM, where the CPU may compute with them, or on the drive behind slots of DRAM.
+    ...(below(3) === 0
+      ? { dramSlots: 12 + below(40) }
+      : { cpuCompute: (['auto', 'only', 'off'] as const)[below(3)] ?? 'auto' }),
     ...(kind === 'cuda' ? { activationType: 'f32' as const } : {}),
   };
 }
