@@ -70,7 +70,7 @@ interface Steps {
   readonly bytes: number;
   readonly readMs: number;
   readonly hitRate: number;
-  /** Of all that were chosen; 0 where the CPU computes on the slots. */
+  /** A share of all that were chosen; 0 where the CPU computes on the slots. */
   readonly dramHitRate: number;
 }
 
