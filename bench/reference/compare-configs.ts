@@ -1,5 +1,4 @@
-// Checkpoints that random_configs.py or changed_checkpoints.py made: what the engine makes of each, beside what
-// transformers makes of it.
+// Checkpoints that a script here made: what the engine makes of each, beside what the reference makes of it.
 //
 // One may be refused by name; it must not give other logits without a word, nor leave tensors unused without one.
 
@@ -34,10 +33,12 @@ async function compare(folder: string, { ids, given, logits }: Expected): Promis
   }));
   let worst = 0;
   let where = '';
+  let isFinite = true;
   try {
     const placement = { offload: 'nvme', dramBudgetBytes: 1 << 30 } as const;
     await forcedLogits(folder, prompts, placement, prompts.length, (prompt, step, row) => {
       const expected = logits[prompt]?.[step] ?? [];
+      isFinite &&= row.every(Number.isFinite);
       const difference = relativeDifference(row, expected);
       if (difference > worst || Number.isNaN(difference)) {
         worst = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
@@ -48,6 +49,8 @@ async function compare(folder: string, { ids, given, logits }: Expected): Promis
     if (!(error instanceof OperatingError)) return { kind: 'failed', detail: String(error) };
     return { kind: 'refused', detail: `${error.code} ${error.message.split(': ').slice(1).join(': ')}` };
   }
+  // Generation ends with NOT_FINITE there.
+  if (!isFinite) return { kind: 'refused', detail: 'NOT_FINITE logits that are not finite' };
   const detail = `${worst.toExponential(1)} at ${where}`;
   return { kind: worst <= TOLERANCE ? 'same' : 'other', detail };
 }
@@ -60,7 +63,26 @@ function relativeDifference(row: Float32Array, expected: readonly number[]): num
     difference = Math.max(difference, Math.abs(value - (row[id] ?? Number.NaN)));
     magnitude = Math.max(magnitude, Math.abs(value));
   }
-  return difference / magnitude;
+  return difference === 0 ? 0 : difference / magnitude;
+}
+
+/** Whether a run gives finite logits; false also where it is refused. */
+async function runs(folder: string, { ids, given }: Partial<Expected>): Promise<boolean> {
+  const [tokens] = ids ?? [];
+  if (!tokens) return true;
+  const length = given?.[0] ?? tokens.length;
+  const prompts = [{ prompt: tokens.slice(0, length), given: tokens.slice(length) }];
+  let isFinite = true;
+  try {
+    const placement = { offload: 'nvme', dramBudgetBytes: 1 << 30 } as const;
+    await forcedLogits(folder, prompts, placement, 1, (_prompt, _step, row) => {
+      isFinite &&= row.every(Number.isFinite);
+    });
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    return false;
+  }
+  return isFinite;
 }
 
 /** The engine would run it and say nothing. */
@@ -90,7 +112,7 @@ async function main(root: string): Promise<void> {
       const expected = JSON.parse(readFileSync(join(folder, 'expected.json'), 'utf8')) as Expected;
       if (expected.refused !== undefined) {
         counts['refused by the reference']++;
-        if (await opensSilently(folder))
+        if ((await opensSilently(folder)) && (await runs(folder, expected)))
           console.log(`TAKEN ${folder} (${expected.what}): ${expected.refused}`);
         continue;
       }

@@ -22,7 +22,7 @@ export function readPackedInts(reading: Reading): StoredMatrix | undefined {
   checkShapeTensor(reading);
   const scales = reading.need(codes, reading.named('_scale'));
   const scaleType = reading.typeOf(scales, ['f32', 'bf16', 'f16']) as FloatType;
-  const { inputGroup, groupCount } = groupsOf(reading, scales, scheme);
+  const { inputGroup, groupCount } = groupsOf(reading, scales, scheme, bits);
   const zeros = zeroPoint(reading, codes, scheme);
   const alignRows = zeros ? WORD_BITS / bits : 1;
   if (zeros) {
@@ -32,6 +32,7 @@ export function readPackedInts(reading: Reading): StoredMatrix | undefined {
   }
   const groups = groupsPart(reading, reading.find('_g_idx'), {
     groupCount,
+    inputGroup,
     isUnused: (index) => index.includes(-1),
   });
   return {
@@ -97,15 +98,16 @@ function widthOf(reading: Reading, codes: StoredTensor, scheme: Scheme | undefin
   return widths.find((bits) => wordsFor(reading.K, bits) === columns) ?? widths[0] ?? 4;
 }
 
-function groupsOf(reading: Reading, scales: StoredTensor, scheme: Scheme | undefined) {
+function groupsOf(reading: Reading, scales: StoredTensor, scheme: Scheme | undefined, bits: number) {
   const { rows, K, context } = reading;
   const groupCount = scales.shape.at(-1) ?? 0;
-  const own = scheme?.groupSize;
-  const others = context.declared.schemes.flatMap(({ groupSize }) => groupSize ?? []);
-  const declared = own === undefined ? others : [own, ...others];
+  // Lists of modules differ in prefixes: what others have counts as well.
+  const others = context.declared.schemes.filter((other) => other.type === 'int' && other.bits === bits);
+  const declared = [scheme ?? [], others].flat().map(({ groupSize }) => groupSize ?? -1);
   const inputGroup = inputsOfGroup(K, groupCount, declared);
-  const wanted = declared[0] === undefined ? groupCount : Math.ceil(K / declared[0]);
-  const what = inputGroup ?? declared[0];
+  const [first = -1] = declared;
+  const wanted = first > 0 ? Math.ceil(K / first) : declared.length > 0 ? 1 : groupCount;
+  const what = inputGroup ?? (first > 0 ? first : K);
   reading.expectShape(
     scales,
     [[rows, wanted], ...(inputGroup ? [[rows, groupCount]] : [])],

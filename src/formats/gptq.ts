@@ -34,6 +34,7 @@ export function readGptq(reading: Reading): StoredMatrix | undefined {
   );
   const groups = groupsPart(reading, reading.beside('.g_idx'), {
     groupCount,
+    inputGroup: size > 0 ? size : K,
     isUnused: (index) => index.every((group) => group === -1),
   });
   return {

@@ -7,6 +7,8 @@ import type { Reading } from './reading.js';
 
 export interface Groups {
   readonly groupCount: number;
+  /** Inputs of one, where they follow each other. */
+  readonly inputGroup: number;
   /** Whether such an index says nothing, as one that was never filled does. */
   readonly isUnused: (index: Int32Array) => boolean;
 }
@@ -25,7 +27,9 @@ export function groupsPart(
   const part = reading.perMatrix('groups', stored, 'i32', [K]);
   if (index && groups.isUnused(index)) return undefined;
   if (index) checkRange(reading, stored, index, groups.groupCount);
-  return context.notes.isScattered ? part : undefined;
+  // Another matrix's groups may follow each other in this index.
+  const isPlain = index?.every((group, k) => group === Math.floor(k / groups.inputGroup));
+  return context.notes.isScattered || isPlain === false ? part : undefined;
 }
 
 function checkRange(reading: Reading, stored: StoredTensor, index: Int32Array, groupCount: number): void {
@@ -40,14 +44,16 @@ function checkRange(reading: Reading, stored: StoredTensor, index: Int32Array, g
 }
 
 /**
- * Inputs of a group, from the number of groups: the declared size that makes as many. Undefined where none does; equal groups
- * are no better guess than a short last one.
+ * Inputs of a group, from the number of groups: the declared size that makes as many, where -1 is one group of all. Undefined where
+ * none does; equal groups are no better guess than a short last one. Where nothing is declared, one group is of all.
  */
 export function inputsOfGroup(
   K: number,
   groupCount: number,
   declared: readonly number[],
 ): number | undefined {
-  if (groupCount === 1) return K;
-  return declared.find((size) => size > 0 && Math.ceil(K / size) === groupCount);
+  const sizes = declared.length === 0 ? [-1] : declared;
+  return sizes
+    .map((size) => (size > 0 ? Math.min(size, K) : K))
+    .find((size) => Math.ceil(K / size) === groupCount);
 }

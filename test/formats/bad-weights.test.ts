@@ -41,6 +41,9 @@ const patched = (name: string, at: number, bytes: readonly number[]): Change =>
   });
 const typed = (name: string, dtype: string): Change => altered(name, () => ({ dtype }));
 const shaped = (name: string, shape: readonly number[]): Change => altered(name, () => ({ shape }));
+/** The first of its elements of 16 bits, in another shape. */
+const firstOf = (name: string, shape: readonly [number, number]): Change =>
+  altered(name, ({ data }) => ({ shape, data: (data ?? Buffer.alloc(0)).slice(0, 2 * shape[0] * shape[1]) }));
 /** quant_state with some settings changed, as long as it was. */
 const restated = (settings: Readonly<Record<string, unknown>>): Change =>
   altered(`${Q}.weight.quant_state.bitsandbytes__nf4`, ({ data }) => {
@@ -111,6 +114,20 @@ const CASES: readonly (readonly [string, Style, Change, string, RegExp])[] = [
     shaped(`${Q}.weight_scale`, [32, 4]),
     'WRONG_SHAPE',
     /weight_scale has shape \[32, 4\], but groups of \d+ inputs of \[64, 64\] need \[64, 2\]/,
+  ],
+  [
+    'one group where several are declared',
+    INT4,
+    firstOf(`${Q}.weight_scale`, [64, 1]),
+    'WRONG_SHAPE',
+    /weight_scale has shape \[64, 1\], but groups of 32 inputs of \[64, 64\] need \[64, 2\]/,
+  ],
+  [
+    'the same of GPTQ',
+    GPTQ,
+    firstOf(`${Q}.scales`, [1, 64]),
+    'WRONG_SHAPE',
+    /scales has shape \[1, 64\], but groups of 32 inputs of \[64, 64\] need \[2, 64\]/,
   ],
   ['codes of another shape', INT4, shaped(`${Q}.weight_packed`, [32, 16]), 'WRONG_SHAPE', /need \[64, 8\]/],
   [

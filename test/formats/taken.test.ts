@@ -44,6 +44,21 @@ it('an index that says nothing new is left out, a scattered one is not', async (
   expect(await groups(style('GPTQ of 4 bits, second version, asymmetric, scattered groups'))).toBeDefined();
 });
 
+it('an index whose groups are as large as other modules’ counts, and not what the scales imply', async () => {
+  const dynamic = { '+:.*k_proj': { group_size: 64 } };
+  const folder = await storedAs('llama', GPTQ, {
+    blocks: 1,
+    config: { ...GPTQ.config, dynamic },
+    change: (all) =>
+      all.map((tensor) =>
+        tensor.name === `${Q}.g_idx` ? { ...tensor, data: new Uint8Array(4 * 64) } : tensor,
+      ),
+  });
+  const matrices = matricesOf(await openModel(folder));
+  expect(matrices.get('0 self_attn.q_proj.weight')?.parts.groups).toBeDefined();
+  expect(matrices.get('0 self_attn.v_proj.weight')?.parts.groups).toBeUndefined();
+});
+
 it.each([
   ['pack-quantized, 4 bits with zeros and scattered groups', 'weight_g_idx', -1],
   ['GPTQ of 4 bits, second version, asymmetric, scattered groups', 'g_idx', -1],
