@@ -33,12 +33,12 @@ async function compare(folder: string, { ids, given, logits }: Expected): Promis
   }));
   let worst = 0;
   let where = '';
-  let isFinite = true;
+  let allFinite = true;
   try {
     const placement = { offload: 'nvme', dramBudgetBytes: 1 << 30 } as const;
     await forcedLogits(folder, prompts, placement, prompts.length, (prompt, step, row) => {
       const expected = logits[prompt]?.[step] ?? [];
-      isFinite &&= row.every(Number.isFinite);
+      allFinite &&= row.every(Number.isFinite);
       const difference = relativeDifference(row, expected);
       if (difference > worst || Number.isNaN(difference)) {
         worst = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
@@ -50,7 +50,7 @@ async function compare(folder: string, { ids, given, logits }: Expected): Promis
     return { kind: 'refused', detail: `${error.code} ${error.message.split(': ').slice(1).join(': ')}` };
   }
   // Generation ends with NOT_FINITE there.
-  if (!isFinite) return { kind: 'refused', detail: 'NOT_FINITE logits that are not finite' };
+  if (!allFinite) return { kind: 'refused', detail: 'NOT_FINITE logits that are not finite' };
   const detail = `${worst.toExponential(1)} at ${where}`;
   return { kind: worst <= TOLERANCE ? 'same' : 'other', detail };
 }
@@ -72,17 +72,17 @@ async function runs(folder: string, { ids, given }: Partial<Expected>): Promise<
   if (!tokens) return true;
   const length = given?.[0] ?? tokens.length;
   const prompts = [{ prompt: tokens.slice(0, length), given: tokens.slice(length) }];
-  let isFinite = true;
+  let allFinite = true;
   try {
     const placement = { offload: 'nvme', dramBudgetBytes: 1 << 30 } as const;
     await forcedLogits(folder, prompts, placement, 1, (_prompt, _step, row) => {
-      isFinite &&= row.every(Number.isFinite);
+      allFinite &&= row.every(Number.isFinite);
     });
   } catch (error) {
     if (!(error instanceof OperatingError)) throw error;
     return false;
   }
-  return isFinite;
+  return allFinite;
 }
 
 /** The engine would run it and say nothing. */

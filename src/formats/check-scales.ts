@@ -15,6 +15,7 @@ import {
 } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
 import { type ByteSource, withFile } from '../files/byte-source.js';
+import { isKnownTable } from './code-tables.js';
 import { zeroScaleHidesCodes } from './zero-scales.js';
 
 const CHECKED_BYTES = 16 * MiB;
@@ -110,6 +111,7 @@ async function problemOf(
   const isNotFinite = NOT_FINITE[spec.dtype];
   const isZero = ZERO[spec.dtype];
   const zeros: number[] = [];
+  if (part === 'table' && !isKnownTable(read)) return 'is neither the table of NF4 nor that of FP4';
   for (const [i, value] of bits.entries()) {
     if (isNotFinite?.(value)) return `holds a scale that is no finite number, at element ${firstElement + i}`;
     if (isZero?.(value) && zeros.length < LOOKED_AT) zeros.push(firstElement + i);

@@ -7,6 +7,9 @@ import { floatTypeOf } from './reading.js';
 
 const NAMED: Readonly<Record<string, FloatType>> = { float32: 'f32', float16: 'f16', bfloat16: 'bf16' };
 
+/** What lies beside codes has types of its own. */
+const BESIDE_CODES = /(scale(_inv|_2)?|scales|absmax|quant_map)$/;
+
 /** bfloat16 where nothing tells. */
 export function modelType({ config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>): FloatType {
   const text = textPart(config).config;
@@ -14,10 +17,13 @@ export function modelType({ config, tensors }: Pick<Checkpoint, 'config' | 'tens
   const name = typeof value === 'string' ? value.replace(/^torch\./, '') : '';
   const named = Object.hasOwn(NAMED, name) ? NAMED[name] : undefined;
   if (named) return named;
+  // Norms and routers may be kept in a wider type than what is multiplied: most bytes tell.
+  const bytes = new Map<FloatType, number>();
   for (const tensor of tensors.values()) {
-    // Norms and routers may be kept in a wider type than what is multiplied.
-    const type = tensor.shape.length >= 2 ? floatTypeOf(tensor) : undefined;
-    if (type) return type;
+    const type =
+      tensor.shape.length >= 2 && !BESIDE_CODES.test(tensor.name) ? floatTypeOf(tensor) : undefined;
+    if (type) bytes.set(type, (bytes.get(type) ?? 0) + tensor.sizeBytes);
   }
-  return 'bf16';
+  const [most] = [...bytes].sort(([, a], [, b]) => b - a);
+  return most?.[0] ?? 'bf16';
 }

@@ -237,9 +237,16 @@ const CASES: readonly (readonly [string, Style, Change, string, RegExp])[] = [
     /scale of zero for codes that are not zero, at element 1/,
   ],
   [
-    'a table with infinity',
+    'a table with another value',
     NF4,
-    patched(`${Q}.weight.quant_map`, 0, [0, 0, 0x80, 0x7f]),
+    patched(`${Q}.weight.quant_map`, 8, [0, 0, 0x80, 0x3f]),
+    'BAD_WEIGHTS',
+    /q_proj\.weight\.quant_map is neither the table of NF4 nor that of FP4/,
+  ],
+  [
+    'a nested table with infinity',
+    NF4,
+    patched(`${Q}.weight.nested_quant_map`, 0, [0, 0, 0x80, 0x7f]),
     'BAD_WEIGHTS',
     /quant_map holds/,
   ],
