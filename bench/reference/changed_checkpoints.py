@@ -1,6 +1,6 @@
 """Fixture checkpoints with one value of their configuration changed, or one tensor, and what transformers makes of them.
 
-    python bench/reference/changed_checkpoints.py OUTPUT [--only llama,gpt2]
+    python bench/reference/changed_checkpoints.py OUTPUT [--only llama,gpt2] [--keys 'window|layer_types']
     node dist/bench/reference/compare-configs.js OUTPUT
 
 Each begins with all that the reference knows of a family, so that what a fixture leaves out is changed as well. A configuration
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import warnings
@@ -34,7 +35,8 @@ OTHER_TEXTS = {"silu": "gelu", "gelu": "relu", "relu": "gelu", "relu2": "relu", 
                "gelu_pytorch_tanh": "silu", "full_attention": "sliding_attention", "sliding_attention": "full_attention",
                "sparse": "dense", "dense": "sparse", "linear_attention": "full_attention", "mamba": "attention",
                "attention": "mamba", "moe": "mlp", "mlp": "moe", "chunked_attention": "full_attention"}
-PROMPT, FURTHER = 11, 1
+# Longer than the fixtures' windows and chunks.
+PROMPT, FURTHER = 41, 1
 
 
 def values_near(value):
@@ -118,6 +120,7 @@ def main():
     parser = argparse.ArgumentParser(description="Changed checkpoints with the reference's logits.")
     parser.add_argument("output", type=pathlib.Path)
     parser.add_argument("--only", help="fixtures, separated by commas")
+    parser.add_argument("--keys", help="a pattern: only changes of such keys of the configuration")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import safetensors.torch
@@ -143,7 +146,9 @@ def main():
         embedding = next(name for name, value in tensors.items() if value.shape == table.shape and "embed" in name or
                          name in ("transformer.wte.weight", "wte.weight", "word_embeddings.weight"))
         cases = [(what, changed, None) for what, changed in changes_of(config)]
-        for tied in (True, False):
+        if arguments.keys:
+            cases = [case for case in cases if re.search(arguments.keys, case[0].split(" ")[0])]
+        for tied in (True, False) if not arguments.keys else ():
             for what, changed in changed_weights(torch, tensors, embedding):
                 cases.append((f"tied {tied}, {what}", {**config, "tie_word_embeddings": tied}, changed))
         done = refused = 0

@@ -62,24 +62,29 @@ function build(config: ConfigReader): ArchitectureModel {
   };
 }
 
-/** `attention_types` [[['global', 'local'], 12]] repeats the kinds 12 times. @returns tokens a layer sees, 0 for all */
+/** @returns tokens a layer sees, 0 for all */
 function readWindows(config: ConfigReader, blockCount: number): number[] {
   const window = config.count(['window_size'], 256);
+  const name = config.raw('attention_layers') === undefined ? 'attention_types' : 'attention_layers';
+  const kinds = name === 'attention_layers' ? config.raw(name) : readTypes(config, blockCount);
+  if (!Array.isArray(kinds) || kinds.length !== blockCount) {
+    throw config.unsupported(name, config.raw(name), `kinds of ${blockCount} layers`);
+  }
+  return kinds.map((kind: unknown) => {
+    if (kind !== 'global' && kind !== 'local') throw config.unsupported(name, kind, 'global, local');
+    return kind === 'local' ? window : 0;
+  });
+}
+
+/** `[[['global', 'local'], 12]]` repeats the kinds 12 times; a list of all layers' kinds beside it counts more. */
+function readTypes(config: ConfigReader, blockCount: number): unknown[] {
   const types = config.raw('attention_types') ?? [[['global', 'local'], blockCount / 2]];
   const groups = Array.isArray(types) ? types : [];
-  const kinds = groups.flatMap((group: unknown) => {
+  return groups.flatMap((group: unknown) => {
     const [names, times] = Array.isArray(group) ? group : [];
     const isWhole =
       typeof times === 'number' && Number.isSafeInteger(times) && times >= 0 && times <= blockCount;
     return Array.isArray(names) && isWhole ? Array<unknown[]>(times).fill(names).flat() : [];
-  });
-  if (kinds.length !== blockCount) {
-    throw config.unsupported('attention_types', types, `groups that make ${blockCount} layers`);
-  }
-  return kinds.map((kind) => {
-    if (kind !== 'global' && kind !== 'local')
-      throw config.unsupported('attention_types', kind, 'global, local');
-    return kind === 'local' ? window : 0;
   });
 }
 

@@ -213,6 +213,12 @@ const SPELLINGS: readonly (readonly [string, string, Config, Config])[] = [
     },
   ],
   ['shared keys', 'gpt_bigcode', { multi_query: true }, { n_embd: undefined, hidden_size: 32 }],
+  [
+    'kinds by layer',
+    'gpt_neo',
+    {},
+    { attention_layers: ['global', 'local', 'global', 'local'], attention_types: [[['local'], 4]] },
+  ],
   ['kinds by group', 'gpt_neo', {}, { attention_types: [[['global', 'local', 'global', 'local'], 1]] }],
   ['counts', 'gpt2', {}, { n_embd: undefined, hidden_size: 32, n_head: undefined, num_attention_heads: 4 }],
   ['counts', 'bloom', {}, { hidden_size: undefined, n_embed: 32, n_layer: undefined, num_hidden_layers: 2 }],

@@ -37,6 +37,8 @@ const UNSUPPORTED: readonly (readonly [string, Config, string])[] = [
   ['gptj', { rope_scaling: { type: 'linear', factor: 2 } }, 'rope_scaling'],
   ['gpt_neo', { attention_types: [[['global', 'sparse'], 2]] }, 'attention_types'],
   ['gpt_neo', { attention_types: [[['global', 'local'], 3]] }, 'attention_types'],
+  ['gpt_neo', { attention_layers: ['global', 'local', 'global', 'sparse'] }, 'attention_layers'],
+  ['gpt_neo', { attention_layers: ['global', 'local'] }, 'attention_layers'],
   ['gpt_neox', { rope_parameters: undefined, rotary_pct: 0.3, hidden_size: 40 }, 'rotary_pct'],
   ['gpt_neox', { rope_parameters: undefined, rope_theta: 500 }, 'rope_theta'],
   ['gpt_neox', { rope_parameters: undefined, partial_rotary_factor: 0.5 }, 'partial_rotary_factor'],
