@@ -18,6 +18,8 @@ const MEASURE_MS = 2500;
 const PROMPT_TOKENS = 4;
 /** Decoding passes that are timed; the first ones of a session are not. */
 const NEW_TOKENS = 4;
+/** Mounts outlast the process. */
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 const MARGIN_BYTES = 128 * 2 ** 20;
 
 const { values } = parseArgs({
@@ -59,6 +61,11 @@ const sum = (numbers: readonly number[]) => numbers.reduce((total, number) => to
 
 async function measure(rates: readonly number[]) {
   const drives = new VirtualDrives(rates, opened.checkpoint.totalBytes + MARGIN_BYTES * 3);
+  const stop = () => {
+    drives.close();
+    process.exit(130);
+  };
+  for (const signal of SIGNALS) process.once(signal, stop);
   try {
     const staged = await stageStriped(opened.checkpoint, drives.drives);
     // The largest part on each drive.
@@ -120,6 +127,7 @@ async function measure(rates: readonly number[]) {
       await engine.close();
     }
   } finally {
+    for (const signal of SIGNALS) process.off(signal, stop);
     drives.close();
   }
 }

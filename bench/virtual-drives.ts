@@ -72,7 +72,7 @@ export class VirtualDrives {
       rmdirSync(this.#group);
       this.#group = undefined;
     }
-    for (const folder of this.#folders.splice(0)) run('umount', folder);
+    for (const folder of this.#folders.splice(0)) run('umount', '--lazy', folder);
     for (const device of this.#devices.splice(0)) run('losetup', '--detach', device);
     rmSync(this.#root, { recursive: true, force: true });
   }
