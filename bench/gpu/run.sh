@@ -90,6 +90,10 @@ for name in $parts; do
       part 'plan' node dist/src/main.js plan --name "configs/models/$shape.json" --cpu_offload --batch_size 8 --prompt_tokens 32 --max_new_tokens 8
       part 'plan, batch 64' node dist/src/main.js plan --name "configs/models/$shape.json" --machine out/machine.json --cpu_offload --batch_size 64 --prompt_tokens 512 --max_new_tokens 3
       ;;
+    reduce)
+      part 'sums of two GPUs' node dist/bench/gpu/reduce.js
+      part 'sums of two GPUs by memory of the host' node dist/bench/gpu/reduce.js --host
+      ;;
     micro)
       part 'micro-batches' node dist/bench/gpu/micro.js
       ;;

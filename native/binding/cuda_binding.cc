@@ -1,5 +1,6 @@
 // The GPU part's surface: what is there, device memory, page-locking of host memory, and streams.
 #include "binding/events.h"
+#include "binding/exchange.h"
 #include "core/memory.h"
 #include "core/threads.h"
 #include "cuda/api.h"
@@ -56,7 +57,7 @@ class NativeDeviceMemory : public Napi::ObjectWrap<NativeDeviceMemory> {
 
 /// The classes of one environment, for the functions that make instances.
 struct CudaClasses {
-  Napi::FunctionReference stream, event, memory, gatherer;
+  Napi::FunctionReference stream, event, memory, gatherer, exchange;
 };
 
 std::vector<int> ReadDevices(const Napi::Value& value) {
@@ -163,6 +164,15 @@ class NativeGatherer : public Napi::ObjectWrap<NativeGatherer> {
 
   std::shared_ptr<cuda::Gatherer> gatherer_;
 };
+
+/// openCudaExchange(devices, sizeBytes, throughHost)
+Napi::Value OpenExchangeBinding(const Napi::CallbackInfo& info) {
+  const auto devices = ReadDevices(info[0]);
+  const size_t room = ReadSize(info[1], "sizeBytes");
+  const bool through_host = info[2].ToBoolean();
+  const auto exchanges = Guarded(info.Env(), [&] { return cuda::OpenExchange(devices, room, through_host); });
+  return NativeExchange::MakeAll(info.Env(), static_cast<CudaClasses*>(info.Data())->exchange, exchanges);
+}
 
 Napi::Value PeerAccessBinding(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -281,7 +291,9 @@ void InitCuda(Napi::Env env, Napi::Object exports) {
   classes->stream = Napi::Persistent(NativeCudaStream::Define(env, classes));
   classes->memory = Napi::Persistent(NativeDeviceMemory::Define(env));
   classes->gatherer = Napi::Persistent(NativeGatherer::Define(env, classes));
+  classes->exchange = Napi::Persistent(NativeExchange::Define(env));
   env.AddCleanupHook([classes] { delete classes; });
+  exports.Set("openCudaExchange", Napi::Function::New(env, OpenExchangeBinding, "openCudaExchange", classes));
   exports.Set("NativeGatherer", classes->gatherer.Value());
   exports.Set("ncclProblem", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
                 return Napi::String::New(info.Env(), cuda::GathererProblem());

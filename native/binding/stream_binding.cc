@@ -1,7 +1,9 @@
 // NativeStream, and the setup of the CPU that streams compute with.
 #include "binding/events.h"
+#include "binding/exchange.h"
 #include "core/stream.h"
 #include "cpu/dispatch.h"
+#include "cpu/host_exchange.h"
 #include "cpu/isa.h"
 #include "cpu/measure.h"
 #include "ops/decode.h"
@@ -11,7 +13,7 @@ namespace {
 
 /// The classes of one environment, for the functions that make instances.
 struct StreamClasses {
-  Napi::FunctionReference stream, event;
+  Napi::FunctionReference stream, event, exchange;
 };
 
 /// Closes when collected, so that no thread outlives its environment.
@@ -28,6 +30,8 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
     const std::string name = info[0].ToString();
     stream_ = Guarded(info.Env(), [&] { return std::make_unique<Stream>(name); });
   }
+
+  Stream& stream() { return *stream_; }
 
  private:
   void Launch(const Napi::CallbackInfo& info) {
@@ -53,6 +57,28 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
 
 Napi::Value CreateStream(const Napi::CallbackInfo& info) {
   return static_cast<StreamClasses*>(info.Data())->stream.New({info[0]});
+}
+
+/// openHostExchange(streams, sizeBytes): a group in which a stream that fails or is closed fails all.
+Napi::Value OpenHostExchangeBinding(const Napi::CallbackInfo& info) {
+  auto* classes = static_cast<StreamClasses*>(info.Data());
+  std::vector<Stream*> streams;
+  const auto array = info[0].As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value stream = array.Get(i);
+    if (!stream.IsObject() || !stream.As<Napi::Object>().InstanceOf(classes->stream.Value())) {
+      throw Napi::TypeError::New(info.Env(), "not a stream of the processor");
+    }
+    streams.push_back(&NativeStream::Unwrap(stream.As<Napi::Object>())->stream());
+  }
+  const size_t room = ReadSize(info[1], "sizeBytes");
+  const auto exchanges = Guarded(info.Env(), [&] { return OpenHostExchange(static_cast<int>(streams.size()), room); });
+  for (size_t i = 0; i < streams.size(); ++i) {
+    streams[i]->Tell([exchange = std::weak_ptr<HostExchange>(exchanges[i])](const std::string& reason) {
+      if (const auto live = exchange.lock()) live->Fail(reason);
+    });
+  }
+  return NativeExchange::MakeAll(info.Env(), classes->exchange, exchanges);
 }
 
 Napi::Value ArrayOf(Napi::Env env, const std::vector<std::string>& texts) {
@@ -91,7 +117,9 @@ void InitStream(Napi::Env env, Napi::Object exports) {
   auto* classes = new StreamClasses();
   classes->event = Napi::Persistent(NativeEvent::Define(env));
   classes->stream = Napi::Persistent(NativeStream::Define(env, classes));
+  classes->exchange = Napi::Persistent(NativeExchange::Define(env));
   env.AddCleanupHook([classes] { delete classes; });
+  exports.Set("openHostExchange", Napi::Function::New(env, OpenHostExchangeBinding, "openHostExchange", classes));
   exports.Set("createStream", Napi::Function::New(env, CreateStream, "createStream", classes));
   exports.Set("operationTable", Napi::Function::New(env, OperationTableBinding));
   exports.Set("instructionSets", Napi::Function::New(env, InstructionSetsBinding));

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "core/coded_error.h"
+#include "core/exchange.h"
 #include "core/spin.h"
 #include "core/threads.h"
 
@@ -83,11 +84,38 @@ void Stream::Run(Item& item) {
   if (item.wait) return AwaitEvent(item.wait);
   try {
     item.work(cancel_);
+  } catch (const OthersFailure& failure) {
+    Fail(failure.what());
   } catch (const std::bad_alloc&) {
-    failure_ = "stream '" + name_ + "': " + kNoMemorySentence;
+    Fail("stream '" + name_ + "': " + kNoMemorySentence);
   } catch (const std::exception& error) {
-    failure_ = "stream '" + name_ + "': " + error.what();
+    Fail("stream '" + name_ + "': " + error.what());
   }
+}
+
+void Stream::Fail(std::string reason) {
+  failure_ = std::move(reason);
+  TellAll(failure_);
+}
+
+void Stream::Tell(std::function<void(const std::string&)> listener) {
+  std::string told;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    listeners_.push_back(listener);
+    told = told_;
+  }
+  if (!told.empty()) listener(told);
+}
+
+void Stream::TellAll(const std::string& reason) {
+  std::vector<std::function<void(const std::string&)>> listeners;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    listeners = listeners_;
+    told_ = reason;
+  }
+  for (const auto& listener : listeners) listener(reason);
 }
 
 void Stream::AwaitEvent(const std::shared_ptr<Event>& event) {
@@ -97,7 +125,7 @@ void Stream::AwaitEvent(const std::shared_ptr<Event>& event) {
   }
   std::string reason;
   if (!event->Wait(cancel_, &reason) && !cancel_) {
-    failure_ = reason;  // the first cause, however many streams wait for each other
+    Fail(reason);  // the first cause, however many streams wait for each other
   }
   std::lock_guard<std::mutex> lock(mutex_);
   waiting_for_ = nullptr;
@@ -112,6 +140,7 @@ void Stream::Close() {
   }
   arrived_.notify_one();
   if (waiting_for) waiting_for->Wake();
+  TellAll("stream '" + name_ + "' was closed");
   if (thread_.joinable()) thread_.join();
 }
 

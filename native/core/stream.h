@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "core/event.h"
 
@@ -30,6 +31,10 @@ class Stream {
   std::shared_ptr<Event> Record();
   void Wait(std::shared_ptr<Event> event);
 
+  /// The listener is called when nothing that is queued runs any more: with the first failure, or with a sentence about Close; on whatever
+  /// thread, and maybe more than once.
+  void Tell(std::function<void(const std::string& reason)> listener);
+
   /// Drops queued work, interrupts what runs, fails the queued events and joins the thread. Idempotent.
   void Close();
 
@@ -45,6 +50,9 @@ class Stream {
   void Loop();
   void Run(Item& item);
   void AwaitEvent(const std::shared_ptr<Event>& event);
+  /// The stream's thread: nothing that is queued runs any more.
+  void Fail(std::string reason);
+  void TellAll(const std::string& reason);
 
   const std::string name_;
   std::atomic<bool> cancel_{false};
@@ -54,6 +62,8 @@ class Stream {
   std::deque<Item> items_;              // guarded by mutex_
   bool sleeping_ = false;               // guarded by mutex_
   std::shared_ptr<Event> waiting_for_;  // guarded by mutex_
+  std::vector<std::function<void(const std::string&)>> listeners_;  // guarded by mutex_
+  std::string told_;                    // what they were told last; guarded by mutex_
   std::string failure_;                 // stream thread only; empty while healthy
   std::thread thread_;
 };

@@ -1,6 +1,7 @@
 // Moving and setting bytes of host memory as stream work.
 #pragma once
 #include "cpu/kernels.h"
+#include "ops/operand_bytes.h"
 
 namespace zi {
 

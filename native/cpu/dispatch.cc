@@ -6,6 +6,7 @@
 #include "cpu/bring.h"
 #include "cpu/copy.h"
 #include "cpu/find.h"
+#include "cpu/host_exchange.h"
 #include "cpu/host_part.h"
 #include "cpu/isa.h"
 #include "ops/decode.h"
@@ -56,6 +57,9 @@ auto KernelOf(const Kernels&, const BringExpertsOp&) { return BringExperts; }
 auto KernelOf(const Kernels&, const AskHostOp&) { return AskHost; }
 auto KernelOf(const Kernels&, const TakeHostOp&) { return TakeHost; }
 auto KernelOf(const Kernels&, const FindExpertsOp&) { return FindExperts; }
+auto KernelOf(const Kernels& k, const ReduceOp&) {
+  return [&k](const ReduceOp& op, Run& run) { static_cast<HostExchange*>(op.exchange)->Sum(op, run, k.sum_partials); };
+}
 auto KernelOf(const Kernels&, const CopyOp&) { return CopyBytes; }
 auto KernelOf(const Kernels&, const CopyRowsOp&) { return CopyByteRows; }
 auto KernelOf(const Kernels&, const FillOp&) { return FillBytes; }
@@ -66,6 +70,8 @@ void RunOperation(const Decoded& decoded, const CancelFlag& cancel) {
   Run run{*cpu.pool, cancel};
   try {
     std::visit([&](const auto& op) { KernelOf(*cpu.kernels, op)(op, run); }, decoded.op);
+  } catch (const OthersFailure&) {
+    throw;
   } catch (const std::exception& error) {
     throw std::runtime_error(std::string(decoded.name) + ": " + error.what());
   }

@@ -11,6 +11,7 @@
 #include "cpu/kernel_linear.h"
 #include "cpu/kernel_measure.h"
 #include "cpu/kernel_norm.h"
+#include "cpu/kernel_partials.h"
 #include "cpu/kernel_quantise.h"
 #include "cpu/kernel_reduce.h"
 #include "cpu/kernel_route.h"
@@ -53,6 +54,7 @@ constexpr Kernels kTable = {
     .scale_rows = ScaleRowsKernel,
     .sample = SampleKernel,
     .note_not_finite = NoteNotFiniteKernel,
+    .sum_partials = SumPartialsKernel,
     .quantise_row = QuantiseRowKernel,
     .read_all = ReadAll,
     .multiply_add = MultiplyAdd,

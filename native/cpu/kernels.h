@@ -15,6 +15,13 @@ struct Run {
   const CancelFlag& cancel;
 };
 
+/// What the ranks of a group have of the values [first, last), counted through the rows of a partial.
+struct PartialSpan {
+  const uint8_t* const* places;
+  int count;
+  int64_t first, last;
+};
+
 struct Kernels {
   void (*gather_rows)(const GatherRowsOp&, Run&);
   void (*layer_norm)(const LayerNormOp&, Run&);
@@ -47,6 +54,7 @@ struct Kernels {
   void (*scale_rows)(const ScaleRowsOp&, Run&);
   void (*sample)(const SampleOp&, Run&);
   void (*note_not_finite)(const NoteNotFiniteOp&, Run&);
+  void (*sum_partials)(const ReduceOp&, const PartialSpan&, Run&);
   /// One row of the job; its loss is added to `loss`.
   void (*quantise_row)(const QuantiseJob& job, int64_t row, QuantiseLoss& loss);
   /// Sum of `count` floats: how fast memory can be read at all.

@@ -24,6 +24,7 @@ bool SeesGpu() {
 Status Probe() { return {kSentence, SeesGpu(), {}, {}}; }
 std::shared_ptr<Queue> OpenQueue(int, const std::string&, bool) { throw std::runtime_error(kSentence); }
 std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>&) { throw std::runtime_error(kSentence); }
+std::vector<std::shared_ptr<Exchange>> OpenExchange(const std::vector<int>&, size_t, bool) { throw std::runtime_error(kSentence); }
 std::string GathererProblem() { return kSentence; }
 std::vector<std::vector<bool>> PeerAccess(const std::vector<int>&) { throw std::runtime_error(kSentence); }
 std::shared_ptr<Memory> Allocate(int, size_t) { throw std::runtime_error(kSentence); }

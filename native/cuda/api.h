@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/event.h"
+#include "core/exchange.h"
 #include "core/memory.h"
 #include "cuda/scratch_needs.h"
 
@@ -66,6 +67,8 @@ class Gatherer {
 std::shared_ptr<Queue> OpenQueue(int device, const std::string& name, bool computes);
 /// Takes a second: makes communicators, and gathers once.
 std::shared_ptr<Gatherer> OpenGatherer(const std::vector<int>& devices);
+/// What these devices sum through, an end for each; `through_host`: by memory of the host even where they reach each other's.
+std::vector<std::shared_ptr<Exchange>> OpenExchange(const std::vector<int>& devices, size_t room, bool through_host);
 /// A sentence about what gathering lacks; empty when its library is there.
 std::string GathererProblem();
 /// [i][j]: the i-th device's copies and kernels reach the j-th one's memory without the host in between.

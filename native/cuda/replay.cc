@@ -39,6 +39,11 @@ bool WorthAGraph(const std::vector<Decoded>& operations, const Run& run) {
          });
 }
 
+/// Whether one of them waits for other devices.
+bool MeetsOthers(const std::vector<Decoded>& operations) {
+  return std::any_of(operations.begin(), operations.end(), [](const Decoded& decoded) { return decoded.exchange != nullptr; });
+}
+
 void RunAll(const std::vector<Decoded>& operations, Run& run) {
   for (size_t i = 0; i < operations.size();) {
     if (const auto turned = TurnedStoreAt(operations, i)) {
@@ -100,16 +105,20 @@ bool Replays::Replay(const Words& words, Run& run) {
   for (const auto& memory : batch->memories) {
     if (memory.expired()) return false;
   }
+  for (const auto& exchange : batch->exchanges) {
+    if (exchange.expired()) return false;
+  }
   run.StartAnew();
   Check(cudaGraphLaunch(batch->graph, run.stream()), "cudaGraphLaunch");
   return true;
 }
 
 void Replays::Execute(const Words& words, const std::vector<Decoded>& operations, Run& run) {
-  if (!WorthAGraph(operations, run)) return RunAll(operations, run);
+  const auto run_all = MeetsOthers(operations) ? RunPrepared : RunAll;
+  if (!WorthAGraph(operations, run)) return run_all(operations, run);
   Batch* batch = Find(words);
   if (!batch) {
-    RunAll(operations, run);
+    run_all(operations, run);
     return Remember(words, operations);
   }
   // The scratch has the size it needs since the first time.
@@ -137,14 +146,18 @@ void Replays::Remember(const Words& words, const std::vector<Decoded>& operation
   std::set<std::weak_ptr<Memory>, std::owner_less<>> memories;
   for (const Decoded& decoded : operations) memories.insert(decoded.memories.begin(), decoded.memories.end());
   batch.memories.assign(memories.begin(), memories.end());
+  for (const Decoded& decoded : operations) {
+    if (decoded.exchange) batch.exchanges.push_back(decoded.exchange);
+  }
   by_hash_.emplace(batch.hash, std::prev(batches_.end()));
   Keep(std::prev(batches_.end()), words.kept);
 }
 
-bool Replays::Capture(Batch& batch, const std::vector<Decoded>& operations, Run& run) {
-  batch.refused = true;  // until it has worked
+/// What the operations queue, as a graph; null where the driver refuses.
+cudaGraphExec_t Replays::GraphOf(const std::vector<Decoded>& operations, Run& run) {
   run.StartAnew();
   cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
   bool complete = cudaStreamBeginCapture(run.stream(), cudaStreamCaptureModeRelaxed) == cudaSuccess;
   if (complete) {
     try {
@@ -155,13 +168,28 @@ bool Replays::Capture(Batch& batch, const std::vector<Decoded>& operations, Run&
     }
     complete = cudaStreamEndCapture(run.stream(), &graph) == cudaSuccess && complete;
   }
-  if (complete) complete = cudaGraphInstantiate(&batch.graph, graph, 0) == cudaSuccess;
+  if (complete) complete = cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess;
   if (graph) cudaGraphDestroy(graph);
   cudaGetLastError();  // what the driver refused, the ordinary way does
   run.StartAnew();
-  if (!complete) batch.graph = nullptr;
-  batch.refused = !complete;
-  return complete;
+  return complete ? executable : nullptr;
+}
+
+bool Replays::Capture(Batch& batch, const std::vector<Decoded>& operations, Run& run) {
+  batch.refused = true;  // until it has worked
+  batch.graph = GraphOf(operations, run);
+  batch.refused = !batch.graph;
+  return batch.graph != nullptr;
+}
+
+void Replays::RunPrepared(const std::vector<Decoded>& operations, Run& run) {
+  // A kernel that is loaded, or memory that is allocated, may have to wait until the device idles. It would do so for ever behind one that
+  // waits for a device that nothing is queued on yet. So all of that comes before the first of them is launched.
+  run.Prepare(operations);
+  const cudaGraphExec_t graph = GraphOf(operations, run);
+  if (!graph) return RunAll(operations, run);
+  Check(cudaGraphLaunch(graph, run.stream()), "cudaGraphLaunch");
+  Check(cudaGraphExecDestroy(graph), "cudaGraphExecDestroy");  // when it has run
 }
 
 }  // namespace zi::cuda

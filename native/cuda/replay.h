@@ -31,6 +31,7 @@ class Replays {
     uint64_t kept = 0;
     std::vector<double> words;
     std::vector<std::weak_ptr<Memory>> memories;
+    std::vector<std::weak_ptr<Exchange>> exchanges;
     /// When it was launched last, in batches.
     uint64_t used = 0;
     cudaGraphExec_t graph = nullptr;
@@ -45,6 +46,9 @@ class Replays {
   bool MakeRoom();
   void Remember(const Words& words, const std::vector<Decoded>& operations);
   bool Capture(Batch& batch, const std::vector<Decoded>& operations, Run& run);
+  static cudaGraphExec_t GraphOf(const std::vector<Decoded>& operations, Run& run);
+  /// Runs operations of which one waits for other devices.
+  static void RunPrepared(const std::vector<Decoded>& operations, Run& run);
   void Clear();
 
   /// Least recently used first.

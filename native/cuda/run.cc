@@ -30,6 +30,14 @@ void Run::Execute(const Decoded& decoded) {
   std::visit([this](const auto& op) { Launch(op, *this); }, decoded.op);
 }
 
+void Run::Prepare(const std::vector<Decoded>& operations) {
+  for (const Decoded& decoded : operations) {
+    scratch_.Provide(ScratchOf(decoded.op));
+    const auto* linear = std::get_if<LinearOp>(&decoded.op);
+    if ((linear && !IsFewTokens(*linear)) || std::holds_alternative<ExpertLinearOp>(decoded.op)) products();
+  }
+}
+
 void Run::Join(const LinearOp& op) {
   if (joined_.Add(op)) return;
   Flush();

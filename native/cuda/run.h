@@ -26,6 +26,8 @@ class Run {
 
   /// Throws CudaError or what products throw. A product of a few tokens may wait for others of the same inputs.
   void Execute(const Decoded& decoded);
+  /// Has all memory that these will take, and the library for products where they use it: afterwards they only launch.
+  void Prepare(const std::vector<Decoded>& operations);
   /// Launches what waits; call after the last operation.
   void Flush();
   /// What waits is not launched: its batch is given up.
@@ -108,6 +110,7 @@ void Launch(const TakeHostOp& op, Run& run);
 void Launch(const FindExpertsOp& op, Run& run);
 void Launch(const CopyOp& op, Run& run);
 void Launch(const CopyRowsOp& op, Run& run);
+void Launch(const ReduceOp& op, Run& run);
 void Launch(const FillOp& op, Run& run);
 
 // Parts of linear and attention, each in a file of its own.

@@ -331,6 +331,7 @@ constexpr Opcode kOpcodes[] = {
      "asked found slots begins alike tables.slotOf tables.keyOf tables.uses tables.stamps tables.readAs tables.calls counts ageCalls "
      "files",
      FindExperts},
+    {"reduce", "x partial exchange accumulate", Reduce},
 };
 
 template <class Names>
@@ -360,7 +361,7 @@ Decoded DecodeOperation(const double* words, size_t count, int place) {
   in.SetOperation(opcode.name);
   Operation op = opcode.decode(in);
   in.ExpectEnd();
-  return {opcode.name, op, in.TakeMemories(), std::move(in.experts), std::move(in.files)};
+  return {opcode.name, op, in.TakeMemories(), std::move(in.experts), std::move(in.files), std::move(in.exchange)};
 }
 
 std::vector<Decoded> DecodeOperations(const double* words, size_t count, int place) {

@@ -3,6 +3,7 @@
 #include <variant>
 
 #include "ops/exchange.h"
+#include "ops/operand_bytes.h"
 #include "ops/weights.h"
 #include "ops/words.h"
 
@@ -13,7 +14,7 @@ using Operation = std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, G
                                NoteNotFiniteOp, CopyOp, FillOp, ExpertBiasOp, GatedPairsOp, PositionScaleOp,
                                ClampOp, CausalConvOp, StateScanOp, GatedRmsOp, GateSigmoidOp, ScaleRowsOp, HeadLinearOp,
                                CompressOp, WindowAttentionOp, HyperWeightsOp, HyperMixOp, BringExpertsOp, AskHostOp, TakeHostOp,
-                               CopyRowsOp, FindExpertsOp>;
+                               CopyRowsOp, FindExpertsOp, ReduceOp>;
 
 struct Decoded {
   const char* name;
@@ -24,6 +25,8 @@ struct Decoded {
   std::shared_ptr<const ExpertParts> experts;
   /// The operation points to them; null for those that read no files.
   std::shared_ptr<IoPieces> files;
+  /// The same; null for those that no other device takes part in.
+  std::shared_ptr<Exchange> exchange;
 };
 
 /// What is read, to be compared with what offload/port/op-table.ts says is written: per opcode its operation and operands,

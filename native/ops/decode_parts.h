@@ -11,6 +11,7 @@ struct Reader : WordReader {
   using WordReader::WordReader;
   std::shared_ptr<const ExpertParts> experts;
   std::shared_ptr<IoPieces> files;
+  std::shared_ptr<Exchange> exchange;
 };
 
 inline void CheckSameShape(const WordReader& in, const View& view, const View& like, const char* name) {
@@ -38,6 +39,9 @@ Operation TakeHost(Reader& in);
 Operation FindExperts(Reader& in);
 AsideExperts ReadAside(Reader& in, const View& experts);
 HostSlots ReadHostSlots(Reader& in);
+
+// What devices of a group do together (decode_exchange.cc).
+Operation Reduce(Reader& in);
 
 // Hyper-connections (decode_hyper.cc).
 Operation HyperWeights(Reader& in);

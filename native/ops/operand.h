@@ -6,6 +6,7 @@
 
 namespace zi {
 
+class Exchange;
 class IoPieces;
 
 enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kU8, kI8, kE4M3, kE8M0 };
@@ -370,31 +371,16 @@ struct TakeHostOp {
   View choices;
   Mail mail;
 };
+/// x (+)= the sum of what all ranks of the group have as `partial`, in the order of the ranks.
+struct ReduceOp {
+  View x, partial;
+  /// Null where the operation is only looked at.
+  Exchange* exchange;
+  bool accumulate;
+};
 struct SampleOp {
   View out, logits, settings, draws, history;
   View mask_of, masks;  // or null: which mask a row of logits has, negative for none; 32 tokens a word, a bit for each that may be drawn
-};
-struct CopyOp {
-  uint8_t* to;
-  const uint8_t* from;
-  size_t size;
-  /// Kernels reach both sides where they lie.
-  bool in_reach;
-};
-/// Rows of `row` bytes each, that far apart on either side.
-struct CopyRowsOp {
-  uint8_t* to;
-  size_t to_stride;
-  const uint8_t* from;
-  size_t from_stride;
-  size_t row, rows;
-  /// Where the two memories are: a device, or kHostPlace.
-  int to_place, from_place;
-};
-struct FillOp {
-  uint8_t* to;
-  size_t size;
-  uint8_t value;
 };
 
 }  // namespace zi

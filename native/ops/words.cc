@@ -4,6 +4,7 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "core/exchange.h"
 #include "core/io_pieces.h"
 
 namespace zi {
@@ -92,6 +93,15 @@ std::shared_ptr<IoPieces> WordReader::Pieces(const char* name) {
   return found;
 }
 
+std::shared_ptr<Exchange> WordReader::Exchanging(const char* name) {
+  const uint64_t id = Size(name);
+  if (place_ == kNoPlace) return nullptr;
+  auto found = id <= UINT32_MAX ? FindExchange(static_cast<uint32_t>(id)) : nullptr;
+  if (!found) Fail(std::string(name) + " refers to group " + std::to_string(id) + ", which does not exist or was closed");
+  if (found->place() != place_) Fail(std::string(name) + " is the end of another device");
+  return found;
+}
+
 void WordReader::ExpectEnd() {
   if (words_ != end_) Fail("the encoded operation is " + std::to_string(end_ - words_) + " words too long");
 }
@@ -175,6 +185,12 @@ void WordReader::CheckAligned(const View& view, const char* name) const {
 
 View WordReader::Activation(const char* name, int rank) {
   if (place_ == kHostPlace) return Floats(name, rank);
+  const View view = Weight(name, rank);
+  CheckAligned(view, name);
+  return view;
+}
+
+View WordReader::Values(const char* name, int rank) {
   const View view = Weight(name, rank);
   CheckAligned(view, name);
   return view;

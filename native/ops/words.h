@@ -40,7 +40,10 @@ class WordReader {
   View OptionalActivation(const char* name, int rank);  // data is null when absent
   /// Where a further tensor of the type, shape and strides of `first` lies: two words. Null where there is none.
   const uint8_t* Same(const View& first, const char* name);
+  View Values(const char* name, int rank);            // f32, f16 or bf16 on every device; elements lie aligned
   uint64_t Size(const char* name);
+  /// One device's end of a group by its id, of the device that it runs on; null where nothing is to run.
+  std::shared_ptr<Exchange> Exchanging(const char* name);
   /// Pieces of files by their id, for operations that run on the host; null for an id of 0.
   std::shared_ptr<IoPieces> Pieces(const char* name);
   float Number() { return static_cast<float>(Word()); }

@@ -1,8 +1,9 @@
 // The CPU as a device: native worker threads behind streams and events, and reads through the ring.
 
-import { OperatingError } from '../errors.js';
+import { OperatingError, present } from '../errors.js';
 import type { Device } from '../port/backend.js';
 import { native } from '../port/native.js';
+import type { NativeExchange, NativeStream } from '../port/native-devices.js';
 import type { IoOptions } from '../port/native-io.js';
 import type { Memory } from '../port/ops.js';
 import { MappedMemory } from './mapped-memory.js';
@@ -41,7 +42,7 @@ const KERNEL_SETS: Readonly<
 class CpuDevice implements Device {
   readonly name: string;
   readonly computesInPlace: boolean;
-  readonly compute: QueueStream;
+  readonly compute: QueueStream<NativeStream>;
   readonly fetch: QueueStream;
   readonly gather: QueueStream;
   readonly load: QueueStream;
@@ -137,6 +138,20 @@ export class CpuBackend extends NativeBackend {
 
   override get notes(): readonly string[] {
     return [...super.notes, ...this.#threadNotes];
+  }
+
+  protected override openEnds(devices: readonly Device[], sizeBytes: number): NativeExchange[] {
+    return native().openHostExchange(
+      devices.map((device) => this.#own(device).compute.native),
+      sizeBytes,
+    );
+  }
+
+  #own(device: Device): CpuDevice {
+    return present(
+      this.devices.find((own) => own === device),
+      'a device of this backend',
+    );
   }
 
   protected override async stop(): Promise<void> {

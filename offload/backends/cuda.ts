@@ -1,12 +1,14 @@
 // NVIDIA GPUs as devices: streams and events of the driver, memory of their own, page-locked host buffers.
 
-import { OperatingError } from '../errors.js';
+import { OperatingError, present } from '../errors.js';
 import type { Collective, Device, HostPurpose } from '../port/backend.js';
+import { exchangeBytes } from '../port/exchange.js';
 import { native } from '../port/native.js';
 import type {
   CudaStatus,
   NativeCudaStream,
   NativeDeviceMemory,
+  NativeExchange,
   NativeGatherer,
 } from '../port/native-devices.js';
 import type { IoOptions } from '../port/native-io.js';
@@ -58,11 +60,11 @@ class CudaDevice implements Device {
   readonly gather: QueueStream<NativeCudaStream>;
   readonly load: QueueStream;
   readonly store: QueueStream;
-  readonly #index: number;
+  readonly index: number;
   readonly #memories: DeviceMemory[] = [];
 
   constructor(index: number) {
-    this.#index = index;
+    this.index = index;
     this.name = `cuda:${index}`;
     this.compute = openStream(index, `${this.name} compute`, true);
     this.fetch = openStream(index, `${this.name} fetch`);
@@ -78,7 +80,7 @@ class CudaDevice implements Device {
 
   allocate(sizeBytes: number): Memory {
     try {
-      const block = new (native().NativeDeviceMemory)(this.#index, sizeBytes);
+      const block = new (native().NativeDeviceMemory)(this.index, sizeBytes);
       const memory = { native: block, id: block.id, sizeBytes: block.sizeBytes };
       this.#memories.push(memory);
       return memory;
@@ -86,7 +88,7 @@ class CudaDevice implements Device {
       throw new OperatingError(
         'DOES_NOT_FIT',
         `${formatBytes(sizeBytes)} cannot be allocated on ${this.name}, which has ` +
-          `${formatBytes(native().cudaFreeBytes(this.#index))} free: ${messageOf(error)}; give a smaller --gpu_memory`,
+          `${formatBytes(native().cudaFreeBytes(this.index))} free: ${messageOf(error)}; give a smaller --gpu_memory`,
         { cause: error },
       );
     }
@@ -218,6 +220,33 @@ export class CudaBackend extends NativeBackend {
         .finally(() => this.#toPin.delete(memory));
     if (this.#toPin.has(memory)) this.#toPin.set(memory, pinning);
     return pinning;
+  }
+
+  /** Tests and benchmarks have it `throughHost` where devices reach each other too. */
+  protected override openEnds(
+    devices: readonly Device[],
+    sizeBytes: number,
+    throughHost = false,
+  ): NativeExchange[] {
+    const indices = devices.map((device) => this.#own(device).index);
+    try {
+      return native().openCudaExchange(indices, sizeBytes, throughHost);
+    } catch (error) {
+      const bytes = formatBytes(exchangeBytes(devices.length, sizeBytes));
+      throw new OperatingError(
+        'DOES_NOT_FIT',
+        `${bytes} on each of ${devices.map(({ name }) => name).join(', ')} for sums of all cannot be allocated: ` +
+          `${messageOf(error)}; give a smaller --gpu_memory`,
+        { cause: error },
+      );
+    }
+  }
+
+  #own(device: Device): CudaDevice {
+    return present(
+      this.devices.find((own) => own === device),
+      'a device of this backend',
+    );
   }
 
   protected override startThreads(): void {

@@ -13,10 +13,12 @@ import type {
   ReadSpan,
 } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
+import type { Exchange } from '../port/exchange.js';
 import type { FilePieces } from '../port/file-pieces.js';
 import type { FileState } from '../port/file-state.js';
 import { MAIL_WORDS } from '../port/host-ops.js';
 import { native } from '../port/native.js';
+import type { NativeExchange } from '../port/native-devices.js';
 import type { Memory } from '../port/ops.js';
 import { MappedMemory } from './mapped-memory.js';
 import type { NativeHost } from './native-host.js';
@@ -29,6 +31,7 @@ export abstract class NativeBackend implements Backend {
   abstract readonly collective: Backend['collective'];
   readonly #host: NativeHost;
   readonly #workers: NativeWorker[] = [];
+  readonly #exchanges: NativeExchange[] = [];
   #closing: Promise<void> | undefined;
 
   /** @param host closed with the backend */
@@ -54,6 +57,12 @@ export abstract class NativeBackend implements Backend {
     const worker = new NativeWorker(`${device.name} host`, mail);
     this.#workers.push(worker);
     return worker;
+  }
+
+  openExchange(devices: readonly Device[], sizeBytes: number): readonly Exchange[] {
+    const ends = this.openEnds(devices, sizeBytes);
+    this.#exchanges.push(...ends);
+    return ends.map(({ id }, rank) => ({ id, rank, count: devices.length, sizeBytes }));
   }
 
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
@@ -97,10 +106,20 @@ export abstract class NativeBackend implements Backend {
   }
 
   /** Devices wait for workers. */
-  #stop(): Promise<void> {
+  async #stop(): Promise<void> {
     for (const worker of this.#workers) worker.close();
-    return this.#host.close(this.stop());
+    const stopped = this.stop();
+    // When streams tell nobody any more that they got anywhere, since those that wait for others now go on without them.
+    for (const end of this.#exchanges) end.close();
+    await this.#host.close(stopped.then(() => this.#freeExchanges()));
   }
+
+  #freeExchanges(): void {
+    for (const end of this.#exchanges.splice(0)) end.free();
+  }
+
+  /** An end for each of the devices, in their order. */
+  protected abstract openEnds(devices: readonly Device[], sizeBytes: number): NativeExchange[];
 
   /** Called before the processor computes for a device. */
   protected startThreads(): void {}

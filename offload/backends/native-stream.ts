@@ -68,8 +68,10 @@ const BATCH_WORDS = 8192;
  */
 export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceStream {
   readonly #native: Q;
-  readonly #batch = new Float64Array(BATCH_WORDS);
+  #batch = new Float64Array(BATCH_WORDS);
   #batchWords = 0;
+  /** What is collected meets other devices, so it is handed over whole: see `RunPrepared` in native/cuda/replay.cc. */
+  #meets = false;
   /** Where `keep` collects instead. */
   #keeping: Float64Array[] | undefined;
   closed = false;
@@ -85,7 +87,9 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
     return this.#native;
   }
   launch(op: Op): void {
-    if (!this.closed) this.#collect(encodeOp(op));
+    if (this.closed) return;
+    if (op.op === 'reduce' && !this.#keeping) this.#meets = true;
+    this.#collect(encodeOp(op));
   }
   copy(to: Memory, toOffsetBytes: number, from: Memory, fromOffsetBytes: number, sizeBytes: number): void {
     if (this.closed || sizeBytes === 0) return;
@@ -136,8 +140,11 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
       this.#keeping.push(words.slice());
       return;
     }
-    if (this.#batchWords + 1 + words.length > BATCH_WORDS) this.#handOver();
-    if (1 + words.length > BATCH_WORDS) {
+    if (this.#batchWords + 1 + words.length > this.#batch.length) {
+      if (this.#meets) this.#grow(this.#batchWords + 1 + words.length);
+      else this.#handOver();
+    }
+    if (1 + words.length > this.#batch.length) {
       // Many experts of many parts.
       this.#native.launchAll(joinEncoded([words]));
       return;
@@ -147,10 +154,17 @@ export class QueueStream<Q extends NativeQueue = NativeQueue> implements DeviceS
     this.#batchWords += 1 + words.length;
   }
 
+  #grow(words: number): void {
+    const grown = new Float64Array(2 * words);
+    grown.set(this.#batch);
+    this.#batch = grown;
+  }
+
   #handOver(): void {
     if (this.#batchWords === 0 || this.closed) return;
     const words = this.#batch.subarray(0, this.#batchWords);
     this.#batchWords = 0;
+    this.#meets = false;
     this.#native.launchAll(words);
   }
 }

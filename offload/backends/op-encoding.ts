@@ -177,6 +177,10 @@ export function encodeOp(op: Op): Float64Array {
       numbers(Number(alibi?.rounded ?? false));
       break;
     }
+    case 'reduce':
+      tensors(op.x, op.partial);
+      numbers(op.exchange.id, Number(op.accumulate));
+      break;
     case 'argmax':
       tensors(op.out, op.logits);
       break;

@@ -82,6 +82,8 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'scale_rows':
     case 'route':
     case 'combine':
+    // What its bytes take on their way between devices is weighed with the links.
+    case 'reduce':
     case 'add':
     case 'rotary':
     case 'argmax':

@@ -1,5 +1,6 @@
 // The port every kind of device implements: memory, streams with events, copies, kernels, and reads from files.
 
+import type { Exchange } from './exchange.js';
 import type { FilePieces } from './file-pieces.js';
 import type { FileState } from './file-state.js';
 import type { Memory, Op } from './ops.js';
@@ -174,6 +175,11 @@ export interface Backend {
   driveFigures(): readonly DriveFigures[];
   /** A thread that computes on the processor what the device asks for. */
   openWorker(device: Device): HostWorker;
+  /**
+   * What these devices sum through, an end for each of them, in their order: see `reduce` in ops.ts. Throws DOES_NOT_FIT.
+   * @param sizeBytes room for one partial; larger ones are summed in rounds
+   */
+  openExchange(devices: readonly Device[], sizeBytes: number): readonly Exchange[];
   /** A few reads for each piece, whose `memoryOffset` is where they begin in the piece's own place in `into`. */
   filePieces(pieces: readonly (readonly ReadRequest[])[], into: Memory): FilePieces;
   /** Stops all work: queued reads and kernels are dropped, running ones end soon, waiting promises reject. */

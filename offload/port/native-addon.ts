@@ -5,6 +5,7 @@ import type {
   CudaStatus,
   NativeCudaStream,
   NativeDeviceMemory,
+  NativeExchange,
   NativeGatherer,
   NativeHostWorker,
   NativeStream,
@@ -42,6 +43,8 @@ export interface NativeAddon {
   /** How it reads encoded operations: the lines of `operationTable` where it is of these sources. */
   operationTable(): string[];
   createStream(name: string): NativeStream;
+  /** An end for each stream. One that fails, or is closed, fails all. Throws where there is no room for a value. */
+  openHostExchange(streams: readonly NativeStream[], sizeBytes: number): NativeExchange[];
   /** On the pool of `configureCpu`. Throws where the mailbox is too small, and where no thread can be started. */
   readonly NativeHostWorker: new (
     name: string,
@@ -78,6 +81,11 @@ export interface NativeAddon {
   readonly NativeGatherer: new (
     devices: readonly number[],
   ) => NativeGatherer;
+  /**
+   * An end for each device; a failure of any ends the waiting of all. Throws where there is too little memory.
+   * @param throughHost by memory of the host, as where devices do not reach each other's
+   */
+  openCudaExchange(devices: readonly number[], sizeBytes: number, throughHost: boolean): NativeExchange[];
   /** [i][j]: the i-th device reaches the j-th one's memory without the host in between. Throws without a GPU. */
   cudaPeerAccess(devices: readonly number[]): boolean[][];
   /** Page-locks host memory for all GPUs; kernels and copies at full rate reach it then. */

@@ -54,6 +54,17 @@ export interface NativeCudaStream {
   close(): Promise<void>;
 }
 
+/** One device's end of what a group of devices sums through. */
+export interface NativeExchange {
+  readonly id: number;
+  /** What it takes of its device's memory. */
+  readonly deviceBytes: number;
+  /** No device waits for another any more. */
+  close(): void;
+  /** Call when no stream of the group runs any more. */
+  free(): void;
+}
+
 /** Gathers by NCCL, in which all its devices take part at once. */
 export interface NativeGatherer {
   /** What it took of a device's memory, at most. */

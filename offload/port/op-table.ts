@@ -72,6 +72,7 @@ export const OPERATIONS = [
     'find_experts',
     'asked found slots begins alike tables.slotOf tables.keyOf tables.uses tables.stamps tables.readAs tables.calls counts ageCalls files',
   ],
+  ['reduce', 'x partial exchange accumulate'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

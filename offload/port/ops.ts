@@ -1,6 +1,7 @@
 // The kernel vocabulary: every operation a device can run, as plain data that names what it reads and writes.
 
 import { DTYPE_BYTES } from './dtype.js';
+import type { Exchange } from './exchange.js';
 import { type HostOp, hostEffects } from './host-ops.js';
 import { type HyperOp, hyperEffects } from './hyper-ops.js';
 import { type MixtureOp, mixtureEffects } from './mixture-ops.js';
@@ -173,6 +174,12 @@ export type Op =
   | { readonly op: 'gate_sigmoid'; x: Tensor; gate: Tensor }
   /** out = (a + b) · factor, all of one shape; factor [1] of a float type, absent for 1. */
   | { readonly op: 'add'; out: Tensor; a: Tensor; b: Tensor; factor?: Tensor | null }
+  /**
+   * x [T, H] (+)= Σ of what all ranks of the exchange's group have as `partial` [T, H], summed in f32 in the order of the ranks, so that
+   * all have the same bits; both of f32, f16 or bf16. All of the group launch the same reduces in the same order, each on its compute
+   * stream, and none runs on without the others. So whoever queues takes the devices in turns, layer by layer.
+   */
+  | { readonly op: 'reduce'; x: Tensor; partial: Tensor; exchange: Exchange; accumulate: boolean }
   | MixtureOp
   | HostOp
   | StateOp
@@ -345,6 +352,8 @@ export function effects(op: Op): Effects {
       if (op.score.sinks) reads.push(op.score.sinks);
       return { reads, writes: [op.out] };
     }
+    case 'reduce':
+      return { reads: op.accumulate ? [op.partial, op.x] : [op.partial], writes: [op.x] };
     case 'argmax':
       return { reads: [op.logits], writes: [op.out] };
     case 'sample': {

@@ -101,6 +101,8 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
       return [expertProducts(read(op.out), read(op.x), read(op.experts), op.weights.map(readWeight))];
     case 'bring_experts':
       return broughtExperts(op, read);
+    case 'reduce':
+      throw new Error('what devices sum together is compared bit for bit: see reduce-cases.ts');
     case 'ask_host':
     case 'take_host':
     case 'find_experts':

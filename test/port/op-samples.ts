@@ -89,6 +89,13 @@ export const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> }
       sparseMixer: 8,
     },
   },
+  reduce: {
+    op: 'reduce',
+    x: t(),
+    partial: t('bf16'),
+    exchange: { id: 9, rank: 1, count: 2, sizeBytes: 64 },
+    accumulate: true,
+  },
   scale_rows: { op: 'scale_rows', x: t(), weights: t() },
   gate_sigmoid: { op: 'gate_sigmoid', x: t(), gate: t() },
   expert_linear: {

@@ -140,6 +140,10 @@ export function withPlants(
     nowMs: () => backend.nowMs(),
     allocateHost: (sizeBytes, purpose) => backend.allocateHost(sizeBytes, purpose),
     openWorker: (device) => backend.openWorker(device),
+    openExchange: (group, sizeBytes) => {
+      const real = group.map((device) => present(backend.devices[devices.indexOf(device)], 'a device'));
+      return backend.openExchange(real, sizeBytes);
+    },
     openFile: (path) => backend.openFile(path),
     checkFiles: () => backend.checkFiles(),
     filePieces: (pieces, into) => backend.filePieces(pieces, into),

@@ -17,7 +17,7 @@ import {
 } from './footprint.js';
 import { elementHashes, hashOf, mix, outputHashes, rowHashes, weightHash } from './hashes.js';
 import { askHost, takeHost } from './host-ops.js';
-import { contentHash, type SimulatedMemory, simulated } from './memory.js';
+import { contentHash, HazardError, type SimulatedMemory, simulated } from './memory.js';
 import { fillRows, floatBits, floatRows, perElement, perRow, wordRows } from './op-rows.js';
 import { SlotCall } from './slots.js';
 import { causalConv, stateScan } from './state-ops.js';
@@ -70,6 +70,8 @@ export function applyOp(op: Op): void {
     case 'take_host':
       takeHost(op);
       break;
+    case 'reduce':
+      throw new HazardError('devices sum together: see rank-exchange.ts');
     case 'expert_bias':
       expertBias(op);
       break;

@@ -22,6 +22,7 @@ import { type DriveStats, jitter, SimulatedDrive } from './drive.js';
 import { tensorHash } from './hashes.js';
 import { type Purpose, SimulatedMemory, simulated } from './memory.js';
 import { Random } from './random.js';
+import { SimulatedExchange } from './rank-exchange.js';
 import { SimulatedPieces } from './slots.js';
 import { type Expectation, SimulatedStream, type StreamWorld } from './stream.js';
 import { SimulatedWorker } from './worker.js';
@@ -173,6 +174,18 @@ export class SimulatedBackend implements Backend {
     const mail = this.#allocate(MAIL_WORDS * 4, 'host mail', 'shared', undefined);
     const opMs = () => this.#tempo.noticeMs * jitter(this.#random);
     return new SimulatedWorker(`host of ${device.name}`, mail, this.#clock, opMs);
+  }
+
+  openExchange(devices: readonly Device[], sizeBytes: number): SimulatedExchange[] {
+    const group: SimulatedExchange[] = [];
+    const like = { count: devices.length, sizeBytes: Math.floor(sizeBytes / 4) * 4 };
+    for (const device of devices) {
+      const index = this.devices.indexOf(device as SimulatedDevice);
+      const inbox = this.#allocate(2 * like.count * sizeBytes, `sums of ${device.name}`, 'device', index);
+      const end = new SimulatedExchange(group, { id: inbox.id + 1, ...like }, inbox, this.#clock);
+      present(this.devices[index], 'a device of this backend').compute.takePart(end);
+    }
+    return group;
   }
 
   openFile(path: string): FileRef {

@@ -3,8 +3,8 @@
 import { assert, present } from '../../offload/errors.js';
 import type { DeviceEvent, DeviceStream, KeptWork, RowCopy } from '../../offload/port/backend.js';
 import type { Memory, Op, Tensor } from '../../offload/port/ops.js';
-import type { Deferred, VirtualClock } from './clock.js';
 import type { Failure, SimulatedGather } from './collective.js';
+import { type EventWorld, SimulatedEvent } from './event.js';
 import { ExchangeCall } from './exchange.js';
 import { footprint, runsOf, tensorsReadWhole } from './footprint.js';
 import { tensorHash } from './hashes.js';
@@ -22,12 +22,10 @@ import {
   simulated,
 } from './memory.js';
 import { applyOp } from './ops.js';
+import { exchangeOf, type SimulatedExchange } from './rank-exchange.js';
 
 /** What streams of one backend share. */
-export interface StreamWorld {
-  readonly clock: VirtualClock;
-  /** Until JavaScript hears of something that happened. */
-  noticeMs(): number;
+export interface StreamWorld extends EventWorld {
   kernelMs(device: number): number;
   /** When a copy may start, and how long it takes; links carry one copy at a time. */
   transfer(
@@ -44,62 +42,6 @@ export interface StreamWorld {
 export interface Expectation {
   readonly name: string;
   readonly hash: number;
-}
-
-export class SimulatedEvent implements DeviceEvent {
-  readonly name: string;
-  readonly #world: StreamWorld;
-  #timeMs = Number.NaN;
-  #failure: Failure | undefined;
-  #streams: (() => void)[] = [];
-  #promise: Promise<void> | undefined;
-  #deferred: Deferred<void> | undefined;
-
-  constructor(name: string, world: StreamWorld) {
-    this.name = name;
-    this.#world = world;
-  }
-
-  get timeMs(): number {
-    return this.#timeMs;
-  }
-
-  get isSettled(): boolean {
-    return this.#failure !== undefined || !Number.isNaN(this.#timeMs);
-  }
-
-  get failure(): Failure | undefined {
-    return this.#failure;
-  }
-
-  reached(): Promise<void> {
-    if (!this.#promise) {
-      const { clock } = this.#world;
-      this.#deferred = clock.deferred<void>(this.name);
-      this.#promise = this.#deferred.promise;
-      if (this.isSettled) this.#tell();
-    }
-    return this.#promise;
-  }
-
-  whenSettled(wake: () => void): void {
-    this.#streams.push(wake);
-  }
-
-  /** @param failure why its stream will never reach it */
-  settle(failure: Failure | undefined): void {
-    if (failure) this.#failure = failure;
-    else this.#timeMs = this.#world.clock.nowMs;
-    if (this.#deferred) this.#tell();
-    for (const wake of this.#streams.splice(0)) wake();
-  }
-
-  #tell(): void {
-    this.#world.clock.after(this.#world.noticeMs(), () => {
-      if (this.#failure) this.#deferred?.reject(this.#failure.error);
-      else this.#deferred?.resolve();
-    });
-  }
 }
 
 type Work =
@@ -141,6 +83,7 @@ export class SimulatedStream implements DeviceStream {
   #count = 0;
   #failure: Failure | undefined;
   #keeping: KeptLaunches | undefined;
+  readonly #exchanges: SimulatedExchange[] = [];
 
   constructor(name: string, device: number, world: StreamWorld) {
     this.name = name;
@@ -215,6 +158,11 @@ export class SimulatedStream implements DeviceStream {
     this.#push({ kind: 'gather', gather });
   }
 
+  /** Whatever fails the stream fails the group. */
+  takePart(exchange: SimulatedExchange): void {
+    this.#exchanges.push(exchange);
+  }
+
   /** What it waits for, when it is stuck. */
   get blockedOn(): string | undefined {
     return typeof this.#state === 'object' ? `${this.name} waits for ${this.#state.name}` : undefined;
@@ -244,7 +192,7 @@ export class SimulatedStream implements DeviceStream {
       }
       const asks = work.kind === 'op' || work.kind === 'exchange';
       const awaited = asks && !this.#failure ? awaitedBy(work.op) : undefined;
-      if (awaited && awaited.failure !== '') this.#failure = { error: new Error(awaited.failure) };
+      if (awaited && awaited.failure !== '') this.#fail({ error: new Error(awaited.failure) });
       else if (awaited?.isBusy) {
         this.#state = awaited;
         awaited.whenDone(() => this.#resumeWith(undefined));
@@ -258,7 +206,7 @@ export class SimulatedStream implements DeviceStream {
       } else if (work.kind === 'wait') {
         const { event } = work;
         if (event.isSettled) {
-          this.#failure = event.failure;
+          if (event.failure) this.#fail(event.failure);
           continue;
         }
         this.#state = event;
@@ -266,7 +214,8 @@ export class SimulatedStream implements DeviceStream {
         return;
       } else {
         this.#state = 'busy';
-        if (work.kind === 'op') this.#start(work, this.#world.kernelMs(this.#device));
+        if (work.kind === 'op' && work.op.op === 'reduce') this.#startSum(work, work.op);
+        else if (work.kind === 'op') this.#start(work, this.#world.kernelMs(this.#device));
         else if (work.kind === 'exchange') this.#exchange(work);
         else if (work.kind === 'copy') this.#startCopy(work);
         else work.gather.arrive(this.#device, (failure) => this.#resumeWith(failure));
@@ -276,7 +225,7 @@ export class SimulatedStream implements DeviceStream {
   }
 
   #resumeWith(failure: Failure | undefined): void {
-    this.#failure ??= failure;
+    if (failure) this.#fail(failure);
     this.#state = 'kicked';
     this.#world.clock.after(0, () => this.#run());
   }
@@ -292,7 +241,7 @@ export class SimulatedStream implements DeviceStream {
     const held = snapshots(access.reads);
     const breaks = this.#world.breaks(this.#device);
     clock.after(durationMs, () => {
-      if (breaks) this.#failure = { error: new Error(`${who} broke off`) };
+      if (breaks) this.#fail({ error: new Error(`${who} broke off`) });
       unchanged(held, who, 'while it ran');
       applyOp(op);
       markWritten(access.writes);
@@ -315,6 +264,28 @@ export class SimulatedStream implements DeviceStream {
       markWritten(access.writes);
       endAccess(access);
       this.#run();
+    });
+  }
+
+  #fail(failure: Failure): void {
+    this.#failure ??= failure;
+    for (const exchange of this.#exchanges) exchange.fail(this.#failure);
+  }
+
+  #startSum({ tables, who }: Work & { kind: 'op' }, op: Op & { op: 'reduce' }): void {
+    unchanged(tables, who, 'between its launch and its start');
+    for (const { memory } of [op.x, op.partial]) this.#reachable(simulated(memory), who);
+    if (this.#world.breaks(this.#device)) {
+      this.#resumeWith({ error: new Error(`${who} broke off`) });
+      return;
+    }
+    exchangeOf(op).sum(op, {
+      who,
+      kernelMs: () => this.#world.kernelMs(this.#device),
+      waits: () => {
+        this.#state = { name: `the others of ${who}` };
+      },
+      done: (failure) => this.#resumeWith(failure),
     });
   }
 
