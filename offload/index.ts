@@ -31,6 +31,7 @@ export {
 } from './measure/transfer.js';
 export { alikeCaches, type CacheSpec, type StateField, seenTokens } from './model/cache-spec.js';
 export { CUTS } from './model/cut-layer.js';
+export { type SharedDimension, sharedDimension, sliceLayer } from './model/device-slices.js';
 export type { ForwardOps } from './model/forward-ops.js';
 export type { FrequenciesByLength, PositionScale, RouteOptions, Routing } from './model/forward-options.js';
 export { type PassPlaces, placeName } from './model/forward-places.js';
@@ -65,6 +66,7 @@ export type { DeviceResident, ExpertSlotsOption, Offload, PlanOptions, Workload 
 export { makePlan } from './plan/make-plan.js';
 export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan.js';
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './plan/profile.js';
+export { slicesTransfer } from './plan/sharing.js';
 export { isAtRest } from './plan/slots.js';
 export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './plan/transfer.js';
 export type {

@@ -41,6 +41,7 @@ export async function measureTransfer(
   const layout: DeviceLayout = {
     sizeBytes: layerBytes,
     placements: [],
+    slices: [],
     copies: [{ hostOffset: 0, deviceOffset: 0, sizeBytes: layerBytes }],
   };
   const trial = { backend, layout, from, buffers };

@@ -2,6 +2,7 @@
 
 import { assert, present } from '../errors.js';
 import type { DType } from '../port/dtype.js';
+import type { ScoreRule } from '../port/ops.js';
 
 /** Pages that grow with the sequence. */
 export interface PagedCache {
@@ -95,4 +96,11 @@ export function pagedCache(caches: readonly CacheSpec[], block: number): PagedCa
 /** Pages that blocks have of their own. */
 export function ownPages(caches: readonly CacheSpec[]): PagedCache[] {
   return caches.filter((cache) => cache.kind === 'paged');
+}
+
+/** What lies behind a cache's window may be another sequence's by now. */
+export function isKept({ windowTokens, chunkTokens }: PagedCache, score: ScoreRule): boolean {
+  const { windowTokens: seen = 0 } = score;
+  if (windowTokens !== undefined) return seen > 0 && seen <= windowTokens;
+  return chunkTokens === undefined || score.chunkTokens === chunkTokens;
 }

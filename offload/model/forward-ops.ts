@@ -2,6 +2,7 @@
 
 import { assert, present } from '../errors.js';
 import type { OpStream } from '../port/backend.js';
+import type { Exchange } from '../port/exchange.js';
 import type {
   Activation,
   AttentionTables,
@@ -12,10 +13,11 @@ import type {
   Weight,
 } from '../port/ops.js';
 import { dimension, heads, reshaped, rows } from '../port/tensor.js';
-import type { PagedCache } from './cache-spec.js';
+import { isKept } from './cache-spec.js';
 import { ChosenExperts } from './chosen-experts.js';
 import type {
   ExpertWeights,
+  Fold,
   FrequenciesByLength,
   HeadRows,
   HyperOptions,
@@ -36,10 +38,9 @@ import type {
   WindowOptions,
 } from './layer-states.js';
 import { runsOfLengths } from './length-runs.js';
+import { PartialSums } from './partial-sums.js';
 import { SplitProducts } from './split-products.js';
 import type { Workspace } from './workspace.js';
-
-export { Workspace } from './workspace.js';
 
 /** Builds the operations of one micro-batch on one stream. T tokens, H hidden size. */
 export class ForwardOps {
@@ -51,12 +52,20 @@ export class ForwardOps {
   #lengths: readonly SequenceLength[] = [];
   #states: LayerStates | undefined;
   readonly #chosen: ChosenExperts;
+  readonly #sums: PartialSums;
 
-  constructor(stream: OpStream, workspace: Workspace, constants: ReadonlyMap<string, Tensor>) {
+  /** @param exchange where devices share matrices' inputs: what they sum through */
+  constructor(
+    stream: OpStream,
+    workspace: Workspace,
+    constants: ReadonlyMap<string, Tensor>,
+    exchange?: Exchange,
+  ) {
     this.#stream = new SplitProducts(stream);
     this.#workspace = workspace;
     this.#constants = constants;
     this.#chosen = new ChosenExperts(this.#stream);
+    this.#sums = new PartialSums(this.#stream, workspace, exchange);
   }
 
   /** Starts a layer for a micro-batch: the workspace is free again. */
@@ -134,7 +143,8 @@ export class ForwardOps {
     const { bias = null, activation = 'none', addTo } = options;
     const out = addTo ?? into ?? this.empty([dimension(x, 0), weight.shape[0]]);
     const accumulate = addTo !== undefined;
-    this.#stream.multiply({ op: 'linear', out, x, weight, bias, activation, accumulate });
+    const op = { op: 'linear', out, x, weight, bias, activation, accumulate } as const;
+    weight.isPartial ? this.#sums.linear(op) : this.#stream.multiply(op);
     return out;
   }
 
@@ -184,11 +194,13 @@ export class ForwardOps {
     const choices = dimension(experts, 0) * dimension(experts, 1);
     const out = this.empty([choices, present(weights[0], 'an expert').shape[0]]);
     this.#stream.launch({ op: 'expert_linear', out, x, experts, weights, slots });
+    if (weights[0]?.isPartial) this.#sums.mark(out);
     return out;
   }
 
   /** Adds to each choice's row of x [T · k, N] that of its expert in bias [E, N]. */
   expertBias(x: Tensor, { experts }: Routing, bias: Tensor): void {
+    if (this.#sums.isMarked(x) && !this.#sums.addsBias) return;
     this.#stream.launch({ op: 'expert_bias', x, experts: this.#chosen.left(experts), bias });
   }
 
@@ -207,13 +219,8 @@ export class ForwardOps {
   ): Tensor {
     const x = addTo ?? this.empty([dimension(experts, 0), dimension(y, 1)]);
     this.#chosen.take(y, experts);
-    this.#stream.launch({
-      op: 'combine',
-      x,
-      y,
-      weights: weighted ? weights : null,
-      accumulate: addTo !== undefined,
-    });
+    const accumulate = addTo !== undefined;
+    this.#sums.combine({ op: 'combine', x, y, weights: weighted ? weights : null, accumulate });
     return x;
   }
 
@@ -387,14 +394,7 @@ export class ForwardOps {
     this.#stream.launch({ op: 'sample', out, logits, tables });
   }
 
-  nllFold(state: Tensor, logits: Tensor, targets: Tensor, firstColumn: number): void {
-    this.#stream.launch({ op: 'nll_fold', state, logits, targets, firstColumn, first: firstColumn === 0 });
+  nllFold(state: Tensor, logits: Tensor, targets: Tensor, { firstColumn, first }: Fold): void {
+    this.#stream.launch({ op: 'nll_fold', state, logits, targets, firstColumn, first });
   }
-}
-
-/** What lies behind a cache's window may be another sequence's by now. */
-function isKept({ windowTokens, chunkTokens }: PagedCache, score: ScoreRule): boolean {
-  const { windowTokens: seen = 0 } = score;
-  if (windowTokens !== undefined) return seen > 0 && seen <= windowTokens;
-  return chunkTokens === undefined || score.chunkTokens === chunkTokens;
 }

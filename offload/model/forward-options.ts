@@ -120,6 +120,12 @@ export interface HostProducts {
   room(shape: readonly [number, number]): Tensor;
 }
 
+/** Which columns of all logits are folded into likelihoods. */
+export interface Fold {
+  readonly firstColumn: number;
+  readonly first: boolean;
+}
+
 export interface HyperOptions {
   readonly base: Tensor;
   readonly scale: Tensor;

@@ -5,7 +5,7 @@ import type { FloatType } from '../port/dtype.js';
 import type { AttentionTables, Memory, Op, Tensor, Weight } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import { pagedCache } from './cache-spec.js';
-import { ForwardOps, Workspace } from './forward-ops.js';
+import { ForwardOps } from './forward-ops.js';
 import { type LayerCache, layerCache } from './kv-cache.js';
 import type { KvDType } from './kv-type.js';
 import type { LayerStates } from './layer-states.js';
@@ -13,6 +13,7 @@ import type { LayerSpec, MatrixSpec, TensorSpec } from './layout.js';
 import type { ModelSpec, Weights } from './model.js';
 import { stateFields } from './state-cache.js';
 import { weightOf, weightsOf } from './weights.js';
+import { Workspace } from './workspace.js';
 
 /** Its id is that of no memory. */
 const NOWHERE: Memory = { id: Number.MAX_SAFE_INTEGER, sizeBytes: Number.MAX_SAFE_INTEGER };
@@ -54,7 +55,9 @@ export class ForwardWalk {
     const constants = new Map(
       Object.entries(model.constants).map(([name, values]) => [name, floats([values.length])] as const),
     );
-    this.#ops = new ForwardOps({ launch: hear }, this.#workspace, constants);
+    const { shares } = model;
+    const exchange = shares && { id: 0, rank: 0, count: shares.length, sizeBytes: 0 };
+    this.#ops = new ForwardOps({ launch: hear }, this.#workspace, constants, exchange);
     this.#fixed = layerWeights(model.fixed);
   }
 

@@ -14,12 +14,26 @@ export interface Extent {
   readonly sizeBytes: number;
 }
 
+/** Equal runs of bytes of a stored tensor, and where they go in a device's slice of it. */
+export interface SliceRun {
+  readonly offsetBytes: number;
+  readonly strideBytes: number;
+  readonly toOffsetBytes: number;
+  readonly toStrideBytes: number;
+  readonly rowBytes: number;
+  readonly rows: number;
+}
+
 /** A stored tensor of a layer: its key, its type and shape, and its bytes. */
 export interface TensorSpec {
   readonly key: string;
   readonly dtype: DType;
+  /** On each device. */
   readonly shape: readonly number[];
+  /** Of the whole tensor. */
   readonly extent: Extent;
+  /** Where devices share it: what each of them has, by device. */
+  readonly slices?: readonly (readonly SliceRun[])[];
 }
 
 /** A matrix of a layer: how the forward names it, and which tensors it is stored as. See Weight in port/ops.ts. */
@@ -29,6 +43,8 @@ export interface MatrixSpec {
   readonly shape: readonly [number, number];
   readonly firstRow: number;
   readonly parts: Parts<TensorSpec>;
+  /** Devices share its inputs: what one of them makes is a summand of the product. */
+  readonly isPartial?: boolean;
 }
 
 /** The unit of streaming: a decoder block, a piece of the head, or the small tensors of the embedding. */
@@ -90,11 +106,24 @@ export interface CopyPiece {
   readonly sizeBytes: number;
 }
 
+/** Copies of equal runs of bytes. */
+export interface CopyRows {
+  readonly hostOffset: number;
+  readonly hostStrideBytes: number;
+  readonly deviceOffset: number;
+  readonly deviceStrideBytes: number;
+  readonly rowBytes: number;
+  readonly rows: number;
+}
+
 /** A layer on a device: one flat run, every tensor aligned, and the copies that fill it from the host layout. */
 export interface DeviceLayout {
   readonly sizeBytes: number;
   readonly placements: readonly Placement[];
+  /** Alike on all devices. */
   readonly copies: readonly CopyPiece[];
+  /** By device, those of its slices; none where devices have all of the layer. */
+  readonly slices: readonly (readonly CopyRows[])[];
 }
 
 /** Unneeded bytes between two extents that are cheaper to read than a second request. */
@@ -110,7 +139,7 @@ export function hostLayout(layer: LayerSpec): HostLayout {
   for (const weight of sorted) {
     const { fileIndex, fileOffset, sizeBytes } = weight.extent;
     assert(
-      sizeBytes === elementCount(weight.shape) * DTYPE_BYTES[weight.dtype],
+      weight.slices !== undefined || sizeBytes === deviceBytes(weight),
       `${layer.name} ${weight.key}: extent and shape agree`,
     );
     let run = runs.at(-1);
@@ -141,12 +170,18 @@ export function hostLayout(layer: LayerSpec): HostLayout {
 export function deviceLayout({ placements: inHost }: Pick<HostLayout, 'placements'>): DeviceLayout {
   const placements: Placement[] = [];
   const copies: { hostOffset: number; deviceOffset: number; sizeBytes: number }[] = [];
+  const slices: CopyRows[][] = [];
   let used = 0;
   for (const { weight, offsetBytes: hostOffset } of inHost) {
-    const { sizeBytes } = weight.extent;
+    const sizeBytes = deviceBytes(weight);
     const deviceOffset = roundUp(used, DEVICE_ALIGNMENT_BYTES);
     const last = copies.at(-1);
-    if (last && hostOffset - last.hostOffset === deviceOffset - last.deviceOffset) {
+    if (weight.slices) {
+      for (const [device, runs] of weight.slices.entries()) {
+        slices[device] ??= [];
+        slices[device].push(...runs.map((run) => copyOf(run, hostOffset, deviceOffset)));
+      }
+    } else if (last && hostOffset - last.hostOffset === deviceOffset - last.deviceOffset) {
       // Neighbours in the file that stay neighbours on the device travel in one copy.
       last.sizeBytes = deviceOffset + sizeBytes - last.deviceOffset;
     } else {
@@ -155,7 +190,22 @@ export function deviceLayout({ placements: inHost }: Pick<HostLayout, 'placement
     placements.push({ weight, offsetBytes: deviceOffset });
     used = deviceOffset + sizeBytes;
   }
-  return { sizeBytes: roundUp(used, DEVICE_ALIGNMENT_BYTES), placements, copies };
+  return { sizeBytes: roundUp(used, DEVICE_ALIGNMENT_BYTES), placements, copies, slices };
+}
+
+function deviceBytes({ shape, dtype }: TensorSpec): number {
+  return elementCount(shape) * DTYPE_BYTES[dtype];
+}
+
+function copyOf(run: SliceRun, hostOffset: number, deviceOffset: number): CopyRows {
+  return {
+    hostOffset: hostOffset + run.offsetBytes,
+    hostStrideBytes: run.strideBytes,
+    deviceOffset: deviceOffset + run.toOffsetBytes,
+    deviceStrideBytes: run.toStrideBytes,
+    rowBytes: run.rowBytes,
+    rows: run.rows,
+  };
 }
 
 /** A byte range [startBytes, endBytes) of a layer that one device fetches over its own link. */

@@ -4,6 +4,7 @@ import { DTYPE_BYTES, type DType, elementCount } from '../port/dtype.js';
 import type { Tensor, Weight } from '../port/ops.js';
 import { roundUp } from '../units.js';
 import type { CacheSpec } from './cache-spec.js';
+import { canShareOutputs, sliceLayer } from './device-slices.js';
 import type { ForwardOps } from './forward-ops.js';
 import type { ExpertWeights } from './forward-options.js';
 import {
@@ -80,6 +81,11 @@ export interface ModelSpec {
   readonly logits: { readonly scale: number; readonly softCap: number };
   /** f32 vectors the forward names: rotary frequencies, ALiBi slopes. */
   readonly constants: Readonly<Record<string, Float32Array>>;
+  /**
+   * Where devices compute a pass together, each with its slices of the blocks' matrices: their constants, by device. Shapes, caches
+   * and the forward are then those of one of them.
+   */
+  readonly shares?: readonly Pick<ModelSpec, 'constants'>[];
   readonly forward: LayerForward;
 }
 
@@ -97,7 +103,10 @@ export function weightType(model: ModelSpec): DType {
 export interface HeadPiece {
   readonly layer: LayerSpec;
   readonly firstColumn: number;
+  /** Of all devices together. */
   readonly columns: number;
+  /** Each device has an equal share of the columns, in the order of the devices; otherwise all of them. */
+  readonly isShared: boolean;
 }
 
 /** Cuts the head into equal pieces of at most `maxBytes` each (one row at least), where its rows can be cut apart. */
@@ -105,18 +114,32 @@ export function cutHead(model: ModelSpec, maxBytes: number): HeadPiece[] {
   const { projection, bias } = model.head;
   const storedBytes = tensorsOf(projection).reduce((sum, { extent }) => sum + extent.sizeBytes, 0);
   const rowBytes = storedBytes / model.vocabSize;
-  const step = rowsBetweenCuts(projection) ?? model.vocabSize;
+  const devices = model.shares?.length ?? 1;
+  const between = rowsBetweenCuts(projection);
+  const step = between === undefined ? model.vocabSize : between * devices;
   const rowsAtMost = Math.max(1, Math.floor(maxBytes / rowBytes));
   const pieceCount = Math.ceil(model.vocabSize / rowsAtMost);
   const rowsEach = roundUp(Math.ceil(model.vocabSize / pieceCount), step);
   const pieces: HeadPiece[] = [];
-  for (let firstColumn = 0; firstColumn < model.vocabSize; firstColumn += rowsEach) {
-    const columns = Math.min(rowsEach, model.vocabSize - firstColumn);
+  let columns = 0;
+  for (let firstColumn = 0; firstColumn < model.vocabSize; firstColumn += columns) {
+    const left = Math.min(rowsEach, model.vocabSize - firstColumn);
+    // Devices share a multiple of their number; what is left is a piece that each has whole.
+    columns = left > step ? left - (left % step) : left;
     const weights: (MatrixSpec | TensorSpec)[] = [
       { ...sliceMatrix(projection, firstColumn, columns), key: 'projection' },
     ];
     if (bias) weights.push({ ...sliceRows(bias, firstColumn, columns), key: 'bias' });
-    pieces.push({ layer: layerOf(`head ${pieces.length}`, weights), firstColumn, columns });
+    pieces.push({ ...shareRows(layerOf(`head ${pieces.length}`, weights), devices), firstColumn, columns });
   }
   return pieces;
+}
+
+/** A piece of the head as each of several devices has it: an equal share of its rows, or all of them. */
+function shareRows(layer: LayerSpec, devices: number): Pick<HeadPiece, 'layer' | 'isShared'> {
+  if (devices === 1 || !layer.matrices.every((matrix) => canShareOutputs(matrix, devices)))
+    return { layer, isShared: false };
+  const [rows = 0] = layer.matrices[0]?.shape ?? [];
+  const how = { dimension: 0, runs: [{ whole: rows, share: rows / devices }] };
+  return { layer: sliceLayer(layer, () => how, devices), isShared: true };
 }

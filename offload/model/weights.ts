@@ -78,13 +78,13 @@ export function placeIn(memory: Memory, placements: readonly Placement[]): (spec
 
 /** A matrix whose tensors lie where `place` says. */
 export function weightOf(spec: MatrixSpec, place: (tensor: TensorSpec) => Tensor): Weight {
-  const { format, shape, firstRow } = spec;
+  const { format, shape, firstRow, isPartial = false } = spec;
   const parts: { -readonly [Name in keyof Weight['parts']]: Tensor } = {};
   for (const name of PART_NAMES) {
     const part = spec.parts[name];
     if (part) parts[name] = place(part);
   }
-  return { format, shape, firstRow, parts };
+  return { format, shape, firstRow, parts, isPartial };
 }
 
 interface LayerIndex {

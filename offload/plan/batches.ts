@@ -26,7 +26,16 @@ export interface Batch {
 export function batchesFor(input: PlanInput, tokens: readonly number[]): Batch[] {
   const { computesInPlace, kvOffload } = input.options;
   const onDevice = kvOffload && !computesInPlace ? [] : batchesWith(input, 'device', tokens);
-  return computesInPlace ? onDevice : [...onDevice, ...batchesWith(input, 'dram', tokens)];
+  const mayRestInDram = !computesInPlace && !meetAtBlocks(input);
+  return mayRestInDram ? [...onDevice, ...batchesWith(input, 'dram', tokens)] : onDevice;
+}
+
+/**
+ * GPUs wait for each other within a block. Whatever one of them still has to prepare comes before that wait, so a block is handed over
+ * whole, which keys and values on their way from DRAM would take apart.
+ */
+export function meetAtBlocks({ model, options }: Pick<PlanInput, 'model' | 'options'>): boolean {
+  return model.shares !== undefined && options.cuda === true;
 }
 
 function batchesWith(input: PlanInput, kv: Batch['kv'], tokens: readonly number[]): Batch[] {

@@ -1,6 +1,6 @@
 // What is asked of the planner, and what follows from it alone: the layers and their bytes, the way to several devices.
 
-import { OperatingError } from '../errors.js';
+import { assert, OperatingError } from '../errors.js';
 import { deviceActivationType } from '../model/activation-type.js';
 import { checkKvType, type KvDType } from '../model/kv-type.js';
 import { gatheredBytes, layoutLayer } from '../model/layout.js';
@@ -10,6 +10,7 @@ import { roundUp } from '../units.js';
 import { ALLOCATION_BYTES } from './device-costs.js';
 import { type CuttableLayers, cuttableLayers, type HostRowOptions } from './host-rows.js';
 import type { PlannedExperts, PlannedLayer } from './plan.js';
+import { slicesTransfer } from './sharing.js';
 import { plannedExperts } from './slots.js';
 import { defaultTransfer, type Transfer } from './transfer.js';
 
@@ -132,17 +133,25 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
       '--gpu_resident is for a GPU, but the device is the CPU, which computes on DRAM: leave it out',
     );
   }
+  if (options.kvOffload && model.shares && cuda) {
+    throw new OperatingError(
+      'BAD_OPTION',
+      '--kv_offload is given, but GPUs that compute together (--parallel tensor) keep keys and values: leave one of them out',
+    );
+  }
   const layers = layersOf(model);
   const hostLayerBytes = layers.map(({ layout }) => layout.host.sizeBytes);
   const allocated = cuda ? ALLOCATION_BYTES : 1;
+  assert(!model.shares || model.shares.length === deviceCount, 'every device has a share of the model');
+  const gatheredFrom = model.shares ? 1 : deviceCount;
   const deviceLayerBytes = layers.map(({ layout }) =>
-    roundUp(gatheredBytes(layout.device.sizeBytes, deviceCount), allocated),
+    roundUp(gatheredBytes(layout.device.sizeBytes, gatheredFrom), allocated),
   );
-  const usual = defaultTransfer(deviceCount, computesInPlace);
+  const usual = model.shares ? slicesTransfer(deviceCount) : defaultTransfer(deviceCount, computesInPlace);
   const activationType = cuda ? (options.activationType ?? deviceActivationType(model)) : 'f32';
   const kvType = options.kvType ?? activationType;
   checkKvType(kvType, model.caches);
-  const gathers = deviceCount > 1 && !computesInPlace;
+  const gathers = deviceCount > 1 && !computesInPlace && !model.shares;
   let experts: PlanInput['experts'] | undefined;
   return {
     model,
@@ -153,10 +162,13 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     deviceLayerBytes,
     // Thousands of experts take a second to look at, and a plan that holds all of them in DRAM never asks.
     get experts() {
-      experts ??= plannedExperts(
-        layers.map(({ layout }) => layout),
-        computesInPlace,
-      );
+      // Experts that devices share come with their layers.
+      experts ??= model.shares
+        ? layers.map(() => undefined)
+        : plannedExperts(
+            layers.map(({ layout }) => layout),
+            computesInPlace,
+          );
       return experts;
     },
     cuttable: cuttableLayers(model, layers, options),
@@ -173,13 +185,21 @@ function layersOf(model: ModelSpec): PlanInput['layers'] {
   const blocks = model.blocks.map(layoutLayer);
   const pieces = cutHead(model, largest(blocks.map(({ host }) => host.sizeBytes)));
   return [
-    ...blocks.map((layout, index) => ({ layout, kind: 'block' as const, index, firstColumn: 0, columns: 0 })),
-    ...pieces.map(({ layer, firstColumn, columns }, index) => ({
+    ...blocks.map((layout, index) => ({
+      layout,
+      kind: 'block' as const,
+      index,
+      firstColumn: 0,
+      columns: 0,
+      isShared: false,
+    })),
+    ...pieces.map(({ layer, firstColumn, columns, isShared }, index) => ({
       layout: layoutLayer(layer),
       kind: 'head' as const,
       index,
       firstColumn,
       columns,
+      isShared,
     })),
   ];
 }

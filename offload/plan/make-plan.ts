@@ -10,6 +10,7 @@ import { HOST_ROWS_TERM } from './host-rows.js';
 import { type PlanOptions, planInput, type Workload } from './input.js';
 import { bufferBytesFor } from './place-dram-slots.js';
 import type { Plan } from './plan.js';
+import { roundBytes } from './sharing.js';
 
 /** Throws DOES_NOT_FIT, with the numbers and what to change, or BAD_OPTION. */
 export function makePlan(model: ModelSpec, workload: Workload, options: PlanOptions): Plan {
@@ -36,6 +37,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     layers,
     deviceCount: options.deviceCount,
     transfer: input.transfer,
+    exchangeBytes: roundBytes(model, workload),
     hostBuffers: { count: draft.hostWindowLayers, sizeBytes: hostBufferBytes },
     deviceBuffers: draft.deviceBuffers,
     slots: draft.slots,

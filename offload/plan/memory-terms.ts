@@ -7,12 +7,14 @@ import { KV_TYPE_NAMES } from '../model/kv-type.js';
 import { layoutLayer } from '../model/layout.js';
 import { stateBytes, statesBytes, statesGrow } from '../model/state-cache.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
+import { exchangeBytes } from '../port/exchange.js';
 import { counted, formatBytes } from '../units.js';
 import { type Batch, MOST_MICRO_BATCHES, mostPassTokens } from './batches.js';
 import { cudaCosts } from './device-costs.js';
 import type { PlanInput, Workload } from './input.js';
 import { headRowsOf, LIKELIHOOD_WORDS, passSizes, rowsPerToken } from './pass-sizes.js';
 import type { KvBufferPlan, PlanTerm, Sizes } from './plan.js';
+import { roundBytes } from './sharing.js';
 
 /** What the terms are made of. */
 type Counts = Omit<Sizes, 'terms'>;
@@ -202,6 +204,15 @@ export function gatheringTerms({ transfer: { deviceBytes } }: PlanInput): PlanTe
   if (deviceBytes === 0) return [];
   const reason = 'what NCCL took of a GPU for its communicator and first gather, measured';
   return [{ tier: 'gpu', name: 'gathering', bytes: deviceBytes, reason }];
+}
+
+/** What devices that compute together sum through. */
+export function exchangeTerms({ model, workload }: PlanInput): PlanTerm[] {
+  const sizeBytes = roundBytes(model, workload);
+  if (sizeBytes === undefined || !model.shares) return [];
+  const devices = model.shares.length;
+  const reason = `two rounds of up to ${formatBytes(sizeBytes)} from each other device`;
+  return [{ tier: 'gpu', name: 'sums of devices', bytes: exchangeBytes(devices, sizeBytes), reason }];
 }
 
 /** What a CUDA device takes beside the bytes that are asked of it. */

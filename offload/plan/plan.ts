@@ -29,6 +29,8 @@ export interface PlannedLayer {
   /** Head pieces: the logits' columns they make. */
   readonly firstColumn: number;
   readonly columns: number;
+  /** Devices that compute together share these columns equally, in their order. */
+  readonly isShared: boolean;
   /**
    * Where experts of the plan lie in slots: the layer rests in DRAM or on the drive, and all of it but these on every device as well.
    * Where devices compute in place, the layer rests on the drive, and all of it but these in DRAM.
@@ -136,6 +138,8 @@ export interface Plan extends Sizes {
   readonly layers: readonly PlannedLayer[];
   readonly deviceCount: number;
   readonly transfer: Transfer;
+  /** Where devices compute a pass together: room for one device's summand of a round. */
+  readonly exchangeBytes?: number | undefined;
   readonly hostBuffers: BufferPlan;
   readonly deviceBuffers: BufferPlan;
   /** Undefined where layers rest or pass by whole. */

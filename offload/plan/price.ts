@@ -221,7 +221,7 @@ function weightsMs(
   });
   return {
     linkMs: Math.max(
-      copyMs(linkBytes / options.deviceCount, ratesFor(input)),
+      copyMs(linkBytes / (input.transfer.kind === 'slices' ? 1 : options.deviceCount), ratesFor(input)),
       ((gatheredBytes * (1 - 1 / options.deviceCount)) / PEER_BYTES_PER_SECOND) * 1e3,
     ),
     driveMs: (driveBytes / DRIVE_BYTES_PER_SECOND) * 1e3,

@@ -7,6 +7,7 @@ import type { PlanInput } from './input.js';
 import {
   cacheMemory,
   cudaTerms,
+  exchangeTerms,
   fixedWeightsTerm,
   gatheringTerms,
   inputTerms,
@@ -62,6 +63,7 @@ export function sizesFor(input: PlanInput, batch: Batch): Sizes {
     ...tableTerms(input, sizes),
     ...inputTerms(input),
     ...gatheringTerms(input),
+    ...exchangeTerms(input),
     ...hostRowsTerms(input.cuttable, input.options),
     ...cudaTerms(input, sizes),
   );

@@ -6,10 +6,10 @@ export type GatherBy = 'peer' | 'nccl' | 'none';
 export interface Transfer {
   /**
    * `shards`: each device pulls its part of a layer over its own link, and the rest is gathered from the others;
-   * `whole`: each pulls all of it.
+   * `whole`: each pulls all of it; `slices`: each pulls what it computes with.
    */
-  readonly kind: 'shards' | 'whole';
-  /** `none` for whole layers. */
+  readonly kind: 'shards' | 'whole' | 'slices';
+  /** `none` for whole layers and for slices. */
   readonly by: GatherBy;
   /** Why, in a sentence without a full stop. */
   readonly reason: string;

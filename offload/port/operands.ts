@@ -28,6 +28,8 @@ export interface Weight {
   readonly firstRow: number;
   /** As the format's row in formats.ts says. */
   readonly parts: Parts<Tensor>;
+  /** Devices share its inputs: products are summands, which they sum. */
+  readonly isPartial?: boolean;
 }
 
 export type Activation = 'none' | 'relu' | 'gelu' | 'gelu_tanh' | 'gelu_quick' | 'silu' | 'relu2';

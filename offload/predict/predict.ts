@@ -236,7 +236,7 @@ function linkMs(
   if (inShards)
     return ((bytes * (1 - 1 / deviceCount)) / (peerBytesPerSecond ?? Number.POSITIVE_INFINITY)) * 1e3;
   if (devices.kind === 'cpu' || tier === 'gpu' || linkBytesPerSecond === null) return 0;
-  if (transfer.kind === 'whole' || peerBytesPerSecond === null) return (bytes / linkBytesPerSecond) * 1e3;
+  if (transfer.kind !== 'shards' || peerBytesPerSecond === null) return (bytes / linkBytesPerSecond) * 1e3;
   const [first] = cutShards(bytes, deviceCount);
   const shard = first ? first.endBytes - first.startBytes : 0;
   return (shard / linkBytesPerSecond + (bytes - shard) / peerBytesPerSecond) * 1e3;

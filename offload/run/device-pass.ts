@@ -20,7 +20,7 @@ import type { Trace } from '../trace.js';
 import { checkMicroBatch } from './check-pass.js';
 import type { SlotCounts } from './device-slots.js';
 import { lookUpRows, queueEmbedding } from './embedding.js';
-import { queueHeadPiece } from './head.js';
+import { queueHeadPiece, queueTokens, takeLogits } from './head.js';
 import { KeptPass, type LayerWork } from './kept-pass.js';
 import { LayerTimes } from './layer-times.js';
 import { type ControlTables, type MicroBatch, tokenCount, writeControl } from './pass.js';
@@ -158,6 +158,24 @@ export class DevicePass {
       compute.record(),
     );
     return undefined;
+  }
+
+  /** That all layers are queued: reached when the device has computed them. */
+  endLayers(): DeviceEvent {
+    this.#closeGroup();
+    return this.#work.state.device.compute.record();
+  }
+
+  /** Where others have computed this pass as well: takes in their logits, and queues what follows from all of them. */
+  takeOver(others: readonly { readonly pass: DevicePass; readonly ended: DeviceEvent }[]): void {
+    const { compute } = this.#work.state.device;
+    this.#closeGroup();
+    for (const { pass, ended } of others) {
+      compute.wait(ended);
+      takeLogits(this.#work, this.#running, pass.#work);
+    }
+    queueTokens(this.#work, this.#running);
+    this.#work.state.ops.flush();
   }
 
   /** Waits for the device. Rejects with an OperatingError when it failed. */

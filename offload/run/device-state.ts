@@ -1,7 +1,7 @@
 // Everything one device holds beside the streamed layers: states, cache, logits, tables; allocated once from the plan.
 
 import { assert } from '../errors.js';
-import { ForwardOps, Workspace } from '../model/forward-ops.js';
+import { ForwardOps } from '../model/forward-ops.js';
 import { headInputColumns } from '../model/forward-walk.js';
 import { pageTables } from '../model/horizon.js';
 import {
@@ -16,10 +16,12 @@ import type { LayerLayout } from '../model/layout.js';
 import type { ModelSpec, Weights } from '../model/model.js';
 import { type StateFields, stateFields, statesBytes } from '../model/state-cache.js';
 import { weightsAt } from '../model/weights.js';
+import { Workspace } from '../model/workspace.js';
 import { LIKELIHOOD_WORDS, passSizes, rowsPerToken } from '../plan/pass-sizes.js';
 import type { Plan } from '../plan/plan.js';
 import type { Backend, Device, HostMemory } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
+import type { Exchange } from '../port/exchange.js';
 import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import type { WeightSource } from '../stream/weight-source.js';
@@ -31,6 +33,8 @@ import { type KvTier, ResidentKv, StreamedKv } from './kv-tier.js';
 
 export interface DeviceState {
   readonly device: Device;
+  /** Its place among devices that compute together; 0 where it computes alone. */
+  readonly rank: number;
   readonly ops: ForwardOps;
   /** [passTokens, H] f32 */
   readonly hidden: Tensor;
@@ -75,10 +79,12 @@ export interface DeviceStateOptions {
   /** The weights that stay on the device. */
   readonly fixed: { readonly layout: LayerLayout; readonly host: HostMemory };
   readonly trace: Trace;
+  /** Its end of what devices sum through, where they compute a pass together. */
+  readonly exchange?: Exchange | undefined;
 }
 
 export function makeDeviceState(options: DeviceStateOptions): DeviceState {
-  const { backend, device, model, plan, fixed } = options;
+  const { backend, device, model, plan, fixed, exchange } = options;
   const floats = (rows: number, columns: number) =>
     tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
   const pages = pagesFor(plan.contextTokens, plan.pageTokens);
@@ -89,7 +95,8 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
   const places = device.allocate(sizes.placeBytes);
   return {
     device,
-    ops: new ForwardOps(device.compute, workspace, uploadConstants(backend, device, model)),
+    rank: exchange?.rank ?? 0,
+    ops: new ForwardOps(device.compute, workspace, uploadConstants(options), exchange),
     hidden: floats(plan.passTokens, model.hiddenSize),
     headRows: floats(headRows, headInputColumns(model)),
     logits: floats(plan.logitRows, plan.logitColumns),
@@ -147,9 +154,10 @@ function placeFixed(device: Device, layout: LayerLayout, host: HostMemory): Weig
   return weightsAt(memory, layout.device.placements, layout);
 }
 
-function uploadConstants(backend: Backend, device: Device, model: ModelSpec): Map<string, Tensor> {
+function uploadConstants({ backend, device, model, exchange }: DeviceStateOptions): Map<string, Tensor> {
+  const { constants } = (exchange && model.shares?.[exchange.rank]) ?? model;
   return new Map(
-    Object.entries(model.constants).map(([name, values]) => {
+    Object.entries(constants).map(([name, values]) => {
       assert(values.length > 0, `constant ${name} has values`);
       const host = backend.allocateHost(values.byteLength, 'control');
       host.bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));

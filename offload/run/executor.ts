@@ -21,6 +21,7 @@ import type { Trace } from '../trace.js';
 import { DevicePass } from './device-pass.js';
 import type { SlotCounts } from './device-slots.js';
 import { makeDeviceState } from './device-state.js';
+import { joinFolded, nllOf } from './log-probs.js';
 import { type Pass, tokenCount } from './pass.js';
 import type { PassResult } from './results.js';
 
@@ -68,8 +69,11 @@ export class Executor {
     this.#rowCaches = rowCaches;
     this.#share = plan.rows && new RowShare(plan, tell);
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
-    this.#devices = backend.devices.map((device) => {
-      const state = makeDeviceState({ backend, device, model, plan, source, fixed, trace });
+    const { exchangeBytes } = plan;
+    const exchanges = exchangeBytes === undefined ? [] : backend.openExchange(backend.devices, exchangeBytes);
+    this.#devices = backend.devices.map((device, index) => {
+      const exchange = exchanges[index];
+      const state = makeDeviceState({ backend, device, model, plan, source, fixed, trace, exchange });
       return new DevicePass({ model, plan, state, rowCaches, trace, share: this.#share });
     });
   }
@@ -95,9 +99,9 @@ export class Executor {
     return this.#model;
   }
 
-  /** Each has its own micro-batches in a pass. */
-  get deviceCount(): number {
-    return this.#devices.length;
+  /** Batches that are computed at once: each device has one, or all of them together. */
+  get batchCount(): number {
+    return this.#model.shares ? 1 : this.#devices.length;
   }
 
   /** Buffers that are out: none between sessions. */
@@ -230,8 +234,9 @@ export class Executor {
     const passIndex = session.nextPass++;
     if (this.#plan.slots) session.schedule.decide(allChoose(this.#plan.slots, pass), pass.expectsWhole);
     this.#share?.begin(allLeaveRows(this.#plan.rows, pass));
-    for (const [index, device] of this.#devices.entries()) await device.begin(pass.perDevice[index] ?? []);
-    const ahead = layersAhead(Math.max(...pass.perDevice.map((microBatches) => microBatches.length)));
+    const perDevice = this.#devices.map((_, index) => pass.perDevice[index % this.batchCount] ?? []);
+    for (const [index, device] of this.#devices.entries()) await device.begin(perDevice[index] ?? []);
+    const ahead = layersAhead(Math.max(...perDevice.map((microBatches) => microBatches.length)));
     const queued: DeviceEvent[][] = [];
     for (const [layerIndex, layer] of this.#plan.layers.entries()) {
       await reached(queued[layerIndex - ahead] ?? []);
@@ -249,13 +254,26 @@ export class Executor {
       }
       queued.push(done);
     }
+    if (this.#model.shares) return [await this.#finishTogether()];
     const results = await Promise.all(this.#devices.map((device) => device.finish()));
     this.#share?.end();
     return results;
   }
 
   async #readyMasks(): Promise<void> {
-    for (const ready of this.#devices.map((device) => device.readyMasks())) if (ready) await ready;
+    const drawing = this.#devices.slice(0, this.batchCount);
+    for (const ready of drawing.map((device) => device.readyMasks())) if (ready) await ready;
+  }
+
+  /** The first device draws tokens, of the logits of all; likelihoods are sums over the columns of each. */
+  async #finishTogether(): Promise<PassResult> {
+    const [first, ...others] = this.#devices;
+    const ended = others.map((pass) => ({ pass, ended: pass.endLayers() }));
+    present(first, 'a device').takeOver(ended);
+    const results = await Promise.all(this.#devices.map((device) => device.finish()));
+    const result = present(results[0], 'a result');
+    const folded = results.flatMap((one) => one.folded ?? []);
+    return folded.length > 0 ? { ...result, nll: nllOf(joinFolded(folded)) } : result;
   }
 }
 

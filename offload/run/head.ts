@@ -2,6 +2,7 @@
 
 import type { Weights } from '../model/model.js';
 import type { PlannedLayer } from '../plan/plan.js';
+import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Tensor } from '../port/ops.js';
 import { columns, rows } from '../port/tensor.js';
 import { queueLogProbs } from './log-probs.js';
@@ -44,14 +45,27 @@ function foldLikelihoods(
   weights: Weights,
 ): void {
   const { ops, logits: all, headRows, nllState } = work.state;
+  const own = ownColumns(work, piece);
+  // Each column counts once.
+  if (!piece.isShared && work.state.rank > 0) return;
   for (const { microBatch, control, firstOutput } of running) {
     const count = microBatch.outputs.length;
     if (count === 0) continue;
     ops.enter(undefined, undefined);
-    const logits = columns(rows(all, 0, count), 0, piece.columns);
+    const logits = columns(rows(all, 0, count), 0, own.columns);
     queueLogits(work, weights, rows(headRows, firstOutput, count), logits);
-    ops.nllFold(rows(nllState, firstOutput, count), logits, control.targets, piece.firstColumn);
+    ops.nllFold(rows(nllState, firstOutput, count), logits, control.targets, {
+      firstColumn: own.firstColumn,
+      first: piece.index === 0,
+    });
   }
+}
+
+/** What this device makes of a piece's columns. */
+function ownColumns({ model, state }: DeviceWork, { firstColumn, columns: all, isShared }: PlannedLayer) {
+  if (!isShared) return { firstColumn, columns: all };
+  const each = all / (model.shares?.length ?? 1);
+  return { firstColumn: firstColumn + state.rank * each, columns: each };
 }
 
 function fillLogits(
@@ -62,13 +76,45 @@ function fillLogits(
 ): void {
   const { model, state } = work;
   const outputs = outputCount(running);
-  const logits = columns(rows(state.logits, 0, outputs), piece.firstColumn, piece.columns);
+  const own = ownColumns(work, piece);
+  const logits = columns(rows(state.logits, 0, outputs), own.firstColumn, own.columns);
   queueLogits(work, weights, rows(state.headRows, 0, outputs), logits);
   const isLast = piece.firstColumn + piece.columns === model.vocabSize;
-  if (isLast) for (const one of running) queueTokens(work, one);
+  // Where devices have some columns each, one of them draws when it has those of the others.
+  if (isLast && !model.shares) queueTokens(work, running);
 }
 
-function queueTokens({ state }: DeviceWork, { microBatch, control, firstOutput }: Running): void {
+/** Queues the copies of the logits that another device has made, where its compute stream has come to the end of the head. */
+export function takeLogits(work: DeviceWork, running: readonly Running[], from: DeviceWork): void {
+  const { plan, state } = work;
+  const outputs = outputCount(running);
+  if (outputs === 0 || plan.nll) return;
+  const [to, other] = [state.logits, from.state.logits];
+  const strideBytes = plan.logitColumns * DTYPE_BYTES.f32;
+  for (const piece of plan.layers) {
+    if (piece.kind !== 'head' || !piece.isShared) continue;
+    const { firstColumn, columns: count } = ownColumns(from, piece);
+    const offsetBytes = firstColumn * DTYPE_BYTES.f32;
+    state.device.compute.copyRows({
+      to: to.memory,
+      toOffsetBytes: to.offsetBytes + offsetBytes,
+      toStrideBytes: strideBytes,
+      from: other.memory,
+      fromOffsetBytes: other.offsetBytes + offsetBytes,
+      fromStrideBytes: strideBytes,
+      rowBytes: count * DTYPE_BYTES.f32,
+      rows: outputs,
+    });
+  }
+}
+
+/** Tokens of whole rows of logits, where they are wanted. */
+export function queueTokens(work: DeviceWork, running: readonly Running[]): void {
+  if (work.plan.nll) return;
+  for (const one of running) drawTokens(work, one);
+}
+
+function drawTokens({ state }: DeviceWork, { microBatch, control, firstOutput }: Running): void {
   const count = microBatch.outputs.length;
   if (count === 0) return;
   const logits = rows(state.logits, firstOutput, count);

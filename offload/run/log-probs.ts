@@ -16,7 +16,10 @@ export function queueLogProbs(
   ids: Tensor,
   first: number,
 ): void {
-  ops.nllFold(rows(nllState, first, ids.shape[0] ?? 0), logits, ids, 0);
+  ops.nllFold(rows(nllState, first, ids.shape[0] ?? 0), logits, ids, {
+    firstColumn: 0,
+    first: true,
+  });
 }
 
 /** Queues their copy to the host, to `offsetBytes` of the results. */
@@ -54,6 +57,24 @@ export function readLogProbs(
     );
   }
   return logProbs;
+}
+
+/** Sums of the same rows over other columns, as one: a target lies in one of them, and counts 0 in the others. */
+export function joinFolded(all: readonly Float32Array[]): Float32Array {
+  const joined = new Float32Array(all[0]?.length ?? 0);
+  for (let at = 0; at < joined.length; at += LIKELIHOOD_WORDS) {
+    const states = all.map((one) => one.subarray(at, at + LIKELIHOOD_WORDS));
+    const maximum = Math.max(...states.map(([most = 0]) => most));
+    const isNone = (most: number) => most === Number.NEGATIVE_INFINITY;
+    const total = states.reduce(
+      (sum, [most = 0, part = 0]) => sum + (isNone(most) ? 0 : part * Math.exp(most - maximum)),
+      0,
+    );
+    joined[at] = maximum;
+    joined[at + 1] = total;
+    joined[at + 2] = states.reduce((sum, [, , target = 0]) => sum + target, 0);
+  }
+  return joined;
 }
 
 /** −log softmax of the target, per row of sums [R, 3]: maximum + log Σ exp(logit − maximum) − logit. */

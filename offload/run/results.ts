@@ -17,6 +17,8 @@ export interface PassResult {
   readonly tokens: Int32Array;
   /** Output `nll`: negative log-likelihood of the target per output. */
   readonly nll: Float64Array;
+  /** What that was made of: sums over the columns that the device has. */
+  readonly folded?: Float32Array;
   /**
    * Output `tokens`: natural logarithm of the probability that the model's own logits, whatever the sampling, give the
    * token, per output; NaN where there is no token or its micro-batch does not ask. Empty where none of the pass does.
@@ -57,7 +59,10 @@ export async function readResults(
     logProbs: EMPTY_DOUBLES,
     ...(places && { places }),
   };
-  if (plan.nll) return { ...nothing, nll: nllOf(new Float32Array(buffer, byteOffset, count)) };
+  if (plan.nll) {
+    const folded = new Float32Array(buffer, byteOffset, count);
+    return { ...nothing, nll: nllOf(folded), folded };
+  }
   if (plan.readLogits) return { ...nothing, logits: new Float32Array(buffer, byteOffset, count).slice() };
   const tokens = new Int32Array(buffer, byteOffset, count).slice();
   return { ...nothing, tokens, logProbs: readLogProbs(state, running, logProbsOffset) };

@@ -100,7 +100,8 @@ export function allocateBuffers(
     }
     if (tier !== 'gpu') continue;
     assert(apart.length === backend.devices.length, 'layers rest on devices that have memory of their own');
-    const whole = gatheredBytes(layout.device.sizeBytes, apart.length);
+    const holders = plan.transfer.kind === 'slices' ? 1 : apart.length;
+    const whole = gatheredBytes(layout.device.sizeBytes, holders);
     const sizeBytes = inShards ? whole / apart.length : whole;
     const memories = apart.map((device) => device.allocate(sizeBytes));
     const { by } = plan.transfer;

@@ -162,7 +162,7 @@ export class DeviceHop {
     const events = arrivals.map(({ fetched, gathered }) => [fetched, gathered]);
     // Peers read from a buffer while they gather, so their gathers must end as well; of whole layers every device has
     // one to itself.
-    const whole = this.#transfer.kind === 'whole';
+    const whole = this.#transfer.kind !== 'shards';
     return {
       step: item.step,
       hostReadyMs,

@@ -1,7 +1,7 @@
 // How a layer in DRAM reaches several devices: in shards that they gather from each other, or whole over each one's link.
 
 import { present } from '../errors.js';
-import { copiesOfShard, cutShards, type DeviceLayout, type Shard } from '../model/layout.js';
+import { type CopyRows, copiesOfShard, cutShards, type DeviceLayout, type Shard } from '../model/layout.js';
 import type { GatherBy } from '../plan/transfer.js';
 import type { Backend, Device, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
@@ -52,13 +52,31 @@ export function queueTransfer(transfer: LayerTransfer): Arrival[] {
     for (const piece of pieces) {
       device.fetch.copy(buffer, piece.deviceOffset, from, piece.hostOffset, piece.sizeBytes);
     }
+    const slices = layout.slices[g] ?? [];
+    for (const slice of slices) queueSlice(device, buffer, from, slice);
     const ended = device.fetch.record();
-    const bytes = pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0);
+    const bytes =
+      pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0) +
+      slices.reduce((sum, { rowBytes, rows }) => sum + rowBytes * rows, 0);
     tell({ lane: 'dram→gpu', device, bytes, started, ended });
     return ended;
   });
   const gathered = gather(transfer, shards, fetched);
   return fetched.map((event, g) => ({ fetched: event, gathered: present(gathered[g], 'event') }));
+}
+
+function queueSlice(device: Device, to: Memory, from: HostMemory, slice: CopyRows): void {
+  const { hostOffset, hostStrideBytes, deviceOffset, deviceStrideBytes, rowBytes, rows } = slice;
+  device.fetch.copyRows({
+    to,
+    toOffsetBytes: deviceOffset,
+    toStrideBytes: deviceStrideBytes,
+    from,
+    fromOffsetBytes: hostOffset,
+    fromStrideBytes: hostStrideBytes,
+    rowBytes,
+    rows,
+  });
 }
 
 function gather(

@@ -18,15 +18,28 @@ export function named<T>(table: Readonly<Record<string, T>>, name: string): T | 
   return Object.hasOwn(table, name) ? table[name] : undefined;
 }
 
+/** Which of how many devices that compute a model together. */
+export interface DeviceShare {
+  readonly device: number;
+  readonly devices: number;
+}
+
 /** Reads values by any of their names, since config keys changed between generations of checkpoints. */
 export class ConfigReader {
   readonly #values: Readonly<Record<string, unknown>>;
   readonly #path: string;
+  /** Whose heads and inner sizes are read; one device has all. */
+  readonly share: DeviceShare;
 
   /** @param path where the values came from, for messages */
-  constructor(values: Readonly<Record<string, unknown>>, path: string) {
+  constructor(
+    values: Readonly<Record<string, unknown>>,
+    path: string,
+    share: DeviceShare = { device: 0, devices: 1 },
+  ) {
     this.#values = values;
     this.#path = path;
+    this.share = share;
   }
 
   get path(): string {
@@ -105,7 +118,7 @@ export class ConfigReader {
     const value = this.raw(...names);
     if (value === undefined) return undefined;
     if (typeof value !== 'object' || Array.isArray(value)) throw this.#bad(names, 'an object', value);
-    return new ConfigReader(value as Record<string, unknown>, `${this.#path}: ${names[0]}`);
+    return new ConfigReader(value as Record<string, unknown>, `${this.#path}: ${names[0]}`, this.share);
   }
 
   /** Refuses a value by name; for fields that change the arithmetic in a way that is not implemented. */
@@ -129,6 +142,22 @@ export class ConfigReader {
   divided(whole: number, parts: number, what: string): number {
     if (whole % parts === 0) return whole / parts;
     throw new OperatingError('BAD_CONFIG', `${this.#path}: ${what}: ${whole} is not a multiple of ${parts}`);
+  }
+
+  /** What each device has of heads or of an inner size. @param name of that size, for messages */
+  shared(size: number, name: string): number {
+    const { devices } = this.share;
+    if (size % devices === 0) return size / devices;
+    throw new OperatingError(
+      'UNSUPPORTED',
+      `${this.#path}: ${name} ${size} cannot be shared by ${devices} devices, since it is no multiple of ${devices}: ` +
+        'give another --num_gpus, or --parallel streams',
+    );
+  }
+
+  /** The same of heads of keys, of which devices may have the same ones where there are fewer. */
+  sharedKeyHeads(heads: number, name: string): number {
+    return this.share.devices % heads === 0 ? 1 : this.shared(heads, name);
   }
 
   #bad(names: readonly string[], wanted: string, value: unknown): OperatingError {

@@ -93,7 +93,7 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
   const seconds = cycles.reduce((sum, cycle) => sum + cycle.seconds, 0);
   const figures = {
     batch_size: batchSize,
-    streams: session.engine.executor.deviceCount,
+    streams: session.engine.executor.batchCount,
     max_new_tokens: options.maxNewTokens,
     prompts: promptCount(job),
     ...samplingFigures(job, options),

@@ -16,6 +16,7 @@ import { measureMachine, readMachine } from '../doctor/machine.js';
 import { deviceWarning, dramWarning } from '../engine/budget.js';
 import type { OpenedModel } from '../engine/open-model.js';
 import { packedShapes } from '../engine/shape.js';
+import { shareOpened } from '../engine/share-opened.js';
 import { makePlanReport } from '../report/plan-report.js';
 import { type PlannedModel, planJson, planText } from '../report/plan-text.js';
 import { ratesOf } from '../stored/weights-on-drives.js';
@@ -29,8 +30,10 @@ import { checkFiles, sharedInputs } from './results/run-files.js';
 export async function runPlan(options: PlanCommandOptions, context: CommandContext): Promise<void> {
   checkFiles({ '--machine': options.machine, ...sharedInputs(options) }, {}, options.name);
   for (const warning of options.warnings) context.log.warn(warning);
-  const opened = await openPlanned(options, context);
-  const machine = await machineFor(options, opened, context);
+  const planned = await openPlanned(options, context);
+  const machine = await machineFor(options, planned, context);
+  const { count } = machine.devices;
+  const opened = options.parallel === 'tensor' && count > 1 ? shareOpened(planned, count) : planned;
   const { memoryBytes } = machine.devices;
   const warnings = [
     ...dramWarning(options.dramBudgetBytes, machine.dramBytes, `on ${options.machine ?? 'this machine'}`),

@@ -7,7 +7,9 @@ import {
   decideTransfer,
   defaultTransfer,
   type LoadAhead,
+  type ModelSpec,
   OperatingError,
+  slicesTransfer,
   type Transfer,
 } from '../../offload/index.js';
 import type { EngineOptions } from './engine-options.js';
@@ -26,9 +28,13 @@ export function openBackend(
  * How layers reach the devices: as was said, or decided by a short measurement on a backend of its own, so that its
  * memory is free again when the plan's is allocated. Rejects with NO_DEVICE, DOES_NOT_FIT or DEVICE_FAILED.
  */
-export async function transferFor(options: EngineOptions): Promise<Transfer> {
+export async function transferFor(
+  options: EngineOptions,
+  { shares }: Pick<ModelSpec, 'shares'> = {},
+): Promise<Transfer> {
   const { device, cpu, cuda, gather = 'auto', plan } = options;
   if (plan?.transfer) return plan.transfer;
+  if (shares) return slicesTransfer(shares.length);
   const count = device === 'cuda' ? (cuda?.devices?.length ?? 1) : (cpu?.virtualDevices ?? 0);
   if (count <= 1) return defaultTransfer(1, count === 0);
   // Virtual devices are there to try the real ones' way: all their copies are within one memory.

@@ -15,6 +15,9 @@ import {
 
 export type DeviceKind = 'cpu' | 'cuda';
 
+/** How several devices share the work: each with prompts of its own, or all of them in every product of one batch. */
+export type Parallel = 'streams' | 'tensor';
+
 export interface EngineOptions {
   /** Default: the CPU. */
   readonly device?: DeviceKind;

@@ -51,7 +51,7 @@ export class Engine {
     options: EngineOptions,
     ahead?: LoadAhead,
   ): Promise<Engine> {
-    const transfer = await transferFor(options);
+    const transfer = await transferFor(options, model);
     const plan = planFor(model, { ...options, plan: { ...options.plan, transfer } });
     checkMachineHolds(plan, options.device === 'cuda' ? 0 : (options.cpu?.virtualDevices ?? 0));
     const trace = new Trace(options.keepSpans ?? false);

@@ -79,7 +79,7 @@ export class Scheduler {
     this.#gathering = new Gathering(options.maxWaitMs ?? 0);
     this.#tellsLate = isAtRest(executor.plan);
     this.#batches = Array.from(
-      { length: executor.deviceCount },
+      { length: executor.batchCount },
       () => new DeviceBatch(executor, { batchSize, sharesPages }),
     );
   }

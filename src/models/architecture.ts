@@ -1,7 +1,7 @@
 // What one architecture file provides: dimensions, the tensors of each layer, and the forward.
 
 import type { CacheSpec, LayerForward } from '../../offload/index.js';
-import type { ConfigReader } from '../checkpoint/config-reader.js';
+import type { ConfigReader, DeviceShare } from '../checkpoint/config-reader.js';
 
 /** A tensor as the checkpoint names it, without the model's prefix, and the key the forward uses. */
 export interface TensorDef {
@@ -11,6 +11,8 @@ export interface TensorDef {
   readonly shape: readonly number[];
   /** A matrix that is stored [inputs, outputs] where it is stored as values. */
   readonly inputMajor?: boolean;
+  /** Sizes of runs of outputs that devices share each by itself; default all outputs are one. */
+  readonly sections?: readonly number[];
   /** Rows that results of products are added to or scaled by, not multiplied with. */
   readonly isBias?: boolean;
   /** Whole numbers from 0 up to but not including it, stored as I32 or as I64, which are read as pairs whose first is the value. */
@@ -72,6 +74,8 @@ export interface ArchitectureModel {
 export interface Architecture {
   /** Values of `model_type` in config.json. */
   readonly modelTypes: readonly string[];
+  /** Several devices can compute it together: what it builds for a share of them has their heads and inner sizes. */
+  readonly isShareable?: boolean;
   /** Reads the configuration; throws an OperatingError for what is malformed or not supported. */
   build(config: ConfigReader): ArchitectureModel;
 }
@@ -118,6 +122,12 @@ export function storedShape({ shape, inputMajor = false }: TensorDef): readonly 
 /** Whether the forward multiplies with it. */
 export function isMatrix({ shape, isBias = false, integersBelow }: TensorDef): boolean {
   return shape.length === 2 && !isBias && integersBelow === undefined;
+}
+
+/** A device's equal share of one value per head. */
+export function ofDevice(values: Float32Array, { device, devices }: DeviceShare): Float32Array {
+  const each = values.length / devices;
+  return values.slice(device * each, (device + 1) * each);
 }
 
 /** Logits as the head gives them. */

@@ -3,15 +3,23 @@
 import { alikeCaches, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { alibiSlopes } from './alibi.js';
-import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import {
+  type Architecture,
+  type ArchitectureModel,
+  ofDevice,
+  PLAIN_LOGITS,
+  tensorsUnder,
+} from './architecture.js';
 
-export const bloom: Architecture = { modelTypes: ['bloom'], build };
+export const bloom: Architecture = { modelTypes: ['bloom'], isShareable: true, build };
 
 function build(config: ConfigReader): ArchitectureModel {
   const H = config.count(['hidden_size', 'n_embed']);
-  const nHeads = config.count(['n_head', 'num_attention_heads']);
+  const allHeads = config.count(['n_head', 'num_attention_heads']);
+  const nHeads = config.shared(allHeads, 'n_head');
   const V = config.count(['vocab_size']);
-  const D = config.divided(H, nHeads, 'hidden_size over n_head');
+  const D = config.divided(H, allHeads, 'hidden_size over n_head');
+  const I = config.shared(4 * H, '4 · hidden_size');
   const eps = config.number(['layer_norm_epsilon'], 1e-5);
   const residualAfterNorm = config.flag(['apply_residual_connection_post_layernorm'], false);
   // The reference then multiplies slices of the weights and leaves the biases out.
@@ -37,15 +45,15 @@ function build(config: ConfigReader): ArchitectureModel {
       tensorsUnder(`h.${index}.`, {
         'input_layernorm.weight': [H],
         'input_layernorm.bias': [H],
-        'self_attention.query_key_value.weight': [3 * H, H],
-        'self_attention.query_key_value.bias': [3 * H],
-        'self_attention.dense.weight': [H, H],
+        'self_attention.query_key_value.weight': [nHeads * 3 * D, H],
+        'self_attention.query_key_value.bias': [nHeads * 3 * D],
+        'self_attention.dense.weight': [H, nHeads * D],
         'self_attention.dense.bias': [H],
         'post_attention_layernorm.weight': [H],
         'post_attention_layernorm.bias': [H],
-        'mlp.dense_h_to_4h.weight': [4 * H, H],
-        'mlp.dense_h_to_4h.bias': [4 * H],
-        'mlp.dense_4h_to_h.weight': [H, 4 * H],
+        'mlp.dense_h_to_4h.weight': [I, H],
+        'mlp.dense_h_to_4h.bias': [I],
+        'mlp.dense_4h_to_h.weight': [H, I],
         'mlp.dense_4h_to_h.bias': [H],
       }),
     head: {
@@ -53,7 +61,7 @@ function build(config: ConfigReader): ArchitectureModel {
       tied: config.flag(['tie_word_embeddings'], true),
     },
     logits: PLAIN_LOGITS,
-    constants: { alibi: alibiSlopes(nHeads) },
+    constants: { alibi: ofDevice(alibiSlopes(allHeads), config.share) },
     forward: forward({ nHeads, D, eps, residualAfterNorm }),
   };
 }
@@ -91,7 +99,7 @@ function forward({ nHeads, D, eps, residualAfterNorm }: Dimensions): LayerForwar
       const attended = k.attention(part(0), part(1), part(2), {
         scale: 1 / Math.sqrt(D),
         alibi: { slopes: k.constant('alibi') },
-      }); // [T, H]
+      }); // [T, nHeads · D]
       k.linear(attended, w.matrix('self_attention.dense.weight'), {
         bias: w('self_attention.dense.bias'),
         addTo: x,
@@ -107,7 +115,7 @@ function forward({ nHeads, D, eps, residualAfterNorm }: Dimensions): LayerForwar
       const inner = k.linear(after, w.matrix('mlp.dense_h_to_4h.weight'), {
         bias: w('mlp.dense_h_to_4h.bias'),
         activation: 'gelu_tanh',
-      }); // [T, 4H]
+      }); // [T, I]
       k.linear(inner, w.matrix('mlp.dense_4h_to_h.weight'), { bias: w('mlp.dense_4h_to_h.bias'), addTo: x });
     },
 

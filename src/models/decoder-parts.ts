@@ -20,7 +20,7 @@ export interface GroupedHeads {
   readonly D: number;
 }
 
-/** Head counts and the dimensions of a head. @param H hidden size. Throws BAD_CONFIG, or UNSUPPORTED for odd dimensions. */
+/** Head counts of a device, and the dimensions of a head. @param H hidden size. Throws BAD_CONFIG, or UNSUPPORTED for odd dimensions. */
 export function readGroupedHeads(config: ConfigReader, H: number, defaultHeadDim?: number): GroupedHeads {
   const nHeads = config.count(['num_attention_heads']);
   const nKv = config.count(['num_key_value_heads'], nHeads);
@@ -28,7 +28,11 @@ export function readGroupedHeads(config: ConfigReader, H: number, defaultHeadDim
   const given = config.optionalCount(['head_dim']) ?? defaultHeadDim;
   const D = given ?? config.divided(H, nHeads, 'hidden_size over num_attention_heads');
   if (D % 2 !== 0) throw config.unsupported('head_dim', D, 'even numbers');
-  return { nHeads, nKv, D };
+  return {
+    nHeads: config.shared(nHeads, 'num_attention_heads'),
+    nKv: config.sharedKeyHeads(nKv, 'num_key_value_heads'),
+    D,
+  };
 }
 
 /** Shapes of separate query, key, value and output projections. */

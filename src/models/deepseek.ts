@@ -36,6 +36,7 @@ const GLM_HEADS = { queryRank: 2048, latentDim: 512, plainDim: 192, ropeDim: 64,
 
 export const deepseekV2: Architecture = {
   modelTypes: ['deepseek_v2'],
+  isShareable: true,
   build: (config) => {
     config.refuseUnless(false, 'norm_topk_prob', 'mlp_bias');
     return buildLatent(config, {
@@ -60,6 +61,7 @@ export const deepseekV2: Architecture = {
 /** Kimi K2 (Moonshot AI 2025) is the same with other sizes. */
 export const deepseekV3: Architecture = {
   modelTypes: ['deepseek_v3', 'kimi_k2'],
+  isShareable: true,
   build: (config) =>
     buildLatent(config, {
       architecture: 'deepseek_v3',
@@ -71,6 +73,7 @@ export const deepseekV3: Architecture = {
 
 export const deepseekV32: Architecture = {
   modelTypes: ['deepseek_v32'],
+  isShareable: true,
   build: (config) => {
     config.refuseUnless(false, 'mlp_bias');
     return buildLatent(config, {
@@ -90,6 +93,7 @@ const INDEX = /\.self_attn\.indexer\./;
 /** GLM-5 (Zeng et al. 2026). */
 export const glmMoeDsa: Architecture = {
   modelTypes: ['glm_moe_dsa'],
+  isShareable: true,
   build: (config) => {
     config.refuseUnless(false, 'mlp_bias');
     return buildLatent(config, {
@@ -107,6 +111,7 @@ export const glmMoeDsa: Architecture = {
 /** GLM-4.7-Flash. */
 export const glm4MoeLite: Architecture = {
   modelTypes: ['glm4_moe_lite'],
+  isShareable: true,
   build: (config) =>
     buildLatent(config, {
       architecture: 'glm4_moe_lite',
@@ -129,6 +134,7 @@ export const glm4MoeLite: Architecture = {
 /** Mistral Small 4 (Mistral AI 2026). */
 export const mistral4: Architecture = {
   modelTypes: ['mistral4'],
+  isShareable: true,
   build: (config) => {
     requireRotation(config);
     return buildLatent(config, {

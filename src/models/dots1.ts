@@ -7,6 +7,7 @@ import { deepseekFeedForwards } from './shared-experts.js';
 
 export const dots1: Architecture = {
   modelTypes: ['dots1'],
+  isShareable: true,
   build: (config) => {
     const attentionBias = config.flag(['attention_bias'], false);
     const first = config.number(['max_window_layers'], 62);

@@ -7,6 +7,7 @@ import { buildLlama, NORMS_BEHIND } from './llama.js';
 
 export const exaone4: Architecture = {
   modelTypes: ['exaone4'],
+  isShareable: true,
   build: (config) => {
     const blockCount = config.count(['num_hidden_layers']);
     const slides = hasWindow(config);

@@ -4,35 +4,49 @@ import { alikeCaches, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
 import { alibiSlopes } from './alibi.js';
-import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import {
+  type Architecture,
+  type ArchitectureModel,
+  ofDevice,
+  PLAIN_LOGITS,
+  tensorsUnder,
+} from './architecture.js';
 import { embedTokens, project, rotateAndAttend } from './decoder-parts.js';
 import { type FusedHeads, splitFused } from './falcon-heads.js';
 import { type LayerRopes, sameRope } from './layer-ropes.js';
 import { readRope } from './rope.js';
 
 /** The first releases called the 40B style `RefinedWeb` and the others `RefinedWebModel`. */
-export const falcon: Architecture = { modelTypes: ['falcon', 'RefinedWeb', 'RefinedWebModel'], build };
+export const falcon: Architecture = {
+  modelTypes: ['falcon', 'RefinedWeb', 'RefinedWebModel'],
+  isShareable: true,
+  build,
+};
 
 function build(config: ConfigReader): ArchitectureModel {
   config.refuseUnless(false, 'apply_residual_connection_post_layernorm');
   const H = config.count(['hidden_size', 'n_embed']);
-  const nHeads = config.count(['num_attention_heads', 'n_head']);
+  const allHeads = config.count(['num_attention_heads', 'n_head']);
+  const nHeads = config.shared(allHeads, 'num_attention_heads');
   const V = config.count(['vocab_size']);
-  const D = config.divided(H, nHeads, 'hidden_size over num_attention_heads');
-  const I = config.count(['ffn_hidden_size'], 4 * H);
+  const D = config.divided(H, allHeads, 'hidden_size over num_attention_heads');
+  const I = config.shared(config.count(['ffn_hidden_size'], 4 * H), 'ffn_hidden_size');
   const layout = readLayout(config);
-  const nKv = {
-    groups: config.count(['num_kv_heads', 'n_head_kv'], nHeads),
+  const allKv = {
+    groups: config.count(['num_kv_heads', 'n_head_kv'], allHeads),
     'multi-query': 1,
-    heads: nHeads,
+    heads: allHeads,
   }[layout];
-  config.divided(nHeads, nKv, 'num_attention_heads over num_kv_heads');
-  const namedKv = config.optionalCount(['num_kv_heads', 'n_head_kv']) ?? nHeads;
-  if (layout === 'heads' && namedKv !== nHeads)
+  config.divided(allHeads, allKv, 'num_attention_heads over num_kv_heads');
+  // Queries of a group lie beside its key and value, so devices share whole groups.
+  const nKv =
+    layout === 'groups' ? config.shared(allKv, 'num_kv_heads') : config.sharedKeyHeads(allKv, 'num_kv_heads');
+  const namedKv = config.optionalCount(['num_kv_heads', 'n_head_kv']) ?? allHeads;
+  if (layout === 'heads' && namedKv !== allHeads)
     throw config.unsupported(
       'num_kv_heads',
       namedKv,
-      `${nHeads}, as many as num_attention_heads, without multi_query`,
+      `${allHeads}, as many as num_attention_heads, without multi_query`,
     );
   const parallel = flagOrNull(config, 'parallel_attn', true);
   if (layout === 'groups' && !parallel)
@@ -62,19 +76,21 @@ function build(config: ConfigReader): ArchitectureModel {
         ...Object.fromEntries(norms.map((name) => [name, [H]])),
         'self_attention.query_key_value.weight': [(nHeads + 2 * nKv) * D, H],
         'self_attention.query_key_value.bias': biased ? [(nHeads + 2 * nKv) * D] : undefined,
-        'self_attention.dense.weight': [H, H],
+        'self_attention.dense.weight': [H, nHeads * D],
         'self_attention.dense.bias': biased ? [H] : undefined,
         'mlp.dense_h_to_4h.weight': [I, H],
         'mlp.dense_h_to_4h.bias': biased ? [I] : undefined,
         'mlp.dense_4h_to_h.weight': [H, I],
         'mlp.dense_4h_to_h.bias': biased ? [H] : undefined,
-      }),
+      }).map((def) =>
+        isFused(def.key) && layout === 'multi-query' ? { ...def, sections: [nHeads * D, D, D] } : def,
+      ),
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
       tied: config.flag(['tie_word_embeddings'], true),
     },
     logits: PLAIN_LOGITS,
-    constants: ropes ? ropes.constants : { alibi: roundedSlopes(nHeads) },
+    constants: ropes ? ropes.constants : { alibi: ofDevice(roundedSlopes(allHeads), config.share) },
     forward: forward({
       fused: { layout, nHeads, nKv, D },
       attentionNorm: names[0] ?? 'input_layernorm',
@@ -86,6 +102,8 @@ function build(config: ConfigReader): ArchitectureModel {
     }),
   };
 }
+
+const isFused = (key: string) => key.startsWith('self_attention.query_key_value.');
 
 /** This family's flags may be null, which is false; absent ones have their default. */
 function flagOrNull(config: ConfigReader, name: string, fallback: boolean): boolean {

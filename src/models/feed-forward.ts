@@ -80,7 +80,10 @@ export function fusedFeedForward(
     return k.gated(columns(gateUp, 0, I), columns(gateUp, I, I), activation); // [T, I]
   };
   return {
-    tensors: (path) => tensorsUnder(path, { [gateUpName]: [2 * I, H], [downName]: [H, I] }),
+    tensors: (path) =>
+      tensorsUnder(path, { [gateUpName]: [2 * I, H], [downName]: [H, I] }).map((def) =>
+        def.key === gateUpName ? { ...def, sections: [I, I] } : def,
+      ),
     add: (k, w, norm, x) => void k.linear(inner(k, w, norm()), w.matrix(downName), { addTo: x }),
     result: (k, w, normed) => k.linear(inner(k, w, normed), w.matrix(downName)),
   };

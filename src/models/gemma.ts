@@ -15,6 +15,7 @@ const DEFAULT_CAPS = { attn_logit_softcapping: 50, final_logit_softcapping: 30 }
 
 export const gemma: Architecture = {
   modelTypes: ['gemma'],
+  isShareable: true,
   build: (config) => {
     config.refuseUnless(null, 'attn_logit_softcapping', 'final_logit_softcapping');
     // The first releases named an activation that they were not trained with, and `hidden_activation` beside it.
@@ -29,6 +30,7 @@ export const gemma: Architecture = {
 
 export const gemma2: Architecture = {
   modelTypes: ['gemma2'],
+  isShareable: true,
   build: (config) => {
     const types = readLayerTypes(config, config.count(['num_hidden_layers']), (index) => index % 2 === 0);
     const rope = (headDim: number) => (layerType: LayerType) =>
@@ -50,6 +52,7 @@ export const gemma2: Architecture = {
 /** Every sixth layer sees everything, with rotations of its own; queries and keys are normed in place of capped scores. */
 export const gemma3: Architecture = {
   modelTypes: ['gemma3_text'],
+  isShareable: true,
   build: (config) => {
     const blockCount = config.count(['num_hidden_layers']);
     const types = readLayerTypes(config, blockCount, readPattern(config, 6));
@@ -91,7 +94,8 @@ function commonTraits(config: ConfigReader, activationName: string) {
 
 function readFeedForward(config: ConfigReader, H: number, activationName: string): FeedForward {
   const activation = readActivation(config, [activationName], 'gelu_pytorch_tanh');
-  return denseFeedForward(H, config.count(['intermediate_size']), activation);
+  const I = config.shared(config.count(['intermediate_size']), 'intermediate_size');
+  return denseFeedForward(H, I, activation);
 }
 
 /** Null means none; absent means the paper's. */

@@ -15,16 +15,19 @@ const NORMS_AROUND: BlockNorms = {
 
 export const glm: Architecture = {
   modelTypes: ['glm'],
+  isShareable: true,
   build: (config) => build(config, { architecture: 'glm', norms: LLAMA_NORMS }),
 };
 export const glm4: Architecture = {
   modelTypes: ['glm4'],
+  isShareable: true,
   build: (config) => build(config, { architecture: 'glm4', norms: NORMS_AROUND }),
 };
 
 /** The text part of GLM-4.1V and 4.6V-Flash. */
 export const glm4v: Architecture = {
   modelTypes: ['glm4v_text'],
+  isShareable: true,
   build: (config) => {
     const H = config.count(['hidden_size']);
     const D = config.divided(
@@ -61,6 +64,12 @@ function build(config: ConfigReader, traits: Traits): ArchitectureModel {
     interleaved: true,
     rope: { partNames: ['partial_rotary_factor'], defaultPart: 0.5 },
     ...traits,
-    feedForward: everywhere(fusedFeedForward(H, config.count(['intermediate_size']), activation)),
+    feedForward: everywhere(
+      fusedFeedForward(
+        H,
+        config.shared(config.count(['intermediate_size']), 'intermediate_size'),
+        activation,
+      ),
+    ),
   });
 }

@@ -7,6 +7,7 @@ import { deepseekFeedForwards } from './shared-experts.js';
 
 export const glm4Moe: Architecture = {
   modelTypes: ['glm4_moe'],
+  isShareable: true,
   build: (config) =>
     build(config, {
       architecture: 'glm4_moe',
@@ -19,6 +20,7 @@ export const glm4Moe: Architecture = {
 /** The text part of GLM-4.5V and 4.6V. */
 export const glm4vMoe: Architecture = {
   modelTypes: ['glm4v_moe_text'],
+  isShareable: true,
   build: (config) => {
     config.refuseUnless(false, 'use_qk_norm');
     return build(config, {

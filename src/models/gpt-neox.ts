@@ -8,14 +8,15 @@ import { embedTokens, project, type RotaryAttention, rotateAndAttend } from './d
 import { sameRope } from './layer-ropes.js';
 import { readRope } from './rope.js';
 
-export const gptNeox: Architecture = { modelTypes: ['gpt_neox'], build };
+export const gptNeox: Architecture = { modelTypes: ['gpt_neox'], isShareable: true, build };
 
 function build(config: ConfigReader): ArchitectureModel {
   const H = config.count(['hidden_size']);
-  const I = config.count(['intermediate_size']);
+  const I = config.shared(config.count(['intermediate_size']), 'intermediate_size');
   const V = config.count(['vocab_size']);
-  const nHeads = config.count(['num_attention_heads']);
-  const D = config.divided(H, nHeads, 'hidden_size over num_attention_heads');
+  const allHeads = config.count(['num_attention_heads']);
+  const nHeads = config.shared(allHeads, 'num_attention_heads');
+  const D = config.divided(H, allHeads, 'hidden_size over num_attention_heads');
   const attentionBias = config.flag(['attention_bias'], true);
   const ropes = sameRope(
     readRope(config, {
@@ -42,9 +43,9 @@ function build(config: ConfigReader): ArchitectureModel {
       tensorsUnder(`layers.${index}.`, {
         'input_layernorm.weight': [H],
         'input_layernorm.bias': [H],
-        'attention.query_key_value.weight': [3 * H, H],
-        'attention.query_key_value.bias': attentionBias ? [3 * H] : undefined,
-        'attention.dense.weight': [H, H],
+        'attention.query_key_value.weight': [3 * nHeads * D, H],
+        'attention.query_key_value.bias': attentionBias ? [3 * nHeads * D] : undefined,
+        'attention.dense.weight': [H, nHeads * D],
         'attention.dense.bias': attentionBias ? [H] : undefined,
         'post_attention_layernorm.weight': [H],
         'post_attention_layernorm.bias': [H],
@@ -99,7 +100,7 @@ function forward({ attention, parallel, eps, activation }: Dimensions): LayerFor
       const beside = parallel ? normAfter() : undefined;
       const qkv = project(k, w, normed, 'attention.query_key_value'); // [T, nHeads · (q, k, v) · D]
       const part = (index: number) => heads(qkv, nHeads, D, index * D, 3 * D); // [T, nHeads, D]
-      const attended = rotateAndAttend(k, [part(0), part(1), part(2)], attention, blockIndex); // [T, H]
+      const attended = rotateAndAttend(k, [part(0), part(1), part(2)], attention, blockIndex); // [T, nHeads · D]
       project(k, w, attended, 'attention.dense', x);
 
       const inner = k.linear(beside ?? normAfter(), w.matrix('mlp.dense_h_to_4h.weight'), {

@@ -14,6 +14,7 @@ const LIMIT = 7;
 
 export const gptOss: Architecture = {
   modelTypes: ['gpt_oss'],
+  isShareable: true,
   build: (config) => {
     config.refuseUnless(LIMIT, 'swiglu_limit');
     config.refuseUnless('silu', 'hidden_act');
@@ -22,7 +23,7 @@ export const gptOss: Architecture = {
     const attentionBias = config.flag(['attention_bias'], true);
     const experts = biasedExperts({
       H: config.count(['hidden_size']),
-      I: config.count(['intermediate_size']),
+      I: config.shared(config.count(['intermediate_size']), 'intermediate_size'),
       ...readChoices(config, { experts: 128, chosen: 4 }),
     });
     return buildLlama(config, {

@@ -12,15 +12,17 @@ import {
 } from './architecture.js';
 import { embedTokensAndPositions } from './decoder-parts.js';
 
-export const gpt2: Architecture = { modelTypes: ['gpt2'], build };
+export const gpt2: Architecture = { modelTypes: ['gpt2'], isShareable: true, build };
 
 function build(config: ConfigReader): ArchitectureModel {
   const H = config.count(['n_embd', 'hidden_size']);
-  const nHeads = config.count(['n_head', 'num_attention_heads']);
+  const allHeads = config.count(['n_head', 'num_attention_heads']);
+  const nHeads = config.shared(allHeads, 'n_head');
   const V = config.count(['vocab_size']);
-  const I = config.count(['n_inner'], 4 * H);
+  const I = config.shared(config.count(['n_inner'], 4 * H), 'n_inner');
   const context = config.count(['n_positions', 'max_position_embeddings'], 1024);
-  const D = config.divided(H, nHeads, 'n_embd over n_head');
+  const D = config.divided(H, allHeads, 'n_embd over n_head');
+  const A = nHeads * D;
   if (config.flag(['add_cross_attention'], false))
     throw config.unsupported('add_cross_attention', true, 'false');
   const scaleWeights = config.flag(['scale_attn_weights'], true);
@@ -43,9 +45,9 @@ function build(config: ConfigReader): ArchitectureModel {
       inputMajorUnder(`h.${index}.`, {
         'ln_1.weight': [H],
         'ln_1.bias': [H],
-        'attn.c_attn.weight': [3 * H, H],
-        'attn.c_attn.bias': [3 * H],
-        'attn.c_proj.weight': [H, H],
+        'attn.c_attn.weight': [3 * A, H],
+        'attn.c_attn.bias': [3 * A],
+        'attn.c_proj.weight': [H, A],
         'attn.c_proj.bias': [H],
         'ln_2.weight': [H],
         'ln_2.bias': [H],
@@ -53,7 +55,7 @@ function build(config: ConfigReader): ArchitectureModel {
         'mlp.c_fc.bias': [I],
         'mlp.c_proj.weight': [H, I],
         'mlp.c_proj.bias': [H],
-      }),
+      }).map((def) => (def.key.startsWith('attn.c_attn.') ? { ...def, sections: [A, A, A] } : def)),
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
       tied: config.flag(['tie_word_embeddings'], true),
@@ -63,7 +65,6 @@ function build(config: ConfigReader): ArchitectureModel {
     forward: forward({
       nHeads,
       D,
-      H,
       eps: config.number(['layer_norm_epsilon'], 1e-5),
       activation: readActivation(config, ['activation_function'], 'gelu_new'),
       scale: (index) => (scaleWeights ? 1 / Math.sqrt(D) : 1) / (scaleByLayer ? index + 1 : 1),
@@ -74,14 +75,14 @@ function build(config: ConfigReader): ArchitectureModel {
 interface Dimensions {
   readonly nHeads: number;
   readonly D: number;
-  readonly H: number;
   readonly eps: number;
   readonly activation: ReturnType<typeof readActivation>;
   readonly scale: (blockIndex: number) => number;
 }
 
-/** T tokens, H hidden size, D head dimension, I inner size. */
-function forward({ nHeads, D, H, eps, activation, scale }: Dimensions): LayerForward {
+/** T tokens, H hidden size, D head dimension, A those of all heads, I inner size. */
+function forward({ nHeads, D, eps, activation, scale }: Dimensions): LayerForward {
+  const A = nHeads * D;
   return {
     embed: embedTokensAndPositions,
 
@@ -89,9 +90,9 @@ function forward({ nHeads, D, H, eps, activation, scale }: Dimensions): LayerFor
       const normed = k.layerNorm(x, w('ln_1.weight'), w('ln_1.bias'), eps); // [T, H]
       const qkv = k.linear(normed, w.matrix('attn.c_attn.weight'), {
         bias: w('attn.c_attn.bias'),
-      }); // [T, 3H]
-      const part = (index: number) => heads(columns(qkv, index * H, H), nHeads, D); // [T, nHeads, D]
-      const attended = k.attention(part(0), part(1), part(2), { scale: scale(blockIndex) }); // [T, H]
+      }); // [T, 3A]
+      const part = (index: number) => heads(columns(qkv, index * A, A), nHeads, D); // [T, nHeads, D]
+      const attended = k.attention(part(0), part(1), part(2), { scale: scale(blockIndex) }); // [T, A]
       k.linear(attended, w.matrix('attn.c_proj.weight'), {
         bias: w('attn.c_proj.bias'),
         addTo: x,

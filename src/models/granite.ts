@@ -10,6 +10,7 @@ import { mixtureFeedForward, readChoices, refuseSharedExperts } from './mixture.
 
 export const granite: Architecture = {
   modelTypes: ['granite'],
+  isShareable: true,
   build: (config) => {
     const bias = config.flag(['attention_bias'], false);
     return buildLlama(config, {
@@ -26,6 +27,7 @@ export const granite: Architecture = {
 /** Its mixture: all experts of a layer in two tensors. */
 export const graniteMoe: Architecture = {
   modelTypes: ['granitemoe'],
+  isShareable: true,
   build: (config) => {
     const bias = config.flag(['attention_bias'], false);
     refuseSharedExperts(config);
@@ -46,7 +48,7 @@ export function graniteExperts(config: ConfigReader, shared?: FeedForward): Feed
   const { expertCount, chosen } = readChoices(config, { experts: 8, chosen: 2 });
   return mixtureFeedForward({
     H: config.count(['hidden_size']),
-    I: config.count(['intermediate_size']),
+    I: config.shared(config.count(['intermediate_size']), 'intermediate_size'),
     expertCount,
     activation: readActivation(config, ['hidden_act'], 'silu'),
     router: {

@@ -48,7 +48,7 @@ export function readLatentHeads(config: ConfigReader, usual: Omit<LatentHeads, '
   const ropeDim = config.count(['qk_rope_head_dim'], usual.ropeDim);
   if (ropeDim % 2 !== 0) throw config.unsupported('qk_rope_head_dim', ropeDim, 'even numbers');
   return {
-    nHeads: config.count(['num_attention_heads']),
+    nHeads: config.shared(config.count(['num_attention_heads']), 'num_attention_heads'),
     queryRank: hasRank ? config.count(['q_lora_rank'], usual.queryRank) : undefined,
     latentDim: config.count(['kv_lora_rank'], usual.latentDim),
     plainDim: config.count(['qk_nope_head_dim'], usual.plainDim),

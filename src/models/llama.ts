@@ -30,6 +30,7 @@ import { type RopeOptions, readRope } from './rope.js';
 
 export const llama: Architecture = {
   modelTypes: ['llama'],
+  isShareable: true,
   build: (config) => {
     const attentionBias = config.flag(['attention_bias'], false);
     return buildLlama(config, {
@@ -126,6 +127,13 @@ export function buildLlama(config: ConfigReader, traits: LlamaTraits): Architect
   const blockCount = config.count(['num_hidden_layers']);
   const grouped = readGroupedHeads(config, H, traits.defaultHeadDim);
   const { nKv, D } = grouped;
+  if (config.share.devices > 1 && queryKeyNormSpans(traits)) {
+    throw config.unsupported(
+      '--parallel',
+      'tensor',
+      'streams, since queries and keys are normed over all heads',
+    );
+  }
   const { sinks = false, norms = LLAMA_NORMS, residualScale = 1, embeddingScale = 1 } = traits;
   const ropes = traits.ropes?.(D) ?? readSameRope(config, traits, D);
   const eps = config.number(['rms_norm_eps'], traits.defaultEps ?? 1e-6);
@@ -204,6 +212,10 @@ function queryKeyNormOf(traits: LlamaTraits, eps: number): QueryKeyNorm | undefi
   return { ...norm, eps, weightOffset: traits.normsFromOne ? 1 : 0 };
 }
 
+function queryKeyNormSpans({ queryKeyNorm }: LlamaTraits): boolean {
+  return queryKeyNorm?.over === 'projection' || queryKeyNorm?.weightPerHead === true;
+}
+
 function normShapes(names: readonly string[], H: number, biased = false): Record<string, number[]> {
   const parts = biased ? ['weight', 'bias'] : ['weight'];
   return Object.fromEntries(names.flatMap((name) => parts.map((part) => [`${name}.${part}`, [H]])));
@@ -211,7 +223,8 @@ function normShapes(names: readonly string[], H: number, biased = false): Record
 
 function readDense(config: ConfigReader, H: number, bias: boolean): FeedForward {
   const activation = readActivation(config, ['hidden_act'], 'silu');
-  return denseFeedForward(H, config.count(['intermediate_size']), activation, bias);
+  const I = config.shared(config.count(['intermediate_size']), 'intermediate_size');
+  return denseFeedForward(H, I, activation, bias);
 }
 
 export function everywhere(feedForward: FeedForward): (blockIndex: number) => FeedForward {

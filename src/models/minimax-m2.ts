@@ -21,7 +21,7 @@ export const minimaxM2: Architecture = {
     const { expertCount, chosen } = readChoices(config, { experts: 256, chosen: 8 });
     const experts = mixtureFeedForward({
       H: config.count(['hidden_size']),
-      I: config.count(['intermediate_size']),
+      I: config.shared(config.count(['intermediate_size']), 'intermediate_size'),
       expertCount,
       activation: readActivation(config, ['hidden_act'], 'silu'),
       router: {

@@ -9,6 +9,7 @@ import { requireRotation } from './rope.js';
 
 export const ministral3: Architecture = {
   modelTypes: ['ministral3'],
+  isShareable: true,
   build: (config) => {
     requireRotation(config);
     const slides = config.raw('sliding_window') !== undefined;

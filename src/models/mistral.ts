@@ -6,6 +6,7 @@ import { buildLlama } from './llama.js';
 
 export const mistral: Architecture = {
   modelTypes: ['mistral'],
+  isShareable: true,
   build: (config) => {
     const slides = hasWindow(config);
     return buildLlama(config, {

@@ -9,6 +9,7 @@ import { MIXTRAL_EXPERTS, mixtureFeedForward, readChoices, refuseSharedExperts }
 
 export const mixtral: Architecture = {
   modelTypes: ['mixtral'],
+  isShareable: true,
   build: (config) => {
     refuseSharedExperts(config);
     const slides = config.raw('sliding_window') !== undefined;
@@ -16,7 +17,7 @@ export const mixtral: Architecture = {
     const { expertCount, chosen } = readChoices(config, { experts: 8, chosen: 2 });
     const experts = mixtureFeedForward({
       H: config.count(['hidden_size']),
-      I: config.count(['intermediate_size']),
+      I: config.shared(config.count(['intermediate_size']), 'intermediate_size'),
       expertCount,
       activation: readActivation(config, ['hidden_act'], 'silu'),
       router: {

@@ -233,7 +233,7 @@ function expertTensors(
   const both = gateUpOf(names)(e);
   const turned = (source: TensorSource) => ({ ...source, inputMajor: true });
   const joined = [
-    { key: both, name: both, shape: [2 * I, H], elsewhere: ofGateUp(0).map(turned) },
+    { key: both, name: both, shape: [2 * I, H], sections: [I, I], elsewhere: ofGateUp(0).map(turned) },
     def('down', [H, I], ofDown.map(turned)),
   ];
   const apart = [

@@ -14,7 +14,7 @@ import { readActivation } from './activations.js';
 import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
 import { project } from './decoder-parts.js';
 
-export const opt: Architecture = { modelTypes: ['opt'], build };
+export const opt: Architecture = { modelTypes: ['opt'], isShareable: true, build };
 
 const EPS = 1e-5;
 /** Rows of the position table before that of position 0. */
@@ -23,10 +23,12 @@ const POSITION_OFFSET = 2;
 function build(config: ConfigReader): ArchitectureModel {
   const H = config.count(['hidden_size']);
   const E = config.count(['word_embed_proj_dim'], H);
-  const I = config.count(['ffn_dim']);
+  const I = config.shared(config.count(['ffn_dim']), 'ffn_dim');
   const V = config.count(['vocab_size']);
-  const nHeads = config.count(['num_attention_heads']);
-  const D = config.divided(H, nHeads, 'hidden_size over num_attention_heads');
+  const allHeads = config.count(['num_attention_heads']);
+  const nHeads = config.shared(allHeads, 'num_attention_heads');
+  const D = config.divided(H, allHeads, 'hidden_size over num_attention_heads');
+  const A = nHeads * D;
   const context = config.count(['max_position_embeddings'], 2048);
   const blockCount = config.count(['num_hidden_layers']);
   const normFirst = config.flag(['do_layer_norm_before'], true);
@@ -63,13 +65,13 @@ function build(config: ConfigReader): ArchitectureModel {
     ],
     block: (index) =>
       tensorsUnder(`layers.${index}.`, {
-        'self_attn.q_proj.weight': [H, H],
-        'self_attn.q_proj.bias': vector(biased),
-        'self_attn.k_proj.weight': [H, H],
-        'self_attn.k_proj.bias': vector(biased),
-        'self_attn.v_proj.weight': [H, H],
-        'self_attn.v_proj.bias': vector(biased),
-        'self_attn.out_proj.weight': [H, H],
+        'self_attn.q_proj.weight': [A, H],
+        'self_attn.q_proj.bias': vector(biased, A),
+        'self_attn.k_proj.weight': [A, H],
+        'self_attn.k_proj.bias': vector(biased, A),
+        'self_attn.v_proj.weight': [A, H],
+        'self_attn.v_proj.bias': vector(biased, A),
+        'self_attn.out_proj.weight': [H, A],
         'self_attn.out_proj.bias': vector(biased),
         'self_attn_layer_norm.weight': vector(affine),
         'self_attn_layer_norm.bias': vector(affine),
@@ -126,7 +128,7 @@ function forward({ H, E, nHeads, D, blockCount, normFirst, normLast, activation 
       const input = normFirst ? norm(k, w, x, 'self_attn_layer_norm') : x; // [T, H]
       const part = (name: string) => heads(project(k, w, input, `self_attn.${name}`), nHeads, D);
       const [q, key, value] = [part('q_proj'), part('k_proj'), part('v_proj')]; // [T, nHeads, D]
-      const attended = k.attention(q, key, value, { scale: 1 / Math.sqrt(D) }); // [T, H]
+      const attended = k.attention(q, key, value, { scale: 1 / Math.sqrt(D) }); // [T, A]
       project(k, w, attended, 'self_attn.out_proj', x);
       if (!normFirst) norm(k, w, x, 'self_attn_layer_norm', x);
 

@@ -3,18 +3,24 @@
 import { alikeCaches, columns, heads, type LayerForward } from '../../offload/index.js';
 import type { ConfigReader } from '../checkpoint/config-reader.js';
 import { readActivation } from './activations.js';
-import { type Architecture, type ArchitectureModel, PLAIN_LOGITS, tensorsUnder } from './architecture.js';
+import {
+  type Architecture,
+  type ArchitectureModel,
+  PLAIN_LOGITS,
+  type TensorDef,
+  tensorsUnder,
+} from './architecture.js';
 import { embedTokens, type RotaryAttention, readGroupedHeads, rotateAndAttend } from './decoder-parts.js';
 import { sameRope } from './layer-ropes.js';
 import { readLayerWindows } from './layer-windows.js';
 import { readRope } from './rope.js';
 
-export const phi3: Architecture = { modelTypes: ['phi3'], build };
+export const phi3: Architecture = { modelTypes: ['phi3'], isShareable: true, build };
 
 function build(config: ConfigReader): ArchitectureModel {
   config.refuseUnless(false, 'attention_bias', 'mlp_bias');
   const H = config.count(['hidden_size']);
-  const I = config.count(['intermediate_size']);
+  const I = config.shared(config.count(['intermediate_size']), 'intermediate_size');
   const V = config.count(['vocab_size']);
   const blockCount = config.count(['num_hidden_layers']);
   const grouped = readGroupedHeads(config, H);
@@ -28,6 +34,10 @@ function build(config: ConfigReader): ArchitectureModel {
     }),
   );
   const windowTokens = readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined);
+  const sections: Readonly<Record<string, Pick<TensorDef, 'sections'>>> = {
+    'self_attn.qkv_proj.weight': { sections: [nHeads * D, nKv * D, nKv * D] },
+    'mlp.gate_up_proj.weight': { sections: [I, I] },
+  };
   return {
     architecture: 'phi3',
     hiddenSize: H,
@@ -46,7 +56,7 @@ function build(config: ConfigReader): ArchitectureModel {
         'post_attention_layernorm.weight': [H],
         'mlp.gate_up_proj.weight': [2 * I, H],
         'mlp.down_proj.weight': [H, I],
-      }),
+      }).map((def) => ({ ...def, ...sections[def.key] })),
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
       tied: config.flag(['tie_word_embeddings'], false),

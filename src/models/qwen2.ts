@@ -7,6 +7,7 @@ import { buildLlama } from './llama.js';
 
 export const qwen2: Architecture = {
   modelTypes: ['qwen2'],
+  isShareable: true,
   build: (config) =>
     buildLlama(config, {
       architecture: 'qwen2',
@@ -21,6 +22,7 @@ export const qwen2: Architecture = {
 /** The text parts of Qwen2-VL and Qwen2.5-VL. */
 export const qwen2Vl: Architecture = {
   modelTypes: ['qwen2_vl_text', 'qwen2_5_vl_text'],
+  isShareable: true,
   build: (config) =>
     buildLlama(config, {
       architecture: 'qwen2_vl',

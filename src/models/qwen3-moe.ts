@@ -13,6 +13,7 @@ import { feedForwards, readLayerList, readSparseLayers } from './sparse-layers.j
 
 export const qwen3Moe: Architecture = {
   modelTypes: ['qwen3_moe'],
+  isShareable: true,
   build: (config) => {
     refuseSharedExperts(config);
     const attentionBias = config.flag(['attention_bias'], false);
@@ -46,6 +47,7 @@ function windowOfAll(config: ConfigReader): (blockIndex: number) => number {
 /** Qwen3-VL-MoE's text part: always normalised, and the tensors of all experts are stored inputs first. */
 export const qwen3VlMoe: Architecture = {
   modelTypes: ['qwen3_vl_moe_text'],
+  isShareable: true,
   build: (config) => {
     refuseSharedExperts(config);
     config.refuseUnless(true, 'norm_topk_prob');
@@ -68,6 +70,7 @@ export const qwen3VlMoe: Architecture = {
 
 export const qwen2Moe: Architecture = {
   modelTypes: ['qwen2_moe'],
+  isShareable: true,
   build: (config) => {
     const below = config.number(['max_window_layers'], 28);
     const experts = qwenExperts(config, {
@@ -106,7 +109,7 @@ export function qwenExperts(config: ConfigReader, usual: QwenExperts): FeedForwa
   const { expertCount, chosen } = readChoices(config, usual);
   return mixtureFeedForward({
     H: config.count(['hidden_size']),
-    I: config.count(['moe_intermediate_size'], usual.I),
+    I: config.shared(config.count(['moe_intermediate_size'], usual.I), 'moe_intermediate_size'),
     expertCount,
     activation: readActivation(config, ['hidden_act'], 'silu'),
     router: { names: ['mlp.gate.weight'], chosen, rule: softmaxRule(config, usual.normalized) },
@@ -119,7 +122,7 @@ export function qwenExperts(config: ConfigReader, usual: QwenExperts): FeedForwa
 export function qwenSharedExpert(config: ConfigReader, I: number): FeedForward {
   return gatedFeedForward({
     H: config.count(['hidden_size']),
-    I: config.count(['shared_expert_intermediate_size'], I),
+    I: config.shared(config.count(['shared_expert_intermediate_size'], I), 'shared_expert_intermediate_size'),
     activation: readActivation(config, ['hidden_act'], 'silu'),
     at: ['mlp.shared_expert'],
     tokenGate: 'mlp.shared_expert_gate.weight',
@@ -144,7 +147,7 @@ export function qwenFeedForwards(
     const activation = readActivation(config, ['hidden_act'], 'silu');
     return denseFeedForward(
       config.count(['hidden_size']),
-      config.count(['intermediate_size'], defaultInner),
+      config.shared(config.count(['intermediate_size'], defaultInner), 'intermediate_size'),
       activation,
     );
   });

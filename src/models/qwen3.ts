@@ -7,6 +7,7 @@ import { qwenWindows } from './qwen2.js';
 /** Qwen3-VL's text part. */
 export const qwen3Vl: Architecture = {
   modelTypes: ['qwen3_vl_text'],
+  isShareable: true,
   build: (config) => {
     const attentionBias = config.flag(['attention_bias'], false);
     return buildLlama(config, {
@@ -26,6 +27,7 @@ export const qwen3Vl: Architecture = {
 
 export const qwen3: Architecture = {
   modelTypes: ['qwen3'],
+  isShareable: true,
   build: (config) => {
     const attentionBias = config.flag(['attention_bias'], false);
     return buildLlama(config, {

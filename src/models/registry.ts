@@ -1,7 +1,7 @@
 // All architectures, and the step from a configuration to one of them. A new one is one line here.
 
 import { OperatingError } from '../../offload/index.js';
-import { ConfigReader } from '../checkpoint/config-reader.js';
+import { ConfigReader, type DeviceShare } from '../checkpoint/config-reader.js';
 import { textPart, unreadInside, WRAPPED_PREFIXES } from '../checkpoint/text-part.js';
 import { whyUnknown } from '../checkpoint/unreadable.js';
 import { show } from '../files/json-file.js';
@@ -132,13 +132,17 @@ export const ARCHITECTURES: readonly Architecture[] = [
   step,
 ];
 
-/** The architecture that config.json names, applied to it. Throws BAD_CONFIG or UNSUPPORTED. */
+/**
+ * The architecture that config.json names, applied to it. Throws BAD_CONFIG or UNSUPPORTED.
+ * @param share of several devices that compute together; default all of it
+ */
 export function buildArchitecture(
   config: Readonly<Record<string, unknown>>,
   path: string,
+  share?: DeviceShare,
 ): ArchitectureModel {
   const { config: text, wrapper } = textPart(config);
-  const reader = new ConfigReader(text, wrapper === undefined ? path : `${path}: text_config`);
+  const reader = new ConfigReader(text, wrapper === undefined ? path : `${path}: text_config`, share);
   const modelType = reader.text(['model_type']);
   const architecture = ARCHITECTURES.find(({ modelTypes }) => modelTypes.includes(modelType));
   if (!architecture) {
@@ -146,6 +150,12 @@ export function buildArchitecture(
     throw new OperatingError(
       'UNSUPPORTED',
       `${path}: model_type ${show(modelType)} is not supported${why ? `, since ${why}` : ''}; supported: ${supportedLike(modelType)}`,
+    );
+  }
+  if (share && !architecture.isShareable) {
+    throw new OperatingError(
+      'UNSUPPORTED',
+      `${path}: several devices cannot compute a model of type ${show(modelType)} together: give --parallel streams, or leave it out`,
     );
   }
   readDeclared(config, path); // which refuses weights that are stored as nobody here reads them

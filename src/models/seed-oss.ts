@@ -5,6 +5,7 @@ import { buildLlama } from './llama.js';
 
 export const seedOss: Architecture = {
   modelTypes: ['seed_oss'],
+  isShareable: true,
   build: (config) =>
     buildLlama(config, {
       architecture: 'seed_oss',

@@ -39,10 +39,19 @@ export function sharedExperts(
 ): (blockIndex: number) => FeedForward {
   const H = config.count(['hidden_size']);
   const activation = readActivation(config, ['hidden_act'], 'silu');
-  const shared = sharedI > 0 ? gatedFeedForward({ H, I: sharedI, activation, bias, at }) : undefined;
-  const experts = mixtureFeedForward({ H, I, expertCount, activation, router, names: MLP_EXPERTS, shared });
+  const inner = (size: number) => config.shared(size, 'inner size');
+  const shared = sharedI > 0 ? gatedFeedForward({ H, I: inner(sharedI), activation, bias, at }) : undefined;
+  const experts = mixtureFeedForward({
+    H,
+    I: inner(I),
+    expertCount,
+    activation,
+    router,
+    names: MLP_EXPERTS,
+    shared,
+  });
   return feedForwards(config.count(['num_hidden_layers']), isSparse, experts, () =>
-    denseFeedForward(H, config.count(['intermediate_size'], denseI), activation, bias),
+    denseFeedForward(H, inner(config.count(['intermediate_size'], denseI)), activation, bias),
   );
 }
 

@@ -7,6 +7,7 @@ import { readRotatingLayers } from './rotating-layers.js';
 
 export const smollm3: Architecture = {
   modelTypes: ['smollm3'],
+  isShareable: true,
   build: (config) => {
     const bias = config.flag(['attention_bias'], false);
     const blockCount = config.count(['num_hidden_layers']);

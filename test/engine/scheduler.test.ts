@@ -80,7 +80,7 @@ async function alone(requests: readonly GenerationRequest[]): Promise<Generation
 }
 
 const allPages = ({ plan, executor }: Engine) =>
-  Array.from({ length: executor.deviceCount }, () => plan.kvPages);
+  Array.from({ length: executor.batchCount }, () => plan.kvPages);
 
 describe('requests that are submitted', () => {
   it('begin in the next pass beside those that run, and each is told once', async () => {

@@ -2,12 +2,11 @@
 
 import { pagesFor, present } from '../../offload/index.js';
 import { Engine } from '../../src/engine/engine.js';
-import { openModel } from '../../src/engine/open-model.js';
 import { type Feed, fillPass, packPass } from '../../src/engine/packing.js';
 import { PageCache } from '../../src/engine/page-cache.js';
 import { LateFeeds } from '../helpers/late-feeds.js';
 import { takePages } from '../helpers/take-pages.js';
-import { fixtureFolder, type Golden, type Placement } from './run-model.js';
+import { fixtureFolder, type Golden, openPlaced, type Placement } from './run-model.js';
 
 /** What the model thinks of a token that the reference chose. */
 export interface ForcedStep {
@@ -43,7 +42,7 @@ export async function forcedLogits(
   batchSize: number,
   onRow: (prompt: number, step: number, logits: Float32Array) => void,
 ): Promise<void> {
-  const opened = await openModel(folder);
+  const opened = await openPlaced(folder, placement);
   const steps = present(prompts[0], 'prompt').given.length;
   const longest = Math.max(...prompts.map(({ prompt }) => prompt.length));
   const workload = {

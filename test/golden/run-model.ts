@@ -19,12 +19,13 @@ import {
 import { Engine } from '../../src/engine/engine.js';
 import type { DeviceKind } from '../../src/engine/engine-options.js';
 import { generate } from '../../src/engine/generate.js';
-import { openModel } from '../../src/engine/open-model.js';
+import { type OpenedModel, openModel } from '../../src/engine/open-model.js';
 import { type Feed, fillPass, packPass } from '../../src/engine/packing.js';
 import { PageCache } from '../../src/engine/page-cache.js';
 import { planFor } from '../../src/engine/plan-for.js';
 import type { GenerationResult } from '../../src/engine/request.js';
 import { type Score, score, windowCount } from '../../src/engine/score.js';
+import { shareOpened } from '../../src/engine/share-opened.js';
 import { LateFeeds } from '../helpers/late-feeds.js';
 import { takePages } from '../helpers/take-pages.js';
 
@@ -49,6 +50,14 @@ export interface Placement {
   readonly gather?: GatherWish;
   readonly device?: DeviceKind;
   readonly deviceBudgetBytes?: number;
+  /** So many devices compute every layer together. */
+  readonly sharedBy?: number;
+}
+
+/** The model as the placement's devices compute it. */
+export async function openPlaced(folder: string, { sharedBy }: Placement): Promise<OpenedModel> {
+  const opened = await openModel(folder);
+  return sharedBy === undefined ? opened : shareOpened(opened, sharedBy);
 }
 
 export const ALL_DRAM: Placement = { offload: 'dram', dramBudgetBytes: GiB };
@@ -80,7 +89,7 @@ export async function generateFolder(
   placement: Placement,
   batchSize = prompts.length,
 ): Promise<GenerationResult[]> {
-  const opened = await openModel(folder);
+  const opened = await openPlaced(folder, placement);
   const workload = generationWorkload(prompts, newTokens, batchSize);
   const engine = await Engine.open(opened, { ...placement, workload });
   try {
@@ -158,7 +167,7 @@ export async function lastResults(
   output: 'tokens' | 'logits',
   alter: (microBatch: MicroBatch, index: number) => MicroBatch = (microBatch) => microBatch,
 ): Promise<{ result: PassResult; vocabSize: number }[]> {
-  const opened = await openModel(folder);
+  const opened = await openPlaced(folder, placement);
   const workload = { ...generationWorkload(prompts, 0, prompts.length), output, history: true };
   const engine = await Engine.open(opened, { ...placement, workload });
   try {
@@ -186,7 +195,7 @@ export async function lastResults(
       const microBatches = placed.map((microBatch) =>
         microBatch.outputs.length > 0 ? alter(microBatch, altered++) : microBatch,
       );
-      const others = Array.from({ length: plan.deviceCount - 1 }, () => []);
+      const others = Array.from({ length: executor.batchCount - 1 }, () => []);
       const yielded = await executor.run({ perDevice: [...others, microBatches] });
       results.push({ result: present(yielded.at(-1), 'result'), vocabSize: opened.model.vocabSize });
       for (const { sequence, slice } of work) fed[sequence] = slice.startPosition + slice.tokens.length;
@@ -213,7 +222,7 @@ export async function scoreFolder(
   windowTokens: number,
   placement: Placement,
 ): Promise<Score> {
-  const opened = await openModel(folder);
+  const opened = await openPlaced(folder, placement);
   const windows = windowCount(ids.length, windowTokens);
   const workload = {
     sequences: windows,

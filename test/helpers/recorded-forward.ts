@@ -1,10 +1,11 @@
 // Runs an architecture's forward on a stream that only writes down: what a configuration makes of the arithmetic.
 
-import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
+import { ForwardOps } from '../../offload/model/forward-ops.js';
 import type { SequenceLength } from '../../offload/model/forward-options.js';
 import { layerCaches } from '../../offload/model/kv-cache.js';
 import type { Weights } from '../../offload/model/model.js';
 import { stateFields } from '../../offload/model/state-cache.js';
+import { Workspace } from '../../offload/model/workspace.js';
 import type { OpStream } from '../../offload/port/backend.js';
 import type { AttentionTables, Memory, Op, ScoreRule, Tensor } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';

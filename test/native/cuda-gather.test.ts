@@ -91,6 +91,7 @@ async function gathersEveryByte(by: GatherBy): Promise<void> {
         const layout: DeviceLayout = {
           sizeBytes,
           placements: [],
+          slices: [],
           copies: [{ hostOffset: 0, deviceOffset: 0, sizeBytes }],
         };
         const targets = buffers.map((buffer) => ({ buffer, after: [] }));

@@ -1,13 +1,14 @@
 // What a pass must yield: the same forward, one token batch after the other, on memory that nothing else touches.
 
 import { assert, present } from '../../offload/errors.js';
-import { ForwardOps, Workspace } from '../../offload/model/forward-ops.js';
+import { ForwardOps } from '../../offload/model/forward-ops.js';
 import { headInputColumns } from '../../offload/model/forward-walk.js';
 import { type KvShape, layerCaches, pageBytes } from '../../offload/model/kv-cache.js';
 import { type LayerSpec, layerOf, type TensorSpec } from '../../offload/model/layout.js';
 import type { Weights } from '../../offload/model/model.js';
 import { type StateFields, stateFields, statesBytes } from '../../offload/model/state-cache.js';
 import { weightsOf } from '../../offload/model/weights.js';
+import { Workspace } from '../../offload/model/workspace.js';
 import type { Plan } from '../../offload/plan/plan.js';
 import type { OpStream } from '../../offload/port/backend.js';
 import { DTYPE_BYTES } from '../../offload/port/dtype.js';

@@ -33,6 +33,7 @@ function layoutOf(sizeBytes: number): DeviceLayout {
   return {
     sizeBytes,
     placements: [],
+    slices: [],
     copies: [
       { hostOffset: 8, deviceOffset: 0, sizeBytes: first },
       { hostOffset: 100 + first, deviceOffset: first + 40, sizeBytes: sizeBytes - first - 40 },

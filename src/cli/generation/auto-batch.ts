@@ -24,7 +24,7 @@ export async function withAutoBatch(
   // Built-in prompts, and prompts that are measured with, are repeated until they fill the batch.
   const repeats = !job.given || options.benchmark !== undefined;
   const workload = workloadOf(job, places, options);
-  const most = repeats ? LARGEST_BATCH : Math.ceil(places.length / options.deviceCount);
+  const most = repeats ? LARGEST_BATCH : Math.ceil(places.length / options.batchCount);
   return decideBatch(source, options, { workload, promptTokens, most }, context);
 }
 
@@ -43,7 +43,7 @@ export async function decideBatch(
   { log }: CommandContext,
 ): Promise<GenerateOptions> {
   // Measured once, and kept for the run.
-  const transfer = await transferFor(engineOptions(source, options, workload));
+  const transfer = await transferFor(engineOptions(source, options, workload), source.opened.model);
   const { dramAvailableBytes = detectHardware().dramAvailableBytes } = options;
   const decided = { ...options, dramAvailableBytes, plan: { ...options.plan, transfer } };
   const { sequences, refusal } = findAutoBatch(

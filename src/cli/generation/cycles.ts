@@ -121,7 +121,7 @@ export async function makeSinks(task: Task, context: CommandContext): Promise<Ge
   const { output } = options;
   if (output === undefined || !isStdout(output)) {
     sinks.push(
-      options.batchSize * options.deviceCount === 1
+      options.batchSize * options.batchCount === 1
         ? new StreamingSink(rendering, write, job.given && texts === 1)
         : new BatchSink(rendering, context.write, places),
     );

@@ -243,7 +243,7 @@ export function* rangeOf(length: number): Generator<number, void> {
 /** As many of them as the batch wants. */
 export function fillJob(job: Job, options: GenerateOptions): Job {
   // The scripts that this program replaces always fill the batch; with prompts of one's own, only to measure.
-  const full = options.batchSize * options.deviceCount;
+  const full = options.batchSize * options.batchCount;
   const fill = !job.given || (options.benchmark && job.prompts.length < full);
   return fill
     ? { ...job, prompts: repeated(job.prompts, full), distinct: Math.min(full, job.distinct) }
@@ -259,9 +259,9 @@ function contextLimit(wanted: number | undefined, possible: number | undefined):
 
 /** @param places of the texts that are to be made; at least one */
 export function workloadOf(job: Job, places: Int32Array, options: GenerateOptions): Workload {
-  const { deviceCount } = options;
+  const { batchCount } = options;
   const { sizes, distinct, samples } = job;
-  const batchSize = Math.min(options.batchSize, Math.ceil(places.length / deviceCount));
+  const batchSize = Math.min(options.batchSize, Math.ceil(places.length / batchCount));
   let [context, longestNew, promptTokens] = [0, 0, 0];
   for (let first = 0; first < places.length; first += batchSize) {
     let together = 0;

@@ -31,6 +31,10 @@ export function idleOptions(options: OptionReader, inUse: DevicesInUse): string[
   if (gather !== undefined && gather !== 'auto' && place === 'cuda' && inUse.deviceCount === 1) {
     lines.push(idle('gather', 'a single device has nobody to gather from'));
   }
+  const parallel = options.text('parallel');
+  if (parallel !== undefined && parallel !== 'streams' && inUse.deviceCount === 1) {
+    lines.push(idle('parallel', 'a single device shares its work with nobody; --num_gpus says how many do'));
+  }
   return lines;
 }
 

@@ -31,6 +31,7 @@ const MOST_VIRTUAL_DEVICES = 16;
  */
 export function readSharedOptions(options: OptionReader, elsewhere = false): SharedOptions {
   const { device, deviceCount, warnings } = elsewhere ? describedDevices(options) : readDevices(options);
+  const parallel = options.choice('parallel', SHARED_OPTIONS.parallel.choices) ?? 'streams';
   const gather = readGather(options);
   if (!elsewhere) checkGather(gather, options, device);
   const name = options.path('name');
@@ -56,6 +57,8 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     device,
     deviceBudgetBytes: options.bytes('gpu_memory'),
     deviceCount,
+    parallel,
+    batchCount: parallel === 'tensor' ? 1 : deviceCount,
     gather,
     plan: readPlanOptions(options, computeType),
     cpu: readCpuOptions(options, device === 'cpu' ? computeType : undefined),

@@ -1,7 +1,7 @@
 // What every command that runs a model is told: the options of several commands, as typed values.
 
 import type { CpuBackendOptions, GatherWish, Offload, PlanOptions } from '../../../offload/index.js';
-import type { DeviceKind } from '../../engine/engine-options.js';
+import type { DeviceKind, Parallel } from '../../engine/engine-options.js';
 import type { ShapeType } from '../../engine/shape-tensors.js';
 import type { PackedWeights } from '../../pack/scheme.js';
 import type { DriveWish } from '../../stored/drive-rates.js';
@@ -25,8 +25,10 @@ export interface SharedOptions {
   readonly dramAvailableBytes?: number;
   readonly device: DeviceKind;
   readonly deviceBudgetBytes: number | undefined;
-  /** Devices, each with prompts of its own. */
   readonly deviceCount: number;
+  readonly parallel: Parallel;
+  /** Batches that are computed at once: as many as devices with `streams`, one with `tensor`. */
+  readonly batchCount: number;
   /** How layers reach several devices. */
   readonly gather: GatherWish | undefined;
   readonly plan: Partial<PlanOptions>;

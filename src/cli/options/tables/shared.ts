@@ -51,8 +51,17 @@ export const SHARED_OPTIONS = {
   num_gpus: {
     kind: 'value',
     group: MODEL,
-    describe: 'GPUs to use, each with prompts of its own; CUDA_VISIBLE_DEVICES says which',
+    describe: 'GPUs to use; CUDA_VISIBLE_DEVICES says which',
     default: '1',
+  },
+  parallel: {
+    kind: 'value',
+    choices: ['streams', 'tensor'],
+    group: MODEL,
+    describe:
+      'with several GPUs: each has prompts of its own and computes with whole layers (streams), or each has a part of every ' +
+      'layer and all compute one batch together (tensor)',
+    default: 'streams',
   },
   gather: {
     kind: 'value',
