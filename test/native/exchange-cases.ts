@@ -139,7 +139,7 @@ class World {
       );
       const nothing = { sizeBytes: 0, placements: [] };
       const files = { base: { ...nothing, runs: [] }, experts: [], slotBytes: dramBytes, partOffsets };
-      const base = { ...nothing, copies: [] };
+      const base = { ...nothing, copies: [], slices: [] };
       const planned = {
         count: experts,
         base,
