@@ -30,7 +30,7 @@ export interface TensorSpec {
   readonly dtype: DType;
   /** On each device. */
   readonly shape: readonly number[];
-  /** Of the whole tensor. */
+  /** The whole tensor's. */
   readonly extent: Extent;
   /** Where devices share it: what each of them has, by device. */
   readonly slices?: readonly (readonly SliceRun[])[];

@@ -103,7 +103,7 @@ export function weightType(model: ModelSpec): DType {
 export interface HeadPiece {
   readonly layer: LayerSpec;
   readonly firstColumn: number;
-  /** Of all devices together. */
+  /** Those of all devices together. */
   readonly columns: number;
   /** Each device has an equal share of the columns, in the order of the devices; otherwise all of them. */
   readonly isShared: boolean;
