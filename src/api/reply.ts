@@ -37,8 +37,9 @@ export interface Asking {
 
 /** Told what becomes of texts, whoever asked for them. */
 export interface TextObserver {
-  readonly firstToken: (seconds: number) => void;
-  readonly ended: (promptTokens: number, newTokens: number) => void;
+  firstToken(seconds: number): void;
+  newToken(): void;
+  ended(promptTokens: number, newTokens: number): void;
 }
 
 /** Ends a stream of completions. */

@@ -1,5 +1,6 @@
 // The texts of one request on their way: begun together, told as they come, ended together.
 
+import { OperatingError } from '../../offload/index.js';
 import type { TextSettings } from '../library/generate-options.js';
 import { TextGeneration, type TokenSource } from '../library/generation.js';
 import type { CheckedPrompt } from '../library/prompt.js';
@@ -78,6 +79,7 @@ function observed(source: TokenSource, observer: TextObserver | undefined): Toke
   let tokens = 0;
   const push = (token: number) => {
     if (++tokens === 1) observer.firstToken((performance.now() - startMs) / 1e3);
+    observer.newToken();
     return source.push(token);
   };
   const end = () => {
@@ -102,7 +104,7 @@ export async function* textEvents(texts: readonly Text[]): AsyncGenerator<TextEv
       waiting.push({ text, piece, result: undefined });
       wake();
     }
-    waiting.push({ text, piece: undefined, result: await text.generation.result });
+    waiting.push({ text, piece: undefined, result: ended(await text.generation.result) });
   };
   for (const text of texts) {
     tell(text)()
@@ -131,10 +133,16 @@ export async function* textEvents(texts: readonly Text[]): AsyncGenerator<TextEv
 /** Waits for all. Rejects with what one of them ends with; then none goes on. */
 export async function allResults(texts: readonly Text[]): Promise<GenerationResult[]> {
   try {
-    return await Promise.all(texts.map(({ generation }) => generation.result));
+    return await Promise.all(texts.map(async ({ generation }) => ended(await generation.result)));
   } finally {
     cancelTexts(texts);
   }
+}
+
+/** Throws for a text that has ended neither by itself nor by its request: the engine is being closed. */
+function ended(result: GenerationResult): GenerationResult {
+  if (result.finishReason !== 'cancelled') return result;
+  throw new OperatingError('CLOSED', 'the engine was closed before this was done');
 }
 
 export interface Usage {

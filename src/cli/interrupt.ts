@@ -21,6 +21,8 @@ export class Interrupt {
   readonly #stops = new Set<() => unknown>();
   readonly #beforeExit: (reason: unknown) => void;
   #ignoreStdout = false;
+  /** What the next signal does instead of ending all work. */
+  #first: (() => void) | undefined;
   readonly #terminals = [0, 1, 2].filter((descriptor) => isatty(descriptor));
 
   /** @param beforeExit leaves the terminal in order and says why; must not wait */
@@ -36,9 +38,10 @@ export class Interrupt {
    * signal may come between the two kinds of handlers, as JavaScript might not hear of it before long work: so the addon
    * is loaded before.
    * @param sentenceOf what to say of a reason
+   * @param natively the addon ends the process where JavaScript does not; false where that may have work left to do
    */
-  watch(sentenceOf: (reason: OperatingError) => string): void {
-    const watchSignals = signalWatch();
+  watch(sentenceOf: (reason: OperatingError) => string, natively = true): void {
+    const watchSignals = natively ? signalWatch() : undefined;
     const erase = process.stderr.isTTY ? '\r\x1b[2K' : '';
     const texts = NAMES.map((name) => [
       constants.signals[name],
@@ -64,6 +67,18 @@ export class Interrupt {
     return () => this.#stops.delete(stop);
   }
 
+  /** Resolves at the first signal, which then ends nothing; the next one does. @param sentence what is said of it */
+  firstSignal(sentence: string): Promise<void> {
+    return new Promise((resolve) => {
+      this.#first = () => {
+        this.#first = undefined;
+        process.stderr.write(`${sentence}\n`);
+        resolve();
+      };
+      this.onStop(resolve);
+    });
+  }
+
   /** Results go to a file as well, so a closed stdout ends nothing. */
   ignoreClosedStdout(): void {
     this.#ignoreStdout = true;
@@ -85,6 +100,10 @@ export class Interrupt {
   }
 
   #onSignal(name: SignalName): void {
+    if (this.#first) {
+      this.#first();
+      return;
+    }
     if (this.signal.aborted) this.#exit();
     setTimeout(() => this.#exit(), PATIENCE_MS).unref();
     this.#stop(interruptedBy(name));

@@ -74,7 +74,7 @@ async function run(
 ): Promise<void> {
   const problem = platformProblem();
   if (problem !== undefined) throw new OperatingError('UNSUPPORTED', problem);
-  interrupt.watch((reason) => describeFailure(reason, false).text);
+  interrupt.watch((reason) => describeFailure(reason, false).text, parsed.command !== 'serve');
   const log = createLogger(readLogLevel(parsed.options), status);
   const writesToTerminal = process.stdout.isTTY === true;
   const write = (text: string) => {
@@ -119,6 +119,14 @@ async function runCommand(
       ]);
       const { begun, available } = await awaitEarly(early, driver, context);
       return runChat({ ...readChatOptions(options), ...available }, begun);
+    }
+    case 'serve': {
+      const [{ runServe }, { readServeOptions }] = await Promise.all([
+        import('./serve.js'),
+        import('./options/serve-options.js'),
+      ]);
+      const { begun, available } = await awaitEarly(early, driver, context);
+      return runServe({ ...readServeOptions(options), ...available }, begun);
     }
     case 'score': {
       const [{ runScore }, { readScoreOptions }] = await Promise.all([

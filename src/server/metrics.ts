@@ -1,8 +1,9 @@
 // Figures for Prometheus: what clients asked, what the engine does, and what moves beneath it.
 
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { TextObserver } from '../api/reply.js';
 import type { Engine } from '../engine/engine.js';
-import type { PassProgress } from '../engine/scheduler.js';
+import type { PassProgress } from '../engine/pass-progress.js';
 import type { Admission } from './admission.js';
 
 /** What is read of an engine when somebody looks. */
@@ -12,7 +13,7 @@ export type WatchedEngine = Pick<Engine, 'trace' | 'prefixCounts'> & {
 
 const SECONDS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000];
 
-export class ServerMetrics {
+export class ServerMetrics implements TextObserver {
   readonly #registry = new Registry();
   readonly #engine: WatchedEngine;
   readonly #requests = this.#counter('requests_total', 'Requests that were answered', ['path', 'status']);
@@ -33,7 +34,9 @@ export class ServerMetrics {
   );
   readonly #rate = this.#gauge('tokens_per_second', 'Tokens made in the latest seconds');
 
-  #recent: { readonly atMs: number; readonly tokens: number }[] = [];
+  #made = 0;
+  /** How many had been made at times not long ago. */
+  readonly #marks: { readonly atMs: number; readonly made: number }[] = [];
 
   constructor(engine: WatchedEngine) {
     this.#engine = engine;
@@ -77,25 +80,28 @@ export class ServerMetrics {
     this.#newTokens.inc(newTokens);
   }
 
-  pass({ phase, tokens, sequences, capacity, waitingPrompts }: PassProgress, newTokens: number): void {
+  pass({ phase, tokens, sequences, capacity, waitingPrompts }: PassProgress): void {
     this.#passes.inc({ phase });
     this.#passTokens.inc({ phase }, tokens);
     this.#batch.set(sequences);
     this.#capacity.set(capacity);
     this.#waiting.set(waitingPrompts);
-    const nowMs = performance.now();
-    this.#recent.push({ atMs: nowMs, tokens: newTokens });
-    if (this.#recent.length > 2 * MOST_RECENT) this.#recent = this.#recent.slice(-MOST_RECENT);
   }
 
-  /** Over the latest passes; 0 where there were none lately. */
+  /** Over the latest seconds, of texts that are on their way as well. */
   get tokensPerSecond(): number {
     const nowMs = performance.now();
-    const recent = this.#recent.filter(({ atMs }) => nowMs - atMs < RECENT_MS);
+    const recent = this.#marks.filter(({ atMs }) => nowMs - atMs < RECENT_MS);
     const [first] = recent;
-    if (!first || recent.length < 2) return 0;
-    const tokens = recent.slice(1).reduce((sum, one) => sum + one.tokens, 0);
-    return (1e3 * tokens) / (nowMs - first.atMs);
+    return first ? (1e3 * (this.#made - first.made)) / Math.max(1, nowMs - first.atMs) : 0;
+  }
+
+  newToken(): void {
+    this.#made++;
+    const nowMs = performance.now();
+    if (nowMs - (this.#marks.at(-1)?.atMs ?? Number.NEGATIVE_INFINITY) < MARK_MS) return;
+    this.#marks.push({ atMs: nowMs, made: this.#made });
+    if (this.#marks.length > RECENT_MS / MARK_MS) this.#marks.shift();
   }
 
   #watchHops(): void {
@@ -161,8 +167,8 @@ export class ServerMetrics {
   }
 }
 
-const MOST_RECENT = 2000;
 const RECENT_MS = 10_000;
+const MARK_MS = 250;
 
 function described(name: string, help: string): { name: string; help: string } {
   return { name: `zero_inference_${name}`, help };

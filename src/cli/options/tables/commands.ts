@@ -19,11 +19,13 @@ import {
   WORKER_OPTIONS,
 } from './queue.js';
 import { SCORE_EXAMPLES, SCORE_OPTIONS } from './score.js';
+import { SERVE_EXAMPLES, SERVE_OPTIONS } from './serve.js';
 import type { OptionSpec, OptionTable } from './spec.js';
 
 export type CommandName =
   | 'generate'
   | 'chat'
+  | 'serve'
   | 'score'
   | 'plan'
   | 'merge'
@@ -62,6 +64,12 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
     words: 'MODEL',
     options: CHAT_OPTIONS,
     examples: CHAT_EXAMPLES,
+  },
+  serve: {
+    describe: "Serve a model by OpenAI's API",
+    words: 'MODEL',
+    options: SERVE_OPTIONS,
+    examples: SERVE_EXAMPLES,
   },
   score: {
     describe: 'Mean negative log-likelihood and perplexity of a text',

@@ -1,0 +1,77 @@
+// Options of `serve`.
+
+import { isLoopback } from '../../server/access.js';
+import { badOption, type OptionReader } from './option-reader.js';
+import { readSharedOptions } from './shared-options.js';
+import type { SharedOptions } from './shared-settings.js';
+
+export interface ServeOptions extends SharedOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly keys: readonly string[];
+  /** What clients call the model; none: what it was opened by. */
+  readonly servedNames: readonly string[];
+  readonly maxWaitMs: number;
+  readonly drainMs: number;
+  readonly logsBodies: boolean;
+  readonly generationConfig: boolean;
+  readonly batchSize: number | undefined;
+  readonly maxContext: number | undefined;
+  readonly cacheTokens: number | undefined;
+  readonly mostRequests: number;
+  readonly mostClientRequests: number | undefined;
+  readonly mostOpenTokens: number | undefined;
+  readonly mostOpenBytes: number;
+  readonly mostBodyBytes: number;
+}
+
+/** Where a key may lie that nobody is to see in a list of processes. */
+const KEY_VARIABLE = 'ZERO_INFERENCE_API_KEY';
+const MOST_SECONDS = 86_400;
+const MIB = 2 ** 20;
+
+/** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
+export function readServeOptions(options: OptionReader, environment = process.env): ServeOptions {
+  const host = options.text('host') ?? '127.0.0.1';
+  const kept = environment[KEY_VARIABLE];
+  const keys = [...options.list('api_key'), ...(kept ? [kept] : [])];
+  checkKeys(keys);
+  if (!isLoopback(host) && keys.length === 0) {
+    throw badOption(
+      `--host is ${host}, which other machines reach: give clients a key with --api_key or ${KEY_VARIABLE}`,
+    );
+  }
+  return {
+    ...readSharedOptions(options),
+    host,
+    port: options.count('port', 0, 65_535) ?? 8080,
+    keys,
+    servedNames: options.list('served_model_name'),
+    maxWaitMs: 1e3 * (seconds(options, 'max_wait') ?? 0),
+    drainMs: 1e3 * (seconds(options, 'drain_seconds') ?? 30),
+    logsBodies: options.flag('log_requests'),
+    generationConfig: options.switch('generation_config') ?? true,
+    batchSize: options.count('batch_size'),
+    maxContext: options.count('max_context'),
+    cacheTokens: options.count('cache_tokens'),
+    mostRequests: options.count('max_requests') ?? 1024,
+    mostClientRequests: options.count('max_client_requests'),
+    mostOpenTokens: options.count('max_open_tokens'),
+    mostOpenBytes: options.bytes('max_open_bytes') ?? 256 * MIB,
+    mostBodyBytes: options.bytes('max_body') ?? 4 * MIB,
+  };
+}
+
+function seconds(options: OptionReader, name: string): number | undefined {
+  const given = options.number(name);
+  if (given === undefined || (given >= 0 && given <= MOST_SECONDS)) return given;
+  throw badOption(`--${name} is ${given}: give seconds from 0 to ${MOST_SECONDS}`);
+}
+
+function checkKeys(keys: readonly string[]): void {
+  const wrong = keys.find((key) => !/^[\x21-\x7e]{8,1024}$/.test(key));
+  if (wrong === undefined) return;
+  throw badOption(
+    '--api_key has fewer than 8 characters, or some that no header may have: take a long random one',
+  );
+}

@@ -1,0 +1,103 @@
+// Options of `serve`.
+
+import { SAMPLING_OPTIONS } from './sampling.js';
+import { MAX_CONTEXT, SHARED_OPTIONS } from './shared.js';
+import type { OptionTable } from './spec.js';
+
+const SERVER = 'Server';
+const LIMITS = 'Limits';
+const { report: _report, trace: _trace, dummy_weights: _dummy, ...SHARED } = SHARED_OPTIONS;
+
+export const SERVE_OPTIONS = {
+  host: {
+    kind: 'value',
+    group: SERVER,
+    describe: 'address to listen at; beyond this machine (0.0.0.0) a key is needed',
+    default: '127.0.0.1',
+  },
+  port: {
+    kind: 'value',
+    group: SERVER,
+    describe: 'port to listen at; 0 for one that is free',
+    default: '8080',
+  },
+  api_key: {
+    kind: 'list',
+    group: SERVER,
+    describe:
+      'a key that clients must send; may be repeated, and ZERO_INFERENCE_API_KEY holds one unseen by other users',
+  },
+  served_model_name: {
+    kind: 'list',
+    group: SERVER,
+    describe: 'what clients call the model; may be repeated',
+    default: 'what --name says',
+  },
+  max_wait: {
+    kind: 'value',
+    group: SERVER,
+    describe:
+      'seconds that a request waits for others where none is being made, so that they share the first pass',
+    default: '0',
+  },
+  drain_seconds: {
+    kind: 'value',
+    group: SERVER,
+    describe:
+      'how long answers that are being made are waited for at Ctrl-C or SIGTERM; a second one ends at once',
+    default: '30',
+  },
+  log_requests: {
+    kind: 'flag',
+    group: SERVER,
+    describe: 'write bodies of requests to the log, prompts among them, which it does not have otherwise',
+  },
+  generation_config: {
+    ...SAMPLING_OPTIONS.generation_config,
+    describe:
+      "where a request says nothing, draw tokens with the values of the model's generation_config.json",
+    default: 'true; --generation_config=false leaves it out',
+  },
+  batch_size: {
+    kind: 'value',
+    group: LIMITS,
+    describe: 'texts made at once; others wait',
+    default: '16, or as many as fit',
+  },
+  max_context: {
+    ...MAX_CONTEXT,
+    group: LIMITS,
+    default: "the model's context, at most 4096, or what of that fits",
+  },
+  cache_tokens: {
+    kind: 'value',
+    group: LIMITS,
+    describe: 'tokens of all texts whose keys and values are kept at once, beginnings that texts share once',
+    default: 'as many as up to four of the longest texts have',
+  },
+  max_requests: { kind: 'value', group: LIMITS, describe: 'requests that are open at once', default: '1024' },
+  max_client_requests: {
+    kind: 'value',
+    group: LIMITS,
+    describe: 'the same of one client, by its key',
+    default: 'max_requests',
+  },
+  max_open_tokens: {
+    kind: 'value',
+    group: LIMITS,
+    describe: 'tokens that open requests may come to, prompts and texts together',
+    default: 'no limit',
+  },
+  max_open_bytes: { kind: 'value', group: LIMITS, describe: 'bytes of open requests', default: '256MiB' },
+  max_body: { kind: 'value', group: LIMITS, describe: 'bytes of one request', default: '4MiB' },
+  ...SHARED,
+} as const satisfies OptionTable;
+
+export const SERVE_EXAMPLES = [
+  ['zero-inference serve FOLDER', "OpenAI's API at http://127.0.0.1:8080/v1"],
+  [
+    'zero-inference serve FOLDER --nvme_offload_path . --batch_size 64 --max_wait 2',
+    'a pass is dear: let it fill',
+  ],
+  ['ZERO_INFERENCE_API_KEY=… zero-inference serve FOLDER --host 0.0.0.0', 'for other machines too'],
+] as const;
