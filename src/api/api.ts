@@ -5,6 +5,7 @@ import { CHAT } from './chat.js';
 import { COMPLETIONS } from './completions.js';
 import type { Endpoint } from './endpoint.js';
 import type { Asking, Reply, WholeReply } from './reply.js';
+import { RESPONSES } from './responses.js';
 import type { ServedModel } from './served-model.js';
 import { DETOKENIZE, TOKENIZE } from './tokens.js';
 
@@ -12,6 +13,7 @@ import { DETOKENIZE, TOKENIZE } from './tokens.js';
 export const ENDPOINTS = {
   '/v1/completions': COMPLETIONS,
   '/v1/chat/completions': CHAT,
+  '/v1/responses': RESPONSES,
   '/tokenize': TOKENIZE,
   '/detokenize': DETOKENIZE,
 } as const satisfies Readonly<Record<string, Endpoint>>;

@@ -1,9 +1,11 @@
 // The model that is served, as requests see it: its names, its tokens, its engine, and what it says of drawing.
 
+import type { Engine } from '../engine/engine.js';
 import type { ModelSampling } from '../engine/generation-config.js';
+import type { OpenedModel } from '../engine/open-model.js';
 import { GREEDY, type SamplingSettings } from '../engine/sampler.js';
 import type { JsonObject } from '../files/json-file.js';
-import type { Coder } from '../library/prompt.js';
+import { Coder } from '../library/prompt.js';
 import type { TextRoom } from '../library/text-request.js';
 import type { Tokenizer } from '../text/tokenizer/tokenizer.js';
 import type { ServedAnswers } from './answer-style.js';
@@ -52,5 +54,40 @@ export function servedDefaults(config: JsonObject, own: ModelSampling | undefine
       repetitionPenalty: value('repetition_penalty', DRAWN_FREELY.repetitionPenalty),
     },
     maxNewTokens: own?.maxNewTokens,
+  };
+}
+
+export interface ServedParts {
+  readonly opened: OpenedModel;
+  readonly engine: Pick<Engine, 'submit'>;
+  readonly tokenizer: Tokenizer;
+  readonly names: readonly string[];
+  /** Tokens of the longest text, its prompt among them. */
+  readonly contextTokens: number;
+  /** Undefined: its file is to say nothing. */
+  readonly own: ModelSampling | undefined;
+}
+
+export function servedModel({
+  opened,
+  engine,
+  tokenizer,
+  names,
+  contextTokens,
+  own,
+}: ServedParts): ServedModel {
+  const { checkpoint, model } = opened;
+  const size = model.vocabSize;
+  const coder = new Coder(checkpoint.folder, { tokenizer, startToken: tokenizer.bosTokenId, size });
+  const endTokens = new Set(tokenizer.eosTokenIds);
+  return {
+    names,
+    created: Math.floor(Date.now() / 1e3),
+    room: { engine, coder, contextTokens, endTokens, own: undefined },
+    coder,
+    tokenizer,
+    vocabSize: size,
+    contextTokens,
+    defaults: servedDefaults(checkpoint.generationConfig, own),
   };
 }

@@ -1,14 +1,12 @@
 // `serve`: a model for many clients, by OpenAI's API.
 
 import { join } from 'node:path';
-import { type ServedModel, servedDefaults } from '../api/served-model.js';
-import type { Engine } from '../engine/engine.js';
+import { servedModel } from '../api/served-model.js';
 import { type ModelSampling, readGenerationConfig } from '../engine/generation-config.js';
 import { planFor } from '../engine/plan-for.js';
-import { Coder } from '../library/prompt.js';
 import { workloadFor } from '../library/workload.js';
 import { Service } from '../server/service.js';
-import { loadTokenizer, type Tokenizer } from '../text/tokenizer/tokenizer.js';
+import { loadTokenizer } from '../text/tokenizer/tokenizer.js';
 import type { CommandContext } from './context.js';
 import { badOption } from './options/option-reader.js';
 import type { ServeOptions } from './options/serve-options.js';
@@ -23,14 +21,9 @@ export async function runServe(options: ServeOptions, context: CommandContext): 
   const own = options.generationConfig ? ownSampling(source, context) : undefined;
   const workload = workloadOf(source, options);
   await withSession({ source, options, workload, context }, async ({ engine }) => {
-    const model = servedModel({
-      source,
-      options,
-      tokenizer,
-      own,
-      engine,
-      contextTokens: workload.contextTokens,
-    });
+    const names = options.servedNames.length > 0 ? options.servedNames : [options.name];
+    const { contextTokens } = workload;
+    const model = servedModel({ opened: source.opened, engine, tokenizer, names, contextTokens, own });
     const service = new Service({ engine, model, log: context.log }, serviceOptions(options));
     await serveUntilStopped(service, options, context);
   });
@@ -93,32 +86,6 @@ function ownSampling({ opened }: Source, { log }: CommandContext): ModelSampling
   const own = readGenerationConfig(generationConfig, path, opened.model.maxContextTokens);
   for (const line of own.warnings) log.warn(line);
   return own;
-}
-
-interface Makings {
-  readonly source: Source;
-  readonly options: ServeOptions;
-  readonly tokenizer: Tokenizer;
-  readonly own: ModelSampling | undefined;
-  readonly engine: Engine;
-  readonly contextTokens: number;
-}
-
-function servedModel({ source, options, tokenizer, own, engine, contextTokens }: Makings): ServedModel {
-  const { checkpoint, model } = source.opened;
-  const size = model.vocabSize;
-  const coder = new Coder(checkpoint.folder, { tokenizer, startToken: tokenizer.bosTokenId, size });
-  const endTokens = new Set(tokenizer.eosTokenIds);
-  return {
-    names: options.servedNames.length > 0 ? options.servedNames : [options.name],
-    created: Math.floor(Date.now() / 1e3),
-    room: { engine, coder, contextTokens, endTokens, own: undefined },
-    coder,
-    tokenizer,
-    vocabSize: size,
-    contextTokens,
-    defaults: servedDefaults(checkpoint.generationConfig, own),
-  };
 }
 
 /** Throws BAD_OPTION or DOES_NOT_FIT. */

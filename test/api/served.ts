@@ -3,11 +3,10 @@
 import { Api } from '../../src/api/api.js';
 import type { ApiError } from '../../src/api/api-error.js';
 import type { Asking, ServerEvent } from '../../src/api/reply.js';
-import { type ServedModel, servedDefaults } from '../../src/api/served-model.js';
+import { type ServedModel, servedModel } from '../../src/api/served-model.js';
 import { Engine, type ServingOptions } from '../../src/engine/engine.js';
 import { readGenerationConfig } from '../../src/engine/generation-config.js';
 import { openModel } from '../../src/engine/open-model.js';
-import { Coder } from '../../src/library/prompt.js';
 import { loadTokenizer } from '../../src/text/tokenizer/tokenizer.js';
 
 export interface Served {
@@ -49,19 +48,8 @@ export async function serve(folder: string, options: ServedOptions = {}): Promis
   engine.serveWith(serving);
   const { generationConfig } = opened.checkpoint;
   const own = readGenerationConfig(generationConfig, folder, opened.model.maxContextTokens);
-  const size = opened.model.vocabSize;
-  const coder = new Coder(folder, { tokenizer, startToken: tokenizer.bosTokenId, size });
-  const endTokens = new Set(tokenizer.eosTokenIds);
-  const model: ServedModel = {
-    names: ['small', 'also-small'],
-    created: 1,
-    room: { engine, coder, contextTokens, endTokens, own: undefined },
-    coder,
-    tokenizer,
-    vocabSize: size,
-    contextTokens,
-    defaults: servedDefaults(generationConfig, own),
-  };
+  const names = ['small', 'also-small'];
+  const model = servedModel({ opened, engine, tokenizer, names, contextTokens, own });
   const faults: ApiError[] = [];
   return { api: new Api(model, (fault) => faults.push(fault)), engine, model, faults };
 }

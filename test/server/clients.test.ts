@@ -60,6 +60,43 @@ describe('the client of OpenAI', () => {
     expect(whole.choices[0]?.logprobs?.tokens?.join('')).toBe(text);
   });
 
+  it('has responses, whole as streamed, whose events put together are the response', async () => {
+    const wanted = { model: 'small', input: 'Who are you?', max_output_tokens: 16, temperature: 0 };
+    const chat = await client.chat.completions.create(asked);
+    const whole = await client.responses.create(wanted);
+    expect(whole.output_text).toBe(chat.choices[0]?.message.content);
+    expect(whole).toMatchObject({
+      status: 'incomplete',
+      incomplete_details: { reason: 'max_output_tokens' },
+    });
+    expect(whole.usage?.output_tokens).toBe(16);
+    const items = [
+      { role: 'user' as const, content: [{ type: 'input_text' as const, text: 'Who are you?' }] },
+    ];
+    const stream = client.responses.stream({ ...wanted, input: items });
+    const types: string[] = [];
+    let text = '';
+    for await (const event of stream) {
+      if (types.at(-1) !== event.type) types.push(event.type);
+      if (event.type === 'response.output_text.delta') text += event.delta;
+    }
+    expect(text).toBe(whole.output_text);
+    expect((await stream.finalResponse()).output_text).toBe(text);
+    expect(types).toEqual([
+      'response.created',
+      'response.in_progress',
+      'response.output_item.added',
+      'response.content_part.added',
+      'response.output_text.delta',
+      'response.output_text.done',
+      'response.content_part.done',
+      'response.output_item.done',
+      'response.incomplete',
+    ]);
+    const stored = client.responses.create({ ...wanted, previous_response_id: 'resp_1' });
+    await expect(stored).rejects.toMatchObject({ status: 400, param: 'previous_response_id' });
+  });
+
   it('knows what is wrong by its own errors', async () => {
     const wrong = client.chat.completions.create({ ...asked, max_tokens: 1e6 });
     await expect(wrong).rejects.toThrow(BadRequestError);

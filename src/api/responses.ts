@@ -1,0 +1,110 @@
+// `/v1/responses`: the same answers in the newer form, as items; nothing is stored between requests.
+
+import { z } from 'zod';
+import { joinParts } from '../tools/answer-parts.js';
+import { beginAnswers, type ChatAnswer } from './chat-answers.js';
+import { endpoint } from './endpoint.js';
+import { checkModel, refuse, requestOf, SAMPLING_FIELDS, TEXT_FIELDS, TOP_LOG_PROBS } from './fields.js';
+import { newId, nowSeconds } from './ids.js';
+import type { Asking, Reply } from './reply.js';
+import { whole } from './reply.js';
+import { responseEvents } from './response-events.js';
+import { INPUT, inputMessages } from './response-input.js';
+import { itemsOf, type ResponseHead, responseBody } from './response-items.js';
+import type { ServedModel } from './served-model.js';
+import { allResults, usageOf } from './texts.js';
+
+const given = z.unknown().optional();
+
+const SCHEMA = requestOf({
+  ...SAMPLING_FIELDS,
+  model: TEXT_FIELDS.model,
+  input: INPUT,
+  instructions: z.string().nullable().optional(),
+  max_output_tokens: TEXT_FIELDS.max_tokens,
+  stream: z.boolean().nullable().optional(),
+  stop: TEXT_FIELDS.stop,
+  top_logprobs: TOP_LOG_PROBS.nullable().optional(),
+  text: z
+    .looseObject({ format: z.looseObject({ type: z.string() }).optional() })
+    .nullable()
+    .optional(),
+  tools: z.array(z.unknown()).max(128).nullable().optional(),
+  tool_choice: given,
+  reasoning: given,
+  include: z.array(z.string()).nullable().optional(),
+  truncation: z.enum(['auto', 'disabled']).nullable().optional(),
+  background: z.boolean().nullable().optional(),
+  previous_response_id: given,
+  conversation: given,
+  prompt: given,
+  stream_options: given,
+});
+
+type Fields = z.infer<typeof SCHEMA>;
+
+export const RESPONSES = endpoint('An answer as items', SCHEMA, answer);
+
+async function answer(fields: Fields, model: ServedModel, asking: Asking): Promise<Reply> {
+  checkModel(fields.model, model.names);
+  checkWishes(fields);
+  const [begun] = await beginAnswers(model, asking, {
+    messages: inputMessages(fields.input, fields.instructions ?? undefined),
+    fields,
+    maxNewTokens: fields.max_output_tokens ?? undefined,
+    samples: 1,
+    logProbs: false,
+    topLogProbs: 0,
+  });
+  const told = { answer: begun as ChatAnswer, head: headOf(fields, model) };
+  if (fields.stream) return { kind: 'stream', events: responseEvents(told.answer, told.head) };
+  const [result] = await allResults([told.answer.text]);
+  if (!result) throw new Error('a text has a result');
+  const { reader, text } = told.answer;
+  const items = itemsOf(joinParts([...reader.push(result.text), ...reader.end()]));
+  const usage = usageOf([text], result.tokens.length);
+  return whole(responseBody(told.head, items, { finishReason: result.finishReason, usage }));
+}
+
+function headOf(fields: Fields, model: ServedModel): ResponseHead {
+  const { sampling } = model.defaults;
+  return {
+    id: newId('resp_'),
+    created_at: nowSeconds(),
+    model: fields.model ?? (model.names[0] as string),
+    instructions: fields.instructions ?? null,
+    max_output_tokens: fields.max_output_tokens ?? null,
+    temperature: fields.temperature ?? sampling.temperature,
+    top_p: fields.top_p ?? sampling.topP,
+    metadata: fields.metadata ?? {},
+  };
+}
+
+function checkWishes(fields: Fields): void {
+  const { text, tools, truncation, background, top_logprobs: top, include } = fields;
+  const stored =
+    'asks for what was said before, and nothing is stored here: send the whole conversation as input';
+  refuse(fields, {
+    previous_response_id: stored,
+    conversation: stored,
+    prompt: 'names a stored prompt, and nothing is stored here: send it as instructions and input',
+  });
+  refuse(
+    {
+      'text.format': text?.format && text.format.type !== 'text' ? text.format : undefined,
+      tools: tools && tools.length > 0 ? tools : undefined,
+      truncation: truncation === 'auto' ? truncation : undefined,
+      background: background || undefined,
+      top_logprobs: top || undefined,
+      include: include?.includes('message.output_text.logprobs') ? include : undefined,
+    },
+    {
+      'text.format': "is of another type than 'text', which is not supported: leave it out",
+      tools: 'are not supported: leave them out',
+      truncation: "may not be 'auto': a conversation that is too long is refused",
+      background: 'is not supported: nothing is stored here, so the answer is to be waited for',
+      top_logprobs: 'is not told here: ask /v1/chat/completions',
+      include: 'has log-probabilities, which are not told here: ask /v1/chat/completions',
+    },
+  );
+}
