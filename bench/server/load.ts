@@ -45,7 +45,9 @@ const seconds = (performance.now() - startMs) / 1e3;
 await service.engine.whenIdle();
 await service.close();
 const differences = await otherThanGenerated();
-printResult('server-load', {
+const answers = Object.values(asked).reduce((sum, count) => sum + count, 0);
+const line = `${answers} requests, ${problems.length} problems, ${differences.length} answers other than generate's`;
+printResult('server-load', line, {
   clients: Number(values.clients),
   seconds,
   asked,

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { generate } from '../../src/engine/generate.js';
-import { dummyCheckpoint, median, printResult } from '../common.js';
+import { dummyCheckpoint, median, percent, printResult } from '../common.js';
 import { openEngine, openService } from './opened.js';
 
 const { values } = parseArgs({
@@ -68,11 +68,11 @@ async function byServer(stream: boolean): Promise<number> {
       headers: { 'content-type': 'application/json' },
       body: JSON.stringify({ prompt, max_tokens: newTokens, temperature: 0, ignore_eos: true, stream }),
     }).then((response) => response.text());
-  await Promise.all(prompts.slice(0, 2).map(ask));
+  await Promise.all(prompts.slice(0, 2).map((prompt) => ask(prompt)));
   const delay = monitorEventLoopDelay({ resolution: 5 });
   delay.enable();
   const startMs = performance.now();
-  await Promise.all(prompts.map(ask));
+  await Promise.all(prompts.map((prompt) => ask(prompt)));
   const seconds = (performance.now() - startMs) / 1e3;
   delay.disable();
   delays.push(delay.max / 1e6);
@@ -84,11 +84,14 @@ const runs: { readonly generate: number; readonly whole: number; readonly stream
 for (let run = 0; run < Number(values.runs); run++) {
   runs.push({ generate: await byGenerate(), whole: await byServer(false), streamed: await byServer(true) });
 }
-printResult('server-overhead', {
+const shareWhole = median(runs.map(({ generate, whole }) => whole / generate));
+const shareStreamed = median(runs.map(({ generate, streamed }) => streamed / generate));
+const line = `${percent(shareWhole)} of generate's tokens a second whole, ${percent(shareStreamed)} streamed`;
+printResult('server-overhead', line, {
   batch,
   new_tokens: newTokens,
   runs,
-  share_whole: median(runs.map(({ generate, whole }) => whole / generate)),
-  share_streamed: median(runs.map(({ generate, streamed }) => streamed / generate)),
+  share_whole: shareWhole,
+  share_streamed: shareStreamed,
   event_loop_delay_ms: Math.max(...delays),
 });
