@@ -66,6 +66,8 @@ export interface ServedParts {
   readonly contextTokens: number;
   /** Undefined: its file is to say nothing. */
   readonly own: ModelSampling | undefined;
+  /** Absent: answers are text, and obey no format. */
+  readonly answers?: ServedAnswers | undefined;
 }
 
 export function servedModel({
@@ -75,6 +77,7 @@ export function servedModel({
   names,
   contextTokens,
   own,
+  answers,
 }: ServedParts): ServedModel {
   const { checkpoint, model } = opened;
   const size = model.vocabSize;
@@ -89,5 +92,6 @@ export function servedModel({
     vocabSize: size,
     contextTokens,
     defaults: servedDefaults(checkpoint.generationConfig, own),
+    answers,
   };
 }

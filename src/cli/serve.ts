@@ -1,6 +1,7 @@
 // `serve`: a model for many clients, by OpenAI's API.
 
 import { join } from 'node:path';
+import { servedAnswers } from '../api/answer-style.js';
 import { servedModel } from '../api/served-model.js';
 import { type ModelSampling, readGenerationConfig } from '../engine/generation-config.js';
 import { planFor } from '../engine/plan-for.js';
@@ -19,13 +20,21 @@ export async function runServe(options: ServeOptions, context: CommandContext): 
   const source = await openSource(options, context, { tokenizer: true });
   const tokenizer = await loadTokenizer(source.opened.checkpoint.folder);
   const own = options.generationConfig ? ownSampling(source, context) : undefined;
-  const workload = workloadOf(source, options);
+  // Any answer may be bound by a format.
+  const workload = { ...workloadOf(source, options), masks: true };
   await withSession({ source, options, workload, context }, async ({ engine }) => {
     const names = options.servedNames.length > 0 ? options.servedNames : [options.name];
     const { contextTokens } = workload;
-    const model = servedModel({ opened: source.opened, engine, tokenizer, names, contextTokens, own });
-    const service = new Service({ engine, model, log: context.log }, serviceOptions(options));
-    await serveUntilStopped(service, options, context);
+    const { opened } = source;
+    const { folder } = opened.checkpoint;
+    const answers = await servedAnswers({ folder, tokenizer, vocabSize: engine.model.vocabSize });
+    try {
+      const model = servedModel({ opened, engine, tokenizer, names, contextTokens, own, answers });
+      const service = new Service({ engine, model, log: context.log }, serviceOptions(options));
+      await serveUntilStopped(service, options, context);
+    } finally {
+      await answers.grammars.close();
+    }
   });
 }
 
@@ -108,6 +117,6 @@ function workloadOf(source: Source, options: ServeOptions) {
     cacheTokens,
   } as const;
   return workloadFor(limits, possible, (workload) =>
-    planFor(model, engineOptions(source, options, workload)),
+    planFor(model, engineOptions(source, options, { ...workload, masks: true })),
   );
 }

@@ -1,10 +1,10 @@
 // Items of a response: whatever an answer is made of, each item is opened, grows and is closed before the next one.
 
 import { expect, it } from 'vitest';
-import type { AnswerPart, AnswerReader } from '../../src/tools/answer-parts.js';
 import type { ChatAnswer } from '../../src/api/chat-answers.js';
 import { responseEvents } from '../../src/api/response-events.js';
 import { TextGeneration, type TokenSource } from '../../src/library/generation.js';
+import type { AnswerPart, AnswerReader } from '../../src/tools/answer-parts.js';
 import { eventsOf, type Json } from './served.js';
 
 const HEAD = {
