@@ -55,6 +55,7 @@ const WORDS = [
 ].map((word) => new TextEncoder().encode(word));
 /** Texts that a mutation makes longer than this cost time and nothing else. */
 const DEADLINE_MS = 30_000;
+const CUT_MS = 2_000;
 
 export interface MutationResult {
   readonly requests: number;
@@ -99,13 +100,13 @@ function requestOf(index: number): Buffer {
   return index % 2 === 0 ? whole : mutateBytes(random, whole, WORDS);
 }
 
-/** Rejects where no answer comes in time: the server hangs. The end of what is sent is told, so that a cut request ends. */
+/** Rejects where no answer comes in time: the server hangs. A request that is cut ends when nothing more comes for a while. */
 function exchange(address: string, bytes: Buffer): Promise<string> {
   const { hostname, port } = new URL(address);
   return new Promise((resolve, reject) => {
-    const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true }, () =>
-      socket.end(bytes),
-    );
+    const socket = connect({ host: hostname, port: Number(port) }, () => socket.write(bytes));
+    // Whoever leaves is answered nothing, so it leaves only where the rest of its request is awaited.
+    const waiting = setTimeout(() => socket.end(), CUT_MS);
     let answer = '';
     socket.setTimeout(DEADLINE_MS, () => {
       socket.destroy();
@@ -114,7 +115,10 @@ function exchange(address: string, bytes: Buffer): Promise<string> {
     socket.setEncoding('latin1').on('data', (text: string) => {
       answer += text;
     });
-    socket.on('close', () => resolve(answer));
+    socket.on('close', () => {
+      clearTimeout(waiting);
+      resolve(answer);
+    });
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code !== 'ECONNRESET' && error.code !== 'EPIPE') reject(error);
     });

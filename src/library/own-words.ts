@@ -8,6 +8,7 @@ export const OPTION_NAMES: Readonly<Record<string, string>> = {
   '--dram_memory': 'dramMemory',
   '--gpu_memory': 'gpuMemory',
   '--kv_dtype': 'kvDtype',
+  '--kv_offload': 'kvOffload',
   '--compute_dtype': 'computeDtype',
   '--dtype': 'dtype',
   '--cpu_offload': "offload: 'dram'",

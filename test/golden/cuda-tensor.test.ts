@@ -32,7 +32,7 @@ const KINDS = [
   'opt',
   'phi3',
   'q-ct-fp8-llama',
-  'q-ct-int4-llama',
+  'q-ct-int8-qwen3',
   'qwen3_moe',
 ];
 

@@ -22,6 +22,9 @@ const NEVER_MET = [
   '--prompt',
   // Shapes without a checkpoint are for commands.
   '--dtype',
+  // Devices that compute together are for commands.
+  '--parallel',
+  '--num_gpus',
   // Files that machines are described in, for `plan`.
   '--save',
 ];
