@@ -67,7 +67,8 @@ function templateCall({ id, function: own }: z.infer<typeof CALL>): object {
 export function textOf(content: SentMessage['content'], param: string): string {
   if (typeof content === 'string') return content;
   if (!content) throw badField(param, `${param} is missing: give a text`);
-  if (!Array.isArray(content)) throw badField(param, `${param} is no text and no list of parts: give one of both`);
+  if (!Array.isArray(content))
+    throw badField(param, `${param} is no text and no list of parts: give one of both`);
   return content
     .map((one, at) => {
       const isText = TEXT_PARTS.has(one.type) && typeof one.text === 'string';
