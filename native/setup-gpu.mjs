@@ -5,13 +5,15 @@ import { delimiter, join } from 'node:path';
 import { capture, onPath, PATH, SetupError } from './setup-tools.mjs';
 
 /**
+ * `newest`: for the newest that machine code is compiled for, which has the most kernels of its own.
  * `auto`: for the GPUs that are here, if any; nothing that the addon has already is taken away. `known`: for all but those that are
  * newer than every machine code, which saves a fifth of the time and leaves no line of the kernels uncompiled.
  */
-export const CUDA_CHOICES = ['auto', 'all', 'known', 'native', 'none'];
+export const CUDA_CHOICES = ['auto', 'all', 'known', 'newest', 'native', 'none'];
 /** As native/CMakeLists.txt has them by default: a GPU gets the code that it would run of a build with all of them. */
 export const ARCHITECTURES = ['80-real', '90a-real', '90-virtual'];
 const NEWER = '90-virtual';
+const NEWEST = '90a-real';
 const OLDEST_NVCC_MAJOR = 12;
 
 /** @param capability `9.0` */
@@ -69,7 +71,8 @@ function wanted(choice, built) {
     );
   }
   if (choice === 'native' && !here.every((architecture) => built.includes(architecture))) return here;
-  const isKnown = (architecture) => choice === 'known' && architecture !== NEWER;
+  const isKnown = (architecture) =>
+    (choice === 'known' && architecture !== NEWER) || (choice === 'newest' && architecture === NEWEST);
   // Several machines may share a folder.
   return ARCHITECTURES.filter(
     (architecture) => isKnown(architecture) || [...here, ...built].includes(architecture),
