@@ -113,12 +113,8 @@ function residents(layerCount: number): [string, Placement][] {
 describe.each([
   ['bloom-6-heads', 4],
   ['llama', 5],
-  ['gpt2', 5],
-  ['deepseek_v4', 6],
   ['gemma3_text', 7],
   ['glm4_moe_lite', 5],
-  ['hy_v3', 5],
-  ['qwen3_next', 5],
 ])('%s', (name, layerCount) => {
   const golden = readGolden(name);
   let first: ReturnType<typeof generateFixture> | undefined;
