@@ -12,6 +12,8 @@ const LONGEST = [
   'test/plan/kernel-scratch.test.ts',
   'test/native/weights.test.ts',
   'test/cli/plan.test.ts',
+  'test/engine/schedules.test.ts',
+  'test/engine/request-ends.test.ts',
 ];
 
 class LongOnesFirst extends BaseSequencer {
