@@ -102,7 +102,7 @@ export class HashedCache {
         recomputeAtTokens,
         layers: [],
       },
-      deviceCount,
+      batchCount: deviceCount,
       get passesLeft() {
         return cache.#passesLeft;
       },
