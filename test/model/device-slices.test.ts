@@ -2,16 +2,11 @@
 
 import { describe, expect, it } from 'vitest';
 import { sharedDimension, sliceLayer } from '../../offload/model/device-slices.js';
-import {
-  deviceLayout,
-  hostLayout,
-  layerOf,
-  type MatrixSpec,
-  type TensorSpec,
-} from '../../offload/model/layout.js';
+import { deviceLayout, hostLayout, layerOf, type TensorSpec } from '../../offload/model/layout.js';
 import { weightOf } from '../../offload/model/weights.js';
-import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
-import { contiguousStrides, type Tensor, type Weight } from '../../offload/port/ops.js';
+import { elementCount } from '../../offload/port/dtype.js';
+import { contiguousStrides, type Tensor } from '../../offload/port/ops.js';
+import { specOf } from '../helpers/stored-spec.js';
 import { expandReference } from '../native/reference-weights.js';
 import { buildWeight, fitted, WEIGHT_KINDS } from '../native/weight-builder.js';
 import { workbench } from '../native/workbench.js';
@@ -29,16 +24,6 @@ const INPUTS = [
   [3, 120],
   [2, 128],
 ] as const;
-
-/** The weight's tensors as extents of a file that is the memory. */
-function specOf({ format, shape, firstRow, parts }: Weight): MatrixSpec {
-  const specs = Object.entries(parts).map(([name, tensor]: [string, Tensor]): [string, TensorSpec] => {
-    const sizeBytes = elementCount(tensor.shape) * DTYPE_BYTES[tensor.dtype];
-    const extent = { fileIndex: 0, fileOffset: tensor.offsetBytes, sizeBytes };
-    return [name, { key: name, dtype: tensor.dtype, shape: tensor.shape, extent }];
-  });
-  return { key: 'matrix', format, shape, firstRow, parts: Object.fromEntries(specs) };
-}
 
 /** What a device's memory holds after all copies of a layer whose file is `file`. */
 function onDevice(layer: ReturnType<typeof layerOf>, file: Bytes, device: number) {

@@ -5,20 +5,11 @@ import { type MatrixSpec, type TensorSpec, tensorsOf } from '../../offload/model
 import { rowsBetweenCuts, sliceMatrix } from '../../offload/model/slice-matrix.js';
 import { weightOf } from '../../offload/model/weights.js';
 import { DTYPE_BYTES, elementCount } from '../../offload/port/dtype.js';
-import { contiguousStrides, type Tensor, type Weight } from '../../offload/port/ops.js';
+import { contiguousStrides, type Tensor } from '../../offload/port/ops.js';
+import { specOf } from '../helpers/stored-spec.js';
 import { expandReference } from '../native/reference-weights.js';
 import { buildWeight, canBeCut, fitted, WEIGHT_KINDS, type WeightKind } from '../native/weight-builder.js';
 import { type Workbench, workbench } from '../native/workbench.js';
-
-/** The weight's tensors as extents of a file that is the memory. */
-function specOf({ format, shape, firstRow, parts }: Weight): MatrixSpec {
-  const specs = Object.entries(parts).map(([name, tensor]: [string, Tensor]): [string, TensorSpec] => {
-    const sizeBytes = elementCount(tensor.shape) * DTYPE_BYTES[tensor.dtype];
-    const extent = { fileIndex: 0, fileOffset: tensor.offsetBytes, sizeBytes };
-    return [name, { key: name, dtype: tensor.dtype, shape: tensor.shape, extent }];
-  });
-  return { key: 'matrix', format, shape, firstRow, parts: Object.fromEntries(specs) };
-}
 
 function valuesOf(spec: MatrixSpec, bench: Workbench): Float64Array {
   const place = ({ dtype, shape, extent }: TensorSpec): Tensor => {
