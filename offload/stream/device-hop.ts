@@ -89,9 +89,10 @@ export class DeviceHop {
   /** A layer that rests in shards is gathered into a buffer of each device; shards are never written again. */
   async #gathered(item: HostLayer, hostReadyMs: number, resident: DeviceResident): Promise<StagedLayer> {
     const { layout, memories } = resident;
+    // Buffers first: where there are none any more, the host buffer is still this item's to give back.
+    const leases = await this.#leases();
     resident.ready ??= this.#fetchShards(item, resident);
     const shards = resident.ready;
-    const leases = await this.#leases();
     const gathered = gatherShards({
       backend: this.#backend,
       layout,
