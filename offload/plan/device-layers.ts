@@ -24,14 +24,14 @@ export function placeOnDevices(input: PlanInput, sizes: Sizes): Draft[] {
 function placeWhole(input: PlanInput, sizes: Sizes): Draft | undefined {
   const { options, deviceLayerBytes } = input;
   const layerCount = deviceLayerBytes.length;
-  if (options.computesInPlace) return draftOf(input, sizes, 0, NO_BUFFERS);
+  if (options.computesInPlace) return draftOf(input, sizes, wholeAtRest(input, 0), NO_BUFFERS);
   const free = (options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY) - sumOf(sizes.terms, 'gpu');
   const wanted = wantedResidents(options, layerCount);
   // Everything at rest needs no buffers.
   const fitsWhole =
     wanted.layers === layerCount &&
     spreadOf(deviceLayerBytes, layerCount).bytes <= Math.min(free, wanted.bytes);
-  if (fitsWhole) return draftOf(input, sizes, layerCount, NO_BUFFERS);
+  if (fitsWhole) return draftOf(input, sizes, wholeAtRest(input, layerCount), NO_BUFFERS);
   const buffers = streamBuffers(input, wanted.layers > 0).find(
     ({ count, sizeBytes }) => count * sizeBytes <= free,
   );
@@ -40,7 +40,7 @@ function placeWhole(input: PlanInput, sizes: Sizes): Draft | undefined {
   const most = Math.min(wanted.layers, layerCount - 1);
   const count = mostAtRest(deviceLayerBytes, most, Math.min(forLayers, wanted.bytes));
   if (wanted.exactly && count < wanted.layers) return undefined;
-  return draftOf(input, sizes, count, buffers);
+  return draftOf(input, sizes, wholeAtRest(input, count), buffers);
 }
 
 /** Devices copy from each other, and what rests there is to be gathered. */
@@ -57,34 +57,43 @@ function placeShards(input: PlanInput, sizes: Sizes): Draft | undefined {
   const free = (options.deviceBudgetBytes ?? Number.POSITIVE_INFINITY) - sumOf(sizes.terms, 'gpu');
   const buffers = streamBuffers(input, true).find(({ count, sizeBytes }) => count * sizeBytes <= free);
   if (!buffers || wanted.layers === 0) return undefined;
-  const shardBytes = shardSizes(input);
+  const { shards: shardBytes, more } = shardSizes(input);
   const room = Math.min(free - buffers.count * buffers.sizeBytes, wanted.bytes);
   const count = mostAtRest(shardBytes, wanted.layers, room);
   if (count === 0 || (wanted.exactly && count < wanted.layers)) return undefined;
   const sharded = spreadOf(shardBytes, count);
-  const more = deviceLayerBytes.map((bytes, index) => bytes - (shardBytes[index] ?? 0));
   const wholes =
     count === layerCount && !wanted.exactly
       ? spreadOf(more, mostAtRest(more, layerCount - 1, room - sharded.bytes))
       : undefined;
   const inShards = sharded.resident.map((resident, index) => resident && !wholes?.resident[index]);
-  const draft = draftOf(input, sizes, count, buffers);
   const bytes = sharded.bytes + (wholes?.bytes ?? 0);
   const term = shardsTerm(input, inShards, sharded.resident, bytes);
-  return {
-    ...draft,
-    inShards,
-    terms: draft.terms.map((one) => (one.name === RESIDENT && one.tier === 'gpu' ? term : one)),
-  };
+  return { ...draftOf(input, sizes, { resident: sharded.resident, term }, buffers), inShards };
 }
 
-/** What a device has of each layer in shards; equal on all. */
-export function shardSizes({ options, layers }: PlanInput): readonly number[] {
-  const { deviceCount, cuda } = options;
+interface ShardSizes {
+  /** What a device has of each layer in shards; equal on all. */
+  readonly shards: readonly number[];
+  /** How much more it has of one that rests whole. */
+  readonly more: readonly number[];
+}
+
+/** The same for all that is weighed. */
+const knownShards = new WeakMap<PlanInput, ShardSizes>();
+
+function shardSizes(input: PlanInput): ShardSizes {
+  const before = knownShards.get(input);
+  if (before) return before;
+  const { deviceCount, cuda } = input.options;
   const allocated = cuda ? ALLOCATION_BYTES : 1;
-  return layers.map(({ layout }) =>
+  const shards = input.layers.map(({ layout }) =>
     roundUp(gatheredBytes(layout.device.sizeBytes, deviceCount) / deviceCount, allocated),
   );
+  const more = input.deviceLayerBytes.map((bytes, index) => bytes - (shards[index] ?? 0));
+  const sizes = { shards, more };
+  knownShards.set(input, sizes);
+  return sizes;
 }
 
 function shardsTerm(
@@ -100,12 +109,27 @@ function shardsTerm(
   return { tier: 'gpu', name: RESIDENT, bytes, reason };
 }
 
+/** What rests on devices, and the term that says so. */
+interface AtRest {
+  readonly resident: readonly boolean[];
+  readonly term: PlanTerm | undefined;
+}
+
 /** @param count of the layers that rest on every device */
-function draftOf(input: PlanInput, sizes: Sizes, count: number, deviceBuffers: BufferPlan): Draft {
-  const { resident, bytes } = spreadOf(input.deviceLayerBytes, count);
+function wholeAtRest({ deviceLayerBytes }: PlanInput, count: number): AtRest {
+  const { resident, bytes } = spreadOf(deviceLayerBytes, count);
+  return { resident, term: count > 0 ? residentTerm(count, resident.length, bytes) : undefined };
+}
+
+function draftOf(
+  input: PlanInput,
+  sizes: Sizes,
+  { resident, term }: AtRest,
+  deviceBuffers: BufferPlan,
+): Draft {
   const terms = [...sizes.terms];
   if (deviceBuffers.count > 0) terms.push(bufferTerm(deviceBuffers));
-  if (count > 0) terms.push(residentTerm(count, resident.length, bytes));
+  if (term) terms.push(term);
   const restBytes = restOf(input, resident);
   const { resident: inDram } = spreadOf(restBytes, 0);
   return { sizes, onDevices: resident, deviceBuffers, restBytes, inDram, hostWindowLayers: 0, terms };

@@ -12,7 +12,7 @@ import { type CuttableLayers, cuttableLayers, type HostRowOptions } from './host
 import type { PlannedExperts, PlannedLayer } from './plan.js';
 import { slicesTransfer } from './sharing.js';
 import { plannedExperts } from './slots.js';
-import { defaultTransfer, type Transfer } from './transfer.js';
+import { defaultTransfer, partCount, type Transfer } from './transfer.js';
 
 /** `auto`: as much in DRAM as the budget holds, the rest on the drive. */
 export type Offload = 'auto' | 'dram' | 'nvme';
@@ -143,11 +143,11 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
   const hostLayerBytes = layers.map(({ layout }) => layout.host.sizeBytes);
   const allocated = cuda ? ALLOCATION_BYTES : 1;
   assert(!model.shares || model.shares.length === deviceCount, 'every device has a share of the model');
-  const gatheredFrom = model.shares ? 1 : deviceCount;
-  const deviceLayerBytes = layers.map(({ layout }) =>
-    roundUp(gatheredBytes(layout.device.sizeBytes, gatheredFrom), allocated),
-  );
   const usual = model.shares ? slicesTransfer(deviceCount) : defaultTransfer(deviceCount, computesInPlace);
+  const parts = partCount(usual, deviceCount);
+  const deviceLayerBytes = layers.map(({ layout }) =>
+    roundUp(gatheredBytes(layout.device.sizeBytes, parts), allocated),
+  );
   const activationType = cuda ? (options.activationType ?? deviceActivationType(model)) : 'f32';
   const kvType = options.kvType ?? activationType;
   checkKvType(kvType, model.caches);

@@ -37,7 +37,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     layers,
     deviceCount: options.deviceCount,
     transfer: input.transfer,
-    exchangeBytes: roundBytes(model, workload),
+    sumRoundBytes: roundBytes(model, workload),
     hostBuffers: { count: draft.hostWindowLayers, sizeBytes: hostBufferBytes },
     deviceBuffers: draft.deviceBuffers,
     slots: draft.slots,

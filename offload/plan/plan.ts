@@ -139,7 +139,7 @@ export interface Plan extends Sizes {
   readonly deviceCount: number;
   readonly transfer: Transfer;
   /** Where devices compute a pass together: room for one device's summand of a round. */
-  readonly exchangeBytes?: number | undefined;
+  readonly sumRoundBytes?: number | undefined;
   readonly hostBuffers: BufferPlan;
   readonly deviceBuffers: BufferPlan;
   /** Undefined where layers rest or pass by whole. */

@@ -15,6 +15,7 @@ import { type ComputeRates, opMs, type SliceShape } from './op-cost.js';
 import type { Sizes } from './plan.js';
 import type { ProductRates } from './profile.js';
 import { broughtBytes, choosesExperts, readBytes, shareGain } from './slots.js';
+import { partCount } from './transfer.js';
 
 /** What a drive brings: of GPUs' hosts and of others alike. */
 const DRIVE_BYTES_PER_SECOND = 2e9;
@@ -221,7 +222,7 @@ function weightsMs(
   });
   return {
     linkMs: Math.max(
-      copyMs(linkBytes / (input.transfer.kind === 'slices' ? 1 : options.deviceCount), ratesFor(input)),
+      copyMs(linkBytes / partCount(input.transfer, options.deviceCount), ratesFor(input)),
       ((gatheredBytes * (1 - 1 / options.deviceCount)) / PEER_BYTES_PER_SECOND) * 1e3,
     ),
     driveMs: (driveBytes / DRIVE_BYTES_PER_SECOND) * 1e3,

@@ -21,6 +21,11 @@ export function makeTransfer(by: GatherBy, reason: string, deviceBytes = 0): Tra
   return { kind: by === 'none' ? 'whole' : 'shards', by, reason, deviceBytes };
 }
 
+/** From how many devices' parts a layer on one of them is put together: a slice is all that it has. */
+export function partCount({ kind }: Pick<Transfer, 'kind'>, deviceCount: number): number {
+  return kind === 'slices' ? 1 : deviceCount;
+}
+
 /** Where nothing was measured: several devices gather. */
 export function defaultTransfer(deviceCount: number, computesInPlace: boolean): Transfer {
   if (computesInPlace) return makeTransfer('none', 'devices compute on DRAM in place');

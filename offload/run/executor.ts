@@ -69,8 +69,8 @@ export class Executor {
     this.#rowCaches = rowCaches;
     this.#share = plan.rows && new RowShare(plan, tell);
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
-    const { exchangeBytes } = plan;
-    const exchanges = exchangeBytes === undefined ? [] : backend.openExchange(backend.devices, exchangeBytes);
+    const { sumRoundBytes } = plan;
+    const exchanges = sumRoundBytes === undefined ? [] : backend.openExchange(backend.devices, sumRoundBytes);
     this.#devices = backend.devices.map((device, index) => {
       const exchange = exchanges[index];
       const state = makeDeviceState({ backend, device, model, plan, source, fixed, trace, exchange });

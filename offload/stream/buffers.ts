@@ -3,7 +3,7 @@
 import { assert } from '../errors.js';
 import { type DeviceLayout, deviceLayout, gatheredBytes, type HostLayout } from '../model/layout.js';
 import type { Plan } from '../plan/plan.js';
-import type { GatherBy } from '../plan/transfer.js';
+import { type GatherBy, partCount } from '../plan/transfer.js';
 import type { Backend, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
 import { BufferPool } from './pool.js';
@@ -100,8 +100,8 @@ export function allocateBuffers(
     }
     if (tier !== 'gpu') continue;
     assert(apart.length === backend.devices.length, 'layers rest on devices that have memory of their own');
-    const holders = plan.transfer.kind === 'slices' ? 1 : apart.length;
-    const whole = gatheredBytes(layout.device.sizeBytes, holders);
+    const parts = partCount(plan.transfer, apart.length);
+    const whole = gatheredBytes(layout.device.sizeBytes, parts);
     const sizeBytes = inShards ? whole / apart.length : whole;
     const memories = apart.map((device) => device.allocate(sizeBytes));
     const { by } = plan.transfer;
