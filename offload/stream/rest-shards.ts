@@ -4,7 +4,7 @@ import { present } from '../errors.js';
 import { copiesOfShard, cutShards, type DeviceLayout } from '../model/layout.js';
 import type { Backend, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
-import type { HopSpan, Target } from './transfer.js';
+import { type HopSpan, queueFetch, type Target } from './transfer.js';
 
 export interface ShardsOptions {
   readonly backend: Pick<Backend, 'devices'>;
@@ -21,15 +21,8 @@ export function queueShards({ backend, layout, from, memories, tell }: ShardsOpt
   return backend.devices.map((device, g) => {
     const shard = present(shards[g], 'shard');
     const memory = present(memories[g], 'memory');
-    const started = device.fetch.record();
-    const pieces = copiesOfShard(layout, shard);
-    for (const { deviceOffset, hostOffset, sizeBytes } of pieces) {
-      device.fetch.copy(memory, deviceOffset - shard.startBytes, from, hostOffset, sizeBytes);
-    }
-    const ended = device.fetch.record();
-    const bytes = pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0);
-    tell({ lane: 'dram→gpu', device, bytes, started, ended });
-    return ended;
+    const { startBytes } = shard;
+    return queueFetch(device, { from, to: memory, startBytes, pieces: copiesOfShard(layout, shard), tell });
   });
 }
 

@@ -1,7 +1,14 @@
 // How a layer in DRAM reaches several devices: in shards that they gather from each other, or whole over each one's link.
 
 import { present } from '../errors.js';
-import { type CopyRows, copiesOfShard, cutShards, type DeviceLayout, type Shard } from '../model/layout.js';
+import {
+  type CopyPiece,
+  type CopyRows,
+  copiesOfShard,
+  cutShards,
+  type DeviceLayout,
+  type Shard,
+} from '../model/layout.js';
 import type { GatherBy } from '../plan/transfer.js';
 import type { Backend, Device, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
@@ -47,22 +54,37 @@ export function queueTransfer(transfer: LayerTransfer): Arrival[] {
   const fetched = devices.map((device, g) => {
     const { buffer, after } = present(targets[g], 'target');
     for (const event of after) device.fetch.wait(event);
-    const started = device.fetch.record();
     const pieces = copiesOfShard(layout, present(shards[g], 'shard'));
-    for (const piece of pieces) {
-      device.fetch.copy(buffer, piece.deviceOffset, from, piece.hostOffset, piece.sizeBytes);
-    }
-    const slices = layout.slices[g] ?? [];
-    for (const slice of slices) queueSlice(device, buffer, from, slice);
-    const ended = device.fetch.record();
-    const bytes =
-      pieces.reduce((sum, piece) => sum + piece.sizeBytes, 0) +
-      slices.reduce((sum, { rowBytes, rows }) => sum + rowBytes * rows, 0);
-    tell({ lane: 'dram→gpu', device, bytes, started, ended });
-    return ended;
+    return queueFetch(device, { from, to: buffer, pieces, slices: layout.slices[g], tell });
   });
   const gathered = gather(transfer, shards, fetched);
   return fetched.map((event, g) => ({ fetched: event, gathered: present(gathered[g], 'event') }));
+}
+
+export interface Fetch {
+  readonly from: HostMemory;
+  readonly to: Memory;
+  /** The byte of the layer that `to` begins with; default its first. */
+  readonly startBytes?: number;
+  readonly pieces: readonly CopyPiece[];
+  readonly slices?: readonly CopyRows[] | undefined;
+  readonly tell: (span: HopSpan) => void;
+}
+
+/** Queues a device's own part of a layer over its own link; reached when it is there. */
+export function queueFetch(device: Device, fetch: Fetch): DeviceEvent {
+  const { from, to, startBytes = 0, pieces, slices = [], tell } = fetch;
+  const started = device.fetch.record();
+  for (const { deviceOffset, hostOffset, sizeBytes } of pieces) {
+    device.fetch.copy(to, deviceOffset - startBytes, from, hostOffset, sizeBytes);
+  }
+  for (const slice of slices) queueSlice(device, to, from, slice);
+  const ended = device.fetch.record();
+  const bytes =
+    pieces.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) +
+    slices.reduce((sum, { rowBytes, rows }) => sum + rowBytes * rows, 0);
+  tell({ lane: 'dram→gpu', device, bytes, started, ended });
+  return ended;
 }
 
 function queueSlice(device: Device, to: Memory, from: HostMemory, slice: CopyRows): void {
