@@ -9,12 +9,12 @@ that contradicts its weights must be refused, be told of, or give the reference'
 
 import argparse
 import json
-import os
 import pathlib
 import re
 import shutil
 import sys
-import warnings
+
+from quiet_reference import quiet_reference
 
 FIXTURES = pathlib.Path(__file__).parents[2] / "test/fixtures/models"
 FAMILIES = ["bloom", "falcon-7b-style", "falcon-11b-style", "falcon-40b-style", "falcon-alibi-style", "gemma2", "gpt2",
@@ -122,15 +122,8 @@ def main():
     parser.add_argument("--only", help="fixtures, separated by commas")
     parser.add_argument("--keys", help="a pattern: only changes of such keys of the configuration")
     arguments = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch, transformers = quiet_reference()
     import safetensors.torch
-    import torch
-    import transformers
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     for family in arguments.only.split(",") if arguments.only else FAMILIES:
         written = json.loads((FIXTURES / family / "config.json").read_text())
         known = transformers.AutoConfig.from_pretrained(FIXTURES / family).to_dict()

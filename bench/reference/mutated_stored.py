@@ -11,14 +11,13 @@ the project, or say a word. Where it gives a result, the project gives the same 
 import argparse
 import copy
 import json
-import os
 import pathlib
 import shutil
 import sys
-import warnings
 
 import stored_formats
 import stored_meaning
+from quiet_reference import quiet_reference
 from random_configs import Draw
 
 PROMPT, FURTHER = 7, 1
@@ -360,13 +359,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--styles", help="of storing, separated by commas")
     arguments = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-    import transformers
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
+    torch, transformers = quiet_reference()
     for style in arguments.styles.split(",") if arguments.styles else STYLES:
         refused = 0
         for number in range(arguments.count):

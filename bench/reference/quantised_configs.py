@@ -17,12 +17,12 @@ import shutil
 import sys
 import tempfile
 import traceback
-import warnings
 
 import mixture_families
 import random_configs
 import stored_formats
 import wrapped
+from quiet_reference import quiet_reference
 from random_configs import ATTENTION, Draw
 
 # What makers leave as it is.
@@ -173,14 +173,7 @@ def main():
     parser.add_argument("--styles", help="of storing, separated by commas")
     parser.add_argument("--only", help="families, separated by commas")
     arguments = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-    import transformers
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    torch, transformers = quiet_reference()
     styles = arguments.styles.split(",") if arguments.styles else list(stored_formats.STYLES)
     only = arguments.only.split(",") if arguments.only else list(FAMILIES)
     refused = {}

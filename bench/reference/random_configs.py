@@ -22,7 +22,6 @@ import random
 import shutil
 import sys
 import traceback
-import warnings
 
 import compressed_families
 import dense_families
@@ -30,6 +29,7 @@ import hybrid_families
 import latent_families
 import mixture_families
 import wrapped
+from quiet_reference import quiet_reference
 
 PROMPT_LENGTHS = [1, 6, 23, 57]
 FURTHER_TOKENS = 3
@@ -434,14 +434,7 @@ def main():
     parser.add_argument("--only", help="families, separated by commas")
     parser.add_argument("--wrapped", action="store_true", help="each as the text part of a checkpoint that also sees")
     arguments = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-    import transformers
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    torch, transformers = quiet_reference()
     every = [name for name in FAMILIES if name in wrapped.WRAPPERS] if arguments.wrapped else FAMILIES
     for family in arguments.only.split(",") if arguments.only else every:
         made, refused, number = 0, {}, 0

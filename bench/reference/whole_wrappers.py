@@ -10,13 +10,12 @@ saved by it: under the names of its publisher, or under its own. What its text p
 
 import argparse
 import json
-import os
 import pathlib
 import shutil
 import sys
-import warnings
 
 from mixture_families import base, experts
+from quiet_reference import quiet_reference
 from random_configs import FAMILIES, Draw, reference_logits
 
 EYE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
@@ -189,14 +188,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="wrappers, separated by commas")
     arguments = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-    import transformers
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    torch, transformers = quiet_reference()
     for wrapper in arguments.only.split(",") if arguments.only else WHOLE:
         done, refused = 0, {}
         for number in range(arguments.count):
