@@ -90,6 +90,17 @@ export function tensorsUnder(
   );
 }
 
+/** Those of these keys lie in runs of outputs that devices share one by one, of these sizes. */
+export function inSections(
+  defs: readonly TensorDef[],
+  sections: Readonly<Record<string, readonly number[] | undefined>>,
+): TensorDef[] {
+  return defs.map((def) => {
+    const sizes = sections[def.key];
+    return sizes ? { ...def, sections: sizes } : def;
+  });
+}
+
 /** The same with every matrix stored [inputs, outputs]. */
 export function inputMajorUnder(
   path: string,

@@ -7,6 +7,7 @@ import { alibiSlopes } from './alibi.js';
 import {
   type Architecture,
   type ArchitectureModel,
+  inSections,
   ofDevice,
   PLAIN_LOGITS,
   tensorsUnder,
@@ -59,6 +60,8 @@ function build(config: ConfigReader): ArchitectureModel {
   const ropes = alibi ? undefined : sameRope(readRope(config, { headDim: D, defaultContext: 2048 }));
   const norms = names.flatMap((name) => [`${name}.weight`, `${name}.bias`]);
   const blockCount = config.count(['num_hidden_layers', 'n_layer']);
+  // All query heads, then the key and the value that every device needs.
+  const fusedSections = layout === 'multi-query' ? [nHeads * D, D, D] : undefined;
   return {
     architecture: 'falcon',
     hiddenSize: H,
@@ -71,20 +74,20 @@ function build(config: ConfigReader): ArchitectureModel {
       { key: 'tokens', name: 'word_embeddings.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 },
     ],
     fixed: tensorsUnder('', { 'ln_f.weight': [H], 'ln_f.bias': [H] }),
-    block: (index) =>
-      tensorsUnder(`h.${index}.`, {
+    block: (index) => {
+      const tensors = tensorsUnder(`h.${index}.`, {
         ...Object.fromEntries(norms.map((name) => [name, [H]])),
-        'self_attention.query_key_value.weight': [(nHeads + 2 * nKv) * D, H],
-        'self_attention.query_key_value.bias': biased ? [(nHeads + 2 * nKv) * D] : undefined,
+        [`${FUSED}.weight`]: [(nHeads + 2 * nKv) * D, H],
+        [`${FUSED}.bias`]: biased ? [(nHeads + 2 * nKv) * D] : undefined,
         'self_attention.dense.weight': [H, nHeads * D],
         'self_attention.dense.bias': biased ? [H] : undefined,
         'mlp.dense_h_to_4h.weight': [I, H],
         'mlp.dense_h_to_4h.bias': biased ? [I] : undefined,
         'mlp.dense_4h_to_h.weight': [H, I],
         'mlp.dense_4h_to_h.bias': biased ? [H] : undefined,
-      }).map((def) =>
-        isFused(def.key) && layout === 'multi-query' ? { ...def, sections: [nHeads * D, D, D] } : def,
-      ),
+      });
+      return inSections(tensors, { [`${FUSED}.weight`]: fusedSections, [`${FUSED}.bias`]: fusedSections });
+    },
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
       tied: config.flag(['tie_word_embeddings'], true),
@@ -103,7 +106,7 @@ function build(config: ConfigReader): ArchitectureModel {
   };
 }
 
-const isFused = (key: string) => key.startsWith('self_attention.query_key_value.');
+const FUSED = 'self_attention.query_key_value';
 
 /** This family's flags may be null, which is false; absent ones have their default. */
 function flagOrNull(config: ConfigReader, name: string, fallback: boolean): boolean {

@@ -1,7 +1,7 @@
 // The second half of a block since Llama: a gated feed-forward (Shazeer 2020).
 
 import { type Activation, columns, type ForwardOps, type Tensor, type Weights } from '../../offload/index.js';
-import { type TensorDef, tensorsUnder } from './architecture.js';
+import { inSections, type TensorDef, tensorsUnder } from './architecture.js';
 import { project } from './decoder-parts.js';
 
 export interface FeedForward {
@@ -81,9 +81,9 @@ export function fusedFeedForward(
   };
   return {
     tensors: (path) =>
-      tensorsUnder(path, { [gateUpName]: [2 * I, H], [downName]: [H, I] }).map((def) =>
-        def.key === gateUpName ? { ...def, sections: [I, I] } : def,
-      ),
+      inSections(tensorsUnder(path, { [gateUpName]: [2 * I, H], [downName]: [H, I] }), {
+        [gateUpName]: [I, I],
+      }),
     add: (k, w, norm, x) => void k.linear(inner(k, w, norm()), w.matrix(downName), { addTo: x }),
     result: (k, w, normed) => k.linear(inner(k, w, normed), w.matrix(downName)),
   };

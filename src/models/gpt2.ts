@@ -7,6 +7,7 @@ import {
   type Architecture,
   type ArchitectureModel,
   inputMajorUnder,
+  inSections,
   PLAIN_LOGITS,
   tensorsUnder,
 } from './architecture.js';
@@ -41,8 +42,8 @@ function build(config: ConfigReader): ArchitectureModel {
       { key: 'positions', name: 'wpe.weight', shape: [context, H], rowsFrom: 'position', rowOffset: 0 },
     ],
     fixed: tensorsUnder('', { 'ln_f.weight': [H], 'ln_f.bias': [H] }),
-    block: (index) =>
-      inputMajorUnder(`h.${index}.`, {
+    block: (index) => {
+      const tensors = inputMajorUnder(`h.${index}.`, {
         'ln_1.weight': [H],
         'ln_1.bias': [H],
         'attn.c_attn.weight': [3 * A, H],
@@ -55,7 +56,10 @@ function build(config: ConfigReader): ArchitectureModel {
         'mlp.c_fc.bias': [I],
         'mlp.c_proj.weight': [H, I],
         'mlp.c_proj.bias': [H],
-      }).map((def) => (def.key.startsWith('attn.c_attn.') ? { ...def, sections: [A, A, A] } : def)),
+      });
+      const sections = [A, A, A];
+      return inSections(tensors, { 'attn.c_attn.weight': sections, 'attn.c_attn.bias': sections });
+    },
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
       tied: config.flag(['tie_word_embeddings'], true),

@@ -6,8 +6,8 @@ import { readActivation } from './activations.js';
 import {
   type Architecture,
   type ArchitectureModel,
+  inSections,
   PLAIN_LOGITS,
-  type TensorDef,
   tensorsUnder,
 } from './architecture.js';
 import { embedTokens, type RotaryAttention, readGroupedHeads, rotateAndAttend } from './decoder-parts.js';
@@ -34,9 +34,9 @@ function build(config: ConfigReader): ArchitectureModel {
     }),
   );
   const windowTokens = readLayerWindows(config, blockCount, () => config.raw('sliding_window') !== undefined);
-  const sections: Readonly<Record<string, Pick<TensorDef, 'sections'>>> = {
-    'self_attn.qkv_proj.weight': { sections: [nHeads * D, nKv * D, nKv * D] },
-    'mlp.gate_up_proj.weight': { sections: [I, I] },
+  const sections = {
+    'self_attn.qkv_proj.weight': [nHeads * D, nKv * D, nKv * D],
+    'mlp.gate_up_proj.weight': [I, I],
   };
   return {
     architecture: 'phi3',
@@ -48,15 +48,17 @@ function build(config: ConfigReader): ArchitectureModel {
     prefixes: ['model.'],
     tables: [{ key: 'tokens', name: 'embed_tokens.weight', shape: [V, H], rowsFrom: 'token', rowOffset: 0 }],
     fixed: tensorsUnder('', { 'norm.weight': [H] }),
-    block: (index) =>
-      tensorsUnder(`layers.${index}.`, {
+    block: (index) => {
+      const tensors = tensorsUnder(`layers.${index}.`, {
         'input_layernorm.weight': [H],
         'self_attn.qkv_proj.weight': [(nHeads + 2 * nKv) * D, H],
         'self_attn.o_proj.weight': [H, nHeads * D],
         'post_attention_layernorm.weight': [H],
         'mlp.gate_up_proj.weight': [2 * I, H],
         'mlp.down_proj.weight': [H, I],
-      }).map((def) => ({ ...def, ...sections[def.key] })),
+      });
+      return inSections(tensors, sections);
+    },
     head: {
       projection: { key: 'projection', name: 'lm_head.weight', shape: [V, H] },
       tied: config.flag(['tie_word_embeddings'], false),
