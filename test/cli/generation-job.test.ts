@@ -18,10 +18,10 @@ import type { GenerationRequest } from '../../src/engine/request.js';
 import { GREEDY } from '../../src/engine/sampler.js';
 import { modelFolder } from '../helpers/fixtures.js';
 
-const OPTIONS = {
+const SOME: Partial<GenerateOptions> = {
   prompts: [],
   batchSize: 1,
-  deviceCount: 1,
+  batchCount: 1,
   maxNewTokens: 4,
   maxContext: undefined,
   chat: undefined,
@@ -31,7 +31,8 @@ const OPTIONS = {
   promptsFile: undefined,
   ignoreEos: true,
   benchmark: undefined,
-} as unknown as GenerateOptions;
+};
+const OPTIONS = SOME as GenerateOptions;
 
 const source = { opened: await openModel(modelFolder('stories260K')), files: [], fileStates: [] };
 const GIVEN: Prompt[] = [{ text: 'Once upon a time' }, { text: 'A dog' }];

@@ -30,9 +30,12 @@ const MACHINES = names('machines').map((name) => {
   return { name, profile: parseProfile(read(path), path) };
 });
 
-/** Rows of the table in configs/README.md: name, layers, hidden, type, parameters, GB. */
+/** The README's chapter about shapes, up to the next heading. */
+const shapesChapter = readFileSync(`${CONFIGS}/README.md`, 'utf8').split(/^## /m)[1] ?? '';
+
+/** Rows of its table: name, layers, hidden, type, parameters, GB. */
 const TABLE = new Map(
-  [...readFileSync(`${CONFIGS}/README.md`, 'utf8').matchAll(/^\| (\w[\w.-]*) +\|(.*)\|$/gm)].map((row) => [
+  [...shapesChapter.matchAll(/^\| (\w[\w.-]*) +\|(.*)\|$/gm)].map((row) => [
     row[1] ?? '',
     (row[2] ?? '').split('|').map((cell) => cell.trim()),
   ]),
