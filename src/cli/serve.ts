@@ -27,7 +27,9 @@ export async function runServe(options: ServeOptions, context: CommandContext): 
     const { contextTokens } = workload;
     const { opened } = source;
     const { folder } = opened.checkpoint;
-    const answers = await servedAnswers({ folder, tokenizer, vocabSize: engine.model.vocabSize });
+    const { toolParser: calls, reasoningParser: reasoning } = options;
+    const { vocabSize } = engine.model;
+    const answers = await servedAnswers({ folder, tokenizer, vocabSize, calls, reasoning });
     try {
       const model = servedModel({ opened, engine, tokenizer, names, contextTokens, own, answers });
       const service = new Service({ engine, model, log: context.log }, serviceOptions(options));

@@ -1,5 +1,6 @@
 // A model that is served, on an engine of its own, as the command opens one.
 
+import { servedAnswers } from '../../src/api/answer-style.js';
 import { Api } from '../../src/api/api.js';
 import type { ApiError } from '../../src/api/api-error.js';
 import type { Asking, ServerEvent } from '../../src/api/reply.js';
@@ -20,6 +21,8 @@ export interface ServedOptions extends ServingOptions {
   readonly sequences?: number;
   readonly contextTokens?: number;
   readonly cachedTokens?: number;
+  /** With grammars and calls; whoever asks for them closes the grammars. */
+  readonly obeys?: boolean;
 }
 
 /** The caller closes the engine. */
@@ -28,6 +31,7 @@ export async function serve(folder: string, options: ServedOptions = {}): Promis
     sequences = 8,
     contextTokens = 256,
     cachedTokens = sequences * contextTokens,
+    obeys = false,
     ...serving
   } = options;
   const opened = await openModel(folder);
@@ -43,13 +47,17 @@ export async function serve(folder: string, options: ServedOptions = {}): Promis
       promptTokens: contextTokens,
       output: 'tokens',
       history: true,
+      masks: obeys,
     },
   });
   engine.serveWith(serving);
   const { generationConfig } = opened.checkpoint;
   const own = readGenerationConfig(generationConfig, folder, opened.model.maxContextTokens);
   const names = ['small', 'also-small'];
-  const model = servedModel({ opened, engine, tokenizer, names, contextTokens, own });
+  const answers = obeys
+    ? await servedAnswers({ folder, tokenizer, vocabSize: opened.model.vocabSize })
+    : undefined;
+  const model = servedModel({ opened, engine, tokenizer, names, contextTokens, own, answers });
   const faults: ApiError[] = [];
   return { api: new Api(model, (fault) => faults.push(fault)), engine, model, faults };
 }

@@ -96,5 +96,7 @@ it('names that there are not are refused, and none is none', () => {
     calls: undefined,
     reasoning: 'deepseek_r1',
   });
-  expect(() => answerStyle('', { calls: 'pythonic' })).toThrow(/--tool_parser is pythonic: give auto, none or/);
+  expect(() => answerStyle('', { calls: 'pythonic' })).toThrow(
+    /--tool_parser is pythonic: give auto, none or/,
+  );
 });

@@ -15,6 +15,9 @@ export interface ServeOptions extends SharedOptions {
   readonly drainMs: number;
   readonly logsBodies: boolean;
   readonly generationConfig: boolean;
+  /** Undefined: as the chat template says. */
+  readonly toolParser: string | undefined;
+  readonly reasoningParser: string | undefined;
   readonly batchSize: number | undefined;
   readonly maxContext: number | undefined;
   readonly cacheTokens: number | undefined;
@@ -50,6 +53,8 @@ export function readServeOptions(options: OptionReader, environment = process.en
     maxWaitMs: 1e3 * (seconds(options, 'max_wait') ?? 0),
     drainMs: 1e3 * (seconds(options, 'drain_seconds') ?? 30),
     logsBodies: options.flag('log_requests'),
+    toolParser: options.text('tool_parser'),
+    reasoningParser: options.text('reasoning_parser'),
     generationConfig: options.switch('generation_config') ?? true,
     batchSize: options.count('batch_size'),
     maxContext: options.count('max_context'),

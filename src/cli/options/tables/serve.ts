@@ -1,5 +1,6 @@
 // Options of `serve`.
 
+import { CALL_PARSERS, REASONING_PARSERS } from '../../../tools/parser-names.js';
 import { SAMPLING_OPTIONS } from './sampling.js';
 import { MAX_CONTEXT, SHARED_OPTIONS } from './shared.js';
 import type { OptionTable } from './spec.js';
@@ -51,6 +52,18 @@ export const SERVE_OPTIONS = {
     kind: 'flag',
     group: SERVER,
     describe: 'write bodies of requests to the log, prompts among them, which it does not have otherwise',
+  },
+  tool_parser: {
+    kind: 'value',
+    group: SERVER,
+    describe: `how the model writes calls of tools: auto takes it from the chat template, none looks for no calls; or ${CALL_PARSERS.join(', ')}`,
+    default: 'auto',
+  },
+  reasoning_parser: {
+    kind: 'value',
+    group: SERVER,
+    describe: `how the model marks its reasoning: auto takes it from the chat template, none leaves it in the text; or ${REASONING_PARSERS.join(', ')}`,
+    default: 'auto',
   },
   generation_config: {
     ...SAMPLING_OPTIONS.generation_config,
