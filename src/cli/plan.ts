@@ -17,6 +17,7 @@ import { deviceWarning, dramWarning } from '../engine/budget.js';
 import type { OpenedModel } from '../engine/open-model.js';
 import { packedShapes } from '../engine/shape.js';
 import { shareOpened } from '../engine/share-opened.js';
+import { hostsText, planHosts } from '../report/hosts.js';
 import { makePlanReport } from '../report/plan-report.js';
 import { type PlannedModel, planJson, planText } from '../report/plan-text.js';
 import { ratesOf } from '../stored/weights-on-drives.js';
@@ -60,7 +61,12 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
   });
   for (const line of warningsFor(options, opened.model, report.plan)) context.log.warn(line);
   const model = describeModel(options.name, opened);
-  context.write(options.json ? planJson(model, report) : planText(model, report));
+  const hosts = options.hosts && planHosts(report, options.hosts);
+  if (options.hosts && !hosts) {
+    context.log.warn('--hosts: how long a job takes is not known, as the rates of the machine are not');
+  }
+  if (options.json) context.write(planJson(model, report, options.hosts ? { hosts: hosts ?? null } : {}));
+  else context.write(planText(model, report) + (hosts ? `\n${hostsText(hosts)}` : ''));
 }
 
 function deviceBudget({ deviceBudgetBytes }: PlanCommandOptions): Partial<PlanOptions> {

@@ -252,8 +252,11 @@ function formatMs(ms: number): string {
   return ms >= 100 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(1)} ms`;
 }
 
-/** Names end in their unit. */
-export function planJson(model: PlannedModel, report: PlanReport): string {
+/**
+ * Names end in their unit.
+ * @param more what else is to stand in it, by names in camel case
+ */
+export function planJson(model: PlannedModel, report: PlanReport, more: object = {}): string {
   const { plan, request, batchSize, autoBatchRefusal, predicted, loadMs, largestBatch, compared } = report;
   const { machine, promptTokens, newTokens } = request;
   const json = {
@@ -308,6 +311,7 @@ export function planJson(model: PlannedModel, report: PlanReport): string {
       tiers: other ? tiersJson(other) : null,
       decodeStep: passJson(decode),
     })),
+    ...more,
   };
   return `${JSON.stringify(renameKeys(json, toSnake), undefined, 2)}\n`;
 }

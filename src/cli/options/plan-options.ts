@@ -1,6 +1,7 @@
 // Options of `plan`.
 
-import type { OptionReader } from './option-reader.js';
+import type { HostsQuestion } from '../../report/hosts.js';
+import { badOption, type OptionReader } from './option-reader.js';
 import { readSharedOptions } from './shared-options.js';
 import type { SharedOptions } from './shared-settings.js';
 
@@ -12,6 +13,8 @@ export interface PlanCommandOptions extends SharedOptions {
   readonly machine: string | undefined;
   /** Undefined: all that the machine has. */
   readonly gpuCount: number | undefined;
+  /** Undefined: one. */
+  readonly hosts: HostsQuestion | undefined;
   readonly json: boolean;
 }
 
@@ -29,6 +32,15 @@ export function readPlanCommandOptions(options: OptionReader): PlanCommandOption
     maxContext: options.count('max_context'),
     machine: options.path('machine'),
     gpuCount: options.count('num_gpus'),
+    hosts: readHosts(options),
     json: options.flag('json'),
   };
+}
+
+function readHosts(options: OptionReader): HostsQuestion | undefined {
+  const [hosts, prompts] = [options.count('hosts'), options.count('prompts')];
+  if (hosts === undefined && prompts === undefined) return undefined;
+  if (prompts === undefined)
+    throw badOption('--hosts share the prompts of a job: add --prompts with their number');
+  return { hosts: hosts ?? 1, prompts };
 }

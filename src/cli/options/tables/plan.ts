@@ -36,6 +36,17 @@ export const PLAN_OPTIONS = {
     describe: 'plan for the machine that this file describes: configs/machines, or doctor --save FILE',
     default: 'this one, its compute measured',
   },
+  hosts: {
+    kind: 'value',
+    group: PLAN,
+    describe: 'with --prompts: so many machines like this one share them',
+    default: '1',
+  },
+  prompts: {
+    kind: 'value',
+    group: PLAN,
+    describe: 'how long a job of so many prompts would take, and up to how many hosts more of them help',
+  },
   json: { kind: 'flag', group: PLAN, describe: 'print the plan as JSON' },
   ...SHARED,
 } as const satisfies OptionTable;
@@ -49,5 +60,9 @@ export const PLAN_EXAMPLES = [
   [
     '$0 plan --name configs/models/gpt-oss-120b.json --machine configs/machines/desktop-24g.json',
     'in the format that it is published in',
+  ],
+  [
+    '$0 plan --name configs/models/opt-30b.json --machine configs/machines/h100-x1.json --batch_size auto --prompts 1000000 --hosts 16',
+    'a million prompts on 16 hosts',
   ],
 ] as const;
