@@ -77,7 +77,7 @@ describe('waits left out', () => {
     const dropWait: StreamPlants['dropWait'] = (on, event) =>
       on.kind !== 'compute' && event.device !== on.device && event.kind !== 'fetch';
     const { share } = await caught({ ...GATHERING, ...streams(() => ({ dropWait })) });
-    expect(share).toBeGreaterThan(0.4);
+    expect(share).toBeGreaterThan(0.3);
   });
 });
 
@@ -375,7 +375,7 @@ it('tables are written for a new session while kernels of a failed pass still re
       await world.run(1);
     },
   );
-  expect(share).toBeGreaterThan(0.5);
+  expect(share).toBeGreaterThan(0.4);
 });
 
 function ignoreReadFailure(error: unknown): void {

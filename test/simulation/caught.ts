@@ -3,9 +3,9 @@
 import { expect } from 'vitest';
 import { DeadlockError, HazardError } from '../simulator/simulated.js';
 import { type StreamPlants, withPlants } from './plants.js';
-import { LeakError, World, type WorldOptions, WrongResultError } from './world.js';
+import { LeakError, SEEDS, World, type WorldOptions, WrongResultError } from './world.js';
 
-const SEEDS_EACH = 30;
+const SEEDS_EACH = Math.ceil(SEEDS / 40);
 
 /** Long enough that every buffer is used several times. */
 export const STREAMING: WorldOptions = {
