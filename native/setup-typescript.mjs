@@ -12,6 +12,9 @@ import {
   writeStamp,
 } from './setup-tools.mjs';
 
+/** What runs in Node, and what runs in browsers. */
+const PROJECTS = ['tsconfig.json', 'src/server/page/tsconfig.json'];
+
 function typescriptSources() {
   return ['src', 'offload', 'test', 'bench'].flatMap((folder) =>
     filesBelow(join(ROOT, folder), (name) => name.endsWith('.ts')),
@@ -19,7 +22,11 @@ function typescriptSources() {
 }
 
 function typescriptHash(sources) {
-  return hashFiles([...sources, join(ROOT, 'tsconfig.json'), join(ROOT, 'package-lock.json')]);
+  return hashFiles([
+    ...sources,
+    ...PROJECTS.map((path) => join(ROOT, path)),
+    join(ROOT, 'package-lock.json'),
+  ]);
 }
 
 /** What npm makes commands of. */
@@ -54,8 +61,9 @@ export async function setUpTypeScript() {
   const folder = join(ROOT, 'dist.new');
   rmSync(folder, { recursive: true, force: true });
   try {
-    const args = ['-p', 'tsconfig.json', '--outDir', 'dist.new'];
-    await runStep('TypeScript', [{ command: join(ROOT, 'node_modules/.bin/tsc'), args }]);
+    const command = join(ROOT, 'node_modules/.bin/tsc');
+    const steps = PROJECTS.map((path) => ({ command, args: ['-p', path, '--outDir', 'dist.new'] }));
+    await runStep('TypeScript', steps);
     replaceFolder(folder, join(ROOT, 'dist'));
   } finally {
     rmSync(folder, { recursive: true, force: true });

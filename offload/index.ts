@@ -146,5 +146,5 @@ export type { PassResult } from './run/results.js';
 export { LoadAhead } from './stream/load-ahead.js';
 export type { ReadLimit } from './stream/read-limit.js';
 export type { RowCounts } from './stream/row-share.js';
-export { type Lane, type LaneSummary, type LayerSummary, Trace } from './trace.js';
+export { type Lane, type LaneSummary, type LayerSummary, type Span, Trace } from './trace.js';
 export { counted, formatBytes, formatRate, GiB, KiB, MiB, parseBytes, roundDown, roundUp } from './units.js';

@@ -57,6 +57,7 @@ export class Trace {
   #computeStallMs = 0;
   readonly #layerStallMs = new Map<string, number>();
   #droppedSpans = 0;
+  #observer: ((span: Span) => void) | undefined;
 
   constructor(keepSpans: boolean) {
     this.#keepSpans = keepSpans;
@@ -65,6 +66,7 @@ export class Trace {
   /** Spans of one lane and owner arrive ordered by end. */
   add(span: Span): void {
     if (this.#keepSpans) this.#keep(span);
+    this.#observer?.(span);
     const key = `${span.lane} ${span.owner}`;
     let total = this.#totals.get(key);
     if (!total) {
@@ -82,6 +84,11 @@ export class Trace {
   #keep(span: Span): void {
     if (this.#spans.length < MOST_SPANS) this.#spans.push(span);
     else this.#droppedSpans++;
+  }
+
+  /** Told of each span from now on, in place of whoever was before; undefined: nobody. */
+  observe(observer: ((span: Span) => void) | undefined): void {
+    this.#observer = observer;
   }
 
   /** The span between two events of a stream, once it is over; of a device that failed there is none. */

@@ -30,6 +30,10 @@ const sourcesIn = (folder: string) =>
     .filter((path) => path.endsWith('.ts'))
     .map((path) => `${folder}/${path.replace(/\.ts$/, '')}`);
 const SHIPPED = [...sourcesIn('src'), ...sourcesIn('offload')];
+/** What browsers get as it is. */
+const PAGE = filesBelow(join(ROOT, 'src/server/page'))
+  .filter((path) => /\.(html|css|svg)$/.test(path))
+  .map((path) => `src/server/page/${path}`);
 const NODE_API = [
   ...['napi.h', 'napi-inl.h', 'napi-inl.deprecated.h', 'node_api.h', 'node_api_types.h'],
   ...['js_native_api.h', 'js_native_api_types.h', 'LICENSE-node-addon-api', 'LICENSE-node-api-headers'],
@@ -51,6 +55,7 @@ function usedTree(): string {
   for (const path of built) for (const end of ['js', 'js.map', 'd.ts']) put(`dist/${path}.${end}`);
   for (const path of [...built, 'src/cli/notes']) put(`${path}.ts`);
   for (const path of filesBelow(join(ROOT, 'native'))) put(`native/${path}`);
+  for (const path of PAGE) put(path);
   for (const name of NODE_API) put(`native/node-api/${name}`);
   for (const path of [
     ...[
@@ -111,6 +116,7 @@ describe('the package', () => {
       ...SHIPPED.flatMap((path) => [`dist/${path}.js`, `dist/${path}.d.ts`]),
       ...native.map((path) => `native/${path}`),
       ...NODE_API.map((name) => `native/node-api/${name}`),
+      ...PAGE,
       ...filesBelow(join(ROOT, 'configs')).map((path) => `configs/${path}`),
       ...['package.json', 'README.md', 'ARCHITECTURE.md', 'CHANGELOG.md', 'LICENSE'],
     ];

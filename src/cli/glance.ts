@@ -12,7 +12,7 @@ export interface EarlyOptions {
 }
 
 /** The commands that compute. */
-export const COMPUTING: ReadonlySet<CommandName> = new Set(['generate', 'chat', 'serve', 'score']);
+export const COMPUTING: ReadonlySet<CommandName> = new Set(['generate', 'chat', 'serve', 'batch', 'score']);
 /** With one of these, layers may rest elsewhere than in DRAM, or do not exist yet. */
 const ELSEWHERE = [
   'nvme_offload_path',

@@ -128,6 +128,14 @@ async function runCommand(
       const { begun, available } = await awaitEarly(early, driver, context);
       return runServe({ ...readServeOptions(options), ...available }, begun);
     }
+    case 'batch': {
+      const [{ runBatchCommand }, { readBatchOptions }] = await Promise.all([
+        import('./batch.js'),
+        import('./options/batch-options.js'),
+      ]);
+      const { begun, available } = await awaitEarly(early, driver, context);
+      return runBatchCommand({ ...readBatchOptions(options), ...available }, begun);
+    }
     case 'score': {
       const [{ runScore }, { readScoreOptions }] = await Promise.all([
         import('./score.js'),

@@ -1,47 +1,44 @@
 // `serve`: a model for many clients, by OpenAI's API.
 
-import { join } from 'node:path';
-import { servedAnswers } from '../api/answer-style.js';
-import { servedModel } from '../api/served-model.js';
-import { type ModelSampling, readGenerationConfig } from '../engine/generation-config.js';
-import { planFor } from '../engine/plan-for.js';
-import { workloadFor } from '../library/workload.js';
+import { ServerExtras } from '../server/extras.js';
 import { Service } from '../server/service.js';
 import { loadTokenizer } from '../text/tokenizer/tokenizer.js';
 import type { CommandContext } from './context.js';
 import { badOption } from './options/option-reader.js';
 import type { ServeOptions } from './options/serve-options.js';
 import { checkFiles, sharedInputs } from './results/run-files.js';
-import { engineOptions, withSession } from './session.js';
-import { openSource, type Source } from './source.js';
+import { openServed, ownSampling, servedWorkload } from './served.js';
+import { withSession } from './session.js';
+import { openSource } from './source.js';
 
 export async function runServe(options: ServeOptions, context: CommandContext): Promise<void> {
   checkFiles(sharedInputs(options), {}, options.name);
   const source = await openSource(options, context, { tokenizer: true });
   const tokenizer = await loadTokenizer(source.opened.checkpoint.folder);
   const own = options.generationConfig ? ownSampling(source, context) : undefined;
-  // Any answer may be bound by a format.
-  const workload = { ...workloadOf(source, options), masks: true };
+  const workload = servedWorkload(source, options);
   await withSession({ source, options, workload, context }, async ({ engine }) => {
-    const names = options.servedNames.length > 0 ? options.servedNames : [options.name];
     const { contextTokens } = workload;
-    const { opened } = source;
-    const { folder } = opened.checkpoint;
-    const { toolParser: calls, reasoningParser: reasoning } = options;
-    const { vocabSize } = engine.model;
-    const answers = await servedAnswers({ folder, tokenizer, vocabSize, calls, reasoning });
+    const model = await openServed({ source, options, tokenizer, own, engine, contextTokens });
     try {
-      const model = servedModel({ opened, engine, tokenizer, names, contextTokens, own, answers });
-      const service = new Service({ engine, model, log: context.log }, serviceOptions(options));
-      await serveUntilStopped(service, options, context);
+      const extras = await ServerExtras.open({ engine, model, data: options.dataFolder, log: context.log });
+      try {
+        const { groups: extra } = extras;
+        const service = new Service({ engine, model, log: context.log, extra }, serviceOptions(options));
+        extras.start(service.api);
+        await serveUntilStopped(service, extras, options, context);
+      } finally {
+        await extras.close();
+      }
     } finally {
-      await answers.grammars.close();
+      await model.answers?.grammars.close();
     }
   });
 }
 
 async function serveUntilStopped(
   service: Service,
+  extras: ServerExtras,
   options: ServeOptions,
   { log, interrupt }: CommandContext,
 ): Promise<void> {
@@ -52,7 +49,7 @@ async function serveUntilStopped(
     await interrupt.firstSignal(
       `no more requests are taken; waiting for up to ${options.drainMs / 1e3} s for answers`,
     );
-    await service.drain();
+    await Promise.all([extras.close(), service.drain()]);
     interrupt.signal.throwIfAborted();
   } finally {
     forget();
@@ -89,36 +86,4 @@ function serviceOptions(options: ServeOptions) {
       bytes: options.mostOpenBytes,
     },
   };
-}
-
-function ownSampling({ opened }: Source, { log }: CommandContext): ModelSampling {
-  const { folder, generationConfig } = opened.checkpoint;
-  const path = join(folder, 'generation_config.json');
-  const own = readGenerationConfig(generationConfig, path, opened.model.maxContextTokens);
-  for (const line of own.warnings) log.warn(line);
-  return own;
-}
-
-/** Throws BAD_OPTION or DOES_NOT_FIT. */
-function workloadOf(source: Source, options: ServeOptions) {
-  const { maxContext, cacheTokens, batchSize } = options;
-  const { model } = source.opened;
-  const possible = model.maxContextTokens;
-  if (maxContext !== undefined && possible !== undefined && maxContext > possible) {
-    throw badOption(`--max_context is ${maxContext}, but the model has a context of ${possible}: lower it`);
-  }
-  if (maxContext !== undefined && cacheTokens !== undefined && cacheTokens < maxContext) {
-    throw badOption(
-      `--cache_tokens is ${cacheTokens}, but one text may have ${maxContext}: raise it, or lower --max_context`,
-    );
-  }
-  const limits = {
-    task: 'generate',
-    maxSequences: batchSize,
-    contextTokens: maxContext,
-    cacheTokens,
-  } as const;
-  return workloadFor(limits, possible, (workload) =>
-    planFor(model, engineOptions(source, options, { ...workload, masks: true })),
-  );
 }

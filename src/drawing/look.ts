@@ -32,7 +32,7 @@ p { margin: 0.35rem 0; }
 .line { fill: none; stroke: var(--accent); stroke-width: 2; vector-effect: non-scaling-stroke; }
 .key { width: 0.7rem; height: 0.7rem; border-radius: 2px; margin-right: 0.4rem; vertical-align: -0.05rem; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1rem; list-style: none; padding: 0; margin: 0.6rem 0 0; font-size: 0.85rem; color: var(--quiet); }
-.pair { display: flex; justify-content: space-between; gap: 0.75rem; flex-wrap: wrap; font-size: 0.9rem; }
+.pair { display: flex; justify-content: space-between; gap: 0 0.75rem; flex-wrap: wrap; font-size: 0.9rem; }
 .bar { height: 0.9rem; margin: 0.25rem 0 0.8rem; }
 .gap { height: 0.8rem; }
 .tall { height: 8.5rem; } .strip { height: 1.4rem; }

@@ -5,6 +5,7 @@ import { refusal } from '../api/api.js';
 import { ApiError, asApiError } from '../api/api-error.js';
 import { checkHost, isLoopback, Keys } from './access.js';
 import { parseBody } from './body.js';
+import { PAGE_PATHS } from './page-files.js';
 import { apiRoutes, sendWhole } from './routes/api-routes.js';
 import { modelRoutes } from './routes/model-routes.js';
 import { statusRoutes } from './routes/status-routes.js';
@@ -19,8 +20,8 @@ export interface HttpOptions {
 /** All that the server answers; what the page asks for is one more group. */
 const ROUTES: readonly RouteGroup[] = [apiRoutes, modelRoutes, statusRoutes];
 
-/** Needs no key: those who watch over processes have none, and it says nothing of anybody. */
-const OPEN_PATHS: ReadonlySet<string> = new Set(['/health']);
+/** Needs no key: those who watch over processes have none, and the page asks for one; neither says anything of anybody. */
+const OPEN_PATHS: ReadonlySet<string> = new Set(['/health', ...PAGE_PATHS]);
 
 const HEADERS = {
   'x-content-type-options': 'nosniff',
@@ -32,8 +33,9 @@ const HEADERS = {
   'cache-control': 'no-store',
 } as const;
 
-/** A client that takes longer to send its request is not waited for. */
-const MOST_REQUEST_MS = 60_000;
+/** A client that takes longer to send its request is not waited for: a file of a batch may be large, its link slow. */
+const MOST_REQUEST_MS = 3_600_000;
+const MOST_HEADERS_MS = 60_000;
 const MOST_CONNECTIONS = 8192;
 
 /** Listens to nothing yet. @param extra further groups of routes */
@@ -52,6 +54,7 @@ export function createServer(
     return503OnClosing: false,
   });
   app.server.maxConnections = MOST_CONNECTIONS;
+  app.server.headersTimeout = MOST_HEADERS_MS;
   readBodies(app);
   checkAccess(app, options);
   app.addHook('onRequest', async (_, reply) => {

@@ -36,6 +36,7 @@ export class ServerMetrics implements TextObserver {
 
   #made = 0;
   /** How many had been made at times not long ago. */
+  #latestPass: PassProgress | undefined;
   readonly #marks: { readonly atMs: number; readonly made: number }[] = [];
 
   constructor(engine: WatchedEngine) {
@@ -80,7 +81,14 @@ export class ServerMetrics implements TextObserver {
     this.#newTokens.inc(newTokens);
   }
 
-  pass({ phase, tokens, sequences, capacity, waitingPrompts }: PassProgress): void {
+  /** Undefined before the first, and once nothing has been asked for in a while. */
+  get latestPass(): PassProgress | undefined {
+    return this.#latestPass;
+  }
+
+  pass(pass: PassProgress): void {
+    const { phase, tokens, sequences, capacity, waitingPrompts } = pass;
+    this.#latestPass = pass;
     this.#passes.inc({ phase });
     this.#passTokens.inc({ phase }, tokens);
     this.#batch.set(sequences);

@@ -12,7 +12,8 @@ export function setup(): void {
   const built = statSync(MAIN, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (Math.max(newest(join(ROOT, 'src')), newest(join(ROOT, 'offload'))) < built) return;
   // Type errors are the linter's business; what can be emitted is.
-  spawnSync(join(ROOT, 'node_modules/.bin/tsc'), ['-p', join(ROOT, 'tsconfig.json')]);
+  for (const project of ['src/server/page/tsconfig.json', 'tsconfig.json'])
+    spawnSync(join(ROOT, 'node_modules/.bin/tsc'), ['-p', join(ROOT, project)]);
   if (!statSync(MAIN, { throwIfNoEntry: false })) throw new Error('tsc left no dist/src/main.js');
 }
 

@@ -60,7 +60,7 @@ describe('a glance and the parser', () => {
   function parsed(words: readonly string[]): EarlyOptions | undefined {
     try {
       const line = parseCommandLine(words);
-      if (line.kind !== 'run' || !['generate', 'chat', 'serve', 'score'].includes(line.command))
+      if (line.kind !== 'run' || !['generate', 'chat', 'serve', 'batch', 'score'].includes(line.command))
         return undefined;
       const { options } = line;
       const elsewhere = ['nvme_offload_path', 'gpu_resident', 'expert_slots', 'ds_config', 'dummy_weights'];

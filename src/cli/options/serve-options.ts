@@ -14,6 +14,8 @@ export interface ServeOptions extends SharedOptions {
   readonly maxWaitMs: number;
   readonly drainMs: number;
   readonly logsBodies: boolean;
+  /** Where files and batches are kept; undefined: there are none. */
+  readonly dataFolder: string | undefined;
   readonly generationConfig: boolean;
   /** Undefined: as the chat template says. */
   readonly toolParser: string | undefined;
@@ -55,6 +57,7 @@ export function readServeOptions(options: OptionReader, environment = process.en
     logsBodies: options.flag('log_requests'),
     toolParser: options.text('tool_parser'),
     reasoningParser: options.text('reasoning_parser'),
+    dataFolder: options.path('data'),
     generationConfig: options.switch('generation_config') ?? true,
     batchSize: options.count('batch_size'),
     maxContext: options.count('max_context'),

@@ -27,7 +27,7 @@ export interface Identity {
 export async function identityOf(
   source: Source,
   uses: { readonly tokenizer: boolean; readonly chatTemplate: boolean },
-  { output }: GenerateOptions,
+  { output }: Pick<GenerateOptions, 'output'>,
   context: CommandContext,
 ): Promise<Identity | undefined> {
   if (output === undefined || resultsFile(output) === undefined) return undefined;

@@ -163,10 +163,19 @@ async function upload(request: FastifyRequest, { files, mostFileBytes }: BatchPa
       } as const;
       throw new ApiError(`the file has more than ${mostFileBytes} bytes: cut it into several`, details);
     }
+    if (!(error instanceof ApiError || error instanceof OperatingError)) throw notWhole(error);
     throw ofStore(error);
   } finally {
     if (received && !kept) files.drop(received);
   }
+}
+
+/** What the parser of forms says is of the form. */
+function notWhole(cause: unknown): ApiError {
+  const details = { status: 400, type: 'invalid_request_error', code: 'invalid_body' } as const;
+  return new ApiError('the form is not whole: send multipart/form-data with purpose and file', details, {
+    cause,
+  });
 }
 
 function isTooLarge(error: unknown): boolean {

@@ -1,5 +1,6 @@
 // The commands, and what each is told by options.
 
+import { BATCH_EXAMPLES, BATCH_OPTIONS } from './batch.js';
 import { CACHE_ACTIONS, CACHE_EXAMPLES, CACHE_OPTIONS } from './cache.js';
 import { CHAT_EXAMPLES, CHAT_OPTIONS } from './chat.js';
 import { COMPLETION_EXAMPLES, COMPLETION_OPTIONS, SHELLS } from './completion.js';
@@ -26,6 +27,7 @@ export type CommandName =
   | 'generate'
   | 'chat'
   | 'serve'
+  | 'batch'
   | 'score'
   | 'plan'
   | 'merge'
@@ -70,6 +72,12 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
     words: 'MODEL',
     options: SERVE_OPTIONS,
     examples: SERVE_EXAMPLES,
+  },
+  batch: {
+    describe: "Answer a file of OpenAI's batch requests, without a server",
+    words: 'MODEL',
+    options: BATCH_OPTIONS,
+    examples: BATCH_EXAMPLES,
   },
   score: {
     describe: 'Mean negative log-likelihood and perplexity of a text',

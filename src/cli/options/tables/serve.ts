@@ -48,6 +48,13 @@ export const SERVE_OPTIONS = {
       'how long answers that are being made are waited for at Ctrl-C or SIGTERM; a second one ends at once',
     default: '30',
   },
+  data: {
+    kind: 'value',
+    names: 'folder',
+    group: SERVER,
+    describe: 'folder for files and batches, which a server that is started again goes on with',
+    default: 'no files and batches',
+  },
   log_requests: {
     kind: 'flag',
     group: SERVER,
@@ -112,5 +119,6 @@ export const SERVE_EXAMPLES = [
     'zero-inference serve FOLDER --nvme_offload_path . --batch_size 64 --max_wait 2',
     'a pass is dear: let it fill',
   ],
+  ['zero-inference serve FOLDER --data ~/batches', 'with /v1/files and /v1/batches'],
   ['ZERO_INFERENCE_API_KEY=… zero-inference serve FOLDER --host 0.0.0.0', 'for other machines too'],
 ] as const;

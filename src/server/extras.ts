@@ -1,0 +1,109 @@
+// What a server has beside texts: the page, and files and batches where it has a folder for them.
+
+import type { Logger } from 'pino';
+import type { Api } from '../api/api.js';
+import { ApiError } from '../api/api-error.js';
+import type { ServedModel } from '../api/served-model.js';
+import { Batches } from '../batches/batches.js';
+import { StoreFolder } from '../batches/store-folder.js';
+import { StoredFiles } from '../batches/stored-files.js';
+import type { Engine } from '../engine/engine.js';
+import { batchRoutes } from './routes/batch-routes.js';
+import { fileRoutes } from './routes/file-routes.js';
+import { pageRoutes } from './routes/page-routes.js';
+import type { RouteGroup } from './server-parts.js';
+
+export interface ExtrasOptions {
+  readonly engine: Engine;
+  readonly model: ServedModel;
+  /** The folder of files and batches; undefined: there are none. */
+  readonly data: string | undefined;
+  readonly log: Pick<Logger, 'info' | 'warn'>;
+  readonly driveBytesPerSecond?: number | undefined;
+}
+
+const MOST_FILE_BYTES = 16 * 2 ** 30;
+/** Requests of a batch are on their way for so many times the places that there are: whoever ends is followed at once. */
+const AHEAD = 2;
+
+interface Store {
+  readonly folder: StoreFolder;
+  readonly files: StoredFiles;
+  readonly batches: Batches;
+}
+
+export class ServerExtras {
+  readonly groups: readonly RouteGroup[];
+  readonly #store: Store | undefined;
+  #api: Api | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(options: ExtrasOptions, folder: StoreFolder | undefined) {
+    this.#store = folder && this.#open(folder, options);
+    const { engine, model, driveBytesPerSecond } = options;
+    const page = pageRoutes({
+      engine,
+      modelName: model.names[0] ?? '',
+      driveBytesPerSecond,
+      stored: () => this.#store?.batches.open ?? { batches: 0, requests: 0 },
+    });
+    const parts = this.#store && { ...this.#store, mostFileBytes: MOST_FILE_BYTES };
+    this.groups = [page, ...(parts ? [fileRoutes(parts), batchRoutes(parts)] : [withoutStore])];
+  }
+
+  /** Throws WRITE_FAILED or READ_FAILED where the folder cannot be used. */
+  static async open(options: ExtrasOptions): Promise<ServerExtras> {
+    const folder = options.data === undefined ? undefined : await StoreFolder.open(options.data);
+    try {
+      return new ServerExtras(options, folder);
+    } catch (error) {
+      folder?.close();
+      throw error;
+    }
+  }
+
+  /** Goes on with batches that are open. */
+  start(api: Api): void {
+    this.#api = api;
+    this.#store?.batches.start();
+  }
+
+  /** Requests of batches that are on their way are asked again by the next server. More than once is no fault. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await this.#store?.batches.close();
+    this.#store?.folder.close();
+  }
+
+  #open(folder: StoreFolder, { engine, log }: ExtrasOptions): Store {
+    const files = new StoredFiles(folder);
+    const { sequences, deviceCount } = engine.plan;
+    const batches = new Batches({
+      store: folder,
+      files,
+      atOnce: AHEAD * sequences * deviceCount,
+      tell: (sentence, isProblem = false) => (isProblem ? log.warn(sentence) : log.info(sentence)),
+      answer: async (path, body, asking) => {
+        if (!this.#api) throw new Error('batches begin when there is somebody to answer them');
+        return this.#api.answerWhole(path, body, asking);
+      },
+    });
+    return { folder, files, batches };
+  }
+}
+
+const withoutStore: RouteGroup = (app) => {
+  for (const path of ['/v1/files', '/v1/files/*', '/v1/batches', '/v1/batches/*']) {
+    app.all(path, async () => {
+      throw new ApiError('this server has no folder for files and batches: start it with --data FOLDER', {
+        status: 501,
+        type: 'invalid_request_error',
+        code: 'no_store',
+      });
+    });
+  }
+};
