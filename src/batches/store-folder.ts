@@ -1,6 +1,6 @@
 // The folder that a server keeps its files and batches in: one process at a time, small records replaced in one step.
 
-import { closeSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { z } from 'zod';
 import { OperatingError } from '../../offload/index.js';
@@ -33,7 +33,7 @@ export class StoreFolder {
         closeSync(lock);
         throw error;
       }
-      removePartial(join(path, 'files'));
+      clearRemains(path);
       return new StoreFolder(path, lock);
     } catch (error) {
       const inUse = error instanceof Error && error.message.includes('another run');
@@ -87,7 +87,17 @@ export function damaged(path: string, why: string, cause?: unknown): OperatingEr
   );
 }
 
-/** What was on its way when the process before this one ended. */
+/** What was on its way when the process before this one ended: half a file, or a batch that has no record yet. */
+function clearRemains(path: string): void {
+  removePartial(join(path, 'files'));
+  for (const entry of readdirSync(join(path, 'batches'), { withFileTypes: true })) {
+    if (!entry.isDirectory()) continue;
+    const folder = join(path, 'batches', entry.name);
+    removePartial(folder);
+    if (readdirSync(folder).length === 0) rmdirSync(folder);
+  }
+}
+
 function removePartial(folder: string): void {
   for (const name of readdirSync(folder)) {
     if (name.endsWith('.partial')) rmSync(join(folder, name), { force: true });

@@ -1,9 +1,9 @@
 // A batch without a server would lose requests, answer them otherwise than `generate`, or write over other results.
 
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { runCli } from '../helpers/cli.js';
@@ -27,15 +27,24 @@ function jsonLines(path: string): unknown[] {
     .map((line) => JSON.parse(line));
 }
 
-/** Kills the process once the file has something. */
-async function killed(words: readonly string[], output: string): Promise<void> {
-  const child = spawn(process.execPath, [MAIN, ...words], { stdio: 'ignore' });
-  const ended = new Promise<NodeJS.Signals | null>((resolve) =>
-    child.on('exit', (_, signal) => resolve(signal)),
-  );
-  while (child.exitCode === null && !(existsSync(output) && statSync(output).size > 0)) await setTimeout(5);
-  child.kill('SIGKILL');
-  expect(await ended).toBe('SIGKILL');
+/** Kills itself in the middle of writing a line, once so many are written. */
+function killedAfter(count: number): string {
+  const wrapped = `fs.writeSync = (file, bytes, ...rest) => {
+    if (!String(bytes).startsWith('{"id":"batch_req_') || lines++ < ${count}) return write(file, bytes, ...rest);
+    write(file, bytes, 0, bytes.length >> 1);
+    process.kill(process.pid, 'SIGKILL');
+  }`;
+  const imports = `import fs from 'node:fs'; import { syncBuiltinESMExports } from 'node:module';`;
+  const script = `${imports} let lines = 0; const write = fs.writeSync; ${wrapped}; syncBuiltinESMExports();`;
+  return `data:text/javascript,${encodeURIComponent(script)}`;
+}
+
+async function killed(words: readonly string[], lines: number): Promise<void> {
+  const child = spawn(process.execPath, ['--import', killedAfter(lines), MAIN, ...words], {
+    stdio: 'ignore',
+  });
+  const [, signal] = await once(child, 'exit');
+  expect(signal).toBe('SIGKILL');
 }
 
 it('answers every request once, after a kill as well, with the texts of generate; and refuses other results', async () => {
@@ -55,30 +64,21 @@ it('answers every request once, after a kill as well, with the texts of generate
     JSON.stringify(line),
   );
   writeFileSync(input, [...lines, '{'].map((line) => `${line}\n`).join(''));
-  const words = [
-    'batch',
-    MODEL,
-    '--input',
-    input,
-    '--output',
-    output,
-    '--errors',
-    errors,
-    '--batch_size',
-    '2',
-  ];
-  await killed([...words, '--batch_size', '2'], output);
-  const before = readFileSync(output, 'utf8').split('\n').length - 1;
-  expect(before).toBeLessThan(COUNT);
+  const files = ['--input', input, '--output', output, '--errors', errors];
+  const words = ['batch', MODEL, ...files, '--batch_size'];
+  await killed([...words, '2'], 5);
+  const left = readFileSync(output, 'utf8').split('\n');
+  expect([left.length, left.at(-1)]).toEqual([6, expect.stringMatching(/^\{"id".*[^}]$/)]);
 
-  const refused = await runCli(words);
+  const refused = await runCli([...words, '2']);
   expect([refused.status, refused.errors.join()]).toEqual([
     2,
     expect.stringContaining('add --resume to go on'),
   ]);
-  const result = await runCli([...words, '--resume', '--batch_size', '8']);
+  await killed([...words, '2', '--resume'], 4);
+  const result = await runCli([...words, '8', '--resume']);
   expect(result.errors).toEqual([]);
-  expect(result.logs.join('\n')).toMatch(/of 26 requests have a line already/);
+  expect(result.logs.join('\n')).toMatch(/9 of 26 requests have a line already/);
   expect(result.logs.at(-1)).toMatch(/^answered \d+ requests: .*, 2 of them with an error/);
   const answered = jsonLines(output) as {
     custom_id: string;
@@ -105,7 +105,7 @@ it('answers every request once, after a kill as well, with the texts of generate
     expect([index, texts.get(`r${index}`)]).toEqual([index, text]);
 
   writeFileSync(input, `${lines.slice(1).join('\n')}\n`);
-  const other = await runCli([...words, '--resume']);
+  const other = await runCli([...words, '8', '--resume']);
   expect([other.status, other.errors.join()]).toEqual([2, expect.stringContaining('other prompts')]);
 });
 

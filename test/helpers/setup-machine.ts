@@ -36,7 +36,10 @@ export const AS_USER = 'data:text/javascript,process.getuid=()=>1000';
 export const AS_ROOT = 'data:text/javascript,process.getuid=()=>0';
 export const APT_INSTALL = 'apt-get install -y --no-install-recommends g++ cmake ninja-build liburing-dev';
 export const CMAKE = 'cmake --build';
-export const TSC = 'tsc -p tsconfig.json --outDir dist.new';
+/** What runs in Node, and the page, which runs in browsers. */
+export const TSC = ['tsconfig.json', 'src/server/page/tsconfig.json'].map(
+  (project) => `tsc -p ${project} --outDir dist.new`,
+);
 export const NPM_CI = 'npm ci --include=dev --include=optional --ignore-scripts --no-audit --no-fund';
 
 /** Files of the two packages that bring Node's API. */
@@ -66,7 +69,8 @@ export class Machine {
     this.write('native/core/memory.cc', '// memory\n');
     this.write('offload/index.ts', '// offload\n');
     this.write('src/main.ts', '// main\n');
-    this.write('tsconfig.json', '{}\n');
+    this.write('src/server/page/main.ts', '// page\n');
+    for (const folder of ['.', 'src/server/page']) this.write(join(folder, 'tsconfig.json'), '{}\n');
     this.writeLockfile('1.0.0');
     mkdirSync(this.bin);
     symlinkSync(process.execPath, join(this.bin, 'node'));
@@ -87,7 +91,8 @@ export class Machine {
       'tools/cmake-js',
       'case "$1" in configure) exec cmake -S $(echo "$@" | /bin/sed "s/--CD[A-Z_]*= *$//; s/--CD/-D/g");; build) exec cmake --build;; esac',
     );
-    const emit = `for f in src/*.ts offload/*.ts; do /bin/mkdir -p $4/\${f%/*}; : > $4/\${f%.ts}.js; done`;
+    const sources = `case $2 in tsconfig.json) set -- src/*.ts offload/*.ts;; *) set -- \${2%/*}/*.ts;; esac`;
+    const emit = `out=$4; ${sources}; for f; do /bin/mkdir -p $out/\${f%/*}; : > $out/\${f%.ts}.js; done`;
     this.program('../tools/tsc', emit);
   }
 
