@@ -6,7 +6,15 @@ import type { OptionTable } from './spec.js';
 
 const BATCH = 'Batch';
 const { trace: _trace, dummy_weights: _dummy, ...SHARED } = SHARED_OPTIONS;
-const { served_model_name, tool_parser, reasoning_parser, generation_config, batch_size, max_context, cache_tokens } = SERVE_OPTIONS;
+const {
+  served_model_name,
+  tool_parser,
+  reasoning_parser,
+  generation_config,
+  batch_size,
+  max_context,
+  cache_tokens,
+} = SERVE_OPTIONS;
 
 export const BATCH_OPTIONS = {
   input: {
