@@ -27,9 +27,19 @@ export interface BatchesOptions {
   readonly atOnce: number;
   /** What becomes of batches that nobody asks about at the moment: for the log, without any text of theirs. */
   readonly tell: (sentence: string, isProblem?: boolean) => void;
+  /** After so long a batch that the store has refused to go on with is tried again. */
+  readonly retryMs?: number;
 }
 
+const RETRY_MS = 60_000;
+
 export type NewBatch = Pick<StoredBatch, 'owner' | 'endpoint' | 'completion_window' | 'metadata'>;
+
+/** A batch that the store has refused to go on with. */
+interface Standing {
+  readonly untilMs: number;
+  readonly why: string;
+}
 
 /** A batch that is worked on. */
 interface Running {
@@ -43,6 +53,8 @@ export class Batches {
   /** In the order in which they came. */
   readonly #batches = new Map<string, StoredBatch>();
   readonly #closing = new AbortController();
+  readonly #standing = new Map<string, Standing>();
+  #retry: NodeJS.Timeout | undefined;
   #running: Running | undefined;
   #work: Promise<void> | undefined;
 
@@ -56,6 +68,8 @@ export class Batches {
     });
     found.sort((a, b) => a.created_at - b.created_at || (a.id < b.id ? -1 : 1));
     for (const batch of found) this.#batches.set(batch.id, batch);
+    const open = found.filter((batch) => !hasEnded(batch));
+    options.files.removeUnrecorded(new Set(open.flatMap(({ reserved }) => Object.values(reserved))));
   }
 
   /** Goes on with what is open. */
@@ -68,6 +82,7 @@ export class Batches {
   /** Resolves when nothing is written any more; what is open goes on with the next start. */
   async close(): Promise<void> {
     this.#closing.abort(new OperatingError('CLOSED', 'the server is shutting down'));
+    clearTimeout(this.#retry);
     await this.#work;
   }
 
@@ -122,6 +137,7 @@ export class Batches {
     if (!batch || hasEnded(batch) || batch.status === 'finalizing') return batch ?? never(id);
     this.#save({ ...this.#counted(batch), status: 'cancelling', cancelling_at: nowSeconds() });
     if (this.#running?.id === id) this.#running.cancelled.abort(CANCELLED);
+    this.#standing.delete(id);
     this.#wake();
     return this.#batches.get(id) ?? never(id);
   }
@@ -162,27 +178,46 @@ export class Batches {
   #wake(): void {
     this.#work ??= this.#workThrough().finally(() => {
       this.#work = undefined;
+      this.#wakeAgain();
     });
   }
 
-  /** The oldest first. A batch that the store refuses to go on with stays as it is, and the others go on. */
+  /** As soon as a batch that stands still is to be tried again. */
+  #wakeAgain(): void {
+    clearTimeout(this.#retry);
+    if (this.#standing.size === 0 || this.#closing.signal.aborted) return;
+    const untilMs = Math.min(...[...this.#standing.values()].map((one) => one.untilMs));
+    this.#retry = setTimeout(() => this.#wake(), Math.max(0, untilMs - performance.now()));
+    this.#retry.unref();
+  }
+
+  /** The oldest first. A batch that the store refuses to go on with stays as it is for a while, and the others go on. */
   async #workThrough(): Promise<void> {
-    const left = new Set<string>();
     for (;;) {
       // Whoever makes a batch is told of it before work on it begins.
       await new Promise(setImmediate);
       if (this.#closing.signal.aborted) return;
-      const next = [...this.#batches.values()].find((batch) => !hasEnded(batch) && !left.has(batch.id));
+      const nowMs = performance.now();
+      const next = [...this.#batches.values()].find(
+        (batch) => !hasEnded(batch) && (this.#standing.get(batch.id)?.untilMs ?? 0) <= nowMs,
+      );
       if (!next) return;
       try {
         await this.#workOn(next);
+        this.#standing.delete(next.id);
       } catch (error) {
         if (this.#closing.signal.aborted) return;
-        left.add(next.id);
-        const why = error instanceof Error ? error.message : String(error);
-        this.#options.tell(`${next.id} stands still until the next start: ${why}`, true);
+        this.#letStand(next.id, error instanceof Error ? error.message : String(error));
       }
     }
+  }
+
+  /** Told once for each reason. */
+  #letStand(id: string, why: string): void {
+    const { retryMs = RETRY_MS, tell } = this.#options;
+    if (this.#standing.get(id)?.why !== why)
+      tell(`${id} stands still, and is tried again every ${retryMs / 1e3} s: ${why}`, true);
+    this.#standing.set(id, { untilMs: performance.now() + retryMs, why });
   }
 
   async #workOn(batch: StoredBatch): Promise<void> {

@@ -55,6 +55,15 @@ export class StoredFiles {
     }
   }
 
+  /** Content whose record was never written, or is gone. @param kept ids of what batches are about to hand over */
+  removeUnrecorded(kept: ReadonlySet<string>): void {
+    for (const name of this.#store.list('files')) {
+      const [, id] = /^(file-[0-9a-f]{24})\.jsonl$/.exec(name) ?? [];
+      if (id === undefined || this.#files.has(id) || kept.has(id)) continue;
+      this.#written(this.pathOf({ id }), () => rmSync(this.pathOf({ id }), { force: true }));
+    }
+  }
+
   /** Those that `owner` may see, oldest first. */
   list(owner: string | null): StoredFile[] {
     return [...this.#files.values()].filter((file) => isSeenBy(file, owner));

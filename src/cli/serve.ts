@@ -1,5 +1,6 @@
 // `serve`: a model for many clients, by OpenAI's API.
 
+import { measureDriveLimit } from '../report/limits.js';
 import { ServerExtras } from '../server/extras.js';
 import { Service } from '../server/service.js';
 import { loadTokenizer } from '../text/tokenizer/tokenizer.js';
@@ -21,7 +22,10 @@ export async function runServe(options: ServeOptions, context: CommandContext): 
     const { contextTokens } = workload;
     const model = await openServed({ source, options, tokenizer, own, engine, contextTokens });
     try {
-      const extras = await ServerExtras.open({ engine, model, data: options.dataFolder, log: context.log });
+      // From the first request on the executor is the scheduler's alone.
+      const driveBytesPerSecond = await measureDriveLimit(engine.executor);
+      const { dataFolder: data } = options;
+      const extras = await ServerExtras.open({ engine, model, data, log: context.log, driveBytesPerSecond });
       try {
         const { groups: extra } = extras;
         const service = new Service({ engine, model, log: context.log, extra }, serviceOptions(options));

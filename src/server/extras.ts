@@ -18,6 +18,7 @@ export interface ExtrasOptions {
   readonly model: ServedModel;
   /** The folder of files and batches; undefined: there are none. */
   readonly data: string | undefined;
+  readonly mostFileBytes?: number;
   readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly driveBytesPerSecond?: number | undefined;
 }
@@ -40,14 +41,14 @@ export class ServerExtras {
 
   private constructor(options: ExtrasOptions, folder: StoreFolder | undefined) {
     this.#store = folder && this.#open(folder, options);
-    const { engine, model, driveBytesPerSecond } = options;
+    const { engine, model, driveBytesPerSecond, mostFileBytes = MOST_FILE_BYTES } = options;
     const page = pageRoutes({
       engine,
       modelName: model.names[0] ?? '',
       driveBytesPerSecond,
       stored: () => this.#store?.batches.open ?? { batches: 0, requests: 0 },
     });
-    const parts = this.#store && { ...this.#store, mostFileBytes: MOST_FILE_BYTES };
+    const parts = this.#store && { ...this.#store, mostFileBytes };
     this.groups = [page, ...(parts ? [fileRoutes(parts), batchRoutes(parts)] : [withoutStore])];
   }
 

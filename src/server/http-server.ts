@@ -56,10 +56,11 @@ export function createServer(
   app.server.maxConnections = MOST_CONNECTIONS;
   app.server.headersTimeout = MOST_HEADERS_MS;
   readBodies(app);
-  checkAccess(app, options);
+  // Refusals have them as well.
   app.addHook('onRequest', async (_, reply) => {
     reply.headers(HEADERS);
   });
+  checkAccess(app, options);
   app.setErrorHandler((thrown: FastifyError, _, reply) => sendWhole(reply, refusal(ofFastify(thrown))));
   app.setNotFoundHandler((_, reply) => sendWhole(reply, refusal(NOT_FOUND)));
   for (const group of [...ROUTES, ...extra]) group(app, parts);

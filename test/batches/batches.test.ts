@@ -1,6 +1,7 @@
 // Batches would lose or double requests: after kills, cancelling, bad lines, a full drive, or a store that is damaged.
 
-import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout } from 'node:timers/promises';
@@ -22,6 +23,9 @@ function ok(body: unknown): WholeReply {
   return { kind: 'whole', status: 200, body: { echo: body } };
 }
 
+/** Mounting a small drive takes rights that not everybody has. */
+const MAY_MOUNT = spawnSync('unshare', ['--mount', 'true']).status === 0;
+
 interface Open {
   readonly store: StoreFolder;
   readonly files: StoredFiles;
@@ -34,7 +38,8 @@ async function open(folder: string, answer: Answer): Promise<Open> {
   try {
     const files = new StoredFiles(store);
     const told: string[] = [];
-    const batches = new Batches({ store, files, answer, atOnce: 4, tell: (sentence) => told.push(sentence) });
+    const tell = (sentence: string) => void told.push(sentence);
+    const batches = new Batches({ store, files, answer, atOnce: 4, tell, retryMs: 20 });
     return { store, files, batches, told };
   } catch (error) {
     store.close();
@@ -208,6 +213,56 @@ describe('a store', () => {
     store.close();
     (await StoreFolder.open(folder)).close();
   });
+
+  it('has no content left over that no record names, but what a batch is about to hand over', async () => {
+    const folder = tempFolder();
+    const server = await open(folder, async () => ({ kind: 'whole', status: 503, body: {} }));
+    const batch = server.batches.create(await upload(server.files, some(1)), WANTED);
+    await server.batches.close();
+    server.store.close();
+    const [stray, reserved] = [`file-${'0'.repeat(24)}`, batch.reserved.output];
+    for (const id of [stray, reserved]) writeFileSync(join(folder, 'files', `${id}.jsonl`), '{}\n');
+    mkdirSync(join(folder, 'batches', 'batch_that_nobody_was_told_of'));
+    const again = await open(folder, async (_, body) => ok(body));
+    const names = [...again.store.list('files'), ...again.store.list('batches')];
+    expect(names).toContain(`${reserved}.jsonl`);
+    expect(names).not.toContain(`${stray}.jsonl`);
+    expect(again.store.list('batches')).toEqual([batch.id]);
+    await again.batches.close();
+    again.store.close();
+  });
+
+  it.skipIf(!MAY_MOUNT)(
+    'on a full drive refuses uploads, and goes on with batches once there is room',
+    async () => {
+      const folder = tempFolder();
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128k', 'tmpfs', folder]);
+      try {
+        const server = await open(folder, async (_, body) => ok(body));
+        const input = await upload(server.files, some(8));
+        const { bavail, bsize } = statfsSync(folder);
+        writeFileSync(join(folder, 'other'), Buffer.alloc((bavail - 2) * bsize));
+        const batch = server.batches.create(input, WANTED);
+        while (server.told.length === 0) await setTimeout(2);
+        expect(server.told).toEqual([expect.stringMatching(/stands still.*: WRITE_FAILED|no space/i)]);
+        expect(server.batches.find(batch.id, null)?.status).toMatch(/validating|in_progress|finalizing/);
+        const much = upload(server.files, [`"${'x'.repeat(20_000)}"`]);
+        await expect(much).rejects.toMatchObject({
+          code: 'WRITE_FAILED',
+          message: expect.stringMatching(/no space/i),
+        });
+        expect(server.files.list(null)).toHaveLength(1);
+        rmSync(join(folder, 'other'));
+        const done = await ended(server, batch);
+        expect(done.request_counts).toEqual({ total: 8, completed: 8, failed: 0 });
+        expect(new Set(linesOf(server, done.output_file_id).map((line) => line.custom_id)).size).toBe(8);
+        await server.batches.close();
+        server.store.close();
+      } finally {
+        execFileSync('umount', [folder]);
+      }
+    },
+  );
 
   it('that is damaged is told in a sentence with the file', async () => {
     const folder = tempFolder();

@@ -1,5 +1,7 @@
 // OpenAI's own client could not make batches: files, batches, their results, and what is refused of them.
 
+import { readdirSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
 import OpenAI, { toFile } from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ServerExtras } from '../../src/server/extras.js';
@@ -15,6 +17,7 @@ const log = { info: () => undefined, warn: () => undefined, error: () => undefin
 let served: Served;
 let extras: ServerExtras;
 let service: Service;
+let data: string;
 let url: string;
 let client: OpenAI;
 let other: OpenAI;
@@ -22,7 +25,8 @@ let other: OpenAI;
 beforeAll(async () => {
   served = await serve(chatModel(newFolder()), { sequences: 4 });
   const { engine, model } = served;
-  extras = await ServerExtras.open({ engine, model, data: newFolder(), log });
+  data = newFolder();
+  extras = await ServerExtras.open({ engine, model, data, log, mostFileBytes: 50_000 });
   const limits = { requests: 64, requestsOfClient: 64, tokens: 1e9, bytes: 1e9 };
   service = new Service(
     { engine, model, log, extra: extras.groups },
@@ -214,5 +218,28 @@ describe('uploads', () => {
     expect(response.status).toBeLessThan(500);
     expect(await response.json()).toMatchObject({ error: { message: expect.any(String) } });
     expect((await client.files.list()).data).toHaveLength(before);
+  });
+
+  it('that are larger than a file may be are refused with its size, and leave nothing', async () => {
+    const file = await upload([JSON.stringify('x'.repeat(60_000))]);
+    await expect(client.files.create({ file, purpose: 'batch' })).rejects.toMatchObject({
+      status: 413,
+      code: 'file_too_large',
+      message: expect.stringContaining('the file has more than 50000 bytes: cut it into several'),
+    });
+    expect(readdirSync(join(data, 'files')).filter((name) => name.endsWith('.partial'))).toEqual([]);
+  });
+
+  it('that cannot be stored are refused with a sentence of their own', async () => {
+    const file = await upload([request('one')]);
+    renameSync(join(data, 'files'), join(data, 'away'));
+    try {
+      await expect(client.files.create({ file, purpose: 'batch' })).rejects.toMatchObject({
+        status: 507,
+        code: 'storage_failed',
+      });
+    } finally {
+      renameSync(join(data, 'away'), join(data, 'files'));
+    }
   });
 });

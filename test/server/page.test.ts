@@ -220,6 +220,49 @@ describe('what the page is made of', () => {
   });
 });
 
+describe('a server without a browser', () => {
+  let running: Running;
+  beforeAll(async () => {
+    running = await start([KEY]);
+  });
+  afterAll(() => stop(running));
+
+  it('gives every file of the page to everybody, with its type and a policy that lets nothing else in', async () => {
+    for (const path of PAGE_PATHS) {
+      const response = await fetch(`${running.url}${path}`);
+      const { type, content } = pageFile(path);
+      expect([path, response.status, response.headers.get('content-type')]).toEqual([path, 200, type]);
+      expect(await response.text()).toBe(content);
+      const policy = response.headers.get('content-security-policy');
+      expect(policy).toContain("default-src 'self'");
+      expect(policy).not.toContain('unsafe');
+      expect(response.headers.get('x-content-type-options')).toBe('nosniff');
+    }
+  });
+
+  it('gives modules alone whose imports are files of the page too', () => {
+    for (const path of PAGE_PATHS.filter((one) => one.endsWith('.js'))) {
+      const imports = [...pageFile(path).content.matchAll(/from '([^']+)'/g)].map(([, name]) => name ?? '');
+      const asked = imports.map((name) => new URL(name, `http://page${path}`).pathname);
+      expect([path, asked.filter((one) => !PAGE_PATHS.includes(one))]).toEqual([path, []]);
+    }
+  });
+
+  it('gives no other file, and the live stream for a key alone', async () => {
+    for (const path of ['/assets/', '/assets/server/page-files.js', '/assets/..%2f..%2fpackage.json']) {
+      const response = await fetch(`${running.url}${path}`, { headers: { authorization: `Bearer ${KEY}` } });
+      expect([path, response.status]).toEqual([path, 404]);
+    }
+    const refused = await fetch(`${running.url}/live`);
+    expect([refused.status, refused.headers.get('x-content-type-options')]).toEqual([401, 'nosniff']);
+  });
+
+  it('without a folder says what files and batches need', async () => {
+    const response = await fetch(`${running.url}/v1/files`, { headers: { authorization: `Bearer ${KEY}` } });
+    expect([response.status, await response.json()]).toMatchObject([501, { error: { code: 'no_store' } }]);
+  });
+});
+
 describe('the live stream', () => {
   it('says nothing of what anybody asks or is answered', async () => {
     const running = await start([]);

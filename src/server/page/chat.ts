@@ -100,8 +100,8 @@ class Answer {
     this.#message.classList.remove('waiting');
     this.#message.removeAttribute('aria-busy');
     if (this.text === '' && !this.#reasoning) this.#message.remove();
-    else if (this.finishReason === 'length') this.#note('It ends at the most new tokens that were allowed.');
-    else if (this.finishReason === '') this.#note('It was stopped.');
+    else if (this.finishReason === 'length') this.#note('Cut off at the limit of new tokens.');
+    else if (this.finishReason === '') this.#note('Stopped.');
     this.#scroll(this.#isAtEnd);
   }
 

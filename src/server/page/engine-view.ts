@@ -28,7 +28,7 @@ export class EngineView {
     );
     byId('layer-legend', HTMLElement).innerHTML = legend([
       ...entries,
-      ['compute', 'computed just now (framed)'],
+      ['compute', 'computed just now (underlined)'],
     ]);
   }
 
@@ -49,7 +49,7 @@ export class EngineView {
       ['waiting', whole(frame.waiting)],
       ['open requests', whole(frame.openRequests)],
       ['stored batches', stored.batches === 0 ? '0' : `${whole(stored.batches)} · ${whole(stored.requests)}`],
-      shared === null ? ['up for', duration(frame.seconds)] : ['prompts shared', percent(shared)],
+      shared === null ? ['up for', duration(frame.seconds)] : ['prefix hits', percent(shared)],
     ];
     if (frame.expertHitShare !== null) tiles.push(['experts in slots', percent(frame.expertHitShare)]);
     const list = byId('tiles', HTMLElement);
@@ -70,7 +70,7 @@ export class EngineView {
     const rows = hops.map((hop) => {
       const name = hop.hop === 'rows' ? 'embedding rows' : hop.hop;
       const limit = hop.limitBytesPerSecond;
-      const beside = `${rate(hop.bytesPerSecond)} · ${hop.isMeasured ? 'limit' : 'best so far'} ${rate(limit)}`;
+      const beside = `${rate(hop.bytesPerSecond)} · ${hop.isMeasured ? 'limit' : 'best'} ${rate(limit)}`;
       const bar = rateBar(`${name}: ${beside}`, { achieved: hop.bytesPerSecond, limit }, limit);
       return `<div class="pair"><span>${escaped(`${name} (${hop.owner})`)}</span><span class="number quiet">${beside}</span></div><div class="bar">${bar}</div>`;
     });
