@@ -37,7 +37,7 @@ const ROOT = fileURLToPath(
 const MAIN = join(ROOT, 'dist/src/main.js');
 const PROMPTS = 40;
 const LOOK_MS = 5;
-/** Of so many kills come while a process starts, and of so many a line is torn. */
+/** Shares of kills: while a process starts, and with a line that is torn. */
 const [EARLY, TORN] = [0.25, 0.15];
 
 const idOf = (index: number) => `request-${index}`;
