@@ -33,6 +33,7 @@ export class Hosts {
   readonly queue = `redis://10.77.0.1:${PORT}`;
   readonly #names: readonly string[];
   readonly #folder: string;
+  readonly #children = new Set<ChildProcess>();
   #server: ChildProcess | undefined;
 
   /** @param count without the one that has the server */
@@ -104,6 +105,7 @@ export class Hosts {
     const child = spawn('ip', ['netns', 'exec', name, process.execPath, MAIN, ...words], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    this.#children.add(child);
     let [stdout, stderr] = ['', ''];
     child.stdout.on('data', (text: Buffer) => {
       stdout += String(text);
@@ -113,6 +115,7 @@ export class Hosts {
     });
     const ended = new Promise<Ended>((resolve) => {
       child.once('close', (status) => {
+        this.#children.delete(child);
         const logs = stderr
           .split('\n')
           .filter((line) => line !== '')
@@ -139,7 +142,7 @@ export class Hosts {
   }
 
   close(): void {
-    this.#server?.kill('SIGKILL');
+    for (const child of [...this.#children, this.#server]) child?.kill('SIGKILL');
     for (const name of this.#names) run('ip', 'netns', 'del', name);
   }
 }

@@ -11,9 +11,9 @@ const { values } = parseArgs({
   options: {
     name: { type: 'string', default: 'test/fixtures/models/stories260K' },
     prompts: { type: 'string', default: '10000' },
-    tokens: { type: 'string', default: '16' },
+    tokens: { type: 'string', default: '8' },
     batch: { type: 'string', default: '16' },
-    workers: { type: 'string', default: '4' },
+    workers: { type: 'string', default: '6' },
     events: { type: 'string', default: '200' },
     restarts: { type: 'string', default: '3' },
     seed: { type: 'string', default: '1' },
@@ -21,7 +21,7 @@ const { values } = parseArgs({
   },
 });
 const [workers, events, restarts] = [Number(values.workers), Number(values.events), Number(values.restarts)];
-const LEASE_SECONDS = 5;
+const LEASE_SECONDS = 4;
 const folder = join(process.cwd(), values.dir);
 rmSync(folder, { recursive: true, force: true });
 const hosts = new Hosts(workers, folder);
@@ -69,13 +69,13 @@ try {
       counts.lives++;
       while (!running.said('ready in') && running.child.exitCode === null) await setTimeout(50);
       while (running.child.exitCode === null && running.child.signalCode === null && left()) {
-        await setTimeout(random() * 3000);
+        await setTimeout(random() * 1500);
         if (running.child.exitCode !== null) break;
         const which = random();
         if (which < 0.5) {
           counts.cuts++;
           // Some are shorter than a lease, some longer.
-          await hosts.cut(host, 500 + random() * 2500 * LEASE_SECONDS);
+          await hosts.cut(host, 300 + random() * 1500 * LEASE_SECONDS);
         } else {
           const isKill = which < 0.9;
           counts[isKill ? 'kills' : 'stops']++;

@@ -1,8 +1,7 @@
 // A queue between machines: every text once and the same as one run's, whoever is killed, and who would make others is refused.
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -11,48 +10,18 @@ import { queueAddress } from '../../src/queue/address.js';
 import { CHUNK_PROMPTS, chunksOf } from '../../src/queue/chunk.js';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
+import { freePort, hasRedis, startRedis } from '../helpers/redis-server.js';
 import { sharedFolder } from '../helpers/temp-folder.js';
 
 const newFolder = sharedFolder();
-
-function hasRedis(): boolean {
-  try {
-    execFileSync('redis-server', ['--version']);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
-}
 
 const servers: ChildProcess[] = [];
 afterAll(() => {
   for (const server of servers) server.kill('SIGKILL');
 });
 
-/** With a log of what it was told, as servers of jobs have it. */
-function startRedis(port: number, folder: string): ChildProcess {
-  const words = [
-    '--port',
-    `${port}`,
-    '--bind',
-    '127.0.0.1',
-    '--dir',
-    folder,
-    '--save',
-    '',
-    '--appendonly',
-    'yes',
-  ];
-  const server = spawn('redis-server', words, { stdio: 'ignore' });
+function begunRedis(port: number, folder: string): ChildProcess {
+  const server = startRedis(port, folder);
   servers.push(server);
   return server;
 }
@@ -105,7 +74,7 @@ const MODEL = modelFolder('bloom');
 const PROMPTS = 100;
 
 describe.skipIf(!hasRedis())('with a Redis server', () => {
-  it('a killed worker, a stopped one and a restarted server leave every text once, as one run makes them', async () => {
+  it('a killed worker, a stopped one, one that stands still and a restarted server leave every text once, as one run makes them', async () => {
     const folder = newFolder();
     const [input, output, whole] = ['in.jsonl', 'out.jsonl', 'whole.jsonl'].map((name) =>
       join(folder, name),
@@ -134,7 +103,7 @@ describe.skipIf(!hasRedis())('with a Redis server', () => {
     const submit = begin(['submit', ...queue, ...wanted, '--num_samples', '2']);
     const collecting = runCli(['collect', ...queue, '--output', output]);
     await submit.says('does not answer');
-    let server = startRedis(port, folder);
+    let server = begunRedis(port, folder);
     await submit.says('answers again');
     await submit.over;
     await submit.says(`has ${PROMPTS} prompts`);
@@ -162,15 +131,22 @@ describe.skipIf(!hasRedis())('with a Redis server', () => {
       some.child.kill(signal);
       await some.over;
     }
+    // One stands still with prompts in hand until the others have made them.
+    const still = begin(['worker', ...queue, '--name', MODEL, '--batch_size', '4', '--lease_seconds', '3']);
+    await still.says('ready in');
+    await setTimeout(300);
+    still.child.kill('SIGSTOP');
     const last = worker();
     await setTimeout(4000);
     // What it was told is on its drive.
     const over = ended(server);
     server.kill('SIGKILL');
     await over;
-    server = startRedis(port, folder);
+    server = begunRedis(port, folder);
     const [finished, collected, single] = await Promise.all([last, collecting, one]);
     expect([finished.status, collected.status, single.status]).toEqual([0, 0, 0]);
+    still.child.kill('SIGCONT');
+    expect(await still.over).toBe(0);
     const inOrder = (path: string) =>
       readFileSync(path, 'utf8')
         .trimEnd()

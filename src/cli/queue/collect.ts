@@ -4,6 +4,7 @@ import { counted, OperatingError } from '../../../offload/index.js';
 import { collectResults } from '../../queue/collection.js';
 import { QueueConnection } from '../../queue/connection.js';
 import { asked, type KeptJob, readJob } from '../../queue/record.js';
+import { checkServer } from '../../queue/server.js';
 import type { CommandContext } from '../context.js';
 import { badOption } from '../options/option-reader.js';
 import type { CollectOptions } from '../options/queue-options.js';
@@ -25,6 +26,7 @@ export async function runCollect(options: CollectOptions, context: CommandContex
   const tell = (sentence: string) => log.warn(sentence);
   const connection = new QueueConnection(address, { tell, signal: interrupt.signal });
   try {
+    await checkServer(asked(connection));
     const kept = await progress.during(
       () => `waiting for job ${address.job}`,
       waitForJob(connection, context),

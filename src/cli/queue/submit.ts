@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { counted, OperatingError } from '../../../offload/index.js';
 import { QueueConnection } from '../../queue/connection.js';
 import { asked, createJob, type JobRecord, type KeptJob, readJob } from '../../queue/record.js';
+import { checkServer } from '../../queue/server.js';
 import { submitPrompts } from '../../queue/submission.js';
 import type { CommandContext } from '../context.js';
 import { encodeJob, givenPrompts, textWishes } from '../generation/job.js';
@@ -28,6 +29,7 @@ export async function runSubmit(options: SubmitOptions, context: CommandContext)
   const connection = new QueueConnection(address, { tell, signal: interrupt.signal });
   try {
     const prompts = await givenPrompts(options.generation, context);
+    for (const sentence of await checkServer(asked(connection))) log.warn(sentence);
     const before = await readJob(asked(connection));
     const { record, list } = await describeJob(options, prompts, before, context);
     const question = asked(connection);

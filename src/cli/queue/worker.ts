@@ -7,6 +7,7 @@ import { Scheduler } from '../../engine/scheduler.js';
 import { QueueConnection } from '../../queue/connection.js';
 import { Leases } from '../../queue/leases.js';
 import { asked, claimComputed, type JobRecord, readJob } from '../../queue/record.js';
+import { checkServer } from '../../queue/server.js';
 import { UNKNOWN_LIMITS } from '../../report/limits.js';
 import { rateSentence } from '../../report/report.js';
 import { loadChatTemplate } from '../../text/chat.js';
@@ -34,6 +35,8 @@ export async function runWorker(options: WorkerOptions, context: CommandContext)
   const tell = (sentence: string) => log.warn(sentence);
   const connection = new QueueConnection(address, { tell, signal: interrupt.signal });
   try {
+    // Whoever submits is told of what does not stop a worker.
+    await checkServer(asked(connection));
     const record = await waitForJob(connection, context);
     if (record) await workOn(record, connection, options, context);
     else log.info(`job ${address.job} is collected: there is nothing left to do`);
