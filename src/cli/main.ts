@@ -1,6 +1,6 @@
 // The program: reads the command line, runs the command, and turns whatever goes wrong into a line and a status.
 
-import { OperatingError, platformProblem } from '../../offload/index.js';
+import { OperatingError } from '../../offload/errors.js';
 import { type ParsedCommandLine, parseCommandLine } from './command-line.js';
 import type { CommandContext } from './context.js';
 import type { EarlyLoad } from './early-load.js';
@@ -8,8 +8,8 @@ import { describeFailure } from './failure.js';
 import { COMPUTING } from './glance.js';
 import { Interrupt } from './interrupt.js';
 import { createLogger } from './log.js';
+import { readLogLevel } from './log-levels.js';
 import type { OptionReader } from './options/option-reader.js';
-import { readLogLevel } from './options/shared-options.js';
 import type { CommandName } from './options/tables/commands.js';
 import { Progress, StatusLine } from './progress.js';
 
@@ -72,6 +72,7 @@ async function run(
   interrupt: Interrupt,
   early: Promise<EarlyLoad | undefined> | undefined,
 ): Promise<void> {
+  const { platformProblem } = await import('../../offload/index.js');
   const problem = platformProblem();
   if (problem !== undefined) throw new OperatingError('UNSUPPORTED', problem);
   interrupt.watch((reason) => describeFailure(reason, false).text, parsed.command !== 'serve');

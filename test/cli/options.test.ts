@@ -4,13 +4,14 @@ import { describe, expect, it } from 'vitest';
 import { OperatingError } from '../../offload/index.js';
 import { parseCommandLine } from '../../src/cli/command-line.js';
 import { helpText } from '../../src/cli/help.js';
+import { readLogLevel } from '../../src/cli/log-levels.js';
 import { readGenerateOptions } from '../../src/cli/options/generate-options.js';
 import { idleOptions } from '../../src/cli/options/idle-options.js';
 import { OptionReader } from '../../src/cli/options/option-reader.js';
 import { readPackOptions } from '../../src/cli/options/pack-options.js';
 import { readPlanCommandOptions } from '../../src/cli/options/plan-options.js';
 import { readScoreOptions } from '../../src/cli/options/score-options.js';
-import { readLogLevel, tooFewGpus } from '../../src/cli/options/shared-options.js';
+import { tooFewGpus } from '../../src/cli/options/shared-options.js';
 import { COMMANDS, type CommandName, SHORT_NAMES } from '../../src/cli/options/tables/commands.js';
 import { runCli } from '../helpers/cli.js';
 

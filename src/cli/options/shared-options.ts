@@ -14,7 +14,6 @@ import { chooseDevice, type DeviceKind } from '../../engine/engine-options.js';
 import { isFloatType } from '../../engine/shape-tensors.js';
 import { PACKED_WEIGHTS, type PackedWeights } from '../../pack/scheme.js';
 import type { DriveWish } from '../../stored/drive-rates.js';
-import { LOG_LEVELS, type LogLevel } from '../log-levels.js';
 import { computeTypeOn } from './compute-type.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
 import { idleOptions } from './idle-options.js';
@@ -76,11 +75,6 @@ function driveWish(text: string): DriveWish {
   const [, folder, rate] = /^(.+):(\d[^/:]*)\/s$/.exec(text) ?? [];
   if (folder === undefined || rate === undefined) return { folder: text, bytesPerSecond: undefined };
   return { folder, bytesPerSecond: parseBytes(rate, `the rate of --nvme_offload_path ${folder}`) };
-}
-
-/** Needed before anything else can be said. */
-export function readLogLevel(options: OptionReader): LogLevel {
-  return options.choice('log_level', LOG_LEVELS) ?? 'info';
 }
 
 type Devices = Pick<SharedOptions, 'device' | 'deviceCount' | 'warnings'>;
