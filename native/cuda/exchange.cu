@@ -11,7 +11,8 @@ namespace zi::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr unsigned kBlocks = 64;
+/// So many have the whole link both ways.
+constexpr unsigned kBlocks = 32;
 constexpr int kPieceBytes = 32 << 10;
 constexpr int kMostParts = 64;
 /// Rows that were found count from a multiple of this, which differs from call to call.
@@ -50,6 +51,17 @@ __device__ inline bool AwaitRow(const ExchangeArguments& a, int told, uint32_t c
     if (rows < kRowsEach && rows > static_cast<uint32_t>(told)) return true;
     __nanosleep(64);
   }
+}
+
+/// By the first warp of a block: a row of what was found, in shared memory. Requests for one line of the host's memory go one after
+/// another, a microsecond each, so that a block makes one for the words of a row.
+__device__ inline bool TakeRow(const ExchangeArguments& a, int told, uint32_t calls, int32_t* words) {
+  const int lane = static_cast<int>(threadIdx.x);
+  const bool there = __shfl_sync(0xffffffffu, lane == 0 && AwaitRow(a, told, calls), 0);
+  if (!there) return false;
+  const int32_t* const row = a.found + told * a.found_stride;
+  for (int word = lane; word < kFoundHead + 2 * a.part_count; word += 32) words[word] = __ldcv(row + word);
+  return true;
 }
 
 /// Several loads are on their way at once. What the host has is read anew: a drive may have written there, or the device before.
@@ -92,6 +104,7 @@ __device__ inline void ExchangePiece(uint8_t* here, uint8_t* there, int bytes, b
 
 __global__ void __launch_bounds__(kThreads) ExchangeExperts(const __grid_constant__ ExchangeArguments a) {
   __shared__ int pieces_before[kMostParts + 1];
+  __shared__ int32_t row[kFoundHead + 2 * kMostParts];
   __shared__ bool there;
   Begin();
   if (threadIdx.x == 0) {
@@ -103,12 +116,11 @@ __global__ void __launch_bounds__(kThreads) ExchangeExperts(const __grid_constan
   const int count = a.list[0];
   const auto calls = static_cast<uint32_t>(*a.calls);
   for (int told = 0; told < count; ++told) {
-    if (threadIdx.x == 0) there = AwaitRow(a, told, calls);
+    if (threadIdx.x < 32) there = TakeRow(a, told, calls, row);
     __syncthreads();
     if (!there) return;
-    const int32_t* const row = a.found + told * a.found_stride;
-    const int which = __ldcv(row + kFoundWhich);
-    const bool swaps = __ldcv(row + kFoundSwaps) != 0;
+    const int which = row[kFoundWhich];
+    const bool swaps = row[kFoundSwaps] != 0;
     if (which < 0 || which >= count) {
       if (threadIdx.x == 0) Report(a.fault, kExpertPartOutside, which, 0, count);
       return;
@@ -120,9 +132,8 @@ __global__ void __launch_bounds__(kThreads) ExchangeExperts(const __grid_constan
       const int64_t first = static_cast<int64_t>(piece - pieces_before[part]) * kPieceBytes;
       const int64_t to = a.places[2 * part] + first;
       const int64_t bytes = min(a.places[2 * part + 1] - first, static_cast<int64_t>(kPieceBytes));
-      const auto low = static_cast<uint32_t>(__ldcv(row + kFoundHead + 2 * part));
-      const auto high = static_cast<uint32_t>(__ldcv(row + kFoundHead + 2 * part + 1));
-      const int64_t from = (static_cast<int64_t>(high) << 32 | low) + first;
+      const int32_t* const begins = row + kFoundHead + 2 * part;
+      const int64_t from = (static_cast<int64_t>(begins[1]) << 32 | static_cast<uint32_t>(begins[0])) + first;
       if (from < 0 || from + bytes > a.home_bytes || to < 0 || to + bytes > a.slot_bytes) {
         if (threadIdx.x == 0) Report(a.fault, kExpertPartOutside, which, from + bytes, a.home_bytes);
         continue;
