@@ -134,6 +134,7 @@ export {
 export type { SlotCounts } from './run/device-slots.js';
 export { Executor, type ExecutorOptions } from './run/executor.js';
 export {
+  type AddedToTokens,
   type MicroBatch,
   type PageRun,
   type Pass,

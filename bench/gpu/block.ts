@@ -232,6 +232,7 @@ function makeTables(): ControlTables[] {
     sequences: batch,
     microBatchTokens: 1,
     historyTokens: 0,
+    addedTokens: 0,
     maskWords: 0,
     horizons: [],
   };

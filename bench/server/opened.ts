@@ -3,6 +3,7 @@
 import { servedModel } from '../../src/api/served-model.js';
 import { Engine } from '../../src/engine/engine.js';
 import { openModel } from '../../src/engine/open-model.js';
+import { ROOM_FOR_WISHES } from '../../src/library/workload.js';
 import { Service } from '../../src/server/service.js';
 import { loadTokenizer } from '../../src/text/tokenizer/tokenizer.js';
 
@@ -20,6 +21,7 @@ export interface OpenedServiceOptions {
   readonly threads?: number;
   readonly mostRequests?: number;
   readonly patienceMs?: number;
+  readonly mostBodyBytes?: number;
 }
 
 export async function openEngine(
@@ -30,12 +32,12 @@ export async function openEngine(
     offload: 'dram',
     device: 'cpu',
     cpu: threads === undefined ? {} : { threads },
-    workload: { sequences, contextTokens, promptTokens: contextTokens, output: 'tokens', history: true },
+    workload: { sequences, contextTokens, promptTokens: contextTokens, output: 'tokens', ...ROOM_FOR_WISHES },
   });
 }
 
 export async function openService(folder: string, options: OpenedServiceOptions): Promise<OpenedService> {
-  const { contextTokens, mostRequests = 10_000, patienceMs = 60_000 } = options;
+  const { contextTokens, mostRequests = 10_000, patienceMs = 60_000, mostBodyBytes = 2 ** 20 } = options;
   const opened = await openModel(folder);
   const tokenizer = await loadTokenizer(folder);
   const engine = await openEngine(folder, options);
@@ -52,7 +54,7 @@ export async function openService(folder: string, options: OpenedServiceOptions)
       host: '127.0.0.1',
       port: 0,
       keys: [],
-      mostBodyBytes: 2 ** 20,
+      mostBodyBytes,
       limits: { requests: mostRequests, requestsOfClient: mostRequests, tokens: 1e12, bytes: 2 ** 30 },
       maxWaitMs: 0,
       drainMs: 10_000,

@@ -1,4 +1,4 @@
-// argmax, nll_fold and note_not_finite: reductions over rows.
+// argmax, top_tokens, nll_fold and note_not_finite: reductions over rows.
 #pragma once
 #include "cpu/kernel_math.h"
 
@@ -57,6 +57,27 @@ inline void ArgmaxKernel(const ArgmaxOp& op, Run& run) {
   const int64_t length = op.logits.shape[1];
   ForEach(run, op.logits.shape[0], length / kWidth, [&](int64_t r) {
     reinterpret_cast<int32_t*>(op.out.data)[r * op.out.strides[0]] = RowArgmax(Row(op.logits, r), length);
+  });
+}
+
+/// The likeliest first, of equal ones the lower token; what is no number is none of them, and leaves places with kNoToken.
+inline void TopOfRow(const float* row, int64_t length, int32_t* tokens, float* values, int64_t wanted) {
+  int64_t found = 0;
+  for (int64_t i = 0; i < length; ++i) {
+    // Later ones have to be larger, so most of a row is passed by with one comparison.
+    if (!(row[i] == row[i]) || (found == wanted && !(row[i] > values[wanted - 1]))) continue;
+    int64_t at = found < wanted ? found++ : wanted - 1;
+    for (; at > 0 && row[i] > values[at - 1]; --at) values[at] = values[at - 1], tokens[at] = tokens[at - 1];
+    values[at] = row[i], tokens[at] = static_cast<int32_t>(i);
+  }
+  for (; found < wanted; ++found) values[found] = -__builtin_inff(), tokens[found] = kNoToken;
+}
+
+inline void TopTokensKernel(const TopTokensOp& op, Run& run) {
+  const int64_t length = op.logits.shape[1];
+  ForEach(run, op.logits.shape[0], length, [&](int64_t r) {
+    int32_t* tokens = reinterpret_cast<int32_t*>(op.tokens.data) + r * op.tokens.strides[0];
+    TopOfRow(Row(op.logits, r), length, tokens, Row(op.values, r), op.tokens.shape[1]);
   });
 }
 

@@ -13,6 +13,11 @@ inline const int32_t* DrawOf(const SampleOp& op, int64_t r) {
   return reinterpret_cast<const int32_t*>(op.draws.data) + r * op.draws.strides[0];
 }
 
+/// The first entry of what is added to a row's logits, and how many there are.
+inline const int32_t* AddedOf(const SampleOp& op, int64_t r) {
+  return reinterpret_cast<const int32_t*>(op.added_of.data) + r * op.added_of.strides[0];
+}
+
 /// The tables are data: checked before any row is touched.
 inline void CheckDraws(const SampleOp& op) {
   const int64_t entries = op.history.shape[0], vocabulary = op.logits.shape[1];
@@ -26,6 +31,16 @@ inline void CheckDraws(const SampleOp& op) {
     const int32_t token = Int(op.history, i);
     if (token < 0 || token >= vocabulary) {
       FailOp("token %d at %ld of the history is none of %ld", token, i, vocabulary);
+    }
+  }
+  for (int64_t i = 0; op.added_of.data && i < op.added_tokens.shape[0]; ++i) {
+    const int32_t token = Int(op.added_tokens, i);
+    if (token < 0 || token >= vocabulary) FailOp("token %d, entry %ld of what is added to, is none of %ld", token, i, vocabulary);
+  }
+  for (int64_t r = 0; op.added_of.data && r < op.added_of.shape[0]; ++r) {
+    const int64_t begin = AddedOf(op, r)[0], count = AddedOf(op, r)[1], all = op.added_tokens.shape[0];
+    if (begin < 0 || count < 0 || begin + count > all) {
+      FailOp("what is added to row %ld reaches from %ld to %ld, but there are %ld entries", r, begin, begin + count, all);
     }
   }
   for (int64_t r = 0; op.masks.data && r < op.mask_of.shape[0]; ++r) {
@@ -48,7 +63,7 @@ inline void MaskLogits(const SampleOp& op, int64_t r, float* logits) {
   }
 }
 
-/// The row's logits, those of the history moved away from being chosen, and no others than may be. False when one of the row is no finite number.
+/// The row's logits, those of the history moved away from being chosen, others changed as is said, and none but those that may be. False when one of the row is no finite number.
 inline bool PenalizedLogits(const SampleOp& op, int64_t r, float* to) {
   const int64_t length = op.logits.shape[1];
   const float* from = Row(op.logits, r);
@@ -66,6 +81,11 @@ inline bool PenalizedLogits(const SampleOp& op, int64_t r, float* to) {
     // From the original, so that a token that occurs twice is penalized once.
     const float logit = from[token];
     to[token] = logit > 0 ? logit / penalty : logit * penalty;
+  }
+  const float* values = reinterpret_cast<const float*>(op.added_values.data);
+  for (int64_t i = 0; values && i < AddedOf(op, r)[1]; ++i) {
+    const int64_t entry = AddedOf(op, r)[0] + i;
+    to[Int(op.added_tokens, entry)] += values[entry];
   }
   MaskLogits(op, r, to);
   return true;

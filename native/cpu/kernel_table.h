@@ -34,6 +34,7 @@ constexpr Kernels kTable = {
     .kv_store = KvStoreKernel,
     .attention = AttentionKernel,
     .argmax = ArgmaxKernel,
+    .top_tokens = TopTokensKernel,
     .nll_fold = NllFoldKernel,
     .scale_cap = ScaleCapKernel,
     .position_scale = PositionScaleKernel,

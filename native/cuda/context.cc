@@ -31,6 +31,8 @@ std::string Describe(const Fault& fault) {
       return "sample: row " + index + " names " + value + " in its history, outside the " + limit + " there are";
     case kMaskOutside:
       return "sample: row " + index + " has mask " + value + ", outside the " + limit + " there are";
+    case kAddedOutside:
+      return "sample: row " + index + " names " + value + " in what is added to it, outside the " + limit + " there are";
     case kExpertOutside:
       return "expert_linear: expert " + value + " of choice " + index + " is none of " + limit;
     case kExpertInNoSlot:

@@ -15,6 +15,7 @@ enum FaultCode : int {
   kExpertPartOutside,
   kHistoryOutside,
   kMaskOutside,
+  kAddedOutside,
   kGroupOutside,
   kStateOutside,
   kStateTokensOutside,

@@ -1,6 +1,7 @@
-// argmax, nll_fold and note_not_finite: reductions over rows.
+// argmax, top_tokens, nll_fold and note_not_finite: reductions over rows.
 #include "cuda/math.h"
 #include "cuda/overlap.h"
+#include "cuda/sample_row.h"
 #include "cuda/views.h"
 
 namespace zi::cuda {
@@ -53,6 +54,37 @@ __global__ void __launch_bounds__(kRowThreads) Argmax(int32_t* out, int64_t out_
   if (threadIdx.x != 0) return;
   for (int i = 1; i < kRowThreads / 32; ++i) Better(best, column, values[i], at[i]);
   out[blockIdx.x * out_stride] = finite ? column : kNoToken;
+}
+
+/// One token after the other: each time the largest key below the last one's, so that a row is read as often as tokens are wanted.
+__global__ void __launch_bounds__(kRowThreads) TopTokens(int32_t* tokens, int64_t tokens_stride, float* values, int64_t values_stride,
+                                                        const float* logits, int64_t stride, int columns, int wanted) {
+  Begin();
+  __shared__ TokenKey keys[kRowThreads / 32];
+  const float* row = logits + blockIdx.x * stride;
+  TokenKey last = ~TokenKey{0};
+  for (int place = 0; place < wanted; ++place) {
+    TokenKey best = 0;
+    for (int first = threadIdx.x; first < columns; first += kRowThreads * kLoads) {
+      float loaded[kLoads];
+#pragma unroll
+      for (int j = 0; j < kLoads; ++j) loaded[j] = row[min(first + j * kRowThreads, columns - 1)];
+#pragma unroll
+      for (int j = 0; j < kLoads; ++j) {
+        const TokenKey key = Key(loaded[j], min(first + j * kRowThreads, columns - 1));
+        if (loaded[j] == loaded[j] && key < last) best = max(best, key);
+      }
+    }
+    best = WarpMax(best);
+    __syncthreads();  // keys of the place before may still be read
+    if (threadIdx.x % 32 == 0) keys[threadIdx.x / 32] = best;
+    __syncthreads();
+    for (int i = 0; i < kRowThreads / 32; ++i) best = max(best, keys[i]);
+    last = best;
+    if (threadIdx.x != 0) continue;
+    tokens[blockIdx.x * tokens_stride + place] = best ? TokenOf(best) : kNoToken;
+    values[blockIdx.x * values_stride + place] = best ? LogitOf(best) : kLowest;
+  }
 }
 
 __global__ void NllFold(float* states, int64_t state_stride, const float* logits, int64_t stride,
@@ -112,6 +144,13 @@ void Launch(const ArgmaxOp& op, Run& run) {
   Overlapped(Argmax, Blocks(op.logits.shape[0], 1), kRowThreads, run,
       reinterpret_cast<int32_t*>(op.out.data), op.out.strides[0], Floats(op.logits), op.logits.strides[0],
       static_cast<int>(op.logits.shape[1]));
+}
+
+void Launch(const TopTokensOp& op, Run& run) {
+  if (op.logits.shape[0] == 0) return;
+  Overlapped(TopTokens, Blocks(op.logits.shape[0], 1), kRowThreads, run, reinterpret_cast<int32_t*>(op.tokens.data),
+      op.tokens.strides[0], reinterpret_cast<float*>(op.values.data), op.values.strides[0], Floats(op.logits), op.logits.strides[0],
+      static_cast<int>(op.logits.shape[1]), static_cast<int>(op.tokens.shape[1]));
 }
 
 void Launch(const NllFoldOp& op, Run& run) {

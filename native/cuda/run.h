@@ -84,6 +84,7 @@ void Launch(const RotaryOp& op, Run& run);
 void Launch(const KvStoreOp& op, Run& run);
 void Launch(const AttentionOp& op, Run& run);
 void Launch(const ArgmaxOp& op, Run& run);
+void Launch(const TopTokensOp& op, Run& run);
 void Launch(const NllFoldOp& op, Run& run);
 void Launch(const ScaleCapOp& op, Run& run);
 void Launch(const PositionScaleOp& op, Run& run);

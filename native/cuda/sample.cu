@@ -45,16 +45,40 @@ __device__ bool MaskWithin(const SampleRow& row) {
   return false;
 }
 
-/// Logits of a part, those of the history moved away from being chosen, and no others than may be.
+/// Whether what is added lies where it can, to tokens that there are; reported where not.
+__device__ bool AddedWithin(const SampleRow& row) {
+  const bool reports = blockIdx.y == 0;
+  if (!row.AddedWithin()) {
+    const int64_t end = int64_t{row.AddedOf()[0]} + row.AddedOf()[1];
+    if (reports && threadIdx.x == 0) Report(row.a.fault, kAddedOutside, blockIdx.x, end, row.a.added_entries);
+    return false;
+  }
+  for (int i = threadIdx.x; reports && i < row.added; i += kThreads) {
+    const int token = row.a.added_tokens[row.first_added + i];
+    if (token < 0 || token >= row.a.vocabulary) Report(row.a.fault, kAddedOutside, blockIdx.x, token, row.a.vocabulary);
+  }
+  return true;
+}
+
+/// Adds to the logits of a part what is said of single tokens, each of which is named once.
+__device__ void AddToPart(const SampleRow& row, int part, float* to) {
+  for (int i = threadIdx.x; i < row.added; i += kThreads) {
+    const int token = row.a.added_tokens[row.first_added + i];
+    if (token < 0 || token >= row.a.vocabulary || token / kSamplePartTokens != part) continue;
+    to[token] += row.a.added_values[row.first_added + i];
+  }
+  __syncthreads();
+}
+
+/// Logits of a part, those of the history moved away from being chosen, others changed as is said, and none but those that may be.
 __device__ void ChangePart(const SampleRow& row, int part) {
   const float* from = row.Given();
   float* to = row.Changed();
   row.ForPart(from, part, [&](int token, float logit) { to[token] = row.MayDraw(token) ? logit : -INFINITY; });
   __syncthreads();
-  if (!row.Penalizes()) return;
   const float penalty = row.settings[kPenalty];
   const int32_t* history = row.a.history + row.draw[kHistoryBegin];
-  for (int i = threadIdx.x; i < row.draw[kHistoryCount]; i += kThreads) {
+  for (int i = threadIdx.x; row.Penalizes() && i < row.draw[kHistoryCount]; i += kThreads) {
     const int token = history[i];
     if (token < 0 || token >= row.a.vocabulary || token / kSamplePartTokens != part || !row.MayDraw(token)) continue;
     // From the original, so that a token that occurs twice is penalized once.
@@ -62,13 +86,14 @@ __device__ void ChangePart(const SampleRow& row, int part) {
     to[token] = logit > 0 ? logit / penalty : logit * penalty;
   }
   __syncthreads();
+  if (row.added > 0) AddToPart(row, part, to);
 }
 
 /// The likeliest token, and whether there is anything to draw: where not, the row's token is written.
 __global__ void __launch_bounds__(kThreads) FindLikeliest(const SampleArguments a) {
   Begin();
   const SampleRow row(a);
-  if (!HistoryWithin(row) || !MaskWithin(row)) return;
+  if (!HistoryWithin(row) || !AddedWithin(row) || !MaskWithin(row)) return;
   float nothing = 0;
   TokenKey best = 0;
   for (int part = blockIdx.y; part < a.parts; part += gridDim.y) {
@@ -324,6 +349,11 @@ void Launch(const SampleOp& op, Run& run) {
                                   static_cast<int>(op.history.shape[0]),
                                   static_cast<int>(vocabulary),
                                   static_cast<int>(SampleParts(vocabulary)),
+                                  reinterpret_cast<const int32_t*>(op.added_of.data),
+                                  op.added_of.strides[0],
+                                  reinterpret_cast<const int32_t*>(op.added_tokens.data),
+                                  reinterpret_cast<const float*>(op.added_values.data),
+                                  static_cast<int>(op.added_tokens.shape[0]),
                                   reinterpret_cast<const int32_t*>(op.mask_of.data),
                                   op.mask_of.strides[0],
                                   reinterpret_cast<const uint32_t*>(op.masks.data),

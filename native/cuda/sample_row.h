@@ -25,6 +25,12 @@ struct SampleArguments {
   int64_t draws_stride;
   const int32_t* history;
   int history_entries, vocabulary, parts;
+  /// Null where nothing is added to logits.
+  const int32_t* added_of;
+  int64_t added_of_stride;
+  const int32_t* added_tokens;
+  const float* added_values;
+  int added_entries;
   /// Null where every token may be drawn.
   const int32_t* mask_of;
   int64_t mask_of_stride;
@@ -73,6 +79,8 @@ struct SampleRow {
   const int32_t* draw;
   /// Null where every token may be drawn.
   const uint32_t* mask = nullptr;
+  /// What is added to logits: entries, of which there are none where they would lie outside.
+  int first_added = 0, added = 0;
 
   __device__ explicit SampleRow(const SampleArguments& arguments)
       : a(arguments),
@@ -83,6 +91,7 @@ struct SampleRow {
         draw(a.draws + blockIdx.x * a.draws_stride) {
     const int of = a.masks ? a.mask_of[blockIdx.x * a.mask_of_stride] : -1;
     if (of >= 0 && of < a.mask_rows) mask = a.masks + of * a.masks_stride;
+    if (AddedWithin()) first_added = a.added_of ? AddedOf()[0] : 0, added = a.added_of ? AddedOf()[1] : 0;
   }
 
   __device__ bool Filters(Filter filter) const {
@@ -90,7 +99,11 @@ struct SampleRow {
     return draw[kTopK] > 0 && draw[kTopK] < a.vocabulary;
   }
   __device__ bool Penalizes() const { return settings[kPenalty] != 1 && draw[kHistoryCount] > 0; }
-  __device__ bool Changes() const { return mask || Penalizes(); }
+  __device__ const int32_t* AddedOf() const { return a.added_of + blockIdx.x * a.added_of_stride; }
+  __device__ bool AddedWithin() const {
+    return !a.added_of || (AddedOf()[0] >= 0 && AddedOf()[1] >= 0 && int64_t{AddedOf()[0]} + AddedOf()[1] <= a.added_entries);
+  }
+  __device__ bool Changes() const { return mask || added > 0 || Penalizes(); }
   __device__ bool MayDraw(int token) const { return !mask || mask[token / 32] >> token % 32 & 1; }
   __device__ const float* Given() const { return a.logits + blockIdx.x * a.stride; }
   __device__ float* Changed() const { return a.scratch.logits + int64_t{blockIdx.x} * a.vocabulary; }

@@ -175,6 +175,14 @@ Operation Argmax(Reader& in) {
   return op;
 }
 
+Operation TopTokens(Reader& in) {
+  TopTokensOp op{in.IndexTable("tokens"), in.Floats("values", 2), in.Floats("logits", 2)};
+  CheckSameShape(in, op.values, op.tokens, "values");
+  in.CheckSize(op.tokens, 0, op.logits.shape[0], "tokens");
+  in.Check(op.tokens.shape[1] > 0 && op.tokens.shape[1] <= op.logits.shape[1], "there must be as many tokens as are wanted, and one");
+  return op;
+}
+
 Operation NllFold(Reader& in) {
   NllFoldOp op{in.Floats("state", 2), in.Floats("logits", 2), in.Index("targets"),
                static_cast<int64_t>(in.Size("firstColumn")), in.Flag()};
@@ -205,7 +213,8 @@ Operation Clamp(Reader& in) {
 
 Operation Sample(Reader& in) {
   SampleOp op{in.Index("out"), in.Floats("logits", 2), in.Floats("settings", 2), in.IndexTable("draws"),
-              in.Index("history"), in.OptionalIndex("maskOf"), in.OptionalIndexTable("masks")};
+              in.Index("history"), in.OptionalIndexTable("addedOf"), in.OptionalIndex("addedTokens"), in.OptionalFloats("addedValues"),
+              in.OptionalIndex("maskOf"), in.OptionalIndexTable("masks")};
   const int64_t rows = op.logits.shape[0];
   in.CheckSize(op.out, 0, rows, "out");
   in.CheckSize(op.settings, 0, rows, "settings");
@@ -213,6 +222,13 @@ Operation Sample(Reader& in) {
   in.CheckSize(op.draws, 0, rows, "draws");
   in.CheckSize(op.draws, 1, 4, "draws");
   in.Check(op.logits.shape[1] > 0, "there must be something to draw from");
+  in.Check(!op.added_of.data == !op.added_tokens.data && !op.added_of.data == !op.added_values.data,
+           "what is added, to which tokens and whose it is go together");
+  if (op.added_of.data) {
+    in.CheckSize(op.added_of, 0, rows, "addedOf");
+    in.CheckSize(op.added_of, 1, 2, "addedOf");
+    CheckSameShape(in, op.added_values, op.added_tokens, "addedValues");
+  }
   in.Check(!op.mask_of.data == !op.masks.data, "masks and whose they are go together");
   if (op.masks.data) {
     in.CheckSize(op.mask_of, 0, rows, "maskOf");
@@ -298,7 +314,10 @@ constexpr Opcode kOpcodes[] = {
     {"expert_linear", "out x experts slots.table slots.count slots.bytes slots.files.places slots.files.firstPart slots.files.firstPiece "
      "slots.files.pieces weights", ExpertLinear},
     {"combine", "x y weights accumulate", Combine},
-    {"sample", "out logits tables.settings tables.draws tables.history tables.allowed.maskOf tables.allowed.masks", Sample},
+    {"sample",
+     "out logits tables.settings tables.draws tables.history tables.added.entriesOf tables.added.tokens tables.added.values "
+     "tables.allowed.maskOf tables.allowed.masks",
+     Sample},
     {"note_not_finite", "found x place first", NoteNotFinite},
     {"expert_bias", "x experts bias", ExpertBias},
     {"gated_pairs", "out x alpha limit", GatedPairs},
@@ -332,6 +351,7 @@ constexpr Opcode kOpcodes[] = {
      "files",
      FindExperts},
     {"reduce", "x partial exchange accumulate", Reduce},
+    {"top_tokens", "tokens values logits", TopTokens},
 };
 
 template <class Names>

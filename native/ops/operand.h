@@ -172,6 +172,10 @@ struct AttentionOp {
 struct ArgmaxOp {
   View out, logits;
 };
+/// A row's likeliest tokens, and their logits.
+struct TopTokensOp {
+  View tokens, values, logits;
+};
 struct NllFoldOp {
   View state, logits, targets;
   int64_t first_column;
@@ -380,6 +384,7 @@ struct ReduceOp {
 };
 struct SampleOp {
   View out, logits, settings, draws, history;
+  View added_of, added_tokens, added_values;  // or null: first entry and their number per row; what is added to the logits of single tokens
   View mask_of, masks;  // or null: which mask a row of logits has, negative for none; 32 tokens a word, a bit for each that may be drawn
 };
 

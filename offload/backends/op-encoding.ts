@@ -184,10 +184,16 @@ export function encodeOp(op: Op): Float64Array {
     case 'argmax':
       tensors(op.out, op.logits);
       break;
-    case 'sample':
-      tensors(op.out, op.logits, op.tables.settings, op.tables.draws, op.tables.history);
-      tensors(op.tables.allowed?.maskOf ?? null, op.tables.allowed?.masks ?? null);
+    case 'top_tokens':
+      tensors(op.tokens, op.values, op.logits);
       break;
+    case 'sample': {
+      const { settings, draws, history, added, allowed } = op.tables;
+      tensors(op.out, op.logits, settings, draws, history);
+      tensors(added?.entriesOf ?? null, added?.tokens ?? null, added?.values ?? null);
+      tensors(allowed?.maskOf ?? null, allowed?.masks ?? null);
+      break;
+    }
     case 'nll_fold':
       tensors(op.state, op.logits, op.targets);
       numbers(op.firstColumn, Number(op.first));

@@ -36,6 +36,10 @@ export interface Workload {
   readonly output: 'tokens' | 'nll' | 'logits';
   /** Drawing a token looks at all tokens of its sequence: a repetition penalty. */
   readonly history?: boolean;
+  /** For some sequences, passes add to the logits of single tokens, of so many beside their new ones. */
+  readonly addedTokens?: number;
+  /** So many of the likeliest tokens may be asked for in place of each; default 0. */
+  readonly topLogProbs?: number;
   /** For some sequences, passes say which tokens may be drawn. */
   readonly masks?: boolean;
   /** DRAM that the input of the run takes until its end. */

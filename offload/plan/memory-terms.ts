@@ -12,7 +12,7 @@ import { counted, formatBytes } from '../units.js';
 import { type Batch, MOST_MICRO_BATCHES, mostPassTokens } from './batches.js';
 import { cudaCosts } from './device-costs.js';
 import type { PlanInput, Workload } from './input.js';
-import { headRowsOf, LIKELIHOOD_WORDS, passSizes, rowsPerToken } from './pass-sizes.js';
+import { headRowsOf, LIKELIHOOD_WORDS, passSizes, rowsPerToken, TOP_TOKEN_WORDS } from './pass-sizes.js';
 import type { KvBufferPlan, PlanTerm, Sizes } from './plan.js';
 import { roundBytes } from './sharing.js';
 
@@ -156,19 +156,12 @@ export function fixedWeightsTerm(input: PlanInput): PlanTerm {
 export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
   const { model, workload, options } = input;
   const { sequences, contextTokens, output } = workload;
-  const { passTokens, microBatchTokens, logitRows, logitColumns, historyTokens, maskWords, horizons } =
-    counts;
+  const { passTokens, topLogProbs } = counts;
   const pass = {
     nll: output === 'nll',
     readLogits: output === 'logits',
     sequences,
-    passTokens,
-    microBatchTokens,
-    logitRows,
-    logitColumns,
-    historyTokens,
-    maskWords,
-    horizons,
+    ...counts,
   };
   const pages = pagesFor(contextTokens, options.pageTokens);
   const { headRows, controlWords, resultBytes, placeBytes, maskBytes } = passSizes(
@@ -179,7 +172,8 @@ export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
   const constants = Object.values(model.constants).reduce((total, { byteLength }) => total + byteLength, 0);
   const tables = controlWords * DTYPE_BYTES.i32 + constants + maskBytes;
   const results = resultBytes + placeBytes;
-  const kept = headRows * (DTYPE_BYTES.i32 + LIKELIHOOD_WORDS * DTYPE_BYTES.f32) + placeBytes;
+  const perRow = 1 + LIKELIHOOD_WORDS + TOP_TOKEN_WORDS * topLogProbs;
+  const kept = headRows * perRow * DTYPE_BYTES.f32 + placeBytes;
   const name = 'tables and results';
   const masks = maskBytes > 0 ? ', which tokens each may be' : '';
   const reason = `integer tables for ${counted(passTokens, 'token')}, constants, results of ${counted(headRows, 'output')}${masks}`;

@@ -88,6 +88,7 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'rotary':
     case 'argmax':
     case 'sample':
+    case 'top_tokens':
     case 'nll_fold':
     case 'note_not_finite':
     case 'scale_cap':

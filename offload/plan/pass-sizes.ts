@@ -15,6 +15,8 @@ type Counts = Pick<
   | 'logitRows'
   | 'logitColumns'
   | 'historyTokens'
+  | 'addedTokens'
+  | 'topLogProbs'
   | 'maskWords'
   | 'horizons'
 >;
@@ -42,7 +44,7 @@ export function passSizes(plan: Counts, tokenRows: number, pagesPerSequence: num
   return {
     headRows,
     controlWords: controlWords(plan, tokenRows, pagesPerSequence),
-    resultBytes: resultBytes(headRows, logitsRead),
+    resultBytes: resultBytes(headRows, plan.topLogProbs, logitsRead),
     placeBytes: (plan.passTokens + headRows) * DTYPE_BYTES.i32,
     maskBytes: plan.sequences * plan.maskWords * DTYPE_BYTES.i32,
   };
@@ -60,9 +62,13 @@ export function headRowsOf({
 /** Words of an output's log-softmax, as `nll_fold` leaves it. */
 export const LIKELIHOOD_WORDS = 3;
 
-/** Bytes of what one pass yields at most: a token and its likelihood sums per output, or whole rows of logits. */
-function resultBytes(headRows: number, logitsRead: number): number {
-  return Math.max(headRows * (1 + LIKELIHOOD_WORDS), logitsRead) * DTYPE_BYTES.f32;
+/** Words of one of the likeliest tokens: itself and its logit. */
+export const TOP_TOKEN_WORDS = 2;
+
+/** Bytes of what one pass yields at most: a token, its likelihood sums and the likeliest ones per output, or whole rows of logits. */
+function resultBytes(headRows: number, topLogProbs: number, logitsRead: number): number {
+  const perRow = 1 + LIKELIHOOD_WORDS + TOP_TOKEN_WORDS * topLogProbs;
+  return Math.max(headRows * perRow, logitsRead) * DTYPE_BYTES.f32;
 }
 
 /**
@@ -81,7 +87,13 @@ export const MASK_TOKENS = 32;
 export function controlWords(
   plan: Pick<
     Counts,
-    'passTokens' | 'microBatchTokens' | 'sequences' | 'historyTokens' | 'maskWords' | 'horizons'
+    | 'passTokens'
+    | 'microBatchTokens'
+    | 'sequences'
+    | 'historyTokens'
+    | 'addedTokens'
+    | 'maskWords'
+    | 'horizons'
   >,
   tokenRows: number,
   pagesPerSequence: number,
@@ -90,8 +102,9 @@ export function controlWords(
   const slices = plan.sequences + microBatches;
   const pageTables = 1 + plan.horizons.length;
   const perToken = 1 + pageTables + tokenRows + 2; // position, slots, rows; output and target
-  // Which mask an output has is one word more.
-  const sampling = plan.sequences * (SAMPLING_WORDS + Number(plan.maskWords > 0)) + plan.historyTokens;
+  // Which mask an output has is one word more, and where what is added to its logits lies are two.
+  const perOutput = SAMPLING_WORDS + Number(plan.maskWords > 0) + 2 * Number(plan.addedTokens > 0);
+  const sampling = plan.sequences * perOutput + plan.historyTokens + 2 * plan.addedTokens;
   const perSlice = 4 + 1 + pageTables * pagesPerSequence; // sequence, state, pages
   const tables = slices * perSlice + microBatches * pageTables * STABLE_STEPS;
   return plan.passTokens * perToken + tables + sampling;

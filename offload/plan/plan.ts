@@ -126,6 +126,10 @@ export interface Sizes {
   readonly logitColumns: number;
   /** Room for the tokens of all sequences, where drawing looks at them. */
   readonly historyTokens: number;
+  /** Room for the tokens whose logits passes add to, of all sequences together. */
+  readonly addedTokens: number;
+  /** So many of the likeliest tokens may be told in place of each. */
+  readonly topLogProbs: number;
   /** 32-bit words of what says which tokens a sequence may draw; 0 where no pass says it. */
   readonly maskWords: number;
   readonly rowCacheBytes: readonly number[];

@@ -21,6 +21,12 @@ import { MASK_TOKENS } from './pass-sizes.js';
 import type { PlanTerm, Sizes } from './plan.js';
 import { fewestRowsBytes, rowsTerm } from './row-memory.js';
 
+/** Each sequence's own new tokens, and so many others as may be named. */
+function addedTokens({ model, workload }: PlanInput): number {
+  const { sequences, contextTokens, addedTokens: others } = workload;
+  return others === undefined ? 0 : sequences * Math.min(model.vocabSize, contextTokens + others);
+}
+
 /** Whatever tier the layers rest in. */
 export function sizesFor(input: PlanInput, batch: Batch): Sizes {
   const { model, workload, pieceColumns, activationType } = input;
@@ -47,6 +53,8 @@ export function sizesFor(input: PlanInput, batch: Batch): Sizes {
     logitRows,
     logitColumns: isNll ? pieceColumns : model.vocabSize,
     historyTokens: workload.history ? workload.sequences * workload.contextTokens : 0,
+    addedTokens: addedTokens(input),
+    topLogProbs: Math.min(workload.topLogProbs ?? 0, model.vocabSize),
     maskWords: workload.masks ? Math.ceil(model.vocabSize / MASK_TOKENS) : 0,
     rowCacheBytes,
     blockFlopsPerToken,

@@ -38,7 +38,7 @@ export const OPERATIONS = [
   ['combine', 'x y weights accumulate'],
   [
     'sample',
-    'out logits tables.settings tables.draws tables.history tables.allowed.maskOf tables.allowed.masks',
+    'out logits tables.settings tables.draws tables.history tables.added.entriesOf tables.added.tokens tables.added.values tables.allowed.maskOf tables.allowed.masks',
   ],
   ['note_not_finite', 'found x place first'],
   ['expert_bias', 'x experts bias'],
@@ -73,6 +73,7 @@ export const OPERATIONS = [
     'asked found slots begins alike tables.slotOf tables.keyOf tables.uses tables.stamps tables.readAs tables.calls counts ageCalls files',
   ],
   ['reduce', 'x partial exchange accumulate'],
+  ['top_tokens', 'tokens values logits'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

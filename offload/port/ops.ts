@@ -83,8 +83,20 @@ export interface SamplingTables {
   readonly draws: Tensor;
   /** i32 [H]: tokens that the repetition penalty applies to. */
   readonly history: Tensor;
+  /** Absent: nothing. */
+  readonly added?: AddedLogits | undefined;
   /** Absent: every token may be drawn. */
   readonly allowed?: AllowedTokens | undefined;
+}
+
+/** What is added to the logits of single tokens; a row names each token once. */
+export interface AddedLogits {
+  /** i32 [R, 2]: a row's first entry, and how many it has. */
+  readonly entriesOf: Tensor;
+  /** i32 [A] */
+  readonly tokens: Tensor;
+  /** f32 [A] */
+  readonly values: Tensor;
 }
 
 /** Which tokens may be drawn, for some rows. */
@@ -220,9 +232,14 @@ export type Op =
    */
   | { readonly op: 'argmax'; out: Tensor; logits: Tensor }
   /**
+   * tokens i32 [R, K] = the columns of the K largest of f32 logits [R, V], values f32 [R, K] = those, the largest first and
+   * of equal ones the lower column. NaN is none of them; NO_TOKEN and −inf where there are fewer.
+   */
+  | { readonly op: 'top_tokens'; tokens: Tensor; values: Tensor; logits: Tensor }
+  /**
    * out i32 [R] = a token drawn from softmax(logits / temperature), logits f32 [R, V], among those that stay. In this order
    * (that of transformers): logits of tokens in the history are divided by the penalty if positive, else multiplied;
-   * the k largest stay, with all that equal the k-th; then the likeliest that together reach top-p; then those at
+   * what is said of single tokens is added to theirs; the k largest stay, with all that equal the k-th; then the likeliest that together reach top-p; then those at
    * least min-p times as likely as the likeliest. The first token whose cumulative probability, in order of ids,
    * exceeds (bits + ½) / 2³² is it. Tokens that may not be drawn are as if there were none; where none may, it is any. A row with a logit that is no finite number gives NO_TOKEN. Of those that only the
    * penalty made +∞, all are equally likely.
@@ -356,10 +373,13 @@ export function effects(op: Op): Effects {
       return { reads: op.accumulate ? [op.partial, op.x] : [op.partial], writes: [op.x] };
     case 'argmax':
       return { reads: [op.logits], writes: [op.out] };
+    case 'top_tokens':
+      return { reads: [op.logits], writes: [op.tokens, op.values] };
     case 'sample': {
-      const { settings, draws, history, allowed } = op.tables;
+      const { settings, draws, history, added, allowed } = op.tables;
+      const entries = added ? [added.entriesOf, added.tokens, added.values] : [];
       const masks = allowed ? [allowed.maskOf, allowed.masks] : [];
-      return { reads: [op.logits, settings, draws, history, ...masks], writes: [op.out] };
+      return { reads: [op.logits, settings, draws, history, ...entries, ...masks], writes: [op.out] };
     }
     case 'nll_fold':
       return {

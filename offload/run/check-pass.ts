@@ -11,12 +11,20 @@ import type { MicroBatch, PageRun, SequenceSlice } from './pass.js';
 type PassModel = Pick<ModelSpec, 'vocabSize' | 'maxContextTokens' | 'caches'>;
 type PassPlan = Pick<
   Plan,
-  'kvPages' | 'horizons' | 'pageTokens' | 'sequences' | 'nll' | 'readLogits' | 'maskWords'
+  | 'kvPages'
+  | 'horizons'
+  | 'pageTokens'
+  | 'sequences'
+  | 'nll'
+  | 'readLogits'
+  | 'addedTokens'
+  | 'topLogProbs'
+  | 'maskWords'
 >;
 
 /** Throws BAD_INPUT for tokens, or a programming error for what only this program makes. */
 export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: PassPlan): void {
-  const { slices, outputs, targets, sampling, logProbs } = microBatch;
+  const { slices, outputs, targets, sampling, logProbs, topLogProbs = 0 } = microBatch;
   let tokens = 0;
   for (const slice of slices) {
     checkSlice(slice, model, plan);
@@ -29,6 +37,9 @@ export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: 
   );
   assert(!sampling || sampling.length === outputs.length, 'every output is drawn in its own way');
   assert(!sampling?.some(({ allowed }) => allowed) || plan.maskWords > 0, 'masks were planned for');
+  assert(!sampling?.some(({ added }) => added) || plan.addedTokens > 0, 'what is added was planned for');
+  assert(topLogProbs <= plan.topLogProbs, 'the likeliest tokens were planned for');
+  assert(topLogProbs === 0 || logProbs, 'the likeliest tokens go with log-probabilities');
   assert(!logProbs || !(plan.nll || plan.readLogits), 'log-probabilities go with tokens');
   if (!plan.nll) return;
   assert(targets?.length === outputs.length, 'every output has a target');

@@ -46,6 +46,8 @@ export interface DeviceState {
   readonly ids: Tensor;
   /** [rows, 3] f32: of each output's target, or of its token. */
   readonly nllState: Tensor;
+  /** [rows, planned] i32 and f32: the likeliest tokens in each output's place, and their logits; undefined where none are planned. */
+  readonly top: TopTokens | undefined;
   /** [passTokens] i32, and [rows] of the head's inputs: where they were not finite for the first time. */
   readonly tokenPlaces: Tensor;
   readonly headPlaces: Tensor;
@@ -68,6 +70,11 @@ export interface DeviceState {
   readonly pageTables: readonly number[];
   /** By block; undefined where it keeps none. They rest on the device. */
   readonly states: readonly (StateFields | undefined)[];
+}
+
+export interface TopTokens {
+  readonly tokens: Tensor;
+  readonly values: Tensor;
 }
 
 export interface DeviceStateOptions {
@@ -102,6 +109,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     logits: floats(plan.logitRows, plan.logitColumns),
     ids: tensor(device.allocate(headRows * DTYPE_BYTES.i32), 0, 'i32', [headRows]),
     nllState: floats(headRows, LIKELIHOOD_WORDS),
+    top: plan.topLogProbs > 0 ? makeTop(device, headRows, plan.topLogProbs) : undefined,
     controlHost,
     controlWords: new Int32Array(controlHost.bytes.buffer, controlHost.bytes.byteOffset, sizes.controlWords),
     controlDevice,
@@ -117,6 +125,12 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     pageTables: pageTables(model.caches, plan.horizons),
     states: makeStates(options),
   };
+}
+
+function makeTop(device: Device, rows: number, columns: number): TopTokens {
+  const one = (dtype: 'i32' | 'f32') =>
+    tensor(device.allocate(rows * columns * DTYPE_BYTES[dtype]), 0, dtype, [rows, columns]);
+  return { tokens: one('i32'), values: one('f32') };
 }
 
 function makeStates({ device, model, plan }: DeviceStateOptions): (StateFields | undefined)[] {

@@ -7,6 +7,7 @@ import type { Tensor } from '../port/ops.js';
 import { columns, rows } from '../port/tensor.js';
 import { queueLogProbs } from './log-probs.js';
 import { type DeviceWork, outputCount, type Running } from './running.js';
+import { queueTop } from './top-log-probs.js';
 import { noteHeadInput } from './watch.js';
 
 /** Queues a piece of the head's columns on every micro-batch: whole rows of logits, or their share of the likelihoods. */
@@ -122,6 +123,7 @@ function drawTokens({ state }: DeviceWork, { microBatch, control, firstOutput }:
   if (control.sampling) state.ops.sample(logits, ids, control.sampling);
   else state.ops.argmax(logits, ids);
   if (microBatch.logProbs) queueLogProbs(state, logits, ids, firstOutput);
+  if (microBatch.topLogProbs) queueTop(state, logits, microBatch.topLogProbs, firstOutput);
 }
 
 function queueLogits({ model, state }: DeviceWork, weights: Weights, x: Tensor, out: Tensor): void {

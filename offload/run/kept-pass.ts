@@ -52,7 +52,7 @@ export class KeptPass {
 
 /** What operations say of a micro-batch that is alone in its pass: where its tables lie, how long they are, and what is made. */
 function shapeOf({ control, microBatch }: Running): readonly number[] {
-  return [...control.layout, Number(microBatch.logProbs ?? false)];
+  return [...control.layout, Number(microBatch.logProbs ?? false), microBatch.topLogProbs ?? 0];
 }
 
 function isOf(part: Part, layers: readonly LayerWork[]): boolean {

@@ -7,7 +7,8 @@ import { rows } from '../port/tensor.js';
 import type { DeviceState } from './device-state.js';
 import type { Running } from './running.js';
 
-const ROW_BYTES = LIKELIHOOD_WORDS * DTYPE_BYTES.f32;
+/** What an output's sums take among the results. */
+export const LOG_PROB_BYTES = LIKELIHOOD_WORDS * DTYPE_BYTES.f32;
 
 /** Folds a micro-batch's logits [R, V], which drawing has left as they were, with its tokens [R] as targets. */
 export function queueLogProbs(
@@ -29,9 +30,9 @@ export function copyLogProbs(
   offsetBytes: number,
 ): void {
   for (const { microBatch, firstOutput } of running) {
-    const sizeBytes = microBatch.outputs.length * ROW_BYTES;
+    const sizeBytes = microBatch.outputs.length * LOG_PROB_BYTES;
     if (!microBatch.logProbs || sizeBytes === 0) continue;
-    const offset = firstOutput * ROW_BYTES;
+    const offset = firstOutput * LOG_PROB_BYTES;
     device.compute.copy(results, offsetBytes + offset, nllState.memory, offset, sizeBytes);
   }
 }
@@ -50,7 +51,7 @@ export function readLogProbs(
   for (const { microBatch, firstOutput } of running) {
     if (!microBatch.logProbs) continue;
     const length = microBatch.outputs.length * LIKELIHOOD_WORDS;
-    const folded = new Float32Array(results.bytes.buffer, start + firstOutput * ROW_BYTES, length);
+    const folded = new Float32Array(results.bytes.buffer, start + firstOutput * LOG_PROB_BYTES, length);
     logProbs.set(
       nllOf(folded).map((nll) => -nll),
       firstOutput,

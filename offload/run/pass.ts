@@ -6,6 +6,7 @@ import { PAGE_TOKENS, pagesFor } from '../model/kv-cache.js';
 import { STABLE_STEPS } from '../plan/pass-sizes.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type {
+  AddedLogits,
   AllowedTokens,
   AttentionTables,
   Memory,
@@ -52,10 +53,17 @@ export interface SamplingRow {
   readonly repetitionPenalty: number;
   /** Tokens that the penalty applies to; empty where it is 1. */
   readonly history: Int32Array;
+  /** What is added to the logits of single tokens, each of them named once; absent for nothing. */
+  readonly added?: AddedToTokens | undefined;
   /** 32 of them. */
   readonly randomBits: number;
   /** Which tokens it may be; absent for all. The head waits for it, so that it may be made while layers compute. */
   readonly allowed?: Promise<TokenMask> | undefined;
+}
+
+export interface AddedToTokens {
+  readonly tokens: Int32Array;
+  readonly values: Float32Array;
 }
 
 /** As a row of `masks` of AllowedTokens; undefined for all tokens. */
@@ -72,6 +80,8 @@ export interface MicroBatch {
   readonly sampling?: readonly SamplingRow[];
   /** For output `tokens`: the log-probability of each output's token is wanted as well. */
   readonly logProbs?: boolean;
+  /** And those of so many of the likeliest tokens, for each output; default 0. */
+  readonly topLogProbs?: number;
   /** Each token's first place is noted at which its hidden state is not finite: to say where a fault began. */
   readonly watched?: boolean;
 }
@@ -255,9 +265,33 @@ function putSampling(
     settings: { ...put(new Int32Array(settings.buffer), [sampling.length, 4]), dtype: 'f32' },
     draws: put(draws, [sampling.length, 4]),
     history: put(history),
+    ...(sampling.some(({ added }) => added) ? { added: putAdded(sampling, put) } : {}),
     ...(sampling.some(({ allowed }) => allowed) ? { allowed: putAllowed(sampling, put, masks) } : {}),
   };
 }
+
+function putAdded(
+  sampling: readonly SamplingRow[],
+  put: (values: ArrayLike<number>, shape?: readonly number[]) => Tensor,
+): AddedLogits {
+  const rows = sampling.map(({ added }) => added ?? NOTHING_ADDED);
+  const count = rows.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  const [tokens, values] = [new Int32Array(count), new Float32Array(count)];
+  let first = 0;
+  const entriesOf = rows.flatMap((row) => {
+    tokens.set(row.tokens, first);
+    values.set(row.values, first);
+    first += row.tokens.length;
+    return [first - row.tokens.length, row.tokens.length];
+  });
+  return {
+    entriesOf: put(entriesOf, [rows.length, 2]),
+    tokens: put(tokens),
+    values: { ...put(new Int32Array(values.buffer)), dtype: 'f32' },
+  };
+}
+
+const NOTHING_ADDED: AddedToTokens = { tokens: new Int32Array(0), values: new Float32Array(0) };
 
 function putAllowed(
   sampling: readonly SamplingRow[],

@@ -7,8 +7,9 @@ import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Tensor } from '../port/ops.js';
 import { dimension } from '../port/tensor.js';
 import type { DeviceState } from './device-state.js';
-import { copyLogProbs, nllOf, readLogProbs } from './log-probs.js';
+import { copyLogProbs, LOG_PROB_BYTES, nllOf, readLogProbs } from './log-probs.js';
 import { type DeviceWork, outputCount, type Running } from './running.js';
+import { copyTop, readTop, type TopLogProbs } from './top-log-probs.js';
 import { copyPlaces, readPlaces } from './watch.js';
 
 /** In the order of the micro-batches' outputs. */
@@ -24,6 +25,8 @@ export interface PassResult {
    * token, per output; NaN where there is no token or its micro-batch does not ask. Empty where none of the pass does.
    */
   readonly logProbs: Float64Array;
+  /** The likeliest tokens in place of each output whose micro-batch asks for them; absent where none does. */
+  readonly top?: readonly TopLogProbs[];
   /** Output `logits`: [R, V] row by row. */
   readonly logits: Float32Array;
   /** Where its hidden state was not finite for the first time; undefined for a pass that is not watched. */
@@ -48,6 +51,8 @@ export async function readResults(
   // Behind the tokens.
   const logProbsOffset = outputs * DTYPE_BYTES.i32;
   copyLogProbs(state, running, logProbsOffset);
+  const topOffset = logProbsOffset + outputs * LOG_PROB_BYTES;
+  copyTop(state, running, topOffset);
   copyPlaces(state, running);
   await reached(compute.record(), true);
   const { buffer, byteOffset } = state.results.bytes;
@@ -65,7 +70,9 @@ export async function readResults(
   }
   if (plan.readLogits) return { ...nothing, logits: new Float32Array(buffer, byteOffset, count).slice() };
   const tokens = new Int32Array(buffer, byteOffset, count).slice();
-  return { ...nothing, tokens, logProbs: readLogProbs(state, running, logProbsOffset) };
+  const logProbs = readLogProbs(state, running, logProbsOffset);
+  const top = readTop(state, running, { topOffset, logProbsOffset });
+  return { ...nothing, tokens, logProbs, ...(top && { top }) };
 }
 
 function resultOf(plan: Plan, { nllState, logits, ids }: DeviceState): Tensor {

@@ -1,11 +1,11 @@
 // Fields of requests: read by schemas, which the OpenAPI description is made of as well, and refused by name.
 
 import { z } from 'zod';
+import { MOST_TOP_LOG_PROBS } from '../library/generate-options.js';
 import { ApiError, badField, unsupportedField } from './api-error.js';
 
 const MOST_CHOICES = 128;
 const MOST_STOPS = 16;
-const MOST_TOP_LOG_PROBS = 20;
 
 const count = z
   .int()
@@ -28,10 +28,18 @@ export const SAMPLING_FIELDS = {
       .max(2 ** 31 - 1),
   ).describe('0 and -1 are all'),
   min_p: optional(z.number().min(0).max(1)),
-  presence_penalty: optional(z.number().min(-2).max(2)),
-  frequency_penalty: optional(z.number().min(-2).max(2)),
-  repetition_penalty: optional(z.number().gt(0).max(1e6)),
-  logit_bias: optional(z.record(z.string(), z.number().min(-100).max(100))),
+  presence_penalty: optional(z.number().min(-2).max(2)).describe(
+    'taken once from the logit of each token that the text has already',
+  ),
+  frequency_penalty: optional(z.number().min(-2).max(2)).describe(
+    'taken from it as often as the text has it',
+  ),
+  repetition_penalty: optional(z.number().gt(0).max(1e6)).describe(
+    'tokens of prompt and text: divides logits above 0, multiplies others',
+  ),
+  logit_bias: optional(z.record(z.string(), z.number().min(-100).max(100))).describe(
+    'by token id: what is added to its logit',
+  ),
   seed: optional(
     z
       .int()

@@ -70,8 +70,7 @@ export function formatGrammar(
   if (format.type !== 'json_schema')
     throw unsupportedField(`${param}.type`, `${param}.type may be text, json_object or json_schema`);
   const schema = format.json_schema?.schema;
-  if (schema === undefined)
-    throw badField(`${param}.json_schema`, `${param}.json_schema.schema is missing: give a JSON schema`);
+  if (schema === undefined) throw badField(param, `${param} has no schema: give a JSON schema`);
   return { kind: 'json_schema', schema };
 }
 

@@ -50,9 +50,11 @@ export function completionLogProbs(
     tokens: names,
     token_logprobs: tokens.map((_, at) => finite(logProbs[at])),
     top_logprobs: topLogProbs
-      ? topLogProbs.map((top) =>
-          Object.fromEntries(top.map(({ token, logProb }) => [nameOf(token, tokenizer), finite(logProb)])),
-        )
+      ? topLogProbs.map((top, at) => ({
+          ...Object.fromEntries(top.map(({ token, logProb }) => [nameOf(token, tokenizer), finite(logProb)])),
+          // The token itself is among them in any case.
+          [names[at] ?? '']: finite(logProbs[at]),
+        }))
       : null,
     text_offset: offsets,
   };

@@ -1,7 +1,7 @@
 // What a response goes on from: a text, or items of the conversation so far, as messages of a chat.
 
 import { z } from 'zod';
-import { unsupportedField } from './api-error.js';
+import { badField, unsupportedField } from './api-error.js';
 import type { SentMessage } from './messages.js';
 
 const MOST_ITEMS = 10_000;
@@ -21,18 +21,49 @@ const ROLES: readonly unknown[] = [
 export function inputMessages(input: z.infer<typeof INPUT>, instructions: string | undefined): SentMessage[] {
   const before: SentMessage[] = instructions === undefined ? [] : [{ role: 'system', content: instructions }];
   if (typeof input === 'string') return [...before, { role: 'user', content: input }];
-  return [...before, ...input.flatMap((item, at) => messageOf(item, `input.${at}`))];
+  const messages = before;
+  for (const [at, item] of input.entries()) {
+    const next = messageOf(item, `input.${at}`);
+    const last = messages.at(-1);
+    if (!next) continue;
+    // A message and the calls behind it are one answer.
+    if (next.tool_calls && last?.role === 'assistant') {
+      messages.splice(-1, 1, { ...last, tool_calls: [...(last.tool_calls ?? []), ...next.tool_calls] });
+    } else messages.push(next);
+  }
+  return messages;
 }
 
-function messageOf(item: z.infer<typeof ITEM>, param: string): SentMessage[] {
+const CALL = z.looseObject({ call_id: z.string(), name: z.string(), arguments: z.string() });
+const OUTPUT = z.looseObject({ call_id: z.string(), output: z.union([z.string(), z.array(z.unknown())]) });
+
+/** Undefined for what the model is not told again. */
+function messageOf(item: z.infer<typeof ITEM>, param: string): SentMessage | undefined {
   const { type = 'message', role, content } = item;
   // What a model thought before its answer is no part of what it is told again.
-  if (type === 'reasoning') return [];
+  if (type === 'reasoning') return undefined;
   if (type === 'message' && ROLES.includes(role)) {
-    return [{ role: role as SentMessage['role'], content: content as SentMessage['content'] }];
+    return { role: role as SentMessage['role'], content: content as SentMessage['content'] };
+  }
+  if (type === 'function_call') {
+    const { call_id: id, name, arguments: given } = partsOf(CALL, item, param);
+    return { role: 'assistant', content: null, tool_calls: [{ id, function: { name, arguments: given } }] };
+  }
+  if (type === 'function_call_output') {
+    const { call_id: id, output } = partsOf(OUTPUT, item, param);
+    return { role: 'tool', tool_call_id: id, content: output as SentMessage['content'] };
   }
   throw unsupportedField(
     param,
-    `${param} is no message of the system, a user or the assistant: leave it out`,
+    `${param} is neither a message of the system, a user or the assistant nor a call or its output: leave it out`,
   );
+}
+
+/** Throws an ApiError that names the first part that is wrong. */
+function partsOf<T>(schema: z.ZodType<T>, item: object, param: string): T {
+  const read = schema.safeParse(item);
+  if (read.success) return read.data;
+  const [issue] = read.error.issues;
+  const at = [param, ...(issue?.path ?? [])].join('.');
+  throw badField(at, `${at}: ${issue?.message ?? 'is not understood'}`, 'invalid_value');
 }

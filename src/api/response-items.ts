@@ -14,6 +14,11 @@ export interface ResponseHead {
   readonly temperature: number;
   readonly top_p: number;
   readonly metadata: unknown;
+  readonly parallel_tool_calls: boolean;
+  readonly tools: readonly object[];
+  readonly tool_choice: unknown;
+  readonly text: object;
+  readonly reasoning: object;
 }
 
 export interface ResponseEnd {
@@ -31,12 +36,8 @@ export function responseBody(head: ResponseHead, output: readonly object[], end?
     incomplete_details: isCut ? { reason: 'max_output_tokens' } : null,
     error: null,
     output,
-    parallel_tool_calls: true,
     previous_response_id: null,
     store: false,
-    tools: [],
-    tool_choice: 'auto',
-    text: { format: { type: 'text' } },
     truncation: 'disabled',
     usage: end ? usageOf(end.usage) : null,
   };

@@ -11,8 +11,10 @@ import { whole } from './reply.js';
 import { responseEvents } from './response-events.js';
 import { INPUT, inputMessages } from './response-input.js';
 import { itemsOf, type ResponseHead, responseBody } from './response-items.js';
+import { RESPONSE_WISHES, reasoningVariables, responseGrammar, responseTools } from './response-wishes.js';
 import type { ServedModel } from './served-model.js';
 import { allResults, usageOf } from './texts.js';
+import { FUNCTION } from './tool-fields.js';
 
 const given = z.unknown().optional();
 
@@ -25,20 +27,14 @@ const SCHEMA = requestOf({
   stream: z.boolean().nullable().optional(),
   stop: TEXT_FIELDS.stop,
   top_logprobs: TOP_LOG_PROBS.nullable().optional(),
-  text: z
-    .looseObject({ format: z.looseObject({ type: z.string() }).optional() })
-    .nullable()
-    .optional(),
-  tools: z.array(z.unknown()).max(128).nullable().optional(),
-  tool_choice: given,
-  reasoning: given,
+  ...RESPONSE_WISHES,
   include: z.array(z.string()).nullable().optional(),
   truncation: z.enum(['auto', 'disabled']).nullable().optional(),
   background: z.boolean().nullable().optional(),
   previous_response_id: given,
   conversation: given,
   prompt: given,
-  stream_options: given,
+  stream_options: z.strictObject({ include_obfuscation: z.boolean().optional() }).nullable().optional(),
 });
 
 type Fields = z.infer<typeof SCHEMA>;
@@ -48,6 +44,7 @@ export const RESPONSES = endpoint('An answer as items', SCHEMA, answer);
 async function answer(fields: Fields, model: ServedModel, asking: Asking): Promise<Reply> {
   checkModel(fields.model, model.names);
   checkWishes(fields);
+  const tools = responseTools(fields, FUNCTION);
   const [begun] = await beginAnswers(model, asking, {
     messages: inputMessages(fields.input, fields.instructions ?? undefined),
     fields,
@@ -55,6 +52,9 @@ async function answer(fields: Fields, model: ServedModel, asking: Asking): Promi
     samples: 1,
     logProbs: false,
     topLogProbs: 0,
+    tools,
+    grammar: responseGrammar(fields),
+    variables: reasoningVariables(fields),
   });
   const told = { answer: begun as ChatAnswer, head: headOf(fields, model) };
   if (fields.stream) return { kind: 'stream', events: responseEvents(told.answer, told.head) };
@@ -77,11 +77,16 @@ function headOf(fields: Fields, model: ServedModel): ResponseHead {
     temperature: fields.temperature ?? sampling.temperature,
     top_p: fields.top_p ?? sampling.topP,
     metadata: fields.metadata ?? {},
+    parallel_tool_calls: fields.parallel_tool_calls ?? true,
+    tools: fields.tools ?? [],
+    tool_choice: fields.tool_choice ?? 'auto',
+    text: { format: fields.text?.format ?? { type: 'text' } },
+    reasoning: { effort: fields.reasoning?.effort ?? null, summary: null },
   };
 }
 
 function checkWishes(fields: Fields): void {
-  const { text, tools, truncation, background, top_logprobs: top, include } = fields;
+  const { truncation, background, top_logprobs: top, include } = fields;
   const stored =
     'asks for what was said before, and nothing is stored here: send the whole conversation as input';
   refuse(fields, {
@@ -91,16 +96,12 @@ function checkWishes(fields: Fields): void {
   });
   refuse(
     {
-      'text.format': text?.format && text.format.type !== 'text' ? text.format : undefined,
-      tools: tools && tools.length > 0 ? tools : undefined,
       truncation: truncation === 'auto' ? truncation : undefined,
       background: background || undefined,
       top_logprobs: top || undefined,
       include: include?.includes('message.output_text.logprobs') ? include : undefined,
     },
     {
-      'text.format': "is of another type than 'text', which is not supported: leave it out",
-      tools: 'are not supported: leave them out',
       truncation: "may not be 'auto': a conversation that is too long is refused",
       background: 'is not supported: nothing is stored here, so the answer is to be waited for',
       top_logprobs: 'is not told here: ask /v1/chat/completions',

@@ -1,10 +1,10 @@
 // What completions, chats and responses have in common: how texts are drawn, how long they become, and where they end.
 
 import { randomInt } from 'node:crypto';
+import { MOST_BIASES } from '../engine/added-logits.js';
 import { isGreedy, type SamplingSettings } from '../engine/sampler.js';
 import type { TextSettings } from '../library/generate-options.js';
 import { badField } from './api-error.js';
-import { refuse } from './fields.js';
 import type { Asking } from './reply.js';
 import type { ServedModel } from './served-model.js';
 
@@ -42,7 +42,6 @@ export function textSettings(
   { logProbs, topLogProbs }: LogProbWishes,
   { model, asking }: { readonly model: ServedModel; readonly asking: Asking },
 ): TextSettings {
-  refuseUnbuilt(fields, topLogProbs);
   const sampling = samplingOf(fields, model);
   const { stop, stop_token_ids: ids, ignore_eos: ignoresEnd } = fields;
   if (ids) checkIds(ids, model.vocabSize, 'stop_token_ids');
@@ -57,18 +56,6 @@ export function textSettings(
     turn: asking.turn,
     signal: asking.signal,
   };
-}
-
-/** What the engine does not compute yet. */
-function refuseUnbuilt(fields: TextFields, topLogProbs: number): void {
-  const given = {
-    presence_penalty: fields.presence_penalty || undefined,
-    frequency_penalty: fields.frequency_penalty || undefined,
-    logit_bias: Object.keys(fields.logit_bias ?? {}).length > 0 ? fields.logit_bias : undefined,
-    top_logprobs: topLogProbs || undefined,
-  };
-  const reason = 'is not supported: leave it out';
-  refuse(given, Object.fromEntries(Object.keys(given).map((name) => [name, reason])));
 }
 
 function samplingOf(fields: TextFields, { defaults, vocabSize }: ServedModel): SamplingSettings {
@@ -95,6 +82,13 @@ function seedOf(seed: Given<number>): number {
 
 function biasesOf(given: Readonly<Record<string, number>>, vocabSize: number): ReadonlyMap<number, number> {
   const biases = new Map<number, number>();
+  if (Object.keys(given).length > MOST_BIASES) {
+    throw badField(
+      'logit_bias',
+      `logit_bias has more than ${MOST_BIASES} tokens: give fewer`,
+      'invalid_value',
+    );
+  }
   for (const [name, bias] of Object.entries(given)) {
     const token = /^\d{1,10}$/.test(name) ? Number(name) : Number.NaN;
     checkIds([token], vocabSize, 'logit_bias');

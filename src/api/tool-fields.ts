@@ -5,7 +5,7 @@ import type { Tool, ToolChoice } from '../tools/tool.js';
 import { badField, unsupportedField } from './api-error.js';
 
 const NAME = z.string().regex(/^[\w.-]{1,128}$/, 'is no name of a function: letters, digits, _ , . and -');
-const FUNCTION = z.looseObject({
+export const FUNCTION = z.looseObject({
   name: NAME,
   description: z.string().nullable().optional(),
   parameters: z.record(z.string(), z.unknown()).nullable().optional(),

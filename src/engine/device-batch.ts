@@ -110,16 +110,16 @@ export class DeviceBatch {
   nextWork(): DeviceWork {
     const { plan } = this.#executor;
     const work = fillPass(this.#feeds(), plan);
-    let [draws, isWatched, wantsLogProbs] = [false, false, false];
+    let [draws, isWatched, asks] = [false, false, false];
     for (const { sequence } of work) {
       draws ||= sequence.draws;
       isWatched ||= sequence.suspect !== undefined;
-      wantsLogProbs ||= sequence.wantsLogProbs;
+      asks ||= sequence.likelihoods !== undefined;
     }
     const packed = packPass(work, plan, {
       sampling: draws ? (sequence) => sequence.draw() : undefined,
       isWatched: isWatched ? ({ suspect }) => suspect !== undefined : undefined,
-      wantsLogProbs: wantsLogProbs ? ({ wantsLogProbs: asks }) => asks : undefined,
+      likelihoods: asks ? ({ likelihoods }) => likelihoods : undefined,
     });
     const holders = work.map(({ sequence }) => sequence);
     return { work, ...packed, microBatches: this.#late.place(packed.microBatches, holders) };
@@ -155,7 +155,8 @@ export class DeviceBatch {
   }
 
   /** Enters what the pass yielded. Returns those whose text has become longer. */
-  take({ work, outputsOf }: DeviceWork, { tokens, logProbs, nll, places }: PassResult): Iterable<Sequence> {
+  take({ work, outputsOf }: DeviceWork, result: PassResult): Iterable<Sequence> {
+    const { tokens, nll, places } = result;
     const suspects = new Set<Sequence>();
     this.#growing = undefined;
     this.#toPublish.clear();
@@ -174,7 +175,7 @@ export class DeviceBatch {
       } else if (sequence.suspect) {
         // An earlier output of this pass has made it one.
       } else if (scored) sequence.acceptLikelihood(present(nll[index], 'a likelihood per output'));
-      else if (sequence.accept(present(tokens[index], 'a token per output'), logProbs[index]))
+      else if (sequence.accept(present(tokens[index], 'a token per output'), result, index))
         grown.add(sequence);
     });
     // The pieces of a sequence follow each other.

@@ -121,8 +121,8 @@ export interface PassWishes<S> {
   readonly sampling?: ((sequence: S) => SamplingRow) | undefined;
   /** It is to be noted where the sequence ceases to be finite. */
   readonly isWatched?: ((sequence: S) => boolean) | undefined;
-  /** How likely its tokens are is wanted. */
-  readonly wantsLogProbs?: ((sequence: S) => boolean) | undefined;
+  /** How likely its tokens are is wanted, and so many of the likeliest in place of each; undefined: neither. */
+  readonly likelihoods?: ((sequence: S) => number | undefined) | undefined;
 }
 
 /** Packs a pass's work into micro-batches, first come first packed; two pieces of a sequence never share one. */
@@ -152,7 +152,7 @@ export function packPass<S>(
     microBatches: groups.map((group) => ({
       ...toMicroBatch(group, wishes.sampling),
       ...(isWished(group, wishes.isWatched) ? { watched: true } : {}),
-      ...(isWished(group, wishes.wantsLogProbs) ? { logProbs: true } : {}),
+      ...likelihoodsOf(group, wishes),
     })),
     outputsOf: work.flatMap(({ sequence, outputs }) => outputs.map(() => sequence)),
   };
@@ -160,6 +160,16 @@ export function packPass<S>(
 
 function isWished<S>(group: readonly Work<S>[], wish: ((sequence: S) => boolean) | undefined): boolean {
   return wish !== undefined && group.some(({ sequence }) => wish(sequence));
+}
+
+/** As many of the likeliest as any of them wants. */
+function likelihoodsOf<S>(
+  group: readonly Work<S>[],
+  { likelihoods }: PassWishes<S>,
+): Pick<MicroBatch, 'logProbs' | 'topLogProbs'> {
+  const most = likelihoods ? Math.max(...group.map(({ sequence }) => likelihoods(sequence) ?? -1)) : -1;
+  if (most < 0) return {};
+  return { logProbs: true, ...(most > 0 ? { topLogProbs: most } : {}) };
 }
 
 function toMicroBatch<S>(

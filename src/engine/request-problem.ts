@@ -2,6 +2,7 @@
 
 import { type Executor, OperatingError } from '../../offload/index.js';
 import { tokensProblem } from '../text/token-ids.js';
+import { addsToLogits } from './added-logits.js';
 import type { GenerationRequest, ScoringRequest } from './request.js';
 import { samplingProblem } from './sampler.js';
 import { isScoring, type Sequence } from './sequence.js';
@@ -15,7 +16,7 @@ export function requestProblem({ request, wanted }: Sequence, planned: Planned):
 }
 
 function generationProblem(
-  { index, promptTokens, sampling, constraint }: GenerationRequest,
+  { index, promptTokens, sampling, constraint, topLogProbs = 0 }: GenerationRequest,
   maxNewTokens: number,
   { model, plan }: Planned,
 ): OperatingError | undefined {
@@ -38,6 +39,14 @@ function generationProblem(
   }
   if (sampling && sampling.repetitionPenalty !== 1 && plan.historyTokens === 0) {
     const sentence = `${what} asks for a repetition penalty, but the engine was opened without room for one`;
+    return new OperatingError('BAD_OPTION', sentence);
+  }
+  if (sampling && addsToLogits(sampling) && plan.addedTokens === 0) {
+    const sentence = `${what} adds to the logits of tokens, but the engine was opened without room for that`;
+    return new OperatingError('BAD_OPTION', sentence);
+  }
+  if (!Number.isSafeInteger(topLogProbs) || topLogProbs < 0 || topLogProbs > plan.topLogProbs) {
+    const sentence = `${what} asks for ${topLogProbs} of the likeliest tokens: give a whole number up to ${plan.topLogProbs}`;
     return new OperatingError('BAD_OPTION', sentence);
   }
   if (constraint && plan.maskWords === 0) {

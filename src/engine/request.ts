@@ -19,7 +19,7 @@ export interface GenerationRequest {
   readonly sample?: number;
   /** At least one. */
   readonly promptTokens: Int32Array;
-  /** Absent: the likeliest token at every step. A repetition penalty must have been planned for (`history`). */
+  /** Absent: the likeliest token at every step. Penalties and biases must have been planned for (`history`, `addedTokens`). */
   readonly sampling?: SamplingSettings;
   /** At least one; default: that of the options. */
   readonly maxNewTokens?: number;
@@ -29,6 +29,8 @@ export interface GenerationRequest {
   readonly stopsAfter?: (token: number) => boolean;
   /** How likely each new token was is wanted. */
   readonly logProbs?: boolean;
+  /** And which so many tokens were likeliest in its place; as many must have been planned for. Default 0. */
+  readonly topLogProbs?: number;
   /** Default: an interactive one of nobody in particular. */
   readonly turn?: Turn;
   /** Which tokens it may be made of; of an engine that was planned for it (`masks`), and of no other request. */
@@ -58,6 +60,19 @@ export interface ScoringRequest {
 
 export type EngineRequest = GenerationRequest | ScoringRequest;
 
+/** A token that might have been, and the logarithm of its probability by the model itself. */
+export interface LikelyToken {
+  readonly token: number;
+  readonly logProb: number;
+}
+
+/** What is known of a new token beside itself, where it was asked for. */
+export interface TokenLikelihood {
+  readonly logProb: number;
+  /** In its place, the likeliest first. */
+  readonly top?: readonly LikelyToken[];
+}
+
 /** `error`: no further token can be told, and `problem` says why. `cancelled`: whoever asked wants no more. */
 export type FinishReason = 'stop' | 'length' | 'cancelled' | 'error';
 
@@ -81,7 +96,7 @@ export interface GenerationResult {
  */
 export interface RequestListener {
   /** Each new token as it is known. */
-  onToken?(token: number, logProb: number | undefined): void;
+  onToken?(token: number, likelihood: TokenLikelihood | undefined): void;
   /** Once, unless the whole engine fails. */
   onFinished?(result: GenerationResult): void;
   /** Once, instead: nothing can be computed any more, or a function of its own has thrown. */

@@ -1,8 +1,9 @@
 // How tokens are drawn: the settings, their checks, and random bits that depend on nothing but what is drawn.
 
 import { OperatingError, type SamplingRow } from '../../offload/index.js';
+import { addsToLogits, type LogitChanges, MOST_BIASES } from './added-logits.js';
 
-export interface SamplingSettings {
+export interface SamplingSettings extends LogitChanges {
   /** 0: the likeliest token. */
   readonly temperature: number;
   /** Only the k likeliest; 0 for all. */
@@ -13,15 +14,14 @@ export interface SamplingSettings {
   readonly minP: number;
   /** Above 1, tokens of the prompt and of the text so far become less likely; 1 for none. */
   readonly repetitionPenalty: number;
-  /** Taken once from the logit of each token that the text has already; default 0. */
-  readonly presencePenalty?: number;
-  /** Taken from it as often as the text has the token; default 0. */
-  readonly frequencyPenalty?: number;
-  /** Added to the logits of single tokens. */
-  readonly biases?: ReadonlyMap<number, number>;
   /** A whole number from 0 to 2⁵³ − 1. */
   readonly seed: number;
 }
+
+const NO_BIASES: ReadonlyMap<number, number> = new Map();
+/** Beyond it nothing changes any more, and sums stay numbers. */
+const MOST_ADDED = 1000;
+const ADDED = `a number from -${MOST_ADDED} to ${MOST_ADDED}`;
 
 export const GREEDY: SamplingSettings = {
   temperature: 0,
@@ -32,9 +32,10 @@ export const GREEDY: SamplingSettings = {
   seed: 0,
 };
 
-/** Nothing but the largest logit decides. */
-export function isGreedy({ temperature, repetitionPenalty }: SamplingSettings): boolean {
-  return temperature === 0 && repetitionPenalty === 1;
+/** Nothing but the largest of the model's own logits decides. */
+export function isGreedy(settings: SamplingSettings): boolean {
+  const { temperature, repetitionPenalty } = settings;
+  return temperature === 0 && repetitionPenalty === 1 && !addsToLogits(settings);
 }
 
 export interface UnusableSetting {
@@ -47,6 +48,8 @@ export interface UnusableSetting {
 /** The first value that is out of its range. */
 export function unusableSetting(settings: SamplingSettings): UnusableSetting | undefined {
   const { temperature, topK, topP, minP, repetitionPenalty, seed } = settings;
+  const { presencePenalty = 0, frequencyPenalty = 0, biases = NO_BIASES } = settings;
+  const biased = [...biases.values()].find((bias) => !(Math.abs(bias) <= MOST_ADDED)) ?? 0;
   const rules: readonly (readonly [boolean, string, number, string])[] = [
     [temperature >= 0 && temperature < 1e6, 'temperature', temperature, 'a number from 0 to 1,000,000'],
     [Number.isSafeInteger(topK) && topK >= 0 && topK < 2 ** 31, 'top_k', topK, 'a whole number from 0'],
@@ -58,6 +61,10 @@ export function unusableSetting(settings: SamplingSettings): UnusableSetting | u
       repetitionPenalty,
       'a number above 0 and up to 1,000,000',
     ],
+    [Math.abs(presencePenalty) <= MOST_ADDED, 'presence_penalty', presencePenalty, ADDED],
+    [Math.abs(frequencyPenalty) <= MOST_ADDED, 'frequency_penalty', frequencyPenalty, ADDED],
+    [biased === 0, 'logit_bias', biased, ADDED],
+    [biases.size <= MOST_BIASES, 'logit_bias', biases.size, `biases of up to ${MOST_BIASES} tokens`],
     [Number.isSafeInteger(seed) && seed >= 0, 'seed', seed, 'a whole number from 0 to 2^53 - 1'],
   ];
   const broken = rules.find(([holds]) => !holds);

@@ -8,7 +8,9 @@ import {
   type SamplingRow,
   type TokenMask,
 } from '../../offload/index.js';
+import { AddedLogits, addsToLogits } from './added-logits.js';
 import type { HeldPages } from './late-pages.js';
+import { likelihoodAt, type PassLikelihoods } from './likelihood.js';
 import { Suspect } from './not-finite.js';
 import type { Feed } from './packing.js';
 import type { Page } from './page-cache.js';
@@ -19,6 +21,7 @@ import type {
   GenerationResult,
   RequestListener,
   TokenConstraint,
+  TokenLikelihood,
   Turn,
 } from './request.js';
 import { GREEDY, isGreedy, samplingRow } from './sampler.js';
@@ -47,6 +50,9 @@ export class Sequence {
   /** What a continuation has become so far. */
   readonly newTokens: number[] = [];
   readonly #logProbs: number[] = [];
+  readonly #likelihoods: TokenLikelihood[] = [];
+  /** Undefined where its settings add nothing. */
+  readonly #added: AddedLogits | undefined;
   /** Known tokens whose keys and values are in the cache. */
   fedTokens = 0;
   /** It holds these, in the order of its positions. */
@@ -77,6 +83,8 @@ export class Sequence {
     this.wanted = wanted;
     this.arrival = arrival;
     this.#listener = listener;
+    const { sampling } = isScoring(request) ? {} : request;
+    this.#added = sampling && addsToLogits(sampling) ? new AddedLogits(sampling) : undefined;
   }
 
   /** Tokens to begin with: a prompt, or what is scored without the last, which is only predicted. */
@@ -101,8 +109,10 @@ export class Sequence {
     return request.constraint !== undefined || !isGreedy(request.sampling ?? GREEDY);
   }
 
-  get wantsLogProbs(): boolean {
-    return !isScoring(this.request) && this.request.logProbs === true;
+  /** How likely its tokens are is wanted, and so many of the likeliest in place of each; undefined: neither. */
+  get likelihoods(): number | undefined {
+    const { request } = this;
+    return isScoring(request) || !request.logProbs ? undefined : (request.topLogProbs ?? 0);
   }
 
   /** The known tokens from `start` to `end`. */
@@ -141,7 +151,8 @@ export class Sequence {
     const request = this.request as GenerationRequest;
     const { index, randomIndex = index, sample = 0, promptTokens, sampling = GREEDY, constraint } = request;
     const draw = { prompt: randomIndex, sample, step: this.newTokens.length };
-    const row = samplingRow(sampling, draw, () => joined(promptTokens, this.newTokens));
+    const drawn = samplingRow(sampling, draw, () => joined(promptTokens, this.newTokens));
+    const row = this.#added ? { ...drawn, added: this.#added.row() } : drawn;
     return constraint ? { ...row, allowed: this.#allowed(constraint) } : row;
   }
 
@@ -158,7 +169,7 @@ export class Sequence {
   }
 
   /** Enters a token that a pass has yielded; false where the text has not become longer by it. `tellTokens` is to follow. */
-  accept(token: number, logProb: number | undefined): boolean {
+  accept(token: number, likelihoods: PassLikelihoods, output: number): boolean {
     if (token === NO_TOKEN) {
       this.becomeSuspect();
       return false;
@@ -169,7 +180,12 @@ export class Sequence {
       return false;
     }
     this.newTokens.push(token);
-    if (this.wantsLogProbs) this.#logProbs.push(present(logProb, 'log-probability'));
+    this.#added?.note(token);
+    if (this.likelihoods !== undefined) {
+      const likelihood = likelihoodAt(output, likelihoods, this.likelihoods);
+      this.#logProbs.push(likelihood.logProb);
+      this.#likelihoods.push(likelihood);
+    }
     this.#untold++;
     if (this.#own(() => stopsAfter?.(token))) this.finishReason ??= 'stop';
     else if (this.newTokens.length === maxNewTokens) this.finishReason ??= 'length';
@@ -182,7 +198,7 @@ export class Sequence {
     for (; this.#untold > 0; this.#untold--) {
       const at = count - this.#untold;
       const token = present(this.newTokens[at], 'token');
-      this.#own(() => this.#listener.onToken?.(token, this.wantsLogProbs ? this.#logProbs[at] : undefined));
+      this.#own(() => this.#listener.onToken?.(token, this.#likelihoods[at]));
     }
   }
 
@@ -236,7 +252,7 @@ export class Sequence {
       index,
       sample: isScoring(request) ? 0 : (request.sample ?? 0),
       tokens: newTokens,
-      ...(isScoring(request) || this.wantsLogProbs ? { logProbs: this.#logProbs } : {}),
+      ...(isScoring(request) || this.likelihoods !== undefined ? { logProbs: this.#logProbs } : {}),
       finishReason,
       ...(problem ? { problem } : {}),
     };

@@ -1,13 +1,15 @@
 // One request as whoever submitted it sees it: its tokens as they come, what became of it, and a way to have it end.
 
 import { present } from '../../offload/index.js';
-import type { GenerationResult, RequestListener } from './request.js';
+import type { GenerationResult, LikelyToken, RequestListener, TokenLikelihood } from './request.js';
 import type { Sequence } from './sequence.js';
 
 export interface NewToken {
   readonly token: number;
   /** Where it was asked for: the logarithm of its probability. */
   readonly logProb?: number;
+  /** Where they were asked for: the likeliest tokens in its place. */
+  readonly top?: readonly LikelyToken[];
 }
 
 export class Submission implements RequestListener {
@@ -72,8 +74,8 @@ export class Submission implements RequestListener {
     }
   }
 
-  onToken(token: number, logProb: number | undefined): void {
-    this.#known.push(logProb === undefined ? { token } : { token, logProb });
+  onToken(token: number, likelihood: TokenLikelihood | undefined): void {
+    this.#known.push({ token, ...likelihood });
     this.#tell();
   }
 

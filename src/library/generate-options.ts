@@ -8,6 +8,9 @@ import { idProblem } from '../text/token-ids.js';
 import { badOption, Options, shown } from './option-check.js';
 import type { GenerateOptions, Signal } from './types.js';
 
+/** As many as OpenAI's clients may ask for. */
+export const MOST_TOP_LOG_PROBS = 20;
+
 export interface TextSettings {
   readonly maxNewTokens: number | undefined;
   /** Undefined: the likeliest token at every step. */
@@ -46,6 +49,7 @@ const NAMES = [
   'stopTokens',
   'system',
   'logProbs',
+  'topLogProbs',
   'signal',
 ] as const satisfies readonly string[];
 
@@ -68,9 +72,20 @@ export function readGenerateOptions(
     stopStrings: readStop(options.value('stop')) ?? own?.stopStrings ?? [],
     stopTokens: readStopTokens(options.value('stopTokens'), vocabSize),
     system: options.text('system'),
-    logProbs: options.flag('logProbs') ?? false,
+    ...readLogProbs(options),
     signal: options.signal('signal'),
   };
+}
+
+function readLogProbs(options: Options): Pick<TextSettings, 'logProbs' | 'topLogProbs'> {
+  const logProbs = options.flag('logProbs') ?? false;
+  const topLogProbs = options.number('topLogProbs') ?? 0;
+  if (!Number.isInteger(topLogProbs) || topLogProbs < 0 || topLogProbs > MOST_TOP_LOG_PROBS) {
+    throw badOption(`topLogProbs is ${topLogProbs}: give a whole number from 0 to ${MOST_TOP_LOG_PROBS}`);
+  }
+  if (topLogProbs > 0 && !logProbs)
+    throw badOption('topLogProbs is told beside logProbs: give logProbs: true');
+  return { logProbs, ...(topLogProbs > 0 ? { topLogProbs } : {}) };
 }
 
 function readSampling(

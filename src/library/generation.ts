@@ -2,11 +2,15 @@
 
 import { inOwnWords } from './own-words.js';
 import { listen } from './signals.js';
-import type { Generation, GenerationResult, Piece, Signal } from './types.js';
+import type { Generation, GenerationResult, LikelyToken, Piece, Signal } from './types.js';
 
 /** What a text is made of, once its prompt is known. */
 export interface TokenSource {
-  readonly tokens: AsyncIterable<{ readonly token: number; readonly logProb?: number }>;
+  readonly tokens: AsyncIterable<{
+    readonly token: number;
+    readonly logProb?: number;
+    readonly top?: readonly LikelyToken[];
+  }>;
   readonly finished: Promise<GenerationResult['finishReason']>;
   cancel(): void;
   /** The text that is certain with this token; undefined where no token says anything. */
@@ -20,6 +24,7 @@ export interface TokenSource {
 
 export interface GenerationSettings {
   readonly logProbs: boolean;
+  readonly topLogProbs?: number;
   readonly signal: Signal | undefined;
 }
 
@@ -27,6 +32,11 @@ interface Made {
   text: string;
   readonly tokens: number[];
   readonly logProbs: number[];
+  readonly topLogProbs: (readonly LikelyToken[])[];
+}
+
+function nothingMade(): Made {
+  return { text: '', tokens: [], logProbs: [], topLogProbs: [] };
 }
 
 const OVER = { done: true, value: undefined } as const;
@@ -65,7 +75,7 @@ export class TextGeneration implements Generation {
     this.#isCancelled = true;
     this.#beginning.abort();
     if (this.#source) this.#source.cancel();
-    else this.#finish({ text: '', tokens: [], logProbs: [] }, { finishReason: 'cancelled', promptTokens: 0 });
+    else this.#finish(nothingMade(), { finishReason: 'cancelled', promptTokens: 0 });
   };
 
   /** Ends it with an error, unless it has ended. */
@@ -109,34 +119,47 @@ export class TextGeneration implements Generation {
     // Awaited when all tokens are there, which may be never.
     source.finished.catch(() => undefined);
     if (this.#end) source.cancel();
-    let [tokens, logProbs]: [number[], number[]] = [[], []];
-    const all: Made = { text: '', tokens: [], logProbs: [] };
+    let piece = nothingMade();
+    const all = nothingMade();
     const give = (text: string) => {
       if (this.#end) return;
-      this.#pieces.push({ text, tokens, ...(this.#settings.logProbs ? { logProbs } : {}) });
+      this.#pieces.push(this.#asked({ ...piece, text }));
       all.text += text;
-      for (const token of tokens) all.tokens.push(token);
-      for (const logProb of logProbs) all.logProbs.push(logProb);
-      [tokens, logProbs] = [[], []];
+      for (const token of piece.tokens) all.tokens.push(token);
+      for (const logProb of piece.logProbs) all.logProbs.push(logProb);
+      for (const top of piece.topLogProbs) all.topLogProbs.push(top);
+      piece = nothingMade();
       this.#wake();
     };
-    for await (const { token, logProb = Number.NaN } of source.tokens) {
-      tokens.push(token);
-      logProbs.push(logProb);
+    for await (const { token, logProb = Number.NaN, top = [] } of source.tokens) {
+      piece.tokens.push(token);
+      piece.logProbs.push(logProb);
+      piece.topLogProbs.push(top);
       const text = source.push(token);
       if (text !== '') give(text ?? '');
     }
     const finishReason = await source.finished;
     const rest = source.end();
-    if (rest !== '' || tokens.length > 0) give(rest);
+    if (rest !== '' || piece.tokens.length > 0) give(rest);
     const { promptTokens, seed } = source;
     this.#finish(all, { finishReason, promptTokens, ...(seed === undefined ? {} : { seed }) });
   }
 
-  #finish({ text, tokens, logProbs }: Made, about: Omit<GenerationResult, keyof Made>): void {
+  #finish(all: Made, about: Omit<GenerationResult, keyof Made>): void {
     if (this.#end) return;
     this.#settle({});
-    this.#resolve({ text, tokens, ...(this.#settings.logProbs ? { logProbs } : {}), ...about });
+    this.#resolve({ ...this.#asked(all), ...about });
+  }
+
+  /** Without what nobody asked for. */
+  #asked({ text, tokens, logProbs, topLogProbs }: Made): Piece {
+    const { logProbs: asksForAny, topLogProbs: asksForTop = 0 } = this.#settings;
+    return {
+      text,
+      tokens,
+      ...(asksForAny ? { logProbs } : {}),
+      ...(asksForTop > 0 ? { topLogProbs } : {}),
+    };
   }
 
   #settle(end: { readonly error?: unknown }): void {

@@ -39,7 +39,7 @@ export async function submitText(
 ): Promise<TokenSource> {
   const usual = own?.maxNewTokens ?? DEFAULT_NEW_TOKENS;
   const maxNewTokens = newTokensFor(promptTokens.length, settings.maxNewTokens, usual, contextTokens);
-  const { stopStrings, stopTokens = endTokens, sampling, logProbs, sample, turn } = settings;
+  const { stopStrings, stopTokens = endTokens, sampling, logProbs, topLogProbs, sample, turn } = settings;
   const tokenizer = stopStrings.length > 0 ? await coder.tokenizer() : coder.optionalTokenizer;
   const decoder = tokenizer
     ? new StoppingDecoder(
@@ -60,6 +60,7 @@ export async function submitText(
     randomIndex: 0,
     ...(sampling ? { sampling } : {}),
     ...(logProbs ? { logProbs } : {}),
+    ...(topLogProbs ? { topLogProbs } : {}),
     ...(sample === undefined ? {} : { sample }),
     ...(turn ? { turn } : {}),
     ...(constraint ? { constraint } : {}),

@@ -146,8 +146,16 @@ export interface GenerateOptions {
   readonly system?: string | undefined;
   /** Each token's log-probability is told as well; default false. */
   readonly logProbs?: boolean | undefined;
+  /** And which so many tokens, up to 20, were likeliest in place of each; default 0. Needs `logProbs`. */
+  readonly topLogProbs?: number | undefined;
   /** Ends the text: iteration and result are rejected with the signal's reason. */
   readonly signal?: Signal | undefined;
+}
+
+/** A token that might have been, and its log-probability. */
+export interface LikelyToken {
+  readonly token: number;
+  readonly logProb: number;
 }
 
 /** Some tokens and what they say. All pieces of a text, put together, are the text. */
@@ -161,6 +169,8 @@ export interface Piece {
   readonly tokens: readonly number[];
   /** The log-probability of each token, in nats: the model's own, before temperature and penalties. Absent unless asked for. */
   readonly logProbs?: readonly number[];
+  /** In place of each token, the likeliest ones first. Absent unless asked for. */
+  readonly topLogProbs?: readonly (readonly LikelyToken[])[];
 }
 
 export interface GenerationResult {
@@ -169,6 +179,7 @@ export interface GenerationResult {
   readonly tokens: readonly number[];
   /** The log-probability of each token, as in a piece. Absent unless asked for. */
   readonly logProbs?: readonly number[];
+  readonly topLogProbs?: readonly (readonly LikelyToken[])[];
   /** `stop`: an end token or a stop string; `length`: `maxNewTokens`; `cancelled`: by `cancel()`, or by leaving a loop. */
   readonly finishReason: 'stop' | 'length' | 'cancelled';
   /** How many tokens the prompt has; 0 where the text was cancelled before that was known. */

@@ -1,6 +1,8 @@
 // How much an engine is to hold at once: what the program says, or as much as memory holds without weights giving way.
 
 import { OperatingError, type Plan, present, type Workload } from '../../offload/index.js';
+import { MOST_BIASES } from '../engine/added-logits.js';
+import { MOST_TOP_LOG_PROBS } from './generate-options.js';
 import type { OpenSettings } from './open-options.js';
 import { badOption } from './option-check.js';
 
@@ -9,6 +11,13 @@ const CONTEXTS = { generate: [4096, 2048, 1024, 512], score: [2048, 1024, 512] }
 const SEQUENCES = { generate: [16, 8, 4, 2, 1], score: [8, 4, 2, 1] };
 /** Most texts are shorter than they may be, so there is room for so many that are not. */
 const LONGEST_TEXTS = [4, 3, 2];
+
+/** Any text may ask for penalties, biases and the likeliest tokens. */
+export const ROOM_FOR_WISHES = {
+  history: true,
+  addedTokens: MOST_BIASES,
+  topLogProbs: MOST_TOP_LOG_PROBS,
+} as const;
 
 type Limits = Pick<OpenSettings, 'task' | 'maxSequences' | 'contextTokens' | 'cacheTokens'>;
 type Planner = (workload: Workload) => Plan;
@@ -37,8 +46,7 @@ function generating(sequences: number, context: number, cached: number): Workloa
     contextTokens: context,
     promptTokens: context,
     output: 'tokens',
-    // Any text may ask for a repetition penalty.
-    history: true,
+    ...ROOM_FOR_WISHES,
   };
 }
 

@@ -183,6 +183,111 @@ describe('chats', () => {
   });
 });
 
+describe('how tokens are chosen', () => {
+  const asked = { prompt: PROMPT, max_tokens: 12, ignore_eos: true, logprobs: 20 };
+  const drawn = async (more: object): Promise<Told & { readonly text: string }> => {
+    const { choices } = (await ask('/v1/completions', { ...asked, ...more })).body;
+    const [{ text, logprobs }] = choices as unknown as [{ text: string; logprobs: Told }];
+    return { text, ...logprobs };
+  };
+  const idsOf = async (prompt: string) =>
+    (await ask('/tokenize', { prompt, add_special_tokens: false })).body.tokens as number[];
+  const names = (ids: readonly number[]) =>
+    ids.map((id) => served.model.tokenizer.decode([id], { skipSpecialTokens: false }));
+
+  interface ChatToken {
+    readonly token: string;
+    readonly logprob: number;
+    readonly top_logprobs: readonly object[];
+  }
+
+  interface Told {
+    readonly tokens: readonly string[];
+    readonly token_logprobs: readonly number[];
+    readonly top_logprobs: readonly Readonly<Record<string, number>>[];
+  }
+
+  it('the likeliest in place of each are told, whole as streamed', async () => {
+    const likely = await drawn({ temperature: 0 });
+    expect(likely.tokens).toHaveLength(12);
+    likely.top_logprobs.forEach((top, at) => {
+      const all = Object.values(top);
+      // Some tokens are written alike.
+      expect(all.length).toBeGreaterThan(10);
+      expect(Math.max(...all)).toBe(likely.token_logprobs[at]);
+      expect(all.reduce((sum, logProb) => sum + Math.exp(logProb), 0)).toBeLessThan(1.0001);
+    });
+    const hot = await drawn({ temperature: 2, seed: 8 });
+    const unlikely = hot.tokens.filter(
+      (_, at) => hot.token_logprobs[at] !== Math.max(...Object.values(hot.top_logprobs[at] ?? {})),
+    );
+    expect(unlikely.length).toBeGreaterThan(2);
+    const chat = {
+      messages: [{ role: 'user', content: 'Hi' }],
+      max_tokens: 9,
+      temperature: 0,
+      logprobs: true,
+    };
+    const { body } = await ask('/v1/chat/completions', { ...chat, top_logprobs: 3 });
+    const [{ logprobs }] = body.choices as unknown as [{ logprobs: { content: ChatToken[] } }];
+    const whole = logprobs.content;
+    expect(whole).toHaveLength(9);
+    for (const { token, logprob, top_logprobs: top } of whole) {
+      expect(top).toHaveLength(3);
+      expect(top[0]).toMatchObject({ token, logprob });
+    }
+    const chunks = await stream('/v1/chat/completions', { ...chat, top_logprobs: 3 });
+    const pieces = chunks.flatMap(({ choices }) =>
+      (choices as { logprobs: { content: object[] } | null }[]).flatMap(
+        ({ logprobs: told }) => told?.content ?? [],
+      ),
+    );
+    expect(pieces).toEqual(whole);
+  });
+
+  it('a bias makes a token certain or impossible', async () => {
+    const [first = 0] = await idsOf('king');
+    const forced = await drawn({ temperature: 1, logit_bias: { [first]: 100 } });
+    expect(forced.tokens).toEqual(Array.from({ length: 12 }, () => names([first])[0]));
+    const plain = await drawn({ temperature: 0 });
+    const ids = await idsOf(plain.text);
+    const banned = Object.fromEntries(ids.map((id) => [id, -100]));
+    const other = await drawn({ temperature: 0, logit_bias: banned });
+    const without = new Set(names(ids));
+    expect(other.tokens.filter((token) => without.has(token))).toEqual([]);
+  });
+
+  it.each([
+    { presence_penalty: 2, frequency_penalty: 0 },
+    { presence_penalty: 0, frequency_penalty: 1.5 },
+    { presence_penalty: 0.4, frequency_penalty: 0.3 },
+  ])('%j: the token is the likeliest once penalties are taken off', async (penalties) => {
+    const { tokens, top_logprobs: tops } = await drawn({ ...penalties, temperature: 0, max_tokens: 40 });
+    const counts = new Map<string, number>();
+    let moved = 0;
+    tokens.forEach((token, at) => {
+      const top = tops[at] ?? {};
+      const left = Object.entries(top).map(([name, logProb]) => {
+        const count = counts.get(name) ?? 0;
+        const taken = count === 0 ? 0 : penalties.presence_penalty + penalties.frequency_penalty * count;
+        return { name, value: logProb - taken };
+      });
+      const best = left.reduce((a, b) => (b.value > a.value ? b : a));
+      expect(Math.abs(best.value - (left.find(({ name }) => name === token)?.value ?? 0))).toBeLessThan(1e-4);
+      if ((top[token] ?? 0) < Math.max(...Object.values(top))) moved++;
+      counts.set(token, (counts.get(token) ?? 0) + 1);
+    });
+    expect(moved).toBeGreaterThan(0);
+  });
+
+  it('a repetition penalty is that of the model itself', async () => {
+    const plain = await drawn({ temperature: 0, max_tokens: 60 });
+    const penalized = await drawn({ temperature: 0, max_tokens: 60, repetition_penalty: 1.5 });
+    const different = ({ tokens }: Told) => new Set(tokens).size;
+    expect(different(penalized)).toBeGreaterThan(different(plain));
+  });
+});
+
 describe('what is wrong', () => {
   it.each([
     ['/v1/completions', { prompt: '', max_tokens: 0 }, 400, 'max_tokens'],
@@ -192,6 +297,21 @@ describe('what is wrong', () => {
     ['/v1/completions', { prompt: [5, 1e6] }, 400, 'prompt'],
     ['/v1/completions', { prompt: 'a', model: 'gpt-4o' }, 404, 'model'],
     ['/v1/completions', { prompt: 'a', suffix: 'b' }, 400, 'suffix'],
+    ['/v1/completions', { prompt: 'a', logit_bias: { king: 1 } }, 400, 'logit_bias'],
+    ['/v1/completions', { prompt: 'a', logit_bias: { 5: 101 } }, 400, 'logit_bias.5'],
+    ['/v1/completions', { prompt: 'a', logprobs: 21 }, 400, 'logprobs'],
+    ['/v1/completions', { prompt: 'a', presence_penalty: 3 }, 400, 'presence_penalty'],
+    [
+      '/v1/chat/completions',
+      { messages: [{ role: 'user', content: 'a' }], top_logprobs: 2 },
+      400,
+      'top_logprobs',
+    ],
+    ['/v1/responses', { input: 'a', tools: [{ type: 'web_search' }] }, 400, 'tools.0.type'],
+    ['/v1/responses', { input: 'a', tools: [{ type: 'function' }] }, 400, 'tools.0.name'],
+    ['/v1/responses', { input: 'a', reasoning: { summary: 'detailed' } }, 400, 'reasoning.summary'],
+    ['/v1/responses', { input: [{ type: 'function_call_output', call_id: 'a' }] }, 400, 'input.0.output'],
+    ['/v1/responses', { input: 'a', text: { format: { type: 'json_schema' } } }, 400, 'text.format'],
     ['/v1/completions', [], 400, null],
     ['/v1/chat/completions', { messages: [] }, 400, 'messages'],
     [

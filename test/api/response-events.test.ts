@@ -16,6 +16,11 @@ const HEAD = {
   temperature: 1,
   top_p: 1,
   metadata: {},
+  parallel_tool_calls: true,
+  tools: [],
+  tool_choice: 'auto',
+  text: { format: { type: 'text' } },
+  reasoning: {},
 };
 
 /** An answer of these parts, one a token. */

@@ -8,6 +8,7 @@ import { type ServedModel, servedModel } from '../../src/api/served-model.js';
 import { Engine, type ServingOptions } from '../../src/engine/engine.js';
 import { readGenerationConfig } from '../../src/engine/generation-config.js';
 import { openModel } from '../../src/engine/open-model.js';
+import { ROOM_FOR_WISHES } from '../../src/library/workload.js';
 import { loadTokenizer } from '../../src/text/tokenizer/tokenizer.js';
 
 export interface Served {
@@ -46,7 +47,7 @@ export async function serve(folder: string, options: ServedOptions = {}): Promis
       cachedTokens,
       promptTokens: contextTokens,
       output: 'tokens',
-      history: true,
+      ...ROOM_FOR_WISHES,
       masks: obeys,
     },
   });

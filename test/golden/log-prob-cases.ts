@@ -2,6 +2,7 @@
 
 import { expect, it } from 'vitest';
 import { NO_TOKEN, present, type SamplingRow } from '../../offload/index.js';
+import type { TopLogProbs } from '../../offload/run/top-log-probs.js';
 import { spoilCheckpoint } from '../helpers/spoilt-checkpoint.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 import { fixtureFolder, lastLogits, lastResults, type Placement, readGolden } from './run-model.js';
@@ -9,7 +10,10 @@ import { fixtureFolder, lastLogits, lastResults, type Placement, readGolden } fr
 interface Chosen {
   readonly tokens: number[];
   readonly logProbs: number[];
+  readonly top: TopLogProbs[];
 }
+
+const WANTED = 7;
 
 /** The token after each prompt, and its log-probability where micro-batch `index` asks for it. */
 async function choose(
@@ -20,13 +24,14 @@ async function choose(
   const { name = 'llama', folder = fixtureFolder(name), draw, asks = () => true } = options;
   const results = await lastResults(folder, prompts, placement, 'tokens', (microBatch, index) => ({
     ...microBatch,
-    ...(asks(index) ? { logProbs: true } : {}),
+    ...(asks(index) ? { logProbs: true, topLogProbs: WANTED } : {}),
     ...(draw ? { sampling: Array.from(microBatch.outputs, () => draw) } : {}),
   }));
-  const chosen: Chosen = { tokens: [], logProbs: [] };
+  const chosen: Chosen = { tokens: [], logProbs: [], top: [] };
   for (const { result } of results) {
     chosen.tokens.push(...result.tokens);
     chosen.logProbs.push(...result.logProbs);
+    chosen.top.push(...(result.top ?? []));
   }
   return chosen;
 }
@@ -57,12 +62,29 @@ export function logProbCases(placement: Placement, others: readonly Placement[],
       const prompts = readGolden(name).input_ids;
       const logits = await lastLogits(name, prompts, placement);
       for (const draw of [undefined, DRAW]) {
-        const { tokens, logProbs } = await choose(prompts, placement, { name, ...(draw ? { draw } : {}) });
+        const { tokens, logProbs, top } = await choose(prompts, placement, {
+          name,
+          ...(draw ? { draw } : {}),
+        });
         expect(logProbs).toHaveLength(prompts.length);
         logProbs.forEach((logProb, index) => {
           const expected = logSoftmax(present(logits[index], 'logits'), present(tokens[index], 'token'));
           expect(Math.abs(logProb - expected)).toBeLessThan(tolerance);
         });
+        top.forEach((found, index) => {
+          const row = present(logits[index], 'logits');
+          const [first = 0, last = 0] = [found.logProbs[0], found.logProbs.at(-1)];
+          found.tokens.forEach((token, place) => {
+            const gap = (found.logProbs[place] ?? 0) - logSoftmax(row, token);
+            expect(Math.abs(gap)).toBeLessThan(tolerance);
+          });
+          expect([...found.logProbs].sort((a, b) => b - a)).toEqual([...found.logProbs]);
+          expect(new Set(found.tokens).size).toBe(WANTED);
+          const better = row.filter((_, token) => logSoftmax(row, token) > last + tolerance);
+          expect(better.length).toBeLessThan(WANTED);
+          if (!draw) expect(first).toBe(logProbs[index]);
+        });
+        expect(top).toHaveLength(prompts.length);
       }
     },
   );
@@ -90,7 +112,7 @@ export function logProbCases(placement: Placement, others: readonly Placement[],
     expect(some.tokens).toEqual(all.tokens);
     expect(some.logProbs).toEqual(all.logProbs.map((logProb, index) => (index === 1 ? logProb : Number.NaN)));
     const none = await choose(prompts, each, { asks: () => false });
-    expect(none).toEqual({ tokens: all.tokens, logProbs: [] });
+    expect(none).toEqual({ tokens: all.tokens, logProbs: [], top: [] });
   });
 
   it.each([undefined, DRAW])('none of a sequence whose logits are not finite', async (draw) => {

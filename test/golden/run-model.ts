@@ -168,7 +168,12 @@ export async function lastResults(
   alter: (microBatch: MicroBatch, index: number) => MicroBatch = (microBatch) => microBatch,
 ): Promise<{ result: PassResult; vocabSize: number }[]> {
   const opened = await openPlaced(folder, placement);
-  const workload = { ...generationWorkload(prompts, 0, prompts.length), output, history: true };
+  const workload = {
+    ...generationWorkload(prompts, 0, prompts.length),
+    output,
+    history: true,
+    topLogProbs: 20,
+  };
   const engine = await Engine.open(opened, { ...placement, workload });
   try {
     const { plan, executor } = engine;

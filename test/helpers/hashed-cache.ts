@@ -90,6 +90,8 @@ export class HashedCache {
         horizons: this.#setting.horizons ?? [],
         kvBuffers: { count: 0, pages: 0 },
         historyTokens: 0,
+        addedTokens: 0,
+        topLogProbs: 0,
         maskWords: 0,
         nll: false,
         readLogits: false,

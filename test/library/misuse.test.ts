@@ -208,6 +208,8 @@ describe('generate', () => {
     ['stopTokens 5', { stopTokens: 5 }, 'BAD_OPTION', /^stopTokens is 5/],
     ['stopTokens beyond', { stopTokens: [384] }, 'BAD_OPTION', /^stopTokens has token id 384/],
     ['logProbs 1', { logProbs: 1 }, 'BAD_OPTION', /^logProbs is 1: give true or false/],
+    ['topLogProbs 21', { logProbs: true, topLogProbs: 21 }, 'BAD_OPTION', /^topLogProbs is 21: give a whole/],
+    ['topLogProbs alone', { topLogProbs: 2 }, 'BAD_OPTION', /^topLogProbs is told beside logProbs/],
     ['system without messages', { system: 'Be kind.' }, 'BAD_OPTION', /^system is for prompts of messages/],
     ['a signal that is none', { signal: {} }, 'BAD_OPTION', /^signal is an object: give an AbortSignal/],
   ];

@@ -228,6 +228,31 @@ export function kernelCases(device: KernelDevice): void {
     await check(bench, { op: 'kv_store', k, v, keys, values, ...NO_SCALES, slots }, 0);
   });
 
+  it('top_tokens: the largest first, of equal ones the lower column, and no NaN', async () => {
+    device.use();
+    for (const [columns, wanted] of [
+      [1, 1],
+      [7, 7],
+      [33, 5],
+      [1000, 20],
+      [9000, 20],
+    ] as const) {
+      const bench = device.workbench(columns);
+      const logits = bench.activation([3, columns]);
+      const tokens = bench.table(Array.from({ length: 3 }, () => Array.from({ length: wanted }, () => 9)));
+      const values = bench.memory.tensor('f32', [3, wanted]);
+      const op = { op: 'top_tokens', tokens, values, logits } as const;
+      await check(bench, op, 0);
+      bench.memory.fill(logits, () => bench.int(40) - 20);
+      await check(bench, op, 0);
+      const not = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0, 1];
+      bench.memory.fill(logits, () => not[bench.int(not.length)] ?? 0);
+      await check(bench, op, 0);
+      bench.memory.fill(logits, () => Number.NaN);
+      await check(bench, op, 0);
+    }
+  });
+
   it('argmax: lowest column of a tie, no token where a logit is no finite number', async () => {
     device.use();
     for (const columns of [1, 7, 16, 33, 1000]) {

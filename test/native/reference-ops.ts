@@ -5,7 +5,7 @@ import { cached, storedCache } from './reference-cache.js';
 import { attendWindow, compress, mixStreams, weighStreams } from './reference-compressed.js';
 import { biasedChoices, combineChoices, expertProducts } from './reference-experts.js';
 import { routeTokens } from './reference-route.js';
-import { drawTokens } from './reference-sample.js';
+import { drawTokens, topTokens } from './reference-sample.js';
 import { broughtExperts } from './reference-slots.js';
 import { convolve, gatedRms, scan } from './reference-states.js';
 import { Values, type Written } from './reference-values.js';
@@ -161,11 +161,18 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
       }
       return [out.written];
     }
+    case 'top_tokens':
+      return topTokens(read(op.tokens), read(op.values), read(op.logits));
     case 'sample': {
-      const { settings, draws, history, allowed } = op.tables;
+      const { settings, draws, history, added: given, allowed } = op.tables;
+      const added = given && {
+        entriesOf: read(given.entriesOf),
+        tokens: read(given.tokens),
+        values: read(given.values),
+      };
       const masks = allowed && { maskOf: read(allowed.maskOf), masks: read(allowed.masks) };
       const tables = { settings: read(settings), draws: read(draws), history: read(history) };
-      return [drawTokens(read(op.out), read(op.logits), { ...tables, allowed: masks })];
+      return [drawTokens(read(op.out), read(op.logits), { ...tables, added, allowed: masks })];
     }
     case 'nll_fold': {
       const [state, logits, targets] = [read(op.state), read(op.logits), read(op.targets)];

@@ -13,11 +13,14 @@ export interface DrawTables {
   readonly settings: Values;
   readonly draws: Values;
   readonly history: Values;
+  readonly added:
+    | { readonly entriesOf: Values; readonly tokens: Values; readonly values: Values }
+    | undefined;
   readonly allowed: { readonly maskOf: Values; readonly masks: Values } | undefined;
 }
 
 export function drawTokens(out: Values, logits: Values, tables: DrawTables): Written {
-  const { settings, draws, history, allowed } = tables;
+  const { settings, draws, history, added, allowed } = tables;
   for (let r = 0; r < logits.size(0); r++) {
     const [temperature, topP, minP, penalty] = fourOf(settings, r);
     const [topK, bits, first, count] = fourOf(draws, r);
@@ -30,15 +33,37 @@ export function drawTokens(out: Values, logits: Values, tables: DrawTables): Wri
     const mask = allowed?.maskOf.get(r) ?? -1;
     const mayBe = (token: number) =>
       mask < 0 || ((allowed?.masks.get(mask, token >> 5) ?? 0) & (1 << (token & 31))) !== 0;
+    const [begin, entries] = added ? [added.entriesOf.get(r, 0), added.entriesOf.get(r, 1)] : [0, 0];
+    const addends = new Map(
+      Array.from({ length: entries }, (_, i) => [added?.tokens.get(begin + i), added?.values.get(begin + i)]),
+    );
     const candidates = row.map((logit, token): Candidate => {
       if (!mayBe(token)) return { token, logit: Number.NEGATIVE_INFINITY };
-      if (!seen.has(token)) return { token, logit };
-      return { token, logit: Math.fround(logit > 0 ? logit / penalty : logit * penalty) };
+      const penalized = seen.has(token) ? Math.fround(logit > 0 ? logit / penalty : logit * penalty) : logit;
+      return { token, logit: Math.fround(penalized + (addends.get(token) ?? 0)) };
     });
     const uniform = ((bits >>> 0) + 0.5) / 2 ** 32;
     out.set(draw(candidates, { temperature, topK, topP, minP, uniform }), r);
   }
   return out.written;
+}
+
+/** The largest logits of each row, of equal ones the lower token first. */
+export function topTokens(tokens: Values, values: Values, logits: Values): Written[] {
+  for (let r = 0; r < logits.size(0); r++) {
+    const row = Array.from({ length: logits.size(1) }, (_, token) => ({
+      token,
+      logit: logits.get(r, token),
+    }));
+    const found = row.filter(({ logit }) => !Number.isNaN(logit));
+    found.sort((a, b) => compare(b.logit, a.logit) || a.token - b.token);
+    for (let place = 0; place < tokens.size(1); place++) {
+      const { token, logit } = found[place] ?? { token: NO_TOKEN, logit: Number.NEGATIVE_INFINITY };
+      tokens.set(token, r, place);
+      values.set(logit, r, place);
+    }
+  }
+  return [tokens.written, values.written];
 }
 
 export interface DrawOptions {

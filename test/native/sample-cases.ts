@@ -1,7 +1,13 @@
 // Cases of drawing tokens for any device: every filter against float64 with the same random bits, and their edges.
 
 import { expect, it } from 'vitest';
-import { type AllowedTokens, NO_TOKEN, type SamplingTables, type Tensor } from '../../offload/port/ops.js';
+import {
+  type AddedLogits,
+  type AllowedTokens,
+  NO_TOKEN,
+  type SamplingTables,
+  type Tensor,
+} from '../../offload/port/ops.js';
 import { check, type KernelDevice, rowsOf, type Workbench } from './workbench.js';
 
 export interface Row {
@@ -12,6 +18,8 @@ export interface Row {
   readonly penalty?: number;
   readonly bits?: number;
   readonly history?: readonly number[];
+  /** By token; default nothing. */
+  readonly added?: Readonly<Record<number, number>> | undefined;
   /** Default all. */
   readonly allowed?: readonly number[] | undefined;
 }
@@ -40,6 +48,22 @@ function beyond(vocabulary: number): number {
   return vocabulary % 32 === 0 ? 0 : -1 << (vocabulary % 32);
 }
 
+/** Entries lie in another order than rows, and some are nobody's. */
+function addedOf(bench: Workbench, rows: readonly Row[]): AddedLogits {
+  const entries: [number, number][] = [[0, 1000]];
+  const entriesOf = rows.toReversed().map(({ added = {} }) => {
+    const own = Object.entries(added).map(([token, value]): [number, number] => [Number(token), value]);
+    entries.push(...own);
+    return [entries.length - own.length, own.length];
+  });
+  const values = bench.memory.tensor('f32', [entries.length]);
+  return {
+    entriesOf: bench.table(entriesOf.toReversed()),
+    tokens: bench.index(entries.map(([token]) => token)),
+    values: bench.memory.fill(values, (i) => entries[i]?.[1] ?? 0),
+  };
+}
+
 /** @param vocabulary needed where some rows have masks */
 export function tablesOf(bench: Workbench, rows: readonly Row[], vocabulary?: number): SamplingTables {
   const history: number[] = [];
@@ -55,6 +79,7 @@ export function tablesOf(bench: Workbench, rows: readonly Row[], vocabulary?: nu
   ]);
   const columns = vocabulary ?? 0;
   return {
+    ...(rows.some(({ added }) => added) ? { added: addedOf(bench, rows) } : {}),
     ...(rows.some(({ allowed }) => allowed) ? { allowed: masksOf(bench, rows, columns) } : {}),
     settings: bench.memory.fill(bench.memory.tensor('f32', [rows.length, 4]), (i) => settings[i] ?? 0),
     draws: bench.table(draws),
@@ -88,6 +113,10 @@ const evenly = (count: number, row: Row): Row[] =>
 const shares = (drawn: readonly number[], tokens: number) =>
   Array.from({ length: tokens }, (_, token) => drawn.filter((one) => one === token).length / drawn.length);
 
+function manyAdded(bench: Workbench, columns: number): Record<number, number> {
+  return Object.fromEntries(Array.from({ length: 30 }, () => [bench.int(columns), 4 * bench.random() - 2]));
+}
+
 export function sampleCases(device: KernelDevice): void {
   const draw = (logits: readonly number[], rows: readonly Row[]) => drawOn(device, logits, rows);
 
@@ -107,6 +136,7 @@ export function sampleCases(device: KernelDevice): void {
           penalty: bench.int(2) === 0 ? 1 : 0.5 + bench.random(),
           bits: Math.floor(bench.random() * 2 ** 32),
           history: Array.from({ length: bench.int(20) }, () => bench.int(columns)),
+          added: [undefined, { 0: -3, [columns - 1]: 1.5 }, manyAdded(bench, columns)][bench.int(3)],
           allowed: [
             undefined,
             [bench.int(columns)],
@@ -173,6 +203,23 @@ export function sampleCases(device: KernelDevice): void {
     expect(await draw([3, 0, 1.4], [{ temperature: 0, ...penalized }])).toEqual([0]);
     expect(await draw([-9, -2, -3.9], [{ temperature: 0, ...penalized }])).toEqual([2]);
     expect(await draw([-9, -2, -4.1], [{ temperature: 0, ...penalized }])).toEqual([1]);
+  });
+
+  it("what is said of single tokens is added behind the penalty, to a row's own logits", async () => {
+    device.use();
+    const likeliest = { temperature: 0 };
+    const rows = [
+      { ...likeliest, added: { 1: 2.5 } },
+      likeliest,
+      { ...likeliest, added: { 0: -100, 2: -4 } },
+    ];
+    expect(await draw([3, 1, 2], rows)).toEqual([1, 0, 1]);
+    const penalized = { ...likeliest, penalty: 2, history: [0] };
+    expect(await draw([4, 3, 0], [{ ...penalized, added: { 0: 0.9 } }])).toEqual([1]);
+    expect(await draw([4, 3, 0], [{ ...penalized, added: { 0: 1.1 } }])).toEqual([0]);
+    expect(await draw([4, 3, 0], [{ ...likeliest, allowed: [0, 2], added: { 1: 100 } }])).toEqual([0]);
+    const halved = shares(await draw([0, 0], evenly(900, { ...PLAIN, added: { 1: Math.log(2) } })), 2);
+    expect(halved[0]).toBeCloseTo(1 / 3, 2);
   });
 
   it('a row with a logit that is no finite number gives no token, and the others theirs', async () => {

@@ -25,6 +25,17 @@ for (const device of CPU_KERNELS) {
           .finally(() => stream.close());
       };
       await expect(broken({ ...good, draws: bench.table([[0, 0, 1, 2]]) })).rejects.toThrow('from 1 to 3');
+      const added = (entries: number[], tokens: number[]) => ({
+        ...good,
+        added: {
+          entriesOf: bench.table([entries]),
+          tokens: bench.index(tokens),
+          values: bench.memory.tensor('f32', [tokens.length]),
+        },
+      });
+      await expect(broken(added([1, 2], [0, 1]))).rejects.toThrow('from 1 to 3');
+      await expect(broken(added([-1, 1], [0, 1]))).rejects.toThrow('from -1 to 0');
+      await expect(broken(added([0, 1], [4]))).rejects.toThrow('token 4, entry 0');
       await expect(broken({ ...good, history: bench.index([1, 4]) })).rejects.toThrow('token 4 at 1');
     });
   });

@@ -292,9 +292,11 @@ export const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> }
       settings: t(),
       draws: t('i32'),
       history: t('i32', [4]),
+      added: { entriesOf: t('i32', [2, 2]), tokens: t('i32', [3]), values: t('f32', [3]) },
       allowed: { maskOf: t('i32', [2]), masks: t('i32', [5, 1]) },
     },
   },
+  top_tokens: { op: 'top_tokens', tokens: t('i32', [2, 1]), values: t('f32', [2, 1]), logits: t() },
   nll_fold: {
     op: 'nll_fold',
     state: t(),

@@ -123,6 +123,8 @@ describe('passes', () => {
     sequences: 2,
     nll: false,
     readLogits: false,
+    addedTokens: 0,
+    topLogProbs: 0,
     maskWords: 0,
   };
   const slice = { startPosition: 0, tokens: Int32Array.of(1, 2), pages: [3] };

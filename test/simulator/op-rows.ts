@@ -3,7 +3,7 @@
 import type { Tensor } from '../../offload/port/ops.js';
 import { innerRows } from './footprint.js';
 import { mix, rowHashes } from './hashes.js';
-import { simulated } from './memory.js';
+import { type SimulatedMemory, simulated } from './memory.js';
 
 /** The bits of a float in [1, 2): finite, so that the largest of them is well defined. */
 export function floatBits(hash: number): number {
@@ -63,4 +63,10 @@ export function floatRows(tensor: Tensor): {
 } {
   const { starts, length } = wordRows(tensor);
   return { floats: simulated(tensor.memory).floats, starts, length };
+}
+
+/** Ids, one a row. */
+export function idWords(out: Tensor): { words: Int32Array; starts: number } {
+  const memory: SimulatedMemory = simulated(out.memory);
+  return { words: memory.words, starts: out.offsetBytes / 4 };
 }

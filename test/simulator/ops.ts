@@ -5,6 +5,7 @@ import { DTYPE_BYTES } from '../../offload/port/dtype.js';
 import { ELSEWHERE } from '../../offload/port/host-ops.js';
 import { cacheTensors, type Op, type Tensor } from '../../offload/port/ops.js';
 import { dimension } from '../../offload/port/tensor.js';
+import { sample, topTokens } from './draw-ops.js';
 import {
   type CachedSequence,
   cachedSequences,
@@ -17,8 +18,8 @@ import {
 } from './footprint.js';
 import { elementHashes, hashOf, mix, outputHashes, rowHashes, weightHash } from './hashes.js';
 import { askHost, takeHost } from './host-ops.js';
-import { contentHash, HazardError, type SimulatedMemory, simulated } from './memory.js';
-import { fillRows, floatBits, floatRows, perElement, perRow, wordRows } from './op-rows.js';
+import { contentHash, HazardError, simulated } from './memory.js';
+import { fillRows, floatBits, floatRows, idWords, perElement, perRow, wordRows } from './op-rows.js';
 import { SlotCall } from './slots.js';
 import { causalConv, stateScan } from './state-ops.js';
 
@@ -107,6 +108,9 @@ export function applyOp(op: Op): void {
       break;
     case 'sample':
       sample(op);
+      break;
+    case 'top_tokens':
+      topTokens(op);
       break;
     case 'nll_fold':
       foldNll(op);
@@ -344,23 +348,6 @@ function argmax({ out, logits }: OpOf<'argmax'>): void {
   });
 }
 
-function sample({ out, logits, tables }: OpOf<'sample'>): void {
-  const { words, starts: to } = idWords(out);
-  const { settings, draws, history, allowed } = tables;
-  const maskOf = allowed && integers(allowed.maskOf);
-  const masks = allowed && rowHashes(allowed.masks);
-  const [hashes, chosen, past] = [rowHashes(logits), rowHashes(settings), integers(history)];
-  const draw = integers(draws);
-  hashes.forEach((logitHash, row) => {
-    const [topK = 0, bits = 0, first = 0, count = 0] = draw.subarray(row * 4, row * 4 + 4);
-    let hash = mix(mix(mix(logitHash, chosen[row] ?? 0), topK), bits);
-    for (const token of past.subarray(first, first + count)) hash = mix(hash, token);
-    const mask = maskOf?.[row] ?? -1;
-    if (mask >= 0) hash = mix(hash, masks?.[mask] ?? 0);
-    words[to + row] = (hash >>> 0) % dimension(logits, 1);
-  });
-}
-
 function noteNotFinite({ found, x, place, first }: OpOf<'note_not_finite'>): void {
   const { floats, starts, length } = floatRows(x);
   const { words, starts: to } = idWords(found);
@@ -369,11 +356,6 @@ function noteNotFinite({ found, x, place, first }: OpOf<'note_not_finite'>): voi
     const finite = floats.subarray(start, start + length).every(Number.isFinite);
     if (!finite && (words[to + row] ?? 0) < 0) words[to + row] = place;
   });
-}
-
-function idWords(out: Tensor): { words: Int32Array; starts: number } {
-  const memory: SimulatedMemory = simulated(out.memory);
-  return { words: memory.words, starts: out.offsetBytes / 4 };
 }
 
 function foldNll({ state, logits, targets, firstColumn, first }: OpOf<'nll_fold'>): void {

@@ -1,0 +1,109 @@
+// How long is the event loop held up by prompts of megabytes and by a thousand messages, with a vocabulary of usual size?
+//
+// node dist/bench/server/long-prompts.js [--megabytes 4] [--messages 1000] [--tokens 150000] [--runs 3]
+
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { parseArgs } from 'node:util';
+import { Worker } from 'node:worker_threads';
+import { median, printResult } from '../common.js';
+import { openService } from './opened.js';
+
+const { values } = parseArgs({
+  options: {
+    megabytes: { type: 'string', default: '4' },
+    messages: { type: 'string', default: '1000' },
+    tokens: { type: 'string', default: '150000' },
+    runs: { type: 'string', default: '3' },
+  },
+});
+const MODEL = 'test/fixtures/models/shakespeare-bloom';
+const TEMPLATE =
+  '{% for m in messages %}{% if m.content is string %}{% set content = m.content | trim %}{% endif %}' +
+  "{{ '<|' + m.role + '|>' + content + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
+
+/** The small model with words that it never says, as many as published vocabularies have. */
+function modelFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'zi-long-prompts-'));
+  cpSync(MODEL, folder, { recursive: true });
+  const file = join(folder, 'tokenizer.json');
+  const tokenizer = JSON.parse(readFileSync(file, 'utf8'));
+  const { vocab } = tokenizer.model;
+  for (let id = Object.keys(vocab).length; id < Number(values.tokens); id++) vocab[`Ġword${id}`] = id;
+  writeFileSync(file, JSON.stringify(tokenizer));
+  writeFileSync(join(folder, 'chat_template.jinja'), TEMPLATE);
+  return folder;
+}
+
+/** Clients have an event loop of their own. */
+const CLIENT = `
+  const { parentPort, workerData: { url, body } } = require('node:worker_threads');
+  fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+    .then(async (response) => parentPort.postMessage({ status: response.status, text: (await response.text()).slice(0, 200) }));
+`;
+
+interface Answer {
+  readonly status: number;
+  readonly text: string;
+}
+
+function ask(url: string, body: string): Promise<Answer> {
+  const worker = new Worker(CLIENT, { eval: true, workerData: { url, body } });
+  return new Promise((resolve, reject) => {
+    worker.on('message', resolve);
+    worker.on('error', reject);
+  });
+}
+
+/** The longest that the event loop was held up meanwhile. */
+async function heldUpMs(work: () => Promise<unknown>): Promise<number> {
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  await work();
+  delay.disable();
+  return delay.max / 1e6;
+}
+
+const WORDS =
+  'Now is the winter of our discontent made glorious summer by this sun of York; and all the clouds ';
+const text = WORDS.repeat(Math.ceil((Number(values.megabytes) * 2 ** 20) / WORDS.length));
+const messages = Array.from({ length: Number(values.messages) }, (_, at) => ({
+  role: at % 2 === 0 ? 'user' : 'assistant',
+  content: WORDS.repeat(2),
+}));
+
+const folder = modelFolder();
+const service = await openService(folder, { sequences: 2, contextTokens: 128, mostBodyBytes: 2 ** 24 });
+const cases: Readonly<Record<string, readonly [string, object]>> = {
+  tokenized: ['/tokenize', { prompt: text }],
+  prompt: ['/v1/completions', { prompt: text }],
+  ids: ['/v1/completions', { prompt: Array.from({ length: text.length / 4 }, (_, at) => 5 + (at % 2000)) }],
+  messages: ['/v1/chat/completions', { messages }],
+  nothing: ['/tokenize', { prompt: '' }],
+};
+const held: Record<string, number> = {};
+const statuses: Record<string, number> = {};
+for (const [name, [path, body]] of Object.entries(cases)) {
+  const sent = JSON.stringify(body);
+  const runs: number[] = [];
+  for (let run = 0; run < Number(values.runs); run++) {
+    runs.push(
+      await heldUpMs(async () => {
+        statuses[name] = (await ask(`${service.address}${path}`, sent)).status;
+      }),
+    );
+  }
+  held[name] = median(runs);
+}
+await service.close();
+rmSync(folder, { recursive: true });
+const longest = Math.max(...Object.values(held));
+printResult('server-long-prompts', `the event loop was held up for ${longest.toFixed(1)} ms at most`, {
+  megabytes: Number(values.megabytes),
+  messages: messages.length,
+  vocabulary: Number(values.tokens),
+  held_up_ms: held,
+  statuses,
+});
