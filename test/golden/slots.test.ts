@@ -1,18 +1,8 @@
 // Experts that come when they are chosen must not change tokens: any number of slots, on any number of devices, gives the same.
 
 import { describe, expect, it } from 'vitest';
-import { present } from '../../offload/index.js';
-import { Engine } from '../../src/engine/engine.js';
-import { generate } from '../../src/engine/generate.js';
-import { openModel } from '../../src/engine/open-model.js';
-import {
-  ALL_DRAM,
-  fixtureFolder,
-  generateFixture,
-  generationWorkload,
-  MIXTURES,
-  readGolden,
-} from './run-model.js';
+import { ALL_DRAM, generateFixture, MIXTURES, readGolden } from './run-model.js';
+import { generateInSlots } from './run-slots.js';
 
 const NEW_TOKENS = 10;
 
@@ -31,27 +21,21 @@ describe.each(MIXTURES)('%s', (name) => {
     '%i slots on %i devices, %i sequences at once, the CPU beside them: %s',
     async (expertSlots, virtualDevices, batchSize, cpuCompute) => {
       const expected = await generateFixture(name, prompts, NEW_TOKENS, ALL_DRAM, batchSize);
-      const engine = await Engine.open(await openModel(fixtureFolder(name)), {
-        ...ALL_DRAM,
+      const { results, counts, slots } = await generateInSlots(name, {
+        newTokens: NEW_TOKENS,
+        batchSize,
         cpu: { virtualDevices },
         plan: { expertSlots, cpuCompute },
-        workload: generationWorkload(prompts, NEW_TOKENS, batchSize),
       });
-      try {
-        const requests = prompts.map((prompt, index) => ({ index, promptTokens: Int32Array.from(prompt) }));
-        const options = { batchSize, maxNewTokens: NEW_TOKENS, stopTokens: new Set<number>() };
-        expect(await generate(engine.executor, requests, options)).toEqual(expected);
-        const { count, keys } = present(engine.executor.plan.slots, 'slots of the plan');
-        const { hits, misses, computedByHost } = present(await engine.executor.slotCounts(), 'counts');
-        expect(hits).toBeGreaterThan(0);
-        // Nobody who lies in a slot comes again.
-        if (count < keys) expect(misses).toBeGreaterThan(count);
-        else if (cpuCompute === 'off') expect(misses).toBeLessThanOrEqual(keys * virtualDevices);
-        if (cpuCompute === 'off') expect(computedByHost).toBe(0);
-        else if (cpuCompute === 'only' && count < keys) expect(computedByHost).toBeGreaterThan(0);
-      } finally {
-        await engine.close();
-      }
+      expect(results).toEqual(expected);
+      const { count, keys } = slots;
+      const { hits, misses, computedByHost } = counts;
+      expect(hits).toBeGreaterThan(0);
+      // Nobody who lies in a slot comes again.
+      if (count < keys) expect(misses).toBeGreaterThan(count);
+      else if (cpuCompute === 'off') expect(misses).toBeLessThanOrEqual(keys * virtualDevices);
+      if (cpuCompute === 'off') expect(computedByHost).toBe(0);
+      else if (cpuCompute === 'only' && count < keys) expect(computedByHost).toBeGreaterThan(0);
     },
   );
 });

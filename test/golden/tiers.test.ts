@@ -2,17 +2,8 @@
 
 import { describe, expect, it } from 'vitest';
 import { present } from '../../offload/index.js';
-import { Engine } from '../../src/engine/engine.js';
-import { generate } from '../../src/engine/generate.js';
-import { openModel } from '../../src/engine/open-model.js';
-import {
-  ALL_DRAM,
-  fixtureFolder,
-  generateFixture,
-  generationWorkload,
-  MIXTURES,
-  readGolden,
-} from './run-model.js';
+import { ALL_DRAM, generateFixture, MIXTURES, readGolden } from './run-model.js';
+import { generateInSlots } from './run-slots.js';
 
 const NEW_TOKENS = 10;
 
@@ -30,32 +21,25 @@ describe.each(MIXTURES)('%s', (name) => {
     '%i slots and %i behind them on %i devices, %i sequences at once',
     async (expertSlots, dramSlots, virtualDevices, batchSize) => {
       const expected = await generateFixture(name, prompts, NEW_TOKENS, ALL_DRAM, batchSize);
-      const engine = await Engine.open(await openModel(fixtureFolder(name)), {
-        ...ALL_DRAM,
+      const { results, counts, slots } = await generateInSlots(name, {
+        newTokens: NEW_TOKENS,
+        batchSize,
         offload: 'nvme',
         cpu: { virtualDevices },
         plan: { expertSlots, dramSlots },
-        workload: generationWorkload(prompts, NEW_TOKENS, batchSize),
       });
-      try {
-        const requests = prompts.map((prompt, index) => ({ index, promptTokens: Int32Array.from(prompt) }));
-        const options = { batchSize, maxNewTokens: NEW_TOKENS, stopTokens: new Set<number>() };
-        expect(await generate(engine.executor, requests, options)).toEqual(expected);
-        const slots = present(engine.executor.plan.slots, 'slots of the plan');
-        const { hits, misses, inDram, read } = present(await engine.executor.slotCounts(), 'counts');
-        const behind = present(slots.behind, 'slots in DRAM');
-        const keys = slots.keys * virtualDevices;
-        expect(hits).toBeGreaterThan(0);
-        const reads = misses - inDram;
-        expect(read.bytes).toBeGreaterThan(0);
-        expect(read.bytes).toBeLessThanOrEqual(reads * behind.bytes);
-        // Nobody who lies in a slot is read again, and whoever leaves the device lies in one of DRAM.
-        if (slots.count + behind.count >= slots.keys) expect(reads).toBeLessThanOrEqual(keys);
-        else expect(reads).toBeGreaterThan(slots.count + behind.count);
-        if (slots.count < slots.keys) expect(inDram).toBeGreaterThan(0);
-      } finally {
-        await engine.close();
-      }
+      expect(results).toEqual(expected);
+      const { hits, misses, inDram, read } = counts;
+      const behind = present(slots.behind, 'slots in DRAM');
+      const keys = slots.keys * virtualDevices;
+      expect(hits).toBeGreaterThan(0);
+      const reads = misses - inDram;
+      expect(read.bytes).toBeGreaterThan(0);
+      expect(read.bytes).toBeLessThanOrEqual(reads * behind.bytes);
+      // Nobody who lies in a slot is read again, and whoever leaves the device lies in one of DRAM.
+      if (slots.count + behind.count >= slots.keys) expect(reads).toBeLessThanOrEqual(keys);
+      else expect(reads).toBeGreaterThan(slots.count + behind.count);
+      if (slots.count < slots.keys) expect(inDram).toBeGreaterThan(0);
     },
   );
 });
