@@ -14,7 +14,7 @@ export const STORE = '--data';
 
 export class StoreFolder {
   readonly path: string;
-  readonly #lock: number;
+  #lock: number | undefined;
 
   private constructor(path: string, lock: number) {
     this.path = path;
@@ -23,7 +23,7 @@ export class StoreFolder {
 
   /** Throws WRITE_FAILED where it cannot be made, or where another process has it. */
   static async open(path: string): Promise<StoreFolder> {
-    for (const folder of ['files', 'batches']) await makeFolder(join(path, folder));
+    await makeFolders(path);
     const name = join(path, 'lock');
     try {
       const lock = openSync(name, 'a');
@@ -42,9 +42,10 @@ export class StoreFolder {
     }
   }
 
-  /** Until then no other process may open it. */
+  /** Until then no other process may open it. May be called twice. */
   close(): void {
-    closeSync(this.#lock);
+    if (this.#lock !== undefined) closeSync(this.#lock);
+    this.#lock = undefined;
   }
 
   /** Names in a folder of the store. Throws READ_FAILED. */
@@ -76,6 +77,15 @@ export class StoreFolder {
   /** The new record or, after WRITE_FAILED, the old one. */
   write(name: string, record: object): void {
     writeWhole(join(this.path, name), `${JSON.stringify(record, undefined, 2)}\n`, STORE);
+  }
+}
+
+async function makeFolders(path: string): Promise<void> {
+  try {
+    for (const folder of ['files', 'batches']) await makeFolder(join(path, folder));
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    throw new OperatingError(error.code, `${STORE}: ${error.message}`, { cause: error });
   }
 }
 

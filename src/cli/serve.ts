@@ -1,5 +1,6 @@
 // `serve`: a model for many clients, by OpenAI's API.
 
+import { StoreFolder } from '../batches/store-folder.js';
 import { measureDriveLimit } from '../report/limits.js';
 import { ServerExtras } from '../server/extras.js';
 import { Service } from '../server/service.js';
@@ -14,6 +15,21 @@ import { openSource } from './source.js';
 
 export async function runServe(options: ServeOptions, context: CommandContext): Promise<void> {
   checkFiles(sharedInputs(options), {}, options.name);
+  const { dataFolder } = options;
+  // A folder that another server has is refused before anything is loaded.
+  const data = dataFolder === undefined ? undefined : await StoreFolder.open(dataFolder);
+  try {
+    await serveModel(options, data, context);
+  } finally {
+    data?.close();
+  }
+}
+
+async function serveModel(
+  options: ServeOptions,
+  data: StoreFolder | undefined,
+  context: CommandContext,
+): Promise<void> {
   const source = await openSource(options, context, { tokenizer: true });
   const tokenizer = await loadTokenizer(source.opened.checkpoint.folder);
   const own = options.generationConfig ? ownSampling(source, context) : undefined;
@@ -24,8 +40,7 @@ export async function runServe(options: ServeOptions, context: CommandContext): 
     try {
       // From the first request on the executor is the scheduler's alone.
       const driveBytesPerSecond = await measureDriveLimit(engine.executor);
-      const { dataFolder: data } = options;
-      const extras = await ServerExtras.open({ engine, model, data, log: context.log, driveBytesPerSecond });
+      const extras = new ServerExtras({ engine, model, data, log: context.log, driveBytesPerSecond });
       try {
         const { groups: extra } = extras;
         const service = new Service({ engine, model, log: context.log, extra }, serviceOptions(options));

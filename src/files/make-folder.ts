@@ -10,7 +10,7 @@ import { reason, systemCode } from './json-file.js';
 export async function nearestFolder(path: string): Promise<string> {
   const entry = await ifThere(path, stat(path));
   if (entry?.isDirectory()) return path;
-  if (entry) throw new OperatingError('WRITE_FAILED', `${path} is a file: give a folder for the weights`);
+  if (entry) throw new OperatingError('WRITE_FAILED', `${path} is a file: give a folder`);
   return dirname(path) === path ? path : nearestFolder(dirname(path));
 }
 

@@ -5,7 +5,7 @@ import type { Api } from '../api/api.js';
 import { ApiError } from '../api/api-error.js';
 import type { ServedModel } from '../api/served-model.js';
 import { Batches } from '../batches/batches.js';
-import { StoreFolder } from '../batches/store-folder.js';
+import type { StoreFolder } from '../batches/store-folder.js';
 import { StoredFiles } from '../batches/stored-files.js';
 import type { Engine } from '../engine/engine.js';
 import { batchRoutes } from './routes/batch-routes.js';
@@ -16,8 +16,8 @@ import type { RouteGroup } from './server-parts.js';
 export interface ExtrasOptions {
   readonly engine: Engine;
   readonly model: ServedModel;
-  /** The folder of files and batches; undefined: there are none. */
-  readonly data: string | undefined;
+  /** The folder of files and batches, which is closed with the rest; undefined: there are none. */
+  readonly data: StoreFolder | undefined;
   readonly mostFileBytes?: number;
   readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly driveBytesPerSecond?: number | undefined;
@@ -39,8 +39,9 @@ export class ServerExtras {
   #api: Api | undefined;
   #closing: Promise<void> | undefined;
 
-  private constructor(options: ExtrasOptions, folder: StoreFolder | undefined) {
-    this.#store = folder && this.#open(folder, options);
+  /** Throws READ_FAILED where the folder is damaged. */
+  constructor(options: ExtrasOptions) {
+    this.#store = options.data && this.#open(options.data, options);
     const { engine, model, driveBytesPerSecond, mostFileBytes = MOST_FILE_BYTES } = options;
     const page = pageRoutes({
       engine,
@@ -50,17 +51,6 @@ export class ServerExtras {
     });
     const parts = this.#store && { ...this.#store, mostFileBytes };
     this.groups = [page, ...(parts ? [fileRoutes(parts), batchRoutes(parts)] : [withoutStore])];
-  }
-
-  /** Throws WRITE_FAILED or READ_FAILED where the folder cannot be used. */
-  static async open(options: ExtrasOptions): Promise<ServerExtras> {
-    const folder = options.data === undefined ? undefined : await StoreFolder.open(options.data);
-    try {
-      return new ServerExtras(options, folder);
-    } catch (error) {
-      folder?.close();
-      throw error;
-    }
   }
 
   /** Goes on with batches that are open. */

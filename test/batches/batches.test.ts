@@ -214,6 +214,15 @@ describe('a store', () => {
     (await StoreFolder.open(folder)).close();
   });
 
+  it('is a folder, or is refused by the option that names it', async () => {
+    const file = join(tempFolder(), 'file');
+    writeFileSync(file, '');
+    await expect(StoreFolder.open(file)).rejects.toMatchObject({
+      code: 'WRITE_FAILED',
+      message: `--data: ${file} is a file: give a folder`,
+    });
+  });
+
   it('has no content left over that no record names, but what a batch is about to hand over', async () => {
     const folder = tempFolder();
     const server = await open(folder, async () => ({ kind: 'whole', status: 503, body: {} }));

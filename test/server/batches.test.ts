@@ -4,6 +4,7 @@ import { readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import OpenAI, { toFile } from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { StoreFolder } from '../../src/batches/store-folder.js';
 import { ServerExtras } from '../../src/server/extras.js';
 import { Service } from '../../src/server/service.js';
 import { type Served, serve } from '../api/served.js';
@@ -26,7 +27,8 @@ beforeAll(async () => {
   served = await serve(chatModel(newFolder()), { sequences: 4 });
   const { engine, model } = served;
   data = newFolder();
-  extras = await ServerExtras.open({ engine, model, data, log, mostFileBytes: 50_000 });
+  const store = await StoreFolder.open(data);
+  extras = new ServerExtras({ engine, model, data: store, log, mostFileBytes: 50_000 });
   const limits = { requests: 64, requestsOfClient: 64, tokens: 1e9, bytes: 1e9 };
   service = new Service(
     { engine, model, log, extra: extras.groups },

@@ -36,7 +36,7 @@ async function start(keys: readonly string[]): Promise<Running> {
   writeFileSync(join(folder, 'chat_template.jinja'), TEMPLATE);
   const served = await serve(folder, { sequences: 4 });
   const { engine, model } = served;
-  const extras = await ServerExtras.open({ engine, model, data: undefined, log });
+  const extras = new ServerExtras({ engine, model, data: undefined, log });
   const options = {
     host: '127.0.0.1',
     port: 0,

@@ -45,7 +45,7 @@ test('a file in place of the folder', async () => {
   for (const dir of [file, join(file, 'below')]) {
     const error = await failureOf(stageCheckpoint(sourceOf([0.01]), dir));
     expect(error.code).toBe('WRITE_FAILED');
-    expect(error.message).toMatch(/give a folder for the weights/);
+    expect(error.message).toMatch(/is a file: give a folder/);
   }
 });
 
