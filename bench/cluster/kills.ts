@@ -11,7 +11,7 @@ const { values } = parseArgs({
   options: {
     name: { type: 'string', default: 'test/fixtures/models/stories260K' },
     prompts: { type: 'string', default: '10000' },
-    tokens: { type: 'string', default: '8' },
+    tokens: { type: 'string', default: '24' },
     batch: { type: 'string', default: '16' },
     workers: { type: 'string', default: '6' },
     events: { type: 'string', default: '200' },
@@ -72,12 +72,12 @@ try {
         await setTimeout(random() * 1500);
         if (running.child.exitCode !== null) break;
         const which = random();
-        if (which < 0.5) {
+        if (which < 0.8) {
           counts.cuts++;
           // Some are shorter than a lease, some longer.
           await hosts.cut(host, 300 + random() * 1500 * LEASE_SECONDS);
         } else {
-          const isKill = which < 0.9;
+          const isKill = which < 0.95;
           counts[isKill ? 'kills' : 'stops']++;
           running.child.kill(isKill ? 'SIGKILL' : 'SIGTERM');
           break;
@@ -105,7 +105,7 @@ try {
   }, 20_000);
   await Promise.all([collected, restarting, ...Array.from({ length: workers }, (_, i) => live(i + 1))]);
   clearInterval(report);
-  const one = hosts.start(0, ['generate', ...texts, ...drawn, '--batch_size', '64', '--output', whole]);
+  const one = hosts.start(0, ['generate', ...texts, ...drawn, '--batch_size', '256', '--output', whole]);
   if ((await one.ended).status !== 0) throw new Error((await one.ended).logs.join('\n'));
   const [ours, theirs] = [inOrder(output), inOrder(whole)];
   const same = ours.length === theirs.length && ours.every((line, i) => line === theirs[i]);

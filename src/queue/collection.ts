@@ -72,8 +72,10 @@ async function takeSome(
     for (const { id } of done) marks.setbit(key, chunkNumber(id ?? ''), 1);
     await marks.exec();
   });
-  for (const job of done)
-    await connection.ask(() => job.remove({ removeChildren: false }).catch(ignoreAbsence));
+  // All in one round, however far the server is.
+  await connection.ask(() =>
+    Promise.all(done.map((job) => job.remove({ removeChildren: false }).catch(ignoreAbsence))),
+  );
   return done.length;
 }
 

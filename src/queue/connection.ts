@@ -38,11 +38,13 @@ export class QueueConnection {
   #toldAt = 0;
   #isClosed = false;
   #refusal: OperatingError | undefined;
-  #refuse: ((error: OperatingError) => void) | undefined;
+  /** Ends what is waited for: many questions may be open at once. */
+  readonly #open = new Set<(reason: unknown) => void>();
 
   constructor(address: QueueAddress, told: ConnectionTold) {
     this.address = address;
     this.#told = told;
+    told.signal.addEventListener('abort', () => this.#endAll(told.signal.reason), { once: true });
     this.redis = new Redis(address.url, { ...CONNECTION, connectionName: 'zero-inference' });
     this.redis.on('error', (error: Error) => this.#onAway(error.message || error.name));
     this.redis.on('close', () => this.#onAway('the connection was closed'));
@@ -82,20 +84,23 @@ export class QueueConnection {
   }
 
   async #orStop<T>(work: Promise<T>): Promise<T> {
-    const { signal } = this.#told;
     work.catch(() => undefined);
     if (this.#refusal) throw this.#refusal;
-    let stop: (() => void) | undefined;
-    const stopped = new Promise<never>((_, reject) => {
-      stop = () => reject(signal.reason);
-      this.#refuse = reject;
-      signal.addEventListener('abort', stop, { once: true });
+    this.#told.signal.throwIfAborted();
+    let end: ((reason: unknown) => void) | undefined;
+    const ended = new Promise<never>((_, reject) => {
+      end = reject;
+      this.#open.add(reject);
     });
     try {
-      return await Promise.race([work, stopped]);
+      return await Promise.race([work, ended]);
     } finally {
-      if (stop) signal.removeEventListener('abort', stop);
+      if (end) this.#open.delete(end);
     }
+  }
+
+  #endAll(reason: unknown): void {
+    for (const end of [...this.#open]) end(reason);
   }
 
   close(): void {
@@ -107,7 +112,7 @@ export class QueueConnection {
     if (this.#isClosed) return;
     if (REFUSALS.test(why)) {
       this.#refusal = this.#refused(why);
-      this.#refuse?.(this.#refusal);
+      this.#endAll(this.#refusal);
       return;
     }
     const now = Date.now();

@@ -16,7 +16,10 @@ import { ChunkTexts, encodeChunk, type TextMaker } from './chunk-texts.js';
 const LEASE_SECONDS = 120;
 /** What prompts that wait may take of the memory. */
 const MOST_HELD_CHARACTERS = 256 << 20;
+/** Longer the more workers there are, so that the server hears a hundred of them a second at most. */
 const SAY_EVERY_MS = 2000;
+const PER_WORKER_MS = 10;
+const SAY_LATEST_MS = 20_000;
 const LOOK_AGAIN_MS = 500;
 
 export interface WorkOptions {
@@ -75,7 +78,8 @@ export class Work {
     try {
       for (;;) {
         if (this.#failure) throw this.#failure.error;
-        if (Date.now() - saidAt >= SAY_EVERY_MS) {
+        const pauseMs = Math.min(SAY_LATEST_MS, SAY_EVERY_MS + this.#workers * PER_WORKER_MS);
+        if (Date.now() - saidAt >= pauseMs) {
           await this.#say();
           saidAt = Date.now();
         }
