@@ -68,7 +68,14 @@ export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './plan/profile.js';
 export { slicesTransfer } from './plan/sharing.js';
 export { isAtRest } from './plan/slots.js';
-export { defaultTransfer, type GatherBy, makeTransfer, shardsOf, type Transfer } from './plan/transfer.js';
+export {
+  defaultTransfer,
+  type GatherBy,
+  makeTransfer,
+  shardsOf,
+  stagesTransfer,
+  type Transfer,
+} from './plan/transfer.js';
 export type {
   Backend,
   Device,

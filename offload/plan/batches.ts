@@ -78,6 +78,8 @@ function passCandidates(input: PlanInput, microBatchTokens: number): number[] {
   const most = mostPassTokens(input, microBatchTokens);
   const least = Math.max(workload.sequences, microBatchTokens);
   if (options.passTokens !== undefined) return [Math.max(least, Math.min(most, options.passTokens))];
+  // In a pipeline short passes follow each other, so that every device has one.
+  if (options.pipeline) return [...new Set([most, Math.max(least, Math.ceil(most / 4)), least])];
   if (options.deviceBudgetBytes === undefined || workload.output === 'nll') return [most];
   return Array.from({ length: PASS_HALVINGS + 1 }, (_, halvings) => Math.ceil(most / 2 ** halvings)).filter(
     (tokens, index) => index === 0 || tokens >= least,

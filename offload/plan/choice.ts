@@ -8,9 +8,11 @@ import type { PlanInput } from './input.js';
 import { placeDramSlots } from './place-dram-slots.js';
 import { placeDriveSlots } from './place-drive-slots.js';
 import { asksForSlots, checkSlots, placeSlots } from './place-slots.js';
+import { placeInStages } from './place-stages.js';
 import { jobMs } from './price.js';
 import { refusal } from './refusal.js';
 import { sizesFor } from './sizes.js';
+import { pipelineMs } from './stage-price.js';
 
 /** Below this, prefill reads weights from memory so often that streaming a few layers is the better choice. */
 const SMALLEST_USEFUL_TOKENS = 64;
@@ -44,6 +46,7 @@ export function choosePlaces(input: PlanInput): Priced {
 function draftsFor(input: PlanInput, tokens: readonly number[]): Draft[] {
   return batchesFor(input, tokens).flatMap((batch) => {
     const sizes = sizesFor(input, batch);
+    if (input.options.pipeline) return placeInStages(input, sizes) ?? [];
     const inSlots = placeSlots(input, sizes);
     // In place, experts in slots are weighed against whole layers once it is known what DRAM holds of these.
     const leavesWhole = asksForSlots(input) && !input.options.computesInPlace;
@@ -108,5 +111,5 @@ function cheapest(input: PlanInput, drafts: readonly (Draft | undefined)[]): Pri
 }
 
 function priced(input: PlanInput, draft: Draft): Priced {
-  return { draft, jobMs: jobMs(input, draft) };
+  return { draft, jobMs: draft.stages ? pipelineMs(input, draft) : jobMs(input, draft) };
 }

@@ -11,7 +11,7 @@ import { mostAtRest, spreadOf } from './spread.js';
 
 const DEVICE_WINDOW_LAYERS = 2;
 const RESIDENT = 'resident layers';
-const NO_BUFFERS: BufferPlan = { count: 0, sizeBytes: 0 };
+export const NO_BUFFERS: BufferPlan = { count: 0, sizeBytes: 0 };
 
 /** With nothing in DRAM yet but what the sizes take: layers at rest whole, and in shards where that can be; none where devices cannot hold even that. */
 export function placeOnDevices(input: PlanInput, sizes: Sizes): Draft[] {
@@ -148,6 +148,8 @@ export function restOf({ hostLayerBytes }: PlanInput, resident: readonly boolean
 export function smallestDeviceTerms(input: PlanInput): PlanTerm[] {
   const { options, deviceLayerBytes } = input;
   if (options.computesInPlace) return [];
+  // Of a pipeline's stage, about.
+  if (input.batches > 1) return [bufferTerm(present(streamBuffers(input, true).at(-1), 'buffers'))];
   const { layers, exactly } = wantedResidents(options, deviceLayerBytes.length);
   const stated =
     layers === deviceLayerBytes.length && exactly
@@ -159,7 +161,7 @@ export function smallestDeviceTerms(input: PlanInput): PlanTerm[] {
 }
 
 /** Without a word from the caller, layers rest on a device where the planner decides and knows how much it holds. */
-function wantedResidents(
+export function wantedResidents(
   { offload, deviceBudgetBytes, deviceResident }: PlanOptions,
   layerCount: number,
 ): { layers: number; bytes: number; exactly: boolean } {

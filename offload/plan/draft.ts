@@ -1,6 +1,6 @@
 // A plan in the making: devices get their layers first, then DRAM gets of the rest what it holds.
 
-import type { BufferPlan, PlanTerm, Sizes, SlotPlan, Tier } from './plan.js';
+import type { BufferPlan, PlanTerm, Sizes, SlotPlan, StagePlan, Tier } from './plan.js';
 
 /** What devices hold, and then what DRAM holds beside it. */
 export interface Draft {
@@ -10,6 +10,8 @@ export interface Draft {
   /** By layer: whether each device has a shard of it, and gathers the rest when its turn comes; absent where none is. */
   readonly inShards?: readonly boolean[];
   readonly deviceBuffers: BufferPlan;
+  /** By device of a pipeline; absent where every device computes all layers. */
+  readonly stages?: readonly StagePlan[];
   /** Layers with experts are then not among those that rest on devices, and all others are. */
   readonly slots?: SlotPlan;
   /** By layer that does not rest on devices, in their order: bytes in host memory, and whether it rests in DRAM. */

@@ -29,7 +29,7 @@ export function allInDram(input: PlanInput, draft: Draft): Draft | undefined {
     return undefined;
   }
   for (const window of windowsInDram(input, draft)) {
-    const needed = sumOf(terms, 'dram') + weightBytes + window * input.hostBufferBytes;
+    const needed = sumOf(terms, 'dram') + weightBytes + window * hostBufferBytes(input);
     if (needed > options.dramBudgetBytes) continue;
     return withDram(input, keepMoreRows(input, draft, options.dramBudgetBytes - needed), {
       window,
@@ -41,20 +41,18 @@ export function allInDram(input: PlanInput, draft: Draft): Draft | undefined {
 
 /** As many layers in DRAM as it then holds, if that many buffers fit at all. */
 export function partlyOnDrive(input: PlanInput, draft: Draft, smallestWindow: number): Draft | undefined {
-  const { options, hostBufferBytes, hostLayerBytes } = input;
+  const { options, hostLayerBytes } = input;
   if (options.offload === 'dram') return undefined;
   const left = options.dramBudgetBytes - sumOf(draft.terms, 'dram');
-  if (smallestWindow * hostBufferBytes > left) return undefined;
-  const affordable = Math.floor(left / hostBufferBytes);
+  const eachBytes = hostBufferBytes(input);
+  if (smallestWindow * eachBytes > left) return undefined;
+  const affordable = Math.floor(left / eachBytes);
   const window =
     options.hostWindowLayers ??
     Math.max(smallestWindow, Math.min(HOST_WINDOW_LAYERS, affordable, Math.max(2, hostLayerBytes.length)));
   let residentLayers = 0;
   if (options.offload === 'auto') {
-    const forLayers = Math.min(
-      left - window * hostBufferBytes,
-      options.residentBytes ?? Number.POSITIVE_INFINITY,
-    );
+    const forLayers = Math.min(left - window * eachBytes, options.residentBytes ?? Number.POSITIVE_INFINITY);
     residentLayers = mostAtRest(draft.restBytes, draft.restBytes.length - 1, forLayers);
   }
   return withDram(input, draft, { window, residentLayers });
@@ -83,15 +81,21 @@ function residentTerm(residentLayers: number, layers: number, bytes: number): Pl
   };
 }
 
+/** One more of them, for every stage of a pipeline. */
+function hostBufferBytes(input: PlanInput): number {
+  return input.batches * input.hostBufferBytes;
+}
+
 /** @param onlyLoads no layer streams from the drive in every pass */
-export function hostBufferTerm({ hostBufferBytes }: PlanInput, window: number, onlyLoads: boolean): PlanTerm {
+export function hostBufferTerm(input: PlanInput, window: number, onlyLoads: boolean): PlanTerm {
+  const stages = input.batches > 1 ? ` for each of ${input.batches} stages` : '';
   const use = onlyLoads
     ? 'layers pass through them once, on their way to rest on the device'
     : 'one computes, the others fill';
   return {
     tier: 'dram',
     name: 'host buffers',
-    bytes: window * hostBufferBytes,
-    reason: `${counted(window, 'buffer')} of the largest layer, ${formatBytes(hostBufferBytes)}: ${use}`,
+    bytes: window * hostBufferBytes(input),
+    reason: `${counted(window, 'buffer')} of the largest layer, ${formatBytes(input.hostBufferBytes)}${stages}: ${use}`,
   };
 }

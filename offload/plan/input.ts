@@ -12,7 +12,8 @@ import { type CuttableLayers, cuttableLayers, type HostRowOptions } from './host
 import type { PlannedExperts, PlannedLayer } from './plan.js';
 import { slicesTransfer } from './sharing.js';
 import { plannedExperts } from './slots.js';
-import { defaultTransfer, partCount, type Transfer } from './transfer.js';
+import { mayBegin } from './stages.js';
+import { defaultTransfer, partCount, stagesTransfer, type Transfer } from './transfer.js';
 
 /** `auto`: as much in DRAM as the budget holds, the rest on the drive. */
 export type Offload = 'auto' | 'dram' | 'nvme';
@@ -75,6 +76,8 @@ export interface PlanOptions extends HostRowOptions {
   readonly residentBytes?: number;
   /** Memory of one device with memory of its own; default unchecked. */
   readonly deviceBudgetBytes?: number;
+  /** The same of each device, where they differ and each has layers of its own. */
+  readonly deviceBudgets?: readonly number[];
   /** How that budget came about, for messages. */
   readonly deviceBudgetName?: string;
   /** Keys and values rest in DRAM, also where devices could hold them; without meaning where they compute in place. */
@@ -99,6 +102,8 @@ export interface PlanOptions extends HostRowOptions {
   readonly expertSlots?: ExpertSlotsOption;
   /** With experts on the drive and slots on devices: places in DRAM for each device; default as many as fit. */
   readonly dramSlots?: number;
+  /** Each device has consecutive layers, and batches follow each other through them. */
+  readonly pipeline?: boolean;
   /** How layers reach several devices with memory of their own; default in shards gathered by peer copies. */
   readonly transfer?: Transfer;
 }
@@ -122,6 +127,8 @@ export interface PlanInput {
   readonly deviceBufferBytes: number;
   /** Columns of the head's widest piece. */
   readonly pieceColumns: number;
+  /** On their way at once through the stages of a pipeline; else 1, which each device has of its own. */
+  readonly batches: number;
   readonly activationType: FloatType;
   readonly kvType: KvDType;
   readonly transfer: Transfer;
@@ -147,15 +154,21 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
   const hostLayerBytes = layers.map(({ layout }) => layout.host.sizeBytes);
   const allocated = cuda ? ALLOCATION_BYTES : 1;
   assert(!model.shares || model.shares.length === deviceCount, 'every device has a share of the model');
-  const usual = model.shares ? slicesTransfer(deviceCount) : defaultTransfer(deviceCount, computesInPlace);
-  const parts = partCount(usual, deviceCount);
+  checkPipeline(model, options);
+  const { pipeline = false } = options;
+  const usual = model.shares
+    ? slicesTransfer(deviceCount)
+    : pipeline
+      ? stagesTransfer(deviceCount)
+      : defaultTransfer(deviceCount, computesInPlace);
+  const parts = pipeline ? 1 : partCount(usual, deviceCount);
   const deviceLayerBytes = layers.map(({ layout }) =>
     roundUp(gatheredBytes(layout.device.sizeBytes, parts), allocated),
   );
   const activationType = cuda ? (options.activationType ?? deviceActivationType(model)) : 'f32';
   const kvType = options.kvType ?? activationType;
   checkKvType(kvType, model.caches);
-  const gathers = deviceCount > 1 && !computesInPlace && !model.shares;
+  const gathers = deviceCount > 1 && !computesInPlace && !model.shares && !pipeline;
   let experts: PlanInput['experts'] | undefined;
   return {
     model,
@@ -167,14 +180,16 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     // Thousands of experts take a second to look at, and a plan that holds all of them in DRAM never asks.
     get experts() {
       // Experts that devices share come with their layers.
-      experts ??= model.shares
-        ? layers.map(() => undefined)
-        : plannedExperts(
-            layers.map(({ layout }) => layout),
-            computesInPlace,
-          );
+      experts ??=
+        model.shares || pipeline
+          ? layers.map(() => undefined)
+          : plannedExperts(
+              layers.map(({ layout }) => layout),
+              computesInPlace,
+            );
       return experts;
     },
+    batches: pipeline ? Math.min(deviceCount, mayBegin(model.caches, layers).filter((may) => may).length) : 1,
     cuttable: cuttableLayers(model, layers, options),
     hostBufferBytes: largest(hostLayerBytes),
     deviceBufferBytes: largest(deviceLayerBytes),
@@ -183,6 +198,17 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
     kvType,
     transfer: gathers ? (options.transfer ?? usual) : usual,
   };
+}
+
+/** Throws BAD_OPTION for what a pipeline cannot have beside. */
+function checkPipeline({ shares }: ModelSpec, { pipeline, computesInPlace, deviceCount }: PlanOptions): void {
+  if (!pipeline) return;
+  assert(!shares, 'devices of a pipeline have whole layers');
+  if (!computesInPlace && deviceCount > 1) return;
+  throw new OperatingError(
+    'BAD_OPTION',
+    '--parallel is pipeline, which is of several devices: add --num_gpus, or leave it out',
+  );
 }
 
 function layersOf(model: ModelSpec): PlanInput['layers'] {

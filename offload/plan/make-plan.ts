@@ -36,6 +36,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
   return {
     layers,
     deviceCount: options.deviceCount,
+    ...(draft.stages ? { pipeline: { stages: draft.stages, batches: input.batches } } : {}),
     transfer: input.transfer,
     sumRoundBytes: roundBytes(model, workload),
     hostBuffers: { count: draft.hostWindowLayers, sizeBytes: hostBufferBytes },

@@ -70,19 +70,23 @@ export function cacheMemory(
     return `, ${some} in all where blocks see ${inChunks ? `chunks of ${tokens}` : `the latest ${tokens}`}`;
   });
   const reason = `${held} of ${pageTokens} tokens${fewer.join('')} · ${formatBytes(pageBytes(shape))} a page in all blocks, ${KV_TYPE_NAMES[kvType]} (${perToken} a token)`;
+  if (options.pipeline && kv === 'device') {
+    // What each stage has of it is said with its layers.
+    return { pages, horizons, buffers: { count: 0, pages: 0 }, terms: [] };
+  }
   if (options.computesInPlace || kv === 'device') {
     const tier = options.computesInPlace ? 'dram' : 'gpu';
     return { pages, horizons, buffers: { count: 0, pages: 0 }, terms: [{ tier, name, bytes, reason }] };
   }
   const buffers = { count: KV_BUFFERS, pages: microBatchSequences * each };
   const tablePages = [buffers.pages, ...horizons.map(({ bufferPages }) => bufferPages)];
-  const buffersBytes = buffers.count * bufferBytes(shape, tablePages, counts);
+  const buffersBytes = input.batches * buffers.count * bufferBytes(shape, tablePages, counts);
   return {
     pages,
     horizons,
     buffers,
     terms: [
-      { tier: 'dram', name, bytes: bytes * options.deviceCount, reason },
+      { tier: 'dram', name, bytes: bytes * (options.pipeline ? input.batches : options.deviceCount), reason },
       {
         tier: 'gpu',
         name: 'key-value buffers',
@@ -98,7 +102,7 @@ export function recurrentTerms({ model, workload, options }: PlanInput): PlanTer
   const { sequences, contextTokens } = workload;
   const { caches } = model;
   const bytes = statesBytes(caches, { slots: sequences, contextTokens });
-  if (bytes === 0) return [];
+  if (bytes === 0 || options.pipeline) return [];
   const each = formatBytes(stateBytes(caches, contextTokens));
   const length = statesGrow(caches) ? `for up to ${counted(contextTokens, 'token')}` : 'however long it is';
   const reason = `${counted(sequences, 'sequence')} · ${each} in all blocks that keep one, ${length}`;
@@ -120,8 +124,8 @@ export function statesTerm(input: PlanInput, { passTokens, microBatchTokens }: C
   return {
     tier: computeTier(input),
     name: 'hidden states',
-    bytes: (passTokens * model.hiddenSize + headRows * columns) * DTYPE_BYTES.f32,
-    reason: `(${counted(passTokens, 'token')} of a pass${chunked} · ${model.hiddenSize} + ${counted(headRows, 'row')} for the head · ${columns}) · 4 bytes`,
+    bytes: input.batches * (passTokens * model.hiddenSize + headRows * columns) * DTYPE_BYTES.f32,
+    reason: `${ofBatches(input)}(${counted(passTokens, 'token')} of a pass${chunked} · ${model.hiddenSize} + ${counted(headRows, 'row')} for the head · ${columns}) · 4 bytes`,
   };
 }
 
@@ -138,8 +142,8 @@ export function logitsTerm(input: PlanInput, { logitRows, logitColumns }: Counts
   return {
     tier: computeTier(input),
     name: 'logits',
-    bytes: logitRows * logitColumns * DTYPE_BYTES.f32,
-    reason: `${counted(logitRows, 'row')} · ${counted(logitColumns, 'column')} · 4 bytes`,
+    bytes: input.batches * logitRows * logitColumns * DTYPE_BYTES.f32,
+    reason: `${ofBatches(input)}${counted(logitRows, 'row')} · ${counted(logitColumns, 'column')} · 4 bytes`,
   };
 }
 
@@ -180,10 +184,10 @@ export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
   if (options.computesInPlace) return [{ tier: 'dram', name, bytes: tables + results + kept, reason }];
   // The host keeps what it uploads, the fixed weights among it.
   const uploaded = layoutLayer(model.fixed).host.sizeBytes;
-  const bytes = (tables + results) * options.deviceCount + uploaded;
+  const bytes = (tables + results) * options.deviceCount * input.batches + uploaded;
   return [
     { tier: 'dram', name, bytes, reason },
-    { tier: 'gpu', name, bytes: tables + kept, reason },
+    { tier: 'gpu', name, bytes: input.batches * (tables + kept), reason },
   ];
 }
 
@@ -217,6 +221,11 @@ export function cudaTerms(input: PlanInput, counts: Counts): PlanTerm[] {
   const drawnRows = workload.output === 'tokens' ? microBatchSequences : 0;
   const { contextTokens } = workload;
   return cudaCosts(model, { tokens, contextTokens, logitRows, drawnRows, activationType, kvType });
+}
+
+/** What follows is of one batch, where several are on their way. */
+function ofBatches({ batches }: PlanInput): string {
+  return batches > 1 ? `${counted(batches, 'batch', 'batches')} · ` : '';
 }
 
 /** Where what compute works on lies. */

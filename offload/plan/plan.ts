@@ -137,10 +137,27 @@ export interface Sizes {
   readonly terms: readonly PlanTerm[];
 }
 
+/** Consecutive layers, all of which one device computes. */
+export interface StagePlan {
+  /** The first of them, and the one behind the last, among the plan's layers. */
+  readonly first: number;
+  readonly end: number;
+}
+
+/** Devices in a row: what one has made of a batch goes on to the next, while it takes up another batch. */
+export interface PipelinePlan {
+  /** By device; devices beyond these have nothing to do. */
+  readonly stages: readonly StagePlan[];
+  /** Batches that are on their way at once, each with pages and passes of its own. */
+  readonly batches: number;
+}
+
 /** Immutable result of planning; its terms are those of its sizes and of its layers. */
 export interface Plan extends Sizes {
   readonly layers: readonly PlannedLayer[];
   readonly deviceCount: number;
+  /** Undefined where every device computes all layers. */
+  readonly pipeline?: PipelinePlan | undefined;
   readonly transfer: Transfer;
   /** Where devices compute a pass together: room for one device's summand of a round. */
   readonly sumRoundBytes?: number | undefined;

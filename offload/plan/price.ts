@@ -18,9 +18,11 @@ import { broughtBytes, choosesExperts, readBytes, shareGain } from './slots.js';
 import { partCount } from './transfer.js';
 
 /** What a drive brings: of GPUs' hosts and of others alike. */
-const DRIVE_BYTES_PER_SECOND = 2e9;
+export const DRIVE_BYTES_PER_SECOND = 2e9;
 /** What a GPU copies from its peers, measured with NVLink. */
 const PEER_BYTES_PER_SECOND = 350e9;
+/** What a GPU pulls from DRAM. */
+export const LINK_BYTES_PER_SECOND = 54.5e9;
 /** How much still shows of what is hidden. */
 const HIDDEN_SHARE = 0.05;
 
@@ -42,7 +44,7 @@ interface LinkRates {
 /** One H100 behind PCIe 5, measured; proportions of other GPUs and links are near enough. */
 const GPU: Rates = {
   // 49.3 GB/s in pieces of 4 MiB, 38.4 in pieces of 1 MiB.
-  link: { bytesPerSecond: 54.5e9, copyMs: 0.008, turnMs: 0.02 },
+  link: { bytesPerSecond: LINK_BYTES_PER_SECOND, copyMs: 0.008, turnMs: 0.02 },
   compute: {
     memoryBytesPerSecond: 2.4e12,
     peakFlopsPerSecond: 797e12,
@@ -97,7 +99,7 @@ function products(points: readonly (readonly [number, number])[]): Pick<ComputeR
   return { products: [rates('bf16', 1), rates('f32', 0.5)] };
 }
 
-function ratesFor({ options }: PlanInput): Rates {
+export function ratesFor({ options }: PlanInput): Rates {
   return options.computesInPlace ? PROCESSOR : GPU;
 }
 
@@ -113,7 +115,7 @@ export function jobMs(input: PlanInput, draft: Draft): number {
   return prefillMs(input, draft, prompt) + steps * decodeMs(input, draft, context);
 }
 
-function newTokensOf({ output, newTokens, contextTokens }: Workload, prompt: number): number {
+export function newTokensOf({ output, newTokens, contextTokens }: Workload, prompt: number): number {
   return output === 'tokens' ? (newTokens ?? Math.max(1, contextTokens - prompt)) : 1;
 }
 
@@ -266,27 +268,33 @@ function blocksMs(input: PlanInput, tokens: number, slices: readonly SliceShape[
     ms += opMs(op, slices, compute);
   });
   let all = 0;
-  for (const { index, count } of kindsOf(model)) {
+  for (const { index, alike } of kindsOf(model)) {
     ms = 0;
     walk.block(index, tokens);
-    all += count * ms;
+    all += alike.length * ms;
   }
   times.set(key, all);
   return all;
 }
 
-const knownKinds = new WeakMap<ModelSpec, readonly { readonly index: number; readonly count: number }[]>();
+/** Blocks of the same bulk, and the first of them. */
+interface BlockKind {
+  readonly index: number;
+  readonly alike: readonly number[];
+}
 
-/** Blocks of the same bulk cost about the same: the first of each kind, and how many there are. */
-function kindsOf(model: ModelSpec): readonly { readonly index: number; readonly count: number }[] {
+const knownKinds = new WeakMap<ModelSpec, readonly BlockKind[]>();
+
+/** They cost about the same. */
+export function kindsOf(model: ModelSpec): readonly BlockKind[] {
   const before = knownKinds.get(model);
   if (before) return before;
-  const kinds = new Map<string, { index: number; count: number }>();
+  const kinds = new Map<string, { index: number; alike: number[] }>();
   model.blocks.forEach((block, index) => {
     const key = `${block.tensors.length} ${elementsOf(block)} ${JSON.stringify(pagedCache(model.caches, index))}`;
     const kind = kinds.get(key);
-    if (kind) kind.count++;
-    else kinds.set(key, { index, count: 1 });
+    if (kind) kind.alike.push(index);
+    else kinds.set(key, { index, alike: [index] });
   });
   const found = [...kinds.values()];
   knownKinds.set(model, found);

@@ -21,6 +21,14 @@ export function makeTransfer(by: GatherBy, reason: string, deviceBytes = 0): Tra
   return { kind: by === 'none' ? 'whole' : 'shards', by, reason, deviceBytes };
 }
 
+/** Of a pipeline. */
+export function stagesTransfer(devices: number): Transfer {
+  return makeTransfer(
+    'none',
+    `each of ${devices} devices has consecutive layers, and pulls none but its own over its own link`,
+  );
+}
+
 /** From how many devices' parts a layer on one of them is put together: a slice is all that it has. */
 export function partCount({ kind }: Pick<Transfer, 'kind'>, deviceCount: number): number {
   return kind === 'slices' ? 1 : deviceCount;

@@ -9,7 +9,7 @@ import { leavesRows } from '../plan/host-rows.js';
 import type { PlannedLayer } from '../plan/plan.js';
 import { isAtRest } from '../plan/slots.js';
 import type { DeviceEvent } from '../port/backend.js';
-import { DTYPE_BYTES } from '../port/dtype.js';
+import { reached } from '../port/device-failure.js';
 import type { Memory } from '../port/ops.js';
 import type { ShareRates } from '../port/shares.js';
 import { rows } from '../port/tensor.js';
@@ -20,13 +20,15 @@ import type { Trace } from '../trace.js';
 import { checkMicroBatch } from './check-pass.js';
 import type { SlotCounts } from './device-slots.js';
 import { lookUpRows, queueEmbedding } from './embedding.js';
+import { queueHandOver } from './hand-over.js';
 import { queueHeadPiece, queueTokens, takeLogits } from './head.js';
 import { KeptPass, type LayerWork } from './kept-pass.js';
 import { LayerTimes } from './layer-times.js';
-import { type ControlTables, type MicroBatch, tokenCount, writeControl } from './pass.js';
+import { type MicroBatch, tokenCount } from './pass.js';
 import { type PassResult, readResults } from './results.js';
 import type { DeviceWork, Running } from './running.js';
 import { SharedEnd } from './shared-end.js';
+import { uploadTables, writeTables } from './tables.js';
 import { noteTokens } from './watch.js';
 
 /** What has the host compute for the device. */
@@ -62,6 +64,8 @@ export interface DevicePassOptions extends DeviceWork {
   readonly trace: Trace;
   /** Undefined where layers always come whole. */
   readonly share?: RowShare | undefined;
+  /** Where it has some of the layers: the device with those before, which embeds or has taken over itself. */
+  readonly before?: DevicePass | undefined;
 }
 
 /** Passes of one device, one after the other: `begin`, then `queueLayer` for every layer, then `finish`. */
@@ -82,17 +86,19 @@ export class DevicePass {
   readonly #weights = new WeakMap<Memory, LaidOut>();
   readonly #share: RowShare | undefined;
   readonly #isAtRest: boolean;
+  readonly #before: DevicePass | undefined;
 
   constructor(options: DevicePassOptions) {
-    const { model, plan, state, rowCaches, trace, share } = options;
+    const { model, plan, state, rowCaches, trace, share, before } = options;
     this.#share = share;
+    this.#before = before;
     this.#isAtRest = isAtRest(plan);
     this.#work = { model, plan, state };
     this.#rowCaches = rowCaches;
     this.#times = new LayerTimes(state.device.name, trace);
   }
 
-  /** Queues the embedding of every micro-batch. Rejects when rows cannot be read. */
+  /** Queues the embedding of every micro-batch, or what the device before has made of them. Rejects when rows cannot be read. */
   async begin(microBatches: readonly MicroBatch[]): Promise<void> {
     const { model, plan, state } = this.#work;
     for (const microBatch of microBatches) checkMicroBatch(microBatch, model, plan);
@@ -100,6 +106,7 @@ export class DevicePass {
     this.#dropGroup();
     [this.#running, this.#kept, this.#mostTogether] = [[], undefined, 1];
     await this.#embed(state.kv.begin(microBatches));
+    if (this.#before) this.#takeFrom(this.#before);
     if (!this.#hostLooksOut) for (const one of hostsOf(state)) one.beginPass();
     this.#hostLooksOut = true;
   }
@@ -164,6 +171,22 @@ export class DevicePass {
   endLayers(): DeviceEvent {
     this.#closeGroup();
     return this.#work.state.device.compute.record();
+  }
+
+  /** Its hidden states are there when the device before has computed its layers, all of which are queued. */
+  #takeFrom(before: DevicePass): void {
+    const { state: to, model } = this.#work;
+    const { state: from } = before.#work;
+    const handed = { from, made: before.endLayers(), to, running: this.#running, times: this.#times };
+    queueHandOver(handed, model.hiddenSize);
+  }
+
+  /** Where another device goes on: waits until this one has computed its layers. Rejects like `finish`. */
+  async finishLayers(): Promise<void> {
+    const end = this.endLayers();
+    this.#times.endPass();
+    await reached(end);
+    this.#times.account();
   }
 
   /** Where others have computed this pass as well: takes in their logits, and queues what follows from all of them. */
@@ -323,18 +346,19 @@ export class DevicePass {
       const tokens = tokenCount(microBatch);
       assert(tokens > 0 && tokens <= plan.microBatchTokens, 'a micro-batch has the planned size');
       assert(firstToken + tokens <= plan.passTokens, 'a pass has the planned size');
-      const found = lookUpRows(this.#work.model, this.#rowCaches, microBatch);
+      const found = this.#before ? [] : lookUpRows(this.#work.model, this.#rowCaches, microBatch);
       const leases = await found;
       // Where nothing was waited for, one micro-batch follows the other.
       const before = found instanceof Promise ? undefined : this.#times.lastEnd;
       const start = before ?? compute.record();
-      const control = this.#writeTables(microBatch, leases, { firstWord, firstOutput });
+      const indices = leases.map((lease) => lease.indices);
+      const control = writeTables(this.#work, microBatch, indices, { firstWord, firstOutput });
       const running = { microBatch, control, firstToken, tokens, firstOutput };
       this.#running = [...this.#running, running];
       if (microBatches.length === 1) this.#recall();
       const embedded = this.#embedOne(running, leases, start);
       for (const lease of leases) lease.release(embedded);
-      this.#times.add('embedding', start, embedded);
+      if (!this.#before) this.#times.add('embedding', start, embedded);
       firstToken += tokens;
       firstOutput += microBatch.outputs.length;
       firstWord += control.words;
@@ -344,7 +368,8 @@ export class DevicePass {
   #embedOne(running: Running, leases: readonly RowLease[], start: DeviceEvent): DeviceEvent {
     const { state } = this.#work;
     const queue = () => {
-      this.#uploadTables(running.control);
+      uploadTables(state, running.control);
+      if (this.#before) return;
       queueEmbedding(this.#work, running, leases);
       noteTokens(state, running, EMBEDDING_PLACE, true);
     };
@@ -356,30 +381,6 @@ export class DevicePass {
     }
     queue();
     return state.device.compute.record();
-  }
-
-  #writeTables(
-    microBatch: MicroBatch,
-    leases: readonly RowLease[],
-    { firstWord, firstOutput }: { readonly firstWord: number; readonly firstOutput: number },
-  ): ControlTables {
-    const { model, plan, state } = this.#work;
-    return writeControl(microBatch, {
-      rows: leases.map((lease) => lease.indices),
-      words: state.controlWords,
-      firstWord,
-      memory: state.controlDevice,
-      pageTokens: plan.pageTokens,
-      withTokens: model.blocksReadTokens,
-      masks: state.masks && { all: state.masks.all, first: firstOutput },
-    });
-  }
-
-  #uploadTables({ firstWord, words }: ControlTables): void {
-    const { device, controlHost, controlDevice } = this.#work.state;
-    if (controlDevice === controlHost) return;
-    const [offset, sizeBytes] = [firstWord * DTYPE_BYTES.i32, words * DTYPE_BYTES.i32];
-    device.compute.copy(controlDevice, offset, controlHost, offset, sizeBytes);
   }
 
   #queueBlock(index: number, weights: Weights): void {

@@ -77,6 +77,13 @@ export interface TopTokens {
   readonly values: Tensor;
 }
 
+/** What a device has once, however many batches are on their way through it. */
+export interface DeviceCommon {
+  /** Compute works on one micro-batch after the other, so that all of them have one workspace. */
+  readonly ops: ForwardOps;
+  readonly fixed: Weights;
+}
+
 export interface DeviceStateOptions {
   readonly backend: Backend;
   readonly device: Device;
@@ -90,20 +97,29 @@ export interface DeviceStateOptions {
   readonly exchange?: Exchange | undefined;
 }
 
-export function makeDeviceState(options: DeviceStateOptions): DeviceState {
-  const { backend, device, model, plan, fixed, exchange } = options;
+export function makeDeviceCommon(options: DeviceStateOptions): DeviceCommon {
+  const { device, plan, fixed, exchange } = options;
+  const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
+  return {
+    ops: new ForwardOps(device.compute, workspace, uploadConstants(options), exchange),
+    fixed: placeFixed(device, fixed.layout, fixed.host),
+  };
+}
+
+/** Of one batch. */
+export function makeDeviceState(options: DeviceStateOptions, common: DeviceCommon): DeviceState {
+  const { backend, device, model, plan, exchange } = options;
   const floats = (rows: number, columns: number) =>
     tensor(device.allocate(rows * columns * DTYPE_BYTES.f32), 0, 'f32', [rows, columns]);
   const pages = pagesFor(plan.contextTokens, plan.pageTokens);
   const { headRows, ...sizes } = passSizes(plan, rowsPerToken(model), pages);
   const controlHost = backend.allocateHost(sizes.controlWords * DTYPE_BYTES.i32, 'control');
   const controlDevice = device.computesInPlace ? controlHost : device.allocate(controlHost.sizeBytes);
-  const workspace = new Workspace(device.allocate(plan.workspaceBytes), plan.activationType);
   const places = device.allocate(sizes.placeBytes);
   return {
     device,
     rank: exchange?.rank ?? 0,
-    ops: new ForwardOps(device.compute, workspace, uploadConstants(options), exchange),
+    ops: common.ops,
     hidden: floats(plan.passTokens, model.hiddenSize),
     headRows: floats(headRows, headInputColumns(model)),
     logits: floats(plan.logitRows, plan.logitColumns),
@@ -118,7 +134,7 @@ export function makeDeviceState(options: DeviceStateOptions): DeviceState {
     headPlaces: tensor(places, plan.passTokens * DTYPE_BYTES.i32, 'i32', [headRows]),
     results: backend.allocateHost(sizes.resultBytes + sizes.placeBytes, 'control'),
     placesOffset: sizes.resultBytes,
-    fixed: placeFixed(device, fixed.layout, fixed.host),
+    fixed: common.fixed,
     kv: makeKvTier(options),
     slots: plan.slots && new DeviceSlots(options),
     rows: plan.rows && new DeviceRows({ backend, device, rows: plan.rows }),

@@ -7,20 +7,19 @@ import type { WeightFile } from '../model/stripes.js';
 import { leavesRows } from '../plan/host-rows.js';
 import type { Plan, RowsPlan, SlotPlan } from '../plan/plan.js';
 import { choosesExperts } from '../plan/slots.js';
-import type { Backend, DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
+import { lanePlans, withCachesOf } from '../plan/stages.js';
+import type { Backend, HostMemory, ReadSpan } from '../port/backend.js';
 import type { ShareRates } from '../port/shares.js';
-import { allocateBuffers, type Buffers, keepFill, leasedCount } from '../stream/buffers.js';
 import type { LoadedLayer } from '../stream/load-ahead.js';
-import { Prefetcher } from '../stream/prefetch.js';
 import { measureReadLimit, type ReadLimit } from '../stream/read-limit.js';
 import { RowCache } from '../stream/row-cache.js';
 import { type RowCounts, RowShare } from '../stream/row-share.js';
-import { Schedule, type Step } from '../stream/schedule.js';
 import { WeightSource } from '../stream/weight-source.js';
 import type { Trace } from '../trace.js';
 import { DevicePass } from './device-pass.js';
 import type { SlotCounts } from './device-slots.js';
-import { makeDeviceState } from './device-state.js';
+import { makeDeviceCommon, makeDeviceState } from './device-state.js';
+import { Lane, layersAhead } from './lane.js';
 import { joinFolded, nllOf } from './log-probs.js';
 import { type Pass, tokenCount } from './pass.js';
 import type { PassResult } from './results.js';
@@ -43,13 +42,14 @@ export class Executor {
   readonly #plan: Plan;
   readonly #backend: Backend;
   readonly #source: WeightSource;
-  readonly #trace: Trace;
-  readonly #buffers: Buffers;
+  /** One with all layers, or one for each stage. */
+  readonly #lanes: readonly Lane[];
   readonly #rowCaches: readonly RowCache[];
-  readonly #devices: readonly DevicePass[];
+  /** One of each device; in a pipeline, by batch, one of each stage. */
+  readonly #crews: readonly (readonly DevicePass[])[];
   readonly #share: RowShare | undefined;
-  #session: { readonly schedule: Schedule; readonly prefetcher: Prefetcher; nextPass: number } | undefined;
-  #running: Promise<unknown> | undefined;
+  #session: { passLimit: number; nextPass: number } | undefined;
+  readonly #running = new Set<Promise<unknown>>();
 
   private constructor(options: ExecutorOptions, source: WeightSource, fixedHost: HostMemory) {
     const { model, plan, backend, trace, loaded = new Map(), tell = () => undefined } = options;
@@ -57,9 +57,9 @@ export class Executor {
     this.#plan = plan;
     this.#backend = backend;
     this.#source = source;
-    this.#trace = trace;
-    this.#buffers = allocateBuffers(backend, plan, loaded);
-    for (const [index, layer] of loaded) this.#takeIn(index, layer);
+    const share = plan.rows && new RowShare(plan, tell);
+    this.#share = share;
+    this.#lanes = lanePlans(plan).map((lane) => new Lane({ lane, backend, source, trace, loaded, share }));
     const rowCaches = model.tables.map((table, index) => {
       const memory = backend.allocateHost(present(plan.rowCacheBytes[index], 'row cache size'), 'control');
       const onRead = (span: ReadSpan) =>
@@ -67,14 +67,24 @@ export class Executor {
       return new RowCache(table, source, memory, onRead);
     });
     this.#rowCaches = rowCaches;
-    this.#share = plan.rows && new RowShare(plan, tell);
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     const { sumRoundBytes } = plan;
     const exchanges = sumRoundBytes === undefined ? [] : backend.openExchange(backend.devices, sumRoundBytes);
-    this.#devices = backend.devices.map((device, index) => {
-      const exchange = exchanges[index];
-      const state = makeDeviceState({ backend, device, model, plan, source, fixed, trace, exchange });
-      return new DevicePass({ model, plan, state, rowCaches, trace, share: this.#share });
+    const makers = this.#lanes.flatMap((lane) =>
+      lane.devices.map((device, index) => {
+        const own = { model: withCachesOf(model, lane.plan.layers), plan: lane.plan };
+        const options = { backend, device, ...own, source, fixed, trace, exchange: exchanges[index] };
+        const common = makeDeviceCommon(options);
+        return (before: DevicePass | undefined) => {
+          const state = makeDeviceState(options, common);
+          return new DevicePass({ ...own, state, rowCaches, trace, share, before });
+        };
+      }),
+    );
+    this.#crews = Array.from({ length: plan.pipeline?.batches ?? 1 }, () => {
+      const crew: DevicePass[] = [];
+      for (const make of makers) crew.push(make(plan.pipeline && crew.at(-1)));
+      return crew;
     });
   }
 
@@ -99,14 +109,19 @@ export class Executor {
     return this.#model;
   }
 
-  /** Batches that are computed at once: each device has one, or all of them together. */
+  /** Batches that are computed at once: each device has one, or all of them together, or they follow each other through stages. */
   get batchCount(): number {
-    return this.#model.shares ? 1 : this.#devices.length;
+    if (this.#model.shares) return 1;
+    return this.#plan.pipeline?.batches ?? this.#devices.length;
   }
 
   /** Buffers that are out: none between sessions. */
   get leasedBuffers(): number {
-    return leasedCount(this.#buffers);
+    return this.#lanes.reduce((sum, { leasedBuffers }) => sum + leasedBuffers, 0);
+  }
+
+  get #devices(): readonly DevicePass[] {
+    return present(this.#crews[0], 'a crew');
   }
 
   /** How often a chosen expert lay in a slot, on all devices together; undefined without slots. Waits for the devices. */
@@ -141,36 +156,28 @@ export class Executor {
   /** Starts the cycle of layers for at most `passLimit` passes: fetching begins now. */
   begin(passLimit: number): void {
     assert(!this.#session, 'one session at a time');
-    const schedule = new Schedule(this.#plan.layers.length, passLimit);
-    const prefetcher = new Prefetcher({
-      plan: this.#plan,
-      schedule,
-      backend: this.#backend,
-      source: this.#source,
-      buffers: this.#buffers,
-      trace: this.#trace,
-      rows: this.#share,
-    });
-    this.#session = { schedule, prefetcher, nextPass: 0 };
+    for (const lane of this.#lanes) lane.begin(passLimit);
+    this.#session = { passLimit, nextPass: 0 };
   }
 
   /** That the session may still run. */
   get passesLeft(): number {
-    const { schedule, nextPass } = present(this.#session, 'session');
-    return schedule.passLimit - nextPass;
+    const { passLimit, nextPass } = present(this.#session, 'session');
+    return passLimit - nextPass;
   }
 
   /** Says that no more than `passes` further passes will come, so that nothing is fetched in vain. */
   limitPasses(passes: number): void {
     const session = present(this.#session, 'session');
-    session.schedule.limitPasses(session.nextPass + passes);
+    session.passLimit = Math.min(session.passLimit, session.nextPass + passes);
+    for (const { schedule } of this.#lanes) schedule.limitPasses(session.passLimit);
   }
 
   /** The drive's rate with the streamed layers and this executor's own host buffers; between sessions. */
   async measureReadLimit(maxMs: number): Promise<ReadLimit> {
     assert(!this.#session, 'no session runs');
-    const pool = present(this.#buffers.host, 'host buffers');
-    const leases = await Promise.all(Array.from({ length: pool.count }, () => pool.acquire()));
+    const leases = (await Promise.all(this.#lanes.map((lane) => lane.leaseHostBuffers()))).flat();
+    assert(leases.length > 0, 'there are host buffers');
     try {
       return await measureReadLimit({
         backend: this.#backend,
@@ -186,30 +193,22 @@ export class Executor {
 
   /** Ends the session: buffers are back in their pools, nothing is read any more, and no queued work reads the tables. */
   async end(): Promise<void> {
-    const session = this.#session;
     this.#session = undefined;
-    await session?.prefetcher.stop();
+    await Promise.all(this.#lanes.map((lane) => lane.stop()));
     // A pass that is cut off queues nothing more once it knows. Why it failed, it said itself.
-    await Promise.allSettled([this.#running]);
-    await Promise.all([...this.#devices, ...this.#rowCaches].map((part) => part.idle()));
+    await Promise.allSettled(this.#running);
+    await Promise.all([...this.#crews.flat(), ...this.#rowCaches].map((part) => part.idle()));
   }
 
-  /** A layer that was read ahead is one whose fill has begun. */
-  #takeIn(layerIndex: number, { read, ready }: LoadedLayer): void {
-    const { layout, tier } = present(this.#plan.layers[layerIndex], 'a layer of the plan');
-    assert(tier === 'dram', 'layers that were read ahead rest in DRAM');
-    const endMs = this.#trace.addRead(layout.layer.name, read);
-    keepFill(
-      this.#buffers,
-      layerIndex,
-      Promise.all([endMs, ready]).then(([ms]) => ms),
-    );
-  }
-
-  /** Runs every micro-batch of the pass through all layers. One pass at a time; `checkFiles` before results are given out. */
+  /**
+   * Runs every micro-batch of the pass through all layers; `checkFiles` before results are given out. One pass at a time, but in a
+   * pipeline one of each batch.
+   */
   run(pass: Pass): Promise<PassResult[]> {
     const running = this.#run(pass);
-    this.#running = running;
+    this.#running.add(running);
+    const forget = () => this.#running.delete(running);
+    running.then(forget, forget);
     return running;
   }
 
@@ -230,34 +229,52 @@ export class Executor {
 
   async #compute(pass: Pass): Promise<PassResult[]> {
     const session = present(this.#session, 'session');
-    assert(session.nextPass < session.schedule.passLimit, 'the session has passes left');
+    assert(session.nextPass < session.passLimit, 'the session has passes left');
     const passIndex = session.nextPass++;
-    if (this.#plan.slots) session.schedule.decide(allChoose(this.#plan.slots, pass), pass.expectsWhole);
+    if (this.#plan.pipeline) return this.#throughStages(pass, passIndex);
+    const lane = present(this.#lanes[0], 'a lane');
+    if (this.#plan.slots) lane.schedule.decide(allChoose(this.#plan.slots, pass), pass.expectsWhole);
     this.#share?.begin(allLeaveRows(this.#plan.rows, pass));
-    const perDevice = this.#devices.map((_, index) => pass.perDevice[index % this.batchCount] ?? []);
-    for (const [index, device] of this.#devices.entries()) await device.begin(perDevice[index] ?? []);
+    const devices = this.#devices;
+    const perDevice = devices.map((_, index) => pass.perDevice[index % this.batchCount] ?? []);
+    for (const [index, device] of devices.entries()) await device.begin(perDevice[index] ?? []);
     const ahead = layersAhead(Math.max(...perDevice.map((microBatches) => microBatches.length)));
-    const queued: DeviceEvent[][] = [];
-    for (const [layerIndex, layer] of this.#plan.layers.entries()) {
-      await reached(queued[layerIndex - ahead] ?? []);
-      const staged = await session.prefetcher.next();
-      assert(isStep(staged.step, passIndex, layerIndex), 'layers arrive in the order of the schedule');
-      const done: DeviceEvent[] = [];
-      try {
-        // Only its last piece draws tokens.
-        if (layerIndex === this.#plan.layers.length - 1) await this.#readyMasks();
-        for (const [index, device] of this.#devices.entries()) {
-          done.push(device.queueLayer(layer, present(staged.perDevice[index], 'copy')));
-        }
-      } finally {
-        staged.release(done);
-      }
-      queued.push(done);
-    }
+    lane.forgetQueued();
+    // Only its last piece draws tokens.
+    await lane.queueLayers({ passIndex, devices, ahead, beforeLast: () => this.#readyMasks() });
     if (this.#model.shares) return [await this.#finishTogether()];
-    const results = await Promise.all(this.#devices.map((device) => device.finish()));
+    const results = await Promise.all(devices.map((device) => device.finish()));
     this.#share?.end();
     return results;
+  }
+
+  /** A batch's micro-batches go through one stage after the other, those of other batches before and behind them. */
+  async #throughStages({ batch = 0, perDevice }: Pass, passIndex: number): Promise<PassResult[]> {
+    const crew = present(this.#crews[batch], 'a batch of the pipeline');
+    const microBatches = present(perDevice[0], 'micro-batches');
+    const ahead = layersAhead(microBatches.length);
+    const last = present(crew.at(-1), 'the last stage');
+    const ended: Promise<void>[] = [];
+    try {
+      for (const [stage, lane] of this.#lanes.entries()) {
+        const device = present(crew[stage], 'a stage');
+        await lane.inTurn(async () => {
+          await device.begin(microBatches);
+          const beforeLast = device === last ? async () => device.readyMasks() : undefined;
+          await lane.queueLayers({ passIndex, devices: [device], ahead, beforeLast });
+        });
+        if (device === last) continue;
+        const end = device.finishLayers();
+        end.catch(() => undefined); // it may fail before anybody waits for it
+        ended.push(end);
+      }
+    } catch (error) {
+      // A device that has failed is the reason, if one has.
+      for (const { reason } of (await Promise.allSettled(ended)).filter(isRejected)) throw reason;
+      throw error;
+    }
+    const [result] = await Promise.all([last.finish(), ...ended]);
+    return [result];
   }
 
   async #readyMasks(): Promise<void> {
@@ -277,9 +294,8 @@ export class Executor {
   }
 }
 
-/** Also after a pass that failed: what was brought for its tokens need not be what others can take. */
-function isStep(step: Step, passIndex: number, layerIndex: number): boolean {
-  return step.passIndex === passIndex && step.layerIndex === layerIndex;
+function isRejected(one: PromiseSettledResult<unknown>): one is PromiseRejectedResult {
+  return one.status === 'rejected';
 }
 
 /** Layers pass by whole for all devices or for none; those without work take either. */
@@ -294,22 +310,4 @@ function allLeaveRows(rows: RowsPlan | undefined, { perDevice }: Pass): boolean 
   return perDevice.every(
     (microBatches) => microBatches.length === 0 || leavesRows(rows, microBatches.map(tokenCount)),
   );
-}
-
-/** A device's queue of kernels is finite, and a full one would stop the JavaScript thread: about this many micro-batches of a layer fit. */
-const QUEUED_MICRO_BATCHES = 32;
-/** More keeps a device no busier. */
-const MOST_LAYERS_AHEAD = 16;
-
-/** How many layers may be queued beyond those that the devices have reached; two at least, so that none runs dry. */
-export function layersAhead(microBatches: number): number {
-  const fitting = Math.floor(QUEUED_MICRO_BATCHES / Math.max(1, microBatches));
-  return Math.min(MOST_LAYERS_AHEAD, Math.max(2, fitting));
-}
-
-/** Does not wait for what has been reached. A failed device is reported when the pass ends. */
-async function reached(events: readonly DeviceEvent[]): Promise<void> {
-  for (const event of events) {
-    if (Number.isNaN(event.timeMs)) await event.reached().catch(() => undefined);
-  }
 }

@@ -48,6 +48,12 @@ export class LayerTimes {
     this.#trace.addWhenReached({ lane: 'dram→gpu', ...copies }, started, ended);
   }
 
+  /** What came from the device with the layers before. */
+  addHandOver(bytes: number, started: DeviceEvent, ended: DeviceEvent): void {
+    const span = { lane: 'gather', owner: this.#owner, name: 'hidden states', bytes } as const;
+    this.#trace.addWhenReached(span, started, ended);
+  }
+
   /** The end of what was added last to this pass. */
   get lastEnd(): DeviceEvent | undefined {
     return this.#lastEnd;

@@ -88,6 +88,8 @@ export interface MicroBatch {
 
 /** All micro-batches of a device pass through each residency of a layer. */
 export interface Pass {
+  /** In a pipeline: whose pass it is; `perDevice` then has its micro-batches alone. */
+  readonly batch?: number;
   readonly perDevice: readonly (readonly MicroBatch[])[];
   /**
    * The pass after this one is expected to have layers pass by whole, where others bring what they choose: the first of them are then

@@ -65,7 +65,7 @@ export interface Buffers {
 
 /** @param loaded memory of layers that were read ahead, by layer index */
 export function allocateBuffers(
-  backend: Backend,
+  backend: Pick<Backend, 'devices' | 'allocateHost'>,
   plan: Plan,
   loaded: ReadonlyMap<number, { readonly memory: HostMemory }> = new Map(),
 ): Buffers {

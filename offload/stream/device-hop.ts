@@ -14,7 +14,7 @@ import type { HostLayer, StagedLayer } from './staged-layer.js';
 import { type Arrival, type HopSpan, queueTransfer, type Target } from './transfer.js';
 
 export interface DeviceHopOptions {
-  readonly backend: Backend;
+  readonly backend: Pick<Backend, 'devices' | 'collective'>;
   readonly transfer: Transfer;
   readonly buffers: Buffers;
   readonly trace: Trace;
@@ -25,7 +25,7 @@ export interface DeviceHopOptions {
 }
 
 export class DeviceHop {
-  readonly #backend: Backend;
+  readonly #backend: DeviceHopOptions['backend'];
   readonly #transfer: Transfer;
   readonly #buffers: Buffers;
   readonly #trace: Trace;

@@ -17,10 +17,13 @@ import type { WeightSource } from './weight-source.js';
 
 const STOPPED = new Error('the prefetcher was stopped');
 
+/** What hops ask of a backend: all of its devices, or some. */
+export type HopBackend = Pick<Backend, 'devices' | 'collective' | 'nowMs'>;
+
 export interface PrefetcherOptions {
   readonly plan: Plan;
   readonly schedule: Schedule;
-  readonly backend: Backend;
+  readonly backend: HopBackend;
   readonly source: WeightSource;
   readonly buffers: Buffers;
   readonly trace: Trace;
@@ -31,7 +34,7 @@ export interface PrefetcherOptions {
 export class Prefetcher {
   readonly #plan: Plan;
   readonly #schedule: Schedule;
-  readonly #backend: Backend;
+  readonly #backend: HopBackend;
   readonly #buffers: Buffers;
   readonly #fromDrive: DriveHop;
   readonly #toDevices: DeviceHop;

@@ -10,6 +10,7 @@ import {
   type ModelSpec,
   OperatingError,
   slicesTransfer,
+  stagesTransfer,
   type Transfer,
 } from '../../offload/index.js';
 import type { EngineOptions } from './engine-options.js';
@@ -36,6 +37,7 @@ export async function transferFor(
   if (plan?.transfer) return plan.transfer;
   if (shares) return slicesTransfer(shares.length);
   const count = device === 'cuda' ? (cuda?.devices?.length ?? 1) : (cpu?.virtualDevices ?? 0);
+  if (plan?.pipeline) return stagesTransfer(count);
   if (count <= 1) return defaultTransfer(1, count === 0);
   // Virtual devices are there to try the real ones' way: all their copies are within one memory.
   if (device !== 'cuda' && gather === 'auto') return defaultTransfer(count, false);

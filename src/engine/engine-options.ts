@@ -15,8 +15,8 @@ import {
 
 export type DeviceKind = 'cpu' | 'cuda';
 
-/** How several devices share the work: each with prompts of its own, or all of them in every product of one batch. */
-export type Parallel = 'streams' | 'tensor';
+/** How several devices share the work: each with prompts of its own, all in every product of one batch, or each with layers of its own. */
+export type Parallel = 'streams' | 'tensor' | 'pipeline';
 
 export interface EngineOptions {
   /** Default: the CPU. */

@@ -36,7 +36,13 @@ export function planFor(model: ModelSpec, options: EngineOptions): Plan {
 
 type DeviceOptions = Pick<
   PlanOptions,
-  'deviceCount' | 'computesInPlace' | 'cuda' | 'hostThreads' | 'deviceBudgetBytes' | 'deviceBudgetName'
+  | 'deviceCount'
+  | 'computesInPlace'
+  | 'cuda'
+  | 'hostThreads'
+  | 'deviceBudgetBytes'
+  | 'deviceBudgets'
+  | 'deviceBudgetName'
 >;
 
 function cpuOptions({ cpu }: EngineOptions): DeviceOptions {
@@ -52,14 +58,17 @@ function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
   const { problem, devices } = cudaStatus();
   if (problem !== '') throw new OperatingError('NO_DEVICE', `CUDA cannot be used: ${problem}`);
   const used = cuda?.devices ?? [0];
-  const free = Math.min(...used.map((index) => devices[index]?.freeBytes ?? 0));
+  const freeEach = used.map((index) => devices[index]?.freeBytes ?? 0);
+  const free = Math.min(...freeEach);
   const named = deviceBudgetBytes !== undefined && deviceBudgetBytes <= free;
+  const less = (bytes: number) => Math.max(0, bytes - DEVICE_MARGIN_BYTES);
   return {
     deviceCount: used.length,
     computesInPlace: false,
     cuda: true,
     hostThreads: usableProcessors().threads,
-    deviceBudgetBytes: named ? deviceBudgetBytes : Math.max(0, free - DEVICE_MARGIN_BYTES),
+    deviceBudgetBytes: named ? deviceBudgetBytes : less(free),
+    deviceBudgets: freeEach.map((bytes) => Math.min(less(bytes), deviceBudgetBytes ?? less(bytes))),
     deviceBudgetName: named
       ? '--gpu_memory'
       : `what is free on the GPU less a margin of ${formatBytes(DEVICE_MARGIN_BYTES)}`,

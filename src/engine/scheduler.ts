@@ -2,10 +2,10 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { assert, type Executor, isAtRest, OperatingError, present } from '../../offload/index.js';
-import { DeviceBatch } from './device-batch.js';
-import { expectsWhole } from './expectation.js';
+import type { DeviceBatch } from './device-batch.js';
 import { Gathering } from './gathering.js';
 import type { PrefixCounts } from './page-cache.js';
+import { type PassGroup, passesLeftOf, passGroups } from './pass-group.js';
 import { type JobState, type PassProgress, passProgress, phaseOf, sum } from './pass-progress.js';
 import type { EngineRequest, QueuedRequest, RequestQueue } from './request.js';
 import { requestProblem } from './request-problem.js';
@@ -51,7 +51,10 @@ const NO_STOPS: ReadonlySet<number> = new Set();
 export class Scheduler {
   readonly #executor: Executor;
   readonly #options: SchedulerOptions;
+  /** One, or in a pipeline one for each batch: their passes begin in turns. */
+  readonly #groups: readonly PassGroup[];
   readonly #batches: readonly DeviceBatch[];
+  #turn = 0;
   readonly #waiting = new WaitingLine();
   readonly #gathering: Gathering;
   /** Requests that the queue has given. */
@@ -78,10 +81,8 @@ export class Scheduler {
     this.#options = options;
     this.#gathering = new Gathering(options.maxWaitMs ?? 0);
     this.#tellsLate = isAtRest(executor.plan);
-    this.#batches = Array.from(
-      { length: executor.batchCount },
-      () => new DeviceBatch(executor, { batchSize, sharesPages }),
-    );
+    this.#groups = passGroups(executor, { batchSize, sharesPages });
+    this.#batches = this.#groups.flatMap(({ batches }) => batches);
   }
 
   /** Pages of keys and values that no sequence holds, by device. */
@@ -238,6 +239,7 @@ export class Scheduler {
     } catch {
       // It is told to those whom it concerns, and what has failed before counts.
     }
+    for (const group of this.#groups) group.abandon();
     const open = [...this.#alive, ...this.#waiting];
     for (const sequence of this.#waiting) this.#waiting.remove(sequence);
     // What a session that has failed says at its end is of no use beside what made it fail.
@@ -260,6 +262,7 @@ export class Scheduler {
   async #beginPass(): Promise<void> {
     if (this.#inSession && this.#executor.passesLeft > 0) return;
     // Looking for a fault, or making room, takes passes that nobody could expect.
+    for (const group of this.#groups) if (group.isRunning) await this.#finish(group);
     await this.#endSession();
     this.#executor.begin(this.#passLimit() ?? Number.POSITIVE_INFINITY);
     this.#inSession = true;
@@ -268,35 +271,32 @@ export class Scheduler {
   /** Passes to come at most; undefined while that depends on how soon texts end, or on requests to come. */
   #passLimit(): number | undefined {
     if (!this.#options.queue || this.#unbegun > 0) return undefined;
-    let most = 0;
-    for (const batch of this.#batches) {
-      const passes = batch.passesLeft();
-      if (passes === undefined) return undefined;
-      most = Math.max(most, passes);
-    }
-    return most;
+    return passesLeftOf(this.#groups);
   }
 
+  /** A pass of all batches; in a pipeline of the one whose turn it is, while those of the others are on their way. */
   async #pass(): Promise<void> {
-    for (const batch of this.#batches) {
-      this.#waiting.takeBack(batch.makeRoom());
-    }
+    const group = present(this.#groups[this.#turn++ % this.#groups.length], 'a group of batches');
+    if (group.isRunning) await this.#finish(group);
+    if (group.hasWork && !this.#failure) await this.#start(group);
+    else this.#tellOutcome();
+    if (this.#groups.length === 1 && group.isRunning) await this.#finish(group);
+  }
+
+  async #start(group: PassGroup): Promise<void> {
+    this.#waiting.takeBack(group.makeRoom());
     await this.#beginPass();
-    const waitingPrompts = this.#unbegun;
-    const works = this.#batches.map((batch) => batch.nextWork());
-    const perDevice = works.map(({ microBatches }) => microBatches);
-    const loads = this.#batches.map(({ alive }, index) => ({ alive, ...present(works[index], 'work') }));
-    const isWhole = expectsWhole(this.#executor.plan.slots, loads, waitingPrompts > 0);
-    const running = this.#executor.run({ perDevice, expectsWhole: isWhole });
-    if (this.#outcome) await this.#tellBeside(running);
-    const results = await running;
+    group.start(this.#unbegun);
+    if (this.#outcome) await this.#tellBeside();
+  }
+
+  async #finish(group: PassGroup): Promise<void> {
+    const { works, waitingPrompts, grown } = await group.finish();
     const { onPass } = this.#options;
     const phase = onPass && phaseOf(works);
-    const grown = this.#batches.flatMap((batch, index) => [
-      ...batch.take(present(works[index], 'work'), present(results[index], 'result')),
-    ]);
     const ended = this.#sweep();
     const tell = phase && (() => onPass(passProgress(works, phase, this.#jobState(waitingPrompts))));
+    this.#tellOutcome();
     this.#outcome = { grown, ended, tell };
     if (!this.#tellsLate) this.#tellOutcome();
     const finishedBefore = this.#finished;
@@ -309,9 +309,7 @@ export class Scheduler {
   }
 
   /** Tells of the pass before when the next one has queued what it can. */
-  async #tellBeside(running: Promise<unknown>): Promise<void> {
-    // It may fail before anybody waits for it.
-    running.catch(() => undefined);
+  async #tellBeside(): Promise<void> {
     await setImmediate();
     this.#tellOutcome();
   }
@@ -342,11 +340,12 @@ export class Scheduler {
     await this.#admit();
   }
 
-  /** Those that have ended leave. */
+  /** Those that have ended leave, unless a pass has still to tell of them. */
   #sweep(): Sequence[] {
     this.#someCancelled = false;
     const othersCome = this.#options.queue === undefined || this.#unbegun > 0;
-    return this.#batches.flatMap((batch) => batch.sweep(othersCome));
+    const still = this.#groups.filter(({ isRunning }) => !isRunning);
+    return still.flatMap(({ batches }) => batches.flatMap((batch) => batch.sweep(othersCome)));
   }
 
   /** The emptiest device takes the next request, until none has room for it or none waits. */

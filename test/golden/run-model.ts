@@ -200,8 +200,11 @@ export async function lastResults(
       const microBatches = placed.map((microBatch) =>
         microBatch.outputs.length > 0 ? alter(microBatch, altered++) : microBatch,
       );
-      const others = Array.from({ length: executor.batchCount - 1 }, () => []);
-      const yielded = await executor.run({ perDevice: [...others, microBatches] });
+      const last = executor.batchCount - 1;
+      const perDevice = [...Array.from({ length: last }, () => []), microBatches];
+      const yielded = await executor.run(
+        plan.pipeline ? { batch: last, perDevice: [microBatches] } : { perDevice },
+      );
       results.push({ result: present(yielded.at(-1), 'result'), vocabSize: opened.model.vocabSize });
       for (const { sequence, slice } of work) fed[sequence] = slice.startPosition + slice.tokens.length;
     }

@@ -3,7 +3,7 @@
 import { expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
 import type { DeviceEvent } from '../../offload/port/backend.js';
-import { layersAhead } from '../../offload/run/executor.js';
+import { layersAhead } from '../../offload/run/lane.js';
 import { withPlants } from './plants.js';
 import { sweep, World } from './world.js';
 

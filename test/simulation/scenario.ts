@@ -10,8 +10,9 @@ import { hasStates } from '../../offload/model/state-cache.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
-import type { CpuCompute, Plan, PlannedLayer, Tier } from '../../offload/plan/plan.js';
+import type { CpuCompute, PipelinePlan, Plan, PlannedLayer, Tier } from '../../offload/plan/plan.js';
 import { choicesOf } from '../../offload/plan/slots.js';
+import { mayBegin } from '../../offload/plan/stages.js';
 import { type GatherBy, makeTransfer } from '../../offload/plan/transfer.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
 import { LateFeeds } from '../helpers/late-feeds.js';
@@ -43,6 +44,8 @@ export interface Scenario {
 export interface ScenarioOptions {
   readonly deviceCount?: number;
   readonly computesInPlace?: boolean;
+  /** Devices have consecutive layers each, and batches follow each other through them. */
+  readonly pipeline?: boolean;
   /** Layers at rest on devices lie there in shards. */
   readonly shards?: boolean;
   readonly tiers?: 'gpu' | 'dram' | 'nvme' | 'mixed';
@@ -105,7 +108,7 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     mixtureOf: (index) => mixtures[index],
   });
   const drawnInPlace = random.chance(0.3);
-  const computesInPlace = options.computesInPlace ?? drawnInPlace;
+  const computesInPlace = options.computesInPlace ?? (drawnInPlace && !options.pipeline);
   const drawnDevices = random.chance(0.6) ? random.between(1, 3) : random.between(1, 8);
   const deviceCount = options.deviceCount ?? drawnDevices;
   const tiers =
@@ -131,12 +134,19 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const kvType = new Random(seed + 31_337).pick<KvDType>(['f32', 'f16', 'e4m3', 'i8', 'u8']);
   const drawnSlots = sparse.pick(['few', 'some', 'some', 'all', 'none'] as const);
   // Whoever wants all layers on the drive wants none in slots, beside which some of each rests elsewhere.
-  const wantedSlots = options.slots ?? (options.tiers === 'nvme' ? 'none' : drawnSlots);
+  const wantedSlots = options.pipeline
+    ? 'none'
+    : (options.slots ?? (options.tiers === 'nvme' ? 'none' : drawnSlots));
   const inDram = computesInPlace && tiers === 'dram' && !options.slots;
   const expertSlots = slotsFor(toy, sparse, inDram ? 'none' : wantedSlots);
   const apartRows = new Random(seed + 122_949_823);
   const mayLeave =
-    deviceCount === 1 && !computesInPlace && expertSlots === 0 && tiers !== 'gpu' && tiers !== 'nvme';
+    deviceCount === 1 &&
+    !options.pipeline &&
+    !computesInPlace &&
+    expertSlots === 0 &&
+    tiers !== 'gpu' &&
+    tiers !== 'nvme';
   const leaves = (options.rows ?? apartRows.chance(0.5)) && mayLeave;
   const cpuCompute =
     options.cpuCompute ?? new Random(seed + 104_395_301).pick<CpuCompute>(['off', 'auto', 'only']);
@@ -167,9 +177,11 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const allResident = drawnResident && !(computesInPlace && base.slots) && !base.slots?.behind;
   const plan: Plan = {
     ...base,
+    ...(options.pipeline ? { pipeline: drawPipeline(new Random(seed + 160_481_183), base, toy) } : {}),
     layers: base.layers.map((layer) => {
       const tier = tiers === 'mixed' ? random.pick(mixed) : tiers;
-      const inShards = tier === 'gpu' && gather === 'peer' && deviceCount > 1 && sharded.chance(0.5);
+      const inShards =
+        tier === 'gpu' && !options.pipeline && gather === 'peer' && deviceCount > 1 && sharded.chance(0.5);
       // Experts in slots come from DRAM, or in place from the drive.
       return layer.experts
         ? layer
@@ -198,12 +210,15 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     }),
   };
   const reference = new Reference(toy, plan);
+  const batches = plan.pipeline?.batches;
   const passCount = options.passes ?? random.between(1, 5);
   const workers = Array.from(
-    { length: deviceCount },
+    { length: batches ?? deviceCount },
     (_, device) => new Worker(seed, random, device, plan, toy),
   );
-  const passes = Array.from({ length: passCount }, (_, index): ExpectedPass => {
+  const passes = Array.from({ length: passCount * (batches ?? 1) }, (_, index): ExpectedPass => {
+    if (batches !== undefined)
+      return passOf(present(workers[index % batches], 'worker'), reference, workload);
     const perDevice = workers.map((worker) =>
       options.busy || !random.chance(0.2) ? worker.work(workload.output, options.busy ?? false) : [],
     );
@@ -218,8 +233,27 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
     `${passCount} passes of ${workload.output}` +
     (plan.slots ? `, ${plan.slots.count} slots for ${plan.slots.keys} experts` : '') +
     (plan.slots?.behind ? `, ${plan.slots.behind.count} in DRAM behind them` : '') +
+    (plan.pipeline
+      ? `, ${plan.pipeline.batches} batches through stages from layers ${plan.pipeline.stages.map(({ first }) => first).join(', ')}`
+      : '') +
     (plan.rows ? `, ${plan.rows.share} of ${CUTS} rows travel for up to ${plan.rows.mostTokens} tokens` : '');
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
+}
+
+/** Some stages, as many as there are devices and places to cut, and about as many batches. */
+function drawPipeline(random: Random, { layers, deviceCount }: Plan, { model }: ToyModel): PipelinePlan {
+  const may = mayBegin(model.caches, layers);
+  const begins = random.shuffled([...layers.keys()].filter((layer) => layer > 0 && may[layer]));
+  const cuts = [0, ...begins.slice(0, deviceCount - 1).sort((a, b) => a - b)];
+  const stages = cuts.map((first, stage) => ({ first, end: cuts[stage + 1] ?? layers.length }));
+  return { stages, batches: random.between(1, stages.length + 1) };
+}
+
+/** One batch's. */
+function passOf(worker: Worker, reference: Reference, { output }: Workload): ExpectedPass {
+  const microBatches = worker.work(output, false);
+  const expected = worker.expect(reference, microBatches);
+  return { pass: { batch: worker.device, perDevice: [microBatches] }, expected: [expected] };
 }
 
 /** Simulated outputs depend on whole blocks of a flat matrix, so that it is never cut. */
@@ -247,7 +281,7 @@ interface Sequence {
 /** One device's sequences, which grow from pass to pass by what the model said. */
 class Worker {
   readonly #random: Random;
-  readonly #device: number;
+  readonly device: number;
   readonly #plan: Plan;
   readonly #vocabSize: number;
   readonly #sequences: Sequence[];
@@ -259,7 +293,7 @@ class Worker {
   constructor(seed: number, random: Random, device: number, plan: Plan, toy: ToyModel) {
     this.#random = random;
     this.#apart = new Random(seed + 15_485_863 + device);
-    this.#device = device;
+    this.device = device;
     this.#plan = plan;
     this.#vocabSize = toy.model.vocabSize;
     this.#late = new LateFeeds(plan);
@@ -313,7 +347,7 @@ class Worker {
 
   /** Runs the reference and remembers what each sequence goes on with. */
   expect(reference: Reference, microBatches: readonly MicroBatch[]): ReferenceOutput[] {
-    const outputs = microBatches.flatMap((microBatch) => reference.run(this.#device, microBatch));
+    const outputs = microBatches.flatMap((microBatch) => reference.run(this.device, microBatch));
     outputs.forEach(({ token }, index) => {
       present(this.#outputsOf[index], 'sequence').lastOutput = token;
     });

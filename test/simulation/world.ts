@@ -106,6 +106,20 @@ export class World {
     compare(expected, results, this.scenario, index);
   }
 
+  /** Runs all passes in their order: one after the other, or in a pipeline those of all batches at once. */
+  async runAll(): Promise<void> {
+    const { plan, passes } = this.scenario;
+    const together = plan.pipeline?.batches ?? 1;
+    const running: Promise<void>[] = [];
+    for (const index of passes.keys()) {
+      if (running.length === together) await running.shift();
+      const run = this.run(index);
+      run.catch(() => undefined);
+      running.push(run);
+    }
+    for (const run of running) await run;
+  }
+
   /** Ends the session; every buffer must be back, and every read over unless the backend was closed before. */
   async end(): Promise<void> {
     await this.backend.until(this.executor.end(), 'Executor.end');
@@ -125,7 +139,7 @@ export class World {
   async playAll(): Promise<void> {
     await this.create();
     this.executor.begin(this.scenario.passes.length);
-    for (const index of this.scenario.passes.keys()) await this.run(index);
+    await this.runAll();
     await this.end();
     await this.#checkCounts();
     await this.close();
