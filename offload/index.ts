@@ -132,12 +132,8 @@ export {
   splitHeads,
 } from './port/tensor.js';
 export { denseWeight, weightRows } from './port/weights.js';
-export {
-  type Bound,
-  type MicroBatchShape,
-  type PredictedPass,
-  predictPass,
-} from './predict/predict.js';
+export { type MicroBatchShape, predictPass } from './predict/predict.js';
+export type { Bound, PredictedPass } from './predict/predicted.js';
 export type { SlotCounts } from './run/device-slots.js';
 export { Executor, type ExecutorOptions } from './run/executor.js';
 export {

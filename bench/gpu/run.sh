@@ -81,6 +81,9 @@ for name in $parts; do
           timeout 180 node dist/bench/gpu/stream.js --shape "$shape" --batch 8 --prompt 32 --gpus 2 --gather $gather
       done
       ;;
+    pipeline)
+      part 'two GPUs in a row' timeout 300 node dist/bench/gpu/pipeline.js --shape "${SHAPE:-llama-3-70b}" --type "${TYPE:-bfloat16}" --batch "${BATCH:-64,32}"
+      ;;
     tensor)
       part 'two GPUs together' timeout 300 node dist/bench/gpu/tensor.js --shape "${SHAPE:-llama-3-70b}" --type "${TYPE:-bfloat16}" --batch "${BATCH:-1,128}"
       ;;

@@ -201,10 +201,21 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
 }
 
 /** Throws BAD_OPTION for what a pipeline cannot have beside. */
-function checkPipeline({ shares }: ModelSpec, { pipeline, computesInPlace, deviceCount }: PlanOptions): void {
+function checkPipeline({ shares }: ModelSpec, options: PlanOptions): void {
+  const { pipeline, computesInPlace, deviceCount, expertSlots, hostRowShare, cpuCompute } = options;
   if (!pipeline) return;
   assert(!shares, 'devices of a pipeline have whole layers');
-  if (!computesInPlace && deviceCount > 1) return;
+  if (!computesInPlace && deviceCount > 1) {
+    const [idle] = [
+      Number(expertSlots) > 0 ? '--expert_slots' : undefined,
+      hostRowShare !== undefined || cpuCompute === 'only' ? '--cpu_compute' : undefined,
+    ].filter((option) => option !== undefined);
+    if (idle === undefined) return;
+    throw new OperatingError(
+      'BAD_OPTION',
+      `--parallel is pipeline, where every device computes whole layers of its own, and ${idle} is given: leave one of them out`,
+    );
+  }
   throw new OperatingError(
     'BAD_OPTION',
     '--parallel is pipeline, which is of several devices: add --num_gpus, or leave it out',

@@ -17,7 +17,7 @@ export function lanePlans(plan: Plan): LanePlan[] {
   const { pipeline, layers, deviceCount } = plan;
   if (!pipeline) return [{ plan, devices: [...Array(deviceCount).keys()], firstLayer: 0 }];
   return pipeline.stages.map(({ first, end }, device) => ({
-    plan: { ...plan, layers: layers.slice(first, end), deviceCount: 1 },
+    plan: { ...plan, layers: layers.slice(first, end), deviceCount: 1, pipeline: undefined },
     devices: [device],
     firstLayer: first,
   }));

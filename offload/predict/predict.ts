@@ -15,30 +15,14 @@ import { stepsAhead } from '../plan/steps-ahead.js';
 import { elementCount } from '../port/dtype.js';
 import type { Op } from '../port/ops.js';
 import { type LayerTimes, simulatePasses } from './pipeline.js';
+import type { Bound, PredictedPass } from './predicted.js';
+import { predictStages } from './stages.js';
 
 /** A micro-batch as far as its cost depends on it. */
 export interface MicroBatchShape {
   readonly slices: readonly SliceShape[];
   /** Tokens whose logits are wanted. */
   readonly outputs: number;
-}
-
-/** `turns`: hops and compute wait for each other, because the windows leave nothing to overlap. */
-export type Bound = 'drive' | 'link' | 'memory' | 'arithmetic' | 'turns';
-
-export interface PredictedPass {
-  readonly totalMs: number;
-  /** If it had nothing to wait for. */
-  readonly computeMs: number;
-  readonly driveMs: number;
-  readonly linkMs: number;
-  readonly stallMs: number;
-  readonly bound: Bound;
-  readonly tokens: number;
-  readonly driveBytes: number;
-  /** Weights that compute reads: all layers, once per micro-batch. */
-  readonly weightBytes: number;
-  readonly flops: number;
 }
 
 /** Undefined where layers rest on a drive whose rate is not known. */
@@ -48,6 +32,9 @@ export function predictPass(
   profile: HardwareProfile,
   microBatches: readonly MicroBatchShape[],
 ): PredictedPass | undefined {
+  if (plan.pipeline) {
+    return predictStages(plan, profile, (lane, alone) => predictPass(model, lane, alone, microBatches));
+  }
   const { drive, compute } = profile;
   const streams = plan.layers.some(({ tier }) => tier === 'nvme');
   if (streams && !drive) return undefined;

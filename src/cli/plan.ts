@@ -27,6 +27,7 @@ import { badOption } from './options/option-reader.js';
 import type { PlanCommandOptions } from './options/plan-options.js';
 import { openPlanned } from './planned-model.js';
 import { checkFiles, sharedInputs } from './results/run-files.js';
+import { sharedBy } from './session.js';
 
 export async function runPlan(options: PlanCommandOptions, context: CommandContext): Promise<void> {
   checkFiles({ '--machine': options.machine, ...sharedInputs(options) }, {}, options.name);
@@ -46,7 +47,11 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
     model: opened.model,
     offload,
     dramBudgetBytes,
-    plan: { ...deviceBudget(options), ...planOptionsFor(options, opened.model) },
+    plan: {
+      ...deviceBudget(options),
+      ...planOptionsFor(options, opened.model),
+      ...sharedBy({ ...options, deviceCount: count }),
+    },
     machine,
     gather: options.gather,
     batchSize,

@@ -1,6 +1,6 @@
 // An engine for a command's work: opened with its options, closed with it or by an interruption.
 
-import { chromeJson, type Workload } from '../../offload/index.js';
+import { chromeJson, type PlanOptions, type Workload } from '../../offload/index.js';
 import { budgetWarnings } from '../engine/budget.js';
 import { Engine } from '../engine/engine.js';
 import type { EngineOptions } from '../engine/engine-options.js';
@@ -39,7 +39,7 @@ export function engineOptions(source: Source, options: SharedOptions, workload: 
     ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
     ...(options.dramAvailableBytes === undefined ? {} : { dramAvailableBytes: options.dramAvailableBytes }),
     workload,
-    plan: planOptionsFor(options, source.opened.model),
+    plan: { ...planOptionsFor(options, source.opened.model), ...sharedBy(options) },
     ...(options.deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes: options.deviceBudgetBytes }),
     device: options.device,
     ...(options.gather === undefined ? {} : { gather: options.gather }),
@@ -52,6 +52,11 @@ export function engineOptions(source: Source, options: SharedOptions, workload: 
     files: source.files,
     fileStates: source.fileStates,
   };
+}
+
+/** How devices share the work, as far as it is the planner's to know. */
+export function sharedBy({ parallel, deviceCount }: SharedOptions): Partial<PlanOptions> {
+  return parallel === 'pipeline' && deviceCount > 1 ? { pipeline: true } : {};
 }
 
 export interface SessionWork {

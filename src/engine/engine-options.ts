@@ -16,7 +16,8 @@ import {
 export type DeviceKind = 'cpu' | 'cuda';
 
 /** How several devices share the work: each with prompts of its own, all in every product of one batch, or each with layers of its own. */
-export type Parallel = 'streams' | 'tensor' | 'pipeline';
+export const PARALLEL = ['streams', 'tensor', 'pipeline'] as const;
+export type Parallel = (typeof PARALLEL)[number];
 
 export interface EngineOptions {
   /** Default: the CPU. */

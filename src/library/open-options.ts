@@ -10,7 +10,7 @@ import {
   type Offload,
   OperatingError,
 } from '../../offload/index.js';
-import { chooseDevice, type DeviceKind } from '../engine/engine-options.js';
+import { chooseDevice, type DeviceKind, PARALLEL, type Parallel } from '../engine/engine-options.js';
 import type { TypeName } from '../engine/shape-tensors.js';
 import { PACKED_WEIGHTS, type PackedWeights } from '../pack/scheme.js';
 import { badOption, Options, shown } from './option-check.js';
@@ -21,6 +21,7 @@ export interface OpenSettings {
   readonly task: 'generate' | 'score';
   readonly device: DeviceKind;
   readonly deviceCount: number;
+  readonly parallel: Parallel;
   /** Why a GPU that is there does not compute, where nobody asked for the CPU. */
   readonly warnings: readonly string[];
   readonly offload: Offload;
@@ -51,6 +52,7 @@ const NAMES = [
   'task',
   'device',
   'numGpus',
+  'parallel',
   'offload',
   'nvmePath',
   'dramMemory',
@@ -94,6 +96,7 @@ export function readOpenOptions(model: unknown, given: OpenOptions | undefined):
     model,
     task: options.choice('task', ['generate', 'score']) ?? 'generate',
     ...devices,
+    parallel: ofGpus(options, 'parallel', devices.device, options.choice('parallel', PARALLEL)) ?? 'streams',
     offload: wanted ?? (nvmePaths.length === 0 ? 'auto' : 'nvme'),
     nvmePaths,
     dramBudgetBytes: options.size('dramMemory'),

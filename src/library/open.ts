@@ -5,6 +5,7 @@ import { transferFor } from '../engine/devices.js';
 import { Engine as ModelEngine } from '../engine/engine.js';
 import type { EngineOptions } from '../engine/engine-options.js';
 import { planFor } from '../engine/plan-for.js';
+import { shareOpened } from '../engine/share-opened.js';
 import { partsOf } from './engine-parts.js';
 import { type ModelSource, openSource } from './model-source.js';
 import { type OpenSettings, readOpenOptions } from './open-options.js';
@@ -34,7 +35,7 @@ export async function open(model: string, options?: OpenOptions): Promise<Engine
 }
 
 async function openModel(settings: OpenSettings, signal: AbortSignal): Promise<Engine> {
-  const source = await openSource(settings, signal);
+  const source = shared(await openSource(settings, signal), settings);
   const engineOptions = await optionsFor(settings, source);
   signal.throwIfAborted();
   const engine = await ModelEngine.open(source.opened, engineOptions);
@@ -50,12 +51,18 @@ async function openModel(settings: OpenSettings, signal: AbortSignal): Promise<E
   }
 }
 
+/** As several GPUs compute it that share every layer. */
+function shared(source: ModelSource, { parallel, deviceCount }: OpenSettings): ModelSource {
+  if (parallel !== 'tensor' || deviceCount === 1) return source;
+  return { ...source, opened: shareOpened(source.opened, deviceCount) };
+}
+
 async function optionsFor(
   settings: OpenSettings,
   { opened, files, fileStates }: ModelSource,
 ): Promise<EngineOptions> {
   const { offload, dramBudgetBytes, deviceBudgetBytes, kvOffload, kvType } = settings;
-  const { device, deviceCount, threads, computesInFloats } = settings;
+  const { device, deviceCount, parallel, threads, computesInFloats } = settings;
   const options = {
     offload,
     device,
@@ -68,11 +75,13 @@ async function optionsFor(
     files,
     fileStates,
   } satisfies Omit<EngineOptions, 'workload'>;
+  const inStages = parallel === 'pipeline' && deviceCount > 1 ? { pipeline: true } : {};
   const plan = {
+    ...inStages,
     ...(kvOffload ? { kvOffload } : {}),
     ...(kvType === undefined ? {} : { kvType }),
     ...(computesInFloats ? ({ activationType: 'f32' } as const) : {}),
-    transfer: await transferFor({ ...options, workload: ONE }),
+    transfer: await transferFor({ ...options, plan: inStages, workload: ONE }, opened.model),
   };
   const { model } = opened;
   const workload = workloadFor(settings, model.maxContextTokens, (some) =>

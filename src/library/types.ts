@@ -40,8 +40,14 @@ export interface OpenOptions {
   readonly task?: 'generate' | 'score' | undefined;
   /** `auto` (the default) takes a GPU where one can be used, else the CPU. */
   readonly device?: 'auto' | 'cpu' | 'cuda' | undefined;
-  /** GPUs to use, each for texts of its own; default 1. `CUDA_VISIBLE_DEVICES` says which. */
+  /** GPUs to use; default 1. `CUDA_VISIBLE_DEVICES` says which. */
   readonly numGpus?: number | undefined;
+  /**
+   * How several GPUs share the work. `streams` (the default): each has texts of its own and computes with whole layers. `tensor`: each
+   * has a part of every layer, and all make the same texts together. `pipeline`: each has some of the layers, through which as many
+   * batches of texts follow each other.
+   */
+  readonly parallel?: 'streams' | 'tensor' | 'pipeline' | undefined;
   /**
    * Where weights rest. `auto` (the default): on the GPU, then in DRAM, as far as the budgets allow, the rest on the
    * drive. `dram`: all in DRAM. `nvme`: all on the drive.

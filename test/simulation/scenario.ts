@@ -46,6 +46,8 @@ export interface ScenarioOptions {
   readonly computesInPlace?: boolean;
   /** Devices have consecutive layers each, and batches follow each other through them. */
   readonly pipeline?: boolean;
+  /** So many of them; default drawn. */
+  readonly batches?: number;
   /** Layers at rest on devices lie there in shards. */
   readonly shards?: boolean;
   readonly tiers?: 'gpu' | 'dram' | 'nvme' | 'mixed';
@@ -177,7 +179,9 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const allResident = drawnResident && !(computesInPlace && base.slots) && !base.slots?.behind;
   const plan: Plan = {
     ...base,
-    ...(options.pipeline ? { pipeline: drawPipeline(new Random(seed + 160_481_183), base, toy) } : {}),
+    ...(options.pipeline
+      ? { pipeline: drawPipeline(new Random(seed + 160_481_183), base, toy, options.batches) }
+      : {}),
     layers: base.layers.map((layer) => {
       const tier = tiers === 'mixed' ? random.pick(mixed) : tiers;
       const inShards =
@@ -218,7 +222,10 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   );
   const passes = Array.from({ length: passCount * (batches ?? 1) }, (_, index): ExpectedPass => {
     if (batches !== undefined)
-      return passOf(present(workers[index % batches], 'worker'), reference, workload);
+      return passOf(present(workers[index % batches], 'worker'), reference, {
+        ...workload,
+        busy: options.busy ?? false,
+      });
     const perDevice = workers.map((worker) =>
       options.busy || !random.chance(0.2) ? worker.work(workload.output, options.busy ?? false) : [],
     );
@@ -241,17 +248,26 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
 }
 
 /** Some stages, as many as there are devices and places to cut, and about as many batches. */
-function drawPipeline(random: Random, { layers, deviceCount }: Plan, { model }: ToyModel): PipelinePlan {
+function drawPipeline(
+  random: Random,
+  { layers, deviceCount }: Plan,
+  { model }: ToyModel,
+  batches?: number,
+): PipelinePlan {
   const may = mayBegin(model.caches, layers);
   const begins = random.shuffled([...layers.keys()].filter((layer) => layer > 0 && may[layer]));
   const cuts = [0, ...begins.slice(0, deviceCount - 1).sort((a, b) => a - b)];
   const stages = cuts.map((first, stage) => ({ first, end: cuts[stage + 1] ?? layers.length }));
-  return { stages, batches: random.between(1, stages.length + 1) };
+  return { stages, batches: batches ?? random.between(1, stages.length + 1) };
 }
 
 /** One batch's. */
-function passOf(worker: Worker, reference: Reference, { output }: Workload): ExpectedPass {
-  const microBatches = worker.work(output, false);
+function passOf(
+  worker: Worker,
+  reference: Reference,
+  { output, busy = false }: Workload & Pick<ScenarioOptions, 'busy'>,
+): ExpectedPass {
+  const microBatches = worker.work(output, busy);
   const expected = worker.expect(reference, microBatches);
   return { pass: { batch: worker.device, perDevice: [microBatches] }, expected: [expected] };
 }

@@ -28,10 +28,13 @@ export function idleOptions(options: OptionReader, inUse: DevicesInUse): string[
     ({ option, why }) => idle(option, why),
   );
   const gather = options.text('gather');
-  if (gather !== undefined && gather !== 'auto' && place === 'cuda' && inUse.deviceCount === 1) {
-    lines.push(idle('gather', 'a single device has nobody to gather from'));
-  }
   const parallel = options.text('parallel');
+  const gathers = gather !== undefined && gather !== 'auto';
+  if (gathers && place === 'cuda' && inUse.deviceCount === 1) {
+    lines.push(idle('gather', 'a single device has nobody to gather from'));
+  } else if (gathers && parallel === 'pipeline') {
+    lines.push(idle('gather', 'devices of a pipeline have layers of their own'));
+  }
   if (parallel !== undefined && parallel !== 'streams' && inUse.deviceCount === 1) {
     lines.push(idle('parallel', 'a single device shares its work with nobody; --num_gpus says how many do'));
   }

@@ -27,7 +27,7 @@ export interface SharedOptions {
   readonly deviceBudgetBytes: number | undefined;
   readonly deviceCount: number;
   readonly parallel: Parallel;
-  /** Batches that are computed at once: as many as devices with `streams`, one with `tensor`. */
+  /** Batches that are computed at once: as many as devices with `streams` and `pipeline`, one with `tensor`. */
   readonly batchCount: number;
   /** How layers reach several devices. */
   readonly gather: GatherWish | undefined;

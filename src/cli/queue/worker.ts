@@ -139,7 +139,7 @@ function withBatch(
   context: CommandContext,
 ): Promise<GenerateOptions> {
   const { prompts, samples, promptTokens } = record.sizes;
-  const most = Math.ceil((prompts * samples) / options.deviceCount);
+  const most = Math.ceil((prompts * samples) / options.batchCount);
   if (!options.autoBatch)
     return Promise.resolve({ ...options, batchSize: Math.min(options.batchSize, most) });
   return decideBatch(source, options, { workload: workloadOf(record, 1), promptTokens, most }, context);
@@ -181,7 +181,7 @@ async function workInSession(
       connection,
       record,
       leases,
-      capacity: options.batchSize * options.deviceCount,
+      capacity: options.batchSize * options.batchCount,
       roomBytes: worker.roomBytes,
       name: `${hostname()}:${process.pid}:${randomBytes(2).toString('hex')}`,
       log: (sentence) => log.info(sentence),

@@ -56,11 +56,12 @@ export const SHARED_OPTIONS = {
   },
   parallel: {
     kind: 'value',
-    choices: ['streams', 'tensor'],
+    choices: ['streams', 'tensor', 'pipeline'],
     group: MODEL,
     describe:
-      'with several GPUs: each has prompts of its own and computes with whole layers (streams), or each has a part of every ' +
-      'layer and all compute one batch together (tensor)',
+      'with several GPUs: each has prompts of its own and computes with whole layers (streams), each has a part of every ' +
+      'layer and all compute one batch together (tensor), or each has some of the layers, through which as many batches ' +
+      'follow each other (pipeline)',
     default: 'streams',
   },
   gather: {
