@@ -148,7 +148,7 @@ export function restOf({ hostLayerBytes }: PlanInput, resident: readonly boolean
 export function smallestDeviceTerms(input: PlanInput): PlanTerm[] {
   const { options, deviceLayerBytes } = input;
   if (options.computesInPlace) return [];
-  // Of a pipeline's stage, about.
+  // What a stage of a pipeline has, about.
   if (input.batches > 1) return [bufferTerm(present(streamBuffers(input, true).at(-1), 'buffers'))];
   const { layers, exactly } = wantedResidents(options, deviceLayerBytes.length);
   const stated =

@@ -109,10 +109,13 @@ function cutStages(input: PlanInput, sizes: Sizes): StagePlan[] | undefined {
     const next: typeof best = [undefined];
     for (let end = 1; end <= layers.length; end++) {
       let found: (typeof best)[number];
-      for (let first = 0; first < end; first++) {
+      for (let first = end - 1; first >= 0; first--) {
         const before = best[first];
+        const own = cost(device, first, end);
+        // More layers never take less.
+        if (own >= (found?.slowest ?? Number.POSITIVE_INFINITY)) break;
         if (!before || !may[first]) continue;
-        const slowest = Math.max(before.slowest, cost(device, first, end));
+        const slowest = Math.max(before.slowest, own);
         if (Number.isFinite(slowest) && (!found || slowest < found.slowest)) {
           found = { slowest, cuts: [...before.cuts, first] };
         }

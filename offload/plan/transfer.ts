@@ -21,7 +21,7 @@ export function makeTransfer(by: GatherBy, reason: string, deviceBytes = 0): Tra
   return { kind: by === 'none' ? 'whole' : 'shards', by, reason, deviceBytes };
 }
 
-/** Of a pipeline. */
+/** How layers reach the devices of a pipeline. */
 export function stagesTransfer(devices: number): Transfer {
   return makeTransfer(
     'none',

@@ -106,7 +106,7 @@ export function makeDeviceCommon(options: DeviceStateOptions): DeviceCommon {
   };
 }
 
-/** Of one batch. */
+/** What one batch has on a device. */
 export function makeDeviceState(options: DeviceStateOptions, common: DeviceCommon): DeviceState {
   const { backend, device, model, plan, exchange } = options;
   const floats = (rows: number, columns: number) =>

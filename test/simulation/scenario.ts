@@ -10,13 +10,13 @@ import { hasStates } from '../../offload/model/state-cache.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
-import type { CpuCompute, PipelinePlan, Plan, PlannedLayer, Tier } from '../../offload/plan/plan.js';
+import type { CpuCompute, Plan, PlannedLayer, Tier } from '../../offload/plan/plan.js';
 import { choicesOf } from '../../offload/plan/slots.js';
-import { mayBegin } from '../../offload/plan/stages.js';
 import { type GatherBy, makeTransfer } from '../../offload/plan/transfer.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
 import { LateFeeds } from '../helpers/late-feeds.js';
 import { Random } from '../simulator/random.js';
+import { drawPipeline } from './draw-pipeline.js';
 import { Reference, type ReferenceOutput } from './reference.js';
 import { drawMixture } from './toy-mixture.js';
 import { type BlockKind, CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
@@ -245,20 +245,6 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
       : '') +
     (plan.rows ? `, ${plan.rows.share} of ${CUTS} rows travel for up to ${plan.rows.mostTokens} tokens` : '');
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
-}
-
-/** Some stages, as many as there are devices and places to cut, and about as many batches. */
-function drawPipeline(
-  random: Random,
-  { layers, deviceCount }: Plan,
-  { model }: ToyModel,
-  batches?: number,
-): PipelinePlan {
-  const may = mayBegin(model.caches, layers);
-  const begins = random.shuffled([...layers.keys()].filter((layer) => layer > 0 && may[layer]));
-  const cuts = [0, ...begins.slice(0, deviceCount - 1).sort((a, b) => a - b)];
-  const stages = cuts.map((first, stage) => ({ first, end: cuts[stage + 1] ?? layers.length }));
-  return { stages, batches: batches ?? random.between(1, stages.length + 1) };
 }
 
 /** One batch's. */
