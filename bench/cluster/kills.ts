@@ -12,7 +12,7 @@ const { values } = parseArgs({
     name: { type: 'string', default: 'test/fixtures/models/stories260K' },
     prompts: { type: 'string', default: '10000' },
     tokens: { type: 'string', default: '24' },
-    batch: { type: 'string', default: '16' },
+    batch: { type: 'string', default: '4' },
     workers: { type: 'string', default: '6' },
     events: { type: 'string', default: '200' },
     restarts: { type: 'string', default: '3' },
@@ -22,6 +22,7 @@ const { values } = parseArgs({
 });
 const [workers, events, restarts] = [Number(values.workers), Number(values.events), Number(values.restarts)];
 const LEASE_SECONDS = 4;
+const LAST_BATCH = 64;
 const folder = join(process.cwd(), values.dir);
 rmSync(folder, { recursive: true, force: true });
 const hosts = new Hosts(workers, folder);
@@ -55,13 +56,15 @@ try {
   })();
   const live = async (host: number) => {
     while (!isOver()) {
+      const isSlow = left();
       const words = [
         'worker',
         ...queue,
         '--name',
         values.name,
         '--batch_size',
-        values.batch,
+        // Slow while something is still to happen, so that texts last as long as that.
+        isSlow ? values.batch : `${LAST_BATCH}`,
         '--threads',
         '1',
       ];
@@ -83,6 +86,7 @@ try {
           break;
         }
       }
+      if (isSlow && !left()) running.child.kill('SIGTERM');
       const { status, logs } = await running.ended;
       counts.takenOver += logs.filter((line) => line.includes('was taken over')).length;
       if (status !== 0 && status !== 130 && status !== null) throw new Error(logs.join('\n'));

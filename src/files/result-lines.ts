@@ -5,6 +5,7 @@ import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readSync } from 
 import { isJsonObject, type JsonObject } from './json-file.js';
 import { takeAlone } from './json-lines-file.js';
 import { writeError } from './output-file.js';
+import { PlaceSet, type Places } from './place-set.js';
 import { replaceFile, writeAll } from './replace-file.js';
 
 /** Bytes of a file, from `begin` up to `end`. */
@@ -16,7 +17,7 @@ export interface ByteRange {
 /** What a file of results holds. */
 export interface FinishedLines {
   /** Places of the results, as `placeOf` gave them. */
-  readonly places: ReadonlySet<number>;
+  readonly places: Places;
   /** The file's size when it was read. */
   readonly fileBytes: number;
   /** Whole lines that hold results, in order. */
@@ -28,7 +29,7 @@ export interface FinishedLines {
 }
 
 export const NO_LINES: FinishedLines = {
-  places: new Set(),
+  places: new PlaceSet(),
   fileBytes: 0,
   kept: [],
   damaged: [],
@@ -63,7 +64,7 @@ export function readFinished(
 ): FinishedLines {
   const beginning = Buffer.from(begins);
   if (!existsSync(results)) return NO_LINES;
-  const places = new Set<number>();
+  const places = new PlaceSet();
   const [kept, damaged]: [ByteRange[], ByteRange[]] = [[], []];
   let [begin, lineNumber, tornBytes] = [0, 0, 0];
   for (const { line, isWhole } of linesOf(results)) {

@@ -15,6 +15,7 @@ import {
 import { dropDamaged, readFinished } from '../../src/cli/results/lines.js';
 import { finishedTexts, promptsDigest } from '../../src/cli/results/resume.js';
 import { JsonLinesFile } from '../../src/files/json-lines-file.js';
+import { PlaceSet } from '../../src/files/place-set.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
 const folder = tempFolder();
@@ -59,7 +60,7 @@ describe('finished texts', () => {
   it('are known by their places, in whatever order they were finished', () => {
     const end = Buffer.byteLength(three);
     expect(finished(three)).toEqual({
-      places: new Set([5, 0, 2]),
+      places: PlaceSet.of([5, 0, 2]),
       fileBytes: end,
       kept: [{ begin: 0, end }],
       damaged: [],
@@ -94,7 +95,7 @@ describe('finished texts', () => {
   it('are read whatever their size, across the borders of pieces', () => {
     const long = line(1, 1).replace('Ω', 'ü'.repeat(2_500_000));
     const content = `${three}${long}${line(0, 1)}{"index"`;
-    expect(finished(content)).toMatchObject({ places: new Set([5, 0, 2, 3, 1]), tornBytes: 8 });
+    expect(finished(content)).toMatchObject({ places: PlaceSet.of([5, 0, 2, 3, 1]), tornBytes: 8 });
   });
 
   it.each([
@@ -134,7 +135,7 @@ describe('damaged lines', () => {
     ['empty lines', bytes('\n', a, '\r\n', b, c, ' \n'), [5, 0, 2], 0],
   ])('%s: the good ones stay, and nothing is thrown away', (_, content, places, count) => {
     const found = finished(content);
-    expect([...found.places]).toEqual(places);
+    expect([...found.places]).toEqual(places.toSorted());
     expect(found.damaged).toHaveLength(count);
     const { keptBytes, fileBytes } = dropDamaged(output, found);
     const good = [a, b, c].filter((_line, i) => places.includes([5, 0, 2][i] ?? -1)).join('');
@@ -148,7 +149,7 @@ describe('damaged lines', () => {
     file.open(keptBytes, fileBytes);
     file.close();
     expect(finishedTexts(output, SETTINGS, job)).toMatchObject({ damaged: [], tornBytes: 0 });
-    expect([...finishedTexts(output, SETTINGS, job).places]).toEqual(places);
+    expect([...finishedTexts(output, SETTINGS, job).places]).toEqual(places.toSorted());
   });
 
   it('are looked for in the file that was read, and in no other', () => {

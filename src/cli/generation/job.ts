@@ -6,6 +6,7 @@ import type { SamplingSettings } from '../../engine/sampler.js';
 import { configuredIds, openTokenizer } from '../../engine/vocabulary.js';
 import { GrowingNumbers } from '../../files/growing-numbers.js';
 import { mayWait, STDIN, shownName, stdinHasInput } from '../../files/input.js';
+import type { Places } from '../../files/place-set.js';
 import { loadChatTemplate } from '../../text/chat.js';
 import { loadTokenizer } from '../../text/tokenizer/tokenizer.js';
 import type { CommandContext } from '../context.js';
@@ -87,7 +88,7 @@ export function* impossiblePrompts(job: Job): Generator<number, void> {
 }
 
 /** Places of the texts that are to be made: neither there already, nor impossible. */
-export function openPlaces(job: Job, finished: ReadonlySet<number>): Int32Array {
+export function openPlaces(job: Job, finished: Places): Int32Array {
   const open = new GrowingNumbers((length) => new Int32Array(length));
   for (const index of shareOf(job.prompts, job.share)) {
     for (const sample of rangeOf(job.samples)) {

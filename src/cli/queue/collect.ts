@@ -1,6 +1,7 @@
 // `collect`: the results of a job from its queue into a file, each line once, until all are there.
 
 import { counted, OperatingError } from '../../../offload/index.js';
+import { PlaceSet } from '../../files/place-set.js';
 import { collectResults } from '../../queue/collection.js';
 import { QueueConnection } from '../../queue/connection.js';
 import { asked, type KeptJob, readJob } from '../../queue/record.js';
@@ -46,7 +47,7 @@ export async function runCollect(options: CollectOptions, context: CommandContex
     const texts = prompts * samples;
     if (kept.state === 'collected') throw collectedBefore(address.job, finished.places.size, texts);
     const file = await openResults(output, { settings, finished, options }, context);
-    const places = new Set(finished.places);
+    const places = PlaceSet.of(finished.places);
     const end = await progress
       .during(
         () => `collected: ${places.size.toLocaleString('en')} of ${counted(texts, 'text')}`,

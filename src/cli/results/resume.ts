@@ -4,6 +4,7 @@ import { statSync } from 'node:fs';
 import { formatBytes, KV_TYPE_NAMES } from '../../../offload/index.js';
 import { type JsonObject, show } from '../../files/json-file.js';
 import { checkNobodyWrites } from '../../files/json-lines-file.js';
+import { PlaceSet } from '../../files/place-set.js';
 import { areIds } from '../../text/token-ids.js';
 import { isOwn, type Job, rangeOf } from '../generation/job.js';
 import type { PromptList } from '../generation/prompt-list.js';
@@ -17,7 +18,7 @@ import { type Identity, identitySettings, requireWeights } from './identity.js';
 import { type FinishedTexts, readFinished, recordsOf } from './lines.js';
 
 export const NOTHING_FINISHED: FinishedTexts = {
-  places: new Set(),
+  places: new PlaceSet(),
   fileBytes: 0,
   kept: [],
   damaged: [],
