@@ -37,7 +37,7 @@ try {
 }
 if (!isSound) process.exitCode = 1;
 
-function sentence({ killed, torn, lines, lost, doubled, wrong }: AfterKills): string {
-  const kills = `${killed.early + killed.later} kills (${killed.early} before a first line), ${torn} lines torn`;
-  return `${kills}: ${lines} lines, ${lost.length} lost, ${doubled.length} doubled, ${wrong.length} wrong`;
+function sentence({ killed, lines, lost, doubled, wrong }: AfterKills): string {
+  const kinds = `${killed.anytime} at any time, ${killed.before} before a line, ${killed.within} within one, ${killed.behind} behind one`;
+  return `killed ${kinds}: ${lines} lines, ${lost.length} lost, ${doubled.length} doubled, ${wrong.length} wrong`;
 }

@@ -1,8 +1,8 @@
-// Kills the process that works through a batch, again and again, until it ends by itself; what its results have then.
+// Kills the process that works through a batch, again and again, and lets the last one end; what its results have then.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +10,7 @@ import { randomFrom } from '../random.js';
 
 export interface KillOptions {
   readonly model: string;
-  /** Empty, or not there. */
+  /** Empty. */
   readonly folder: string;
   readonly requests: number;
   readonly kills: number;
@@ -18,14 +18,12 @@ export interface KillOptions {
 }
 
 export interface AfterKills {
-  /** Kills before the first line of a process, and behind some. */
-  readonly killed: { readonly early: number; readonly later: number };
-  /** Last lines that were cut in half beside, as a machine that loses power leaves them. */
-  readonly torn: number;
+  /** Kills at any time of a process, and at a line: before it, within it, or right behind it. */
+  readonly killed: Readonly<Record<'anytime' | 'before' | 'within' | 'behind', number>>;
   readonly lines: number;
   readonly lost: readonly string[];
   readonly doubled: readonly string[];
-  /** Errors, and texts other than the first one of the same prompt. */
+  /** Errors, texts other than the first one of the same prompt, and what is left in the store beside records. */
   readonly wrong: readonly string[];
   readonly seconds: number;
 }
@@ -36,9 +34,9 @@ const ROOT = fileURLToPath(
 );
 const MAIN = join(ROOT, 'dist/src/main.js');
 const PROMPTS = 40;
-const LOOK_MS = 5;
-/** Shares of kills: while a process starts, and with a line that is torn. */
-const [EARLY, TORN] = [0.25, 0.15];
+const LOOK_MS = 50;
+/** The share of kills that come whenever it may be. */
+const ANYTIME = 0.25;
 
 const idOf = (index: number) => `request-${index}`;
 const promptOf = (index: number) => `Once upon a time there were ${index % PROMPTS} of them`;
@@ -51,14 +49,30 @@ function batchText(count: number): string {
   return lines.map((line) => `${line}\n`).join('');
 }
 
-/** A program at work. */
-interface Life {
-  /** Where it writes its lines, as far as that is known yet. */
-  readonly output: () => string | undefined;
-  readonly kill: () => Promise<void>;
-  /** Resolves when the work is done, and nothing runs any more. */
-  readonly ended: () => Promise<void>;
-  readonly hasEnded: () => boolean;
+/** When a process kills itself: in the place of its next line but so many, or after a time. */
+interface Death {
+  readonly lines: number;
+  /** How much of that line is written before. */
+  readonly part: number;
+  readonly ms: number | undefined;
+}
+
+/** To be imported before the program: whoever kills from outside comes too late or too early on a machine that is busy. */
+function killer({ lines, part, ms }: Death): string {
+  const script = `
+    import fs from 'node:fs';
+    import { syncBuiltinESMExports } from 'node:module';
+    const die = () => process.kill(process.pid, 'SIGKILL');
+    const write = fs.writeSync;
+    let open = ${lines};
+    fs.writeSync = (file, bytes, ...rest) => {
+      if (!String(bytes).startsWith('{"id":"batch_req_') || open-- > 0) return write(file, bytes, ...rest);
+      write(file, bytes, 0, Math.floor(bytes.length * ${part}));
+      die();
+    };
+    syncBuiltinESMExports();
+    ${ms === undefined ? '' : `setTimeout(die, ${ms});`}`;
+  return `data:text/javascript,${encodeURIComponent(script)}`;
 }
 
 /** `zero-inference batch`. */
@@ -67,17 +81,15 @@ export async function commandUnderKills(options: KillOptions): Promise<AfterKill
   const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')];
   writeFileSync(input, batchText(requests));
   const words = ['batch', model, '--input', input, '--output', output, '--resume', ...SETTINGS];
-  const summary = await killAgain(options, async () => {
-    const program = started(words);
-    return {
-      output: () => output,
-      kill: program.kill,
-      hasEnded: program.hasEnded,
-      ended: async () => {
-        const { status, said } = await program.ended;
-        if (status !== 0) throw new Error(`it ended with status ${status}: ${said}`);
-      },
-    };
+  const summary = await killAgain(options, {
+    done: () => linesIn(output),
+    live: async (death) => {
+      await started(words, death).killed();
+    },
+    end: async () => {
+      const { status, said } = await started(words).ended;
+      if (status !== 0) throw new Error(`it ended with status ${status}: ${said}`);
+    },
   });
   return { ...summary, ...judged(readFileSync(output, 'utf8'), requests) };
 }
@@ -89,76 +101,74 @@ export async function serverUnderKills(options: KillOptions): Promise<AfterKills
   const words = ['serve', model, '--port', '0', '--data', data, ...SETTINGS];
   let batch: string | undefined;
   let results = '';
-  const summary = await killAgain(options, async () => {
-    const program = started(words);
-    batch ??= await makeBatch(await program.address(), batchText(requests));
-    const id = batch;
-    return {
-      output: () => join(data, 'batches', id, 'output.jsonl'),
-      kill: program.kill,
-      hasEnded: () => isCompleted(join(data, 'batches', id)),
-      ended: async () => {
-        results = await resultsOf(await program.address(), id);
-        await program.kill();
-      },
-    };
+  const summary = await killAgain(options, {
+    done: () => linesIn(join(data, 'batches', batch ?? '', 'output.jsonl')),
+    live: async (death) => {
+      const program = started(words, death);
+      batch ??= await makeBatch(await program.address(), batchText(requests));
+      await program.killed();
+    },
+    end: async () => {
+      const program = started(words);
+      results = await resultsOf(await program.address(), batch ?? '');
+      await program.kill();
+    },
   });
   const left = readdirSync(join(data, 'batches', batch ?? '')).filter((name) => name !== 'batch.json');
   const verdict = judged(results, requests);
   return { ...summary, ...verdict, wrong: [...verdict.wrong, ...left] };
 }
 
-const SETTINGS = ['--batch_size', '4', '--device', 'cpu', '--threads', '1', '--log_level', 'info'];
+const SETTINGS = ['--batch_size', '4', '--device', 'cpu', '--threads', '1'];
 
-async function killAgain(options: KillOptions, begin: () => Promise<Life>) {
-  const { requests, kills } = options;
-  const random = randomFrom(options.seed);
-  const startMs = performance.now();
-  /** How long a process has taken to its first line. */
-  let firstLineMs = 0;
-  let [early, later, torn] = [0, 0, 0];
-  while (early + later < kills) {
-    const bornMs = performance.now();
-    const life = await begin();
-    const before = linesIn(life.output());
-    const isEarly = firstLineMs > 0 && random() < EARLY;
-    // A pass may end several texts, so that lives are longer than they are meant to be.
-    const share = (requests - before) / (kills - early - later);
-    const most = 1 + Math.floor(random() * 1.2 * share);
-    const untilMs = bornMs + random() * firstLineMs;
-    for (;;) {
-      await setTimeout(LOOK_MS);
-      const made = linesIn(life.output()) - before;
-      if (made > 0 && firstLineMs === 0) firstLineMs = performance.now() - bornMs;
-      if (isEarly ? performance.now() >= untilMs : made >= most) break;
-      if (life.hasEnded()) break;
-    }
-    if (life.hasEnded()) break;
-    await life.kill();
-    if (linesIn(life.output()) === before) early++;
-    else later++;
-    if (random() < TORN && tearLastLine(life.output())) torn++;
-  }
-  const last = await begin();
-  await last.ended();
-  return { killed: { early, later }, torn, seconds: (performance.now() - startMs) / 1e3 };
+interface Lives {
+  /** Lines that are there. */
+  readonly done: () => number;
+  /** Resolves when the process is dead. */
+  readonly live: (death: Death) => Promise<void>;
+  /** A last one, which nobody kills. */
+  readonly end: () => Promise<void>;
 }
 
-function started(words: readonly string[]) {
-  const child = spawn(process.execPath, [MAIN, ...words], { stdio: ['ignore', 'pipe', 'pipe'] });
+async function killAgain({ requests, kills, seed }: KillOptions, { done, live, end }: Lives) {
+  const random = randomFrom(seed);
+  const startMs = performance.now();
+  const killed = { anytime: 0, before: 0, within: 0, behind: 0 };
+  let firstMs = 0;
+  for (let kill = 0; kill < kills; kill++) {
+    const share = (requests - done()) / (kills - kill);
+    const lines = Math.floor(random() * 1.2 * (share - 1));
+    const kind = (['before', 'within', 'behind'] as const)[Math.floor(random() * 3)] ?? 'within';
+    const part = { before: 0, within: 0.1 + 0.8 * random(), behind: 1 }[kind];
+    // The first one lives to its line, to know how long that takes.
+    const ms = kill > 0 && random() < ANYTIME ? random() * firstMs : undefined;
+    await live({ lines, part, ms });
+    killed[ms === undefined ? kind : 'anytime']++;
+    if (kill === 0) firstMs = performance.now() - startMs;
+  }
+  await end();
+  return { killed, seconds: (performance.now() - startMs) / 1e3 };
+}
+
+function started(words: readonly string[], death?: Death) {
+  const before = death ? ['--import', killer(death)] : [];
+  const child = spawn(process.execPath, [...before, MAIN, ...words], { stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (text: string) => {
       said += text;
     });
   let hasEnded = false;
-  const ended = once(child, 'close').then(([status]) => {
+  const ended = once(child, 'close').then(([status, signal]) => {
     hasEnded = true;
-    return { status: status as number | null, said };
+    return { status: status as number | null, signal: signal as string | null, said };
   });
   return {
     ended,
-    hasEnded: () => hasEnded,
+    killed: async () => {
+      const { status, signal } = await ended;
+      if (signal !== 'SIGKILL') throw new Error(`it ended with status ${status}: ${said}`);
+    },
     kill: async () => {
       child.kill('SIGKILL');
       await ended;
@@ -204,22 +214,8 @@ async function asked(url: string, init?: RequestInit): Promise<Record<string, un
   return body;
 }
 
-function isCompleted(folder: string): boolean {
-  const record = join(folder, 'batch.json');
-  return existsSync(record) && readFileSync(record, 'utf8').includes('"status": "completed"');
-}
-
-function linesIn(path: string | undefined): number {
-  if (path === undefined || !existsSync(path)) return 0;
-  return readFileSync(path, 'utf8').split('\n').length - 1;
-}
-
-function tearLastLine(path: string | undefined): boolean {
-  if (path === undefined || !existsSync(path)) return false;
-  const { size } = statSync(path);
-  if (size < 100) return false;
-  truncateSync(path, size - 50);
-  return true;
+function linesIn(path: string): number {
+  return existsSync(path) ? readFileSync(path, 'utf8').split('\n').length - 1 : 0;
 }
 
 interface ResultLine {

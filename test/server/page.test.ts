@@ -129,6 +129,8 @@ describe.skipIf(CHROMIUM === undefined)('the page in a browser', () => {
     await page.until('document.getElementById("state").textContent === "live"');
     await page.click('#tab-completion');
     await page.type('#completion-text', 'KING RICHARD III:');
+    for (const name of ['presence_penalty', 'frequency_penalty'])
+      await page.value(`document.querySelector("[name=${name}]").value = "0.5"`);
     await page.value('document.querySelector("[name=max_tokens]").value = "200"');
     await page.click('#completion-send');
     await page.until('document.getElementById("completion-text").value.length > 30');

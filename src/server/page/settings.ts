@@ -8,6 +8,8 @@ const NUMBERS = [
   'top_k',
   'min_p',
   'repetition_penalty',
+  'presence_penalty',
+  'frequency_penalty',
   'max_tokens',
   'seed',
 ] as const;
