@@ -5,10 +5,10 @@
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { median, printResult } from '../common.js';
+import { type LoopTimes, loopTimes } from './loop-time.js';
 import { openService } from './opened.js';
 
 const { values } = parseArgs({
@@ -57,15 +57,6 @@ function ask(url: string, body: string): Promise<Answer> {
   });
 }
 
-/** The longest that the event loop was held up meanwhile. */
-async function heldUpMs(work: () => Promise<unknown>): Promise<number> {
-  const delay = monitorEventLoopDelay({ resolution: 1 });
-  delay.enable();
-  await work();
-  delay.disable();
-  return delay.max / 1e6;
-}
-
 const WORDS =
   'Now is the winter of our discontent made glorious summer by this sun of York; and all the clouds ';
 const text = WORDS.repeat(Math.ceil((Number(values.megabytes) * 2 ** 20) / WORDS.length));
@@ -79,23 +70,23 @@ const service = await openService(folder, { sequences: 2, contextTokens: 128, mo
 const cases: Readonly<Record<string, readonly [string, object]>> = {
   tokenized: ['/tokenize', { prompt: text }],
   prompt: ['/v1/completions', { prompt: text }],
-  ids: ['/v1/completions', { prompt: Array.from({ length: text.length / 4 }, (_, at) => 5 + (at % 2000)) }],
+  ids: ['/v1/completions', { prompt: Array.from({ length: 2 ** 18 }, (_, at) => 5 + (at % 2000)) }],
   messages: ['/v1/chat/completions', { messages }],
   nothing: ['/tokenize', { prompt: '' }],
 };
 const held: Record<string, number> = {};
+const delays: Record<string, number> = {};
 const statuses: Record<string, number> = {};
 for (const [name, [path, body]] of Object.entries(cases)) {
   const sent = JSON.stringify(body);
-  const runs: number[] = [];
+  const runs: LoopTimes[] = [];
   for (let run = 0; run < Number(values.runs); run++) {
-    runs.push(
-      await heldUpMs(async () => {
-        statuses[name] = (await ask(`${service.address}${path}`, sent)).status;
-      }),
-    );
+    const { result, times } = await loopTimes(() => ask(`${service.address}${path}`, sent));
+    statuses[name] = result.status;
+    runs.push(times);
   }
-  held[name] = median(runs);
+  held[name] = median(runs.map(({ busyMs }) => busyMs));
+  delays[name] = median(runs.map(({ delayMs }) => delayMs));
 }
 await service.close();
 rmSync(folder, { recursive: true });
@@ -105,5 +96,6 @@ printResult('server-long-prompts', `the event loop was held up for ${longest.toF
   messages: messages.length,
   vocabulary: Number(values.tokens),
   held_up_ms: held,
+  event_loop_delay_ms: delays,
   statuses,
 });

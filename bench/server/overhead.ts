@@ -5,10 +5,10 @@
 import { cpSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { generate } from '../../src/engine/generate.js';
 import { dummyCheckpoint, median, percent, printResult } from '../common.js';
+import { type LoopTimes, loopTimes } from './loop-time.js';
 import { openEngine, openService } from './opened.js';
 
 const { values } = parseArgs({
@@ -57,7 +57,7 @@ async function byGenerate(): Promise<number> {
   return results.reduce((sum, { tokens }) => sum + tokens.length, 0) / seconds;
 }
 
-const delays: number[] = [];
+const loops: LoopTimes[] = [];
 
 /** @param stream as most clients ask */
 async function byServer(stream: boolean): Promise<number> {
@@ -69,13 +69,10 @@ async function byServer(stream: boolean): Promise<number> {
       body: JSON.stringify({ prompt, max_tokens: newTokens, temperature: 0, ignore_eos: true, stream }),
     }).then((response) => response.text());
   await Promise.all(prompts.slice(0, 2).map((prompt) => ask(prompt)));
-  const delay = monitorEventLoopDelay({ resolution: 5 });
-  delay.enable();
   const startMs = performance.now();
-  await Promise.all(prompts.map((prompt) => ask(prompt)));
+  const { times } = await loopTimes(() => Promise.all(prompts.map((prompt) => ask(prompt))));
   const seconds = (performance.now() - startMs) / 1e3;
-  delay.disable();
-  delays.push(delay.max / 1e6);
+  loops.push(times);
   await service.close();
   return (batch * newTokens) / seconds;
 }
@@ -93,5 +90,6 @@ printResult('server-overhead', line, {
   runs,
   share_whole: shareWhole,
   share_streamed: shareStreamed,
-  event_loop_delay_ms: Math.max(...delays),
+  event_loop_busy_ms: Math.max(...loops.map(({ busyMs }) => busyMs)),
+  event_loop_delay_ms: Math.max(...loops.map(({ delayMs }) => delayMs)),
 });

@@ -5,7 +5,7 @@ import type { CheckedPrompt } from '../library/prompt.js';
 import { constraintFor } from './answer-style.js';
 import { badField } from './api-error.js';
 import { endpoint } from './endpoint.js';
-import { checkModel, refuse, requestOf, TEXT_FIELDS, TOP_LOG_PROBS } from './fields.js';
+import { checkModel, isIdList, refuse, requestOf, TEXT_FIELDS, TOP_LOG_PROBS } from './fields.js';
 import { GRAMMAR_FIELDS, grammarOf } from './grammar-fields.js';
 import { newId, nowSeconds } from './ids.js';
 import { completionLogProbs } from './log-probs.js';
@@ -19,17 +19,26 @@ const MOST_CHOICES = 1024;
 /** Where a request says nothing, as OpenAI has it. */
 const USUAL_NEW_TOKENS = 16;
 
-const ids = z.array(z.int().min(0)).min(1);
+type GivenPrompt = string | string[] | number[] | number[][];
+
+function isPrompt(value: unknown): value is GivenPrompt {
+  if (typeof value === 'string' || isIdList(value)) return true;
+  if (!Array.isArray(value) || value.length === 0 || value.length > MOST_PROMPTS) return false;
+  return value.every((one) => typeof one === 'string') || value.every(isIdList);
+}
+
+/** No union: that of a million ids would be tried as texts, too. */
+const PROMPT = z
+  .custom<GivenPrompt>(
+    isPrompt,
+    `give a text or token ids, or a list of up to ${MOST_PROMPTS} texts or lists of token ids`,
+  )
+  .meta({ type: ['string', 'array'], items: { type: ['string', 'integer', 'array'] }, minItems: 1 });
 
 const SCHEMA = requestOf({
   ...TEXT_FIELDS,
   ...GRAMMAR_FIELDS,
-  prompt: z.union([
-    z.string(),
-    z.array(z.string()).min(1).max(MOST_PROMPTS),
-    ids,
-    z.array(ids).min(1).max(MOST_PROMPTS),
-  ]),
+  prompt: PROMPT,
   echo: z.boolean().nullable().optional(),
   logprobs: TOP_LOG_PROBS.nullable().optional(),
   best_of: z.int().min(1).nullable().optional(),

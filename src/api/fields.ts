@@ -61,6 +61,16 @@ export const TEXT_FIELDS = {
   ...SAMPLING_FIELDS,
 };
 
+/** Looked at in one go, since there may be a million of them. */
+export function isIdList(value: unknown): value is number[] {
+  return Array.isArray(value) && value.length > 0 && value.every((id) => Number.isSafeInteger(id) && id >= 0);
+}
+
+/** Token ids, at least one. */
+export const IDS = z
+  .custom<number[]>(isIdList, 'token ids are a list of whole numbers from 0 on')
+  .meta({ type: 'array', minItems: 1, items: { type: 'integer', minimum: 0 } });
+
 export const TOP_LOG_PROBS = z.int().min(0).max(MOST_TOP_LOG_PROBS);
 
 /** What clients send along and what changes no text. */

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { encodeLongText } from '../text/tokenizer/long-text.js';
 import { badField } from './api-error.js';
 import { endpoint } from './endpoint.js';
-import { checkModel, requestOf } from './fields.js';
+import { checkModel, IDS, requestOf } from './fields.js';
 import { MESSAGES, templateMessages } from './messages.js';
 import { whole } from './reply.js';
 import { checkIds } from './text-wishes.js';
@@ -36,7 +36,7 @@ export const TOKENIZE = endpoint(
 
 const DETOKENIZE_SCHEMA = requestOf({
   model,
-  tokens: z.array(z.int().min(0)),
+  tokens: IDS.or(z.tuple([])),
   skip_special_tokens: z.boolean().optional().describe('default false'),
 });
 

@@ -5,32 +5,58 @@ import { ApiError } from '../api/api-error.js';
 /** Schemas of tools nest; nothing that is meant nests as deep. */
 export const MOST_DEPTH = 64;
 
-const [QUOTE, BACKSLASH, OPEN_LIST, OPEN_OBJECT, CLOSE_LIST, CLOSE_OBJECT] = [...'"\\[{]}'].map((one) =>
-  one.charCodeAt(0),
+const [QUOTE, BACKSLASH, COMMA, OPEN_LIST, OPEN_OBJECT, CLOSE_LIST, CLOSE_OBJECT] = [...'"\\,[{]}'].map(
+  (one) => one.charCodeAt(0),
 );
 
-/** Whether lists and objects nest deeper than that; a body that is no JSON may pass. */
-export function isDeeper(bytes: Uint8Array, most: number): boolean {
-  let [depth, inString] = [0, false];
+/** What is not in strings: numbers of token ids, most of all. Parsing more would hold up everybody else. */
+export const MOST_VALUES = 1 << 18;
+
+export interface BodyShape {
+  /** How deep lists and objects nest, as far as was looked. */
+  readonly depth: number;
+  /** Commas outside of strings, so that there is at most one value more in each list or object. */
+  readonly values: number;
+}
+
+/** Looks no further than where it is too deep or too much; a body that is no JSON may pass. */
+export function shapeOf(bytes: Buffer): BodyShape {
+  let [depth, deepest, values] = [0, 0, 0];
   for (let at = 0; at < bytes.length; at++) {
     const byte = bytes[at];
-    if (inString) {
-      if (byte === BACKSLASH) at++;
-      else if (byte === QUOTE) inString = false;
-    } else if (byte === QUOTE) inString = true;
-    else if (byte === OPEN_LIST || byte === OPEN_OBJECT) {
-      if (++depth > most) return true;
-    } else if (byte === CLOSE_LIST || byte === CLOSE_OBJECT) depth--;
+    if (byte === COMMA) values++;
+    else if (byte === QUOTE) at = stringEnd(bytes, at);
+    else if (byte === OPEN_LIST || byte === OPEN_OBJECT) deepest = Math.max(deepest, ++depth);
+    else if (byte === CLOSE_LIST || byte === CLOSE_OBJECT) depth--;
+    if (deepest > MOST_DEPTH || values > MOST_VALUES) break;
   }
-  return false;
+  return { depth: deepest, values };
 }
+
+/** Where the string ends that begins there; most of a body is one, which native code passes by. */
+function stringEnd(bytes: Buffer, begin: number): number {
+  for (let end = begin; ; ) {
+    end = bytes.indexOf(QUOTE as number, end + 1);
+    if (end < 0) return bytes.length;
+    let first = end;
+    while (bytes[first - 1] === BACKSLASH) first--;
+    if ((end - first) % 2 === 0) return end;
+  }
+}
+
+/** The name of what objects are made after, however its letters are written; looking at every value of a body takes long. */
+const NAMES_PROTOTYPE =
+  /"(?:_|\\u005f){2}(?:p|\\u0070)(?:r|\\u0072)(?:o|\\u006f)(?:t|\\u0074)(?:o|\\u006f)(?:_|\\u005f){2}"/i;
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true });
 
 /** Throws an ApiError. */
 export function parseBody(bytes: Buffer): unknown {
   if (bytes.length === 0) throw unreadable('the body is empty: send a JSON object');
-  if (isDeeper(bytes, MOST_DEPTH)) throw unreadable(`the body nests deeper than ${MOST_DEPTH} levels`);
+  const { depth, values } = shapeOf(bytes);
+  if (depth > MOST_DEPTH) throw unreadable(`the body nests deeper than ${MOST_DEPTH} levels`);
+  if (values > MOST_VALUES)
+    throw unreadable(`the body has more than ${MOST_VALUES} values: send long prompts as texts`);
   let text: string;
   try {
     text = UTF8.decode(bytes);
@@ -38,7 +64,10 @@ export function parseBody(bytes: Buffer): unknown {
     throw unreadable('the body is no UTF-8 text');
   }
   try {
-    return JSON.parse(text, (key, value) => (key === '__proto__' ? undefined : value));
+    const mayName = bytes.includes('__proto__') || bytes.includes('\\u00');
+    return mayName && NAMES_PROTOTYPE.test(text)
+      ? JSON.parse(text, (key, value) => (key === '__proto__' ? undefined : value))
+      : JSON.parse(text);
   } catch {
     throw unreadable('the body is no JSON: check quotes and commas');
   }

@@ -55,7 +55,7 @@ export async function encodeLongText(
     held += part;
     isLong ||= held.length >= 4 * pieceCharacters;
     while (isLong && held.length >= reach + CONTEXT) {
-      pairs ??= neighbours(tokenizer);
+      pairs ??= await neighboursOf(tokenizer);
       const cut = await findCut(tokenizer, held, reach, pairs);
       if (!cut) {
         if (reach > MOST_UNCUT) throw uncut();
@@ -135,10 +135,21 @@ function kindOf(character: string): string | undefined {
   return kind;
 }
 
-/** Kinds of characters that are neighbours in some token. */
-function neighbours({ vocabSize, decode }: Encoder): ReadonlySet<string> {
+const neighbours = new WeakMap<Encoder, Promise<ReadonlySet<string>>>();
+/** Others get their turn after so many tokens: a vocabulary as a whole takes a second. */
+const TOKENS_AT_ONCE = 256;
+
+/** Kinds of characters that are neighbours in some token; found once for a tokenizer. */
+function neighboursOf(tokenizer: Encoder): Promise<ReadonlySet<string>> {
+  const known = neighbours.get(tokenizer) ?? findNeighbours(tokenizer);
+  neighbours.set(tokenizer, known);
+  return known;
+}
+
+async function findNeighbours({ vocabSize, decode }: Encoder): Promise<ReadonlySet<string>> {
   const pairs = new Set<string>();
   for (let id = 0; id < vocabSize; id++) {
+    if (id % TOKENS_AT_ONCE === 0) await new Promise<void>((resolve) => setImmediate(resolve));
     const characters = [...decode([id], { skipSpecialTokens: false })];
     for (let at = 1; at < characters.length; at++) {
       const sides = characters.slice(at - 1, at + 1).map((one) =>
