@@ -38,7 +38,7 @@ const HOSTS = 1000;
 const PROMPTS = 1e8;
 const LEASE_MS = 30_000;
 /** As `src/cli/queue/work.ts` has them. */
-const SAY_EVERY_SECONDS = 2;
+const SAY_EVERY_SECONDS = 2 + 0.01 * HOSTS;
 const HELD_SECONDS = 120;
 
 const folder = join(process.cwd(), values.dir);
@@ -67,8 +67,8 @@ interface Cost {
   readonly bytesIn: number;
   readonly bytesOut: number;
   readonly storedBytes: number;
-  /** From the question to the answer, for one who asks. */
-  readonly waitedMicroseconds: number;
+  /** Processor time of whoever asks. */
+  readonly ownMicroseconds: number;
 }
 
 async function facts(): Promise<Map<string, number>> {
@@ -79,9 +79,9 @@ async function facts(): Promise<Map<string, number>> {
 /** What it takes per piece. */
 async function costOf(pieces: number, work: () => Promise<void>): Promise<Cost> {
   const before = await facts();
-  const begin = performance.now();
+  const begin = process.cpuUsage();
   await work();
-  const waited = performance.now() - begin;
+  const own = process.cpuUsage(begin);
   const after = await facts();
   const grown = (name: string) => (after.get(name) ?? Number.NaN) - (before.get(name) ?? Number.NaN);
   const seconds = grown('used_cpu_user_main_thread') + grown('used_cpu_sys_main_thread');
@@ -90,7 +90,7 @@ async function costOf(pieces: number, work: () => Promise<void>): Promise<Cost> 
     bytesIn: grown('total_net_input_bytes') / pieces,
     bytesOut: grown('total_net_output_bytes') / pieces,
     storedBytes: grown('used_memory') / pieces,
-    waitedMicroseconds: (waited * 1e3) / pieces,
+    ownMicroseconds: (own.user + own.system) / pieces,
   };
 }
 
@@ -186,7 +186,7 @@ try {
       `renewal of ${heldParts} leases ${percent(shares.renewal)}, workers' words ${percent(shares.heartbeats)}), ` +
       `${((partsPerSecond * bytesPerPart) / 1e6).toFixed(1)} MB/s pass it; it would be full at ` +
       `${Math.round((HOSTS * textsPerSecond) / busy)} texts a second. One collector is ` +
-      `busy ${percent((partsPerSecond * collect.waitedMicroseconds) / 1e6)} of it, without its drive\n`,
+      `busy ${percent((partsPerSecond * collect.ownMicroseconds) / 1e6)} of it, without its drive\n`,
   );
 } finally {
   stop.abort();

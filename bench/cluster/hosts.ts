@@ -172,5 +172,7 @@ export function inOrder(path: string): string[] {
 
 /** Passes that a command says it has made. */
 export function passesOf({ logs }: Ended): number {
-  return Number(/in ([\d,]+) passe?s?/.exec(logs.join('\n'))?.[1]?.replaceAll(',', '') ?? Number.NaN);
+  return Number(
+    /made [\d,]+ texts? in ([\d,]+) pass/.exec(logs.join('\n'))?.[1]?.replaceAll(',', '') ?? Number.NaN,
+  );
 }
