@@ -47,8 +47,8 @@ export class EngineView {
       ['tokens/s', few(frame.tokensPerSecond)],
       ['batch', `${whole(batch.sequences)} of ${whole(batch.capacity)}`],
       ['waiting', whole(frame.waiting)],
-      ['open requests', whole(frame.openRequests)],
-      ['stored batches', stored.batches === 0 ? '0' : `${whole(stored.batches)} · ${whole(stored.requests)}`],
+      ['requests', whole(frame.openRequests)],
+      ['stored', stored.batches === 0 ? '0' : `${whole(stored.batches)} · ${whole(stored.requests)}`],
       shared === null ? ['up for', duration(frame.seconds)] : ['prefix hits', percent(shared)],
     ];
     if (frame.expertHitShare !== null) tiles.push(['experts in slots', percent(frame.expertHitShare)]);
