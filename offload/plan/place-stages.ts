@@ -10,7 +10,7 @@ import type { BufferPlan, PlanTerm, Sizes, StagePlan } from './plan.js';
 import { LINK_BYTES_PER_SECOND } from './price.js';
 import { mostAtRest, spreadOf, spreadTiers } from './spread.js';
 import { layerJobMs } from './stage-price.js';
-import { mayBegin, withCachesOf } from './stages.js';
+import { mayBegin } from './stages.js';
 
 /** What one device has of the layers. */
 interface Stage extends StagePlan {
@@ -23,8 +23,11 @@ interface Stage extends StagePlan {
 /** Undefined where some device cannot hold its part. */
 export function placeInStages(input: PlanInput, sizes: Sizes): Draft | undefined {
   const { layers, options } = input;
-  const cuts = cutStages(input, sizes);
-  const stages = cuts?.map((cut, device) => placeStage(input, sizes, cut, device));
+  const kept = keptBytes(input, sizes);
+  const cuts = cutStages(input, sizes, kept);
+  const stages = cuts?.map((cut, device) =>
+    placeStage(input, cut, total(kept.slice(cut.first, cut.end)), freeOn(input, sizes, device)),
+  );
   if (!stages?.every((stage) => stage !== undefined)) return undefined;
   const resident = stages.flatMap((stage) => stage.resident);
   const restBytes = restOf(input, resident);
@@ -59,11 +62,10 @@ function keptBytes(input: PlanInput, sizes: Sizes): number[] {
   const { sequences, contextTokens } = workload;
   const pages = blockPages(model.caches, sizes);
   const onDevices = sizes.kvBuffers.count === 0;
-  return layers.map((layer) => {
-    const { kind, index } = layer;
+  return layers.map(({ kind, index }) => {
     if (kind === 'head') return 0;
     const cache = model.caches[index];
-    const states = statesBytes(withCachesOf(model, [layer]).caches, { slots: sequences, contextTokens });
+    const states = statesBytes(cache ? [cache] : [], { slots: sequences, contextTokens });
     const { pageTokens } = options;
     const format = { dtype, ...(pageTokens === undefined ? {} : { pageTokens }) };
     const paged =
@@ -78,7 +80,7 @@ function freeOn({ options }: PlanInput, sizes: Sizes, device: number): number {
 }
 
 /** The cut whose slowest stage is the fastest: by what its layers compute, or by what its link brings of those that do not fit. */
-function cutStages(input: PlanInput, sizes: Sizes): StagePlan[] | undefined {
+function cutStages(input: PlanInput, sizes: Sizes, keptBytes: readonly number[]): StagePlan[] | undefined {
   const { layers, model, deviceLayerBytes, options } = input;
   const may = mayBegin(model.caches, layers);
   const until = (values: readonly number[]) => {
@@ -87,12 +89,13 @@ function cutStages(input: PlanInput, sizes: Sizes): StagePlan[] | undefined {
     return (first: number, end: number) => (sums[end] ?? 0) - (sums[first] ?? 0);
   };
   const job = layerJobMs(input, sizes);
-  const [ms, bytes, kept] = [until(job.layers), until(deviceLayerBytes), until(keptBytes(input, sizes))];
+  const [ms, bytes, kept] = [until(job.layers), until(deviceLayerBytes), until(keptBytes)];
   const buffers = streamBuffers(input, true).map(({ count, sizeBytes }) => count * sizeBytes);
   const leastBuffers = Math.min(...buffers);
   const rests = wantedResidents(options, layers.length);
+  const freeEach = Array.from({ length: input.batches }, (_, device) => freeOn(input, sizes, device));
   const cost = (device: number, first: number, end: number): number => {
-    const free = freeOn(input, sizes, device) - kept(first, end);
+    const free = (freeEach[device] ?? 0) - kept(first, end);
     const own = bytes(first, end);
     const room = Math.min(free, rests.layers > 0 ? rests.bytes : 0);
     if (rests.layers === layers.length && own <= room) return ms(first, end);
@@ -130,14 +133,13 @@ function cutStages(input: PlanInput, sizes: Sizes): StagePlan[] | undefined {
 
 function placeStage(
   input: PlanInput,
-  sizes: Sizes,
   { first, end }: StagePlan,
-  device: number,
+  kept: number,
+  freeBytes: number,
 ): Stage | undefined {
   const { options, layers, deviceLayerBytes } = input;
   const own = deviceLayerBytes.slice(first, end);
-  const kept = total(keptBytes(input, sizes).slice(first, end));
-  const free = freeOn(input, sizes, device) - kept;
+  const free = freeBytes - kept;
   const rests = wantedResidents(options, layers.length);
   // Where so many of all are asked for, they lie evenly among all.
   const asked = rests.exactly ? spreadTiers(layers.length, rests.layers).slice(first, end) : undefined;
