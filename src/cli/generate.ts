@@ -70,7 +70,13 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
   const { job, options } = task;
   const measured = options.benchmark !== undefined || options.report !== undefined;
   const { session, cycles, drive } = await withSession(
-    { source, options, workload: workloadOf(job, task.open, options), context },
+    {
+      source,
+      options,
+      workload: workloadOf(job, task.open, options),
+      workloadOf: (batchCount) => workloadOf(job, task.open, { ...options, batchCount }),
+      context,
+    },
     async (session) => {
       const cycles = await runCycles(session, task, context);
       return {

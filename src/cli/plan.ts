@@ -17,8 +17,10 @@ import { deviceWarning, dramWarning } from '../engine/budget.js';
 import type { OpenedModel } from '../engine/open-model.js';
 import { packedShapes } from '../engine/shape.js';
 import { shareOpened } from '../engine/share-opened.js';
+import { possibleWays } from '../engine/ways.js';
+import { bestCompared, compareWays, waysJson, waysText } from '../report/compared-ways.js';
 import { hostsText, planHosts } from '../report/hosts.js';
-import { makePlanReport } from '../report/plan-report.js';
+import { makePlanReport, type PlanRequest } from '../report/plan-report.js';
 import { type PlannedModel, planJson, planText } from '../report/plan-text.js';
 import { ratesOf } from '../stored/weights-on-drives.js';
 import type { CommandContext } from './context.js';
@@ -29,49 +31,56 @@ import { openPlanned } from './planned-model.js';
 import { checkFiles, sharedInputs } from './results/run-files.js';
 import { sharedBy } from './session.js';
 
+/** How devices share the work is compared with so many texts where the batch is to be chosen as well. */
+const COMPARED_BATCH = 32;
+
 export async function runPlan(options: PlanCommandOptions, context: CommandContext): Promise<void> {
   checkFiles({ '--machine': options.machine, ...sharedInputs(options) }, {}, options.name);
   for (const warning of options.warnings) context.log.warn(warning);
   const planned = await openPlanned(options, context);
   const machine = await machineFor(options, planned, context);
   const { count } = machine.devices;
-  const opened = options.parallel === 'tensor' && count > 1 ? shareOpened(planned, count) : planned;
   const { memoryBytes } = machine.devices;
   const warnings = [
     ...dramWarning(options.dramBudgetBytes, machine.dramBytes, `on ${options.machine ?? 'this machine'}`),
     ...deviceWarning(options.deviceBudgetBytes, memoryBytes ?? undefined),
   ];
   for (const line of warnings) context.log.warn(line);
-  const { offload, dramBudgetBytes, batchSize, promptTokens, newTokens, maxContext } = options;
-  const report = makePlanReport({
-    model: opened.model,
-    offload,
-    dramBudgetBytes,
-    plan: {
-      ...deviceBudget(options),
-      ...planOptionsFor(options, opened.model),
-      ...sharedBy({ ...options, deviceCount: count }),
-    },
-    machine,
-    gather: options.gather,
-    batchSize,
-    promptTokens,
-    newTokens,
-    maxContext,
-    alternatives: packedShapes(opened).map(({ name, packed: { model, checkpoint } }) => ({
-      name,
-      model,
-      weightBytes: checkpoint.totalBytes,
-    })),
-  });
+  const requestFor = ({ model }: OpenedModel, plan: Partial<PlanOptions>): PlanRequest => {
+    const { offload, dramBudgetBytes, batchSize, promptTokens, newTokens, maxContext, gather } = options;
+    const own = { ...deviceBudget(options), ...planOptionsFor(options, model), ...plan };
+    const job = { batchSize, promptTokens, newTokens, maxContext };
+    return { model, offload, dramBudgetBytes, plan: own, machine, gather, ...job };
+  };
+  const ways = options.parallel === 'auto' && count > 1 ? possibleWays(planned, count) : [];
+  const batchSize = options.batchSize === 'auto' ? COMPARED_BATCH : options.batchSize;
+  const compared = ways.length > 0 ? compareWays(requestFor(planned, {}), ways, batchSize) : [];
+  const chosen = compared.length > 0 ? bestCompared(compared).possible : undefined;
+  const opened =
+    chosen?.opened ?? (options.parallel === 'tensor' && count > 1 ? shareOpened(planned, count) : planned);
+  const shared = chosen?.plan ?? sharedBy({ ...options, deviceCount: count });
+  const alternatives = packedShapes(opened).map(({ name, packed: { model, checkpoint } }) => ({
+    name,
+    model,
+    weightBytes: checkpoint.totalBytes,
+  }));
+  const report = makePlanReport({ ...requestFor(opened, shared), alternatives });
   for (const line of warningsFor(options, opened.model, report.plan)) context.log.warn(line);
   const model = describeModel(options.name, opened);
   const hosts = options.hosts && planHosts(report, options.hosts);
   if (options.hosts && !hosts) {
     context.log.warn('--hosts: how long a job takes is not known, as the rates of the machine are not');
   }
-  if (options.json) context.write(planJson(model, report, options.hosts ? { hosts: hosts ?? null } : {}));
-  else context.write(planText(model, report) + (hosts ? `\n${hostsText(hosts)}` : ''));
+  if (options.json) {
+    const more = {
+      ...(options.hosts ? { hosts: hosts ?? null } : {}),
+      ...(chosen ? { ways: waysJson(compared) } : {}),
+    };
+    context.write(planJson(model, report, more));
+  } else {
+    const table = chosen ? `\n${waysText(compared, batchSize)}` : '';
+    context.write(planText(model, report) + table + (hosts ? `\n${hostsText(hosts)}` : ''));
+  }
 }
 
 function deviceBudget({ deviceBudgetBytes }: PlanCommandOptions): Partial<PlanOptions> {

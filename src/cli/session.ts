@@ -2,9 +2,12 @@
 
 import { chromeJson, type PlanOptions, type Workload } from '../../offload/index.js';
 import { budgetWarnings } from '../engine/budget.js';
+import { transferFor } from '../engine/devices.js';
 import { Engine } from '../engine/engine.js';
 import type { EngineOptions } from '../engine/engine-options.js';
 import { describePlacement } from '../engine/placement.js';
+import { planFor } from '../engine/plan-for.js';
+import { bestWay, type PossibleWay, possibleWays, weighWays, whyWay } from '../engine/ways.js';
 import { writeWherever } from '../files/output-file.js';
 import { isStdout } from '../files/output-target.js';
 import { isPage, reportPage } from '../report/html.js';
@@ -63,14 +66,43 @@ export interface SessionWork {
   readonly source: Source;
   readonly options: SharedOptions;
   readonly workload: Workload;
+  /** The same with so many batches at once; default as it is. */
+  readonly workloadOf?: (batches: number) => Workload;
   readonly context: CommandContext;
 }
 
+/** With `--parallel auto`, the way that takes the work least time. */
+async function settled(asked: SessionWork): Promise<SessionWork> {
+  const { source, options, context, workloadOf = () => asked.workload } = asked;
+  if (options.parallel !== 'auto') return asked;
+  if (options.deviceCount === 1) return { ...asked, options: { ...options, parallel: 'streams' } };
+  // Measured once, and kept for the run.
+  const transfer = await transferFor(engineOptions(source, options, asked.workload), source.opened.model);
+  const optionsOf = ({ way, batches }: PossibleWay): SharedOptions => ({
+    ...options,
+    parallel: way,
+    batchCount: batches,
+    plan: { ...options.plan, ...(way === 'streams' ? { transfer } : {}) },
+  });
+  const ways = weighWays(
+    possibleWays(source.opened, options.deviceCount),
+    workloadOf,
+    (way, opened, workload) =>
+      planFor(opened.model, engineOptions({ ...source, opened }, optionsOf(way), workload)),
+  );
+  const best = bestWay(ways);
+  context.log.info(whyWay(ways));
+  return {
+    ...asked,
+    source: { ...source, opened: best.opened ?? source.opened },
+    options: optionsOf(best),
+    workload: workloadOf(best.batches),
+  };
+}
+
 /** Runs `work` with an engine and closes it in any case. */
-export async function withSession<T>(
-  { source, options, workload, context }: SessionWork,
-  work: (session: Session) => Promise<T>,
-): Promise<T> {
+export async function withSession<T>(asked: SessionWork, work: (session: Session) => Promise<T>): Promise<T> {
+  const { source, options, workload, context } = await settled(asked);
   const { log, interrupt, progress } = context;
   interrupt.signal.throwIfAborted();
   for (const line of budgetWarnings(options)) log.warn(line);

@@ -16,8 +16,14 @@ import {
 export type DeviceKind = 'cpu' | 'cuda';
 
 /** How several devices share the work: each with prompts of its own, all in every product of one batch, or each with layers of its own. */
-export const PARALLEL = ['streams', 'tensor', 'pipeline'] as const;
-export type Parallel = (typeof PARALLEL)[number];
+export type Way = 'streams' | 'tensor' | 'pipeline';
+
+/** `auto`: whichever takes the work least time. */
+export const PARALLEL = ['streams', 'tensor', 'pipeline', 'auto'] as const satisfies readonly (
+  | Way
+  | 'auto'
+)[];
+export type Parallel = Way | 'auto';
 
 export interface EngineOptions {
   /** Default: the CPU. */

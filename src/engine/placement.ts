@@ -49,7 +49,12 @@ function describeKv({ kvBuffers, kvType, activationType }: Plan): string {
 }
 
 /** Says nothing of one device, and of devices in place. */
-function describeTransfer({ deviceCount, deviceBuffers, transfer }: Plan): string {
+function describeTransfer({ deviceCount, deviceBuffers, transfer, pipeline }: Plan): string {
+  if (pipeline) {
+    const { stages, batches } = pipeline;
+    const each = stages.map(({ first, end }) => end - first).join(' + ');
+    return `; ${counted(stages.length, 'device')} in a row have ${each} of them, through which ${counted(batches, 'batch', 'batches')} follow each other`;
+  }
   return deviceCount > 1 && deviceBuffers.count > 0 ? `; ${transfer.reason}` : '';
 }
 

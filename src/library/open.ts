@@ -6,6 +6,7 @@ import { Engine as ModelEngine } from '../engine/engine.js';
 import type { EngineOptions } from '../engine/engine-options.js';
 import { planFor } from '../engine/plan-for.js';
 import { shareOpened } from '../engine/share-opened.js';
+import { bestWay, possibleWays, weighWays, whyWay } from '../engine/ways.js';
 import { partsOf } from './engine-parts.js';
 import { type ModelSource, openSource } from './model-source.js';
 import { type OpenSettings, readOpenOptions } from './open-options.js';
@@ -34,8 +35,10 @@ export async function open(model: string, options?: OpenOptions): Promise<Engine
   }
 }
 
-async function openModel(settings: OpenSettings, signal: AbortSignal): Promise<Engine> {
-  const source = shared(await openSource(settings, signal), settings);
+async function openModel(asked: OpenSettings, signal: AbortSignal): Promise<Engine> {
+  const opened = await openSource(asked, signal);
+  const settings = await settled(asked, opened);
+  const source = shared(opened, settings);
   const engineOptions = await optionsFor(settings, source);
   signal.throwIfAborted();
   const engine = await ModelEngine.open(source.opened, engineOptions);
@@ -49,6 +52,22 @@ async function openModel(settings: OpenSettings, signal: AbortSignal): Promise<E
     await engine.close();
     throw error;
   }
+}
+
+/** With `auto`, the way to share the work that takes least time. */
+async function settled(asked: OpenSettings, source: ModelSource): Promise<OpenSettings> {
+  const { parallel, deviceCount, logger } = asked;
+  if (parallel !== 'auto') return asked;
+  const streams: OpenSettings = { ...asked, parallel: 'streams' };
+  if (deviceCount === 1) return streams;
+  const { workload, plan, ...options } = await optionsFor(streams, source);
+  const ways = weighWays(
+    possibleWays(source.opened, deviceCount),
+    () => workload,
+    (way, { model }) => planFor(model, { ...options, workload, plan: { ...plan, ...way.plan } }),
+  );
+  logger.info(whyWay(ways));
+  return { ...asked, parallel: bestWay(ways).way };
 }
 
 /** As several GPUs compute it that share every layer. */

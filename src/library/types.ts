@@ -45,9 +45,9 @@ export interface OpenOptions {
   /**
    * How several GPUs share the work. `streams` (the default): each has texts of its own and computes with whole layers. `tensor`: each
    * has a part of every layer, and all make the same texts together. `pipeline`: each has some of the layers, through which as many
-   * batches of texts follow each other.
+   * batches of texts follow each other. `auto`: whichever takes least time by the planner's reckoning, as the logger is told.
    */
-  readonly parallel?: 'streams' | 'tensor' | 'pipeline' | undefined;
+  readonly parallel?: 'streams' | 'tensor' | 'pipeline' | 'auto' | undefined;
   /**
    * Where weights rest. `auto` (the default): on the GPU, then in DRAM, as far as the budgets allow, the rest on the
    * drive. `dram`: all in DRAM. `nvme`: all on the drive.

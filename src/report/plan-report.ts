@@ -159,7 +159,7 @@ function chooseBatch(
 }
 
 /** The plan for that many sequences at once on the described machine. Throws like `planFor`. */
-function planBatch(request: PlanRequest, sequences: number): Plan {
+export function planBatch(request: PlanRequest, sequences: number): Plan {
   const { model, machine, promptTokens, newTokens } = request;
   const { kind, count, memoryBytes } = machine.devices;
   const given = request.dramBudgetBytes !== undefined;
@@ -212,7 +212,11 @@ export function describedTransfer(
     : makeTransfer('none', `${wholeOf(count)}: ${links}, and ${peers} only`);
 }
 
-function predictDecode(request: PlanRequest, plan: Plan, sequences: number): PredictedPass | undefined {
+export function predictDecode(
+  request: PlanRequest,
+  plan: Plan,
+  sequences: number,
+): PredictedPass | undefined {
   return predictPass(request.model, plan, request.machine, decodeShapes(request, plan, sequences));
 }
 
@@ -222,7 +226,11 @@ function decodeShapes(request: PlanRequest, plan: Plan, sequences: number): Micr
 }
 
 /** Sums the passes; a pass like one before is not predicted again. */
-function predictPrefill(request: PlanRequest, plan: Plan, batchSize: number): PredictedPass | undefined {
+export function predictPrefill(
+  request: PlanRequest,
+  plan: Plan,
+  batchSize: number,
+): PredictedPass | undefined {
   const { model, machine, promptTokens } = request;
   const known = new Map<string, PredictedPass | undefined>();
   let total: PredictedPass | undefined;

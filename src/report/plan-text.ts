@@ -275,6 +275,7 @@ export function planJson(model: PlannedModel, report: PlanReport, more: object =
     tiers: tiersJson(plan),
     hostBuffers: { count: plan.hostBuffers.count, bytesEach: plan.hostBuffers.sizeBytes },
     devices: plan.deviceCount,
+    pipeline: plan.pipeline ?? null,
     transfer: { kind: plan.transfer.kind, by: plan.transfer.by, reason: plan.transfer.reason },
     deviceBuffers: { count: plan.deviceBuffers.count, bytesEach: plan.deviceBuffers.sizeBytes },
     expertSlots: plan.slots ?? null,

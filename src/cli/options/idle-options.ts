@@ -35,7 +35,7 @@ export function idleOptions(options: OptionReader, inUse: DevicesInUse): string[
   } else if (gathers && parallel === 'pipeline') {
     lines.push(idle('gather', 'devices of a pipeline have layers of their own'));
   }
-  if (parallel !== undefined && parallel !== 'streams' && inUse.deviceCount === 1) {
+  if (parallel !== undefined && parallel !== 'streams' && parallel !== 'auto' && inUse.deviceCount === 1) {
     lines.push(idle('parallel', 'a single device shares its work with nobody; --num_gpus says how many do'));
   }
   return lines;

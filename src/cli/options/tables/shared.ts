@@ -56,12 +56,12 @@ export const SHARED_OPTIONS = {
   },
   parallel: {
     kind: 'value',
-    choices: ['streams', 'tensor', 'pipeline'],
+    choices: ['streams', 'tensor', 'pipeline', 'auto'],
     group: MODEL,
     describe:
       'with several GPUs: each has prompts of its own and computes with whole layers (streams), each has a part of every ' +
       'layer and all compute one batch together (tensor), or each has some of the layers, through which as many batches ' +
-      'follow each other (pipeline)',
+      'follow each other (pipeline); auto takes the one that takes least time, and plan shows all of them',
     default: 'streams',
   },
   gather: {

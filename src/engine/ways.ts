@@ -1,0 +1,114 @@
+// The ways in which several devices could share the work, weighed for a workload: what `--parallel auto` chooses by.
+
+import { OperatingError, type Plan, type PlanOptions, present, type Workload } from '../../offload/index.js';
+import type { Way } from './engine-options.js';
+import type { OpenedModel } from './open-model.js';
+import { shareOpened } from './share-opened.js';
+
+/** One of them, for a model as its devices compute it. */
+export interface PossibleWay {
+  readonly way: Way;
+  /** Undefined where devices cannot share the model so. */
+  readonly opened: OpenedModel | undefined;
+  /** Why not. */
+  readonly refusal: string | undefined;
+  /** What the planner has to be told. */
+  readonly plan: Partial<PlanOptions>;
+  /** Batches that are computed at once. */
+  readonly batches: number;
+}
+
+export function possibleWays(opened: OpenedModel, devices: number): PossibleWay[] {
+  const own = { opened, refusal: undefined };
+  return [
+    { way: 'streams', ...own, plan: {}, batches: devices },
+    { way: 'tensor', ...sharedBy(opened, devices), plan: {}, batches: 1 },
+    { way: 'pipeline', ...own, plan: { pipeline: true }, batches: devices },
+  ];
+}
+
+function sharedBy(opened: OpenedModel, devices: number): Pick<PossibleWay, 'opened' | 'refusal'> {
+  try {
+    return { opened: shareOpened(opened, devices), refusal: undefined };
+  } catch (error) {
+    return { opened: undefined, refusal: refusalOf(error) };
+  }
+}
+
+/** What does not fit or cannot be shared; anything else is thrown on. */
+export function refusalOf(error: unknown): string {
+  const known = ['UNSUPPORTED', 'DOES_NOT_FIT', 'BAD_OPTION'];
+  if (error instanceof OperatingError && known.includes(error.code)) return error.message;
+  throw error;
+}
+
+/** Devices that sum wait for each other so long beside the copies, in each half of a block. */
+const SUM_MS = 0.02;
+const SUMS_PER_BLOCK = 2;
+/** Of GPUs with a fast link between them. */
+const PEER_BYTES_PER_SECOND = 350e9;
+
+/** What sums between devices add to a pass of so many tokens; neither prices nor predictions of operations have it. */
+export function sumsMs(
+  { shares, blocks, hiddenSize }: OpenedModel['model'],
+  tokens: number,
+  peerBytesPerSecond: number = PEER_BYTES_PER_SECOND,
+): number {
+  if (!shares) return 0;
+  const bytes = tokens * hiddenSize * Float32Array.BYTES_PER_ELEMENT * (shares.length - 1);
+  return blocks.length * SUMS_PER_BLOCK * (SUM_MS + (bytes / peerBytesPerSecond) * 1e3);
+}
+
+/** A way with what was made of it. */
+export interface WeighedWay extends PossibleWay {
+  readonly planned: Plan | undefined;
+  /** Texts of all devices in a second, by the usual rates that plans are compared with; 0 where there is no plan. */
+  readonly textsPerSecond: number;
+}
+
+/** In the order of `possibleWays`. @param planOf throws DOES_NOT_FIT or BAD_OPTION */
+export function weighWays(
+  ways: readonly PossibleWay[],
+  workloadOf: (batches: number) => Workload,
+  planOf: (way: PossibleWay, opened: OpenedModel, workload: Workload) => Plan,
+): WeighedWay[] {
+  return ways.map((way): WeighedWay => {
+    const { opened, batches } = way;
+    if (!opened) return { ...way, planned: undefined, textsPerSecond: 0 };
+    const workload = workloadOf(batches);
+    try {
+      const planned = planOf(way, opened, workload);
+      const ms = planned.jobMs + sumsOfJobMs(opened, workload);
+      return { ...way, planned, textsPerSecond: (workload.sequences * batches * 1e3) / ms };
+    } catch (error) {
+      return { ...way, refusal: refusalOf(error), planned: undefined, textsPerSecond: 0 };
+    }
+  });
+}
+
+function sumsOfJobMs({ model }: OpenedModel, workload: Workload): number {
+  const { promptTokens, sequences, contextTokens, newTokens } = workload;
+  const steps = (newTokens ?? contextTokens - Math.round(promptTokens / sequences)) - 1;
+  return sumsMs(model, promptTokens) + Math.max(0, steps) * sumsMs(model, sequences);
+}
+
+/** The best of them; the first where none can be. */
+export function bestWay<W extends { readonly textsPerSecond: number }>(ways: readonly W[]): W {
+  const [first] = ways;
+  return ways.reduce(
+    (best, one) => (one.textsPerSecond > best.textsPerSecond ? one : best),
+    present(first, 'a way'),
+  );
+}
+
+/** Why it was chosen, for the log. */
+export function whyWay(ways: readonly WeighedWay[]): string {
+  const best = bestWay(ways);
+  const others = ways
+    .filter((one) => one !== best)
+    .map((one) => {
+      if (one.refusal !== undefined) return `${one.way} cannot be: ${one.refusal}`;
+      return `${one.way} would make ${(one.textsPerSecond / best.textsPerSecond).toFixed(2)} of its texts in the same time`;
+    });
+  return `--parallel auto is ${best.way}, by the rates that plans are compared with; ${others.join('; ')}`;
+}
