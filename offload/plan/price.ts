@@ -238,7 +238,7 @@ function copyMs(bytes: number, { link }: Rates): number {
 }
 
 /** In all blocks. */
-function kvTokenBytes({ model: { caches }, kvType: dtype }: PlanInput): number {
+export function kvTokenBytes({ model: { caches }, kvType: dtype }: PlanInput): number {
   return pageBytes({ caches, dtype }) / PAGE_TOKENS;
 }
 

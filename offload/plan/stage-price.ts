@@ -7,7 +7,14 @@ import { total } from './draft.js';
 import type { PlanInput } from './input.js';
 import { opMs, type SliceShape } from './op-cost.js';
 import type { Sizes } from './plan.js';
-import { DRIVE_BYTES_PER_SECOND, kindsOf, LINK_BYTES_PER_SECOND, newTokensOf, ratesFor } from './price.js';
+import {
+  DRIVE_BYTES_PER_SECOND,
+  kindsOf,
+  kvTokenBytes,
+  LINK_BYTES_PER_SECOND,
+  newTokensOf,
+  ratesFor,
+} from './price.js';
 
 /** A pass of one batch, as far as its cost depends on it. */
 interface PassShape {
@@ -16,6 +23,8 @@ interface PassShape {
   readonly microBatches: number;
   /** Passes of that kind that each batch needs. */
   readonly times: number;
+  /** Whose keys and values go over links in a pass, where they rest in DRAM. */
+  readonly cachedTokens: number;
 }
 
 /** Passes that take prompts in, and those that make tokens one by one. */
@@ -38,12 +47,14 @@ function passesOf(input: PlanInput, sizes: Sizes): PassShape[] {
       outputs: workload.output === 'nll' ? tokens : Math.ceil(tokens / prompt),
       microBatches: Math.ceil(inPass / tokens),
       times: Math.ceil(promptTokens / inPass),
+      cachedTokens: inPass,
     },
     {
       slices: Array.from({ length: perStep }, () => ({ tokens: 1, startPosition: context })),
       outputs: perStep,
       microBatches: Math.ceil(sequences / perStep),
       times: steps,
+      cachedTokens: sequences * context,
     },
   ];
 }
@@ -115,9 +126,13 @@ export function pipelineMs(input: PlanInput, draft: Draft): number {
   for (const shape of passesOf(input, sizes)) {
     if (shape.times === 0) continue;
     const ms = layersMs(input, shape);
+    const kvBytes = sizes.kvBuffers.count > 0 ? shape.cachedTokens * kvTokenBytes(input) : 0;
     const stageMs = stages.map(({ first, end }) => {
       const computeMs = shape.microBatches * total(ms.slice(first, end));
-      return Math.max(computeMs, (total(linkBytes.slice(first, end)) / LINK_BYTES_PER_SECOND) * 1e3);
+      const blocks = input.layers.slice(first, end).filter(({ kind }) => kind === 'block').length;
+      const ownKvBytes = (kvBytes * blocks) / input.model.blocks.length;
+      const bytes = total(linkBytes.slice(first, end)) + ownKvBytes;
+      return Math.max(computeMs, (bytes / LINK_BYTES_PER_SECOND) * 1e3);
     });
     const slowest = Math.max(...stageMs, driveMs);
     // A batch's next pass begins when it is through; others keep the stages busy meanwhile. At both ends some stages idle.
