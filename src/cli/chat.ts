@@ -33,7 +33,7 @@ export async function runChat(asked: ChatOptions, context: CommandContext): Prom
   if (idle !== undefined && sampling.temperature === 0) throw idleOption(idle);
   if (sampling.temperature !== 0) context.log.info(`tokens are drawn with --seed ${sampling.seed}`);
   const workload = workloadFor(source, options, context);
-  await withSession({ source, options, workload, context }, async ({ engine }) => {
+  await withSession({ source, options, workload, texts: 1, context }, async ({ engine }) => {
     const { stopStrings, maxNewTokens } = options;
     const answerer = new EngineAnswerer({
       engine,

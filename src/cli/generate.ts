@@ -75,6 +75,7 @@ async function runTask(source: Source, task: Task, context: CommandContext): Pro
       options,
       workload: workloadOf(job, task.open, options),
       workloadOf: (batchCount) => workloadOf(job, task.open, { ...options, batchCount }),
+      texts: task.open.length,
       context,
     },
     async (session) => {

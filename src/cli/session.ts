@@ -68,6 +68,8 @@ export interface SessionWork {
   readonly workload: Workload;
   /** The same with so many batches at once; default as it is. */
   readonly workloadOf?: (batches: number) => Workload;
+  /** So many there are at once, at most; default as many as there is room for. */
+  readonly texts?: number;
   readonly context: CommandContext;
 }
 
@@ -89,6 +91,7 @@ async function settled(asked: SessionWork): Promise<SessionWork> {
     workloadOf,
     (way, opened, workload) =>
       planFor(opened.model, engineOptions({ ...source, opened }, optionsOf(way), workload)),
+    asked.texts,
   );
   const best = bestWay(ways);
   context.log.info(whyWay(ways));

@@ -66,11 +66,12 @@ export interface WeighedWay extends PossibleWay {
   readonly textsPerSecond: number;
 }
 
-/** In the order of `possibleWays`. @param planOf throws DOES_NOT_FIT or BAD_OPTION */
+/** In the order of `possibleWays`. @param planOf throws DOES_NOT_FIT or BAD_OPTION @param texts that there are at once, at most */
 export function weighWays(
   ways: readonly PossibleWay[],
   workloadOf: (batches: number) => Workload,
   planOf: (way: PossibleWay, opened: OpenedModel, workload: Workload) => Plan,
+  texts = Number.POSITIVE_INFINITY,
 ): WeighedWay[] {
   return ways.map((way): WeighedWay => {
     const { opened, batches } = way;
@@ -79,7 +80,7 @@ export function weighWays(
     try {
       const planned = planOf(way, opened, workload);
       const ms = planned.jobMs + sumsOfJobMs(opened, workload);
-      return { ...way, planned, textsPerSecond: (workload.sequences * batches * 1e3) / ms };
+      return { ...way, planned, textsPerSecond: (Math.min(texts, workload.sequences * batches) * 1e3) / ms };
     } catch (error) {
       return { ...way, refusal: refusalOf(error), planned: undefined, textsPerSecond: 0 };
     }
