@@ -45,7 +45,7 @@ export function refusalOf(error: unknown): string {
 /** Devices that sum wait for each other so long beside the copies, in each half of a block. */
 const SUM_MS = 0.02;
 const SUMS_PER_BLOCK = 2;
-/** Of GPUs with a fast link between them. */
+/** What GPUs with a fast link between them copy. */
 const PEER_BYTES_PER_SECOND = 350e9;
 
 /** What sums between devices add to a pass of so many tokens; neither prices nor predictions of operations have it. */

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { GiB, type Plan, type PlanOptions, present } from '../../offload/index.js';
 import { parseProfile } from '../../offload/plan/profile-file.js';
 import { shapeModel } from '../../src/engine/shape.js';
-import { makePlanReport } from '../../src/report/plan-report.js';
+import { planBatch, predictDecode } from '../../src/report/plan-report.js';
 
 const json = (path: string) => JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
 const MACHINE = parseProfile(json('configs/machines/h100-x2.json'), 'h100-x2.json');
@@ -13,16 +13,18 @@ const { model } = shapeModel(json('configs/models/llama-3-70b.json'), 'llama-3-7
 
 function report(plan: Partial<PlanOptions>, count = 2, memoryGiB = 78) {
   const devices = { ...MACHINE.devices, count, memoryBytes: memoryGiB * GiB };
-  return makePlanReport({
+  const request = {
     model,
-    offload: 'auto',
+    offload: 'auto' as const,
     dramBudgetBytes: 250 * GiB,
     plan,
     machine: { ...MACHINE, devices },
     batchSize: 32,
     promptTokens: 512,
     newTokens: 64,
-  });
+  };
+  const planned = planBatch(request, 32);
+  return { plan: planned, predicted: { decode: predictDecode(request, planned, 32) } };
 }
 
 function ofStages({ pipeline, layers }: Plan, of: (layer: Plan['layers'][number]) => number): number[] {
