@@ -3,6 +3,7 @@
 import { type Executor, type PassResult, present } from '../../offload/index.js';
 import { type BatchOptions, DeviceBatch, type DeviceWork } from './device-batch.js';
 import { expectsWhole } from './expectation.js';
+import { type PassProgress, phaseOf } from './pass-progress.js';
 import type { Sequence } from './sequence.js';
 
 interface RunningPass {
@@ -14,6 +15,8 @@ interface RunningPass {
 
 /** What a pass has come to. */
 export interface PassOutcome extends Omit<RunningPass, 'results'> {
+  /** By what its sequences had before it. */
+  readonly phase: PassProgress['phase'];
   /** They have one token more. */
   readonly grown: readonly Sequence[];
 }
@@ -62,10 +65,11 @@ export class PassGroup {
     const { works, results, waitingPrompts } = present(this.#running, 'a pass');
     const yielded = await results;
     this.#running = undefined;
+    const phase = phaseOf(works);
     const grown = this.batches.flatMap((batch, index) => [
       ...batch.take(present(works[index], 'work'), present(yielded[index], 'result')),
     ]);
-    return { works, waitingPrompts, grown };
+    return { works, waitingPrompts, phase, grown };
   }
 
   /** What it was to yield is nobody's. */

@@ -6,7 +6,7 @@ import type { DeviceBatch } from './device-batch.js';
 import { Gathering } from './gathering.js';
 import type { PrefixCounts } from './page-cache.js';
 import { type PassGroup, passesLeftOf, passGroups } from './pass-group.js';
-import { type JobState, type PassProgress, passProgress, phaseOf, sum } from './pass-progress.js';
+import { type JobState, type PassProgress, passProgress, sum } from './pass-progress.js';
 import type { EngineRequest, QueuedRequest, RequestQueue } from './request.js';
 import { requestProblem } from './request-problem.js';
 import { isScoring, Sequence, turnOf, type Wanted } from './sequence.js';
@@ -291,11 +291,10 @@ export class Scheduler {
   }
 
   async #finish(group: PassGroup): Promise<void> {
-    const { works, waitingPrompts, grown } = await group.finish();
+    const { works, waitingPrompts, phase, grown } = await group.finish();
     const { onPass } = this.#options;
-    const phase = onPass && phaseOf(works);
     const ended = this.#sweep();
-    const tell = phase && (() => onPass(passProgress(works, phase, this.#jobState(waitingPrompts))));
+    const tell = onPass && (() => onPass(passProgress(works, phase, this.#jobState(waitingPrompts))));
     this.#tellOutcome();
     this.#outcome = { grown, ended, tell };
     if (!this.#tellsLate) this.#tellOutcome();

@@ -83,6 +83,14 @@ const allPages = ({ plan, executor }: Engine) =>
   Array.from({ length: executor.batchCount }, () => plan.kvPages);
 
 describe('requests that are submitted', () => {
+  it('are told of by phases: their prompts, then their tokens', async () => {
+    await watched({}, async (scheduler, passes) => {
+      await scheduler.submit(request(0, 20, 3)).result;
+      await scheduler.whenIdle();
+      expect(passes.map(({ phase }) => phase)).toEqual(['prefill', 'decode', 'decode']);
+    });
+  });
+
   it('begin in the next pass beside those that run, and each is told once', async () => {
     const requests = [request(0, 20, 12), request(1, 9, 5), request(2, 30, 3)];
     const expected = await alone(requests);
