@@ -69,8 +69,10 @@ it('what does not fit streams, each layer over the link of its own device', () =
   const [first = 0, second = 0] = ofStages(plan, (layer) => bytes(layer) - resting(layer));
   expect(Math.min(first, second)).toBeGreaterThan(0);
   const slowest = Math.max(first, second) / present(MACHINE.devices.linkBytesPerSecond, 'a link');
-  // Once for each of two batches.
-  expect(present(predicted.decode, 'a step').linkMs).toBeCloseTo(2 * slowest * 1e3, 3);
+  const { linkMs } = present(predicted.decode, 'a step');
+  // Once for each of two batches; keys and values may come the same way.
+  expect(linkMs).toBeGreaterThan(2 * slowest * 1e3 * 0.999);
+  expect(linkMs).toBeLessThan(2 * slowest * 1e3 * 1.25);
 });
 
 it('eight devices have eight stages, and 256 of them as many as there are blocks, and one for the head', () => {
