@@ -4,7 +4,7 @@ import { collectedKey } from './address.js';
 import { type ChunkQueue, countsOf, openQueue } from './bull.js';
 import { type ChunkResult, chunkNumber } from './chunk.js';
 import type { QueueConnection } from './connection.js';
-import { asked, forgetJob, type JobRecord, type JobState, readJob } from './record.js';
+import { asked, forgetJob, type JobRecord, readJob } from './record.js';
 
 const TOGETHER = 100;
 const LOOK_AGAIN_MS = 500;
@@ -17,6 +17,9 @@ export interface CollectionWork {
   readonly keep: (results: readonly ChunkResult[]) => void;
   /** Every text is kept. */
   readonly isComplete: () => boolean;
+  /** Told once that the queue is empty, and that whoever submits has not said that these were all. */
+  readonly onUnfinished?: () => void;
+  readonly lookAgainMs?: number;
 }
 
 /** `replaced`: another job has taken its name. `lost`: the server has lost parts of it. */
@@ -28,7 +31,7 @@ export async function collectResults(
 ): Promise<CollectionEnd> {
   const { record } = work;
   const queue = openQueue<unknown>(connection, record.id);
-  let idleLooks = 0;
+  let [idleLooks, isUnfinishedTold] = [0, false];
   for (;;) {
     const taken = await takeSome(connection, queue, work);
     if (work.isComplete()) break;
@@ -37,12 +40,16 @@ export async function collectResults(
       continue;
     }
     const job = await readJob(asked(connection));
-    if (job?.record.id !== record.id) return 'replaced';
+    if (job === undefined) return 'lost';
+    if (job.record.id !== record.id) return 'replaced';
     const { waiting, leased, made } = await connection.ask(() => countsOf(queue));
-    const isIdle = waiting + leased + made === 0 && isAllThere(job.state);
-    idleLooks = isIdle ? idleLooks + 1 : 0;
-    if (idleLooks > PATIENCE_LOOKS) return 'lost';
-    await connection.pause(LOOK_AGAIN_MS);
+    idleLooks = waiting + leased + made === 0 ? idleLooks + 1 : 0;
+    if (idleLooks > PATIENCE_LOOKS) {
+      if (job.state === 'submitted') return 'lost';
+      if (!isUnfinishedTold) work.onUnfinished?.();
+      isUnfinishedTold = true;
+    }
+    await connection.pause(work.lookAgainMs ?? LOOK_AGAIN_MS);
   }
   const job = await readJob(asked(connection));
   // Somebody may be adding prompts that are there already.
@@ -51,10 +58,6 @@ export async function collectResults(
     await connection.ask(() => queue.obliterate({ force: true }));
   }
   return 'complete';
-}
-
-function isAllThere(state: JobState): boolean {
-  return state === 'submitted';
 }
 
 async function takeSome(

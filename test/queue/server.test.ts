@@ -6,7 +6,16 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterAll, describe, expect, it } from 'vitest';
 import { queueAddress, recordKey } from '../../src/queue/address.js';
-import { type Asked, readJob } from '../../src/queue/record.js';
+import { collectResults } from '../../src/queue/collection.js';
+import { QueueConnection } from '../../src/queue/connection.js';
+import {
+  type Asked,
+  asked,
+  createJob,
+  type JobRecord,
+  noteSubmitted,
+  readJob,
+} from '../../src/queue/record.js';
 import { checkServer } from '../../src/queue/server.js';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
@@ -53,6 +62,40 @@ afterAll(() => {
 });
 
 describe.skipIf(!hasRedis())('with a Redis server', () => {
+  it('a collection says whether a submission ended in the middle, and ends where parts or the job are lost', async () => {
+    const [port, folder] = [await freePort(), newFolder()];
+    servers.push(startRedis(port, folder));
+    const connection = new QueueConnection(queueAddress(`redis://127.0.0.1:${port}`, 'night'), {
+      tell: () => undefined,
+      signal: new AbortController().signal,
+    });
+    const sizes = { prompts: 1, samples: 1, contextTokens: 1, promptTokens: 1, newTokens: 1, history: false };
+    const record: JobRecord = { id: 'one', version: '0', settings: {}, generation: {}, sizes };
+    const question = asked(connection);
+    await createJob(question, record);
+    const untold = () => expect.unreachable();
+    const collect = (onUnfinished: () => void) =>
+      collectResults(connection, {
+        record,
+        keep: () => undefined,
+        isComplete: () => false,
+        onUnfinished,
+        lookAgainMs: 5,
+      });
+    let told = 0;
+    const ended = collect(() => {
+      told++;
+      // Whoever submitted comes back, and what it said it had put there is not there.
+      void noteSubmitted(question, 1, 'submitted');
+    });
+    expect([await ended, told]).toEqual(['lost', 1]);
+    await connection.redis.del(recordKey('night'));
+    expect(await collect(untold)).toBe('lost');
+    await createJob(question, { ...record, id: 'two' });
+    expect(await collect(untold)).toBe('replaced');
+    connection.close();
+  }, 30_000);
+
   it('a wrong password, one that evicts, and workers of another version or too little memory are refused', async () => {
     const [port, folder, prompts] = [await freePort(), newFolder(), join(newFolder(), 'in.jsonl')];
     servers.push(startRedis(port, folder, ['--requirepass', 'right']));
@@ -77,8 +120,8 @@ describe.skipIf(!hasRedis())('with a Redis server', () => {
     const redis = new Redis(url);
     const worker = (...words: string[]) =>
       runCli(['worker', '--name', MODEL, '--batch_size', '4', ...words], { env: { ZI_QUEUE: url } });
-    const asked: Asked = { redis, address: queueAddress(url, 'default'), ask: (question) => question() };
-    const job = await readJob(asked);
+    const question: Asked = { redis, address: queueAddress(url, 'default'), ask: (one) => one() };
+    const job = await readJob(question);
     const small = await worker('--dram_memory', '64KiB');
     expect([small.status, small.errors.join()]).toEqual([6, expect.stringContaining('DOES_NOT_FIT')]);
     await redis.hset(recordKey('default'), { record: JSON.stringify({ ...job?.record, version: '0.0.1' }) });

@@ -54,6 +54,11 @@ export async function runCollect(options: CollectOptions, context: CommandContex
         collectResults(connection, {
           record,
           isComplete: () => places.size === texts,
+          onUnfinished: () =>
+            log.warn(
+              `job ${address.job} has no more prompts, and its submit has not ended: if it was killed, run it again with the same ` +
+                'prompts, which adds what is missing',
+            ),
           keep: (some) => {
             for (const line of some.flatMap(({ lines }) => lines)) {
               const place = placeOf(line);

@@ -198,7 +198,7 @@ async function workInSession(
     if (end === 'replaced') {
       throw new OperatingError(
         'QUEUE_FAILED',
-        `job ${connection.address.job} is another one now: start this worker again`,
+        `job ${connection.address.job} is another one now, or was lost with the server's data: start this worker again`,
       );
     }
     return { work, seconds: (performance.now() - startMs) / 1e3 };
