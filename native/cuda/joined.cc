@@ -5,6 +5,7 @@
 
 #include "cuda/inputs.h"
 #include "cuda/shapes.h"
+#include "cuda/ways_some.h"
 
 namespace zi::cuda {
 namespace {
@@ -38,23 +39,7 @@ bool IsHiddenNorm(const NormOp& op) {
 
 std::optional<FragmentKind> StreamedKindOf(const LinearOp& op) {
   const std::optional<FragmentKind> kind = FragmentsOf(op);
-  if (!kind || op.weight.Part(WeightPart::kZeros).data) return std::nullopt;
-  const int64_t scale_bytes = ElementBytes(op.weight.Part(WeightPart::kScales).dtype);
-  switch (*kind) {
-    case FragmentKind::kValues:
-    case FragmentKind::kPacked4Exact:
-      return kind;
-    case FragmentKind::kE4M3:
-    case FragmentKind::kInt8:
-      return scale_bytes == 4 || scale_bytes == 2 ? kind : std::nullopt;
-    case FragmentKind::kPacked8:
-      return scale_bytes == 2 ? kind : std::nullopt;
-    // Rarely seen, or with scales of a byte.
-    case FragmentKind::kPacked4:
-    case FragmentKind::kFp4:
-      return std::nullopt;
-  }
-  return std::nullopt;
+  return kind && HasPlainScales(op.weight, *kind) ? kind : std::nullopt;
 }
 
 bool JoinedProducts::Add(const NormOp& op) {

@@ -5,6 +5,7 @@
 #include "cuda/few_stored.h"
 #include "cuda/products.h"
 #include "cuda/run.h"
+#include "cuda/ways_some.h"
 
 namespace zi::cuda {
 namespace {
@@ -125,6 +126,7 @@ void LaunchStored(const LinearOp& op, Run& run) {
       return LaunchFewDots(op, run.inputs().Convert(op.x, DType::kF32, run), run);
     case StoredWay::kSlabs:
       run.Flush();
+      if (LaunchSomeStored(op, run)) return;
       return LaunchSlabs(op, run);
   }
 }

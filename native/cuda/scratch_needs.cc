@@ -6,7 +6,7 @@
 
 #include "cuda/sample_scratch.h"
 #include "cuda/shapes.h"
-#include "cuda/ways.h"
+#include "cuda/ways_some.h"
 
 namespace zi::cuda {
 namespace {
@@ -92,6 +92,7 @@ ScratchBytes Needs(const LinearOp& op) {
   needs = Needs(SlabOf(op, 0, rows, nullptr));
   needs.TakeIn(Needs(SlabOf(op, op.weight.outputs - last, last, nullptr)));
   needs[ScratchUse::kWeights] = SlabBytes(op.weight);
+  if (SomeKindOf(op)) needs[ScratchUse::kInputs] = std::max(needs[ScratchUse::kInputs], PlacedBytes(op));
   return needs;
 }
 
@@ -148,7 +149,7 @@ void Repeat(int64_t rows, Views&... views) {
 
 ScratchBytes Most(const LinearOp& one, int64_t rows, int64_t) {
   ScratchBytes most;
-  for (const int64_t some : {std::min(rows, kFewTokens), rows}) {
+  for (const int64_t some : {std::min(rows, kFewTokens), std::min(rows, kSomeTokens), rows}) {
     LinearOp op = one;
     Repeat(some, op.x, op.out);
     // Where operands will lie is not known: as badly as they can.

@@ -26,7 +26,10 @@ import { ACTIVATIONS } from './workbench.js';
 /** Sums are f32; a product of many tokens stored in 16 bits before its activation is rounded twice. */
 const TOLERANCE: Readonly<Record<string, number>> = { f16: 2e-3, bf16: 8e-3 };
 
-/** [tokens, outputs, inputs]: whole and short rounds of units, one row more than blocks have, several rounds, several tiles of a block. */
+/**
+ * [tokens, outputs, inputs]: whole and short rounds of units, one row more than blocks have, several rounds, several tiles of a block;
+ * more tokens than a few with inputs shared by blocks, several blocks of rows, short last units.
+ */
 const SHAPES = [
   [1, 16, 128],
   [1, 33, 4096],
@@ -38,6 +41,9 @@ const SHAPES = [
   [1, 4241, 96],
   [9, 130, 256],
   [40, 31, 520],
+  [66, 9, 1024],
+  [12, 270, 160],
+  [128, 5, 224],
 ] as const;
 
 describe.skipIf(!HAS_GPU)('stored weights on CUDA', () => {
@@ -99,7 +105,9 @@ describe.skipIf(!HAS_GPU)('stored weights on CUDA', () => {
     for (const [tokens, ...size] of [
       [1, 40, 4128],
       [8, 33, 1120],
+      [70, 33, 4128],
     ] as const) {
+      if (OWN_KERNELS_ONLY && tokens > 8) continue;
       const bench = gpuBench(tokens, false);
       const [outputs, inputs] = fitted(kind, size);
       const weight = buildWeight(bench, kind, [outputs, inputs]);
@@ -120,18 +128,23 @@ describe.skipIf(!HAS_GPU)('stored weights on CUDA', () => {
   it.each(ROW_KINDS.filter(({ name }) => name === 'e4m3'))(
     '$label: a code that is no number makes none of its row, and of no other',
     async (kind) => {
-      for (const half of ['bf16', 'f16'] as const) {
+      for (const [half, tokens] of [
+        ['bf16', 3],
+        ['f16', 3],
+        ['bf16', 20],
+      ] as const) {
+        if (OWN_KERNELS_ONLY && tokens > 8) continue;
         const bench = gpuBench(3, false);
         const [outputs, inputs] = fitted(kind, [40, 1120]);
         const weight = buildWeight(bench, kind, [outputs, inputs], { type: half });
         const codes = present(weight.parts.codes, 'codes');
         bench.memory.view.setUint8(codes.offsetBytes + 21 * present(codes.strides[0], 'stride') + 1107, 0xff);
-        const out = bench.activation([3, outputs]);
-        const x = bench.activation([3, inputs], 1, half);
+        const out = bench.activation([tokens, outputs]);
+        const x = bench.activation([tokens, inputs], 1, half);
         const rest = { bias: null, activation: 'none', accumulate: false } as const;
         await runOnGpu({ op: 'linear', out, x, weight, ...rest }, bench.memory);
         const numbers = [...bench.memory.read(out)].map((value) => Number.isFinite(value));
-        expect(numbers).toEqual(Array.from({ length: 3 * outputs }, (_, i) => i % outputs !== 21));
+        expect(numbers).toEqual(Array.from({ length: tokens * outputs }, (_, i) => i % outputs !== 21));
       }
     },
   );

@@ -1,0 +1,96 @@
+// Tensor cores of compute capability 9.0 as products of some tokens use them: values of weights in registers, inputs in shared memory,
+// and blocks of a cluster that read each other's sums.
+#pragma once
+#include <type_traits>
+
+#include "cuda/stored_fragments.h"
+
+namespace zi::cuda::some {
+
+/// Which input of a unit the lane of a pair multiplies at one of 16 places of a step: pairs (2t, 2t+1) and (2t+8, 2t+9) are lane t's,
+/// which has 16 bytes of codes, and takes of eight of them the first two pairs that Expand makes, then the others.
+template <FragmentKind kKind>
+__host__ __device__ constexpr int InputOf(int step, int place) {
+  const int lane = place % 8 / 2, pair = step % 2 * 2 + place / 8, which = place % 2;
+  const int eight = lane * FragmentSizes<kKind>::kInputs + step / 2 * 8;
+  // Nibbles i and i + 4 make a pair.
+  return FragmentSizes<kKind>::kNibbles ? eight + pair + 4 * which : eight + pair * 2 + which;
+}
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+/// What so many bytes further is in the address of a matrix.
+__device__ constexpr uint64_t EncodedBytes(int bytes) { return static_cast<uint64_t>(bytes) / 16; }
+/// A matrix in shared memory of rows of 64 values, whose groups of eight are exchanged as PlaceInputs does; eight rows take 1024 bytes.
+__device__ inline uint64_t MatrixAt(const void* at) {
+  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62, kEightRows = uint64_t{1024 / 16} << 32, kUnused = uint64_t{1} << 16;
+  return kSwizzle128 | kEightRows | kUnused | (SharedAddress(at) & 0x3ffff) / 16;
+}
+
+#define SUM(i) "+f"(sums[i][0]), "+f"(sums[i][1]), "+f"(sums[i][2]), "+f"(sums[i][3])
+#define SUMS_OF_64 SUM(0), SUM(1), SUM(2), SUM(3), SUM(4), SUM(5), SUM(6), SUM(7)
+#define SUMS_OF_128 SUMS_OF_64, SUM(8), SUM(9), SUM(10), SUM(11), SUM(12), SUM(13), SUM(14), SUM(15)
+#define MULTIPLY_64(TYPE)                                                                                               \
+  asm volatile(                                                                                                         \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {"                                                  \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                          \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"                                  \
+      "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"                                                                       \
+      : SUMS_OF_64                                                                                                      \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(inputs))
+#define MULTIPLY_128(TYPE)                                                                                              \
+  asm volatile(                                                                                                         \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {"                                                 \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                          \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                                \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                                \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"                                  \
+      "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"                                                                       \
+      : SUMS_OF_128                                                                                                     \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(inputs))
+
+/// sums += values [64 × 16] · inputs [tokens × 16]ᵀ, some time before WaitForProductsBut; registers are as tensor_cores.h says of a
+/// and c, warp i of the group having rows 16i … 16i + 15.
+template <class T, int kEights>
+__device__ inline void StartProduct(float (&sums)[kEights][4], const uint32_t (&a)[4], uint64_t inputs) {
+  static_assert(kEights == 8 || kEights == 16);
+  constexpr bool kHalf = std::is_same_v<T, __half>;
+  if constexpr (kEights == 8) {
+    if constexpr (kHalf) MULTIPLY_64("f16");
+    else MULTIPLY_64("bf16");
+  } else {
+    if constexpr (kHalf) MULTIPLY_128("f16");
+    else MULTIPLY_128("bf16");
+  }
+}
+#undef MULTIPLY_128
+#undef MULTIPLY_64
+#undef SUMS_OF_128
+#undef SUMS_OF_64
+#undef SUM
+
+__device__ inline void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void EndProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int kGroups>
+__device__ inline void WaitForProductsBut() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory");
+}
+/// What this thread's copies wrote into shared memory is seen by products that begin after a barrier.
+__device__ inline void ShowToProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/// All threads of the cluster's blocks: what they wrote to shared memory may be read.
+__device__ inline void MeetCluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/// What another block of the cluster has where this one has `at`.
+__device__ inline float OfCluster(const float* at, int rank) {
+  float value;
+  asm volatile(
+      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %1, %2; ld.shared::cluster.f32 %0, [there]; }"
+      : "=f"(value)
+      : "r"(SharedAddress(at)), "r"(rank)
+      : "memory");
+  return value;
+}
+#endif
+
+}  // namespace zi::cuda::some
