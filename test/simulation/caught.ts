@@ -5,7 +5,7 @@ import { DeadlockError, HazardError } from '../simulator/simulated.js';
 import { type StreamPlants, withPlants } from './plants.js';
 import { LeakError, SEEDS, World, type WorldOptions, WrongResultError } from './world.js';
 
-const SEEDS_EACH = Math.ceil(SEEDS / 40);
+const SEEDS_EACH = Math.max(15, Math.ceil(SEEDS / 40));
 
 /** Long enough that every buffer is used several times. */
 export const STREAMING: WorldOptions = {

@@ -215,7 +215,7 @@ function sameOutput(
 }
 
 /** How many seeds each sweep plays; more with ZI_SIM_SEEDS. */
-export const SEEDS = Number(process.env.ZI_SIM_SEEDS ?? 600);
+export const SEEDS = Number(process.env.ZI_SIM_SEEDS ?? 300);
 
 /** Plays many seeds; a failure names the seed and its world. */
 export async function sweep(
