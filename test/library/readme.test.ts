@@ -11,7 +11,10 @@ import { tempFolder } from '../helpers/temp-folder.js';
 
 const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
-const PROGRAMS = [...README.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code = '']) => code);
+/** Those that open a model themselves: clients of a server are run by its tests. */
+const PROGRAMS = [...README.matchAll(/^```js\n([\s\S]*?)^```$/gm)]
+  .map(([, code = '']) => code)
+  .filter((code) => code.includes("open('FOLDER'"));
 
 let project: string;
 beforeAll(() => {
@@ -22,7 +25,6 @@ beforeAll(() => {
 
 function run(program: number): string {
   const code = present(PROGRAMS[program], 'program');
-  expect(code).toContain("open('FOLDER'");
   const file = join(project, `program-${program}.mjs`);
   writeFileSync(file, code.replace("'FOLDER'", JSON.stringify(modelFolder('shakespeare-bloom'))));
   const { status, stdout, stderr } = spawnSync(process.execPath, [file], {

@@ -17,7 +17,7 @@ import type { Scenario } from './scenario.js';
 import { CONTEXT_TOKENS } from './toy-model.js';
 import { LeakError, SEEDS, sweep, World, type WorldOptions, WrongResultError } from './world.js';
 
-const COUNT = Math.max(25, Math.ceil(SEEDS / 40));
+const COUNT = Math.max(16, Math.ceil(SEEDS / 40));
 
 /** What happened, over all seeds. */
 const seen = { shared: 0, preempted: 0, cancelled: 0, late: 0 };
