@@ -68,6 +68,7 @@ export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './plan/profile.js';
 export { slicesTransfer } from './plan/sharing.js';
 export { isAtRest } from './plan/slots.js';
+export { batchCountOf } from './plan/stages.js';
 export {
   defaultTransfer,
   type GatherBy,

@@ -23,6 +23,14 @@ export function lanePlans(plan: Plan): LanePlan[] {
   }));
 }
 
+/** Batches that are computed at once: each device has one, or all of them together, or they follow each other through stages. */
+export function batchCountOf(
+  { shares }: Pick<ModelSpec, 'shares'>,
+  { pipeline, deviceCount }: Pick<Plan, 'pipeline' | 'deviceCount'>,
+): number {
+  return shares ? 1 : (pipeline?.batches ?? deviceCount);
+}
+
 /** The model with caches of the blocks among `layers` alone: what others keep, their own devices do. */
 export function withCachesOf<M extends Pick<ModelSpec, 'caches'>>(
   model: M,

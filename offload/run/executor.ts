@@ -7,7 +7,7 @@ import type { WeightFile } from '../model/stripes.js';
 import { leavesRows } from '../plan/host-rows.js';
 import type { Plan, RowsPlan, SlotPlan } from '../plan/plan.js';
 import { choosesExperts } from '../plan/slots.js';
-import { lanePlans, withCachesOf } from '../plan/stages.js';
+import { batchCountOf, lanePlans, withCachesOf } from '../plan/stages.js';
 import type { Backend, HostMemory, ReadSpan } from '../port/backend.js';
 import type { ShareRates } from '../port/shares.js';
 import type { LoadedLayer } from '../stream/load-ahead.js';
@@ -109,10 +109,9 @@ export class Executor {
     return this.#model;
   }
 
-  /** Batches that are computed at once: each device has one, or all of them together, or they follow each other through stages. */
+  /** That are computed at once. */
   get batchCount(): number {
-    if (this.#model.shares) return 1;
-    return this.#plan.pipeline?.batches ?? this.#devices.length;
+    return batchCountOf(this.#model, this.#plan);
   }
 
   /** Buffers that are out: none between sessions. */

@@ -1,6 +1,7 @@
 // A batch's requests through the API, many at once: each is answered, and its line written, once.
 
 import { setTimeout } from 'node:timers/promises';
+import type { Executor } from '../../offload/index.js';
 import type { Asking, WholeReply } from '../api/reply.js';
 import type { BatchInput } from './batch-input.js';
 import type { BatchRequest } from './batch-line.js';
@@ -19,6 +20,14 @@ export interface BatchWork {
   readonly atOnce: number;
   readonly signal: AbortSignal;
   readonly onProgress?: (() => void) | undefined;
+}
+
+/** So many times the places that there are: whoever ends is followed at once. */
+const AHEAD = 2;
+
+/** Requests that are to be on their way, as `atOnce`. */
+export function requestsAtOnce({ batchCount, plan }: Pick<Executor, 'batchCount' | 'plan'>): number {
+  return AHEAD * plan.sequences * batchCount;
 }
 
 /**

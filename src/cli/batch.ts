@@ -5,7 +5,7 @@ import { counted, formatBytes } from '../../offload/index.js';
 import { Api } from '../api/api.js';
 import { BatchInput } from '../batches/batch-input.js';
 import { BatchResults } from '../batches/batch-results.js';
-import { runBatch } from '../batches/run-batch.js';
+import { requestsAtOnce, runBatch } from '../batches/run-batch.js';
 import { measureDriveLimit, UNKNOWN_LIMITS, withComputeLimits } from '../report/limits.js';
 import { rateSentence } from '../report/report.js';
 import { loadTokenizer } from '../text/tokenizer/tokenizer.js';
@@ -25,9 +25,6 @@ import { checkFiles, checkModelFiles, sharedInputs } from './results/run-files.j
 import { openServed, ownSampling, servedWorkload } from './served.js';
 import { finishSession, withSession } from './session.js';
 import { openSource, type Source } from './source.js';
-
-/** So many times the places that there are: whoever ends is followed at once. */
-const AHEAD = 2;
 
 export async function runBatchCommand(options: BatchOptions, context: CommandContext): Promise<void> {
   const { input: path, output, errors, report } = options;
@@ -107,7 +104,7 @@ async function answerAll(
       results,
       answer: (path, body, asking) => api.answerWhole(path, body, asking),
       client: 'batch',
-      atOnce: AHEAD * engine.plan.sequences * engine.plan.deviceCount,
+      atOnce: requestsAtOnce(engine.executor),
       signal: interrupt.signal,
     });
     const done = () => results.completed + results.failed;

@@ -1,6 +1,6 @@
 // What a plan says of several hosts that share a job's prompts: how long it takes, and from where on more of them help no further.
 
-import { counted } from '../../offload/index.js';
+import { batchCountOf, counted } from '../../offload/index.js';
 import type { PlanReport } from './plan-report.js';
 import { textTable } from './text-table.js';
 
@@ -36,7 +36,7 @@ export function planHosts(report: PlanReport, { hosts, prompts }: HostsQuestion)
   const { predicted, batchSize, plan, request, loadMs } = report;
   const { prefill, decode } = predicted;
   if (!prefill || !decode) return undefined;
-  const texts = batchSize * plan.deviceCount;
+  const texts = batchSize * batchCountOf(request.model, plan);
   const loadSeconds = (loadMs ?? 0) / 1e3;
   // The prompt's last pass makes the first new token.
   const batchSeconds = (prefill.totalMs + (request.newTokens - 1) * decode.totalMs) / 1e3;

@@ -5,6 +5,7 @@ import type { Api } from '../api/api.js';
 import { ApiError } from '../api/api-error.js';
 import type { ServedModel } from '../api/served-model.js';
 import { Batches } from '../batches/batches.js';
+import { requestsAtOnce } from '../batches/run-batch.js';
 import type { StoreFolder } from '../batches/store-folder.js';
 import { StoredFiles } from '../batches/stored-files.js';
 import type { Engine } from '../engine/engine.js';
@@ -24,8 +25,6 @@ export interface ExtrasOptions {
 }
 
 const MOST_FILE_BYTES = 16 * 2 ** 30;
-/** Requests of a batch are on their way for so many times the places that there are: whoever ends is followed at once. */
-const AHEAD = 2;
 
 interface Store {
   readonly folder: StoreFolder;
@@ -72,11 +71,10 @@ export class ServerExtras {
 
   #open(folder: StoreFolder, { engine, log }: ExtrasOptions): Store {
     const files = new StoredFiles(folder);
-    const { sequences, deviceCount } = engine.plan;
     const batches = new Batches({
       store: folder,
       files,
-      atOnce: AHEAD * sequences * deviceCount,
+      atOnce: requestsAtOnce(engine.executor),
       tell: (sentence, isProblem = false) => (isProblem ? log.warn(sentence) : log.info(sentence)),
       answer: async (path, body, asking) => {
         if (!this.#api) throw new Error('batches begin when there is somebody to answer them');

@@ -9,7 +9,7 @@ const REPORT = {
   predicted: { prefill: { totalMs: 10_000 }, decode: { totalMs: 1000 } },
   batchSize: 20,
   plan: { deviceCount: 2 },
-  request: { newTokens: 10 },
+  request: { newTokens: 10, model: {} },
   loadMs: 19_000,
 } as unknown as PlanReport;
 
@@ -24,6 +24,14 @@ it('time falls with the hosts until their batches are no longer full', () => {
   expect(shareAt(1)).toBe(1);
   expect(shareAt(102) ?? 1).toBeLessThan(0.5);
   expect(shareAt(101)).toBeCloseTo(101 / (101 * 2), 6);
+});
+
+it('texts are those of the batches that are computed at once, however devices share the work', () => {
+  const texts = (report: object) =>
+    planHosts({ ...REPORT, ...report } as PlanReport, { hosts: 1, prompts: 4000 })?.texts;
+  const together = { newTokens: 10, model: { shares: [{}, {}] } };
+  expect(texts({ request: together })).toBe(20);
+  expect(texts({ plan: { deviceCount: 4, pipeline: { stages: [], batches: 3 } } })).toBe(60);
 });
 
 it('says so in words, and nothing where rates are not known', () => {
