@@ -16,8 +16,7 @@ import { measureMachine, readMachine } from '../doctor/machine.js';
 import { deviceWarning, dramWarning } from '../engine/budget.js';
 import type { OpenedModel } from '../engine/open-model.js';
 import { packedShapes } from '../engine/shape.js';
-import { shareOpened } from '../engine/share-opened.js';
-import { possibleWays } from '../engine/ways.js';
+import { openedAs, planOfWay, possibleWays } from '../engine/ways.js';
 import { bestCompared, compareWays, waysJson, waysText } from '../report/compared-ways.js';
 import { hostsText, planHosts } from '../report/hosts.js';
 import { makePlanReport, type PlanRequest } from '../report/plan-report.js';
@@ -29,7 +28,6 @@ import { badOption } from './options/option-reader.js';
 import type { PlanCommandOptions } from './options/plan-options.js';
 import { openPlanned } from './planned-model.js';
 import { checkFiles, sharedInputs } from './results/run-files.js';
-import { sharedBy } from './session.js';
 
 /** How devices share the work is compared with so many texts where the batch is to be chosen as well. */
 const COMPARED_BATCH = 32;
@@ -56,9 +54,8 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
   const batchSize = options.batchSize === 'auto' ? COMPARED_BATCH : options.batchSize;
   const compared = ways.length > 0 ? compareWays(requestFor(planned, {}), ways, batchSize) : [];
   const chosen = compared.length > 0 ? bestCompared(compared).possible : undefined;
-  const opened =
-    chosen?.opened ?? (options.parallel === 'tensor' && count > 1 ? shareOpened(planned, count) : planned);
-  const shared = chosen?.plan ?? sharedBy({ ...options, deviceCount: count });
+  const opened = chosen?.opened ?? openedAs(planned, options.parallel, count);
+  const shared = chosen?.plan ?? planOfWay(options.parallel, count);
   const alternatives = packedShapes(opened).map(({ name, packed: { model, checkpoint } }) => ({
     name,
     model,

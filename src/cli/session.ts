@@ -1,13 +1,13 @@
 // An engine for a command's work: opened with its options, closed with it or by an interruption.
 
-import { chromeJson, type PlanOptions, type Workload } from '../../offload/index.js';
+import { chromeJson, type Workload } from '../../offload/index.js';
 import { budgetWarnings } from '../engine/budget.js';
 import { transferFor } from '../engine/devices.js';
 import { Engine } from '../engine/engine.js';
 import type { EngineOptions } from '../engine/engine-options.js';
 import { describePlacement } from '../engine/placement.js';
 import { planFor } from '../engine/plan-for.js';
-import { bestWay, type PossibleWay, possibleWays, weighWays, whyWay } from '../engine/ways.js';
+import { bestWay, type PossibleWay, planOfWay, possibleWays, weighWays, whyWay } from '../engine/ways.js';
 import { writeWherever } from '../files/output-file.js';
 import { isStdout } from '../files/output-target.js';
 import { isPage, reportPage } from '../report/html.js';
@@ -42,7 +42,10 @@ export function engineOptions(source: Source, options: SharedOptions, workload: 
     ...(options.dramBudgetBytes === undefined ? {} : { dramBudgetBytes: options.dramBudgetBytes }),
     ...(options.dramAvailableBytes === undefined ? {} : { dramAvailableBytes: options.dramAvailableBytes }),
     workload,
-    plan: { ...planOptionsFor(options, source.opened.model), ...sharedBy(options) },
+    plan: {
+      ...planOptionsFor(options, source.opened.model),
+      ...planOfWay(options.parallel, options.deviceCount),
+    },
     ...(options.deviceBudgetBytes === undefined ? {} : { deviceBudgetBytes: options.deviceBudgetBytes }),
     device: options.device,
     ...(options.gather === undefined ? {} : { gather: options.gather }),
@@ -55,11 +58,6 @@ export function engineOptions(source: Source, options: SharedOptions, workload: 
     files: source.files,
     fileStates: source.fileStates,
   };
-}
-
-/** How devices share the work, as far as it is the planner's to know. */
-export function sharedBy({ parallel, deviceCount }: SharedOptions): Partial<PlanOptions> {
-  return parallel === 'pipeline' && deviceCount > 1 ? { pipeline: true } : {};
 }
 
 export interface SessionWork {

@@ -14,7 +14,7 @@ import {
 import type { TextWishes } from '../engine/download-checks.js';
 import { type OpenedModel, openModel } from '../engine/open-model.js';
 import { shapeConfig, shapeTensors, shapeType } from '../engine/shape-tensors.js';
-import { shareOpened } from '../engine/share-opened.js';
+import { openedAs } from '../engine/ways.js';
 import { checkType } from '../engine/weight-type.js';
 import { readOptionalJsonObject } from '../files/json-file.js';
 import { buildArchitecture } from '../models/registry.js';
@@ -51,10 +51,8 @@ export async function openSource(
     ? await dummyCheckpoint(options, options.dummyWeights.folder, context)
     : await realModel(options, context, wants);
   const { early } = context;
-  const opened = sharedAsAsked(
-    early?.options.folder === folder ? early.opened : await openModel(folder),
-    options,
-  );
+  const own = early?.options.folder === folder ? early.opened : await openModel(folder);
+  const opened = openedAs(own, options.parallel, options.deviceCount);
   checkType(opened, options.dtype);
   for (const warning of opened.warnings) context.log.warn(warning);
   const { checkpoint, model } = opened;
@@ -64,11 +62,6 @@ export async function openSource(
   );
   const { files, fileStates, sha256, drives } = await stage(opened, options.offloadDrives, context);
   return { opened, files, fileStates, ...(sha256 ? { sha256 } : {}), ...(drives ? { drives } : {}) };
-}
-
-/** As several devices compute it that share every layer. */
-function sharedAsAsked(opened: OpenedModel, { parallel, deviceCount }: SharedOptions): OpenedModel {
-  return parallel === 'tensor' && deviceCount > 1 ? shareOpened(opened, deviceCount) : opened;
 }
 
 async function realModel(

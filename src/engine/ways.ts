@@ -1,7 +1,7 @@
 // The ways in which several devices could share the work, weighed for a workload: what `--parallel auto` chooses by.
 
 import { OperatingError, type Plan, type PlanOptions, present, type Workload } from '../../offload/index.js';
-import type { Way } from './engine-options.js';
+import type { Parallel, Way } from './engine-options.js';
 import type { OpenedModel } from './open-model.js';
 import { shareOpened } from './share-opened.js';
 
@@ -18,12 +18,22 @@ export interface PossibleWay {
   readonly batches: number;
 }
 
+/** What the planner has to be told of devices that share the work so. */
+export function planOfWay(parallel: Parallel, devices: number): Partial<PlanOptions> {
+  return parallel === 'pipeline' && devices > 1 ? { pipeline: true } : {};
+}
+
+/** The model as so many devices compute it. Throws UNSUPPORTED for what they cannot share. */
+export function openedAs(opened: OpenedModel, parallel: Parallel, devices: number): OpenedModel {
+  return parallel === 'tensor' && devices > 1 ? shareOpened(opened, devices) : opened;
+}
+
 export function possibleWays(opened: OpenedModel, devices: number): PossibleWay[] {
   const own = { opened, refusal: undefined };
   return [
     { way: 'streams', ...own, plan: {}, batches: devices },
     { way: 'tensor', ...sharedBy(opened, devices), plan: {}, batches: 1 },
-    { way: 'pipeline', ...own, plan: { pipeline: true }, batches: devices },
+    { way: 'pipeline', ...own, plan: planOfWay('pipeline', devices), batches: devices },
   ];
 }
 
@@ -93,13 +103,13 @@ function sumsOfJobMs({ model }: OpenedModel, workload: Workload): number {
   return sumsMs(model, promptTokens) + Math.max(0, steps) * sumsMs(model, sequences);
 }
 
-/** The best of them; the first where none can be. */
-export function bestWay<W extends { readonly textsPerSecond: number }>(ways: readonly W[]): W {
-  const [first] = ways;
-  return ways.reduce(
-    (best, one) => (one.textsPerSecond > best.textsPerSecond ? one : best),
-    present(first, 'a way'),
-  );
+/** The one with the highest rate; the first where none is known. */
+export function bestOf<W>(ways: readonly W[], rateOf: (way: W) => number): W {
+  return ways.reduce((best, one) => (rateOf(one) > rateOf(best) ? one : best), present(ways[0], 'a way'));
+}
+
+export function bestWay(ways: readonly WeighedWay[]): WeighedWay {
+  return bestOf(ways, ({ textsPerSecond }) => textsPerSecond);
 }
 
 /** Why it was chosen, for the log. */

@@ -5,8 +5,7 @@ import { transferFor } from '../engine/devices.js';
 import { Engine as ModelEngine } from '../engine/engine.js';
 import type { EngineOptions } from '../engine/engine-options.js';
 import { planFor } from '../engine/plan-for.js';
-import { shareOpened } from '../engine/share-opened.js';
-import { bestWay, possibleWays, weighWays, whyWay } from '../engine/ways.js';
+import { bestWay, openedAs, planOfWay, possibleWays, weighWays, whyWay } from '../engine/ways.js';
 import { partsOf } from './engine-parts.js';
 import { type ModelSource, openSource } from './model-source.js';
 import { type OpenSettings, readOpenOptions } from './open-options.js';
@@ -72,8 +71,7 @@ async function settled(asked: OpenSettings, source: ModelSource): Promise<OpenSe
 
 /** As several GPUs compute it that share every layer. */
 function shared(source: ModelSource, { parallel, deviceCount }: OpenSettings): ModelSource {
-  if (parallel !== 'tensor' || deviceCount === 1) return source;
-  return { ...source, opened: shareOpened(source.opened, deviceCount) };
+  return { ...source, opened: openedAs(source.opened, parallel, deviceCount) };
 }
 
 async function optionsFor(
@@ -94,7 +92,7 @@ async function optionsFor(
     files,
     fileStates,
   } satisfies Omit<EngineOptions, 'workload'>;
-  const inStages = parallel === 'pipeline' && deviceCount > 1 ? { pipeline: true } : {};
+  const inStages = planOfWay(parallel, deviceCount);
   const plan = {
     ...inStages,
     ...(kvOffload ? { kvOffload } : {}),

@@ -1,13 +1,7 @@
 // How several devices could share the work on a described machine: what each way is predicted to make, and why not.
 
-import {
-  formatBytes,
-  type Plan,
-  type PlanOptions,
-  type PredictedPass,
-  present,
-} from '../../offload/index.js';
-import { type PossibleWay, refusalOf, sumsMs } from '../engine/ways.js';
+import { formatBytes, type Plan, type PlanOptions, type PredictedPass } from '../../offload/index.js';
+import { bestOf, type PossibleWay, refusalOf, sumsMs } from '../engine/ways.js';
 import { type PlanRequest, planBatch, predictDecode, predictPrefill } from './plan-report.js';
 import { textTable } from './text-table.js';
 
@@ -71,12 +65,8 @@ function compareWay(
   }
 }
 
-/** The one that makes most tokens; the first where none is known. */
 export function bestCompared(ways: readonly ComparedWay[]): ComparedWay {
-  return ways.reduce(
-    (best, one) => (one.tokensPerSecond > best.tokensPerSecond ? one : best),
-    present(ways[0], 'a way'),
-  );
+  return bestOf(ways, ({ tokensPerSecond }) => tokensPerSecond);
 }
 
 export function waysText(ways: readonly ComparedWay[], batchSize: number): string {
