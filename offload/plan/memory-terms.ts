@@ -12,7 +12,7 @@ import { counted, formatBytes } from '../units.js';
 import { type Batch, MOST_MICRO_BATCHES, mostPassTokens } from './batches.js';
 import { cudaCosts } from './device-costs.js';
 import type { PlanInput, Workload } from './input.js';
-import { headRowsOf, LIKELIHOOD_WORDS, passSizes, rowsPerToken, TOP_TOKEN_WORDS } from './pass-sizes.js';
+import { headRowsOf, outputWords, passSizes, rowsPerToken } from './pass-sizes.js';
 import type { KvBufferPlan, PlanTerm, Sizes } from './plan.js';
 import { roundBytes } from './sharing.js';
 
@@ -176,8 +176,7 @@ export function tableTerms(input: PlanInput, counts: Counts): PlanTerm[] {
   const constants = Object.values(model.constants).reduce((total, { byteLength }) => total + byteLength, 0);
   const tables = controlWords * DTYPE_BYTES.i32 + constants + maskBytes;
   const results = resultBytes + placeBytes;
-  const perRow = 1 + LIKELIHOOD_WORDS + TOP_TOKEN_WORDS * topLogProbs;
-  const kept = headRows * perRow * DTYPE_BYTES.f32 + placeBytes;
+  const kept = headRows * outputWords(topLogProbs) * DTYPE_BYTES.f32 + placeBytes;
   const name = 'tables and results';
   const masks = maskBytes > 0 ? ', which tokens each may be' : '';
   const reason = `integer tables for ${counted(passTokens, 'token')}, constants, results of ${counted(headRows, 'output')}${masks}`;

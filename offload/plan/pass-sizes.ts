@@ -63,12 +63,16 @@ export function headRowsOf({
 export const LIKELIHOOD_WORDS = 3;
 
 /** Words of one of the likeliest tokens: itself and its logit. */
-export const TOP_TOKEN_WORDS = 2;
+const TOP_TOKEN_WORDS = 2;
+
+/** Words of what an output of a text yields at most: its token, how likely it is, and the likeliest in its place. */
+export function outputWords(topLogProbs: number): number {
+  return 1 + LIKELIHOOD_WORDS + TOP_TOKEN_WORDS * topLogProbs;
+}
 
 /** Bytes of what one pass yields at most: a token, its likelihood sums and the likeliest ones per output, or whole rows of logits. */
 function resultBytes(headRows: number, topLogProbs: number, logitsRead: number): number {
-  const perRow = 1 + LIKELIHOOD_WORDS + TOP_TOKEN_WORDS * topLogProbs;
-  return Math.max(headRows * perRow, logitsRead) * DTYPE_BYTES.f32;
+  return Math.max(headRows * outputWords(topLogProbs), logitsRead) * DTYPE_BYTES.f32;
 }
 
 /**

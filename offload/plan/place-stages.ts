@@ -62,12 +62,12 @@ function keptBytes(input: PlanInput, sizes: Sizes): number[] {
   const { sequences, contextTokens } = workload;
   const pages = blockPages(model.caches, sizes);
   const onDevices = sizes.kvBuffers.count === 0;
+  const { pageTokens } = options;
+  const format = { dtype, ...(pageTokens === undefined ? {} : { pageTokens }) };
   return layers.map(({ kind, index }) => {
     if (kind === 'head') return 0;
     const cache = model.caches[index];
     const states = statesBytes(cache ? [cache] : [], { slots: sequences, contextTokens });
-    const { pageTokens } = options;
-    const format = { dtype, ...(pageTokens === undefined ? {} : { pageTokens }) };
     const paged =
       cache?.kind === 'paged' && onDevices ? (pages[index] ?? 0) * cachePageBytes(cache, format) : 0;
     return input.batches * (states + paged);

@@ -78,10 +78,15 @@ export function joinFolded(all: readonly Float32Array[]): Float32Array {
   return joined;
 }
 
+/** log Σ exp(logit) of the first row of sums. */
+export function logTotal([maximum = 0, total = 0]: Float32Array): number {
+  return maximum + Math.log(total);
+}
+
 /** −log softmax of the target, per row of sums [R, 3]: maximum + log Σ exp(logit − maximum) − logit. */
 export function nllOf(folded: Float32Array): Float64Array {
   return Float64Array.from({ length: folded.length / LIKELIHOOD_WORDS }, (_, row) => {
-    const [maximum = 0, total = 0, target = 0] = folded.subarray(row * LIKELIHOOD_WORDS);
-    return maximum + Math.log(total) - target;
+    const sums = folded.subarray(row * LIKELIHOOD_WORDS);
+    return logTotal(sums) - (sums[2] ?? 0);
   });
 }

@@ -5,6 +5,7 @@ import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Tensor } from '../port/ops.js';
 import { columns, dimension, rows } from '../port/tensor.js';
 import type { DeviceState } from './device-state.js';
+import { logTotal } from './log-probs.js';
 import { outputCount, type Running } from './running.js';
 
 /** The likeliest tokens first, of equally likely ones the lower, with the natural logarithms of their probabilities. */
@@ -62,8 +63,7 @@ export function readTop(
       const count = microBatch.topLogProbs ?? 0;
       if (count === 0) return NONE;
       const row = firstOutput + index;
-      const [maximum = 0, total = 0] = sums.subarray(row * LIKELIHOOD_WORDS);
-      const shift = maximum + Math.log(total);
+      const shift = logTotal(sums.subarray(row * LIKELIHOOD_WORDS));
       const first = row * width;
       return {
         tokens: tokens.slice(first, first + count),
