@@ -5,7 +5,6 @@
 // A model has no part in it: parts of prompts are submitted, leased, renewed, completed with results of that length and collected.
 // What is counted is the time of the server's only thread, and the bytes that it takes and sends.
 
-import { spawn } from 'node:child_process';
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -19,6 +18,7 @@ import { type HeldChunk, Leases } from '../../src/queue/leases.js';
 import { asked, createJob, type JobRecord } from '../../src/queue/record.js';
 import { submitPrompts } from '../../src/queue/submission.js';
 import { sayOfWorker } from '../../src/queue/workers.js';
+import { startRedis } from '../../test/helpers/redis-server.js';
 
 const { values } = parseArgs({
   options: {
@@ -44,19 +44,7 @@ const HELD_SECONDS = 120;
 const folder = join(process.cwd(), values.dir);
 rmSync(folder, { recursive: true, force: true });
 mkdirSync(folder, { recursive: true });
-const words = [
-  '--port',
-  values.port,
-  '--bind',
-  '127.0.0.1',
-  '--dir',
-  folder,
-  '--save',
-  '',
-  '--appendonly',
-  'yes',
-];
-const server = spawn('redis-server', words, { stdio: 'ignore' });
+const server = startRedis(Number(values.port), folder);
 const stop = new AbortController();
 const address = queueAddress(`redis://127.0.0.1:${values.port}`, 'cost');
 const connection = new QueueConnection(address, { tell: () => undefined, signal: stop.signal });

@@ -106,6 +106,19 @@ export function readFields<T>(schema: z.ZodType<T>, body: unknown): T {
   throw badField(short(path), `${short(path)}: ${issue.message}`, 'invalid_value');
 }
 
+/** A part of a body that the whole's schema leaves open. @param refusal of the first place that is wrong, and why */
+export function readPart<T>(
+  schema: z.ZodType<T>,
+  part: { readonly value: unknown; readonly param: string },
+  refusal: (param: string, sentence: string) => ApiError,
+): T {
+  const read = schema.safeParse(part.value);
+  if (read.success) return read.data;
+  const [issue] = read.error.issues;
+  const param = [part.param, ...(issue?.path ?? [])].join('.');
+  throw refusal(param, `${param}: ${issue?.message ?? 'is not understood'}`);
+}
+
 /** A client's own words, so short that an answer stays one. */
 function short(text: string): string {
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;

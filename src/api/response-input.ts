@@ -2,6 +2,7 @@
 
 import { z } from 'zod';
 import { badField, unsupportedField } from './api-error.js';
+import { readPart } from './fields.js';
 import type { SentMessage } from './messages.js';
 
 const MOST_ITEMS = 10_000;
@@ -59,11 +60,6 @@ function messageOf(item: z.infer<typeof ITEM>, param: string): SentMessage | und
   );
 }
 
-/** Throws an ApiError that names the first part that is wrong. */
-function partsOf<T>(schema: z.ZodType<T>, item: object, param: string): T {
-  const read = schema.safeParse(item);
-  if (read.success) return read.data;
-  const [issue] = read.error.issues;
-  const at = [param, ...(issue?.path ?? [])].join('.');
-  throw badField(at, `${at}: ${issue?.message ?? 'is not understood'}`, 'invalid_value');
+function partsOf<T>(schema: z.ZodType<T>, value: object, param: string): T {
+  return readPart(schema, { value, param }, (at, sentence) => badField(at, sentence, 'invalid_value'));
 }

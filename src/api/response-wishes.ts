@@ -3,10 +3,9 @@
 import { z } from 'zod';
 import type { Grammar } from '../structured/grammar.js';
 import { unsupportedField } from './api-error.js';
+import { readPart } from './fields.js';
 import { formatGrammar } from './grammar-fields.js';
-import { type FUNCTION, type ToolWishes, toolWishes } from './tool-fields.js';
-
-const MOST_TOOLS = 128;
+import { FUNCTION, MOST_TOOLS, type ToolWishes, toolWishes } from './tool-fields.js';
 
 const FORMAT = z.looseObject({
   type: z.string(),
@@ -46,7 +45,7 @@ const SCHEMA = z.object(RESPONSE_WISHES);
 type Fields = z.infer<typeof SCHEMA>;
 
 /** Throws an ApiError. */
-export function responseTools(fields: Fields, asFunction: typeof FUNCTION): ToolWishes {
+export function responseTools(fields: Fields): ToolWishes {
   const tools = (fields.tools ?? []).map((tool, at) => {
     if (tool.type !== 'function') {
       throw unsupportedField(
@@ -54,11 +53,7 @@ export function responseTools(fields: Fields, asFunction: typeof FUNCTION): Tool
         `tools.${at} is no function, and this model calls no other tools`,
       );
     }
-    const read = asFunction.safeParse(tool);
-    if (read.success) return { function: read.data };
-    const [issue] = read.error.issues;
-    const param = [`tools.${at}`, ...(issue?.path ?? [])].join('.');
-    throw unsupportedField(param, `${param}: ${issue?.message ?? 'is no function'}`);
+    return { function: readPart(FUNCTION, { value: tool, param: `tools.${at}` }, unsupportedField) };
   });
   const { tool_choice: choice, parallel_tool_calls } = fields;
   if (choice && typeof choice === 'object' && choice.type !== 'function') {

@@ -14,7 +14,6 @@ import { itemsOf, type ResponseHead, responseBody } from './response-items.js';
 import { RESPONSE_WISHES, reasoningVariables, responseGrammar, responseTools } from './response-wishes.js';
 import type { ServedModel } from './served-model.js';
 import { allResults, usageOf } from './texts.js';
-import { FUNCTION } from './tool-fields.js';
 
 const given = z.unknown().optional();
 
@@ -44,7 +43,7 @@ export const RESPONSES = endpoint('An answer as items', SCHEMA, answer);
 async function answer(fields: Fields, model: ServedModel, asking: Asking): Promise<Reply> {
   checkModel(fields.model, model.names);
   checkWishes(fields);
-  const tools = responseTools(fields, FUNCTION);
+  const tools = responseTools(fields);
   const [begun] = await beginAnswers(model, asking, {
     messages: inputMessages(fields.input, fields.instructions ?? undefined),
     fields,

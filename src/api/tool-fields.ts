@@ -12,7 +12,7 @@ export const FUNCTION = z.looseObject({
   strict: z.boolean().nullable().optional(),
 });
 
-const MOST_TOOLS = 128;
+export const MOST_TOOLS = 128;
 
 /** As chats have them. */
 export const TOOL_FIELDS = {
