@@ -55,7 +55,8 @@ export function setUpChat(model: () => string): void {
           }
         },
       );
-      messages = [...before, asked, { role: 'assistant', content: answer.text }];
+      // One that was cleared meanwhile stays so.
+      if (messages === before) messages = [...before, asked, { role: 'assistant', content: answer.text }];
     } catch (error) {
       log.append(element('div', 'message error', error instanceof Error ? error.message : String(error)));
       // What could not be answered can be sent again.
