@@ -60,6 +60,39 @@ describe('keys that apply', () => {
     expect(options({ train_micro_batch_size_per_gpu: 'auto' }).batchSize).toBe(1);
   });
 
+  it('has so many devices compute together as DeepSpeed-Inference does, unless an option says otherwise', () => {
+    const file = { tensor_parallel: { tp_size: 2, mpu: null }, replace_with_kernel_inject: true };
+    const virtual = ['--virtual_devices', '2'] as const;
+    const read = options(file, ...virtual);
+    expect(read).toMatchObject({ parallel: 'tensor', deviceCount: 2, batchCount: 1 });
+    expect(read.warnings).toEqual([
+      expect.stringContaining('tensor_parallel.mpu cannot apply'),
+      expect.stringContaining('replace_with_kernel_inject cannot apply'),
+    ]);
+    expect(options({ mp_size: 2 }, ...virtual)).toMatchObject({ parallel: 'tensor', warnings: [] });
+    expect(options({ mp_size: 2 }, '--device', 'cpu')).toMatchObject({
+      ...{ parallel: 'streams', deviceCount: 1 },
+      warnings: [expect.stringContaining('mp_size is 2, but --device is given and wins')],
+    });
+    const overruled = options(file, ...virtual, '--parallel', 'pipeline');
+    expect(overruled.parallel).toBe('pipeline');
+    expect(overruled.warnings.join('\n')).toContain('tp_size is 2, but --parallel is given and wins');
+    for (const off of [{ enabled: false, tp_size: 2 }, { tp_size: 1 }, { tp_size: 'auto' }]) {
+      expect(options({ tensor_parallel: off }, '--device', 'cpu')).toMatchObject({
+        ...{ parallel: 'streams', deviceCount: 1, warnings: [] },
+      });
+    }
+    expect(() => options({ tensor_parallel: { tp_size: 999 } })).toThrow(
+      /^(tensor_parallel.tp_size of --ds_config is 999, but )/,
+    );
+    expect(() => parse({ tensor_parallel: { tp_size: 0 } })).toThrow(
+      /tp_size is 0: it must be a whole number/,
+    );
+    expect(parse({ mp_size: 4, tensor_parallel: { tp_size: 2 } }).warnings).toEqual([
+      'ds.json: mp_size (4) is the older name of tensor_parallel.tp_size (2), which is used',
+    ]);
+  });
+
   it('counts sizes in elements of the model’s type', () => {
     const elements = 852_559_872;
     const half = parse({ zero_optimization: { offload_param: { ...NVME, max_in_cpu: elements / 2 } } });

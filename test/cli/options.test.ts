@@ -211,8 +211,10 @@ describe('good command lines', () => {
   });
 
   it('says how many GPUs there are, and which list of them is in force', () => {
-    expect(tooFewGpus(4, 1, undefined).message).toBe('--num_gpus is 4, but CUDA finds 1 GPU: give at most 1');
-    expect(tooFewGpus(4, 2, '0,3').message).toBe(
+    expect(tooFewGpus('--num_gpus is 4', 1, undefined).message).toBe(
+      '--num_gpus is 4, but CUDA finds 1 GPU: give at most 1',
+    );
+    expect(tooFewGpus('--num_gpus is 4', 2, '0,3').message).toBe(
       "--num_gpus is 4, but CUDA finds 2 GPUs (CUDA_VISIBLE_DEVICES is '0,3'): give at most 2",
     );
   });

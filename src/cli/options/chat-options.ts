@@ -17,7 +17,7 @@ export interface ChatOptions extends SharedOptions, SamplingOptions {
 /** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
 export function readChatOptions(options: OptionReader): ChatOptions {
   return {
-    ...readSharedOptions(options),
+    ...readSharedOptions(options, 'one'),
     ...readSamplingOptions(options, true),
     prompts: options.list('prompt'),
     system: options.text('system'),

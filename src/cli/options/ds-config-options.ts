@@ -75,7 +75,7 @@ function placement(
 
 /** Keys that say otherwise than an option that was given. */
 function overruled(options: OptionReader, settings: DsSettings): string[] {
-  const { device, batchSize, dtype, bufferCount, prefetchElements } = settings;
+  const { device, batchSize, dtype, bufferCount, prefetchElements, tensorParallel } = settings;
   const lines: string[] = [];
   const say = (key: string, value: unknown, option: string) => {
     lines.push(`${key} is ${JSON.stringify(value)}, but --${option} is given and wins`);
@@ -97,6 +97,17 @@ function overruled(options: OptionReader, settings: DsSettings): string[] {
   const type = options.text('dtype');
   if (dtype !== undefined && type !== undefined && type !== dtype) {
     say(dtype === 'float16' ? 'fp16.enabled' : 'bf16.enabled', true, 'dtype');
+  }
+  if (tensorParallel) {
+    const { devices, key } = tensorParallel;
+    for (const option of ['parallel', 'num_gpus', 'virtual_devices', 'device'] as const) {
+      const same = option === 'parallel' ? 'tensor' : String(devices);
+      const isOpen =
+        option === 'device' && (options.text(option) !== 'cpu' || options.has('virtual_devices'));
+      if (devices > 1 && options.has(option) && options.text(option) !== same && !isOpen) {
+        say(key, devices, option);
+      }
+    }
   }
   if (!options.has('prefetch_layers')) return lines;
   if (bufferCount !== undefined && options.count('prefetch_layers') !== bufferCount) {

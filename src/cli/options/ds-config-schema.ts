@@ -15,6 +15,8 @@ export const dsConfigSchema = z.looseObject({
   train_micro_batch_size_per_gpu: count,
   bf16: enabled,
   fp16: enabled,
+  tensor_parallel: z.looseObject({ enabled: flag, tp_size: count }).optional(),
+  mp_size: count,
   zero_optimization: z
     .looseObject({
       stage: amount,
@@ -51,6 +53,9 @@ export const APPLIED: readonly string[] = [
   'train_micro_batch_size_per_gpu',
   'bf16.enabled',
   'fp16.enabled',
+  'tensor_parallel.enabled',
+  'tensor_parallel.tp_size',
+  'mp_size',
   'zero_optimization.stage',
   'zero_optimization.offload_param.device',
   'zero_optimization.offload_param.nvme_path',
@@ -69,6 +74,7 @@ const STREAMED = 'layers are streamed whole, not gathered parameter by parameter
 const RING = 'one thread keeps the whole queue full';
 const STORED = 'weights are used in the type they are stored in';
 const SCALING = 'nothing is scaled: sums are float32';
+const DEVICE = 'kernels are chosen by the device';
 const REPORTS = 'use --report, --trace and --benchmark';
 
 /** Keys of DeepSpeed that cannot apply, and why; a path stands for everything below it. */
@@ -102,7 +108,19 @@ export const INAPPLICABLE: Readonly<Record<string, string>> = {
   comms_logger: REPORTS,
   bf16: STORED,
   fp16: SCALING,
-  inference: 'kernels are chosen by the device',
+  inference: DEVICE,
+  kernel_inject: DEVICE,
+  replace_with_kernel_inject: DEVICE,
+  injection_policy: 'how devices share a model is known of its architecture',
+  enable_cuda_graph: 'steps on a GPU are graphs wherever they can be',
+  use_triton: DEVICE,
+  triton_autotune: DEVICE,
+  dtype: STORED,
+  quant: `${STORED}, so give --dtype int8 or pack the checkpoint`,
+  max_out_tokens: 'give --max_new_tokens',
+  max_tokens: 'give --max_new_tokens',
+  'tensor_parallel.mpu': 'one process has all GPUs',
+  'tensor_parallel.tp_group': 'one process has all GPUs',
   weight_quantization: `${STORED}, so quantize the checkpoint itself`,
   'aio.single_submit': RING,
   'aio.overlap_events': `${RING}, and reads always overlap`,

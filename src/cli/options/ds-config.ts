@@ -13,6 +13,12 @@ import {
 import { isJsonObject, parseJsonObject, show } from '../../files/json-file.js';
 import { APPLIED, type DsConfig, dsConfigSchema, INAPPLICABLE } from './ds-config-schema.js';
 
+/** That so many GPUs compute every layer together, and the key that says it. */
+export interface DsTensorParallel {
+  readonly devices: number;
+  readonly key: string;
+}
+
 /** What a file asks for; undefined where it says nothing, or "auto". */
 export interface DsSettings {
   readonly path: string;
@@ -29,6 +35,7 @@ export interface DsSettings {
   readonly bufferElements: number | undefined;
   readonly residentElements: number | undefined;
   readonly prefetchElements: number | undefined;
+  readonly tensorParallel: DsTensorParallel | undefined;
   /** A sentence per key that cannot apply or is not known. */
   readonly warnings: readonly string[];
 }
@@ -59,6 +66,7 @@ export function parseDsConfig(text: string, path: string): DsSettings {
     bufferElements: streams ? given(offload?.buffer_size) : undefined,
     residentElements: streams ? given(offload?.max_in_cpu) : undefined,
     prefetchElements: streams ? given(zero?.stage3_prefetch_bucket_size) : undefined,
+    tensorParallel: readTensorParallel(parsed.data, warnings),
   };
   for (const { key, value } of leaves(json)) {
     if (APPLIED.includes(key) || value === 'auto') continue;
@@ -99,6 +107,22 @@ function readType(bf16: boolean | undefined, fp16: boolean | undefined, path: st
     throw new OperatingError('BAD_CONFIG', `${path}: bf16 and fp16 are both enabled: enable one of them`);
   }
   return bf16 ? 'bfloat16' : fp16 ? 'float16' : undefined;
+}
+
+/** DeepSpeed-Inference has two names for it, the older of which its newer versions still take. */
+function readTensorParallel(
+  { tensor_parallel: own, mp_size: older }: DsConfig,
+  warnings: string[],
+): DsTensorParallel | undefined {
+  const devices = given(own?.enabled) === false ? undefined : given(own?.tp_size);
+  const olderSize = given(older);
+  if (devices !== undefined && olderSize !== undefined && devices !== olderSize) {
+    warnings.push(
+      `mp_size (${olderSize}) is the older name of tensor_parallel.tp_size (${devices}), which is used`,
+    );
+  }
+  if (devices !== undefined) return { devices, key: 'tensor_parallel.tp_size' };
+  return olderSize === undefined ? undefined : { devices: olderSize, key: 'mp_size' };
 }
 
 function readBlockBytes(bytes: number | undefined, path: string): number | undefined {
@@ -179,6 +203,7 @@ const WANTED: Readonly<Record<string, string>> = {
   zero_optimization: OBJECT,
   offload_param: OBJECT,
   aio: OBJECT,
+  tensor_parallel: OBJECT,
   bf16: OBJECT,
   fp16: OBJECT,
   stage: AMOUNT,

@@ -20,7 +20,7 @@ export interface PlanCommandOptions extends SharedOptions {
 
 /** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
 export function readPlanCommandOptions(options: OptionReader): PlanCommandOptions {
-  const shared = readSharedOptions(options, options.has('machine'));
+  const shared = readSharedOptions(options, options.has('machine') ? 'described' : 'several');
   return {
     ...shared,
     batchSize:

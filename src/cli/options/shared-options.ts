@@ -15,6 +15,7 @@ import { isFloatType } from '../../engine/shape-tensors.js';
 import { PACKED_WEIGHTS, type PackedWeights } from '../../pack/scheme.js';
 import type { DriveWish } from '../../stored/drive-rates.js';
 import { computeTypeOn } from './compute-type.js';
+import type { DsSettings, DsTensorParallel } from './ds-config.js';
 import { readDsConfig, withDsConfig } from './ds-config-options.js';
 import { idleOptions } from './idle-options.js';
 import { badOption, type OptionReader } from './option-reader.js';
@@ -24,13 +25,20 @@ import { SHARED_OPTIONS } from './tables/shared.js';
 /** Each is three threads and buffers of its own. */
 const MOST_VIRTUAL_DEVICES = 16;
 
-/**
- * Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE.
- * @param elsewhere the options are of a machine that a file describes, so that this one's devices do not matter
- */
-export function readSharedOptions(options: OptionReader, elsewhere = false): SharedOptions {
-  const { device, deviceCount, warnings } = elsewhere ? describedDevices(options) : readDevices(options);
-  const parallel = options.choice('parallel', SHARED_OPTIONS.parallel.choices) ?? 'streams';
+/** What a command's options are about: this machine's devices, one of them, or a machine that a file describes. */
+export type Whose = 'several' | 'one' | 'described';
+
+/** Throws BAD_OPTION, UNSUPPORTED, NO_DEVICE, NOT_FOUND or BAD_CONFIG. */
+export function readSharedOptions(options: OptionReader, whose: Whose = 'several'): SharedOptions {
+  const elsewhere = whose === 'described';
+  const dsConfig = readDsConfig(options.path('ds_config'));
+  const together = togetherBy(dsConfig, whose, options);
+  const { device, deviceCount, warnings } = elsewhere
+    ? describedDevices(options, together)
+    : readDevices(options, together);
+  const parallel =
+    options.choice('parallel', SHARED_OPTIONS.parallel.choices) ??
+    (together && deviceCount > 1 ? 'tensor' : 'streams');
   const gather = readGather(options);
   if (!elsewhere) checkGather(gather, options, device);
   const name = options.path('name');
@@ -62,11 +70,30 @@ export function readSharedOptions(options: OptionReader, elsewhere = false): Sha
     plan: readPlanOptions(options, computeType),
     cpu: readCpuOptions(options, device === 'cpu' ? computeType : undefined),
     dsConfig: undefined,
-    warnings: [...warnings, ...idleOptions(options, { device, deviceCount, described: elsewhere })],
+    warnings: [
+      ...warnings,
+      ...idleOptions(options, { device, deviceCount, described: elsewhere }),
+      ...(whose === 'one' ? alone(dsConfig) : []),
+    ],
     report: options.path('report'),
     trace: options.path('trace'),
   };
-  return withDsConfig(shared, options, readDsConfig(options.path('ds_config')));
+  return withDsConfig(shared, options, dsConfig);
+}
+
+/** The GPUs that a file has compute together, where the command has several devices and the options do not say that the CPU computes. */
+function togetherBy(
+  settings: DsSettings | undefined,
+  whose: Whose,
+  options: OptionReader,
+): DsTensorParallel | undefined {
+  const isCpu = options.text('device') === 'cpu' && !options.has('virtual_devices');
+  return whose === 'one' || isCpu ? undefined : settings?.tensorParallel;
+}
+
+function alone(settings: DsSettings | undefined): string[] {
+  const { devices, key } = settings?.tensorParallel ?? { devices: 1, key: '' };
+  return devices === 1 ? [] : [`${settings?.path}: ${key} cannot apply: a conversation has one device`];
 }
 
 /** A folder, and what its drive yields where that is said: `/mnt/a:2.5GB/s`. */
@@ -79,17 +106,22 @@ function driveWish(text: string): DriveWish {
 
 type Devices = Pick<SharedOptions, 'device' | 'deviceCount' | 'warnings'>;
 
-function readDevices(options: OptionReader): Devices {
+/** @param together what a file says, below the options */
+function readDevices(options: OptionReader, together: DsTensorParallel | undefined): Devices {
   options.exclude('num_gpus', 'virtual_devices', 'devices are either GPUs or the CPU');
   const wanted = options.choice('device', SHARED_OPTIONS.device.choices) ?? 'auto';
-  const gpus = options.count('num_gpus');
+  const gpus = options.count('num_gpus') ?? together?.devices;
+  const said =
+    options.has('num_gpus') || !together
+      ? `--num_gpus is ${gpus}`
+      : `${together.key} of --ds_config is ${gpus}`;
   const virtual = options.count('virtual_devices', 1, MOST_VIRTUAL_DEVICES);
   if (virtual !== undefined) {
     if (wanted !== 'cuda') return { device: 'cpu', deviceCount: virtual, warnings: [] };
     throw badOption('--device is cuda and --virtual_devices is given, which are of the CPU: leave one out');
   }
   if (wanted === 'cpu' && gpus !== undefined && gpus > 1) {
-    throw badOption(`--device is cpu and --num_gpus is ${gpus}: leave one out`);
+    throw badOption(`--device is cpu and ${said}: leave one out`);
   }
   if (wanted === 'cpu') return { device: 'cpu', deviceCount: 1, warnings: [] };
   const status = cudaStatus();
@@ -99,12 +131,12 @@ function readDevices(options: OptionReader): Devices {
   const { problem, devices } = status;
   if (problem !== '') {
     const [option, instead] =
-      (gpus ?? 1) > 1 ? [`--num_gpus is ${gpus}`, 'leave it out'] : ['--device is cuda', 'use --device cpu'];
+      (gpus ?? 1) > 1 ? [said, 'leave it out'] : ['--device is cuda', 'use --device cpu'];
     throw new OperatingError('NO_DEVICE', `${option}, but ${problem}; or ${instead}`);
   }
   const deviceCount = gpus ?? 1;
   if (deviceCount > devices.length) {
-    throw tooFewGpus(deviceCount, devices.length, process.env.CUDA_VISIBLE_DEVICES);
+    throw tooFewGpus(said, devices.length, process.env.CUDA_VISIBLE_DEVICES);
   }
   return { device: 'cuda', deviceCount, warnings: [] };
 }
@@ -115,9 +147,9 @@ function leftOut({ problem, present }: CudaStatus): string[] {
 }
 
 /** How many there are, `plan` compares with the file. */
-function describedDevices(options: OptionReader): Devices {
+function describedDevices(options: OptionReader, together: DsTensorParallel | undefined): Devices {
   const device = options.choice('device', SHARED_OPTIONS.device.choices) === 'cuda' ? 'cuda' : 'cpu';
-  return { device, deviceCount: options.count('num_gpus') ?? 1, warnings: [] };
+  return { device, deviceCount: options.count('num_gpus') ?? together?.devices ?? 1, warnings: [] };
 }
 
 function readGather(options: OptionReader): GatherWish | undefined {
@@ -134,12 +166,15 @@ function checkGather(wish: GatherWish | undefined, options: OptionReader, device
   }
 }
 
-/** @param visible the environment's list of GPUs, which CUDA has applied already */
-export function tooFewGpus(wanted: number, found: number, visible: string | undefined): OperatingError {
+/**
+ * @param said how many were wanted, as a clause
+ * @param visible the environment's list of GPUs, which CUDA has applied already
+ */
+export function tooFewGpus(said: string, found: number, visible: string | undefined): OperatingError {
   const why = visible === undefined ? '' : ` (CUDA_VISIBLE_DEVICES is '${visible}')`;
   return new OperatingError(
     'NO_DEVICE',
-    `--num_gpus is ${wanted}, but CUDA finds ${counted(found, 'GPU')}${why}: give at most ${found}`,
+    `${said}, but CUDA finds ${counted(found, 'GPU')}${why}: give at most ${found}`,
   );
 }
 
