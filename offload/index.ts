@@ -65,6 +65,7 @@ export {
 export type { DeviceResident, ExpertSlotsOption, Offload, PlanOptions, Workload } from './plan/input.js';
 export { makePlan } from './plan/make-plan.js';
 export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan.js';
+export { LINK_BYTES_PER_SECOND, PEER_BYTES_PER_SECOND } from './plan/price.js';
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './plan/profile.js';
 export { slicesTransfer } from './plan/sharing.js';
 export { isAtRest } from './plan/slots.js';

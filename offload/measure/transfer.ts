@@ -23,6 +23,8 @@ export interface TransferTimes {
   readonly wholeMs: number;
   readonly shardsMs: number;
   readonly layerBytes: number;
+  /** What each copies from the next one, while all copy. */
+  readonly peerBytesPerSecond: number;
 }
 
 /**
@@ -49,7 +51,7 @@ export async function measureTransfer(
   await timeRounds(trial, by, 1);
   const shardsMs = await timeRounds(trial, by, ROUNDS);
   const wholeMs = await timeRounds(trial, 'none', ROUNDS);
-  return { wholeMs, shardsMs, layerBytes };
+  return { wholeMs, shardsMs, layerBytes, peerBytesPerSecond: await timePeers(trial) };
 }
 
 interface Trial {
@@ -80,11 +82,31 @@ async function timeRounds(
   return (Math.max(...ends.map(({ timeMs }) => timeMs)) - startMs) / rounds;
 }
 
+/** Bytes per second of the slowest device, while each copies a layer from the next one. */
+async function timePeers({ backend: { devices }, layout: { sizeBytes }, buffers }: Trial): Promise<number> {
+  const spans = devices.map(({ gather }, g) => {
+    const from = present(buffers[(g + 1) % devices.length]?.[1], 'a buffer');
+    const begun = gather.record();
+    for (let round = 0; round < ROUNDS; round++) {
+      gather.copy(present(buffers[g]?.[0], 'a buffer'), 0, from, 0, sizeBytes);
+    }
+    return [begun, gather.record()] as const;
+  });
+  await Promise.all(spans.map(([, ended]) => ended.reached()));
+  const slowestMs = Math.max(...spans.map(([begun, ended]) => ended.timeMs - begun.timeMs));
+  return (ROUNDS * sizeBytes) / (slowestMs / 1e3);
+}
+
 /** Rejects with NO_DEVICE or DEVICE_FAILED. */
 export async function decideTransfer(backend: Backend, wish: GatherWish): Promise<Transfer> {
+  const apart = unreachable(backend);
+  const decided = await decide(backend, wish, apart);
+  return apart === undefined ? decided : { ...decided, throughHost: true };
+}
+
+async function decide(backend: Backend, wish: GatherWish, apart: string | undefined): Promise<Transfer> {
   const { devices, collective } = backend;
   if (wish === 'none') return makeTransfer('none', `${wholeOf(devices.length)}, as --gather none asks`);
-  const apart = unreachable(backend);
   if (wish === 'nccl') {
     const { deviceBytes } = present(collective, 'NCCL');
     return makeTransfer('nccl', `${shardsOf(devices.length)} by NCCL, as --gather nccl asks`, deviceBytes);
@@ -100,18 +122,20 @@ export async function decideTransfer(backend: Backend, wish: GatherWish): Promis
 
 /** By the times alone; where shards are hardly faster, devices had better not wait for each other. */
 export function chooseTransfer(deviceCount: number, times: TransferTimes): Transfer {
-  const { wholeMs, shardsMs, layerBytes } = times;
+  const { wholeMs, shardsMs, layerBytes, peerBytesPerSecond } = times;
   const took = (ms: number) => `${ms.toFixed(2)} ms (${formatRate(layerBytes / (ms / 1e3))})`;
   const size = formatBytes(layerBytes);
-  return shardsMs < wholeMs * WORTHWHILE
-    ? makeTransfer(
-        'peer',
-        `${shardsOf(deviceCount)} by peer copies: ${size} measured in ${took(shardsMs)}, whole over every link in ${took(wholeMs)}`,
-      )
-    : makeTransfer(
-        'none',
-        `${wholeOf(deviceCount)}: ${size} measured in ${took(wholeMs)}, in shards with peer copies in ${took(shardsMs)}`,
-      );
+  const transfer =
+    shardsMs < wholeMs * WORTHWHILE
+      ? makeTransfer(
+          'peer',
+          `${shardsOf(deviceCount)} by peer copies: ${size} measured in ${took(shardsMs)}, whole over every link in ${took(wholeMs)}`,
+        )
+      : makeTransfer(
+          'none',
+          `${wholeOf(deviceCount)}: ${size} measured in ${took(wholeMs)}, in shards with peer copies in ${took(shardsMs)}`,
+        );
+  return { ...transfer, peerBytesPerSecond };
 }
 
 async function measured(backend: Backend): Promise<TransferTimes> {

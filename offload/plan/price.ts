@@ -20,7 +20,7 @@ import { partCount } from './transfer.js';
 /** What a drive brings: of GPUs' hosts and of others alike. */
 export const DRIVE_BYTES_PER_SECOND = 2e9;
 /** What a GPU copies from its peers, measured with NVLink. */
-const PEER_BYTES_PER_SECOND = 350e9;
+export const PEER_BYTES_PER_SECOND = 350e9;
 /** What a GPU pulls from DRAM. */
 export const LINK_BYTES_PER_SECOND = 54.5e9;
 /** How much still shows of what is hidden. */

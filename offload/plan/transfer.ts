@@ -15,6 +15,10 @@ export interface Transfer {
   readonly reason: string;
   /** What gathering takes of each device's memory beside the buffers. */
   readonly deviceBytes: number;
+  /** What devices copy from each other, all at once, where that was measured. */
+  readonly peerBytesPerSecond?: number;
+  /** Some devices cannot reach each other's memory: what they send each other goes through the host. */
+  readonly throughHost?: boolean;
 }
 
 export function makeTransfer(by: GatherBy, reason: string, deviceBytes = 0): Transfer {

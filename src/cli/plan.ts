@@ -16,7 +16,7 @@ import { measureMachine, readMachine } from '../doctor/machine.js';
 import { deviceWarning, dramWarning } from '../engine/budget.js';
 import type { OpenedModel } from '../engine/open-model.js';
 import { packedShapes } from '../engine/shape.js';
-import { openedAs, planOfWay, possibleWays } from '../engine/ways.js';
+import { describedBetween, openedAs, planOfWay, possibleWays } from '../engine/ways.js';
 import { bestCompared, compareWays, waysJson, waysText } from '../report/compared-ways.js';
 import { hostsText, planHosts } from '../report/hosts.js';
 import { makePlanReport, type PlanRequest } from '../report/plan-report.js';
@@ -75,7 +75,7 @@ export async function runPlan(options: PlanCommandOptions, context: CommandConte
     };
     context.write(planJson(model, report, more));
   } else {
-    const table = chosen ? `\n${waysText(compared, batchSize)}` : '';
+    const table = chosen ? `\n${waysText(compared, batchSize, describedBetween(machine.devices))}` : '';
     context.write(planText(model, report) + table + (hosts ? `\n${hostsText(hosts)}` : ''));
   }
 }

@@ -7,7 +7,15 @@ import { Engine } from '../engine/engine.js';
 import type { EngineOptions } from '../engine/engine-options.js';
 import { describePlacement } from '../engine/placement.js';
 import { planFor } from '../engine/plan-for.js';
-import { bestWay, type PossibleWay, planOfWay, possibleWays, weighWays, whyWay } from '../engine/ways.js';
+import {
+  bestWay,
+  betweenOf,
+  type PossibleWay,
+  planOfWay,
+  possibleWays,
+  weighWays,
+  whyWay,
+} from '../engine/ways.js';
 import { writeWherever } from '../files/output-file.js';
 import { isStdout } from '../files/output-target.js';
 import { isPage, reportPage } from '../report/html.js';
@@ -84,15 +92,16 @@ async function settled(asked: SessionWork): Promise<SessionWork> {
     batchCount: batches,
     plan: { ...options.plan, ...(way === 'streams' ? { transfer } : {}) },
   });
-  const ways = weighWays(
-    possibleWays(source.opened, options.deviceCount),
+  const between = betweenOf(transfer);
+  const ways = weighWays(possibleWays(source.opened, options.deviceCount), {
     workloadOf,
-    (way, opened, workload) =>
+    planOf: (way, opened, workload) =>
       planFor(opened.model, engineOptions({ ...source, opened }, optionsOf(way), workload)),
-    asked.texts,
-  );
+    between,
+    texts: asked.texts,
+  });
   const best = bestWay(ways);
-  context.log.info(whyWay(ways));
+  context.log.info(whyWay(ways, between));
   return {
     ...asked,
     source: { ...source, opened: best.opened ?? source.opened },

@@ -1,6 +1,17 @@
 // The ways in which several devices could share the work, weighed for a workload: what `--parallel auto` chooses by.
 
-import { OperatingError, type Plan, type PlanOptions, present, type Workload } from '../../offload/index.js';
+import {
+  formatRate,
+  type HardwareProfile,
+  LINK_BYTES_PER_SECOND,
+  OperatingError,
+  PEER_BYTES_PER_SECOND,
+  type Plan,
+  type PlanOptions,
+  present,
+  type Transfer,
+  type Workload,
+} from '../../offload/index.js';
 import type { Parallel, Way } from './engine-options.js';
 import type { OpenedModel } from './open-model.js';
 import { shareOpened } from './share-opened.js';
@@ -55,18 +66,50 @@ export function refusalOf(error: unknown): string {
 /** Devices that sum wait for each other so long beside the copies, in each half of a block. */
 const SUM_MS = 0.02;
 const SUMS_PER_BLOCK = 2;
-/** What GPUs with a fast link between them copy. */
-const PEER_BYTES_PER_SECOND = 350e9;
+
+/** What devices send each other, and where that is known from. */
+export interface Between {
+  readonly bytesPerSecond: number;
+  readonly source: string;
+}
+
+/** Where nothing was measured: GPUs with a fast link between them. */
+const USUAL: Between = { bytesPerSecond: PEER_BYTES_PER_SECOND, source: 'as is usual between GPUs' };
+
+/** What was found of the devices before the run, else what is usual. */
+export function betweenOf({ peerBytesPerSecond, throughHost }: Partial<Transfer> = {}): Between {
+  if (peerBytesPerSecond !== undefined) return { bytesPerSecond: peerBytesPerSecond, source: 'as measured' };
+  if (!throughHost) return USUAL;
+  return {
+    bytesPerSecond: LINK_BYTES_PER_SECOND,
+    source: 'as is usual through the host, since they reach no peer',
+  };
+}
+
+/** As a machine's description has it. */
+export function describedBetween({
+  peerBytesPerSecond,
+  linkBytesPerSecond,
+}: HardwareProfile['devices']): Between {
+  if (peerBytesPerSecond !== null) return { bytesPerSecond: peerBytesPerSecond, source: 'as described' };
+  if (linkBytesPerSecond === null) return USUAL;
+  return { bytesPerSecond: linkBytesPerSecond, source: 'through the host over links as described' };
+}
 
 /** What sums between devices add to a pass of so many tokens; neither prices nor predictions of operations have it. */
 export function sumsMs(
   { shares, blocks, hiddenSize }: OpenedModel['model'],
   tokens: number,
-  peerBytesPerSecond: number = PEER_BYTES_PER_SECOND,
+  { bytesPerSecond }: Between,
 ): number {
   if (!shares) return 0;
   const bytes = tokens * hiddenSize * Float32Array.BYTES_PER_ELEMENT * (shares.length - 1);
-  return blocks.length * SUMS_PER_BLOCK * (SUM_MS + (bytes / peerBytesPerSecond) * 1e3);
+  return blocks.length * SUMS_PER_BLOCK * (SUM_MS + (bytes / bytesPerSecond) * 1e3);
+}
+
+/** At which rate sums were counted, for logs and plans. */
+export function saidOf({ bytesPerSecond, source }: Between): string {
+  return `sums of devices are counted at ${formatRate(bytesPerSecond)} ${source}, and ${SUM_MS * 1e3} µs each`;
 }
 
 /** A way with what was made of it. */
@@ -76,20 +119,26 @@ export interface WeighedWay extends PossibleWay {
   readonly textsPerSecond: number;
 }
 
-/** In the order of `possibleWays`. @param planOf throws DOES_NOT_FIT or BAD_OPTION @param texts that there are at once, at most */
-export function weighWays(
-  ways: readonly PossibleWay[],
-  workloadOf: (batches: number) => Workload,
-  planOf: (way: PossibleWay, opened: OpenedModel, workload: Workload) => Plan,
-  texts = Number.POSITIVE_INFINITY,
-): WeighedWay[] {
+export interface Weighing {
+  /** The work with so many batches at once. */
+  readonly workloadOf: (batches: number) => Workload;
+  /** Throws DOES_NOT_FIT or BAD_OPTION. */
+  readonly planOf: (way: PossibleWay, opened: OpenedModel, workload: Workload) => Plan;
+  readonly between?: Between;
+  /** That there are at once, at most. */
+  readonly texts?: number | undefined;
+}
+
+/** In the order of `possibleWays`. */
+export function weighWays(ways: readonly PossibleWay[], weighing: Weighing): WeighedWay[] {
+  const { workloadOf, planOf, between = USUAL, texts = Number.POSITIVE_INFINITY } = weighing;
   return ways.map((way): WeighedWay => {
     const { opened, batches } = way;
     if (!opened) return { ...way, planned: undefined, textsPerSecond: 0 };
     const workload = workloadOf(batches);
     try {
       const planned = planOf(way, opened, workload);
-      const ms = planned.jobMs + sumsOfJobMs(opened, workload);
+      const ms = planned.jobMs + sumsOfJobMs(opened, workload, between);
       return { ...way, planned, textsPerSecond: (Math.min(texts, workload.sequences * batches) * 1e3) / ms };
     } catch (error) {
       return { ...way, refusal: refusalOf(error), planned: undefined, textsPerSecond: 0 };
@@ -97,10 +146,10 @@ export function weighWays(
   });
 }
 
-function sumsOfJobMs({ model }: OpenedModel, workload: Workload): number {
+function sumsOfJobMs({ model }: OpenedModel, workload: Workload, between: Between): number {
   const { promptTokens, sequences, contextTokens, newTokens } = workload;
   const steps = (newTokens ?? contextTokens - Math.round(promptTokens / sequences)) - 1;
-  return sumsMs(model, promptTokens) + Math.max(0, steps) * sumsMs(model, sequences);
+  return sumsMs(model, promptTokens, between) + Math.max(0, steps) * sumsMs(model, sequences, between);
 }
 
 /** The one with the highest rate; the first where none is known. */
@@ -113,7 +162,7 @@ export function bestWay(ways: readonly WeighedWay[]): WeighedWay {
 }
 
 /** Why it was chosen, for the log. */
-export function whyWay(ways: readonly WeighedWay[]): string {
+export function whyWay(ways: readonly WeighedWay[], between: Between = USUAL): string {
   const best = bestWay(ways);
   const others = ways
     .filter((one) => one !== best)
@@ -121,5 +170,5 @@ export function whyWay(ways: readonly WeighedWay[]): string {
       if (one.refusal !== undefined) return `${one.way} cannot be: ${one.refusal}`;
       return `${one.way} would make ${(one.textsPerSecond / best.textsPerSecond).toFixed(2)} of its texts in the same time`;
     });
-  return `--parallel auto is ${best.way}, by the rates that plans are compared with; ${others.join('; ')}`;
+  return `--parallel auto is ${best.way}, by the rates that plans are compared with (${saidOf(between)}); ${others.join('; ')}`;
 }

@@ -5,7 +5,7 @@ import { transferFor } from '../engine/devices.js';
 import { Engine as ModelEngine } from '../engine/engine.js';
 import type { EngineOptions } from '../engine/engine-options.js';
 import { planFor } from '../engine/plan-for.js';
-import { bestWay, openedAs, planOfWay, possibleWays, weighWays, whyWay } from '../engine/ways.js';
+import { bestWay, betweenOf, openedAs, planOfWay, possibleWays, weighWays, whyWay } from '../engine/ways.js';
 import { partsOf } from './engine-parts.js';
 import { type ModelSource, openSource } from './model-source.js';
 import { type OpenSettings, readOpenOptions } from './open-options.js';
@@ -60,12 +60,13 @@ async function settled(asked: OpenSettings, source: ModelSource): Promise<OpenSe
   const streams: OpenSettings = { ...asked, parallel: 'streams' };
   if (deviceCount === 1) return streams;
   const { workload, plan, ...options } = await optionsFor(streams, source);
-  const ways = weighWays(
-    possibleWays(source.opened, deviceCount),
-    () => workload,
-    (way, { model }) => planFor(model, { ...options, workload, plan: { ...plan, ...way.plan } }),
-  );
-  logger.info(whyWay(ways));
+  const between = betweenOf(plan?.transfer);
+  const ways = weighWays(possibleWays(source.opened, deviceCount), {
+    workloadOf: () => workload,
+    planOf: (way, { model }) => planFor(model, { ...options, workload, plan: { ...plan, ...way.plan } }),
+    between,
+  });
+  logger.info(whyWay(ways, between));
   return { ...asked, parallel: bestWay(ways).way };
 }
 

@@ -1,7 +1,15 @@
 // How several devices could share the work on a described machine: what each way is predicted to make, and why not.
 
 import { formatBytes, type Plan, type PlanOptions, type PredictedPass } from '../../offload/index.js';
-import { bestOf, type PossibleWay, refusalOf, sumsMs } from '../engine/ways.js';
+import {
+  type Between,
+  bestOf,
+  describedBetween,
+  type PossibleWay,
+  refusalOf,
+  saidOf,
+  sumsMs,
+} from '../engine/ways.js';
 import { type PlanRequest, planBatch, predictDecode, predictPrefill } from './plan-report.js';
 import { textTable } from './text-table.js';
 
@@ -53,8 +61,7 @@ function compareWay(
     const prefill = predictPrefill(own, planned, batchSize);
     if (!decode || !prefill) return { ...none, plan: planned, refusal: undefined };
     const { newTokens, promptTokens, machine } = request;
-    const { peerBytesPerSecond, linkBytesPerSecond } = machine.devices;
-    const between = peerBytesPerSecond ?? linkBytesPerSecond ?? undefined;
+    const between = describedBetween(machine.devices);
     const stepMs = decode.totalMs + sumsMs(opened.model, batchSize, between);
     const promptMs = prefill.totalMs + sumsMs(opened.model, batchSize * promptTokens, between);
     const ms = promptMs + Math.max(0, newTokens - 1) * stepMs;
@@ -69,7 +76,7 @@ export function bestCompared(ways: readonly ComparedWay[]): ComparedWay {
   return bestOf(ways, ({ tokensPerSecond }) => tokensPerSecond);
 }
 
-export function waysText(ways: readonly ComparedWay[], batchSize: number): string {
+export function waysText(ways: readonly ComparedWay[], batchSize: number, between: Between): string {
   const best = bestCompared(ways);
   const rows = ways.map((one) => [
     one.name,
@@ -81,7 +88,7 @@ export function waysText(ways: readonly ComparedWay[], batchSize: number): strin
   const head = ['devices share by', 'at rest on them', 'a step', 'tokens/s', ''];
   return (
     `How devices could share batches of ${batchSize}: streams and a pipeline have one on each of them at once, tensor one on all; ` +
-    'tokens of all devices, prompts included:\n' +
+    `tokens of all devices, prompts included; ${saidOf(between)}:\n` +
     textTable([head, ...rows], ['left', 'right', 'right', 'right', 'left'])
   );
 }

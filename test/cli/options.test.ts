@@ -211,10 +211,9 @@ describe('good command lines', () => {
   });
 
   it('says how many GPUs there are, and which list of them is in force', () => {
-    expect(tooFewGpus('--num_gpus is 4', 1, undefined).message).toBe(
-      '--num_gpus is 4, but CUDA finds 1 GPU: give at most 1',
-    );
-    expect(tooFewGpus('--num_gpus is 4', 2, '0,3').message).toBe(
+    const said = '--num_gpus is 4';
+    expect(tooFewGpus(said, 1, undefined).message).toBe(`${said}, but CUDA finds 1 GPU: give at most 1`);
+    expect(tooFewGpus(said, 2, '0,3').message).toBe(
       "--num_gpus is 4, but CUDA finds 2 GPUs (CUDA_VISIBLE_DEVICES is '0,3'): give at most 2",
     );
   });

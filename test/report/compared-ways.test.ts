@@ -2,10 +2,19 @@
 
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { GiB, present } from '../../offload/index.js';
+import { GiB, makeTransfer, present, type Transfer } from '../../offload/index.js';
 import { parseProfile } from '../../offload/plan/profile-file.js';
 import { shapeModel } from '../../src/engine/shape.js';
-import { bestWay, possibleWays, weighWays, whyWay } from '../../src/engine/ways.js';
+import {
+  bestWay,
+  betweenOf,
+  describedBetween,
+  possibleWays,
+  saidOf,
+  sumsMs,
+  weighWays,
+  whyWay,
+} from '../../src/engine/ways.js';
 import { bestCompared, compareWays, waysJson, waysText } from '../../src/report/compared-ways.js';
 import { planBatch } from '../../src/report/plan-report.js';
 
@@ -35,7 +44,7 @@ it('a model that fits two devices together is not streamed; one text alone has b
   expect(present(pipeline, 'a way').tokensPerSecond).toBeGreaterThan(
     2 * present(streams, 'a way').tokensPerSecond,
   );
-  expect(waysText(ways, 64)).toMatch(/pipeline .*taken/);
+  expect(waysText(ways, 64, describedBetween(request.machine.devices))).toMatch(/pipeline .*taken/);
   const workload = {
     sequences: 1,
     contextTokens: 192,
@@ -43,12 +52,11 @@ it('a model that fits two devices together is not streamed; one text alone has b
     newTokens: 64,
     output: 'tokens',
   } as const;
-  const weighed = weighWays(
-    possibleWays(opened, 2),
-    () => workload,
-    (way, { model }) => planBatch({ ...request, model, plan: way.plan }, 1),
-    1,
-  );
+  const weighed = weighWays(possibleWays(opened, 2), {
+    workloadOf: () => workload,
+    planOf: (way, { model }) => planBatch({ ...request, model, plan: way.plan }, 1),
+    texts: 1,
+  });
   expect(bestWay(weighed).way).toBe('tensor');
 });
 
@@ -62,14 +70,33 @@ it('a model that fits each device is best computed by each alone, with enough te
     newTokens: 64,
     output: 'tokens',
   } as const;
-  const weighed = weighWays(
-    possibleWays(opened, 2),
-    () => workload,
-    (way, { model }) => planBatch({ ...request, model, plan: way.plan }, 64),
-  );
+  const weighed = weighWays(possibleWays(opened, 2), {
+    workloadOf: () => workload,
+    planOf: (way, { model }) => planBatch({ ...request, model, plan: way.plan }, 64),
+  });
   expect(bestWay(weighed).way).toBe('streams');
   expect(whyWay(weighed)).toMatch(
     /^--parallel auto is streams, .*tensor would make 0\.\d+ of its texts .*pipeline would make 0\.\d+/,
+  );
+});
+
+it('sums are counted at what was measured between devices, and whoever assumes says so', () => {
+  const rate = (change: Partial<Transfer>) => betweenOf({ ...makeTransfer('none', 'given'), ...change });
+  expect(saidOf(rate({}))).toMatch(/counted at 350\.00 GB\/s as is usual between GPUs/);
+  expect(saidOf(rate({ peerBytesPerSecond: 120e9 }))).toMatch(/120\.00 GB\/s as measured/);
+  expect(saidOf(rate({ throughHost: true }))).toMatch(/54\.50 GB\/s .*through the host/);
+  const described = { ...MACHINE.devices, linkBytesPerSecond: 40e9 };
+  expect(saidOf(describedBetween({ ...described, peerBytesPerSecond: 90e9 }))).toMatch(
+    /90\S* GB\/s as described/,
+  );
+  expect(saidOf(describedBetween({ ...described, peerBytesPerSecond: null }))).toMatch(
+    /40\S* GB\/s through the host/,
+  );
+  // Without peer access sums of a long prompt take longer in runs as in plans.
+  const { opened } = compared('llama-3-8b', 1);
+  const tensor = present(possibleWays(opened, 2)[1]?.opened, 'a model that two devices share');
+  expect(sumsMs(tensor.model, 4096, rate({ throughHost: true }))).toBeGreaterThan(
+    4 * sumsMs(tensor.model, 4096, rate({})),
   );
 });
 

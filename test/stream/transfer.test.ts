@@ -120,8 +120,8 @@ describe('the choice', () => {
   });
 
   it('says what was measured', () => {
-    const times = { wholeMs: 1.25, shardsMs: 0.625, layerBytes: 32 * MiB };
-    expect(chooseTransfer(2, times)).toMatchObject({ kind: 'shards', by: 'peer' });
+    const times = { wholeMs: 1.25, shardsMs: 0.625, layerBytes: 32 * MiB, peerBytesPerSecond: 120e9 };
+    expect(chooseTransfer(2, times)).toMatchObject({ kind: 'shards', by: 'peer', peerBytesPerSecond: 120e9 });
     expect(chooseTransfer(2, times).reason).toMatch(
       /each of 2 devices pulls 1\/2 .* 32\S* MiB measured in 0\.63 ms \(.*\), whole over every link in 1\.25 ms/,
     );
@@ -135,7 +135,7 @@ describe('the choice', () => {
   it('without peer access every device pulls whole layers, unless peers are asked for', async () => {
     const backend = simulatedBackend(1, 3, false);
     const auto = await decideTransfer(backend, 'auto');
-    expect(auto).toMatchObject({ kind: 'whole', by: 'none' });
+    expect(auto).toMatchObject({ kind: 'whole', by: 'none', throughHost: true });
     expect(auto.reason).toContain("sim:0 and sim:1 cannot reach each other's memory (no peer access)");
     expect((await decideTransfer(backend, 'peer')).reason).toMatch(/although sim:0 and sim:1 .* the host/);
     expect(await decideTransfer(backend, 'nccl')).toMatchObject({ by: 'nccl' });
@@ -147,6 +147,7 @@ describe('the choice', () => {
     const times = await measureTransfer(backend, 'peer', MiB);
     expect(times.wholeMs).toBeGreaterThan(0);
     expect(times.shardsMs).toBeGreaterThan(0);
+    expect(times.peerBytesPerSecond).toBeGreaterThan(0);
     await backend.close();
   });
 
