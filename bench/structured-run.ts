@@ -27,7 +27,6 @@ export const SCHEMA: Schema = {
   additionalProperties: false,
 };
 
-const FREE_TOKENS = 64;
 /** Longer than any text that obeys the schema. */
 const MOST_TOKENS = 900;
 
@@ -38,12 +37,15 @@ export interface Figures {
 
 export interface BoundFigures extends Figures {
   readonly texts: readonly string[];
+  /** By text; what ended it is one of them. */
+  readonly newTokens: readonly number[];
   /** By text: it ended by itself, and obeys the schema. */
   readonly obeys: readonly boolean[];
 }
 
 export interface BoundRun {
-  free(requests: number, first: number): Promise<Figures>;
+  /** A text of so many tokens each: what ends at other times leaves other passes half empty. */
+  free(newTokens: readonly number[], first: number): Promise<Figures>;
   bound(requests: number, first: number): Promise<BoundFigures>;
   close(): Promise<void>;
 }
@@ -87,8 +89,10 @@ export async function openBound({ folder, batch, device, threads }: BoundRunOpti
     const results = await Promise.all(requests.map((request) => scheduler.submit(request).result));
     const seconds = (performance.now() - startMs) / 1e3;
     delays.disable();
-    const tokens = results.reduce((sum, result) => sum + result.tokens.length + 1, 0);
-    return { results, tokensPerSecond: tokens / seconds, longestPauseMs: delays.max / 1e6 };
+    // A token that ends a text is drawn as others are.
+    const newTokens = results.map(({ tokens, finishReason }) => tokens.length + Number(finishReason === 'stop'));
+    const tokens = newTokens.reduce((sum, count) => sum + count, 0);
+    return { results, newTokens, tokensPerSecond: tokens / seconds, longestPauseMs: delays.max / 1e6 };
   };
   const request = (index: number): GenerationRequest => ({
     index,
@@ -98,11 +102,11 @@ export async function openBound({ folder, batch, device, threads }: BoundRunOpti
     sampling: { ...GREEDY, temperature: 1.5, seed: 11 },
   });
   return {
-    free: (requests, first) =>
+    free: (newTokens, first) =>
       measured(
-        Array.from({ length: requests }, (_, at) => ({
+        newTokens.map((maxNewTokens, at) => ({
           ...request(first + at),
-          maxNewTokens: FREE_TOKENS,
+          maxNewTokens,
           stopTokens: new Set<number>(),
         })),
       ),

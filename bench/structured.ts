@@ -1,4 +1,5 @@
-// Do texts that are bound to a schema obey it, every one of them, and how much slower are they made than free ones?
+// Do texts that are bound to a schema obey it, every one of them, and how much slower are they made than free ones of the
+// same lengths?
 //
 // node dist/bench/structured.js [--requests 1000] [--batch 32] [--rounds 3] [--name FOLDER] [--device cpu|cuda] [--threads 2]
 
@@ -27,15 +28,18 @@ try {
   const requests = Number(values.requests);
   const each = Math.max(1, Math.ceil(requests / Number(values.rounds)));
   // What is loaded at the first use is not what a token costs.
-  await run.bound(Number(values.batch), 0);
-  await run.free(Number(values.batch), 0);
+  const { newTokens: warm } = await run.bound(Number(values.batch), 0);
+  await run.free(warm, 0);
   const shares: number[] = [];
   let [valid, texts] = [0, 0];
   for (let first = 0; first < requests; first += each) {
     const count = Math.min(each, requests - first);
-    const free = await run.free(count, first);
     const bound = await run.bound(count, first);
+    const free = await run.free(bound.newTokens, first);
     shares.push(bound.tokensPerSecond / free.tokensPerSecond);
+    for (const [at, obeys] of bound.obeys.entries()) {
+      if (!obeys) process.stderr.write(`text ${first + at} does not: ${JSON.stringify(bound.texts[at])}\n`);
+    }
     valid += bound.obeys.filter(Boolean).length;
     texts += count;
     process.stderr.write(
