@@ -90,7 +90,9 @@ export async function openBound({ folder, batch, device, threads }: BoundRunOpti
     const seconds = (performance.now() - startMs) / 1e3;
     delays.disable();
     // A token that ends a text is drawn as others are.
-    const newTokens = results.map(({ tokens, finishReason }) => tokens.length + Number(finishReason === 'stop'));
+    const newTokens = results.map(
+      ({ tokens, finishReason }) => tokens.length + Number(finishReason === 'stop'),
+    );
     const tokens = newTokens.reduce((sum, count) => sum + count, 0);
     return { results, newTokens, tokensPerSecond: tokens / seconds, longestPauseMs: delays.max / 1e6 };
   };

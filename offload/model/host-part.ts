@@ -49,7 +49,8 @@ function cutOut(all: readonly Op[], workspace: Memory): Omit<HostRecord, 'worksp
     ops.unshift(op);
     needed = [...needed.filter((tensor) => !writes.some((written) => covers(written, tensor))), ...reads];
   }
-  const made = needed.filter(({ memory }) => memory === workspace || memory !== homeOf(product));
+  const home = homeOf(product);
+  const made = needed.filter(({ memory }) => memory === workspace || memory !== home);
   const isGiven = (tensor: Tensor) => Object.values(given).some((one) => covers(one, tensor));
   if (!made.every(isGiven)) return undefined;
   const weighs = made.some((tensor) => covers(given.weights, tensor));

@@ -145,12 +145,28 @@ function hostWorkspaceBytes(model: ModelSpec, tokens: number): number {
   if (before !== undefined) return before;
   const workspace = { id: Number.MAX_SAFE_INTEGER - 1, sizeBytes: Number.MAX_SAFE_INTEGER };
   let workspaceBytes = 0;
-  for (let block = 0; block < model.blocks.length; block++) {
+  for (const block of unlikeBlocks(model)) {
     const part = recordHostPart(model, block, tokens, { workspace });
     workspaceBytes = Math.max(workspaceBytes, part?.workspaceBytes ?? 0);
   }
   byTokens.set(tokens, workspaceBytes);
   return workspaceBytes;
+}
+
+const knownUnlike = new WeakMap<ModelSpec, readonly number[]>();
+
+/** The first of all blocks whose tensors are of the same sizes, one after the other. */
+function unlikeBlocks(model: ModelSpec): readonly number[] {
+  const before = knownUnlike.get(model);
+  if (before) return before;
+  const first = new Map<string, number>();
+  model.blocks.forEach(({ tensors }, index) => {
+    const key = tensors.map(({ dtype, shape }) => `${dtype} ${shape.join('x')}`).join();
+    if (!first.has(key)) first.set(key, index);
+  });
+  const found = [...first.values()];
+  knownUnlike.set(model, found);
+  return found;
 }
 
 /** What a device and its host begin with. */

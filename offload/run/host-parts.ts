@@ -1,6 +1,6 @@
 // What the host computes for one device in passes that choose experts: a worker, its memory, and a job for each layer and number of tokens.
 
-import { present } from '../errors.js';
+import { assert, present } from '../errors.js';
 import type { HostPart } from '../model/forward-options.js';
 import { recordHostPart } from '../model/host-part.js';
 import type { LayerSpec } from '../model/layout.js';
@@ -77,6 +77,7 @@ export class HostParts {
       weights: (spec: LayerSpec) => weightsAt(home, placements, { layer: spec }),
     });
     if (!record) return undefined;
+    assert(record.workspaceBytes <= this.#workspace.sizeBytes, 'the largest part was planned for');
     const { ops, x, experts, weights, y } = record;
     const here = tensor(this.#here.memory, this.#here.offsetBytes, 'i32', [tokens, dimension(experts, 1)]);
     return { mail: this.#mail, job: this.#worker.define(ops), here, x, experts, weights, y };
