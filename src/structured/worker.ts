@@ -10,6 +10,7 @@ import {
   type Step,
   type Vocabulary,
 } from './messages.js';
+import { isInNoText, SecondBytes } from './utf8.js';
 import {
   type CompiledGrammar,
   type GrammarCompiler,
@@ -36,6 +37,7 @@ interface Open {
 const progress = new Int32Array((workerData as { progress: SharedArrayBuffer }).progress);
 let library: Promise<XGrammar> | undefined;
 let compiler: GrammarCompiler | undefined;
+let secondBytes = new SecondBytes([]);
 /** The one that was used last is the last. */
 const compiled = new Map<string, Compiled>();
 const open = new Map<number, Open>();
@@ -83,12 +85,10 @@ function problemOf(error: unknown): string {
 
 async function compilerOf(xgrammar: XGrammar, vocabulary: Vocabulary): Promise<GrammarCompiler> {
   const { bytes, ends, stopTokens } = vocabulary;
-  let start = 0;
-  const tokens = Array.from(ends, (end) => {
-    const text = byteLevel(bytes.subarray(start, end));
-    start = end;
-    return text;
-  });
+  const each = Array.from(ends, (end, token) => bytes.subarray(token === 0 ? 0 : ends[token - 1], end));
+  secondBytes = new SecondBytes(each);
+  // Whatever has no bytes never comes.
+  const tokens = each.map((own) => (isInNoText(own) ? '' : byteLevel(own)));
   const info = await xgrammar.TokenizerInfo.createTokenizerInfo(tokens, 'byte_level', false, tokens.length, [
     ...stopTokens,
   ]);
@@ -144,8 +144,12 @@ async function take(
     if (!one.matcher.acceptToken(token)) return `token ${token} may not come here`;
   }
   if (one.matcher.isTerminated()) return 'the text has ended';
-  const mask = await one.matcher.getNextTokenBitmask();
-  one.words.set(mask.subarray(0, one.words.length));
+  const mask = (await one.matcher.getNextTokenBitmask()).subarray(0, one.words.length);
+  const goOn = secondBytes.after(tokens.at(-1) ?? -1);
+  goOn?.forEach((word, at) => {
+    mask[at] = (mask[at] ?? 0) & word;
+  });
+  one.words.set(mask);
   return mask.some((word) => word !== 0) ? undefined : 'no token of the vocabulary may come next';
 }
 
