@@ -52,6 +52,15 @@ export class NativeHost {
     return memory;
   }
 
+  /** Gives one memory back before the others, once nothing uses it; none that was given back already. */
+  free(memory: HostMemory): void {
+    const index = this.#memories.findIndex((own) => own === memory);
+    for (const own of index < 0 ? [] : this.#memories.splice(index, 1)) {
+      this.#empty.delete(own);
+      own.native.free();
+    }
+  }
+
   /** Throws NOT_FOUND. */
   openFile(path: string): FileRef {
     return this.#reads.open(path);

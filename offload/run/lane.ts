@@ -1,5 +1,6 @@
 // Some devices and the layers that they compute, all or those of a stage: brings these layers to them, and has them queued.
 
+import { isDeepStrictEqual } from 'node:util';
 import { assert, present } from '../errors.js';
 import type { Plan } from '../plan/plan.js';
 import type { LanePlan } from '../plan/stages.js';
@@ -52,25 +53,29 @@ export class Lane {
 
   constructor(options: LaneOptions) {
     const { lane, backend, trace, loaded } = options;
-    const { plan, firstLayer } = lane;
+    const { plan } = lane;
     this.#options = options;
     this.devices = lane.devices.map((index) => present(backend.devices[index], 'device'));
-    const own = new Map<number, LoadedLayer>();
-    for (const [index, layer] of loaded) {
-      if (plan.layers[index - firstLayer]) own.set(index - firstLayer, layer);
-    }
+    const own = usableOf(loaded, lane);
     const host = {
       devices: this.devices,
       allocateHost: backend.allocateHost.bind(backend),
     };
     this.#buffers = allocateBuffers(host, plan, own);
-    for (const [index, { read, ready }] of own) {
-      // A layer that was read ahead is one whose fill has begun.
+    for (const [index, { memory, read, ready, free }] of own) {
       const { layout, tier } = present(plan.layers[index], 'a layer of the plan');
-      assert(tier === 'dram', 'layers that were read ahead rest in DRAM');
       const endMs = trace.addRead(layout.layer.name, read);
       const filled = Promise.all([endMs, ready]).then(([ms]) => ms);
-      keepFill(this.#buffers, index, filled);
+      // A layer that was read ahead is one whose fill has begun.
+      if (tier === 'dram') {
+        keepFill(this.#buffers, index, filled);
+      } else {
+        filled.catch(() => undefined); // whoever takes it is told
+        this.#buffers.ahead.set(index, {
+          lease: { buffer: memory, after: [], release: free },
+          ready: filled,
+        });
+      }
     }
   }
 
@@ -147,6 +152,27 @@ export class Lane {
     const pool = this.#buffers.host;
     return Promise.all(Array.from({ length: pool?.count ?? 0 }, () => present(pool, 'pool').acquire()));
   }
+}
+
+/**
+ * The layers that were read ahead and that the lane can take, by its own index; the others' memory goes when it is filled. What is to rest
+ * elsewhere passes by whole, unless its experts come one by one.
+ */
+function usableOf(
+  loaded: ReadonlyMap<number, LoadedLayer>,
+  { plan, firstLayer }: LanePlan,
+): Map<number, LoadedLayer> {
+  const own = new Map<number, LoadedLayer>();
+  for (const [whole, layer] of loaded) {
+    const index = whole - firstLayer;
+    const planned = plan.layers[index];
+    if (!planned) continue;
+    const { tier, experts, layout } = planned;
+    const isWhole = tier === 'dram' ? !experts?.files : !experts;
+    if (isWhole && isDeepStrictEqual(layout.host.runs, layer.layout.runs)) own.set(index, layer);
+    else layer.ready.then(layer.free, layer.free);
+  }
+  return own;
 }
 
 /** Also after a pass that failed: what was brought for its tokens need not be what others can take. */

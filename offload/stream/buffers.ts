@@ -6,7 +6,7 @@ import type { Plan } from '../plan/plan.js';
 import { type GatherBy, partCount } from '../plan/transfer.js';
 import type { Backend, DeviceEvent, HostMemory } from '../port/backend.js';
 import type { Memory } from '../port/ops.js';
-import { BufferPool } from './pool.js';
+import { BufferPool, type Lease } from './pool.js';
 import type { Step } from './schedule.js';
 import type { ExpertHome } from './staged-layer.js';
 
@@ -22,6 +22,13 @@ export interface DeviceResident {
   readonly home?: ExpertHome;
   /** Per device, what compute waits for; undefined until the copies are queued. Nothing is written there afterwards. */
   ready: readonly (readonly DeviceEvent[])[] | undefined;
+}
+
+/** A layer in memory of its own, which goes when the lease is released. */
+export interface PassingLayer {
+  readonly lease: Lease<HostMemory>;
+  /** When the bytes are or were there. */
+  readonly ready: Promise<number>;
 }
 
 /** Undefined where the step's layer passes by, or is computed on in DRAM. */
@@ -57,6 +64,8 @@ export interface Buffers {
   readonly hostBases: ReadonlyMap<number, HostResident>;
   /** Fills begun, by layer index: the first pass is the load. */
   readonly filled: Map<number, Promise<number>>;
+  /** Layers that were read ahead and do not rest in DRAM, by layer index: each is taken once, by the first step that brings it. */
+  readonly ahead: Map<number, PassingLayer>;
   /** The layers that rest on the devices, by layer index. */
   readonly onDevices: ReadonlyMap<number, DeviceResident>;
   /** The same of all but the experts of layers with slots. */
@@ -117,6 +126,7 @@ export function allocateBuffers(
     residents,
     hostBases,
     filled: new Map(),
+    ahead: new Map(),
     onDevices,
     bases,
   };

@@ -121,6 +121,11 @@ export class Prefetcher {
   /** Undefined where the end came before a buffer. */
   async #streamed(step: Step): Promise<HostLayer | undefined> {
     const { layout, experts } = present(this.#plan.layers[step.layerIndex], `layer ${step.layerIndex}`);
+    const ahead = this.#buffers.ahead.get(step.layerIndex);
+    if (ahead) {
+      this.#buffers.ahead.delete(step.layerIndex);
+      return { step, layout, memory: ahead.lease.buffer, ...ahead };
+    }
     // What chooses its experts needs the others nowhere.
     const host = (step.chooses && experts?.files?.base) || layout.host;
     const lease = await present(this.#buffers.host, 'host pool').acquire();

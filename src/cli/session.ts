@@ -117,7 +117,9 @@ export async function withSession<T>(asked: SessionWork, work: (session: Session
   interrupt.signal.throwIfAborted();
   for (const line of budgetWarnings(options)) log.warn(line);
   const { opened } = source;
-  const ahead = context.early?.opened === opened ? context.early.ahead : undefined;
+  // Devices that share every layer have another model of the same files.
+  const isEarly = context.early?.opened.checkpoint === opened.checkpoint && source.drives === undefined;
+  const ahead = isEarly ? context.early?.ahead : undefined;
   const startMs = performance.now();
   const tell = (what: string) => log.info(what);
   const engine = await Engine.open(opened, { ...engineOptions(source, options, workload), tell }, ahead);

@@ -43,8 +43,8 @@ export class Engine {
 
   /**
    * Plans, allocates and opens the files. Rejects with an OperatingError and leaves nothing behind.
-   * @param ahead of this model and the same files, with offload `dram` and no layers at rest on devices; closed with
-   *   the engine once the plan is made
+   * @param ahead of this model and the same files; where it reads all layers, these are to rest in DRAM. Closed with the engine once
+   *   the plan is made
    */
   static async open(
     { checkpoint, model }: OpenedModel,

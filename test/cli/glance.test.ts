@@ -1,4 +1,4 @@
-// A first look must take any words, and begin nothing where layers may rest elsewhere than in DRAM.
+// A first look must take any words, and begin nothing where other layers may be read than those of the folder.
 
 import { describe, expect, it } from 'vitest';
 import { parseCommandLine } from '../../src/cli/command-line.js';
@@ -10,7 +10,10 @@ import { randomFrom } from '../helpers/random.js';
 const LAYERS = ['--name', 'm', '--cpu_offload'];
 
 it('says where layers lie, and how they are read', () => {
-  const plain = { folder: 'm', dramMemory: undefined, ioEngine: undefined, directIo: true };
+  const plain = {
+    ...{ folder: 'm', restInDram: true },
+    ...{ dramMemory: undefined, ioEngine: undefined, directIo: true },
+  };
   for (const words of [
     LAYERS,
     ['generate', ...LAYERS],
@@ -25,26 +28,38 @@ it('says where layers lie, and how they are read', () => {
     expect(glance(words), words.join(' ')).toEqual(plain);
   }
   const told = [...LAYERS, '--dram-memory', '2GiB', '--io_engine=threads', '--no_direct_io'];
-  expect(glance(told)).toEqual({ folder: 'm', dramMemory: '2GiB', ioEngine: 'threads', directIo: false });
+  expect(glance(told)).toEqual({
+    ...{ folder: 'm', restInDram: true },
+    ...{ dramMemory: '2GiB', ioEngine: 'threads', directIo: false },
+  });
+  // The plan will say where layers rest: whichever it is, the first ones are read.
+  for (const words of [
+    ['--name', 'm'],
+    ['score', '-mm', '--num_gpus', '2', '--parallel', 'tensor'],
+    [...LAYERS, '--gpu_resident', '3'],
+    [...LAYERS, '--expert_slots', '64'],
+    ['generate', 'm', '--cpu_offload=false'],
+  ]) {
+    expect(glance(words), words.join(' ')).toEqual({ ...plain, restInDram: false });
+  }
 });
 
 it.each(
   [
     [],
-    ['--name', 'm'],
+    ['chat', 'm'],
+    ['serve', 'm'],
+    ['--name', 'm', '--dram_memory', '2GiB'],
     ['--cpu_offload'],
     ['--cpu_offload', '--name'],
     ['plan', ...LAYERS],
     ['doctor', ...LAYERS],
-    [...LAYERS, '--gpu_resident', '3'],
-    [...LAYERS, '--expert_slots', '64'],
     [...LAYERS, '--nvme-offload-path', '.'],
     [...LAYERS, '--dummy_weights'],
     [...LAYERS, '--ds_config=x.json'],
     ['generate', 'm', '--name', 'n', '--cpu_offload'],
     ['generate', 'm', '--', '--cpu_offload'],
     ['generate', 'm', '-p', '--cpu_offload'],
-    ['generate', 'm', '--cpu_offload=false'],
     ['generate', 'm', 'n', '--cpu_offload'],
     [...LAYERS, '--io_engine', 'threads', '--io_engine', 'auto'],
     [...LAYERS, '--help'],
@@ -63,12 +78,16 @@ describe('a glance and the parser', () => {
       if (line.kind !== 'run' || !['generate', 'chat', 'serve', 'batch', 'score'].includes(line.command))
         return undefined;
       const { options } = line;
-      const elsewhere = ['nvme_offload_path', 'gpu_resident', 'expert_slots', 'ds_config', 'dummy_weights'];
-      if (!options.flag('cpu_offload') || elsewhere.some((name) => options.has(name))) return undefined;
+      if (['nvme_offload_path', 'ds_config', 'dummy_weights'].some((name) => options.has(name)))
+        return undefined;
+      const elsewhere = ['gpu_resident', 'expert_slots'].some((name) => options.has(name));
+      const restInDram = options.flag('cpu_offload') && !elsewhere;
+      if (!restInDram && (['chat', 'serve'].includes(line.command) || options.has('dram_memory')))
+        return undefined;
       const [dramMemory, ioEngine] = [options.text('dram_memory'), options.text('io_engine')];
       const folder = options.path('name');
       if (folder === undefined) return undefined;
-      return { folder, dramMemory, ioEngine, directIo: !options.flag('no_direct_io') };
+      return { folder, restInDram, dramMemory, ioEngine, directIo: !options.flag('no_direct_io') };
     } catch {
       return undefined;
     }
