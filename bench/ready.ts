@@ -113,7 +113,7 @@ async function secondsToFirstToken(parallel: string): Promise<Omit<Start, 'ringS
   return { seconds, readySeconds: figures.ready_seconds, readShare };
 }
 
-/** Of all files, from beginning to end, by the read engine alone. */
+/** How long the read engine alone takes for all files, from beginning to end. */
 async function ringSeconds(): Promise<number> {
   const host = new NativeHost();
   try {

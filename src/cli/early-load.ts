@@ -17,7 +17,7 @@ export interface EarlyLoad {
 }
 
 /** What a fast drive reads while a driver starts and a plan is made. */
-const MOST_BYTES = 4 * GiB;
+const MOST_BYTES = 8 * GiB;
 /** What layers that do not stay in DRAM may take of it beside the plan, which leaves more than that to the system. */
 const PASSING_SHARE = (1 - DRAM_SHARE) / 3;
 
