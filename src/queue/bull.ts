@@ -35,3 +35,24 @@ export async function countsOf<P>(queue: ChunkQueue<P>): Promise<ChunkCounts> {
   const { wait = 0, active = 0, completed = 0 } = await queue.getJobCounts('wait', 'active', 'completed');
   return { waiting: wait, leased: active, made: completed };
 }
+
+/**
+ * Results of parts that have them. Only these are asked for: BullMQ's own way to look at jobs brings each of them twice, with
+ * its prompts.
+ */
+export async function resultsOf<P>(
+  connection: QueueConnection,
+  queue: ChunkQueue<P>,
+  ids: readonly string[],
+): Promise<{ readonly id: string; readonly result: ChunkResult }[]> {
+  if (ids.length === 0) return [];
+  const answers = await connection.ask(() => {
+    const questions = connection.redis.pipeline();
+    for (const id of ids) questions.hget(queue.toKey(id), 'returnvalue');
+    return questions.exec();
+  });
+  return (answers ?? []).flatMap(([error, text], i) => {
+    if (error) throw error;
+    return typeof text === 'string' ? [{ id: ids[i] ?? '', result: JSON.parse(text) as ChunkResult }] : [];
+  });
+}

@@ -1,7 +1,7 @@
 // Taking results out of the queue: a part leaves the server when its lines are safe, so that each is there at any time.
 
 import { collectedKey } from './address.js';
-import { type ChunkQueue, countsOf, openQueue } from './bull.js';
+import { type ChunkQueue, countsOf, openQueue, resultsOf } from './bull.js';
 import { type ChunkResult, chunkNumber } from './chunk.js';
 import type { QueueConnection } from './connection.js';
 import { asked, forgetJob, type JobRecord, readJob } from './record.js';
@@ -65,24 +65,17 @@ async function takeSome(
   queue: ChunkQueue<unknown>,
   { record, keep }: CollectionWork,
 ): Promise<number> {
-  const jobs = await connection.ask(() => queue.getJobs(['completed'], 0, TOGETHER - 1, true));
-  const done = jobs.filter((job) => job?.returnvalue && job.id !== undefined);
+  const ids = await connection.ask(() => queue.getRanges(['completed'], 0, TOGETHER - 1, true));
+  const done = await resultsOf(connection, queue, ids);
   if (done.length === 0) return 0;
-  keep(done.map(({ returnvalue }) => returnvalue));
+  keep(done.map(({ result }) => result));
   const key = collectedKey(connection.address.job, record.id);
   await connection.ask(async () => {
     const marks = connection.redis.pipeline();
-    for (const { id } of done) marks.setbit(key, chunkNumber(id ?? ''), 1);
+    for (const { id } of done) marks.setbit(key, chunkNumber(id), 1);
     await marks.exec();
   });
-  // All in one round, however far the server is.
-  await connection.ask(() =>
-    Promise.all(done.map((job) => job.remove({ removeChildren: false }).catch(ignoreAbsence))),
-  );
+  // All in one round, however far the server is. One that a question asked before has removed is no fault.
+  await connection.ask(() => Promise.all(done.map(({ id }) => queue.remove(id, { removeChildren: false }))));
   return done.length;
-}
-
-/** A question that is asked again after a reconnection finds that it was answered. */
-function ignoreAbsence(error: unknown): void {
-  if (!(error instanceof Error) || !/could not be removed|Missing key/i.test(error.message)) throw error;
 }
