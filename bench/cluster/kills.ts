@@ -1,6 +1,9 @@
 // Does every text come exactly once, and the same, while workers are killed, stopped and cut off and the server is killed?
+//
+// Texts are to last as long as there are events, on a machine of any speed: while more of them are there than of the events, the
+// collector stands still, and workers wait when so many results lie in the queue (--queue_memory).
 
-import { rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -23,10 +26,16 @@ const { values } = parseArgs({
 const [workers, events, restarts] = [Number(values.workers), Number(values.events), Number(values.restarts)];
 const LEASE_SECONDS = 4;
 const LAST_BATCH = 64;
+const PACED_ROOM = '64KiB';
 const folder = join(process.cwd(), values.dir);
 rmSync(folder, { recursive: true, force: true });
 const hosts = new Hosts(workers, folder);
 const random = randomFrom(Number(values.seed));
+/** Lines that are there so far. */
+function linesOf(path: string): number {
+  return existsSync(path) ? readFileSync(path).reduce((sum, byte) => sum + (byte === 10 ? 1 : 0), 0) : 0;
+}
+
 const counts = { kills: 0, stops: 0, cuts: 0, restarts: 0, collectors: 0, lives: 0, takenOver: 0 };
 
 try {
@@ -41,7 +50,8 @@ try {
   if (submitted.status !== 0) throw new Error(submitted.logs.join('\n'));
   let over = false;
   const isOver = () => over;
-  const left = () => counts.kills + counts.stops + counts.cuts < events;
+  const happened = () => counts.kills + counts.stops + counts.cuts;
+  const left = () => happened() < events;
   const collect = () => hosts.start(0, ['collect', ...queue, '--output', output, '--resume']);
   let collecting = collect();
   const collected = (async () => {
@@ -53,6 +63,13 @@ try {
       collecting = collect();
     }
     over = true;
+  })();
+  const pacing = (async () => {
+    while (!isOver()) {
+      await setTimeout(500);
+      const share = linesOf(output) / Number(values.prompts);
+      collecting.child.kill(left() && share > happened() / events ? 'SIGSTOP' : 'SIGCONT');
+    }
   })();
   const live = async (host: number) => {
     while (!isOver()) {
@@ -68,7 +85,9 @@ try {
         '--threads',
         '1',
       ];
-      const running: Running = hosts.start(host, [...words, '--lease_seconds', `${LEASE_SECONDS}`]);
+      const lease = ['--lease_seconds', `${LEASE_SECONDS}`];
+      const room = isSlow ? ['--queue_memory', PACED_ROOM] : [];
+      const running: Running = hosts.start(host, [...words, ...lease, ...room]);
       counts.lives++;
       while (!running.said('ready in') && running.child.exitCode === null) await setTimeout(50);
       while (running.child.exitCode === null && running.child.signalCode === null && left()) {
@@ -105,9 +124,14 @@ try {
     }
   })();
   const report = setInterval(() => {
-    process.stderr.write(`${JSON.stringify(counts)}\n`);
+    process.stderr.write(`${JSON.stringify({ ...counts, lines: linesOf(output) })}\n`);
   }, 20_000);
-  await Promise.all([collected, restarting, ...Array.from({ length: workers }, (_, i) => live(i + 1))]);
+  await Promise.all([
+    collected,
+    pacing,
+    restarting,
+    ...Array.from({ length: workers }, (_, i) => live(i + 1)),
+  ]);
   clearInterval(report);
   const one = hosts.start(0, ['generate', ...texts, ...drawn, '--batch_size', '256', '--output', whole]);
   if ((await one.ended).status !== 0) throw new Error((await one.ended).logs.join('\n'));
