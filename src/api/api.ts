@@ -4,7 +4,7 @@ import { ApiError, asApiError } from './api-error.js';
 import { CHAT } from './chat.js';
 import { COMPLETIONS } from './completions.js';
 import type { Endpoint } from './endpoint.js';
-import type { Asking, Reply, WholeReply } from './reply.js';
+import type { Answering, Asking, Reply, WholeReply } from './reply.js';
 import { RESPONSES } from './responses.js';
 import type { ServedModel } from './served-model.js';
 import { DETOKENIZE, TOKENIZE } from './tokens.js';
@@ -24,7 +24,7 @@ export function isEndpoint(path: string): path is EndpointPath {
   return Object.hasOwn(ENDPOINTS, path);
 }
 
-export class Api {
+export class Api implements Answering {
   readonly model: ServedModel;
   readonly #onFault: (error: ApiError) => void;
 
@@ -34,7 +34,6 @@ export class Api {
     this.#onFault = onFault;
   }
 
-  /** Never rejects: what is wrong is the reply. A stream's events may throw, always an ApiError. */
   async answer(path: string, body: unknown, asking: Asking): Promise<Reply> {
     try {
       if (!isEndpoint(path)) throw noEndpoint(path);
@@ -45,7 +44,6 @@ export class Api {
     }
   }
 
-  /** The same for whoever cannot take events as they come, such as a batch. */
   async answerWhole(path: string, body: unknown, asking: Asking): Promise<WholeReply> {
     if (isStreamed(body)) {
       const details = { status: 400, type: 'invalid_request_error', param: 'stream' } as const;
@@ -56,20 +54,13 @@ export class Api {
     throw new Error('a request without stream is answered at once');
   }
 
-  /** The model list, and one of its entries. */
   listModels(): object {
     return { object: 'list', data: this.model.names.map((id) => this.#listed(id)) };
   }
 
   findModel(id: string): Reply {
     if (this.model.names.includes(id)) return { kind: 'whole', status: 200, body: this.#listed(id) };
-    const details = {
-      status: 404,
-      type: 'invalid_request_error',
-      param: 'model',
-      code: 'model_not_found',
-    } as const;
-    return refusal(new ApiError('there is no such model here: GET /v1/models lists what there is', details));
+    return refusal(noModel());
   }
 
   #listed(id: string): object {
@@ -97,7 +88,17 @@ export function refusal(error: ApiError): WholeReply {
   return { kind: 'whole', status, body, retryAfterSeconds: error.details.retryAfterSeconds };
 }
 
-function noEndpoint(path: string): ApiError {
+export function noModel(): ApiError {
+  const details = {
+    status: 404,
+    type: 'invalid_request_error',
+    param: 'model',
+    code: 'model_not_found',
+  } as const;
+  return new ApiError('there is no such model here: GET /v1/models lists what there is', details);
+}
+
+export function noEndpoint(path: string): ApiError {
   if (path === '/v1/embeddings') {
     return new ApiError('models here make texts and no embeddings: ask a server with an embedding model', {
       status: 400,
@@ -112,6 +113,6 @@ function noEndpoint(path: string): ApiError {
   });
 }
 
-function isStreamed(body: unknown): boolean {
+export function isStreamed(body: unknown): boolean {
   return typeof body === 'object' && body !== null && 'stream' in body && body.stream === true;
 }

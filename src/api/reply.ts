@@ -31,8 +31,21 @@ export interface Asking {
   readonly turn: Turn;
   /** Ends whatever is being made. */
   readonly signal: AbortSignal;
+  /** What whoever asks calls the request, the same whenever it is asked again; absent: it is asked once. */
+  readonly name?: string | undefined;
   /** Told how many tokens the request may come to, before it is begun; what it throws refuses it. */
   readonly claimTokens?: ((tokens: number) => void) | undefined;
+}
+
+/** Whoever answers what clients post: a model of this process, or others that it is handed to. */
+export interface Answering {
+  /** Never rejects: what is wrong is the reply. A stream's events may throw, always an ApiError. */
+  answer(path: string, body: unknown, asking: Asking): Promise<Reply>;
+  /** The same for whoever cannot take events as they come, such as a batch. */
+  answerWhole(path: string, body: unknown, asking: Asking): Promise<WholeReply>;
+  /** The model list, and one of its entries. */
+  listModels(): object;
+  findModel(id: string): Reply;
 }
 
 /** Told what becomes of texts, whoever asked for them. */

@@ -59,10 +59,15 @@ export class BatchResults {
     return this.#done[index] === 1;
   }
 
+  /** What its request is called, among all batches. */
+  nameOf(index: number): string {
+    return `${this.#key}_${index}`;
+  }
+
   /** Throws WRITE_FAILED, and the files have what they had. */
   add(index: number, customId: string, { status, body }: WholeReply): void {
     const failed = status >= 400;
-    const response = { status_code: status, request_id: `req_${this.#key}_${index}`, body };
+    const response = { status_code: status, request_id: `req_${this.nameOf(index)}`, body };
     (failed ? this.#errors : this.#output).write({
       ...this.#idOf(index),
       custom_id: customId,
@@ -89,7 +94,7 @@ export class BatchResults {
   }
 
   #idOf(index: number): { id: string } {
-    return { id: `batch_req_${this.#key}_${index}` };
+    return { id: `batch_req_${this.nameOf(index)}` };
   }
 
   #count(index: number, failed: boolean): void {

@@ -67,7 +67,7 @@ async function settle(index: number, work: BatchWork, signal: AbortSignal): Prom
     await setTimeout(0);
     return;
   }
-  const reply = await answered(request, work, signal);
+  const reply = await answered(request, index, work, signal);
   results.add(index, request.customId, reply);
 }
 
@@ -77,11 +77,13 @@ const RETRY_SECONDS = 1;
 /** The first reply that says something of the request, and not of the server's state. */
 async function answered(
   { url, body }: BatchRequest,
+  index: number,
   work: BatchWork,
   signal: AbortSignal,
 ): Promise<WholeReply> {
   for (;;) {
-    const asking = { turn: { client: work.client, kind: 'batch' }, signal } as const;
+    const name = work.results.nameOf(index);
+    const asking = { turn: { client: work.client, kind: 'batch' }, signal, name } as const;
     const reply = await work.answer(url, body, asking);
     // What was cut off is no answer.
     signal.throwIfAborted();

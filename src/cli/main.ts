@@ -87,13 +87,18 @@ async function run(
   await runCommand(parsed, context, early);
 }
 
+/** A server without a model. One that has a model may run where the address of a queue lies in the environment. */
+function isFront(options: OptionReader): boolean {
+  return options.has('queue') || (!options.has('name') && Boolean(process.env.ZI_QUEUE));
+}
+
 function mayUseGpu(options: OptionReader): boolean {
   return options.text('device') !== 'cpu' && !options.has('virtual_devices');
 }
 
 /** Resolves when the driver answers; at once where none is wanted. */
 async function startDriver(name: CommandName, options: OptionReader): Promise<void> {
-  if (!COMPUTING.has(name) || !mayUseGpu(options)) return;
+  if (!COMPUTING.has(name) || !mayUseGpu(options) || isFront(options)) return;
   await (await import('../../offload/index.js')).warmCuda();
 }
 
@@ -122,6 +127,13 @@ async function runCommand(
       return runChat({ ...readChatOptions(options), ...available }, begun);
     }
     case 'serve': {
+      if (isFront(options)) {
+        const [{ runFront }, { readFrontOptions }] = await Promise.all([
+          import('./front.js'),
+          import('./options/front-options.js'),
+        ]);
+        return runFront(readFrontOptions(options), context);
+      }
       const [{ runServe }, { readServeOptions }] = await Promise.all([
         import('./serve.js'),
         import('./options/serve-options.js'),

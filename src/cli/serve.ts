@@ -2,12 +2,13 @@
 
 import { StoreFolder } from '../batches/store-folder.js';
 import { measureDriveLimit } from '../report/limits.js';
+import type { AdmissionLimits } from '../server/admission.js';
 import { ServerExtras } from '../server/extras.js';
 import { Service } from '../server/service.js';
 import { loadTokenizer } from '../text/tokenizer/tokenizer.js';
 import type { CommandContext } from './context.js';
 import { badOption } from './options/option-reader.js';
-import type { ServeOptions } from './options/serve-options.js';
+import type { ServeOptions, ServerSettings } from './options/serve-options.js';
 import { checkFiles, sharedInputs } from './results/run-files.js';
 import { openServed, ownSampling, servedWorkload } from './served.js';
 import { withSession } from './session.js';
@@ -43,7 +44,13 @@ async function serveModel(
       const extras = new ServerExtras({ engine, model, data, log: context.log, driveBytesPerSecond });
       try {
         const { groups: extra } = extras;
-        const service = new Service({ engine, model, log: context.log, extra }, serviceOptions(options));
+        const service = new Service(
+          { engine, model, log: context.log, extra },
+          {
+            ...options,
+            limits: limitsOf(options),
+          },
+        );
         extras.start(service.api);
         await serveUntilStopped(service, extras, options, context);
       } finally {
@@ -55,10 +62,15 @@ async function serveModel(
   });
 }
 
-async function serveUntilStopped(
+export interface Stopping extends Pick<ServerSettings, 'host' | 'port' | 'drainMs'> {
+  /** Called at the first signal, before anything is closed. */
+  readonly onStop?: () => void;
+}
+
+export async function serveUntilStopped(
   service: Service,
   extras: ServerExtras,
-  options: ServeOptions,
+  options: Stopping,
   { log, interrupt }: CommandContext,
 ): Promise<void> {
   const forget = interrupt.onStop(() => service.close());
@@ -68,6 +80,7 @@ async function serveUntilStopped(
     await interrupt.firstSignal(
       `no more requests are taken; waiting for up to ${options.drainMs / 1e3} s for answers`,
     );
+    options.onStop?.();
     await Promise.all([extras.close(), service.drain()]);
     interrupt.signal.throwIfAborted();
   } finally {
@@ -76,7 +89,7 @@ async function serveUntilStopped(
   }
 }
 
-async function listening(service: Service, { host, port }: ServeOptions): Promise<string> {
+async function listening(service: Service, { host, port }: Stopping): Promise<string> {
   try {
     return await service.listen();
   } catch (error) {
@@ -94,15 +107,16 @@ async function listening(service: Service, { host, port }: ServeOptions): Promis
   }
 }
 
-function serviceOptions(options: ServeOptions) {
-  const { mostRequests, mostClientRequests = mostRequests } = options;
+export function limitsOf({
+  mostRequests,
+  mostClientRequests = mostRequests,
+  mostOpenTokens = Number.POSITIVE_INFINITY,
+  mostOpenBytes,
+}: ServerSettings & Partial<Pick<ServeOptions, 'mostOpenTokens'>>): AdmissionLimits {
   return {
-    ...options,
-    limits: {
-      requests: mostRequests,
-      requestsOfClient: mostClientRequests,
-      tokens: options.mostOpenTokens ?? Number.POSITIVE_INFINITY,
-      bytes: options.mostOpenBytes,
-    },
+    requests: mostRequests,
+    requestsOfClient: mostClientRequests,
+    tokens: mostOpenTokens,
+    bytes: mostOpenBytes,
   };
 }

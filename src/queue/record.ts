@@ -19,6 +19,8 @@ export interface JobSizes {
 }
 
 export interface JobRecord {
+  /** `requests`: servers put them there as they come, without an end. Absent: the prompts of a file. */
+  readonly kind?: 'requests' | undefined;
   /** Another one whenever a job is submitted anew. */
   readonly id: string;
   /** That of the program that submitted it; workers have the same. */

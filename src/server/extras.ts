@@ -1,8 +1,8 @@
 // What a server has beside texts: the page, and files and batches where it has a folder for them.
 
 import type { Logger } from 'pino';
-import type { Api } from '../api/api.js';
 import { ApiError } from '../api/api-error.js';
+import type { Answering } from '../api/reply.js';
 import type { ServedModel } from '../api/served-model.js';
 import { Batches } from '../batches/batches.js';
 import { requestsAtOnce } from '../batches/run-batch.js';
@@ -14,15 +14,20 @@ import { fileRoutes } from './routes/file-routes.js';
 import { pageRoutes } from './routes/page-routes.js';
 import type { RouteGroup } from './server-parts.js';
 
-export interface ExtrasOptions {
+/** A model of this process, which the page shows. */
+export interface ShownModel {
   readonly engine: Engine;
   readonly model: ServedModel;
+  readonly driveBytesPerSecond?: number | undefined;
+}
+
+/** Or so many requests of a batch that others are to have at once. */
+export type ExtrasOptions = (ShownModel | { readonly atOnce: number }) & {
   /** The folder of files and batches, which is closed with the rest; undefined: there are none. */
   readonly data: StoreFolder | undefined;
   readonly mostFileBytes?: number;
   readonly log: Pick<Logger, 'info' | 'warn'>;
-  readonly driveBytesPerSecond?: number | undefined;
-}
+};
 
 const MOST_FILE_BYTES = 16 * 2 ** 30;
 
@@ -35,25 +40,22 @@ interface Store {
 export class ServerExtras {
   readonly groups: readonly RouteGroup[];
   readonly #store: Store | undefined;
-  #api: Api | undefined;
+  #api: Answering | undefined;
   #closing: Promise<void> | undefined;
 
   /** Throws READ_FAILED where the folder is damaged. */
   constructor(options: ExtrasOptions) {
     this.#store = options.data && this.#open(options.data, options);
-    const { engine, model, driveBytesPerSecond, mostFileBytes = MOST_FILE_BYTES } = options;
-    const page = pageRoutes({
-      engine,
-      modelName: model.names[0] ?? '',
-      driveBytesPerSecond,
-      stored: () => this.#store?.batches.open ?? { batches: 0, requests: 0 },
-    });
+    const { mostFileBytes = MOST_FILE_BYTES } = options;
     const parts = this.#store && { ...this.#store, mostFileBytes };
-    this.groups = [page, ...(parts ? [fileRoutes(parts), batchRoutes(parts)] : [withoutStore])];
+    this.groups = [
+      ...('engine' in options ? [this.#page(options)] : []),
+      ...(parts ? [fileRoutes(parts), batchRoutes(parts)] : [withoutStore]),
+    ];
   }
 
   /** Goes on with batches that are open. */
-  start(api: Api): void {
+  start(api: Answering): void {
     this.#api = api;
     this.#store?.batches.start();
   }
@@ -69,12 +71,22 @@ export class ServerExtras {
     this.#store?.folder.close();
   }
 
-  #open(folder: StoreFolder, { engine, log }: ExtrasOptions): Store {
+  #page({ engine, model, driveBytesPerSecond }: ShownModel): RouteGroup {
+    return pageRoutes({
+      engine,
+      modelName: model.names[0] ?? '',
+      driveBytesPerSecond,
+      stored: () => this.#store?.batches.open ?? { batches: 0, requests: 0 },
+    });
+  }
+
+  #open(folder: StoreFolder, options: ExtrasOptions): Store {
+    const { log } = options;
     const files = new StoredFiles(folder);
     const batches = new Batches({
       store: folder,
       files,
-      atOnce: requestsAtOnce(engine.executor),
+      atOnce: 'engine' in options ? requestsAtOnce(options.engine.executor) : options.atOnce,
       tell: (sentence, isProblem = false) => (isProblem ? log.warn(sentence) : log.info(sentence)),
       answer: async (path, body, asking) => {
         if (!this.#api) throw new Error('batches begin when there is somebody to answer them');

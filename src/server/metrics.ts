@@ -15,7 +15,6 @@ const SECONDS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000];
 
 export class ServerMetrics implements TextObserver {
   readonly #registry = new Registry();
-  readonly #engine: WatchedEngine;
   readonly #requests = this.#counter('requests_total', 'Requests that were answered', ['path', 'status']);
   readonly #seconds = this.#histogram('request_seconds', 'Time to the end of the answer', ['path']);
   readonly #firstToken = this.#histogram(
@@ -39,10 +38,11 @@ export class ServerMetrics implements TextObserver {
   #latestPass: PassProgress | undefined;
   readonly #marks: { readonly atMs: number; readonly made: number }[] = [];
 
-  constructor(engine: WatchedEngine) {
-    this.#engine = engine;
-    this.#watchHops();
-    this.#watchHits();
+  /** @param engine absent where texts are made elsewhere */
+  constructor(engine?: WatchedEngine) {
+    if (!engine) return;
+    this.#watchHops(engine);
+    this.#watchHits(engine);
   }
 
   get contentType(): string {
@@ -112,8 +112,7 @@ export class ServerMetrics implements TextObserver {
     if (this.#marks.length > RECENT_MS / MARK_MS) this.#marks.shift();
   }
 
-  #watchHops(): void {
-    const { trace } = this.#engine;
+  #watchHops({ trace }: WatchedEngine): void {
     const bytes = this.#gauge('hop_bytes', 'Bytes that came by a hop, since the start', ['hop', 'owner']);
     const busy = this.#gauge('hop_busy_seconds', 'Time in which a hop or a stream was at work', [
       'hop',
@@ -133,8 +132,8 @@ export class ServerMetrics implements TextObserver {
     });
   }
 
-  #watchHits(): void {
-    const { executor } = this.#engine;
+  #watchHits(engine: WatchedEngine): void {
+    const { executor } = engine;
     const lookups = this.#gauge(
       'cache_lookups',
       'What was found and what had to be brought or computed, since the start',
@@ -145,7 +144,7 @@ export class ServerMetrics implements TextObserver {
       lookups.set({ cache, result: 'miss' }, misses);
     };
     this.#collected(lookups, async () => {
-      const { sharedTokens, promptTokens } = this.#engine.prefixCounts;
+      const { sharedTokens, promptTokens } = engine.prefixCounts;
       set('prefix_tokens', sharedTokens, promptTokens - sharedTokens);
       const experts = await executor.slotCounts();
       if (experts) set('experts', experts.hits, experts.misses);

@@ -1,14 +1,13 @@
 // What groups of routes get: the API, who may ask how much, and what becomes known of requests.
 
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import type { Api } from '../api/api.js';
-import type { Asking } from '../api/reply.js';
+import type { Answering, Asking } from '../api/reply.js';
 import type { Admission, Ticket } from './admission.js';
 import type { EventStreamOptions } from './event-stream.js';
 import type { ServerMetrics } from './metrics.js';
 
 export interface ServerParts {
-  readonly api: Api;
+  readonly api: Answering;
   readonly admission: Admission;
   readonly metrics: ServerMetrics;
   readonly events: EventStreamOptions;

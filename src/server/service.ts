@@ -1,7 +1,8 @@
-// A model served: an engine, its texts and a server put together, and taken down again without losing an answer.
+// A server put together with who answers, a model of its own or others, and taken down again without losing an answer.
 
 import type { Logger } from 'pino';
 import { Api } from '../api/api.js';
+import type { Answering } from '../api/reply.js';
 import type { ServedModel } from '../api/served-model.js';
 import type { Engine } from '../engine/engine.js';
 import { Admission, type AdmissionLimits } from './admission.js';
@@ -23,34 +24,36 @@ export interface ServiceOptions extends HttpOptions {
   readonly patienceMs?: number;
 }
 
-export interface ServiceMakings {
+/** A model of this process. */
+export interface OwnModel {
   readonly engine: Engine;
   /** All but what becomes of its texts, which the service watches. */
   readonly model: ServedModel;
+}
+
+export type ServiceMakings = (OwnModel | { readonly api: Answering }) & {
   readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
   readonly extra?: readonly RouteGroup[];
-}
+};
 
 /** Proxies close what is silent for a minute. */
 const ALIVE_MS = 15_000;
 const PATIENCE_MS = 60_000;
 
 export class Service {
-  readonly api: Api;
+  readonly api: Answering;
   readonly #app: ReturnType<typeof createServer>;
   readonly #admission: Admission;
   readonly #options: ServiceOptions;
   #draining: Promise<void> | undefined;
 
-  /** Nothing may have been submitted to the engine, which whoever opened it closes. */
-  constructor({ engine, model, log, extra }: ServiceMakings, options: ServiceOptions) {
+  /** Nothing may have been submitted to an engine, which whoever opened it closes. */
+  constructor(makings: ServiceMakings, options: ServiceOptions) {
+    const { log, extra } = makings;
     this.#options = options;
     this.#admission = new Admission(options.limits);
-    const metrics = new ServerMetrics(engine);
-    engine.serveWith({ maxWaitMs: options.maxWaitMs, onPass: (pass) => metrics.pass(pass) });
-    this.api = new Api({ ...model, observer: metrics }, (fault) => {
-      log.error(`a request failed: ${causeOf(fault)}`);
-    });
+    const metrics = new ServerMetrics('engine' in makings ? makings.engine : undefined);
+    this.api = 'engine' in makings ? ownApi(makings, metrics, options, log) : makings.api;
     const parts: ServerParts = {
       api: this.api,
       admission: this.#admission,
@@ -88,6 +91,18 @@ export class Service {
     this.#app.server.closeAllConnections();
     await this.#app.close();
   }
+}
+
+function ownApi(
+  { engine, model }: OwnModel,
+  metrics: ServerMetrics,
+  { maxWaitMs }: ServiceOptions,
+  log: Pick<Logger, 'error'>,
+): Api {
+  engine.serveWith({ maxWaitMs, onPass: (pass) => metrics.pass(pass) });
+  return new Api({ ...model, observer: metrics }, (fault) => {
+    log.error(`a request failed: ${causeOf(fault)}`);
+  });
 }
 
 function causeOf({ cause, message }: Error): string {

@@ -64,9 +64,13 @@ it('prompts are cut into the same parts each time, in order, small where they ar
 
 describe('a worker holds', () => {
   it('work for minutes, and never what others could make meanwhile', () => {
-    expect(textsAhead(2, { waitingTexts: 1e6, workers: 4 })).toBe(240);
-    expect(textsAhead(2, { waitingTexts: 800, workers: 4 })).toBe(100);
-    expect(textsAhead(0, { waitingTexts: 0, workers: 0 })).toBe(1);
+    const partTexts = CHUNK_PROMPTS;
+    expect(textsAhead(2, { waitingTexts: 1e6, workers: 4, partTexts })).toBe(240);
+    expect(textsAhead(2, { waitingTexts: 800, workers: 4, partTexts })).toBe(100);
+    expect(textsAhead(0, { waitingTexts: 0, workers: 0, partTexts })).toBe(1);
+    // There is not a part for each, and whoever has places takes one.
+    expect(textsAhead(2, { waitingTexts: 64, workers: 4, partTexts })).toBe(0);
+    expect(textsAhead(2, { waitingTexts: 64, workers: 1, partTexts })).toBe(32);
   });
 });
 

@@ -3,11 +3,13 @@
 import { cpSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import type { Answering } from '../../src/api/reply.js';
 import { Service, type ServiceOptions } from '../../src/server/service.js';
 import { type Served, type ServedOptions, serve } from '../api/served.js';
 import { modelFolder } from '../helpers/fixtures.js';
 
-export interface Listening extends Served {
+export interface Listening extends Omit<Served, 'api'> {
+  readonly api: Answering;
   readonly service: Service;
   readonly address: string;
   readonly logs: readonly string[];

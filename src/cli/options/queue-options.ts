@@ -8,7 +8,7 @@ import { readSharedOptions } from './shared-options.js';
 import type { SharedOptions } from './shared-settings.js';
 
 const DEFAULT_JOB = 'default';
-const DEFAULT_ROOM_BYTES = GiB;
+export const DEFAULT_ROOM_BYTES = GiB;
 const MOST_SEQUENCES = 65_536;
 
 export interface SubmitOptions {
@@ -40,7 +40,7 @@ export interface CollectOptions {
 }
 
 /** The address may have a password in it, which should not stand where every user of the machine can read it. */
-function readAddress(options: OptionReader): QueueAddress {
+export function readAddress(options: OptionReader): QueueAddress {
   const url = options.path('queue') ?? process.env.ZI_QUEUE;
   if (!url) {
     throw badOption(

@@ -5,13 +5,13 @@ import { badOption, type OptionReader } from './option-reader.js';
 import { readSharedOptions } from './shared-options.js';
 import type { SharedOptions } from './shared-settings.js';
 
-export interface ServeOptions extends SharedOptions {
+/** What is said to any server, whoever makes its texts. */
+export interface ServerSettings {
   readonly host: string;
   readonly port: number;
   readonly keys: readonly string[];
   /** What clients call the model; none: what it was opened by. */
   readonly servedNames: readonly string[];
-  readonly maxWaitMs: number;
   readonly drainMs: number;
   readonly logsBodies: boolean;
   /** Where files and batches are kept; undefined: there are none. */
@@ -20,14 +20,18 @@ export interface ServeOptions extends SharedOptions {
   /** Undefined: as the chat template says. */
   readonly toolParser: string | undefined;
   readonly reasoningParser: string | undefined;
-  readonly batchSize: number | undefined;
   readonly maxContext: number | undefined;
-  readonly cacheTokens: number | undefined;
   readonly mostRequests: number;
   readonly mostClientRequests: number | undefined;
-  readonly mostOpenTokens: number | undefined;
   readonly mostOpenBytes: number;
   readonly mostBodyBytes: number;
+}
+
+export interface ServeOptions extends ServerSettings, SharedOptions {
+  readonly maxWaitMs: number;
+  readonly batchSize: number | undefined;
+  readonly cacheTokens: number | undefined;
+  readonly mostOpenTokens: number | undefined;
 }
 
 /** Where a key may lie that nobody is to see in a list of processes. */
@@ -37,6 +41,18 @@ const MIB = 2 ** 20;
 
 /** Throws BAD_OPTION, UNSUPPORTED or NO_DEVICE. */
 export function readServeOptions(options: OptionReader, environment = process.env): ServeOptions {
+  return {
+    ...readServerSettings(options, environment),
+    ...readSharedOptions(options),
+    maxWaitMs: 1e3 * (seconds(options, 'max_wait') ?? 0),
+    batchSize: options.count('batch_size'),
+    cacheTokens: options.count('cache_tokens'),
+    mostOpenTokens: options.count('max_open_tokens'),
+  };
+}
+
+/** Throws BAD_OPTION. */
+export function readServerSettings(options: OptionReader, environment = process.env): ServerSettings {
   const host = options.text('host') ?? '127.0.0.1';
   const kept = environment[KEY_VARIABLE];
   const keys = [...options.list('api_key'), ...(kept ? [kept] : [])];
@@ -47,24 +63,19 @@ export function readServeOptions(options: OptionReader, environment = process.en
     );
   }
   return {
-    ...readSharedOptions(options),
     host,
     port: options.count('port', 0, 65_535) ?? 8080,
     keys,
     servedNames: options.list('served_model_name'),
-    maxWaitMs: 1e3 * (seconds(options, 'max_wait') ?? 0),
     drainMs: 1e3 * (seconds(options, 'drain_seconds') ?? 30),
     logsBodies: options.flag('log_requests'),
     toolParser: options.text('tool_parser'),
     reasoningParser: options.text('reasoning_parser'),
     dataFolder: options.path('data'),
     generationConfig: options.switch('generation_config') ?? true,
-    batchSize: options.count('batch_size'),
     maxContext: options.count('max_context'),
-    cacheTokens: options.count('cache_tokens'),
     mostRequests: options.count('max_requests') ?? 1024,
     mostClientRequests: options.count('max_client_requests'),
-    mostOpenTokens: options.count('max_open_tokens'),
     mostOpenBytes: options.bytes('max_open_bytes') ?? 256 * MIB,
     mostBodyBytes: options.bytes('max_body') ?? 4 * MIB,
   };

@@ -12,9 +12,10 @@ import type { PromptList } from '../generation/prompt-list.js';
 import type { EncodedPrompt, Prompt } from '../generation/prompts.js';
 import { requestOf, stopsAfter } from '../generation/request-feed.js';
 import type { GenerateOptions } from '../options/generate-options.js';
+import type { PartAtWork, PartMaker } from './part-maker.js';
 
 /** What all parts of a job have in common on this worker. */
-export interface TextMaker {
+interface TextMaker {
   readonly scheduler: Scheduler;
   readonly coder: PromptCoder;
   readonly job: Pick<Job, 'samples' | 'vocabulary' | 'endTokens'>;
@@ -23,7 +24,28 @@ export interface TextMaker {
   readonly onText: (newTokens: number) => void;
 }
 
-export async function encodeChunk(
+/** Makes the texts of a job's parts. */
+export class PromptMaker implements PartMaker<Prompt> {
+  readonly samples: number;
+  readonly #maker: Omit<TextMaker, 'onText'>;
+
+  constructor(maker: Omit<TextMaker, 'onText'>) {
+    this.#maker = maker;
+    this.samples = maker.job.samples;
+  }
+
+  /** Begins all of them together. */
+  async begin(chunks: readonly HeldChunk<Prompt>[], onText: () => void): Promise<PartAtWork[]> {
+    const encoded = await Promise.all(chunks.map((chunk) => encodeChunk(this.#maker, chunk)));
+    return encoded.map((prompts) => new ChunkTexts({ ...this.#maker, onText }, prompts));
+  }
+
+  newTokensOf({ new_tokens }: Readonly<Record<string, unknown>>): number {
+    return Number(new_tokens);
+  }
+}
+
+async function encodeChunk(
   { coder }: Pick<TextMaker, 'coder'>,
   { prompts }: HeldChunk<Prompt>,
 ): Promise<EncodedPrompt[]> {
@@ -40,15 +62,16 @@ export async function encodeChunk(
 }
 
 /** One part under way. */
-export class ChunkTexts {
+class ChunkTexts implements PartAtWork {
   readonly #maker: TextMaker;
   readonly #lines: Record<string, unknown>[] = [];
   readonly #sink: JsonLinesSink;
   readonly #cancels: (() => void)[] = [];
   /** Texts that are not made yet. */
   open = 0;
+  readonly result: Promise<ChunkResult>;
 
-  constructor(maker: TextMaker) {
+  constructor(maker: TextMaker, prompts: readonly EncodedPrompt[]) {
     this.#maker = maker;
     const { options, job } = maker;
     const rendering = new Rendering(
@@ -58,10 +81,11 @@ export class ChunkTexts {
     );
     const write = (line: Readonly<Record<string, unknown>>) => void this.#lines.push(line);
     this.#sink = new JsonLinesSink(rendering, { write, close: () => undefined });
+    this.result = this.#make(prompts);
   }
 
   /** Resolves with a line per text, in the order of the prompts. Rejects with what ended the engine. */
-  async make(prompts: readonly EncodedPrompt[]): Promise<ChunkResult> {
+  async #make(prompts: readonly EncodedPrompt[]): Promise<ChunkResult> {
     const { samples } = this.#maker.job;
     this.open = prompts.length * samples;
     const texts = prompts.flatMap((prompt) =>

@@ -14,6 +14,7 @@ import { readFinished } from '../results/lines.js';
 import { openResults } from '../results/output.js';
 import { checkNothingLost, isCount, isWhole, NOTHING_FINISHED } from '../results/resume.js';
 import { checkFiles } from '../results/run-files.js';
+import { checkPromptsJob } from './requests-job.js';
 
 const LOOK_AGAIN_MS = 1000;
 
@@ -84,6 +85,7 @@ async function waitForJob(connection: QueueConnection, { log }: CommandContext):
   let told = '';
   for (;;) {
     const kept = await readJob(asked(connection));
+    if (kept) checkPromptsJob(kept.record, job, 'collect');
     if (kept && (kept.computed || kept.state === 'collected')) return kept;
     const sentence = kept
       ? `job ${job} has had no worker yet: waiting for one`

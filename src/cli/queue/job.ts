@@ -33,6 +33,8 @@ const GENERATION = z.strictObject({
 
 export type Generation = z.infer<typeof GENERATION>;
 
+const OPTIONS_OF_WORKERS: ReadonlySet<string> = new Set(['compute_dtype', 'kv_dtype', 'dtype']);
+
 /** What only the machine that makes the texts knows; the first worker says it for all. */
 const COMPUTED = ['compute_dtype', 'kv_dtype'] as const;
 
@@ -125,10 +127,15 @@ export function optionsOf(worker: WorkerOptions, generation: Generation): Genera
   };
 }
 
-/** Before the model is opened. Throws BAD_OPTION with what is another one. */
-export function checkProgram({ version }: JobRecord, { dtype }: Generation, worker: WorkerOptions): void {
+/** Throws BAD_OPTION where the job is that of another version. */
+export function checkVersion({ version }: JobRecord): void {
   const own = packageVersion();
   if (version !== own) throw otherWorker('version', version, own, 'install the one of the job');
+}
+
+/** Before the model is opened. Throws BAD_OPTION with what is another one. */
+export function checkProgram(record: JobRecord, { dtype }: Generation, worker: WorkerOptions): void {
+  checkVersion(record);
   const packed = worker.packed ?? null;
   if (packed !== dtype) throw otherWorker('--dtype', dtype ?? 'none', packed ?? 'none', 'give the same');
 }
@@ -144,7 +151,12 @@ export function checkModel({ settings }: JobRecord, own: RunSettings): void {
       'give --name the model that the job was submitted with',
     );
   }
-  const [theirs, ours] = [weightsFromJson(settings.weights), weightsFromJson(own.weights)];
+  checkWeights(settings, own);
+}
+
+/** Throws BAD_OPTION. */
+export function checkWeights(job: RunSettings, own: RunSettings): void {
+  const [theirs, ours] = [weightsFromJson(job.weights), weightsFromJson(own.weights)];
   const difference = theirs && ours ? otherWeights(theirs, ours) : 'the job does not say which it has';
   if (difference === undefined) return;
   throw new OperatingError(
@@ -154,15 +166,15 @@ export function checkModel({ settings }: JobRecord, own: RunSettings): void {
 }
 
 /** Throws BAD_OPTION where the first worker of the job computes otherwise. */
-export function checkComputed(first: RunSettings, own: RunSettings): void {
-  const other = firstDifference(first, own);
+export function checkComputed(first: RunSettings, own: RunSettings, except: readonly string[] = []): void {
+  const other = firstDifference(first, own, except);
   if (!other) return;
-  throw otherWorker(
-    other.name,
-    other.theirs,
-    other.ours,
-    `give --${other.name}, and the device, as its first worker`,
-  );
+  const mend = OPTIONS_OF_WORKERS.has(other.name)
+    ? `give --${other.name}, and the device, as its first worker`
+    : other.name === 'max_context'
+      ? 'start the server with --max_context'
+      : 'give --name the model that its first worker has';
+  throw otherWorker(other.name, other.theirs, other.ours, mend);
 }
 
 function otherWorker(name: string, theirs: string, ours: string, mend: string): OperatingError {

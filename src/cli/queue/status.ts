@@ -41,11 +41,14 @@ export async function runStatus({ address, json }: StatusOptions, context: Comma
     const texts = sizes.prompts * sizes.samples;
     const left =
       state === 'submitted' && rate > 0 ? `, about ${formatDuration((texts * (1 - share)) / rate)} left` : '';
-    write(
-      `job ${address.job}: ${state === 'submitting' ? `${submitted} of ` : ''}${counted(sizes.prompts, 'prompt')}, ` +
-        `${state}; parts: ${counts.waiting} wait, ${counts.leased} leased, ${counts.made} made, ${collected} collected` +
-        `${left}\n`,
-    );
+    const asks = `parts: ${counts.waiting} wait, ${counts.leased} leased, ${counts.made} made`;
+    if (record.kind === 'requests') write(`job ${address.job}: requests of servers; ${asks}\n`);
+    else
+      write(
+        `job ${address.job}: ${state === 'submitting' ? `${submitted} of ` : ''}${counted(sizes.prompts, 'prompt')}, ` +
+          `${state}; ${asks}, ${collected} collected` +
+          `${left}\n`,
+      );
     const rows = workers.map((one) => [
       one.name,
       String(one.texts),

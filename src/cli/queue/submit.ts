@@ -20,6 +20,7 @@ import { checkFiles, sharedInputs } from '../results/run-files.js';
 import { openSource } from '../source.js';
 import { packageVersion } from '../version.js';
 import { generationOf, partSettings, readGeneration, sizesOf } from './job.js';
+import { checkPromptsJob } from './requests-job.js';
 
 export async function runSubmit(options: SubmitOptions, context: CommandContext): Promise<void> {
   const { address } = options;
@@ -31,6 +32,7 @@ export async function runSubmit(options: SubmitOptions, context: CommandContext)
     const prompts = await givenPrompts(options.generation, context);
     for (const sentence of await checkServer(asked(connection))) log.warn(sentence);
     const before = await readJob(asked(connection));
+    if (before) checkPromptsJob(before.record, address.job, 'submit');
     const { record, list } = await describeJob(options, prompts, before, context);
     const question = asked(connection);
     const goesOn = before !== undefined && before.state !== 'collected';

@@ -4,13 +4,12 @@ import { setTimeout } from 'node:timers/promises';
 import { present } from '../../../offload/index.js';
 import type { ChunkCounts } from '../../queue/bull.js';
 import { countsOf } from '../../queue/bull.js';
-import { CHUNK_PROMPTS, type ChunkResult } from '../../queue/chunk.js';
+import type { ChunkResult } from '../../queue/chunk.js';
 import type { QueueConnection } from '../../queue/connection.js';
 import type { HeldChunk, Leases } from '../../queue/leases.js';
 import { asked, type JobRecord, readJob } from '../../queue/record.js';
 import { forgetWorker, sayOfWorker } from '../../queue/workers.js';
-import type { Prompt } from '../generation/prompts.js';
-import { ChunkTexts, encodeChunk, type TextMaker } from './chunk-texts.js';
+import type { PartAtWork, PartMaker } from './part-maker.js';
 
 /** A lease is to last that long: fewer questions, and work for as long as the server is away. */
 const LEASE_SECONDS = 120;
@@ -21,11 +20,16 @@ const SAY_EVERY_MS = 2000;
 const PER_WORKER_MS = 10;
 const SAY_LATEST_MS = 20_000;
 const LOOK_AGAIN_MS = 500;
+const LOOK_MS = 100;
 
-export interface WorkOptions {
+export interface WorkOptions<P> {
   readonly connection: QueueConnection;
   readonly record: JobRecord;
-  readonly leases: Leases<Prompt>;
+  readonly leases: Leases<P>;
+  /** Prompts of a part that is full. */
+  readonly partPrompts: number;
+  /** Passes so far. */
+  readonly passes: () => number;
   /** Texts that all devices make at once. */
   readonly capacity: number;
   readonly roomBytes: number;
@@ -38,22 +42,28 @@ export interface WorkOptions {
 export type WorkEnd = 'done' | 'replaced';
 
 /** How many texts to have in hand beyond those that are being made. */
-export function textsAhead(
-  textsPerSecond: number,
-  { waitingTexts, workers }: { readonly waitingTexts: number; readonly workers: number },
-): number {
-  // At the end of a job nobody is to hold what others could make.
+export function textsAhead(textsPerSecond: number, { waitingTexts, workers, partTexts }: WhatWaits): number {
+  // At the end of a job nobody is to hold what others could make: not even a part, where there is none for each.
   const fairShare = Math.ceil(waitingTexts / (2 * Math.max(1, workers)));
+  if (workers > 1 && fairShare < partTexts) return 0;
   return Math.max(1, Math.min(Math.ceil(textsPerSecond * LEASE_SECONDS), fairShare));
 }
 
-export class Work {
-  readonly #options: WorkOptions;
-  readonly #maker: Omit<TextMaker, 'onText'>;
-  readonly #chunks = new Map<HeldChunk<unknown>, ChunkTexts>();
+export interface WhatWaits {
+  readonly waitingTexts: number;
+  readonly workers: number;
+  /** Texts of a full part. */
+  readonly partTexts: number;
+}
+
+export class Work<P> {
+  readonly #options: WorkOptions<P>;
+  readonly #maker: PartMaker<P>;
+  readonly #chunks = new Map<HeldChunk<unknown>, PartAtWork>();
   readonly #startedAt = Date.now();
   #held = 0;
   #counts: ChunkCounts = { waiting: 0, leased: 0, made: 0 };
+  #lookedMs = Number.NEGATIVE_INFINITY;
   #workers = 1;
   #resultBytes = { chunks: 0, bytes: 0 };
   #isFullTold = false;
@@ -62,10 +72,9 @@ export class Work {
   /** Texts whose results were taken by the queue; those that others made meanwhile do not count. */
   texts = 0;
   newTokens = 0;
-  passes = 0;
   takenOver = 0;
 
-  constructor(maker: Omit<TextMaker, 'onText'>, options: WorkOptions) {
+  constructor(maker: PartMaker<P>, options: WorkOptions<P>) {
     this.#maker = maker;
     this.#options = options;
   }
@@ -95,7 +104,7 @@ export class Work {
   }
 
   describe(): string {
-    return `${this.texts} texts in ${this.passes} passes, ${this.#openTexts} in hand, ${this.#counts.waiting} parts wait`;
+    return `${this.texts} texts in ${this.#options.passes()} passes, ${this.#openTexts} in hand, ${this.#counts.waiting} parts wait`;
   }
 
   /** Somebody else has taken the part. */
@@ -114,29 +123,43 @@ export class Work {
   }
 
   async #say(): Promise<void> {
-    const { connection, record, name, leases } = this.#options;
+    const { connection, record, name, passes } = this.#options;
     const said = {
       name,
       since: this.#startedAt,
       texts: this.texts,
-      passes: this.passes,
+      passes: passes(),
       textsPerSecond: this.#textsPerSecond,
       open: this.#openTexts,
     };
     // While the server is away, what is in hand is computed all the same.
     this.#workers = await connection.ask(() => sayOfWorker(connection, record.id, said));
+    await this.#look(0);
+  }
+
+  /** How much waits, asked for where that was longer ago. */
+  async #look(mostMs = LOOK_MS): Promise<void> {
+    if (performance.now() - this.#lookedMs < mostMs) return;
+    const { connection, leases } = this.#options;
     this.#counts = await connection.ask(() => countsOf(leases.queue));
+    this.#lookedMs = performance.now();
   }
 
   /** Takes parts until there are enough in hand, and begins all of them together. */
   async #takeSome(): Promise<boolean> {
-    const { leases, capacity, record } = this.#options;
-    const { samples } = record.sizes;
-    const ahead = textsAhead(this.#textsPerSecond, {
-      waitingTexts: this.#counts.waiting * CHUNK_PROMPTS * samples,
+    const { leases, capacity, partPrompts } = this.#options;
+    const { samples } = this.#maker;
+    const partTexts = partPrompts * samples;
+    const waits = () => ({
+      waitingTexts: this.#counts.waiting * partTexts,
       workers: this.#workers,
+      partTexts,
     });
-    const taken: HeldChunk<Prompt>[] = [];
+    // What was true some seconds ago says nothing of the last parts.
+    if (waits().waitingTexts < 4 * capacity * this.#workers && this.#openTexts < 2 * capacity)
+      await this.#look();
+    const ahead = textsAhead(this.#textsPerSecond, waits());
+    const taken: HeldChunk<P>[] = [];
     let open = this.#openTexts;
     while (open < capacity + ahead && this.#held < MOST_HELD_CHARACTERS && !this.#isFull()) {
       const chunk = await leases.take();
@@ -145,16 +168,16 @@ export class Work {
       open += chunk.prompts.length * samples;
       this.#held += charactersOf(chunk);
     }
-    const encoded = await Promise.all(taken.map((chunk) => encodeChunk(this.#maker, chunk)));
+    const begun = taken.length > 0 ? await this.#maker.begin(taken, () => this.#notify()) : [];
     for (const [index, chunk] of taken.entries()) {
-      const texts = new ChunkTexts({ ...this.#maker, onText: () => this.#notify() });
-      this.#chunks.set(chunk, texts);
-      void this.#finish(chunk, texts.make(present(encoded[index], 'prompts')));
+      const part = present(begun[index], 'part');
+      this.#chunks.set(chunk, part);
+      void this.#finish(chunk, part.result);
     }
     return taken.length > 0;
   }
 
-  async #finish(chunk: HeldChunk<Prompt>, making: Promise<ChunkResult>): Promise<void> {
+  async #finish(chunk: HeldChunk<P>, making: Promise<ChunkResult>): Promise<void> {
     try {
       const result = await making;
       if (await this.#options.leases.complete(chunk, result)) this.#count(result);
@@ -169,7 +192,7 @@ export class Work {
 
   #count(result: ChunkResult): void {
     this.texts += result.lines.length;
-    for (const { new_tokens } of result.lines) this.newTokens += Number(new_tokens);
+    for (const line of result.lines) this.newTokens += this.#maker.newTokensOf(line);
     const { chunks, bytes } = this.#resultBytes;
     this.#resultBytes = { chunks: chunks + 1, bytes: bytes + JSON.stringify(result).length };
   }
@@ -188,11 +211,13 @@ export class Work {
   }
 
   async #whetherDone(): Promise<WorkEnd | undefined> {
-    const { connection, record, leases } = this.#options;
+    const { connection, record } = this.#options;
     const job = await readJob(asked(connection));
+    // A server that has lost the job of others is given it again by these.
+    if (job === undefined && record.kind === 'requests') return undefined;
     if (job?.record.id !== record.id) return 'replaced';
     if (job.state === 'collected') return 'done';
-    this.#counts = await connection.ask(() => countsOf(leases.queue));
+    await this.#look(0);
     const { waiting, leased } = this.#counts;
     // What others hold may come back, if they are killed.
     return job.state === 'submitted' && waiting + leased === 0 ? 'done' : undefined;
@@ -222,7 +247,7 @@ export class Work {
   }
 }
 
-function charactersOf({ prompts }: HeldChunk<Prompt>): number {
+function charactersOf({ prompts }: HeldChunk<unknown>): number {
   return JSON.stringify(prompts).length;
 }
 

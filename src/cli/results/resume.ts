@@ -12,6 +12,7 @@ import type { Prompt, Vocabulary } from '../generation/prompts.js';
 import type { GenerateOptions } from '../options/generate-options.js';
 import { badOption } from '../options/option-reader.js';
 import { shareName, WHOLE } from '../options/share.js';
+import type { SharedOptions } from '../options/shared-settings.js';
 import type { Source } from '../source.js';
 import { checkSettings, fingerprint, type RunSettings, readSettings, refusal, resultsFile } from './file.js';
 import { type Identity, identitySettings, requireWeights } from './identity.js';
@@ -78,9 +79,7 @@ export function settingsOf(
     stop_tokens: (options.ignoreEos ? [] : [...job.endTokens]).sort((a, b) => a - b),
     prompts: job.promptsDigest,
     ...(options.share ? { shard: shareName(options.share) } : {}),
-    compute_dtype: computeType(options),
-    // None is exact.
-    kv_dtype: options.plan.kvType ? KV_TYPE_NAMES[options.plan.kvType] : null,
+    ...computeSettings(options),
     chat: options.chat !== undefined,
     system: options.chat?.system ?? null,
     max_new_tokens: options.maxNewTokens,
@@ -97,7 +96,14 @@ export function settingsOf(
   };
 }
 
-function computeType({ device, plan, cpu }: GenerateOptions): string {
+/** How texts are computed, as far as that changes them. */
+export function computeSettings(options: SharedOptions): RunSettings {
+  const { kvType } = options.plan;
+  // None is exact.
+  return { compute_dtype: computeType(options), kv_dtype: kvType ? KV_TYPE_NAMES[kvType] : null };
+}
+
+function computeType({ device, plan, cpu }: SharedOptions): string {
   if (device === 'cuda') return plan.activationType ? 'float32' : 'auto';
   return cpu.computeType ?? 'float32';
 }

@@ -6,6 +6,7 @@ import { MAX_CONTEXT, SHARED_OPTIONS } from './shared.js';
 import type { OptionTable } from './spec.js';
 
 const SERVER = 'Server';
+const QUEUE = 'Queue';
 const LIMITS = 'Limits';
 const { report: _report, trace: _trace, dummy_weights: _dummy, ...SHARED } = SHARED_OPTIONS;
 
@@ -72,6 +73,25 @@ export const SERVE_OPTIONS = {
     describe: `how the model marks its reasoning: auto takes it from the chat template, none leaves it in the text; or ${REASONING_PARSERS.join(', ')}`,
     default: 'auto',
   },
+  queue: {
+    kind: 'value',
+    group: QUEUE,
+    describe:
+      'in place of --name: hand what is asked, batches above all, to the workers at this Redis server, as redis://host:6379; ' +
+      'ZI_QUEUE says it as well, where a password is in it',
+  },
+  job: {
+    kind: 'value',
+    group: QUEUE,
+    describe: 'what workers call it, with --job; servers may share one',
+    default: 'default',
+  },
+  queue_memory: {
+    kind: 'value',
+    group: QUEUE,
+    describe: 'requests that have no answer yet may take so much of the Redis server; others wait',
+    default: '1GiB',
+  },
   generation_config: {
     ...SAMPLING_OPTIONS.generation_config,
     describe:
@@ -120,5 +140,9 @@ export const SERVE_EXAMPLES = [
     'a pass is dear: let it fill',
   ],
   ['zero-inference serve FOLDER --data ~/batches', 'with /v1/files and /v1/batches'],
+  [
+    'zero-inference serve --queue redis://head:6379 --served_model_name big --data ~/batches',
+    'without a model: batches are answered by workers that come and go',
+  ],
   ['ZERO_INFERENCE_API_KEY=… zero-inference serve FOLDER --host 0.0.0.0', 'for other machines too'],
 ] as const;
