@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { hasSlurm, SlurmHosts } from '../../bench/cluster/slurm-hosts.js';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
+import { freePort, hasRedis, startRedis } from '../helpers/redis-server.js';
 import { sharedFolder } from '../helpers/temp-folder.js';
 
 const newFolder = sharedFolder();
@@ -49,12 +50,51 @@ describe.skipIf(!hasSlurm())('with Slurm, and the rights of its daemons', () => 
         [0, []],
         [0, []],
       ]);
-      const inOrder = readFileSync(whole, 'utf8')
-        .trimEnd()
-        .split('\n')
-        .sort((a, b) => JSON.parse(a).index - JSON.parse(b).index);
-      expect(readFileSync(merged, 'utf8').trimEnd().split('\n')).toEqual(inOrder);
+      expect(readFileSync(merged, 'utf8').trimEnd().split('\n')).toEqual(inOrder(whole));
+    },
+    240_000,
+  );
+
+  it.skipIf(!hasRedis())(
+    'workers.sbatch',
+    async () => {
+      const port = await freePort();
+      const server = startRedis(port, newFolder());
+      try {
+        const queue = ['--queue', `redis://127.0.0.1:${port}`];
+        const texts = ['--name', MODEL, '--prompts_file', prompts, '--max_new_tokens', '6'];
+        const drawn = ['--temperature', '0.9', '--seed', '5'];
+        const [output, whole] = [join(folder, 'collected'), join(folder, 'workers.whole')];
+        const submitted = await runCli(['submit', ...queue, ...texts, ...drawn]);
+        expect(submitted.errors).toEqual([]);
+        const collecting = runCli(['collect', ...queue, '--output', output]);
+        await hosts.batch(
+          join(ROOT, 'configs/cluster/workers.sbatch'),
+          ['--array=0-3', '--nodes=1', '--gpus=0'],
+          {
+            MODEL,
+            ZI: `${process.execPath} ${join(ROOT, 'dist/src/main.js')}`,
+            ZI_QUEUE: queue[1],
+            OPTIONS: '--batch_size 2',
+          },
+        );
+        const ends = [await collecting, await runCli([...texts, ...drawn, '--output', whole])];
+        expect(ends.map(({ status, errors }) => [status, errors])).toEqual([
+          [0, []],
+          [0, []],
+        ]);
+        expect(inOrder(output)).toEqual(inOrder(whole));
+        expect(inOrder(output)).toHaveLength(30);
+      } finally {
+        server.kill('SIGKILL');
+      }
     },
     240_000,
   );
 });
+
+/** Lines of results in the order of their prompts. */
+function inOrder(path: string): string[] {
+  const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
+  return lines.sort((a, b) => JSON.parse(a).index - JSON.parse(b).index);
+}
