@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { randomFrom } from '../random.js';
 
-const MAIN = join(import.meta.dirname, '../../src/main.js');
+/** The program. */
+export const MAIN = join(import.meta.dirname, '../../src/main.js');
 const PORT = 6379;
 
 function run(...words: readonly string[]): void {
@@ -101,10 +102,12 @@ export class Hosts {
 
   /** Runs this program on a host. `ip netns exec` becomes the program, so that signals reach it. */
   start(host: number, words: readonly string[]): Running {
+    return this.startProgram(host, [process.execPath, MAIN, ...words]);
+  }
+
+  startProgram(host: number, program: readonly string[]): Running {
     const name = this.#names[host] ?? '';
-    const child = spawn('ip', ['netns', 'exec', name, process.execPath, MAIN, ...words], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const child = spawn('ip', ['netns', 'exec', name, ...program], { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#children.add(child);
     let [stdout, stderr] = ['', ''];
     child.stdout.on('data', (text: Buffer) => {
@@ -124,6 +127,13 @@ export class Hosts {
       });
     });
     return { child, ended, said: (text) => stderr.includes(text) };
+  }
+
+  /** Bytes that the first host has sent to all others. */
+  sentBytes(): number {
+    const text = execFileSync('ip', ['-n', this.#names[0] ?? '', '-s', '-j', 'link'], { encoding: 'utf8' });
+    const links = JSON.parse(text) as { ifname: string; stats64: { tx: { bytes: number } } }[];
+    return links.reduce((sum, { ifname, stats64 }) => sum + (/^to\d/.test(ifname) ? stats64.tx.bytes : 0), 0);
   }
 
   /** Nothing passes in either direction, and nobody is told. */
