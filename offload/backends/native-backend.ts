@@ -65,6 +65,11 @@ export abstract class NativeBackend implements Backend {
     return ends.map(({ id }, rank) => ({ id, rank, count: devices.length, sizeBytes }));
   }
 
+  closeExchange(ends: readonly Exchange[]): void {
+    const ids = new Set(ends.map(({ id }) => id));
+    for (const end of this.#exchanges) if (ids.has(end.id)) end.close();
+  }
+
   allocateHost(sizeBytes: number, purpose: HostPurpose): HostMemory {
     const memory = this.#host.allocate(sizeBytes, purpose);
     this.allocated(memory, purpose);

@@ -180,6 +180,8 @@ export interface Backend {
    * @param sizeBytes room for one partial; larger ones are summed in rounds
    */
   openExchange(devices: readonly Device[], sizeBytes: number): readonly Exchange[];
+  /** No device of the group waits for another any more: what they sum from then on is nothing. */
+  closeExchange(ends: readonly Exchange[]): void;
   /** A few reads for each piece, whose `memoryOffset` is where they begin in the piece's own place in `into`. */
   filePieces(pieces: readonly (readonly ReadRequest[])[], into: Memory): FilePieces;
   /** Stops all work: queued reads and kernels are dropped, running ones end soon, waiting promises reject. */

@@ -22,6 +22,7 @@ import { makeDeviceCommon, makeDeviceState } from './device-state.js';
 import { Lane, layersAhead } from './lane.js';
 import { joinFolded, nllOf } from './log-probs.js';
 import { type Pass, tokenCount } from './pass.js';
+import { PATIENCE_MS, Patience } from './patience.js';
 import type { PassResult } from './results.js';
 
 export interface ExecutorOptions {
@@ -33,6 +34,8 @@ export interface ExecutorOptions {
   readonly trace: Trace;
   /** Layers that were read ahead, by layer index: some of those that rest in DRAM by the plan. */
   readonly loaded?: ReadonlyMap<number, LoadedLayer> | undefined;
+  /** How long devices that sum may get nowhere; default two minutes on GPUs, and any time elsewhere. */
+  readonly patienceMs?: number | undefined;
   /** Is told what a user may want to know while it runs. */
   readonly tell?: ((what: string) => void) | undefined;
 }
@@ -48,6 +51,8 @@ export class Executor {
   /** One of each device; in a pipeline, by batch, one of each stage. */
   readonly #crews: readonly (readonly DevicePass[])[];
   readonly #share: RowShare | undefined;
+  /** Where devices wait for each other. */
+  readonly #patience: Patience | undefined;
   #session: { passLimit: number; nextPass: number } | undefined;
   readonly #running = new Set<Promise<unknown>>();
 
@@ -70,6 +75,10 @@ export class Executor {
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     const { sumRoundBytes } = plan;
     const exchanges = sumRoundBytes === undefined ? [] : backend.openExchange(backend.devices, sumRoundBytes);
+    const { patienceMs = backend.kind === 'cuda' ? PATIENCE_MS : undefined } = options;
+    if (exchanges.length > 0 && patienceMs !== undefined) {
+      this.#patience = new Patience(patienceMs, () => backend.closeExchange(exchanges));
+    }
     const makers = this.#lanes.flatMap((lane) =>
       lane.devices.map((device, index) => {
         const own = { model: withCachesOf(model, lane.plan.layers), plan: lane.plan };
@@ -231,6 +240,12 @@ export class Executor {
     assert(session.nextPass < session.passLimit, 'the session has passes left');
     const passIndex = session.nextPass++;
     if (this.#plan.pipeline) return this.#throughStages(pass, passIndex);
+    const onAll = () => this.#onAllDevices(pass, passIndex);
+    return this.#patience ? this.#patience.during(onAll) : onAll();
+  }
+
+  async #onAllDevices(pass: Pass, passIndex: number): Promise<PassResult[]> {
+    const patience = this.#patience;
     const lane = present(this.#lanes[0], 'a lane');
     if (this.#plan.slots) lane.schedule.decide(allChoose(this.#plan.slots, pass), pass.expectsWhole);
     this.#share?.begin(allLeaveRows(this.#plan.rows, pass));
@@ -240,7 +255,7 @@ export class Executor {
     const ahead = layersAhead(Math.max(...perDevice.map((microBatches) => microBatches.length)));
     lane.forgetQueued();
     // Only its last piece draws tokens.
-    await lane.queueLayers({ passIndex, devices, ahead, beforeLast: () => this.#readyMasks() });
+    await lane.queueLayers({ passIndex, devices, ahead, beforeLast: () => this.#readyMasks(), patience });
     if (this.#model.shares) return [await this.#finishTogether()];
     const results = await Promise.all(devices.map((device) => device.finish()));
     this.#share?.end();

@@ -14,6 +14,7 @@ import { Schedule, type Step } from '../stream/schedule.js';
 import type { WeightSource } from '../stream/weight-source.js';
 import type { Trace } from '../trace.js';
 import type { DevicePass } from './device-pass.js';
+import type { Patience } from './patience.js';
 
 export interface LaneOptions {
   readonly lane: LanePlan;
@@ -34,6 +35,8 @@ export interface LanePass {
   readonly ahead: number;
   /** Before the last of all layers is queued. */
   readonly beforeLast: (() => Promise<void>) | undefined;
+  /** Is told of every layer, where devices wait for each other. */
+  readonly patience?: Patience | undefined;
 }
 
 interface LaneSession {
@@ -126,7 +129,7 @@ export class Lane {
   }
 
   /** Takes each layer as it arrives, has the devices queue it, and gives its buffers back. */
-  async queueLayers({ passIndex, devices, ahead, beforeLast }: LanePass): Promise<void> {
+  async queueLayers({ passIndex, devices, ahead, beforeLast, patience }: LanePass): Promise<void> {
     const { prefetcher } = present(this.#session, 'session');
     const { layers } = this.#options.lane.plan;
     for (const [layerIndex, layer] of layers.entries()) {
@@ -143,6 +146,14 @@ export class Lane {
         staged.release(done);
       }
       this.#queued.push(done);
+      patience?.queued({
+        layer: layer.layout.layer.name,
+        devices: done.map((end, index) => ({
+          name: present(this.devices[index], 'a device').name,
+          ready: staged.perDevice[index]?.ready ?? [],
+          done: end,
+        })),
+      });
       if (this.#queued.length > 2 * MOST_LAYERS_AHEAD) this.#queued.splice(0, MOST_LAYERS_AHEAD);
     }
   }

@@ -144,6 +144,7 @@ export function withPlants(
       const real = group.map((device) => present(backend.devices[devices.indexOf(device)], 'a device'));
       return backend.openExchange(real, sizeBytes);
     },
+    closeExchange: (ends) => backend.closeExchange(ends),
     openFile: (path) => backend.openFile(path),
     checkFiles: () => backend.checkFiles(),
     filePieces: (pieces, into) => backend.filePieces(pieces, into),

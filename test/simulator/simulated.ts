@@ -13,6 +13,7 @@ import type {
   ReadRequest,
   ReadSpan,
 } from '../../offload/port/backend.js';
+import type { Exchange } from '../../offload/port/exchange.js';
 import type { FilePieces } from '../../offload/port/file-pieces.js';
 import { MAIL_WORDS } from '../../offload/port/host-ops.js';
 import type { Memory, Tensor } from '../../offload/port/ops.js';
@@ -186,6 +187,11 @@ export class SimulatedBackend implements Backend {
       present(this.devices[index], 'a device of this backend').compute.takePart(end);
     }
     return group;
+  }
+
+  closeExchange(ends: readonly Exchange[]): void {
+    for (const end of ends)
+      (end as SimulatedExchange).fail({ error: new Error('the group of devices was closed') });
   }
 
   openFile(path: string): FileRef {
