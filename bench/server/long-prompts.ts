@@ -1,6 +1,6 @@
-// How long is the event loop held up by prompts of megabytes and by a thousand messages, with a vocabulary of usual size?
+// How long is the event loop held up by the longest requests of every kind, with a vocabulary of usual size?
 //
-// node dist/bench/server/long-prompts.js [--megabytes 4] [--messages 1000] [--tokens 150000] [--runs 3]
+// node dist/bench/server/long-prompts.js [--megabytes 4] [--messages 5000] [--tokens 150000] [--runs 3]
 
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -14,7 +14,7 @@ import { openService } from './opened.js';
 const { values } = parseArgs({
   options: {
     megabytes: { type: 'string', default: '4' },
-    messages: { type: 'string', default: '1000' },
+    messages: { type: 'string', default: '5000' },
     tokens: { type: 'string', default: '150000' },
     runs: { type: 'string', default: '3' },
   },
@@ -65,18 +65,44 @@ const messages = Array.from({ length: Number(values.messages) }, (_, at) => ({
   content: WORDS.repeat(2),
 }));
 
+function many<T>(count: number, make: (at: number) => T): T[] {
+  return Array.from({ length: count }, (_, at) => make(at));
+}
+
 const folder = modelFolder();
 const service = await openService(folder, { sequences: 2, contextTokens: 128, mostBodyBytes: 2 ** 24 });
+const one = { prompt: 'a', max_tokens: 1 };
+const ids = many(2 ** 18 - 64, (at) => 5 + (at % 2000));
+const someMessages = messages.slice(0, 4000);
+const tools = many(100, (at) => ({
+  type: 'function',
+  function: {
+    name: `f${at}`,
+    parameters: { properties: Object.fromEntries(many(70, (of) => [`p${of}`, { description: WORDS }])) },
+  },
+}));
 const cases: Readonly<Record<string, readonly [string, object]>> = {
   tokenized: ['/tokenize', { prompt: text }],
   prompt: ['/v1/completions', { prompt: text }],
-  ids: ['/v1/completions', { prompt: Array.from({ length: 2 ** 18 }, (_, at) => 5 + (at % 2000)) }],
+  prompts: ['/v1/completions', { ...one, prompt: many(256, () => WORDS.repeat(20)) }],
+  ids: ['/v1/completions', { prompt: ids }],
+  detokenized: ['/detokenize', { tokens: ids }],
   messages: ['/v1/chat/completions', { messages }],
+  parts: [
+    '/v1/chat/completions',
+    { messages: [{ role: 'user', content: many(8000, () => ({ type: 'text', text: 'ab ' })) }] },
+  ],
+  items: ['/v1/responses', { input: someMessages }],
+  tools: ['/v1/chat/completions', { messages: messages.slice(0, 1), tools }],
+  biases: ['/v1/completions', { ...one, logit_bias: Object.fromEntries(many(1000, (at) => [at, 1])) }],
+  names: ['/v1/completions', { ...one, metadata: Object.fromEntries(many(32_000, (at) => [`k${at}`, 1])) }],
   nothing: ['/tokenize', { prompt: '' }],
 };
 const held: Record<string, number> = {};
 const delays: Record<string, number> = {};
 const statuses: Record<string, number> = {};
+// What is made at the first long text is not measured.
+await ask(`${service.address}/tokenize`, JSON.stringify({ prompt: text.slice(0, 2 ** 18) }));
 for (const [name, [path, body]] of Object.entries(cases)) {
   const sent = JSON.stringify(body);
   const runs: LoopTimes[] = [];

@@ -49,7 +49,7 @@ export async function beginAnswers(
     messages: templateMessages(wishes.messages),
     variables: { ...variables, tools: templateTools(shown) },
   };
-  const promptTokens = await model.coder.encode(prompt, asking.signal);
+  const promptTokens = await model.coder.encode(prompt, asking.signal, model.contextTokens);
   const promptEnd = model.tokenizer.decode([...promptTokens.slice(-16)], { skipSpecialTokens: false });
   const after = grammar && answers ? await thoughtEnd(model, answers, promptEnd) : [];
   const constraint = constraintFor(answers, grammar, after);

@@ -1,6 +1,7 @@
 // Fields of requests: read by schemas, which the OpenAPI description is made of as well, and refused by name.
 
 import { z } from 'zod';
+import { MOST_BIASES } from '../engine/added-logits.js';
 import { MOST_TOP_LOG_PROBS } from '../library/generate-options.js';
 import { ApiError, badField, unsupportedField } from './api-error.js';
 
@@ -16,6 +17,14 @@ const count = z
 function optional<T extends z.ZodType>(type: T) {
   return type.nullable().optional();
 }
+
+/** Counted before any is looked at. */
+const BIASES = z
+  .custom<object>(
+    (value) => typeof value === 'object' && value !== null && Object.keys(value).length <= MOST_BIASES,
+    `give biases of up to ${MOST_BIASES} tokens`,
+  )
+  .pipe(z.record(z.string(), z.number().min(-100).max(100)));
 
 /** How tokens are drawn. What is absent is as the model's generation_config.json says. */
 export const SAMPLING_FIELDS = {
@@ -37,9 +46,7 @@ export const SAMPLING_FIELDS = {
   repetition_penalty: optional(z.number().gt(0).max(1e6)).describe(
     'tokens of prompt and text: divides logits above 0, multiplies others',
   ),
-  logit_bias: optional(z.record(z.string(), z.number().min(-100).max(100))).describe(
-    'by token id: what is added to its logit',
-  ),
+  logit_bias: optional(BIASES).describe('by token id: what is added to its logit'),
   seed: optional(
     z
       .int()

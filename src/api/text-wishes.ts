@@ -1,7 +1,6 @@
 // What completions, chats and responses have in common: how texts are drawn, how long they become, and where they end.
 
 import { randomInt } from 'node:crypto';
-import { MOST_BIASES } from '../engine/added-logits.js';
 import { isGreedy, type SamplingSettings } from '../engine/sampler.js';
 import type { TextSettings } from '../library/generate-options.js';
 import { badField } from './api-error.js';
@@ -82,13 +81,6 @@ function seedOf(seed: Given<number>): number {
 
 function biasesOf(given: Readonly<Record<string, number>>, vocabSize: number): ReadonlyMap<number, number> {
   const biases = new Map<number, number>();
-  if (Object.keys(given).length > MOST_BIASES) {
-    throw badField(
-      'logit_bias',
-      `logit_bias has more than ${MOST_BIASES} tokens: give fewer`,
-      'invalid_value',
-    );
-  }
   for (const [name, bias] of Object.entries(given)) {
     const token = /^\d{1,10}$/.test(name) ? Number(name) : Number.NaN;
     checkIds([token], vocabSize, 'logit_bias');

@@ -1,6 +1,8 @@
 // `/tokenize` and `/detokenize`: token ids of texts and chats, and texts of token ids.
 
 import { z } from 'zod';
+import { Turns } from '../files/turns.js';
+import { decodeLong } from '../text/long-ids.js';
 import { encodeLongText } from '../text/tokenizer/long-text.js';
 import { badField } from './api-error.js';
 import { endpoint } from './endpoint.js';
@@ -30,9 +32,22 @@ export const TOKENIZE = endpoint(
     const ids = messages
       ? await served.coder.encode({ messages: templateMessages(messages) }, signal)
       : await encodeLongText(served.tokenizer, [prompt ?? ''], { bare: !special, signal });
-    return whole({ tokens: Array.from(ids), count: ids.length, max_model_len: served.contextTokens });
+    return whole({ tokens: await listOf(ids), count: ids.length, max_model_len: served.contextTokens });
   },
 );
+
+/** A text may have a million. */
+async function listOf(ids: Int32Array): Promise<number[]> {
+  const turns = new Turns();
+  const list: number[] = [];
+  for (let begin = 0; begin < ids.length; begin += AT_ONCE) {
+    if (turns.isOver) await turns.next();
+    for (const id of ids.subarray(begin, begin + AT_ONCE)) list.push(id);
+  }
+  return list;
+}
+
+const AT_ONCE = 1 << 13;
 
 const DETOKENIZE_SCHEMA = requestOf({
   model,
@@ -44,5 +59,5 @@ export const DETOKENIZE = endpoint('The text of token ids', DETOKENIZE_SCHEMA, a
   checkModel(fields.model, served.names);
   const { tokens, skip_special_tokens: skipSpecialTokens = false } = fields;
   checkIds(tokens, served.vocabSize, 'tokens');
-  return whole({ prompt: served.tokenizer.decode(tokens, { skipSpecialTokens }) });
+  return whole({ prompt: await decodeLong(served.tokenizer, tokens, { skipSpecialTokens }) });
 });

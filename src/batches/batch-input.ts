@@ -5,8 +5,9 @@ import { OperatingError } from '../../offload/index.js';
 import type { InputName } from '../files/input.js';
 import { show } from '../files/json-file.js';
 import { LineStore } from '../files/line-store.js';
-import { badText, readLines, textOfLine } from '../files/text-file.js';
-import { type BadLine, type BatchRequest, parseLine } from './batch-line.js';
+import { badText, readLines } from '../files/text-file.js';
+import { Turns } from '../files/turns.js';
+import { type BadLine, type BatchRequest, MOST_LINE_BYTES, parseLine } from './batch-line.js';
 
 export interface InputOptions {
   /** The only endpoint that requests may name. */
@@ -34,20 +35,22 @@ export class BatchInput {
     const lines = new LineStore(input);
     try {
       const hash = createHash('sha256');
+      const turns = new Turns();
       const ids = new SeenIds();
       for await (const group of readLines(input)) {
         for (const line of group) {
           if (isBlank(line.bytes)) continue;
           lines.add(line);
           hash.update(line.bytes).update('\n');
-          const { customId } = parseLine(textOrNothing(line.bytes), endpoint);
+          const { customId } = await parseLine(line.bytes, endpoint);
           if (customId !== null) ids.add(customId);
+          if (turns.isOver) await turns.next();
         }
         onProgress?.(lines.length);
       }
       if (lines.length === 0) throw badText(input, 'has no requests: give one a line');
       const found = new BatchInput(lines, input, endpoint, digestOf(hash));
-      found.#refuseDoubled(ids);
+      await found.#refuseDoubled(ids);
       return found;
     } catch (error) {
       lines.close();
@@ -64,27 +67,20 @@ export class BatchInput {
     return this.#lines.numberOf(index);
   }
 
-  /** Throws FILE_CHANGED. */
-  at(index: number): BatchRequest | BadLine {
-    let text: string;
-    try {
-      text = this.#lines.textOf(index);
-    } catch (error) {
-      if (!(error instanceof OperatingError) || error.code !== 'BAD_INPUT') throw error;
-      return { kind: 'bad', customId: null, code: 'invalid_text', message: 'the line is no UTF-8 text' };
-    }
-    return parseLine(text, this.#endpoint);
+  /** Rejects with FILE_CHANGED. */
+  async at(index: number): Promise<BatchRequest | BadLine> {
+    return parseLine(this.#lines.bytesOf(index), this.#endpoint);
   }
 
   close(): void {
     this.#lines.close();
   }
 
-  #refuseDoubled(ids: SeenIds): void {
+  async #refuseDoubled(ids: SeenIds): Promise<void> {
     if (ids.suspects.size === 0) return;
     const first = new Map<string, number>();
     for (let index = 0; index < this.length; index++) {
-      const { customId } = this.at(index);
+      const { customId } = await this.at(index);
       if (customId === null || !ids.isSuspect(customId)) continue;
       const before = first.get(customId);
       if (before !== undefined) {
@@ -135,14 +131,6 @@ function digestOf(hash: Hash): string {
 }
 
 function isBlank(bytes: Buffer): boolean {
+  if (bytes.length > MOST_LINE_BYTES) return false;
   return bytes.every((byte) => byte === 32 || byte === 9 || byte === 13);
-}
-
-/** What is no text is told when its turn comes. */
-function textOrNothing(bytes: Buffer): string {
-  try {
-    return textOfLine({ bytes, number: 0 }, { path: '', option: '' });
-  } catch {
-    return '';
-  }
 }

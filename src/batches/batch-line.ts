@@ -1,5 +1,6 @@
 // One line of a batch's input: which request it asks for, or what is wrong with it.
 
+import { LONG_JSON_BYTES, NO_TEXT, parseBounded, parseBoundedAside } from '../files/bounded-json.js';
 import { isJsonObject, type JsonObject, show } from '../files/json-file.js';
 
 /** What batches may ask for. */
@@ -22,14 +23,25 @@ export interface BadLine {
 
 const MOST_ID_CHARACTERS = 512;
 
+/** A longer one is no request of texts. */
+export const MOST_LINE_BYTES = 16 << 20;
+
 /** @param endpoint the only one that is allowed; undefined: any that batches may ask for */
-export function parseLine(text: string, endpoint?: string): BatchRequest | BadLine {
-  let line: unknown;
-  try {
-    line = JSON.parse(text);
-  } catch {
-    return bad(null, 'invalid_json', 'the line is no JSON');
+export async function parseLine(bytes: Buffer, endpoint?: string): Promise<BatchRequest | BadLine> {
+  if (bytes.length > MOST_LINE_BYTES)
+    return bad(
+      null,
+      'invalid_json',
+      `the line has more than ${MOST_LINE_BYTES >> 20} MiB: give shorter requests`,
+    );
+  // Whoever keeps the lines is to keep them.
+  const isLong = bytes.length > LONG_JSON_BYTES;
+  const parsed = isLong ? await parseBoundedAside(Buffer.from(bytes)) : parseBounded(bytes);
+  if ('problem' in parsed) {
+    const code = parsed.problem === NO_TEXT ? 'invalid_text' : 'invalid_json';
+    return bad(null, code, `the line ${parsed.problem}`);
   }
+  const line = parsed.value;
   if (!isJsonObject(line)) return bad(null, 'invalid_json', 'the line is no JSON object');
   const { custom_id: id, method, url, body } = line;
   if (typeof id !== 'string' || id === '' || id.length > MOST_ID_CHARACTERS) {

@@ -3,6 +3,7 @@
 import { setTimeout } from 'node:timers/promises';
 import type { Executor } from '../../offload/index.js';
 import type { Asking, WholeReply } from '../api/reply.js';
+import { jsonBytes } from '../files/json-bytes.js';
 import type { BatchInput } from './batch-input.js';
 import type { BatchRequest } from './batch-line.js';
 import type { BatchResults } from './batch-results.js';
@@ -60,7 +61,7 @@ function* openRequests({ input, results }: BatchWork): Generator<number, void> {
 
 async function settle(index: number, work: BatchWork, signal: AbortSignal): Promise<void> {
   const { input, results } = work;
-  const request = input.at(index);
+  const request = await input.at(index);
   if (request.kind === 'bad') {
     results.addBad(index, request, input.lineNumber(index));
     // Many bad lines must not hold up everybody else.
@@ -68,7 +69,7 @@ async function settle(index: number, work: BatchWork, signal: AbortSignal): Prom
     return;
   }
   const reply = await answered(request, index, work, signal);
-  results.add(index, request.customId, reply);
+  results.add(index, request.customId, reply, await jsonBytes(reply.body));
 }
 
 /** How long a server that is too busy is left alone where it does not say. */

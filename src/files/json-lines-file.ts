@@ -9,6 +9,8 @@ import { writeAll } from './replace-file.js';
 /** Appending keeps each line whole where two write in spite of all checks. */
 const LINES = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND;
 
+const NEWLINE = Buffer.from('\n');
+
 /** JSON lines that go where something else writes. */
 export class JsonLines {
   readonly #write: (text: string) => void;
@@ -76,9 +78,14 @@ export class JsonLinesFile implements Pick<JsonLines, 'write' | 'close'> {
   }
 
   write(record: Readonly<Record<string, unknown>>): void {
+    this.writeLine(Buffer.from(JSON.stringify(record)));
+  }
+
+  /** @param record as JSON, without a newline */
+  writeLine(record: Buffer): void {
     if (this.#file === undefined) return;
     this.#refuseOthers(this.#file);
-    const line = Buffer.from(`${JSON.stringify(record)}\n`);
+    const line = Buffer.concat([record, NEWLINE]);
     try {
       writeAll(this.#file, line);
       this.#writtenBytes += line.length;

@@ -59,8 +59,12 @@ export class LineStore {
 
   /** Throws FILE_CHANGED. */
   textOf(index: number): string {
-    const bytes = this.#source.read(this.#offsets.at(index), this.#lengths.at(index));
-    return textOfLine({ bytes, number: this.#numbers.at(index) }, this.#input);
+    return textOfLine({ bytes: this.bytesOf(index), number: this.#numbers.at(index) }, this.#input);
+  }
+
+  /** Not to be changed. Throws FILE_CHANGED. */
+  bytesOf(index: number): Buffer {
+    return this.#source.read(this.#offsets.at(index), this.#lengths.at(index));
   }
 
   close(): void {

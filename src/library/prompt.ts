@@ -2,8 +2,9 @@
 
 import { OperatingError } from '../../offload/index.js';
 import { type ChatTemplate, chatTemplateText, loadChatTemplate, type TemplateMessage } from '../text/chat.js';
+import { isLongChat, renderAside } from '../text/template-aside.js';
 import { idProblem } from '../text/token-ids.js';
-import { encodeLongText } from '../text/tokenizer/long-text.js';
+import { encodeLongText, type LongTextOptions } from '../text/tokenizer/long-text.js';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer/tokenizer.js';
 import { badOption, Options, shown } from './option-check.js';
 import type { Message, Prompt } from './types.js';
@@ -110,9 +111,12 @@ export class Coder {
     return this.#tokenizer ?? loadTokenizer(this.#folder);
   }
 
-  /** At least one id of the vocabulary. Rejects with BAD_INPUT, BAD_OPTION, BAD_TOKENIZER, UNSUPPORTED or EMPTY_PROMPT. */
-  async encode(prompt: CheckedPrompt, signal: AbortSignal): Promise<Int32Array> {
-    const ids = 'tokens' in prompt ? prompt.tokens : await this.#encodeText(prompt, signal);
+  /**
+   * At least one id of the vocabulary. Rejects with BAD_INPUT, BAD_OPTION, BAD_TOKENIZER, UNSUPPORTED or EMPTY_PROMPT.
+   * @param mostTokens a text that is known to have more is not taken to its end: PROMPT_TOO_LONG
+   */
+  async encode(prompt: CheckedPrompt, signal: AbortSignal, mostTokens?: number): Promise<Int32Array> {
+    const ids = 'tokens' in prompt ? prompt.tokens : await this.#encodeText(prompt, { signal, mostTokens });
     const problem = idProblem(ids, this.#vocabSize, 'the prompt');
     if (problem) throw problem;
     if (ids.length > 0) return ids;
@@ -125,20 +129,21 @@ export class Coder {
 
   async #encodeText(
     prompt: Exclude<CheckedPrompt, { readonly tokens: Int32Array }>,
-    signal: AbortSignal,
+    options: LongTextOptions,
   ): Promise<Int32Array> {
     const tokenizer = await this.tokenizer();
-    if ('text' in prompt) return encodeLongText(tokenizer, [prompt.text], { signal });
+    if ('text' in prompt) return encodeLongText(tokenizer, [prompt.text], options);
     this.#template ??= this.#loadTemplate();
     // What is missing may be there when it is asked for again.
     this.#template.catch(() => {
       this.#template = undefined;
     });
     const template = await this.#template;
-    return encodeLongText(tokenizer, [template.render(prompt.messages, prompt.variables)], {
-      bare: true,
-      signal,
-    });
+    const { messages, variables = {} } = prompt;
+    const text = isLongChat([messages, variables])
+      ? await renderAside({ folder: this.#folder, messages, variables })
+      : template.render(messages, variables);
+    return encodeLongText(tokenizer, [text], { ...options, bare: true });
   }
 
   async #loadTemplate(): Promise<ChatTemplate> {

@@ -61,7 +61,11 @@ export function createServer(
     reply.headers(HEADERS);
   });
   checkAccess(app, options);
-  app.setErrorHandler((thrown: FastifyError, _, reply) => sendWhole(reply, refusal(ofFastify(thrown))));
+  app.setErrorHandler((thrown: FastifyError, request, reply) => {
+    // A request that was read to its end leaves the connection as good as it was.
+    if (request.raw.complete) reply.removeHeader('connection');
+    return sendWhole(reply, refusal(ofFastify(thrown)));
+  });
   app.setNotFoundHandler((_, reply) => sendWhole(reply, refusal(NOT_FOUND)));
   for (const group of [...ROUTES, ...extra]) group(app, parts);
   return app;
@@ -75,7 +79,7 @@ function readBodies(app: FastifyInstance): void {
     { parseAs: 'buffer' },
     async (request: FastifyRequest, body: Buffer) => {
       request.bodyBytes = body.length;
-      return parseBody(body);
+      return await parseBody(body);
     },
   );
   app.decorateRequest('bodyBytes', 0);

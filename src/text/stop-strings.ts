@@ -183,6 +183,6 @@ export function promptEnd(
 ): string {
   const longest = Math.max(0, ...strings.map(({ length }) => length));
   // A token is at least a byte, and a character at most four. One more, as the first may lose its space.
-  const ids = Array.from(promptIds).slice(-(4 * longest + 1));
+  const ids: number[] = Array.prototype.slice.call(promptIds, -(4 * longest + 1));
   return longest === 0 ? '' : tokenizer.decode(ids, { skipSpecialTokens: false });
 }

@@ -35,7 +35,7 @@ export class IncrementalDecoder {
   /** The bytes up to here, where the last token stands for one. */
   #run: Utf8Run | undefined;
 
-  constructor(tokenizer: TokenizerParts, promptIds: readonly number[] = []) {
+  constructor(tokenizer: TokenizerParts, promptIds: ArrayLike<number> = []) {
     this.#tokenizer = tokenizer;
     this.#window = promptContext(tokenizer, promptIds);
     this.#contextTokens = this.#window.length;
@@ -114,16 +114,22 @@ export class IncrementalDecoder {
 }
 
 /** The end of the prompt: at least one token that shows, and no half character or run of bytes at the beginning. */
-function promptContext(tokenizer: TokenizerParts, promptIds: readonly number[]): number[] {
-  const shown = promptIds.filter((id) => !tokenizer.isSpecial(id));
+function promptContext(tokenizer: TokenizerParts, promptIds: ArrayLike<number>): number[] {
+  /** The last is the first: of a long prompt no more than that is looked at. */
+  const shown: number[] = [];
+  let left = promptIds.length;
   const isByte = (id: number | undefined) => id !== undefined && tokenizer.byteOf(id) !== undefined;
-  for (let count = CONTEXT_TOKENS; count < shown.length; count *= 2) {
-    const context = shown.slice(-count);
-    if (isByte(context[0]) && isByte(shown.at(-count - 1))) continue;
+  for (let count = CONTEXT_TOKENS; ; count *= 2) {
+    while (shown.length <= count && left > 0) {
+      const id = promptIds[--left] as number;
+      if (!tokenizer.isSpecial(id)) shown.push(id);
+    }
+    if (shown.length <= count) return shown.reverse();
+    const context = shown.slice(0, count).reverse();
+    if (isByte(context[0]) && isByte(shown[count])) continue;
     const text = tokenizer.decode(context);
     if (text !== '' && !text.startsWith(REPLACEMENT)) return context;
   }
-  return shown;
 }
 
 /** What `after` has beyond `before`. Where `before` ended in half a character, that character is part of the answer. */

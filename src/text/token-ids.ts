@@ -22,7 +22,11 @@ export function idProblem(
   vocabSize: number,
   what: string,
 ): OperatingError | undefined {
-  for (let index = 0; index < ids.length; index++) {
+  for (
+    let index = ids instanceof Int32Array ? firstOutside(ids, vocabSize) : 0;
+    index < ids.length;
+    index++
+  ) {
     const id = ids[index];
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 0) {
       const sentence = `${what} has ${shown(id)} at ${index}, which is no token id: ids are whole numbers from 0 on`;
@@ -34,6 +38,13 @@ export function idProblem(
     }
   }
   return undefined;
+}
+
+/** A loop over nothing but numbers: a text may have a million. */
+function firstOutside(ids: Int32Array, vocabSize: number): number {
+  let index = 0;
+  while (index < ids.length && (ids[index] as number) >= 0 && (ids[index] as number) < vocabSize) index++;
+  return index;
 }
 
 /** The same of tokens that a program gives; an array of any other kind would be cut to whole numbers without a word. */

@@ -4,6 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ENDPOINTS } from '../../api/api.js';
 import { ApiError } from '../../api/api-error.js';
 import type { WholeReply } from '../../api/reply.js';
+import { jsonBytes } from '../../files/json-bytes.js';
 import { sendEvents } from '../event-stream.js';
 import { askingOf, type RouteGroup, type ServerParts } from '../server-parts.js';
 
@@ -51,12 +52,13 @@ async function answer(
 /** As proxies note it; nobody is there to read it. */
 const LEFT = { status: 499, type: 'invalid_request_error' } as const;
 
-export function sendWhole(
+export async function sendWhole(
   reply: FastifyReply,
   { status, body, retryAfterSeconds }: WholeReply,
-): FastifyReply {
+): Promise<FastifyReply> {
   if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
-  return reply.code(status).send(body);
+  const bytes = await jsonBytes(body);
+  return reply.code(status).type('application/json; charset=utf-8').send(bytes);
 }
 
 export function draining(): ApiError {

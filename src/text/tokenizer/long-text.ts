@@ -27,6 +27,8 @@ export interface LongTextOptions {
   readonly signal?: AbortSignal | undefined;
   /** After each piece, with the tokens so far. */
   readonly onProgress?: (tokens: number) => void;
+  /** A text with more than that is refused where that is known: PROMPT_TOO_LONG. */
+  readonly mostTokens?: number | undefined;
   /** Without special tokens around it. */
   readonly bare?: boolean;
   /** Characters of a piece; only tests have a reason for others. */
@@ -37,8 +39,15 @@ export interface LongTextOptions {
 export async function encodeLongText(
   tokenizer: Encoder,
   parts: AsyncIterable<string> | Iterable<string>,
-  { signal, onProgress, bare = false, pieceCharacters = PIECE }: LongTextOptions = {},
+  options: LongTextOptions = {},
 ): Promise<Int32Array> {
+  const {
+    signal,
+    onProgress,
+    bare = false,
+    pieceCharacters = PIECE,
+    mostTokens = Number.POSITIVE_INFINITY,
+  } = options;
   const ids = new GrowingNumbers((length) => new Int32Array(length));
   let pairs: ReadonlySet<string> | undefined;
   let around: Around | undefined;
@@ -50,6 +59,7 @@ export async function encodeLongText(
     signal?.throwIfAborted();
     ids.append(await tokenizer.encodeBare(text));
     onProgress?.(ids.length);
+    if (ids.length > mostTokens) throw tooLong(mostTokens);
   };
   for await (const part of parts) {
     held += part;
@@ -72,6 +82,13 @@ export async function encodeLongText(
   if (!around) return Int32Array.from(await (bare ? tokenizer.encodeBare(held) : tokenizer.encode(held)));
   await add(held);
   return joined(around, ids.values());
+}
+
+function tooLong(mostTokens: number): OperatingError {
+  return new OperatingError(
+    'PROMPT_TOO_LONG',
+    `the prompt has more than ${mostTokens} tokens, and there is room for no more: shorten it, or give the model more context`,
+  );
 }
 
 function uncut(): OperatingError {
