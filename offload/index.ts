@@ -64,6 +64,7 @@ export {
 } from './model/stripes.js';
 export type { DeviceResident, ExpertSlotsOption, Offload, PlanOptions, Workload } from './plan/input.js';
 export { makePlan } from './plan/make-plan.js';
+export { headRowsOf } from './plan/pass-sizes.js';
 export type { BufferPlan, Plan, PlannedLayer, PlanTerm, Tier } from './plan/plan.js';
 export { LINK_BYTES_PER_SECOND, PEER_BYTES_PER_SECOND } from './plan/price.js';
 export { type HardwareProfile, profileText, renameKeys, toSnake } from './plan/profile.js';

@@ -41,7 +41,8 @@ export function checkMicroBatch(microBatch: MicroBatch, model: PassModel, plan: 
   assert(topLogProbs <= plan.topLogProbs, 'the likeliest tokens were planned for');
   assert(topLogProbs === 0 || logProbs, 'the likeliest tokens go with log-probabilities');
   assert(!logProbs || !(plan.nll || plan.readLogits), 'log-probabilities go with tokens');
-  if (!plan.nll) return;
+  if (!plan.nll && !targets) return;
+  assert(plan.nll || (logProbs && !sampling), 'given tokens are for log-probabilities, and nothing is drawn');
   assert(targets?.length === outputs.length, 'every output has a target');
   const stray = targets.find((target) => target < 0 || target >= model.vocabSize);
   if (stray === undefined) return;

@@ -122,7 +122,8 @@ function drawTokens({ state }: DeviceWork, { microBatch, control, firstOutput }:
   const ids = rows(state.ids, firstOutput, count);
   if (control.sampling) state.ops.sample(logits, ids, control.sampling);
   else state.ops.argmax(logits, ids);
-  if (microBatch.logProbs) queueLogProbs(state, logits, ids, firstOutput);
+  if (microBatch.logProbs)
+    queueLogProbs(state, logits, microBatch.targets ? control.targets : ids, firstOutput);
   if (microBatch.topLogProbs) queueTop(state, logits, microBatch.topLogProbs, firstOutput);
 }
 

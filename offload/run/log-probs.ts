@@ -10,7 +10,7 @@ import type { Running } from './running.js';
 /** What an output's sums take among the results. */
 export const LOG_PROB_BYTES = LIKELIHOOD_WORDS * DTYPE_BYTES.f32;
 
-/** Folds a micro-batch's logits [R, V], which drawing has left as they were, with its tokens [R] as targets. */
+/** Folds a micro-batch's logits [R, V], which drawing has left as they were. @param ids [R] whose log-probabilities are wanted */
 export function queueLogProbs(
   { ops, nllState }: DeviceState,
   logits: Tensor,

@@ -74,11 +74,11 @@ export interface MicroBatch {
   readonly slices: readonly SequenceSlice[];
   /** Tokens (by index in the micro-batch) whose next token is wanted. */
   readonly outputs: Int32Array;
-  /** For output `nll`: the token that follows, per output. */
+  /** The token that follows, per output: for output `nll`, and for output `tokens` where log-probabilities of given tokens are wanted. */
   readonly targets?: Int32Array;
   /** For output `tokens`, per output; absent: the likeliest token. */
   readonly sampling?: readonly SamplingRow[];
-  /** For output `tokens`: the log-probability of each output's token is wanted as well. */
+  /** For output `tokens`: the log-probability of each output's token, or of its target, is wanted as well. */
   readonly logProbs?: boolean;
   /** And those of so many of the likeliest tokens, for each output; default 0. */
   readonly topLogProbs?: number;

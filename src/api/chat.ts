@@ -100,10 +100,11 @@ interface Told {
 async function wholeAnswer({ model, answers, head, logProbs }: Told): Promise<Reply> {
   const texts = answers.map(({ text }) => text);
   const results = await allResults(texts);
-  const choices = results.map((result, index) => {
+  const choices: object[] = [];
+  for (const [index, result] of results.entries()) {
     const { reader } = answers[index] as ChatAnswer;
     const { content, reasoning, calls } = joinParts([...reader.push(result.text), ...reader.end()]);
-    return {
+    choices.push({
       index,
       message: {
         role: 'assistant',
@@ -112,10 +113,10 @@ async function wholeAnswer({ model, answers, head, logProbs }: Told): Promise<Re
         ...(reasoning === '' ? {} : { reasoning_content: reasoning }),
         ...(calls.length === 0 ? {} : { tool_calls: calls.map(wholeCall) }),
       },
-      logprobs: logProbs ? chatLogProbs(result, model.tokenizer) : null,
+      logprobs: logProbs ? await chatLogProbs(result, model.tokenizer) : null,
       finish_reason: calls.length > 0 ? 'tool_calls' : result.finishReason,
-    };
-  });
+    });
+  }
   const newTokens = results.reduce((sum, { tokens }) => sum + tokens.length, 0);
   return whole({ ...head, object: 'chat.completion', choices, usage: usageOf(texts, newTokens) });
 }
@@ -151,7 +152,7 @@ async function* events(
     if (piece) {
       newTokens += piece.tokens.length;
       const [first = {}, ...others] = deltas(index, reader.push(piece.text));
-      const logprobs = logProbs ? { logprobs: chatLogProbs(piece, model.tokenizer) } : {};
+      const logprobs = logProbs ? { logprobs: await chatLogProbs(piece, model.tokenizer) } : {};
       if (logProbs || Object.keys(first).length > 0) yield chunk(index, first, logprobs);
       for (const other of others) yield chunk(index, other);
     }

@@ -2,13 +2,14 @@
 
 import { z } from 'zod';
 import type { CheckedPrompt } from '../library/prompt.js';
+import { decodeLong } from '../text/long-ids.js';
 import { constraintFor } from './answer-style.js';
 import { badField } from './api-error.js';
 import { endpoint } from './endpoint.js';
 import { checkModel, isIdList, refuse, requestOf, TEXT_FIELDS, TOP_LOG_PROBS } from './fields.js';
 import { GRAMMAR_FIELDS, grammarOf } from './grammar-fields.js';
 import { newId, nowSeconds } from './ids.js';
-import { completionLogProbs } from './log-probs.js';
+import { type CompletionLogProbs, completionLogProbs, joinLogProbs, promptLogProbs } from './log-probs.js';
 import { type Asking, DONE, type Reply, type ServerEvent, whole } from './reply.js';
 import type { ServedModel } from './served-model.js';
 import { checkIds, textSettings } from './text-wishes.js';
@@ -41,6 +42,13 @@ const SCHEMA = requestOf({
   prompt: PROMPT,
   echo: z.boolean().nullable().optional(),
   logprobs: TOP_LOG_PROBS.nullable().optional(),
+  max_tokens: z
+    .int()
+    .min(0)
+    .max(2 ** 31 - 1)
+    .nullable()
+    .optional()
+    .describe('0 goes with echo: the prompt, and with logprobs how likely it is, and nothing new'),
   best_of: z.int().min(1).nullable().optional(),
   suffix: z.string().nullable().optional(),
 });
@@ -70,7 +78,11 @@ async function answer(fields: Fields, model: ServedModel, asking: Asking): Promi
     );
   }
   const wishes = { logProbs: typeof logprobs === 'number', topLogProbs: logprobs ?? 0 };
-  const drawn = textSettings(fields, most ?? undefined, wishes, { model, asking });
+  const echo = fields.echo === true;
+  const drawn = {
+    ...textSettings(fields, most ?? undefined, wishes, { model, asking }),
+    promptLogProbs: echo && wishes.logProbs,
+  };
   const constraint = constraintFor(model.answers, grammarOf(fields));
   const settings = constraint ? { ...drawn, constraint, stopTokens: undefined } : drawn;
   const usualNewTokens = model.defaults.maxNewTokens ?? USUAL_NEW_TOKENS;
@@ -82,22 +94,18 @@ async function answer(fields: Fields, model: ServedModel, asking: Asking): Promi
     created: nowSeconds(),
     model: fields.model ?? (model.names[0] as string),
   };
-  const told = { model, texts, head, echo: fields.echo === true, logProbs: wishes.logProbs };
+  const told = { model, texts, head, echo, ...wishes };
   if (!stream) return wholeAnswer(told);
   return { kind: 'stream', events: events(told, streamOptions?.include_usage === true) };
 }
 
 function checkWishes(fields: Fields): void {
   refuse(fields, { suffix: 'asks the model to fill a gap, which is not supported: leave it out' });
-  const { best_of: bestOf, n, echo, logprobs, stream, stream_options: streamOptions } = fields;
+  const { best_of: bestOf, n, echo, max_tokens: most, stream, stream_options: streamOptions } = fields;
   if (bestOf && bestOf !== (n ?? 1))
     throw badField('best_of', 'best_of other than n is not supported: leave it out');
-  if (echo && typeof logprobs === 'number') {
-    throw badField(
-      'echo',
-      'echo with logprobs, which would be those of the prompt, is not supported: leave one out',
-    );
-  }
+  if (most === 0 && !echo)
+    throw badField('max_tokens', 'max_tokens is 0, which makes nothing: add echo, or ask for at least 1');
   if (streamOptions && !stream) throw badField('stream_options', 'stream_options is for streams: add stream');
 }
 
@@ -118,21 +126,57 @@ interface Told {
   /** The prompt is part of the text. */
   readonly echo: boolean;
   readonly logProbs: boolean;
+  readonly topLogProbs: number;
 }
 
-function promptText({ model, echo }: Told, { promptTokens }: Text): string {
-  return echo ? model.tokenizer.decode([...promptTokens]) : '';
+/** What the answer has of the prompt. */
+interface Echo {
+  readonly text: string;
+  readonly logprobs: CompletionLogProbs | undefined;
+}
+
+/** By prompt, since several texts may have one. Waits until it is known how likely their tokens are, where that is asked for. */
+class Echoes {
+  readonly #told: Told;
+  readonly #of = new Map<Int32Array, Promise<Echo>>();
+
+  constructor(told: Told) {
+    this.#told = told;
+  }
+
+  of({ promptTokens, promptLikelihoods }: Text): Promise<Echo> {
+    const known = this.#of.get(promptTokens) ?? this.#make(promptTokens, promptLikelihoods);
+    this.#of.set(promptTokens, known);
+    return known;
+  }
+
+  async #make(tokens: Int32Array, likelihoods: Text['promptLikelihoods']): Promise<Echo> {
+    const { model, echo, topLogProbs } = this.#told;
+    const { tokenizer } = model;
+    if (!echo) return { text: '', logprobs: undefined };
+    const known = await likelihoods;
+    return {
+      text: await decodeLong(tokenizer, tokens, { skipSpecialTokens: true }),
+      logprobs: known && (await promptLogProbs(tokens, known, { topLogProbs, tokenizer })),
+    };
+  }
 }
 
 async function wholeAnswer(told: Told): Promise<Reply> {
   const { model, texts, head, logProbs } = told;
   const results = await allResults(texts);
-  const choices = results.map((result, at) => ({
-    index: at,
-    text: promptText(told, texts[at] as Text) + result.text,
-    logprobs: logProbs ? completionLogProbs(result, model.tokenizer, 0) : null,
-    finish_reason: result.finishReason,
-  }));
+  const echoes = new Echoes(told);
+  const choices: object[] = [];
+  for (const [index, result] of results.entries()) {
+    const { text, logprobs } = await echoes.of(texts[index] as Text);
+    const own = logProbs ? await completionLogProbs(result, model.tokenizer, text.length) : null;
+    choices.push({
+      index,
+      text: text + result.text,
+      logprobs: own && logprobs ? joinLogProbs(logprobs, own) : own,
+      finish_reason: result.finishReason,
+    });
+  }
   const newTokens = results.reduce((sum, { tokens }) => sum + tokens.length, 0);
   return whole({ ...head, choices, usage: usageOf(texts, newTokens) });
 }
@@ -150,13 +194,21 @@ async function* events(told: Told, includesUsage: boolean): AsyncGenerator<Serve
   });
   const lengths = texts.map(() => 0);
   let newTokens = 0;
-  if (told.echo) for (const text of texts) yield choice(text.index, promptText(told, text), null, null);
+  const echoes = new Echoes(told);
+  if (told.echo) {
+    for (const text of texts) {
+      const echo = await echoes.of(text);
+      lengths[text.index] = echo.text.length;
+      yield choice(text.index, echo.text, echo.logprobs ?? null, null);
+    }
+  }
   for await (const { text, piece, result } of textEvents(texts)) {
     const { index } = text;
     if (piece) {
       newTokens += piece.tokens.length;
-      const logprobs = logProbs ? completionLogProbs(piece, model.tokenizer, lengths[index] as number) : null;
-      lengths[index] = (lengths[index] as number) + piece.text.length;
+      const from = lengths[index] as number;
+      const logprobs = logProbs ? await completionLogProbs(piece, model.tokenizer, from) : null;
+      lengths[index] = from + piece.text.length;
       yield choice(index, piece.text, logprobs, null);
     }
     if (result) yield choice(index, '', null, result.finishReason);

@@ -1,8 +1,10 @@
 // A response told as it comes: items that are opened, grow and are closed, one at a time.
 
+import type { Tokenizer } from '../text/tokenizer/tokenizer.js';
 import type { AnswerPart } from '../tools/answer-parts.js';
 import type { ChatAnswer } from './chat-answers.js';
 import { newId } from './ids.js';
+import { type TokenLogProbs, tokenLogProbs } from './log-probs.js';
 import type { ServerEvent } from './reply.js';
 import {
   callItem,
@@ -20,6 +22,7 @@ interface OpenItem {
   readonly id: string;
   readonly call: { readonly index: number; readonly id: string; readonly name: string } | undefined;
   text: string;
+  readonly logProbs: TokenLogProbs[];
 }
 
 interface Told {
@@ -27,9 +30,11 @@ interface Told {
   readonly [name: string]: unknown;
 }
 
+/** @param tokenizer where log-probabilities were asked for: names their tokens */
 export async function* responseEvents(
   answer: ChatAnswer,
   head: ResponseHead,
+  tokenizer?: Tokenizer,
 ): AsyncGenerator<ServerEvent, void> {
   let sequence = 0;
   const event = ({ type, ...rest }: Told): ServerEvent => ({
@@ -43,7 +48,8 @@ export async function* responseEvents(
   for await (const { piece, result } of textEvents([answer.text])) {
     if (piece) {
       newTokens += piece.tokens.length;
-      for (const told of items.take(answer.reader.push(piece.text))) yield event(told);
+      const likely = tokenizer ? await tokenLogProbs(piece, tokenizer) : [];
+      for (const told of items.take(answer.reader.push(piece.text), likely)) yield event(told);
     }
     if (!result) continue;
     for (const told of items.take(answer.reader.end())) yield event(told);
@@ -57,9 +63,13 @@ export async function* responseEvents(
 
 class Items {
   readonly closed: object[] = [];
+  /** Those of tokens whose text has not come yet. */
+  #untold: TokenLogProbs[] = [];
   #open: OpenItem | undefined;
 
-  take(parts: readonly AnswerPart[]): Told[] {
+  /** @param logProbs of the tokens that the parts were made of: told with the first that is shown */
+  take(parts: readonly AnswerPart[], logProbs: readonly TokenLogProbs[] = []): Told[] {
+    this.#untold.push(...logProbs);
     return parts.flatMap((part) => [...this.#turnTo(part), ...this.#grow(part)]);
   }
 
@@ -79,11 +89,11 @@ class Items {
 
   #begin(kind: OpenItem['kind'], call: OpenItem['call']): Told[] {
     const id = newId(kind === 'content' ? 'msg_' : kind === 'reasoning' ? 'rs_' : 'fc_');
-    this.#open = { kind, id, call, text: '' };
+    this.#open = { kind, id, call, text: '', logProbs: [] };
     const at = { output_index: this.closed.length };
     const added = { type: 'response.output_item.added', ...at, item: itemOf(this.#open, 'in_progress') };
     if (kind !== 'content') return [added];
-    const part = { item_id: id, ...at, content_index: 0, part: textPart('') };
+    const part = { item_id: id, ...at, content_index: 0, part: textPart({ text: '', logProbs: [] }) };
     return [added, { type: 'response.content_part.added', ...part }];
   }
 
@@ -91,17 +101,21 @@ class Items {
     const open = this.#open;
     if (!open || part.kind === 'call') return [];
     open.text += part.text;
-    return [{ type: `${TEXT_EVENTS[open.kind]}.delta`, ...this.#place(open), delta: part.text }];
+    const logProbs = open.kind === 'content' ? this.#untold : [];
+    this.#untold = [];
+    open.logProbs.push(...logProbs);
+    return [{ type: `${TEXT_EVENTS[open.kind]}.delta`, ...this.#place(open, logProbs), delta: part.text }];
   }
 
   #close(): Told[] {
     const open = this.#open;
     if (!open) return [];
-    const place = this.#place(open);
+    if (open.kind === 'content') open.logProbs.push(...this.#untold.splice(0));
+    const place = this.#place(open, open.logProbs);
     const text = open.kind === 'call' ? { arguments: open.text, name: open.call?.name } : { text: open.text };
     const done: Told[] = [{ type: `${TEXT_EVENTS[open.kind]}.done`, ...place, ...text }];
     if (open.kind === 'content') {
-      done.push({ type: 'response.content_part.done', ...place, part: textPart(open.text) });
+      done.push({ type: 'response.content_part.done', ...place, part: textPart(open) });
     }
     const item = itemOf(open, 'completed');
     done.push({ type: 'response.output_item.done', output_index: this.closed.length, item });
@@ -110,11 +124,11 @@ class Items {
     return done;
   }
 
-  #place({ kind, id }: OpenItem): object {
+  #place({ kind, id }: OpenItem, logprobs: readonly TokenLogProbs[]): object {
     const place = { item_id: id, output_index: this.closed.length };
     return kind === 'call'
       ? place
-      : { ...place, content_index: 0, ...(kind === 'content' ? { logprobs: [] } : {}) };
+      : { ...place, content_index: 0, ...(kind === 'content' ? { logprobs } : {}) };
   }
 }
 
@@ -124,9 +138,10 @@ const TEXT_EVENTS = {
   call: 'response.function_call_arguments',
 } as const;
 
-function itemOf({ kind, id, call, text }: OpenItem, status: 'in_progress' | 'completed'): object {
-  const said = status === 'in_progress' ? undefined : text;
-  if (kind === 'content') return messageItem(id, said, status);
-  if (kind === 'reasoning') return reasoningItem(id, said);
+function itemOf(open: OpenItem, status: 'in_progress' | 'completed'): object {
+  const { kind, id, call, text } = open;
+  const isBegun = status === 'in_progress';
+  if (kind === 'content') return messageItem(id, isBegun ? undefined : open, status);
+  if (kind === 'reasoning') return reasoningItem(id, isBegun ? undefined : text);
   return callItem(id, { id: call?.id ?? '', name: call?.name ?? '', given: text }, status);
 }

@@ -2,6 +2,7 @@
 
 import type { WholeAnswer } from '../tools/answer-parts.js';
 import { newId } from './ids.js';
+import type { TokenLogProbs } from './log-probs.js';
 import type { Usage } from './texts.js';
 
 /** What is known of a response from its beginning. */
@@ -54,10 +55,15 @@ function usageOf({ prompt_tokens: given, completion_tokens: made, total_tokens: 
 }
 
 /** An answer that is there as a whole. */
-export function itemsOf({ content, reasoning, calls }: WholeAnswer): object[] {
+export function itemsOf(
+  { content, reasoning, calls }: WholeAnswer,
+  logProbs: readonly TokenLogProbs[],
+): object[] {
   return [
     ...(reasoning === '' ? [] : [reasoningItem(newId('rs_'), reasoning)]),
-    ...(content === '' && calls.length > 0 ? [] : [messageItem(newId('msg_'), content, 'completed')]),
+    ...(content === '' && calls.length > 0
+      ? []
+      : [messageItem(newId('msg_'), { text: content, logProbs }, 'completed')]),
     ...calls.map(({ id, name, arguments: given }) =>
       callItem(newId('fc_'), { id, name, given }, 'completed'),
     ),
@@ -66,14 +72,20 @@ export function itemsOf({ content, reasoning, calls }: WholeAnswer): object[] {
 
 export type ItemStatus = 'in_progress' | 'completed';
 
-/** @param text undefined for one that has just begun */
-export function messageItem(id: string, text: string | undefined, status: ItemStatus): object {
-  const content = text === undefined ? [] : [textPart(text)];
-  return { id, type: 'message', role: 'assistant', status, content };
+/** What a message says. */
+export interface Said {
+  readonly text: string;
+  /** Those of its tokens, where they were asked for. */
+  readonly logProbs: readonly TokenLogProbs[];
 }
 
-export function textPart(text: string): object {
-  return { type: 'output_text', text, annotations: [], logprobs: [] };
+/** @param said undefined for one that has just begun */
+export function messageItem(id: string, said: Said | undefined, status: ItemStatus): object {
+  return { id, type: 'message', role: 'assistant', status, content: said ? [textPart(said)] : [] };
+}
+
+export function textPart({ text, logProbs }: Said): object {
+  return { type: 'output_text', text, annotations: [], logprobs: logProbs };
 }
 
 export function reasoningItem(id: string, text: string | undefined): object {

@@ -2,10 +2,12 @@
 
 import { z } from 'zod';
 import { joinParts } from '../tools/answer-parts.js';
+import { badField } from './api-error.js';
 import { beginAnswers, type ChatAnswer } from './chat-answers.js';
 import { endpoint } from './endpoint.js';
 import { checkModel, refuse, requestOf, SAMPLING_FIELDS, TEXT_FIELDS, TOP_LOG_PROBS } from './fields.js';
 import { newId, nowSeconds } from './ids.js';
+import { tokenLogProbs } from './log-probs.js';
 import type { Asking, Reply } from './reply.js';
 import { whole } from './reply.js';
 import { responseEvents } from './response-events.js';
@@ -38,29 +40,35 @@ const SCHEMA = requestOf({
 
 type Fields = z.infer<typeof SCHEMA>;
 
+/** What `include` calls log-probabilities. */
+const LOG_PROBS = 'message.output_text.logprobs';
+
 export const RESPONSES = endpoint('An answer as items', SCHEMA, answer);
 
 async function answer(fields: Fields, model: ServedModel, asking: Asking): Promise<Reply> {
   checkModel(fields.model, model.names);
   checkWishes(fields);
+  const logProbs = fields.include?.includes(LOG_PROBS) === true;
   const tools = responseTools(fields);
   const [begun] = await beginAnswers(model, asking, {
     messages: inputMessages(fields.input, fields.instructions ?? undefined),
     fields,
     maxNewTokens: fields.max_output_tokens ?? undefined,
     samples: 1,
-    logProbs: false,
-    topLogProbs: 0,
+    logProbs,
+    topLogProbs: fields.top_logprobs ?? 0,
     tools,
     grammar: responseGrammar(fields),
     variables: reasoningVariables(fields),
   });
   const told = { answer: begun as ChatAnswer, head: headOf(fields, model) };
-  if (fields.stream) return { kind: 'stream', events: responseEvents(told.answer, told.head) };
+  const tokenizer = logProbs ? model.tokenizer : undefined;
+  if (fields.stream) return { kind: 'stream', events: responseEvents(told.answer, told.head, tokenizer) };
   const [result] = await allResults([told.answer.text]);
   if (!result) throw new Error('a text has a result');
   const { reader, text } = told.answer;
-  const items = itemsOf(joinParts([...reader.push(result.text), ...reader.end()]));
+  const likely = tokenizer ? await tokenLogProbs(result, tokenizer) : [];
+  const items = itemsOf(joinParts([...reader.push(result.text), ...reader.end()]), likely);
   const usage = usageOf([text], result.tokens.length);
   return whole(responseBody(told.head, items, { finishReason: result.finishReason, usage }));
 }
@@ -86,6 +94,12 @@ function headOf(fields: Fields, model: ServedModel): ResponseHead {
 
 function checkWishes(fields: Fields): void {
   const { truncation, background, top_logprobs: top, include } = fields;
+  if (top && !include?.includes(LOG_PROBS)) {
+    throw badField(
+      'top_logprobs',
+      `top_logprobs is told beside log-probabilities: add '${LOG_PROBS}' to include`,
+    );
+  }
   const stored =
     'asks for what was said before, and nothing is stored here: send the whole conversation as input';
   refuse(fields, {
@@ -97,14 +111,10 @@ function checkWishes(fields: Fields): void {
     {
       truncation: truncation === 'auto' ? truncation : undefined,
       background: background || undefined,
-      top_logprobs: top || undefined,
-      include: include?.includes('message.output_text.logprobs') ? include : undefined,
     },
     {
       truncation: "may not be 'auto': a conversation that is too long is refused",
       background: 'is not supported: nothing is stored here, so the answer is to be waited for',
-      top_logprobs: 'is not told here: ask /v1/chat/completions',
-      include: 'has log-probabilities, which are not told here: ask /v1/chat/completions',
     },
   );
 }

@@ -1,6 +1,8 @@
 // The texts of one request on their way: begun together, told as they come, ended together.
 
 import { OperatingError } from '../../offload/index.js';
+import type { TokenLikelihood } from '../engine/request.js';
+import { Turns } from '../files/turns.js';
 import type { TextSettings } from '../library/generate-options.js';
 import { TextGeneration, type TokenSource } from '../library/generation.js';
 import type { CheckedPrompt } from '../library/prompt.js';
@@ -14,6 +16,8 @@ export interface Text {
   readonly index: number;
   readonly generation: TextGeneration;
   readonly promptTokens: Int32Array;
+  /** Where they were asked for: of the prompt's tokens from the second on. */
+  readonly promptLikelihoods?: Promise<readonly TokenLikelihood[]> | undefined;
 }
 
 export interface TextRequest {
@@ -42,7 +46,9 @@ export async function beginTexts(
   claimTokens: Asking['claimTokens'],
 ): Promise<Text[]> {
   const prompts = await Promise.all(
-    requests.map(({ prompt, settings }) => model.coder.encode(prompt, settings.signal as AbortSignal)),
+    requests.map(({ prompt, settings }) =>
+      model.coder.encode(prompt, settings.signal as AbortSignal, model.contextTokens),
+    ),
   );
   const lengths = requests.map(({ settings, usualNewTokens }, at) => {
     const room = Math.max(1, model.contextTokens - lengthOf(prompts[at]));
@@ -51,15 +57,30 @@ export async function beginTexts(
   const claims = requests.map(({ samples }, at) => samples * (lengthOf(prompts[at]) + (lengths[at] ?? 0)));
   claimTokens?.(claims.reduce((sum, claim) => sum + claim, 0));
   const texts: Text[] = [];
+  const turns = new Turns();
   try {
     for (const [at, { settings, samples }] of requests.entries()) {
       const promptTokens = prompts[at] as Int32Array;
       const length = lengths[at];
+      let promptLikelihoods: Text['promptLikelihoods'];
       for (let sample = 0; sample < samples; sample++) {
-        const own = { ...settings, maxNewTokens: length, sample };
-        const source = observed(await submitText(begun++, promptTokens, own, model.room), model.observer);
-        const generation = new TextGeneration(own, async () => source);
-        texts.push({ index: texts.length, generation, promptTokens });
+        if (turns.isOver) await turns.next();
+        // The texts of a prompt have it in common.
+        const asksOfPrompt = settings.promptLogProbs === true && sample === 0;
+        const promptLogProbs = asksOfPrompt && promptTokens.length > 1;
+        const own = { ...settings, maxNewTokens: length, sample, promptLogProbs };
+        const isMade = length !== 0 || promptLogProbs;
+        const source = isMade
+          ? await submitText(begun++, promptTokens, own, model.room)
+          : nothing(promptTokens);
+        if (asksOfPrompt) {
+          promptLikelihoods = likelihoodsOf(source);
+          // Whoever waits for the text is told.
+          promptLikelihoods.catch(() => undefined);
+        }
+        const watched = isMade ? observed(source, model.observer) : source;
+        const generation = new TextGeneration(own, async () => watched);
+        texts.push({ index: texts.length, generation, promptTokens, promptLikelihoods });
       }
     }
   } catch (error) {
@@ -67,6 +88,26 @@ export async function beginTexts(
     throw error;
   }
   return texts;
+}
+
+/** The source of a text that is to have no token. */
+function nothing({ length }: Int32Array): TokenSource {
+  return {
+    tokens: (async function* () {})(),
+    finished: Promise.resolve('length'),
+    cancel: () => undefined,
+    push: () => '',
+    end: () => '',
+    promptTokens: length,
+    seed: undefined,
+  };
+}
+
+async function likelihoodsOf(source: TokenSource): Promise<readonly TokenLikelihood[]> {
+  if (source.promptTokens < 2) return [];
+  const known = await source.promptLikelihoods?.();
+  if (known) return known;
+  throw closed();
 }
 
 function lengthOf(prompt: Int32Array | undefined): number {
@@ -142,7 +183,11 @@ export async function allResults(texts: readonly Text[]): Promise<GenerationResu
 /** Throws for a text that has ended neither by itself nor by its request: the engine is being closed. */
 function ended(result: GenerationResult): GenerationResult {
   if (result.finishReason !== 'cancelled') return result;
-  throw new OperatingError('CLOSED', 'the engine was closed before this was done');
+  throw closed();
+}
+
+function closed(): OperatingError {
+  return new OperatingError('CLOSED', 'the engine was closed before this was done');
 }
 
 export interface Usage {

@@ -4,6 +4,7 @@ import {
   assert,
   type Executor,
   hasStates,
+  headRowsOf,
   NO_TOKEN,
   type PassResult,
   pagesFor,
@@ -13,7 +14,7 @@ import { yielding, youngest } from './batch-share.js';
 import { passesAhead } from './expectation.js';
 import { LatePages } from './late-pages.js';
 import { noteSuspects } from './not-finite.js';
-import { type Feed, fillPass, type PackedPass, packPass, type Work } from './packing.js';
+import { type Feed, fillPass, inTurn, type PackedPass, packPass, type Work } from './packing.js';
 import { type Page, PageCache, type PrefixCounts } from './page-cache.js';
 import { isScoring, type LengthRules, type Sequence } from './sequence.js';
 
@@ -109,7 +110,7 @@ export class DeviceBatch {
   /** What comes next: a token of each sequence that goes on, and as much of the newcomers' prompts as there is room for. */
   nextWork(): DeviceWork {
     const { plan } = this.#executor;
-    const work = fillPass(this.#feeds(), plan);
+    const work = fillPass(this.#feeds(), plan, headRowsOf(plan));
     let [draws, isWatched, asks] = [false, false, false];
     for (const { sequence } of work) {
       draws ||= sequence.draws;
@@ -154,7 +155,7 @@ export class DeviceBatch {
       : preempted;
   }
 
-  /** Enters what the pass yielded. Returns those whose text has become longer. */
+  /** Enters what the pass yielded. Returns those of which there is something to tell. */
   take({ work, outputsOf }: DeviceWork, result: PassResult): Iterable<Sequence> {
     const { tokens, nll, places } = result;
     const suspects = new Set<Sequence>();
@@ -166,6 +167,7 @@ export class DeviceBatch {
     }
     if (places) noteSuspects(work, places);
     const grown = new Set<Sequence>();
+    const promptsScored: Sequence[] = [];
     outputsOf.forEach((sequence, index) => {
       const scored = isScoring(sequence.request);
       if (sequence.finishReason !== undefined) return;
@@ -175,7 +177,9 @@ export class DeviceBatch {
       } else if (sequence.suspect) {
         // An earlier output of this pass has made it one.
       } else if (scored) sequence.acceptLikelihood(present(nll[index], 'a likelihood per output'));
-      else if (sequence.accept(present(tokens[index], 'a token per output'), result, index))
+      else if (sequence.scoresPrompt) {
+        if (sequence.acceptPromptLikelihood(result, index)) promptsScored.push(sequence);
+      } else if (sequence.accept(present(tokens[index], 'a token per output'), result, index))
         grown.add(sequence);
     });
     // The pieces of a sequence follow each other.
@@ -186,7 +190,7 @@ export class DeviceBatch {
     for (const sequence of grown) {
       if (sequence.knownTokens === this.#lengthRules.recomputeAtTokens) this.#restart(sequence);
     }
-    return grown;
+    return [...grown, ...promptsScored];
   }
 
   /**
@@ -202,8 +206,9 @@ export class DeviceBatch {
     return ended;
   }
 
-  /** Passes that the sequences here need at most, if no others join; undefined where some may have to leave and come back. */
+  /** Passes that the sequences here need at most, if no others join; undefined where that is not known. */
   passesLeft(): number | undefined {
+    if (this.#alive.some(({ scoresPrompt }) => scoresPrompt)) return undefined;
     const missing = (sequence: Sequence) => this.#pagesFor(sequence.mostTokens) - sequence.pages.length;
     if (!this.#cache.canTake(this.#alive.reduce((sum, one) => sum + missing(one), 0))) return undefined;
     return passesAhead(this.#feeds(), this.#executor);
@@ -223,14 +228,8 @@ export class DeviceBatch {
     return sequence;
   }
 
-  /** Sequences that go on with one token come first: nobody waits for the prompts of newcomers. */
   #feeds(): Feed<Sequence>[] {
-    const [going, coming]: [Feed<Sequence>[], Feed<Sequence>[]] = [[], []];
-    for (const sequence of this.#alive) {
-      const feed = this.#feedOf(sequence);
-      (feed.tokens.length === 1 && !feed.after ? going : coming).push(feed);
-    }
-    return going.concat(coming);
+    return inTurn(this.#alive.map((sequence) => this.#feedOf(sequence)));
   }
 
   #feedOf(sequence: Sequence): Feed<Sequence> {
@@ -284,10 +283,10 @@ export class DeviceBatch {
   }
 
   /** A suspect shares nothing, as it may be a shared page that is wrong. */
-  #isShareable({ suspect, knownTokens, request }: Sequence): boolean {
+  #isShareable({ suspect, knownTokens, request, scoresPrompt }: Sequence): boolean {
     const { lengthDependentAfterTokens: most = Number.POSITIVE_INFINITY } = this.#lengthRules;
     // Every likelihood of scored tokens is wanted, so all of them are computed.
-    return this.#sharesPages && !suspect && knownTokens <= most && !isScoring(request);
+    return this.#sharesPages && !suspect && knownTokens <= most && !isScoring(request) && !scoresPrompt;
   }
 
   /**

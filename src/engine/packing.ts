@@ -8,7 +8,7 @@ export interface Work<S> {
   readonly slice: SequenceSlice;
   /** Indices of the slice's tokens whose output is wanted. */
   readonly outputs: readonly number[];
-  /** Output `nll`: the token that follows, per output. */
+  /** Where the likelihood of given tokens is wanted: the token that follows, per output. */
   readonly targets: readonly number[] | undefined;
   /** What this one wrote to the cache is read here, so the two never share a micro-batch. */
   readonly after: S | undefined;
@@ -45,10 +45,17 @@ export interface Feed<S> {
  * that `packPass` fills every one but those that reach the limit of sequences first. A feed that is cut short yields
  * no output; it goes on in a later pass. One that waits for a sequence which does not come so far in this pass is left
  * out.
+ * @param mostOutputs of a pass: a feed with outputs `all` is cut short where there are no more
  */
-export function fillPass<S>(feeds: readonly Feed<S>[], plan: PlannedSizes): Work<S>[] {
+export function fillPass<S>(
+  feeds: readonly Feed<S>[],
+  plan: PlannedSizes,
+  mostOutputs = Number.POSITIVE_INFINITY,
+): Work<S>[] {
   const work: Work<S>[] = [];
   let left = plan.passTokens;
+  // Each may have one; the others are for those of which all are wanted.
+  let outputsLeft = mostOutputs - feeds.length;
   let [room, places] = [plan.microBatchTokens, plan.microBatchSequences];
   let firstOfMicroBatch = 0;
   const nextMicroBatch = () => {
@@ -57,7 +64,10 @@ export function fillPass<S>(feeds: readonly Feed<S>[], plan: PlannedSizes): Work
   };
   for (const feed of feeds) {
     if (left === 0) break;
-    const { sequence, tokens, start, pages, stateSlot, after, knownTokens = start + tokens.length } = feed;
+    const { sequence, start, pages, stateSlot, after, knownTokens = start + feed.tokens.length } = feed;
+    const tokens = feed.outputs === 'all' ? feed.tokens.subarray(0, 1 + outputsLeft) : feed.tokens;
+    if (feed.outputs === 'all') outputsLeft -= Math.max(0, tokens.length - 1);
+    if (work.length > firstOfMicroBatch && isScored(work.at(-1)) !== isScored(feed)) nextMicroBatch();
     if (after) {
       if (reachedBy(work, after.sequence) < after.position) continue;
       if (work.slice(firstOfMicroBatch).some((item) => item.sequence === after.sequence)) nextMicroBatch();
@@ -80,6 +90,19 @@ export function fillPass<S>(feeds: readonly Feed<S>[], plan: PlannedSizes): Work
     }
   }
   return work;
+}
+
+/** Its outputs are how likely given tokens are: they share no micro-batch with those that yield new ones. */
+function isScored(item: { readonly targets?: ArrayLike<number> | undefined } | undefined): boolean {
+  return item?.targets !== undefined;
+}
+
+/** Those that go on with one token come first, as nobody waits for the prompts of newcomers; those that are scored last. */
+export function inTurn<S>(feeds: readonly Feed<S>[]): Feed<S>[] {
+  const goesOn = ({ tokens, after }: Feed<S>) => tokens.length === 1 && !after;
+  const free = feeds.filter((feed) => !isScored(feed));
+  const [going, coming] = [free.filter(goesOn), free.filter((feed) => !goesOn(feed))];
+  return going.concat(coming, feeds.filter(isScored));
 }
 
 /** Positions that a sequence has taken in when this work is done; 0 where it has none. */
@@ -139,6 +162,7 @@ export function packPass<S>(
       !group ||
       tokens + item.slice.tokens.length > plan.microBatchTokens ||
       group.length >= plan.microBatchSequences ||
+      isScored(group[0]) !== isScored(item) ||
       group.some(({ sequence }) => sequence === item.sequence || sequence === item.after);
     if (full) {
       groups.push([item]);
@@ -187,7 +211,7 @@ function toMicroBatch<S>(
   return {
     slices: group.map(({ slice }) => slice),
     outputs: Int32Array.from(outputs),
-    ...(sampling
+    ...(sampling && targets.length === 0
       ? { sampling: group.flatMap(({ sequence, outputs: own }) => own.map(() => sampling(sequence))) }
       : {}),
     ...(targets.length > 0 ? { targets: Int32Array.from(targets) } : {}),

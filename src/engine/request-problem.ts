@@ -16,7 +16,7 @@ export function requestProblem({ request, wanted }: Sequence, planned: Planned):
 }
 
 function generationProblem(
-  { index, promptTokens, sampling, constraint, topLogProbs = 0 }: GenerationRequest,
+  { index, promptTokens, sampling, constraint, logProbs, topLogProbs = 0, promptLogProbs }: GenerationRequest,
   maxNewTokens: number,
   { model, plan }: Planned,
 ): OperatingError | undefined {
@@ -27,7 +27,12 @@ function generationProblem(
   if (promptTokens.length === 0) {
     return new OperatingError('EMPTY_PROMPT', `${what} has no tokens: give at least one`);
   }
-  if (!Number.isSafeInteger(maxNewTokens) || maxNewTokens < 1) {
+  if (promptLogProbs && !logProbs) {
+    const sentence = `${what} asks how likely its tokens are, and not how likely new ones are: give logProbs as well`;
+    return new OperatingError('BAD_OPTION', sentence);
+  }
+  const fewest = promptLogProbs && promptTokens.length > 1 ? 0 : 1;
+  if (!Number.isSafeInteger(maxNewTokens) || maxNewTokens < fewest) {
     const sentence = `${what} is to get ${maxNewTokens} new tokens: give a whole number from 1 on`;
     return new OperatingError('BAD_OPTION', sentence);
   }

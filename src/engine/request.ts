@@ -21,7 +21,7 @@ export interface GenerationRequest {
   readonly promptTokens: Int32Array;
   /** Absent: the likeliest token at every step. Penalties and biases must have been planned for (`history`, `addedTokens`). */
   readonly sampling?: SamplingSettings;
-  /** At least one; default: that of the options. */
+  /** At least one, or none where `promptLogProbs` is all that is wanted; default: that of the options. */
   readonly maxNewTokens?: number;
   /** It ends after one of these, which is not part of its result; default: those of the options. */
   readonly stopTokens?: ReadonlySet<number>;
@@ -31,6 +31,8 @@ export interface GenerationRequest {
   readonly logProbs?: boolean;
   /** And which so many tokens were likeliest in its place; as many must have been planned for. Default 0. */
   readonly topLogProbs?: number;
+  /** How likely the prompt's own tokens are is wanted as well, each after those before it; goes with `logProbs`. */
+  readonly promptLogProbs?: boolean;
   /** Default: an interactive one of nobody in particular. */
   readonly turn?: Turn;
   /** Which tokens it may be made of; of an engine that was planned for it (`masks`), and of no other request. */
@@ -95,6 +97,8 @@ export interface GenerationResult {
  * throws, the request ends with that alone, or all do if it has no `onFailed`.
  */
 export interface RequestListener {
+  /** Once, before the first new token, where it was asked for: how likely the prompt's tokens are, from the second on. */
+  onPrompt?(likelihoods: readonly TokenLikelihood[]): void;
   /** Each new token as it is known. */
   onToken?(token: number, likelihood: TokenLikelihood | undefined): void;
   /** Once, unless the whole engine fails. */

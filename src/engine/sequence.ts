@@ -51,6 +51,9 @@ export class Sequence {
   readonly newTokens: number[] = [];
   readonly #logProbs: number[] = [];
   readonly #likelihoods: TokenLikelihood[] = [];
+  /** Those of its prompt's tokens from the second on; undefined where nobody asks. */
+  readonly #promptLikelihoods: TokenLikelihood[] | undefined;
+  #isPromptTold = false;
   /** Undefined where its settings add nothing. */
   readonly #added: AddedLogits | undefined;
   /** Known tokens whose keys and values are in the cache. */
@@ -83,8 +86,9 @@ export class Sequence {
     this.wanted = wanted;
     this.arrival = arrival;
     this.#listener = listener;
-    const { sampling } = isScoring(request) ? {} : request;
+    const { sampling, promptLogProbs } = isScoring(request) ? {} : request;
     this.#added = sampling && addsToLogits(sampling) ? new AddedLogits(sampling) : undefined;
+    this.#promptLikelihoods = promptLogProbs ? [] : undefined;
   }
 
   /** Tokens to begin with: a prompt, or what is scored without the last, which is only predicted. */
@@ -115,6 +119,15 @@ export class Sequence {
     return isScoring(request) || !request.logProbs ? undefined : (request.topLogProbs ?? 0);
   }
 
+  /** How likely tokens of its prompt are is wanted, and not all of that is known. */
+  get scoresPrompt(): boolean {
+    return this.#promptLikelihoods !== undefined && !this.#isPromptScored;
+  }
+
+  get #isPromptScored(): boolean {
+    return (this.#promptLikelihoods?.length ?? 0) === this.givenTokens.length - 1;
+  }
+
   /** The known tokens from `start` to `end`. */
   tokensBetween(start: number, end: number): Int32Array {
     const given = this.givenTokens;
@@ -132,6 +145,7 @@ export class Sequence {
   feed({ lengthDependentAfterTokens, recomputeAtTokens }: LengthRules): Feed<Sequence> {
     const { fedTokens, pageNumbers: pages, stateSlot, knownTokens, request } = this;
     const given = this.givenTokens.length;
+    if (this.scoresPrompt && fedTokens < given - 1) return this.#promptFeed();
     const isByLength =
       recomputeAtTokens === undefined &&
       knownTokens > (lengthDependentAfterTokens ?? Number.POSITIVE_INFINITY) &&
@@ -144,6 +158,17 @@ export class Sequence {
       return { ...feed, outputs: 'all', targets, knownTokens: request.scoredTokens.length };
     }
     return end === knownTokens ? feed : { ...feed, outputs: 'none' };
+  }
+
+  /** Every token of the prompt but the last yields how likely the next one is; those that have done so yield nothing again. */
+  #promptFeed(): Feed<Sequence> {
+    const { fedTokens: start, pageNumbers: pages, stateSlot, knownTokens } = this;
+    const known = this.#promptLikelihoods?.length ?? 0;
+    const feed = { sequence: this, start, pages, stateSlot, knownTokens };
+    if (start < known) return { ...feed, tokens: this.tokensBetween(start, known), outputs: 'none' };
+    const end = this.givenTokens.length;
+    const targets = this.tokensBetween(start + 1, end);
+    return { ...feed, tokens: this.tokensBetween(start, end - 1), outputs: 'all', targets };
   }
 
   /** How the next token is drawn. */
@@ -192,8 +217,25 @@ export class Sequence {
     return true;
   }
 
+  /** Enters how likely one more token of the prompt is; true where that was the last. `tellTokens` is to follow. */
+  acceptPromptLikelihood(likelihoods: PassLikelihoods, output: number): boolean {
+    const likelihood = likelihoodAt(output, likelihoods, this.likelihoods ?? 0);
+    if (!Number.isFinite(likelihood.logProb)) {
+      this.becomeSuspect();
+      return false;
+    }
+    this.#promptLikelihoods?.push(likelihood);
+    if (this.#isPromptScored && this.wanted.maxNewTokens === 0) this.finishReason = 'length';
+    return this.#isPromptScored;
+  }
+
   /** Tells whoever asked of the tokens that were entered since. */
   tellTokens(): void {
+    const scored = this.#promptLikelihoods;
+    if (scored && !this.#isPromptTold && this.#isPromptScored) {
+      this.#isPromptTold = true;
+      this.#own(() => this.#listener.onPrompt?.(scored));
+    }
     const count = this.newTokens.length;
     for (; this.#untold > 0; this.#untold--) {
       const at = count - this.#untold;

@@ -20,6 +20,7 @@ export class Submission implements RequestListener {
   readonly result: Promise<GenerationResult>;
   readonly #onCancel: (sequence: Sequence) => void;
   readonly #known: NewToken[] = [];
+  #prompt: readonly TokenLikelihood[] | undefined;
   #sequence: Sequence | undefined;
   #settle: { resolve(result: GenerationResult): void; reject(error: unknown): void } | undefined;
   /** Something has happened since somebody began to wait. */
@@ -53,6 +54,16 @@ export class Submission implements RequestListener {
     return { [Symbol.asyncIterator]: () => this.#read() };
   }
 
+  /**
+   * How likely the prompt's tokens are, from the second on, where that was asked for; undefined where the request was cancelled
+   * before. Throws what it ended with, if that was an error.
+   */
+  async promptLikelihoods(): Promise<readonly TokenLikelihood[] | undefined> {
+    while (!this.#prompt && !this.#ended) await this.#told();
+    if (!this.#prompt && this.#ended && 'error' in this.#ended) throw this.#ended.error;
+    return this.#prompt;
+  }
+
   async *#read(): AsyncGenerator<NewToken, void> {
     for (let next = 0; ; ) {
       const token = this.#known[next];
@@ -62,16 +73,23 @@ export class Submission implements RequestListener {
       } else if (this.#ended) {
         if ('error' in this.#ended) throw this.#ended.error;
         return;
-      } else {
-        await new Promise<void>((resolve) => {
-          const before = this.#wake;
-          this.#wake = () => {
-            before?.();
-            resolve();
-          };
-        });
-      }
+      } else await this.#told();
     }
+  }
+
+  #told(): Promise<void> {
+    return new Promise((resolve) => {
+      const before = this.#wake;
+      this.#wake = () => {
+        before?.();
+        resolve();
+      };
+    });
+  }
+
+  onPrompt(likelihoods: readonly TokenLikelihood[]): void {
+    this.#prompt = likelihoods;
+    this.#tell();
   }
 
   onToken(token: number, likelihood: TokenLikelihood | undefined): void {

@@ -24,6 +24,8 @@ export interface TextSettings {
   readonly sample?: number;
   /** And of so many of the likeliest tokens in place of each; default 0. */
   readonly topLogProbs?: number;
+  /** How likely the prompt's own tokens are, too; goes with `logProbs`. */
+  readonly promptLogProbs?: boolean;
   readonly turn?: Turn;
   /** Makes what this text has to obey. */
   readonly constraint?: () => Promise<TokenConstraint>;

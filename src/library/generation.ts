@@ -1,5 +1,6 @@
 // A text on its way: tokens from the engine become pieces of text, which anybody may wait for, and a result.
 
+import type { TokenLikelihood } from '../engine/request.js';
 import { inOwnWords } from './own-words.js';
 import { listen } from './signals.js';
 import type { Generation, GenerationResult, LikelyToken, Piece, Signal } from './types.js';
@@ -12,6 +13,8 @@ export interface TokenSource {
     readonly top?: readonly LikelyToken[];
   }>;
   readonly finished: Promise<GenerationResult['finishReason']>;
+  /** Where they were asked for; see Submission. */
+  promptLikelihoods?(): Promise<readonly TokenLikelihood[] | undefined>;
   cancel(): void;
   /** The text that is certain with this token; undefined where no token says anything. */
   push(token: number): string | undefined;

@@ -17,7 +17,9 @@ const NO_TOKENS: ReadonlySet<number> = new Set();
 
 /** What an engine does with one request beside all others. */
 export interface TokenEngine {
-  submit(request: GenerationRequest): Pick<Submission, 'tokens' | 'result' | 'cancel'>;
+  submit(
+    request: GenerationRequest,
+  ): Pick<Submission, 'tokens' | 'result' | 'cancel'> & Partial<Pick<Submission, 'promptLikelihoods'>>;
 }
 
 export interface TextRoom {
@@ -39,7 +41,8 @@ export async function submitText(
 ): Promise<TokenSource> {
   const usual = own?.maxNewTokens ?? DEFAULT_NEW_TOKENS;
   const maxNewTokens = newTokensFor(promptTokens.length, settings.maxNewTokens, usual, contextTokens);
-  const { stopStrings, stopTokens = endTokens, sampling, logProbs, topLogProbs, sample, turn } = settings;
+  const { stopStrings, stopTokens = endTokens, sampling, sample, turn } = settings;
+  const { logProbs, topLogProbs, promptLogProbs } = settings;
   const tokenizer = stopStrings.length > 0 ? await coder.tokenizer() : coder.optionalTokenizer;
   const decoder = tokenizer
     ? new StoppingDecoder(
@@ -61,6 +64,7 @@ export async function submitText(
     ...(sampling ? { sampling } : {}),
     ...(logProbs ? { logProbs } : {}),
     ...(topLogProbs ? { topLogProbs } : {}),
+    ...(promptLogProbs ? { promptLogProbs } : {}),
     ...(sample === undefined ? {} : { sample }),
     ...(turn ? { turn } : {}),
     ...(constraint ? { constraint } : {}),
@@ -75,6 +79,7 @@ export async function submitText(
   });
   return {
     tokens: submission.tokens,
+    promptLikelihoods: async () => submission.promptLikelihoods?.(),
     finished: submission.result.then(reasonOf),
     cancel: () => submission.cancel(),
     push: (token) =>
@@ -107,6 +112,6 @@ function newTokensFor(
 }
 
 function decoderOf(tokenizer: Tokenizer, promptTokens: Int32Array, shown: TextSettings['shownTokens']) {
-  const decoder = new IncrementalDecoder(tokenizer, [...promptTokens]);
+  const decoder = new IncrementalDecoder(tokenizer, promptTokens);
   return shown && shown.size > 0 ? new ShownTokensDecoder(decoder, shown) : decoder;
 }

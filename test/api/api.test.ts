@@ -243,7 +243,32 @@ describe('how tokens are chosen', () => {
       ),
     );
     expect(pieces).toEqual(whole);
+    await expectInResponses(whole);
   });
+
+  /** The same of the same chat as a response, where `include` asks for them. */
+  async function expectInResponses(expected: readonly ChatToken[]): Promise<void> {
+    const include = ['message.output_text.logprobs'];
+    const body = { input: 'Hi', max_output_tokens: 9, temperature: 0, top_logprobs: 3 };
+    interface Event {
+      readonly type: string;
+      readonly logprobs?: readonly ChatToken[];
+    }
+    const { output } = (await ask('/v1/responses', { ...body, include })).body as unknown as {
+      output: { content: { logprobs: object }[] }[];
+    };
+    expect(output[0]?.content[0]?.logprobs).toEqual(expected);
+    const reply = await served.api.answer('/v1/responses', { ...body, include, stream: true }, ASKING);
+    if (reply.kind === 'whole') throw new Error(JSON.stringify(reply.body));
+    const events = (await eventsOf(reply.events)).map(({ data }) => data as Event);
+    const of = (type: string) => events.filter((event) => event.type === `response.output_text.${type}`);
+    expect(of('delta').flatMap(({ logprobs }) => logprobs ?? [])).toEqual(expected);
+    expect(of('done')[0]?.logprobs).toEqual(expected);
+    expect(await ask('/v1/responses', body)).toMatchObject({
+      status: 400,
+      body: { error: { param: 'top_logprobs' } },
+    });
+  }
 
   it('a bias makes a token certain or impossible', async () => {
     const [first = 0] = await idsOf('king');

@@ -2,7 +2,14 @@
 
 import { describe, expect, it } from 'vitest';
 import { PAGE_TOKENS, pagesFor, tokenCount } from '../../offload/index.js';
-import { type Feed, fillPass, type PackedPass, packPass, passesToFeed } from '../../src/engine/packing.js';
+import {
+  type Feed,
+  fillPass,
+  inTurn,
+  type PackedPass,
+  packPass,
+  passesToFeed,
+} from '../../src/engine/packing.js';
 import { randomFrom, randomInt } from '../helpers/random.js';
 
 const lengths = [1, 40, 7, 16, 129, 3, 64];
@@ -187,5 +194,56 @@ describe('passes that are filled', () => {
         });
       }
     }
+  });
+});
+
+const DRAWN = {
+  temperature: 1,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  history: new Int32Array(0),
+  randomBits: 0,
+};
+
+describe('feeds of which every output is wanted', () => {
+  const plan = { microBatchTokens: 16, microBatchSequences: 8, passTokens: 64 };
+  const tokens = (length: number) => Int32Array.from({ length }, (_, index) => index);
+  const free = (sequence: number, length: number): Feed<number> => ({
+    sequence,
+    tokens: tokens(length),
+    start: 0,
+    pages: [0, 1],
+  });
+  const scored = (sequence: number, length: number): Feed<number> => ({
+    ...free(sequence, length),
+    outputs: 'all',
+    targets: tokens(length),
+  });
+
+  it('take the outputs that others leave, and share no micro-batch with those that are drawn', () => {
+    const feeds = inTurn([scored(0, 30), free(1, 1), scored(2, 4), free(3, 5)]);
+    expect(feeds.map(({ sequence }) => sequence)).toEqual([1, 3, 0, 2]);
+    const work = fillPass(feeds, plan, 10);
+    expect(work.map(({ sequence, slice }) => [sequence, slice.tokens.length])).toEqual([
+      [1, 1],
+      [3, 5],
+      [0, 7],
+      [2, 1],
+    ]);
+    const { microBatches, outputsOf } = packPass(work, plan, { sampling: () => ({ ...DRAWN }) });
+    expect(outputsOf).toEqual([1, 3, 0, 0, 0, 0, 0, 0, 0, 2]);
+    expect(
+      microBatches.map(({ slices, targets, sampling }) => [slices.length, targets?.length, sampling?.length]),
+    ).toEqual([
+      [2, undefined, 2],
+      [2, 8, undefined],
+    ]);
+    expect([...(microBatches[1]?.targets ?? [])]).toEqual([0, 1, 2, 3, 4, 5, 6, 0]);
+  });
+
+  it('take all where there is an output for each', () => {
+    expect(fillPass([scored(0, 30)], plan, 64).map(({ slice }) => slice.tokens.length)).toEqual([16, 14]);
   });
 });
