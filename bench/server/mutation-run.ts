@@ -3,6 +3,7 @@
 import { connect } from 'node:net';
 import { mutateBytes, mutateJsonText } from '../fuzz-mutations.js';
 import { randomFrom } from '../random.js';
+import { KeptConnection } from './kept-connection.js';
 
 /** What is mutated: of every endpoint a body that is taken, with few tokens. */
 const BODIES: readonly (readonly [string, object])[] = [
@@ -33,6 +34,11 @@ const BODIES: readonly (readonly [string, object])[] = [
       response_format: { type: 'text' },
     },
   ],
+  ['/v1/completions', { prompt: ['a b', 'c'], max_tokens: 0, echo: true, logprobs: 1, temperature: 0 }],
+  [
+    '/v1/responses',
+    { input: 'a', max_output_tokens: 1, include: ['message.output_text.logprobs'], top_logprobs: 2 },
+  ],
   [
     '/v1/responses',
     { input: [{ role: 'user', content: 'a' }], instructions: 'b', max_output_tokens: 1, stream: true },
@@ -53,9 +59,12 @@ const WORDS = [
   'max_tokens',
   'n',
 ].map((word) => new TextEncoder().encode(word));
-/** Texts that a mutation makes longer than this cost time and nothing else. */
-const DEADLINE_MS = 30_000;
-const CUT_MS = 2_000;
+/** On a machine that has much else to do, a process may wait long for its turn. */
+const DEADLINE_MS = 300_000;
+/** A request of which more is awaited is left after so long. */
+const CUT_MS = 1000;
+/** Broken frames need a connection each, and most of their time they wait for what does not come. */
+const BROKEN_AT_ONCE = 96;
 
 export interface MutationResult {
   readonly requests: number;
@@ -64,28 +73,51 @@ export interface MutationResult {
   readonly failures: readonly string[];
 }
 
+export interface MutationRange {
+  readonly first: number;
+  readonly count: number;
+  /** Requests whose frame is whole follow each other on so many connections. */
+  readonly parallel: number;
+  /** No case is begun any more after that time. */
+  readonly mostMs?: number;
+  readonly onProgress?: (requests: number) => void;
+}
+
 /** Cases from `first` on: the same number is the same request. */
-export async function runMutations(
-  address: string,
-  { first, count, parallel }: { readonly first: number; readonly count: number; readonly parallel: number },
-): Promise<MutationResult> {
+export async function runMutations(address: string, range: MutationRange): Promise<MutationResult> {
+  const { first, count, parallel, mostMs = Number.POSITIVE_INFINITY, onProgress } = range;
+  const endMs = performance.now() + mostMs;
   const statuses: Record<string, number> = {};
   const failures: string[] = [];
-  let next = first;
-  const work = async () => {
-    for (let index = next++; index < first + count && failures.length < 20; index = next++) {
-      const bytes = requestOf(index);
-      const answer = await exchange(address, bytes);
-      const [, status] = /^HTTP\/1\.1 (\d{3}) /.exec(answer) ?? [];
-      const shown = status ?? (answer === '' ? 'closed' : 'other');
-      statuses[shown] = (statuses[shown] ?? 0) + 1;
-      // A request that is no HTTP at all may end in a closed connection.
-      const isFine = status === undefined ? answer === '' && index % 2 === 1 : /^(200|4\d\d)$/.test(status);
-      if (!isFine) failures.push(`case ${index}: ${answer.slice(0, 200)}`);
-    }
+  let requests = 0;
+  const note = (index: number, answer: string) => {
+    const [, status] = /^HTTP\/1\.1 (\d{3}) /.exec(answer) ?? [];
+    const shown = status ?? (answer === '' ? 'closed' : 'other');
+    statuses[shown] = (statuses[shown] ?? 0) + 1;
+    // A request that is no HTTP at all may end in a closed connection.
+    const isFine = status === undefined ? answer === '' && index % 2 === 1 : /^(200|4\d\d)$/.test(status);
+    if (!isFine) failures.push(`case ${index}: ${answer.slice(0, 200)}`);
+    if (++requests % 1000 === 0) onProgress?.(requests);
   };
-  await Promise.all(Array.from({ length: parallel }, work));
-  return { requests: Math.min(next - first, count), statuses, failures };
+  /** Even cases and odd ones each go their own way. */
+  const lane = (parity: 0 | 1) => {
+    let next = first + ((first + parity) % 2);
+    return async (ask: (bytes: Buffer) => Promise<string>) => {
+      while (next < first + count && failures.length < 20 && performance.now() < endMs) {
+        const index = next;
+        next += 2;
+        note(index, await ask(requestOf(index)).catch((error: Error) => error.message));
+      }
+    };
+  };
+  const [whole, broken] = [lane(0), lane(1)];
+  const connections = Array.from({ length: parallel }, () => new KeptConnection(address, DEADLINE_MS));
+  await Promise.all([
+    ...connections.map((connection) => whole((bytes) => connection.ask(bytes))),
+    ...Array.from({ length: BROKEN_AT_ONCE }, () => broken((bytes) => exchange(address, bytes))),
+  ]);
+  for (const connection of connections) connection.close();
+  return { requests, statuses, failures };
 }
 
 /** Even cases have mutated bodies, odd ones are mutated as a whole. */
@@ -95,7 +127,7 @@ function requestOf(index: number): Buffer {
   const text = index % 2 === 0 ? mutateJsonText(random, body, WORDS) : Buffer.from(JSON.stringify(body));
   const head =
     `POST ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n` +
-    `Content-Length: ${text.length}\r\nConnection: close\r\n\r\n`;
+    `Content-Length: ${text.length}\r\n${index % 2 === 0 ? '' : 'Connection: close\r\n'}\r\n`;
   const whole = Buffer.concat([Buffer.from(head), text]);
   return index % 2 === 0 ? whole : mutateBytes(random, whole, WORDS);
 }
@@ -104,9 +136,13 @@ function requestOf(index: number): Buffer {
 function exchange(address: string, bytes: Buffer): Promise<string> {
   const { hostname, port } = new URL(address);
   return new Promise((resolve, reject) => {
-    const socket = connect({ host: hostname, port: Number(port) }, () => socket.write(bytes));
-    // Whoever leaves is answered nothing, so it leaves only where the rest of its request is awaited.
-    const waiting = setTimeout(() => socket.end(), CUT_MS);
+    let waiting: NodeJS.Timeout | undefined;
+    const socket = connect({ host: hostname, port: Number(port) }, () => {
+      // Whoever leaves is answered nothing, so it leaves only where the rest of its request is awaited.
+      socket.write(bytes, () => {
+        waiting = setTimeout(() => socket.end(), CUT_MS);
+      });
+    });
     let answer = '';
     socket.setTimeout(DEADLINE_MS, () => {
       socket.destroy();

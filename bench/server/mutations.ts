@@ -1,6 +1,6 @@
 // Does any of a million mutated requests crash the server, hang it, or get anything but an answer or a refusal?
 //
-// node dist/bench/server/mutations.js [--requests 1000000] [--first 0] [--parallel 16]
+// node dist/bench/server/mutations.js [--requests 1000000] [--first 0] [--parallel 16] [--minutes 60]
 
 import { cpSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,6 +15,7 @@ const { values } = parseArgs({
     requests: { type: 'string', default: '1000000' },
     first: { type: 'string', default: '0' },
     parallel: { type: 'string', default: '16' },
+    minutes: { type: 'string', default: '60' },
   },
 });
 const folder = mkdtempSync(join(tmpdir(), 'zi-mutations-'));
@@ -26,6 +27,13 @@ const range = {
   first: Number(values.first),
   count: Number(values.requests),
   parallel: Number(values.parallel),
+  mostMs: Number(values.minutes) * 60e3,
+  onProgress: (done: number) => {
+    if (done % 10_000 !== 0) return;
+    const rate = done / ((performance.now() - startMs) / 1e3);
+    const mib = Math.round(process.memoryUsage.rss() / 2 ** 20);
+    console.error(`${done} requests, ${rate.toFixed(0)} a second, ${mib} MiB`);
+  },
 };
 const { requests, statuses, failures } = await runMutations(service.address, range);
 await service.engine.whenIdle();
