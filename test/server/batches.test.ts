@@ -118,7 +118,7 @@ describe('OpenAI’s client', () => {
     expect(results.map((line) => line.custom_id).sort()).toEqual([...ids].sort());
     const errors = await (await client.files.content(done.error_file_id ?? '')).text();
     expect(errors).toMatch(/"custom_id":"wrong".*"status_code":400/);
-    expect(errors).toMatch(/"code":"invalid_json","message":"line 8: the line is no JSON: check quotes and commas"/);
+    expect(errors).toMatch(/"code":"invalid_json","message":"line 8: the line is no JSON: /);
     const listed = await client.batches.list();
     expect(listed.data.map(({ id }) => id)).toContain(batch.id);
     expect(await client.files.delete(file.id)).toMatchObject({ deleted: true });
