@@ -5,6 +5,7 @@ import { QueueConnection } from '../queue/connection.js';
 import { asked } from '../queue/record.js';
 import { RequestQueue } from '../queue/requests.js';
 import { checkServer } from '../queue/server.js';
+import { usualBodyBytes } from '../server/body.js';
 import { ServerExtras } from '../server/extras.js';
 import { type HandedRequest, QueueApi } from '../server/queue-api.js';
 import { Service } from '../server/service.js';
@@ -47,7 +48,8 @@ async function serveQueue(
   const api = new QueueApi({ requests, names, contextTokens });
   const extras = new ServerExtras({ atOnce: AT_ONCE, data, log });
   try {
-    const serviceOptions = { ...options, limits: limitsOf(options), maxWaitMs: 0 };
+    const mostBodyBytes = options.mostBodyBytes ?? usualBodyBytes(contextTokens);
+    const serviceOptions = { ...options, mostBodyBytes, limits: limitsOf(options), maxWaitMs: 0 };
     const service = new Service({ api, log, extra: extras.groups }, serviceOptions);
     extras.start(api);
     const where = `handing requests to workers of job ${options.address.job} at ${options.address.shown}`;

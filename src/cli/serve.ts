@@ -3,6 +3,7 @@
 import { StoreFolder } from '../batches/store-folder.js';
 import { measureDriveLimit } from '../report/limits.js';
 import type { AdmissionLimits } from '../server/admission.js';
+import { usualBodyBytes } from '../server/body.js';
 import { ServerExtras } from '../server/extras.js';
 import { Service } from '../server/service.js';
 import { loadTokenizer } from '../text/tokenizer/tokenizer.js';
@@ -48,6 +49,7 @@ async function serveModel(
           { engine, model, log: context.log, extra },
           {
             ...options,
+            mostBodyBytes: options.mostBodyBytes ?? usualBodyBytes(contextTokens),
             limits: limitsOf(options),
           },
         );

@@ -2,8 +2,14 @@
 
 import { request } from 'node:http';
 import { afterEach, describe, expect, it } from 'vitest';
+import { usualBodyBytes } from '../../src/server/body.js';
 import { sharedFolder } from '../helpers/temp-folder.js';
 import { chatModel, exchange, type Listening, listen, until } from './listening.js';
+
+it('a request may have as many bytes as its context can hold, unless somebody says how many', () => {
+  const [few, many, unknown] = [4096, 2 ** 20, undefined].map(usualBodyBytes);
+  expect([few, many, unknown]).toEqual([2 ** 20, 2 ** 24, 2 ** 22]);
+});
 
 const MODEL = chatModel(sharedFolder()());
 const open: Listening[] = [];

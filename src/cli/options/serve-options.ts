@@ -24,7 +24,8 @@ export interface ServerSettings {
   readonly mostRequests: number;
   readonly mostClientRequests: number | undefined;
   readonly mostOpenBytes: number;
-  readonly mostBodyBytes: number;
+  /** Undefined: as the context has it. */
+  readonly mostBodyBytes: number | undefined;
 }
 
 export interface ServeOptions extends ServerSettings, SharedOptions {
@@ -77,7 +78,7 @@ export function readServerSettings(options: OptionReader, environment = process.
     mostRequests: options.count('max_requests') ?? 1024,
     mostClientRequests: options.count('max_client_requests'),
     mostOpenBytes: options.bytes('max_open_bytes') ?? 256 * MIB,
-    mostBodyBytes: options.bytes('max_body') ?? 4 * MIB,
+    mostBodyBytes: options.bytes('max_body'),
   };
 }
 

@@ -129,7 +129,12 @@ export const SERVE_OPTIONS = {
     default: 'no limit',
   },
   max_open_bytes: { kind: 'value', group: LIMITS, describe: 'bytes of open requests', default: '256MiB' },
-  max_body: { kind: 'value', group: LIMITS, describe: 'bytes of one request', default: '4MiB' },
+  max_body: {
+    kind: 'value',
+    group: LIMITS,
+    describe: 'bytes of one request',
+    default: '16 a token of context, 1MiB at least',
+  },
   ...SHARED,
 } as const satisfies OptionTable;
 
