@@ -7,6 +7,7 @@
 
 #include "cuda/small_copy.h"
 #include "cuda/turned.h"
+#include "cuda/ways_some.h"
 
 namespace zi::cuda {
 namespace {
@@ -28,14 +29,14 @@ size_t Hash(const double* words, size_t count) {
   return static_cast<size_t>(hash);
 }
 
-/// Only our own kernels, of a few tokens: with more, launches cost little beside what they start.
+/// With more tokens launches cost little beside what they start, and prompts rarely come again with the same shape.
 bool WorthAGraph(const std::vector<Decoded>& operations, const Run& run) {
   return operations.size() > 2 && std::all_of(operations.begin(), operations.end(), [&](const Decoded& decoded) {
            if (std::holds_alternative<FillOp>(decoded.op) || std::holds_alternative<CopyRowsOp>(decoded.op)) return false;
            const auto* copy = std::get_if<CopyOp>(&decoded.op);
            if (copy && !IsSmallCopy(*copy, run)) return false;
            const auto* linear = std::get_if<LinearOp>(&decoded.op);
-           return !linear || IsFewTokens(*linear);
+           return !linear || linear->x.shape[0] <= kSomeTokens;
          });
 }
 

@@ -36,8 +36,8 @@ function hostsOf({ slots, rows: byHost }: DeviceWork['state']) {
   return [slots, byHost].filter((one) => one !== undefined);
 }
 
-/** With so many tokens a layer takes a few hundred microseconds at most. */
-const FEW_TOKENS = 16;
+/** With so many tokens a layer takes less than a millisecond, and what the host does for it may take as long. */
+const FEW_TOKENS = 128;
 /** At most half of the layers that are queued beyond those that the device has reached. */
 const MOST_TOGETHER = 8;
 
