@@ -1,5 +1,5 @@
 // attention: whose kernels it takes.
-#include "cuda/run.h"
+#include "cuda/attention_groups.h"
 
 namespace zi::cuda {
 namespace {
@@ -32,6 +32,7 @@ void Launch(const AttentionOp& op, Run& run) {
   if (way.wide && run.shared_memory().of_block < kWideSharedBytes) way = RowsOf(op);
   if (way.tiles) way.wide ? LaunchWideTiles(op, way, run) : LaunchTiles(op, way.most_tokens, run);
   if (way.wide && way.wide->few) return LaunchWideParts(op, way, run);
+  if (LaunchAttentionGroups(op, way, run)) return;
   IsStored(op) ? LaunchStoredRows(op, way, run) : LaunchAttentionRows(op, way, run);
 }
 

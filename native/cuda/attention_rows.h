@@ -56,29 +56,33 @@ struct Task {
   int token, head, kv_head, begin, end;
   AttentionArguments::Sequence sequence;
 };
-__device__ inline bool FindTask(const AttentionArguments& a, const Reach& reach, Task& task) {
-  const int index = blockIdx.x;
-  task.head = index % a.heads;
+/// Where `row` counts tokens, or as many of every sequence as `reach` says.
+__device__ inline bool FindToken(const AttentionArguments& a, const Reach& reach, int row, Task& task) {
   const auto& sequence = task.sequence;
   if (reach.by_sequence) {
-    const int s = index / a.heads / reach.most_tokens, t = index / a.heads % reach.most_tokens;
+    const int s = row / reach.most_tokens, t = row % reach.most_tokens;
     if (s >= a.sequence_count || !a.ReadSequence(s, task.sequence)) return false;
     task.token = sequence.first + t;
   } else {
-    task.token = index / a.heads;
+    task.token = row;
     if (task.token >= a.tokens) return false;
     // In a step of decoding each token is a sequence's only one.
-    const int32_t* const row = a.sequences + task.token * a.sequences_stride;
-    const bool alone = a.tokens == a.sequence_count && row[0] == task.token && row[1] == 1;
+    const int32_t* const entry = a.sequences + task.token * a.sequences_stride;
+    const bool alone = a.tokens == a.sequence_count && entry[0] == task.token && entry[1] == 1;
     const int s = alone ? task.token : a.LastSequence(task.token, [&](int i) { return a.sequences[i * a.sequences_stride]; });
     if (s < 0 || !a.ReadSequence(s, task.sequence)) return false;
   }
   if (task.token >= sequence.first + sequence.tokens || sequence.tokens > reach.most_tokens) return false;
-  task.kv_head = task.head * a.kv_heads / a.heads;
   const int position = a.positions[task.token];
   task.begin = a.FirstKey(position);
   task.end = a.LastKey(sequence, position) + 1;
   return true;
+}
+__device__ inline bool FindTask(const AttentionArguments& a, const Reach& reach, Task& task) {
+  const int index = blockIdx.x;
+  task.head = index % a.heads;
+  task.kv_head = task.head * a.kv_heads / a.heads;
+  return FindToken(a, reach, index / a.heads, task);
 }
 
 /// Up to 16 bytes of values, at any address, and zeros behind them. Called, not inlined: unrolled loops would hold it many times.
