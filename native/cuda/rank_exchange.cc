@@ -1,6 +1,7 @@
 // Implements cuda/rank_exchange.h: memory that all devices of a group write to, and the end of waiting when one of them fails.
 #include "cuda/rank_exchange.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -103,6 +104,9 @@ class ExchangeGroup {
     for (const int from : devices) {
       for (const int to : devices) reach = reach && (from == to || Context::Reaches(from, to));
     }
+    for (const int device : devices) {
+      sharing = std::max(sharing, std::count(devices.begin(), devices.end(), device));
+    }
     const size_t bytes = layout.Bytes(), epoch_bytes = kMostMeetingBlocks * sizeof(uint32_t);
     on_devices = reach;
     for (const int device : devices) {
@@ -133,6 +137,8 @@ class ExchangeGroup {
   std::vector<std::shared_ptr<Context>> contexts;
   std::vector<std::shared_ptr<Memory>> inboxes, epochs;
   bool on_devices = false;
+  /// Ranks of one device, at most.
+  std::ptrdiff_t sharing = 1;
   std::unique_ptr<Lookout> lookout;
 
  private:
@@ -158,6 +164,7 @@ uint8_t* DeviceExchange::inbox(int rank) const { return group_->inboxes[static_c
 uint32_t* DeviceExchange::epochs() const {
   return reinterpret_cast<uint32_t*>(group_->epochs[static_cast<size_t>(rank())]->data());
 }
+int64_t DeviceExchange::most_blocks() const { return kMostMeetingBlocks / group_->sharing; }
 const int32_t* DeviceExchange::closed() const { return group_->closed->word(); }
 
 std::vector<std::shared_ptr<Exchange>> OpenExchange(const std::vector<int>& devices, size_t room, bool through_host) {

@@ -44,6 +44,8 @@ class DeviceExchange final : public Exchange {
   uint8_t* inbox(int rank) const;
   /// On the device, by block: epochs until now, alike for all of them.
   uint32_t* epochs() const;
+  /// Blocks of a kernel that are there together on every device, however many ranks share one, with those of a kernel that waits to begin.
+  int64_t most_blocks() const;
   /// A word of the host, not 0 when nobody may wait any more.
   const int32_t* closed() const;
 

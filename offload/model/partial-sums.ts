@@ -4,10 +4,14 @@ import { assert, present } from '../errors.js';
 import type { OpStream } from '../port/backend.js';
 import type { Exchange } from '../port/exchange.js';
 import type { Op, Tensor } from '../port/ops.js';
+import { dimension, tensor } from '../port/tensor.js';
 import type { Workspace } from './workspace.js';
 
 type LinearOp = Extract<Op, { op: 'linear' }>;
 type CombineOp = Extract<Op, { op: 'combine' }>;
+
+/** Up to so many tokens' sums wait for each other, not for bytes. */
+const EXACT_TOKENS = 8;
 
 export class PartialSums {
   readonly #stream: OpStream;
@@ -59,9 +63,14 @@ export class PartialSums {
     return present(this.#exchange, 'what devices sum through');
   }
 
-  /** Not rounded before it is summed. */
+  /**
+   * Few tokens' are not rounded before they are summed. Those of many take long on the way, and half as long where all activations
+   * are rounded to the same 16 bits; f16 may not hold a summand of what it holds. Either has room, so that fewer tokens never take more.
+   */
   #summand({ shape }: Tensor): Tensor {
-    return this.#workspace.allocate(shape, 'f32');
+    const exact = this.#workspace.allocate(shape, 'f32');
+    const rounds = this.#workspace.activationType === 'bf16' && dimension(exact, 0) > EXACT_TOKENS;
+    return rounds ? tensor(exact.memory, exact.offsetBytes, 'bf16', shape) : exact;
   }
 
   #sum(x: Tensor, partial: Tensor, accumulate: boolean): void {
