@@ -15,12 +15,15 @@ constexpr int kMostBlocksEach = 8;
 /// A block's share of the inputs, at least: so many units.
 constexpr int kLeastUnits = 4;
 
-/// In how many shares blocks take the inputs, so that as few multiprocessors as can be have nothing to do; every share costs sums.
+/// What a block takes beside its units, in units: its first stages, and what becomes of its sums.
+constexpr int kBlockUnits = 10;
+
+/// In how many shares blocks take the inputs, so that as few multiprocessors as can be have nothing to do.
 int BlocksEach(int tiles, int units, int multiprocessors) {
   // Clusters of more than two blocks may leave some multiprocessors of a group alone.
   const auto cost = [&](int each) {
     const int at_once = each > 2 ? multiprocessors - multiprocessors % kMostBlocksEach : multiprocessors;
-    return (1 + 0.02 * (each - 1)) * ((tiles * each + at_once - 1) / at_once) / each;
+    return (tiles * each + at_once - 1) / at_once * (units / each + kBlockUnits);
   };
   int best = 1;
   for (int each = 2; each <= kMostBlocksEach && units / each >= kLeastUnits; each *= 2) {

@@ -3,7 +3,8 @@
 //
 // A group of four warps takes 64 rows of a weight, each warp 16, and all tokens as columns. Blocks of a cluster share a block's rows
 // between them by inputs; their sums are added in the order of the blocks. What copies bring of codes a lane takes itself; inputs were
-// put beforehand (PlaceInputs) as stages take them, so that values of weights need not change places.
+// put beforehand (PlaceInputs) as stages take them, so that values of weights need not change places. Groups of warps wait for inputs
+// alone, not for each other, so that some make values while others multiply.
 #pragma once
 #include <cstring>
 
@@ -29,6 +30,8 @@ struct Stage {
   static constexpr int kCodeBytes = kThreads * 2 * 16;
   static constexpr int kBytes = kInputBytes + kCodeBytes;
   static constexpr int kStages = 192 * 1024 / kBytes;
+  /// Units whose codes, and whose inputs, are on their way before they are multiplied. Groups of warps may be so far apart as is left.
+  static constexpr int kCodesAhead = kStages - 2, kInputsAhead = kStages > 4 ? kStages - 3 : kStages - 2;
 };
 
 /// Sums in shared memory: of each token those of all rows, apart by so many that no bank is met twice.
@@ -169,37 +172,44 @@ __global__ void __launch_bounds__(kThreads, 1) SomeStored(const __grid_constant_
   const int64_t first_row = static_cast<int64_t>(tile) * kBlockRows;
   const LaneCodes<kKind, kScaleBytes> lane_codes(a, first_row);
   const auto codes_of = [&](int stage) { return bytes + stage * S::kBytes + S::kInputBytes; };
-  const auto start_inputs = [&](int unit, int stage) {
-    const bool there = unit < end;
-    const uint8_t* const from = a.placed + static_cast<int64_t>(there ? unit : first_unit) * S::kInputBytes;
-#pragma unroll
-    for (int i = 0; i < S::kInputBytes; i += kThreads * 16) {
-      const int at = i + static_cast<int>(threadIdx.x) * 16;
-      CopyGroup(bytes + stage * S::kBytes + at, from + at, there);
-    }
+  // By stage: whether inputs are there, and whether every warp has multiplied them.
+  __shared__ uint64_t inputs_there[S::kStages], inputs_read[S::kStages];
+  const int count = end - first_unit;
+  // The i-th unit's, by one thread.
+  const auto start_inputs = [&](int i) {
+    const int stage = i % S::kStages, turn = i / S::kStages;
+    if (turn > 0) Await(&inputs_read[stage], (turn - 1) & 1);
+    CopyMany(bytes + stage * S::kBytes, a.placed + static_cast<int64_t>(first_unit + i) * S::kInputBytes, S::kInputBytes, &inputs_there[stage]);
   };
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < S::kStages; ++s) InitBarrier(&inputs_there[s], 1), InitBarrier(&inputs_read[s], kThreads / 32);
+    ShowBarriers();
+  }
+  __syncthreads();
 #pragma unroll
-  for (int s = 0; s < S::kStages - 2; ++s) lane_codes.Start(min(first_unit + s, end - 1), codes_of(s));
+  for (int s = 0; s < S::kCodesAhead; ++s) {
+    lane_codes.Start(min(first_unit + s, end - 1), codes_of(s));
+    CommitCopies();
+  }
   uint32_t scales[3][2];
 #pragma unroll
   for (int s = 0; s < 3; ++s) lane_codes.Scales(first_unit + s, scales[s]);
   Begin();
-#pragma unroll
-  for (int s = 0; s < S::kStages - 2; ++s) {
-    start_inputs(first_unit + s, s);
-    CommitCopies();
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < min(S::kInputsAhead, count); ++i) start_inputs(i);
   }
+  __syncwarp();
   const float factor = a.weight.factor;
   const bool halves = a.weight.scale_type == DType::kF16;
   float sums[kColumns / 8][4] = {};
-  int stage = 0, later = S::kStages - 2;
-  for (int unit = first_unit; unit < end; ++unit) {
-    WaitForAllCopiesBut<S::kStages - 3>();
-    ShowToProducts();
-    // Nobody multiplies what lay in the stage that is filled next: a unit lies between.
-    __syncthreads();
-    lane_codes.Start(min(unit + S::kStages - 2, end - 1), codes_of(later));
-    start_inputs(unit + S::kStages - 2, later);
+  int stage = 0, later = S::kCodesAhead;
+  for (int i = 0; i < count; ++i) {
+    const int unit = first_unit + i;
+    if (threadIdx.x == 0 && i + S::kInputsAhead < count) start_inputs(i + S::kInputsAhead);
+    __syncwarp();
+    WaitForAllCopiesBut<S::kCodesAhead - 1>();
+    // A lane takes only codes that it has copied itself.
+    lane_codes.Start(min(unit + S::kCodesAhead, end - 1), codes_of(later));
     CommitCopies();
     const uint4 codes[2] = {*lane_codes.Place(codes_of(stage), 0), *lane_codes.Place(codes_of(stage), 1)};
     const auto low = PlainScale<kKind, T, kScaleBytes>(scales[0][0], halves);
@@ -207,11 +217,13 @@ __global__ void __launch_bounds__(kThreads, 1) SomeStored(const __grid_constant_
 #pragma unroll
     for (int h = 0; h < 2; ++h) scales[0][h] = scales[1][h], scales[1][h] = scales[2][h];
     lane_codes.Scales(unit + 3, scales[2]);
+    Await(&inputs_there[stage], i / S::kStages & 1);
     MultiplyUnit<kKind, T, kColumns, 0>(codes, {low, low, factor}, {high, high, factor}, MatrixAt(bytes + stage * S::kBytes), sums);
+    WaitForProductsBut<0>();
+    ArriveWarp(&inputs_read[stage]);
     stage = stage + 1 == S::kStages ? 0 : stage + 1;
     later = later + 1 == S::kStages ? 0 : later + 1;
   }
-  WaitForProductsBut<0>();
   WaitForAllCopiesBut<0>();
   __syncthreads();
   auto* const results = reinterpret_cast<float*>(bytes);

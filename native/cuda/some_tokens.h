@@ -74,8 +74,37 @@ template <int kGroups>
 __device__ inline void WaitForProductsBut() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory");
 }
-/// What this thread's copies wrote into shared memory is seen by products that begin after a barrier.
-__device__ inline void ShowToProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Barriers in shared memory, which blocks' copies of many bytes end at as well.
+__device__ inline void InitBarrier(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals) : "memory");
+}
+/// Barriers that were initialised are seen by copies, and after a meeting by all threads.
+__device__ inline void ShowBarriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+/// What the warp's lanes did is seen by whoever waits.
+__device__ inline void ArriveWarp(uint64_t* barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
+/// Until the phase of that parity has ended.
+__device__ inline void Await(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again%=:\n"
+      "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
+      "@!done bra again%=;\n"
+      "}\n" ::"r"(SharedAddress(barrier)),
+      "r"(parity)
+      : "memory");
+}
+/// One thread has so many bytes copied into shared memory; whoever waits at the barrier sees them. All at multiples of 16.
+__device__ inline void CopyMany(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes) : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(SharedAddress(to)),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(SharedAddress(barrier))
+               : "memory");
+}
 
 /// All threads of the cluster's blocks: what they wrote to shared memory may be read.
 __device__ inline void MeetCluster() {
