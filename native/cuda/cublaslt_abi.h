@@ -28,6 +28,9 @@ constexpr int kDescEpilogue = 7, kDescBiasPointer = 8, kDescBiasDataType = 26;
 constexpr int kPrefMaxWorkspaceBytes = 1;
 constexpr int kPrefMinAlignmentA = 5, kPrefMinAlignmentB = 6, kPrefMinAlignmentC = 7, kPrefMinAlignmentD = 8;
 
+// cublasLtMatrixLayoutAttribute_t; the distance is in elements.
+constexpr int kLayoutBatchCount = 5, kLayoutBatchApart = 6;
+
 // cublasLtEpilogue_t; its GELU is the tanh approximation.
 constexpr int kEpilogueDefault = 1, kEpilogueRelu = 2, kEpilogueBias = 4, kEpilogueReluBias = 6;
 constexpr int kEpilogueGelu = 32, kEpilogueGeluBias = 36;
@@ -53,6 +56,7 @@ struct Functions {
   Result (*MatmulDescSetAttribute)(MatmulDesc, int attribute, const void* value, size_t size);
   Result (*MatrixLayoutCreate)(MatrixLayout*, int type, uint64_t rows, uint64_t columns, int64_t leading);
   Result (*MatrixLayoutDestroy)(MatrixLayout);
+  Result (*MatrixLayoutSetAttribute)(MatrixLayout, int attribute, const void* value, size_t size);
   Result (*MatmulPreferenceCreate)(Preference*);
   Result (*MatmulPreferenceDestroy)(Preference);
   Result (*MatmulPreferenceSetAttribute)(Preference, int attribute, const void* value, size_t size);

@@ -48,6 +48,7 @@ Library Load() {
   get("cublasLtMatmulDescSetAttribute", f.MatmulDescSetAttribute);
   get("cublasLtMatrixLayoutCreate", f.MatrixLayoutCreate);
   get("cublasLtMatrixLayoutDestroy", f.MatrixLayoutDestroy);
+  get("cublasLtMatrixLayoutSetAttribute", f.MatrixLayoutSetAttribute);
   get("cublasLtMatmulPreferenceCreate", f.MatmulPreferenceCreate);
   get("cublasLtMatmulPreferenceDestroy", f.MatmulPreferenceDestroy);
   get("cublasLtMatmulPreferenceSetAttribute", f.MatmulPreferenceSetAttribute);

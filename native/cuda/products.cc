@@ -54,9 +54,9 @@ int EpilogueOf(Epilogue epilogue) {
   throw std::logic_error("unknown epilogue");
 }
 
-/// Largest power of two up to 256 that divides the address.
-uint32_t AlignmentOf(const void* address) {
-  const auto bits = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(address) | 256u);
+/// Largest power of two up to 256 that divides the address, and that of what lies so many elements behind it.
+uint32_t AlignmentOf(const View& view, int64_t apart = 0) {
+  const auto bits = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(view.data) | static_cast<uintptr_t>(apart * ElementBytes(view.dtype)) | 256u);
   return bits & (~bits + 1u);
 }
 
@@ -128,6 +128,16 @@ Products::Prepared Products::Prepare(const Product& p, const Key& key) {
   CheckLt(f.MatrixLayoutCreate(&made.weight, type, rows, columns, p.weight.strides[0]), "cublasLtMatrixLayoutCreate");
   CheckLt(f.MatrixLayoutCreate(&made.x, type, k, t, p.x.strides[0]), "cublasLtMatrixLayoutCreate");
   CheckLt(f.MatrixLayoutCreate(&made.out, TypeOf(p.out.dtype), n, t, p.out.strides[0]), "cublasLtMatrixLayoutCreate");
+  if (p.second.weight != 0) {
+    const auto repeat = [&](lt::MatrixLayout layout, int64_t apart) {
+      const int32_t count = 2;
+      CheckLt(f.MatrixLayoutSetAttribute(layout, lt::kLayoutBatchCount, &count, sizeof count), "cublasLtMatrixLayoutSetAttribute");
+      CheckLt(f.MatrixLayoutSetAttribute(layout, lt::kLayoutBatchApart, &apart, sizeof apart), "cublasLtMatrixLayoutSetAttribute");
+    };
+    repeat(made.weight, p.second.weight);
+    repeat(made.x, 0);
+    repeat(made.out, p.second.out);
+  }
   lt::Preference preference = nullptr;
   CheckLt(f.MatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   const auto set = [&](int attribute, const auto& value) {
@@ -160,9 +170,11 @@ bool Products::Multiply(const Product& p, cudaStream_t stream) {
                 p.weight.strides[0],
                 p.x.strides[0],
                 p.out.strides[0],
-                AlignmentOf(p.weight.data),
-                AlignmentOf(p.x.data),
-                AlignmentOf(p.out.data)};
+                AlignmentOf(p.weight, p.second.weight),
+                AlignmentOf(p.x),
+                AlignmentOf(p.out, p.second.out),
+                p.second.weight,
+                p.second.out};
   const Prepared& prepared = PreparedFor(p, key);
   if (!prepared.found) return false;
   if (p.bias && p.epilogue != Epilogue::kNone) {

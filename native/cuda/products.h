@@ -20,6 +20,10 @@ struct Product {
   const uint8_t* bias;
   Epilogue epilogue;
   bool input_major, accumulate;
+  /// Another product of the same inputs and shapes, whose weight and result lie so many elements behind these; 0 without one.
+  struct Second {
+    int64_t weight, out;
+  } second;
 };
 
 /// One per stream, since products in flight at once need a workspace each.
@@ -36,7 +40,7 @@ class Products {
  private:
   /// Types, shape, strides and alignments: what the library chooses by.
   using Key = std::tuple<int, int, int, bool, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, uint32_t,
-                         uint32_t, uint32_t>;
+                         uint32_t, uint32_t, int64_t, int64_t>;
   /// What a shape's products are called with; `found` is false when there is nothing.
   struct Prepared {
     lt::MatmulDesc desc = nullptr;

@@ -5,7 +5,9 @@
 #include <cstring>
 #include <set>
 
+#include "cuda/paired.h"
 #include "cuda/small_copy.h"
+#include "cuda/sum_rows.h"
 #include "cuda/turned.h"
 #include "cuda/ways_some.h"
 
@@ -50,6 +52,12 @@ void RunAll(const std::vector<Decoded>& operations, Run& run) {
     if (const auto turned = TurnedStoreAt(operations, i)) {
       Launch(*turned, run);
       i += kTurnedStoreOperations;
+    } else if (const auto normed = NormedSumAt(operations, i)) {
+      Launch(*normed, run);
+      i += kNormedSumOperations;
+    } else if (const auto pair = PairAt(operations, i)) {
+      Launch(*pair, run);
+      i += kPairedOperations;
     } else {
       run.Execute(operations[i++]);
     }
