@@ -153,7 +153,7 @@ class Fold {
       if ((valid >> key & 1) && dimension < a_.depth) to[j] = *reinterpret_cast<const uint4*>(head + dimension);
     }
   }
-  /// Of the tile's keys 2t, 2t + 1, 2t + 8 and 2t + 9.
+  /// The tile's keys 2t, 2t + 1, 2t + 8 and 2t + 9 are a lane's.
   __device__ void LoadValues(int64_t value_at, unsigned valid, int tile, uint4 (&to)[4][kValueGroups]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -248,7 +248,7 @@ struct HeadPlace {
   }
 };
 
-/// Of a split, from all chunks in order.
+/// What a split's chunks make of a head, in their order.
 template <int kDepth>
 __device__ HeadPart<kDepth> MergeChunks(float* shared, int stored, int head) {
   HeadPart<kDepth> part;
