@@ -23,6 +23,7 @@ import { readRope } from './rope.js';
 
 export const cohere: Architecture = {
   modelTypes: ['cohere'],
+  isShareable: true,
   build: (config) =>
     build(config, {
       architecture: 'cohere',
@@ -35,6 +36,7 @@ export const cohere: Architecture = {
 
 export const cohere2: Architecture = {
   modelTypes: ['cohere2'],
+  isShareable: true,
   build: (config) => {
     config.refuseUnless(false, 'use_qk_norm');
     config.refuseUnless(true, 'use_parallel_block', 'use_gated_activation');
@@ -73,7 +75,11 @@ function build(config: ConfigReader, traits: Traits): ArchitectureModel {
     ? { over: 'head', centered: true, weightPerHead: true, eps, names: QUERY_KEY_NORMS }
     : undefined;
   const activation = readActivation(config, ['hidden_act'], 'silu');
-  const feedForward = denseFeedForward(H, config.count(['intermediate_size']), activation);
+  const feedForward = denseFeedForward(
+    H,
+    config.shared(config.count(['intermediate_size']), 'intermediate_size'),
+    activation,
+  );
   const blockCount = config.count(['num_hidden_layers']);
   return {
     architecture: traits.architecture,

@@ -10,12 +10,14 @@ import { readSparseLayers } from './sparse-layers.js';
 
 export const ernie: Architecture = {
   modelTypes: ['ernie4_5'],
+  isShareable: true,
   build: (config) =>
     buildLlama(config, { ...commonTraits(config), architecture: 'ernie4_5', defaultHeadDim: 128 }),
 };
 
 export const ernieMoe: Architecture = {
   modelTypes: ['ernie4_5_moe'],
+  isShareable: true,
   build: (config) => {
     const bias = config.flag(['use_bias'], false);
     const { expertCount, chosen } = readChoices(config, { experts: 64, chosen: 6 }, [

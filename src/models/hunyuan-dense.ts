@@ -6,6 +6,7 @@ import { buildLlama } from './llama.js';
 
 export const hunyuanDense: Architecture = {
   modelTypes: ['hunyuan_v1_dense'],
+  isShareable: true,
   build: (config) => buildLlama(config, { ...hunyuanTraits(config), architecture: 'hunyuan_v1_dense' }),
 };
 

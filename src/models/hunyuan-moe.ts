@@ -11,6 +11,7 @@ import { MLP_EXPERTS, mixtureFeedForward } from './mixture.js';
 
 export const hunyuanMoe: Architecture = {
   modelTypes: ['hunyuan_v1_moe'],
+  isShareable: true,
   build: (config) => {
     config.refuseUnless(true, 'use_qk_norm', 'use_mixed_mlp_moe', 'norm_topk_prob');
     config.refuseUnless(false, 'use_cla', 'mlp_bias');
@@ -18,6 +19,7 @@ export const hunyuanMoe: Architecture = {
     config.refuseUnless(1, 'routed_scaling_factor');
     const H = config.count(['hidden_size']);
     const I = config.count(['intermediate_size']);
+    const inner = config.shared(I, 'intermediate_size');
     // Configurations say of every layer what the reference knows of all.
     refuseOthers(config, 'moe_intermediate_size', I);
     refuseOthers(config, 'num_shared_expert', 1);
@@ -30,7 +32,7 @@ export const hunyuanMoe: Architecture = {
       }
       return mixtureFeedForward({
         H,
-        I,
+        I: inner,
         expertCount,
         activation,
         router: {
@@ -39,7 +41,7 @@ export const hunyuanMoe: Architecture = {
           rule: { ...PLAIN_ROUTE, normalize: true },
         },
         names: MLP_EXPERTS,
-        shared: gatedFeedForward({ H, I, activation, at: ['mlp.shared_mlp'] }),
+        shared: gatedFeedForward({ H, I: inner, activation, at: ['mlp.shared_mlp'] }),
       });
     });
     const [first] = layers;

@@ -9,6 +9,7 @@ import { afterDenseLayers, readSparseLayers } from './sparse-layers.js';
 
 export const hyV3: Architecture = {
   modelTypes: ['hy_v3'],
+  isShareable: true,
   build: (config) => {
     config.refuseUnless(
       true,

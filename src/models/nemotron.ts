@@ -16,11 +16,11 @@ import {
 import { sameRope } from './layer-ropes.js';
 import { readRope } from './rope.js';
 
-export const nemotron: Architecture = { modelTypes: ['nemotron'], build };
+export const nemotron: Architecture = { modelTypes: ['nemotron'], isShareable: true, build };
 
 function build(config: ConfigReader): ArchitectureModel {
   const H = config.count(['hidden_size']);
-  const I = config.count(['intermediate_size']);
+  const I = config.shared(config.count(['intermediate_size']), 'intermediate_size');
   const V = config.count(['vocab_size']);
   const grouped = readGroupedHeads(config, H);
   const { nKv, D } = grouped;

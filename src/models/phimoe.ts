@@ -9,6 +9,7 @@ import { MIXTRAL_EXPERTS, mixtureFeedForward, readChoices, refuseSharedExperts }
 
 export const phimoe: Architecture = {
   modelTypes: ['phimoe'],
+  isShareable: true,
   build: (config) => {
     refuseSharedExperts(config);
     const bias = config.flag(['attention_bias'], false);
@@ -18,7 +19,7 @@ export const phimoe: Architecture = {
     if (noise <= 0) throw config.unsupported('router_jitter_noise', noise, 'numbers above 0');
     const experts = mixtureFeedForward({
       H: config.count(['hidden_size']),
-      I: config.count(['intermediate_size']),
+      I: config.shared(config.count(['intermediate_size']), 'intermediate_size'),
       expertCount,
       activation: readActivation(config, ['hidden_act'], 'silu'),
       router: {

@@ -16,13 +16,13 @@ import { sameRope } from './layer-ropes.js';
 import { readLayerWindows } from './layer-windows.js';
 import { readRope } from './rope.js';
 
-export const starcoder2: Architecture = { modelTypes: ['starcoder2'], build };
+export const starcoder2: Architecture = { modelTypes: ['starcoder2'], isShareable: true, build };
 
 function build(config: ConfigReader): ArchitectureModel {
   config.refuseUnless('default', 'mlp_type');
   config.refuseUnless('layer_norm', 'norm_type');
   const H = config.count(['hidden_size']);
-  const I = config.count(['intermediate_size']);
+  const I = config.shared(config.count(['intermediate_size']), 'intermediate_size');
   const V = config.count(['vocab_size']);
   const blockCount = config.count(['num_hidden_layers']);
   const grouped = readGroupedHeads(config, H);

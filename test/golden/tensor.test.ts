@@ -42,10 +42,12 @@ const REFUSED: (readonly [string, number, string])[] = [];
 /** One of every way to cut heads, experts and formats. */
 const KINDS = [
   'bloom',
+  'cohere-normed',
   'deepseek_v3',
   'falcon-7b-style',
   'gpt2',
   'gpt_oss',
+  'hunyuan_v1_moe',
   'llama',
   'mixtral',
   'phi3',
