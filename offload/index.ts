@@ -3,6 +3,7 @@
 export { type ComputeType, CpuBackend, type CpuBackendOptions } from './backends/cpu.js';
 export { CudaBackend, type CudaBackendOptions, cudaStatus, warmCuda } from './backends/cuda.js';
 export { NativeHost } from './backends/native-host.js';
+export { machineTopology, type NumaTopology } from './backends/numa.js';
 export { startableThreads, usableProcessors } from './backends/processors.js';
 export { chromeJson } from './chrome-trace.js';
 export { assert, cannotOpen, ERROR_CODES, type ErrorCode, OperatingError, present } from './errors.js';

@@ -1,6 +1,7 @@
 // NativeMemory: the JS handle of one HostMemory.
 #include "binding/handles.h"
 #include "core/memory.h"
+#include "core/numa.h"
 
 namespace zi {
 namespace {
@@ -14,6 +15,7 @@ class NativeMemory : public Napi::ObjectWrap<NativeMemory> {
                         InstanceMethod<&NativeMemory::View>("view"),
                         InstanceMethod<&NativeMemory::Populate>("populate"),
                         InstanceMethod<&NativeMemory::Soon>("populateSoon"),
+                        InstanceMethod<&NativeMemory::Place>("placeOnNodes"),
                         InstanceMethod<&NativeMemory::Free>("free")});
   }
 
@@ -59,6 +61,13 @@ class NativeMemory : public Napi::ObjectWrap<NativeMemory> {
   void Soon(const Napi::CallbackInfo& info) {
     Live(info.Env());
     Guarded(info.Env(), [&] { PopulateSoon(memory_); });
+  }
+  Napi::Value Place(const Napi::CallbackInfo& info) {
+    HostMemory& memory = Live(info.Env());
+    std::vector<int> nodes;
+    const auto list = info[0].As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); ++i) nodes.push_back(static_cast<int>(ReadSize(list.Get(i), "a node")));
+    return Napi::String::New(info.Env(), Guarded(info.Env(), [&] { return PlaceOnNodes(memory.data(), memory.size(), nodes); }));
   }
   void Free(const Napi::CallbackInfo&) { memory_.reset(); }
 

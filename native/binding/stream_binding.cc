@@ -1,6 +1,7 @@
 // NativeStream, and the setup of the CPU that streams compute with.
 #include "binding/events.h"
 #include "binding/exchange.h"
+#include "core/numa.h"
 #include "core/stream.h"
 #include "cpu/dispatch.h"
 #include "cpu/host_exchange.h"
@@ -91,11 +92,24 @@ Napi::Value OperationTableBinding(const Napi::CallbackInfo& info) { return Array
 
 Napi::Value InstructionSetsBinding(const Napi::CallbackInfo& info) { return ArrayOf(info.Env(), InstructionSets()); }
 
+std::vector<int> ReadNumbers(const Napi::Value& list) {
+  std::vector<int> numbers;
+  const auto array = list.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) numbers.push_back(static_cast<int>(ReadSize(array.Get(i), "a number")));
+  return numbers;
+}
+
 Napi::Value ConfigureCpuBinding(const Napi::CallbackInfo& info) {
   const auto options = info[0].ToObject();
   const auto isa = options.Get("isa");
   const auto threads = static_cast<unsigned>(ReadSize(options.Get("threads"), "threads"));
   const std::string chosen = isa.IsString() ? isa.As<Napi::String>().Utf8Value() : "";
+  std::vector<std::vector<int>> nodes;
+  const auto lists = options.Get("processorsByNode");
+  for (uint32_t i = 0; lists.IsArray() && i < lists.As<Napi::Array>().Length(); ++i) {
+    nodes.push_back(ReadNumbers(lists.As<Napi::Array>().Get(i)));
+  }
+  SetNodes(std::move(nodes));
   return Napi::String::New(info.Env(), Guarded(info.Env(), [&] { return ConfigureCpu(threads, chosen); }));
 }
 

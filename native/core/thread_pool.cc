@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "core/numa.h"
 #include "core/spin.h"
 #include "core/threads.h"
 
@@ -75,7 +76,12 @@ constexpr double kLookoutMs = 2;
 constexpr size_t kWokenByOne = 2;
 
 ThreadPool::ThreadPool(unsigned threads) : workers_(std::make_unique<Threads>()) {
-  workers_->Start("zi:pool", threads > 1 ? threads - 1 : 0, [this] { Work(); });
+  // The caller counts as the first.
+  const auto next = std::make_shared<std::atomic<size_t>>(1);
+  workers_->Start("zi:pool", threads > 1 ? threads - 1 : 0, [this, next] {
+    RunOnNode((*next)++);
+    Work();
+  });
 }
 
 ThreadPool::~ThreadPool() {

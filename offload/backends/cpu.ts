@@ -10,7 +10,7 @@ import { MappedMemory } from './mapped-memory.js';
 import { NativeBackend } from './native-backend.js';
 import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
-import { computeThreads } from './processors.js';
+import { computeThreads, startComputing } from './processors.js';
 
 export interface CpuBackendOptions {
   /** Virtual devices with memory of their own, reached by copies and gathers; default one that computes in place. */
@@ -94,7 +94,7 @@ function kernelSet({ isa, computeType = 'float32' }: CpuBackendOptions): string 
 /** Starts the threads that compute. Gives sentences about those that are wanted and not there. */
 function startThreads(wanted: number | undefined, isa: string | undefined): string[] {
   const threads = computeThreads(wanted);
-  const refusal = native().configureCpu({ threads, ...(isa === undefined ? {} : { isa }) });
+  const refusal = startComputing(threads, isa);
   const notes = refusal === '' ? [] : [`fewer threads compute than wanted: ${refusal}`];
   if (wanted === undefined || wanted <= threads) return notes;
   return [

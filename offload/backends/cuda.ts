@@ -19,7 +19,7 @@ import type { MappedMemory } from './mapped-memory.js';
 import { NativeBackend } from './native-backend.js';
 import { NativeHost } from './native-host.js';
 import { QueueStream } from './native-stream.js';
-import { computeThreads, threadsBeside } from './processors.js';
+import { computeThreads, startComputing, threadsBeside } from './processors.js';
 import { ShortWaits } from './short-waits.js';
 
 export interface CudaBackendOptions {
@@ -251,7 +251,7 @@ export class CudaBackend extends NativeBackend {
 
   protected override startThreads(): void {
     const threads = Math.max(1, threadsBeside(computeThreads()));
-    const refusal = native().configureCpu({ threads });
+    const refusal = startComputing(threads);
     if (refusal !== '') this.#threadRefusal = refusal;
   }
 

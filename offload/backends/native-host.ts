@@ -16,6 +16,7 @@ import type { Memory } from '../port/ops.js';
 import { MiB } from '../units.js';
 import { FileReads } from './file-reads.js';
 import { MappedMemory } from './mapped-memory.js';
+import { machineTopology, nodesFor } from './numa.js';
 
 const HUGE_FROM_BYTES = 4 * MiB;
 
@@ -47,6 +48,9 @@ export class NativeHost {
       (purpose !== 'control' && purpose !== 'shared') || sizeBytes >= HUGE_FROM_BYTES,
     );
     this.#memories.push(memory);
+    const nodes = nodesFor(machineTopology(), purpose);
+    // Where the system refuses, its own choice is as good as it was.
+    if (nodes) memory.native.placeOnNodes(nodes);
     if (purpose === 'stream') this.#reads.reuse(memory);
     if (purpose === 'resident') this.#empty.add(memory);
     return memory;

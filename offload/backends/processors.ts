@@ -3,6 +3,7 @@
 import { availableParallelism } from 'node:os';
 import { native } from '../port/native.js';
 import { groupFolders, type ReadText, readText } from './control-group.js';
+import { machineTopology, processorsByNode } from './numa.js';
 
 export interface Processors {
   /** Those that the system lets this process run on. */
@@ -34,6 +35,16 @@ const FEEDING_THREADS = 2;
 /** How many of so many threads are free to compute beside a device with memory of its own; none or fewer on small machines. */
 export function threadsBeside(threads: number): number {
   return threads - FEEDING_THREADS;
+}
+
+/** Starts the threads that compute, spread over the nodes of memory where there are several; why there are fewer, or ''. */
+export function startComputing(threads: number, isa?: string): string {
+  const lists = processorsByNode(machineTopology());
+  return native().configureCpu({
+    threads,
+    ...(isa === undefined ? {} : { isa }),
+    ...(lists ? { processorsByNode: lists } : {}),
+  });
 }
 
 /** How many threads the system allows beside those there are, counted up to `wanted`. */

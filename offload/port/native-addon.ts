@@ -33,9 +33,13 @@ export interface NativeAddon {
   /**
    * Pool that all streams share, used from the next operation on; 0 threads: one per processor. `isa` forces a kernel
    * set; by default the best of 'avx2' and 'avx512', which round no inputs. Returns why there are fewer threads than wanted,
-   * or an empty sentence.
+   * or an empty sentence. With `processorsByNode` threads are spread over these sets of processors.
    */
-  configureCpu(options: { readonly threads: number; readonly isa?: string }): string;
+  configureCpu(options: {
+    readonly threads: number;
+    readonly isa?: string;
+    readonly processorsByNode?: readonly (readonly number[])[];
+  }): string;
   /** Starts up to `wanted` threads that do nothing, and ends them: how many the system allows beside those there are. */
   startableThreads(wanted: number): number;
   readonly NativeMemory: new (sizeBytes: number, hugePages: boolean) => NativeMemory;

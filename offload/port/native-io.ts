@@ -9,6 +9,8 @@ export interface NativeMemory {
   populate(threads: number): void;
   /** The same on a thread of the addon, one memory after the other, beside reads into it; does nothing before Linux 5.14. */
   populateSoon(): void;
+  /** Pages that nobody has touched come to lie on these nodes in turns. Returns why not, or an empty sentence. */
+  placeOnNodes(nodes: readonly number[]): string;
   free(): void;
 }
 

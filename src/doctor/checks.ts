@@ -1,6 +1,6 @@
 // What each part of a machine allows, and how to mend what it does not: one function per topic, from facts alone.
 
-import { formatBytes, type Hardware, type IoProbe } from '../../offload/index.js';
+import { counted, formatBytes, type Hardware, type IoProbe, type NumaTopology } from '../../offload/index.js';
 
 export interface Finding {
   readonly topic: string;
@@ -58,6 +58,23 @@ export function checkMemory({ dramAvailableBytes, limitBytes }: Hardware): Findi
     ...(limitBytes === undefined
       ? {}
       : { mend: 'raise the limit of the control group (docker run --memory, systemd MemoryMax)' }),
+  };
+}
+
+/** Undefined where all memory is as near. */
+export function checkNodes({ nodes, gpuNodes }: NumaTopology): Finding | undefined {
+  if (nodes.length < 2) return undefined;
+  const each = nodes.map(
+    ({ id, processors, hasMemory }) =>
+      `node ${id} with ${counted(processors.length, 'core')}${hasMemory ? '' : ' and no memory for this process'}`,
+  );
+  const gpus = gpuNodes.length > 0 ? `; GPUs are near node ${gpuNodes.join(' and ')}` : '';
+  const isLimited = nodes.some(({ hasMemory, processors }) => !hasMemory && processors.length > 0);
+  return {
+    topic: 'memory nodes',
+    state: isLimited ? 'limited' : 'good',
+    finding: `${each.join(', ')}${gpus}: weights in DRAM lie on all of them in turns, threads are spread over them`,
+    ...(isLimited ? { mend: 'let the process use the memory of all nodes (cpuset.mems, numactl)' } : {}),
   };
 }
 
