@@ -30,7 +30,7 @@ export class PartialSums {
   /** One device adds the bias, so that it is in the sum once. */
   linear(op: LinearOp): void {
     assert(op.activation === 'none', 'a product in summands has no activation');
-    const partial = this.#summand(op.out);
+    const partial = this.#summand(op.out, op.weight.format.type);
     this.#stream.launch({ ...op, out: partial, bias: this.addsBias ? op.bias : null, accumulate: false });
     this.#sum(op.out, partial, op.accumulate);
   }
@@ -66,10 +66,12 @@ export class PartialSums {
   /**
    * Few tokens' are not rounded before they are summed. Those of many take long on the way, and half as long where all activations
    * are rounded to the same 16 bits; f16 may not hold a summand of what it holds. Either has room, so that fewer tokens never take more.
+   * @param type which values of the weight are multiplied: a product writes that one, or f32
    */
-  #summand({ shape }: Tensor): Tensor {
+  #summand({ shape }: Tensor, type = this.#workspace.activationType): Tensor {
     const exact = this.#workspace.allocate(shape, 'f32');
-    const rounds = this.#workspace.activationType === 'bf16' && dimension(exact, 0) > EXACT_TOKENS;
+    const rounds =
+      type === 'bf16' && this.#workspace.activationType === type && dimension(exact, 0) > EXACT_TOKENS;
     return rounds ? tensor(exact.memory, exact.offsetBytes, 'bf16', shape) : exact;
   }
 
