@@ -17,6 +17,7 @@ export interface RequestOptions {
   readonly roomBytes: number;
   /** Told that the server has lost something, which it is given again. */
   readonly tell: (sentence: string) => void;
+  readonly checkMs?: number;
 }
 
 export interface RequestAsking {
@@ -153,7 +154,7 @@ export class RequestQueue<Q> {
         this.#open.get(id)?.resolve(result.lines[0]);
       }
       for (const name of ids.filter((id) => this.#abandoned.delete(id))) this.#remove(name);
-      if (performance.now() - checkedMs < CHECK_MS) continue;
+      if (performance.now() - checkedMs < (this.#options.checkMs ?? CHECK_MS)) continue;
       await this.#putLost();
       checkedMs = performance.now();
     }
