@@ -58,20 +58,35 @@ function gpuOptions({ cuda, deviceBudgetBytes }: EngineOptions): DeviceOptions {
   const { problem, devices } = cudaStatus();
   if (problem !== '') throw new OperatingError('NO_DEVICE', `CUDA cannot be used: ${problem}`);
   const used = cuda?.devices ?? [0];
-  const freeEach = used.map((index) => devices[index]?.freeBytes ?? 0);
-  const free = Math.min(...freeEach);
-  const named = deviceBudgetBytes !== undefined && deviceBudgetBytes <= free;
-  const less = (bytes: number) => Math.max(0, bytes - DEVICE_MARGIN_BYTES);
   return {
     deviceCount: used.length,
     computesInPlace: false,
     cuda: true,
     hostThreads: usableProcessors().threads,
-    deviceBudgetBytes: named ? deviceBudgetBytes : less(free),
-    deviceBudgets: freeEach.map((bytes) => Math.min(less(bytes), deviceBudgetBytes ?? less(bytes))),
+    ...gpuBudgets(
+      used.map((index) => ({ index, freeBytes: devices[index]?.freeBytes ?? 0 })),
+      deviceBudgetBytes,
+    ),
+  };
+}
+
+/** What a plan may take of these GPUs. Where not all have as much free, the one that binds is named. */
+export function gpuBudgets(
+  gpus: readonly { readonly index: number; readonly freeBytes: number }[],
+  asked: number | undefined,
+): Pick<DeviceOptions, 'deviceBudgetBytes' | 'deviceBudgets' | 'deviceBudgetName'> {
+  const free = Math.min(...gpus.map(({ freeBytes }) => freeBytes));
+  const least = gpus.find(({ freeBytes }) => freeBytes === free);
+  const isAlone = gpus.some(({ freeBytes }) => freeBytes - free > DEVICE_MARGIN_BYTES);
+  const named = asked !== undefined && asked <= free;
+  const less = (bytes: number) => Math.max(0, bytes - DEVICE_MARGIN_BYTES);
+  const where = isAlone && least ? `cuda:${least.index}, which has the least,` : 'the GPU';
+  return {
+    deviceBudgetBytes: named ? asked : less(free),
+    deviceBudgets: gpus.map(({ freeBytes }) => Math.min(less(freeBytes), asked ?? less(freeBytes))),
     deviceBudgetName: named
       ? '--gpu_memory'
-      : `what is free on the GPU less a margin of ${formatBytes(DEVICE_MARGIN_BYTES)}`,
+      : `what is free on ${where} less a margin of ${formatBytes(DEVICE_MARGIN_BYTES)}`,
   };
 }
 

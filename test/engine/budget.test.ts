@@ -1,10 +1,17 @@
 // Budgets that are more than there is: told of, or refused with the numbers.
 
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { GiB, MiB, type Plan } from '../../offload/index.js';
+import { GiB, MiB, makePlan, type Plan } from '../../offload/index.js';
 import { budgetWarnings, checkMachineHolds, deviceWarning, dramWarning } from '../../src/engine/budget.js';
+import { gpuBudgets } from '../../src/engine/plan-for.js';
+import { shapeModel } from '../../src/engine/shape.js';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
+
+const LLAMA_PATH = fileURLToPath(new URL('../../configs/models/llama-2-7b.json', import.meta.url));
+const LLAMA = JSON.parse(readFileSync(LLAMA_PATH, 'utf8')) as Record<string, unknown>;
 
 const MACHINE = { dramAvailableBytes: 10 * GiB, limitBytes: undefined, totalBytes: 16 * GiB };
 const GROUP = { dramAvailableBytes: 100 * MiB, limitBytes: 200 * MiB, totalBytes: 200 * MiB };
@@ -39,6 +46,35 @@ describe('a budget', () => {
       '--gpu_memory is 80.0 GiB, but a GPU has 70.0 GiB free, and no more is planned with',
     ]);
     expect(dramWarning(2 * GiB, GiB, 'on laptop.json')[0]).toContain('1.00 GiB may be taken on laptop.json');
+  });
+
+  it('of GPUs that are not alike is that of the one with least, which is named where the model does not fit', () => {
+    const gpus = [80, 80, 30, 80].map((free, index) => ({ index, freeBytes: free * GiB }));
+    const { deviceBudgetBytes, deviceBudgets, deviceBudgetName } = gpuBudgets(gpus, undefined);
+    expect(deviceBudgetBytes).toBe(30 * GiB - 256 * MiB);
+    expect(deviceBudgets).toEqual([80, 80, 30, 80].map((free) => free * GiB - 256 * MiB));
+    expect(deviceBudgetName).toBe('what is free on cuda:2, which has the least, less a margin of 256 MiB');
+    expect(gpuBudgets(gpus, 40 * GiB).deviceBudgets).toEqual([40, 40, 29.75, 40].map((some) => some * GiB));
+    expect(gpuBudgets(gpus, 20 * GiB)).toMatchObject({
+      deviceBudgetName: '--gpu_memory',
+      deviceBudgetBytes: 20 * GiB,
+    });
+    const alike = gpus.slice(0, 2);
+    expect(gpuBudgets(alike, undefined).deviceBudgetName).toMatch(/^what is free on the GPU less/);
+    const { model } = shapeModel(LLAMA, LLAMA_PATH);
+    const workload = {
+      sequences: 64,
+      contextTokens: 4096,
+      promptTokens: 64 * 4000,
+      output: 'tokens',
+    } as const;
+    const small = gpus.map(({ index }) => ({ index, freeBytes: (index === 2 ? 0.3 : 80) * GiB }));
+    const plan = () =>
+      makePlan(model, workload, {
+        ...{ offload: 'dram', dramBudgetBytes: 200 * GiB, dramBudgetName: 'test' },
+        ...{ deviceCount: 4, computesInPlace: false, ...gpuBudgets(small, undefined) },
+      });
+    expect(plan).toThrow(/cuda:2, which has the least/);
   });
 
   it('is told of by a run, which goes on with a plan that fits', async () => {
