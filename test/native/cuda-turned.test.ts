@@ -29,7 +29,8 @@ const USUAL = { tokens: 1, queryHeads: 32, keyHeads: 8, depth: 128, pairs: 64 } 
 const SHAPES: readonly Shape[] = [
   { what: 'as usual', ...USUAL },
   { what: 'sixteen tokens', ...USUAL, tokens: 16 },
-  { what: 'too many tokens', ...USUAL, tokens: 17 },
+  { what: 'many tokens', ...USUAL, tokens: 128 },
+  { what: 'too many tokens', ...USUAL, tokens: 129 },
   { what: 'few heads', ...USUAL, queryHeads: 3, keyHeads: 1, tokens: 5 },
   { what: 'neighbours', ...USUAL, interleaved: true, tokens: 2 },
   { what: 'a part of each head', ...USUAL, pairs: 16, tokens: 3 },
@@ -47,7 +48,7 @@ const SHAPES: readonly Shape[] = [
   { what: 'keys turned twice', ...USUAL, odd: 'twice' },
   { what: 'keys first', ...USUAL, odd: 'keys first' },
 ];
-const PAGES = 5;
+const PAGES = 9;
 const PAGE_TOKENS = 16;
 
 describe.skipIf(!HAS_GPU)('rotations with the store of keys on CUDA', () => {
