@@ -45,11 +45,7 @@ export async function beginTexts(
   requests: readonly TextRequest[],
   claimTokens: Asking['claimTokens'],
 ): Promise<Text[]> {
-  const prompts = await Promise.all(
-    requests.map(({ prompt, settings }) =>
-      model.coder.encode(prompt, settings.signal as AbortSignal, model.contextTokens),
-    ),
-  );
+  const prompts = await encoded(model, requests);
   const lengths = requests.map(({ settings, usualNewTokens }, at) => {
     const room = Math.max(1, model.contextTokens - lengthOf(prompts[at]));
     return settings.maxNewTokens ?? Math.min(room, usualNewTokens);
@@ -88,6 +84,22 @@ export async function beginTexts(
     throw error;
   }
   return texts;
+}
+
+/** Texts that come back from the tokenizer at once hold up everybody else together. */
+const ENCODED_AT_ONCE = 8;
+
+async function encoded(model: ServedModel, requests: readonly TextRequest[]): Promise<Int32Array[]> {
+  const prompts: Int32Array[] = [];
+  for (let at = 0; at < requests.length; at += ENCODED_AT_ONCE) {
+    const some = requests
+      .slice(at, at + ENCODED_AT_ONCE)
+      .map(({ prompt, settings }) =>
+        model.coder.encode(prompt, settings.signal as AbortSignal, model.contextTokens),
+      );
+    prompts.push(...(await Promise.all(some)));
+  }
+  return prompts;
 }
 
 /** The source of a text that is to have no token. */
