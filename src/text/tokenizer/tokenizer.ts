@@ -116,8 +116,8 @@ const FEW_TOKENS = 256;
  * tokens were freed at once, which held up the event loop for 110 ms of 130 (4 MiB, 2026-11-30). As much memory that JavaScript
  * knows of, and nobody touches, has it collect a few encodings at a time.
  */
-function weigh(tokens: number): ArrayBuffer | undefined {
-  return tokens < FEW_TOKENS ? undefined : new ArrayBuffer(tokens * ENCODED_TOKEN_BYTES);
+function weigh(tokens: number): Buffer | undefined {
+  return tokens < FEW_TOKENS ? undefined : Buffer.allocUnsafeSlow(tokens * ENCODED_TOKEN_BYTES);
 }
 
 /** The tokens `<0x00>` to `<0xFF>`, by id. */
