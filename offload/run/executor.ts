@@ -206,6 +206,7 @@ export class Executor {
     // A pass that is cut off queues nothing more once it knows. Why it failed, it said itself.
     await Promise.allSettled(this.#running);
     await Promise.all([...this.#crews.flat(), ...this.#rowCaches].map((part) => part.idle()));
+    for (const lane of this.#lanes) lane.freePassed();
   }
 
   /**

@@ -49,6 +49,8 @@ export class Lane {
   readonly #buffers: Buffers;
   readonly devices: readonly Device[];
   #session: LaneSession | undefined;
+  /** Gives back the memory of layers that were read ahead and have passed by. */
+  readonly #passed: (() => void)[] = [];
   /** The passes that came before have queued all of it. */
   #turn: Promise<void> = Promise.resolve();
   /** Layers on their way through the devices, the latest last: of a pass, or of all passes that follow each other closely. */
@@ -59,7 +61,11 @@ export class Lane {
     const { plan } = lane;
     this.#options = options;
     this.devices = lane.devices.map((index) => present(backend.devices[index], 'device'));
-    const own = usableOf(loaded, lane);
+    const { own, others } = usableOf(loaded, lane);
+    for (const { ready, free } of others) {
+      const passed = () => this.#passed.push(free);
+      ready.then(passed, passed);
+    }
     const host = {
       devices: this.devices,
       allocateHost: backend.allocateHost.bind(backend),
@@ -75,7 +81,7 @@ export class Lane {
       } else {
         filled.catch(() => undefined); // whoever takes it is told
         this.#buffers.ahead.set(index, {
-          lease: { buffer: memory, after: [], release: free },
+          lease: { buffer: memory, after: [], release: () => this.#passed.push(free) },
           ready: filled,
         });
       }
@@ -114,6 +120,11 @@ export class Lane {
   async stop(): Promise<void> {
     // A pass that is still on its way hears of it from the prefetcher.
     await this.#session?.prefetcher.stop();
+  }
+
+  /** When all devices idle: giving page-locked memory back waits for them, and they may wait for what is not queued yet. */
+  freePassed(): void {
+    for (const free of this.#passed.splice(0)) free();
   }
 
   /** Where passes follow each other through several lanes: each has its turn when those before it have queued theirs here. */
@@ -165,14 +176,12 @@ export class Lane {
   }
 }
 
-/**
- * The layers that were read ahead and that the lane can take, by its own index; the others' memory goes when it is filled. What is to rest
- * elsewhere passes by whole, unless its experts come one by one.
- */
+/** The layers that were read ahead and that the lane can take, by its own index, and those it cannot: what comes expert by expert. */
 function usableOf(
   loaded: ReadonlyMap<number, LoadedLayer>,
   { plan, firstLayer }: LanePlan,
-): Map<number, LoadedLayer> {
+): { readonly own: Map<number, LoadedLayer>; readonly others: readonly LoadedLayer[] } {
+  const others: LoadedLayer[] = [];
   const own = new Map<number, LoadedLayer>();
   for (const [whole, layer] of loaded) {
     const index = whole - firstLayer;
@@ -181,9 +190,9 @@ function usableOf(
     const { tier, experts, layout } = planned;
     const isWhole = tier === 'dram' ? !experts?.files : !experts;
     if (isWhole && isDeepStrictEqual(layout.host.runs, layer.layout.runs)) own.set(index, layer);
-    else layer.ready.then(layer.free, layer.free);
+    else others.push(layer);
   }
-  return own;
+  return { own, others };
 }
 
 /** Also after a pass that failed: what was brought for its tokens need not be what others can take. */
