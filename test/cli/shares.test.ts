@@ -3,6 +3,7 @@
 import { appendFileSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { readGenerateOptions } from '../../src/cli/options/generate-options.js';
 import { OptionReader } from '../../src/cli/options/option-reader.js';
 import { readShare } from '../../src/cli/options/share.js';
 import { commonSettings, sharesIn, TextIndex } from '../../src/cli/results/shares.js';
@@ -42,6 +43,17 @@ describe('--shard', () => {
     expect(share('auto/5', { JOB_COMPLETION_INDEX: '4' })).toEqual({ index: 4, count: 5 });
     // Those of an array that are made again.
     expect(share('auto/8', array(6, 3, 6, 2))).toEqual({ index: 6, count: 8 });
+  });
+
+  it('goes to a folder that is there', () => {
+    const read = (output: string) =>
+      readGenerateOptions(
+        new OptionReader({ name: 'm', device: 'cpu', shard: '1/3', prompts_file: 'in.jsonl', output }),
+      ).output;
+    const folder = newFolder();
+    expect(read(folder)).toBe(join(folder, 'share-00001-of-00003.jsonl'));
+    expect(read(join(folder, 'a.jsonl'))).toBe(join(folder, 'a.jsonl'));
+    expect(() => read(`${folder}/later/`)).toThrow(/later\/ is not there: make the folder first/);
   });
 
   it('is refused where the scheduler does not tell', () => {

@@ -107,8 +107,12 @@ function readSharedSampling(options: OptionReader, share: Share | undefined): Sa
 /** Shares that go to a folder have names of their own there. */
 function outputOf(options: OptionReader, share: Share | undefined): string | undefined {
   const output = options.path('output');
-  if (share === undefined || output === undefined || !isFolder(output)) return output;
-  return join(output, shareFile(share));
+  if (share === undefined || output === undefined) return output;
+  if (isFolder(output)) return join(output, shareFile(share));
+  if (!output.endsWith('/')) return output;
+  throw badOption(
+    `--output: ${output} is not there: make the folder first, and each share has a file of its own in it`,
+  );
 }
 
 function isFolder(path: string): boolean {
