@@ -71,8 +71,9 @@ export function textOf(content: SentMessage['content'], param: string): string {
     throw badField(param, `${param} is no text and no list of parts: give one of both`);
   return content
     .map((one, at) => {
-      const isText = TEXT_PARTS.has(one.type) && typeof one.text === 'string';
-      if (isText) return one.text as string;
+      // Items of responses are looked at here for the first time.
+      const { type, text } = (one ?? {}) as Readonly<Record<string, unknown>>;
+      if (TEXT_PARTS.has(type) && typeof text === 'string') return text;
       const here = `${param}.${at}`;
       throw unsupportedField(here, `${here} is no text, and this model takes nothing else: leave it out`);
     })
@@ -80,4 +81,4 @@ export function textOf(content: SentMessage['content'], param: string): string {
 }
 
 /** As chats and responses call them. */
-const TEXT_PARTS: ReadonlySet<string> = new Set(['text', 'input_text', 'output_text']);
+const TEXT_PARTS: ReadonlySet<unknown> = new Set(['text', 'input_text', 'output_text']);

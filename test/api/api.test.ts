@@ -336,6 +336,7 @@ describe('what is wrong', () => {
     ['/v1/responses', { input: 'a', tools: [{ type: 'function' }] }, 400, 'tools.0.name'],
     ['/v1/responses', { input: 'a', reasoning: { summary: 'detailed' } }, 400, 'reasoning.summary'],
     ['/v1/responses', { input: [{ type: 'function_call_output', call_id: 'a' }] }, 400, 'input.0.output'],
+    ['/v1/responses', { input: [{ role: 'user', content: [null] }] }, 400, 'messages.0.content.0'],
     ['/v1/responses', { input: 'a', text: { format: { type: 'json_schema' } } }, 400, 'text.format'],
     ['/v1/completions', [], 400, null],
     ['/v1/chat/completions', { messages: [] }, 400, 'messages'],
