@@ -27,6 +27,6 @@ describe('layers at rest in shards', () => {
     const dropWait: StreamPlants['dropWait'] = (on, event) =>
       on.kind === 'compute' && event.kind === 'gather';
     const { share } = await caught({ ...SHARDED, ...streams(() => ({ dropWait })) });
-    expect(share).toBeGreaterThan(0.8);
+    expect(share).toBeGreaterThan(0.6);
   });
 });
