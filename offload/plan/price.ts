@@ -1,13 +1,11 @@
 // What a plan's job takes at usual rates: how plans are compared. It predicts nothing; predict.ts does.
 
 import { present } from '../errors.js';
-import { pagedCache } from '../model/cache-spec.js';
 import { ForwardWalk } from '../model/forward-walk.js';
 import { pagesOfHorizon } from '../model/horizon.js';
 import { cacheBytes, PAGE_TOKENS, pageBytes, pagesFor } from '../model/kv-cache.js';
-import type { LayerSpec } from '../model/layout.js';
 import type { ModelSpec } from '../model/model.js';
-import { elementCount } from '../port/dtype.js';
+import { kindsOf } from './block-kinds.js';
 import type { Draft } from './draft.js';
 import { cutOf, hostBytesPerSecond, leavesRows } from './host-rows.js';
 import type { PlanInput, Workload } from './input.js';
@@ -275,32 +273,4 @@ function blocksMs(input: PlanInput, tokens: number, slices: readonly SliceShape[
   }
   times.set(key, all);
   return all;
-}
-
-/** Blocks of the same bulk, and the first of them. */
-interface BlockKind {
-  readonly index: number;
-  readonly alike: readonly number[];
-}
-
-const knownKinds = new WeakMap<ModelSpec, readonly BlockKind[]>();
-
-/** They cost about the same. */
-export function kindsOf(model: ModelSpec): readonly BlockKind[] {
-  const before = knownKinds.get(model);
-  if (before) return before;
-  const kinds = new Map<string, { index: number; alike: number[] }>();
-  model.blocks.forEach((block, index) => {
-    const key = `${block.tensors.length} ${elementsOf(block)} ${JSON.stringify(pagedCache(model.caches, index))}`;
-    const kind = kinds.get(key);
-    if (kind) kind.alike.push(index);
-    else kinds.set(key, { index, alike: [index] });
-  });
-  const found = [...kinds.values()];
-  knownKinds.set(model, found);
-  return found;
-}
-
-function elementsOf({ tensors }: LayerSpec): number {
-  return tensors.reduce((sum, { shape }) => sum + elementCount(shape), 0);
 }

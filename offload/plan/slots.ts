@@ -9,6 +9,7 @@ import type { ModelSpec } from '../model/model.js';
 import { ASKED_EACH_WORDS, ASKED_HEAD_WORDS, FOUND_HEAD_WORDS, MAIL_STATE_WORDS } from '../port/host-ops.js';
 import type { ShareRates } from '../port/shares.js';
 import { dimension } from '../port/tensor.js';
+import { kindsOf } from './block-kinds.js';
 import { touchedExperts } from './op-cost.js';
 import { isAloneWithin } from './pass-sizes.js';
 import type {
@@ -145,28 +146,12 @@ function hostWorkspaceBytes(model: ModelSpec, tokens: number): number {
   if (before !== undefined) return before;
   const workspace = { id: Number.MAX_SAFE_INTEGER - 1, sizeBytes: Number.MAX_SAFE_INTEGER };
   let workspaceBytes = 0;
-  for (const block of unlikeBlocks(model)) {
-    const part = recordHostPart(model, block, tokens, { workspace });
+  for (const { index } of kindsOf(model)) {
+    const part = recordHostPart(model, index, tokens, { workspace });
     workspaceBytes = Math.max(workspaceBytes, part?.workspaceBytes ?? 0);
   }
   byTokens.set(tokens, workspaceBytes);
   return workspaceBytes;
-}
-
-const knownUnlike = new WeakMap<ModelSpec, readonly number[]>();
-
-/** The first of all blocks whose tensors are of the same sizes, one after the other. */
-function unlikeBlocks(model: ModelSpec): readonly number[] {
-  const before = knownUnlike.get(model);
-  if (before) return before;
-  const first = new Map<string, number>();
-  model.blocks.forEach(({ tensors }, index) => {
-    const key = tensors.map(({ dtype, shape }) => `${dtype} ${shape.join('x')}`).join();
-    if (!first.has(key)) first.set(key, index);
-  });
-  const found = [...first.values()];
-  knownUnlike.set(model, found);
-  return found;
 }
 
 /** What a device and its host begin with. */

@@ -2,6 +2,7 @@
 
 import { present } from '../errors.js';
 import { ForwardWalk } from '../model/forward-walk.js';
+import { kindsOf } from './block-kinds.js';
 import type { Draft } from './draft.js';
 import { total } from './draft.js';
 import type { PlanInput } from './input.js';
@@ -9,7 +10,6 @@ import { opMs, type SliceShape } from './op-cost.js';
 import type { Sizes } from './plan.js';
 import {
   DRIVE_BYTES_PER_SECOND,
-  kindsOf,
   kvTokenBytes,
   LINK_BYTES_PER_SECOND,
   newTokensOf,
