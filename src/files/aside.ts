@@ -85,7 +85,7 @@ export class Aside<Q, A> {
 }
 
 /** What is compiled runs; sources are run by tests alone, and threads take what they were compiled to. */
-function scriptBeside(script: string, here: string): URL {
+export function scriptBeside(script: string, here: string): URL {
   const at = here.endsWith('.ts') ? here.lastIndexOf('/src/') : -1;
   return new URL(script, at < 0 ? here : `${here.slice(0, at)}/dist${here.slice(at)}`);
 }

@@ -1,6 +1,7 @@
 // One thread for grammars as others see it: commands with answers, and an end where one takes too long.
 
 import { Worker } from 'node:worker_threads';
+import { scriptBeside } from '../files/aside.js';
 import type { Answer, Command } from './messages.js';
 import { PROGRESS } from './messages.js';
 
@@ -24,12 +25,6 @@ interface Waiting {
   readonly reject: (error: ThreadLost) => void;
 }
 
-/** What is compiled runs; sources are run by tests alone, and threads take what they were compiled to. */
-function scriptUrl(): URL {
-  const isSource = import.meta.url.endsWith('.ts');
-  return new URL(isSource ? '../../dist/src/structured/worker.js' : './worker.js', import.meta.url);
-}
-
 export class GrammarThread {
   readonly #worker: Worker;
   readonly #progress = new Int32Array(new SharedArrayBuffer(PROGRESS.words * Int32Array.BYTES_PER_ELEMENT));
@@ -42,7 +37,7 @@ export class GrammarThread {
   /** @param mostMs one command may take */
   constructor(mostMs: number) {
     this.#mostMs = mostMs;
-    this.#worker = new Worker(scriptUrl(), {
+    this.#worker = new Worker(scriptBeside('./worker.js', import.meta.url), {
       workerData: { progress: this.#progress.buffer },
       resourceLimits: { maxOldGenerationSizeMb: 1024 },
     });

@@ -1,11 +1,9 @@
 // A tokenizer's vocabulary as the threads of grammars take it, made piece by piece so that nobody waits for it.
 
-import { setImmediate } from 'node:timers/promises';
+import { Turns } from '../files/turns.js';
 import type { Tokenizer } from '../text/tokenizer/tokenizer.js';
 import type { Vocabulary } from './messages.js';
 
-/** Takes about a millisecond. */
-const TOKENS_AT_ONCE = 1024;
 const BYTES_PER_TOKEN = 8;
 
 export interface VocabularyOptions {
@@ -21,8 +19,9 @@ export async function vocabularyOf(options: VocabularyOptions): Promise<Vocabula
   const ends = new Uint32Array(vocabSize);
   let bytes = new Uint8Array(vocabSize * BYTES_PER_TOKEN);
   let end = 0;
+  const turns = new Turns();
   for (let token = 0; token < vocabSize; token++) {
-    if (token % TOKENS_AT_ONCE === TOKENS_AT_ONCE - 1) await setImmediate();
+    if (turns.isOver) await turns.next();
     const own = stopTokens.includes(token) ? undefined : tokenizer.bytesOf(token);
     if (own) {
       if (end + own.length > bytes.length) {

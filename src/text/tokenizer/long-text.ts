@@ -7,6 +7,7 @@
 
 import { OperatingError } from '../../../offload/index.js';
 import { GrowingNumbers } from '../../files/growing-numbers.js';
+import { Turns } from '../../files/turns.js';
 import type { Tokenizer } from './tokenizer.js';
 
 type Encoder = Pick<Tokenizer, 'encode' | 'encodeBare' | 'decode' | 'vocabSize'>;
@@ -153,10 +154,8 @@ function kindOf(character: string): string | undefined {
 }
 
 const neighbours = new WeakMap<Encoder, Promise<ReadonlySet<string>>>();
-/** Others get their turn after so many tokens: a vocabulary as a whole takes a second. */
-const TOKENS_AT_ONCE = 256;
 
-/** Kinds of characters that are neighbours in some token; found once for a tokenizer. */
+/** Kinds of characters that are neighbours in some token; found once for a tokenizer, since a vocabulary takes a second. */
 function neighboursOf(tokenizer: Encoder): Promise<ReadonlySet<string>> {
   const known = neighbours.get(tokenizer) ?? findNeighbours(tokenizer);
   neighbours.set(tokenizer, known);
@@ -165,8 +164,9 @@ function neighboursOf(tokenizer: Encoder): Promise<ReadonlySet<string>> {
 
 async function findNeighbours({ vocabSize, decode }: Encoder): Promise<ReadonlySet<string>> {
   const pairs = new Set<string>();
+  const turns = new Turns();
   for (let id = 0; id < vocabSize; id++) {
-    if (id % TOKENS_AT_ONCE === 0) await new Promise<void>((resolve) => setImmediate(resolve));
+    if (turns.isOver) await turns.next();
     const characters = [...decode([id], { skipSpecialTokens: false })];
     for (let at = 1; at < characters.length; at++) {
       const sides = characters.slice(at - 1, at + 1).map((one) =>
