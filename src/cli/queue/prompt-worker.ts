@@ -4,8 +4,6 @@ import { counted, type Workload } from '../../../offload/index.js';
 import { Scheduler } from '../../engine/scheduler.js';
 import { CHUNK_PROMPTS } from '../../queue/chunk.js';
 import { asked, claimComputed, type JobRecord } from '../../queue/record.js';
-import { UNKNOWN_LIMITS } from '../../report/limits.js';
-import { rateSentence } from '../../report/report.js';
 import { loadChatTemplate } from '../../text/chat.js';
 import type { CommandContext } from '../context.js';
 import { decideBatch } from '../generation/auto-batch.js';
@@ -18,7 +16,7 @@ import { openSource, type Source } from '../source.js';
 import { packageVersion } from '../version.js';
 import { PromptMaker } from './chunk-texts.js';
 import { checkComputed, checkModel, checkProgram, optionsOf, partSettings, readGeneration } from './job.js';
-import { type DoneWork, type WorkPlace, workThrough } from './work-through.js';
+import { type DoneWork, endOf, type WorkPlace, workThrough } from './work-through.js';
 
 /** Rejects with what differs, where this worker would make other texts. */
 export async function makeTexts(place: WorkPlace, context: CommandContext): Promise<void> {
@@ -51,20 +49,8 @@ export async function makeTexts(place: WorkPlace, context: CommandContext): Prom
     session,
     done: await workInSession(session, { ...texts, samples, coder, options }, place, context),
   }));
-  const { texts: made, passes, newTokens, seconds } = done;
-  const figures = { texts: made, passes, new_tokens: newTokens, seconds };
-  const sentence = `made ${counted(made, 'text')} in ${counted(passes, 'pass', 'passes')}`;
-  const summary = rateSentence(sentence, newTokens, seconds);
-  await finishSession({
-    command: 'worker',
-    source,
-    session,
-    options,
-    context,
-    limits: UNKNOWN_LIMITS,
-    figures,
-    summary,
-  });
+  const made = `made ${counted(done.texts, 'text')}`;
+  await finishSession({ command: 'worker', source, session, options, context, ...endOf(done, made) });
 }
 
 /** A batch of the longest prompts, which may come at any time. */

@@ -4,8 +4,6 @@ import { counted } from '../../../offload/index.js';
 import { Api } from '../../api/api.js';
 import { requestsAtOnce } from '../../batches/run-batch.js';
 import { asked, claimComputed, readJob } from '../../queue/record.js';
-import { UNKNOWN_LIMITS } from '../../report/limits.js';
-import { rateSentence } from '../../report/report.js';
 import { loadTokenizer } from '../../text/tokenizer/tokenizer.js';
 import type { CommandContext } from '../context.js';
 import type { WorkerOptions } from '../options/queue-options.js';
@@ -19,7 +17,7 @@ import { packageVersion } from '../version.js';
 import { checkComputed, checkVersion, checkWeights } from './job.js';
 import { RequestMaker } from './request-maker.js';
 import { type Answers, readAnswers } from './requests-job.js';
-import { type DoneWork, type WorkPlace, workThrough } from './work-through.js';
+import { endOf, type WorkPlace, workThrough } from './work-through.js';
 
 /** Rejects with what differs, where this worker would answer otherwise than the first. */
 export async function answerRequests(place: WorkPlace, context: CommandContext): Promise<void> {
@@ -61,16 +59,8 @@ export async function answerRequests(place: WorkPlace, context: CommandContext):
       await model.answers?.grammars.close();
     }
   });
-  await finishSession({ command: 'worker', source, session, options, context, ...figuresOf(done) });
-}
-
-function figuresOf({ texts, passes, newTokens, seconds }: DoneWork) {
-  const made = `answered ${counted(texts, 'request')} in ${counted(passes, 'pass', 'passes')}`;
-  return {
-    limits: UNKNOWN_LIMITS,
-    figures: { texts, passes, new_tokens: newTokens, seconds },
-    summary: rateSentence(made, newTokens, seconds),
-  };
+  const made = `answered ${counted(done.texts, 'request')}`;
+  await finishSession({ command: 'worker', source, session, options, context, ...endOf(done, made) });
 }
 
 /** What all workers have to say alike is the server's, or what the first of them has found to fit. */

@@ -2,10 +2,12 @@
 
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
-import { OperatingError } from '../../../offload/index.js';
+import { counted, OperatingError } from '../../../offload/index.js';
 import type { QueueConnection } from '../../queue/connection.js';
 import { Leases } from '../../queue/leases.js';
 import type { JobRecord } from '../../queue/record.js';
+import { UNKNOWN_LIMITS } from '../../report/limits.js';
+import { rateSentence } from '../../report/report.js';
 import type { CommandContext } from '../context.js';
 import type { WorkerOptions } from '../options/queue-options.js';
 import type { Session } from '../session.js';
@@ -23,6 +25,15 @@ export interface DoneWork {
   readonly passes: number;
   readonly newTokens: number;
   readonly seconds: number;
+}
+
+/** What is said at the end. @param made the texts, as a clause */
+export function endOf({ texts, passes, newTokens, seconds }: DoneWork, made: string) {
+  return {
+    limits: UNKNOWN_LIMITS,
+    figures: { texts, passes, new_tokens: newTokens, seconds },
+    summary: rateSentence(`${made} in ${counted(passes, 'pass', 'passes')}`, newTokens, seconds),
+  };
 }
 
 type WorkPlaceWithEngine<P> = WorkPlace &
