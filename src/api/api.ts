@@ -54,20 +54,6 @@ export class Api implements Answering {
     throw new Error('a request without stream is answered at once');
   }
 
-  listModels(): object {
-    return { object: 'list', data: this.model.names.map((id) => this.#listed(id)) };
-  }
-
-  findModel(id: string): Reply {
-    if (this.model.names.includes(id)) return { kind: 'whole', status: 200, body: this.#listed(id) };
-    return refusal(noModel());
-  }
-
-  #listed(id: string): object {
-    const { created, contextTokens } = this.model;
-    return { id, object: 'model', created, owned_by: 'zero-inference', max_model_len: contextTokens };
-  }
-
   async *#guarded<T>(events: AsyncIterable<T>): AsyncGenerator<T, void> {
     try {
       yield* events;
@@ -86,16 +72,6 @@ export class Api implements Answering {
 export function refusal(error: ApiError): WholeReply {
   const { status, body } = error;
   return { kind: 'whole', status, body, retryAfterSeconds: error.details.retryAfterSeconds };
-}
-
-export function noModel(): ApiError {
-  const details = {
-    status: 404,
-    type: 'invalid_request_error',
-    param: 'model',
-    code: 'model_not_found',
-  } as const;
-  return new ApiError('there is no such model here: GET /v1/models lists what there is', details);
 }
 
 export function noEndpoint(path: string): ApiError {

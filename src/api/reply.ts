@@ -37,15 +37,23 @@ export interface Asking {
   readonly claimTokens?: ((tokens: number) => void) | undefined;
 }
 
+/** The names that one model goes by. */
+export interface ListedModel {
+  readonly names: readonly string[];
+  /** Seconds since 1970. */
+  readonly created: number;
+  /** Tokens of the longest text, where that is known. */
+  readonly contextTokens: number | undefined;
+}
+
 /** Whoever answers what clients post: a model of this process, or others that it is handed to. */
 export interface Answering {
   /** Never rejects: what is wrong is the reply. A stream's events may throw, always an ApiError. */
   answer(path: string, body: unknown, asking: Asking): Promise<Reply>;
   /** The same for whoever cannot take events as they come, such as a batch. */
   answerWhole(path: string, body: unknown, asking: Asking): Promise<WholeReply>;
-  /** The model list, and one of its entries. */
-  listModels(): object;
-  findModel(id: string): Reply;
+  /** Whose texts answers are. */
+  readonly model: ListedModel;
 }
 
 /** Told what becomes of texts, whoever asked for them. */

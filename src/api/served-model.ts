@@ -9,6 +9,7 @@ import { Coder } from '../library/prompt.js';
 import type { TextRoom } from '../library/text-request.js';
 import type { Tokenizer } from '../text/tokenizer/tokenizer.js';
 import type { ServedAnswers } from './answer-style.js';
+import { nowSeconds } from './ids.js';
 import type { TextObserver } from './reply.js';
 
 export interface ServedModel {
@@ -85,7 +86,7 @@ export function servedModel({
   const endTokens = new Set(tokenizer.eosTokenIds);
   return {
     names,
-    created: Math.floor(Date.now() / 1e3),
+    created: nowSeconds(),
     room: { engine, coder, contextTokens, endTokens, own: undefined },
     coder,
     tokenizer,

@@ -5,14 +5,13 @@ import { QueueConnection } from '../queue/connection.js';
 import { asked } from '../queue/record.js';
 import { RequestQueue } from '../queue/requests.js';
 import { checkServer } from '../queue/server.js';
-import { usualBodyBytes } from '../server/body.js';
 import { ServerExtras } from '../server/extras.js';
 import { type HandedRequest, QueueApi } from '../server/queue-api.js';
 import { Service } from '../server/service.js';
 import type { CommandContext } from './context.js';
 import type { FrontOptions } from './options/front-options.js';
 import { openRequestsJob } from './queue/requests-job.js';
-import { limitsOf, serveUntilStopped } from './serve.js';
+import { serveUntilStopped, serviceOptions } from './serve.js';
 
 /** Requests of a batch that lie in the queue at once, where they have room: enough for many workers. */
 const AT_ONCE = 4096;
@@ -48,9 +47,7 @@ async function serveQueue(
   const api = new QueueApi({ requests, names, contextTokens });
   const extras = new ServerExtras({ atOnce: AT_ONCE, data, log });
   try {
-    const mostBodyBytes = options.mostBodyBytes ?? usualBodyBytes(contextTokens);
-    const serviceOptions = { ...options, mostBodyBytes, limits: limitsOf(options), maxWaitMs: 0 };
-    const service = new Service({ api, log, extra: extras.groups }, serviceOptions);
+    const service = new Service({ api, log, extra: extras.groups }, serviceOptions(options, contextTokens));
     extras.start(api);
     const where = `handing requests to workers of job ${options.address.job} at ${options.address.shown}`;
     log.info(where);

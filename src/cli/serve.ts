@@ -2,10 +2,9 @@
 
 import { StoreFolder } from '../batches/store-folder.js';
 import { measureDriveLimit } from '../report/limits.js';
-import type { AdmissionLimits } from '../server/admission.js';
 import { usualBodyBytes } from '../server/body.js';
 import { ServerExtras } from '../server/extras.js';
-import { Service } from '../server/service.js';
+import { Service, type ServiceOptions } from '../server/service.js';
 import { loadTokenizer } from '../text/tokenizer/tokenizer.js';
 import type { CommandContext } from './context.js';
 import { badOption } from './options/option-reader.js';
@@ -45,14 +44,8 @@ async function serveModel(
       const extras = new ServerExtras({ engine, model, data, log: context.log, driveBytesPerSecond });
       try {
         const { groups: extra } = extras;
-        const service = new Service(
-          { engine, model, log: context.log, extra },
-          {
-            ...options,
-            mostBodyBytes: options.mostBodyBytes ?? usualBodyBytes(contextTokens),
-            limits: limitsOf(options),
-          },
-        );
+        const makings = { engine, model, log: context.log, extra };
+        const service = new Service(makings, serviceOptions(options, contextTokens));
         extras.start(service.api);
         await serveUntilStopped(service, extras, options, context);
       } finally {
@@ -109,16 +102,21 @@ async function listening(service: Service, { host, port }: Stopping): Promise<st
   }
 }
 
-export function limitsOf({
-  mostRequests,
-  mostClientRequests = mostRequests,
-  mostOpenTokens = Number.POSITIVE_INFINITY,
-  mostOpenBytes,
-}: ServerSettings & Partial<Pick<ServeOptions, 'mostOpenTokens'>>): AdmissionLimits {
+/** @param contextTokens of the longest text, where that is known */
+export function serviceOptions(
+  options: ServerSettings & Partial<Pick<ServeOptions, 'mostOpenTokens' | 'maxWaitMs'>>,
+  contextTokens: number | undefined,
+): ServiceOptions {
+  const { mostRequests, mostClientRequests = mostRequests, maxWaitMs = 0 } = options;
   return {
-    requests: mostRequests,
-    requestsOfClient: mostClientRequests,
-    tokens: mostOpenTokens,
-    bytes: mostOpenBytes,
+    ...options,
+    maxWaitMs,
+    mostBodyBytes: options.mostBodyBytes ?? usualBodyBytes(contextTokens),
+    limits: {
+      requests: mostRequests,
+      requestsOfClient: mostClientRequests,
+      tokens: options.mostOpenTokens ?? Number.POSITIVE_INFINITY,
+      bytes: options.mostOpenBytes,
+    },
   };
 }

@@ -2,9 +2,10 @@
 
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
-import { isEndpoint, isStreamed, noEndpoint, noModel, refusal } from '../api/api.js';
+import { isEndpoint, isStreamed, noEndpoint, refusal } from '../api/api.js';
 import { ApiError, asApiError } from '../api/api-error.js';
-import type { Answering, Asking, Reply, WholeReply } from '../api/reply.js';
+import { nowSeconds } from '../api/ids.js';
+import type { Answering, Asking, ListedModel, WholeReply } from '../api/reply.js';
 import type { Turn } from '../engine/request.js';
 import type { RequestQueue } from '../queue/requests.js';
 
@@ -33,11 +34,12 @@ export interface QueueApiOptions {
 }
 
 export class QueueApi implements Answering {
-  readonly #options: QueueApiOptions;
-  readonly #created = Math.floor(Date.now() / 1e3);
+  readonly model: ListedModel;
+  readonly #requests: QueueApiOptions['requests'];
 
-  constructor(options: QueueApiOptions) {
-    this.#options = options;
+  constructor({ requests, names, contextTokens }: QueueApiOptions) {
+    this.model = { names, contextTokens, created: nowSeconds() };
+    this.#requests = requests;
   }
 
   async answer(path: string, body: unknown, asking: Asking): Promise<WholeReply> {
@@ -58,26 +60,11 @@ export class QueueApi implements Answering {
     }
   }
 
-  listModels(): object {
-    return { object: 'list', data: this.#options.names.map((id) => this.#listed(id)) };
-  }
-
-  findModel(id: string): Reply {
-    if (!this.#options.names.includes(id)) return refusal(noModel());
-    return { kind: 'whole', status: 200, body: this.#listed(id) };
-  }
-
-  #listed(id: string): object {
-    const { contextTokens } = this.#options;
-    const longest = contextTokens === undefined ? {} : { max_model_len: contextTokens };
-    return { id, object: 'model', created: this.#created, owned_by: 'zero-inference', ...longest };
-  }
-
   async #handed(path: string, body: unknown, { turn, signal, name }: Asking): Promise<WholeReply> {
     if (!isEndpoint(path)) throw noEndpoint(path);
     if (isStreamed(body)) throw streamed(name !== undefined);
     const isUrgent = turn.kind === 'interactive';
-    const answer = await this.#options.requests.ask(
+    const answer = await this.#requests.ask(
       { path, body, turn },
       {
         name: name === undefined ? `request-${randomUUID()}` : `batch-${name}`,
