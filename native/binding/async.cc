@@ -133,4 +133,11 @@ uint64_t ReadSize(const Napi::Value& value, const char* name) {
   throw Napi::TypeError::New(value.Env(), std::string(name) + " must be a safe non-negative integer");
 }
 
+std::vector<int> ReadNumbers(const Napi::Value& list, const char* name) {
+  std::vector<int> numbers;
+  const auto array = list.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) numbers.push_back(static_cast<int>(ReadSize(array.Get(i), name)));
+  return numbers;
+}
+
 }  // namespace zi

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -83,5 +84,8 @@ std::shared_ptr<HostMemory> ReadHostMemory(const Napi::Value& id);
 
 /// A 64-bit size or offset passed as a JS number; throws TypeError unless it is a safe non-negative integer.
 uint64_t ReadSize(const Napi::Value& value, const char* name);
+
+/// A list of small ones.
+std::vector<int> ReadNumbers(const Napi::Value& list, const char* name);
 
 }  // namespace zi

@@ -64,9 +64,7 @@ class NativeMemory : public Napi::ObjectWrap<NativeMemory> {
   }
   Napi::Value Place(const Napi::CallbackInfo& info) {
     HostMemory& memory = Live(info.Env());
-    std::vector<int> nodes;
-    const auto list = info[0].As<Napi::Array>();
-    for (uint32_t i = 0; i < list.Length(); ++i) nodes.push_back(static_cast<int>(ReadSize(list.Get(i), "a node")));
+    const std::vector<int> nodes = ReadNumbers(info[0], "a node");
     return Napi::String::New(info.Env(), Guarded(info.Env(), [&] { return PlaceOnNodes(memory.data(), memory.size(), nodes); }));
   }
   void Free(const Napi::CallbackInfo&) { memory_.reset(); }

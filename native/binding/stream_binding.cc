@@ -92,13 +92,6 @@ Napi::Value OperationTableBinding(const Napi::CallbackInfo& info) { return Array
 
 Napi::Value InstructionSetsBinding(const Napi::CallbackInfo& info) { return ArrayOf(info.Env(), InstructionSets()); }
 
-std::vector<int> ReadNumbers(const Napi::Value& list) {
-  std::vector<int> numbers;
-  const auto array = list.As<Napi::Array>();
-  for (uint32_t i = 0; i < array.Length(); ++i) numbers.push_back(static_cast<int>(ReadSize(array.Get(i), "a number")));
-  return numbers;
-}
-
 Napi::Value ConfigureCpuBinding(const Napi::CallbackInfo& info) {
   const auto options = info[0].ToObject();
   const auto isa = options.Get("isa");
@@ -107,7 +100,7 @@ Napi::Value ConfigureCpuBinding(const Napi::CallbackInfo& info) {
   std::vector<std::vector<int>> nodes;
   const auto lists = options.Get("processorsByNode");
   for (uint32_t i = 0; lists.IsArray() && i < lists.As<Napi::Array>().Length(); ++i) {
-    nodes.push_back(ReadNumbers(lists.As<Napi::Array>().Get(i)));
+    nodes.push_back(ReadNumbers(lists.As<Napi::Array>().Get(i), "a processor"));
   }
   SetNodes(std::move(nodes));
   return Napi::String::New(info.Env(), Guarded(info.Env(), [&] { return ConfigureCpu(threads, chosen); }));
