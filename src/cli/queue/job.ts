@@ -6,7 +6,7 @@ import type { JobRecord, JobSizes } from '../../queue/record.js';
 import { type Job, longestPrompt } from '../generation/job.js';
 import type { GenerateOptions } from '../options/generate-options.js';
 import type { WorkerOptions } from '../options/queue-options.js';
-import { firstDifference, type RunSettings } from '../results/file.js';
+import { firstDifference, type OtherSetting, type RunSettings } from '../results/file.js';
 import { otherWeights, weightsFromJson } from '../results/weight-record.js';
 import { packageVersion } from '../version.js';
 
@@ -125,6 +125,14 @@ export function optionsOf(worker: WorkerOptions, generation: Generation): Genera
     overwrite: false,
     benchmark: undefined,
   };
+}
+
+/** A job of that name that says something else. */
+export function otherJob(job: string, other: OtherSetting, mend: string): OperatingError {
+  return new OperatingError(
+    'BAD_OPTION',
+    `job ${job} is in the queue already, with another ${other.name} (${other.theirs} there, ${other.ours} now): ${mend}`,
+  );
 }
 
 /** Throws BAD_OPTION where the job is that of another version. */

@@ -8,6 +8,7 @@ import { asked, createJob, type JobRecord, readJob } from '../../queue/record.js
 import type { FrontOptions } from '../options/front-options.js';
 import { firstDifference } from '../results/file.js';
 import { packageVersion } from '../version.js';
+import { otherJob } from './job.js';
 
 const ANSWERS = z.strictObject({
   served_model_name: z.array(z.string()),
@@ -78,12 +79,7 @@ function checkSame(before: JobRecord, now: JobRecord, job: string): void {
     { version: before.version, ...before.generation },
     { version: now.version, ...now.generation },
   );
-  if (!other) return;
-  throw new OperatingError(
-    'BAD_OPTION',
-    `job ${job} is in the queue already, with another ${other.name} (${other.theirs} there, ${other.ours} now): give the same, ` +
-      'or another --job',
-  );
+  if (other) throw otherJob(job, other, 'give the same, or another --job');
 }
 
 /** Throws BAD_OPTION for a job of servers, whose answers go to those who asked. */

@@ -1,7 +1,7 @@
 // `submit`: a file of prompts, checked against its model, into a queue.
 
 import { randomBytes } from 'node:crypto';
-import { counted, OperatingError } from '../../../offload/index.js';
+import { counted } from '../../../offload/index.js';
 import { QueueConnection } from '../../queue/connection.js';
 import { asked, createJob, type JobRecord, type KeptJob, readJob } from '../../queue/record.js';
 import { checkServer } from '../../queue/server.js';
@@ -19,7 +19,7 @@ import { promptsDigest, settingsOf } from '../results/resume.js';
 import { checkFiles, sharedInputs } from '../results/run-files.js';
 import { openSource } from '../source.js';
 import { packageVersion } from '../version.js';
-import { generationOf, partSettings, readGeneration, sizesOf } from './job.js';
+import { generationOf, otherJob, partSettings, readGeneration, sizesOf } from './job.js';
 import { checkPromptsJob } from './requests-job.js';
 
 export async function runSubmit(options: SubmitOptions, context: CommandContext): Promise<void> {
@@ -110,12 +110,7 @@ function checkSame(before: JobRecord, now: JobRecord, job: string): void {
       { version: before.version, ...before.generation },
       { version: now.version, ...now.generation },
     );
-  if (!other) return;
-  throw new OperatingError(
-    'BAD_OPTION',
-    `job ${job} is in the queue already, with another ${other.name} (${other.theirs} there, ${other.ours} now): give another ` +
-      '--job, or collect that one first',
-  );
+  if (other) throw otherJob(job, other, 'give another --job, or collect that one first');
 }
 
 function* each(list: PromptList): Generator<Prompt, void> {
