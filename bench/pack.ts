@@ -9,7 +9,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { MiB, NativeHost, present } from '../offload/index.js';
+import { MiB } from '../offload/index.js';
 import { openModel } from '../src/engine/open-model.js';
 import { DirectFile, stagingBuffer } from '../src/files/direct-file.js';
 import { type PackOptions, pack } from '../src/pack/pack.js';
@@ -17,6 +17,7 @@ import { preparePack } from '../src/pack/prepare.js';
 import { relativeLoss } from '../src/pack/record.js';
 import { PACKED_WEIGHTS, type PackedWeights } from '../src/pack/scheme.js';
 import { dummyCheckpoint, median, percent, printResult } from './common.js';
+import { readAll } from './read-all.js';
 
 const PIECE_BYTES = 32 * MiB;
 const FOLDER = 'out/bench';
@@ -25,27 +26,6 @@ async function secondsOf(work: () => Promise<void>): Promise<number> {
   const startMs = performance.now();
   await work();
   return (performance.now() - startMs) / 1e3;
-}
-
-/** Every byte of the files, two pieces ahead. */
-async function readAll(files: readonly string[]): Promise<void> {
-  const host = new NativeHost();
-  try {
-    const memories = [0, 1, 2].map(() => host.allocate(PIECE_BYTES, 'stream'));
-    const reads: Promise<unknown>[] = [];
-    for (const file of files.map((path) => host.openFile(path))) {
-      for (let fileOffset = 0; fileOffset < file.sizeBytes; fileOffset += PIECE_BYTES) {
-        if (reads.length >= memories.length) await reads[reads.length - memories.length];
-        const memory = present(memories[reads.length % memories.length], 'memory');
-        const requiredBytes = Math.min(PIECE_BYTES, file.sizeBytes - fileOffset);
-        const request = { file, fileOffset, sizeBytes: PIECE_BYTES, requiredBytes, memoryOffset: 0 };
-        reads.push(host.read([request], memory));
-      }
-    }
-    await Promise.all(reads);
-  } finally {
-    await host.close();
-  }
 }
 
 async function writeAll(path: string, sizeBytes: number): Promise<void> {
@@ -69,7 +49,7 @@ async function measure(source: string, weights: PackedWeights, runs: number): Pr
   let loss = 0;
   for (let run = 0; run < runs; run++) {
     rmSync(folder, { recursive: true, force: true });
-    reads.push(await secondsOf(() => readAll(checkpoint.files)));
+    reads.push(await secondsOf(() => readAll(checkpoint.files, { pieceBytes: PIECE_BYTES, pieces: 3 })));
     writes.push(await secondsOf(() => writeAll(join(FOLDER, 'written'), storedBytes)));
     const before = process.cpuUsage();
     packed.push(

@@ -6,27 +6,17 @@
 //
 // Without GPUs, virtual devices of the processor take their place: the same reads, with copies within the host's memory.
 
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import {
-  formatBytes,
-  formatRate,
-  MiB,
-  NativeHost,
-  pathsOf,
-  present,
-  type ReadSpan,
-} from '../offload/index.js';
+import { formatBytes, formatRate, MiB, pathsOf, present } from '../offload/index.js';
 import { openModel } from '../src/engine/open-model.js';
 import { dummyCheckpoint, median, percent, printResult, readShapeType } from './common.js';
+import { secondsToFirstToken } from './first-token.js';
+import { readAll } from './read-all.js';
 
-const BUFFERS = 4;
-const BUFFER_BYTES = 64 * MiB;
-const ALIGNMENT_BYTES = 4096;
+const [PIECES, PIECE_BYTES] = [4, 64 * MiB];
 
 const { values } = parseArgs({
   options: {
@@ -67,7 +57,7 @@ for (const parallel of values.parallel.split(',')) {
   const starts: Start[] = [];
   let before = await ringSeconds();
   for (let run = 0; run < Number(values.runs); run++) {
-    const start = await secondsToFirstToken(parallel);
+    const start = await startOnce(parallel);
     const after = await ringSeconds();
     starts.push({ ...start, ringSeconds: (before + after) / 2 });
     before = after;
@@ -85,8 +75,8 @@ for (const parallel of values.parallel.split(',')) {
   );
 }
 
-/** From the start of a new process until it prints that it knows the token. */
-async function secondsToFirstToken(parallel: string): Promise<Omit<Start, 'ringSeconds'>> {
+/** One start, and what its report says. */
+async function startOnce(parallel: string): Promise<Omit<Start, 'ringSeconds'>> {
   const report = join(tmpdir(), `zero-inference-ready-${process.pid}.json`);
   const devices =
     values.device === 'cuda'
@@ -94,16 +84,7 @@ async function secondsToFirstToken(parallel: string): Promise<Omit<Start, 'ringS
       : ['--virtual_devices', values.gpus];
   const rest = values.device === 'cuda' ? [] : ['--gpu_resident', '10000'];
   const words = ['--name', folder, ...devices, '--parallel', parallel, ...rest, '--max_new_tokens', '1'];
-  const startMs = performance.now();
-  const child = spawn(process.execPath, ['dist/src/main.js', ...words, '--report', report], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const ended = once(child, 'close');
-  await Promise.race([once(child.stdout, 'data'), ended]);
-  const seconds = (performance.now() - startMs) / 1e3;
-  child.stdout.resume();
-  const [status] = (await ended) as [number | null];
-  if (status !== 0) throw new Error(`the run for the first token ended with status ${status}`);
+  const seconds = await secondsToFirstToken([...words, '--report', report]);
   const figures = JSON.parse(readFileSync(report, 'utf8')) as {
     readonly ready_seconds: number;
     readonly hops: readonly { readonly hop: string; readonly bytes: number }[];
@@ -115,26 +96,7 @@ async function secondsToFirstToken(parallel: string): Promise<Omit<Start, 'ringS
 
 /** How long the read engine alone takes for all files, from beginning to end. */
 async function ringSeconds(): Promise<number> {
-  const host = new NativeHost();
-  try {
-    const buffers = Array.from({ length: BUFFERS }, () => host.allocate(BUFFER_BYTES, 'stream'));
-    for (const { native } of buffers) native.populateSoon();
-    const reads: Promise<ReadSpan>[] = [];
-    const startMs = performance.now();
-    for (const path of paths) {
-      const file = host.openFile(path);
-      const { size } = statSync(path);
-      for (let fileOffset = 0; fileOffset < size; fileOffset += BUFFER_BYTES) {
-        await reads[reads.length - BUFFERS];
-        const requiredBytes = Math.min(BUFFER_BYTES, size - fileOffset);
-        const sizeBytes = Math.ceil(requiredBytes / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
-        const request = { file, fileOffset, sizeBytes, requiredBytes, memoryOffset: 0 };
-        reads.push(host.read([request], present(buffers[reads.length % BUFFERS], 'a buffer')));
-      }
-    }
-    await Promise.all(reads);
-    return (performance.now() - startMs) / 1e3;
-  } finally {
-    await host.close();
-  }
+  const startMs = performance.now();
+  await readAll(paths, { pieceBytes: PIECE_BYTES, pieces: PIECES });
+  return (performance.now() - startMs) / 1e3;
 }

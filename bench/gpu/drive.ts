@@ -4,7 +4,7 @@
 //
 // node dist/bench/gpu/drive.js [--shape opt-6.7b] [--type bfloat16] [--cut '{"num_hidden_layers":4}'] [--dir out/bench] [--runs 5]
 
-import { type ChildProcess, fork, spawn } from 'node:child_process';
+import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { formatBytes, formatRate, MiB } from '../../offload/index.js';
@@ -12,6 +12,7 @@ import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import { openModel } from '../../src/engine/open-model.js';
 import { dummyCheckpoint, median, percent, printResult, readArguments } from '../common.js';
+import { secondsToFirstToken } from '../first-token.js';
 
 const BATCH = 8;
 const PROMPT = Int32Array.from({ length: 32 }, (_, index) => 100 + index);
@@ -42,7 +43,8 @@ async function measure(): Promise<void> {
     { shape, type, totalBytes, ratio, pairs },
   );
 
-  const starts = (await beside(ask, secondsToFirstToken)).map(({ value: seconds, alone }) => ({
+  const words = ['--name', folder, '--device', 'cuda', '--cpu_offload', '--max_new_tokens', '1'];
+  const starts = (await beside(ask, () => secondsToFirstToken(words))).map(({ value: seconds, alone }) => ({
     seconds,
     alone,
   }));
@@ -125,20 +127,4 @@ async function answer(): Promise<void> {
   });
   await once(process, 'disconnect');
   await engine.close();
-}
-
-/** From the start of a new process until it prints that it knows the token. */
-async function secondsToFirstToken(): Promise<number> {
-  const startMs = performance.now();
-  const words = ['--name', folder, '--device', 'cuda', '--cpu_offload', '--max_new_tokens', '1'];
-  const child = spawn(process.execPath, ['dist/src/main.js', ...words], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const ended = once(child, 'close');
-  await Promise.race([once(child.stdout, 'data'), ended]);
-  const spentMs = performance.now() - startMs;
-  child.stdout.resume();
-  const [status] = (await ended) as [number | null];
-  if (status !== 0) throw new Error(`the run for the first token ended with status ${status}`);
-  return spentMs / 1e3;
 }
