@@ -113,14 +113,15 @@ bool HostWorker::Next(uint64_t* asked) {
   const std::atomic_ref<uint64_t> word(*reinterpret_cast<uint64_t*>(words_ + kAskedWord));
   double spin_until = NowMs() + kSpinMs;
   for (uint32_t turn = 1; !closed_; ++turn) {
-    *asked = word.load(std::memory_order_acquire);
-    if (static_cast<uint32_t>(*asked) != done_) return true;
+    // First of all: a worker that was never begun computes nothing.
     if (begun_ == 0) {
       std::unique_lock<std::mutex> lock(mutex_);
       changed_.wait(lock, [this] { return begun_ > 0 || closed_; });
       spin_until = NowMs() + kSpinMs;
       continue;
     }
+    *asked = word.load(std::memory_order_acquire);
+    if (static_cast<uint32_t>(*asked) != done_) return true;
     _mm_pause();
     if (turn % 64 != 0) continue;
     // A thread that computes may need this core.

@@ -33,7 +33,8 @@ class HostWorker {
   uint32_t Define(const double* words, size_t count);
   void Forget(uint32_t job);
 
-  /// Between these the worker, and the threads that it computes with, look out without sleeping for long. They may nest.
+  /// Between these the worker, and the threads that it computes with, look out without sleeping for long. They may nest. What is
+  /// asked for outside of them waits until the next Begin; a worker that is looking when End is called may still compute it.
   void Begin();
   void End();
 

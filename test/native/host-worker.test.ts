@@ -140,10 +140,12 @@ describe('a worker of the host', () => {
 
   it('lets nobody wait when it is closed, not even where nobody looked out', async () => {
     const { x, hostX, hostY, y, op } = product();
-    worker.end();
-    const job = worker.define([op]);
-    device().compute.launch({ op: 'ask_host', from: x, to: hostX, mail, job });
-    device().compute.launch({ op: 'take_host', out: y, from: hostY, choices: null, mail });
+    // One that was never begun: whether one whose end was called is still looking is the system's choice.
+    const idle = backend.openWorker(device());
+    const own = { ...mail, words: tensor(idle.mail, 0, 'i32', [MAIL_WORDS]) };
+    const job = idle.define([op]);
+    device().compute.launch({ op: 'ask_host', from: x, to: hostX, mail: own, job });
+    device().compute.launch({ op: 'take_host', out: y, from: hostY, choices: null, mail: own });
     const refused = expect(settled()).rejects.toThrow('computing was stopped');
     await backend.close();
     await refused;
