@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { HANG_MS } from './helpers/hang.js';
 import {
   APT_INSTALL,
   AS_USER,
@@ -359,7 +360,10 @@ describe('an interruption', () => {
       child.kill(signal);
       expect(await outcome).toMatchObject({ status: 130, output: expect.stringContaining('interrupted') });
       expect(machine.read(BUILT)).toBe(before);
-      await vi.waitFor(() => expect(existsSync(`/proc/${machine.read('sleeper').trim()}/exe`)).toBe(false));
+      await vi.waitFor(
+        () => expect(existsSync(`/proc/${machine.read('sleeper').trim()}/exe`)).toBe(false),
+        HANG_MS,
+      );
     },
   );
 });

@@ -42,7 +42,7 @@ beforeAll(async () => {
   cpSync(modelFolder('shakespeare-bloom'), folder, { recursive: true });
   writeFileSync(join(folder, 'chat_template.jinja'), TEMPLATE);
   served = await serve(folder, { obeys: true, contextTokens: 1024, sequences: 4 });
-}, 120_000);
+});
 
 afterAll(async () => {
   await served.engine.close();
@@ -80,7 +80,7 @@ it('every choice obeys a JSON schema', async () => {
     expect(['Richard', 'Henry']).toContain(king);
     expect(Number.isInteger(years) && rest).toEqual({});
   }
-}, 120_000);
+});
 
 it('regular expressions, choices and rules', async () => {
   const content = async (more: object) => (await ask(more))[0]?.message.content;
@@ -89,7 +89,7 @@ it('regular expressions, choices and rules', async () => {
   expect(await content({ guided_grammar: 'root ::= "so " ("be it" | "it goes")' })).toMatch(
     /^so (be it|it goes)$/,
   );
-}, 120_000);
+});
 
 it('a call that has to come, of one tool or another, and in pieces', async () => {
   const [{ finish_reason: reason, message } = {} as Choice] = await ask({
@@ -112,7 +112,7 @@ it('a call that has to come, of one tool or another, and in pieces', async () =>
   const text = JSON.stringify(await eventsOf(streamed.events));
   expect(text).toMatch(/"name":"(crown|flee)"/);
   expect(text).toContain('"finish_reason":"tool_calls"');
-}, 120_000);
+});
 
 it('what is no grammar is refused, and says why; the next one is none the worse', async () => {
   const refused = (more: object) => expect(ask(more)).rejects;
@@ -130,10 +130,10 @@ it('what is no grammar is refused, and says why; the next one is none the worse'
   );
   const [next] = await ask({ guided_regex: 'ab' });
   expect(next?.message.content).toBe('ab');
-}, 120_000);
+});
 
 it('a cut text has the length as its reason', async () => {
   const [choice] = await ask({ guided_regex: 'a{200}', max_tokens: 5 });
   expect(choice?.finish_reason).toBe('length');
   expect(choice?.message.content).toMatch(/^a+$/);
-}, 120_000);
+});

@@ -146,7 +146,7 @@ it('each pod of the indexed job makes its share, and the statuses that end it ar
   expect([status, errors]).toEqual([0, []]);
   const share = readFileSync(join(data, 'shares/share-00000-of-00008.jsonl'), 'utf8').trimEnd().split('\n');
   expect(share.map((line) => (JSON.parse(line) as { index: number }).index).sort()).toEqual([0, 8]);
-}, 60_000);
+});
 
 it('a worker takes the queue from its environment', async () => {
   const { container } = jobOf('workers.yaml');
@@ -156,4 +156,4 @@ it('a worker takes the queue from its environment', async () => {
     2,
     expect.stringContaining('--queue is no address of a Redis server'),
   ]);
-}, 30_000);
+});

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, test, vi } from 'vitest';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
+import { HANG_MS } from '../helpers/hang.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
@@ -21,9 +22,7 @@ const TOPICS = [
   'O_DIRECT',
 ];
 
-test('measures a folder’s drive, leaves nothing there, and describes the machine for plans', {
-  timeout: 180_000,
-}, async () => {
+test('measures a folder’s drive, leaves nothing there, and describes the machine for plans', async () => {
   const folder = tempFolder();
   mkdirSync(folder, { recursive: true });
   const save = join(tempFolder(), 'machine.json');
@@ -51,12 +50,12 @@ test('measures a folder’s drive, leaves nothing there, and describes the machi
   expect(JSON.parse(plan.stdout).predicted.decode_step.total_ms).toBeGreaterThan(0);
 });
 
-test('leaves nothing behind, even when it is killed while it writes', { timeout: 180_000 }, async () => {
+test('leaves nothing behind, even when it is killed while it writes', async () => {
   const folder = tempFolder();
   const child = spawn(process.execPath, [MAIN, 'doctor', '--path', folder], { stdio: 'ignore' });
   const ended = new Promise((resolve) => child.on('close', resolve));
   // The file has no name, but the process holds it.
-  await vi.waitFor(() => expect(openFiles(child.pid)).toContain(`${folder}/`), 60_000);
+  await vi.waitFor(() => expect(openFiles(child.pid)).toContain(`${folder}/`), HANG_MS);
   child.kill('SIGKILL');
   await ended;
   expect(readdirSync(folder)).toEqual([]);
@@ -73,7 +72,7 @@ function openFiles(pid: number | undefined): string {
   return links.join('\n');
 }
 
-test('reads a file that is there, and says so in words', { timeout: 180_000 }, async () => {
+test('reads a file that is there, and says so in words', async () => {
   const file = join(modelFolder('shakespeare-bloom'), 'model.safetensors');
   const { stdout, status } = await runCli(['doctor', '--path', file]);
   expect(status).toBe(0);

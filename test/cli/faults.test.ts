@@ -9,6 +9,7 @@ import { type Ended, faultsOf, run } from '../../bench/faults/run.js';
 import { SCENARIOS } from '../../bench/faults/scenarios.js';
 import { present } from '../../offload/index.js';
 import { modelFolder } from '../helpers/fixtures.js';
+import { HANG_MS } from '../helpers/hang.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
 
@@ -108,7 +109,7 @@ describe.skipIf(!mayLimit())('a limit of processes', () => {
             '--log_level',
             'silent',
           ],
-          { encoding: 'utf8', timeout: 20_000 },
+          { encoding: 'utf8', timeout: HANG_MS },
         );
         expect(signal).toBeNull();
         if (status === 0) expect(stdout.length).toBeGreaterThan(2);
@@ -134,9 +135,11 @@ describe('doctor', () => {
   ])('without %s ends with a sentence', (fault, sentence) => {
     const { stderr, status } = spawnSync(process.execPath, ['--import', preload, MAIN, 'doctor', '--json'], {
       encoding: 'utf8',
+      timeout: HANG_MS,
       env: { ...process.env, ZI_FAULT: fault },
     });
-    expect(stderr).toMatch(sentence);
+    // On a busy machine it says now and then how far it is.
+    expect(stderr.replaceAll(/^\{.*\}\n/gm, '')).toMatch(sentence);
     expect([6, 9]).toContain(status);
   });
 });

@@ -140,7 +140,7 @@ describe.skipIf(!hasRedis())('with a Redis server', () => {
     front.child.kill('SIGTERM');
     second.child.kill('SIGTERM');
     expect(await Promise.all([front.over, second.over])).toEqual([0, 130]);
-  }, 240_000);
+  });
 });
 
 it('a server with a queue takes no options of a model, and has to say what clients call it', async () => {

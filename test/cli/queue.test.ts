@@ -168,5 +168,5 @@ describe.skipIf(!hasRedis())('with a Redis server', () => {
     expect(resumed.logs.join()).toContain('has 200 of 200 texts; 0 are to be made');
     expect(late.logs.join()).toContain('is collected: there is nothing left to do');
     expect(JSON.parse(status.stdout)).toMatchObject({ state: 'collected', workers: [] });
-  }, 240_000);
+  });
 });

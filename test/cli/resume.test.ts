@@ -88,7 +88,7 @@ describe.concurrent('--resume', () => {
     expect(idle.status).toBe(0);
     expect(idle.logs.join()).toMatch(/has 600 of 600 texts; 0 are to be made/);
     expect(readFileSync(pieces).equals(content)).toBe(true);
-  }, 300_000);
+  });
 
   it('recognises a line that was cut off, with or without its end, and makes it again', async () => {
     const { folder, input } = promptsFile(6);
@@ -107,7 +107,7 @@ describe.concurrent('--resume', () => {
         expect(result.logs.join()).toContain(`a line that was cut off after ${torn.length} bytes`);
       expect(readFileSync(output, 'utf8')).toBe(expected);
     }
-  }, 300_000);
+  });
 
   it('begins where there is nothing yet; without it, results are begun anew only where that is asked for', async () => {
     const { folder, input } = promptsFile(5);
@@ -147,7 +147,7 @@ describe.concurrent('--resume', () => {
     expect(readFileSync(`${output}.damaged`, 'utf8')).toBe(`${damaged}\n${lines[0]}\n`);
     const idle = await runCli([...words, '--output', output, '--resume']);
     expect(idle.logs.join()).toMatch(/has 9 of 9 texts; 0 are to be made/);
-  }, 300_000);
+  });
 
   it('goes on with the seed that was drawn, sample by sample', async () => {
     const { folder, input } = promptsFile(6);
@@ -168,7 +168,7 @@ describe.concurrent('--resume', () => {
     expect(other.errors[0]).toMatch(/belong to a run with other seed \(\d+ there, 1 now\)/);
     await runCli([...drawn, '--seed', String(seed), '--output', again]);
     expect(inOrder(recordsOf(again))).toEqual(expected);
-  }, 300_000);
+  });
 
   it('refuses results that it cannot go on with, and leaves them as they are', async () => {
     const { folder, input } = promptsFile(4);
@@ -191,7 +191,7 @@ describe.concurrent('--resume', () => {
       expect(result.status).toBe(2);
       expect(readFileSync(output).equals(content)).toBe(true);
     }
-  }, 300_000);
+  });
 
   it('results that go to a device are no file to go on with', async () => {
     const { input } = promptsFile(2);

@@ -172,4 +172,4 @@ it('shares of a drawn run are the lines of one run, merged in order, and say wha
     const { status, errors } = await runCli(line);
     expect([status, errors.join()]).toEqual([2, expect.stringMatching(sentence)]);
   }
-}, 120_000);
+});

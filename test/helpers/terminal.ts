@@ -4,10 +4,10 @@ import { spawn } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import { text as textOf } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
+import { HANG_MS } from './hang.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/src/main.js', import.meta.url));
 const CONTROL = new RegExp(`${String.fromCharCode(27)}\\[[0-9;?]*[A-Za-z]|\r`, 'g');
-const PATIENCE_MS = 20_000;
 
 export const KEYS = { enter: '\r', ctrlC: '\x03', ctrlD: '\x04', ctrlZ: '\x1a', up: '\x1b[A' } as const;
 /** What a shell says of a program that Ctrl-Z has stopped. */
@@ -56,7 +56,7 @@ export function openTerminal(
   const until = (pattern: RegExp) =>
     new Promise<string>((resolve, reject) => {
       const fail = () => reject(new Error(`${pattern} never came: ${JSON.stringify(text.slice(seen))}`));
-      const timer = setTimeout(fail, PATIENCE_MS);
+      const timer = setTimeout(fail, HANG_MS);
       const look = () => {
         const found = pattern.exec(text.slice(seen));
         if (!found) return;

@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
 import { modelFolder } from '../helpers/fixtures.js';
+import { HANG_MS } from '../helpers/hang.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -31,7 +32,7 @@ interface Ended {
 }
 
 function run(file: string): Ended {
-  const options = { cwd: project, encoding: 'utf8', timeout: 60_000, killSignal: 'SIGKILL' } as const;
+  const options = { cwd: project, encoding: 'utf8', timeout: HANG_MS, killSignal: 'SIGKILL' } as const;
   const { status, signal, stdout, stderr } = spawnSync(process.execPath, [file, modelFolder(NAME)], options);
   return { status, signal, stdout, stderr };
 }

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
 import { modelFolder } from '../helpers/fixtures.js';
+import { HANG_MS } from '../helpers/hang.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
 const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
@@ -29,7 +30,7 @@ function run(program: number): string {
   writeFileSync(file, code.replace("'FOLDER'", JSON.stringify(modelFolder('shakespeare-bloom'))));
   const { status, stdout, stderr } = spawnSync(process.execPath, [file], {
     encoding: 'utf8',
-    timeout: 60_000,
+    timeout: HANG_MS,
   });
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   return stdout;

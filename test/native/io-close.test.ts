@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { native } from '../../offload/port/native.js';
 import type { IoEngine } from '../../offload/port/native-io.js';
+import { HANG_MS } from '../helpers/hang.js';
 import { allocate, batch, ENGINES, failure, makeFile, makeIo, readWhole, useIo } from './io-helpers.js';
 
 useIo();
@@ -131,5 +132,5 @@ function script(engine: IoEngine, path: string): string {
 
 /** In a process of its own, so that a crash or a hang is this test's failure and no other's. */
 function runScript(source: string): void {
-  execFileSync(process.execPath, ['-e', source], { timeout: 30_000, stdio: ['ignore', 'pipe', 'inherit'] });
+  execFileSync(process.execPath, ['-e', source], { timeout: HANG_MS, stdio: ['ignore', 'pipe', 'inherit'] });
 }

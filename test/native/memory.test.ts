@@ -4,6 +4,7 @@ import { release } from 'node:os';
 import { describe, expect, it, vi } from 'vitest';
 import { MiB } from '../../offload/index.js';
 import { native } from '../../offload/port/native.js';
+import { HANG_MS } from '../helpers/hang.js';
 
 const SIZE = 256 * MiB;
 /** MADV_POPULATE_WRITE came with Linux 5.14. */
@@ -20,7 +21,7 @@ describe.skipIf(!CAN_POPULATE)('populateSoon', () => {
     const apart = (16 * MiB) / 4;
     for (let at = 5; at < words.length; at += apart) words[at] = at;
     await vi.waitFor(() => expect(process.memoryUsage().rss - before).toBeGreaterThan(0.9 * SIZE), {
-      timeout: 60_000,
+      timeout: HANG_MS,
       interval: 20,
     });
     for (let at = 5; at < words.length; at += apart) expect(words[at]).toBe(at);

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { type NumaTopology, nodesFor, numaTopology, processorsByNode } from '../../offload/backends/numa.js';
 import { native } from '../../offload/port/native.js';
 import { checkNodes } from '../../src/doctor/checks.js';
+import { HANG_MS } from '../helpers/hang.js';
 
 /** Two nodes with memory and one with processors alone; a GPU near the second, a network card near the first. */
 const FILES: Readonly<Record<string, string>> = {
@@ -116,7 +117,7 @@ describe('the system', () => {
         return [/^Cpus_allowed_list:\s+(.*)$/m.exec(status)?.[1]];
       });
     native().configureCpu({ threads: 3, processorsByNode: [[first], [second]] });
-    const deadline = Date.now() + 30_000;
+    const deadline = Date.now() + HANG_MS;
     // Threads name and bind themselves when they first run.
     while (new Set(poolLists()).size < new Set([first, second]).size && Date.now() < deadline);
     expect(new Set(poolLists())).toEqual(new Set([`${second}`, `${first}`]));

@@ -9,6 +9,7 @@ import { native } from '../../offload/port/native.js';
 import type { FaultPoint } from '../../offload/port/native-addon.js';
 import type { Op, Tensor } from '../../offload/port/ops.js';
 import { denseWeight } from '../../offload/port/weights.js';
+import { HANG_MS } from '../helpers/hang.js';
 import { allocate, batch, failure, makeFile, makeIo, readWhole, useIo } from './io-helpers.js';
 import { TestMemory } from './tensor-bytes.js';
 
@@ -115,7 +116,7 @@ describe('threads that cannot start', () => {
       );
     }
     never('thread');
-    await expect.poll(threadsNow, { timeout: 5000 }).toBeLessThanOrEqual(before);
+    await expect.poll(threadsNow, { timeout: HANG_MS }).toBeLessThanOrEqual(before);
   });
 
   it('touching pages needs none', () => {

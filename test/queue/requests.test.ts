@@ -97,5 +97,5 @@ describe.skipIf(!hasRedis())('with a Redis server', () => {
     await worker.close(true);
     redis.disconnect();
     connection.close();
-  }, 60_000);
+  });
 });

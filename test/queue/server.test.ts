@@ -94,7 +94,7 @@ describe.skipIf(!hasRedis())('with a Redis server', () => {
     await createJob(question, { ...record, id: 'two' });
     expect(await collect(untold)).toBe('replaced');
     connection.close();
-  }, 30_000);
+  });
 
   it('a wrong password, one that evicts, and workers of another version or too little memory are refused', async () => {
     const [port, folder, prompts] = [await freePort(), newFolder(), join(newFolder(), 'in.jsonl')];
@@ -143,5 +143,5 @@ describe.skipIf(!hasRedis())('with a Redis server', () => {
       expect.stringContaining('maxmemory-policy volatile-ttl'),
     ]);
     redis.disconnect();
-  }, 120_000);
+  });
 });

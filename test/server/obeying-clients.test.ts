@@ -34,7 +34,7 @@ beforeAll(async () => {
   writeFileSync(join(folder, 'chat_template.jinja'), TEMPLATE);
   server = await listen(folder, {}, { obeys: true, contextTokens: 1024, sequences: 4 });
   client = new OpenAI({ baseURL: `${server.address}/v1`, apiKey: 'none', maxRetries: 0 });
-}, 120_000);
+});
 
 afterAll(async () => {
   await server.close();
@@ -80,7 +80,7 @@ describe('the client of OpenAI', () => {
       ],
     });
     expect(told.choices[0]?.finish_reason).toBe('length');
-  }, 120_000);
+  });
 
   it('has tools called in responses, whole as streamed, and tells what came of it', async () => {
     const asked = {
@@ -115,7 +115,7 @@ describe('the client of OpenAI', () => {
     // The template has written the call and its output.
     const plain = await client.responses.create({ ...response, max_output_tokens: 4 });
     expect(more.usage?.input_tokens).toBeGreaterThan((plain.usage?.input_tokens ?? 0) + 20);
-  }, 120_000);
+  });
 
   it('has schemas obeyed in chats and responses', async () => {
     const schema = { name: 'king', schema: CROWN, strict: true };
@@ -127,7 +127,7 @@ describe('the client of OpenAI', () => {
     const format = { type: 'json_schema' as const, ...schema };
     const { output_text: text } = await client.responses.create({ ...response, text: { format } });
     checkKing(JSON.parse(text));
-  }, 120_000);
+  });
 });
 
 describe('the ai package', () => {
@@ -153,10 +153,10 @@ describe('the ai package', () => {
     for (const { input } of toolCalls) checkKing(input);
     const streamed = await streamText({ ...asked, model: model() }).toolCalls;
     expect(streamed.map(({ input }) => input)).toEqual(toolCalls.map(({ input }) => input));
-  }, 120_000);
+  });
 
   it('has a schema obeyed', async () => {
     const { object } = await generateObject({ ...prompt, model: model(), schema: jsonSchema(CROWN) });
     checkKing(object);
-  }, 120_000);
+  });
 });

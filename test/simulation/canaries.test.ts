@@ -25,7 +25,7 @@ it('finds nothing where nothing is planted', async () => {
     const { share } = await caught({ ...options, ...streams(() => ({})) });
     expect(share).toBe(0);
   }
-}, 600_000);
+});
 
 describe('waits left out', () => {
   it('compute does not wait for a layer to arrive', async () => {

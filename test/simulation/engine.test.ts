@@ -114,13 +114,13 @@ it('requests that share, grow, make room and leave have the texts that they have
   expect(seen.preempted).toBeGreaterThan(COUNT / 25);
   expect(seen.cancelled).toBeGreaterThan(COUNT / 25);
   expect(seen.late).toBeGreaterThan(COUNT / 25);
-}, 600_000);
+});
 
 it('the same where keys and values rest in DRAM', async () => {
   await sweep(Math.ceil(COUNT / 2), 950_001, (seed) =>
     play(seed, { kvOffload: true, computesInPlace: false }),
   );
-}, 600_000);
+});
 
 /** Whether a planted bug is caught in so many of the first seeds. */
 async function isCaught(options: WorldOptions, times: number, seeds = 40): Promise<boolean> {
@@ -161,7 +161,7 @@ it('canaries: pages of another beginning, and pages that two texts write, are ca
     PageCache.prototype.share = share;
     PageCache.prototype.take = take;
   }
-}, 600_000);
+});
 
 it('the same where blocks keep states; canary: sequences that have one state are caught', async () => {
   const options = { states: true };
@@ -180,7 +180,7 @@ it('the same where blocks keep states; canary: sequences that have one state are
   } finally {
     Sequence.prototype.feed = feed;
   }
-}, 600_000);
+});
 
 describe('blocks that see only the latest tokens', () => {
   const options = { horizons: true, states: false };
@@ -190,7 +190,7 @@ describe('blocks that see only the latest tokens', () => {
     await sweep(Math.ceil(COUNT / 8), 990_001, (seed) =>
       play(seed, { ...options, kvOffload: true, computesInPlace: false }),
     );
-  }, 600_000);
+  });
 
   const { place, usable, leave } = LatePages.prototype;
   afterEach(() => Object.assign(LatePages.prototype, { place, usable, leave }));
@@ -206,7 +206,7 @@ describe('blocks that see only the latest tokens', () => {
       }));
     };
     expect(await isCaught(options, 4, 12)).toBe(true);
-  }, 600_000);
+  });
 
   it('canary: a sequence moves on before its latest tokens are behind the window', async () => {
     LatePages.prototype.place = function (microBatches, holders) {
@@ -218,12 +218,12 @@ describe('blocks that see only the latest tokens', () => {
       return place.call(this, microBatches, holders);
     };
     await expect(isCaught(options, 1)).rejects.toThrow('assertion failed');
-  }, 600_000);
+  });
 
   it('canary: a beginning is shared whose latest pages have gone to others', async () => {
     LatePages.prototype.usable = (pages) => pages.length;
     expect(await isCaught(options, 3, 20)).toBe(true);
-  }, 600_000);
+  });
 
   it('canary: pages that are given back twice', async () => {
     LatePages.prototype.leave = function (holder) {
@@ -232,14 +232,14 @@ describe('blocks that see only the latest tokens', () => {
       leave.call(this, { pages: holder.pages, late });
     };
     await expect(isCaught(options, 1)).rejects.toThrow('given back once');
-  }, 600_000);
+  });
 
   it('canary: pages that are never given back', async () => {
     LatePages.prototype.leave = (holder) => {
       holder.late = [];
     };
     await expect(isCaught(options, 1)).rejects.toThrow('assertion failed');
-  }, 600_000);
+  });
 });
 
 /** The run with the place beside that of its first page. */

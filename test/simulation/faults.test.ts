@@ -49,7 +49,7 @@ it('a read that fails ends the pass with its error; the next session reads again
     await world.close();
   });
   expect(failures).toBeGreaterThan(COUNT / 20);
-}, 600_000);
+});
 
 it('a failed read of the fixed weights rejects the creation', async () => {
   const world = new World(1, { failsRead: (request) => request === 0 });
@@ -83,7 +83,7 @@ it('a session can end while a pass runs and fetches are in flight; the next one 
     await world.close();
   });
   expect(interrupted).toBeGreaterThan(COUNT / 10);
-}, 600_000);
+});
 
 it('a session can end as a pass begins that brings what it chooses: nothing is read for nobody, and the next one goes on', async () => {
   await sweep(Math.ceil(COUNT / 10), 250_001, async (seed) => {
@@ -122,7 +122,7 @@ it('a session can end as a pass begins that brings what it chooses: nothing is r
     await world.end();
     await world.close();
   });
-}, 600_000);
+});
 
 it('a backend that is closed in the middle rejects what waits for it, and ending still works', async () => {
   let rejected = 0;
@@ -149,7 +149,7 @@ it('a backend that is closed in the middle rejects what waits for it, and ending
     if (world.isCreated) await world.end();
   });
   expect(rejected).toBeGreaterThan(COUNT / 5);
-}, 600_000);
+});
 
 it('sessions share buffers and the layers at rest, each of which is read once; early stops fetch no further pass', async () => {
   await sweep(COUNT, 400_001, async (seed) => {
@@ -208,7 +208,7 @@ it('sessions share buffers and the layers at rest, each of which is read once; e
     expect(read.filter((key) => onDevices.includes(key)).sort()).toEqual(onDevices.sort());
     await world.close();
   });
-}, 600_000);
+});
 
 it('a device that breaks off ends every pass with its one error, and leaves nothing leased', async () => {
   const seen = new Set<string>();
@@ -239,4 +239,4 @@ it('a device that breaks off ends every pass with its one error, and leaves noth
     );
   });
   for (const by of ['peer', 'nccl', 'none']) expect([...seen]).toContain(`${by} false`);
-}, 600_000);
+});

@@ -90,13 +90,13 @@ it('ragged streams on any number of devices yield the texts that each prompt has
   });
   // Devices ran out of prompts while others had some.
   expect(idle.size).toBeGreaterThan(3);
-}, 600_000);
+});
 
 it('devices without any prompt keep their part of the gathers going', async () => {
   await sweep(Math.ceil(COUNT / 3), 600_001, async (seed) => {
     await play(seed, { deviceCount: 8, computesInPlace: false }, 0.2);
   });
-}, 600_000);
+});
 
 it('while prompts wait, every place has work, but for those that wait for their prompt’s turn in a pass', async () => {
   let [sequences, capacity] = [0, 0];
@@ -108,7 +108,7 @@ it('while prompts wait, every place has work, but for those that wait for their 
     }
   });
   expect(sequences / capacity).toBeGreaterThan(0.8);
-}, 600_000);
+});
 
 it('nothing is fetched in vain when texts are as long as they may be', async () => {
   await sweep(Math.ceil(COUNT / 3), 800_001, async (seed) => {
@@ -123,7 +123,7 @@ it('nothing is fetched in vain when texts are as long as they may be', async () 
     const { world, passes } = await play(seed, { wrap, tiers: 'nvme' }, 1, false);
     expect(reads).toBe(passes.length * world.scenario.plan.layers.length);
   });
-}, 600_000);
+});
 
 /** Share of seeds in which a planted bug is caught. */
 async function caught(options: WorldOptions): Promise<number> {
@@ -164,4 +164,4 @@ it('canaries: an idle device that gathers nothing, and pages that two texts shar
   } finally {
     PageCache.prototype.take = take;
   }
-}, 600_000);
+});

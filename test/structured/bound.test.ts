@@ -12,7 +12,7 @@ beforeAll(async () => {
     device: 'cpu',
     threads: 2,
   });
-}, 120_000);
+});
 afterAll(() => run.close());
 
 it('every text obeys the schema and ends by itself, and is the same again among others', async () => {
@@ -21,4 +21,4 @@ it('every text obeys the schema and ends by itself, and is the same again among 
   expect(new Set(first.texts).size).toBeGreaterThan(12);
   const again = await run.bound(5, 3);
   expect(again.texts).toEqual(first.texts.slice(3, 8));
-}, 120_000);
+});
