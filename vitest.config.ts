@@ -1,25 +1,50 @@
+import { existsSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
+import { HANG_MS } from './test/helpers/hang.js';
+
+const hasGpu = existsSync('/dev/nvidiactl');
+/**
+ * They change what the addon has once in a process, count a process's memory and threads, or use a GPU; without one, tests
+ * of GPUs are only counted.
+ */
+const ALONE = [
+  'test/bench/soak.test.ts',
+  ...(hasGpu ? ['test/native/*.test.ts', 'test/**/cuda-*.test.ts'] : ['test/native/!(cuda-*).test.ts']),
+];
 
 /** Small files that take long: started last, as small ones are, they would run alone at the end. */
 const LONG = ['test/simulation/', 'test/golden/placement', 'test/cli/plan', 'test/cli/doctor'];
 
+/** Files that follow each other share a process if they may; small ones come last, so that both processes end together. */
 class LongOnesFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    const isLong = ({ moduleId }: TestSpecification) => LONG.some((part) => moduleId.includes(part));
+    const turn = ({ moduleId, project }: TestSpecification) => {
+      if (project.name === 'alone') return 0;
+      return LONG.some((part) => moduleId.includes(part)) ? 1 : 2;
+    };
     const sorted = await super.sort(files);
-    return [...sorted.filter(isLong), ...sorted.filter((file) => !isLong(file))];
+    return sorted.sort((a, b) => turn(a) - turn(b));
   }
 }
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
     globalSetup: ['test/cli/compile.ts'],
-    // Tests drive native threads; one process per file keeps a crash in one from hiding the others.
+    // A crash ends one process: the file that had it fails, and those after it get another.
     pool: 'forks',
     maxWorkers: 2,
-    testTimeout: 60_000,
+    // For what hangs: longer than whatever a test itself waits for.
+    testTimeout: 2 * HANG_MS,
+    hookTimeout: 2 * HANG_MS,
     sequence: { sequencer: LongOnesFirst },
+    projects: [
+      { extends: true, test: { name: 'alone', include: ALONE, isolate: true } },
+      // Modules are loaded once for many files: otherwise that takes a second each.
+      {
+        extends: true,
+        test: { name: 'shared', include: ['test/**/*.test.ts'], exclude: ALONE, isolate: false },
+      },
+    ],
   },
 });
