@@ -25,6 +25,7 @@ auto KernelOf(const Kernels& k, const RotaryOp&) { return k.rotary; }
 auto KernelOf(const Kernels& k, const KvStoreOp&) { return k.kv_store; }
 auto KernelOf(const Kernels& k, const AttentionOp&) { return k.attention; }
 auto KernelOf(const Kernels& k, const ArgmaxOp&) { return k.argmax; }
+auto KernelOf(const Kernels& k, const TokenRowsOp&) { return k.token_rows; }
 auto KernelOf(const Kernels& k, const TopTokensOp&) { return k.top_tokens; }
 auto KernelOf(const Kernels& k, const NllFoldOp&) { return k.nll_fold; }
 auto KernelOf(const Kernels& k, const ScaleCapOp&) { return k.scale_cap; }

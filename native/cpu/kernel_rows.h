@@ -1,4 +1,4 @@
-// gather_rows and rotary: work on whole rows picked by index.
+// gather_rows, token_rows and rotary: work on whole rows picked by index.
 #pragma once
 #include "cpu/kernel_common.h"
 
@@ -26,6 +26,13 @@ inline void GatherRowsKernel(const GatherRowsOp& op, Run& run) {
       }
     });
   });
+}
+
+inline void TokenRowsKernel(const TokenRowsOp& op, Run&) {
+  for (int64_t r = 0; r < op.tokens.shape[0]; ++r) {
+    const int32_t token = Int(op.tokens, r);
+    reinterpret_cast<int32_t*>(op.rows.data)[r * op.rows.strides[0]] = token == kNoToken ? 0 : token;
+  }
 }
 
 inline void RotatePairs(float* x, const float* cosine, const float* sine, int64_t pairs, bool interleaved) {

@@ -34,6 +34,7 @@ constexpr Kernels kTable = {
     .kv_store = KvStoreKernel,
     .attention = AttentionKernel,
     .argmax = ArgmaxKernel,
+    .token_rows = TokenRowsKernel,
     .top_tokens = TopTokensKernel,
     .nll_fold = NllFoldKernel,
     .scale_cap = ScaleCapKernel,

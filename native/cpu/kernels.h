@@ -34,6 +34,7 @@ struct Kernels {
   void (*kv_store)(const KvStoreOp&, Run&);
   void (*attention)(const AttentionOp&, Run&);
   void (*argmax)(const ArgmaxOp&, Run&);
+  void (*token_rows)(const TokenRowsOp&, Run&);
   void (*top_tokens)(const TopTokensOp&, Run&);
   void (*nll_fold)(const NllFoldOp&, Run&);
   void (*scale_cap)(const ScaleCapOp&, Run&);

@@ -1,4 +1,4 @@
-// gather_rows, rotary and kv_store: rows picked by index. Tables may lie in page-locked host memory.
+// gather_rows, token_rows, rotary and kv_store: rows picked by index. Tables may lie in page-locked host memory.
 #include <algorithm>
 
 #include "cuda/overlap.h"
@@ -78,6 +78,14 @@ __global__ void GatherRows(const GatherArguments a) {
     }
     for (int64_t i = done + threadIdx.x; i < a.columns; i += kThreads) put(i, Widen(from[i]));
   });
+}
+
+__global__ void TokenRows(int32_t* rows, int64_t stride, const int32_t* tokens, int64_t tokens_stride, int64_t count) {
+  Begin();
+  const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (at >= count) return;
+  const int32_t token = tokens[at * tokens_stride];
+  rows[at * stride] = token == kNoToken ? 0 : token;
 }
 
 /// A block per token: its sines and cosines are computed once, for all heads.
@@ -231,6 +239,13 @@ void Launch(const GatherRowsOp& op, Run& run) {
                                   op.table.strides[0],   Ints(op.rows), columns,        op.accumulate,
                                   columns % 8 == 0 && RowsAligned(op.out, 16), op.scale, run.fault()};
   Overlapped(GatherRows, Blocks(tokens, 1), kThreads, run, arguments);
+}
+
+void Launch(const TokenRowsOp& op, Run& run) {
+  const int64_t count = op.tokens.shape[0];
+  if (count == 0) return;
+  Overlapped(TokenRows, Blocks(count, kThreads), kThreads, run, reinterpret_cast<int32_t*>(op.rows.data), op.rows.strides[0],
+             Ints(op.tokens), op.tokens.strides[0], count);
 }
 
 bool StoresPieces(const KvStoreOp& op) {

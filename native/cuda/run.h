@@ -105,6 +105,7 @@ void Launch(const GateSigmoidOp& op, Run& run);
 void Launch(const ScaleRowsOp& op, Run& run);
 void Launch(const SampleOp& op, Run& run);
 void Launch(const NoteNotFiniteOp& op, Run& run);
+void Launch(const TokenRowsOp& op, Run& run);
 void Launch(const BringExpertsOp& op, Run& run);
 void Launch(const AskHostOp& op, Run& run);
 void Launch(const TakeHostOp& op, Run& run);

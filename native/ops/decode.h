@@ -14,7 +14,8 @@ using Operation = std::variant<GatherRowsOp, LayerNormOp, RmsNormOp, LinearOp, G
                                NoteNotFiniteOp, CopyOp, FillOp, ExpertBiasOp, GatedPairsOp, PositionScaleOp,
                                ClampOp, CausalConvOp, StateScanOp, GatedRmsOp, GateSigmoidOp, ScaleRowsOp, HeadLinearOp,
                                CompressOp, WindowAttentionOp, HyperWeightsOp, HyperMixOp, BringExpertsOp, AskHostOp, TakeHostOp,
-                               CopyRowsOp, FindExpertsOp, ReduceOp, TopTokensOp>;
+                               CopyRowsOp, FindExpertsOp, ReduceOp, TopTokensOp,
+                               TokenRowsOp>;
 
 struct Decoded {
   const char* name;

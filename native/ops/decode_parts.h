@@ -33,6 +33,11 @@ Operation GateSigmoid(Reader& in);
 Operation Combine(Reader& in);
 Operation ScaleRows(Reader& in);
 
+// What moves bytes as they are (decode_copies.cc).
+Operation Copy(Reader& in);
+Operation CopyRows(Reader& in);
+Operation Fill(Reader& in);
+
 // What a device asks of its host (decode_host.cc).
 Operation AskHost(Reader& in);
 Operation TakeHost(Reader& in);

@@ -172,6 +172,9 @@ struct AttentionOp {
 struct ArgmaxOp {
   View out, logits;
 };
+struct TokenRowsOp {
+  View rows, tokens;
+};
 /// A row's likeliest tokens, and their logits.
 struct TopTokensOp {
   View tokens, values, logits;

@@ -184,6 +184,9 @@ export function encodeOp(op: Op): Float64Array {
     case 'argmax':
       tensors(op.out, op.logits);
       break;
+    case 'token_rows':
+      tensors(op.rows, op.tokens);
+      break;
     case 'top_tokens':
       tensors(op.tokens, op.values, op.logits);
       break;

@@ -1,9 +1,28 @@
 // Where a row of an embedding table lies in its file, and the room that an aligned read of it needs.
 
-import { assert } from '../errors.js';
+import { assert, OperatingError } from '../errors.js';
 import { READ_ALIGNMENT_BYTES } from '../port/backend.js';
-import { roundDown, roundUp } from '../units.js';
-import type { RowTable } from './model.js';
+import { MiB, roundDown, roundUp } from '../units.js';
+import type { ModelSpec, RowTable } from './model.js';
+
+/** A table that is to rest on devices comes in such pieces, one from the drive while the other goes up. */
+export const TABLE_PIECE_BYTES = 8 * MiB;
+export const TABLE_BUFFERS_BYTES = 2 * (TABLE_PIECE_BYTES + 2 * READ_ALIGNMENT_BYTES);
+
+/** Those whose rows are tokens'. */
+export function tokenTables({ tables }: Pick<ModelSpec, 'tables'>): RowTable[] {
+  return tables.filter(({ rowsFrom }) => rowsFrom === 'token');
+}
+
+/** Throws BAD_INPUT for rows that a table lacks. */
+export function checkRows({ key, rowCount }: RowTable, rows: Int32Array): void {
+  const stray = rows.find((row) => row < 0 || row >= rowCount);
+  if (stray === undefined) return;
+  throw new OperatingError(
+    'BAD_INPUT',
+    `row ${stray} of the table of ${key} is wanted, which has ${rowCount} rows (0 to ${rowCount - 1})`,
+  );
+}
 
 /** Where a row lies: the aligned start of the read that fetches it, and its offset in what is read. */
 export function rowPlace(

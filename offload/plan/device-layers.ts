@@ -7,6 +7,7 @@ import { ALLOCATION_BYTES } from './device-costs.js';
 import { type Draft, sumOf } from './draft.js';
 import type { PlanInput, PlanOptions } from './input.js';
 import type { BufferPlan, PlanTerm, Sizes } from './plan.js';
+import { restTables } from './row-memory.js';
 import { mostAtRest, spreadOf } from './spread.js';
 
 const DEVICE_WINDOW_LAYERS = 2;
@@ -31,7 +32,11 @@ function placeWhole(input: PlanInput, sizes: Sizes): Draft | undefined {
   const fitsWhole =
     wanted.layers === layerCount &&
     spreadOf(deviceLayerBytes, layerCount).bytes <= Math.min(free, wanted.bytes);
-  if (fitsWhole) return draftOf(input, sizes, wholeAtRest(input, layerCount), NO_BUFFERS);
+  if (fitsWhole) {
+    const all = wholeAtRest(input, layerCount);
+    const draft = draftOf(input, sizes, all, NO_BUFFERS);
+    return restTables(input, draft, Math.min(free, wanted.bytes) - (all.term?.bytes ?? 0));
+  }
   const buffers = streamBuffers(input, wanted.layers > 0).find(
     ({ count, sizeBytes }) => count * sizeBytes <= free,
   );

@@ -14,6 +14,8 @@ export interface Draft {
   readonly stages?: readonly StagePlan[];
   /** Layers with experts are then not among those that rest on devices, and all others are. */
   readonly slots?: SlotPlan;
+  /** Every layer rests on the devices, and beside them the tables of tokens; absent where these do not. */
+  readonly tablesRest?: true;
   /** By layer that does not rest on devices, in their order: bytes in host memory, and whether it rests in DRAM. */
   readonly restBytes: readonly number[];
   readonly inDram: readonly boolean[];

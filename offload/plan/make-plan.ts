@@ -41,6 +41,7 @@ export function makePlan(model: ModelSpec, workload: Workload, options: PlanOpti
     sumRoundBytes: roundBytes(model, workload),
     hostBuffers: { count: draft.hostWindowLayers, sizeBytes: hostBufferBytes },
     deviceBuffers: draft.deviceBuffers,
+    tablesRest: draft.tablesRest,
     slots: draft.slots,
     rows: isCut ? input.cuttable?.rows : undefined,
     activationType: input.activationType,

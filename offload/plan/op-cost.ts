@@ -89,6 +89,7 @@ function workMs(op: Op, slices: readonly SliceShape[], compute: ComputeRates): n
     case 'argmax':
     case 'sample':
     case 'top_tokens':
+    case 'token_rows':
     case 'nll_fold':
     case 'note_not_finite':
     case 'scale_cap':

@@ -32,6 +32,8 @@ export interface PassSizes {
   /** Int32 words of tables. */
   readonly controlWords: number;
   readonly resultBytes: number;
+  /** Where the tokens of every other pass go that begins before the one before it has ended, among the results. */
+  readonly tokensAheadOffset: number;
   readonly placeBytes: number;
   /** A mask per sequence. */
   readonly maskBytes: number;
@@ -41,10 +43,12 @@ export interface PassSizes {
 export function passSizes(plan: Counts, tokenRows: number, pagesPerSequence: number): PassSizes {
   const headRows = headRowsOf(plan);
   const logitsRead = plan.readLogits ? plan.logitRows * plan.logitColumns : 0;
+  const ownBytes = resultBytes(headRows, plan.topLogProbs, logitsRead);
   return {
     headRows,
     controlWords: controlWords(plan, tokenRows, pagesPerSequence),
-    resultBytes: resultBytes(headRows, plan.topLogProbs, logitsRead),
+    resultBytes: ownBytes + (plan.nll || plan.readLogits ? 0 : headRows * DTYPE_BYTES.i32),
+    tokensAheadOffset: ownBytes,
     placeBytes: (plan.passTokens + headRows) * DTYPE_BYTES.i32,
     maskBytes: plan.sequences * plan.maskWords * DTYPE_BYTES.i32,
   };

@@ -74,6 +74,7 @@ export const OPERATIONS = [
   ],
   ['reduce', 'x partial exchange accumulate'],
   ['top_tokens', 'tokens values logits'],
+  ['token_rows', 'rows tokens'],
 ] as const satisfies readonly (readonly [OperationName, string])[];
 
 /** Written as their places. */

@@ -226,11 +226,10 @@ export type Op =
       tables: AttentionTables;
       score: ScoreRule;
     })
-  /**
-   * out i32 [R] = column of the largest of f32 logits [R, V], the lowest one in a tie; NO_TOKEN for a row with a logit
-   * that is no finite number.
-   */
+  /** out i32 [R] = column of the largest of f32 logits [R, V], the lowest one in a tie; NO_TOKEN for a row that is not finite. */
   | { readonly op: 'argmax'; out: Tensor; logits: Tensor }
+  /** rows i32 [R] = tokens i32 [R], 0 for NO_TOKEN: which rows of a table follow from what has just been drawn. */
+  | { readonly op: 'token_rows'; rows: Tensor; tokens: Tensor }
   /**
    * tokens i32 [R, K] = the columns of the K largest of f32 logits [R, V], values f32 [R, K] = those, the largest first and
    * of equal ones the lower column. NaN is none of them; NO_TOKEN and −inf where there are fewer.
@@ -373,6 +372,8 @@ export function effects(op: Op): Effects {
       return { reads: op.accumulate ? [op.partial, op.x] : [op.partial], writes: [op.x] };
     case 'argmax':
       return { reads: [op.logits], writes: [op.out] };
+    case 'token_rows':
+      return { reads: [op.tokens], writes: [op.rows] };
     case 'top_tokens':
       return { reads: [op.logits], writes: [op.tokens, op.values] };
     case 'sample': {

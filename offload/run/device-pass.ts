@@ -3,7 +3,7 @@
 import { assert, OperatingError, present } from '../errors.js';
 import type { CutLayer } from '../model/cut-layer.js';
 import { blockPlace, EMBEDDING_PLACE } from '../model/forward-places.js';
-import type { Weights } from '../model/model.js';
+import type { RowTable, Weights } from '../model/model.js';
 import { placeIn, weightsAt } from '../model/weights.js';
 import { leavesRows } from '../plan/host-rows.js';
 import type { PlannedLayer } from '../plan/plan.js';
@@ -19,15 +19,16 @@ import type { DeviceCopy } from '../stream/staged-layer.js';
 import type { Trace } from '../trace.js';
 import { checkMicroBatch } from './check-pass.js';
 import type { SlotCounts } from './device-slots.js';
-import { lookUpRows, queueEmbedding } from './embedding.js';
-import { queueHandOver } from './hand-over.js';
+import type { DeviceTables } from './device-tables.js';
+import { lookUpRows, queueDrawn, queueEmbedding } from './embedding.js';
+import { queueHandOver, queueTokensOver } from './hand-over.js';
 import { queueHeadPiece, queueTokens, takeLogits } from './head.js';
-import { KeptPass, type LayerWork } from './kept-pass.js';
+import { KeptPass } from './kept-pass.js';
+import { LayerGroups } from './layer-groups.js';
 import { LayerTimes } from './layer-times.js';
 import { type MicroBatch, tokenCount } from './pass.js';
 import { type PassResult, readResults } from './results.js';
 import type { DeviceWork, Running } from './running.js';
-import { SharedEnd } from './shared-end.js';
 import { uploadTables, writeTables } from './tables.js';
 import { noteTokens } from './watch.js';
 
@@ -38,9 +39,6 @@ function hostsOf({ slots, rows: byHost }: DeviceWork['state']) {
 
 /** With so many tokens a layer takes less than a millisecond, and what the host does for it may take as long. */
 const FEW_TOKENS = 128;
-/** At most half of the layers that are queued beyond those that the device has reached. */
-const MOST_TOGETHER = 8;
-
 interface LaidOut {
   readonly layer: PlannedLayer;
   /** Where some of its rows did not come. */
@@ -48,19 +46,11 @@ interface LaidOut {
   readonly weights: Weights;
 }
 
-/** Layers that have one end. */
-interface LayerGroup {
-  readonly start: DeviceEvent;
-  readonly end: SharedEnd;
-  readonly most: number;
-  size: number;
-  /** Those that are queued when the group is complete. */
-  readonly waiting: LayerWork[];
-}
-
 export interface DevicePassOptions extends DeviceWork {
   /** Per table of the model. */
   readonly rowCaches: readonly RowCache[];
+  /** Undefined where rows always come one by one. */
+  readonly tables?: DeviceTables | undefined;
   readonly trace: Trace;
   /** Undefined where layers always come whole. */
   readonly share?: RowShare | undefined;
@@ -72,11 +62,11 @@ export interface DevicePassOptions extends DeviceWork {
 export class DevicePass {
   readonly #work: DeviceWork;
   readonly #rowCaches: readonly RowCache[];
+  readonly #tables: DeviceTables | undefined;
   readonly #times: LayerTimes;
   #running: readonly Running[] = [];
   readonly #awaited = new WeakSet<DeviceEvent>();
-  #group: LayerGroup | undefined;
-  #mostTogether = 1;
+  readonly #groups: LayerGroups;
   /** Where this pass queues what the one before has queued. */
   #kept: KeptPass | undefined;
   /** What the next one may queue again. */
@@ -87,24 +77,38 @@ export class DevicePass {
   readonly #share: RowShare | undefined;
   readonly #isAtRest: boolean;
   readonly #before: DevicePass | undefined;
+  /** The tables of the pass before have left the host. */
+  #uploaded: DeviceEvent | undefined;
+  /** The pass's tokens are drawn. */
+  #drew: DeviceEvent | undefined;
+  /** Whether its tokens go to the other one of two places. */
+  #isOdd = false;
 
   constructor(options: DevicePassOptions) {
-    const { model, plan, state, rowCaches, trace, share, before } = options;
+    const { model, plan, state, rowCaches, tables, trace, share, before } = options;
     this.#share = share;
     this.#before = before;
     this.#isAtRest = isAtRest(plan);
     this.#work = { model, plan, state };
     this.#rowCaches = rowCaches;
+    this.#tables = tables;
+    this.#groups = new LayerGroups(state.device.compute);
     this.#times = new LayerTimes(state.device.name, trace);
   }
 
-  /** Queues the embedding of every micro-batch, or what the device before has made of them. Rejects when rows cannot be read. */
-  async begin(microBatches: readonly MicroBatch[]): Promise<void> {
+  /**
+   * Queues the embedding of every micro-batch, or what the device before has made of them. Rejects when rows cannot be read.
+   * @param drawer who draws the tokens of this and the pass before, where it is another device
+   */
+  async begin(microBatches: readonly MicroBatch[], drawer?: DevicePass): Promise<void> {
     const { model, plan, state } = this.#work;
     for (const microBatch of microBatches) checkMicroBatch(microBatch, model, plan);
+    const followsDrawn = microBatches.some(({ drawn }) => drawn);
+    this.#isOdd = followsDrawn && !this.#isOdd;
+    if (followsDrawn) await this.#followDrawn(drawer);
     this.#times.beginPass();
-    this.#dropGroup();
-    [this.#running, this.#kept, this.#mostTogether] = [[], undefined, 1];
+    this.#groups.beginPass();
+    [this.#running, this.#kept] = [[], undefined];
     await this.#embed(state.kv.begin(microBatches));
     if (this.#before) this.#takeFrom(this.#before);
     if (!this.#hostLooksOut) for (const one of hostsOf(state)) one.beginPass();
@@ -116,7 +120,7 @@ export class DevicePass {
     const { compute } = this.#work.state.device;
     const waits = this.#waitFor(copy.ready);
     const group = waits ? undefined : this.#groupOf(copy);
-    if (!group) this.#closeGroup();
+    if (!group) this.#groups.close();
     // What rests on the device is there at once, so a layer starts as the one before ends. For others the host may have
     // waited.
     const before = waits || !copy.rests ? undefined : this.#times.lastEnd;
@@ -128,10 +132,10 @@ export class DevicePass {
       else queueHeadPiece(this.#work, this.#running, layer, weights);
       this.#work.state.ops.flush();
     };
-    if (group && this.#kept) group.waiting.push({ of: weights, queue });
+    if (group) this.#groups.add(group, { of: weights, queue });
     else queue();
     const end = group?.end ?? compute.record();
-    if (group && ++group.size === group.most) this.#closeGroup();
+    if (group) this.#groups.counted(group);
     this.#times.add(layer.layout.layer.name, start, end);
     this.#times.account();
     if (apart) this.#share?.note(apart, { started: start, ended: end });
@@ -145,7 +149,7 @@ export class DevicePass {
   readyMasks(): Promise<void> | undefined {
     const { masks } = this.#work.state;
     if (!masks || !this.#running.some(({ control }) => control.sampling?.allowed)) return undefined;
-    this.#closeGroup();
+    this.#groups.close();
     return masks.take(this.#running);
   }
 
@@ -169,7 +173,7 @@ export class DevicePass {
 
   /** That all layers are queued: reached when the device has computed them. */
   endLayers(): DeviceEvent {
-    this.#closeGroup();
+    this.#groups.close();
     return this.#work.state.device.compute.record();
   }
 
@@ -192,21 +196,29 @@ export class DevicePass {
   /** Where others have computed this pass as well: takes in their logits, and queues what follows from all of them. */
   takeOver(others: readonly { readonly pass: DevicePass; readonly ended: DeviceEvent }[]): void {
     const { compute } = this.#work.state.device;
-    this.#closeGroup();
+    this.#groups.close();
     for (const { pass, ended } of others) {
       compute.wait(ended);
       takeLogits(this.#work, this.#running, pass.#work);
     }
     queueTokens(this.#work, this.#running);
     this.#work.state.ops.flush();
+    this.#drew = compute.record();
+  }
+
+  /** The pass before may still be on its way: its tables are not to be written over, and its tokens come from where they are drawn. */
+  async #followDrawn(drawer: DevicePass | undefined): Promise<void> {
+    assert(this.#tables?.areThere, 'every token has its row on the device');
+    if (this.#uploaded && Number.isNaN(this.#uploaded.timeMs)) await this.#uploaded.reached();
+    if (drawer) queueTokensOver(drawer.#work.state, present(drawer.#drew, 'drawn tokens'), this.#work.state);
   }
 
   /** Waits for the device. Rejects with an OperatingError when it failed. */
   async finish(): Promise<PassResult> {
-    this.#closeGroup();
+    this.#groups.close();
     this.#times.endPass();
     try {
-      const result = await readResults(this.#work, this.#running);
+      const result = await readResults(this.#work, this.#running, this.#isOdd);
       // The next pass is not to wait for it.
       setImmediate(() => this.#times.account());
       return result;
@@ -230,7 +242,7 @@ export class DevicePass {
   /** Resolves when nothing queued runs any more, also after a pass that failed half way. */
   async idle(): Promise<void> {
     const { device, kv } = this.#work.state;
-    this.#dropGroup();
+    this.#groups.drop();
     await device.compute
       .record()
       .reached()
@@ -271,6 +283,7 @@ export class DevicePass {
     if (!running || running.microBatch.watched || !state.kv.isResident) return;
     if (model.lengthDependentAfterTokens !== undefined) return;
     if (before?.fits(running)) this.#kept = before;
+    if (this.#kept) this.#groups.keep(this.#kept);
     this.#last = this.#kept ?? new KeptPass(running);
     this.#last.begin();
   }
@@ -279,34 +292,9 @@ export class DevicePass {
    * Layers at rest are handed over several at a time where a few tokens take less than what lies between two batches. The first
    * groups are small, so that the device begins at once.
    */
-  #groupOf({ rests }: DeviceCopy): LayerGroup | undefined {
+  #groupOf({ rests }: DeviceCopy) {
     if (!rests || !this.#alone) return undefined;
-    if (this.#group?.end.isRecorded) this.#closeGroup();
-    this.#group ??= this.#beginGroup(this.#times.lastEnd ?? this.#work.state.device.compute.record());
-    return this.#group;
-  }
-
-  #beginGroup(start: DeviceEvent): LayerGroup {
-    const { compute } = this.#work.state.device;
-    const waiting: LayerWork[] = [];
-    const end = new SharedEnd(() => {
-      if (waiting.length > 0) present(this.#kept, 'what is kept').queue(compute, waiting);
-      return compute.record();
-    });
-    return { start, end, most: this.#mostTogether, size: 0, waiting };
-  }
-
-  #closeGroup(): void {
-    this.#group?.end.record();
-    if (this.#group) this.#mostTogether = Math.min(MOST_TOGETHER, 2 * this.#group.most);
-    this.#group = undefined;
-  }
-
-  /** What a pass that was cut off has not queued never is. */
-  #dropGroup(): void {
-    if (this.#group) this.#group.waiting.length = 0;
-    this.#group?.end.record();
-    this.#group = undefined;
+    return this.#groups.open(() => this.#times.lastEnd ?? this.#work.state.device.compute.record());
   }
 
   /** Whether the stream has to wait: once it has, everything queued later is behind the event as well. */
@@ -341,12 +329,13 @@ export class DevicePass {
   async #embed(microBatches: readonly MicroBatch[]): Promise<void> {
     const { plan, state } = this.#work;
     const { compute } = state.device;
+    const resting = (table: RowTable) => this.#tables?.find(state.device, table);
     let [firstToken, firstOutput, firstWord] = [0, 0, 0];
     for (const microBatch of microBatches) {
       const tokens = tokenCount(microBatch);
       assert(tokens > 0 && tokens <= plan.microBatchTokens, 'a micro-batch has the planned size');
       assert(firstToken + tokens <= plan.passTokens, 'a pass has the planned size');
-      const found = this.#before ? [] : lookUpRows(this.#work.model, this.#rowCaches, microBatch);
+      const found = this.#before ? [] : lookUpRows(this.#work.model, this.#rowCaches, microBatch, resting);
       const leases = await found;
       // Where nothing was waited for, one micro-batch follows the other.
       const before = found instanceof Promise ? undefined : this.#times.lastEnd;
@@ -357,6 +346,7 @@ export class DevicePass {
       this.#running = [...this.#running, running];
       if (microBatches.length === 1) this.#recall();
       const embedded = this.#embedOne(running, leases, start);
+      this.#uploaded = embedded;
       for (const lease of leases) lease.release(embedded);
       if (!this.#before) this.#times.add('embedding', start, embedded);
       firstToken += tokens;
@@ -370,14 +360,15 @@ export class DevicePass {
     const queue = () => {
       uploadTables(state, running.control);
       if (this.#before) return;
+      if (running.microBatch.drawn) queueDrawn(this.#work, running);
       queueEmbedding(this.#work, running, leases);
       noteTokens(state, running, EMBEDDING_PLACE, true);
     };
     // Where the first layer is still to come, nobody waits for it.
     if (this.#kept && this.#isAtRest) {
-      this.#group = this.#beginGroup(start);
-      this.#group.waiting.push({ of: this.#rowCaches, queue });
-      return this.#group.end;
+      const group = this.#groups.begin(start);
+      group.waiting.push({ of: this.#tables?.areThere ? this.#tables : this.#rowCaches, queue });
+      return group.end;
     }
     queue();
     return state.device.compute.record();

@@ -60,6 +60,8 @@ export interface DeviceState {
   /** Where results are copied for JavaScript, and at `placesOffset` the places. */
   readonly results: HostMemory;
   readonly placesOffset: number;
+  /** See PassSizes. */
+  readonly tokensAheadOffset: number;
   readonly fixed: Weights;
   readonly kv: KvTier;
   /** Where experts that are chosen come to; undefined where layers are there whole. */
@@ -134,6 +136,7 @@ export function makeDeviceState(options: DeviceStateOptions, common: DeviceCommo
     headPlaces: tensor(places, plan.passTokens * DTYPE_BYTES.i32, 'i32', [headRows]),
     results: backend.allocateHost(sizes.resultBytes + sizes.placeBytes, 'control'),
     placesOffset: sizes.resultBytes,
+    tokensAheadOffset: sizes.tokensAheadOffset,
     fixed: common.fixed,
     kv: makeKvTier(options),
     slots: plan.slots && new DeviceSlots(options),

@@ -1,7 +1,9 @@
 // The embedding of a micro-batch: the rows of its tokens are looked up where they rest, then summed on the device.
 
 import { present } from '../errors.js';
-import type { ModelSpec } from '../model/model.js';
+import type { ModelSpec, RowTable } from '../model/model.js';
+import { checkRows } from '../model/table-rows.js';
+import type { Tensor } from '../port/ops.js';
 import { rows } from '../port/tensor.js';
 import type { RowCache, RowLease } from '../stream/row-cache.js';
 import { type MicroBatch, tableRows } from './pass.js';
@@ -10,16 +12,35 @@ import type { DeviceWork, Running } from './running.js';
 /**
  * Rows of a micro-batch, per table: at once where all are in memory. Rejects when no look-up is under way any more, and
  * holds none then.
+ * @param resting finds tables that rest on the device
  */
 export function lookUpRows(
   { tables }: ModelSpec,
   rowCaches: readonly RowCache[],
   microBatch: MicroBatch,
+  resting: (table: RowTable) => Tensor | undefined,
 ): RowLease[] | Promise<RowLease[]> {
-  const lookups = tables.map((table, index) =>
-    present(rowCaches[index], 'row cache').lookup(tableRows(table.rowsFrom, table.rowOffset, microBatch)),
-  );
+  const lookups = tables.map((table, index) => {
+    const rowsOf = tableRows(table.rowsFrom, table.rowOffset, microBatch);
+    const there = resting(table);
+    return there ? leaseOf(table, there, rowsOf) : present(rowCaches[index], 'row cache').lookup(rowsOf);
+  });
   return lookups.every(isThere) ? lookups : allOrNone(lookups);
+}
+
+function leaseOf(table: RowTable, there: Tensor, indices: Int32Array): RowLease {
+  checkRows(table, indices);
+  return { table: there, indices, release: () => undefined };
+}
+
+/** Queues that tokens which the device has drawn become the rows that kernels look up, where tables have their place. */
+export function queueDrawn({ model, state }: DeviceWork, { control, firstToken, tokens }: Running): void {
+  const drawn = rows(state.ids, firstToken, tokens);
+  const become = (to: Tensor) => state.device.compute.launch({ op: 'token_rows', rows: to, tokens: drawn });
+  for (const [index, { rowsFrom }] of model.tables.entries()) {
+    if (rowsFrom === 'token') become(present(control.rows[index], 'rows'));
+  }
+  if (control.tokens) become(control.tokens);
 }
 
 export function queueEmbedding(

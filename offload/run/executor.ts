@@ -19,6 +19,7 @@ import type { Trace } from '../trace.js';
 import { DevicePass } from './device-pass.js';
 import type { SlotCounts } from './device-slots.js';
 import { makeDeviceCommon, makeDeviceState } from './device-state.js';
+import { DeviceTables } from './device-tables.js';
 import { Lane, layersAhead } from './lane.js';
 import { joinFolded, nllOf } from './log-probs.js';
 import { type Pass, tokenCount } from './pass.js';
@@ -48,6 +49,8 @@ export class Executor {
   /** One with all layers, or one for each stage. */
   readonly #lanes: readonly Lane[];
   readonly #rowCaches: readonly RowCache[];
+  /** Undefined where rows of tokens are always looked up one by one. */
+  readonly #tables: DeviceTables | undefined;
   /** One of each device; in a pipeline, by batch, one of each stage. */
   readonly #crews: readonly (readonly DevicePass[])[];
   readonly #share: RowShare | undefined;
@@ -55,6 +58,8 @@ export class Executor {
   readonly #patience: Patience | undefined;
   #session: { passLimit: number; nextPass: number } | undefined;
   readonly #running = new Set<Promise<unknown>>();
+  /** The pass that came last is queued. */
+  #queued: Promise<void> = Promise.resolve();
 
   private constructor(options: ExecutorOptions, source: WeightSource, fixedHost: HostMemory) {
     const { model, plan, backend, trace, loaded = new Map(), tell = () => undefined } = options;
@@ -72,6 +77,9 @@ export class Executor {
       return new RowCache(table, source, memory, onRead);
     });
     this.#rowCaches = rowCaches;
+    this.#tables =
+      plan.tablesRest && new DeviceTables({ backend, devices: backend.devices, model, source, trace });
+    const tables = this.#tables;
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     const { sumRoundBytes } = plan;
     const exchanges = sumRoundBytes === undefined ? [] : backend.openExchange(backend.devices, sumRoundBytes);
@@ -86,7 +94,7 @@ export class Executor {
         const common = makeDeviceCommon(options);
         return (before: DevicePass | undefined) => {
           const state = makeDeviceState(options, common);
-          return new DevicePass({ ...own, state, rowCaches, trace, share, before });
+          return new DevicePass({ ...own, state, rowCaches, tables, trace, share, before });
         };
       }),
     );
@@ -205,6 +213,7 @@ export class Executor {
     await Promise.all(this.#lanes.map((lane) => lane.stop()));
     // A pass that is cut off queues nothing more once it knows. Why it failed, it said itself.
     await Promise.allSettled(this.#running);
+    await this.#tables?.stop();
     await Promise.all([...this.#crews.flat(), ...this.#rowCaches].map((part) => part.idle()));
     for (const lane of this.#lanes) lane.freePassed();
   }
@@ -245,20 +254,52 @@ export class Executor {
     return this.#patience ? this.#patience.during(onAll) : onAll();
   }
 
+  /**
+   * A pass may begin before the one before it has ended, if that is of single tokens that go on and are drawn freely: its own
+   * micro-batches then are `drawn`.
+   */
+  get runsAhead(): boolean {
+    return this.#tables?.areThere === true && !(this.#plan.nll || this.#plan.readLogits);
+  }
+
   async #onAllDevices(pass: Pass, passIndex: number): Promise<PassResult[]> {
+    const before = this.#queued;
+    let results: Promise<PassResult[]> | undefined;
+    this.#queued = present(this.#lanes[0], 'a lane').inTurn(async () => {
+      const followsDrawn = pass.perDevice.flat().some(({ drawn }) => drawn);
+      // What it follows is no token where that was never queued.
+      if (followsDrawn) await before;
+      await this.#queueOnAll(pass, passIndex, followsDrawn);
+      results = this.#finishAll();
+      results.catch(() => undefined); // it may fail before anybody waits for it
+    });
+    this.#queued.catch(() => undefined);
+    await this.#queued;
+    const all = await present(results, 'results');
+    this.#tables?.goOn();
+    return all;
+  }
+
+  async #queueOnAll(pass: Pass, passIndex: number, followsDrawn: boolean): Promise<void> {
     const patience = this.#patience;
     const lane = present(this.#lanes[0], 'a lane');
     if (this.#plan.slots) lane.schedule.decide(allChoose(this.#plan.slots, pass), pass.expectsWhole);
     this.#share?.begin(allLeaveRows(this.#plan.rows, pass));
     const devices = this.#devices;
     const perDevice = devices.map((_, index) => pass.perDevice[index % this.batchCount] ?? []);
-    for (const [index, device] of devices.entries()) await device.begin(perDevice[index] ?? []);
+    for (const [index, device] of devices.entries()) {
+      const drawer = this.#model.shares && index > 0 ? devices[0] : undefined;
+      await device.begin(perDevice[index] ?? [], drawer);
+    }
     const ahead = layersAhead(Math.max(...perDevice.map((microBatches) => microBatches.length)));
-    lane.forgetQueued();
+    if (!followsDrawn) lane.forgetQueued();
     // Only its last piece draws tokens.
     await lane.queueLayers({ passIndex, devices, ahead, beforeLast: () => this.#readyMasks(), patience });
+  }
+
+  async #finishAll(): Promise<PassResult[]> {
     if (this.#model.shares) return [await this.#finishTogether()];
-    const results = await Promise.all(devices.map((device) => device.finish()));
+    const results = await Promise.all(this.#devices.map((device) => device.finish()));
     this.#share?.end();
     return results;
   }

@@ -1,7 +1,8 @@
-// What one stage of a pipeline has made of a batch, on its way to the next stage.
+// What one device has made that another goes on with: hidden states of a stage of a pipeline, and tokens.
 
 import type { DeviceEvent } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
+import { dimension } from '../port/tensor.js';
 import type { DeviceState } from './device-state.js';
 import type { LayerTimes } from './layer-times.js';
 import type { Running } from './running.js';
@@ -41,4 +42,20 @@ export function queueHandOver({ from, made, to, running, times }: HandOver, hidd
   const ended = gather.record();
   compute.wait(ended);
   times.addHandOver(bytes, started, ended);
+}
+
+/**
+ * Queues the copy of drawn tokens, which compute of `to` goes on with. `from` draws again only when it has summed with `to`, which
+ * has then read them.
+ */
+export function queueTokensOver({ ids: from }: DeviceState, drew: DeviceEvent, to: DeviceState): void {
+  const { device, ids } = to;
+  device.compute.wait(drew);
+  device.compute.copy(
+    ids.memory,
+    ids.offsetBytes,
+    from.memory,
+    from.offsetBytes,
+    dimension(ids, 0) * DTYPE_BYTES.i32,
+  );
 }

@@ -52,8 +52,8 @@ export class KeptPass {
 
 /** What operations say of a micro-batch that is alone in its pass: where its tables lie, how long they are, and what is made. */
 function shapeOf({ control, microBatch }: Running): readonly number[] {
-  const { logProbs = false, topLogProbs = 0, targets } = microBatch;
-  return [...control.layout, Number(logProbs), Number(targets !== undefined), topLogProbs];
+  const { logProbs = false, topLogProbs = 0, targets, drawn = false } = microBatch;
+  return [...control.layout, Number(logProbs), Number(targets !== undefined), topLogProbs, Number(drawn)];
 }
 
 function isOf(part: Part, layers: readonly LayerWork[]): boolean {

@@ -82,6 +82,11 @@ export interface MicroBatch {
   readonly logProbs?: boolean;
   /** And those of so many of the likeliest tokens, for each output; default 0. */
   readonly topLogProbs?: number;
+  /**
+   * Its tokens are those that the pass before it draws, in the order of that one's outputs: they are not known when it begins, and
+   * those of `slices` only say how many there are.
+   */
+  readonly drawn?: boolean;
   /** Each token's first place is noted at which its hidden state is not finite: to say where a fault began. */
   readonly watched?: boolean;
 }
@@ -128,6 +133,8 @@ export interface ControlTables {
   readonly lengths: readonly SequenceLength[];
   /** [T] per table of the model. */
   readonly rows: readonly Tensor[];
+  /** [T], where blocks ask for the tokens themselves. */
+  readonly tokens: Tensor | undefined;
   /** [R] */
   readonly outputs: Tensor;
   /** [R] */
@@ -211,6 +218,7 @@ export function writeControl(microBatch: MicroBatch, place: ControlPlace): Contr
     states,
     lengths,
     rows: rowTensors,
+    tokens,
     outputs,
     targets,
     sampling,

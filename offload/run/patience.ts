@@ -28,6 +28,9 @@ export class Patience {
   /** Since when the first of them could have been computed. */
   #sinceMs = 0;
   #timer: NodeJS.Timeout | undefined;
+  /** Passes on their way: one may begin before the one before it has ended. */
+  #running = 0;
+  #lost: Promise<never> = new Promise(() => undefined);
   #failure: OperatingError | undefined;
   #reject: (failure: OperatingError) => void = () => undefined;
 
@@ -40,21 +43,25 @@ export class Patience {
   /** The pass's result, or a rejection as soon as devices have got nowhere for so long; from then on for every pass. */
   async during<T>(pass: () => Promise<T>): Promise<T> {
     if (this.#failure) throw this.#failure;
-    this.#queued = [];
-    this.#sinceMs = performance.now();
-    const lost = new Promise<never>((_, reject) => {
-      this.#reject = reject;
-    });
-    this.#timer = setInterval(() => this.#look(), this.#patienceMs / LOOKS);
-    this.#timer.unref();
+    if (this.#running++ === 0) this.#begin();
     const result = pass();
     // What it ends with behind the failure is of no interest.
     result.catch(() => undefined);
     try {
-      return await Promise.race([result, lost]);
+      return await Promise.race([result, this.#lost]);
     } finally {
-      clearInterval(this.#timer);
+      if (--this.#running === 0) clearInterval(this.#timer);
     }
+  }
+
+  #begin(): void {
+    this.#queued = [];
+    this.#sinceMs = performance.now();
+    this.#lost = new Promise<never>((_, reject) => {
+      this.#reject = reject;
+    });
+    this.#timer = setInterval(() => this.#look(), this.#patienceMs / LOOKS);
+    this.#timer.unref();
   }
 
   queued(layer: Queued): void {

@@ -37,17 +37,22 @@ const EMPTY_IDS = new Int32Array(0);
 const EMPTY_FLOATS = new Float32Array(0);
 const EMPTY_DOUBLES = new Float64Array(0);
 
-/** Waits for the device. Rejects with an OperatingError when it failed. */
+/**
+ * Waits for the device. Rejects with an OperatingError when it failed.
+ * @param isOdd the tokens go where those of the pass before do not lie, which nobody may have read yet
+ */
 export async function readResults(
   { plan, state }: DeviceWork,
   running: readonly Running[],
+  isOdd: boolean,
 ): Promise<PassResult> {
   const from = resultOf(plan, state);
   const perRow = from.shape.length === 1 ? 1 : dimension(from, 1);
   const outputs = outputCount(running);
   const count = outputs * perRow;
   const { compute } = state.device;
-  if (count > 0) compute.copy(state.results, 0, from.memory, 0, count * DTYPE_BYTES[from.dtype]);
+  const firstByte = isOdd ? state.tokensAheadOffset : 0;
+  if (count > 0) compute.copy(state.results, firstByte, from.memory, 0, count * DTYPE_BYTES[from.dtype]);
   // Behind the tokens.
   const logProbsOffset = outputs * DTYPE_BYTES.i32;
   copyLogProbs(state, running, logProbsOffset);
@@ -69,7 +74,7 @@ export async function readResults(
     return { ...nothing, nll: nllOf(folded), folded };
   }
   if (plan.readLogits) return { ...nothing, logits: new Float32Array(buffer, byteOffset, count).slice() };
-  const tokens = new Int32Array(buffer, byteOffset, count).slice();
+  const tokens = new Int32Array(buffer, byteOffset + firstByte, count).slice();
   const logProbs = readLogProbs(state, running, logProbsOffset);
   const top = readTop(state, running, { topOffset, logProbsOffset });
   return { ...nothing, tokens, logProbs, ...(top && { top }) };

@@ -1,8 +1,8 @@
 // Rows of an embedding table on the host: fetched when a token needs them, kept until their slot is wanted again.
 
-import { assert, OperatingError, present } from '../errors.js';
+import { assert, present } from '../errors.js';
 import type { RowTable } from '../model/model.js';
-import { rowPlace, rowSlotBytes } from '../model/table-rows.js';
+import { checkRows, rowPlace, rowSlotBytes } from '../model/table-rows.js';
 import type { DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import type { Tensor } from '../port/ops.js';
@@ -91,7 +91,7 @@ export class RowCache {
 
   async #fetch(rows: Int32Array): Promise<RowLease> {
     // Nothing is known of a row that the table lacks, so none passes the look-up above.
-    this.#check(rows);
+    checkRows(this.#table, rows);
     // It may bring some of them. Where it fails, they are read here, and the failure is reported.
     await this.#ahead;
     const known = this.#hold(rows);
@@ -113,16 +113,6 @@ export class RowCache {
     } finally {
       this.#unpin(known);
     }
-  }
-
-  #check(rows: Int32Array): void {
-    const { rowCount, key } = this.#table;
-    const stray = rows.find((row) => row < 0 || row >= rowCount);
-    if (stray === undefined) return;
-    throw new OperatingError(
-      'BAD_INPUT',
-      `row ${stray} of the table of ${key} is wanted, which has ${rowCount} rows (0 to ${rowCount - 1})`,
-    );
   }
 
   #place(row: number, offsetBytes: number): Slot {

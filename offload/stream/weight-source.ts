@@ -1,7 +1,7 @@
 // Reads layers and table rows from the checkpoint's files, in place or from the drives that they are striped over.
 
 import { present } from '../errors.js';
-import type { HostLayout } from '../model/layout.js';
+import type { Extent, HostLayout } from '../model/layout.js';
 import type { RowTable } from '../model/model.js';
 import { type StripedFile, stripeRuns, type WeightFile } from '../model/stripes.js';
 import { rowPlace } from '../model/table-rows.js';
@@ -13,7 +13,7 @@ import {
   type ReadRequest,
   type ReadSpan,
 } from '../port/backend.js';
-import { roundUp } from '../units.js';
+import { roundDown, roundUp } from '../units.js';
 
 type Reader = Pick<Backend, 'openFile' | 'read'>;
 
@@ -49,6 +49,18 @@ export class WeightSource {
 
   requestsFor({ runs }: HostLayout): ReadRequest[] {
     return runs.flatMap((run) => this.#requests({ ...run, memoryOffset: run.bufferOffset }));
+  }
+
+  /** Reads bytes of a file; `offsetBytes` says where in `into` they begin. */
+  async readExtent(
+    { fileIndex, fileOffset, sizeBytes }: Extent,
+    into: HostMemory,
+  ): Promise<{ readonly offsetBytes: number; readonly span: ReadSpan }> {
+    const start = roundDown(fileOffset, READ_ALIGNMENT_BYTES);
+    const requiredBytes = fileOffset + sizeBytes - start;
+    const read = { fileIndex, fileOffset: start, sizeBytes: roundUp(requiredBytes, READ_ALIGNMENT_BYTES) };
+    const span = await this.#reader.read(this.#requests({ ...read, requiredBytes, memoryOffset: 0 }), into);
+    return { offsetBytes: fileOffset - start, span };
   }
 
   /** Reads rows of a table, each into its own slot of `rowSlotBytes(table)` bytes, before layers that are queued. */

@@ -14,14 +14,10 @@ import { yielding, youngest } from './batch-share.js';
 import { passesAhead } from './expectation.js';
 import { LatePages } from './late-pages.js';
 import { noteSuspects } from './not-finite.js';
-import { type Feed, fillPass, inTurn, type PackedPass, packPass, type Work } from './packing.js';
+import { type Feed, fillPass, inTurn } from './packing.js';
 import { type Page, PageCache, type PrefixCounts } from './page-cache.js';
+import { type DeviceWork, leftBehind, packWork, workAhead } from './pass-work.js';
 import { isScoring, type LengthRules, type Sequence } from './sequence.js';
-
-/** A device's part of a pass. */
-export interface DeviceWork extends PackedPass<Sequence> {
-  readonly work: readonly Work<Sequence>[];
-}
 
 export interface BatchOptions {
   /** Sequences at once, where the plan has room for more. */
@@ -111,19 +107,17 @@ export class DeviceBatch {
   nextWork(): DeviceWork {
     const { plan } = this.#executor;
     const work = fillPass(this.#feeds(), plan, headRowsOf(plan));
-    let [draws, isWatched, asks] = [false, false, false];
-    for (const { sequence } of work) {
-      draws ||= sequence.draws;
-      isWatched ||= sequence.suspect !== undefined;
-      asks ||= sequence.likelihoods !== undefined;
-    }
-    const packed = packPass(work, plan, {
-      sampling: draws ? (sequence) => sequence.draw() : undefined,
-      isWatched: isWatched ? ({ suspect }) => suspect !== undefined : undefined,
-      likelihoods: asks ? ({ likelihoods }) => likelihoods : undefined,
-    });
+    const packed = packWork(work, plan);
     const holders = work.map(({ sequence }) => sequence);
     return { work, ...packed, microBatches: this.#late.place(packed.microBatches, holders) };
+  }
+
+  /** The pass behind one that is on its way; undefined where that depends on what it yields, or others are to join. */
+  workAhead(before: DeviceWork): (() => DeviceWork) | undefined {
+    if (before.work.length !== this.#alive.length) return undefined;
+    this.#growing = undefined;
+    const grows = (sequence: Sequence, tokens: number) => this.#grow(sequence, tokens);
+    return workAhead(before, this.#executor, { grows, late: this.#late });
   }
 
   /**
@@ -156,8 +150,11 @@ export class DeviceBatch {
   }
 
   /** Enters what the pass yielded. Returns those of which there is something to tell. */
-  take({ work, outputsOf }: DeviceWork, result: PassResult): Iterable<Sequence> {
+  take(done: DeviceWork, result: PassResult): Iterable<Sequence> {
     const { tokens, nll, places } = result;
+    const left = leftBehind(done);
+    const { outputsOf } = done;
+    const work = left.size === 0 ? done.work : done.work.filter(({ sequence }) => !left.has(sequence));
     const suspects = new Set<Sequence>();
     this.#growing = undefined;
     this.#toPublish.clear();
@@ -170,7 +167,7 @@ export class DeviceBatch {
     const promptsScored: Sequence[] = [];
     outputsOf.forEach((sequence, index) => {
       const scored = isScoring(sequence.request);
-      if (sequence.finishReason !== undefined) return;
+      if (sequence.finishReason !== undefined || left.has(sequence)) return;
       if (suspects.has(sequence)) {
         const isRepeated = scored ? !Number.isFinite(nll[index]) : tokens[index] === NO_TOKEN;
         if (isRepeated) present(sequence.suspect, 'suspect').isRepeated = true;
@@ -334,8 +331,8 @@ export class DeviceBatch {
   }
 
   /** False where there are no pages for all that is known of it. */
-  #grow(sequence: Sequence): boolean {
-    const missing = this.#missingPages(sequence);
+  #grow(sequence: Sequence, tokens = sequence.knownTokens): boolean {
+    const missing = this.#missingPages(sequence, tokens);
     if (missing === 0) return true;
     if (!this.#cache.canTake(missing)) return false;
     const toTheEnd = this.#pagesFor(sequence.mostTokens) - sequence.pages.length;
@@ -355,8 +352,8 @@ export class DeviceBatch {
     return pages.length < this.#pagesFor(mostTokens);
   }
 
-  #missingPages({ knownTokens, pages }: Sequence): number {
-    return Math.max(0, this.#pagesFor(knownTokens) - pages.length);
+  #missingPages({ knownTokens, pages }: Sequence, tokens = knownTokens): number {
+    return Math.max(0, this.#pagesFor(tokens) - pages.length);
   }
 
   #restart(sequence: Sequence): void {

@@ -1,9 +1,10 @@
 // Batches that pass together: those of all devices, or one of those that follow each other through a pipeline.
 
-import { type Executor, type PassResult, present } from '../../offload/index.js';
-import { type BatchOptions, DeviceBatch, type DeviceWork } from './device-batch.js';
+import { type Executor, type Pass, type PassResult, present } from '../../offload/index.js';
+import { type BatchOptions, DeviceBatch } from './device-batch.js';
 import { expectsWhole } from './expectation.js';
 import { type PassProgress, phaseOf } from './pass-progress.js';
+import type { DeviceWork } from './pass-work.js';
 import type { Sequence } from './sequence.js';
 
 interface RunningPass {
@@ -26,7 +27,8 @@ export class PassGroup {
   readonly #executor: Executor;
   /** Which one of a pipeline's. */
   readonly #batch: number | undefined;
-  #running: RunningPass | undefined;
+  /** In the order in which they began: one, and perhaps one that has begun before it ended. */
+  readonly #running: RunningPass[] = [];
 
   constructor(executor: Executor, batches: readonly DeviceBatch[], batch?: number) {
     this.#executor = executor;
@@ -35,7 +37,7 @@ export class PassGroup {
   }
 
   get isRunning(): boolean {
-    return this.#running !== undefined;
+    return this.#running.length > 0;
   }
 
   get hasWork(): boolean {
@@ -53,18 +55,32 @@ export class PassGroup {
     const perDevice = works.map(({ microBatches }) => microBatches);
     const loads = this.batches.map(({ alive }, index) => ({ alive, ...present(works[index], 'work') }));
     const isWhole = expectsWhole(this.#executor.plan.slots, loads, waitingPrompts > 0);
-    const batch = this.#batch === undefined ? {} : { batch: this.#batch };
-    const results = this.#executor.run({ ...batch, perDevice, expectsWhole: isWhole });
-    // It may fail before anybody waits for it.
-    results.catch(() => undefined);
-    this.#running = { works, results, waitingPrompts };
+    this.#run({ works, waitingPrompts }, { perDevice, expectsWhole: isWhole });
   }
 
-  /** Waits for the pass, and enters what it yielded. */
+  /** Begins the pass behind the one that is on its way, where nothing that this one yields decides about it. */
+  startAhead(waitingPrompts: number): void {
+    const [running, another] = this.#running;
+    if (!running || another) return;
+    const making = this.batches.map((batch, index) => batch.workAhead(present(running.works[index], 'work')));
+    const works: DeviceWork[] = [];
+    if (!making.every((make) => make !== undefined)) return;
+    for (const make of making) works.push(make());
+    this.#run({ works, waitingPrompts }, { perDevice: works.map(({ microBatches }) => microBatches) });
+  }
+
+  #run(own: Omit<RunningPass, 'results'>, pass: Pass): void {
+    const results = this.#executor.run(this.#batch === undefined ? pass : { ...pass, batch: this.#batch });
+    // It may fail before anybody waits for it.
+    results.catch(() => undefined);
+    this.#running.push({ ...own, results });
+  }
+
+  /** Waits for the pass that began first, and enters what it yielded. */
   async finish(): Promise<PassOutcome> {
-    const { works, results, waitingPrompts } = present(this.#running, 'a pass');
+    const { works, results, waitingPrompts } = present(this.#running[0], 'a pass');
     const yielded = await results;
-    this.#running = undefined;
+    this.#running.shift();
     const phase = phaseOf(works);
     const grown = this.batches.flatMap((batch, index) => [
       ...batch.take(present(works[index], 'work'), present(yielded[index], 'result')),
@@ -74,7 +90,7 @@ export class PassGroup {
 
   /** What it was to yield is nobody's. */
   abandon(): void {
-    this.#running = undefined;
+    this.#running.length = 0;
   }
 
   /** Passes that its sequences need at most; undefined while that cannot be said. */

@@ -1,6 +1,6 @@
 // What a pass was, and how far it brought everybody's work.
 
-import type { DeviceWork } from './device-batch.js';
+import type { DeviceWork } from './pass-work.js';
 import type { Sequence } from './sequence.js';
 
 export interface PassProgress {

@@ -4,6 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import { assert, type Executor, isAtRest, OperatingError, present } from '../../offload/index.js';
 import type { DeviceBatch } from './device-batch.js';
 import { Gathering } from './gathering.js';
+import { Untold } from './outcome.js';
 import type { PrefixCounts } from './page-cache.js';
 import { type PassGroup, passesLeftOf, passGroups } from './pass-group.js';
 import { type JobState, type PassProgress, passProgress, sum } from './pass-progress.js';
@@ -32,15 +33,6 @@ export interface SchedulerOptions {
   readonly onPass?: ((pass: PassProgress) => void) | undefined;
 }
 
-/** What a pass has come to, of which nobody has been told yet. */
-interface Outcome {
-  /** They have one token more. */
-  readonly grown: readonly Sequence[];
-  /** They have left. */
-  readonly ended: readonly Sequence[];
-  readonly tell: (() => void) | undefined;
-}
-
 const NO_STOPS: ReadonlySet<number> = new Set();
 
 /**
@@ -63,7 +55,7 @@ export class Scheduler {
   #finished = 0;
   #running: Promise<void> | undefined;
   #inSession = false;
-  #outcome: Outcome | undefined;
+  readonly #untold: Untold;
   /**
    * Whoever asked is told of a pass while devices compute the next one, which they would else wait for. Where layers stream
    * they do not wait, and a pass that nobody wants any more is long.
@@ -80,6 +72,10 @@ export class Scheduler {
     this.#executor = executor;
     this.#options = options;
     this.#gathering = new Gathering(options.maxWaitMs ?? 0);
+    this.#untold = new Untold({
+      checkFiles: () => executor.checkFiles(),
+      tellEnded: (sequence) => this.#tell(sequence),
+    });
     this.#tellsLate = isAtRest(executor.plan);
     this.#groups = passGroups(executor, { batchSize, sharesPages });
     this.#batches = this.#groups.flatMap(({ batches }) => batches);
@@ -208,11 +204,11 @@ export class Scheduler {
     try {
       await this.#gathering.wait(() => this.#isComplete);
       await this.#admit();
-      while (this.#alive.length > 0 && !this.#failure && !this.#options.signal?.aborted) {
+      while (this.#hasWork && !this.#failure && !this.#options.signal?.aborted) {
         if (this.#someCancelled) await this.#replace();
         else await this.#pass();
       }
-      this.#tellOutcome();
+      this.#untold.tell();
       if (this.#alive.length > 0 && !this.#failure) this.#options.signal?.throwIfAborted();
       for (const sequence of this.#sweep()) this.#tell(sequence);
     } catch (error) {
@@ -220,6 +216,11 @@ export class Scheduler {
     }
     if (this.#failure) await this.#failAll(this.#failure.error);
     else if (this.#options.queue) await this.#endSession();
+  }
+
+  /** Somebody waits for a token, or what was begun for somebody has not ended. */
+  get #hasWork(): boolean {
+    return this.#alive.length > 0 || this.#groups.some(({ isRunning }) => isRunning);
   }
 
   /** Nobody would begin sooner if others were waited for. */
@@ -235,7 +236,7 @@ export class Scheduler {
 
   async #failAll(error: unknown): Promise<void> {
     try {
-      this.#tellOutcome();
+      this.#untold.tell();
     } catch {
       // It is told to those whom it concerns, and what has failed before counts.
     }
@@ -277,17 +278,30 @@ export class Scheduler {
   /** A pass of all batches; in a pipeline of the one whose turn it is, while those of the others are on their way. */
   async #pass(): Promise<void> {
     const group = present(this.#groups[this.#turn++ % this.#groups.length], 'a group of batches');
-    if (group.isRunning) await this.#finish(group);
-    if (group.hasWork && !this.#failure) await this.#start(group);
-    else this.#tellOutcome();
-    if (this.#groups.length === 1 && group.isRunning) await this.#finish(group);
+    const isAlone = this.#groups.length === 1;
+    if (group.isRunning && !isAlone) await this.#finish(group);
+    if (!group.isRunning) {
+      if (group.hasWork && !this.#failure) await this.#start(group);
+      else this.#untold.tell();
+    }
+    if (!isAlone || !group.isRunning) return;
+    if (this.#mayRunAhead) group.startAhead(this.#unbegun);
+    if (this.#untold.isSome) await this.#tellBeside();
+    await this.#finish(group);
+  }
+
+  /** The next pass may be queued while one is on its way: nobody waits to join it, or has left. */
+  get #mayRunAhead(): boolean {
+    const { runsAhead, passesLeft } = this.#executor;
+    if (!runsAhead || passesLeft === 0 || this.#someCancelled || this.#options.signal?.aborted) return false;
+    return this.#unbegun === 0 || this.#batches.every(({ alive, capacity }) => alive.length === capacity);
   }
 
   async #start(group: PassGroup): Promise<void> {
     this.#waiting.takeBack(group.makeRoom());
     await this.#beginPass();
     group.start(this.#unbegun);
-    if (this.#outcome) await this.#tellBeside();
+    if (this.#untold.isSome) await this.#tellBeside();
   }
 
   async #finish(group: PassGroup): Promise<void> {
@@ -295,9 +309,9 @@ export class Scheduler {
     const { onPass } = this.#options;
     const ended = this.#sweep();
     const tell = onPass && (() => onPass(passProgress(works, phase, this.#jobState(waitingPrompts))));
-    this.#tellOutcome();
-    this.#outcome = { grown, ended, tell };
-    if (!this.#tellsLate) this.#tellOutcome();
+    this.#untold.tell();
+    this.#untold.keep({ grown, ended, tell });
+    if (!this.#tellsLate) this.#untold.tell();
     const finishedBefore = this.#finished;
     await this.#admit();
     // Where every sequence has one token more, and none has ended, the passes to come are one fewer.
@@ -310,31 +324,12 @@ export class Scheduler {
   /** Tells of the pass before when the next one has queued what it can. */
   async #tellBeside(): Promise<void> {
     await setImmediate();
-    this.#tellOutcome();
-  }
-
-  /** Tokens of files that have changed are told to nobody. */
-  #tellOutcome(): void {
-    if (!this.#outcome) return;
-    const { grown, ended, tell } = this.#outcome;
-    this.#outcome = undefined;
-    try {
-      this.#executor.checkFiles();
-    } catch (error) {
-      for (const sequence of ended) sequence.failed(error);
-      throw error;
-    }
-    try {
-      for (const sequence of grown) sequence.tellTokens();
-    } finally {
-      for (const sequence of ended) this.#tell(sequence);
-    }
-    tell?.();
+    this.#untold.tell();
   }
 
   /** Others begin in the places of those that were cancelled between passes. */
   async #replace(): Promise<void> {
-    this.#tellOutcome();
+    this.#untold.tell();
     for (const sequence of this.#sweep()) this.#tell(sequence);
     await this.#admit();
   }
@@ -343,7 +338,8 @@ export class Scheduler {
   #sweep(): Sequence[] {
     this.#someCancelled = false;
     const othersCome = this.#options.queue === undefined || this.#unbegun > 0;
-    const still = this.#groups.filter(({ isRunning }) => !isRunning);
+    // The pages of those that leave a single group are written by no pass before the one that others take them in.
+    const still = this.#groups.filter(({ isRunning }) => !isRunning || this.#groups.length === 1);
     return still.flatMap(({ batches }) => batches.flatMap((batch) => batch.sweep(othersCome)));
   }
 

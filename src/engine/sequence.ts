@@ -113,6 +113,14 @@ export class Sequence {
     return request.constraint !== undefined || !isGreedy(request.sampling ?? GREEDY);
   }
 
+  /** Whatever its next token is, the one behind it is drawn in the same way, and nothing else is told of it. */
+  get drawsFreely(): boolean {
+    const { request } = this;
+    if (isScoring(request) || request.constraint || this.likelihoods !== undefined || this.scoresPrompt)
+      return false;
+    return this.#added === undefined && (request.sampling ?? GREEDY).repetitionPenalty === 1;
+  }
+
   /** How likely its tokens are is wanted, and so many of the likeliest in place of each; undefined: neither. */
   get likelihoods(): number | undefined {
     const { request } = this;
@@ -171,11 +179,11 @@ export class Sequence {
     return { ...feed, tokens: this.tokensBetween(start, end - 1), outputs: 'all', targets };
   }
 
-  /** How the next token is drawn. */
-  draw(): SamplingRow {
+  /** How the next token is drawn. @param stepsAhead behind that one */
+  draw(stepsAhead = 0): SamplingRow {
     const request = this.request as GenerationRequest;
     const { index, randomIndex = index, sample = 0, promptTokens, sampling = GREEDY, constraint } = request;
-    const draw = { prompt: randomIndex, sample, step: this.newTokens.length };
+    const draw = { prompt: randomIndex, sample, step: this.newTokens.length + stepsAhead };
     const drawn = samplingRow(sampling, draw, () => joined(promptTokens, this.newTokens));
     const row = this.#added ? { ...drawn, added: this.#added.row() } : drawn;
     return constraint ? { ...row, allowed: this.#allowed(constraint) } : row;

@@ -45,6 +45,7 @@ function drawSetting(random: Random): HashedSetting {
     ...(rule < 2 ? { lengthDependentAfterTokens: most } : {}),
     ...(rule === 0 ? { recomputeAtTokens: most + 1 } : {}),
     ...(spoils ? { spoils } : {}),
+    runsAhead: random() < 0.7,
     ...(random() < 0.03 ? { failingPass: 5 + randomInt(random, 60) } : {}),
   };
 }
@@ -57,7 +58,7 @@ interface Asked {
   readonly ends: (GenerationResult | { readonly error: unknown })[];
 }
 
-const seen = { preempted: 0, cancelled: 0, thrown: 0, notFinite: 0, stopped: 0, whole: 0, late: 0 };
+const seen = { ahead: 0, preempted: 0, cancelled: 0, thrown: 0, notFinite: 0, stopped: 0, whole: 0, late: 0 };
 
 /** What may make the whole engine end. */
 const isExpected = (error: unknown) =>
@@ -72,6 +73,7 @@ class Life {
   readonly #scheduler: Scheduler;
   readonly #beginnings: number[][];
   readonly #asked: Asked[] = [];
+  readonly #logProbShare: number;
   #left: number;
 
   constructor(seed: number) {
@@ -79,6 +81,7 @@ class Life {
     this.#random = random;
     this.#setting = drawSetting(random);
     this.#cache = new HashedCache(this.#setting);
+    this.#logProbShare = pick(random, [0, 0.02, 0.5]);
     const { contextTokens } = this.#setting.sizes;
     this.#beginnings = [0, 1, 2].map(() => this.#tokens(randomInt(random, contextTokens)));
     this.#left = 4 + randomInt(random, pick(random, [10, 40]));
@@ -104,6 +107,7 @@ class Life {
       await idle();
     }
     await idle();
+    seen.ahead += this.#cache.ahead;
     const { kvPages } = this.#setting.sizes;
     expect(this.#scheduler.freePages.every((pages) => pages === kvPages)).toBe(true);
     const late = (this.#setting.horizons ?? []).map(({ pages }) => pages);
@@ -144,7 +148,13 @@ class Life {
       return told === stopAt;
     };
     const index = this.#left--;
-    const request = { index, promptTokens: prompt, maxNewTokens, logProbs: random() < 0.3, stopsAfter };
+    const request = {
+      index,
+      promptTokens: prompt,
+      maxNewTokens,
+      logProbs: random() < this.#logProbShare,
+      stopsAfter,
+    };
     const submission = this.#scheduler.submit(request);
     const ends: Asked['ends'] = [];
     submission.result.then(

@@ -5,6 +5,7 @@ import {
   type Executor,
   firstRead,
   type HorizonPages,
+  type MicroBatch,
   NO_TOKEN,
   type PageRun,
   type Pass,
@@ -40,6 +41,8 @@ export interface HashedSetting {
   readonly streams?: boolean;
   /** Called where files are to be looked at. */
   readonly checkFiles?: () => void;
+  /** A pass may begin before the one before it has ended. */
+  readonly runsAhead?: boolean;
   /** Blocks beside the others that see only the latest tokens. */
   readonly horizons?: readonly HorizonPages[];
 }
@@ -61,6 +64,11 @@ export class HashedCache {
   /** By device: the table of whole contexts, then those of horizons. */
   readonly #slots: Slot[][][];
   #microBatch = 0;
+  /** By device: the tokens of the pass that was computed last. */
+  readonly #drawn: number[][];
+  #computed: Promise<unknown> = Promise.resolve();
+  /** Passes whose tokens were not known when they began. */
+  ahead = 0;
   #passesLeft = 0;
   isInSession = false;
   passes = 0;
@@ -68,6 +76,7 @@ export class HashedCache {
   constructor(setting: HashedSetting) {
     this.#setting = setting;
     const { kvPages, pageTokens } = setting.sizes;
+    this.#drawn = Array.from({ length: setting.deviceCount }, () => []);
     this.#slots = Array.from({ length: setting.deviceCount }, () =>
       [kvPages, ...(setting.horizons ?? []).map(({ pages }) => pages)].map((pages) =>
         Array.from({ length: pages * pageTokens }, (_, index) => ({
@@ -106,6 +115,7 @@ export class HashedCache {
         layers: [],
       },
       batchCount: deviceCount,
+      runsAhead: this.#setting.runsAhead === true,
       get passesLeft() {
         return cache.#passesLeft;
       },
@@ -153,12 +163,34 @@ export class HashedCache {
     return (slots.reduce(mixed, 1) >>> 0) % this.#setting.vocabSize;
   }
 
-  async #run({ perDevice }: Pass): Promise<PassResult[]> {
+  /** Devices compute passes in their order, and a pass that begins ahead has been queued before the one before it ends. */
+  async #run(pass: Pass): Promise<PassResult[]> {
     if (!this.isInSession || this.#passesLeft-- <= 0) throw new Error('there is no pass left');
+    const computed = this.#computed.then(() => this.#compute(pass));
+    this.#computed = computed.catch(() => undefined);
+    return computed;
+  }
+
+  /** The micro-batches with the tokens that they are to take. */
+  #withDrawn(microBatches: readonly MicroBatch[], device: number): readonly MicroBatch[] {
+    if (!microBatches.some(({ drawn }) => drawn)) return microBatches;
+    this.ahead++;
+    const drawn = this.#drawn[device]?.values();
+    return microBatches.map((microBatch) => ({
+      ...microBatch,
+      slices: microBatch.slices.map((slice) => ({
+        ...slice,
+        tokens: Int32Array.of(Math.max(0, present(drawn?.next().value, 'a drawn token'))),
+      })),
+    }));
+  }
+
+  async #compute({ perDevice }: Pass): Promise<PassResult[]> {
     if (++this.passes === this.#setting.failingPass) throw new Error('the device has failed');
     if (this.passes > 100_000) throw new Error('the requests do not end');
     if (this.passes % 5 === 0) await new Promise((resolve) => setImmediate(resolve));
-    return perDevice.map((microBatches, device) => {
+    return perDevice.map((given, device) => {
+      const microBatches = this.#withDrawn(given, device);
       const tokens: number[] = [];
       const places: { tokens: number[]; outputs: number[] } = { tokens: [], outputs: [] };
       for (const { slices, outputs } of microBatches) {
@@ -172,6 +204,7 @@ export class HashedCache {
           places.outputs.push(next === NO_TOKEN ? 1 : -1);
         }
       }
+      this.#drawn[device] = tokens;
       const watched = microBatches.some((microBatch) => microBatch.watched);
       return {
         tokens: Int32Array.from(tokens),

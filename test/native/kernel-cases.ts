@@ -253,6 +253,21 @@ export function kernelCases(device: KernelDevice): void {
     }
   });
 
+  it('token_rows: the first row where there is no token', async () => {
+    device.use();
+    const bench = device.workbench(3);
+    for (const count of [1, 129]) {
+      const tokens = bench.index(
+        Array.from({ length: count }, (_, i) => (i % 5 === 0 ? -1 : bench.int(1e6))),
+      );
+      await check(
+        bench,
+        { op: 'token_rows', rows: bench.index(new Array<number>(count).fill(7)), tokens },
+        0,
+      );
+    }
+  });
+
   it('argmax: lowest column of a tie, no token where a logit is no finite number', async () => {
     device.use();
     for (const columns of [1, 7, 16, 33, 1000]) {

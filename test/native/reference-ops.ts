@@ -161,6 +161,11 @@ export function referenceOp(op: Op, bytes: Bytes): readonly Written[] {
       }
       return [out.written];
     }
+    case 'token_rows': {
+      const [rows, tokens] = [read(op.rows), read(op.tokens)];
+      for (let r = 0; r < tokens.size(0); r++) rows.set(tokens.get(r) === NO_TOKEN ? 0 : tokens.get(r), r);
+      return [rows.written];
+    }
     case 'top_tokens':
       return topTokens(read(op.tokens), read(op.values), read(op.logits));
     case 'sample': {

@@ -284,6 +284,7 @@ export const SAMPLES: { readonly [Name in Op['op']]: Extract<Op, { op: Name }> }
     },
   },
   argmax: { op: 'argmax', out: t('i32', [2]), logits: t() },
+  token_rows: { op: 'token_rows', rows: t('i32', [2]), tokens: t('i32', [2]) },
   sample: {
     op: 'sample',
     out: t('i32', [2]),

@@ -27,6 +27,7 @@ interface Ran {
   readonly made: number;
 }
 
+/** Counted once the tables are there, from when on a step may be queued while the one before it runs. */
 async function run(name: string, newTokens: number, sampling: SamplingSettings = GREEDY): Promise<Ran> {
   const count = { kept: 0, repeated: 0, made: 0 };
   QueueStream.prototype.keep = function (this: QueueStream, queue: () => void) {
@@ -55,6 +56,8 @@ async function run(name: string, newTokens: number, sampling: SamplingSettings =
       sampling,
     }));
     const options = { batchSize: 2, maxNewTokens: newTokens, stopTokens: new Set<number>() };
+    while (!engine.executor.runsAhead) await generate(engine.executor, requests, options);
+    Object.assign(count, { kept: 0, repeated: 0, made: 0 });
     const results = await generate(engine.executor, requests, options);
     return { texts: results.map(({ tokens }) => tokens), ...count };
   } finally {

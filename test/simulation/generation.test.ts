@@ -3,6 +3,8 @@
 import { expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
 import type { Backend } from '../../offload/port/backend.js';
+import { Executor } from '../../offload/run/executor.js';
+import type { Pass } from '../../offload/run/pass.js';
 import { generate } from '../../src/engine/generate.js';
 import { PageCache } from '../../src/engine/page-cache.js';
 import type { GenerationRequest } from '../../src/engine/request.js';
@@ -11,7 +13,7 @@ import { simulated } from '../simulator/memory.js';
 import { Random } from '../simulator/random.js';
 import { DeadlockError, HazardError, type SimulatedBackend } from '../simulator/simulated.js';
 import { expectedTokens } from './expected-tokens.js';
-import { withPlants } from './plants.js';
+import { type StreamPlants, withPlants } from './plants.js';
 import { CONTEXT_TOKENS } from './toy-model.js';
 import { LeakError, SEEDS, sweep, World, type WorldOptions, WrongResultError } from './world.js';
 
@@ -124,6 +126,47 @@ it('nothing is fetched in vain when texts are as long as they may be', async () 
     expect(reads).toBe(passes.length * world.scenario.plan.layers.length);
   });
 });
+
+/** Every layer rests on the devices, and so do tables of tokens: a pass may be queued before the one before it has ended. */
+const AHEAD: WorldOptions = {
+  tiers: 'gpu',
+  shards: false,
+  slots: 'none',
+  kvOffload: false,
+  computesInPlace: false,
+};
+
+const AHEAD_SMALL: WorldOptions = { ...AHEAD, deviceCount: 2, blocks: 2 };
+
+it('a step that is queued while the one before it runs takes in what that one draws', async () => {
+  const { run } = Executor.prototype;
+  let [ahead, passes] = [0, 0];
+  Executor.prototype.run = function (this: Executor, pass: Pass) {
+    passes++;
+    if (pass.perDevice.flat().some(({ drawn }) => drawn)) ahead++;
+    return run.call(this, pass);
+  };
+  try {
+    await sweep(COUNT, 900_001, async (seed) => {
+      await play(seed, AHEAD, new Random(seed + 7).between(1, 3));
+    });
+  } finally {
+    Executor.prototype.run = run;
+  }
+  expect(ahead / passes).toBeGreaterThan(0.2);
+}, 600_000);
+
+it('canaries: tables that are read before they have come, and tokens that are taken for rows of others, are caught', async () => {
+  expect(await caught(AHEAD_SMALL)).toBe(0);
+  const early: StreamPlants['early'] = (on) => on.kind === 'fetch';
+  const wrap = (backend: SimulatedBackend) => withPlants(backend, { early });
+  expect(await caught({ ...AHEAD_SMALL, wrap })).toBeGreaterThan(0.3);
+  const onLaunch: StreamPlants['onLaunch'] = (_, op) => {
+    if (op.op === 'token_rows') Object.assign(op, { tokens: op.rows });
+  };
+  const swap = (backend: SimulatedBackend) => withPlants(backend, { onLaunch });
+  expect(await caught({ ...AHEAD_SMALL, wrap: swap })).toBeGreaterThan(0.3);
+}, 600_000);
 
 /** Share of seeds in which a planted bug is caught. */
 async function caught(options: WorldOptions): Promise<number> {

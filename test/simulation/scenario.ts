@@ -177,8 +177,10 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const sharded = new Random(seed + 15_485_863);
   const drawnResident = tiers === 'dram' && random.chance(0.7);
   const allResident = drawnResident && !(computesInPlace && base.slots) && !base.slots?.behind;
+  const restAll = tiers === 'gpu' && expertSlots === 0 && !options.pipeline && base.kvBuffers.count === 0;
   const plan: Plan = {
     ...base,
+    tablesRest: restAll && new Random(seed + 179_424_673).chance(0.8) ? true : undefined,
     ...(options.pipeline
       ? { pipeline: drawPipeline(new Random(seed + 160_481_183), base, toy, options.batches) }
       : {}),

@@ -106,6 +106,9 @@ export function applyOp(op: Op): void {
     case 'argmax':
       argmax(op);
       break;
+    case 'token_rows':
+      tokenRows(op);
+      break;
     case 'sample':
       sample(op);
       break;
@@ -334,6 +337,11 @@ function cacheHashes(op: OpOf<'attention'>, { pages, context, firstRead }: Cache
     }
   }
   return result;
+}
+
+function tokenRows({ rows, tokens }: OpOf<'token_rows'>): void {
+  const [{ words: from, starts }, { words, starts: to }] = [idWords(tokens), idWords(rows)];
+  for (let row = 0; row < dimension(tokens, 0); row++) words[to + row] = Math.max(0, from[starts + row] ?? 0);
 }
 
 function argmax({ out, logits }: OpOf<'argmax'>): void {
