@@ -329,7 +329,9 @@ export class DevicePass {
   async #embed(microBatches: readonly MicroBatch[]): Promise<void> {
     const { plan, state } = this.#work;
     const { compute } = state.device;
-    const resting = (table: RowTable) => this.#tables?.find(state.device, table);
+    // They may come while a row is looked up.
+    const tables = this.#tables?.areThere ? this.#tables : undefined;
+    const resting = (table: RowTable) => tables?.find(state.device, table);
     let [firstToken, firstOutput, firstWord] = [0, 0, 0];
     for (const microBatch of microBatches) {
       const tokens = tokenCount(microBatch);
@@ -345,7 +347,7 @@ export class DevicePass {
       const running = { microBatch, control, firstToken, tokens, firstOutput };
       this.#running = [...this.#running, running];
       if (microBatches.length === 1) this.#recall();
-      const embedded = this.#embedOne(running, leases, start);
+      const embedded = this.#embedOne(running, leases, start, tables ?? this.#rowCaches);
       this.#uploaded = embedded;
       for (const lease of leases) lease.release(embedded);
       if (!this.#before) this.#times.add('embedding', start, embedded);
@@ -355,7 +357,8 @@ export class DevicePass {
     }
   }
 
-  #embedOne(running: Running, leases: readonly RowLease[], start: DeviceEvent): DeviceEvent {
+  /** @param from where the rows lie */
+  #embedOne(running: Running, leases: readonly RowLease[], start: DeviceEvent, from: object): DeviceEvent {
     const { state } = this.#work;
     const queue = () => {
       uploadTables(state, running.control);
@@ -367,7 +370,7 @@ export class DevicePass {
     // Where the first layer is still to come, nobody waits for it.
     if (this.#kept && this.#isAtRest) {
       const group = this.#groups.begin(start);
-      group.waiting.push({ of: this.#tables?.areThere ? this.#tables : this.#rowCaches, queue });
+      group.waiting.push({ of: from, queue });
       return group.end;
     }
     queue();

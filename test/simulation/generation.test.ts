@@ -149,6 +149,7 @@ it('a step that is queued while the one before it runs takes in what that one dr
   try {
     await sweep(COUNT, 900_001, async (seed) => {
       await play(seed, AHEAD, new Random(seed + 7).between(1, 3));
+      await play(seed, AHEAD_SMALL, 3);
     });
   } finally {
     Executor.prototype.run = run;
