@@ -1,52 +1,55 @@
 // The keys of DeepSpeed's configuration files: which of them apply here, and why the others cannot.
 
-import { z } from 'zod';
+import { createRequire } from 'node:module';
+import type * as Zod from 'zod';
 
-/** Integrations write "auto" for what they are to fill in; here it leaves the choice to the planner. */
-const orAuto = <T extends z.ZodType>(type: T) => z.union([type, z.literal('auto')]).optional();
+/** Zod takes a tenth of a second to load, which a run without such a file does not spend. */
+export function dsConfigSchema() {
+  const { z } = createRequire(import.meta.url)('zod') as typeof Zod;
+  /** Integrations write "auto" for what they are to fill in; here it leaves the choice to the planner. */
+  const orAuto = <T extends Zod.ZodType>(type: T) => z.union([type, z.literal('auto')]).optional();
+  /** DeepSpeed's files write large counts as 1e8. */
+  const count = orAuto(z.number().int().positive());
+  const amount = orAuto(z.number().int().nonnegative());
+  const flag = orAuto(z.boolean());
+  const enabled = z.looseObject({ enabled: flag }).optional();
+  return z.looseObject({
+    train_micro_batch_size_per_gpu: count,
+    bf16: enabled,
+    fp16: enabled,
+    tensor_parallel: z.looseObject({ enabled: flag, tp_size: count }).optional(),
+    mp_size: count,
+    zero_optimization: z
+      .looseObject({
+        stage: amount,
+        offload_param: z
+          .looseObject({
+            device: z.enum(['none', 'cpu', 'nvme']).optional(),
+            nvme_path: z.string().min(1).nullable().optional(),
+            buffer_count: count,
+            buffer_size: count,
+            max_in_cpu: amount,
+            pin_memory: flag,
+          })
+          .optional(),
+        stage3_prefetch_bucket_size: amount,
+      })
+      .optional(),
+    aio: z
+      .looseObject({
+        block_size: count,
+        queue_depth: count,
+        intra_op_parallelism: count,
+        thread_count: count,
+        single_submit: flag,
+        overlap_events: flag,
+        use_gds: flag,
+      })
+      .optional(),
+  });
+}
 
-/** DeepSpeed's files write large counts as 1e8. */
-const count = orAuto(z.number().int().positive());
-const amount = orAuto(z.number().int().nonnegative());
-const flag = orAuto(z.boolean());
-const enabled = z.looseObject({ enabled: flag }).optional();
-
-export const dsConfigSchema = z.looseObject({
-  train_micro_batch_size_per_gpu: count,
-  bf16: enabled,
-  fp16: enabled,
-  tensor_parallel: z.looseObject({ enabled: flag, tp_size: count }).optional(),
-  mp_size: count,
-  zero_optimization: z
-    .looseObject({
-      stage: amount,
-      offload_param: z
-        .looseObject({
-          device: z.enum(['none', 'cpu', 'nvme']).optional(),
-          nvme_path: z.string().min(1).nullable().optional(),
-          buffer_count: count,
-          buffer_size: count,
-          max_in_cpu: amount,
-          pin_memory: flag,
-        })
-        .optional(),
-      stage3_prefetch_bucket_size: amount,
-    })
-    .optional(),
-  aio: z
-    .looseObject({
-      block_size: count,
-      queue_depth: count,
-      intra_op_parallelism: count,
-      thread_count: count,
-      single_submit: flag,
-      overlap_events: flag,
-      use_gds: flag,
-    })
-    .optional(),
-});
-
-export type DsConfig = z.infer<typeof dsConfigSchema>;
+export type DsConfig = Zod.infer<ReturnType<typeof dsConfigSchema>>;
 
 /** Keys that are read, by path; they need no word here. */
 export const APPLIED: readonly string[] = [

@@ -46,7 +46,7 @@ const MAX_QUEUE_DEPTH = 4096;
 /** Throws BAD_CONFIG. @param path for messages */
 export function parseDsConfig(text: string, path: string): DsSettings {
   const json = parseJsonObject(text, path, 'BAD_CONFIG');
-  const parsed = dsConfigSchema.safeParse(json);
+  const parsed = dsConfigSchema().safeParse(json);
   if (!parsed.success) throw malformed(path, parsed.error, json);
   const { zero_optimization: zero, aio, bf16, fp16, train_micro_batch_size_per_gpu: batch } = parsed.data;
   const offload = zero?.offload_param;
