@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { present } from '../../offload/errors.js';
 import { elementCount, isDense, type ModelSpec, profileText } from '../../offload/index.js';
 import { parseProfile } from '../../offload/plan/profile-file.js';
@@ -41,8 +41,12 @@ const TABLE = new Map(
   ]),
 );
 
+/** Made at the first call, and given up behind the tests of one shape: those of all together fill the heap. */
 function once<T>(make: () => T): () => T {
   let made: { readonly value: T } | undefined;
+  afterAll(() => {
+    made = undefined;
+  });
   return () => {
     made ??= { value: make() };
     return made.value;
