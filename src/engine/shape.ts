@@ -7,7 +7,7 @@ import { textPart } from '../checkpoint/text-part.js';
 import { type DummyTensor, tensorBytes } from '../dummy/values.js';
 import type { JsonObject } from '../files/json-file.js';
 import { readDeclared } from '../formats/declared.js';
-import type { ArchitectureModel } from '../models/architecture.js';
+import type { ArchitectureModel, TensorDef } from '../models/architecture.js';
 import { bindModel } from '../models/binding.js';
 import { buildArchitecture } from '../models/registry.js';
 import type { OpenedModel } from './open-model.js';
@@ -23,7 +23,7 @@ import {
 
 /** Can be planned but not run. Throws BAD_CONFIG or UNSUPPORTED. @param type default as the configuration says */
 export function shapeModel(config: JsonObject, path: string, type?: ShapeType): OpenedModel {
-  const architecture = buildArchitecture(config, path);
+  const architecture = withKnownBlocks(buildArchitecture(config, path));
   if (type !== undefined) {
     return laidOut(
       architecture,
@@ -49,6 +49,17 @@ export function shapeModel(config: JsonObject, path: string, type?: ShapeType): 
     `${path}: its weights are stored by ${declared.method}, and how much of them is not told by a configuration alone: give the ` +
       `folder of the downloaded checkpoint, or --dtype with ${SHAPE_FORMATS.join(', ')} or a float type`,
   );
+}
+
+/** What a block has is asked for several times, and a mixture has tens of thousands of tensors. */
+function withKnownBlocks(architecture: ArchitectureModel): ArchitectureModel {
+  const known = new Map<number, readonly TensorDef[]>();
+  const block = (index: number) => {
+    const defs = known.get(index) ?? architecture.block(index);
+    known.set(index, defs);
+    return defs;
+  };
+  return { ...architecture, block };
 }
 
 function laidOut(
