@@ -24,10 +24,8 @@ constexpr double kSpinMs = 2;
 constexpr auto kNap = std::chrono::microseconds(20);
 /// Shares are reckoned anew every so many measurements.
 constexpr uint32_t kLearnEvery = 8;
-/// What one measurement counts beside those before.
-constexpr double kNew = 1.0 / 16;
-
-double Mixed(double before, double now) { return before + (now - before) * kNew; }
+/// From a device's asking until a job begins, and from its end until the device sees that.
+constexpr double kMailMs = 0.008;
 
 }  // namespace
 
@@ -76,13 +74,14 @@ void HostWorker::EndLookout() {
 void HostWorker::Share(ShareRule rule, const ShareRates& rates) {
   std::lock_guard<std::mutex> lock(mutex_);
   rule_ = rule;
-  rates_ = rates;
+  device_ = CostLine(rates.device_ms, rates.bring_ms);
+  host_ = CostLine(rates.host_ms, rates.compute_ms);
   WriteShares();
 }
 
 ShareRates HostWorker::rates() {
   std::lock_guard<std::mutex> lock(mutex_);
-  return rates_;
+  return {device_.each_ms(), host_.each_ms(), device_.fixed_ms(), host_.fixed_ms()};
 }
 
 std::string HostWorker::failure() {
@@ -160,16 +159,14 @@ void HostWorker::Do(uint64_t asked) {
 }
 
 /// The device has said of the job before how long it took for its own part; of this one, how many experts it has is known.
-void HostWorker::Learn(double compute_ms) {
+void HostWorker::Learn(double took_ms) {
   const auto load = [this](MailWord word) { return std::atomic_ref<int32_t>(words_[word]).load(std::memory_order_acquire); };
   const int32_t asides = load(kAsideNowWord), came = load(kCameWord);
   const double span_ms = load(kSpanWord) * 1e-6;
   if (asides <= 0) return;
   std::lock_guard<std::mutex> lock(mutex_);
-  const double each_ms = std::max(0.0, compute_ms - rates_.host_ms) / asides;
-  rates_.compute_ms = Mixed(rates_.compute_ms, each_ms);
-  if (span_ms > 0 && came == 0) rates_.device_ms = Mixed(rates_.device_ms, span_ms);
-  if (span_ms > 0 && came > 0) rates_.bring_ms = Mixed(rates_.bring_ms, std::max(0.0, span_ms - rates_.device_ms) / came);
+  host_.Add(asides, took_ms + kMailMs);
+  if (span_ms > 0 && came >= 0) device_.Add(came, span_ms);
   if (++learned_ % kLearnEvery == 0) WriteShares();
 }
 
@@ -180,15 +177,16 @@ void HostWorker::WriteShares() {
     int32_t share = 0;
     if (rule_ == ShareRule::kAll) share = missing;
     if (rule_ == ShareRule::kBalanced) {
-      // device + (n − c) · bring = host + c · compute; of the whole numbers beside it the better one.
-      const double both = rates_.bring_ms + rates_.compute_ms;
-      const double even = both > 0 ? (rates_.device_ms - rates_.host_ms + missing * rates_.bring_ms) / both : 0;
+      // device + (n − c) · bring = host + c · compute; of the whole numbers beside it the better one, or none.
+      const double both = device_.each_ms() + host_.each_ms();
+      const double even = both > 0 ? (device_.fixed_ms() - host_.fixed_ms() + missing * device_.each_ms()) / both : 0;
       const auto end_ms = [&](int32_t c) {
-        const double host_ms = c == 0 ? 0 : rates_.host_ms + c * rates_.compute_ms;
-        return std::max(rates_.device_ms + (missing - c) * rates_.bring_ms, host_ms);
+        const double host_ms = c == 0 ? 0 : host_.fixed_ms() + c * host_.each_ms();
+        return std::max(device_.fixed_ms() + (missing - c) * device_.each_ms(), host_ms);
       };
       share = std::clamp(static_cast<int32_t>(std::floor(std::min(even, 1e6))), 0, missing);
       if (share < missing && end_ms(share + 1) < end_ms(share)) ++share;
+      if (end_ms(0) < end_ms(share)) share = 0;
     }
     std::atomic_ref<int32_t>(words_[kSharesWord + missing]).store(share, std::memory_order_relaxed);
   }

@@ -11,6 +11,7 @@
 #include "core/memory.h"
 #include "core/stream.h"
 #include "core/thread_pool.h"
+#include "cpu/cost_line.h"
 
 namespace zi {
 
@@ -51,7 +52,7 @@ class HostWorker {
   void Loop();
   bool Next(uint64_t* asked);
   void Do(uint64_t asked);
-  void Learn(double compute_ms);
+  void Learn(double took_ms);
   void WriteShares();
   void EndLookout();
 
@@ -65,7 +66,7 @@ class HostWorker {
   std::unordered_map<uint32_t, std::shared_ptr<const Stream::Work>> jobs_;  // guarded by mutex_
   std::string failure_;                                                      // guarded by mutex_
   ShareRule rule_ = ShareRule::kNone;                                        // guarded by mutex_
-  ShareRates rates_{};                                                       // guarded by mutex_
+  CostLine device_, host_;                                                   // guarded by mutex_; by experts that come, and that are computed
   std::shared_ptr<ThreadPool> pool_;  // guarded by mutex_; that whose workers look out as well
   uint32_t done_ = 0;     // the worker's thread only
   uint32_t learned_ = 0;  // the worker's thread only

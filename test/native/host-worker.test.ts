@@ -1,5 +1,6 @@
 // The thread that computes on the processor for a device: jobs that are asked for, that fail, that are missing, and closing meanwhile.
 
+import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CpuBackend } from '../../offload/backends/cpu.js';
 import { present } from '../../offload/errors.js';
@@ -11,8 +12,9 @@ import { tensor } from '../../offload/port/tensor.js';
 import { denseWeight } from '../../offload/port/weights.js';
 
 const [ROWS, INPUTS, OUTPUTS] = [3, 24, 40];
-/** The mailbox's word for no missing experts. */
+/** The mailbox's word for no missing experts, and those by which a device asks, says what it did, and is answered. */
 const FIRST_SHARE = 48;
+const [ASKED, JOB, ASIDES, SPAN, CAME, DONE] = [0, 1, 2, 16, 17, 32];
 
 describe('a worker of the host', () => {
   let backend: CpuBackend;
@@ -186,5 +188,41 @@ describe('a worker of the host', () => {
     expect(shares()).toEqual(Array.from({ length: 1025 }, (_, missing) => missing));
     worker.share('none', worker.rates);
     expect(new Set(shares())).toEqual(new Set([0]));
+  });
+
+  /** Asks as a kernel does, which says that so many experts came to it the last time, and how long that took. */
+  async function learn(
+    rounds: number,
+    job: number,
+    spanMs: (came: number, round: number) => number,
+  ): Promise<void> {
+    const { bytes } = worker.mail;
+    const all = new Int32Array(bytes.buffer, bytes.byteOffset, MAIL_WORDS);
+    for (let round = 0; round < rounds; round++) {
+      const came = round % 3;
+      all[ASIDES] = 1;
+      all[CAME] = came;
+      all[SPAN] = Math.round(spanMs(came, round) * 1e6);
+      all[JOB] = job;
+      const number = Atomics.load(all, ASKED) + 1;
+      Atomics.store(all, ASKED, number);
+      while (Atomics.load(all, DONE) !== number) await setImmediate();
+    }
+  }
+
+  it('learns what is fixed and what each expert takes, from measurements of which some are wrong', async () => {
+    const job = worker.define([product().op]);
+    worker.share('balanced', { bringMs: 1, computeMs: 1, deviceMs: 0.01, hostMs: 0.01 });
+    await learn(300, job, (came, round) => 0.06 + 0.25 * came + (round % 20 === 0 ? 10 : 0));
+    expect(worker.rates.bringMs).toBeGreaterThan(0.2);
+    expect(worker.rates.bringMs).toBeLessThan(0.35);
+    expect(worker.rates.deviceMs).toBeGreaterThan(0.03);
+    expect(worker.rates.deviceMs).toBeLessThan(0.1);
+    await learn(400, job, (came) => 0.6 + 2.5 * came);
+    expect(worker.rates.bringMs).toBeCloseTo(2.5, 1);
+    expect(worker.rates.deviceMs).toBeCloseTo(0.6, 1);
+    await learn(400, job, (came) => 0.06 + 0.25 * came);
+    expect(worker.rates.bringMs).toBeCloseTo(0.25, 2);
+    expect(worker.rates.deviceMs).toBeCloseTo(0.06, 2);
   });
 });
