@@ -42,10 +42,14 @@ ZI_SLOT_RULE int64_t Worth(bool is_free, int32_t uses, uint32_t calls_since) {
   return (static_cast<int64_t>(uses) << 32) | static_cast<int64_t>(calls_since);
 }
 
-/// Whether one that misses comes although the host could compute all: where a slot is free, or where it was wanted no less than who
+/// An expert comes in the place of one that was wanted at least so much less. With less between them they would change places again
+/// and again, and each time all wait for a link, while the host would have computed it in half the time.
+constexpr int32_t kWorthComing = 2 * kOneUse;
+
+/// Whether one that misses comes although the host could compute all: where a slot is free, or where it was wanted clearly more than who
 /// leaves and rates are to be balanced. Otherwise a pool would stay as it is.
 ZI_SLOT_RULE bool ComesAnyway(bool is_free, int32_t uses, int32_t uses_of_leaving, bool balanced) {
-  return is_free || (balanced && uses >= uses_of_leaving);
+  return is_free || (balanced && uses - uses_of_leaving >= kWorthComing);
 }
 
 }  // namespace zi

@@ -225,4 +225,51 @@ describe('a worker of the host', () => {
     expect(worker.rates.bringMs).toBeCloseTo(0.25, 2);
     expect(worker.rates.deviceMs).toBeCloseTo(0.06, 2);
   });
+
+  it('computes an expert that is rarely wanted, and lets one come that is wanted more than who leaves', async () => {
+    const { hostX, op } = product();
+    const [slots, bytes, experts] = [2, 16, 4];
+    const memory = device().allocate(slots * bytes);
+    const home = backend.allocateHost(experts * bytes, 'shared');
+    const fill = (count: number, value: number) => words(new Array<number>(count).fill(value), [count]);
+    const tables = {
+      slotOf: fill(experts, -1),
+      uses: fill(experts, 0),
+      keyOf: fill(slots, -1),
+      stamps: fill(slots, 0),
+      calls: fill(1, 0),
+      list: fill(1 + 2 * experts, 0),
+    };
+    const counts = fill(3, 0);
+    const places = words([0, bytes, ...[0, 1, 2, 3].flatMap((e) => [e * bytes, 0])], [1 + experts, 2]);
+    worker.share('balanced', { bringMs: 10, computeMs: 0.01, deviceMs: 0, hostMs: 0 });
+    const job = worker.define([op]);
+    // Two find free slots; the third is computed until it was wanted two times more than they were.
+    for (const chosen of [0, 1, 2, 2, 2, 2]) {
+      device().compute.launch({
+        op: 'bring_experts',
+        experts: words([chosen], [1, 1]),
+        slots: tensor(memory, 0, 'u8', [slots, bytes]),
+        home: tensor(home, 0, 'u8', [experts * bytes]),
+        places,
+        tables,
+        counts,
+        firstKey: 0,
+        ageCalls: 1000,
+        aside: {
+          here: words([0], [1, 1]),
+          there: words([0], [1, 1]),
+          x: floats(new Array<number>(INPUTS).fill(1), [1, INPUTS]),
+          hostX: { ...hostX, shape: [1, INPUTS] },
+          weights: null,
+          hostWeights: null,
+          mail,
+          job,
+        },
+      });
+    }
+    await settled();
+    const { memory: counted } = counts as unknown as { memory: { bytes: Uint8Array<ArrayBuffer> } };
+    expect([...new Int32Array(counted.bytes.buffer, counted.bytes.byteOffset, 3)]).toEqual([1, 3, 2]);
+  });
 });
