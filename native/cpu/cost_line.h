@@ -14,28 +14,28 @@ class CostLine {
 
   /// A measurement that is much longer than expected counts as kMostTimes that: a thread that lost its core once says little, while a
   /// rate that has changed is met again and again.
+  /// What is sooner than expected counts more: nothing takes less time than it needs, and who seems slow is seldom tried again.
   void Add(int count, double took_ms) {
     const double expected_ms = fixed_ms_ + count * each_ms_;
     if (expected_ms > 0) took_ms = std::min(took_ms, kMostTimes * expected_ms);
-    const double n = count;
-    weight_ = Mixed(weight_, 1);
-    n_ = Mixed(n_, n);
-    nn_ = Mixed(nn_, n * n);
-    ms_ = Mixed(ms_, took_ms);
-    n_ms_ = Mixed(n_ms_, n * took_ms);
+    const double n = count, part = took_ms < expected_ms ? kSooner : kLater;
+    const auto mix = [part](double* kept, double now) { *kept += (now - *kept) * part; };
+    mix(&weight_, 1);
+    mix(&n_, n);
+    mix(&nn_, n * n);
+    mix(&ms_, took_ms);
+    mix(&n_ms_, n * took_ms);
     Fit();
   }
 
  private:
   static constexpr double kMostTimes = 2;
   /// What one measurement counts beside those before.
-  static constexpr double kNew = 1.0 / 32;
+  static constexpr double kSooner = 1.0 / 8, kLater = 1.0 / 32;
   /// What the fixed part until now counts beside the measurements, of which all may be of one number.
   static constexpr double kKept = 1.0 / 16;
   /// What each takes falls by no more of itself with one measurement, beside the whole.
-  static constexpr double kFall = 1.0 / 256;
-
-  static double Mixed(double before, double now) { return before + (now - before) * kNew; }
+  static constexpr double kFall = 1.0 / 32;
 
   /// Least squares, where no part is negative. More that take less time mean that both parts have changed meanwhile.
   void Fit() {

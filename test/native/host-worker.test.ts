@@ -226,6 +226,13 @@ describe('a worker of the host', () => {
     expect(worker.rates.deviceMs).toBeCloseTo(0.06, 2);
   });
 
+  it('believes soon that a host which seemed slow is not, as it is seldom tried', async () => {
+    const job = worker.define([product().op]);
+    worker.share('balanced', { bringMs: 1, computeMs: 20, deviceMs: 0.01, hostMs: 20 });
+    await learn(100, job, () => 1);
+    expect(worker.rates.computeMs + worker.rates.hostMs).toBeLessThan(4);
+  });
+
   it('computes an expert that is rarely wanted, and lets one come that is wanted more than who leaves', async () => {
     const { hostX, op } = product();
     const [slots, bytes, experts] = [2, 16, 4];
