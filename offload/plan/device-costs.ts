@@ -1,16 +1,21 @@
 // What a CUDA device takes beside the bytes that are asked of it: kernels' own scratch, rounding, code that is loaded.
 
 import type { ModelSpec } from '../model/model.js';
-import { formatBytes, MiB } from '../units.js';
+import { formatBytes, MiB, roundUp } from '../units.js';
 import { type KernelScratch, kernelScratch, type ScratchWorkload } from './kernel-scratch.js';
 import type { PlanTerm } from './plan.js';
 
 /** The driver hands out memory in pieces of this size. */
-export const ALLOCATION_BYTES = 2 * MiB;
+const ALLOCATION_BYTES = 2 * MiB;
 /** Code of our kernels and of the products' library, which the driver loads at first use, and what it keeps for running them. */
 const CODE_BYTES = 256 * MiB;
 /** Memories of a device beside its layers: states, cache, logits, results, tables, workspace, fixed weights, scratch. */
 const MEMORIES = 17;
+
+/** What the driver takes for a memory; as much as it has where there is no driver. */
+export function allocatedBytes({ cuda }: { readonly cuda?: unknown }, bytes: number): number {
+  return roundUp(bytes, cuda ? ALLOCATION_BYTES : 1);
+}
 
 /** Terms of a plan for one CUDA device, but for its layers. */
 export function cudaCosts(model: ModelSpec, workload: ScratchWorkload): PlanTerm[] {

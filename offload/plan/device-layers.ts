@@ -2,8 +2,8 @@
 
 import { present } from '../errors.js';
 import { gatheredBytes } from '../model/layout.js';
-import { counted, formatBytes, roundUp } from '../units.js';
-import { ALLOCATION_BYTES } from './device-costs.js';
+import { counted, formatBytes } from '../units.js';
+import { allocatedBytes } from './device-costs.js';
 import { type Draft, sumOf } from './draft.js';
 import type { PlanInput, PlanOptions } from './input.js';
 import type { BufferPlan, PlanTerm, Sizes } from './plan.js';
@@ -90,10 +90,9 @@ const knownShards = new WeakMap<PlanInput, ShardSizes>();
 function shardSizes(input: PlanInput): ShardSizes {
   const before = knownShards.get(input);
   if (before) return before;
-  const { deviceCount, cuda } = input.options;
-  const allocated = cuda ? ALLOCATION_BYTES : 1;
+  const { deviceCount } = input.options;
   const shards = input.layers.map(({ layout }) =>
-    roundUp(gatheredBytes(layout.device.sizeBytes, deviceCount) / deviceCount, allocated),
+    allocatedBytes(input.options, gatheredBytes(layout.device.sizeBytes, deviceCount) / deviceCount),
   );
   const more = input.deviceLayerBytes.map((bytes, index) => bytes - (shards[index] ?? 0));
   const sizes = { shards, more };

@@ -8,8 +8,8 @@ import type { ModelSpec } from '../model/model.js';
 import { DEVICE_ALIGNMENT_BYTES } from '../port/backend.js';
 import { DTYPE_BYTES } from '../port/dtype.js';
 import { MAIL_STATE_WORDS, MAIL_WORDS } from '../port/host-ops.js';
-import { KiB, roundUp } from '../units.js';
-import { ALLOCATION_BYTES } from './device-costs.js';
+import { KiB } from '../units.js';
+import { allocatedBytes } from './device-costs.js';
 import { isAloneWithin } from './pass-sizes.js';
 import type { CpuCompute, Plan, PlannedLayer, PlanTerm, RowsPlan } from './plan.js';
 
@@ -120,7 +120,7 @@ function rowsPlan(
 }
 
 /** What it takes of host and device beside the layers. */
-export function hostRowsTerms(cuttable: CuttableLayers | undefined, { cuda }: HostRowOptions): PlanTerm[] {
+export function hostRowsTerms(cuttable: CuttableLayers | undefined, options: HostRowOptions): PlanTerm[] {
   if (!cuttable) return [];
   const { inputBytes, resultBytes, deviceBytes, mostTokens } = cuttable.rows;
   const name = HOST_ROWS_TERM;
@@ -128,7 +128,7 @@ export function hostRowsTerms(cuttable: CuttableLayers | undefined, { cuda }: Ho
   const mailBytes = DTYPE_BYTES.i32 * (MAIL_WORDS + MAIL_STATE_WORDS);
   return [
     { tier: 'dram', name, bytes: inputBytes + resultBytes + mailBytes, reason },
-    { tier: 'gpu', name, bytes: cuda ? roundUp(deviceBytes, ALLOCATION_BYTES) : deviceBytes, reason },
+    { tier: 'gpu', name, bytes: allocatedBytes(options, deviceBytes), reason },
   ];
 }
 

@@ -6,8 +6,7 @@ import { checkKvType, type KvDType } from '../model/kv-type.js';
 import { gatheredBytes, layoutLayer } from '../model/layout.js';
 import { cutHead, type ModelSpec } from '../model/model.js';
 import type { FloatType } from '../port/dtype.js';
-import { roundUp } from '../units.js';
-import { ALLOCATION_BYTES } from './device-costs.js';
+import { allocatedBytes } from './device-costs.js';
 import { type CuttableLayers, cuttableLayers, type HostRowOptions } from './host-rows.js';
 import type { PlannedExperts, PlannedLayer } from './plan.js';
 import { slicesTransfer } from './sharing.js';
@@ -152,7 +151,6 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
   }
   const layers = layersOf(model);
   const hostLayerBytes = layers.map(({ layout }) => layout.host.sizeBytes);
-  const allocated = cuda ? ALLOCATION_BYTES : 1;
   assert(!model.shares || model.shares.length === deviceCount, 'every device has a share of the model');
   checkPipeline(model, options);
   const { pipeline = false } = options;
@@ -163,7 +161,7 @@ export function planInput(model: ModelSpec, workload: Workload, options: PlanOpt
       : defaultTransfer(deviceCount, computesInPlace);
   const parts = pipeline ? 1 : partCount(usual, deviceCount);
   const deviceLayerBytes = layers.map(({ layout }) =>
-    roundUp(gatheredBytes(layout.device.sizeBytes, parts), allocated),
+    allocatedBytes(options, gatheredBytes(layout.device.sizeBytes, parts)),
   );
   const activationType = cuda ? (options.activationType ?? deviceActivationType(model)) : 'f32';
   const kvType = options.kvType ?? activationType;

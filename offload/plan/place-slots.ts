@@ -2,9 +2,9 @@
 
 import { OperatingError, present } from '../errors.js';
 import { MAIL_WORDS } from '../port/host-ops.js';
-import { counted, formatBytes, roundUp } from '../units.js';
+import { counted, formatBytes } from '../units.js';
 import { batchesFor, microBatchCandidates } from './batches.js';
-import { ALLOCATION_BYTES } from './device-costs.js';
+import { allocatedBytes } from './device-costs.js';
 import { bufferTerm, restOf, streamBuffers } from './device-layers.js';
 import { type Draft, sumOf } from './draft.js';
 import type { PlanInput } from './input.js';
@@ -181,9 +181,4 @@ function hostTerms({ options }: PlanInput, { host }: SlotPlan): PlanTerm[] {
   const bytes = options.deviceCount * (host.workspaceBytes + 4 * MAIL_WORDS);
   const reason = `what the CPU computes of up to ${host.mostTokens} tokens beside each device, and their mailboxes`;
   return [{ tier: 'dram', name: HOST_TERM, bytes, reason }];
-}
-
-/** What the driver takes for a memory. */
-function allocatedBytes({ cuda }: PlanInput['options'], bytes: number): number {
-  return cuda ? roundUp(bytes, ALLOCATION_BYTES) : bytes;
 }

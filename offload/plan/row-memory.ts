@@ -3,8 +3,8 @@
 import { present } from '../errors.js';
 import type { ModelSpec } from '../model/model.js';
 import { rowSlotBytes, TABLE_BUFFERS_BYTES, tokenTables } from '../model/table-rows.js';
-import { counted, MiB, roundUp } from '../units.js';
-import { ALLOCATION_BYTES } from './device-costs.js';
+import { counted, MiB } from '../units.js';
+import { allocatedBytes } from './device-costs.js';
 import { type Draft, total } from './draft.js';
 import type { PlanInput } from './input.js';
 import type { PlanTerm } from './plan.js';
@@ -69,8 +69,7 @@ export function keepMoreRows({ model, workload }: PlanInput, draft: Draft, freeB
 /** Where devices with every layer have `freeBytes` left for it, the tables of tokens rest there too: steps wait for no row. */
 export function restTables({ model, options }: PlanInput, draft: Draft, freeBytes: number): Draft {
   const tables = tokenTables(model);
-  const each = options.cuda ? ALLOCATION_BYTES : 1;
-  const bytes = total(tables.map(({ extent }) => roundUp(extent.sizeBytes, each)));
+  const bytes = total(tables.map(({ extent }) => allocatedBytes(options, extent.sizeBytes)));
   if (tables.length === 0 || bytes > freeBytes) return draft;
   const reason = `${counted(tables.length, 'table')} of tokens, so that the next step begins on the device; read behind the layers`;
   const buffers: PlanTerm = {
