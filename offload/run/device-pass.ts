@@ -67,8 +67,6 @@ export class DevicePass {
   #running: readonly Running[] = [];
   readonly #awaited = new WeakSet<DeviceEvent>();
   readonly #groups: LayerGroups;
-  /** Where this pass queues what the one before has queued. */
-  #kept: KeptPass | undefined;
   /** What the next one may queue again. */
   #last: KeptPass | undefined;
   #hostLooksOut = false;
@@ -108,7 +106,7 @@ export class DevicePass {
     if (followsDrawn) await this.#followDrawn(drawer);
     this.#times.beginPass();
     this.#groups.beginPass();
-    [this.#running, this.#kept] = [[], undefined];
+    this.#running = [];
     await this.#embed(state.kv.begin(microBatches));
     if (this.#before) this.#takeFrom(this.#before);
     if (!this.#hostLooksOut) for (const one of hostsOf(state)) one.beginPass();
@@ -135,7 +133,6 @@ export class DevicePass {
     if (group) this.#groups.add(group, { of: weights, queue });
     else queue();
     const end = group?.end ?? compute.record();
-    if (group) this.#groups.counted(group);
     this.#times.add(layer.layout.layer.name, start, end);
     this.#times.account();
     if (apart) this.#share?.note(apart, { started: start, ended: end });
@@ -282,9 +279,9 @@ export class DevicePass {
     this.#last = undefined;
     if (!running || running.microBatch.watched || !state.kv.isResident) return;
     if (model.lengthDependentAfterTokens !== undefined) return;
-    if (before?.fits(running)) this.#kept = before;
-    if (this.#kept) this.#groups.keep(this.#kept);
-    this.#last = this.#kept ?? new KeptPass(running);
+    const kept = before?.fits(running) ? before : undefined;
+    if (kept) this.#groups.keep(kept);
+    this.#last = kept ?? new KeptPass(running);
     this.#last.begin();
   }
 
@@ -368,7 +365,7 @@ export class DevicePass {
       noteTokens(state, running, EMBEDDING_PLACE, true);
     };
     // Where the first layer is still to come, nobody waits for it.
-    if (this.#kept && this.#isAtRest) {
+    if (this.#groups.areKept && this.#isAtRest) {
       const group = this.#groups.begin(start);
       group.waiting.push({ of: from, queue });
       return group.end;

@@ -39,6 +39,11 @@ export class LayerGroups {
     this.#kept = kept;
   }
 
+  /** What the pass before has queued is queued again. */
+  get areKept(): boolean {
+    return this.#kept !== undefined;
+  }
+
   /** The one that a layer belongs to. @param startOf where a new one starts */
   open(startOf: () => DeviceEvent): LayerGroup {
     if (this.#group?.end.isRecorded) this.close();
@@ -57,14 +62,10 @@ export class LayerGroups {
     return this.#group;
   }
 
-  /** Queues a layer of the open one at once, or with it. */
+  /** Queues a layer of the open one at once, or with it, which is complete with so many. */
   add(group: LayerGroup, work: LayerWork): void {
     if (this.#kept) group.waiting.push(work);
     else work.queue();
-  }
-
-  /** A layer of the open one has been added. */
-  counted(group: LayerGroup): void {
     if (++group.size === group.most) this.close();
   }
 
