@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <vector>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "core/coded_error.h"
 #include "core/memory.h"

@@ -155,7 +155,7 @@ it('a step that is queued while the one before it runs takes in what that one dr
     Executor.prototype.run = run;
   }
   expect(ahead / passes).toBeGreaterThan(0.2);
-}, 600_000);
+});
 
 it('canaries: tables that are read before they have come, and tokens that are taken for rows of others, are caught', async () => {
   expect(await caught(AHEAD_SMALL)).toBe(0);
@@ -167,7 +167,7 @@ it('canaries: tables that are read before they have come, and tokens that are ta
   };
   const swap = (backend: SimulatedBackend) => withPlants(backend, { onLaunch });
   expect(await caught({ ...AHEAD_SMALL, wrap: swap })).toBeGreaterThan(0.3);
-}, 600_000);
+});
 
 /** Share of seeds in which a planted bug is caught. */
 async function caught(options: WorldOptions): Promise<number> {
