@@ -1,7 +1,8 @@
-// What the tiles of wide heads on compute capability 9.0 are made of: products straight from shared memory (wgmma), barriers, and
-// how matrices lie there.
+// What the tiles of wide heads on compute capability 9.0 are made of: products straight from shared memory (wgmma), barriers of
+// threads, and how matrices lie there.
 #pragma once
 #include "cuda/attention_wide.h"
+#include "cuda/hopper.h"
 
 namespace zi::cuda::wide {
 
@@ -43,32 +44,6 @@ static_assert((kStages - kFirstBusyStage) * kParts * kKeys >= kHeldParts * kRows
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-__device__ inline void InitBarrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals) : "memory");
-}
-__device__ inline void Arrive(uint64_t* barrier) {
-  asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(SharedAddress(barrier)) : "memory");
-}
-/// What the warp's lanes did is seen by whoever waits.
-__device__ inline void ArriveWarp(uint64_t* barrier) {
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) Arrive(barrier);
-}
-/// Until the phase of that parity has ended.
-__device__ inline void Await(uint64_t* barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again%=:\n"
-      "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
-      "@done bra ready%=;\n"
-      "bra again%=;\n"
-      "ready%=:\n"
-      "}\n" ::"r"(SharedAddress(barrier)),
-      "r"(parity)
-      : "memory");
-}
-
 /// Barriers of threads, which, unlike those in memory, are waited for without a branch: the compiler keeps products under way
 /// over no branch. Those of weights are two each, for blocks in turn.
 enum GroupBarrier : int { kQueriesThere = 1, kQueriesHeld, kResultsThere, kWeightsThere, kWeightsRead = kWeightsThere + 2 };
@@ -85,10 +60,6 @@ __device__ inline void LeaveRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-__device__ inline void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void EndProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-__device__ inline void WaitForProducts() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
-__device__ inline void ShowToProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /// A matrix of rows of 128 bytes, swizzled by eights; `across`: 16-byte units from columns to the next columns, where rows
 /// are what is summed over.

@@ -38,36 +38,6 @@ __device__ inline void ForBlocks(const Arguments& a, int begin, int end, Use use
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-__device__ inline uint32_t RankInCluster() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-__device__ inline void MeetCluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-/// At the barrier that lies where this one lies, in each block of the cluster.
-__device__ inline void ArriveEverywhere(uint64_t* barrier, int sharers) {
-  __syncwarp();
-  const uint32_t lane = threadIdx.x % 32;
-  if (lane >= static_cast<uint32_t>(sharers)) return;
-  asm volatile(
-      "{\n"
-      ".reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-      "}\n" ::"r"(SharedAddress(barrier)),
-      "r"(lane)
-      : "memory");
-}
-__device__ inline void ExpectBytes(uint64_t* barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes) : "memory");
-}
-template <int kPending>
-__device__ inline void WaitForProductsBut() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-
 enum PairBarrier : int { kQueries = 1, kFirstWeights, kSecondWeights, kTotals, kTurn, kScored, kCleared = kScored + 2 };
 __device__ inline void MeetBoth(int barrier) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(2 * kGroup) : "memory"); }
 __device__ inline void SignalOther(int barrier) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(2 * kGroup) : "memory"); }

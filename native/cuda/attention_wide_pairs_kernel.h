@@ -325,7 +325,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int i = 0; i < kStages * kPieces; ++i) {
       InitBarrier(&shared.there[0][0] + i, Keys::kWarps), InitBarrier(&shared.read[0][0] + i, kGroup / 32 * a.sharers);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    ShowBarriers();
   }
   __syncthreads();
   if (a.sharers > 1) MeetCluster();

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "cuda/expert_tiles.h"
+#include "cuda/hopper.h"
 #include "cuda/overlap.h"
 
 namespace zi::cuda::hopper {
@@ -75,11 +76,6 @@ __device__ inline void StartProduct(float (&sums)[kSums][4], uint64_t x, uint64_
 #undef MULTIPLY
 #undef SUM
 
-__device__ inline void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void EndProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-__device__ inline void WaitForProducts() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
-/// What this thread's copies wrote into shared memory is seen by products that begin after a barrier.
-__device__ inline void ShowToProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #endif
 
 template <class T, int kHalves, template <class, int, int, int> class Weights>

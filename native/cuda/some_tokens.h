@@ -3,6 +3,7 @@
 #pragma once
 #include <type_traits>
 
+#include "cuda/hopper.h"
 #include "cuda/stored_fragments.h"
 
 namespace zi::cuda::some {
@@ -68,36 +69,6 @@ __device__ inline void StartProduct(float (&sums)[kEights][4], const uint32_t (&
 #undef SUMS_OF_64
 #undef SUM
 
-__device__ inline void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void EndProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int kGroups>
-__device__ inline void WaitForProductsBut() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory");
-}
-
-// Barriers in shared memory, which blocks' copies of many bytes end at as well.
-__device__ inline void InitBarrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals) : "memory");
-}
-/// Barriers that were initialised are seen by copies, and after a meeting by all threads.
-__device__ inline void ShowBarriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-/// What the warp's lanes did is seen by whoever waits.
-__device__ inline void ArriveWarp(uint64_t* barrier) {
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
-}
-/// Until the phase of that parity has ended.
-__device__ inline void Await(uint64_t* barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again%=:\n"
-      "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
-      "@!done bra again%=;\n"
-      "}\n" ::"r"(SharedAddress(barrier)),
-      "r"(parity)
-      : "memory");
-}
 /// One thread has so many bytes copied into shared memory; whoever waits at the barrier sees them. All at multiples of 16.
 __device__ inline void CopyMany(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes) : "memory");
@@ -106,10 +77,6 @@ __device__ inline void CopyMany(void* to, const void* from, uint32_t bytes, uint
                : "memory");
 }
 
-/// All threads of the cluster's blocks: what they wrote to shared memory may be read.
-__device__ inline void MeetCluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
 /// What another block of the cluster has where this one has `at`.
 __device__ inline float OfCluster(const float* at, int rank) {
   float value;
