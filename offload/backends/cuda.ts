@@ -157,6 +157,8 @@ export class CudaBackend extends NativeBackend {
   readonly collective: NcclCollective | undefined;
   /** Memory whose pages the first read touches, so that locking them costs little afterwards. */
   readonly #toPin = new Map<MappedMemory, Promise<void> | undefined>();
+  /** Kernels read it, and nobody copies it for them. */
+  readonly #inPlace = new WeakSet<MappedMemory>();
   #pinRefusal: string | undefined;
   #threadRefusal: string | undefined;
 
@@ -206,6 +208,7 @@ export class CudaBackend extends NativeBackend {
     // ever touches a cache.
     if (purpose === 'control' || purpose === 'shared' || purpose === 'cache') native().pinMemory(memory.id);
     else this.#toPin.set(memory, undefined);
+    if (purpose === 'table') this.#inPlace.add(memory);
   }
 
   protected override touched(memory: MappedMemory): Promise<void> | undefined {
@@ -216,6 +219,7 @@ export class CudaBackend extends NativeBackend {
         .pinMemorySoon(memory.id)
         .catch((error: unknown) => {
           this.#pinRefusal ??= messageOf(error);
+          if (this.#inPlace.has(memory)) throw error;
         })
         .finally(() => this.#toPin.delete(memory));
     if (this.#toPin.has(memory)) this.#toPin.set(memory, pinning);
@@ -257,7 +261,8 @@ export class CudaBackend extends NativeBackend {
 
   protected override async stop(): Promise<void> {
     const streams = this.devices.map((device) => device.closeStreams());
-    await Promise.all([...streams, ...this.#toPin.values()]);
+    await Promise.all(streams);
+    await Promise.allSettled(this.#toPin.values());
     await this.collective?.close();
     for (const device of this.devices) device.free();
   }

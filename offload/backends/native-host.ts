@@ -52,7 +52,7 @@ export class NativeHost {
     // Where the system refuses, its own choice is as good as it was.
     if (nodes) memory.native.placeOnNodes(nodes);
     if (purpose === 'stream') this.#reads.reuse(memory);
-    if (purpose === 'resident') this.#empty.add(memory);
+    if (purpose === 'resident' || purpose === 'table') this.#empty.add(memory);
     return memory;
   }
 

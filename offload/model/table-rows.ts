@@ -5,13 +5,45 @@ import { READ_ALIGNMENT_BYTES } from '../port/backend.js';
 import { MiB, roundDown, roundUp } from '../units.js';
 import type { ModelSpec, RowTable } from './model.js';
 
-/** A table that is to rest on devices comes in such pieces, one from the drive while the other goes up. */
-export const TABLE_PIECE_BYTES = 8 * MiB;
+/** A table that is to rest comes in such pieces. */
+const TABLE_PIECE_BYTES = 8 * MiB;
+/** One piece comes from the drive while another goes up to devices. */
 export const TABLE_BUFFERS_BYTES = 2 * (TABLE_PIECE_BYTES + 2 * READ_ALIGNMENT_BYTES);
 
 /** Those whose rows are tokens'. */
 export function tokenTables({ tables }: Pick<ModelSpec, 'tables'>): RowTable[] {
   return tables.filter(({ rowsFrom }) => rowsFrom === 'token');
+}
+
+/** Bytes of a table that are read at once. */
+export interface TablePiece {
+  readonly table: RowTable;
+  readonly firstByte: number;
+  readonly sizeBytes: number;
+}
+
+/** All but the first begin in their file where a read may begin. */
+export function tablePieces(table: RowTable): TablePiece[] {
+  const { fileOffset, sizeBytes } = table.extent;
+  const pieces: TablePiece[] = [];
+  let firstByte = 0;
+  while (firstByte < sizeBytes) {
+    const end = roundDown(fileOffset + firstByte, READ_ALIGNMENT_BYTES) + TABLE_PIECE_BYTES - fileOffset;
+    const bytes = Math.min(end, sizeBytes) - firstByte;
+    pieces.push({ table, firstByte, sizeBytes: bytes });
+    firstByte += bytes;
+  }
+  return pieces;
+}
+
+/** Where a table begins in memory that it is read into as it lies in its file. */
+export function tableBeginsAt({ extent }: RowTable): number {
+  return extent.fileOffset - roundDown(extent.fileOffset, READ_ALIGNMENT_BYTES);
+}
+
+/** What that memory has. */
+export function tableHostBytes(table: RowTable): number {
+  return roundUp(tableBeginsAt(table) + table.extent.sizeBytes, READ_ALIGNMENT_BYTES);
 }
 
 /** Throws BAD_INPUT for rows that a table lacks. */

@@ -1,6 +1,6 @@
 // A plan in the making: devices get their layers first, then DRAM gets of the rest what it holds.
 
-import type { BufferPlan, PlanTerm, Sizes, SlotPlan, StagePlan, Tier } from './plan.js';
+import type { BufferPlan, Plan, PlanTerm, Sizes, SlotPlan, StagePlan, Tier } from './plan.js';
 
 /** What devices hold, and then what DRAM holds beside it. */
 export interface Draft {
@@ -14,8 +14,8 @@ export interface Draft {
   readonly stages?: readonly StagePlan[];
   /** Layers with experts are then not among those that rest on devices, and all others are. */
   readonly slots?: SlotPlan;
-  /** Every layer rests on the devices, and beside them the tables of tokens; absent where these do not. */
-  readonly tablesRest?: true;
+  /** Every layer rests on the devices, or waits for nothing but experts in slots, and the tables of tokens rest as well; absent else. */
+  readonly tablesRest?: Plan['tablesRest'];
   /** By layer that does not rest on devices, in their order: bytes in host memory, and whether it rests in DRAM. */
   readonly restBytes: readonly number[];
   readonly inDram: readonly boolean[];

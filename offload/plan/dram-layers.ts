@@ -4,7 +4,7 @@ import { counted, formatBytes } from '../units.js';
 import { type Draft, sumOf, total } from './draft.js';
 import type { PlanInput } from './input.js';
 import type { PlanTerm } from './plan.js';
-import { keepMoreRows } from './row-memory.js';
+import { keepMoreRows, restTablesInDram } from './row-memory.js';
 import { mostAtRest, spreadOf } from './spread.js';
 
 /** Reading two layers ahead keeps the drive busy while buffers change hands; more buys nothing that DRAM tier would not. */
@@ -30,8 +30,11 @@ export function allInDram(input: PlanInput, draft: Draft): Draft | undefined {
   }
   for (const window of windowsInDram(input, draft)) {
     const needed = sumOf(terms, 'dram') + weightBytes + window * hostBufferBytes(input);
-    if (needed > options.dramBudgetBytes) continue;
-    return withDram(input, keepMoreRows(input, draft, options.dramBudgetBytes - needed), {
+    const free = options.dramBudgetBytes - needed;
+    if (free < 0) continue;
+    const resting = restTablesInDram(input, draft, free);
+    const taken = sumOf(resting.terms, 'dram') - sumOf(terms, 'dram');
+    return withDram(input, keepMoreRows(input, resting, free - taken), {
       window,
       residentLayers: restBytes.length,
     });

@@ -163,8 +163,8 @@ export interface Plan extends Sizes {
   readonly sumRoundBytes?: number | undefined;
   readonly hostBuffers: BufferPlan;
   readonly deviceBuffers: BufferPlan;
-  /** The tables of tokens come to rest on every device, behind the layers. */
-  readonly tablesRest?: true | undefined;
+  /** The tables of tokens come to rest on every device, or where kernels of all read them in DRAM, behind the layers. */
+  readonly tablesRest?: Exclude<Tier, 'nvme'> | undefined;
   /** Undefined where layers rest or pass by whole. */
   readonly slots?: SlotPlan | undefined;
   /** Undefined where layers that stream always come whole. */

@@ -2,7 +2,7 @@
 
 import { present } from '../errors.js';
 import type { ModelSpec } from '../model/model.js';
-import { rowSlotBytes, TABLE_BUFFERS_BYTES, tokenTables } from '../model/table-rows.js';
+import { rowSlotBytes, TABLE_BUFFERS_BYTES, tableHostBytes, tokenTables } from '../model/table-rows.js';
 import { counted, MiB } from '../units.js';
 import { allocatedBytes } from './device-costs.js';
 import { type Draft, total } from './draft.js';
@@ -66,11 +66,13 @@ export function keepMoreRows({ model, workload }: PlanInput, draft: Draft, freeB
   };
 }
 
+const TABLES_TERM = 'embedding tables';
+
 /** Where devices with every layer have `freeBytes` left for it, the tables of tokens rest there too: steps wait for no row. */
 export function restTables({ model, options }: PlanInput, draft: Draft, freeBytes: number): Draft {
   const tables = tokenTables(model);
   const bytes = total(tables.map(({ extent }) => allocatedBytes(options, extent.sizeBytes)));
-  if (tables.length === 0 || bytes > freeBytes) return draft;
+  if (tables.length === 0 || bytes > freeBytes || draft.sizes.kvBuffers.count > 0) return draft;
   const reason = `${counted(tables.length, 'table')} of tokens, so that the next step begins on the device; read behind the layers`;
   const buffers: PlanTerm = {
     tier: 'dram',
@@ -80,7 +82,27 @@ export function restTables({ model, options }: PlanInput, draft: Draft, freeByte
   };
   return {
     ...draft,
-    tablesRest: true,
-    terms: [...draft.terms, { tier: 'gpu', name: 'embedding tables', bytes, reason }, buffers],
+    tablesRest: 'gpu',
+    terms: [...draft.terms, { tier: 'gpu', name: TABLES_TERM, bytes, reason }, buffers],
+  };
+}
+
+/**
+ * The same in DRAM, where devices have every layer but for experts in slots, or no room for tables: what a step of few tokens wants
+ * of a table is little for a link.
+ */
+export function restTablesInDram({ model, options, workload }: PlanInput, draft: Draft, freeBytes: number): Draft {
+  const { sizes, slots, onDevices, inShards, stages } = draft;
+  const waitsForNone = (slots ?? onDevices.every((rests) => rests)) && !inShards && !stages;
+  const isDone = options.computesInPlace || draft.tablesRest || workload.output !== 'tokens';
+  if (!waitsForNone || isDone || sizes.kvBuffers.count > 0) return draft;
+  const tables = tokenTables(model);
+  const bytes = total(tables.map(tableHostBytes));
+  if (tables.length === 0 || bytes > freeBytes) return draft;
+  const reason = `${counted(tables.length, 'table')} of tokens, where kernels read rows, so that the next step begins on the device; read behind the layers`;
+  return {
+    ...draft,
+    tablesRest: 'dram',
+    terms: [...draft.terms, { tier: 'dram', name: TABLES_TERM, bytes, reason }],
   };
 }

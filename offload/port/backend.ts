@@ -113,6 +113,8 @@ export type HostPurpose =
   | 'stream'
   /** A layer that rests in DRAM: written once, touched by the read itself. */
   | 'resident'
+  /** What rests in DRAM and kernels read in place, a little at a time: a read is done when devices reach it, and fails where they cannot. */
+  | 'table'
   /** Keys and values that rest in DRAM: only devices' copies touch them. */
   | 'cache'
   /** What kernels of a device and the host's processor write for each other. */

@@ -19,7 +19,7 @@ import type { DeviceCopy } from '../stream/staged-layer.js';
 import type { Trace } from '../trace.js';
 import { checkMicroBatch } from './check-pass.js';
 import type { SlotCounts } from './device-slots.js';
-import type { DeviceTables } from './device-tables.js';
+import type { RestingTables } from './resting-tables.js';
 import { lookUpRows, queueDrawn, queueEmbedding } from './embedding.js';
 import { queueHandOver, queueTokensOver } from './hand-over.js';
 import { queueHeadPiece, queueTokens, takeLogits } from './head.js';
@@ -50,7 +50,7 @@ export interface DevicePassOptions extends DeviceWork {
   /** Per table of the model. */
   readonly rowCaches: readonly RowCache[];
   /** Undefined where rows always come one by one. */
-  readonly tables?: DeviceTables | undefined;
+  readonly tables?: RestingTables | undefined;
   readonly trace: Trace;
   /** Undefined where layers always come whole. */
   readonly share?: RowShare | undefined;
@@ -62,14 +62,15 @@ export interface DevicePassOptions extends DeviceWork {
 export class DevicePass {
   readonly #work: DeviceWork;
   readonly #rowCaches: readonly RowCache[];
-  readonly #tables: DeviceTables | undefined;
+  readonly #tables: RestingTables | undefined;
   readonly #times: LayerTimes;
   #running: readonly Running[] = [];
   readonly #awaited = new WeakSet<DeviceEvent>();
   readonly #groups: LayerGroups;
   /** What the next one may queue again. */
   #last: KeptPass | undefined;
-  #hostLooksOut = false;
+  /** Passes that have begun and not ended, for which the host looks out. */
+  #lookouts = 0;
   /** The layer that a memory held last. */
   readonly #weights = new WeakMap<Memory, LaidOut>();
   readonly #share: RowShare | undefined;
@@ -109,8 +110,8 @@ export class DevicePass {
     this.#running = [];
     await this.#embed(state.kv.begin(microBatches));
     if (this.#before) this.#takeFrom(this.#before);
-    if (!this.#hostLooksOut) for (const one of hostsOf(state)) one.beginPass();
-    this.#hostLooksOut = true;
+    for (const one of hostsOf(state)) one.beginPass();
+    this.#lookouts++;
   }
 
   /** Queues a layer on every micro-batch; the event is reached when its bytes are no longer read. */
@@ -246,12 +247,13 @@ export class DevicePass {
       .catch(() => undefined); // a failed device was reported by its pass
     this.#times.account();
     await kv.idle();
-    this.#restHost();
+    while (this.#lookouts > 0) this.#restHost();
   }
 
   #restHost(): void {
-    if (this.#hostLooksOut) for (const one of hostsOf(this.#work.state)) one.endPass();
-    this.#hostLooksOut = false;
+    if (this.#lookouts === 0) return;
+    this.#lookouts--;
+    for (const one of hostsOf(this.#work.state)) one.endPass();
   }
 
   /** What the host failed in, which its device waited for. */

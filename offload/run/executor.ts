@@ -19,11 +19,11 @@ import type { Trace } from '../trace.js';
 import { DevicePass } from './device-pass.js';
 import type { SlotCounts } from './device-slots.js';
 import { makeDeviceCommon, makeDeviceState } from './device-state.js';
-import { DeviceTables } from './device-tables.js';
 import { Lane, layersAhead } from './lane.js';
 import { joinFolded, nllOf } from './log-probs.js';
 import { type Pass, tokenCount } from './pass.js';
 import { PATIENCE_MS, Patience } from './patience.js';
+import { RestingTables } from './resting-tables.js';
 import type { PassResult } from './results.js';
 
 export interface ExecutorOptions {
@@ -50,7 +50,7 @@ export class Executor {
   readonly #lanes: readonly Lane[];
   readonly #rowCaches: readonly RowCache[];
   /** Undefined where rows of tokens are always looked up one by one. */
-  readonly #tables: DeviceTables | undefined;
+  readonly #tables: RestingTables | undefined;
   /** One of each device; in a pipeline, by batch, one of each stage. */
   readonly #crews: readonly (readonly DevicePass[])[];
   readonly #share: RowShare | undefined;
@@ -78,7 +78,7 @@ export class Executor {
     });
     this.#rowCaches = rowCaches;
     this.#tables =
-      plan.tablesRest && new DeviceTables({ backend, devices: backend.devices, model, source, trace });
+      plan.tablesRest && new RestingTables({ backend, model, source, trace, tier: plan.tablesRest });
     const tables = this.#tables;
     const fixed = { layout: layoutLayer(model.fixed), host: fixedHost };
     const { sumRoundBytes } = plan;

@@ -51,16 +51,17 @@ export class WeightSource {
     return runs.flatMap((run) => this.#requests({ ...run, memoryOffset: run.bufferOffset }));
   }
 
-  /** Reads bytes of a file; `offsetBytes` says where in `into` they begin. */
+  /** Reads bytes of a file, and what an aligned read brings with them, to `at`; `offsetBytes` says where in `into` they begin. */
   async readExtent(
     { fileIndex, fileOffset, sizeBytes }: Extent,
     into: HostMemory,
+    at = 0,
   ): Promise<{ readonly offsetBytes: number; readonly span: ReadSpan }> {
     const start = roundDown(fileOffset, READ_ALIGNMENT_BYTES);
     const requiredBytes = fileOffset + sizeBytes - start;
     const read = { fileIndex, fileOffset: start, sizeBytes: roundUp(requiredBytes, READ_ALIGNMENT_BYTES) };
-    const span = await this.#reader.read(this.#requests({ ...read, requiredBytes, memoryOffset: 0 }), into);
-    return { offsetBytes: fileOffset - start, span };
+    const span = await this.#reader.read(this.#requests({ ...read, requiredBytes, memoryOffset: at }), into);
+    return { offsetBytes: at + fileOffset - start, span };
   }
 
   /** Reads rows of a table, each into its own slot of `rowSlotBytes(table)` bytes, before layers that are queued. */

@@ -177,10 +177,10 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const sharded = new Random(seed + 15_485_863);
   const drawnResident = tiers === 'dram' && random.chance(0.7);
   const allResident = drawnResident && !(computesInPlace && base.slots) && !base.slots?.behind;
-  const restAll = tiers === 'gpu' && expertSlots === 0 && !options.pipeline && base.kvBuffers.count === 0;
+  const restAll = tiers === 'gpu' && !computesInPlace && !onDrive && !options.pipeline && base.kvBuffers.count === 0;
   const plan: Plan = {
     ...base,
-    tablesRest: restAll && new Random(seed + 179_424_673).chance(0.8) ? true : undefined,
+    tablesRest: restAll ? tablesHome(seed, expertSlots > 0) : undefined,
     ...(options.pipeline
       ? { pipeline: drawPipeline(new Random(seed + 160_481_183), base, toy, options.batches) }
       : {}),
@@ -247,6 +247,13 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
       : '') +
     (plan.rows ? `, ${plan.rows.share} of ${CUTS} rows travel for up to ${plan.rows.mostTokens} tokens` : '');
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
+}
+
+/** Where tables of tokens come to rest, if they do. */
+function tablesHome(seed: number, inSlots: boolean): Plan['tablesRest'] {
+  const random = new Random(seed + 179_424_673);
+  if (!random.chance(0.8)) return undefined;
+  return inSlots || random.chance(0.5) ? 'dram' : 'gpu';
 }
 
 /** One batch's. */
