@@ -10,6 +10,7 @@
 // the router's biases make experts as unlike as words are. Times and bytes are means of the later half of the steps, since misses vary. The
 // limits of the missing bytes are the link alone, and the link with a plain reader of 12 threads beside it.
 
+import { createHash } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { formatBytes, formatRate, present } from '../../offload/index.js';
 import type { SlotCounts } from '../../offload/run/device-slots.js';
@@ -92,7 +93,7 @@ interface Setting {
 async function measure(engine: Engine, { share, batch, cpuCompute }: Setting): Promise<void> {
   const slots = present(engine.executor.plan.slots, 'slots of the plan');
   await run(engine, batch);
-  const { stepMs, counts } = await run(engine, batch);
+  const { stepMs, counts, texts } = await run(engine, batch);
   const { hits, misses, computedByHost, steps } = counts;
   const hostBytes = (computedByHost / steps) * slots.bytes;
   const bytes = (misses / steps) * slots.bytes;
@@ -105,6 +106,7 @@ async function measure(engine: Engine, { share, batch, cpuCompute }: Setting): P
     cpuCompute,
     uniformHitRate: slots.count / slots.keys,
     slots: slots.count,
+    texts,
     stepMs,
     tokensPerSecond: (batch / stepMs) * 1e3,
     hitRate: hits / (hits + misses),
@@ -129,6 +131,8 @@ async function measure(engine: Engine, { share, batch, cpuCompute }: Setting): P
 interface LaterHalf {
   /** On average. */
   readonly stepMs: number;
+  /** A hash of what was made: the same where nothing but time differs. */
+  readonly texts: string;
   /** In all of its steps together. */
   readonly counts: SlotCounts & { readonly steps: number };
 }
@@ -141,7 +145,7 @@ async function run(engine: Engine, batch: number): Promise<LaterHalf> {
   const prompts = requests(batch, prompt, model.model.vocabSize);
   // The likeliest tokens of random weights soon repeat themselves, and their experts with them.
   const sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: rounds++ };
-  await generate(
+  const results = await generate(
     engine.executor,
     prompts.map((one) => ({ ...one, sampling })),
     {
@@ -161,7 +165,10 @@ async function run(engine: Engine, batch: number): Promise<LaterHalf> {
     present(await engine.executor.slotCounts(), 'counts'),
   ];
   const steps = ends.length - firstStep;
+  const hash = createHash('sha256');
+  for (const { tokens: made } of results) hash.update(made.join());
   return {
+    texts: hash.digest('hex').slice(0, 16),
     stepMs:
       (present(ends.at(-1), 'the end of a step') - present(ends[firstStep - 1], 'the end of a step')) / steps,
     counts: {

@@ -91,7 +91,11 @@ export function restTables({ model, options }: PlanInput, draft: Draft, freeByte
  * The same in DRAM, where devices have every layer but for experts in slots, or no room for tables: what a step of few tokens wants
  * of a table is little for a link.
  */
-export function restTablesInDram({ model, options, workload }: PlanInput, draft: Draft, freeBytes: number): Draft {
+export function restTablesInDram(
+  { model, options, workload }: PlanInput,
+  draft: Draft,
+  freeBytes: number,
+): Draft {
   const { sizes, slots, onDevices, inShards, stages } = draft;
   const waitsForNone = (slots ?? onDevices.every((rests) => rests)) && !inShards && !stages;
   const isDone = options.computesInPlace || draft.tablesRest || workload.output !== 'tokens';

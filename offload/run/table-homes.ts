@@ -2,7 +2,7 @@
 
 import { present } from '../errors.js';
 import type { RowTable } from '../model/model.js';
-import { tableBeginsAt, TABLE_BUFFERS_BYTES, type TablePiece, tableHostBytes } from '../model/table-rows.js';
+import { TABLE_BUFFERS_BYTES, type TablePiece, tableBeginsAt, tableHostBytes } from '../model/table-rows.js';
 import type { Plan, Tier } from '../plan/plan.js';
 import type { Backend, Device, DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
 import type { Memory, Tensor } from '../port/ops.js';

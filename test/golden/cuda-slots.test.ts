@@ -18,8 +18,10 @@ const POOLS = [
 
 async function generated(name: string, batchSize: number, plan: Partial<PlanOptions>) {
   const options = { newTokens: NEW_TOKENS, batchSize, device: 'cuda', plan } as const;
-  const { results, counts } = await generateChosen(name, options);
-  return { tokens: results.map(({ tokens }) => tokens), counts };
+  const { results, again, counts } = await generateChosen(name, options);
+  const tokens = results.map((one) => one.tokens);
+  if (counts) expect(again?.map((one) => one.tokens)).toEqual(tokens);
+  return { tokens, counts };
 }
 
 describe.skipIf(!HAS_GPU)('experts in slots of a GPU', () => {

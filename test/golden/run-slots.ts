@@ -3,8 +3,9 @@
 import { present } from '../../offload/index.js';
 import { Engine } from '../../src/engine/engine.js';
 import type { EngineOptions } from '../../src/engine/engine-options.js';
-import { generate } from '../../src/engine/generate.js';
+import { type GenerationOptions, generate } from '../../src/engine/generate.js';
 import { openModel } from '../../src/engine/open-model.js';
+import type { GenerationRequest, GenerationResult } from '../../src/engine/request.js';
 import { ALL_DRAM, fixtureFolder, generationWorkload, readGolden } from './run-model.js';
 
 /** Mixtures of each kind that has slots of a GPU. */
@@ -25,6 +26,17 @@ export type SlotRunOptions = Partial<Omit<EngineOptions, 'workload'>> & {
   readonly batchSize: number;
 };
 
+/** The same once more, when steps begin in advance: as soon as tables of tokens are there. Undefined where they are not to come. */
+async function inAdvance(
+  { executor }: Engine,
+  requests: readonly GenerationRequest[],
+  limits: GenerationOptions,
+): Promise<GenerationResult[] | undefined> {
+  if (!executor.plan.tablesRest) return undefined;
+  while (!executor.runsAhead) await generate(executor, requests.slice(0, 1), { ...limits, maxNewTokens: 1 });
+  return generate(executor, requests, limits);
+}
+
 /** The golden prompts of a fixture, whatever token ends a text. */
 export async function generateChosen(name: string, { newTokens, batchSize, ...options }: SlotRunOptions) {
   const prompts = readGolden(name).input_ids;
@@ -36,9 +48,10 @@ export async function generateChosen(name: string, { newTokens, batchSize, ...op
   try {
     const requests = prompts.map((prompt, index) => ({ index, promptTokens: Int32Array.from(prompt) }));
     const limits = { batchSize, maxNewTokens: newTokens, stopTokens: new Set<number>() };
-    const results = await generate(engine.executor, requests, limits);
-    const counts = await engine.executor.slotCounts();
-    return { results, counts, slots: engine.executor.plan.slots };
+    const { executor } = engine;
+    const results = await generate(executor, requests, limits);
+    const counts = await executor.slotCounts();
+    return { results, counts, slots: executor.plan.slots, again: await inAdvance(engine, requests, limits) };
   } finally {
     await engine.close();
   }
@@ -46,6 +59,6 @@ export async function generateChosen(name: string, { newTokens, batchSize, ...op
 
 /** The same where the plan has slots. */
 export async function generateInSlots(name: string, options: SlotRunOptions) {
-  const { results, counts, slots } = await generateChosen(name, options);
-  return { results, counts: present(counts, 'counts'), slots: present(slots, 'slots of the plan') };
+  const { counts, slots, ...texts } = await generateChosen(name, options);
+  return { ...texts, counts: present(counts, 'counts'), slots: present(slots, 'slots of the plan') };
 }

@@ -21,13 +21,14 @@ describe.each(MIXTURES)('%s', (name) => {
     '%i slots on %i devices, %i sequences at once, the CPU beside them: %s',
     async (expertSlots, virtualDevices, batchSize, cpuCompute) => {
       const expected = await generateFixture(name, prompts, NEW_TOKENS, ALL_DRAM, batchSize);
-      const { results, counts, slots } = await generateInSlots(name, {
+      const { results, again, counts, slots } = await generateInSlots(name, {
         newTokens: NEW_TOKENS,
         batchSize,
         cpu: { virtualDevices },
         plan: { expertSlots, cpuCompute },
       });
       expect(results).toEqual(expected);
+      expect(again).toEqual(expected);
       const { count, keys } = slots;
       const { hits, misses, computedByHost } = counts;
       expect(hits).toBeGreaterThan(0);

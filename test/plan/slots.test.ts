@@ -66,6 +66,31 @@ describe('of a toy model', () => {
     }
   });
 
+  it('leave tables of tokens in DRAM, where it holds them, so that steps begin in advance', () => {
+    const made = plan({ expertSlots: 4 });
+    const tables = made.terms.find(({ name }) => name === 'embedding tables');
+    expect([made.tablesRest, tables?.tier]).toEqual(['dram', 'dram']);
+    const within = (dramBudgetBytes: number) => plan({ expertSlots: 4, dramBudgetBytes });
+    let [smallest, enough] = [0, dramBytes(made)];
+    while (enough - smallest > 1) {
+      const middle = Math.floor((smallest + enough) / 2);
+      try {
+        within(middle);
+        enough = middle;
+      } catch {
+        smallest = middle;
+      }
+    }
+    const withTables = enough + (tables?.bytes ?? 0);
+    expect([withTables - 1, withTables].map((bytes) => within(bytes).tablesRest)).toEqual([
+      undefined,
+      'dram',
+    ]);
+    expect(plan({ expertSlots: 4, kvOffload: true }).tablesRest).toBeUndefined();
+    const scored = makePlan(toy.model, { ...WORKLOAD, output: 'nll' }, apart({ expertSlots: 4 }));
+    expect(scored.tablesRest).toBeUndefined();
+  });
+
   it('are as many as fit: a budget is never exceeded, and has no room for one more', () => {
     const counts = new Set<number>();
     // One batch alone, so that no smaller one leaves more room.

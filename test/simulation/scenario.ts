@@ -177,7 +177,8 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   const sharded = new Random(seed + 15_485_863);
   const drawnResident = tiers === 'dram' && random.chance(0.7);
   const allResident = drawnResident && !(computesInPlace && base.slots) && !base.slots?.behind;
-  const restAll = tiers === 'gpu' && !computesInPlace && !onDrive && !options.pipeline && base.kvBuffers.count === 0;
+  const restAll =
+    tiers === 'gpu' && !computesInPlace && !onDrive && !options.pipeline && base.kvBuffers.count === 0;
   const plan: Plan = {
     ...base,
     tablesRest: restAll ? tablesHome(seed, expertSlots > 0) : undefined,
