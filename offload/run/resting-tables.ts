@@ -18,7 +18,7 @@ export class RestingTables {
   readonly #tables: readonly RowTable[];
   readonly #home: TableHome;
   readonly #trace: Trace;
-  /** Of all tables, in the order in which they come. */
+  /** All tables', in the order in which they come. */
   readonly #pieces: readonly TablePiece[];
   #next = 0;
   #isStopped = true;

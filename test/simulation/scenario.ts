@@ -2,21 +2,19 @@
 
 import { present } from '../../offload/errors.js';
 import { CUTS } from '../../offload/model/cut-layer.js';
-import { expertsOf } from '../../offload/model/experts.js';
 import { pagesFor } from '../../offload/model/kv-cache.js';
 import type { KvDType } from '../../offload/model/kv-type.js';
-import { layoutLayer } from '../../offload/model/layout.js';
 import { hasStates } from '../../offload/model/state-cache.js';
 import { rowSlotBytes } from '../../offload/model/table-rows.js';
 import type { Workload } from '../../offload/plan/input.js';
 import { makePlan } from '../../offload/plan/make-plan.js';
 import type { CpuCompute, Plan, PlannedLayer, Tier } from '../../offload/plan/plan.js';
-import { choicesOf } from '../../offload/plan/slots.js';
 import { type GatherBy, makeTransfer } from '../../offload/plan/transfer.js';
 import type { MicroBatch, Pass, SequenceSlice } from '../../offload/run/pass.js';
 import { LateFeeds } from '../helpers/late-feeds.js';
 import { Random } from '../simulator/random.js';
 import { drawPipeline } from './draw-pipeline.js';
+import { slotsFor, tablesHome } from './draw-places.js';
 import { Reference, type ReferenceOutput } from './reference.js';
 import { drawMixture } from './toy-mixture.js';
 import { type BlockKind, CONTEXT_TOKENS, makeToyModel, type ToyModel, type WeightHook } from './toy-model.js';
@@ -250,13 +248,6 @@ export function drawScenario(seed: number, options: ScenarioOptions = {}): Scena
   return { seed, toy, reference, deviceCount, computesInPlace, workload, plan, passes, summary };
 }
 
-/** Where tables of tokens come to rest, if they do. */
-function tablesHome(seed: number, inSlots: boolean): Plan['tablesRest'] {
-  const random = new Random(seed + 179_424_673);
-  if (!random.chance(0.8)) return undefined;
-  return inSlots || random.chance(0.5) ? 'dram' : 'gpu';
-}
-
 /** One batch's. */
 function passOf(
   worker: Worker,
@@ -273,14 +264,6 @@ function cuttableHere({ layout, cuttable }: PlannedLayer): readonly string[] | u
   const isFlat = (key: string) =>
     layout.layer.matrices.some((matrix) => matrix.key === key && matrix.format.name === 'table4');
   return cuttable?.filter((key) => !isFlat(key));
-}
-
-/** None for models without experts that slots can hold. */
-function slotsFor({ model }: ToyModel, random: Random, drawn: Required<ScenarioOptions>['slots']): number {
-  const counts = model.blocks.flatMap((block) => expertsOf(layoutLayer(block))?.count ?? []);
-  const [keys, least] = [counts.reduce((sum, count) => sum + count, 0), choicesOf(model)];
-  if (keys === 0 || drawn === 'none') return 0;
-  return { few: least, some: random.between(least, Math.max(least, keys)), all: keys }[drawn];
 }
 
 interface Sequence {
