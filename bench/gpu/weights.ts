@@ -2,7 +2,9 @@
 // of decoder blocks, weights cold; a layer's chain of kernels; and what it takes to make values of weights for many tokens.
 //
 // node dist/bench/gpu/weights.js [--runs 7] [--cold_mib 512]
+//   [--tokens 17,32,64,96,128 --shapes 21504x14336,14336x7168 --formats 'int8 group 64,bf16']
 //
+// With `--tokens` it times only products of so many tokens, also beside what a product of thousands of tokens reaches.
 // Products are queued behind each other, as a decode step has them, so that what lies between kernels counts. Weights rotate
 // through a memory that no cache holds, and neighbours read different inputs, so that no two become one kernel.
 
@@ -17,10 +19,17 @@ import { median, percent, printResult } from '../common.js';
 import { measureRates } from './setting.js';
 
 const { values } = parseArgs({
-  options: { runs: { type: 'string', default: '7' }, cold_mib: { type: 'string', default: '512' } },
+  options: {
+    runs: { type: 'string', default: '7' },
+    cold_mib: { type: 'string' },
+    tokens: { type: 'string' },
+    shapes: { type: 'string', default: '21504x14336,14336x7168,28672x14336,14336x28672' },
+    formats: { type: 'string', default: 'int8 group 64,bf16' },
+  },
 });
 const runs = Number(values.runs);
-const coldBytes = Number(values.cold_mib) * MiB;
+const someTokens = values.tokens?.split(',').map(Number) ?? [];
+const coldBytes = Number(values.cold_mib ?? (values.tokens ? 1024 : 512)) * MiB;
 
 const SHAPES = [
   [4096, 4096],
@@ -35,6 +44,10 @@ const FORMATS: Readonly<Record<string, (K: number) => readonly [Format, Partial<
     bf16: () => [formatOf('dense', 'bf16'), { codes: 'bf16' }],
     'int4 group 64': () => [
       formatOf('packed4', 'bf16', { inputGroup: 64 }),
+      { codes: 'i32', scales: 'bf16' },
+    ],
+    'int8 group 64': () => [
+      formatOf('packed8', 'bf16', { inputGroup: 64 }),
       { codes: 'i32', scales: 'bf16' },
     ],
     'int8 channel': (K) => [formatOf('int8', 'bf16', { inputGroup: K }), { codes: 'i8', scales: 'bf16' }],
@@ -61,65 +74,104 @@ fillNoise(noise);
 const pool = device.allocate(coldBytes);
 for (let at = 0; at < coldBytes; at += noise.sizeBytes)
   device.compute.copy(pool, at, noise, 0, noise.sizeBytes);
-const inputs = [0, 1].map(() => small([16, 28672], 'bf16'));
-const outputs = [0, 1].map(() => small([16, 28672], 'bf16'));
+const mostTokens = Math.max(16, ...someTokens);
+const inputs = [0, 1].map(() => small([mostTokens, 28672], 'bf16'));
+const outputs = [0, 1].map(() => small([mostTokens, 28672], 'bf16'));
 const vectors = small([4, 28672], 'bf16');
 let nextByte = 0;
 
 const rows: Record<string, string | number>[] = [];
-for (const [name, make] of Object.entries(FORMATS)) {
-  for (const [N, K] of SHAPES) {
-    const [format, types] = make(K);
-    for (const tokens of [1, 8]) {
-      const { ms, bytes } = await chain(
-        (index) => [linear(weightAt(format, types, [N, K]), tokens, index)],
-        40,
-      );
-      rows.push(row(`${name}, ${N}×${K}, ${tokens} tokens`, ms, bytes));
+const summary = someTokens.length > 0 ? await timeSome() : await timeFew();
+await backend.close();
+for (const { what, us, share, ofProducts } of rows) {
+  process.stderr.write(`${what}: ${us} µs, ${share}${ofProducts ? `, ${ofProducts}` : ''}\n`);
+}
+printResult(
+  `products of ${someTokens.length > 0 ? 'some' : 'a few'} tokens on a GPU`,
+  `${rows.length} cases beside copies at ${(memoryBytesPerSecond / 1e12).toFixed(2)} TB/s (read and written); ${summary.text}`,
+  { memoryBytesPerSecond, ...summary.figures, rows },
+);
+
+interface Summary {
+  readonly text: string;
+  readonly figures: Readonly<Record<string, number>>;
+}
+
+/** Products alone, of more tokens than a few, beside one of so many that computing alone counts. */
+async function timeSome(): Promise<Summary> {
+  const [many, side] = [4096, 8192] as const;
+  const [x, out] = [small([many, side], 'bf16'), small([many, side], 'bf16')];
+  const [format, types] = present(FORMATS.bf16, 'bf16')(side);
+  const weight = weightAt(format, types, [side, side]);
+  const rest = { bias: null, activation: 'none', accumulate: false } as const;
+  const whole = await chain(() => [{ op: 'linear', out, x, weight, ...rest }], 20);
+  const flopsPerSecond = (2 * many * side * side) / (whole.ms / 1e3);
+  for (const shape of values.shapes.split(',')) {
+    const [N, K] = shape.split('x').map(Number) as [number, number];
+    for (const tokens of someTokens) {
+      for (const name of values.formats.split(',')) {
+        const [stored, parts] = present(FORMATS[name], name)(K);
+        const make = (index: number) => [linear(weightAt(stored, parts, [N, K]), tokens, index)];
+        const { ms, bytes } = await chain(make, 20);
+        const ofProducts = percent((2 * tokens * N * K) / (ms / 1e3) / flopsPerSecond);
+        rows.push({ ...row(`${name}, ${N}×${K}, ${tokens} tokens`, ms, bytes), ofProducts });
+      }
     }
   }
+  const text = `a product of ${many} tokens makes ${(flopsPerSecond / 1e12).toFixed(0)} TFLOP/s`;
+  return { text, figures: { flopsPerSecond } };
 }
-for (const [name, make] of Object.entries(FORMATS)) {
-  const product = (N: number, K: number, index: number, accumulate = false) => {
-    const [format, types] = make(K);
-    return linear(weightAt(format, types, [N, K]), 1, index, accumulate);
-  };
-  const layer = await chain(
-    (index) => [
-      norm(index),
-      ...[0, 1, 2].map((which) => ({ ...product(4096, 4096, index), out: third(which) })),
-      ...small2(index),
-      product(4096, 4096, index + 1),
-      norm(index + 1),
-      product(16384, 4096, index),
-      product(4096, 16384, index + 1, true),
-    ],
-    16,
-  );
-  rows.push(row(`${name}, a layer's kernels, 1 token`, layer.ms, layer.bytes));
-}
-const between = await chain((index) => [norm(index), ...small2(index), norm(index + 1)], 16);
-for (const [name, make] of Object.entries(FORMATS)) {
-  const [N, K] = [16384, 4096];
-  const [format, types] = make(K);
-  for (const tokens of [9, 16]) {
-    const { ms, bytes } = await chain(
-      (index) => [linear(weightAt(format, types, [N, K]), tokens, index)],
-      20,
-    );
-    rows.push(
-      row(`${name}, ${N}×${K}, ${tokens} tokens${isDense(format) ? '' : ' through values'}`, ms, bytes),
-    );
+
+/** Products of a few, alone and in the chain of a layer's kernels; and those that need values of all weights. */
+async function timeFew(): Promise<Summary> {
+  for (const [name, make] of Object.entries(FORMATS)) {
+    for (const [N, K] of SHAPES) {
+      const [format, types] = make(K);
+      for (const tokens of [1, 8]) {
+        const { ms, bytes } = await chain(
+          (index) => [linear(weightAt(format, types, [N, K]), tokens, index)],
+          40,
+        );
+        rows.push(row(`${name}, ${N}×${K}, ${tokens} tokens`, ms, bytes));
+      }
+    }
   }
+  for (const [name, make] of Object.entries(FORMATS)) {
+    const product = (N: number, K: number, index: number, accumulate = false) => {
+      const [format, types] = make(K);
+      return linear(weightAt(format, types, [N, K]), 1, index, accumulate);
+    };
+    const layer = await chain(
+      (index) => [
+        norm(index),
+        ...[0, 1, 2].map((which) => ({ ...product(4096, 4096, index), out: third(which) })),
+        ...small2(index),
+        product(4096, 4096, index + 1),
+        norm(index + 1),
+        product(16384, 4096, index),
+        product(4096, 16384, index + 1, true),
+      ],
+      16,
+    );
+    rows.push(row(`${name}, a layer's kernels, 1 token`, layer.ms, layer.bytes));
+  }
+  const between = await chain((index) => [norm(index), ...small2(index), norm(index + 1)], 16);
+  for (const [name, make] of Object.entries(FORMATS)) {
+    const [N, K] = [16384, 4096];
+    const [format, types] = make(K);
+    for (const tokens of [9, 16]) {
+      const { ms, bytes } = await chain(
+        (index) => [linear(weightAt(format, types, [N, K]), tokens, index)],
+        20,
+      );
+      rows.push(
+        row(`${name}, ${N}×${K}, ${tokens} tokens${isDense(format) ? '' : ' through values'}`, ms, bytes),
+      );
+    }
+  }
+  const text = `a layer's four small kernels alone ${(between.ms * 1e3).toFixed(1)} µs`;
+  return { text, figures: { betweenMs: between.ms } };
 }
-await backend.close();
-for (const { what, us, share } of rows) process.stderr.write(`${what}: ${us} µs, ${share}\n`);
-printResult(
-  'products of a few tokens on a GPU',
-  `${rows.length} cases beside copies at ${(memoryBytesPerSecond / 1e12).toFixed(2)} TB/s (read and written); ` +
-    `a layer's four small kernels alone ${(between.ms * 1e3).toFixed(1)} µs`,
-  { memoryBytesPerSecond, betweenMs: between.ms, rows },
-);
 
 function row(what: string, ms: number, bytes: number) {
   return {
