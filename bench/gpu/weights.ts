@@ -273,6 +273,8 @@ function codesOf(format: Format, K: number): number {
   switch (format.name) {
     case 'packed4':
       return K / 8;
+    case 'packed8':
+      return K / 4;
     case 'fp4':
       return K / 2;
     default:
