@@ -26,7 +26,7 @@ ZI_SLOT_RULE uint32_t CallsSince(int32_t calls, int32_t stamp) {
 }
 
 /// Uses are halved after the calls of so many passes: sooner forgets what is common, later keeps what was.
-constexpr int64_t kAgePasses = 16;
+constexpr int64_t kAgePasses = 32;
 
 /// Uses before this pass, whose calls have come as far as some layer: experts of earlier ones have been used once more by now, which
 /// says nothing about what is common.

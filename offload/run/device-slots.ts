@@ -23,7 +23,7 @@ import { HostParts } from './host-parts.js';
 /** What is counted of a layer: experts that lay in a slot, that were brought into one, that the host computed. */
 const COUNTS = 3;
 /** Uses are halved after so many passes: native/ops/slots.h. */
-const AGE_PASSES = 16;
+const AGE_PASSES = 32;
 
 export interface DeviceSlotsOptions {
   readonly backend: Backend;

@@ -16,7 +16,7 @@ import { roundUp } from '../../offload/units.js';
 import { randomFrom, randomInt } from '../helpers/random.js';
 
 const PAGE = 4096;
-const AGE_PASSES = 16;
+const AGE_PASSES = 32;
 /** Experts of a layer, chosen ones of a token, slots of the device and of the host; bytes by which parts lie beside a multiple of 16. */
 const POOLS = [
   [6, 2, 2, 2, 0],

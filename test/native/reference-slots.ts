@@ -8,7 +8,7 @@ type BringOp = Extract<Op, { op: 'bring_experts' }>;
 
 const ONE_USE = 1024;
 const MOST_USES = 2 ** 30;
-export const AGE_PASSES = 16;
+export const AGE_PASSES = 32;
 
 export function broughtExperts(op: BringOp, read: (tensor: Tensor) => Values): Written[] {
   const { tables, firstKey, ageCalls } = op;

@@ -11,7 +11,7 @@ type FindOp = Extract<Op, { op: 'find_experts' }>;
 type BringOp = Extract<Op, { op: 'bring_experts' }>;
 
 const ONE_USE = 1024;
-const AGE_PASSES = 16;
+const AGE_PASSES = 32;
 
 /** Who comes to a device, and who leaves it for that; its key is negative where nobody does. */
 export interface Asked {

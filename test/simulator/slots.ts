@@ -15,7 +15,7 @@ type BringOp = Extract<Op, { op: 'bring_experts' }>;
 
 const ONE_USE = 1024;
 const MOST_USES = 2 ** 30;
-const AGE_PASSES = 16;
+const AGE_PASSES = 32;
 
 /** Pieces of a simulated drive's files. Those of operations in place are there at once: how long they take is the operation's time. */
 export class SimulatedPieces implements FilePieces {
