@@ -10,6 +10,10 @@ constexpr int kMostRanks = 16;
 /// Blocks of a kernel that sums. Each meets those of its number on the other devices.
 constexpr int kMostMeetingBlocks = 256;
 
+/// Bytes of a partial that is small, and what they take with an epoch beside each word.
+constexpr size_t kMostMarkedBytes = 128 << 10;
+constexpr size_t kMarkedRoom = 2 * kMostMarkedBytes;
+
 /// Where everything lies in a device's memory for `count` ranks that sum `room` bytes at once, a multiple of 256.
 struct InboxLayout {
   int count;
@@ -27,7 +31,12 @@ struct InboxLayout {
   }
   /// Sums of all shares, where each rank sums one.
   __host__ __device__ size_t SumsOf(uint32_t parity) const { return SlotOf(2, 0, 1) + static_cast<size_t>(parity) * room; }
-  size_t Bytes() const { return SumsOf(count > 2 ? 2 : 0); }
+  /// The same as SlotOf of small sums, whose words have an epoch each. Nothing else is ever written there.
+  __host__ __device__ size_t MarkedSlotOf(uint32_t parity, int from, int to) const {
+    const int place = from < to ? from : from - 1;
+    return SumsOf(count > 2 ? 2 : 0) + (static_cast<size_t>(parity) * static_cast<size_t>(count - 1) + static_cast<size_t>(place)) * kMarkedRoom;
+  }
+  size_t Bytes() const { return MarkedSlotOf(2, 0, 1); }
 };
 
 class ExchangeGroup;

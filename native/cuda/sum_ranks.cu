@@ -4,32 +4,13 @@
 
 #include <algorithm>
 
+#include "cuda/sum_few.h"
 #include "cuda/sum_rows.h"
 
 namespace zi::cuda {
 namespace {
 
 constexpr unsigned kThreads = 256, kFewThreads = 128;
-
-/// x (+)= sum
-template <int W>
-__device__ void Apply(const SumArguments& a, int64_t group, float (&sum)[W]) {
-  const Spot spot = SpotOf<W>(a, group);
-  const bool together = W == 8 && a.aligned;
-  if (a.accumulate) {
-    float x[W];
-    if constexpr (W == 8) {
-      if (together) a.x.GetEight(spot.row, spot.column, x);
-    }
-#pragma unroll
-    for (int i = 0; i < W; ++i) sum[i] = (together ? x[i] : a.x.Get(spot.row, spot.column + i)) + sum[i];
-  }
-  if constexpr (W == 8) {
-    if (together) return a.x.PutEight(spot.row, spot.column, sum);
-  }
-#pragma unroll
-  for (int i = 0; i < W; ++i) a.x.Put(spot.row, spot.column + i, sum[i]);
-}
 
 /// Everybody pushes everything to everybody.
 template <class P, int W>
@@ -148,6 +129,7 @@ void PrepareSums(const Context& context) {
       }
     }
   }
+  PrepareFewSums();
   PrepareRowSums();
 }
 
@@ -175,7 +157,7 @@ void Launch(const ReduceOp& op, Run& run) {
   const auto& exchange = static_cast<const DeviceExchange&>(*op.exchange);
   const int64_t values = op.x.shape[0] * op.x.shape[1], element = ElementBytes(op.partial.dtype);
   if (values == 0) return;
-  if (LaunchRowSums(op, nullptr, run)) return;
+  if (LaunchFewSums(op, run) || LaunchRowSums(op, nullptr, run)) return;
   SumArguments a = ArgumentsOf(op);
   // From the shape alone: whoever meets takes as many blocks, and the same way.
   const bool eights = op.x.shape[1] % 8 == 0;

@@ -83,6 +83,37 @@ __device__ void AddTo(float (&sum)[W], const Group<P, W>& group, bool first) {
   for (int i = 0; i < W; ++i) sum[i] = first ? Widen(group.values[i]) : sum[i] + Widen(group.values[i]);
 }
 
+/// What x holds.
+template <int W>
+__device__ void GetBefore(const SumArguments& a, int64_t group, float (&x)[W]) {
+  const Spot spot = SpotOf<W>(a, group);
+  if constexpr (W == 8) {
+    if (a.aligned) return a.x.GetEight(spot.row, spot.column, x);
+  }
+#pragma unroll
+  for (int i = 0; i < W; ++i) x[i] = a.x.Get(spot.row, spot.column + i);
+}
+template <int W>
+__device__ void PutSum(const SumArguments& a, int64_t group, const float (&x)[W]) {
+  const Spot spot = SpotOf<W>(a, group);
+  if constexpr (W == 8) {
+    if (a.aligned) return a.x.PutEight(spot.row, spot.column, x);
+  }
+#pragma unroll
+  for (int i = 0; i < W; ++i) a.x.Put(spot.row, spot.column + i, x[i]);
+}
+/// x (+)= sum
+template <int W>
+__device__ void Apply(const SumArguments& a, int64_t group, float (&sum)[W]) {
+  if (a.accumulate) {
+    float x[W];
+    GetBefore(a, group, x);
+#pragma unroll
+    for (int i = 0; i < W; ++i) sum[i] = x[i] + sum[i];
+  }
+  PutSum(a, group, sum);
+}
+
 /// What the block has pushed may be read, and what the others' blocks of its number have is there.
 __device__ inline void Meet(const SumArguments& a, int phase, uint32_t epoch) {
   constexpr int kLookTurns = 1024;

@@ -19,10 +19,17 @@ const LARGE: readonly SumShape[] = [
   { tokens: 70, width: 2056, x: 'f32', partial: 'bf16', accumulate: true, gap: 16 },
   { tokens: 40, width: 4104, x: 'bf16', partial: 'bf16', accumulate: false },
   { tokens: 9, width: 8191, x: 'f32', partial: 'f32', accumulate: true },
+  // A few tokens, up to as many bytes as have their epochs beside them, and more.
+  { tokens: 1, width: 8192, x: 'f32', partial: 'f32', accumulate: true },
+  { tokens: 8, width: 4096, x: 'f32', partial: 'f32', accumulate: true },
+  { tokens: 8, width: 4104, x: 'f32', partial: 'f32', accumulate: false },
   // Rows that a block each sums: some beside each other, some that begin anywhere, and wide ones.
   { tokens: 12, width: 1032, x: 'f32', partial: 'bf16', accumulate: true, gap: 4 },
   { tokens: 11, width: 14336, x: 'f32', partial: 'bf16', accumulate: false },
 ];
+
+/** A few tokens, and more, of 64 values together. */
+const REPEATED_ROWS = [1, 16, 16, 2, 4, 16, 32, 8] as const;
 
 interface Group {
   readonly name: string;
@@ -60,7 +67,7 @@ async function on(
   }
 }
 
-/** x += 1 of each rank, so often that batches come again and are graphs. */
+/** x += 1 of each rank, so often that batches come again and are graphs; by kernels that wait for flags and others, in turns. */
 async function repeats(ranks: readonly Rank[], times: number): Promise<void> {
   const width = 64;
   for (const { device, x, partial, host } of ranks) {
@@ -77,7 +84,7 @@ async function repeats(ranks: readonly Rank[], times: number): Promise<void> {
           x: tensor(x, 0, 'f32', [rows, width / rows]),
           partial: tensor(partial, 0, 'f32', [rows, width / rows]),
         });
-      for (const rows of [1, 2, 4]) reduce(rows);
+      for (const rows of REPEATED_ROWS) reduce(rows);
       device.compute.record();
     }
   }
@@ -85,7 +92,7 @@ async function repeats(ranks: readonly Rank[], times: number): Promise<void> {
   await Promise.all(ranks.map(({ device }) => device.compute.record().reached()));
   for (const { out } of ranks) {
     const found = new Float32Array(out.bytes.buffer, out.bytes.byteOffset, width);
-    expect(found.every((value) => value === 1 + 3 * times * ranks.length)).toBe(true);
+    expect(found.every((value) => value === 1 + REPEATED_ROWS.length * times * ranks.length)).toBe(true);
   }
 }
 
