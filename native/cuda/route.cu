@@ -166,8 +166,11 @@ __global__ void Route(const __grid_constant__ RouteArguments a) {
     for (int e = lane; e < a.count; e += 32) total += static_cast<double>(expf(logits[e] - maximum));
     total = WarpSum(total);
   }
+  // Whom the lane's choice goes to, of the first 32.
+  int mine = 0;
   if (a.table) {
     if (!TakeNamed(a, t, experts)) return;
+    if (lane < a.choices) mine = experts[lane];
   } else {
     const float* order = logits;
     if (a.OrderedByScore()) {
@@ -186,18 +189,24 @@ __global__ void Route(const __grid_constant__ RouteArguments a) {
     for (int j = 0; j < a.choices; ++j) {
       const Best before = best;
       best = NextBest(order, a.count, j > 0 ? &before : nullptr);
+      if (lane == j) mine = best.at;
       if (lane == 0) experts[j] = best.at;
     }
     __syncwarp();
   }
-  if (lane != 0) return;
+  // Each lane makes a score, and all of them sum these in their order.
+  const auto score_of = [&](int j) { return ScoreOf(a.score, logits[j == lane ? mine : experts[j]], maximum, total); };
+  const double own = lane < a.choices ? score_of(lane) : 0;
   double sum = 0;
-  for (int j = 0; j < a.choices; ++j) sum += ScoreOf(a.score, logits[experts[j]], maximum, total);
+  for (int first = 0; first < a.choices; first += 32) {
+    const double score = first == 0 ? own : first + lane < a.choices ? score_of(first + lane) : 0;
+    for (int i = 0; i < min(32, a.choices - first); ++i) sum += __shfl_sync(kAll, score, i);
+  }
   const double divisor =
       a.normalize ? fmax(sum, static_cast<double>(a.least_sum)) + static_cast<double>(a.added_to_sum) : 1.0;
-  for (int j = 0; j < a.choices; ++j) {
-    double weight = ScoreOf(a.score, logits[experts[j]], maximum, total) / divisor * static_cast<double>(a.scale);
-    if (a.expert_scale.data) weight *= static_cast<double>(a.expert_scale.At(experts[j]));
+  for (int j = lane; j < a.choices; j += 32) {
+    double weight = (j == lane ? own : score_of(j)) / divisor * static_cast<double>(a.scale);
+    if (a.expert_scale.data) weight *= static_cast<double>(a.expert_scale.At(j == lane ? mine : experts[j]));
     weights[j] = static_cast<float>(weight);
   }
 }
