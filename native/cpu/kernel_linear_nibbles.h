@@ -50,13 +50,15 @@ struct NibbleRows {
   const uint8_t* codes;
   int64_t distance;
   AheadInRows ahead;
+  /// The tile below, as far from its beginning as this block is: where rows lie without gaps it is asked for in the order of
+  /// memory, which caches follow by themselves, and the tile after it comes to the second of them. Else null.
+  const uint8_t* below;
   float scales[kNibbleRows][kNibbleGroups];
   float zeros[kNibbleRows][kNibbleGroups];
   /// Where scales are split, they are powers of two with signs, and these are places of what they multiply.
   int32_t places[kNibbleRows][kNibbleGroups];
-  /// The first row's scales in e8m0; those of the others follow `power_distance` bytes after each other.
-  const uint8_t* powers;
-  int64_t power_distance;
+  /// Scales in e8m0.
+  uint8_t powers[kNibbleRows][kNibbleGroups];
 };
 
 /// The sixteen values of a group, from a scale that is split.
@@ -68,7 +70,7 @@ struct SplitValues {
 /// From a scale that is a power of two: all there are stand in a table.
 struct PowerValues {
   Vec Of(const NibbleRows& rows, int r, int64_t g) const {
-    return Load(kPowerProducts.of[rows.powers[r * rows.power_distance + g]]);
+    return Load(kPowerProducts.of[rows.powers[r][g]]);
   }
 };
 /// The same from any scale.
@@ -80,6 +82,14 @@ struct RoundedValues {
     return rounded(Mul(Sub(meanings, Set(rows.zeros[r][g])), Set(rows.scales[r][g])));
   }
 };
+
+inline __attribute__((always_inline)) void AddSums(const Vec (&acc)[kNibbleRows], float* sums) {
+#pragma GCC unroll 8
+  for (int r = 0; r < kNibbleRows; r += kRowTile) {
+    const __m128 add = Sums4(acc[r], acc[r + 1], acc[r + 2], acc[r + 3]);
+    _mm_storeu_ps(sums + r, _mm_add_ps(_mm_loadu_ps(sums + r), add));
+  }
+}
 
 /// sums[r] += the dot product of a row's codes and one token over one block of inputs.
 template <int B, class Values>
@@ -104,9 +114,18 @@ __attribute__((noinline)) void NibbleTile(const NibbleRows& rows, const RowGroup
       for (int j = 0; j < B / kWidth; ++j) in[j] = Load(x + i + j * kWidth);
       // A line of codes lasts for 128 inputs: some rows are asked for with each block of it.
       constexpr int kAhead = kNibbleRows * B / 128;
-      const uint8_t* next = ahead + (i >> 1) + i / B * kAhead % kNibbleRows * step;
+      if (rows.below) {
+        const uint8_t* next = rows.below + i * (kNibbleRows / 2);
 #pragma GCC unroll 8
-      for (int r = 0; r < kAhead; ++r) _mm_prefetch(reinterpret_cast<const char*>(next + r * step), _MM_HINT_T0);
+        for (int r = 0; r < kAhead; ++r) {
+          _mm_prefetch(reinterpret_cast<const char*>(next + r * 64), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char*>(next + r * 64 + kNibbleRows * step), _MM_HINT_T1);
+        }
+      } else {
+        const uint8_t* next = ahead + (i >> 1) + i / B * kAhead % kNibbleRows * step;
+#pragma GCC unroll 8
+        for (int r = 0; r < kAhead; ++r) _mm_prefetch(reinterpret_cast<const char*>(next + r * step), _MM_HINT_T0);
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < kNibbleRows; ++r) {
         const Ints block = LoadNibbleBlock<B>(codes[r / kRowTile] + (i >> 1) + r % kRowTile * step);
@@ -118,17 +137,45 @@ __attribute__((noinline)) void NibbleTile(const NibbleRows& rows, const RowGroup
     }
     end = groups.each < length - i ? i + groups.each : length;
   }
+  AddSums(acc, sums);
+}
+
+/// The same where each block is a group and rows lie without gaps: nothing but what differs between rows is reckoned for each.
+template <int B, class Values>
+__attribute__((noinline)) void OwnTile(const NibbleRows& rows, const Values& values, const float* x, int64_t length, float* sums) {
+  Vec acc[kNibbleRows];
 #pragma GCC unroll 8
-  for (int r = 0; r < kNibbleRows; r += kRowTile) {
-    const __m128 add = Sums4(acc[r], acc[r + 1], acc[r + 2], acc[r + 3]);
-    _mm_storeu_ps(sums + r, _mm_add_ps(_mm_loadu_ps(sums + r), add));
+  for (int r = 0; r < kNibbleRows; ++r) acc[r] = Zero();
+  const int64_t step = rows.distance;
+  const uint8_t* codes[2] = {rows.codes, rows.codes + kRowTile * step};
+  const uint8_t* next = rows.below;
+  for (int64_t g = 0; g < length / B; ++g, x += B, codes[0] += B / 2, codes[1] += B / 2, next += kNibbleRows * B / 2) {
+#pragma GCC unroll 8
+    for (int line = 0; line < kNibbleRows * B / 128; ++line) {
+      _mm_prefetch(reinterpret_cast<const char*>(next + line * 64), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(next + line * 64 + kNibbleRows * step), _MM_HINT_T1);
+    }
+    Vec in[B / kWidth];
+#pragma GCC unroll 8
+    for (int j = 0; j < B / kWidth; ++j) in[j] = Load(x + j * kWidth);
+#pragma GCC unroll 8
+    for (int r = 0; r < kNibbleRows; ++r) {
+      const Table16 table{values.Of(rows, r, g)};
+      const Ints block = LoadNibbleBlock<B>(codes[r / kRowTile] + r % kRowTile * step);
+#pragma GCC unroll 8
+      for (int j = 0; j < B / kWidth; ++j) {
+        acc[r] = Fma(Lookup(table, _mm512_srli_epi32(block, static_cast<unsigned>(4 * j))), in[j], acc[r]);
+      }
+    }
   }
+  AddSums(acc, sums);
 }
 
 /// One token times weights of 4 bits that have an OrderBlock.
 class OneTokenNibbles {
  public:
-  explicit OneTokenNibbles(const Weight& w) : weight_(w), codes_{RowCodes(w, 0, 0), RowCodes(w, 1, 0) - RowCodes(w, 0, 0), 1} {
+  explicit OneTokenNibbles(const Weight& w)
+      : weight_(w), codes_{RowCodes(w, 0, 0), RowCodes(w, 1, 0) - RowCodes(w, 0, 0), 1}, order_block_(OrderBlock(w)) {
     const DType scales = w.Part(WeightPart::kScales).dtype;
     const bool to_bf16 = w.factor == 1 && (w.product == DType::kBF16 || (w.product == DType::kF32 && w.type == DType::kBF16));
     // Such scales have so few bits that all products with their fractions, or with all of them, stand in a table.
@@ -137,6 +184,8 @@ class OneTokenNibbles {
     const bool to_f16 = w.product == DType::kF16 || w.type == DType::kF16;
     powers_ = w.format == WeightFormat::kFp4 && scales == DType::kE8M0 && w.row_group == 1 && as_stored && !to_f16;
     whole_groups_ = kDepth % w.input_group == 0 ? kDepth / w.input_group : 0;
+    // Two such tiles stay in the nearest cache.
+    in_order_ = codes_.distance * 2 == w.inputs && kNibbleRows * codes_.distance <= 24 << 10;
   }
 
   /// Sums of rows from the task's first on, and how many of them: those that make whole tiles.
@@ -159,10 +208,11 @@ class OneTokenNibbles {
     rows_.codes = codes_.At(row, k);
     rows_.ahead = AheadInRows(codes_, w.inputs, row, kNibbleRows, k);
     rows_.distance = codes_.distance;
+    rows_.below = in_order_ ? codes_.At(row + kNibbleRows, 0) + k / 2 * kNibbleRows : nullptr;
     groups_ = whole_groups_ > 0 && length == kDepth
                   ? RowGroups{k / kDepth * whole_groups_, whole_groups_, w.input_group, w.input_group, false, true}
                   : FindRowGroups(w, k, length);
-    if (powers_) return FindPowers(row);
+    if (powers_) return LoadPowers(row);
     split_ = by_table_ && SplitRows(row);
     if (split_) return;
     const bool zeros = w.Part(WeightPart::kZeros).data != nullptr;
@@ -186,10 +236,20 @@ class OneTokenNibbles {
     return p;
   }
 
-  void FindPowers(int64_t row) {
-    rows_.powers = ScalesOf(ScaleRow(row));
-    for (int r = 1; r < kNibbleRows; ++r) ScalesOf(ScaleRow(row + r));
-    rows_.power_distance = weight_.Part(WeightPart::kScales).strides[0];
+  /// The scales of the tile below are asked for a share with each block, and all of them where they lie behind each other.
+  void LoadPowers(int64_t row) {
+    const View& scales = weight_.Part(WeightPart::kScales);
+    const int64_t distance = scales.strides[0];
+    const uint8_t* first = scales.data + (row + weight_.first_row) * distance;
+    const int64_t count = groups_.count;
+    static_assert(kNibbleGroups < 64);
+    const __mmask64 there = (__mmask64{1} << count) - 1;
+    for (int r = 0; r < kNibbleRows; ++r) {
+      const __m512i bytes = _mm512_maskz_loadu_epi8(there, first + r * distance + groups_.first);
+      _mm512_mask_storeu_epi8(rows_.powers[r], there, bytes);
+    }
+    const uint8_t* below = first + kNibbleRows * (distance + groups_.first);
+    for (int64_t at = 0; at < kNibbleRows * count; at += 64) _mm_prefetch(reinterpret_cast<const char*>(below + at), _MM_HINT_T0);
   }
 
   /// Scales in bf16 as powers of two and places in the table of products. False where one is no usual number.
@@ -233,13 +293,19 @@ class OneTokenNibbles {
   }
   template <class Values>
   void Tile(const Values& values, const float* x, int64_t length, float* sums) const {
-    if (OrderBlock(weight_) == 64) return NibbleTile<64>(rows_, groups_, values, x, length, sums);
-    NibbleTile<32>(rows_, groups_, values, x, length, sums);
+    if (order_block_ == 64) return TileOf<64>(values, x, length, sums);
+    TileOf<32>(values, x, length, sums);
+  }
+  template <int B, class Values>
+  void TileOf(const Values& values, const float* x, int64_t length, float* sums) const {
+    if (in_order_ && weight_.input_group == B) return OwnTile<B>(rows_, values, x, length, sums);
+    NibbleTile<B>(rows_, groups_, values, x, length, sums);
   }
 
   const Weight& weight_;
   const CodeRows codes_;
-  bool by_table_, powers_;
+  const int64_t order_block_;
+  bool by_table_, powers_, in_order_;
   /// Groups of a whole block of inputs, or 0 where their ends are not those of blocks.
   int64_t whole_groups_;
   /// Whether the scales of these rows are such.
