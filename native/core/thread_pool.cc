@@ -61,7 +61,9 @@ struct ThreadPool::Loop {
  private:
   /// False where the loop was cancelled.
   bool Drain(Part& part) {
+    // Looking changes nothing of what others count in: at the end every thread looks at the parts of all.
     while (!cancel.load(std::memory_order_relaxed)) {
+      if (part.next.load(std::memory_order_relaxed) >= part.end) return true;
       const size_t begin = part.next.fetch_add(chunk, std::memory_order_relaxed);
       if (begin >= part.end) return true;
       body(context, begin, std::min(part.end, begin + chunk));
