@@ -56,13 +56,15 @@ inline void GatedPairsKernel(const GatedPairsOp& op, Run& run) {
     float* out = Row(op.out, row);
     const float* x = Row(op.x, row);
     for (int64_t i = 0; i < length; i += kWidth) {
-      float gates[kWidth] = {}, ups[kWidth] = {};
-      for (int64_t j = 0; j < Smaller(kWidth, length - i); ++j) {
-        gates[j] = x[2 * (i + j)];
-        ups[j] = x[2 * (i + j) + 1];
+      Vec gate, up;
+      if (const int64_t n = length - i; n >= kWidth) {
+        SplitPairs(x + 2 * i, gate, up);
+      } else {
+        float rest[2 * kWidth] = {};
+        std::memcpy(rest, x + 2 * i, static_cast<size_t>(2 * n) * sizeof(float));
+        SplitPairs(rest, gate, up);
       }
       // Comparisons with NaN do not hold, so it stays.
-      Vec gate = Load(gates), up = Load(ups);
       gate = SelectLess(most, gate, most, gate);
       up = SelectLess(most, up, most, SelectLess(up, least, least, up));
       const Vec sigmoid = Div(one, Add(one, Exp(Sub(Zero(), Mul(alpha, gate)))));

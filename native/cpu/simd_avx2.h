@@ -48,6 +48,14 @@ inline Vec SelectLess(Vec a, Vec b, Vec yes, Vec no) {
 /// 0, 1, 2, …
 inline Vec Iota() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
 
+/// What lies at even places of 2 · kWidth floats, and at odd ones.
+inline void SplitPairs(const float* p, Vec& even, Vec& odd) {
+  const auto ordered = [](Vec halves) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(halves), 0xD8)); };
+  const Vec low = Load(p), high = Load(p + kWidth);
+  even = ordered(_mm256_shuffle_ps(low, high, 0x88));
+  odd = ordered(_mm256_shuffle_ps(low, high, 0xDD));
+}
+
 inline __m256i FirstLanes(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }

@@ -52,6 +52,14 @@ inline Vec SelectLess(Vec a, Vec b, Vec yes, Vec no) {
 /// 0, 1, 2, …
 inline Vec Iota() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 
+/// What lies at even places of 2 · kWidth floats, and at odd ones.
+inline void SplitPairs(const float* p, Vec& even, Vec& odd) {
+  const __m512i places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const Vec low = Load(p), high = Load(p + kWidth);
+  even = _mm512_permutex2var_ps(low, places, high);
+  odd = _mm512_permutex2var_ps(low, _mm512_or_si512(places, _mm512_set1_epi32(1)), high);
+}
+
 inline __mmask16 FirstLanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 /// The first n < kWidth values, zeros after; touches no byte beyond them.
 inline Vec LoadPartial(const float* p, int n) { return _mm512_maskz_loadu_ps(FirstLanes(n), p); }
