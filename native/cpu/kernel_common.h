@@ -140,6 +140,19 @@ inline void ReorderBlocks(float* values, int64_t length, int64_t block) {
 #endif
 }
 
+/// Puts the 32 values of each vector of pairs in another order: first those at multiples of 4, then those after them, and so on. So
+/// each quarter has what 16 bytes of codes of 4 bits hold at the same places of their words.
+inline void ReorderPairs([[maybe_unused]] float* pairs, [[maybe_unused]] int64_t length) {
+#ifdef ZI_PAIR_BLOCKS
+  constexpr auto at = [](int lane) { return lane % 4 * 8 + lane / 4 + ((lane % 4 * 8 + lane / 4 + 4) << 16); };
+  const Ints places = _mm512_setr_epi32(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10), at(11), at(12),
+                                        at(13), at(14), at(15));
+  for (int64_t i = 0; i < length; i += kWidth) {
+    Store(pairs + i, FloatsOf(_mm512_permutexvar_epi16(places, _mm512_castps_si512(Load(pairs + i)))));
+  }
+#endif
+}
+
 /// f(i) for all i < count, in parallel. `work` is the rough cost of one item in simple vector operations: chunks are
 /// made large enough to be worth handing to another thread, and small operations stay on the calling one.
 template <class F>

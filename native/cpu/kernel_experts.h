@@ -156,7 +156,7 @@ inline void ExpertSlice(const ExpertLinearOp& op, const Experts& experts, int64_
     const PackedInputs x{inputs_of(group), group.count};
     ForEach(run, group.count, inputs / kWidth, [&](int64_t t) {
       PackRow<W>(Row(op.x, (first + sorted.order[group.first + t]) / each), inputs, x, t);
-      Reorder(x, inputs, t, experts.order_block());
+      Reorder<W>(x, inputs, t, experts.order_block());
     });
   }
   const int64_t work = TaskWork(sorted.rows, inputs, choices / Larger(1, sorted.group_count));

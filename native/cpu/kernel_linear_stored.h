@@ -21,7 +21,12 @@ struct StoredRows {
   int64_t lanes() const { return weight.inputs / Wide::kInputs; }
   /// Squares of columns are turned whole.
   bool takes_small_tasks() const { return !CanBeTurned(weight); }
-  int64_t order_block() const { return Wide::kInputs > 1 ? 0 : OrderBlock(weight); }
+  int64_t order_block() const {
+#ifdef ZI_PAIR_PRODUCTS
+    if constexpr (Wide::kInputs > 1) return PairOrderBlock(weight);
+#endif
+    return OrderBlock(weight);
+  }
 
   /// Products of the panel with tokens of `x` as [tokens][kPanelRows], in scratch of the calling thread.
   const float* Sums(const PackedInputs& x, const Panel& task) const {

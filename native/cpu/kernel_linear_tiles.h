@@ -33,11 +33,15 @@ inline void PackRow(const float* from, int64_t inputs, const PackedInputs& packe
   }
 }
 
-/// ReorderBlocks of a token's inputs.
+/// ReorderBlocks of a token's inputs, or ReorderPairs.
+template <class W>
 inline void Reorder(const PackedInputs& packed, int64_t inputs, int64_t t, int64_t block) {
   if (block == 0) return;
-  for (int64_t i = 0; i < inputs; i += kDepth) {
-    ReorderBlocks(const_cast<float*>(packed.At(i / kDepth, t)), Smaller(kDepth, inputs - i), block);
+  const int64_t lanes = inputs / W::kInputs;
+  for (int64_t i = 0; i < lanes; i += kDepth) {
+    float* values = const_cast<float*>(packed.At(i / kDepth, t));
+    const int64_t length = Smaller(kDepth, lanes - i);
+    W::kInputs > 1 ? ReorderPairs(values, length) : ReorderBlocks(values, length, block);
   }
 }
 
@@ -48,7 +52,7 @@ inline PackedInputs PackInputs(const View& x, int64_t first, int64_t tokens, int
   PackedInputs packed{static_cast<float*>(Scratch(ScratchUse::kOperation, size)), tokens};
   ForEach(run, tokens, inputs / kWidth, [&](int64_t t) {
     PackRow<W>(Row(x, first + t), inputs, packed, t);
-    Reorder(packed, inputs, t, order_block);
+    Reorder<W>(packed, inputs, t, order_block);
   });
   return packed;
 }

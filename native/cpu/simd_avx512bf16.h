@@ -2,6 +2,8 @@
 #pragma once
 #ifndef ZI_ISA
 #define ZI_ISA avx512bf16
+/// Products with codes of 4 bits may take their inputs in another order; on tiles they do not.
+#define ZI_PAIR_BLOCKS
 #endif
 /// Products with bf16 weights round their inputs to bf16.
 #define ZI_PAIR_PRODUCTS

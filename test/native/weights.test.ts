@@ -25,7 +25,7 @@ function expanded(bench: Workbench, weight: Weight, order: (k: number) => number
   return denseWeight(bench.memory.fill(stored, (i) => values[i - (i % K) + order(i % K)] ?? Number.NaN));
 }
 
-/** The order in which a set of kernels adds up products: that of inputs, but for short codes that 16 lanes take from one load. */
+/** The order in which a set of kernels adds up products: that of inputs, but for short codes that many lanes take from one load. */
 function addedAs({ format, shape, parts }: Weight, isa: string): (k: number) => number {
   const [, K] = shape;
   const inPairs = (isa === 'avx512bf16' || isa.startsWith('amx')) && format.type === 'bf16' && K % 2 === 0;
@@ -34,10 +34,14 @@ function addedAs({ format, shape, parts }: Weight, isa: string): (k: number) => 
   const fits = (block: number) =>
     K % block === 0 && (format.inputGroup % block === 0 || format.inputGroup >= K);
   const block = (isLowFirst ? [64, 32] : format.name === 'e4m3' ? [32] : []).find(fits);
-  if (isa === 'avx2' || inPairs || parts.groups || !block) return (k) => k;
+  const isPowers = format.name === 'fp4' && parts.scales?.dtype === 'e8m0' && !parts.global;
+  const keeps = inPairs && !(isa === 'avx512bf16' && isPowers);
+  if (isa === 'avx2' || keeps || parts.groups || !block) return (k) => k;
+  // Pairs are looked up 32 at a time: each quarter of them has the same bits of eight words.
+  const [size, lanes] = inPairs ? [32, 8] : [block, 16];
   return (k) => {
-    const at = k % block;
-    return k - at + (at % 16) * (block / 16) + Math.floor(at / 16);
+    const at = k % size;
+    return k - at + (at % lanes) * (size / lanes) + Math.floor(at / lanes);
   };
 }
 
