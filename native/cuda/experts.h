@@ -146,7 +146,10 @@ int64_t ChoicesPerRow(const Op& op) {
 
 /// Weights that are stored in parts, choice by choice.
 void LaunchStoredDots(const ExpertLinearOp& op, Run& run);
-/// The same of FP4 whose values bf16 holds, which one kernel reads in long pieces; x is f32 at multiples of 16 bytes.
+/// The same on an H100 of FP4 whose values bf16 holds, where the rows of an expert follow each other; x is f32 or bf16. False
+/// where it is not so: nothing is launched then.
+bool LaunchFp4Streamed(const ExpertLinearOp& op, Run& run);
+/// The same on any GPU of FP4 whose values bf16 holds, which one kernel reads in long pieces; x is f32 at multiples of 16 bytes.
 bool IsPlainFp4(const ExpertLinearOp& op);
 void LaunchFp4Dots(const ExpertLinearOp& op, const View& x, Run& run);
 /// The same in tiles of one expert's choices, either as they are stored or slab by slab as values in scratch.

@@ -38,6 +38,12 @@ __device__ inline void ShowBarriers() { asm volatile("fence.mbarrier_init.releas
 __device__ inline void ExpectBytes(uint64_t* barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes) : "memory");
 }
+/// One thread has so many bytes copied into shared memory, of which the barrier hears. All at multiples of 16.
+__device__ inline void BringBytes(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(SharedAddress(to)),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(SharedAddress(barrier))
+               : "memory");
+}
 
 __device__ inline uint32_t RankInCluster() {
   uint32_t rank;

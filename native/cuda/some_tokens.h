@@ -71,10 +71,8 @@ __device__ inline void StartProduct(float (&sums)[kEights][4], const uint32_t (&
 
 /// One thread has so many bytes copied into shared memory; whoever waits at the barrier sees them. All at multiples of 16.
 __device__ inline void CopyMany(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes) : "memory");
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(SharedAddress(to)),
-               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(SharedAddress(barrier))
-               : "memory");
+  ExpectBytes(barrier, static_cast<int>(bytes));
+  BringBytes(to, from, bytes, barrier);
 }
 
 /// What another block of the cluster has where this one has `at`.

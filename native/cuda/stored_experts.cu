@@ -140,6 +140,7 @@ void LaunchFormat(const StoredDotArguments& a, Run& run) {
 }  // namespace
 
 void LaunchStoredDots(const ExpertLinearOp& op, Run& run) {
+  if (LaunchFp4Streamed(op, run)) return;
   const View x = op.x.dtype == DType::kF32 ? op.x : run.inputs().Convert(op.x, DType::kF32, run);
   if (IsPlainFp4(op) && RowsAligned(x, 16)) return LaunchFp4Dots(op, x, run);
   StoredDotArguments a{};
