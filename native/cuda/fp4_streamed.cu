@@ -6,54 +6,15 @@
 // group alone, whose scale it applies. Inputs are two f16 each, of which the second has what the first leaves, and share a power
 // of two: 22 bits of the largest. Teams of warps take tiles in turn, a warp every so many-th quad of groups of its team's; its inputs
 // stay in registers.
-#include "cuda/experts.h"
-#include "cuda/hopper.h"
-#include "cuda/math.h"
+#include "cuda/fp4_streamed.h"
+
+#include <algorithm>
+
 #include "cuda/overlap.h"
 
 namespace zi::cuda {
+namespace fp4 {
 namespace {
-
-/// Warps that multiply; one more fills the ring and adds their sums.
-constexpr int kWarps = 12, kThreads = 32 * (kWarps + 1);
-/// How they share tiles: `kTeam` warps have one, each up to `kQuads` quads of it.
-template <int kTeamWarps, int kQuadsEach>
-struct Sharing {
-  static constexpr int kTeam = kTeamWarps, kTeams = kWarps / kTeamWarps, kQuads = kQuadsEach, kMostGroups = 4 * kTeam * kQuads;
-};
-/// Few warps share a tile where registers hold their inputs: what a warp does once for each tile is half as much then.
-using Short = Sharing<6, 4>;
-using Long = Sharing<12, 5>;
-/// Rows of a tile.
-constexpr int kRows = 16;
-constexpr int kGroup = 32, kQuad = 4;
-/// Tiles of the ring, at most; each has a lane.
-constexpr int kMostStages = 4;
-/// Stages lie at multiples of it.
-constexpr int kStageStep = 128;
-
-struct StreamArguments {
-  StoredExperts weights;
-  ChoiceTable choices;
-  RowView x, out;
-  int64_t x_each;  // choices that share a row of x
-  int groups, tiles_each, tiles;  // of inputs; of a choice and of all
-  int stages;
-};
-
-__host__ __device__ constexpr int CodeBytes(int groups) { return kRows * groups * (kGroup / 2); }
-__host__ __device__ constexpr int StageBytes(int groups) {
-  return (CodeBytes(groups) + kRows * groups + kStageStep - 1) / kStageStep * kStageStep;
-}
-/// With its sums and its two barriers.
-constexpr int BytesOfStage(int groups) {
-  return StageBytes(groups) + kWarps * kRows * static_cast<int>(sizeof(float)) + 2 * static_cast<int>(sizeof(uint64_t));
-}
-/// Every value of a scale.
-constexpr int kScaleValues = 256;
-constexpr int SharedBytes(int groups, int stages) {
-  return stages * BytesOfStage(groups) + kScaleValues * static_cast<int>(sizeof(float));
-}
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -74,40 +35,6 @@ __device__ inline void ExpandCodes(uint32_t codes, uint32_t (&pairs)[4]) {
   pairs[3] = odd & kBits;
 }
 
-/// Two inputs as the lane's column has them: rounded, or what rounding leaves.
-__device__ inline uint32_t HalvesOf(float low, float high, bool rest) {
-  __half2 pair = __floats2half2_rn(low, high);
-  if (rest) {
-    const float2 taken = __half22float2(pair);
-    // An infinite input leaves nothing.
-    pair = __floats2half2_rn(isinf(taken.x) ? 0.0f : low - taken.x, isinf(taken.y) ? 0.0f : high - taken.y);
-  }
-  return reinterpret_cast<const uint32_t&>(pair);
-}
-
-/// A lane's part of the inputs of eight products with a quad. Returns what the sums of its group are to be multiplied by.
-template <class X>
-__device__ inline float TakeInputs(const X* x, int quad, int groups, uint32_t (&halves)[kGroup / 2]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, t = lane % 4, column = lane / 4, group = quad * kQuad + t;
-  float in[kGroup / 8][8] = {};
-  if (column / 2 == t && group < groups) {
-#pragma unroll
-    for (int w = 0; w < kGroup / 8; ++w) GetEight(x + group * kGroup + w * 8, in[w]);
-  }
-  float most = 0;
-#pragma unroll
-  for (int i = 0; i < kGroup; ++i) most = fmaxf(most, fabsf(in[i / 8][i % 8]));
-  // The largest becomes 2^14 or more, less than 2^15.
-  const uint32_t exponent = min(max(__float_as_uint(most) >> 23, 14u), 254u);
-  const float factor = __uint_as_float((127 + 127 + 14 - exponent) << 23);
-#pragma unroll
-  for (int i = 0; i < kGroup / 2; ++i) {
-    halves[i] = HalvesOf(in[i / 4][i % 4] * factor, in[i / 4][i % 4 + 4] * factor, column % 2 != 0);
-  }
-  // Sums come times 2^-14 of the codes and 2^14 of the inputs.
-  return __uint_as_float(__shfl_sync(0xffffffffu, exponent, 9 * t) << 23);
-}
-
 /// A quad of two rows, times inputs: sums of a lane's own group.
 __device__ inline void MultiplyQuad(const uint4& upper, const uint4& lower, const uint32_t (&halves)[kGroup / 2], float (&sums)[2]) {
   const uint32_t *const of_upper = &upper.x, *const of_lower = &lower.x;
@@ -123,44 +50,6 @@ __device__ inline void MultiplyQuad(const uint4& upper, const uint4& lower, cons
   sums[0] = (of[0][0] + of[1][0]) + (of[0][1] + of[1][1]);
   sums[1] = (of[0][2] + of[1][2]) + (of[0][3] + of[1][3]);
 }
-
-/// The block's tiles and what lies in shared memory.
-struct Ring {
-  uint8_t* stages;
-  float* sums;  // by stage, warp of a team, and row
-  float* scales;
-  uint64_t *full, *done;
-  int first, count;
-
-  __device__ Ring(const StreamArguments& a, uint8_t* shared) : stages(shared) {
-    sums = reinterpret_cast<float*>(shared + a.stages * StageBytes(a.groups));
-    scales = sums + a.stages * kWarps * kRows;
-    full = reinterpret_cast<uint64_t*>(scales + kScaleValues);
-    done = full + a.stages;
-    const int64_t tiles = a.tiles;
-    first = static_cast<int>(tiles * blockIdx.x / gridDim.x);
-    count = static_cast<int>(tiles * (blockIdx.x + 1) / gridDim.x) - first;
-  }
-  __device__ float* SumsOf(int stage, int warp) const { return sums + (stage * kWarps + warp) * kRows; }
-};
-
-/// A tile of the block: where it lies, the stage that has it, and the parity of the stage's barriers.
-struct Turn {
-  int choice, tile;  // of the choice
-  int stage;
-  uint32_t parity = 0;
-
-  __device__ Turn(const StreamArguments& a, const Ring& ring, int start)
-      : choice((ring.first + start) / a.tiles_each), tile((ring.first + start) % a.tiles_each), stage(start) {}
-  /// No more tiles on than there are stages.
-  __device__ void Next(const StreamArguments& a, int tiles) {
-    for (tile += tiles; tile >= a.tiles_each; tile -= a.tiles_each) ++choice;
-    stage += tiles;
-    if (stage < a.stages) return;
-    stage -= a.stages;
-    parity ^= 1;
-  }
-};
 
 /// Where the tile lies that a lane's stage takes next.
 struct NextTile {
@@ -185,8 +74,8 @@ struct NextTile {
     }
     const int code_bytes = CodeBytes(groups), scale_bytes = kRows * groups;
     ExpectBytes(full, code_bytes + scale_bytes);
-    BringBytes(to, codes, code_bytes, full);
-    BringBytes(to + code_bytes, scales, scale_bytes, full);
+    BringOnce(to, codes, code_bytes, full);
+    BringOnce(to + code_bytes, scales, scale_bytes, full);
     return true;
   }
 };
@@ -236,14 +125,15 @@ __device__ inline void MultiplyTiles(const StreamArguments& a, const Ring& ring)
   int choice = -1;
   int64_t taken = -1;
   Turn turn(a, ring, team);
+  Inputs<X, Shared> inputs(a, ring);
+  if (team < ring.count) inputs.Ask(turn.choice / a.x_each);
   for (int i = team; i < ring.count; i += Shared::kTeams, turn.Next(a, Shared::kTeams)) {
     if (turn.choice != choice) {
       choice = turn.choice;
       const int64_t from = choice / a.x_each;
       if (from != taken) {
         taken = from;
-#pragma unroll
-        for (int q = 0; q < kQuads; ++q) factors[q] = TakeInputs(a.x.Row<X>(from), warp + q * kTeam, groups, halves[q]);
+        inputs.Take(from, halves, factors);
       }
     }
     const int offset = turn.stage * StageBytes(groups);
@@ -256,7 +146,8 @@ __device__ inline void MultiplyTiles(const StreamArguments& a, const Ring& ring)
       const int group = q * kTeam * kQuad;
       if ((warp + q * kTeam) * kQuad >= groups) break;
       const bool there = first + group < groups;
-      const float upper_scale = there ? ring.scales[scales[group]] : 0.0f, lower_scale = there ? ring.scales[scales[8 * groups + group]] : 0.0f;
+      const float upper_scale = there ? ring.scales[scales[group]] : 0.0f;
+      const float lower_scale = there ? ring.scales[scales[8 * groups + group]] : 0.0f;
       float sums[2];
       MultiplyQuad(*reinterpret_cast<const uint4*>(codes + group * (kGroup / 2)),
                    *reinterpret_cast<const uint4*>(codes + 8 * row_bytes + group * (kGroup / 2)), halves[q], sums);
@@ -275,6 +166,7 @@ __device__ inline void MultiplyTiles(const StreamArguments& a, const Ring& ring)
     }
     ArriveWarp(ring.done + turn.stage);
   }
+  WaitForAllCopiesBut<0>();
 }
 
 #endif
@@ -283,7 +175,7 @@ template <class X, class Shared>
 __global__ void __launch_bounds__(kThreads, 1) Fp4Streamed(const __grid_constant__ StreamArguments a) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(kStageStep) uint8_t shared[];
-  const Ring ring(a, shared);
+  const Ring ring(a, Shared::kQuads, shared);
   if (threadIdx.x == 0) {
     for (int s = 0; s < a.stages; ++s) {
       InitBarrier(ring.full + s, 1);
@@ -302,7 +194,7 @@ __global__ void __launch_bounds__(kThreads, 1) Fp4Streamed(const __grid_constant
 template <class X, class Shared>
 void LaunchShared(const StreamArguments& a, Run& run) {
   const auto kernel = Fp4Streamed<X, Shared>;
-  const int shared = SharedBytes(a.groups, a.stages);
+  const int shared = SharedBytes<Shared>(a.groups, a.stages);
   Check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
   const dim3 grid(static_cast<unsigned>(std::min(run.multiprocessors(), a.tiles)));
   OverlappedWith(static_cast<size_t>(shared), kernel, grid, kThreads, run, a);
@@ -326,8 +218,10 @@ bool TilesTogether(const ExpertLinearOp& op) {
 }
 
 }  // namespace
+}  // namespace fp4
 
 bool LaunchFp4Streamed(const ExpertLinearOp& op, Run& run) {
+  using namespace fp4;
   const int64_t groups = op.weight.inputs / kGroup, tiles_each = op.weight.outputs / kRows, tiles = tiles_each * op.out.shape[0];
   if (run.generation() != 9 || !IsPlainFp4(op) || !TilesTogether(op) || !RowsAligned(op.x, 16)) return false;
   if ((op.x.dtype != DType::kF32 && op.x.dtype != DType::kBF16) || groups > Long::kMostGroups || tiles > INT32_MAX / 2) return false;
@@ -335,7 +229,7 @@ bool LaunchFp4Streamed(const ExpertLinearOp& op, Run& run) {
   a.groups = static_cast<int>(groups);
   a.stages = kMostStages;
   // A team keeps its stages: ahead of the others it would take what a stage has before for what it waits for.
-  while (SharedBytes(a.groups, a.stages) > run.shared_memory().of_block) a.stages -= Short::kTeams;
+  while (SharedBytes<Long>(a.groups, a.stages) > run.shared_memory().of_block) a.stages -= Short::kTeams;
   if (a.stages <= 0) return false;
   a.weights = StoredExperts(op, run.fault());
   a.choices = ChoiceTable(op, run.fault());

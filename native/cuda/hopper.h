@@ -44,6 +44,15 @@ __device__ inline void BringBytes(void* to, const void* from, uint32_t bytes, ui
                "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(SharedAddress(barrier))
                : "memory");
 }
+/// The same of what is read once: it is the first to leave the L2 cache.
+__device__ inline void BringOnce(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
+                   SharedAddress(to)),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(SharedAddress(barrier)), "l"(policy)
+               : "memory");
+}
 
 __device__ inline uint32_t RankInCluster() {
   uint32_t rank;
