@@ -28,6 +28,29 @@ struct Finish {
     out.Put(token, output, value);
   }
   __device__ void Put(int64_t token, int64_t output, float value) const { Put(token, output, value, Read(token, output)); }
+  /// Eight neighbours from a multiple of eight on, but for those past the last of `outputs`. Together: rows begin at multiples of 16 bytes.
+  __device__ void PutEight(int64_t token, int64_t output, int64_t outputs, float (&values)[8], bool together) const {
+    if (bias.data) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) values[i] += output + i < outputs ? bias.At(output + i) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) values[i] = Activate(activation, values[i]);
+    if (together && output + 8 <= outputs) {
+      if (accumulate) {
+        float before[8];
+        out.GetEight(token, output, before);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) values[i] += before[i];
+      }
+      out.PutEight(token, output, values);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      if (output + i < outputs) out.Put(token, output + i, accumulate ? values[i] + out.Get(token, output + i) : values[i]);
+    }
+  }
 };
 
 }  // namespace zi::cuda

@@ -92,7 +92,10 @@ ScratchBytes Needs(const LinearOp& op) {
   needs = Needs(SlabOf(op, 0, rows, nullptr));
   needs.TakeIn(Needs(SlabOf(op, op.weight.outputs - last, last, nullptr)));
   needs[ScratchUse::kWeights] = SlabBytes(op.weight);
-  if (SomeKindOf(op)) needs[ScratchUse::kInputs] = std::max(needs[ScratchUse::kInputs], PlacedBytes(op));
+  if (SomeKindOf(op)) {
+    needs[ScratchUse::kInputs] = std::max(needs[ScratchUse::kInputs], PlacedBytes(op));
+    needs[ScratchUse::kPartials] = SomePartBytes(op);
+  }
   return needs;
 }
 

@@ -17,7 +17,8 @@ enum class ScratchUse {
   kBias,      // in the type of the result
   kChoices,   // of a mixture, grouped by expert
   kWeights,   // some rows of weights that are stored in parts, as values
-  kPartials,  // parts of attention over long contexts, what phases of drawing a token leave, or what is known of a recurrence's chunks
+  kPartials,  // parts of attention over long contexts or of a product, what phases of drawing a token leave, what is known of a
+              // recurrence's chunks
 };
 constexpr size_t kScratchUses = 7;
 

@@ -1,22 +1,11 @@
-// Tensor cores of compute capability 9.0 as products of some tokens use them: values of weights in registers, inputs in shared memory,
-// and blocks of a cluster that read each other's sums.
+// Tensor cores of compute capability 9.0 as products of some tokens use them: values of weights in registers, inputs in shared memory;
+// and blocks of a cluster that share inputs, or read each other's sums.
 #pragma once
 #include <type_traits>
 
 #include "cuda/hopper.h"
-#include "cuda/stored_fragments.h"
 
 namespace zi::cuda::some {
-
-/// Which input of a unit the lane of a pair multiplies at one of 16 places of a step: pairs (2t, 2t+1) and (2t+8, 2t+9) are lane t's,
-/// which has 16 bytes of codes, and takes of eight of them the first two pairs that Expand makes, then the others.
-template <FragmentKind kKind>
-__host__ __device__ constexpr int InputOf(int step, int place) {
-  const int lane = place % 8 / 2, pair = step % 2 * 2 + place / 8, which = place % 2;
-  const int eight = lane * FragmentSizes<kKind>::kInputs + step / 2 * 8;
-  // Nibbles i and i + 4 make a pair.
-  return FragmentSizes<kKind>::kNibbles ? eight + pair + 4 * which : eight + pair * 2 + which;
-}
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 /// What so many bytes further is in the address of a matrix.
@@ -69,21 +58,24 @@ __device__ inline void StartProduct(float (&sums)[kEights][4], const uint32_t (&
 #undef SUMS_OF_64
 #undef SUM
 
-/// One thread has so many bytes copied into shared memory; whoever waits at the barrier sees them. All at multiples of 16.
-__device__ inline void CopyMany(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
-  ExpectBytes(barrier, static_cast<int>(bytes));
-  BringBytes(to, from, bytes, barrier);
+/// What BringBytes does, into both blocks of a pair, at the place and for the barrier that each has here.
+__device__ inline void BringBytesToBoth(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(
+          SharedAddress(to)),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(SharedAddress(barrier)), "h"(static_cast<uint16_t>(3))
+      : "memory");
 }
 
-/// What another block of the cluster has where this one has `at`.
-__device__ inline float OfCluster(const float* at, int rank) {
-  float value;
+/// Four values that another block of the cluster has where this one has `at`, a multiple of 16 bytes.
+__device__ inline float4 FourOfCluster(const float* at, int rank) {
+  float4 values;
   asm volatile(
-      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %1, %2; ld.shared::cluster.f32 %0, [there]; }"
-      : "=f"(value)
+      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %4, %5; ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
+      : "=f"(values.x), "=f"(values.y), "=f"(values.z), "=f"(values.w)
       : "r"(SharedAddress(at)), "r"(rank)
       : "memory");
-  return value;
+  return values;
 }
 #endif
 

@@ -6,7 +6,6 @@
 #include <string>
 
 #include "cuda/shapes.h"
-#include "cuda/ways_some.h"
 
 namespace zi::cuda {
 namespace {
@@ -117,39 +116,6 @@ StoredWay StoredWayOf(const LinearOp& op) {
   if (!IsFewTokens(op)) return StoredWay::kSlabs;
   if (FragmentsOf(op)) return StoredWay::kCores;
   return op.x.dtype == DType::kF32 ? StoredWay::kDots : StoredWay::kDotsConverted;
-}
-
-bool HasPlainScales(const Weight& weight, FragmentKind kind) {
-  if (weight.Part(WeightPart::kZeros).data) return false;
-  const int64_t scale_bytes = ElementBytes(weight.Part(WeightPart::kScales).dtype);
-  switch (kind) {
-    case FragmentKind::kValues:
-    case FragmentKind::kPacked4Exact:
-      return true;
-    case FragmentKind::kE4M3:
-    case FragmentKind::kInt8:
-      return scale_bytes == 4 || scale_bytes == 2;
-    case FragmentKind::kPacked8:
-      return scale_bytes == 2;
-    // Rarely seen, or with scales of a byte.
-    case FragmentKind::kPacked4:
-    case FragmentKind::kFp4:
-      return false;
-  }
-  return false;
-}
-
-std::optional<FragmentKind> SomeKindOf(const LinearOp& op) {
-  const int64_t tokens = op.x.shape[0];
-  if (tokens <= kFewTokens || tokens > kSomeTokens || op.x.dtype != op.weight.type) return std::nullopt;
-  const std::optional<FragmentKind> kind = FragmentsOf(op.weight);
-  return kind && HasPlainScales(op.weight, *kind) ? kind : std::nullopt;
-}
-
-size_t PlacedBytes(const LinearOp& op) {
-  const bool nibbles = op.weight.format == WeightFormat::kPacked4;
-  const int64_t unit = nibbles ? 128 : 64, columns = op.x.shape[0] <= 64 ? 64 : 128;
-  return static_cast<size_t>((op.x.shape[1] + unit - 1) / unit * unit * columns * 2);
 }
 
 int GroupShift(const Weight& weight) {
