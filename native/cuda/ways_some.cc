@@ -13,9 +13,9 @@ constexpr int64_t kLeastUnits = 4;
 /// With more than two blocks a cluster leaves some multiprocessors of a group alone; of clusters of eight, not all run at once.
 constexpr int kMostClusterBlocks = 4, kGroupedMultiprocessors = 8;
 
-// What blocks take beside their units, in units: their first stages and what becomes of sums in shared memory; of sums in registers; and
-// each part of a tile that is handed over.
-constexpr int64_t kClusterUnits = 10, kRunUnits = 6, kPartUnits = 2;
+// What blocks take beside their units, in units of some 1.1 µs, measured: the start, and what becomes of sums in shared memory or in
+// registers; and each further run of a tile.
+constexpr int64_t kClusterUnits = 14, kRunUnits = 13, kPartUnits = 4;
 
 int64_t UnitInputs(const Weight& weight) { return weight.format == WeightFormat::kPacked4 ? 128 : 64; }
 int64_t Columns(const LinearOp& op) { return op.x.shape[0] <= 64 ? 64 : 128; }
@@ -63,7 +63,7 @@ SomeSplit SomeSplitOf(int64_t tiles, int64_t units, int multiprocessors) {
     const int64_t most = std::min<int64_t>(std::min(multiprocessors, kMostSomeBlocks) / pair, std::max(all / kLeastUnits, int64_t{1}));
     if (most < 1) continue;
     for (const int64_t runs : {std::min(most, rows), most}) {
-      const int64_t parts = rows % runs == 0 ? 0 : 1 + CeilDiv(runs, rows);
+      const int64_t parts = rows % runs == 0 ? 0 : CeilDiv(runs, rows);
       offer({pair, static_cast<int>(runs)}, CeilDiv(all, runs) + kRunUnits + kPartUnits * parts);
     }
   }
