@@ -3,6 +3,7 @@
 import { assert, OperatingError } from '../errors.js';
 import { READ_ALIGNMENT_BYTES } from '../port/backend.js';
 import { MiB, roundDown, roundUp } from '../units.js';
+import type { Extent } from './layout.js';
 import type { ModelSpec, RowTable } from './model.js';
 
 /** A table that is to rest comes in such pieces. */
@@ -34,6 +35,10 @@ export function tablePieces(table: RowTable): TablePiece[] {
     firstByte += bytes;
   }
   return pieces;
+}
+
+export function extentOf({ table, firstByte, sizeBytes }: TablePiece): Extent {
+  return { ...table.extent, fileOffset: table.extent.fileOffset + firstByte, sizeBytes };
 }
 
 /** Where a table begins in memory that it is read into as it lies in its file. */

@@ -15,7 +15,6 @@ export interface RestingTablesOptions extends Omit<TableHomeOptions, 'tables'> {
 
 /** The tables whose rows are tokens'. Those of positions are small, and their rows known ahead. */
 export class RestingTables {
-  readonly #tables: readonly RowTable[];
   readonly #home: TableHome;
   readonly #trace: Trace;
   /** All tables', in the order in which they come. */
@@ -27,10 +26,10 @@ export class RestingTables {
   #hasFailed = false;
 
   constructor({ model, trace, ...options }: RestingTablesOptions) {
-    this.#tables = tokenTables(model);
-    this.#home = openTableHome({ ...options, tables: this.#tables });
+    const tables = tokenTables(model);
+    this.#home = openTableHome({ ...options, tables });
     this.#trace = trace;
-    this.#pieces = this.#tables.flatMap(tablePieces);
+    this.#pieces = tables.flatMap(tablePieces);
   }
 
   /** All of them are. */
@@ -40,8 +39,7 @@ export class RestingTables {
 
   /** Where a device finds a table, [rows, columns]; undefined while it does not, and for others. */
   find(device: Device, table: RowTable): Tensor | undefined {
-    const index = this.#areThere ? this.#tables.indexOf(table) : -1;
-    return index < 0 ? undefined : this.#home.find(device, index);
+    return this.#areThere ? this.#home.find(device, table) : undefined;
   }
 
   /** Goes on to read in the background, where something is missing. */
@@ -62,7 +60,7 @@ export class RestingTables {
     try {
       for (; !this.#isStopped && this.#next < this.#pieces.length; this.#next++) {
         const piece = present(this.#pieces[this.#next], 'piece');
-        const span = await this.#home.bring(piece, this.#tables.indexOf(piece.table));
+        const span = await this.#home.bring(piece);
         this.#trace.add({ lane: 'rows', owner: 'drive', name: piece.table.key, ...span });
       }
       await this.#home.settled();

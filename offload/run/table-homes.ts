@@ -2,18 +2,32 @@
 
 import { present } from '../errors.js';
 import type { RowTable } from '../model/model.js';
-import { TABLE_BUFFERS_BYTES, type TablePiece, tableBeginsAt, tableHostBytes } from '../model/table-rows.js';
-import type { Plan, Tier } from '../plan/plan.js';
-import type { Backend, Device, DeviceEvent, HostMemory, ReadSpan } from '../port/backend.js';
+import {
+  extentOf,
+  TABLE_BUFFERS_BYTES,
+  type TablePiece,
+  tableBeginsAt,
+  tableHostBytes,
+} from '../model/table-rows.js';
+import type { Plan } from '../plan/plan.js';
+import {
+  type Backend,
+  type Device,
+  type DeviceEvent,
+  type HostMemory,
+  READ_ALIGNMENT_BYTES,
+  type ReadSpan,
+} from '../port/backend.js';
 import type { Memory, Tensor } from '../port/ops.js';
 import { tensor } from '../port/tensor.js';
 import type { WeightSource } from '../stream/weight-source.js';
+import { roundDown } from '../units.js';
 
 export interface TableHome {
-  /** [rows, columns] of the table of this index. */
-  find(device: Device, table: number): Tensor;
+  /** [rows, columns]; undefined for a table that it does not have. */
+  find(device: Device, table: RowTable): Tensor | undefined;
   /** Pieces come in their order, one at a time. Rejects where they cannot be read, or kernels cannot reach them. */
-  bring(piece: TablePiece, table: number): Promise<ReadSpan>;
+  bring(piece: TablePiece): Promise<ReadSpan>;
   /** Resolves when nothing that was brought is on its way any more. */
   settled(): Promise<void>;
 }
@@ -26,11 +40,7 @@ export interface TableHomeOptions {
 }
 
 export function openTableHome(options: TableHomeOptions): TableHome {
-  const homes: Record<Exclude<Tier, 'nvme'>, () => TableHome> = {
-    gpu: () => new TablesOnDevices(options),
-    dram: () => new TablesInDram(options),
-  };
-  return homes[options.tier]();
+  return options.tier === 'gpu' ? new TablesOnDevices(options) : new TablesInDram(options);
 }
 
 interface Buffer {
@@ -42,9 +52,8 @@ interface Buffer {
 class TablesOnDevices implements TableHome {
   readonly #devices: readonly Device[];
   readonly #source: WeightSource;
-  readonly #tables: readonly RowTable[];
-  /** By device and table. */
-  readonly #memories: readonly (readonly Memory[])[];
+  /** By table and device. */
+  readonly #memories: ReadonlyMap<RowTable, readonly Memory[]>;
   /** One is read into while the other goes up. */
   readonly #buffers: readonly Buffer[];
   #turn = 0;
@@ -53,28 +62,27 @@ class TablesOnDevices implements TableHome {
     const { devices } = backend;
     this.#devices = devices;
     this.#source = source;
-    this.#tables = tables;
-    this.#memories = devices.map((device) => tables.map(({ extent }) => device.allocate(extent.sizeBytes)));
+    this.#memories = new Map(
+      tables.map((table) => [table, devices.map((device) => device.allocate(table.extent.sizeBytes))]),
+    );
     this.#buffers = [0, 1].map(() => ({
       memory: backend.allocateHost(TABLE_BUFFERS_BYTES / 2, 'control'),
       leaves: [],
     }));
   }
 
-  find(device: Device, index: number): Tensor {
-    const table = present(this.#tables[index], 'table');
-    const memory = present(this.#memories[this.#devices.indexOf(device)]?.[index], 'memory');
-    return tableIn(memory, 0, table);
+  find(device: Device, table: RowTable): Tensor | undefined {
+    const memory = this.#memories.get(table)?.[this.#devices.indexOf(device)];
+    return memory && tableIn(memory, 0, table);
   }
 
-  async bring({ table, firstByte, sizeBytes }: TablePiece, index: number): Promise<ReadSpan> {
+  async bring(piece: TablePiece): Promise<ReadSpan> {
+    const { table, firstByte, sizeBytes } = piece;
     const buffer = present(this.#buffers[this.#turn++ % this.#buffers.length], 'buffer');
     await reached(buffer.leaves);
-    const { extent } = table;
-    const part = { ...extent, fileOffset: extent.fileOffset + firstByte, sizeBytes };
-    const { offsetBytes, span } = await this.#source.readExtent(part, buffer.memory);
+    const { offsetBytes, span } = await this.#source.readExtent(extentOf(piece), buffer.memory);
     buffer.leaves = this.#devices.map(({ fetch }, device) => {
-      const to = present(this.#memories[device]?.[index], 'memory');
+      const to = present(this.#memories.get(table)?.[device], 'memory');
       fetch.copy(to, firstByte, buffer.memory, offsetBytes, sizeBytes);
       return fetch.record();
     });
@@ -89,25 +97,26 @@ class TablesOnDevices implements TableHome {
 /** Each lies as in its file, so that it is read in place. */
 class TablesInDram implements TableHome {
   readonly #source: WeightSource;
-  readonly #tables: readonly RowTable[];
-  readonly #memories: readonly HostMemory[];
+  readonly #memories: ReadonlyMap<RowTable, HostMemory>;
 
   constructor({ backend, tables, source }: TableHomeOptions) {
     this.#source = source;
-    this.#tables = tables;
-    this.#memories = tables.map((table) => backend.allocateHost(tableHostBytes(table), 'table'));
+    this.#memories = new Map(
+      tables.map((table) => [table, backend.allocateHost(tableHostBytes(table), 'table')]),
+    );
   }
 
-  find(_device: Device, index: number): Tensor {
-    const table = present(this.#tables[index], 'table');
-    return tableIn(present(this.#memories[index], 'memory'), tableBeginsAt(table), table);
+  find(_device: Device, table: RowTable): Tensor | undefined {
+    const memory = this.#memories.get(table);
+    return memory && tableIn(memory, tableBeginsAt(table), table);
   }
 
-  async bring({ table, firstByte, sizeBytes }: TablePiece, index: number): Promise<ReadSpan> {
-    const { extent } = table;
-    const part = { ...extent, fileOffset: extent.fileOffset + firstByte, sizeBytes };
-    const at = firstByte === 0 ? 0 : tableBeginsAt(table) + firstByte;
-    const { span } = await this.#source.readExtent(part, present(this.#memories[index], 'memory'), at);
+  async bring(piece: TablePiece): Promise<ReadSpan> {
+    const { table, firstByte } = piece;
+    // The first piece brings what lies before it with it; the others begin where a read may.
+    const at = roundDown(tableBeginsAt(table) + firstByte, READ_ALIGNMENT_BYTES);
+    const memory = present(this.#memories.get(table), 'memory');
+    const { span } = await this.#source.readExtent(extentOf(piece), memory, at);
     return span;
   }
 
