@@ -81,30 +81,15 @@ __global__ void __launch_bounds__(kThreads) SumFew(const __grid_constant__ SumAr
   EndEpoch(a, epoch);
 }
 
-using Kernel = void (*)(SumArguments);
-Kernel KernelFor(DType type) {
-  switch (type) {
-    case DType::kF32:
-      return SumFew<float>;
-    case DType::kF16:
-      return SumFew<__half>;
-    case DType::kBF16:
-      return SumFew<__nv_bfloat16>;
-    case DType::kI32:
-    case DType::kU8:
-    case DType::kI8:
-    case DType::kE4M3:
-    case DType::kE8M0:
-      break;
-  }
-  throw std::invalid_argument("reduce: partials are floats");
+SumKernel KernelFor(DType type) {
+  return ForPartials(type, [](auto* partial) -> SumKernel { return SumFew<std::decay_t<decltype(*partial)>>; });
 }
 
 }  // namespace
 
 void PrepareFewSums() {
   cudaFuncAttributes attributes;
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const DType type : kPartialTypes) {
     Check(cudaFuncGetAttributes(&attributes, KernelFor(type)), "cudaFuncGetAttributes");
   }
 }

@@ -93,28 +93,13 @@ __global__ void __launch_bounds__(kThreads) SumInShares(const __grid_constant__ 
 constexpr int64_t kFewBytes = int64_t{256} << 10;
 bool InShares(int count, int64_t bytes) { return count > 2 && bytes > kFewBytes; }
 
-using Kernel = void (*)(SumArguments);
 template <class P>
-Kernel KernelFor(bool eights, bool shares) {
+SumKernel KernelFor(bool eights, bool shares) {
   if (eights) return shares ? SumInShares<P, 8> : SumAtOnce<P, 8>;
   return shares ? SumInShares<P, 1> : SumAtOnce<P, 1>;
 }
-Kernel KernelFor(DType type, bool eights, bool shares) {
-  switch (type) {
-    case DType::kF32:
-      return KernelFor<float>(eights, shares);
-    case DType::kF16:
-      return KernelFor<__half>(eights, shares);
-    case DType::kBF16:
-      return KernelFor<__nv_bfloat16>(eights, shares);
-    case DType::kI32:
-    case DType::kU8:
-    case DType::kI8:
-    case DType::kE4M3:
-    case DType::kE8M0:
-      break;
-  }
-  throw std::invalid_argument("reduce: partials are floats");
+SumKernel KernelFor(DType type, bool eights, bool shares) {
+  return ForPartials(type, [=](auto* partial) { return KernelFor<std::decay_t<decltype(*partial)>>(eights, shares); });
 }
 
 }  // namespace
@@ -122,7 +107,7 @@ Kernel KernelFor(DType type, bool eights, bool shares) {
 void PrepareSums(const Context& context) {
   context.Use();
   cudaFuncAttributes attributes;
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const DType type : kPartialTypes) {
     for (const bool eights : {false, true}) {
       for (const bool shares : {false, true}) {
         Check(cudaFuncGetAttributes(&attributes, KernelFor(type, eights, shares)), "cudaFuncGetAttributes");

@@ -4,6 +4,9 @@
 // by the epoch's parity: whoever pushes in epoch e + 2 has ended epoch e + 1, in which every other has told something, which it does only
 // when its epoch e has ended.
 #pragma once
+#include <stdexcept>
+#include <type_traits>
+
 #include "cuda/rank_exchange.h"
 #include "cuda/overlap.h"
 #include "cuda/views.h"
@@ -148,5 +151,27 @@ __device__ inline void EndEpoch(const SumArguments& a, uint32_t epoch) {
 
 /// What is the same for all kernels that sum; rounds are the caller's.
 SumArguments ArgumentsOf(const ReduceOp& op);
+
+using SumKernel = void (*)(SumArguments);
+constexpr DType kPartialTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+/// Calls `use` with a null pointer of the partials' type, and gives what it gives.
+template <class F>
+SumKernel ForPartials(DType type, F use) {
+  switch (type) {
+    case DType::kF32:
+      return use(static_cast<float*>(nullptr));
+    case DType::kF16:
+      return use(static_cast<__half*>(nullptr));
+    case DType::kBF16:
+      return use(static_cast<__nv_bfloat16*>(nullptr));
+    case DType::kI32:
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kE4M3:
+    case DType::kE8M0:
+      break;
+  }
+  throw std::invalid_argument("reduce: partials are floats");
+}
 
 }  // namespace zi::cuda
