@@ -19,11 +19,19 @@ struct ExpertGroups {
   /// Rows of an expert's weight per task.
   int64_t rows = kPanelRows;
 
-  const ExpertGroup& OfTask(int64_t task) const {
+  const ExpertGroup& OfTask(int64_t task) const { return Find(&ExpertGroup::first_task, task); }
+  /// That of the choice at this place of the order.
+  const ExpertGroup& OfPlace(int64_t place) const { return Find(&ExpertGroup::first, place); }
+  /// Choices of all groups.
+  int64_t choices() const { return group_count == 0 ? 0 : groups[group_count - 1].first + groups[group_count - 1].count; }
+
+ private:
+  /// The last group whose `first` is no greater.
+  const ExpertGroup& Find(int64_t ExpertGroup::*first, int64_t at) const {
     int64_t low = 0, high = group_count - 1;
     while (low < high) {
       const int64_t middle = (low + high + 1) / 2;
-      if (groups[middle].first_task <= task) {
+      if (groups[middle].*first <= at) {
         low = middle;
       } else {
         high = middle - 1;
@@ -151,14 +159,14 @@ inline void ExpertSlice(const ExpertLinearOp& op, const Experts& experts, int64_
   // One token that chose several takes the same inputs to all of them.
   const bool one = op.x.shape[0] == 1 && most == 1;
   const auto inputs_of = [&](const ExpertGroup& group) { return packed + (one ? 0 : group.first * row_floats); };
-  for (int64_t g = 0; g < (one ? 1 : sorted.group_count); ++g) {
-    const ExpertGroup& group = sorted.groups[g];
-    const PackedInputs x{inputs_of(group), group.count};
-    ForEach(run, group.count, inputs / kWidth, [&](int64_t t) {
-      PackRow<W>(Row(op.x, (first + sorted.order[group.first + t]) / each), inputs, x, t);
-      Reorder<W>(x, inputs, t, experts.order_block());
-    });
-  }
+  // All groups share one loop: most have so few choices that a loop for each would run on one thread. Inputs may come from a device.
+  ForEach(run, one ? 1 : sorted.choices(), inputs / kWidth * 4, [&](int64_t place) {
+    const ExpertGroup& group = sorted.OfPlace(place);
+    const PackedInputs x{inputs_of(group), one ? 1 : group.count};
+    const int64_t t = place - group.first;
+    PackRow<W>(Row(op.x, (first + sorted.order[place]) / each), inputs, x, t);
+    Reorder<W>(x, inputs, t, experts.order_block());
+  });
   const int64_t work = TaskWork(sorted.rows, inputs, choices / Larger(1, sorted.group_count));
   ForEach(run, sorted.task_count, work,
           [&](int64_t task) { ExpertTask(op, experts, sorted, first, task, inputs_of(sorted.OfTask(task))); });
