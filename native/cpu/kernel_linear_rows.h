@@ -37,12 +37,18 @@ inline void WithProductType(const View& weight, F f) {
   WithType(weight.dtype, [&](auto type) { f(type, weight); });
 }
 
+/// What a tile of four rows takes of memory is asked for so many tiles before, or half as many of eight rows.
+constexpr int64_t kTilesAhead = 2;
+/// Up to this many tokens eight rows are walked together, where registers have room for several tokens' sums.
+constexpr int64_t kEightRowTokens = kTokenTile / 2;
+
 /// A few tokens: each weight is read from memory once, widened in registers, and used for all of them.
-/// G · 4 rows are walked together: more for a single token, which has no other independent chains of additions.
+/// G · 4 rows are walked together: more for few tokens, because each row is asked for by itself and ends soon, and because a single
+/// token has no other independent chains of additions.
 template <class W, int G>
 inline void DirectPanel(const View& weight, const PackedInputs& x, int64_t first_row, int64_t count, float* sums) {
   constexpr int R = kRowTile * G;
-  const int64_t inputs = weight.shape[1], last = weight.shape[0] - 1;
+  const int64_t inputs = weight.shape[1], last = weight.shape[0] - 1, blocks = (inputs + kDepth - 1) / kDepth;
   // Rows beyond the last repeat it; their sums are never read.
   const auto at = [&](int64_t row, int64_t k) {
     return WeightsAt<W>(weight, Smaller(row, last), k);
@@ -50,23 +56,20 @@ inline void DirectPanel(const View& weight, const PackedInputs& x, int64_t first
   for (int64_t row = first_row; row < first_row + count && row <= last; row += R) {
     for (int64_t k = 0, block = 0; k < inputs; k += kDepth, ++block) {
       const int64_t length = Smaller(kDepth, inputs - k);
-      const bool more = k + kDepth < inputs;
+      const int64_t ahead = block + kTilesAhead / G;
       const uint8_t* rows[R];
       const uint8_t* next[R];
       for (int r = 0; r < R; ++r) {
         rows[r] = at(row + r, k);
-        next[r] = more ? at(row + r, k + kDepth) : at(row + R + r, 0);
+        next[r] = at(row + ahead / blocks * R + r, ahead % blocks * kDepth);
       }
       float* to = sums + (row - first_row);
-      if constexpr (G > 1) {
-        DotTile<W, G, 1, true>(rows, next, x.At(block, 0), length, to, kPanelRows);
-      } else {
-        int64_t t = TileTokens(x.tokens);
-        DotTokens<W, true>(t, rows, next, x.At(block, 0), length, to, kPanelRows);
-        for (int64_t tile; t < x.tokens; t += tile) {
-          tile = TileTokens(x.tokens - t);
-          DotTokens<W, false>(tile, rows, next, x.At(block, t), length, to + t * kPanelRows, kPanelRows);
-        }
+      constexpr int64_t kMost = kTokenTile / G;
+      int64_t t = TileTokens(x.tokens, kMost);
+      DotTokens<W, true, G>(t, rows, next, x.At(block, 0), length, to, kPanelRows);
+      for (int64_t tile; t < x.tokens; t += tile) {
+        tile = TileTokens(x.tokens - t, kMost);
+        DotTokens<W, false, G>(tile, rows, next, x.At(block, t), length, to + t * kPanelRows, kPanelRows);
       }
     }
   }
@@ -205,7 +208,7 @@ struct DenseRows {
     float* panel = static_cast<float*>(Scratch(ScratchUse::kTile, (sum_count + panel_count) * sizeof(float)));
     float* sums = panel + panel_count;
     std::memset(sums, 0, sum_count * sizeof(float));
-    if (x.tokens == 1) {
+    if (x.tokens <= kEightRowTokens) {
       DirectPanel<W, 2>(weight, x, task.row, task.rows, sums);
     } else if (direct) {
       DirectPanel<W, 1>(weight, x, task.row, task.rows, sums);

@@ -113,18 +113,18 @@ __attribute__((noinline)) void DotTile(const uint8_t* const* rows, const uint8_t
 }
 
 /// Tokens of the next tile when `left` remain: two middling tiles rather than a full one and a sliver.
-inline int64_t TileTokens(int64_t left) {
-  return left > kTokenTile && left < 2 * kTokenTile ? (left + 1) / 2 : Smaller(left, kTokenTile);
+inline int64_t TileTokens(int64_t left, int64_t most = kTokenTile) {
+  return left > most && left < 2 * most ? (left + 1) / 2 : Smaller(left, most);
 }
 
-/// DotTile for up to kTokenTile tokens.
-template <class W, bool kAhead, int C = kTokenTile>
+/// DotTile for up to C tokens.
+template <class W, bool kAhead, int G = 1, int C = kTokenTile / G>
 inline void DotTokens(int64_t tokens, const uint8_t* const* rows, const uint8_t* const* next, const float* x,
                       int64_t length, float* sums, int64_t sums_stride) {
   if (tokens >= C) {
-    DotTile<W, 1, C, kAhead>(rows, next, x, length, sums, sums_stride);
+    DotTile<W, G, C, kAhead>(rows, next, x, length, sums, sums_stride);
   } else if constexpr (C > 1) {
-    DotTokens<W, kAhead, C - 1>(tokens, rows, next, x, length, sums, sums_stride);
+    DotTokens<W, kAhead, G, C - 1>(tokens, rows, next, x, length, sums, sums_stride);
   }
 }
 
