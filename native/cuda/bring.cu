@@ -1,7 +1,7 @@
-// bring_experts: one block decides which slots the chosen experts get that lie in none, or that the host computes them, then all copy
-// those that come from page-locked host memory themselves, so that no program of the host need know who was chosen.
+// bring_experts: one block decides which slots the chosen experts get that lie in none, or that the host computes them. Others then
+// bring what comes, so that no program of the host need know who was chosen.
+#include <algorithm>
 #include <climits>
-#include <stdexcept>
 
 #include "cuda/exchange.h"
 #include "cuda/mail.h"
@@ -13,8 +13,9 @@
 namespace zi::cuda {
 namespace {
 
-constexpr int kDecideThreads = kMostExpertsInSlots;
-constexpr int kWarps = kDecideThreads / 32;
+/// A thread for each expert, and at least so many: barriers of more take longer.
+constexpr int kLeastDeciding = 512, kMostDeciding = kMostExpertsInSlots;
+constexpr int kMostWarps = kMostDeciding / 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 /// What the host computes in the device's place; `here` is null where it computes nothing.
@@ -28,22 +29,19 @@ struct AsideArguments {
 struct BringArguments {
   const int32_t* experts;
   int64_t tokens, each, stride;
-  int expert_count, part_count;
+  int expert_count;
   int32_t *slot_of, *uses, *key_of, *stamps, *calls, *counts, *list;
   int64_t keys, first_key, age_calls;
   int slot_count;
-  const int32_t* places;
-  const uint8_t* home;
-  int64_t home_bytes;
-  uint8_t* slots;
-  int64_t slot_bytes;
   AsideArguments aside;
-  /// Null where experts come from `home`.
+  /// Null where experts come from their home.
   int32_t* asked;
   MailArguments behind;
   int64_t behind_job;
   Fault* fault;
 };
+
+__device__ inline int Warps() { return static_cast<int>(blockDim.x) / 32; }
 
 struct Candidate {
   int64_t worth;
@@ -60,19 +58,61 @@ __device__ inline Candidate FirstOfWarp(Candidate mine) {
   return mine;
 }
 
-/// The one that leaves first of the slots that are this thread's: every kDecideThreads-th.
-__device__ inline Candidate FirstOfMine(const BringArguments& a, int32_t calls) {
-  Candidate first{LLONG_MAX, INT_MAX};
-  for (int slot = static_cast<int>(threadIdx.x); slot < a.slot_count; slot += kDecideThreads) {
-    const int32_t key = a.key_of[slot], stamp = a.stamps[slot];
-    if (key >= 0 && stamp == calls) continue;
+/// What slots are worth that belong to this thread, every blockDim.x-th of all: so many are held in registers, and those beyond looked
+/// at anew each time.
+class OwnSlots {
+ public:
+  __device__ OwnSlots(const BringArguments& a, int32_t calls) {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      keys_[i] = SlotOf(i) < a.slot_count ? a.key_of[SlotOf(i)] : -1;
+      held_[i] = WorthNow(a, SlotOf(i), keys_[i], calls);
+    }
+  }
+  /// The one that leaves first.
+  __device__ Candidate First(const BringArguments& a, int32_t calls) const {
+    Candidate first{kStays, INT_MAX};
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const Candidate mine{held_[i], held_[i] == kStays ? INT_MAX : SlotOf(i)};
+      if (Before(mine, first)) first = mine;
+    }
+    for (int slot = SlotOf(kHeld); slot < a.slot_count; slot += static_cast<int>(blockDim.x)) {
+      const int64_t worth = WorthNow(a, slot, a.key_of[slot], calls);
+      if (worth != kStays && Before({worth, slot}, first)) first = {worth, slot};
+    }
+    return first;
+  }
+  /// The slot is taken: who lay there, or -1.
+  __device__ int32_t Take(const BringArguments& a, int slot) {
+    int32_t key = -1;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      if (SlotOf(i) != slot) continue;
+      held_[i] = kStays;
+      key = keys_[i];
+    }
+    return slot < SlotOf(kHeld) ? key : a.key_of[slot];
+  }
+
+ private:
+  static constexpr int kHeld = 8;
+  /// What this call wants stays.
+  static constexpr int64_t kStays = LLONG_MAX;
+
+  __device__ static int SlotOf(int i) { return static_cast<int>(threadIdx.x + i * blockDim.x); }
+  __device__ static int64_t WorthNow(const BringArguments& a, int slot, int32_t key, int32_t calls) {
+    if (slot >= a.slot_count) return kStays;
+    const int32_t stamp = a.stamps[slot];
+    if (key >= 0 && stamp == calls) return kStays;
     const uint32_t since = CallsSince(calls, stamp);
     const int32_t uses = key < 0 ? 0 : UsesBefore(a.uses[key], key < a.first_key, since, a.age_calls);
-    const Candidate mine{Worth(key < 0, uses, since), slot};
-    if (Before(mine, first)) first = mine;
+    return Worth(key < 0, uses, since);
   }
-  return first;
-}
+
+  int32_t keys_[kHeld];
+  int64_t held_[kHeld];
+};
 
 /// Says who comes and who leaves for that, as the host's slots have to know.
 __device__ inline void WriteAsked(const BringArguments& a, int i, int32_t comes, int slot) {
@@ -103,8 +143,8 @@ __device__ inline void AskForPlaces(const BringArguments& a, int count, int32_t 
 /// The experts that were wanted least of those that miss are left to the host. Returns whether this thread's is; `count` of all
 /// miss. To be called by every thread.
 __device__ inline bool LeftToHost(const BringArguments& a, bool misses, int count, int32_t calls, int* to_host) {
-  __shared__ int32_t uses_of[kDecideThreads];
-  __shared__ Candidate firsts[kWarps];
+  __shared__ int32_t uses_of[kMostDeciding];
+  __shared__ Candidate firsts[kMostWarps];
   __shared__ int share, most_uses, balanced;
   const int me = static_cast<int>(threadIdx.x);
   const int32_t uses = misses ? a.uses[a.first_key + me] : INT_MAX;
@@ -117,12 +157,12 @@ __device__ inline bool LeftToHost(const BringArguments& a, bool misses, int coun
   }
   __syncthreads();
   if (share > 0 && share == count) {
-    const Candidate first = FirstOfWarp(FirstOfMine(a, calls));
+    const Candidate first = FirstOfWarp(OwnSlots(a, calls).First(a, calls));
     if (me % 32 == 0) firsts[me / 32] = first;
     if (misses) atomicMax(&most_uses, uses);
     __syncthreads();
     if (me < 32) {
-      const Candidate leaves = FirstOfWarp(me < kWarps ? firsts[me] : Candidate{LLONG_MAX, INT_MAX});
+      const Candidate leaves = FirstOfWarp(me < Warps() ? firsts[me] : Candidate{LLONG_MAX, INT_MAX});
       const int32_t key = a.key_of[leaves.slot];
       if (me == 0 && ComesAnyway(key < 0, most_uses, key < 0 ? 0 : a.uses[key], balanced != 0)) --share;
     }
@@ -139,7 +179,7 @@ __device__ inline bool LeftToHost(const BringArguments& a, bool misses, int coun
 __device__ inline void AskForExperts(const BringArguments& a, const uint8_t* leaves, int count, int to_host) {
   const AsideArguments& aside = a.aside;
   const int me = static_cast<int>(threadIdx.x);
-  for (int64_t choice = me; choice < a.tokens * a.each; choice += kDecideThreads) {
+  for (int64_t choice = me; choice < a.tokens * a.each; choice += blockDim.x) {
     const int64_t token = choice / a.each, which = choice % a.each;
     const int32_t expert = a.experts[token * a.stride + which];
     const bool left = to_host > 0 && expert >= 0 && expert < a.expert_count && leaves[expert];
@@ -150,25 +190,64 @@ __device__ inline void AskForExperts(const BringArguments& a, const uint8_t* lea
   }
   if (me == 0) NoteAsked(aside.mail, count - to_host, to_host);
   if (to_host == 0) return;
-  for (int64_t i = me; i < aside.rows * aside.columns; i += kDecideThreads) {
-    aside.host_x.Row<float>(i / aside.columns)[i % aside.columns] = aside.x.Get(i / aside.columns, i % aside.columns);
+  // Several loads are on their way at once: one block writes all.
+  constexpr unsigned kAhead = 4;
+  const auto columns = static_cast<unsigned>(aside.columns), all = static_cast<unsigned>(aside.rows * aside.columns);
+  for (unsigned first = threadIdx.x; first < all; first += kAhead * blockDim.x) {
+    float values[kAhead];
+#pragma unroll
+    for (unsigned u = 0; u < kAhead; ++u) {
+      const unsigned i = first + u * blockDim.x;
+      if (i < all) values[u] = aside.x.Get(i / columns, i % columns);
+    }
+#pragma unroll
+    for (unsigned u = 0; u < kAhead; ++u) {
+      const unsigned i = first + u * blockDim.x;
+      if (i < all) aside.host_x.Row<float>(i / columns)[i % columns] = values[u];
+    }
   }
   __threadfence_system();
   __syncthreads();
   if (me == 0) Ask(aside.mail, aside.job, to_host);
 }
 
-__global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__ BringArguments a) {
-  __shared__ uint8_t wanted[kDecideThreads];
-  __shared__ int16_t missing[kDecideThreads];
-  __shared__ int missing_before[kWarps];
-  __shared__ Candidate firsts[kWarps];
+/// Those that miss and come get the slots of those that leave first. To be called by every thread.
+__device__ inline void TakeSlots(const BringArguments& a, const int16_t* missing, int count, int32_t calls, Candidate* firsts) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  OwnSlots own(a, calls);
+  Candidate mine = own.First(a, calls);
+  for (int i = 0; i < count; ++i) {
+    const Candidate best = FirstOfWarp(mine);
+    if (lane == 0) firsts[warp] = best;
+    __syncthreads();
+    const Candidate first = FirstOfWarp(lane < Warps() ? firsts[lane] : Candidate{LLONG_MAX, INT_MAX});
+    if (first.slot == mine.slot) {
+      const int expert = missing[i];
+      const int32_t leaves = own.Take(a, first.slot), comes = static_cast<int32_t>(a.first_key) + expert;
+      WriteAsked(a, i, comes, first.slot);
+      if (leaves >= 0) a.slot_of[leaves] = -1;
+      a.key_of[first.slot] = comes;
+      a.slot_of[comes] = first.slot;
+      a.stamps[first.slot] = calls;
+      a.list[1 + 2 * i] = expert;
+      a.list[2 + 2 * i] = first.slot;
+      mine = own.First(a, calls);
+    }
+    __syncthreads();
+  }
+}
+
+__global__ void __launch_bounds__(kMostDeciding) Decide(const __grid_constant__ BringArguments a) {
+  __shared__ uint8_t wanted[kMostDeciding];
+  __shared__ int16_t missing[kMostDeciding];
+  __shared__ int missing_before[kMostWarps];
+  __shared__ Candidate firsts[kMostWarps];
   Begin();
   const int me = static_cast<int>(threadIdx.x), warp = me / 32, lane = me % 32;
   wanted[me] = 0;
   const int32_t calls = *a.calls + 1;
   __syncthreads();
-  for (int64_t choice = me; choice < a.tokens * a.each; choice += kDecideThreads) {
+  for (int64_t choice = me; choice < a.tokens * a.each; choice += blockDim.x) {
     const int32_t expert = a.experts[choice / a.each * a.stride + choice % a.each];
     if (expert >= 0 && expert < a.expert_count) {
       wanted[expert] = 1;
@@ -177,7 +256,7 @@ __global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__
     }
   }
   if (calls % a.age_calls == 0) {
-    for (int64_t key = me; key < a.keys; key += kDecideThreads) a.uses[key] /= 2;
+    for (int64_t key = me; key < a.keys; key += blockDim.x) a.uses[key] /= 2;
   }
   __syncthreads();
   const bool want = me < a.expert_count && wanted[me];
@@ -205,33 +284,14 @@ __global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__
   if (lane == 0) missing_before[warp] = __popc(in_warp);
   __syncthreads();
   int before = __popc(in_warp & ((1u << lane) - 1)), count = 0;
-  for (int w = 0; w < kWarps; ++w) {
+  for (int w = 0; w < Warps(); ++w) {
     if (w < warp) before += missing_before[w];
     count += missing_before[w];
   }
   if (misses) missing[before] = static_cast<int16_t>(me);
   if (me == 0 && a.asked && count > 0) AwaitHost(a.behind, a.fault);
   __syncthreads();
-  Candidate mine = count > 0 ? FirstOfMine(a, calls) : Candidate{LLONG_MAX, INT_MAX};
-  for (int i = 0; i < count; ++i) {
-    const Candidate best = FirstOfWarp(mine);
-    if (lane == 0) firsts[warp] = best;
-    __syncthreads();
-    const Candidate first = FirstOfWarp(lane < kWarps ? firsts[lane] : Candidate{LLONG_MAX, INT_MAX});
-    if (first.slot == mine.slot) {
-      const int expert = missing[i];
-      const int32_t leaves = a.key_of[first.slot], comes = static_cast<int32_t>(a.first_key) + expert;
-      WriteAsked(a, i, comes, first.slot);
-      if (leaves >= 0) a.slot_of[leaves] = -1;
-      a.key_of[first.slot] = comes;
-      a.slot_of[comes] = first.slot;
-      a.stamps[first.slot] = calls;
-      a.list[1 + 2 * i] = expert;
-      a.list[2 + 2 * i] = first.slot;
-      mine = FirstOfMine(a, calls);
-    }
-    __syncthreads();
-  }
+  if (count > 0) TakeSlots(a, missing, count, calls, firsts);
   AskForPlaces(a, count, calls);
   if (me == 0) {
     a.list[0] = count;
@@ -242,95 +302,17 @@ __global__ void __launch_bounds__(kDecideThreads) Decide(const __grid_constant__
   }
 }
 
-constexpr int kCopyThreads = 256;
-constexpr int kPieceBytes = 32 << 10;
-/// What a link has on its way is a tenth of what so many threads ask for.
-constexpr unsigned kCopyBlocks = 64;
-constexpr int kMostParts = 64;
-
-/// Several loads are on their way at once: each takes microseconds beyond the link.
-template <class V>
-__device__ inline void CopyWide(uint8_t* to, const uint8_t* from, int bytes) {
-  constexpr int kAhead = 4;
-  const int count = bytes / static_cast<int>(sizeof(V));
-  const V* const source = reinterpret_cast<const V*>(from);
-  V* const target = reinterpret_cast<V*>(to);
-  for (int first = static_cast<int>(threadIdx.x); first < count; first += kAhead * kCopyThreads) {
-    V values[kAhead];
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      if (first + u * kCopyThreads < count) values[u] = source[first + u * kCopyThreads];
-    }
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      if (first + u * kCopyThreads < count) target[first + u * kCopyThreads] = values[u];
-    }
-  }
-  for (int i = count * static_cast<int>(sizeof(V)) + static_cast<int>(threadIdx.x); i < bytes; i += kCopyThreads) to[i] = from[i];
-}
-
-/// The same of bytes at any address: each word of the target is made of two that lie aligned in the source.
-__device__ inline void CopyShifted(uint8_t* to, const uint8_t* from, int bytes) {
-  const auto shift = static_cast<unsigned>(reinterpret_cast<uintptr_t>(from) % 4);
-  const uint32_t* const source = reinterpret_cast<const uint32_t*>(from - shift);
-  uint32_t* const target = reinterpret_cast<uint32_t*>(to);
-  const int count = bytes / 4;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kCopyThreads) {
-    target[i] = __funnelshift_r(source[i], source[i + 1], 8 * shift);
-  }
-  for (int i = count * 4 + static_cast<int>(threadIdx.x); i < bytes; i += kCopyThreads) to[i] = from[i];
-}
-
-__device__ inline void CopyPiece(uint8_t* to, const uint8_t* from, int bytes) {
-  const auto lies = reinterpret_cast<uintptr_t>(from) | reinterpret_cast<uintptr_t>(to);
-  if (lies % 16 == 0) return CopyWide<uint4>(to, from, bytes);
-  if (lies % 8 == 0) return CopyWide<uint2>(to, from, bytes);
-  if (lies % 4 == 0) return CopyWide<uint32_t>(to, from, bytes);
-  CopyShifted(to, from, bytes);
-}
-
-__global__ void __launch_bounds__(kCopyThreads) CopyExperts(const __grid_constant__ BringArguments a) {
-  __shared__ int pieces_before[kMostParts + 1];
-  Begin();
-  if (threadIdx.x == 0) {
-    pieces_before[0] = 0;
-    for (int part = 0; part < a.part_count; ++part) {
-      pieces_before[part + 1] = pieces_before[part] + (a.places[2 * part + 1] + kPieceBytes - 1) / kPieceBytes;
-    }
-  }
-  __syncthreads();
-  const int each = pieces_before[a.part_count];
-  const int64_t all = static_cast<int64_t>(a.list[0]) * each;
-  for (int64_t piece = blockIdx.x; piece < all; piece += gridDim.x) {
-    const auto which = static_cast<int>(piece / each), in_expert = static_cast<int>(piece % each);
-    const int expert = a.list[1 + 2 * which], slot = a.list[2 + 2 * which];
-    int part = 0;
-    while (pieces_before[part + 1] <= in_expert) ++part;
-    const int64_t first = static_cast<int64_t>(in_expert - pieces_before[part]) * kPieceBytes;
-    const int64_t to = a.places[2 * part] + first, bytes = min(a.places[2 * part + 1] - first, static_cast<int64_t>(kPieceBytes));
-    const int32_t* const words = a.places + (1 + static_cast<int64_t>(expert)) * 2 * a.part_count + 2 * part;
-    const int64_t from = (static_cast<int64_t>(static_cast<uint32_t>(words[1])) << 32 | static_cast<uint32_t>(words[0])) + first;
-    if (from < 0 || from + bytes > a.home_bytes || to < 0 || to + bytes > a.slot_bytes) {
-      if (threadIdx.x == 0) Report(a.fault, kExpertPartOutside, expert, from + bytes, a.home_bytes);
-      continue;
-    }
-    CopyPiece(a.slots + slot * a.slot_bytes + to, a.home + from, static_cast<int>(bytes));
-  }
-}
-
 int32_t* Words(const View& view) { return reinterpret_cast<int32_t*>(view.data); }
 
 }  // namespace
 
 void Launch(const BringExpertsOp& op, Run& run) {
-  if (op.part_count() > kMostParts) throw std::runtime_error("experts of more parts than a kernel takes");
   BringArguments a{};
   a.experts = Words(op.experts);
   a.tokens = op.experts.shape[0];
   a.each = op.experts.shape[1];
   a.stride = op.experts.strides[0];
   a.expert_count = static_cast<int>(op.expert_count());
-  a.part_count = static_cast<int>(op.part_count());
   a.slot_of = Words(op.slot_of);
   a.uses = Words(op.uses);
   a.key_of = Words(op.key_of);
@@ -342,11 +324,6 @@ void Launch(const BringExpertsOp& op, Run& run) {
   a.first_key = op.first_key;
   a.age_calls = op.age_calls;
   a.slot_count = static_cast<int>(op.slots.shape[0]);
-  a.places = Words(op.places);
-  a.home = op.home.data;
-  a.home_bytes = op.home.shape[0];
-  a.slots = op.slots.data;
-  a.slot_bytes = op.slots.shape[1];
   a.fault = run.fault();
   if (op.aside) {
     const AsideExperts& aside = op.aside;
@@ -370,9 +347,10 @@ void Launch(const BringExpertsOp& op, Run& run) {
     a.behind = MailArguments(op.behind.mail);
     a.behind_job = op.behind.job;
   }
-  Overlapped(Decide, dim3(1), kDecideThreads, run, a);
+  const int experts = (a.expert_count + 31) / 32 * 32;
+  Overlapped(Decide, dim3(1), std::clamp(experts, kLeastDeciding, kMostDeciding), run, a);
   if (op.behind) return LaunchExchange(op, run);
-  Overlapped(CopyExperts, dim3(kCopyBlocks), kCopyThreads, run, a);
+  LaunchBringing(op, run);
 }
 
 }  // namespace zi::cuda

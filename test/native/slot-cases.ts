@@ -17,7 +17,13 @@ const POOLS = [
   [4, 40, 37, 3, 4],
   [2, 128, 150, 1, 8],
   [2, 9, 9, 300, 2],
+  // More slots than threads of a GPU hold at once.
+  [20, 256, 4200, 3, 4],
 ] as const;
+/** Bytes of an expert's parts. The long one is more than a block of a GPU copies at once, and begins within a line of memory. */
+const SHORT_PARTS = [2003, 96, 1, 33, 64];
+const LONG_PARTS = [1, 70_003, 64];
+const FEW_PARTS = [96, 33];
 /** Between parts, so that they lie at multiples of 1, 4, 8 and 16. */
 const GAPS = [0, 1, 4, 8, 16];
 const CALLS = 14;
@@ -51,6 +57,15 @@ function slotsFor(bench: Workbench, [layers, experts, slots]: readonly number[],
 }
 type Slots = ReturnType<typeof slotsFor>;
 
+/** Every slot has one of the last experts, some of which were wanted more often, or sooner. */
+function fillSlots(bench: Workbench, { tables, count }: Slots): void {
+  const keys = elementCount(tables.slotOf.shape);
+  bench.memory.fill(tables.keyOf, (slot) => keys - 1 - slot);
+  bench.memory.fill(tables.slotOf, (key) => (keys - 1 - key < count ? keys - 1 - key : -1));
+  bench.memory.fill(tables.uses, () => Math.floor(bench.random() * 4) << 10);
+  bench.memory.fill(tables.stamps, () => Math.floor(bench.random() * 50));
+}
+
 /** A layer's experts as a file has them: part after part of one expert after the other, with odd gaps. */
 function homeOf(bench: Workbench, experts: number, { parts }: Slots) {
   const rows: number[][] = [parts.flatMap(({ offset, bytes }) => [offset, bytes])];
@@ -75,8 +90,10 @@ export function slotCases(device: KernelDevice): void {
     async (layers, experts, count, tokens, each) => {
       device.use();
       const bench = device.workbench(experts + count);
-      const slots = slotsFor(bench, [layers, experts, count], [2003, 96, 1, 33, 64]);
-      const homes = Array.from({ length: layers }, () => homeOf(bench, experts, slots));
+      const parts = count > 1000 ? FEW_PARTS : experts === 5 ? LONG_PARTS : SHORT_PARTS;
+      const slots = slotsFor(bench, [layers, experts, count], parts);
+      if (count > 1000) fillSlots(bench, slots);
+      const homes = Array.from({ length: Math.min(layers, CALLS) }, () => homeOf(bench, experts, slots));
       for (let call = 0; call < CALLS; call++) {
         const layer = call % layers;
         const { home, places } = present(homes[layer], 'a layer');
