@@ -49,14 +49,15 @@ __global__ void __launch_bounds__(kDotThreads) FewTokens(const __grid_constant__
     if (threadIdx.x == r && part.prefetch_bytes > 0) Prefetch(rows[r].data, part.prefetch_bytes);
   }
   Begin();
-  DotRows<X, T>(rows, a.x.Row<X>(a.first_token), a.x_stride, a.inputs, part.aligned, sums);
+  const int64_t first_token = a.first_token + static_cast<int64_t>(blockIdx.y) * T;
+  DotRows<X, T>(rows, a.x.Row<X>(first_token), a.x_stride, a.inputs, part.aligned, sums);
   const int r = threadIdx.x / T, t = threadIdx.x % T;
   if (r >= kDotRows || t >= a.tokens || first + r >= part.outputs) return;
   float value = sums[threadIdx.x];
   if (part.bias.data) value += part.bias.At(first + r);
   value = Activate(part.activation, value);
-  if (part.accumulate) value += part.out.Get(a.first_token + t, first + r);
-  part.out.Put(a.first_token + t, first + r, value);
+  if (part.accumulate) value += part.out.Get(first_token + t, first + r);
+  part.out.Put(first_token + t, first + r, value);
 }
 
 template <class W, class X>
@@ -65,7 +66,8 @@ void LaunchTyped(FewArguments a, unsigned blocks, Run& run) {
   while (a.tokens > 0) {
     int count = 1;
     if (a.tokens >= 8) {
-      Overlapped(FewTokens<W, X, 8>, blocks, kDotThreads, run, a), count = 8;
+      const unsigned eights = static_cast<unsigned>(std::min(a.tokens / int64_t{8}, kMostGridRows));
+      Overlapped(FewTokens<W, X, 8>, dim3(blocks, eights), kDotThreads, run, a), count = static_cast<int>(8 * eights);
     } else if (a.tokens >= 4) {
       Overlapped(FewTokens<W, X, 4>, blocks, kDotThreads, run, a), count = 4;
     } else if (a.tokens >= 2) {

@@ -96,6 +96,7 @@ void LaunchDense(const LinearOp& stored, Run& run) {
       return LaunchFewTokens({converted}, run);
     }
     case LinearWay::kPlain:
+    case LinearWay::kByEights:
     case LinearWay::kLibrary:
       run.Flush();
       return LaunchMany(op, run);
@@ -134,7 +135,9 @@ void LaunchStored(const LinearOp& op, Run& run) {
 }  // namespace
 
 void LaunchMany(const DenseLinearOp& op, Run& run) {
-  if (WayOf(op) == LinearWay::kLibrary && LaunchLibraryProduct(op, run)) return;
+  const LinearWay way = WayOf(op);
+  if (way == LinearWay::kByEights) return LaunchFewTokens({op}, run);
+  if (way == LinearWay::kLibrary && LaunchLibraryProduct(op, run)) return;
   LaunchPlainProduct(op, run);
 }
 

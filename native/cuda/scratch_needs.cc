@@ -21,6 +21,7 @@ ScratchBytes Needs(const DenseLinearOp& op) {
     case LinearWay::kNothing:
     case LinearWay::kPlain:
     case LinearWay::kFew:
+    case LinearWay::kByEights:
       return needs;
     case LinearWay::kFewConverted:
       needs[ScratchUse::kInputs] = PackedBytes(op.x, DType::kF32);

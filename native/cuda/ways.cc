@@ -13,6 +13,8 @@ namespace {
 /// A product of f32 inputs with this few outputs is small beside the others, and may be a mixture's router, whose
 /// nearly even choices must not hang on rounding: it is computed in full precision.
 constexpr int64_t kFewOutputs = 256;
+/// Up to so many of its tokens eight at a time meet weights that the L2 cache has.
+constexpr int64_t kMostByEights = 1024;
 
 /// Rows of slabs are multiples of this, so that biases and results stay as well aligned as they are.
 constexpr int64_t kSlabStep = 128;
@@ -208,7 +210,9 @@ LinearWay WayOf(const DenseLinearOp& op) {
   if (tokens == 0 || outputs == 0) return LinearWay::kNothing;
   if (inputs == 0) return LinearWay::kPlain;
   if (IsFewTokens(op)) return x == w || x == DType::kF32 ? LinearWay::kFew : LinearWay::kFewConverted;
-  if (x == DType::kF32 && w != DType::kF32 && outputs <= kFewOutputs) return LinearWay::kPlain;
+  if (x == DType::kF32 && w != DType::kF32 && outputs <= kFewOutputs) {
+    return tokens <= kMostByEights && !op.input_major ? LinearWay::kByEights : LinearWay::kPlain;
+  }
   return LinearWay::kLibrary;
 }
 

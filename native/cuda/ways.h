@@ -20,6 +20,7 @@ enum class LinearWay {
   kPlain,         // value by value, any types, strides and addresses
   kFew,           // a few tokens, whose weights are read once; may wait for others of the same inputs
   kFewConverted,  // the same, of inputs that must become f32 first
+  kByEights,      // f32 with few outputs: the kernel of a few tokens, for eight of many at a time
   kLibrary,       // many tokens, by the library; plain where it has nothing
 };
 LinearWay WayOf(const DenseLinearOp& op);
