@@ -8,23 +8,14 @@
 // the share has settled. A number in --compute has so many 32nds of the rows travel, uncorrected.
 
 import { parseArgs } from 'node:util';
-import {
-  type Backend,
-  CpuBackend,
-  CUTS,
-  CudaBackend,
-  formatRate,
-  MiB,
-  measureTogether,
-  type PlanOptions,
-} from '../../offload/index.js';
+import { CUTS, formatRate, type PlanOptions } from '../../offload/index.js';
 import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import { describePlacement } from '../../src/engine/placement.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
 import { median, percent, printResult, readShapeType } from '../common.js';
 import { repeatedModel } from './repeated.js';
-import { devicesFor, requests } from './setting.js';
+import { devicesFor, measureBeside, requests } from './setting.js';
 
 const { values } = parseArgs({
   options: {
@@ -51,7 +42,7 @@ const model = await repeatedModel({
 
 for (const batch of batches) {
   // Measured beside each batch, since others may be busy on the host.
-  const together = await measureBoth();
+  const together = await measureBeside(kind);
   const limit = together.linkBytesPerSecond + together.hostBytesPerSecond;
   let linkMs = Number.NaN;
   for (const compute of values.compute.split(',')) {
@@ -83,17 +74,6 @@ for (const batch of batches) {
   }
 }
 model.remove();
-
-async function measureBoth() {
-  const backend: Backend = kind === 'cuda' ? new CudaBackend() : new CpuBackend({ virtualDevices: 1 });
-  try {
-    return kind === 'cuda'
-      ? await measureTogether(backend)
-      : await measureTogether(backend, { copyBytes: 16 * MiB, readBytes: 64 * MiB, copyMs: 300 });
-  } finally {
-    await backend.close();
-  }
-}
 
 /** How the processor is to compute, by a word of --compute. */
 function planFor(compute: string): Partial<PlanOptions> {

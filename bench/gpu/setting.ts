@@ -4,12 +4,12 @@ import {
   type Backend,
   CpuBackend,
   CudaBackend,
-  GiB,
   type Memory,
   MiB,
+  measureTogether,
   present,
+  type TogetherMeasurement,
 } from '../../offload/index.js';
-import { native } from '../../offload/port/native.js';
 import type { DeviceKind, EngineOptions } from '../../src/engine/engine-options.js';
 import type { GenerationRequest } from '../../src/engine/request.js';
 import { median } from '../common.js';
@@ -54,41 +54,17 @@ export async function measureRates(kind: DeviceKind = 'cuda'): Promise<Rates> {
   return { linkBytesPerSecond, memoryBytesPerSecond };
 }
 
-export interface TogetherRates {
-  readonly linkBytesPerSecond: number;
-  readonly readBytesPerSecond: number;
-}
+/** A virtual device copies with the processor: so much tries the code only. */
+const SMALL = { copiedBytes: 64 * MiB, copyBytes: 4 * MiB, readBytes: 64 * MiB, copyMs: 300, readMs: 100 };
 
-const READER_THREADS = 12;
-const READ_BYTES = 4 * GiB;
-const COPY_BYTES = 64 * MiB;
-const COPIED_MEMORIES = 64;
-/** Some two seconds of a link of 54 GB/s. */
-const COPIES = 1600;
-
-/** What the link yields, and a plain reader of the same memory beside it: both ask the host's memory at once. */
-export async function measureTogether(kind: DeviceKind = 'cuda'): Promise<TogetherRates> {
+/** What the link yields, and a plain reader beside it: both ask the host's memory at once. */
+export async function measureBeside(kind: DeviceKind): Promise<TogetherMeasurement> {
   const backend: Backend = kind === 'cuda' ? new CudaBackend() : new CpuBackend({ virtualDevices: 1 });
-  const device = present(backend.devices[0], 'device');
-  // Copies of one small memory would come out of the processor's cache.
-  const host = backend.allocateHost(COPIED_MEMORIES * COPY_BYTES, 'control');
-  const memory = device.allocate(COPY_BYTES);
-  host.bytes.fill(1);
-  const ends = [device.fetch.record()];
-  for (let copy = 0; copy < COPIES; copy++) {
-    device.fetch.copy(memory, 0, host, (copy % COPIED_MEMORIES) * COPY_BYTES, COPY_BYTES);
-    ends.push(device.fetch.record());
+  try {
+    return await measureTogether(backend, kind === 'cuda' ? {} : SMALL);
+  } finally {
+    await backend.close();
   }
-  // Blocks this thread, while the device goes on.
-  const readBytesPerSecond = native().measureReadBandwidth(READ_BYTES, READER_THREADS);
-  const copiedWhileReading = ends.filter(({ timeMs }) => !Number.isNaN(timeMs)).length;
-  await ends.at(-1)?.reached();
-  const spent = ends.slice(1).map((end, index) => end.timeMs - (ends[index]?.timeMs ?? Number.NaN));
-  await backend.close();
-  const beside = spent.slice(0, copiedWhileReading).sort((a, b) => a - b);
-  // The reader empties caches for a part of the time, in which the link is alone.
-  const slow = present(beside[Math.floor(0.75 * beside.length)], 'a copy beside the reader');
-  return { readBytesPerSecond, linkBytesPerSecond: COPY_BYTES / (slow / 1e3) };
 }
 
 /** Prompts of which no two are alike, in ids that a vocabulary of that size has. */

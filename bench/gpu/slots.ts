@@ -8,11 +8,11 @@
 // --slots are shares of all experts in percent. All blocks are of one block's bytes (repeated.ts), each in a place of its own.
 // Routing is uniform, so that about the same share of chosen experts lies in slots, and the line says by how much more; with --skew
 // the router's biases make experts as unlike as words are. Times and bytes are means of the later half of the steps, since misses vary. The
-// limits of the missing bytes are the link alone, and the link with a plain reader of 12 threads beside it.
+// limits of the missing bytes are the link alone, and the link with a plain reader beside it, before and after.
 
 import { createHash } from 'node:crypto';
 import { parseArgs } from 'node:util';
-import { formatBytes, formatRate, present } from '../../offload/index.js';
+import { formatBytes, formatRate, present, type TogetherMeasurement } from '../../offload/index.js';
 import type { SlotCounts } from '../../offload/run/device-slots.js';
 import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
@@ -20,7 +20,7 @@ import { describePlacement } from '../../src/engine/placement.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
 import { percent, printResult, readShapeType } from '../common.js';
 import { countExperts, repeatedModel } from './repeated.js';
-import { devicesFor, measureRates, measureTogether, requests } from './setting.js';
+import { devicesFor, measureBeside, measureRates, requests } from './setting.js';
 
 const { values } = parseArgs({
   options: {
@@ -49,12 +49,8 @@ const model = await repeatedModel({
   ...(values.vocabulary ? { vocabulary: Number(values.vocabulary) } : {}),
 });
 const { linkBytesPerSecond } = await measureRates(kind);
-const together = await measureTogether(kind);
-const togetherBytesPerSecond = together.linkBytesPerSecond + together.readBytesPerSecond;
-process.stderr.write(
-  `link alone ${formatRate(linkBytesPerSecond)}; beside a reader ${formatRate(together.linkBytesPerSecond)} and ` +
-    `${formatRate(together.readBytesPerSecond)}\n`,
-);
+/** What others do on the host changes it within minutes: so it is measured before and after what it limits. */
+let before = await measureLimit();
 const workload = {
   sequences: most,
   contextTokens: prompt + tokens,
@@ -74,12 +70,20 @@ for (const share of values.slots.split(',').map(Number)) {
       plan: { expertSlots, cpuCompute },
       workload,
     });
+    const measured: Measured[] = [];
     try {
       process.stderr.write(`${describePlacement(engine.plan)}\n`);
-      for (const batch of batches) await measure(engine, { share, batch, cpuCompute });
+      for (const batch of batches) measured.push(await measure(engine, { share, batch, cpuCompute }));
     } finally {
       await engine.close();
     }
+    const after = await measureLimit();
+    const together = {
+      linkBytesPerSecond: (before.linkBytesPerSecond + after.linkBytesPerSecond) / 2,
+      hostBytesPerSecond: (before.hostBytesPerSecond + after.hostBytesPerSecond) / 2,
+    };
+    for (const one of measured) print(one, together);
+    before = after;
   }
 }
 model.remove();
@@ -90,14 +94,29 @@ interface Setting {
   readonly cpuCompute: string;
 }
 
-async function measure(engine: Engine, { share, batch, cpuCompute }: Setting): Promise<void> {
+async function measureLimit(): Promise<TogetherMeasurement> {
+  const rates = await measureBeside(kind);
+  const [link, read] = [rates.linkBytesPerSecond, rates.hostBytesPerSecond].map(formatRate);
+  process.stderr.write(`link alone ${formatRate(linkBytesPerSecond)}; beside a reader ${link} and ${read}\n`);
+  return rates;
+}
+
+async function measure(engine: Engine, setting: Setting) {
   const slots = present(engine.executor.plan.slots, 'slots of the plan');
-  await run(engine, batch);
-  const { stepMs, counts, texts } = await run(engine, batch);
+  await run(engine, setting.batch);
+  const later = await run(engine, setting.batch);
+  return { setting, slots, later, shareRates: engine.executor.shareRates() };
+}
+type Measured = Awaited<ReturnType<typeof measure>>;
+
+function print({ setting, slots, later, shareRates }: Measured, together: TogetherMeasurement): void {
+  const { share, batch, cpuCompute } = setting;
+  const { stepMs, counts, texts } = later;
   const { hits, misses, computedByHost, steps } = counts;
   const hostBytes = (computedByHost / steps) * slots.bytes;
   const bytes = (misses / steps) * slots.bytes;
   const linkMs = (bytes / linkBytesPerSecond) * 1e3;
+  const togetherBytesPerSecond = together.linkBytesPerSecond + together.hostBytesPerSecond;
   const togetherMs = (bytes / togetherBytesPerSecond) * 1e3;
   const result = {
     ...values,
@@ -112,7 +131,7 @@ async function measure(engine: Engine, { share, batch, cpuCompute }: Setting): P
     hitRate: hits / (hits + misses),
     missingBytesPerStep: bytes,
     hostBytesPerStep: hostBytes,
-    shareRates: engine.executor.shareRates(),
+    shareRates,
     linkBytesPerSecond,
     linkShare: linkMs / stepMs,
     together,

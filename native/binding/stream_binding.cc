@@ -109,7 +109,9 @@ Napi::Value ConfigureCpuBinding(const Napi::CallbackInfo& info) {
 Napi::Value MeasureReadBinding(const Napi::CallbackInfo& info) {
   const auto size = ReadSize(info[0], "bytes"), threads = ReadSize(info[1], "threads");
   return Guarded(info.Env(), [&] {
-    return Napi::Number::New(info.Env(), MeasureReadBandwidth(size, static_cast<unsigned>(threads)));
+    const auto count = static_cast<unsigned>(threads);
+    const double rate = info[2].IsNumber() ? MeasureReadBandwidthFor(info[2].ToNumber(), size, count) : MeasureReadBandwidth(size, count);
+    return Napi::Number::New(info.Env(), rate);
   });
 }
 

@@ -5,6 +5,7 @@
 #include <emmintrin.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "core/clock.h"
@@ -60,22 +61,41 @@ void Flush(const char* from, size_t size) {
   _mm_mfence();
 }
 
+constexpr size_t kChunk = size_t{1} << 20;
+
+/// What threads of its own read chunk by chunk.
+struct ColdMemory {
+  const size_t chunks;
+  const std::shared_ptr<HostMemory> memory;
+  const Kernels& kernels;
+  ThreadPool pool;
+  std::vector<float> sums;
+
+  ColdMemory(size_t size, unsigned threads)
+      : chunks(std::max<size_t>(1, size / kChunk)), memory(AllocateHost(chunks * kChunk, true)), kernels(*CurrentCpu().kernels),
+        pool(threads), sums(chunks) {
+    memory->Populate(threads);
+  }
+  double bytes() const { return static_cast<double>(chunks * kChunk); }
+  const char* Chunk(size_t i) const { return reinterpret_cast<const char*>(memory->data() + i * kChunk); }
+  void Read(size_t i) { sums[i] = kernels.read_all(reinterpret_cast<const float*>(Chunk(i)), kChunk / sizeof(float)); }
+};
+
 }  // namespace
 
 double MeasureReadBandwidth(size_t size, unsigned threads) {
-  constexpr size_t kChunk = size_t{1} << 20;
-  const size_t chunks = std::max<size_t>(1, size / kChunk);
-  const auto memory = AllocateHost(chunks * kChunk, true);
-  memory->Populate(threads);
-  const Kernels& kernels = *CurrentCpu().kernels;
-  ThreadPool pool(threads);
-  std::vector<float> sums(chunks);
-  const auto chunk = [&](size_t i) { return memory->data() + i * kChunk; };
-  const double seconds = MedianSeconds(
-      pool, chunks,
-      [&](size_t i) { sums[i] = kernels.read_all(reinterpret_cast<const float*>(chunk(i)), kChunk / sizeof(float)); },
-      [&] { ForEach(pool, chunks, [&](size_t i) { Flush(reinterpret_cast<const char*>(chunk(i)), kChunk); }); });
-  return static_cast<double>(chunks * kChunk) / seconds;
+  ColdMemory memory(size, threads);
+  return memory.bytes() / MedianSeconds(memory.pool, memory.chunks, [&](size_t i) { memory.Read(i); }, [&] {
+    ForEach(memory.pool, memory.chunks, [&](size_t i) { Flush(memory.Chunk(i), kChunk); });
+  });
+}
+
+double MeasureReadBandwidthFor(double ms, size_t size, unsigned threads) {
+  ColdMemory memory(size, threads);
+  const double start = NowMs();
+  double passes = 0, took_ms = 0;
+  for (; took_ms < ms; took_ms = NowMs() - start, ++passes) ForEach(memory.pool, memory.chunks, [&](size_t i) { memory.Read(i); });
+  return passes * memory.bytes() / (took_ms / 1e3);
 }
 
 double MeasureFlops(unsigned threads) {

@@ -42,20 +42,34 @@ export interface TogetherMeasurement {
 }
 
 const READ_BYTES = 2 * GiB;
+/** So much that copies come from memory, whatever caches hold. */
+const COPIED_BYTES = 2 * GiB;
+const COPY_BYTES = 64 * MiB;
+/** So long both are at work. */
+const READ_MS = 500;
 /** Copies go on while the processor's part is prepared, which takes a second or two. */
 const COPY_MS = 3000;
-const MOST_COPIES = 1000;
+const MOST_COPIES = 5000;
 
 /** What the first device's link and the processor read of DRAM beside each other. Blocks for some seconds. */
 export async function measureTogether(
   backend: Backend,
-  { copyBytes = LINK_BYTES, readBytes = READ_BYTES, copyMs = COPY_MS } = {},
+  {
+    copiedBytes = COPIED_BYTES,
+    copyBytes = COPY_BYTES,
+    readBytes = READ_BYTES,
+    copyMs = COPY_MS,
+    readMs = READ_MS,
+  } = {},
 ): Promise<TogetherMeasurement> {
   const device = present(backend.devices[0], 'a device');
-  const host = backend.allocateHost(copyBytes, 'control');
+  const host = backend.allocateHost(copiedBytes, 'control');
   const memory = device.allocate(copyBytes);
+  host.bytes.fill(1);
+  let copies = 0;
   const copy = () => {
-    device.fetch.copy(memory, 0, host, 0, copyBytes);
+    const from = (copies++ % Math.max(1, Math.floor(copiedBytes / copyBytes))) * copyBytes;
+    device.fetch.copy(memory, 0, host, from, copyBytes);
     return device.fetch.record();
   };
   const first = copy();
@@ -64,16 +78,14 @@ export async function measureTogether(
   const events = [second];
   const count = Math.min(MOST_COPIES, Math.ceil(copyMs / Math.max(1e-3, second.timeMs - first.timeMs)));
   while (events.length < count) events.push(copy());
-  const startMs = backend.nowMs();
-  const hostBytesPerSecond = native().measureReadBandwidth(
-    readBytes,
-    Math.max(1, threadsBeside(computeThreads())),
-  );
+  const threads = Math.max(1, threadsBeside(computeThreads()));
+  const hostBytesPerSecond = native().measureReadBandwidth(readBytes, threads, readMs);
+  // Before this time memory was prepared, and the link was alone.
   const endMs = backend.nowMs();
   await reached(present(events.at(-1), 'a copy'));
   const spans = events.flatMap(({ timeMs }, index) => {
     const before = events[index - 1]?.timeMs ?? Number.NaN;
-    return before >= startMs && timeMs <= endMs ? [timeMs - before] : [];
+    return before >= endMs - readMs && timeMs <= endMs ? [timeMs - before] : [];
   });
   const all = spans.length > 0 ? spans : [second.timeMs - first.timeMs];
   return { linkBytesPerSecond: copyBytes / (median(all) / 1e3), hostBytesPerSecond };

@@ -80,7 +80,13 @@ test('links of devices, and what is free on them less what others may take', asy
   const one = new CpuBackend({ virtualDevices: 1 });
   try {
     expect((await measureLinks(one, MiB)).peerBytesPerSecond).toBeNull();
-    const both = await measureTogether(one, { copyBytes: MiB, readBytes: MiB, copyMs: 5 });
+    const both = await measureTogether(one, {
+      copiedBytes: 4 * MiB,
+      copyBytes: MiB,
+      readBytes: MiB,
+      copyMs: 5,
+      readMs: 2,
+    });
     expect(Math.min(both.linkBytesPerSecond, both.hostBytesPerSecond)).toBeGreaterThan(0);
   } finally {
     await one.close();
