@@ -84,6 +84,19 @@ for name in $parts; do
     pipeline)
       part 'two GPUs in a row' timeout 300 node dist/bench/gpu/pipeline.js --shape "${SHAPE:-llama-3-70b}" --type "${TYPE:-bfloat16}" --batch "${BATCH:-64,32}"
       ;;
+    shards)
+      part 'a model in shards' timeout 300 node dist/bench/gpu/shards.js --gpus "${GPUS:-2}" --batch "${BATCH:-8}"
+      ;;
+    many)
+      # Each part alone is within ten minutes; BLOOM-176B in bf16 at rest takes at least four GPUs of 141 GB, in int8 two.
+      gpus=${GPUS:-8}
+      part "tokens on $gpus GPUs" timeout 300 "${vitest[@]}" test/golden/cuda-tensor.test.ts test/golden/cuda-pipeline.test.ts test/golden/cuda-several.test.ts
+      part "streams, layers in shares over $gpus links" timeout 300 node dist/bench/gpu/stream.js --shape opt-30b --blocks 24 --batch 8 --prompt 32 --gpus "$gpus"
+      part 'in shards at rest' timeout 300 node dist/bench/gpu/shards.js --gpus "$gpus"
+      [ "$gpus" -lt 4 ] || part 'BLOOM-176B in bf16' timeout 540 node dist/bench/gpu/tensor.js --shape bloom-176b --gpus "$gpus" --batch 1,8,32,128
+      part 'BLOOM-176B in int8' timeout 540 node dist/bench/gpu/tensor.js --shape bloom-176b --type int8 --gpus "$gpus" --batch 1,8,32,128
+      part 'from start to first token' timeout 540 node dist/bench/ready.js --device cuda --gpus "$gpus" --shape opt-13b --runs 2
+      ;;
     tensor)
       part 'two GPUs together' timeout 300 node dist/bench/gpu/tensor.js --shape "${SHAPE:-llama-3-70b}" --type "${TYPE:-bfloat16}" --batch "${BATCH:-1,128}"
       ;;
