@@ -2,6 +2,7 @@
 // bring what comes, so that no program of the host need know who was chosen.
 #include <algorithm>
 #include <climits>
+#include <stdexcept>
 
 #include "cuda/exchange.h"
 #include "cuda/mail.h"
@@ -307,6 +308,7 @@ int32_t* Words(const View& view) { return reinterpret_cast<int32_t*>(view.data);
 }  // namespace
 
 void Launch(const BringExpertsOp& op, Run& run) {
+  if (op.part_count() > kMostParts) throw std::runtime_error("experts of more parts than a kernel takes");
   BringArguments a{};
   a.experts = Words(op.experts);
   a.tokens = op.experts.shape[0];

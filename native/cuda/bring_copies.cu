@@ -1,6 +1,4 @@
 // Bringing experts from page-locked host memory to the slots that they got: kernels read it over the link at nearly its rate.
-#include <stdexcept>
-
 #include "cuda/exchange.h"
 #include "cuda/fault.h"
 #include "cuda/overlap.h"
@@ -12,7 +10,6 @@ constexpr int kCopyThreads = 256;
 constexpr int kPieceBytes = 32 << 10;
 /// What a link has on its way is a tenth of what so many threads ask for.
 constexpr unsigned kCopyBlocks = 64;
-constexpr int kMostParts = 64;
 /// What crosses the link at once. A line of which two requests take a part crosses it twice.
 constexpr int kLineBytes = 128;
 
@@ -105,7 +102,6 @@ const int32_t* Words(const View& view) { return reinterpret_cast<const int32_t*>
 }  // namespace
 
 void LaunchBringing(const BringExpertsOp& op, Run& run) {
-  if (op.part_count() > kMostParts) throw std::runtime_error("experts of more parts than a kernel takes");
   const CopyArguments arguments{Words(op.list),   Words(op.places), static_cast<int>(op.part_count()), op.home.data,
                                 op.home.shape[0], op.slots.data,    op.slots.shape[1],                 run.fault()};
   Overlapped(CopyExperts, dim3(kCopyBlocks), kCopyThreads, run, arguments);

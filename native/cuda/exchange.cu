@@ -14,7 +14,6 @@ constexpr int kThreads = 256;
 /// So many have the whole link both ways.
 constexpr unsigned kBlocks = 32;
 constexpr int kPieceBytes = 32 << 10;
-constexpr int kMostParts = 64;
 /// Rows that were found count from a multiple of this, which differs from call to call.
 constexpr uint32_t kRowsEach = 2048;
 static_assert(kMostExpertsInSlots < kRowsEach - 1);

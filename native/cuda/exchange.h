@@ -4,6 +4,9 @@
 
 namespace zi::cuda {
 
+/// Parts of an expert that these kernels take.
+constexpr int kMostParts = 64;
+
 /// From page-locked host memory that holds all of them.
 void LaunchBringing(const BringExpertsOp& op, Run& run);
 /// Where they lie in the host's slots, or on the drive, and change places with those that leave: the kernel before has asked the host
