@@ -42,8 +42,8 @@ export interface TogetherMeasurement {
 }
 
 const READ_BYTES = 2 * GiB;
-/** So much that copies come from memory, whatever caches hold. */
-const COPIED_BYTES = 2 * GiB;
+/** So much that copies come from memory: the reader beside them fills caches. */
+const COPIED_BYTES = 512 * MiB;
 const COPY_BYTES = 64 * MiB;
 /** So long both are at work. */
 const READ_MS = 500;
