@@ -1,4 +1,4 @@
-// `plan` as a process: tables and JSON, shapes on described machines, refusals that say what to change, no weights read.
+// `plan`: tables and JSON, shapes on described machines, refusals that say what to change, no weights read; as a process and without.
 
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,6 +7,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { runCli } from '../helpers/cli.js';
 import { modelFolder } from '../helpers/fixtures.js';
 import { FakeHub } from '../helpers/hub-server.js';
+import { planHere } from '../helpers/plan-command.js';
 import { tempFolder } from '../helpers/temp-folder.js';
 
 const CONFIGS = fileURLToPath(new URL('../../configs', import.meta.url));
@@ -43,7 +44,7 @@ test('keys and values in fewer bits take less, and more texts fit', async () => 
   ];
   const gpu = ['--machine', join(CONFIGS, 'machines/h100-x1.json'), '--gpu_memory', '8GiB'];
   const planned = async (type: string) =>
-    JSON.parse((await runCli([...words, ...gpu, '--kv_dtype', type])).stdout);
+    JSON.parse((await planHere([...words, ...gpu, '--kv_dtype', type])).stdout);
   const [exact, int8, int4] = [await planned('auto'), await planned('int8'), await planned('int4')];
   const perText = ({ memory, workload }: typeof exact) =>
     memory.find(({ name }: { name: string }) => name === 'key-value cache').bytes / workload.batch_size;
@@ -69,7 +70,7 @@ test('the largest batch as the batch, with what keeps one more out', async () =>
     '--cpu_offload',
   ];
   const gpu = ['--machine', join(CONFIGS, 'machines/h100-x1.json'), '--json'];
-  const auto = JSON.parse((await runCli([...words, ...gpu, '--batch_size', 'auto'])).stdout);
+  const auto = JSON.parse((await planHere([...words, ...gpu, '--batch_size', 'auto'])).stdout);
   expect(auto.workload.batch_size).toBe(auto.largest_batch.batch_size);
   expect(auto.largest_batch.refusal).toMatch(/^(--gpu_memory|what may be used of the memory) .*key-value/);
   // More than the GPU alone could hold.
@@ -79,9 +80,9 @@ test('the largest batch as the batch, with what keeps one more out', async () =>
     0,
   );
   expect(gpuBytes).toBeLessThanOrEqual(4 * 1024 ** 3);
-  const more = await runCli([...words, ...gpu, '--batch_size', String(auto.workload.batch_size + 1)]);
+  const more = await planHere([...words, ...gpu, '--batch_size', String(auto.workload.batch_size + 1)]);
   expect(more.status).toBe(6);
-  const none = await runCli([...words.slice(0, -2), '300MiB', ...gpu, '--batch_size', 'auto']);
+  const none = await planHere([...words.slice(0, -2), '300MiB', ...gpu, '--batch_size', 'auto']);
   expect(none.status).toBe(6);
   expect(none.errors.join()).toContain('--gpu_memory is 300 MiB, but the smallest plan needs');
 });
@@ -89,7 +90,8 @@ test('the largest batch as the batch, with what keeps one more out', async () =>
 test('a batch that is chosen moves no layer to the drive, though a larger one would fit', async () => {
   const gpu = ['--machine', join(CONFIGS, 'machines/h100-x1.json'), '--gpu_memory', '16GiB', '--json'];
   const words = ['plan', ...shape('opt-30b'), '--prompt_tokens', '512', '--max_new_tokens', '32', ...gpu];
-  const plan = async (batch: string) => JSON.parse((await runCli([...words, '--batch_size', batch])).stdout);
+  const plan = async (batch: string) =>
+    JSON.parse((await planHere([...words, '--batch_size', batch])).stdout);
   const auto = await plan('auto');
   const { batch_size: chosen } = auto.workload;
   expect(auto.tiers.nvme_bytes).toBe(0);
@@ -115,7 +117,7 @@ test('as JSON, whose bytes add up', async () => {
 
 test('everything that fits streams nothing, and the drive bounds nothing', async () => {
   const words = ['plan', ...shape('bloom-560m'), ...LAPTOP, '--cpu_offload', '--json'];
-  const plan = JSON.parse((await runCli(words)).stdout);
+  const plan = JSON.parse((await planHere(words)).stdout);
   expect(plan.tiers.nvme_bytes).toBe(0);
   expect(plan.predicted.decode_step.drive_ms).toBe(0);
   expect(plan.predicted.decode_step.bound).toBe('memory');
@@ -142,8 +144,8 @@ test('a checkpoint whose weights cannot be read is planned all the same', async 
     writeFileSync(join(folder, name), bytes.fill(0xff, header));
   }
   const words = ['plan', '--name', folder, ...LAPTOP, '--json'];
-  const broken = JSON.parse((await runCli(words)).stdout);
-  const whole = JSON.parse((await runCli(['plan', '--name', from, ...LAPTOP, '--json'])).stdout);
+  const broken = JSON.parse((await planHere(words)).stdout);
+  const whole = JSON.parse((await planHere(['plan', '--name', from, ...LAPTOP, '--json'])).stdout);
   expect(broken.layers).toEqual(whole.layers);
 });
 
@@ -182,7 +184,7 @@ const TWO_GPUS = ['--machine', join(CONFIGS, 'machines/h100-x2.json')];
 
 test('GPUs that are asked for: how many, and how layers reach them', async () => {
   const planned = async (...words: string[]) => {
-    const { stdout, errors } = await runCli([
+    const { stdout, errors } = await planHere([
       'plan',
       ...shape('opt-6.7b'),
       ...TWO_GPUS,
@@ -214,21 +216,28 @@ test('GPUs that are asked for: how many, and how layers reach them', async () =>
     await planned('--gpu_resident', '4', '--gather', 'none'),
   ];
   expect(gathered.device_buffers.count).toBe(pulled.device_buffers.count + 1);
-  const text = await runCli(['plan', ...shape('opt-6.7b'), ...TWO_GPUS, '--cpu_offload', '--num_gpus', '2']);
+  const text = await planHere([
+    'plan',
+    ...shape('opt-6.7b'),
+    ...TWO_GPUS,
+    '--cpu_offload',
+    '--num_gpus',
+    '2',
+  ]);
   expect(text.stdout).toMatch(/^on two H100.*, 2 × \S+ GiB behind \S+ GB\/s, \S+ GB\/s between them$/m);
   expect(text.stdout).toMatch(/each of 2 devices pulls 1\/2 of a layer .* by peer copies/);
 });
 
 test('what other weights would change, for weights that are plain, and what those are that are not', async () => {
   const words = ['--batch_size', '8', '--machine', join(CONFIGS, 'machines/h100-x1.json')];
-  const plain = await runCli(['plan', ...shape('bloom-176b'), ...words]);
+  const plain = await planHere(['plan', ...shape('bloom-176b'), ...words]);
   expect(plain.errors).toEqual([]);
   expect(plain.stdout).toMatch(/^block +70 +bf16 +16\.00 +4\.59 GiB +322 GiB$/m);
   expect(plain.stdout).toMatch(/^bf16, as now +328 GiB +\S+ GiB +\S+ GiB +\S+ GiB +\S+ s /m);
   expect(plain.stdout).toMatch(/^int8 +173 GiB /m);
   // With four bits nothing is left to the drive.
   expect(plain.stdout).toMatch(/^int4 +92\.1 GiB +\S+ GiB +\S+ GiB +0 B +0\.0 ms /m);
-  const stored = await runCli(['plan', ...shape('bloom-176b'), ...words, '--dtype', 'int8', '--json']);
+  const stored = await planHere(['plan', ...shape('bloom-176b'), ...words, '--dtype', 'int8', '--json']);
   const { stored_weights, other_weights, predicted } = JSON.parse(stored.stdout);
   expect(stored_weights.find(({ kind }: { kind: string }) => kind === 'block')).toMatchObject({
     count: 70,
@@ -236,14 +245,14 @@ test('what other weights would change, for weights that are plain, and what thos
     bits_per_weight: 8.25,
   });
   expect(other_weights).toEqual([]);
-  const json = JSON.parse((await runCli(['plan', ...shape('bloom-176b'), ...words, '--json'])).stdout);
+  const json = JSON.parse((await planHere(['plan', ...shape('bloom-176b'), ...words, '--json'])).stdout);
   const int8 = json.other_weights.find(({ name }: { name: string }) => name === 'int8');
   expect(int8.decode_step).toEqual(predicted.decode_step);
 });
 
 test('more GPUs than the machine has, or GPUs of a machine without', async () => {
   const refused = async (words: readonly string[]) => {
-    const { status, errors } = await runCli(['plan', ...shape('llama-0.85b'), ...words]);
+    const { status, errors } = await planHere(['plan', ...shape('llama-0.85b'), ...words]);
     expect(status).toBe(2);
     return errors.join();
   };
