@@ -53,9 +53,23 @@ type FloatName = keyof typeof FLOATS;
 export function roundFloat(dtype: string, value: number): number {
   if (value === 0) return value;
   const [bits, least] = FLOATS[dtype as FloatName];
-  const exponent = Math.max(least, Math.floor(Math.log2(Math.abs(value))));
-  const step = 2 ** (exponent - bits);
+  const step = powerOfTwo(Math.max(least, exponentOf(value)) - bits);
   return toEven(value / step) * step;
+}
+
+const word = new DataView(new ArrayBuffer(8));
+
+/** The exponent of the largest power of two that is no larger: a field of the f64, where `value` is a normal one. */
+function exponentOf(value: number): number {
+  word.setFloat64(0, value);
+  return ((word.getUint16(0) >> 4) & 0x7ff) - 1023;
+}
+
+/** Within what a normal f64 reaches. */
+function powerOfTwo(exponent: number): number {
+  word.setUint32(0, (exponent + 1023) << 20);
+  word.setUint32(4, 0);
+  return word.getFloat64(0);
 }
 
 export function readFloat(dtype: string, bytes: Buffer, index: number): number {
@@ -65,9 +79,8 @@ export function readFloat(dtype: string, bytes: Buffer, index: number): number {
     case 'F16':
       return fromF16(bytes.readUInt16LE(2 * index));
     case 'BF16': {
-      const word = Buffer.alloc(4);
-      word.writeUInt16LE(bytes.readUInt16LE(2 * index), 2);
-      return word.readFloatLE();
+      word.setUint32(0, bytes.readUInt16LE(2 * index) << 16);
+      return word.getFloat32(0);
     }
     default:
       throw new Error(`${dtype} is no float type`);
@@ -79,14 +92,13 @@ export function writeFloat(dtype: string, bytes: Buffer, index: number, value: n
   if (dtype === 'F32') {
     bytes.writeFloatLE(value, 4 * index);
   } else if (dtype === 'BF16') {
-    const word = Buffer.alloc(4);
-    word.writeFloatLE(value);
-    bytes.writeUInt16LE(word.readUInt16LE(2), 2 * index);
+    word.setFloat32(0, value);
+    bytes.writeUInt16LE(word.getUint16(0), 2 * index);
   } else {
     const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
     const size = Math.abs(value);
-    const exponent = Math.max(-14, Math.floor(Math.log2(size)));
-    const steps = size / 2 ** (exponent - 10);
+    const exponent = Math.max(-14, exponentOf(size));
+    const steps = size / powerOfTwo(exponent - 10);
     bytes.writeUInt16LE(sign | (size === 0 ? 0 : (exponent + 14) * 1024 + steps), 2 * index);
   }
 }

@@ -3,7 +3,7 @@
 import { assert, present } from '../../offload/errors.js';
 import { ForwardOps } from '../../offload/model/forward-ops.js';
 import { headInputColumns } from '../../offload/model/forward-walk.js';
-import { type KvShape, layerCaches, pageBytes } from '../../offload/model/kv-cache.js';
+import { type KvShape, type LayerCache, layerCaches, pageBytes } from '../../offload/model/kv-cache.js';
 import { type LayerSpec, layerOf, type TensorSpec } from '../../offload/model/layout.js';
 import type { Weights } from '../../offload/model/model.js';
 import { type StateFields, stateFields, statesBytes } from '../../offload/model/state-cache.js';
@@ -15,7 +15,7 @@ import { DTYPE_BYTES } from '../../offload/port/dtype.js';
 import type { Tensor } from '../../offload/port/ops.js';
 import { tensor } from '../../offload/port/tensor.js';
 import { type MicroBatch, tokenCount, writeControl } from '../../offload/run/pass.js';
-import { tensorHash } from '../simulator/hashes.js';
+import { lastingHashes, tensorHash } from '../simulator/hashes.js';
 import { SimulatedMemory } from '../simulator/memory.js';
 import { applyOp } from '../simulator/ops.js';
 import type { ToyModel } from './toy-model.js';
@@ -32,7 +32,11 @@ export interface ReferenceOutput {
 /** How keys and values are cached. */
 type CachePlan = Pick<Plan, 'kvPages' | 'kvType' | 'pageTokens' | 'sequences'>;
 
-const IMMEDIATE: OpStream = { launch: applyOp };
+/** On weights that stay as they were loaded. */
+function immediate(): OpStream {
+  const hashes = lastingHashes();
+  return { launch: (op) => applyOp(op, hashes) };
+}
 
 /** A memory's worth of zeros. */
 function memory(sizeBytes: number): SimulatedMemory {
@@ -49,9 +53,10 @@ export class Reference {
   readonly #weights = new Map<string, Weights>();
   readonly #hashes = new Map<string, number>();
   /** Device → its sequences' keys and values. */
-  readonly #caches = new Map<number, SimulatedMemory>();
+  readonly #caches = new Map<number, readonly (LayerCache | undefined)[]>();
   /** Device → its sequences' states, by block. */
   readonly #states = new Map<number, (StateFields | undefined)[]>();
+  readonly #tables: Tensor[] = [];
   readonly #plan: CachePlan;
 
   constructor(toy: ToyModel, plan: CachePlan) {
@@ -65,7 +70,7 @@ export class Reference {
         return [name, constant];
       }),
     );
-    this.#ops = new ForwardOps(IMMEDIATE, new Workspace(memory(1 << 17), 'f32'), constants);
+    this.#ops = new ForwardOps(immediate(), new Workspace(memory(1 << 17), 'f32'), constants);
     for (const layer of [...model.blocks, model.fixed]) {
       this.#weights.set(layer.name, this.#load(layer));
     }
@@ -159,13 +164,17 @@ export class Reference {
   }
 
   #table(index: number): Tensor {
+    const before = this.#tables[index];
+    if (before) return before;
     const { extent, dtype, rowCount, columns } = present(this.#toy.model.tables[index], 'table');
     const place = memory(extent.sizeBytes);
     place.bytes.set(
       this.#file(extent.fileIndex).subarray(extent.fileOffset, extent.fileOffset + extent.sizeBytes),
     );
     assert(extent.sizeBytes === rowCount * columns * DTYPE_BYTES[dtype], 'table size');
-    return tensor(place, 0, dtype, [rowCount, columns]);
+    const table = tensor(place, 0, dtype, [rowCount, columns]);
+    this.#tables[index] = table;
+    return table;
   }
 
   #statesOf(device: number): (StateFields | undefined)[] {
@@ -181,12 +190,12 @@ export class Reference {
     const { model } = this.#toy;
     const { kvType: dtype, kvPages, pageTokens } = this.#plan;
     const shape: KvShape = { caches: model.caches, dtype, pageTokens };
-    let cache = this.#caches.get(device);
-    if (!cache) {
-      cache = memory(kvPages * pageBytes(shape));
-      this.#caches.set(device, cache);
+    let caches = this.#caches.get(device);
+    if (!caches) {
+      caches = layerCaches(memory(kvPages * pageBytes(shape)), shape, { kvPages, horizons: [] });
+      this.#caches.set(device, caches);
     }
-    return layerCaches(cache, shape, { kvPages, horizons: [] })[blockIndex];
+    return caches[blockIndex];
   }
 
   #file(index: number): Uint8Array {

@@ -60,13 +60,39 @@ export function outputHashes(weight: Weight): number[] {
     const [part, rowOf] = [weight.parts[name], rows[name]];
     return part && rowOf ? [{ hashes: rowHashes(part), rowOf }] : [];
   });
-  return Array.from({ length: weight.shape[0] }, (_, n) =>
-    parts.reduce((hash, { hashes, rowOf }) => mix(hash, present(hashes[rowOf(n)], 'a row')), shared),
-  );
+  const outputs = new Array<number>(weight.shape[0]).fill(shared);
+  for (const { hashes, rowOf } of parts) {
+    for (let n = 0; n < outputs.length; n++)
+      outputs[n] = mix(outputs[n] ?? 0, present(hashes[rowOf(n)], 'a row'));
+  }
+  return outputs;
 }
 
 /** The hash of all bytes of a weight's parts. */
 export function weightHash(weight: Weight): number {
   const [first, ...others] = partsOf(weight).map((part) => tensorHash(part));
   return others.reduce(mix, first ?? 0);
+}
+
+/** How an operation comes by the hashes of its weights. */
+export interface WeightHashes {
+  readonly ofOutputs: (weight: Weight) => readonly number[];
+  readonly ofAll: (weight: Weight) => number;
+}
+
+/** From the bytes that lie there now. */
+export const HASHES_OF_BYTES: WeightHashes = { ofOutputs: outputHashes, ofAll: weightHash };
+
+/** For weights whose bytes never change: each is hashed once. */
+export function lastingHashes(): WeightHashes {
+  return { ofOutputs: once(outputHashes), ofAll: once(weightHash) };
+}
+
+function once<T>(hash: (weight: Weight) => T): (weight: Weight) => T {
+  const known = new WeakMap<Weight, { readonly value: T }>();
+  return (weight) => {
+    const found = known.get(weight) ?? { value: hash(weight) };
+    known.set(weight, found);
+    return found.value;
+  };
 }

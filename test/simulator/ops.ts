@@ -16,7 +16,7 @@ import {
   slotRuns,
   tableRow,
 } from './footprint.js';
-import { elementHashes, hashOf, mix, outputHashes, rowHashes, weightHash } from './hashes.js';
+import { elementHashes, HASHES_OF_BYTES, hashOf, mix, rowHashes, type WeightHashes } from './hashes.js';
 import { askHost, takeHost } from './host-ops.js';
 import { contentHash, HazardError, simulated } from './memory.js';
 import { fillRows, floatBits, floatRows, idWords, perElement, perRow, wordRows } from './op-rows.js';
@@ -24,7 +24,7 @@ import { SlotCall } from './slots.js';
 import { causalConv, stateScan } from './state-ops.js';
 
 /** Results of a token depend on that token's inputs only, as in the real kernels, so batching cannot change them. */
-export function applyOp(op: Op): void {
+export function applyOp(op: Op, hashes: WeightHashes = HASHES_OF_BYTES): void {
   switch (op.op) {
     case 'gather_rows':
       gatherRows(op);
@@ -36,10 +36,10 @@ export function applyOp(op: Op): void {
       perRow(op.out, op.x, hashOf([op.weight], [op.eps, op.weightOffset, 1]));
       break;
     case 'linear':
-      linear(op);
+      linear(op, hashes);
       break;
     case 'head_linear':
-      headLinear(op);
+      headLinear(op, hashes);
       break;
     case 'gated':
       perElement(
@@ -58,7 +58,7 @@ export function applyOp(op: Op): void {
       route(op);
       break;
     case 'expert_linear':
-      expertLinear(op);
+      expertLinear(op, hashes);
       break;
     case 'bring_experts':
       new SlotCall(op).write();
@@ -146,10 +146,10 @@ function gatherRows({ out, table, rows, accumulate, scale }: OpOf<'gather_rows'>
   fillRows(out, (row) => mix(hashes[row] ?? 0, factor), accumulate);
 }
 
-function linear(op: OpOf<'linear'>): void {
+function linear(op: OpOf<'linear'>, { ofOutputs }: WeightHashes): void {
   const { out, x, weight, bias, activation, accumulate } = op;
   const outputs = dimension(out, 1);
-  const columns = outputHashes(weight);
+  const columns = ofOutputs(weight);
   const biases = bias ? elementHashes(bias) : [];
   const xs = rowHashes(x);
   const { words, starts } = wordRows(out);
@@ -198,20 +198,23 @@ function namedExperts({ table, rows, experts }: OpOf<'route'>, row: number): num
   return Array.from({ length: each }, (_, j) => memory.words[start / 4 + j * width] ?? 0);
 }
 
-function expertLinear(op: OpOf<'expert_linear'>): void {
+function expertLinear(op: OpOf<'expert_linear'>, { ofAll }: WeightHashes): void {
   const { out, x, experts } = op;
   const ids = integers(experts);
   const shared = dimension(out, 0) / dimension(x, 0);
   const weights = new Map<number, number>();
   for (const expert of new Set(ids)) {
-    if (expert !== ELSEWHERE) weights.set(expert, weightHash(chosen(op, expert)));
+    if (expert !== ELSEWHERE) weights.set(expert, ofAll(chosen(op, expert)));
   }
   const xs = rowHashes(x);
   fillRows(out, (row) => mix(xs[Math.floor(row / shared)] ?? 0, weights.get(ids[row] ?? -1) ?? 0));
 }
 
-function headLinear({ out, x, weight, headRows, firstRow, transposed }: OpOf<'head_linear'>): void {
-  perRow(out, x, mix(weightHash(weight), hashOf([], [headRows, firstRow, Number(transposed)])));
+function headLinear(
+  { out, x, weight, headRows, firstRow, transposed }: OpOf<'head_linear'>,
+  { ofAll }: WeightHashes,
+): void {
+  perRow(out, x, mix(ofAll(weight), hashOf([], [headRows, firstRow, Number(transposed)])));
 }
 
 function expertBias({ x, experts, bias }: OpOf<'expert_bias'>): void {
@@ -281,7 +284,9 @@ function storeCache(op: OpOf<'kv_store'>): void {
 }
 
 function noise(hash: number, count: number): Uint8Array {
-  return Uint8Array.from({ length: count }, (_, i) => mix(hash, i));
+  const bytes = new Uint8Array(count);
+  for (let i = 0; i < count; i++) bytes[i] = mix(hash, i);
+  return bytes;
 }
 
 function attention(op: OpOf<'attention'>): void {
