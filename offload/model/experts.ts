@@ -67,15 +67,18 @@ function takeApart({ layer, host }: LayerLayout): LayerExperts | undefined {
   if (!first || byExpert.length > MOST_EXPERTS) return undefined;
   const { parts, slotBytes } = slotOf(first);
   if (slotBytes >= MOST_SLOT_BYTES) return undefined;
-  const form = [...first.values()].map(formOf).join();
   const at = new Map(host.placements.map(({ weight, offsetBytes }) => [weight, offsetBytes]));
   const hostOffsets: number[][] = [];
   const allSpecs: TensorSpec[][] = [];
   const inSlots = new Set<TensorSpec>();
   for (const matrices of byExpert) {
-    const own = [...first.keys()].flatMap((name) => matrices.get(name) ?? []);
-    const isNested = own.some(({ parts: stored }) => stored.nestedScales !== undefined);
-    if (own.length !== matrices.size || isNested || own.map(formOf).join() !== form) return undefined;
+    const own: MatrixSpec[] = [];
+    for (const [name, model] of first) {
+      const matrix = matrices.get(name);
+      if (!matrix || matrix.parts.nestedScales !== undefined || !isReadAs(matrix, model)) return undefined;
+      own.push(matrix);
+    }
+    if (own.length !== matrices.size) return undefined;
     const specs = own.flatMap(tensorsOf);
     for (const spec of specs) inSlots.add(spec);
     allSpecs.push(specs);
@@ -89,10 +92,23 @@ function takeApart({ layer, host }: LayerLayout): LayerExperts | undefined {
   return { count: byExpert.length, base, parts, slotBytes, specs: allSpecs, hostOffsets };
 }
 
-/** All that says how the bytes of a matrix are read. */
-function formOf({ format, shape, firstRow, parts }: MatrixSpec): string {
-  const stored = PART_NAMES.map((name) => [parts[name]?.dtype, parts[name]?.shape]);
-  return JSON.stringify([format, shape, firstRow, stored]);
+/** Whether all that says how the bytes of a matrix are read is the same. */
+function isReadAs(one: MatrixSpec, other: MatrixSpec): boolean {
+  if (one === other) return true;
+  const isStoredAs = PART_NAMES.every((name) => {
+    const [a, b] = [one.parts[name], other.parts[name]];
+    return a && b ? a.dtype === b.dtype && isSameShape(a.shape, b.shape) : a === b;
+  });
+  return (
+    isStoredAs &&
+    one.firstRow === other.firstRow &&
+    isSameShape(one.shape, other.shape) &&
+    (one.format === other.format || JSON.stringify(one.format) === JSON.stringify(other.format))
+  );
+}
+
+function isSameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((size, axis) => size === b[axis]);
 }
 
 /** By expert, its matrices by their names without its number; empty where numbers are missing. */
