@@ -1,7 +1,7 @@
 // An engine that lives: requests come, go and fail while others run, and each text is what it is alone.
 
 import { describe, expect, it } from 'vitest';
-import { GiB, type PlanOptions, present, type Workload } from '../../offload/index.js';
+import { GiB, type Offload, type PlanOptions, present, type Workload } from '../../offload/index.js';
 import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import { openModel } from '../../src/engine/open-model.js';
@@ -17,13 +17,14 @@ const { vocabSize } = opened.model;
 
 interface Setting {
   readonly devices?: number;
+  readonly offload?: Offload;
   readonly workload?: Partial<Workload>;
   readonly plan?: Partial<PlanOptions>;
 }
 
-function openEngine({ devices = 1, workload, plan }: Setting = {}): Promise<Engine> {
+function openEngine({ devices = 1, offload = 'nvme', workload, plan }: Setting = {}): Promise<Engine> {
   return Engine.open(opened, {
-    offload: 'nvme',
+    offload,
     dramBudgetBytes: GiB,
     cpu: { virtualDevices: devices, threads: 1 },
     ...(plan ? { plan } : {}),
@@ -72,9 +73,9 @@ function request(index: number, promptLength: number, maxNewTokens: number): Gen
   return { index, promptTokens: randomTokens(index + 1, promptLength), maxNewTokens };
 }
 
-/** The texts of requests, each computed by itself. */
+/** The texts of requests, each computed by itself; from DRAM, as thousands of passes need not read the weights again each time. */
 async function alone(requests: readonly GenerationRequest[]): Promise<GenerationResult[]> {
-  return withEngine({ workload: { sequences: 1 } }, ({ executor }) =>
+  return withEngine({ devices: 0, offload: 'dram', workload: { sequences: 1 } }, ({ executor }) =>
     generate(executor, requests, { batchSize: 1, maxNewTokens: 1, stopTokens: new Set() }),
   );
 }
