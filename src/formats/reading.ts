@@ -82,6 +82,7 @@ export class Reading {
   readonly stored: StoredTensor | undefined;
   /** Names of all tensors that were found. */
   readonly used: string[] = [];
+  #module: string | undefined;
 
   constructor(context: FormatContext, place: MatrixPlace) {
     this.context = context;
@@ -91,7 +92,8 @@ export class Reading {
 
   /** `X` for `X.weight`; the name itself where it has no such ending. */
   get module(): string {
-    return this.place.name.replace(/\.weight$/, '');
+    this.#module ??= this.place.name.replace(/\.weight$/, '');
+    return this.#module;
   }
 
   /** Rows of a stored matrix, of which the wanted one may be a part. */

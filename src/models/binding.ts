@@ -118,9 +118,11 @@ class Binding {
   readonly #context: FormatContext;
   readonly #checkpoint: Checkpoint;
   readonly #used = new Set<string>();
+  readonly #prefixes: readonly string[];
 
   constructor(architecture: ArchitectureModel, context: FormatContext) {
     this.#architecture = architecture;
+    this.#prefixes = [...new Set([...architecture.prefixes, ''])];
     this.#context = context;
     this.#checkpoint = context.checkpoint;
   }
@@ -235,7 +237,7 @@ class Binding {
 
   /** Checkpoints name tensors with the model's prefix, or without it. */
   #names(name: string): string[] {
-    return [...new Set([...this.#architecture.prefixes, ''])].map((prefix) => `${prefix}${name}`);
+    return this.#prefixes.map((prefix) => `${prefix}${name}`);
   }
 
   find(def: TensorDef): { stored: StoredTensor; source: TensorSource } {

@@ -67,13 +67,14 @@ it.each(['bfloat16', 'float32'] as const)(
 );
 
 it('of layers with a state holds chunks of a prompt, as many at a time as 64 MiB take', () => {
-  const bytesOf = (name: string, tokens: number) =>
-    kernelScratch(model(name), { tokens, contextTokens: 100, logitRows: 8, drawnRows: 0 }).partialsBytes;
+  const qwen = model('qwen3-next-80b-a3b');
+  const bytesOf = (tokens: number) =>
+    kernelScratch(qwen, { tokens, contextTokens: 100, logitRows: 8, drawnRows: 0 }).partialsBytes;
   // Two matrices of ten tiles each in two parts, and scales, of 32 heads.
   const chunk = 32 * (2 * 10 * 2 * 512 + (3 * 64 + 4) * 4);
-  expect(bytesOf('qwen3-next-80b-a3b', 4096)).toBe(Math.floor((64 * MiB) / chunk) * chunk);
+  expect(bytesOf(4096)).toBe(Math.floor((64 * MiB) / chunk) * chunk);
   // Each of 39 sequences may begin a chunk, one of them with two tokens.
-  expect(bytesOf('qwen3-next-80b-a3b', 40)).toBe(39 * chunk);
+  expect(bytesOf(40)).toBe(39 * chunk);
 });
 
 it('of the head holds both halves of more rows than a micro-batch has tokens, or logits that are drawn from', () => {
