@@ -52,7 +52,7 @@ const inOrder = (records: readonly Record[]) =>
 
 describe.concurrent('--resume', () => {
   it('after kills in the middle, with other devices and batches: every text once, and the same', async () => {
-    const { folder, input } = promptsFile(300, [3, 250]);
+    const { folder, input } = promptsFile(600, [3, 250]);
     const [whole, pieces] = [join(folder, 'whole.jsonl'), join(folder, 'pieces.jsonl')];
     const words = [...BRIEF, '--prompts_file', input];
     const atOnce = await runCli([...words, '--output', whole, '--batch_size', '32']);
@@ -81,12 +81,12 @@ describe.concurrent('--resume', () => {
     expect(last.errors).toEqual([]);
     expect(last.status).toBe(0);
     expect(inOrder(recordsOf(pieces))).toEqual(inOrder(recordsOf(whole)));
-    expect(recordsOf(pieces)).toHaveLength(300);
+    expect(recordsOf(pieces)).toHaveLength(600);
     // And once more, when nothing is left.
     const content = readFileSync(pieces);
     const idle = await runCli([...words, '--output', pieces, '--resume']);
     expect(idle.status).toBe(0);
-    expect(idle.logs.join()).toMatch(/has 300 of 300 texts; 0 are to be made/);
+    expect(idle.logs.join()).toMatch(/has 600 of 600 texts; 0 are to be made/);
     expect(readFileSync(pieces).equals(content)).toBe(true);
   });
 
