@@ -30,6 +30,7 @@ export {
   type TransferTimes,
   wholeOf,
 } from './measure/transfer.js';
+export { areAlike, sameShape } from './model/alike.js';
 export { alikeCaches, type CacheSpec, type StateField, seenTokens } from './model/cache-spec.js';
 export { CUTS } from './model/cut-layer.js';
 export { type SharedDimension, sharedDimension, sliceLayer } from './model/device-slices.js';

@@ -5,6 +5,7 @@ import { DEVICE_ALIGNMENT_BYTES } from '../port/backend.js';
 import { PART_NAMES, type PartName } from '../port/formats.js';
 import { MOST_EXPERTS } from '../port/mixture-ops.js';
 import { roundUp } from '../units.js';
+import { areAlike } from './alike.js';
 import {
   type DeviceLayout,
   deviceLayout,
@@ -75,7 +76,7 @@ function takeApart({ layer, host }: LayerLayout): LayerExperts | undefined {
     const own: MatrixSpec[] = [];
     for (const [name, model] of first) {
       const matrix = matrices.get(name);
-      if (!matrix || matrix.parts.nestedScales !== undefined || !isReadAs(matrix, model)) return undefined;
+      if (!matrix || matrix.parts.nestedScales !== undefined || !areSame(matrix, model)) return undefined;
       own.push(matrix);
     }
     if (own.length !== matrices.size) return undefined;
@@ -92,23 +93,10 @@ function takeApart({ layer, host }: LayerLayout): LayerExperts | undefined {
   return { count: byExpert.length, base, parts, slotBytes, specs: allSpecs, hostOffsets };
 }
 
-/** Whether all that says how the bytes of a matrix are read is the same. */
-function isReadAs(one: MatrixSpec, other: MatrixSpec): boolean {
-  if (one === other) return true;
-  const isStoredAs = PART_NAMES.every((name) => {
-    const [a, b] = [one.parts[name], other.parts[name]];
-    return a && b ? a.dtype === b.dtype && isSameShape(a.shape, b.shape) : a === b;
-  });
-  return (
-    isStoredAs &&
-    one.firstRow === other.firstRow &&
-    isSameShape(one.shape, other.shape) &&
-    (one.format === other.format || JSON.stringify(one.format) === JSON.stringify(other.format))
-  );
-}
-
-function isSameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((size, axis) => size === b[axis]);
+/** Whether slots hold one as they hold the other. */
+function areSame(one: MatrixSpec, other: MatrixSpec): boolean {
+  const groups = [one, other].filter(({ parts }) => parts.groups !== undefined).length;
+  return one.format === other.format && groups !== 1 && areAlike(one, other);
 }
 
 /** By expert, its matrices by their names without its number; empty where numbers are missing. */

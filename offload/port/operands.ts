@@ -42,10 +42,5 @@ export interface Effects {
 
 /** The parts that there are, in the order of their names. */
 export function partsOf({ parts }: Weight): Tensor[] {
-  const present: Tensor[] = [];
-  for (const name of PART_NAMES) {
-    const part = parts[name];
-    if (part) present.push(part);
-  }
-  return present;
+  return PART_NAMES.flatMap((name) => parts[name] ?? []);
 }

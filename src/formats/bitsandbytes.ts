@@ -1,10 +1,9 @@
 // bitsandbytes: NF4 and FP4 codes with a scale per block of the flat matrix, which may be quantised itself, and LLM.int8's rows.
 
-import { type FloatType, formatOf, OperatingError } from '../../offload/index.js';
+import { type FloatType, formatOf, OperatingError, sameShape } from '../../offload/index.js';
 import type { StoredTensor } from '../checkpoint/checkpoint.js';
 import { isJsonObject, type JsonObject, show } from '../files/json-file.js';
 import type { Reading, StoredMatrix } from './reading.js';
-import { sameShape } from './reading.js';
 
 const STATE = '.quant_state.bitsandbytes__';
 /** As bitsandbytes has it: an eight-bit number's largest magnitude. */

@@ -1,11 +1,10 @@
 // compressed-tensors' integers: packed four or eight to a word with scales per group or row, or one to a byte.
 
-import { type FloatType, formatOf } from '../../offload/index.js';
+import { type FloatType, formatOf, sameShape } from '../../offload/index.js';
 import type { StoredTensor } from '../checkpoint/checkpoint.js';
 import { groupsPart, inputsOfGroup } from './group-index.js';
 import { int64sOf } from './notes.js';
 import type { Reading, StoredMatrix } from './reading.js';
-import { sameShape } from './reading.js';
 import { scaleBlocks } from './scale-blocks.js';
 import { type Scheme, schemeOf } from './schemes.js';
 

@@ -1,7 +1,7 @@
 // Values that are stored as they are: F32, F16 and BF16.
 
-import { formatOf } from '../../offload/index.js';
-import { floatTypeOf, type Reading, SIDE_BY_SIDE, type StoredMatrix, sameShape } from './reading.js';
+import { formatOf, sameShape } from '../../offload/index.js';
+import { floatTypeOf, type Reading, SIDE_BY_SIDE, type StoredMatrix } from './reading.js';
 
 export function readDense(reading: Reading): StoredMatrix | undefined {
   const { stored, rows, K, place } = reading;

@@ -10,6 +10,7 @@ import {
   OperatingError,
   type PartName,
   type Parts,
+  sameShape,
   type TensorSpec,
 } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
@@ -82,7 +83,6 @@ export class Reading {
   readonly stored: StoredTensor | undefined;
   /** Names of all tensors that were found. */
   readonly used: string[] = [];
-  #module: string | undefined;
 
   constructor(context: FormatContext, place: MatrixPlace) {
     this.context = context;
@@ -92,8 +92,7 @@ export class Reading {
 
   /** `X` for `X.weight`; the name itself where it has no such ending. */
   get module(): string {
-    this.#module ??= this.place.name.replace(/\.weight$/, '');
-    return this.#module;
+    return this.place.name.replace(/\.weight$/, '');
   }
 
   /** Rows of a stored matrix, of which the wanted one may be a part. */
@@ -234,10 +233,6 @@ export class Reading {
     const { key } = this.place;
     return { key: part === 'codes' ? key : `${key} ${part}`, dtype, shape, extent };
   }
-}
-
-export function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((size, i) => size === b[i]);
 }
 
 export function lcm(a: number, b: number): number {

@@ -1,9 +1,9 @@
 // Which values of a matrix share a scale, from the shape of the scales: blocks, groups of inputs, rows, or all of them.
 
-import type { DType, TensorSpec } from '../../offload/index.js';
+import { type DType, sameShape, type TensorSpec } from '../../offload/index.js';
 import type { StoredTensor } from '../checkpoint/checkpoint.js';
 import type { Block } from './declared.js';
-import { type Reading, sameShape } from './reading.js';
+import type { Reading } from './reading.js';
 
 export interface ScaleBlocks {
   readonly rowGroup: number;

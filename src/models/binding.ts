@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import {
+  areAlike,
   DTYPE_BYTES,
   elementCount,
   type FloatType,
@@ -10,17 +11,18 @@ import {
   type MatrixSpec,
   type ModelSpec,
   OperatingError,
+  sameShape,
   type TensorSpec,
 } from '../../offload/index.js';
 import type { Checkpoint, StoredTensor } from '../checkpoint/checkpoint.js';
 import { show } from '../files/json-file.js';
-import { areAlike, describeStored } from '../formats/alike.js';
 import { refuseScaledActivations } from '../formats/awq.js';
 import { isIgnored } from '../formats/companions.js';
 import { NOTHING_DECLARED, readDeclared } from '../formats/declared.js';
+import { describeStored } from '../formats/describe-stored.js';
 import { modelType } from '../formats/model-type.js';
 import { NO_NOTES, type Notes } from '../formats/notes.js';
-import { type FormatContext, floatTypeOf, sameShape } from '../formats/reading.js';
+import { type FormatContext, floatTypeOf } from '../formats/reading.js';
 import { type FoundMatrix, readMatrix } from '../formats/registry.js';
 import { refuseUnreadNames } from '../formats/unread-names.js';
 import {

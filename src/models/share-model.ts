@@ -6,11 +6,11 @@ import {
   OperatingError,
   present,
   type SharedDimension,
+  sameShape,
   sharedDimension,
   sliceLayer,
 } from '../../offload/index.js';
 import type { JsonObject } from '../files/json-file.js';
-import { sameShape } from '../formats/reading.js';
 import type { TensorDef } from './architecture.js';
 import { buildArchitecture } from './registry.js';
 
