@@ -162,7 +162,7 @@ inline void ExpertSlice(const ExpertLinearOp& op, const Experts& experts, int64_
   // All groups share one loop: most have so few choices that a loop for each would run on one thread. Inputs may come from a device.
   ForEach(run, one ? 1 : sorted.choices(), inputs / kWidth * 4, [&](int64_t place) {
     const ExpertGroup& group = sorted.OfPlace(place);
-    const PackedInputs x{inputs_of(group), one ? 1 : group.count};
+    const PackedInputs x{inputs_of(group), group.count};
     const int64_t t = place - group.first;
     PackRow<W>(Row(op.x, (first + sorted.order[place]) / each), inputs, x, t);
     Reorder<W>(x, inputs, t, experts.order_block());

@@ -213,7 +213,8 @@ __device__ inline void AskForExperts(const BringArguments& a, const uint8_t* lea
 }
 
 /// Those that miss and come get the slots of those that leave first. To be called by every thread.
-__device__ inline void TakeSlots(const BringArguments& a, const int16_t* missing, int count, int32_t calls, Candidate* firsts) {
+__device__ inline void TakeSlots(const BringArguments& a, const int16_t* missing, int count, int32_t calls) {
+  __shared__ Candidate firsts[kMostWarps];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   OwnSlots own(a, calls);
   Candidate mine = own.First(a, calls);
@@ -242,7 +243,6 @@ __global__ void __launch_bounds__(kMostDeciding) Decide(const __grid_constant__ 
   __shared__ uint8_t wanted[kMostDeciding];
   __shared__ int16_t missing[kMostDeciding];
   __shared__ int missing_before[kMostWarps];
-  __shared__ Candidate firsts[kMostWarps];
   Begin();
   const int me = static_cast<int>(threadIdx.x), warp = me / 32, lane = me % 32;
   wanted[me] = 0;
@@ -292,7 +292,7 @@ __global__ void __launch_bounds__(kMostDeciding) Decide(const __grid_constant__ 
   if (misses) missing[before] = static_cast<int16_t>(me);
   if (me == 0 && a.asked && count > 0) AwaitHost(a.behind, a.fault);
   __syncthreads();
-  if (count > 0) TakeSlots(a, missing, count, calls, firsts);
+  if (count > 0) TakeSlots(a, missing, count, calls);
   AskForPlaces(a, count, calls);
   if (me == 0) {
     a.list[0] = count;

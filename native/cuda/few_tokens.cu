@@ -66,8 +66,8 @@ void LaunchTyped(FewArguments a, unsigned blocks, Run& run) {
   while (a.tokens > 0) {
     int count = 1;
     if (a.tokens >= 8) {
-      const unsigned eights = static_cast<unsigned>(std::min(a.tokens / int64_t{8}, kMostGridRows));
-      Overlapped(FewTokens<W, X, 8>, dim3(blocks, eights), kDotThreads, run, a), count = static_cast<int>(8 * eights);
+      count = a.tokens / 8 * 8;
+      Overlapped(FewTokens<W, X, 8>, dim3(blocks, static_cast<unsigned>(count) / 8), kDotThreads, run, a);
     } else if (a.tokens >= 4) {
       Overlapped(FewTokens<W, X, 4>, blocks, kDotThreads, run, a), count = 4;
     } else if (a.tokens >= 2) {
