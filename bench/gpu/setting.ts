@@ -25,12 +25,18 @@ export function devicesFor(kind: DeviceKind, count: number): Pick<EngineOptions,
   return { device: 'cuda', cuda: { devices: Array.from({ length: count }, (_, index) => index) } };
 }
 
+/** The same devices without an engine. */
+export function backendFor(kind: DeviceKind, count: number): Backend {
+  if (kind === 'cpu') return new CpuBackend({ virtualDevices: count });
+  return new CudaBackend({ devices: Array.from({ length: count }, (_, index) => index) });
+}
+
 /** An idle device takes this long to come to its full clocks. */
 const WARM_UP_MS = 300;
 
 /** Copies of 256 MiB by the device's own clock: from page-locked host memory, and within its memory (read and written). */
 export async function measureRates(kind: DeviceKind = 'cuda'): Promise<Rates> {
-  const backend: Backend = kind === 'cuda' ? new CudaBackend() : new CpuBackend({ virtualDevices: 1 });
+  const backend = backendFor(kind, 1);
   const device = present(backend.devices[0], 'device');
   const sizeBytes = 256 * MiB;
   const host = backend.allocateHost(sizeBytes, 'control');
@@ -59,7 +65,7 @@ const SMALL = { copiedBytes: 64 * MiB, copyBytes: 4 * MiB, readBytes: 64 * MiB, 
 
 /** What the link yields, and a plain reader beside it: both ask the host's memory at once. */
 export async function measureBeside(kind: DeviceKind): Promise<TogetherMeasurement> {
-  const backend: Backend = kind === 'cuda' ? new CudaBackend() : new CpuBackend({ virtualDevices: 1 });
+  const backend = backendFor(kind, 1);
   try {
     return await measureTogether(backend, kind === 'cuda' ? {} : SMALL);
   } finally {

@@ -8,22 +8,14 @@
 // (repeated.ts). Gathers alone are timed before and after: every GPU copies the others' parts of one layer after the other.
 
 import { parseArgs } from 'node:util';
-import {
-  type Backend,
-  CpuBackend,
-  CudaBackend,
-  formatBytes,
-  formatRate,
-  MiB,
-  present,
-} from '../../offload/index.js';
+import { formatBytes, formatRate, MiB, present } from '../../offload/index.js';
 import { Engine } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import { describePlacement } from '../../src/engine/placement.js';
 import type { PassProgress } from '../../src/engine/scheduler.js';
 import { median, percent, printResult, readShapeType } from '../common.js';
 import { repeatedModel } from './repeated.js';
-import { devicesFor, requests } from './setting.js';
+import { backendFor, devicesFor, requests } from './setting.js';
 
 const { values } = parseArgs({
   options: {
@@ -110,10 +102,7 @@ async function measure(batch: number) {
 
 /** Bytes per second of the slowest device, while each copies the parts of all others. */
 async function gatherBytesPerSecond(): Promise<number> {
-  const backend: Backend =
-    kind === 'cuda'
-      ? new CudaBackend({ devices: Array.from({ length: gpus }, (_, index) => index) })
-      : new CpuBackend({ virtualDevices: gpus });
+  const backend = backendFor(kind, gpus);
   try {
     const { devices } = backend;
     const partBytes = Math.floor(GATHERED_BYTES / (gpus - 1) / MiB) * MiB;

@@ -65,6 +65,7 @@ export async function measureTogether(
   const device = present(backend.devices[0], 'a device');
   const host = backend.allocateHost(copiedBytes, 'control');
   const memory = device.allocate(copyBytes);
+  // Pages that nobody wrote may all be one.
   host.bytes.fill(1);
   let copies = 0;
   const copy = () => {
