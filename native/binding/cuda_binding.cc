@@ -2,23 +2,12 @@
 #include "binding/events.h"
 #include "binding/exchange.h"
 #include "core/memory.h"
-#include "core/threads.h"
 #include "cuda/api.h"
 
 namespace zi {
 namespace {
 
 int ReadDevice(const Napi::Value& value) { return static_cast<int>(ReadSize(value, "device")); }
-
-/// On a thread of its own, or here and now where the system refuses one: what must be done is done.
-template <class F>
-void Aside(const char* name, F work) {
-  try {
-    StartDetached(name, work);
-  } catch (const CodedError&) {
-    work();
-  }
-}
 
 class NativeDeviceMemory : public Napi::ObjectWrap<NativeDeviceMemory> {
  public:

@@ -12,6 +12,7 @@
 
 #include "core/coded_error.h"
 #include "core/memory.h"
+#include "core/threads.h"
 
 namespace zi {
 
@@ -77,6 +78,16 @@ Napi::Value Promised(Napi::Env env, F start) {
     pending.completion->Reject([reason](Napi::Env) { return reason->Value(); });
   }
   return pending.promise;
+}
+
+/// On a thread of its own, or here and now where the system refuses one: what must be done is done.
+template <class F>
+void Aside(const char* name, F work) {
+  try {
+    StartDetached(name, work);
+  } catch (const CodedError&) {
+    work();
+  }
 }
 
 /// Memory of the host by its id; throws TypeError where there is none.

@@ -109,9 +109,24 @@ Napi::Value ConfigureCpuBinding(const Napi::CallbackInfo& info) {
 Napi::Value MeasureReadBinding(const Napi::CallbackInfo& info) {
   const auto size = ReadSize(info[0], "bytes"), threads = ReadSize(info[1], "threads");
   return Guarded(info.Env(), [&] {
-    const auto count = static_cast<unsigned>(threads);
-    const double rate = info[2].IsNumber() ? MeasureReadBandwidthFor(info[2].ToNumber(), size, count) : MeasureReadBandwidth(size, count);
-    return Napi::Number::New(info.Env(), rate);
+    return Napi::Number::New(info.Env(), MeasureReadBandwidth(size, static_cast<unsigned>(threads)));
+  });
+}
+
+/// Beside the event loop, which has other things to do meanwhile.
+Napi::Value MeasureReadBesideBinding(const Napi::CallbackInfo& info) {
+  const auto size = ReadSize(info[0], "bytes");
+  const auto threads = static_cast<unsigned>(ReadSize(info[1], "threads"));
+  const double ms = info[2].ToNumber();
+  return Promised(info.Env(), [&](const std::shared_ptr<Completion>& completion) {
+    Aside("zi:measure", [=] {
+      try {
+        const double rate = MeasureReadBandwidthFor(ms, size, threads);
+        completion->Resolve([rate](Napi::Env env) { return Napi::Number::New(env, rate); });
+      } catch (const std::exception& error) {
+        completion->Reject([text = std::string(error.what())](Napi::Env env) { return Napi::Error::New(env, text).Value(); });
+      }
+    });
   });
 }
 
@@ -134,6 +149,7 @@ void InitStream(Napi::Env env, Napi::Object exports) {
   exports.Set("instructionSets", Napi::Function::New(env, InstructionSetsBinding));
   exports.Set("configureCpu", Napi::Function::New(env, ConfigureCpuBinding));
   exports.Set("measureReadBandwidth", Napi::Function::New(env, MeasureReadBinding));
+  exports.Set("measureReadBandwidthBeside", Napi::Function::New(env, MeasureReadBesideBinding));
   exports.Set("measureFlops", Napi::Function::New(env, MeasureFlopsBinding));
 }
 

@@ -7,6 +7,7 @@ import { reached } from '../port/device-failure.js';
 import { native } from '../port/native.js';
 import type { Memory } from '../port/ops.js';
 import { GiB, MiB } from '../units.js';
+import { detectHardware, lastCacheBytes } from './hardware.js';
 import { median } from './median.js';
 
 export interface LinkMeasurement {
@@ -41,55 +42,82 @@ export interface TogetherMeasurement {
   readonly hostBytesPerSecond: number;
 }
 
-const READ_BYTES = 2 * GiB;
-/** So much that copies come from memory: the reader beside them fills caches. */
-const COPIED_BYTES = 512 * MiB;
+/** As many times the last caches: what they keep of memory that is read again and again comes at no cost. */
+const TIMES_CACHES_READ = 32;
+const TIMES_CACHES_COPIED = 16;
+const LEAST_READ_BYTES = 2 * GiB;
+const LEAST_COPIED_BYTES = GiB;
 const COPY_BYTES = 64 * MiB;
+/** Copies on their way at once, so that none waits for this thread. */
+const COPIES_AHEAD = 4;
 /** So long both are at work. */
 const READ_MS = 500;
-/** Copies go on while the processor's part is prepared, which takes a second or two. */
-const COPY_MS = 3000;
-const MOST_COPIES = 5000;
 
-/** What the first device's link and the processor read of DRAM beside each other. Blocks for some seconds. */
+/** How much is read, and how much copies come from: a quarter and an eighth of what is available at most. */
+export function togetherBytes(
+  cacheBytes: number,
+  availableBytes: number,
+): { readBytes: number; copiedBytes: number } {
+  const readBytes = Math.max(LEAST_READ_BYTES, TIMES_CACHES_READ * cacheBytes);
+  const copiedBytes = Math.max(LEAST_COPIED_BYTES, TIMES_CACHES_COPIED * cacheBytes);
+  return {
+    readBytes: Math.floor(Math.min(readBytes, availableBytes / 4)),
+    copiedBytes: Math.floor(Math.min(copiedBytes, availableBytes / 8)),
+  };
+}
+
+/** What the first device's link and the processor read of DRAM beside each other. Takes some seconds. */
 export async function measureTogether(
   backend: Backend,
   {
-    copiedBytes = COPIED_BYTES,
     copyBytes = COPY_BYTES,
-    readBytes = READ_BYTES,
-    copyMs = COPY_MS,
     readMs = READ_MS,
-  } = {},
+    ...sizes
+  }: { copyBytes?: number; readMs?: number; readBytes?: number; copiedBytes?: number } = {},
 ): Promise<TogetherMeasurement> {
-  const device = present(backend.devices[0], 'a device');
-  const host = backend.allocateHost(copiedBytes, 'control');
-  const memory = device.allocate(copyBytes);
-  // Pages that nobody wrote may all be one.
-  host.bytes.fill(1);
-  let copies = 0;
-  const copy = () => {
-    const from = (copies++ % Math.max(1, Math.floor(copiedBytes / copyBytes))) * copyBytes;
-    device.fetch.copy(memory, 0, host, from, copyBytes);
-    return device.fetch.record();
+  const { readBytes, copiedBytes } = {
+    ...togetherBytes(lastCacheBytes(), detectHardware().dramAvailableBytes),
+    ...sizes,
   };
-  const first = copy();
-  const second = copy();
-  await reached(second);
-  const events = [second];
-  const count = Math.min(MOST_COPIES, Math.ceil(copyMs / Math.max(1e-3, second.timeMs - first.timeMs)));
-  while (events.length < count) events.push(copy());
-  const threads = Math.max(1, threadsBeside(computeThreads()));
-  const hostBytesPerSecond = native().measureReadBandwidth(readBytes, threads, readMs);
-  // Before this time memory was prepared, and the link was alone.
-  const endMs = backend.nowMs();
-  await reached(present(events.at(-1), 'a copy'));
-  const spans = events.flatMap(({ timeMs }, index) => {
-    const before = events[index - 1]?.timeMs ?? Number.NaN;
-    return before >= endMs - readMs && timeMs <= endMs ? [timeMs - before] : [];
+  const device = present(backend.devices[0], 'a device');
+  const homes = Array.from({ length: Math.max(1, Math.floor(copiedBytes / copyBytes)) }, () => {
+    const home = backend.allocateHost(copyBytes, 'control');
+    // Pages that nobody wrote may all be one.
+    home.bytes.fill(1);
+    return home;
   });
-  const all = spans.length > 0 ? spans : [second.timeMs - first.timeMs];
-  return { linkBytesPerSecond: copyBytes / (median(all) / 1e3), hostBytesPerSecond };
+  const memory = device.allocate(copyBytes);
+  const threads = Math.max(1, threadsBeside(computeThreads()));
+  const events: DeviceEvent[] = [];
+  const copy = () => {
+    device.fetch.copy(memory, 0, present(homes[events.length % homes.length], 'a home'), 0, copyBytes);
+    events.push(device.fetch.record());
+  };
+  while (events.length < COPIES_AHEAD) copy();
+  let ended = false;
+  const reading = native()
+    .measureReadBandwidthBeside(readBytes, threads, readMs)
+    .finally(() => {
+      ended = true;
+    });
+  // What is thrown meanwhile must not leave a rejection that nobody awaits.
+  reading.catch(() => undefined);
+  while (!ended) {
+    await reached(present(events.at(-COPIES_AHEAD), 'a copy'));
+    copy();
+  }
+  const endMs = backend.nowMs();
+  const hostBytesPerSecond = await reading;
+  await reached(present(events.at(-1), 'a copy'));
+  const spans = events.slice(1).map(({ timeMs }, index) => ({
+    begin: present(events[index], 'the copy before').timeMs,
+    end: timeMs,
+  }));
+  // Before this time memory was prepared, and the link was alone.
+  const beside = spans.filter(({ begin, end }) => begin >= endMs - readMs && end <= endMs);
+  const counted = beside.length > 0 ? beside : spans.slice(-COPIES_AHEAD);
+  const linkBytesPerSecond = copyBytes / (median(counted.map(({ begin, end }) => end - begin)) / 1e3);
+  return { linkBytesPerSecond, hostBytesPerSecond };
 }
 
 /** Median of the slowest device's rates, while all copy. */

@@ -96,11 +96,13 @@ export interface NativeAddon {
   pinMemory(id: number): void;
   /** The same beside the event loop: it takes tens of milliseconds per gigabyte that was touched, more where not. */
   pinMemorySoon(id: number): Promise<void>;
+  /** Bytes per second at which that many threads read cold memory. Waits for the result; for benchmarks. */
+  measureReadBandwidth(bytes: number, threads: number): number;
   /**
-   * Bytes per second at which that many threads read cold memory. Waits for the result; for benchmarks. With `forMs` they read
-   * all that time, at the end of the call, and memory is cold where it is many times as large as caches.
+   * The same beside the event loop, for so many milliseconds at the end, when memory has been prepared. Caches are not emptied, so
+   * `bytes` has to be many times theirs.
    */
-  measureReadBandwidth(bytes: number, threads: number, forMs?: number): number;
+  measureReadBandwidthBeside(bytes: number, threads: number, forMs: number): Promise<number>;
   /** f32 operations per second of that many threads, a multiply-add counting two. Waits for the result; for benchmarks. */
   measureFlops(threads: number): number;
   /** How errors with a code are made: misuse and what the system refuses are thrown as what this returns. */

@@ -35,6 +35,7 @@ const EXPORTS: Readonly<Record<keyof NativeAddon, true>> = {
   pinMemory: true,
   pinMemorySoon: true,
   measureReadBandwidth: true,
+  measureReadBandwidthBeside: true,
   measureFlops: true,
   startableThreads: true,
   setErrorMaker: true,

@@ -4,12 +4,14 @@ import { expect, test } from 'vitest';
 import {
   type BenchSizes,
   CpuBackend,
+  GiB,
   MiB,
   measureCompute,
   measureLinks,
   measureTogether,
   present,
 } from '../../offload/index.js';
+import { togetherBytes } from '../../offload/measure/link.js';
 import { gpuFinding, rateFindings } from '../../src/doctor/doctor.js';
 import { describeGpus } from '../../src/doctor/machine.js';
 import { chooseDevice } from '../../src/engine/engine-options.js';
@@ -84,13 +86,40 @@ test('links of devices, and what is free on them less what others may take', asy
       copiedBytes: 4 * MiB,
       copyBytes: MiB,
       readBytes: MiB,
-      copyMs: 5,
       readMs: 2,
     });
     expect(Math.min(both.linkBytesPerSecond, both.hostBytesPerSecond)).toBeGreaterThan(0);
   } finally {
     await one.close();
   }
+});
+
+test('what is read and copied beside each other is many times the caches, and part of what memory there is', () => {
+  const server = togetherBytes(300 * MiB, 120 * GiB);
+  expect(server.readBytes).toBeGreaterThanOrEqual(32 * 300 * MiB);
+  expect(server.copiedBytes).toBeGreaterThanOrEqual(16 * 300 * MiB);
+  expect(togetherBytes(0, 120 * GiB).readBytes).toBe(2 * GiB);
+  const small = togetherBytes(300 * MiB, 4 * GiB);
+  expect(small.readBytes + small.copiedBytes).toBeLessThan(2 * GiB);
+});
+
+test('a device that fails beside the reader is an error, and the reader ends by itself', async () => {
+  const backend = new CpuBackend({ virtualDevices: 1 });
+  const device = present(backend.devices[0], 'a device');
+  const record = device.fetch.record.bind(device.fetch);
+  let left = 8;
+  device.fetch.record = () => {
+    if (left-- === 0) throw new Error('the device is gone');
+    return record();
+  };
+  const measuring = measureTogether(backend, {
+    copyBytes: MiB,
+    copiedBytes: MiB,
+    readBytes: 2 * MiB,
+    readMs: 20,
+  });
+  await expect(measuring).rejects.toThrow('the device is gone');
+  await backend.close();
 });
 
 test('findings name the GPU, its link and what its products reach', () => {
