@@ -106,13 +106,13 @@ export class DeviceHop {
       perDevice: leases.map(({ buffer }, g) => ({
         memory: buffer,
         placements: layout.placements,
-        ready: [present(gathered[g], 'event')],
+        ready: present(gathered[g], 'events'),
         rests: false,
       })),
       // Nobody but its own device reads a buffer.
       release: (done) => {
         for (const [g, lease] of leases.entries())
-          lease.release([...done.slice(g, g + 1), ...gathered.slice(g, g + 1)]);
+          lease.release([...done.slice(g, g + 1), ...present(gathered[g], 'events')]);
       },
     };
   }

@@ -29,4 +29,17 @@ describe('layers at rest in shards', () => {
     const { share } = await caught({ ...SHARDED, ...streams(() => ({ dropWait })) });
     expect(share).toBeGreaterThan(0.6);
   });
+
+  it("a device's own part does not wait for the kernels that still read the buffer", async () => {
+    const dropWait: StreamPlants['dropWait'] = (on, event) => on.kind === 'fetch' && event.kind === 'compute';
+    const { share } = await caught({ ...SHARDED, ...streams(() => ({ dropWait })) });
+    expect(share).toBeGreaterThan(0.6);
+  });
+
+  it("compute does not wait for a device's own part", async () => {
+    const dropWait: StreamPlants['dropWait'] = (on, event) => on.kind === 'compute' && event.kind === 'fetch';
+    const { share } = await caught({ ...SHARDED, ...streams(() => ({ dropWait })) });
+    // What comes from the others takes longer in most worlds, and compute waits for that.
+    expect(share).toBeGreaterThan(0.1);
+  });
 });
