@@ -91,12 +91,14 @@ export class DeviceHop {
     const { layout, memories } = resident;
     // Buffers first: where there are none any more, the host buffer is still this item's to give back.
     const leases = await this.#leases();
+    // Streams keep their order, so each waits for shards once.
+    const awaited = resident.ready !== undefined;
     resident.ready ??= this.#fetchShards(item, resident);
     const shards = resident.ready;
     const gathered = gatherShards({
       backend: this.#backend,
       layout,
-      shards: memories.map((memory, g) => ({ memory, ready: present(shards[g], 'events') })),
+      shards: memories.map((memory, g) => ({ memory, ready: awaited ? [] : present(shards[g], 'events') })),
       targets: leases,
       tell: (span) => this.#tell(item, span),
     });
@@ -112,7 +114,7 @@ export class DeviceHop {
       // Nobody but its own device reads a buffer.
       release: (done) => {
         for (const [g, lease] of leases.entries())
-          lease.release([...done.slice(g, g + 1), ...present(gathered[g], 'events')]);
+          lease.release(lastOf(done[g], present(gathered[g], 'events')));
       },
     };
   }
@@ -176,9 +178,9 @@ export class DeviceHop {
       })),
       release: (done) => {
         for (const [g, lease] of leases.entries()) {
-          lease.release(
-            whole ? [...done.slice(g, g + 1), ...(events[g] ?? [])] : [...done, ...events.flat()],
-          );
+          const own = lastOf(done[g], present(events[g], 'events'));
+          const peers = whole ? [] : arrivals.filter((_, peer) => peer !== g).map(({ gathered }) => gathered);
+          lease.release([...own, ...peers]);
         }
       },
     };
@@ -209,4 +211,9 @@ export class DeviceHop {
     );
     return arrivals;
   }
+}
+
+/** Who has computed with a buffer has waited for what came into it. */
+function lastOf(done: DeviceEvent | undefined, came: readonly DeviceEvent[]): readonly DeviceEvent[] {
+  return done ? [done] : came;
 }
