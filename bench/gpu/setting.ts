@@ -27,8 +27,8 @@ export function devicesFor(kind: DeviceKind, count: number): Pick<EngineOptions,
 
 /** The same devices without an engine. */
 export function backendFor(kind: DeviceKind, count: number): Backend {
-  if (kind === 'cpu') return new CpuBackend({ virtualDevices: count });
-  return new CudaBackend({ devices: Array.from({ length: count }, (_, index) => index) });
+  const { cpu, cuda } = devicesFor(kind, count);
+  return kind === 'cpu' ? new CpuBackend(cpu) : new CudaBackend(cuda);
 }
 
 /** An idle device takes this long to come to its full clocks. */

@@ -143,11 +143,9 @@ class NativeGatherer : public Napi::ObjectWrap<NativeGatherer> {
   }
   /// On a thread of its own: NCCL may take its time.
   Napi::Value Close(const Napi::CallbackInfo& info) {
-    return Promised(info.Env(), [&](const std::shared_ptr<Completion>& completion) {
-      Aside("zi:nccl close", [gatherer = gatherer_, completion] {
-        gatherer->Close();
-        completion->Resolve(nullptr);
-      });
+    return PromisedAside(info.Env(), "zi:nccl close", [gatherer = gatherer_]() -> MakeValue {
+      gatherer->Close();
+      return nullptr;
     });
   }
 
@@ -260,15 +258,9 @@ void PinBinding(const Napi::CallbackInfo& info) {
 /// On a thread of its own: it takes tens of milliseconds per gigabyte.
 Napi::Value PinSoonBinding(const Napi::CallbackInfo& info) {
   const auto memory = ReadHostMemory(info[0]);
-  return Promised(info.Env(), [&](const std::shared_ptr<Completion>& completion) {
-    Aside("zi:pin", [memory, completion] {
-      try {
-        cuda::Pin(memory);
-        completion->Resolve(nullptr);
-      } catch (const std::exception& error) {
-        completion->Reject([text = std::string(error.what())](Napi::Env env) { return Napi::Error::New(env, text).Value(); });
-      }
-    });
+  return PromisedAside(info.Env(), "zi:pin", [memory]() -> MakeValue {
+    cuda::Pin(memory);
+    return nullptr;
   });
 }
 

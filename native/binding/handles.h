@@ -80,14 +80,24 @@ Napi::Value Promised(Napi::Env env, F start) {
   return pending.promise;
 }
 
-/// On a thread of its own, or here and now where the system refuses one: what must be done is done.
+/// A promise of what `work()` gives, a MakeValue; what it throws rejects the promise. It runs on a thread of its own, or here and now
+/// where the system refuses one: what must be done is done.
 template <class F>
-void Aside(const char* name, F work) {
-  try {
-    StartDetached(name, work);
-  } catch (const CodedError&) {
-    work();
-  }
+Napi::Value PromisedAside(Napi::Env env, const char* name, F work) {
+  return Promised(env, [&](const std::shared_ptr<Completion>& completion) {
+    const auto settle = [work, completion] {
+      try {
+        completion->Resolve(work());
+      } catch (const std::exception& error) {
+        completion->Reject([text = std::string(error.what())](Napi::Env at) { return Napi::Error::New(at, text).Value(); });
+      }
+    };
+    try {
+      StartDetached(name, settle);
+    } catch (const CodedError&) {
+      settle();
+    }
+  });
 }
 
 /// Memory of the host by its id; throws TypeError where there is none.

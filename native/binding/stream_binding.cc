@@ -118,15 +118,9 @@ Napi::Value MeasureReadBesideBinding(const Napi::CallbackInfo& info) {
   const auto size = ReadSize(info[0], "bytes");
   const auto threads = static_cast<unsigned>(ReadSize(info[1], "threads"));
   const double ms = info[2].ToNumber();
-  return Promised(info.Env(), [&](const std::shared_ptr<Completion>& completion) {
-    Aside("zi:measure", [=] {
-      try {
-        const double rate = MeasureReadBandwidthFor(ms, size, threads);
-        completion->Resolve([rate](Napi::Env env) { return Napi::Number::New(env, rate); });
-      } catch (const std::exception& error) {
-        completion->Reject([text = std::string(error.what())](Napi::Env env) { return Napi::Error::New(env, text).Value(); });
-      }
-    });
+  return PromisedAside(info.Env(), "zi:measure", [=]() -> MakeValue {
+    const double rate = MeasureReadBandwidthFor(ms, size, threads);
+    return [rate](Napi::Env env) { return Napi::Number::New(env, rate); };
   });
 }
 

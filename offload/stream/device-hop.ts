@@ -162,7 +162,6 @@ export class DeviceHop {
         home: present(item.memory, 'the layer in DRAM'),
         fetched: { started: present(started, 'event'), ended },
       };
-    const events = arrivals.map(({ fetched, gathered }) => [fetched, gathered]);
     // Peers read from a buffer while they gather, so their gathers must end as well; of whole layers every device has
     // one to itself.
     const whole = this.#transfer.kind !== 'shards';
@@ -178,7 +177,8 @@ export class DeviceHop {
       })),
       release: (done) => {
         for (const [g, lease] of leases.entries()) {
-          const own = lastOf(done[g], present(events[g], 'events'));
+          const { fetched, gathered } = present(arrivals[g], 'arrival');
+          const own = lastOf(done[g], [fetched, gathered]);
           const peers = whole ? [] : arrivals.filter((_, peer) => peer !== g).map(({ gathered }) => gathered);
           lease.release([...own, ...peers]);
         }
