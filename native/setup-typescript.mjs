@@ -14,6 +14,9 @@ import {
 
 /** What runs in Node, and what runs in browsers. */
 const PROJECTS = ['tsconfig.json', 'src/server/page/tsconfig.json'];
+/** How the program's modules come into few files, and where these lie. */
+const IN_FEW_FILES = 'native/program.config.mjs';
+const PROGRAM = join(ROOT, 'dist/src/program/');
 
 function typescriptSources() {
   return ['src', 'offload', 'test', 'bench'].flatMap((folder) =>
@@ -24,7 +27,7 @@ function typescriptSources() {
 function typescriptHash(sources) {
   return hashFiles([
     ...sources,
-    ...PROJECTS.map((path) => join(ROOT, path)),
+    ...[...PROJECTS, IN_FEW_FILES].map((path) => join(ROOT, path)),
     join(ROOT, 'package-lock.json'),
   ]);
 }
@@ -43,7 +46,11 @@ function isDistWhole(sources) {
   const packed = ['src', 'offload'].flatMap((folder) =>
     filesBelow(join(ROOT, 'dist', folder), (name) => name.endsWith('.js')),
   );
-  return outputs.every((path) => existsSync(path)) && packed.every((path) => outputs.includes(path));
+  return (
+    outputs.every((path) => existsSync(path)) &&
+    packed.every((path) => path.startsWith(PROGRAM) || outputs.includes(path)) &&
+    existsSync(join(PROGRAM, 'start.js'))
+  );
 }
 
 export function isTypeScriptCurrent() {
@@ -61,9 +68,11 @@ export async function setUpTypeScript() {
   const folder = join(ROOT, 'dist.new');
   rmSync(folder, { recursive: true, force: true });
   try {
-    const command = join(ROOT, 'node_modules/.bin/tsc');
-    const steps = PROJECTS.map((path) => ({ command, args: ['-p', path, '--outDir', 'dist.new'] }));
-    await runStep('TypeScript', steps);
+    const tool = (name) => join(ROOT, 'node_modules/.bin', name);
+    await runStep('TypeScript', [
+      ...PROJECTS.map((path) => ({ command: tool('tsc'), args: ['-p', path, '--outDir', 'dist.new'] })),
+      { command: tool('rolldown'), args: ['-c', IN_FEW_FILES, '--dir', 'dist.new/src'] },
+    ]);
     replaceFolder(folder, join(ROOT, 'dist'));
   } finally {
     rmSync(folder, { recursive: true, force: true });

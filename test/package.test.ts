@@ -30,6 +30,8 @@ const sourcesIn = (folder: string) =>
     .filter((path) => path.endsWith('.ts'))
     .map((path) => `${folder}/${path.replace(/\.ts$/, '')}`);
 const SHIPPED = [...sourcesIn('src'), ...sourcesIn('offload')];
+/** What the command runs: the modules in few files, which have no declarations. */
+const PROGRAM = 'src/program/start';
 /** What browsers get as it is. */
 const PAGE = filesBelow(join(ROOT, 'src/server/page'))
   .filter((path) => /\.(html|css|svg)$/.test(path))
@@ -53,6 +55,7 @@ function usedTree(): string {
   }
   const built = [...SHIPPED, ...sourcesIn('test'), ...sourcesIn('bench')];
   for (const path of built) for (const end of ['js', 'js.map', 'd.ts']) put(`dist/${path}.${end}`);
+  for (const end of ['js', 'js.map']) put(`dist/${PROGRAM}.${end}`);
   for (const path of [...built, 'src/cli/notes']) put(`${path}.ts`);
   for (const path of filesBelow(join(ROOT, 'native'))) put(`native/${path}`);
   for (const path of PAGE) put(path);
@@ -114,6 +117,7 @@ describe('the package', () => {
     const native = filesBelow(join(ROOT, 'native')).filter((path) => !/^(?!setup).*\.mjs$/.test(path));
     const expected = [
       ...SHIPPED.flatMap((path) => [`dist/${path}.js`, `dist/${path}.d.ts`]),
+      `dist/${PROGRAM}.js`,
       ...native.map((path) => `native/${path}`),
       ...NODE_API.map((name) => `native/node-api/${name}`),
       ...PAGE,

@@ -124,6 +124,7 @@ describe('a machine that was set up', () => {
     ['src/server/page/main.ts', TSC],
     ['tsconfig.json', TSC],
     ['src/server/page/tsconfig.json', TSC],
+    ['native/program.config.mjs', TSC],
     ['native/README.md', []],
   ])('after a change of %s runs %j', async (path, expected) => {
     appendFileSync(join(machine.root, path), '// more\n');
@@ -137,12 +138,15 @@ describe('a machine that was set up', () => {
     expect(machine.calls()[0]).toBe(NPM_CI);
   });
 
-  it.each(['dist/src/main.js', 'dist/src/server/page/main.js'])('makes %s again', async (path) => {
-    machine.remove(path);
-    expect(await machine.run()).toMatchObject({ status: 0 });
-    expect(machine.calls()).toEqual(TSC);
-    expect(machine.has(path)).toBe(true);
-  });
+  it.each(['dist/src/main.js', 'dist/src/server/page/main.js', 'dist/src/program/start.js'])(
+    'makes %s again',
+    async (path) => {
+      machine.remove(path);
+      expect(await machine.run()).toMatchObject({ status: 0 });
+      expect(machine.calls()).toEqual(TSC);
+      expect(machine.has(path)).toBe(true);
+    },
+  );
 
   it('repairs what was deleted', async () => {
     machine.remove('dist/src/main.js');

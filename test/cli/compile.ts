@@ -12,8 +12,10 @@ export function setup(): void {
   const built = statSync(MAIN, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (Math.max(newest(join(ROOT, 'src')), newest(join(ROOT, 'offload'))) < built) return;
   // Type errors are the linter's business; what can be emitted is.
+  const tool = (name: string) => join(ROOT, 'node_modules/.bin', name);
   for (const project of ['src/server/page/tsconfig.json', 'tsconfig.json'])
-    spawnSync(join(ROOT, 'node_modules/.bin/tsc'), ['-p', join(ROOT, project)]);
+    spawnSync(tool('tsc'), ['-p', join(ROOT, project)]);
+  spawnSync(tool('rolldown'), ['-c', 'native/program.config.mjs'], { cwd: ROOT });
   if (!statSync(MAIN, { throwIfNoEntry: false })) throw new Error('tsc left no dist/src/main.js');
 }
 

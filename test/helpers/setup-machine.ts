@@ -19,7 +19,7 @@ import { expect } from 'vitest';
 import { tempFolder } from './temp-folder.js';
 
 export const NATIVE = join(fileURLToPath(new URL('../../', import.meta.url)), 'native');
-const SCRIPTS = readdirSync(NATIVE).filter((name) => /^setup.*\.mjs$/.test(name));
+const SCRIPTS = readdirSync(NATIVE).filter((name) => /^setup.*\.mjs$|\.config\.mjs$/.test(name));
 const ROOTS = tempFolder();
 /** Something that Node loads as an addon. */
 const ADDON = join(ROOTS, 'toy.node');
@@ -36,10 +36,11 @@ export const AS_USER = 'data:text/javascript,process.getuid=()=>1000';
 export const AS_ROOT = 'data:text/javascript,process.getuid=()=>0';
 export const APT_INSTALL = 'apt-get install -y --no-install-recommends g++ cmake ninja-build liburing-dev';
 export const CMAKE = 'cmake --build';
-/** What runs in Node, and the page, which runs in browsers. */
-export const TSC = ['tsconfig.json', 'src/server/page/tsconfig.json'].map(
-  (project) => `tsc -p ${project} --outDir dist.new`,
-);
+/** What runs in Node, and the page, which runs in browsers; then the program in few files. */
+export const TSC = [
+  ...['tsconfig.json', 'src/server/page/tsconfig.json'].map((path) => `tsc -p ${path} --outDir dist.new`),
+  'rolldown -c native/program.config.mjs --dir dist.new/src',
+];
 export const NPM_CI = 'npm ci --include=dev --include=optional --ignore-scripts --no-audit --no-fund';
 
 /** Files of the two packages that bring Node's API. */
@@ -94,6 +95,7 @@ export class Machine {
     const sources = `case $2 in tsconfig.json) set -- src/*.ts offload/*.ts;; *) set -- \${2%/*}/*.ts;; esac`;
     const emit = `out=$4; ${sources}; for f; do /bin/mkdir -p $out/\${f%/*}; : > $out/\${f%.ts}.js; done`;
     this.program('../tools/tsc', emit);
+    this.program('../tools/rolldown', '/bin/mkdir -p $4/program; : > $4/program/start.js');
   }
 
   write(path: string, text: string): void {
