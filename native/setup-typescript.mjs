@@ -1,6 +1,6 @@
 // The compiled TypeScript in dist/: made in a folder beside it, which then takes its place.
 
-import { chmodSync, existsSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import {
   filesBelow,
@@ -32,6 +32,19 @@ function typescriptHash(sources) {
   ]);
 }
 
+/** In dist/: the hash of the sources it is of. Tests compile in place, so the stamp of the last set-up does not tell. */
+export const COMPILED_FROM = 'compiled-from';
+
+/** A hash of what runs from dist/. Test files do not, so that who changes one need not wait for all to be compiled. */
+export function compiledHash() {
+  return typescriptHash(typescriptSources().filter((path) => !path.endsWith('.test.ts')));
+}
+
+export function isCompiled() {
+  const path = join(ROOT, 'dist', COMPILED_FROM);
+  return existsSync(path) && readFileSync(path, 'utf8') === compiledHash();
+}
+
 /** What npm makes commands of. */
 function programs() {
   const { bin = {} } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
@@ -58,6 +71,7 @@ export function isTypeScriptCurrent() {
   return (
     readStamp('ts')?.hash === typescriptHash(sources) &&
     isDistWhole(sources) &&
+    isCompiled() &&
     programs().every(isExecutable)
   );
 }
@@ -65,6 +79,7 @@ export function isTypeScriptCurrent() {
 /** Into a folder as deep as dist/, as maps name their sources from where they lie. */
 export async function setUpTypeScript() {
   const hash = typescriptHash(typescriptSources());
+  const compiled = compiledHash();
   const folder = join(ROOT, 'dist.new');
   rmSync(folder, { recursive: true, force: true });
   try {
@@ -73,6 +88,7 @@ export async function setUpTypeScript() {
       ...PROJECTS.map((path) => ({ command: tool('tsc'), args: ['-p', path, '--outDir', 'dist.new'] })),
       { command: tool('rolldown'), args: ['-c', IN_FEW_FILES, '--dir', 'dist.new/src'] },
     ]);
+    writeFileSync(join(folder, COMPILED_FROM), compiled);
     replaceFolder(folder, join(ROOT, 'dist'));
   } finally {
     rmSync(folder, { recursive: true, force: true });
