@@ -14,10 +14,10 @@ import { type Format, formatOf, type PartName } from '../offload/port/formats.js
 import type { Op, Tensor, Weight } from '../offload/port/ops.js';
 import { columns, tensor } from '../offload/port/tensor.js';
 import { median, percent, printResult } from './common.js';
-import { openProducts } from './cpu-products.js';
+import { coldBytes, openProducts } from './cpu-products.js';
 import { randomFrom, randomInt } from './random.js';
 
-const WEIGHT_BYTES = 640 * 2 ** 20;
+const WEIGHT_BYTES = coldBytes(640 * 2 ** 20);
 /** Codes and scales of any type are small numbers when all their bytes are this. */
 const BYTE = 0x3c;
 
@@ -116,14 +116,14 @@ function blocksOf(
   const up = inActivations('f32', [choices, 2 * stored.between]);
   const between = inActivations('f32', [choices, stored.between]);
   const down = inActivations('f32', [choices, stored.hidden]);
+  const experts = inActivations('i32', [tokens, chosen]);
+  const numbers = new Int32Array(activations.view(experts.offsetBytes, choices * 4));
+  numbers.forEach((_, index) => {
+    numbers[index] = index % chosen;
+  });
   const blocks: Float64Array[] = [];
   for (let first = 0; first + chosen <= order.length; first += chosen) {
     const weights = order.slice(first, first + chosen).map((index) => present(all[index], 'an expert'));
-    const experts = inActivations('i32', [tokens, chosen]);
-    const numbers = new Int32Array(activations.view(experts.offsetBytes, choices * 4));
-    numbers.forEach((_, index) => {
-      numbers[index] = index % chosen;
-    });
     const ops: Op[] = [
       { op: 'expert_linear', out: up, x, experts, weights: weights.map((each) => each.up) },
       {

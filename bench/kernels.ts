@@ -15,10 +15,10 @@ import type { Op } from '../offload/port/ops.js';
 import { tensor } from '../offload/port/tensor.js';
 import { denseWeight } from '../offload/port/weights.js';
 import { median, printResult } from './common.js';
-import { openProducts } from './cpu-products.js';
+import { coldBytes, openProducts } from './cpu-products.js';
 
 const SIZE = 4096;
-const WEIGHT_BYTES = 320 * 2 ** 20;
+const WEIGHT_BYTES = coldBytes(320 * 2 ** 20);
 const TYPES: readonly DType[] = ['f32', 'f16', 'bf16'];
 
 const { values } = parseArgs({

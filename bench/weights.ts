@@ -13,10 +13,10 @@ import { type Format, formatOf, type PartName } from '../offload/port/formats.js
 import type { Op, Tensor, Weight } from '../offload/port/ops.js';
 import { tensor } from '../offload/port/tensor.js';
 import { median, percent, printResult } from './common.js';
-import { openProducts } from './cpu-products.js';
+import { coldBytes, openProducts } from './cpu-products.js';
 
 const SIZE = 4096;
-const WEIGHT_BYTES = 320 * 2 ** 20;
+const WEIGHT_BYTES = coldBytes(320 * 2 ** 20);
 /** Codes and scales of any type are small numbers when all their bytes are this. */
 const BYTE = 0x3c;
 /** A code of e4m3 that has no exponent of its own. */
