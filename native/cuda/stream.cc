@@ -77,7 +77,7 @@ std::shared_ptr<Event> Stream::Record() {
   RequireOpen();
   std::shared_ptr<StreamEvent> event;
   Try("record", [&] {
-    event = std::make_shared<StreamEvent>(context_, watcher_);
+    event = std::make_shared<StreamEvent>(context_, watcher_, recorded_++);
     Check(cudaEventRecord(event->handle(), stream_), "cudaEventRecord");
   });
   if (event && context_->failure().empty()) return event;
@@ -106,8 +106,8 @@ void Stream::Close(std::function<void()> closed) {
   watcher_->Close(std::move(closed));
 }
 
-StreamEvent::StreamEvent(std::shared_ptr<Context> context, std::weak_ptr<Watcher> watcher)
-    : context_(std::move(context)), base_(context_->clock()), watcher_(std::move(watcher)) {
+StreamEvent::StreamEvent(std::shared_ptr<Context> context, std::weak_ptr<Watcher> watcher, uint64_t number)
+    : context_(std::move(context)), base_(context_->clock()), watcher_(std::move(watcher)), number_(number) {
   // Blocking: whoever waits sleeps instead of spinning on a core that reads or decodes.
   Check(cudaEventCreateWithFlags(&handle_, cudaEventBlockingSync), "cudaEventCreate");
 }

@@ -18,7 +18,8 @@ class Stream;
 /// Knows by itself whether it was reached; the stream's watcher waits for it only when somebody observes it.
 class StreamEvent final : public Event, public std::enable_shared_from_this<StreamEvent> {
  public:
-  StreamEvent(std::shared_ptr<Context> context, std::weak_ptr<class Watcher> watcher);
+  /// @param number of those that were recorded before on the same stream
+  StreamEvent(std::shared_ptr<Context> context, std::weak_ptr<class Watcher> watcher, uint64_t number);
   ~StreamEvent() override;
 
   State state() const override;
@@ -26,6 +27,7 @@ class StreamEvent final : public Event, public std::enable_shared_from_this<Stre
   void Observe(Observer observer) override;
   void Urge() override { urgent_ = true; }
   bool urgent() const { return urgent_; }
+  uint64_t number() const { return number_; }
 
   cudaEvent_t handle() const { return handle_; }
   Context& context() const { return *context_; }
@@ -34,12 +36,14 @@ class StreamEvent final : public Event, public std::enable_shared_from_this<Stre
   const std::shared_ptr<Context> context_;
   const std::shared_ptr<const ClockBase> base_;
   const std::weak_ptr<Watcher> watcher_;
+  const uint64_t number_;
   std::atomic<bool> urgent_{false};
   cudaEvent_t handle_ = nullptr;
 };
 
-/// Waits for a stream's observed events in the order they were recorded, and settles them. Its thread owns it as well:
-/// where a device broke, that thread may wait in the driver for ever, and nobody else must.
+/// Waits for a stream's observed events in the order they were recorded, and settles them. Whoever observes an event that was recorded
+/// before those that are waited for does not wait for them: another thread does. The threads own it as well: where a device broke,
+/// they may wait in the driver for ever, and nobody else must.
 class Watcher final : public FailureListener, public std::enable_shared_from_this<Watcher> {
  public:
   static std::shared_ptr<Watcher> Start(std::shared_ptr<Context> context, cudaStream_t stream, std::string name);
@@ -55,7 +59,13 @@ class Watcher final : public FailureListener, public std::enable_shared_from_thi
   const std::string& name() const { return name_; }
 
  private:
+  using Events = std::deque<std::shared_ptr<StreamEvent>>;  // in the order they were recorded
+
+  static void Insert(Events& events, std::shared_ptr<StreamEvent> event);
+  void StartLoop();
   void Loop();
+  /// The next that is to be waited for; null when the watcher closes.
+  std::shared_ptr<StreamEvent> Next();
   void Settle(StreamEvent& event);
   cudaError_t AwaitUrgent(cudaEvent_t event);
   void Drop(const std::string& reason);
@@ -65,10 +75,10 @@ class Watcher final : public FailureListener, public std::enable_shared_from_thi
   const std::string name_;
   std::mutex mutex_;
   std::condition_variable arrived_, ended_changed_;
-  std::deque<std::shared_ptr<StreamEvent>> waiting_;  // guarded by mutex_
-  std::shared_ptr<StreamEvent> current_;              // guarded by mutex_
-  bool closing_ = false, ended_ = false;              // guarded by mutex_
-  std::chrono::microseconds usual_wait_{0};           // for urgent events; thread only
+  Events waiting_, waited_for_;           // guarded by mutex_; the latter by a thread each
+  size_t threads_ = 0, idle_ = 0;         // guarded by mutex_
+  bool closing_ = false, ended_ = false;  // guarded by mutex_
+  std::atomic<std::chrono::microseconds> usual_wait_{std::chrono::microseconds{0}};  // for urgent events
 };
 
 class Stream final : public Queue {
@@ -98,6 +108,7 @@ class Stream final : public Queue {
   std::unique_ptr<Run> run_;
   std::unique_ptr<Replays> replays_ = std::make_unique<Replays>();
   std::shared_ptr<Watcher> watcher_;
+  uint64_t recorded_ = 0;
   bool closing_ = false;
 };
 

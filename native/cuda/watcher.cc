@@ -1,5 +1,7 @@
 // Implements the watcher of cuda/stream.h. One per stream, so that a promise never waits for another stream's work.
+#include <algorithm>
 #include <chrono>
+#include <iterator>
 
 #include "core/coded_error.h"
 #include "core/threads.h"
@@ -16,6 +18,9 @@ constexpr std::chrono::milliseconds kLook{100};
 /// of a millisecond late, which short steps feel.
 constexpr std::chrono::microseconds kWorthLooking{10'000}, kBetweenLooks{10};
 
+/// Threads of a stream: what is observed late is mostly observed in order.
+constexpr size_t kMostThreads = 4;
+
 using Clock = std::chrono::steady_clock;
 
 }  // namespace
@@ -26,8 +31,19 @@ Watcher::Watcher(std::shared_ptr<Context> context, cudaStream_t stream, std::str
 std::shared_ptr<Watcher> Watcher::Start(std::shared_ptr<Context> context, cudaStream_t stream, std::string name) {
   auto watcher = std::make_shared<Watcher>(std::move(context), stream, std::move(name));
   watcher->context_->Tell(watcher);
-  StartDetached("zi:cuda events", [watcher] { watcher->Loop(); });
+  watcher->StartLoop();
   return watcher;
+}
+
+void Watcher::StartLoop() {
+  StartDetached("zi:cuda events", [self = shared_from_this()] { self->Loop(); });
+  ++threads_;
+}
+
+void Watcher::Insert(Events& events, std::shared_ptr<StreamEvent> event) {
+  auto place = events.end();
+  while (place != events.begin() && (*std::prev(place))->number() > event->number()) --place;
+  events.insert(place, std::move(event));
 }
 
 void Watcher::Watch(std::shared_ptr<StreamEvent> event) {
@@ -36,8 +52,15 @@ void Watcher::Watch(std::shared_ptr<StreamEvent> event) {
     std::lock_guard<std::mutex> lock(mutex_);
     reason = closing_ ? "stream '" + name_ + "' was closed" : context_->known_failure();
     if (reason.empty()) {
-      waiting_.push_back(std::move(event));
+      const bool is_first = !waited_for_.empty() && event->number() < waited_for_.front()->number();
+      Insert(waiting_, std::move(event));
       arrived_.notify_one();
+      if (!is_first || idle_ > 0 || threads_ == kMostThreads) return;
+      try {
+        StartLoop();
+      } catch (const CodedError&) {
+        // It is settled all the same, when what is waited for is.
+      }
       return;
     }
   }
@@ -47,11 +70,11 @@ void Watcher::Watch(std::shared_ptr<StreamEvent> event) {
 void Watcher::Failed(const std::string& sentence) { Drop(sentence); }
 
 void Watcher::Drop(const std::string& reason) {
-  std::deque<std::shared_ptr<StreamEvent>> dropped;
+  Events dropped;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     dropped.swap(waiting_);
-    if (current_) dropped.push_back(current_);
+    dropped.insert(dropped.end(), waited_for_.begin(), waited_for_.end());
   }
   for (const auto& event : dropped) event->Fail(reason);
 }
@@ -61,7 +84,7 @@ void Watcher::Close(std::function<void()> closed) {
     std::lock_guard<std::mutex> lock(mutex_);
     closing_ = true;
   }
-  arrived_.notify_one();
+  arrived_.notify_all();
   Drop("stream '" + name_ + "' was closed");
   const auto finish = [self = shared_from_this(), closed = std::move(closed)] {
     self->AwaitEnd();
@@ -87,30 +110,38 @@ bool Watcher::AwaitEnd() {
 
 void Watcher::Loop() {
   cudaSetDevice(context_->device());
-  for (;;) {
-    std::shared_ptr<StreamEvent> event;
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      current_ = nullptr;
-      arrived_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
-      if (closing_) break;
-      event = waiting_.front();
-      waiting_.pop_front();
-      current_ = event;
-    }
+  while (const auto event = Next()) {
     Settle(*event);
+    std::lock_guard<std::mutex> lock(mutex_);
+    waited_for_.erase(std::find(waited_for_.begin(), waited_for_.end(), event));
   }
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (--threads_ > 0) return;
+  lock.unlock();
   // Queued copies still read and write memory: whoever closed may free it only when they are done.
   cudaStreamSynchronize(stream_);
-  std::lock_guard<std::mutex> lock(mutex_);
+  lock.lock();
   ended_ = true;
   ended_changed_.notify_all();
+}
+
+std::shared_ptr<StreamEvent> Watcher::Next() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  ++idle_;
+  arrived_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
+  --idle_;
+  if (closing_) return nullptr;
+  auto event = waiting_.front();
+  waiting_.pop_front();
+  Insert(waited_for_, event);
+  return event;
 }
 
 cudaError_t Watcher::AwaitUrgent(cudaEvent_t event) {
   const auto start = Clock::now();
   cudaError_t code = cudaEventQuery(event);
-  if (usual_wait_ < kWorthLooking) {
+  const auto usual = usual_wait_.load();
+  if (usual < kWorthLooking) {
     for (auto now = start; code == cudaErrorNotReady && now - start < 2 * kWorthLooking;) {
       const auto next = now + kBetweenLooks;
       while (now < next) now = Clock::now();
@@ -121,7 +152,7 @@ cudaError_t Watcher::AwaitUrgent(cudaEvent_t event) {
     cudaGetLastError();
     code = cudaEventSynchronize(event);
   }
-  usual_wait_ = (3 * usual_wait_ + std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start)) / 4;
+  usual_wait_ = (3 * usual + std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start)) / 4;
   return code;
 }
 
