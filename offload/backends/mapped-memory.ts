@@ -1,5 +1,6 @@
 // Host memory of every native backend: mapped by the addon, seen from JavaScript.
 
+import { constants } from 'node:buffer';
 import { OperatingError } from '../errors.js';
 import type { HostMemory } from '../port/backend.js';
 import { native } from '../port/native.js';
@@ -25,8 +26,16 @@ export class MappedMemory implements HostMemory {
     this.sizeBytes = sizeBytes;
   }
 
-  /** Made at first use: a view is limited to 4 GiB, and only small control memory needs one. */
+  /** Made at first use, since only small control memory needs it. Throws DOES_NOT_FIT beyond what JavaScript sees at once. */
   get bytes(): Uint8Array<ArrayBuffer> {
+    if (this.sizeBytes > constants.MAX_LENGTH) {
+      // Node ends the process where a larger view is made of memory that is not its own.
+      throw new OperatingError(
+        'DOES_NOT_FIT',
+        `${formatBytes(this.sizeBytes)} of results or tables of a pass are more than the ${formatBytes(constants.MAX_LENGTH)} that ` +
+          'this version of Node sees at once: give a smaller --batch_size or --micro_batch_tokens, or use a newer Node',
+      );
+    }
     this.#bytes ??= new Uint8Array(this.native.view(0, this.sizeBytes));
     return this.#bytes;
   }

@@ -1,8 +1,10 @@
 // Host memory of the addon: pages that come beside the caller, and never over what was written meanwhile.
 
+import { constants } from 'node:buffer';
 import { release } from 'node:os';
 import { describe, expect, it, vi } from 'vitest';
-import { MiB } from '../../offload/index.js';
+import { MappedMemory } from '../../offload/backends/mapped-memory.js';
+import { MiB, OperatingError } from '../../offload/index.js';
 import { native } from '../../offload/port/native.js';
 import { HANG_MS } from '../helpers/hang.js';
 
@@ -33,5 +35,21 @@ describe.skipIf(!CAN_POPULATE)('populateSoon', () => {
     memory.populateSoon();
     memory.free();
     expect(() => memory.populateSoon()).toThrow('used after free');
+  });
+});
+
+describe('memory that JavaScript sees', () => {
+  it('is refused in a sentence where it is more than it can see, and the process goes on', () => {
+    // Where more is seen than can be mapped, mapping it is what is refused.
+    const seen = () => new MappedMemory(constants.MAX_LENGTH + 1, false).bytes;
+    expect(seen).toThrow(OperatingError);
+    expect(seen).toThrow(expect.objectContaining({ code: 'DOES_NOT_FIT' }));
+  });
+
+  it('is written where it is seen', () => {
+    const memory = new MappedMemory(MiB, false);
+    memory.bytes[MiB - 1] = 7;
+    expect(memory.bytes[MiB - 1]).toBe(7);
+    memory.native.free();
   });
 });
