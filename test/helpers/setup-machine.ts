@@ -24,7 +24,16 @@ const ROOTS = tempFolder();
 /** Something that Node loads as an addon. */
 const ADDON = join(ROOTS, 'toy.node');
 const TOY = 'void *napi_register_module_v1(void *env, void *exports) { (void)env; return exports; }';
-execFileSync('cc', ['-shared', '-fPIC', '-x', 'c', '-o', ADDON, '-'], { input: TOY });
+
+/** Files of tests may share a process and this module, and the first of them that ends takes its folders with it. */
+function newRoot(): string {
+  if (!existsSync(ADDON)) {
+    mkdirSync(ROOTS, { recursive: true });
+    execFileSync('cc', ['-shared', '-fPIC', '-x', 'c', '-o', ADDON, '-'], { input: TOY });
+  }
+  return mkdtempSync(join(ROOTS, 'project-'));
+}
+
 /** The name of the section that nvcc leaves in a library. */
 const GPU_PART = '.nv_fatbin';
 /** What cmake leaves: something that loads. */
@@ -59,7 +68,7 @@ export interface Outcome {
 
 /** A project as a fresh clone has it, on a machine with Node, npm and apt-get, whose programs only say what they did. */
 export class Machine {
-  readonly root = mkdtempSync(join(ROOTS, 'project-'));
+  readonly root = newRoot();
   private readonly bin = join(this.root, 'bin');
 
   constructor() {
