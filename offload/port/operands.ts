@@ -42,5 +42,11 @@ export interface Effects {
 
 /** The parts that there are, in the order of their names. */
 export function partsOf({ parts }: Weight): Tensor[] {
-  return PART_NAMES.flatMap((name) => parts[name] ?? []);
+  const found: Tensor[] = [];
+  // A loop, as every operation of every layer asks.
+  for (const name of PART_NAMES) {
+    const part = parts[name];
+    if (part) found.push(part);
+  }
+  return found;
 }

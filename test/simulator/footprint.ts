@@ -22,33 +22,69 @@ import { SlotCall } from './slots.js';
 import { slotOf, stateSequences } from './state-ops.js';
 
 export interface Footprint {
-  readonly reads: ByteRun[];
-  readonly writes: ByteRun[];
+  readonly reads: readonly ByteRun[];
+  readonly writes: readonly ByteRun[];
+}
+
+/** Stretches as they are found, neighbours as one. Most of what an operation touches is many short ones in a row. */
+class Runs {
+  readonly found: ByteRun[] = [];
+  #last: { readonly memory: SimulatedMemory; readonly start: number; end: number } | undefined;
+
+  add(memory: SimulatedMemory, start: number, end: number): void {
+    if (start === end) return;
+    if (this.#last && this.#last.memory === memory && this.#last.end === start) {
+      this.#last.end = end;
+    } else {
+      this.#last = { memory, start, end };
+      this.found.push(this.#last);
+    }
+  }
+
+  addRun({ memory, start, end }: ByteRun): void {
+    this.add(memory, start, end);
+  }
+
+  addRuns(runs: readonly ByteRun[]): void {
+    for (const run of runs) this.addRun(run);
+  }
+
+  addTensor(tensor: Tensor): void {
+    const memory = simulated(tensor.memory);
+    const span = spanBytes(tensor);
+    inside(memory, tensor.offsetBytes, span);
+    if (span === elementCount(tensor.shape) * DTYPE_BYTES[tensor.dtype]) {
+      this.add(memory, tensor.offsetBytes, tensor.offsetBytes + span);
+      return;
+    }
+    const { offsets, lengthBytes } = innerRows(tensor);
+    for (const start of offsets) this.add(memory, start, start + lengthBytes);
+  }
 }
 
 /** Indices are taken from the tables' present content, so call it when the operation starts. */
 export function footprint(op: Op): Footprint {
   const { reads, writes } = effects(op);
-  const result: Footprint = { reads: [], writes: [] };
+  const [read, written] = [new Runs(), new Runs()];
   const special = new Set<Tensor>();
   if (op.op === 'gather_rows') {
     special.add(op.table);
-    for (const row of integers(op.rows)) result.reads.push(tableRow(op.table, row));
+    for (const row of integers(op.rows)) read.addRun(tableRow(op.table, row));
   } else if (op.op === 'route' && op.table && op.rows) {
     special.add(op.table);
-    for (const row of integers(op.rows)) result.reads.push(tableRow(op.table, row));
+    for (const row of integers(op.rows)) read.addRun(tableRow(op.table, row));
   } else if (op.op === 'expert_linear') {
     for (const part of op.slots ? [op.slots.memory] : op.weights.flatMap(partsOf)) special.add(part);
     for (const expert of new Set(integers(op.experts))) {
       if (expert === ELSEWHERE) continue;
-      result.reads.push(...partsOf(chosen(op, expert)).flatMap(runsOf));
+      for (const part of partsOf(chosen(op, expert))) read.addTensor(part);
     }
   } else if (op.op === 'bring_experts') {
     for (const tensor of [op.slots, op.home, op.behind?.slots, op.behind?.found])
       if (tensor) special.add(tensor);
     for (const { from, to } of new SlotCall(op).copies()) {
-      if (from) result.reads.push(from);
-      result.writes.push(to);
+      if (from) read.addRun(from);
+      written.addRun(to);
     }
   } else if (op.op === 'find_experts') {
     special.add(op.slots); // which the drive writes
@@ -56,38 +92,37 @@ export function footprint(op: Op): Footprint {
     for (const tensor of [op.from, op.out]) special.add(tensor);
     integers(op.choices).forEach((choice, row) => {
       if (choice !== ELSEWHERE) return;
-      result.reads.push(tableRow(op.from, row));
-      result.writes.push(tableRow(op.out, row));
+      read.addRun(tableRow(op.from, row));
+      written.addRun(tableRow(op.out, row));
     });
   } else if (op.op === 'kv_store') {
     for (const cache of cacheTensors(op)) {
       special.add(cache);
-      for (const slot of integers(op.slots)) result.writes.push(...slotRuns(cache, slot));
+      for (const slot of integers(op.slots)) written.addRuns(slotRuns(cache, slot));
     }
   } else if (op.op === 'attention') {
-    for (const cache of cacheTensors(op)) special.add(cache);
+    const caches = cacheTensors(op);
+    for (const cache of caches) special.add(cache);
+    const pageTokens = dimension(op.keys, 2);
     for (const { pages, context, firstRead } of cachedSequences(op)) {
-      const pageTokens = dimension(op.keys, 2);
       pages.forEach((page, index) => {
         const tokens = Math.min(pageTokens, context - index * pageTokens);
         if ((index + 1) * pageTokens <= firstRead) return;
-        for (const cache of cacheTensors(op)) {
-          result.reads.push(...slotRuns(cache, page * pageTokens, tokens));
-        }
+        for (const cache of caches) read.addRuns(slotRuns(cache, page * pageTokens, tokens));
       });
     }
   }
   if (op.op === 'causal_conv' || op.op === 'state_scan') {
     special.add(op.state);
     for (const { slot, begins } of stateSequences(op.tables, op.state)) {
-      const runs = runsOf(slotOf(op.state, slot));
-      if (!begins) result.reads.push(...runs);
-      result.writes.push(...runs);
+      const state = slotOf(op.state, slot);
+      if (!begins) read.addTensor(state);
+      written.addTensor(state);
     }
   }
-  for (const tensor of reads) if (!special.has(tensor)) result.reads.push(...runsOf(tensor));
-  for (const tensor of writes) if (!special.has(tensor)) result.writes.push(...runsOf(tensor));
-  return { reads: joined(result.reads), writes: joined(result.writes) };
+  for (const tensor of reads) if (!special.has(tensor)) read.addTensor(tensor);
+  for (const tensor of writes) if (!special.has(tensor)) written.addTensor(tensor);
+  return { reads: read.found, writes: written.found };
 }
 
 /** What is read whatever the tables say: everything but table rows, experts and the cache. */
@@ -113,16 +148,9 @@ export function tensorsReadWhole(op: Op): readonly Tensor[] {
 
 /** The contiguous stretches of a tensor. */
 export function runsOf(tensor: Tensor): ByteRun[] {
-  const memory = simulated(tensor.memory);
-  const span = spanBytes(tensor);
-  inside(memory, tensor.offsetBytes, span);
-  if (span === elementCount(tensor.shape) * DTYPE_BYTES[tensor.dtype]) {
-    return span === 0 ? [] : [{ memory, start: tensor.offsetBytes, end: tensor.offsetBytes + span }];
-  }
-  const runs: ByteRun[] = [];
-  const { offsets, lengthBytes } = innerRows(tensor);
-  for (const start of offsets) runs.push({ memory, start, end: start + lengthBytes });
-  return joined(runs);
+  const runs = new Runs();
+  runs.addTensor(tensor);
+  return runs.found;
 }
 
 /** Where each innermost row begins, in bytes of the memory, and how long it is. */
@@ -191,14 +219,16 @@ function placeOf({ places, firstPart }: SlotsOfFiles, expert: number, index: num
 export function slotRuns(cache: Tensor, slot: number, tokens = 1): ByteRun[] {
   const memory = simulated(cache.memory);
   const [pages, kvHeads] = [dimension(cache, 0), dimension(cache, 1)];
-  const rowBytes = dimension(cache, 3) * DTYPE_BYTES[cache.dtype];
+  const sizeBytes = tokens * dimension(cache, 3) * DTYPE_BYTES[cache.dtype];
   if (slot < 0 || slot >= pages * dimension(cache, 2)) {
     throw new HazardError(`${memory.name}: slot ${slot} of a cache with ${pages} pages is wanted`);
   }
-  return Array.from({ length: kvHeads }, (_, head) => {
+  const runs: ByteRun[] = [];
+  for (let head = 0; head < kvHeads; head++) {
     const start = slotByte(cache, slot, head);
-    return { memory, start, end: start + tokens * rowBytes };
-  });
+    runs.push({ memory, start, end: start + sizeBytes });
+  }
+  return runs;
 }
 
 /** Where a head of a slot begins in the memory. */
@@ -243,20 +273,4 @@ function inside(memory: SimulatedMemory, offset: number, sizeBytes: number): voi
     offset >= 0 && offset + sizeBytes <= memory.sizeBytes,
     `bytes ${offset} to ${offset + sizeBytes} lie in ${memory.name} of ${memory.sizeBytes} bytes`,
   );
-}
-
-/** Neighbouring stretches as one. */
-function joined(runs: readonly ByteRun[]): ByteRun[] {
-  const result: ByteRun[] = [];
-  let last: { memory: SimulatedMemory; start: number; end: number } | undefined;
-  for (const { memory, start, end } of runs) {
-    if (start === end) continue;
-    if (last && last.memory === memory && last.end === start) {
-      last.end = end;
-    } else {
-      last = { memory, start, end };
-      result.push(last);
-    }
-  }
-  return result;
 }
