@@ -80,10 +80,19 @@ export function mostReadingTokens(
   slots: Pick<SlotPlan, 'count' | 'keys' | 'choices' | 'behind'>,
   experts: number,
 ): number {
-  let tokens = mostChoosingTokens(slots.count, slots.choices, experts);
+  const most = mostChoosingTokens(slots.count, slots.choices, experts);
   const share = missedShare({ ...slots, count: slots.count + (slots.behind?.count ?? 0) }) / experts;
-  while (tokens > 1 && touchedExperts(experts, slots.choices, tokens) * share > MOST_READ_SHARE) tokens--;
-  return tokens;
+  const isLittle = (tokens: number) =>
+    !(touchedExperts(experts, slots.choices, tokens) * share > MOST_READ_SHARE);
+  if (isLittle(most)) return most;
+  // More tokens touch more experts: the most lies in [few, many).
+  let [few, many] = [1, most];
+  while (many - few > 1) {
+    const tokens = Math.floor((few + many) / 2);
+    if (isLittle(tokens)) few = tokens;
+    else many = tokens;
+  }
+  return few;
 }
 
 /** The share of chosen experts that lie in no slot, if all are as likely and those in slots are any. */
