@@ -17,6 +17,8 @@ interface SetUpTypeScript {
 }
 
 export async function setup(): Promise<void> {
+  // A tree that was brought to another machine without a compiler runs what came with it.
+  if (!existsSync(join(ROOT, 'node_modules/typescript')) && existsSync(MAIN)) return;
   const script = new URL('../../native/setup-typescript.mjs', import.meta.url).href;
   const { COMPILED_FROM, compiledHash, isCompiled } = (await import(script)) as SetUpTypeScript;
   if (isCompiled() && existsSync(MAIN)) return;
