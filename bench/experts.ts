@@ -1,8 +1,9 @@
 // How near do the CPU's products with the few experts that a token chose come to reading their bytes once?
 //
-// node dist/bench/experts.js [--runs 9] [--threads N] [--tokens 1,4,16] [--chosen 1,4] [--formats mxfp4,bf16] [--isa avx2]
+// node dist/bench/experts.js [--runs 9] [--threads N] [--tokens 1,4,16] [--chosen 1,4] [--formats mxfp4,bf16] [--isa avx2] [--apart]
 //
-// What a block of a mixture asks for: gate and up, the gate, down and the sum over the chosen ones, with experts that are cold: each
+// What a block of a mixture asks for: gate and up (two products with --apart, as most checkpoints store them), the gate, down and the
+// sum over the chosen ones, with experts that are cold: each
 // run passes over more memory than caches hold. Sizes are those of a published model. The rate counts the stored bytes of the
 // experts that are chosen, and its limit is measured beside every run.
 
@@ -65,6 +66,7 @@ const { values } = parseArgs({
     chosen: { type: 'string', default: '1,4' },
     isa: { type: 'string' },
     formats: { type: 'string', default: Object.keys(STORED).join(',') },
+    apart: { type: 'boolean', default: false },
   },
 });
 const { addon, threads, readBytes, stream, allocate } = openProducts(values);
@@ -74,7 +76,7 @@ const activations = allocate(2 ** 26);
 
 /** The weights of as many experts as fit, gate and up in one, and the bytes of an expert. */
 function layOut({ hidden, between, format, parts }: Stored) {
-  const all: { readonly up: Weight; readonly down: Weight }[] = [];
+  const all: { readonly ups: readonly Weight[]; readonly down: Weight }[] = [];
   let at = 0;
   const place = (outputs: number, inputs: number): Weight => {
     const placed: Partial<Record<PartName, Tensor>> = {};
@@ -85,7 +87,10 @@ function layOut({ hidden, between, format, parts }: Stored) {
     return { format, shape: [outputs, inputs], firstRow: 0, parts: placed };
   };
   for (let bytes = 0; at + bytes <= WEIGHT_BYTES; bytes = at / all.length) {
-    all.push({ up: place(2 * between, hidden), down: place(hidden, between) });
+    const ups = values.apart
+      ? [place(between, hidden), place(between, hidden)]
+      : [place(2 * between, hidden)];
+    all.push({ ups, down: place(hidden, between) });
   }
   return { all, bytes: at / all.length };
 }
@@ -113,7 +118,12 @@ function blocksOf(
   used = 0;
   const choices = tokens * chosen;
   const x = inActivations('f32', [tokens, stored.hidden]);
-  const up = inActivations('f32', [choices, 2 * stored.between]);
+  const ups = values.apart
+    ? [0, 1].map(() => inActivations('f32', [choices, stored.between]))
+    : [inActivations('f32', [choices, 2 * stored.between])];
+  const first = present(ups[0], 'outputs');
+  const gate = columns(first, 0, stored.between);
+  const up = ups[1] ?? columns(first, stored.between, stored.between);
   const between = inActivations('f32', [choices, stored.between]);
   const down = inActivations('f32', [choices, stored.hidden]);
   const experts = inActivations('i32', [tokens, chosen]);
@@ -122,15 +132,24 @@ function blocksOf(
     numbers[index] = index % chosen;
   });
   const blocks: Float64Array[] = [];
-  for (let first = 0; first + chosen <= order.length; first += chosen) {
-    const weights = order.slice(first, first + chosen).map((index) => present(all[index], 'an expert'));
+  for (let at = 0; at + chosen <= order.length; at += chosen) {
+    const weights = order.slice(at, at + chosen).map((index) => present(all[index], 'an expert'));
+    const products = ups.map(
+      (out, which): Op => ({
+        op: 'expert_linear',
+        out,
+        x,
+        experts,
+        weights: weights.map((each) => present(each.ups[which], 'a weight')),
+      }),
+    );
     const ops: Op[] = [
-      { op: 'expert_linear', out: up, x, experts, weights: weights.map((each) => each.up) },
+      ...products,
       {
         op: 'gated',
         out: between,
-        gate: columns(up, 0, stored.between),
-        up: columns(up, stored.between, stored.between),
+        gate,
+        up,
         activation: 'silu',
         limit: 0,
         limitAfter: false,

@@ -138,11 +138,19 @@ inline void ExpertTask(const ExpertLinearOp& op, const Experts& experts, const E
   });
 }
 
-/// Choices [first, first + choices): sorted by expert, their inputs packed group by group, then one loop over all
-/// panels of all experts that are used.
+/// One of several products of the same choices and inputs, whose weights are alike.
 template <class Experts>
-inline void ExpertSlice(const ExpertLinearOp& op, const Experts& experts, int64_t first, int64_t choices, Run& run) {
+struct ExpertProduct {
+  const ExpertLinearOp& op;
+  Experts experts;
+};
+
+/// Choices [first, first + choices): sorted by expert, their inputs packed group by group, then one loop over all panels of all
+/// experts that are used, of every product.
+template <class Experts, size_t N>
+inline void ExpertSlice(const ExpertProduct<Experts> (&products)[N], int64_t first, int64_t choices, Run& run) {
   using W = typename Experts::Inputs;
+  const auto& [op, experts] = products[0];
   const int64_t inputs = op.x.shape[1], blocks = (inputs / W::kInputs + kDepth - 1) / kDepth;
   const int64_t each = op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
   const int64_t row_floats = blocks * kPitch;
@@ -153,32 +161,35 @@ inline void ExpertSlice(const ExpertLinearOp& op, const Experts& experts, int64_
   float* packed = reinterpret_cast<float*>(scratch + head_bytes);
   ExpertGroups sorted = GroupChoices(op, first, choices, reinterpret_cast<ExpertGroup*>(scratch),
                                      reinterpret_cast<int32_t*>(scratch + group_bytes));
-  const int64_t most = MostChoices(sorted), outputs = op.weight.outputs;
+  const int64_t most = MostChoices(sorted), outputs = op.weight.outputs, all = outputs * sorted.group_count * int64_t{N};
   const bool small = experts.takes_small_tasks() && most <= kDirectTokens;
-  CutTasks(sorted, outputs, small ? TaskRows(outputs * sorted.group_count, Experts::kLeastRows, 1, true, run) : kPanelRows);
+  CutTasks(sorted, outputs, small ? TaskRows(all, Experts::kLeastRows, 1, true, run) : kPanelRows);
   // One token that chose several takes the same inputs to all of them.
   const bool one = op.x.shape[0] == 1 && most == 1;
   const auto inputs_of = [&](const ExpertGroup& group) { return packed + (one ? 0 : group.first * row_floats); };
   // All groups share one loop: most have so few choices that a loop for each would run on one thread. Inputs may come from a device.
-  ForEach(run, one ? 1 : sorted.choices(), inputs / kWidth * 4, [&](int64_t place) {
+  ForEach(run, one ? 1 : sorted.choices(), inputs / kWidth * 4, [&, &op = op, &experts = experts](int64_t place) {
     const ExpertGroup& group = sorted.OfPlace(place);
     const PackedInputs x{inputs_of(group), group.count};
     const int64_t t = place - group.first;
     PackRow<W>(Row(op.x, (first + sorted.order[place]) / each), inputs, x, t);
     Reorder<W>(x, inputs, t, experts.order_block());
   });
-  const int64_t work = TaskWork(sorted.rows, inputs, choices / Larger(1, sorted.group_count));
-  ForEach(run, sorted.task_count, work,
-          [&](int64_t task) { ExpertTask(op, experts, sorted, first, task, inputs_of(sorted.OfTask(task))); });
+  const int64_t work = TaskWork(sorted.rows, inputs, choices / Larger(1, sorted.group_count)), tasks = sorted.task_count;
+  ForEach(run, tasks * int64_t{N}, work, [&](int64_t at) {
+    const auto& product = products[at / tasks];
+    ExpertTask(product.op, product.experts, sorted, first, at % tasks, inputs_of(sorted.OfTask(at % tasks)));
+  });
 }
 
-template <class Experts>
-inline void ExpertsOf(const ExpertLinearOp& op, const Experts& experts, Run& run) {
+template <class Experts, size_t N>
+inline void ExpertsOf(const ExpertProduct<Experts> (&products)[N], Run& run) {
+  const ExpertLinearOp& op = products[0].op;
   const int64_t choices = op.out.shape[0];
   const int64_t row_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
   const int64_t slice = Larger(kTaskTokens, kPackedBytes / row_bytes);
   for (int64_t first = 0; first < choices; first += slice) {
-    ExpertSlice(op, experts, first, Smaller(slice, choices - first), run);
+    ExpertSlice(products, first, Smaller(slice, choices - first), run);
   }
 }
 
@@ -195,17 +206,28 @@ inline void CheckExperts(const ExpertLinearOp& op) {
   }
 }
 
-inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
+/// The products of ops whose weights are alike.
+template <class... Ops>
+inline void ExpertsKernel(Run& run, const ExpertLinearOp& op, const Ops&... others) {
   CheckExperts(op);
+  (CheckExperts(others), ...);
   if (op.weight.format == WeightFormat::kDense) {
-    const DenseExpertLinearOp dense = DenseOf(op);
-    WithProductType(dense.weight, [&]<class W>(W, const View& weight) {
-      ExpertsOf(op, DenseExperts<W>{weight, dense.weights}, run);
+    WithProductType(DenseOf(op).weight, [&]<class W>(W, const View& weight) {
+      const auto product = [&](const ExpertLinearOp& one) {
+        return ExpertProduct<DenseExperts<W>>{one, {weight, DenseOf(one).weights}};
+      };
+      ExpertsOf({product(op), product(others)...}, run);
     });
   } else {
-    WithExpandedType(op.weight, [&]<class W>(W) { ExpertsOf(op, StoredExperts<W>{op}, run); });
+    WithExpandedType(op.weight, [&]<class W>(W) {
+      const auto product = [](const ExpertLinearOp& one) { return ExpertProduct<StoredExperts<W>>{one, {one}}; };
+      ExpertsOf({product(op), product(others)...}, run);
+    });
   }
 }
+
+inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) { ExpertsKernel(run, op); }
+inline void ExpertPairKernel(const ExpertLinearOp& a, const ExpertLinearOp& b, Run& run) { ExpertsKernel(run, a, b); }
 
 inline void ExpertBiasKernel(const ExpertBiasOp& op, Run& run) {
   const int64_t each = op.experts.shape[1], length = op.x.shape[1];

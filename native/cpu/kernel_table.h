@@ -42,6 +42,7 @@ constexpr Kernels kTable = {
     .clamp = ClampKernel,
     .route = RouteKernel,
     .expert_linear = ExpertLinearKernel,
+    .expert_pair = ExpertPairKernel,
     .combine = CombineKernel,
     .expert_bias = ExpertBiasKernel,
     .gated_pairs = GatedPairsKernel,

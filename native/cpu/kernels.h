@@ -42,6 +42,8 @@ struct Kernels {
   void (*clamp)(const ClampOp&, Run&);
   void (*route)(const RouteOp&, Run&);
   void (*expert_linear)(const ExpertLinearOp&, Run&);
+  /// Two that differ only in where their weights and outputs lie, as one loop.
+  void (*expert_pair)(const ExpertLinearOp&, const ExpertLinearOp&, Run&);
   void (*combine)(const CombineOp&, Run&);
   void (*expert_bias)(const ExpertBiasOp&, Run&);
   void (*gated_pairs)(const GatedPairsOp&, Run&);

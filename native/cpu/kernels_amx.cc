@@ -45,6 +45,10 @@ Kernels Table() {
   Kernels kernels = KernelsAvx512();
   kernels.linear = TileLinear<kParts>;
   kernels.expert_linear = TileExperts<kParts>;
+  kernels.expert_pair = [](const ExpertLinearOp& a, const ExpertLinearOp& b, Run& run) {
+    TileExperts<kParts>(a, run);
+    TileExperts<kParts>(b, run);
+  };
   return kernels;
 }
 
