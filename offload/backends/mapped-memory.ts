@@ -33,7 +33,7 @@ export class MappedMemory implements HostMemory {
       throw new OperatingError(
         'DOES_NOT_FIT',
         `${formatBytes(this.sizeBytes)} of results or tables of a pass are more than the ${formatBytes(constants.MAX_LENGTH)} that ` +
-          'this version of Node sees at once: give a smaller --batch_size or --micro_batch_tokens, or use a newer Node',
+          'this version of Node sees at once: give a smaller --batch_size, or use a newer Node',
       );
     }
     this.#bytes ??= new Uint8Array(this.native.view(0, this.sizeBytes));
