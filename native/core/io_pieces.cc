@@ -3,10 +3,10 @@
 
 #include <chrono>
 #include <stdexcept>
-#include <unordered_map>
 
 #include "core/clock.h"
 #include "core/memory.h"
+#include "core/weak_table.h"
 
 namespace zi {
 namespace {
@@ -14,9 +14,7 @@ namespace {
 /// How soon a wait sees that its stream is closed.
 constexpr std::chrono::milliseconds kLook{20};
 
-std::mutex all_pieces_mutex;
-std::unordered_map<uint32_t, std::weak_ptr<IoPieces>> all_pieces;
-std::atomic<uint32_t> next_pieces_id{1};
+WeakTable<IoPieces> all_pieces;
 
 }  // namespace
 
@@ -39,7 +37,7 @@ struct IoPieces::Batch {
 };
 
 IoPieces::IoPieces(std::shared_ptr<IoReader> reader, std::vector<std::vector<IoRead>> pieces, std::shared_ptr<HostMemory> memory)
-    : id_(next_pieces_id++), reader_(std::move(reader)), pieces_(std::move(pieces)), memory_(std::move(memory)),
+    : id_(all_pieces.NextId()), reader_(std::move(reader)), pieces_(std::move(pieces)), memory_(std::move(memory)),
       record_(std::make_shared<Record>()) {
   for (const auto& piece : pieces_) {
     if (piece.empty()) throw std::invalid_argument("a piece of files has no read");
@@ -132,16 +130,10 @@ IoPieceStats IoPieces::stats() const {
 std::shared_ptr<IoPieces> MakePieces(std::shared_ptr<IoReader> reader, std::vector<std::vector<IoRead>> pieces,
                                      std::shared_ptr<HostMemory> memory) {
   auto made = std::make_shared<IoPieces>(std::move(reader), std::move(pieces), std::move(memory));
-  std::lock_guard<std::mutex> lock(all_pieces_mutex);
-  std::erase_if(all_pieces, [](const auto& entry) { return entry.second.expired(); });
-  all_pieces[made->id()] = made;
+  all_pieces.Enter(made);
   return made;
 }
 
-std::shared_ptr<IoPieces> FindPieces(uint32_t id) {
-  std::lock_guard<std::mutex> lock(all_pieces_mutex);
-  const auto found = all_pieces.find(id);
-  return found == all_pieces.end() ? nullptr : found->second.lock();
-}
+std::shared_ptr<IoPieces> FindPieces(uint32_t id) { return all_pieces.Find(id); }
 
 }  // namespace zi

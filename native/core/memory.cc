@@ -8,11 +8,11 @@
 #include <deque>
 #include <mutex>
 #include <new>
-#include <unordered_map>
 
 #include "core/coded_error.h"
 #include "core/faults.h"
 #include "core/threads.h"
+#include "core/weak_table.h"
 
 namespace zi {
 namespace {
@@ -20,9 +20,7 @@ namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kPage = 4096;
 
-std::mutex memories_mutex;
-std::unordered_map<uint32_t, std::weak_ptr<Memory>> memories;
-std::atomic<uint32_t> next_memory_id{1};
+WeakTable<Memory> memories;
 
 size_t RoundUp(size_t value, size_t to) { return (value + to - 1) / to * to; }
 
@@ -71,7 +69,7 @@ void PopulateWaiting() {
 
 }  // namespace
 
-Memory::Memory(int place, size_t size) : size_(size), id_(next_memory_id++), place_(place) {}
+Memory::Memory(int place, size_t size) : size_(size), id_(memories.NextId()), place_(place) {}
 
 HostMemory::HostMemory(size_t size, bool huge_pages) : Memory(kHostPlace, size) {
   const bool align_huge = huge_pages && size >= kHugePage;
@@ -128,18 +126,9 @@ void PopulateSoon(const std::shared_ptr<HostMemory>& memory) {
   }
 }
 
-void EnterMemory(const std::shared_ptr<Memory>& memory) {
-  std::lock_guard<std::mutex> lock(memories_mutex);
-  // Ids are never used twice, so memory that is gone only takes room.
-  std::erase_if(memories, [](const auto& entry) { return entry.second.expired(); });
-  memories[memory->id()] = memory;
-}
+void EnterMemory(const std::shared_ptr<Memory>& memory) { memories.Enter(memory); }
 
-std::shared_ptr<Memory> FindMemory(uint32_t id) {
-  std::lock_guard<std::mutex> lock(memories_mutex);
-  auto found = memories.find(id);
-  return found == memories.end() ? nullptr : found->second.lock();
-}
+std::shared_ptr<Memory> FindMemory(uint32_t id) { return memories.Find(id); }
 
 std::shared_ptr<HostMemory> FindHostMemory(uint32_t id) {
   return std::dynamic_pointer_cast<HostMemory>(FindMemory(id));
