@@ -28,6 +28,11 @@ export class MappedMemory implements HostMemory {
 
   /** Made at first use, since only small control memory needs it. Throws DOES_NOT_FIT beyond what JavaScript sees at once. */
   get bytes(): Uint8Array<ArrayBuffer> {
+    this.#bytes ??= this.#seen();
+    return this.#bytes;
+  }
+
+  #seen(): Uint8Array<ArrayBuffer> {
     if (this.sizeBytes > constants.MAX_LENGTH) {
       // Node ends the process where a larger view is made of memory that is not its own.
       throw new OperatingError(
@@ -36,7 +41,6 @@ export class MappedMemory implements HostMemory {
           'this version of Node sees at once: give a smaller --batch_size, or use a newer Node',
       );
     }
-    this.#bytes ??= new Uint8Array(this.native.view(0, this.sizeBytes));
-    return this.#bytes;
+    return new Uint8Array(this.native.view(0, this.sizeBytes));
   }
 }
