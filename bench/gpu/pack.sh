@@ -18,8 +18,7 @@ if [ -f out/cuda12/Release/zero_inference.node ]; then
   mkdir -p "$stage/out/cuda12/Release"
   cp out/cuda12/Release/zero_inference.node "$stage/out/cuda12/Release/"
 fi
-cp package.json package-lock.json tsconfig.json vitest.config.ts "$stage/"
-cp native/*.mjs "$stage/native/" # tests ask set-up whether dist/ is of these sources
+cp package.json tsconfig.json vitest.config.ts "$stage/"
 exclude=(--exclude node_modules)
 [ "$fixtures" = 1 ] || exclude+=(--exclude test/fixtures)
 tar -cf - "${exclude[@]}" --exclude '*.map' --exclude '*.d.ts' dist src offload test configs bench | tar -xf - -C "$stage"
