@@ -4,10 +4,12 @@
 // longer than a product of one token. Whoever is woken wakes two more, so that the caller begins at once.
 //
 // The items of a loop are split into parts, one for each thread: what asks for memory ahead of its item then asks for what the
-// same thread needs next. A thread that is done with its part helps with the others.
+// same thread needs next. A thread that is done with its part helps with the others. Where loops follow each other, threads stay
+// until the last one has nothing left, and wait between them until all of the one before is done.
 #include "core/thread_pool.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <exception>
 
 #include "core/numa.h"
@@ -24,51 +26,95 @@ struct ThreadPool::Loop {
     std::atomic<size_t> next;
     size_t end;
   };
+  struct Stage {
+    Phase phase;
+    size_t part_count;
+    Part parts[kMostParts];
+    /// Items that are done, as threads say when nothing is left for them to take.
+    alignas(64) std::atomic<size_t> done;
 
-  Body body;
-  void* context;
+    void Begin(const Phase& of, size_t threads) {
+      phase = of;
+      phase.chunk = std::max<size_t>(phase.chunk, 1);
+      const size_t chunks = (phase.count + phase.chunk - 1) / phase.chunk;
+      part_count = std::min({threads, chunks, kMostParts});
+      for (size_t i = 0; i < part_count; ++i) {
+        parts[i].next.store(i * chunks / part_count * phase.chunk, std::memory_order_relaxed);
+        parts[i].end = std::min(phase.count, (i + 1) * chunks / part_count * phase.chunk);
+      }
+    }
+    /// More than one thread has something to do.
+    bool IsShared() const { return phase.count > phase.chunk; }
+  };
+
   const CancelFlag& cancel;
-  size_t chunk;
-  size_t part_count;
-  Part parts[kMostParts];
+  const size_t stage_count;
+  Stage stages[kMostPhases];
   std::atomic<size_t> joined{0};
   std::atomic<bool> failed{false};
   std::exception_ptr failure{};  // written by whoever set failed, read once no helper is left
 
-  Loop(Body b, void* with, size_t count, size_t chunk_items, const CancelFlag& flag, size_t threads)
-      : body(b), context(with), cancel(flag), chunk(chunk_items) {
-    const size_t chunks = (count + chunk - 1) / chunk;
-    part_count = std::min({threads, chunks, kMostParts});
-    for (size_t i = 0; i < part_count; ++i) {
-      parts[i].next.store(i * chunks / part_count * chunk, std::memory_order_relaxed);
-      parts[i].end = std::min(count, (i + 1) * chunks / part_count * chunk);
+  Loop(const Phase* phases, size_t count, const CancelFlag& flag, size_t threads) : cancel(flag), stage_count(count) {
+    for (size_t i = 0; i < count; ++i) stages[i].Begin(phases[i], threads);
+  }
+
+  /// How many threads beside one the busiest stage has chunks for.
+  size_t Useful() const {
+    size_t useful = 0;
+    for (size_t i = 0; i < stage_count; ++i) {
+      if (stages[i].IsShared()) useful = std::max(useful, (stages[i].phase.count - 1) / stages[i].phase.chunk);
     }
+    return useful;
   }
 
   void Drain() noexcept {
     try {
       const size_t own = joined.fetch_add(1, std::memory_order_relaxed);
-      for (size_t i = 0; i < part_count; ++i) {
-        if (!Drain(parts[(own + i) % part_count])) break;
-      }
-      if (!cancel.load(std::memory_order_relaxed)) return;
+      size_t i = 0;
+      while (i < stage_count && Drain(stages[i], own) && (i + 1 == stage_count || Await(stages[i]))) ++i;
+      if (i == stage_count) return;
     } catch (...) {
       if (!failed.exchange(true)) failure = std::current_exception();
     }
-    for (size_t i = 0; i < part_count; ++i) parts[i].next.store(parts[i].end, std::memory_order_relaxed);
+    for (size_t i = 0; i < stage_count; ++i) End(stages[i]);
   }
 
  private:
+  /// Of a stage that ends before all is done: more than any number of items.
+  static constexpr size_t kEnded = SIZE_MAX / 2;
+
   /// False where the loop was cancelled.
-  bool Drain(Part& part) {
+  bool Drain(Stage& stage, size_t own) {
+    size_t taken = 0;
+    for (size_t i = 0; i < stage.part_count; ++i) {
+      if (!Drain(stage.phase, stage.parts[(own + i) % stage.part_count], &taken)) return false;
+    }
+    if (taken > 0 && stage.done.fetch_add(taken, std::memory_order_acq_rel) + taken == stage.phase.count) stage.done.notify_all();
+    return true;
+  }
+  bool Drain(const Phase& phase, Part& part, size_t* taken) {
     // Looking changes nothing of what others count in: at the end every thread looks at the parts of all.
     while (!cancel.load(std::memory_order_relaxed)) {
       if (part.next.load(std::memory_order_relaxed) >= part.end) return true;
-      const size_t begin = part.next.fetch_add(chunk, std::memory_order_relaxed);
+      const size_t begin = part.next.fetch_add(phase.chunk, std::memory_order_relaxed);
       if (begin >= part.end) return true;
-      body(context, begin, std::min(part.end, begin + chunk));
+      const size_t end = std::min(part.end, begin + phase.chunk);
+      phase.body(phase.context, begin, end);
+      *taken += end - begin;
     }
     return false;
+  }
+  /// Until all of the stage is done; false where it has ended before.
+  static bool Await(Stage& stage) {
+    const auto done = [&] { return stage.done.load(std::memory_order_acquire); };
+    SpinBriefly([&] { return done() >= stage.phase.count; });
+    for (size_t now; (now = done()) < stage.phase.count;) stage.done.wait(now);
+    return done() == stage.phase.count;
+  }
+  static void End(Stage& stage) {
+    for (size_t i = 0; i < stage.part_count; ++i) stage.parts[i].next.store(stage.parts[i].end, std::memory_order_relaxed);
+    stage.done.store(kEnded, std::memory_order_release);
+    stage.done.notify_all();
   }
 };
 
@@ -98,11 +144,15 @@ unsigned ThreadPool::threads() const { return workers_->size() + 1; }
 const std::string& ThreadPool::refusal() const { return workers_->refusal(); }
 
 void ThreadPool::ParallelFor(size_t count, size_t chunk, const CancelFlag& cancel, Body body, void* context) {
-  if (count == 0) return;
-  chunk = std::max<size_t>(chunk, 1);
-  Loop loop(body, context, count, chunk, cancel, threads());
-  Slot* slot = workers_->size() == 0 || count <= chunk ? nullptr : Open(loop);
-  if (slot) WakeSome((count - 1) / chunk);
+  const Phase phase{count, chunk, body, context};
+  ParallelPhases(&phase, 1, cancel);
+}
+
+void ThreadPool::ParallelPhases(const Phase* phases, size_t phase_count, const CancelFlag& cancel) {
+  Loop loop(phases, phase_count, cancel, threads());
+  const size_t useful = loop.Useful();
+  Slot* slot = workers_->size() == 0 || useful == 0 ? nullptr : Open(loop);
+  if (slot) WakeSome(useful);
   loop.Drain();
   if (slot) Close(*slot);
   if (loop.failed) std::rethrow_exception(loop.failure);

@@ -28,10 +28,21 @@ class ThreadPool {
   /// Why there are fewer than wanted; empty when there are not.
   const std::string& refusal() const;
 
+  /// `count` items, of which a thread takes `chunk` at a time.
+  struct Phase {
+    size_t count, chunk;
+    Body body;
+    void* context;
+  };
+  static constexpr size_t kMostPhases = 4;
+
   /// Calls `body` on chunks of `chunk` items until all `count` are taken or `cancel` is set; returns when none runs.
   /// Several threads may call at once: workers help whichever loop has chunks left. What a body throws ends the loop, and
   /// the first of it is thrown here.
   void ParallelFor(size_t count, size_t chunk, const CancelFlag& cancel, Body body, void* context);
+  /// The same for up to kMostPhases loops, of which each begins when all items of the one before are done. Threads stay between
+  /// them, which takes a fraction of leaving and coming back.
+  void ParallelPhases(const Phase* phases, size_t phase_count, const CancelFlag& cancel);
 
   /// While more has begun than ended, workers look out for the next loop for milliseconds before they sleep: waking all of them
   /// takes as long as a product of one token.

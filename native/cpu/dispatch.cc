@@ -1,14 +1,13 @@
 // Implements cpu/dispatch.h: which kernel of the table each operation takes.
 #include "cpu/dispatch.h"
 
-#include <algorithm>
 #include <stdexcept>
 #include <string>
-#include <tuple>
 #include <variant>
 
 #include "cpu/bring.h"
 #include "cpu/copy.h"
+#include "cpu/expert_block.h"
 #include "cpu/find.h"
 #include "cpu/host_exchange.h"
 #include "cpu/host_part.h"
@@ -90,36 +89,19 @@ void RunOperation(const Decoded& decoded, const CancelFlag& cancel) {
   });
 }
 
-bool AreAlike(const View& a, const View& b) {
-  return a.dtype == b.dtype && a.rank == b.rank && std::equal(a.shape, a.shape + a.rank, b.shape) &&
-         std::equal(a.strides, a.strides + a.rank, b.strides);
-}
-bool AreOne(const View& a, const View& b) { return a.data == b.data && AreAlike(a, b); }
-bool SameParts(const Weight& a, const Weight& b) {
-  return std::equal(a.parts, a.parts + kWeightParts, b.parts, [](const View& of_a, const View& of_b) {
-    return of_a.data && of_b.data ? AreAlike(of_a, of_b) : of_a.data == of_b.data;
+/// How many operations from `first` on were computed as one; 0 where that one is to be computed by itself.
+size_t RunTogether(const std::vector<Decoded>& operations, size_t first, const CancelFlag& cancel) {
+  ExpertBlock block;
+  size_t count = FindExpertBlock(operations, first, &block);
+  if (count == 0) return 0;
+  Running(operations[first].name, cancel, [&](const Kernels& kernels, Run& run) {
+    if (kernels.expert_block) {
+      kernels.expert_block(block, run);
+    } else {
+      count = 0;
+    }
   });
-}
-bool SameFormat(const Weight& a, const Weight& b) {
-  const auto facts = [](const Weight& w) {
-    return std::tuple(w.format, w.outputs, w.inputs, w.first_row, w.row_group, w.input_group, w.product, w.type, w.bits,
-                      w.zero_plus_one, w.global_divides);
-  };
-  return facts(a) == facts(b) && SameParts(a, b);
-}
-
-/// Whether `next` is another product of the same inputs and choices, as those of gates and of what they let through are where
-/// checkpoints store both apart. One loop of both spares the threads an end at which they wait for each other.
-bool MakePair(const Decoded& decoded, const Decoded& next) {
-  const auto *a = std::get_if<ExpertLinearOp>(&decoded.op), *b = std::get_if<ExpertLinearOp>(&next.op);
-  return a && b && !a->in_slots() && !b->in_slots() && a->expert_count == b->expert_count && AreOne(a->x, b->x) &&
-         AreOne(a->experts, b->experts) && a->out.shape[0] == b->out.shape[0] && a->out.data != b->out.data && SameFormat(a->weight, b->weight);
-}
-
-void RunPair(const Decoded& decoded, const Decoded& next, const CancelFlag& cancel) {
-  Running(decoded.name, cancel, [&](const Kernels& kernels, Run& run) {
-    kernels.expert_pair(std::get<ExpertLinearOp>(decoded.op), std::get<ExpertLinearOp>(next.op), run);
-  });
+  return count;
 }
 
 }  // namespace
@@ -134,14 +116,10 @@ Stream::Work WorkFor(const double* words, size_t count) {
 Stream::Work WorkForAll(const double* words, size_t count) {
   auto operations = std::make_shared<const std::vector<Decoded>>(DecodeOperations(words, count, kHostPlace));
   return [operations](const CancelFlag& cancel) {
-    for (size_t i = 0; i < operations->size(); ++i) {
-      if (cancel) return;
-      const Decoded& decoded = (*operations)[i];
-      if (i + 1 < operations->size() && MakePair(decoded, (*operations)[i + 1])) {
-        RunPair(decoded, (*operations)[++i], cancel);
-      } else {
-        RunOperation(decoded, cancel);
-      }
+    for (size_t i = 0; i < operations->size() && !cancel;) {
+      const size_t together = RunTogether(*operations, i, cancel);
+      if (together == 0) RunOperation((*operations)[i], cancel);
+      i += together == 0 ? 1 : together;
     }
   };
 }

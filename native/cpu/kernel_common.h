@@ -153,18 +153,23 @@ inline void ReorderPairs([[maybe_unused]] float* pairs, [[maybe_unused]] int64_t
 #endif
 }
 
-/// f(i) for all i < count, in parallel. `work` is the rough cost of one item in simple vector operations: chunks are
-/// made large enough to be worth handing to another thread, and small operations stay on the calling one.
+/// f(i) for all i < count. `work` is the rough cost of one item in simple vector operations: chunks are made large enough to be worth
+/// handing to another thread.
+template <class F>
+inline ThreadPool::Phase PhaseOf(int64_t count, int64_t work, F& f) {
+  constexpr int64_t kChunkWork = 4096;
+  const auto body = [](void* context, size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) (*static_cast<F*>(context))(static_cast<int64_t>(i));
+  };
+  return {static_cast<size_t>(count), static_cast<size_t>(Larger(1, kChunkWork / Larger(1, work))), body,
+          const_cast<void*>(static_cast<const void*>(&f))};
+}
+
+/// The same in parallel; small operations stay on the calling thread.
 template <class F>
 inline void ForEach(Run& run, int64_t count, int64_t work, F f) {
-  constexpr int64_t kChunkWork = 4096;
-  const int64_t chunk = Larger(1, kChunkWork / Larger(1, work));
-  run.pool.ParallelFor(
-      static_cast<size_t>(count), static_cast<size_t>(chunk), run.cancel,
-      [](void* context, size_t begin, size_t end) {
-        for (size_t i = begin; i < end; ++i) (*static_cast<F*>(context))(static_cast<int64_t>(i));
-      },
-      &f);
+  const ThreadPool::Phase phase = PhaseOf(count, work, f);
+  run.pool.ParallelPhases(&phase, 1, run.cancel);
 }
 
 }  // namespace zi::ZI_ISA

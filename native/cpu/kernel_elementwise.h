@@ -28,49 +28,57 @@ inline void AddKernel(const AddOp& op, Run& run) {
   });
 }
 
-inline void GatedKernel(const GatedOp& op, Run& run) {
-  const int64_t length = RowLength(op.out);
+/// out[from … to) of one row of `gated`, where `from` is a multiple of kWidth.
+inline void GateSome(const GatedOp& op, int64_t row, int64_t from, int64_t to) {
   const bool limited = op.limit > 0;
   const Vec most = Set(op.limit), least = Set(-op.limit);
   // Comparisons with NaN do not hold, so it stays.
   const auto below = [&](Vec x) { return SelectLess(most, x, most, x); };
-  ForEach(run, RowCount(op.out), length / kWidth * 4, [&](int64_t row) {
-    float* out = FlatRow(op.out, row);
-    const float* gate = FlatRow(op.gate, row);
-    const float* up = FlatRow(op.up, row);
-    for (int64_t i = 0; i < length; i += kWidth) {
-      Vec active = LoadUpTo(gate + i, length - i), by = LoadUpTo(up + i, length - i);
-      if (limited && !op.limit_after) active = below(active);
-      active = Activate(op.activation, active);
-      if (limited && op.limit_after) active = below(active);
-      if (limited) by = below(SelectLess(by, least, least, by));
-      StoreUpTo(out + i, Mul(active, by), length - i);
+  float* out = FlatRow(op.out, row);
+  const float* gate = FlatRow(op.gate, row);
+  const float* up = FlatRow(op.up, row);
+  for (int64_t i = from; i < to; i += kWidth) {
+    Vec active = LoadUpTo(gate + i, to - i), by = LoadUpTo(up + i, to - i);
+    if (limited && !op.limit_after) active = below(active);
+    active = Activate(op.activation, active);
+    if (limited && op.limit_after) active = below(active);
+    if (limited) by = below(SelectLess(by, least, least, by));
+    StoreUpTo(out + i, Mul(active, by), to - i);
+  }
+}
+/// The same of `gated_pairs`.
+inline void GateSome(const GatedPairsOp& op, int64_t row, int64_t from, int64_t to) {
+  const Vec alpha = Set(op.alpha), most = Set(op.limit), least = Set(-op.limit), one = Set(1);
+  float* out = Row(op.out, row);
+  const float* x = Row(op.x, row);
+  for (int64_t i = from; i < to; i += kWidth) {
+    Vec gate, up;
+    if (const int64_t n = to - i; n >= kWidth) {
+      SplitPairs(x + 2 * i, gate, up);
+    } else {
+      float rest[2 * kWidth] = {};
+      std::memcpy(rest, x + 2 * i, static_cast<size_t>(2 * n) * sizeof(float));
+      SplitPairs(rest, gate, up);
     }
-  });
+    // Comparisons with NaN do not hold, so it stays.
+    gate = SelectLess(most, gate, most, gate);
+    up = SelectLess(most, up, most, SelectLess(up, least, least, up));
+    const Vec sigmoid = Div(one, Add(one, Exp(Sub(Zero(), Mul(alpha, gate)))));
+    StoreUpTo(out + i, Mul(Add(up, one), Mul(gate, sigmoid)), to - i);
+  }
+}
+
+/// What one vector of a gate costs, in simple vector operations.
+constexpr int64_t kGateWork = 6;
+
+inline void GatedKernel(const GatedOp& op, Run& run) {
+  const int64_t length = RowLength(op.out);
+  ForEach(run, RowCount(op.out), length / kWidth * kGateWork, [&](int64_t row) { GateSome(op, row, 0, length); });
 }
 
 inline void GatedPairsKernel(const GatedPairsOp& op, Run& run) {
   const int64_t length = op.out.shape[1];
-  const Vec alpha = Set(op.alpha), most = Set(op.limit), least = Set(-op.limit), one = Set(1);
-  ForEach(run, op.out.shape[0], length / kWidth * 6, [&](int64_t row) {
-    float* out = Row(op.out, row);
-    const float* x = Row(op.x, row);
-    for (int64_t i = 0; i < length; i += kWidth) {
-      Vec gate, up;
-      if (const int64_t n = length - i; n >= kWidth) {
-        SplitPairs(x + 2 * i, gate, up);
-      } else {
-        float rest[2 * kWidth] = {};
-        std::memcpy(rest, x + 2 * i, static_cast<size_t>(2 * n) * sizeof(float));
-        SplitPairs(rest, gate, up);
-      }
-      // Comparisons with NaN do not hold, so it stays.
-      gate = SelectLess(most, gate, most, gate);
-      up = SelectLess(most, up, most, SelectLess(up, least, least, up));
-      const Vec sigmoid = Div(one, Add(one, Exp(Sub(Zero(), Mul(alpha, gate)))));
-      StoreUpTo(out + i, Mul(Add(up, one), Mul(gate, sigmoid)), length - i);
-    }
-  });
+  ForEach(run, op.out.shape[0], length / kWidth * kGateWork, [&](int64_t row) { GateSome(op, row, 0, length); });
 }
 
 inline void PositionScaleKernel(const PositionScaleOp& op, Run& run) {

@@ -118,78 +118,158 @@ struct StoredExperts {
   }
 };
 
-/// A few rows of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
-/// @param inputs of the task's group
-template <class Experts>
-inline void ExpertTask(const ExpertLinearOp& op, const Experts& experts, const ExpertGroups& sorted, int64_t first,
-                       int64_t task, float* inputs) {
-  const ExpertGroup& group = sorted.OfTask(task);
-  const int64_t token_blocks = (group.count + kTaskTokens - 1) / kTaskTokens, local = task - group.first_task;
-  const int64_t row = local / token_blocks * sorted.rows, token = local % token_blocks * kTaskTokens;
-  const int64_t tokens = Smaller(kTaskTokens, group.count - token);
-  const DenseLinearOp ending{op.out, op.x, View{}, View{}, false, Activation::kNone, false};
-  const PackedInputs x{inputs, group.count};
-  experts.Of(group.expert, [&](const auto& weight) {
-    const float* sums = weight.Sums(x, {row, sorted.rows, token, tokens});
-    const int64_t count = Smaller(sorted.rows, op.weight.outputs - row);
-    for (int64_t t = 0; t < tokens; ++t) {
-      FinishRow(ending, first + sorted.order[group.first + token + t], row, count, sums + t * kPanelRows);
-    }
-  });
-}
-
 /// One of several products of the same choices and inputs, whose weights are alike.
 template <class Experts>
 struct ExpertProduct {
   const ExpertLinearOp& op;
   Experts experts;
+  /// [E, N], added to the sums; without data where there is none.
+  View bias{};
+
+  View BiasOf(int64_t expert) const {
+    View row = bias;
+    if (row.data) row.data += expert * bias.strides[0] * ElementBytes(bias.dtype);
+    return row;
+  }
 };
 
-/// Choices [first, first + choices): sorted by expert, their inputs packed group by group, then one loop over all panels of all
-/// experts that are used, of every product.
-template <class Experts, size_t N>
-inline void ExpertSlice(const ExpertProduct<Experts> (&products)[N], int64_t first, int64_t choices, Run& run) {
+/// Products as threads take them piece by piece: first inputs are packed, then rows of weights meet them.
+class ExpertWork {
+ public:
+  /// Inputs [from, to) of a choice, counted through all of them.
+  struct Piece {
+    int64_t choice, from, to;
+  };
+  virtual Piece PieceOf(int64_t at) const = 0;
+  virtual void Pack(int64_t at) = 0;
+  virtual void Multiply(int64_t task) = 0;
+
+  int64_t piece_count = 0, piece_work = 0, task_count = 0, task_work = 0;
+
+ protected:
+  ~ExpertWork() = default;
+};
+
+/// Choices [first, first + choices) of up to two products, their inputs packed group by group. Tasks go through all panels of all
+/// experts that are used, of every product: most have so few choices that a loop for each would run on one thread.
+template <class Experts>
+class ExpertProducts final : public ExpertWork {
+ public:
   using W = typename Experts::Inputs;
-  const auto& [op, experts] = products[0];
-  const int64_t inputs = op.x.shape[1], blocks = (inputs / W::kInputs + kDepth - 1) / kDepth;
-  const int64_t each = op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
-  const int64_t row_floats = blocks * kPitch;
-  const int64_t group_bytes = op.expert_count * int64_t{sizeof(ExpertGroup)};
-  const int64_t head_bytes = RoundUp(group_bytes + choices * int64_t{sizeof(int32_t)}, 64);
-  const int64_t size = head_bytes + choices * row_floats * int64_t{sizeof(float)};
-  uint8_t* scratch = static_cast<uint8_t*>(Scratch(ScratchUse::kOperation, static_cast<size_t>(size)));
-  float* packed = reinterpret_cast<float*>(scratch + head_bytes);
-  ExpertGroups sorted = GroupChoices(op, first, choices, reinterpret_cast<ExpertGroup*>(scratch),
-                                     reinterpret_cast<int32_t*>(scratch + group_bytes));
-  const int64_t most = MostChoices(sorted), outputs = op.weight.outputs, all = outputs * sorted.group_count * int64_t{N};
-  const bool small = experts.takes_small_tasks() && most <= kDirectTokens;
-  CutTasks(sorted, outputs, small ? TaskRows(all, Experts::kLeastRows, 1, true, run) : kPanelRows);
-  // One token that chose several takes the same inputs to all of them.
-  const bool one = op.x.shape[0] == 1 && most == 1;
-  const auto inputs_of = [&](const ExpertGroup& group) { return packed + (one ? 0 : group.first * row_floats); };
-  // All groups share one loop: most have so few choices that a loop for each would run on one thread. Inputs may come from a device.
-  ForEach(run, one ? 1 : sorted.choices(), inputs / kWidth * 4, [&, &op = op, &experts = experts](int64_t place) {
-    const ExpertGroup& group = sorted.OfPlace(place);
-    const PackedInputs x{inputs_of(group), group.count};
-    const int64_t t = place - group.first;
-    PackRow<W>(Row(op.x, (first + sorted.order[place]) / each), inputs, x, t);
-    Reorder<W>(x, inputs, t, experts.order_block());
-  });
-  const int64_t work = TaskWork(sorted.rows, inputs, choices / Larger(1, sorted.group_count)), tasks = sorted.task_count;
-  ForEach(run, tasks * int64_t{N}, work, [&](int64_t at) {
-    const auto& product = products[at / tasks];
-    ExpertTask(product.op, product.experts, sorted, first, at % tasks, inputs_of(sorted.OfTask(at % tasks)));
-  });
+
+  ExpertProducts(const ExpertProduct<Experts>* products, int64_t count, int64_t first, int64_t choices)
+      : products_(products), count_(count), first_(first), choices_(choices) {
+    const ExpertLinearOp& op = products->op;
+    inputs_ = op.x.shape[1];
+    blocks_ = (inputs_ / W::kInputs + kDepth - 1) / kDepth;
+    each_ = op.x.shape[0] == op.out.shape[0] ? 1 : op.experts.shape[1];
+  }
+
+  /// Scratch that it works with, a multiple of 64.
+  int64_t bytes() const { return GroupBytes() + choices_ * blocks_ * kPitch * int64_t{sizeof(float)}; }
+
+  void Begin(uint8_t* scratch, const ExpertGroups& sorted, const Run& run) {
+    const auto& [op, experts, bias] = *products_;
+    sorted_ = sorted;
+    sorted_.groups = reinterpret_cast<ExpertGroup*>(scratch);
+    for (int64_t g = 0; g < sorted.group_count; ++g) sorted_.groups[g] = sorted.groups[g];
+    packed_ = reinterpret_cast<float*>(scratch + GroupBytes());
+    const int64_t most = MostChoices(sorted), all = op.weight.outputs * sorted.group_count * count_;
+    const bool small = experts.takes_small_tasks() && most <= kDirectTokens;
+    CutTasks(sorted_, op.weight.outputs, small ? TaskRows(all, Experts::kLeastRows, 1, true, run) : kPanelRows);
+    task_count = sorted_.task_count * count_;
+    task_work = TaskWork(sorted_.rows, inputs_, choices_ / Larger(1, sorted.group_count));
+    order_block_ = experts.order_block();
+    // One token that chose several takes the same inputs to all of them.
+    one_ = op.x.shape[0] == 1 && most == 1;
+    const int64_t rows = one_ ? Smaller(1, sorted.choices()) : sorted.choices();
+    pieces_ = rows < run.pool.threads() ? Larger(1, blocks_) : 1;
+    piece_count = rows * pieces_;
+    piece_work = inputs_ / kWidth * 4 / pieces_;
+  }
+
+  Piece PieceOf(int64_t at) const override {
+    const int64_t span = (blocks_ + pieces_ - 1) / pieces_ * kDepth * W::kInputs, from = at % pieces_ * span;
+    return {first_ + sorted_.order[at / pieces_], from, Smaller(from + span, inputs_)};
+  }
+  void Pack(int64_t at) override {
+    const int64_t place = at / pieces_;
+    const ExpertGroup& group = sorted_.OfPlace(place);
+    const auto [choice, from, to] = PieceOf(at);
+    // Inputs may come from a device.
+    const InputRow row{Row(products_->op.x, choice / each_), inputs_, order_block_};
+    PackRow<W>(row, {InputsOf(group), group.count}, place - group.first, from, to);
+  }
+
+  /// A few rows of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
+  void Multiply(int64_t task) override {
+    const auto& product = products_[task / sorted_.task_count];
+    const ExpertLinearOp& op = product.op;
+    const ExpertGroup& group = sorted_.OfTask(task % sorted_.task_count);
+    const int64_t token_blocks = (group.count + kTaskTokens - 1) / kTaskTokens;
+    const int64_t local = task % sorted_.task_count - group.first_task;
+    const int64_t row = local / token_blocks * sorted_.rows, token = local % token_blocks * kTaskTokens;
+    const int64_t tokens = Smaller(kTaskTokens, group.count - token);
+    const DenseLinearOp ending{op.out, op.x, View{}, product.BiasOf(group.expert), false, Activation::kNone, false};
+    const PackedInputs x{InputsOf(group), group.count};
+    product.experts.Of(group.expert, [&](const auto& weight) {
+      const float* sums = weight.Sums(x, {row, sorted_.rows, token, tokens});
+      const int64_t count = Smaller(sorted_.rows, op.weight.outputs - row);
+      for (int64_t t = 0; t < tokens; ++t) {
+        FinishRow(ending, first_ + sorted_.order[group.first + token + t], row, count, sums + t * kPanelRows);
+      }
+    });
+  }
+
+ private:
+  int64_t GroupBytes() const { return RoundUp(products_->op.expert_count * int64_t{sizeof(ExpertGroup)}, 64); }
+  float* InputsOf(const ExpertGroup& group) const { return packed_ + (one_ ? 0 : group.first * blocks_ * kPitch); }
+
+  const ExpertProduct<Experts>* products_;
+  int64_t count_, first_, choices_;
+  int64_t inputs_, blocks_, each_, order_block_ = 0;
+  /// Of each row, that several threads may pack one.
+  int64_t pieces_ = 1;
+  bool one_ = false;
+  ExpertGroups sorted_{};
+  float* packed_ = nullptr;
+};
+
+/// The choices of a slice by expert, in scratch of the calling thread with `more` bytes behind.
+struct SortedChoices {
+  ExpertGroups groups;
+  uint8_t* rest;
+
+  SortedChoices(const ExpertLinearOp& op, int64_t first, int64_t choices, int64_t more) {
+    const int64_t group_bytes = op.expert_count * int64_t{sizeof(ExpertGroup)};
+    const int64_t head_bytes = RoundUp(group_bytes + choices * int64_t{sizeof(int32_t)}, 64);
+    uint8_t* scratch = static_cast<uint8_t*>(Scratch(ScratchUse::kOperation, static_cast<size_t>(head_bytes + more)));
+    groups = GroupChoices(op, first, choices, reinterpret_cast<ExpertGroup*>(scratch),
+                          reinterpret_cast<int32_t*>(scratch + group_bytes));
+    rest = scratch + head_bytes;
+  }
+};
+
+/// Choices whose inputs are packed at once.
+inline int64_t ChoicesAtOnce(const ExpertLinearOp& op) {
+  const int64_t row_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
+  return Larger(kTaskTokens, kPackedBytes / row_bytes);
 }
 
-template <class Experts, size_t N>
-inline void ExpertsOf(const ExpertProduct<Experts> (&products)[N], Run& run) {
-  const ExpertLinearOp& op = products[0].op;
-  const int64_t choices = op.out.shape[0];
-  const int64_t row_bytes = RoundUp(Larger(1, op.x.shape[1]), kDepth) * int64_t{sizeof(float)};
-  const int64_t slice = Larger(kTaskTokens, kPackedBytes / row_bytes);
+template <class Experts>
+inline void ExpertsOf(const ExpertProduct<Experts>* products, int64_t count, Run& run) {
+  const ExpertLinearOp& op = products->op;
+  const int64_t choices = op.out.shape[0], slice = ChoicesAtOnce(op);
   for (int64_t first = 0; first < choices; first += slice) {
-    ExpertSlice(products, first, Smaller(slice, choices - first), run);
+    const int64_t some = Smaller(slice, choices - first);
+    ExpertProducts<Experts> work(products, count, first, some);
+    const SortedChoices sorted(op, first, some, work.bytes());
+    work.Begin(sorted.rest, sorted.groups, run);
+    const auto pack = [&](int64_t at) { work.Pack(at); };
+    const auto multiply = [&](int64_t task) { work.Multiply(task); };
+    const ThreadPool::Phase phases[] = {PhaseOf(work.piece_count, work.piece_work, pack),
+                                        PhaseOf(work.task_count, work.task_work, multiply)};
+    run.pool.ParallelPhases(phases, 2, run.cancel);
   }
 }
 
@@ -206,28 +286,29 @@ inline void CheckExperts(const ExpertLinearOp& op) {
   }
 }
 
-/// The products of ops whose weights are alike.
-template <class... Ops>
-inline void ExpertsKernel(Run& run, const ExpertLinearOp& op, const Ops&... others) {
-  CheckExperts(op);
-  (CheckExperts(others), ...);
+/// Calls f with a function that makes an ExpertProduct of `op`, or of one whose weights are like its.
+template <class F>
+inline void WithExperts(const ExpertLinearOp& op, F f) {
   if (op.weight.format == WeightFormat::kDense) {
     WithProductType(DenseOf(op).weight, [&]<class W>(W, const View& weight) {
-      const auto product = [&](const ExpertLinearOp& one) {
-        return ExpertProduct<DenseExperts<W>>{one, {weight, DenseOf(one).weights}};
-      };
-      ExpertsOf({product(op), product(others)...}, run);
+      f([&weight](const ExpertLinearOp& one, const View& bias) {
+        return ExpertProduct<DenseExperts<W>>{one, {weight, DenseOf(one).weights}, bias};
+      });
     });
   } else {
     WithExpandedType(op.weight, [&]<class W>(W) {
-      const auto product = [](const ExpertLinearOp& one) { return ExpertProduct<StoredExperts<W>>{one, {one}}; };
-      ExpertsOf({product(op), product(others)...}, run);
+      f([](const ExpertLinearOp& one, const View& bias) { return ExpertProduct<StoredExperts<W>>{one, {one}, bias}; });
     });
   }
 }
 
-inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) { ExpertsKernel(run, op); }
-inline void ExpertPairKernel(const ExpertLinearOp& a, const ExpertLinearOp& b, Run& run) { ExpertsKernel(run, a, b); }
+inline void ExpertLinearKernel(const ExpertLinearOp& op, Run& run) {
+  CheckExperts(op);
+  WithExperts(op, [&](auto product_of) {
+    const auto product = product_of(op, View{});
+    ExpertsOf(&product, 1, run);
+  });
+}
 
 inline void ExpertBiasKernel(const ExpertBiasOp& op, Run& run) {
   const int64_t each = op.experts.shape[1], length = op.x.shape[1];

@@ -22,26 +22,23 @@ struct PackedInputs {
   const float* At(int64_t block, int64_t token) const { return data + (block * tokens + token) * kPitch; }
 };
 
-/// The row of `inputs` floats as row t.
-template <class W>
-inline void PackRow(const float* from, int64_t inputs, const PackedInputs& packed, int64_t t) {
-  constexpr int64_t kStep = kWidth * W::kInputs;
-  for (int64_t i = 0; i < inputs; i += kStep) {
-    const int64_t lane = i / W::kInputs;
-    float* to = const_cast<float*>(packed.At(lane / kDepth, t)) + lane % kDepth;
-    Store(to, W::TakeInputs(from + i, inputs - i));
-  }
-}
+/// A token's inputs, and in which order tiles want them (ReorderBlocks or ReorderPairs; 0: as they are).
+struct InputRow {
+  const float* data;
+  int64_t inputs, order_block;
+};
 
-/// ReorderBlocks of a token's inputs, or ReorderPairs.
+/// Its inputs [from, to) as part of row t; both multiples of kDepth lanes, or the row's end.
 template <class W>
-inline void Reorder(const PackedInputs& packed, int64_t inputs, int64_t t, int64_t block) {
-  if (block == 0) return;
-  const int64_t lanes = inputs / W::kInputs;
-  for (int64_t i = 0; i < lanes; i += kDepth) {
-    float* values = const_cast<float*>(packed.At(i / kDepth, t));
-    const int64_t length = Smaller(kDepth, lanes - i);
-    W::kInputs > 1 ? ReorderPairs(values, length) : ReorderBlocks(values, length, block);
+inline void PackRow(const InputRow& row, const PackedInputs& packed, int64_t t, int64_t from, int64_t to) {
+  constexpr int64_t kStep = kWidth * W::kInputs;
+  const auto at = [&](int64_t lane) { return const_cast<float*>(packed.At(lane / kDepth, t)) + lane % kDepth; };
+  for (int64_t i = from; i < to; i += kStep) Store(at(i / W::kInputs), W::TakeInputs(row.data + i, row.inputs - i));
+  if (row.order_block == 0) return;
+  const int64_t lanes = to / W::kInputs;
+  for (int64_t lane = from / W::kInputs; lane < lanes; lane += kDepth) {
+    const int64_t length = Smaller(kDepth, lanes - lane);
+    W::kInputs > 1 ? ReorderPairs(at(lane), length) : ReorderBlocks(at(lane), length, row.order_block);
   }
 }
 
@@ -51,8 +48,7 @@ inline PackedInputs PackInputs(const View& x, int64_t first, int64_t tokens, int
   const size_t size = static_cast<size_t>(blocks * tokens * kPitch) * sizeof(float);
   PackedInputs packed{static_cast<float*>(Scratch(ScratchUse::kOperation, size)), tokens};
   ForEach(run, tokens, inputs / kWidth, [&](int64_t t) {
-    PackRow<W>(Row(x, first + t), inputs, packed, t);
-    Reorder<W>(packed, inputs, t, order_block);
+    PackRow<W>({Row(x, first + t), inputs, order_block}, packed, t, 0, inputs);
   });
   return packed;
 }

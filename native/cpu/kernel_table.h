@@ -5,7 +5,7 @@
 #include "cpu/kernel_compress.h"
 #include "cpu/kernel_conv.h"
 #include "cpu/kernel_elementwise.h"
-#include "cpu/kernel_experts.h"
+#include "cpu/kernel_expert_block.h"
 #include "cpu/kernel_heads.h"
 #include "cpu/kernel_hyper.h"
 #include "cpu/kernel_linear.h"
@@ -42,7 +42,7 @@ constexpr Kernels kTable = {
     .clamp = ClampKernel,
     .route = RouteKernel,
     .expert_linear = ExpertLinearKernel,
-    .expert_pair = ExpertPairKernel,
+    .expert_block = ExpertBlockKernel,
     .combine = CombineKernel,
     .expert_bias = ExpertBiasKernel,
     .gated_pairs = GatedPairsKernel,

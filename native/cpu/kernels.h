@@ -22,6 +22,17 @@ struct PartialSpan {
   int64_t first, last;
 };
 
+/// Operations on the same choices that follow each other: products of the same inputs, one or two that are alike, with gates and what
+/// these let through; the gates; and the product of that. Null stands for what there is not; without `down` nothing but products.
+struct ExpertBlock {
+  const ExpertLinearOp* products[2];
+  const ExpertBiasOp* bias;
+  const GatedOp* gated;
+  const GatedPairsOp* pairs;
+  const ExpertLinearOp* down;
+  const ExpertBiasOp* down_bias;
+};
+
 struct Kernels {
   void (*gather_rows)(const GatherRowsOp&, Run&);
   void (*layer_norm)(const LayerNormOp&, Run&);
@@ -42,8 +53,8 @@ struct Kernels {
   void (*clamp)(const ClampOp&, Run&);
   void (*route)(const RouteOp&, Run&);
   void (*expert_linear)(const ExpertLinearOp&, Run&);
-  /// Two that differ only in where their weights and outputs lie, as one loop.
-  void (*expert_pair)(const ExpertLinearOp&, const ExpertLinearOp&, Run&);
+  /// Null where each of its operations is computed by itself.
+  void (*expert_block)(const ExpertBlock&, Run&);
   void (*combine)(const CombineOp&, Run&);
   void (*expert_bias)(const ExpertBiasOp&, Run&);
   void (*gated_pairs)(const GatedPairsOp&, Run&);

@@ -45,10 +45,7 @@ Kernels Table() {
   Kernels kernels = KernelsAvx512();
   kernels.linear = TileLinear<kParts>;
   kernels.expert_linear = TileExperts<kParts>;
-  kernels.expert_pair = [](const ExpertLinearOp& a, const ExpertLinearOp& b, Run& run) {
-    TileExperts<kParts>(a, run);
-    TileExperts<kParts>(b, run);
-  };
+  kernels.expert_block = nullptr;
   return kernels;
 }
 
