@@ -65,11 +65,18 @@ inline void DirectPanel(const View& weight, const PackedInputs& x, int64_t first
       }
       float* to = sums + (row - first_row);
       constexpr int64_t kMost = kTokenTile / G;
-      int64_t t = TileTokens(x.tokens, kMost);
-      DotTokens<W, true, G>(t, rows, next, x.At(block, 0), length, to, kPanelRows);
-      for (int64_t tile; t < x.tokens; t += tile) {
+      // Two tiles ask for half of the rows each: memory would wait for the second one otherwise.
+      const bool one = x.tokens <= kMost;
+      for (int64_t t = 0, tile, which = 0; t < x.tokens; t += tile, ++which) {
         tile = TileTokens(x.tokens - t, kMost);
-        DotTokens<W, false, G>(tile, rows, next, x.At(block, t), length, to + t * kPanelRows, kPanelRows);
+        const float* in = x.At(block, t);
+        if (one) {
+          DotTokens<W, R, G>(tile, rows, next, in, length, to, kPanelRows);
+        } else if (which < 2) {
+          DotTokens<W, R / 2, G>(tile, rows, next + which * (R / 2), in, length, to + t * kPanelRows, kPanelRows);
+        } else {
+          DotTokens<W, 0, G>(tile, rows, next, in, length, to + t * kPanelRows, kPanelRows);
+        }
       }
     }
   }
@@ -157,7 +164,7 @@ inline void WidenedPanel(const Source& source, const PackedInputs& x, const Pane
           count = TileTokens(t1 - t);
           weights.Request(weight_lines);
           inputs_ahead.Request(kInputLines);
-          DotTokens<typename Source::Inputs::Wide, false>(count, tile, tile, x.At(block, task.token + t), padded,
+          DotTokens<typename Source::Inputs::Wide, 0>(count, tile, tile, x.At(block, task.token + t), padded,
                                                           sums + t * kPanelRows + r, kPanelRows);
         }
       }

@@ -124,11 +124,11 @@ struct StoredRows {
   static void Tile(const PackedInputs& x, int64_t block, const float* tile, int64_t padded, float* sums) {
     const uint8_t* rows[2 * kRowTile];
     for (int i = 0; i < 2 * kRowTile; ++i) rows[i] = reinterpret_cast<const uint8_t*>(tile + i * kPitch);
-    if (x.tokens == 1) return DotTile<Wide, 2, 1, false>(rows, rows, x.At(block, 0), padded, sums, kPanelRows);
+    if (x.tokens == 1) return DotTile<Wide, 2, 1, 0>(rows, rows, x.At(block, 0), padded, sums, kPanelRows);
     for (int half = 0; half < 2 * kRowTile; half += kRowTile) {
       for (int64_t t = 0, count; t < x.tokens; t += count) {
         count = TileTokens(x.tokens - t);
-        DotTokens<Wide, false>(count, rows + half, rows + half, x.At(block, t), padded, sums + t * kPanelRows + half, kPanelRows);
+        DotTokens<Wide, 0>(count, rows + half, rows + half, x.At(block, t), padded, sums + t * kPanelRows + half, kPanelRows);
       }
     }
   }

@@ -54,9 +54,9 @@ inline PackedInputs PackInputs(const View& x, int64_t first, int64_t tokens, int
 }
 
 /// sums[c · sums_stride + r] += dot(weight row r, token c) over one block, for 4·G rows and C tokens.
-/// Tokens are kPitch apart. `length` inputs of type W are read from each row. When `next` is given, the lines at the
-/// same places behind those pointers (the weights needed after this block) are on their way when the tile is done.
-template <class W, int G, int C, bool kAhead>
+/// Tokens are kPitch apart. `length` inputs of type W are read from each row. The lines at the same places behind the first
+/// kAhead of `next` (weights needed after this block) are on their way when the tile is done.
+template <class W, int G, int C, int kAhead>
 __attribute__((noinline)) void DotTile(const uint8_t* const* rows, const uint8_t* const* next, const float* x, int64_t length, float* sums,
                     int64_t sums_stride) {
   constexpr int R = kRowTile * G;
@@ -81,9 +81,9 @@ __attribute__((noinline)) void DotTile(const uint8_t* const* rows, const uint8_t
   constexpr int64_t kLine = 64 / W::kBytes;  // inputs per cache line of a row
   int64_t k = 0;
   for (; k + kLine <= length; k += kLine) {
-    if constexpr (kAhead) {
+    if constexpr (kAhead > 0) {
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) _mm_prefetch(reinterpret_cast<const char*>(next[r] + k * W::kBytes), _MM_HINT_T0);
+      for (int r = 0; r < kAhead; ++r) _mm_prefetch(reinterpret_cast<const char*>(next[r] + k * W::kBytes), _MM_HINT_T0);
     }
 #pragma GCC unroll 4
     for (int64_t i = 0; i < kLine; i += kWidth) step(k + i);
@@ -114,7 +114,7 @@ inline int64_t TileTokens(int64_t left, int64_t most = kTokenTile) {
 }
 
 /// DotTile for up to C tokens.
-template <class W, bool kAhead, int G = 1, int C = kTokenTile / G>
+template <class W, int kAhead, int G = 1, int C = kTokenTile / G>
 inline void DotTokens(int64_t tokens, const uint8_t* const* rows, const uint8_t* const* next, const float* x,
                       int64_t length, float* sums, int64_t sums_stride) {
   if (tokens >= C) {
