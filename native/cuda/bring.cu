@@ -24,6 +24,8 @@ struct AsideArguments {
   int32_t *here, *there;
   int64_t here_stride, there_stride, rows, columns, job;
   RowView x, host_x, weights, host_weights;
+  /// Both x are f32 whose rows begin and end with four values.
+  bool fours;
   MailArguments mail;
 };
 
@@ -136,7 +138,6 @@ __device__ inline void AskForPlaces(const BringArguments& a, int count, int32_t 
     a.asked[kAskedFirstKey] = static_cast<int32_t>(a.first_key);
     NoteAsked(a.behind, count, 0);
   }
-  __threadfence_system();
   __syncthreads();
   if (threadIdx.x == 0) Ask(a.behind, a.behind_job, 0);
 }
@@ -151,8 +152,9 @@ __device__ inline bool LeftToHost(const BringArguments& a, bool misses, int coun
   const int32_t uses = misses ? a.uses[a.first_key + me] : INT_MAX;
   uses_of[me] = uses;
   if (me == 0) {
-    balanced = LoadFromHost(a.aside.mail.words + kTryWord) != 0;
-    share = ShareOf(LoadFromHost(a.aside.mail.words + kSharesWord + count), count, calls, balanced != 0);
+    const int32_t tries = PeekAtHost(a.aside.mail.words + kTryWord), planned = PeekAtHost(a.aside.mail.words + kSharesWord + count);
+    balanced = tries != 0;
+    share = ShareOf(planned, count, calls, balanced != 0);
     if (share > 0) AwaitHost(a.aside.mail, a.fault);
     most_uses = 0;
   }
@@ -176,6 +178,31 @@ __device__ inline bool LeftToHost(const BringArguments& a, bool misses, int coun
   return before < share;
 }
 
+__device__ inline void Load(const RowView& x, int64_t row, int64_t column, float* to) { *to = x.Get(row, column); }
+__device__ inline void Load(const RowView& x, int64_t row, int64_t column, float4* to) {
+  *to = *reinterpret_cast<const float4*>(x.Row<float>(row) + column);
+}
+
+/// Gives the host all inputs, one or four at a time. Several loads are on their way at once: one block writes all.
+template <class V>
+__device__ inline void WriteInputs(const AsideArguments& aside) {
+  constexpr unsigned kEach = sizeof(V) / sizeof(float), kAhead = kEach == 1 ? 6 : 4;
+  const auto columns = static_cast<unsigned>(aside.columns) / kEach, all = static_cast<unsigned>(aside.rows) * columns;
+  for (unsigned first = threadIdx.x; first < all; first += kAhead * blockDim.x) {
+    V values[kAhead];
+#pragma unroll
+    for (unsigned u = 0; u < kAhead; ++u) {
+      const unsigned i = first + u * blockDim.x;
+      if (i < all) Load(aside.x, i / columns, i % columns * kEach, &values[u]);
+    }
+#pragma unroll
+    for (unsigned u = 0; u < kAhead; ++u) {
+      const unsigned i = first + u * blockDim.x;
+      if (i < all) *reinterpret_cast<V*>(aside.host_x.Row<float>(i / columns) + i % columns * kEach) = values[u];
+    }
+  }
+}
+
 /// Says who computes which choice, and gives the host what its job takes.
 __device__ inline void AskForExperts(const BringArguments& a, const uint8_t* leaves, int count, int to_host) {
   const AsideArguments& aside = a.aside;
@@ -191,23 +218,11 @@ __device__ inline void AskForExperts(const BringArguments& a, const uint8_t* lea
   }
   if (me == 0) NoteAsked(aside.mail, count - to_host, to_host);
   if (to_host == 0) return;
-  // Several loads are on their way at once: one block writes all.
-  constexpr unsigned kAhead = 4;
-  const auto columns = static_cast<unsigned>(aside.columns), all = static_cast<unsigned>(aside.rows * aside.columns);
-  for (unsigned first = threadIdx.x; first < all; first += kAhead * blockDim.x) {
-    float values[kAhead];
-#pragma unroll
-    for (unsigned u = 0; u < kAhead; ++u) {
-      const unsigned i = first + u * blockDim.x;
-      if (i < all) values[u] = aside.x.Get(i / columns, i % columns);
-    }
-#pragma unroll
-    for (unsigned u = 0; u < kAhead; ++u) {
-      const unsigned i = first + u * blockDim.x;
-      if (i < all) aside.host_x.Row<float>(i / columns)[i % columns] = values[u];
-    }
+  if (aside.fours) {
+    WriteInputs<float4>(aside);
+  } else {
+    WriteInputs<float>(aside);
   }
-  __threadfence_system();
   __syncthreads();
   if (me == 0) Ask(aside.mail, aside.job, to_host);
 }
@@ -338,6 +353,7 @@ void Launch(const BringExpertsOp& op, Run& run) {
     a.aside.job = aside.job;
     a.aside.x = RowView(aside.x);
     a.aside.host_x = RowView(aside.host_x);
+    a.aside.fours = aside.x.dtype == DType::kF32 && aside.x.shape[1] % 4 == 0 && RowsAligned(aside.x, 16) && RowsAligned(aside.host_x, 16);
     if (aside.weights.data) {
       a.aside.weights = RowView(aside.weights);
       a.aside.host_weights = RowView(aside.host_weights);

@@ -29,7 +29,6 @@ __global__ void __launch_bounds__(kAskThreads) AskOfHost(const __grid_constant__
   for (int64_t i = threadIdx.x; i < a.rows * a.columns; i += kAskThreads) {
     a.to.Row<float>(i / a.columns)[i % a.columns] = a.from.Get(i / a.columns, i % a.columns);
   }
-  __threadfence_system();
   __syncthreads();
   if (threadIdx.x == 0) Ask(a.mail, a.job, 0);
 }

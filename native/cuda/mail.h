@@ -19,6 +19,12 @@ __device__ inline int32_t LoadFromHost(const int32_t* word) {
   asm volatile("ld.acquire.sys.global.b32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
   return value;
 }
+/// Words that say nothing of other memory, so that several are on their way at once.
+__device__ inline int32_t PeekAtHost(const int32_t* word) {
+  int32_t value;
+  asm volatile("ld.relaxed.sys.global.b32 %0, [%1];" : "=r"(value) : "l"(word));
+  return value;
+}
 __device__ inline int32_t LoadFromDevice(const int32_t* word) {
   int32_t value;
   asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
@@ -33,14 +39,23 @@ __device__ inline int64_t NowNs() {
   return ns;
 }
 
+/// Turns between two looks whether anybody answers at all: each word takes a microsecond over the link.
+constexpr int kTurnsToClosed = 16;
+
 /// Waits until what was asked is done; one thread of a block may call it, and others read after a barrier.
 __device__ inline void AwaitHost(const MailArguments& mail, Fault* fault) {
+  static_assert(kFailedWord == kDoneWord + 1 && kDoneWord % 2 == 0, "both are loaded at once");
   const int32_t asked = mail.state[kAskedState];
   if (LoadFromDevice(mail.state + kTakenState) == asked) return;
-  while (LoadFromHost(mail.words + kDoneWord) != asked) {
-    if (LoadFromHost(mail.words + kClosedWord) != 0) return Report(fault, kHostFailed, asked, 0, 0);
+  for (int turn = 1;; ++turn) {
+    uint64_t both;
+    asm volatile("ld.acquire.sys.global.b64 %0, [%1];" : "=l"(both) : "l"(mail.words + kDoneWord) : "memory");
+    if (static_cast<int32_t>(both) == asked) {
+      if (both >> 32 != 0) Report(fault, kHostFailed, asked, 0, 0);
+      return;
+    }
+    if (turn % kTurnsToClosed == 0 && PeekAtHost(mail.words + kClosedWord) != 0) return Report(fault, kHostFailed, asked, 0, 0);
   }
-  if (LoadFromHost(mail.words + kFailedWord) != 0) Report(fault, kHostFailed, asked, 0, 0);
 }
 
 /// The same by one thread of each block. The first block alone looks at the host's words: requests of many over the link would leave copies
@@ -62,11 +77,10 @@ __device__ inline void NoteAsked(const MailArguments& mail, int came, int aside)
   mail.state[kAsideState] = aside;
 }
 
-/// By one thread, when a barrier says that all have written what the job takes.
+/// By one thread, behind a barrier of those that have written what the job takes: what it releases is theirs as well.
 __device__ inline void Ask(const MailArguments& mail, int64_t job, int aside) {
   StoreToHost(mail.words + kAsideNowWord, aside);
   const auto sequence = static_cast<uint32_t>(++mail.state[kAskedState]);
-  __threadfence_system();
   const uint64_t both = static_cast<uint64_t>(job) << 32 | sequence;
   asm volatile("st.release.sys.global.b64 [%0], %1;" ::"l"(mail.words + kAskedWord), "l"(both) : "memory");
 }
