@@ -43,8 +43,6 @@ struct ThreadPool::Loop {
         parts[i].end = std::min(phase.count, (i + 1) * chunks / part_count * phase.chunk);
       }
     }
-    /// More than one thread has something to do.
-    bool IsShared() const { return phase.count > phase.chunk; }
   };
 
   const CancelFlag& cancel;
@@ -56,15 +54,6 @@ struct ThreadPool::Loop {
 
   Loop(const Phase* phases, size_t count, const CancelFlag& flag, size_t threads) : cancel(flag), stage_count(count) {
     for (size_t i = 0; i < count; ++i) stages[i].Begin(phases[i], threads);
-  }
-
-  /// How many threads beside one the busiest stage has chunks for.
-  size_t Useful() const {
-    size_t useful = 0;
-    for (size_t i = 0; i < stage_count; ++i) {
-      if (stages[i].IsShared()) useful = std::max(useful, (stages[i].phase.count - 1) / stages[i].phase.chunk);
-    }
-    return useful;
   }
 
   void Drain() noexcept {
@@ -80,7 +69,7 @@ struct ThreadPool::Loop {
   }
 
  private:
-  /// Of a stage that ends before all is done: more than any number of items.
+  /// Says that a stage ended before all was done: more than any number of items.
   static constexpr size_t kEnded = SIZE_MAX / 2;
 
   /// False where the loop was cancelled.
@@ -148,10 +137,28 @@ void ThreadPool::ParallelFor(size_t count, size_t chunk, const CancelFlag& cance
   ParallelPhases(&phase, 1, cancel);
 }
 
+namespace {
+
+/// No other thread could help: loops are of one chunk, or there is no other thread.
+void RunAlone(const ThreadPool::Phase* phases, size_t phase_count, const CancelFlag& cancel) {
+  for (size_t i = 0; i < phase_count; ++i) {
+    const auto& [count, chunk, body, context] = phases[i];
+    const size_t step = std::max<size_t>(chunk, 1);
+    for (size_t begin = 0; begin < count && !cancel.load(std::memory_order_relaxed); begin += step) {
+      body(context, begin, std::min(count, begin + step));
+    }
+  }
+}
+
+}  // namespace
+
 void ThreadPool::ParallelPhases(const Phase* phases, size_t phase_count, const CancelFlag& cancel) {
+  const auto helpers = [](const Phase& phase) { return phase.count == 0 ? 0 : (phase.count - 1) / std::max<size_t>(phase.chunk, 1); };
+  size_t useful = 0;
+  for (size_t i = 0; i < phase_count; ++i) useful = std::max(useful, helpers(phases[i]));
+  if (useful == 0 || workers_->size() == 0) return RunAlone(phases, phase_count, cancel);
   Loop loop(phases, phase_count, cancel, threads());
-  const size_t useful = loop.Useful();
-  Slot* slot = workers_->size() == 0 || useful == 0 ? nullptr : Open(loop);
+  Slot* slot = Open(loop);
   if (slot) WakeSome(useful);
   loop.Drain();
   if (slot) Close(*slot);

@@ -228,7 +228,7 @@ class ExpertProducts final : public ExpertWork {
   const ExpertProduct<Experts>* products_;
   int64_t count_, first_, choices_;
   int64_t inputs_, blocks_, each_, order_block_ = 0;
-  /// Of each row, that several threads may pack one.
+  /// How many pieces each row has, so that several threads may pack one.
   int64_t pieces_ = 1;
   bool one_ = false;
   ExpertGroups sorted_{};

@@ -248,5 +248,20 @@ for (const device of PRODUCT_KERNELS) {
       await expect(together(fewer)).rejects.toThrow(/expert_linear: expert [12] of choice \d is none of 1/);
       expect(outs).toHaveLength(3);
     });
+
+    it('that are cancelled in the middle hold nobody up', async () => {
+      const [dense] = WAYS as readonly [Experts];
+      const bench = device.workbench(11);
+      const block = blockOf(bench, 'gate and up in one', [dense, dense], [40, 3, 2]);
+      const words = joinEncoded(block.ops.map((one) => encodeOp(one).slice()));
+      use(3);
+      const stream = native().createStream('cancelled');
+      stream.launchAll(words);
+      const first = stream.record();
+      for (let i = 0; i < 500; i++) stream.launchAll(words);
+      await first.promise();
+      stream.close();
+      await isAsAlone(bench, block);
+    });
   });
 }
