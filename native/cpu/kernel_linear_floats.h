@@ -19,6 +19,15 @@ struct FloatScales {
   float zeros[kFloatGroups];
 };
 
+/// What the sixteen codes of 4 bits stand for.
+inline Table16 MeaningsOf(const Weight& w) {
+  if (w.format == WeightFormat::kPacked4) return LoadTable16(kFourBits);
+  if (w.format == WeightFormat::kFp4) return LoadTable16(kE2M1);
+  float meanings[16];
+  std::memcpy(meanings, w.Part(WeightPart::kTable).data, sizeof meanings);
+  return MapTable16(LoadTable16(meanings), PlainNan);
+}
+
 /// Codes of 4 bits with any meanings.
 template <class R>
 struct NibbleFloats {
@@ -42,15 +51,6 @@ struct NibbleFloats {
     return MapTable16(meanings, [&](Vec code) { return rounded(Mul(Sub(code, zero), scale)); });
   }
   Vec Values(const Group& table, const uint8_t* codes, int64_t at) const { return Lookup(table, LoadNibbles(codes + at / 2, order)); }
-
- private:
-  static Table16 MeaningsOf(const Weight& w) {
-    if (w.format == WeightFormat::kPacked4) return LoadTable16(kFourBits);
-    if (w.format == WeightFormat::kFp4) return LoadTable16(kE2M1);
-    float meanings[16];
-    std::memcpy(meanings, w.Part(WeightPart::kTable).data, sizeof meanings);
-    return MapTable16(LoadTable16(meanings), PlainNan);
-  }
 };
 
 /// fp4 in groups of 16: all values of a group are its scale and one and a half of it, both rounded, times powers of two.

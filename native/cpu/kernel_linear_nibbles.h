@@ -2,6 +2,27 @@
 #pragma once
 #include "cpu/kernel_expand.h"
 
+namespace zi::ZI_ISA {
+
+/// What the sixteen codes of fp4 stand for with each scale in e8m0, exact in bf16 and NaN with that of NaN.
+struct PowerProducts {
+  float of[256][16];
+  constexpr PowerProducts() : of() {
+    for (int e = 0; e < 256; ++e) {
+      const double power = __builtin_bit_cast(double, static_cast<uint64_t>(e - 127 + 1023) << 52);
+      for (int i = 0; i < 16; ++i) {
+        const double product = kE2M1[i] * power;
+        const bool too_large = product > __FLT_MAX__ || product < -__FLT_MAX__;
+        const float most = product > 0 ? __builtin_inff() : -__builtin_inff();
+        of[e][i] = e == 255 ? __builtin_nanf("") : too_large ? most : static_cast<float>(product);
+      }
+    }
+  }
+};
+alignas(64) inline constexpr PowerProducts kPowerProducts;
+
+}  // namespace zi::ZI_ISA
+
 #ifdef ZI_NIBBLE_BLOCKS
 namespace zi::ZI_ISA {
 
@@ -22,23 +43,6 @@ struct RoundedProducts {
   }
 };
 alignas(64) inline constexpr RoundedProducts kRoundedProducts;
-
-/// What the sixteen codes of fp4 stand for with each scale in e8m0, exact in bf16 and NaN with that of NaN.
-struct PowerProducts {
-  float of[256][16];
-  constexpr PowerProducts() : of() {
-    for (int e = 0; e < 256; ++e) {
-      const double power = __builtin_bit_cast(double, static_cast<uint64_t>(e - 127 + 1023) << 52);
-      for (int i = 0; i < 16; ++i) {
-        const double product = kE2M1[i] * power;
-        const bool too_large = product > __FLT_MAX__ || product < -__FLT_MAX__;
-        const float most = product > 0 ? __builtin_inff() : -__builtin_inff();
-        of[e][i] = e == 255 ? __builtin_nanf("") : too_large ? most : static_cast<float>(product);
-      }
-    }
-  }
-};
-alignas(64) inline constexpr PowerProducts kPowerProducts;
 
 /// Rows whose sums one tile makes.
 constexpr int kNibbleRows = 2 * kRowTile;

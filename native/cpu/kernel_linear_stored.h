@@ -2,6 +2,7 @@
 // would give as a dense weight.
 #pragma once
 #include "cpu/kernel_expand.h"
+#include "cpu/kernel_linear_bytes.h"
 #include "cpu/kernel_linear_e4m3.h"
 #include "cpu/kernel_linear_floats.h"
 #include "cpu/kernel_linear_nibbles.h"
@@ -40,7 +41,14 @@ struct StoredRows {
 
  private:
   static void* TileScratch(int64_t bytes) { return Scratch(ScratchUse::kTile, static_cast<size_t>(bytes)); }
-  static int64_t PanelFloats(const PackedInputs& x) { return (x.tokens <= kDirectTokens ? kLeastRows : kPanelRows) * kPitch; }
+  int64_t PanelFloats(const PackedInputs& x) const {
+    if (x.tokens > kDirectTokens) return kPanelRows * kPitch;
+    int64_t floats = kLeastRows * kPitch;
+#ifdef ZI_BYTE_LOOKUPS
+    floats = Larger(floats, ByteProducts::Floats(weight, x.tokens));
+#endif
+    return floats;
+  }
   int64_t Floats(const PackedInputs& x, const Panel& task) const {
     return PanelFloats(x) + task.tokens * kPanelRows + Expander<Wide>::Floats(weight);
   }
@@ -57,7 +65,7 @@ struct StoredRows {
         if (x.tokens == 1 && HasPairs(weight) && AsPairs(expander, x, task, sums, panel)) return sums;
       }
 #endif
-      const int64_t done = x.tokens == 1 ? InRegisters(x, task, sums) : 0;
+      const int64_t done = x.tokens == 1 ? InRegisters(x, task, sums, panel) : 0;
       FewTokens(expander, x, {task.row + done, task.rows - done, 0, x.tokens}, sums + done, panel);
     } else {
       WidenedPanel(Widened{*this, expander}, x, task, sums, panel);
@@ -79,11 +87,14 @@ struct StoredRows {
   };
 
   /// How many rows of the panel have their sums with the one token from kernels that expand nothing.
-  int64_t InRegisters(const PackedInputs& x, const Panel& task, float* sums) const {
+  int64_t InRegisters(const PackedInputs& x, const Panel& task, float* sums, [[maybe_unused]] float* scratch) const {
     if constexpr (Wide::kInputs == 1) {
 #ifdef ZI_NIBBLE_BLOCKS
       if (HasE4M3Words(weight)) return OneTokenE4M3(weight, x, task, sums);
       if (order_block() > 0) return OneTokenNibbles(weight).Sums(x, task, sums);
+#endif
+#ifdef ZI_BYTE_LOOKUPS
+      if (ByteProducts::Takes(weight)) return ByteProducts(weight).Sums(x, task, scratch, sums);
 #endif
       return OneTokenFloats(weight, x, task, sums);
     }

@@ -141,6 +141,9 @@ inline Ints LoadNibbles(const uint8_t* p, const NibbleOrder& order) {
   std::memcpy(&word, p, sizeof word);
   return _mm256_srlv_epi32(_mm256_set1_epi32(word), order.shifts);
 }
+/// Products with codes of 4 bits look up both bytes of values in bf16: a register of floats has room for half a table only.
+#define ZI_BYTE_LOOKUPS
+
 /// Sixteen floats that are looked up by the low 4 bits of each lane.
 struct Table16 {
   Vec low, high;
