@@ -4,47 +4,14 @@
 // Sixteen bytes of codes are looked up at once: even inputs in the lower half of a register, odd ones in the upper. So every vector
 // of inputs has its even ones first, and sums of lanes are added as those of inputs in their order are.
 #pragma once
-#include "cpu/kernel_linear_floats.h"
-#include "cpu/kernel_linear_nibbles.h"
+#include "cpu/kernel_byte_tables.h"
+#include "cpu/kernel_linear_rows.h"
 
 #ifdef ZI_BYTE_LOOKUPS
 namespace zi::ZI_ISA {
 
-/// Inputs whose codes are looked up at once, and the bytes of these.
-constexpr int64_t kByteInputs = 32, kByteCodes = 16;
-/// Rows whose sums one tile makes.
-constexpr int kByteRows = kRowTile;
-/// The sixteen values of a group: their low bytes, then their high ones.
-constexpr int64_t kByteTable = 32;
-/// Room for the groups of a block of inputs, of which none is shorter than kByteInputs, and a vector more.
-constexpr int64_t kByteGroups = kDepth / kByteInputs + kWidth;
-
-/// Those of PowerProducts.
-struct PowerBytes {
-  uint8_t of[256][kByteTable];
-  constexpr PowerBytes() : of() {
-    for (int e = 0; e < 256; ++e) {
-      for (int i = 0; i < 16; ++i) {
-        const uint32_t bits = __builtin_bit_cast(uint32_t, kPowerProducts.of[e][i]);
-        of[e][i] = static_cast<uint8_t>(bits >> 16);
-        of[e][16 + i] = static_cast<uint8_t>(bits >> 24);
-      }
-    }
-  }
-};
-alignas(64) inline constexpr PowerBytes kPowerBytes;
-
-/// Tables of groups whose scales are powers of two: all there are stand in one.
-struct PowerTables {
-  const uint8_t* scales;
-  int64_t distance;
-  const uint8_t* At(int r, int64_t g) const { return kPowerBytes.of[scales[r * distance + g]]; }
-};
-/// Tables that were made for a block of inputs of a few rows.
-struct MadeTables {
-  const uint8_t (*of)[kByteGroups][kByteTable];
-  const uint8_t* At(int r, int64_t g) const { return of[r][g]; }
-};
+/// Bytes of codes that are looked up at once.
+constexpr int64_t kByteCodes = kByteInputs / 2;
 
 struct ByteRows {
   /// The first row's; the others follow `distance` bytes after each other.
@@ -56,10 +23,6 @@ struct ByteRows {
   /// By how many bits the lower and the upper half are shifted.
   Ints shifts;
 };
-
-inline Ints LoadTwice(const uint8_t* p) {
-  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
 
 /// The tree of Sums4 where even lanes come before odd ones.
 inline __m128 SplitSums4(Vec a, Vec b, Vec c, Vec d) {
@@ -90,9 +53,9 @@ __attribute__((noinline)) void ByteTile(const ByteRows& rows, const Tables& from
       _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
 #pragma GCC unroll 8
       for (int r = 0; r < kByteRows; ++r) {
-        const uint8_t* table = tables.At(r, g);
+        const ByteTable table = tables.At(r, g);
         const Ints places = And(_mm256_srlv_epi32(LoadTwice(codes + r * step), shifts), nibble);
-        const Ints low = _mm256_shuffle_epi8(LoadTwice(table), places), high = _mm256_shuffle_epi8(LoadTwice(table + 16), places);
+        const Ints low = _mm256_shuffle_epi8(table.low, places), high = _mm256_shuffle_epi8(table.high, places);
         const Ints first = _mm256_unpacklo_epi8(low, high), second = _mm256_unpackhi_epi8(low, high);
         const Ints values[4] = {_mm256_unpacklo_epi16(zero, first), _mm256_unpackhi_epi16(zero, first),
                                 _mm256_unpacklo_epi16(zero, second), _mm256_unpackhi_epi16(zero, second)};
@@ -138,14 +101,10 @@ class ByteProducts {
   /// Floats of scratch that it takes.
   static int64_t Floats(const Weight& w, int64_t tokens) { return (w.inputs + kDepth - 1) / kDepth * tokens * kPitch; }
 
-  explicit ByteProducts(const Weight& w) : weight_(w), powers_(HasPowers(w)) {
+  explicit ByteProducts(const Weight& w) : weight_(w), powers_(HasPowers(w)), fractions_(HasFractions(w)), made_(w) {
     const bool high_first = w.format == WeightFormat::kTable4;
     const int low = high_first ? 4 : 0, high = 4 - low;
     rows_.shifts = _mm256_setr_epi32(low, low, low, low, high, high, high, high);
-    const Table16 meanings = MeaningsOf(w);
-    // Packing twice, half by half, leaves bytes in their order.
-    meanings_ = {_mm256_permute2f128_ps(meanings.low, meanings.high, 0x20),
-                 _mm256_permute2f128_ps(meanings.low, meanings.high, 0x31)};
     rows_.distance = RowCodes(w, 1, 0) - RowCodes(w, 0, 0);
     // Two tiles stay in the nearest cache.
     rows_.in_order = rows_.distance * 2 == w.inputs && kByteRows * rows_.distance <= 12 << 10;
@@ -166,16 +125,6 @@ class ByteProducts {
   }
 
  private:
-  static bool HasPowers(const Weight& w) {
-    const bool as_stored = w.factor == 1 && !w.Part(WeightPart::kGlobal).data && w.row_group == 1;
-    return w.format == WeightFormat::kFp4 && w.Part(WeightPart::kScales).dtype == DType::kE8M0 && as_stored &&
-           w.product != DType::kF16 && w.type != DType::kF16;
-  }
-  /// Values are those of bf16.
-  static bool AreShort(const Weight& w) {
-    return w.type == DType::kBF16 || (w.factor == 1 && w.product == DType::kBF16 && w.type == DType::kF32);
-  }
-
   /// Even inputs of each vector before odd ones.
   void SplitInputs(const PackedInputs& x, const PackedInputs& to) const {
     const Ints places = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
@@ -208,31 +157,19 @@ class ByteProducts {
       const PowerTables tables{scales.data + (row + w.first_row) * distance + groups.first, distance};
       return ByteTile<1>(rows_, tables, groups, x, length, sums);
     }
-    WithRounding(w, [&](const auto& rounded) {
-      for (int r = 0; r < kByteRows; ++r) MakeTables(row + r, groups_of(row + r), rounded, tables_[r]);
-    });
-    ByteTile<1>(rows_, MadeTables{tables_}, groups, x, length, sums);
-  }
-
-  template <class R>
-  void MakeTables(int64_t row, const RowGroups& groups, const R& rounded, uint8_t (*to)[kByteTable]) const {
-    alignas(32) float scales[kByteGroups], zeros[kByteGroups] = {};
-    LoadRowGroups(weight_, row, groups, scales, zeros);
-    for (int64_t g = 0; g < groups.count; ++g) {
-      const Vec scale = Set(scales[g]), zero = Set(zeros[g]);
-      const auto bits = [&](Vec code) { return _mm256_srli_epi32(_mm256_castps_si256(rounded(Mul(Sub(code, zero), scale))), 16); };
-      const Ints words = _mm256_packus_epi32(bits(meanings_.low), bits(meanings_.high));
-      const Ints bytes = _mm256_packus_epi16(And(words, _mm256_set1_epi16(255)), _mm256_srli_epi16(words, 8));
-      _mm256_store_si256(reinterpret_cast<Ints*>(to[g]), _mm256_permute4x64_epi64(bytes, 0xd8));
+    if (fractions_ && scales_.Load(w, row, groups)) {
+      if (w.Part(WeightPart::kZeros).data) return ByteTile<1>(rows_, FractionTables<32>(scales_), groups, x, length, sums);
+      return ByteTile<1>(rows_, FractionTables<16>(scales_), groups, x, length, sums);
     }
+    for (int r = 0; r < kByteRows; ++r) made_.Make(w, row + r, groups_of(row + r), r);
+    ByteTile<1>(rows_, MadeTables{made_.of}, groups, x, length, sums);
   }
 
   const Weight& weight_;
-  const bool powers_;
+  const bool powers_, fractions_;
   ByteRows rows_;
-  /// The first and third quarter, then the others.
-  Table16 meanings_;
-  alignas(32) uint8_t tables_[kByteRows][kByteGroups][kByteTable];
+  FractionScales scales_;
+  TableMaker made_;
 };
 
 }  // namespace zi::ZI_ISA
