@@ -1,4 +1,4 @@
-// What codes of 4 bits stand for where their values are those of bf16: tables of low and of high bytes, for lookups of many at once.
+// What codes of 4 bits stand for where values are those of bf16: tables of low and of high bytes, for lookups of many at once.
 #pragma once
 #include "cpu/kernel_linear_floats.h"
 #include "cpu/kernel_nibble_products.h"

@@ -12,6 +12,8 @@ namespace zi::ZI_ISA {
 
 /// Bytes of codes that are looked up at once.
 constexpr int64_t kByteCodes = kByteInputs / 2;
+/// Tokens whose sums one tile makes at most, and how many there may be: with more, values that are stored once are as fast.
+constexpr int64_t kByteTokens = 3, kMostByteTokens = 8;
 
 struct ByteRows {
   /// The first row's; the others follow `distance` bytes after each other.
@@ -118,7 +120,7 @@ class ByteProducts {
     int64_t row = task.row;
     for (; row + kByteRows <= end; row += kByteRows) {
       for (int64_t k = 0, block = 0; k < weight_.inputs; k += kDepth, ++block) {
-        Block(row, k, split.At(block, 0), sums + (row - task.row));
+        Block(row, k, split, block, sums + (row - task.row));
       }
     }
     return row - task.row;
@@ -138,7 +140,7 @@ class ByteProducts {
     }
   }
 
-  void Block(int64_t row, int64_t k, const float* x, float* sums) {
+  void Block(int64_t row, int64_t k, const PackedInputs& x, int64_t block, float* sums) {
     const Weight& w = weight_;
     const int64_t length = Smaller(kDepth, w.inputs - k);
     const auto groups_of = [&](int64_t r) {
@@ -155,14 +157,24 @@ class ByteProducts {
       const View& scales = w.Part(WeightPart::kScales);
       const int64_t distance = scales.strides[0];
       const PowerTables tables{scales.data + (row + w.first_row) * distance + groups.first, distance};
-      return ByteTile<1>(rows_, tables, groups, x, length, sums);
+      return Tiles(tables, groups, x, block, length, sums);
     }
     if (fractions_ && scales_.Load(w, row, groups)) {
-      if (w.Part(WeightPart::kZeros).data) return ByteTile<1>(rows_, FractionTables<32>(scales_), groups, x, length, sums);
-      return ByteTile<1>(rows_, FractionTables<16>(scales_), groups, x, length, sums);
+      if (w.Part(WeightPart::kZeros).data) return Tiles(FractionTables<32>(scales_), groups, x, block, length, sums);
+      return Tiles(FractionTables<16>(scales_), groups, x, block, length, sums);
     }
     for (int r = 0; r < kByteRows; ++r) made_.Make(w, row + r, groups_of(row + r), r);
-    ByteTile<1>(rows_, MadeTables{made_.of}, groups, x, length, sums);
+    Tiles(MadeTables{made_.of}, groups, x, block, length, sums);
+  }
+
+  template <class Tables>
+  void Tiles(const Tables& tables, const RowGroups& groups, const PackedInputs& x, int64_t block, int64_t length,
+             float* sums) const {
+    for (int64_t t = 0, count; t < x.tokens; t += count) {
+      count = TileTokens(x.tokens - t, kByteTokens);
+      const auto tile = count == 1 ? ByteTile<1, Tables> : count == 2 ? ByteTile<2, Tables> : ByteTile<3, Tables>;
+      tile(rows_, tables, groups, x.At(block, t), length, sums + t * kPanelRows);
+    }
   }
 
   const Weight& weight_;

@@ -45,7 +45,7 @@ struct StoredRows {
     if (x.tokens > kDirectTokens) return kPanelRows * kPitch;
     int64_t floats = kLeastRows * kPitch;
 #ifdef ZI_BYTE_LOOKUPS
-    floats = Larger(floats, ByteProducts::Floats(weight, x.tokens));
+    if (x.tokens <= kMostByteTokens) floats = Larger(floats, ByteProducts::Floats(weight, x.tokens));
 #endif
     return floats;
   }
@@ -65,7 +65,7 @@ struct StoredRows {
         if (x.tokens == 1 && HasPairs(weight) && AsPairs(expander, x, task, sums, panel)) return sums;
       }
 #endif
-      const int64_t done = x.tokens == 1 ? InRegisters(x, task, sums, panel) : 0;
+      const int64_t done = InRegisters(x, task, sums, panel);
       FewTokens(expander, x, {task.row + done, task.rows - done, 0, x.tokens}, sums + done, panel);
     } else {
       WidenedPanel(Widened{*this, expander}, x, task, sums, panel);
@@ -86,15 +86,16 @@ struct StoredRows {
     Ahead From(int64_t row, int64_t count, int64_t k) const { return expander.From(row, count, k); }
   };
 
-  /// How many rows of the panel have their sums with the one token from kernels that expand nothing.
+  /// How many rows of the panel have their sums with the one token, or with few, from kernels that expand nothing.
   int64_t InRegisters(const PackedInputs& x, const Panel& task, float* sums, [[maybe_unused]] float* scratch) const {
     if constexpr (Wide::kInputs == 1) {
+#ifdef ZI_BYTE_LOOKUPS
+      if (x.tokens <= kMostByteTokens && ByteProducts::Takes(weight)) return ByteProducts(weight).Sums(x, task, scratch, sums);
+#endif
+      if (x.tokens > 1) return 0;
 #ifdef ZI_NIBBLE_BLOCKS
       if (HasE4M3Words(weight)) return OneTokenE4M3(weight, x, task, sums);
       if (order_block() > 0) return OneTokenNibbles(weight).Sums(x, task, sums);
-#endif
-#ifdef ZI_BYTE_LOOKUPS
-      if (ByteProducts::Takes(weight)) return ByteProducts(weight).Sums(x, task, scratch, sums);
 #endif
       return OneTokenFloats(weight, x, task, sums);
     }
