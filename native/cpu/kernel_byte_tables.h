@@ -44,6 +44,7 @@ inline bool HasPowers(const Weight& w) {
 }
 /// Tables of groups with such scales.
 struct PowerTables {
+  static constexpr bool kTwoGroups = false;
   const uint8_t* scales;
   int64_t distance;
   ByteTable At(int r, int64_t g) const {
@@ -76,10 +77,14 @@ struct FractionBytes {
 template <int W>
 alignas(64) inline constexpr FractionBytes<W> kFractionBytes{};
 
-/// Whether scales have the few bits of bf16, and products with them are rounded to that at once.
+/// Whether products with scales are rounded to bf16 at once.
+inline bool RoundsToBF16(const Weight& w) {
+  const bool at_once = w.product == DType::kBF16 || (w.product == DType::kF32 && w.type == DType::kBF16);
+  return at_once && w.factor == 1 && w.type != DType::kF16;
+}
+/// Whether they are, and scales have the few bits of bf16.
 inline bool HasFractions(const Weight& w) {
-  const bool to_bf16 = w.factor == 1 && (w.product == DType::kBF16 || (w.product == DType::kF32 && w.type == DType::kBF16));
-  return w.format == WeightFormat::kPacked4 && w.Part(WeightPart::kScales).dtype == DType::kBF16 && to_bf16;
+  return w.format == WeightFormat::kPacked4 && w.Part(WeightPart::kScales).dtype == DType::kBF16 && RoundsToBF16(w);
 }
 
 /// Such scales of a block of inputs of a few rows.
@@ -126,11 +131,70 @@ struct FractionScales {
 /// Their tables: exponents are made less by whole twos, so that low bytes stay, and nothing stays nothing.
 template <int W>
 struct FractionTables {
+  static constexpr bool kTwoGroups = false;
   const FractionScales& scales;
   explicit FractionTables(const FractionScales& from) : scales(from) {}
   ByteTable At(int r, int64_t g) const {
     const uint8_t* table = kFractionBytes<W>.of[0] + scales.places[r][g];
     return {LoadTwice(table), _mm256_subs_epu8(LoadTwice(table + W), SetInts(scales.above[r][g]))};
+  }
+};
+
+/// Whether groups of fp4 have 16 inputs, and products with their scales are rounded to bf16 at once.
+inline bool HasSixteens(const Weight& w) {
+  return w.format == WeightFormat::kFp4 && w.input_group == 16 && w.inputs % kByteInputs == 0 && RoundsToBF16(w);
+}
+/// Such scales of a block of inputs of a few rows, and one and a half of each in the upper half of its word, both rounded: all values
+/// of a group are these times powers of two.
+struct SixteenScales {
+  static constexpr int64_t kGroups = kDepth / 16 + kWidth;
+  uint32_t words[kByteRows][kGroups];
+
+  /// False where an exponent is near its ends, or a scale is nothing.
+  bool Load(const Weight& w, int64_t row, const RowGroups& groups) {
+    alignas(32) float scales[kGroups], zeros[kGroups];
+    Ints odd = SetInts(0);
+    for (int r = 0; r < kByteRows; ++r) {
+      LoadRowGroups(w, row + r, groups, scales, zeros);
+      for (int64_t g = 0; g < groups.count; g += kWidth) {
+        const int64_t n = groups.count - g;
+        const Vec scale = zi::ZI_ISA::Load(scales + g);
+        const Ints size = And(_mm256_castps_si256(scale), SetInts(0x7fffffff));
+        const Ints out = Or(_mm256_cmpgt_epi32(SetInts(7 << 23), size), _mm256_cmpgt_epi32(size, SetInts(247 << 23)));
+        odd = Or(odd, n >= kWidth ? out : And(out, FirstLanes(static_cast<int>(n))));
+        const Ints one = _mm256_srli_epi32(_mm256_castps_si256(RoundToBF16(scale)), 16);
+        const Ints both = Or(one, _mm256_castps_si256(RoundToBF16(Mul(scale, Set(1.5f)))));
+        _mm256_storeu_si256(reinterpret_cast<Ints*>(words[r] + g), both);
+      }
+    }
+    return _mm256_testz_si256(odd, odd);
+  }
+};
+/// The eight sizes of two groups behind each other; signs are those of codes.
+struct SixteenTables {
+  static constexpr bool kTwoGroups = true;
+  const SixteenScales& scales;
+  Ints choose, powers;
+
+  explicit SixteenTables(const SixteenScales& from) : scales(from) {
+    alignas(32) uint8_t bytes[32];
+    alignas(32) int16_t power[16];
+    constexpr int kHalf[8] = {-1, 0, 0, 1, 0, 1, 0, 1}, kPower[8] = {0, -1, 0, 0, 1, 1, 2, 2};
+    for (int i = 0; i < 16; ++i) {
+      const int half = kHalf[i % 8], at = (i < 8 ? 0 : 4) + 2 * half;
+      bytes[2 * i] = static_cast<uint8_t>(half < 0 ? 0x80 : at);
+      bytes[2 * i + 1] = static_cast<uint8_t>(half < 0 ? 0x80 : at + 1);
+      power[i] = static_cast<int16_t>(kPower[i % 8] * 128);
+    }
+    choose = _mm256_load_si256(reinterpret_cast<const Ints*>(bytes));
+    powers = _mm256_load_si256(reinterpret_cast<const Ints*>(power));
+  }
+  ByteTable At(int r, int64_t two) const {
+    long long both;
+    std::memcpy(&both, scales.words[r] + 2 * two, sizeof both);
+    const Ints words = _mm256_add_epi16(_mm256_shuffle_epi8(_mm256_set1_epi64x(both), choose), powers);
+    const Ints bytes = _mm256_packus_epi16(And(words, _mm256_set1_epi16(255)), _mm256_srli_epi16(words, 8));
+    return {_mm256_permute4x64_epi64(bytes, 0x88), _mm256_permute4x64_epi64(bytes, 0xdd)};
   }
 };
 
@@ -172,6 +236,7 @@ class TableMaker {
   Table16 meanings_;
 };
 struct MadeTables {
+  static constexpr bool kTwoGroups = false;
   const uint8_t (*of)[kByteGroups][32];
   ByteTable At(int r, int64_t g) const { return {LoadTwice(of[r][g]), LoadTwice(of[r][g] + 16)}; }
 };

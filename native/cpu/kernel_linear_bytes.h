@@ -38,7 +38,10 @@ template <int T, class Tables>
 __attribute__((noinline)) void ByteTile(const ByteRows& rows, const Tables& from, const RowGroups& groups, const float* x,
                                         int64_t length, float* sums) {
   const Tables tables = from;
-  const Ints shifts = rows.shifts, nibble = _mm256_set1_epi8(15), zero = _mm256_setzero_si256();
+  const Ints shifts = rows.shifts, zero = _mm256_setzero_si256();
+  // Of two groups the second's sizes stand behind the first's.
+  constexpr long long kEights = 0x0808080808080808;
+  const Ints later = _mm256_setr_epi64x(0, kEights, 0, kEights);
   Vec acc[kByteRows][T];
 #pragma GCC unroll 8
   for (int r = 0; r < kByteRows; ++r) {
@@ -56,8 +59,11 @@ __attribute__((noinline)) void ByteTile(const ByteRows& rows, const Tables& from
 #pragma GCC unroll 8
       for (int r = 0; r < kByteRows; ++r) {
         const ByteTable table = tables.At(r, g);
-        const Ints places = And(_mm256_srlv_epi32(LoadTwice(codes + r * step), shifts), nibble);
-        const Ints low = _mm256_shuffle_epi8(table.low, places), high = _mm256_shuffle_epi8(table.high, places);
+        const Ints shifted = _mm256_srlv_epi32(LoadTwice(codes + r * step), shifts);
+        const Ints places = Tables::kTwoGroups ? Or(And(shifted, _mm256_set1_epi8(7)), later) : And(shifted, _mm256_set1_epi8(15));
+        const Ints low = _mm256_shuffle_epi8(table.low, places);
+        Ints high = _mm256_shuffle_epi8(table.high, places);
+        if (Tables::kTwoGroups) high = _mm256_xor_si256(high, And(_mm256_slli_epi16(shifted, 4), _mm256_set1_epi8(-128)));
         const Ints first = _mm256_unpacklo_epi8(low, high), second = _mm256_unpackhi_epi8(low, high);
         const Ints values[4] = {_mm256_unpacklo_epi16(zero, first), _mm256_unpackhi_epi16(zero, first),
                                 _mm256_unpacklo_epi16(zero, second), _mm256_unpackhi_epi16(zero, second)};
@@ -84,7 +90,7 @@ class ByteProducts {
     if (!HasFloats(w)) return false;
     switch (w.format) {
       case WeightFormat::kFp4:
-        return w.input_group != 16 && (HasPowers(w) || AreShort(w));
+        return w.input_group == 16 ? HasSixteens(w) : HasPowers(w) || AreShort(w);
       case WeightFormat::kPacked4:
       case WeightFormat::kTable4:
         return AreShort(w);
@@ -103,7 +109,8 @@ class ByteProducts {
   /// Floats of scratch that it takes.
   static int64_t Floats(const Weight& w, int64_t tokens) { return (w.inputs + kDepth - 1) / kDepth * tokens * kPitch; }
 
-  explicit ByteProducts(const Weight& w) : weight_(w), powers_(HasPowers(w)), fractions_(HasFractions(w)), made_(w) {
+  explicit ByteProducts(const Weight& w)
+      : weight_(w), powers_(HasPowers(w)), fractions_(HasFractions(w)), sixteens_(HasSixteens(w)), made_(w) {
     const bool high_first = w.format == WeightFormat::kTable4;
     const int low = high_first ? 4 : 0, high = 4 - low;
     rows_.shifts = _mm256_setr_epi32(low, low, low, low, high, high, high, high);
@@ -112,15 +119,17 @@ class ByteProducts {
     rows_.in_order = rows_.distance * 2 == w.inputs && kByteRows * rows_.distance <= 12 << 10;
   }
 
-  /// Sums of rows from the task's first on, and how many of them: those that make whole tiles.
+  /// Sums of rows from the task's first on, and how many of them: those that make whole tiles, up to scales that it does not take.
   int64_t Sums(const PackedInputs& x, const Panel& task, float* scratch, float* sums) {
     const PackedInputs split{scratch, x.tokens};
     SplitInputs(x, split);
     const int64_t end = Smaller(task.row + task.rows, weight_.outputs);
     int64_t row = task.row;
-    for (; row + kByteRows <= end; row += kByteRows) {
+    for (; row + kByteRows <= end; row += kByteRows, sums += kByteRows) {
       for (int64_t k = 0, block = 0; k < weight_.inputs; k += kDepth, ++block) {
-        Block(row, k, split, block, sums + (row - task.row));
+        if (Block(row, k, split, block, sums)) continue;
+        for (int64_t t = 0; t < x.tokens; ++t) std::memset(sums + t * kPanelRows, 0, kByteRows * sizeof(float));
+        return row - task.row;
       }
     }
     return row - task.row;
@@ -140,31 +149,40 @@ class ByteProducts {
     }
   }
 
-  void Block(int64_t row, int64_t k, const PackedInputs& x, int64_t block, float* sums) {
+  /// False where scales are none that it takes.
+  bool Block(int64_t row, int64_t k, const PackedInputs& x, int64_t block, float* sums) {
     const Weight& w = weight_;
     const int64_t length = Smaller(kDepth, w.inputs - k);
     const auto groups_of = [&](int64_t r) {
       return FindRowGroups(w, w.format == WeightFormat::kTable4 ? (r + w.first_row) * w.inputs + k : k, length);
     };
-    const RowGroups groups = groups_of(row);
+    RowGroups groups = groups_of(row);
     rows_.codes = RowCodes(w, row, k);
     if (rows_.in_order) {
       rows_.next = RowCodes(w, row + kByteRows, 0) + k / 2 * kByteRows;
     } else {
       rows_.next = k + kDepth < w.inputs ? RowCodes(w, row, k + kDepth) : RowCodes(w, row + kByteRows, 0);
     }
+    const auto tiles = [&](const auto& tables) {
+      Tiles(tables, groups, x, block, length, sums);
+      return true;
+    };
     if (powers_) {
       const View& scales = w.Part(WeightPart::kScales);
       const int64_t distance = scales.strides[0];
-      const PowerTables tables{scales.data + (row + w.first_row) * distance + groups.first, distance};
-      return Tiles(tables, groups, x, block, length, sums);
+      return tiles(PowerTables{scales.data + (row + w.first_row) * distance + groups.first, distance});
     }
-    if (fractions_ && scales_.Load(w, row, groups)) {
-      if (w.Part(WeightPart::kZeros).data) return Tiles(FractionTables<32>(scales_), groups, x, block, length, sums);
-      return Tiles(FractionTables<16>(scales_), groups, x, block, length, sums);
+    if (sixteens_) {
+      if (!sixteen_scales_.Load(w, row, groups)) return false;
+      groups.first_end = groups.each = kByteInputs;
+      return tiles(SixteenTables(sixteen_scales_));
+    }
+    if (fractions_ && fraction_scales_.Load(w, row, groups)) {
+      const bool zeros = w.Part(WeightPart::kZeros).data != nullptr;
+      return zeros ? tiles(FractionTables<32>(fraction_scales_)) : tiles(FractionTables<16>(fraction_scales_));
     }
     for (int r = 0; r < kByteRows; ++r) made_.Make(w, row + r, groups_of(row + r), r);
-    Tiles(MadeTables{made_.of}, groups, x, block, length, sums);
+    return tiles(MadeTables{made_.of});
   }
 
   template <class Tables>
@@ -178,9 +196,10 @@ class ByteProducts {
   }
 
   const Weight& weight_;
-  const bool powers_, fractions_;
+  const bool powers_, fractions_, sixteens_;
   ByteRows rows_;
-  FractionScales scales_;
+  FractionScales fraction_scales_;
+  SixteenScales sixteen_scales_;
   TableMaker made_;
 };
 

@@ -89,15 +89,16 @@ struct StoredRows {
   /// How many rows of the panel have their sums with the one token, or with few, from kernels that expand nothing.
   int64_t InRegisters(const PackedInputs& x, const Panel& task, float* sums, [[maybe_unused]] float* scratch) const {
     if constexpr (Wide::kInputs == 1) {
+      int64_t done = 0;
 #ifdef ZI_BYTE_LOOKUPS
-      if (x.tokens <= kMostByteTokens && ByteProducts::Takes(weight)) return ByteProducts(weight).Sums(x, task, scratch, sums);
+      if (x.tokens <= kMostByteTokens && ByteProducts::Takes(weight)) done = ByteProducts(weight).Sums(x, task, scratch, sums);
 #endif
-      if (x.tokens > 1) return 0;
+      if (x.tokens > 1) return done;
 #ifdef ZI_NIBBLE_BLOCKS
       if (HasE4M3Words(weight)) return OneTokenE4M3(weight, x, task, sums);
       if (order_block() > 0) return OneTokenNibbles(weight).Sums(x, task, sums);
 #endif
-      return OneTokenFloats(weight, x, task, sums);
+      return done + OneTokenFloats(weight, x, {task.row + done, task.rows - done, task.token, task.tokens}, sums + done);
     }
     return 0;
   }
