@@ -39,7 +39,7 @@ __attribute__((noinline)) void ByteTile(const ByteRows& rows, const Tables& from
                                         int64_t length, float* sums) {
   const Tables tables = from;
   const Ints shifts = rows.shifts, zero = _mm256_setzero_si256();
-  // Of two groups the second's sizes stand behind the first's.
+  // Sizes of a second group stand behind those of the first.
   constexpr long long kEights = 0x0808080808080808;
   const Ints later = _mm256_setr_epi64x(0, kEights, 0, kEights);
   Vec acc[kByteRows][T];
