@@ -3,7 +3,9 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "cpu/bring.h"
 #include "cpu/copy.h"
@@ -89,20 +91,43 @@ void RunOperation(const Decoded& decoded, const CancelFlag& cancel) {
   });
 }
 
-/// How many operations from `first` on were computed as one; 0 where that one is to be computed by itself.
-size_t RunTogether(const std::vector<Decoded>& operations, size_t first, const CancelFlag& cancel) {
-  ExpertBlock block;
-  size_t count = FindExpertBlock(operations, first, &block);
-  if (count == 0) return 0;
-  Running(operations[first].name, cancel, [&](const Kernels& kernels, Run& run) {
-    if (kernels.expert_block) {
-      kernels.expert_block(block, run);
-    } else {
-      count = 0;
+/// Operations that follow each other, and what runs as one of them.
+class Sequence {
+ public:
+  explicit Sequence(std::vector<Decoded> operations) : operations_(std::move(operations)) {
+    for (size_t at = 0; at < operations_.size(); at += steps_.back().count) {
+      Step step{at, 1, {}};
+      if (const size_t count = FindExpertBlock(operations_, at, &step.block)) step.count = count;
+      steps_.push_back(step);
     }
-  });
-  return count;
-}
+  }
+  void Run(const CancelFlag& cancel) const {
+    for (const Step& step : steps_) {
+      if (cancel) return;
+      if (step.count > 1 && RunBlock(step, cancel)) continue;
+      for (size_t i = 0; i < step.count && !cancel; ++i) RunOperation(operations_[step.first + i], cancel);
+    }
+  }
+
+ private:
+  /// A block of several operations, whose pointers are into operations_, or one by itself.
+  struct Step {
+    size_t first, count;
+    ExpertBlock block;
+  };
+  /// False where the kernels have none for blocks.
+  bool RunBlock(const Step& step, const CancelFlag& cancel) const {
+    bool done = false;
+    Running(operations_[step.first].name, cancel, [&](const Kernels& kernels, zi::Run& run) {
+      done = kernels.expert_block != nullptr;
+      if (done) kernels.expert_block(step.block, run);
+    });
+    return done;
+  }
+
+  const std::vector<Decoded> operations_;
+  std::vector<Step> steps_;
+};
 
 }  // namespace
 
@@ -114,14 +139,8 @@ Stream::Work WorkFor(const double* words, size_t count) {
 }
 
 Stream::Work WorkForAll(const double* words, size_t count) {
-  auto operations = std::make_shared<const std::vector<Decoded>>(DecodeOperations(words, count, kHostPlace));
-  return [operations](const CancelFlag& cancel) {
-    for (size_t i = 0; i < operations->size() && !cancel;) {
-      const size_t together = RunTogether(*operations, i, cancel);
-      if (together == 0) RunOperation((*operations)[i], cancel);
-      i += together == 0 ? 1 : together;
-    }
-  };
+  auto sequence = std::make_shared<const Sequence>(DecodeOperations(words, count, kHostPlace));
+  return [sequence](const CancelFlag& cancel) { sequence->Run(cancel); };
 }
 
 }  // namespace zi
