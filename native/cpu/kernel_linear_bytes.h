@@ -88,23 +88,8 @@ class ByteProducts {
  public:
   static bool Takes(const Weight& w) {
     if (!HasFloats(w)) return false;
-    switch (w.format) {
-      case WeightFormat::kFp4:
-        return w.input_group == 16 ? HasSixteens(w) : HasPowers(w) || AreShort(w);
-      case WeightFormat::kPacked4:
-      case WeightFormat::kTable4:
-        return AreShort(w);
-      case WeightFormat::kInt8:
-      case WeightFormat::kPacked8:
-      case WeightFormat::kE4M3:
-      case WeightFormat::kDense:
-      case WeightFormat::kDenseIn:
-      case WeightFormat::kAwq:
-      case WeightFormat::kGptq:
-      case WeightFormat::kE4M3In:
-        return false;
-    }
-    return false;
+    if (w.format == WeightFormat::kFp4) return w.input_group == 16 ? HasSixteens(w) : HasPowers(w) || AreShort(w);
+    return (w.format == WeightFormat::kPacked4 || w.format == WeightFormat::kTable4) && AreShort(w);
   }
   /// Floats of scratch that it takes.
   static int64_t Floats(const Weight& w, int64_t tokens) { return (w.inputs + kDepth - 1) / kDepth * tokens * kPitch; }
