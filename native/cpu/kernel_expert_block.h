@@ -28,6 +28,12 @@ inline void ExpertBlockKernel(const ExpertBlock& block, Run& run) {
     const int64_t choices = products->op.out.shape[0];
     WithExperts(*block.down, [&](auto product_of) {
       const auto product = product_of(*block.down, block.down_bias ? block.down_bias->bias : View{});
+      // More than are packed at once: then each loop is long, and goes through slices of its own.
+      if (choices > Smaller(ChoicesAtOnce(products->op), ChoicesAtOnce(*block.down))) {
+        ExpertsOf(products, count, run);
+        block.gated ? GatedKernel(*block.gated, run) : GatedPairsKernel(*block.pairs, run);
+        return ExpertsOf(&product, 1, run);
+      }
       ExpertProducts<Experts> between(products, count, 0, choices);
       ExpertProducts down(&product, 1, 0, choices);
       const SortedChoices sorted(products->op, 0, choices, between.bytes() + down.bytes());

@@ -55,12 +55,18 @@ function blockOf(
   bench: Workbench,
   form: (typeof FORMS)[number],
   [up, down]: readonly [Experts, Experts],
-  [tokens, count, each]: readonly [number, number, number],
+  [tokens, count, each, inputs = 130, atLeast = [21, 40]]: readonly [
+    tokens: number,
+    experts: number,
+    each: number,
+    inputs?: number,
+    down?: readonly [number, number],
+  ],
 ): Block {
-  const downs = down(bench, count, [21, 40]);
+  const downs = down(bench, count, atLeast);
   const [H, I] = sizes(downs);
   const apart = form === 'gate and up apart';
-  const ups = (apart ? [0, 1] : [0]).map(() => up(bench, count, [apart ? I : 2 * I, 130]));
+  const ups = (apart ? [0, 1] : [0]).map(() => up(bench, count, [apart ? I : 2 * I, inputs]));
   const [N, K] = sizes(ups[0] ?? []);
   const x = bench.activation([tokens, K]);
   const chosen = choices(bench, tokens, each, count);
@@ -237,16 +243,21 @@ for (const device of PRODUCT_KERNELS) {
       }
     });
 
-    it('with an expert behind the gates that does not exist compute nothing', async () => {
+    it('of whole blocks, of more choices than inputs are packed of at once, have the bits of each alone', async () => {
+      const [dense] = WAYS as readonly [Experts];
+      const bench = device.workbench(13);
+      await isAsAlone(bench, blockOf(bench, 'gate and up in one', [dense, dense], [8200, 3, 2, 9, [3, 5]]));
+    });
+
+    it('of whole blocks, with an expert that does not exist, compute nothing', async () => {
       const [dense] = WAYS as readonly [Experts];
       const bench = device.workbench(9);
       const { ops, outs } = blockOf(bench, 'gate and up in one', [dense, dense], [1, 3, 3]);
-      const fewer = ops.map((one, at) =>
-        at === 2 && one.op === 'expert_linear' ? { ...one, weights: one.weights.slice(0, 1) } : one,
-      );
+      for (const one of ops) if (one.op === 'expert_linear') bench.memory.fill(one.experts, (i) => i + 1);
+      for (const out of outs) bench.memory.fill(out, () => Number.NaN);
       use(2);
-      await expect(together(fewer)).rejects.toThrow(/expert_linear: expert [12] of choice \d is none of 1/);
-      expect(outs).toHaveLength(3);
+      await expect(together(ops)).rejects.toThrow('expert_linear: expert 3 of choice 2 is none of 3');
+      for (const out of outs) expect(bench.memory.read(out).every(Number.isNaN)).toBe(true);
     });
 
     it('that are cancelled in the middle hold nobody up', async () => {
