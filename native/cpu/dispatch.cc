@@ -95,6 +95,7 @@ void RunOperation(const Decoded& decoded, const CancelFlag& cancel) {
 class Sequence {
  public:
   explicit Sequence(std::vector<Decoded> operations) : operations_(std::move(operations)) {
+    steps_.reserve(operations_.size());
     for (size_t at = 0; at < operations_.size(); at += steps_.back().count) {
       Step step{at, 1, {}};
       if (const size_t count = FindExpertBlock(operations_, at, &step.block)) step.count = count;

@@ -133,29 +133,18 @@ struct ExpertProduct {
   }
 };
 
-/// Products as threads take them piece by piece: first inputs are packed, then rows of weights meet them.
-class ExpertWork {
+/// Choices [first, first + choices) of up to two products, as threads take them piece by piece: first inputs are packed, group by
+/// group, then rows of weights meet them. Tasks go through all panels of all experts that are used, of every product: most have so
+/// few choices that a loop for each would run on one thread.
+template <class Experts>
+class ExpertProducts {
  public:
+  using W = typename Experts::Inputs;
   /// Inputs [from, to) of a choice, counted through all of them.
   struct Piece {
     int64_t choice, from, to;
   };
-  virtual Piece PieceOf(int64_t at) const = 0;
-  virtual void Pack(int64_t at) = 0;
-  virtual void Multiply(int64_t task) = 0;
-
   int64_t piece_count = 0, piece_work = 0, task_count = 0, task_work = 0;
-
- protected:
-  ~ExpertWork() = default;
-};
-
-/// Choices [first, first + choices) of up to two products, their inputs packed group by group. Tasks go through all panels of all
-/// experts that are used, of every product: most have so few choices that a loop for each would run on one thread.
-template <class Experts>
-class ExpertProducts final : public ExpertWork {
- public:
-  using W = typename Experts::Inputs;
 
   ExpertProducts(const ExpertProduct<Experts>* products, int64_t count, int64_t first, int64_t choices)
       : products_(products), count_(count), first_(first), choices_(choices) {
@@ -188,11 +177,11 @@ class ExpertProducts final : public ExpertWork {
     piece_work = inputs_ / kWidth * 4 / pieces_;
   }
 
-  Piece PieceOf(int64_t at) const override {
+  Piece PieceOf(int64_t at) const {
     const int64_t span = (blocks_ + pieces_ - 1) / pieces_ * kDepth * W::kInputs, from = at % pieces_ * span;
     return {first_ + sorted_.order[at / pieces_], from, Smaller(from + span, inputs_)};
   }
-  void Pack(int64_t at) override {
+  void Pack(int64_t at) {
     const int64_t place = at / pieces_;
     const ExpertGroup& group = sorted_.OfPlace(place);
     const auto [choice, from, to] = PieceOf(at);
@@ -202,7 +191,7 @@ class ExpertProducts final : public ExpertWork {
   }
 
   /// A few rows of one expert's weight for some of its choices: the tiles of `linear`, so the same bits for each row.
-  void Multiply(int64_t task) override {
+  void Multiply(int64_t task) const {
     const auto& product = products_[task / sorted_.task_count];
     const ExpertLinearOp& op = product.op;
     const ExpertGroup& group = sorted_.OfTask(task % sorted_.task_count);
